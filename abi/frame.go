@@ -1,0 +1,190 @@
+package abi
+
+// DecodeError says why bytes are not a frame or a payload. It is an enum, not
+// a struct, so that a guest pays nothing for it.
+type DecodeError uint8
+
+// The reasons why a decoder refuses its input. Zero is no error.
+const (
+	ErrShortHeader  DecodeError = iota + 1 // fewer bytes than a header
+	ErrFrameLength                         // the length field is below the header's size, unaligned or beyond the buffer
+	ErrPayload                             // the payload does not fit its frame
+	ErrShortPayload                        // a payload ends before its fixed fields
+	ErrField                               // a field's length is beyond its payload
+	ErrMetadata                            // metadata pairs do not fill their bytes exactly
+	ErrTooLarge                            // a field is above its limit
+)
+
+// Error implements error.
+func (e DecodeError) Error() string {
+	switch e {
+	case ErrShortHeader:
+		return "abi: fewer bytes than a frame header"
+	case ErrFrameLength:
+		return "abi: frame length is smaller than its header, not a multiple of 8, or beyond the buffer"
+	case ErrPayload:
+		return "abi: payload length is beyond its frame"
+	case ErrShortPayload:
+		return "abi: payload ends before its fixed fields"
+	case ErrField:
+		return "abi: field length is beyond its payload"
+	case ErrMetadata:
+		return "abi: metadata pairs do not fill their field exactly"
+	case ErrTooLarge:
+		return "abi: field is above its size limit"
+	}
+	return "abi: no error"
+}
+
+// Request is one frame from host to guest.
+//
+//	offset  size  field
+//	0       4     length of the frame with header and padding, a multiple of 8
+//	4       1     kind
+//	5       1     flags
+//	6       2     type: index into the manifest's commands, queries or events
+//	8       4     slot: the host's dense number of the entity
+//	12      4     payload length
+//	16      8     version of the entity
+//	24      8     time, nanoseconds since the Unix epoch, UTC
+//	32      …     payload, then zeros up to length
+//
+// All fields are little-endian.
+type Request struct {
+	Kind    RequestKind
+	Flags   uint8
+	Type    uint16
+	Slot    uint32
+	Version uint64
+	Time    uint64
+	Payload []byte // view into the decoded buffer
+}
+
+// Response is one frame from guest to host.
+//
+//	offset  size  field
+//	0       4     length of the frame with header and padding, a multiple of 8
+//	4       1     kind
+//	5       1     flags
+//	6       2     type: index into the manifest's events, for Event
+//	8       4     slot: as in the request it answers
+//	12      4     payload length
+//	16      4     index of the request frame that it answers, from 0
+//	20      4     aux: for Reply to a Command the number of its events, for Log the level
+//	24      …     payload, then zeros up to length
+//
+// All fields are little-endian.
+type Response struct {
+	Kind    ResponseKind
+	Flags   uint8
+	Type    uint16
+	Slot    uint32
+	Index   uint32
+	Aux     uint32
+	Payload []byte // view into the decoded buffer
+}
+
+// padding is the source of header space and of the zeros between frames.
+const padding = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+// pad appends zeros until the frame that starts at offset start has an aligned length.
+func pad(b []byte, start int) []byte {
+	n := (len(b) - start) & (FrameAlign - 1)
+	if n == 0 {
+		return b
+	}
+	return append(b, padding[:FrameAlign-n]...)
+}
+
+// BeginRequest appends an empty request header to b. The caller appends the
+// payload and closes the frame with [EndRequest], giving it start.
+func BeginRequest(b []byte) (buf []byte, start int) {
+	return append(b, padding[:RequestHeaderSize]...), len(b)
+}
+
+// EndRequest pads the frame that began at start and fills in its header. The
+// payload is what was appended since [BeginRequest]; r.Payload is not used.
+func EndRequest(b []byte, start int, r Request) []byte {
+	n := len(b) - start - RequestHeaderSize
+	b = pad(b, start)
+	h := b[start:]
+	putLE32(h[0:], uint32(len(h)))
+	h[4], h[5] = byte(r.Kind), r.Flags
+	putLE16(h[6:], r.Type)
+	putLE32(h[8:], r.Slot)
+	putLE32(h[12:], uint32(n))
+	putLE64(h[16:], r.Version)
+	putLE64(h[24:], r.Time)
+	return b
+}
+
+// DecodeRequest splits the first request frame off b. The payload is a view
+// into b. An unknown kind is not an error here: its frame can be skipped.
+func DecodeRequest(b []byte) (r Request, rest []byte, err error) {
+	length, payload, e := frameBounds(b, RequestHeaderSize)
+	if e != 0 {
+		return Request{}, nil, e
+	}
+	r.Kind, r.Flags = RequestKind(b[4]), b[5]
+	r.Type = le16(b[6:])
+	r.Slot = le32(b[8:])
+	r.Version = le64(b[16:])
+	r.Time = le64(b[24:])
+	r.Payload = b[RequestHeaderSize : RequestHeaderSize+payload : RequestHeaderSize+payload]
+	return r, b[length:], nil
+}
+
+// BeginResponse appends an empty response header to b. The caller appends the
+// payload and closes the frame with [EndResponse], giving it start.
+func BeginResponse(b []byte) (buf []byte, start int) {
+	return append(b, padding[:ResponseHeaderSize]...), len(b)
+}
+
+// EndResponse pads the frame that began at start and fills in its header. The
+// payload is what was appended since [BeginResponse]; r.Payload is not used.
+func EndResponse(b []byte, start int, r Response) []byte {
+	n := len(b) - start - ResponseHeaderSize
+	b = pad(b, start)
+	h := b[start:]
+	putLE32(h[0:], uint32(len(h)))
+	h[4], h[5] = byte(r.Kind), r.Flags
+	putLE16(h[6:], r.Type)
+	putLE32(h[8:], r.Slot)
+	putLE32(h[12:], uint32(n))
+	putLE32(h[16:], r.Index)
+	putLE32(h[20:], r.Aux)
+	return b
+}
+
+// DecodeResponse splits the first response frame off b. The payload is a view
+// into b. An unknown kind is not an error here; the host refuses it by rule.
+func DecodeResponse(b []byte) (r Response, rest []byte, err error) {
+	length, payload, e := frameBounds(b, ResponseHeaderSize)
+	if e != 0 {
+		return Response{}, nil, e
+	}
+	r.Kind, r.Flags = ResponseKind(b[4]), b[5]
+	r.Type = le16(b[6:])
+	r.Slot = le32(b[8:])
+	r.Index = le32(b[16:])
+	r.Aux = le32(b[20:])
+	r.Payload = b[ResponseHeaderSize : ResponseHeaderSize+payload : ResponseHeaderSize+payload]
+	return r, b[length:], nil
+}
+
+// frameBounds reads and checks the two length fields that every header has at
+// the same place.
+func frameBounds(b []byte, header int) (length, payload int, err DecodeError) {
+	if len(b) < header {
+		return 0, 0, ErrShortHeader
+	}
+	n := le32(b)
+	p := le32(b[12:])
+	if n < uint32(header) || n > MaxFrameSize || n%FrameAlign != 0 || uint64(n) > uint64(len(b)) {
+		return 0, 0, ErrFrameLength
+	}
+	if p > n-uint32(header) {
+		return 0, 0, ErrPayload
+	}
+	return int(n), int(p), 0
+}

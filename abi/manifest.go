@@ -1,0 +1,147 @@
+package abi
+
+import "strconv"
+
+// Manifest is what a service says of itself in answer to Describe, as JSON. An
+// index into Commands, Queries or Events is the type that frames carry.
+type Manifest struct {
+	ABI          int           // major version of the ABI; [Version]
+	Service      string        // the service's own name, [a-z][a-z0-9-]{0,62}
+	Version      string        // the author's version, free text
+	SDK          string        // name and version of the SDK, free text
+	Features     []string      // minor features beyond the major version, by name
+	StateSchema  uint32        // grows when old snapshots no longer fit the state
+	Encoding     string        // content type of all bodies; empty means application/json
+	Commands     []CommandType // in type order
+	Queries      []QueryType   // in type order
+	Events       []EventType   // in type order
+	Capabilities []string      // capability modules wanted
+}
+
+// CommandType describes a command. Schemas are JSON Schema documents; empty is none.
+type CommandType struct {
+	Name  string
+	Input string
+	Reply string
+}
+
+// QueryType describes a query.
+type QueryType struct {
+	Name  string
+	Input string
+	Reply string
+}
+
+// EventType describes an event. Aliases are older names of it that the journal
+// may still hold.
+type EventType struct {
+	Name    string
+	Schema  string
+	Aliases []string
+}
+
+// EncodingJSON is the default encoding of bodies.
+const EncodingJSON = "application/json"
+
+// AppendJSON appends the manifest as the JSON object that a Description
+// carries. Schemas are copied as they are and must be JSON.
+func (m *Manifest) AppendJSON(b []byte) []byte {
+	b = append(b, `{"abi":`...)
+	b = strconv.AppendInt(b, int64(m.ABI), 10)
+	b = appendMember(b, "service", m.Service)
+	b = appendMember(b, "version", m.Version)
+	b = appendMember(b, "sdk", m.SDK)
+	b = appendStrings(b, "features", m.Features)
+	b = append(b, `,"state_schema":`...)
+	b = strconv.AppendUint(b, uint64(m.StateSchema), 10)
+	encoding := m.Encoding
+	if encoding == "" {
+		encoding = EncodingJSON
+	}
+	b = appendMember(b, "encoding", encoding)
+	b = append(b, `,"commands":[`...)
+	for i, c := range m.Commands {
+		b = appendCallable(b, i, c.Name, c.Input, c.Reply)
+	}
+	b = append(b, `],"queries":[`...)
+	for i, q := range m.Queries {
+		b = appendCallable(b, i, q.Name, q.Input, q.Reply)
+	}
+	b = append(b, `],"events":[`...)
+	for i, e := range m.Events {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"name":`...)
+		b = appendString(b, e.Name)
+		b = appendRaw(b, "schema", e.Schema)
+		b = appendStrings(b, "aliases", e.Aliases)
+		b = append(b, '}')
+	}
+	b = append(b, ']')
+	b = appendStrings(b, "capabilities", m.Capabilities)
+	return append(b, '}')
+}
+
+func appendCallable(b []byte, i int, name, input, reply string) []byte {
+	if i > 0 {
+		b = append(b, ',')
+	}
+	b = append(b, `{"name":`...)
+	b = appendString(b, name)
+	b = appendRaw(b, "input", input)
+	b = appendRaw(b, "reply", reply)
+	return append(b, '}')
+}
+
+func appendMember(b []byte, name, value string) []byte {
+	b = appendName(b, name)
+	return appendString(b, value)
+}
+
+func appendRaw(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = appendName(b, name)
+	return append(b, value...)
+}
+
+func appendStrings(b []byte, name string, values []string) []byte {
+	if len(values) == 0 {
+		return b
+	}
+	b = appendName(b, name)
+	b = append(b, '[')
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, v)
+	}
+	return append(b, ']')
+}
+
+func appendName(b []byte, name string) []byte {
+	b = append(b, ',', '"')
+	b = append(b, name...)
+	return append(b, '"', ':')
+}
+
+// appendString appends s as a JSON string. Bytes that are not UTF-8 become
+// U+FFFD, as the JSON of a manifest must be valid.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r < 0x20:
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			b = append(b, string(r)...)
+		}
+	}
+	return append(b, '"')
+}

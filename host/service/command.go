@@ -1,0 +1,167 @@
+package service
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Command is a request to change one entity.
+type Command struct {
+	Service  Name
+	Key      Key
+	Type     Type
+	ID       CommandID // empty: the host chooses one, and a repeat cannot be recognised
+	Data     []byte    // JSON unless the service's manifest says otherwise
+	Metadata abi.Metadata
+	// Expected is the version the entity must be at; nil expects nothing.
+	Expected *Version
+	// Deadline is when the sender stops being interested; zero is none. A command
+	// that has not started by then is refused.
+	Deadline time.Time
+}
+
+// Fingerprint tells a repeated command from another one under the same id. It
+// covers key, type, expectation and data.
+func (c *Command) Fingerprint() [16]byte {
+	h := sha256.New()
+	var n [8]byte
+	field := func(s string) {
+		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	field(string(c.Key))
+	field(string(c.Type))
+	if c.Expected != nil {
+		binary.LittleEndian.PutUint64(n[:], uint64(*c.Expected))
+		field(string(n[:]))
+	} else {
+		field("")
+	}
+	h.Write(c.Data)
+	var sum [sha256.Size]byte
+	return [16]byte(h.Sum(sum[:0])[:16])
+}
+
+// Reply is what the sender of a command that was carried out gets. It exists
+// only for commands whose events are on disk: see [Outcome.Reply].
+type Reply struct {
+	Service   Name
+	Key       Key
+	CommandID CommandID
+	Data      []byte   // the handler's reply
+	Events    int      // how many events the command caused
+	Position  Position // of the last of them; of the log's last event if there is none
+	Version   Version  // of the entity after them
+	Fuel      uint64   // spent, 0 if not metered
+	Repeated  bool     // the command had been carried out before; this is its first answer
+}
+
+// Query is a read of one entity's state.
+type Query struct {
+	Service  Name
+	Key      Key
+	Type     Type
+	Data     []byte
+	Deadline time.Time
+}
+
+// QueryReply is the answer to a query.
+type QueryReply struct {
+	Data    []byte
+	Version Version // of the entity the answer rests on
+	Fuel    uint64
+}
+
+// Outcome is what a guest's handler returned. Its reply is locked until a
+// receipt shows that what it rests on is on disk; that is the first law of the
+// host, as a type.
+type Outcome struct {
+	Events []journal.NewEvent
+	Fuel   uint64
+
+	reply     []byte
+	rejection *Error
+}
+
+// NewOutcome makes the outcome of a handler that replied.
+func NewOutcome(events []journal.NewEvent, reply []byte, fuel uint64) Outcome {
+	return Outcome{Events: events, reply: reply, Fuel: fuel}
+}
+
+// NewRejection makes the outcome of a handler that refused; rejection has the
+// kind KindRejected.
+func NewRejection(rejection *Error, fuel uint64) Outcome {
+	return Outcome{rejection: rejection, Fuel: fuel}
+}
+
+// Rejected reports whether the handler refused; then there is nothing to write.
+// Why it did is only told against a receipt, as it rests on the entity's state.
+func (o *Outcome) Rejected() bool { return o.rejection != nil }
+
+// Commit is the outcome of c as the journal takes it. The caller fills in what
+// the host knows: time, seed, module.
+func (o *Outcome) Commit(c *Command, expected Version) journal.Commit {
+	return journal.Commit{
+		Log: journal.LogName(c.Service),
+		Command: journal.Command{
+			ID: journal.CommandID(c.ID), Fingerprint: c.Fingerprint(),
+			Type: string(c.Type), Key: string(c.Key), Data: c.Data, Metadata: c.Metadata,
+			Fuel: o.Fuel, Reply: o.reply,
+		},
+		Expected: expected,
+		Events:   o.Events,
+	}
+}
+
+// Reply unlocks the answer to the command that r is the receipt for. Given the
+// receipt of another command, or none, it fails with KindInternal and the reply
+// stays locked.
+func (o *Outcome) Reply(r journal.Receipt) (Reply, error) {
+	if !r.Valid() || r.CommandID() == "" {
+		return Reply{}, Errorf(KindInternal, "reply asked for without the receipt of its commit")
+	}
+	if r.Events() != len(o.Events) {
+		return Reply{}, Errorf(KindInternal, "receipt of another command: it has %d events, the outcome %d", r.Events(), len(o.Events))
+	}
+	return Reply{
+		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
+		Data: o.reply, Events: len(o.Events), Position: r.Last(), Version: r.Version(), Fuel: o.Fuel,
+	}, nil
+}
+
+// Rejection unlocks why the handler refused, against a receipt for the state it
+// looked at.
+func (o *Outcome) Rejection(r journal.Receipt) error {
+	if !r.Valid() {
+		return Errorf(KindInternal, "rejection asked for without a receipt")
+	}
+	return o.rejection
+}
+
+// QueryReply unlocks the answer to a query, against a receipt for the state it
+// looked at.
+func (o *Outcome) QueryReply(r journal.Receipt) (QueryReply, error) {
+	if !r.Valid() {
+		return QueryReply{}, Errorf(KindInternal, "query reply asked for without a receipt")
+	}
+	if o.rejection != nil {
+		return QueryReply{}, o.rejection
+	}
+	return QueryReply{Data: o.reply, Version: r.Version(), Fuel: o.Fuel}, nil
+}
+
+// Repeat is the answer to a command that had been carried out before.
+func Repeat(c *journal.Command, r journal.Receipt) (Reply, error) {
+	if !r.Valid() || r.CommandID() == "" {
+		return Reply{}, Errorf(KindInternal, "repeated reply asked for without the receipt of its commit")
+	}
+	return Reply{
+		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
+		Data: c.Reply, Events: r.Events(), Position: r.Last(), Version: r.Version(), Fuel: c.Fuel, Repeated: true,
+	}, nil
+}

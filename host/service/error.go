@@ -1,0 +1,185 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind classes errors by what a caller can do about them. It is the only part
+// of an error that code branches on. Values are only ever appended.
+type Kind uint8
+
+// The kinds of errors, grouped by when they can happen.
+const (
+	KindInternal Kind = iota // a bug in the host, or a fault that has no other kind
+
+	// The request itself.
+	KindInvalid      // malformed input: a bad name, bad JSON, a bad header
+	KindTooLarge     // input above a size limit
+	KindUnauthorized // no or a wrong token
+	KindNotFound     // no such service, module or resource
+	KindUnknownType  // the service has no such command or query
+	KindUnsupported  // a protocol, media type or feature that is not spoken here
+
+	// Upload and deployment.
+	KindBadModule   // the module breaks rules of the ABI; Reasons lists all of them
+	KindConflicting // the deployment does not fit what is there
+
+	// A command or query, before the guest ran.
+	KindVersionConflict // the entity is not at the expected version; nothing written
+	KindIDReused        // the command id was used with other content; nothing written
+	KindOverloaded      // a mailbox is full; nothing written; retry after RetryAfter
+	KindUnavailable     // the service or the journal is not taking commands; nothing written
+	KindDeadline        // the deadline passed before the command ran; nothing written
+	KindCanceled        // the caller went away before the command ran; nothing written
+
+	// A command or query, in the guest. Nothing is written and the sandbox is fresh again.
+	KindRejected        // the domain refused: Code and Message are the service's own
+	KindFault           // the handler failed: panic, error after an event, undecodable body
+	KindTrap            // the guest trapped: unreachable, out of bounds, division, bad indirect call
+	KindGuestDeadline   // the call ran longer than its wall time limit
+	KindGuestMemory     // the guest ran out of its memory limit
+	KindGuestExit       // the guest called proc_exit
+	KindGuestStack      // the guest's call stack was exhausted
+	KindProtocol        // the guest's answer broke the ABI
+	KindOutcomeTooLarge // more events or bytes than the limits allow
+
+	// After the guest ran.
+	KindUnknown // the connection or the disk failed in between; send the same id again
+
+	// Streams.
+	KindBadCursor // a cursor of another service, of the future, or garbage
+)
+
+// String is the stable name of the kind, as clients see it.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "internal"
+}
+
+// kindNames are part of the wire format of errors and are not changed.
+var kindNames = [...]string{
+	KindInternal:        "internal",
+	KindInvalid:         "invalid",
+	KindTooLarge:        "too_large",
+	KindUnauthorized:    "unauthorized",
+	KindNotFound:        "not_found",
+	KindUnknownType:     "unknown_type",
+	KindUnsupported:     "unsupported",
+	KindBadModule:       "bad_module",
+	KindConflicting:     "conflict",
+	KindVersionConflict: "version_conflict",
+	KindIDReused:        "command_id_reused",
+	KindOverloaded:      "overloaded",
+	KindUnavailable:     "unavailable",
+	KindDeadline:        "deadline_exceeded",
+	KindCanceled:        "canceled",
+	KindRejected:        "rejected",
+	KindFault:           "fault",
+	KindTrap:            "trap",
+	KindGuestDeadline:   "guest_deadline",
+	KindGuestMemory:     "guest_memory",
+	KindGuestExit:       "guest_exit",
+	KindGuestStack:      "guest_stack",
+	KindProtocol:        "protocol_violation",
+	KindOutcomeTooLarge: "outcome_too_large",
+	KindUnknown:         "unknown_outcome",
+	KindBadCursor:       "bad_cursor",
+}
+
+// ParseKind finds a kind by its stable name.
+func ParseKind(s string) (Kind, bool) {
+	for k, n := range kindNames {
+		if n == s {
+			return Kind(k), true
+		}
+	}
+	return KindInternal, false
+}
+
+// Error is the one error type of the host. Message is safe to show to a client;
+// Err and Detail are for the operator.
+type Error struct {
+	Op         string        // what was being done, such as "send"; may be empty
+	Service    Name          // the service concerned; may be empty
+	Kind       Kind          // what a caller branches on
+	Code       string        // of a rejection or fault: the service's own code
+	Message    string        // what was wrong, what was expected, what to do
+	Reasons    []string      // every violation, if there can be several
+	Detail     string        // for the operator only: guest stack trace, paths
+	RetryAfter time.Duration // when to try again; 0 if unknown
+	Err        error         // the cause; may be nil
+}
+
+// Errorf makes an error of a kind with a formatted client-safe message. A %w
+// verb in the format is kept as the cause.
+func Errorf(kind Kind, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Kind: kind, Message: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// Error implements error, with everything an operator wants in one line.
+func (e *Error) Error() string {
+	s := ""
+	if e.Op != "" {
+		s = e.Op
+	}
+	if e.Service != "" {
+		if s != "" {
+			s += " "
+		}
+		s += string(e.Service)
+	}
+	if s != "" {
+		s += ": "
+	}
+	s += e.Kind.String()
+	if e.Code != "" {
+		s += " (" + e.Code + ")"
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	for _, r := range e.Reasons {
+		s += "; " + r
+	}
+	if e.Err != nil {
+		if cause := e.Err.Error(); cause != e.Message {
+			s += ": " + cause
+		}
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes deadline and cancel kinds match the context package's errors.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case context.DeadlineExceeded:
+		return e.Kind == KindDeadline || e.Kind == KindGuestDeadline
+	case context.Canceled:
+		return e.Kind == KindCanceled
+	}
+	return false
+}
+
+// KindOf returns the kind of the first [Error] in err's tree. Context errors
+// without one are KindDeadline and KindCanceled; all else is KindInternal.
+func KindOf(err error) Kind {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Kind
+	case errors.Is(err, context.DeadlineExceeded):
+		return KindDeadline
+	case errors.Is(err, context.Canceled):
+		return KindCanceled
+	}
+	return KindInternal
+}

@@ -1,0 +1,135 @@
+package service
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+)
+
+// Limits bound what a service may use. A zero field means its default; see
+// [Limits.WithDefaults]. JSON durations are nanoseconds.
+type Limits struct {
+	// ModuleBytes bounds the module. Default 32 MiB.
+	ModuleBytes int64 `json:"module_bytes,omitempty"`
+	// CompileTime bounds compiling the module. Default 60 s.
+	CompileTime time.Duration `json:"compile_time_ns,omitempty"`
+	// MemoryBytes bounds a sandbox's linear memory; rounded down to pages of 64 KiB. Default 64 MiB.
+	MemoryBytes int64 `json:"memory_bytes,omitempty"`
+	// CallTime bounds the wall time of one call into the guest. Default 1 s.
+	CallTime time.Duration `json:"call_time_ns,omitempty"`
+	// CommandBytes bounds a command's or query's data. Default 1 MiB.
+	CommandBytes int `json:"command_bytes,omitempty"`
+	// Events bounds the events of one command. Default 1,024.
+	Events int `json:"events,omitempty"`
+	// OutcomeBytes bounds all that one call answers. Default 4 MiB.
+	OutcomeBytes int `json:"outcome_bytes,omitempty"`
+	// LogBytes bounds the log output of one call; more is cut, with a mark. Default 64 KiB.
+	LogBytes int `json:"log_bytes,omitempty"`
+	// MailboxCommands bounds the commands that wait in one shard. Default 1,024.
+	MailboxCommands int `json:"mailbox_commands,omitempty"`
+	// MailboxBytes bounds their data. Default 8 MiB.
+	MailboxBytes int64 `json:"mailbox_bytes,omitempty"`
+	// ResidentEntities bounds the entities that one shard keeps in its sandbox;
+	// the least recently used is dropped and hydrated again when next touched. Default 65,536.
+	ResidentEntities int `json:"resident_entities,omitempty"`
+}
+
+// DefaultLimits are the limits of a service that sets none.
+func DefaultLimits() Limits {
+	return Limits{
+		ModuleBytes:      32 << 20,
+		CompileTime:      60 * time.Second,
+		MemoryBytes:      64 << 20,
+		CallTime:         time.Second,
+		CommandBytes:     1 << 20,
+		Events:           1024,
+		OutcomeBytes:     4 << 20,
+		LogBytes:         64 << 10,
+		MailboxCommands:  1024,
+		MailboxBytes:     8 << 20,
+		ResidentEntities: 65536,
+	}
+}
+
+// WithDefaults returns a copy with every zero field set to its default.
+func (l Limits) WithDefaults() Limits { return l.Over(DefaultLimits()) }
+
+// Over returns a copy with every zero field taken from base.
+func (l Limits) Over(base Limits) Limits {
+	l.ModuleBytes = or(l.ModuleBytes, base.ModuleBytes)
+	l.CompileTime = or(l.CompileTime, base.CompileTime)
+	l.MemoryBytes = or(l.MemoryBytes, base.MemoryBytes)
+	l.CallTime = or(l.CallTime, base.CallTime)
+	l.CommandBytes = or(l.CommandBytes, base.CommandBytes)
+	l.Events = or(l.Events, base.Events)
+	l.OutcomeBytes = or(l.OutcomeBytes, base.OutcomeBytes)
+	l.LogBytes = or(l.LogBytes, base.LogBytes)
+	l.MailboxCommands = or(l.MailboxCommands, base.MailboxCommands)
+	l.MailboxBytes = or(l.MailboxBytes, base.MailboxBytes)
+	l.ResidentEntities = or(l.ResidentEntities, base.ResidentEntities)
+	return l
+}
+
+// Validate reports every field that is out of its range at once, as a
+// KindInvalid error. Call it on limits that have their defaults.
+func (l Limits) Validate() error {
+	var bad []string
+	check := func(name string, v, low, high int64) {
+		if v < low || v > high {
+			bad = append(bad, fmt.Sprintf("%s is %d; it may be %d to %d", name, v, low, high))
+		}
+	}
+	check("module_bytes", l.ModuleBytes, 8, 1<<30)
+	check("compile_time_ns", int64(l.CompileTime), int64(time.Millisecond), int64(time.Hour))
+	check("memory_bytes", l.MemoryBytes, 64<<10, 4<<30)
+	check("call_time_ns", int64(l.CallTime), int64(time.Millisecond), int64(time.Hour))
+	check("command_bytes", int64(l.CommandBytes), 0, abi.MaxFrameSize/2)
+	check("events", int64(l.Events), 1, 1<<20)
+	check("outcome_bytes", int64(l.OutcomeBytes), abi.ResponseHeaderSize, abi.MaxFrameSize)
+	check("log_bytes", int64(l.LogBytes), 0, 64<<20)
+	check("mailbox_commands", int64(l.MailboxCommands), 1, 1<<20)
+	check("mailbox_bytes", l.MailboxBytes, 1, 8<<30)
+	check("resident_entities", int64(l.ResidentEntities), 1, 1<<28)
+	return invalid("limits", bad)
+}
+
+// Settings are the choices of a deployment that are not limits. A zero field
+// means its default.
+type Settings struct {
+	// Shards is the number of sandboxes that share the service's keys. Default 2.
+	Shards int `json:"shards,omitempty"`
+	// OmitCommandData leaves the data of commands out of the journal. Answers to
+	// repeated ids still work; executing the recorded commands again does not.
+	OmitCommandData bool `json:"omit_command_data,omitempty"`
+}
+
+// WithDefaults returns a copy with every zero field set to its default.
+func (s Settings) WithDefaults() Settings {
+	s.Shards = or(s.Shards, 2)
+	return s
+}
+
+// Validate reports every field that is out of its range at once.
+func (s Settings) Validate() error {
+	var bad []string
+	if s.Shards < 1 || s.Shards > 1024 {
+		bad = append(bad, fmt.Sprintf("shards is %d; it may be 1 to 1024", s.Shards))
+	}
+	return invalid("settings", bad)
+}
+
+func invalid(what string, reasons []string) error {
+	if len(reasons) == 0 {
+		return nil
+	}
+	return &Error{Kind: KindInvalid, Message: what + " out of range", Reasons: reasons}
+}
+
+func or[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}

@@ -1,0 +1,132 @@
+// Package service is the vocabulary of Bulkhead: names, identifiers, limits,
+// specifications, states, commands, outcomes and the kinds of errors. It has no
+// goroutine and does no I/O; everything else in the host speaks its words.
+package service
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Name is the name of a service: [a-z][a-z0-9-]{0,62}. It is also the name of
+// the service's log.
+type Name string
+
+// Key addresses an entity within its service: 1 to 256 bytes of UTF-8 without
+// control characters.
+type Key string
+
+// Type is the name of a command, a query or an event: 1 to 128 bytes of
+// letters, digits, '.', '_' and '-'.
+type Type string
+
+// CommandID identifies a command within its service: 1 to 128 bytes of
+// printable ASCII without space. The sender chooses it; sending a command
+// again under the same id is always safe and gives the first answer.
+type CommandID string
+
+// Digest names a module by the SHA-256 of its bytes.
+type Digest [32]byte
+
+// Version of an entity: the number of its events.
+type Version = journal.Version
+
+// Position of an event in its service's log.
+type Position = journal.Position
+
+// ParseName checks a service name.
+func ParseName(s string) (Name, error) {
+	if len(s) == 0 || len(s) > 63 || s[0] < 'a' || s[0] > 'z' {
+		return "", Errorf(KindInvalid, "service name %s is not of the form [a-z][a-z0-9-]{0,62}", quote(s))
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return "", Errorf(KindInvalid, "service name %s is not of the form [a-z][a-z0-9-]{0,62}", quote(s))
+		}
+	}
+	return Name(s), nil
+}
+
+// ParseKey checks an entity key.
+func ParseKey(s string) (Key, error) {
+	if len(s) == 0 || len(s) > abi.MaxKeySize {
+		return "", Errorf(KindInvalid, "key has %d bytes; a key has 1 to %d", len(s), abi.MaxKeySize)
+	}
+	if !utf8.ValidString(s) {
+		return "", Errorf(KindInvalid, "key %s is not valid UTF-8", quote(s))
+	}
+	if strings.IndexFunc(s, unicode.IsControl) >= 0 {
+		return "", Errorf(KindInvalid, "key %s has a control character", quote(s))
+	}
+	return Key(s), nil
+}
+
+// ParseType checks the name of a command, query or event.
+func ParseType(s string) (Type, error) {
+	if len(s) == 0 || len(s) > abi.MaxNameSize {
+		return "", Errorf(KindInvalid, "type name has %d bytes; it has 1 to %d", len(s), abi.MaxNameSize)
+	}
+	for i := range len(s) {
+		c := s[i]
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
+		if !ok {
+			return "", Errorf(KindInvalid, "type name %s may have letters, digits, '.', '_' and '-' only", quote(s))
+		}
+	}
+	return Type(s), nil
+}
+
+// ParseCommandID checks a command id.
+func ParseCommandID(s string) (CommandID, error) {
+	if len(s) == 0 || len(s) > abi.MaxCommandIDSize {
+		return "", Errorf(KindInvalid, "command id has %d bytes; it has 1 to %d", len(s), abi.MaxCommandIDSize)
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return "", Errorf(KindInvalid, "command id %s may have printable ASCII without space only", quote(s))
+		}
+	}
+	return CommandID(s), nil
+}
+
+// DigestOf returns the digest of a module's bytes.
+func DigestOf(module []byte) Digest { return sha256.Sum256(module) }
+
+// ParseDigest reads "sha256:" and 64 hexadecimal digits; the prefix may be missing.
+func ParseDigest(s string) (Digest, error) {
+	var d Digest
+	b, err := hex.DecodeString(strings.TrimPrefix(s, "sha256:"))
+	if err != nil || len(b) != len(d) {
+		return Digest{}, Errorf(KindInvalid, "digest %s is not sha256: and 64 hexadecimal digits", quote(s))
+	}
+	copy(d[:], b)
+	return d, nil
+}
+
+// String writes the digest as "sha256:" and 64 hexadecimal digits.
+func (d Digest) String() string { return "sha256:" + hex.EncodeToString(d[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Digest) UnmarshalText(b []byte) (err error) {
+	*d, err = ParseDigest(string(b))
+	return err
+}
+
+// quote shows untrusted text in an error: escaped and cut.
+func quote(s string) string {
+	const most = 80
+	if len(s) > most {
+		return fmt.Sprintf("%q… (%d bytes)", s[:most], len(s))
+	}
+	return fmt.Sprintf("%q", s)
+}

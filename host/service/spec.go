@@ -1,0 +1,86 @@
+package service
+
+import (
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+)
+
+// Spec says what a service is: its name, its active module, its limits.
+type Spec struct {
+	Service  Name     `json:"service"`
+	Module   Digest   `json:"module"`
+	Limits   Limits   `json:"limits"`
+	Settings Settings `json:"settings"`
+}
+
+// WithDefaults returns a copy with every zero field of limits and settings set.
+func (s Spec) WithDefaults() Spec {
+	s.Limits, s.Settings = s.Limits.WithDefaults(), s.Settings.WithDefaults()
+	return s
+}
+
+// Validate reports everything that is wrong with the spec at once.
+func (s Spec) Validate() error {
+	if _, err := ParseName(string(s.Service)); err != nil {
+		return err
+	}
+	if err := s.Limits.Validate(); err != nil {
+		return err
+	}
+	return s.Settings.Validate()
+}
+
+// Module is what the host knows of a module that passed verification.
+type Module struct {
+	Digest   Digest
+	Size     int64
+	Manifest abi.Manifest
+}
+
+// State is a stage in the life of a service.
+type State string
+
+// The stages of a service.
+const (
+	StateStarting State = "starting"
+	StateRunning  State = "running"
+	StateDraining State = "draining"
+	StateFailed   State = "failed" // could not be started; Status.Problem says why
+	StateStopped  State = "stopped"
+)
+
+// Status is what a service does now.
+type Status struct {
+	Spec     Spec          `json:"spec"`
+	State    State         `json:"state"`
+	Problem  string        `json:"problem,omitempty"` // why it is failed
+	Since    time.Time     `json:"since"`             // of the state
+	Manifest abi.Manifest  `json:"-"`
+	Head     Position      `json:"position"` // of the last event on disk
+	Shards   []ShardStatus `json:"shards"`
+	Counters Counters      `json:"counters"`
+}
+
+// ShardStatus is what one shard does now.
+type ShardStatus struct {
+	Queued      int   `json:"queued"`       // commands in the mailbox
+	QueuedBytes int64 `json:"queued_bytes"` // their data
+	Resident    int   `json:"resident"`     // entities in the sandbox
+	MemoryBytes int64 `json:"memory_bytes"` // the sandbox's linear memory
+}
+
+// Counters count since the host started.
+type Counters struct {
+	Committed  uint64 `json:"committed"`  // commands
+	Events     uint64 `json:"events"`     // of them
+	Rejected   uint64 `json:"rejected"`   // by the domain
+	Failed     uint64 `json:"failed"`     // faults, traps, violations
+	Overloaded uint64 `json:"overloaded"` // refused for a full mailbox
+	Repeated   uint64 `json:"repeated"`   // answered from the journal
+	Unknown    uint64 `json:"unknown"`    // ended without a known outcome
+	Queries    uint64 `json:"queries"`
+	Hydrated   uint64 `json:"hydrated"` // entities made resident
+	Resets     uint64 `json:"resets"`   // sandboxes thrown away
+	Fuel       uint64 `json:"fuel"`
+}
