@@ -1,0 +1,42 @@
+package service
+
+import (
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// GuestCall is one command as it goes into a sandbox. Names have become
+// numbers: Type is an index into the manifest's commands, Slot the host's
+// number of the entity. The sandbox reads the slices during the call only and
+// keeps none of them.
+type GuestCall struct {
+	Slot     uint32
+	Type     uint16
+	Version  Version          // of the entity before the command
+	Time     journal.UnixNano // the only clock the guest sees
+	Seed     [abi.SeedSize]byte
+	ID       CommandID
+	Metadata abi.Metadata
+	Data     []byte
+}
+
+// GuestQuery is one query as it goes into a sandbox. Type is an index into the
+// manifest's queries.
+type GuestQuery struct {
+	Slot    uint32
+	Type    uint16
+	Version Version // of the entity
+	Time    journal.UnixNano
+	Data    []byte
+}
+
+// GuestEvent is one event as it is replayed into a sandbox. Type is an index
+// into the manifest's events; see [ManifestIndex.Event]. The sandbox copies the
+// slices before it asks for the next event.
+type GuestEvent struct {
+	Type     uint16
+	Version  Version // of the entity after the event
+	Time     journal.UnixNano
+	Data     []byte
+	Metadata []byte // encoded pairs
+}
