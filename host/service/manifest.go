@@ -1,0 +1,282 @@
+package service
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+)
+
+// maxReasons bounds how many problems one error lists: enough to mend a module
+// in one go, too few to be a burden if a manifest has thousands.
+const maxReasons = 64
+
+// manifestJSON is the JSON form of [abi.Manifest]. Members it does not know are
+// ignored, so that minor versions can add some.
+type manifestJSON struct {
+	ABI          *int           `json:"abi"`
+	Service      string         `json:"service"`
+	Version      string         `json:"version"`
+	SDK          string         `json:"sdk"`
+	Features     []string       `json:"features"`
+	StateSchema  uint32         `json:"state_schema"`
+	Encoding     string         `json:"encoding"`
+	Commands     []callableJSON `json:"commands"`
+	Queries      []callableJSON `json:"queries"`
+	Events       []eventJSON    `json:"events"`
+	Capabilities []string       `json:"capabilities"`
+}
+
+type callableJSON struct {
+	Name  string          `json:"name"`
+	Input json.RawMessage `json:"input"`
+	Reply json.RawMessage `json:"reply"`
+}
+
+type eventJSON struct {
+	Name    string          `json:"name"`
+	Schema  json.RawMessage `json:"schema"`
+	Aliases []string        `json:"aliases"`
+}
+
+// ParseManifest reads the JSON that a module answers to Describe. It is total:
+// whatever the bytes are, it returns a manifest that keeps every rule, or a
+// KindInvalid error whose Reasons list every broken rule at once (the first 64).
+func ParseManifest(b []byte) (abi.Manifest, error) {
+	if len(b) > abi.MaxManifestSize {
+		return abi.Manifest{}, Errorf(KindInvalid, "manifest has %d bytes; it may have %d", len(b), abi.MaxManifestSize)
+	}
+	var raw manifestJSON
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&raw); err != nil {
+		return abi.Manifest{}, Errorf(KindInvalid, "manifest is not the JSON object it should be: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return abi.Manifest{}, Errorf(KindInvalid, "manifest has something behind its JSON object, at byte %d", d.InputOffset())
+	}
+	var c manifestChecker
+	m := c.manifest(&raw)
+	if c.count > 0 {
+		if more := c.count - len(c.reasons); more > 0 {
+			c.reasons = append(c.reasons, fmt.Sprintf("and %d more", more))
+		}
+		return abi.Manifest{}, &Error{Kind: KindInvalid, Message: "manifest breaks rules of the ABI", Reasons: c.reasons}
+	}
+	return m, nil
+}
+
+// manifestChecker gathers what is wrong.
+type manifestChecker struct {
+	reasons []string
+	count   int
+}
+
+func (c *manifestChecker) bad(format string, args ...any) {
+	c.count++
+	if len(c.reasons) < maxReasons {
+		c.reasons = append(c.reasons, fmt.Sprintf(format, args...))
+	}
+}
+
+func (c *manifestChecker) manifest(raw *manifestJSON) abi.Manifest {
+	switch {
+	case raw.ABI == nil:
+		c.bad("abi is missing; this host speaks %d", abi.Version)
+	case *raw.ABI != abi.Version:
+		c.bad("abi is %d; this host speaks %d", *raw.ABI, abi.Version)
+	}
+	if _, err := ParseName(raw.Service); err != nil {
+		c.bad("service: %s", err.(*Error).Message)
+	}
+	c.text("version", raw.Version)
+	c.text("sdk", raw.SDK)
+	if raw.Encoding != "" {
+		if _, _, err := mime.ParseMediaType(raw.Encoding); err != nil || len(raw.Encoding) > abi.MaxNameSize {
+			c.bad("encoding %s is not a content type of at most %d bytes", quote(raw.Encoding), abi.MaxNameSize)
+		}
+	}
+	c.names("features", raw.Features)
+	c.names("capabilities", raw.Capabilities)
+
+	m := abi.Manifest{
+		ABI: abi.Version, Service: raw.Service, Version: raw.Version, SDK: raw.SDK, Features: raw.Features,
+		StateSchema: raw.StateSchema, Encoding: raw.Encoding, Capabilities: raw.Capabilities,
+	}
+	if m.Encoding == "" {
+		m.Encoding = abi.EncodingJSON
+	}
+	if c.size("commands", len(raw.Commands)) {
+		taken := map[string]string{}
+		for i, x := range raw.Commands {
+			c.callable("commands", i, &x, taken)
+			m.Commands = append(m.Commands, abi.CommandType{Name: x.Name, Input: string(x.Input), Reply: string(x.Reply)})
+		}
+	}
+	if c.size("queries", len(raw.Queries)) {
+		taken := map[string]string{}
+		for i, x := range raw.Queries {
+			c.callable("queries", i, &x, taken)
+			m.Queries = append(m.Queries, abi.QueryType{Name: x.Name, Input: string(x.Input), Reply: string(x.Reply)})
+		}
+	}
+	if c.size("events", len(raw.Events)) {
+		c.events(raw.Events)
+		for _, x := range raw.Events {
+			m.Events = append(m.Events, abi.EventType{Name: x.Name, Schema: string(x.Schema), Aliases: x.Aliases})
+		}
+	}
+	return m
+}
+
+// size bounds a list before anything is done for each of its members.
+func (c *manifestChecker) size(what string, n int) bool {
+	if n > abi.MaxTypes {
+		c.bad("%s has %d members; it may have %d", what, n, abi.MaxTypes)
+		return false
+	}
+	return true
+}
+
+func (c *manifestChecker) text(what, s string) {
+	if len(s) > 4*abi.MaxNameSize {
+		c.bad("%s has %d bytes; it may have %d", what, len(s), 4*abi.MaxNameSize)
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) || r == utf8.RuneError {
+			c.bad("%s %s has a control character or is not UTF-8", what, quote(s))
+			return
+		}
+	}
+}
+
+func (c *manifestChecker) names(what string, names []string) {
+	if !c.size(what, len(names)) {
+		return
+	}
+	taken := map[string]string{}
+	for i, n := range names {
+		c.name(fmt.Sprintf("%s[%d]", what, i), n, taken)
+	}
+}
+
+// name checks a type name and claims it for where.
+func (c *manifestChecker) name(where, name string, taken map[string]string) {
+	if _, err := ParseType(name); err != nil {
+		c.bad("%s: %s", where, err.(*Error).Message)
+		return
+	}
+	if first, dup := taken[name]; dup {
+		c.bad("%s: name %q is taken by %s", where, name, first)
+		return
+	}
+	taken[name] = where
+}
+
+func (c *manifestChecker) callable(what string, i int, x *callableJSON, taken map[string]string) {
+	where := fmt.Sprintf("%s[%d]", what, i)
+	c.name(where, x.Name, taken)
+	x.Input = c.schema(where+".input", x.Input)
+	x.Reply = c.schema(where+".reply", x.Reply)
+}
+
+// events claims all names before any alias, so that an alias that is another
+// event's name is found whichever stands first.
+func (c *manifestChecker) events(events []eventJSON) {
+	taken := map[string]string{}
+	for i, x := range events {
+		c.name(fmt.Sprintf("events[%d]", i), x.Name, taken)
+		events[i].Schema = c.schema(fmt.Sprintf("events[%d].schema", i), x.Schema)
+	}
+	aliases := 0
+	for i, x := range events {
+		aliases += len(x.Aliases)
+		if aliases > abi.MaxTypes {
+			c.bad("events have more than %d aliases together", abi.MaxTypes)
+			return
+		}
+		for j, a := range x.Aliases {
+			c.name(fmt.Sprintf("events[%d].aliases[%d]", i, j), a, taken)
+		}
+	}
+}
+
+// schema checks that a schema is a JSON Schema document as far as its outer
+// form goes: an object or a boolean. The decoder has already checked that it is
+// JSON. null counts as none.
+func (c *manifestChecker) schema(where string, s json.RawMessage) json.RawMessage {
+	switch {
+	case len(s) == 0 || string(s) == "null":
+		return nil
+	case s[0] == '{', string(s) == "true", string(s) == "false":
+		return s
+	}
+	c.bad("%s is %s; a JSON Schema is an object or a boolean", where, quote(string(s)))
+	return nil
+}
+
+// ManifestIndex finds the type numbers that frames carry by the names that
+// clients and the journal use, and back. It is immutable and safe for
+// concurrent use.
+type ManifestIndex struct {
+	manifest *abi.Manifest
+	commands map[Type]uint16
+	queries  map[Type]uint16
+	events   map[string]uint16 // names and aliases
+}
+
+// NewManifestIndex indexes m, which [ParseManifest] has checked and which must
+// not change afterwards.
+func NewManifestIndex(m *abi.Manifest) *ManifestIndex {
+	x := &ManifestIndex{
+		manifest: m,
+		commands: make(map[Type]uint16, len(m.Commands)),
+		queries:  make(map[Type]uint16, len(m.Queries)),
+		events:   make(map[string]uint16, len(m.Events)),
+	}
+	for i, c := range m.Commands {
+		x.commands[Type(c.Name)] = uint16(i)
+	}
+	for i, q := range m.Queries {
+		x.queries[Type(q.Name)] = uint16(i)
+	}
+	for i, e := range m.Events {
+		for _, a := range e.Aliases {
+			x.events[a] = uint16(i)
+		}
+		x.events[e.Name] = uint16(i)
+	}
+	return x
+}
+
+// Manifest returns what was indexed.
+func (x *ManifestIndex) Manifest() *abi.Manifest { return x.manifest }
+
+// Command finds a command's number.
+func (x *ManifestIndex) Command(t Type) (uint16, bool) { n, ok := x.commands[t]; return n, ok }
+
+// Query finds a query's number.
+func (x *ManifestIndex) Query(t Type) (uint16, bool) { n, ok := x.queries[t]; return n, ok }
+
+// Event finds an event's number by its name or one of its older names.
+func (x *ManifestIndex) Event(name string) (uint16, bool) { n, ok := x.events[name]; return n, ok }
+
+// EventName is the present name of an event's number; false beyond the manifest.
+func (x *ManifestIndex) EventName(n uint16) (string, bool) {
+	if int(n) >= len(x.manifest.Events) {
+		return "", false
+	}
+	return x.manifest.Events[n].Name, true
+}
+
+// Encoding is the content type of all bodies.
+func (x *ManifestIndex) Encoding() string {
+	if x.manifest.Encoding == "" {
+		return abi.EncodingJSON
+	}
+	return x.manifest.Encoding
+}
