@@ -44,9 +44,10 @@ const (
 	ImportFault = "fault"
 )
 
-// ReservedPrefix starts every import, export and custom section name that
-// belongs to Bulkhead. Exports with it that this package does not name are
-// refused at upload.
+// ReservedPrefix starts every export and every import module name that belongs
+// to Bulkhead. Of the exports with it, those of another major version,
+// bulkhead_v<N>_…, are ignored, and all others that this package does not name
+// are refused at upload.
 const ReservedPrefix = "bulkhead_"
 
 // ManifestSection is the name of the optional custom section that holds a copy

@@ -103,7 +103,8 @@ func BeginRequest(b []byte) (buf []byte, start int) {
 }
 
 // EndRequest pads the frame that began at start and fills in its header. The
-// payload is what was appended since [BeginRequest]; r.Payload is not used.
+// payload is what was appended since [BeginRequest]; r.Payload is not used. A
+// frame above [MaxFrameSize] is one that no decoder takes: bound what goes in.
 func EndRequest(b []byte, start int, r Request) []byte {
 	n := len(b) - start - RequestHeaderSize
 	b = pad(b, start)
@@ -141,7 +142,8 @@ func BeginResponse(b []byte) (buf []byte, start int) {
 }
 
 // EndResponse pads the frame that began at start and fills in its header. The
-// payload is what was appended since [BeginResponse]; r.Payload is not used.
+// payload is what was appended since [BeginResponse]; r.Payload is not used. A
+// frame above [MaxFrameSize] is one that no decoder takes: bound what goes in.
 func EndResponse(b []byte, start int, r Response) []byte {
 	n := len(b) - start - ResponseHeaderSize
 	b = pad(b, start)

@@ -10,14 +10,10 @@ package abi
 type Metadata []byte
 
 // AppendPair appends one pair. Name and value are at most 65,535 bytes each;
-// longer ones are cut.
+// longer ones are cut, between characters. The sum of all pairs is the caller's
+// to bound by [MaxMetadataSize].
 func (m Metadata) AppendPair(name, value string) Metadata {
-	if len(name) > 0xffff {
-		name = name[:0xffff]
-	}
-	if len(value) > 0xffff {
-		value = value[:0xffff]
-	}
+	name, value = cut(name, 0xffff), cut(value, 0xffff)
 	m = appendLE16(m, uint16(len(name)))
 	m = appendLE16(m, uint16(len(value)))
 	m = append(m, name...)

@@ -253,14 +253,9 @@ type Refusal struct {
 }
 
 // AppendRefusal appends a Reject or Fault frame. Code and message are cut to
-// their limits.
+// their limits, between characters.
 func AppendRefusal(b []byte, r Response, code, message string) []byte {
-	if len(code) > MaxCodeSize {
-		code = code[:MaxCodeSize]
-	}
-	if len(message) > MaxMessageSize {
-		message = message[:MaxMessageSize]
-	}
+	code, message = cut(code, MaxCodeSize), cut(message, MaxMessageSize)
 	b, at := BeginResponse(b)
 	b = appendLengths(b, len(code), len(message))
 	b = append(b, code...)
@@ -278,6 +273,17 @@ func DecodeRefusal(r *Response) (x Refusal, err error) {
 		return Refusal{}, f.err
 	}
 	return x, nil
+}
+
+// cut shortens s to at most n bytes without cutting a UTF-8 sequence in two.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for back := 0; back < 3 && n > 0 && s[n]&0xc0 == 0x80; back++ {
+		n--
+	}
+	return s[:n]
 }
 
 // appendLengths appends two length fields.
