@@ -1,0 +1,75 @@
+# Everything a developer does with this tree. `make` alone lists it.
+#
+# Only Go is needed, but for `make test-c` (and so `make check`), which compiles
+# a guest written in C and wants clang with lld.
+
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+FUZZTIME  ?= 10s
+ROUNDS    ?= 50
+SEED      ?= 0
+BENCHTIME ?= 5s
+ADDRESS   ?= 127.0.0.1:8080
+DATA      ?= build/data
+
+# A guest is any plugins/<name>/wasm: the main package around the service in plugins/<name>.
+GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/wasm))
+
+# Tools are pinned with their checksums apart from go.mod, so that who embeds the
+# host does not inherit them.
+STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
+
+.DEFAULT_GOAL := help
+.PHONY: help build guests run test test-race test-c crash fuzz bench lint check clean $(GUESTS)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/bulkhead
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/bulkhead ./host/cmd/bulkhead
+
+guests: $(GUESTS) ## build build/guests/<name>.wasm for each plugin
+
+# Always run: the go command knows better than make what has changed.
+$(GUESTS): build/guests/%.wasm:
+	@mkdir -p build/guests
+	GOOS=wasip1 GOARCH=wasm $(GO) build -buildmode=c-shared -trimpath -ldflags '-s -w' -o $@ ./plugins/$*/wasm
+
+run: build guests ## start a host on loopback with the bank deployed, and say what to try next
+	bin/bulkhead serve --data $(DATA) --listen $(ADDRESS) --demo build/guests/bank.wasm
+
+test: ## run all tests that need nothing but Go
+	$(GO) test ./...
+
+test-race: ## run them under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+test-c: ## run the tests of the guest written in C (needs clang and lld)
+	$(GO) test -tags cguest ./abi/... ./host/internal/conform/...
+
+crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
+	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
+
+fuzz: ## fuzz every target for FUZZTIME=10s
+	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz
+
+bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine
+	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1s ./abi/... ./journal/... ./host/internal/engine/...
+
+lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
+	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \
+		test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi ./guest-sdk/... ./plugins/...
+	$(STATICCHECK) ./...
+	GOOS=wasip1 GOARCH=wasm $(STATICCHECK) ./abi ./guest-sdk/... ./plugins/...
+
+check: lint build guests test test-race test-c ## everything that must pass before a change goes in
+	$(MAKE) fuzz FUZZTIME=5s
+	$(MAKE) crash ROUNDS=5
+
+clean: ## remove what was built
+	rm -rf bin build
