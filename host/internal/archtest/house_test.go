@@ -1,0 +1,112 @@
+package archtest
+
+// room is the rule for one package, or, if its path ends in "/*", for each
+// package directly below.
+type room struct {
+	path  string
+	level int // imports go only downwards: to rooms of a lower level
+	// may lists the rooms it may import; "below" stands for every room of a lower level.
+	may []string
+	// outside lists the modules from elsewhere that it alone may import.
+	outside []string
+	// never lists what else it must not import, although its level allows it.
+	never []string
+	// support is a room for tests: only tests and other support rooms import it.
+	support bool
+	why     string // one sentence: what it knows, and so why it must not know more
+}
+
+// house is the whole tree, ground floor first.
+var house = []room{
+	{path: "abi", level: 0, never: []string{"fmt", "reflect", "encoding/json"},
+		why: "the contract of host and guest is compiled into every guest, where fmt, reflect and encoding/json cost size, start and speed"},
+	{path: "journal", level: 0,
+		why: "the rules of the log must outlive every storage engine and every host, so they know neither"},
+	{path: "host/service", level: 1, may: []string{"abi", "journal"},
+		why: "the vocabulary that everything in the host speaks; a word that needs a mechanism is not a word"},
+	{path: "host/internal/lifecycle", level: 0,
+		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
+
+	{path: "host/internal/wasmbin", level: 1,
+		why: "a WebAssembly binary is bytes; reading one must be possible, and be fuzzed, without a runtime"},
+	{path: "journal/badgerengine", level: 1, may: []string{"journal"}, outside: []string{"github.com/dgraph-io/badger/v4"},
+		why: "Badger is one way to keep a log, and can only be replaced if nobody else has met it"},
+	{path: "guest-sdk", level: 1, may: []string{"abi"}, outside: guestJSON,
+		why: "guest and host meet in abi alone; whatever else the SDK imported would be in every guest"},
+	{path: "guest-sdk/*", level: 1, may: []string{"abi", "guest-sdk", "guest-sdk/*"}, outside: guestJSON,
+		why: "parts of the SDK live by the rule of the SDK"},
+
+	{path: "host/internal/sandbox", level: 2, may: []string{"host/service", "abi", "journal", "host/internal/wasmbin", "host/internal/metering", "host/internal/lifecycle"},
+		outside: []string{"github.com/tetratelabs/wazero"},
+		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
+	{path: "host/internal/catalog", level: 2, may: []string{"host/service", "journal", "abi"},
+		why: "modules and deployments at rest are files and events; what runs them is not its business"},
+	{path: "host/internal/stream", level: 2, may: []string{"host/service", "journal", "abi", "host/internal/lifecycle"},
+		why: "a subscriber is a cursor over the log; it must work for readers that have never heard of a sandbox"},
+	{path: "host/internal/engine", level: 3, may: []string{"host/service", "abi", "journal", "host/internal/lifecycle"},
+		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and neither wazero nor Badger is in sight"},
+	{path: "host/internal/conform", level: 3, may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
+		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},
+	{path: "host/internal/supervisor", level: 4,
+		may: []string{"host/service", "abi", "journal", "host/internal/lifecycle", "host/internal/engine", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
+		why: "keeps the set of services running; how requests come in is not its business"},
+	{path: "host", level: 5, may: []string{"below"},
+		why: "the composition root and the public API: it may know every part below, and no interface above"},
+	{path: "host/internal/api", level: 5, may: []string{"host/service", "abi", "journal"},
+		why: "the JSON that goes over the wire is the same for gateway and client, and rests on nothing that runs"},
+	{path: "host/internal/telemetry", level: 6, may: []string{"host", "host/service", "journal"}, outside: []string{"github.com/prometheus/client_golang"},
+		why: "metrics are read off the host from outside; no part below may depend on being measured"},
+	{path: "host/internal/gateway/client", level: 6, may: []string{"host/internal/api", "host/service", "abi", "journal"}, outside: []string{"github.com/gorilla/websocket"},
+		why: "a client knows what goes over the wire and nothing else, or it would work only in our own process"},
+	{path: "host/internal/gateway", level: 7, outside: []string{"github.com/gorilla/websocket"},
+		may: []string{"host", "host/service", "host/internal/api", "host/internal/telemetry", "abi", "journal", "host/internal/lifecycle"},
+		why: "HTTP and WebSocket are one way in; they use the same public host as everybody else"},
+	{path: "host/internal/loadgen", level: 7, outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
+		may: []string{"host", "host/service", "host/internal/gateway/client", "host/internal/api", "abi", "journal"},
+		why: "load comes in by the public ways only, so that what is measured is what others get"},
+	{path: "host/cmd/bulkhead", level: 8, may: []string{"below"}, outside: []string{"github.com/alecthomas/kong"},
+		never: []string{"host/internal/sandbox", "host/internal/engine", "host/internal/supervisor", "host/internal/catalog", "host/internal/stream"},
+		why:   "flags, signals, exit codes and printing; whatever it needs of the machinery is a call of the host"},
+
+	{path: "plugins/*", level: 2, may: []string{"guest-sdk"},
+		why: "a service is written against the SDK alone, ours like anybody's"},
+	{path: "plugins/*/wasm", level: 3, may: []string{"guest-sdk", "plugins/*"},
+		why: "ten lines that make a module of a service"},
+	{path: "examples/*", level: 9, may: []string{"host", "host/service", "guest-sdk", "abi", "journal"},
+		why: "an example uses what its readers can use"},
+	{path: "examples/*/wasm", level: 9, may: []string{"guest-sdk", "examples/*"},
+		why: "the module of an example's service"},
+
+	{path: "abi/abitest", level: 1, may: []string{"abi"}, support: true,
+		why: "golden vectors of the contract, for the tests of every implementation"},
+	{path: "journal/journaltest", level: 1, may: []string{"journal"}, support: true,
+		why: "what an engine must promise, and a memory engine that breaks on demand"},
+	{path: "host/hosttest", level: 8, may: []string{"below"}, support: true,
+		why: "a whole host on a temporary directory and a free port"},
+	{path: "host/internal/testguest", level: 2, may: []string{"abi", "host/internal/wasmbin", "host/service"}, support: true,
+		why: "guests that misbehave"},
+	{path: "host/internal/crash", level: 9, may: []string{"below"}, support: true,
+		why: "kills the real program and holds it to what it told its clients"},
+	{path: "host/internal/archtest", level: 9, support: true,
+		why: "this test"},
+}
+
+// guestJSON is the one JSON codec that a guest may bring along, if measurement
+// chose one from elsewhere.
+var guestJSON []string
+
+// forTests are the modules from elsewhere that tests, and only tests, may import.
+var forTests = []string{
+	"go.uber.org/goleak",
+	"github.com/rogpeppe/go-internal/testscript",
+	"github.com/anishathalye/porcupine",
+}
+
+// topLevel is everything that may lie at the root of the tree, beside dotfiles.
+var topLevel = []string{
+	"go.mod", "go.sum", "host", "abi", "journal", "guest-sdk", "plugins", "examples",
+	"Makefile", "README.md", "LICENSE", "ARCHITECTURE.md", "CHANGELOG.md",
+}
+
+// derived is what building leaves at the root; it is not part of the tree.
+var derived = []string{"bin", "build"}

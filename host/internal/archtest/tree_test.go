@@ -1,0 +1,233 @@
+package archtest
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/bulkhead-wasm/bulkhead"
+
+// source is one Go file of the tree, whatever its build constraints.
+type source struct {
+	name    string // relative to the root, with slashes
+	dir     string // its package's directory; "" is the root
+	test    bool
+	lines   int
+	imports []string
+	fset    *token.FileSet
+	ast     *ast.File
+}
+
+func root(t *testing.T) string {
+	t.Helper()
+	r, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// walk calls f with every file that belongs to the tree.
+func walk(t *testing.T, f func(name string, d fs.DirEntry)) {
+	t.Helper()
+	err := fs.WalkDir(os.DirFS(root(t)), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name == ".git" || slices.Contains(derived, name) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		f(name, d)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	walk(t, func(name string, _ fs.DirEntry) {
+		if !strings.HasSuffix(name, ".go") || slices.Contains(strings.Split(name, "/"), "testdata") {
+			return
+		}
+		text, err := os.ReadFile(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := source{name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), lines: bytes.Count(text, []byte("\n")), fset: token.NewFileSet()}
+		if s.ast, err = parser.ParseFile(s.fset, name, text, parser.SkipObjectResolution); err != nil {
+			t.Errorf("%s does not parse: %v", name, err)
+			return
+		}
+		for _, i := range s.ast.Imports {
+			p, _ := strconv.Unquote(i.Path.Value)
+			s.imports = append(s.imports, p)
+		}
+		all = append(all, s)
+	})
+	if len(all) == 0 {
+		t.Fatal("found no Go files; is the root wrong?")
+	}
+	return all
+}
+
+// matches reports whether a directory is the room with that path: the one of the
+// name, or, for a path with "*", any name in its place.
+func matches(pattern, dir string) bool {
+	ok, _ := path.Match(pattern, dir)
+	return ok
+}
+
+// roomOf finds a directory's rule; an exact path comes before a pattern.
+func roomOf(dir string) *room {
+	for i := range house {
+		if house[i].path == dir {
+			return &house[i]
+		}
+	}
+	for i := range house {
+		if matches(house[i].path, dir) {
+			return &house[i]
+		}
+	}
+	return nil
+}
+
+// isStd reports whether an import path is of the standard library: its first
+// element has no dot.
+func isStd(p string) bool {
+	first, _, _ := strings.Cut(p, "/")
+	return !strings.Contains(first, ".")
+}
+
+func under(p string, modules []string) bool {
+	return slices.ContainsFunc(modules, func(m string) bool { return p == m || strings.HasPrefix(p, m+"/") })
+}
+
+func TestEveryImportGoesDownwards(t *testing.T) {
+	for _, s := range sources(t) {
+		r := roomOf(s.dir)
+		if r == nil {
+			t.Errorf("%s: package %s is not in the table of house_test.go. Add it there with its level, what it may import and a sentence on what it knows.", s.name, s.dir)
+			continue
+		}
+		for _, p := range s.imports {
+			inside, ok := strings.CutPrefix(p, module+"/")
+			switch {
+			case ok && s.test:
+				// A test may look at anything; Go itself refuses cycles.
+			case ok:
+				checkInside(t, &s, r, inside)
+			case isStd(p):
+				if slices.Contains(r.never, p) && !s.test {
+					t.Errorf("%s imports %s, which it must not: %s", s.name, p, r.why)
+				}
+				if (p == "testing" || strings.HasPrefix(p, "testing/")) && !s.test && !r.support && r.path != "guest-sdk/*" {
+					t.Errorf("%s imports %s outside a test: test code does not belong into the program", s.name, p)
+				}
+			case under(p, r.outside), s.test && under(p, forTests):
+			default:
+				t.Errorf("%s imports %s, but %s may import %s from elsewhere: %s", s.name, p, s.dir, list(r.outside), r.why)
+			}
+		}
+	}
+}
+
+func checkInside(t *testing.T, s *source, r *room, inside string) {
+	to := roomOf(inside)
+	if to == nil {
+		t.Errorf("%s imports %s, which is not in the table of house_test.go", s.name, inside)
+		return
+	}
+	if to.support && !r.support {
+		t.Errorf("%s imports %s, which is for tests only: %s", s.name, inside, to.why)
+		return
+	}
+	named := slices.ContainsFunc(r.may, func(m string) bool { return matches(m, inside) })
+	below := slices.Contains(r.may, "below") && to.level < r.level
+	if !named && !below || slices.Contains(r.never, inside) {
+		t.Errorf("%s imports %s, but %s may import %s: %s", s.name, inside, s.dir, list(r.may), r.why)
+	}
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return "only " + strings.Join(names, ", ")
+}
+
+// The table itself keeps the law it states.
+func TestTableGoesDownwards(t *testing.T) {
+	for _, r := range house {
+		if len(strings.Fields(r.why)) < 2 {
+			t.Errorf("%s has no reason", r.path)
+		}
+		for _, m := range r.may {
+			to := roomOf(m)
+			if m == "below" || strings.HasSuffix(m, "/*") || m == "host/internal/metering" {
+				continue // metering has its place before it has its code
+			}
+			if to == nil {
+				t.Errorf("%s may import %s, which is not in the table", r.path, m)
+			} else if to.level >= r.level && !matches(r.path, m) && to.path != "guest-sdk" {
+				t.Errorf("%s (level %d) may import %s (level %d): that is not downwards", r.path, r.level, m, to.level)
+			}
+		}
+	}
+}
+
+func TestTopLevelIsFixed(t *testing.T) {
+	entries, err := os.ReadDir(root(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, e := range entries {
+		have[e.Name()] = true
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(topLevel, e.Name()) && !slices.Contains(derived, e.Name()) {
+			t.Errorf("%s does not belong at the root of the tree; there are only %s and dotfiles", e.Name(), strings.Join(topLevel, ", "))
+		}
+	}
+	for _, name := range topLevel {
+		if !have[name] {
+			t.Errorf("%s is missing at the root of the tree", name)
+		}
+	}
+}
+
+// What is compiled into a guest comes from this module alone.
+func TestGuestsBringNothingAlong(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./abi", "./guest-sdk", "./plugins/...")
+	cmd.Dir = root(t)
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	modules := strings.Fields(string(out))
+	slices.Sort(modules)
+	for _, m := range slices.Compact(modules) {
+		if m != module && !slices.Contains(guestJSON, m) {
+			t.Errorf("guests depend on module %s; they may depend on %s", m, list(append([]string{module}, guestJSON...)))
+		}
+	}
+}
