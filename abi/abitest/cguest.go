@@ -1,0 +1,44 @@
+package abitest
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+//go:embed testdata/c-guest/counter.wasm
+var cguest []byte
+
+// CGuest is the freestanding C guest of testdata/c-guest, built: a counter with
+// the commands add ({"by":integer}) and reset, the query value and the events
+// added and reset. The module is kept in the repository so that tests need no C
+// compiler; a test checks that it belongs to its sources, and one with the build
+// tag clang builds it anew.
+func CGuest() []byte { return append([]byte{}, cguest...) }
+
+// cflags are the flags that SPEC.md names.
+var cflags = []string{"--target=wasm32-unknown-unknown", "-O2", "-nostdlib", "-fno-builtin", "-Wl,--no-entry", "-Wl,--strip-all"}
+
+// BuildCGuest builds the C source at path and returns the module. Its error says
+// what to install if the compiler is missing.
+func BuildCGuest(path string) ([]byte, error) {
+	const install = "install them, on Debian with: apt-get install --no-install-recommends clang lld"
+	for _, tool := range []string{"clang", "wasm-ld"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return nil, fmt.Errorf("the C guest needs clang and lld: %w; %s", err, install)
+		}
+	}
+	dir, err := os.MkdirTemp("", "cguest")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "service.wasm")
+	args := append(append([]string{}, cflags...), "-Wall", "-Wextra", "-Werror", "-o", out, path)
+	if text, err := exec.Command("clang", args...).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("clang: %w\n%s", err, text)
+	}
+	return os.ReadFile(out)
+}

@@ -1,0 +1,40 @@
+package abitest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const cdir = "testdata/c-guest"
+
+// sums is what SHA256SUMS must hold, in the form of sha256sum.
+func sums(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, name := range []string{"bulkhead.h", "counter.c", "counter.wasm"} {
+		data, err := os.ReadFile(filepath.Join(cdir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(data)
+		b.WriteString(hex.EncodeToString(sum[:]) + "  " + name + "\n")
+	}
+	return b.String()
+}
+
+func TestCGuestBelongsToItsSources(t *testing.T) {
+	got, err := os.ReadFile(filepath.Join(cdir, "SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != sums(t) {
+		t.Error("the sources changed since counter.wasm was built, or the other way round: run go test -tags clang ./abi/abitest -update")
+	}
+	if len(CGuest()) > 64<<10 {
+		t.Errorf("the C guest has %d bytes", len(CGuest()))
+	}
+}

@@ -1,0 +1,125 @@
+package conform
+
+import (
+	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+)
+
+// frame is what the kit knows of a request frame when it reads the answer.
+type frame struct {
+	kind abi.RequestKind
+	slot uint32
+}
+
+// watch takes an answer apart and checks the rules that every answer keeps. The
+// payloads are views into raw, which nobody changes.
+func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
+	var asked []frame
+	whole := true
+	for rest := request; len(rest) > 0; {
+		r, next, err := abi.DecodeRequest(rest)
+		if err != nil {
+			asked, whole = append(asked, frame{}), false
+			break
+		}
+		asked, rest = append(asked, frame{kind: r.Kind, slot: r.Slot}), next
+	}
+	after := func(r abi.Response) string { return showResponse(r) + ", after " + show(request) }
+
+	var got []abi.Response
+	events, ended := map[uint32]uint32{}, map[uint32]bool{}
+	for rest := raw; len(rest) > 0; {
+		r, next, err := abi.DecodeResponse(rest)
+		if err != nil {
+			return nil, k.broke(ruleFrames, fmt.Sprintf("%v at byte %d of %d, after %s", err, len(raw)-len(rest), len(raw), show(request)))
+		}
+		rest = next
+		if r.Kind == 0 || r.Kind > abi.RespLog {
+			return nil, k.broke(ruleKinds, "a frame of kind "+fmt.Sprint(uint8(r.Kind))+", after "+show(request))
+		}
+		if err := payload(r); err != nil {
+			return nil, k.broke(ruleFrames, fmt.Sprintf("%v in %s", err, after(r)))
+		}
+		if int64(r.Index) >= int64(len(asked)) || len(got) > 0 && r.Index < got[len(got)-1].Index {
+			return nil, k.broke(ruleIndex, after(r))
+		}
+		q := asked[r.Index]
+		if broken := whole || int(r.Index) < len(asked)-1; broken && r.Slot != q.slot {
+			return nil, k.broke(ruleIndex, after(r))
+		}
+		got = append(got, r)
+		if r.Kind == abi.RespLog || loose {
+			continue
+		}
+		if !allowed(q.kind, r.Kind) {
+			return nil, k.broke(ruleKinds, after(r))
+		}
+		if ended[r.Index] {
+			return nil, k.broke(ruleTerminal, "a frame behind the terminal one: "+after(r))
+		}
+		switch r.Kind {
+		case abi.RespEvent:
+			events[r.Index]++
+			if int(r.Type) >= len(k.manifest.Events) {
+				return nil, k.broke(ruleEvents, fmt.Sprintf("the manifest has %d events: %s", len(k.manifest.Events), after(r)))
+			}
+		case abi.RespReply:
+			if r.Aux != events[r.Index] {
+				return nil, k.broke(ruleEvents, fmt.Sprintf("%d events: %s", events[r.Index], after(r)))
+			}
+		case abi.RespReject:
+			if events[r.Index] > 0 {
+				return nil, k.broke(ruleEvents, fmt.Sprintf("%d events before %s", events[r.Index], after(r)))
+			}
+		}
+		ended[r.Index] = r.Kind != abi.RespEvent
+	}
+	if loose {
+		return got, nil
+	}
+	for i, q := range asked {
+		if (q.kind == abi.ReqCommand || q.kind == abi.ReqQuery) && !ended[uint32(i)] {
+			return nil, k.broke(ruleTerminal, fmt.Sprintf("%s without a terminal frame, after %s", showAll(got), show(request)))
+		}
+		if (q.kind == abi.ReqSnapshot || q.kind == abi.ReqDescribe) && !ended[uint32(i)] {
+			return nil, k.broke(ruleKinds, fmt.Sprintf("%s, after %s", showAll(got), show(request)))
+		}
+	}
+	return got, nil
+}
+
+// allowed is the table of SPEC.md: which frames answer which.
+func allowed(q abi.RequestKind, r abi.ResponseKind) bool {
+	if r == abi.RespFault {
+		return true
+	}
+	switch q {
+	case abi.ReqCommand:
+		return r == abi.RespEvent || r == abi.RespReply || r == abi.RespReject
+	case abi.ReqQuery:
+		return r == abi.RespReply || r == abi.RespReject
+	case abi.ReqSnapshot:
+		return r == abi.RespSnapshot
+	case abi.ReqDescribe:
+		return r == abi.RespDescription
+	}
+	return false
+}
+
+// payload checks that a response's payload is what its kind says.
+func payload(r abi.Response) error {
+	switch r.Kind {
+	case abi.RespEvent:
+		e, err := abi.DecodeEvent(&r)
+		if err != nil {
+			return err
+		}
+		return abi.Metadata(e.Metadata).Valid()
+	case abi.RespReject, abi.RespFault:
+		_, err := abi.DecodeRefusal(&r)
+		return err
+	}
+	_, err := abi.DecodeBody(&r)
+	return err
+}
