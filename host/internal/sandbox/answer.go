@@ -1,0 +1,222 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// question is what was asked, as far as the answer must fit it.
+type question struct {
+	kind   abi.RequestKind // of the frame that is answered; ReqApply also stands for Open
+	slot   uint32
+	slots  []uint32 // of each frame, if they differ
+	frames uint32
+	events []abi.EventType // the manifest's
+	limits *service.Limits
+	isJSON bool   // bodies have to be JSON
+	typ    string // content type of bodies; empty for JSON
+}
+
+// answer is what a guest said, checked. Slices refer to the checked bytes.
+type answer struct {
+	events   []journal.NewEvent
+	terminal abi.ResponseKind // 0 if there is none
+	body     []byte           // of Reply, Snapshot or Description
+	refusal  abi.Refusal      // of Reject or Fault
+	frame    uint32           // the request frame that a Fault is about
+}
+
+// checkAnswer decodes b by the rules of the ABI. It is total: it returns an
+// answer that keeps every rule, or an error of KindProtocol or
+// KindOutcomeTooLarge that names the frame and the rule. Log frames go to log.
+func checkAnswer(b []byte, q *question, log func(abi.LogLevel, []byte)) (a answer, err *service.Error) {
+	index := uint32(0) // of the request frame answered last
+	for n := 0; len(b) > 0; n++ {
+		r, rest, e := abi.DecodeResponse(b)
+		if e != nil {
+			return answer{}, broken(n, "%v", e)
+		}
+		b = rest
+		switch {
+		case r.Index >= q.frames:
+			return answer{}, broken(n, "%v answers request frame %d; the request has %d", r.Kind, r.Index, q.frames)
+		case r.Index < index:
+			return answer{}, broken(n, "%v answers request frame %d after an answer to frame %d; indexes do not decrease", r.Kind, r.Index, index)
+		case r.Slot != q.slotOf(r.Index):
+			return answer{}, broken(n, "%v is for slot %d; the request is for slot %d", r.Kind, r.Slot, q.slotOf(r.Index))
+		case a.terminal != 0:
+			return answer{}, broken(n, "%v stands behind %v, which ends the answer", r.Kind, a.terminal)
+		}
+		index = r.Index
+		if err := a.take(n, &r, q, log); err != nil {
+			return answer{}, err
+		}
+	}
+	if a.terminal == 0 && q.kind != abi.ReqApply && q.kind != abi.ReqDrop {
+		return answer{}, broken(-1, "the answer to %v has no %s", q.kind, expected(q.kind))
+	}
+	return a, nil
+}
+
+func (q *question) slotOf(index uint32) uint32 {
+	if int64(index) < int64(len(q.slots)) {
+		return q.slots[index]
+	}
+	return q.slot
+}
+
+// expected names what has to end an answer.
+func expected(k abi.RequestKind) string {
+	switch k {
+	case abi.ReqCommand, abi.ReqQuery:
+		return "Reply, Reject or Fault"
+	case abi.ReqSnapshot:
+		return "Snapshot or Fault"
+	case abi.ReqDescribe:
+		return "Description"
+	case abi.ReqDrop:
+		return "answer at all"
+	}
+	return "more than a Fault"
+}
+
+// legal says which kinds may stand in the answer to a request. Log may always.
+func legal(k abi.RequestKind, r abi.ResponseKind) bool {
+	switch r {
+	case abi.RespLog:
+		return true
+	case abi.RespEvent:
+		return k == abi.ReqCommand
+	case abi.RespReply, abi.RespReject:
+		return k == abi.ReqCommand || k == abi.ReqQuery
+	case abi.RespFault:
+		return k != abi.ReqDrop && k != abi.ReqDescribe
+	case abi.RespSnapshot:
+		return k == abi.ReqSnapshot
+	case abi.RespDescription:
+		return k == abi.ReqDescribe
+	}
+	return false
+}
+
+// take adds one frame to the answer.
+func (a *answer) take(n int, r *abi.Response, q *question, log func(abi.LogLevel, []byte)) *service.Error {
+	if r.Kind == abi.RespEffect {
+		return broken(n, "an Effect is unknown to ABI version %d", abi.Version)
+	}
+	if !legal(q.kind, r.Kind) {
+		if r.Kind == 0 || r.Kind > abi.RespEffect {
+			return broken(n, "unknown kind %d", r.Kind)
+		}
+		return broken(n, "%v does not answer %v; expected is %s", r.Kind, q.kind, expected(q.kind))
+	}
+	switch r.Kind {
+	case abi.RespLog:
+		body, err := abi.DecodeBody(r)
+		if err != nil {
+			return broken(n, "Log: %v", err)
+		}
+		if log != nil {
+			log(abi.LogLevel(r.Aux), body)
+		}
+		return nil
+	case abi.RespEvent:
+		return a.event(n, r, q)
+	case abi.RespReply:
+		if int64(r.Aux) != int64(len(a.events)) {
+			return broken(n, "Reply counts %d events, but %d stand before it", r.Aux, len(a.events))
+		}
+		fallthrough
+	case abi.RespSnapshot, abi.RespDescription:
+		body, err := abi.DecodeBody(r)
+		if err != nil {
+			return broken(n, "%v: %v", r.Kind, err)
+		}
+		if q.isJSON && r.Kind == abi.RespReply && !validBody(body) {
+			return broken(n, "Reply: the body is not JSON, though the manifest says so")
+		}
+		a.body = body
+	case abi.RespReject, abi.RespFault:
+		x, err := abi.DecodeRefusal(r)
+		if err != nil {
+			return broken(n, "%v: %v", r.Kind, err)
+		}
+		if !printable(x.Code) {
+			return broken(n, "%v: the code %.40q is not 1 to %d bytes of printable ASCII without space", r.Kind, x.Code, abi.MaxCodeSize)
+		}
+		if r.Kind == abi.RespReject && len(a.events) > 0 {
+			return broken(n, "Reject stands behind %d events; an error after an event is a Fault", len(a.events))
+		}
+		a.refusal, a.frame = x, r.Index
+	}
+	a.terminal = r.Kind
+	return nil
+}
+
+func (a *answer) event(n int, r *abi.Response, q *question) *service.Error {
+	if int(r.Type) >= len(q.events) {
+		return broken(n, "Event of type %d; the manifest has %d", r.Type, len(q.events))
+	}
+	if len(a.events) >= q.limits.Events {
+		e := broken(n, "more than %d events", q.limits.Events)
+		e.Kind = service.KindOutcomeTooLarge
+		return e
+	}
+	x, err := abi.DecodeEvent(r)
+	if err == nil {
+		err = abi.Metadata(x.Metadata).Valid()
+	}
+	if err != nil {
+		return broken(n, "Event: %v", err)
+	}
+	if q.isJSON && !validBody(x.Body) {
+		return broken(n, "Event: the body is not JSON, though the manifest says so")
+	}
+	e := journal.NewEvent{Type: q.events[r.Type].Name, ContentType: q.typ, Data: x.Body}
+	if len(x.Metadata) > 0 {
+		e.Metadata = x.Metadata
+	}
+	a.events = append(a.events, e)
+	return nil
+}
+
+// validBody allows a body of no bytes: an event without data is one.
+func validBody(b []byte) bool { return len(b) == 0 || json.Valid(b) }
+
+// broken is a violation in response frame n; -1 is the answer as a whole.
+func broken(n int, format string, args ...any) *service.Error {
+	e := service.Errorf(service.KindProtocol, format, args...)
+	if n >= 0 {
+		e.Message = fmt.Sprintf("response frame %d: %s", n, e.Message)
+	}
+	return e
+}
+
+// printable says whether a code is 1 or more bytes of ASCII that can be seen.
+func printable(code []byte) bool {
+	for _, c := range code {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(code) > 0
+}
+
+// refusal makes an error of a Reject or Fault. The message is the guest's own,
+// made safe to print; it may have lines.
+func refusal(kind service.Kind, name service.Name, x abi.Refusal) *service.Error {
+	text := strings.ToValidUTF8(string(x.Message), "\uFFFD")
+	text = strings.Map(func(r rune) rune {
+		if r != '\n' && unsafeRune(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
+	return &service.Error{Service: name, Kind: kind, Code: string(x.Code), Message: text}
+}

@@ -1,0 +1,213 @@
+package sandbox
+
+import (
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Bounds of one request that carries many frames.
+const (
+	chunkBytes  = 256 << 10
+	chunkFrames = 4096
+)
+
+// keepRequest is the largest request buffer that is kept for the next call.
+const keepRequest = 1 << 20
+
+// Exchange sends raw request frames and returns the raw response, a copy that
+// the caller owns. Only the range of the response is checked, not its frames. The
+// clock and the seed are those of the first frame that has them.
+func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error) {
+	var now journal.UnixNano
+	var seed *[abi.SeedSize]byte
+	if r, _, err := abi.DecodeRequest(request); err == nil {
+		switch r.Kind {
+		case abi.ReqCommand:
+			if c, err := abi.DecodeCommand(&r); err == nil {
+				seed = &c.Seed
+			}
+			now = journal.UnixNano(r.Time)
+		case abi.ReqQuery:
+			now = journal.UnixNano(r.Time)
+		}
+	}
+	return i.exchange(ctx, request, max(i.limits.OutcomeBytes, maxDescription), now, seed)
+}
+
+// Hydrate makes an entity resident: from a snapshot (nil is none) at the given
+// version, and the events after it, which next yields in order until its second
+// result is false. The events go to the guest in requests of bounded size, each
+// with a call's time. If next fails its error is returned and the instance is
+// fine, but the entity must be dropped or hydrated again.
+//
+// KindFault means that the guest could not take the snapshot or an event; the
+// instance is fine, the entity is not resident.
+func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, next func() (service.GuestEvent, bool, error)) error {
+	b := abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot)
+	frames := uint32(1)
+	for {
+		e, more, err := next()
+		if err != nil {
+			i.keep(b)
+			return err
+		}
+		if !more {
+			break
+		}
+		size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
+		if frames == chunkFrames || frames > 0 && len(b)+size > chunkBytes {
+			if err := i.apply(ctx, b, slot, frames); err != nil {
+				return err
+			}
+			b, frames = b[:0], 0
+		}
+		b = abi.AppendApply(b, slot, e.Type, uint64(e.Version), uint64(e.Time), e.Data, e.Metadata)
+		frames++
+	}
+	if frames == 0 {
+		i.keep(b)
+		return nil
+	}
+	return i.apply(ctx, b, slot, frames)
+}
+
+// apply sends one request of Open and Apply frames.
+func (i *Instance) apply(ctx context.Context, b []byte, slot, frames uint32) error {
+	i.keep(b)
+	q := i.question(abi.ReqApply, slot)
+	q.frames = frames
+	// The clock is the same whatever chunk an event is in: replay does not depend on it.
+	a, err := i.ask(ctx, b, &q, i.limits.OutcomeBytes, 0, nil)
+	if err != nil {
+		return err
+	}
+	if a.terminal == abi.RespFault {
+		return refusal(service.KindFault, i.name, a.refusal)
+	}
+	return nil
+}
+
+// Handle runs a command. A rejection by the domain is an outcome, not an error.
+// KindFault means that the handler failed: the entity is dirty and has to be
+// hydrated again before it is used, the instance is fine. After any other error
+// the instance is broken, unless the guest was not entered.
+//
+// The outcome's slices refer to one copy of the answer, which nobody else uses.
+func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error) {
+	if len(c.Data) > i.limits.CommandBytes {
+		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the command's data has %d bytes; the limit is %d", len(c.Data), i.limits.CommandBytes)
+	}
+	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID), c.Metadata, c.Data)
+	i.keep(b)
+	q := i.question(abi.ReqCommand, c.Slot)
+	return i.outcome(ctx, b, &q, c.Time, &c.Seed)
+}
+
+// Query reads state. Its outcome has no events; errors are as for [Instance.Handle].
+func (i *Instance) Query(ctx context.Context, c service.GuestQuery) (service.Outcome, error) {
+	if len(c.Data) > i.limits.CommandBytes {
+		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the query's data has %d bytes; the limit is %d", len(c.Data), i.limits.CommandBytes)
+	}
+	b := abi.AppendQuery(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), c.Data)
+	i.keep(b)
+	q := i.question(abi.ReqQuery, c.Slot)
+	return i.outcome(ctx, b, &q, c.Time, nil)
+}
+
+func (i *Instance) outcome(ctx context.Context, b []byte, q *question, now journal.UnixNano, seed *[abi.SeedSize]byte) (service.Outcome, error) {
+	a, err := i.ask(ctx, b, q, i.limits.OutcomeBytes, now, seed)
+	if err != nil {
+		return service.Outcome{}, err
+	}
+	switch a.terminal {
+	case abi.RespReject:
+		return service.NewRejection(refusal(service.KindRejected, i.name, a.refusal), 0), nil
+	case abi.RespFault:
+		return service.Outcome{}, refusal(service.KindFault, i.name, a.refusal)
+	}
+	return service.NewOutcome(a.events, a.body, 0), nil
+}
+
+// Snapshot encodes an entity's state. KindFault means that the guest cannot; the
+// instance is fine.
+func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
+	b := abi.AppendSnapshotRequest(i.request[:0], slot)
+	i.keep(b)
+	q := i.question(abi.ReqSnapshot, slot)
+	a, err := i.ask(ctx, b, &q, i.limits.OutcomeBytes, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	if a.terminal == abi.RespFault {
+		return nil, refusal(service.KindFault, i.name, a.refusal)
+	}
+	return a.body, nil
+}
+
+// Drop makes the guest forget entities.
+func (i *Instance) Drop(ctx context.Context, slots ...uint32) error {
+	for len(slots) > 0 {
+		some := slots[:min(len(slots), chunkFrames)]
+		slots = slots[len(some):]
+		b := i.request[:0]
+		for _, s := range some {
+			b = abi.AppendDrop(b, s)
+		}
+		i.keep(b)
+		q := i.question(abi.ReqDrop, 0)
+		q.slots, q.frames = some, uint32(len(some))
+		if _, err := i.ask(ctx, b, &q, i.limits.OutcomeBytes, 0, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxDescription bounds the answer to Describe: a manifest, its frame, and logs.
+const maxDescription = abi.MaxManifestSize + 128<<10
+
+// describe asks for the manifest.
+func (i *Instance) describe(ctx context.Context) ([]byte, error) {
+	b := abi.AppendDescribe(i.request[:0])
+	i.keep(b)
+	q := i.question(abi.ReqDescribe, 0)
+	a, err := i.ask(ctx, b, &q, maxDescription, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	return a.body, nil
+}
+
+func (i *Instance) question(kind abi.RequestKind, slot uint32) question {
+	q := question{kind: kind, slot: slot, frames: 1, events: i.program.module.Manifest.Events, limits: &i.limits}
+	if q.typ = i.program.module.Manifest.Encoding; q.typ == abi.EncodingJSON {
+		q.typ, q.isJSON = "", true
+	}
+	return q
+}
+
+// ask sends a request and checks the answer.
+func (i *Instance) ask(ctx context.Context, b []byte, q *question, most int, now journal.UnixNano, seed *[abi.SeedSize]byte) (answer, error) {
+	response, err := i.exchange(ctx, b, most, now, seed)
+	if err != nil {
+		return answer{}, err
+	}
+	a, violation := checkAnswer(response, q, i.log.line)
+	if violation != nil {
+		i.broken = true
+		violation.Service = i.name
+		return answer{}, violation
+	}
+	return a, nil
+}
+
+// keep keeps a request's buffer for the next one, unless it has grown out of
+// what calls usually need.
+func (i *Instance) keep(b []byte) {
+	if cap(b) <= keepRequest {
+		i.request = b[:0]
+	}
+}

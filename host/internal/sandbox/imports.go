@@ -1,0 +1,150 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"unicode/utf16"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+)
+
+// hostFunc is one function that guests may import. It runs on the goroutine
+// that runs the guest. It may end the guest by panicking with a *hostTrap, which
+// wazero turns into an error of the call; no other panic is meant to happen, and
+// one that does stays within the call too.
+type hostFunc struct {
+	params  []wasmbin.ValType
+	results []wasmbin.ValType
+	run     func(i *Instance, mem api.Memory, s []uint64)
+}
+
+func (f *hostFunc) signature() wasmbin.FuncType {
+	return wasmbin.FuncType{Params: f.params, Results: f.results}
+}
+
+// hostTrap is what a host function panics with to end the guest.
+type hostTrap struct {
+	kind service.Kind
+	text string
+}
+
+// Error implements error, so that it survives wazero's wrapping.
+func (t *hostTrap) Error() string { return t.text }
+
+const (
+	i32 = wasmbin.I32
+	i64 = wasmbin.I64
+)
+
+func sig(t ...wasmbin.ValType) []wasmbin.ValType { return t }
+
+// offered are all imports that a guest may have, by module and name. It is
+// built once and never written again.
+var offered = map[string]map[string]*hostFunc{
+	abi.ImportModule: {
+		abi.ImportLog:   {params: sig(i32, i32, i32), run: importLog},
+		abi.ImportFault: {params: sig(i32, i32), run: importFault},
+	},
+	"env": {
+		"abort": {params: sig(i32, i32, i32, i32), run: importAbort},
+	},
+	wasiModule: wasiFunctions(),
+}
+
+// importLog is bulkhead_v1.log(level, ptr, len).
+func importLog(i *Instance, mem api.Memory, s []uint64) {
+	text, ok := mem.Read(uint32(s[1]), uint32(s[2]))
+	if !ok {
+		panic(&hostTrap{service.KindTrap, fmt.Sprintf("log of bytes [%d:+%d], outside of memory", uint32(s[1]), uint32(s[2]))})
+	}
+	// Only as much as the budget can take is looked at, so that a huge log costs nothing.
+	if most := i.log.limit + 1; len(text) > most {
+		text = text[:most]
+	}
+	i.log.line(abi.LogLevel(uint32(s[0])), text)
+}
+
+// importFault is bulkhead_v1.fault(ptr, len). The last message counts.
+func importFault(i *Instance, mem api.Memory, s []uint64) {
+	text, ok := mem.Read(uint32(s[0]), uint32(s[1]))
+	if !ok {
+		panic(&hostTrap{service.KindTrap, fmt.Sprintf("fault message at bytes [%d:+%d], outside of memory", uint32(s[0]), uint32(s[1]))})
+	}
+	i.fault = append(i.fault[:0], text[:min(len(text), abi.MaxMessageSize)]...)
+}
+
+// importAbort is env.abort(message, file, line, column) of AssemblyScript.
+func importAbort(_ *Instance, mem api.Memory, s []uint64) {
+	message, file := scriptString(mem, uint32(s[0])), scriptString(mem, uint32(s[1]))
+	if message == "" {
+		message = "abort"
+	}
+	if file != "" {
+		message = fmt.Sprintf("%s (%s:%d:%d)", message, file, uint32(s[2]), uint32(s[3]))
+	}
+	panic(&hostTrap{service.KindTrap, message})
+}
+
+// scriptString reads a string of AssemblyScript: UTF-16 at ptr, with its length
+// in bytes in the four bytes before. What is no string is an empty one: it is
+// only for a message.
+func scriptString(mem api.Memory, ptr uint32) string {
+	if ptr < 4 {
+		return ""
+	}
+	size, ok := mem.ReadUint32Le(ptr - 4)
+	if !ok {
+		return ""
+	}
+	b, ok := mem.Read(ptr, min(size, abi.MaxMessageSize)&^1)
+	if !ok {
+		return ""
+	}
+	units := make([]uint16, len(b)/2)
+	for i := range units {
+		units[i] = binary.LittleEndian.Uint16(b[2*i:])
+	}
+	return clean([]byte(string(utf16.Decode(units))))
+}
+
+// provide instantiates the host modules that a guest imports from.
+func provide(ctx context.Context, r wazero.Runtime, imports []wasmbin.Import) error {
+	done := map[string]bool{}
+	for _, x := range imports {
+		if done[x.Module] {
+			continue
+		}
+		done[x.Module] = true
+		b := r.NewHostModuleBuilder(x.Module)
+		for name, f := range offered[x.Module] {
+			b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(f.params), valueTypes(f.results)).WithName(name).Export(name)
+		}
+		if _, err := b.Instantiate(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func goFunction(f *hostFunc) api.GoModuleFunc {
+	return func(ctx context.Context, m api.Module, stack []uint64) {
+		i, ok := ctx.Value(instanceKey{}).(*Instance)
+		if !ok {
+			panic("a host function was called outside of an instance")
+		}
+		f.run(i, m.Memory(), stack)
+	}
+}
+
+func valueTypes(v []wasmbin.ValType) []api.ValueType {
+	out := make([]api.ValueType, len(v))
+	for i, t := range v {
+		out[i] = api.ValueType(t)
+	}
+	return out
+}

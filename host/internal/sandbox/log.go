@@ -1,0 +1,184 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Logger takes the log lines of guests. The text is valid UTF-8 in one line,
+// and no call of a guest gives more than its service's LogBytes of it. GuestLog
+// is called on the goroutine that runs the guest, between the guest's
+// instructions: it should be quick, and must be safe for concurrent use if it
+// is given to several instances.
+type Logger interface {
+	GuestLog(service service.Name, level abi.LogLevel, text string)
+}
+
+// LoggerFunc is a function as [Logger].
+type LoggerFunc func(service service.Name, level abi.LogLevel, text string)
+
+// GuestLog implements Logger.
+func (f LoggerFunc) GuestLog(s service.Name, level abi.LogLevel, text string) { f(s, level, text) }
+
+// SlogLogger writes guests' log lines to l, with the service as an attribute.
+func SlogLogger(l *slog.Logger) Logger {
+	return LoggerFunc(func(s service.Name, level abi.LogLevel, text string) {
+		l.LogAttrs(context.Background(), slogLevel(level), text, slog.String("service", string(s)), slog.String("from", "guest"))
+	})
+}
+
+func slogLevel(l abi.LogLevel) slog.Level {
+	switch l {
+	case abi.LogDebug:
+		return slog.LevelDebug
+	case abi.LogInfo:
+		return slog.LevelInfo
+	case abi.LogWarn:
+		return slog.LevelWarn
+	}
+	return slog.LevelError
+}
+
+// lineBytes is the longest log line; longer ones are broken. It bounds what a
+// guest can keep in the host by never ending its line.
+const lineBytes = 4 << 10
+
+// panicBytes is how much of a call's stderr is kept to explain a trap.
+const panicBytes = 2 << 10
+
+// guestLog gathers what one instance logs, within the bounds of one call. The
+// goroutine that runs the instance owns it.
+type guestLog struct {
+	to     Logger // may be nil
+	name   service.Name
+	limit  int // bytes a call
+	used   int
+	cut    bool
+	out    [2][]byte // unfinished lines of stdout and stderr
+	panics []byte    // the start of what went to stderr in this call, for trap messages
+}
+
+// begin starts a call's budget.
+func (g *guestLog) begin() {
+	g.used, g.cut = 0, false
+	g.panics = g.panics[:0]
+}
+
+// end flushes unfinished lines.
+func (g *guestLog) end() {
+	for i := range g.out {
+		if len(g.out[i]) > 0 {
+			g.flush(i)
+		}
+	}
+}
+
+// line logs one line, cutting it at what is left of the call's budget.
+func (g *guestLog) line(level abi.LogLevel, text []byte) {
+	if g.to == nil || g.cut {
+		return
+	}
+	if len(text) > lineBytes {
+		g.line(level, text[:lineBytes])
+		g.line(level, text[lineBytes:])
+		return
+	}
+	if rest := g.limit - g.used; len(text)+1 > rest {
+		g.cut = true
+		if rest > 1 {
+			g.to.GuestLog(g.name, level, clean(text[:rest-1]))
+		}
+		g.to.GuestLog(g.name, abi.LogWarn, fmt.Sprintf("log output of this call cut at %d bytes", g.limit))
+		return
+	}
+	g.used += len(text) + 1 // empty lines count too
+	if level > abi.LogError {
+		level = abi.LogError
+	}
+	g.to.GuestLog(g.name, level, clean(text))
+}
+
+// write takes bytes written to stdout (0) or stderr (1) and logs the lines that
+// they complete.
+func (g *guestLog) write(stream int, b []byte) {
+	if stream == 1 && len(g.panics) < panicBytes {
+		g.panics = append(g.panics, b[:min(len(b), panicBytes-len(g.panics))]...)
+	}
+	for len(b) > 0 && !g.cut {
+		n := bytes.IndexByte(b, '\n')
+		piece := b
+		if n >= 0 {
+			piece = b[:n]
+		}
+		room := lineBytes - len(g.out[stream])
+		if len(piece) > room {
+			g.out[stream] = append(g.out[stream], piece[:room]...)
+			g.flush(stream)
+			b = b[room:]
+			continue
+		}
+		g.out[stream] = append(g.out[stream], piece...)
+		if n < 0 {
+			return
+		}
+		g.flush(stream)
+		b = b[n+1:]
+	}
+}
+
+func (g *guestLog) flush(stream int) {
+	level := abi.LogInfo
+	if stream == 1 {
+		level = abi.LogWarn
+	}
+	g.line(level, g.out[stream])
+	g.out[stream] = g.out[stream][:0]
+}
+
+// clean makes text of untrusted bytes: one line of valid UTF-8, with everything
+// else escaped as Go does, so that nobody forges log lines or steers a terminal.
+func clean(b []byte) string {
+	ok := utf8.Valid(b)
+	if ok {
+		for _, r := range string(b) {
+			if unsafeRune(r) {
+				ok = false
+				break
+			}
+		}
+	}
+	if ok {
+		return string(b)
+	}
+	out := make([]byte, 0, len(b)+16)
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			out = append(out, '\\', 'x')
+			const hex = "0123456789abcdef"
+			out = append(out, hex[b[0]>>4], hex[b[0]&15])
+		case unsafeRune(r):
+			q := strconv.AppendQuoteRuneToASCII(nil, r)
+			out = append(out, q[1:len(q)-1]...)
+		default:
+			out = append(out, b[:n]...)
+		}
+		b = b[n:]
+	}
+	return string(out)
+}
+
+// unsafeRune says which runes do not stand in a log line as they are: controls
+// but the tab, and the marks that turn the direction of text around.
+func unsafeRune(r rune) bool {
+	return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029')
+}

@@ -1,0 +1,114 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/tetratelabs/wazero/sys"
+)
+
+// classify turns what wazero returned for a failed call into the host's error.
+// It is the one place that looks at wazero's errors; what it cannot name is
+// KindInternal.
+func (i *Instance) classify(err error, stop int32) *service.Error {
+	e := &service.Error{Service: i.name, Err: err}
+	e.Detail = trace(err)
+	var trap *hostTrap
+	var exit *sys.ExitError
+	switch {
+	case stop == stopDeadline:
+		e.Kind, e.Message = service.KindGuestDeadline, "the call ran longer than its time limit"
+		if i.limits.CallTime > 0 {
+			e.Message += fmt.Sprintf(" (the service's is %v)", i.limits.CallTime)
+		}
+	case stop == stopCanceled:
+		e.Kind, e.Message = service.KindCanceled, "the caller went away while the guest ran"
+	case errors.As(err, &trap):
+		e.Kind, e.Message = trap.kind, trap.text
+		if why := i.lastWords(); why != "" && trap.kind == service.KindGuestExit {
+			e.Message += ": " + why
+		}
+	case errors.As(err, &exit):
+		e.Kind, e.Message = service.KindInternal, "the sandbox was closed during a call"
+	default:
+		i.classifyTrap(e, err)
+	}
+	// Memory that was refused explains whatever failed afterwards.
+	if i.memory.refused && (e.Kind == service.KindTrap || e.Kind == service.KindGuestExit) {
+		e.Kind = service.KindGuestMemory
+		e.Message = fmt.Sprintf("the guest ran out of its memory limit of %d bytes: %s", i.memory.limit, e.Message)
+	}
+	return e
+}
+
+// traps are wazero's texts of what a guest can do wrong, and ours.
+var traps = map[string]string{
+	"unreachable":                   "unreachable",
+	"out of bounds memory access":   "memory access out of bounds",
+	"invalid table access":          "indirect call or table access out of bounds",
+	"indirect call type mismatch":   "indirect call of a function of another type",
+	"integer divide by zero":        "integer division by zero",
+	"integer overflow":              "integer overflow",
+	"invalid conversion to integer": "conversion of a number that is no integer",
+	"null reference":                "null reference",
+}
+
+func (i *Instance) classifyTrap(e *service.Error, err error) {
+	cause := err
+	for u := errors.Unwrap(cause); u != nil; u = errors.Unwrap(cause) {
+		cause = u
+	}
+	text := cause.Error()
+	name, known := traps[text]
+	switch {
+	case text == "stack overflow":
+		e.Kind, e.Message = service.KindGuestStack, "the guest's call stack is exhausted"
+	case known:
+		e.Kind, e.Message = service.KindTrap, "the guest trapped: "+name
+		why := i.lastWords()
+		if why != "" {
+			e.Message += ": " + why
+		}
+		// A Go guest bounds its own stack and says so before it gives up.
+		if strings.Contains(why, "stack overflow") || strings.Contains(why, "stack exceeds") {
+			e.Kind = service.KindGuestStack
+		}
+	case i.module == nil: // the module did not become an instance: a segment out of bounds, for example
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		e.Kind, e.Message = service.KindTrap, "the module cannot be instantiated: "+clean([]byte(first))
+	default:
+		e.Kind, e.Message = service.KindInternal, "the sandbox failed"
+	}
+}
+
+// lastWords is what the guest said about its trap: the message it left with
+// bulkhead_v1.fault, or the first line of a panic on stderr.
+func (i *Instance) lastWords() string {
+	if len(i.fault) > 0 {
+		return clean(i.fault)
+	}
+	for line := range bytes.Lines(i.log.panics) {
+		line = bytes.TrimSpace(line)
+		if bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: ")) || bytes.HasPrefix(line, []byte("runtime: goroutine stack exceeds")) {
+			return clean(line[:min(len(line), 512)])
+		}
+	}
+	return ""
+}
+
+// trace is the guest's stack trace out of wazero's error.
+func trace(err error) string {
+	if err == nil {
+		return ""
+	}
+	_, stack, ok := strings.Cut(err.Error(), "wasm stack trace:")
+	if !ok {
+		return ""
+	}
+	const most = 8 << 10
+	stack = strings.TrimSpace(stack)
+	return stack[:min(len(stack), most)]
+}

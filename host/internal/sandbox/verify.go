@@ -1,0 +1,212 @@
+package sandbox
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// maxReasons bounds how many violations one refusal lists.
+const maxReasons = 64
+
+// exports are the functions a guest has, with their signatures.
+var exports = []struct {
+	name     string
+	optional bool
+	sig      wasmbin.FuncType
+	purpose  string
+}{
+	{abi.ExportReserve, false, wasmbin.FuncType{Params: sig(i32), Results: sig(i32)}, "hands out the mailbox"},
+	{abi.ExportCall, false, wasmbin.FuncType{Params: sig(i32), Results: sig(i64)}, "runs the requests in it"},
+	{abi.ExportInitialize, true, wasmbin.FuncType{}, "initialises the module"},
+}
+
+// verification gathers violations.
+type verification struct {
+	reasons []string
+	more    int
+}
+
+func (v *verification) bad(format string, args ...any) {
+	if len(v.reasons) == maxReasons {
+		v.more++
+		return
+	}
+	v.reasons = append(v.reasons, fmt.Sprintf(format, args...))
+}
+
+// err is nil, or the refusal with all violations.
+func (v *verification) err() error {
+	if len(v.reasons) == 0 {
+		return nil
+	}
+	if v.more > 0 {
+		v.reasons = append(v.reasons, fmt.Sprintf("and %d more", v.more))
+	}
+	return &service.Error{Kind: service.KindBadModule, Message: "the module breaks rules of the ABI", Reasons: v.reasons}
+}
+
+// verify checks everything about a module that can be known without running
+// it. The error lists all violations; a file that is not even a well-formed
+// module has one, with its place.
+func verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
+	var v verification
+	if int64(len(module)) > l.ModuleBytes {
+		v.bad("the module has %d bytes; this service's limit is %d", len(module), l.ModuleBytes)
+		return nil, v.err()
+	}
+	limits := wasmbin.DefaultLimits()
+	m, err := wasmbin.Parse(module, limits)
+	if err != nil {
+		v.bad("%v", err)
+		return nil, v.err()
+	}
+	v.imports(m)
+	v.memory(m, l)
+	v.tables(m)
+	v.exports(m)
+	if err := m.CheckCode(limits); err != nil {
+		v.bad("%v", err)
+	}
+	if section, ok := m.Custom(abi.ManifestSection); ok && len(section) > abi.MaxManifestSize {
+		v.bad("custom section %q has %d bytes; a manifest may have %d", abi.ManifestSection, len(section), abi.MaxManifestSize)
+	}
+	return m, v.err()
+}
+
+func (v *verification) imports(m *wasmbin.Module) {
+	unknown := false
+	for _, x := range m.Imports {
+		name := shortName(x.Module) + "." + shortName(x.Name)
+		switch x.Kind {
+		case wasmbin.ExternFunc:
+		case wasmbin.ExternMemory:
+			v.bad("import %s is a memory; a guest owns its memory: define it in the module and export it as %q (for LLVM linkers leave --import-memory out)", name, abi.ExportMemory)
+			continue
+		default:
+			v.bad("import %s is a %s; only functions can be imported", name, x.Kind)
+			continue
+		}
+		f, ok := offered[x.Module][x.Name]
+		if !ok {
+			v.bad("import %s is unknown", name)
+			unknown = true
+			continue
+		}
+		if t, want := m.Types[x.Type], f.signature(); !t.Equal(want) {
+			v.bad("import %s has the signature %s; expected is %s", name, t, want)
+		}
+	}
+	if unknown {
+		v.bad("allowed imports are: %s", allowedImports())
+	}
+}
+
+// allowedImports lists what a guest may import.
+func allowedImports() string {
+	var parts []string
+	for module, functions := range offered {
+		if module == wasiModule {
+			parts = append(parts, module+".*")
+			continue
+		}
+		for name := range functions {
+			parts = append(parts, module+"."+name)
+		}
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+func (v *verification) memory(m *wasmbin.Module, l service.Limits) {
+	if n := len(m.Memories); n > 1 {
+		v.bad("the module has %d memories; a guest has one", n)
+	}
+	for _, mem := range m.Memories {
+		if mem.Shared {
+			v.bad("the memory is shared (threads); build the guest without threads")
+		}
+		if mem.Is64 {
+			v.bad("the memory is 64-bit (memory64); build the guest for wasm32")
+		}
+		if limit := uint64(memoryLimit(l)); mem.Min > limit/pageBytes {
+			v.bad("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", mem.Min, mem.Min*pageBytes, limit)
+		}
+		if mem.HasMax && mem.Max > 65536 {
+			v.bad("the memory's maximum is %d pages; a 32-bit memory has at most 65536", mem.Max)
+		}
+	}
+	switch e, ok := m.Export(abi.ExportMemory); {
+	case !ok && len(m.Memories) == 0 && m.Imported(wasmbin.ExternMemory) == 0:
+		v.bad("the module has no memory; expected is one, exported as %q", abi.ExportMemory)
+	case !ok:
+		v.bad("export %q is missing; expected is the module's memory", abi.ExportMemory)
+	case e.Kind != wasmbin.ExternMemory:
+		v.bad("export %q is a %s; expected is the module's memory", abi.ExportMemory, e.Kind)
+	}
+}
+
+// memoryLimit is the service's limit in whole pages.
+func memoryLimit(l service.Limits) int64 {
+	return min(l.MemoryBytes, maxMemoryBytes) / pageBytes * pageBytes
+}
+
+func (v *verification) tables(m *wasmbin.Module) {
+	for i, t := range m.Tables {
+		if t.Size.Shared || t.Size.Is64 {
+			v.bad("table %d is shared or 64-bit; build the guest for wasm32 without threads", i)
+		}
+	}
+}
+
+func (v *verification) exports(m *wasmbin.Module) {
+	known := map[string]bool{}
+	missing := false
+	for _, want := range exports {
+		known[want.name] = true
+		e, ok := m.Export(want.name)
+		if !ok {
+			if !want.optional {
+				v.bad("export %q is missing; expected is a function %s that %s", want.name, want.sig, want.purpose)
+				missing = true
+			}
+			continue
+		}
+		if e.Kind != wasmbin.ExternFunc {
+			v.bad("export %q is a %s; expected is a function %s", want.name, e.Kind, want.sig)
+			continue
+		}
+		if t, ok := m.FuncTypeOf(e.Index); !ok || !t.Equal(want.sig) {
+			v.bad("export %q has the signature %s; expected is %s", want.name, t, want.sig)
+		}
+	}
+	if _, command := m.Export("_start"); command && missing {
+		v.bad(`the module is a program with a main of its own ("_start"); build it as a reactor (for Go -buildmode=c-shared, for clang -mexec-model=reactor)`)
+	}
+	for _, e := range m.Exports {
+		if reserved(e.Name) && !known[e.Name] {
+			v.bad("export %s is reserved: names that start with %q belong to the host", shortName(e.Name), abi.ReservedPrefix)
+		}
+	}
+}
+
+// reserved says which names guests may not make up: later versions of the ABI,
+// and the host's own rewriting, use them.
+func reserved(name string) bool {
+	return strings.HasPrefix(name, abi.ReservedPrefix) || strings.HasPrefix(name, "bulkhead.")
+}
+
+// shortName shows an untrusted name in a message.
+func shortName(s string) string {
+	if len(s) > 64 {
+		return fmt.Sprintf("%.64q…", s)
+	}
+	if plain := strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) < 0; plain && s != "" {
+		return s
+	}
+	return fmt.Sprintf("%q", s)
+}

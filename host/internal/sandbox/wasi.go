@@ -1,0 +1,341 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/tetratelabs/wazero/api"
+)
+
+// wasiModule is the system interface that ordinary toolchains link against. All
+// its functions are offered, so that any guest links, but nothing of the machine
+// is behind them: time and randomness are the command's, output becomes log
+// lines, there are no files, and a guest cannot sleep.
+const wasiModule = "wasi_snapshot_preview1"
+
+// errno is a result of a system call, as WASI numbers them.
+type errno uint32
+
+const (
+	errnoSuccess errno = 0
+	errnoBadf    errno = 8
+	errnoFault   errno = 21
+	errnoInval   errno = 28
+	errnoNosys   errno = 52
+	errnoNotsock errno = 57
+	errnoSpipe   errno = 70
+)
+
+// clockStep is how far the monotonic clock advances each time it is read: a
+// guest that measures gets a time above zero, and the same one on every machine.
+const clockStep = 1000 // ns
+
+// ambient is what a guest sees of the world outside: all of it comes with the
+// command. The goroutine that runs the instance owns it.
+type ambient struct {
+	now    uint64 // Unix time, ns; poll_oneoff advances it
+	steps  uint64 // readings of the monotonic clock
+	seed   [32]byte
+	seeded bool // rng has been seeded for this call
+	rng    rand.ChaCha8
+}
+
+// begin sets the scene for one call. The seed of what is no command is zero.
+func (a *ambient) begin(now journal.UnixNano, seed *[abi.SeedSize]byte) {
+	a.now = uint64(max(now, 0))
+	a.steps = 0
+	a.seeded = false
+	a.seed = [32]byte{}
+	copy(a.seed[abi.SeedSize:], "bulkhead random1")
+	if seed != nil {
+		copy(a.seed[:], seed[:])
+	}
+}
+
+func (a *ambient) random(b []byte) {
+	if !a.seeded {
+		a.rng.Seed(a.seed)
+		a.seeded = true
+	}
+	_, _ = a.rng.Read(b) // documented never to fail
+}
+
+// advance moves the clock, up to the last instant that a time can tell.
+func (a *ambient) advance(ns uint64) {
+	a.now = min(a.now+min(ns, math.MaxInt64), math.MaxInt64)
+}
+
+func wasiFunctions() map[string]*hostFunc {
+	m := map[string]*hostFunc{
+		"proc_exit": {params: sig(i32), run: func(_ *Instance, _ api.Memory, s []uint64) {
+			panic(&hostTrap{service.KindGuestExit, fmt.Sprintf("the guest called proc_exit(%d); a service has no end of its own", uint32(s[0]))})
+		}},
+	}
+	add := func(name string, run func(i *Instance, mem api.Memory, s []uint64) errno, params ...wasmbin.ValType) {
+		m[name] = &hostFunc{params: params, results: sig(i32), run: func(i *Instance, mem api.Memory, s []uint64) {
+			s[0] = uint64(run(i, mem, s))
+		}}
+	}
+	answer := func(e errno) func(*Instance, api.Memory, []uint64) errno {
+		return func(*Instance, api.Memory, []uint64) errno { return e }
+	}
+	// stdio answers e for the three open descriptors and EBADF for all others.
+	stdio := func(e errno) func(*Instance, api.Memory, []uint64) errno {
+		return func(_ *Instance, _ api.Memory, s []uint64) errno {
+			if uint32(s[0]) > 2 {
+				return errnoBadf
+			}
+			return e
+		}
+	}
+	add("args_get", answer(errnoSuccess), i32, i32)
+	add("args_sizes_get", wasiNoSizes, i32, i32)
+	add("environ_get", answer(errnoSuccess), i32, i32)
+	add("environ_sizes_get", wasiNoSizes, i32, i32)
+	add("clock_res_get", wasiClockResGet, i32, i32)
+	add("clock_time_get", wasiClockTimeGet, i32, i64, i32)
+	add("random_get", wasiRandomGet, i32, i32)
+	add("poll_oneoff", wasiPollOneoff, i32, i32, i32, i32)
+	add("sched_yield", answer(errnoSuccess))
+	add("proc_raise", answer(errnoNosys), i32)
+
+	add("fd_write", wasiFdWrite, i32, i32, i32, i32)
+	add("fd_fdstat_get", wasiFdstatGet, i32, i32)
+	add("fd_filestat_get", wasiFilestatGet, i32, i32)
+	add("fd_fdstat_set_flags", stdio(errnoSuccess), i32, i32)
+	add("fd_fdstat_set_rights", stdio(errnoNosys), i32, i64, i64)
+	add("fd_close", stdio(errnoSuccess), i32)
+	add("fd_datasync", stdio(errnoSuccess), i32)
+	add("fd_sync", stdio(errnoSuccess), i32)
+	add("fd_seek", stdio(errnoSpipe), i32, i64, i32, i32)
+	add("fd_tell", stdio(errnoSpipe), i32, i32)
+	add("fd_advise", stdio(errnoSpipe), i32, i64, i64, i32)
+	add("fd_allocate", stdio(errnoBadf), i32, i64, i64)
+	add("fd_filestat_set_size", stdio(errnoInval), i32, i64)
+	add("fd_filestat_set_times", stdio(errnoNosys), i32, i64, i64, i32)
+	// A directory that is preopened would be found by fd_prestat_get; EBADF ends a
+	// guest's search for one.
+	add("fd_prestat_get", answer(errnoBadf), i32, i32)
+	add("fd_prestat_dir_name", answer(errnoBadf), i32, i32, i32)
+	add("fd_read", answer(errnoBadf), i32, i32, i32, i32)
+	add("fd_pread", answer(errnoBadf), i32, i32, i32, i64, i32)
+	add("fd_pwrite", stdio(errnoSpipe), i32, i32, i32, i64, i32)
+	add("fd_readdir", answer(errnoBadf), i32, i32, i32, i64, i32)
+	add("fd_renumber", answer(errnoBadf), i32, i32)
+
+	add("path_create_directory", answer(errnoBadf), i32, i32, i32)
+	add("path_filestat_get", answer(errnoBadf), i32, i32, i32, i32, i32)
+	add("path_filestat_set_times", answer(errnoBadf), i32, i32, i32, i32, i64, i64, i32)
+	add("path_link", answer(errnoBadf), i32, i32, i32, i32, i32, i32, i32)
+	add("path_open", answer(errnoBadf), i32, i32, i32, i32, i32, i64, i64, i32, i32)
+	add("path_readlink", answer(errnoBadf), i32, i32, i32, i32, i32, i32)
+	add("path_remove_directory", answer(errnoBadf), i32, i32, i32)
+	add("path_rename", answer(errnoBadf), i32, i32, i32, i32, i32, i32)
+	add("path_symlink", answer(errnoBadf), i32, i32, i32, i32, i32)
+	add("path_unlink_file", answer(errnoBadf), i32, i32, i32)
+
+	add("sock_accept", stdio(errnoNotsock), i32, i32, i32)
+	add("sock_recv", stdio(errnoNotsock), i32, i32, i32, i32, i32, i32)
+	add("sock_send", stdio(errnoNotsock), i32, i32, i32, i32, i32)
+	add("sock_shutdown", stdio(errnoNotsock), i32, i32)
+	return m
+}
+
+// wasiNoSizes answers that there are no arguments and no environment.
+func wasiNoSizes(_ *Instance, mem api.Memory, s []uint64) errno {
+	if !mem.WriteUint32Le(uint32(s[0]), 0) || !mem.WriteUint32Le(uint32(s[1]), 0) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+func wasiClockResGet(_ *Instance, mem api.Memory, s []uint64) errno {
+	if uint32(s[0]) > 3 {
+		return errnoInval
+	}
+	if !mem.WriteUint64Le(uint32(s[1]), clockStep) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+// wasiClockTimeGet tells the command's time. The realtime clock (0) stands
+// still but for poll_oneoff; the others advance a step a reading.
+func wasiClockTimeGet(i *Instance, mem api.Memory, s []uint64) errno {
+	now := i.ambient.now
+	switch id := uint32(s[0]); {
+	case id > 3:
+		return errnoInval
+	case id > 0:
+		i.ambient.steps++
+		now += i.ambient.steps * clockStep
+	}
+	if !mem.WriteUint64Le(uint32(s[2]), now) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+func wasiRandomGet(i *Instance, mem api.Memory, s []uint64) errno {
+	b, ok := mem.Read(uint32(s[0]), uint32(s[1]))
+	if !ok {
+		return errnoFault
+	}
+	i.ambient.random(b)
+	return errnoSuccess
+}
+
+// wasiFdWrite makes log lines of what is written to stdout and stderr.
+func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
+	fd := uint32(s[0])
+	if fd != 1 && fd != 2 {
+		return errnoBadf
+	}
+	count := uint32(s[2])
+	if count > math.MaxUint32/8 {
+		return errnoFault
+	}
+	vectors, ok := mem.Read(uint32(s[1]), count*8)
+	if !ok {
+		return errnoFault
+	}
+	var written uint32
+	for ; len(vectors) > 0; vectors = vectors[8:] {
+		b, ok := mem.Read(binary.LittleEndian.Uint32(vectors), binary.LittleEndian.Uint32(vectors[4:]))
+		if !ok {
+			return errnoFault
+		}
+		if uint64(written)+uint64(len(b)) > math.MaxUint32 {
+			return errnoInval
+		}
+		written += uint32(len(b))
+		// What is beyond the budget counts as written and goes nowhere.
+		i.log.write(int(fd-1), b[:min(len(b), max(i.log.limit+1, panicBytes))])
+	}
+	if !mem.WriteUint32Le(uint32(s[3]), written) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+// Types of files, as WASI numbers them.
+const filetypeCharacterDevice = 2
+
+// wasiFdstatGet answers struct fdstat (24 bytes: type u8, flags u16 at 2, rights
+// u64 at 8, inheriting rights u64 at 16) for the three standard descriptors.
+func wasiFdstatGet(_ *Instance, mem api.Memory, s []uint64) errno {
+	fd := uint32(s[0])
+	if fd > 2 {
+		return errnoBadf
+	}
+	var stat [24]byte
+	stat[0] = filetypeCharacterDevice
+	if fd > 0 {
+		const rightFdWrite = 1 << 6
+		binary.LittleEndian.PutUint16(stat[2:], 1) // append
+		binary.LittleEndian.PutUint64(stat[8:], rightFdWrite)
+	}
+	if !mem.Write(uint32(s[1]), stat[:]) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+// wasiFilestatGet answers struct filestat (64 bytes: device, inode, type u8 at
+// 16, links, size, three times) for the three standard descriptors.
+func wasiFilestatGet(_ *Instance, mem api.Memory, s []uint64) errno {
+	if uint32(s[0]) > 2 {
+		return errnoBadf
+	}
+	var stat [64]byte
+	stat[16] = filetypeCharacterDevice
+	if !mem.Write(uint32(s[1]), stat[:]) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+// Sizes of poll_oneoff's records, and the types of events in them.
+const (
+	subscriptionBytes = 48 // userdata u64, type u8 at 8; clock: id u32 at 16, timeout u64 at 24, flags u16 at 40
+	pollEventBytes    = 32 // userdata u64, errno u16 at 8, type u8 at 10
+	pollClock         = 0
+	pollRead          = 1
+	pollWrite         = 2
+)
+
+// wasiPollOneoff waits for nothing: it moves the clock to the earliest timeout
+// and reports it. Descriptors are ready at once: stdout and stderr to be
+// written, all others with EBADF.
+func wasiPollOneoff(i *Instance, mem api.Memory, s []uint64) errno {
+	in, out, n, result := uint32(s[0]), uint32(s[1]), uint32(s[2]), uint32(s[3])
+	if n == 0 {
+		return errnoInval
+	}
+	if n > math.MaxUint32/subscriptionBytes {
+		return errnoFault
+	}
+	subs, ok := mem.Read(in, n*subscriptionBytes)
+	if !ok {
+		return errnoFault
+	}
+	if _, ok := mem.Read(out, n*pollEventBytes); !ok {
+		return errnoFault
+	}
+	soonest, files := uint64(math.MaxUint64), false
+	for k := subs; len(k) > 0; k = k[subscriptionBytes:] {
+		if k[8] == pollClock {
+			soonest = min(soonest, i.ambient.timeout(k))
+		} else {
+			files = true
+		}
+	}
+	if files {
+		soonest = 0
+	}
+	var events uint32
+	for k := uint32(0); k < n; k++ {
+		// The record is copied first: the guest may let the two arrays overlap.
+		sub := [subscriptionBytes]byte(subs[k*subscriptionBytes:])
+		var event [pollEventBytes]byte
+		copy(event[:8], sub[:8])
+		event[10] = sub[8]
+		switch sub[8] {
+		case pollClock:
+			if i.ambient.timeout(sub[:]) > soonest {
+				continue
+			}
+		case pollRead, pollWrite:
+			if fd := binary.LittleEndian.Uint32(sub[16:]); sub[8] == pollRead || fd != 1 && fd != 2 {
+				binary.LittleEndian.PutUint16(event[8:], uint16(errnoBadf))
+			}
+		default:
+			return errnoInval
+		}
+		mem.Write(out+events*pollEventBytes, event[:])
+		events++
+	}
+	i.ambient.advance(soonest)
+	if !mem.WriteUint32Le(result, events) {
+		return errnoFault
+	}
+	return errnoSuccess
+}
+
+// timeout is how long a clock subscription has to wait from now.
+func (a *ambient) timeout(sub []byte) uint64 {
+	t := binary.LittleEndian.Uint64(sub[24:])
+	if sub[40]&1 == 0 {
+		return t // relative
+	}
+	if t <= a.now {
+		return 0
+	}
+	return t - a.now
+}

@@ -1,0 +1,244 @@
+package testguest
+
+import (
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// Commands of the counter, by type number.
+const (
+	CounterAdd    = 0 // one event "added"; replies with the new count
+	CounterEcho   = 1 // no event; replies with the command's data
+	CounterNop    = 2 // no event; replies null
+	CounterReject = 3 // rejects with code "no"
+	CounterFault  = 4 // emits an event and faults with code "error"
+	CounterTrap   = 5 // executes unreachable
+	CounterSpin   = 6 // never ends
+	CounterGrow   = 7 // takes all memory it can get and traps
+	CounterAdd3   = 8 // three events "added"; replies with the new count
+)
+
+// CounterManifest is the counter's manifest under a service name.
+func CounterManifest(name string) abi.Manifest {
+	m := abi.Manifest{
+		ABI: abi.Version, Service: name, Version: "1", SDK: "testguest",
+		Queries: []abi.QueryType{{Name: "count"}, {Name: "spin"}},
+		Events:  []abi.EventType{{Name: "added", Aliases: []string{"incremented"}}},
+	}
+	for _, c := range []string{"add", "echo", "nop", "reject", "fault", "trap", "spin", "grow", "add3"} {
+		m.Commands = append(m.Commands, abi.CommandType{Name: c})
+	}
+	return m
+}
+
+// Where things stand in the counter's memory.
+const (
+	describeAt = 0x400   // the answer to Describe
+	stateAt    = 0x10000 // a count (u64) a slot, for 65,536 slots
+	stateSlots = 65536
+	outAt      = 0x90000 // answers
+	outEnd     = 0xa0000
+	mailboxAt  = outEnd // to the end of memory, which grows with it
+	startPages = mailboxAt>>16 + 1
+)
+
+// Counter is a whole service that counts, one counter an entity, and conforms
+// to the ABI: as the smallest guest there is it shows what the host itself costs,
+// and its other commands fail in the ways a service can. It keeps 65,536 slots.
+func Counter(name string) []byte {
+	m := CounterManifest(name)
+	return CounterWith(m.AppendJSON(nil), nil)
+}
+
+// CounterWith is the counter with another manifest, and with more in the module
+// if more is not nil.
+func CounterWith(manifest []byte, more func(*Builder)) []byte {
+	var b Builder
+	b.Memory(startPages, 0)
+	describe := abi.AppendBody(nil, abi.Response{Kind: abi.RespDescription}, manifest)
+	if len(describe) > stateAt-describeAt {
+		panic("testguest: manifest is too large for the counter")
+	}
+	b.Data(describeAt, describe)
+
+	frame := b.Func(Types(I32, I32, I32, I32, I32, I32, I32), Types(I32), Types(I32), frameCode())
+	number := b.Func(Types(I32, I64), Types(I32), Types(I32, I64), numberCode())
+	reserve := b.Func(Types(I32), Types(I32), Types(I32), reserveCode())
+	call := b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I32, I32, I32, I32, I32, I32, I64), counterCode(frame, number, len(describe)))
+	b.Export(abi.ExportMemory, wasmbin.ExternMemory, 0)
+	b.Export(abi.ExportReserve, wasmbin.ExternFunc, reserve)
+	b.Export(abi.ExportCall, wasmbin.ExternFunc, call)
+	if more != nil {
+		more(&b)
+	}
+	return b.Bytes()
+}
+
+// frameCode is frame(out, kind, type, slot, index, aux, payload) -> the end of
+// the frame: it writes a response header.
+func frameCode() []byte {
+	const out, kind, typ, slot, index, aux, payload, size = 0, 1, 2, 3, 4, 5, 6, 7
+	return Code(
+		Get(payload), I32Const(abi.ResponseHeaderSize+7), I32Add, I32Const(-8), I32And, Set(size),
+		Get(out), Get(size), Store32(0),
+		Get(out), Get(kind), Store8(4),
+		Get(out), I32Const(0), Store8(5),
+		Get(out), Get(typ), Store16(6),
+		Get(out), Get(slot), Store32(8),
+		Get(out), Get(payload), Store32(12),
+		Get(out), Get(index), Store32(16),
+		Get(out), Get(aux), Store32(20),
+		Get(out), Get(size), I32Add,
+	)
+}
+
+// numberCode is number(at, v) -> length: it writes v in decimal.
+func numberCode() []byte {
+	const at, v, n, t = 0, 1, 2, 3
+	return Code(
+		Get(v), Set(t),
+		Loop(
+			Get(n), I32Const(1), I32Add, Set(n),
+			Get(t), I64Const(10), I64DivU, Set(t),
+			Get(t), I64Eqz, I32Eqz, BrIf(0),
+		),
+		Get(at), Get(n), I32Add, Set(at),
+		Loop(
+			Get(at), I32Const(1), I32Sub, Set(at),
+			Get(at), Get(v), I64Const(10), I64RemU, I32Wrap, I32Const('0'), I32Add, Store8(0),
+			Get(v), I64Const(10), I64DivU, Set(v),
+			Get(v), I64Eqz, I32Eqz, BrIf(0),
+		),
+		Get(n),
+	)
+}
+
+// reserveCode is reserve(n) -> the mailbox, for which memory grows.
+func reserveCode() []byte {
+	const n, pages = 0, 1
+	return Code(
+		Get(n), I32Const(mailboxAt+0xffff), I32Add, I32Const(16), I32ShrU, Set(pages),
+		Get(pages), MemorySize, I32GtU, If(
+			Get(pages), MemorySize, I32Sub, MemoryGrow, I32Const(-1), I32Eq, If(I32Const(0), Return),
+		),
+		I32Const(mailboxAt),
+	)
+}
+
+// counterCode is call(n) -> the packed range of the answer.
+func counterCode(frame, number uint32, describe int) []byte {
+	const n, p, end, out, kind, slot, index, state, size, events, v = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+	// respond(kind, type, aux) writes the header of a frame whose payload of size
+	// bytes stands behind it, and moves on.
+	respond := func(k abi.ResponseKind, aux []byte) []byte {
+		return Code(
+			Get(out), I32Const(int32(k)), I32Const(0), Get(slot), Get(index), aux, Get(size), Call(frame), Set(out),
+		)
+	}
+	const body = abi.ResponseHeaderSize + 8 // of a frame with one body
+	// text is a payload of two lengths and their fields, at most 16 bytes together.
+	text := func(first, second string) []byte {
+		c := Code(
+			Get(out), I32Const(int32(len(first))), Store32(abi.ResponseHeaderSize),
+			Get(out), I32Const(int32(len(second))), Store32(abi.ResponseHeaderSize+4),
+		)
+		for i, ch := range []byte(first + second) {
+			c = Code(c, Get(out), I32Const(int32(ch)), Store8(body+uint32(i)))
+		}
+		return Code(c, I32Const(int32(8+len(first)+len(second))), Set(size))
+	}
+	zero := I32Const(0)
+	count := Code( // reply with the count
+		Get(out), Get(out), I32Const(body), I32Add, Get(v), Call(number), Store32(abi.ResponseHeaderSize),
+		Get(out), zero, Store32(abi.ResponseHeaderSize+4),
+		Get(out), Load32(abi.ResponseHeaderSize), I32Const(8), I32Add, Set(size),
+		respond(abi.RespReply, Get(events)),
+	)
+	add := Code( // one event
+		text("{}", ""), respond(abi.RespEvent, zero),
+		Get(v), I64Const(1), I64Add, Set(v),
+		Get(state), Get(v), Store64(0),
+		Get(events), I32Const(1), I32Add, Set(events),
+	)
+	bodyAt := Code(Get(p), I32Const(64), I32Add, Get(p), Load32(48), I32Add, Get(p), Load32(52), I32Add)
+	echo := Code(
+		Get(p), Load32(56), Set(size),
+		Get(size), I32Const(outEnd-outAt-1024), I32GtU, If(Unreachable),
+		Get(out), Get(size), Store32(abi.ResponseHeaderSize),
+		Get(out), zero, Store32(abi.ResponseHeaderSize+4),
+		Get(out), I32Const(body), I32Add, bodyAt, Get(size), MemoryCopy,
+		Get(size), I32Const(8), I32Add, Set(size),
+		respond(abi.RespReply, zero),
+	)
+	commands := [][]byte{
+		CounterAdd:    Code(add, count),
+		CounterEcho:   echo,
+		CounterNop:    Code(text("null", ""), respond(abi.RespReply, zero)),
+		CounterReject: Code(text("no", "refused"), respond(abi.RespReject, zero)),
+		CounterFault:  Code(add, text("error", "broken"), respond(abi.RespFault, zero)),
+		CounterTrap:   Unreachable,
+		CounterSpin:   Loop(Br(0)),
+		CounterGrow:   Code(Loop(I32Const(16), MemoryGrow, I32Const(-1), I32Eq, I32Eqz, BrIf(0)), Unreachable),
+		CounterAdd3:   Code(add, add, add, count),
+	}
+	queries := [][]byte{count, Loop(Br(0))}
+	typ := Code(Get(p), Load16(6))
+	unknown := Code(text("unknown_type", ""), respond(abi.RespFault, zero))
+	requests := [][]byte{
+		0: Unreachable,
+		abi.ReqOpen: Code( // from the snapshot's count, or from 0
+			I64Const(0), Set(v),
+			Get(p), Load8(5), I32Const(int32(abi.FlagSnapshot)), I32And, If(
+				Get(p), Get(p), Load32(32), I32Add, Load64(40), Set(v),
+			),
+			Get(state), Get(v), Store64(0),
+		),
+		abi.ReqApply:   Code(Get(state), Get(v), I64Const(1), I64Add, Store64(0)),
+		abi.ReqCommand: choose(typ, commands, unknown),
+		abi.ReqQuery:   choose(typ, queries, unknown),
+		abi.ReqSnapshot: Code(
+			Get(out), I32Const(8), Store32(abi.ResponseHeaderSize),
+			Get(out), zero, Store32(abi.ResponseHeaderSize+4),
+			Get(out), Get(v), Store64(body),
+			I32Const(16), Set(size), respond(abi.RespSnapshot, zero),
+		),
+		abi.ReqDrop: Code(Get(state), I64Const(0), Store64(0)),
+		abi.ReqDescribe: Code(
+			Get(out), I32Const(describeAt), I32Const(int32(describe)), MemoryCopy,
+			Get(out), I32Const(int32(describe)), I32Add, Set(out),
+		),
+	}
+	return Code(
+		I32Const(mailboxAt), Set(p),
+		I32Const(mailboxAt), Get(n), I32Add, Set(end),
+		I32Const(outAt), Set(out),
+		Block(Loop(
+			Get(p), Get(end), I32GeU, BrIf(1),
+			Get(p), Load8(4), Set(kind),
+			Get(p), Load32(8), Set(slot),
+			Get(slot), I32Const(stateSlots), I32GeU, If(Unreachable),
+			Get(slot), I32Const(8), I32Mul, I32Const(stateAt), I32Add, Set(state),
+			Get(state), Load64(0), Set(v),
+			zero, Set(events),
+			choose(Get(kind), requests, Unreachable),
+			Get(p), Get(p), Load32(0), I32Add, Set(p),
+			Get(index), I32Const(1), I32Add, Set(index),
+			Br(0),
+		)),
+		I64Const(outAt), I64Const(32), I64Shl, Get(out), I32Const(outAt), I32Sub, I64Extend, I64Or,
+	)
+}
+
+// choose runs the case whose number is on the stack, or otherwise.
+func choose(number []byte, cases [][]byte, otherwise []byte) []byte {
+	targets := make([]uint32, len(cases)+1)
+	for i := range targets {
+		targets[i] = uint32(i)
+	}
+	code := Block(number, BrTable(targets...))
+	for i, c := range cases {
+		// Behind the block of case i; leaving all others goes to the end.
+		code = Block(code, c, Br(uint32(len(cases)-i)))
+	}
+	return Block(code, otherwise)
+}

@@ -1,0 +1,283 @@
+package wasmbin
+
+// Op is an opcode. A prefixed one holds its prefix in the high byte and the
+// number behind it in the low byte.
+type Op uint16
+
+// The opcodes that the package or its users tell apart.
+const (
+	OpUnreachable  Op = 0x00
+	OpBlock        Op = 0x02
+	OpLoop         Op = 0x03
+	OpIf           Op = 0x04
+	OpElse         Op = 0x05
+	OpEnd          Op = 0x0b
+	OpBr           Op = 0x0c
+	OpBrIf         Op = 0x0d
+	OpBrTable      Op = 0x0e
+	OpReturn       Op = 0x0f
+	OpCall         Op = 0x10
+	OpCallIndirect Op = 0x11
+	OpMemoryGrow   Op = 0x40
+	OpRefFunc      Op = 0xd2
+	OpMemoryInit   Op = 0xfc08
+	OpMemoryCopy   Op = 0xfc0a
+	OpMemoryFill   Op = 0xfc0b
+	OpTableInit    Op = 0xfc0c
+	OpTableCopy    Op = 0xfc0e
+	OpTableGrow    Op = 0xfc0f
+	OpTableFill    Op = 0xfc11
+)
+
+// Instr is one instruction.
+type Instr struct {
+	Op         Op
+	Start, End int    // in the module
+	Index      uint32 // its first index immediate: label, function, local, global, table, segment or type
+	Depth      int    // how many blocks it stands in; a block's own opcode stands outside of it, its end inside
+}
+
+// immediate says what stands behind an opcode.
+type immediate uint8
+
+const (
+	immBad immediate = iota
+	immNone
+	immBlock
+	immIndex
+	immIndexTwo
+	immBrTable
+	immMemArg
+	immMemory // a memory index
+	immI32
+	immI64
+	immBytes4
+	immBytes8
+	immSelect
+	immRefType
+	immPrefixFC
+	immPrefixFD
+	immTail      // refused: tail calls
+	immException // refused: exceptions
+	immGC        // refused: garbage collection, typed references
+	immThreads   // refused: threads
+)
+
+// immediates is the table by first byte. It is built once and never written again.
+var immediates = func() (t [256]immediate) {
+	set := func(from, to int, i immediate) {
+		for op := from; op <= to; op++ {
+			t[op] = i
+		}
+	}
+	set(0x00, 0x01, immNone)
+	set(0x02, 0x04, immBlock)
+	set(0x05, 0x05, immNone)
+	set(0x06, 0x0a, immException)
+	set(0x0b, 0x0b, immNone)
+	set(0x0c, 0x0d, immIndex)
+	set(0x0e, 0x0e, immBrTable)
+	set(0x0f, 0x0f, immNone)
+	set(0x10, 0x10, immIndex)
+	set(0x11, 0x11, immIndexTwo)
+	set(0x12, 0x13, immTail)
+	set(0x14, 0x15, immGC)
+	set(0x18, 0x19, immException)
+	set(0x1a, 0x1b, immNone)
+	set(0x1c, 0x1c, immSelect)
+	set(0x1f, 0x1f, immException)
+	set(0x20, 0x26, immIndex)
+	set(0x28, 0x3e, immMemArg)
+	set(0x3f, 0x40, immMemory)
+	set(0x41, 0x41, immI32)
+	set(0x42, 0x42, immI64)
+	set(0x43, 0x43, immBytes4)
+	set(0x44, 0x44, immBytes8)
+	set(0x45, 0xc4, immNone)
+	set(0xd0, 0xd0, immRefType)
+	set(0xd1, 0xd1, immNone)
+	set(0xd2, 0xd2, immIndex)
+	set(0xd3, 0xd6, immGC)
+	set(0xfb, 0xfb, immGC)
+	set(0xfc, 0xfc, immPrefixFC)
+	set(0xfd, 0xfd, immPrefixFD)
+	set(0xfe, 0xfe, immThreads)
+	return t
+}()
+
+// walker takes instructions off a reader.
+type walker struct {
+	*reader
+	limits *Limits
+	depth  int // open blocks; -1 behind the end that closes the expression
+}
+
+// next takes one instruction.
+func (w *walker) next() Instr {
+	in := Instr{Start: w.at, Depth: w.depth}
+	b := w.u8("an instruction")
+	in.Op = Op(b)
+	switch immediates[b] {
+	case immNone:
+		if in.Op == OpEnd {
+			w.depth--
+		} else if in.Op == OpElse && w.depth == 0 {
+			w.fail(in.Start, "else outside of a block")
+		}
+	case immBlock:
+		w.signed(33, "a block type")
+		w.depth++
+		if max := w.limits.Nesting; max > 0 && w.depth > max {
+			w.fail(in.Start, "blocks are nested more than %d deep", max)
+		}
+	case immIndex:
+		in.Index = w.u32("an index")
+	case immIndexTwo:
+		in.Index = w.u32("an index")
+		w.u32("an index")
+	case immBrTable:
+		n := w.count("branch targets", 1, w.limits.BranchTargets)
+		for i := 0; i <= n && w.err == nil; i++ { // one more: the default
+			w.u32("a label")
+		}
+	case immMemArg:
+		w.memArg(in.Start)
+	case immMemory:
+		w.memory(in.Start)
+	case immI32:
+		w.signed(32, "a constant")
+	case immI64:
+		w.signed(64, "a constant")
+	case immBytes4:
+		w.bytes(4, "a constant")
+	case immBytes8:
+		w.bytes(8, "a constant")
+	case immSelect:
+		n := w.count("types of a select", 1, 0)
+		for i := 0; i < n && w.err == nil; i++ {
+			w.u8("a type")
+		}
+	case immRefType:
+		w.u8("a reference type")
+	case immPrefixFC:
+		w.prefixFC(&in)
+	case immPrefixFD:
+		w.prefixFD(&in)
+	default:
+		w.refuse(&in, immediates[b])
+	}
+	in.End = w.at
+	return in
+}
+
+func (w *walker) refuse(in *Instr, i immediate) {
+	if w.err != nil {
+		return
+	}
+	feature := ""
+	switch i {
+	case immTail:
+		feature = "tail calls are"
+	case immException:
+		feature = "exceptions are"
+	case immGC:
+		feature = "garbage collection and typed references are"
+	case immThreads:
+		feature = "threads (atomic instructions) are"
+	default:
+		w.fail(in.Start, "unknown instruction 0x%02x", byte(in.Op))
+		return
+	}
+	w.fail(in.Start, "%s not supported (instruction 0x%02x); build the guest without that feature", feature, byte(in.Op))
+}
+
+func (w *walker) memArg(start int) {
+	align := w.u32("an alignment")
+	if align >= 64 && w.err == nil {
+		w.fail(start, "several memories are not supported (alignment flags 0x%x); build the guest without that feature", align)
+	}
+	w.u32("an offset")
+}
+
+func (w *walker) memory(start int) {
+	if m := w.u32("a memory index"); m != 0 {
+		w.fail(start, "memory %d is used; there is one, number 0", m)
+	}
+}
+
+// prefixFC takes saturating conversions, bulk memory and table instructions.
+func (w *walker) prefixFC(in *Instr) {
+	sub := w.u32("an instruction")
+	switch {
+	case sub <= 7:
+	case sub == 8:
+		in.Index = w.u32("a data segment's index")
+		w.memory(in.Start)
+	case sub == 9, sub == 13, sub >= 15 && sub <= 17:
+		in.Index = w.u32("an index")
+	case sub == 10:
+		w.memory(in.Start)
+		w.memory(in.Start)
+	case sub == 11:
+		w.memory(in.Start)
+	case sub == 12, sub == 14:
+		in.Index = w.u32("an index")
+		w.u32("an index")
+	default:
+		w.fail(in.Start, "unknown instruction 0xfc %d", sub)
+		return
+	}
+	in.Op = 0xfc00 | Op(sub)
+}
+
+// prefixFD takes vector instructions.
+func (w *walker) prefixFD(in *Instr) {
+	sub := w.u32("an instruction")
+	switch {
+	case sub <= 0x0b, sub == 0x5c, sub == 0x5d:
+		w.memArg(in.Start)
+	case sub == 0x0c, sub == 0x0d:
+		w.bytes(16, "a vector constant")
+	case sub >= 0x15 && sub <= 0x22:
+		w.u8("a lane")
+	case sub >= 0x54 && sub <= 0x5b:
+		w.memArg(in.Start)
+		w.u8("a lane")
+	case sub <= 0xff:
+	default:
+		w.fail(in.Start, "relaxed vector instructions are not supported (0xfd 0x%x): their results differ between machines; build the guest without that feature", sub)
+		return
+	}
+	in.Op = 0xfd00 | Op(sub)
+}
+
+// Walk calls visit for each instruction of a function of the module's own, by
+// its place among them. It fails where the code breaks the format or a limit.
+func (m *Module) Walk(function int, l Limits, visit func(*Instr)) error {
+	code := m.Bodies[function].Code
+	r := reader{b: m.Bytes, at: code.Start, end: code.End, section: SectionCode.String()}
+	w := walker{reader: &r, limits: &l}
+	for r.err == nil && w.depth >= 0 {
+		in := w.next()
+		if r.err == nil && visit != nil {
+			visit(&in)
+		}
+	}
+	if r.err == nil && r.at != r.end {
+		r.fail(r.at, "function body %d goes on for %d bytes behind its end", function, r.left())
+	}
+	if r.err != nil {
+		return r.err
+	}
+	return nil
+}
+
+// CheckCode walks all functions.
+func (m *Module) CheckCode(l Limits) error {
+	for i := range m.Bodies {
+		if err := m.Walk(i, l, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package wasmbin
+
+// NameSection is the custom section with the names of functions and locals.
+const NameSection = "name"
+
+// functionNames is the id of the subsection that names functions.
+const functionNames = 1
+
+// FunctionNames returns the content for a name section that holds the module's
+// function names and nothing else, or nil if it has none or they break the
+// format: names are for people, so a broken list of them is no reason to refuse
+// a module, but a reader that trusts its counts must not see it.
+func (m *Module) FunctionNames() []byte {
+	content, ok := m.Custom(NameSection)
+	if !ok {
+		return nil
+	}
+	r := reader{b: content, end: len(content), section: NameSection}
+	for r.at < r.end && r.err == nil {
+		start := r.at
+		id := r.u8("a subsection's id")
+		size := r.u32("a subsection's size")
+		sub := r.bytes(size, "a subsection")
+		if r.err == nil && id == functionNames {
+			if !validNames(sub) {
+				return nil
+			}
+			return content[start:r.at:r.at]
+		}
+	}
+	return nil
+}
+
+func validNames(b []byte) bool {
+	r := reader{b: b, end: len(b), section: NameSection}
+	n := r.count("names", 2, 0)
+	last := int64(-1)
+	for i := 0; i < n && r.err == nil; i++ {
+		index := int64(r.u32("an index"))
+		if index <= last {
+			return false
+		}
+		last = index
+		r.name("a name", 1<<16)
+	}
+	return r.err == nil && r.at == r.end
+}

@@ -1,0 +1,175 @@
+package wasmbin
+
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// Error says where a binary breaks the format, and how.
+type Error struct {
+	Offset  int    // in bytes from the start of the module
+	Section string // the section it is in; "header" before the first
+	Message string // what was found and what is expected
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	return fmt.Sprintf("offset %d, %s: %s", e.Offset, e.Section, e.Message)
+}
+
+// reader takes values off a window of the module. The first failure sticks; after
+// it every value is zero, so that callers check once a loop, not once a value.
+type reader struct {
+	b       []byte
+	at      int // next byte
+	end     int // of the window
+	section string
+	err     *Error
+}
+
+// fail records the first failure, at the given offset.
+func (r *reader) fail(at int, format string, args ...any) {
+	if r.err == nil {
+		r.err = &Error{Offset: at, Section: r.section, Message: fmt.Sprintf(format, args...)}
+		r.at = r.end // stops loops over the rest
+	}
+}
+
+func (r *reader) left() int { return r.end - r.at }
+
+func (r *reader) u8(what string) byte {
+	if r.at >= r.end {
+		r.fail(r.at, "ends before %s", what)
+		return 0
+	}
+	r.at++
+	return r.b[r.at-1]
+}
+
+// u32 takes an unsigned LEB128 of at most 32 bits: 5 bytes, the last of which may use 4 bits.
+func (r *reader) u32(what string) uint32 {
+	start := r.at
+	var v uint32
+	for shift := 0; ; shift += 7 {
+		if r.at >= r.end {
+			r.fail(r.at, "ends inside %s", what)
+			return 0
+		}
+		c := r.b[r.at]
+		r.at++
+		if shift == 28 {
+			if c >= 0x80 {
+				r.fail(start, "%s is a LEB128 number of more than 5 bytes", what)
+				return 0
+			}
+			if c > 0x0f {
+				r.fail(start, "%s overflows 32 bits", what)
+				return 0
+			}
+		}
+		v |= uint32(c&0x7f) << shift
+		if c < 0x80 {
+			return v
+		}
+	}
+}
+
+// u64 takes an unsigned LEB128 of at most 64 bits.
+func (r *reader) u64(what string) uint64 {
+	start := r.at
+	var v uint64
+	for shift := 0; ; shift += 7 {
+		if r.at >= r.end {
+			r.fail(r.at, "ends inside %s", what)
+			return 0
+		}
+		c := r.b[r.at]
+		r.at++
+		if shift == 63 && c > 1 {
+			r.fail(start, "%s is a LEB128 number that overflows 64 bits", what)
+			return 0
+		}
+		v |= uint64(c&0x7f) << shift
+		if c < 0x80 {
+			return v
+		}
+	}
+}
+
+// signed skips a signed LEB128 of the given width in bits. The unused bits of
+// the last byte must repeat the sign.
+func (r *reader) signed(bits int, what string) {
+	start := r.at
+	for shift := 0; ; shift += 7 {
+		if r.at >= r.end {
+			r.fail(r.at, "ends inside %s", what)
+			return
+		}
+		c := r.b[r.at]
+		r.at++
+		if rest := bits - shift; rest <= 7 {
+			if c >= 0x80 {
+				r.fail(start, "%s is a LEB128 number of more than %d bytes", what, (bits+6)/7)
+				return
+			}
+			// The sign bit and all above it, 8-rest bits of the 7.
+			if top := c >> (rest - 1); top != 0 && top != 1<<(8-rest)-1 {
+				r.fail(start, "%s overflows %d bits", what, bits)
+			}
+			return
+		}
+		if c < 0x80 {
+			return
+		}
+	}
+}
+
+// count takes the number of members of a vector, each of at least size bytes. A
+// number that the rest of the window cannot hold is refused here, so that no
+// caller allocates by it.
+func (r *reader) count(what string, size int, limit int) int {
+	start := r.at
+	n := r.u32("the number of " + what)
+	if r.err != nil {
+		return 0
+	}
+	if int64(n)*int64(size) > int64(r.left()) {
+		r.fail(start, "%d %s do not fit into the %d bytes that remain", n, what, r.left())
+		return 0
+	}
+	if limit > 0 && int64(n) > int64(limit) {
+		r.fail(start, "%d %s; this host accepts %d", n, what, limit)
+		return 0
+	}
+	return int(n)
+}
+
+// bytes takes n bytes as a view.
+func (r *reader) bytes(n uint32, what string) []byte {
+	if int64(n) > int64(r.left()) {
+		r.fail(r.at, "%s has %d bytes, but %d remain", what, n, r.left())
+		return nil
+	}
+	v := r.b[r.at : r.at+int(n) : r.at+int(n)]
+	r.at += int(n)
+	return v
+}
+
+// name takes a vector of bytes that is UTF-8. The limit keeps error messages
+// and tables of names small.
+func (r *reader) name(what string, limit int) string {
+	start := r.at
+	v := r.bytes(r.u32("the length of "+what), what)
+	if r.err != nil {
+		return ""
+	}
+	if len(v) > limit {
+		r.fail(start, "%s has %d bytes; this host accepts %d", what, len(v), limit)
+		return ""
+	}
+	if !utf8.Valid(v) {
+		r.fail(start, "%s is not UTF-8", what)
+		return ""
+	}
+	return string(v)
+}
