@@ -118,6 +118,9 @@ func (i *fakeInstance) frame(r abi.Request, index uint32) error {
 		if i.lie != "never drops" {
 			delete(i.open, r.Slot)
 		}
+		if i.lie == "faults at Drop" && e == nil {
+			i.refuse(abi.RespFault, r, index, abi.CodeNoEntity)
+		}
 		if i.lie == "answers Drop" {
 			i.body(abi.RespReply, r, index, 0, "{}")
 		}
@@ -227,6 +230,9 @@ func (i *fakeInstance) command(r abi.Request, index uint32, e *counter) error {
 		}
 		i.refuse(abi.RespReject, r, index, abi.CodeBadCommand)
 		return nil
+	case r.Type == 1 && i.lie == "spaced code":
+		i.refuse(abi.RespReject, r, index, "not so")
+		return nil
 	case r.Type == 1:
 		if i.lie == "rejecting writes" {
 			e.N++
@@ -241,6 +247,8 @@ func (i *fakeInstance) command(r abi.Request, index uint32, e *counter) error {
 	event, typ, aux := fmt.Sprintf(`{"by":%d}`, body.By), uint16(0), uint32(1)
 	e.N += body.By
 	switch i.lie {
+	case "no JSON":
+		event = "by 5"
 	case "hidden state":
 		e.hide++
 	case "changes without event":

@@ -23,7 +23,7 @@ var rules = []rule{
 	{id: "G6", check: checkMailbox, title: "the mailbox grows, and an empty request has an empty answer",
 		expected: "requests of 32 bytes, 64 KiB and again 32 bytes are handled; more is handled or refused by reserve; call(0) returns 0"},
 	{id: ruleFrames, title: "answers are whole frames",
-		expected: "frames fill the answer exactly; lengths are multiples of 8; every payload holds the fields of its kind, within the limits"},
+		expected: "frames fill the answer exactly; lengths are multiples of 8; every payload holds the fields of its kind, within the limits; codes are printable; bodies of events and replies are of the manifest's encoding, or empty"},
 	{id: ruleIndex, title: "answers name what they answer",
 		expected: "the index of a request frame, never decreasing, and that frame's slot"},
 	{id: ruleKinds, title: "each request is answered by the kinds of frames that fit it",

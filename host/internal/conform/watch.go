@@ -1,6 +1,8 @@
 package conform
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -38,7 +40,7 @@ func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 		if r.Kind == 0 || r.Kind > abi.RespLog {
 			return nil, k.broke(ruleKinds, "a frame of kind "+fmt.Sprint(uint8(r.Kind))+", after "+show(request))
 		}
-		if err := payload(r); err != nil {
+		if err := k.payload(r); err != nil {
 			return nil, k.broke(ruleFrames, fmt.Sprintf("%v in %s", err, after(r)))
 		}
 		if int64(r.Index) >= int64(len(asked)) || len(got) > 0 && r.Index < got[len(got)-1].Index {
@@ -92,7 +94,7 @@ func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 // allowed is the table of SPEC.md: which frames answer which.
 func allowed(q abi.RequestKind, r abi.ResponseKind) bool {
 	if r == abi.RespFault {
-		return true
+		return q != abi.ReqDrop && q != abi.ReqDescribe
 	}
 	switch q {
 	case abi.ReqCommand:
@@ -108,18 +110,42 @@ func allowed(q abi.RequestKind, r abi.ResponseKind) bool {
 }
 
 // payload checks that a response's payload is what its kind says.
-func payload(r abi.Response) error {
+func (k *kit) payload(r abi.Response) error {
 	switch r.Kind {
 	case abi.RespEvent:
 		e, err := abi.DecodeEvent(&r)
 		if err != nil {
 			return err
 		}
-		return abi.Metadata(e.Metadata).Valid()
+		if err := abi.Metadata(e.Metadata).Valid(); err != nil {
+			return err
+		}
+		return k.encoded(e.Body)
 	case abi.RespReject, abi.RespFault:
-		_, err := abi.DecodeRefusal(&r)
-		return err
+		x, err := abi.DecodeRefusal(&r)
+		if err != nil {
+			return err
+		}
+		if len(x.Code) == 0 || bytes.ContainsFunc(x.Code, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			return failure("the code is not printable ASCII without space")
+		}
+		return nil
 	}
-	_, err := abi.DecodeBody(&r)
+	body, err := abi.DecodeBody(&r)
+	if err == nil && r.Kind == abi.RespReply {
+		err = k.encoded(body)
+	}
 	return err
+}
+
+// encoded checks a body against the manifest's encoding, as far as that can be
+// known. A body of no bytes is one.
+func (k *kit) encoded(body []byte) error {
+	if k.manifest.Encoding != "" && k.manifest.Encoding != abi.EncodingJSON {
+		return nil
+	}
+	if len(body) > 0 && !json.Valid(body) {
+		return failure("the body is not JSON, as the manifest says it is")
+	}
+	return nil
 }

@@ -1,0 +1,70 @@
+package conform
+
+import (
+	"context"
+	"errors"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Run runs a module through the rules, in the host's own sandbox. A module that
+// the host refuses has a report too. The error is for what is not the module's
+// doing: ctx ended, or the host cannot compile anything at present.
+func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) {
+	o.Limits = o.Limits.WithDefaults()
+	if err := o.Limits.Validate(); err != nil {
+		return Report{}, err
+	}
+	r, err := sandbox.NewRuntime(sandbox.Options{})
+	if err != nil {
+		return Report{}, err
+	}
+	// Closing must go on when ctx has ended; nothing is lost if it fails.
+	defer func() { _ = r.Close(context.WithoutCancel(ctx)) }()
+	p, err := r.Compile(ctx, "", module, o.Limits, nil)
+	var bad *service.Error
+	switch {
+	case errors.As(err, &bad) && bad.Kind == service.KindBadModule:
+		reasons := bad.Reasons
+		if len(reasons) == 0 {
+			reasons = []string{bad.Message}
+		}
+		rep = refused(reasons, o)
+	case err != nil:
+		return Report{}, err
+	default:
+		defer func() { _ = p.Close(context.WithoutCancel(ctx)) }()
+		if rep, err = Check(ctx, &program{p: p, o: o}, o); err != nil {
+			return Report{}, err
+		}
+	}
+	rep.Module, rep.Bytes = service.DigestOf(module), len(module)
+	return rep, nil
+}
+
+// program is the sandbox behind the kit's seam.
+type program struct {
+	p *sandbox.Program
+	o Options
+}
+
+var (
+	_ Subject  = (*program)(nil)
+	_ Instance = (*sandbox.Instance)(nil)
+)
+
+func (p *program) Manifest() abi.Manifest { return p.p.Module().Manifest }
+
+func (p *program) Instantiate(ctx context.Context) (Instance, error) {
+	var log sandbox.Logger
+	if p.o.Logger != nil {
+		log = sandbox.SlogLogger(p.o.Logger)
+	}
+	i, err := p.p.Instantiate(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
