@@ -1,0 +1,256 @@
+package readmetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// block is one fenced block of the README.
+type block struct {
+	line   int
+	info   string // what stands behind the fence
+	text   string
+	output []string // the lines of the text block that follows
+}
+
+// address is what the README uses; the test takes a free port instead.
+const address = "127.0.0.1:8080"
+
+// blocks finds the shell blocks and the outputs that belong to them.
+func blocks(t *testing.T, readme string) []block {
+	t.Helper()
+	var all []block
+	var open *block
+	for i, line := range strings.Split(readme, "\n") {
+		fence, info, _ := strings.Cut(line, "```")
+		switch {
+		case !strings.Contains(line, "```"):
+			if open != nil {
+				open.text += line + "\n"
+			}
+		case open == nil:
+			if strings.TrimSpace(fence) != "" {
+				t.Fatalf("README.md:%d: a fence does not begin its line", i+1)
+			}
+			open = &block{line: i + 1, info: strings.TrimSpace(info)}
+		default:
+			switch lang, _, _ := strings.Cut(open.info, " "); {
+			case lang == "sh":
+				all = append(all, *open)
+			case lang == "text" && len(all) > 0:
+				all[len(all)-1].output = append(all[len(all)-1].output, strings.Split(strings.TrimSpace(open.text), "\n")...)
+			case lang == "":
+				t.Errorf("README.md:%d: a fence without a language is neither executed nor compared", open.line)
+			}
+			open = nil
+		}
+	}
+	if open != nil {
+		t.Fatalf("README.md:%d: a fence is not closed", open.line)
+	}
+	return all
+}
+
+func TestEveryCommandInTheReadmeWorks(t *testing.T) {
+	tree := copyTree(t)
+	readme, err := os.ReadFile(filepath.Join(tree, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := blocks(t, string(readme))
+	if len(all) == 0 {
+		t.Fatal("found no shell block")
+	}
+	free := freeAddress(t)
+	logs := t.TempDir()
+	for i := range all {
+		all[i].text = strings.ReplaceAll(all[i].text, address, free)
+		for j := range all[i].output {
+			all[i].output[j] = strings.ReplaceAll(all[i].output[j], address, free)
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "bash", "-c", script(all, logs))
+	shell.Dir = tree
+	shell.Env = cleanEnv(t, free)
+	// A group of its own, so that what the README starts in the background ends
+	// with the test whatever happens.
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	shell.Cancel = func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
+	shell.WaitDelay = 10 * time.Second
+	out, err := shell.CombinedOutput()
+	_ = syscall.Kill(-shell.Process.Pid, syscall.SIGKILL)
+	if err != nil {
+		t.Errorf("a command of the README failed: %v (context: %v)\n%s", err, context.Cause(ctx), tail(out))
+	}
+	for i, b := range all {
+		got, err := os.ReadFile(logName(logs, i))
+		if err != nil {
+			t.Errorf("README.md:%d was not reached", b.line)
+			continue
+		}
+		if line, ok := shows(got, b.output); !ok {
+			t.Errorf("README.md:%d promises the output\n  %s\nbut it is not there, or not in this order:\n%s", b.line, line, tail(got))
+		}
+	}
+}
+
+func logName(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("block-%02d", i)) }
+
+// script joins the blocks to one for a single shell.
+func script(all []block, logs string) string {
+	var s strings.Builder
+	s.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
+	for i, b := range all {
+		log := logName(logs, i)
+		fmt.Fprintf(&s, "echo '== README.md:%d'\n", b.line)
+		switch mark := strings.TrimSpace(strings.TrimPrefix(b.info, "sh")); mark {
+		case "":
+			// tee would put the block into a subshell, where cd and variables are lost.
+			fmt.Fprintf(&s, "exec 3>&1 4>&2 >%[1]s 2>&1\ntrap 'cat %[1]s >&3; kill $(jobs -p) 2>/dev/null || true' EXIT\n%[2]sexec >&3 2>&4\ncat %[1]s\n", log, b.text)
+		case "check":
+			fmt.Fprintf(&s, "( export GOFLAGS=\"${GOFLAGS:-} -run=^$\"\n%s) >%s 2>&1 || { cat %[2]s; exit 1; }\n", b.text, log)
+		case "background":
+			// Ready when the last line that the README shows has been printed.
+			fmt.Fprintf(&s, "( exec >%[1]s 2>&1\n%[2]s) &\n", log, b.text)
+			if n := len(b.output); n > 0 {
+				fmt.Fprintf(&s, "until grep -qE %s %s; do kill -0 $! || { cat %[2]s; exit 1; }; sleep 0.1; done\ncat %[2]s\n", quote(pattern(b.output[n-1])), log)
+			}
+		default:
+			fmt.Fprintf(&s, "echo 'README.md:%d: no such mark: %s'; exit 1\n", b.line, mark)
+		}
+	}
+	return s.String()
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// pattern is a line of output as a regular expression.
+func pattern(line string) string {
+	parts := strings.Split(strings.TrimSpace(line), "…")
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	return strings.Join(parts, ".*")
+}
+
+// shows reports whether the wanted lines appear in the output, in their order,
+// with anything between them, and which one does not.
+func shows(got []byte, want []string) (string, bool) {
+	lines := strings.Split(string(got), "\n")
+	for _, w := range want {
+		if strings.TrimSpace(w) == "" || strings.TrimSpace(w) == "…" {
+			continue
+		}
+		r := regexp.MustCompile("^" + pattern(w) + "$")
+		i := slices.IndexFunc(lines, func(l string) bool { return r.MatchString(strings.TrimSpace(l)) })
+		if i < 0 {
+			return w, false
+		}
+		lines = lines[i+1:]
+	}
+	return "", true
+}
+
+func tail(b []byte) string {
+	const most = 6000
+	if len(b) > most {
+		return "...\n" + string(b[len(b)-most:])
+	}
+	return string(b)
+}
+
+// cleanEnv is that of somebody who has just installed Go: nothing of Bulkhead,
+// an empty home. The caches of Go are kept, as they only save time.
+func cleanEnv(t *testing.T, listen string) []string {
+	t.Helper()
+	goEnv, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOPROXY", "GOFLAGS").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := strings.Split(string(goEnv), "\n")
+	return []string{
+		"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir(),
+		"GOCACHE=" + v[0], "GOMODCACHE=" + v[1], "GOPROXY=" + v[2], "GOFLAGS=" + v[3],
+		"ADDRESS=" + listen, "BULKHEAD_LISTEN=" + listen, "BULKHEAD_HOST=http://" + listen,
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// copyTree copies the tree as a fresh clone has it.
+func copyTree(t *testing.T) string {
+	t.Helper()
+	from, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), "bulkhead")
+	err = filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(from, name)
+		switch {
+		case d.IsDir() && (rel == ".git" || rel == "bin" || rel == "build" || rel == ".cache"):
+			return fs.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		case !d.Type().IsRegular():
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), text, info.Mode().Perm())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// Links to files of the tree must lead somewhere.
+func TestLinksLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	for _, name := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md"} {
+		text, err := os.ReadFile(filepath.Join("../../..", name))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, m := range link.FindAllSubmatchIndex(text, -1) {
+			to := string(text[m[2]:m[3]])
+			if _, err := os.Stat(filepath.Join("../../..", to)); err != nil {
+				t.Errorf("%s:%d: %s is not there", name, 1+bytes.Count(text[:m[0]], []byte("\n")), to)
+			}
+		}
+	}
+}
