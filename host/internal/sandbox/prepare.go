@@ -79,18 +79,18 @@ func interruptible(m *wasmbin.Module) ([]byte, error) {
 
 // needsLoop reports whether a function can call another one before it has come
 // by a loop head. A function that calls none is as short as its own loops let it
-// be. The first control instruction decides: a loop in front of all branches is
-// on every way.
+// be. A loop in front of all branches and calls is on every way, also inside of
+// blocks; that is how Go's compiler opens most functions.
 func needsLoop(m *wasmbin.Module, function int) (bool, error) {
 	calls, looped, branched := false, false, false
 	err := m.Walk(function, wasmbin.Limits{}, func(in *wasmbin.Instr) {
 		switch in.Op {
 		case wasmbin.OpLoop:
-			looped = looped || !branched && in.Depth == 0
+			looped = looped || !branched
 		case wasmbin.OpCall, wasmbin.OpCallIndirect:
 			calls = true
 			branched = true
-		case wasmbin.OpBlock, wasmbin.OpIf, wasmbin.OpBr, wasmbin.OpBrIf, wasmbin.OpBrTable, wasmbin.OpReturn:
+		case wasmbin.OpIf, wasmbin.OpBr, wasmbin.OpBrIf, wasmbin.OpBrTable, wasmbin.OpReturn:
 			branched = true
 		}
 	})

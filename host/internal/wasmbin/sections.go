@@ -239,7 +239,7 @@ func (p *parser) data() {
 }
 
 func (p *parser) bodies() {
-	n := p.count("function bodies", 4, p.limits.Functions)
+	n := p.count("function bodies", 3, p.limits.Functions)
 	for i := 0; i < n && p.err == nil; i++ {
 		start := p.at
 		size := p.u32("the size of a function body")

@@ -1,0 +1,89 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// shared is one runtime for all tests, so that its cache is used as in a host.
+var shared = sync.OnceValue(func() *Runtime {
+	r, err := NewRuntime(Options{})
+	if err != nil {
+		panic(err)
+	}
+	return r
+})
+
+func compile(t testing.TB, module []byte, l service.Limits) *Program {
+	t.Helper()
+	p, err := shared().Compile(context.Background(), "", module, l, nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, detail(err))
+	}
+	t.Cleanup(func() {
+		if err := p.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func instantiate(t testing.TB, p *Program, log Logger) *Instance {
+	t.Helper()
+	i, err := p.Instantiate(context.Background(), log)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, detail(err))
+	}
+	t.Cleanup(func() { _ = i.Close(context.Background()) })
+	return i
+}
+
+func detail(err error) string {
+	var e *service.Error
+	if errors.As(err, &e) {
+		return e.Detail
+	}
+	return ""
+}
+
+// replyOf looks at an outcome's reply as the journal does; clients need a receipt.
+func replyOf(t testing.TB, o service.Outcome) string {
+	t.Helper()
+	c := o.Commit(&service.Command{}, 0)
+	return string(c.Command.Reply)
+}
+
+// logSink keeps what guests log.
+type logSink struct {
+	mu    sync.Mutex
+	lines []string
+	bytes int
+}
+
+func (s *logSink) GuestLog(_ service.Name, level abi.LogLevel, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, fmt.Sprintf("%d %s", level, text))
+	s.bytes += len(text)
+}
+
+func (s *logSink) has(level abi.LogLevel, text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lines {
+		if strings.HasPrefix(l, fmt.Sprint(int(level), " ")) && strings.Contains(l, text) {
+			return true
+		}
+	}
+	return false
+}
