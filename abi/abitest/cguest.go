@@ -15,7 +15,7 @@ var cguest []byte
 // the commands add ({"by":integer}) and reset, the query value and the events
 // added and reset. The module is kept in the repository so that tests need no C
 // compiler; a test checks that it belongs to its sources, and one with the build
-// tag clang builds it anew.
+// tag cguest builds it anew.
 func CGuest() []byte { return append([]byte{}, cguest...) }
 
 // cflags are the flags that SPEC.md names.

@@ -32,7 +32,7 @@ func TestCGuestBelongsToItsSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != sums(t) {
-		t.Error("the sources changed since counter.wasm was built, or the other way round: run go test -tags clang ./abi/abitest -update")
+		t.Error("the sources changed since counter.wasm was built, or the other way round: run go test -tags cguest ./abi/abitest -update")
 	}
 	if len(CGuest()) > 64<<10 {
 		t.Errorf("the C guest has %d bytes", len(CGuest()))

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -138,14 +139,14 @@ func Check(ctx context.Context, s Subject, o Options) (Report, error) {
 }
 
 // refused is the report on a module that the host does not take: the reasons
-// are laid to the static rules, and nothing else could be checked.
-func refused(reasons []string, o Options) Report {
+// are laid to the rules they are about, and nothing else could be checked.
+func refused(reasons map[string][]string, o Options) Report {
 	var rep Report
 	found := map[string]Result{}
 	for _, r := range rules {
 		var err error = inapplicable("the host refuses the module at upload")
-		if r.id == ruleStatic {
-			err = failure(fmt.Sprintf("%q", reasons))
+		if why := reasons[r.id]; len(why) > 0 {
+			err = failure(strings.Join(why, "; "))
 		}
 		found[r.id] = r.result(err)
 		if o.Progress != nil {

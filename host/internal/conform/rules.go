@@ -1,9 +1,17 @@
 package conform
 
+// The ids of the rules that the host checks at upload.
+const (
+	ruleStatic   = "G1"
+	ruleExports  = "G2"
+	ruleImports  = "G3"
+	ruleStart    = "G4"
+	ruleManifest = "G13" // by its scenario too
+)
+
 // The ids of the rules that are broken in passing, at any exchange. The numbers
 // are those of abi/SPEC.md and are not given to other rules.
 const (
-	ruleStatic   = "G1"
 	ruleMailbox  = "G5"
 	ruleFrames   = "G7"
 	ruleIndex    = "G8"
@@ -16,8 +24,14 @@ const (
 // rules in the order of SPEC.md. Those with neither static nor check are watched
 // at every exchange; see [kit.watch].
 var rules = []rule{
-	{id: ruleStatic, static: true, title: "the module passes the checks at upload",
-		expected: "one own memory, the exports with their exact types, imports from the list only, within the limits, no trap at start (G1 to G4)"},
+	{id: ruleStatic, static: true, title: "the module is well-formed, with one memory of its own",
+		expected: "a core module that validates, one 32-bit memory, exported, no threads, within the limits of size and structure"},
+	{id: ruleExports, static: true, title: "the module has the exports of the ABI",
+		expected: "memory, bulkhead_v1_reserve (i32) -> (i32), bulkhead_v1_call (i32) -> (i64), maybe _initialize () -> (), and no other reserved name"},
+	{id: ruleImports, static: true, title: "the module imports only what the host offers",
+		expected: "functions of bulkhead_v1, env.abort and wasi_snapshot_preview1, with their exact types"},
+	{id: ruleStart, static: true, title: "the module starts and describes itself",
+		expected: "start function, _initialize and Describe end without trap or violation, within the limits of a call"},
 	{id: ruleMailbox, title: "reserve and call return addresses inside memory",
 		expected: "reserve: an 8-aligned address of n bytes inside memory, at least for n up to 65,536; call: a range inside memory"},
 	{id: "G6", check: checkMailbox, title: "the mailbox grows, and an empty request has an empty answer",
@@ -34,7 +48,7 @@ var rules = []rule{
 		expected: "Event types below the manifest's number of events; Reply's aux is the number of events before it; no Reject behind an Event"},
 	{id: ruleNoTrap, title: "no well-formed request traps",
 		expected: "an answer, whatever the type, slot and body are"},
-	{id: "G13", check: checkDescribe, title: "Describe gives a valid manifest, always the same",
+	{id: ruleManifest, check: checkDescribe, title: "Describe gives a valid manifest, always the same",
 		expected: "one Description; the same bytes on every call, beside other frames, and in every instance"},
 	{id: "G14", check: checkSlots, title: "slots open, close and open again",
 		expected: "Open, Apply and Drop answer nothing; a slot opened again, after Drop or without, holds a fresh entity"},

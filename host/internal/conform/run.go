@@ -3,6 +3,7 @@ package conform
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
@@ -27,11 +28,7 @@ func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) 
 	var bad *service.Error
 	switch {
 	case errors.As(err, &bad) && bad.Kind == service.KindBadModule:
-		reasons := bad.Reasons
-		if len(reasons) == 0 {
-			reasons = []string{bad.Message}
-		}
-		rep = refused(reasons, o)
+		rep = refused(sortReasons(bad), o)
 	case err != nil:
 		return Report{}, err
 	default:
@@ -42,6 +39,34 @@ func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) 
 	}
 	rep.Module, rep.Bytes = service.DigestOf(module), len(module)
 	return rep, nil
+}
+
+// sortReasons lays the reasons of a refusal to the rules they are about. The
+// host words them for people; what no word gives away is about the module as such.
+func sortReasons(bad *service.Error) map[string][]string {
+	reasons := bad.Reasons
+	if len(reasons) == 0 {
+		reasons = []string{bad.Message}
+	}
+	out := map[string][]string{}
+	var inGuest *service.Error
+	ran := errors.As(bad.Err, &inGuest)
+	for _, reason := range reasons {
+		rule := ruleStatic
+		switch {
+		case ran && inGuest.Kind == service.KindInvalid, strings.HasPrefix(reason, "custom section "),
+			strings.HasPrefix(reason, "the module wants "):
+			rule = ruleManifest
+		case ran:
+			rule = ruleStart
+		case strings.HasPrefix(reason, "import "), strings.HasPrefix(reason, "allowed imports"):
+			rule = ruleImports
+		case strings.HasPrefix(reason, "export "), strings.HasPrefix(reason, "the module is a program"):
+			rule = ruleExports
+		}
+		out[rule] = append(out[rule], reason)
+	}
+	return out
 }
 
 // program is the sandbox behind the kit's seam.

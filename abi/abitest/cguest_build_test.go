@@ -1,4 +1,4 @@
-//go:build clang
+//go:build cguest
 
 package abitest
 
