@@ -253,7 +253,8 @@ type Refusal struct {
 }
 
 // AppendRefusal appends a Reject or Fault frame. Code and message are cut to
-// their limits, between characters.
+// their limits, between characters. The host takes a code only if it is printable
+// ASCII without space, and not empty.
 func AppendRefusal(b []byte, r Response, code, message string) []byte {
 	code, message = cut(code, MaxCodeSize), cut(message, MaxMessageSize)
 	b, at := BeginResponse(b)
