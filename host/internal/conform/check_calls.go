@@ -3,6 +3,7 @@ package conform
 import (
 	"bytes"
 	"fmt"
+	"maps"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -11,6 +12,7 @@ import (
 func checkMailbox(k *kit) error {
 	granted := 0
 	for _, size := range []int{64 << 10, 256 << 10, 1 << 20, 2 << 20} {
+		before := maps.Clone(k.watched)
 		err := k.with(func(s *session) error {
 			if got, err := s.exchange(nil); err != nil {
 				return err
@@ -29,8 +31,7 @@ func checkMailbox(k *kit) error {
 		if err != nil && size > 64<<10 {
 			// Above the least size a guest may refuse. That is for reserve to do,
 			// which the host reports as a violation or as memory that ran out.
-			delete(k.watched, ruleMailbox)
-			delete(k.watched, ruleNoTrap)
+			k.watched = before
 			return remark(fmt.Sprintf("requests of up to %d bytes; not of %d: %v", granted, size, err))
 		}
 		if err != nil {

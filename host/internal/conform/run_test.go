@@ -3,13 +3,15 @@ package conform
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 func run(t *testing.T, module []byte, o Options) Report {
@@ -47,64 +49,61 @@ func TestModuleThatTraps(t *testing.T) {
 	}
 }
 
-// liar is a module whose exports do nothing but what is given; it never
-// describes itself.
-func liar(change func(*testguest.Builder, map[string]uint32)) []byte {
-	var b testguest.Builder
-	exports := map[string]uint32{}
-	change(&b, exports)
-	b.Memory(2, 0)
-	b.Export(abi.ExportMemory, wasmbin.ExternMemory, 0)
-	for _, f := range []struct {
-		name    string
-		results []wasmbin.ValType
-		code    []byte
-	}{
-		{abi.ExportReserve, testguest.Types(testguest.I32), testguest.I32Const(8)},
-		{abi.ExportCall, testguest.Types(testguest.I64), testguest.I64Const(0)},
-	} {
-		i, ok := exports[f.name]
-		if !ok {
-			i = b.Func(testguest.Types(testguest.I32), f.results, nil, f.code)
+// The modules that the host refuses are reported as refused, each under the rule
+// that it breaks.
+func TestReasonsOfARefusal(t *testing.T) {
+	atUpload := []string{ruleStatic, ruleExports, ruleImports, ruleStart, ruleManifest}
+	limits := service.Limits{CallTime: 50 * time.Millisecond}
+	for _, x := range append(testguest.Statically(), testguest.Dynamically()...) {
+		if x.Name == "another service's name" {
+			continue // the kit takes a module under any name
 		}
-		b.Export(f.name, wasmbin.ExternFunc, i)
+		t.Run(x.Name, func(t *testing.T) {
+			rep := run(t, x.Module, Options{Limits: limits})
+			ids := failed(rep)
+			if len(ids) == 0 || rep.Passed > 0 {
+				t.Fatalf("%d rules passed, failed are %v", rep.Passed, ids)
+			}
+			for _, id := range ids {
+				if !slices.Contains(atUpload, id) {
+					t.Errorf("%s is not a rule for upload", id)
+				}
+			}
+		})
 	}
-	return b.Bytes()
+	for name, rule := range map[string]string{
+		"two memories": ruleStatic, "call with two results": ruleExports, "imported global": ruleImports,
+		"start traps": ruleStart, "reserve unaligned": ruleStart, "manifest with many faults": ruleManifest, "wants a capability": ruleManifest,
+	} {
+		for _, x := range append(testguest.Statically(), testguest.Dynamically()...) {
+			if x.Name == name {
+				if r, _ := run(t, x.Module, Options{}).Result(rule); r.Status != Failed {
+					t.Errorf("%s: %+v", name, r)
+				}
+			}
+		}
+	}
 }
 
-func TestReasonsOfARefusal(t *testing.T) {
-	i32 := testguest.Types(testguest.I32)
-	i64 := testguest.Types(testguest.I64)
-	for _, c := range []struct {
-		rule, reason string
-		change       func(*testguest.Builder, map[string]uint32)
+// What a running module does to the sandbox is found in passing.
+func TestLiesAboutMemory(t *testing.T) {
+	limits := service.Limits{CallTime: 50 * time.Millisecond}
+	for name, x := range map[string]struct {
+		rule, want string
+		liar       testguest.Liar
 	}{
-		{ruleExports, "bulkhead_v1_call", func(b *testguest.Builder, x map[string]uint32) {
-			x[abi.ExportCall] = b.Func(i32, i32, nil, testguest.I32Const(0))
-		}},
-		{ruleImports, "env.fopen", func(b *testguest.Builder, _ map[string]uint32) { b.ImportFunc("env", "fopen", i32, i32) }},
-		{ruleStart, "multiple of 8", func(b *testguest.Builder, x map[string]uint32) {
-			x[abi.ExportReserve] = b.Func(i32, i32, nil, testguest.I32Const(12))
-		}},
-		{ruleStart, "outside of memory", func(b *testguest.Builder, x map[string]uint32) {
-			x[abi.ExportCall] = b.Func(i32, i64, nil, testguest.I64Const(-8<<32|16))
-		}},
-		{ruleStart, "Description", func(*testguest.Builder, map[string]uint32) {}},
-		{ruleStart, "unreachable", func(b *testguest.Builder, x map[string]uint32) {
-			x[abi.ExportCall] = b.Func(i32, i64, nil, testguest.Unreachable)
-		}},
-		{ruleStatic, "two memories", func(b *testguest.Builder, _ map[string]uint32) { b.Memory(1, 0) }},
+		"answer outside": {ruleMailbox, "outside of memory", testguest.Liar{Ranges: map[abi.RequestKind]uint64{abi.ReqOpen: abi.PackRange(0xfffffff8, 16)}}},
+		"answer in the mailbox": {ruleMailbox, "overlaps", testguest.Liar{
+			Ranges: map[abi.RequestKind]uint64{abi.ReqOpen: abi.PackRange(testguest.LiarMailbox, 24)}}},
+		"half a frame": {ruleFrames, "byte 0", testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: make([]byte, 16)}}},
+		"trap":         {ruleNoTrap, "unreachable", testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}},
+		"spin": {ruleNoTrap, "guest_deadline", testguest.Liar{
+			Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)), testguest.Unreachable)}}},
 	} {
-		rep := run(t, liar(c.change), Options{})
-		r, _ := rep.Result(c.rule)
-		if r.Status != Failed || c.reason != "two memories" && !strings.Contains(r.Got, c.reason) {
-			t.Errorf("%s, %s: got %s, failed are %v", c.rule, c.reason, r.Got, failed(rep))
+		rep := run(t, x.liar.Bytes(), Options{Limits: limits})
+		if r, _ := rep.Result(x.rule); r.Status != Failed || !strings.Contains(r.Got, x.want) {
+			t.Errorf("%s: got %+v, failed are %v", name, r, failed(rep))
 		}
-	}
-	bad := testguest.CounterManifest("No Name")
-	rep := run(t, testguest.CounterWith(bad.AppendJSON(nil), nil), Options{})
-	if r, _ := rep.Result(ruleManifest); r.Status != Failed || !strings.Contains(r.Got, "No Name") {
-		t.Errorf("got %+v", r)
 	}
 }
 
