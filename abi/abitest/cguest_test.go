@@ -38,3 +38,14 @@ func TestCGuestBelongsToItsSources(t *testing.T) {
 		t.Errorf("the C guest has %d bytes", len(CGuest()))
 	}
 }
+
+// SPEC.md tells authors to build with the flags that are tested.
+func TestSpecHasTheFlags(t *testing.T) {
+	spec, err := os.ReadFile("../SPEC.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "clang " + strings.Join(cflags, " ") + " -o counter.wasm counter.c"; !strings.Contains(string(spec), want) {
+		t.Errorf("SPEC.md does not say: %s", want)
+	}
+}

@@ -123,7 +123,7 @@ static void bh_reject(const bh_request *r, bh_bytes code, bh_bytes message) { bh
 static void bh_fault(const bh_request *r, bh_bytes code, bh_bytes message) { bh_answer(r, BH_FAULT, 0, 0, code, message); }
 static void bh_snapshot(const bh_request *r, bh_bytes state) { bh_answer(r, BH_SNAPSHOT_IS, 0, 0, state, (bh_bytes){0, 0}); }
 
-// --- decoding: every length is checked before it is used (G12) ---
+// --- decoding: every length is checked before it is used (G20) ---
 
 typedef struct { const uint8_t *p; uint32_t left; int ok; } bh_fields;
 
@@ -158,7 +158,7 @@ static int bh_decode(bh_request *r, const uint8_t *payload, uint32_t n) {
     r->body = bh_take(&f, bh_get32(payload));
     break;
   }
-  return f.ok; // bytes behind the last known field are for later versions (G13)
+  return f.ok; // bytes behind the last known field are for later versions (G19)
 }
 
 // --- exports ---
@@ -193,7 +193,7 @@ BH_EXPORT(bulkhead_v1_call) uint64_t bulkhead_v1_call(uint32_t n) {
     r.kind = f[4], r.flags = f[5], r.type = bh_get16(f + 6), r.slot = bh_get32(f + 8);
     r.version = bh_get64(f + 16), r.time = bh_get64(f + 24);
     if (r.kind < BH_OPEN || r.kind > BH_DESCRIBE)
-      bh_fault(&r, BH_TEXT("bad_frame"), BH_TEXT("unknown request kind")); // G14
+      bh_fault(&r, BH_TEXT("bad_frame"), BH_TEXT("unknown request kind")); // G18
     else if (!bh_decode(&r, f + BH_REQUEST_HEADER, bh_get32(f + 12)))
       bh_fault(&r, BH_TEXT("bad_frame"), BH_TEXT("a field is longer than its payload"));
     else if (r.kind == BH_DESCRIBE)

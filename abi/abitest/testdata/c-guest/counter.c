@@ -151,7 +151,7 @@ static void decide(const bh_request *r, entity *e) {
     if (sum < 0) { bh_reject(r, BH_TEXT("below_zero"), BH_TEXT("the counter would go below zero")); return; }
     bh_bytes body = object("by", by);
     bh_event(r, 0, body);
-    evolve(e, 0, body); // G9: the guest applies its own events
+    evolve(e, 0, body); // G21: the guest applies its own events
     bh_reply(r, 1, object("n", e->n));
     return;
   }
