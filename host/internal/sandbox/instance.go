@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -65,7 +66,8 @@ func (i *Instance) start(ctx context.Context) error {
 	i.watchdog.renew(i.guest)
 	i.mailbox, i.capacity, i.broken = 0, 0, true
 	i.module, i.mem, i.reserve, i.call = nil, nil, nil, nil
-	err := i.run(ctx, 0, nil, func() (err error) {
+	limit := startCalls * i.limits.CallTime
+	err := i.run(ctx, limit, 0, nil, func() (err error) {
 		inner := experimental.WithMemoryAllocator(i.guest, i.memory)
 		i.module, err = i.program.wazero.InstantiateModule(inner, i.program.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 		return err
@@ -77,7 +79,7 @@ func (i *Instance) start(ctx context.Context) error {
 	i.reserve = i.module.ExportedFunction(abi.ExportReserve)
 	i.call = i.module.ExportedFunction(abi.ExportCall)
 	if initialize := i.module.ExportedFunction(abi.ExportInitialize); initialize != nil {
-		if err := i.run(ctx, 0, nil, func() error { return initialize.CallWithStack(i.guest, i.stack[:]) }); err != nil {
+		if err := i.run(ctx, limit, 0, nil, func() error { return initialize.CallWithStack(i.guest, i.stack[:]) }); err != nil {
 			return err
 		}
 	}
@@ -85,14 +87,19 @@ func (i *Instance) start(ctx context.Context) error {
 	return nil
 }
 
-// run runs f, which enters the guest, under the watchdog, at the given time and
-// with the given seed. Nothing that happens in the guest leaves it but as an error.
-func (i *Instance) run(ctx context.Context, now journal.UnixNano, seed *[abi.SeedSize]byte, f func() error) error {
+// startCalls is how many calls' time a start may take: a guest that is quick to
+// answer may have much to set up first, and it does so once.
+const startCalls = 10
+
+// run runs f, which enters the guest, for no longer than limit, at the given time
+// and with the given seed. Nothing that happens in the guest leaves it but as an
+// error.
+func (i *Instance) run(ctx context.Context, limit time.Duration, now journal.UnixNano, seed *[abi.SeedSize]byte, f func() error) error {
 	i.ambient.begin(now, seed)
 	i.log.begin()
 	i.fault = i.fault[:0]
 	i.memory.refused = false
-	if err := i.watchdog.begin(ctx, i.limits.CallTime); err != nil {
+	if err := i.watchdog.begin(ctx, limit); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the guest ran", Err: err}
 	}
 	err := guarded(f)
@@ -102,7 +109,7 @@ func (i *Instance) run(ctx context.Context, now journal.UnixNano, seed *[abi.See
 		return nil
 	}
 	i.broken = true
-	return i.classify(err, stop)
+	return i.classify(err, stop, limit)
 }
 
 // guarded keeps a panic of wazero's own from ending the host.
@@ -156,7 +163,7 @@ func (i *Instance) MemoryBytes() int64 { return int64(len(i.memory.b)) }
 // of its own.
 func (i *Instance) enter(ctx context.Context, f api.Function, arg uint32, now journal.UnixNano, seed *[abi.SeedSize]byte) (uint64, error) {
 	i.stack[0] = uint64(arg)
-	err := i.run(ctx, now, seed, func() error { return f.CallWithStack(i.guest, i.stack[:]) })
+	err := i.run(ctx, i.limits.CallTime, now, seed, func() error { return f.CallWithStack(i.guest, i.stack[:]) })
 	return i.stack[0], err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero/sys"
@@ -13,17 +14,14 @@ import (
 // classify turns what wazero returned for a failed call into the host's error.
 // It is the one place that looks at wazero's errors; what it cannot name is
 // KindInternal.
-func (i *Instance) classify(err error, stop int32) *service.Error {
+func (i *Instance) classify(err error, stop int32, limit time.Duration) *service.Error {
 	e := &service.Error{Service: i.name, Err: err}
 	e.Detail = trace(err)
 	var trap *hostTrap
 	var exit *sys.ExitError
 	switch {
 	case stop == stopDeadline:
-		e.Kind, e.Message = service.KindGuestDeadline, "the call ran longer than its time limit"
-		if i.limits.CallTime > 0 {
-			e.Message += fmt.Sprintf(" (the service's is %v)", i.limits.CallTime)
-		}
+		e.Kind, e.Message = service.KindGuestDeadline, fmt.Sprintf("the guest ran longer than the call's time limit (%v, or less if the caller said so)", limit)
 	case stop == stopCanceled:
 		e.Kind, e.Message = service.KindCanceled, "the caller went away while the guest ran"
 	case errors.As(err, &trap):

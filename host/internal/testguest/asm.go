@@ -206,11 +206,6 @@ func GlobalSet(global uint32) []byte { return withIndex(0x24, global) }
 // Call calls a function.
 func Call(function uint32) []byte { return withIndex(0x10, function) }
 
-// CallIndirect calls through table 0.
-func (b *Builder) CallIndirect(params, results []wasmbin.ValType) []byte {
-	return append(withIndex(0x11, b.typ(params, results)), 0)
-}
-
 // Br branches out of that many blocks.
 func Br(depth uint32) []byte { return withIndex(0x0c, depth) }
 

@@ -1,0 +1,244 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+func noEvents() (service.GuestEvent, bool, error) { return service.GuestEvent{}, false, nil }
+
+// events yields n events.
+func events(n int, data []byte) func() (service.GuestEvent, bool, error) {
+	var v service.Version
+	return func() (service.GuestEvent, bool, error) {
+		if int(v) == n {
+			return service.GuestEvent{}, false, nil
+		}
+		v++
+		return service.GuestEvent{Version: v, Data: data}, true, nil
+	}
+}
+
+// ask sends one request of a kind about an entity.
+func ask(i *Instance, kind abi.RequestKind, slot uint32) error {
+	ctx := context.Background()
+	var err error
+	switch kind {
+	case abi.ReqOpen:
+		err = i.Hydrate(ctx, slot, "key", 0, nil, events(1, []byte("{}")))
+	case abi.ReqCommand:
+		_, err = i.Handle(ctx, service.GuestCall{Slot: slot, ID: "id", Data: []byte("{}")})
+	case abi.ReqQuery:
+		_, err = i.Query(ctx, service.GuestQuery{Slot: slot})
+	case abi.ReqSnapshot:
+		_, err = i.Snapshot(ctx, slot)
+	case abi.ReqDrop:
+		err = i.Drop(ctx, slot)
+	default:
+		panic(kind)
+	}
+	return err
+}
+
+// Every way of misbehaving in a call: the error names it, the instance refuses
+// further calls until it is reset, and then the next command works.
+func TestMisbehaviour(t *testing.T) {
+	for _, c := range append(testguest.Lies(), testguest.Traps()...) {
+		t.Run(c.Name, func(t *testing.T) {
+			limits := quick
+			if c.Kind == service.KindGuestStack {
+				limits.CallTime = 10 * time.Second // wazero gives up at 400 MB of stack, and not before
+			}
+			p := compile(t, c.Module, limits)
+			i := instantiate(t, p, nil)
+			if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
+				t.Fatalf("the honest command before: %v", err)
+			}
+			start := time.Now()
+			err := ask(i, c.Asked, testguest.LiarSlot)
+			if service.KindOf(err) != c.Kind || !strings.Contains(err.Error(), c.Want) {
+				t.Fatalf("got %v\nwant %v with %q", err, c.Kind, c.Want)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if c.Kind == service.KindGuestDeadline != errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("errors.Is with context.DeadlineExceeded: %v", err)
+			}
+			if !i.Broken() {
+				t.Error("the instance is not marked broken")
+			}
+			if err := ask(i, abi.ReqCommand, testguest.HonestSlot); service.KindOf(err) != service.KindUnavailable {
+				t.Errorf("a call of the broken instance: %v", err)
+			}
+			if err := i.Reset(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if i.MemoryBytes() != testguest.LiarBytes {
+				t.Errorf("memory is %d bytes after a reset", i.MemoryBytes())
+			}
+			for _, k := range []abi.RequestKind{abi.ReqOpen, abi.ReqCommand, abi.ReqQuery, abi.ReqSnapshot, abi.ReqDrop} {
+				if err := ask(i, k, testguest.HonestSlot); err != nil {
+					t.Errorf("%v after the reset: %v", k, err)
+				}
+			}
+		})
+	}
+}
+
+func TestTrapHasAStackTrace(t *testing.T) {
+	module := testguest.Liar{
+		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(testguest.Call(2), testguest.I64Const(0))},
+		With: func(b *testguest.Builder) {
+			b.Func(nil, nil, nil, testguest.Unreachable)
+			b.Custom("name", []byte{1, 12, 2, 1, 4, 'c', 'a', 'l', 'l', 2, 3, 'b', 'o', 'o'})
+		},
+	}.Bytes()
+	i := instantiate(t, compile(t, module, quick), nil)
+	err := ask(i, abi.ReqCommand, testguest.LiarSlot)
+	if d := detail(err); !strings.Contains(d, ".boo()") || !strings.Contains(d, ".call(i32) i64") {
+		t.Errorf("trace %q of %v", d, err)
+	}
+}
+
+func TestCounter(t *testing.T) {
+	ctx := t.Context()
+	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{}), nil)
+	if err := i.Hydrate(ctx, 3, "key", 0, nil, events(10_000, bytes.Repeat([]byte("x"), 100))); err != nil {
+		t.Fatal(err)
+	}
+	count := func(slot uint32, want string) {
+		t.Helper()
+		o, err := i.Query(ctx, service.GuestQuery{Slot: slot})
+		if err != nil || replyOf(t, o) != want {
+			t.Fatalf("count is %s, %v; want %s", replyOf(t, o), err, want)
+		}
+	}
+	count(3, "10000")
+	o, err := i.Handle(ctx, service.GuestCall{Slot: 3, Type: testguest.CounterAdd3, ID: "a"})
+	if err != nil || replyOf(t, o) != "10003" || len(o.Events) != 3 || o.Events[2].Type != "added" || string(o.Events[2].Data) != "{}" {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	snapshot, err := i.Snapshot(ctx, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Hydrate(ctx, 4, "other", 10_003, snapshot, events(2, nil)); err != nil {
+		t.Fatal(err)
+	}
+	count(4, "10005")
+	if err := i.Drop(ctx, 3, 4); err != nil {
+		t.Fatal(err)
+	}
+	count(4, "0")
+	o, err = i.Handle(ctx, service.GuestCall{Slot: 4, Type: testguest.CounterReject, ID: "a"})
+	if err != nil || !o.Rejected() || len(o.Events) != 0 {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	_, err = i.Handle(ctx, service.GuestCall{Slot: 4, Type: testguest.CounterFault, ID: "a"})
+	var e *service.Error
+	if !errors.As(err, &e) || e.Kind != service.KindFault || e.Code != "error" || e.Message != "broken" || i.Broken() {
+		t.Fatalf("%#v, broken %v", err, i.Broken())
+	}
+	echo := []byte(`{"text":"hello"}`)
+	o, err = i.Handle(ctx, service.GuestCall{Slot: 4, Type: testguest.CounterEcho, ID: "abc", Metadata: abi.Metadata(nil).AppendPair("a", "b"), Data: echo})
+	if err != nil || replyOf(t, o) != string(echo) {
+		t.Fatalf("%q, %v", replyOf(t, o), err)
+	}
+	raw, err := i.Exchange(ctx, abi.AppendQuery(nil, 4, 0, 0, 0, nil))
+	if r, _, e := abi.DecodeResponse(raw); err != nil || e != nil || r.Kind != abi.RespReply {
+		t.Fatalf("%v %v %v", r, err, e)
+	}
+}
+
+// An outcome is a copy: what the guest does later does not reach it.
+func TestOutcomeIsACopy(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{}), nil)
+	o, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterEcho, ID: "a", Data: []byte(`"first"`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterEcho, ID: "b", Data: []byte(`"other"`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := replyOf(t, o); got != `"first"` {
+		t.Errorf("the reply became %s", got)
+	}
+}
+
+func TestTooLargeData(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{CommandBytes: 100}), nil)
+	big := make([]byte, 101)
+	if _, err := i.Handle(t.Context(), service.GuestCall{Data: big}); service.KindOf(err) != service.KindTooLarge || i.Broken() {
+		t.Errorf("command: %v, broken %v", err, i.Broken())
+	}
+	if _, err := i.Query(t.Context(), service.GuestQuery{Data: big}); service.KindOf(err) != service.KindTooLarge || i.Broken() {
+		t.Errorf("query: %v, broken %v", err, i.Broken())
+	}
+}
+
+// Mailboxes grow with the request, also across a growth of memory; a guest that
+// cannot grow its own says so once.
+func TestMailboxGrows(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{}), nil)
+	for _, size := range []int{10, 100_000, 1 << 20, 50} {
+		o, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterNop, Data: make([]byte, size)})
+		if err != nil || replyOf(t, o) != "null" {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	fixed := instantiate(t, compile(t, testguest.Liar{}.Bytes(), service.Limits{}), nil)
+	most := testguest.LiarBytes - testguest.LiarMailbox - 64 // not a multiple of what mailboxes are rounded to
+	if _, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, most)}); err != nil {
+		t.Fatalf("a request as large as the guest's fixed mailbox: %v", err)
+	}
+	_, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, most+1)})
+	if service.KindOf(err) != service.KindProtocol || !strings.Contains(err.Error(), "refused a mailbox") {
+		t.Errorf("a larger one: %v", err)
+	}
+}
+
+func TestHydrateFailures(t *testing.T) {
+	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event", "what is this")
+	i := instantiate(t, compile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault, abi.ReqSnapshot: fault}}.Bytes(), quick), nil)
+	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, events(3, nil))
+	if service.KindOf(err) != service.KindFault || i.Broken() {
+		t.Errorf("fault: %v, broken %v", err, i.Broken())
+	}
+	if _, err := i.Snapshot(t.Context(), testguest.LiarSlot); service.KindOf(err) != service.KindFault || i.Broken() {
+		t.Errorf("snapshot: %v, broken %v", err, i.Broken())
+	}
+	stop := errors.New("disk on fire")
+	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", 0, nil, func() (service.GuestEvent, bool, error) { return service.GuestEvent{}, false, stop })
+	if !errors.Is(err, stop) || i.Broken() {
+		t.Errorf("source: %v, broken %v", err, i.Broken())
+	}
+	if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
+		t.Error(err)
+	}
+}
+
+// Limits are those of the service: one event, a small outcome.
+func TestServiceLimits(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{Events: 2, OutcomeBytes: 256}), nil)
+	_, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterAdd3})
+	if service.KindOf(err) != service.KindOutcomeTooLarge || !strings.Contains(err.Error(), "more than 2 events") {
+		t.Errorf("%v", err)
+	}
+	if err := i.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterEcho, Data: fmt.Appendf(nil, "%q", strings.Repeat("x", 300))})
+	if service.KindOf(err) != service.KindOutcomeTooLarge || !strings.Contains(err.Error(), "the limit is 256") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,152 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// quick keeps guests that spin from holding the tests up.
+var quick = service.Limits{CallTime: 100 * time.Millisecond, MemoryBytes: 8 << 20}
+
+func refused(t *testing.T, c testguest.Broken) {
+	t.Helper()
+	p, err := shared().Compile(context.Background(), "liar", c.Module, quick, nil)
+	if err == nil {
+		p.Close(context.Background())
+		t.Fatal("the module was accepted")
+	}
+	var e *service.Error
+	if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) == 0 {
+		t.Fatalf("not a refusal with reasons: %#v", err)
+	}
+	for _, want := range c.Want {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+}
+
+func TestUploadRefusesStatically(t *testing.T) {
+	for _, c := range testguest.Statically() {
+		t.Run(c.Name, func(t *testing.T) { refused(t, c) })
+	}
+}
+
+func TestUploadRefusesWhatFailsToStart(t *testing.T) {
+	for _, c := range testguest.Dynamically() {
+		t.Run(c.Name, func(t *testing.T) { refused(t, c) })
+	}
+}
+
+// A module cut anywhere is refused; but without its last section, the data, it
+// is another module, whose manifest is missing.
+func TestUploadTruncatedAtEveryByte(t *testing.T) {
+	module := testguest.Counter("c")
+	whole, err := wasmbin.Parse(module, wasmbin.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	noData := whole.Sections[len(whole.Sections)-1].Entry.Start
+	for n := range module {
+		if n == noData {
+			refused(t, testguest.Broken{Module: module[:n], Want: []string{"describing"}})
+			continue
+		}
+		if _, err := verify(module[:n:n], service.DefaultLimits()); service.KindOf(err) != service.KindBadModule {
+			t.Fatalf("cut at byte %d: %v", n, err)
+		}
+	}
+}
+
+func TestUploadTooLarge(t *testing.T) {
+	module := testguest.Counter("c")
+	_, err := shared().Compile(t.Context(), "", module, service.Limits{ModuleBytes: 100}, nil)
+	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "this service's limit is 100") {
+		t.Fatal(err)
+	}
+}
+
+// Refusing a bomb costs the host little: the memory of a few copies of the file.
+func TestBombsAreRefusedCheaply(t *testing.T) {
+	for _, c := range testguest.Statically() {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		_, err := verify(c.Module, service.DefaultLimits())
+		took := time.Since(start)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			continue // found by validation
+		}
+		if used, most := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+64*len(c.Module)); used > most {
+			t.Errorf("%s: refusing %d bytes allocated %d", c.Name, len(c.Module), used)
+		}
+		if took > 5*time.Second {
+			t.Errorf("%s: refusing took %v", c.Name, took)
+		}
+	}
+}
+
+func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
+	var stages []Stage
+	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, func(s Stage, done, total int64) {
+		if done == 0 {
+			stages = append(stages, s)
+		} else if done != total {
+			t.Errorf("%s: %d of %d", s, done, total)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(context.Background())
+	if len(stages) != 4 || stages[0] != StageVerifying || stages[3] != StageDescribing {
+		t.Errorf("stages %v", stages)
+	}
+	m := p.Module()
+	if m.Digest != service.DigestOf(testguest.Counter("c")) || m.Size == 0 || m.Manifest.Service != "c" || len(m.Manifest.Commands) != 9 {
+		t.Errorf("module %+v", m)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := shared().Compile(ctx, "c", testguest.Counter("c"), service.Limits{}, nil); service.KindOf(err) != service.KindCanceled {
+		t.Errorf("compile for a caller that has gone: %v", err)
+	}
+	if _, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{Events: -1}, nil); service.KindOf(err) != service.KindInvalid {
+		t.Errorf("bad limits: %v", err)
+	}
+}
+
+func TestManifestSectionThatAgrees(t *testing.T) {
+	m := testguest.LiarManifest()
+	compile(t, testguest.Liar{With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
+}
+
+// A cache on disk is read by the next runtime, and a name section that lies
+// about its size does not reach wazero.
+func TestCacheOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	module := testguest.Liar{With: func(b *testguest.Builder) { b.Custom("name", []byte{1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f}) }}.Bytes()
+	for range 2 {
+		r, err := NewRuntime(Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := r.Compile(t.Context(), "liar", module, quick, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(p.Close(t.Context()), r.Close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
