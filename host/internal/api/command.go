@@ -1,0 +1,155 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Reply is the answer to a command that was carried out; its events are on disk.
+type Reply struct {
+	Service     service.Name      `json:"service"`
+	Key         service.Key       `json:"key"`
+	CommandID   service.CommandID `json:"command_id"`
+	Reply       json.RawMessage   `json:"reply,omitempty"`        // the handler's reply, if it is JSON
+	ReplyBase64 []byte            `json:"reply_base64,omitempty"` // the handler's reply, if it is not
+	Version     service.Version   `json:"version"`                // of the entity
+	Position    service.Position  `json:"position"`               // of the last event, in the service's log
+	Cursor      string            `json:"cursor"`                 // of that position: reading from it starts after this command
+	Events      int               `json:"events"`                 // how many the command caused
+	Fuel        uint64            `json:"fuel"`
+	Repeated    bool              `json:"repeated"` // it had been carried out before; this is its first answer
+}
+
+// Data is the handler's reply, whichever form it came in.
+func (r *Reply) Data() []byte { return either(r.Reply, r.ReplyBase64) }
+
+// Value is the reply in the vocabulary of services.
+func (r *Reply) Value() service.Reply {
+	return service.Reply{
+		Service: r.Service, Key: r.Key, CommandID: r.CommandID, Data: r.Data(), Events: r.Events,
+		Position: r.Position, Version: r.Version, Fuel: r.Fuel, Repeated: r.Repeated,
+	}
+}
+
+// AppendReply appends the JSON of r. The handler's reply is copied as it is if it
+// is JSON and written in base64 if not.
+func AppendReply(b []byte, r *service.Reply, cursor string) []byte {
+	return appendReplyMembers(append(b, '{'), r, cursor)
+}
+
+func appendReplyMembers(b []byte, r *service.Reply, cursor string) []byte {
+	b = append(b, `"service":`...)
+	b = AppendString(b, string(r.Service))
+	b = append(b, `,"key":`...)
+	b = AppendString(b, string(r.Key))
+	b = append(b, `,"command_id":`...)
+	b = AppendString(b, string(r.CommandID))
+	b = appendBody(b, "reply", r.Data)
+	b = appendUint(b, "version", uint64(r.Version))
+	b = appendUint(b, "position", uint64(r.Position))
+	b = append(b, `,"cursor":`...)
+	b = AppendString(b, cursor)
+	b = appendUint(b, "events", uint64(r.Events))
+	b = appendUint(b, "fuel", r.Fuel)
+	b = append(b, `,"repeated":`...)
+	b = strconv.AppendBool(b, r.Repeated)
+	return append(b, '}')
+}
+
+// QueryReply is the answer to a query.
+type QueryReply struct {
+	Reply       json.RawMessage `json:"reply,omitempty"`        // the handler's reply, if it is JSON
+	ReplyBase64 []byte          `json:"reply_base64,omitempty"` // the handler's reply, if it is not
+	Version     service.Version `json:"version"`                // of the entity that it rests on
+	Fuel        uint64          `json:"fuel"`
+}
+
+// Data is the handler's reply, whichever form it came in.
+func (r *QueryReply) Data() []byte { return either(r.Reply, r.ReplyBase64) }
+
+// Value is the reply in the vocabulary of services.
+func (r *QueryReply) Value() service.QueryReply {
+	return service.QueryReply{Data: r.Data(), Version: r.Version, Fuel: r.Fuel}
+}
+
+// AppendQueryReply appends the JSON of r.
+func AppendQueryReply(b []byte, r *service.QueryReply) []byte {
+	return appendQueryMembers(append(b, '{'), r)
+}
+
+func appendQueryMembers(b []byte, r *service.QueryReply) []byte {
+	b = append(b, `"version":`...)
+	b = strconv.AppendUint(b, uint64(r.Version), 10)
+	b = appendBody(b, "reply", r.Data)
+	b = appendUint(b, "fuel", r.Fuel)
+	return append(b, '}')
+}
+
+// appendBody appends a member with what a guest wrote: JSON is taken over as it
+// is, as CloudEvents does with data, and anything else goes into name_base64.
+// Nothing is nothing. A guest's bytes are never taken for JSON unchecked, as
+// they could end the object around them.
+func appendBody(b []byte, name string, data []byte) []byte {
+	switch {
+	case len(data) == 0:
+		return b
+	case isJSON(data):
+		b = append(b, ',', '"')
+		b = append(b, name...)
+		b = append(b, '"', ':')
+		return append(b, data...)
+	}
+	b = append(b, ',', '"')
+	b = append(b, name...)
+	b = append(b, `_base64":"`...)
+	b = base64.StdEncoding.AppendEncode(b, data)
+	return append(b, '"')
+}
+
+// isJSON reports whether data is one JSON value in UTF-8. encoding/json takes
+// strings that are not UTF-8 for valid; a WebSocket text message must not have
+// them.
+func isJSON(data []byte) bool { return utf8.Valid(data) && json.Valid(data) }
+
+func either(text json.RawMessage, binary []byte) []byte {
+	if len(text) > 0 {
+		return text
+	}
+	return binary
+}
+
+func appendUint(b []byte, name string, v uint64) []byte {
+	b = append(b, ',', '"')
+	b = append(b, name...)
+	b = append(b, '"', ':')
+	return strconv.AppendUint(b, v, 10)
+}
+
+// AppendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD.
+func AppendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+			i++
+		case c < ' ':
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			i++
+		case c < utf8.RuneSelf:
+			b = append(b, c)
+			i++
+		default:
+			r, n := utf8.DecodeRuneInString(s[i:])
+			b = utf8.AppendRune(b, r)
+			i += n
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Subprotocols of WebSocket connections.
+const (
+	ProtocolStream      = "bulkhead.v1.json" // GET /v1/stream
+	ProtocolCloudEvents = "cloudevents.json" // GET /v1/services/{service}/events
+	// ProtocolTokenPrefix starts a subprotocol that carries the token, in base64url
+	// without padding, for browsers, which cannot set headers on an upgrade. The
+	// server never selects it.
+	ProtocolTokenPrefix = "bulkhead.token."
+)
+
+// FromStart and FromEnd are where to read a log from, beside a cursor.
+const (
+	FromStart = "start" // the first event; the default
+	FromEnd   = "end"   // what comes after now
+)
+
+// Event is an event as clients see it: a CloudEvent 1.0.
+type Event struct {
+	SpecVersion     string            `json:"specversion"`     // "1.0"
+	ID              string            `json:"id"`              // the cursor: reading from it starts after this event
+	Source          string            `json:"source"`          // /services/{service}
+	Type            string            `json:"type"`            // the event's type
+	Subject         string            `json:"subject"`         // the entity's key
+	Time            time.Time         `json:"time"`            // when it was committed
+	DataContentType string            `json:"datacontenttype"` // of Data
+	Data            json.RawMessage   `json:"data,omitempty"`
+	DataBase64      []byte            `json:"data_base64,omitempty"` // if data is not JSON
+	EntityVersion   service.Version   `json:"entityversion"`         // of the entity after this event
+	Position        service.Position  `json:"position"`              // in the service's log
+	CommandID       service.CommandID `json:"commandid"`             // of the command that caused it
+	CommandType     service.Type      `json:"commandtype"`
+	Traceparent     string            `json:"traceparent,omitempty"`
+
+	Raw json.RawMessage `json:"-"` // the event as it came; see [DecodeEvent]
+}
+
+// Body is the event's data, whichever form it came in.
+func (e *Event) Body() []byte { return either(e.Data, e.DataBase64) }
+
+// Page is a part of a log. Events are kept as they came; [Event] is their form.
+type Page struct {
+	Events []json.RawMessage `json:"events"`
+	// Next is the cursor to read on from. It is there also at the end of the log.
+	Next string `json:"next"`
+	// More says that there was more when the page was made.
+	More bool `json:"more"`
+}
+
+// EntityPage is a part of one entity's stream.
+type EntityPage struct {
+	Events []json.RawMessage `json:"events"`
+	// Next is the version to read on after.
+	Next service.Version `json:"next"`
+	// More says that there was more when the page was made.
+	More bool `json:"more"`
+}
+
+// AppendPage appends the start of a page, or the next of its events. Close it
+// with [ClosePage] or [CloseEntityPage].
+func AppendPage(b, event []byte) []byte {
+	if len(b) == 0 {
+		b = append(b, `{"events":[`...)
+	} else if b[len(b)-1] != '[' {
+		b = append(b, ',')
+	}
+	return append(b, event...)
+}
+
+// ClosePage appends the end of a [Page].
+func ClosePage(b []byte, next string, more bool) []byte {
+	b = append(openPage(b), `],"next":`...)
+	return closePage(AppendString(b, next), more)
+}
+
+// CloseEntityPage appends the end of an [EntityPage].
+func CloseEntityPage(b []byte, next service.Version, more bool) []byte {
+	return closePage(appendUint(append(openPage(b), ']'), "next", uint64(next)), more)
+}
+
+func openPage(b []byte) []byte {
+	if len(b) == 0 {
+		b = AppendPage(b, nil)
+	}
+	return b
+}
+
+func closePage(b []byte, more bool) []byte {
+	if more {
+		return append(b, `,"more":true}`...)
+	}
+	return append(b, `,"more":false}`...)
+}
+
+// DecodeEvent reads an event and keeps its text in Raw.
+func DecodeEvent(raw []byte) (Event, error) {
+	var e Event
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return Event{}, err
+	}
+	e.Raw = raw
+	return e, nil
+}

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Metadata is a command's metadata as a JSON object of strings.
+type Metadata abi.Metadata
+
+// MarshalJSON implements json.Marshaler. The JSON is plain ASCII, so that it can
+// stand in a header.
+func (m Metadata) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for rest := abi.Metadata(m); ; {
+		name, value, r, ok := rest.Next()
+		if !ok {
+			break
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = appendASCII(b, name)
+		b = append(b, ':')
+		b = appendASCII(b, value)
+		rest = r
+	}
+	return append(b, '}'), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler, by [ParseMetadata].
+func (m *Metadata) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*m = nil
+		return nil
+	}
+	parsed, err := ParseMetadata(b)
+	*m = Metadata(parsed)
+	return err
+}
+
+// ParseMetadata reads a JSON object of strings. Order is kept, a name may stand
+// once only, and all together must not exceed the ABI's limit.
+func ParseMetadata(b []byte) (abi.Metadata, error) {
+	bad := func(format string, args ...any) (abi.Metadata, error) {
+		return nil, service.Errorf(service.KindInvalid, "metadata is a JSON object of strings; "+format, args...)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return bad("it is something else")
+	}
+	var m abi.Metadata
+	taken := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return bad("it is not valid at byte %d", d.InputOffset())
+		}
+		name, _ := t.(string)
+		t, err = d.Token()
+		if err != nil {
+			return bad("it is not valid at byte %d", d.InputOffset())
+		}
+		value, ok := t.(string)
+		if !ok {
+			return bad("the value of %.80q is no string", name)
+		}
+		if name == "" || taken[name] {
+			return bad("the name %.80q is empty or there twice", name)
+		}
+		taken[name] = true
+		if len(m)+4+len(name)+len(value) > abi.MaxMetadataSize {
+			return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", abi.MaxMetadataSize)
+		}
+		m = m.AppendPair(name, value)
+	}
+	if _, err := d.Token(); err != nil {
+		return bad("it does not end")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return bad("there is something behind it")
+	}
+	return m, nil
+}
+
+// appendASCII appends a JSON string with everything outside ASCII escaped.
+func appendASCII(b, s []byte) []byte {
+	b = append(b, '"')
+	for _, r := range string(s) {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r >= ' ' && r <= '~':
+			b = append(b, byte(r))
+		case r < 0x10000:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		default:
+			r -= 0x10000
+			b = fmt.Appendf(b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		}
+	}
+	return append(b, '"')
+}

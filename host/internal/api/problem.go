@@ -1,0 +1,185 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// ContentProblem is the media type of a [Problem].
+const ContentProblem = "application/problem+json"
+
+// problemType and requestURN are URN prefixes: a problem's type names its kind
+// and its instance the request, without pointing at anybody's web site.
+const (
+	problemType = "urn:bulkhead:problem:"
+	requestURN  = "urn:bulkhead:request:"
+)
+
+// Bounds of what a problem repeats of texts that a guest or a client wrote.
+const (
+	maxDetail  = 8 << 10
+	maxReasons = 100
+)
+
+// Problem is an error as clients see it: the problem details of RFC 9457 with
+// Kind as the member to branch on. It never carries what is for the operator.
+type Problem struct {
+	Type     string `json:"type"`               // urn:bulkhead:problem:<kind>
+	Title    string `json:"title"`              // the kind in words; the same for each problem of a kind
+	Status   int    `json:"status"`             // HTTP status
+	Detail   string `json:"detail,omitempty"`   // what was wrong, what was expected, what to do
+	Instance string `json:"instance,omitempty"` // urn:bulkhead:request:<id>; the host's log has the same id
+	Kind     string `json:"kind"`               // stable; see [service.Kind]
+
+	Service      service.Name      `json:"service,omitempty"`        // the service concerned
+	Code         string            `json:"code,omitempty"`           // of a rejection or fault: the service's own
+	Reasons      []string          `json:"reasons,omitempty"`        // every violation, if there can be several
+	CommandID    service.CommandID `json:"command_id,omitempty"`     // of the command that failed: repeat it under this id
+	RetryAfterMS int64             `json:"retry_after_ms,omitempty"` // when to try again
+}
+
+type kindFacts struct {
+	status int
+	title  string
+}
+
+// kinds says how each kind looks in HTTP. The statuses are part of the protocol:
+// 4xx is the sender's to mend, 502 and 504 lie with the service, 500 and 503
+// with the host.
+var kinds = map[service.Kind]kindFacts{
+	service.KindInternal:        {http.StatusInternalServerError, "The host failed"},
+	service.KindInvalid:         {http.StatusBadRequest, "The request is malformed"},
+	service.KindTooLarge:        {http.StatusRequestEntityTooLarge, "The request is above a size limit"},
+	service.KindUnauthorized:    {http.StatusUnauthorized, "Not authorized"},
+	service.KindNotFound:        {http.StatusNotFound, "There is no such thing"},
+	service.KindUnknownType:     {http.StatusNotFound, "The service has no such command or query"},
+	service.KindUnsupported:     {http.StatusUnsupportedMediaType, "Not spoken here"},
+	service.KindBadModule:       {http.StatusUnprocessableEntity, "The module breaks rules of the ABI"},
+	service.KindConflicting:     {http.StatusConflict, "The deployment does not fit what is there"},
+	service.KindVersionConflict: {http.StatusPreconditionFailed, "The entity is not at the expected version"},
+	service.KindIDReused:        {http.StatusUnprocessableEntity, "The command id was used with other content"},
+	service.KindOverloaded:      {http.StatusTooManyRequests, "Too much at once"},
+	service.KindUnavailable:     {http.StatusServiceUnavailable, "Not taking commands now"},
+	service.KindDeadline:        {http.StatusGatewayTimeout, "The deadline passed before the command ran"},
+	service.KindCanceled:        {499, "The caller went away before the command ran"},
+	service.KindRejected:        {http.StatusUnprocessableEntity, "The service refused"},
+	service.KindFault:           {http.StatusBadGateway, "The service's handler failed"},
+	service.KindTrap:            {http.StatusBadGateway, "The service trapped"},
+	service.KindGuestDeadline:   {http.StatusGatewayTimeout, "The service took too long"},
+	service.KindGuestMemory:     {http.StatusBadGateway, "The service ran out of memory"},
+	service.KindGuestExit:       {http.StatusBadGateway, "The service exited"},
+	service.KindGuestStack:      {http.StatusBadGateway, "The service exhausted its stack"},
+	service.KindProtocol:        {http.StatusBadGateway, "The service's answer broke the ABI"},
+	service.KindOutcomeTooLarge: {http.StatusBadGateway, "The service's answer is above a limit"},
+	service.KindUnknown:         {http.StatusInternalServerError, "The outcome is not known; send the same command id again"},
+	service.KindBadCursor:       {http.StatusBadRequest, "The cursor cannot be used here"},
+}
+
+// StatusOf is the HTTP status that a kind usually has. A kind that this version
+// does not know is a fault of the host.
+func StatusOf(k service.Kind) int { return facts(k).status }
+
+func facts(k service.Kind) kindFacts {
+	f, ok := kinds[k]
+	if !ok {
+		f = kinds[service.KindInternal]
+	}
+	return f
+}
+
+// ProblemOf turns an error into what a client may see of it. Of an internal
+// error that is nothing but the request's id.
+func ProblemOf(err error, requestID string) Problem {
+	kind := service.KindOf(err)
+	f := facts(kind)
+	p := Problem{Type: problemType + kind.String(), Title: f.title, Status: f.status, Kind: kind.String()}
+	if requestID != "" {
+		p.Instance = requestURN + requestID
+	}
+	var e *service.Error
+	if !errors.As(err, &e) {
+		return p
+	}
+	p.Service, p.RetryAfterMS = e.Service, milliseconds(e.RetryAfter)
+	if kind == service.KindInternal {
+		return p
+	}
+	p.Detail, p.Code = cut(e.Message), cut(e.Code)
+	for _, r := range e.Reasons[:min(len(e.Reasons), maxReasons)] {
+		p.Reasons = append(p.Reasons, cut(r))
+	}
+	return p
+}
+
+// RequestID is the id under which the host's log has the problem.
+func (p *Problem) RequestID() string { return strings.TrimPrefix(p.Instance, requestURN) }
+
+// Err turns a problem that came over the wire back into the error it was made
+// of. A kind that this version does not know is judged by the status.
+func (p *Problem) Err() *service.Error {
+	kind, ok := service.ParseKind(p.Kind)
+	if !ok {
+		kind = kindOfStatus(p.Status)
+	}
+	e := &service.Error{
+		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons,
+		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond,
+	}
+	if e.Message == "" {
+		e.Message = p.Title
+		if id := p.RequestID(); id != "" {
+			e.Message += " (request " + id + ")"
+		}
+	}
+	return e
+}
+
+// kindOfStatus judges an answer without a known kind, such as a proxy's. A 5xx
+// may have come after the command ran, so nothing is said about its outcome.
+func kindOfStatus(status int) service.Kind {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusMisdirectedRequest:
+		return service.KindUnauthorized
+	case http.StatusNotFound:
+		return service.KindNotFound
+	case http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestURITooLong:
+		return service.KindTooLarge
+	case http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusUnsupportedMediaType, http.StatusUpgradeRequired:
+		return service.KindUnsupported
+	case http.StatusTooManyRequests:
+		return service.KindOverloaded
+	}
+	if status >= 400 && status < 500 {
+		return service.KindInvalid
+	}
+	return service.KindUnknown
+}
+
+// ErrorOfAnswer is the error of an answer whose body is no problem document.
+func ErrorOfAnswer(status int) *service.Error {
+	return service.Errorf(kindOfStatus(status), "the server answered %d %s without saying why", status, http.StatusText(status))
+}
+
+func milliseconds(d time.Duration) int64 {
+	if d <= 0 {
+		return 0
+	}
+	return max(1, d.Milliseconds())
+}
+
+// cut bounds a text, between characters.
+func cut(s string) string {
+	if len(s) <= maxDetail {
+		return s
+	}
+	n := maxDetail
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}

@@ -1,0 +1,102 @@
+package api
+
+import (
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// ContentWasm, ContentJSON and ContentLines are the media types of modules, of
+// JSON, and of JSON values a line each.
+const (
+	ContentWasm  = "application/wasm"
+	ContentJSON  = "application/json"
+	ContentLines = "application/x-ndjson"
+	ContentSSE   = "text/event-stream"
+)
+
+// Manifest is what a service says of itself, in the same JSON as in the module.
+type Manifest abi.Manifest
+
+// MarshalJSON implements json.Marshaler.
+func (m Manifest) MarshalJSON() ([]byte, error) {
+	return (*abi.Manifest)(&m).AppendJSON(nil), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It takes a manifest that keeps the
+// ABI's rules, and null.
+func (m *Manifest) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	parsed, err := service.ParseManifest(b)
+	if err != nil {
+		return err
+	}
+	*m = Manifest(parsed)
+	return nil
+}
+
+// Module is a module that passed verification and is stored.
+type Module struct {
+	Digest   service.Digest `json:"digest"`
+	Size     int64          `json:"size"` // bytes
+	Manifest Manifest       `json:"manifest"`
+}
+
+// ModuleOf is m as it goes over the wire.
+func ModuleOf(m service.Module) Module {
+	return Module{Digest: m.Digest, Size: m.Size, Manifest: Manifest(m.Manifest)}
+}
+
+// Deployment is the body of PUT /v1/services/{service}: which stored module the
+// service shall run. Limits and settings left out take their defaults.
+type Deployment struct {
+	Module   service.Digest   `json:"module"`
+	Limits   service.Limits   `json:"limits,omitzero"`
+	Settings service.Settings `json:"settings,omitzero"`
+}
+
+// Service is what a service is and does now.
+type Service struct {
+	service.Status
+	Cursor   string    `json:"cursor"`             // of the last event on disk: what comes later comes after it
+	Manifest *Manifest `json:"manifest,omitempty"` // not there if the module could not be started
+}
+
+// ServiceOf is s as it goes over the wire.
+func ServiceOf(s service.Status, cursor string) Service {
+	out := Service{Status: s, Cursor: cursor}
+	if s.Shards == nil {
+		out.Shards = []service.ShardStatus{}
+	}
+	if s.Manifest.ABI != 0 {
+		m := Manifest(s.Manifest)
+		out.Manifest = &m
+	}
+	return out
+}
+
+// Services is the answer to GET /v1/services.
+type Services struct {
+	Services []Service `json:"services"`
+}
+
+// Progress says how far a deployment has come. Total is 0 where it is not known.
+type Progress struct {
+	Stage string `json:"stage"`
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"`
+}
+
+// DeployLine is one line of a deployment that streams its progress. Exactly one
+// member is set; the last line has Service or Problem.
+type DeployLine struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Service  *Service  `json:"service,omitempty"`
+	Problem  *Problem  `json:"problem,omitempty"`
+}
+
+// Health is the answer of /healthz and, when all is well, of /readyz.
+type Health struct {
+	Status string `json:"status"` // "ok" or "ready"
+}

@@ -1,0 +1,180 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Op says what a message of the protocol bulkhead.v1.json is.
+type Op string
+
+// The messages of clients.
+const (
+	OpSubscribe   Op = "subscribe"   // start a subscription
+	OpCredit      Op = "credit"      // let it have more events
+	OpUnsubscribe Op = "unsubscribe" // end it
+	OpCommand     Op = "command"     // send a command
+	OpQuery       Op = "query"       // ask an entity
+	OpPing        Op = "ping"        // answered by pong
+)
+
+// The messages of servers.
+const (
+	OpHello        Op = "hello"        // the first message: what this connection may do
+	OpSubscribed   Op = "subscribed"   // answers subscribe
+	OpEvent        Op = "event"        // an event of a subscription
+	OpUnsubscribed Op = "unsubscribed" // the last word on a subscription; with a problem if it was not asked for
+	OpReply        Op = "reply"        // answers command and query
+	OpError        Op = "error"        // answers anything that failed
+	OpPong         Op = "pong"
+)
+
+// MaxStreamID bounds the id of a message or subscription, in bytes.
+const MaxStreamID = 128
+
+// ClientMessage is a message from client to server. Which members it has depends
+// on the op; ID is the sender's own and comes back in the answer.
+type ClientMessage struct {
+	Op Op     `json:"op"`
+	ID string `json:"id,omitempty"`
+
+	Service service.Name `json:"service,omitempty"` // subscribe, command, query
+
+	From    string   `json:"from,omitempty"`    // subscribe: "start", "end" or a cursor; default "start"
+	Types   []string `json:"types,omitempty"`   // subscribe: only these types of events
+	Keys    []string `json:"keys,omitempty"`    // subscribe: only these entities
+	Credits uint64   `json:"credits,omitempty"` // subscribe, credit: how many events more the client takes
+
+	Key        string           `json:"key,omitempty"`  // command, query
+	Type       string           `json:"type,omitempty"` // command, query
+	Data       json.RawMessage  `json:"data,omitempty"`
+	DataBase64 []byte           `json:"data_base64,omitempty"` // instead of Data, if it is not JSON
+	TimeoutMS  *int64           `json:"timeout_ms,omitempty"`  // for how long from now the sender is interested
+	CommandID  string           `json:"command_id,omitempty"`
+	Expected   *service.Version `json:"expected_version,omitempty"`
+	Metadata   Metadata         `json:"metadata,omitempty"`
+}
+
+// Body is the data of a command or query, whichever form it came in.
+func (m *ClientMessage) Body() []byte { return either(m.Data, m.DataBase64) }
+
+// DecodeClientMessage reads one message. It is total. A member that no message
+// has is refused, as a mistyped expected_version would otherwise expect nothing.
+// If the error is about a message whose id could be read, the id is there.
+func DecodeClientMessage(b []byte) (ClientMessage, error) {
+	var m ClientMessage
+	if !utf8.Valid(b) {
+		return m, service.Errorf(service.KindInvalid, "the message is not valid UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		var e *service.Error
+		if errors.As(err, &e) {
+			return ClientMessage{ID: m.ID}, e
+		}
+		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "the message is not a JSON object of the protocol %s: %w", ProtocolStream, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "there is something behind the message's JSON object")
+	}
+	if len(m.ID) > MaxStreamID {
+		return ClientMessage{}, service.Errorf(service.KindInvalid, "id has %d bytes; it may have %d", len(m.ID), MaxStreamID)
+	}
+	if len(m.Data) > 0 && m.DataBase64 != nil {
+		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "data and data_base64 are both there; which is meant?")
+	}
+	return m, nil
+}
+
+// Limits says what one connection may do.
+type Limits struct {
+	MessageBytes  int64 `json:"message_bytes"` // size of one message of the client
+	InFlight      int   `json:"in_flight"`     // commands and queries without an answer yet
+	Subscriptions int   `json:"subscriptions"` // at a time
+	Credits       int64 `json:"credits"`       // that one subscription may hold
+}
+
+// ServerMessage is a message from server to client, as a client reads it.
+type ServerMessage struct {
+	Op      Op              `json:"op"`
+	ID      string          `json:"id,omitempty"`  // of what is answered
+	Sub     string          `json:"sub,omitempty"` // event: the id of its subscription
+	Reply                   // reply; those to queries have Reply, Version and Fuel only
+	Event   json.RawMessage `json:"event,omitempty"`   // event: an [Event]
+	Problem *Problem        `json:"problem,omitempty"` // error, unsubscribed
+	Limits  *Limits         `json:"limits,omitempty"`  // hello
+
+	Protocol string `json:"protocol,omitempty"` // hello: bulkhead.v1.json
+}
+
+// The server's messages are appended by hand: a reply or an event is the one
+// thing on its way that is made for each client anew.
+
+// AppendHello appends a hello.
+func AppendHello(b []byte, l Limits) []byte {
+	text, _ := json.Marshal(struct { // no value of these types fails to encode
+		Op       Op     `json:"op"`
+		Protocol string `json:"protocol"`
+		Limits   Limits `json:"limits"`
+	}{OpHello, ProtocolStream, l})
+	return append(b, text...)
+}
+
+// AppendCommandReply appends the reply to a command.
+func AppendCommandReply(b []byte, id string, r *service.Reply, cursor string) []byte {
+	return appendReplyMembers(append(appendHead(b, OpReply, id), ','), r, cursor)
+}
+
+// AppendQueryAnswer appends the reply to a query.
+func AppendQueryAnswer(b []byte, id string, r *service.QueryReply) []byte {
+	return appendQueryMembers(append(appendHead(b, OpReply, id), ','), r)
+}
+
+// AppendSubscribed appends the answer to a subscribe: the cursor after which the
+// events begin.
+func AppendSubscribed(b []byte, id, cursor string) []byte {
+	b = append(appendHead(b, OpSubscribed, id), `,"cursor":`...)
+	return append(AppendString(b, cursor), '}')
+}
+
+// AppendProblem appends a message that may carry a problem: error or unsubscribed.
+func AppendProblem(b []byte, op Op, id string, p *Problem) []byte {
+	b = appendHead(b, op, id)
+	if p != nil {
+		text, _ := json.Marshal(p)
+		b = append(append(b, `,"problem":`...), text...)
+	}
+	return append(b, '}')
+}
+
+// AppendPong appends the answer to a ping.
+func AppendPong(b []byte, id string) []byte { return append(appendHead(b, OpPong, id), '}') }
+
+// AppendEventHead appends what stands before the CloudEvent in an event message;
+// behind it stands one closing brace. It is the same for all of a subscription.
+func AppendEventHead(b []byte, sub string) []byte {
+	b = append(b, `{"op":"event","sub":`...)
+	b = AppendString(b, sub)
+	return append(b, `,"event":`...)
+}
+
+func appendHead(b []byte, op Op, id string) []byte {
+	b = append(b, `{"op":"`...)
+	b = append(b, op...)
+	b = append(b, '"')
+	if id != "" {
+		b = append(b, `,"id":`...)
+		b = AppendString(b, id)
+	}
+	return b
+}
+
+// MetadataOf is m's metadata in the form of the ABI.
+func (m *ClientMessage) MetadataOf() abi.Metadata { return abi.Metadata(m.Metadata) }

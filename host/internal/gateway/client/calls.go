@@ -1,0 +1,280 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Upload verifies and stores a module. sent, if not nil, is called as the module
+// goes out, with bytes, from another goroutine but never two at a time.
+func (c *Client) Upload(ctx context.Context, module []byte, sent func(done, total int64)) (api.Module, error) {
+	var m api.Module
+	err := c.call(ctx, request{
+		method: http.MethodPost, path: "/v1/modules", header: contentType(api.ContentWasm),
+		body: counted(module, sent), length: int64(len(module)),
+	}, &m)
+	return m, err
+}
+
+// Deployment is a module that shall run as a service.
+type Deployment struct {
+	Service  service.Name
+	Module   []byte           // uploaded; or nil, and
+	Digest   service.Digest   // a module that the host has
+	Limits   service.Limits   // zero fields: the defaults
+	Settings service.Settings // zero fields: the defaults
+	// Sent, if not nil, is called as the module goes out, in bytes, from another
+	// goroutine but never two at a time.
+	Sent func(done, total int64)
+	// Progress, if not nil, is called with each progress that the host reports,
+	// from the goroutine that called Deploy.
+	Progress func(api.Progress)
+}
+
+// Deploy makes a module a service, or swaps the module of a running one, and
+// returns when it runs.
+func (c *Client) Deploy(ctx context.Context, d Deployment) (api.Service, error) {
+	r := request{accept: api.ContentLines}
+	if d.Module != nil {
+		query, err := deploymentQuery(d.Limits, d.Settings)
+		if err != nil {
+			return api.Service{}, err
+		}
+		r.method, r.path, r.query = http.MethodPost, servicePath(d.Service, "/deployments"), query
+		r.header, r.body, r.length = contentType(api.ContentWasm), counted(d.Module, d.Sent), int64(len(d.Module))
+	} else {
+		text, err := json.Marshal(api.Deployment{Module: d.Digest, Limits: d.Limits, Settings: d.Settings})
+		if err != nil {
+			return api.Service{}, service.Errorf(service.KindInvalid, "deployment: %w", err)
+		}
+		r.method, r.path = http.MethodPut, servicePath(d.Service, "")
+		r.header, r.body, r.length = contentType(api.ContentJSON), body(text), int64(len(text))
+	}
+	resp, err := c.do(ctx, r)
+	if err != nil {
+		return api.Service{}, err
+	}
+	defer drain(resp.Body)
+	lines := json.NewDecoder(bufio.NewReader(resp.Body))
+	for {
+		var line api.DeployLine
+		if err := lines.Decode(&line); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return api.Service{}, service.Errorf(service.KindUnknown, "the connection ended before the deployment did; ask for the service's status: %w", err)
+		}
+		switch {
+		case line.Problem != nil:
+			return api.Service{}, line.Problem.Err()
+		case line.Service != nil:
+			return *line.Service, nil
+		case line.Progress != nil && d.Progress != nil:
+			d.Progress(*line.Progress)
+		}
+	}
+}
+
+// deploymentQuery writes limits and settings as the parameters of a deployment,
+// which are named as the members of their JSON are.
+func deploymentQuery(l service.Limits, s service.Settings) (url.Values, error) {
+	query := url.Values{}
+	for _, v := range []any{l, s} {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return nil, service.Errorf(service.KindInvalid, "deployment: %w", err)
+		}
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber()
+		members := map[string]any{}
+		if err := d.Decode(&members); err != nil {
+			return nil, service.Errorf(service.KindInvalid, "deployment: %w", err)
+		}
+		for name, value := range members {
+			query.Set(name, fmt.Sprint(value))
+		}
+	}
+	return query, nil
+}
+
+// Service is what a service is and does now.
+func (c *Client) Service(ctx context.Context, name service.Name) (api.Service, error) {
+	var s api.Service
+	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "")}, &s)
+	return s, err
+}
+
+// Services are all services, by name.
+func (c *Client) Services(ctx context.Context) ([]api.Service, error) {
+	var s api.Services
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services"}, &s)
+	return s.Services, err
+}
+
+// Delete stops a service. Its log stays.
+func (c *Client) Delete(ctx context.Context, name service.Name) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: servicePath(name, "")}, nil)
+}
+
+// Ready returns nil if the host takes commands.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.call(ctx, request{method: http.MethodGet, path: "/readyz"}, nil)
+}
+
+// Send sends a command and returns when its events are on disk.
+func (c *Client) Send(ctx context.Context, cmd service.Command) (service.Reply, error) {
+	r, err := c.Command(ctx, cmd)
+	return r.Value(), err
+}
+
+// Command is Send with all that the host answers.
+func (c *Client) Command(ctx context.Context, cmd service.Command) (api.Reply, error) {
+	h := http.Header{}
+	if cmd.ID != "" {
+		h.Set(api.HeaderCommandID, api.FormatIdempotencyKey(cmd.ID))
+	}
+	if cmd.Expected != nil {
+		h.Set(api.HeaderExpected, api.FormatETag(*cmd.Expected))
+	}
+	if len(cmd.Metadata) > 0 {
+		text, err := api.Metadata(cmd.Metadata).MarshalJSON()
+		if err != nil {
+			return api.Reply{}, service.Errorf(service.KindInvalid, "metadata: %w", err)
+		}
+		h.Set(api.HeaderMetadata, string(text))
+	}
+	setContent(h, cmd.Data)
+	setDeadline(ctx, h, cmd.Deadline)
+	var r api.Reply
+	err := c.call(ctx, request{
+		method: http.MethodPost, path: entityPath(cmd.Service, cmd.Key, "/commands/"+url.PathEscape(string(cmd.Type))),
+		header: h, body: body(cmd.Data), length: int64(len(cmd.Data)), command: true,
+	}, &r)
+	return r, err
+}
+
+// Query asks an entity.
+func (c *Client) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
+	h := http.Header{}
+	setContent(h, q.Data)
+	setDeadline(ctx, h, q.Deadline)
+	var r api.QueryReply
+	err := c.call(ctx, request{
+		method: http.MethodPost, path: entityPath(q.Service, q.Key, "/queries/"+url.PathEscape(string(q.Type))),
+		header: h, body: body(q.Data), length: int64(len(q.Data)),
+	}, &r)
+	return r.Value(), err
+}
+
+// Selection says which events of a service to read.
+type Selection struct {
+	Service service.Name
+	From    string // api.FromStart (the default), api.FromEnd or a cursor
+	Types   []service.Type
+	Keys    []service.Key
+}
+
+func (s *Selection) query() url.Values {
+	q := url.Values{}
+	if s.From != "" {
+		q.Set("from", s.From)
+	}
+	for _, t := range s.Types {
+		q.Add("types", string(t))
+	}
+	for _, k := range s.Keys {
+		q.Add("keys", string(k))
+	}
+	return q
+}
+
+// Events reads one page of a service's events, at most limit; 0: as many as the host likes.
+func (c *Client) Events(ctx context.Context, s Selection, limit int) (api.Page, error) {
+	q := s.query()
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	var p api.Page
+	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(s.Service, "/events"), query: q}, &p)
+	return p, err
+}
+
+// EntityEvents reads one page of an entity's events after a version.
+func (c *Client) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) (api.EntityPage, error) {
+	q := url.Values{"after": {strconv.FormatUint(uint64(after), 10)}}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	var p api.EntityPage
+	err := c.call(ctx, request{method: http.MethodGet, path: entityPath(name, key, "/events"), query: q}, &p)
+	return p, err
+}
+
+// setContent declares what is not JSON; JSON is what the host expects.
+func setContent(h http.Header, data []byte) {
+	switch {
+	case len(data) == 0:
+	case json.Valid(data):
+		h.Set("Content-Type", api.ContentJSON)
+	default:
+		h.Set("Content-Type", "application/octet-stream")
+	}
+}
+
+// setDeadline tells the host the earlier of the command's deadline and the
+// caller's, so that it does not carry out what nobody waits for.
+func setDeadline(ctx context.Context, h http.Header, deadline time.Time) {
+	if left, ok := left(ctx, deadline); ok {
+		h.Set(api.HeaderDeadline, api.FormatDeadline(left))
+	}
+}
+
+func left(ctx context.Context, deadline time.Time) (time.Duration, bool) {
+	if d, ok := ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
+		deadline = d
+	}
+	if deadline.IsZero() {
+		return 0, false
+	}
+	return time.Until(deadline), true
+}
+
+func contentType(t string) http.Header { return http.Header{"Content-Type": {t}} }
+
+// counted is a body that reports how much of it was read.
+func counted(b []byte, progress func(done, total int64)) io.Reader {
+	r := bytes.NewReader(b)
+	if progress == nil {
+		return r
+	}
+	return &countingReader{Reader: r, total: int64(len(b)), progress: progress}
+}
+
+type countingReader struct {
+	*bytes.Reader
+	total    int64
+	progress func(done, total int64)
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.progress(r.total-int64(r.Len()), r.total)
+	return n, err
+}
+
+// WriteTo hides the bytes.Reader's, which would hand everything over at once.
+func (r *countingReader) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{r})
+}

@@ -1,0 +1,402 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Stream is one WebSocket connection with the protocol bulkhead.v1.json:
+// commands, queries and subscriptions side by side. It is safe for concurrent
+// use. Once the connection has failed, every call fails; dial another one.
+type Stream struct {
+	conn   *websocket.Conn
+	cork   *cork
+	limits api.Limits
+
+	out     chan []byte   // to the writer
+	slots   chan struct{} // one for each command or query without an answer
+	closing chan struct{} // closed by fail
+	done    sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows; held for moments
+	err     error      // why the connection ended
+	next    uint64     // the next id
+	pending map[string]func(*api.ServerMessage, error)
+	subs    map[string]*Subscription
+}
+
+// pingEvery is how often the writer pings; a host that has been silent for
+// twice that is taken for gone.
+const pingEvery = 20 * time.Second
+
+// writeWait bounds one write.
+const writeWait = 20 * time.Second
+
+// Stream dials. ctx is for the dialling only; the caller closes the stream.
+func (c *Client) Stream(ctx context.Context) (*Stream, error) {
+	target := *c.base
+	target.Scheme = map[string]string{"http": "ws", "https": "wss"}[target.Scheme]
+	header := http.Header{}
+	if c.options.Token != "" {
+		header.Set("Authorization", "Bearer "+c.options.Token)
+	}
+	var corked *cork
+	d := websocket.Dialer{
+		Proxy: http.ProxyFromEnvironment, HandshakeTimeout: 15 * time.Second, Subprotocols: []string{api.ProtocolStream},
+		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			corked = &cork{Conn: conn}
+			return corked, nil
+		},
+	}
+	conn, resp, err := d.DialContext(ctx, target.String()+"/v1/stream", header)
+	if err != nil {
+		if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
+			return nil, errorOf(resp) // the body is there in full, as far as gorilla reads it
+		}
+		return nil, c.broken(err, false)
+	}
+	s := &Stream{
+		conn: conn, cork: corked, closing: make(chan struct{}), out: make(chan []byte, 256),
+		pending: map[string]func(*api.ServerMessage, error){}, subs: map[string]*Subscription{},
+	}
+	conn.SetReadLimit(maxAnswer)
+	_ = conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) // fails only as the reading below will
+	hello, err := s.read()
+	if err == nil && (hello.Op != api.OpHello || hello.Limits == nil || hello.Limits.InFlight < 1) {
+		err = errors.New("it did not begin with hello")
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, c.broken(err, false)
+	}
+	s.limits = *hello.Limits
+	s.slots = make(chan struct{}, s.limits.InFlight)
+	conn.SetPingHandler(func(text string) error {
+		if err := conn.WriteControl(websocket.PongMessage, []byte(text), time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		return corked.flush(time.Second)
+	})
+	conn.SetPongHandler(func(string) error { return conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) })
+	corked.hold()
+	s.done.Go(s.readAll)
+	s.done.Go(s.writeAll)
+	return s, nil
+}
+
+// Limits is what the host lets this connection do.
+func (s *Stream) Limits() api.Limits { return s.limits }
+
+// Close ends the connection and waits for its goroutines. Commands without an
+// answer end as unknown. It must not be called from a function given to SendAsync.
+func (s *Stream) Close() error {
+	s.fail(errors.New("closed by this side"))
+	s.done.Wait()
+	return nil
+}
+
+// Done is closed when the connection has ended; Err says why.
+func (s *Stream) Done() <-chan struct{} { return s.closing }
+
+// Err is why the connection ended; nil while it is up.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// fail ends the connection once: whatever waits gets to know.
+func (s *Stream) fail(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	err = &lostError{err}
+	s.err = err
+	pending := s.pending
+	s.pending = nil
+	close(s.closing)
+	s.mu.Unlock()
+	for _, done := range pending {
+		done(nil, err)
+	}
+}
+
+func (s *Stream) read() (*api.ServerMessage, error) {
+	_, text, err := s.conn.ReadMessage()
+	if err != nil {
+		return nil, err
+	}
+	m := new(api.ServerMessage)
+	if err := json.Unmarshal(text, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (s *Stream) readAll() {
+	for {
+		m, err := s.read()
+		if err == nil {
+			err = s.take(m)
+		}
+		if err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// take handles one message on the reading goroutine; it does not block.
+func (s *Stream) take(m *api.ServerMessage) error {
+	switch m.Op {
+	case api.OpReply, api.OpError, api.OpSubscribed, api.OpPong:
+		s.mu.Lock()
+		done := s.pending[m.ID]
+		delete(s.pending, m.ID)
+		s.mu.Unlock()
+		switch {
+		case done != nil && m.Op == api.OpError && m.Problem != nil:
+			done(nil, m.Problem.Err())
+		case done != nil:
+			done(m, nil)
+		case m.Op == api.OpError && m.Problem != nil && m.ID == "":
+			return m.Problem.Err() // about something we sent that the host could not read
+		}
+	case api.OpEvent, api.OpUnsubscribed:
+		s.mu.Lock()
+		sub := s.subs[m.Sub+m.ID] // an event has the one, unsubscribed the other
+		if m.Op == api.OpUnsubscribed {
+			delete(s.subs, m.ID)
+		}
+		s.mu.Unlock()
+		if sub != nil {
+			return sub.take(m)
+		}
+	}
+	return nil
+}
+
+// writeAll is the one goroutine that writes. It gathers what waits into one write
+// to the connection.
+func (s *Stream) writeAll() {
+	defer s.conn.Close()
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
+	for {
+		var err error
+		select {
+		case text := <-s.out:
+			err = s.conn.WriteMessage(websocket.TextMessage, text)
+			for n := len(s.out); n > 0 && err == nil; n-- {
+				err = s.conn.WriteMessage(websocket.TextMessage, <-s.out)
+			}
+		case <-ping.C:
+			err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
+		case <-s.closing:
+			// The host may be gone; nothing is left to do about it.
+			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+			_ = s.cork.flush(time.Second)
+			return
+		}
+		if err == nil {
+			err = s.cork.flush(writeWait)
+		}
+		if err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// write hands text to the writer.
+func (s *Stream) write(ctx context.Context, text []byte) error {
+	select {
+	case s.out <- text:
+		return nil
+	case <-s.closing:
+		return s.lost(s.Err(), false)
+	case <-ctx.Done():
+		return service.Errorf(service.KindOf(ctx.Err()), "the connection is busy: %w", ctx.Err())
+	}
+}
+
+// ask sends a message and calls done once, with the answer, on the reading
+// goroutine; or with why there is none. If it returns an error done is not called.
+func (s *Stream) ask(ctx context.Context, m func(id string) []byte, done func(*api.ServerMessage, error)) error {
+	select {
+	case s.slots <- struct{}{}:
+	case <-s.closing:
+		return s.lost(s.Err(), false)
+	case <-ctx.Done():
+		return service.Errorf(service.KindOf(ctx.Err()), "too much in flight on this connection: %w", ctx.Err())
+	}
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return s.lost(s.Err(), false)
+	}
+	s.next++
+	id := strconv.FormatUint(s.next, 36)
+	s.pending[id] = func(m *api.ServerMessage, err error) { <-s.slots; done(m, err) }
+	s.mu.Unlock()
+	if err := s.write(ctx, m(id)); err != nil {
+		s.mu.Lock()
+		_, ours := s.pending[id]
+		delete(s.pending, id)
+		s.mu.Unlock()
+		if !ours {
+			return nil // the connection ended meanwhile, and done knows
+		}
+		<-s.slots
+		return err
+	}
+	return nil
+}
+
+// lostError is why a connection ended, as told to whatever had no answer then.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
+// lost is the error of what failed: the host's own, or, if the connection ended,
+// what that means for a message that may have been sent.
+func (s *Stream) lost(err error, sent bool) error {
+	var lost *lostError
+	switch {
+	case !errors.As(err, &lost):
+		return err
+	case sent:
+		return service.Errorf(service.KindUnknown, "the connection ended before the answer; send the same command id again: %w", err)
+	}
+	return service.Errorf(service.KindUnavailable, "the connection has ended: %w", err)
+}
+
+// SendAsync sends a command and returns when it is on its way, waiting while the
+// connection has as much in flight as the host allows. Then done is called once,
+// on the reading goroutine: it must not block.
+func (s *Stream) SendAsync(ctx context.Context, c service.Command, done func(service.Reply, error)) error {
+	return s.ask(ctx, func(id string) []byte { return appendCommand(ctx, id, &c) }, func(m *api.ServerMessage, err error) {
+		if err != nil {
+			done(service.Reply{}, s.lost(err, true))
+			return
+		}
+		done(m.Value(), nil)
+	})
+}
+
+// Send sends a command and returns when its events are on disk.
+func (s *Stream) Send(ctx context.Context, c service.Command) (service.Reply, error) {
+	type answer struct {
+		r   service.Reply
+		err error
+	}
+	got := make(chan answer, 1)
+	if err := s.SendAsync(ctx, c, func(r service.Reply, err error) { got <- answer{r, err} }); err != nil {
+		return service.Reply{}, err
+	}
+	select {
+	case a := <-got:
+		return a.r, a.err
+	case <-ctx.Done():
+		return service.Reply{}, service.Errorf(service.KindUnknown, "not waited for; send the same command id again: %w", ctx.Err())
+	}
+}
+
+// Query asks an entity.
+func (s *Stream) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
+	type answer struct {
+		r   service.QueryReply
+		err error
+	}
+	got := make(chan answer, 1)
+	err := s.ask(ctx, func(id string) []byte { return appendQuery(ctx, id, &q) }, func(m *api.ServerMessage, err error) {
+		if err != nil {
+			got <- answer{err: s.lost(err, false)}
+			return
+		}
+		got <- answer{r: service.QueryReply{Data: m.Data(), Version: m.Version, Fuel: m.Fuel}}
+	})
+	if err != nil {
+		return service.QueryReply{}, err
+	}
+	select {
+	case a := <-got:
+		return a.r, a.err
+	case <-ctx.Done():
+		return service.QueryReply{}, service.Errorf(service.KindOf(ctx.Err()), "not waited for: %w", ctx.Err())
+	}
+}
+
+// appendCommand encodes a command. It is done by hand as json.Marshal would
+// check and compact the data once more; the host checks it anyway.
+func appendCommand(ctx context.Context, id string, c *service.Command) []byte {
+	b := make([]byte, 0, 192+len(c.Data)+len(c.Metadata))
+	b = appendCall(b, api.OpCommand, id, c.Service, c.Key, c.Type, c.Data)
+	if c.ID != "" {
+		b = append(b, `,"command_id":`...)
+		b = api.AppendString(b, string(c.ID))
+	}
+	if c.Expected != nil {
+		b = append(b, `,"expected_version":`...)
+		b = strconv.AppendUint(b, uint64(*c.Expected), 10)
+	}
+	if len(c.Metadata) > 0 {
+		text, _ := api.Metadata(c.Metadata).MarshalJSON() // never fails
+		b = append(append(b, `,"metadata":`...), text...)
+	}
+	return closeCall(ctx, b, c.Deadline)
+}
+
+func appendQuery(ctx context.Context, id string, q *service.Query) []byte {
+	b := make([]byte, 0, 128+len(q.Data))
+	return closeCall(ctx, appendCall(b, api.OpQuery, id, q.Service, q.Key, q.Type, q.Data), q.Deadline)
+}
+
+func appendCall(b []byte, op api.Op, id string, name service.Name, key service.Key, typ service.Type, data []byte) []byte {
+	b = append(b, `{"op":"`...)
+	b = append(b, op...)
+	b = append(b, `","id":"`...)
+	b = append(b, id...)
+	b = append(b, `","service":`...)
+	b = api.AppendString(b, string(name))
+	b = append(b, `,"key":`...)
+	b = api.AppendString(b, string(key))
+	b = append(b, `,"type":`...)
+	b = api.AppendString(b, string(typ))
+	switch {
+	case len(data) == 0:
+	case json.Valid(data):
+		b = append(append(b, `,"data":`...), data...)
+	default:
+		b = append(b, `,"data_base64":"`...)
+		b = append(base64.StdEncoding.AppendEncode(b, data), '"')
+	}
+	return b
+}
+
+func closeCall(ctx context.Context, b []byte, deadline time.Time) []byte {
+	if left, ok := left(ctx, deadline); ok {
+		b = append(b, `,"timeout_ms":`...)
+		b = append(b, api.FormatDeadline(left)...)
+	}
+	return append(b, '}')
+}
