@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// env is what a command runs in.
+type env struct {
+	ctx     context.Context
+	in      io.Reader
+	out     io.Writer
+	err     io.Writer
+	json    bool
+	parsed  func(*cli) // if set, sees what was parsed; for tests
+	command string     // the chosen command and a space, for messages; may be empty
+}
+
+// cli is the command line.
+type cli struct {
+	Config kong.ConfigFlag `placeholder:"FILE" help:"JSON file with settings: flag names as members, '_' for '-'."`
+	JSON   bool            `help:"Print JSON: one object, or one a line where there are many; errors go to standard error as JSON too."`
+
+	Serve    serveCmd    `cmd:"" help:"Run a host."`
+	Deploy   deployCmd   `cmd:"" help:"Upload a module and make it a service, or the new module of one."`
+	Services servicesCmd `cmd:"" help:"List, show or delete services."`
+	Send     sendCmd     `cmd:"" help:"Send a command to an entity."`
+	Query    queryCmd    `cmd:"" help:"Ask an entity."`
+	Events   eventsCmd   `cmd:"" help:"Read or follow the events of a service or an entity."`
+	Journal  journalCmd  `cmd:"" help:"Verify or dump the journal of a host that is not running."`
+	Conform  conformCmd  `cmd:"" help:"Judge a module by the rules of the ABI."`
+	Bench    benchCmd    `cmd:"" help:"Measure a host with a bank under load, then check its journal and the books."`
+	Version  versionCmd  `cmd:"" help:"Say what this is."`
+}
+
+// helpWanted unwinds kong, which wants to end the process after printing help.
+type helpWanted struct{}
+
+// parse finds the command to run; nil if there was only help to print.
+func parse(e *env, args []string) (run func() error, err error) {
+	var c cli
+	vars := kong.Vars(limitVars())
+	for k, v := range serveVars() {
+		vars[k] = v
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(helpWanted); !ok {
+				panic(p)
+			}
+			run, err = nil, nil
+		}
+	}()
+	k, err := kong.New(&c,
+		kong.Name("bulkhead"),
+		kong.Description("A WebAssembly host for untrusted event-sourced services: each in a sandbox of its own, each event on disk before anybody sees it.\n\n"+exitHelp),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.DefaultEnvars("BULKHEAD"),
+		kong.Configuration(loadConfig),
+		kong.Writers(e.out, e.err),
+		kong.Exit(func(int) { panic(helpWanted{}) }),
+		vars,
+	)
+	if err != nil {
+		return nil, fmt.Errorf("command line: %w", err) // a bug, found by any test
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	e.json = wantsJSON(args)
+	ctx, err := k.Parse(args)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	e.json = c.JSON
+	if e.parsed != nil {
+		e.parsed(&c)
+	}
+	if n := ctx.Selected(); n != nil {
+		e.command = strings.TrimPrefix(n.Path(), "bulkhead ") + " "
+	}
+	return func() error { return ctx.Run(e) }, nil
+}
+
+// wantsJSON looks ahead, so that a command line that does not parse fails in the
+// form that was asked for.
+func wantsJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--json":
+			return true
+		case "--":
+			return false
+		}
+	}
+	return os.Getenv("BULKHEAD_JSON") == "true"
+}
+
+// print shows a result: as JSON, or by the function for people.
+func (e *env) print(v any, human func(w io.Writer)) {
+	if e.json {
+		writeJSON(e.out, v)
+		return
+	}
+	human(e.out)
+}
+
+func writeJSON(w io.Writer, v any) {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // the values are ours; a closed pipe is the reader's wish
+}

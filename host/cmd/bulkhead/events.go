@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// eventsCmd reads or follows a stream.
+type eventsCmd struct {
+	Of     string    `arg:"" name:"service[/key]" help:"A service, or one entity of it."`
+	From   string    `default:"start" env:"-" placeholder:"CURSOR" help:"Where to begin: start, end, or the id of an event, after it. Default start."`
+	Type   []typeArg `placeholder:"TYPE" env:"-" help:"Only events of this type; may be repeated."`
+	Limit  int       `placeholder:"N" help:"End after so many events. Default: no limit."`
+	Follow bool      `short:"f" help:"Wait for more at the end, and go on across restarts of the host."`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+// errEnough ends following when the limit is reached.
+var errEnough = errors.New("enough events")
+
+func (c *eventsCmd) Run(e *env) error {
+	s := client.Selection{From: c.From}
+	name, key, isEntity := strings.Cut(c.Of, "/")
+	var err error
+	if s.Service, err = service.ParseName(name); err != nil {
+		return err
+	}
+	if isEntity {
+		k, err := service.ParseKey(key)
+		if err != nil {
+			return err
+		}
+		s.Keys = []service.Key{k}
+	}
+	for _, t := range c.Type {
+		s.Types = append(s.Types, service.Type(t))
+	}
+	host, err := c.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	left := c.Limit
+	each := func(ev api.Event) error {
+		c.show(e, &ev)
+		if left--; left == 0 {
+			return errEnough
+		}
+		return nil
+	}
+	if c.Follow {
+		err = host.Follow(e.ctx, s, each)
+		if e.ctx.Err() != nil {
+			return nil // an interrupt is how following ends
+		}
+	} else {
+		err = readAll(e, host, s, each)
+	}
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// readAll reads page after page until the end of the log.
+func readAll(e *env, host *client.Client, s client.Selection, each func(api.Event) error) error {
+	for {
+		page, err := host.Events(e.ctx, s, 0)
+		if err != nil {
+			return err
+		}
+		for _, raw := range page.Events {
+			ev, err := api.DecodeEvent(raw)
+			if err != nil {
+				return fmt.Errorf("the host sent an event that is not one: %w", err)
+			}
+			if err := each(ev); err != nil {
+				return err
+			}
+		}
+		if !page.More {
+			return nil
+		}
+		s.From = page.Next
+	}
+}
+
+// show prints one event, one a line in both forms.
+func (c *eventsCmd) show(e *env, ev *api.Event) {
+	if e.json {
+		fmt.Fprintf(e.out, "%s\n", ev.Raw)
+		return
+	}
+	fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), ev.Subject, ev.EntityVersion, ev.Type, ev.Body())
+}

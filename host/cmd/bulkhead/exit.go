@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// The exit codes are part of the interface and are not changed.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitRejected    = 3
+	exitUnavailable = 4
+	exitUnknown     = 5
+	exitCheck       = 6
+)
+
+// exitHelp is shown with the help; the README says the same.
+const exitHelp = `Exit codes:
+  0  done
+  1  failed: a fault in the service or the host, no such service, a refused module
+  2  usage: wrong flags or arguments, a malformed file or request
+  3  rejected: the service said no, or the entity was not at --expect-version; nothing was written
+  4  unavailable: no host there, overloaded, or out of time before it began; nothing was written, try again
+  5  unknown: the connection or the disk failed in between; send the same --id again
+  6  a check did not pass: damage in a journal, a broken rule in a module, books that do not balance
+`
+
+// usageError is a command line that cannot be run.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// checkError is a check that was made and not passed. Its details have been
+// printed; the message only sums up.
+type checkError struct{ summary string }
+
+func (e checkError) Error() string { return e.summary }
+
+// exitCode finds the code for an error; nil is exitOK.
+func exitCode(err error) int {
+	var usage usageError
+	var check checkError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &check):
+		return exitCheck
+	}
+	switch service.KindOf(err) {
+	case service.KindInvalid, service.KindTooLarge, service.KindUnknownType, service.KindBadCursor:
+		return exitUsage
+	case service.KindRejected, service.KindVersionConflict:
+		return exitRejected
+	case service.KindOverloaded, service.KindUnavailable, service.KindDeadline, service.KindCanceled:
+		return exitUnavailable
+	case service.KindUnknown:
+		return exitUnknown
+	}
+	return exitFailure
+}
+
+// fail prints an error and returns its exit code.
+func (e *env) fail(err error) int {
+	code := exitCode(err)
+	var s *service.Error
+	isService := errors.As(err, &s)
+	if e.json {
+		out := jsonError{Exit: code, Message: err.Error()}
+		if isService {
+			out.Kind, out.Code, out.Reasons = s.Kind.String(), s.Code, s.Reasons
+			if s.Message != "" {
+				out.Message = s.Message
+			}
+		}
+		writeJSON(e.err, struct {
+			Error jsonError `json:"error"`
+		}{out})
+		return code
+	}
+	if !isService || len(s.Reasons) == 0 {
+		fmt.Fprintf(e.err, "bulkhead: %v\n", err)
+	} else {
+		fmt.Fprintf(e.err, "bulkhead: %s: %s\n", s.Kind, s.Message)
+		for _, r := range s.Reasons {
+			fmt.Fprintf(e.err, "  - %s\n", r)
+		}
+	}
+	if code == exitUsage && !isService {
+		fmt.Fprintf(e.err, "Run \"bulkhead %s--help\" for how it is used.\n", e.command)
+	}
+	return code
+}
+
+// jsonError is how --json prints an error, on standard error.
+type jsonError struct {
+	Exit    int      `json:"exit"`
+	Kind    string   `json:"kind,omitempty"`
+	Code    string   `json:"code,omitempty"`
+	Message string   `json:"message"`
+	Reasons []string `json:"reasons,omitempty"`
+}

@@ -1,0 +1,56 @@
+// Command bulkhead runs and speaks to a Bulkhead host.
+//
+//	bulkhead serve              run a host
+//	bulkhead deploy             upload a module and make it a service
+//	bulkhead services           list, show or delete services
+//	bulkhead send               send a command to an entity
+//	bulkhead query              ask an entity
+//	bulkhead events             read or follow a stream of events
+//	bulkhead journal            verify or dump a journal on disk
+//	bulkhead conform            judge a module by the rules of the ABI
+//	bulkhead bench              measure a host with a bank under load
+//	bulkhead version            say what this is
+//
+// Settings come from flags, then from BULKHEAD_* in the environment, then from
+// the JSON file that --config names. The exit codes are in exit.go and in the
+// help.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker; see the Makefile.
+var version = "dev"
+
+func main() {
+	// The first signal asks to stop; from then on signals have their default
+	// effect again, so a second one ends the process at once. That is safe at any
+	// moment: what was acknowledged is on disk.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	code := Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Main runs one command line and returns its exit code. Cancelling ctx is what a
+// first interrupt does. It touches nothing of the process but the environment.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	e := &env{ctx: ctx, in: stdin, out: stdout, err: stderr}
+	run, err := parse(e, args)
+	switch {
+	case err != nil:
+		return e.fail(err)
+	case run == nil: // only help was wanted
+		return exitOK
+	}
+	if err := run(); err != nil {
+		return e.fail(err)
+	}
+	return exitOK
+}

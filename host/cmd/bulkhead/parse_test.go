@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// run runs one command line.
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err strings.Builder
+	code = Main(t.Context(), args, strings.NewReader(""), &out, &err)
+	return code, out.String(), err.String()
+}
+
+// Each kind of error has the exit code that the help promises.
+func TestEveryKindHasItsExitCode(t *testing.T) {
+	want := map[service.Kind]int{
+		service.KindInvalid: exitUsage, service.KindTooLarge: exitUsage, service.KindUnknownType: exitUsage, service.KindBadCursor: exitUsage,
+		service.KindRejected: exitRejected, service.KindVersionConflict: exitRejected,
+		service.KindOverloaded: exitUnavailable, service.KindUnavailable: exitUnavailable,
+		service.KindDeadline: exitUnavailable, service.KindCanceled: exitUnavailable,
+		service.KindUnknown: exitUnknown,
+	}
+	for k := service.KindInternal; k <= service.KindBadCursor; k++ {
+		code, ok := want[k]
+		if !ok {
+			code = exitFailure
+		}
+		if got := exitCode(fmt.Errorf("wrapped: %w", service.Errorf(k, "x"))); got != code {
+			t.Errorf("%s ends with %d, want %d", k, got, code)
+		}
+	}
+	for err, code := range map[error]int{
+		nil: exitOK, errors.New("x"): exitFailure, context.DeadlineExceeded: exitUnavailable,
+		usageError{errors.New("x")}: exitUsage, checkError{"x"}: exitCheck,
+	} {
+		if got := exitCode(err); got != code {
+			t.Errorf("%v ends with %d, want %d", err, got, code)
+		}
+	}
+	for code := exitOK; code <= exitCheck; code++ {
+		if !strings.Contains(exitHelp, fmt.Sprintf("\n  %d  ", code)) {
+			t.Errorf("the help does not explain exit code %d", code)
+		}
+	}
+}
+
+func TestHelpSaysEverything(t *testing.T) {
+	code, out, stderr := run(t, "--help")
+	if code != exitOK || stderr != "" {
+		t.Fatalf("help ends with %d and %q", code, stderr)
+	}
+	for _, word := range []string{"serve", "deploy", "services", "send", "query", "events", "journal", "conform", "bench", "version", "Exit codes", "$BULKHEAD_CONFIG"} {
+		if !strings.Contains(out, word) {
+			t.Errorf("the help does not mention %s", word)
+		}
+	}
+	if _, bare, _ := run(t); bare != out {
+		t.Error("without arguments the help is another one")
+	}
+	_, serve, _ := run(t, "serve", "--help")
+	flat := strings.Join(strings.Fields(serve), " ")
+	for name, value := range limitVars() {
+		flag := "--" + strings.ReplaceAll(name, "_", "-")
+		if !strings.Contains(flat, flag+"=") || !strings.Contains(flat, "Default "+value+" (") {
+			t.Errorf("serve --help does not show %s with its default %s", flag, value)
+		}
+	}
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	for _, args := range [][]string{
+		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"}, {"send", "bank/alice", "de posit"},
+		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
+		{"serve", "--limit-memory", "lots"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
+	} {
+		code, out, stderr := run(t, args...)
+		if code != exitUsage || stderr == "" || out != "" {
+			t.Errorf("%q ends with %d, output %q, error %q", args, code, out, stderr)
+		}
+		if code, _, stderr := run(t, append([]string{"--json"}, args...)...); code != exitUsage || !strings.HasPrefix(stderr, `{"error":{"exit":2,`) {
+			t.Errorf("%q with --json ends with %d, error %q", args, code, stderr)
+		}
+	}
+}
+
+func TestNoHostThere(t *testing.T) {
+	for _, args := range [][]string{{"services"}, {"send", "bank/alice", "open", "--retries", "0"}, {"query", "bank/alice", "balance"}, {"events", "bank"}, {"services", "--wait", "1ms"}} {
+		// Port 1 is reserved, nobody listens there.
+		if code, _, stderr := run(t, append(args, "--host", "http://127.0.0.1:1")...); code != exitUnavailable || stderr == "" {
+			t.Errorf("%q ends with %d, error %q", args, code, stderr)
+		}
+	}
+}
+
+// Flags go before the environment, the environment before the file.
+func TestSettingsComeInOrder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.json")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host := func(args ...string) string {
+		var got string
+		e := &env{ctx: t.Context(), out: &strings.Builder{}, err: &strings.Builder{}}
+		e.parsed = func(c *cli) { got = c.Services.Remote.Host }
+		if _, err := parse(e, append([]string{"services", "--config", file}, args...)); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	write(`{"limit_memory": 1048576, "shutdown_timeout": "5s"}`)
+	if got := host(); got != "http://127.0.0.1:8080" {
+		t.Errorf("default is %s", got)
+	}
+	write(`{"host": "http://file:1"}`)
+	if got := host(); got != "http://file:1" {
+		t.Errorf("with a file: %s", got)
+	}
+	t.Setenv("BULKHEAD_HOST", "http://env:1")
+	if got := host(); got != "http://env:1" {
+		t.Errorf("with file and environment: %s", got)
+	}
+	if got := host("--host", "http://flag:1"); got != "http://flag:1" {
+		t.Errorf("with everything: %s", got)
+	}
+	for _, text := range []string{`{"hots": "http://file:1"}`, `[]`, `{`, ``} {
+		write(text)
+		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage || !strings.Contains(stderr, "configuration file") {
+			t.Errorf("a configuration of %q ends with %d: %s", text, code, stderr)
+		}
+	}
+}
+
+func TestVersionIsPrinted(t *testing.T) {
+	if code, out, _ := run(t, "version"); code != exitOK || !strings.HasPrefix(out, "bulkhead dev, ABI 1, go") {
+		t.Errorf("version ends with %d and prints %q", code, out)
+	}
+	if code, out, _ := run(t, "version", "--json"); code != exitOK || !strings.HasPrefix(out, `{"version":"dev",`) {
+		t.Errorf("version --json ends with %d and prints %q", code, out)
+	}
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// queryCmd asks an entity and prints the answer.
+type queryCmd struct {
+	Entity  entityArg     `arg:"" help:"The entity, as service/key."`
+	Type    typeArg       `arg:"" help:"The query's name."`
+	Data    string        `arg:"" optional:"" help:"Its data as JSON; - reads standard input; nothing is nothing."`
+	Timeout time.Duration `default:"30s" help:"How long to wait for the answer."`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+func (c *queryCmd) Run(e *env) error {
+	data, err := readData(e, c.Data)
+	if err != nil {
+		return err
+	}
+	host, err := c.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
+	defer cancel()
+	reply, err := host.Query(ctx, service.Query{Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type), Data: data})
+	if err != nil {
+		return err
+	}
+	e.print(json.RawMessage(api.AppendQueryReply(nil, &reply)), func(w io.Writer) {
+		if len(reply.Data) > 0 {
+			fmt.Fprintf(w, "%s\n", reply.Data)
+		}
+		fmt.Fprintf(e.err, "version %d\n", reply.Version)
+	})
+	return nil
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// remoteFlags say which host to speak to.
+type remoteFlags struct {
+	Host  string        `placeholder:"URL" default:"http://127.0.0.1:8080" help:"The host to speak to."`
+	Wait  time.Duration `placeholder:"TIME" help:"Wait so long for the host to be ready."`
+	Token string        `placeholder:"TOKEN" help:"Its access token. Better set in the environment than on the command line, where others can see it."`
+}
+
+// entityArg addresses an entity as service/key. Everything behind the first
+// slash is the key, further slashes too.
+type entityArg struct {
+	service service.Name
+	key     service.Key
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *entityArg) UnmarshalText(text []byte) (err error) {
+	name, key, ok := strings.Cut(string(text), "/")
+	if !ok {
+		return fmt.Errorf("%q is not of the form service/key, such as bank/alice", text)
+	}
+	if a.service, err = service.ParseName(name); err != nil {
+		return err
+	}
+	a.key, err = service.ParseKey(key)
+	return err
+}
+
+// nameArg is the name of a service.
+type nameArg service.Name
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *nameArg) UnmarshalText(text []byte) error {
+	name, err := service.ParseName(string(text))
+	*a = nameArg(name)
+	return err
+}
+
+// typeArg is the name of a command, query or event.
+type typeArg service.Type
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *typeArg) UnmarshalText(text []byte) error {
+	kind, err := service.ParseType(string(text))
+	*a = typeArg(kind)
+	return err
+}
+
+// connect makes a client for the host that the flags name, and waits for it if
+// that is wanted.
+func (f *remoteFlags) connect(e *env) (*client.Client, error) {
+	host, err := client.New(client.Options{URL: f.Host, Token: f.Token})
+	if err != nil || f.Wait == 0 {
+		return host, err
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, f.Wait)
+	defer cancel()
+	for {
+		err := host.Ready(ctx)
+		if err == nil {
+			return host, nil
+		}
+		if again := service.KindOf(err) == service.KindUnavailable; !again || !sleep(ctx, 50*time.Millisecond) {
+			return nil, err
+		}
+	}
+}

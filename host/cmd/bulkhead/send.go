@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// sendCmd sends one command and prints its reply.
+type sendCmd struct {
+	Entity  entityArg         `arg:"" help:"The entity, as service/key."`
+	Type    typeArg           `arg:"" help:"The command's name."`
+	Data    string            `arg:"" optional:"" help:"Its data as JSON; - reads standard input; nothing is nothing."`
+	ID      string            `name:"id" env:"-" placeholder:"ID" help:"The command's id. Sending the same command under the same id again is safe and gives the first answer. Default: a new one."`
+	Version *uint64           `name:"expect-version" env:"-" placeholder:"N" help:"Refuse unless the entity is at this version."`
+	Timeout time.Duration     `default:"30s" help:"How long to wait for the answer."`
+	Retries int               `default:"3" placeholder:"N" help:"How often to send again, under the same id, what was not answered or not taken. Default 3."`
+	Meta    map[string]string `name:"meta" placeholder:"NAME=VALUE" help:"Metadata to send along and keep with the events." env:"-"`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+func (c *sendCmd) Run(e *env) error {
+	data, err := readData(e, c.Data)
+	if err != nil {
+		return err
+	}
+	cmd := service.Command{
+		Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type),
+		ID: service.CommandID(c.ID), Data: data, Metadata: metadata(c.Meta),
+	}
+	if c.ID == "" {
+		cmd.ID = service.CommandID(rand.Text())
+	} else if cmd.ID, err = service.ParseCommandID(c.ID); err != nil {
+		return err
+	}
+	if c.Version != nil {
+		v := service.Version(*c.Version)
+		cmd.Expected = &v
+	}
+	host, err := c.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
+	defer cancel()
+	reply, err := sendUntilKnown(ctx, host, cmd, c.Retries)
+	if service.KindOf(err) == service.KindUnknown && !e.json {
+		fmt.Fprintf(e.err, "The command may have been carried out. Send it again with --id %s to find out.\n", cmd.ID)
+	}
+	if err != nil {
+		return err
+	}
+	e.print(reply, func(w io.Writer) {
+		if data := reply.Data(); len(data) > 0 {
+			fmt.Fprintf(w, "%s\n", data)
+		}
+		note := ""
+		if reply.Repeated {
+			note = ", carried out before"
+		}
+		fmt.Fprintf(e.err, "version %d, position %d, id %s%s\n", reply.Version, reply.Position, reply.CommandID, note)
+	})
+	return nil
+}
+
+// commander is what sending needs of a connection.
+type commander interface {
+	Command(ctx context.Context, c service.Command) (api.Reply, error)
+}
+
+// sendUntilKnown sends a command again, under its id, while its outcome is
+// unknown or it was not taken. That is safe, because the host knows ids.
+func sendUntilKnown(ctx context.Context, host commander, c service.Command, retries int) (api.Reply, error) {
+	lost := false // the answer of an earlier try
+	for try := 0; ; try++ {
+		reply, err := host.Command(ctx, c)
+		kind := service.KindOf(err)
+		lost = lost || kind == service.KindUnknown
+		again := kind == service.KindUnknown || kind == service.KindOverloaded || kind == service.KindUnavailable
+		if err == nil || !again || try >= retries || !sleep(ctx, backoff(err, try)) {
+			if again && lost && kind != service.KindUnknown {
+				// That a later try was not taken says nothing about the earlier one.
+				err = &service.Error{Kind: service.KindUnknown, Message: "the answer to an earlier try was lost, and then", Err: err}
+			}
+			return reply, err
+		}
+	}
+}
+
+// backoff is what the host asked for, else 100 ms, doubled with each try.
+func backoff(err error, try int) time.Duration {
+	var e *service.Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return e.RetryAfter
+	}
+	return 100 * time.Millisecond << min(try, 5)
+}
+
+// sleep waits; false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// readData is the data argument of a command or query.
+func readData(e *env, arg string) ([]byte, error) {
+	if arg != "-" {
+		return []byte(arg), nil
+	}
+	return io.ReadAll(e.in)
+}
+
+func metadata(pairs map[string]string) abi.Metadata {
+	var names []string
+	for name := range pairs {
+		names = append(names, name)
+	}
+	slices.Sort(names) // the same metadata for the same flags
+	var m abi.Metadata
+	for _, name := range names {
+		m = m.AppendPair(name, pairs[name])
+	}
+	return m
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// servicesCmd is about what runs on a host.
+type servicesCmd struct {
+	List   servicesListCmd   `cmd:"" default:"1" help:"List the services."`
+	Show   servicesShowCmd   `cmd:"" help:"Show what one service is and does."`
+	Delete servicesDeleteCmd `cmd:"" help:"Stop a service. Its log stays, and it can be deployed again."`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+type servicesListCmd struct{}
+
+func (*servicesListCmd) Run(e *env, all *servicesCmd) error {
+	host, err := all.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	list, err := host.Services(e.ctx)
+	if err != nil {
+		return err
+	}
+	e.print(api.Services{Services: list}, func(w io.Writer) {
+		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "SERVICE\tSTATE\tMODULE\tSHARDS\tEVENTS\tCOMMITTED\tREJECTED\tFAILED")
+		for _, s := range list {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", s.Spec.Service, s.State, shortDigest(s.Spec.Module), len(s.Shards), s.Head,
+				s.Counters.Committed, s.Counters.Rejected, s.Counters.Failed)
+		}
+		table.Flush()
+	})
+	return nil
+}
+
+// shortDigest is enough of a digest to tell modules apart by eye.
+func shortDigest(d service.Digest) string { return d.String()[:len("sha256:")+12] }
+
+type servicesShowCmd struct {
+	Service nameArg `arg:"" help:"The service."`
+}
+
+func (c *servicesShowCmd) Run(e *env, all *servicesCmd) error {
+	host, err := all.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	s, err := host.Service(e.ctx, service.Name(c.Service))
+	if err != nil {
+		return err
+	}
+	e.print(s, func(w io.Writer) { printService(w, &s) })
+	return nil
+}
+
+func printService(w io.Writer, s *api.Service) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s "+format+"\n", append([]any{name}, args...)...)
+	}
+	row("service", "%s", s.Spec.Service)
+	row("state", "%s since %s", s.State, s.Since.Format(time.RFC3339))
+	if s.Problem != "" {
+		row("problem", "%s", s.Problem)
+	}
+	row("module", "%s", s.Spec.Module)
+	row("position", "%d", s.Head)
+	if m := s.Manifest; m != nil {
+		row("version", "%s (%s)", m.Version, m.SDK)
+		for _, c := range m.Commands {
+			row("command", "%s %s", c.Name, c.Input)
+		}
+		for _, q := range m.Queries {
+			row("query", "%s %s", q.Name, q.Input)
+		}
+		for _, ev := range m.Events {
+			row("event", "%s %s", ev.Name, ev.Schema)
+		}
+	}
+	l := s.Spec.Limits
+	row("limits", "memory %s, call %s, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
+		size(l.MemoryBytes), l.CallTime, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
+		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities)
+	for i, sh := range s.Shards {
+		row("shard", "%d: %d queued, %d entities, %s of memory", i, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
+	}
+	c := s.Counters
+	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets",
+		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets)
+}
+
+type servicesDeleteCmd struct {
+	Service nameArg `arg:"" help:"The service."`
+}
+
+func (c *servicesDeleteCmd) Run(e *env, all *servicesCmd) error {
+	host, err := all.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	if err := host.Delete(e.ctx, service.Name(c.Service)); err != nil {
+		return err
+	}
+	e.print(map[string]any{"deleted": c.Service}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is stopped; its log stays\n", c.Service)
+	})
+	return nil
+}

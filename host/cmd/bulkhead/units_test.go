@@ -1,0 +1,40 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+func TestSizesAreReadAndWritten(t *testing.T) {
+	for text, want := range map[string]size{"0": 0, "512": 512, "512B": 512, "64KiB": 64 << 10, "8MiB": 8 << 20, "2GiB": 2 << 30, "1536KiB": 1536 << 10} {
+		var s size
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%q is read as %d, %v", text, s, err)
+		}
+		var back size
+		if err := back.UnmarshalText([]byte(s.String())); err != nil || back != s {
+			t.Errorf("%d is written as %s and read back as %d, %v", s, s, back, err)
+		}
+	}
+	for _, text := range []string{"", "-1", "8MB", "MiB", "1.5GiB", "99999999999GiB", "1 KiB"} {
+		var s size
+		if err := s.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is accepted as %d", text, s)
+		}
+	}
+}
+
+// Every limit of a service can be set by a flag.
+func TestEveryLimitHasAFlag(t *testing.T) {
+	f := limitFlags{
+		ModuleBytes: 1, CompileTime: 2, MemoryBytes: 3, CallTime: 4, CommandBytes: 5, Events: 6, OutcomeBytes: 7,
+		LogBytes: 8, MailboxCommands: 9, MailboxBytes: 10, ResidentEntities: 11,
+	}
+	if l := f.limits(); l.Over(service.DefaultLimits()) != l {
+		t.Errorf("a limit of the service has no flag: %+v", l)
+	}
+	if l := (limitFlags{}).limits(); l != (service.Limits{}) {
+		t.Errorf("flags that are not set set limits: %+v", l)
+	}
+}
