@@ -54,6 +54,9 @@ type Commit struct {
 	Command  Command
 	Expected Version // of the entity before the first event
 	Events   []NewEvent
+	// GeneratedID says that the host made the command's id, so that nobody can have
+	// used it before: the look-up in the index is left out.
+	GeneratedID bool
 }
 
 // Event is an event in the log.

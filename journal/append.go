@@ -1,0 +1,215 @@
+package journal
+
+import "context"
+
+// Append hands in a commit. An error means that it was not accepted and nothing
+// of it will be written: KindVersion if the entity is not at the expected version,
+// KindDuplicateID if the id is in use, KindInvalid, KindClosed, KindFailed, or
+// KindCanceled if ctx ended while there was no room for it.
+//
+// After nil, done is called exactly once: with the receipt when the commit is on
+// disk, or with a KindFailed error, after which nobody knows whether it is. Calls
+// of done come from one goroutine, in the order of each log; done must not block
+// and must not call Append or Close.
+//
+// The journal keeps c and its slices until then; nobody may change them.
+func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, error)) error {
+	if err := validate(c); err != nil {
+		return err
+	}
+	p := &pending{commit: c, done: done, encoded: appendCommit(nil, c)}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.waitForRoom(ctx, c.Log, int64(len(p.encoded))); err != nil {
+		return err
+	}
+	s := j.log(c.Log)
+	version, err := j.checkIn(ctx, s, c)
+	if err != nil {
+		return err
+	}
+	if version != c.Expected {
+		return errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key, version, c.Expected)
+	}
+	if err := j.refusal(c.Log); err != nil { // the lock may have been given up
+		return err
+	}
+	j.hold(s, p)
+	j.queue = append(j.queue, p)
+	j.commits++
+	j.bytes += int64(len(p.encoded))
+	j.signal()
+	return nil
+}
+
+func validate(c *Commit) error {
+	bad := func(format string, args ...any) error {
+		return errorf(KindInvalid, "append", c.Log, format, args...)
+	}
+	cmd := &c.Command
+	switch {
+	case len(c.Log) == 0 || len(c.Log) > MaxLogName:
+		return bad("the log's name has %d bytes; it has 1 to %d", len(c.Log), MaxLogName)
+	case len(cmd.Key) == 0 || len(cmd.Key) > MaxKey:
+		return bad("the key has %d bytes; it has 1 to %d", len(cmd.Key), MaxKey)
+	case len(cmd.ID) == 0 || len(cmd.ID) > MaxCommandID:
+		return bad("the command id has %d bytes; it has 1 to %d", len(cmd.ID), MaxCommandID)
+	case len(cmd.Type) > MaxTypeName:
+		return bad("the command's type has %d bytes; it has at most %d", len(cmd.Type), MaxTypeName)
+	case len(c.Events) > MaxEvents:
+		return bad("the commit has %d events; it has at most %d", len(c.Events), MaxEvents)
+	}
+	size := len(cmd.Data) + len(cmd.Metadata) + len(cmd.Reply)
+	for i := range c.Events {
+		e := &c.Events[i]
+		if len(e.Type) > MaxTypeName || len(e.ContentType) > MaxTypeName {
+			return bad("event %d has a type of more than %d bytes", i, MaxTypeName)
+		}
+		size += len(e.Data) + len(e.Metadata)
+	}
+	if size > MaxCommit {
+		return bad("the commit has %d bytes; it has at most %d", size, MaxCommit)
+	}
+	return nil
+}
+
+// refusal says why nothing is accepted now. The caller holds mu.
+func (j *Journal) refusal(log LogName) error {
+	switch {
+	case j.failure != nil:
+		return &Error{Op: "append", Log: log, Kind: KindFailed, Err: j.failure}
+	case j.closing:
+		return errorf(KindClosed, "append", log, "the journal was closed")
+	}
+	return nil
+}
+
+// waitForRoom blocks until size bytes may be handed in; one commit always may if
+// there is no other. The caller holds mu, which is given up while waiting.
+func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) error {
+	for {
+		if err := j.refusal(log); err != nil {
+			return err
+		}
+		if j.commits == 0 || j.commits < j.opt.MaxPendingCommits && j.bytes+size <= j.opt.MaxPendingBytes {
+			return nil
+		}
+		room := j.room
+		j.stats.Stalls++
+		j.mu.Unlock()
+		var err error
+		select {
+		case <-room:
+		case <-ctx.Done():
+			err = &Error{Op: "append", Log: log, Kind: KindCanceled, Err: ctx.Err()}
+		}
+		j.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// checkIn finds the version of c's entity and refuses an id that is in use. It
+// gives up the lock while it reads the index.
+func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version, error) {
+	cmd := &c.Command
+	for {
+		if s.ids[cmd.ID] != nil {
+			return 0, errorf(KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID)
+		}
+		version, known := j.knownVersion(s, cmd.Key)
+		if known && c.GeneratedID {
+			return version, nil
+		}
+		seen := s.indexing
+		j.mu.Unlock()
+		var used bool
+		var err error
+		if !c.GeneratedID {
+			_, used, err = j.findAnswer(ctx, c.Log, cmd.ID)
+		}
+		if err == nil && !known {
+			version, err = j.indexedVersion(ctx, c.Log, cmd.Key)
+		}
+		j.mu.Lock()
+		switch {
+		case err != nil:
+			return 0, err
+		case used:
+			return 0, errorf(KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID)
+		case s.indexing != seen:
+			continue // something left the overlay meanwhile: look again
+		}
+		if s.ids[cmd.ID] != nil {
+			continue
+		}
+		if now, ok := j.knownVersion(s, cmd.Key); ok {
+			version = now
+		} else {
+			j.cacheVersion(entityID{c.Log, cmd.Key}, version)
+		}
+		return version, nil
+	}
+}
+
+// knownVersion is an entity's version as memory knows it. The caller holds mu.
+func (j *Journal) knownVersion(s *logState, key string) (Version, bool) {
+	if e := s.entities[key]; e != nil {
+		return e.version, true
+	}
+	v, ok := j.versions[entityID{s.name, key}]
+	return v, ok
+}
+
+// cacheVersion remembers the version of an entity that is not in the overlay. The
+// caller holds mu. A full cache loses an arbitrary entry.
+func (j *Journal) cacheVersion(id entityID, v Version) {
+	if len(j.versions) >= j.opt.VersionCache {
+		if _, there := j.versions[id]; !there {
+			for other := range j.versions {
+				delete(j.versions, other)
+				break
+			}
+		}
+	}
+	j.versions[id] = v
+}
+
+// hold puts p into the overlay. The caller holds mu.
+func (j *Journal) hold(s *logState, p *pending) {
+	key := p.commit.Command.Key
+	e := s.entities[key]
+	if e == nil {
+		e = &entity{}
+		s.entities[key] = e
+		delete(j.versions, entityID{s.name, key})
+	}
+	e.version = p.commit.Expected + Version(len(p.commit.Events))
+	e.commits = append(e.commits, p)
+	e.waiting++
+	s.ids[p.commit.Command.ID] = p
+	p.log, p.entity = s, e
+}
+
+// release takes p out of the overlay once it is in the index, or void. The caller
+// holds mu.
+func (j *Journal) release(p *pending) {
+	key := p.commit.Command.Key
+	e := p.entity
+	for i, q := range e.commits {
+		if q == p {
+			e.commits = append(e.commits[:i:i], e.commits[i+1:]...)
+			break
+		}
+	}
+	if len(e.commits) == 0 && p.log.entities[key] == e {
+		delete(p.log.entities, key)
+		if p.durable {
+			j.cacheVersion(entityID{p.log.name, key}, e.version)
+		}
+	}
+	delete(p.log.ids, p.commit.Command.ID)
+	j.commits--
+	j.bytes -= int64(len(p.encoded))
+}

@@ -1,0 +1,192 @@
+// Package badgerengine keeps a journal in Badger. It is the only package that
+// knows Badger.
+//
+// There are two databases under one directory, as Badger's SyncWrites holds for a
+// whole database: log/ syncs every write, index/ none, as the index can be made
+// from the log again. The directory is locked for one process.
+package badgerengine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Options are the choices of an engine. A zero field means its default.
+type Options struct {
+	// Logger gets Badger's own messages. Default: none.
+	Logger *slog.Logger
+	// ReadOnly opens the journal for reading only. Default: false.
+	ReadOnly bool
+	// GCInterval is the time between looks for garbage in the value logs. Default 10 min.
+	GCInterval time.Duration
+	// MemTableBytes is the size of a table in memory, of each database. Default 32 MiB.
+	MemTableBytes int64
+	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
+	BlockCacheBytes int64
+}
+
+// Engine is an open engine.
+type Engine struct {
+	log, index *badger.DB
+	stop       chan struct{}
+	stopped    sync.WaitGroup
+	closeOnce  sync.Once
+	closeErr   error
+}
+
+var _ journal.Engine = (*Engine)(nil)
+
+// Open opens or makes the journal's databases in dir. If another process has them
+// open, the error's kind is journal.KindLocked.
+func Open(dir string, o Options) (*Engine, error) {
+	if o.GCInterval <= 0 {
+		o.GCInterval = 10 * time.Minute
+	}
+	if o.MemTableBytes <= 0 {
+		o.MemTableBytes = 32 << 20
+	}
+	if o.BlockCacheBytes <= 0 {
+		o.BlockCacheBytes = 64 << 20
+	}
+	if !o.ReadOnly {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, classify("open", err)
+		}
+	}
+	log, err := badger.Open(logOptions(dir, o))
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	index, err := badger.Open(indexOptions(dir, o))
+	if err != nil {
+		return nil, openError(dir, errors.Join(err, log.Close()))
+	}
+	e := &Engine{log: log, index: index, stop: make(chan struct{})}
+	if !o.ReadOnly {
+		e.stopped.Add(1)
+		go e.collect(o.GCInterval)
+	}
+	return e, nil
+}
+
+func common(dir string, o Options) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithLogger(logger{o.Logger}).
+		WithReadOnly(o.ReadOnly).
+		WithCompression(options.None).
+		WithMemTableSize(o.MemTableBytes).
+		WithNumMemtables(3).
+		WithMetricsEnabled(false).
+		WithDetectConflicts(false) // there is one writer
+}
+
+func logOptions(dir string, o Options) badger.Options {
+	return common(filepath.Join(dir, "log"), o).
+		WithSyncWrites(true).
+		WithBlockCacheSize(0)
+}
+
+func indexOptions(dir string, o Options) badger.Options {
+	return common(filepath.Join(dir, "index"), o).
+		WithSyncWrites(false).
+		WithBlockCacheSize(o.BlockCacheBytes)
+}
+
+// Close implements journal.Engine.
+func (e *Engine) Close() error {
+	e.closeOnce.Do(func() {
+		close(e.stop)
+		e.stopped.Wait()
+		e.closeErr = classify("close", errors.Join(e.index.Close(), e.log.Close()))
+	})
+	return e.closeErr
+}
+
+// collect frees space in the value logs. It is the engine's only goroutine;
+// Close waits for it.
+func (e *Engine) collect(every time.Duration) {
+	defer e.stopped.Done()
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case <-t.C:
+			for _, db := range []*badger.DB{e.log, e.index} {
+				// One file a turn bounds the I/O; an error means there is nothing to free.
+				_ = db.RunValueLogGC(0.5)
+			}
+		}
+	}
+}
+
+// Log implements journal.Engine.
+func (e *Engine) Log() journal.LogStore { return logStore{e.log} }
+
+// Index implements journal.Engine.
+func (e *Engine) Index() journal.IndexStore { return indexStore{e.index} }
+
+// openError tells the lock of another process from all else. Badger says it in
+// text only.
+func openError(dir string, err error) error {
+	if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+		return &journal.Error{Op: "open", Kind: journal.KindLocked,
+			Detail: fmt.Sprintf("another process has the journal in %s open", dir), Err: err}
+	}
+	return classify("open", err)
+}
+
+// classify gives Badger's errors their kind, once, here. Badger wraps with %+v in
+// places, so text is looked at too.
+func classify(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ours *journal.Error
+	if errors.As(err, &ours) {
+		return err
+	}
+	kind := journal.KindInternal
+	text := err.Error()
+	has := func(target syscall.Errno) bool {
+		return errors.Is(err, target) || strings.Contains(text, target.Error())
+	}
+	switch {
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		kind = journal.KindCanceled
+	case has(syscall.ENOSPC) || has(syscall.EDQUOT):
+		kind = journal.KindFull
+	case errors.Is(err, badger.ErrDBClosed) || errors.Is(err, badger.ErrBlockedWrites):
+		kind = journal.KindClosed
+	case errors.Is(err, badger.ErrTruncateNeeded) || strings.Contains(text, "checksum mismatch"):
+		kind = journal.KindCorrupt
+	}
+	return &journal.Error{Op: op, Kind: kind, Err: err}
+}
+
+// logger hands Badger's messages on, its information as debugging.
+type logger struct{ to *slog.Logger }
+
+func (l logger) log(level slog.Level, format string, args []any) {
+	if l.to != nil {
+		l.to.Log(context.Background(), level, "badger: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
+	}
+}
+func (l logger) Errorf(f string, a ...any)   { l.log(slog.LevelError, f, a) }
+func (l logger) Warningf(f string, a ...any) { l.log(slog.LevelWarn, f, a) }
+func (l logger) Infof(f string, a ...any)    { l.log(slog.LevelDebug, f, a) }
+func (l logger) Debugf(f string, a ...any)   { l.log(slog.LevelDebug, f, a) }

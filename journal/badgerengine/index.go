@@ -1,0 +1,92 @@
+package badgerengine
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+func sortNames(names []journal.LogName) { slices.Sort(names) }
+
+type indexStore struct{ db *badger.DB }
+
+// Update writes the pairs in order. A transaction that got too big is committed
+// and the rest goes into the next.
+func (s indexStore) Update(_ context.Context, pairs []journal.Pair) error {
+	txn := s.db.NewTransaction(true)
+	defer func() { txn.Discard() }()
+	for _, p := range pairs {
+		err := txn.Set(p.Key, p.Value)
+		if errors.Is(err, badger.ErrTxnTooBig) {
+			if err := txn.Commit(); err != nil {
+				return classify("index", err)
+			}
+			txn = s.db.NewTransaction(true)
+			err = txn.Set(p.Key, p.Value)
+		}
+		if err != nil {
+			return classify("index", err)
+		}
+	}
+	return classify("index", txn.Commit())
+}
+
+func (s indexStore) Get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ok = true
+		value, err = item.ValueCopy(nil)
+		return err
+	})
+	return value, ok && err == nil, classify("index", err)
+}
+
+func (s indexStore) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
+	var inner error
+	err := s.db.View(func(txn *badger.Txn) error {
+		o := badger.DefaultIteratorOptions
+		// The values stand beside their keys, so there is nothing to fetch ahead.
+		o.Prefix, o.PrefetchValues = prefix, false
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Seek(from); it.Valid(); it.Next() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			item := it.Item()
+			err := item.Value(func(v []byte) error {
+				inner = yield(item.Key(), v)
+				return inner
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if inner != nil {
+		return inner
+	}
+	return classify("index", err)
+}
+
+func (s indexStore) Last(_ context.Context, prefix []byte) (key []byte, ok bool, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		upper := append(slices.Clone(prefix), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
+		key, ok = last(txn, prefix, upper)
+		return nil
+	})
+	return key, ok, classify("index", err)
+}
+
+func (s indexStore) Clear(context.Context) error { return classify("index", s.db.DropAll()) }

@@ -1,0 +1,152 @@
+package badgerengine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Keys of the log database: 'b', u16 length of the log's name, the name, u64 first
+// position, u64 sequence; numbers big-endian, so that byte order is log order. The
+// value is the batch.
+func logPrefix(log journal.LogName) []byte {
+	b := make([]byte, 0, 32+len(log))
+	b = append(b, 'b')
+	b = binary.BigEndian.AppendUint16(b, uint16(len(log)))
+	return append(b, log...)
+}
+
+func blockKey(prefix []byte, first journal.Position, sequence uint64) []byte {
+	k := binary.BigEndian.AppendUint64(prefix[:len(prefix):len(prefix)], uint64(first))
+	return binary.BigEndian.AppendUint64(k, sequence)
+}
+
+// parseBlockKey is total: ok is false for a key that is not a block's.
+func parseBlockKey(k []byte) (log journal.LogName, first journal.Position, sequence uint64, ok bool) {
+	if len(k) < 19 || k[0] != 'b' {
+		return "", 0, 0, false
+	}
+	n := int(binary.BigEndian.Uint16(k[1:]))
+	if len(k) != 3+n+16 {
+		return "", 0, 0, false
+	}
+	at := k[3+n:]
+	return journal.LogName(k[3 : 3+n]), journal.Position(binary.BigEndian.Uint64(at)), binary.BigEndian.Uint64(at[8:]), true
+}
+
+type logStore struct{ db *badger.DB }
+
+// Append writes all blocks in one transaction. Badger takes a transaction that is
+// larger than a fraction of its table in memory for too big; the journal's group
+// limit stays well below.
+func (s logStore) Append(_ context.Context, blocks []journal.Block) error {
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	for _, b := range blocks {
+		if err := txn.Set(blockKey(logPrefix(b.Log), b.First, b.Sequence), b.Data); err != nil {
+			return classify("append", err)
+		}
+	}
+	return classify("append", txn.Commit())
+}
+
+func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
+	var inner error
+	err := s.db.View(func(txn *badger.Txn) error {
+		prefix := logPrefix(log)
+		start := blockKey(prefix, 0, 0)
+		if back, ok := last(txn, prefix, blockKey(prefix, from, ^uint64(0))); ok {
+			start = back
+		}
+		o := badger.DefaultIteratorOptions
+		o.Prefix, o.PrefetchSize = prefix, 8
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Seek(start); it.Valid(); it.Next() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			item := it.Item()
+			name, first, sequence, ok := parseBlockKey(item.Key())
+			if !ok {
+				return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
+			}
+			err := item.Value(func(data []byte) error {
+				inner = yield(journal.Block{Log: name, First: first, Sequence: sequence, Data: data})
+				return inner
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if inner != nil {
+		return inner
+	}
+	return classify("read", err)
+}
+
+// last returns the greatest key with the prefix that is not above upper.
+func last(txn *badger.Txn, prefix, upper []byte) ([]byte, bool) {
+	o := badger.DefaultIteratorOptions
+	o.Reverse, o.PrefetchValues = true, false
+	it := txn.NewIterator(o)
+	defer it.Close()
+	it.Seek(upper)
+	if !it.ValidForPrefix(prefix) {
+		return nil, false
+	}
+	return it.Item().KeyCopy(nil), true
+}
+
+func (s logStore) Last(_ context.Context, log journal.LogName) (b journal.Block, ok bool, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		prefix := logPrefix(log)
+		key, found := last(txn, prefix, blockKey(prefix, ^journal.Position(0), ^uint64(0)))
+		if !found {
+			return nil
+		}
+		item, err := txn.Get(key)
+		if err != nil {
+			return err
+		}
+		data, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		name, first, sequence, good := parseBlockKey(key)
+		if !good {
+			return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
+		}
+		b, ok = journal.Block{Log: name, First: first, Sequence: sequence, Data: data}, true
+		return nil
+	})
+	return b, ok, classify("read", err)
+}
+
+// Logs seeks from one log's name to the next, so it reads one key a log.
+func (s logStore) Logs(context.Context) (names []journal.LogName, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		o := badger.DefaultIteratorOptions
+		o.PrefetchValues = false
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Seek([]byte{'b'}); it.ValidForPrefix([]byte{'b'}); {
+			name, _, _, ok := parseBlockKey(it.Item().Key())
+			if !ok {
+				return &journal.Error{Op: "read", Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
+			}
+			names = append(names, name)
+			it.Seek(append(logPrefix(name), bytes.Repeat([]byte{0xff}, 17)...))
+		}
+		return nil
+	})
+	// Keys order names by length first.
+	sortNames(names)
+	return names, classify("read", err)
+}

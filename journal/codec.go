@@ -1,0 +1,133 @@
+package journal
+
+// Record kinds: part of the disk format, only ever appended to.
+const (
+	recordCommand = 1
+	recordEvent   = 2
+)
+
+// Flags of a command record: part of the disk format.
+const commandHasData = 1
+
+// appendCommit encodes a commit as its records: the command's, then one an
+// event. Positions and versions of events are not in it, as the batch header
+// and the command record imply them.
+//
+//	command record             event record
+//	uint  length of the rest   uint  length of the rest
+//	u8    1                    u8    2
+//	u8    flags: 1 has data    str   type
+//	str   id                   str   content type, empty for application/json
+//	16 B  fingerprint          bytes data
+//	str   type                 bytes metadata
+//	str   key
+//	uint  version before
+//	uint  number of events
+//	u64   time
+//	16 B  seed
+//	32 B  module
+//	uint  fuel
+//	bytes metadata
+//	bytes data
+//	bytes reply
+//
+// uint is an unsigned varint, u64 little-endian, str and bytes a uint length and
+// the bytes.
+func appendCommit(b []byte, c *Commit) []byte {
+	cmd := &c.Command
+	var flags byte
+	if cmd.Data != nil {
+		flags = commandHasData
+	}
+	size := 2 + 16 + 8 + 16 + 32 +
+		strSize(len(cmd.ID)) + strSize(len(cmd.Type)) + strSize(len(cmd.Key)) +
+		uintSize(uint64(c.Expected)) + uintSize(uint64(len(c.Events))) + uintSize(cmd.Fuel) +
+		strSize(len(cmd.Metadata)) + strSize(len(cmd.Data)) + strSize(len(cmd.Reply))
+	w := writer{b}
+	w.uint(uint64(size))
+	w.b = append(w.b, recordCommand, flags)
+	w.str(string(cmd.ID))
+	w.b = append(w.b, cmd.Fingerprint[:]...)
+	w.str(cmd.Type)
+	w.str(cmd.Key)
+	w.uint(uint64(c.Expected))
+	w.uint(uint64(len(c.Events)))
+	w.u64(uint64(cmd.Time))
+	w.b = append(w.b, cmd.Seed[:]...)
+	w.b = append(w.b, cmd.Module[:]...)
+	w.uint(cmd.Fuel)
+	w.bytes(cmd.Metadata)
+	w.bytes(cmd.Data)
+	w.bytes(cmd.Reply)
+	for i := range c.Events {
+		e := &c.Events[i]
+		w.uint(uint64(1 + strSize(len(e.Type)) + strSize(len(e.ContentType)) + strSize(len(e.Data)) + strSize(len(e.Metadata))))
+		w.b = append(w.b, recordEvent)
+		w.str(e.Type)
+		w.str(e.ContentType)
+		w.bytes(e.Data)
+		w.bytes(e.Metadata)
+	}
+	return w.b
+}
+
+func uintSize(v uint64) int {
+	n := 1
+	for v >= 0x80 {
+		v >>= 7
+		n++
+	}
+	return n
+}
+
+func strSize(n int) int { return uintSize(uint64(n)) + n }
+
+// decodedCommit is a commit as its records say it, without its place.
+type decodedCommit struct {
+	command  Command
+	expected Version
+	events   []NewEvent // views into the batch
+}
+
+// readCommit takes the records of one commit off r. most bounds the events, as
+// the batch header counts them. Byte slices are views.
+func readCommit(r *reader, most uint64, into *decodedCommit) bool {
+	rec := reader{b: r.bytes()}
+	head := rec.take(2)
+	if r.bad || rec.bad || head[0] != recordCommand {
+		return false
+	}
+	c := &into.command
+	c.ID = CommandID(rec.bytes())
+	rec.fill(c.Fingerprint[:])
+	c.Type, c.Key = rec.str(), rec.str()
+	into.expected = Version(rec.uint())
+	n := rec.uint()
+	c.Time = UnixNano(rec.u64())
+	rec.fill(c.Seed[:])
+	rec.fill(c.Module[:])
+	c.Fuel = rec.uint()
+	c.Metadata, c.Data, c.Reply = rec.bytes(), rec.bytes(), rec.bytes()
+	if head[1]&commandHasData == 0 {
+		c.Data = nil
+	}
+	// An event record has at least 6 bytes, so the count cannot make us allocate
+	// more than a small multiple of what is there.
+	if rec.bad || n > most || n > uint64(len(r.b))/6 {
+		return false
+	}
+	into.events = into.events[:0]
+	for range n {
+		ev := reader{b: r.bytes()}
+		kind := ev.take(1)
+		if r.bad || ev.bad || kind[0] != recordEvent {
+			return false
+		}
+		e := NewEvent{Type: ev.str(), ContentType: ev.str(), Data: ev.bytes(), Metadata: ev.bytes()}
+		if ev.bad {
+			return false
+		}
+		into.events = append(into.events, e)
+	}
+	return true
+}

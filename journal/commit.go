@@ -1,0 +1,266 @@
+package journal
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+)
+
+func hashOf(batch []byte) chainHash { return sha256.Sum256(batch) }
+
+// group is what one append of the engine writes.
+type group struct {
+	commits []*pending
+	blocks  []Block
+	bytes   int
+	err     error // all commits are void
+}
+
+// commitLoop is the committer: it takes what gathered, writes it with one append
+// and passes it on. It alone owns the committer's fields of logs.
+func (j *Journal) commitLoop() {
+	defer j.stopped.Done()
+	defer close(j.completed)
+	for {
+		g, more := j.takeGroup()
+		if g == nil {
+			if !more {
+				return
+			}
+			<-j.wake
+			continue
+		}
+		j.write(g)
+		j.completed <- g
+	}
+}
+
+// takeGroup takes from the queue what fits into one group. more is false if there
+// will never be anything again.
+func (j *Journal) takeGroup() (g *group, more bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.queue) == 0 {
+		return nil, !j.closing
+	}
+	g = &group{}
+	if j.failure != nil {
+		g.err = j.failure
+	}
+	n := 0
+	for n < len(j.queue) && n < j.opt.MaxGroupCommits {
+		size := len(j.queue[n].encoded)
+		if n > 0 && g.bytes+size > j.opt.MaxGroupBytes {
+			break
+		}
+		g.bytes += size
+		n++
+	}
+	g.commits = append([]*pending(nil), j.queue[:n]...)
+	clear(j.queue[:n])
+	if n == len(j.queue) {
+		j.queue = j.queue[:0]
+	} else {
+		j.queue = j.queue[n:]
+	}
+	return g, true
+}
+
+// write places the group's commits in their logs, appends them and mints what
+// the receipts need.
+func (j *Journal) write(g *group) {
+	if g.err != nil {
+		j.void(g)
+		return
+	}
+	j.layOut(g)
+	start := time.Now()
+	// Not the caller's context: a commit that was handed in is written.
+	if err := j.engine.Log().Append(context.Background(), g.blocks); err != nil {
+		j.fail(g, &Error{Op: "append", Kind: failureKind(err), Err: err})
+		return
+	}
+	took := time.Since(start)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range g.commits {
+		p.durable = true
+		p.entity.waiting--
+		if last := p.first + Position(len(p.commit.Events)) - 1; last > p.log.head {
+			p.log.head = last
+		}
+		j.stats.Events += uint64(len(p.commit.Events))
+	}
+	for _, b := range g.blocks {
+		s := j.logs[b.Log]
+		s.batches++
+		s.bytes += uint64(len(b.Data))
+		j.stats.Bytes += uint64(len(b.Data))
+	}
+	j.stats.Commits += uint64(len(g.commits))
+	j.stats.Batches += uint64(len(g.blocks))
+	j.stats.Syncs++
+	j.stats.SyncTime += took
+	j.stats.LastSync = took
+	j.stats.LargestGroup = max(j.stats.LargestGroup, len(g.commits))
+}
+
+// layOut builds the group's blocks: for each log its commits in order, cut into
+// batches.
+func (j *Journal) layOut(g *group) {
+	now := j.opt.Clock()
+	open := map[*logState]*batchBuilder{}
+	var order []*batchBuilder // so that blocks come out the same each time
+	for _, p := range g.commits {
+		b := open[p.log]
+		if b == nil {
+			b = &batchBuilder{log: p.log}
+			open[p.log] = b
+			order = append(order, b)
+			p.log.time = max(p.log.time, now)
+		}
+		if b.header.commits > 0 && len(b.buf)+len(p.encoded) > j.opt.MaxBatchBytes {
+			g.blocks = append(g.blocks, b.finish())
+		}
+		b.add(p)
+	}
+	for _, b := range order {
+		g.blocks = append(g.blocks, b.finish())
+	}
+}
+
+// batchBuilder fills one batch of a log after the other.
+type batchBuilder struct {
+	log    *logState
+	header batchHeader
+	buf    []byte
+}
+
+func (b *batchBuilder) add(p *pending) {
+	s := b.log
+	if b.header.commits == 0 {
+		s.sequence++
+		b.header = batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain}
+		b.buf = beginBatch(nil, s.name)
+	}
+	p.first, p.time = s.next, s.time
+	b.buf = append(b.buf, p.encoded...)
+	b.header.commits++
+	b.header.events += uint32(len(p.commit.Events))
+	s.next += Position(len(p.commit.Events))
+}
+
+func (b *batchBuilder) finish() Block {
+	b.log.chain = endBatch(b.buf, &b.header)
+	block := Block{Log: b.log.name, First: b.header.first, Sequence: b.header.sequence, Data: b.buf}
+	b.header, b.buf = batchHeader{}, nil
+	return block
+}
+
+func failureKind(err error) ErrorKind {
+	if KindOf(err) == KindFull {
+		return KindFull
+	}
+	return KindFailed
+}
+
+// fail ends the journal: the group's outcome is unknown, all later ones are void.
+func (j *Journal) fail(g *group, err *Error) {
+	j.mu.Lock()
+	if j.failure == nil {
+		j.failure = err
+		close(j.failed)
+	}
+	j.makeRoom() // who waits for some shall see the failure
+	j.mu.Unlock()
+	if g != nil {
+		g.err = err
+		j.void(g)
+	}
+}
+
+// void takes commits that will not get a receipt out of the overlay, so that
+// readers see what is on disk.
+func (j *Journal) void(g *group) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range g.commits {
+		p.entity.waiting--
+		p.entity.version = min(p.entity.version, p.commit.Expected)
+		j.release(p)
+	}
+	j.makeRoom()
+}
+
+func (j *Journal) makeRoom() {
+	close(j.room)
+	j.room = make(chan struct{})
+}
+
+// completeLoop is the completer: it tells the senders, in order.
+func (j *Journal) completeLoop() {
+	defer j.stopped.Done()
+	defer close(j.indexed)
+	for g := range j.completed {
+		for _, p := range g.commits {
+			if g.err != nil {
+				err := &Error{Op: "append", Log: p.commit.Log, Kind: KindFailed, Detail: "nobody knows whether the commit is on disk", Err: g.err}
+				p.done(Receipt{}, err)
+				for _, w := range j.takeWaiters(p) {
+					w(p, err)
+				}
+				continue
+			}
+			p.done(p.receipt(), nil)
+			for _, w := range j.takeWaiters(p) {
+				w(p, nil)
+			}
+		}
+		if g.err == nil {
+			j.indexed <- g
+		}
+	}
+}
+
+func (j *Journal) takeWaiters(p *pending) []func(*pending, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	w := p.waiters
+	p.waiters = nil
+	return w
+}
+
+// indexLoop is the indexer: it writes the index behind the log. A failed update
+// ends the journal like a failed append, as the overlay must not grow without
+// bound; the next Open completes the index.
+func (j *Journal) indexLoop() {
+	defer j.stopped.Done()
+	var pairs []Pair
+	broken := false
+	for g := range j.indexed {
+		pairs = pairs[:0]
+		var err error
+		for _, b := range g.blocks {
+			if err == nil {
+				pairs, err = indexBlock(pairs, b)
+			}
+		}
+		if err == nil && !broken {
+			err = j.engine.Index().Update(context.Background(), pairs)
+		}
+		if err != nil {
+			broken = true
+			j.fail(nil, &Error{Op: "index", Kind: failureKind(err), Err: err})
+		}
+		if broken {
+			continue // its commits stay in the overlay, where readers find them
+		}
+		j.mu.Lock()
+		for _, p := range g.commits {
+			p.log.indexing++
+			j.release(p)
+		}
+		j.makeRoom()
+		j.mu.Unlock()
+	}
+}

@@ -1,0 +1,62 @@
+package journal
+
+import "context"
+
+// Engine stores the journal's bytes. One journal uses it at a time.
+type Engine interface {
+	Log() LogStore
+	Index() IndexStore
+	// Close releases the engine. The journal calls it as its last act.
+	Close() error
+}
+
+// Block is one batch as the log store keeps it. Sequence counts the batches of a
+// log from 1; First never decreases from one to the next.
+type Block struct {
+	Log      LogName
+	First    Position
+	Sequence uint64
+	Data     []byte
+}
+
+// LogStore keeps blocks, ordered by log, first position and sequence.
+//
+// Methods may be called concurrently, Append by one goroutine at a time.
+type LogStore interface {
+	// Append stores all blocks or none, and returns nil only once they survive a
+	// loss of power. After an error the outcome is unknown until the engine is opened
+	// again. It does not keep the blocks' data.
+	Append(ctx context.Context, blocks []Block) error
+	// Blocks yields the blocks of a log in order, beginning with the last one whose
+	// First is not above from, or with the first one there is. A block is valid during
+	// its yield only. An error of yield ends the scan and is returned as it is.
+	Blocks(ctx context.Context, log LogName, from Position, yield func(Block) error) error
+	// Last returns the last block of a log; ok is false if it has none. The caller owns it.
+	Last(ctx context.Context, log LogName) (b Block, ok bool, err error)
+	// Logs returns the names of all logs that have a block, in byte order.
+	Logs(ctx context.Context) ([]LogName, error)
+}
+
+// Pair is an entry of the index.
+type Pair struct{ Key, Value []byte }
+
+// IndexStore keeps what is derived from the log. Keys are at most 1 KiB.
+//
+// Methods may be called concurrently, Update by one goroutine at a time.
+type IndexStore interface {
+	// Update stores all pairs, replacing those of equal keys. After a crash some of
+	// the latest updates may be missing; what survives of one update is whole
+	// or, if it had to be split, lacks its last pairs.
+	Update(ctx context.Context, pairs []Pair) error
+	// Get returns the value of a key; ok is false if there is none. The caller owns it.
+	Get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
+	// Scan yields the entries whose key starts with prefix and is not below from, in
+	// byte order. Key and value are valid during their yield only. An error of yield
+	// ends the scan and is returned as it is.
+	Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error
+	// Last returns the greatest key that starts with prefix; ok is false if there is
+	// none. The caller owns it.
+	Last(ctx context.Context, prefix []byte) (key []byte, ok bool, err error)
+	// Clear removes everything.
+	Clear(ctx context.Context) error
+}

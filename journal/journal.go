@@ -1,0 +1,222 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+)
+
+// Journal is an open journal. Its methods may be called concurrently.
+type Journal struct {
+	engine Engine
+	opt    Options
+
+	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
+
+	logs     map[LogName]*logState
+	queue    []*pending           // handed in, not yet taken by the committer
+	commits  int                  // handed in, not yet indexed
+	bytes    int64                // their encoded size
+	room     chan struct{}        // closed and replaced when commits or bytes went down
+	versions map[entityID]Version // of entities that are not in an overlay; see Options.VersionCache
+	failure  *Error               // why the journal failed; nil while it did not
+	closing  bool
+	stats    Stats
+
+	wake      chan struct{} // capacity 1: there is something in queue, or closing
+	completed chan *group   // committer to completer
+	indexed   chan *group   // completer to indexer
+	failed    chan struct{} // closed with failure
+	stopped   sync.WaitGroup
+	closed    atomic.Bool
+	closeErr  error
+	closeOnce sync.Once
+}
+
+type entityID struct {
+	log LogName
+	key string
+}
+
+// logState is what the journal keeps of one log. Guarded by Journal.mu, but for
+// the fields of the committer.
+type logState struct {
+	name     LogName
+	head     Position // of the last event on disk
+	batches  uint64   // on disk
+	bytes    uint64   // of them, since Open
+	entities map[string]*entity
+	ids      map[CommandID]*pending
+	// indexing counts index updates of this log. Who looked into the index without
+	// the lock looks again if it moved, as a commit may have left the overlay meanwhile.
+	indexing uint64
+
+	// Owned by the committer.
+	next     Position // of the next event
+	sequence uint64   // of the last batch
+	chain    chainHash
+	time     UnixNano // of the last batch
+}
+
+// entity is the overlay of one entity: its commits that are not in the index yet.
+type entity struct {
+	version Version // after all of them
+	commits []*pending
+	waiting int // commits that are not on disk
+}
+
+// pending is a commit between Append and the index.
+type pending struct {
+	commit  *Commit
+	log     *logState
+	entity  *entity
+	encoded []byte
+	done    func(Receipt, error)
+
+	// Guarded by Journal.mu until the commit is on disk or void, constant then.
+	waiters []func(*pending, error) // called after done
+	durable bool
+	first   Position
+	time    UnixNano
+}
+
+func (p *pending) receipt() Receipt {
+	c := p.commit
+	return Receipt{
+		log: c.Log, key: c.Command.Key, id: c.Command.ID, first: p.first, events: uint32(len(c.Events)),
+		version: c.Expected + Version(len(c.Events)), time: p.time, minted: true,
+	}
+}
+
+// Open opens the journal that the engine holds. It completes the index from the
+// log, which takes time in proportion to what the index lacks, and loads no
+// event. The journal closes the engine when it is closed; after an error of Open
+// the engine stays with the caller.
+func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
+	j := &Journal{
+		engine: e, opt: o.withDefaults(),
+		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[entityID]Version{},
+		wake: make(chan struct{}, 1), completed: make(chan *group, 2), indexed: make(chan *group, 2),
+		failed: make(chan struct{}),
+	}
+	names, err := e.Log().Logs(ctx)
+	if err != nil {
+		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
+	}
+	for _, name := range names {
+		last, ok, err := e.Log().Last(ctx, name)
+		if err != nil {
+			return nil, &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
+		}
+		if !ok {
+			continue
+		}
+		s, err := openLog(last)
+		if err != nil {
+			return nil, err
+		}
+		j.logs[name] = s
+	}
+	if err := completeIndex(ctx, e, nil); err != nil {
+		return nil, &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	}
+	j.stopped.Add(3)
+	go j.commitLoop()
+	go j.completeLoop()
+	go j.indexLoop()
+	return j, nil
+}
+
+// openLog continues a log behind its last block.
+func openLog(last Block) (*logState, error) {
+	s := newLog(last.Log)
+	s.chain = hashOf(last.Data)
+	err := eachCommit(last, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+		s.next, s.time = first+Position(len(c.events)), h.time
+		return nil
+	})
+	s.sequence, s.batches, s.head = last.Sequence, last.Sequence, s.next-1
+	return s, err
+}
+
+func newLog(name LogName) *logState {
+	return &logState{name: name, next: 1, entities: map[string]*entity{}, ids: map[CommandID]*pending{}}
+}
+
+// log returns the state of a log, made on first use. The caller holds mu.
+func (j *Journal) log(name LogName) *logState {
+	s := j.logs[name]
+	if s == nil {
+		s = newLog(name)
+		j.logs[name] = s
+	}
+	return s
+}
+
+// Close writes what was handed in, completes the index and closes the engine. If
+// ctx ends first, the rest goes on and Close waits for nothing more; call it again
+// to wait. Later calls of Append fail with [KindClosed].
+func (j *Journal) Close(ctx context.Context) error {
+	j.mu.Lock()
+	j.closing = true
+	j.mu.Unlock()
+	j.signal()
+	gone := make(chan struct{})
+	go func() {
+		j.stopped.Wait()
+		j.closeOnce.Do(func() { j.closeErr = j.engine.Close(); j.closed.Store(true) })
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		return &Error{Op: "close", Kind: KindCanceled, Err: ctx.Err()}
+	}
+	if j.closeErr != nil {
+		return &Error{Op: "close", Kind: kindOfEngine(j.closeErr), Err: j.closeErr}
+	}
+	return nil
+}
+
+// Failed is closed when the journal has failed; Err says why.
+func (j *Journal) Failed() <-chan struct{} { return j.failed }
+
+// Err returns why the journal failed, or nil while it has not.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failure == nil {
+		return nil
+	}
+	return j.failure
+}
+
+// Head is the position of the last event on disk, 0 if the log has none.
+func (j *Journal) Head(log LogName) Position {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil {
+		return s.head
+	}
+	return 0
+}
+
+// signal wakes the committer.
+func (j *Journal) signal() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// kindOfEngine classes an engine's error: its own kind if it has one.
+func kindOfEngine(err error) ErrorKind {
+	if k := KindOf(err); k != KindInternal {
+		return k
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return KindCanceled
+	}
+	return KindInternal
+}

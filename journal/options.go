@@ -1,0 +1,60 @@
+package journal
+
+import "time"
+
+// Options are the choices of a journal. A zero field means its default.
+type Options struct {
+	// Clock tells the time of batches. Default: the system's clock.
+	Clock func() UnixNano
+	// MaxPendingCommits bounds the commits that are handed in and not yet in the
+	// index. Append blocks beyond it. Default 65,536.
+	MaxPendingCommits int
+	// MaxPendingBytes bounds their encoded size, in bytes. Default 64 MiB.
+	MaxPendingBytes int64
+	// MaxBatchBytes bounds a batch, in bytes; a bigger commit is a batch of its own.
+	// Default 64 KiB.
+	MaxBatchBytes int
+	// MaxGroupBytes bounds what one append of the engine writes, in bytes; a bigger
+	// commit is a group of its own. Default 4 MiB.
+	MaxGroupBytes int
+	// MaxGroupCommits bounds the commits of one append of the engine. 1 syncs each
+	// commit by itself, which only a measurement wants. Default 8,192.
+	MaxGroupCommits int
+	// AnswerWindow is how long the answer to a command id is found. Default 24 h.
+	AnswerWindow time.Duration
+	// VersionCache bounds the entities whose version is kept in memory. Default 262,144.
+	VersionCache int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Clock == nil {
+		o.Clock = func() UnixNano { return UnixNano(time.Now().UnixNano()) }
+	}
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&o.MaxPendingCommits, 65536)
+	def(&o.MaxBatchBytes, 64<<10)
+	def(&o.MaxGroupBytes, 4<<20)
+	def(&o.MaxGroupCommits, 8192)
+	def(&o.VersionCache, 262144)
+	if o.MaxPendingBytes <= 0 {
+		o.MaxPendingBytes = 64 << 20
+	}
+	if o.AnswerWindow <= 0 {
+		o.AnswerWindow = 24 * time.Hour
+	}
+	return o
+}
+
+// Limits of the format, in bytes. A commit beyond them is refused by Append.
+const (
+	MaxLogName   = 128
+	MaxKey       = 256
+	MaxTypeName  = 256
+	MaxCommandID = 256
+	MaxCommit    = 256 << 20
+	MaxEvents    = 1 << 20
+)

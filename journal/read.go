@@ -1,0 +1,366 @@
+package journal
+
+import (
+	"context"
+	"errors"
+)
+
+// errStop ends a scan that has all it wants.
+var errStop = errors.New("stop")
+
+// Settle calls done once everything that was handed in for the entity so far is
+// on disk, with a receipt for its state then: at once and on the caller's
+// goroutine if nothing is in flight, else on the journal's, where done must not
+// block. A KindFailed error means that the state was void.
+func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
+	j.mu.Lock()
+	s := j.logs[log]
+	if s != nil {
+		if e := s.entities[key]; e != nil && e.waiting > 0 {
+			last := e.commits[len(e.commits)-1]
+			last.waiters = append(last.waiters, func(p *pending, err error) {
+				if err != nil {
+					done(Receipt{}, err)
+					return
+				}
+				r := p.receipt()
+				r.id, r.first, r.events = "", r.Last()+1, 0
+				done(r, nil)
+			})
+			j.mu.Unlock()
+			return
+		}
+	}
+	r := Receipt{log: log, key: key, first: 1, minted: true}
+	known := s == nil // a log without commits has only new entities
+	if s != nil {
+		r.first = s.head + 1
+		r.version, known = j.knownVersion(s, key)
+	}
+	j.mu.Unlock()
+	if !known {
+		v, err := j.indexedVersion(context.Background(), log, key)
+		if err != nil {
+			done(Receipt{}, err)
+			return
+		}
+		r.version = v
+	}
+	done(r, nil)
+}
+
+// Answer finds the commit of a command id that was handed in within the window.
+// If found is true, done is called once the commit is on disk: before Answer
+// returns if it is already, else on the journal's goroutine, where it must not
+// block. The Committed it gets is done's to keep.
+func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done func(*Committed, Receipt, error)) (found bool, err error) {
+	for {
+		j.mu.Lock()
+		s := j.logs[log]
+		if s == nil {
+			j.mu.Unlock()
+			return false, nil
+		}
+		if p := s.ids[id]; p != nil {
+			if !p.durable {
+				p.waiters = append(p.waiters, func(p *pending, err error) {
+					if err != nil {
+						done(nil, Receipt{}, err)
+						return
+					}
+					done(p.committed(), p.receipt(), nil)
+				})
+				j.mu.Unlock()
+				return true, nil
+			}
+			j.mu.Unlock()
+			done(p.committed(), p.receipt(), nil)
+			return true, nil
+		}
+		seen := s.indexing
+		j.mu.Unlock()
+		where, ok, err := j.findAnswer(ctx, log, id)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			c, err := j.commitAt(ctx, log, where)
+			if err != nil {
+				return false, err
+			}
+			done(c, c.receipt(), nil)
+			return true, nil
+		}
+		j.mu.Lock()
+		moved := s.indexing != seen
+		j.mu.Unlock()
+		if !moved {
+			return false, nil
+		}
+	}
+}
+
+// committed is a durable commit as it stands in the log.
+func (p *pending) committed() *Committed {
+	c := &Committed{Log: p.commit.Log, Command: p.commit.Command, First: p.first, Time: p.time,
+		Version: p.commit.Expected + Version(len(p.commit.Events))}
+	for i := range p.commit.Events {
+		c.Events = append(c.Events, p.event(i))
+	}
+	return c
+}
+
+func (p *pending) event(i int) Event {
+	e := &p.commit.Events[i]
+	ev := Event{
+		Log: p.commit.Log, Key: p.commit.Command.Key, Version: p.commit.Expected + Version(i) + 1,
+		Type: e.Type, ContentType: contentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
+		CommandID: p.commit.Command.ID, CommandType: p.commit.Command.Type,
+	}
+	if p.durable {
+		ev.Position, ev.Time = p.first+Position(i), p.time
+	}
+	return ev
+}
+
+func (c *Committed) receipt() Receipt {
+	return Receipt{log: c.Log, key: c.Command.Key, id: c.Command.ID, first: c.First,
+		events: uint32(len(c.Events)), version: c.Version, time: c.Time, minted: true}
+}
+
+// findAnswer looks a command id up in the index.
+func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (place, bool, error) {
+	value, ok, err := j.engine.Index().Get(ctx, answerKey(log, id))
+	if err != nil {
+		return place{}, false, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
+	}
+	if !ok {
+		return place{}, false, nil
+	}
+	where, ok := decodePlace(value)
+	if !ok {
+		return place{}, false, errorf(KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild the index", id)
+	}
+	if where.time+UnixNano(j.opt.AnswerWindow) < j.opt.Clock() {
+		return place{}, false, nil
+	}
+	return where, true, nil
+}
+
+// commitAt reads one commit from the log.
+func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Committed, error) {
+	var found *Committed
+	err := j.engine.Log().Blocks(ctx, log, where.first, func(b Block) error {
+		if b.Sequence < where.sequence {
+			return nil
+		}
+		if b.Sequence > where.sequence {
+			return errStop
+		}
+		return eachCommit(b, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
+			if uint64(ordinal) == where.ordinal {
+				found = c.committed(h, first)
+				return errStop
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return nil, readError("answer", log, err)
+	}
+	if found == nil {
+		return nil, errorf(KindCorrupt, "answer", log, "the index points to commit %d of batch %d, which is not there; rebuild the index", where.ordinal, where.sequence)
+	}
+	return found, nil
+}
+
+// committed copies a decoded commit out of its batch.
+func (c *decodedCommit) committed(h *batchHeader, first Position) *Committed {
+	cmd := c.command
+	cmd.Data, cmd.Metadata, cmd.Reply = clone(cmd.Data), clone(cmd.Metadata), clone(cmd.Reply)
+	out := &Committed{Log: h.log, Command: cmd, First: first, Time: h.time, Version: c.expected + Version(len(c.events))}
+	for i := range c.events {
+		e := c.event(h, first, i)
+		e.Data, e.Metadata = clone(e.Data), clone(e.Metadata)
+		out.Events = append(out.Events, e)
+	}
+	return out
+}
+
+func clone(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	return append([]byte{}, b...)
+}
+
+// Load yields the events of an entity with a version above after, in order, and
+// returns the entity's version. It sees every commit handed in before, on disk or
+// not; events that are not on disk yet have position 0 and no time. An event and
+// its slices are valid during their yield only. An error of yield ends the scan
+// and is returned as it is.
+func (j *Journal) Load(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
+	var held []Event
+	j.mu.Lock()
+	if s := j.logs[log]; s != nil {
+		if e := s.entities[key]; e != nil {
+			for _, p := range e.commits {
+				for i := range p.commit.Events {
+					held = append(held, p.event(i))
+				}
+			}
+		}
+	}
+	j.mu.Unlock()
+	at, err := j.scanEntity(ctx, log, key, after, 0, yield)
+	if err != nil {
+		return 0, err
+	}
+	for i := range held {
+		e := &held[i]
+		if e.Version <= at {
+			continue
+		}
+		if e.Version != at+1 {
+			return 0, gap("load", log, key, at, e.Version)
+		}
+		if err := yield(e); err != nil {
+			return 0, err
+		}
+		at = e.Version
+	}
+	if len(held) == 0 {
+		j.mu.Lock()
+		if s := j.logs[log]; s != nil && s.entities[key] == nil {
+			id := entityID{log, key}
+			// Somebody may have gone through the overlay since: never go back.
+			if v, ok := j.versions[id]; !ok || v < at {
+				j.cacheVersion(id, at)
+			}
+		}
+		j.mu.Unlock()
+	}
+	return at, nil
+}
+
+// Entity yields the durable events of an entity with a version above after, in
+// order, at most limit of them if limit is above 0. It may lag behind Head by what
+// is not indexed yet. The rules of yield are those of [Journal.Load].
+func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error) error {
+	head := j.Head(log)
+	count := 0
+	_, err := j.Load(ctx, log, key, after, func(e *Event) error {
+		if e.Position == 0 || e.Position > head || limit > 0 && count >= limit {
+			return errStop
+		}
+		count++
+		return yield(e)
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
+
+func gap(op string, log LogName, key string, at, next Version) error {
+	return errorf(KindCorrupt, op, log, "entity %q goes from version %d to %d; rebuild the index", key, at, next)
+}
+
+// scanEntity yields an entity's events as the index has them and returns the last version.
+func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error) (Version, error) {
+	prefix := entityPrefix(log, key)
+	at := after
+	var e Event
+	err := j.engine.Index().Scan(ctx, prefix, entityKey(prefix, after+1), func(k, value []byte) error {
+		v, ok := entityVersion(prefix, k)
+		e = Event{Log: log, Key: key, Version: v}
+		if !ok || !decodeIndexEvent(value, &e) {
+			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; rebuild the index", key, at)
+		}
+		if v != at+1 {
+			return gap("load", log, key, at, v)
+		}
+		at = v
+		return yield(&e)
+	})
+	return at, err
+}
+
+// indexedVersion is an entity's version as the index knows it.
+func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (Version, error) {
+	prefix := entityPrefix(log, key)
+	last, ok, err := j.engine.Index().Last(ctx, prefix)
+	if err != nil {
+		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
+	}
+	if !ok {
+		return 0, nil
+	}
+	v, ok := entityVersion(prefix, last)
+	if !ok {
+		return 0, errorf(KindCorrupt, "version", log, "the index has a malformed key for entity %q; rebuild the index", key)
+	}
+	return v, nil
+}
+
+// Read yields the events on disk with a position above after, in order, at most
+// limit of them if limit is above 0. The rules of yield are those of [Journal.Load].
+// Damaged bytes are a KindCorrupt error that names the batch, never an event.
+func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit int, yield func(*Event) error) error {
+	head := j.Head(log)
+	if after >= head {
+		return nil
+	}
+	count := 0
+	return j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
+		for i := range c.events {
+			e := c.event(h, first, i)
+			if e.Position <= after {
+				continue
+			}
+			if e.Position > head || limit > 0 && count >= limit {
+				return errStop
+			}
+			count++
+			if err := yield(&e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Commits yields the whole commits on disk whose events stand above after, in
+// order; those without events where their neighbours are. What it yields is the
+// caller's to keep.
+func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yield func(*Committed) error) error {
+	return j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
+		if first+Position(len(c.events)) <= after+1 && (len(c.events) > 0 || first <= after) {
+			return nil
+		}
+		return yield(c.committed(h, first))
+	})
+}
+
+// scanLog yields the commits of a log, beginning somewhere at or before from.
+// errStop of yield ends it without error.
+func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield func(*batchHeader, Position, *decodedCommit) error) error {
+	err := j.engine.Log().Blocks(ctx, log, from, func(b Block) error {
+		return eachCommit(b, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+			return yield(h, first, c)
+		})
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return readError("read", log, err)
+}
+
+// readError wraps an engine's error; errors of yield and of ours pass as they are.
+func readError(op string, log LogName, err error) error {
+	var ours *Error
+	if err == nil || errors.As(err, &ours) {
+		return err
+	}
+	return &Error{Op: op, Log: log, Kind: kindOfEngine(err), Err: err}
+}
