@@ -91,6 +91,19 @@ func (l *ledger) open() []*record {
 	return open
 }
 
+// lastAcknowledged lists the n commands that were entered last among the acknowledged.
+func (l *ledger) lastAcknowledged(n int) []*record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var last []*record
+	for i := len(l.order) - 1; i >= 0 && len(last) < n; i-- {
+		if l.order[i].told == toldYes {
+			last = append(last, l.order[i])
+		}
+	}
+	return last
+}
+
 // count counts the commands by what was told of them.
 func (l *ledger) count() map[told]int {
 	l.mu.Lock()
