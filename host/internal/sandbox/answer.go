@@ -28,8 +28,8 @@ type answer struct {
 	events   []journal.NewEvent
 	terminal abi.ResponseKind // 0 if there is none
 	body     []byte           // of Reply, Snapshot or Description
-	refusal  abi.Refusal      // of Reject or Fault
-	frame    uint32           // the request frame that a Fault is about
+	refusal  abi.Refusal      // of Reject or Fault; of the first Fault, if there are several
+	ended    uint32           // the request frame that the terminal answers
 }
 
 // checkAnswer decodes b by the rules of the ABI. It is total: it returns an
@@ -50,7 +50,8 @@ func checkAnswer(b []byte, q *question, log func(abi.LogLevel, []byte)) (a answe
 			return answer{}, broken(n, "%v answers request frame %d after an answer to frame %d; indexes do not decrease", r.Kind, r.Index, index)
 		case r.Slot != q.slotOf(r.Index):
 			return answer{}, broken(n, "%v is for slot %d; the request is for slot %d", r.Kind, r.Slot, q.slotOf(r.Index))
-		case a.terminal != 0:
+		case a.terminal != 0 && r.Kind != abi.RespLog && (q.kind != abi.ReqApply || r.Index == a.ended):
+			// Each frame of a hydration may have a Fault of its own; all else has one end.
 			return answer{}, broken(n, "%v stands behind %v, which ends the answer", r.Kind, a.terminal)
 		}
 		index = r.Index
@@ -153,9 +154,11 @@ func (a *answer) take(n int, r *abi.Response, q *question, log func(abi.LogLevel
 		if r.Kind == abi.RespReject && len(a.events) > 0 {
 			return broken(n, "Reject stands behind %d events; an error after an event is a Fault", len(a.events))
 		}
-		a.refusal, a.frame = x, r.Index
+		if a.terminal == 0 {
+			a.refusal = x
+		}
 	}
-	a.terminal = r.Kind
+	a.terminal, a.ended = r.Kind, r.Index
 	return nil
 }
 

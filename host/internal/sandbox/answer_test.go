@@ -43,25 +43,24 @@ func FuzzCheckAnswer(f *testing.F) {
 			}
 		}
 		// Count frames again, naively.
-		n, last := 0, abi.ResponseKind(0)
+		n, ends := 0, 0
 		for rest := b; len(rest) > 0; n++ {
 			r, more, err := abi.DecodeResponse(rest)
 			if err != nil || r.Slot != 1 || r.Index >= frames {
 				t.Fatalf("accepted frame %d: %+v, %v", n, r, err)
 			}
-			rest, last = more, r.Kind
-		}
-		terminals := 0
-		if a.terminal != 0 {
-			terminals = 1
-			if last != a.terminal {
-				t.Fatalf("%v is not the last frame, %v is", a.terminal, last)
+			rest = more
+			switch {
+			case r.Kind == abi.RespEvent && ends > 0:
+				t.Fatalf("accepted an event behind the end")
+			case r.Kind != abi.RespEvent && r.Kind != abi.RespLog:
+				ends++
 			}
 		}
-		if n != len(a.events)+logs+terminals {
-			t.Fatalf("%d frames: %d events, %d logs, terminal %v", n, len(a.events), logs, a.terminal)
+		if n != len(a.events)+logs+ends || ends > 1 && q.kind != abi.ReqApply || ends > 0 != (a.terminal != 0) {
+			t.Fatalf("%d frames: %d events, %d logs, %d ends, terminal %v", n, len(a.events), logs, ends, a.terminal)
 		}
-		if terminals == 0 && (q.kind == abi.ReqCommand || q.kind == abi.ReqQuery) {
+		if ends == 0 && (q.kind == abi.ReqCommand || q.kind == abi.ReqQuery) {
 			t.Fatal("no terminal")
 		}
 	})
@@ -71,6 +70,30 @@ func TestRefusalIsSafeToPrint(t *testing.T) {
 	e := refusal(service.KindRejected, "bank", abi.Refusal{Code: []byte("no"), Message: []byte("a\x1b[2J\xff\u202eb\nc")})
 	if e.Message != "a\uFFFD[2J\uFFFD\uFFFDb\nc" || e.Code != "no" || e.Service != "bank" || e.Kind != service.KindRejected {
 		t.Errorf("%#v", e)
+	}
+}
+
+// The frames behind a Fault in a hydration are handled on their own, and may
+// fault too; the first Fault is the one to tell. Log may stand anywhere.
+func TestSeveralFaultsInAHydration(t *testing.T) {
+	limits := service.DefaultLimits()
+	q := question{kind: abi.ReqApply, slot: 1, frames: 4, limits: &limits}
+	fault := func(index uint32, code string) []byte {
+		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: 1, Index: index}, code, "")
+	}
+	log := abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: 1, Index: 2}, []byte("x"))
+	a, err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(2, "second"), log, fault(3, "third")}, nil), &q, nil)
+	if err != nil || string(a.refusal.Code) != "first" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(1, "again")}, nil), &q, nil); err == nil {
+		t.Error("two Faults to one frame were accepted")
+	}
+	q.kind, q.frames = abi.ReqQuery, 1
+	reply := abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: 1}, nil)
+	line := abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: 1}, []byte("x"))
+	if _, err := checkAnswer(append(reply, line...), &q, nil); err != nil {
+		t.Errorf("a log behind the reply: %v", err)
 	}
 }
 

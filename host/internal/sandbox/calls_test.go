@@ -55,7 +55,7 @@ func TestMisbehaviour(t *testing.T) {
 	for _, c := range append(testguest.Lies(), testguest.Traps()...) {
 		t.Run(c.Name, func(t *testing.T) {
 			limits := quick
-			if c.Kind == service.KindGuestStack {
+			if c.Kind == service.KindGuestStack || c.Kind == service.KindGuestMemory {
 				limits.CallTime = 10 * time.Second // wazero gives up at 400 MB of stack, and not before
 			}
 			p := compile(t, c.Module, limits)

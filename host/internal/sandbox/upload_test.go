@@ -126,6 +126,20 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 	}
 }
 
+func TestReservedNames(t *testing.T) {
+	for name, want := range map[string]bool{
+		"bulkhead_v1_more": true, "bulkhead_": true, "bulkhead_fuel": true, "bulkhead_v_call": true, "bulkhead_v02_call": true, "bulkhead_v2": true,
+		"bulkhead.fuel": true, "bulkhead_v+2_call": true, "bulkhead_vv2_call": true,
+		"bulkhead_v2_call": false, "bulkhead_v10_reserve": false, "bulkhead": false, "memory": false, "_initialize": false,
+	} {
+		if reserved(name) != want {
+			t.Errorf("reserved(%q) is %v", name, !want)
+		}
+	}
+	two := testguest.Liar{With: func(b *testguest.Builder) { b.Export("bulkhead_v2_call", wasmbin.ExternFunc, 0) }}
+	compile(t, two.Bytes(), quick) // a module for two majors
+}
+
 func TestManifestSectionThatAgrees(t *testing.T) {
 	m := testguest.LiarManifest()
 	compile(t, testguest.Liar{With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -194,10 +195,17 @@ func (v *verification) exports(m *wasmbin.Module) {
 	}
 }
 
-// reserved says which names guests may not make up: later versions of the ABI,
-// and the host's own rewriting, use them.
+// reserved says which names guests may not make up: the ABI and the host's own
+// rewriting use them. The exports of other major versions may stand beside this
+// one's, so that a module can serve hosts of several.
 func reserved(name string) bool {
-	return strings.HasPrefix(name, abi.ReservedPrefix) || strings.HasPrefix(name, "bulkhead.")
+	rest, ok := strings.CutPrefix(name, abi.ReservedPrefix)
+	if !ok {
+		return strings.HasPrefix(name, "bulkhead.")
+	}
+	version, _, ok := strings.Cut(rest, "_")
+	number, err := strconv.ParseUint(strings.TrimPrefix(version, "v"), 10, 16)
+	return !ok || err != nil || version != "v"+strconv.FormatUint(number, 10) || number == abi.Version
 }
 
 // shortName shows an untrusted name in a message.

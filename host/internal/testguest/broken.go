@@ -77,7 +77,7 @@ func Statically() []Broken {
 		{"imported global", Liar{With: func(b *Builder) { b.ImportRaw("env", "g", 3, 0x7f, 0) }}.Bytes(), []string{"import env.g is a global; only functions"}},
 		{"unknown WASI function", Liar{Imports: []Import{{"wasi_snapshot_preview1", "fd_teleport", Types(I32), Types(I32)}}}.Bytes(), []string{"wasi_snapshot_preview1.fd_teleport is unknown"}},
 		{"WASI with another signature", Liar{Imports: []Import{{"wasi_snapshot_preview1", "fd_write", Types(I32), Types(I32)}}}.Bytes(), []string{"wasi_snapshot_preview1.fd_write has the signature (i32) -> (i32); expected is (i32, i32, i32, i32) -> (i32)"}},
-		{"reserved export", Liar{With: func(b *Builder) { b.Export("bulkhead_v2_call", wasmbin.ExternFunc, 0) }}.Bytes(), []string{"bulkhead_v2_call is reserved"}},
+		{"reserved export", Liar{With: func(b *Builder) { b.Export("bulkhead_v1_refuel", wasmbin.ExternFunc, 0) }}.Bytes(), []string{"bulkhead_v1_refuel is reserved"}},
 		{"reserved dotted export", Liar{With: func(b *Builder) { b.Export("bulkhead.fuel", wasmbin.ExternMemory, 0) }}.Bytes(), []string{"bulkhead.fuel is reserved"}},
 		{"call with two results", exported(func(b *Builder) {
 			b.Memory(1, 0)

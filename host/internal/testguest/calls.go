@@ -68,7 +68,6 @@ func Lies() []Misbehaviour {
 	command("two replies", "response frame 1: Reply stands behind Reply", reply(0), reply(0))
 	command("reply and fault", "response frame 1: Fault stands behind Reply", reply(0), refuse(abi.RespFault, "x", ""))
 	command("event behind the reply", "response frame 1: Event stands behind Reply", reply(0), event(0, 0))
-	command("log behind the reply", "response frame 1: Log stands behind Reply", reply(0), abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: LiarSlot}, []byte("x")))
 	command("unknown event", "Event of type 1; the manifest has 1", event(0, 1), reply(1))
 	command("unknown event, large", "Event of type 65535", event(0, 65535), reply(1))
 	command("events not counted", "Reply counts 0 events, but 1 stand before it", event(0, 0), reply(0))
