@@ -53,7 +53,7 @@ func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error
 	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits}
 	i.log = guestLog{to: log, name: i.name, limit: p.limits.LogBytes}
 	if err := i.start(ctx); err != nil {
-		i.watchdog.close()
+		_ = i.Close(ctx)
 		return nil, err
 	}
 	return i, nil
@@ -65,7 +65,6 @@ func (i *Instance) start(ctx context.Context) error {
 	i.memory = &linearMemory{limit: uint64(memoryLimit(i.limits))}
 	i.watchdog.renew(i.guest)
 	i.mailbox, i.capacity, i.broken = 0, 0, true
-	i.module, i.mem, i.reserve, i.call = nil, nil, nil, nil
 	limit := startCalls * i.limits.CallTime
 	err := i.run(ctx, limit, 0, nil, func() (err error) {
 		inner := experimental.WithMemoryAllocator(i.guest, i.memory)
@@ -137,8 +136,9 @@ func (i *Instance) Reset(ctx context.Context) error {
 func (i *Instance) end(ctx context.Context) {
 	if i.module != nil {
 		_ = i.module.Close(ctx) // frees memory; there is nothing in a guest that could fail to close
-		i.module = nil
 	}
+	// Whoever keeps a closed instance does not keep its memory.
+	i.module, i.mem, i.reserve, i.call = nil, nil, nil, nil
 	i.broken = true
 }
 

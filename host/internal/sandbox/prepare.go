@@ -8,7 +8,7 @@ import (
 const tableElements = 100_000
 
 // prepare writes the module that is compiled in place of the verified one.
-// It behaves the same but for three things:
+// It behaves the same but for three things, and starts faster (see joinSegments):
 //
 //   - A function that calls others begins with an empty loop, unless it has a
 //     loop before its first call. wazero looks for the end of a call's time at
@@ -30,6 +30,12 @@ func prepare(m *wasmbin.Module) ([]byte, error) {
 				return nil, err
 			}
 			w.Section(s.ID, code)
+		case wasmbin.SectionData:
+			if joined := joinSegments(m); joined != nil {
+				w.Section(s.ID, joined)
+			} else {
+				w.Raw(m.Slice(s.Entry))
+			}
 		default:
 			w.Raw(m.Slice(s.Entry))
 		}

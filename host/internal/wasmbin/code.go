@@ -252,13 +252,15 @@ func (w *walker) prefixFD(in *Instr) {
 }
 
 // Walk calls visit for each instruction of a function of the module's own, by
-// its place among them. It fails where the code breaks the format or a limit.
+// its place among them. The Instr is good during the call only. Walk fails where
+// the code breaks the format or a limit.
 func (m *Module) Walk(function int, l Limits, visit func(*Instr)) error {
 	code := m.Bodies[function].Code
 	r := reader{b: m.Bytes, at: code.Start, end: code.End, section: SectionCode.String()}
 	w := walker{reader: &r, limits: &l}
+	var in Instr // one for all calls, as it escapes into visit
 	for r.err == nil && w.depth >= 0 {
-		in := w.next()
+		in = w.next()
 		if r.err == nil && visit != nil {
 			visit(&in)
 		}
@@ -280,4 +282,26 @@ func (m *Module) CheckCode(l Limits) error {
 		}
 	}
 	return nil
+}
+
+// ConstI32 is the value of a constant expression that is one i32.const; false if
+// it is anything else. It is read as unsigned, as addresses are.
+func (m *Module) ConstI32(r Range) (uint32, bool) {
+	b := m.Slice(r)
+	if len(b) < 3 || b[0] != 0x41 || b[len(b)-1] != byte(OpEnd) {
+		return 0, false
+	}
+	var v uint32
+	digits := b[1 : len(b)-1]
+	for i, c := range digits {
+		v |= uint32(c&0x7f) << (7 * i)
+		if c >= 0x80 {
+			continue
+		}
+		if c&0x40 != 0 && 7*(i+1) < 32 {
+			v |= ^uint32(0) << (7 * (i + 1))
+		}
+		return v, i == len(digits)-1
+	}
+	return 0, false
 }
