@@ -34,8 +34,8 @@ type Life struct {
 	err     error         // its result; read only after done
 }
 
-// Start runs setUp once. If that fails the thing counts as stopped and its error
-// is returned; setUp has to leave nothing behind then. Stop waits for a Start
+// Start runs setUp once. If that fails its error is returned and the thing counts
+// as stopped, so setUp has to leave nothing behind then. Stop waits for a Start
 // under way, so setUp must not call it.
 func (l *Life) Start(setUp func() error) error {
 	l.mu.Lock()
@@ -47,7 +47,12 @@ func (l *Life) Start(setUp func() error) error {
 		return ErrStarted
 	}
 	l.started = true
-	return setUp()
+	err := setUp()
+	if err != nil {
+		l.stopped, l.done = true, make(chan struct{})
+		close(l.done)
+	}
+	return err
 }
 
 // Go runs f in a goroutine that [Life.Wait] waits for. It is for setUp of

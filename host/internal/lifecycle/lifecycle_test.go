@@ -65,6 +65,20 @@ func TestStopWithoutStart(t *testing.T) {
 	}
 }
 
+func TestFailedStartIsStopped(t *testing.T) {
+	var l Life
+	bad := errors.New("no such thing")
+	if err := l.Start(func() error { return bad }); err != bad {
+		t.Fatalf("got %v", err)
+	}
+	if err := l.Start(func() error { return nil }); !errors.Is(err, ErrStopped) {
+		t.Fatalf("second start: %v", err)
+	}
+	if err := l.Stop(t.Context(), func(context.Context, bool) error { t.Error("torn down"); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestConcurrentStopsShareOneResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Life
