@@ -1,7 +1,9 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/binary"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -260,5 +262,18 @@ func TestLogFloods(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSlogLogger(t *testing.T) {
+	var out bytes.Buffer
+	l := SlogLogger(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	for level := abi.LogDebug; level <= abi.LogError; level++ {
+		l.GuestLog("bank", level, "a line")
+	}
+	for _, want := range []string{"DEBUG", "INFO", "WARN", "ERROR", `msg="a line"`, "service=bank"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in %s", want, out.String())
+		}
 	}
 }

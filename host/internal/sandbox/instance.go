@@ -14,8 +14,7 @@ import (
 )
 
 // Instance is one sandbox: a module with a memory of its own. One goroutine at
-// a time may use it, with the exception of [Instance.Close], which must not run
-// beside a call either.
+// a time may use it, for all of its methods.
 //
 // A call that fails leaves the instance broken, unless the failure is a Fault
 // that the guest reported itself: after a trap nobody knows what state the guest
@@ -174,7 +173,7 @@ func (i *Instance) exchange(ctx context.Context, request []byte, most int, now j
 		return nil, &service.Error{Service: i.name, Kind: service.KindUnavailable, Message: "the sandbox is broken by an earlier failure and has not been reset"}
 	}
 	if len(request) > abi.MaxFrameSize {
-		return nil, i.violation("", service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request), abi.MaxFrameSize)
+		return nil, service.Errorf(service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request), abi.MaxFrameSize)
 	}
 	if uint32(len(request)) > i.capacity {
 		if err := i.grow(ctx, uint32(len(request))); err != nil {

@@ -115,3 +115,41 @@ func TestPreparedModuleHasNoCustomSectionsButNames(t *testing.T) {
 		t.Errorf("table %+v", s)
 	}
 }
+
+// FuzzPrepare: what passes verification is rewritten into a module that is well
+// formed again and has the same interface.
+func FuzzPrepare(f *testing.F) {
+	f.Add(testguest.Counter("c"))
+	f.Add(testguest.Liar{}.Bytes())
+	for _, c := range testguest.Traps() {
+		f.Add(c.Module)
+	}
+	f.Fuzz(func(t *testing.T, module []byte) {
+		m, err := verify(module, service.DefaultLimits())
+		if err != nil {
+			if service.KindOf(err) != service.KindBadModule {
+				t.Fatal(err)
+			}
+			return
+		}
+		b, err := prepare(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := wasmbin.Parse(b, wasmbin.DefaultLimits())
+		if err == nil {
+			err = got.CheckCode(wasmbin.Limits{})
+		}
+		if err != nil {
+			t.Fatalf("the prepared module: %v", err)
+		}
+		if len(got.Exports) != len(m.Exports) || len(got.Bodies) != len(m.Bodies) || len(got.Imports) != len(m.Imports) || got.Start != m.Start {
+			t.Fatal("the prepared module has another interface")
+		}
+		for i := range got.Bodies {
+			if again, err := needsLoop(got, i); err != nil || again {
+				t.Fatalf("function %d still has no loop head: %v", i, err)
+			}
+		}
+	})
+}

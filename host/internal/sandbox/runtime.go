@@ -197,6 +197,9 @@ func (p *Program) compile(ctx context.Context, module []byte) error {
 	select {
 	case r.slots <- struct{}{}:
 	case <-limited.Done():
+		if err := ctx.Err(); err != nil {
+			return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while other modules were compiled", Err: err}
+		}
 		return service.Errorf(service.KindOverloaded, "other modules are being compiled; try again")
 	}
 	config := wazero.NewRuntimeConfig().

@@ -145,6 +145,37 @@ func TestManifestSectionThatAgrees(t *testing.T) {
 	compile(t, testguest.Liar{With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
 }
 
+// A module that takes too long is refused in time; the compiler, which cannot be
+// stopped, ends in the background, and Close waits for it.
+func TestCompileTimeLimit(t *testing.T) {
+	module, err := goGuest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewRuntime(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	_, err = r.Compile(t.Context(), "", module, service.Limits{CompileTime: 5 * time.Millisecond}, nil)
+	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "did not compile within 5ms") {
+		t.Errorf("after %v: %v", time.Since(start), err)
+	}
+	for range cap(r.slots) - 1 {
+		r.slots <- struct{}{}
+	}
+	_, err = r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{CompileTime: 5 * time.Millisecond}, nil)
+	if service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("while that is still going on: %v", err)
+	}
+	for range cap(r.slots) - 1 {
+		<-r.slots
+	}
+	if err := r.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A cache on disk is read by the next runtime, and a name section that lies
 // about its size does not reach wazero.
 func TestCacheOnDisk(t *testing.T) {

@@ -86,9 +86,6 @@ type watchdog struct {
 // begin starts the clock of one call. It fails if ctx is done already; then the
 // guest must not be entered.
 func (w *watchdog) begin(ctx context.Context, limit time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	now := time.Now()
 	deadline := now.Add(limit)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
@@ -98,6 +95,11 @@ func (w *watchdog) begin(ctx context.Context, limit time.Duration) error {
 	defer w.mu.Unlock()
 	if w.closed {
 		return context.Canceled
+	}
+	// Looked at under the lock: a watch from an earlier call that fires before this
+	// point finds no call running and does nothing; after it, it finds this one.
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	w.running, w.deadline = true, deadline
 	if w.armed.IsZero() || deadline.Before(w.armed) {
