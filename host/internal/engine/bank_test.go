@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// bankManifest is that of a bank; bodies are decimal numbers.
+var bankManifest = &abi.Manifest{
+	ABI: abi.Version, Service: "bank",
+	Commands: []abi.CommandType{{Name: "deposit"}, {Name: "withdraw"}, {Name: "trap"}, {Name: "fault"}, {Name: "touch"}},
+	Queries:  []abi.QueryType{{Name: "balance"}, {Name: "break"}},
+	Events:   []abi.EventType{{Name: "deposited"}, {Name: "withdrawn", Aliases: []string{"taken"}}},
+}
+
+// bankGuest is a bank in Go that stands for a sandbox. It holds the engine to
+// the contract: a slot that is not open, a wrong version, time that goes back, or
+// a call while broken fail the test.
+type bankGuest struct {
+	t      testing.TB
+	record func(format string, args ...any)
+
+	accounts map[uint32]*account
+	broken   bool
+	time     journal.UnixNano
+	memory   int64
+
+	resetErr error // of the next Reset
+	closed   bool
+}
+
+type account struct {
+	key     service.Key
+	version service.Version
+	balance int64
+	dirty   bool
+}
+
+func newBankGuest(t testing.TB) *bankGuest {
+	return &bankGuest{t: t, record: func(string, ...any) {}, accounts: map[uint32]*account{}, memory: 1 << 16}
+}
+
+func (g *bankGuest) enter(what string) {
+	if g.broken || g.closed {
+		g.t.Errorf("%s of a guest that is broken (%v) or closed (%v)", what, g.broken, g.closed)
+	}
+}
+
+func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
+	next func() (service.GuestEvent, bool, error)) error {
+	g.enter("Hydrate")
+	for s, a := range g.accounts {
+		if a.key == key && s != slot {
+			// It may be there under a retired slot, which has not been dropped yet.
+			a.dirty = true
+		}
+	}
+	a := &account{key: key, version: version}
+	g.accounts[slot] = a
+	for {
+		e, more, err := next()
+		if err != nil {
+			g.record("hydrate %s failed: %s", key, service.KindOf(err))
+			return err
+		}
+		if !more {
+			break
+		}
+		if e.Version != a.version+1 {
+			g.t.Errorf("%s: event of version %d at %d", key, e.Version, a.version)
+		}
+		a.apply(e.Type, e.Data)
+		if string(e.Data) == "666" {
+			g.record("hydrate %s: trap", key)
+			g.broken = true
+			return service.Errorf(service.KindTrap, "cannot bear 666")
+		}
+	}
+	g.record("hydrate %s v%d slot %d", key, a.version, slot)
+	return nil
+}
+
+func (a *account) apply(typ uint16, data []byte) {
+	n, _ := strconv.ParseInt(string(data), 10, 64)
+	if typ == 1 {
+		n = -n
+	}
+	a.balance += n
+	a.version++
+}
+
+func (g *bankGuest) account(what string, slot uint32, version service.Version, time journal.UnixNano) *account {
+	g.enter(what)
+	a := g.accounts[slot]
+	switch {
+	case a == nil:
+		g.t.Errorf("%s of slot %d, which is not open", what, slot)
+		return &account{}
+	case a.dirty:
+		g.t.Errorf("%s of %s, which is dirty", what, a.key)
+	case a.version != version:
+		g.t.Errorf("%s of %s at version %d, it has %d", what, a.key, version, a.version)
+	}
+	if time < g.time {
+		g.t.Errorf("time went back from %d to %d", g.time, time)
+	}
+	g.time = time
+	return a
+}
+
+func (g *bankGuest) Handle(_ context.Context, c service.GuestCall) (service.Outcome, error) {
+	a := g.account("Handle", c.Slot, c.Version, c.Time)
+	name := bankManifest.Commands[c.Type].Name
+	g.record("call %s %s v%d (%s)", name, a.key, a.version, c.ID)
+	n, err := strconv.ParseInt(string(c.Data), 10, 64)
+	switch {
+	case name == "trap":
+		g.broken = true
+		return service.Outcome{}, service.Errorf(service.KindTrap, "unreachable")
+	case name == "fault" || err != nil:
+		a.dirty = true
+		a.balance += 1000000
+		return service.Outcome{}, service.Errorf(service.KindFault, "as you wish")
+	case name == "touch":
+		return service.NewOutcome(nil, strconv.AppendInt(nil, a.balance, 10), 1), nil
+	case name == "withdraw" && n > a.balance:
+		return service.NewRejection(&service.Error{Kind: service.KindRejected, Code: "overdraft", Message: fmt.Sprintf("there are only %d", a.balance)}, 1), nil
+	}
+	typ := c.Type // command and event types agree
+	a.apply(typ, c.Data)
+	events := []journal.NewEvent{{Type: bankManifest.Events[typ].Name, Data: c.Data}}
+	return service.NewOutcome(events, strconv.AppendInt(nil, a.balance, 10), 2), nil
+}
+
+func (g *bankGuest) Query(_ context.Context, q service.GuestQuery) (service.Outcome, error) {
+	a := g.account("Query", q.Slot, q.Version, q.Time)
+	g.record("query %s v%d", a.key, a.version)
+	if q.Type == 1 {
+		g.broken = true
+		return service.Outcome{}, service.Errorf(service.KindGuestDeadline, "too long")
+	}
+	return service.NewOutcome(nil, strconv.AppendInt(nil, a.balance, 10), 1), nil
+}
+
+func (g *bankGuest) Drop(_ context.Context, slots ...uint32) error {
+	g.enter("Drop")
+	for _, s := range slots {
+		delete(g.accounts, s)
+	}
+	g.record("drop slots %v", slots)
+	return nil
+}
+
+func (g *bankGuest) Reset(context.Context) error {
+	clear(g.accounts)
+	if err := g.resetErr; err != nil {
+		g.record("reset failed")
+		return err
+	}
+	g.record("reset")
+	g.broken = false
+	return nil
+}
+
+func (g *bankGuest) MemoryBytes() int64 { return g.memory }
+
+func (g *bankGuest) Close(context.Context) error {
+	if g.closed {
+		return errors.New("closed twice")
+	}
+	g.closed = true
+	g.record("close guest")
+	return nil
+}

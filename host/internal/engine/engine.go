@@ -1,0 +1,247 @@
+// Package engine runs the commands and queries of one service. Its keys are
+// divided among shards; a shard is one guest, its mailbox, and the one goroutine
+// that owns both.
+//
+// The way of a command: Submit checks it and puts it into the mailbox of the
+// shard that owns its key. The shard hydrates the entity if it is not in the
+// guest, calls the guest, hands the outcome to the log and goes on with the next
+// command at once: its state is now ahead of the disk, speculative. When the
+// outcome is on disk, the log's completion goroutine publishes it and releases
+// the reply, in this order. Whatever else tells of a state (a rejection, a
+// version conflict, a query's answer) waits until that state is on disk.
+//
+// When the log fails to write an outcome, every state in the shard may rest on
+// what is not on disk. The client learns that the outcome is unknown; the shard
+// resets its guest and forgets all entities before its next task. What it
+// did in between is void, too: the log refuses it, as it rests on what was lost.
+//
+// When the guest breaks (a trap, a violated contract), it is reset; outcomes
+// already handed to the log are not concerned, as hydration sees them.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Options are what an engine is made of.
+type Options struct {
+	// Spec is the service. Zero limits and settings have their defaults; the
+	// number of shards is that of Guests.
+	Spec service.Spec
+	// Manifest is that of Spec.Module, checked by [service.ParseManifest].
+	Manifest *abi.Manifest
+	// Guests are the sandboxes, one a shard, at least one. They belong to the
+	// engine from New on: Stop closes them.
+	Guests []Guest
+	// Log keeps the outcomes.
+	Log Log
+	// Publish hears of every commit. Default: nobody does.
+	Publish Publisher
+	// Clock gives commands their time. Default: the system's clock.
+	Clock func() journal.UnixNano
+	// Logger gets what an operator should see. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	o.Spec = o.Spec.WithDefaults()
+	if o.Publish == nil {
+		o.Publish = nobody{}
+	}
+	if o.Clock == nil {
+		o.Clock = func() journal.UnixNano { return journal.UnixNano(time.Now().UnixNano()) }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.Logger = o.Logger.With("service", string(o.Spec.Service))
+	return o
+}
+
+// validate reports everything that is wrong at once.
+func (o Options) validate() error {
+	var errs []error
+	if err := o.Spec.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Manifest == nil {
+		errs = append(errs, errors.New("no manifest"))
+	}
+	if o.Log == nil {
+		errs = append(errs, errors.New("no log"))
+	}
+	if len(o.Guests) == 0 {
+		errs = append(errs, errors.New("no guests"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return service.Errorf(service.KindInvalid, "engine of %s: %w", o.Spec.Service, err)
+	}
+	return nil
+}
+
+type nobody struct{}
+
+func (nobody) Publish(journal.Receipt, *journal.Commit) {}
+
+// Engine runs one service. All methods are safe for concurrent use.
+type Engine struct {
+	options  Options
+	manifest *service.ManifestIndex
+	shards   []*shard
+	inflight inflight
+
+	life   lifecycle.Life
+	cancel context.CancelCauseFunc // of the shards' context; set by Start
+}
+
+// New makes an engine. It does nothing until Start; the guests are its own unless
+// New fails.
+func New(o Options) (*Engine, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest)}
+	e.inflight.idle = make(chan struct{}, 1)
+	for i, g := range o.Guests {
+		e.shards = append(e.shards, newShard(e, i, g))
+	}
+	return e, nil
+}
+
+// Start takes commands from now on. ctx bounds the start only.
+func (e *Engine) Start(ctx context.Context) error {
+	return e.life.Start(func() error {
+		run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+		e.cancel = cancel
+		for _, s := range e.shards {
+			s.ctx = run
+			s.mail.setOpen(true)
+			e.life.Go(s.run)
+		}
+		return nil
+	})
+}
+
+// errPatience ends what is left when Stop's context has ended.
+var errPatience = errors.New("the engine has to stop now")
+
+// Stop ends the engine in stages: no new commands, those in the mailboxes are
+// carried out, what was handed to the log is waited for, the guests are closed.
+// Each command has had its one answer when Stop returns nil.
+//
+// When ctx ends earlier, the commands that have not begun end as KindUnavailable
+// and the calls under way are canceled; Stop returns an error. Outcomes that the
+// log has been given then get their answer from the log, when it knows.
+func (e *Engine) Stop(ctx context.Context) error {
+	return e.life.Stop(ctx, func(ctx context.Context, started bool) error {
+		err := lifecycle.Stop(ctx,
+			lifecycle.Stage{Name: "finish mailboxes", Run: e.finishMailboxes},
+			lifecycle.Stage{Name: "wait for the journal", Run: e.inflight.wait},
+			lifecycle.Stage{Name: "close guests", Run: e.closeGuests},
+		)
+		if err != nil {
+			return fmt.Errorf("stop engine of %s: %w", e.options.Spec.Service, err)
+		}
+		return nil
+	})
+}
+
+func (e *Engine) finishMailboxes(ctx context.Context) error {
+	for _, s := range e.shards {
+		s.mail.setOpen(false)
+	}
+	err := e.life.Wait(ctx)
+	if e.cancel != nil {
+		e.cancel(errPatience)
+	}
+	if err != nil {
+		// Calls end within their wall time at the latest, so this wait is bounded.
+		return errors.Join(err, e.life.Wait(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+func (e *Engine) closeGuests(ctx context.Context) error {
+	var errs []error
+	for _, s := range e.shards {
+		errs = append(errs, s.guest.Close(context.WithoutCancel(ctx)))
+	}
+	return errors.Join(errs...)
+}
+
+// Submit hands a command in and never blocks. If it returns an error, the command
+// was refused and done is not called. Otherwise done is called exactly once: with
+// a reply once the command's events are on disk and published, or with a
+// [*service.Error] that says what became of it. An empty command id is replaced
+// by a random one.
+//
+// done runs on a goroutine that others wait for and must not block, nor call
+// Stop. The command's slices must not change any more, even after done:
+// subscribers read them.
+func (e *Engine) Submit(c service.Command, done func(service.Reply, error)) error {
+	typ, err := e.checkCommand(&c)
+	if err != nil {
+		return err
+	}
+	t := &task{command: c, typ: typ, size: int64(len(c.Data) + len(c.Metadata)), reply: done}
+	return e.put(t)
+}
+
+// Query hands a query in; it is as Submit in all else. The answer comes when the
+// state it rests on is on disk.
+func (e *Engine) Query(q service.Query, done func(service.QueryReply, error)) error {
+	typ, err := e.checkQuery(&q)
+	if err != nil {
+		return err
+	}
+	t := &task{typ: typ, size: int64(len(q.Data)), answer: done,
+		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline}}
+	return e.put(t)
+}
+
+func (e *Engine) put(t *task) error {
+	s := e.shards[shardOf(t.command.Key, len(e.shards))]
+	t.shard = s
+	switch s.mail.put(t) {
+	case admissionClosed:
+		return e.errorf(service.KindUnavailable, "the service is not taking commands now")
+	case admissionFull:
+		s.counters.overloaded.Add(1)
+		err := e.errorf(service.KindOverloaded, "too many commands are waiting for this part of the service's keys")
+		err.RetryAfter = s.pace.retryAfter(s.mail.queued.Load())
+		return err
+	}
+	return nil
+}
+
+// Status is what the shards do now, and what the engine has done since it was
+// made. It may be called at any time.
+func (e *Engine) Status() ([]service.ShardStatus, service.Counters) {
+	var sum service.Counters
+	status := make([]service.ShardStatus, len(e.shards))
+	for i, s := range e.shards {
+		status[i] = s.status()
+		s.counters.addTo(&sum)
+	}
+	return status, sum
+}
+
+// shardOf finds the shard that owns a key: FNV-1a, so that it is the same in each
+// run.
+func shardOf(key service.Key, shards int) int {
+	h := uint64(14695981039346656037)
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * 1099511628211
+	}
+	return int((h ^ h>>32) % uint64(shards))
+}

@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+func (e *Engine) errorf(kind service.Kind, format string, args ...any) *service.Error {
+	err := service.Errorf(kind, format, args...)
+	err.Service = e.options.Spec.Service
+	return err
+}
+
+// caused is an error whose cause is for the operator only.
+func (e *Engine) caused(err error, kind service.Kind, format string, args ...any) *service.Error {
+	own := e.errorf(kind, format, args...)
+	own.Err = err
+	return own
+}
+
+// own makes err an error of this service; what is no [service.Error] is internal.
+func (e *Engine) own(err error) *service.Error {
+	var own *service.Error
+	if !errors.As(err, &own) {
+		return e.caused(err, service.KindInternal, "the host failed to carry the request out")
+	}
+	if own.Service == "" {
+		mine := *own // it may be shared
+		mine.Service = e.options.Spec.Service
+		own = &mine
+	}
+	return own
+}
+
+// refused is why the log did not take an outcome; nothing of it was written.
+func (s *shard) refused(t *task, err error) *service.Error {
+	switch journal.KindOf(err) {
+	case journal.KindDuplicateID:
+		return s.engine.errorf(service.KindIDReused, "command id %s was used for another command", t.command.ID)
+	case journal.KindVersion:
+		return s.engine.caused(err, service.KindInternal, "entity %q was changed by somebody else meanwhile; nothing was written", t.command.Key)
+	case journal.KindInvalid:
+		return s.engine.caused(err, service.KindInternal, "the journal cannot hold this outcome; nothing was written")
+	}
+	return s.unavailable(err, "the journal is not taking commands; nothing was written")
+}
+
+// unread is why the log could not be asked.
+func (s *shard) unread(err error) *service.Error {
+	var own *service.Error
+	if errors.As(err, &own) {
+		return s.engine.own(err)
+	}
+	if journal.KindOf(err) == journal.KindCorrupt {
+		return s.engine.caused(err, service.KindInternal, "the entity's events in the journal are damaged; nothing was written")
+	}
+	return s.unavailable(err, "the journal cannot be read; nothing was written")
+}
+
+// unknown is the answer to a command whose outcome the log may have kept or not.
+func (s *shard) unknown(id service.CommandID, err error) *service.Error {
+	return s.engine.caused(err, service.KindUnknown,
+		"the journal failed while it wrote the outcome, which may be there or not; send the command again with the same id, %s, to learn which", id)
+}
+
+// unsettled is the answer when the state it would rest on did not get to the
+// disk.
+func (s *shard) unsettled(err error) *service.Error {
+	return s.unavailable(err, "the state that the answer rests on could not be written; nothing was written for this request")
+}
+
+// unavailable is a passing failure of something below the service.
+func (s *shard) unavailable(err error, message string) *service.Error {
+	if s.ctx.Err() != nil {
+		err = errors.Join(context.Cause(s.ctx), err)
+	}
+	e := s.engine.caused(err, service.KindUnavailable, "%s", message)
+	e.RetryAfter = minRetry
+	return e
+}

@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// openJournal opens a journal that is closed with the test.
+func openJournal(t testing.TB, e journal.Engine) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(t.Context(), e, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close(context.Background()) })
+	return j
+}
+
+// bankOptions are those of a bank with the given number of shards.
+func bankOptions(t testing.TB, log Log, shards int) (Options, []*bankGuest) {
+	o := Options{Spec: service.Spec{Service: "bank"}, Manifest: bankManifest, Log: log}
+	var guests []*bankGuest
+	for range shards {
+		g := newBankGuest(t)
+		guests = append(guests, g)
+		o.Guests = append(o.Guests, g)
+	}
+	return o, guests
+}
+
+// start makes and starts an engine that is stopped with the test.
+func start(t testing.TB, o Options) *Engine {
+	t.Helper()
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// startBank starts a bank on a journal in memory.
+func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*bankGuest, *journal.Journal) {
+	t.Helper()
+	j := openJournal(t, journaltest.NewMemory())
+	o, guests := bankOptions(t, j, shards)
+	if change != nil {
+		change(&o)
+	}
+	return start(t, o), guests, j
+}
+
+type replied struct {
+	reply service.Reply
+	err   error
+}
+
+// send waits for the answer to a command.
+func send(e *Engine, c service.Command) (service.Reply, error) {
+	got := make(chan replied, 1)
+	if err := e.Submit(c, func(r service.Reply, err error) { got <- replied{r, err} }); err != nil {
+		return service.Reply{}, err
+	}
+	r := <-got
+	return r.reply, r.err
+}
+
+// ask waits for the answer to a query.
+func ask(e *Engine, q service.Query) (service.QueryReply, error) {
+	type answered struct {
+		reply service.QueryReply
+		err   error
+	}
+	got := make(chan answered, 1)
+	if err := e.Query(q, func(r service.QueryReply, err error) { got <- answered{r, err} }); err != nil {
+		return service.QueryReply{}, err
+	}
+	r := <-got
+	return r.reply, r.err
+}
+
+func command(typ, key, id, data string) service.Command {
+	return service.Command{Service: "bank", Key: service.Key(key), Type: service.Type(typ), ID: service.CommandID(id), Data: []byte(data)}
+}
+
+func balance(key string) service.Query {
+	return service.Query{Service: "bank", Key: service.Key(key), Type: "balance"}
+}
+
+// wantKind fails the test unless err is of the kind.
+func wantKind(t testing.TB, err error, kind service.Kind) {
+	t.Helper()
+	if err == nil || service.KindOf(err) != kind {
+		t.Fatalf("got %v, want an error of kind %s", err, kind)
+	}
+}
+
+// golden compares got with a file of testdata, or rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the trace is not that of %s; got:\n%s", path, got)
+	}
+}

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"errors"
+	"iter"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// dropGroup is how many entities are dropped with one call of the guest.
+const dropGroup = 64
+
+// resident returns the entity, and makes it resident if it is not.
+func (s *shard) resident(key service.Key) (*entity, *service.Error) {
+	if err := s.usable(); err != nil {
+		return nil, s.engine.own(err)
+	}
+	if e := s.residents.get(key); e != nil {
+		return e, nil
+	}
+	for s.residents.full() {
+		s.residents.remove(s.residents.oldest())
+	}
+	if len(s.residents.retired) >= dropGroup || len(s.residents.retired) > s.residents.len() {
+		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
+			return nil, s.failed(nil, err)
+		}
+		s.residents.dropped()
+	}
+	return s.hydrate(key)
+}
+
+// drop gives an entity up whose state in the guest is not that of the log.
+func (s *shard) drop(e *entity) { s.residents.remove(e) }
+
+// hydrate rebuilds an entity from its events, durable or not.
+func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
+	slot := s.residents.takeSlot()
+	r := replay{shard: s, key: key}
+	// The log pushes events and the guest pulls them; a coroutine stands between,
+	// so that no more than one event is held, however long the history is.
+	next, stop := iter.Pull(r.events)
+	defer stop()
+	err := s.guest.Hydrate(s.ctx, slot, key, 0, nil, func() (service.GuestEvent, bool, error) {
+		e, more := next()
+		if !more {
+			return service.GuestEvent{}, false, r.err
+		}
+		var g service.GuestEvent
+		g, r.err = r.translate(e)
+		return g, r.err == nil, r.err
+	})
+	switch {
+	case r.err != nil: // the guest is fine, the entity half there
+		s.residents.retire(slot)
+		return nil, s.unread(r.err)
+	case err != nil:
+		failure := s.failed(nil, err)
+		if failure.Kind == service.KindFault {
+			s.residents.retire(slot)
+		}
+		return nil, failure
+	}
+	s.counters.hydrated.Add(1)
+	return s.residents.add(key, slot, r.version), nil
+}
+
+// replay is one hydration's way through the log.
+type replay struct {
+	shard   *shard
+	key     service.Key
+	version service.Version // of the last event
+	err     error           // of the log, or with an event
+}
+
+// errEnough ends a replay whose guest has failed.
+var errEnough = errors.New("no more events wanted")
+
+// events is the sequence of the entity's events; each is valid until the next.
+func (r *replay) events(yield func(*journal.Event) bool) {
+	s := r.shard
+	_, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), 0, func(e *journal.Event) error {
+		if !yield(e) {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) {
+		r.err = err
+	}
+}
+
+// translate turns an event of the log into one of the guest.
+func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
+	if e.Version != r.version+1 {
+		return service.GuestEvent{}, r.shard.engine.errorf(service.KindInternal,
+			"entity %q: version %d follows version %d in the journal", r.key, e.Version, r.version)
+	}
+	typ, known := r.shard.engine.manifest.Event(e.Type)
+	if !known {
+		err := r.shard.engine.errorf(service.KindFault,
+			"entity %q has an event of type %q at version %d, which the service's module does not know; a module must know all types it ever emitted, if only as an alias",
+			r.key, e.Type, e.Version)
+		err.Code = "unknown_event"
+		return service.GuestEvent{}, err
+	}
+	r.version = e.Version
+	return service.GuestEvent{Type: typ, Version: e.Version, Time: e.Time, Data: e.Data, Metadata: e.Metadata}, nil
+}

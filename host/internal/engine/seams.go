@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Guest is a sandbox. One goroutine at a time uses it, except where said
+// otherwise. It bounds the wall time of each call itself; its contexts live as
+// long as the engine.
+//
+// KindFault from a call means that the entity is dirty: it is dropped, the guest
+// is fine. After any other error the guest is broken until Reset.
+type Guest interface {
+	// Hydrate makes an entity resident under a slot: a snapshot (nil is none) at
+	// the given version, then the events after it, which next yields until its
+	// second result is false. It has copied an event before it asks for the next.
+	// An error of next ends it and is returned; the guest is fine then.
+	Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
+		next func() (service.GuestEvent, bool, error)) error
+	// Handle decides a command. A rejection is an outcome, not an error. The
+	// outcome's slices belong to the caller.
+	Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error)
+	// Query reads state.
+	Query(ctx context.Context, q service.GuestQuery) (service.Outcome, error)
+	// Drop makes the guest forget entities; a slot that is not open is no error.
+	Drop(ctx context.Context, slots ...uint32) error
+	// Reset makes the guest as new, without entities.
+	Reset(ctx context.Context) error
+	// MemoryBytes is the size of the guest's memory.
+	MemoryBytes() int64
+	// Close gives everything back.
+	Close(ctx context.Context) error
+}
+
+// Log is the journal as far as an engine knows it; see the methods of
+// [journal.Journal], which has the whole contract. The engine relies on these
+// parts of it:
+//
+//   - Append calls done exactly once if it returned nil, and never if it did not;
+//     done is called in log order, on one goroutine. Once a done has been given an
+//     error, every later one of the log is, too.
+//   - Settle's and Answer's done may be called before they return.
+//   - Load sees every commit that was accepted before it, durable or not.
+type Log interface {
+	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
+	Settle(log journal.LogName, key string, done func(journal.Receipt, error))
+	Answer(ctx context.Context, log journal.LogName, id journal.CommandID, done func(*journal.Committed, journal.Receipt, error)) (found bool, err error)
+	Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error)
+}
+
+var _ Log = (*journal.Journal)(nil)
+
+// Publisher tells subscribers about commits. Publish is called in log order, on
+// one goroutine at a time, after a commit is on disk and before its reply is
+// released. It must not block, must not change c, and may keep its slices.
+type Publisher interface {
+	Publish(r journal.Receipt, c *journal.Commit)
+}

@@ -1,0 +1,235 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// shard owns one guest and carries out the tasks of its mailbox, one by one.
+//
+// Invariant: what the guest holds of an entity is what the log has been given of
+// it, durable or not. Whenever that is in doubt the entity is dropped, or the
+// guest is reset.
+type shard struct {
+	engine *Engine
+	name   journal.LogName
+	logger *slog.Logger
+	mail   *mailbox
+	ctx    context.Context // set by Start; ends when Stop has lost its patience
+
+	counters counters
+	pace     pace
+	// void is set by the log's goroutine when an outcome of this shard was not
+	// written: all its states may rest on it. The shard takes it back, and forgets
+	// them, before its next task. So the one never waits for the other.
+	void atomic.Bool
+
+	// All below belongs to the shard's goroutine.
+
+	guest     Guest
+	residents *residents
+	random    random
+	time      journal.UnixNano // of the last call; never decreases
+	sick      sickness
+}
+
+// sickness is a guest that could not be reset.
+type sickness struct {
+	broken  bool
+	until   time.Time // when to try again
+	backoff time.Duration
+}
+
+// Bounds of the wait between two attempts to reset a guest.
+const (
+	minBackoff = 10 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+func newShard(e *Engine, number int, g Guest) *shard {
+	l := e.options.Spec.Limits
+	return &shard{
+		engine: e, guest: g,
+		name:      journal.LogName(e.options.Spec.Service),
+		logger:    e.options.Logger.With("shard", number),
+		mail:      newMailbox(l.MailboxCommands, l.MailboxBytes),
+		residents: newResidents(l.ResidentEntities),
+		pace:      pace{origin: time.Now()},
+	}
+}
+
+// run carries out tasks until the mailbox is closed and empty.
+func (s *shard) run() {
+	var group []*task
+	for {
+		var open bool
+		group, open = s.mail.take(group)
+		switch {
+		case len(group) > 0:
+			began := s.pace.begin()
+			for i, t := range group {
+				group[i] = nil
+				s.mail.begun(t)
+				s.carryOut(t)
+			}
+			s.pace.end(began, len(group))
+			s.counters.memory.Store(s.guest.MemoryBytes())
+		case !open:
+			return
+		default:
+			<-s.mail.wake
+		}
+	}
+}
+
+func (s *shard) carryOut(t *task) {
+	if s.ctx.Err() != nil {
+		t.fail(s.unavailable(nil, "the service was stopped before the command ran; nothing was written"))
+		return
+	}
+	if s.void.Load() {
+		// Some state rests on what was not written, so all are given up.
+		s.void.Store(false) // first: what fails from now on counts anew
+		s.reset()
+	}
+	now := s.engine.options.Clock()
+	if d := t.command.Deadline; !d.IsZero() && !time.Unix(0, int64(now)).Before(d) {
+		t.fail(s.engine.errorf(service.KindDeadline, "the deadline passed before the command ran; nothing was written"))
+		return
+	}
+	s.time = max(s.time, now)
+	if t.answer != nil {
+		s.query(t)
+	} else {
+		s.command(t)
+	}
+	s.counters.resident.Store(int64(s.residents.len()))
+}
+
+// command carries out a command up to where the log has it.
+func (s *shard) command(t *task) {
+	c := &t.command
+	generated := c.ID == ""
+	if generated {
+		c.ID = s.random.commandID()
+	} else if s.look(s.ctx, t) {
+		return
+	}
+	e, err := s.resident(c.Key)
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	t.version = e.version
+	if c.Expected != nil && *c.Expected != e.version {
+		t.refusal = s.engine.errorf(service.KindVersionConflict, "entity %q is at version %d, expected was %d; nothing was written", c.Key, e.version, *c.Expected)
+		s.settle(t)
+		return
+	}
+	call := service.GuestCall{
+		Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Seed: s.random.seed(),
+		ID: c.ID, Metadata: c.Metadata, Data: c.Data,
+	}
+	outcome, failure := s.guest.Handle(s.ctx, call)
+	if failure != nil {
+		t.fail(s.failed(e, failure))
+		return
+	}
+	s.counters.fuel.Add(outcome.Fuel)
+	t.outcome = outcome
+	if outcome.Rejected() {
+		s.settle(t)
+		return
+	}
+	commit := outcome.Commit(c, e.version)
+	commit.GeneratedID = generated
+	commit.Command.Time, commit.Command.Seed = call.Time, call.Seed
+	commit.Command.Module = journal.Digest(s.engine.options.Spec.Module)
+	if s.engine.options.Spec.Settings.OmitCommandData {
+		commit.Command.Data = nil
+	}
+	t.commit = &commit
+	e.version += service.Version(len(commit.Events))
+	s.engine.inflight.add()
+	if err := s.engine.options.Log.Append(s.ctx, t.commit, t.appended); err != nil {
+		s.engine.inflight.done()
+		s.drop(e) // it is ahead of the log, for good
+		t.fail(s.refused(t, err))
+	}
+}
+
+// query carries out a query up to where its answer waits for the log.
+func (s *shard) query(t *task) {
+	s.counters.queries.Add(1)
+	e, err := s.resident(t.command.Key)
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	t.version = e.version
+	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Data: t.command.Data})
+	if failure != nil {
+		t.fail(s.failed(e, failure))
+		return
+	}
+	s.counters.fuel.Add(outcome.Fuel)
+	t.outcome = outcome
+	s.settle(t)
+}
+
+// failed brings the guest in order after a call that failed. e is the entity
+// that was called; nil if it is not in the table.
+func (s *shard) failed(e *entity, err error) *service.Error {
+	own := s.engine.own(err)
+	if s.ctx.Err() != nil {
+		s.sick.broken = true // and not worth a cure
+		return s.unavailable(err, "the service was stopped while the command ran; nothing was written")
+	}
+	s.counters.failed.Add(1)
+	if own.Kind == service.KindFault {
+		if e != nil {
+			s.drop(e)
+		}
+		return own
+	}
+	s.logger.Warn("the guest failed and is reset", "kind", own.Kind.String(), "error", own, "detail", own.Detail)
+	s.reset()
+	return own
+}
+
+// reset makes the guest as new. If that fails it is broken, until usable has
+// managed it.
+func (s *shard) reset() {
+	s.residents.forget()
+	s.counters.resident.Store(0)
+	s.counters.resets.Add(1)
+	if err := s.guest.Reset(s.ctx); err != nil {
+		backoff := min(max(2*s.sick.backoff, minBackoff), maxBackoff)
+		s.sick = sickness{broken: true, until: time.Now().Add(backoff), backoff: backoff}
+		s.logger.Error("the guest cannot be reset", "error", err, "next_attempt_in", backoff)
+		return
+	}
+	s.sick = sickness{}
+}
+
+// usable reports whether the guest can be called, and tries to make it so. It
+// returns why not.
+func (s *shard) usable() error {
+	if !s.sick.broken {
+		return nil
+	}
+	if wait := time.Until(s.sick.until); wait <= 0 {
+		s.reset()
+	}
+	if !s.sick.broken {
+		return nil
+	}
+	err := s.unavailable(nil, "the service's sandbox cannot be set up at present; nothing was written")
+	err.RetryAfter = max(minRetry, time.Until(s.sick.until))
+	return err
+}

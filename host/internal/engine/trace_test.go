@@ -1,0 +1,303 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// tracer records the order of effects. It stands between an engine, its guest,
+// its log, its subscribers and its clients; each sync of the log waits for the
+// scenario.
+type tracer struct {
+	t      *testing.T
+	engine *Engine
+	guest  *bankGuest
+	disk   *journaltest.Memory
+	log    *journal.Journal
+	gate   chan bool // true lets a sync succeed
+
+	mu    sync.Mutex
+	lines strings.Builder
+}
+
+func (r *tracer) record(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(&r.lines, format+"\n", args...)
+}
+
+func (r *tracer) Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error {
+	err := r.log.Append(ctx, c, done)
+	if err != nil {
+		r.record("append %s refused: %s", c.Command.ID, journal.KindOf(err))
+	} else {
+		r.record("append %s v%d+%d", c.Command.ID, c.Expected, len(c.Events))
+	}
+	return err
+}
+
+func (r *tracer) Settle(log journal.LogName, key string, done func(journal.Receipt, error)) {
+	r.record("settle %s", key)
+	r.log.Settle(log, key, done)
+}
+
+func (r *tracer) Answer(ctx context.Context, log journal.LogName, id journal.CommandID, done func(*journal.Committed, journal.Receipt, error)) (bool, error) {
+	found, err := r.log.Answer(ctx, log, id, done)
+	if found {
+		r.record("known %s", id)
+	}
+	return found, err
+}
+
+func (r *tracer) Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error) {
+	return r.log.Load(ctx, log, key, after, yield)
+}
+
+func (r *tracer) Publish(receipt journal.Receipt, c *journal.Commit) {
+	r.record("publish %s %d-%d", c.Command.ID, receipt.First(), receipt.Last())
+}
+
+// submit hands a command in and lets everything come to rest.
+func (r *tracer) submit(c service.Command) {
+	r.record("> %s %s %s (%s)", c.Type, c.Key, c.Data, c.ID)
+	err := r.engine.Submit(c, func(reply service.Reply, err error) {
+		switch {
+		case err != nil:
+			r.record("reply %s: %s", c.ID, service.KindOf(err))
+		case reply.Repeated:
+			r.record("reply %s: repeated %s v%d position %d", c.ID, reply.Data, reply.Version, reply.Position)
+		default:
+			r.record("reply %s: committed %s v%d position %d", c.ID, reply.Data, reply.Version, reply.Position)
+		}
+	})
+	if err != nil {
+		r.record("refused %s: %s", c.ID, service.KindOf(err))
+	}
+	synctest.Wait()
+}
+
+func (r *tracer) query(q service.Query) {
+	r.record("> %s? %s", q.Type, q.Key)
+	if err := r.engine.Query(q, func(reply service.QueryReply, err error) {
+		if err != nil {
+			r.record("answer: %s", service.KindOf(err))
+			return
+		}
+		r.record("answer: %s v%d", reply.Data, reply.Version)
+	}); err != nil {
+		r.record("refused: %s", service.KindOf(err))
+	}
+	synctest.Wait()
+}
+
+// sync lets one sync of the disk happen.
+func (r *tracer) sync() {
+	r.record("> sync")
+	r.gate <- true
+	synctest.Wait()
+}
+
+// failSync makes the next sync fail, and the disk work again after it.
+func (r *tracer) failSync() {
+	r.record("> sync fails")
+	r.disk.FailAt(1)
+	r.gate <- false
+	synctest.Wait()
+	r.disk.FailAt(0)
+}
+
+var traces = map[string]func(r *tracer){
+	"commit": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.sync()
+	},
+	"speculation": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100")) // is being written while
+		r.submit(command("withdraw", "alice", "c2", "30")) // these two gather
+		r.submit(command("withdraw", "alice", "c3", "70"))
+		r.sync()
+		r.sync()
+	},
+	"no-events": func(r *tracer) {
+		r.submit(command("touch", "alice", "c1", "0"))
+		r.sync()
+		r.submit(command("deposit", "alice", "c2", "5"))
+		r.sync()
+	},
+	"rejection-rests-on-pending": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("withdraw", "alice", "c2", "500"))
+		r.submit(command("withdraw", "bob", "c3", "1")) // bob's state is on disk
+		r.sync()
+	},
+	"conflict-rests-on-pending": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		c := command("deposit", "alice", "c2", "100")
+		c.Expected = new(service.Version(0))
+		r.submit(c)
+		c = command("deposit", "alice", "c3", "100")
+		c.Expected = new(service.Version(1))
+		r.submit(c)
+		r.sync()
+		r.sync()
+	},
+	"query-rests-on-pending": func(r *tracer) {
+		r.query(balance("alice")) // nobody has seen her yet
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.query(balance("alice"))
+		r.submit(command("deposit", "alice", "c2", "11"))
+		r.sync()
+		r.sync()
+	},
+	"failed-append": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c0", "1"))
+		r.sync()
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("withdraw", "alice", "c2", "50")) // rests on c1
+		r.submit(command("withdraw", "alice", "c3", "52")) // is refused for c2
+		r.query(balance("alice"))
+		r.submit(command("deposit", "bob", "c4", "1")) // is behind c1 in the log
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.failSync()
+		r.query(balance("alice")) // what is on disk, from a fresh guest
+		r.submit(command("deposit", "alice", "c1", "100"))
+	},
+	"repeats": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "alice", "c1", "100")) // joins the first
+		r.submit(command("deposit", "alice", "c1", "999")) // is another one
+		r.sync()
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "alice", "c1", "999"))
+		r.submit(command("deposit", "bob", "c1", "100"))
+	},
+	"trap": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("trap", "alice", "c2", "0"))
+		r.submit(command("withdraw", "alice", "c3", "40")) // sees c1, which is still pending
+		r.sync()
+		r.sync()
+	},
+	"trap-in-query": func(r *tracer) {
+		r.query(service.Query{Service: "bank", Key: "alice", Type: "break"})
+		r.query(balance("alice"))
+	},
+	"trap-in-hydration": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "666"))
+		r.submit(command("deposit", "bob", "c2", "1"))
+		r.sync()
+		r.sync()
+		r.submit(command("trap", "bob", "c3", "0"))
+		r.submit(command("deposit", "alice", "c4", "1"))
+		r.query(balance("bob"))
+	},
+	"fault": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "bob", "c2", "7"))
+		r.submit(command("fault", "alice", "c3", "0"))
+		r.submit(command("withdraw", "alice", "c4", "40"))
+		r.submit(command("withdraw", "bob", "c5", "7")) // still resident
+		r.sync()
+		r.sync()
+	},
+	"eviction": func(r *tracer) { // two residents
+		for _, key := range []string{"a", "b", "a", "c", "b", "a", "d", "e"} {
+			r.query(balance(key))
+		}
+	},
+	"reset-fails": func(r *tracer) {
+		r.guest.resetErr = errors.New("no memory")
+		r.submit(command("trap", "alice", "c1", "0"))
+		r.submit(command("deposit", "alice", "c2", "1"))
+		r.record("> 20 ms later")
+		time.Sleep(20 * time.Millisecond)
+		r.submit(command("deposit", "alice", "c2", "1"))
+		r.guest.resetErr = nil
+		r.submit(command("deposit", "alice", "c2", "1"))
+		r.record("> 30 ms later")
+		time.Sleep(30 * time.Millisecond)
+		r.submit(command("deposit", "alice", "c2", "1"))
+		r.sync()
+	},
+	"deadline": func(r *tracer) {
+		c := command("deposit", "alice", "c1", "100")
+		c.Deadline = time.Now()
+		r.submit(c)
+		c.Deadline = c.Deadline.Add(time.Nanosecond)
+		r.submit(c)
+		r.sync()
+	},
+	"stop": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.record("> stop")
+		stopped := make(chan struct{})
+		go func() {
+			if err := r.engine.Stop(context.Background()); err != nil {
+				r.t.Error(err)
+			}
+			r.record("stopped")
+			close(stopped)
+		}()
+		synctest.Wait()
+		r.submit(command("deposit", "alice", "c2", "100"))
+		r.sync()
+		<-stopped
+	},
+	"stop-without-patience": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.record("> stop")
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := r.engine.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			r.t.Errorf("stop: %v", err)
+		}
+		r.record("stopped without patience")
+		r.sync()
+	},
+}
+
+// TestTraces holds the order of effects to the golden traces. -update rewrites
+// them; a changed trace is a changed promise.
+func TestTraces(t *testing.T) {
+	for name, scenario := range traces {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &tracer{t: t, disk: journaltest.NewMemory(), gate: make(chan bool)}
+				r.disk.OnAppend(func([]journal.Block) {
+					if <-r.gate {
+						r.record("sync")
+					} else {
+						r.record("sync fails")
+					}
+				})
+				r.log = openJournal(t, r.disk)
+				o, guests := bankOptions(t, r, 1)
+				r.guest, o.Publish = guests[0], r
+				r.guest.record = r.record
+				o.Spec.Limits.ResidentEntities = 2
+				e, err := New(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.engine = e
+				if err := e.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				scenario(r)
+				golden(t, "trace/"+name+".txt", r.lines.String())
+				close(r.gate)
+				e.Stop(context.Background()) // without patience, it was stopped before
+			})
+		})
+	}
+}
