@@ -1,0 +1,322 @@
+package jsonplan
+
+import (
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// decoder reads JSON from b. It is total: whatever b holds, it ends with a value
+// or an error, and allocates in proportion to b at most.
+type decoder struct {
+	b       []byte
+	i       int
+	depth   int
+	scratch []byte // of strings with escapes
+}
+
+func (d *decoder) enter() error {
+	if d.depth++; d.depth > maxDepth {
+		return ErrDepth
+	}
+	return nil
+}
+
+func (d *decoder) leave() { d.depth-- }
+
+func (d *decoder) space() {
+	for d.i < len(d.b) {
+		switch d.b[d.i] {
+		case ' ', '\t', '\n', '\r':
+			d.i++
+		default:
+			return
+		}
+	}
+}
+
+// peek skips space and returns the next byte, 0 at the end.
+func (d *decoder) peek() byte {
+	d.space()
+	if d.i < len(d.b) {
+		return d.b[d.i]
+	}
+	return 0
+}
+
+func (d *decoder) literal(word string) bool {
+	d.space()
+	if len(d.b)-d.i < len(word) || string(d.b[d.i:d.i+len(word)]) != word {
+		return false
+	}
+	d.i += len(word)
+	return true
+}
+
+func (d *decoder) null() bool { return d.peek() == 'n' && d.literal("null") }
+
+// wrong says why the next value is not of the type that was expected.
+func (d *decoder) wrong() error {
+	before := d.i
+	if d.skip() != nil {
+		return ErrSyntax
+	}
+	d.i = before
+	return ErrType
+}
+
+// number returns the next number's token, of valid form.
+func (d *decoder) number() ([]byte, error) {
+	if c := d.peek(); c != '-' && (c < '0' || c > '9') {
+		return nil, d.wrong()
+	}
+	start := d.i
+	digits := func() bool {
+		from := d.i
+		for d.i < len(d.b) && d.b[d.i] >= '0' && d.b[d.i] <= '9' {
+			d.i++
+		}
+		return d.i > from
+	}
+	if d.b[d.i] == '-' {
+		d.i++
+	}
+	leading := d.i
+	if !digits() || d.b[leading] == '0' && d.i-leading > 1 {
+		return nil, ErrSyntax
+	}
+	if d.i < len(d.b) && d.b[d.i] == '.' {
+		d.i++
+		if !digits() {
+			return nil, ErrSyntax
+		}
+	}
+	if d.i < len(d.b) && (d.b[d.i] == 'e' || d.b[d.i] == 'E') {
+		d.i++
+		if d.i < len(d.b) && (d.b[d.i] == '+' || d.b[d.i] == '-') {
+			d.i++
+		}
+		if !digits() {
+			return nil, ErrSyntax
+		}
+	}
+	return d.b[start:d.i], nil
+}
+
+// str returns the next string's text, valid until the next call.
+func (d *decoder) str() ([]byte, error) {
+	if d.peek() != '"' {
+		return nil, d.wrong()
+	}
+	d.i++
+	start := d.i
+	for d.i < len(d.b) {
+		switch c := d.b[d.i]; {
+		case c == '"':
+			s := d.b[start:d.i]
+			d.i++
+			return s, nil
+		case c < 0x20:
+			return nil, ErrSyntax
+		case c == '\\' || c >= utf8.RuneSelf:
+			return d.slowString(start)
+		}
+		d.i++
+	}
+	return nil, ErrSyntax
+}
+
+// slowString reads on where a string has an escape or is not ASCII.
+func (d *decoder) slowString(start int) ([]byte, error) {
+	out := append(d.scratch[:0], d.b[start:d.i]...)
+	for d.i < len(d.b) {
+		c := d.b[d.i]
+		switch {
+		case c == '"':
+			d.i++
+			d.scratch = out
+			return out, nil
+		case c < 0x20:
+			return nil, ErrSyntax
+		case c == '\\':
+			var ok bool
+			if out, ok = d.escape(out); !ok {
+				return nil, ErrSyntax
+			}
+		case c < utf8.RuneSelf:
+			out = append(out, c)
+			d.i++
+		default:
+			r, n := utf8.DecodeRune(d.b[d.i:])
+			out = utf8.AppendRune(out, r) // U+FFFD for what is not UTF-8
+			d.i += n
+		}
+	}
+	return nil, ErrSyntax
+}
+
+func (d *decoder) escape(out []byte) ([]byte, bool) {
+	if d.i+1 >= len(d.b) {
+		return out, false
+	}
+	c := d.b[d.i+1]
+	d.i += 2
+	switch c {
+	case '"', '\\', '/':
+		return append(out, c), true
+	case 'b':
+		return append(out, '\b'), true
+	case 'f':
+		return append(out, '\f'), true
+	case 'n':
+		return append(out, '\n'), true
+	case 'r':
+		return append(out, '\r'), true
+	case 't':
+		return append(out, '\t'), true
+	case 'u':
+		r, ok := d.hex4()
+		if !ok {
+			return out, false
+		}
+		if utf16.IsSurrogate(r) {
+			// Half of a pair: with its other half one rune, alone U+FFFD.
+			if d.i+1 < len(d.b) && d.b[d.i] == '\\' && d.b[d.i+1] == 'u' {
+				before := d.i
+				d.i += 2
+				low, ok := d.hex4()
+				if !ok {
+					return out, false
+				}
+				if both := utf16.DecodeRune(r, low); both != utf8.RuneError {
+					return utf8.AppendRune(out, both), true
+				}
+				d.i = before
+			}
+			r = utf8.RuneError
+		}
+		return utf8.AppendRune(out, r), true
+	}
+	return out, false
+}
+
+func (d *decoder) hex4() (rune, bool) {
+	if len(d.b)-d.i < 4 {
+		return 0, false
+	}
+	var r rune
+	for _, c := range d.b[d.i : d.i+4] {
+		switch {
+		case c >= '0' && c <= '9':
+			r = r<<4 | rune(c-'0')
+		case c >= 'a' && c <= 'f':
+			r = r<<4 | rune(c-'a'+10)
+		case c >= 'A' && c <= 'F':
+			r = r<<4 | rune(c-'A'+10)
+		default:
+			return 0, false
+		}
+	}
+	d.i += 4
+	return r, true
+}
+
+// array calls element at each element of the next array.
+func (d *decoder) array(element func() error) error {
+	if d.peek() != '[' {
+		return d.wrong()
+	}
+	if err := d.enter(); err != nil {
+		return err
+	}
+	defer d.leave()
+	d.i++
+	if d.peek() == ']' {
+		d.i++
+		return nil
+	}
+	for {
+		if err := element(); err != nil {
+			return err
+		}
+		switch d.peek() {
+		case ',':
+			d.i++
+		case ']':
+			d.i++
+			return nil
+		default:
+			return ErrSyntax
+		}
+	}
+}
+
+// object calls member at the value of each member of the next object. The name is
+// valid until member reads.
+func (d *decoder) object(member func(name []byte) error) error {
+	if d.peek() != '{' {
+		return d.wrong()
+	}
+	if err := d.enter(); err != nil {
+		return err
+	}
+	defer d.leave()
+	d.i++
+	if d.peek() == '}' {
+		d.i++
+		return nil
+	}
+	for {
+		if d.peek() != '"' {
+			return ErrSyntax
+		}
+		name, err := d.str()
+		if err != nil {
+			return err
+		}
+		if d.peek() != ':' {
+			return ErrSyntax
+		}
+		d.i++
+		if err := member(name); err != nil {
+			return err
+		}
+		switch d.peek() {
+		case ',':
+			d.i++
+		case '}':
+			d.i++
+			return nil
+		default:
+			return ErrSyntax
+		}
+	}
+}
+
+// skip reads over the next value, of whatever type.
+func (d *decoder) skip() error {
+	switch d.peek() {
+	case '"':
+		_, err := d.str()
+		return err
+	case '{':
+		return d.object(func([]byte) error { return d.skip() })
+	case '[':
+		return d.array(d.skip)
+	case 't':
+		if d.literal("true") {
+			return nil
+		}
+	case 'f':
+		if d.literal("false") {
+			return nil
+		}
+	case 'n':
+		if d.literal("null") {
+			return nil
+		}
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		_, err := d.number()
+		return err
+	}
+	return ErrSyntax
+}

@@ -1,0 +1,274 @@
+package jsonplan
+
+import (
+	"encoding/base64"
+	"math"
+	"strconv"
+	"unicode/utf8"
+	"unsafe"
+)
+
+func planBool(p *Plan) {
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
+		return strconv.AppendBool(b, *(*bool)(v)), nil
+	}
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		switch {
+		case d.null():
+		case d.literal("true"):
+			*(*bool)(v) = true
+		case d.literal("false"):
+			*(*bool)(v) = false
+		default:
+			return d.wrong()
+		}
+		return nil
+	}
+	p.empty = func(v unsafe.Pointer) bool { return !*(*bool)(v) }
+	p.schema = func(s *schema) { s.raw(`{"type":"boolean"}`) }
+}
+
+func loadInt(v unsafe.Pointer, size uintptr) int64 {
+	switch size {
+	case 1:
+		return int64(*(*int8)(v))
+	case 2:
+		return int64(*(*int16)(v))
+	case 4:
+		return int64(*(*int32)(v))
+	}
+	return *(*int64)(v)
+}
+
+func storeInt(v unsafe.Pointer, size uintptr, x int64) {
+	switch size {
+	case 1:
+		*(*int8)(v) = int8(x)
+	case 2:
+		*(*int16)(v) = int16(x)
+	case 4:
+		*(*int32)(v) = int32(x)
+	default:
+		*(*int64)(v) = x
+	}
+}
+
+func planInt(p *Plan) {
+	size := p.typ.Size()
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
+		return strconv.AppendInt(b, loadInt(v, size), 10), nil
+	}
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.null() {
+			return nil
+		}
+		token, err := d.number()
+		if err != nil {
+			return err
+		}
+		negative := token[0] == '-'
+		if negative {
+			token = token[1:]
+		}
+		u, err := integer(token)
+		if err != nil {
+			return err
+		}
+		limit := uint64(1) << (8*size - 1)
+		if u > limit || u == limit && !negative {
+			return ErrRange
+		}
+		x := int64(u)
+		if negative {
+			x = -x
+		}
+		storeInt(v, size, x)
+		return nil
+	}
+	p.empty = func(v unsafe.Pointer) bool { return loadInt(v, size) == 0 }
+	p.schema = func(s *schema) { s.raw(`{"type":"integer"}`) }
+}
+
+func planUint(p *Plan) {
+	size := p.typ.Size()
+	mask := ^uint64(0) >> (64 - 8*size)
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
+		return strconv.AppendUint(b, uint64(loadInt(v, size))&mask, 10), nil
+	}
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.null() {
+			return nil
+		}
+		token, err := d.number()
+		if err != nil {
+			return err
+		}
+		if token[0] == '-' {
+			return ErrRange
+		}
+		u, err := integer(token)
+		if err != nil {
+			return err
+		}
+		if u > mask {
+			return ErrRange
+		}
+		storeInt(v, size, int64(u))
+		return nil
+	}
+	p.empty = func(v unsafe.Pointer) bool { return loadInt(v, size) == 0 }
+	p.schema = func(s *schema) { s.raw(`{"type":"integer","minimum":0}`) }
+}
+
+// integer reads the digits of a number token.
+func integer(token []byte) (uint64, error) {
+	var u uint64
+	for _, c := range token {
+		if c < '0' || c > '9' {
+			return 0, ErrRange // a fraction or an exponent
+		}
+		if u > (math.MaxUint64-uint64(c-'0'))/10 {
+			return 0, ErrRange
+		}
+		u = u*10 + uint64(c-'0')
+	}
+	return u, nil
+}
+
+func planFloat(p *Plan) {
+	bits := int(8 * p.typ.Size())
+	load := func(v unsafe.Pointer) float64 {
+		if bits == 32 {
+			return float64(*(*float32)(v))
+		}
+		return *(*float64)(v)
+	}
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
+		f := load(v)
+		if math.IsNaN(f) || math.IsInf(f, 0) {
+			return b, ErrFloat
+		}
+		// As ECMAScript writes numbers: an exponent only where it is shorter to read.
+		format := byte('f')
+		if a := math.Abs(f); a != 0 {
+			if bits == 64 && (a < 1e-6 || a >= 1e21) || bits == 32 && (float32(a) < 1e-6 || float32(a) >= 1e21) {
+				format = 'e'
+			}
+		}
+		b = strconv.AppendFloat(b, f, format, -1, bits)
+		if n := len(b); format == 'e' && n >= 4 && b[n-4] == 'e' && (b[n-3] == '-' || b[n-3] == '+') && b[n-2] == '0' {
+			b[n-2] = b[n-1] // e-09 is e-9
+			b = b[:n-1]
+		}
+		return b, nil
+	}
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.null() {
+			return nil
+		}
+		token, err := d.number()
+		if err != nil {
+			return err
+		}
+		f, err := strconv.ParseFloat(string(token), bits)
+		if err != nil {
+			return ErrRange
+		}
+		if bits == 32 {
+			*(*float32)(v) = float32(f)
+		} else {
+			*(*float64)(v) = f
+		}
+		return nil
+	}
+	p.empty = func(v unsafe.Pointer) bool { return load(v) == 0 }
+	p.schema = func(s *schema) { s.raw(`{"type":"number"}`) }
+}
+
+func planString(p *Plan) {
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) { return appendString(b, *(*string)(v)), nil }
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.null() {
+			return nil
+		}
+		s, err := d.str()
+		if err != nil {
+			return err
+		}
+		*(*string)(v) = string(s)
+		return nil
+	}
+	p.empty = func(v unsafe.Pointer) bool { return *(*string)(v) == "" }
+	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
+}
+
+func planBytes(p *Plan) {
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
+		data := *(*[]byte)(v)
+		if data == nil {
+			return append(b, "null"...), nil
+		}
+		b = append(b, '"')
+		b = base64.StdEncoding.AppendEncode(b, data)
+		return append(b, '"'), nil
+	}
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.null() {
+			*(*[]byte)(v) = nil
+			return nil
+		}
+		s, err := d.str()
+		if err != nil {
+			return err
+		}
+		data, err := base64.StdEncoding.AppendDecode(make([]byte, 0, base64.StdEncoding.DecodedLen(len(s))), s)
+		if err != nil {
+			return ErrType
+		}
+		*(*[]byte)(v) = data
+		return nil
+	}
+	p.empty = func(v unsafe.Pointer) bool { return len(*(*[]byte)(v)) == 0 }
+	p.schema = func(s *schema) { s.raw(`{"type":["string","null"],"contentEncoding":"base64"}`) }
+}
+
+// appendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r != utf8.RuneError || n != 1 {
+				i += n
+				continue
+			}
+			b = append(append(b, s[start:i]...), "\ufffd"...)
+			i++
+			start = i
+			continue
+		}
+		b = append(b, s[start:i]...)
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\t':
+			b = append(b, '\\', 't')
+		default:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		i++
+		start = i
+	}
+	return append(append(b, s[start:]...), '"')
+}

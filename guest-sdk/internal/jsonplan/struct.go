@@ -1,0 +1,143 @@
+package jsonplan
+
+import (
+	"reflect"
+	"strings"
+	"unsafe"
+)
+
+// field is a member of a struct, embedded structs flattened.
+type field struct {
+	name   string
+	prefix string // `"name":`, as it is written
+	offset uintptr
+	omit   bool
+	plan   *Plan
+	depth  int // of embedding
+	tagged bool
+}
+
+func (m *Maker) planStruct(p *Plan) string {
+	fields, problem := m.fields(p.typ, 0, 0)
+	if problem != "" {
+		return problem
+	}
+	fields = dominant(fields)
+	p.append = func(b []byte, v unsafe.Pointer, depth int) ([]byte, error) {
+		if depth >= maxDepth {
+			return b, ErrDepth
+		}
+		b = append(b, '{')
+		first := true
+		var err error
+		for i := range fields {
+			f := &fields[i]
+			at := unsafe.Add(v, f.offset)
+			if f.omit && f.plan.empty != nil && f.plan.empty(at) {
+				continue
+			}
+			if !first {
+				b = append(b, ',')
+			}
+			first = false
+			b = append(b, f.prefix...)
+			if b, err = f.plan.append(b, at, depth+1); err != nil {
+				return b, err
+			}
+		}
+		return append(b, '}'), nil
+	}
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.null() {
+			return nil
+		}
+		next := 0 // members mostly come in the order of the fields
+		return d.object(func(name []byte) error {
+			for i := range fields {
+				f := &fields[(next+i)%len(fields)]
+				if f.name == string(name) {
+					next += i + 1
+					return f.plan.decode(d, unsafe.Add(v, f.offset))
+				}
+			}
+			return d.skip()
+		})
+	}
+	p.schema = func(s *schema) {
+		s.object(p, func() {
+			s.raw(`{"type":"object","properties":{`)
+			for i, f := range fields {
+				if i > 0 {
+					s.raw(",")
+				}
+				s.raw(f.prefix)
+				s.plan(f.plan)
+			}
+			s.raw("}}")
+		})
+	}
+	return ""
+}
+
+// fields lists the members of a struct type that stands at offset.
+func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, problem string) {
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		tag, hasTag := sf.Tag.Lookup("json")
+		name, options, _ := strings.Cut(tag, ",")
+		if tag == "-" {
+			continue
+		}
+		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct && !isText(sf.Type) {
+			inner, problem := m.fields(sf.Type, offset+sf.Offset, depth+1)
+			if problem != "" {
+				return nil, problem
+			}
+			all = append(all, inner...)
+			continue
+		}
+		if !sf.IsExported() {
+			continue
+		}
+		plan, problem := m.plan(sf.Type)
+		if problem != "" {
+			return nil, "field " + t.String() + "." + sf.Name + ": " + problem
+		}
+		if strings.Contains(","+options+",", ",string,") {
+			return nil, "field " + t.String() + "." + sf.Name + `: the json option "string" is not supported`
+		}
+		tagged := hasTag && name != ""
+		if !tagged {
+			name = sf.Name
+		}
+		all = append(all, field{
+			name: name, prefix: string(append(appendString(nil, name), ':')), offset: offset + sf.Offset,
+			omit: strings.Contains(","+options+",", ",omitempty,"), plan: plan, depth: depth, tagged: tagged,
+		})
+	}
+	return all, ""
+}
+
+// dominant resolves equal names as Go does: the least embedded wins, then the
+// tagged one; a draw removes all.
+func dominant(all []field) []field {
+	var kept []field
+	for i, f := range all {
+		wins := true
+		for j, g := range all {
+			if i == j || f.name != g.name {
+				continue
+			}
+			if g.depth < f.depth || g.depth == f.depth && (g.tagged || !f.tagged) {
+				wins = g.depth == f.depth && f.tagged && !g.tagged
+				if !wins {
+					break
+				}
+			}
+		}
+		if wins {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}

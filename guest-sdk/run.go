@@ -1,0 +1,285 @@
+package guest
+
+import (
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+)
+
+// slot is a resident entity.
+type slot[S any] struct {
+	state   S
+	key     string
+	version uint64
+	open    bool
+}
+
+// maxSlot bounds slot numbers, which the host gives out densely.
+const maxSlot = 1 << 24
+
+// Exchange runs the request frames in request and returns the response frames,
+// valid until the next call. It is the whole of a guest; the module's exports and
+// test kits call it. It is for one goroutine.
+func (s *Service[S]) Exchange(request []byte) []byte {
+	s.out = s.out[:0]
+	if s.goroutines == 0 {
+		s.goroutines = runtime.NumGoroutine()
+	}
+	at := cursor{rest: request}
+	for len(at.rest) > 0 {
+		s.frames(&at)
+	}
+	return s.out
+}
+
+// cursor is where in a request the guest is.
+type cursor struct {
+	rest  []byte
+	frame abi.Request
+	index uint32
+	start int // of the current frame's response in out
+}
+
+// frames runs frames until the end or a panic. There is one deferred call a
+// request, not one a frame: it costs about as much as a small command.
+func (s *Service[S]) frames(at *cursor) {
+	finished := false
+	defer func() {
+		if finished {
+			return
+		}
+		message := panicText(recover())
+		logLine(abi.LogError, "panic: "+message+panicPlace())
+		s.refuse(at, abi.RespFault, abi.CodePanic, message)
+		at.index++
+	}()
+	for len(at.rest) > 0 {
+		var err error
+		at.start = len(s.out)
+		at.frame, at.rest, err = abi.DecodeRequest(at.rest)
+		if err != nil {
+			at.rest = nil
+			s.refuse(at, abi.RespFault, abi.CodeBadFrame, err.Error())
+			break
+		}
+		if err := s.one(at); err != nil {
+			at.rest = nil
+			s.refuse(at, abi.RespFault, abi.CodeBadFrame, err.Error())
+			break
+		}
+		at.index++
+	}
+	finished = true
+}
+
+// one runs one frame. An error means that its payload is malformed.
+func (s *Service[S]) one(at *cursor) error {
+	r := &at.frame
+	switch r.Kind {
+	case abi.ReqCommand:
+		c, err := abi.DecodeCommand(r)
+		if err != nil {
+			return err
+		}
+		s.handle(at, c)
+	case abi.ReqQuery:
+		q, err := abi.DecodeQuery(r)
+		if err != nil {
+			return err
+		}
+		s.query(at, q)
+	case abi.ReqOpen:
+		o, err := abi.DecodeOpen(r)
+		if err != nil {
+			return err
+		}
+		s.open(at, o)
+	case abi.ReqApply:
+		a, err := abi.DecodeApply(r)
+		if err != nil {
+			return err
+		}
+		s.apply(at, a)
+	case abi.ReqSnapshot:
+		s.snapshot(at)
+	case abi.ReqDrop:
+		s.drop(r.Slot)
+	case abi.ReqDescribe:
+		s.out = abi.AppendBody(s.out, abi.Response{Kind: abi.RespDescription, Slot: r.Slot, Index: at.index}, s.manifest.AppendJSON(nil))
+	default:
+		s.refuse(at, abi.RespFault, abi.CodeBadFrame, "unknown request kind "+strconv.Itoa(int(r.Kind)))
+	}
+	return nil
+}
+
+// at finds the open entity in a slot, or answers that there is none.
+func (s *Service[S]) entity(at *cursor) *slot[S] {
+	if n := at.frame.Slot; uint64(n) < uint64(len(s.slots)) && s.slots[n] != nil {
+		return s.slots[n]
+	}
+	s.refuse(at, abi.RespFault, abi.CodeNoEntity, "slot "+strconv.FormatUint(uint64(at.frame.Slot), 10)+" is not open")
+	return nil
+}
+
+func (s *Service[S]) handle(at *cursor, c abi.Command) {
+	e := s.entity(at)
+	if e == nil {
+		return
+	}
+	if int(at.frame.Type) >= len(s.commands) {
+		s.refuse(at, abi.RespFault, abi.CodeUnknownType, "there is no command type "+strconv.Itoa(int(at.frame.Type)))
+		return
+	}
+	s.begin(at, e)
+	s.tx.command = c
+	err := s.commands[at.frame.Type].run(&s.tx, c.Body)
+	s.finish(at, err)
+}
+
+func (s *Service[S]) query(at *cursor, q abi.Query) {
+	e := s.entity(at)
+	if e == nil {
+		return
+	}
+	if int(at.frame.Type) >= len(s.queries) {
+		s.refuse(at, abi.RespFault, abi.CodeUnknownType, "there is no query type "+strconv.Itoa(int(at.frame.Type)))
+		return
+	}
+	s.begin(at, e)
+	err := s.queries[at.frame.Type].run(&s.tx, q.Body)
+	s.finish(at, err)
+}
+
+// begin makes tx that of the current frame.
+func (s *Service[S]) begin(at *cursor, e *slot[S]) {
+	s.tx = Tx[S]{View: View[S]{service: s, slot: e, time: at.frame.Time, frame: at.frame, index: at.index}}
+}
+
+// finish turns a handler's error into a refusal, and finds what it left behind.
+func (s *Service[S]) finish(at *cursor, err error) {
+	switch refused, ok := err.(*rejection); {
+	case runtime.NumGoroutine() > s.goroutines:
+		// It would go on in the middle of another entity's command.
+		s.goroutines = runtime.NumGoroutine()
+		s.refuse(at, abi.RespFault, abi.CodeGoroutineLeak, "the handler left a goroutine behind")
+	case err == nil:
+	case s.tx.events > 0:
+		s.refuse(at, abi.RespFault, abi.CodeErrorAfterEmit, "the handler emitted an event and then failed: "+err.Error())
+	case ok:
+		s.refuse(at, abi.RespReject, refused.code, refused.message)
+	default:
+		s.refuse(at, abi.RespFault, abi.CodeError, err.Error())
+	}
+}
+
+func (s *Service[S]) open(at *cursor, o abi.Open) {
+	n := at.frame.Slot
+	if n >= maxSlot {
+		s.refuse(at, abi.RespFault, abi.CodeBadFrame, "slot numbers are below "+strconv.Itoa(maxSlot))
+		return
+	}
+	for uint64(n) >= uint64(len(s.slots)) {
+		s.slots = append(s.slots, nil)
+	}
+	s.drop(n)
+	var e *slot[S]
+	if last := len(s.free) - 1; last >= 0 {
+		e, s.free = s.free[last], s.free[:last]
+	} else {
+		e = new(slot[S])
+	}
+	*e = slot[S]{key: string(o.Key), version: at.frame.Version, open: true}
+	if o.Snapshot != nil {
+		if err := s.state.Decode(o.Snapshot, unsafe.Pointer(&e.state)); err != nil {
+			s.refuse(at, abi.RespFault, abi.CodeBadSnapshot, err.Error())
+			return
+		}
+	}
+	s.slots[n] = e
+}
+
+func (s *Service[S]) drop(n uint32) {
+	if uint64(n) >= uint64(len(s.slots)) || s.slots[n] == nil {
+		return
+	}
+	e := s.slots[n]
+	s.slots[n] = nil
+	*e = slot[S]{}
+	if len(s.free) < 256 {
+		s.free = append(s.free, e)
+	}
+}
+
+func (s *Service[S]) apply(at *cursor, a abi.Apply) {
+	e := s.entity(at)
+	if e == nil {
+		return
+	}
+	if int(at.frame.Type) >= len(s.events) {
+		s.refuse(at, abi.RespFault, abi.CodeUnknownType, "there is no event type "+strconv.Itoa(int(at.frame.Type)))
+		return
+	}
+	if err := s.events[at.frame.Type].apply(&e.state, a.Body); err != nil {
+		s.refuse(at, abi.RespFault, abi.CodeBadEvent, err.Error())
+		return
+	}
+	e.version = at.frame.Version
+}
+
+func (s *Service[S]) snapshot(at *cursor) {
+	e := s.entity(at)
+	if e == nil {
+		return
+	}
+	b, begin := abi.BeginBody(s.out)
+	b, err := s.state.Append(b, unsafe.Pointer(&e.state))
+	if err != nil {
+		s.refuse(at, abi.RespFault, abi.CodeError, "the state cannot be encoded: "+err.Error())
+		return
+	}
+	s.out = abi.EndBody(b, begin, abi.Response{Kind: abi.RespSnapshot, Slot: at.frame.Slot, Index: at.index})
+}
+
+// refuse replaces what the current frame has answered by a Reject or a Fault.
+func (s *Service[S]) refuse(at *cursor, kind abi.ResponseKind, code, message string) {
+	if code == "" {
+		code = abi.CodeError
+	}
+	s.out = abi.AppendRefusal(s.out[:at.start], abi.Response{Kind: kind, Slot: at.frame.Slot, Index: at.index}, code, message)
+}
+
+// panicText says what was panicked with, without package fmt.
+func panicText(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "runtime.Goexit was called"
+	case error:
+		return v.Error()
+	case string:
+		return v
+	case interface{ String() string }:
+		return v.String()
+	case int:
+		return strconv.Itoa(v)
+	}
+	return "panic with a value of a type that has no text"
+}
+
+// panicPlace is the first place outside the runtime and this package, as
+// " at file:line".
+func panicPlace() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if !strings.HasPrefix(f.Function, "runtime.") && !strings.Contains(f.Function, "/guest-sdk.") && f.Function != "" {
+			return " at " + f.File + ":" + strconv.Itoa(f.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package guest
+
+import (
+	"reflect"
+	"unsafe"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
+)
+
+// sdkName goes into manifests.
+const sdkName = "bulkhead-go/1"
+
+// Event is something that happened to an entity with state S. Apply changes the
+// state accordingly, and must depend on nothing else. Events are struct types.
+type Event[S any] interface{ Apply(*S) }
+
+// Service is a service under construction, and, once its module has started, the
+// service. Registering is for package initialisation; a mistake in it panics, which
+// the host reports when the module is uploaded.
+type Service[S any] struct {
+	manifest abi.Manifest
+	plans    jsonplan.Maker
+	state    *jsonplan.Plan
+	commands []handler[S]
+	queries  []handler[S]
+	events   []eventType[S]
+	byType   map[reflect.Type]*eventType[S]
+
+	// The rest belongs to the call that runs; see run.go.
+	slots      []*slot[S]
+	free       []*slot[S]
+	out        []byte // response frames
+	scratch    []byte
+	tx         Tx[S]
+	goroutines int
+}
+
+// eventType is a registered event.
+type eventType[S any] struct {
+	id     uint16
+	plan   *jsonplan.Plan
+	direct bool // an interface holds the value itself, not a pointer to it
+	apply  func(s *S, body []byte) error
+}
+
+// handler is a registered command or query.
+type handler[S any] struct {
+	run func(tx *Tx[S], body []byte) error // appends the reply's body to out
+}
+
+// New starts the definition of a service whose entities have the state S; its zero
+// value is the state of an entity without events. The name is the one the service
+// is deployed under.
+//
+// S is encoded for snapshots, so what is not in its exported fields is lost.
+func New[S any](name string) *Service[S] {
+	s := &Service[S]{byType: map[reflect.Type]*eventType[S]{}}
+	s.manifest = abi.Manifest{ABI: abi.Version, Service: name, SDK: sdkName, StateSchema: 1}
+	s.state = s.plan(reflect.TypeFor[S](), "the state")
+	s.tx.service = s
+	register(s)
+	return s
+}
+
+// Version sets the author's version of the service, free text.
+func (s *Service[S]) Version(v string) *Service[S] {
+	s.manifest.Version = v
+	return s
+}
+
+// StateSchema sets the version of the state's form, 1 if it is not set. Give it a
+// greater one whenever old snapshots no longer fit S: then they are not used.
+func (s *Service[S]) StateSchema(version uint32) *Service[S] {
+	s.manifest.StateSchema = version
+	return s
+}
+
+// Events registers the service's events by their zero values. An event's name is
+// that of its type; [Named] gives it another. A name is forever: the journal holds
+// it.
+func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
+	for _, e := range events {
+		name, aliases := "", []string(nil)
+		if n, ok := e.(named[S]); ok {
+			e, name, aliases = n.Event, n.name, n.aliases
+		}
+		t := reflect.TypeOf(e)
+		if t == nil || t.Kind() != reflect.Struct {
+			misuse("service " + s.manifest.Service + ": an event must be registered as a struct value, like Opened{}")
+		}
+		if name == "" {
+			name = t.Name()
+		}
+		if s.byType[t] != nil {
+			misuse("service " + s.manifest.Service + ": event type " + t.String() + " is registered twice")
+		}
+		s.unique(name, "event")
+		for _, a := range aliases {
+			s.unique(a, "event")
+		}
+		s.addEvent(t, name, aliases)
+	}
+	return s
+}
+
+func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
+	p := s.plan(t, "event "+name)
+	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, direct: direct(t)}
+	e.apply = func(state *S, body []byte) error {
+		v := reflect.New(t)
+		if err := p.Decode(body, v.UnsafePointer()); err != nil {
+			return err
+		}
+		v.Elem().Interface().(Event[S]).Apply(state)
+		return nil
+	}
+	s.byType[t] = e
+	s.events = append(s.events, *e)
+	s.manifest.Events = append(s.manifest.Events, abi.EventType{Name: name, Schema: p.Schema(), Aliases: aliases})
+}
+
+// named is an event with a name of its own, for registration only.
+type named[S any] struct {
+	Event[S]
+	name    string
+	aliases []string
+}
+
+// Named gives an event a name other than its type's, for [Service.Events]. Aliases
+// are older names that the journal may still hold.
+func Named[S any](e Event[S], name string, aliases ...string) Event[S] {
+	return named[S]{e, name, aliases}
+}
+
+// Command registers the handler of a command. It decides: it looks at the state,
+// and emits events or refuses. What it returns is the reply. C and R are any types
+// that JSON can carry; struct{} is fine for nothing.
+func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], command C) (R, error)) {
+	in, out := s.plan(reflect.TypeFor[C](), "command "+name), s.plan(reflect.TypeFor[R](), "the reply to command "+name)
+	s.unique(name, "command")
+	s.manifest.Commands = append(s.manifest.Commands, abi.CommandType{Name: name, Input: in.Schema(), Reply: out.Schema()})
+	s.commands = append(s.commands, handler[S]{func(tx *Tx[S], body []byte) error {
+		var c C
+		if err := decodeBody(in, body, unsafe.Pointer(&c)); err != nil {
+			return Reject(abi.CodeBadCommand, err.Error())
+		}
+		r, err := decide(tx, c)
+		if err != nil {
+			return err
+		}
+		return tx.reply(out, unsafe.Pointer(&r))
+	}})
+}
+
+// Query registers the handler of a query, which reads the state and changes
+// nothing.
+func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], query Q) (R, error)) {
+	in, out := s.plan(reflect.TypeFor[Q](), "query "+name), s.plan(reflect.TypeFor[R](), "the reply to query "+name)
+	s.unique(name, "query")
+	s.manifest.Queries = append(s.manifest.Queries, abi.QueryType{Name: name, Input: in.Schema(), Reply: out.Schema()})
+	s.queries = append(s.queries, handler[S]{func(tx *Tx[S], body []byte) error {
+		var q Q
+		if err := decodeBody(in, body, unsafe.Pointer(&q)); err != nil {
+			return Reject(abi.CodeBadQuery, err.Error())
+		}
+		r, err := answer(&tx.View, q)
+		if err != nil {
+			return err
+		}
+		return tx.reply(out, unsafe.Pointer(&r))
+	}})
+}
+
+// decodeBody reads a body; an empty one is the zero value.
+func decodeBody(p *jsonplan.Plan, body []byte, v unsafe.Pointer) error {
+	if len(body) == 0 {
+		return nil
+	}
+	return p.Decode(body, v)
+}
+
+// plan makes the plan of a type that a registration names.
+func (s *Service[S]) plan(t reflect.Type, what string) *jsonplan.Plan {
+	p, err := s.plans.Make(t)
+	if err != nil {
+		misuse("service " + s.manifest.Service + ": " + what + ": " + err.Error())
+	}
+	return p
+}
+
+// unique refuses a name that is no name or is taken already.
+func (s *Service[S]) unique(name, kind string) {
+	ok := len(name) > 0 && len(name) <= abi.MaxNameSize
+	for i := range len(name) {
+		c := name[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
+	}
+	if !ok {
+		misuse("service " + s.manifest.Service + ": " + kind + " name \"" + name + "\" must be 1 to 128 letters, digits, '.', '_' or '-'")
+	}
+	taken := false
+	switch kind {
+	case "command":
+		for _, c := range s.manifest.Commands {
+			taken = taken || c.Name == name
+		}
+	case "query":
+		for _, q := range s.manifest.Queries {
+			taken = taken || q.Name == name
+		}
+	case "event":
+		for _, e := range s.manifest.Events {
+			taken = taken || e.Name == name
+			for _, a := range e.Aliases {
+				taken = taken || a == name
+			}
+		}
+	}
+	if taken {
+		misuse("service " + s.manifest.Service + ": " + kind + " \"" + name + "\" is registered twice")
+	}
+}
+
+// direct reports whether an interface holds values of t themselves: those that
+// are one pointer in memory.
+func direct(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Chan, reflect.Func, reflect.UnsafePointer:
+		return true
+	case reflect.Struct:
+		return t.NumField() == 1 && direct(t.Field(0).Type)
+	case reflect.Array:
+		return t.Len() == 1 && direct(t.Elem())
+	}
+	return false
+}
+
+// rejection is a refusal by the domain.
+type rejection struct{ code, message string }
+
+func (r *rejection) Error() string { return r.code + ": " + r.message }
+
+// Reject is the error of a handler that refuses: code is for programs (lower case,
+// stable), message for people. Nothing of the command is written.
+func Reject(code, message string) error { return &rejection{code, message} }

@@ -1,0 +1,119 @@
+package guest
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"reflect"
+	"time"
+	"unsafe"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
+)
+
+// View is an entity as a handler sees it. It is valid during the handler's call
+// only.
+type View[S any] struct {
+	service *Service[S]
+	slot    *slot[S]
+	time    uint64
+	frame   abi.Request
+	index   uint32
+}
+
+// State is the entity's present state. It is for reading: only Apply may change it.
+func (v *View[S]) State() *S { return &v.slot.state }
+
+// Key is the entity's key.
+func (v *View[S]) Key() string { return v.slot.key }
+
+// Version is the number of the entity's events.
+func (v *View[S]) Version() uint64 { return v.slot.version }
+
+// Now is the command's or query's time. It is the same however often it is asked
+// for, and when the command is executed again.
+func (v *View[S]) Now() time.Time { return time.Unix(0, int64(v.time)).UTC() }
+
+// Log writes a line to the service's log.
+func (v *View[S]) Log(level abi.LogLevel, text string) { logLine(level, text) }
+
+// Tx is a command under way. It is valid during the handler's call only.
+type Tx[S any] struct {
+	View[S]
+	command abi.Command
+	random  *rand.Rand
+	events  uint32
+}
+
+// CommandID is the command's id.
+func (tx *Tx[S]) CommandID() string { return string(tx.command.ID) }
+
+// Metadata is what travels with the command beside its body, by name.
+func (tx *Tx[S]) Metadata(name string) (value string, ok bool) {
+	v, ok := abi.Metadata(tx.command.Metadata).Get(name)
+	return string(v), ok
+}
+
+// Rand gives random numbers that come from the command's seed: unpredictable from
+// outside, and the same when the command is executed again.
+func (tx *Tx[S]) Rand() *rand.Rand {
+	if tx.random == nil {
+		seed := tx.command.Seed
+		tx.random = rand.New(rand.NewPCG(binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:])))
+	}
+	return tx.random
+}
+
+// Emit records that e happened and applies it to the state at once. A handler that
+// fails afterwards costs the entity a rebuild, so check first and emit last. An
+// event that was not registered panics.
+func (tx *Tx[S]) Emit(e Event[S]) { tx.EmitWith(e, nil) }
+
+// EmitWith is Emit with metadata, which travels with the event beside its body.
+func (tx *Tx[S]) EmitWith(e Event[S], metadata abi.Metadata) {
+	s := tx.service
+	t := s.byType[reflect.TypeOf(e)]
+	if t == nil {
+		panic("guest: event " + reflect.TypeOf(e).String() + " is not registered with Events")
+	}
+	frame := abi.Response{Kind: abi.RespEvent, Type: t.id, Slot: tx.frame.Slot, Index: tx.index}
+	if len(metadata) > 0 {
+		body, err := t.plan.Append(s.scratch[:0], dataOf(&e, t.direct))
+		if err != nil {
+			panic(err)
+		}
+		s.scratch = body
+		s.out = abi.AppendEvent(s.out, frame.Slot, frame.Index, frame.Type, body, metadata)
+	} else {
+		b, at := abi.BeginBody(s.out)
+		b, err := t.plan.Append(b, dataOf(&e, t.direct))
+		if err != nil {
+			panic(err)
+		}
+		s.out = abi.EndBody(b, at, frame)
+	}
+	e.Apply(&tx.slot.state)
+	tx.slot.version++
+	tx.events++
+}
+
+// dataOf is the address of the value in an interface.
+func dataOf[S any](e *Event[S], direct bool) unsafe.Pointer {
+	data := unsafe.Add(unsafe.Pointer(e), unsafe.Sizeof(uintptr(0)))
+	if direct {
+		return data
+	}
+	return *(*unsafe.Pointer)(data)
+}
+
+// reply appends the Reply frame.
+func (tx *Tx[S]) reply(p *jsonplan.Plan, v unsafe.Pointer) error {
+	s := tx.service
+	b, at := abi.BeginBody(s.out)
+	b, err := p.Append(b, v)
+	if err != nil {
+		return err
+	}
+	s.out = abi.EndBody(b, at, abi.Response{Kind: abi.RespReply, Slot: tx.frame.Slot, Index: tx.index, Aux: tx.events})
+	return nil
+}
