@@ -1,0 +1,152 @@
+// Command follow keeps a read model of a bank up to date from outside: it follows
+// the bank's events over HTTP and prints the richest accounts whenever they
+// change. It uses nothing but the standard library, so it is also what a client
+// in another language has to do.
+//
+//	go run ./examples/follow [-host http://127.0.0.1:8080]
+//
+// The cursor of the last event is all that it has to remember: when the connection
+// or the host goes away it asks for what came after that, and misses nothing.
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	host := flag.String("host", "http://127.0.0.1:8080", "where the bank runs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	model := richest{balances: map[string]int64{}}
+	err := follow(ctx, *host+"/v1/services/bank/events", func(e event) error {
+		if model.apply(e) {
+			fmt.Println(model.String())
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "follow:", err)
+		os.Exit(1)
+	}
+}
+
+// event is the part of a CloudEvent that this program needs.
+type event struct {
+	ID      string // the cursor
+	Type    string
+	Subject string // the account
+	Data    struct{ Amount int64 }
+}
+
+// richest is the read model: derived, and made again from the start at each start.
+type richest struct {
+	balances map[string]int64
+	top      []string
+}
+
+// apply takes one event in, and reports whether the order of the first three changed.
+func (r *richest) apply(e event) bool {
+	switch e.Type {
+	case "deposited":
+		r.balances[e.Subject] += e.Data.Amount
+	case "withdrawn":
+		r.balances[e.Subject] -= e.Data.Amount
+	default:
+		return false
+	}
+	var names []string
+	for name := range r.balances {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(r.balances[b], r.balances[a]), cmp.Compare(a, b))
+	})
+	names = names[:min(3, len(names))]
+	changed := !slices.Equal(names, r.top)
+	r.top = names
+	return changed
+}
+
+func (r *richest) String() string {
+	var parts []string
+	for _, name := range r.top {
+		parts = append(parts, fmt.Sprintf("%s %d", name, r.balances[name]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// follow calls each with every event from the first on, until ctx ends or each
+// fails. A connection that ends is made again, from where the last one had come to.
+func follow(ctx context.Context, url string, each func(event) error) error {
+	cursor := ""
+	for {
+		err := stream(ctx, url, &cursor, each)
+		if ctx.Err() != nil || err != errEnded {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// errEnded is a connection that ended, for whatever reason.
+var errEnded = fmt.Errorf("the stream ended")
+
+// stream reads one connection of server-sent events.
+func stream(ctx context.Context, url string, cursor *string, each func(event) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	if *cursor != "" {
+		req.Header.Set("Last-Event-ID", *cursor)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return errEnded // not there yet, or not there any more
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 && resp.StatusCode < 500 {
+		problem, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return fmt.Errorf("%s: %s", resp.Status, problem)
+	}
+	lines := bufio.NewReader(resp.Body)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return errEnded
+		}
+		data, ok := strings.CutPrefix(line, "data:")
+		if !ok {
+			continue // the id is in the event too
+		}
+		var e event
+		if err := json.Unmarshal([]byte(data), &e); err != nil {
+			return fmt.Errorf("an event that is not JSON: %w", err)
+		}
+		if e.Type == "" {
+			continue
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+		*cursor = e.ID
+	}
+}
