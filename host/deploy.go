@@ -1,0 +1,155 @@
+package host
+
+import (
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Deployment says which module shall run under which name.
+type Deployment struct {
+	Service service.Name
+	// Module is the module's bytes. Empty means the stored module with Digest.
+	Module []byte
+	// Digest names a stored module; see [Host.Upload]. Not used with Module.
+	Digest service.Digest
+	// Limits and Settings of the service. Zero fields are the host's own.
+	Limits   service.Limits
+	Settings service.Settings
+	// Progress, if not nil, hears how the deployment goes on, from the goroutine of
+	// Deploy. It must not block for long.
+	Progress func(Progress)
+}
+
+// Progress is a step of a deployment or an upload.
+type Progress struct {
+	// Stage is verifying, compiling, initialising, describing, starting, storing,
+	// draining or ready; in this order.
+	Stage string `json:"stage"`
+	Done  int64  `json:"done"`  // of Total
+	Total int64  `json:"total"` // in units of the stage; 0 if unknown
+}
+
+// Upload verifies a module, compiles it and stores it, and tells what it is. A
+// module that breaks rules is refused with KindBadModule, all violations in Reasons,
+// and nothing is stored. Uploading a module again changes nothing.
+func (h *Host) Upload(ctx context.Context, module []byte) (service.Module, error) {
+	c, err := h.open()
+	if err != nil {
+		return service.Module{}, err
+	}
+	m, err := h.inspect(ctx, "", module)
+	if err != nil {
+		return service.Module{}, err
+	}
+	if _, err := c.catalog.Put(module); err != nil {
+		return service.Module{}, err
+	}
+	return m, nil
+}
+
+func (h *Host) inspect(ctx context.Context, name service.Name, module []byte) (service.Module, error) {
+	p, err := h.runtime.Compile(ctx, name, module, h.opt.Limits, func(sandbox.Stage, int64, int64) {})
+	if err != nil {
+		return service.Module{}, err
+	}
+	return p.Module(), p.Close(ctx)
+}
+
+// Modules lists the digests of the stored modules.
+func (h *Host) Modules() ([]service.Digest, error) {
+	c, err := h.open()
+	if err != nil {
+		return nil, err
+	}
+	return c.catalog.List()
+}
+
+// Deploy makes a module run as a service and returns its status when it does. Over
+// a running service it first starts the new module, then lets the old one finish
+// what it has taken on, and swaps: no command is lost and none is handled twice.
+// Deploying what already runs changes nothing. If Deploy fails, the service is as it
+// was, unless the error's kind is KindUnknown.
+func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+	if _, err := service.ParseName(string(d.Service)); err != nil {
+		return service.Status{}, err
+	}
+	c, err := h.open()
+	if err != nil {
+		return service.Status{}, err
+	}
+	if len(d.Module) == 0 {
+		if d.Module, err = c.catalog.Get(d.Digest); err != nil {
+			return service.Status{}, err
+		}
+	}
+	spec := service.Spec{
+		Service: d.Service, Module: service.DigestOf(d.Module),
+		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings,
+	}
+	if spec.Settings.Shards == 0 {
+		spec.Settings.Shards = h.opt.Settings.Shards
+	}
+	if err := spec.Validate(); err != nil {
+		return service.Status{}, err
+	}
+	progress := func(supervisor.Stage, int64, int64) {}
+	if d.Progress != nil {
+		progress = func(stage supervisor.Stage, done, total int64) { d.Progress(Progress{string(stage), done, total}) }
+	}
+	svc, err := c.supervisor.Deploy(ctx, spec, d.Module, progress)
+	if err != nil {
+		return service.Status{}, err
+	}
+	return h.status(c, svc), nil
+}
+
+// Delete stops a service. Its log stays, and a later deployment under the same name
+// goes on with it.
+func (h *Host) Delete(ctx context.Context, name service.Name) error {
+	c, err := h.open()
+	if err != nil {
+		return err
+	}
+	return c.supervisor.Delete(ctx, name)
+}
+
+// Status is what a service does now.
+func (h *Host) Status(name service.Name) (service.Status, error) {
+	c, svc, err := h.service(name)
+	if err != nil {
+		return service.Status{}, err
+	}
+	return h.status(c, svc), nil
+}
+
+func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
+	st := svc.Status()
+	st.Head = c.journal.Head(journal.LogName(st.Spec.Service))
+	return st
+}
+
+// Services is the status of all services, by name.
+func (h *Host) Services() []service.Status {
+	c, err := h.open()
+	if err != nil {
+		return nil
+	}
+	var all []service.Status
+	for _, svc := range c.supervisor.All() {
+		all = append(all, h.status(c, svc))
+	}
+	return all
+}
+
+// Stats is what the journal counted since it was opened.
+func (h *Host) Stats() journal.Stats {
+	c, err := h.open()
+	if err != nil {
+		return journal.Stats{}
+	}
+	return c.journal.Stats()
+}

@@ -1,0 +1,113 @@
+package host
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Event is an event on disk. It is shared by all who get it: nobody changes it or
+// its slices.
+type Event = stream.Event
+
+// Selection says which events of a service somebody wants.
+type Selection struct {
+	Service service.Name
+	// After is the position behind which to begin: 0 is the start, [Host.Head] the
+	// end, [Host.ParseCursor] gives a cursor's.
+	After service.Position
+	// Types and Keys let through events of these types and entities only; empty
+	// lets all through.
+	Types []service.Type
+	Keys  []service.Key
+}
+
+func (s Selection) filter() stream.Filter { return stream.Filter{Types: s.Types, Keys: s.Keys} }
+
+// Subscriber reads a service's events in order, each once. One goroutine at a time
+// uses it. It holds nothing but its place, so there is nothing to close, and a slow
+// one costs nobody else anything.
+type Subscriber struct {
+	cursor *stream.Cursor
+}
+
+// Subscribe begins to read the events that s selects. A place that the log has not
+// reached is an error of kind KindBadCursor.
+func (h *Host) Subscribe(_ context.Context, s Selection) (*Subscriber, error) {
+	_, svc, err := h.service(s.Service)
+	if err != nil {
+		return nil, err
+	}
+	c, err := svc.Hub().Subscribe(s.After, s.filter())
+	if err != nil {
+		return nil, err
+	}
+	return &Subscriber{c}, nil
+}
+
+// Next waits for events and returns at least one and at most limit of them (0: as
+// many as is sensible). When ctx ends it fails with its cause and has lost nothing.
+// When the service is deleted or the host closes it fails with that reason; resume
+// at Position then.
+func (s *Subscriber) Next(ctx context.Context, limit int) ([]*Event, error) {
+	return s.cursor.Next(ctx, limit)
+}
+
+// Position is how far the subscriber has come. A new one that begins there goes on
+// without gap or repetition.
+func (s *Subscriber) Position() service.Position { return s.cursor.Position() }
+
+// Head is the position of the last event of a service.
+func (h *Host) Head(name service.Name) (service.Position, error) {
+	_, svc, err := h.service(name)
+	if err != nil {
+		return 0, err
+	}
+	return svc.Hub().Head(), nil
+}
+
+// Events returns events that are on disk, at most limit, without waiting. next is
+// where to go on; atHead says that there is nothing more now. A page may be empty and
+// not the last, when a filter lets little through.
+func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Event, next service.Position, atHead bool, err error) {
+	sub, err := h.Subscribe(ctx, s)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	events, atHead, err = sub.cursor.Poll(ctx, limit)
+	return events, sub.Position(), atHead, err
+}
+
+// limit (0: all). An entity without events has none.
+func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
+	c, _, err := h.service(name)
+	if err != nil {
+		return nil, err
+	}
+	var events []*Event
+	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, limit, func(e *journal.Event) error {
+		own := *e
+		own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
+		events = append(events, stream.NewEvent(name, own))
+		return nil
+	})
+	if err != nil {
+		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
+	}
+	return events, nil
+}
+
+// Cursor is the opaque text for a position in a service's log. Clients may keep it
+// for ever.
+func (h *Host) Cursor(name service.Name, p service.Position) string {
+	return stream.EncodeCursor(name, p)
+}
+
+// ParseCursor reads such a text. KindBadCursor if it is of another service or not a
+// cursor.
+func (h *Host) ParseCursor(name service.Name, text string) (service.Position, error) {
+	return stream.DecodeCursor(name, text)
+}

@@ -1,0 +1,311 @@
+// Package host runs Bulkhead in a Go program: sandboxed, event-sourced services
+// whose events are on disk before anybody sees them.
+//
+//	h, err := host.Open(ctx, host.Options{Dir: "data"})
+//	_, err = h.Deploy(ctx, host.Deployment{Service: "bank", Module: wasm})
+//	reply, err := h.Send(ctx, service.Command{Service: "bank", Key: "alice", Type: "deposit", Data: data})
+//	err = h.Close(ctx)
+//
+// Errors are *service.Error; branch on their kind with [service.KindOf]. What a
+// command came to is exactly one of: a reply (its events are on disk), an error of
+// kind KindUnknown (nobody knows; send the same command id again), or any other
+// error (nothing was written).
+//
+// A Host may be used concurrently.
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+)
+
+// Host is a running host.
+type Host struct {
+	opt     Options
+	runtime *sandbox.Runtime
+
+	life     context.Context // ended by Close
+	end      context.CancelFunc
+	watching sync.WaitGroup
+	closed   sync.Once
+	closeErr error
+
+	mu   sync.RWMutex // guards all below
+	core *core        // nil while the journal is being opened again
+	why  error        // why core is nil
+}
+
+// core is all that stands on one open journal. When the journal fails, the whole
+// of it is replaced.
+type core struct {
+	journal    *journal.Journal
+	catalog    *catalog.Catalog
+	supervisor *supervisor.Supervisor
+}
+
+// Open opens the host in o.Dir and starts every service that is deployed there. A
+// service that cannot be started is failed, see Status; the host runs without it.
+// ctx bounds the opening only.
+func Open(ctx context.Context, o Options) (*Host, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	if o.OpenEngine == nil {
+		o.OpenEngine = func() (journal.Engine, error) {
+			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger})
+		}
+	}
+	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{opt: o, runtime: runtime}
+	h.life, h.end = context.WithCancel(context.Background())
+	c, err := h.openCore(ctx)
+	if err != nil {
+		h.end()
+		return nil, errors.Join(err, runtime.Close(ctx))
+	}
+	h.core = c
+	h.watching.Go(h.watch)
+	return h, nil
+}
+
+// JournalDir is where a host in dir keeps its journal, for tools that look at it
+// while the host is not running.
+func JournalDir(dir string) string { return filepath.Join(dir, "journal") }
+
+// openCore opens the journal and starts what is deployed.
+func (h *Host) openCore(ctx context.Context) (*core, error) {
+	engine, err := h.opt.OpenEngine()
+	if err != nil {
+		return nil, openError(err)
+	}
+	j, err := journal.Open(ctx, engine, h.opt.Journal)
+	if err != nil {
+		return nil, errors.Join(openError(err), engine.Close())
+	}
+	cat, err := catalog.Open(ctx, filepath.Join(h.opt.Dir, "modules"), j)
+	if err != nil {
+		return nil, errors.Join(err, j.Close(ctx))
+	}
+	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
+		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger,
+		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, DrainTime: h.opt.DrainTime,
+	})}
+	c.supervisor.StartAll(ctx)
+	return c, nil
+}
+
+func openError(err error) error {
+	e := &service.Error{Op: "open", Kind: service.KindUnavailable, Message: "the journal cannot be opened", Err: err}
+	if journal.KindOf(err) == journal.KindLocked {
+		e.Message = "another process uses this data directory; stop it or name another directory"
+	}
+	return e
+}
+
+// watch replaces the core when its journal fails. It is the host's only
+// goroutine of its own; Close waits for it.
+func (h *Host) watch() {
+	for {
+		h.mu.RLock()
+		c := h.core
+		h.mu.RUnlock()
+		select {
+		case <-h.life.Done():
+			return
+		case <-c.journal.Failed():
+		}
+		if !h.recover(c) {
+			return
+		}
+	}
+}
+
+// recover closes what stands on a failed journal and opens it anew, again and
+// again with growing waits. false means that the host is closing.
+func (h *Host) recover(failed *core) bool {
+	cause := &service.Error{Kind: service.KindUnavailable, RetryAfter: h.opt.RecoveryWait,
+		Message: "the journal failed and is being opened again", Err: failed.journal.Err()}
+	h.opt.Logger.Error("the journal failed; nothing is accepted until it has been opened again", "error", cause.Err)
+	h.mu.Lock()
+	h.core, h.why = nil, cause
+	h.mu.Unlock()
+	// The journal has failed, so nothing here waits for the disk.
+	if err := failed.close(context.Background(), cause); err != nil {
+		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
+	}
+	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, time.Minute) {
+		c, err := h.openCore(h.life)
+		if err == nil {
+			h.mu.Lock()
+			h.core, h.why = c, nil
+			h.mu.Unlock()
+			h.opt.Logger.Info("the journal is open again")
+			return true
+		}
+		h.opt.Logger.Error("the journal cannot be opened again", "error", err, "retry_in", wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-h.life.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
+}
+
+// close ends everything in a core: services first, the journal last.
+func (c *core) close(ctx context.Context, cause error) error {
+	return errors.Join(c.supervisor.Close(ctx, cause), c.journal.Close(ctx))
+}
+
+// Close ends the host in stages: nothing new is accepted, commands in flight get
+// their answers, subscriptions end, the journal closes last. When ctx ends, commands
+// that have not begun are refused and calls in guests are cancelled. Later calls
+// return what the first did.
+func (h *Host) Close(ctx context.Context) error {
+	h.closed.Do(func() {
+		h.end()
+		h.watching.Wait()
+		cause := &service.Error{Kind: service.KindUnavailable, Message: "the host is shutting down"}
+		h.mu.Lock()
+		c := h.core
+		h.core, h.why = nil, cause
+		h.mu.Unlock()
+		if c != nil {
+			h.closeErr = c.close(ctx, cause)
+		}
+		h.closeErr = errors.Join(h.closeErr, h.runtime.Close(ctx))
+	})
+	return h.closeErr
+}
+
+// open returns the core, or why there is none.
+func (h *Host) open() (*core, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.core == nil {
+		return nil, h.why
+	}
+	return h.core, nil
+}
+
+func (h *Host) service(name service.Name) (*core, *supervisor.Service, error) {
+	c, err := h.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	svc, err := c.supervisor.Get(name)
+	return c, svc, err
+}
+
+// Ready returns nil if the host takes commands, or why it does not.
+func (h *Host) Ready() error {
+	c, err := h.open()
+	if err != nil {
+		return err
+	}
+	if err := c.journal.Err(); err != nil {
+		return &service.Error{Kind: service.KindUnavailable, Message: "the journal failed", Err: err}
+	}
+	return nil
+}
+
+// SendAsync hands a command in and never blocks. An error means that the command
+// was refused, and done is not called. Otherwise done is called exactly once, with
+// the reply once the command's events are on disk and published, or with what
+// became of it. It runs on a goroutine of the host and must not block.
+//
+// The command's slices must not change any more.
+func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) error {
+	_, svc, err := h.service(c.Service)
+	if err != nil {
+		return err
+	}
+	return svc.Submit(c, done)
+}
+
+// Send sends a command and waits for its outcome. A refusal by the service is an
+// error of kind KindRejected, with the service's code and message.
+//
+// When ctx ends first, the error has kind KindUnknown and the command may still be
+// carried out: to learn what became of it, send it again under the same id. It
+// does not bound the guest; the service's limits do.
+func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, error) {
+	if err := ctx.Err(); err != nil {
+		return service.Reply{}, notBegun(c.Service, err)
+	}
+	if deadline, ok := ctx.Deadline(); ok && (c.Deadline.IsZero() || deadline.Before(c.Deadline)) {
+		c.Deadline = deadline
+	}
+	type result struct {
+		reply service.Reply
+		err   error
+	}
+	done := make(chan result, 1)
+	if err := h.SendAsync(c, func(r service.Reply, err error) { done <- result{r, err} }); err != nil {
+		return service.Reply{}, err
+	}
+	select {
+	case r := <-done:
+		return r.reply, r.err
+	case <-ctx.Done():
+		return service.Reply{}, &service.Error{Op: "send", Service: c.Service, Kind: service.KindUnknown, Err: ctx.Err(),
+			Message: "gave up waiting for the outcome; the command may still be carried out, send the same command id again to learn it"}
+	}
+}
+
+func notBegun(name service.Name, err error) error {
+	kind := service.KindCanceled
+	if errors.Is(err, context.DeadlineExceeded) {
+		kind = service.KindDeadline
+	}
+	return &service.Error{Service: name, Kind: kind, Message: "ended before it began", Err: err}
+}
+
+// NewCommandID makes a command id that nobody has used. A sender that keeps it can
+// send the command again safely.
+func NewCommandID() service.CommandID { return service.CommandID(rand.Text()) }
+
+// Query asks for one entity's state and waits for the answer, which rests on
+// events that are on disk.
+func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
+	if err := ctx.Err(); err != nil {
+		return service.QueryReply{}, notBegun(q.Service, err)
+	}
+	if deadline, ok := ctx.Deadline(); ok && (q.Deadline.IsZero() || deadline.Before(q.Deadline)) {
+		q.Deadline = deadline
+	}
+	_, svc, err := h.service(q.Service)
+	if err != nil {
+		return service.QueryReply{}, err
+	}
+	type result struct {
+		reply service.QueryReply
+		err   error
+	}
+	done := make(chan result, 1)
+	if err := svc.Query(q, func(r service.QueryReply, err error) { done <- result{r, err} }); err != nil {
+		return service.QueryReply{}, err
+	}
+	select {
+	case r := <-done:
+		return r.reply, r.err
+	case <-ctx.Done():
+		return service.QueryReply{}, notBegun(q.Service, ctx.Err())
+	}
+}

@@ -1,0 +1,136 @@
+// Package catalog keeps modules and deployments at rest.
+//
+// A deployment is an event: it stands in the journal's own log [Log], under the
+// service's name as key, so the journal alone says which module ran when. What is
+// deployed now is a fold over that log. Modules are files named by their digest,
+// written whole or not at all.
+package catalog
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Log is the host's own log. No service can have the name.
+const Log journal.LogName = "_host"
+
+// Types of the events in it: part of the disk format.
+const (
+	eventDeployed = "service_deployed" // data: service.Spec
+	eventDeleted  = "service_deleted"  // data: {}
+)
+
+// Journal is the part of the journal that a catalog needs; see [journal.Journal].
+type Journal interface {
+	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
+	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error
+}
+
+// Catalog is an open catalog. It may be used concurrently.
+type Catalog struct {
+	Modules
+	journal Journal
+
+	mu       sync.Mutex // guards all below; held while a deployment is journaled
+	specs    map[service.Name]service.Spec
+	versions map[service.Name]journal.Version // of the entity in the log
+}
+
+// Open folds the deployments in the journal. Module files are in dir, which is
+// made if it is not there.
+func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
+	c := &Catalog{Modules: Modules{dir: dir}, journal: j,
+		specs: map[service.Name]service.Spec{}, versions: map[service.Name]journal.Version{}}
+	if err := c.Modules.prepare(); err != nil {
+		return nil, err
+	}
+	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
+		name := service.Name(e.Key)
+		c.versions[name] = e.Version
+		switch e.Type {
+		case eventDeployed:
+			var spec service.Spec
+			if err := json.Unmarshal(e.Data, &spec); err != nil {
+				return service.Errorf(service.KindInternal, "the deployment of %s at position %d cannot be read: %w", name, e.Position, err)
+			}
+			c.specs[name] = spec
+		case eventDeleted:
+			delete(c.specs, name)
+		default:
+			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
+		}
+		return nil
+	})
+	return c, err
+}
+
+// Specs lists what is deployed, by name.
+func (c *Catalog) Specs() []service.Spec {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []service.Spec
+	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
+		all = append(all, c.specs[name])
+	}
+	return all
+}
+
+// Deploy records that a service shall run as spec says. When it returns nil the
+// deployment is on disk. An error of kind KindUnknown leaves open whether it is.
+func (c *Catalog) Deploy(ctx context.Context, spec service.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return service.Errorf(service.KindInternal, "encode deployment: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.record(ctx, spec.Service, "deploy", eventDeployed, data); err != nil {
+		return err
+	}
+	c.specs[spec.Service] = spec
+	return nil
+}
+
+// Delete records that a service shall not run any more.
+func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.record(ctx, name, "delete", eventDeleted, []byte("{}")); err != nil {
+		return err
+	}
+	delete(c.specs, name)
+	return nil
+}
+
+// record appends one event and waits until it is on disk. The caller holds mu.
+func (c *Catalog) record(ctx context.Context, name service.Name, command, event string, data []byte) error {
+	done := make(chan error, 1)
+	err := c.journal.Append(ctx, &journal.Commit{
+		Log:      Log,
+		Expected: c.versions[name],
+		Command: journal.Command{
+			ID: journal.CommandID(rand.Text()), Type: command, Key: string(name), Data: data,
+			Time: journal.UnixNano(time.Now().UnixNano()),
+		},
+		Events:      []journal.NewEvent{{Type: event, Data: data}},
+		GeneratedID: true,
+	}, func(_ journal.Receipt, err error) { done <- err })
+	if err != nil {
+		return &service.Error{Op: command, Service: name, Kind: service.KindUnavailable,
+			Message: "the deployment could not be recorded; nothing has changed", Err: err}
+	}
+	if err := <-done; err != nil {
+		return &service.Error{Op: command, Service: name, Kind: service.KindUnknown,
+			Message: "nobody knows whether the deployment was recorded; look at the service and deploy again", Err: err}
+	}
+	c.versions[name]++
+	return nil
+}

@@ -1,0 +1,191 @@
+// Package supervisor keeps the set of services: it starts them, swaps their
+// modules and stops them. What happens inside one service is the engine's.
+//
+// A deployment goes: verify and compile the module, start its sandboxes, record
+// the deployment in the catalog, close the service's gate, drain the old engine,
+// start the new one, open the gate. Whatever fails up to the record leaves the
+// service as it was; after the record a crash starts the new module. Commands
+// that arrive while the gate is closed wait behind it, in order and bounded in
+// number; none is lost and none is handled twice.
+package supervisor
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Journal is what a supervisor needs of the journal; see [journal.Journal].
+type Journal interface {
+	engine.Log
+	stream.Reader
+}
+
+// Options are what a supervisor is made of. All are needed.
+type Options struct {
+	Journal Journal
+	Catalog *catalog.Catalog
+	Runtime *sandbox.Runtime
+	Logger  *slog.Logger
+	// RingEvents and RingBytes bound each service's ring of recent events.
+	RingEvents int
+	RingBytes  int64
+	// DrainTime bounds how long the commands of an old engine may take when a
+	// deployment replaces it.
+	DrainTime time.Duration
+}
+
+// Supervisor is the set of services. It may be used concurrently.
+type Supervisor struct {
+	opt Options
+
+	mu       sync.RWMutex // guards all below; held for look-ups and changes of the set only
+	services map[service.Name]*Service
+	closed   bool
+}
+
+// New makes a supervisor without services.
+func New(o Options) *Supervisor {
+	return &Supervisor{opt: o, services: map[service.Name]*Service{}}
+}
+
+// StartAll starts every service of the catalog, a few at a time. One that cannot be
+// started is StateFailed and says why; it keeps nobody else from starting.
+func (s *Supervisor) StartAll(ctx context.Context) {
+	const atOnce = 4
+	places := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for _, spec := range s.opt.Catalog.Specs() {
+		svc, err := s.add(spec)
+		if err != nil {
+			return // closed meanwhile
+		}
+		all.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			svc.deploying.Lock()
+			defer svc.deploying.Unlock()
+			if err := s.start(ctx, svc, spec); err != nil {
+				svc.setFailed(err)
+				s.opt.Logger.Error("service cannot be started", "service", spec.Service, "error", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// start builds what spec says from the stored module and puts it in place.
+func (s *Supervisor) start(ctx context.Context, svc *Service, spec service.Spec) error {
+	module, err := s.opt.Catalog.Get(spec.Module)
+	if err != nil {
+		return err
+	}
+	built, err := s.build(ctx, svc, spec, module, func(Stage, int64, int64) {})
+	if err != nil {
+		return err
+	}
+	return svc.replace(ctx, built, s.opt.DrainTime)
+}
+
+// add puts a service that does not run into the set, or finds it there.
+func (s *Supervisor) add(spec service.Spec) (*Service, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, service.Errorf(service.KindUnavailable, "the host is shutting down")
+	}
+	svc := s.services[spec.Service]
+	if svc == nil {
+		svc = newService(spec, stream.New(stream.Options{
+			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes,
+		}))
+		s.services[spec.Service] = svc
+	}
+	return svc, nil
+}
+
+// Get finds a service; KindNotFound if it is not deployed.
+func (s *Supervisor) Get(name service.Name) (*Service, error) {
+	s.mu.RLock()
+	svc := s.services[name]
+	s.mu.RUnlock()
+	if svc == nil {
+		return nil, &service.Error{Service: name, Kind: service.KindNotFound, Message: "no service of this name is deployed"}
+	}
+	return svc, nil
+}
+
+// All lists the services, by name.
+func (s *Supervisor) All() []*Service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []*Service
+	for _, name := range slices.Sorted(maps.Keys(s.services)) {
+		all = append(all, s.services[name])
+	}
+	return all
+}
+
+// Delete records that a service shall not run, and stops it. Its log stays; a
+// later deployment under the same name goes on with it.
+func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
+	svc, err := s.Get(name)
+	if err != nil {
+		return err
+	}
+	svc.deploying.Lock()
+	defer svc.deploying.Unlock()
+	if _, err := s.Get(name); err != nil {
+		return err // somebody else was first
+	}
+	if err := s.opt.Catalog.Delete(ctx, name); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.services, name)
+	s.mu.Unlock()
+	return svc.stop(ctx, service.Errorf(service.KindNotFound, "the service was deleted"))
+}
+
+// Close stops all services, at once. Their commands in flight get their answers;
+// when ctx ends, those that have not begun are refused. cause is what subscribers
+// and late commands are told.
+func (s *Supervisor) Close(ctx context.Context, cause error) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	var all sync.WaitGroup
+	errs := make(chan error, 1)
+	var first error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for err := range errs {
+			if first == nil {
+				first = err
+			}
+		}
+	}()
+	for _, svc := range s.All() {
+		all.Go(func() {
+			svc.deploying.Lock()
+			defer svc.deploying.Unlock()
+			if err := svc.stop(ctx, cause); err != nil {
+				errs <- err
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	<-done
+	return first
+}

@@ -1,0 +1,82 @@
+package host
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Options configure a [Host]. A zero field means its default.
+type Options struct {
+	// Dir is where the host keeps everything: the journal, modules, compiled code.
+	// It is made if it is not there. No default. One process at a time may use it.
+	Dir string
+	// Logger gets what an operator should see. Default: [slog.Default].
+	Logger *slog.Logger
+	// Limits are those of services that do not set their own, and of modules that
+	// are uploaded without a service. Zero fields are [service.DefaultLimits].
+	Limits service.Limits
+	// Settings are those of services that do not set their own.
+	Settings service.Settings
+	// Journal tunes the journal; see its fields.
+	Journal journal.Options
+	// RingEvents bounds the recent events that are kept in memory a service, for
+	// subscribers. Default 8,192.
+	RingEvents int
+	// RingBytes bounds their size, in bytes. Default 16 MiB.
+	RingBytes int64
+	// DrainTime bounds how long the commands that an old module has taken on may
+	// run when a deployment replaces it. Default 10 s.
+	DrainTime time.Duration
+	// RecoveryWait is the first wait before a failed journal is opened again; it
+	// doubles up to a minute. Default 1 s.
+	RecoveryWait time.Duration
+	// OpenEngine opens what stores the journal's bytes. Default: Badger in Dir/journal.
+	// It is called again when the journal has failed.
+	OpenEngine func() (journal.Engine, error)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.Limits = o.Limits.WithDefaults()
+	o.Settings = o.Settings.WithDefaults()
+	if o.RingEvents == 0 {
+		o.RingEvents = 8192
+	}
+	if o.RingBytes == 0 {
+		o.RingBytes = 16 << 20
+	}
+	if o.DrainTime == 0 {
+		o.DrainTime = 10 * time.Second
+	}
+	if o.RecoveryWait == 0 {
+		o.RecoveryWait = time.Second
+	}
+	return o
+}
+
+// validate reports everything that is wrong at once.
+func (o Options) validate() error {
+	var errs []error
+	if o.Dir == "" {
+		errs = append(errs, service.Errorf(service.KindInvalid, "Options.Dir is empty; name the directory of the host's data"))
+	}
+	errs = append(errs, o.Limits.Validate(), o.Settings.Validate())
+	for _, f := range []struct {
+		name string
+		v    int64
+	}{
+		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
+		{"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
+	} {
+		if f.v < 0 {
+			errs = append(errs, service.Errorf(service.KindInvalid, "Options.%s is %d; it may not be negative", f.name, f.v))
+		}
+	}
+	return errors.Join(errs...)
+}
