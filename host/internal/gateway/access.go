@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// access decides who may come in. It is immutable.
+type access struct {
+	token     [sha256.Size]byte
+	withToken bool
+	// anyHost: without a token, what keeps a web page of somewhere else out is that
+	// its name is not ours; with one, that it does not know the token.
+	anyHost bool
+	hosts   []string
+	origins []string
+	cross   *http.CrossOriginProtection
+}
+
+func newAccess(o Options) (*access, error) {
+	a := &access{
+		token: sha256.Sum256([]byte(o.Token)), withToken: o.Token != "", anyHost: o.Token != "" || o.Insecure,
+		hosts: append([]string{"localhost", "127.0.0.1", "::1"}, o.AllowedHosts...), origins: o.AllowedOrigins,
+		cross: http.NewCrossOriginProtection(),
+	}
+	for i, h := range a.hosts {
+		a.hosts[i] = strings.ToLower(h)
+	}
+	for _, origin := range o.AllowedOrigins {
+		if err := a.cross.AddTrustedOrigin(origin); err != nil {
+			return nil, service.Errorf(service.KindInvalid, "allowed origin %q: %w", origin, err)
+		}
+	}
+	return a, nil
+}
+
+// mayListen refuses to open a host to others without a token.
+func mayListen(addr *net.TCPAddr, o Options) error {
+	if addr.IP.IsLoopback() || o.Token != "" || o.Insecure {
+		return nil
+	}
+	return service.Errorf(service.KindInvalid, "%s can be reached from other machines; set a token, or say that it shall be insecure", o.Listen)
+}
+
+// check lets a request in or says why not. open is whether its route is for everybody.
+func (a *access) check(r *http.Request, open bool) error {
+	if !a.anyHost && !a.knownHost(r.Host) {
+		return withStatus(http.StatusMisdirectedRequest, service.Errorf(service.KindUnauthorized,
+			"without a token this host answers to localhost only; the request was for another name"))
+	}
+	if err := a.cross.Check(r); err != nil {
+		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not do this; the operator can allow an origin"))
+	}
+	if isUpgrade(r) && !a.knownOrigin(r) {
+		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not open a WebSocket; the operator can allow an origin"))
+	}
+	if a.withToken && !open && !a.hasToken(r) {
+		return service.Errorf(service.KindUnauthorized, "this needs the host's token: Authorization: Bearer <token>")
+	}
+	return nil
+}
+
+func (a *access) knownHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return true
+	}
+	return slices.Contains(a.hosts, host)
+}
+
+// knownOrigin guards upgrades, which are GET and so not what
+// CrossOriginProtection looks at. Who sends no Origin is no browser.
+func (a *access) knownOrigin(r *http.Request) bool {
+	values := r.Header.Values("Origin")
+	if len(values) == 0 {
+		return true
+	}
+	if len(values) > 1 {
+		return false
+	}
+	if slices.Contains(a.origins, values[0]) {
+		return true
+	}
+	u, err := url.Parse(values[0])
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, r.Host)
+}
+
+// hasToken looks for the token in the header and, for browsers, among the
+// offered subprotocols of an upgrade.
+func (a *access) hasToken(r *http.Request) bool {
+	for _, h := range r.Header.Values("Authorization") {
+		if scheme, token, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Bearer") && a.isToken(strings.TrimSpace(token)) {
+			return true
+		}
+	}
+	if !isUpgrade(r) {
+		return false
+	}
+	for _, p := range offered(r) {
+		if text, ok := strings.CutPrefix(p, api.ProtocolTokenPrefix); ok {
+			if token, err := base64.RawURLEncoding.DecodeString(text); err == nil && a.isToken(string(token)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isToken compares digests, so that neither content nor length shows in the time it takes.
+func (a *access) isToken(token string) bool {
+	sum := sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(sum[:], a.token[:]) == 1
+}
+
+// offered are the subprotocols that a client would speak.
+func offered(r *http.Request) []string {
+	var all []string
+	for _, h := range r.Header.Values("Sec-Websocket-Protocol") {
+		for p := range strings.SplitSeq(h, ",") {
+			if p = strings.TrimSpace(p); p != "" {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// isUpgrade reports whether a request wants to become a WebSocket.
+func isUpgrade(r *http.Request) bool {
+	return hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
+}
+
+func hasToken(h http.Header, name, token string) bool {
+	for _, v := range h.Values(name) {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}

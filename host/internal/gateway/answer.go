@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// retrySoon is when to try again if nothing better is known.
+const retrySoon = time.Second
+
+// answer is an http.ResponseWriter that knows what was answered.
+type answer struct {
+	http.ResponseWriter
+	control   *http.ResponseController
+	writeTime time.Duration
+	id        string // of the request
+	status    int    // 0: nothing yet
+	stream    bool   // it went on as a stream, whose time says nothing
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(b []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap lets an http.ResponseController through.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// Hijack implements http.Hijacker, for WebSockets.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := a.control.Hijack()
+	if err == nil {
+		a.status, a.stream = http.StatusSwitchingProtocols, true
+	}
+	return conn, rw, err
+}
+
+// limitWrite gives the client writeTime for what is written next. A connection
+// that does not know deadlines has failed already.
+func (a *answer) limitWrite() { _ = a.control.SetWriteDeadline(time.Now().Add(a.writeTime)) }
+
+// send answers with a body. An error of writing is the client's, who is gone.
+func (a *answer) send(status int, contentType string, body []byte) {
+	h := a.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	a.limitWrite()
+	a.WriteHeader(status)
+	_, _ = a.Write(body)
+}
+
+// json answers with a value of package api, all of which encode.
+func (a *answer) json(status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return service.Errorf(service.KindInternal, "answer: %w", err)
+	}
+	a.send(status, api.ContentJSON, append(body, '\n'))
+	return nil
+}
+
+// statusError is an error with another status than its kind usually has.
+type statusError struct {
+	err    error
+	status int
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+func withStatus(status int, err error) error { return &statusError{err, status} }
+
+// commandError is the error of a command whose id the client may need to repeat it.
+type commandError struct {
+	err error
+	id  service.CommandID
+}
+
+func (e *commandError) Error() string { return e.err.Error() }
+func (e *commandError) Unwrap() error { return e.err }
+
+// problem is what a client gets to see of err. The rest goes to the log.
+func (s *Server) problem(err error, id string) api.Problem {
+	p := api.ProblemOf(err, id)
+	var status *statusError
+	if errors.As(err, &status) {
+		p.Status = status.status
+	}
+	var command *commandError
+	if errors.As(err, &command) {
+		p.CommandID = command.id
+	}
+	if p.RetryAfterMS == 0 && (p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable) {
+		p.RetryAfterMS = retrySoon.Milliseconds()
+	}
+	level := slog.LevelDebug
+	switch {
+	case p.Kind == service.KindInternal.String():
+		level = slog.LevelError
+	case p.Status >= 500:
+		level = slog.LevelInfo // of a service, or of a host that has said so itself
+	}
+	var detail string
+	var e *service.Error
+	if errors.As(err, &e) {
+		detail = e.Detail
+	}
+	s.log.Log(s.stopping, level, "request failed", "request", id, "status", p.Status, "err", err, "detail", detail)
+	return p
+}
+
+// fail answers with a problem. If an answer has begun already there is nothing
+// left but to break the connection, so that it is not taken for whole.
+func (s *Server) fail(a *answer, err error) {
+	p := s.problem(err, a.id)
+	if a.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	h := a.Header()
+	if p.RetryAfterMS > 0 {
+		h.Set("Retry-After", strconv.FormatInt((p.RetryAfterMS+999)/1000, 10))
+	}
+	if p.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	body, _ := json.Marshal(p) // a problem always encodes
+	a.send(p.Status, api.ContentProblem, append(body, '\n'))
+}

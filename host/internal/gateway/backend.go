@@ -1,0 +1,91 @@
+// Package gateway is the way into a host over HTTP and WebSocket. It turns
+// requests into calls of the host and answers into the JSON of package api, keeps
+// outsiders within their bounds, and knows nothing of how services run.
+//
+// Nobody is trusted: each read and write has a deadline, each body, queue and
+// number of connections a bound, and what a client gets to see of an error is
+// only what was made for clients. STREAM.md describes the WebSocket protocol for
+// those who write clients.
+package gateway
+
+import (
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Backend is what the gateway needs of a host. Errors are *service.Error where
+// the client can do something about them. All methods are safe for concurrent
+// use; those without a context do not block.
+type Backend interface {
+	// Upload verifies and stores a module.
+	Upload(ctx context.Context, module []byte) (service.Module, error)
+	// Deploy returns when the service runs. Progress may be called from any
+	// goroutine until then, and must not block.
+	Deploy(ctx context.Context, d Deployment) (service.Status, error)
+	// Delete stops a service.
+	Delete(ctx context.Context, name service.Name) error
+	// Status is what a service does now; KindNotFound if there is none.
+	Status(name service.Name) (service.Status, error)
+	// Services is the status of all services, by name.
+	Services() []service.Status
+
+	// Send returns when the command's events are on disk.
+	Send(ctx context.Context, c service.Command) (service.Reply, error)
+	// SendAsync hands a command in. Unless it returns an error, done is called
+	// exactly once with the outcome, on a goroutine of the host; done does not block.
+	SendAsync(c service.Command, done func(service.Reply, error)) error
+	// Query returns when what the answer rests on is on disk.
+	Query(ctx context.Context, q service.Query) (service.QueryReply, error)
+
+	// Events reads events after a position, at most limit. next is where to read
+	// on from; if it is not after s.After, there was nothing more.
+	Events(ctx context.Context, s Selection, limit int) (events []Event, next service.Position, err error)
+	// EntityEvents reads one entity's events after a version, at most limit.
+	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error)
+	// Subscribe opens a cursor behind s.After.
+	Subscribe(ctx context.Context, s Selection) (Subscriber, error)
+	// Cursor is the opaque text for a position; ParseCursor reads it back, and
+	// fails with KindBadCursor for one of another service or garbage.
+	Cursor(name service.Name, p service.Position) string
+	ParseCursor(name service.Name, text string) (service.Position, error)
+
+	// Ready returns nil if the host takes commands.
+	Ready() error
+}
+
+// Deployment is a module that shall run as a service.
+type Deployment struct {
+	Service  service.Name
+	Module   []byte         // or nil, and
+	Digest   service.Digest // a module that is stored
+	Limits   service.Limits
+	Settings service.Settings
+	Progress func(api.Progress) // may be nil
+}
+
+// Selection is the part of a service's events that somebody reads.
+type Selection struct {
+	Service service.Name
+	After   service.Position
+	Types   []service.Type // empty: all
+	Keys    []service.Key  // empty: all
+}
+
+// Event is an event on its way out. Its bytes are shared by all who get it and
+// must not be changed.
+type Event struct {
+	Position   service.Position
+	Version    service.Version
+	CloudEvent []byte // JSON
+}
+
+// Subscriber is a cursor over a service's events, for one goroutine.
+type Subscriber interface {
+	// Next waits for events and returns at least one and at most limit of them.
+	// If ctx ends first it fails with ctx's error and has lost none.
+	Next(ctx context.Context, limit int) ([]Event, error)
+	// Close gives up what the cursor holds.
+	Close()
+}

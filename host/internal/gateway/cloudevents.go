@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// cloudEvents streams a service's events on a WebSocket, a CloudEvent a message.
+// The client says nothing.
+func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
+	ended, err := s.openStream(api.ProtocolCloudEvents)
+	if err != nil {
+		return err
+	}
+	defer ended()
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // the request ends with the upgrade, the stream does not
+	defer cancel(nil)
+	sub, err := s.backend.Subscribe(ctx, sel)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	k, err := s.upgrade(a, r, api.ProtocolCloudEvents, 1<<10)
+	if k == nil {
+		return err
+	}
+	defer context.AfterFunc(s.stopping, k.drain)()
+	defer context.AfterFunc(s.cut, func() { _ = k.cork.Close() })()
+
+	pumped := make(chan struct{})
+	go func() { // the sending goroutine; joined below
+		defer close(pumped)
+		if err := s.pumpCloudEvents(ctx, k, sub); err != nil && ctx.Err() == nil {
+			cancel(err)
+			k.drain() // ends the receiving below
+		}
+	}()
+	_, err = k.receive(nil)
+	if err == nil {
+		err = &closing{websocket.ClosePolicyViolation, "this stream takes no messages"}
+	}
+	cancel(err)
+	<-pumped
+	err = context.Cause(ctx) // whichever came first
+	var e *service.Error
+	if errors.As(err, &e) {
+		p := s.problem(err, a.id)
+		err = &closing{websocket.CloseInternalServerErr, closeReason(p)}
+	}
+	k.farewell(s.cut, err)
+	return nil
+}
+
+// closeReason is as much of a problem as fits into a close frame.
+func closeReason(p api.Problem) string {
+	const most = 120 // a control frame has 125 bytes, two of them the code
+	text := p.Kind + ": " + p.Detail
+	if len(text) <= most {
+		return text
+	}
+	return p.Kind
+}
+
+func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, sub Subscriber) error {
+	var pace pace
+	for {
+		events, err := s.nextOrPing(ctx, sub, pace.limit())
+		if err != nil {
+			return err
+		}
+		if len(events) == 0 {
+			err = k.beat()
+		} else {
+			pace.saw(events)
+		}
+		for _, e := range events {
+			if err == nil {
+				err = k.send(e.CloudEvent)
+			}
+		}
+		if err == nil {
+			err = k.flush()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// graceTime is how long an answer is waited for beyond the sender's deadline: a
+// command that had started by then has an outcome soon, and that is better to
+// know than that it is not known.
+const graceTime = 5 * time.Second
+
+// smallBody is the size up to which a body is read without asking what the
+// service allows; the host checks that anyway.
+const smallBody = 64 << 10
+
+// call is what commands and queries have in common.
+type call struct {
+	service  service.Name
+	key      service.Key
+	typ      service.Type
+	data     []byte
+	deadline time.Time
+}
+
+// readCall reads everything of a command or query but its data.
+func readCall(r *http.Request) (call, error) {
+	var c call
+	var err error
+	if c.service, c.key, err = pathEntity(r); err != nil {
+		return c, err
+	}
+	if c.typ, err = service.ParseType(r.PathValue("type")); err != nil {
+		return c, err
+	}
+	if h := r.Header.Get(api.HeaderDeadline); h != "" {
+		left, err := api.ParseDeadline(h)
+		if err != nil {
+			return c, err
+		}
+		if left == 0 {
+			return c, errTooLate()
+		}
+		c.deadline = time.Now().Add(left)
+	}
+	return c, nil
+}
+
+func errTooLate() error {
+	return service.Errorf(service.KindDeadline, "the deadline had passed when the request came")
+}
+
+// readData reads the body of a command or query.
+func (s *Server) readData(a *answer, r *http.Request, c *call) error {
+	limit := int64(smallBody)
+	var status service.Status
+	known := false
+	if r.ContentLength < 0 || r.ContentLength > smallBody {
+		var err error
+		if status, err = s.backend.Status(c.service); err != nil {
+			return err
+		}
+		known, limit = true, int64(status.Spec.Limits.CommandBytes)
+	}
+	t, err := contentType(r)
+	if err != nil {
+		return err
+	}
+	if c.data, err = s.readBody(a, r, limit); err != nil || len(c.data) == 0 {
+		return err
+	}
+	if isJSONType(t) {
+		return checkJSON(c.data)
+	}
+	// Anything else only for a service that takes it.
+	if !known {
+		if status, err = s.backend.Status(c.service); err != nil {
+			return err
+		}
+	}
+	if want := or(status.Manifest.Encoding, abi.EncodingJSON); isJSONType(want) {
+		return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", c.service, want, t)
+	}
+	return nil
+}
+
+func checkJSON(data []byte) error {
+	if json.Valid(data) {
+		return nil
+	}
+	var v json.RawMessage
+	return service.Errorf(service.KindInvalid, "the data is not JSON: %w", json.Unmarshal(data, &v))
+}
+
+// wait bounds how long an answer to c is waited for.
+func (s *Server) wait(parent context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	longest := s.options.RequestTime
+	if !deadline.IsZero() {
+		longest = min(longest, time.Until(deadline)+graceTime)
+	}
+	return context.WithTimeout(parent, longest)
+}
+
+func (s *Server) sendCommand(a *answer, r *http.Request) error {
+	c, err := readCall(r)
+	if err != nil {
+		return err
+	}
+	cmd := service.Command{Service: c.service, Key: c.key, Type: c.typ, Deadline: c.deadline}
+	if err := commandHeaders(r.Header, &cmd); err != nil {
+		return err
+	}
+	if err := s.readData(a, r, &c); err != nil {
+		return err
+	}
+	cmd.Data = c.data
+	ctx, cancel := s.wait(r.Context(), c.deadline)
+	defer cancel()
+	reply, err := s.backend.Send(ctx, cmd)
+	if err != nil {
+		return &commandError{err, cmd.ID}
+	}
+	a.Header().Set("ETag", api.FormatETag(reply.Version))
+	body := api.AppendReply(make([]byte, 0, 256+len(reply.Data)), &reply, s.backend.Cursor(reply.Service, reply.Position))
+	a.send(http.StatusOK, api.ContentJSON, append(body, '\n'))
+	return nil
+}
+
+// commandHeaders reads what the headers say of a command.
+func commandHeaders(h http.Header, cmd *service.Command) error {
+	var err error
+	switch ids := h.Values(api.HeaderCommandID); len(ids) {
+	case 0:
+		cmd.ID = newCommandID()
+	case 1:
+		if cmd.ID, err = api.ParseIdempotencyKey(ids[0]); err != nil {
+			return err
+		}
+	default:
+		return service.Errorf(service.KindInvalid, "%s is there %d times", api.HeaderCommandID, len(ids))
+	}
+	match, none := h.Values(api.HeaderExpected), h.Values("If-None-Match")
+	switch {
+	case len(match)+len(none) > 1:
+		return service.Errorf(service.KindInvalid, "If-Match and If-None-Match are there more than once together")
+	case len(match) == 1:
+		v, err := api.ParseIfMatch(match[0])
+		if err != nil {
+			return err
+		}
+		cmd.Expected = &v
+	case len(none) == 1:
+		if none[0] != "*" {
+			return service.Errorf(service.KindInvalid, "If-None-Match takes * only: the entity must be new")
+		}
+		cmd.Expected = new(service.Version)
+	}
+	cmd.Metadata, err = headerMetadata(h)
+	return err
+}
+
+// headerMetadata gathers trace context and metadata. A trace context that is
+// malformed is left out, as its standard asks; a member of the metadata that has
+// its name is refused, as there would be two.
+func headerMetadata(h http.Header) (abi.Metadata, error) {
+	var m abi.Metadata
+	if text := h.Get(api.HeaderMetadata); text != "" {
+		var err error
+		if m, err = api.ParseMetadata([]byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	trace := h.Get(api.HeaderTraceparent)
+	if !api.ValidTraceparent(trace) {
+		return m, nil
+	}
+	if _, taken := m.Get("traceparent"); taken {
+		return nil, service.Errorf(service.KindInvalid, "traceparent is both a header and in the metadata")
+	}
+	m = m.AppendPair("traceparent", trace)
+	if state := h.Get(api.HeaderTracestate); state != "" && len(state) <= 512 {
+		if _, taken := m.Get("tracestate"); !taken {
+			m = m.AppendPair("tracestate", state)
+		}
+	}
+	if len(m) > abi.MaxMetadataSize {
+		return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", abi.MaxMetadataSize)
+	}
+	return m, nil
+}
+
+// newCommandID names a command whose sender did not, so that it can still be
+// repeated if its outcome turns out unknown.
+func newCommandID() service.CommandID { return service.CommandID(rand.Text()) }
+
+func (s *Server) queryEntity(a *answer, r *http.Request) error {
+	c, err := readCall(r)
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodPost {
+		if err := s.readData(a, r, &c); err != nil {
+			return err
+		}
+	} else {
+		q, err := query(r)
+		if err != nil {
+			return err
+		}
+		if data := q.Get("data"); data != "" {
+			c.data = []byte(data)
+			if err := checkJSON(c.data); err != nil {
+				return err
+			}
+		}
+	}
+	ctx, cancel := s.wait(r.Context(), c.deadline)
+	defer cancel()
+	reply, err := s.backend.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline})
+	if err != nil {
+		return err
+	}
+	a.Header().Set("ETag", api.FormatETag(reply.Version))
+	body := api.AppendQueryReply(make([]byte, 0, 128+len(reply.Data)), &reply)
+	a.send(http.StatusOK, api.ContentJSON, append(body, '\n'))
+	return nil
+}

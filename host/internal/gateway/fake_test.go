@@ -1,0 +1,329 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// fake is a host of the services bank, which speaks JSON, and blob, which does
+// not. Commands do what their type says; see carryOut.
+type fake struct {
+	mu        sync.Mutex
+	services  map[service.Name]*fakeService
+	ready     error
+	deployErr error
+	gate      chan struct{} // "slow" waits for it
+	slow      chan struct{} // has one for each "slow" that has begun
+	seen      []service.Command
+	closed    int // subscribers
+	opened    int
+}
+
+type fakeService struct {
+	status service.Status
+	events []fakeEvent
+	more   chan struct{} // closed when there are more events
+}
+
+type fakeEvent struct {
+	Event
+	key service.Key
+	typ service.Type
+}
+
+func newFake() *fake {
+	f := &fake{services: map[service.Name]*fakeService{}, gate: make(chan struct{}), slow: make(chan struct{}, 10_000)}
+	f.add("bank", abi.EncodingJSON)
+	f.add("blob", "application/octet-stream")
+	return f
+}
+
+func (f *fake) add(name service.Name, encoding string) *fakeService {
+	s := &fakeService{more: make(chan struct{}), status: service.Status{
+		Spec:  service.Spec{Service: name, Module: service.DigestOf([]byte(name))}.WithDefaults(),
+		State: service.StateRunning, Since: time.Unix(1, 0).UTC(),
+		Manifest: abi.Manifest{ABI: 1, Service: string(name), Encoding: encoding, Events: []abi.EventType{{Name: "Added"}}},
+		Shards:   []service.ShardStatus{{}},
+	}}
+	f.services[name] = s
+	return s
+}
+
+func (f *fake) find(name service.Name) (*fakeService, error) {
+	s, ok := f.services[name]
+	if !ok {
+		return nil, &service.Error{Service: name, Kind: service.KindNotFound, Message: "there is no service " + string(name)}
+	}
+	return s, nil
+}
+
+func (f *fake) Upload(_ context.Context, module []byte) (service.Module, error) {
+	if string(module) != "\x00asm good" {
+		return service.Module{}, &service.Error{Kind: service.KindBadModule, Message: "not a module", Reasons: []string{"no memory", "no exports"}, Detail: "secret path"}
+	}
+	return service.Module{Digest: service.DigestOf(module), Size: int64(len(module)), Manifest: f.services["bank"].status.Manifest}, nil
+}
+
+func (f *fake) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+	if d.Progress != nil {
+		d.Progress(api.Progress{Stage: "compile", Done: 1, Total: 2})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.deployErr != nil {
+		return service.Status{}, f.deployErr
+	}
+	s := f.services[d.Service]
+	if s == nil {
+		s = f.add(d.Service, abi.EncodingJSON)
+	}
+	s.status.Spec = service.Spec{Service: d.Service, Module: d.Digest, Limits: d.Limits, Settings: d.Settings}.WithDefaults()
+	if d.Module != nil {
+		s.status.Spec.Module = service.DigestOf(d.Module)
+	}
+	return s.status, nil
+}
+
+func (f *fake) Delete(_ context.Context, name service.Name) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(name)
+	if err != nil {
+		return err
+	}
+	delete(f.services, name)
+	close(s.more) // its subscribers find out
+	return nil
+}
+
+func (f *fake) Status(name service.Name) (service.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(name)
+	if err != nil {
+		return service.Status{}, err
+	}
+	return s.status, nil
+}
+
+func (f *fake) Services() []service.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []service.Status
+	for _, s := range f.services {
+		all = append(all, s.status)
+	}
+	slices.SortFunc(all, func(a, b service.Status) int {
+		return strings.Compare(string(a.Spec.Service), string(b.Spec.Service))
+	})
+	return all
+}
+
+// carryOut does what the command's type says: add appends an event; reject and
+// fail-<kind> fail; binary replies something that is no JSON; slow waits for the gate.
+func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, error) {
+	if c.Type == "slow" {
+		f.slow <- struct{}{}
+		select {
+		case <-f.gate:
+		case <-ctx.Done():
+			return service.Reply{}, service.Errorf(service.KindUnknown, "not waited for: %w", ctx.Err())
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(c.Service)
+	if err != nil {
+		return service.Reply{}, err
+	}
+	f.seen = append(f.seen, c)
+	if len(c.Data) > s.status.Spec.Limits.CommandBytes {
+		return service.Reply{}, service.Errorf(service.KindTooLarge, "data of %d bytes", len(c.Data))
+	}
+	if kind, ok := strings.CutPrefix(string(c.Type), "fail-"); ok {
+		k, _ := service.ParseKind(kind)
+		return service.Reply{}, &service.Error{
+			Op: "send", Service: c.Service, Kind: k, Message: "told to fail", Detail: "secret stack",
+			Err: errors.New("secret cause"), Reasons: []string{"because"}, Code: "some_code",
+		}
+	}
+	var version service.Version
+	for _, e := range s.events {
+		if e.key == c.Key {
+			version = e.Version
+		}
+	}
+	if c.Expected != nil && *c.Expected != version {
+		return service.Reply{}, service.Errorf(service.KindVersionConflict, "%s is at version %d, not %d", c.Key, version, *c.Expected)
+	}
+	reply := service.Reply{Service: c.Service, Key: c.Key, CommandID: c.ID, Data: []byte(`{"ok":true}`), Fuel: 7}
+	switch c.Type {
+	case "reject":
+		return service.Reply{}, &service.Error{Kind: service.KindRejected, Service: c.Service, Code: "insufficient_funds", Message: "the balance is 0"}
+	case "binary":
+		reply.Data = []byte{0xff, '"', '}'}
+	case "look":
+	case "add", "slow", "other":
+		version++
+		s.append(c.Key, map[service.Type]service.Type{"other": "Other"}[c.Type], version, string(c.Data))
+		reply.Events = 1
+	default:
+		return service.Reply{}, service.Errorf(service.KindUnknownType, "%s has no command %s", c.Service, c.Type)
+	}
+	reply.Version, reply.Position = version, s.status.Head
+	return reply, nil
+}
+
+func (s *fakeService) append(key service.Key, typ service.Type, version service.Version, data string) {
+	if typ == "" {
+		typ = "Added"
+	}
+	if data == "" {
+		data = "null"
+	}
+	s.status.Head++
+	text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":%d,"position":%d}`,
+		cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
+	s.events = append(s.events, fakeEvent{Event{s.status.Head, version, []byte(text)}, key, typ})
+	close(s.more)
+	s.more = make(chan struct{})
+}
+
+func (f *fake) Send(ctx context.Context, c service.Command) (service.Reply, error) {
+	return f.carryOut(ctx, c)
+}
+
+func (f *fake) SendAsync(c service.Command, done func(service.Reply, error)) error {
+	if c.Type == "refuse" {
+		return service.Errorf(service.KindOverloaded, "the mailbox is full")
+	}
+	go func() { done(f.carryOut(context.Background(), c)) }()
+	return nil
+}
+
+func (f *fake) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
+	r, err := f.carryOut(ctx, service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data})
+	return service.QueryReply{Data: r.Data, Version: r.Version, Fuel: r.Fuel}, err
+}
+
+func (s *Selection) wants(e *fakeEvent) bool {
+	return e.Position > s.After && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
+}
+
+// Events scans at most limit events at a time, so that filters show.
+func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, service.Position, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(sel.Service)
+	if err != nil {
+		return nil, 0, err
+	}
+	var found []Event
+	next := sel.After
+	for i := range s.events {
+		if e := &s.events[i]; e.Position > sel.After && limit > 0 {
+			limit--
+			next = e.Position
+			if sel.wants(e) {
+				found = append(found, e.Event)
+			}
+		}
+	}
+	return found, next, nil
+}
+
+func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(name)
+	if err != nil {
+		return nil, err
+	}
+	var found []Event
+	for _, e := range s.events {
+		if e.key == key && e.Version > after && len(found) < limit {
+			found = append(found, e.Event)
+		}
+	}
+	return found, nil
+}
+
+type fakeSubscriber struct {
+	f   *fake
+	sel Selection
+}
+
+func (f *fake) Subscribe(_ context.Context, sel Selection) (Subscriber, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opened++
+	if _, err := f.find(sel.Service); err != nil {
+		return nil, err
+	}
+	return &fakeSubscriber{f, sel}, nil
+}
+
+func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
+	for {
+		s.f.mu.Lock()
+		svc, err := s.f.find(s.sel.Service)
+		if err != nil {
+			s.f.mu.Unlock()
+			return nil, err
+		}
+		var found []Event
+		for i := range svc.events {
+			if e := &svc.events[i]; s.sel.wants(e) && len(found) < limit {
+				found = append(found, e.Event)
+			}
+		}
+		more := svc.more
+		s.f.mu.Unlock()
+		if len(found) > 0 {
+			s.sel.After = found[len(found)-1].Position
+			return found, nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *fakeSubscriber) Close() {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.closed++
+}
+
+func cursorOf(name service.Name, p service.Position) string {
+	return "c." + string(name) + "." + strconv.FormatUint(uint64(p), 10)
+}
+
+func (f *fake) Cursor(name service.Name, p service.Position) string { return cursorOf(name, p) }
+
+func (f *fake) ParseCursor(name service.Name, text string) (service.Position, error) {
+	rest, ok := strings.CutPrefix(text, "c."+string(name)+".")
+	n, err := strconv.ParseUint(rest, 10, 64)
+	if !ok || err != nil {
+		return 0, service.Errorf(service.KindBadCursor, "%.80q is no cursor of %s", text, name)
+	}
+	return service.Position(n), nil
+}
+
+func (f *fake) Ready() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ready
+}

@@ -1,0 +1,371 @@
+package gateway
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+const commands = "/v1/services/bank/entities/alice/commands/"
+
+func TestCommand(t *testing.T) {
+	s := start(t, Options{})
+	g := s.do("POST", commands+"add", `{"n":1}`, "Idempotency-Key", `"a\"b"`, "If-Match", `"0"`,
+		"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Tracestate", "x=y",
+		"Bulkhead-Metadata", `{"actor":"t\u00e9ller"}`, "Bulkhead-Deadline-Ms", "60000")
+	r := decode[api.Reply](s, g)
+	if r.Service != "bank" || r.Key != "alice" || r.CommandID != `a"b` || string(r.Reply) != `{"ok":true}` || r.Version != 1 || r.Position != 1 ||
+		r.Cursor != "c.bank.1" || r.Events != 1 || r.Fuel != 7 || r.Repeated {
+		t.Errorf("reply %+v", r)
+	}
+	if g.header.Get("ETag") != `"1"` {
+		t.Errorf("ETag is %s", g.header.Get("ETag"))
+	}
+	c := s.fake.seen[0]
+	if string(c.Data) != `{"n":1}` || c.Expected == nil || *c.Expected != 0 || c.Deadline.IsZero() {
+		t.Errorf("command %+v", c)
+	}
+	for name, want := range map[string]string{"actor": "téller", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "x=y"} {
+		if v, _ := c.Metadata.Get(name); string(v) != want {
+			t.Errorf("metadata %s is %q", name, v)
+		}
+	}
+	// What a command line client sends unasked is JSON; an id comes from the host.
+	r = decode[api.Reply](s, s.do("POST", commands+"add", `1`, "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", "bare"))
+	if r.CommandID != "bare" {
+		t.Errorf("id %q", r.CommandID)
+	}
+	if r = decode[api.Reply](s, s.do("POST", commands+"add", "")); len(r.CommandID) < 16 {
+		t.Errorf("id %q", r.CommandID)
+	}
+	// Bytes that are no JSON cannot break out of the answer.
+	r = decode[api.Reply](s, s.do("POST", commands+"binary", ""))
+	if string(r.Data()) != "\xff\"}" || r.Reply != nil {
+		t.Errorf("reply %+v", r)
+	}
+	r = decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/k/commands/add", "1", "Content-Type", "application/octet-stream"))
+	if r.Version != 1 {
+		t.Errorf("reply %+v", r)
+	}
+	if g := s.do("POST", commands+"add", "", "If-None-Match", "*"); g.status != http.StatusPreconditionFailed {
+		t.Errorf("If-None-Match: %s", g.body)
+	}
+}
+
+func TestKeysInPaths(t *testing.T) {
+	s := start(t, Options{})
+	long := strings.Repeat("k", abi.MaxKeySize)
+	for path, want := range map[string]service.Key{
+		"a%2Fb": "a/b", "a%2F..%2Fb": "a/../b", "%C3%A9": "é", "a%20b+c": "a b+c", "%25": "%", "%2e%2e%2e": "...", "a;b=c,d": "a;b=c,d", long: service.Key(long), "%3F%23": "?#", "commands": "commands",
+	} {
+		r := decode[api.Reply](s, s.do("POST", "/v1/services/bank/entities/"+path+"/commands/add", ""))
+		if r.Key != want {
+			t.Errorf("%s: key %q, want %q", path, r.Key, want)
+		}
+	}
+	before := len(s.fake.seen)
+	for _, path := range []string{"%2e%2e", "%2E", "..", ".", long + "k", "a%00b", "a%0ab", "%C2%85", "%ff", "%C3"} {
+		s.problem(s.do("POST", "/v1/services/bank/entities/"+path+"/commands/add", ""), 400, "invalid")
+	}
+	for _, path := range []string{"/v1/services/bank/entities//commands/add", "/v1//services", "/v1/services/", "/v1/./services"} {
+		s.problem(s.do("POST", path, ""), 400, "invalid")
+	}
+	for _, typ := range []string{"a%2Fb", "a%20b", "%00", strings.Repeat("t", 129), "%C3%A9"} {
+		s.problem(s.do("POST", commands+typ, ""), 400, "invalid")
+	}
+	for _, name := range []string{"Bank", "a%2Fb", "9", strings.Repeat("s", 64)} {
+		s.problem(s.do("POST", "/v1/services/"+name+"/entities/k/commands/add", ""), 400, "invalid")
+	}
+	if len(s.fake.seen) != before {
+		t.Errorf("%d of the refused commands came through", len(s.fake.seen)-before)
+	}
+}
+
+func TestCommandRefusals(t *testing.T) {
+	s := start(t, Options{})
+	big := strings.Repeat("x", abi.MaxMetadataSize)
+	tests := []struct {
+		name    string
+		path    string
+		body    string
+		headers []string
+		status  int
+		kind    string
+	}{
+		{"no such service", "/v1/services/none/entities/k/commands/add", "", nil, 404, "not_found"},
+		{"no such command", commands + "nothing", "", nil, 404, "unknown_type"},
+		{"bad JSON", commands + "add", "{", nil, 400, "invalid"},
+		{"two values", commands + "add", "1 2", nil, 400, "invalid"},
+		{"other content type", commands + "add", "x", []string{"Content-Type", "text/plain"}, 415, "unsupported"},
+		{"bad content type", commands + "add", "x", []string{"Content-Type", "/"}, 415, "unsupported"},
+		{"too large", commands + "add", `"` + strings.Repeat("x", 1<<20) + `"`, nil, 413, "too_large"},
+		{"wrong version", commands + "add", "", []string{"If-Match", `"7"`}, 412, "version_conflict"},
+		{"weak version", commands + "add", "", []string{"If-Match", `W/"7"`}, 400, "invalid"},
+		{"bare version", commands + "add", "", []string{"If-Match", `7`}, 400, "invalid"},
+		{"two versions", commands + "add", "", []string{"If-Match", `"7"`, "If-Match", `"8"`}, 400, "invalid"},
+		{"both conditions", commands + "add", "", []string{"If-Match", `"7"`, "If-None-Match", `*`}, 400, "invalid"},
+		{"odd condition", commands + "add", "", []string{"If-None-Match", `"7"`}, 400, "invalid"},
+		{"empty id", commands + "add", "", []string{"Idempotency-Key", `""`}, 400, "invalid"},
+		{"open id", commands + "add", "", []string{"Idempotency-Key", `"abc`}, 400, "invalid"},
+		{"id with space", commands + "add", "", []string{"Idempotency-Key", `"a b"`}, 400, "invalid"},
+		{"two ids", commands + "add", "", []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}, 400, "invalid"},
+		{"deadline over", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "0"}, 504, "deadline_exceeded"},
+		{"deadline in the past", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "-5"}, 504, "deadline_exceeded"},
+		{"deadline no number", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "1s"}, 400, "invalid"},
+		{"metadata no object", commands + "add", "", []string{"Bulkhead-Metadata", "[]"}, 400, "invalid"},
+		{"metadata no strings", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":1}`}, 400, "invalid"},
+		{"metadata twice", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":"1","a":"2"}`}, 400, "invalid"},
+		{"metadata too large", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":"` + big + `"}`}, 413, "too_large"},
+		{"rejected", commands + "reject", "", []string{"Idempotency-Key", "r1"}, 422, "rejected"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			sub := *s
+			sub.T = t
+			p := sub.problem(sub.do("POST", tt.path, tt.body, tt.headers...), tt.status, tt.kind)
+			if tt.kind == "rejected" && (p.Code != "insufficient_funds" || p.Detail != "the balance is 0" || p.CommandID != "r1" || p.Service != "bank") {
+				t.Errorf("problem %+v", p)
+			}
+		})
+	}
+	if head := s.fake.services["bank"].status.Head; head != 0 {
+		t.Errorf("%d events were written", head)
+	}
+}
+
+// Each kind arrives with its status, for commands and queries, and says nothing
+// that is not for clients; the log says it under the same id.
+func TestEveryKind(t *testing.T) {
+	s := start(t, Options{})
+	for k := service.KindInternal; ; k++ {
+		name := k.String()
+		if k > 0 && name == "internal" {
+			break
+		}
+		for _, path := range []string{commands + "fail-" + name, "/v1/services/bank/entities/alice/queries/fail-" + name} {
+			p := s.problem(s.do("POST", path, ""), api.StatusOf(k), name)
+			if k == service.KindInternal && (p.Detail != "" || p.Code != "" || p.Reasons != nil) {
+				t.Errorf("an internal error says %+v", p)
+			}
+			if k != service.KindInternal && (p.Detail != "told to fail" || p.Code != "some_code" || len(p.Reasons) != 1) {
+				t.Errorf("%s: problem %+v", name, p)
+			}
+			if log := s.logged.String(); !strings.Contains(log, "request="+p.RequestID()) || !strings.Contains(log, "secret stack") {
+				t.Errorf("the log does not have request %s", p.RequestID())
+			}
+			if back := p.Err(); back.Kind != k || back.Message == "" {
+				t.Errorf("%s comes back as %v", name, back)
+			}
+		}
+	}
+}
+
+func TestQueries(t *testing.T) {
+	s := start(t, Options{})
+	s.do("POST", commands+"add", "")
+	base := "/v1/services/bank/entities/alice/queries/look"
+	for _, g := range []got{s.do("GET", base, ""), s.do("GET", base+"?data=%7B%7D", ""), s.do("POST", base, `{}`)} {
+		r := decode[api.QueryReply](s, g)
+		if string(r.Reply) != `{"ok":true}` || r.Version != 1 || g.header.Get("ETag") != `"1"` {
+			t.Errorf("reply %+v, header %v", r, g.header)
+		}
+	}
+	if d := s.fake.seen[2].Data; string(d) != "{}" {
+		t.Errorf("data is %s", d)
+	}
+	s.problem(s.do("GET", base+"?data={", ""), 400, "invalid")
+	s.problem(s.do("GET", base+"?data=1&data=2", ""), 400, "invalid")
+	s.problem(s.do("GET", base+"?%zz", ""), 400, "invalid")
+	s.problem(s.do("POST", base, "{"), 400, "invalid")
+	s.problem(s.do("GET", base, "", "Bulkhead-Deadline-Ms", "0"), 504, "deadline_exceeded")
+	s.problem(s.do("GET", "/v1/services/none/entities/a/queries/look", ""), 404, "not_found")
+}
+
+func TestServices(t *testing.T) {
+	s := start(t, Options{ModuleBytes: 1 << 20})
+	m := decode[api.Module](s, s.do("POST", "/v1/modules", "\x00asm good", "Content-Type", "application/wasm"))
+	if m.Size != 9 || m.Digest != service.DigestOf([]byte("\x00asm good")) || m.Manifest.Service != "bank" {
+		t.Errorf("module %+v", m)
+	}
+	if p := s.problem(s.do("POST", "/v1/modules", "bad"), 422, "bad_module"); len(p.Reasons) != 2 {
+		t.Errorf("problem %+v", p)
+	}
+	s.problem(s.do("POST", "/v1/modules", ""), 422, "bad_module")
+	s.problem(s.do("POST", "/v1/modules", strings.Repeat("x", 1<<20+1)), 413, "too_large")
+	// Without a length the limit holds as well.
+	s.problem(s.doBody("POST", "/v1/modules", struct{ *strings.Reader }{strings.NewReader(strings.Repeat("x", 1<<20+1))}), 413, "too_large")
+	s.problem(s.do("POST", "/v1/modules", "x", "Content-Type", "text/plain"), 415, "unsupported")
+
+	all := decode[api.Services](s, s.do("GET", "/v1/services", ""))
+	if len(all.Services) != 2 || all.Services[0].Spec.Service != "bank" || all.Services[0].Manifest.Encoding != abi.EncodingJSON {
+		t.Errorf("services %+v", all)
+	}
+	one := decode[api.Service](s, s.do("GET", "/v1/services/bank", ""))
+	if one.Cursor != "c.bank.0" || one.State != service.StateRunning {
+		t.Errorf("service %+v", one)
+	}
+	s.problem(s.do("GET", "/v1/services/none", ""), 404, "not_found")
+
+	body, _ := json.Marshal(api.Deployment{Module: m.Digest, Limits: service.Limits{Events: 5}, Settings: service.Settings{Shards: 3}})
+	one = decode[api.Service](s, s.do("PUT", "/v1/services/shop", string(body)))
+	if one.Spec.Module != m.Digest || one.Spec.Limits.Events != 5 || one.Spec.Settings.Shards != 3 {
+		t.Errorf("service %+v", one)
+	}
+	for _, bad := range []string{"", "{}", `{"module":"sha256:00"}`, string(body) + "x", strings.Replace(string(body), "limits", "limts", 1)} {
+		s.problem(s.do("PUT", "/v1/services/shop", bad), 400, "invalid")
+	}
+	s.problem(s.do("PUT", "/v1/services/shop", "x", "Content-Type", "text/plain"), 415, "unsupported")
+
+	one = decode[api.Service](s, s.do("POST", "/v1/services/shop/deployments?shards=4&memory_bytes=131072&omit_command_data=true", "\x00asm"))
+	if one.Spec.Settings.Shards != 4 || !one.Spec.Settings.OmitCommandData || one.Spec.Limits.MemoryBytes != 131072 {
+		t.Errorf("service %+v", one)
+	}
+	for _, bad := range []string{"shards=x", "shads=1", "shards=1&shards=2", "shards=99999", "memory_bytes=1", "shards=true", "omit_command_data=1"} {
+		s.problem(s.do("POST", "/v1/services/shop/deployments?"+bad, "\x00asm"), 400, "invalid")
+	}
+	if g := s.do("DELETE", "/v1/services/shop", ""); g.status != http.StatusNoContent || len(g.body) != 0 {
+		t.Errorf("delete: %d %s", g.status, g.body)
+	}
+	s.problem(s.do("DELETE", "/v1/services/shop", ""), 404, "not_found")
+}
+
+func TestDeploymentProgress(t *testing.T) {
+	s := start(t, Options{})
+	lines := func() (all []api.DeployLine) {
+		g := s.do("POST", "/v1/services/shop/deployments", "\x00asm", "Accept", "application/x-ndjson")
+		if g.status != 200 || g.header.Get("Content-Type") != api.ContentLines {
+			t.Fatalf("%d %v", g.status, g.header)
+		}
+		for scan := bufio.NewScanner(strings.NewReader(string(g.body))); scan.Scan(); {
+			var l api.DeployLine
+			if err := json.Unmarshal(scan.Bytes(), &l); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, l)
+		}
+		return all
+	}
+	all := lines()
+	if len(all) != 2 || all[0].Progress == nil || all[0].Progress.Stage != "compile" || all[1].Service == nil || all[1].Service.Spec.Service != "shop" {
+		t.Errorf("lines %+v", all)
+	}
+	s.fake.deployErr = service.Errorf(service.KindConflicting, "does not fit")
+	all = lines()
+	if len(all) != 2 || all[1].Problem == nil || all[1].Problem.Kind != "conflict" {
+		t.Errorf("lines %+v", all)
+	}
+	s.problem(s.do("POST", "/v1/services/shop/deployments", "\x00asm"), 409, "conflict")
+}
+
+func TestPages(t *testing.T) {
+	s := start(t, Options{})
+	for i := range 200 {
+		s.do("POST", fmt.Sprintf("/v1/services/bank/entities/k%d/commands/%s", i%4, []string{"add", "other"}[i/100]), "")
+	}
+	read := func(query string) (positions []int, pages int) {
+		for from := ""; ; pages++ {
+			p := decode[api.Page](s, s.do("GET", "/v1/services/bank/events?"+query+"&from="+from, ""))
+			for _, raw := range p.Events {
+				e, err := api.DecodeEvent(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				positions = append(positions, int(e.Position))
+			}
+			if from = p.Next; !p.More {
+				return positions, pages + 1
+			}
+		}
+	}
+	if all, pages := read(""); len(all) != 200 || all[199] != 200 || pages != 2 {
+		t.Errorf("%d events on %d pages", len(all), pages)
+	}
+	if all, pages := read("limit=7"); len(all) != 200 || pages != 29 {
+		t.Errorf("%d events on %d pages", len(all), pages)
+	}
+	if all, _ := read("types=Other&keys=k1,k2"); len(all) != 50 || all[0] != 102 {
+		t.Errorf("%d events: %v", len(all), all)
+	}
+	if all, _ := read("keys=k1&keys=none&limit=1000"); len(all) != 50 {
+		t.Errorf("%d events", len(all))
+	}
+	p := decode[api.Page](s, s.do("GET", "/v1/services/bank/events?from=end", ""))
+	if len(p.Events) != 0 || p.Next != "c.bank.200" || p.More {
+		t.Errorf("page %+v", p)
+	}
+	for query, kind := range map[string]string{
+		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=c.blob.1": "bad_cursor",
+		"from=c.bank.201": "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
+	} {
+		s.problem(s.do("GET", "/v1/services/bank/events?"+query, ""), 400, kind)
+	}
+	s.problem(s.do("GET", "/v1/services/none/events", ""), 404, "not_found")
+
+	e := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k1/events?limit=30", ""))
+	if len(e.Events) != 30 || e.Next != 30 || !e.More {
+		t.Errorf("page of %d, next %d, more %t", len(e.Events), e.Next, e.More)
+	}
+	e = decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k1/events?after=30", ""))
+	if len(e.Events) != 20 || e.Next != 50 || e.More {
+		t.Errorf("page of %d, next %d, more %t", len(e.Events), e.Next, e.More)
+	}
+	e = decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/nobody/events", ""))
+	if e.Events == nil || len(e.Events) != 0 || e.More {
+		t.Errorf("page %+v", e)
+	}
+	s.problem(s.do("GET", "/v1/services/bank/entities/k1/events?after=-1", ""), 400, "invalid")
+	s.problem(s.do("GET", "/v1/services/none/entities/k1/events", ""), 404, "not_found")
+}
+
+func TestOtherRoutes(t *testing.T) {
+	s := start(t, Options{})
+	if h := decode[api.Health](s, s.do("GET", "/healthz", "")); h.Status != "ok" {
+		t.Error(h)
+	}
+	if h := decode[api.Health](s, s.do("GET", "/readyz", "")); h.Status != "ready" {
+		t.Error(h)
+	}
+	s.fake.mu.Lock()
+	s.fake.ready = errors.New("secret: disk gone")
+	s.fake.mu.Unlock()
+	s.problem(s.do("GET", "/readyz", ""), 503, "unavailable")
+	s.problem(s.do("GET", "/metrics", ""), 404, "not_found") // no metrics were given
+	if g := s.do("GET", "/openapi.json", ""); g.status != 200 || string(g.body) != string(api.OpenAPI) {
+		t.Errorf("openapi: %d", g.status)
+	}
+	s.problem(s.do("GET", "/nothing", ""), 404, "not_found")
+	s.problem(s.do("GET", "/", ""), 404, "not_found")
+	g := s.do("PATCH", "/v1/services/bank", "")
+	s.problem(g, 405, "unsupported")
+	if a := g.header.Get("Allow"); a != "DELETE, GET, PUT" {
+		t.Errorf("Allow: %s", a)
+	}
+	g = s.do("GET", "/v1/stream", "")
+	s.problem(g, 426, "unsupported")
+	if g.header.Get("Upgrade") != "websocket" {
+		t.Errorf("header %v", g.header)
+	}
+	if g := s.do("HEAD", "/v1/services/bank/events", "", "Accept", "text/event-stream"); g.status != 200 || len(g.body) != 0 {
+		t.Errorf("HEAD: %d", g.status)
+	}
+}
+
+func TestPanicIsAProblem(t *testing.T) {
+	s := start(t, Options{})
+	s.fake.mu.Lock()
+	s.fake.services["bank"] = nil // the fake steps on it
+	s.fake.mu.Unlock()
+	defer func() { s.fake.mu.Lock(); delete(s.fake.services, "bank"); s.fake.mu.Unlock() }()
+	p := s.problem(s.do("GET", "/v1/services/bank", ""), 500, "internal")
+	if !strings.Contains(s.logged.String(), "handler panicked") || p.Detail != "" {
+		t.Errorf("problem %+v", p)
+	}
+}

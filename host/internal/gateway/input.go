@@ -1,0 +1,225 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// bodyRate is what a slow client must reach with a large body, in bytes a second.
+const bodyRate = 64 << 10
+
+// firstRead bounds what is set aside for a body before any of it has come.
+const firstRead = 64 << 10
+
+// readBody reads a request's body of at most limit bytes, in its time.
+func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, error) {
+	tooLarge := func() error {
+		return service.Errorf(service.KindTooLarge, "the body is larger than the %d bytes allowed", limit)
+	}
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if r.ContentLength > limit {
+		a.Header().Set("Connection", "close") // what is on its way is not read
+		return nil, tooLarge()
+	}
+	size := r.ContentLength
+	if size < 0 {
+		size = limit
+	}
+	deadline := time.Now().Add(s.options.BodyTime + time.Duration(size/bodyRate)*time.Second)
+	if err := a.control.SetReadDeadline(deadline); err != nil {
+		return nil, service.Errorf(service.KindInternal, "read deadline: %w", err)
+	}
+	// The server reads on in the background to learn when the client goes away;
+	// that must not end by the body's deadline.
+	defer a.control.SetReadDeadline(time.Time{})
+
+	body := http.MaxBytesReader(a.ResponseWriter, r.Body, limit)
+	b := make([]byte, 0, max(512, min(r.ContentLength+1, firstRead)))
+	for {
+		n, err := body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		var tooMany *http.MaxBytesError
+		switch {
+		case err == io.EOF:
+			return b, nil
+		case errors.As(err, &tooMany):
+			return nil, tooLarge()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			a.Header().Set("Connection", "close")
+			return nil, withStatus(http.StatusRequestTimeout, service.Errorf(service.KindDeadline, "the body came too slowly"))
+		case err != nil:
+			return nil, service.Errorf(service.KindInvalid, "the body is not whole: %w", err)
+		}
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+	}
+}
+
+// contentType is the media type of a request's body, without parameters. None is
+// JSON, and so is what command line clients send without being asked: a form.
+func contentType(r *http.Request) (string, error) {
+	h := r.Header.Get("Content-Type")
+	if h == "" {
+		return api.ContentJSON, nil
+	}
+	t, _, err := mime.ParseMediaType(h)
+	switch {
+	case err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter):
+		return "", service.Errorf(service.KindUnsupported, "the content type %.80q cannot be read", h)
+	case t == "application/x-www-form-urlencoded":
+		return api.ContentJSON, nil
+	}
+	return t, nil
+}
+
+func isJSONType(t string) bool { return t == api.ContentJSON || strings.HasSuffix(t, "+json") }
+
+// accepts reports whether a client named a media type as acceptable. It is asked
+// for the special forms of an answer only; JSON is what everybody gets.
+func accepts(r *http.Request, mediaType string) bool {
+	for _, h := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(h, ",") {
+			if t, params, err := mime.ParseMediaType(part); err == nil && t == mediaType && params["q"] != "0" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func pathService(r *http.Request) (service.Name, error) {
+	return service.ParseName(r.PathValue("service"))
+}
+
+// parseKey checks a key. A key that is a dot segment would be another path for
+// most clients and proxies, so it is refused on each way in.
+func parseKey(s string) (service.Key, error) {
+	if s == "." || s == ".." {
+		return "", service.Errorf(service.KindInvalid, "the keys . and .. cannot be used, as clients and proxies take them for steps in a path")
+	}
+	return service.ParseKey(s)
+}
+
+func pathEntity(r *http.Request) (service.Name, service.Key, error) {
+	name, err := pathService(r)
+	if err != nil {
+		return "", "", err
+	}
+	key, err := parseKey(r.PathValue("key"))
+	return name, key, err
+}
+
+// query reads the parameters, each at most once but for the lists, which
+// listParam reads.
+func query(r *http.Request) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, service.Errorf(service.KindInvalid, "the query of the URL is malformed")
+	}
+	for name, values := range q {
+		if len(values) > 1 && name != "types" && name != "keys" {
+			return nil, service.Errorf(service.KindInvalid, "parameter %.80q is there %d times", name, len(values))
+		}
+	}
+	return q, nil
+}
+
+// Bounds of pages and filters.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+	maxFilter    = 128
+)
+
+// parseLimit reads how many events a page shall have.
+func parseLimit(s string) (int, error) {
+	if s == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, service.Errorf(service.KindInvalid, "limit is %.80q; it may be 1 to %d", s, maxLimit)
+	}
+	return n, nil
+}
+
+// listParam reads a list of values out of a URL's query: a parameter that may be
+// there more than once, each time with values between commas. A comma within a
+// value is written %2C; so the splitting comes before the decoding.
+func listParam(rawQuery, name string) ([]string, error) {
+	var all []string
+	for pair := range strings.SplitSeq(rawQuery, "&") {
+		n, list, _ := strings.Cut(pair, "=")
+		if n != name || list == "" {
+			continue
+		}
+		for part := range strings.SplitSeq(list, ",") {
+			value, err := url.QueryUnescape(part)
+			if err != nil {
+				return nil, service.Errorf(service.KindInvalid, "%s has a malformed escape", name)
+			}
+			if len(all) == maxFilter {
+				return nil, service.Errorf(service.KindInvalid, "%s lists more than %d values", name, maxFilter)
+			}
+			all = append(all, value)
+		}
+	}
+	return all, nil
+}
+
+// filter checks what a reader wants to see.
+func filter(types, keys []string) (t []service.Type, k []service.Key, err error) {
+	if len(types) > maxFilter || len(keys) > maxFilter {
+		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at most %d values each", maxFilter)
+	}
+	for _, s := range types {
+		parsed, err := service.ParseType(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		t = append(t, parsed)
+	}
+	for _, s := range keys {
+		parsed, err := parseKey(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		k = append(k, parsed)
+	}
+	return t, k, nil
+}
+
+// position finds where a reader wants to begin. The service must be there.
+func (s *Server) position(name service.Name, from string) (service.Position, error) {
+	status, err := s.backend.Status(name)
+	if err != nil {
+		return 0, err
+	}
+	switch from {
+	case "", api.FromStart:
+		return 0, nil
+	case api.FromEnd:
+		return status.Head, nil
+	}
+	p, err := s.backend.ParseCursor(name, from)
+	if err != nil {
+		return 0, err
+	}
+	if p > status.Head {
+		return 0, service.Errorf(service.KindBadCursor, "the cursor is of position %d; the log of %s has come to %d", p, name, status.Head)
+	}
+	return p, nil
+}

@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Options says where and how to serve. A zero field means its default.
+type Options struct {
+	// Listen is the address, host and port. Default 127.0.0.1:8080. Port 0 takes a
+	// free one; see [Server.Addr].
+	Listen string
+	// Token is what clients must show; empty: none. It needs at least 16 bytes.
+	Token string
+	// Insecure allows to listen beyond loopback without a token.
+	Insecure bool
+	// AllowedHosts are names under which clients may reach a host without a token,
+	// beside localhost and the loopback addresses.
+	AllowedHosts []string
+	// AllowedOrigins are origins, such as https://console.example, whose pages may
+	// use the host from a browser, beside the host's own.
+	AllowedOrigins []string
+
+	// Logger gets what goes wrong, with the request's id. Default slog.Default().
+	Logger *slog.Logger
+	// Metrics is told what happens; nil: nobody is. *telemetry.Telemetry is one.
+	Metrics Metrics
+
+	// Connections bounds the connections that are open at a time. Beyond it the
+	// one that has been idle for longest makes room. Default 4096.
+	Connections int
+	// Streams bounds the WebSockets and event streams among them. Default 1024.
+	Streams int
+	// Uploads bounds the modules that are on their way in at a time. Default 4.
+	Uploads int
+	// ModuleBytes bounds an uploaded module. Default: that of service.DefaultLimits.
+	ModuleBytes int64
+
+	// HeaderTime bounds how long a request's headers may take. Default 10 s.
+	HeaderTime time.Duration
+	// BodyTime bounds how long a request's body may take; a large one gets a second
+	// more for each 64 KiB. Default 30 s.
+	BodyTime time.Duration
+	// WriteTime bounds how long an answer, or a piece of a stream, may take to be
+	// written. Default 20 s.
+	WriteTime time.Duration
+	// IdleTime bounds how long a connection may be without a request. Default 2 min.
+	IdleTime time.Duration
+	// RequestTime bounds how long a command or query is waited for. Default 60 s.
+	RequestTime time.Duration
+	// PingTime is how often something is sent on a stream without events, so that
+	// both sides find out when the other is gone. Default 20 s.
+	PingTime time.Duration
+
+	// MessageBytes bounds one message on a WebSocket. Default 4 MiB.
+	MessageBytes int64
+	// InFlight bounds the commands and queries of one WebSocket that have no
+	// answer yet. Default 1024.
+	InFlight int
+	// Subscriptions bounds the subscriptions of one WebSocket. Default 64.
+	Subscriptions int
+	// Credits bounds the credit that one subscription may hold, in events. Default 1,000,000.
+	Credits int64
+}
+
+// Metrics is told what happens. It must not block, and is called concurrently.
+type Metrics interface {
+	// Request is an answered request. Route is one of few. Took is 0 for a stream.
+	Request(route string, status int, took time.Duration)
+	// Stream is an opened stream; the function is called when it has ended.
+	Stream(protocol string) (ended func())
+	// Message is a message of a WebSocket client. Op is one of few.
+	Message(op string)
+	// Refused is a connection closed because there were too many: "newcomer" or "idle".
+	Refused(which string)
+	// Handler shows the metrics.
+	Handler() http.Handler
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Request(string, int, time.Duration) {}
+func (noMetrics) Stream(string) func()               { return func() {} }
+func (noMetrics) Message(string)                     {}
+func (noMetrics) Refused(string)                     {}
+func (noMetrics) Handler() http.Handler              { return nil }
+
+func (o Options) withDefaults() Options {
+	o.Listen = or(o.Listen, "127.0.0.1:8080")
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Metrics == nil {
+		o.Metrics = noMetrics{}
+	}
+	o.Connections = or(o.Connections, 4096)
+	o.Streams = or(o.Streams, 1024)
+	o.Uploads = or(o.Uploads, 4)
+	o.ModuleBytes = or(o.ModuleBytes, service.DefaultLimits().ModuleBytes)
+	o.HeaderTime = or(o.HeaderTime, 10*time.Second)
+	o.BodyTime = or(o.BodyTime, 30*time.Second)
+	o.WriteTime = or(o.WriteTime, 20*time.Second)
+	o.IdleTime = or(o.IdleTime, 2*time.Minute)
+	o.RequestTime = or(o.RequestTime, time.Minute)
+	o.PingTime = or(o.PingTime, 20*time.Second)
+	o.MessageBytes = or(o.MessageBytes, 4<<20)
+	o.InFlight = or(o.InFlight, 1024)
+	o.Subscriptions = or(o.Subscriptions, 64)
+	o.Credits = or(o.Credits, 1_000_000)
+	return o
+}
+
+// minToken is the least length of a token, in bytes: 16 random ones cannot be guessed.
+const minToken = 16
+
+// validate reports everything that is wrong at once.
+func (o Options) validate() error {
+	var bad []string
+	check := func(name string, v, low, high int64) {
+		if v < low || v > high {
+			bad = append(bad, fmt.Sprintf("%s is %d; it may be %d to %d", name, v, low, high))
+		}
+	}
+	period := func(name string, d time.Duration) {
+		if d < time.Millisecond || d > 24*time.Hour {
+			bad = append(bad, fmt.Sprintf("%s is %s; it may be 1ms to 24h", name, d))
+		}
+	}
+	if o.Token != "" && len(o.Token) < minToken {
+		bad = append(bad, fmt.Sprintf("token has %d bytes; it needs %d", len(o.Token), minToken))
+	}
+	for i := range len(o.Token) {
+		if o.Token[i] <= ' ' || o.Token[i] > '~' {
+			bad = append(bad, "token may have printable ASCII without space only")
+			break
+		}
+	}
+	for _, origin := range o.AllowedOrigins {
+		if scheme, rest, ok := strings.Cut(origin, "://"); !ok || scheme == "" || rest == "" || strings.ContainsAny(rest, "/ ") {
+			bad = append(bad, fmt.Sprintf("allowed origin %q is not of the form https://name or https://name:port", origin))
+		}
+	}
+	check("connections", int64(o.Connections), 1, 1<<20)
+	check("streams", int64(o.Streams), 1, 1<<20)
+	check("uploads", int64(o.Uploads), 1, 1<<10)
+	check("module bytes", o.ModuleBytes, 8, 1<<30)
+	check("message bytes", o.MessageBytes, 1<<10, 1<<30)
+	check("in flight", int64(o.InFlight), 1, 1<<16)
+	check("subscriptions", int64(o.Subscriptions), 1, 1<<16)
+	check("credits", o.Credits, 1, 1<<40)
+	period("header time", o.HeaderTime)
+	period("body time", o.BodyTime)
+	period("write time", o.WriteTime)
+	period("idle time", o.IdleTime)
+	period("request time", o.RequestTime)
+	period("ping time", o.PingTime)
+	if len(bad) > 0 {
+		return &service.Error{Op: "serve", Kind: service.KindInvalid, Message: "gateway options out of range", Reasons: bad}
+	}
+	return nil
+}
+
+func or[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}

@@ -1,0 +1,173 @@
+package gateway
+
+import (
+	"net/http"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// handler answers one request, or returns why it did not.
+type handler func(*answer, *http.Request) error
+
+// route is one row of the HTTP interface.
+type route struct {
+	method string
+	path   string // as http.ServeMux has it
+	open   bool   // needs no token
+	handle handler
+}
+
+// routes is the whole HTTP interface. The OpenAPI document has exactly these.
+func (s *Server) routes() []route {
+	return []route{
+		{"POST", "/v1/modules", false, s.uploadModule},
+		{"GET", "/v1/services", false, s.listServices},
+		{"GET", "/v1/services/{service}", false, s.getService},
+		{"PUT", "/v1/services/{service}", false, s.deployService},
+		{"DELETE", "/v1/services/{service}", false, s.deleteService},
+		{"POST", "/v1/services/{service}/deployments", false, s.uploadAndDeploy},
+		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", false, s.sendCommand},
+		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", false, s.queryEntity},
+		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", false, s.queryEntity},
+		{"GET", "/v1/services/{service}/entities/{key}/events", false, s.entityEvents},
+		{"GET", "/v1/services/{service}/events", false, s.serviceEvents},
+		{"GET", "/v1/stream", false, s.stream},
+		{"GET", "/openapi.json", true, s.openAPI},
+		{"GET", "/healthz", true, s.healthz},
+		{"GET", "/readyz", true, s.readyz},
+		{"GET", "/metrics", false, s.showMetrics},
+	}
+}
+
+// elsewhere is the route of what is no route, for the metrics.
+const elsewhere = "/"
+
+// handler puts the routes behind what is the same for all: an id, a bound on
+// who may come in, problems for errors, and a count.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	routes := s.routes()
+	open := map[string]bool{}
+	for _, r := range routes {
+		pattern := r.method + " " + r.path
+		open[pattern] = r.open
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+			a := w.(*answer)
+			if err := s.access.check(req, r.open); err != nil {
+				s.fail(a, err)
+				return
+			}
+			if err := r.handle(a, req); err != nil {
+				s.fail(a, err)
+			}
+		})
+	}
+	mux.HandleFunc(elsewhere, func(w http.ResponseWriter, req *http.Request) {
+		a := w.(*answer)
+		err := s.access.check(req, false)
+		if err == nil {
+			err = nowhere(a, req, mux, routes)
+		}
+		s.fail(a, err)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.enter() {
+			panic(http.ErrAbortHandler) // its connection is being closed
+		}
+		defer s.handlers.Done()
+		start := time.Now()
+		if g := connOf(r.Context()); g != nil {
+			g.atWork()
+			defer g.atRest()
+		}
+		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID()}
+		h := a.Header()
+		h.Set(api.HeaderRequestID, a.id)
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		defer func() {
+			took := time.Since(start)
+			if a.stream {
+				took = 0
+			}
+			_, pattern, _ := strings.Cut(r.Pattern, " ")
+			s.metrics.Request(or(pattern, elsewhere), a.status, took)
+		}()
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				s.log.Error("handler panicked", "request", a.id, "panic", p, "stack", string(debug.Stack()))
+				s.fail(a, service.Errorf(service.KindInternal, "panic"))
+			}
+		}()
+		if !isClean(r) {
+			s.fail(a, service.Errorf(service.KindInvalid, "the path has an empty segment, or . or .. as one; it must be written without"))
+			return
+		}
+		mux.ServeHTTP(a, r)
+	})
+}
+
+// isClean keeps the mux from redirecting, which would send a command elsewhere.
+func isClean(r *http.Request) bool {
+	p := r.URL.EscapedPath()
+	return p == path.Clean(p) || p == "/"
+}
+
+// nowhere is the error for a request that no route takes.
+func nowhere(a *answer, r *http.Request, mux *http.ServeMux, routes []route) error {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		other := *r
+		other.Method = m
+		if _, pattern := mux.Handler(&other); pattern != elsewhere && pattern != "" {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(allowed) == 0 {
+		return service.Errorf(service.KindNotFound, "there is nothing at this path; /openapi.json lists what there is")
+	}
+	slices.Sort(allowed)
+	a.Header().Set("Allow", strings.Join(allowed, ", "))
+	return withStatus(http.StatusMethodNotAllowed, service.Errorf(service.KindUnsupported, "this takes %s only", strings.Join(allowed, ", ")))
+}
+
+func (s *Server) openAPI(a *answer, _ *http.Request) error {
+	a.send(http.StatusOK, api.ContentJSON, api.OpenAPI)
+	return nil
+}
+
+func (s *Server) healthz(a *answer, _ *http.Request) error {
+	return a.json(http.StatusOK, api.Health{Status: "ok"})
+}
+
+func (s *Server) readyz(a *answer, _ *http.Request) error {
+	if s.stopping.Err() != nil {
+		return errStopping()
+	}
+	if err := s.backend.Ready(); err != nil {
+		if service.KindOf(err) != service.KindUnavailable {
+			s.log.Warn("host is not ready", "request", a.id, "err", err)
+		}
+		return &service.Error{Kind: service.KindUnavailable, Message: "the host is not ready", Err: err}
+	}
+	return a.json(http.StatusOK, api.Health{Status: "ready"})
+}
+
+func (s *Server) showMetrics(a *answer, r *http.Request) error {
+	h := s.metrics.Handler()
+	if h == nil {
+		return service.Errorf(service.KindNotFound, "this host keeps no metrics")
+	}
+	a.limitWrite()
+	h.ServeHTTP(a, r)
+	return nil
+}

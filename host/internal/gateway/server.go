@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// maxHeader bounds a request's line and headers, in bytes: room for 16 KiB of
+// metadata escaped, a key and a cursor.
+const maxHeader = 64 << 10
+
+// Server serves a host to clients. It keeps the contract of package lifecycle.
+type Server struct {
+	backend Backend
+	options Options
+	access  *access
+	log     *slog.Logger
+	metrics Metrics
+
+	life     lifecycle.Life
+	http     *http.Server
+	addr     net.Addr // set by Start
+	stopping context.Context
+	stop     context.CancelFunc // the first stage of Stop: streams end, no new ones begin
+	cut      context.Context
+	cutOff   context.CancelFunc // the last stage: whatever is left ends; parent of all requests
+
+	gate     sync.RWMutex // guards closed, and joining handlers
+	closed   bool         // no handler begins any more
+	handlers sync.WaitGroup
+
+	streams chan struct{} // one for each open stream
+	uploads chan struct{} // one for each module on its way in
+
+	run      string // tells the requests of this server from those of others
+	requests atomic.Uint64
+}
+
+// New makes a server; Start makes it serve.
+func New(backend Backend, o Options) (*Server, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	a, err := newAccess(o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
+		streams: make(chan struct{}, o.Streams), uploads: make(chan struct{}, o.Uploads),
+	}
+	var run [4]byte
+	_, _ = rand.Read(run[:]) // never fails
+	s.run = hex.EncodeToString(run[:])
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.cut, s.cutOff = context.WithCancel(context.Background())
+	s.http = &http.Server{
+		Handler: s.handler(), ConnContext: withConn,
+		BaseContext:       func(net.Listener) context.Context { return s.cut },
+		ReadHeaderTimeout: o.HeaderTime, IdleTimeout: o.IdleTime, MaxHeaderBytes: maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Start listens and returns when connections are taken.
+func (s *Server) Start(ctx context.Context) error {
+	return s.life.Start(func() error {
+		addr, err := net.ResolveTCPAddr("tcp", s.options.Listen)
+		if err != nil {
+			return service.Errorf(service.KindInvalid, "cannot listen on %q: %w", s.options.Listen, err)
+		}
+		if err := mayListen(addr, s.options); err != nil {
+			return err
+		}
+		var config net.ListenConfig
+		l, err := config.Listen(ctx, "tcp", addr.String())
+		if err != nil {
+			return service.Errorf(service.KindUnavailable, "cannot listen on %q: %w", s.options.Listen, err)
+		}
+		s.addr = l.Addr()
+		s.life.Go(func() {
+			err := s.http.Serve(newCrowd(l, s.options.Connections, s.metrics.Refused))
+			if !errors.Is(err, http.ErrServerClosed) {
+				s.log.Error("gateway stopped listening", "err", err)
+			}
+		})
+		return nil
+	})
+}
+
+// Addr is where the server listens, after Start.
+func (s *Server) Addr() net.Addr { return s.addr }
+
+// URL is how clients on this machine reach the server, after Start.
+func (s *Server) URL() string {
+	host, port, _ := net.SplitHostPort(s.addr.String()) // a listener's address has both
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// Stop takes no new connections, lets what is in flight finish, ends streams
+// with a word of farewell, and closes whatever is left when ctx ends. It returns
+// when all goroutines of the server are gone; then with ctx's error if something
+// had to be cut off. The backend must still be running.
+func (s *Server) Stop(ctx context.Context) error {
+	return s.life.Stop(ctx, func(ctx context.Context, started bool) error {
+		s.stop()
+		defer s.cutOff()
+		if !started {
+			return nil
+		}
+		left := context.AfterFunc(ctx, s.cutOff)
+		defer left()
+		err := s.http.Shutdown(ctx)
+		if err != nil {
+			err = errors.Join(err, s.http.Close())
+		}
+		s.gate.Lock()
+		s.closed = true
+		s.gate.Unlock()
+		s.handlers.Wait() // WebSockets among them; each ends soon after cutOff
+		return errors.Join(err, s.life.Wait(context.WithoutCancel(ctx)))
+	})
+}
+
+// enter counts a handler in, whose end is handlers.Done. It fails when the
+// server has stopped.
+func (s *Server) enter() bool {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return false
+	}
+	s.handlers.Add(1)
+	return true
+}
+
+// openStream counts a stream in; call what it returns at its end.
+func (s *Server) openStream(protocol string) (ended func(), err error) {
+	if s.stopping.Err() != nil {
+		return nil, errStopping()
+	}
+	select {
+	case s.streams <- struct{}{}:
+	default:
+		return nil, &service.Error{Kind: service.KindOverloaded, Message: "there are too many open streams", RetryAfter: retrySoon}
+	}
+	gone := s.metrics.Stream(protocol)
+	return func() { gone(); <-s.streams }, nil
+}
+
+func errStopping() error {
+	return &service.Error{Kind: service.KindUnavailable, Message: "the host is stopping", RetryAfter: retrySoon}
+}
+
+func (s *Server) requestID() string {
+	return s.run + "-" + strconv.FormatUint(s.requests.Add(1), 36)
+}

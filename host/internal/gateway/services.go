@@ -1,0 +1,235 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+func (s *Server) apiService(status service.Status) api.Service {
+	return api.ServiceOf(status, s.backend.Cursor(status.Spec.Service, status.Head))
+}
+
+func (s *Server) listServices(a *answer, _ *http.Request) error {
+	all := api.Services{Services: []api.Service{}}
+	for _, status := range s.backend.Services() {
+		all.Services = append(all.Services, s.apiService(status))
+	}
+	return a.json(http.StatusOK, all)
+}
+
+func (s *Server) getService(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	status, err := s.backend.Status(name)
+	if err != nil {
+		return err
+	}
+	return a.json(http.StatusOK, s.apiService(status))
+}
+
+func (s *Server) deleteService(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	if err := s.backend.Delete(r.Context(), name); err != nil {
+		return err
+	}
+	a.limitWrite()
+	a.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// readModule reads an uploaded module of at most limit bytes. The returned
+// function ends the upload; until then it counts as one.
+func (s *Server) readModule(a *answer, r *http.Request, limit int64) (module []byte, ended func(), err error) {
+	if t := r.Header.Get("Content-Type"); t != "" && t != api.ContentWasm && t != "application/octet-stream" && t != "application/x-www-form-urlencoded" {
+		return nil, nil, service.Errorf(service.KindUnsupported, "a module comes as %s, not %.80q", api.ContentWasm, t)
+	}
+	select {
+	case s.uploads <- struct{}{}:
+	default:
+		return nil, nil, &service.Error{Kind: service.KindOverloaded, Message: "other modules are being uploaded", RetryAfter: retrySoon}
+	}
+	module, err = s.readBody(a, r, limit)
+	if err == nil && len(module) == 0 {
+		err = &service.Error{Kind: service.KindBadModule, Message: "the body is empty; it should be a WebAssembly module", Reasons: []string{"no bytes"}}
+	}
+	if err != nil {
+		<-s.uploads
+		return nil, nil, err
+	}
+	return module, func() { <-s.uploads }, nil
+}
+
+func (s *Server) uploadModule(a *answer, r *http.Request) error {
+	module, ended, err := s.readModule(a, r, s.options.ModuleBytes)
+	if err != nil {
+		return err
+	}
+	defer ended()
+	m, err := s.backend.Upload(r.Context(), module)
+	if err != nil {
+		return err
+	}
+	return a.json(http.StatusOK, api.ModuleOf(m))
+}
+
+// maxDeployment bounds the JSON of a deployment, in bytes.
+const maxDeployment = 64 << 10
+
+func (s *Server) deployService(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	if t, err := contentType(r); err != nil || !isJSONType(t) {
+		return service.Errorf(service.KindUnsupported, "a deployment comes as %s", api.ContentJSON)
+	}
+	body, err := s.readBody(a, r, maxDeployment)
+	if err != nil {
+		return err
+	}
+	var d api.Deployment
+	if err := decodeStrict(body, &d); err != nil {
+		return service.Errorf(service.KindInvalid, "the deployment is not as it should be: %w", err)
+	}
+	if d.Module == (service.Digest{}) {
+		return service.Errorf(service.KindInvalid, "the deployment names no module")
+	}
+	return s.deploy(a, r, Deployment{Service: name, Digest: d.Module, Limits: d.Limits, Settings: d.Settings})
+}
+
+func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	limits, settings, err := deploymentParams(q)
+	if err != nil {
+		return err
+	}
+	// What the deployer allows the module is one thing, what the operator lets in another.
+	module, ended, err := s.readModule(a, r, min(or(limits.ModuleBytes, s.options.ModuleBytes), s.options.ModuleBytes))
+	if err != nil {
+		return err
+	}
+	defer ended()
+	return s.deploy(a, r, Deployment{Service: name, Module: module, Limits: limits, Settings: settings})
+}
+
+// deploymentParams reads limits and settings out of a query, by the names of
+// their JSON members.
+func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
+	members := map[string]json.RawMessage{}
+	for name := range q {
+		value := q.Get(name)
+		if _, err := strconv.ParseInt(value, 10, 64); err != nil && value != "true" && value != "false" {
+			return service.Limits{}, service.Settings{}, service.Errorf(service.KindInvalid, "parameter %.80q is %.80q; it takes a whole number, or true or false", name, value)
+		}
+		members[name] = json.RawMessage(value)
+	}
+	var v struct {
+		service.Limits
+		service.Settings
+	}
+	text, err := json.Marshal(members)
+	if err == nil {
+		err = decodeStrict(text, &v)
+	}
+	if err != nil {
+		return service.Limits{}, service.Settings{}, service.Errorf(service.KindInvalid, "the parameters are not limits and settings: %w", err)
+	}
+	if err := v.Limits.WithDefaults().Validate(); err != nil {
+		return service.Limits{}, service.Settings{}, err
+	}
+	return v.Limits, v.Settings, v.Settings.WithDefaults().Validate()
+}
+
+// deploy makes d run and answers with the service, or, if asked for, with lines
+// of progress and then the service.
+func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
+	if !accepts(r, api.ContentLines) {
+		status, err := s.backend.Deploy(r.Context(), d)
+		if err != nil {
+			return err
+		}
+		return a.json(http.StatusOK, s.apiService(status))
+	}
+	type result struct {
+		status service.Status
+		err    error
+	}
+	// Progress is for show: what does not fit is left out, so that a client that
+	// does not read holds nothing up.
+	progress := make(chan api.Progress, 64)
+	d.Progress = func(p api.Progress) {
+		select {
+		case progress <- p:
+		default:
+		}
+	}
+	done := make(chan result, 1)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() { // ends with the deployment, which ends soon after ctx
+		status, err := s.backend.Deploy(ctx, d)
+		done <- result{status, err}
+	}()
+	a.stream = true
+	a.Header().Set("Content-Type", api.ContentLines)
+	a.limitWrite()
+	a.WriteHeader(http.StatusOK)
+	line := func(l api.DeployLine) {
+		text, _ := json.Marshal(l) // of types that encode
+		a.limitWrite()
+		_, _ = a.Write(append(text, '\n')) // a client who is gone is not told, and the deployment is not ours to cancel for that
+		_ = a.control.Flush()
+	}
+	for {
+		select {
+		case p := <-progress:
+			line(api.DeployLine{Progress: &p})
+		case res := <-done:
+			for len(progress) > 0 {
+				p := <-progress
+				line(api.DeployLine{Progress: &p})
+			}
+			if res.err != nil {
+				p := s.problem(res.err, a.id)
+				line(api.DeployLine{Problem: &p})
+			} else {
+				v := s.apiService(res.status)
+				line(api.DeployLine{Service: &v})
+			}
+			return nil
+		}
+	}
+}
+
+// decodeStrict reads one JSON value that has no members unknown to v.
+func decodeStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return service.Errorf(service.KindInvalid, "there is something behind the JSON object")
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// subscription is a service's events on a stream. Its goroutine waits for
+// credit, then for events, then for the sender to take them.
+type subscription struct {
+	t      *stream
+	id     string
+	head   []byte // what stands before each event in its message
+	sub    Subscriber
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards credits
+	credits int64
+	granted chan struct{} // has one when credits came since it was last looked at
+}
+
+// batch is what a subscription has for the sender: its first word, events, or its
+// last word.
+type batch struct {
+	sub    *subscription
+	word   []byte // a whole message, or nil
+	events []Event
+}
+
+// send encodes and queues a batch. The events are shared with others who read
+// the log, so they are copied once, behind the head.
+func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
+	if b.word != nil {
+		return buf, k.send(b.word)
+	}
+	for _, e := range b.events {
+		buf = append(buf[:0], b.sub.head...)
+		buf = append(buf, e.CloudEvent...)
+		buf = append(buf, '}')
+		if err := k.send(buf); err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
+}
+
+func (t *stream) subscribe(m *api.ClientMessage) error {
+	name, err := service.ParseName(string(m.Service))
+	if err != nil {
+		return err
+	}
+	sel := Selection{Service: name}
+	if sel.Types, sel.Keys, err = filter(m.Types, m.Keys); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	_, taken := t.subs[m.ID]
+	count := len(t.subs)
+	t.mu.Unlock()
+	switch {
+	case taken:
+		return service.Errorf(service.KindInvalid, "the id %q is that of another subscription", m.ID)
+	case count >= t.s.options.Subscriptions:
+		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon}
+	}
+	if sel.After, err = t.s.position(name, m.From); err != nil {
+		return err
+	}
+	sub := &subscription{t: t, id: m.ID, head: api.AppendEventHead(nil, m.ID), granted: make(chan struct{}, 1)}
+	if err := sub.grant(m.Credits); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	sub.cancel = cancel
+	if sub.sub, err = t.s.backend.Subscribe(ctx, sel); err != nil {
+		cancel()
+		return err
+	}
+	t.mu.Lock()
+	t.subs[m.ID] = sub
+	t.mu.Unlock()
+	first := api.AppendSubscribed(nil, m.ID, t.s.backend.Cursor(name, sel.After))
+	t.waiting.Go(func() { sub.run(ctx, first) })
+	return nil
+}
+
+func (t *stream) find(id string) (*subscription, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sub, ok := t.subs[id]
+	if !ok {
+		return nil, service.Errorf(service.KindNotFound, "there is no subscription %q", id)
+	}
+	return sub, nil
+}
+
+func (t *stream) credit(m *api.ClientMessage) error {
+	sub, err := t.find(m.ID)
+	if err != nil {
+		return err
+	}
+	return sub.grant(m.Credits)
+}
+
+// unsubscribe asks the subscription to end; its last word answers.
+func (t *stream) unsubscribe(m *api.ClientMessage) error {
+	sub, err := t.find(m.ID)
+	if err != nil {
+		return err
+	}
+	sub.cancel()
+	return nil
+}
+
+// grant adds credits.
+func (s *subscription) grant(n uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if most := s.t.s.options.Credits; n > uint64(most) || s.credits > most-int64(n) {
+		return service.Errorf(service.KindInvalid, "a subscription may hold %d credits; this one has %d and would get %d", most, s.credits, n)
+	}
+	s.credits += int64(n)
+	select {
+	case s.granted <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// held returns the credits, waiting until there are some.
+func (s *subscription) held(ctx context.Context) (int64, error) {
+	for {
+		s.mu.Lock()
+		n := s.credits
+		s.mu.Unlock()
+		if n > 0 {
+			return n, nil
+		}
+		select {
+		case <-s.granted:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// run is the subscription's goroutine.
+func (s *subscription) run(ctx context.Context, first []byte) {
+	defer s.cancel()
+	defer s.sub.Close()
+	err := s.give(ctx, batch{sub: s, word: first})
+	var pace pace
+	for err == nil {
+		var credits int64
+		if credits, err = s.held(ctx); err != nil {
+			break
+		}
+		var events []Event
+		if events, err = s.sub.Next(ctx, int(min(credits, int64(pace.limit())))); err != nil {
+			break
+		}
+		pace.saw(events)
+		s.mu.Lock()
+		s.credits -= int64(len(events))
+		s.mu.Unlock()
+		err = s.give(ctx, batch{sub: s, events: events})
+	}
+	// The id is free before the client can know that it is.
+	s.t.mu.Lock()
+	delete(s.t.subs, s.id)
+	s.t.mu.Unlock()
+	var problem *api.Problem
+	if !errors.Is(err, context.Canceled) {
+		p := s.t.s.problem(err, s.t.id)
+		problem = &p
+	}
+	// Whatever this returns, the connection ends or the word was given.
+	_ = s.give(s.t.ctx, batch{sub: s, word: api.AppendProblem(nil, api.OpUnsubscribed, s.id, problem)})
+}
+
+// give waits until the sender takes a batch.
+func (s *subscription) give(ctx context.Context, b batch) error {
+	select {
+	case s.t.batches <- b:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,311 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// socket is a WebSocket: one goroutine calls receive, one calls send and flush.
+// The library answers pings and protocol errors on the receiving goroutine, which
+// is safe as writes are serialised below it.
+type socket struct {
+	ws      *websocket.Conn
+	cork    *cork
+	options *Options
+
+	mu       sync.Mutex // guards draining and setting the read deadline
+	draining bool       // nothing more is received
+
+	// Of the receiving goroutine: whether a message has begun and not ended, and
+	// the control frames since the last message.
+	within        bool
+	controls      int
+	controlsSince time.Time
+}
+
+// maxControls bounds the pings and pongs that a client sends within a ping
+// period without saying anything.
+const maxControls = 100
+
+// closing is an error that says how to close a connection.
+type closing struct {
+	code   int
+	reason string
+}
+
+func (e *closing) Error() string { return fmt.Sprintf("close %d: %s", e.code, e.reason) }
+
+var writeBuffers sync.Pool
+
+// upgrade makes a WebSocket of a request, speaking one protocol. A client that
+// offers none is taken to mean that one.
+func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int64) (*socket, error) {
+	var speaks []string
+	for _, p := range offered(r) {
+		if !strings.HasPrefix(p, api.ProtocolTokenPrefix) {
+			speaks = append(speaks, p)
+		}
+	}
+	if len(speaks) > 0 && !slices.Contains(speaks, protocol) {
+		return nil, withStatus(http.StatusBadRequest, service.Errorf(service.KindUnsupported, "the subprotocol here is %s", protocol))
+	}
+	var refused error
+	u := websocket.Upgrader{
+		ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &writeBuffers,
+		HandshakeTimeout: s.options.WriteTime,
+		CheckOrigin:      func(*http.Request) bool { return true }, // the access check has been made
+		Error: func(_ http.ResponseWriter, _ *http.Request, status int, reason error) {
+			refused = withStatus(status, service.Errorf(service.KindInvalid, "%w", reason))
+		},
+	}
+	if len(speaks) > 0 {
+		u.Subprotocols = []string{protocol}
+	}
+	corking := &corkingAnswer{answer: a, wait: s.options.WriteTime}
+	ws, err := u.Upgrade(corking, r, nil)
+	switch {
+	case refused != nil:
+		if a.stream { // hijacked already: the client broke the handshake
+			corking.cork.Close()
+			return nil, nil
+		}
+		return nil, refused
+	case err != nil:
+		return nil, nil // the connection broke; the library has closed it
+	}
+	k := &socket{ws: ws, cork: corking.cork, options: &s.options}
+	ws.SetReadLimit(limit)
+	ws.SetPingHandler(k.ping)
+	ws.SetPongHandler(func(string) error { return k.control() })
+	k.cork.hold()
+	return k, nil
+}
+
+// wait gives the client until its next message or sign of life. It reports
+// whether there is anything to wait for.
+func (k *socket) wait(d time.Duration) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.draining {
+		return false
+	}
+	_ = k.ws.SetReadDeadline(time.Now().Add(d)) // a closed connection fails when it is read
+	return true
+}
+
+// drain makes receive fail from now on.
+func (k *socket) drain() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.draining = true
+	_ = k.ws.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
+}
+
+// silence is how long a client may be without a sign of life: two pings lost.
+func (k *socket) silence() time.Duration { return k.options.PingTime*5/2 + time.Second }
+
+// control counts a ping or pong and takes it for a sign of life.
+func (k *socket) control() error {
+	now := time.Now()
+	if now.Sub(k.controlsSince) > k.options.PingTime {
+		k.controls, k.controlsSince = 0, now
+	}
+	if k.controls++; k.controls > maxControls {
+		return &closing{websocket.ClosePolicyViolation, "too many pings"}
+	}
+	if !k.within { // else a message could be stretched for ever
+		k.wait(k.silence())
+	}
+	return nil
+}
+
+func (k *socket) ping(text string) error {
+	if err := k.control(); err != nil {
+		return err
+	}
+	// On this goroutine and not queued: who does not read the pongs is not read either.
+	if err := k.ws.WriteControl(websocket.PongMessage, []byte(text), time.Now().Add(k.options.WriteTime)); err != nil {
+		return err
+	}
+	return k.cork.flush(k.options.WriteTime)
+}
+
+// receive reads one text message into buf, which it may grow. Once a message has
+// begun it must be whole within the body time, however it is cut into frames.
+func (k *socket) receive(buf []byte) ([]byte, error) {
+	if !k.wait(k.silence()) {
+		return nil, &closing{websocket.CloseGoingAway, "the host is stopping"}
+	}
+	kind, r, err := k.ws.NextReader()
+	if err != nil {
+		return nil, k.why(err)
+	}
+	if kind != websocket.TextMessage {
+		return nil, &closing{websocket.CloseUnsupportedData, "text messages only"}
+	}
+	k.controls, k.within = 0, true
+	defer func() { k.within = false }()
+	k.wait(k.options.BodyTime)
+	buf = buf[:0]
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, k.why(err)
+		}
+	}
+	if !utf8.Valid(buf) {
+		return nil, &closing{websocket.CloseInvalidFramePayloadData, "a text message must be UTF-8"}
+	}
+	return buf, nil
+}
+
+// why finds out what an error of reading means for the connection.
+func (k *socket) why(err error) error {
+	k.mu.Lock()
+	draining := k.draining
+	k.mu.Unlock()
+	var timeout net.Error
+	switch {
+	case draining:
+		return &closing{websocket.CloseGoingAway, "the host is stopping"}
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return &closing{websocket.ClosePolicyViolation, "no sign of life, or a message that did not end"}
+	}
+	return err
+}
+
+// send queues one text message for the next flush.
+func (k *socket) send(text []byte) error { return k.ws.WriteMessage(websocket.TextMessage, text) }
+
+// flush writes what was queued.
+func (k *socket) flush() error { return k.cork.flush(k.options.WriteTime) }
+
+// beat queues a ping.
+func (k *socket) beat() error {
+	return k.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(k.options.WriteTime))
+}
+
+// lingering bounds how long, and how much, of a client is still read after the
+// last word, so that the last word is not lost with what is unread.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 1 << 20
+)
+
+// farewell says why, writes what is queued, and closes. Both goroutines must be
+// past using the socket.
+func (k *socket) farewell(cut context.Context, err error) {
+	defer k.cork.Close()
+	defer context.AfterFunc(cut, func() { _ = k.cork.Close() })()
+	var c *closing
+	if errors.As(err, &c) {
+		text := websocket.FormatCloseMessage(c.code, c.reason)
+		_ = k.ws.WriteControl(websocket.CloseMessage, text, time.Now().Add(lingerTime)) // unless the library has closed already
+	}
+	if k.cork.flush(lingerTime) != nil || k.cork.closeWrite() != nil {
+		return
+	}
+	_ = k.cork.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, k.cork, lingerBytes)
+}
+
+// corkingAnswer hands the library a connection that can gather writes.
+type corkingAnswer struct {
+	*answer
+	cork *cork
+	wait time.Duration
+}
+
+// Hijack implements http.Hijacker.
+func (a *corkingAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := a.answer.Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.cork = &cork{Conn: conn, wait: a.wait}
+	return a.cork, rw, nil
+}
+
+// cork is a connection whose writes, once held, wait until they are flushed, so
+// that many small messages leave in one packet.
+type cork struct {
+	net.Conn
+	wait time.Duration // for a write that is too large to hold
+
+	mu   sync.Mutex // guards what follows, and writing
+	held bool
+	buf  []byte
+}
+
+// maxCork bounds what waits, in bytes; beyond it a write flushes.
+const maxCork = 64 << 10
+
+func (c *cork) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = true
+}
+
+// Write implements net.Conn.
+func (c *cork) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.held {
+		return c.Conn.Write(b)
+	}
+	c.buf = append(c.buf, b...)
+	if len(c.buf) < maxCork {
+		return len(b), nil
+	}
+	return len(b), c.write(c.wait)
+}
+
+func (c *cork) flush(wait time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.write(wait)
+}
+
+func (c *cork) write(wait time.Duration) error {
+	if len(c.buf) == 0 {
+		return nil
+	}
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(wait)); err != nil {
+		return err
+	}
+	_, err := c.Conn.Write(c.buf)
+	c.buf = c.buf[:0]
+	if cap(c.buf) > 4*maxCork {
+		c.buf = nil // one large message is no reason to keep its memory
+	}
+	return err
+}
+
+func (c *cork) closeWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
