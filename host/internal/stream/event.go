@@ -1,0 +1,152 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Event is an event for subscribers. It is shared by all of them: nobody changes
+// it or its slices. Its methods are safe for concurrent use.
+type Event struct {
+	journal.Event
+
+	service service.Name
+	once    sync.Once
+	cloud   []byte
+}
+
+// NewEvent makes an event of one that was read from the journal. It keeps e's
+// slices, which must be its own.
+func NewEvent(name service.Name, e journal.Event) *Event {
+	e.ContentType = contentType(e.ContentType)
+	return &Event{Event: e, service: name}
+}
+
+// Cursor is the text form of the event's position: a reader that begins there
+// gets the event after this one first.
+func (e *Event) Cursor() string { return EncodeCursor(e.service, e.Position) }
+
+// CloudEvent is the event in the JSON format of CloudEvents 1.0, in one line
+// without line breaks. It is encoded once for all subscribers, when the first
+// asks.
+func (e *Event) CloudEvent() []byte {
+	e.once.Do(func() { e.cloud = appendCloudEvent(nil, e) })
+	return e.cloud
+}
+
+// size is what the event takes in memory, with its encoded form.
+func (e *Event) size() int64 {
+	return int64(768 + 3*len(e.Data) + len(e.Metadata) + 2*len(e.Key) + 2*len(e.Type) + 2*len(e.CommandID))
+}
+
+func contentType(s string) string {
+	if s == "" {
+		return abi.EncodingJSON
+	}
+	return s
+}
+
+// appendCloudEvent appends the structured form. Names of extensions are of lower
+// case letters and digits, as the specification demands. sequence is the
+// position as an extension of that name wants it: ordered as text.
+func appendCloudEvent(b []byte, e *Event) []byte {
+	if b == nil {
+		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3)
+	}
+	b = append(b, `{"specversion":"1.0","id":"`...)
+	b = appendCursor(b, e.service, e.Position)
+	b = append(b, `","source":"/services/`...)
+	b = append(b, e.service...) // of letters, digits and '-'
+	b = append(b, '"')
+	b = appendText(b, "type", e.Type)
+	b = appendText(b, "subject", e.Key)
+	b = append(b, `,"time":"`...)
+	b = time.Unix(0, int64(e.Time)).UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(b, '"')
+	b = appendText(b, "datacontenttype", e.ContentType)
+	b = appendData(b, e)
+	b = append(b, `,"entityversion":`...)
+	b = strconv.AppendUint(b, uint64(e.Version), 10)
+	b = append(b, `,"position":`...)
+	b = strconv.AppendUint(b, uint64(e.Position), 10)
+	b = append(b, `,"sequence":"`...)
+	b = appendSequence(b, uint64(e.Position))
+	b = append(b, '"')
+	b = appendText(b, "commandid", string(e.CommandID))
+	b = appendText(b, "commandtype", e.CommandType)
+	if parent, ok := abi.Metadata(e.Metadata).Get("traceparent"); ok {
+		b = appendText(b, "traceparent", string(parent))
+	}
+	return append(b, '}')
+}
+
+// appendData appends the body: as it is if it is JSON and says so, else in base64.
+func appendData(b []byte, e *Event) []byte {
+	if len(e.Data) == 0 {
+		return b
+	}
+	if isJSON(e.ContentType) && utf8.Valid(e.Data) && json.Valid(e.Data) {
+		b = append(b, `,"data":`...)
+		if bytes.IndexByte(e.Data, '\n') < 0 && bytes.IndexByte(e.Data, '\r') < 0 {
+			return append(b, e.Data...)
+		}
+		// Line breaks would end the event in a stream of lines.
+		compact := bytes.NewBuffer(b)
+		_ = json.Compact(compact, e.Data) // it is valid
+		return compact.Bytes()
+	}
+	b = append(b, `,"data_base64":"`...)
+	b = base64.StdEncoding.AppendEncode(b, e.Data)
+	return append(b, '"')
+}
+
+// isJSON reports whether a content type is JSON: application/json, or anything
+// with +json.
+func isJSON(contentType string) bool {
+	if contentType == abi.EncodingJSON {
+		return true
+	}
+	media, _, _ := strings.Cut(contentType, ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	return media == abi.EncodingJSON || strings.HasSuffix(media, "+json")
+}
+
+// appendSequence appends n with 20 digits.
+func appendSequence(b []byte, n uint64) []byte {
+	var digits [20]byte
+	for i := range digits {
+		digits[len(digits)-1-i] = byte('0' + n%10)
+		n /= 10
+	}
+	return append(b, digits[:]...)
+}
+
+// appendText appends a member with a string. Bytes that are not UTF-8 become
+// U+FFFD.
+func appendText(b []byte, name, s string) []byte {
+	b = append(b, ',', '"')
+	b = append(b, name...)
+	b = append(b, `":"`...)
+	const hex = "0123456789abcdef"
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r < 0x20 || r == 0x7f:
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			b = utf8.AppendRune(b, r)
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,176 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+var sample = journal.Event{
+	Log: "bank", Position: 42, Key: "alice", Version: 3, Type: "deposited", Data: []byte(`{"amount":100}`),
+	CommandID: "c-1", CommandType: "deposit", Time: 1700000000123456789,
+}
+
+func TestCloudEvent(t *testing.T) {
+	got := string(NewEvent("bank", sample).CloudEvent())
+	want := `{"specversion":"1.0","id":"` + EncodeCursor("bank", 42) + `","source":"/services/bank","type":"deposited","subject":"alice",` +
+		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
+		`"entityversion":3,"position":42,"sequence":"00000000000000000042","commandid":"c-1","commandtype":"deposit"}`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestCloudEventData(t *testing.T) {
+	for _, c := range []struct {
+		name, contentType, data, want string
+	}{
+		{"nothing", "", "", ""},
+		{"JSON", "application/json", `[1,"a"]`, `"data":[1,"a"]`},
+		{"JSON with parameters", "Application/JSON; charset=utf-8", `1`, `"data":1`},
+		{"a kind of JSON", "application/vnd.bank+json", `null`, `"data":null`},
+		{"line breaks", "", "{\n\t\"a\":\r\n 1}", `"data":{"a":1}`},
+		{"not what it says", "", "{", `"data_base64":"ew=="`},
+		{"not UTF-8", "", "\"\xff\"", `"data_base64":"Iv8i"`},
+		{"JSON by chance", "text/plain", "12", `"data_base64":"MTI="`},
+	} {
+		e := sample
+		e.ContentType, e.Data = c.contentType, []byte(c.data)
+		got := string(NewEvent("bank", e).CloudEvent())
+		if !json.Valid([]byte(got)) || strings.ContainsAny(got, "\r\n") {
+			t.Errorf("%s: %q is not JSON in one line", c.name, got)
+		}
+		if c.want == "" && strings.Contains(got, `"data`+`"`) || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s lacks %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestCloudEventText(t *testing.T) {
+	e := sample
+	e.Key = "a\"b\\c\x7f ü\u2028"
+	e.CommandID = `"{}"`
+	e.Metadata = abi.Metadata(nil).AppendPair("user", "x").AppendPair("traceparent", "00-ab\n\xff")
+	var got struct {
+		Subject, CommandID, TraceParent string
+	}
+	text := NewEvent("bank", e).CloudEvent()
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if got.Subject != e.Key || got.CommandID != `"{}"` || got.TraceParent != "00-ab\n\uFFFD" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestEncodedOnce has all subscribers share one encoding, and events read from
+// the journal look as those from memory.
+func TestEncodedOnce(t *testing.T) {
+	b := newBench(t, Options{})
+	b.fill(3)
+	one, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open(Options{})
+	read, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range one {
+		if &one[i].CloudEvent()[0] != &other[i].CloudEvent()[0] {
+			t.Errorf("event %d was encoded twice", i)
+		}
+		if !bytes.Equal(one[i].CloudEvent(), read[i].CloudEvent()) {
+			t.Errorf("in memory %s\nin the journal %s", one[i].CloudEvent(), read[i].CloudEvent())
+		}
+	}
+}
+
+func TestCursorText(t *testing.T) {
+	for _, p := range []journal.Position{0, 1, 42, 1 << 40, ^journal.Position(0)} {
+		text := EncodeCursor("bank", p)
+		if got, err := DecodeCursor("bank", text); err != nil || got != p {
+			t.Errorf("%s: got %d, %v, want %d", text, got, err, p)
+		}
+		_, err := DecodeCursor("orders", text)
+		wantKind(t, err, service.KindBadCursor)
+		if !strings.Contains(err.Error(), "another service") {
+			t.Errorf("got %v", err)
+		}
+	}
+	// The form is a promise: clients keep cursors.
+	if got := EncodeCursor("bank", 42); got != "AQAAAAAAAAAqO5Uul4VrZq8" {
+		t.Errorf("the form changed: %s", got)
+	}
+}
+
+// TestCursorDamage changes each character and each length.
+func TestCursorDamage(t *testing.T) {
+	text := EncodeCursor("bank", 123456)
+	for i := range text {
+		for _, c := range []byte("AZaz09-_+/= %\x00\xff") {
+			if text[i] == c {
+				continue
+			}
+			damaged := text[:i] + string([]byte{c}) + text[i+1:]
+			_, err := DecodeCursor("bank", damaged)
+			wantKind(t, err, service.KindBadCursor)
+		}
+		_, err := DecodeCursor("bank", text[:i])
+		wantKind(t, err, service.KindBadCursor)
+	}
+	for _, s := range []string{text + "A", text + "=", text + text, " " + text, "start", "end", "42"} {
+		_, err := DecodeCursor("bank", s)
+		wantKind(t, err, service.KindBadCursor)
+	}
+}
+
+func FuzzDecodeCursor(f *testing.F) {
+	f.Add("bank", EncodeCursor("bank", 42))
+	f.Add("orders", EncodeCursor("bank", 42))
+	f.Add("", "")
+	f.Add("bank", "AQAAAAAAAAAqv_LG4AAAAAA")
+	f.Fuzz(func(t *testing.T, name, text string) {
+		p, err := DecodeCursor(service.Name(name), text)
+		if err != nil {
+			wantKind(t, err, service.KindBadCursor)
+			return
+		}
+		if again := EncodeCursor(service.Name(name), p); again != text {
+			t.Errorf("%q and %q are the same cursor", text, again)
+		}
+	})
+}
+
+func FuzzCloudEvent(f *testing.F) {
+	f.Add("alice", "deposited", "application/json", []byte(`{"a":1}`), []byte{3, 0, 0, 0, 'a', 'b', 'c'}, uint64(1))
+	f.Add("\xff", "", "text/plain", []byte("\n"), []byte(nil), uint64(1<<63))
+	f.Fuzz(func(t *testing.T, key, typ, contentType string, data, metadata []byte, n uint64) {
+		e := NewEvent("bank", journal.Event{Position: journal.Position(n), Key: key, Version: journal.Version(n), Type: typ,
+			ContentType: contentType, Data: data, Metadata: metadata, Time: journal.UnixNano(n)})
+		text := e.CloudEvent()
+		if !json.Valid(text) || bytes.ContainsAny(text, "\r\n") {
+			t.Errorf("not JSON in one line: %q", text)
+		}
+		var back struct {
+			Data   json.RawMessage
+			Base64 []byte `json:"data_base64"`
+		}
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if back.Base64 != nil && !bytes.Equal(back.Base64, data) {
+			t.Errorf("data changed: %q", back.Base64)
+		}
+	})
+}

@@ -1,0 +1,215 @@
+// Package stream hands a service's events to its subscribers. A subscriber is a
+// [Cursor]: a position in the log and nothing else. It reads from a ring of recent
+// events in memory while it can and from the journal when it has fallen behind,
+// and waits at the head. So a slow one costs itself time and others nothing;
+// there is no buffer that grows and no event that is left out.
+package stream
+
+import (
+	"context"
+	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Reader is the journal as far as a hub knows it; see [journal.Journal].
+type Reader interface {
+	// Read yields the durable events with a position above after, in order. What
+	// it yields is valid during the yield only.
+	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error
+	// Head is the position of the last durable event.
+	Head(log journal.LogName) journal.Position
+}
+
+var _ Reader = (*journal.Journal)(nil)
+
+// Options are what a hub is made of.
+type Options struct {
+	// Service is whose events these are.
+	Service service.Name
+	// Reader reads what is not in memory any more.
+	Reader Reader
+	// RingEvents bounds the events in memory. Default 8,192.
+	RingEvents int
+	// RingBytes bounds their size, in bytes, their encoded form included. Default 16 MiB.
+	RingBytes int64
+}
+
+func (o Options) withDefaults() Options {
+	if o.RingEvents <= 0 {
+		o.RingEvents = 8192
+	}
+	if o.RingBytes <= 0 {
+		o.RingBytes = 16 << 20
+	}
+	return o
+}
+
+// Hub is the meeting place of a service's commits and its subscribers. All
+// methods are safe for concurrent use; Publish by one goroutine at a time.
+type Hub struct {
+	options Options
+	log     journal.LogName
+
+	mu    sync.Mutex // guards all below; held for a copy of pointers at the most
+	ring  ring
+	gaps  uint64        // times that the ring had to be given up
+	news  chan struct{} // closed at the next publication; nil if nobody waits
+	ended error         // why there will be no more; nil while there may be
+}
+
+// New makes a hub. What is in the log by now it leaves there.
+func New(o Options) *Hub {
+	h := &Hub{options: o.withDefaults(), log: journal.LogName(o.Service)}
+	h.ring = newRing(h.options.RingEvents, h.options.RingBytes, o.Reader.Head(h.log))
+	return h
+}
+
+// Publish tells subscribers about a commit that is on disk. It keeps the slices
+// of c's events, and does not block.
+//
+// Commits have to come in the order of the log. If one does not follow the last,
+// the hub forgets what it has in memory, and subscribers read the journal: they
+// may come late by that, but miss nothing.
+func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
+	if !r.Valid() || r.Events() == 0 {
+		return
+	}
+	events := make([]Event, len(c.Events))
+	for i := range events {
+		e := &c.Events[i]
+		events[i].service = h.options.Service
+		events[i].Event = journal.Event{
+			Log: h.log, Position: r.First() + journal.Position(i),
+			Key: c.Command.Key, Version: c.Expected + journal.Version(i) + 1,
+			Type: e.Type, ContentType: contentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
+			CommandID: c.Command.ID, CommandType: c.Command.Type, Time: r.Time(),
+		}
+	}
+	h.mu.Lock()
+	switch {
+	case r.First() == h.ring.head+1:
+	case r.Last() <= h.ring.head: // again, or late; the journal has it where it belongs
+		h.gaps++
+		h.ring.reset(h.ring.head)
+		events = nil
+	default:
+		h.gaps++
+		h.ring.reset(r.First() - 1)
+	}
+	for i := range events {
+		h.ring.push(&events[i])
+	}
+	news := h.news
+	h.news = nil
+	h.mu.Unlock()
+	if news != nil {
+		close(news)
+	}
+}
+
+// Head is the position of the last event that a subscriber can have.
+func (h *Hub) Head() journal.Position {
+	h.mu.Lock()
+	head := h.ring.head
+	h.mu.Unlock()
+	return max(head, h.options.Reader.Head(h.log))
+}
+
+// Close ends all cursors: their Next returns cause when there is nothing more in
+// memory for them. Later calls change nothing.
+func (h *Hub) Close(cause error) {
+	h.mu.Lock()
+	if h.ended == nil {
+		h.ended = cause
+	}
+	news := h.news
+	h.news = nil
+	h.mu.Unlock()
+	if news != nil {
+		close(news)
+	}
+}
+
+// Stats are what a hub holds.
+type Stats struct {
+	Head   journal.Position `json:"position"`
+	Events int              `json:"events"` // in memory
+	Bytes  int64            `json:"bytes"`  // of them
+	Gaps   uint64           `json:"gaps"`   // publications that did not follow the one before
+}
+
+// Stats returns what the hub holds now.
+func (h *Hub) Stats() Stats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Stats{Head: h.ring.head, Events: h.ring.count, Bytes: h.ring.bytes, Gaps: h.gaps}
+}
+
+// Subscribe makes a cursor that begins after a position: 0 is the start,
+// [Hub.Head] the end. A position that the log has not reached is KindBadCursor.
+// There is nothing to close.
+func (h *Hub) Subscribe(after journal.Position, f Filter) (*Cursor, error) {
+	if head := h.Head(); after > head {
+		return nil, service.Errorf(service.KindBadCursor, "the cursor is of the future: it stands at %d, the last event of the service at %d", after, head)
+	}
+	return &Cursor{hub: h, at: after, filter: newFilter(f)}, nil
+}
+
+// ring holds the events with the positions head-count+1 to head.
+type ring struct {
+	slots []*Event
+	most  int64
+	head  journal.Position
+	count int
+	bytes int64
+}
+
+func newRing(events int, bytes int64, head journal.Position) ring {
+	return ring{slots: make([]*Event, events), most: bytes, head: head}
+}
+
+func (r *ring) slot(p journal.Position) *(*Event) { return &r.slots[uint64(p)%uint64(len(r.slots))] }
+
+// push adds the event after head and takes out the oldest as the bounds demand,
+// e itself if it is too big.
+func (r *ring) push(e *Event) {
+	if r.count == len(r.slots) {
+		r.pop()
+	}
+	r.head++
+	*r.slot(r.head) = e
+	r.count++
+	r.bytes += e.size()
+	for r.bytes > r.most {
+		r.pop()
+	}
+}
+
+func (r *ring) pop() {
+	oldest := r.slot(r.head - journal.Position(r.count) + 1)
+	r.bytes -= (*oldest).size()
+	*oldest = nil
+	r.count--
+}
+
+// reset empties the ring; the next event is the one after head.
+func (r *ring) reset(head journal.Position) {
+	clear(r.slots)
+	r.head, r.count, r.bytes = head, 0, 0
+}
+
+// has reports whether the event after a position, if there is one, is in the ring.
+func (r *ring) has(after journal.Position) bool {
+	return after >= r.head-journal.Position(r.count)
+}
+
+// read appends the events after a position, at most limit.
+func (r *ring) read(to []*Event, after journal.Position, limit int) []*Event {
+	for p := after + 1; p <= r.head && limit > 0; p++ {
+		to = append(to, *r.slot(p))
+		limit--
+	}
+	return to
+}

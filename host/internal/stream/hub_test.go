@@ -1,0 +1,260 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+func TestFromRingAndFromJournal(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 16})
+	b.fill(100)
+	for _, after := range []journal.Position{0, 1, 50, 83, 84, 85, 99} {
+		c := b.subscribe(after, Filter{})
+		next(t, c, 100-int(after), 7)
+	}
+	if s := b.hub.Stats(); s.Head != 100 || s.Events != 16 || s.Gaps != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestWaitingAtTheHead(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 4})
+	c := b.subscribe(0, Filter{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("gone")
+	returned := make(chan error)
+	go func() { _, err := c.Next(ctx, 1); returned <- err }()
+	cancel(why)
+	if err := <-returned; err != why {
+		t.Errorf("got %v", err)
+	}
+	var readers sync.WaitGroup
+	for range 8 {
+		c := b.subscribe(0, Filter{})
+		readers.Go(func() { next(t, c, 300, 5) })
+	}
+	b.fill(300)
+	readers.Wait()
+	next(t, c, 300, 300)
+}
+
+// TestGapsAreNotHidden leaves commits out and repeats others: subscribers get
+// what the journal has.
+func TestGapsAreNotHidden(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 64})
+	b.fill(10)
+	b.deaf = true
+	b.fill(5)
+	b.deaf = false
+	waiting := b.subscribe(10, Filter{})
+	b.fill(10)
+	next(t, waiting, 15, 3)
+	next(t, b.subscribe(0, Filter{}), 25, 100)
+	if s := b.hub.Stats(); s.Gaps != 1 || s.Events != 10 || s.Head != 25 {
+		t.Errorf("stats %+v", s)
+	}
+	c := &journal.Commit{Log: "bank", Command: journal.Command{ID: "again", Key: "dora"}, Events: []journal.NewEvent{event("up", "1")}}
+	r := b.commit("dora", c.Events...)
+	b.hub.Publish(r, c)
+	next(t, b.subscribe(0, Filter{}), 26, 100)
+	if s := b.hub.Stats(); s.Gaps != 2 || s.Head != 26 {
+		t.Errorf("stats after a repeated publication %+v", s)
+	}
+	b.fill(3)
+	next(t, b.subscribe(20, Filter{}), 9, 100)
+}
+
+// TestAcrossARestart resumes by the text of a cursor at another hub.
+func TestAcrossARestart(t *testing.T) {
+	b := newBench(t, Options{})
+	b.fill(20)
+	c := b.subscribe(0, Filter{})
+	next(t, c, 13, 13)
+	text := EncodeCursor("bank", c.Position())
+	b.open(Options{})
+	b.fill(10)
+	at, err := DecodeCursor("bank", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, b.subscribe(at, Filter{}), 17, 100)
+}
+
+func TestFilters(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 32})
+	b.fill(1000)
+	for _, f := range []Filter{{}, {Types: []service.Type{"up"}}, {Keys: []service.Key{"bob", "alice"}},
+		{Types: []service.Type{"down"}, Keys: []service.Key{"carol"}}, {Keys: []service.Key{"nobody"}}} {
+		want, got := map[journal.Position]bool{}, map[journal.Position]bool{}
+		x := newFilter(f)
+		if err := b.journal.Read(t.Context(), "bank", 0, 0, func(e *journal.Event) error {
+			if x.wants(e) {
+				want[e.Position] = true
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c := b.subscribe(0, f)
+		for atHead := false; !atHead; {
+			var events []*Event
+			var err error
+			if events, atHead, err = c.Poll(t.Context(), 10); err != nil {
+				t.Fatal(err)
+			}
+			if len(events) > 10 {
+				t.Fatalf("%d events", len(events))
+			}
+			for _, e := range events {
+				if got[e.Position] {
+					t.Errorf("%d came twice", e.Position)
+				}
+				got[e.Position] = true
+			}
+		}
+		if c.Position() != 1000 {
+			t.Errorf("%+v: the cursor came to %d", f, c.Position())
+		}
+		if len(got) != len(want) {
+			t.Errorf("%+v: %d events, want %d", f, len(got), len(want))
+		}
+	}
+}
+
+// TestProgressWithoutMatches waits at the head although nothing was wanted, and
+// can resume there.
+func TestProgressWithoutMatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, Options{RingEvents: 32})
+		b.fill(1000)
+		c := b.subscribe(0, Filter{Types: []service.Type{"sideways"}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { _, err := c.Next(ctx, 0); done <- err }()
+		synctest.Wait()
+		b.fill(10)
+		synctest.Wait()
+		cancel()
+		wantKind(t, <-done, service.KindCanceled)
+		if c.Position() != 1010 {
+			t.Errorf("the cursor came to %d", c.Position())
+		}
+		b.commit("alice", event("sideways", "1"))
+		events, err := c.Next(t.Context(), 0)
+		if err != nil || len(events) != 1 || events[0].Position != 1011 {
+			t.Errorf("got %v, %v", events, err)
+		}
+	})
+}
+
+func TestBytesOfTheRing(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 1000, RingBytes: 20000})
+	c := b.subscribe(0, Filter{})
+	big := event("up", `"`+strings.Repeat("x", 30000)+`"`)
+	b.fill(200)
+	if s := b.hub.Stats(); s.Bytes > 20000 || s.Events == 0 || s.Events > 30 {
+		t.Errorf("stats %+v", s)
+	}
+	b.commit("alice", big)
+	if s := b.hub.Stats(); s.Bytes != 0 || s.Events != 0 || s.Head != 201 {
+		t.Errorf("stats with a giant %+v", s)
+	}
+	b.fill(3)
+	next(t, c, 204, 100)
+}
+
+func TestFutureAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, Options{})
+		b.fill(5)
+		_, err := b.hub.Subscribe(6, Filter{})
+		wantKind(t, err, service.KindBadCursor)
+		if !strings.Contains(err.Error(), "future") {
+			t.Errorf("got %v", err)
+		}
+		c := b.subscribe(0, Filter{})
+		next(t, c, 5, 5)
+		ended := service.Errorf(service.KindNotFound, "the service was deleted")
+		done := make(chan error)
+		go func() { _, err := c.Next(t.Context(), 1); done <- err }()
+		synctest.Wait()
+		b.hub.Close(ended)
+		b.hub.Close(errors.New("later"))
+		if err := <-done; err != ended {
+			t.Errorf("got %v", err)
+		}
+		rest := b.subscribe(2, Filter{})
+		next(t, rest, 3, 3)
+		if _, err := rest.Next(t.Context(), 1); err != ended {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// flaky is a journal that fails after some events, or leaves one out.
+type flaky struct {
+	Reader
+	failAfter, leaveOut int
+}
+
+func (f *flaky) Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error {
+	n := 0
+	return f.Reader.Read(ctx, log, after, limit, func(e *journal.Event) error {
+		if n++; f.failAfter > 0 && n > f.failAfter {
+			return &journal.Error{Op: "read", Kind: journal.KindFailed, Detail: "of the disk"}
+		}
+		if int(e.Position) == f.leaveOut {
+			return nil
+		}
+		return yield(e)
+	})
+}
+
+func TestFailuresOfTheJournal(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 4})
+	b.fill(50)
+	f := &flaky{Reader: b.journal, failAfter: 3}
+	b.hub.options.Reader = f
+	c := b.subscribe(0, Filter{})
+	if events, err := c.Next(t.Context(), 10); len(events) != 0 {
+		t.Errorf("got %d events and %v", len(events), err)
+	} else {
+		wantKind(t, err, service.KindUnavailable)
+	}
+	f.failAfter = 0
+	next(t, c, 20, 10)
+	f.leaveOut = 22
+	_, err := c.Next(t.Context(), 10)
+	wantKind(t, err, service.KindInternal)
+	f.leaveOut = 0
+	next(t, c, 30, 10)
+}
+
+// TestManyReadersAtTheirOwnPace has readers with all kinds of pauses and page
+// sizes, some of which fall behind the ring, while commits go on.
+func TestManyReadersAtTheirOwnPace(t *testing.T) {
+	b := newBench(t, Options{RingEvents: 8})
+	var readers sync.WaitGroup
+	for i := range 6 {
+		after := journal.Position(0)
+		c := b.subscribe(after, Filter{})
+		readers.Go(func() {
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			for left := 500; left > 0; {
+				n := min(left, 1+random.IntN(40))
+				next(t, c, n, 1+random.IntN(20))
+				left -= n
+			}
+		})
+	}
+	b.fill(500)
+	readers.Wait()
+}
