@@ -36,6 +36,7 @@ type Event struct {
 	DataBase64      []byte            `json:"data_base64,omitempty"` // if data is not JSON
 	EntityVersion   service.Version   `json:"entityversion"`         // of the entity after this event
 	Position        service.Position  `json:"position"`              // in the service's log
+	Sequence        string            `json:"sequence"`              // the position with 20 digits, so that texts compare as numbers do
 	CommandID       service.CommandID `json:"commandid"`             // of the command that caused it
 	CommandType     service.Type      `json:"commandtype"`
 	Traceparent     string            `json:"traceparent,omitempty"`

@@ -39,15 +39,20 @@ type Backend interface {
 	// Query returns when what the answer rests on is on disk.
 	Query(ctx context.Context, q service.Query) (service.QueryReply, error)
 
+	// Head is the position of a service's last event; KindNotFound if there is no
+	// such service.
+	Head(name service.Name) (service.Position, error)
 	// Events reads events after a position, at most limit. next is where to read
-	// on from; if it is not after s.After, there was nothing more.
-	Events(ctx context.Context, s Selection, limit int) (events []Event, next service.Position, err error)
+	// on from; atHead says that there is nothing more now. There may be none
+	// although there are more, when the selection lets little through.
+	Events(ctx context.Context, s Selection, limit int) (events []Event, next service.Position, atHead bool, err error)
 	// EntityEvents reads one entity's events after a version, at most limit.
 	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error)
-	// Subscribe opens a cursor behind s.After.
+	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
+	// that far. It holds nothing, so there is nothing to close.
 	Subscribe(ctx context.Context, s Selection) (Subscriber, error)
 	// Cursor is the opaque text for a position; ParseCursor reads it back, and
-	// fails with KindBadCursor for one of another service or garbage.
+	// fails with KindBadCursor for one of another service and for garbage.
 	Cursor(name service.Name, p service.Position) string
 	ParseCursor(name service.Name, text string) (service.Position, error)
 
@@ -86,6 +91,4 @@ type Subscriber interface {
 	// Next waits for events and returns at least one and at most limit of them.
 	// If ctx ends first it fails with ctx's error and has lost none.
 	Next(ctx context.Context, limit int) ([]Event, error)
-	// Close gives up what the cursor holds.
-	Close()
 }

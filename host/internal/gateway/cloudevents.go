@@ -25,7 +25,6 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	if err != nil {
 		return err
 	}
-	defer sub.Close()
 	k, err := s.upgrade(a, r, api.ProtocolCloudEvents, 1<<10)
 	if k == nil {
 		return err

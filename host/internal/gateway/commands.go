@@ -2,12 +2,12 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -137,8 +137,8 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 func commandHeaders(h http.Header, cmd *service.Command) error {
 	var err error
 	switch ids := h.Values(api.HeaderCommandID); len(ids) {
-	case 0:
-		cmd.ID = newCommandID()
+	case 0: // named here, so that it can be repeated if its outcome turns out unknown
+		cmd.ID = host.NewCommandID()
 	case 1:
 		if cmd.ID, err = api.ParseIdempotencyKey(ids[0]); err != nil {
 			return err
@@ -195,10 +195,6 @@ func headerMetadata(h http.Header) (abi.Metadata, error) {
 	}
 	return m, nil
 }
-
-// newCommandID names a command whose sender did not, so that it can still be
-// repeated if its outcome turns out unknown.
-func newCommandID() service.CommandID { return service.CommandID(rand.Text()) }
 
 func (s *Server) queryEntity(a *answer, r *http.Request) error {
 	c, err := readCall(r)

@@ -42,7 +42,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 			return service.Errorf(service.KindInvalid, "after is %.80q; it takes a version", text)
 		}
 	}
-	if _, err := s.backend.Status(name); err != nil {
+	if _, err := s.backend.Head(name); err != nil {
 		return err
 	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
@@ -121,14 +121,14 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 	var page []byte
 	count, atEnd := 0, false
 	for reads := 0; reads < pageReads && !atEnd && count < limit && len(page) < pageBytes; reads++ {
-		events, next, err := s.backend.Events(ctx, sel, min(limit-count, pageEvents))
+		events, next, atHead, err := s.backend.Events(ctx, sel, min(limit-count, pageEvents))
 		if err != nil {
 			return err
 		}
-		atEnd = next <= sel.After
+		atEnd = atHead
 		for _, e := range events {
 			if len(page) >= pageBytes {
-				next = sel.After // what is left is for the next page
+				next, atEnd = sel.After, false // what is left is for the next page
 				break
 			}
 			page = api.AppendPage(page, e.CloudEvent)
@@ -137,11 +137,7 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 		}
 		sel.After = max(sel.After, next)
 	}
-	status, err := s.backend.Status(sel.Service)
-	if err != nil {
-		return err
-	}
-	page = api.ClosePage(page, s.backend.Cursor(sel.Service, sel.After), !atEnd && sel.After < status.Head)
+	page = api.ClosePage(page, s.backend.Cursor(sel.Service, sel.After), !atEnd)
 	a.send(http.StatusOK, api.ContentJSON, append(page, '\n'))
 	return nil
 }
@@ -191,7 +187,6 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	if err != nil {
 		return err
 	}
-	defer sub.Close()
 
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentSSE)

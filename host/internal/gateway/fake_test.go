@@ -25,8 +25,6 @@ type fake struct {
 	gate      chan struct{} // "slow" waits for it
 	slow      chan struct{} // has one for each "slow" that has begun
 	seen      []service.Command
-	closed    int // subscribers
-	opened    int
 }
 
 type fakeService struct {
@@ -221,12 +219,15 @@ func (s *Selection) wants(e *fakeEvent) bool {
 }
 
 // Events scans at most limit events at a time, so that filters show.
-func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, service.Position, error) {
+func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, service.Position, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(sel.Service)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
+	}
+	if sel.After > s.status.Head {
+		return nil, 0, false, service.Errorf(service.KindBadCursor, "of the future")
 	}
 	var found []Event
 	next := sel.After
@@ -239,7 +240,7 @@ func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, ser
 			}
 		}
 	}
-	return found, next, nil
+	return found, next, next == s.status.Head, nil
 }
 
 func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error) {
@@ -258,6 +259,11 @@ func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Ke
 	return found, nil
 }
 
+func (f *fake) Head(name service.Name) (service.Position, error) {
+	s, err := f.Status(name)
+	return s.Head, err
+}
+
 type fakeSubscriber struct {
 	f   *fake
 	sel Selection
@@ -266,9 +272,12 @@ type fakeSubscriber struct {
 func (f *fake) Subscribe(_ context.Context, sel Selection) (Subscriber, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.opened++
-	if _, err := f.find(sel.Service); err != nil {
+	s, err := f.find(sel.Service)
+	if err != nil {
 		return nil, err
+	}
+	if sel.After > s.status.Head {
+		return nil, service.Errorf(service.KindBadCursor, "of the future")
 	}
 	return &fakeSubscriber{f, sel}, nil
 }
@@ -299,12 +308,6 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 			return nil, ctx.Err()
 		}
 	}
-}
-
-func (s *fakeSubscriber) Close() {
-	s.f.mu.Lock()
-	defer s.f.mu.Unlock()
-	s.f.closed++
 }
 
 func cursorOf(name service.Name, p service.Position) string {

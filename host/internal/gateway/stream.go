@@ -9,6 +9,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -234,7 +235,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 		Expected: m.Expected, Metadata: m.MetadataOf(),
 	}
 	if m.CommandID == "" {
-		cmd.ID = newCommandID()
+		cmd.ID = host.NewCommandID()
 	} else if cmd.ID, err = service.ParseCommandID(m.CommandID); err != nil {
 		return err
 	}

@@ -151,7 +151,6 @@ func (s *subscription) held(ctx context.Context) (int64, error) {
 // run is the subscription's goroutine.
 func (s *subscription) run(ctx context.Context, first []byte) {
 	defer s.cancel()
-	defer s.sub.Close()
 	err := s.give(ctx, batch{sub: s, word: first})
 	var pace pace
 	for err == nil {

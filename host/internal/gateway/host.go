@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Host makes a host the backend of a gateway.
+func Host(h *host.Host) Backend { return hostBackend{h} }
+
+// hostBackend is a host with events in the form in which they leave.
+type hostBackend struct{ *host.Host }
+
+func (b hostBackend) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+	to := host.Deployment{Service: d.Service, Module: d.Module, Digest: d.Digest, Limits: d.Limits, Settings: d.Settings}
+	if d.Progress != nil {
+		to.Progress = func(p host.Progress) { d.Progress(api.Progress{Stage: p.Stage, Done: p.Done, Total: p.Total}) }
+	}
+	return b.Host.Deploy(ctx, to)
+}
+
+func (b hostBackend) Events(ctx context.Context, s Selection, limit int) ([]Event, service.Position, bool, error) {
+	events, next, atHead, err := b.Host.Events(ctx, host.Selection(s), limit)
+	return outgoing(events), next, atHead, err
+}
+
+func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error) {
+	events, err := b.Host.EntityEvents(ctx, name, key, after, limit)
+	return outgoing(events), err
+}
+
+func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, error) {
+	sub, err := b.Host.Subscribe(ctx, host.Selection(s))
+	if err != nil {
+		return nil, err
+	}
+	return hostSubscriber{sub}, nil
+}
+
+type hostSubscriber struct{ sub *host.Subscriber }
+
+func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
+	events, err := s.sub.Next(ctx, limit)
+	return outgoing(events), err
+}
+
+func outgoing(events []*host.Event) []Event {
+	out := make([]Event, len(events))
+	for i, e := range events {
+		out[i] = Event{Position: e.Position, Version: e.Version, CloudEvent: e.CloudEvent()}
+	}
+	return out
+}
