@@ -1,0 +1,314 @@
+package host_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
+
+func add(key service.Key) service.Command {
+	return service.Command{Service: "tally", Key: key, Type: "add"}
+}
+
+func TestNothingIsLostByARestart(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	for i := range 10 {
+		r := h.MustSend(add(service.Key(fmt.Sprint("k", i%3))))
+		if int(r.Position) != i+1 || int(r.Version) != i/3+1 || string(r.Data) != fmt.Sprint(i/3+1) || r.Events != 1 {
+			t.Errorf("command %d: %+v", i, r)
+		}
+	}
+	h.Restart()
+	st, err := h.Status("tally")
+	if err != nil || st.State != service.StateRunning || st.Head != 10 {
+		t.Fatalf("after the restart: %+v, %v", st, err)
+	}
+	if r := h.MustSend(add("k0")); r.Position != 11 || r.Version != 5 {
+		t.Errorf("after the restart: %+v", r)
+	}
+	q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: "k1", Type: "count"})
+	if err != nil || string(q.Data) != "3" || q.Version != 3 {
+		t.Errorf("query: %s at %d, %v", q.Data, q.Version, err)
+	}
+}
+
+func TestARepeatedCommandHasOneEffect(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	c := add("k")
+	c.ID = "one"
+	first := h.MustSend(c)
+	for range 2 {
+		again := h.MustSend(c)
+		if !again.Repeated || again.Position != first.Position || again.Version != first.Version || string(again.Data) != string(first.Data) {
+			t.Errorf("the repeat got %+v, the first %+v", again, first)
+		}
+		h.Restart()
+	}
+	c.Data = []byte("[]")
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindIDReused {
+		t.Errorf("the same id with other data: %v", err)
+	}
+	c.Key = "other"
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindIDReused {
+		t.Errorf("the same id for another entity: %v", err)
+	}
+}
+
+// What one command does wrong harms no other, and leaves nothing behind.
+func TestFailuresAreContained(t *testing.T) {
+	h := hosttest.New(t)
+	limits := service.Limits{CallTime: 500 * time.Millisecond, MemoryBytes: 2 << 20}
+	for _, name := range []service.Name{"tally", "victim"} {
+		if _, err := h.Deploy(t.Context(), host.Deployment{Service: name, Module: testguest.Counter(string(name)), Limits: limits}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.MustSend(add("k"))
+	for _, c := range []struct {
+		typ  service.Type
+		want service.Kind
+	}{
+		{"reject", service.KindRejected}, {"fault", service.KindFault}, {"trap", service.KindTrap},
+		{"spin", service.KindGuestDeadline}, {"grow", service.KindGuestMemory}, {"fly", service.KindUnknownType},
+	} {
+		cmd := add("k")
+		cmd.Type = c.typ
+		if _, err := h.Send(t.Context(), cmd); service.KindOf(err) != c.want {
+			t.Errorf("%s: %v, want kind %v", c.typ, err, c.want)
+		}
+		other := add("k")
+		other.Service = "victim"
+		h.MustSend(other)
+	}
+	if r := h.MustSend(add("k")); r.Version != 2 || r.Position != 2 || string(r.Data) != "2" {
+		t.Errorf("after all failures: %+v %s", r, r.Data)
+	}
+	wrong := service.Version(7)
+	c := add("k")
+	c.Expected = &wrong
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindVersionConflict {
+		t.Errorf("a wrong expected version: %v", err)
+	}
+	c.Service = "nobody"
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("an unknown service: %v", err)
+	}
+}
+
+func TestARefusedModuleLeavesNothing(t *testing.T) {
+	h := hosttest.New(t)
+	for _, b := range append(testguest.Statically(), testguest.Dynamically()...) {
+		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: b.Module, Limits: service.Limits{CallTime: 20 * time.Millisecond}})
+		if err == nil {
+			t.Errorf("%s was deployed", b.Name)
+		}
+	}
+	if _, err := h.Status("tally"); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("there is a service of refused modules: %v", err)
+	}
+	if stored, err := h.Modules(); err != nil || len(stored) != 0 {
+		t.Errorf("refused modules are stored: %v, %v", stored, err)
+	}
+}
+
+func TestAFailedDeploymentLeavesTheOldModuleRunning(t *testing.T) {
+	h := hosttest.New(t)
+	st := h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("k"))
+	m := testguest.CounterManifest("tally")
+	m.Events[0].Name, m.Events[0].Aliases = "renamed", nil
+	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
+	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `"added"`) {
+		t.Errorf("a module that does not know an event of the log: %v", err)
+	}
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
+		t.Errorf("no module at all: %v", err)
+	}
+	now, err := h.Status("tally")
+	if err != nil || now.Spec.Module != st.Spec.Module || now.State != service.StateRunning {
+		t.Errorf("after failed deployments: %+v, %v", now, err)
+	}
+	if r := h.MustSend(add("k")); r.Version != 2 {
+		t.Errorf("after failed deployments: %+v", r)
+	}
+}
+
+// Many senders and a subscriber go on while the service is deployed again and
+// again: every command is carried out exactly once.
+func TestDeployUnderLoad(t *testing.T) {
+	h := hosttest.New(t)
+	version := func(n int) []byte {
+		m := testguest.CounterManifest("tally")
+		m.Version = fmt.Sprint(n)
+		return testguest.CounterWith(m.AppendJSON(nil), nil)
+	}
+	h.MustDeploy("tally", version(0))
+	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent atomic.Int64
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			key := service.Key(fmt.Sprint("k", w))
+			for i := 1; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r, err := h.Send(context.Background(), add(key))
+				if err != nil || int(r.Version) != i {
+					t.Errorf("sender %d, command %d: %+v, %v", w, i, r, err)
+					return
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	for n := range 5 {
+		st, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: version(n + 1), Settings: service.Settings{Shards: n%3 + 1}})
+		if err != nil || st.Manifest.Version != fmt.Sprint(n+1) || len(st.Shards) != n%3+1 {
+			t.Errorf("deployment %d: %+v, %v", n, st, err)
+		}
+	}
+	close(stop)
+	all.Wait()
+	next := service.Position(1)
+	for int64(next) <= sent.Load() {
+		events, err := sub.Next(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Position != next {
+				t.Fatalf("position %d came where %d was due", e.Position, next)
+			}
+			next++
+		}
+	}
+	st, err := h.Status("tally")
+	if err != nil || int64(st.Head) != sent.Load() || int64(st.Counters.Committed) != sent.Load() {
+		t.Errorf("%d commands sent, status %+v, %v", sent.Load(), st, err)
+	}
+}
+
+func TestDeletedServicesComeBackWithTheirLog(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("k"))
+	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Next(t.Context(), 0); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("a subscriber of a deleted service: %v", err)
+	}
+	h.Restart()
+	if _, err := h.Send(t.Context(), add("k")); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("a deleted service after a restart: %v", err)
+	}
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	if r := h.MustSend(add("k")); r.Version != 2 {
+		t.Errorf("deployed again: %+v", r)
+	}
+}
+
+func TestEventsArePagedAndFiltered(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	for i := range 20 {
+		h.MustSend(add(service.Key(fmt.Sprint("k", i%4))))
+	}
+	h.Restart() // so that the ring in memory is empty
+	var got []service.Position
+	for at, done := service.Position(0), false; !done; {
+		events, next, atHead, err := h.Events(t.Context(), host.Selection{Service: "tally", After: at, Keys: []service.Key{"k1"}}, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			got = append(got, e.Position)
+		}
+		at, done = next, atHead
+	}
+	if fmt.Sprint(got) != "[2 6 10 14 18]" {
+		t.Errorf("k1's positions are %v", got)
+	}
+	events, err := h.EntityEvents(t.Context(), "tally", "k2", 1, 3)
+	if err != nil || len(events) != 3 || events[0].Version != 2 || events[2].Position != 15 {
+		t.Errorf("k2's events: %v, %v", events, err)
+	}
+	if _, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 21}); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("a cursor of the future: %v", err)
+	}
+}
+
+// A failed append: clients learn that the outcome is unknown, the host opens its
+// journal again by itself, and what was acknowledged is there.
+func TestAFailedJournalIsOpenedAgain(t *testing.T) {
+	disk := journaltest.NewMemory()
+	h := hosttest.New(t, func(o *host.Options) {
+		o.RecoveryWait = time.Millisecond
+		o.OpenEngine = func() (journal.Engine, error) {
+			disk = disk.CrashClone(0)
+			return disk, nil
+		}
+	})
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("k"))
+	disk.FailAt(1) // the next operation is the append, as the id is the host's
+	c := add("k")
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindUnknown {
+		t.Fatalf("a command whose append fails: %v", err)
+	}
+	var r service.Reply
+	c.ID = "again"
+	for {
+		var err error
+		if r, err = h.Send(t.Context(), c); err == nil {
+			break
+		}
+		if k := service.KindOf(err); k != service.KindUnavailable && k != service.KindNotFound {
+			t.Fatalf("while the journal is opened again: %v", err)
+		}
+	}
+	if r.Version != 2 || r.Position != 2 || r.Repeated {
+		t.Errorf("a command after the failure: %+v", r)
+	}
+	if err := h.Ready(); err != nil {
+		t.Errorf("the host is not ready: %v", err)
+	}
+}
+
+func TestASecondHostOnTheSameDirectoryIsRefused(t *testing.T) {
+	h := hosttest.New(t)
+	_, err := host.Open(t.Context(), host.Options{Dir: h.Dir()})
+	if service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("opening a directory in use: %v", err)
+	}
+}

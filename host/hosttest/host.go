@@ -1,0 +1,120 @@
+// Package hosttest gives tests a whole host, on a directory of its own, and the
+// project's guests as compiled modules.
+package hosttest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+)
+
+// patience bounds what a test waits for. It is only ever reached by a bug.
+const patience = time.Minute
+
+// Host is a host for one test. It is closed, and its journal verified, when the
+// test ends.
+type Host struct {
+	*host.Host
+	t       testing.TB
+	options host.Options
+	closed  bool
+}
+
+// New opens a host in a new directory. Change, if given, may change its options.
+func New(t testing.TB, change ...func(*host.Options)) *Host {
+	t.Helper()
+	h := &Host{t: t, options: host.Options{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}}
+	for _, f := range change {
+		f(&h.options)
+	}
+	h.open()
+	t.Cleanup(func() {
+		h.Stop()
+		h.verify()
+	})
+	return h
+}
+
+// Dir is the host's directory.
+func (h *Host) Dir() string { return h.options.Dir }
+
+func (h *Host) open() {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	opened, err := host.Open(ctx, h.options)
+	if err != nil {
+		h.t.Fatalf("open host: %v", err)
+	}
+	h.Host, h.closed = opened, false
+}
+
+// Stop closes the host.
+func (h *Host) Stop() {
+	h.t.Helper()
+	if h.closed {
+		return
+	}
+	h.closed = true
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := h.Close(ctx); err != nil {
+		h.t.Errorf("close host: %v", err)
+	}
+}
+
+// Restart closes the host and opens it again on the same directory.
+func (h *Host) Restart() {
+	h.t.Helper()
+	h.Stop()
+	h.open()
+}
+
+// verify proves the journal that the test leaves behind.
+func (h *Host) verify() {
+	var engine journal.Engine
+	var err error
+	if h.options.OpenEngine != nil {
+		engine, err = h.options.OpenEngine()
+	} else {
+		engine, err = badgerengine.Open(host.JournalDir(h.options.Dir), badgerengine.Options{})
+	}
+	if err != nil {
+		h.t.Errorf("open journal to verify it: %v", err)
+		return
+	}
+	report, err := journal.Verify(context.Background(), engine, journal.VerifyOptions{})
+	if err := errors.Join(err, engine.Close()); err != nil {
+		h.t.Errorf("verify journal: %v", err)
+	}
+	for _, p := range report.Problems {
+		h.t.Errorf("the journal is wrong: %s", p)
+	}
+}
+
+// MustDeploy deploys a module as a service.
+func (h *Host) MustDeploy(name service.Name, module []byte) service.Status {
+	h.t.Helper()
+	st, err := h.Deploy(h.t.Context(), host.Deployment{Service: name, Module: module})
+	if err != nil {
+		h.t.Fatalf("deploy %s: %v", name, err)
+	}
+	return st
+}
+
+// MustSend sends a command that has to succeed.
+func (h *Host) MustSend(c service.Command) service.Reply {
+	h.t.Helper()
+	r, err := h.Send(h.t.Context(), c)
+	if err != nil {
+		h.t.Fatalf("send %s to %s/%s: %v", c.Type, c.Service, c.Key, err)
+	}
+	return r
+}
