@@ -1,0 +1,128 @@
+package telemetry
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// serviceMetric is one number of a service.
+type serviceMetric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	of   func(*service.Status) float64
+}
+
+type services struct {
+	read    func() []service.Status
+	metrics []serviceMetric
+	info    *prometheus.Desc
+}
+
+func newServices(read func() []service.Status) *services {
+	c := &services{read: read, info: prometheus.NewDesc("bulkhead_service_info", "Always 1; the labels say what the service runs.", []string{"service", "module", "state"}, nil)}
+	counter := func(name, help string, of func(*service.Counters) uint64) {
+		c.metrics = append(c.metrics, serviceMetric{
+			prometheus.NewDesc("bulkhead_service_"+name+"_total", help, []string{"service"}, nil), prometheus.CounterValue,
+			func(s *service.Status) float64 { return float64(of(&s.Counters)) },
+		})
+	}
+	gauge := func(name, help string, of func(*service.Status) float64) {
+		c.metrics = append(c.metrics, serviceMetric{prometheus.NewDesc("bulkhead_service_"+name, help, []string{"service"}, nil), prometheus.GaugeValue, of})
+	}
+	counter("committed", "Commands whose events are on disk.", func(n *service.Counters) uint64 { return n.Committed })
+	counter("events", "Events on disk.", func(n *service.Counters) uint64 { return n.Events })
+	counter("rejected", "Commands that the service refused.", func(n *service.Counters) uint64 { return n.Rejected })
+	counter("failed", "Commands that ended in a fault, a trap or a violation.", func(n *service.Counters) uint64 { return n.Failed })
+	counter("overloaded", "Commands refused as a mailbox was full.", func(n *service.Counters) uint64 { return n.Overloaded })
+	counter("repeated", "Commands answered from the journal.", func(n *service.Counters) uint64 { return n.Repeated })
+	counter("unknown", "Commands that ended without a known outcome.", func(n *service.Counters) uint64 { return n.Unknown })
+	counter("queries", "Queries answered.", func(n *service.Counters) uint64 { return n.Queries })
+	counter("hydrated", "Entities made resident.", func(n *service.Counters) uint64 { return n.Hydrated })
+	counter("resets", "Sandboxes thrown away.", func(n *service.Counters) uint64 { return n.Resets })
+	counter("fuel", "Fuel spent.", func(n *service.Counters) uint64 { return n.Fuel })
+	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
+	gauge("shards", "Sandboxes.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
+	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))
+	gauge("queued_bytes", "Data of commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.QueuedBytes) }))
+	gauge("resident_entities", "Entities in sandboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Resident) }))
+	gauge("memory_bytes", "Linear memory of sandboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.MemoryBytes) }))
+	return c
+}
+
+func sum(of func(*service.ShardStatus) float64) func(*service.Status) float64 {
+	return func(s *service.Status) (n float64) {
+		for i := range s.Shards {
+			n += of(&s.Shards[i])
+		}
+		return n
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *services) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.info
+	for _, m := range c.metrics {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *services) Collect(ch chan<- prometheus.Metric) {
+	all := c.read()
+	for i := range all {
+		s := &all[i]
+		name := string(s.Spec.Service)
+		ch <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, name, s.Spec.Module.String(), string(s.State))
+		for _, m := range c.metrics {
+			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.of(s), name)
+		}
+	}
+}
+
+// journalMetric is one number of the journal.
+type journalMetric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	of   func(*journal.Stats) float64
+}
+
+type journalStats struct {
+	read    func() journal.Stats
+	metrics []journalMetric
+}
+
+func newJournal(read func() journal.Stats) *journalStats {
+	c := &journalStats{read: read}
+	add := func(kind prometheus.ValueType, name, help string, of func(*journal.Stats) float64) {
+		c.metrics = append(c.metrics, journalMetric{prometheus.NewDesc("bulkhead_journal_"+name, help, nil, nil), kind, of})
+	}
+	add(prometheus.CounterValue, "syncs_total", "Transactions that were synced.", func(j *journal.Stats) float64 { return float64(j.Syncs) })
+	add(prometheus.CounterValue, "sync_seconds_total", "Time that they took.", func(j *journal.Stats) float64 { return j.SyncTime.Seconds() })
+	add(prometheus.GaugeValue, "last_sync_seconds", "Time that the latest took.", func(j *journal.Stats) float64 { return j.LastSync.Seconds() })
+	add(prometheus.CounterValue, "commits_total", "Commands on disk.", func(j *journal.Stats) float64 { return float64(j.Commits) })
+	add(prometheus.CounterValue, "events_total", "Events on disk.", func(j *journal.Stats) float64 { return float64(j.Events) })
+	add(prometheus.CounterValue, "batches_total", "Batches on disk.", func(j *journal.Stats) float64 { return float64(j.Batches) })
+	add(prometheus.CounterValue, "bytes_total", "Bytes of batches on disk.", func(j *journal.Stats) float64 { return float64(j.Bytes) })
+	add(prometheus.GaugeValue, "largest_group_commits", "Most commands that shared a sync.", func(j *journal.Stats) float64 { return float64(j.LargestGroup) })
+	add(prometheus.CounterValue, "stalls_total", "Times that a command waited for room on its way to the disk.", func(j *journal.Stats) float64 { return float64(j.Stalls) })
+	add(prometheus.GaugeValue, "pending_commits", "Commands handed in that are not indexed yet.", func(j *journal.Stats) float64 { return float64(j.Pending) })
+	add(prometheus.GaugeValue, "pending_bytes", "Their size.", func(j *journal.Stats) float64 { return float64(j.PendingBytes) })
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *journalStats) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range c.metrics {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *journalStats) Collect(ch chan<- prometheus.Metric) {
+	j := c.read()
+	for _, m := range c.metrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.of(&j))
+	}
+}

@@ -1,0 +1,104 @@
+package telemetry
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func someServices() []service.Status {
+	return []service.Status{
+		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42, Counters: service.Counters{Committed: 7, Fuel: 99}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100}, {Queued: 3, MemoryBytes: 11}}},
+		{Spec: service.Spec{Service: "shop"}, State: service.StateFailed},
+	}
+}
+
+func someStats() journal.Stats {
+	return journal.Stats{Commits: 7, Events: 9, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5}
+}
+
+func scrape(t *testing.T, h http.Handler) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	text, err := io.ReadAll(w.Body)
+	if err != nil || w.Code != 200 {
+		t.Fatalf("%d %v: %s", w.Code, err, text)
+	}
+	return string(text)
+}
+
+func TestMetrics(t *testing.T) {
+	m := New(Options{Version: "v1", Services: someServices, Journal: someStats})
+	m.Request("/v1/services", 200, 3*time.Millisecond)
+	m.Request("/v1/stream", 101, 0)
+	m.Message("command")
+	m.Refused("idle")
+	ended := m.Stream("sse")
+	m.Stream("sse")
+	ended()
+	text := scrape(t, m.Handler())
+	for _, want := range []string{
+		`bulkhead_http_requests_total{route="/v1/services",status="200"} 1`,
+		`bulkhead_http_requests_total{route="/v1/stream",status="101"} 1`,
+		`bulkhead_http_request_seconds_bucket{route="/v1/services",le="0.004"} 1`,
+		`bulkhead_streams_open{protocol="sse"} 1`,
+		`bulkhead_stream_messages_total{op="command"} 1`,
+		`bulkhead_connections_refused_total{which="idle"} 1`,
+		`bulkhead_service_committed_total{service="bank"} 7`,
+		`bulkhead_service_position{service="bank"} 42`,
+		`bulkhead_service_queued{service="bank"} 5`,
+		`bulkhead_service_memory_bytes{service="bank"} 111`,
+		`bulkhead_service_shards{service="shop"} 0`,
+		`state="failed"} 1`,
+		`bulkhead_journal_commits_total 7`,
+		`bulkhead_journal_sync_seconds_total 1.5`,
+		`bulkhead_journal_pending_bytes 5`,
+		`version="v1"} 1`,
+		`go_goroutines`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("missing: %s", want)
+		}
+	}
+	if strings.Contains(text, `bulkhead_http_request_seconds_count{route="/v1/stream"}`) {
+		t.Error("a stream counts as a long request")
+	}
+}
+
+// Every metric has a help text and a name by the conventions.
+func TestNames(t *testing.T) {
+	for line := range strings.Lines(scrape(t, New(Options{Version: "v1", Services: someServices, Journal: someStats}).Handler())) {
+		name, kind, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# TYPE "), " ")
+		if !ok || !strings.HasPrefix(line, "# TYPE bulkhead_") {
+			continue
+		}
+		if (kind == "counter") != strings.HasSuffix(name, "_total") {
+			t.Errorf("%s is a %s", name, kind)
+		}
+	}
+}
+
+// Two hosts in one process do not share metrics; none at all takes everything.
+func TestSeparate(t *testing.T) {
+	a, b := New(Options{Version: "v1", Services: someServices, Journal: someStats}), New(Options{Version: "v1", Services: someServices, Journal: someStats})
+	a.Message("ping")
+	if strings.Contains(scrape(t, b.Handler()), `op="ping"`) {
+		t.Error("one shows what the other counted")
+	}
+	var none *Telemetry
+	none.Request("/", 200, 1)
+	none.Message("x")
+	none.Refused("x")
+	none.Stream("x")()
+}
