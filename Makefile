@@ -18,7 +18,9 @@ GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/was
 
 # Tools are pinned with their checksums apart from go.mod, so that who embeds the
 # host does not inherit them.
-STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
+# S1016 would have a command converted to the event that happens to look like it;
+# U1000 does not know exports (go:wasmexport).
+STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 
 .DEFAULT_GOAL := help
 .PHONY: help build guests run test test-race test-c crash fuzz bench lint check clean $(GUESTS)
@@ -64,8 +66,9 @@ lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 	$(GO) vet ./...
 	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/...
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi ./guest-sdk/... ./plugins/...
+	$(GO) build -modfile=.ci/tools.mod -o build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(STATICCHECK) ./...
-	GOOS=wasip1 GOARCH=wasm $(STATICCHECK) ./abi ./guest-sdk/... ./plugins/...
+	GOOS=wasip1 GOARCH=wasm $(STATICCHECK),-U1000 ./abi ./guest-sdk/... ./plugins/...
 
 check: lint build guests test test-race test-c ## everything that must pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=5s

@@ -46,9 +46,6 @@ type helpWanted struct{}
 func parse(e *env, args []string) (run func() error, err error) {
 	var c cli
 	vars := kong.Vars(limitVars())
-	for k, v := range serveVars() {
-		vars[k] = v
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			if _, ok := p.(helpWanted); !ok {

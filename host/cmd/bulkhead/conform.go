@@ -28,7 +28,7 @@ func (c *conformCmd) Run(e *env) error {
 		}
 	}
 	bar := e.progress()
-	bar.at("compiling and running "+c.Module, 0, 0, countUnit)
+	bar.at("compiling and running "+relative(c.Module), 0, 0, countUnit)
 	report, err := conform.Run(e.ctx, module, options)
 	bar.done()
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *conformCmd) Run(e *env) error {
 	}
 	e.print(report, func(w io.Writer) { printConformance(w, report, c.Failed) })
 	if !report.OK() {
-		return checkError{fmt.Sprintf("%s breaks %d of the rules of the ABI", c.Module, report.Failed)}
+		return checkError{fmt.Sprintf("%s breaks %d of the rules of the ABI", relative(c.Module), report.Failed)}
 	}
 	return nil
 }

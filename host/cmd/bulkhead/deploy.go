@@ -32,9 +32,13 @@ func (c *deployCmd) Run(e *env) error {
 	}
 	bar := e.progress()
 	defer bar.done()
+	arrived := false
 	sent := func(done, total int64) {
-		bar.at("uploading "+c.Module, done, total, bytesUnit)
-		if done == total {
+		if arrived {
+			return
+		}
+		bar.at("uploading "+relative(c.Module), done, total, bytesUnit)
+		if arrived = done == total; arrived {
 			bar.at("verifying and compiling", 0, 0, bytesUnit)
 		}
 	}

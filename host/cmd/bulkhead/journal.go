@@ -1,7 +1,249 @@
 package main
 
-import "errors"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
 
-type journalCmd struct{}
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+)
 
-func (*journalCmd) Run(*env) error { return errors.New("not yet") }
+// journalCmd works on the journal of a host that does not run.
+type journalCmd struct {
+	Data string `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the host's data. Default ./bulkhead-data."`
+
+	Verify  journalVerifyCmd  `cmd:"" help:"Prove the whole journal: checksums, hash chain, positions, versions, command ids, index."`
+	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log, each command with its events, one JSON object a line."`
+	Logs    journalLogsCmd    `cmd:"" help:"List the logs and how far they have come."`
+	Rebuild journalRebuildCmd `cmd:"" help:"Throw everything derived away and make it again from the log."`
+}
+
+// engine opens the storage of the journal.
+func (c *journalCmd) engine() (*badgerengine.Engine, error) {
+	dir := host.JournalDir(c.Data)
+	if _, err := os.Stat(dir); err != nil {
+		return nil, usageError{fmt.Errorf("there is no journal in %s: %w", c.Data, err)}
+	}
+	e, err := badgerengine.Open(dir, badgerengine.Options{})
+	if journal.KindOf(err) == journal.KindLocked {
+		return nil, service.Errorf(service.KindUnavailable, "a host has the journal in %s open; stop it first", c.Data)
+	}
+	return e, err
+}
+
+// with opens the journal, which completes the index after a crash, for one use.
+func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error) error {
+	e, err := c.engine()
+	if err != nil {
+		return err
+	}
+	j, err := journal.Open(ctx, e, journal.Options{})
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
+	return errors.Join(use(j), j.Close(ctx))
+}
+
+type journalVerifyCmd struct {
+	AsIs bool `name:"as-is" help:"Do not complete the index from the log first, as a host does when it starts after a crash."`
+}
+
+func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {
+	if !c.AsIs {
+		// Damage shows here too, but the report says more.
+		err := all.with(e.ctx, func(*journal.Journal) error { return nil })
+		if err != nil && journal.KindOf(err) != journal.KindCorrupt {
+			return err
+		}
+	}
+	report, took, err := all.verify(e)
+	if err != nil {
+		return err
+	}
+	e.print(report, func(w io.Writer) { printVerification(w, &report, took) })
+	if report.Found > 0 {
+		return checkError{fmt.Sprintf("the journal in %s has %d problems", all.Data, report.Found)}
+	}
+	return nil
+}
+
+func (c *journalCmd) verify(e *env) (journal.Report, time.Duration, error) {
+	engine, err := c.engine()
+	if err != nil {
+		return journal.Report{}, 0, err
+	}
+	bar := e.progress()
+	begin := time.Now()
+	report, err := journal.Verify(e.ctx, engine, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) {
+		bar.at("verifying "+string(p.Log), int64(p.Events), 0, countUnit)
+	}})
+	bar.done()
+	return report, time.Since(begin), errors.Join(err, engine.Close())
+}
+
+func printVerification(w io.Writer, report *journal.Report, took time.Duration) {
+	var names []string
+	var events uint64
+	for name, l := range report.Logs {
+		names = append(names, string(name))
+		events += l.Events
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		l := report.Logs[journal.LogName(name)]
+		fmt.Fprintf(w, "%s: %d events of %d entities, %d commands in %d batches, %s\n", name, l.Events, l.Entities, l.Commits, l.Batches, bytesUnit(int64(l.Bytes)))
+	}
+	for _, p := range report.Problems {
+		fmt.Fprintf(w, "PROBLEM %s\n", p)
+	}
+	if more := report.Found - len(report.Problems); more > 0 {
+		fmt.Fprintf(w, "and %d more problems\n", more)
+	}
+	verdict := "no problem found"
+	if report.Found > 0 {
+		verdict = fmt.Sprintf("%d problems found", report.Found)
+	}
+	fmt.Fprintf(w, "%d events verified in %.2f s: %s\n", events, took.Seconds(), verdict)
+}
+
+type journalDumpCmd struct {
+	Log   string `arg:"" help:"The service; _host is the host's own log."`
+	After uint64 `placeholder:"POSITION" help:"Begin after this position."`
+	Limit int    `placeholder:"N" help:"End after so many commands. Default: no limit."`
+}
+
+// dumpedCommit is one command with its events, as dump prints it. Bodies are JSON
+// as it stands in the log, or base64 text if they are not JSON.
+type dumpedCommit struct {
+	Position  uint64            `json:"position"` // of the first event
+	Time      time.Time         `json:"time"`
+	Key       string            `json:"key"`
+	Version   uint64            `json:"version"` // of the entity afterwards
+	CommandID string            `json:"command_id"`
+	Command   string            `json:"command"`
+	Data      any               `json:"data,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	Module    string            `json:"module"`
+	Fuel      uint64            `json:"fuel,omitempty"`
+	Reply     any               `json:"reply,omitempty"`
+	Events    []dumpedEvent     `json:"events"`
+}
+
+type dumpedEvent struct {
+	Position uint64 `json:"position"`
+	Version  uint64 `json:"version"`
+	Type     string `json:"type"`
+	Data     any    `json:"data,omitempty"`
+}
+
+func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
+	return all.with(e.ctx, func(j *journal.Journal) error {
+		left := c.Limit
+		err := j.Commits(e.ctx, journal.LogName(c.Log), journal.Position(c.After), func(at *journal.Committed) error {
+			writeJSON(e.out, dumped(at))
+			if left--; left == 0 {
+				return errEnough
+			}
+			return nil
+		})
+		if errors.Is(err, errEnough) {
+			return nil
+		}
+		return err
+	})
+}
+
+func dumped(c *journal.Committed) dumpedCommit {
+	d := dumpedCommit{
+		Position: uint64(c.First), Time: instant(c.Time), Key: c.Command.Key, Version: uint64(c.Version),
+		CommandID: string(c.Command.ID), Command: c.Command.Type, Data: body(c.Command.Data),
+		Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Reply: body(c.Command.Reply), Events: []dumpedEvent{},
+	}
+	for m := abi.Metadata(c.Command.Metadata); ; {
+		name, value, rest, ok := m.Next()
+		if !ok {
+			break
+		}
+		if d.Metadata == nil {
+			d.Metadata = map[string]string{}
+		}
+		d.Metadata[string(name)], m = string(value), rest
+	}
+	for _, ev := range c.Events {
+		d.Events = append(d.Events, dumpedEvent{uint64(ev.Position), uint64(ev.Version), ev.Type, body(ev.Data)})
+	}
+	return d
+}
+
+func instant(t journal.UnixNano) time.Time { return time.Unix(0, int64(t)).UTC() }
+
+func body(b []byte) any {
+	switch {
+	case len(b) == 0:
+		return nil
+	case utf8.Valid(b) && json.Valid(b):
+		return json.RawMessage(b)
+	}
+	return b // base64
+}
+
+type journalLogsCmd struct{}
+
+func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
+	return all.with(e.ctx, func(j *journal.Journal) error {
+		logs := j.Logs()
+		if logs == nil {
+			logs = []journal.LogInfo{}
+		}
+		e.print(map[string]any{"logs": logs}, func(w io.Writer) {
+			for _, l := range logs {
+				note := ""
+				if strings.HasPrefix(string(l.Name), "_") {
+					note = " (the host's own)"
+				}
+				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", l.Name, l.Head, l.Batches, note)
+			}
+		})
+		return nil
+	})
+}
+
+type journalRebuildCmd struct{}
+
+func (*journalRebuildCmd) Run(e *env, all *journalCmd) error {
+	engine, err := all.engine()
+	if err != nil {
+		return err
+	}
+	bar := e.progress()
+	defer bar.done()
+	bar.at("clearing what is derived", 0, 0, countUnit)
+	if err := errors.Join(engine.Index().Clear(e.ctx), engine.Close()); err != nil {
+		return err
+	}
+	bar.at("deriving it again from the log", 0, 0, countUnit)
+	var logs []journal.LogInfo
+	if err := all.with(e.ctx, func(j *journal.Journal) error { logs = j.Logs(); return nil }); err != nil {
+		return err
+	}
+	bar.done()
+	var events uint64
+	for _, l := range logs {
+		events += uint64(l.Head)
+	}
+	e.print(map[string]any{"logs": len(logs), "events": events}, func(w io.Writer) {
+		fmt.Fprintf(w, "the index of %d events in %d logs is made again\n", events, len(logs))
+	})
+	return nil
+}

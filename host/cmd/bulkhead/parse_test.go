@@ -118,7 +118,7 @@ func TestSettingsComeInOrder(t *testing.T) {
 		}
 		return got
 	}
-	write(`{"limit_memory": 1048576, "shutdown_timeout": "5s"}`)
+	write(`{"limit_memory": 1048576, "stop_timeout": "5s"}`)
 	if got := host(); got != "http://127.0.0.1:8080" {
 		t.Errorf("default is %s", got)
 	}

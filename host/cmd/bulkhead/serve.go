@@ -1,56 +1,144 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // serveCmd runs a host until it is told to stop.
 type serveCmd struct {
-	Data     string        `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the journal and the modules; made if it is missing. Default ./bulkhead-data."`
-	Listen   string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Where to listen; port 0 takes a free one. Default ${default}."`
-	Token    string        `placeholder:"TOKEN" help:"What clients must show. Better set in the environment than on the command line, where others can see it."`
-	Open     bool          `name:"allow-open" help:"Listen beyond loopback without a token."`
-	Origins  []string      `name:"allow-origin" placeholder:"ORIGIN" help:"Let web pages of this origin open WebSockets; may be repeated. Default: none but the host's own."`
-	Demo     []string      `type:"existingfile" placeholder:"FILE" help:"Deploy this module at the start, unless its service is there already, and print what to try; may be repeated."`
-	Shutdown time.Duration `name:"shutdown-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
-	LogLevel slog.Level    `name:"log-level" default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
-	LogForm  string        `name:"log-format" enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
+	Data        string        `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the journal and the modules; made if it is missing. Default ./bulkhead-data."`
+	Listen      string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Where to listen; port 0 takes a free one. Default ${default}."`
+	Token       string        `placeholder:"TOKEN" help:"What clients must show. Better set in the environment than on the command line, where others can see it."`
+	Insecure    bool          `help:"Listen beyond loopback without a token."`
+	AllowHost   []string      `placeholder:"NAME" help:"Without a token, answer to this name too; may be repeated. Default: only to localhost."`
+	AllowOrigin []string      `placeholder:"ORIGIN" help:"Let web pages of this origin use the host; may be repeated. Default: none but its own."`
+	Demo        []string      `type:"existingfile" placeholder:"FILE" help:"Deploy this module at the start, and print what to try with it; may be repeated."`
+	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
+	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
 
-	Limits limitFlags `embed:"" prefix:"limit-" group:"Limits of services that set none of their own"`
+	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that set none of their own"`
+	Gateway gatewayFlags `embed:"" group:"Limits of the gateway"`
+	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal"`
+}
+
+// served is what serve says about itself, one a line, with --json.
+type served struct {
+	Event   string       `json:"event"` // deployed, serving, stopping, stopped
+	Address string       `json:"address,omitempty"`
+	Data    string       `json:"data,omitempty"`
+	Service service.Name `json:"service,omitempty"`
+	Detail  string       `json:"detail,omitempty"`
 }
 
 func (c *serveCmd) Run(e *env) error {
 	if err := c.checkListen(); err != nil {
 		return usageError{err}
 	}
-	return errors.New("not yet")
+	say := func(s served, format string, args ...any) {
+		e.print(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+	}
+	p, err := c.start(e)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	unmark, err := markPID(c.Data)
+	if err != nil {
+		return err
+	}
+	defer unmark()
+	for _, file := range c.Demo {
+		status, err := p.deploy(e.ctx, file, e.progress())
+		if err != nil {
+			return err
+		}
+		say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
+	}
+	say(served{Event: "serving", Address: p.Address(), Data: c.Data}, "Bulkhead serves on http://%s with its data in %s", p.Address(), relative(c.Data))
+	if len(c.Demo) > 0 && !e.json {
+		c.suggest(e.out, p.Address())
+	}
+	return p.Run(e.ctx, func(stage string) { say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage) })
 }
 
-// checkListen refuses to be open to the network by accident.
+// start composes the program of the flags.
+func (c *serveCmd) start(e *env) (*program, error) {
+	logger := c.logger(e.err)
+	return startProgram(e.ctx, programOptions{
+		dir: c.Data, limits: c.Limits.limits(), journal: c.Journal.options(), gateway: c.Gateway.options(c, logger),
+		logger: logger, stopTime: c.StopTime,
+	})
+}
+
+// markPID leaves the process's number in the data directory, so that it can be
+// found there, and removed by a host that stops in good order.
+func markPID(dir string) (unmark func(), err error) {
+	name := filepath.Join(dir, "pid")
+	if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	return func() { _ = os.Remove(name) }, nil // a stale one is written over at the next start
+}
+
+// checkListen refuses to be open to the network by accident, before anything is
+// made on disk.
 func (c *serveCmd) checkListen() error {
 	name, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	ip := net.ParseIP(name)
-	if name == "localhost" || ip != nil && ip.IsLoopback() || c.Token != "" || c.Open {
+	if name == "localhost" || ip != nil && ip.IsLoopback() || c.Token != "" || c.Insecure {
 		return nil
 	}
-	return fmt.Errorf("--listen %s can be reached from elsewhere: set a token in BULKHEAD_TOKEN, or allow it with --allow-open", c.Listen)
+	return fmt.Errorf("--listen %s can be reached from other machines: set a token in BULKHEAD_TOKEN, or allow it with --insecure", c.Listen)
 }
 
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {
 	o := &slog.HandlerOptions{Level: c.LogLevel}
-	if strings.EqualFold(c.LogForm, "json") {
+	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, o))
 	}
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-func serveVars() map[string]string { return map[string]string{} }
+// suggest prints commands to paste. They go by the path that this program was
+// started with, and name the host only if it is not where clients look anyway.
+func (c *serveCmd) suggest(w io.Writer, address string) {
+	bulkhead := os.Args[0]
+	at := ""
+	if address != "127.0.0.1:8080" {
+		at = " --host http://" + address
+	}
+	lines := []string{
+		bulkhead + " send bank/alice open '{\"owner\":\"Alice\"}'" + at,
+		bulkhead + " send bank/alice deposit '{\"amount\":100}'" + at,
+		bulkhead + " query bank/alice balance" + at,
+		bulkhead + " events bank --follow" + at,
+		"curl -s http://" + address + "/v1/services/bank/events",
+	}
+	fmt.Fprintf(w, "\nTry in another terminal:\n\n  %s\n\nStop it with Ctrl-C, or kill it any way you like: what was acknowledged is on disk.\n", strings.Join(lines, "\n  "))
+}
+
+// relative shortens a path for people.
+func relative(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(here, path); err == nil && !strings.HasPrefix(rel, "..") {
+		return rel
+	}
+	return path
+}

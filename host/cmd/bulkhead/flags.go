@@ -1,0 +1,54 @@
+package main
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// gatewayFlags bound what outsiders can make the host do. Each default is given
+// here and passed on, so that the help shows what holds.
+type gatewayFlags struct {
+	Connections   int           `name:"max-connections" default:"4096" placeholder:"N" help:"Open connections; beyond it the one idle for longest makes room. Default ${default}."`
+	Streams       int           `name:"max-streams" default:"1024" placeholder:"N" help:"WebSockets and event streams among them. Default ${default}."`
+	Uploads       int           `name:"max-uploads" default:"4" placeholder:"N" help:"Modules on their way in at a time. Default ${default}."`
+	Message       size          `name:"max-message" default:"4MiB" placeholder:"SIZE" help:"One message on a WebSocket. Default ${default}."`
+	InFlight      int           `name:"max-in-flight" default:"1024" placeholder:"N" help:"Commands and queries of one WebSocket without an answer. Default ${default}."`
+	Subscriptions int           `name:"max-subscriptions" default:"64" placeholder:"N" help:"Subscriptions of one WebSocket. Default ${default}."`
+	Credits       int64         `name:"max-credits" default:"1000000" placeholder:"N" help:"Events that one subscription may have asked for in advance. Default ${default}."`
+	HeaderTime    time.Duration `name:"header-timeout" default:"10s" placeholder:"TIME" help:"Time for a request's headers. Default ${default}."`
+	BodyTime      time.Duration `name:"body-timeout" default:"30s" placeholder:"TIME" help:"Time for a request's body, and a second more for each 64KiB. Default ${default}."`
+	WriteTime     time.Duration `name:"write-timeout" default:"20s" placeholder:"TIME" help:"Time to write an answer or a piece of a stream. Default ${default}."`
+	IdleTime      time.Duration `name:"idle-timeout" default:"2m" placeholder:"TIME" help:"Time of a connection without a request. Default ${default}."`
+	RequestTime   time.Duration `name:"request-timeout" default:"60s" placeholder:"TIME" help:"Time that a command or query is waited for. Default ${default}."`
+	PingTime      time.Duration `name:"ping-interval" default:"20s" placeholder:"TIME" help:"Time between signs of life on a silent stream. Default ${default}."`
+}
+
+func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options {
+	return gateway.Options{
+		Listen: c.Listen, Token: c.Token, Insecure: c.Insecure, AllowedHosts: c.AllowHost, AllowedOrigins: c.AllowOrigin, Logger: logger,
+		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, ModuleBytes: int64(c.Limits.ModuleBytes),
+		HeaderTime: f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime, RequestTime: f.RequestTime, PingTime: f.PingTime,
+		MessageBytes: int64(f.Message), InFlight: f.InFlight, Subscriptions: f.Subscriptions, Credits: f.Credits,
+	}
+}
+
+// journalFlags bound the journal.
+type journalFlags struct {
+	PendingCommits int           `name:"pending-commits" default:"65536" placeholder:"N" help:"Commits on their way to the disk; beyond it commands wait. Default ${default}."`
+	PendingBytes   size          `name:"pending" default:"64MiB" placeholder:"SIZE" help:"Their size. Default ${default}."`
+	BatchBytes     size          `name:"batch" default:"64KiB" placeholder:"SIZE" help:"One batch of a log; a bigger commit is a batch of its own. Default ${default}."`
+	GroupBytes     size          `name:"group" default:"4MiB" placeholder:"SIZE" help:"What shares one sync. Default ${default}."`
+	GroupCommits   int           `name:"group-commits" default:"8192" placeholder:"N" help:"Commits that share one sync. Default ${default}."`
+	Answers        time.Duration `name:"answers" default:"24h" placeholder:"TIME" help:"How long the answer to a command id is kept. Default ${default}."`
+	Versions       int           `name:"versions" default:"262144" placeholder:"N" help:"Entities whose version is kept in memory. Default ${default}."`
+}
+
+func (f *journalFlags) options() journal.Options {
+	return journal.Options{
+		MaxPendingCommits: f.PendingCommits, MaxPendingBytes: int64(f.PendingBytes), MaxBatchBytes: int(f.BatchBytes),
+		MaxGroupBytes: int(f.GroupBytes), MaxGroupCommits: f.GroupCommits, AnswerWindow: f.Answers, VersionCache: f.Versions,
+	}
+}

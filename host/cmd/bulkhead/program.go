@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// programOptions are validated values; where they come from is the command's
+// business.
+type programOptions struct {
+	dir      string
+	limits   service.Limits // of services that set none
+	journal  journal.Options
+	gateway  gateway.Options
+	logger   *slog.Logger
+	stopTime time.Duration // for commands in flight; default 30 s
+}
+
+// program is a running host with its gateway. Tests start it on a temporary
+// directory and port 0.
+type program struct {
+	host     *host.Host
+	server   *gateway.Server
+	stopTime time.Duration
+	stopOnce sync.Once
+	stopErr  error
+}
+
+// startProgram opens the host on its directory and starts to serve.
+func startProgram(ctx context.Context, o programOptions) (*program, error) {
+	if o.stopTime == 0 {
+		o.stopTime = 30 * time.Second
+	}
+	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Journal: o.journal, Logger: o.logger})
+	if err != nil {
+		return nil, err
+	}
+	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats})
+	s, err := gateway.New(gateway.Host(h), o.gateway)
+	if err == nil {
+		err = s.Start(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Close(ctx))
+	}
+	return &program{host: h, server: s, stopTime: o.stopTime}, nil
+}
+
+// Address is where the program listens.
+func (p *program) Address() string { return p.server.Addr().String() }
+
+// Run serves until ctx ends, then stops in stages and tells each. A journal that
+// fails is no reason to end: the host opens it again. Run returns nil if it could
+// stop in good order.
+func (p *program) Run(ctx context.Context, stage func(string)) error {
+	<-ctx.Done()
+	return p.stop(stage)
+}
+
+// Close stops the program as Run does, silently. It may be called after Run.
+func (p *program) Close() error { return p.stop(func(string) {}) }
+
+// stop refuses new requests, lets those in flight finish, then the host, whose
+// journal closes last. Each stage has its time, so that one that hangs cannot
+// keep the journal from closing.
+func (p *program) stop(stage func(string)) error {
+	p.stopOnce.Do(func() {
+		timed := func(name string, f func(context.Context) error) error {
+			stage(name)
+			ctx, cancel := context.WithTimeout(context.Background(), p.stopTime)
+			defer cancel()
+			if err := f(ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		}
+		p.stopErr = errors.Join(
+			timed("no new requests, finishing those in flight", p.server.Stop),
+			timed("draining services and closing the journal", p.host.Close),
+		)
+	})
+	return p.stopErr
+}
+
+// deploy makes the module in a file a service, under the name that it gives itself.
+func (p *program) deploy(ctx context.Context, file string, bar *progress) (service.Status, error) {
+	module, err := os.ReadFile(file)
+	if err != nil {
+		return service.Status{}, err
+	}
+	defer bar.done()
+	bar.at("verifying and compiling "+relative(file), 0, 0, bytesUnit)
+	m, err := p.host.Upload(ctx, module)
+	if err != nil {
+		return service.Status{}, err
+	}
+	return p.host.Deploy(ctx, host.Deployment{Service: service.Name(m.Manifest.Service), Digest: m.Digest})
+}
