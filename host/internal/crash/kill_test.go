@@ -176,6 +176,9 @@ func (h *house) client(ctx context.Context, t *testing.T, c *child, name string,
 			t.Error(err)
 			return
 		}
+		if service.KindOf(err) == service.KindUnavailable {
+			after(ctx, time.NewTimer(5*time.Millisecond)) // as it was not taken, and may be gone
+		}
 		select {
 		case <-c.exited:
 			return
