@@ -10,13 +10,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// deployCmd uploads a module and makes it a service.
+// deployCmd uploads a module and makes it the service that the module says it is.
 type deployCmd struct {
-	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
-	Service nameArg    `env:"-" placeholder:"NAME" help:"The service's name. Default: what the module calls itself."`
-	Shards  int        `placeholder:"N" help:"How many sandboxes share the service's keys. Default 2."`
-	NoData  bool       `name:"omit-command-data" help:"Keep the data of commands out of the journal."`
-	Limits  limitFlags `embed:"" prefix:"limit-" group:"Limits of the service"`
+	Module string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
+	Shards int        `placeholder:"N" help:"How many sandboxes share the service's keys. Default 2."`
+	NoData bool       `name:"omit-command-data" help:"Keep the data of commands out of the journal."`
+	Limits limitFlags `embed:"" prefix:"limit-" group:"Limits of the service"`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -42,19 +41,15 @@ func (c *deployCmd) Run(e *env) error {
 			bar.at("verifying and compiling", 0, 0, bytesUnit)
 		}
 	}
-	d := client.Deployment{
-		Service: service.Name(c.Service), Module: module, Limits: c.Limits.limits(), Sent: sent,
+	m, err := host.Upload(e.ctx, module, sent)
+	if err != nil {
+		return err
+	}
+	s, err := host.Deploy(e.ctx, client.Deployment{
+		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
 		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData},
 		Progress: func(p api.Progress) { bar.at(p.Stage, p.Done, p.Total, countUnit) },
-	}
-	if c.Service == "" {
-		m, err := host.Upload(e.ctx, module, sent)
-		if err != nil {
-			return err
-		}
-		d.Service, d.Module, d.Digest = service.Name(m.Manifest.Service), nil, m.Digest
-	}
-	s, err := host.Deploy(e.ctx, d)
+	})
 	if err != nil {
 		return err
 	}

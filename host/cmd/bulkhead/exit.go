@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -84,18 +85,33 @@ func (e *env) fail(err error) int {
 		}{out})
 		return code
 	}
-	if !isService || len(s.Reasons) == 0 {
-		fmt.Fprintf(e.err, "bulkhead: %v\n", err)
-	} else {
-		fmt.Fprintf(e.err, "bulkhead: %s: %s\n", s.Kind, s.Message)
+	if isService {
+		fmt.Fprintf(e.err, "bulkhead: %s\n", forPeople(s))
 		for _, r := range s.Reasons {
 			fmt.Fprintf(e.err, "  - %s\n", r)
 		}
+	} else {
+		fmt.Fprintf(e.err, "bulkhead: %v\n", err)
 	}
 	if code == exitUsage && !isService {
 		fmt.Fprintf(e.err, "Run \"bulkhead %s--help\" for how it is used.\n", e.command)
 	}
 	return code
+}
+
+// forPeople is an error in one line, without what its message says already.
+func forPeople(s *service.Error) string {
+	line := s.Kind.String()
+	if s.Code != "" {
+		line += " (" + s.Code + ")"
+	}
+	if s.Message != "" {
+		line += ": " + s.Message
+	}
+	if s.Err != nil && !strings.Contains(line, s.Err.Error()) {
+		line += ": " + s.Err.Error()
+	}
+	return line
 }
 
 // jsonError is how --json prints an error, on standard error.

@@ -25,6 +25,8 @@ type programOptions struct {
 	gateway  gateway.Options
 	logger   *slog.Logger
 	stopTime time.Duration // for commands in flight; default 30 s
+	// prepare, if set, is called with the open host before anybody can reach it.
+	prepare func(*host.Host) error
 }
 
 // program is a running host with its gateway. Tests start it on a temporary
@@ -45,6 +47,11 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Journal: o.journal, Logger: o.logger})
 	if err != nil {
 		return nil, err
+	}
+	if o.prepare != nil {
+		if err := o.prepare(h); err != nil {
+			return nil, errors.Join(err, h.Close(ctx))
+		}
 	}
 	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats})
 	s, err := gateway.New(gateway.Host(h), o.gateway)
@@ -93,17 +100,17 @@ func (p *program) stop(stage func(string)) error {
 	return p.stopErr
 }
 
-// deploy makes the module in a file a service, under the name that it gives itself.
-func (p *program) deploy(ctx context.Context, file string, bar *progress) (service.Status, error) {
+// deployFile makes the module in a file a service, under the name that it gives itself.
+func deployFile(ctx context.Context, h *host.Host, file string, bar *progress) (service.Status, error) {
 	module, err := os.ReadFile(file)
 	if err != nil {
 		return service.Status{}, err
 	}
 	defer bar.done()
 	bar.at("verifying and compiling "+relative(file), 0, 0, bytesUnit)
-	m, err := p.host.Upload(ctx, module)
+	m, err := h.Upload(ctx, module)
 	if err != nil {
 		return service.Status{}, err
 	}
-	return p.host.Deploy(ctx, host.Deployment{Service: service.Name(m.Manifest.Service), Digest: m.Digest})
+	return h.Deploy(ctx, host.Deployment{Service: service.Name(m.Manifest.Service), Digest: m.Digest})
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -48,7 +49,21 @@ func (c *serveCmd) Run(e *env) error {
 	say := func(s served, format string, args ...any) {
 		e.print(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 	}
-	p, err := c.start(e)
+	logger := c.logger(e.err)
+	p, err := startProgram(e.ctx, programOptions{
+		dir: c.Data, limits: c.Limits.limits(), journal: c.Journal.options(), gateway: c.Gateway.options(c, logger),
+		logger: logger, stopTime: c.StopTime,
+		prepare: func(h *host.Host) error {
+			for _, file := range c.Demo {
+				status, err := deployFile(e.ctx, h, file, e.progress())
+				if err != nil {
+					return err
+				}
+				say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
+			}
+			return nil
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -58,27 +73,11 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	defer unmark()
-	for _, file := range c.Demo {
-		status, err := p.deploy(e.ctx, file, e.progress())
-		if err != nil {
-			return err
-		}
-		say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
-	}
 	say(served{Event: "serving", Address: p.Address(), Data: c.Data}, "Bulkhead serves on http://%s with its data in %s", p.Address(), relative(c.Data))
 	if len(c.Demo) > 0 && !e.json {
 		c.suggest(e.out, p.Address())
 	}
 	return p.Run(e.ctx, func(stage string) { say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage) })
-}
-
-// start composes the program of the flags.
-func (c *serveCmd) start(e *env) (*program, error) {
-	logger := c.logger(e.err)
-	return startProgram(e.ctx, programOptions{
-		dir: c.Data, limits: c.Limits.limits(), journal: c.Journal.options(), gateway: c.Gateway.options(c, logger),
-		logger: logger, stopTime: c.StopTime,
-	})
 }
 
 // markPID leaves the process's number in the data directory, so that it can be

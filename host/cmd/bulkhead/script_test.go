@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bulkhead": func() { main() }})
+}
+
+// TestScripts runs the program as its users do; see testdata/script.
+func TestScripts(t *testing.T) {
+	guests := buildGuests(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			address, err := freeAddress()
+			env.Setenv("GUESTS", guests)
+			env.Setenv("ADDRESS", address)
+			env.Setenv("BULKHEAD_LISTEN", address)
+			env.Setenv("BULKHEAD_HOST", "http://"+address)
+			return err
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+// exits runs a program that must end with an exit code: exits 3 bulkhead send ...
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code program args...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("it ended with exit code %d, want %d", got, want)
+	}
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// buildGuests compiles modules of plugins.
+func buildGuests(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"bank", "counter"} {
+		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", filepath.Join(dir, name+".wasm"), "./plugins/"+name+"/wasm")
+		cmd.Dir = "../../.."
+		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", name, err, out)
+		}
+	}
+	return dir
+}
+
+// The program itself, without a process: it starts on a temporary directory and
+// port 0, stops when asked, in stages, and closing it again is nothing.
+func TestProgramStopsInStages(t *testing.T) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	code := make(chan int, 1)
+	go func() {
+		code <- Main(ctx, []string{"serve", "--json", "--data", dir, "--listen", "127.0.0.1:0"}, strings.NewReader(""), in, in)
+		in.Close()
+	}()
+	lines := bufio.NewScanner(out)
+	for _, want := range []string{"serving", "stopping", "stopping"} {
+		var line served
+		for line.Event == "" && lines.Scan() { // the log goes the same way
+			_ = json.Unmarshal(lines.Bytes(), &line)
+		}
+		if line.Event != want {
+			t.Fatalf("it says %+v, want %s", line, want)
+		}
+		cancel()
+	}
+	for lines.Scan() {
+	}
+	if c := <-code; c != exitOK {
+		t.Errorf("it ends with %d", c)
+	}
+}
