@@ -36,7 +36,7 @@ type benchCmd struct {
 	Shards      int           `placeholder:"N" help:"Sandboxes of the bank. Default 2."`
 	Seed        uint64        `default:"1" placeholder:"N" help:"The same seed sends the same commands. Default ${default}."`
 	Profile     string        `type:"path" env:"-" placeholder:"FILE" help:"Write a CPU profile of everything to this file."`
-	Group       bool          `name:"group-commit" default:"true" negatable:"" help:"Also compare group commit with one sync a command, in process."`
+	Group       bool          `name:"group-commit" default:"true" negatable:"" help:"Also compare group commit with one sync a command, through the host and on the journal alone."`
 }
 
 // benchReport is everything that was measured and checked.
@@ -59,13 +59,6 @@ type benchRun struct {
 	EventsPerSync float64       `json:"events_per_sync"`
 	LargestGroup  int           `json:"largest_group"` // since the host started
 	MeanSync      time.Duration `json:"mean_sync_ns"`
-}
-
-// groupCompared is the same load with and without group commit.
-type groupCompared struct {
-	With    benchRun `json:"with"`
-	Without benchRun `json:"without"`
-	Ratio   float64  `json:"ratio"`
 }
 
 func (c *benchCmd) Run(e *env) (err error) {
@@ -190,13 +183,17 @@ func (b *bench) measure(p *program, way, title string, load loadgen.Load, run lo
 	if err != nil {
 		return benchRun{}, fmt.Errorf("%s: %w", title, err)
 	}
-	after := p.host.Stats()
+	return counted(way, r, before, p.host.Stats()), nil
+}
+
+// counted puts what the journal did under a load beside it.
+func counted(way string, r loadgen.Result, before, after journal.Stats) benchRun {
 	out := benchRun{Way: way, Result: r, Syncs: after.Syncs - before.Syncs, LargestGroup: after.LargestGroup}
 	if out.Syncs > 0 {
 		out.EventsPerSync = float64(after.Events-before.Events) / float64(out.Syncs)
 		out.MeanSync = (after.SyncTime - before.SyncTime) / time.Duration(out.Syncs)
 	}
-	return out, nil
+	return out
 }
 
 // senders are the ways into the host: itself, HTTP over loopback, or some
@@ -231,34 +228,6 @@ func (b *bench) senders(p *program, way string) ([]loadgen.Sender, func(), error
 	return senders, hangUp, nil
 }
 
-// compare runs the same load on two new hosts: one that groups commits and one
-// that syncs each command by itself.
-func (b *bench) compare(dir string) (*groupCompared, error) {
-	const accounts = 1000
-	var both [2]benchRun
-	for i, options := range []journal.Options{{}, {MaxGroupCommits: 1}} {
-		title := []string{"group commit", "one sync a command"}[i]
-		p, err := b.start(filepath.Join(dir, "group-"+strconv.Itoa(i)), options)
-		if err != nil {
-			return nil, err
-		}
-		books := loadgen.NewBooks(accounts)
-		load := loadgen.Load{Accounts: accounts, Clients: b.Clients, Seed: b.Seed, Run: "open"}
-		if _, err = b.measure(p, "process", title+": opening accounts", load, loadgen.Open, books); err == nil {
-			load.Run, load.Duration = "load", b.Duration
-			both[i], err = b.measure(p, "process", title, load, loadgen.Run, books)
-		}
-		if err := errors.Join(err, p.Close()); err != nil {
-			return nil, err
-		}
-	}
-	g := &groupCompared{With: both[0], Without: both[1]}
-	if g.Without.PerSecond > 0 {
-		g.Ratio = g.With.PerSecond / g.Without.PerSecond
-	}
-	return g, nil
-}
-
 func printBench(w io.Writer, r *benchReport) {
 	fmt.Fprintf(w, "bulkhead %s, %s, %s, %d CPUs; load and host share them\n\n", r.Version.Version, r.Version.Go, r.Version.Platform, r.CPUs)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -272,13 +241,16 @@ func printBench(w io.Writer, r *benchReport) {
 		row(r.Runs[i].Way, &r.Runs[i])
 	}
 	if g := r.Group; g != nil {
-		row("group commit", &g.With)
-		row("one sync each", &g.Without)
+		row("host, group commit", &g.HostWith)
+		row("host, one sync each", &g.HostWithout)
+		row("journal, group commit", &g.JournalWith)
+		row("journal, one sync each", &g.JournalWithout)
 	}
 	t.Flush()
 	fmt.Fprintln(w)
 	if g := r.Group; g != nil {
-		fmt.Fprintf(w, "group commit: %.1f times the rate of one sync a command, at %d clients\n", g.Ratio, g.With.Clients)
+		fmt.Fprintf(w, "group commit at %d clients: %.1f times the rate of one sync a command through the host, %.1f times on the journal alone\n",
+			g.HostWith.Clients, g.HostRatio, g.JournalRatio)
 	}
 	verdict := "as clients were told"
 	if !r.Audit.OK() {

@@ -240,12 +240,14 @@ func copyTree(t *testing.T) string {
 // Links to files of the tree must lead somewhere.
 func TestLinksLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	code := regexp.MustCompile("(?ms)^```.*?^```$")
 	for _, name := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md"} {
 		text, err := os.ReadFile(filepath.Join("../../..", name))
 		if err != nil {
 			t.Error(err)
 			continue
 		}
+		text = code.ReplaceAllFunc(text, func(b []byte) []byte { return bytes.Repeat([]byte("\n"), bytes.Count(b, []byte("\n"))) })
 		for _, m := range link.FindAllSubmatchIndex(text, -1) {
 			to := string(text[m[2]:m[3]])
 			if _, err := os.Stat(filepath.Join("../../..", to)); err != nil {
