@@ -192,6 +192,8 @@ func (k *socket) why(err error) error {
 		return &closing{websocket.CloseGoingAway, "the host is stopping"}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &closing{websocket.ClosePolicyViolation, "no sign of life, or a message that did not end"}
+	case errors.Is(err, websocket.ErrReadLimit): // which the library says in most cases, but not in all
+		return &closing{websocket.CloseMessageTooBig, "the message is too large"}
 	}
 	return err
 }

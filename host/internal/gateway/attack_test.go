@@ -1,0 +1,383 @@
+package gateway
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// attacker is a client that writes what it likes.
+type attacker struct {
+	*testing.T
+	net.Conn
+	r *bufio.Reader
+}
+
+func (s *site) attacker() *attacker {
+	s.Helper()
+	conn, err := net.Dial("tcp", s.server.Addr().String())
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return &attacker{s.T, conn, bufio.NewReader(conn)}
+}
+
+// upgraded is past the handshake and the hello.
+func (s *site) upgraded(path string) *attacker {
+	s.Helper()
+	a := s.attacker()
+	a.put("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		s.Fatalf("handshake: %v %v", resp, err)
+	}
+	if path == "/v1/stream" {
+		if op, payload := a.frame(); op != 1 || !strings.Contains(string(payload), `"hello"`) {
+			s.Fatalf("frame %d %s", op, payload)
+		}
+	}
+	return a
+}
+
+// put writes; that the host has hung up meanwhile is for the reading to find out.
+func (a *attacker) put(text string) { _, _ = io.WriteString(a.Conn, text) }
+
+// frame reads one unmasked frame.
+func (a *attacker) frame() (op byte, payload []byte) {
+	a.Helper()
+	var head [2]byte
+	if _, err := io.ReadFull(a.r, head[:]); err != nil {
+		a.Fatalf("no frame: %v", err)
+	}
+	n := int(head[1])
+	switch n {
+	case 126:
+		var b [2]byte
+		_, _ = io.ReadFull(a.r, b[:])
+		n = int(binary.BigEndian.Uint16(b[:]))
+	case 127:
+		var b [8]byte
+		_, _ = io.ReadFull(a.r, b[:])
+		n = int(binary.BigEndian.Uint64(b[:]))
+	}
+	payload = make([]byte, n)
+	if _, err := io.ReadFull(a.r, payload); err != nil {
+		a.Fatalf("frame is cut: %v", err)
+	}
+	return head[0] & 0xf, payload
+}
+
+// closed reads up to the close frame and the end of the connection behind it.
+func (a *attacker) closed() (code int, reason string) {
+	a.Helper()
+	for {
+		op, payload := a.frame()
+		if op != 8 {
+			continue
+		}
+		if len(payload) >= 2 {
+			code, reason = int(binary.BigEndian.Uint16(payload)), string(payload[2:])
+		}
+		if rest, err := io.ReadAll(a.r); err == nil && len(rest) > 0 {
+			a.Errorf("%d bytes behind the close frame", len(rest))
+		}
+		return code, reason
+	}
+}
+
+// frame encodes a client's frame, masked with zeros.
+func frame(first byte, payload string) string {
+	b := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, 0x80|byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
+	}
+	return string(append(b, 0, 0, 0, 0)) + payload
+}
+
+const (
+	text, binaryFrame, closeFrame, pingFrame, pongFrame = 0x81, 0x82, 0x88, 0x89, 0x8a
+	textBegins, goesOn                                  = 0x01, 0x00
+)
+
+func TestWebSocketAttacks(t *testing.T) {
+	s := start(t, Options{MessageBytes: 1 << 10, BodyTime: 100 * time.Millisecond, PingTime: 10 * time.Second})
+	tests := []struct {
+		name   string
+		send   string
+		code   int
+		reason string // contained
+	}{
+		{"unmasked", "\x81\x02{}", 1002, "MASK"},
+		{"reserved bit", frame(text|0x40, "{}"), 1002, "RSV1"},
+		{"unknown opcode", frame(0x83, "{}"), 1002, "opcode"},
+		{"control frame too long", frame(pingFrame, strings.Repeat("x", 126)), 1002, "control"},
+		{"control frame in fragments", frame(pingFrame&0x7f, "x"), 1002, "FIN"},
+		{"continues nothing", frame(goesOn, "x"), 1002, "continuation"},
+		{"begins twice", frame(textBegins, "{") + frame(textBegins, "{"), 1002, ""},
+		{"oversized", frame(text, strings.Repeat("x", 1<<10+1)), 1009, ""},
+		{"says it is huge", "\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1009, ""},
+		{"length with the top bit", "\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1009, ""},
+		{"bomb of fragments", frame(textBegins, "x") + strings.Repeat(frame(goesOn, strings.Repeat("x", 100)), 20), 1009, ""},
+		{"message without end", frame(textBegins, "x") + strings.Repeat(frame(goesOn, ""), 1000), 1008, "did not end"},
+		{"message without end, with pings", frame(textBegins, "x") + strings.Repeat(frame(pingFrame, ""), 50), 1008, "did not end"},
+		{"half a frame", "\x81\x85\x00\x00\x00\x00{", 1008, "did not end"},
+		{"bad UTF-8", frame(text, "{\"op\":\"\xff\"}"), 1007, "UTF-8"},
+		{"binary", frame(binaryFrame, "{}"), 1003, "text"},
+		{"ping flood", strings.Repeat(frame(pingFrame, "x"), 101), 1008, "pings"},
+		{"pong flood", strings.Repeat(frame(pongFrame, ""), 101), 1008, "pings"},
+		{"bad close code", frame(closeFrame, "\x00\x01"), 1002, ""},
+		{"bad close reason", frame(closeFrame, "\x03\xe8\xff"), 1002, ""},
+		{"goodbye", frame(closeFrame, "\x03\xe8"), 1000, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			sub := *s
+			sub.T = t
+			a := sub.upgraded("/v1/stream")
+			a.put(tt.send)
+			if code, reason := a.closed(); code != tt.code || !strings.Contains(reason, tt.reason) {
+				t.Errorf("closed with %d %q; want %d with %q", code, reason, tt.code, tt.reason)
+			}
+		})
+	}
+	t.Run("one byte at a time", func(t *testing.T) { // is only a slow way to say something
+		sub := *s
+		sub.T = t
+		a := sub.upgraded("/v1/stream")
+		message := `{"op":"ping","id":"p"}`
+		all := frame(textBegins, "")
+		for i := range len(message) {
+			all += frame(goesOn, message[i:i+1])
+		}
+		a.put(all + frame(goesOn|0x80, ""))
+		if op, payload := a.frame(); op != 1 || string(payload) != `{"op":"pong","id":"p"}` {
+			t.Errorf("frame %d %s", op, payload)
+		}
+	})
+	t.Run("gone without a word", func(t *testing.T) {
+		sub := *s
+		sub.T = t
+		for _, path := range []string{"/v1/stream", "/v1/services/bank/events"} {
+			a := sub.upgraded(path)
+			a.put(frame(text, `{"op":"subscribe","id":"s","service":"bank","credits":5}`))
+			a.Close()
+		}
+	})
+	t.Run("words into a one-way stream", func(t *testing.T) {
+		sub := *s
+		sub.T = t
+		a := sub.upgraded("/v1/services/bank/events")
+		a.put(frame(text, "{}"))
+		if code, reason := a.closed(); code != 1008 || !strings.Contains(reason, "takes no messages") {
+			t.Errorf("closed with %d %q", code, reason)
+		}
+	})
+	// After all that the host is well.
+	if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add"}); err != nil {
+		t.Error(err)
+	}
+	if log := s.logged.String(); strings.Contains(log, "panic") {
+		t.Error(log)
+	}
+}
+
+func TestBrokenHandshakes(t *testing.T) {
+	s := start(t, Options{})
+	const good = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	for _, headers := range []string{
+		strings.Replace(good, "13", "12", 1),
+		strings.Replace(good, "dGhlIHNhbXBsZSBub25jZQ==", "short", 1),
+		strings.Replace(good, "Sec-WebSocket-Key", "X", 1),
+		good + "Sec-WebSocket-Protocol: other\r\n",
+	} {
+		a := s.attacker()
+		a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n")
+		resp, err := http.ReadResponse(a.r, nil)
+		if err != nil || resp.StatusCode != 400 || resp.Header.Get("Content-Type") != api.ContentProblem {
+			t.Errorf("%q: %v %v", headers, resp, err)
+		}
+	}
+	// Compression is not spoken, so there is nothing to unpack.
+	a := s.attacker()
+	a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + good + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Extensions") != "" {
+		t.Errorf("%v %v", resp, err)
+	}
+	// Frames sent before the answer came are not taken for ours.
+	a = s.attacker()
+	a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + good + "\r\n" + frame(text, `{"op":"ping"}`))
+	if resp, err := http.ReadResponse(a.r, nil); err == nil && resp.StatusCode == 101 {
+		t.Errorf("%v", resp)
+	}
+}
+
+// A client that never reads holds its own connection up, and for no longer than
+// a write may take.
+func TestNeverReading(t *testing.T) {
+	s := start(t, Options{WriteTime: 100 * time.Millisecond, InFlight: 4})
+	s.fake.mu.Lock()
+	for i := range 400 {
+		s.fake.services["bank"].append("k", "", service.Version(i+1), `"`+strings.Repeat("x", 100_000)+`"`)
+	}
+	s.fake.mu.Unlock()
+	slow := s.upgraded("/v1/stream")
+	slow.put(frame(text, `{"op":"subscribe","id":"s","service":"bank","credits":1000}`))
+	one := s.upgraded("/v1/services/bank/events")
+	sse := s.attacker()
+	sse.put("GET /v1/services/bank/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+	// Others are served meanwhile.
+	if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "look"}); err != nil {
+		t.Error(err)
+	}
+	// The host has let go of all three when nothing counts as a stream any more.
+	for len(s.server.streams) > 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("streams are still open")
+		}
+		if _, err := s.client.Service(t.Context(), "bank"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = one
+}
+
+// Many commands of a client that does not read their answers: the slots are used
+// up, then the refusals fill the socket, then the host reads no further.
+func TestCommandFloodWithoutReading(t *testing.T) {
+	s := start(t, Options{WriteTime: 200 * time.Millisecond, InFlight: 4})
+	a := s.upgraded("/v1/stream")
+	command := frame(text, `{"op":"command","id":"`+strings.Repeat("i", 128)+`","service":"bank","key":"k","type":"look"}`)
+	flood := strings.Repeat(command, 100)
+	var err error
+	for err == nil { // until the host hangs up
+		_, err = io.WriteString(a.Conn, flood)
+	}
+	if e, ok := err.(net.Error); ok && e.Timeout() {
+		t.Error("the host did not hang up")
+	}
+}
+
+func TestSlowRequests(t *testing.T) {
+	s := start(t, Options{HeaderTime: 100 * time.Millisecond, BodyTime: 100 * time.Millisecond, IdleTime: 100 * time.Millisecond})
+	s.fake.services["bank"].status.Spec.Limits.CommandBytes = 1000 // a body without a length has the time for the largest
+	t.Run("headers", func(t *testing.T) {
+		a := s.attacker()
+		a.put("GET /healthz HTTP/1.1\r\nHost: lo")
+		if _, err := io.ReadAll(a.r); err != nil { // it ends, with or without a word
+			t.Error(err)
+		}
+	})
+	t.Run("body", func(t *testing.T) {
+		for _, headers := range []string{"Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"} {
+			a := s.attacker()
+			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n1")
+			if headers[0] == 'T' {
+				a.put("\r\n1\r\n")
+			}
+			resp, err := http.ReadResponse(a.r, nil)
+			if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
+				t.Errorf("%v %v", resp, err)
+			}
+		}
+	})
+	t.Run("idle", func(t *testing.T) {
+		a := s.attacker()
+		a.put("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if text, err := io.ReadAll(a.r); err != nil || !strings.HasSuffix(string(text), "{\"status\":\"ok\"}\n") {
+			t.Errorf("%s %v", text, err)
+		}
+	})
+	t.Run("large headers", func(t *testing.T) {
+		a := s.attacker()
+		a.put("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n")
+		resp, err := http.ReadResponse(a.r, nil)
+		if err == nil && resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%v", resp)
+		}
+	})
+	if n := len(s.fake.seen); n != 0 {
+		t.Errorf("%d commands came through", n)
+	}
+}
+
+// Idle connections make room; connections at work do not.
+func TestCrowd(t *testing.T) {
+	s := start(t, Options{Connections: 3})
+	var idle []*attacker
+	for i := range 20 { // most of them are gone by the end
+		a := s.attacker()
+		if i%2 == 0 {
+			a.put("GET /healthz HTTP/1.1\r\nHo") // half a header is idle, too
+		}
+		idle = append(idle, a)
+	}
+	if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add"}); err != nil {
+		t.Errorf("others are kept out: %v", err)
+	}
+	if _, err := idle[0].r.ReadByte(); err == nil {
+		t.Error("the first one is still there")
+	}
+	// All at work: a newcomer is told.
+	s.client.Close()
+	gone := make(chan error, 3)
+	for range 3 {
+		go func() {
+			resp, err := s.http.Post(s.server.URL()+commands+"slow", "application/json", nil)
+			if err == nil {
+				resp.Body.Close()
+			}
+			gone <- err
+		}()
+	}
+	for range 3 {
+		<-s.fake.slow
+	}
+	a := s.attacker()
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%v %v", resp, err)
+	} else if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"kind":"unavailable"`) {
+		t.Errorf("%s %v", body, err)
+	}
+	close(s.fake.gate)
+	for range 3 {
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// 10,000 idle connections would need as many descriptors; the bound is what
+// matters, so that many more come than may stay.
+func TestIdleFlood(t *testing.T) {
+	s := start(t, Options{Connections: 8})
+	for i := range 500 {
+		conn, err := net.Dial("tcp", s.server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if i%100 == 50 {
+			if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add", ID: service.CommandID(fmt.Sprint(i))}); err != nil {
+				t.Errorf("after %d: %v", i, err)
+			}
+		}
+	}
+}
