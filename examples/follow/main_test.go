@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// The example against the real program, which is killed in the middle and comes
+// back on the same address.
+func TestFollowMissesNothing(t *testing.T) {
+	b := build(t)
+	host := b.serve(t)
+	b.bulkhead(t, "send", "bank/alice", "open", `{"owner":"Alice"}`)
+	b.bulkhead(t, "send", "bank/bob", "open", `{"owner":"Bob"}`)
+	b.bulkhead(t, "send", "bank/alice", "deposit", `{"amount":100}`)
+
+	enough := errors.New("enough")
+	model := richest{balances: map[string]int64{}}
+	var order []string
+	seen := 0
+	err := follow(t.Context(), "http://"+b.address+"/v1/services/bank/events", func(e event) error {
+		if model.apply(e) {
+			order = append(order, model.String())
+		}
+		switch seen++; seen {
+		case 3:
+			b.bulkhead(t, "send", "bank/bob", "deposit", `{"amount":250}`)
+			_ = host.Process.Kill()
+			_ = host.Wait()
+			b.serve(t)
+			b.bulkhead(t, "send", "bank/bob", "withdraw", `{"amount":50}`)
+		case 5:
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Fatal(err)
+	}
+	if want := "[alice 100 bob 250, alice 100]"; fmt.Sprint(order) != want || model.balances["bob"] != 200 {
+		t.Errorf("the model became %v with %v, want %s", order, model.balances, want)
+	}
+	err = follow(t.Context(), "http://"+b.address+"/v1/services/nobody/events", func(event) error { return nil })
+	if err == nil {
+		t.Error("a service that is not there is followed")
+	}
+}
+
+// built is the program and the bank, and where the program shall listen.
+type built struct{ program, bank, data, address string }
+
+func build(t *testing.T) built {
+	t.Helper()
+	dir := t.TempDir()
+	b := built{program: filepath.Join(dir, "bulkhead"), bank: filepath.Join(dir, "bank.wasm"), data: filepath.Join(dir, "data")}
+	for _, c := range []struct {
+		env  []string
+		args []string
+	}{
+		{nil, []string{"build", "-o", b.program, "../../host/cmd/bulkhead"}},
+		{[]string{"GOOS=wasip1", "GOARCH=wasm"}, []string{"build", "-buildmode=c-shared", "-o", b.bank, "../../plugins/bank/wasm"}},
+	} {
+		cmd := exec.Command("go", c.args...)
+		cmd.Env = append(os.Environ(), c.env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go %v: %v\n%s", c.args, err, out)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b.address = l.Addr().String()
+	return b
+}
+
+// serve starts the host with the bank and waits until it serves.
+func (b *built) serve(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(b.program, "serve", "--json", "--data", b.data, "--listen", b.address, "--demo", b.bank)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var said struct{ Event string }
+		if json.Unmarshal(lines.Bytes(), &said) == nil && said.Event == "serving" {
+			return cmd
+		}
+	}
+	t.Fatalf("the host ended: %v", cmd.Wait())
+	return nil
+}
+
+func (b *built) bulkhead(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(b.program, append(args, "--host", "http://"+b.address)...).CombinedOutput(); err != nil {
+		t.Errorf("bulkhead %v: %v\n%s", args, err, out)
+	}
+}
