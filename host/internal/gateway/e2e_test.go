@@ -1,0 +1,331 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// serve puts a gateway before a host, at the address listen or a free one.
+func serve(t testing.TB, h *host.Host, listen string) (*gateway.Server, *client.Client) {
+	t.Helper()
+	s, err := gateway.New(gateway.Host(h), gateway.Options{
+		Listen: listen, Logger: slog.New(slog.DiscardHandler),
+		Metrics: telemetry.New(telemetry.Options{Services: h.Services, Journal: h.Stats}),
+	})
+	if err == nil {
+		err = s.Start(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.Options{URL: s.URL(), Backoff: time.Millisecond, Retries: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	return s, c
+}
+
+func add(id string) service.Command {
+	return service.Command{Service: "count", Key: "a/b", Type: "add", ID: service.CommandID(id), Data: []byte("1")}
+}
+
+func TestEndToEnd(t *testing.T) {
+	h := hosttest.New(t)
+	s, c := serve(t, h.Host, "127.0.0.1:0")
+	ctx := t.Context()
+
+	module := testguest.Counter("count")
+	var sent int64
+	var stages []string
+	status, err := c.Deploy(ctx, client.Deployment{
+		Service: "count", Module: module, Limits: service.Limits{CallTime: 50 * time.Millisecond}, Settings: service.Settings{Shards: 1},
+		Sent:     func(done, _ int64) { sent = done },
+		Progress: func(p api.Progress) { stages = append(stages, p.Stage) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status.State != service.StateRunning || status.Spec.Limits.CallTime != 50*time.Millisecond || len(status.Shards) != 1 || status.Manifest == nil || sent != int64(len(module)) || len(stages) < 3 {
+		t.Errorf("status %+v, sent %d, stages %v", status, sent, stages)
+	}
+	m, err := c.Upload(ctx, module, nil)
+	if err != nil || m.Digest != service.DigestOf(module) {
+		t.Errorf("%+v %v", m, err)
+	}
+	if _, err := c.Upload(ctx, []byte("no wasm"), nil); service.KindOf(err) != service.KindBadModule {
+		t.Error(err)
+	}
+	if _, err := c.Deploy(ctx, client.Deployment{Service: "count", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
+		t.Error(err)
+	}
+
+	first, err := c.Command(ctx, add("1"))
+	if err != nil || string(first.Reply) != "1" || first.Version != 1 || first.Repeated {
+		t.Errorf("%+v %v", first, err)
+	}
+	again, err := c.Command(ctx, add("1"))
+	if err != nil || string(again.Reply) != "1" || !again.Repeated || again.Cursor != first.Cursor {
+		t.Errorf("%+v %v", again, err)
+	}
+	other := add("1")
+	other.Data = []byte("2")
+	st, err := c.Stream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	five := service.Version(5)
+	for _, tt := range []struct {
+		cmd  service.Command
+		kind service.Kind
+	}{
+		{other, service.KindIDReused},
+		{service.Command{Service: "count", Key: "k", Type: "add", Expected: &five}, service.KindVersionConflict},
+		{service.Command{Service: "count", Key: "k", Type: "reject"}, service.KindRejected},
+		{service.Command{Service: "count", Key: "k", Type: "fault"}, service.KindFault},
+		{service.Command{Service: "count", Key: "k", Type: "trap"}, service.KindTrap},
+		{service.Command{Service: "count", Key: "k", Type: "spin"}, service.KindGuestDeadline},
+		{service.Command{Service: "count", Key: "k", Type: "nothing"}, service.KindUnknownType},
+		{service.Command{Service: "none", Key: "k", Type: "add"}, service.KindNotFound},
+		{service.Command{Service: "count", Key: "k", Type: "add", Data: []byte(`"` + strings.Repeat("x", 1<<20) + `"`)}, service.KindTooLarge},
+	} {
+		for way, send := range map[string]func(context.Context, service.Command) (service.Reply, error){"HTTP": c.Send, "WebSocket": st.Send} {
+			if _, err := send(ctx, tt.cmd); service.KindOf(err) != tt.kind {
+				t.Errorf("%s by %s: %v; want %s", tt.cmd.Type, way, err, tt.kind)
+			}
+		}
+	}
+	if r, err := st.Send(ctx, add("2")); err != nil || string(r.Data) != "2" {
+		t.Errorf("%+v %v", r, err)
+	}
+	for way, query := range map[string]func(context.Context, service.Query) (service.QueryReply, error){"HTTP": c.Query, "WebSocket": st.Query} {
+		if q, err := query(ctx, service.Query{Service: "count", Key: "a/b", Type: "count"}); err != nil || string(q.Data) != "2" || q.Version != 2 {
+			t.Errorf("%s: %+v %v", way, q, err)
+		}
+	}
+	page, err := c.Events(ctx, client.Selection{Service: "count"}, 1)
+	if err != nil || len(page.Events) != 1 || !page.More || page.Next != first.Cursor {
+		t.Fatalf("%+v %v", page, err)
+	}
+	e, err := api.DecodeEvent(page.Events[0])
+	if err != nil || e.Type != "added" || e.Subject != "a/b" || e.Position != 1 || e.EntityVersion != 1 || e.CommandID != "1" || e.CommandType != "add" || e.ID != first.Cursor || e.Sequence == "" || e.Source != "/services/count" || e.Time.IsZero() {
+		t.Errorf("%+v %v", e, err)
+	}
+	page, err = c.Events(ctx, client.Selection{Service: "count", From: page.Next}, 0)
+	if err != nil || len(page.Events) != 1 || page.More {
+		t.Errorf("%+v %v", page, err)
+	}
+	entity, err := c.EntityEvents(ctx, "count", "a/b", 1, 0)
+	if err != nil || len(entity.Events) != 1 || entity.Next != 2 || entity.More {
+		t.Errorf("%+v %v", entity, err)
+	}
+	if _, err := c.Events(ctx, client.Selection{Service: "count", From: h.Cursor("count", 99)}, 0); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("a cursor of the future: %v", err)
+	}
+	if _, err := c.Events(ctx, client.Selection{Service: "count", From: h.Cursor("other", 1)}, 0); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("a cursor of another service: %v", err)
+	}
+	sub, err := st.Subscribe(ctx, client.Selection{Service: "count", Types: []service.Type{"added"}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if e, err := sub.Next(ctx); err != nil || int(e.Position) != i+1 {
+			t.Errorf("%+v %v", e, err)
+		}
+	}
+	resp, err := http.Get(s.URL() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	for _, want := range []string{`bulkhead_service_committed_total{service="count"} 2`, `bulkhead_journal_events_total 3`, `route="/v1/services/{service}/entities/{key}/commands/{type}",status="200"} 2`, `bulkhead_streams_open{protocol="bulkhead.v1.json"} 1`, `bulkhead_stream_messages_total{op="command"}`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if err := c.Delete(ctx, "count"); err != nil {
+		t.Error(err)
+	}
+	if _, err := sub.Next(ctx); err == nil {
+		t.Error("the subscription outlives its service")
+	}
+	if all, err := c.Services(ctx); err != nil || len(all) != 0 {
+		t.Errorf("%+v %v", all, err)
+	}
+	if err := c.Ready(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// Commands go on coming while modules are swapped and gateway and host restart;
+// each is carried out once, and a follower gets each event once, in order.
+func TestNothingLostAcrossRestarts(t *testing.T) {
+	h := hosttest.New(t)
+	s, c := serve(t, h.Host, "127.0.0.1:0")
+	listen := s.Addr().String()
+	if _, err := c.Deploy(t.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+		t.Fatal(err)
+	}
+	const senders, each = 4, 60
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wait sync.WaitGroup
+	half := make(chan struct{}, senders)
+	for g := range senders {
+		wait.Go(func() {
+			for i := range each {
+				if i == each/2 {
+					half <- struct{}{}
+				}
+				for {
+					_, err := c.Send(ctx, service.Command{Service: "count", Key: service.Key(fmt.Sprint(g)), Type: "add", ID: service.CommandID(fmt.Sprintf("%d-%d", g, i)), Data: []byte("1")})
+					if err == nil {
+						break
+					}
+					switch service.KindOf(err) {
+					case service.KindUnknown, service.KindUnavailable, service.KindOverloaded:
+					default:
+						t.Errorf("%d-%d: %v", g, i, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	done := errors.New("all there")
+	followed := make(chan error, 1)
+	go func() {
+		want := service.Position(1)
+		followed <- c.Follow(ctx, client.Selection{Service: "count"}, func(e api.Event) error {
+			if e.Position != want {
+				return fmt.Errorf("position %d; want %d", e.Position, want)
+			}
+			if want++; want > senders*each {
+				return done
+			}
+			return nil
+		})
+	}()
+	for range senders {
+		<-half
+	}
+	if _, err := c.Deploy(ctx, client.Deployment{Service: "count", Module: testguest.CounterWith(describe(), func(b *testguest.Builder) { b.Custom("second", nil) })}); err != nil {
+		t.Fatal(err)
+	}
+	stop, cancelStop := context.WithTimeout(ctx, time.Minute)
+	defer cancelStop()
+	if err := s.Stop(stop); err != nil {
+		t.Error(err)
+	}
+	h.Restart()
+	serve(t, h.Host, listen)
+	wait.Wait()
+	if err := <-followed; err != done {
+		t.Error(err)
+	}
+	if head, err := h.Head("count"); err != nil || head != senders*each {
+		t.Errorf("%d events, %v", head, err)
+	}
+}
+
+func describe() []byte {
+	m := testguest.CounterManifest("count")
+	return m.AppendJSON(nil)
+}
+
+// What the ways in cost, with many clients at once: commands a second.
+func BenchmarkCommands(b *testing.B) {
+	h := hosttest.New(b)
+	_, c := serve(b, h.Host, "127.0.0.1:0")
+	if _, err := c.Deploy(b.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+		b.Fatal(err)
+	}
+	run := func(name string, send func(context.Context, service.Command) (service.Reply, error)) {
+		b.Run(name, func(b *testing.B) {
+			b.SetParallelism(128) // clients a core
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := send(b.Context(), service.Command{Service: "count", Key: "k", Type: "add", Data: []byte("1")}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commands/s")
+		})
+	}
+	st, err := c.Stream(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	run("process", h.Send)
+	run("websocket", st.Send)
+	run("http", c.Send)
+}
+
+// Events to one subscriber from the start of a log.
+func BenchmarkSubscription(b *testing.B) {
+	h := hosttest.New(b)
+	_, c := serve(b, h.Host, "127.0.0.1:0")
+	if _, err := c.Deploy(b.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+		b.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for i := range 200 {
+		wait.Go(func() {
+			for range 100 {
+				h.MustSend(service.Command{Service: "count", Key: service.Key(fmt.Sprint(i)), Type: "add", Data: []byte("1")})
+			}
+		})
+	}
+	wait.Wait()
+	st, err := c.Stream(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	for b.Loop() {
+		sub, err := st.Subscribe(b.Context(), client.Selection{Service: "count"}, 10_000)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range 20_000 {
+			if _, err := sub.Next(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := sub.Close(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*20_000/b.Elapsed().Seconds(), "events/s")
+}
