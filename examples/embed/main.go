@@ -6,7 +6,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 
@@ -23,21 +25,21 @@ func main() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	if err := run(context.Background(), dir, os.Args[1]); err != nil {
+	module, err := os.ReadFile(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := run(context.Background(), os.Stdout, dir, module); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, dir, file string) (err error) {
-	module, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, out io.Writer, dir string, module []byte) (err error) {
 	h, err := host.Open(ctx, host.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
-	defer h.Close(ctx)
+	defer func() { err = errors.Join(err, h.Close(ctx)) }()
 	if _, err := h.Deploy(ctx, host.Deployment{Service: "bank", Module: module}); err != nil {
 		return err
 	}
@@ -49,7 +51,7 @@ func run(ctx context.Context, dir, file string) (err error) {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s: %s, on disk at position %d\n", c.Type, reply.Data, reply.Position)
+		fmt.Fprintf(out, "%s: %s, on disk at position %d\n", c.Type, reply.Data, reply.Position)
 	}
 	return nil
 }

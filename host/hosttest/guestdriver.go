@@ -1,0 +1,49 @@
+package hosttest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// guests are the compiled plugins, each built once a test run.
+var guests sync.Map // name -> func() ([]byte, error)
+
+// Guest returns the module of the plugin with that name, built from ./plugins/name/wasm.
+// That needs nothing but Go; if it fails, so does the test.
+func Guest(t testing.TB, name string) []byte {
+	t.Helper()
+	build, _ := guests.LoadOrStore(name, sync.OnceValues(func() ([]byte, error) { return buildGuest(name) }))
+	module, err := build.(func() ([]byte, error))()
+	if err != nil {
+		t.Fatalf("build plugin %s: %v", name, err)
+	}
+	return module
+}
+
+func buildGuest(name string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "bulkhead-guest-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, name+".wasm")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags", "-s -w", "-o", file,
+		"github.com/bulkhead-wasm/bulkhead/plugins/"+name+"/wasm")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, &buildError{strings.TrimSpace(string(out)), err}
+	}
+	return os.ReadFile(file)
+}
+
+type buildError struct {
+	output string
+	err    error
+}
+
+func (e *buildError) Error() string { return e.err.Error() + "\n" + e.output }
+func (e *buildError) Unwrap() error { return e.err }
