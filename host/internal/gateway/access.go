@@ -60,6 +60,9 @@ func (a *access) check(r *http.Request, open bool) error {
 	if err := a.cross.Check(r); err != nil {
 		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not do this; the operator can allow an origin"))
 	}
+	if !open && a.foreignRead(r) {
+		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not read this; the operator can allow an origin"))
+	}
 	if isUpgrade(r) && !a.knownOrigin(r) {
 		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not open a WebSocket; the operator can allow an origin"))
 	}
@@ -67,6 +70,53 @@ func (a *access) check(r *http.Request, open bool) error {
 		return service.Errorf(service.KindUnauthorized, "this needs the host's token: Authorization: Bearer <token>")
 	}
 	return nil
+}
+
+// foreignRead reports whether a page of another origin makes its browser fetch
+// something. It would not get to see the answer, but could open streams until
+// there are no more. Following a link is something else.
+func (a *access) foreignRead(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+		return false
+	}
+	if r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" {
+		return false
+	}
+	return !slices.Contains(a.origins, r.Header.Get("Origin"))
+}
+
+// What pages of allowed origins may do, in the words of the Fetch standard.
+var (
+	allowedMethods = "GET, POST, PUT, DELETE"
+	allowedHeaders = strings.Join([]string{
+		"Authorization", "Content-Type", api.HeaderCommandID, api.HeaderExpected, "If-None-Match", api.HeaderDeadline,
+		api.HeaderMetadata, api.HeaderTraceparent, api.HeaderTracestate, api.HeaderLastEventID,
+	}, ", ")
+	exposedHeaders = strings.Join([]string{"ETag", "Retry-After", api.HeaderRequestID}, ", ")
+)
+
+// crossOrigin lets the pages of allowed origins see answers. It reports whether
+// the request is a browser's question before the real one, which is answered by
+// that: it has no token, and does nothing.
+func (a *access) crossOrigin(h http.Header, r *http.Request) (asked bool) {
+	if len(a.origins) == 0 {
+		return false
+	}
+	h.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	if !slices.Contains(a.origins, origin) {
+		return false
+	}
+	h.Set("Access-Control-Allow-Origin", origin)
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		h.Set("Access-Control-Expose-Headers", exposedHeaders)
+		return false
+	}
+	h.Set("Access-Control-Allow-Methods", allowedMethods)
+	h.Set("Access-Control-Allow-Headers", allowedHeaders)
+	h.Set("Access-Control-Max-Age", "600")
+	return true
 }
 
 func (a *access) knownHost(host string) bool {

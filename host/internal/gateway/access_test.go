@@ -130,6 +130,43 @@ func TestOrigins(t *testing.T) {
 	}
 }
 
+// Pages of allowed origins see answers, and nobody else's do.
+func TestCrossOrigin(t *testing.T) {
+	const friend = "https://console.example"
+	s := start(t, Options{AllowedOrigins: []string{friend}, Token: secret})
+	g := s.do("OPTIONS", commands+"add", "", "Origin", friend, "Access-Control-Request-Method", "POST")
+	if g.status != 204 || g.header.Get("Access-Control-Allow-Origin") != friend || !strings.Contains(g.header.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
+		t.Errorf("%d %v", g.status, g.header)
+	}
+	g = s.do("POST", commands+"add", "", "Origin", friend, "Sec-Fetch-Site", "cross-site", "Authorization", "Bearer "+secret)
+	if g.status != 200 || g.header.Get("Access-Control-Allow-Origin") != friend || g.header.Get("Vary") != "Origin" {
+		t.Errorf("%d %v", g.status, g.header)
+	}
+	s.problem(s.do("POST", commands+"add", "", "Origin", friend), 401, "unauthorized")
+	g = s.do("OPTIONS", commands+"add", "", "Origin", "https://evil.example", "Access-Control-Request-Method", "POST", "Authorization", "Bearer "+secret)
+	s.problem(g, 405, "unsupported")
+	if g.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("%v", g.header)
+	}
+}
+
+// A page of somewhere else cannot make a browser open streams, not even blindly.
+func TestForeignReads(t *testing.T) {
+	s := start(t, Options{})
+	for _, site := range []string{"cross-site", "same-site"} {
+		s.problem(s.do("GET", "/v1/services/bank/events", "", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors", "Accept", api.ContentSSE), 403, "unauthorized")
+		if g := s.do("GET", "/v1/services", "", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"); g.status != 200 {
+			t.Errorf("following a link: %d", g.status)
+		}
+		if g := s.do("GET", "/openapi.json", "", "Sec-Fetch-Site", site); g.status != 200 {
+			t.Errorf("the document: %d", g.status)
+		}
+	}
+	if g := s.do("GET", "/v1/services", "", "Sec-Fetch-Site", "same-origin"); g.status != 200 {
+		t.Errorf("from the host itself: %d", g.status)
+	}
+}
+
 func TestListening(t *testing.T) {
 	for listen, ok := range map[string]bool{"127.0.0.1:0": true, "localhost:0": true, "[::1]:0": true, ":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false} {
 		s, err := New(newFake(), Options{Listen: listen})

@@ -55,16 +55,19 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// limitWrite gives the client writeTime for what is written next. A connection
-// that does not know deadlines has failed already.
-func (a *answer) limitWrite() { _ = a.control.SetWriteDeadline(time.Now().Add(a.writeTime)) }
+// limitWrite gives the client writeTime, and more if it is much, for the size
+// bytes that are written next. A connection that does not know deadlines has
+// failed already.
+func (a *answer) limitWrite(size int) {
+	_ = a.control.SetWriteDeadline(time.Now().Add(a.writeTime + time.Duration(size/bodyRate)*time.Second))
+}
 
 // send answers with a body. An error of writing is the client's, who is gone.
 func (a *answer) send(status int, contentType string, body []byte) {
 	h := a.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	a.limitWrite()
+	a.limitWrite(len(body))
 	a.WriteHeader(status)
 	_, _ = a.Write(body)
 }

@@ -197,7 +197,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	b = append(b, "\n\n"...)
 	var pace pace
 	for {
-		a.limitWrite()
+		a.limitWrite(len(b))
 		if _, err := a.Write(b); err != nil {
 			return nil // the client is gone
 		}
@@ -212,7 +212,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 		case err != nil:
 			p := s.problem(err, a.id)
 			text, _ := json.Marshal(p) // a problem always encodes
-			a.limitWrite()
+			a.limitWrite(len(text))
 			_, _ = a.Write(appendSSE(append(b, "event: error\n"...), text))
 			return nil
 		case len(events) == 0:

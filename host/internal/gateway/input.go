@@ -15,7 +15,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// bodyRate is what a slow client must reach with a large body, in bytes a second.
+// bodyRate is what a slow client must reach with a large body, either way, in
+// bytes a second.
 const bodyRate = 64 << 10
 
 // firstRead bounds what is set aside for a body before any of it has come.

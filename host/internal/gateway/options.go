@@ -47,7 +47,7 @@ type Options struct {
 	// more for each 64 KiB. Default 30 s.
 	BodyTime time.Duration
 	// WriteTime bounds how long an answer, or a piece of a stream, may take to be
-	// written. Default 20 s.
+	// written; a large one gets a second more for each 64 KiB. Default 20 s.
 	WriteTime time.Duration
 	// IdleTime bounds how long a connection may be without a request. Default 2 min.
 	IdleTime time.Duration

@@ -112,6 +112,11 @@ func (s *Server) handler() http.Handler {
 			s.fail(a, service.Errorf(service.KindInvalid, "the path has an empty segment, or . or .. as one; it must be written without"))
 			return
 		}
+		if s.access.crossOrigin(h, r) {
+			a.limitWrite(0)
+			a.WriteHeader(http.StatusNoContent)
+			return
+		}
 		mux.ServeHTTP(a, r)
 	})
 }
@@ -167,7 +172,7 @@ func (s *Server) showMetrics(a *answer, r *http.Request) error {
 	if h == nil {
 		return service.Errorf(service.KindNotFound, "this host keeps no metrics")
 	}
-	a.limitWrite()
+	a.limitWrite(1 << 20)
 	h.ServeHTTP(a, r)
 	return nil
 }

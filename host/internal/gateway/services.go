@@ -45,7 +45,7 @@ func (s *Server) deleteService(a *answer, r *http.Request) error {
 	if err := s.backend.Delete(r.Context(), name); err != nil {
 		return err
 	}
-	a.limitWrite()
+	a.limitWrite(0)
 	a.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -192,12 +192,12 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 	}()
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentLines)
-	a.limitWrite()
+	a.limitWrite(0)
 	a.WriteHeader(http.StatusOK)
 	line := func(l api.DeployLine) {
 		text, _ := json.Marshal(l) // of types that encode
-		a.limitWrite()
-		_, _ = a.Write(append(text, '\n')) // a client who is gone is not told, and the deployment is not ours to cancel for that
+		a.limitWrite(len(text))
+		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the deployment
 		_ = a.control.Flush()
 	}
 	for {
