@@ -27,8 +27,9 @@ type LogStore interface {
 	// loss of power. After an error the outcome is unknown until the engine is opened
 	// again. It does not keep the blocks' data.
 	Append(ctx context.Context, blocks []Block) error
-	// Blocks yields the blocks of a log in order, beginning with the last one whose
-	// First is not above from, or with the first one there is. A block is valid during
+	// Blocks yields the blocks of a log in order, beginning with those that have the
+	// greatest First not above from, or with the first one there is. Several blocks have
+	// the same First if all but the last are without events. A block is valid during
 	// its yield only. An error of yield ends the scan and is returned as it is.
 	Blocks(ctx context.Context, log LogName, from Position, yield func(Block) error) error
 	// Last returns the last block of a log; ok is false if it has none. The caller owns it.

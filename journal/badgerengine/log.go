@@ -60,7 +60,9 @@ func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.
 		prefix := logPrefix(log)
 		start := blockKey(prefix, 0, 0)
 		if back, ok := last(txn, prefix, blockKey(prefix, from, ^uint64(0))); ok {
-			start = back
+			if _, first, _, ok := parseBlockKey(back); ok {
+				start = blockKey(prefix, first, 0)
+			}
 		}
 		o := badger.DefaultIteratorOptions
 		o.Prefix, o.PrefetchSize = prefix, 8

@@ -146,6 +146,9 @@ func (l *memoryLog) Blocks(ctx context.Context, log journal.LogName, from journa
 	}
 	all := m.blocks[log]
 	start := sort.Search(len(all), func(i int) bool { return all[i].First > from }) - 1
+	for start > 0 && all[start-1].First == all[start].First {
+		start--
+	}
 	all = slices.Clone(all[max(start, 0):])
 	m.mu.Unlock()
 	for _, b := range all {

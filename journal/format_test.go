@@ -1,0 +1,54 @@
+package journal
+
+import (
+	"encoding/hex"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// exampleBatch is the worked example of FORMAT.md: one commit with one event.
+func exampleBatch() []byte {
+	c := &Commit{
+		Log: "bank", Expected: 0,
+		Command: Command{
+			ID: "c1", Fingerprint: [16]byte{0xf0, 15: 0x0f}, Type: "open", Key: "alice", Data: []byte(`{"owner":"Alice"}`),
+			Time: 1767225600_000000000, Seed: [16]byte{0x5e, 15: 0xed}, Module: Digest{0xd1, 31: 0x9e}, Reply: []byte(`{"balance":0}`),
+		},
+		Events: []NewEvent{{Type: "opened", Data: []byte(`{"owner":"Alice"}`)}},
+	}
+	b := appendCommit(beginBatch(nil, c.Log), c)
+	endBatch(b, &batchHeader{log: c.Log, commits: 1, events: 1, first: 1, sequence: 1, time: 1767225600_000001000})
+	return b
+}
+
+// The example in FORMAT.md is what the code writes, byte for byte.
+func TestFormatExample(t *testing.T) {
+	doc, err := os.ReadFile("FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(doc), "```hex\n")
+	text, _, ok2 := strings.Cut(text, "```")
+	if !ok || !ok2 {
+		t.Fatal("FORMAT.md has no block of hex")
+	}
+	var written strings.Builder
+	for line := range strings.Lines(text) {
+		digits, _, _ := strings.Cut(line, ";")
+		written.WriteString(regexp.MustCompile(`\s`).ReplaceAllString(digits, ""))
+	}
+	if want := hex.EncodeToString(exampleBatch()); written.String() != want {
+		t.Errorf("FORMAT.md has\n%s\nthe code writes\n%s", written.String(), want)
+	}
+	err = eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+		if e := c.event(h, first, 0); e.Key != "alice" || e.Version != 1 || e.Position != 1 || e.Type != "opened" {
+			t.Errorf("the example decodes to %+v", e)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
