@@ -123,7 +123,7 @@ func script(all []block, logs string) string {
 			// tee would put the block into a subshell, where cd and variables are lost.
 			fmt.Fprintf(&s, "exec 3>&1 4>&2 >%[1]s 2>&1\ntrap 'cat %[1]s >&3; kill $(jobs -p) 2>/dev/null || true' EXIT\n%[2]sexec >&3 2>&4\ncat %[1]s\n", log, b.text)
 		case "check":
-			fmt.Fprintf(&s, "( export GOFLAGS=\"${GOFLAGS:-} -run=^$\"\n%s) >%s 2>&1 || { cat %[2]s; exit 1; }\n", b.text, log)
+			fmt.Fprintf(&s, "( export GOFLAGS=\"${GOFLAGS:-} -run=^$ -vet=off\"\n%s) >%s 2>&1 || { cat %[2]s; exit 1; }\n", b.text, log)
 		case "background":
 			// Ready when the last line that the README shows has been printed.
 			fmt.Fprintf(&s, "( exec >%[1]s 2>&1\n%[2]s) &\n", log, b.text)
@@ -185,7 +185,8 @@ func cleanEnv(t *testing.T, listen string) []string {
 	v := strings.Split(string(goEnv), "\n")
 	return []string{
 		"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir(),
-		"GOCACHE=" + v[0], "GOMODCACHE=" + v[1], "GOPROXY=" + v[2], "GOFLAGS=" + v[3],
+		"GOCACHE=" + v[0], "GOMODCACHE=" + v[1], "GOPROXY=" + v[2],
+		"GOFLAGS=" + strings.TrimSpace(v[3]+" -trimpath"), // or nothing in the cache would fit another directory
 		"ADDRESS=" + listen, "BULKHEAD_LISTEN=" + listen, "BULKHEAD_HOST=http://" + listen,
 	}
 }
