@@ -35,7 +35,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	pumped := make(chan struct{})
 	go func() { // the sending goroutine; joined below
 		defer close(pumped)
-		if err := s.pumpCloudEvents(ctx, k, sub); err != nil && ctx.Err() == nil {
+		if err := s.pumpCloudEvents(ctx, k, sub); ctx.Err() == nil {
 			cancel(err)
 			k.drain() // ends the receiving below
 		}
@@ -66,6 +66,7 @@ func closeReason(p api.Problem) string {
 	return p.Kind
 }
 
+// pumpCloudEvents sends events until it cannot, and says why.
 func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, sub Subscriber) error {
 	var pace pace
 	for {
