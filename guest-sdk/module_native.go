@@ -2,7 +2,11 @@
 
 package guest
 
-import "github.com/bulkhead-wasm/bulkhead/abi"
+import (
+	"runtime"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+)
 
 // register does nothing natively: tests may have many services in one program.
 func register(interface{ Exchange([]byte) []byte }) {}
@@ -18,3 +22,15 @@ func logLine(level abi.LogLevel, text string) {
 }
 
 func misuse(message string) { panic("guest: " + message) }
+
+// leftBehind reports whether there are more goroutines than before. Natively the
+// test's own come and go, so one that ends soon does not count.
+func leftBehind(before int) bool {
+	for range 1000 {
+		if runtime.NumGoroutine() <= before {
+			return false
+		}
+		runtime.Gosched()
+	}
+	return true
+}

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"runtime"
 	"runtime/debug"
 	"unsafe"
 
@@ -71,3 +72,6 @@ func call(n uint32) uint64 {
 	}
 	return abi.PackRange(uint32(uintptr(unsafe.Pointer(unsafe.SliceData(out)))), uint32(len(out)))
 }
+
+// leftBehind reports whether there are more goroutines than before.
+func leftBehind(before int) bool { return runtime.NumGoroutine() > before }

@@ -25,9 +25,7 @@ const maxSlot = 1 << 24
 // test kits call it. It is for one goroutine.
 func (s *Service[S]) Exchange(request []byte) []byte {
 	s.out = s.out[:0]
-	if s.goroutines == 0 {
-		s.goroutines = runtime.NumGoroutine()
-	}
+	s.goroutines = runtime.NumGoroutine()
 	at := cursor{rest: request}
 	for len(at.rest) > 0 {
 		s.frames(&at)
@@ -161,9 +159,8 @@ func (s *Service[S]) begin(at *cursor, e *slot[S]) {
 // finish turns a handler's error into a refusal, and finds what it left behind.
 func (s *Service[S]) finish(at *cursor, err error) {
 	switch refused, ok := err.(*rejection); {
-	case runtime.NumGoroutine() > s.goroutines:
+	case leftBehind(s.goroutines):
 		// It would go on in the middle of another entity's command.
-		s.goroutines = runtime.NumGoroutine()
 		s.refuse(at, abi.RespFault, abi.CodeGoroutineLeak, "the handler left a goroutine behind")
 	case err == nil:
 	case s.tx.events > 0:

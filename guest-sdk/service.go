@@ -120,6 +120,16 @@ func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
 	s.manifest.Events = append(s.manifest.Events, abi.EventType{Name: name, Schema: p.Schema(), Aliases: aliases})
 }
 
+// EventNumber is the type number of an event in the manifest, for test kits; false if
+// its type is not registered.
+func (s *Service[S]) EventNumber(e Event[S]) (number uint16, ok bool) {
+	t := s.byType[reflect.TypeOf(e)]
+	if t == nil {
+		return 0, false
+	}
+	return t.id, true
+}
+
 // named is an event with a name of its own, for registration only.
 type named[S any] struct {
 	Event[S]

@@ -1,0 +1,387 @@
+// Package guesttest tests services: given events, when a command comes, then these
+// events, this reply or this rejection.
+//
+//	guesttest.Given(t, bank.Service, "alice", bank.Opened{"Alice"}).
+//		When("deposit", bank.Deposit{100}).Then(bank.Deposited{100}).Reply(bank.Balance{100}).
+//		When("withdraw", bank.Withdraw{500}).Rejected("insufficient_funds")
+//
+// Natively the service runs in the test's own process. Through a [Driver] the same
+// table runs against the compiled module.
+//
+// Each When also checks what the host relies on: the state after the command is the
+// state rebuilt from the events, whether all of them are replayed or a snapshot at any
+// place and the rest; a refusal leaves the state as it was; the same command on
+// the same history gives the same bytes again. So a handler that changes state without
+// an event, that reads a clock, or that depends on the order of a map fails its test.
+package guesttest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
+)
+
+// Driver is where the service runs: request frames go in, response frames come out,
+// valid until the next call. An error is a broken guest, a trap for example.
+type Driver interface {
+	Exchange(request []byte) (response []byte, err error)
+}
+
+// native runs a service in this process.
+type native[S any] struct{ service *guest.Service[S] }
+
+func (n native[S]) Exchange(request []byte) ([]byte, error) { return n.service.Exchange(request), nil }
+
+// Native is the driver that runs the service in this process.
+func Native[S any](s *guest.Service[S]) Driver { return native[S]{s} }
+
+// defaultTime is the time of commands until [Case.At] sets another.
+var defaultTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// Given starts a case natively: an entity with a key, to which these events have
+// happened.
+func Given[S any](t testing.TB, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
+	t.Helper()
+	return GivenOn(t, Native(s), s, key, events...)
+}
+
+// GivenOn starts a case where the driver runs the service.
+func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
+	t.Helper()
+	c := &Case[S]{t: t, driver: d, service: s, key: key, now: defaultTime}
+	c.manifest = c.describe()
+	for _, e := range events {
+		c.history = append(c.history, c.record(e))
+	}
+	return c
+}
+
+// Case is an entity under test. Its methods return it, so that they can be chained.
+type Case[S any] struct {
+	t        testing.TB
+	driver   Driver
+	service  *guest.Service[S]
+	manifest manifest
+	key      string
+	now      time.Time
+	history  []recorded
+	step     string // what the assertions are about
+	answer   answer
+}
+
+// recorded is an event as the journal would hold it.
+type recorded struct {
+	number uint16
+	body   string
+}
+
+// manifest is the part of a manifest that a case needs.
+type manifest struct {
+	Commands, Queries, Events []struct{ Name string }
+}
+
+// answer is what came of a command or a query.
+type answer struct {
+	kind    abi.ResponseKind
+	events  []recorded
+	reply   string
+	code    string
+	message string
+}
+
+// At sets the time of the commands and queries that follow.
+func (c *Case[S]) At(now time.Time) *Case[S] {
+	c.now = now
+	return c
+}
+
+// runs is how often a command is tried: natively the order of maps differs from run
+// to run, so that a handler that depends on it is found out.
+const runs = 4
+
+// When has the service handle a command. What it emits becomes part of the history.
+func (c *Case[S]) When(command string, data any) *Case[S] {
+	c.t.Helper()
+	c.step = command
+	number, ok := find(c.manifest.Commands, command)
+	if !ok {
+		c.t.Fatalf("the service has no command %q", command)
+	}
+	body := c.encode(data)
+	var after string
+	for i := range runs {
+		before := c.rebuild(c.history, len(c.history), nil)
+		got := c.exchange(abi.AppendCommand(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()),
+			&[abi.SeedSize]byte{1, 2, 3, 4}, "guesttest", nil, body))
+		if got.kind == abi.RespFault {
+			c.answer = got
+			return c // the host throws the state away
+		}
+		state := c.snapshot()
+		if got.kind == abi.RespReject && state != before {
+			c.t.Errorf("%s was rejected (%s) and changed the state:\n  before %s\n  after  %s", command, got.code, before, state)
+		}
+		if i > 0 && (!reflect.DeepEqual(got, c.answer) || state != after) {
+			c.t.Errorf("%s is not deterministic:\n  once  %s %s\n  again %s %s", command, c.show(c.answer), after, c.show(got), state)
+		}
+		c.answer, after = got, state
+	}
+	c.history = append(c.history, c.answer.events...)
+	if replayed := c.rebuild(c.history, len(c.history), nil); replayed != after {
+		c.t.Errorf("%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s", command, after, replayed)
+		return c
+	}
+	for cut := range c.history {
+		snapshot := c.rebuild(c.history, cut, nil)
+		if got := c.rebuild(c.history, len(c.history), &cut); got != after {
+			c.t.Errorf("%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  restored %s", command, cut, snapshot, after, got)
+			return c
+		}
+	}
+	return c
+}
+
+// Query asks the service; Reply or Rejected then looks at the answer.
+func (c *Case[S]) Query(query string, data any) *Case[S] {
+	c.t.Helper()
+	c.step = query
+	number, ok := find(c.manifest.Queries, query)
+	if !ok {
+		c.t.Fatalf("the service has no query %q", query)
+	}
+	before := c.rebuild(c.history, len(c.history), nil)
+	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()), c.encode(data)))
+	if c.answer.kind != abi.RespFault {
+		if after := c.snapshot(); after != before {
+			c.t.Errorf("query %s changed the state:\n  before %s\n  after  %s", query, before, after)
+		}
+	}
+	return c
+}
+
+// Then asserts that the command emitted exactly these events.
+func (c *Case[S]) Then(events ...guest.Event[S]) *Case[S] {
+	c.t.Helper()
+	want := answer{kind: abi.RespReply, reply: c.answer.reply}
+	for _, e := range events {
+		want.events = append(want.events, c.record(e))
+	}
+	if c.answer.kind != abi.RespReply || !reflect.DeepEqual(want.events, c.answer.events) {
+		c.t.Errorf("%s:\n  got  %s\n  want %s", c.step, c.show(c.answer), c.show(want))
+	}
+	return c
+}
+
+// Reply asserts what the command or query answered.
+func (c *Case[S]) Reply(want any) *Case[S] {
+	c.t.Helper()
+	w := string(c.encode(want))
+	if c.answer.kind != abi.RespReply || c.answer.reply != w {
+		c.t.Errorf("%s:\n  got  %s\n  want reply %s", c.step, c.show(c.answer), w)
+	}
+	return c
+}
+
+// Rejected asserts that the service refused with that code.
+func (c *Case[S]) Rejected(code string) *Case[S] {
+	c.t.Helper()
+	return c.refused(abi.RespReject, "rejected", code)
+}
+
+// Fault asserts that the handler failed with that code: abi.CodePanic,
+// abi.CodeErrorAfterEmit and so on.
+func (c *Case[S]) Fault(code string) *Case[S] {
+	c.t.Helper()
+	return c.refused(abi.RespFault, "fault", code)
+}
+
+func (c *Case[S]) refused(kind abi.ResponseKind, what, code string) *Case[S] {
+	c.t.Helper()
+	if c.answer.kind != kind || c.answer.code != code {
+		c.t.Errorf("%s:\n  got  %s\n  want %s (%s)", c.step, c.show(c.answer), what, code)
+	}
+	return c
+}
+
+// State hands the state, as it is after all events, to check.
+func (c *Case[S]) State(check func(*S)) *Case[S] {
+	c.t.Helper()
+	text := c.rebuild(c.history, len(c.history), nil)
+	var s S
+	if err := c.plan(reflect.TypeFor[S]()).Decode([]byte(text), reflect.ValueOf(&s).UnsafePointer()); err != nil {
+		c.t.Fatalf("the state cannot be decoded: %v", err)
+	}
+	check(&s)
+	return c
+}
+
+// rebuild makes the entity anew in slot 0 from the first n events and returns its
+// state. With a cut, a snapshot after that many events takes their place.
+func (c *Case[S]) rebuild(history []recorded, n int, cut *int) string {
+	c.t.Helper()
+	from := 0
+	request := abi.AppendOpen(nil, 0, 0, c.key, nil)
+	if cut != nil {
+		from = *cut
+		request = abi.AppendOpen(nil, 0, uint64(from), c.key, []byte(c.rebuild(history, from, nil)))
+	}
+	for i, e := range history[from:n] {
+		request = abi.AppendApply(request, 0, e.number, uint64(from+i+1), uint64(c.now.UnixNano()), []byte(e.body), nil)
+	}
+	for _, r := range c.frames(request) {
+		c.t.Fatalf("rebuilding the entity from %d events: %s", n, c.show(c.collect([]abi.Response{r})))
+	}
+	return c.snapshot()
+}
+
+func (c *Case[S]) snapshot() string {
+	c.t.Helper()
+	frames := c.frames(abi.AppendSnapshotRequest(nil, 0))
+	if len(frames) != 1 || frames[0].Kind != abi.RespSnapshot {
+		c.t.Fatalf("the state has no snapshot: %s", c.show(c.collect(frames)))
+	}
+	body, err := abi.DecodeBody(&frames[0])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(body)
+}
+
+func (c *Case[S]) exchange(request []byte) answer {
+	c.t.Helper()
+	return c.collect(c.frames(request))
+}
+
+// frames sends a request and returns a copy of the response's frames, without logs.
+func (c *Case[S]) frames(request []byte) []abi.Response {
+	c.t.Helper()
+	out, err := c.driver.Exchange(request)
+	if err != nil {
+		c.t.Fatalf("%s: the guest broke: %v", c.step, err)
+	}
+	out = bytes.Clone(out)
+	var frames []abi.Response
+	for len(out) > 0 {
+		r, rest, err := abi.DecodeResponse(out)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if r.Kind != abi.RespLog {
+			frames = append(frames, r)
+		}
+		out = rest
+	}
+	return frames
+}
+
+// collect puts the frames of one answer together.
+func (c *Case[S]) collect(frames []abi.Response) (a answer) {
+	c.t.Helper()
+	for i := range frames {
+		r := &frames[i]
+		a.kind = r.Kind
+		var err error
+		switch r.Kind {
+		case abi.RespEvent:
+			var e abi.Event
+			e, err = abi.DecodeEvent(r)
+			a.events = append(a.events, recorded{r.Type, string(e.Body)})
+		case abi.RespReject, abi.RespFault:
+			var x abi.Refusal
+			x, err = abi.DecodeRefusal(r)
+			a.code, a.message, a.events = string(x.Code), string(x.Message), nil
+		default:
+			var body abi.Body
+			body, err = abi.DecodeBody(r)
+			a.reply = string(body)
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return a
+}
+
+func (c *Case[S]) describe() (m manifest) {
+	c.t.Helper()
+	a := c.exchange(abi.AppendDescribe(nil))
+	if a.kind != abi.RespDescription {
+		c.t.Fatalf("the service has no manifest: %s", c.show(a))
+	}
+	if err := json.Unmarshal([]byte(a.reply), &m); err != nil {
+		c.t.Fatalf("the manifest is not JSON: %v", err)
+	}
+	return m
+}
+
+func find(list []struct{ Name string }, name string) (uint16, bool) {
+	for i, e := range list {
+		if e.Name == name {
+			return uint16(i), true
+		}
+	}
+	return 0, false
+}
+
+func (c *Case[S]) record(e guest.Event[S]) recorded {
+	c.t.Helper()
+	number, ok := c.service.EventNumber(e)
+	if !ok {
+		c.t.Fatalf("event %T is not registered with Events", e)
+	}
+	return recorded{number, string(c.encode(e))}
+}
+
+func (c *Case[S]) plan(t reflect.Type) *jsonplan.Plan {
+	c.t.Helper()
+	p, err := new(jsonplan.Maker).Make(t)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return p
+}
+
+// encode is the JSON of a value, as the service writes it.
+func (c *Case[S]) encode(v any) []byte {
+	c.t.Helper()
+	if v == nil {
+		return nil
+	}
+	p := reflect.New(reflect.TypeOf(v))
+	p.Elem().Set(reflect.ValueOf(v))
+	b, err := c.plan(p.Type().Elem()).Append(nil, p.UnsafePointer())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
+}
+
+// show is an answer for people.
+func (c *Case[S]) show(a answer) string {
+	switch a.kind {
+	case abi.RespReject:
+		return fmt.Sprintf("rejected (%s): %s", a.code, a.message)
+	case abi.RespFault:
+		return fmt.Sprintf("fault (%s): %s", a.code, a.message)
+	}
+	if len(a.events) == 0 {
+		return "no events, reply " + a.reply
+	}
+	var parts []string
+	for _, e := range a.events {
+		name := fmt.Sprint("event ", e.number)
+		if int(e.number) < len(c.manifest.Events) {
+			name = c.manifest.Events[e.number].Name
+		}
+		parts = append(parts, name+e.body)
+	}
+	return strings.Join(parts, " ") + ", reply " + a.reply
+}

@@ -1,0 +1,144 @@
+package guesttest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
+)
+
+// box is a service with everything wrong in it that a test should find.
+type box struct {
+	N      int            `json:"n"`
+	Counts map[string]int `json:"counts"`
+	hidden int
+}
+
+type put struct {
+	N    int    `json:"n"`
+	Name string `json:"name"`
+}
+
+func (e put) Apply(b *box) {
+	b.N += e.N
+	if e.Name != "" {
+		if b.Counts == nil {
+			b.Counts = map[string]int{}
+		}
+		b.Counts[e.Name] += e.N
+	}
+}
+
+type hid struct{ N int }
+
+func (e hid) Apply(b *box) { b.hidden += e.N; b.N = b.hidden }
+
+type foreign struct{}
+
+func (foreign) Apply(*box) {}
+
+// listener is a testing.TB that keeps what it is told.
+type listener struct {
+	testing.TB
+	said []string
+}
+
+func (l *listener) Helper()                      {}
+func (l *listener) Errorf(f string, args ...any) { l.said = append(l.said, fmt.Sprintf(f, args...)) }
+func (l *listener) Fatalf(f string, args ...any) { l.Errorf(f, args...); panic(l) }
+func (l *listener) Fatal(args ...any)            { l.Errorf("%s", fmt.Sprint(args...)); panic(l) }
+
+// listen runs a case and returns what it complains about.
+func listen(t *testing.T, run func(t testing.TB)) string {
+	l := &listener{TB: t}
+	func() {
+		defer func() {
+			if v := recover(); v != nil && v != any(l) {
+				panic(v)
+			}
+		}()
+		run(l)
+	}()
+	return strings.Join(l.said, "\n")
+}
+
+var good = guest.New[box]("box").Events(put{}, hid{})
+
+func init() {
+	s := good
+	type none = struct{}
+	guest.Command(s, "put", func(tx *guest.Tx[box], c put) (int, error) { tx.Emit(c); return tx.State().N, nil })
+	guest.Command(s, "sneak", func(tx *guest.Tx[box], _ none) (none, error) { tx.State().N++; return none{}, nil })
+	guest.Command(s, "sneak-refuse", func(tx *guest.Tx[box], _ none) (none, error) {
+		tx.State().N++
+		return none{}, guest.Reject("no", "no")
+	})
+	guest.Command(s, "hide", func(tx *guest.Tx[box], _ none) (none, error) { tx.Emit(hid{1}); return none{}, nil })
+	guest.Command(s, "clock", func(tx *guest.Tx[box], _ none) (int64, error) { return time.Now().UnixNano(), nil })
+	guest.Command(s, "panic", func(tx *guest.Tx[box], _ none) (none, error) { var p *box; return none{}, fmt.Errorf("%d", p.N) })
+	guest.Command(s, "late", func(tx *guest.Tx[box], _ none) (none, error) {
+		tx.Emit(put{N: 1})
+		return none{}, guest.Reject("no", "no")
+	})
+	guest.Command(s, "error", func(tx *guest.Tx[box], _ none) (none, error) { return none{}, fmt.Errorf("plain") })
+	guest.Command(s, "foreign", func(tx *guest.Tx[box], _ none) (none, error) { tx.Emit(foreign{}); return none{}, nil })
+	guest.Command(s, "random", func(tx *guest.Tx[box], _ none) (uint64, error) { return tx.Rand().Uint64(), nil })
+	guest.Command(s, "when", func(tx *guest.Tx[box], _ none) (time.Time, error) { return tx.Now(), nil })
+	guest.Query(s, "poke", func(v *guest.View[box], _ none) (none, error) { v.State().N++; return none{}, nil })
+}
+
+func TestGoodServicesPass(t *testing.T) {
+	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	guesttest.Given(t, good, "k", put{N: 1}).At(at).
+		When("put", put{2, "a"}).Then(put{2, "a"}).Reply(3).
+		When("put", put{3, "b"}).Then(put{3, "b"}).Reply(6).
+		When("random", nil).Then().
+		When("when", nil).Reply(at).
+		When("panic", nil).Fault(abi.CodePanic).
+		When("late", nil).Fault(abi.CodeErrorAfterEmit).
+		When("error", nil).Fault(abi.CodeError).
+		When("foreign", nil).Fault(abi.CodePanic).
+		State(func(b *box) {
+			if b.N != 6 || b.Counts["a"] != 2 || b.Counts["b"] != 3 {
+				t.Errorf("state %+v", b)
+			}
+		})
+}
+
+// Each kind of wrong service, and each wrong expectation, fails its test and is told why.
+func TestBadServicesFail(t *testing.T) {
+	start := func(t testing.TB) *guesttest.Case[box] { return guesttest.Given(t, good, "k") }
+	for _, c := range []struct {
+		name string
+		run  func(t testing.TB)
+		want string
+	}{
+		{"state without an event", func(t testing.TB) { start(t).When("sneak", nil) }, "changed the state without an event"},
+		{"state changed by a refusal", func(t testing.TB) { start(t).When("sneak-refuse", nil) }, "was rejected (no) and changed the state"},
+		{"state that no snapshot holds", func(t testing.TB) { start(t).When("hide", nil).When("hide", nil) }, "loses something that later events need"},
+		{"the clock", func(t testing.TB) { start(t).When("clock", nil) }, "is not deterministic"},
+		{"a query that writes", func(t testing.TB) { start(t).Query("poke", nil) }, "query poke changed the state"},
+		{"wrong events", func(t testing.TB) { start(t).When("put", put{N: 1}).Then(put{N: 2}) }, `put{"n":1,"name":""}, reply 1`},
+		{"missing events", func(t testing.TB) { start(t).When("put", put{N: 1}).Then() }, "want no events"},
+		{"a wrong reply", func(t testing.TB) { start(t).When("put", put{N: 1}).Reply(2) }, "want reply 2"},
+		{"a rejection that was none", func(t testing.TB) { start(t).When("put", put{N: 1}).Rejected("no") }, "want rejected (no)"},
+		{"a fault that was none", func(t testing.TB) { start(t).When("put", put{N: 1}).Fault("panic") }, "want fault (panic)"},
+		{"a fault not expected", func(t testing.TB) { start(t).When("panic", nil).Then() }, "fault (panic): runtime error"},
+		{"an unknown command", func(t testing.TB) { start(t).When("fly", nil) }, `no command "fly"`},
+		{"an unknown query", func(t testing.TB) { start(t).Query("fly", nil) }, `no query "fly"`},
+		{"an unregistered event", func(t testing.TB) { guesttest.Given(t, good, "k", foreign{}) }, "not registered"},
+		{"a guest that breaks", func(t testing.TB) { guesttest.GivenOn(t, broken{}, good, "k") }, "the guest broke: trap"},
+	} {
+		if got := listen(t, c.run); !strings.Contains(got, c.want) {
+			t.Errorf("%s: the test says %q, want something with %q", c.name, got, c.want)
+		}
+	}
+}
+
+type broken struct{}
+
+func (broken) Exchange([]byte) ([]byte, error) { return nil, fmt.Errorf("trap") }

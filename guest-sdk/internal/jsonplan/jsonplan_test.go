@@ -1,0 +1,229 @@
+package jsonplan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+type inner struct {
+	A int    `json:"a"`
+	B string `json:"b,omitempty"`
+}
+
+type name string
+
+type embedded struct {
+	E     bool
+	Count uint16
+}
+
+// all has a field of each kind that a plan knows.
+type all struct {
+	embedded
+	I8     int8              `json:"i8"`
+	I16    int16             `json:"i16"`
+	I32    int32             `json:"i32"`
+	I64    int64             `json:"i64"`
+	I      int               `json:"i"`
+	U8     uint8             `json:"u8"`
+	U16    uint16            `json:"u16"`
+	U32    uint32            `json:"u32"`
+	U64    uint64            `json:"u64"`
+	F32    float32           `json:"f32"`
+	F64    float64           `json:"f64"`
+	Bool   bool              `json:"bool"`
+	S      string            `json:"s"`
+	Name   name              `json:"name"`
+	Bytes  []byte            `json:"bytes"`
+	Ints   []int             `json:"ints"`
+	Names  []name            `json:"names,omitempty"`
+	Array  [3]int            `json:"array"`
+	Map    map[string]inner  `json:"map"`
+	Maps   map[name][]string `json:"maps,omitempty"`
+	Inner  inner             `json:"inner"`
+	Inners []inner           `json:"inners"`
+	Ptr    *inner            `json:"ptr"`
+	Omit   *int              `json:"omit,omitempty"`
+	Time   time.Time         `json:"time"`
+	Skip   int               `json:"-"`
+	Dash   int               `json:"-,"`
+	Empty  struct{}          `json:"empty"`
+}
+
+func plan[T any](t testing.TB) *Plan {
+	t.Helper()
+	p, err := new(Maker).Make(reflect.TypeFor[T]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func encode[T any](t testing.TB, v *T) ([]byte, error) {
+	return plan[T](t).Append(nil, reflect.ValueOf(v).UnsafePointer())
+}
+
+func decode[T any](t testing.TB, b string, v *T) error {
+	return plan[T](t).Decode([]byte(b), reflect.ValueOf(v).UnsafePointer())
+}
+
+// standard is what encoding/json writes, without its escapes for HTML.
+func standard(t testing.TB, v any) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	s := strings.TrimSuffix(b.String(), "\n")
+	// Two code points that encoding/json escapes for JavaScript, and two short forms.
+	return strings.NewReplacer(`\u2028`, "\u2028", `\u2029`, "\u2029", `\b`, `\u0008`, `\f`, `\u000c`, `\ufffd`, "\ufffd").Replace(s)
+}
+
+func values() []all {
+	n := 7
+	return []all{
+		{},
+		{I8: math.MinInt8, I16: math.MinInt16, I32: math.MinInt32, I64: math.MinInt64, I: -1,
+			U8: math.MaxUint8, U16: math.MaxUint16, U32: math.MaxUint32, U64: math.MaxUint64},
+		{I8: math.MaxInt8, I16: math.MaxInt16, I32: math.MaxInt32, I64: math.MaxInt64, F32: math.MaxFloat32, F64: math.MaxFloat64},
+		{F32: 1e-7, F64: 1e-7}, {F32: 1e21, F64: 1e21}, {F32: 0.1, F64: 0.1}, {F64: -1e-9}, {F64: 5e-324}, {F64: 123456789.125},
+		{S: "a\"\\\n\r\t\b\f\x00\x1f\x7f<>&é世\u2028\u2029\U0001f600\xff\xed\xa0\x80", Name: "n"},
+		{Bytes: []byte{}, Ints: []int{}, Names: []name{}, Map: map[string]inner{}, Maps: map[name][]string{}},
+		{Bytes: []byte{0, 1, 255}, Ints: []int{3, -2}, Names: []name{"x"}, Array: [3]int{1, 2, 3},
+			Map: map[string]inner{"b": {A: 1}, "a": {B: "x"}, "": {}, "\"": {}}, Maps: map[name][]string{"k": nil, "j": {"v"}},
+			Inner: inner{A: 1, B: "b"}, Inners: []inner{{}, {A: 2}}, Ptr: &inner{A: 3}, Omit: &n,
+			Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), embedded: embedded{true, 9}, Dash: 5, Skip: 6},
+	}
+}
+
+// What it writes is what encoding/json writes, and both read it back alike.
+func TestSameAsEncodingJSON(t *testing.T) {
+	for _, v := range values() {
+		want := standard(t, v)
+		got, err := encode(t, &v)
+		if err != nil || string(got) != want {
+			t.Errorf("%+v:\n got  %s, %v\n want %s", v, got, err, want)
+			continue
+		}
+		var ours, theirs all
+		if err := decode(t, want, &ours); err != nil {
+			t.Errorf("%s: %v", want, err)
+		}
+		if err := json.Unmarshal([]byte(want), &theirs); err != nil {
+			t.Fatal(err)
+		}
+		if a, b := standard(t, ours), standard(t, theirs); a != b {
+			t.Errorf("%s is read as\n %s, by encoding/json as\n %s", want, a, b)
+		}
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	for in, want := range map[string]error{
+		`{"i8":128}`: ErrRange, `{"i8":-129}`: ErrRange, `{"u8":256}`: ErrRange, `{"u8":-1}`: ErrRange, `{"i64":9223372036854775808}`: ErrRange,
+		`{"u64":18446744073709551616}`: ErrRange, `{"i":1.0}`: ErrRange, `{"i":1e3}`: ErrRange, `{"f64":1e999}`: ErrRange,
+		`{"array":[1,2]}`: ErrRange, `{"array":[1,2,3,4]}`: ErrRange,
+		`{"i":"1"}`: ErrType, `{"s":1}`: ErrType, `{"bool":0}`: ErrType, `{"inner":[]}`: ErrType, `{"ints":{}}`: ErrType, `{"bytes":"?"}`: ErrType, `[]`: ErrType,
+		``: ErrSyntax, `{`: ErrSyntax, `{}x`: ErrSyntax, `{"i":01}`: ErrSyntax, `{"i":-}`: ErrSyntax, `{"i":1,}`: ErrSyntax, `{,}`: ErrSyntax, `{"i" 1}`: ErrSyntax,
+		`{"s":"` + "\n" + `"}`: ErrSyntax, `{"s":"\x"}`: ErrSyntax, `{"s":"\u12"}`: ErrSyntax, `{"s":"`: ErrSyntax, `{"bool":tru}`: ErrSyntax, `{"x":nul}`: ErrSyntax,
+		`{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`: ErrDepth,
+	} {
+		var v all
+		if err := decode(t, in, &v); !errors.Is(err, want) {
+			t.Errorf("%s gives %v, want %v", in, err, want)
+		}
+	}
+	nan := math.NaN()
+	if _, err := encode(t, &nan); !errors.Is(err, ErrFloat) {
+		t.Errorf("NaN: %v", err)
+	}
+	type loop struct{ Next *loop }
+	var l loop
+	l.Next = &l
+	if _, err := encode(t, &l); !errors.Is(err, ErrDepth) {
+		t.Errorf("a loop of pointers: %v", err)
+	}
+	for _, typ := range []reflect.Type{
+		reflect.TypeFor[any](), reflect.TypeFor[chan int](), reflect.TypeFor[func()](), reflect.TypeFor[complex64](),
+		reflect.TypeFor[map[int]int](), reflect.TypeFor[[]any](), reflect.TypeFor[struct{ E error }](), reflect.TypeFor[*map[bool]int](),
+		reflect.TypeFor[struct {
+			N int `json:",string"`
+		}](),
+	} {
+		if _, err := new(Maker).Make(typ); err == nil {
+			t.Errorf("there is a plan for %v", typ)
+		}
+	}
+}
+
+func TestNullAndDuplicates(t *testing.T) {
+	n := 1
+	v := all{I: 5, S: "s", Ints: []int{1}, Map: map[string]inner{"a": {}}, Ptr: &inner{}, Omit: &n, Inner: inner{A: 2}}
+	if err := decode(t, `{"i":null,"s":null,"ints":null,"map":null,"ptr":null,"omit":null,"inner":null,"i8":1,"i8":2}`, &v); err != nil {
+		t.Fatal(err)
+	}
+	if v.I != 5 || v.S != "s" || v.Ints != nil || v.Map != nil || v.Ptr != nil || v.Omit != nil || v.Inner.A != 2 || v.I8 != 2 {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestSchemas(t *testing.T) {
+	type tree struct {
+		Leaf     string  `json:"leaf"`
+		Children []*tree `json:"children"`
+	}
+	if got, want := plan[tree](t).Schema(), `{"$anchor":"t0","type":"object","properties":{"leaf":{"type":"string"},"children":{"type":["array","null"],"items":{"anyOf":[{"$ref":"#t0"},{"type":"null"}]}}}}`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if s := plan[all](t).Schema(); !json.Valid([]byte(s)) {
+		t.Errorf("not JSON: %s", s)
+	}
+}
+
+// Whatever the input, encoding/json and the plan agree on whether it is valid, and,
+// where both take it, on what it says.
+func FuzzDecode(f *testing.F) {
+	for _, v := range values() {
+		b, err := encode(f, &v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"s":"\ud83d\ude00\ud83d\u0041","x":[{"y":null}],"ptr":{"a":1},"i":null}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var ours all
+		err := decode(t, string(in), &ours)
+		if err == nil && !json.Valid(in) {
+			t.Fatalf("%q is no JSON", in)
+		}
+		if errors.Is(err, ErrSyntax) && json.Valid(in) {
+			t.Fatalf("%q is JSON", in)
+		}
+		if err != nil {
+			return
+		}
+		var theirs all
+		if json.Unmarshal(in, &theirs) != nil {
+			return
+		}
+		again, err := encode(t, &ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back all
+		if err := decode(t, string(again), &back); err != nil {
+			t.Fatalf("%q became %q, which is refused: %v", in, again, err)
+		}
+		if a, b := standard(t, ours), standard(t, back); a != b {
+			t.Fatalf("%q is %s, and after its own encoding %s", in, a, b)
+		}
+	})
+}
