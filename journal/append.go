@@ -1,6 +1,9 @@
 package journal
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Append hands in a commit. An error means that it was not accepted and nothing
 // of it will be written: KindVersion if the entity is not at the expected version,
@@ -197,11 +200,12 @@ func (j *Journal) hold(s *logState, p *pending) {
 func (j *Journal) release(p *pending) {
 	key := p.commit.Command.Key
 	e := p.entity
-	for i, q := range e.commits {
-		if q == p {
-			e.commits = append(e.commits[:i:i], e.commits[i+1:]...)
-			break
-		}
+	// Commits leave in order, but for those that are void behind others still held.
+	if e.commits[0] == p {
+		e.commits[0] = nil
+		e.commits = e.commits[1:]
+	} else if i := slices.Index(e.commits, p); i > 0 {
+		e.commits = slices.Delete(e.commits, i, i+1)
 	}
 	if len(e.commits) == 0 && p.log.entities[key] == e {
 		delete(p.log.entities, key)

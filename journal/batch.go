@@ -105,6 +105,9 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 		time:     UnixNano(le.Uint64(b[32:])),
 		previous: chainHash(b[40:72]),
 	}
+	if h.commits == 0 || h.first == 0 || h.sequence == 0 {
+		return h, body, "the batch's header counts from 0 what counts from 1"
+	}
 	return h, reader{b: b[batchHeaderSize+name:]}, ""
 }
 

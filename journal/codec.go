@@ -1,5 +1,7 @@
 package journal
 
+import "slices"
+
 // Record kinds: part of the disk format, only ever appended to.
 const (
 	recordCommand = 1
@@ -39,11 +41,12 @@ func appendCommit(b []byte, c *Commit) []byte {
 	if cmd.Data != nil {
 		flags = commandHasData
 	}
-	size := 2 + 16 + 8 + 16 + 32 +
-		strSize(len(cmd.ID)) + strSize(len(cmd.Type)) + strSize(len(cmd.Key)) +
-		uintSize(uint64(c.Expected)) + uintSize(uint64(len(c.Events))) + uintSize(cmd.Fuel) +
-		strSize(len(cmd.Metadata)) + strSize(len(cmd.Data)) + strSize(len(cmd.Reply))
-	w := writer{b}
+	size := commandSize(c)
+	room := uintSize(uint64(size)) + size
+	for i := range c.Events {
+		room += strSize(eventSize(&c.Events[i]))
+	}
+	w := writer{slices.Grow(b, room)}
 	w.uint(uint64(size))
 	w.b = append(w.b, recordCommand, flags)
 	w.str(string(cmd.ID))
@@ -61,7 +64,7 @@ func appendCommit(b []byte, c *Commit) []byte {
 	w.bytes(cmd.Reply)
 	for i := range c.Events {
 		e := &c.Events[i]
-		w.uint(uint64(1 + strSize(len(e.Type)) + strSize(len(e.ContentType)) + strSize(len(e.Data)) + strSize(len(e.Metadata))))
+		w.uint(uint64(eventSize(e)))
 		w.b = append(w.b, recordEvent)
 		w.str(e.Type)
 		w.str(e.ContentType)
@@ -69,6 +72,20 @@ func appendCommit(b []byte, c *Commit) []byte {
 		w.bytes(e.Metadata)
 	}
 	return w.b
+}
+
+// commandSize is the length of a command record behind its length.
+func commandSize(c *Commit) int {
+	cmd := &c.Command
+	return 2 + 16 + 8 + 16 + 32 +
+		strSize(len(cmd.ID)) + strSize(len(cmd.Type)) + strSize(len(cmd.Key)) +
+		uintSize(uint64(c.Expected)) + uintSize(uint64(len(c.Events))) + uintSize(cmd.Fuel) +
+		strSize(len(cmd.Metadata)) + strSize(len(cmd.Data)) + strSize(len(cmd.Reply))
+}
+
+// eventSize is the length of an event record behind its length.
+func eventSize(e *NewEvent) int {
+	return 1 + strSize(len(e.Type)) + strSize(len(e.ContentType)) + strSize(len(e.Data)) + strSize(len(e.Metadata))
 }
 
 func uintSize(v uint64) int {

@@ -114,7 +114,7 @@ func (j *Journal) layOut(g *group) {
 	for _, p := range g.commits {
 		b := open[p.log]
 		if b == nil {
-			b = &batchBuilder{log: p.log}
+			b = &batchBuilder{log: p.log, room: min(g.bytes, j.opt.MaxBatchBytes)}
 			open[p.log] = b
 			order = append(order, b)
 			p.log.time = max(p.log.time, now)
@@ -134,6 +134,7 @@ type batchBuilder struct {
 	log    *logState
 	header batchHeader
 	buf    []byte
+	room   int // for the records of the batches to come, in bytes, as a first guess
 }
 
 func (b *batchBuilder) add(p *pending) {
@@ -141,7 +142,7 @@ func (b *batchBuilder) add(p *pending) {
 	if b.header.commits == 0 {
 		s.sequence++
 		b.header = batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain}
-		b.buf = beginBatch(nil, s.name)
+		b.buf = beginBatch(make([]byte, 0, batchHeaderSize+len(s.name)+max(len(p.encoded), b.room)), s.name)
 	}
 	p.first, p.time = s.next, s.time
 	b.buf = append(b.buf, p.encoded...)
@@ -187,6 +188,7 @@ func (j *Journal) void(g *group) {
 	for _, p := range g.commits {
 		p.entity.waiting--
 		p.entity.version = min(p.entity.version, p.commit.Expected)
+		p.log.indexing++ // who saw it in the overlay must not take it for indexed
 		j.release(p)
 	}
 	j.makeRoom()
@@ -206,13 +208,13 @@ func (j *Journal) completeLoop() {
 			if g.err != nil {
 				err := &Error{Op: "append", Log: p.commit.Log, Kind: KindFailed, Detail: "nobody knows whether the commit is on disk", Err: g.err}
 				p.done(Receipt{}, err)
-				for _, w := range j.takeWaiters(p) {
+				for _, w := range p.waiters {
 					w(p, err)
 				}
 				continue
 			}
 			p.done(p.receipt(), nil)
-			for _, w := range j.takeWaiters(p) {
+			for _, w := range p.waiters {
 				w(p, nil)
 			}
 		}
@@ -222,45 +224,54 @@ func (j *Journal) completeLoop() {
 	}
 }
 
-func (j *Journal) takeWaiters(p *pending) []func(*pending, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	w := p.waiters
-	p.waiters = nil
-	return w
-}
-
 // indexLoop is the indexer: it writes the index behind the log. A failed update
 // ends the journal like a failed append, as the overlay must not grow without
 // bound; the next Open completes the index.
 func (j *Journal) indexLoop() {
 	defer j.stopped.Done()
+	var groups []*group
 	var pairs []Pair
 	broken := false
 	for g := range j.indexed {
-		pairs = pairs[:0]
+		if broken {
+			continue // its commits stay in the overlay, where readers find them
+		}
 		var err error
-		for _, b := range g.blocks {
-			if err == nil {
-				pairs, err = indexBlock(pairs, b)
+		groups = groups[:0]
+		pairs = pairs[:0]
+		for g != nil {
+			groups = append(groups, g)
+			for _, b := range g.blocks {
+				if err == nil {
+					pairs, _, err = indexBlock(pairs, b)
+				}
+			}
+			g = nil
+			if len(pairs) < pairsAtOnce {
+				select { // what gathered meanwhile goes along
+				case g = <-j.indexed:
+				default:
+				}
 			}
 		}
-		if err == nil && !broken {
+		if err == nil {
 			err = j.engine.Index().Update(context.Background(), pairs)
 		}
 		if err != nil {
 			broken = true
 			j.fail(nil, &Error{Op: "index", Kind: failureKind(err), Err: err})
-		}
-		if broken {
-			continue // its commits stay in the overlay, where readers find them
+			continue
 		}
 		j.mu.Lock()
-		for _, p := range g.commits {
-			p.log.indexing++
-			j.release(p)
+		for _, g := range groups {
+			for _, p := range g.commits {
+				p.log.indexing++
+				j.release(p)
+			}
 		}
 		j.makeRoom()
 		j.mu.Unlock()
+		clear(pairs)
+		clear(groups)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 )
 
 // Keys of the index. Everything in it is derived from the log, so its layout may
@@ -47,6 +48,14 @@ func entityVersion(prefix, key []byte) (Version, bool) {
 func answerKey(log LogName, id CommandID) []byte { return append(indexPrefix('a', log), id...) }
 
 func checkpointKey(log LogName) []byte { return indexPrefix('c', log) }
+
+// checkpointLog is the log of a checkpoint's key, empty if the key is not one.
+func checkpointLog(key []byte) LogName {
+	if len(key) < 3 || key[0] != 'c' || int(binary.BigEndian.Uint16(key[1:])) != len(key)-3 {
+		return ""
+	}
+	return LogName(key[3:])
+}
 
 var layoutKey = []byte{'v'}
 
@@ -139,10 +148,11 @@ func decodeCheckpoint(b []byte) (c checkpoint, ok bool) {
 }
 
 // indexBlock appends to pairs what one block contributes to the index, its
-// checkpoint last, so that a split update never claims more than it did.
-func indexBlock(pairs []Pair, block Block) ([]Pair, error) {
-	next := block.First
-	err := eachCommit(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
+// checkpoint last, so that a split update never claims more than it did. next is
+// where the next event of the log stands.
+func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) {
+	next = block.First
+	err = eachCommit(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
 		prefix := entityPrefix(h.log, c.command.Key)
 		for i := range c.events {
 			e := c.event(h, first, i)
@@ -154,72 +164,122 @@ func indexBlock(pairs []Pair, block Block) ([]Pair, error) {
 		return nil
 	})
 	if err != nil {
-		return pairs, err
+		return pairs, next, err
 	}
-	return append(pairs, Pair{checkpointKey(block.Log), encodeCheckpoint(checkpoint{block.Sequence, next})}), nil
+	return append(pairs, Pair{checkpointKey(block.Log), encodeCheckpoint(checkpoint{block.Sequence, next})}), next, nil
 }
 
-// completeIndex indexes what the log has beyond the index's checkpoints. It
-// yields the number of blocks done so far, for progress.
+// pairsAtOnce is about how many entries go into one update of the index.
+const pairsAtOnce = 8192
+
+// completeIndex indexes what the log has beyond the index's checkpoints. progress,
+// if not nil, is told how many blocks are done.
+//
+// The index is only ever written behind the log. So if it knows of a batch that the
+// log does not have, the log has lost what it once acknowledged, or an older copy of it
+// stands in its place: that is damage, and nothing may be written before
+// somebody has decided (and if so, called Rebuild).
 func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64)) error {
-	const pairsAtOnce = 8192
-	var blocks uint64
-	layout, ok, err := e.Index().Get(ctx, layoutKey)
-	if err != nil {
+	if err := checkLayout(ctx, e.Index()); err != nil {
 		return err
 	}
-	if !ok || len(layout) != 1 || layout[0] != indexLayout {
-		if err := e.Index().Clear(ctx); err != nil {
-			return err
-		}
-		if err := e.Index().Update(ctx, []Pair{{layoutKey, []byte{indexLayout}}}); err != nil {
-			return err
-		}
-	}
+	c := tailIndexer{engine: e, progress: progress}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return err
 	}
 	for _, log := range logs {
-		var done checkpoint
-		value, ok, err := e.Index().Get(ctx, checkpointKey(log))
-		if err != nil {
-			return err
-		}
-		if ok {
-			// A broken checkpoint is none: the log is indexed from its start again.
-			done, _ = decodeCheckpoint(value)
-		}
-		var pairs []Pair
-		flush := func() error {
-			err := e.Index().Update(ctx, pairs)
-			pairs = pairs[:0]
-			return err
-		}
-		err = e.Log().Blocks(ctx, log, done.next, func(b Block) error {
-			if b.Sequence <= done.sequence {
-				return nil
-			}
-			if pairs, err = indexBlock(pairs, b); err != nil {
-				return err
-			}
-			blocks++
-			if progress != nil {
-				progress(blocks)
-			}
-			if len(pairs) >= pairsAtOnce {
-				return flush()
-			}
-			return nil
-		})
-		if err == nil && len(pairs) > 0 {
-			err = flush()
-		}
-		if err != nil {
+		if err := c.log(ctx, log); err != nil {
 			return err
 		}
 	}
-	return nil
+	prefix := []byte{'c'}
+	return e.Index().Scan(ctx, prefix, prefix, func(key, value []byte) error {
+		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
+			at, _ := decodeCheckpoint(value)
+			return lostTail(log, at, 0)
+		}
+		return nil
+	})
+}
+
+// checkLayout empties an index of another layout.
+func checkLayout(ctx context.Context, index IndexStore) error {
+	layout, ok, err := index.Get(ctx, layoutKey)
+	if err != nil || ok && len(layout) == 1 && layout[0] == indexLayout {
+		return err
+	}
+	if err := index.Clear(ctx); err != nil {
+		return err
+	}
+	return index.Update(ctx, []Pair{{layoutKey, []byte{indexLayout}}})
+}
+
+// tailIndexer completes the index of one log after the other.
+type tailIndexer struct {
+	engine   Engine
+	progress func(blocks uint64)
+	blocks   uint64
+	pairs    []Pair
+}
+
+func (c *tailIndexer) log(ctx context.Context, log LogName) error {
+	var at checkpoint // how far the log is indexed; the zero value is the beginning
+	value, ok, err := c.engine.Index().Get(ctx, checkpointKey(log))
+	if err != nil {
+		return err
+	}
+	if ok {
+		// A broken checkpoint is none: the log is indexed from its start again.
+		at, _ = decodeCheckpoint(value)
+	}
+	was := at
+	var last uint64
+	err = c.engine.Log().Blocks(ctx, log, at.next, func(b Block) error {
+		last = b.Sequence
+		if b.Sequence <= at.sequence {
+			return nil
+		}
+		if b.Sequence != at.sequence+1 || at.sequence > 0 && b.First != at.next {
+			return errorf(KindCorrupt, "open", log, "batch %d at position %d follows on batch %d, which ends before position %d: a part of the log is missing",
+				b.Sequence, b.First, at.sequence, at.next)
+		}
+		var err error
+		if c.pairs, at.next, err = indexBlock(c.pairs, b); err != nil {
+			return err
+		}
+		at.sequence = b.Sequence
+		c.blocks++
+		if c.progress != nil {
+			c.progress(c.blocks)
+		}
+		if len(c.pairs) >= pairsAtOnce {
+			return c.flush(ctx)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if last < was.sequence {
+		return lostTail(log, was, last)
+	}
+	return c.flush(ctx)
+}
+
+func lostTail(log LogName, at checkpoint, last uint64) error {
+	return errorf(KindCorrupt, "open", log, "the index knows batch %d, up to position %d, but the log ends with batch %d: it lost its end, or an older copy is in its place; rebuilding the index accepts the log as it is",
+		at.sequence, at.next-1, last)
+}
+
+func (c *tailIndexer) flush(ctx context.Context) error {
+	if len(c.pairs) == 0 {
+		return nil
+	}
+	err := c.engine.Index().Update(ctx, c.pairs)
+	clear(c.pairs)
+	c.pairs = c.pairs[:0]
+	return err
 }
 
 // Rebuild makes the index anew from the log alone. No journal may be open on the

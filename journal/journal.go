@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 )
 
 // Journal is an open journal. Its methods may be called concurrently.
@@ -29,7 +28,7 @@ type Journal struct {
 	indexed   chan *group   // completer to indexer
 	failed    chan struct{} // closed with failure
 	stopped   sync.WaitGroup
-	closed    atomic.Bool
+	reads     gate // calls that read from the engine
 	closeErr  error
 	closeOnce sync.Once
 }
@@ -97,7 +96,10 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	j := &Journal{
 		engine: e, opt: o.withDefaults(),
 		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[entityID]Version{},
-		wake: make(chan struct{}, 1), completed: make(chan *group, 2), indexed: make(chan *group, 2),
+		// Two groups between committer and completer let the next sync run while the
+		// senders of the last one are told. The indexer may be far behind, as
+		// MaxPending… bounds what it holds up; it shall not hold up answers.
+		wake: make(chan struct{}, 1), completed: make(chan *group, 2), indexed: make(chan *group, 4096),
 		failed: make(chan struct{}),
 	}
 	names, err := e.Log().Logs(ctx)
@@ -154,9 +156,9 @@ func (j *Journal) log(name LogName) *logState {
 	return s
 }
 
-// Close writes what was handed in, completes the index and closes the engine. If
-// ctx ends first, the rest goes on and Close waits for nothing more; call it again
-// to wait. Later calls of Append fail with [KindClosed].
+// Close writes what was handed in, completes the index, waits for calls that are
+// reading and closes the engine. If ctx ends first, the rest goes on and Close waits
+// for nothing more; call it again to wait. Later calls fail with [KindClosed].
 func (j *Journal) Close(ctx context.Context) error {
 	j.mu.Lock()
 	j.closing = true
@@ -165,7 +167,8 @@ func (j *Journal) Close(ctx context.Context) error {
 	gone := make(chan struct{})
 	go func() {
 		j.stopped.Wait()
-		j.closeOnce.Do(func() { j.closeErr = j.engine.Close(); j.closed.Store(true) })
+		j.reads.close()
+		j.closeOnce.Do(func() { j.closeErr = j.engine.Close() })
 		close(gone)
 	}()
 	select {

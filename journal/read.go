@@ -11,9 +11,16 @@ var errStop = errors.New("stop")
 // Settle calls done once everything that was handed in for the entity so far is
 // on disk, with a receipt for its state then: at once and on the caller's
 // goroutine if nothing is in flight, else on the journal's, where done must not
-// block. A KindFailed error means that the state was void.
+// block. A KindFailed error means that the state may be void; once the journal has
+// failed, no state has a receipt any more, as nobody can tell what the caller saw.
 func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
 	j.mu.Lock()
+	if j.failure != nil {
+		err := &Error{Op: "settle", Log: log, Kind: KindFailed, Err: j.failure}
+		j.mu.Unlock()
+		done(Receipt{}, err)
+		return
+	}
 	s := j.logs[log]
 	if s != nil {
 		if e := s.entities[key]; e != nil && e.waiting > 0 {
@@ -130,6 +137,10 @@ func (c *Committed) receipt() Receipt {
 
 // findAnswer looks a command id up in the index.
 func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (place, bool, error) {
+	if err := j.reads.enter("answer", log); err != nil {
+		return place{}, false, err
+	}
+	defer j.reads.leave()
 	value, ok, err := j.engine.Index().Get(ctx, answerKey(log, id))
 	if err != nil {
 		return place{}, false, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
@@ -149,6 +160,10 @@ func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (pl
 
 // commitAt reads one commit from the log.
 func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Committed, error) {
+	if err := j.reads.enter("answer", log); err != nil {
+		return nil, err
+	}
+	defer j.reads.leave()
 	var found *Committed
 	err := j.engine.Log().Blocks(ctx, log, where.first, func(b Block) error {
 		if b.Sequence < where.sequence {
@@ -198,11 +213,15 @@ func clone(b []byte) []byte {
 // returns the entity's version. It sees every commit handed in before, on disk or
 // not; events that are not on disk yet have position 0 and no time. An event and
 // its slices are valid during their yield only. An error of yield ends the scan
-// and is returned as it is.
+// and is returned as it is. If after is above the entity's version, which only a
+// snapshot from elsewhere can claim, nothing is yielded and after returned.
 func (j *Journal) Load(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
 	var held []Event
+	var seen uint64
 	j.mu.Lock()
-	if s := j.logs[log]; s != nil {
+	s := j.logs[log]
+	if s != nil {
+		seen = s.indexing
 		if e := s.entities[key]; e != nil {
 			for _, p := range e.commits {
 				for i := range p.commit.Events {
@@ -212,7 +231,7 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 		}
 	}
 	j.mu.Unlock()
-	at, err := j.scanEntity(ctx, log, key, after, 0, yield)
+	at, err := j.scanEntity(ctx, log, key, after, yield)
 	if err != nil {
 		return 0, err
 	}
@@ -229,14 +248,12 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 		}
 		at = e.Version
 	}
-	if len(held) == 0 {
+	// What was read is the entity's version, unless it is only what the caller
+	// claimed, or something went through the overlay meanwhile.
+	if s != nil && (at > after || after == 0) {
 		j.mu.Lock()
-		if s := j.logs[log]; s != nil && s.entities[key] == nil {
-			id := entityID{log, key}
-			// Somebody may have gone through the overlay since: never go back.
-			if v, ok := j.versions[id]; !ok || v < at {
-				j.cacheVersion(id, at)
-			}
+		if s.entities[key] == nil && s.indexing == seen {
+			j.cacheVersion(entityID{log, key}, at)
 		}
 		j.mu.Unlock()
 	}
@@ -267,10 +284,15 @@ func gap(op string, log LogName, key string, at, next Version) error {
 }
 
 // scanEntity yields an entity's events as the index has them and returns the last version.
-func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error) (Version, error) {
+func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
+	if err := j.reads.enter("load", log); err != nil {
+		return 0, err
+	}
+	defer j.reads.leave()
 	prefix := entityPrefix(log, key)
 	at := after
 	var e Event
+	var stopped error // of yield, which goes back as it is
 	err := j.engine.Index().Scan(ctx, prefix, entityKey(prefix, after+1), func(k, value []byte) error {
 		v, ok := entityVersion(prefix, k)
 		e = Event{Log: log, Key: key, Version: v}
@@ -281,13 +303,21 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 			return gap("load", log, key, at, v)
 		}
 		at = v
-		return yield(&e)
+		stopped = yield(&e)
+		return stopped
 	})
-	return at, err
+	if stopped != nil {
+		return at, stopped
+	}
+	return at, readError("load", log, err)
 }
 
 // indexedVersion is an entity's version as the index knows it.
 func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (Version, error) {
+	if err := j.reads.enter("version", log); err != nil {
+		return 0, err
+	}
+	defer j.reads.leave()
 	prefix := entityPrefix(log, key)
 	last, ok, err := j.engine.Index().Last(ctx, prefix)
 	if err != nil {
@@ -334,7 +364,16 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 // order; those without events where their neighbours are. What it yields is the
 // caller's to keep.
 func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yield func(*Committed) error) error {
+	var durable uint64 // what is behind it may be of an append that failed
+	j.mu.Lock()
+	if s := j.logs[log]; s != nil {
+		durable = s.batches
+	}
+	j.mu.Unlock()
 	return j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
+		if h.sequence > durable {
+			return errStop
+		}
 		if first+Position(len(c.events)) <= after+1 && (len(c.events) > 0 || first <= after) {
 			return nil
 		}
@@ -345,13 +384,22 @@ func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yiel
 // scanLog yields the commits of a log, beginning somewhere at or before from.
 // errStop of yield ends it without error.
 func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield func(*batchHeader, Position, *decodedCommit) error) error {
+	if err := j.reads.enter("read", log); err != nil {
+		return err
+	}
+	defer j.reads.leave()
+	var stopped error // of yield, which goes back as it is
 	err := j.engine.Log().Blocks(ctx, log, from, func(b Block) error {
 		return eachCommit(b, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
-			return yield(h, first, c)
+			stopped = yield(h, first, c)
+			return stopped
 		})
 	})
-	if errors.Is(err, errStop) {
+	if errors.Is(stopped, errStop) {
 		return nil
+	}
+	if stopped != nil {
+		return stopped
 	}
 	return readError("read", log, err)
 }

@@ -89,6 +89,16 @@ func (m *Memory) Corrupt(log journal.LogName, block, bit int) {
 	data[bit/8%len(data)] ^= 1 << (bit % 8)
 }
 
+// Lose removes a stored block, as a disk that tells untruths would.
+func (m *Memory) Lose(log journal.LogName, block int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blocks[log] = slices.Delete(m.blocks[log], block, block+1)
+	if len(m.blocks[log]) == 0 {
+		delete(m.blocks, log)
+	}
+}
+
 // operation counts one and says whether it fails. The caller holds mu.
 func (m *Memory) operation() error {
 	if m.closed {
