@@ -14,8 +14,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-func noEvents() (service.GuestEvent, bool, error) { return service.GuestEvent{}, false, nil }
-
 // events yields n events.
 func events(n int, data []byte) func() (service.GuestEvent, bool, error) {
 	var v service.Version
