@@ -11,12 +11,16 @@ var errStop = errors.New("stop")
 // Settle calls done once everything that was handed in for the entity so far is
 // on disk, with a receipt for its state then: at once and on the caller's
 // goroutine if nothing is in flight, else on the journal's, where done must not
-// block. A KindFailed error means that the state was void.
-//
-// Once the journal has failed, what was in flight is void and the receipt is for what
-// is on disk: a caller who has seen more tells by the receipt's Version.
+// block. A KindFailed error means that the state may be void; once the journal has
+// failed, no state has a receipt any more, as nobody can tell what the caller saw.
 func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
 	j.mu.Lock()
+	if j.failure != nil {
+		err := &Error{Op: "settle", Log: log, Kind: KindFailed, Err: j.failure}
+		j.mu.Unlock()
+		done(Receipt{}, err)
+		return
+	}
 	s := j.logs[log]
 	if s != nil {
 		if e := s.entities[key]; e != nil && e.waiting > 0 {
