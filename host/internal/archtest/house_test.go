@@ -74,6 +74,8 @@ var house = []room{
 		why: "a service is written against the SDK alone, ours like anybody's"},
 	{path: "plugins/*/wasm", level: 4, may: []string{"guest-sdk", "plugins/*"},
 		why: "ten lines that make a module of a service"},
+	{path: "plugins/*/*test", level: 4, may: []string{"guest-sdk", "guest-sdk/guesttest", "plugins/*"}, support: true,
+		why: "one table of cases, run natively here and against the module by whoever has a sandbox"},
 	{path: "examples/*", level: 9, may: []string{"host", "host/service", "guest-sdk", "abi", "journal"},
 		why: "an example uses what its readers can use"},
 	{path: "examples/*/wasm", level: 10, may: []string{"guest-sdk", "examples/*"},
