@@ -81,6 +81,7 @@ func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Ev
 	return events, sub.Position(), atHead, err
 }
 
+// EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none.
 func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
 	c, _, err := h.service(name)

@@ -20,7 +20,7 @@ import (
 type Name string
 
 // Key addresses an entity within its service: 1 to 256 bytes of UTF-8 without
-// control characters.
+// control characters, other than "." and "..", which no URL can name.
 type Key string
 
 // Type is the name of a command, a query or an event: 1 to 128 bytes of
@@ -61,6 +61,9 @@ func ParseKey(s string) (Key, error) {
 	}
 	if !utf8.ValidString(s) {
 		return "", Errorf(KindInvalid, "key %s is not valid UTF-8", quote(s))
+	}
+	if s == "." || s == ".." {
+		return "", Errorf(KindInvalid, "key %s cannot be part of a URL; use another", quote(s))
 	}
 	if strings.IndexFunc(s, unicode.IsControl) >= 0 {
 		return "", Errorf(KindInvalid, "key %s has a control character", quote(s))

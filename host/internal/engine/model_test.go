@@ -92,7 +92,7 @@ func (c *client) step(engine func() *Engine, i int) {
 	c.observe(observation{key, r.Version, string(r.Data), id})
 	if !anonymous && c.random.IntN(4) == 0 {
 		again, err := send(engine(), cmd)
-		if service.KindOf(err) == service.KindUnavailable && err != nil {
+		if k := service.KindOf(err); err != nil && (k == service.KindUnavailable || k == service.KindOverloaded) {
 			return
 		}
 		if err != nil || !again.Repeated || again.Version != r.Version || again.Position != r.Position || string(again.Data) != string(r.Data) {
