@@ -105,21 +105,12 @@ func pathService(r *http.Request) (service.Name, error) {
 	return service.ParseName(r.PathValue("service"))
 }
 
-// parseKey checks a key. A key that is a dot segment would be another path for
-// most clients and proxies, so it is refused on each way in.
-func parseKey(s string) (service.Key, error) {
-	if s == "." || s == ".." {
-		return "", service.Errorf(service.KindInvalid, "the keys . and .. cannot be used, as clients and proxies take them for steps in a path")
-	}
-	return service.ParseKey(s)
-}
-
 func pathEntity(r *http.Request) (service.Name, service.Key, error) {
 	name, err := pathService(r)
 	if err != nil {
 		return "", "", err
 	}
-	key, err := parseKey(r.PathValue("key"))
+	key, err := service.ParseKey(r.PathValue("key"))
 	return name, key, err
 }
 
@@ -194,7 +185,7 @@ func filter(types, keys []string) (t []service.Type, k []service.Key, err error)
 		t = append(t, parsed)
 	}
 	for _, s := range keys {
-		parsed, err := parseKey(s)
+		parsed, err := service.ParseKey(s)
 		if err != nil {
 			return nil, nil, err
 		}

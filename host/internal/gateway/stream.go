@@ -208,7 +208,7 @@ func target(m *api.ClientMessage) (c call, err error) {
 	if c.service, err = service.ParseName(string(m.Service)); err != nil {
 		return c, err
 	}
-	if c.key, err = parseKey(m.Key); err != nil {
+	if c.key, err = service.ParseKey(m.Key); err != nil {
 		return c, err
 	}
 	if c.typ, err = service.ParseType(m.Type); err != nil {
