@@ -41,7 +41,8 @@ type LogStore interface {
 // Pair is an entry of the index.
 type Pair struct{ Key, Value []byte }
 
-// IndexStore keeps what is derived from the log. Keys are at most 1 KiB.
+// IndexStore keeps what is derived from the log. Keys have 1 byte to 1 KiB and do
+// not begin with a zero byte.
 //
 // Methods may be called concurrently, Update by one goroutine at a time.
 type IndexStore interface {

@@ -3,7 +3,8 @@
 //
 // There are two databases under one directory, as Badger's SyncWrites holds for a
 // whole database: log/ syncs every write, index/ none, as the index can be made
-// from the log again. The directory is locked for one process.
+// from the log again. The directory is locked for one process. Values never go to
+// Badger's value logs (see value.go), so there is no garbage of theirs to collect.
 package badgerengine
 
 import (
@@ -16,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -30,9 +30,8 @@ type Options struct {
 	Logger *slog.Logger
 	// ReadOnly opens the journal for reading only. Default: false.
 	ReadOnly bool
-	// GCInterval is the time between looks for garbage in the value logs. Default 10 min.
-	GCInterval time.Duration
-	// MemTableBytes is the size of a table in memory, of each database. Default 32 MiB.
+	// MemTableBytes is the size of a table in memory, of each database. Default 32 MiB,
+	// least 8 MiB.
 	MemTableBytes int64
 	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
 	BlockCacheBytes int64
@@ -41,8 +40,6 @@ type Options struct {
 // Engine is an open engine.
 type Engine struct {
 	log, index *badger.DB
-	stop       chan struct{}
-	stopped    sync.WaitGroup
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -52,12 +49,10 @@ var _ journal.Engine = (*Engine)(nil)
 // Open opens or makes the journal's databases in dir. If another process has them
 // open, the error's kind is journal.KindLocked.
 func Open(dir string, o Options) (*Engine, error) {
-	if o.GCInterval <= 0 {
-		o.GCInterval = 10 * time.Minute
-	}
 	if o.MemTableBytes <= 0 {
 		o.MemTableBytes = 32 << 20
 	}
+	o.MemTableBytes = max(o.MemTableBytes, 8<<20)
 	if o.BlockCacheBytes <= 0 {
 		o.BlockCacheBytes = 64 << 20
 	}
@@ -74,12 +69,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, openError(dir, errors.Join(err, log.Close()))
 	}
-	e := &Engine{log: log, index: index, stop: make(chan struct{})}
-	if !o.ReadOnly {
-		e.stopped.Add(1)
-		go e.collect(o.GCInterval)
-	}
-	return e, nil
+	return &Engine{log: log, index: index}, nil
 }
 
 func common(dir string, o Options) badger.Options {
@@ -89,6 +79,9 @@ func common(dir string, o Options) badger.Options {
 		WithCompression(options.None).
 		WithMemTableSize(o.MemTableBytes).
 		WithNumMemtables(3).
+		WithNumCompactors(2).
+		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
+		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
 		WithMetricsEnabled(false).
 		WithDetectConflicts(false) // there is one writer
 }
@@ -108,30 +101,9 @@ func indexOptions(dir string, o Options) badger.Options {
 // Close implements journal.Engine.
 func (e *Engine) Close() error {
 	e.closeOnce.Do(func() {
-		close(e.stop)
-		e.stopped.Wait()
 		e.closeErr = classify("close", errors.Join(e.index.Close(), e.log.Close()))
 	})
 	return e.closeErr
-}
-
-// collect frees space in the value logs. It is the engine's only goroutine;
-// Close waits for it.
-func (e *Engine) collect(every time.Duration) {
-	defer e.stopped.Done()
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		select {
-		case <-e.stop:
-			return
-		case <-t.C:
-			for _, db := range []*badger.DB{e.log, e.index} {
-				// One file a turn bounds the I/O; an error means there is nothing to free.
-				_ = db.RunValueLogGC(0.5)
-			}
-		}
-	}
 }
 
 // Log implements journal.Engine.

@@ -14,28 +14,27 @@ func sortNames(names []journal.LogName) { slices.Sort(names) }
 
 type indexStore struct{ db *badger.DB }
 
-// Update writes the pairs in order. A transaction that got too big is committed
-// and the rest goes into the next.
+// Update writes the pairs in order, in more than one transaction if they are too
+// many for one.
 func (s indexStore) Update(_ context.Context, pairs []journal.Pair) error {
-	txn := s.db.NewTransaction(true)
-	defer func() { txn.Discard() }()
+	b := newBatch(s.db)
+	defer b.discard()
 	for _, p := range pairs {
-		err := txn.Set(p.Key, p.Value)
-		if errors.Is(err, badger.ErrTxnTooBig) {
-			if err := txn.Commit(); err != nil {
+		entry := badger.NewEntry(p.Key, p.Value)
+		var err error
+		if len(p.Value) > maxInline {
+			if entry, err = b.setParts(p.Key, p.Value); err != nil {
 				return classify("index", err)
 			}
-			txn = s.db.NewTransaction(true)
-			err = txn.Set(p.Key, p.Value)
 		}
-		if err != nil {
+		if err := b.set(entry); err != nil {
 			return classify("index", err)
 		}
 	}
-	return classify("index", txn.Commit())
+	return classify("index", b.commit())
 }
 
-func (s indexStore) Get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+func (s indexStore) Get(_ context.Context, key []byte) (v []byte, ok bool, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if errors.Is(err, badger.ErrKeyNotFound) {
@@ -45,10 +44,10 @@ func (s indexStore) Get(_ context.Context, key []byte) (value []byte, ok bool, e
 			return err
 		}
 		ok = true
-		value, err = item.ValueCopy(nil)
+		v, err = valueCopy(txn, item)
 		return err
 	})
-	return value, ok && err == nil, classify("index", err)
+	return v, ok && err == nil, classify("index", err)
 }
 
 func (s indexStore) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
@@ -64,7 +63,7 @@ func (s indexStore) Scan(ctx context.Context, prefix, from []byte, yield func(ke
 				return err
 			}
 			item := it.Item()
-			err := item.Value(func(v []byte) error {
+			err := value(txn, item, func(v []byte) error {
 				inner = yield(item.Key(), v)
 				return inner
 			})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -40,18 +41,48 @@ func parseBlockKey(k []byte) (log journal.LogName, first journal.Position, seque
 
 type logStore struct{ db *badger.DB }
 
-// Append writes all blocks in one transaction. Badger takes a transaction that is
-// larger than a fraction of its table in memory for too big; the journal's group
-// limit stays well below.
+// Append writes the entries of all blocks in one transaction. Big blocks are
+// written before in parts. So are all of them if together they are more than
+// Badger takes in one transaction, which is a fraction of its table in memory.
 func (s logStore) Append(_ context.Context, blocks []journal.Block) error {
-	txn := s.db.NewTransaction(true)
-	defer txn.Discard()
-	for _, b := range blocks {
-		if err := txn.Set(blockKey(logPrefix(b.Log), b.First, b.Sequence), b.Data); err != nil {
-			return classify("append", err)
+	err := s.append(blocks, maxInline)
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		err = s.append(blocks, 0)
+	}
+	return classify("append", err)
+}
+
+// append writes blocks of more than inline bytes in parts.
+func (s logStore) append(blocks []journal.Block, inline int) error {
+	parts := newBatch(s.db)
+	defer parts.discard()
+	entries := make([]*badger.Entry, len(blocks))
+	apart := false
+	for i, b := range blocks {
+		key := blockKey(logPrefix(b.Log), b.First, b.Sequence)
+		if len(b.Data) <= inline {
+			entries[i] = badger.NewEntry(key, b.Data)
+			continue
+		}
+		apart = true
+		var err error
+		if entries[i], err = parts.setParts(key, b.Data); err != nil {
+			return err
 		}
 	}
-	return classify("append", txn.Commit())
+	if apart {
+		if err := parts.commit(); err != nil {
+			return err
+		}
+	}
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	for _, e := range entries {
+		if err := txn.SetEntry(e); err != nil {
+			return err
+		}
+	}
+	return txn.Commit()
 }
 
 func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
@@ -77,7 +108,7 @@ func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.
 			if !ok {
 				return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
 			}
-			err := item.Value(func(data []byte) error {
+			err := value(txn, item, func(data []byte) error {
 				inner = yield(journal.Block{Log: name, First: first, Sequence: sequence, Data: data})
 				return inner
 			})
@@ -117,7 +148,7 @@ func (s logStore) Last(_ context.Context, log journal.LogName) (b journal.Block,
 		if err != nil {
 			return err
 		}
-		data, err := item.ValueCopy(nil)
+		data, err := valueCopy(txn, item)
 		if err != nil {
 			return err
 		}

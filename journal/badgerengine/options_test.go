@@ -1,10 +1,14 @@
 package badgerengine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/goleak"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -46,10 +50,12 @@ func TestASecondOpenIsRefused(t *testing.T) {
 	}
 }
 
-// Commits of any size, and many of them in one group, fit into Badger's transactions.
+// Commits of any size, and many of them in one group, fit into Badger's transactions,
+// and none goes to the value log, whose failed syncs Badger hides.
 func TestBigCommits(t *testing.T) {
 	ctx := context.Background()
-	e, err := Open(t.TempDir(), Options{})
+	dir := t.TempDir()
+	e, err := Open(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +80,17 @@ func TestBigCommits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for i, size := range sizes {
+		v, err := j.Load(ctx, "bank", fmt.Sprint("k", i), 0, func(e *journal.Event) error {
+			if len(e.Data) != size {
+				t.Errorf("entity %d has an event of %d bytes, not %d", i, len(e.Data), size)
+			}
+			return nil
+		})
+		if v != 1 || err != nil {
+			t.Errorf("entity %d: version %d, %v", i, v, err)
+		}
+	}
 	i := 0
 	err = j.Read(ctx, "bank", 0, 0, func(e *journal.Event) error {
 		if len(e.Data) != sizes[i] {
@@ -87,5 +104,68 @@ func TestBigCommits(t *testing.T) {
 	}
 	if err := j.Close(ctx); err != nil {
 		t.Error(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*.vlog"))
+	if err != nil || len(files) == 0 {
+		t.Errorf("value logs: %v, %v", files, err)
+	}
+	const header = 20
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Size() > header {
+			t.Errorf("%s has values, or %v", f, err)
+		}
+	}
+}
+
+// A group that is too big for one of Badger's transactions is still all or nothing.
+func TestAGroupBeyondATransaction(t *testing.T) {
+	ctx := context.Background()
+	e, err := Open(t.TempDir(), Options{MemTableBytes: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var blocks []journal.Block
+	for i := range 100 {
+		blocks = append(blocks, journal.Block{Log: "bank", First: journal.Position(i + 1), Sequence: uint64(i + 1), Data: bytes.Repeat([]byte{byte(i)}, 64<<10)})
+	}
+	if err := e.Log().Append(ctx, blocks); err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	err = e.Log().Blocks(ctx, "bank", 0, func(b journal.Block) error {
+		if !bytes.Equal(b.Data, blocks[i].Data) || b.Sequence != blocks[i].Sequence {
+			t.Errorf("block %d is not what was written", i)
+		}
+		i++
+		return nil
+	})
+	if err != nil || i != len(blocks) {
+		t.Errorf("%d of %d blocks, %v", i, len(blocks), err)
+	}
+	if last, ok, err := e.Log().Last(ctx, "bank"); !ok || err != nil || !bytes.Equal(last.Data, blocks[99].Data) {
+		t.Errorf("the last block: %v, %v", ok, err)
+	}
+}
+
+// A part that is missing is damage, not a shorter value.
+func TestAMissingPartIsFound(t *testing.T) {
+	ctx := context.Background()
+	e, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	b := journal.Block{Log: "bank", First: 1, Sequence: 1, Data: make([]byte, 3*maxInline)}
+	if err := e.Log().Append(ctx, []journal.Block{b}); err != nil {
+		t.Fatal(err)
+	}
+	err = e.log.Update(func(txn *badger.Txn) error { return txn.Delete(partKey(blockKey(logPrefix("bank"), 1, 1), 1)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = e.Log().Blocks(ctx, "bank", 0, func(journal.Block) error { return nil })
+	if journal.KindOf(err) != journal.KindCorrupt {
+		t.Errorf("a block that lacks a part: %v", err)
 	}
 }
