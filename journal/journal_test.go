@@ -56,3 +56,7 @@ func TestLostIndexIsCompleted(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkMemory(b *testing.B) {
+	journaltest.Bench(b, func(*testing.B) journal.Engine { return journaltest.NewMemory() })
+}

@@ -19,3 +19,13 @@ func TestBadgerEngine(t *testing.T) {
 		}
 	})
 }
+
+func BenchmarkBadger(b *testing.B) {
+	journaltest.Bench(b, func(b *testing.B) journal.Engine {
+		e, err := Open(b.TempDir(), Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return e
+	})
+}

@@ -1,0 +1,153 @@
+package badgerengine
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+var (
+	killRounds = flag.Int("kill.rounds", 4, "how often TestKill9 kills its child")
+	killSeed   = flag.Uint64("kill.seed", 0, "repeat the run of TestKill9 with this seed; 0 takes a new one")
+)
+
+// victimDir names the journal of a test binary that is started to be killed.
+const victimDir = "BADGERENGINE_VICTIM_DIR"
+
+// beVictim appends until somebody kills it, and says on its output what was
+// acknowledged: id, key, version and position a line.
+func beVictim(dir string) {
+	fail := func(err error) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	e, err := Open(dir, Options{MemTableBytes: 8 << 20}) // small, so that tables are written too
+	if err != nil {
+		fail(err)
+	}
+	j, err := journal.Open(context.Background(), e, journal.Options{})
+	if err != nil {
+		fail(err)
+	}
+	const keys = 50
+	var versions [keys]journal.Version
+	for k := range versions {
+		versions[k], err = j.Load(context.Background(), "bank", fmt.Sprint("k", k), 0, func(*journal.Event) error { return nil })
+		if err != nil {
+			fail(err)
+		}
+	}
+	start := j.Head("bank")
+	for i := 0; ; i++ {
+		k, n := i%keys, i%3
+		c := journaltest.Commit("bank", fmt.Sprint("k", k), versions[k], fmt.Sprint(start, "-", i), n)
+		if i%97 == 0 {
+			c.Command.Data = make([]byte, 700<<10) // a batch in parts
+		}
+		versions[k] += journal.Version(n)
+		err := j.Append(context.Background(), c, func(r journal.Receipt, err error) {
+			if err != nil {
+				fail(err)
+			}
+			fmt.Printf("%s %s %d %d\n", r.CommandID(), r.Key(), r.Version(), r.First())
+		})
+		if err != nil {
+			fail(err)
+		}
+	}
+}
+
+// A process that is killed at any moment loses nothing that it acknowledged.
+func TestKill9(t *testing.T) {
+	seed := *killSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-kill.seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 9))
+	dir := t.TempDir()
+	told := map[string]string{} // id to what else its line says
+	for round := range *killRounds {
+		lines := 1 + rng.IntN(1500)
+		kill(t, dir, lines, told)
+		e, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		j, err := journal.Open(context.Background(), e, journal.Options{})
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		there := map[string]string{}
+		err = j.Commits(context.Background(), "bank", 0, func(c *journal.Committed) error {
+			there[string(c.Command.ID)] = fmt.Sprintf("%s %d %d", c.Command.Key, c.Version, c.First)
+			return nil
+		})
+		if err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		for id, what := range told {
+			if there[id] != what {
+				t.Errorf("round %d: %s was acknowledged as %q and is %q", round, id, what, there[id])
+			}
+		}
+		if err := j.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		e, err = Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
+		if err != nil || report.Found > 0 {
+			t.Errorf("round %d: verify finds %v, %v", round, report.Problems, err)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("round %d: killed after %d lines; %d acknowledged, %d there", round, lines, len(told), len(there))
+	}
+}
+
+// kill starts a victim, kills it after so many lines and notes all that it said.
+func kill(t *testing.T, dir string, lines int, told map[string]string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), victimDir+"="+dir)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(out)
+	for n := 0; ; n++ {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			break // a line that was cut off was not told
+		}
+		id, what, _ := strings.Cut(strings.TrimSpace(line), " ")
+		told[id] = what
+		if n == lines {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); cmd.ProcessState.Exited() {
+		t.Fatalf("the victim ended by itself: %v, %s", err, strconv.Quote(stderr.String()))
+	}
+}
