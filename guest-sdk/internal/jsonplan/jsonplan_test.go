@@ -52,7 +52,6 @@ type all struct {
 	Omit   *int              `json:"omit,omitempty"`
 	Time   time.Time         `json:"time"`
 	Skip   int               `json:"-"`
-	Dash   int               `json:"-,"`
 	Empty  struct{}          `json:"empty"`
 }
 
@@ -99,7 +98,7 @@ func values() []all {
 		{Bytes: []byte{0, 1, 255}, Ints: []int{3, -2}, Names: []name{"x"}, Array: [3]int{1, 2, 3},
 			Map: map[string]inner{"b": {A: 1}, "a": {B: "x"}, "": {}, "\"": {}}, Maps: map[name][]string{"k": nil, "j": {"v"}},
 			Inner: inner{A: 1, B: "b"}, Inners: []inner{{}, {A: 2}}, Ptr: &inner{A: 3}, Omit: &n,
-			Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), embedded: embedded{true, 9}, Dash: 5, Skip: 6},
+			Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), embedded: embedded{true, 9}, Skip: 6},
 	}
 }
 

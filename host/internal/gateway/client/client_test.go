@@ -89,7 +89,9 @@ func TestBrokenConnections(t *testing.T) {
 	if _, err := proxy.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnknown {
 		t.Errorf("a proxy's answer: %v", err)
 	}
-	away := against(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect) })
+	away := against(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+	})
 	if _, err := away.Send(t.Context(), cmd); err == nil {
 		t.Error("followed a redirect")
 	}
