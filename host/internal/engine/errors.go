@@ -41,7 +41,10 @@ func (s *shard) refused(t *task, err error) *service.Error {
 	case journal.KindDuplicateID:
 		return s.engine.errorf(service.KindIDReused, "command id %s was used for another command", t.command.ID)
 	case journal.KindVersion:
-		return s.engine.caused(err, service.KindInternal, "entity %q was changed by somebody else meanwhile; nothing was written", t.command.Key)
+		// What the command was decided on has been lost: an outcome before it was not
+		// written, of which the shard will hear in a moment. (Or somebody else writes
+		// to our log.) Decided again it will be on what is there.
+		return s.unavailable(err, "the state that the command was decided on was lost; nothing was written")
 	case journal.KindInvalid:
 		return s.engine.caused(err, service.KindInternal, "the journal cannot hold this outcome; nothing was written")
 	}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -76,10 +77,7 @@ func (c *client) step(engine func() *Engine, i int) {
 	if anonymous {
 		cmd.ID = ""
 	}
-	r, err := send(engine(), cmd)
-	for try := 0; service.KindOf(err) == service.KindUnavailable && err != nil && try < 1000; try++ {
-		r, err = send(engine(), cmd) // an engine is being replaced
-	}
+	r, err := persist(engine, cmd)
 	if err != nil {
 		c.tolerate(err)
 		return
@@ -98,6 +96,18 @@ func (c *client) step(engine func() *Engine, i int) {
 		if err != nil || !again.Repeated || again.Version != r.Version || again.Position != r.Position || string(again.Data) != string(r.Data) {
 			c.t.Errorf("%s again: %+v, %v; at first %+v", id, again, err, r)
 		}
+	}
+}
+
+// persist sends until the command is taken: an engine may be about to be
+// replaced, or a mailbox full.
+func persist(engine func() *Engine, c service.Command) (service.Reply, error) {
+	for {
+		r, err := send(engine(), c)
+		if err == nil || service.KindOf(err) != service.KindUnavailable && service.KindOf(err) != service.KindOverloaded {
+			return r, err
+		}
+		runtime.Gosched()
 	}
 }
 
