@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -281,7 +282,10 @@ func TestAFailedJournalIsOpenedAgain(t *testing.T) {
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	h.MustSend(add("k"))
-	disk.FailAt(1) // the next operation is the append, as the id is the host's
+	for h.Stats().Pending > 0 {
+		runtime.Gosched() // until the index has come up to the log
+	}
+	disk.FailAt(1) // so the next operation is the append, as the id is the host's
 	c := add("k")
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindUnknown {
 		t.Fatalf("a command whose append fails: %v", err)
