@@ -11,6 +11,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -38,6 +39,31 @@ func bankOptions(t testing.TB, log Log, shards int) (Options, []*bankGuest) {
 		o.Guests = append(o.Guests, g)
 	}
 	return o, guests
+}
+
+// start makes and starts an engine that is stopped with the test.
+func start(t testing.TB, o Options) *Engine {
+	t.Helper()
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Stop(context.Background()) }) // may have been stopped, with an error
+	return e
+}
+
+// startBank starts a bank on a journal in memory.
+func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*bankGuest, *journal.Journal) {
+	t.Helper()
+	j := openJournal(t, journaltest.NewMemory())
+	o, guests := bankOptions(t, j, shards)
+	if change != nil {
+		change(&o)
+	}
+	return start(t, o), guests, j
 }
 
 type replied struct {
@@ -75,6 +101,14 @@ func command(typ, key, id, data string) service.Command {
 
 func balance(key string) service.Query {
 	return service.Query{Service: "bank", Key: service.Key(key), Type: "balance"}
+}
+
+// wantKind fails the test unless err is of the kind.
+func wantKind(t testing.TB, err error, kind service.Kind) {
+	t.Helper()
+	if err == nil || service.KindOf(err) != kind {
+		t.Fatalf("got %v, want an error of kind %s", err, kind)
+	}
 }
 
 // golden compares got with a file of testdata, or rewrites it.
