@@ -1,0 +1,135 @@
+package catalog
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+func open(t *testing.T, dir string, disk *journaltest.Memory) (*Catalog, *journal.Journal) {
+	t.Helper()
+	j, err := journal.Open(t.Context(), disk, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(t.Context(), dir, j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, j
+}
+
+func names(c *Catalog) string {
+	var all []string
+	for _, s := range c.Specs() {
+		all = append(all, string(s.Service)+"@"+s.Module.String()[7:9])
+	}
+	return strings.Join(all, " ")
+}
+
+func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
+	dir, disk := t.TempDir(), journaltest.NewMemory()
+	c, j := open(t, dir, disk)
+	deploy := func(name service.Name, first byte) {
+		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy("bank", 1)
+	deploy("orders", 2)
+	deploy("bank", 3)
+	if err := c.Delete(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	deploy("counter", 4)
+	for range 2 {
+		if got := names(c); got != "bank@03 counter@04" {
+			t.Errorf("deployed are %s", got)
+		}
+		if err := j.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.CrashClone(0)
+		c, j = open(t, dir, disk)
+	}
+	if got := j.Head(Log); got != 5 {
+		t.Errorf("%d events tell of 5 deployments", got)
+	}
+	deploy("orders", 5) // goes on where it was deleted
+	if err := j.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADeploymentThatIsNotOnDiskDoesNotCount(t *testing.T) {
+	disk := journaltest.NewMemory()
+	c, j := open(t, t.TempDir(), disk)
+	disk.FailAt(1)
+	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults())
+	if k := service.KindOf(err); k != service.KindUnknown && k != service.KindUnavailable {
+		t.Errorf("deploying on a broken disk: %v", err)
+	}
+	if got := names(c); got != "" {
+		t.Errorf("deployed are %s", got)
+	}
+	_ = j.Close(context.Background())
+}
+
+func TestModuleFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "modules")
+	c, j := open(t, dir, journaltest.NewMemory())
+	defer func() {
+		if err := j.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	d, err := c.Put([]byte("module"))
+	if err != nil || d != service.DigestOf([]byte("module")) {
+		t.Fatalf("put: %v, %v", d, err)
+	}
+	if again, err := c.Put([]byte("module")); err != nil || again != d {
+		t.Errorf("put again: %v, %v", again, err)
+	}
+	if got, err := c.Get(d); err != nil || string(got) != "module" {
+		t.Errorf("get: %q, %v", got, err)
+	}
+	if _, err := c.Get(service.Digest{}); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("a module that was never stored: %v", err)
+	}
+	if all, err := c.List(); err != nil || len(all) != 1 || all[0] != d {
+		t.Errorf("list: %v, %v", all, err)
+	}
+	// A damaged file is not served, and an upload mends it.
+	if err := os.WriteFile(c.path(d), []byte("modulo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(d); service.KindOf(err) != service.KindInternal || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a damaged module: %v", err)
+	}
+	if _, err := c.Put([]byte("module")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(d); err != nil {
+		t.Errorf("a mended module: %v", err)
+	}
+	// What a crash left half-written is gone after opening, and was never listed.
+	half := filepath.Join(dir, ".new-123")
+	if err := os.WriteFile(half, []byte("mod"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := c.List(); len(all) != 1 {
+		t.Errorf("a half-written module is listed: %v", all)
+	}
+	if err := c.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(half); !os.IsNotExist(err) {
+		t.Errorf("a half-written module is still there: %v", err)
+	}
+}
