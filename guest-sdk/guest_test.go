@@ -1,0 +1,220 @@
+package guest_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+)
+
+type state struct {
+	N int `json:"n"`
+}
+
+type moved struct {
+	By int `json:"by"`
+}
+
+func (e moved) Apply(s *state) { s.N += e.By }
+
+type renamed struct{}
+
+func (renamed) Apply(*state) {}
+
+type box struct{ P *int } // one pointer in memory, which an interface holds itself
+
+func (e box) Apply(s *state) { s.N = *e.P }
+
+func newService() *guest.Service[state] {
+	s := guest.New[state]("svc").Version("v7").StateSchema(3).
+		Events(moved{}, guest.Named(renamed{}, "new.name", "old.name"), box{})
+	guest.Command(s, "move", func(tx *guest.Tx[state], c moved) (int, error) {
+		tx.EmitWith(c, abi.Metadata(nil).AppendPair("by", tx.CommandID()))
+		return tx.State().N, nil
+	})
+	guest.Command(s, "box", func(tx *guest.Tx[state], n int) (uint64, error) { tx.Emit(box{&n}); return tx.Version(), nil })
+	guest.Command(s, "leak", func(tx *guest.Tx[state], c struct{}) (struct{}, error) {
+		go func() { <-release }()
+		return c, nil
+	})
+	guest.Command(s, "trace", func(tx *guest.Tx[state], _ struct{}) (string, error) {
+		v, _ := tx.Metadata("traceparent")
+		return tx.Key() + " " + v, nil
+	})
+	guest.Query(s, "n", func(v *guest.View[state], _ struct{}) (int, error) { return v.State().N, nil })
+	return s
+}
+
+// release ends the goroutines that the leaking handler leaves behind.
+var release = make(chan struct{})
+
+func command(slot uint32, typ uint16, body string) []byte {
+	return abi.AppendCommand(nil, slot, typ, 0, 0, &[abi.SeedSize]byte{}, "c1", abi.Metadata(nil).AppendPair("traceparent", "00-1"), []byte(body))
+}
+
+// say sends a request and shows the answer's frames.
+func say(t *testing.T, s *guest.Service[state], request []byte) string {
+	t.Helper()
+	var all []string
+	for out := s.Exchange(request); len(out) > 0; {
+		r, rest, err := abi.DecodeResponse(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = rest
+		text := r.Kind.String()
+		switch r.Kind {
+		case abi.RespReject, abi.RespFault:
+			x, err := abi.DecodeRefusal(&r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += " " + string(x.Code)
+		case abi.RespEvent:
+			e, err := abi.DecodeEvent(&r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += " " + string(e.Body)
+			if v, ok := abi.Metadata(e.Metadata).Get("by"); ok {
+				text += " by " + string(v)
+			}
+		default:
+			b, err := abi.DecodeBody(&r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += " " + string(b)
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, ", ")
+}
+
+func TestAnswers(t *testing.T) {
+	defer close(release)
+	s := newService()
+	for _, c := range []struct {
+		name    string
+		request []byte
+		want    string
+	}{
+		{"nothing", nil, ""},
+		{"a command before Open", command(0, 0, `{"by":1}`), "Fault no_entity"},
+		{"Open", abi.AppendOpen(nil, 0, 0, "k", nil), ""},
+		{"a command", command(0, 0, `{"by":2}`), `Event {"by":2} by c1, Reply 2`},
+		{"an event that is a pointer", command(0, 1, `9`), `Event {"P":9}, Reply 2`},
+		{"metadata", command(0, 3, ``), `Reply "k 00-1"`},
+		{"a query", abi.AppendQuery(nil, 0, 0, 0, 0, nil), "Reply 9"},
+		{"a query with garbage", abi.AppendQuery(nil, 0, 0, 0, 0, []byte("[")), "Reject bad_query"},
+		{"a body of another shape", command(0, 0, `{"by":"x"}`), "Reject bad_command"},
+		{"an unknown command", command(0, 99, ``), "Fault unknown_type"},
+		{"an unknown query", abi.AppendQuery(nil, 0, 99, 0, 0, nil), "Fault unknown_type"},
+		{"an unknown event", abi.AppendApply(nil, 0, 99, 1, 0, nil, nil), "Fault unknown_type"},
+		{"an event of another shape", abi.AppendApply(nil, 0, 0, 1, 0, []byte("[]"), nil), "Fault bad_event"},
+		{"a goroutine left behind", command(0, 2, ``), "Fault goroutine_leak"},
+		{"the next command", command(0, 0, `{"by":1}`), `Event {"by":1} by c1, Reply 10`},
+		{"Snapshot", abi.AppendSnapshotRequest(nil, 0), `Snapshot {"n":10}`},
+		{"Open with a snapshot", abi.AppendOpen(nil, 0, 5, "k", []byte(`{"n":4}`)), ""},
+		{"its state", abi.AppendQuery(nil, 0, 0, 0, 0, nil), "Reply 4"},
+		{"Open with a broken snapshot", abi.AppendOpen(nil, 0, 5, "k", []byte(`[`)), "Fault bad_snapshot"},
+		{"after it", abi.AppendQuery(nil, 0, 0, 0, 0, nil), "Fault no_entity"},
+		{"Drop of what is not there", abi.AppendDrop(nil, 7), ""},
+		{"a slot used again", abi.AppendQuery(abi.AppendOpen(nil, 0, 0, "k", nil), 0, 0, 0, 0, nil), "Reply 0"},
+		{"a slot beyond all bounds", abi.AppendOpen(nil, 1<<30, 0, "k", nil), "Fault bad_frame"},
+		{"half a frame", command(0, 0, ``)[:40], "Fault bad_frame"},
+	} {
+		if got := say(t, s, c.request); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestManifest(t *testing.T) {
+	got := strings.TrimPrefix(say(t, newService(), abi.AppendDescribe(nil)), "Description ")
+	if !json.Valid([]byte(got)) {
+		t.Fatalf("not JSON: %s", got)
+	}
+	for _, want := range []string{
+		`"abi":1,"service":"svc","version":"v7","sdk":"bulkhead-go/1","state_schema":3`,
+		`{"name":"move","input":{"type":"object","properties":{"by":{"type":"integer"}}},"reply":{"type":"integer"}}`,
+		`{"name":"new.name","schema":{"type":"object","properties":{}},"aliases":["old.name"]}`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the manifest %s lacks %s", got, want)
+		}
+	}
+}
+
+// A mistake in registering ends the start, and says what is wrong.
+func TestMistakesAreNamed(t *testing.T) {
+	type none = struct{}
+	nop := func(*guest.Tx[state], none) (none, error) { return none{}, nil }
+	fresh := func() *guest.Service[state] { return guest.New[state]("svc") }
+	for want, mistake := range map[string]func(){
+		`event type guest_test.moved is registered twice`: func() { fresh().Events(moved{}, moved{}) },
+		`event "moved" is registered twice`:               func() { fresh().Events(moved{}, guest.Named(renamed{}, "moved")) },
+		`event "a" is registered twice`:                   func() { fresh().Events(guest.Named(moved{}, "a"), guest.Named(renamed{}, "b", "a")) },
+		`must be registered as a struct value`:            func() { fresh().Events(&moved{}) },
+		`command "x" is registered twice`:                 func() { s := fresh(); guest.Command(s, "x", nop); guest.Command(s, "x", nop) },
+		`command name "x y" must be`:                      func() { guest.Command(fresh(), "x y", nop) },
+		`query name "" must be`:                           func() { guest.Query(fresh(), "", func(*guest.View[state], none) (none, error) { return none{}, nil }) },
+		`command x: json: interface {} has no JSON form`:  func() { guest.Command(fresh(), "x", func(*guest.Tx[state], any) (none, error) { return none{}, nil }) },
+		`field struct { F func() }.F: func() has no JSON`: func() { guest.New[struct{ F func() }]("svc") },
+		`the reply to command x: json: chan int has no JSON`: func() {
+			guest.Command(fresh(), "x", func(*guest.Tx[state], none) (chan int, error) { return nil, nil })
+		},
+	} {
+		func() {
+			defer func() {
+				if got, _ := recover().(string); !strings.Contains(got, want) {
+					t.Errorf("it says %q, want something with %q", got, want)
+				}
+			}()
+			mistake()
+		}()
+	}
+}
+
+// Whatever the host sends, the guest answers with frames and does not panic.
+func FuzzExchange(f *testing.F) {
+	f.Add(abi.AppendQuery(command(0, 0, `{"by":2}`), 0, 0, 0, 0, nil))
+	f.Add(abi.AppendSnapshotRequest(abi.AppendApply(nil, 0, 0, 1, 0, []byte(`{"by":1}`), nil), 0))
+	f.Add(abi.AppendDescribe(abi.AppendDrop(abi.AppendOpen(nil, 3, 0, "k", []byte(`{}`)), 3)))
+	f.Fuzz(func(t *testing.T, request []byte) {
+		s := guest.New[state]("svc").Events(moved{})
+		guest.Command(s, "move", func(tx *guest.Tx[state], c moved) (int, error) { tx.Emit(c); return tx.State().N, nil })
+		guest.Query(s, "n", func(v *guest.View[state], _ struct{}) (int, error) { return v.State().N, nil })
+		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+		for out := s.Exchange(request); len(out) > 0; {
+			_, rest, err := abi.DecodeResponse(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = rest
+		}
+	})
+}
+
+// What every guest would pay for is not linked into one. (fmt and os are: runtime/debug
+// brings them, whose bound on the stack is worth their three percent.)
+func TestGuestsStayLean(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "github.com/bulkhead-wasm/bulkhead/plugins/bank/wasm")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		switch {
+		case dep == "encoding/json", dep == "net", dep == "regexp", dep == "text/template":
+			t.Errorf("a guest links %s", dep)
+		case strings.Contains(dep, ".") && !strings.HasPrefix(dep, "github.com/bulkhead-wasm/bulkhead/"):
+			t.Errorf("a guest links the outside module of %s", dep)
+		}
+	}
+}
