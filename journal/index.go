@@ -76,6 +76,7 @@ func encodeIndexEvent(e *Event) []byte {
 	w := writer{make([]byte, 4, 64+len(e.Type)+len(e.Data)+len(e.Metadata)+len(e.CommandID)+len(e.CommandType))}
 	w.u64(uint64(e.Position))
 	w.u64(uint64(e.Time))
+	w.u64(uint64(e.CommandTime))
 	w.str(e.Type)
 	w.str(e.ContentType)
 	w.str(string(e.CommandID))
@@ -91,7 +92,7 @@ func decodeIndexEvent(b []byte, e *Event) bool {
 	if !ok {
 		return false
 	}
-	e.Position, e.Time = Position(r.u64()), UnixNano(r.u64())
+	e.Position, e.Time, e.CommandTime = Position(r.u64()), UnixNano(r.u64()), UnixNano(r.u64())
 	e.Type, e.ContentType = r.str(), r.str()
 	e.CommandID, e.CommandType = CommandID(r.str()), r.str()
 	e.Metadata, e.Data = r.bytes(), r.bytes()

@@ -71,6 +71,7 @@ type Event struct {
 	Metadata    []byte
 	CommandID   CommandID
 	CommandType string
+	CommandTime UnixNano // the command's own time, which the guest saw
 	Time        UnixNano // when its batch was written; never decreases within a log
 }
 

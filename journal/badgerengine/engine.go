@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -40,6 +41,7 @@ type Options struct {
 // Engine is an open engine.
 type Engine struct {
 	log, index *badger.DB
+	lock       *os.File // held while open
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -61,15 +63,49 @@ func Open(dir string, o Options) (*Engine, error) {
 			return nil, classify("open", err)
 		}
 	}
-	log, err := badger.Open(logOptions(dir, o))
+	lock, err := lockDir(dir, o.ReadOnly)
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	index, err := badger.Open(indexOptions(dir, o))
-	if err != nil {
-		return nil, openError(dir, errors.Join(err, log.Close()))
+	e := &Engine{lock: lock}
+	if !o.ReadOnly {
+		err = removeUnborn(dir)
 	}
-	return &Engine{log: log, index: index}, nil
+	if err == nil {
+		e.log, err = badger.Open(logOptions(dir, o))
+	}
+	if err == nil {
+		e.index, err = badger.Open(indexOptions(dir, o))
+	}
+	if err != nil {
+		return nil, openError(dir, errors.Join(err, e.Close()))
+	}
+	return e, nil
+}
+
+// removeUnborn removes the empty files that Badger leaves when it is killed after
+// it has made a log file and before it has given it a size. Nothing was ever in
+// them, and Badger refuses to open a directory that has one. The caller has the lock.
+func removeUnborn(dir string) error {
+	for _, database := range []string{"log", "index"} {
+		files, err := os.ReadDir(filepath.Join(dir, database))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, f := range files {
+			if ext := filepath.Ext(f.Name()); ext != ".mem" && ext != ".vlog" {
+				continue
+			}
+			info, err := f.Info()
+			if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+				err = os.Remove(filepath.Join(dir, database, f.Name()))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func common(dir string, o Options) badger.Options {
@@ -101,7 +137,14 @@ func indexOptions(dir string, o Options) badger.Options {
 // Close implements journal.Engine.
 func (e *Engine) Close() error {
 	e.closeOnce.Do(func() {
-		e.closeErr = classify("close", errors.Join(e.index.Close(), e.log.Close()))
+		var err error
+		if e.index != nil {
+			err = e.index.Close()
+		}
+		if e.log != nil {
+			err = errors.Join(err, e.log.Close())
+		}
+		e.closeErr = classify("close", errors.Join(err, e.lock.Close()))
 	})
 	return e.closeErr
 }
@@ -112,10 +155,12 @@ func (e *Engine) Log() journal.LogStore { return logStore{e.log} }
 // Index implements journal.Engine.
 func (e *Engine) Index() journal.IndexStore { return indexStore{e.index} }
 
+var errLocked = errors.New("the directory is locked")
+
 // openError tells the lock of another process from all else. Badger says it in
 // text only.
 func openError(dir string, err error) error {
-	if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+	if errors.Is(err, errLocked) || strings.Contains(err.Error(), "Cannot acquire directory lock") {
 		return &journal.Error{Op: "open", Kind: journal.KindLocked,
 			Detail: fmt.Sprintf("another process has the journal in %s open", dir), Err: err}
 	}

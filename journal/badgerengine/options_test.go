@@ -172,3 +172,23 @@ func TestAMissingPartIsFound(t *testing.T) {
 		t.Errorf("a block that lacks a part: %v", err)
 	}
 }
+
+// A kill between the making of a file and its first byte leaves Badger with files that it
+// refuses to open.
+func TestFilesThatWereNeverWritten(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		e, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"log/00042.mem", "log/000042.vlog", "index/00042.mem", "index/000042.vlog"} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
