@@ -19,7 +19,7 @@ import (
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
 // byte order is the order of versions and no name is a prefix of another. Values
 // start with a CRC-32C of the rest.
-const indexLayout = 1
+const indexLayout = 2
 
 func indexPrefix(kind byte, log LogName) []byte {
 	b := make([]byte, 0, 32+len(log))

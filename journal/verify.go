@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 )
 
 // VerifyOptions are the choices of Verify.
@@ -12,13 +14,16 @@ type VerifyOptions struct {
 	Progress func(VerifyProgress)
 	// MaxProblems bounds the problems that are listed. Default 100.
 	MaxProblems int
+	// AnswerWindow is the journal's: a command id may be used again after it. Default 24 h.
+	AnswerWindow time.Duration
 }
 
 // VerifyProgress says how far verification has come.
 type VerifyProgress struct {
 	Log     LogName
 	Batches uint64 // of all logs so far
-	Events  uint64
+	Events  uint64 // likewise
+	Total   uint64 // batches that there are in all logs
 }
 
 // Problem is something that verification found wrong.
@@ -52,9 +57,9 @@ type Report struct {
 }
 
 // Verify proves the whole journal: every batch's checksum, the chain of hashes,
-// positions dense in a log, versions dense in an entity, command ids used once,
-// times that never decrease, and the index equal to the log. No journal may be open
-// on the engine. It keeps the entities and command ids of one log in memory.
+// positions dense in a log, versions dense in an entity, command ids used once within
+// the window, times that never decrease, and the index equal to the log. No journal may
+// be open on the engine. It keeps the entities of one log in memory.
 //
 // What is wrong with the data is in the report; an error means that verification
 // could not go on.
@@ -62,17 +67,39 @@ func Verify(ctx context.Context, e Engine, o VerifyOptions) (Report, error) {
 	if o.MaxProblems <= 0 {
 		o.MaxProblems = 100
 	}
+	if o.AnswerWindow <= 0 {
+		o.AnswerWindow = 24 * time.Hour
+	}
 	v := &verifier{ctx: ctx, engine: e, opt: o, report: Report{Logs: map[LogName]LogReport{}, Problems: []Problem{}}}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return v.report, readError("verify", "", err)
 	}
 	for _, log := range logs {
+		last, _, err := e.Log().Last(ctx, log)
+		if err != nil {
+			return v.report, readError("verify", log, err)
+		}
+		v.progress.Total += last.Sequence
+	}
+	for _, log := range logs {
 		if err := v.verifyLog(log); err != nil {
 			return v.report, readError("verify", log, err)
 		}
 	}
-	return v.report, nil
+	return v.report, readError("verify", "", v.lostLogs(logs))
+}
+
+// lostLogs looks for logs that only the index knows.
+func (v *verifier) lostLogs(logs []LogName) error {
+	prefix := []byte{'c'}
+	return v.engine.Index().Scan(v.ctx, prefix, prefix, func(key, value []byte) error {
+		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
+			at, _ := decodeCheckpoint(value)
+			v.problem(log, 0, 0, "the index knows batch %d of this log, which is not there at all", at.sequence)
+		}
+		return nil
+	})
 }
 
 type verifier struct {
@@ -91,9 +118,15 @@ type logVerifier struct {
 	next     Position
 	chain    chainHash
 	time     UnixNano
-	versions map[string]Version
-	ids      map[CommandID]Position
-	broken   bool // a batch was unreadable: what follows cannot be held against it
+	versions map[string]verified
+	damages  int  // batches that were unreadable or missing so far
+	adrift   bool // the last one was: the next cannot be held against it
+}
+
+// verified is the version that an entity's last readable commit left it at.
+type verified struct {
+	version Version
+	damages int // of the log then: what came after more of them may follow on anything
 }
 
 func (v *verifier) problem(log LogName, sequence uint64, at Position, format string, args ...any) {
@@ -104,7 +137,7 @@ func (v *verifier) problem(log LogName, sequence uint64, at Position, format str
 }
 
 func (v *verifier) verifyLog(log LogName) error {
-	l := &logVerifier{verifier: v, log: log, next: 1, versions: map[string]Version{}, ids: map[CommandID]Position{}}
+	l := &logVerifier{verifier: v, log: log, next: 1, versions: map[string]verified{}}
 	v.progress.Log = log
 	err := v.engine.Log().Blocks(v.ctx, log, 0, l.block)
 	if err != nil {
@@ -136,53 +169,83 @@ func (l *logVerifier) block(b Block) error {
 	if b.Sequence != l.counts.Batches {
 		bad("the log's batch number %d has this sequence", l.counts.Batches)
 		l.counts.Batches = b.Sequence
-		l.broken = true
+		l.damage()
 	}
-	if b.First != l.next && !l.broken {
+	if b.First != l.next && !l.adrift {
 		bad("it starts at position %d, the batch before ends at %d", b.First, l.next-1)
 	}
 	l.next = b.First
 	first := true
-	err := eachCommit(b, func(h *batchHeader, _ int, at Position, c *decodedCommit) error {
+	err := eachCommit(b, func(h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
 		if first {
 			first = false
-			if h.previous != l.chain && !l.broken {
+			if h.previous != l.chain && !l.adrift {
 				bad("its hash of the batch before is not that batch's")
 			}
 			if h.time < l.time {
 				bad("its time is before that of the batch before")
 			}
-			l.time = h.time
-			// From here on all is known again but the versions of the entities.
+			l.time = max(l.time, h.time)
+			l.adrift = false
 		}
-		return l.commit(b, h, at, c)
+		return l.commit(b, h, ordinal, at, c)
 	})
 	l.chain = hashOf(b.Data)
 	var damage *Error
 	if errors.As(err, &damage) && damage.Kind == KindCorrupt {
 		bad("%s", damage.Detail)
-		l.broken = true
+		l.damage()
 		return nil
 	}
 	return err
 }
 
-func (l *logVerifier) commit(b Block, h *batchHeader, at Position, c *decodedCommit) error {
+func (l *logVerifier) damage() {
+	l.damages++
+	l.adrift = true
+}
+
+func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
 	bad := func(format string, args ...any) { l.problem(l.log, b.Sequence, at, format, args...) }
 	l.counts.Commits++
 	l.counts.Events += uint64(len(c.events))
 	l.progress.Events += uint64(len(c.events))
 	l.next = at + Position(len(c.events))
 	key := c.command.Key
-	if l.versions[key] != c.expected && !l.broken {
-		bad("command %q finds entity %q at version %d, its last commit left it at %d", c.command.ID, key, c.expected, l.versions[key])
+	if was := l.versions[key]; was.version != c.expected && was.damages == l.damages {
+		bad("command %q finds entity %q at version %d, its last commit left it at %d", c.command.ID, key, c.expected, was.version)
 	}
-	l.versions[key] = c.expected + Version(len(c.events))
-	if other, used := l.ids[c.command.ID]; used {
-		bad("command id %q was used at position %d already", c.command.ID, other)
+	l.versions[key] = verified{c.expected + Version(len(c.events)), l.damages}
+	if err := l.answered(b, h, ordinal, at, c); err != nil {
+		return err
 	}
-	l.ids[c.command.ID] = at
 	return l.indexed(b, h, at, c)
+}
+
+// answered holds the index's answer to a command id against the commit. The index
+// keeps the last use of an id, so two uses show at the first of them.
+func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
+	value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, c.command.ID))
+	if err != nil {
+		return err
+	}
+	bad := func(format string, args ...any) { l.problem(l.log, b.Sequence, at, format, args...) }
+	there, good := decodePlace(value)
+	here := place{h.first, h.sequence, uint64(ordinal), h.time}
+	switch {
+	case !ok:
+		bad("the index lacks the answer to command id %q; rebuild the index", c.command.ID)
+	case !good:
+		bad("the index's answer to command id %q is damaged; rebuild the index", c.command.ID)
+	case there == here:
+	case there.sequence > here.sequence || there.sequence == here.sequence && there.ordinal > here.ordinal:
+		if there.time <= here.time+UnixNano(l.opt.AnswerWindow) {
+			bad("command id %q is used again in batch %d", c.command.ID, there.sequence)
+		}
+	default:
+		bad("the index has another place for command id %q; rebuild the index", c.command.ID)
+	}
+	return nil
 }
 
 // indexed compares what the index has of a commit.
@@ -219,15 +282,21 @@ func (l *logVerifier) index() error {
 	if err != nil {
 		return err
 	}
-	if entries != l.counts.Events && !l.broken {
+	if entries != l.counts.Events && l.damages == 0 {
 		l.problem(l.log, 0, 0, "the index has %d events, the log %d; rebuild the index", entries, l.counts.Events)
 	}
 	value, ok, err := l.engine.Index().Get(l.ctx, checkpointKey(l.log))
 	if err != nil {
 		return err
 	}
-	if at, good := decodeCheckpoint(value); !ok || !good || at.sequence != l.counts.Batches {
+	at, good := decodeCheckpoint(value)
+	switch {
+	case ok && !good:
+		l.problem(l.log, 0, 0, "the index's checkpoint is damaged; rebuild the index")
+	case at.sequence < l.counts.Batches:
 		l.problem(l.log, 0, 0, "the index has come to batch %d, the log to %d; open the journal once to complete it", at.sequence, l.counts.Batches)
+	case at.sequence > l.counts.Batches:
+		l.problem(l.log, 0, 0, "the index knows batch %d, the log ends with %d: it lost its end, or an older copy is in its place", at.sequence, l.counts.Batches)
 	}
 	return nil
 }

@@ -1,0 +1,158 @@
+package journal_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// overwrite gives every index entry with the prefix the value.
+func overwrite(t *testing.T, m *journaltest.Memory, prefix, value string) {
+	t.Helper()
+	ctx := context.Background()
+	var pairs []journal.Pair
+	err := m.Index().Scan(ctx, []byte(prefix), []byte(prefix), func(k, _ []byte) error {
+		pairs = append(pairs, journal.Pair{Key: append([]byte{}, k...), Value: []byte(value)})
+		return nil
+	})
+	if err != nil || len(pairs) == 0 {
+		t.Fatalf("no entries with prefix %q, or %v", prefix, err)
+	}
+	if err := m.Index().Update(ctx, pairs); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Verify finds each kind of damage, says which it is, and goes on behind it.
+func TestVerifyFinds(t *testing.T) {
+	ctx := context.Background()
+	journalOf := func(t *testing.T, commits int, reply string) *journaltest.Memory {
+		m := journaltest.NewMemory()
+		j, err := journal.Open(ctx, m, journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range commits {
+			c := journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)
+			c.Command.Reply = []byte(reply)
+			if _, err := journaltest.Append(j, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := j.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return m.CrashClone(0)
+	}
+	for _, c := range []struct {
+		name   string
+		damage func(t *testing.T, m *journaltest.Memory)
+		found  int
+		says   string
+	}{
+		{"nothing", func(*testing.T, *journaltest.Memory) {}, 0, ""},
+		{"a flipped bit", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000) }, 1, "batch 2 at position 2: the batch's checksum"},
+		{"two flipped bits", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000); m.Corrupt("bank", 3, 40) }, 2, "batch 4 at position 4"},
+		{"a missing batch", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 2) }, 1, "batch 4 at position 4: the log's batch number 3"},
+		{"a lost end", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 4) }, 2, "lost its end"},
+		{"a lost log", func(t *testing.T, m *journaltest.Memory) {
+			for range 5 {
+				m.Lose("bank", 0)
+			}
+		}, 1, "not there at all"},
+		{"another journal's batch", func(t *testing.T, m *journaltest.Memory) {
+			other := journalOf(t, 5, "other")
+			b, _, err := other.Log().Last(ctx, "bank")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Lose("bank", 4)
+			if err := m.Log().Append(ctx, []journal.Block{b}); err != nil {
+				t.Fatal(err)
+			}
+		}, 1, "hash of the batch before"},
+		{"events of the index", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "e", "what?") }, 5, "has something else for version 1"},
+		{"answers", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "a", "what?") }, 5, "answer to command id \"c0\" is damaged"},
+		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "c", "what?") }, 1, "checkpoint is damaged"},
+		{"an index that lags", nil, 6, "open the journal once"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := journalOf(t, 5, "reply")
+			if c.damage != nil {
+				c.damage(t, m)
+			} else {
+				m = m.CrashClone(2) // of the index's updates
+			}
+			var last journal.VerifyProgress
+			report, err := journal.Verify(ctx, m, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { last = p }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := fmt.Sprint(report.Problems)
+			if report.Found != c.found || len(report.Problems) != c.found || !strings.Contains(said, c.says) {
+				t.Errorf("%d problems found, want %d with %q:\n%s", report.Found, c.found, c.says, strings.Join(strings.Split(said, "} {"), "\n"))
+			}
+			if last.Batches != report.Logs["bank"].Batches && c.name != "a missing batch" {
+				t.Errorf("progress ends with %+v", last)
+			}
+			if _, err := json.Marshal(report); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A command id may come again when its window is over, and its last use answers.
+func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
+	ctx := context.Background()
+	now := journal.UnixNano(1e18)
+	m := journaltest.NewMemory()
+	o := journal.Options{Clock: func() journal.UnixNano { return now }, AnswerWindow: time.Hour}
+	j := open(t, m, o)
+	add := func(at journal.Version) error {
+		_, err := journaltest.Append(j, journaltest.Commit("bank", "k", at, "same", 1))
+		return err
+	}
+	if err := add(0); err != nil {
+		t.Fatal(err)
+	}
+	now += journal.UnixNano(time.Hour)
+	for range 2 { // known from the overlay or the index, and then from the index alone
+		if err := add(1); journal.KindOf(err) != journal.KindDuplicateID {
+			t.Errorf("at the end of the window: %v", err)
+		}
+		if err := j.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		m = m.CrashClone(0)
+		j = open(t, m, o)
+	}
+	now++
+	if err := add(1); err != nil {
+		t.Errorf("behind the window: %v", err)
+	}
+	found, err := j.Answer(ctx, "bank", "same", func(c *journal.Committed, _ journal.Receipt, err error) {
+		if err != nil || c.Version != 2 {
+			t.Errorf("the answer is %+v, %v", c, err)
+		}
+	})
+	if !found || err != nil {
+		t.Errorf("answer: %v, %v", found, err)
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m = m.CrashClone(0)
+	for window, want := range map[time.Duration]int{time.Hour: 0, 2 * time.Hour: 1} {
+		report, err := journal.Verify(ctx, m, journal.VerifyOptions{AnswerWindow: window})
+		if err != nil || report.Found != want {
+			t.Errorf("verify with a window of %s: %v, %v", window, report.Problems, err)
+		}
+	}
+}
