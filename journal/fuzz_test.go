@@ -80,3 +80,18 @@ func FuzzIndexValues(f *testing.F) {
 		}
 	})
 }
+
+// A key of the index is read back as it was written, or refused.
+func FuzzIndexKeys(f *testing.F) {
+	f.Add(checkpointKey("bank"))
+	f.Add(entityKey(entityPrefix("bank", "alice"), 7))
+	f.Fuzz(func(t *testing.T, key []byte) {
+		if log := checkpointLog(key); log != "" && !bytes.Equal(checkpointKey(log), key) {
+			t.Errorf("%q is read as the checkpoint of %q", key, log)
+		}
+		prefix := entityPrefix("bank", "alice")
+		if v, ok := entityVersion(prefix, append(prefix, key...)); ok && !bytes.Equal(entityKey(prefix, v), append(prefix, key...)) {
+			t.Errorf("%q is read as version %d", key, v)
+		}
+	})
+}

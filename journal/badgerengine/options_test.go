@@ -192,3 +192,15 @@ func TestFilesThatWereNeverWritten(t *testing.T) {
 		}
 	}
 }
+
+// A key is read back as it was written, or refused.
+func FuzzBlockKey(f *testing.F) {
+	f.Add(blockKey(logPrefix("bank"), 7, 3))
+	f.Add([]byte("b"))
+	f.Fuzz(func(t *testing.T, key []byte) {
+		log, first, sequence, ok := parseBlockKey(key)
+		if ok && !bytes.Equal(blockKey(logPrefix(log), first, sequence), key) {
+			t.Errorf("%q is read as %q %d %d", key, log, first, sequence)
+		}
+	})
+}
