@@ -29,6 +29,32 @@ func overwrite(t *testing.T, m *journaltest.Memory, prefix, value string) {
 	}
 }
 
+// copyIndex copies the index's entries with the prefix.
+func copyIndex(t *testing.T, to, from *journaltest.Memory, prefix string) {
+	t.Helper()
+	ctx := context.Background()
+	var pairs []journal.Pair
+	err := from.Index().Scan(ctx, []byte(prefix), []byte(prefix), func(k, v []byte) error {
+		pairs = append(pairs, journal.Pair{Key: append([]byte{}, k...), Value: append([]byte{}, v...)})
+		return nil
+	})
+	if err == nil {
+		err = to.Index().Update(ctx, pairs)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// indexOf gives m the index of another journal.
+func indexOf(t *testing.T, m, other *journaltest.Memory) {
+	t.Helper()
+	if err := m.Index().Clear(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	copyIndex(t, m, other, "")
+}
+
 // Verify finds each kind of damage, says which it is, and goes on behind it.
 func TestVerifyFinds(t *testing.T) {
 	ctx := context.Background()
@@ -80,15 +106,20 @@ func TestVerifyFinds(t *testing.T) {
 		{"events of the index", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "e", "what?") }, 5, "has something else for version 1"},
 		{"answers", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "a", "what?") }, 5, "answer to command id \"c0\" is damaged"},
 		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "c", "what?") }, 1, "checkpoint is damaged"},
-		{"an index that lags", nil, 6, "open the journal once"},
+		{"an index behind the log", func(t *testing.T, m *journaltest.Memory) { indexOf(t, m, journalOf(t, 3, "reply")) }, 0, ""},
+		{"an index behind the log that lies", func(t *testing.T, m *journaltest.Memory) {
+			indexOf(t, m, journalOf(t, 3, "reply"))
+			overwrite(t, m, "e", "what?")
+		}, 3, "has something else for version 1"},
+		{"an index that lacks what it says it has", func(t *testing.T, m *journaltest.Memory) {
+			part := journalOf(t, 3, "reply")
+			copyIndex(t, part, m, "c")
+			indexOf(t, m, part)
+		}, 5, "lacks version 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := journalOf(t, 5, "reply")
-			if c.damage != nil {
-				c.damage(t, m)
-			} else {
-				m = m.CrashClone(2) // of the index's updates
-			}
+			c.damage(t, m)
 			var last journal.VerifyProgress
 			report, err := journal.Verify(ctx, m, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { last = p }})
 			if err != nil {
@@ -100,6 +131,9 @@ func TestVerifyFinds(t *testing.T) {
 			}
 			if last.Batches != report.Logs["bank"].Batches && c.name != "a missing batch" {
 				t.Errorf("progress ends with %+v", last)
+			}
+			if unindexed := report.Logs["bank"].Unindexed; (unindexed == 2) != strings.Contains(c.name, "behind the log") {
+				t.Errorf("%d batches are said not to be indexed", unindexed)
 			}
 			if _, err := json.Marshal(report); err != nil {
 				t.Error(err)
