@@ -243,14 +243,17 @@ func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) err
 // error of kind KindRejected, with the service's code and message.
 //
 // When ctx ends first, the error has kind KindUnknown and the command may still be
-// carried out: to learn what became of it, send it again under the same id. It
-// does not bound the guest; the service's limits do.
+// carried out: to learn what became of it, send it again under the same id. A
+// guest that is still at it some milliseconds later is ended, with nothing written.
 func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return service.Reply{}, notBegun(c.Service, err)
 	}
 	if deadline, ok := ctx.Deadline(); ok && (c.Deadline.IsZero() || deadline.Before(c.Deadline)) {
 		c.Deadline = deadline
+	}
+	if c.Gone == nil {
+		c.Gone = ctx.Done()
 	}
 	type result struct {
 		reply service.Reply
@@ -293,6 +296,9 @@ func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 	_, svc, err := h.service(q.Service)
 	if err != nil {
 		return service.QueryReply{}, err
+	}
+	if q.Gone == nil {
+		q.Gone = ctx.Done()
 	}
 	type result struct {
 		reply service.QueryReply

@@ -20,8 +20,11 @@ type Command struct {
 	// Expected is the version the entity must be at; nil expects nothing.
 	Expected *Version
 	// Deadline is when the sender stops being interested; zero is none. A command
-	// that has not started by then is refused.
+	// that has not started by then is refused, one that still runs is ended.
 	Deadline time.Time
+	// Gone is closed when the sender has gone away; nil is never. A command that
+	// runs for long is ended then: nothing is written.
+	Gone <-chan struct{}
 }
 
 // Fingerprint tells a repeated command from another one under the same id. It
@@ -57,7 +60,7 @@ type Reply struct {
 	Events    int      // how many events the command caused
 	Position  Position // of the last of them; of the log's last event if there is none
 	Version   Version  // of the entity after them
-	Fuel      uint64   // spent, 0 if not metered
+	Fuel      uint64   // spent by the handler
 	Repeated  bool     // the command had been carried out before; this is its first answer
 }
 
@@ -68,6 +71,7 @@ type Query struct {
 	Type     Type
 	Data     []byte
 	Deadline time.Time
+	Gone     <-chan struct{} // closed when the sender has gone away; nil is never
 }
 
 // QueryReply is the answer to a query.

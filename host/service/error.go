@@ -51,6 +51,9 @@ const (
 
 	// Streams.
 	KindBadCursor // a cursor of another service, of the future, or garbage
+
+	// Appended; they belong with the guest's.
+	KindGuestFuel // the call spent its fuel; nothing written, the sandbox is fresh again
 )
 
 // String is the stable name of the kind, as clients see it.
@@ -89,6 +92,7 @@ var kindNames = [...]string{
 	KindOutcomeTooLarge: "outcome_too_large",
 	KindUnknown:         "unknown_outcome",
 	KindBadCursor:       "bad_cursor",
+	KindGuestFuel:       "guest_fuel",
 }
 
 // ParseKind finds a kind by its stable name.
@@ -112,6 +116,7 @@ type Error struct {
 	Reasons    []string      // every violation, if there can be several
 	Detail     string        // for the operator only: guest stack trace, paths
 	RetryAfter time.Duration // when to try again; 0 if unknown
+	Fuel       uint64        // spent by the call that failed in the guest; 0 if there was none
 	Err        error         // the cause; may be nil
 }
 

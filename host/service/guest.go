@@ -1,6 +1,8 @@
 package service
 
 import (
+	"time"
+
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -18,16 +20,20 @@ type GuestCall struct {
 	ID       CommandID
 	Metadata abi.Metadata
 	Data     []byte
+	Deadline time.Time       // when the call is ended at the latest; zero is none but the limits
+	Gone     <-chan struct{} // closed when nobody waits for the call any more; nil is never
 }
 
 // GuestQuery is one query as it goes into a sandbox. Type is an index into the
 // manifest's queries.
 type GuestQuery struct {
-	Slot    uint32
-	Type    uint16
-	Version Version // of the entity
-	Time    journal.UnixNano
-	Data    []byte
+	Slot     uint32
+	Type     uint16
+	Version  Version // of the entity
+	Time     journal.UnixNano
+	Data     []byte
+	Deadline time.Time       // as for a GuestCall
+	Gone     <-chan struct{} // as for a GuestCall
 }
 
 // GuestEvent is one event as it is replayed into a sandbox. Type is an index

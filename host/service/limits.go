@@ -16,8 +16,21 @@ type Limits struct {
 	CompileTime time.Duration `json:"compile_time_ns,omitempty"`
 	// MemoryBytes bounds a sandbox's linear memory; rounded down to pages of 64 KiB. Default 64 MiB.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
-	// CallTime bounds the wall time of one call into the guest. Default 1 s.
+	// CallTime bounds the wall time of one call into the guest. What a call that
+	// takes much waits for others that do is not in it. Default 1 s.
 	CallTime time.Duration `json:"call_time_ns,omitempty"`
+	// Fuel bounds the instructions of one command or query; see the metering's tariff.
+	// A start, with _initialize and Describe, may take ten times as much. Default 500,000,000.
+	Fuel int64 `json:"fuel,omitempty"`
+	// EventFuel is what a hydration may take beyond Fuel for each event. Default 5,000,000.
+	EventFuel int64 `json:"event_fuel,omitempty"`
+	// StackBytes bounds the call stack, in estimated bytes of its frames. Default 1 MiB.
+	StackBytes int `json:"stack_bytes,omitempty"`
+	// TableElements bounds each table. Default 100,000.
+	TableElements int `json:"table_elements,omitempty"`
+	// MemoryWatermark is the share of MemoryBytes, in percent, above which a sandbox
+	// is made anew between two commands. 100 is never. Default 75.
+	MemoryWatermark int `json:"memory_watermark_percent,omitempty"`
 	// CommandBytes bounds a command's or query's data. Default 1 MiB.
 	CommandBytes int `json:"command_bytes,omitempty"`
 	// Events bounds the events of one command. Default 1,024.
@@ -42,6 +55,11 @@ func DefaultLimits() Limits {
 		CompileTime:      60 * time.Second,
 		MemoryBytes:      64 << 20,
 		CallTime:         time.Second,
+		Fuel:             500_000_000,
+		EventFuel:        5_000_000,
+		StackBytes:       1 << 20,
+		TableElements:    100_000,
+		MemoryWatermark:  75,
 		CommandBytes:     1 << 20,
 		Events:           1024,
 		OutcomeBytes:     4 << 20,
@@ -61,6 +79,11 @@ func (l Limits) Over(base Limits) Limits {
 	l.CompileTime = or(l.CompileTime, base.CompileTime)
 	l.MemoryBytes = or(l.MemoryBytes, base.MemoryBytes)
 	l.CallTime = or(l.CallTime, base.CallTime)
+	l.Fuel = or(l.Fuel, base.Fuel)
+	l.EventFuel = or(l.EventFuel, base.EventFuel)
+	l.StackBytes = or(l.StackBytes, base.StackBytes)
+	l.TableElements = or(l.TableElements, base.TableElements)
+	l.MemoryWatermark = or(l.MemoryWatermark, base.MemoryWatermark)
 	l.CommandBytes = or(l.CommandBytes, base.CommandBytes)
 	l.Events = or(l.Events, base.Events)
 	l.OutcomeBytes = or(l.OutcomeBytes, base.OutcomeBytes)
@@ -84,6 +107,11 @@ func (l Limits) Validate() error {
 	check("compile_time_ns", int64(l.CompileTime), int64(time.Millisecond), int64(time.Hour))
 	check("memory_bytes", l.MemoryBytes, 64<<10, 4<<30)
 	check("call_time_ns", int64(l.CallTime), int64(time.Millisecond), int64(time.Hour))
+	check("fuel", l.Fuel, 1000, 1<<50)
+	check("event_fuel", l.EventFuel, 1000, 1<<50)
+	check("stack_bytes", int64(l.StackBytes), 4<<10, 64<<20)
+	check("table_elements", int64(l.TableElements), 1, 10_000_000)
+	check("memory_watermark_percent", int64(l.MemoryWatermark), 1, 100)
 	check("command_bytes", int64(l.CommandBytes), 0, abi.MaxFrameSize/2)
 	check("events", int64(l.Events), 1, 1<<20)
 	check("outcome_bytes", int64(l.OutcomeBytes), abi.ResponseHeaderSize, abi.MaxFrameSize)

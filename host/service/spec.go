@@ -82,5 +82,6 @@ type Counters struct {
 	Queries    uint64 `json:"queries"`
 	Hydrated   uint64 `json:"hydrated"` // entities made resident
 	Resets     uint64 `json:"resets"`   // sandboxes thrown away
-	Fuel       uint64 `json:"fuel"`
+	Recycled   uint64 `json:"recycled"` // of them: not for a failure, but as they had grown
+	Fuel       uint64 `json:"fuel"`     // spent by all calls, also by those that failed
 }

@@ -86,15 +86,15 @@ func printService(w io.Writer, s *api.Service) {
 		}
 	}
 	l := s.Spec.Limits
-	row("limits", "memory %s, call %s, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
-		size(l.MemoryBytes), l.CallTime, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
+	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
+		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
 		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities)
 	for i, sh := range s.Shards {
 		row("shard", "%d: %d queued, %d entities, %s of memory", i, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
 	}
 	c := s.Counters
-	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets",
-		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets)
+	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
+		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
 }
 
 type servicesDeleteCmd struct {

@@ -50,6 +50,11 @@ type limitFlags struct {
 	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"Time to compile a module. Default ${limit_compile_time}."`
 	MemoryBytes      size          `name:"memory" placeholder:"SIZE" help:"Linear memory of one sandbox. Default ${limit_memory}."`
 	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"Time of one call into a sandbox. Default ${limit_call_time}."`
+	Fuel             int64         `name:"fuel" placeholder:"N" help:"Fuel of one command or query: instructions. Default ${limit_fuel}."`
+	EventFuel        int64         `name:"event-fuel" placeholder:"N" help:"Fuel that each event adds to a hydration's. Default ${limit_event_fuel}."`
+	StackBytes       size          `name:"stack" placeholder:"SIZE" help:"Call stack of a call. Default ${limit_stack}."`
+	TableElements    int           `name:"table-elements" placeholder:"N" help:"Elements of each table. Default ${limit_table_elements}."`
+	MemoryWatermark  int           `name:"memory-watermark" placeholder:"PERCENT" help:"Share of the memory above which a sandbox is made anew between commands. Default ${limit_memory_watermark}."`
 	CommandBytes     size          `name:"command" placeholder:"SIZE" help:"Data of one command or query. Default ${limit_command}."`
 	Events           int           `name:"events" placeholder:"N" help:"Events of one command. Default ${limit_events}."`
 	OutcomeBytes     size          `name:"outcome" placeholder:"SIZE" help:"All that one call answers. Default ${limit_outcome}."`
@@ -63,7 +68,8 @@ type limitFlags struct {
 func (f limitFlags) limits() service.Limits {
 	return service.Limits{
 		ModuleBytes: int64(f.ModuleBytes), CompileTime: f.CompileTime, MemoryBytes: int64(f.MemoryBytes),
-		CallTime: f.CallTime, CommandBytes: int(f.CommandBytes), Events: f.Events, OutcomeBytes: int(f.OutcomeBytes),
+		CallTime: f.CallTime, Fuel: f.Fuel, EventFuel: f.EventFuel, StackBytes: int(f.StackBytes),
+		TableElements: f.TableElements, MemoryWatermark: f.MemoryWatermark, CommandBytes: int(f.CommandBytes), Events: f.Events, OutcomeBytes: int(f.OutcomeBytes),
 		LogBytes: int(f.LogBytes), MailboxCommands: f.MailboxCommands, MailboxBytes: int64(f.MailboxBytes),
 		ResidentEntities: f.ResidentEntities,
 	}
@@ -78,6 +84,11 @@ func limitVars() map[string]string {
 		"limit_compile_time":      d.CompileTime.String(),
 		"limit_memory":            size(d.MemoryBytes).String(),
 		"limit_call_time":         d.CallTime.String(),
+		"limit_fuel":              strconv.FormatInt(d.Fuel, 10),
+		"limit_event_fuel":        strconv.FormatInt(d.EventFuel, 10),
+		"limit_stack":             size(d.StackBytes).String(),
+		"limit_table_elements":    strconv.Itoa(d.TableElements),
+		"limit_memory_watermark":  strconv.Itoa(d.MemoryWatermark),
 		"limit_command":           size(d.CommandBytes).String(),
 		"limit_events":            strconv.Itoa(d.Events),
 		"limit_outcome":           size(d.OutcomeBytes).String(),

@@ -41,6 +41,7 @@ type Problem struct {
 	Reasons      []string          `json:"reasons,omitempty"`        // every violation, if there can be several
 	CommandID    service.CommandID `json:"command_id,omitempty"`     // of the command that failed: repeat it under this id
 	RetryAfterMS int64             `json:"retry_after_ms,omitempty"` // when to try again
+	Fuel         uint64            `json:"fuel,omitempty"`           // spent by a call that failed in the service
 }
 
 type kindFacts struct {
@@ -73,6 +74,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindGuestDeadline:   {http.StatusGatewayTimeout, "The service took too long"},
 	service.KindGuestMemory:     {http.StatusBadGateway, "The service ran out of memory"},
 	service.KindGuestExit:       {http.StatusBadGateway, "The service exited"},
+	service.KindGuestFuel:       {http.StatusBadGateway, "The service spent its fuel"},
 	service.KindGuestStack:      {http.StatusBadGateway, "The service exhausted its stack"},
 	service.KindProtocol:        {http.StatusBadGateway, "The service's answer broke the ABI"},
 	service.KindOutcomeTooLarge: {http.StatusBadGateway, "The service's answer is above a limit"},
@@ -105,7 +107,7 @@ func ProblemOf(err error, requestID string) Problem {
 	if !errors.As(err, &e) {
 		return p
 	}
-	p.Service, p.RetryAfterMS = e.Service, milliseconds(e.RetryAfter)
+	p.Service, p.RetryAfterMS, p.Fuel = e.Service, milliseconds(e.RetryAfter), e.Fuel
 	if kind == service.KindInternal {
 		return p
 	}
@@ -128,7 +130,7 @@ func (p *Problem) Err() *service.Error {
 	}
 	e := &service.Error{
 		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons,
-		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond,
+		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond, Fuel: p.Fuel,
 	}
 	if e.Message == "" {
 		e.Message = p.Title

@@ -31,6 +31,9 @@ type bankGuest struct {
 	broken   bool
 	time     journal.UnixNano
 	memory   int64
+	worn     int64 // memory from which on the guest is worn; 0 is never
+	leak     int64 // what each event adds to memory
+	fuel     uint64
 
 	resetErr error // of the next Reset
 	closed   bool
@@ -123,18 +126,24 @@ func (g *bankGuest) Handle(_ context.Context, c service.GuestCall) (service.Outc
 	switch {
 	case name == "trap":
 		g.broken = true
+		g.fuel += 3
 		return service.Outcome{}, service.Errorf(service.KindTrap, "unreachable")
 	case name == "fault" || err != nil:
 		a.dirty = true
 		a.balance += 1000000
+		g.fuel += 3
 		return service.Outcome{}, service.Errorf(service.KindFault, "as you wish")
 	case name == "touch":
+		g.fuel++
 		return service.NewOutcome(nil, strconv.AppendInt(nil, a.balance, 10), 1), nil
 	case name == "withdraw" && n > a.balance:
+		g.fuel++
 		return service.NewRejection(&service.Error{Kind: service.KindRejected, Code: "overdraft", Message: fmt.Sprintf("there are only %d", a.balance)}, 1), nil
 	}
 	typ := c.Type // command and event types agree
 	a.apply(typ, c.Data)
+	g.fuel += 2
+	g.memory += g.leak
 	events := []journal.NewEvent{{Type: bankManifest.Events[typ].Name, Data: c.Data}}
 	return service.NewOutcome(events, strconv.AppendInt(nil, a.balance, 10), 2), nil
 }
@@ -146,6 +155,7 @@ func (g *bankGuest) Query(_ context.Context, q service.GuestQuery) (service.Outc
 		g.broken = true
 		return service.Outcome{}, service.Errorf(service.KindGuestDeadline, "too long")
 	}
+	g.fuel++
 	return service.NewOutcome(nil, strconv.AppendInt(nil, a.balance, 10), 1), nil
 }
 
@@ -166,10 +176,17 @@ func (g *bankGuest) Reset(context.Context) error {
 	}
 	g.record("reset")
 	g.broken = false
+	if g.leak > 0 {
+		g.memory = 1 << 16
+	}
 	return nil
 }
 
 func (g *bankGuest) MemoryBytes() int64 { return g.memory }
+
+func (g *bankGuest) Worn() bool { return g.worn > 0 && g.memory >= g.worn }
+
+func (g *bankGuest) Fuel() uint64 { return g.fuel }
 
 func (g *bankGuest) Close(context.Context) error {
 	if g.closed {

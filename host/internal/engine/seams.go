@@ -31,6 +31,12 @@ type Guest interface {
 	Reset(ctx context.Context) error
 	// MemoryBytes is the size of the guest's memory.
 	MemoryBytes() int64
+	// Worn reports whether the guest has grown so far that it should be reset before
+	// its next call. Nothing is wrong with it.
+	Worn() bool
+	// Fuel is what all calls since the guest was made have spent, also those that
+	// failed.
+	Fuel() uint64
 	// Close gives everything back.
 	Close(ctx context.Context) error
 }

@@ -76,6 +76,7 @@ func (s *shard) run() {
 				group[i] = nil
 				s.mail.begun(t)
 				s.carryOut(t)
+				s.recycle()
 			}
 			s.pace.end(began, len(group))
 			s.counters.memory.Store(s.guest.MemoryBytes())
@@ -109,6 +110,7 @@ func (s *shard) carryOut(t *task) {
 		s.command(t)
 	}
 	s.counters.resident.Store(int64(s.residents.len()))
+	s.counters.fuel.Store(s.guest.Fuel())
 }
 
 // command carries out a command up to where the log has it.
@@ -133,14 +135,13 @@ func (s *shard) command(t *task) {
 	}
 	call := service.GuestCall{
 		Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Seed: s.random.seed(),
-		ID: c.ID, Metadata: c.Metadata, Data: c.Data,
+		ID: c.ID, Metadata: c.Metadata, Data: c.Data, Deadline: c.Deadline, Gone: c.Gone,
 	}
 	outcome, failure := s.guest.Handle(s.ctx, call)
 	if failure != nil {
 		t.fail(s.failed(e, failure))
 		return
 	}
-	s.counters.fuel.Add(outcome.Fuel)
 	t.outcome = outcome
 	if outcome.Rejected() {
 		s.settle(t)
@@ -172,12 +173,12 @@ func (s *shard) query(t *task) {
 		return
 	}
 	t.version = e.version
-	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Data: t.command.Data})
+	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Data: t.command.Data,
+		Deadline: t.command.Deadline, Gone: t.command.Gone})
 	if failure != nil {
 		t.fail(s.failed(e, failure))
 		return
 	}
-	s.counters.fuel.Add(outcome.Fuel)
 	t.outcome = outcome
 	s.settle(t)
 }
@@ -215,6 +216,18 @@ func (s *shard) reset() {
 		return
 	}
 	s.sick = sickness{}
+}
+
+// recycle resets a guest that has grown too far. Memory does not shrink in a
+// guest, so this is what keeps one that leaks from failing in the end; its
+// entities hydrate again when next touched, and no client sees it.
+func (s *shard) recycle() {
+	if s.sick.broken || s.ctx.Err() != nil || !s.guest.Worn() {
+		return
+	}
+	s.logger.Debug("the guest has grown and is reset", "memory_bytes", s.guest.MemoryBytes(), "entities", s.residents.len())
+	s.counters.recycled.Add(1)
+	s.reset()
 }
 
 // usable reports whether the guest can be called, and tries to make it so. It

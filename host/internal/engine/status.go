@@ -13,7 +13,7 @@ import (
 // them, anybody reads them.
 type counters struct {
 	committed, events, rejected, failed, overloaded, repeated atomic.Uint64
-	unknown, queries, hydrated, resets, fuel                  atomic.Uint64
+	unknown, queries, hydrated, resets, recycled, fuel        atomic.Uint64
 	resident, memory                                          atomic.Int64
 }
 
@@ -28,6 +28,7 @@ func (c *counters) addTo(sum *service.Counters) {
 	sum.Queries += c.queries.Load()
 	sum.Hydrated += c.hydrated.Load()
 	sum.Resets += c.resets.Load()
+	sum.Recycled += c.recycled.Load()
 	sum.Fuel += c.fuel.Load()
 }
 

@@ -35,6 +35,9 @@ type Instance struct {
 	capacity uint32 // of the mailbox, in bytes; 0 before the first reserve
 	broken   bool
 
+	watermark int64  // memory above which the instance is worn
+	burnt     uint64 // fuel of all calls
+
 	// Of the present call.
 	ambient ambient
 	log     guestLog
@@ -81,6 +84,8 @@ func (i *Instance) start(ctx context.Context) error {
 			return err
 		}
 	}
+	start, limit64 := i.MemoryBytes(), memoryLimit(i.limits)
+	i.watermark = max(limit64*int64(i.limits.MemoryWatermark)/100, start+(limit64-start)/2)
 	i.broken = false
 	return nil
 }
@@ -154,6 +159,14 @@ func (i *Instance) Close(ctx context.Context) error {
 
 // Broken reports whether the instance has to be reset before its next call.
 func (i *Instance) Broken() bool { return i.broken }
+
+// Worn reports whether the guest's memory has grown past the service's watermark,
+// so that the instance should be reset between two calls. A guest whose memory is
+// large from its start on is worn when half of what is left above that is used.
+func (i *Instance) Worn() bool { return int64(len(i.memory.b)) > i.watermark }
+
+// Fuel is what all calls of this instance have spent, in all of its incarnations.
+func (i *Instance) Fuel() uint64 { return i.burnt }
 
 // MemoryBytes is the present size of the guest's linear memory.
 func (i *Instance) MemoryBytes() int64 { return int64(len(i.memory.b)) }

@@ -229,6 +229,7 @@ func sum(a, b service.Counters) service.Counters {
 	a.Queries += b.Queries
 	a.Hydrated += b.Hydrated
 	a.Resets += b.Resets
+	a.Recycled += b.Recycled
 	a.Fuel += b.Fuel
 	return a
 }

@@ -56,6 +56,7 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_stream_messages_total{op="command"} 1`,
 		`bulkhead_connections_refused_total{which="idle"} 1`,
 		`bulkhead_service_committed_total{service="bank"} 7`,
+		`bulkhead_service_fuel_total{service="bank"} 99`,
 		`bulkhead_service_position{service="bank"} 42`,
 		`bulkhead_service_queued{service="bank"} 5`,
 		`bulkhead_service_memory_bytes{service="bank"} 111`,
