@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // Append hands in a commit. An error means that it was not accepted and nothing
@@ -99,6 +100,7 @@ func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) erro
 		}
 		room := j.room
 		j.stats.Stalls++
+		start := time.Now()
 		j.mu.Unlock()
 		var err error
 		select {
@@ -107,6 +109,7 @@ func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) erro
 			err = &Error{Op: "append", Log: log, Kind: KindCanceled, Err: ctx.Err()}
 		}
 		j.mu.Lock()
+		j.stats.StallTime += time.Since(start)
 		if err != nil {
 			return err
 		}

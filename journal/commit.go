@@ -90,13 +90,20 @@ func (j *Journal) write(g *group) {
 			p.log.head = last
 		}
 		j.stats.Events += uint64(len(p.commit.Events))
+		for i := range p.commit.Events {
+			j.stats.EventBytes += uint64(len(p.commit.Events[i].Data) + len(p.commit.Events[i].Metadata))
+		}
 	}
 	for _, b := range g.blocks {
 		s := j.logs[b.Log]
 		s.batches++
 		s.bytes += uint64(len(b.Data))
 		j.stats.Bytes += uint64(len(b.Data))
+		j.stats.BatchBytes.add(uint64(len(b.Data)))
 	}
+	j.stats.IndexLag += len(g.commits)
+	j.stats.SyncMicros.add(uint64(took.Microseconds()))
+	j.stats.GroupCommits.add(uint64(len(g.commits)))
 	j.stats.Commits += uint64(len(g.commits))
 	j.stats.Batches += uint64(len(g.blocks))
 	j.stats.Syncs++
@@ -254,9 +261,11 @@ func (j *Journal) indexLoop() {
 				}
 			}
 		}
+		start := time.Now()
 		if err == nil {
 			err = j.engine.Index().Update(context.Background(), pairs)
 		}
+		took := time.Since(start)
 		if err != nil {
 			broken = true
 			j.fail(nil, &Error{Op: "index", Kind: failureKind(err), Err: err})
@@ -268,7 +277,10 @@ func (j *Journal) indexLoop() {
 				p.log.indexing++
 				j.release(p)
 			}
+			j.stats.IndexLag -= len(g.commits)
 		}
+		j.stats.IndexUpdates++
+		j.stats.IndexTime += took
 		j.makeRoom()
 		j.mu.Unlock()
 		clear(pairs)

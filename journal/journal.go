@@ -123,6 +123,9 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	if err := completeIndex(ctx, e, nil); err != nil {
 		return nil, &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
 	}
+	if c, ok := e.(Counter); ok {
+		j.stats.Engine.Written = c.Count().Written
+	}
 	j.stopped.Add(3)
 	go j.commitLoop()
 	go j.completeLoop()

@@ -1,15 +1,17 @@
 package journal
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Stats count since Open.
+// Stats count since Open, but for what says now.
 type Stats struct {
 	Commits      uint64        `json:"commits"`       // on disk
 	Events       uint64        `json:"events"`        // of them
+	EventBytes   uint64        `json:"event_bytes"`   // data and metadata of the events
 	Batches      uint64        `json:"batches"`       // that hold them
 	Bytes        uint64        `json:"bytes"`         // of the batches
 	Syncs        uint64        `json:"syncs"`         // appends of the engine, each synced
@@ -17,16 +19,88 @@ type Stats struct {
 	LastSync     time.Duration `json:"last_sync_ns"`  // of the latest
 	LargestGroup int           `json:"largest_group"` // commits that shared a sync
 	Stalls       uint64        `json:"stalls"`        // times that Append waited for room
+	StallTime    time.Duration `json:"stall_time_ns"` // spent so
 	Pending      int           `json:"pending"`       // commits handed in and not indexed, now
 	PendingBytes int64         `json:"pending_bytes"` // of them, now
+	IndexLag     int           `json:"index_lag"`     // commits on disk and not indexed, now
+	IndexUpdates uint64        `json:"index_updates"` // of the engine
+	IndexTime    time.Duration `json:"index_time_ns"` // spent in them
+
+	SyncMicros   Histogram `json:"sync_us"`       // how long appends of the engine took
+	GroupCommits Histogram `json:"group_commits"` // that shared a sync
+	BatchBytes   Histogram `json:"batch_bytes"`
+
+	// Engine is what the engine counted; zero if it counts nothing.
+	Engine EngineStats `json:"engine"`
+}
+
+// WriteAmplification is how many bytes the engine wrote, to its own logs and in
+// reorganising what it has, for each byte of events; 0 if it is not known.
+func (s *Stats) WriteAmplification() float64 {
+	if s.EventBytes == 0 {
+		return 0
+	}
+	return float64(s.Engine.Written) / float64(s.EventBytes)
+}
+
+// EngineStats are counts of an engine.
+type EngineStats struct {
+	LogBytes   int64 `json:"log_bytes"`   // on disk, now
+	IndexBytes int64 `json:"index_bytes"` // on disk, now
+	// Written counts bytes written since the journal was opened, of log and index,
+	// including the engine's own logs and compactions.
+	Written uint64 `json:"written_bytes"`
+}
+
+// Counter is an [Engine] that counts. Written counts from wherever it likes.
+type Counter interface{ Count() EngineStats }
+
+// Histogram counts values by powers of two: bucket i those up to 1<<i that are too
+// big for the bucket before. The last one has all that are too big for any.
+type Histogram struct {
+	Count   uint64                   `json:"count"`
+	Sum     uint64                   `json:"sum"`
+	Buckets [HistogramBuckets]uint64 `json:"buckets"`
+}
+
+// HistogramBuckets reach to 1<<27: 134 seconds in microseconds, 128 MiB.
+const HistogramBuckets = 28
+
+func (h *Histogram) add(v uint64) {
+	h.Count++
+	h.Sum += v
+	i := 0
+	if v > 1 {
+		i = bits.Len64(v - 1)
+	}
+	h.Buckets[min(i, HistogramBuckets-1)]++
+}
+
+// Quantile is an upper bound of the q-quantile, 0 < q <= 1: the bound of the bucket
+// it falls into. It is 0 if nothing was counted.
+func (h *Histogram) Quantile(q float64) uint64 {
+	var below uint64
+	for i, n := range h.Buckets {
+		below += n
+		if n > 0 && float64(below) >= q*float64(h.Count) {
+			return 1 << i
+		}
+	}
+	return 0
 }
 
 // Stats returns what the journal counted.
 func (j *Journal) Stats() Stats {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	s := j.stats
 	s.Pending, s.PendingBytes = j.commits, j.bytes
+	j.mu.Unlock()
+	if c, ok := j.engine.(Counter); ok && j.reads.enter("stats", "") == nil {
+		written := s.Engine.Written // when it was opened
+		s.Engine = c.Count()
+		s.Engine.Written -= written
+		j.reads.leave()
+	}
 	return s
 }
 

@@ -10,6 +10,7 @@ package badgerengine
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -118,8 +119,8 @@ func common(dir string, o Options) badger.Options {
 		WithNumCompactors(2).
 		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
 		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
-		WithMetricsEnabled(false).
-		WithDetectConflicts(false) // there is one writer
+		WithMetricsEnabled(true).       // for Count
+		WithDetectConflicts(false)      // there is one writer
 }
 
 func logOptions(dir string, o Options) badger.Options {
@@ -154,6 +155,31 @@ func (e *Engine) Log() journal.LogStore { return logStore{e.log} }
 
 // Index implements journal.Engine.
 func (e *Engine) Index() journal.IndexStore { return indexStore{e.index} }
+
+// Count implements journal.Counter. What Badger wrote it counts for a whole process
+// only, so with several engines in one each has the sum of all.
+func (e *Engine) Count() journal.EngineStats {
+	size := func(db *badger.DB) (n int64) {
+		for _, l := range db.Levels() {
+			n += l.Size
+		}
+		return n
+	}
+	s := journal.EngineStats{LogBytes: size(e.log), IndexBytes: size(e.index)}
+	if n, ok := expvar.Get("badger_write_bytes_user").(*expvar.Int); ok {
+		s.Written = 2 * uint64(n.Value()) // once to the log of the table in memory, once with that table
+	}
+	if m, ok := expvar.Get("badger_write_bytes_compaction").(*expvar.Map); ok {
+		m.Do(func(level expvar.KeyValue) {
+			if n, ok := level.Value.(*expvar.Int); ok {
+				s.Written += uint64(n.Value())
+			}
+		})
+	}
+	return s
+}
+
+var _ journal.Counter = (*Engine)(nil)
 
 var errLocked = errors.New("the directory is locked")
 

@@ -204,3 +204,32 @@ func FuzzBlockKey(f *testing.F) {
 		}
 	})
 }
+
+// The engine counts what it writes, and what it has on disk.
+func TestCount(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	for i := range 2 {
+		e, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := journal.Open(ctx, e, journal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)
+		c.Events[0].Data = make([]byte, 10_000)
+		if _, err := journaltest.Append(j, c); err != nil {
+			t.Fatal(err)
+		}
+		// Tables are on disk once there was a Close.
+		if s := j.Stats(); s.Engine.Written < 20_000 || s.WriteAmplification() < 2 || s.WriteAmplification() > 20 ||
+			i == 1 && (s.Engine.LogBytes < 10_000 || s.Engine.IndexBytes == 0) {
+			t.Errorf("opened for the %d. time: %+v", i+1, s)
+		}
+		if err := j.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

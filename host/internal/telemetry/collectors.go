@@ -89,9 +89,17 @@ type journalMetric struct {
 	of   func(*journal.Stats) float64
 }
 
+// journalHistogram is one distribution of the journal. unit is what 1 of it is worth.
+type journalHistogram struct {
+	desc *prometheus.Desc
+	unit float64
+	of   func(*journal.Stats) *journal.Histogram
+}
+
 type journalStats struct {
-	read    func() journal.Stats
-	metrics []journalMetric
+	read       func() journal.Stats
+	metrics    []journalMetric
+	histograms []journalHistogram
 }
 
 func newJournal(read func() journal.Stats) *journalStats {
@@ -108,8 +116,23 @@ func newJournal(read func() journal.Stats) *journalStats {
 	add(prometheus.CounterValue, "bytes_total", "Bytes of batches on disk.", func(j *journal.Stats) float64 { return float64(j.Bytes) })
 	add(prometheus.GaugeValue, "largest_group_commits", "Most commands that shared a sync.", func(j *journal.Stats) float64 { return float64(j.LargestGroup) })
 	add(prometheus.CounterValue, "stalls_total", "Times that a command waited for room on its way to the disk.", func(j *journal.Stats) float64 { return float64(j.Stalls) })
+	add(prometheus.CounterValue, "event_bytes_total", "Data and metadata of events on disk.", func(j *journal.Stats) float64 { return float64(j.EventBytes) })
+	add(prometheus.CounterValue, "stall_seconds_total", "Time that commands waited so.", func(j *journal.Stats) float64 { return j.StallTime.Seconds() })
+	add(prometheus.GaugeValue, "index_lag_commits", "Commands on disk that are not in the index yet.", func(j *journal.Stats) float64 { return float64(j.IndexLag) })
+	add(prometheus.CounterValue, "index_updates_total", "Updates of the index.", func(j *journal.Stats) float64 { return float64(j.IndexUpdates) })
+	add(prometheus.CounterValue, "index_seconds_total", "Time that they took.", func(j *journal.Stats) float64 { return j.IndexTime.Seconds() })
+	add(prometheus.GaugeValue, "log_disk_bytes", "Size of the log's tables on disk.", func(j *journal.Stats) float64 { return float64(j.Engine.LogBytes) })
+	add(prometheus.GaugeValue, "index_disk_bytes", "Size of the index's tables on disk.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexBytes) })
+	add(prometheus.CounterValue, "written_bytes_total", "Bytes written to disk for log and index, reorganising included.", func(j *journal.Stats) float64 { return float64(j.Engine.Written) })
+	add(prometheus.GaugeValue, "write_amplification", "Bytes written to disk for each byte of events, since the start.", (*journal.Stats).WriteAmplification)
 	add(prometheus.GaugeValue, "pending_commits", "Commands handed in that are not indexed yet.", func(j *journal.Stats) float64 { return float64(j.Pending) })
 	add(prometheus.GaugeValue, "pending_bytes", "Their size.", func(j *journal.Stats) float64 { return float64(j.PendingBytes) })
+	hist := func(name, help string, unit float64, of func(*journal.Stats) *journal.Histogram) {
+		c.histograms = append(c.histograms, journalHistogram{prometheus.NewDesc("bulkhead_journal_"+name, help, nil, nil), unit, of})
+	}
+	hist("sync_seconds", "How long transactions took, sync included.", 1e-6, func(j *journal.Stats) *journal.Histogram { return &j.SyncMicros })
+	hist("group_commits", "Commands that shared a sync.", 1, func(j *journal.Stats) *journal.Histogram { return &j.GroupCommits })
+	hist("batch_bytes", "Sizes of batches.", 1, func(j *journal.Stats) *journal.Histogram { return &j.BatchBytes })
 	return c
 }
 
@@ -118,6 +141,9 @@ func (c *journalStats) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		ch <- m.desc
 	}
+	for _, h := range c.histograms {
+		ch <- h.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -125,5 +151,15 @@ func (c *journalStats) Collect(ch chan<- prometheus.Metric) {
 	j := c.read()
 	for _, m := range c.metrics {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.of(&j))
+	}
+	for _, h := range c.histograms {
+		counted := h.of(&j)
+		buckets := map[float64]uint64{}
+		var below uint64
+		for i, n := range counted.Buckets[:journal.HistogramBuckets-1] { // the last is +Inf
+			below += n
+			buckets[h.unit*float64(uint64(1)<<i)] = below
+		}
+		ch <- prometheus.MustNewConstHistogram(h.desc, counted.Count, h.unit*float64(counted.Sum), buckets)
 	}
 }

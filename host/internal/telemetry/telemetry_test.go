@@ -24,7 +24,11 @@ func someServices() []service.Status {
 }
 
 func someStats() journal.Stats {
-	return journal.Stats{Commits: 7, Events: 9, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5}
+	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5, IndexLag: 4}
+	s.SyncMicros.Count, s.SyncMicros.Sum = 3, 1_500_000
+	s.SyncMicros.Buckets[9], s.SyncMicros.Buckets[10], s.SyncMicros.Buckets[journal.HistogramBuckets-1] = 1, 1, 1
+	s.Engine.Written = 600
+	return s
 }
 
 func scrape(t *testing.T, h http.Handler) string {
@@ -65,6 +69,12 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_journal_commits_total 7`,
 		`bulkhead_journal_sync_seconds_total 1.5`,
 		`bulkhead_journal_pending_bytes 5`,
+		`bulkhead_journal_index_lag_commits 4`,
+		`bulkhead_journal_write_amplification 3`,
+		`bulkhead_journal_sync_seconds_bucket{le="0.000512"} 1`,
+		`bulkhead_journal_sync_seconds_bucket{le="0.001024"} 2`,
+		`bulkhead_journal_sync_seconds_bucket{le="+Inf"} 3`,
+		`bulkhead_journal_sync_seconds_sum 1.5`,
 		`version="v1"} 1`,
 		`go_goroutines`,
 	} {
