@@ -1,0 +1,498 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// source is a journal in memory that tests append to.
+type source struct {
+	*journal.Journal
+	t    *testing.T
+	disk *journaltest.Memory
+	n    int
+}
+
+func newSource(t *testing.T) *source {
+	t.Helper()
+	s := &source{t: t, disk: journaltest.NewMemory()}
+	var err error
+	if s.Journal, err = journal.Open(t.Context(), s.disk, journal.Options{MaxBatchBytes: 600}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// add appends n commits, a third of them without events, to two logs.
+func (s *source) add(n int) {
+	s.t.Helper()
+	for range n {
+		log := journal.LogName([]string{"bank", "orders"}[s.n%2])
+		key := fmt.Sprint("k", s.n%5)
+		at, err := s.Load(context.Background(), log, key, 0, func(*journal.Event) error { return nil })
+		if err == nil {
+			_, err = journaltest.Append(s.Journal, journaltest.Commit(log, key, at, fmt.Sprint("c", s.n), s.n%3))
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.n++
+	}
+}
+
+var module = []byte("\x00asm a module")
+
+func withModules() Options {
+	digest := Hash(sha256.Sum256(module))
+	return Options{
+		Modules: func() ([]Hash, error) { return []Hash{digest}, nil },
+		Module:  func(Hash) ([]byte, error) { return module, nil },
+	}
+}
+
+// backup writes a file of the directory, as the program does.
+func (s *source) backup(dir string) (string, *Manifest) {
+	s.t.Helper()
+	name, since, err := Next(dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	o := withModules()
+	o.Since = since
+	var m *Manifest
+	err = Create(name, func(f *os.File) (err error) { m, err = Write(s.t.Context(), f, s, o); return err })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return name, m
+}
+
+// dump is every byte of an engine's logs.
+func dump(t *testing.T, e journal.Engine) string {
+	t.Helper()
+	var out strings.Builder
+	logs, err := e.Log().Logs(t.Context())
+	for _, log := range logs {
+		if err == nil {
+			err = e.Log().Blocks(t.Context(), log, 0, func(b journal.Block) error {
+				fmt.Fprintf(&out, "%s %d %d %x\n", b.Log, b.First, b.Sequence, b.Data)
+				return nil
+			})
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// verify opens the journal once, which completes its index, and verifies it.
+func verify(t *testing.T, m *journaltest.Memory) {
+	t.Helper()
+	m = m.CrashClone(0)
+	j, err := journal.Open(t.Context(), m, journal.Options{})
+	if err == nil {
+		err = j.Close(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := journal.Verify(t.Context(), m.CrashClone(0), journal.VerifyOptions{})
+	if err != nil || report.Found > 0 {
+		t.Errorf("verify: %v, %v", report.Problems, err)
+	}
+}
+
+// A complete backup and what continues it restore to the same bytes, which pass verify,
+// while the journal goes on in between.
+func TestBackupsRestoreToTheSameBytes(t *testing.T) {
+	s := newSource(t)
+	dir := t.TempDir()
+	var last *Manifest
+	for i, n := range []int{40, 25, 0, 1} {
+		s.add(n)
+		_, m := s.backup(dir)
+		if i > 0 && (m.Previous != last.ID || m.Modules[0].Here) {
+			t.Errorf("backup %d does not continue: %+v", i, m)
+		}
+		if i == 2 && m.Batches != 0 {
+			t.Errorf("a backup of nothing new has %d batches", m.Batches)
+		}
+		last = m
+	}
+	want := dump(t, s.disk)
+	s.add(3) // is not in the backup
+	files, err := Files(dir)
+	if err != nil || len(files) != 4 {
+		t.Fatal(files, err)
+	}
+	if m, err := Check(t.Context(), files, RestoreOptions{}); err != nil || m.ID != last.ID {
+		t.Errorf("check: %+v, %v", m, err)
+	}
+	m := journaltest.NewMemory()
+	var stored []byte
+	_, err = Restore(t.Context(), m, files, RestoreOptions{Module: func(_ Hash, b []byte) error { stored = bytes.Clone(b); return nil }})
+	if err != nil || !bytes.Equal(stored, module) {
+		t.Fatal(err, stored)
+	}
+	if dump(t, m) != want {
+		t.Error("the restored bytes are others")
+	}
+	verify(t, m)
+	if _, err := Restore(t.Context(), m, files, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid {
+		t.Errorf("restoring over what is there: %v", err)
+	}
+}
+
+// A backup that is made while commits go on is of one moment: each command of the
+// writer below finds in it what it rests on.
+func TestBackupUnderLoad(t *testing.T) {
+	s := newSource(t)
+	s.add(1)
+	stop, stopped := make(chan bool), make(chan bool)
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// First in orders, then in bank: whoever sees the second sees the first.
+			for _, log := range []journal.LogName{"orders", "bank"} {
+				if _, err := journaltest.Append(s.Journal, journaltest.Commit(log, "pair", journal.Version(i), fmt.Sprint(log, i), 1)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	for range 20 {
+		var file bytes.Buffer
+		if _, err := Write(t.Context(), &file, s, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		pairs := map[journal.LogName]int{}
+		_, err := Read(&file, Handler{Commit: func(c *journal.Committed) error {
+			if c.Command.Key == "pair" {
+				pairs[c.Log]++
+			}
+			return nil
+		}})
+		if d := pairs["orders"] - pairs["bank"]; err != nil || d != 0 && d != 1 {
+			t.Errorf("the backup has %v, %v", pairs, err)
+		}
+	}
+	close(stop)
+	<-stopped
+}
+
+// What does not belong together is refused by name.
+func TestMixedBackupsAreRefused(t *testing.T) {
+	s, other := newSource(t), newSource(t)
+	mine, theirs := t.TempDir(), t.TempDir()
+	s.add(20)
+	full, m := s.backup(mine)
+	s.add(5)
+	second, _ := s.backup(mine)
+	s.add(5)
+	third, _ := s.backup(mine)
+	other.add(33)
+	foreign, _ := other.backup(theirs)
+	other.add(1)
+	foreign2, _ := other.backup(theirs)
+
+	for _, c := range []struct {
+		files []string
+		says  string
+	}{
+		{[]string{second, third}, "none of the files is a complete backup"},
+		{[]string{full, third}, "000003.bulkhead does not continue"},
+		{[]string{full, second, foreign}, "begin at the same place"},
+		{[]string{full, second, foreign2}, "000002.bulkhead does not continue"},
+	} {
+		if _, err := Files(c.files...); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v", c.files, err)
+		}
+	}
+	if got, err := Files(third, full, second); err != nil || got[0] != full || got[2] != third {
+		t.Errorf("files in any order: %v, %v", got, err)
+	}
+	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{full, foreign2}, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), foreign2) {
+		t.Errorf("a file of another journal: %v", err)
+	}
+	if _, err := Write(t.Context(), new(bytes.Buffer), other, Options{Since: m}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "another journal") {
+		t.Errorf("continuing a backup of another journal: %v", err)
+	}
+	// A journal that was set back does not continue the backup of what it was.
+	back := journaltest.NewMemory()
+	if _, err := Restore(t.Context(), back, []string{full}, RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(t.Context(), back, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close(t.Context())
+	latest, err := ManifestOf(third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Write(t.Context(), new(bytes.Buffer), j, Options{Since: latest}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "does not come as far") {
+		t.Errorf("an older copy under a newer backup: %v", err)
+	}
+}
+
+// A file that was cut off anywhere, or has a flipped bit anywhere, is found.
+func TestDamagedFilesAreFound(t *testing.T) {
+	s := newSource(t)
+	s.add(12)
+	var file bytes.Buffer
+	if _, err := Write(t.Context(), &file, s, withModules()); err != nil {
+		t.Fatal(err)
+	}
+	whole := file.Bytes()
+	for n := range whole {
+		if _, err := Read(bytes.NewReader(whole[:n]), Handler{}); journal.KindOf(err) != journal.KindCorrupt {
+			t.Fatalf("cut off at byte %d of %d: %v", n, len(whole), err)
+		}
+		if _, err := ReadManifest(bytes.NewReader(whole[:n]), int64(n)); journal.KindOf(err) != journal.KindCorrupt {
+			t.Fatalf("the manifest of a file cut off at byte %d of %d: %v", n, len(whole), err)
+		}
+		bad := bytes.Clone(whole)
+		bad[n] ^= 1 << (n % 8)
+		if _, err := Read(bytes.NewReader(bad), Handler{}); journal.KindOf(err) != journal.KindCorrupt {
+			t.Fatalf("a flipped bit in byte %d of %d: %v", n, len(whole), err)
+		}
+	}
+	if _, err := Read(bytes.NewReader(append(bytes.Clone(whole), 0)), Handler{}); journal.KindOf(err) != journal.KindCorrupt {
+		t.Errorf("a byte behind the end: %v", err)
+	}
+	if _, err := Read(bytes.NewReader(whole), Handler{}); err != nil {
+		t.Error(err)
+	}
+	// The file is named.
+	name := filepath.Join(t.TempDir(), "torn.bulkhead")
+	if err := os.WriteFile(name, whole[:len(whole)-20], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{name}, RestoreOptions{}); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), name) {
+		t.Errorf("restoring a torn file: %v", err)
+	}
+}
+
+// A piece of a log is imported where it belongs, and only there; importing it
+// again changes nothing.
+func TestPiecesAreImported(t *testing.T) {
+	s := newSource(t)
+	s.add(60)
+	dir := t.TempDir()
+	piece := func(name string, after, upTo journal.Position) string {
+		name = filepath.Join(dir, name)
+		err := Create(name, func(f *os.File) error {
+			_, err := WritePiece(t.Context(), f, s, "bank", after, upTo, Options{})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	first, second := piece("first", 0, 12), piece("second", 10, 0)
+	late := piece("late", 20, 0)
+	m := journaltest.NewMemory()
+	refused := func(name, says string) {
+		t.Helper()
+		if _, err := Import(t.Context(), m, name, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	refused(late, "import what comes first")
+	for range 2 {
+		if _, err := Import(t.Context(), m, first, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(late, "does not fit behind")
+	if _, err := Import(t.Context(), m, second, RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Import(t.Context(), m, first, RestoreOptions{}); err != nil {
+		t.Error(err)
+	}
+	var want strings.Builder
+	for line := range strings.Lines(dump(t, s.disk)) {
+		if strings.HasPrefix(line, "bank ") {
+			want.WriteString(line)
+		}
+	}
+	if dump(t, m) != want.String() {
+		t.Error("the imported log is another one")
+	}
+	verify(t, m)
+	other := newSource(t)
+	other.n = 1
+	other.add(10)
+	err := Create(filepath.Join(dir, "other"), func(f *os.File) error {
+		_, err := WritePiece(t.Context(), f, other, "bank", 0, 0, Options{})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(filepath.Join(dir, "other"), "another journal")
+	if _, err := Files(first); journal.KindOf(err) != journal.KindInvalid {
+		t.Errorf("a piece is taken for a backup: %v", err)
+	}
+}
+
+// For n = 1, 2, 3 … the n-th operation of the engine fails: a backup fails and does
+// not pass for one; a restore or an import fails, and what it left is begun again or
+// continued.
+func TestEachOperationFails(t *testing.T) {
+	s := newSource(t)
+	s.add(30)
+	want := dump(t, s.disk)
+	dir := t.TempDir()
+	full := filepath.Join(dir, "full")
+	for n := 1; ; n++ {
+		s.disk.FailAt(n)
+		err := Create(full, func(f *os.File) error { _, err := Write(t.Context(), f, s, withModules()); return err })
+		s.disk.FailAt(0)
+		if err == nil {
+			break
+		}
+		if left, _ := os.ReadDir(dir); !errors.Is(err, journaltest.ErrInjected) || len(left) > 0 {
+			t.Fatalf("n=%d: %v leaves %v", n, err, left)
+		}
+	}
+	for n := 1; ; n++ {
+		m := journaltest.NewMemory()
+		m.FailAt(n)
+		_, err := Restore(t.Context(), m, []string{full}, RestoreOptions{})
+		if err == nil {
+			m.FailAt(0)
+			if dump(t, m) != want {
+				t.Error("the restored bytes are others")
+			}
+			break
+		}
+		if !errors.Is(err, journaltest.ErrInjected) {
+			t.Fatalf("n=%d: %v", n, err)
+		}
+	}
+	for n := 1; ; n++ {
+		m := journaltest.NewMemory()
+		m.FailAt(n)
+		_, err := Import(t.Context(), m, full, RestoreOptions{})
+		failed := err != nil
+		if failed && !errors.Is(err, journaltest.ErrInjected) {
+			t.Fatalf("n=%d: %v", n, err)
+		}
+		m = m.CrashClone(0)
+		if _, err := Import(t.Context(), m, full, RestoreOptions{}); err != nil || dump(t, m) != want {
+			t.Fatalf("n=%d: importing again: %v", n, err)
+		}
+		if !failed {
+			break
+		}
+	}
+}
+
+// failAfter takes so many bytes and then no more.
+type failAfter struct{ left int }
+
+func (f *failAfter) Write(b []byte) (int, error) {
+	if f.left -= len(b); f.left < 0 {
+		return 0, journaltest.ErrInjected
+	}
+	return len(b), nil
+}
+
+// A target that is full ends a backup, wherever that happens.
+func TestAFullTargetEndsABackup(t *testing.T) {
+	s := newSource(t)
+	s.add(8)
+	for room := 0; ; room += 37 {
+		_, err := Write(t.Context(), &failAfter{room}, s, withModules())
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, journaltest.ErrInjected) {
+			t.Fatalf("room for %d bytes: %v", room, err)
+		}
+	}
+}
+
+// Damage in the log is not copied into a backup as if it were none.
+func TestADamagedLogIsNotBackedUp(t *testing.T) {
+	s := newSource(t)
+	s.add(20)
+	s.disk.Corrupt("bank", 3, rand.IntN(8*200))
+	_, err := Write(t.Context(), new(bytes.Buffer), s, Options{})
+	if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "batch 4 at position") {
+		t.Errorf("a backup of a damaged log: %v", err)
+	}
+}
+
+// Whatever bytes a file has, it is read whole or refused; nothing is set aside for
+// what is only claimed.
+func FuzzRead(f *testing.F) {
+	m := journaltest.NewMemory()
+	j, err := journal.Open(context.Background(), m, journal.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 0, "c", 1)); err != nil {
+		f.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := Write(context.Background(), &file, j, withModules()); err != nil {
+		f.Fatal(err)
+	}
+	if err := j.Close(context.Background()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(file.Bytes(), uint8(0))
+	f.Add(file.Bytes()[:100], uint8(1))
+	f.Add([]byte(`{"id":"x","logs":[{"name":"bank","batch":1}]}`), uint8(recordEnd))
+	f.Add([]byte{}, uint8(recordModule))
+	f.Fuzz(func(t *testing.T, data []byte, kind uint8) {
+		// As a file, and as the content of one record with a right checksum, where a
+		// forger would get to.
+		var forged bytes.Buffer
+		w, _ := newWriter(&forged)
+		_ = w.describe(recordHead, Head{ID: "x"})
+		_ = w.record(kind, data, nil)
+		for _, b := range [][]byte{data, forged.Bytes()} {
+			if _, err := Read(bytes.NewReader(b), Handler{}); err != nil && journal.KindOf(err) != journal.KindCorrupt {
+				t.Errorf("%v", err)
+			}
+			if _, err := ReadManifest(bytes.NewReader(b), int64(len(b))); err != nil && journal.KindOf(err) == journal.KindInternal {
+				t.Errorf("%v", err)
+			}
+			_, _ = ReadHead(bytes.NewReader(b))
+		}
+		_, _ = ParseManifest(data)
+	})
+}
