@@ -217,6 +217,7 @@ func (j *Journal) release(p *pending) {
 		}
 	}
 	delete(p.log.ids, p.commit.Command.ID)
+	j.releaseSnapshot(p)
 	j.commits--
 	j.bytes -= int64(len(p.encoded))
 }

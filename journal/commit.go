@@ -231,59 +231,75 @@ func (j *Journal) completeLoop() {
 	}
 }
 
-// indexLoop is the indexer: it writes the index behind the log. A failed update
-// ends the journal like a failed append, as the overlay must not grow without
-// bound; the next Open completes the index.
+// indexLoop is the indexer: it writes the index behind the log, and snapshots behind
+// the entries of the events they rest on. A failed update ends the journal like a
+// failed append, as the overlay must not grow without bound; the next Open completes
+// the index.
 func (j *Journal) indexLoop() {
 	defer j.stopped.Done()
+	broken := false
 	var groups []*group
 	var pairs []Pair
-	broken := false
-	for g := range j.indexed {
+	for open := true; open; {
+		var g *group
+		select {
+		case g, open = <-j.indexed:
+		case <-j.snapshots.wake:
+		}
 		if broken {
 			continue // its commits stay in the overlay, where readers find them
 		}
 		var err error
-		groups = groups[:0]
-		pairs = pairs[:0]
-		for g != nil {
-			groups = append(groups, g)
-			for _, b := range g.blocks {
-				if err == nil {
-					pairs, _, err = indexBlock(pairs, b)
-				}
-			}
-			g = nil
-			if len(pairs) < pairsAtOnce {
-				select { // what gathered meanwhile goes along
-				case g = <-j.indexed:
-				default:
-				}
-			}
-		}
-		start := time.Now()
-		if err == nil {
-			err = j.engine.Index().Update(context.Background(), pairs)
-		}
-		took := time.Since(start)
+		groups, pairs, err = j.index(groups[:0], pairs[:0], g)
 		if err != nil {
 			broken = true
 			j.fail(nil, &Error{Op: "index", Kind: failureKind(err), Err: err})
-			continue
 		}
-		j.mu.Lock()
-		for _, g := range groups {
-			for _, p := range g.commits {
-				p.log.indexing++
-				j.release(p)
-			}
-			j.stats.IndexLag -= len(g.commits)
-		}
-		j.stats.IndexUpdates++
-		j.stats.IndexTime += took
-		j.makeRoom()
-		j.mu.Unlock()
 		clear(pairs)
 		clear(groups)
 	}
+}
+
+// index writes what g, the groups that gathered behind it, and the snapshots that are
+// ready contribute to the index. g is nil if there are only snapshots. It fills groups
+// and pairs, and returns them for the next time.
+func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ []Pair, err error) {
+	for g != nil {
+		groups = append(groups, g)
+		for _, b := range g.blocks {
+			if pairs, _, err = indexBlock(pairs, b); err != nil {
+				return groups, pairs, err
+			}
+		}
+		g = nil
+		if len(pairs) < pairsAtOnce {
+			select { // what gathered meanwhile goes along
+			case g = <-j.indexed:
+			default:
+			}
+		}
+	}
+	pairs, snapshots := j.takeSnapshots(pairs)
+	if len(pairs) == 0 {
+		return groups, pairs, nil
+	}
+	start := time.Now()
+	if err := j.engine.Index().Update(context.Background(), pairs); err != nil {
+		return groups, pairs, err
+	}
+	took := time.Since(start)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, g := range groups {
+		for _, p := range g.commits {
+			p.log.indexing++
+			j.release(p)
+		}
+		j.stats.IndexLag -= len(g.commits)
+	}
+	j.stats.IndexUpdates++
+	j.stats.IndexTime += took
+	j.storedSnapshots(snapshots)
+	j.makeRoom()
+	return groups, pairs, nil
 }

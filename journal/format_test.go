@@ -23,26 +23,33 @@ func exampleBatch() []byte {
 	return b
 }
 
-// The example in FORMAT.md is what the code writes, byte for byte.
-func TestFormatExample(t *testing.T) {
+// inFormat fails the test unless the block of hex of that name in FORMAT.md is want.
+func inFormat(t *testing.T, name string, want []byte) {
+	t.Helper()
 	doc, err := os.ReadFile("FORMAT.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text, ok := strings.Cut(string(doc), "```hex\n")
+	_, text, ok := strings.Cut(string(doc), "```"+name+"\n")
 	text, _, ok2 := strings.Cut(text, "```")
 	if !ok || !ok2 {
-		t.Fatal("FORMAT.md has no block of hex")
+		t.Fatalf("FORMAT.md has no block of %s", name)
 	}
 	var written strings.Builder
 	for line := range strings.Lines(text) {
 		digits, _, _ := strings.Cut(line, ";")
 		written.WriteString(regexp.MustCompile(`\s`).ReplaceAllString(digits, ""))
 	}
-	if want := hex.EncodeToString(exampleBatch()); written.String() != want {
-		t.Errorf("FORMAT.md has\n%s\nthe code writes\n%s", written.String(), want)
+	if want := hex.EncodeToString(want); written.String() != want {
+		t.Errorf("FORMAT.md has as %s\n%s\nthe code writes\n%s", name, written.String(), want)
 	}
-	err = eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+}
+
+// The examples in FORMAT.md are what the code writes, byte for byte.
+func TestFormatExample(t *testing.T) {
+	inFormat(t, "hex", exampleBatch())
+	inFormat(t, "hex snapshot", sealSnapshot(snapshotKey("bank", "alice"), exampleSnapshot()).Value)
+	err := eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
 		if e := c.event(h, first, 0); e.Key != "alice" || e.Version != 1 || e.Position != 1 || e.Type != "opened" {
 			t.Errorf("the example decodes to %+v", e)
 		}

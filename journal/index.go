@@ -14,6 +14,7 @@ import (
 //	'e' log key u64 version   an event of an entity: position, time, fields
 //	'a' log command id        where the command's commit stands
 //	'c' log                   checkpoint: how far the log is indexed
+//	's' log key               the latest snapshot of an entity; see snapshot.go
 //	'v'                       layout
 //
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
@@ -285,6 +286,10 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 
 // Rebuild makes the index anew from the log alone. No journal may be open on the
 // engine. progress, if not nil, is told how many batches are done.
+//
+// What it makes is byte by byte what it was, but for snapshots: only modules can
+// make those, so they are dropped, entities are hydrated from their events, and new ones
+// are taken.
 func Rebuild(ctx context.Context, e Engine, progress func(batches uint64)) error {
 	if err := e.Index().Clear(ctx); err != nil {
 		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}

@@ -13,15 +13,16 @@ type Journal struct {
 
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
-	logs     map[LogName]*logState
-	queue    []*pending           // handed in, not yet taken by the committer
-	commits  int                  // handed in, not yet indexed
-	bytes    int64                // their encoded size
-	room     chan struct{}        // closed and replaced when commits or bytes went down
-	versions map[entityID]Version // of entities that are not in an overlay; see Options.VersionCache
-	failure  *Error               // why the journal failed; nil while it did not
-	closing  bool
-	stats    Stats
+	logs      map[LogName]*logState
+	queue     []*pending           // handed in, not yet taken by the committer
+	commits   int                  // handed in, not yet indexed
+	bytes     int64                // their encoded size
+	room      chan struct{}        // closed and replaced when commits or bytes went down
+	versions  map[entityID]Version // of entities that are not in an overlay; see Options.VersionCache
+	snapshots heldSnapshots
+	failure   *Error // why the journal failed; nil while it did not
+	closing   bool
+	stats     Stats
 
 	wake      chan struct{} // capacity 1: there is something in queue, or closing
 	completed chan *group   // committer to completer
@@ -74,10 +75,11 @@ type pending struct {
 	done    func(Receipt, error)
 
 	// Guarded by Journal.mu until the commit is on disk or void, constant then.
-	waiters []func(*pending, error) // called after done
-	durable bool
-	first   Position
-	time    UnixNano
+	waiters  []func(*pending, error) // called after done
+	durable  bool
+	first    Position
+	time     UnixNano
+	snapshot *held // of the entity as this commit left it
 }
 
 func (p *pending) receipt() Receipt {
@@ -100,7 +102,8 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 		// senders of the last one are told. The indexer may be far behind, as
 		// MaxPending… bounds what it holds up; it shall not hold up answers.
 		wake: make(chan struct{}, 1), completed: make(chan *group, 2), indexed: make(chan *group, 4096),
-		failed: make(chan struct{}),
+		failed:    make(chan struct{}),
+		snapshots: heldSnapshots{latest: map[entityID]*held{}, wake: make(chan struct{}, 1)},
 	}
 	names, err := e.Log().Logs(ctx)
 	if err != nil {

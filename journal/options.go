@@ -24,6 +24,9 @@ type Options struct {
 	AnswerWindow time.Duration
 	// VersionCache bounds the entities whose version is kept in memory. Default 262,144.
 	VersionCache int
+	// MaxPendingSnapshotBytes bounds the snapshots that are put and not yet in the
+	// index, in bytes; more are dropped. Default 32 MiB.
+	MaxPendingSnapshotBytes int64
 }
 
 func (o Options) withDefaults() Options {
@@ -42,6 +45,9 @@ func (o Options) withDefaults() Options {
 	def(&o.VersionCache, 262144)
 	if o.MaxPendingBytes <= 0 {
 		o.MaxPendingBytes = 64 << 20
+	}
+	if o.MaxPendingSnapshotBytes <= 0 {
+		o.MaxPendingSnapshotBytes = 32 << 20
 	}
 	if o.AnswerWindow <= 0 {
 		o.AnswerWindow = 24 * time.Hour

@@ -213,8 +213,8 @@ func clone(b []byte) []byte {
 // returns the entity's version. It sees every commit handed in before, on disk or
 // not; events that are not on disk yet have position 0 and no time. An event and
 // its slices are valid during their yield only. An error of yield ends the scan
-// and is returned as it is. If after is above the entity's version, which only a
-// snapshot from elsewhere can claim, nothing is yielded and after returned.
+// and is returned as it is. If after is above the entity's version, as a snapshot may
+// claim when the log has lost its end, nothing is yielded; the version says so.
 func (j *Journal) Load(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
 	var held []Event
 	var seen uint64
@@ -248,16 +248,49 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 		}
 		at = e.Version
 	}
-	// What was read is the entity's version, unless it is only what the caller
-	// claimed, or something went through the overlay meanwhile.
-	if s != nil && (at > after || after == 0) {
+	if at == after && after > 0 {
+		// Nothing was read, so this is only what the caller claims.
+		if at, err = j.versionUpTo(ctx, log, key, after); err != nil {
+			return 0, err
+		}
+	}
+	if s != nil {
 		j.mu.Lock()
+		// Unless something went through the overlay meanwhile.
 		if s.entities[key] == nil && s.indexing == seen {
 			j.cacheVersion(entityID{log, key}, at)
 		}
 		j.mu.Unlock()
 	}
 	return at, nil
+}
+
+// versionUpTo is the version of an entity that has no event above most.
+func (j *Journal) versionUpTo(ctx context.Context, log LogName, key string, most Version) (Version, error) {
+	j.mu.Lock()
+	s := j.logs[log]
+	if s == nil {
+		j.mu.Unlock()
+		return 0, nil
+	}
+	v, known := j.knownVersion(s, key)
+	j.mu.Unlock()
+	if known {
+		return min(v, most), nil
+	}
+	// One look-up says it in the usual case, where the claim is true.
+	if err := j.reads.enter("version", log); err != nil {
+		return 0, err
+	}
+	_, there, err := j.engine.Index().Get(ctx, entityKey(entityPrefix(log, key), most))
+	j.reads.leave()
+	if err != nil {
+		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
+	}
+	if there {
+		return most, nil
+	}
+	return j.indexedVersion(ctx, log, key)
 }
 
 // Entity yields the durable events of an entity with a version above after, in

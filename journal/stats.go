@@ -26,6 +26,11 @@ type Stats struct {
 	IndexUpdates uint64        `json:"index_updates"` // of the engine
 	IndexTime    time.Duration `json:"index_time_ns"` // spent in them
 
+	Snapshots            uint64 `json:"snapshots"`              // written to the index
+	SnapshotBytes        uint64 `json:"snapshot_bytes"`         // of their states
+	SnapshotsDropped     uint64 `json:"snapshots_dropped"`      // put and not written: too many waited, or what they rest on was void
+	PendingSnapshotBytes int64  `json:"pending_snapshot_bytes"` // of those that wait, now
+
 	SyncMicros   Histogram `json:"sync_us"`       // how long appends of the engine took
 	GroupCommits Histogram `json:"group_commits"` // that shared a sync
 	BatchBytes   Histogram `json:"batch_bytes"`
@@ -94,6 +99,7 @@ func (j *Journal) Stats() Stats {
 	j.mu.Lock()
 	s := j.stats
 	s.Pending, s.PendingBytes = j.commits, j.bytes
+	s.PendingSnapshotBytes = j.snapshots.bytes
 	j.mu.Unlock()
 	if c, ok := j.engine.(Counter); ok && j.reads.enter("stats", "") == nil {
 		written := s.Engine.Written // when it was opened

@@ -50,6 +50,8 @@ type LogReport struct {
 	// Unindexed counts the batches at the end that the index does not cover yet, as after a
 	// crash. That is no problem: opening the journal completes it.
 	Unindexed uint64 `json:"unindexed"`
+	// Snapshots counts those in the index that are whole.
+	Snapshots uint64 `json:"snapshots"`
 }
 
 // Report is the result of Verify.
@@ -61,8 +63,9 @@ type Report struct {
 
 // Verify proves the whole journal: every batch's checksum, the chain of hashes,
 // positions dense in a log, versions dense in an entity, command ids used once within
-// the window, times that never decrease, and the index equal to the log. No journal may
-// be open on the engine. It keeps the entities of one log in memory.
+// the window, times that never decrease, the index equal to the log, and no snapshot
+// damaged or ahead of it. No journal may be open on the engine. It keeps the entities
+// of one log in memory.
 //
 // What is wrong with the data is in the report; an error means that verification
 // could not go on.
@@ -151,6 +154,9 @@ func (v *verifier) verifyLog(log LogName) error {
 		return err
 	}
 	if err := l.index(); err != nil {
+		return err
+	}
+	if err := l.snapshots(); err != nil {
 		return err
 	}
 	l.counts.Head, l.counts.Entities = l.next-1, len(l.versions)

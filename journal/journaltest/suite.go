@@ -50,6 +50,8 @@ func Run(t *testing.T, open func(t *testing.T) Reopener) {
 	t.Run("engine", func(t *testing.T) { testEngine(t, open(t)) })
 	t.Run("journal", func(t *testing.T) { testJournal(t, open(t)) })
 	t.Run("repeat", func(t *testing.T) { testAnswers(t, open(t)) })
+	t.Run("snapshots", func(t *testing.T) { testSnapshots(t, open(t)) })
+	t.Run("rebuild", func(t *testing.T) { testRebuild(t, open(t)) })
 	t.Run("model", func(t *testing.T) { testModel(t, open(t), rand.Uint64()) })
 	t.Run("concurrent", func(t *testing.T) { testConcurrent(t, open(t)) })
 }

@@ -1,0 +1,188 @@
+package journal
+
+import "context"
+
+// held is a snapshot on its way into the index.
+type held struct {
+	id       entityID
+	snapshot Snapshot
+}
+
+// heldSnapshots are those that are not in the index yet. Guarded by Journal.mu.
+//
+// A snapshot of a state that is ahead of the disk hangs at the commit that brought
+// the entity there (pending.snapshot). It becomes ready when that commit is in the
+// index, and is gone if that is void. So none is ever written that rests on something
+// which is not on disk.
+type heldSnapshots struct {
+	latest map[entityID]*held // of each entity that has any here
+	ready  []*held            // for the indexer, in the order they came
+	bytes  int64              // of all, hanging and ready
+	wake   chan struct{}      // capacity 1: there is something in ready
+}
+
+// PutSnapshot keeps a snapshot of an entity, instead of an older one, and reports
+// whether it will: a snapshot is a cache, and one is given up when too many wait to be
+// written, when the state it shows is not that of any commit handed in, or when the
+// commit it rests on turns out void. It is written behind the log, without sync, once
+// its state is on disk. Only who writes to the entity may put one, and no commit of
+// the entity may be handed in meanwhile. The journal keeps s.State; nobody may
+// change it.
+func (j *Journal) PutSnapshot(ctx context.Context, log LogName, key string, s Snapshot) (kept bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	id := entityID{log, key}
+	version, err := j.versionNow(ctx, id)
+	if err == nil && j.refusal(log) == nil && s.Version > 0 && s.Version <= version && len(s.State) <= MaxSnapshot {
+		kept = j.holdSnapshot(&held{id, s})
+	}
+	if !kept {
+		j.stats.SnapshotsDropped++
+	}
+	return kept
+}
+
+// versionNow is an entity's version with everything handed in. The caller holds mu,
+// which is given up while the index is read.
+func (j *Journal) versionNow(ctx context.Context, id entityID) (Version, error) {
+	s := j.logs[id.log]
+	if s == nil {
+		return 0, nil // a log without commits has only new entities
+	}
+	for {
+		if v, known := j.knownVersion(s, id.key); known {
+			return v, nil
+		}
+		seen := s.indexing
+		j.mu.Unlock()
+		v, err := j.indexedVersion(ctx, id.log, id.key)
+		j.mu.Lock()
+		if err != nil {
+			return 0, err
+		}
+		if s.indexing == seen && s.entities[id.key] == nil {
+			j.cacheVersion(id, v)
+			return v, nil
+		}
+	}
+}
+
+// holdSnapshot puts h where it waits. The caller holds mu and has made sure that the
+// entity has come to its version.
+func (j *Journal) holdSnapshot(h *held) bool {
+	q := &j.snapshots
+	if q.bytes+h.size() > j.opt.MaxPendingSnapshotBytes {
+		return false
+	}
+	q.bytes += h.size()
+	q.latest[h.id] = h
+	if e := j.logs[h.id.log].entities[h.id.key]; e != nil && e.commits[0].commit.Expected < h.snapshot.Version {
+		for _, p := range e.commits {
+			if p.commit.Expected+Version(len(p.commit.Events)) >= h.snapshot.Version {
+				if p.snapshot != nil {
+					j.letGo(p.snapshot)
+				}
+				p.snapshot = h
+				return true
+			}
+		}
+	}
+	j.ready(h)
+	return true
+}
+
+// size is what a snapshot counts in MaxPendingSnapshotBytes: its state and about what
+// is kept with it.
+func (h *held) size() int64 { return int64(len(h.snapshot.State)+len(h.id.key)) + 200 }
+
+// ready hands h to the indexer. The caller holds mu.
+func (j *Journal) ready(h *held) {
+	j.snapshots.ready = append(j.snapshots.ready, h)
+	select {
+	case j.snapshots.wake <- struct{}{}:
+	default:
+	}
+}
+
+// releaseSnapshot decides about the snapshot that hangs at p, which leaves the overlay:
+// indexed, or void. The caller holds mu.
+func (j *Journal) releaseSnapshot(p *pending) {
+	h := p.snapshot
+	if h == nil {
+		return
+	}
+	p.snapshot = nil
+	if p.durable {
+		j.ready(h)
+		return
+	}
+	j.letGo(h)
+	j.stats.SnapshotsDropped++
+}
+
+// letGo forgets h. The caller holds mu.
+func (j *Journal) letGo(h *held) {
+	q := &j.snapshots
+	q.bytes -= h.size()
+	if q.latest[h.id] == h {
+		delete(q.latest, h.id)
+	}
+}
+
+// takeSnapshots appends what is ready to pairs; storedSnapshots is then told.
+func (j *Journal) takeSnapshots(pairs []Pair) ([]Pair, []*held) {
+	j.mu.Lock()
+	taken := j.snapshots.ready
+	j.snapshots.ready = nil
+	j.mu.Unlock()
+	for _, h := range taken {
+		pairs = append(pairs, sealSnapshot(snapshotKey(h.id.log, h.id.key), &h.snapshot))
+	}
+	return pairs, taken
+}
+
+// storedSnapshots forgets what the index has now. The caller holds mu.
+func (j *Journal) storedSnapshots(all []*held) {
+	for _, h := range all {
+		j.letGo(h)
+		j.stats.Snapshots++
+		j.stats.SnapshotBytes += uint64(len(h.snapshot.State))
+	}
+}
+
+// Snapshot returns the latest snapshot that was put for an entity; ok is false if there
+// is none. One that is damaged is a KindCorrupt error: then, as without one, the
+// events from the first on say the same. A snapshot that was just put may be of a state
+// that is not on disk yet, as what [Journal.Load] yields. Nobody may change its state.
+//
+// After a snapshot the caller goes on with Load from its version, and believes the
+// snapshot only if Load finds the entity at that version or above it.
+func (j *Journal) Snapshot(ctx context.Context, log LogName, key string) (s Snapshot, ok bool, err error) {
+	j.mu.Lock()
+	if h := j.snapshots.latest[entityID{log, key}]; h != nil {
+		s = h.snapshot
+		j.mu.Unlock()
+		return s, true, nil
+	}
+	empty := j.logs[log] == nil
+	j.mu.Unlock()
+	if empty {
+		return Snapshot{}, false, nil
+	}
+	if err := j.reads.enter("snapshot", log); err != nil {
+		return Snapshot{}, false, err
+	}
+	defer j.reads.leave()
+	k := snapshotKey(log, key)
+	value, ok, err := j.engine.Index().Get(ctx, k)
+	if err != nil {
+		return Snapshot{}, false, &Error{Op: "snapshot", Log: log, Kind: kindOfEngine(err), Err: err}
+	}
+	if !ok {
+		return Snapshot{}, false, nil
+	}
+	if !openSnapshot(k, value, &s) {
+		return Snapshot{}, false, errorf(KindCorrupt, "snapshot", log, "the snapshot of entity %q is damaged; its events are replayed instead", key)
+	}
+	return s, true, nil
+}

@@ -1,0 +1,23 @@
+package journal
+
+// snapshots checks those of one log: each whole, and none of a version that its entity
+// has not come to. Whether a state is right only its module could tell.
+func (l *logVerifier) snapshots() error {
+	prefix := indexPrefix('s', l.log)
+	var s Snapshot
+	return l.engine.Index().Scan(l.ctx, prefix, prefix, func(key, value []byte) error {
+		entity, ok := snapshotEntity(l.log, key)
+		switch {
+		case !ok:
+			l.problem(l.log, 0, 0, "the index has a malformed key of a snapshot; rebuild the index")
+		case !openSnapshot(key, value, &s):
+			l.problem(l.log, 0, 0, "the snapshot of entity %q is damaged and is not used; rebuild the index", entity)
+		case s.Version > l.versions[entity].version && l.damages == 0:
+			l.problem(l.log, 0, 0, "the snapshot of entity %q is of version %d, the log ends with its version %d; rebuild the index",
+				entity, s.Version, l.versions[entity].version)
+		default:
+			l.counts.Snapshots++
+		}
+		return nil
+	})
+}
