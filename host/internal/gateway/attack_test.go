@@ -36,16 +36,23 @@ func (s *site) attacker() *attacker {
 // upgraded is past the handshake and the hello.
 func (s *site) upgraded(path string) *attacker {
 	s.Helper()
+	a := s.shaken(path)
+	if path == "/v1/stream" {
+		if op, payload := a.frame(); op != 1 || !strings.Contains(string(payload), `"hello"`) {
+			s.Fatalf("frame %d %s", op, payload)
+		}
+	}
+	return a
+}
+
+// shaken is past the handshake; the hello is yet to be read.
+func (s *site) shaken(path string) *attacker {
+	s.Helper()
 	a := s.attacker()
 	a.put("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		s.Fatalf("handshake: %v %v", resp, err)
-	}
-	if path == "/v1/stream" {
-		if op, payload := a.frame(); op != 1 || !strings.Contains(string(payload), `"hello"`) {
-			s.Fatalf("frame %d %s", op, payload)
-		}
 	}
 	return a
 }
@@ -194,6 +201,41 @@ func TestWebSocketAttacks(t *testing.T) {
 	}
 	if log := s.logged.String(); strings.Contains(log, "panic") {
 		t.Error(log)
+	}
+}
+
+// The reason for a close arrives also when the host is just about to say
+// something else, and when the client is still sending.
+func TestTheReasonIsNotLost(t *testing.T) {
+	s := start(t, Options{MessageBytes: 1 << 10})
+	service := s.fake.services["bank"]
+	s.fake.mu.Lock()
+	for range 5000 {
+		service.append("k", "added", 1, `{"by":1}`)
+	}
+	s.fake.mu.Unlock()
+	for name, tt := range map[string]struct {
+		send string
+		code int
+	}{
+		"a frame that breaks the rules, instead of a hello": {frame(0x83, "{}"), 1002},
+		"goodbye instead of a hello":                        {frame(closeFrame, "\x03\xe8"), 1000},
+		"goodbye among events": {
+			frame(text, `{"op":"subscribe","id":"s","service":"bank","credits":100000}`) + frame(closeFrame, "\x03\xe8"), 1000},
+		"oversized among events": {
+			frame(text, `{"op":"subscribe","id":"s","service":"bank","credits":100000}`) + frame(text, strings.Repeat("x", 8<<20)), 1009},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sub := *s
+			sub.T = t
+			for range 20 { // which goroutine is first differs
+				a := sub.shaken("/v1/stream")
+				a.put(tt.send)
+				if code, reason := a.closed(); code != tt.code {
+					t.Fatalf("closed with %d %q; want %d", code, reason, tt.code)
+				}
+			}
+		})
 	}
 }
 

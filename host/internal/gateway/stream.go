@@ -81,7 +81,11 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 		defer close(sent)
 		if err := t.sendAll(); err != nil {
 			t.cancel(err)
-			_ = k.cork.Close() // ends the receiving
+			// After a close frame nothing can be sent. It was the receiving goroutine that
+			// wrote it, on its way out, and it may still wait in the cork for the farewell.
+			if !errors.Is(err, websocket.ErrCloseSent) {
+				_ = k.cork.Close() // ends the receiving
+			}
 		}
 	}()
 	t.notice(api.AppendHello(nil, api.Limits{

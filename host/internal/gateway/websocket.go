@@ -210,10 +210,11 @@ func (k *socket) beat() error {
 }
 
 // lingering bounds how long, and how much, of a client is still read after the
-// last word, so that the last word is not lost with what is unread.
+// last word, so that the last word is not lost with what is unread: who sent a
+// message that is too large is mostly still sending it.
 const (
 	lingerTime  = time.Second
-	lingerBytes = 1 << 20
+	lingerBytes = 64 << 20
 )
 
 // farewell says why, writes what is queued, and closes. Both goroutines must be
