@@ -87,6 +87,9 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 // while the host is not running.
 func JournalDir(dir string) string { return filepath.Join(dir, "journal") }
 
+// modulesDir is where a host in dir keeps its modules.
+func modulesDir(dir string) string { return filepath.Join(dir, "modules") }
+
 // openCore opens the journal and starts what is deployed.
 func (h *Host) openCore(ctx context.Context) (*core, error) {
 	engine, err := h.opt.OpenEngine()
@@ -97,7 +100,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, errors.Join(openError(err), engine.Close())
 	}
-	cat, err := catalog.Open(ctx, filepath.Join(h.opt.Dir, "modules"), j)
+	cat, err := catalog.Open(ctx, modulesDir(h.opt.Dir), j)
 	if err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
 	}

@@ -83,8 +83,8 @@ func ManifestOf(name string) (*Manifest, error) {
 }
 
 // Next says how a directory of backups goes on: the name of the next file and the
-// manifest that it continues, nil if there is none yet.
-func Next(dir string) (name string, since *Manifest, err error) {
+// manifest that it continues; nil if there is none yet, or it shall be a complete one.
+func Next(dir string, complete bool) (name string, since *Manifest, err error) {
 	names, err := list(dir)
 	if err != nil {
 		return "", nil, err
@@ -92,8 +92,10 @@ func Next(dir string) (name string, since *Manifest, err error) {
 	number := 0
 	if len(names) > 0 {
 		last := names[len(names)-1]
-		if since, err = ManifestOf(last); err != nil {
-			return "", nil, err
+		if !complete {
+			if since, err = ManifestOf(last); err != nil {
+				return "", nil, err
+			}
 		}
 		if _, err := fmt.Sscanf(filepath.Base(last), "%d"+Extension, &number); err != nil {
 			return "", nil, errorf(journal.KindInvalid, "%s is not named as a file of a directory of backups is, such as 000001%s", last, Extension)

@@ -212,7 +212,7 @@ func (r *reader) damaged(format string, args ...any) error {
 }
 
 func newReader(in io.Reader) (*reader, error) {
-	r := &reader{r: bufio.NewReaderSize(in, 256<<10), sum: sha256.New()}
+	r := &reader{r: bufio.NewReaderSize(in, 32<<10), sum: sha256.New()}
 	var got [len(magic)]byte
 	if _, err := io.ReadFull(r.r, got[:]); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -26,6 +26,8 @@ type journalCmd struct {
 	Verify  journalVerifyCmd  `cmd:"" help:"Prove the whole journal: checksums, hash chain, positions, versions, command ids, index."`
 	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log, each command with its events, one JSON object a line."`
 	Logs    journalLogsCmd    `cmd:"" help:"List the logs and how far they have come."`
+	Backup  journalBackupCmd  `cmd:"" help:"Back a host up while it runs: all logs and modules, or what is new since the last backup."`
+	Restore journalRestoreCmd `cmd:"" help:"Make a data directory of backups."`
 	Rebuild journalRebuildCmd `cmd:"" help:"Throw everything derived away and make it again from the log."`
 }
 
@@ -55,9 +57,14 @@ func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error)
 	return errors.Join(use(j), j.Close(ctx))
 }
 
-type journalVerifyCmd struct{}
+type journalVerifyCmd struct {
+	Backups []string `arg:"" optional:"" type:"existing" help:"Directories of backups, or files of one: prove these instead of --data."`
+}
 
 func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {
+	if len(c.Backups) > 0 {
+		return verifyBackups(e, c.Backups)
+	}
 	report, took, err := all.verify(e)
 	if err != nil {
 		return err

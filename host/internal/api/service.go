@@ -5,13 +5,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// ContentWasm, ContentJSON and ContentLines are the media types of modules, of
-// JSON, and of JSON values a line each.
+// The media types of modules, of JSON, of JSON values a line each, of streams of
+// events, and of backups.
 const (
 	ContentWasm  = "application/wasm"
 	ContentJSON  = "application/json"
 	ContentLines = "application/x-ndjson"
 	ContentSSE   = "text/event-stream"
+	// journal/FORMAT.md draws what is in it.
+	ContentBackup = "application/vnd.bulkhead.backup"
 )
 
 // Manifest is what a service says of itself, in the same JSON as in the module.

@@ -17,6 +17,13 @@ type Modules struct {
 	dir string
 }
 
+// OpenModules opens the module files in a directory, which is made if it is not
+// there. No host may be running on it.
+func OpenModules(dir string) (Modules, error) {
+	m := Modules{dir: dir}
+	return m, m.prepare()
+}
+
 const extension = ".wasm"
 
 // prepare makes the directory and removes what a crash left half-written.

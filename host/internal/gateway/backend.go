@@ -10,6 +10,7 @@ package gateway
 
 import (
 	"context"
+	"io"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -55,6 +56,11 @@ type Backend interface {
 	// fails with KindBadCursor for one of another service and for garbage.
 	Cursor(name service.Name, p service.Position) string
 	ParseCursor(name service.Name, text string) (service.Position, error)
+
+	// Backup writes a backup of everything. since is the manifest of the backup that
+	// it continues, or nothing. An error of kind KindConflicting, of a since that does
+	// not fit, comes before anything is written.
+	Backup(ctx context.Context, w io.Writer, since []byte) error
 
 	// Ready returns nil if the host takes commands.
 	Ready() error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,6 +91,21 @@ func (f *fake) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 		s.status.Spec.Module = service.DigestOf(d.Module)
 	}
 	return s.status, nil
+}
+
+// Backup writes what it was given; "none" is refused and "half" breaks off.
+func (f *fake) Backup(_ context.Context, w io.Writer, since []byte) error {
+	if string(since) == "none" {
+		return &service.Error{Kind: service.KindConflicting, Message: "of another journal"}
+	}
+	if _, err := fmt.Fprintf(w, "backup since %s", since); err != nil {
+		return err
+	}
+	if string(since) == "half" {
+		_, err := w.Write(make([]byte, 2*backupPiece))
+		return errors.Join(err, service.Errorf(service.KindInternal, "the disk broke"))
+	}
+	return nil
 }
 
 func (f *fake) Delete(_ context.Context, name service.Name) error {

@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"context"
+	"io"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
 // Host makes a host the backend of a gateway.
@@ -38,6 +40,19 @@ func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, er
 		return nil, err
 	}
 	return hostSubscriber{sub}, nil
+}
+
+func (b hostBackend) Backup(ctx context.Context, w io.Writer, since []byte) error {
+	var o host.BackupOptions
+	if len(since) > 0 {
+		m, err := backup.ParseManifest(since)
+		if err != nil {
+			return service.Errorf(service.KindInvalid, "the body is not the manifest of a backup: %w", err)
+		}
+		o.Since = m
+	}
+	_, err := b.Host.Backup(ctx, w, o)
+	return err
 }
 
 type hostSubscriber struct{ sub *host.Subscriber }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -356,6 +357,35 @@ func TestOtherRoutes(t *testing.T) {
 	if g := s.do("HEAD", "/v1/services/bank/events", "", "Accept", "text/event-stream"); g.status != 200 || len(g.body) != 0 {
 		t.Errorf("HEAD: %d", g.status)
 	}
+}
+
+// A backup comes as a stream; what is refused comes before it, and one that breaks off
+// is not taken for whole.
+func TestBackup(t *testing.T) {
+	s := start(t, Options{})
+	g := s.do("POST", "/v1/backup", "the last")
+	if g.status != 200 || string(g.body) != "backup since the last" || g.header.Get("Content-Type") != api.ContentBackup {
+		t.Errorf("%d %v %s", g.status, g.header, g.body)
+	}
+	if p := s.problem(s.do("POST", "/v1/backup", "none"), 409, "conflict"); p.Detail != "of another journal" {
+		t.Errorf("%+v", p)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "POST", s.server.URL()+"/v1/backup", strings.NewReader("half"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Error("half a backup ends like a whole one")
+	}
+	for range maxBackups {
+		s.server.backups <- struct{}{}
+	}
+	s.problem(s.do("POST", "/v1/backup", ""), 429, "overloaded")
 }
 
 func TestPanicIsAProblem(t *testing.T) {

@@ -38,6 +38,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/services/{service}/entities/{key}/events", false, s.entityEvents},
 		{"GET", "/v1/services/{service}/events", false, s.serviceEvents},
 		{"GET", "/v1/stream", false, s.stream},
+		{"POST", "/v1/backup", false, s.backup},
 		{"GET", "/openapi.json", true, s.openAPI},
 		{"GET", "/healthz", true, s.healthz},
 		{"GET", "/readyz", true, s.readyz},

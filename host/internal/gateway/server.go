@@ -42,6 +42,7 @@ type Server struct {
 
 	streams chan struct{} // one for each open stream
 	uploads chan struct{} // one for each module on its way in
+	backups chan struct{} // one for each backup on its way out
 
 	run      string // tells the requests of this server from those of others
 	requests atomic.Uint64
@@ -60,6 +61,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	s := &Server{
 		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
 		streams: make(chan struct{}, o.Streams), uploads: make(chan struct{}, o.Uploads),
+		backups: make(chan struct{}, maxBackups),
 	}
 	var run [4]byte
 	_, _ = rand.Read(run[:]) // never fails

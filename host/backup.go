@@ -1,0 +1,235 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+)
+
+// BackupOptions are the choices of a backup.
+type BackupOptions struct {
+	// Since is the manifest of the backup that this one continues; nil makes one that
+	// is complete in itself.
+	Since *backup.Manifest
+	// Progress, if not nil, is told now and then how far it has come.
+	Progress func(backup.Progress)
+}
+
+// Backup writes a backup of everything that a host in another directory needs to go
+// on from this moment: the logs of all services, the host's own with the deployments,
+// and the modules. The host goes on meanwhile. Only when Backup has returned without
+// an error is the backup whole, which whoever reads it finds out too.
+func (h *Host) Backup(ctx context.Context, w io.Writer, o BackupOptions) (*backup.Manifest, error) {
+	c, err := h.open()
+	if err != nil {
+		return nil, err
+	}
+	return writeBackup(ctx, w, c.journal, c.catalog.Modules, o)
+}
+
+func writeBackup(ctx context.Context, w io.Writer, j *journal.Journal, modules catalog.Modules, o BackupOptions) (*backup.Manifest, error) {
+	m, err := backup.Write(ctx, w, j, backup.Options{
+		Since: o.Since, Progress: o.Progress,
+		Modules: func() (all []backup.Hash, err error) {
+			digests, err := modules.List()
+			for _, d := range digests {
+				all = append(all, backup.Hash(d))
+			}
+			return all, err
+		},
+		Module: func(d backup.Hash) ([]byte, error) { return modules.Get(service.Digest(d)) },
+	})
+	return m, backupError("back up", err)
+}
+
+// backupError gives errors of the journal and of backups the kind that callers of a
+// host know.
+func backupError(op string, err error) error {
+	var known *service.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	e := &service.Error{Op: op, Kind: service.KindInternal, Message: "the journal is damaged; bulkhead journal verify says more", Err: err}
+	switch journal.KindOf(err) {
+	case journal.KindInvalid:
+		var j *journal.Error
+		errors.As(err, &j)
+		e.Kind, e.Message = service.KindConflicting, j.Detail
+	case journal.KindClosed, journal.KindFailed, journal.KindFull:
+		e.Kind, e.Message = service.KindUnavailable, "the journal was closed meanwhile; try again"
+	case journal.KindLocked:
+		e.Kind, e.Message = service.KindUnavailable, "another process uses this data directory; stop it, or back up through it"
+	case journal.KindCanceled:
+		e.Kind, e.Message = service.KindCanceled, "canceled"
+	case journal.KindInternal:
+		return err
+	}
+	return e
+}
+
+// BackupDir is [Host.Backup] for a directory on which no host is running.
+func BackupDir(ctx context.Context, dir string, w io.Writer, o BackupOptions) (*backup.Manifest, error) {
+	engine, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
+	if err != nil {
+		return nil, backupError("back up", err)
+	}
+	j, err := journal.Open(ctx, engine, journal.Options{})
+	if err != nil {
+		return nil, backupError("back up", errors.Join(err, engine.Close()))
+	}
+	modules, err := catalog.OpenModules(modulesDir(dir))
+	var m *backup.Manifest
+	if err == nil {
+		m, err = writeBackup(ctx, w, j, modules, o)
+	}
+	return m, errors.Join(err, j.Close(ctx))
+}
+
+// RestoreOptions are the choices of RestoreDir.
+type RestoreOptions struct {
+	// Force replaces a directory that has something in it; what was in it stays
+	// beside it, under the name that RestoreDir returns.
+	Force bool
+	// NoVerify leaves out the proof of the restored journal.
+	NoVerify bool
+	// Progress, if not nil, is told how far a stage has come: restoring, in batches, and
+	// verifying, in events. total is 0 if unknown.
+	Progress func(stage string, done, total uint64)
+}
+
+// Restored is the result of RestoreDir.
+type Restored struct {
+	Manifest *backup.Manifest
+	Report   *journal.Report // of the proof; nil without one
+	Replaced string          // where what was in the directory is now; empty if there was nothing
+}
+
+// RestoreDir makes a directory in which a host goes on from where backups end: the
+// files as [backup.Files] gives them. All is done beside the directory, which gets its
+// name when everything is there and proved; so whatever happens, a directory of that
+// name is whole or what it was. What a killed restore leaves is beside it, and its name
+// begins with a dot and says so.
+func RestoreDir(ctx context.Context, dir string, files []string, o RestoreOptions) (r Restored, err error) {
+	dir = filepath.Clean(dir)
+	taken, err := inUse(dir)
+	if err != nil {
+		return r, err
+	}
+	if taken && !o.Force {
+		return r, service.Errorf(service.KindConflicting, "%s is not empty; name a new directory, or force it to be replaced", dir)
+	}
+	parent, base := filepath.Dir(dir), filepath.Base(dir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return r, err
+	}
+	work, err := os.MkdirTemp(parent, "."+base+".restoring-")
+	if err != nil {
+		return r, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(work))
+		}
+	}()
+	if err := r.restore(ctx, work, files, o); err != nil {
+		return r, err
+	}
+	if r.Report != nil && r.Report.Found > 0 {
+		return r, service.Errorf(service.KindInternal, "the restored journal has %d problems, the first: %s", r.Report.Found, r.Report.Problems[0])
+	}
+	if err := syncTree(work); err != nil {
+		return r, err
+	}
+	if taken {
+		r.Replaced = fmt.Sprintf("%s.replaced-%s", dir, time.Now().UTC().Format("20060102T150405.000"))
+		if err := os.Rename(dir, r.Replaced); err != nil {
+			return r, err
+		}
+	}
+	if err := os.Rename(work, dir); err != nil {
+		return r, err
+	}
+	return r, backup.SyncDir(parent)
+}
+
+// inUse reports whether there is anything in a directory, and refuses one on which a
+// host is running.
+func inUse(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || len(entries) == 0 {
+		return false, err
+	}
+	if _, err := os.Stat(JournalDir(dir)); err == nil {
+		e, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
+		if journal.KindOf(err) == journal.KindLocked {
+			return true, backupError("restore", err)
+		}
+		if err == nil {
+			return true, e.Close()
+		}
+	}
+	return true, nil
+}
+
+// restore fills an empty directory.
+func (r *Restored) restore(ctx context.Context, dir string, files []string, o RestoreOptions) error {
+	modules, err := catalog.OpenModules(modulesDir(dir))
+	if err != nil {
+		return err
+	}
+	engine, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
+	if err != nil {
+		return backupError("restore", err)
+	}
+	tell := func(stage string, done, total uint64) {
+		if o.Progress != nil {
+			o.Progress(stage, done, total)
+		}
+	}
+	r.Manifest, err = backup.Restore(ctx, engine, files, backup.RestoreOptions{
+		Module:   func(_ backup.Hash, module []byte) error { _, err := modules.Put(module); return err },
+		Progress: func(p backup.Progress) { tell("restoring", p.Batches, p.Total) },
+	})
+	if err != nil {
+		return errors.Join(err, engine.Close())
+	}
+	tell("deriving the index", 0, 0)
+	j, err := journal.Open(ctx, engine, journal.Options{})
+	if err != nil {
+		return errors.Join(err, engine.Close())
+	}
+	if err := j.Close(ctx); err != nil || o.NoVerify {
+		return err
+	}
+	if engine, err = badgerengine.Open(JournalDir(dir), badgerengine.Options{}); err != nil {
+		return err
+	}
+	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events, 0) }})
+	r.Report = &report
+	return errors.Join(err, engine.Close())
+}
+
+// syncTree makes what is in a directory survive a loss of power. Files were synced,
+// or are derived from such.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return backup.SyncDir(name)
+	})
+}

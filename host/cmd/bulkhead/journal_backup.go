@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+)
+
+// journalBackupCmd makes a backup through a running host, or of a directory.
+type journalBackupCmd struct {
+	To      string `arg:"" type:"path" help:"A directory of backups, made if it is missing: each time it gets a file with what is new since the last, the first time with all. Or the name of a file to make, with the ending .bulkhead."`
+	Since   string `env:"-" type:"existingfile" placeholder:"FILE" help:"The backup that a single file shall continue. Default: it is complete in itself."`
+	Full    bool   `env:"-" help:"In a directory, begin again with a complete backup."`
+	Offline bool   `env:"-" help:"Back up --data, on which no host runs, instead of speaking to a host."`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+func (c *journalBackupCmd) Run(e *env, all *journalCmd) error {
+	name, since, err := c.target()
+	if err != nil {
+		return damaged(err)
+	}
+	bar := e.progress()
+	defer bar.done()
+	var m *backup.Manifest
+	err = backup.Create(name, func(f *os.File) error {
+		if c.Offline {
+			if _, err := os.Stat(host.JournalDir(all.Data)); err != nil {
+				return usageError{fmt.Errorf("there is no journal in %s: %w", all.Data, err)}
+			}
+			m, err = host.BackupDir(e.ctx, all.Data, f, host.BackupOptions{Since: since, Progress: func(p backup.Progress) {
+				bar.at("backing up", int64(p.Batches), int64(p.Total), countUnit)
+			}})
+			return err
+		}
+		m, err = c.fetch(e, f, since, bar)
+		return err
+	})
+	if err != nil {
+		return damaged(err)
+	}
+	bar.done()
+	e.print(backedUp{name, m}, func(w io.Writer) { printManifest(w, relative(name), m) })
+	return nil
+}
+
+// backedUp is a backup as --json prints it.
+type backedUp struct {
+	File string `json:"file"`
+	*backup.Manifest
+}
+
+// target finds the file to write and what it continues.
+func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err error) {
+	info, err := os.Stat(c.To)
+	isDir := err == nil && info.IsDir()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", nil, err
+	}
+	if !isDir && filepath.Ext(c.To) == backup.Extension {
+		if c.Full {
+			return "", nil, usageError{errors.New("--full is for a directory of backups; a file is complete if --since does not say otherwise")}
+		}
+		if c.Since != "" {
+			if since, err = backup.ManifestOf(c.Since); err != nil {
+				return "", nil, err
+			}
+		}
+		return c.To, since, nil
+	}
+	if c.Since != "" {
+		return "", nil, usageError{fmt.Errorf("--since is for a single file, whose name ends in %s; in a directory each backup continues the last", backup.Extension)}
+	}
+	if err := os.MkdirAll(c.To, 0o700); err != nil {
+		return "", nil, err
+	}
+	return backup.Next(c.To, c.Full)
+}
+
+// fetch takes a backup from a host and checks it on the way.
+func (c *journalBackupCmd) fetch(e *env, to io.Writer, since *backup.Manifest, bar *progress) (*backup.Manifest, error) {
+	host, err := c.Remote.connect(e)
+	if err != nil {
+		return nil, err
+	}
+	var text []byte
+	if since != nil {
+		if text, err = json.Marshal(since); err != nil {
+			return nil, err
+		}
+	}
+	stream, err := host.Backup(e.ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	var done int64
+	m, err := backup.Read(io.TeeReader(stream, to), backup.Handler{Batch: func(_ *journal.Batch, data []byte) error {
+		done += int64(len(data))
+		bar.at("backing up", done, 0, bytesUnit)
+		return nil
+	}})
+	if journal.KindOf(err) == journal.KindCorrupt {
+		return nil, service.Errorf(service.KindUnavailable, "the host ended the backup before it was whole; its log says why: %w", err)
+	}
+	return m, err
+}
+
+// printManifest says what is in a file.
+func printManifest(w io.Writer, name string, m *backup.Manifest) {
+	what := "a complete backup"
+	if m.Previous != "" {
+		what = "what is new since the backup before it"
+	}
+	if m.Piece {
+		what = "a piece of a log"
+	}
+	fmt.Fprintf(w, "%s: %s, %d batches, %s\n", name, what, m.Batches, bytesUnit(int64(m.Bytes)))
+	for _, l := range m.Logs {
+		fmt.Fprintf(w, "%s: up to position %d; %d events in %d batches here\n", l.Name, l.Position, l.Events, l.Batches)
+	}
+}
+
+// damaged makes a failed check of what says that a file is not as it was written.
+func damaged(err error) error {
+	var known *service.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	switch journal.KindOf(err) {
+	case journal.KindCorrupt:
+		return checkError{err.Error()}
+	case journal.KindInvalid:
+		return service.Errorf(service.KindInvalid, "%w", err)
+	}
+	return err
+}
+
+// verifyBackups proves files of backups.
+func verifyBackups(e *env, names []string) error {
+	files, err := backup.Files(names...)
+	if err != nil {
+		return damaged(err)
+	}
+	bar := e.progress()
+	defer bar.done()
+	m, err := backup.Check(e.ctx, files, backup.RestoreOptions{Progress: func(p backup.Progress) {
+		bar.at("verifying", int64(p.Bytes), 0, bytesUnit)
+	}})
+	if err != nil {
+		return damaged(err)
+	}
+	bar.done()
+	e.print(map[string]any{"files": files, "manifest": m}, func(w io.Writer) {
+		for _, l := range m.Logs {
+			fmt.Fprintf(w, "%s: up to position %d, batch %d\n", l.Name, l.Position, l.Sequence)
+		}
+		fmt.Fprintf(w, "%d files of backups verified: no problem found\n", len(files))
+	})
+	return nil
+}
+
+// journalRestoreCmd makes a data directory of backups.
+type journalRestoreCmd struct {
+	From     []string `arg:"" type:"existing" name:"from" help:"A directory of backups, or files: a complete backup and what continues it, in any order."`
+	Force    bool     `env:"-" help:"Replace what is in --data; it is kept beside it, under another name."`
+	NoVerify bool     `env:"-" name:"no-verify" help:"Do not prove the whole journal before it gets its place."`
+}
+
+// restoredDir is what restore did, as --json prints it.
+type restoredDir struct {
+	Data     string           `json:"data"`
+	Files    []string         `json:"files"`
+	Replaced string           `json:"replaced,omitempty"`
+	Manifest *backup.Manifest `json:"manifest"`
+	Report   *journal.Report  `json:"report,omitempty"`
+}
+
+func (c *journalRestoreCmd) Run(e *env, all *journalCmd) error {
+	files, err := backup.Files(c.From...)
+	if err != nil {
+		return damaged(err)
+	}
+	bar := e.progress()
+	defer bar.done()
+	r, err := host.RestoreDir(e.ctx, all.Data, files, host.RestoreOptions{
+		Force: c.Force, NoVerify: c.NoVerify,
+		Progress: func(stage string, done, total uint64) { bar.at(stage, int64(done), int64(total), countUnit) },
+	})
+	if err != nil {
+		return damaged(err)
+	}
+	bar.done()
+	e.print(restoredDir{all.Data, files, r.Replaced, r.Manifest, r.Report}, func(w io.Writer) {
+		for _, l := range r.Manifest.Logs {
+			fmt.Fprintf(w, "%s: up to position %d\n", l.Name, l.Position)
+		}
+		proof := "not verified"
+		if r.Report != nil {
+			proof = "verified, no problem found"
+		}
+		fmt.Fprintf(w, "%s holds what %d files of backups say: %s\n", relative(all.Data), len(files), proof)
+		if r.Replaced != "" {
+			fmt.Fprintf(w, "what was there before is in %s\n", relative(r.Replaced))
+		}
+	})
+	return nil
+}

@@ -1,0 +1,39 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+)
+
+// Backup asks for a backup of the whole host, which comes as the stream that is
+// returned and that the caller closes. since is the manifest of the backup that it
+// shall continue, as JSON, or nothing. A stream that broke off has no manifest at its
+// end; whoever reads it to the end finds out.
+func (c *Client) Backup(ctx context.Context, since []byte) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, request{
+		method: http.MethodPost, path: "/v1/backup", header: contentType(api.ContentJSON), accept: api.ContentBackup,
+		body: body(since), length: int64(len(since)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return brokenStream{resp.Body, c}, nil
+}
+
+// brokenStream gives errors of a connection their kind.
+type brokenStream struct {
+	io.ReadCloser
+	client *Client
+}
+
+// Read implements io.Reader.
+func (s brokenStream) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	if err != nil && err != io.EOF {
+		err = s.client.broken(err, false)
+	}
+	return n, err
+}
