@@ -32,12 +32,13 @@
 // randomness come from the command ([Tx.Now], [Tx.Rand]). A handler leaves nothing
 // behind: no goroutine, no global state.
 //
-// A handler that returns [Reject]'s error has refused: nothing is written. Any other
-// error, an error after an event, a panic, or a goroutine left behind is a fault:
-// nothing is written, the caller learns that the handler failed, and the host
-// rebuilds the entity.
+// A handler that returns [Reject]'s error, or one that wraps it, has refused: nothing
+// is written. Any other error, an error after an event, a panic, or a goroutine left
+// behind is a fault: nothing is written, the caller learns that the handler failed,
+// the log has the panic's message and place, and the host rebuilds the entity.
 //
 // Bodies are JSON. Types may be built of booleans, numbers, strings, []byte,
-// slices, arrays, maps with string keys, pointers, structs, and types with
-// AppendText and UnmarshalText such as time.Time.
+// slices, arrays, maps with string keys, pointers, structs, and types that have a
+// text form such as time.Time. A type that would lose something on the way, such as
+// one with fields that are not exported, is refused when the module starts.
 package guest

@@ -2,10 +2,15 @@ package guest_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
@@ -28,6 +33,12 @@ func (renamed) Apply(*state) {}
 type box struct{ P *int } // one pointer in memory, which an interface holds itself
 
 func (e box) Apply(s *state) { s.N = *e.P }
+
+type closed struct{ n int }
+
+type secret struct{ Lists [][]closed }
+
+func (e secret) Apply(s *state) { s.N = e.Lists[0][0].n }
 
 func newService() *guest.Service[state] {
 	s := guest.New[state]("svc").Version("v7").StateSchema(3).
@@ -156,14 +167,19 @@ func TestMistakesAreNamed(t *testing.T) {
 	nop := func(*guest.Tx[state], none) (none, error) { return none{}, nil }
 	fresh := func() *guest.Service[state] { return guest.New[state]("svc") }
 	for want, mistake := range map[string]func(){
-		`event type guest_test.moved is registered twice`: func() { fresh().Events(moved{}, moved{}) },
-		`event "moved" is registered twice`:               func() { fresh().Events(moved{}, guest.Named(renamed{}, "moved")) },
-		`event "a" is registered twice`:                   func() { fresh().Events(guest.Named(moved{}, "a"), guest.Named(renamed{}, "b", "a")) },
-		`must be registered as a struct value`:            func() { fresh().Events(&moved{}) },
-		`command "x" is registered twice`:                 func() { s := fresh(); guest.Command(s, "x", nop); guest.Command(s, "x", nop) },
-		`command name "x y" must be`:                      func() { guest.Command(fresh(), "x y", nop) },
-		`query name "" must be`:                           func() { guest.Query(fresh(), "", func(*guest.View[state], none) (none, error) { return none{}, nil }) },
-		`command x: json: interface {} has no JSON form`:  func() { guest.Command(fresh(), "x", func(*guest.Tx[state], any) (none, error) { return none{}, nil }) },
+		`event type guest_test.moved is registered twice`:         func() { fresh().Events(moved{}, moved{}) },
+		`event "moved" is registered twice`:                       func() { fresh().Events(moved{}, guest.Named(renamed{}, "moved")) },
+		`event "a" is registered twice`:                           func() { fresh().Events(guest.Named(moved{}, "a"), guest.Named(renamed{}, "b", "a")) },
+		`must be registered as a struct value`:                    func() { fresh().Events(&moved{}) },
+		`command "x" is registered twice`:                         func() { s := fresh(); guest.Command(s, "x", nop); guest.Command(s, "x", nop) },
+		`command name "x y" must be`:                              func() { guest.Command(fresh(), "x y", nop) },
+		`query name "" must be`:                                   func() { guest.Query(fresh(), "", func(*guest.View[state], none) (none, error) { return none{}, nil }) },
+		`command x: json: interface {} has no JSON form`:          func() { guest.Command(fresh(), "x", func(*guest.Tx[state], any) (none, error) { return none{}, nil }) },
+		`the state: field guest_test.closed.n is not exported`:    func() { guest.New[closed]("svc") },
+		`event secret: field guest_test.closed.n is not exported`: func() { fresh().Events(secret{}) },
+		`command x: json: json.RawMessage has a JSON form of its own`: func() {
+			guest.Command(fresh(), "x", func(*guest.Tx[state], json.RawMessage) (none, error) { return none{}, nil })
+		},
 		`field struct { F func() }.F: func() has no JSON`: func() { guest.New[struct{ F func() }]("svc") },
 		`the reply to command x: json: chan int has no JSON`: func() {
 			guest.Command(fresh(), "x", func(*guest.Tx[state], none) (chan int, error) { return nil, nil })
@@ -177,6 +193,72 @@ func TestMistakesAreNamed(t *testing.T) {
 			}()
 			mistake()
 		}()
+	}
+}
+
+// A handler's errors, as the host hears of them.
+func TestErrorsOfHandlers(t *testing.T) {
+	s := guest.New[state]("svc")
+	for i, c := range []struct {
+		fail func() error
+		want string
+	}{
+		{func() error { return guest.Reject("no_money", "none left") }, "Reject no_money: none left"},
+		{func() error { return fmt.Errorf("account 7: %w", guest.Reject("no_money", "none left")) }, "Reject no_money: none left"},
+		{func() error { return errors.New("disk full") }, "Fault error: disk full"},
+		{func() error { panic("boom") }, "Fault panic: boom"},
+		{func() error { panic(fmt.Errorf("wrapped %w", errors.New("inner"))) }, "Fault panic: wrapped inner"},
+		{func() error { panic(state{}) }, "Fault panic: a value of type guest_test.state"},
+		{func() error { var m map[string]int; m["a"]++; return nil }, "Fault panic: assignment to entry in nil map"},
+		{func() error { return guest.Reject("Not good", "") }, `Fault panic: guest: the code "Not good" of a rejection is not 1 to 128 printable`},
+		{func() error { return guest.Reject("", "") }, `Fault panic: guest: the code "" of a rejection`},
+		{func() error { return guest.Reject(strings.Repeat("x", 129), "") }, `Fault panic: guest: the code "xxx`},
+		{func() error { return guest.Reject("long", strings.Repeat("é", 4096)) }, "Reject long: éé"},
+	} {
+		guest.Command(s, "c"+strconv.Itoa(i), func(*guest.Tx[state], struct{}) (struct{}, error) { return struct{}{}, c.fail() })
+		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+		r, _, err := abi.DecodeResponse(s.Exchange(command(0, uint16(i), "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := abi.DecodeRefusal(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Kind.String() + " " + string(x.Code) + ": " + string(x.Message); !strings.HasPrefix(got, c.want) || !utf8.ValidString(got) {
+			t.Errorf("got %.200s, want %s", got, c.want)
+		}
+	}
+}
+
+// A body that does not fit is refused with the name of what does not.
+func TestABadBodyIsNamed(t *testing.T) {
+	type in struct {
+		Lines []struct{ Amount int }
+		By    map[string]int
+		When  time.Time
+	}
+	s := guest.New[state]("svc")
+	guest.Command(s, "c", func(*guest.Tx[state], in) (struct{}, error) { return struct{}{}, nil })
+	for body, want := range map[string]string{
+		`{"Lines":[{"Amount":1},{"Amount":"2"}]}`: "json: Lines[1].Amount: value has another type than its field",
+		`{"Lines":[{"Amount":1.5}]}`:              "json: Lines[0].Amount: number does not fit its field",
+		`{"By":{"ada":true}}`:                     "json: By.ada: value has another type than its field",
+		`{"When":"today"}`:                        `json: When: parsing time "today"`,
+		`[]`:                                      "json: value has another type than its field",
+	} {
+		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+		r, _, err := abi.DecodeResponse(s.Exchange(command(0, 0, body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := abi.DecodeRefusal(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Kind != abi.RespReject || string(x.Code) != abi.CodeBadCommand || !strings.HasPrefix(string(x.Message), want) {
+			t.Errorf("%s: %v %s: %s; want %s", body, r.Kind, x.Code, x.Message, want)
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package guest
 
 import (
+	"errors"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -158,7 +160,7 @@ func (s *Service[S]) begin(at *cursor, e *slot[S]) {
 
 // finish turns a handler's error into a refusal, and finds what it left behind.
 func (s *Service[S]) finish(at *cursor, err error) {
-	switch refused, ok := err.(*rejection); {
+	switch refused, ok := errors.AsType[*rejection](err); {
 	case leftBehind(s.goroutines):
 		// It would go on in the middle of another entity's command.
 		s.refuse(at, abi.RespFault, abi.CodeGoroutineLeak, "the handler left a goroutine behind")
@@ -242,9 +244,6 @@ func (s *Service[S]) snapshot(at *cursor) {
 
 // refuse replaces what the current frame has answered by a Reject or a Fault.
 func (s *Service[S]) refuse(at *cursor, kind abi.ResponseKind, code, message string) {
-	if code == "" {
-		code = abi.CodeError
-	}
 	s.out = abi.AppendRefusal(s.out[:at.start], abi.Response{Kind: kind, Slot: at.frame.Slot, Index: at.index}, code, message)
 }
 
@@ -262,7 +261,7 @@ func panicText(v any) string {
 	case int:
 		return strconv.Itoa(v)
 	}
-	return "panic with a value of a type that has no text"
+	return "a value of type " + reflect.TypeOf(v).String()
 }
 
 // panicPlace is the first place outside the runtime and this package, as

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"reflect"
+	"strconv"
 	"unsafe"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -53,11 +54,13 @@ type handler[S any] struct {
 // value is the state of an entity without events. The name is the one the service
 // is deployed under.
 //
-// S is encoded for snapshots, so what is not in its exported fields is lost.
+// S is encoded for snapshots, so its fields are exported; one that is not is a
+// mistake, as the entity would lose it on the way. The same goes for events.
 func New[S any](name string) *Service[S] {
 	s := &Service[S]{byType: map[reflect.Type]*eventType[S]{}}
 	s.manifest = abi.Manifest{ABI: abi.Version, Service: name, SDK: sdkName, StateSchema: 1}
 	s.state = s.plan(reflect.TypeFor[S](), "the state")
+	s.whole(reflect.TypeFor[S](), "the state")
 	s.tx.service = s
 	register(s)
 	return s
@@ -106,6 +109,7 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 
 func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
 	p := s.plan(t, "event "+name)
+	s.whole(t, "event "+name)
 	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, direct: direct(t)}
 	e.apply = func(state *S, body []byte) error {
 		v := reflect.New(t)
@@ -199,6 +203,13 @@ func (s *Service[S]) plan(t reflect.Type, what string) *jsonplan.Plan {
 	return p
 }
 
+// whole refuses a type of which something would get lost between two instances.
+func (s *Service[S]) whole(t reflect.Type, what string) {
+	if field := jsonplan.Lost(t); field != "" {
+		misuse("service " + s.manifest.Service + ": " + what + ": field " + field + " is not exported, so it would be lost whenever the entity is stored; export it")
+	}
+}
+
 // unique refuses a name that is no name or is taken already.
 func (s *Service[S]) unique(name, kind string) {
 	ok := len(name) > 0 && len(name) <= abi.MaxNameSize
@@ -251,6 +262,17 @@ type rejection struct{ code, message string }
 
 func (r *rejection) Error() string { return r.code + ": " + r.message }
 
-// Reject is the error of a handler that refuses: code is for programs (lower case,
-// stable), message for people. Nothing of the command is written.
-func Reject(code, message string) error { return &rejection{code, message} }
+// Reject is the error of a handler that refuses: code is for programs (1 to 128
+// printable ASCII characters without space; best lower case with underscores, and
+// stable), message for people. Nothing of the command is written. A code of another
+// form is a mistake in the service and panics.
+func Reject(code, message string) error {
+	ok := len(code) > 0 && len(code) <= abi.MaxCodeSize
+	for i := range len(code) {
+		ok = ok && code[i] > ' ' && code[i] <= '~'
+	}
+	if !ok {
+		panic("guest: the code \"" + code + "\" of a rejection is not 1 to " + strconv.Itoa(abi.MaxCodeSize) + " printable ASCII characters without space")
+	}
+	return &rejection{code, message}
+}

@@ -34,8 +34,22 @@ func (v *View[S]) Version() uint64 { return v.slot.version }
 // for, and when the command is executed again.
 func (v *View[S]) Now() time.Time { return time.Unix(0, int64(v.time)).UTC() }
 
+// LogLevel says how much a log line matters.
+type LogLevel = abi.LogLevel
+
+// The levels of log lines.
+const (
+	LogDebug = abi.LogDebug
+	LogInfo  = abi.LogInfo
+	LogWarn  = abi.LogWarn
+	LogError = abi.LogError
+)
+
+// Metadata is text pairs that travel beside a body; grow it with AppendPair.
+type Metadata = abi.Metadata
+
 // Log writes a line to the service's log.
-func (v *View[S]) Log(level abi.LogLevel, text string) { logLine(level, text) }
+func (v *View[S]) Log(level LogLevel, text string) { logLine(level, text) }
 
 // Tx is a command under way. It is valid during the handler's call only.
 type Tx[S any] struct {
@@ -70,7 +84,7 @@ func (tx *Tx[S]) Rand() *rand.Rand {
 func (tx *Tx[S]) Emit(e Event[S]) { tx.EmitWith(e, nil) }
 
 // EmitWith is Emit with metadata, which travels with the event beside its body.
-func (tx *Tx[S]) EmitWith(e Event[S], metadata abi.Metadata) {
+func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	s := tx.service
 	t := s.byType[reflect.TypeOf(e)]
 	if t == nil {

@@ -56,7 +56,7 @@ func Given[S any](t testing.TB, s *guest.Service[S], key string, events ...guest
 // GivenOn starts a case where the driver runs the service.
 func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
 	t.Helper()
-	c := &Case[S]{t: t, driver: d, service: s, key: key, now: defaultTime}
+	c := &Case[S]{t: t, driver: d, service: s, key: key, now: defaultTime, id: "guesttest", seed: [abi.SeedSize]byte{1, 2, 3, 4}}
 	c.manifest = c.describe()
 	for _, e := range events {
 		c.history = append(c.history, c.record(e))
@@ -72,6 +72,9 @@ type Case[S any] struct {
 	manifest manifest
 	key      string
 	now      time.Time
+	id       string
+	seed     [abi.SeedSize]byte
+	metadata guest.Metadata
 	history  []recorded
 	step     string // what the assertions are about
 	answer   answer
@@ -90,16 +93,35 @@ type manifest struct {
 
 // answer is what came of a command or a query.
 type answer struct {
-	kind    abi.ResponseKind
-	events  []recorded
-	reply   string
-	code    string
-	message string
+	kind     abi.ResponseKind
+	events   []recorded
+	metadata []string // of the events, encoded
+	reply    string
+	code     string
+	message  string
 }
 
 // At sets the time of the commands and queries that follow.
 func (c *Case[S]) At(now time.Time) *Case[S] {
 	c.now = now
+	return c
+}
+
+// ID sets the id of the commands that follow.
+func (c *Case[S]) ID(id string) *Case[S] {
+	c.id = id
+	return c
+}
+
+// Seed sets what the randomness of the commands that follow comes from.
+func (c *Case[S]) Seed(seed [16]byte) *Case[S] {
+	c.seed = seed
+	return c
+}
+
+// With adds metadata to the commands that follow.
+func (c *Case[S]) With(name, value string) *Case[S] {
+	c.metadata = c.metadata.AppendPair(name, value)
 	return c
 }
 
@@ -120,7 +142,7 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 	for i := range runs {
 		before := c.rebuild(c.history, len(c.history), nil)
 		got := c.exchange(abi.AppendCommand(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()),
-			&[abi.SeedSize]byte{1, 2, 3, 4}, "guesttest", nil, body))
+			&c.seed, c.id, c.metadata, body))
 		if got.kind == abi.RespFault {
 			c.answer = got
 			return c // the host throws the state away
@@ -180,6 +202,20 @@ func (c *Case[S]) Then(events ...guest.Event[S]) *Case[S] {
 	return c
 }
 
+// Carries asserts what metadata an event that the command emitted has, the first
+// being 0.
+func (c *Case[S]) Carries(event int, name, want string) *Case[S] {
+	c.t.Helper()
+	if event >= len(c.answer.metadata) {
+		c.t.Errorf("%s: there is no event %d in %s", c.step, event, c.show(c.answer))
+		return c
+	}
+	if got, _ := abi.Metadata(c.answer.metadata[event]).Get(name); string(got) != want {
+		c.t.Errorf("%s: event %d carries %s %q, want %q", c.step, event, name, got, want)
+	}
+	return c
+}
+
 // Reply asserts what the command or query answered.
 func (c *Case[S]) Reply(want any) *Case[S] {
 	c.t.Helper()
@@ -196,8 +232,8 @@ func (c *Case[S]) Rejected(code string) *Case[S] {
 	return c.refused(abi.RespReject, "rejected", code)
 }
 
-// Fault asserts that the handler failed with that code: abi.CodePanic,
-// abi.CodeErrorAfterEmit and so on.
+// Fault asserts that the handler failed with that code: "panic", "error",
+// "error_after_emit" or "goroutine_leak".
 func (c *Case[S]) Fault(code string) *Case[S] {
 	c.t.Helper()
 	return c.refused(abi.RespFault, "fault", code)
@@ -294,6 +330,7 @@ func (c *Case[S]) collect(frames []abi.Response) (a answer) {
 			var e abi.Event
 			e, err = abi.DecodeEvent(r)
 			a.events = append(a.events, recorded{r.Type, string(e.Body)})
+			a.metadata = append(a.metadata, string(e.Metadata))
 		case abi.RespReject, abi.RespFault:
 			var x abi.Refusal
 			x, err = abi.DecodeRefusal(r)

@@ -2,6 +2,7 @@ package guesttest_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 type box struct {
 	N      int            `json:"n"`
 	Counts map[string]int `json:"counts"`
-	hidden int
+	Hidden int            `json:"-"`
 }
 
 type put struct {
@@ -35,7 +36,7 @@ func (e put) Apply(b *box) {
 
 type hid struct{ N int }
 
-func (e hid) Apply(b *box) { b.hidden += e.N; b.N = b.hidden }
+func (e hid) Apply(b *box) { b.Hidden += e.N; b.N = b.Hidden }
 
 type foreign struct{}
 
@@ -88,6 +89,11 @@ func init() {
 	guest.Command(s, "foreign", func(tx *guest.Tx[box], _ none) (none, error) { tx.Emit(foreign{}); return none{}, nil })
 	guest.Command(s, "random", func(tx *guest.Tx[box], _ none) (uint64, error) { return tx.Rand().Uint64(), nil })
 	guest.Command(s, "when", func(tx *guest.Tx[box], _ none) (time.Time, error) { return tx.Now(), nil })
+	guest.Command(s, "stamp", func(tx *guest.Tx[box], _ none) (string, error) {
+		who, _ := tx.Metadata("user")
+		tx.EmitWith(put{N: 1}, guest.Metadata(nil).AppendPair("user", who))
+		return tx.CommandID(), nil
+	})
 	guest.Query(s, "poke", func(v *guest.View[box], _ none) (none, error) { v.State().N++; return none{}, nil })
 }
 
@@ -97,13 +103,15 @@ func TestGoodServicesPass(t *testing.T) {
 		When("put", put{2, "a"}).Then(put{2, "a"}).Reply(3).
 		When("put", put{3, "b"}).Then(put{3, "b"}).Reply(6).
 		When("random", nil).Then().
+		Seed([16]byte{9}).When("random", nil).Reply(rand.New(rand.NewPCG(9, 0)).Uint64()).
+		ID("c-7").With("user", "ada").When("stamp", nil).Then(put{N: 1}).Carries(0, "user", "ada").Reply("c-7").
 		When("when", nil).Reply(at).
 		When("panic", nil).Fault(abi.CodePanic).
 		When("late", nil).Fault(abi.CodeErrorAfterEmit).
 		When("error", nil).Fault(abi.CodeError).
 		When("foreign", nil).Fault(abi.CodePanic).
 		State(func(b *box) {
-			if b.N != 6 || b.Counts["a"] != 2 || b.Counts["b"] != 3 {
+			if b.N != 7 || b.Counts["a"] != 2 || b.Counts["b"] != 3 {
 				t.Errorf("state %+v", b)
 			}
 		})
@@ -124,6 +132,8 @@ func TestBadServicesFail(t *testing.T) {
 		{"a query that writes", func(t testing.TB) { start(t).Query("poke", nil) }, "query poke changed the state"},
 		{"wrong events", func(t testing.TB) { start(t).When("put", put{N: 1}).Then(put{N: 2}) }, `put{"n":1,"name":""}, reply 1`},
 		{"missing events", func(t testing.TB) { start(t).When("put", put{N: 1}).Then() }, "want no events"},
+		{"wrong metadata", func(t testing.TB) { start(t).When("stamp", nil).Carries(0, "user", "ada") }, `event 0 carries user "", want "ada"`},
+		{"metadata of no event", func(t testing.TB) { start(t).When("stamp", nil).Carries(1, "user", "ada") }, "there is no event 1"},
 		{"a wrong reply", func(t testing.TB) { start(t).When("put", put{N: 1}).Reply(2) }, "want reply 2"},
 		{"a rejection that was none", func(t testing.TB) { start(t).When("put", put{N: 1}).Rejected("no") }, "want rejected (no)"},
 		{"a fault that was none", func(t testing.TB) { start(t).When("put", put{N: 1}).Fault("panic") }, "want fault (panic)"},

@@ -1,9 +1,46 @@
 package jsonplan
 
 import (
+	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
+
+// placed is an error with the place of the value that it is about.
+type placed struct {
+	place string // such as lines[2].amount
+	err   error
+}
+
+func (e *placed) Error() string {
+	return "json: " + e.place + ": " + strings.TrimPrefix(e.err.Error(), "json: ")
+}
+func (e *placed) Unwrap() error { return e.err }
+
+// within puts the place of an error within an array or an object in front of it:
+// an index, or, if that is negative, a name.
+func within(err error, index int, name string) error {
+	if err == nil {
+		return nil
+	}
+	const most = 64 // names of maps are the sender's
+	step := name[:min(len(name), most)]
+	if index >= 0 {
+		step = "[" + strconv.Itoa(index) + "]"
+	}
+	e, ok := err.(*placed)
+	switch {
+	case !ok:
+		return &placed{step, err}
+	case len(e.place) > 4*most: // deep enough to be found
+	case e.place[0] == '[':
+		e.place = step + e.place
+	default:
+		e.place = step + "." + e.place
+	}
+	return e
+}
 
 // decoder reads JSON from b. It is total: whatever b holds, it ends with a value
 // or an error, and allocates in proportion to b at most.

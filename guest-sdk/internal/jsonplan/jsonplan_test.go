@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"math/big"
+	"net/netip"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +162,80 @@ func TestWhatIsRefused(t *testing.T) {
 	} {
 		if _, err := new(Maker).Make(typ); err == nil {
 			t.Errorf("there is a plan for %v", typ)
+		}
+	}
+}
+
+// half has one direction of a text form, rich a form in JSON only.
+type half struct{ n int }
+
+func (half) MarshalText() ([]byte, error) { return nil, nil }
+
+type rich struct{ n int }
+
+func (*rich) UnmarshalJSON([]byte) error { return nil }
+
+// old has the text form that there was before AppendText.
+type old struct{ n int }
+
+func (o old) MarshalText() ([]byte, error)        { return strconv.AppendInt(nil, int64(o.n), 10), nil }
+func (o *old) UnmarshalText(b []byte) (err error) { o.n, err = strconv.Atoi(string(b)); return err }
+
+// Types with a form of their own keep what they mean, or are refused; walking
+// their memory would write {} for all of these.
+func TestTypesWithTheirOwnForm(t *testing.T) {
+	type all struct {
+		Big  big.Int
+		Ptr  *big.Int
+		Addr netip.Addr
+		Old  []old
+	}
+	in := all{Ptr: big.NewInt(-7), Addr: netip.MustParseAddr("::1"), Old: []old{{1}, {2}}}
+	in.Big.SetString("123456789012345678901234567890", 10)
+	b, err := encode(t, &in)
+	if want := `{"Big":"123456789012345678901234567890","Ptr":"-7","Addr":"::1","Old":["1","2"]}`; err != nil || string(b) != want {
+		t.Fatalf("got %s, %v, want %s", b, err, want)
+	}
+	var out all
+	if err := decode(t, string(b), &out); err != nil || out.Big.Cmp(&in.Big) != 0 || out.Ptr.Cmp(in.Ptr) != 0 || out.Addr != in.Addr || !slices.Equal(out.Old, in.Old) {
+		t.Errorf("%s is read as %+v, %v", b, out, err)
+	}
+	for typ, want := range map[reflect.Type]string{
+		reflect.TypeFor[half]():            "jsonplan.half is written as text and has no UnmarshalText",
+		reflect.TypeFor[[]rich]():          "jsonplan.rich has a JSON form of its own",
+		reflect.TypeFor[json.RawMessage](): "json.RawMessage has a JSON form of its own",
+	} {
+		if _, err := new(Maker).Make(typ); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", typ, err, want)
+		}
+	}
+}
+
+func TestLost(t *testing.T) {
+	type inner struct{ n int }
+	type recursive struct {
+		Next *recursive
+		_    int
+		Gap  [0]inner
+	}
+	for typ, want := range map[reflect.Type]string{
+		reflect.TypeFor[all]():                 "",
+		reflect.TypeFor[recursive]():           "",
+		reflect.TypeFor[time.Time]():           "",
+		reflect.TypeFor[inner]():               "jsonplan.inner.n",
+		reflect.TypeFor[map[string][]*inner](): "jsonplan.inner.n",
+		reflect.TypeFor[struct{ inner }]():     "jsonplan.inner.n",
+		reflect.TypeFor[struct{ embedded }]():  "",
+		reflect.TypeFor[struct {
+			embedded `json:"e"`
+		}](): "struct { jsonplan.embedded \"json:\\\"e\\\"\" }.embedded",
+		reflect.TypeFor[struct {
+			Cache inner `json:"-"`
+		}](): "",
+		reflect.TypeFor[struct{ *inner }](): "struct { *jsonplan.inner }.inner",
+	} {
+		if got := Lost(typ); got != want {
+			t.Errorf("%v loses %q, want %q", typ, got, want)
 		}
 	}
 }

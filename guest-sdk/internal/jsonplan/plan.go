@@ -5,8 +5,10 @@
 // It speaks the JSON of encoding/json, with these differences: field names match
 // exactly; strings are not escaped for HTML; interfaces, channels, functions and
 // complex numbers are refused when the plan is made. Map keys are sorted and NaN is
-// an error, so equal values have equal bytes. Types with AppendText and
-// UnmarshalText (time.Time is one) are JSON strings.
+// an error, so equal values have equal bytes. Types with a text form, in both
+// directions (time.Time, netip.Addr and big.Int are some), are JSON strings; a type
+// with a form of its own in JSON only is refused, as walking its memory would lose
+// what it means.
 //
 // Why a codec of our own: encoding/json costs a Go guest about four times as much a
 // command, a quarter of its size and half of its start.
@@ -88,6 +90,10 @@ func (m *Maker) plan(t reflect.Type) (_ *Plan, problem string) {
 		planText(p)
 		return p, ""
 	}
+	if problem = ownForm(t); problem != "" {
+		delete(m.plans, t)
+		return p, problem
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		planBool(p)
@@ -122,21 +128,55 @@ func (m *Maker) plan(t reflect.Type) (_ *Plan, problem string) {
 	return p, problem
 }
 
-type appendTexter interface {
-	AppendText(b []byte) ([]byte, error)
+type (
+	appendTexter interface {
+		AppendText(b []byte) ([]byte, error)
+	}
+	marshalTexter   interface{ MarshalText() ([]byte, error) }
+	unmarshalTexter interface{ UnmarshalText(text []byte) error }
+	jsonMarshaler   interface{ MarshalJSON() ([]byte, error) }
+	jsonUnmarshaler interface{ UnmarshalJSON(text []byte) error }
+)
+
+// has reports whether a variable of type t has the methods of I.
+func has[I any](t reflect.Type) bool { return reflect.PointerTo(t).Implements(reflect.TypeFor[I]()) }
+
+// isText reports whether t is written as text and read back from it.
+func isText(t reflect.Type) bool {
+	return t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface &&
+		has[unmarshalTexter](t) && (has[appendTexter](t) || has[marshalTexter](t))
 }
 
-type unmarshalTexter interface{ UnmarshalText(text []byte) error }
-
-func isText(t reflect.Type) bool {
-	return t.Implements(reflect.TypeFor[appendTexter]()) && reflect.PointerTo(t).Implements(reflect.TypeFor[unmarshalTexter]()) &&
-		t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface
+// ownForm says why a type that has methods for JSON or text cannot be walked
+// field by field: they are there because its fields are not what it means.
+func ownForm(t reflect.Type) (problem string) {
+	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface {
+		return ""
+	}
+	const remedy = "; give it MarshalText or AppendText, and UnmarshalText"
+	switch {
+	case has[jsonMarshaler](t) || has[jsonUnmarshaler](t):
+		return t.String() + " has a JSON form of its own (MarshalJSON, UnmarshalJSON), which is not spoken here" + remedy
+	case has[unmarshalTexter](t):
+		return t.String() + " has UnmarshalText and no way to write text" + remedy
+	case has[appendTexter](t) || has[marshalTexter](t):
+		return t.String() + " is written as text and has no UnmarshalText" + remedy
+	}
+	return ""
 }
 
 func planText(p *Plan) {
 	t := p.typ
+	direct := has[appendTexter](t)
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
-		text, err := reflect.NewAt(t, v).Interface().(appendTexter).AppendText(nil)
+		value := reflect.NewAt(t, v).Interface()
+		var text []byte
+		var err error
+		if direct {
+			text, err = value.(appendTexter).AppendText(nil)
+		} else {
+			text, err = value.(marshalTexter).MarshalText()
+		}
 		if err != nil {
 			return b, err
 		}
@@ -235,7 +275,7 @@ func (m *Maker) planSlice(p *Plan) string {
 			slice.Index(n).SetZero()
 			at := unsafe.Add((*sliceHeader)(v).data, uintptr(n)*size)
 			n++
-			return elem.decode(d, at)
+			return within(elem.decode(d, at), n-1, "")
 		})
 		if n == 0 && slice.IsNil() {
 			slice.Set(reflect.MakeSlice(t, 0, 0))
@@ -288,7 +328,7 @@ func (m *Maker) planArray(p *Plan) string {
 			}
 			at := unsafe.Add(v, uintptr(i)*size)
 			i++
-			return elem.decode(d, at)
+			return within(elem.decode(d, at), i-1, "")
 		})
 		if err == nil && i != n {
 			return ErrRange
@@ -355,7 +395,7 @@ func (m *Maker) planMap(p *Plan) string {
 			key.SetString(string(name))
 			value := reflect.New(t.Elem())
 			if err := elem.decode(d, value.UnsafePointer()); err != nil {
-				return err
+				return within(err, -1, key.String())
 			}
 			mv.SetMapIndex(key, value.Elem())
 			return nil

@@ -57,7 +57,7 @@ func (m *Maker) planStruct(p *Plan) string {
 				f := &fields[(next+i)%len(fields)]
 				if f.name == string(name) {
 					next += i + 1
-					return f.plan.decode(d, unsafe.Add(v, f.offset))
+					return within(f.plan.decode(d, unsafe.Add(v, f.offset)), -1, f.name)
 				}
 			}
 			return d.skip()
@@ -140,4 +140,38 @@ func dominant(all []field) []field {
 		}
 	}
 	return kept
+}
+
+// Lost names a field of t, at whatever depth, that has no place in its JSON although
+// nobody said so with a "-": it is not exported. Empty if there is none.
+func Lost(t reflect.Type) string { return lost(t, map[reflect.Type]bool{}) }
+
+func lost(t reflect.Type, seen map[reflect.Type]bool) string {
+	if seen[t] || isText(t) {
+		return ""
+	}
+	seen[t] = true
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return lost(t.Elem(), seen)
+	case reflect.Struct:
+	default:
+		return ""
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag := f.Tag.Get("json")
+		name, _, _ := strings.Cut(tag, ",")
+		embedded := f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct // its exported fields are the struct's own
+		switch {
+		case tag == "-" || f.Name == "_" || f.Type.Size() == 0: // left out on purpose, or nothing
+		case !f.IsExported() && !embedded:
+			return t.String() + "." + f.Name
+		default:
+			if name := lost(f.Type, seen); name != "" {
+				return name
+			}
+		}
+	}
+	return ""
 }
