@@ -33,7 +33,7 @@ type cli struct {
 	Send     sendCmd     `cmd:"" help:"Send a command to an entity."`
 	Query    queryCmd    `cmd:"" help:"Ask an entity."`
 	Events   eventsCmd   `cmd:"" help:"Read or follow the events of a service or an entity."`
-	Journal  journalCmd  `cmd:"" help:"Verify or dump the journal of a host that is not running."`
+	Journal  journalCmd  `cmd:"" help:"Back up, restore, verify, dump, export and import journals."`
 	Conform  conformCmd  `cmd:"" help:"Judge a module by the rules of the ABI."`
 	Bench    benchCmd    `cmd:"" help:"Measure a host with a bank under load, then check its journal and the books."`
 	Version  versionCmd  `cmd:"" help:"Say what this is."`

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -25,6 +22,8 @@ type journalCmd struct {
 
 	Verify  journalVerifyCmd  `cmd:"" help:"Prove the whole journal: checksums, hash chain, positions, versions, command ids, index."`
 	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log, each command with its events, one JSON object a line."`
+	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object an event a line, or the batches as they are."`
+	Import  journalImportCmd  `cmd:"" help:"Append exported batches to the journal, with the same positions."`
 	Logs    journalLogsCmd    `cmd:"" help:"List the logs and how far they have come."`
 	Backup  journalBackupCmd  `cmd:"" help:"Back a host up while it runs: all logs and modules, or what is new since the last backup."`
 	Restore journalRestoreCmd `cmd:"" help:"Make a data directory of backups."`
@@ -38,10 +37,15 @@ func (c *journalCmd) engine() (*badgerengine.Engine, error) {
 		return nil, usageError{fmt.Errorf("there is no journal in %s: %w", c.Data, err)}
 	}
 	e, err := badgerengine.Open(dir, badgerengine.Options{})
+	return e, c.openError(err)
+}
+
+// openError says what to do if a host has the journal.
+func (c *journalCmd) openError(err error) error {
 	if journal.KindOf(err) == journal.KindLocked {
-		return nil, service.Errorf(service.KindUnavailable, "a host has the journal in %s open; stop it first", c.Data)
+		return service.Errorf(service.KindUnavailable, "a host has the journal in %s open; stop it first", c.Data)
 	}
-	return e, err
+	return err
 }
 
 // with opens the journal, which completes the index after a crash, for one use.
@@ -116,87 +120,6 @@ func printVerification(w io.Writer, report *journal.Report, took time.Duration) 
 		verdict = fmt.Sprintf("%d problems found", report.Found)
 	}
 	fmt.Fprintf(w, "%d events verified in %.2f s: %s\n", events, took.Seconds(), verdict)
-}
-
-type journalDumpCmd struct {
-	Log   string `arg:"" help:"The service; _host is the host's own log."`
-	After uint64 `placeholder:"POSITION" help:"Begin after this position."`
-	Limit int    `placeholder:"N" help:"End after so many commands. Default: no limit."`
-}
-
-// dumpedCommit is one command with its events, as dump prints it. Bodies are JSON
-// as it stands in the log, or base64 text if they are not JSON.
-type dumpedCommit struct {
-	Position  uint64            `json:"position"` // of the first event
-	Time      time.Time         `json:"time"`
-	Key       string            `json:"key"`
-	Version   uint64            `json:"version"` // of the entity afterwards
-	CommandID string            `json:"command_id"`
-	Command   string            `json:"command"`
-	Data      any               `json:"data,omitempty"`
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	Module    string            `json:"module"`
-	Fuel      uint64            `json:"fuel,omitempty"`
-	Reply     any               `json:"reply,omitempty"`
-	Events    []dumpedEvent     `json:"events"`
-}
-
-type dumpedEvent struct {
-	Position uint64 `json:"position"`
-	Version  uint64 `json:"version"`
-	Type     string `json:"type"`
-	Data     any    `json:"data,omitempty"`
-}
-
-func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
-	return all.with(e.ctx, func(j *journal.Journal) error {
-		left := c.Limit
-		err := j.Commits(e.ctx, journal.LogName(c.Log), journal.Position(c.After), func(at *journal.Committed) error {
-			writeJSON(e.out, dumped(at))
-			if left--; left == 0 {
-				return errEnough
-			}
-			return nil
-		})
-		if errors.Is(err, errEnough) {
-			return nil
-		}
-		return err
-	})
-}
-
-func dumped(c *journal.Committed) dumpedCommit {
-	d := dumpedCommit{
-		Position: uint64(c.First), Time: instant(c.Time), Key: c.Command.Key, Version: uint64(c.Version),
-		CommandID: string(c.Command.ID), Command: c.Command.Type, Data: body(c.Command.Data),
-		Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Reply: body(c.Command.Reply), Events: []dumpedEvent{},
-	}
-	for m := abi.Metadata(c.Command.Metadata); ; {
-		name, value, rest, ok := m.Next()
-		if !ok {
-			break
-		}
-		if d.Metadata == nil {
-			d.Metadata = map[string]string{}
-		}
-		d.Metadata[string(name)], m = string(value), rest
-	}
-	for _, ev := range c.Events {
-		d.Events = append(d.Events, dumpedEvent{uint64(ev.Position), uint64(ev.Version), ev.Type, body(ev.Data)})
-	}
-	return d
-}
-
-func instant(t journal.UnixNano) time.Time { return time.Unix(0, int64(t)).UTC() }
-
-func body(b []byte) any {
-	switch {
-	case len(b) == 0:
-		return nil
-	case utf8.Valid(b) && json.Valid(b):
-		return json.RawMessage(b)
-	}
-	return b // base64
 }
 
 type journalLogsCmd struct{}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+)
+
+// selectFlags say which part of a log is wanted, and where the log is.
+type selectFlags struct {
+	Log   string   `arg:"" help:"The service; _host is the host's own log."`
+	From  []string `env:"-" type:"existing" placeholder:"BACKUP" help:"Read a directory of backups, or files of one, instead of --data; may be repeated."`
+	After uint64   `env:"-" placeholder:"POSITION" help:"Begin after this position."`
+	UpTo  uint64   `env:"-" name:"up-to" placeholder:"POSITION" help:"End with this position. Default: the end of the log."`
+	Key   []string `env:"-" placeholder:"KEY" help:"Only this entity; may be repeated."`
+	Type  []string `env:"-" placeholder:"TYPE" help:"Only commands and events of this type; may be repeated."`
+}
+
+// commits yields the commits whose position and key are wanted.
+func (f *selectFlags) commits(ctx context.Context, all *journalCmd, yield func(*journal.Committed) error) error {
+	each := func(c *journal.Committed) error {
+		last := c.First + journal.Position(len(c.Events)) - 1
+		switch {
+		case f.UpTo > 0 && uint64(c.First) > f.UpTo:
+			return errEnough
+		case last <= journal.Position(f.After) && (len(c.Events) > 0 || c.First <= journal.Position(f.After)),
+			len(f.Key) > 0 && !slices.Contains(f.Key, c.Command.Key):
+			return nil
+		}
+		return yield(c)
+	}
+	read := func() error {
+		return all.with(ctx, func(j *journal.Journal) error {
+			return j.Commits(ctx, journal.LogName(f.Log), journal.Position(f.After), each)
+		})
+	}
+	if len(f.From) > 0 {
+		read = func() error { return f.backups(ctx, each) }
+	}
+	if err := read(); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
+}
+
+// backups yields the log's commits from files.
+func (f *selectFlags) backups(ctx context.Context, yield func(*journal.Committed) error) error {
+	files := f.From
+	if m, err := backup.ManifestOf(f.From[0]); len(files) > 1 || err != nil || !m.Piece {
+		if files, err = backup.Files(f.From...); err != nil {
+			return damaged(err)
+		}
+	}
+	for _, name := range files {
+		in, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		_, err = backup.Read(in, backup.Handler{Commit: func(c *journal.Committed) error {
+			if err := ctx.Err(); err != nil || c.Log != journal.LogName(f.Log) {
+				return err
+			}
+			return yield(c)
+		}})
+		if err := errors.Join(err, in.Close()); err != nil {
+			return damaged(err)
+		}
+	}
+	return nil
+}
+
+// wantsEvent reports whether an event of a wanted commit is wanted itself.
+func (f *selectFlags) wantsEvent(e *journal.Event) bool {
+	return uint64(e.Position) > f.After && (f.UpTo == 0 || uint64(e.Position) <= f.UpTo) && f.wantsType(e.Type)
+}
+
+func (f *selectFlags) wantsType(t string) bool { return len(f.Type) == 0 || slices.Contains(f.Type, t) }
+
+type journalDumpCmd struct {
+	Select selectFlags `embed:""`
+	Limit  int         `env:"-" placeholder:"N" help:"End after so many commands. Default: no limit."`
+}
+
+func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
+	left := c.Limit
+	return c.Select.commits(e.ctx, all, func(at *journal.Committed) error {
+		wanted := c.Select.wantsType(at.Command.Type)
+		for i := range at.Events {
+			wanted = wanted || c.Select.wantsType(at.Events[i].Type)
+		}
+		if !wanted {
+			return nil
+		}
+		writeJSON(e.out, dumped(at))
+		if left--; left == 0 {
+			return errEnough
+		}
+		return nil
+	})
+}
+
+// dumpedCommit is one command with its events, as dump prints it. Bodies are JSON
+// as it stands in the log, or base64 text if they are not JSON.
+type dumpedCommit struct {
+	Position  uint64            `json:"position"` // of the first event
+	Time      time.Time         `json:"time"`
+	Key       string            `json:"key"`
+	Version   uint64            `json:"version"` // of the entity afterwards
+	CommandID string            `json:"command_id"`
+	Command   string            `json:"command"`
+	Data      any               `json:"data,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	Module    string            `json:"module"`
+	Fuel      uint64            `json:"fuel,omitempty"`
+	Reply     any               `json:"reply,omitempty"`
+	Events    []dumpedEvent     `json:"events"`
+}
+
+type dumpedEvent struct {
+	Position uint64 `json:"position"`
+	Version  uint64 `json:"version"`
+	Type     string `json:"type"`
+	Data     any    `json:"data,omitempty"`
+}
+
+func dumped(c *journal.Committed) dumpedCommit {
+	d := dumpedCommit{
+		Position: uint64(c.First), Time: instant(c.Time), Key: c.Command.Key, Version: uint64(c.Version),
+		CommandID: string(c.Command.ID), Command: c.Command.Type, Data: body(c.Command.Data),
+		Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Reply: body(c.Command.Reply), Events: []dumpedEvent{},
+	}
+	d.Metadata = pairs(c.Command.Metadata)
+	for _, ev := range c.Events {
+		d.Events = append(d.Events, dumpedEvent{uint64(ev.Position), uint64(ev.Version), ev.Type, body(ev.Data)})
+	}
+	return d
+}
+
+// pairs are the pairs of metadata; nil if there are none.
+func pairs(m abi.Metadata) (all map[string]string) {
+	for {
+		name, value, rest, ok := m.Next()
+		if !ok {
+			return all
+		}
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[string(name)], m = string(value), rest
+	}
+}
+
+func instant(t journal.UnixNano) time.Time { return time.Unix(0, int64(t)).UTC() }
+
+func body(b []byte) any {
+	switch {
+	case len(b) == 0:
+		return nil
+	case utf8.Valid(b) && json.Valid(b):
+		return json.RawMessage(b)
+	}
+	return b // base64
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+)
+
+// journalExportCmd writes a part of a log to a file.
+type journalExportCmd struct {
+	Select   selectFlags `embed:""`
+	Output   string      `short:"o" env:"-" type:"path" placeholder:"FILE" help:"The file to make. Default: standard output."`
+	Commands bool        `env:"-" help:"Write the commands too, each before its events."`
+	Native   bool        `env:"-" help:"Write whole batches as they stand in the log, for journal import, from the one that holds --after to the one that holds --up-to; --key and --type do not go with it."`
+}
+
+// exportedLine is one line: an event, or the command that caused those that
+// follow it. Data that are JSON stand there as they are, others in base64.
+type exportedLine struct {
+	Kind        string            `json:"kind"` // event or command
+	Log         string            `json:"log"`
+	Position    uint64            `json:"position"` // of a command: of its first event
+	Key         string            `json:"key"`
+	Version     uint64            `json:"version"` // of a command: of the entity afterwards
+	Type        string            `json:"type"`
+	Time        time.Time         `json:"time"`
+	ContentType string            `json:"content_type,omitempty"`
+	Data        json.RawMessage   `json:"data,omitempty"`
+	DataBase64  []byte            `json:"data_base64,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	CommandID   string            `json:"command_id"`
+	Command     string            `json:"command,omitempty"` // of an event: the command's type
+	CommandTime time.Time         `json:"command_time"`
+	Events      *int              `json:"events,omitempty"` // of a command: how many follow
+	Module      string            `json:"module,omitempty"`
+	Fuel        uint64            `json:"fuel,omitempty"`
+	Reply       json.RawMessage   `json:"reply,omitempty"`
+	ReplyBase64 []byte            `json:"reply_base64,omitempty"`
+}
+
+// split puts JSON in one member and all else in the other.
+func split(b []byte) (text json.RawMessage, other []byte) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if utf8.Valid(b) && json.Valid(b) {
+		return b, nil
+	}
+	return nil, b
+}
+
+func exportedEvent(e *journal.Event) exportedLine {
+	l := exportedLine{
+		Kind: "event", Log: string(e.Log), Position: uint64(e.Position), Key: e.Key, Version: uint64(e.Version), Type: e.Type,
+		Time: instant(e.Time), ContentType: e.ContentType, Metadata: pairs(abi.Metadata(e.Metadata)),
+		CommandID: string(e.CommandID), Command: e.CommandType, CommandTime: instant(e.CommandTime),
+	}
+	l.Data, l.DataBase64 = split(e.Data)
+	return l
+}
+
+func exportedCommand(c *journal.Committed) exportedLine {
+	n := len(c.Events)
+	l := exportedLine{
+		Kind: "command", Log: string(c.Log), Position: uint64(c.First), Key: c.Command.Key, Version: uint64(c.Version), Type: c.Command.Type,
+		Time: instant(c.Time), Metadata: pairs(abi.Metadata(c.Command.Metadata)), CommandID: string(c.Command.ID),
+		CommandTime: instant(c.Command.Time), Events: &n, Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel,
+	}
+	l.Data, l.DataBase64 = split(c.Command.Data)
+	l.Reply, l.ReplyBase64 = split(c.Command.Reply)
+	return l
+}
+
+func (c *journalExportCmd) Run(e *env, all *journalCmd) error {
+	if c.Native {
+		return c.native(e, all)
+	}
+	if c.Output == "" {
+		return c.lines(e, all, e.out)
+	}
+	return backup.Create(c.Output, func(f *os.File) error { return c.lines(e, all, f) })
+}
+
+func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
+	w := bufio.NewWriterSize(to, 256<<10)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	err := c.Select.commits(e.ctx, all, func(at *journal.Committed) error {
+		if c.Commands && c.Select.wantsType(at.Command.Type) {
+			if err := enc.Encode(exportedCommand(at)); err != nil {
+				return err
+			}
+		}
+		for i := range at.Events {
+			if ev := &at.Events[i]; c.Select.wantsEvent(ev) {
+				if err := enc.Encode(exportedEvent(ev)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, w.Flush())
+}
+
+func (c *journalExportCmd) native(e *env, all *journalCmd) error {
+	switch {
+	case len(c.Select.Key)+len(c.Select.Type) > 0 || c.Commands || len(c.Select.From) > 0:
+		return usageError{errors.New("--native writes batches as they stand in the log of --data: --key, --type, --commands and --from do not go with it")}
+	case filepath.Ext(c.Output) != backup.Extension:
+		return usageError{fmt.Errorf("--native needs --output with a file whose name ends in %s", backup.Extension)}
+	}
+	bar := e.progress()
+	defer bar.done()
+	var m *backup.Manifest
+	err := all.with(e.ctx, func(j *journal.Journal) error {
+		return backup.Create(c.Output, func(f *os.File) (err error) {
+			o := backup.Options{Progress: func(p backup.Progress) { bar.at("exporting", int64(p.Bytes), 0, bytesUnit) }}
+			m, err = backup.WritePiece(e.ctx, f, j, journal.LogName(c.Select.Log), journal.Position(c.Select.After), journal.Position(c.Select.UpTo), o)
+			return err
+		})
+	})
+	if err != nil {
+		return damaged(err)
+	}
+	bar.done()
+	e.print(backedUp{c.Output, m}, func(w io.Writer) { printManifest(w, relative(c.Output), m) })
+	return nil
+}
+
+// journalImportCmd appends exported batches to a journal.
+type journalImportCmd struct {
+	Files []string `arg:"" type:"existingfile" name:"file" help:"Files of journal export --native, in their order. What is there already is passed over."`
+}
+
+func (c *journalImportCmd) Run(e *env, all *journalCmd) error {
+	if err := os.MkdirAll(all.Data, 0o700); err != nil {
+		return err
+	}
+	engine, err := badgerengine.Open(host.JournalDir(all.Data), badgerengine.Options{})
+	if err != nil {
+		return all.openError(err)
+	}
+	bar := e.progress()
+	defer bar.done()
+	var done []backedUp
+	for _, name := range c.Files {
+		m, err := backup.Import(e.ctx, engine, name, backup.RestoreOptions{Progress: func(p backup.Progress) {
+			bar.at("importing "+relative(name), int64(p.Bytes), 0, bytesUnit)
+		}})
+		if err != nil {
+			return errors.Join(damaged(err), engine.Close())
+		}
+		done = append(done, backedUp{name, m})
+	}
+	if err := engine.Close(); err != nil {
+		return err
+	}
+	bar.at("indexing", 0, 0, countUnit)
+	var logs []journal.LogInfo
+	if err := all.with(e.ctx, func(j *journal.Journal) error { logs = j.Logs(); return nil }); err != nil {
+		return err
+	}
+	bar.done()
+	e.print(map[string]any{"imported": done, "logs": logs}, func(w io.Writer) {
+		for _, d := range done {
+			printManifest(w, relative(d.File), d.Manifest)
+		}
+		fmt.Fprintf(w, "imported into %s\n", relative(all.Data))
+	})
+	return nil
+}
