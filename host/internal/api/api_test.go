@@ -296,6 +296,44 @@ func TestAppended(t *testing.T) {
 	}
 }
 
+// What is wrong with a message is said without the names of our types.
+func TestWrongMessagesAreExplained(t *testing.T) {
+	for text, want := range map[string]string{
+		`[]`:                                    "it is an array; it should be a JSON object",
+		`7`:                                     "it is a number; it should be a JSON object",
+		`{"op":"ping"`:                          "the JSON ends too early",
+		`hello`:                                 "it is not JSON: invalid character 'h'",
+		`{"op":"ping"}{}`:                       "there is something behind the JSON object",
+		`{"op":7}`:                              "op is a number; it takes a string",
+		`{"op":"credit","credits":-2}`:          "credits is -2; it takes a whole number from 0 on",
+		`{"op":"command","timeout_ms":1.5}`:     "timeout_ms is 1.5; it takes a whole number",
+		`{"op":"subscribe","keys":"k"}`:         "keys is a string; it takes an array",
+		`{"op":"command","expected_verison":1}`: `there is no member "expected_verison"`,
+		`{"op":"subscribe","key":"k"}`:          `subscribe has no member "key"`,
+		`{"op":"query","command_id":"k"}`:       `query has no member "command_id"`,
+		`{"op":"command","credits":1}`:          `command has no member "credits"`,
+		`{"op":"ping","data":null}`:             `ping has no member "data"`,
+	} {
+		_, err := DecodeClientMessage([]byte(text))
+		if service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "api.") {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	var s struct {
+		Op []byte          `json:"op"`
+		On bool            `json:"on"`
+		At struct{ N int } `json:"at"`
+	}
+	for text, want := range map[string]string{
+		`{"op":1}`: "op is a number; it takes a string in base64", `{"on":[]}`: "on is an array; it takes true or false",
+		`{"at":true}`: "at is true or false; it takes an object", `{"at":{"N":{}}}`: "at.N is an object; it takes a whole number",
+	} {
+		if err := DecodeStrict([]byte(text), &s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	m := abi.Metadata(nil).AppendPair("b", "2").AppendPair("a", "é\"\\\n\u2028😀").AppendPair("c", "")
 	text, err := json.Marshal(Metadata(m))

@@ -1,10 +1,7 @@
 package api
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -64,25 +61,20 @@ type ClientMessage struct {
 // Body is the data of a command or query, whichever form it came in.
 func (m *ClientMessage) Body() []byte { return either(m.Data, m.DataBase64) }
 
-// DecodeClientMessage reads one message. It is total. A member that no message
-// has is refused, as a mistyped expected_version would otherwise expect nothing.
+// DecodeClientMessage reads one message. It is total. A member that the message
+// does not have is refused, as a mistyped expected_version would otherwise expect
+// nothing, and a subscription with a key instead of keys would get every event.
 // If the error is about a message whose id could be read, the id is there.
 func DecodeClientMessage(b []byte) (ClientMessage, error) {
 	var m ClientMessage
 	if !utf8.Valid(b) {
 		return m, service.Errorf(service.KindInvalid, "the message is not valid UTF-8")
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&m); err != nil {
-		var e *service.Error
-		if errors.As(err, &e) {
-			return ClientMessage{ID: m.ID}, e
+	if err := DecodeStrict(b, &m); err != nil {
+		if service.KindOf(err) == service.KindInvalid {
+			err = service.Errorf(service.KindInvalid, "the message is not one of %s: %s", ProtocolStream, messageOf(err))
 		}
-		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "the message is not a JSON object of the protocol %s: %w", ProtocolStream, err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "there is something behind the message's JSON object")
+		return ClientMessage{ID: m.ID}, err
 	}
 	if len(m.ID) > MaxStreamID {
 		return ClientMessage{}, service.Errorf(service.KindInvalid, "id has %d bytes; it may have %d", len(m.ID), MaxStreamID)
@@ -90,7 +82,49 @@ func DecodeClientMessage(b []byte) (ClientMessage, error) {
 	if len(m.Data) > 0 && m.DataBase64 != nil {
 		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "data and data_base64 are both there; which is meant?")
 	}
+	if name := m.foreign(); name != "" {
+		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "the message is not one of %s: %s has no member %q", ProtocolStream, m.Op, name)
+	}
 	return m, nil
+}
+
+// foreign names a member that is set and that messages of this op do not have;
+// empty if there is none. Who knows no such op says so instead.
+func (m *ClientMessage) foreign() string {
+	call := m.Op == OpCommand || m.Op == OpQuery
+	for _, member := range []struct {
+		name string
+		set  bool
+		of   bool // this op
+	}{
+		{"service", m.Service != "", call || m.Op == OpSubscribe},
+		{"from", m.From != "", m.Op == OpSubscribe},
+		{"types", m.Types != nil, m.Op == OpSubscribe},
+		{"keys", m.Keys != nil, m.Op == OpSubscribe},
+		{"credits", m.Credits != 0, m.Op == OpSubscribe || m.Op == OpCredit},
+		{"key", m.Key != "", call},
+		{"type", m.Type != "", call},
+		{"data", m.Data != nil, call},
+		{"data_base64", m.DataBase64 != nil, call},
+		{"timeout_ms", m.TimeoutMS != nil, call},
+		{"command_id", m.CommandID != "", m.Op == OpCommand},
+		{"expected_version", m.Expected != nil, m.Op == OpCommand},
+		{"metadata", m.Metadata != nil, m.Op == OpCommand},
+	} {
+		if member.set && !member.of && m.Op.ofClients() {
+			return member.name
+		}
+	}
+	return ""
+}
+
+// ofClients reports whether clients send such messages.
+func (o Op) ofClients() bool {
+	switch o {
+	case OpSubscribe, OpCredit, OpUnsubscribe, OpCommand, OpQuery, OpPing:
+		return true
+	}
+	return false
 }
 
 // Limits says what one connection may do.

@@ -91,6 +91,16 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 	return nil
 }
 
+// takes reports whether a service that is sent data without a content type can
+// understand it: all that speak JSON get nothing else.
+func (s *Server) takes(name service.Name, data []byte) error {
+	status, err := s.backend.Status(name)
+	if err != nil || len(data) == 0 || !isJSONType(or(status.Manifest.Encoding, abi.EncodingJSON)) {
+		return err
+	}
+	return checkJSON(data)
+}
+
 func checkJSON(data []byte) error {
 	if json.Valid(data) {
 		return nil
@@ -206,7 +216,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 			return err
 		}
 	} else {
-		q, err := query(r)
+		q, err := query(r, "data")
 		if err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r)
+	q, err := query(r, "after", "limit")
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r)
+	q, err := query(r, "from", "limit", "types", "keys")
 	if err != nil {
 		return err
 	}

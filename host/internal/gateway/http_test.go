@@ -220,8 +220,15 @@ func TestServices(t *testing.T) {
 	if one.Spec.Module != m.Digest || one.Spec.Limits.Events != 5 || one.Spec.Settings.Shards != 3 {
 		t.Errorf("service %+v", one)
 	}
-	for _, bad := range []string{"", "{}", `{"module":"sha256:00"}`, string(body) + "x", strings.Replace(string(body), "limits", "limts", 1)} {
-		s.problem(s.do("PUT", "/v1/services/shop", bad), 400, "invalid")
+	for bad, why := range map[string]string{
+		"": "the JSON ends too early", "{}": "names no module", `{"module":"sha256:00"}`: "is not sha256: and 64", string(body) + "x": "behind the JSON object",
+		strings.Replace(string(body), "limits", "limts", 1):            `the deployment: there is no member "limts"`,
+		strings.Replace(string(body), `"events":5`, `"events":"5"`, 1): "the deployment: limits.events is a string; it takes a whole number",
+		"[]": "the deployment: it is an array; it should be a JSON object", "x": "the deployment: it is not JSON: invalid character 'x'",
+	} {
+		if p := s.problem(s.do("PUT", "/v1/services/shop", bad), 400, "invalid"); !strings.Contains(p.Detail, why) {
+			t.Errorf("%s: %q, want %q", bad, p.Detail, why)
+		}
 	}
 	s.problem(s.do("PUT", "/v1/services/shop", "x", "Content-Type", "text/plain"), 415, "unsupported")
 
@@ -309,6 +316,13 @@ func TestPages(t *testing.T) {
 		s.problem(s.do("GET", "/v1/services/bank/events?"+query, ""), 400, kind)
 	}
 	s.problem(s.do("GET", "/v1/services/none/events", ""), 404, "not_found")
+	if all, _ := read("%74ypes=Other&%6beys=k1"); len(all) != 25 {
+		t.Errorf("%d events", len(all))
+	}
+	// A mistyped filter is not no filter.
+	for _, path := range []string{"/v1/services/bank/events?type=Other", "/v1/services/bank/entities/k1/events?from=start", "/v1/services/bank/entities/k1/queries/look?date=1"} {
+		s.problem(s.do("GET", path, ""), 400, "invalid")
+	}
 
 	e := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k1/events?limit=30", ""))
 	if len(e.Events) != 30 || e.Next != 30 || !e.More {

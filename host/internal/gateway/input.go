@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,13 +116,17 @@ func pathEntity(r *http.Request) (service.Name, service.Key, error) {
 }
 
 // query reads the parameters, each at most once but for the lists, which
-// listParam reads.
-func query(r *http.Request) (url.Values, error) {
+// listParam reads. Others than the known ones are refused, as a filter that is
+// mistyped would let everything through.
+func query(r *http.Request, known ...string) (url.Values, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, service.Errorf(service.KindInvalid, "the query of the URL is malformed")
 	}
 	for name, values := range q {
+		if !slices.Contains(known, name) {
+			return nil, service.Errorf(service.KindInvalid, "there is no parameter %.80q; there are %s", name, strings.Join(known, ", "))
+		}
 		if len(values) > 1 && name != "types" && name != "keys" {
 			return nil, service.Errorf(service.KindInvalid, "parameter %.80q is there %d times", name, len(values))
 		}
@@ -155,7 +160,7 @@ func listParam(rawQuery, name string) ([]string, error) {
 	var all []string
 	for pair := range strings.SplitSeq(rawQuery, "&") {
 		n, list, _ := strings.Cut(pair, "=")
-		if n != name || list == "" {
+		if n, err := url.QueryUnescape(n); err != nil || n != name || list == "" {
 			continue
 		}
 		for part := range strings.SplitSeq(list, ",") {

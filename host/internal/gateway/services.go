@@ -1,13 +1,14 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
+	"errors"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -101,8 +102,8 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 		return err
 	}
 	var d api.Deployment
-	if err := decodeStrict(body, &d); err != nil {
-		return service.Errorf(service.KindInvalid, "the deployment is not as it should be: %w", err)
+	if err := api.DecodeStrict(body, &d); err != nil {
+		return about("the deployment", err)
 	}
 	if d.Module == (service.Digest{}) {
 		return service.Errorf(service.KindInvalid, "the deployment names no module")
@@ -115,7 +116,7 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r)
+	q, err := query(r, deploymentNames...)
 	if err != nil {
 		return err
 	}
@@ -132,13 +133,24 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 	return s.deploy(a, r, Deployment{Service: name, Module: module, Limits: limits, Settings: settings})
 }
 
+// deploymentNames are the parameters of a deployment: the members of limits and settings.
+var deploymentNames = append(memberNames(reflect.TypeFor[service.Limits]()), memberNames(reflect.TypeFor[service.Settings]())...)
+
+func memberNames(t reflect.Type) (names []string) {
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}
+
 // deploymentParams reads limits and settings out of a query, by the names of
 // their JSON members.
 func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	members := map[string]json.RawMessage{}
 	for name := range q {
 		value := q.Get(name)
-		if _, err := strconv.ParseInt(value, 10, 64); err != nil && value != "true" && value != "false" {
+		if _, err := strconv.ParseInt(value, 10, 64); (err != nil || !json.Valid([]byte(value))) && value != "true" && value != "false" {
 			return service.Limits{}, service.Settings{}, service.Errorf(service.KindInvalid, "parameter %.80q is %.80q; it takes a whole number, or true or false", name, value)
 		}
 		members[name] = json.RawMessage(value)
@@ -149,10 +161,10 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	}
 	text, err := json.Marshal(members)
 	if err == nil {
-		err = decodeStrict(text, &v)
+		err = api.DecodeStrict(text, &v)
 	}
 	if err != nil {
-		return service.Limits{}, service.Settings{}, service.Errorf(service.KindInvalid, "the parameters are not limits and settings: %w", err)
+		return service.Limits{}, service.Settings{}, about("the parameters, which are limits and settings", err)
 	}
 	if err := v.Limits.WithDefaults().Validate(); err != nil {
 		return service.Limits{}, service.Settings{}, err
@@ -221,15 +233,13 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 	}
 }
 
-// decodeStrict reads one JSON value that has no members unknown to v.
-func decodeStrict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+// about says what a malformed thing is, in front of what is wrong with it.
+func about(what string, err error) error {
+	var e *service.Error
+	if !errors.As(err, &e) {
 		return err
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return service.Errorf(service.KindInvalid, "there is something behind the JSON object")
-	}
-	return nil
+	said := *e
+	said.Message = what + ": " + e.Message
+	return &said
 }

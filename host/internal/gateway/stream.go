@@ -208,7 +208,7 @@ func (t *stream) slot() error {
 }
 
 // target reads what commands and queries have in common.
-func target(m *api.ClientMessage) (c call, err error) {
+func (t *stream) target(m *api.ClientMessage) (c call, err error) {
 	if c.service, err = service.ParseName(string(m.Service)); err != nil {
 		return c, err
 	}
@@ -219,6 +219,11 @@ func target(m *api.ClientMessage) (c call, err error) {
 		return c, err
 	}
 	c.data = m.Body()
+	if m.DataBase64 != nil {
+		if err := t.s.takes(c.service, c.data); err != nil {
+			return c, err
+		}
+	}
 	if m.TimeoutMS != nil {
 		left := api.DeadlineOf(*m.TimeoutMS)
 		if left == 0 {
@@ -230,7 +235,7 @@ func target(m *api.ClientMessage) (c call, err error) {
 }
 
 func (t *stream) command(m *api.ClientMessage) error {
-	c, err := target(m)
+	c, err := t.target(m)
 	if err != nil {
 		return err
 	}
@@ -257,7 +262,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 }
 
 func (t *stream) query(m *api.ClientMessage) error {
-	c, err := target(m)
+	c, err := t.target(m)
 	if err != nil {
 		return err
 	}
