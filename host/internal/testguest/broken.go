@@ -94,7 +94,7 @@ func Statically() []Broken {
 			b.Export("_start", wasmbin.ExternFunc, b.Func(nil, nil, nil))
 		}), []string{"build it as a reactor"}},
 		{"threads", raw(0, 0xfe, 0x03, 0, 0x0b), []string{"threads"}},
-		{"tail call", raw(0, 0x12, 0, 0x0b), []string{"tail calls"}},
+		{"exceptions", raw(0, 0x08, 0, 0x0b), []string{"exceptions"}},
 		{"nesting bomb", raw(append(append([]byte{0}, repeat([]byte{0x02, 0x40}, 100_000)...), 0x0b)...), []string{"nested more than 10000 deep"}},
 		{"locals bomb", raw(1, 0xd0, 0x86, 0x03, 0x7f, 0x0b), []string{"more than 10000 locals"}},
 		{"branch table bomb", raw(append(append(append([]byte{0, 0x41, 0, 0x0e}, wasmbin.AppendU32(nil, 1_000_000)...), make([]byte, 1_000_001)...), 0x0b)...), []string{"1000000 branch targets"}},

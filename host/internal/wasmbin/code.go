@@ -6,34 +6,52 @@ type Op uint16
 
 // The opcodes that the package or its users tell apart.
 const (
-	OpUnreachable  Op = 0x00
-	OpBlock        Op = 0x02
-	OpLoop         Op = 0x03
-	OpIf           Op = 0x04
-	OpElse         Op = 0x05
-	OpEnd          Op = 0x0b
-	OpBr           Op = 0x0c
-	OpBrIf         Op = 0x0d
-	OpBrTable      Op = 0x0e
-	OpReturn       Op = 0x0f
-	OpCall         Op = 0x10
-	OpCallIndirect Op = 0x11
-	OpMemoryGrow   Op = 0x40
-	OpRefFunc      Op = 0xd2
-	OpMemoryInit   Op = 0xfc08
-	OpMemoryCopy   Op = 0xfc0a
-	OpMemoryFill   Op = 0xfc0b
-	OpTableInit    Op = 0xfc0c
-	OpTableCopy    Op = 0xfc0e
-	OpTableGrow    Op = 0xfc0f
-	OpTableFill    Op = 0xfc11
+	OpUnreachable        Op = 0x00
+	OpNop                Op = 0x01
+	OpBlock              Op = 0x02
+	OpLoop               Op = 0x03
+	OpIf                 Op = 0x04
+	OpElse               Op = 0x05
+	OpEnd                Op = 0x0b
+	OpBr                 Op = 0x0c
+	OpBrIf               Op = 0x0d
+	OpBrTable            Op = 0x0e
+	OpReturn             Op = 0x0f
+	OpCall               Op = 0x10
+	OpCallIndirect       Op = 0x11
+	OpReturnCall         Op = 0x12
+	OpReturnCallIndirect Op = 0x13
+	OpLocalGet           Op = 0x20
+	OpLocalSet           Op = 0x21
+	OpLocalTee           Op = 0x22
+	OpGlobalGet          Op = 0x23
+	OpGlobalSet          Op = 0x24
+	OpTableGet           Op = 0x25
+	OpTableSet           Op = 0x26
+	OpMemoryGrow         Op = 0x40
+	OpRefFunc            Op = 0xd2
+	OpMemoryInit         Op = 0xfc08
+	OpDataDrop           Op = 0xfc09
+	OpMemoryCopy         Op = 0xfc0a
+	OpMemoryFill         Op = 0xfc0b
+	OpTableInit          Op = 0xfc0c
+	OpElemDrop           Op = 0xfc0d
+	OpTableCopy          Op = 0xfc0e
+	OpTableGrow          Op = 0xfc0f
+	OpTableSize          Op = 0xfc10
+	OpTableFill          Op = 0xfc11
 )
+
+// NoIndex is the Index of an instruction that names nothing, and of a block
+// whose type is not one of the module's.
+const NoIndex = ^uint32(0)
 
 // Instr is one instruction.
 type Instr struct {
 	Op         Op
 	Start, End int    // in the module
-	Index      uint32 // its first index immediate: label, function, local, global, table, segment or type
+	Index      uint32 // its first index immediate: label, function, local, global, table, segment or type; or NoIndex
+	Second     uint32 // its second index immediate, of those that have two
 	Depth      int    // how many blocks it stands in; a block's own opcode stands outside of it, its end inside
 }
 
@@ -57,7 +75,6 @@ const (
 	immRefType
 	immPrefixFC
 	immPrefixFD
-	immTail      // refused: tail calls
 	immException // refused: exceptions
 	immGC        // refused: garbage collection, typed references
 	immThreads   // refused: threads
@@ -80,7 +97,8 @@ var immediates = func() (t [256]immediate) {
 	set(0x0f, 0x0f, immNone)
 	set(0x10, 0x10, immIndex)
 	set(0x11, 0x11, immIndexTwo)
-	set(0x12, 0x13, immTail)
+	set(0x12, 0x12, immIndex)
+	set(0x13, 0x13, immIndexTwo)
 	set(0x14, 0x15, immGC)
 	set(0x18, 0x19, immException)
 	set(0x1a, 0x1b, immNone)
@@ -114,7 +132,7 @@ type walker struct {
 
 // next takes one instruction.
 func (w *walker) next() Instr {
-	in := Instr{Start: w.at, Depth: w.depth}
+	in := Instr{Start: w.at, Depth: w.depth, Index: NoIndex}
 	b := w.u8("an instruction")
 	in.Op = Op(b)
 	switch immediates[b] {
@@ -125,7 +143,7 @@ func (w *walker) next() Instr {
 			w.fail(in.Start, "else outside of a block")
 		}
 	case immBlock:
-		w.signed(33, "a block type")
+		w.blockType(&in)
 		w.depth++
 		if max := w.limits.Nesting; max > 0 && w.depth > max {
 			w.fail(in.Start, "blocks are nested more than %d deep", max)
@@ -134,7 +152,7 @@ func (w *walker) next() Instr {
 		in.Index = w.u32("an index")
 	case immIndexTwo:
 		in.Index = w.u32("an index")
-		w.u32("an index")
+		in.Second = w.u32("an index")
 	case immBrTable:
 		n := w.count("branch targets", 1, w.limits.BranchTargets)
 		for i := 0; i <= n && w.err == nil; i++ { // one more: the default
@@ -170,14 +188,24 @@ func (w *walker) next() Instr {
 	return in
 }
 
+// blockType takes a block's type: nothing, a value type, or an index into the
+// module's types, which are told apart by the sign of one number.
+func (w *walker) blockType(in *Instr) {
+	at := w.at
+	switch t := w.signed(33, "a block type"); {
+	case t >= 0:
+		in.Index = uint32(t)
+	case t != -0x40 && w.err == nil && !ValType(byte(t)&0x7f).known():
+		w.fail(at, "a block of type 0x%02x, which is unknown", byte(t)&0x7f)
+	}
+}
+
 func (w *walker) refuse(in *Instr, i immediate) {
 	if w.err != nil {
 		return
 	}
 	feature := ""
 	switch i {
-	case immTail:
-		feature = "tail calls are"
 	case immException:
 		feature = "exceptions are"
 	case immGC:
@@ -222,7 +250,7 @@ func (w *walker) prefixFC(in *Instr) {
 		w.memory(in.Start)
 	case sub == 12, sub == 14:
 		in.Index = w.u32("an index")
-		w.u32("an index")
+		in.Second = w.u32("an index")
 	default:
 		w.fail(in.Start, "unknown instruction 0xfc %d", sub)
 		return
@@ -267,6 +295,35 @@ func (m *Module) Walk(function int, l Limits, visit func(*Instr)) error {
 	}
 	if r.err == nil && r.at != r.end {
 		r.fail(r.at, "function body %d goes on for %d bytes behind its end", function, r.left())
+	}
+	if r.err != nil {
+		return r.err
+	}
+	return nil
+}
+
+// BranchTargets calls visit with each label of a br_table that [Module.Walk] has
+// come by, the default last.
+func (m *Module) BranchTargets(in *Instr, visit func(label uint32)) {
+	r := reader{b: m.Bytes, at: in.Start + 1, end: in.End}
+	n := int64(r.u32("branch targets"))
+	for i := int64(0); i <= n && r.err == nil; i++ {
+		if label := r.u32("a label"); r.err == nil {
+			visit(label)
+		}
+	}
+}
+
+// WalkExpr calls visit for each instruction of a constant expression, its end included.
+func (m *Module) WalkExpr(expr Range, visit func(*Instr)) error {
+	r := reader{b: m.Bytes, at: expr.Start, end: expr.End, section: "constant expression"}
+	w := walker{reader: &r, limits: &Limits{}}
+	var in Instr
+	for r.err == nil && r.at < r.end {
+		in = w.next()
+		if r.err == nil {
+			visit(&in)
+		}
 	}
 	if r.err != nil {
 		return r.err

@@ -6,9 +6,10 @@
 //
 // The package knows the structure, not the typing rules: a module that parses
 // may still fail validation by the engine that compiles it. What it understands
-// of the instruction set is WebAssembly 2.0 without tail calls, threads,
-// exceptions, garbage collection, 64-bit or several memories; what lies beyond
-// is named in the error, never skipped.
+// of the instruction set is WebAssembly 2.0, with tail calls and extended constant
+// expressions, without threads, exceptions, garbage collection, 64-bit or several
+// memories and relaxed vector instructions; what lies beyond is named in the
+// error, never skipped.
 //
 // A [Writer] puts a module together again from sections, changed or not, which
 // is what rewriting needs. The package uses nothing but the standard library

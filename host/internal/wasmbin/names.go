@@ -31,6 +31,25 @@ func (m *Module) FunctionNames() []byte {
 	return nil
 }
 
+// EachFunctionName calls visit with each name that [Module.FunctionNames] holds,
+// in the order of indexes. An index need not be one of a function that exists.
+func (m *Module) EachFunctionName(visit func(index uint32, name string)) {
+	content := m.FunctionNames()
+	r := reader{b: content, end: len(content), section: NameSection}
+	if content == nil {
+		return
+	}
+	r.u8("a subsection's id")
+	r.u32("a subsection's size")
+	n := r.u32("the number of names")
+	for i := uint32(0); i < n && r.err == nil; i++ {
+		index := r.u32("an index")
+		if name := r.name("a name", 1<<16); r.err == nil {
+			visit(index, name)
+		}
+	}
+}
+
 func validNames(b []byte) bool {
 	r := reader{b: b, end: len(b), section: NameSection}
 	n := r.count("names", 2, 0)

@@ -96,30 +96,35 @@ func (r *reader) u64(what string) uint64 {
 	}
 }
 
-// signed skips a signed LEB128 of the given width in bits. The unused bits of
+// signed takes a signed LEB128 of the given width in bits. The unused bits of
 // the last byte must repeat the sign.
-func (r *reader) signed(bits int, what string) {
+func (r *reader) signed(bits int, what string) int64 {
 	start := r.at
+	var v int64
 	for shift := 0; ; shift += 7 {
 		if r.at >= r.end {
 			r.fail(r.at, "ends inside %s", what)
-			return
+			return 0
 		}
 		c := r.b[r.at]
 		r.at++
+		v |= int64(c&0x7f) << shift
 		if rest := bits - shift; rest <= 7 {
 			if c >= 0x80 {
 				r.fail(start, "%s is a LEB128 number of more than %d bytes", what, (bits+6)/7)
-				return
+				return 0
 			}
 			// The sign bit and all above it, 8-rest bits of the 7.
 			if top := c >> (rest - 1); top != 0 && top != 1<<(8-rest)-1 {
 				r.fail(start, "%s overflows %d bits", what, bits)
+				return 0
 			}
-			return
 		}
 		if c < 0x80 {
-			return
+			if used := shift + 7; c&0x40 != 0 && used < 64 {
+				v |= -1 << used
+			}
+			return v
 		}
 	}
 }
@@ -163,7 +168,7 @@ func (r *reader) name(what string, limit int) string {
 	if r.err != nil {
 		return ""
 	}
-	if len(v) > limit {
+	if limit > 0 && len(v) > limit {
 		r.fail(start, "%s has %d bytes; this host accepts %d", what, len(v), limit)
 		return ""
 	}

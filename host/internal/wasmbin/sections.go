@@ -99,7 +99,7 @@ func (p *parser) imports() {
 			p.limit("memory")
 		case ExternGlobal:
 			p.valType("an imported global")
-			p.mutability()
+			x.Mutable = p.mutability()
 		case ExternTag:
 			p.u8("a tag's attribute")
 			p.typeIndex()
@@ -163,7 +163,7 @@ func (p *parser) elements() {
 			p.fail(at, "element segment of form %d; known are 0 to 7", flags)
 			return
 		}
-		e := Element{Exprs: flags&4 != 0}
+		e := Element{Exprs: flags&4 != 0, Form: flags, Type: FuncRef}
 		switch {
 		case flags&1 == 0:
 			e.Mode = Active
@@ -181,7 +181,7 @@ func (p *parser) elements() {
 		}
 		if flags&3 != 0 {
 			if e.Exprs {
-				p.refType("an element segment")
+				e.Type = p.refType("an element segment")
 			} else if kind := p.u8("an element segment's kind"); kind != 0 {
 				p.fail(p.at-1, "element segment of kind 0x%02x; only functions (0) are known", kind)
 			}

@@ -131,7 +131,8 @@ type Import struct {
 	Module, Name string
 	Kind         ExternKind
 	Type         uint32
-	Offset       int // where it stands
+	Mutable      bool // of a global
+	Offset       int  // where it stands
 }
 
 // Table is a table of the module's own.
@@ -172,8 +173,10 @@ type Element struct {
 	Table   uint32
 	At      Range // constant expression with its end; empty unless active
 	Count   int
-	Members Range // function indexes, or constant expressions
-	Exprs   bool  // which of both
+	Members Range   // function indexes, or constant expressions
+	Exprs   bool    // which of both
+	Form    uint32  // how it is written, 0 to 7
+	Type    ValType // of its members
 }
 
 // Data is one data segment.

@@ -1,0 +1,318 @@
+package metering
+
+import (
+	"math/bits"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// way is one open construct while a function is written: what the paths to its
+// label have been charged since their last check.
+type way struct {
+	loop   bool
+	label  int64 // the most of all branches to it, -1 for none
+	around int64 // of an if: at its start; -1 once there is an else
+}
+
+// writer writes one function.
+type writer struct {
+	r         *rewriter
+	b         []byte
+	unchecked int64 // charged since the last check, on the worst path; -1 where nothing gets
+	ways      []way
+	counted   bool  // its stack is
+	frame     int64 //
+	temps     [4]uint32
+}
+
+// code writes the content of the code section.
+func (r *rewriter) code() ([]byte, error) {
+	m := r.m
+	if err := r.findLight(); err != nil {
+		return nil, err
+	}
+	size := 64
+	for _, s := range m.Sections {
+		if s.ID == wasmbin.SectionCode {
+			size += s.Content.Len() * 3 / 2
+		}
+	}
+	code := wasmbin.AppendU32(make([]byte, 0, size), uint32(len(m.Bodies)+1+len(r.setupFunctions)))
+	var body []byte
+	for i := range m.Bodies {
+		if err := r.analyse(i); err != nil {
+			return nil, err
+		}
+		body = r.write(body[:0], i)
+		code = append(wasmbin.AppendU32(code, uint32(len(body))), body...)
+	}
+	for _, f := range append([][]byte{r.troubleBody()}, r.setupFunctions...) {
+		code = append(wasmbin.AppendU32(code, uint32(len(f))), f...)
+	}
+	return code, nil
+}
+
+// findLight finds the functions that are so small that their callers' checks do for them.
+func (r *rewriter) findLight() error {
+	r.light = make([]int64, len(r.m.Bodies))
+	for i := range r.m.Bodies {
+		r.light[i] = -1
+		if r.m.Bodies[i].Code.Len() > 4*maxLight {
+			continue
+		}
+		if err := r.analyse(i); err != nil {
+			return err
+		}
+		if p := &r.plan; !p.calls && !p.loops && !p.sized {
+			var sum int64
+			for _, c := range p.costs {
+				sum += c
+			}
+			if sum <= maxLight {
+				r.light[i] = sum
+			}
+		}
+	}
+	return nil
+}
+
+// troubleBody is called when a counter is below zero: it tells the host which.
+func (r *rewriter) troubleBody() []byte {
+	b := append([]byte{0}, r.stackGet...)
+	b = append(b, 0x42, 0, 0x53, byte(wasmbin.OpIf), 0x40) // i64.const 0, i64.lt_s
+	b = wasmbin.AppendU32(append(b, byte(wasmbin.OpCall)), r.overflow)
+	b = append(b, byte(wasmbin.OpUnreachable), byte(wasmbin.OpEnd))
+	b = wasmbin.AppendU32(append(b, byte(wasmbin.OpCall)), r.refuel)
+	return append(b, byte(wasmbin.OpEnd))
+}
+
+// appendCharge takes units off the fuel.
+func (r *rewriter) appendCharge(b []byte, units int64) []byte {
+	b = append(append(b, r.fuelGet...), 0x42)
+	b = append(wasmbin.AppendS64(b, units), 0x7d) // i64.sub
+	return append(b, r.fuelSet...)
+}
+
+// appendCheck asks for fuel if there is none left.
+func (r *rewriter) appendCheck(b []byte) []byte {
+	return r.appendTrouble(append(b, r.fuelGet...))
+}
+
+// appendTrouble calls for help if the number on the stack is negative.
+func (r *rewriter) appendTrouble(b []byte) []byte {
+	b = append(b, 0x42, 0, 0x53, byte(wasmbin.OpIf), 0x40)
+	return append(append(b, r.callTrouble...), byte(wasmbin.OpEnd))
+}
+
+// write appends a function's body by the plan.
+func (r *rewriter) write(b []byte, i int) []byte {
+	p := &r.plan
+	body := &r.m.Bodies[i]
+	w := writer{r: r, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
+	w.counted = p.calls || w.frame > maxLeafFrame
+	w.declarations(body, p)
+	w.ways = append(w.ways, way{label: -1, around: -1})
+	w.entry(p.costs[0], r.light[i] < 0, r.m.Types[r.m.Functions[i]].Results)
+	at := body.Code.Start
+	for k := 1; k < len(p.edits); k++ {
+		e := &p.edits[k]
+		w.b = append(w.b, r.m.Bytes[at:e.at]...)
+		at = e.end
+		w.edit(e, p)
+	}
+	w.b = append(w.b, r.m.Bytes[at:body.Code.End]...)
+	r.ways = w.ways
+	return w.b
+}
+
+// maxLeafFrame is the largest estimated frame, in bytes, of a function whose stack
+// is not counted, as it calls none of the module's own.
+const maxLeafFrame = 512
+
+// declarations appends the locals of the function's own and the temporary ones.
+func (w *writer) declarations(body *wasmbin.Body, p *plan) {
+	added := uint32(0)
+	for k, needed := range p.needs {
+		if needed {
+			w.temps[k] = uint32(p.fixed) + added
+			added++
+		}
+	}
+	declared := w.r.m.Slice(body.Declarations)
+	if added == 0 {
+		w.b = append(w.b, declared...)
+		return
+	}
+	runs, n := leb(declared)
+	w.b = append(wasmbin.AppendU32(w.b, runs+added), declared[n:]...)
+	for k, needed := range p.needs {
+		if needed {
+			w.b = append(w.b, 1, byte(temporaries[k]))
+		}
+	}
+}
+
+// entry charges the first piece and the frame, with one check for both.
+func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
+	r := w.r
+	if cost > 0 {
+		w.b = r.appendCharge(w.b, cost)
+	}
+	w.unchecked = cost
+	if w.counted {
+		w.b = append(append(w.b, r.stackGet...), 0x42)
+		w.b = append(wasmbin.AppendS64(w.b, w.frame), 0x7d)
+		w.b = append(append(w.b, r.stackSet...), r.stackGet...)
+		w.b = append(append(w.b, r.fuelGet...), 0x84) // i64.or: negative if one of both is
+		w.b = r.appendTrouble(w.b)
+		w.unchecked = 0
+	} else if check {
+		w.b = r.appendCheck(w.b)
+		w.unchecked = 0
+	}
+	if !w.counted {
+		return
+	}
+	// A block around the whole: whatever leaves the function by a branch leaves this
+	// block instead, and comes by the one place where the frame is given back.
+	w.b = append(w.b, byte(wasmbin.OpBlock))
+	switch len(results) {
+	case 0:
+		w.b = append(w.b, 0x40)
+	case 1:
+		w.b = append(w.b, byte(results[0]))
+	default:
+		w.b = wasmbin.AppendS64(w.b, int64(r.typeIndex(wasmbin.FuncType{Results: results})))
+	}
+}
+
+// giveBack returns the frame.
+func (w *writer) giveBack() {
+	w.b = append(append(w.b, w.r.stackGet...), 0x42)
+	w.b = append(wasmbin.AppendS64(w.b, w.frame), 0x7c) // i64.add
+	w.b = append(w.b, w.r.stackSet...)
+}
+
+func (w *writer) edit(e *edit, p *plan) {
+	r := w.r
+	switch e.kind {
+	case editPoint:
+		w.charge(p.costs[e.arg], false)
+	case editLoopPoint:
+		w.charge(p.costs[e.arg], true)
+	case editCall:
+		w.call(uint32(e.arg))
+	case editCallIndirect:
+		w.grow(maxLight)
+	case editRefFunc:
+		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpRefFunc)), r.function(uint32(e.arg)))
+	case editReturn:
+		w.leave(uint32(e.arg))
+	case editGiveBack:
+		if w.counted {
+			w.giveBack()
+		}
+	case editTailCall:
+		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpReturnCall)), r.function(uint32(e.arg)))
+	case editOrdinaryIndirect:
+		w.b = append(w.b, byte(wasmbin.OpCallIndirect))
+	case editScale:
+		w.scale(wasmbin.Op(e.arg))
+	case editNaN:
+		w.b = appendNaN(w.b, int(e.arg), w.temps[nanTemporary[e.arg]])
+	default:
+		w.flow(e)
+	}
+}
+
+// charge charges a piece, and checks if it has to.
+func (w *writer) charge(cost int64, check bool) {
+	if cost > 0 {
+		w.b = w.r.appendCharge(w.b, cost)
+	}
+	if w.unchecked += cost; check || w.unchecked > maxUnchecked {
+		w.b = w.r.appendCheck(w.b)
+		w.unchecked = 0
+	}
+}
+
+// grow notes what a function is about to charge without a check.
+func (w *writer) grow(by int64) {
+	if w.unchecked >= 0 && by > 0 {
+		w.charge(0, w.unchecked+by > maxUnchecked)
+		w.unchecked += by
+	}
+}
+
+// call appends a call. Whatever is called checks at its entry, unless it is light.
+func (w *writer) call(old uint32) {
+	r := w.r
+	checked := false
+	if old >= r.imported {
+		checked = r.light[old-r.imported] < 0
+		w.grow(r.light[old-r.imported])
+	}
+	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpCall)), r.function(old))
+	if checked {
+		w.unchecked = min(w.unchecked, 0)
+	}
+}
+
+// leave returns.
+func (w *writer) leave(label uint32) {
+	if !w.counted {
+		w.b = append(w.b, byte(wasmbin.OpReturn))
+		return
+	}
+	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpBr)), label)
+}
+
+// scale charges by the number on top of the stack.
+func (w *writer) scale(op wasmbin.Op) {
+	s, _ := scaleOf(op)
+	r, t := w.r, w.temps[tempSize]
+	get := wasmbin.AppendU32([]byte{byte(wasmbin.OpLocalGet)}, t)
+	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalSet)), t)
+	w.b = append(append(w.b, r.fuelGet...), get...)
+	w.b = append(w.b, 0xad) // i64.extend_i32_u
+	if s.divide > 1 {
+		w.b = append(w.b, 0x42, byte(bits.TrailingZeros64(uint64(s.divide))), 0x88) // i64.shr_u
+	} else {
+		w.b = append(wasmbin.AppendS64(append(w.b, 0x42), s.multiply), 0x7e) // i64.mul
+	}
+	w.b = append(append(w.b, 0x7d), r.fuelSet...)
+	w.b = append(r.appendCheck(w.b), get...)
+	w.unchecked = 0
+}
+
+// flow follows the control flow, for what is charged without a check. Only what is
+// reached is in the plan.
+func (w *writer) flow(e *edit) {
+	top := len(w.ways) - 1
+	switch e.kind {
+	case editBlock:
+		w.ways = append(w.ways, way{label: -1, around: -1})
+	case editLoop:
+		w.ways = append(w.ways, way{loop: true, label: -1, around: -1})
+	case editIf:
+		w.ways = append(w.ways, way{label: -1, around: w.unchecked})
+	case editElse:
+		c := &w.ways[top]
+		c.label = max(c.label, w.unchecked)
+		w.unchecked, c.around = c.around, -1
+	case editEnd:
+		c := w.ways[top]
+		w.ways = w.ways[:top]
+		w.unchecked = max(w.unchecked, c.label, c.around)
+		if top == 0 && w.counted {
+			w.b = append(w.b, byte(wasmbin.OpEnd))
+			w.giveBack()
+		}
+	case editBranch:
+		if c := &w.ways[top-int(e.arg)]; !c.loop {
+			c.label = max(c.label, w.unchecked)
+		}
+	case editDead:
+		w.unchecked = -1
+	}
+}

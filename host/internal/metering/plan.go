@@ -1,0 +1,368 @@
+package metering
+
+import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+
+// A function is rewritten in two steps. The first walks the code once and makes a
+// plan: a list of edits, in the order of the code, and the cost of each piece of
+// it. The second copies the code and carries the edits out.
+//
+// A piece is a set of instructions that are executed together or not at all, as
+// long as nothing traps; TARIFF.md says which. It is charged at one point, where
+// its first instruction stands.
+
+// edit is one change of a function's code, or something that writing it has to know.
+type edit struct {
+	kind editKind
+	at   int   // where, in the module
+	end  int   // what stands in [at:end) is left out
+	arg  int64 // see the kinds
+}
+
+type editKind uint8
+
+const (
+	editPoint            editKind = iota // charge a piece; arg: its place in plan.costs
+	editLoopPoint                        // the same, at the head of a loop that something branches back to
+	editCall                             // arg: old function
+	editCallIndirect                     // nothing changes, but what is known of the fuel
+	editRefFunc                          // arg: old function
+	editReturn                           // arg: the label of the whole function
+	editGiveBack                         // give the frame back, before a tail call
+	editTailCall                         // arg: old function
+	editOrdinaryIndirect                 // an indirect tail call becomes a call
+	editScale                            // charge by size; arg: the opcode
+	editNaN                              // make NaNs canonical; arg: their type
+	editBlock                            // from here on control flow, which changes nothing by itself
+	editLoop                             //
+	editIf                               //
+	editElse                             //
+	editEnd                              //
+	editBranch                           // arg: label
+	editDead                             // what follows is not reached
+	editNothing                          // withdrawn
+)
+
+// plan is what is known of one function. It is used for one after the other.
+type plan struct {
+	edits []edit
+	costs []int64
+	calls bool // calls functions of the module's own
+	loops bool
+	sized bool // has charges by size
+
+	needs [4]bool // temporary locals, by their place in temporaries
+	frame frame
+	fixed int // locals of the function's own, with parameters
+}
+
+// temporaries are the types of locals that edits use.
+var temporaries = [4]wasmbin.ValType{wasmbin.I32, wasmbin.F32, wasmbin.F64, wasmbin.V128}
+
+const (
+	tempSize = 0 // for editScale
+	tempF32  = 1
+	tempF64  = 2
+	tempV128 = 3
+)
+
+// nowhere is the point of code that is not reached.
+const nowhere = -1
+
+// control is one open construct.
+type control struct {
+	op        wasmbin.Op
+	reachable bool // its start
+	targeted  bool // a branch goes to its label
+	fallen    bool // of an if with else: the end of its first part is reached
+	point     int  // before it
+	head      int  // of a loop: the point of its body
+	headEdit  int  // of a loop: the edit of that point
+	reach     int  // the outermost construct that a branch from inside goes to
+	ends      int  // ways that lead behind its end
+	since     int  // where it starts, for the frame
+}
+
+// planner makes the plan of a function.
+type planner struct {
+	*plan
+	r      *rewriter
+	stack  []control // the function's is the first
+	point  int       // of the piece the next instruction belongs to, or nowhere
+	at     int       // end of the last instruction
+	nan    nanState
+	locals uint32
+	err    error
+}
+
+// analyse plans a function of the module's own.
+func (r *rewriter) analyse(i int) error {
+	m := r.m
+	p := planner{plan: &r.plan, r: r, stack: r.planStack[:0]}
+	t := m.Types[m.Functions[i]]
+	*p.plan = plan{edits: p.edits[:0], costs: p.costs[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
+	p.locals = uint32(p.fixed)
+	p.frame.begin(r, i, t)
+	code := m.Bodies[i].Code
+	p.at = code.Start
+	p.stack = append(p.stack, control{op: wasmbin.OpBlock, reachable: true, point: nowhere, reach: 0})
+	p.newPoint(editPoint)
+	err := m.Walk(i, wasmbin.Limits{}, p.instruction)
+	r.planStack = p.stack
+	if p.err != nil {
+		return p.err
+	}
+	return err
+}
+
+func (p *planner) add(kind editKind, at, end int, arg int64) {
+	p.edits = append(p.edits, edit{kind, at, end, arg})
+}
+
+// newPoint begins a piece behind the last instruction.
+func (p *planner) newPoint(kind editKind) {
+	p.point = len(p.costs)
+	p.costs = append(p.costs, 0)
+	p.add(kind, p.at, p.at, int64(p.point))
+}
+
+func (p *planner) bad(in *wasmbin.Instr, what string) {
+	if p.err == nil {
+		p.err = p.r.bad(in.Start, wasmbin.SectionCode, "%s %d does not exist", what, in.Index)
+	}
+}
+
+// instruction takes the next instruction into the plan.
+func (p *planner) instruction(in *wasmbin.Instr) {
+	if p.err != nil {
+		return
+	}
+	p.at = in.End
+	if p.check(in); p.err != nil {
+		return
+	}
+	if p.point != nowhere {
+		p.costs[p.point] += costOf(in.Op)
+		p.frame.instruction(in)
+		p.nan.instruction(p, in)
+	}
+	switch in.Op {
+	case wasmbin.OpBlock, wasmbin.OpLoop, wasmbin.OpIf:
+		p.open(in)
+	case wasmbin.OpElse:
+		p.otherwise(in)
+	case wasmbin.OpEnd:
+		p.close()
+	case wasmbin.OpBr:
+		p.branch(in, in.Index)
+		p.dead()
+	case wasmbin.OpBrIf:
+		p.branch(in, in.Index)
+		p.next()
+	case wasmbin.OpBrTable:
+		p.r.m.BranchTargets(in, func(label uint32) { p.branch(in, label) })
+		p.dead()
+	case wasmbin.OpReturn:
+		p.add(editReturn, in.Start, in.End, int64(len(p.stack)-1))
+		p.branch(in, uint32(len(p.stack)-1))
+		p.dead()
+	case wasmbin.OpUnreachable:
+		p.dead()
+	case wasmbin.OpReturnCall, wasmbin.OpReturnCallIndirect:
+		p.tailCall(in)
+	case wasmbin.OpCall:
+		p.calls = p.calls || in.Index >= p.r.imported
+		p.add(editCall, in.Start, in.End, int64(in.Index))
+	case wasmbin.OpCallIndirect:
+		p.calls = true
+		p.add(editCallIndirect, in.Start, in.Start, 0)
+	case wasmbin.OpRefFunc:
+		p.add(editRefFunc, in.Start, in.End, int64(in.Index))
+	default:
+		if _, ok := scaleOf(in.Op); ok && p.point != nowhere {
+			p.needs[tempSize], p.sized = true, true
+			p.add(editScale, in.Start, in.Start, int64(in.Op))
+		}
+	}
+}
+
+// tailCall plans a tail call. A runtime may make an ordinary call of one whose
+// arguments do not all travel in registers: then its frame stays, and has to stay
+// counted.
+func (p *planner) tailCall(in *wasmbin.Instr) {
+	direct := in.Op == wasmbin.OpReturnCall
+	p.calls = p.calls || !direct || in.Index >= p.r.imported
+	label := uint32(len(p.stack) - 1)
+	switch {
+	case p.err != nil:
+		return
+	case registers(p.r.signature(in)):
+		p.add(editGiveBack, in.Start, in.Start, 0)
+		if direct {
+			p.add(editTailCall, in.Start, in.End, int64(in.Index))
+		}
+	default:
+		if direct {
+			p.add(editCall, in.Start, in.End, int64(in.Index))
+		} else {
+			p.add(editOrdinaryIndirect, in.Start, in.Start+1, 0)
+		}
+		p.add(editReturn, in.End, in.End, int64(label))
+	}
+	p.branch(in, label)
+	p.dead()
+}
+
+// check holds the indexes of an instruction against the module as it was.
+func (p *planner) check(in *wasmbin.Instr) {
+	m := p.r.m
+	switch in.Op {
+	case wasmbin.OpCall, wasmbin.OpReturnCall, wasmbin.OpRefFunc:
+		if in.Index >= p.r.functions {
+			p.bad(in, "function")
+		}
+	case wasmbin.OpCallIndirect, wasmbin.OpReturnCallIndirect:
+		if int64(in.Index) >= int64(len(m.Types)) {
+			p.bad(in, "type")
+		}
+	case wasmbin.OpBlock, wasmbin.OpLoop, wasmbin.OpIf:
+		if in.Index != wasmbin.NoIndex && int64(in.Index) >= int64(len(m.Types)) {
+			p.bad(in, "type")
+		}
+	case wasmbin.OpLocalGet, wasmbin.OpLocalSet, wasmbin.OpLocalTee:
+		if in.Index >= p.locals {
+			p.bad(in, "local")
+		}
+	case wasmbin.OpGlobalGet, wasmbin.OpGlobalSet:
+		if in.Index >= p.r.globals {
+			p.bad(in, "global")
+		}
+	case wasmbin.OpMemoryInit, wasmbin.OpDataDrop:
+		if int64(in.Index) >= int64(len(m.Data)) || !p.r.numbered {
+			p.bad(in, "data segment")
+		}
+		p.r.notImageable("the code names data segments (instruction 0x%x)", int(in.Op))
+	case wasmbin.OpTableSet, wasmbin.OpTableGrow, wasmbin.OpTableFill, wasmbin.OpTableCopy, wasmbin.OpTableInit, wasmbin.OpElemDrop:
+		p.r.notImageable("the code changes tables (instruction 0x%x)", int(in.Op))
+	}
+}
+
+func (p *planner) top() *control { return &p.stack[len(p.stack)-1] }
+
+func (p *planner) open(in *wasmbin.Instr) {
+	c := control{op: in.Op, reachable: p.point != nowhere, point: p.point, reach: len(p.stack), since: p.at}
+	if c.reachable {
+		switch in.Op {
+		case wasmbin.OpBlock:
+			p.add(editBlock, p.at, p.at, 0)
+		case wasmbin.OpLoop:
+			p.loops = true
+			p.add(editLoop, p.at, p.at, 0)
+			c.headEdit = len(p.edits)
+			p.newPoint(editLoopPoint)
+			c.head = p.point
+		case wasmbin.OpIf:
+			p.add(editIf, p.at, p.at, 0)
+			p.newPoint(editPoint)
+		}
+	}
+	p.stack = append(p.stack, c)
+}
+
+func (p *planner) otherwise(in *wasmbin.Instr) {
+	c := p.top()
+	if c.op != wasmbin.OpIf {
+		if p.err == nil {
+			p.err = p.r.bad(in.Start, wasmbin.SectionCode, "else outside of an if")
+		}
+		return
+	}
+	c.op = wasmbin.OpElse
+	if !c.reachable {
+		return
+	}
+	if p.point != nowhere {
+		c.fallen = true
+		c.ends++
+	}
+	p.add(editElse, p.at, p.at, 0)
+	p.newPoint(editPoint)
+}
+
+// close ends a construct, and says to which piece the code behind it belongs.
+func (p *planner) close() {
+	depth := len(p.stack) - 1
+	c := *p.top()
+	p.stack = p.stack[:depth]
+	if depth == 0 {
+		p.add(editEnd, p.at-1, p.at-1, 0)
+		return
+	}
+	if !c.reachable {
+		return
+	}
+	parent := p.top()
+	parent.reach = min(parent.reach, c.reach)
+	if p.point != nowhere {
+		c.ends++
+	}
+	if c.op == wasmbin.OpIf { // no else: the way around
+		c.ends++
+	}
+	p.add(editEnd, p.at, p.at, 0)
+	loop := c.op == wasmbin.OpLoop
+	if loop && !c.targeted { // a block by another name
+		p.edits[c.headEdit].kind = editNothing
+		p.costs[c.point] += p.costs[c.head]
+		p.costs[c.head] = 0
+		if p.point == c.head {
+			p.point = c.point
+		}
+	}
+	p.frame.merge(&c)
+	reached := c.ends > 0
+	leaves := c.reach < depth
+	switch {
+	case !reached:
+		p.point = nowhere
+	case !leaves:
+		p.point = c.point
+	case loop || c.op == wasmbin.OpBlock && !c.targeted:
+		// The only way here is through the end of its code.
+	default:
+		p.newPoint(editPoint)
+	}
+}
+
+// branch notes that a branch goes to a label.
+func (p *planner) branch(in *wasmbin.Instr, label uint32) {
+	if int64(label) >= int64(len(p.stack)) {
+		if p.err == nil {
+			p.err = p.r.bad(in.Start, wasmbin.SectionCode, "label %d does not exist", label)
+		}
+		return
+	}
+	if p.point == nowhere {
+		return
+	}
+	to := len(p.stack) - 1 - int(label)
+	p.stack[to].targeted = true
+	if p.stack[to].op != wasmbin.OpLoop {
+		p.stack[to].ends++
+	}
+	p.top().reach = min(p.top().reach, to)
+	p.add(editBranch, p.at, p.at, int64(label))
+}
+
+// next begins a new piece, if there is anything to reach.
+func (p *planner) next() {
+	if p.point != nowhere {
+		p.newPoint(editPoint)
+	}
+}
+
+func (p *planner) dead() {
+	if p.point != nowhere {
+		p.add(editDead, p.at, p.at, 0)
+	}
+	p.point = nowhere
+}

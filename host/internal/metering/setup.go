@@ -1,0 +1,195 @@
+package metering
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// segment is a data segment of the new module. All are passive.
+type segment struct {
+	init []byte
+	at   []byte // code that pushes where it belongs; nil if the module's code applies it
+}
+
+// segmentGap is the longest run of zeros that is written out to join two data
+// segments: about what a segment of its own costs the host to keep.
+const segmentGap = 64
+
+// initsPerFunction keeps the functions that apply data segments small, as the time
+// to compile a function grows faster than its size.
+const initsPerFunction = 256
+
+// planSetup turns active data segments into passive ones, and writes the functions
+// that apply them and call the start function.
+func (r *rewriter) planSetup() error {
+	m := r.m
+	for _, s := range m.Sections {
+		r.numbered = r.numbered || s.ID == wasmbin.SectionDataCount
+	}
+	r.dataCount = r.numbered
+	active := 0
+	for _, d := range m.Data {
+		s := segment{init: m.Slice(d.Init)}
+		if d.Mode == wasmbin.Active {
+			at, err := r.offset(d.At)
+			if err != nil {
+				return err
+			}
+			s.at = at
+			active++
+		}
+		r.data = append(r.data, s)
+	}
+	// A module whose code names segments by number has a data count section, and
+	// keeps its segments as they are.
+	if joined := joinSegments(m); joined != nil && !r.numbered {
+		r.data, active = joined, len(joined)
+	}
+	r.setup = active > 0 || m.Start >= 0
+	if !r.setup {
+		return nil
+	}
+	r.dataCount = r.dataCount || active > 0
+	var units int64
+	var body []byte
+	inits := 0
+	flush := func() {
+		if inits > 0 {
+			r.setupFunctions = append(r.setupFunctions, append(body, byte(wasmbin.OpEnd)))
+			body, inits = nil, 0
+		}
+	}
+	for i, s := range r.data {
+		if s.at == nil {
+			continue
+		}
+		if body == nil {
+			body = []byte{0} // no locals
+		}
+		body = append(body, s.at...)
+		body = append(body, 0x41, 0, 0x41) // from its start, all of it
+		body = wasmbin.AppendS64(body, int64(len(s.init)))
+		body = append(wasmbin.AppendU32(append(body, 0xfc, 0x08), uint32(i)), 0)
+		body = wasmbin.AppendU32(append(body, 0xfc, 0x09), uint32(i))
+		units += setupUnits + int64(len(s.init))/BytesPerUnit
+		if inits++; inits == initsPerFunction {
+			flush()
+		}
+	}
+	flush()
+	last := []byte{0}
+	if units > 0 {
+		last = r.appendCheck(r.appendCharge(last, units))
+	}
+	for i := range r.setupFunctions {
+		last = wasmbin.AppendU32(append(last, byte(wasmbin.OpCall)), r.trouble+1+uint32(i))
+	}
+	if m.Start >= 0 {
+		last = wasmbin.AppendU32(append(last, byte(wasmbin.OpCall)), r.function(uint32(m.Start)))
+	}
+	r.setupFunctions = append(r.setupFunctions, append(last, byte(wasmbin.OpEnd)))
+	return nil
+}
+
+// setupUnits is charged for each data segment that the setup applies, beyond its bytes.
+const setupUnits = 5
+
+// offset is a constant expression as code, without its end. What is not constant
+// must not become valid by being moved into a function.
+func (r *rewriter) offset(expr wasmbin.Range) ([]byte, error) {
+	var bad error
+	err := r.m.WalkExpr(expr, func(in *wasmbin.Instr) {
+		switch in.Op {
+		case 0x41, 0x6a, 0x6b, 0x6c, wasmbin.OpEnd: // i32.const, add, sub, mul
+		case wasmbin.OpGlobalGet:
+			if !r.constantGlobal(in.Index) {
+				bad = r.bad(in.Start, wasmbin.SectionData, "global %d is not constant", in.Index)
+			}
+		default:
+			bad = r.bad(in.Start, wasmbin.SectionData, "the place of a data segment is not a constant expression of type i32")
+		}
+	})
+	if err == nil {
+		err = bad
+	}
+	b := r.m.Slice(expr)
+	return b[: len(b)-1 : len(b)-1], err
+}
+
+// constantGlobal reports whether a global may be used by a constant expression:
+// imported ones, that nobody changes.
+func (r *rewriter) constantGlobal(index uint32) bool {
+	imported := uint32(0)
+	for _, x := range r.m.Imports {
+		if x.Kind != wasmbin.ExternGlobal {
+			continue
+		}
+		if imported == index {
+			return !x.Mutable
+		}
+		imported++
+	}
+	return false
+}
+
+// dataSection lists the segments, all passive.
+func (r *rewriter) dataSection() []byte {
+	size := 8
+	for _, s := range r.data {
+		size += len(s.init) + 8
+	}
+	b := wasmbin.AppendU32(make([]byte, 0, size), uint32(len(r.data)))
+	for _, s := range r.data {
+		b = wasmbin.AppendU32(append(b, 1), uint32(len(s.init)))
+		b = append(b, s.init...)
+	}
+	return b
+}
+
+// joinSegments joins neighbouring segments, or returns nil if that cannot be done
+// or there are none. Go's linker cuts its data at each run of zeros, into some
+// 30,000 pieces.
+//
+// Segments are joined only if no two of them overlap: then their order does not
+// matter, and the zeros between them fall on memory that is zero already.
+func joinSegments(m *wasmbin.Module) []segment {
+	if len(m.Memories) != 1 {
+		return nil
+	}
+	type piece struct {
+		at   uint64
+		data []byte
+	}
+	pieces := make([]piece, 0, len(m.Data))
+	for _, d := range m.Data {
+		at, ok := m.ConstI32(d.At)
+		if d.Mode != wasmbin.Active || d.Memory != 0 || !ok {
+			return nil
+		}
+		pieces = append(pieces, piece{uint64(at), m.Slice(d.Init)})
+	}
+	slices.SortStableFunc(pieces, func(a, b piece) int { return cmp.Compare(a.at, b.at) })
+	joined := pieces[:0]
+	for _, p := range pieces {
+		if n := len(joined); n > 0 {
+			last := &joined[n-1]
+			end := last.at + uint64(len(last.data))
+			if p.at < end {
+				return nil
+			}
+			if p.at-end <= segmentGap {
+				last.data = append(last.data, make([]byte, p.at-end)...) // the first append copies: Slice has no room behind
+				last.data = append(last.data, p.data...)
+				continue
+			}
+		}
+		joined = append(joined, p)
+	}
+	segments := make([]segment, len(joined))
+	for i, p := range joined {
+		segments[i] = segment{init: p.data, at: wasmbin.AppendS64([]byte{0x41}, int64(int32(uint32(p.at))))}
+	}
+	return segments
+}
