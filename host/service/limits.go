@@ -130,11 +130,17 @@ type Settings struct {
 	// OmitCommandData leaves the data of commands out of the journal. Answers to
 	// repeated ids still work; executing the recorded commands again does not.
 	OmitCommandData bool `json:"omit_command_data,omitempty"`
+	// SnapshotEvery is after how many events of an entity its state is kept beside
+	// them, so that it can be hydrated without replaying them. Entities that are dropped
+	// for space are kept earlier. -1 takes no snapshots; those that there are are used.
+	// Default 1,000.
+	SnapshotEvery int `json:"snapshot_every,omitempty"`
 }
 
 // WithDefaults returns a copy with every zero field set to its default.
 func (s Settings) WithDefaults() Settings {
 	s.Shards = or(s.Shards, 2)
+	s.SnapshotEvery = or(s.SnapshotEvery, 1000)
 	return s
 }
 
@@ -143,6 +149,9 @@ func (s Settings) Validate() error {
 	var bad []string
 	if s.Shards < 1 || s.Shards > 1024 {
 		bad = append(bad, fmt.Sprintf("shards is %d; it may be 1 to 1024", s.Shards))
+	}
+	if s.SnapshotEvery < -1 || s.SnapshotEvery == 0 || s.SnapshotEvery > 1<<30 {
+		bad = append(bad, fmt.Sprintf("snapshot_every is %d; it may be 1 to %d, or -1 for none", s.SnapshotEvery, 1<<30))
 	}
 	return invalid("settings", bad)
 }

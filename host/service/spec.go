@@ -83,5 +83,10 @@ type Counters struct {
 	Hydrated   uint64 `json:"hydrated"` // entities made resident
 	Resets     uint64 `json:"resets"`   // sandboxes thrown away
 	Recycled   uint64 `json:"recycled"` // of them: not for a failure, but as they had grown
-	Fuel       uint64 `json:"fuel"`     // spent by all calls, also by those that failed
+
+	SnapshotsTaken   uint64 `json:"snapshots_taken"`   // of entities' states, and handed to the journal
+	SnapshotsUsed    uint64 `json:"snapshots_used"`    // by hydrations, instead of an entity's first events
+	SnapshotsRefused uint64 `json:"snapshots_refused"` // found and not used: damaged, of another state schema, or not taken by the module
+
+	Fuel uint64 `json:"fuel"` // spent by all calls, also by those that failed
 }

@@ -35,6 +35,10 @@ type bankGuest struct {
 	leak     int64 // what each event adds to memory
 	fuel     uint64
 
+	schema uint32               // of snapshots, which say it
+	encode func(*account) error // why a state cannot be encoded; nil is never
+	decode func(snapshot []byte) error
+
 	resetErr error // of the next Reset
 	closed   bool
 }
@@ -67,6 +71,17 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 	}
 	a := &account{key: key, version: version}
 	g.accounts[slot] = a
+	if (snapshot != nil) != (version > 0) {
+		g.t.Errorf("%s: a snapshot of %d bytes at version %d", key, len(snapshot), version)
+	}
+	what := "hydrate"
+	if snapshot != nil {
+		what = fmt.Sprintf("hydrate from v%d", version)
+		var schema uint32
+		if n, err := fmt.Sscanf(string(snapshot), "%d in form %d", &a.balance, &schema); n != 2 || schema != g.schema {
+			g.t.Errorf("%s: a snapshot %q to a guest of schema %d, %v", key, snapshot, g.schema, err)
+		}
+	}
 	for {
 		e, more, err := next()
 		if err != nil {
@@ -86,8 +101,33 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 			return service.Errorf(service.KindTrap, "cannot bear 666")
 		}
 	}
-	g.record("hydrate %s v%d slot %d", key, a.version, slot)
+	if snapshot != nil && g.decode != nil {
+		if err := g.decode(snapshot); err != nil {
+			g.record("%s %s: %s", what, key, service.KindOf(err))
+			a.dirty, g.broken = true, service.KindOf(err) != service.KindFault
+			return err
+		}
+	}
+	g.record("%s %s v%d slot %d", what, key, a.version, slot)
 	return nil
+}
+
+func (g *bankGuest) Snapshot(_ context.Context, slot uint32) ([]byte, error) {
+	a := g.accounts[slot]
+	if a == nil {
+		g.t.Errorf("Snapshot of slot %d, which is not open", slot)
+		a = &account{}
+	}
+	a = g.account("Snapshot", slot, a.version, g.time)
+	if g.encode != nil {
+		if err := g.encode(a); err != nil {
+			g.record("snapshot %s: %s", a.key, service.KindOf(err))
+			a.dirty, g.broken = true, service.KindOf(err) != service.KindFault
+			return nil, err
+		}
+	}
+	g.record("snapshot %s v%d", a.key, a.version)
+	return fmt.Appendf(nil, "%d in form %d", a.balance, g.schema), nil
 }
 
 func (a *account) apply(typ uint16, data []byte) {

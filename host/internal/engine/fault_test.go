@@ -101,6 +101,7 @@ func oneFault(t *testing.T, n int) (failed bool) {
 	options, _ := bankOptions(t, j, 2)
 	options.Publish = told
 	options.Spec.Limits.ResidentEntities = 1
+	options.Spec.Settings.SnapshotEvery = 3
 	e, err := New(options)
 	if err != nil {
 		t.Fatal(err)

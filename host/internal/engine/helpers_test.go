@@ -66,6 +66,16 @@ func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*ban
 	return start(t, o), guests, j
 }
 
+// withSchema gives o's module another state schema.
+func (o *Options) withSchema(schema uint32) {
+	m := *o.Manifest
+	m.StateSchema = schema
+	o.Manifest = &m
+	for _, g := range o.Guests {
+		g.(*bankGuest).schema = schema
+	}
+}
+
 type replied struct {
 	reply service.Reply
 	err   error

@@ -19,8 +19,9 @@ func (s *shard) resident(key service.Key) (*entity, *service.Error) {
 	if e := s.residents.get(key); e != nil {
 		return e, nil
 	}
-	for s.residents.full() {
-		s.residents.remove(s.residents.oldest())
+	s.makePlace()
+	if err := s.usable(); err != nil {
+		return nil, s.engine.own(err)
 	}
 	if len(s.residents.retired) >= dropGroup || len(s.residents.retired) > s.residents.len() {
 		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
@@ -34,15 +35,62 @@ func (s *shard) resident(key service.Key) (*entity, *service.Error) {
 // drop gives an entity up whose state in the guest is not that of the log.
 func (s *shard) drop(e *entity) { s.residents.remove(e) }
 
-// hydrate rebuilds an entity from its events, durable or not.
+// makePlace evicts entities until another one fits in.
+func (s *shard) makePlace() {
+	for s.residents.full() {
+		e := s.residents.oldest()
+		if s.due(e, true) {
+			s.snapshot(e)
+		}
+		if s.residents.byKey[e.key] == e {
+			s.residents.remove(e)
+		}
+	}
+}
+
+// hydrate rebuilds an entity from its snapshot, if it has one that serves, and the
+// events after it, durable or not.
 func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
+	from := s.stored(key)
+	if from == nil {
+		return s.rebuild(key, nil)
+	}
+	resets := s.counters.resets.Load()
+	e, err := s.rebuild(key, from)
+	if err == nil {
+		s.counters.snapshotsUsed.Add(1)
+		return e, nil
+	}
+	if s.ctx.Err() != nil {
+		return nil, err
+	}
+	s.refuseSnapshot(err)
+	if err := s.usable(); err != nil {
+		return nil, s.engine.own(err)
+	}
+	broke := s.counters.resets.Load() > resets
+	if e, err = s.rebuild(key, nil); err == nil && broke {
+		s.snapshots.breaks++
+		s.snapshots.unused = s.snapshots.breaks >= maxSnapshotFaults
+		s.snapshots.untaken = s.snapshots.untaken || s.snapshots.unused
+	}
+	return e, err
+}
+
+// rebuild makes an entity resident from a snapshot, or from nothing, and the events
+// after it.
+func (s *shard) rebuild(key service.Key, from *journal.Snapshot) (*entity, *service.Error) {
 	slot := s.residents.takeSlot()
 	r := replay{shard: s, key: key}
+	var state []byte
+	if from != nil {
+		r.from, r.version, state = from.Version, from.Version, from.State
+	}
 	// The log pushes events and the guest pulls them; a coroutine stands between,
 	// so that no more than one event is held, however long the history is.
 	next, stop := iter.Pull(r.events)
 	defer stop()
-	err := s.guest.Hydrate(s.ctx, slot, key, 0, nil, func() (service.GuestEvent, bool, error) {
+	err := s.guest.Hydrate(s.ctx, slot, key, r.version, state, func() (service.GuestEvent, bool, error) {
 		e, more := next()
 		if !more {
 			return service.GuestEvent{}, false, r.err
@@ -55,6 +103,9 @@ func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 	case r.err != nil: // the guest is fine, the entity half there
 		s.residents.retire(slot)
 		return nil, s.unread(r.err)
+	case err != nil && from != nil && service.KindOf(err) == service.KindFault:
+		s.residents.retire(slot)
+		return nil, s.engine.own(err)
 	case err != nil:
 		failure := s.failed(nil, err)
 		if failure.Kind == service.KindFault {
@@ -63,13 +114,16 @@ func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 		return nil, failure
 	}
 	s.counters.hydrated.Add(1)
-	return s.residents.add(key, slot, r.version), nil
+	e := s.residents.add(key, slot, r.version)
+	e.snapshot = r.from
+	return e, nil
 }
 
 // replay is one hydration's way through the log.
 type replay struct {
 	shard   *shard
 	key     service.Key
+	from    service.Version // of the snapshot, 0 without one
 	version service.Version // of the last event
 	err     error           // of the log, or with an event
 }
@@ -80,13 +134,16 @@ var errEnough = errors.New("no more events wanted")
 // events is the sequence of the entity's events; each is valid until the next.
 func (r *replay) events(yield func(*journal.Event) bool) {
 	s := r.shard
-	_, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), 0, func(e *journal.Event) error {
+	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), r.from, func(e *journal.Event) error {
 		if !yield(e) {
 			return errEnough
 		}
 		return nil
 	})
-	if !errors.Is(err, errEnough) {
+	switch {
+	case err == nil && at < r.from:
+		r.err = errAhead
+	case !errors.Is(err, errEnough):
 		r.err = err
 	}
 }

@@ -120,7 +120,8 @@ func (c *client) tolerate(err error) {
 }
 
 // TestRandomLoad has clients send at random, among them traps, faults, repeats
-// and expectations, while entities are evicted and engines are replaced.
+// and expectations, while entities are evicted and kept in snapshots, and engines are
+// replaced, also by such with another state schema.
 // Afterwards everything any client saw has to be a state that the log passed
 // through, and what was deposited less what was withdrawn has to be there.
 func TestRandomLoad(t *testing.T) {
@@ -141,6 +142,8 @@ func TestRandomLoad(t *testing.T) {
 		o.Publish = told
 		o.Spec.Limits.ResidentEntities = 1 + random.IntN(5)
 		o.Spec.Limits.MailboxCommands = 4
+		o.Spec.Settings.SnapshotEvery = []int{-1, 1, 2, 5, 1000}[random.IntN(5)]
+		o.withSchema(uint32(random.IntN(2)))
 		e, err := New(o)
 		if err != nil {
 			t.Fatal(err)
@@ -178,6 +181,9 @@ func TestRandomLoad(t *testing.T) {
 	}
 	if err := current.Load().Stop(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if j.Stats().Snapshots == 0 {
+		t.Error("no snapshot was taken")
 	}
 	checkHistory(t, disk, clients, told)
 }

@@ -7,6 +7,8 @@ type entity struct {
 	key     service.Key
 	slot    uint32
 	version service.Version // with everything handed to the log, durable or not
+	// snapshot is the version of its latest snapshot, 0 if there is none that serves.
+	snapshot service.Version
 
 	newer, older *entity // in the order of use
 }

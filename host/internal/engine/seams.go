@@ -25,6 +25,9 @@ type Guest interface {
 	Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error)
 	// Query reads state.
 	Query(ctx context.Context, q service.GuestQuery) (service.Outcome, error)
+	// Snapshot encodes an entity's state, which changes nothing. The slice belongs to
+	// the caller.
+	Snapshot(ctx context.Context, slot uint32) ([]byte, error)
 	// Drop makes the guest forget entities; a slot that is not open is no error.
 	Drop(ctx context.Context, slots ...uint32) error
 	// Reset makes the guest as new, without entities.
@@ -50,11 +53,15 @@ type Guest interface {
 //     error, every later one of the log is, too.
 //   - Settle's and Answer's done may be called before they return.
 //   - Load sees every commit that was accepted before it, durable or not.
+//   - A snapshot is written when the state it shows is on disk, never before;
+//     Snapshot may give it back at once, as Load does the events.
 type Log interface {
 	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
 	Settle(log journal.LogName, key string, done func(journal.Receipt, error))
 	Answer(ctx context.Context, log journal.LogName, id journal.CommandID, done func(*journal.Committed, journal.Receipt, error)) (found bool, err error)
 	Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error)
+	PutSnapshot(ctx context.Context, log journal.LogName, key string, s journal.Snapshot) (kept bool)
+	Snapshot(ctx context.Context, log journal.LogName, key string) (s journal.Snapshot, ok bool, err error)
 }
 
 var _ Log = (*journal.Journal)(nil)

@@ -33,6 +33,7 @@ type shard struct {
 
 	guest     Guest
 	residents *residents
+	snapshots snapshots
 	random    random
 	time      journal.UnixNano // of the last call; never decreases
 	sick      sickness
@@ -161,6 +162,10 @@ func (s *shard) command(t *task) {
 		s.engine.inflight.done()
 		s.drop(e) // it is ahead of the log, for good
 		t.fail(s.refused(t, err))
+		return
+	}
+	if s.due(e, false) {
+		s.snapshot(e)
 	}
 }
 
@@ -181,6 +186,9 @@ func (s *shard) query(t *task) {
 	}
 	t.outcome = outcome
 	s.settle(t)
+	if s.due(e, false) { // it has a long history, and nobody has written to it of late
+		s.snapshot(e)
+	}
 }
 
 // failed brings the guest in order after a call that failed. e is the entity
@@ -235,6 +243,9 @@ func (s *shard) recycle() {
 func (s *shard) usable() error {
 	if !s.sick.broken {
 		return nil
+	}
+	if s.ctx.Err() != nil {
+		return s.unavailable(nil, "the service was stopped while the command ran; nothing was written")
 	}
 	if wait := time.Until(s.sick.until); wait <= 0 {
 		s.reset()

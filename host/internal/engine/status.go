@@ -14,6 +14,7 @@ import (
 type counters struct {
 	committed, events, rejected, failed, overloaded, repeated atomic.Uint64
 	unknown, queries, hydrated, resets, recycled, fuel        atomic.Uint64
+	snapshotsTaken, snapshotsUsed, snapshotsRefused           atomic.Uint64
 	resident, memory                                          atomic.Int64
 }
 
@@ -29,6 +30,9 @@ func (c *counters) addTo(sum *service.Counters) {
 	sum.Hydrated += c.hydrated.Load()
 	sum.Resets += c.resets.Load()
 	sum.Recycled += c.recycled.Load()
+	sum.SnapshotsTaken += c.snapshotsTaken.Load()
+	sum.SnapshotsUsed += c.snapshotsUsed.Load()
+	sum.SnapshotsRefused += c.snapshotsRefused.Load()
 	sum.Fuel += c.fuel.Load()
 }
 

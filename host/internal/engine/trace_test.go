@@ -63,6 +63,16 @@ func (r *tracer) Load(ctx context.Context, log journal.LogName, key string, afte
 	return r.log.Load(ctx, log, key, after, yield)
 }
 
+func (r *tracer) PutSnapshot(ctx context.Context, log journal.LogName, key string, s journal.Snapshot) bool {
+	kept := r.log.PutSnapshot(ctx, log, key, s)
+	r.record("put snapshot %s v%d: %v", key, s.Version, kept)
+	return kept
+}
+
+func (r *tracer) Snapshot(ctx context.Context, log journal.LogName, key string) (journal.Snapshot, bool, error) {
+	return r.log.Snapshot(ctx, log, key)
+}
+
 func (r *tracer) Publish(receipt journal.Receipt, c *journal.Commit) {
 	r.record("publish %s %d-%d", c.Command.ID, receipt.First(), receipt.Last())
 }
@@ -103,8 +113,12 @@ func (r *tracer) query(q service.Query) {
 // sync lets one sync of the disk happen.
 func (r *tracer) sync() {
 	r.record("> sync")
+	before := r.log.Stats().Snapshots
 	r.gate <- true
 	synctest.Wait()
+	if n := r.log.Stats().Snapshots - before; n > 0 {
+		r.record("stored %d snapshots", n)
+	}
 }
 
 // failSync makes the next sync fail, and the disk work again after it.
@@ -229,6 +243,60 @@ var traces = map[string]func(r *tracer){
 		r.submit(command("deposit", "alice", "c2", "1"))
 		r.sync()
 	},
+	"snapshot-every": func(r *tracer) { // two events
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "alice", "c2", "20"))
+		r.submit(command("deposit", "alice", "c3", "3"))
+		r.submit(command("trap", "alice", "c4", "0"))
+		r.query(balance("alice")) // from a snapshot that is not on disk yet
+		r.sync()
+		r.sync()
+		r.submit(command("trap", "alice", "c5", "0"))
+		r.query(balance("alice"))
+	},
+	"snapshot-of-failed-append": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "alice", "c2", "20"))
+		r.failSync()
+		r.query(balance("alice"))
+	},
+	"snapshot-refused": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "alice", "c2", "20"))
+		r.sync()
+		r.sync()
+		r.guest.decode = func([]byte) error { return service.Errorf(service.KindFault, "not mine") }
+		r.submit(command("trap", "alice", "c3", "0"))
+		r.query(balance("alice")) // from the events, and another snapshot at once
+		r.guest.decode = nil
+		r.submit(command("trap", "alice", "c4", "0"))
+		r.query(balance("alice"))
+	},
+	"snapshot-breaks-the-guest": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.submit(command("deposit", "alice", "c2", "20"))
+		r.sync()
+		r.sync()
+		r.guest.decode = func([]byte) error { return service.Errorf(service.KindTrap, "unreachable") }
+		for range 4 { // the last time it is not used any more
+			r.submit(command("trap", "alice", "c3", "0"))
+			r.query(balance("alice"))
+		}
+	},
+	"no-snapshots": func(r *tracer) { // after three Faults the guest is not asked again
+		r.guest.encode = func(*account) error { return service.Errorf(service.KindFault, "what is a snapshot") }
+		for n := range 5 {
+			r.submit(command("deposit", "alice", fmt.Sprint("c", 2*n), "1"))
+			r.submit(command("deposit", "alice", fmt.Sprint("c", 2*n+1), "1"))
+		}
+	},
+	"snapshot-traps": func(r *tracer) { // once
+		r.guest.encode = func(*account) error { return service.Errorf(service.KindTrap, "unreachable") }
+		for n := range 4 {
+			r.submit(command("deposit", "alice", fmt.Sprint("c", n), "1"))
+		}
+		r.query(balance("alice"))
+	},
 	"deadline": func(r *tracer) {
 		c := command("deposit", "alice", "c1", "100")
 		c.Deadline = time.Now()
@@ -285,6 +353,9 @@ func TestTraces(t *testing.T) {
 				r.guest, o.Publish = guests[0], r
 				r.guest.record = r.record
 				o.Spec.Limits.ResidentEntities = 2
+				if strings.Contains(name, "snapshot") {
+					o.Spec.Settings.SnapshotEvery = 2
+				}
 				e, err := New(o)
 				if err != nil {
 					t.Fatal(err)

@@ -230,6 +230,9 @@ func sum(a, b service.Counters) service.Counters {
 	a.Hydrated += b.Hydrated
 	a.Resets += b.Resets
 	a.Recycled += b.Recycled
+	a.SnapshotsTaken += b.SnapshotsTaken
+	a.SnapshotsUsed += b.SnapshotsUsed
+	a.SnapshotsRefused += b.SnapshotsRefused
 	a.Fuel += b.Fuel
 	return a
 }

@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+const (
+	// evictionTail is how far an entity must be ahead of its latest snapshot for
+	// another one when it is evicted: about as many events as take as long to replay as a
+	// small snapshot takes to be made, written and compacted.
+	evictionTail = 16
+	// bytesPerEvent is what an event costs in replay, as bytes of a state that is
+	// encoded and written. A service with big states takes fewer snapshots.
+	bytesPerEvent = 256
+	// maxSnapshotFaults is after how many Faults a module counts as one that has no
+	// snapshots, and after how many that broke the guest they are not used any more. The
+	// one costs an entity's hydration each time, the other those of a whole shard.
+	maxSnapshotFaults = 3
+)
+
+// snapshots is what a shard knows of its module's snapshots. They are an
+// optimisation: whatever goes wrong with one, the events say the same.
+type snapshots struct {
+	untaken bool // the module has none, or breaks over making them
+	unused  bool // it breaks over those that there are
+	faults  int  // of making them
+	breaks  int  // over one from the journal, where the events did not
+	bytes   int  // of the last state, as a guess of the next one's size
+}
+
+// due reports whether e has gone on so far since its latest snapshot that it is time
+// for another.
+func (s *shard) due(e *entity, evicted bool) bool {
+	every := s.engine.options.Spec.Settings.SnapshotEvery
+	if every < 0 || s.snapshots.untaken || s.sick.broken {
+		return false
+	}
+	if evicted {
+		every = min(every, evictionTail+s.snapshots.bytes/bytesPerEvent)
+	}
+	return e.version-e.snapshot >= service.Version(every)
+}
+
+// snapshot has the guest encode e's state and hands that to the log, which writes it
+// once what it rests on is on disk. e may be gone afterwards, and all others with it.
+//
+// The shard does nothing else meanwhile; the call is bounded as every other.
+func (s *shard) snapshot(e *entity) {
+	state, err := s.guest.Snapshot(s.ctx, e.slot)
+	switch {
+	case err == nil:
+		s.snapshots.bytes = len(state)
+		e.snapshot = e.version
+		kept := s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(e.key), journal.Snapshot{
+			Version: e.version, Module: journal.Digest(s.engine.options.Spec.Module),
+			Schema: s.engine.options.Manifest.StateSchema, State: state,
+		})
+		if kept {
+			s.counters.snapshotsTaken.Add(1)
+		}
+	case s.ctx.Err() != nil:
+		s.sick.broken = true // and not worth a cure
+	case service.KindOf(err) == service.KindFault:
+		s.snapshots.faults++
+		s.snapshots.untaken = s.snapshots.faults >= maxSnapshotFaults
+		s.logger.Warn("the guest cannot encode an entity's state", "error", err, "asked_again", !s.snapshots.untaken)
+		s.drop(e) // as after every Fault
+	default:
+		s.snapshots.untaken = true
+		s.logger.Warn("the guest failed over a snapshot and is reset; it is not asked for one again", "error", err)
+		s.reset()
+	}
+}
+
+// stored finds a snapshot that may stand for an entity's first events.
+//
+// The manifest's state schema decides, and not the digest of the module. The schema is
+// the author's word that a state still means the same, and a new build usually keeps
+// it; to distrust every other build would have each deployment replay all histories
+// at the moment when all entities are cold, and would leave those that no longer have
+// their first events without any state.
+func (s *shard) stored(key service.Key) *journal.Snapshot {
+	if s.snapshots.unused {
+		return nil
+	}
+	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(key))
+	switch {
+	case err != nil:
+		// If the journal cannot be read at all, the events will say so.
+		s.refuseSnapshot(err)
+	case ok && found.Schema != s.engine.options.Manifest.StateSchema:
+		s.counters.snapshotsRefused.Add(1)
+	case ok:
+		return &found
+	}
+	return nil
+}
+
+func (s *shard) refuseSnapshot(err error) {
+	s.counters.snapshotsRefused.Add(1)
+	s.logger.Warn("a snapshot is not used; the entity's events are replayed", "error", err)
+}
+
+// errAhead says that a snapshot is of a version that the log does not have.
+var errAhead = errors.New("the snapshot is ahead of the journal")

@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// deposits makes n deposits of 1 and waits for each.
+func deposits(t *testing.T, e *Engine, key string, n int) {
+	t.Helper()
+	for range n {
+		if _, err := send(e, command("deposit", key, "", "1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantBalance asks for a balance.
+func wantBalance(t *testing.T, e *Engine, key string, n int) {
+	t.Helper()
+	r, err := ask(e, balance(key))
+	if err != nil || string(r.Data) != fmt.Sprint(n) || int(r.Version) != n {
+		t.Errorf("%s has %s at version %d, %v; want %d", key, r.Data, r.Version, err, n)
+	}
+}
+
+// wantSnapshots compares the counters.
+func wantSnapshots(t *testing.T, e *Engine, taken, used, refused uint64) {
+	t.Helper()
+	if _, c := e.Status(); c.SnapshotsTaken != taken || c.SnapshotsUsed != used || c.SnapshotsRefused != refused {
+		t.Errorf("%d snapshots are taken, %d used, %d refused; want %d, %d, %d", c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused, taken, used, refused)
+	}
+}
+
+// An entity that is dropped for space leaves a snapshot if it has come far enough
+// since its last one, and comes back from it.
+func TestSnapshotOnEviction(t *testing.T) {
+	e, _, j := startBank(t, 1, func(o *Options) { o.Spec.Limits.ResidentEntities = 1 })
+	deposits(t, e, "alice", evictionTail-1)
+	wantBalance(t, e, "bob", 0) // evicts alice
+	wantSnapshots(t, e, 0, 0, 0)
+	deposits(t, e, "alice", 1)
+	wantBalance(t, e, "bob", 0)
+	wantSnapshots(t, e, 1, 0, 0)
+	wantBalance(t, e, "alice", evictionTail)
+	wantBalance(t, e, "bob", 0) // she has not changed since
+	wantSnapshots(t, e, 1, 1, 0)
+	deposits(t, e, "alice", evictionTail)
+	wantBalance(t, e, "bob", 0)
+	wantSnapshots(t, e, 2, 2, 0)
+	for j.Stats().Snapshots < 2 {
+		runtime.Gosched()
+	}
+	s, ok, err := j.Snapshot(t.Context(), "bank", "alice")
+	if !ok || err != nil || s.Version != 2*evictionTail || string(s.State) != "32 in form 0" {
+		t.Errorf("got %+v, %v, %v", s, ok, err)
+	}
+	// Where states are big, one has to come farther.
+	big, _, _ := startBank(t, 1, nil)
+	s1 := big.shards[0]
+	s1.snapshots.bytes = 100 * bytesPerEvent
+	for events, due := range map[service.Version]bool{evictionTail: false, evictionTail + 99: false, evictionTail + 100: true} {
+		if s1.due(&entity{version: 7 + events, snapshot: 7}, true) != due {
+			t.Errorf("after %d events of an entity with a big state: want %v", events, due)
+		}
+	}
+}
+
+// Snapshots can be turned off; what is there is used all the same.
+func TestSnapshotsOff(t *testing.T) {
+	disk := journaltest.NewMemory()
+	j := openJournal(t, disk)
+	o, _ := bankOptions(t, j, 1)
+	o.Spec.Settings.SnapshotEvery = 5
+	e := start(t, o)
+	deposits(t, e, "alice", 12)
+	wantSnapshots(t, e, 2, 0, 0)
+	o, _ = bankOptions(t, j, 1)
+	o.Spec.Limits.ResidentEntities = 1
+	o.Spec.Settings.SnapshotEvery = -1
+	e = start(t, o)
+	deposits(t, e, "bob", 100)
+	wantBalance(t, e, "alice", 12)
+	wantSnapshots(t, e, 0, 1, 0)
+}
+
+// A snapshot serves every build of a module with the same state schema, and none with
+// another, whose own then takes its place.
+func TestSnapshotsAcrossDeployments(t *testing.T) {
+	j := openJournal(t, journaltest.NewMemory())
+	deploy := func(digest byte, schema uint32) *Engine {
+		o, _ := bankOptions(t, j, 1)
+		o.Spec.Module = service.Digest{digest}
+		o.Spec.Settings.SnapshotEvery = 10
+		o.withSchema(schema)
+		return start(t, o)
+	}
+	e := deploy(1, 3)
+	deposits(t, e, "alice", 11)
+	wantSnapshots(t, e, 1, 0, 0)
+	e = deploy(2, 3)
+	wantBalance(t, e, "alice", 11)
+	wantSnapshots(t, e, 0, 1, 0)
+	for _, schema := range []uint32{4, 3} { // also back to an older one
+		e = deploy(3, schema)
+		wantBalance(t, e, "alice", 11)
+		wantSnapshots(t, e, 1, 0, 1) // from the first event on, which is far enough for another
+		s, ok, err := j.Snapshot(t.Context(), "bank", "alice")
+		if !ok || err != nil || s.Version != 11 || s.Schema != schema || s.Module != (journal.Digest{3}) {
+			t.Errorf("got %+v, %v, %v", s, ok, err)
+		}
+	}
+}
+
+// A snapshot that is damaged, or ahead of the journal, is replaced by the events.
+func TestUselessSnapshots(t *testing.T) {
+	ctx := context.Background()
+	disk := journaltest.NewMemory()
+	j, err := journal.Open(ctx, disk, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, _ := bankOptions(t, j, 1)
+	o.Spec.Settings.SnapshotEvery = 4
+	e := start(t, o)
+	deposits(t, e, "alice", 4)
+	if err := e.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var entry journal.Pair
+	err = disk.CrashClone(0).Index().Scan(ctx, []byte("s"), []byte("s"), func(k, v []byte) error {
+		entry = journal.Pair{Key: append([]byte{}, k...), Value: append([]byte{}, v...)}
+		return nil
+	})
+	if err != nil || entry.Key == nil {
+		t.Fatalf("no snapshot, %v", err)
+	}
+	damaged := journal.Pair{Key: entry.Key, Value: append([]byte{}, entry.Value...)}
+	damaged.Value[len(damaged.Value)-1] ^= 1
+	for _, c := range []struct {
+		name   string
+		put    journal.Pair
+		events int // that the log still has
+	}{{"damaged", damaged, 4}, {"ahead", entry, 3}} {
+		m := disk.CrashClone(0)
+		if c.events < 4 {
+			m.Lose("bank", 3)
+			if err := journal.Rebuild(ctx, m, nil); err != nil { // somebody accepted it
+				t.Fatal(err)
+			}
+		}
+		if err := m.Index().Update(ctx, []journal.Pair{c.put}); err != nil {
+			t.Fatal(err)
+		}
+		o, _ := bankOptions(t, openJournal(t, m), 1)
+		e := start(t, o)
+		wantBalance(t, e, "alice", c.events)
+		wantSnapshots(t, e, 0, 0, 1)
+		deposits(t, e, "alice", 1)
+		wantBalance(t, e, "alice", c.events+1)
+		if t.Failed() {
+			t.Fatal(c.name)
+		}
+	}
+}
