@@ -73,7 +73,9 @@ func (s *Service[S]) Version(v string) *Service[S] {
 }
 
 // StateSchema sets the version of the state's form, 1 if it is not set. Give it a
-// greater one whenever old snapshots no longer fit S: then they are not used.
+// greater one whenever old snapshots no longer are what replaying the events gives: when
+// S has another form, or an Apply does something else. Then they are not used, and
+// entities are rebuilt from their events.
 func (s *Service[S]) StateSchema(version uint32) *Service[S] {
 	s.manifest.StateSchema = version
 	return s

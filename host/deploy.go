@@ -88,10 +88,7 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	}
 	spec := service.Spec{
 		Service: d.Service, Module: service.DigestOf(d.Module),
-		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings,
-	}
-	if spec.Settings.Shards == 0 {
-		spec.Settings.Shards = h.opt.Settings.Shards
+		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings.Over(h.opt.Settings),
 	}
 	if err := spec.Validate(); err != nil {
 		return service.Status{}, err

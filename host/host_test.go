@@ -55,6 +55,40 @@ func TestNothingIsLostByARestart(t *testing.T) {
 	}
 }
 
+// Entities that were dropped for space, or by a restart or a deployment, come back from
+// snapshots of the guest's own making, with what happened since.
+func TestEntitiesComeBackFromSnapshots(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Settings.SnapshotEvery = 10 })
+	d := host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{ResidentEntities: 2}, Settings: service.Settings{Shards: 1}}
+	if st, err := h.Deploy(t.Context(), d); err != nil || st.Spec.Settings.SnapshotEvery != 10 {
+		t.Fatalf("deployed %+v, %v", st.Spec, err)
+	}
+	for i := range 5 * 25 {
+		h.MustSend(add(service.Key(fmt.Sprint("k", i%5))))
+	}
+	used := func(least uint64) {
+		t.Helper()
+		for i := range 5 {
+			q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("k", i)), Type: "count"})
+			if err != nil || string(q.Data) != "25" || q.Version != 25 {
+				t.Errorf("k%d has %s at %d, %v", i, q.Data, q.Version, err)
+			}
+		}
+		st, err := h.Status("tally")
+		if c := st.Counters; err != nil || c.SnapshotsUsed < least || c.SnapshotsRefused > 0 {
+			t.Errorf("counters %+v, %v", c, err)
+		}
+	}
+	used(10) // five entities by turns in two places
+	h.Restart()
+	used(5)
+	d.Settings.SnapshotEvery = -1
+	if st, err := h.Deploy(t.Context(), d); err != nil || st.Spec.Settings.SnapshotEvery != -1 {
+		t.Fatalf("deployed %+v, %v", st.Spec, err)
+	}
+	used(10)
+}
+
 func TestARepeatedCommandHasOneEffect(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))

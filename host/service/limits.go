@@ -138,9 +138,12 @@ type Settings struct {
 }
 
 // WithDefaults returns a copy with every zero field set to its default.
-func (s Settings) WithDefaults() Settings {
-	s.Shards = or(s.Shards, 2)
-	s.SnapshotEvery = or(s.SnapshotEvery, 1000)
+func (s Settings) WithDefaults() Settings { return s.Over(Settings{Shards: 2, SnapshotEvery: 1000}) }
+
+// Over returns a copy with every zero number taken from base.
+func (s Settings) Over(base Settings) Settings {
+	s.Shards = or(s.Shards, base.Shards)
+	s.SnapshotEvery = or(s.SnapshotEvery, base.SnapshotEvery)
 	return s
 }
 

@@ -20,7 +20,8 @@ import (
 // business.
 type programOptions struct {
 	dir      string
-	limits   service.Limits // of services that set none
+	limits   service.Limits   // of services that set none
+	settings service.Settings // likewise
 	journal  journal.Options
 	gateway  gateway.Options
 	logger   *slog.Logger
@@ -44,7 +45,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if o.stopTime == 0 {
 		o.stopTime = 30 * time.Second
 	}
-	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Journal: o.journal, Logger: o.logger})
+	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Settings: o.settings, Journal: o.journal, Logger: o.logger})
 	if err != nil {
 		return nil, err
 	}

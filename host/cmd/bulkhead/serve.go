@@ -24,6 +24,7 @@ type serveCmd struct {
 	AllowHost   []string      `placeholder:"NAME" help:"Without a token, answer to this name too; may be repeated. Default: only to localhost."`
 	AllowOrigin []string      `placeholder:"ORIGIN" help:"Let web pages of this origin use the host; may be repeated. Default: none but its own."`
 	Demo        []string      `type:"existingfile" placeholder:"FILE" help:"Deploy this module at the start, and print what to try with it; may be repeated."`
+	Every       int           `name:"snapshot-every" placeholder:"N" help:"For services that do not say it themselves: after how many events of an entity to keep its state, so that they need not be replayed; -1 keeps none. Default ${snapshot_every}."`
 	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
 	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
@@ -51,7 +52,7 @@ func (c *serveCmd) Run(e *env) error {
 	}
 	logger := c.logger(e.err)
 	p, err := startProgram(e.ctx, programOptions{
-		dir: c.Data, limits: c.Limits.limits(), journal: c.Journal.options(), gateway: c.Gateway.options(c, logger),
+		dir: c.Data, limits: c.Limits.limits(), settings: service.Settings{SnapshotEvery: c.Every}, journal: c.Journal.options(), gateway: c.Gateway.options(c, logger),
 		logger: logger, stopTime: c.StopTime,
 		prepare: func(h *host.Host) error {
 			for _, file := range c.Demo {

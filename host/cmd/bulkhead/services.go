@@ -95,6 +95,15 @@ func printService(w io.Writer, s *api.Service) {
 	c := s.Counters
 	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
+	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused)
+}
+
+// every says when snapshots are taken.
+func every(events int) string {
+	if events < 0 {
+		return "none are taken"
+	}
+	return fmt.Sprintf("every %d events", events)
 }
 
 type servicesDeleteCmd struct {

@@ -95,6 +95,7 @@ func limitVars() map[string]string {
 		"limit_log":               size(d.LogBytes).String(),
 		"limit_mailbox_commands":  strconv.Itoa(d.MailboxCommands),
 		"limit_mailbox":           size(d.MailboxBytes).String(),
+		"snapshot_every":          strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery),
 		"limit_resident_entities": strconv.Itoa(d.ResidentEntities),
 	}
 }

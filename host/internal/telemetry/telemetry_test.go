@@ -18,13 +18,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func someServices() []service.Status {
 	return []service.Status{
-		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42, Counters: service.Counters{Committed: 7, Fuel: 99}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100}, {Queued: 3, MemoryBytes: 11}}},
+		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42, Counters: service.Counters{Committed: 7, Fuel: 99, SnapshotsTaken: 3, SnapshotsUsed: 2, SnapshotsRefused: 1}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100}, {Queued: 3, MemoryBytes: 11}}},
 		{Spec: service.Spec{Service: "shop"}, State: service.StateFailed},
 	}
 }
 
 func someStats() journal.Stats {
-	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5, IndexLag: 4}
+	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5, Snapshots: 11, SnapshotBytes: 12, SnapshotsDropped: 13, PendingSnapshotBytes: 14, IndexLag: 4}
 	s.SyncMicros.Count, s.SyncMicros.Sum = 3, 1_500_000
 	s.SyncMicros.Buckets[9], s.SyncMicros.Buckets[10], s.SyncMicros.Buckets[journal.HistogramBuckets-1] = 1, 1, 1
 	s.Engine.Written = 600
@@ -61,6 +61,13 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_connections_refused_total{which="idle"} 1`,
 		`bulkhead_service_committed_total{service="bank"} 7`,
 		`bulkhead_service_fuel_total{service="bank"} 99`,
+		`bulkhead_service_snapshots_taken_total{service="bank"} 3`,
+		`bulkhead_service_snapshots_used_total{service="bank"} 2`,
+		`bulkhead_service_snapshots_refused_total{service="bank"} 1`,
+		`bulkhead_journal_snapshots_total 11`,
+		`bulkhead_journal_snapshot_bytes_total 12`,
+		`bulkhead_journal_snapshots_dropped_total 13`,
+		`bulkhead_journal_pending_snapshot_bytes 14`,
 		`bulkhead_service_position{service="bank"} 42`,
 		`bulkhead_service_queued{service="bank"} 5`,
 		`bulkhead_service_memory_bytes{service="bank"} 111`,
