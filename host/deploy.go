@@ -116,7 +116,7 @@ func (h *Host) Delete(ctx context.Context, name service.Name) error {
 
 // Status is what a service does now.
 func (h *Host) Status(name service.Name) (service.Status, error) {
-	c, svc, err := h.service(name)
+	c, svc, err := h.readService(name)
 	if err != nil {
 		return service.Status{}, err
 	}
@@ -131,7 +131,7 @@ func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
 
 // Services is the status of all services, by name.
 func (h *Host) Services() []service.Status {
-	c, err := h.open()
+	c, err := h.reading()
 	if err != nil {
 		return nil
 	}
@@ -144,7 +144,7 @@ func (h *Host) Services() []service.Status {
 
 // Stats is what the journal counted since it was opened.
 func (h *Host) Stats() journal.Stats {
-	c, err := h.open()
+	c, err := h.reading()
 	if err != nil {
 		return journal.Stats{}
 	}

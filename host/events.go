@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -29,23 +30,37 @@ func (s Selection) filter() stream.Filter { return stream.Filter{Types: s.Types,
 
 // Subscriber reads a service's events in order, each once. One goroutine at a time
 // uses it. It holds nothing but its place, so there is nothing to close, and a slow
-// one costs nobody else anything.
+// one costs nobody else anything. When the host has to open its journal again, it
+// waits for that and goes on where it was.
 type Subscriber struct {
+	host   *Host
+	wants  Selection
+	core   *core // that cursor reads from
 	cursor *stream.Cursor
 }
 
 // Subscribe begins to read the events that s selects. A place that the log has not
 // reached is an error of kind KindBadCursor.
 func (h *Host) Subscribe(_ context.Context, s Selection) (*Subscriber, error) {
-	_, svc, err := h.service(s.Service)
-	if err != nil {
+	sub := &Subscriber{host: h, wants: s}
+	if err := sub.begin(s.After); err != nil {
 		return nil, err
 	}
-	c, err := svc.Hub().Subscribe(s.After, s.filter())
+	return sub, nil
+}
+
+// begin reads behind a position, on the core that there is now.
+func (s *Subscriber) begin(after service.Position) error {
+	c, svc, err := s.host.readService(s.wants.Service)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &Subscriber{c}, nil
+	cursor, err := svc.Hub().Subscribe(after, s.wants.filter())
+	if err != nil {
+		return err
+	}
+	s.core, s.cursor = c, cursor
+	return nil
 }
 
 // Next waits for events and returns at least one and at most limit of them (0: as
@@ -53,7 +68,40 @@ func (h *Host) Subscribe(_ context.Context, s Selection) (*Subscriber, error) {
 // When the service is deleted or the host closes it fails with that reason; resume
 // at Position then.
 func (s *Subscriber) Next(ctx context.Context, limit int) ([]*Event, error) {
-	return s.cursor.Next(ctx, limit)
+	for {
+		events, err := s.cursor.Next(ctx, limit)
+		if err == nil || ctx.Err() != nil {
+			return events, err
+		}
+		if moved, why := s.move(ctx); !moved {
+			return nil, errors.Join(why, err)
+		}
+	}
+}
+
+// move goes over to the core that has replaced the subscriber's, once it is there.
+// false means that there is no need to, or why it cannot be done.
+func (s *Subscriber) move(ctx context.Context) (bool, error) {
+	for {
+		h := s.host
+		h.mu.RLock()
+		now, changed := h.core, h.changed
+		h.mu.RUnlock()
+		switch {
+		case now == s.core:
+			return false, nil
+		case now != nil:
+			err := s.begin(s.cursor.Position())
+			return err == nil, err
+		}
+		select {
+		case <-changed:
+		case <-h.life.Done():
+			return false, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
 }
 
 // Position is how far the subscriber has come. A new one that begins there goes on
@@ -62,7 +110,7 @@ func (s *Subscriber) Position() service.Position { return s.cursor.Position() }
 
 // Head is the position of the last event of a service.
 func (h *Host) Head(name service.Name) (service.Position, error) {
-	_, svc, err := h.service(name)
+	_, svc, err := h.readService(name)
 	if err != nil {
 		return 0, err
 	}
@@ -84,7 +132,7 @@ func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Ev
 // EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none.
 func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
-	c, _, err := h.service(name)
+	c, _, err := h.readService(name)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,10 @@ type Host struct {
 
 	mu   sync.RWMutex // guards all below
 	core *core        // nil while the journal is being opened again
-	why  error        // why core is nil
+	// why nothing is taken; nil while core is whole. With a core whose journal has
+	// failed, what is on disk can still be read.
+	why     error
+	changed chan struct{} // closed and replaced when core changes
 }
 
 // core is all that stands on one open journal. When the journal fails, the whole
@@ -64,14 +67,14 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
-			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger})
+			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes})
 		}
 	}
 	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{opt: o, runtime: runtime}
+	h := &Host{opt: o, runtime: runtime, changed: make(chan struct{})}
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -114,8 +117,11 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 
 func openError(err error) error {
 	e := &service.Error{Op: "open", Kind: service.KindUnavailable, Message: "the journal cannot be opened", Err: err}
-	if journal.KindOf(err) == journal.KindLocked {
+	switch journal.KindOf(err) {
+	case journal.KindLocked:
 		e.Message = "another process uses this data directory; stop it or name another directory"
+	case journal.KindFull:
+		e.Kind, e.Message = service.KindFull, "the journal cannot be opened as its disk is full; make room"
 	}
 	return e
 }
@@ -139,14 +145,26 @@ func (h *Host) watch() {
 }
 
 // recover closes what stands on a failed journal and opens it anew, again and
-// again with growing waits. false means that the host is closing.
+// again with growing waits. Until then what is on disk is read through the failed
+// one; subscribers wait and go on with the next. false means that the host is closing.
 func (h *Host) recover(failed *core) bool {
 	cause := &service.Error{Kind: service.KindUnavailable, RetryAfter: h.opt.RecoveryWait,
 		Message: "the journal failed and is being opened again", Err: failed.journal.Err()}
 	h.opt.Logger.Error("the journal failed; nothing is accepted until it has been opened again", "error", cause.Err)
-	h.mu.Lock()
-	h.core, h.why = nil, cause
-	h.mu.Unlock()
+	h.setCore(failed, cause)
+	// A full disk would not let it be opened: better to go on reading the failed one.
+	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, maxSpaceWait) {
+		full := failed.journal.Space()
+		if full == nil {
+			break
+		}
+		h.opt.Logger.Error("the journal is not opened again while its disk is full", "error", full, "retry_in", wait)
+		h.setCore(failed, openError(full))
+		if !h.pause(wait) {
+			return false
+		}
+	}
+	h.setCore(nil, cause)
 	// The journal has failed, so nothing here waits for the disk.
 	if err := failed.close(context.Background(), cause); err != nil {
 		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
@@ -154,20 +172,40 @@ func (h *Host) recover(failed *core) bool {
 	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, time.Minute) {
 		c, err := h.openCore(h.life)
 		if err == nil {
-			h.mu.Lock()
-			h.core, h.why = c, nil
-			h.mu.Unlock()
+			h.setCore(c, nil)
 			h.opt.Logger.Info("the journal is open again")
 			return true
 		}
 		h.opt.Logger.Error("the journal cannot be opened again", "error", err, "retry_in", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-h.life.Done():
-			timer.Stop()
+		if !h.pause(wait) {
 			return false
-		case <-timer.C:
 		}
+	}
+}
+
+// maxSpaceWait bounds the wait between two looks at a full disk.
+const maxSpaceWait = 5 * time.Second
+
+// setCore puts a core in place, or none, and says why nothing is taken if so.
+func (h *Host) setCore(c *core, why error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.core != c {
+		close(h.changed)
+		h.changed = make(chan struct{})
+	}
+	h.core, h.why = c, why
+}
+
+// pause waits; false if the host is closing.
+func (h *Host) pause(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-h.life.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -185,10 +223,10 @@ func (h *Host) Close(ctx context.Context) error {
 		h.end()
 		h.watching.Wait()
 		cause := &service.Error{Kind: service.KindUnavailable, Message: "the host is shutting down"}
-		h.mu.Lock()
+		h.mu.RLock()
 		c := h.core
-		h.core, h.why = nil, cause
-		h.mu.Unlock()
+		h.mu.RUnlock()
+		h.setCore(nil, cause)
 		if c != nil {
 			h.closeErr = c.close(ctx, cause)
 		}
@@ -197,8 +235,18 @@ func (h *Host) Close(ctx context.Context) error {
 	return h.closeErr
 }
 
-// open returns the core, or why there is none.
+// open returns the core if commands are taken, or why they are not.
 func (h *Host) open() (*core, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.why != nil {
+		return nil, h.why
+	}
+	return h.core, nil
+}
+
+// reading returns the core if there is one to read from, or why there is not.
+func (h *Host) reading() (*core, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if h.core == nil {
@@ -207,8 +255,16 @@ func (h *Host) open() (*core, error) {
 	return h.core, nil
 }
 
-func (h *Host) service(name service.Name) (*core, *supervisor.Service, error) {
+func (h *Host) service(name service.Name) (*supervisor.Service, error) {
 	c, err := h.open()
+	if err != nil {
+		return nil, err
+	}
+	return c.supervisor.Get(name)
+}
+
+func (h *Host) readService(name service.Name) (*core, *supervisor.Service, error) {
+	c, err := h.reading()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,7 +272,8 @@ func (h *Host) service(name service.Name) (*core, *supervisor.Service, error) {
 	return c, svc, err
 }
 
-// Ready returns nil if the host takes commands, or why it does not.
+// Ready returns nil if the host takes commands, or why it does not: KindFull while
+// the disk is full, which does not concern reading, else KindUnavailable.
 func (h *Host) Ready() error {
 	c, err := h.open()
 	if err != nil {
@@ -224,6 +281,9 @@ func (h *Host) Ready() error {
 	}
 	if err := c.journal.Err(); err != nil {
 		return &service.Error{Kind: service.KindUnavailable, Message: "the journal failed", Err: err}
+	}
+	if err := c.journal.Space(); err != nil {
+		return &service.Error{Kind: service.KindFull, Message: "the disk of the journal is full; make room", Err: err}
 	}
 	return nil
 }
@@ -235,7 +295,7 @@ func (h *Host) Ready() error {
 //
 // The command's slices must not change any more.
 func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) error {
-	_, svc, err := h.service(c.Service)
+	svc, err := h.service(c.Service)
 	if err != nil {
 		return err
 	}
@@ -296,7 +356,7 @@ func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 	if deadline, ok := ctx.Deadline(); ok && (q.Deadline.IsZero() || deadline.Before(q.Deadline)) {
 		q.Deadline = deadline
 	}
-	_, svc, err := h.service(q.Service)
+	svc, err := h.service(q.Service)
 	if err != nil {
 		return service.QueryReply{}, err
 	}

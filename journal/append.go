@@ -8,8 +8,9 @@ import (
 
 // Append hands in a commit. An error means that it was not accepted and nothing
 // of it will be written: KindVersion if the entity is not at the expected version,
-// KindDuplicateID if the id is in use, KindInvalid, KindClosed, KindFailed, or
-// KindCanceled if ctx ended while there was no room for it.
+// KindDuplicateID if the id is in use, KindInvalid, KindClosed, KindFailed, KindFull
+// while the disk has no more room than the engine keeps in reserve, or KindCanceled
+// if ctx ended while there was no room for it in memory.
 //
 // After nil, done is called exactly once: with the receipt when the commit is on
 // disk, or with a KindFailed error, after which nobody knows whether it is. Calls
@@ -19,6 +20,9 @@ import (
 // The journal keeps c and its slices until then; nobody may change them.
 func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, error)) error {
 	if err := validate(c); err != nil {
+		return err
+	}
+	if err := j.space.refuse(c.Log); err != nil {
 		return err
 	}
 	p := &pending{commit: c, done: done, encoded: appendCommit(nil, c)}

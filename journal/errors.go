@@ -16,7 +16,7 @@ const (
 	KindDuplicateID                  // the command id is in use; nothing written
 	KindClosed                       // the journal was closed; nothing written
 	KindFailed                       // a write or sync failed: what was in flight has an unknown outcome
-	KindFull                         // no space; nothing of the group is known to be written
+	KindFull                         // the disk has no room; from Append: nothing written
 	KindLocked                       // another process has the journal open
 	KindCorrupt                      // bytes on disk are not what was written
 	KindCanceled                     // the context ended first; nothing written

@@ -10,6 +10,7 @@ import (
 type Journal struct {
 	engine Engine
 	opt    Options
+	space  *space
 
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
@@ -96,7 +97,7 @@ func (p *pending) receipt() Receipt {
 // the engine stays with the caller.
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	j := &Journal{
-		engine: e, opt: o.withDefaults(),
+		engine: e, opt: o.withDefaults(), space: newSpace(e),
 		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[entityID]Version{},
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as

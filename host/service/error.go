@@ -54,6 +54,8 @@ const (
 
 	// Appended; they belong with the guest's.
 	KindGuestFuel // the call spent its fuel; nothing written, the sandbox is fresh again
+	// A command, before the guest ran; appended later than its neighbours above.
+	KindFull // the journal's disk has no room for more; nothing written; reading goes on
 )
 
 // String is the stable name of the kind, as clients see it.
@@ -93,6 +95,7 @@ var kindNames = [...]string{
 	KindUnknown:         "unknown_outcome",
 	KindBadCursor:       "bad_cursor",
 	KindGuestFuel:       "guest_fuel",
+	KindFull:            "journal_full",
 }
 
 // ParseKind finds a kind by its stable name.

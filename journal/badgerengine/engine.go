@@ -37,10 +37,15 @@ type Options struct {
 	MemTableBytes int64
 	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
 	BlockCacheBytes int64
+	// ReserveBytes is the room on the disk below which the engine says that it is
+	// full; see space.go. Negative is none. Default 16 times MemTableBytes.
+	ReserveBytes int64
 }
 
 // Engine is an open engine.
 type Engine struct {
+	dir        string
+	reserve    uint64
 	log, index *badger.DB
 	lock       *os.File // held while open
 	closeOnce  sync.Once
@@ -59,6 +64,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	if o.BlockCacheBytes <= 0 {
 		o.BlockCacheBytes = 64 << 20
 	}
+	if o.ReserveBytes == 0 {
+		o.ReserveBytes = 16 * o.MemTableBytes
+	}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, classify("open", err)
@@ -68,9 +76,10 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	e := &Engine{lock: lock}
+	e := &Engine{dir: dir, reserve: uint64(max(o.ReserveBytes, 0)), lock: lock}
 	if !o.ReadOnly {
-		err = removeUnborn(dir)
+		// Opening writes what a crash left in memory tables.
+		err = errors.Join(removeUnborn(dir), checkSpace(dir, e.reserve/2))
 	}
 	if err == nil {
 		e.log, err = badger.Open(logOptions(dir, o))

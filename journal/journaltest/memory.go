@@ -27,10 +27,14 @@ type Memory struct {
 	failAt     int
 	onAppend   func([]journal.Block)
 	closed     bool
+	full       bool
 	unsynced   []map[string][]byte // index updates, oldest first, that a crash may lose
 }
 
-var _ journal.Engine = (*Memory)(nil)
+var (
+	_ journal.Engine = (*Memory)(nil)
+	_ journal.Spacer = (*Memory)(nil)
+)
 
 // NewMemory returns an empty engine.
 func NewMemory() *Memory {
@@ -43,6 +47,24 @@ func (m *Memory) FailAt(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.operations, m.failAt = 0, n
+}
+
+// Fill makes the disk full, as the engine sees it coming, or gives it room again.
+// What is written all the same is stored.
+func (m *Memory) Fill(full bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.full = full
+}
+
+// Space implements journal.Spacer. It is no operation that fails.
+func (m *Memory) Space() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full {
+		return &journal.Error{Op: "space", Kind: journal.KindFull, Detail: "journaltest: the disk is full"}
+	}
+	return nil
 }
 
 // Operations counts the operations since FailAt.

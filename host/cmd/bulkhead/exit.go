@@ -17,6 +17,7 @@ const (
 	exitUnavailable = 4
 	exitUnknown     = 5
 	exitCheck       = 6
+	exitFull        = 7
 )
 
 // exitHelp is shown with the help; the README says the same.
@@ -28,6 +29,7 @@ const exitHelp = `Exit codes:
   4  unavailable: no host there, overloaded, or out of time before it began; nothing was written, try again
   5  unknown: the connection or the disk failed in between; send the same --id again
   6  a check did not pass: damage in a journal, a broken rule in a module, books that do not balance
+  7  full: the disk of the host's journal has no room for more; nothing was written, make room and try again
 `
 
 // usageError is a command line that cannot be run.
@@ -63,6 +65,8 @@ func exitCode(err error) int {
 		return exitUnavailable
 	case service.KindUnknown:
 		return exitUnknown
+	case service.KindFull:
+		return exitFull
 	}
 	return exitFailure
 }

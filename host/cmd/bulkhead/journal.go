@@ -45,6 +45,9 @@ func (c *journalCmd) openError(err error) error {
 	if journal.KindOf(err) == journal.KindLocked {
 		return service.Errorf(service.KindUnavailable, "a host has the journal in %s open; stop it first", c.Data)
 	}
+	if journal.KindOf(err) == journal.KindFull {
+		return &service.Error{Kind: service.KindFull, Message: "the journal cannot be opened, as opening writes", Err: err}
+	}
 	return err
 }
 

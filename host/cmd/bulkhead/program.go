@@ -23,6 +23,7 @@ type programOptions struct {
 	limits   service.Limits   // of services that set none
 	settings service.Settings // likewise
 	journal  journal.Options
+	reserve  int64 // on the journal's disk
 	gateway  gateway.Options
 	logger   *slog.Logger
 	stopTime time.Duration // for commands in flight; default 30 s
@@ -45,7 +46,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if o.stopTime == 0 {
 		o.stopTime = 30 * time.Second
 	}
-	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Settings: o.settings, Journal: o.journal, Logger: o.logger})
+	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, Logger: o.logger})
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func sendUntilKnown(ctx context.Context, host commander, c service.Command, retr
 		lost = lost || kind == service.KindUnknown
 		again := kind == service.KindUnknown || kind == service.KindOverloaded || kind == service.KindUnavailable
 		if err == nil || !again || try >= retries || !sleep(ctx, backoff(err, try)) {
-			if again && lost && kind != service.KindUnknown {
+			if lost && (again || kind == service.KindFull) && kind != service.KindUnknown {
 				// That a later try was not taken says nothing about the earlier one.
 				err = &service.Error{Kind: service.KindUnknown, Message: "the answer to an earlier try was lost, and then", Err: err}
 			}

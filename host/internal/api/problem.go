@@ -50,8 +50,8 @@ type kindFacts struct {
 }
 
 // kinds says how each kind looks in HTTP. The statuses are part of the protocol:
-// 4xx is the sender's to mend, 502 and 504 lie with the service, 500 and 503
-// with the host.
+// 4xx is the sender's to mend, 502 and 504 lie with the service, 500, 503 and
+// 507 with the host.
 var kinds = map[service.Kind]kindFacts{
 	service.KindInternal:        {http.StatusInternalServerError, "The host failed"},
 	service.KindInvalid:         {http.StatusBadRequest, "The request is malformed"},
@@ -80,6 +80,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindOutcomeTooLarge: {http.StatusBadGateway, "The service's answer is above a limit"},
 	service.KindUnknown:         {http.StatusInternalServerError, "The outcome is not known; send the same command id again"},
 	service.KindBadCursor:       {http.StatusBadRequest, "The cursor cannot be used here"},
+	service.KindFull:            {http.StatusInsufficientStorage, "The journal is full"},
 }
 
 // StatusOf is the HTTP status that a kind usually has. A kind that this version

@@ -124,7 +124,11 @@ func (c *Catalog) record(ctx context.Context, name service.Name, command, event 
 		GeneratedID: true,
 	}, func(_ journal.Receipt, err error) { done <- err })
 	if err != nil {
-		return &service.Error{Op: command, Service: name, Kind: service.KindUnavailable,
+		kind := service.KindUnavailable
+		if journal.KindOf(err) == journal.KindFull {
+			kind = service.KindFull
+		}
+		return &service.Error{Op: command, Service: name, Kind: kind,
 			Message: "the deployment could not be recorded; nothing has changed", Err: err}
 	}
 	if err := <-done; err != nil {

@@ -65,7 +65,7 @@ func (l *ledger) answered(r *record, reply service.Reply, err error) error {
 		return fmt.Errorf("command %s was acknowledged with %+v, and sent again it is answered %w", r.command.ID, r.reply, err)
 	case kind == service.KindRejected:
 		r.told, r.err = toldNo, err
-	case kind == service.KindOverloaded || kind == service.KindUnavailable:
+	case kind == service.KindOverloaded || kind == service.KindUnavailable || kind == service.KindFull:
 		// Only the first try can know that nothing was written: an earlier one
 		// whose answer was lost may have been.
 		if r.told == toldNothing && r.err == nil {

@@ -47,6 +47,10 @@ func (s *shard) refused(t *task, err error) *service.Error {
 		return s.unavailable(err, "the state that the command was decided on was lost; nothing was written")
 	case journal.KindInvalid:
 		return s.engine.caused(err, service.KindInternal, "the journal cannot hold this outcome; nothing was written")
+	case journal.KindFull:
+		own := s.engine.caused(err, service.KindFull, "the disk of the journal is full; nothing was written; events and queries go on, and commands when there is room")
+		own.RetryAfter = fullRetry
+		return own
 	}
 	return s.unavailable(err, "the journal is not taking commands; nothing was written")
 }

@@ -123,6 +123,10 @@ func (s *shard) command(t *task) {
 	} else if s.look(s.ctx, t) {
 		return
 	}
+	if err := s.engine.options.Log.Accepts(s.name); err != nil {
+		t.fail(s.refused(t, err)) // before the guest does work that nobody can keep
+		return
+	}
 	e, err := s.resident(c.Key)
 	if err != nil {
 		t.fail(err)

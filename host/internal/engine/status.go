@@ -49,6 +49,8 @@ func (s *shard) status() service.ShardStatus {
 const (
 	minRetry = 10 * time.Millisecond
 	maxRetry = 10 * time.Second
+	// fullRetry is for a full disk, which somebody has to make room on.
+	fullRetry = 5 * time.Second
 )
 
 // pace is how fast a shard has been of late. Its goroutine writes it, once a

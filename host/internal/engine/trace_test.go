@@ -46,6 +46,8 @@ func (r *tracer) Append(ctx context.Context, c *journal.Commit, done func(journa
 	return err
 }
 
+func (r *tracer) Accepts(log journal.LogName) error { return r.log.Accepts(log) }
+
 func (r *tracer) Settle(log journal.LogName, key string, done func(journal.Receipt, error)) {
 	r.record("settle %s", key)
 	r.log.Settle(log, key, done)
@@ -130,6 +132,13 @@ func (r *tracer) failSync() {
 	r.disk.FailAt(0)
 }
 
+// fill makes the disk full or gives it room, and lets the journal see it.
+func (r *tracer) fill(full bool) {
+	r.record("> the disk is full: %v", full)
+	r.disk.Fill(full)
+	time.Sleep(time.Second)
+}
+
 var traces = map[string]func(r *tracer){
 	"commit": func(r *tracer) {
 		r.submit(command("deposit", "alice", "c1", "100"))
@@ -185,6 +194,18 @@ var traces = map[string]func(r *tracer){
 		r.failSync()
 		r.query(balance("alice")) // what is on disk, from a fresh guest
 		r.submit(command("deposit", "alice", "c1", "100"))
+	},
+	"full": func(r *tracer) {
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.fill(true)
+		r.submit(command("deposit", "alice", "c2", "1")) // no guest works in vain
+		r.sync()                                         // what was accepted is written
+		r.submit(command("deposit", "alice", "c1", "100"))
+		r.query(balance("alice"))
+		r.query(balance("bob")) // is not resident
+		r.fill(false)
+		r.submit(command("deposit", "alice", "c2", "1"))
+		r.sync()
 	},
 	"repeats": func(r *tracer) {
 		r.submit(command("deposit", "alice", "c1", "100"))

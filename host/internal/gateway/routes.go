@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"net/http"
 	"path"
 	"runtime/debug"
@@ -160,10 +161,15 @@ func (s *Server) readyz(a *answer, _ *http.Request) error {
 		return errStopping()
 	}
 	if err := s.backend.Ready(); err != nil {
-		if service.KindOf(err) != service.KindUnavailable {
+		message := "the host is not ready"
+		var why *service.Error
+		switch kind := service.KindOf(err); {
+		case kind != service.KindUnavailable && kind != service.KindFull:
 			s.log.Warn("host is not ready", "request", a.id, "err", err)
+		case errors.As(err, &why):
+			message += ": " + why.Message
 		}
-		return &service.Error{Kind: service.KindUnavailable, Message: "the host is not ready", Err: err}
+		return &service.Error{Kind: service.KindUnavailable, Message: message, Err: err}
 	}
 	return a.json(http.StatusOK, api.Health{Status: "ready"})
 }

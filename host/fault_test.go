@@ -1,0 +1,194 @@
+package host_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// disks are the engines in memory of one host: each opening gets what a machine
+// would find that lost power at that moment.
+type disks struct {
+	mu  sync.Mutex
+	now *journaltest.Memory
+}
+
+func (d *disks) open() (journal.Engine, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.now.Space(); err != nil {
+		return nil, err
+	}
+	d.now = d.now.CrashClone(0)
+	return d.now, nil
+}
+
+func (d *disks) disk() *journaltest.Memory {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+func onMemory(t *testing.T) (*hosttest.Host, *disks) {
+	d := &disks{now: journaltest.NewMemory()}
+	h := hosttest.New(t, func(o *host.Options) { o.OpenEngine, o.RecoveryWait = d.open, time.Millisecond })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	return h, d
+}
+
+// until calls f until it says that it is done. It is the host's clock that lets it
+// be, and the test's that ends it if not.
+func until(t *testing.T, f func() bool) {
+	t.Helper()
+	for !f() {
+		if t.Context().Err() != nil {
+			t.Fatal("it never comes")
+		}
+		runtime.Gosched()
+	}
+}
+
+// reads reads in every way that there is.
+func reads(t *testing.T, h *hosttest.Host, head service.Position) {
+	t.Helper()
+	read, at := 0, service.Position(0)
+	for done := false; !done; {
+		events, next, atHead, err := h.Events(t.Context(), host.Selection{Service: "tally", After: at}, 0)
+		if err != nil {
+			t.Errorf("a page after %d: %v", at, err)
+			break
+		}
+		read, at, done = read+len(events), next, atHead
+	}
+	if at != head || read != int(head) {
+		t.Errorf("pages have %d events up to %d, not %d", read, at, head)
+	}
+	of, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0)
+	if err != nil || len(of) == 0 {
+		t.Errorf("the entity's events: %d, %v", len(of), err)
+	}
+	if at, err := h.Head("tally"); err != nil || at != head {
+		t.Errorf("the head is %d, %v", at, err)
+	}
+	if st, err := h.Status("tally"); err != nil || st.Head != head {
+		t.Errorf("the status: %+v, %v", st, err)
+	}
+}
+
+// A disk that is full refuses commands and nothing else, and takes them again when
+// there is room.
+func TestAFullDisk(t *testing.T) {
+	h, d := onMemory(t)
+	h.MustSend(add("k"))
+	h.MustSend(add("cold"))
+	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.disk().Fill(true)
+	c := add("k")
+	c.ID = "while-full"
+	until(t, func() bool {
+		_, err = h.Send(t.Context(), add("j"))
+		return err != nil
+	})
+	_, err = h.Send(t.Context(), c)
+	var e *service.Error
+	if service.KindOf(err) != service.KindFull || !errors.As(err, &e) || e.RetryAfter == 0 {
+		t.Errorf("a command: %v", err)
+	}
+	if err := h.Ready(); service.KindOf(err) != service.KindFull {
+		t.Errorf("ready: %v", err)
+	}
+	_, err = h.Deploy(t.Context(), host.Deployment{Service: "other", Module: testguest.Counter("other")})
+	if service.KindOf(err) != service.KindFull {
+		t.Errorf("a deployment: %v", err)
+	}
+	for key, want := range map[service.Key]string{"k": "1", "cold": "1", "nobody": "0"} {
+		r, err := h.Query(t.Context(), service.Query{Service: "tally", Key: key, Type: "count"})
+		if err != nil || string(r.Data) != want {
+			t.Errorf("a query of %s: %s, %v", key, r.Data, err)
+		}
+	}
+	head, err := h.Head("tally")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads(t, h, head)
+	d.disk().Fill(false)
+	until(t, func() bool {
+		var r service.Reply
+		r, err = h.Send(t.Context(), c)
+		return err == nil && !r.Repeated
+	})
+	for at := service.Position(2); at <= head; at = sub.Position() {
+		if _, err := sub.Next(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Ready(); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// A write that fails for want of room: what was in flight is unknown, commands are
+// refused, what is on disk is read, and a subscriber notices nothing but silence; the
+// journal is opened again when there is room.
+func TestAWriteMeetsAFullDisk(t *testing.T) {
+	h, d := onMemory(t)
+	h.MustSend(add("k"))
+	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool { return h.Stats().Pending == 0 })
+	disk := d.disk()
+	disk.OnAppend(func([]journal.Block) {
+		disk.Fill(true)
+		disk.FailAt(1)
+	})
+	c := add("k")
+	c.ID = "unknown"
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindUnknown {
+		t.Fatalf("the command whose write failed: %v", err)
+	}
+	disk.FailAt(0) // but the journal has failed for good
+	until(t, func() bool { return service.KindOf(h.Ready()) == service.KindFull })
+	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindFull {
+		t.Errorf("a command meanwhile: %v", err)
+	}
+	reads(t, h, 1)
+	short, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := sub.Next(short, 0); err != context.Canceled {
+		t.Errorf("a subscriber meanwhile: %v", err)
+	}
+	heard := make(chan error, 1)
+	go func() {
+		events, err := sub.Next(t.Context(), 0) // waits through the opening
+		if err == nil && (len(events) != 1 || events[0].Position != 2 || events[0].CommandID != "unknown") {
+			err = fmt.Errorf("it hears %+v", events)
+		}
+		heard <- err
+	}()
+	disk.Fill(false)
+	until(t, func() bool {
+		r, err := h.Send(t.Context(), c)
+		return err == nil && r.Position == 2
+	})
+	if err := <-heard; err != nil {
+		t.Errorf("the subscriber afterwards: %v", err)
+	}
+	reads(t, h, 2)
+}
