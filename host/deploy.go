@@ -142,6 +142,25 @@ func (h *Host) Services() []service.Status {
 	return all
 }
 
+// Logs are the logs of the journal, by name: one a service, and the host's own.
+func (h *Host) Logs() []journal.LogInfo {
+	c, err := h.open()
+	if err != nil {
+		return nil
+	}
+	return c.journal.Logs()
+}
+
+// Measure counts what is in a log, which takes a while if it is long.
+func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error) {
+	c, err := h.open()
+	if err != nil {
+		return journal.LogSize{}, err
+	}
+	size, err := c.journal.Measure(ctx, log)
+	return size, backupError("measure", err)
+}
+
 // Stats is what the journal counted since it was opened.
 func (h *Host) Stats() journal.Stats {
 	c, err := h.reading()

@@ -25,6 +25,7 @@ type journalCmd struct {
 	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object an event a line, or the batches as they are."`
 	Import  journalImportCmd  `cmd:"" help:"Append exported batches to the journal, with the same positions."`
 	Logs    journalLogsCmd    `cmd:"" help:"List the logs and how far they have come."`
+	Stats   journalStatsCmd   `cmd:"" help:"What a running host's journal counted: sizes by service, syncs, batches, write amplification, index lag."`
 	Backup  journalBackupCmd  `cmd:"" help:"Back a host up while it runs: all logs and modules, or what is new since the last backup."`
 	Restore journalRestoreCmd `cmd:"" help:"Make a data directory of backups."`
 	Rebuild journalRebuildCmd `cmd:"" help:"Throw everything derived away and make it again from the log."`

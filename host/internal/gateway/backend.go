@@ -14,6 +14,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Backend is what the gateway needs of a host. Errors are *service.Error where
@@ -61,6 +62,12 @@ type Backend interface {
 	// it continues, or nothing. An error of kind KindConflicting, of a since that does
 	// not fit, comes before anything is written.
 	Backup(ctx context.Context, w io.Writer, since []byte) error
+
+	// Stats is what the journal counted, Logs all logs, by name, and Measure counts
+	// what is in one, which may take a while.
+	Stats() journal.Stats
+	Logs() []journal.LogInfo
+	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
 
 	// Ready returns nil if the host takes commands.
 	Ready() error

@@ -14,6 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // fake is a host of the services bank, which speaks JSON, and blob, which does
@@ -106,6 +107,16 @@ func (f *fake) Backup(_ context.Context, w io.Writer, since []byte) error {
 		return errors.Join(err, service.Errorf(service.KindInternal, "the disk broke"))
 	}
 	return nil
+}
+
+func (f *fake) Stats() journal.Stats { return journal.Stats{Events: 7} }
+
+func (f *fake) Logs() []journal.LogInfo {
+	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
+}
+
+func (f *fake) Measure(_ context.Context, log journal.LogName) (journal.LogSize, error) {
+	return journal.LogSize{LogInfo: journal.LogInfo{Name: log, Head: 3, Batches: 2}, Bytes: 99}, nil
 }
 
 func (f *fake) Delete(_ context.Context, name service.Name) error {

@@ -402,6 +402,19 @@ func TestBackup(t *testing.T) {
 	s.problem(s.do("POST", "/v1/backup", ""), 429, "overloaded")
 }
 
+func TestJournal(t *testing.T) {
+	s := start(t, Options{})
+	j := decode[api.Journal](s, s.do("GET", "/v1/journal", ""))
+	if j.Stats.Events != 7 || len(j.Logs) != 1 || j.Logs[0].Head != 3 || j.Logs[0].Bytes != nil {
+		t.Errorf("%+v", j)
+	}
+	j = decode[api.Journal](s, s.do("GET", "/v1/journal?measure=true", ""))
+	if j.Logs[0].Bytes == nil || *j.Logs[0].Bytes != 99 {
+		t.Errorf("%+v", j)
+	}
+	s.problem(s.do("GET", "/v1/journal?measure=perhaps", ""), 400, "invalid")
+}
+
 func TestPanicIsAProblem(t *testing.T) {
 	s := start(t, Options{})
 	s.fake.mu.Lock()

@@ -39,6 +39,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/services/{service}/entities/{key}/events", false, s.entityEvents},
 		{"GET", "/v1/services/{service}/events", false, s.serviceEvents},
 		{"GET", "/v1/stream", false, s.stream},
+		{"GET", "/v1/journal", false, s.journal},
 		{"POST", "/v1/backup", false, s.backup},
 		{"GET", "/openapi.json", true, s.openAPI},
 		{"GET", "/healthz", true, s.healthz},

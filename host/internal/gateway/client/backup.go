@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
+	"strconv"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 )
@@ -21,6 +23,14 @@ func (c *Client) Backup(ctx context.Context, since []byte) (io.ReadCloser, error
 		return nil, err
 	}
 	return brokenStream{resp.Body, c}, nil
+}
+
+// Journal is what the host's journal counted; with measure, it counts the sizes of all
+// logs too.
+func (c *Client) Journal(ctx context.Context, measure bool) (api.Journal, error) {
+	var j api.Journal
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/journal", query: url.Values{"measure": {strconv.FormatBool(measure)}}}, &j)
+	return j, err
 }
 
 // brokenStream gives errors of a connection their kind.

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// journalStatsCmd says what a journal counted and how big it is.
+type journalStatsCmd struct {
+	Measure bool `env:"-" help:"Count the sizes of all logs too, which reads all that is in them. Always so with --offline."`
+	Offline bool `env:"-" help:"Look at --data, on which no host runs, instead of asking a host. There is nothing but sizes then."`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
+	var got api.Journal
+	if c.Offline {
+		err := all.with(e.ctx, func(j *journal.Journal) error {
+			got.Stats = j.Stats()
+			for _, l := range j.Logs() {
+				size, err := j.Measure(e.ctx, l.Name)
+				if err != nil {
+					return damaged(err)
+				}
+				got.Logs = append(got.Logs, api.JournalLog{LogInfo: size.LogInfo, Commits: &size.Commits, Events: &size.Events, Bytes: &size.Bytes})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	} else {
+		host, err := c.Remote.connect(e)
+		if err != nil {
+			return err
+		}
+		if got, err = host.Journal(e.ctx, c.Measure); err != nil {
+			return err
+		}
+	}
+	e.print(got, func(w io.Writer) { printStats(w, &got, c.Offline) })
+	return nil
+}
+
+func printStats(w io.Writer, got *api.Journal, offline bool) {
+	for _, l := range got.Logs {
+		fmt.Fprintf(w, "%s: up to position %d in %d batches", l.Name, l.Head, l.Batches)
+		if l.Bytes != nil {
+			fmt.Fprintf(w, "; %d commands, %d events, %s", *l.Commits, *l.Events, bytesUnit(int64(*l.Bytes)))
+		}
+		fmt.Fprintln(w)
+	}
+	s := &got.Stats
+	fmt.Fprintf(w, "on disk: log %s, index %s\n", bytesUnit(s.Engine.LogBytes), bytesUnit(s.Engine.IndexBytes))
+	if offline {
+		return
+	}
+	fmt.Fprintf(w, "since the start: %d commands, %d events, %s of batches\n", s.Commits, s.Events, bytesUnit(int64(s.Bytes)))
+	fmt.Fprintf(w, "written: %s, %.1f bytes for each byte of events\n", bytesUnit(int64(s.Engine.Written)), got.WriteAmplification)
+	micros := func(v uint64) time.Duration { return time.Duration(v) * time.Microsecond }
+	fmt.Fprintf(w, "syncs: %d; half within %s, 99%% within %s\n", s.Syncs, micros(s.SyncMicros.Quantile(0.5)), micros(s.SyncMicros.Quantile(0.99)))
+	fmt.Fprintf(w, "commands that shared a sync: half up to %d, 99%% up to %d, most %d\n", s.GroupCommits.Quantile(0.5), s.GroupCommits.Quantile(0.99), s.LargestGroup)
+	fmt.Fprintf(w, "batches: half up to %s, 99%% up to %s\n", bytesUnit(int64(s.BatchBytes.Quantile(0.5))), bytesUnit(int64(s.BatchBytes.Quantile(0.99))))
+	fmt.Fprintf(w, "index: %d commands behind the log; %d snapshots written, %d dropped\n", s.IndexLag, s.Snapshots, s.SnapshotsDropped)
+	fmt.Fprintf(w, "waited for room: %d times, %s\n", s.Stalls, s.StallTime.Round(time.Millisecond))
+	for i, n := range s.SyncMicros.Buckets {
+		if n > 0 {
+			fmt.Fprintf(w, "  syncs within %s: %d\n", micros(1<<i), n)
+		}
+	}
+}

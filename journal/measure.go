@@ -1,0 +1,29 @@
+package journal
+
+import "context"
+
+// LogSize is what there is of a log on disk.
+type LogSize struct {
+	LogInfo
+	Commits uint64 `json:"commits"`
+	Events  uint64 `json:"events"`
+	Bytes   uint64 `json:"bytes"` // of its batches
+}
+
+// Measure counts what there is of a log, by reading the headers of all its batches,
+// which takes a while if it is long.
+func (j *Journal) Measure(ctx context.Context, log LogName) (LogSize, error) {
+	size := LogSize{LogInfo: LogInfo{Name: log}}
+	err := j.Batches(ctx, log, BatchRange{}, func(b Block) error {
+		h, _, reason := decodeBatch(b.Data)
+		if reason != "" {
+			return errorf(KindCorrupt, "measure", log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
+		}
+		size.Head, size.Batches = h.first+Position(h.events)-1, size.Batches+1
+		size.Commits += uint64(h.commits)
+		size.Events += uint64(h.events)
+		size.Bytes += uint64(len(b.Data))
+		return nil
+	})
+	return size, err
+}
