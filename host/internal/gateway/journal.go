@@ -10,7 +10,7 @@ import (
 // journal answers with what the journal counted, and, if asked to, with what it
 // counts now: the sizes of its logs.
 func (s *Server) journal(a *answer, r *http.Request) error {
-	q, err := query(r)
+	q, err := query(r, "measure")
 	if err != nil {
 		return err
 	}
