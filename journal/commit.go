@@ -283,6 +283,7 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ 
 	if len(pairs) == 0 {
 		return groups, pairs, nil
 	}
+	sortPairs(pairs)
 	start := time.Now()
 	if err := j.engine.Index().Update(context.Background(), pairs); err != nil {
 		return groups, pairs, err

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"hash/crc32"
@@ -171,6 +172,24 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 	return append(pairs, Pair{checkpointKey(block.Log), encodeCheckpoint(checkpoint{block.Sequence, next})}), next, nil
 }
 
+// sortPairs puts the events and answers in the order of their keys, in which a tree
+// takes them up in a fraction of the time. What rests on them, checkpoints and
+// snapshots, stays behind them and as it was.
+func sortPairs(pairs []Pair) {
+	entry := func(p *Pair) bool { return p.Key[0] == 'e' || p.Key[0] == 'a' }
+	slices.SortStableFunc(pairs, func(a, b Pair) int {
+		switch first, second := entry(&a), entry(&b); {
+		case first && second:
+			return bytes.Compare(a.Key, b.Key)
+		case first:
+			return -1
+		case second:
+			return 1
+		}
+		return 0
+	})
+}
+
 // pairsAtOnce is about how many entries go into one update of the index.
 const pairsAtOnce = 8192
 
@@ -278,6 +297,7 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 	if len(c.pairs) == 0 {
 		return nil
 	}
+	sortPairs(c.pairs)
 	err := c.engine.Index().Update(ctx, c.pairs)
 	clear(c.pairs)
 	c.pairs = c.pairs[:0]

@@ -46,7 +46,7 @@ type Options struct {
 type Engine struct {
 	dir        string
 	reserve    uint64
-	log, index *badger.DB
+	log, index *database
 	lock       *os.File // held while open
 	closeOnce  sync.Once
 	closeErr   error
@@ -82,10 +82,10 @@ func Open(dir string, o Options) (*Engine, error) {
 		err = errors.Join(removeUnborn(dir), checkSpace(dir, e.reserve/2))
 	}
 	if err == nil {
-		e.log, err = badger.Open(logOptions(dir, o))
+		e.log, err = openDatabase(logOptions(dir, o))
 	}
 	if err == nil {
-		e.index, err = badger.Open(indexOptions(dir, o))
+		e.index, err = openDatabase(indexOptions(dir, o))
 	}
 	if err != nil {
 		return nil, openError(dir, errors.Join(err, e.Close()))
@@ -126,6 +126,7 @@ func common(dir string, o Options) badger.Options {
 		WithMemTableSize(o.MemTableBytes).
 		WithNumMemtables(3).
 		WithNumCompactors(2).
+		WithBaseLevelSize(128 << 20).   // about what level 0 has when it is merged, so that no level is merged for nothing
 		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
 		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
 		WithMetricsEnabled(true).       // for Count
@@ -141,6 +142,9 @@ func logOptions(dir string, o Options) badger.Options {
 func indexOptions(dir string, o Options) badger.Options {
 	return common(filepath.Join(dir, "index"), o).
 		WithSyncWrites(false).
+		// The index has each event a second time, beside others of its entity: it shrinks
+		// to a third, and moving a third costs less than compressing it does.
+		WithCompression(options.Snappy).
 		WithBlockCacheSize(o.BlockCacheBytes)
 }
 
@@ -168,7 +172,7 @@ func (e *Engine) Index() journal.IndexStore { return indexStore{e.index} }
 // Count implements journal.Counter. What Badger wrote it counts for a whole process
 // only, so with several engines in one each has the sum of all.
 func (e *Engine) Count() journal.EngineStats {
-	size := func(db *badger.DB) (n int64) {
+	size := func(db *database) (n int64) {
 		for _, l := range db.Levels() {
 			n += l.Size
 		}

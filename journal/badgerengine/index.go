@@ -12,11 +12,18 @@ import (
 
 func sortNames(names []journal.LogName) { slices.Sort(names) }
 
-type indexStore struct{ db *badger.DB }
+type indexStore struct{ db *database }
+
+// loadFrom is the number of pairs from which on Badger's loader is worth its big buffers.
+const loadFrom = 512
 
 // Update writes the pairs in order, in more than one transaction if they are too
 // many for one.
 func (s indexStore) Update(_ context.Context, pairs []journal.Pair) error {
+	small := !slices.ContainsFunc(pairs, func(p journal.Pair) bool { return len(p.Value) > maxInline })
+	if small && len(pairs) >= loadFrom {
+		return classify("index", s.db.load(pairs))
+	}
 	b := newBatch(s.db)
 	defer b.discard()
 	for _, p := range pairs {

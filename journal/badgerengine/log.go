@@ -39,7 +39,7 @@ func parseBlockKey(k []byte) (log journal.LogName, first journal.Position, seque
 	return journal.LogName(k[3 : 3+n]), journal.Position(binary.BigEndian.Uint64(at)), binary.BigEndian.Uint64(at[8:]), true
 }
 
-type logStore struct{ db *badger.DB }
+type logStore struct{ db *database }
 
 // Append writes the entries of all blocks in one transaction. Big blocks are
 // written before in parts. So are all of them if together they are more than
@@ -75,14 +75,14 @@ func (s logStore) append(blocks []journal.Block, inline int) error {
 			return err
 		}
 	}
-	txn := s.db.NewTransaction(true)
-	defer txn.Discard()
-	for _, e := range entries {
-		if err := txn.SetEntry(e); err != nil {
-			return err
+	return s.db.Update(func(txn *badger.Txn) error {
+		for _, e := range entries {
+			if err := txn.SetEntry(e); err != nil {
+				return err
+			}
 		}
-	}
-	return txn.Commit()
+		return nil
+	})
 }
 
 func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {

@@ -36,15 +36,15 @@ func partKey(key []byte, i int) []byte {
 
 // batch writes entries in order, in as few transactions as Badger allows.
 type batch struct {
-	db  *badger.DB
+	db  *database
 	txn *badger.Txn
 }
 
-func newBatch(db *badger.DB) *batch { return &batch{db, db.NewTransaction(true)} }
+func newBatch(db *database) *batch { return &batch{db, db.begin()} }
 
 func (b *batch) discard() { b.txn.Discard() }
 
-func (b *batch) commit() error { return b.txn.Commit() }
+func (b *batch) commit() error { return b.db.commit(b.txn) }
 
 // set adds an entry. One that does not fit any more goes into the next transaction,
 // when the one before is written.
@@ -53,10 +53,10 @@ func (b *batch) set(e *badger.Entry) error {
 	if !errors.Is(err, badger.ErrTxnTooBig) {
 		return err
 	}
-	if err := b.txn.Commit(); err != nil {
+	if err := b.commit(); err != nil {
 		return err
 	}
-	b.txn = b.db.NewTransaction(true)
+	b.txn = b.db.begin()
 	return b.txn.SetEntry(e)
 }
 
