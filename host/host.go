@@ -70,7 +70,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes})
 		}
 	}
-	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Logger: o.Logger})
+	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}

@@ -25,11 +25,39 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(victimDir); dir != "" {
 		beVictim(dir)
 	}
+	if len(os.Args) > 1 && os.Args[1] == "compile" {
+		os.Exit(host.CompilerMain(os.Args[2:]))
+	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
 func add(key service.Key) service.Command {
 	return service.Command{Service: "tally", Key: key, Type: "add"}
+}
+
+// A host with a compiler process compiles a module once: after a restart it needs
+// none, not even one that works.
+func TestCompilesInAProcessOfItsOwn(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := []string{self, "compile"}
+	h := hosttest.New(t, func(o *host.Options) { o.Compiler = compiler })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("a"))
+	copy(compiler, []string{"/bin/sh", "-c"})
+	h.Restart()
+	if r := h.MustSend(add("a")); r.Version != 2 {
+		t.Errorf("after the restart: %+v", r)
+	}
+	if _, err := h.Upload(t.Context(), testguest.Counter("other")); service.KindOf(err) != service.KindInternal {
+		t.Errorf("with a compiler that does not work: %v", err)
+	}
+	_, err = host.Open(t.Context(), host.Options{Dir: t.TempDir(), Compiler: []string{"/nowhere/to/be/found"}})
+	if service.KindOf(err) != service.KindInvalid {
+		t.Errorf("with a compiler that is not there: %v", err)
+	}
 }
 
 func TestNothingIsLostByARestart(t *testing.T) {

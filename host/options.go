@@ -21,6 +21,13 @@ type Options struct {
 	Limits service.Limits
 	// Settings are those of services that do not set their own.
 	Settings service.Settings
+	// Compiler is the command, a program and its first arguments, of a process that
+	// compiles modules within limits of memory and time, so that a module made to
+	// exhaust the compiler exhausts only that. It has to call [CompilerMain] with the
+	// arguments that follow; usually it is the own program, [os.Executable], with an
+	// argument that leads there. Empty: modules are compiled in this process, where
+	// nothing but time limits them.
+	Compiler []string
 	// Journal tunes the journal; see its fields.
 	Journal journal.Options
 	// ReserveBytes is the room on the journal's disk below which commands are refused,

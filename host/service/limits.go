@@ -14,6 +14,8 @@ type Limits struct {
 	ModuleBytes int64 `json:"module_bytes,omitempty"`
 	// CompileTime bounds compiling the module. Default 60 s.
 	CompileTime time.Duration `json:"compile_time_ns,omitempty"`
+	// CompileBytes bounds the memory for it, if the host compiles in a process of its own. Default 2 GiB.
+	CompileBytes int64 `json:"compile_bytes,omitempty"`
 	// MemoryBytes bounds a sandbox's linear memory; rounded down to pages of 64 KiB. Default 64 MiB.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
 	// CallTime bounds the wall time of one call into the guest. What a call that
@@ -53,6 +55,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		ModuleBytes:      32 << 20,
 		CompileTime:      60 * time.Second,
+		CompileBytes:     2 << 30,
 		MemoryBytes:      64 << 20,
 		CallTime:         time.Second,
 		Fuel:             500_000_000,
@@ -77,6 +80,7 @@ func (l Limits) WithDefaults() Limits { return l.Over(DefaultLimits()) }
 func (l Limits) Over(base Limits) Limits {
 	l.ModuleBytes = or(l.ModuleBytes, base.ModuleBytes)
 	l.CompileTime = or(l.CompileTime, base.CompileTime)
+	l.CompileBytes = or(l.CompileBytes, base.CompileBytes)
 	l.MemoryBytes = or(l.MemoryBytes, base.MemoryBytes)
 	l.CallTime = or(l.CallTime, base.CallTime)
 	l.Fuel = or(l.Fuel, base.Fuel)
@@ -105,6 +109,7 @@ func (l Limits) Validate() error {
 	}
 	check("module_bytes", l.ModuleBytes, 8, 1<<30)
 	check("compile_time_ns", int64(l.CompileTime), int64(time.Millisecond), int64(time.Hour))
+	check("compile_bytes", l.CompileBytes, 64<<20, 64<<30)
 	check("memory_bytes", l.MemoryBytes, 64<<10, 4<<30)
 	check("call_time_ns", int64(l.CallTime), int64(time.Millisecond), int64(time.Hour))
 	check("fuel", l.Fuel, 1000, 1<<50)

@@ -22,12 +22,27 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
 )
 
 // version is set by the linker; see the Makefile.
 var version = "dev"
 
+// compileModule is the argument with which the program is the compiler process of
+// a host, bounded and for one module. It is the host's own and in no help.
+const compileModule = "compile-module"
+
+// compiler is the command of that process.
+func compiler() ([]string, error) {
+	self, err := os.Executable()
+	return []string{self, compileModule}, err
+}
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == compileModule {
+		os.Exit(host.CompilerMain(os.Args[2:]))
+	}
 	// The first signal asks to stop; from then on signals have their default
 	// effect again, so a second one ends the process at once. That is safe at any
 	// moment: what was acknowledged is on disk.

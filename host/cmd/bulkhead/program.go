@@ -46,7 +46,11 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if o.stopTime == 0 {
 		o.stopTime = 30 * time.Second
 	}
-	h, err := host.Open(ctx, host.Options{Dir: o.dir, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, Logger: o.logger})
+	compiler, err := compiler()
+	if err != nil {
+		return nil, err
+	}
+	h, err := host.Open(ctx, host.Options{Dir: o.dir, Compiler: compiler, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, Logger: o.logger})
 	if err != nil {
 		return nil, err
 	}

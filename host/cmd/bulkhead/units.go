@@ -48,6 +48,7 @@ func (s size) String() string {
 type limitFlags struct {
 	ModuleBytes      size          `name:"module" placeholder:"SIZE" help:"Size of a module. Default ${limit_module}."`
 	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"Time to compile a module. Default ${limit_compile_time}."`
+	CompileBytes     size          `name:"compile-memory" placeholder:"SIZE" help:"Memory to compile a module. Default ${limit_compile_memory}."`
 	MemoryBytes      size          `name:"memory" placeholder:"SIZE" help:"Linear memory of one sandbox. Default ${limit_memory}."`
 	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"Time of one call into a sandbox. Default ${limit_call_time}."`
 	Fuel             int64         `name:"fuel" placeholder:"N" help:"Fuel of one command or query: instructions. Default ${limit_fuel}."`
@@ -67,7 +68,7 @@ type limitFlags struct {
 // limits are the flags as the host takes them; zero fields stay zero.
 func (f limitFlags) limits() service.Limits {
 	return service.Limits{
-		ModuleBytes: int64(f.ModuleBytes), CompileTime: f.CompileTime, MemoryBytes: int64(f.MemoryBytes),
+		ModuleBytes: int64(f.ModuleBytes), CompileTime: f.CompileTime, CompileBytes: int64(f.CompileBytes), MemoryBytes: int64(f.MemoryBytes),
 		CallTime: f.CallTime, Fuel: f.Fuel, EventFuel: f.EventFuel, StackBytes: int(f.StackBytes),
 		TableElements: f.TableElements, MemoryWatermark: f.MemoryWatermark, CommandBytes: int(f.CommandBytes), Events: f.Events, OutcomeBytes: int(f.OutcomeBytes),
 		LogBytes: int(f.LogBytes), MailboxCommands: f.MailboxCommands, MailboxBytes: int64(f.MailboxBytes),
@@ -82,6 +83,7 @@ func limitVars() map[string]string {
 	return map[string]string{
 		"limit_module":            size(d.ModuleBytes).String(),
 		"limit_compile_time":      d.CompileTime.String(),
+		"limit_compile_memory":    size(d.CompileBytes).String(),
 		"limit_memory":            size(d.MemoryBytes).String(),
 		"limit_call_time":         d.CallTime.String(),
 		"limit_fuel":              strconv.FormatInt(d.Fuel, 10),

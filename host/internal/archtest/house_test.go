@@ -34,6 +34,8 @@ var house = []room{
 	{path: "host/internal/metering/meteringtest", level: 3, may: []string{"host/internal/metering", "host/internal/wasmbin", "host/internal/testguest"},
 		outside: []string{"github.com/tetratelabs/wazero"}, support: true,
 		why: "holds rewritten modules against the originals, on wazero's two engines and a slow interpreter of its own"},
+	{path: "host/internal/compartment", level: 1,
+		why: "a child process with bounds is the same whatever it works on, and what works on it is none of its business"},
 	{path: "journal/badgerengine", level: 1, may: []string{"journal"}, outside: []string{"github.com/dgraph-io/badger/v4"},
 		why: "Badger is one way to keep a log, and can only be replaced if nobody else has met it"},
 	{path: "journal/backup", level: 1, may: []string{"journal"},
@@ -45,7 +47,7 @@ var house = []room{
 	{path: "guest-sdk/guesttest", level: 3, may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", level: 2, may: []string{"host/service", "abi", "journal", "host/internal/wasmbin", "host/internal/metering", "host/internal/lifecycle"},
+	{path: "host/internal/sandbox", level: 2, may: []string{"host/service", "abi", "journal", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle"},
 		outside: []string{"github.com/tetratelabs/wazero"},
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/catalog", level: 2, may: []string{"host/service", "journal", "abi"},

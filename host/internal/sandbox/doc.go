@@ -6,6 +6,9 @@
 // a [Program]; [Program.Instantiate] starts an [Instance], which has its own
 // memory, answers calls and is thrown away by [Instance.Reset] after any failure.
 //
+// The bytes are compiled by a process of its own, if the host has one to offer
+// (compile.go), and the code is kept on disk (code.go).
+//
 // What a guest can do to the host is bounded: its memory by the service's limit,
 // a call's wall time by a watchdog, its log by a byte count, its answers by the
 // rules that answer.go checks. It sees no clock, randomness, file, environment

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +14,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test binary is a compiler process too: "compile" follows its name.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "compile" {
+		os.Exit(ServeCompiler(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // shared is one runtime for all tests, so that its cache is used as in a host.
 var shared = sync.OnceValue(func() *Runtime {

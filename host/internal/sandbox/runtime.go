@@ -2,16 +2,18 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 )
 
 // Options configure a [Runtime].
@@ -19,6 +21,11 @@ type Options struct {
 	// CacheDir keeps compiled modules on disk, so that a restart finds them. Nobody
 	// but the host may write to it: what is in it is executed. Empty keeps them in memory.
 	CacheDir string
+	// Compiler is the command, a program and its first arguments, of a process that
+	// compiles modules within limits of its own; it has to lead to [ServeCompiler].
+	// Then nothing is compiled in this process, and with no CacheDir a temporary one
+	// is made. Empty: modules are compiled here.
+	Compiler []string
 	// Logger takes the runtime's own messages. Default: none.
 	Logger *slog.Logger
 }
@@ -37,27 +44,43 @@ const (
 // Runtime is what all programs of a host share: the cache of compiled code, and
 // the bound on how many modules are compiled at once. It is safe for concurrent use.
 type Runtime struct {
-	cache  wazero.CompilationCache
-	logger *slog.Logger
-	slots  chan struct{}  // one is taken by each module being compiled
-	behind sync.WaitGroup // compilations whose callers have gone
+	cache    wazero.CompilationCache
+	code     *codeStore // nil: compiled code is kept in memory only
+	compiler []string   // see Options
+	logger   *slog.Logger
+	turns    turns
+	slots    chan struct{}  // one is taken by each module being compiled
+	behind   sync.WaitGroup // compilations in this process, some of whose callers have gone
+
+	compilations atomic.Int64 // begun, of those that go to the store
 }
 
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
-	r := &Runtime{logger: o.Logger, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	r := &Runtime{compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
-	if o.CacheDir == "" {
+	if o.CacheDir == "" && len(o.Compiler) == 0 {
 		r.cache = wazero.NewCompilationCache()
 		return r, nil
 	}
-	cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
-	if err != nil {
-		return nil, service.Errorf(service.KindInternal, "the compilation cache cannot be opened: %w", err)
+	if len(o.Compiler) > 0 {
+		if _, err := compartment.Executable(o.Compiler); err != nil {
+			return nil, service.Errorf(service.KindInvalid, "the compiler's command cannot be run: %w", err)
+		}
 	}
-	r.cache = cache
+	failed := func(err error) (*Runtime, error) {
+		return nil, service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w", err)
+	}
+	code, err := openCode(o.CacheDir)
+	if err != nil {
+		return failed(err)
+	}
+	r.code = code
+	if r.cache, err = wazero.NewCompilationCacheWithDir(code.dir); err != nil {
+		return failed(errors.Join(err, code.close()))
+	}
 	return r, nil
 }
 
@@ -75,7 +98,11 @@ func (r *Runtime) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return service.Errorf(service.KindInternal, "a compilation is still running: %w", ctx.Err())
 	}
-	return r.cache.Close(ctx)
+	err := r.cache.Close(ctx)
+	if r.code != nil {
+		err = errors.Join(err, r.code.close())
+	}
+	return err
 }
 
 // Compile makes a program of a module's bytes: it verifies them, compiles them,
@@ -151,7 +178,7 @@ func asBadModule(name service.Name, s Stage, err error) error {
 		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
 	}
 	switch e.Kind {
-	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindCanceled, service.KindDeadline:
+	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline:
 	default:
 		bad := &service.Error{
 			Kind: service.KindBadModule, Message: fmt.Sprintf("the module failed while %s", s),
@@ -186,73 +213,6 @@ func (p *Program) Close(ctx context.Context) error {
 		err = e
 	}
 	return err
-}
-
-// compile compiles on a goroutine of its own, as wazero cannot be interrupted: a
-// compilation beyond its time goes on, unheard, and keeps its slot until it ends.
-func (p *Program) compile(ctx context.Context, module []byte) error {
-	r := p.runtime
-	limited, cancel := context.WithTimeout(ctx, p.limits.CompileTime)
-	defer cancel()
-	select {
-	case r.slots <- struct{}{}:
-	case <-limited.Done():
-		if err := ctx.Err(); err != nil {
-			return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while other modules were compiled", Err: err}
-		}
-		return service.Errorf(service.KindOverloaded, "other modules are being compiled; try again")
-	}
-	config := wazero.NewRuntimeConfig().
-		WithCompilationCache(r.cache).
-		WithCoreFeatures(api.CoreFeaturesV2).
-		WithDebugInfoEnabled(false). // prepare has moved the code
-		WithCloseOnContextDone(true)
-	background := context.WithoutCancel(ctx)
-	p.wazero = wazero.NewRuntimeWithConfig(background, config)
-	compiled := make(chan error, 1)
-	r.behind.Add(1)
-	go func() {
-		defer r.behind.Done()
-		defer func() { <-r.slots }()
-		compiled <- p.compileNow(background, module)
-	}()
-	select {
-	case err := <-compiled:
-		return err
-	case <-limited.Done():
-	}
-	w := p.wazero
-	r.behind.Add(1)
-	go func() { // clean up when it is through
-		defer r.behind.Done()
-		if err := <-compiled; err == nil {
-			_ = w.Close(background)
-			_ = p.compiled.Close(background)
-		}
-	}()
-	if err := ctx.Err(); err != nil {
-		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while the module compiled", Err: err}
-	}
-	return service.Errorf(service.KindBadModule, "the module did not compile within %v", p.limits.CompileTime)
-}
-
-func (p *Program) compileNow(ctx context.Context, module []byte) (err error) {
-	defer func() {
-		if bug := recover(); bug != nil { // of wazero's compiler, on a module made to find one
-			err = service.Errorf(service.KindBadModule, "the compiler failed on the module: %v", bug)
-		}
-		if err != nil {
-			_ = p.wazero.Close(ctx)
-		}
-	}()
-	if err := provide(ctx, p.wazero, p.imports); err != nil {
-		return service.Errorf(service.KindInternal, "the host's functions cannot be offered: %w", err)
-	}
-	p.compiled, err = p.wazero.CompileModule(ctx, module)
-	if err != nil {
-		return &service.Error{Kind: service.KindBadModule, Message: "the module does not validate", Reasons: []string{err.Error()}, Err: err}
-	}
-	return nil
 }
 
 // describe asks an instance for its manifest and checks it.

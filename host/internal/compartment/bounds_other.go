@@ -1,0 +1,15 @@
+//go:build !unix
+
+package compartment
+
+import "os/exec"
+
+func prepare(*exec.Cmd) {}
+
+func ownImage() string { return "" }
+
+// confine: these systems have no limits that a process can set for itself. It
+// watches its memory, and its parent its time.
+func confine(bounds) error { return nil }
+
+func memoryInUse() uint64 { return goMemory() }

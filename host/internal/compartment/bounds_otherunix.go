@@ -1,0 +1,31 @@
+//go:build unix && !linux
+
+package compartment
+
+import (
+	"fmt"
+	"os/exec"
+	"syscall"
+)
+
+// prepare keeps the terminal's signals from the child. That its parent is gone it
+// finds out for itself; see watch.
+func prepare(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+// ownImage: these systems have no name for it.
+func ownImage() string { return "" }
+
+// confine bounds this process for good. The memory is left to watch: what these
+// systems count differs too much.
+func confine(b bounds) error {
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 10); err != nil {
+		return fmt.Errorf("priority: %w", err)
+	}
+	return setLimits([]limit{
+		{"processor time", syscall.RLIMIT_CPU, uint64(b.cpuSeconds)},
+		{"file size", syscall.RLIMIT_FSIZE, uint64(b.fileBytes)},
+		{"core dumps", syscall.RLIMIT_CORE, 0},
+	})
+}
+
+func memoryInUse() uint64 { return goMemory() }

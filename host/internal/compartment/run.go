@@ -1,0 +1,196 @@
+package compartment
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Task is a piece of work for a child.
+type Task struct {
+	// Command is the program and its first arguments; it has to end up in [Serve].
+	Command []string
+	// Dir is the child's working directory, the only place that it needs to write to.
+	Dir string
+	// Input is what the work is done on.
+	Input []byte
+	// Memory bounds the child's memory, in bytes, beyond what the program itself takes.
+	Memory int64
+	// CPU bounds its processor time; the kernel counts whole seconds.
+	CPU time.Duration
+	// Wall bounds the time until it is through.
+	Wall time.Duration
+	// FileBytes bounds each file that it writes.
+	FileBytes int64
+	// Alive, if not nil, is called now and then while the work goes on, with the
+	// memory in use, on the goroutine of Run.
+	Alive func(memory int64)
+}
+
+// Run does a task in a child and returns the result that its work reported. It
+// returns only when the child is gone. Errors are *Error.
+func Run(ctx context.Context, t Task) (string, error) {
+	// The system kills the child when the thread that made it ends; see prepare.
+	// So this goroutine keeps its thread until the child is gone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	limited, cancel := context.WithTimeout(ctx, t.Wall)
+	defer cancel()
+	program, err := Executable(t.Command)
+	if err != nil {
+		return "", &Error{Reason: Unstartable, Err: err}
+	}
+	cmd := exec.CommandContext(limited, program, append(t.Command[1:len(t.Command):len(t.Command)], t.arguments()...)...)
+	cmd.Args[0] = t.Command[0]
+	cmd.Env = []string{} // not nil, which would be the parent's
+	cmd.Dir = t.Dir
+	cmd.Stdin = bytes.NewReader(t.Input)
+	output := &head{room: 8 << 10}
+	cmd.Stderr = output
+	cmd.WaitDelay = 5 * time.Second // for pipes that somebody else keeps open
+	prepare(cmd)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", &Error{Reason: Unstartable, Err: err}
+	}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		if ctx.Err() != nil {
+			return "", &Error{Reason: Canceled, Err: ctx.Err()}
+		}
+		return "", &Error{Reason: Unstartable, Err: err}
+	}
+	last, memory, strange := listen(pipe, t.Alive)
+	if strange != nil {
+		_ = cmd.Process.Kill() // its word is worth nothing any more
+	}
+	waited := cmd.Wait()
+	e := &Error{
+		UsedWall: time.Since(start), UsedCPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
+		UsedMemory: int64(memory), Output: output.String(), Err: strange,
+	}
+	switch {
+	case last.kind == messageDone && waited == nil && strange == nil:
+		return last.text, nil
+	case last.kind == messageRefused:
+		e.Reason, e.Text = Refused, last.text
+	case last.kind == messageFailed:
+		e.Reason, e.Text = Failed, last.text
+	default:
+		e.Reason = t.judge(ctx, limited, last, cmd.ProcessState, e)
+		if e.Err == nil {
+			e.Err = waited
+		}
+	}
+	if e.Reason == Canceled {
+		e.Err = ctx.Err()
+	}
+	return "", e
+}
+
+// judge finds out what ended a child that has not said so itself.
+func (t *Task) judge(ctx, limited context.Context, last message, state *os.ProcessState, e *Error) Reason {
+	switch {
+	case last.kind == messageMemory || outOfMemory(e.Output):
+		return Memory
+	case ctx.Err() != nil:
+		return Canceled
+	case limited.Err() != nil:
+		return Wall
+	case e.Err != nil && last.kind != 0: // it spoke nonsense
+		return Crashed
+	case last.kind == 0: // not even a greeting, so it has not seen the input
+		return Unstartable
+	case state.Exited():
+		return Crashed
+	case e.UsedCPU >= t.cpuSeconds()*time.Second-100*time.Millisecond:
+		return CPU
+	}
+	return Killed
+}
+
+// outOfMemory recognises the last words of Go programs that the system gave no
+// more memory. It does not matter that a refused input could bring a program to
+// say so: it is refused either way.
+func outOfMemory(output string) bool {
+	for _, words := range []string{"out of memory", "cannot allocate memory", "failed to reserve memory", "failed to allocate"} {
+		if strings.Contains(output, words) {
+			return true
+		}
+	}
+	return false
+}
+
+// Executable is the program of a command. A program that is replaced while it
+// runs would otherwise start its successor, with which it has agreed on nothing:
+// so where the system can tell, the program itself is meant.
+func Executable(command []string) (string, error) {
+	if len(command) == 0 || command[0] == "" {
+		return "", errors.New("the command is empty")
+	}
+	if self, err := os.Executable(); err == nil && self == command[0] {
+		if same := ownImage(); same != "" {
+			return same, nil
+		}
+	}
+	return exec.LookPath(command[0])
+}
+
+func (t *Task) cpuSeconds() time.Duration { return max(1, (t.CPU+time.Second-1)/time.Second) }
+
+// arguments are read by parseBounds.
+func (t *Task) arguments() []string {
+	return []string{
+		"--memory=" + strconv.FormatInt(t.Memory, 10),
+		"--cpu=" + strconv.FormatInt(int64(t.cpuSeconds()), 10),
+		"--file=" + strconv.FormatInt(t.FileBytes, 10),
+	}
+}
+
+// listen reads the child's messages until there are no more, and returns the last
+// one and the memory that it last reported.
+func listen(r io.Reader, alive func(int64)) (last message, memory uint64, err error) {
+	in := bufio.NewReader(r)
+	for range maxMessages {
+		m, err := readMessage(in)
+		if err == io.EOF || err == io.ErrUnexpectedEOF || errors.Is(err, os.ErrClosed) {
+			return last, memory, nil // a message may be cut off by the child's end
+		}
+		if err == nil && last.kind > messageAlive {
+			err = errors.New("a message behind the last one")
+		}
+		if err != nil {
+			last.kind = min(last.kind, messageAlive) // what else it said does not count
+			return last, memory, err
+		}
+		last, memory = m, max(m.memory, memory)
+		if m.kind == messageAlive && alive != nil {
+			alive(int64(m.memory))
+		}
+	}
+	return message{kind: messageAlive}, memory, fmt.Errorf("more than %d messages", maxMessages)
+}
+
+// head keeps the beginning of what is written to it.
+type head struct {
+	room int
+	b    bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (h *head) Write(p []byte) (int, error) {
+	h.b.Write(p[:min(len(p), h.room-h.b.Len())])
+	return len(p), nil
+}
+
+func (h *head) String() string { return h.b.String() }

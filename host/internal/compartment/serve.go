@@ -1,0 +1,175 @@
+package compartment
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Refusal is an error of the work that lies with the input.
+type Refusal struct{ Text string }
+
+// Error implements error.
+func (r Refusal) Error() string { return r.Text }
+
+// maxInput bounds what a child reads; its memory would end it not much later.
+const maxInput = 1 << 30
+
+// maxStack bounds the child's stacks, in bytes: a deep recursion that its input
+// brings about ends in little time.
+const maxStack = 64 << 20
+
+// The exit codes of a child. They tell nothing that the messages do not; they are
+// for those who look at the process.
+const (
+	exitDone    = 0
+	exitRefused = 1
+	exitUsage   = 2
+	exitFailed  = 3
+	exitMemory  = 4
+)
+
+// bounds are what the parent asks of the child.
+type bounds struct {
+	memory     int64 // bytes
+	cpuSeconds int64
+	fileBytes  int64
+}
+
+func parseBounds(args []string) (b bounds, err error) {
+	flags := flag.NewFlagSet("compartment", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Int64Var(&b.memory, "memory", 0, "")
+	flags.Int64Var(&b.cpuSeconds, "cpu", 0, "")
+	flags.Int64Var(&b.fileBytes, "file", 0, "")
+	if err := flags.Parse(args); err != nil {
+		return b, err
+	}
+	if flags.NArg() > 0 || b.memory <= 0 || b.cpuSeconds <= 0 || b.fileBytes <= 0 {
+		return b, fmt.Errorf("this is for Bulkhead's own use: it wants --memory, --cpu and --file, and nothing else")
+	}
+	return b, nil
+}
+
+// Serve is the child's side of [Run]: it bounds this process, for good, reads the
+// input and does the work on it. It returns the exit code. args are what follows
+// the task's command.
+//
+// An error of the work that is a [Refusal], and a panic, lie with the input; any
+// other error with the host. ctx ends only with the process.
+func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, work func(ctx context.Context, input []byte) (string, error)) int {
+	b, err := parseBounds(args)
+	if err != nil {
+		fmt.Fprintln(errs, err)
+		return exitUsage
+	}
+	say := &speaker{to: out, base: memoryInUse()}
+	if err := confine(b); err != nil {
+		say.say(message{kind: messageFailed, text: "the process could not be bounded: " + err.Error()})
+		return exitFailed
+	}
+	say.say(message{kind: messageAlive}) // a greeting: what ends it from here on may lie with the input
+	// The collector works harder near the limit before the limit is hit.
+	debug.SetMemoryLimit(b.memory / 10 * 9)
+	debug.SetMaxStack(maxStack)
+	debug.SetTraceback("single")
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() { watch(ctx, b, say) })
+
+	input, err := io.ReadAll(io.LimitReader(in, maxInput))
+	if err != nil {
+		say.say(message{kind: messageFailed, text: "the input cannot be read: " + err.Error()})
+		return exitFailed
+	}
+	result, err := guarded(ctx, input, work)
+	m, code := message{kind: messageDone, text: result}, exitDone
+	switch err := err.(type) {
+	case nil:
+	case Refusal:
+		m, code = message{kind: messageRefused, text: err.Text}, exitRefused
+	default:
+		m, code = message{kind: messageFailed, text: err.Error()}, exitFailed
+	}
+	if err != nil && outOfMemory(err.Error()) {
+		m, code = message{kind: messageMemory}, exitMemory
+	}
+	say.say(m)
+	return code
+}
+
+func guarded(ctx context.Context, input []byte, work func(ctx context.Context, input []byte) (string, error)) (result string, err error) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			err = Refusal{fmt.Sprintf("it brings out a bug: %v", bug)}
+		}
+	}()
+	return work(ctx, input)
+}
+
+// speaker sends messages, the last one once.
+type speaker struct {
+	base uint64 // memory of the program itself, which does not count
+
+	mu    sync.Mutex // guards all below
+	to    io.Writer
+	ended bool
+}
+
+func (s *speaker) say(m message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.ended = m.kind != messageAlive
+	m.memory = s.used()
+	_, _ = s.to.Write(appendMessage(nil, m)) // a parent who is gone has taken this process along
+}
+
+func (s *speaker) used() uint64 {
+	now := memoryInUse()
+	return now - min(s.base, now)
+}
+
+// How often the child looks at itself, and how often it says so.
+const (
+	watchEvery = 10 * time.Millisecond
+	tellEvery  = 100 * time.Millisecond
+)
+
+// watch ends the process when it has used its memory up, or when its parent is
+// gone. The kernel's own limits catch what grows faster.
+func watch(ctx context.Context, b bounds, s *speaker) {
+	parent := os.Getppid()
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	told := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			if s.used() > uint64(b.memory) {
+				s.say(message{kind: messageMemory})
+				os.Exit(exitMemory)
+			}
+			if os.Getppid() != parent {
+				os.Exit(exitFailed)
+			}
+			if now.Sub(told) >= tellEvery {
+				told = now
+				s.say(message{kind: messageAlive})
+			}
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/tetratelabs/wazero"
+)
+
+// compilerCommand is the test binary as a compiler process; see TestMain.
+func compilerCommand() []string {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return []string{self, "compile"}
+}
+
+func newRuntime(t testing.TB, o Options) *Runtime {
+	t.Helper()
+	r, err := NewRuntime(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// compileWith compiles, sees that the program works, and closes it.
+func compileWith(t testing.TB, r *Runtime, module []byte, l service.Limits) error {
+	t.Helper()
+	p, err := r.Compile(context.Background(), "", module, l, nil)
+	if err != nil {
+		return err
+	}
+	return p.Close(context.Background())
+}
+
+// A module is compiled once: by the compiler process, and not again after a
+// restart, for which the compiler need not even work.
+func TestCompiledOnce(t *testing.T) {
+	dir := t.TempDir()
+	module := testguest.Counter("c")
+	for _, c := range []struct {
+		name    string
+		options Options
+		want    int64
+	}{
+		{"at first", Options{CacheDir: dir, Compiler: compilerCommand()}, 1},
+		{"after a restart", Options{CacheDir: dir, Compiler: []string{"/bin/sh", "-c", "exit 1"}}, 0},
+		{"without a compiler process", Options{CacheDir: dir}, 0},
+	} {
+		r := newRuntime(t, c.options)
+		for range 2 {
+			if err := compileWith(t, r, module, quick); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		if got := r.compilations.Load(); got != c.want {
+			t.Errorf("%s it was compiled %d times, want %d", c.name, got, c.want)
+		}
+	}
+	left, err := os.ReadDir(filepath.Join(dir, stageDir))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in the stages: %v, %v", left, err)
+	}
+}
+
+// The host's process compiles nothing: what wazero does not find it would have to
+// compile, and is kept from it.
+func TestLoadNeverCompiles(t *testing.T) {
+	module, err := prepared(testguest.Counter("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRuntime(t, Options{CacheDir: t.TempDir(), Compiler: compilerCommand()})
+	p := &Program{runtime: r, wazero: wazero.NewRuntimeWithConfig(t.Context(), wazeroConfig(r.cache))}
+	defer p.wazero.Close(t.Context())
+	if err := p.load(module); !errors.Is(err, errNotLoaded) {
+		t.Errorf("loading what is not there: %v", err)
+	}
+	file, err := onlyCode(r.code.dir)
+	if err != nil || file != "" {
+		t.Errorf("it left %q, %v", file, err)
+	}
+}
+
+func prepared(module []byte) ([]byte, error) {
+	m, err := verify(module, quick.WithDefaults())
+	if err != nil {
+		return nil, err
+	}
+	return prepare(m)
+}
+
+// Code on disk that is not as it was written is not executed: it is compiled again.
+func TestDamagedCode(t *testing.T) {
+	dir := t.TempDir()
+	module := testguest.Counter("c")
+	run := func() int64 {
+		t.Helper()
+		r := newRuntime(t, Options{CacheDir: dir})
+		if err := compileWith(t, r, module, quick); err != nil {
+			t.Fatal(err)
+		}
+		return r.compilations.Load()
+	}
+	if n := run(); n != 1 {
+		t.Fatalf("compiled %d times at first", n)
+	}
+	find := func(pattern string) string {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		return files[0]
+	}
+	code, seal := find("wazero-*/*"), find("seals/*")
+	change := func(file string, f func([]byte) []byte) {
+		t.Helper()
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, f(b), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		damage func()
+	}{
+		{"code cut", func() { change(code, func(b []byte) []byte { return b[:len(b)/2] }) }},
+		{"code empty", func() { change(code, func([]byte) []byte { return nil }) }},
+		{"a bit of the code flipped", func() { change(code, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }) }},
+		{"the number of functions flipped", func() { change(code, func(b []byte) []byte { b[7+int(b[6])+3] = 0x7f; return b }) }},
+		{"code appended to", func() { change(code, func(b []byte) []byte { return append(b, 0) }) }},
+		{"code gone", func() { _ = os.Remove(code) }},
+		{"code without a seal", func() { _ = os.Remove(seal) }},
+		{"seal cut", func() { change(seal, func(b []byte) []byte { return b[:len(b)-1] }) }},
+		{"seal empty", func() { change(seal, func([]byte) []byte { return nil }) }},
+		{"seal of another file", func() {
+			change(seal, func([]byte) []byte { return appendSeal(nil, "../"+filepath.Base(seal), [32]byte{}) })
+		}},
+		{"code of another version", func() {
+			other := filepath.Join(dir, "wazero-v0.0.0-other", filepath.Base(code))
+			if err := errors.Join(os.MkdirAll(filepath.Dir(other), 0o700), os.Rename(code, other)); err != nil {
+				t.Fatal(err)
+			}
+			sum, err := hashFile(other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(seal, func([]byte) []byte { return appendSeal(nil, "wazero-v0.0.0-other/"+filepath.Base(code), sum) })
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.damage()
+			if n := run(); n != 1 {
+				t.Errorf("compiled %d times after the damage, want once", n)
+			}
+			if n := run(); n != 0 {
+				t.Errorf("and %d times after that", n)
+			}
+		})
+	}
+}
+
+// The directory of compiled code is its owner's alone.
+func TestCodeIsPrivate(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	newRuntime(t, Options{CacheDir: dir})
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewRuntime(Options{CacheDir: dir}); err == nil || !strings.Contains(err.Error(), "written to by others") {
+		t.Errorf("a directory that is everybody's: %v", err)
+	}
+}
+
+// A stage that a crash has left is removed when it is certainly nobody's.
+func TestOldStagesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	newRuntime(t, Options{CacheDir: dir})
+	young, old := filepath.Join(dir, stageDir, "young"), filepath.Join(dir, stageDir, "old")
+	long := time.Now().Add(-2 * stageAge)
+	if err := errors.Join(os.Mkdir(young, 0o700), os.Mkdir(old, 0o700), os.Chtimes(old, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	newRuntime(t, Options{CacheDir: dir})
+	if _, err := os.Stat(young); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old one is there: %v", err)
+	}
+}
+
+func FuzzParseSeal(f *testing.F) {
+	name := "wazero-v1.12.0-amd64-linux/" + strings.Repeat("0a", 32)
+	f.Add(appendSeal(nil, name, [32]byte{1, 2, 3}))
+	f.Add(appendSeal(nil, "../../"+name, [32]byte{}))
+	f.Add([]byte(sealHead + "\n\n\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		file, sum, err := parseSeal(b)
+		if err != nil {
+			return
+		}
+		if !filepath.IsLocal(file) || strings.Count(file, string(filepath.Separator)) != 1 {
+			t.Errorf("it leads to %q", file)
+		}
+		again, sumAgain, err := parseSeal(appendSeal(nil, file, sum))
+		if err != nil || again != file || sumAgain != sum {
+			t.Errorf("%q came back as %q, %v", file, again, err)
+		}
+	})
+}

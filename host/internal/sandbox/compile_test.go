@@ -1,0 +1,200 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// A bomb costs the compiler process its life at the most. The uploader is told
+// which limit it was, the host's memory is as before, and the next module compiles.
+func TestCompileBombs(t *testing.T) {
+	r := newRuntime(t, Options{Compiler: compilerCommand()})
+	for _, b := range testguest.Bombs() {
+		t.Run(b.Name, func(t *testing.T) {
+			before := liveHeap()
+			err := compileWith(t, r, b.Module, service.Limits{CompileTime: time.Second, CompileBytes: 64 << 20})
+			var e *service.Error
+			if err != nil && (!errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 || !strings.Contains(e.Reasons[0], "limit raised")) {
+				t.Fatalf("%v", err)
+			}
+			t.Logf("%d bytes: %v", len(b.Module), err)
+			if err := compileWith(t, r, testguest.Counter("c"), quick); err != nil {
+				t.Errorf("the next module: %v", err)
+			}
+			if grown := liveHeap() - before; grown > 4<<20 {
+				t.Errorf("the host's heap has grown by %d bytes", grown)
+			}
+		})
+	}
+}
+
+// liveHeap is what the host's heap holds when finalizers have run.
+func liveHeap() int64 {
+	var m runtime.MemStats
+	for range 3 {
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Each limit of the compiler process has words of its own.
+func TestCompilerLimits(t *testing.T) {
+	bombs := map[string][]byte{}
+	for _, b := range testguest.Bombs() {
+		bombs[b.Name] = b.Module
+	}
+	for _, c := range []struct {
+		bomb   string
+		limits service.Limits
+		want   string
+	}{
+		{"size", service.Limits{CompileBytes: 64 << 20}, "takes more memory than the limit of 64 MiB"},
+		{"nesting", service.Limits{CompileTime: 300 * time.Millisecond}, "did not compile within 300ms"},
+	} {
+		r := newRuntime(t, Options{Compiler: compilerCommand()})
+		err := compileWith(t, r, bombs[c.bomb], c.limits)
+		if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %q is missing in %v", c.bomb, c.want, err)
+		}
+		if len(r.slots) > 0 || len(r.turns.taken) > 0 {
+			t.Errorf("%s: %d slots and %d turns are still taken", c.bomb, len(r.slots), len(r.turns.taken))
+		}
+	}
+}
+
+// The Go guest compiles within the least memory that can be set.
+func TestGoGuestCompilesApart(t *testing.T) {
+	module, err := goGuest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRuntime(t, Options{Compiler: compilerCommand()})
+	if err := compileWith(t, r, module, service.Limits{CompileBytes: 128 << 20}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What does not validate is found by the compiler process and told like any refusal.
+func TestInvalidModuleApart(t *testing.T) {
+	r := newRuntime(t, Options{Compiler: compilerCommand()})
+	for _, c := range testguest.Statically() {
+		if c.Name != "does not validate" {
+			continue
+		}
+		_, err := r.Compile(t.Context(), "liar", c.Module, quick, nil)
+		var e *service.Error
+		if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 || !strings.Contains(e.Reasons[0], c.Want[0]) {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	t.Error("there is no such module")
+}
+
+// A compiler that does not work is the host's fault, not the module's.
+func TestCompilerThatDoesNotWork(t *testing.T) {
+	if _, err := NewRuntime(Options{Compiler: []string{"/nowhere/to/be/found"}}); service.KindOf(err) != service.KindInvalid {
+		t.Errorf("one that is not there: %v", err)
+	}
+	for _, command := range [][]string{{"/bin/sh", "-c", "exit 1"}, {"/bin/sh", "-c", "echo hello"}, {"/bin/sh", "-c", "exit 0"}, {"/bin/sh", "-c", "kill -9 $$"}} {
+		r := newRuntime(t, Options{Compiler: command})
+		err := compileWith(t, r, testguest.Counter("c"), quick)
+		if k := service.KindOf(err); k != service.KindInternal && k != service.KindUnavailable {
+			t.Errorf("%v: %v", command, err)
+		}
+	}
+}
+
+// Uploads of the same module at once compile it once.
+func TestSameModuleAtOnce(t *testing.T) {
+	r := newRuntime(t, Options{Compiler: compilerCommand()})
+	module := testguest.Counter("c")
+	var all sync.WaitGroup
+	var failed atomic.Int64
+	for range 8 {
+		all.Go(func() {
+			if err := compileWith(t, r, module, quick); err != nil {
+				t.Error(err)
+				failed.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := r.compilations.Load(); n != 1 || failed.Load() > 0 {
+		t.Errorf("compiled %d times, %d failed", n, failed.Load())
+	}
+}
+
+// A caller who gives up stops the compiler, and one who waits for the same module
+// then compiles it.
+func TestCancelStopsTheCompiler(t *testing.T) {
+	module, err := goGuest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRuntime(t, Options{Compiler: compilerCommand()})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	second := make(chan error, 1)
+	_, err = r.Compile(ctx, "", module, service.Limits{}, func(s Stage, done, _ int64) {
+		if s == StageCompiling && done == 0 {
+			go func() {
+				for r.compilations.Load() == 0 { // it will take a second when it has begun
+					runtime.Gosched()
+				}
+				go func() { second <- compileWith(t, r, module, service.Limits{}) }()
+				cancel()
+			}()
+		}
+	})
+	if err == nil {
+		t.Error("the compiler was quicker than the caller")
+	} else if service.KindOf(err) != service.KindCanceled {
+		t.Errorf("%v", err)
+	}
+	if err := <-second; err != nil {
+		t.Errorf("the second: %v", err)
+	}
+	if n := r.compilations.Load(); n < 1 || n > 2 {
+		t.Errorf("compiled %d times", n)
+	}
+}
+
+// While others compile, a caller waits for a slot, but not for ever.
+func TestTurns(t *testing.T) {
+	var all turns
+	end, ok := all.take(t.Context(), "a")
+	if !ok {
+		t.Fatal("the first turn")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, ok := all.take(ctx, "a"); ok {
+		t.Error("two had the same turn")
+	}
+	other, ok := all.take(ctx, "b")
+	if !ok {
+		t.Error("another turn was taken")
+	}
+	other()
+	got := make(chan func())
+	go func() {
+		end, _ := all.take(t.Context(), "a")
+		got <- end
+	}()
+	end()
+	(<-got)()
+	if len(all.taken) > 0 {
+		t.Errorf("left: %v", all.taken)
+	}
+}
