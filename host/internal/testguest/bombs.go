@@ -35,7 +35,7 @@ func Bombs() []Bomb {
 	step := Code(Get(0), Get(1), I32Add, Set(1))
 	branches := make([]uint32, 60_000)
 	return []Bomb{
-		{"size", bomb(func(b *Builder) { add(b, 20, body(4, times(200_000, step))) })},
+		{"size", bomb(func(b *Builder) { add(b, 12, body(4, times(200_000, step))) })},
 		{"locals", bomb(func(b *Builder) { add(b, 150, body(10_000, times(200, loop))) })},
 		{"loops", bomb(func(b *Builder) { add(b, 1, body(10_000, times(20_000, loop))) })},
 		{"nesting", bomb(func(b *Builder) {
