@@ -111,6 +111,7 @@ func (s *site) doBody(method, path string, body io.Reader, headers ...string) go
 	if err != nil {
 		s.Fatalf("%s %s: %v", method, path, err)
 	}
+	documented(s.T, req, resp)
 	return got{resp.StatusCode, resp.Header, text}
 }
 
