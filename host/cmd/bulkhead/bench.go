@@ -61,7 +61,32 @@ type benchRun struct {
 	MeanSync      time.Duration `json:"mean_sync_ns"`
 }
 
+// check reports everything that is wrong at once, before there is anything to measure.
+func (c *benchCmd) check() error {
+	var errs []error
+	wrong := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	for _, f := range []struct {
+		name        string
+		value, most int
+	}{{"accounts", c.Accounts, 100_000_000}, {"clients", c.Clients, 1 << 16}, {"connections", c.Connections, 1 << 12}} {
+		wrong(f.value < 1 || f.value > f.most, "--%s is %d; it may be 1 to %d", f.name, f.value, f.most)
+	}
+	wrong(c.Duration <= 0, "--duration is %s; it must be more than 0", c.Duration)
+	wrong(c.Commands < 0, "--commands is %d; it may be 0, which is no bound, or more", c.Commands)
+	for _, alpha := range c.Alpha {
+		wrong(!(alpha >= 0 && alpha <= 100), "--alpha is %g; it may be 0 to 100", alpha)
+	}
+	return errors.Join(errs...)
+}
+
 func (c *benchCmd) Run(e *env) (err error) {
+	if err := c.check(); err != nil {
+		return usageError{err}
+	}
 	module, err := os.ReadFile(c.Module)
 	if err != nil {
 		return err

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -72,6 +75,13 @@ func parse(e *env, args []string) (run func() error, err error) {
 	}
 	e.json = wantsJSON(args)
 	ctx, err := k.Parse(args)
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		ctx = wrong.Context
+	}
+	if ctx != nil && ctx.Selected() != nil {
+		e.command = commandOf(ctx.Selected()) + " "
+	}
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -79,10 +89,17 @@ func parse(e *env, args []string) (run func() error, err error) {
 	if e.parsed != nil {
 		e.parsed(&c)
 	}
-	if n := ctx.Selected(); n != nil {
-		e.command = strings.TrimPrefix(n.Path(), "bulkhead ") + " "
-	}
 	return func() error { return ctx.Run(e) }, nil
+}
+
+// commandOf is a command without its arguments, such as "journal verify".
+func commandOf(n *kong.Node) string {
+	var names []string
+	for ; n.Type == kong.CommandNode; n = n.Parent {
+		names = append(names, n.Name)
+	}
+	slices.Reverse(names)
+	return strings.Join(names, " ")
 }
 
 // wantsJSON looks ahead, so that a command line that does not parse fails in the
@@ -90,13 +107,14 @@ func parse(e *env, args []string) (run func() error, err error) {
 func wantsJSON(args []string) bool {
 	for _, a := range args {
 		switch a {
-		case "--json":
+		case "--json", "--json=true":
 			return true
-		case "--":
+		case "--json=false", "--":
 			return false
 		}
 	}
-	return os.Getenv("BULKHEAD_JSON") == "true"
+	wants, err := strconv.ParseBool(os.Getenv("BULKHEAD_JSON"))
+	return wants && err == nil
 }
 
 // print shows a result: as JSON, or by the function for people.

@@ -15,7 +15,7 @@ type eventsCmd struct {
 	Of     string    `arg:"" name:"service[/key]" help:"A service, or one entity of it."`
 	From   string    `default:"start" env:"-" placeholder:"CURSOR" help:"Where to begin: start, end, or the id of an event, after it. Default start."`
 	Type   []typeArg `placeholder:"TYPE" env:"-" help:"Only events of this type; may be repeated."`
-	Limit  int       `placeholder:"N" help:"End after so many events. Default: no limit."`
+	Limit  uint      `env:"-" placeholder:"N" help:"End after so many events. Default: no limit."`
 	Follow bool      `short:"f" help:"Wait for more at the end, and go on across restarts of the host."`
 
 	Remote remoteFlags `embed:"" group:"Host"`

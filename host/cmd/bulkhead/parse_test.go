@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -77,14 +79,20 @@ func TestHelpSaysEverything(t *testing.T) {
 }
 
 func TestWrongCommandLines(t *testing.T) {
+	t.Chdir(t.TempDir())
 	for _, args := range [][]string{
 		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"}, {"send", "bank/alice", "de posit"},
 		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
-		{"serve", "--limit-memory", "lots"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
+		{"serve", "--limit-memory", "lots"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
+		{"serve", "--token", "short"}, {"events", "bank", "--limit=-1"},
+		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
 	} {
 		code, out, stderr := run(t, args...)
 		if code != exitUsage || stderr == "" || out != "" {
 			t.Errorf("%q ends with %d, output %q, error %q", args, code, out, stderr)
+		}
+		if left, err := os.ReadDir("."); err != nil || len(left) > 0 {
+			t.Errorf("%q leaves %v behind, %v", args, left, err)
 		}
 		if code, _, stderr := run(t, append([]string{"--json"}, args...)...); code != exitUsage || !strings.HasPrefix(stderr, `{"error":{"exit":2,`) {
 			t.Errorf("%q with --json ends with %d, error %q", args, code, stderr)
@@ -133,10 +141,47 @@ func TestSettingsComeInOrder(t *testing.T) {
 	if got := host("--host", "http://flag:1"); got != "http://flag:1" {
 		t.Errorf("with everything: %s", got)
 	}
-	for _, text := range []string{`{"hots": "http://file:1"}`, `[]`, `{`, ``} {
+	for _, text := range []string{`{"hots": "http://file:1"}`, `[]`, `{`, ``, `null`, `{} {}`, `{"meta": {"a": "b"}}`, `{"id": "once"}`} {
 		write(text)
 		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage || !strings.Contains(stderr, "configuration file") {
 			t.Errorf("a configuration of %q ends with %d: %s", text, code, stderr)
+		}
+	}
+}
+
+// A number of a file is what it says, or refused; and what is for one command line
+// only is not set from elsewhere.
+func TestNumbersOfTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.json")
+	load := func(text string) (c cli, err error) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e := &env{ctx: t.Context(), out: &strings.Builder{}, err: &strings.Builder{}, parsed: func(parsed *cli) { c = *parsed }}
+		_, err = parse(e, []string{"bench", "--config", file, "--module", file})
+		return c, err
+	}
+	c, err := load(`{"accounts": 5, "alpha": [0.5, 1], "duration": "2s", "group_commit": false, "data": "somewhere", "way": ["http"]}`)
+	if b := c.Bench; err != nil || b.Accounts != 5 || !slices.Equal(b.Alpha, []float64{0.5, 1}) || b.Duration != 2*time.Second || b.Group || !slices.Equal(b.Way, []string{"http"}) {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if c.Bench.Data != "" {
+		t.Errorf("the load would run in the host's data, %s", c.Bench.Data)
+	}
+	for _, text := range []string{`{"accounts": 1.5}`, `{"accounts": "many"}`, `{"accounts": 1e99}`, `{"accounts": true}`} {
+		if c, err := load(text); err == nil {
+			t.Errorf("%s gives %d accounts", text, c.Bench.Accounts)
+		}
+	}
+}
+
+// Whoever is told to look into the help is told whose.
+func TestTheHintNamesTheCommand(t *testing.T) {
+	for hint, args := range map[string][]string{
+		`"bulkhead journal verify --help"`: {"journal", "verify", "--loud"}, `"bulkhead send --help"`: {"send", "bank"}, `"bulkhead --help"`: {"fly"},
+	} {
+		if _, _, stderr := run(t, args...); !strings.Contains(stderr, hint) {
+			t.Errorf("%q: %s, want %s", args, stderr, hint)
 		}
 	}
 }

@@ -46,6 +46,10 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if o.stopTime == 0 {
 		o.stopTime = 30 * time.Second
 	}
+	// Before anything is made on disk.
+	if err := o.gateway.Validate(); err != nil {
+		return nil, err
+	}
 	compiler, err := compiler()
 	if err != nil {
 		return nil, err

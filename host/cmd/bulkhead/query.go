@@ -34,7 +34,7 @@ func (c *queryCmd) Run(e *env) error {
 	defer cancel()
 	reply, err := host.Query(ctx, service.Query{Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type), Data: data})
 	if err != nil {
-		return err
+		return explainData(err, data)
 	}
 	e.print(json.RawMessage(api.AppendQueryReply(nil, &reply)), func(w io.Writer) {
 		if len(reply.Data) > 0 {

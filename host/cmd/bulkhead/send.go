@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,7 @@ func (c *sendCmd) Run(e *env) error {
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
 	reply, err := sendUntilKnown(ctx, host, cmd, c.Retries)
+	err = explainData(err, data)
 	if service.KindOf(err) == service.KindUnknown && !e.json {
 		fmt.Fprintf(e.err, "The command may have been carried out. Send it again with --id %s to find out.\n", cmd.ID)
 	}
@@ -115,6 +117,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// explainData says of data that a service did not take because it is not JSON what
+// is wrong with it, as that is a slip of the quotes far more often than a wish.
+func explainData(err error, data []byte) error {
+	var v json.RawMessage
+	if service.KindOf(err) != service.KindUnsupported {
+		return err
+	}
+	if wrong := json.Unmarshal(data, &v); wrong != nil {
+		return service.Errorf(service.KindInvalid, "the data is not JSON, which the service takes: %w", wrong)
+	}
+	return err
 }
 
 // readData is the data argument of a command or query.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,9 +30,9 @@ type serveCmd struct {
 	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
 
-	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that set none of their own"`
-	Gateway gatewayFlags `embed:"" group:"Limits of the gateway"`
-	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal"`
+	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
+	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
+	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
 }
 
 // served is what serve says about itself, one a line, with --json.
@@ -44,13 +45,14 @@ type served struct {
 }
 
 func (c *serveCmd) Run(e *env) error {
-	if err := c.checkListen(); err != nil {
+	if err := errors.Join(c.checkListen(), c.checkRanges()); err != nil {
 		return usageError{err}
 	}
 	say := func(s served, format string, args ...any) {
 		e.print(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 	}
 	logger := c.logger(e.err)
+	var demos []service.Status
 	p, err := startProgram(e.ctx, programOptions{
 		dir: c.Data, limits: c.Limits.limits(), settings: service.Settings{SnapshotEvery: c.Every}, journal: c.Journal.options(), reserve: int64(c.Journal.Reserve), gateway: c.Gateway.options(c, logger),
 		logger: logger, stopTime: c.StopTime,
@@ -60,6 +62,7 @@ func (c *serveCmd) Run(e *env) error {
 				if err != nil {
 					return err
 				}
+				demos = append(demos, status)
 				say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
 			}
 			return nil
@@ -75,8 +78,8 @@ func (c *serveCmd) Run(e *env) error {
 	}
 	defer unmark()
 	say(served{Event: "serving", Address: p.Address(), Data: c.Data}, "Bulkhead serves on http://%s with its data in %s", p.Address(), relative(c.Data))
-	if len(c.Demo) > 0 && !e.json {
-		c.suggest(e.out, p.Address())
+	if len(demos) > 0 && !e.json {
+		suggest(e.out, p.Address(), demos)
 	}
 	return p.Run(e.ctx, func(stage string) { say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage) })
 }
@@ -105,6 +108,20 @@ func (c *serveCmd) checkListen() error {
 	return fmt.Errorf("--listen %s can be reached from other machines: set a token in BULKHEAD_TOKEN, or allow it with --insecure", c.Listen)
 }
 
+// checkRanges refuses what the parts below take for something else than it says.
+func (c *serveCmd) checkRanges() error {
+	var errs []error
+	for name, value := range map[string]int64{
+		"stop-timeout": int64(c.StopTime), "journal-pending-commits": int64(c.Journal.PendingCommits), "journal-group-commits": int64(c.Journal.GroupCommits),
+		"journal-answers": int64(c.Journal.Answers), "journal-versions": int64(c.Journal.Versions),
+	} {
+		if value < 0 {
+			errs = append(errs, fmt.Errorf("--%s is below 0", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {
 	o := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
@@ -115,18 +132,24 @@ func (c *serveCmd) logger(w io.Writer) *slog.Logger {
 
 // suggest prints commands to paste. They go by the path that this program was
 // started with, and name the host only if it is not where clients look anyway.
-func (c *serveCmd) suggest(w io.Writer, address string) {
+func suggest(w io.Writer, address string, demos []service.Status) {
 	bulkhead := os.Args[0]
 	at := ""
 	if address != "127.0.0.1:8080" {
 		at = " --host http://" + address
 	}
-	lines := []string{
-		bulkhead + " send bank/alice open '{\"owner\":\"Alice\"}'" + at,
-		bulkhead + " send bank/alice deposit '{\"amount\":100}'" + at,
-		bulkhead + " query bank/alice balance" + at,
-		bulkhead + " events bank --follow" + at,
-		"curl -s http://" + address + "/v1/services/bank/events",
+	var lines []string
+	for _, demo := range demos {
+		name := string(demo.Spec.Service)
+		if name == "bank" {
+			lines = append(lines,
+				bulkhead+" send bank/alice open '{\"owner\":\"Alice\"}'"+at,
+				bulkhead+" send bank/alice deposit '{\"amount\":100}'"+at,
+				bulkhead+" query bank/alice balance"+at)
+		} else {
+			lines = append(lines, bulkhead+" services show "+name+at+"   # its commands, and what they take")
+		}
+		lines = append(lines, bulkhead+" events "+name+" --follow"+at, "curl -s http://"+address+"/v1/services/"+name+"/events")
 	}
 	fmt.Fprintf(w, "\nTry in another terminal:\n\n  %s\n\nStop it with Ctrl-C, or kill it any way you like: what was acknowledged is on disk.\n", strings.Join(lines, "\n  "))
 }

@@ -118,8 +118,10 @@ func (o Options) withDefaults() Options {
 // minToken is the least length of a token, in bytes: 16 random ones cannot be guessed.
 const minToken = 16
 
-// validate reports everything that is wrong at once.
-func (o Options) validate() error {
+// Validate reports everything that is wrong at once. [New] does it too; who has
+// something to lose by then asks before.
+func (o Options) Validate() error {
+	o = o.withDefaults()
 	var bad []string
 	check := func(name string, v, low, high int64) {
 		if v < low || v > high {

@@ -51,7 +51,7 @@ type Server struct {
 // New makes a server; Start makes it serve.
 func New(backend Backend, o Options) (*Server, error) {
 	o = o.withDefaults()
-	if err := o.validate(); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	a, err := newAccess(o)
