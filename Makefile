@@ -59,7 +59,7 @@ fuzz: ## fuzz every target for FUZZTIME=10s
 
 bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1s ./abi/... ./journal/... ./host/internal/engine/...
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1s ./abi/... ./journal/... ./host/internal/engine/... ./host/hosttest/...
 
 lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \

@@ -9,30 +9,35 @@ import (
 	"testing"
 )
 
-// guests are the compiled plugins, each built once a test run.
-var guests sync.Map // name -> func() ([]byte, error)
+// guests are the compiled modules, each built once a test run.
+var guests sync.Map // package -> func() ([]byte, error)
 
 // Guest returns the module of the plugin with that name, built from ./plugins/name/wasm.
 // That needs nothing but Go; if it fails, so does the test.
 func Guest(t testing.TB, name string) []byte {
 	t.Helper()
-	build, _ := guests.LoadOrStore(name, sync.OnceValues(func() ([]byte, error) { return buildGuest(name) }))
+	return Module(t, "github.com/bulkhead-wasm/bulkhead/plugins/"+name+"/wasm")
+}
+
+// Module is Guest for any package of the tree.
+func Module(t testing.TB, pkg string) []byte {
+	t.Helper()
+	build, _ := guests.LoadOrStore(pkg, sync.OnceValues(func() ([]byte, error) { return buildGuest(pkg) }))
 	module, err := build.(func() ([]byte, error))()
 	if err != nil {
-		t.Fatalf("build plugin %s: %v", name, err)
+		t.Fatalf("build guest %s: %v", pkg, err)
 	}
 	return module
 }
 
-func buildGuest(name string) ([]byte, error) {
+func buildGuest(pkg string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "bulkhead-guest-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, name+".wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags", "-s -w", "-o", file,
-		"github.com/bulkhead-wasm/bulkhead/plugins/"+name+"/wasm")
+	file := filepath.Join(dir, "guest.wasm")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags", "-s -w", "-o", file, pkg)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, &buildError{strings.TrimSpace(string(out)), err}

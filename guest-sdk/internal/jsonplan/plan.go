@@ -10,8 +10,10 @@
 // with a form of its own in JSON only is refused, as walking its memory would lose
 // what it means.
 //
-// Why a codec of our own: encoding/json costs a Go guest about four times as much a
-// command, a quarter of its size and half of its start.
+// Why a codec of our own: measured in a module (BenchmarkCodecInGuest in host/hosttest),
+// encoding/json takes about four times as long for a command of 200 bytes, its event
+// and its reply, with 18 allocations instead of 11, and makes the module a third
+// larger and slower to start. GOEXPERIMENT=jsonv2 was no faster and larger still.
 package jsonplan
 
 import (
