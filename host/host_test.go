@@ -143,7 +143,7 @@ func TestARepeatedCommandHasOneEffect(t *testing.T) {
 // What one command does wrong harms no other, and leaves nothing behind.
 func TestFailuresAreContained(t *testing.T) {
 	h := hosttest.New(t)
-	limits := service.Limits{CallTime: 500 * time.Millisecond, MemoryBytes: 2 << 20}
+	limits := service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes: 2 << 20}
 	for _, name := range []service.Name{"tally", "victim"} {
 		if _, err := h.Deploy(t.Context(), host.Deployment{Service: name, Module: testguest.Counter(string(name)), Limits: limits}); err != nil {
 			t.Fatal(err)
@@ -155,7 +155,7 @@ func TestFailuresAreContained(t *testing.T) {
 		want service.Kind
 	}{
 		{"reject", service.KindRejected}, {"fault", service.KindFault}, {"trap", service.KindTrap},
-		{"spin", service.KindGuestDeadline}, {"grow", service.KindGuestMemory}, {"fly", service.KindUnknownType},
+		{"spin", service.KindGuestFuel}, {"grow", service.KindGuestMemory}, {"fly", service.KindUnknownType},
 	} {
 		cmd := add("k")
 		cmd.Type = c.typ
@@ -184,7 +184,7 @@ func TestFailuresAreContained(t *testing.T) {
 func TestARefusedModuleLeavesNothing(t *testing.T) {
 	h := hosttest.New(t)
 	for _, b := range append(testguest.Statically(), testguest.Dynamically()...) {
-		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: b.Module, Limits: service.Limits{CallTime: 20 * time.Millisecond}})
+		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: b.Module, Limits: service.Limits{Fuel: 5_000_000}})
 		if err == nil {
 			t.Errorf("%s was deployed", b.Name)
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
@@ -53,7 +52,7 @@ func TestModuleThatTraps(t *testing.T) {
 // that it breaks.
 func TestReasonsOfARefusal(t *testing.T) {
 	atUpload := []string{ruleStatic, ruleExports, ruleImports, ruleStart, ruleManifest}
-	limits := service.Limits{CallTime: 50 * time.Millisecond}
+	limits := service.Limits{Fuel: 5_000_000}
 	for _, x := range append(testguest.Statically(), testguest.Dynamically()...) {
 		if x.Name == "another service's name" {
 			continue // the kit takes a module under any name
@@ -87,7 +86,7 @@ func TestReasonsOfARefusal(t *testing.T) {
 
 // What a running module does to the sandbox is found in passing.
 func TestLiesAboutMemory(t *testing.T) {
-	limits := service.Limits{CallTime: 50 * time.Millisecond}
+	limits := service.Limits{Fuel: 5_000_000}
 	for name, x := range map[string]struct {
 		rule, want string
 		liar       testguest.Liar
@@ -97,7 +96,7 @@ func TestLiesAboutMemory(t *testing.T) {
 			Ranges: map[abi.RequestKind]uint64{abi.ReqOpen: abi.PackRange(testguest.LiarMailbox, 24)}}},
 		"half a frame": {ruleFrames, "byte 0", testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: make([]byte, 16)}}},
 		"trap":         {ruleNoTrap, "unreachable", testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}},
-		"spin": {ruleNoTrap, "guest_deadline", testguest.Liar{
+		"spin": {ruleNoTrap, "guest_fuel", testguest.Liar{
 			Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)), testguest.Unreachable)}}},
 	} {
 		rep := run(t, x.liar.Bytes(), Options{Limits: limits})

@@ -63,14 +63,14 @@ func TestEndToEnd(t *testing.T) {
 	var sent int64
 	var stages []string
 	status, err := c.Deploy(ctx, client.Deployment{
-		Service: "count", Module: module, Limits: service.Limits{CallTime: 50 * time.Millisecond}, Settings: service.Settings{Shards: 1},
+		Service: "count", Module: module, Limits: service.Limits{Fuel: 5_000_000}, Settings: service.Settings{Shards: 1},
 		Sent:     func(done, _ int64) { sent = done },
 		Progress: func(p api.Progress) { stages = append(stages, p.Stage) },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status.State != service.StateRunning || status.Spec.Limits.CallTime != 50*time.Millisecond || len(status.Shards) != 1 || status.Manifest == nil || sent != int64(len(module)) || len(stages) < 3 {
+	if status.State != service.StateRunning || status.Spec.Limits.Fuel != 5_000_000 || len(status.Shards) != 1 || status.Manifest == nil || sent != int64(len(module)) || len(stages) < 3 {
 		t.Errorf("status %+v, sent %d, stages %v", status, sent, stages)
 	}
 	m, err := c.Upload(ctx, module, nil)
@@ -109,7 +109,7 @@ func TestEndToEnd(t *testing.T) {
 		{service.Command{Service: "count", Key: "k", Type: "reject"}, service.KindRejected},
 		{service.Command{Service: "count", Key: "k", Type: "fault"}, service.KindFault},
 		{service.Command{Service: "count", Key: "k", Type: "trap"}, service.KindTrap},
-		{service.Command{Service: "count", Key: "k", Type: "spin"}, service.KindGuestDeadline},
+		{service.Command{Service: "count", Key: "k", Type: "spin"}, service.KindGuestFuel},
 		{service.Command{Service: "count", Key: "k", Type: "nothing"}, service.KindUnknownType},
 		{service.Command{Service: "none", Key: "k", Type: "add"}, service.KindNotFound},
 		{service.Command{Service: "count", Key: "k", Type: "add", Data: []byte(`"` + strings.Repeat("x", 1<<20) + `"`)}, service.KindTooLarge},

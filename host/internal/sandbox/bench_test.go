@@ -43,7 +43,7 @@ func BenchmarkHandle(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			i.stack[0] = 0
-			if err := i.call.CallWithStack(i.guest, i.stack[:]); err != nil {
+			if err := i.call.CallWithStack(&i.guest, i.stack[:]); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -136,7 +136,7 @@ func TestHandleAllocations(t *testing.T) {
 	}
 	wazero := allocations(func() {
 		i.stack[0] = 0
-		_ = i.call.CallWithStack(i.guest, i.stack[:])
+		_ = i.call.CallWithStack(&i.guest, i.stack[:])
 	})
 	if all := allocations(func() { _, _ = i.Handle(ctx, call) }); all-wazero > 3.5 { // the race detector makes a third
 		t.Errorf("%.1f allocations a command, %.1f of them wazero's", all, wazero)

@@ -34,13 +34,41 @@ func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error)
 			now = journal.UnixNano(r.Time)
 		}
 	}
-	return i.exchange(ctx, request, max(i.limits.OutcomeBytes, maxDescription), now, seed)
+	if err := i.usable(); err != nil {
+		return nil, err
+	}
+	frames := uint32(len(request) / abi.RequestHeaderSize)
+	if err := i.begin(ctx, scene{budget: i.framesBudget(frames), now: now, seed: seed}); err != nil {
+		return nil, err
+	}
+	defer i.finish()
+	answer, err := i.exchange(request, max(i.limits.OutcomeBytes, maxDescription))
+	if err != nil {
+		return nil, i.failed(err)
+	}
+	return answer, nil
+}
+
+// usable fails if the instance must not be called.
+func (i *Instance) usable() error {
+	if i.broken {
+		return &service.Error{Service: i.name, Kind: service.KindUnavailable, Message: "the sandbox is broken by an earlier failure and has not been reset"}
+	}
+	return nil
+}
+
+// failed notes what a call that failed has spent.
+func (i *Instance) failed(err error) error {
+	if e, ok := err.(*service.Error); ok {
+		e.Fuel = uint64(i.meter.spent())
+	}
+	return err
 }
 
 // Hydrate makes an entity resident: from a snapshot (nil is none) at the given
 // version, and the events after it, which next yields in order until its second
 // result is false. The events go to the guest in requests of bounded size, each
-// with a call's time. If next fails its error is returned and the instance is
+// with a call's time, a call's fuel, and the fuel of its events. If next fails its error is returned and the instance is
 // fine, but the entity must be dropped or hydrated again.
 //
 // KindFault means that the guest could not take the snapshot or an event; the
@@ -80,14 +108,19 @@ func (i *Instance) apply(ctx context.Context, b []byte, slot, frames uint32) err
 	q := i.question(abi.ReqApply, slot)
 	q.frames = frames
 	// The clock is the same whatever chunk an event is in: replay does not depend on it.
-	a, err := i.ask(ctx, b, &q, i.limits.OutcomeBytes, 0, nil)
+	a, err := i.ask(ctx, b, &q, scene{budget: i.framesBudget(frames)})
 	if err != nil {
 		return err
 	}
 	if a.terminal == abi.RespFault {
-		return refusal(service.KindFault, i.name, a.refusal)
+		return i.fault(a.refusal)
 	}
 	return nil
+}
+
+// fault is the error of a Fault that the guest has reported.
+func (i *Instance) fault(x abi.Refusal) error {
+	return i.failed(refusal(service.KindFault, i.name, x))
 }
 
 // Handle runs a command. A rejection by the domain is an outcome, not an error.
@@ -103,7 +136,7 @@ func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Out
 	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID), c.Metadata, c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqCommand, c.Slot)
-	return i.outcome(ctx, b, &q, c.Time, &c.Seed)
+	return i.outcome(ctx, b, &q, scene{budget: i.callBudget(), now: c.Time, seed: &c.Seed, gone: c.Gone, until: c.Deadline})
 }
 
 // Query reads state. Its outcome has no events; errors are as for [Instance.Handle].
@@ -114,21 +147,22 @@ func (i *Instance) Query(ctx context.Context, c service.GuestQuery) (service.Out
 	b := abi.AppendQuery(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqQuery, c.Slot)
-	return i.outcome(ctx, b, &q, c.Time, nil)
+	return i.outcome(ctx, b, &q, scene{budget: i.callBudget(), now: c.Time, gone: c.Gone, until: c.Deadline})
 }
 
-func (i *Instance) outcome(ctx context.Context, b []byte, q *question, now journal.UnixNano, seed *[abi.SeedSize]byte) (service.Outcome, error) {
-	a, err := i.ask(ctx, b, q, i.limits.OutcomeBytes, now, seed)
+func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on scene) (service.Outcome, error) {
+	a, err := i.ask(ctx, b, q, on)
 	if err != nil {
 		return service.Outcome{}, err
 	}
+	fuel := uint64(i.meter.spent())
 	switch a.terminal {
 	case abi.RespReject:
-		return service.NewRejection(refusal(service.KindRejected, i.name, a.refusal), 0), nil
+		return service.NewRejection(refusal(service.KindRejected, i.name, a.refusal), fuel), nil
 	case abi.RespFault:
-		return service.Outcome{}, refusal(service.KindFault, i.name, a.refusal)
+		return service.Outcome{}, i.fault(a.refusal)
 	}
-	return service.NewOutcome(a.events, a.body, 0), nil
+	return service.NewOutcome(a.events, a.body, fuel), nil
 }
 
 // Snapshot encodes an entity's state. KindFault means that the guest cannot; the
@@ -137,12 +171,12 @@ func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	b := abi.AppendSnapshotRequest(i.request[:0], slot)
 	i.keep(b)
 	q := i.question(abi.ReqSnapshot, slot)
-	a, err := i.ask(ctx, b, &q, i.limits.OutcomeBytes, 0, nil)
+	a, err := i.ask(ctx, b, &q, scene{budget: i.callBudget()})
 	if err != nil {
 		return nil, err
 	}
 	if a.terminal == abi.RespFault {
-		return nil, refusal(service.KindFault, i.name, a.refusal)
+		return nil, i.fault(a.refusal)
 	}
 	return a.body, nil
 }
@@ -159,7 +193,7 @@ func (i *Instance) Drop(ctx context.Context, slots ...uint32) error {
 		i.keep(b)
 		q := i.question(abi.ReqDrop, 0)
 		q.slots, q.frames = some, uint32(len(some))
-		if _, err := i.ask(ctx, b, &q, i.limits.OutcomeBytes, 0, nil); err != nil {
+		if _, err := i.ask(ctx, b, &q, scene{budget: i.framesBudget(q.frames)}); err != nil {
 			return err
 		}
 	}
@@ -174,7 +208,7 @@ func (i *Instance) describe(ctx context.Context) ([]byte, error) {
 	b := abi.AppendDescribe(i.request[:0])
 	i.keep(b)
 	q := i.question(abi.ReqDescribe, 0)
-	a, err := i.ask(ctx, b, &q, maxDescription, 0, nil)
+	a, err := i.ask(ctx, b, &q, scene{budget: i.startBudget(), most: maxDescription})
 	if err != nil {
 		return nil, err
 	}
@@ -190,16 +224,23 @@ func (i *Instance) question(kind abi.RequestKind, slot uint32) question {
 }
 
 // ask sends a request and checks the answer.
-func (i *Instance) ask(ctx context.Context, b []byte, q *question, most int, now journal.UnixNano, seed *[abi.SeedSize]byte) (answer, error) {
-	response, err := i.exchange(ctx, b, most, now, seed)
-	if err != nil {
+func (i *Instance) ask(ctx context.Context, b []byte, q *question, on scene) (answer, error) {
+	if err := i.usable(); err != nil {
 		return answer{}, err
+	}
+	if err := i.begin(ctx, on); err != nil {
+		return answer{}, err
+	}
+	defer i.finish()
+	response, err := i.exchange(b, max(on.most, i.limits.OutcomeBytes))
+	if err != nil {
+		return answer{}, i.failed(err)
 	}
 	a, violation := checkAnswer(response, q, i.log.line)
 	if violation != nil {
 		i.broken = true
 		violation.Service = i.name
-		return answer{}, violation
+		return answer{}, i.failed(violation)
 	}
 	return a, nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
@@ -101,7 +102,11 @@ func prepared(module []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return prepare(m)
+	metered, err := metering.Rewrite(m, metering.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return metered.Binary, nil
 }
 
 // Code on disk that is not as it was written is not executed: it is compiled again.

@@ -23,9 +23,8 @@ import (
 func wazeroConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
 	return wazero.NewRuntimeConfig().
 		WithCompilationCache(cache).
-		WithCoreFeatures(api.CoreFeaturesV2).
-		WithDebugInfoEnabled(false). // prepare has moved the code
-		WithCloseOnContextDone(true)
+		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst).
+		WithDebugInfoEnabled(false) // the rewriting has moved the code
 }
 
 // compile makes p ready to be instantiated. With a store, the code is compiled

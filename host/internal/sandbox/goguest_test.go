@@ -36,7 +36,7 @@ func TestGoGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	p := compile(t, module, service.Limits{MemoryBytes: 16 << 20, CallTime: 3 * time.Second})
+	p := compile(t, module, service.Limits{MemoryBytes: 16 << 20, CallTime: time.Minute})
 	types := map[string]uint16{}
 	for n, c := range p.Module().Manifest.Commands {
 		types[c.Name] = uint16(n)
@@ -96,8 +96,8 @@ func TestGoGuest(t *testing.T) {
 		{"nilmap", service.KindTrap, "assignment to entry in nil map"},
 		{"exit", service.KindGuestExit, "proc_exit(3)"},
 		{"memory", service.KindGuestMemory, "memory limit of 16777216 bytes"},
-		{"recurse", service.KindGuestMemory, ""},
-		{"spin", service.KindGuestDeadline, "time limit"},
+		{"recurse", service.KindGuestStack, "limit of 1048576 bytes"},
+		{"spin", service.KindGuestFuel, "500000000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := run(t, c.name, "")

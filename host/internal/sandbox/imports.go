@@ -7,6 +7,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
@@ -21,11 +22,24 @@ type hostFunc struct {
 	params  []wasmbin.ValType
 	results []wasmbin.ValType
 	run     func(i *Instance, mem api.Memory, s []uint64)
+	free    bool // costs the guest no fuel
 }
 
 func (f *hostFunc) signature() wasmbin.FuncType {
 	return wasmbin.FuncType{Params: f.params, Results: f.results}
 }
+
+// What the host's functions charge for the work that they do in a guest's name,
+// about what the guest could have executed in that time. It is part of the tariff
+// in TARIFF.md of package metering, and has its version.
+const (
+	fuelHostCall   = 500    // any call of a host function
+	fuelRandomByte = 4      // drawn
+	fuelLogByte    = 10     // logged
+	fuelLogLine    = 10_000 // logged
+	fuelVector     = 50     // looked at by fd_write
+	fuelPoll       = 100    // subscription looked at by poll_oneoff
+)
 
 // hostTrap is what a host function panics with to end the guest.
 type hostTrap struct {
@@ -66,6 +80,7 @@ func importLog(i *Instance, mem api.Memory, s []uint64) {
 	if most := i.log.limit + 1; len(text) > most {
 		text = text[:most]
 	}
+	i.spend(i.log.cost(len(text), 1))
 	i.log.line(abi.LogLevel(uint32(s[0])), text)
 }
 
@@ -75,7 +90,7 @@ func importFault(i *Instance, mem api.Memory, s []uint64) {
 	if !ok {
 		panic(&hostTrap{service.KindTrap, fmt.Sprintf("fault message at bytes [%d:+%d], outside of memory", uint32(s[0]), uint32(s[1]))})
 	}
-	i.fault = append(i.fault[:0], text[:min(len(text), abi.MaxMessageSize)]...)
+	i.words = append(i.words[:0], text[:min(len(text), abi.MaxMessageSize)]...)
 }
 
 // importAbort is env.abort(message, file, line, column) of AssemblyScript.
@@ -120,15 +135,27 @@ func provide(ctx context.Context, r wazero.Runtime, imports []wasmbin.Import) er
 			continue
 		}
 		done[x.Module] = true
-		b := r.NewHostModuleBuilder(x.Module)
-		for name, f := range offered[x.Module] {
-			b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(f.params), valueTypes(f.results)).WithName(name).Export(name)
-		}
-		if _, err := b.Instantiate(ctx); err != nil {
+		if err := provideModule(ctx, r, x.Module, offered[x.Module]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return provideModule(ctx, r, metering.ImportModule, metered)
+}
+
+// metered are the imports that the rewriting adds. They are not offered: a module
+// that imports them by itself is refused.
+var metered = map[string]*hostFunc{
+	metering.ImportRefuel:   {free: true, run: func(i *Instance, _ api.Memory, _ []uint64) { i.refuel() }},
+	metering.ImportOverflow: {free: true, run: func(i *Instance, _ api.Memory, _ []uint64) { i.overflow() }},
+}
+
+func provideModule(ctx context.Context, r wazero.Runtime, module string, functions map[string]*hostFunc) error {
+	b := r.NewHostModuleBuilder(module)
+	for name, f := range functions {
+		b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(f.params), valueTypes(f.results)).WithName(name).Export(name)
+	}
+	_, err := b.Instantiate(ctx)
+	return err
 }
 
 func goFunction(f *hostFunc) api.GoModuleFunc {
@@ -136,6 +163,9 @@ func goFunction(f *hostFunc) api.GoModuleFunc {
 		i, ok := ctx.Value(instanceKey{}).(*Instance)
 		if !ok {
 			panic("a host function was called outside of an instance")
+		}
+		if !f.free {
+			i.spend(fuelHostCall)
 		}
 		f.run(i, m.Memory(), stack)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/tetratelabs/wazero"
@@ -23,37 +24,61 @@ type Instance struct {
 	program *Program
 	name    service.Name
 	limits  service.Limits
+	account *account
+	turn    *turn
+	guest   guestContext
 
 	// Of the present incarnation.
-	guest    *guestContext
-	memory   *linearMemory
-	module   api.Module
-	mem      api.Memory
-	reserve  api.Function
-	call     api.Function
-	mailbox  uint32 // address
-	capacity uint32 // of the mailbox, in bytes; 0 before the first reserve
-	broken   bool
-
+	memory    *linearMemory
+	module    api.Module
+	mem       api.Memory
+	globals   []api.MutableGlobal // the guest's own, by metering.Metered.Globals
+	reserve   api.Function
+	call      api.Function
+	mailbox   uint32 // address
+	capacity  uint32 // of the mailbox, in bytes; 0 before the first reserve
 	watermark int64  // memory above which the instance is worn
-	burnt     uint64 // fuel of all calls
+	broken    bool
 
 	// Of the present call.
+	meter   meter
 	ambient ambient
 	log     guestLog
-	fault   []byte // message for a trap
+	words   []byte // message for a trap: the guest's last
 
-	watchdog watchdog
-	stack    [1]uint64 // parameter and result of a call
-	request  []byte    // reused from call to call
-	closed   bool
+	burnt   uint64    // fuel of all calls
+	stack   [1]uint64 // parameter and result of a call
+	request []byte    // reused from call to call
+	closed  bool
 }
 
-// Instantiate starts a sandbox: its memory is set up and _initialize has run.
-// log takes what the guest logs; nil discards it.
+// guestContext is the context that wazero and the host functions see. It never
+// ends: what ends a guest is looked at between slices of fuel.
+type guestContext struct {
+	context.Context
+	instance *Instance
+}
+
+// Value implements context.Context. It hands the instance to host functions.
+func (c *guestContext) Value(key any) any {
+	if _, ok := key.(instanceKey); ok {
+		return c.instance
+	}
+	return nil
+}
+
+type instanceKey struct{}
+
+// Instantiate starts a sandbox: from the program's image, or, if it has none, by
+// setting its memory up and running _initialize. log takes what the guest logs; nil
+// discards it.
 func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error) {
-	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits}
+	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account, turn: newTurn(p.account)}
+	i.guest = guestContext{context.Background(), i}
 	i.log = guestLog{to: log, name: i.name, limit: p.limits.LogBytes}
+	if !p.adopt(i) {
+		return nil, errProgramClosed
+	}
 	if err := i.start(ctx); err != nil {
 		_ = i.Close(ctx)
 		return nil, err
@@ -61,58 +86,140 @@ func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error
 	return i, nil
 }
 
+var errProgramClosed = &service.Error{Kind: service.KindUnavailable, Message: "the program is closed"}
+
 // start begins an incarnation.
 func (i *Instance) start(ctx context.Context) error {
-	i.guest = newGuestContext(i)
-	i.memory = &linearMemory{limit: uint64(memoryLimit(i.limits))}
-	i.watchdog.renew(i.guest)
-	i.mailbox, i.capacity, i.broken = 0, 0, true
-	limit := startCalls * i.limits.CallTime
-	err := i.run(ctx, limit, 0, nil, func() (err error) {
-		inner := experimental.WithMemoryAllocator(i.guest, i.memory)
-		i.module, err = i.program.wazero.InstantiateModule(inner, i.program.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-		return err
-	})
-	if err != nil {
+	if err := i.instantiate(); err != nil {
 		return err
 	}
-	i.mem = i.module.Memory()
-	i.reserve = i.module.ExportedFunction(abi.ExportReserve)
-	i.call = i.module.ExportedFunction(abi.ExportCall)
-	if initialize := i.module.ExportedFunction(abi.ExportInitialize); initialize != nil {
-		if err := i.run(ctx, limit, 0, nil, func() error { return initialize.CallWithStack(i.guest, i.stack[:]) }); err != nil {
-			return err
-		}
+	if m := i.program.image; m != nil {
+		m.restore(i.globals)
+	} else if err := i.initialise(ctx); err != nil {
+		return err
 	}
-	start, limit64 := i.MemoryBytes(), memoryLimit(i.limits)
-	i.watermark = max(limit64*int64(i.limits.MemoryWatermark)/100, start+(limit64-start)/2)
-	i.broken = false
+	i.ready()
 	return nil
 }
 
-// startCalls is how many calls' time a start may take: a guest that is quick to
-// answer may have much to set up first, and it does so once.
-const startCalls = 10
+// instantiate makes wazero's instance. No code of the guest runs in it: the
+// rewriting has put all that would into a function of its own.
+func (i *Instance) instantiate() error {
+	p := i.program
+	memory, err := newMemory(uint64(memoryLimit(i.limits)), p.image, p.runtime.copying, &p.runtime.reserved)
+	if err != nil {
+		return service.Errorf(service.KindInternal, "the sandbox gets no memory: %w", err)
+	}
+	i.memory, i.broken = memory, true
+	err = guarded(func() (err error) {
+		inner := experimental.WithMemoryAllocator(context.Background(), memory)
+		i.module, err = p.wazero.InstantiateModule(inner, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		return err
+	})
+	if memory.failed != nil {
+		return service.Errorf(service.KindInternal, "the sandbox gets no memory: %w", memory.failed)
+	}
+	if err != nil {
+		return i.classify(err)
+	}
+	i.mem = i.module.Memory()
+	i.meter.fuel = i.global(metering.ExportFuel)
+	i.meter.stack = i.global(metering.ExportStack)
+	i.globals = i.globals[:0]
+	for _, g := range p.metered.Globals {
+		i.globals = append(i.globals, i.global(g.Export))
+	}
+	return nil
+}
 
-// run runs f, which enters the guest, for no longer than limit, at the given time
-// and with the given seed. Nothing that happens in the guest leaves it but as an
-// error.
-func (i *Instance) run(ctx context.Context, limit time.Duration, now journal.UnixNano, seed *[abi.SeedSize]byte, f func() error) error {
-	i.ambient.begin(now, seed)
-	i.log.begin()
-	i.fault = i.fault[:0]
-	i.memory.refused = false
-	if err := i.watchdog.begin(ctx, limit); err != nil {
+// global is a global that the rewriting has exported.
+func (i *Instance) global(name string) api.MutableGlobal {
+	return i.module.ExportedGlobal(name).(api.MutableGlobal)
+}
+
+// initialise runs what a module has to run once.
+func (i *Instance) initialise(ctx context.Context) error {
+	if err := i.begin(ctx, scene{budget: i.startBudget()}); err != nil {
+		return err
+	}
+	var err error
+	if i.program.metered.Setup {
+		err = i.enter(i.module.ExportedFunction(metering.ExportSetup))
+	}
+	if f := i.module.ExportedFunction(abi.ExportInitialize); f != nil && err == nil {
+		err = i.enter(f)
+	}
+	i.finish()
+	return err
+}
+
+// ready has the instance take calls. Its call engines are fresh: a stack that has
+// grown in an earlier incarnation is not kept.
+func (i *Instance) ready() {
+	i.reserve = i.module.ExportedFunction(abi.ExportReserve)
+	i.call = i.module.ExportedFunction(abi.ExportCall)
+	i.mailbox, i.capacity = 0, 0
+	start, limit := i.MemoryBytes(), memoryLimit(i.limits)
+	i.watermark = max(limit*int64(i.limits.MemoryWatermark)/100, start+(limit-start)/2)
+	i.broken = false
+}
+
+// scene is what a request comes with beside its frames.
+type scene struct {
+	budget budget
+	most   int              // bytes of answer, if more than the service's outcomes may have
+	now    journal.UnixNano // the guest's time
+	seed   *[abi.SeedSize]byte
+	gone   <-chan struct{} // see service.GuestCall
+	until  time.Time       // the same; zero is never
+}
+
+// begin starts a request, which may enter the guest several times. It fails if the
+// caller has gone already, or if no turn comes; then the guest must not be entered.
+// A request that began ends with finish.
+func (i *Instance) begin(ctx context.Context, on scene) error {
+	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the guest ran", Err: err}
 	}
-	err := guarded(f)
-	stop := i.watchdog.end()
-	i.log.end()
-	if err == nil && stop == stopNone {
-		return nil
+	now := clock()
+	i.meter.begin(ctx, on, now)
+	i.ambient.begin(on.now, on.seed)
+	i.log.begin()
+	i.words = i.words[:0]
+	i.memory.refused = false
+	if i.account.heavy(now) {
+		if trap := i.takeTurn(); trap != nil {
+			return &service.Error{Service: i.name, Kind: trap.kind, Message: trap.text, RetryAfter: retryTurn}
+		}
 	}
-	i.broken = true
-	return i.classify(err, stop, limit)
+	return nil
+}
+
+// finish ends a request.
+func (i *Instance) finish() {
+	i.settle()
+	i.turn.pause()
+	i.burnt += uint64(i.meter.spent())
+	i.meter.forget()
+}
+
+// enter calls an export, with parameter and result in i.stack. Nothing that happens
+// in the guest leaves it but as an error, which leaves the instance broken. It
+// allocates nothing of its own.
+func (i *Instance) enter(f api.Function) (err error) {
+	i.meter.arm(i.limits.StackBytes)
+	defer func() {
+		if bug := recover(); bug != nil { // wazero's own
+			err = fmt.Errorf("wazero: %v", bug)
+		}
+		i.meter.stop()
+		i.log.end()
+		if err != nil {
+			i.broken = true
+			err = i.classify(err)
+		}
+	}()
+	return f.CallWithStack(&i.guest, i.stack[:])
 }
 
 // guarded keeps a panic of wazero's own from ending the host.
@@ -125,25 +232,49 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
-// Reset throws the present incarnation away and starts a fresh one in place, as
-// after [Program.Instantiate]. It works on broken instances; if it fails the
-// instance stays broken and Reset may be tried again.
+// Reset makes the instance as it was after [Program.Instantiate]: in place, by
+// giving back what was written since, if there is an image and memory has not grown;
+// otherwise by starting a fresh incarnation. It works on broken instances; if it
+// fails the instance stays broken and Reset may be tried again.
 func (i *Instance) Reset(ctx context.Context) error {
 	if i.closed {
 		return service.Errorf(service.KindUnavailable, "the sandbox is closed")
 	}
+	if err := ctx.Err(); err != nil {
+		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the sandbox was reset", Err: err}
+	}
+	began := clock()
+	// Making sandboxes is work that the guest made necessary.
+	defer func() { i.account.burn(burnRate*(clock()-began), began) }()
+	if m := i.memory.image; m != nil && i.module != nil && !i.module.IsClosed() && uint64(len(i.memory.b)) == m.size {
+		i.broken = true
+		if err := i.memory.reset(); err != nil {
+			return service.Errorf(service.KindInternal, "the sandbox cannot be reset: %w", err)
+		}
+		m.restore(i.globals)
+		i.ready()
+		return nil
+	}
 	i.end(ctx)
-	return i.start(ctx)
+	if err := i.start(ctx); err != nil {
+		i.end(ctx)
+		return err
+	}
+	return nil
 }
 
 // end closes the incarnation.
 func (i *Instance) end(ctx context.Context) {
 	if i.module != nil {
-		_ = i.module.Close(ctx) // frees memory; there is nothing in a guest that could fail to close
+		_ = i.module.Close(ctx) // there is nothing in a guest that could fail to close
 	}
 	// Whoever keeps a closed instance does not keep its memory.
-	i.module, i.mem, i.reserve, i.call = nil, nil, nil, nil
+	i.module, i.mem, i.reserve, i.call, i.globals = nil, nil, nil, nil, nil
+	i.meter = meter{}
 	i.broken = true
+	if i.memory != nil {
+		i.memory.release()
+	}
 }
 
 // Close ends the sandbox. It is idempotent.
@@ -152,8 +283,9 @@ func (i *Instance) Close(ctx context.Context) error {
 		return nil
 	}
 	i.closed = true
-	i.watchdog.close()
+	i.turn.release()
 	i.end(ctx)
+	i.program.disown(i)
 	return nil
 }
 
@@ -163,33 +295,27 @@ func (i *Instance) Broken() bool { return i.broken }
 // Worn reports whether the guest's memory has grown past the service's watermark,
 // so that the instance should be reset between two calls. A guest whose memory is
 // large from its start on is worn when half of what is left above that is used.
-func (i *Instance) Worn() bool { return int64(len(i.memory.b)) > i.watermark }
+func (i *Instance) Worn() bool { return i.MemoryBytes() > i.watermark }
 
 // Fuel is what all calls of this instance have spent, in all of its incarnations.
 func (i *Instance) Fuel() uint64 { return i.burnt }
 
 // MemoryBytes is the present size of the guest's linear memory.
-func (i *Instance) MemoryBytes() int64 { return int64(len(i.memory.b)) }
-
-// enter calls an export that takes and returns one number. It allocates nothing
-// of its own.
-func (i *Instance) enter(ctx context.Context, f api.Function, arg uint32, now journal.UnixNano, seed *[abi.SeedSize]byte) (uint64, error) {
-	i.stack[0] = uint64(arg)
-	err := i.run(ctx, i.limits.CallTime, now, seed, func() error { return f.CallWithStack(i.guest, i.stack[:]) })
-	return i.stack[0], err
+func (i *Instance) MemoryBytes() int64 {
+	if i.memory == nil {
+		return 0
+	}
+	return int64(len(i.memory.b))
 }
 
 // exchange sends a request and returns where the guest says its answer is, as a
-// copy. most bounds the answer's size.
-func (i *Instance) exchange(ctx context.Context, request []byte, most int, now journal.UnixNano, seed *[abi.SeedSize]byte) ([]byte, error) {
-	if i.broken {
-		return nil, &service.Error{Service: i.name, Kind: service.KindUnavailable, Message: "the sandbox is broken by an earlier failure and has not been reset"}
-	}
+// copy. most bounds the answer's size. It is called between begin and finish.
+func (i *Instance) exchange(request []byte, most int) ([]byte, error) {
 	if len(request) > abi.MaxFrameSize {
 		return nil, service.Errorf(service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request), abi.MaxFrameSize)
 	}
 	if uint32(len(request)) > i.capacity {
-		if err := i.grow(ctx, uint32(len(request))); err != nil {
+		if err := i.grow(uint32(len(request))); err != nil {
 			return nil, err
 		}
 	}
@@ -198,11 +324,11 @@ func (i *Instance) exchange(ctx context.Context, request []byte, most int, now j
 	if !i.mem.Write(i.mailbox, request) {
 		return nil, i.violation("reserve", service.KindProtocol, "the mailbox is outside of memory")
 	}
-	answer, err := i.enter(ctx, i.call, uint32(len(request)), now, seed)
-	if err != nil {
+	i.stack[0] = uint64(len(request))
+	if err := i.enter(i.call); err != nil {
 		return nil, err
 	}
-	return i.copyAnswer(answer, most)
+	return i.copyAnswer(i.stack[0], most)
 }
 
 // reserveStep is what mailboxes are rounded up to, so that requests of about the
@@ -210,14 +336,14 @@ func (i *Instance) exchange(ctx context.Context, request []byte, most int, now j
 const reserveStep = 16 << 10
 
 // grow asks the guest for a mailbox of at least n bytes.
-func (i *Instance) grow(ctx context.Context, n uint32) error {
+func (i *Instance) grow(n uint32) error {
 	rounded := (n + reserveStep - 1) / reserveStep * reserveStep
 	for _, size := range [...]uint32{rounded, n} {
-		result, err := i.enter(ctx, i.reserve, size, 0, nil)
-		if err != nil {
+		i.stack[0] = uint64(size)
+		if err := i.enter(i.reserve); err != nil {
 			return err
 		}
-		addr := uint32(result)
+		addr := uint32(i.stack[0])
 		switch {
 		case addr == 0 && size > n:
 			continue // a guest with a fixed mailbox may still have the exact size

@@ -72,6 +72,15 @@ func (g *guestLog) begin() {
 	g.panics = g.panics[:0]
 }
 
+// cost is the fuel for logging so many bytes and lines. What is beyond the call's
+// budget costs nothing, as nothing is done with it.
+func (g *guestLog) cost(n, lines int) int64 {
+	if g.to == nil || g.cut {
+		return 0
+	}
+	return int64(n)*fuelLogByte + int64(lines)*fuelLogLine
+}
+
 // end flushes unfinished lines.
 func (g *guestLog) end() {
 	for i := range g.out {

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
@@ -53,6 +56,10 @@ type Runtime struct {
 	behind   sync.WaitGroup // compilations in this process, some of whose callers have gone
 
 	compilations atomic.Int64 // begun, of those that go to the store
+
+	gate     *gate
+	copying  bool         // images are copied, not mapped
+	reserved atomic.Int64 // address space of all sandboxes, in bytes
 }
 
 // NewRuntime makes a runtime.
@@ -60,6 +67,11 @@ func NewRuntime(o Options) (*Runtime, error) {
 	r := &Runtime{compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
+	}
+	r.gate = newGate(runtime.GOMAXPROCS(0) - 1)
+	if err := mappingWorks(); err != nil {
+		r.copying = true
+		r.logger.Info("sandboxes copy their images", "why", err)
 	}
 	if o.CacheDir == "" && len(o.Compiler) == 0 {
 		r.cache = wazero.NewCompilationCache()
@@ -137,27 +149,30 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 	}
 
 	var parsed *wasmbin.Module
-	var prepared []byte
+	p := &Program{runtime: r, limits: l, account: &account{gate: r.gate}, instances: map[*Instance]struct{}{}}
+	p.module.Digest, p.module.Size = service.DigestOf(module), total
 	err := step(StageVerifying, func() (err error) {
 		if parsed, err = verify(module, l); err != nil {
 			return err
 		}
-		prepared, err = prepare(parsed)
+		p.imports = parsed.Imports
+		p.metered, err = metering.Rewrite(parsed, metering.Options{})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-
-	p := &Program{runtime: r, limits: l, imports: parsed.Imports}
-	p.module.Digest, p.module.Size = service.DigestOf(module), total
-	if err := step(StageCompiling, func() error { return p.compile(ctx, prepared) }); err != nil {
+	if err := step(StageCompiling, func() error { return p.compile(ctx, p.metered.Binary) }); err != nil {
 		return nil, err
 	}
+	p.metered.Binary = nil // wazero has what it needs of it
 	var first *Instance
 	err = step(StageInitialising, func() (err error) {
-		first, err = p.Instantiate(ctx, nil)
-		return err
+		if first, err = p.Instantiate(ctx, nil); err != nil {
+			return err
+		}
+		p.startFuel = first.Fuel()
+		return p.capture(first)
 	})
 	if err == nil {
 		err = step(StageDescribing, func() error { return p.describe(ctx, first, name, parsed) })
@@ -195,19 +210,81 @@ func asBadModule(name service.Name, s Stage, err error) error {
 
 // Program is a compiled module. It is safe for concurrent use.
 type Program struct {
-	runtime  *Runtime
-	module   service.Module
-	limits   service.Limits
-	imports  []wasmbin.Import
-	wazero   wazero.Runtime // of this program alone: closing it harms nobody else
-	compiled wazero.CompiledModule
+	runtime    *Runtime
+	module     service.Module
+	limits     service.Limits
+	imports    []wasmbin.Import
+	metered    *metering.Metered // without its binary
+	wazero     wazero.Runtime    // of this program alone: closing it harms nobody else
+	compiled   wazero.CompiledModule
+	image      *image // what instances begin as; nil if they have to initialise themselves
+	startFuel  uint64 // of initialising
+	startBytes int64  // memory after it
+	account    *account
+
+	mu        sync.Mutex // guards all below
+	instances map[*Instance]struct{}
+	closed    bool
 }
 
 // Module is what is known of the module.
 func (p *Program) Module() service.Module { return p.module }
 
+// Start is what it takes to start an instance of a program.
+type Start struct {
+	Fuel        uint64 // of the start function and _initialize
+	MemoryBytes int64  // after them
+	Image       bool   // instances begin as copies of one that has initialised
+	Why         string // if they do not
+	Tariff      int    // the version of the rules by which fuel is charged
+}
+
+// Start tells what the first instance showed.
+func (p *Program) Start() Start {
+	s := Start{Fuel: p.startFuel, MemoryBytes: p.startBytes, Image: p.image != nil, Why: p.metered.Why, Tariff: p.metered.Tariff}
+	return s
+}
+
+// capture makes the image of a program from its first instance.
+func (p *Program) capture(first *Instance) (err error) {
+	p.startBytes = first.MemoryBytes()
+	if !p.metered.Imageable {
+		return nil
+	}
+	if p.image, err = captureImage(first.memory.b, first.module, p.metered.Globals, p.runtime.copying); err != nil {
+		return service.Errorf(service.KindInternal, "the image cannot be made: %w", err)
+	}
+	return nil
+}
+
+// adopt enters an instance; false once the program is closed.
+func (p *Program) adopt(i *Instance) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.instances[i] = struct{}{}
+	}
+	return !p.closed
+}
+
+func (p *Program) disown(i *Instance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.instances, i)
+}
+
 // Close ends all instances and frees the program. No call may be running.
 func (p *Program) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.closed = true
+	left := slices.Collect(maps.Keys(p.instances))
+	p.mu.Unlock()
+	for _, i := range left {
+		_ = i.Close(ctx)
+	}
+	if p.image != nil {
+		p.image.close()
+	}
 	err := p.wazero.Close(ctx)
 	if e := p.compiled.Close(ctx); err == nil {
 		err = e

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero/sys"
 )
@@ -14,18 +14,17 @@ import (
 // classify turns what wazero returned for a failed call into the host's error.
 // It is the one place that looks at wazero's errors; what it cannot name is
 // KindInternal.
-func (i *Instance) classify(err error, stop int32, limit time.Duration) *service.Error {
+func (i *Instance) classify(err error) *service.Error {
 	e := &service.Error{Service: i.name, Err: err}
 	e.Detail = trace(err)
 	var trap *hostTrap
 	var exit *sys.ExitError
 	switch {
-	case stop == stopDeadline:
-		e.Kind, e.Message = service.KindGuestDeadline, fmt.Sprintf("the guest ran longer than the call's time limit (%v, or less if the caller said so)", limit)
-	case stop == stopCanceled:
-		e.Kind, e.Message = service.KindCanceled, "the caller went away while the guest ran"
 	case errors.As(err, &trap):
-		e.Kind, e.Message = trap.kind, trap.text
+		e.Kind, e.Message, e.Err = trap.kind, trap.text, trap
+		if e.Kind == service.KindOverloaded {
+			e.RetryAfter = retryTurn
+		}
 		if why := i.lastWords(); why != "" && trap.kind == service.KindGuestExit {
 			e.Message += ": " + why
 		}
@@ -37,9 +36,17 @@ func (i *Instance) classify(err error, stop int32, limit time.Duration) *service
 	// Memory that was refused explains whatever failed afterwards.
 	if i.memory.refused && (e.Kind == service.KindTrap || e.Kind == service.KindGuestExit) {
 		e.Kind = service.KindGuestMemory
-		e.Message = fmt.Sprintf("the guest ran out of its memory limit of %d bytes: %s", i.memory.limit, e.Message)
+		e.Message = fmt.Sprintf("the guest ran out of its memory limit of %d bytes, of which it had %d; keep less, or raise the service's limit memory: %s",
+			i.memory.limit, i.MemoryBytes(), e.Message)
 	}
 	return e
+}
+
+// overflow ends a guest whose calls are too deep; the rewriting calls it.
+func (i *Instance) overflow() {
+	panic(&hostTrap{service.KindGuestStack, fmt.Sprintf(
+		"the guest's call stack is exhausted: it reached the limit of %d bytes; if this is no endless recursion, raise the service's limit stack",
+		i.limits.StackBytes)})
 }
 
 // traps are wazero's texts of what a guest can do wrong, and ours.
@@ -63,6 +70,7 @@ func (i *Instance) classifyTrap(e *service.Error, err error) {
 	name, known := traps[text]
 	switch {
 	case text == "stack overflow":
+		// Our own limit comes first; this is wazero's.
 		e.Kind, e.Message = service.KindGuestStack, "the guest's call stack is exhausted"
 	case known:
 		e.Kind, e.Message = service.KindTrap, "the guest trapped: "+name
@@ -85,8 +93,8 @@ func (i *Instance) classifyTrap(e *service.Error, err error) {
 // lastWords is what the guest said about its trap: the message it left with
 // bulkhead_v1.fault, or the first line of a panic on stderr.
 func (i *Instance) lastWords() string {
-	if len(i.fault) > 0 {
-		return clean(i.fault)
+	if len(i.words) > 0 {
+		return clean(i.words)
 	}
 	for line := range bytes.Lines(i.log.panics) {
 		line = bytes.TrimSpace(line)
@@ -107,6 +115,12 @@ func trace(err error) string {
 		return ""
 	}
 	const most = 8 << 10
-	stack = strings.TrimSpace(stack)
-	return stack[:min(len(stack), most)]
+	var own []byte
+	for line := range strings.Lines(strings.TrimSpace(stack)) {
+		if !strings.Contains(line, metering.ImportModule+".") { // the meter's functions are not the guest's
+			own = append(own, strings.TrimSpace(line)...)
+			own = append(own, '\n')
+		}
+	}
+	return string(own[:min(len(own), most)])
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -187,9 +188,12 @@ func wasiRandomGet(i *Instance, mem api.Memory, s []uint64) errno {
 	if !ok {
 		return errnoFault
 	}
+	i.spend(int64(len(b)) * fuelRandomByte)
 	i.ambient.random(b)
 	return errnoSuccess
 }
+
+var newline = []byte{'\n'}
 
 // wasiFdWrite makes log lines of what is written to stdout and stderr.
 func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
@@ -205,6 +209,7 @@ func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
 	if !ok {
 		return errnoFault
 	}
+	i.spend(int64(count) * fuelVector)
 	var written uint32
 	for ; len(vectors) > 0; vectors = vectors[8:] {
 		b, ok := mem.Read(binary.LittleEndian.Uint32(vectors), binary.LittleEndian.Uint32(vectors[4:]))
@@ -216,7 +221,9 @@ func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
 		}
 		written += uint32(len(b))
 		// What is beyond the budget counts as written and goes nowhere.
-		i.log.write(int(fd-1), b[:min(len(b), max(i.log.limit+1, panicBytes))])
+		b = b[:min(len(b), max(i.log.limit+1, panicBytes))]
+		i.spend(i.log.cost(len(b), bytes.Count(b, newline)))
+		i.log.write(int(fd-1), b)
 	}
 	if !mem.WriteUint32Le(uint32(s[3]), written) {
 		return errnoFault
@@ -288,6 +295,7 @@ func wasiPollOneoff(i *Instance, mem api.Memory, s []uint64) errno {
 	if _, ok := mem.Read(out, n*pollEventBytes); !ok {
 		return errnoFault
 	}
+	i.spend(int64(n) * fuelPoll)
 	soonest, files := uint64(math.MaxUint64), false
 	for k := subs; len(k) > 0; k = k[subscriptionBytes:] {
 		if k[8] == pollClock {

@@ -128,13 +128,13 @@ func Dynamically() []Broken {
 	spin := Loop(Br(0))
 	return []Broken{
 		{"initialize traps", Liar{Initialize: Unreachable}.Bytes(), []string{"initialising", "unreachable"}},
-		{"initialize spins", Liar{Initialize: spin}.Bytes(), []string{"initialising", "time limit"}},
+		{"initialize spins", Liar{Initialize: spin}.Bytes(), []string{"initialising", "guest_fuel", "spent its fuel"}},
 		{"start traps", Liar{Start: Unreachable}.Bytes(), []string{"initialising", "unreachable"}},
-		{"start spins", Liar{Start: spin}.Bytes(), []string{"initialising", "time limit"}},
+		{"start spins", Liar{Start: spin}.Bytes(), []string{"initialising", "guest_fuel", "spent its fuel"}},
 		{"initialize takes all memory", Liar{Initialize: Code(Loop(I32Const(1), MemoryGrow, I32Const(-1), I32Eq, I32Eqz, BrIf(0)), Unreachable)}.Bytes(), []string{"guest_memory"}},
-		{"data outside of memory", Liar{With: func(b *Builder) { b.Data(LiarBytes-1, []byte("ab")) }}.Bytes(), []string{"cannot be instantiated"}},
+		{"data outside of memory", Liar{With: func(b *Builder) { b.Data(LiarBytes-1, []byte("ab")) }}.Bytes(), []string{"initialising", "memory access out of bounds"}},
 		{"describe traps", Liar{Code: map[abi.RequestKind][]byte{abi.ReqDescribe: Code(Unreachable)}}.Bytes(), []string{"describing", "unreachable"}},
-		{"describe spins", Liar{Code: map[abi.RequestKind][]byte{abi.ReqDescribe: Code(spin, Unreachable)}}.Bytes(), []string{"describing", "time limit"}},
+		{"describe spins", Liar{Code: map[abi.RequestKind][]byte{abi.ReqDescribe: Code(spin, Unreachable)}}.Bytes(), []string{"describing", "guest_fuel", "spent its fuel"}},
 		{"describe answers nothing", describe([]byte{}).Bytes(), []string{"no Description"}},
 		{"describe answers garbage", describe([]byte("garbage garbage garbage garbage!")).Bytes(), []string{"response frame 0"}},
 		{"describe replies", describe(abi.AppendBody(nil, abi.Response{Kind: abi.RespReply}, nil)).Bytes(), []string{"Reply does not answer Describe"}},

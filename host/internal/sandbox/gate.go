@@ -1,0 +1,290 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// gate shares the processors among the services of a host. Go's scheduler cannot
+// interrupt a guest within a slice, so if guests that compute took all processors,
+// everybody else (the guests that do little, the journal, the gateway) would wait a
+// slice for each of their steps. So one processor is always left to those: guests
+// that have burnt much of late run in turns, no more than slots at a time; guests
+// that have not never meet the gate.
+//
+// A turn is an amount of fuel. Whoever holds one may leave the guest and enter it
+// again, so a service with many short calls gets as much as one with few long ones.
+// Turns go round among services, and within a service among its instances, in the
+// order in which they came.
+type gate struct {
+	slots int
+	now   func() int64
+
+	mu      sync.Mutex
+	holders []*turn    // at most slots
+	queue   []*account // that have somebody waiting, in order
+	waiting atomic.Int64
+	timer   *time.Timer // for turns that are held and not used; nil before it is needed
+	armed   bool
+}
+
+// What a service may burn without a turn: lightRate at all times, and burst beyond.
+// debt is the most that is held against it, so that what it did is forgotten in time.
+const (
+	lightRate = 1          // fuel a nanosecond; a processor burns about seven
+	burst     = 10_000_000 // fuel
+	debt      = 10 * burst
+)
+
+// turnFuel is how much a turn is; about 1.4 ms.
+const turnFuel = 10_000_000
+
+// idleTurn is how long a turn may be held between two calls while others wait.
+const idleTurn = 100 * time.Microsecond
+
+func newGate(slots int) *gate {
+	return &gate{slots: max(1, slots), now: clock}
+}
+
+// account is what one service has burnt of late, with all its instances. It is a
+// bucket that leaks at lightRate: paid is the instant at which it will be empty.
+type account struct {
+	gate    *gate
+	paid    atomic.Int64
+	waiters []*turn // guarded by gate.mu
+}
+
+// heavy reports whether the service has to take turns.
+func (a *account) heavy(now int64) bool { return a.paid.Load()-now > burst/lightRate }
+
+// burn notes fuel that was spent.
+func (a *account) burn(fuel, now int64) {
+	for {
+		old := a.paid.Load()
+		next := min(max(old, now)+fuel/lightRate, now+debt/lightRate)
+		if a.paid.CompareAndSwap(old, next) {
+			return
+		}
+	}
+}
+
+// The states of a turn.
+const (
+	turnNone int32 = iota // not held
+	turnIdle              // held between two calls; whoever waits may take it
+	turnUsed              // held by a call that runs
+)
+
+// turn is one instance's place at the gate. Its owner is the goroutine that runs the
+// instance; state is also changed by others, from idle to none.
+type turn struct {
+	account *account
+	state   atomic.Int32
+	idle    atomic.Int64 // since when, if it is idle
+	credit  int64        // fuel left of the turn
+	granted chan struct{}
+}
+
+func newTurn(a *account) *turn {
+	return &turn{account: a, granted: make(chan struct{}, 1)}
+}
+
+func (t *turn) held() bool { return t.state.Load() == turnUsed }
+
+// resume takes an idle turn up again.
+func (t *turn) resume() bool { return t.state.CompareAndSwap(turnIdle, turnUsed) }
+
+// pause leaves the turn idle at the end of a call, or gives it up if it is used up.
+func (t *turn) pause() {
+	if !t.held() {
+		return
+	}
+	g := t.account.gate
+	if t.credit <= 0 {
+		t.release()
+		return
+	}
+	t.idle.Store(g.now())
+	t.state.Store(turnIdle)
+	if g.waiting.Load() > 0 {
+		g.mu.Lock()
+		g.watch()
+		g.mu.Unlock()
+	}
+}
+
+// renew reports whether the turn can go on within a call: it has credit left, or
+// nobody else wants it.
+func (t *turn) renew() bool {
+	if !t.held() {
+		return false
+	}
+	if t.credit > 0 {
+		return true
+	}
+	if t.account.gate.waiting.Load() > 0 {
+		t.release()
+		return false
+	}
+	t.credit = turnFuel
+	return true
+}
+
+// release gives the turn up.
+func (t *turn) release() {
+	g := t.account.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.remove(t)
+	t.state.Store(turnNone)
+	g.grant()
+}
+
+var errNoTurn = errors.New("no turn came")
+
+// wait waits for a turn; it fails when the call's caller goes away, or when the
+// call's patience ends.
+func (t *turn) wait(m *meter) error {
+	g := t.account.gate
+	g.mu.Lock()
+	if len(g.queue) == 0 && g.room() {
+		g.take(t)
+		g.mu.Unlock()
+		return nil
+	}
+	if len(t.account.waiters) == 0 {
+		g.queue = append(g.queue, t.account)
+	}
+	t.account.waiters = append(t.account.waiters, t)
+	g.waiting.Add(1)
+	g.watch()
+	g.mu.Unlock()
+
+	limit := time.NewTimer(patience*m.budget.time - m.waited)
+	defer limit.Stop()
+	var deadline <-chan time.Time
+	if !m.until.IsZero() {
+		d := time.NewTimer(time.Until(m.until))
+		defer d.Stop()
+		deadline = d.C
+	}
+	var err error
+	select {
+	case <-t.granted:
+		return nil
+	case <-m.ctx.Done():
+		err = m.ctx.Err()
+	case <-m.gone:
+		err = context.Canceled
+	case <-deadline:
+		err = context.DeadlineExceeded
+	case <-limit.C:
+		err = errNoTurn
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.forget(t) {
+		return err
+	}
+	// It was granted meanwhile.
+	<-t.granted
+	g.remove(t)
+	t.state.Store(turnNone)
+	g.grant()
+	return err
+}
+
+// room reports whether there is a slot, or makes one of a turn that is not used.
+// The caller holds mu, as for all below.
+func (g *gate) room() bool {
+	if len(g.holders) < g.slots {
+		return true
+	}
+	g.reclaim()
+	return len(g.holders) < g.slots
+}
+
+// reclaim takes turns away that have not been used for a while.
+func (g *gate) reclaim() {
+	now := g.now()
+	g.holders = slices.DeleteFunc(g.holders, func(h *turn) bool {
+		return now-h.idle.Load() >= int64(idleTurn) && h.state.CompareAndSwap(turnIdle, turnNone)
+	})
+}
+
+func (g *gate) take(t *turn) {
+	t.credit = turnFuel
+	t.state.Store(turnUsed)
+	g.holders = append(g.holders, t)
+}
+
+func (g *gate) remove(t *turn) {
+	if k := slices.Index(g.holders, t); k >= 0 {
+		g.holders = slices.Delete(g.holders, k, k+1)
+	}
+}
+
+// grant gives free slots to who waits.
+func (g *gate) grant() {
+	for len(g.queue) > 0 && len(g.holders) < g.slots {
+		a := g.queue[0]
+		t := a.waiters[0]
+		g.queue = slices.Delete(g.queue, 0, 1)
+		a.waiters = slices.Delete(a.waiters, 0, 1)
+		if len(a.waiters) > 0 {
+			g.queue = append(g.queue, a)
+		}
+		g.waiting.Add(-1)
+		g.take(t)
+		t.granted <- struct{}{}
+	}
+}
+
+// forget takes a turn out of the queue; false if it is not there.
+func (g *gate) forget(t *turn) bool {
+	a := t.account
+	k := slices.Index(a.waiters, t)
+	if k < 0 {
+		return false
+	}
+	a.waiters = slices.Delete(a.waiters, k, k+1)
+	if len(a.waiters) == 0 {
+		g.queue = slices.DeleteFunc(g.queue, func(x *account) bool { return x == a })
+	}
+	g.waiting.Add(-1)
+	return true
+}
+
+// watch has the timer look after turns that are held and not used.
+func (g *gate) watch() {
+	if g.armed || len(g.queue) == 0 {
+		return
+	}
+	for _, h := range g.holders {
+		if h.state.Load() == turnIdle {
+			g.armed = true
+			if g.timer == nil {
+				g.timer = time.AfterFunc(idleTurn, g.sweep)
+			} else {
+				g.timer.Reset(idleTurn)
+			}
+			return
+		}
+	}
+}
+
+// sweep runs when the timer does.
+func (g *gate) sweep() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.armed = false
+	if len(g.queue) > 0 {
+		g.reclaim()
+		g.grant()
+		g.watch()
+	}
+}

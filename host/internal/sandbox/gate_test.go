@@ -1,0 +1,207 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// patient is the meter of a call that waits as long as it takes.
+func patient(ctx context.Context) *meter {
+	return &meter{ctx: ctx, budget: budget{fuel: 1, time: time.Hour}}
+}
+
+func mustWait(t *testing.T, turns ...*turn) {
+	t.Helper()
+	for _, turn := range turns {
+		if err := turn.wait(patient(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWhoBurnsLittleTakesNoTurns(t *testing.T) {
+	a := &account{gate: newGate(1)}
+	now := int64(1_000_000_000)
+	for range 1000 { // at just the rate that is free
+		if a.heavy(now) {
+			t.Fatal("a service within the light rate is heavy")
+		}
+		now += 1000
+		a.burn(1000*lightRate, now)
+	}
+	a = &account{gate: newGate(1)}
+	a.burn(burst, now)
+	if a.heavy(now) {
+		t.Error("heavy after one burst")
+	}
+	a.burn(1000, now)
+	if !a.heavy(now) {
+		t.Error("not heavy after more than a burst")
+	}
+	a.burn(1000*burst, now)
+	if later := now + (debt-burst)/lightRate; a.heavy(later) || !a.heavy(later-1) {
+		t.Error("what was burnt is not forgotten in time, or too soon")
+	}
+}
+
+// However many instances compute, no more than slots do so at once; all get
+// through, also when callers go away while they wait.
+func TestTurnsAreBounded(t *testing.T) {
+	for _, slots := range []int{1, 3} {
+		g := newGate(slots)
+		var running, most atomic.Int64
+		var all sync.WaitGroup
+		for s := range 5 {
+			a := &account{gate: g}
+			for k := range 4 {
+				all.Go(func() {
+					turn := newTurn(a)
+					defer turn.release()
+					for n := range 200 {
+						ctx, cancel := context.WithCancel(t.Context())
+						if s == 0 && n%3 == 0 {
+							go cancel()
+						}
+						if !turn.resume() {
+							if err := turn.wait(patient(ctx)); err != nil {
+								if !errors.Is(err, context.Canceled) || s > 0 {
+									t.Error(err)
+								}
+								cancel()
+								continue
+							}
+						}
+						now := running.Add(1)
+						for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+						}
+						running.Add(-1)
+						turn.credit -= turnFuel / int64(1+(n+k)%4)
+						if turn.renew() {
+							turn.pause()
+						}
+						cancel()
+					}
+				})
+			}
+		}
+		all.Wait()
+		if most.Load() > int64(slots) {
+			t.Errorf("%d ran at once; there are %d slots", most.Load(), slots)
+		}
+		if len(g.holders) != 0 || len(g.queue) != 0 || g.waiting.Load() != 0 {
+			t.Errorf("left: %d holders, %d in the queue, %d waiting", len(g.holders), len(g.queue), g.waiting.Load())
+		}
+	}
+}
+
+// Turns go round among services, however many instances one has.
+func TestTurnsGoRoundAmongServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		busy, other := &account{gate: g}, &account{gate: g}
+		holder := newTurn(busy)
+		mustWait(t, holder)
+		order := make(chan string, 10)
+		var all sync.WaitGroup
+		queue := func(name string, a *account) {
+			all.Go(func() {
+				turn := newTurn(a)
+				mustWait(t, turn)
+				order <- name
+				turn.release()
+			})
+			synctest.Wait() // it waits now
+		}
+		for range 3 {
+			queue("busy", busy)
+		}
+		queue("other", other)
+		holder.release()
+		all.Wait()
+		close(order)
+		got := ""
+		for name := range order {
+			got += name + " "
+		}
+		if got != "busy other busy busy " {
+			t.Errorf("turns went to %s", got)
+		}
+	})
+}
+
+// A turn lasts over several calls as long as there is credit; held and not used it
+// is taken away, used it is not.
+func TestTurnsBetweenCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{gate: newGate(1)}
+		first, second := newTurn(a), newTurn(a)
+		mustWait(t, first)
+		first.credit -= turnFuel / 2
+		first.pause()
+		if !first.resume() {
+			t.Fatal("a turn with credit left cannot be taken up again")
+		}
+		got := make(chan struct{})
+		go func() {
+			mustWait(t, second)
+			close(got)
+		}()
+		time.Sleep(time.Hour) // the bubble's: all timers fire
+		select {
+		case <-got:
+			t.Fatal("a turn in use was taken away")
+		default:
+		}
+		first.pause()
+		<-got
+		if first.resume() || first.held() || !second.held() {
+			t.Error("an unused turn was not taken away")
+		}
+		second.credit = 0
+		if !second.renew() || second.credit != turnFuel {
+			t.Error("nobody waits, and the turn is not renewed")
+		}
+		second.release()
+	})
+}
+
+func TestWaitingForATurnEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{gate: newGate(1)}
+		holder, waiter := newTurn(a), newTurn(a)
+		mustWait(t, holder)
+		gone := make(chan struct{})
+		close(gone)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		for name, c := range map[string]struct {
+			m    meter
+			want error
+		}{
+			"patience": {meter{ctx: t.Context(), budget: budget{time: time.Second}}, errNoTurn},
+			"context":  {meter{ctx: ended, budget: budget{time: time.Hour}}, context.Canceled},
+			"caller":   {meter{ctx: t.Context(), gone: gone, budget: budget{time: time.Hour}}, context.Canceled},
+			"deadline": {meter{ctx: t.Context(), until: time.Now().Add(time.Minute), budget: budget{time: time.Hour}}, context.DeadlineExceeded},
+		} {
+			if err := waiter.wait(&c.m); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if a.gate.waiting.Load() != 0 || len(a.waiters) != 0 {
+			t.Error("who gave up still waits")
+		}
+		i := Instance{account: a, turn: waiter}
+		i.meter = meter{ctx: t.Context(), budget: budget{time: time.Second}}
+		if trap := i.takeTurn(); trap == nil || trap.kind != service.KindOverloaded {
+			t.Errorf("%v", trap)
+		}
+		holder.release()
+	})
+}

@@ -1,0 +1,269 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+var add = service.GuestCall{Type: testguest.CounterAdd, ID: "id"}
+var spin = service.GuestCall{Type: testguest.CounterSpin, ID: "id"}
+
+// endless is fuel that nobody spends in a test.
+const endless = 1 << 50
+
+// Whoever the call is for can end it: by going away or by a deadline, in the context
+// or with the command. What ends it acts between two slices of fuel.
+func TestCallerEndsTheCall(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless}), nil)
+	soon := func(f func()) {
+		t.Cleanup(func(x *time.Timer) func() { return func() { x.Stop() } }(time.AfterFunc(10*time.Millisecond, f)))
+	}
+	for name, c := range map[string]struct {
+		call func() error
+		kind service.Kind
+		is   error
+	}{
+		"by going away": {func() error {
+			ctx, cancel := context.WithCancel(t.Context())
+			for range 3 { // calls before do not wear anything out
+				if _, err := i.Handle(ctx, add); err != nil {
+					t.Fatal(err)
+				}
+			}
+			soon(cancel)
+			_, err := i.Handle(ctx, spin)
+			return err
+		}, service.KindCanceled, context.Canceled},
+		"by its context's deadline": {func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			_, err := i.Handle(ctx, spin)
+			return err
+		}, service.KindGuestDeadline, context.DeadlineExceeded},
+		"by the sender going away": {func() error {
+			gone := make(chan struct{})
+			soon(func() { close(gone) })
+			c := spin
+			c.Gone = gone
+			_, err := i.Handle(t.Context(), c)
+			return err
+		}, service.KindCanceled, context.Canceled},
+		"by the command's deadline": {func() error {
+			c := spin
+			c.Deadline = time.Now().Add(10 * time.Millisecond)
+			_, err := i.Handle(t.Context(), c)
+			return err
+		}, service.KindGuestDeadline, context.DeadlineExceeded},
+		"by the query's deadline": {func() error {
+			_, err := i.Query(t.Context(), service.GuestQuery{Type: 1, Deadline: time.Now().Add(10 * time.Millisecond)})
+			return err
+		}, service.KindGuestDeadline, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := c.call()
+			var e *service.Error
+			if !errors.As(err, &e) || e.Kind != c.kind || !errors.Is(err, c.is) {
+				t.Fatalf("%v", err)
+			}
+			if e.Fuel == 0 || !strings.Contains(e.Message, "fuel spent; nothing was written") {
+				t.Errorf("%d fuel; %s", e.Fuel, e.Message)
+			}
+			if err := i.Reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := i.Handle(t.Context(), add); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	t.Run("before it began", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := i.Handle(ctx, add); service.KindOf(err) != service.KindCanceled || i.Broken() {
+			t.Fatalf("%v, broken %v", err, i.Broken())
+		}
+		if _, err := i.Handle(t.Context(), add); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A call beyond its time says how long it may run and what it has spent.
+func TestCallTime(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
+	_, err := i.Handle(t.Context(), spin)
+	var e *service.Error
+	if !errors.As(err, &e) || e.Kind != service.KindGuestDeadline || !errors.Is(err, context.DeadlineExceeded) || e.Fuel < slice {
+		t.Fatalf("%v", err)
+	}
+	for _, want := range []string{"time limit", "of 10ms", "call_time"} {
+		if !strings.Contains(e.Message, want) {
+			t.Errorf("%q is missing in %s", want, e.Message)
+		}
+	}
+}
+
+// A call that waits for its turn longer than its patience ends as overloaded, with
+// nothing written, and the instance is whole.
+func TestACallWithoutATurn(t *testing.T) {
+	r, err := NewRuntime(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close(t.Context())
+	r.gate = newGate(1)
+	p, err := r.Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{CallTime: 5 * time.Millisecond, Fuel: endless}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	i, err := p.Instantiate(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newTurn(&account{gate: r.gate})
+	mustWait(t, other)
+	p.account.burn(debt, clock())
+	var e *service.Error
+	if _, err := i.Handle(t.Context(), add); !errors.As(err, &e) || e.Kind != service.KindOverloaded || e.RetryAfter == 0 || i.Broken() {
+		t.Errorf("%v, broken %v", err, i.Broken())
+	}
+	other.release()
+	if _, err := i.Handle(t.Context(), add); err != nil {
+		t.Error(err)
+	}
+}
+
+// A context that ends between two calls, or that belongs to an earlier call,
+// stops nothing.
+func TestContextOfAnEarlierCallStopsNothing(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	for range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if _, err := i.Handle(ctx, add); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if _, err := i.Handle(t.Context(), add); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Guests that spin on all processors do not stop the collector, nor other guests.
+func TestSpinnersDoNotStopNeighbours(t *testing.T) {
+	p := compile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless})
+	ctx, stop := context.WithCancel(t.Context())
+	var spinners sync.WaitGroup
+	for range 2 * runtime.GOMAXPROCS(0) {
+		i := instantiate(t, p, nil)
+		spinners.Go(func() {
+			if _, err := i.Handle(ctx, spin); service.KindOf(err) != service.KindCanceled {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	neighbour := instantiate(t, compile(t, testguest.Counter("n"), service.Limits{}), nil)
+	for range 100 {
+		if _, err := neighbour.Handle(t.Context(), add); err != nil {
+			t.Error(err)
+		}
+		runtime.GC() // waits for all goroutines to stop, which a guest must not hold up
+	}
+	stop()
+	spinners.Wait()
+}
+
+func TestCloseAndReset(t *testing.T) {
+	ctx := t.Context()
+	p := compile(t, testguest.Counter("c"), service.Limits{})
+	a, b := instantiate(t, p, nil), instantiate(t, p, nil)
+	for range 3 {
+		if _, err := a.Handle(ctx, add); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Reset(ctx); err != nil { // also when nothing is wrong
+		t.Fatal(err)
+	}
+	if o, err := a.Query(ctx, service.GuestQuery{}); err != nil || replyOf(t, o) != "0" {
+		t.Errorf("state after a reset: %s, %v", replyOf(t, o), err)
+	}
+	for range 2 {
+		if err := a.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := a.Handle(ctx, add); service.KindOf(err) != service.KindUnavailable {
+		t.Errorf("a call after Close: %v", err)
+	}
+	if err := a.Reset(ctx); service.KindOf(err) != service.KindUnavailable {
+		t.Errorf("a reset after Close: %v", err)
+	}
+	if _, err := b.Handle(ctx, add); err != nil {
+		t.Errorf("the other instance: %v", err)
+	}
+}
+
+// Closing one program leaves another one of the same module alone: they share
+// compiled code, nothing else.
+func TestProgramsAreApart(t *testing.T) {
+	module := testguest.Counter("c")
+	p := compile(t, module, service.Limits{MemoryBytes: 4 << 20})
+	i := instantiate(t, p, nil)
+	q, err := shared().Compile(t.Context(), "c", module, service.Limits{MemoryBytes: 2 << 20}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Handle(t.Context(), add); err != nil {
+		t.Error(err)
+	}
+	if err := i.Reset(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_, err = i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterGrow})
+	if service.KindOf(err) != service.KindGuestMemory || i.MemoryBytes() > 4<<20 {
+		t.Errorf("memory %d, %v", i.MemoryBytes(), err)
+	}
+}
+
+// Runaway recursion ends at the service's limit, far below the 400 MB that wazero
+// lets a stack have, and a reset gives what there was back.
+func TestStackIsGivenBack(t *testing.T) {
+	for _, c := range testguest.Recursions() {
+		t.Run(c.Name, func(t *testing.T) {
+			i := instantiate(t, compile(t, c.Module, service.Limits{}), nil)
+			heap := func() uint64 {
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				return m.HeapAlloc
+			}
+			before := heap()
+			if err := ask(i, c.Asked, testguest.LiarSlot); service.KindOf(err) != service.KindGuestStack {
+				t.Fatal(err)
+			}
+			// The engine doubles its stack when it is full.
+			if deep := heap(); deep > before+32<<20 {
+				t.Errorf("the heap had %d bytes before and %d with the stack", before, deep)
+			}
+			if err := i.Reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if after := heap(); after > before+1<<20 {
+				t.Errorf("the heap had %d bytes before and has %d after", before, after)
+			}
+		})
+	}
+}
