@@ -43,9 +43,15 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 		return err
 	}
 	j.hold(s, p)
-	j.queue = append(j.queue, p)
+	if len(s.queue) == 0 {
+		j.turns = append(j.turns, s)
+	}
+	s.queue = append(s.queue, p)
+	j.queued++
 	j.commits++
 	j.bytes += int64(len(p.encoded))
+	s.commits++
+	s.pending += int64(len(p.encoded))
 	j.signal()
 	return nil
 }
@@ -92,14 +98,28 @@ func (j *Journal) refusal(log LogName) error {
 	return nil
 }
 
-// waitForRoom blocks until size bytes may be handed in; one commit always may if
-// there is no other. The caller holds mu, which is given up while waiting.
+// hasRoom reports whether size bytes may be handed in. A log that has only a small
+// share of what is pending gets in even if others have used up all room, so that a
+// flood of theirs does not keep it out. One commit always may if its log has no other.
+// The caller holds mu.
+func (j *Journal) hasRoom(log LogName, size int64) bool {
+	const share = 64
+	if j.commits < j.opt.MaxPendingCommits && j.bytes+size <= j.opt.MaxPendingBytes {
+		return true
+	}
+	s := j.logs[log]
+	return s == nil || s.commits == 0 ||
+		s.commits < j.opt.MaxPendingCommits/share && s.pending+size <= j.opt.MaxPendingBytes/share
+}
+
+// waitForRoom blocks until size bytes may be handed in. The caller holds mu, which
+// is given up while waiting.
 func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) error {
 	for {
 		if err := j.refusal(log); err != nil {
 			return err
 		}
-		if j.commits == 0 || j.commits < j.opt.MaxPendingCommits && j.bytes+size <= j.opt.MaxPendingBytes {
+		if j.hasRoom(log, size) {
 			return nil
 		}
 		room := j.room
@@ -129,14 +149,16 @@ func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version,
 			return 0, errorf(KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID)
 		}
 		version, known := j.knownVersion(s, cmd.Key)
-		if known && c.GeneratedID {
+		_, absent := s.unused[cmd.ID]
+		absent = absent || c.GeneratedID
+		if known && absent {
 			return version, nil
 		}
 		seen := s.indexing
 		j.mu.Unlock()
 		var used bool
 		var err error
-		if !c.GeneratedID {
+		if !absent {
 			_, used, err = j.findAnswer(ctx, c.Log, cmd.ID)
 		}
 		if err == nil && !known {
@@ -161,6 +183,17 @@ func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version,
 		}
 		return version, nil
 	}
+}
+
+// absent remembers that the index has no answer to id, which stays true until a commit
+// with it is handed in: who asks first, as a shard does, need not have Append look
+// again. The caller holds mu.
+func (s *logState) absent(id CommandID) {
+	const most = 4096 // asked for and not appended: refused by their service, mostly
+	if len(s.unused) >= most {
+		clear(s.unused)
+	}
+	s.unused[id] = struct{}{}
 }
 
 // knownVersion is an entity's version as memory knows it. The caller holds mu.
@@ -199,6 +232,7 @@ func (j *Journal) hold(s *logState, p *pending) {
 	e.commits = append(e.commits, p)
 	e.waiting++
 	s.ids[p.commit.Command.ID] = p
+	delete(s.unused, p.commit.Command.ID)
 	p.log, p.entity = s, e
 }
 
@@ -224,4 +258,6 @@ func (j *Journal) release(p *pending) {
 	j.releaseSnapshot(p)
 	j.commits--
 	j.bytes -= int64(len(p.encoded))
+	p.log.commits--
+	p.log.pending -= int64(len(p.encoded))
 }

@@ -16,8 +16,9 @@
 //	          batches,      receipts,    entity index,
 //	          one sync      done         answers
 //
-// The committer takes whatever gathered while its last sync ran; there is no
-// timer. After a failed write or sync nothing is tried again on the same engine:
+// The committer takes whatever gathered while its last sync ran, and waits no longer
+// than others are about to hand something in; there is no timer. It takes from the
+// logs in turn, a batch of each. After a failed write or sync nothing is tried again on the same engine:
 // the journal fails for good, every commit in flight ends with [KindFailed], and
 // what is on disk stays readable.
 //

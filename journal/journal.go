@@ -15,7 +15,8 @@ type Journal struct {
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
 	logs      map[LogName]*logState
-	queue     []*pending           // handed in, not yet taken by the committer
+	turns     []*logState          // those with a queue, in the order in which they come to their turns
+	queued    int                  // commits in all queues: handed in, not yet taken by the committer
 	commits   int                  // handed in, not yet indexed
 	bytes     int64                // their encoded size
 	room      chan struct{}        // closed and replaced when commits or bytes went down
@@ -25,7 +26,7 @@ type Journal struct {
 	closing   bool
 	stats     Stats
 
-	wake      chan struct{} // capacity 1: there is something in queue, or closing
+	wake      chan struct{} // capacity 1: there is something in a queue, or closing
 	completed chan *group   // committer to completer
 	indexed   chan *group   // completer to indexer
 	failed    chan struct{} // closed with failure
@@ -49,6 +50,10 @@ type logState struct {
 	bytes    uint64   // of them, since Open
 	entities map[string]*entity
 	ids      map[CommandID]*pending
+	unused   map[CommandID]struct{} // ids that are neither there nor in the index; see absent
+	queue    []*pending             // handed in, not yet taken by the committer
+	commits  int                    // handed in, not yet indexed
+	pending  int64                  // their encoded size
 	// indexing counts index updates of this log. Who looked into the index without
 	// the lock looks again if it moved, as a commit may have left the overlay meanwhile.
 	indexing uint64
@@ -150,7 +155,7 @@ func openLog(last Block) (*logState, error) {
 }
 
 func newLog(name LogName) *logState {
-	return &logState{name: name, next: 1, entities: map[string]*entity{}, ids: map[CommandID]*pending{}}
+	return &logState{name: name, next: 1, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]struct{}{}}
 }
 
 // log returns the state of a log, made on first use. The caller holds mu.

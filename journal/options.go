@@ -7,7 +7,8 @@ type Options struct {
 	// Clock tells the time of batches. Default: the system's clock.
 	Clock func() UnixNano
 	// MaxPendingCommits bounds the commits that are handed in and not yet in the
-	// index. Append blocks beyond it. Default 65,536.
+	// index. Append blocks beyond it, except for a log that has less than a 64th of
+	// either bound pending itself. Default 65,536.
 	MaxPendingCommits int
 	// MaxPendingBytes bounds their encoded size, in bytes. Default 64 MiB.
 	MaxPendingBytes int64

@@ -100,6 +100,9 @@ func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done fu
 		}
 		j.mu.Lock()
 		moved := s.indexing != seen
+		if !moved {
+			s.absent(id)
+		}
 		j.mu.Unlock()
 		if !moved {
 			return false, nil

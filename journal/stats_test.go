@@ -24,19 +24,19 @@ func TestStats(t *testing.T) {
 		}
 	})
 	done := make(chan error, 11)
-	hand := func(i int) {
+	give := func(i int) {
 		c := journaltest.Commit("bank", fmt.Sprint("k", i), 0, fmt.Sprint("c", i), 2)
 		if err := j.Append(ctx, c, func(_ journal.Receipt, err error) { done <- err }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	hand(0)
+	give(0)
 	<-busy
 	if s := j.Stats(); s.Commits != 0 || s.Pending != 1 || s.IndexLag != 0 {
 		t.Errorf("while the disk is busy: %+v", s)
 	}
 	for i := range 10 {
-		hand(1 + i)
+		give(1 + i)
 	}
 	close(free)
 	for range 11 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -225,7 +226,7 @@ func testAnswers(t *testing.T, open Reopener) {
 		_, err := Append(j, Commit("bank", fmt.Sprint("k", i%3), journal.Version(i/3), fmt.Sprint("c", i), 1))
 		must(t, err)
 	}
-	for range 2 {
+	for i := range 2 {
 		for i := range 20 {
 			id := journal.CommandID(fmt.Sprint("c", i))
 			found, err := j.Answer(ctx, "bank", id, func(c *journal.Committed, r journal.Receipt, err error) {
@@ -236,6 +237,20 @@ func testAnswers(t *testing.T, open Reopener) {
 			})
 			if !found || err != nil {
 				t.Errorf("answer of %s: %v, %v", id, found, err)
+			}
+		}
+		// An id that was asked for in vain can be used once, whenever one tries again.
+		asked := Commit("bank", fmt.Sprint("asked", i), 0, fmt.Sprint("asked", i), 1)
+		for try := range 3 {
+			found, err := j.Answer(ctx, "bank", asked.Command.ID, func(*journal.Committed, journal.Receipt, error) {})
+			if found != (try > 0) || err != nil {
+				t.Errorf("try %d of %s: %v, %v", try, asked.Command.ID, found, err)
+			}
+			if _, err := Append(j, asked); (err == nil) != (try == 0) || try > 0 && journal.KindOf(err) != journal.KindDuplicateID {
+				t.Errorf("try %d of %s: %v", try, asked.Command.ID, err)
+			}
+			for try == 1 && j.Stats().Pending > 0 { // the last one finds it in the index
+				runtime.Gosched()
 			}
 		}
 		for _, log := range []journal.LogName{"bank", "other"} {
