@@ -3,22 +3,28 @@ package journaltest
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Bench measures a journal on engines that open makes, each empty.
 func Bench(b *testing.B, open func(b *testing.B) journal.Engine) {
+	b.Run("bounds/256-appenders", func(b *testing.B) { benchBounds(b, open, 256, 1) })
+	b.Run("bounds/256-appenders-8-events", func(b *testing.B) { benchBounds(b, open, 256, 8) })
+	b.Run("bounds/pipelined", func(b *testing.B) { benchBounds(b, open, 0, 1) })
 	b.Run("append/256-appenders", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 256) })
 	b.Run("append/256-appenders/sync-each", func(b *testing.B) {
 		benchAppend(b, open(b), journal.Options{MaxGroupCommits: 1}, 256)
 	})
 	b.Run("append/1-appender", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 1) })
-	b.Run("append/pipelined", func(b *testing.B) { benchPipelined(b, open(b)) })
+	b.Run("append/pipelined", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 0) })
 	b.Run("hydrate-20-events", func(b *testing.B) { benchHydrate(b, open(b)) })
 	b.Run("scan", func(b *testing.B) { benchScan(b, open(b)) })
 }
@@ -31,31 +37,52 @@ func benchOpen(b *testing.B, e journal.Engine, o journal.Options) *journal.Journ
 	return j
 }
 
-// sized makes a commit of one event, about 200 bytes of it data, by a host's own id.
-func sized(key string, at journal.Version, id string) *journal.Commit {
-	c := Commit("bank", key, at, id, 1)
-	c.Events[0].Data = make([]byte, 200)
+// sized makes a commit with events of 200 bytes of data each, by a host's own id. The
+// data is text that somebody could have written, each a bit different.
+func sized(key string, at journal.Version, id string, events int) *journal.Commit {
+	c := Commit("bank", key, at, id, events)
+	for i := range c.Events {
+		c.Events[i].Data = fmt.Appendf(make([]byte, 0, 200),
+			`{"account":%q,"amount":%d,"currency":"EUR","reference":"%08x-%04x","booked":"2026-01-01T%02d:%02d:%02dZ","note":"`,
+			key, at*37%10_000, uint32(at)*2654435761, i, at/3600%24, at/60%60, at%60)
+		for len(c.Events[i].Data) < 198 {
+			c.Events[i].Data = append(c.Events[i].Data, 'a'+byte(len(c.Events[i].Data)*7%26))
+		}
+		c.Events[i].Data = append(c.Events[i].Data, `"}`...)
+	}
 	c.GeneratedID = true
 	return c
 }
 
-// benchAppend has each appender wait for its receipt before it goes on, as a
-// client does.
-func benchAppend(b *testing.B, e journal.Engine, o journal.Options, appenders int) {
-	j := benchOpen(b, e, o)
+// benchAppenders appends n commits. Each appender waits for its receipt before it
+// goes on, as a client does; with none, nobody waits, as shards do, which run ahead
+// of the disk. Keys are of one round.
+func benchAppenders(b *testing.B, j *journal.Journal, round, n, appenders, events int) {
 	ctx := context.Background()
-	var left atomic.Int64
-	left.Store(int64(b.N))
 	var all sync.WaitGroup
-	b.ReportAllocs()
-	b.ResetTimer()
+	if appenders == 0 {
+		for i := range n {
+			all.Add(1)
+			c := sized(fmt.Sprint(round, "-key", i%1000), journal.Version(i/1000*events), fmt.Sprint(round, "-", i), events)
+			must(b, j.Append(ctx, c, func(_ journal.Receipt, err error) {
+				if err != nil {
+					b.Error(err)
+				}
+				all.Done()
+			}))
+		}
+		all.Wait()
+		return
+	}
+	var left atomic.Int64
+	left.Store(int64(n))
 	for w := range appenders {
 		all.Go(func() {
-			key := fmt.Sprint("key", w)
+			key := fmt.Sprint(round, "-key", w)
 			done := make(chan error, 1)
 			told := func(_ journal.Receipt, err error) { done <- err }
 			for i := 0; left.Add(-1) >= 0; i++ {
-				err := j.Append(ctx, sized(key, journal.Version(i), fmt.Sprint(w, "-", i)), told)
+				err := j.Append(ctx, sized(key, journal.Version(i*events), fmt.Sprint(round, "-", w, "-", i), events), told)
 				if err == nil {
 					err = <-done
 				}
@@ -67,29 +94,81 @@ func benchAppend(b *testing.B, e journal.Engine, o journal.Options, appenders in
 		})
 	}
 	all.Wait()
-	b.StopTimer()
-	report(b, j)
 }
 
-// benchPipelined appends without waiting, as shards do, which run ahead of the disk.
-func benchPipelined(b *testing.B, e journal.Engine) {
-	j := benchOpen(b, e, journal.Options{})
+// recorder remembers what was appended.
+type recorder struct {
+	journal.Engine
+	groups [][]journal.Block
+}
+
+type recordedLog struct {
+	journal.LogStore
+	to *recorder
+}
+
+func (r *recorder) Log() journal.LogStore { return recordedLog{r.Engine.Log(), r} }
+
+func (l recordedLog) Append(ctx context.Context, blocks []journal.Block) error {
+	l.to.groups = append(l.to.groups, blocks)
+	return l.LogStore.Append(ctx, blocks)
+}
+
+// benchBounds holds the journal against two bounds, by turns in one run: the engine
+// given the same batches in the same groups, and a file that the same bytes are
+// appended to, with as many syncs.
+func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine, appenders, events int) {
+	const rounds = 4
 	ctx := context.Background()
-	var waiting sync.WaitGroup
+	recorded := &recorder{Engine: open(b)}
+	j := benchOpen(b, recorded, journal.Options{})
+	raw := open(b)
+	b.Cleanup(func() { must(b, raw.Close()) })
+	file, err := os.Create(filepath.Join(b.TempDir(), "bound"))
+	must(b, err)
+	b.Cleanup(func() { must(b, file.Close()) })
+	var ours, engine, disk time.Duration
 	b.ReportAllocs()
 	b.ResetTimer()
-	for i := range b.N {
-		waiting.Add(1)
-		c := sized(fmt.Sprint("key", i%1000), journal.Version(i/1000), fmt.Sprint(i))
-		err := j.Append(ctx, c, func(_ journal.Receipt, err error) {
-			if err != nil {
-				b.Error(err)
+	for round := range rounds {
+		start := time.Now()
+		benchAppenders(b, j, round, max(1, b.N/rounds), appenders, events)
+		ours += time.Since(start)
+		b.StopTimer()
+		for j.Stats().Pending > 0 { // the index shall not disturb the others
+			runtime.Gosched()
+		}
+		groups := recorded.groups
+		recorded.groups = nil
+		start = time.Now()
+		for _, blocks := range groups {
+			must(b, raw.Log().Append(ctx, blocks))
+		}
+		engine += time.Since(start)
+		start = time.Now()
+		for _, blocks := range groups {
+			for _, block := range blocks {
+				_, err := file.Write(block.Data)
+				must(b, err)
 			}
-			waiting.Done()
-		})
-		must(b, err)
+			must(b, file.Sync())
+		}
+		disk += time.Since(start)
+		b.StartTimer()
 	}
-	waiting.Wait()
+	b.StopTimer()
+	s := j.Stats()
+	b.ReportMetric(float64(s.Events)/ours.Seconds(), "events/s")
+	b.ReportMetric(float64(s.Commits)/float64(max(s.Syncs, 1)), "commits/sync")
+	b.ReportMetric(engine.Seconds()/ours.Seconds(), "of-engine")
+	b.ReportMetric(disk.Seconds()/ours.Seconds(), "of-file")
+}
+
+func benchAppend(b *testing.B, e journal.Engine, o journal.Options, appenders int) {
+	j := benchOpen(b, e, o)
+	b.ReportAllocs()
+	b.ResetTimer()
+	benchAppenders(b, j, 0, b.N, appenders, 1)
 	b.StopTimer()
 	report(b, j)
 }
@@ -109,7 +188,7 @@ func benchFilled(b *testing.B, e journal.Engine) *journal.Journal {
 	for v := range benchVersions {
 		for k := range benchEntities {
 			waiting.Add(1)
-			err := j.Append(context.Background(), sized(fmt.Sprint("key", k), journal.Version(v), fmt.Sprint(k, "-", v)),
+			err := j.Append(context.Background(), sized(fmt.Sprint("key", k), journal.Version(v), fmt.Sprint(k, "-", v), 1),
 				func(_ journal.Receipt, err error) { waiting.Done() })
 			must(b, err)
 		}
