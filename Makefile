@@ -49,7 +49,7 @@ test-race: ## run them under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -skip '^TestEveryCommandInTheReadme' ./...
 
 test-c: ## run the tests of the guest written in C (needs clang and lld)
-	$(GO) test -tags cguest ./abi/... ./host/internal/conform/...
+	$(GO) test -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
 
 crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
@@ -57,15 +57,17 @@ crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a r
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz
 
-bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine
+bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, metering, uploads
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1s ./abi/... ./journal/... ./host/internal/engine/... ./host/hosttest/...
+	$(GO) test -run '^$$' -bench . -benchtime 60x ./host/internal/metering/kernels
+	$(GO) test -run '^$$' -bench Upload -benchtime 5x ./host/internal/sandbox
 
 lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \
 		test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/...
+	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi ./guest-sdk/... ./plugins/...
 	$(GO) build -modfile=.ci/tools.mod -o build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(STATICCHECK) ./...

@@ -3,10 +3,14 @@ package sandbox
 import (
 	"context"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 )
 
 // BenchmarkHandle is a command through the sandbox, with the smallest guest
@@ -141,4 +145,40 @@ func TestHandleAllocations(t *testing.T) {
 	if all := allocations(func() { _, _ = i.Handle(ctx, call) }); all-wazero > 3.5 { // the race detector makes a third
 		t.Errorf("%.1f allocations a command, %.1f of them wazero's", all, wazero)
 	}
+}
+
+// BenchmarkUpload is a Go guest of 3 MB from its bytes to a program that has told
+// its manifest, with the compiler process, and, in turns, what wazero alone takes to
+// compile the same bytes. The first quartiles are compared.
+func BenchmarkUpload(b *testing.B) {
+	golang, err := goGuest()
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	var plain, ready []float64
+	for b.Loop() {
+		start := time.Now()
+		w := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCoreFeatures(api.CoreFeaturesV2))
+		if _, err := w.CompileModule(ctx, golang); err != nil {
+			b.Fatal(err)
+		}
+		plain = append(plain, time.Since(start).Seconds())
+		_ = w.Close(ctx)
+
+		r := newRuntime(b, Options{CacheDir: b.TempDir(), Compiler: compilerCommand()})
+		start = time.Now()
+		p, err := r.Compile(ctx, "", golang, service.Limits{}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ready = append(ready, time.Since(start).Seconds())
+		_ = p.Close(ctx)
+	}
+	slices.Sort(plain)
+	slices.Sort(ready)
+	n := len(plain) / 4
+	b.ReportMetric(plain[n], "plain-s")
+	b.ReportMetric(ready[n], "ready-s")
+	b.ReportMetric(ready[n]/plain[n], "ready/plain")
 }
