@@ -1,12 +1,11 @@
-// Command embed runs a Bulkhead host inside a program of its own: it deploys the
-// module that its argument names, sends two commands and shows the events.
+// Command embed runs a Bulkhead host inside a program of its own: it deploys a bank,
+// sends two commands, asks for the balance and reads the events.
 //
 //	make guests && go run ./examples/embed build/guests/bank.wasm
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -17,41 +16,44 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: embed bank.wasm")
+	bank, err := os.ReadFile(os.Args[len(os.Args)-1])
+	if err == nil {
+		err = run(context.Background(), os.Stdout, "build/embed", bank)
 	}
-	dir, err := os.MkdirTemp("", "bulkhead-embed-")
 	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	module, err := os.ReadFile(os.Args[1])
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := run(context.Background(), os.Stdout, dir, module); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, dir string, module []byte) (err error) {
+func run(ctx context.Context, out io.Writer, dir string, bank []byte) error {
 	h, err := host.Open(ctx, host.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.Close(ctx)) }()
-	if _, err := h.Deploy(ctx, host.Deployment{Service: "bank", Module: module}); err != nil {
+	defer h.Close(ctx) // whatever it says: what was sent is on disk already
+	if _, err := h.Deploy(ctx, host.Deployment{Service: "bank", Module: bank}); err != nil {
 		return err
 	}
 	for _, c := range []service.Command{
-		{Service: "bank", Key: "alice", Type: "open", Data: []byte(`{"owner":"Alice"}`)},
-		{Service: "bank", Key: "alice", Type: "deposit", Data: []byte(`{"amount":100}`)},
+		{ID: "1", Service: "bank", Key: "alice", Type: "open", Data: []byte(`{"owner":"Alice"}`)},
+		{ID: "2", Service: "bank", Key: "alice", Type: "deposit", Data: []byte(`{"amount":100}`)},
 	} {
-		reply, err := h.Send(ctx, c)
-		if err != nil {
+		if _, err := h.Send(ctx, c); err != nil { // nil: on disk, maybe by an earlier run
 			return err
 		}
-		fmt.Fprintf(out, "%s: %s, on disk at position %d\n", c.Type, reply.Data, reply.Position)
 	}
-	return nil
+	balance, err := h.Query(ctx, service.Query{Service: "bank", Key: "alice", Type: "balance"})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "balance %s at version %d\n", balance.Data, balance.Version)
+	stream, err := h.Subscribe(ctx, host.Selection{Service: "bank"})
+	if err != nil {
+		return err
+	}
+	events, err := stream.Next(ctx, 10) // waits if there is none
+	for _, e := range events {
+		fmt.Fprintf(out, "%d %s %s\n", e.Position, e.Type, e.Data)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -74,7 +75,8 @@ func printService(w io.Writer, s *api.Service) {
 	row("module", "%s", s.Spec.Module)
 	row("position", "%d", s.Head)
 	if m := s.Manifest; m != nil {
-		row("version", "%s (%s)", m.Version, m.SDK)
+		row("version", "%s", cmp.Or(m.Version, "not said"))
+		row("made with", "%s", cmp.Or(m.SDK, "not said"))
 		for _, c := range m.Commands {
 			row("command", "%s %s", c.Name, c.Input)
 		}

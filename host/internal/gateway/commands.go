@@ -69,7 +69,7 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 		}
 		known, limit = true, int64(status.Spec.Limits.CommandBytes)
 	}
-	t, err := contentType(r)
+	t, given, err := contentType(r)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,10 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 		return err
 	}
 	if isJSONType(t) {
-		return checkJSON(c.data)
+		if err := checkJSON(c.data); err == nil || given {
+			return err
+		}
+		return s.takes(c.service, c.data) // it may be what the service speaks
 	}
 	// Anything else only for a service that takes it.
 	if !known {

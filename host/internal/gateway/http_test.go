@@ -52,6 +52,12 @@ func TestCommand(t *testing.T) {
 	if string(r.Data()) != "\xff\"}" || r.Reply != nil {
 		t.Errorf("reply %+v", r)
 	}
+	// Without a content type, data is what the service speaks.
+	for _, headers := range [][]string{nil, {"Content-Type", "application/x-www-form-urlencoded"}} {
+		decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/other/commands/add", "no JSON", headers...))
+	}
+	s.problem(s.do("POST", "/v1/services/blob/entities/k/commands/add", "no JSON", "Content-Type", "application/json"), 400, "invalid")
+	s.problem(s.do("POST", "/v1/services/none/entities/k/commands/add", "no JSON"), 404, "not_found")
 	r = decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/k/commands/add", "1", "Content-Type", "application/octet-stream"))
 	if r.Version != 1 {
 		t.Errorf("reply %+v", r)

@@ -70,21 +70,22 @@ func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, erro
 	}
 }
 
-// contentType is the media type of a request's body, without parameters. None is
-// JSON, and so is what command line clients send without being asked: a form.
-func contentType(r *http.Request) (string, error) {
+// contentType is the media type of a request's body, without parameters, and
+// whether its sender gave one. None is JSON, and so is what command line clients
+// send without being asked: a form.
+func contentType(r *http.Request) (t string, given bool, err error) {
 	h := r.Header.Get("Content-Type")
 	if h == "" {
-		return api.ContentJSON, nil
+		return api.ContentJSON, false, nil
 	}
-	t, _, err := mime.ParseMediaType(h)
+	t, _, err = mime.ParseMediaType(h)
 	switch {
 	case err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter):
-		return "", service.Errorf(service.KindUnsupported, "the content type %.80q cannot be read", h)
+		return "", true, service.Errorf(service.KindUnsupported, "the content type %.80q cannot be read", h)
 	case t == "application/x-www-form-urlencoded":
-		return api.ContentJSON, nil
+		return api.ContentJSON, false, nil
 	}
-	return t, nil
+	return t, true, nil
 }
 
 func isJSONType(t string) bool { return t == api.ContentJSON || strings.HasSuffix(t, "+json") }

@@ -94,7 +94,7 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if t, err := contentType(r); err != nil || !isJSONType(t) {
+	if t, _, err := contentType(r); err != nil || !isJSONType(t) {
 		return service.Errorf(service.KindUnsupported, "a deployment comes as %s", api.ContentJSON)
 	}
 	body, err := s.readBody(a, r, maxDeployment)
