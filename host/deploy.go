@@ -125,7 +125,11 @@ func (h *Host) Status(name service.Name) (service.Status, error) {
 
 func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
 	st := svc.Status()
-	st.Head = c.journal.Head(journal.LogName(st.Spec.Service))
+	log := journal.LogName(st.Spec.Service)
+	st.Head = c.journal.Head(log)
+	if damage := c.journal.Damage(log); damage != nil {
+		st.State, st.Problem = service.StateFailed, "the service's log is damaged: "+journal.DetailOf(damage)
+	}
 	return st
 }
 

@@ -143,6 +143,10 @@ func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.
 		events = append(events, stream.NewEvent(name, own))
 		return nil
 	})
+	if journal.KindOf(err) == journal.KindCorrupt {
+		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindDamaged,
+			Message: "the entity's events are damaged (" + journal.DetailOf(err) + ")", Err: err}
+	}
 	if err != nil {
 		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
 	}

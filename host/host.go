@@ -18,8 +18,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
@@ -103,6 +105,14 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, errors.Join(openError(err), engine.Close())
 	}
+	for _, log := range j.DamagedLogs() {
+		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error", j.Damage(log))
+	}
+	if err := j.Damage(catalog.Log); err != nil { // or services would be missing
+		own := &service.Error{Op: "open", Kind: service.KindDamaged, Err: err,
+			Message: "the host's own log, which knows what is deployed, is damaged (" + journal.DetailOf(err) + "); restore a backup, or rebuild the index to accept what there is"}
+		return nil, errors.Join(own, j.Close(ctx))
+	}
 	cat, err := catalog.Open(ctx, modulesDir(h.opt.Dir), j)
 	if err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
@@ -122,6 +132,12 @@ func openError(err error) error {
 		e.Message = "another process uses this data directory; stop it or name another directory"
 	case journal.KindFull:
 		e.Kind, e.Message = service.KindFull, "the journal cannot be opened as its disk is full; make room"
+	case journal.KindCorrupt:
+		e.Kind, e.Message = service.KindDamaged, "the journal cannot be opened as its files are damaged; restore a backup"
+	default:
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			e.Kind, e.Message = service.KindInvalid, "the data directory cannot be written; the host needs to"
+		}
 	}
 	return e
 }

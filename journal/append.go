@@ -94,6 +94,8 @@ func (j *Journal) refusal(log LogName) error {
 		return &Error{Op: "append", Log: log, Kind: KindFailed, Err: j.failure}
 	case j.closing:
 		return errorf(KindClosed, "append", log, "the journal was closed")
+	case j.damaged[log] != nil:
+		return &Error{Op: "append", Log: log, Kind: KindCorrupt, Err: j.damaged[log]}
 	}
 	return nil
 }

@@ -72,6 +72,19 @@ func KindOf(err error) ErrorKind {
 	return KindInternal
 }
 
+// DetailOf is what the innermost [Error] in err's tree says was wrong.
+func DetailOf(err error) string {
+	detail := ""
+	var e *Error
+	for errors.As(err, &e) {
+		if e.Detail != "" {
+			detail = e.Detail
+		}
+		err = e.Err
+	}
+	return detail
+}
+
 func errorf(kind ErrorKind, op string, log LogName, format string, args ...any) *Error {
 	return &Error{Op: op, Log: log, Kind: kind, Detail: fmt.Sprintf(format, args...)}
 }

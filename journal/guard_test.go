@@ -78,16 +78,51 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 			for _, block := range c.drop {
 				m.Lose("bank", block)
 			}
-			_, err := journal.Open(ctx, m, journal.Options{})
-			if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), c.says) {
-				t.Fatalf("open says %v", err)
-			}
+			refusesDamaged(t, m, c.says)
+			m = m.CrashClone(0)
 			if err := journal.Rebuild(ctx, m, nil); err != nil {
 				t.Fatal(err)
 			}
 			j = open(t, m, journal.Options{})
+			if err := j.Damage("bank"); err != nil {
+				t.Errorf("after somebody has decided: %v", err)
+			}
 			fill(t, j, 5-len(c.drop), 1)
 		})
+	}
+}
+
+// refusesDamaged opens a journal whose log bank is damaged: that is said, nothing is
+// written to it, no state of it has a receipt, and another log works.
+func refusesDamaged(t *testing.T, m *journaltest.Memory, says string) {
+	t.Helper()
+	j, err := journal.Open(context.Background(), m, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage := j.Damage("bank")
+	if journal.KindOf(damage) != journal.KindCorrupt || !strings.Contains(damage.Error(), says) {
+		t.Fatalf("the damage is %v", damage)
+	}
+	if got := fmt.Sprint(j.DamagedLogs()); got != "[bank]" {
+		t.Errorf("damaged are %s", got)
+	}
+	_, appended := journaltest.Append(j, journaltest.Commit("bank", "new", 0, "new", 1))
+	for what, err := range map[string]error{"append": appended, "accepts": j.Accepts("bank")} {
+		if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s says %v", what, err)
+		}
+	}
+	j.Settle("bank", "k", func(r journal.Receipt, err error) {
+		if r.Valid() || journal.KindOf(err) != journal.KindCorrupt {
+			t.Errorf("settle: %+v, %v", r, err)
+		}
+	})
+	if _, err := journaltest.Append(j, journaltest.Commit("other", "k", 0, "c", 1)); err != nil || j.Damage("other") != nil {
+		t.Errorf("another log: %v, %v", err, j.Damage("other"))
+	}
+	if err := j.Close(context.Background()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -102,11 +137,8 @@ func TestAHoleInTheLogIsFound(t *testing.T) {
 	}
 	m = m.CrashClone(1000) // the index is empty
 	m.Lose("bank", 2)
-	_, err := journal.Open(ctx, m, journal.Options{})
-	if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "batch 4 at position 4 follows on batch 2") {
-		t.Errorf("open says %v", err)
-	}
-	report, err := journal.Verify(ctx, m, journal.VerifyOptions{})
+	refusesDamaged(t, m, "batch 4 at position 4 follows on batch 2")
+	report, err := journal.Verify(ctx, m.CrashClone(0), journal.VerifyOptions{})
 	if err != nil || report.Found == 0 {
 		t.Errorf("verify finds %v, %v", report.Problems, err)
 	}

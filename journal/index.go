@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
+	"maps"
 	"slices"
 )
 
@@ -198,9 +199,10 @@ const pairsAtOnce = 8192
 //
 // The index is only ever written behind the log. So if it knows of a batch that the
 // log does not have, the log has lost what it once acknowledged, or an older copy of it
-// stands in its place: that is damage, and nothing may be written before
-// somebody has decided (and if so, called Rebuild).
-func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64)) error {
+// stands in its place: that is damage, and nothing may be written to that log before
+// somebody has decided (and if so, called Rebuild). Damage of logs is put into damaged,
+// and the others are completed.
+func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), damaged damages) error {
 	if err := checkLayout(ctx, e.Index()); err != nil {
 		return err
 	}
@@ -210,7 +212,7 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64)) 
 		return err
 	}
 	for _, log := range logs {
-		if err := c.log(ctx, log); err != nil {
+		if err := damaged.add(log, c.log(ctx, log)); err != nil {
 			return err
 		}
 	}
@@ -218,7 +220,7 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64)) 
 	return e.Index().Scan(ctx, prefix, prefix, func(key, value []byte) error {
 		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
 			at, _ := decodeCheckpoint(value)
-			return lostTail(log, at, 0)
+			return damaged.add(log, lostTail(log, at, 0))
 		}
 		return nil
 	})
@@ -265,8 +267,10 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 			return errorf(KindCorrupt, "open", log, "batch %d at position %d follows on batch %d, which ends before position %d: a part of the log is missing",
 				b.Sequence, b.First, at.sequence, at.next)
 		}
+		whole := len(c.pairs)
 		var err error
 		if c.pairs, at.next, err = indexBlock(c.pairs, b); err != nil {
+			c.pairs = c.pairs[:whole]
 			return err
 		}
 		at.sequence = b.Sequence
@@ -279,13 +283,14 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
+	// What stands before damage is indexed all the same.
+	if flushed := c.flush(ctx); flushed != nil {
+		return flushed
 	}
-	if last < was.sequence {
-		return lostTail(log, was, last)
+	if err == nil && last < was.sequence {
+		err = lostTail(log, was, last)
 	}
-	return c.flush(ctx)
+	return err
 }
 
 func lostTail(log LogName, at checkpoint, last uint64) error {
@@ -314,8 +319,12 @@ func Rebuild(ctx context.Context, e Engine, progress func(batches uint64)) error
 	if err := e.Index().Clear(ctx); err != nil {
 		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}
 	}
-	if err := completeIndex(ctx, e, progress); err != nil {
+	damaged := damages{}
+	if err := completeIndex(ctx, e, progress, damaged); err != nil {
 		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}
+	}
+	for _, log := range slices.Sorted(maps.Keys(damaged)) {
+		return &Error{Op: "rebuild", Log: log, Kind: KindCorrupt, Err: damaged[log]}
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ type Journal struct {
 	engine Engine
 	opt    Options
 	space  *space
+	// damaged logs, as Open found them. Constant after it.
+	damaged damages
 
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
@@ -98,11 +100,12 @@ func (p *pending) receipt() Receipt {
 
 // Open opens the journal that the engine holds. It completes the index from the
 // log, which takes time in proportion to what the index lacks, and loads no
-// event. The journal closes the engine when it is closed; after an error of Open
+// event. A log that is damaged is refused by what follows, and the others work; see
+// [Journal.Damage]. The journal closes the engine when it is closed; after an error of Open
 // the engine stays with the caller.
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	j := &Journal{
-		engine: e, opt: o.withDefaults(), space: newSpace(e),
+		engine: e, opt: o.withDefaults(), space: newSpace(e), damaged: damages{},
 		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[entityID]Version{},
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as
@@ -117,20 +120,23 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	}
 	for _, name := range names {
 		last, ok, err := e.Log().Last(ctx, name)
-		if err != nil {
+		if err = j.damaged.add(name, err); err != nil {
 			return nil, &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
 		}
 		if !ok {
 			continue
 		}
 		s, err := openLog(last)
-		if err != nil {
+		if err := j.damaged.add(name, err); err != nil {
 			return nil, err
 		}
 		j.logs[name] = s
 	}
-	if err := completeIndex(ctx, e, nil); err != nil {
+	if err := completeIndex(ctx, e, nil, j.damaged); err != nil {
 		return nil, &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	}
+	if err := j.proveDoubtful(ctx, names); err != nil {
+		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
 	}
 	if c, ok := e.(Counter); ok {
 		j.stats.Engine.Written = c.Count().Written
@@ -150,6 +156,10 @@ func openLog(last Block) (*logState, error) {
 		s.next, s.time = first+Position(len(c.events)), h.time
 		return nil
 	})
+	if err != nil { // then up to the one before, as the place of this one tells
+		s.next = last.First
+		last.Sequence--
+	}
 	s.sequence, s.batches, s.head = last.Sequence, last.Sequence, s.next-1
 	return s, err
 }

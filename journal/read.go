@@ -15,8 +15,7 @@ var errStop = errors.New("stop")
 // failed, no state has a receipt any more, as nobody can tell what the caller saw.
 func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
 	j.mu.Lock()
-	if j.failure != nil {
-		err := &Error{Op: "settle", Log: log, Kind: KindFailed, Err: j.failure}
+	if err := j.refusesReceipt(log); err != nil {
 		j.mu.Unlock()
 		done(Receipt{}, err)
 		return
@@ -54,6 +53,17 @@ func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
 		r.version = v
 	}
 	done(r, nil)
+}
+
+// refusesReceipt says why no state of a log can have a receipt. The caller holds mu.
+func (j *Journal) refusesReceipt(log LogName) error {
+	switch {
+	case j.failure != nil:
+		return &Error{Op: "settle", Log: log, Kind: KindFailed, Err: j.failure}
+	case j.damaged[log] != nil:
+		return &Error{Op: "settle", Log: log, Kind: KindCorrupt, Err: j.damaged[log]}
+	}
+	return nil
 }
 
 // Answer finds the commit of a command id that was handed in within the window.
@@ -377,8 +387,8 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 	if after >= head {
 		return nil
 	}
-	count := 0
-	return j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
+	count, at := 0, after
+	err := j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
 		for i := range c.events {
 			e := c.event(h, first, i)
 			if e.Position <= after {
@@ -387,6 +397,10 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 			if e.Position > head || limit > 0 && count >= limit {
 				return errStop
 			}
+			if e.Position != at+1 {
+				return errorf(KindCorrupt, "read", log, "position %d follows on position %d: a part of the log is missing", e.Position, at)
+			}
+			at = e.Position
 			count++
 			if err := yield(&e); err != nil {
 				return err
@@ -394,22 +408,17 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 		}
 		return nil
 	})
+	if err == nil && at < head && (limit <= 0 || count < limit) {
+		return errorf(KindCorrupt, "read", log, "the log ends at position %d and should at %d: its end is missing", at, head)
+	}
+	return err
 }
 
 // Commits yields the whole commits on disk whose events stand above after, in
 // order; those without events where their neighbours are. What it yields is the
 // caller's to keep.
 func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yield func(*Committed) error) error {
-	var durable uint64 // what is behind it may be of an append that failed
-	j.mu.Lock()
-	if s := j.logs[log]; s != nil {
-		durable = s.batches
-	}
-	j.mu.Unlock()
 	return j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
-		if h.sequence > durable {
-			return errStop
-		}
 		if first+Position(len(c.events)) <= after+1 && (len(c.events) > 0 || first <= after) {
 			return nil
 		}
@@ -424,9 +433,24 @@ func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield
 		return err
 	}
 	defer j.reads.leave()
+	var durable uint64 // what is behind it is under way, or of an append that failed
+	j.mu.Lock()
+	if s := j.logs[log]; s != nil {
+		durable = s.batches
+	}
+	j.mu.Unlock()
+	order := sequel{log: log}
 	var stopped error // of yield, which goes back as it is
 	err := j.engine.Log().Blocks(ctx, log, from, func(b Block) error {
+		if b.Sequence > durable {
+			stopped = errStop
+			return stopped
+		}
+		if err := order.follow(b); err != nil {
+			return err
+		}
 		return eachCommit(b, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+			order.next = first + Position(len(c.events))
 			stopped = yield(h, first, c)
 			return stopped
 		})

@@ -55,7 +55,8 @@ const (
 	// Appended; they belong with the guest's.
 	KindGuestFuel // the call spent its fuel; nothing written, the sandbox is fresh again
 	// A command, before the guest ran; appended later than its neighbours above.
-	KindFull // the journal's disk has no room for more; nothing written; reading goes on
+	KindFull    // the journal's disk has no room for more; nothing written; reading goes on
+	KindDamaged // the service's log is damaged; nothing written; other services are not concerned
 )
 
 // String is the stable name of the kind, as clients see it.
@@ -96,6 +97,7 @@ var kindNames = [...]string{
 	KindBadCursor:       "bad_cursor",
 	KindGuestFuel:       "guest_fuel",
 	KindFull:            "journal_full",
+	KindDamaged:         "journal_damaged",
 }
 
 // ParseKind finds a kind by its stable name.

@@ -47,6 +47,7 @@ type Engine struct {
 	dir        string
 	reserve    uint64
 	log, index *database
+	doubts     []string // files of the log that stand aside
 	lock       *os.File // held while open
 	closeOnce  sync.Once
 	closeErr   error
@@ -82,10 +83,13 @@ func Open(dir string, o Options) (*Engine, error) {
 		err = errors.Join(removeUnborn(dir), checkSpace(dir, e.reserve/2))
 	}
 	if err == nil {
-		e.log, err = openDatabase(logOptions(dir, o))
+		e.log, err = openLog(logOptions(dir, o))
 	}
 	if err == nil {
-		e.index, err = openDatabase(indexOptions(dir, o))
+		e.index, err = openIndex(indexOptions(dir, o), o.Logger)
+	}
+	if err == nil {
+		e.doubts, err = doubts(filepath.Join(dir, "log"))
 	}
 	if err != nil {
 		return nil, openError(dir, errors.Join(err, e.Close()))
@@ -164,10 +168,10 @@ func (e *Engine) Close() error {
 }
 
 // Log implements journal.Engine.
-func (e *Engine) Log() journal.LogStore { return logStore{e.log} }
+func (e *Engine) Log() journal.LogStore { return guardedLog{logStore{e.log}} }
 
 // Index implements journal.Engine.
-func (e *Engine) Index() journal.IndexStore { return indexStore{e.index} }
+func (e *Engine) Index() journal.IndexStore { return guardedIndex{indexStore{e.index}} }
 
 // Count implements journal.Counter. What Badger wrote it counts for a whole process
 // only, so with several engines in one each has the sum of all.
@@ -228,7 +232,7 @@ func classify(op string, err error) error {
 		kind = journal.KindFull
 	case errors.Is(err, badger.ErrDBClosed) || errors.Is(err, badger.ErrBlockedWrites):
 		kind = journal.KindClosed
-	case errors.Is(err, badger.ErrTruncateNeeded) || strings.Contains(text, "checksum mismatch"):
+	case errors.Is(err, errDamaged) || errors.Is(err, badger.ErrTruncateNeeded) || strings.Contains(text, "checksum mismatch"):
 		kind = journal.KindCorrupt
 	}
 	return &journal.Error{Op: op, Kind: kind, Err: err}

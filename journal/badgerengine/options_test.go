@@ -16,6 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(damageDir); dir != "" {
+		beDamaged(dir)
+	}
 	if dir := os.Getenv(victimDir); dir != "" {
 		beVictim(dir)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // The exit codes are part of the interface and are not changed.
@@ -53,7 +54,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &check):
+	case errors.As(err, &check), journal.KindOf(err) == journal.KindCorrupt:
 		return exitCheck
 	}
 	switch service.KindOf(err) {
@@ -67,6 +68,8 @@ func exitCode(err error) int {
 		return exitUnknown
 	case service.KindFull:
 		return exitFull
+	case service.KindDamaged:
+		return exitCheck
 	}
 	return exitFailure
 }

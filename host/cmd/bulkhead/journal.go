@@ -162,7 +162,14 @@ func (*journalRebuildCmd) Run(e *env, all *journalCmd) error {
 	}
 	bar.at("deriving it again from the log", 0, 0, countUnit)
 	var logs []journal.LogInfo
-	if err := all.with(e.ctx, func(j *journal.Journal) error { logs = j.Logs(); return nil }); err != nil {
+	err = all.with(e.ctx, func(j *journal.Journal) error {
+		logs = j.Logs()
+		for _, log := range j.DamagedLogs() {
+			return j.Damage(log)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	bar.done()

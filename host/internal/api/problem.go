@@ -81,6 +81,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindUnknown:         {http.StatusInternalServerError, "The outcome is not known; send the same command id again"},
 	service.KindBadCursor:       {http.StatusBadRequest, "The cursor cannot be used here"},
 	service.KindFull:            {http.StatusInsufficientStorage, "The journal is full"},
+	service.KindDamaged:         {http.StatusInternalServerError, "The service's log is damaged"},
 }
 
 // StatusOf is the HTTP status that a kind usually has. A kind that this version

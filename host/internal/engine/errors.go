@@ -47,6 +47,8 @@ func (s *shard) refused(t *task, err error) *service.Error {
 		return s.unavailable(err, "the state that the command was decided on was lost; nothing was written")
 	case journal.KindInvalid:
 		return s.engine.caused(err, service.KindInternal, "the journal cannot hold this outcome; nothing was written")
+	case journal.KindCorrupt:
+		return s.damaged(err)
 	case journal.KindFull:
 		own := s.engine.caused(err, service.KindFull, "the disk of the journal is full; nothing was written; events and queries go on, and commands when there is room")
 		own.RetryAfter = fullRetry
@@ -62,9 +64,14 @@ func (s *shard) unread(err error) *service.Error {
 		return s.engine.own(err)
 	}
 	if journal.KindOf(err) == journal.KindCorrupt {
-		return s.engine.caused(err, service.KindInternal, "the entity's events in the journal are damaged; nothing was written")
+		return s.damaged(err)
 	}
 	return s.unavailable(err, "the journal cannot be read; nothing was written")
+}
+
+// damaged says where the service's log is, which its operator has to bring in order.
+func (s *shard) damaged(err error) *service.Error {
+	return s.engine.caused(err, service.KindDamaged, "the service's log is damaged (%s); nothing was written; other services are not concerned", journal.DetailOf(err))
 }
 
 // unknown is the answer to a command whose outcome the log may have kept or not.
@@ -76,6 +83,9 @@ func (s *shard) unknown(id service.CommandID, err error) *service.Error {
 // unsettled is the answer when the state it would rest on did not get to the
 // disk.
 func (s *shard) unsettled(err error) *service.Error {
+	if journal.KindOf(err) == journal.KindCorrupt {
+		return s.damaged(err)
+	}
 	return s.unavailable(err, "the state that the answer rests on could not be written; nothing was written for this request")
 }
 

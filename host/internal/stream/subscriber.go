@@ -214,7 +214,7 @@ func (c *Cursor) failure(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &own):
 	case journal.KindOf(err) == journal.KindCorrupt:
-		own = service.Errorf(service.KindInternal, "events in the journal are damaged")
+		own = service.Errorf(service.KindDamaged, "events behind position %d are damaged (%s)", c.at, journal.DetailOf(err))
 		own.Err = err
 	default:
 		own = service.Errorf(service.KindUnavailable, "the journal cannot be read at present")

@@ -1,0 +1,322 @@
+package badgerengine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+var (
+	damageCases = flag.Int("damage.cases", 24, "how many files TestDamagedFiles damages, one at a time")
+	damageSeed  = flag.Uint64("damage.seed", 0, "repeat the run of TestDamagedFiles with this seed; 0 takes a new one")
+	damageFirst = flag.Int("damage.first", 0, "the first case of TestDamagedFiles, to repeat one")
+)
+
+// damageDir names the directory of the journals for a test binary that is started
+// to open damaged ones: damage may end a process.
+const damageDir = "BADGERENGINE_DAMAGE_DIR"
+
+var damageLogs = []journal.LogName{"bank", "orders", "tally"}
+
+const damageKeys = 7
+
+// Files of a journal are cut short, removed, or have bits flipped, at random, one at
+// a time; the journal was closed in peace or its process was killed. The process
+// survives, and no event is ever served that was not written. What is missing is
+// said: by the engine that does not open, by the log that is damaged, or by the read.
+func TestDamagedFiles(t *testing.T) {
+	seed := *damageSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-damage.seed %d", seed)
+	dir := t.TempDir()
+	makeTemplates(t, dir)
+	sum := map[string]int{}
+	for next, end := *damageFirst, *damageFirst+*damageCases; next < end; {
+		died := 0
+		next, died = runDamage(t, dir, seed, next, end, sum)
+		if died > 3 {
+			t.Fatal("too many cases killed the process")
+		}
+	}
+	t.Logf("%d cases: %v", *damageCases, sum)
+}
+
+// makeTemplates makes a journal that was closed in peace and one that was killed.
+func makeTemplates(t *testing.T, dir string) {
+	made := filepath.Join(dir, "closed")
+	for round := range 5 {
+		e, err := Open(made, Options{MemTableBytes: 8 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := journal.Open(context.Background(), e, journal.Options{MaxBatchBytes: 4 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 300 {
+			if _, err := journaltest.Append(j, damageCommit(damageLogs[i%3], round*100+i/3)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if round == 4 { // as a kill leaves it: the files as they are
+			copyJournal(t, made, filepath.Join(dir, "killed"))
+		}
+		if err := j.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// damageCommit is the n-th commit of a log, with one event, whose content tells all.
+func damageCommit(log journal.LogName, n int) *journal.Commit {
+	c := journaltest.Commit(log, fmt.Sprint("k", n%damageKeys), journal.Version(n/damageKeys), fmt.Sprint(log, "-", n), 1)
+	c.Events[0].Data = damageEvent(log, journal.Position(n+1))
+	return c
+}
+
+func damageEvent(log journal.LogName, p journal.Position) []byte {
+	return bytes.Repeat(fmt.Appendf(nil, "%s %d;", log, p), 20)
+}
+
+const damageEvents = 500 // of each log
+
+// copyJournal copies the files of a journal, holes as holes.
+func copyJournal(t testing.TB, from, to string) {
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		copied := filepath.Join(to, rel)
+		if err := os.WriteFile(copied, bytes.TrimRight(content, "\x00"), 0o600); err != nil {
+			return err
+		}
+		return os.Truncate(copied, int64(len(content)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runDamage has a child run cases until it is through or dead, and returns where to
+// go on.
+func runDamage(t *testing.T, dir string, seed uint64, from, to int, sum map[string]int) (next, died int) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), damageDir+"="+dir, fmt.Sprintf("DAMAGE=%d %d %d", seed, from, to))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	what := ""
+	next = from
+	for in := bufio.NewScanner(out); in.Scan(); {
+		word, rest, _ := strings.Cut(in.Text(), " ")
+		switch word {
+		case "case":
+			what = rest
+			next++
+		case "came":
+			sum[rest]++
+			if testing.Verbose() {
+				t.Logf("%s: %s", what, rest)
+			}
+		case "bad":
+			t.Errorf("-damage.seed %d, case %s: %s", seed, what, rest)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		text := stderr.String()
+		t.Errorf("-damage.seed %d, case %s: the process ended: %v\n%s", seed, what, err, text[:min(len(text), 3000)])
+		died = 1
+	}
+	return next, died
+}
+
+// beDamaged is the child.
+func beDamaged(dir string) {
+	var seed uint64
+	var from, to int
+	if _, err := fmt.Sscan(os.Getenv("DAMAGE"), &seed, &from, &to); err != nil {
+		panic(err)
+	}
+	for n := from; n < to; n++ {
+		rng := rand.New(rand.NewPCG(seed, uint64(n)))
+		work := filepath.Join(dir, "work")
+		if err := os.RemoveAll(work); err != nil {
+			panic(err)
+		}
+		template := []string{"closed", "killed"}[rng.IntN(2)]
+		copyJournal(panicTB{}, filepath.Join(dir, template), work)
+		fmt.Printf("case %d: %s\n", n, template+": "+doDamage(work, rng))
+		for _, opening := range []string{"first", "second"} { // the second finds what the first has put aside
+			fmt.Println("came", opening+" "+lookAtDamaged(work))
+		}
+	}
+	os.Exit(0)
+}
+
+// panicTB is for helpers outside a test.
+type panicTB struct{ testing.TB }
+
+func (panicTB) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
+// doDamage damages one file.
+func doDamage(dir string, rng *rand.Rand) string {
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil || len(files) == 0 {
+		panic(fmt.Sprint("no files: ", err))
+	}
+	file := files[rng.IntN(len(files))]
+	if rng.IntN(2) == 0 { // tables are what most bytes are in
+		if tables, _ := filepath.Glob(filepath.Join(dir, "*", "*.sst")); len(tables) > 0 {
+			file = tables[rng.IntN(len(tables))]
+		}
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	used := len(bytes.TrimRight(content, "\x00")) // damage where something is
+	name, _ := filepath.Rel(dir, file)
+	must := func(err error) {
+		if err != nil {
+			panic(err)
+		}
+	}
+	switch k := rng.IntN(10); {
+	case k == 0:
+		must(os.Remove(file))
+		return name + " removed"
+	case k < 4 || used == 0:
+		at := rng.IntN(max(used, 1))
+		must(os.Truncate(file, int64(at)))
+		return fmt.Sprintf("%s of %d bytes cut at %d", name, len(content), at)
+	default:
+		at := rng.IntN(used)
+		if rng.IntN(4) == 0 {
+			at = max(0, used-1-rng.IntN(200)) // footers
+		}
+		bit := rng.IntN(8)
+		content[at] ^= 1 << bit
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		must(err)
+		_, err = f.WriteAt(content[at:at+1], int64(at))
+		must(errors.Join(err, f.Close()))
+		return fmt.Sprintf("%s of %d bytes bit %d of %d flipped", name, len(content), bit, at)
+	}
+}
+
+// lookAtDamaged opens a journal, reads all that it can and holds it to what was
+// written. It returns how the damage showed.
+func lookAtDamaged(dir string) string {
+	ctx := context.Background()
+	bad := func(format string, args ...any) { fmt.Printf("bad "+format+"\n", args...) }
+	e, err := Open(dir, Options{MemTableBytes: 8 << 20})
+	if err != nil {
+		if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), dir) {
+			bad("the engine does not open and does not say what is damaged: %v", err)
+		}
+		return "refused"
+	}
+	j, err := journal.Open(ctx, e, journal.Options{})
+	if err != nil {
+		if journal.KindOf(err) != journal.KindCorrupt {
+			bad("the journal does not open: %v", err)
+		}
+		if err := e.Close(); err != nil {
+			bad("close: %v", err)
+		}
+		return "journal refused"
+	}
+	ways := map[string]bool{}
+	for _, log := range damageLogs {
+		ways[lookAtLog(ctx, j, log, bad)] = true
+	}
+	if err := j.Close(ctx); err != nil && journal.KindOf(err) != journal.KindCorrupt {
+		bad("close: %v", err)
+	}
+	delete(ways, "whole")
+	for _, way := range []string{"stale", "damaged log", "damaged read"} {
+		if ways[way] {
+			return way
+		}
+	}
+	return "harmless"
+}
+
+func lookAtLog(ctx context.Context, j *journal.Journal, log journal.LogName, bad func(string, ...any)) string {
+	damage := j.Damage(log)
+	way := "whole"
+	if damage != nil {
+		way = "damaged log"
+		if _, err := journaltest.Append(j, damageCommit(log, damageEvents)); journal.KindOf(err) != journal.KindCorrupt {
+			bad("%s is damaged and takes a commit: %v", log, err)
+		}
+	}
+	served := journal.Position(0)
+	err := j.Read(ctx, log, 0, 0, func(ev *journal.Event) error {
+		if ev.Position > damageEvents || !bytes.Equal(ev.Data, damageEvent(log, ev.Position)) {
+			bad("%s serves at %d what was not written: %.40q", log, ev.Position, ev.Data)
+		}
+		served++
+		return nil
+	})
+	switch {
+	case err != nil && journal.KindOf(err) != journal.KindCorrupt:
+		bad("%s: %v", log, err)
+	case err != nil && damage == nil:
+		way = "damaged read"
+	case err == nil && served != damageEvents && damage == nil:
+		bad("%s has %d events, of %d, and says nothing", log, served, damageEvents)
+	}
+	for k := range damageKeys {
+		key := fmt.Sprint("k", k)
+		want := journal.Version((damageEvents - k + damageKeys - 1) / damageKeys)
+		v, err := j.Load(ctx, log, key, 0, func(ev *journal.Event) error {
+			if p := journal.Position(int(ev.Version-1)*damageKeys + k + 1); !bytes.Equal(ev.Data, damageEvent(log, p)) {
+				bad("%s/%s serves at version %d what was not written: %.40q", log, key, ev.Version, ev.Data)
+			}
+			return nil
+		})
+		switch {
+		case err != nil && journal.KindOf(err) != journal.KindCorrupt:
+			bad("%s/%s: %v", log, key, err)
+		case err != nil && damage == nil:
+			way = "damaged read"
+		case err == nil && v != want && damage == nil:
+			// A block of the index that cannot be read is, to Badger, the end of its table.
+			return "stale"
+		}
+	}
+	return way
+}

@@ -1,0 +1,77 @@
+package badgerengine
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Damaged blocks make Badger panic, or fault on the map of a file that was cut
+// short. On the goroutine of who reads, that becomes an error. On Badger's own
+// (its compactions) nobody can catch it.
+
+type guardedLog struct{ logStore }
+
+func (g guardedLog) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
+	inside := false // of yield, whose panics are not Badger's
+	return guard(&inside, func() error {
+		return g.logStore.Blocks(ctx, log, from, func(b journal.Block) error {
+			inside = true
+			err := yield(b)
+			inside = false
+			return err
+		})
+	})
+}
+
+func (g guardedLog) Last(ctx context.Context, log journal.LogName) (b journal.Block, ok bool, err error) {
+	err = guard(new(bool), func() error { b, ok, err = g.logStore.Last(ctx, log); return err })
+	return b, ok, err
+}
+
+func (g guardedLog) Logs(ctx context.Context) (names []journal.LogName, err error) {
+	err = guard(new(bool), func() error { names, err = g.logStore.Logs(ctx); return err })
+	return names, err
+}
+
+type guardedIndex struct{ indexStore }
+
+func (g guardedIndex) Get(ctx context.Context, key []byte) (v []byte, ok bool, err error) {
+	err = guard(new(bool), func() error { v, ok, err = g.indexStore.Get(ctx, key); return err })
+	return v, ok, err
+}
+
+func (g guardedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
+	inside := false
+	return guard(&inside, func() error {
+		return g.indexStore.Scan(ctx, prefix, from, func(key, value []byte) error {
+			inside = true
+			err := yield(key, value)
+			inside = false
+			return err
+		})
+	})
+}
+
+func (g guardedIndex) Last(ctx context.Context, prefix []byte) (key []byte, ok bool, err error) {
+	err = guard(new(bool), func() error { key, ok, err = g.indexStore.Last(ctx, prefix); return err })
+	return key, ok, err
+}
+
+// guard runs a read. A panic while it is not inside the caller's own code is damage.
+func guard(inside *bool, read func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if *inside {
+			return
+		}
+		if r := recover(); r != nil {
+			text, _, _ := strings.Cut(strings.TrimSpace(fmt.Sprint(r)), "\n")
+			err = &journal.Error{Op: "read", Kind: journal.KindCorrupt, Detail: "a block of a table is damaged: " + text}
+		}
+	}()
+	return read()
+}
