@@ -26,8 +26,8 @@ type Deployment struct {
 
 // Progress is a step of a deployment or an upload.
 type Progress struct {
-	// Stage is verifying, compiling, initialising, describing, starting, storing,
-	// draining or ready; in this order.
+	// Stage is verifying, rewriting, compiling, initialising, image, describing,
+	// starting, storing, draining or ready; in this order. An upload ends with storing.
 	Stage string `json:"stage"`
 	Done  int64  `json:"done"`  // of Total
 	Total int64  `json:"total"` // in units of the stage; 0 if unknown
@@ -35,28 +35,33 @@ type Progress struct {
 
 // Upload verifies a module, compiles it and stores it, and tells what it is. A
 // module that breaks rules is refused with KindBadModule, all violations in Reasons,
-// and nothing is stored. Uploading a module again changes nothing.
-func (h *Host) Upload(ctx context.Context, module []byte) (service.Module, error) {
+// and nothing is stored. Uploading a module again changes nothing. progress, if not
+// nil, hears how the upload goes on, from the goroutine of Upload; it must not block
+// for long.
+func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress)) (service.Module, error) {
+	if progress == nil {
+		progress = func(Progress) {}
+	}
 	c, err := h.open()
 	if err != nil {
 		return service.Module{}, err
 	}
-	m, err := h.inspect(ctx, "", module)
+	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, func(s sandbox.Stage, done, total int64) {
+		progress(Progress{string(s), done, total})
+	})
 	if err != nil {
 		return service.Module{}, err
 	}
+	m := p.Module()
+	if err := p.Close(ctx); err != nil {
+		return service.Module{}, err
+	}
+	progress(Progress{string(supervisor.StageStoring), 0, m.Size})
 	if _, err := c.catalog.Put(module); err != nil {
 		return service.Module{}, err
 	}
+	progress(Progress{string(supervisor.StageStoring), m.Size, m.Size})
 	return m, nil
-}
-
-func (h *Host) inspect(ctx context.Context, name service.Name, module []byte) (service.Module, error) {
-	p, err := h.runtime.Compile(ctx, name, module, h.opt.Limits, func(sandbox.Stage, int64, int64) {})
-	if err != nil {
-		return service.Module{}, err
-	}
-	return p.Module(), p.Close(ctx)
 }
 
 // Modules lists the digests of the stored modules.

@@ -51,7 +51,7 @@ func TestCompilesInAProcessOfItsOwn(t *testing.T) {
 	if r := h.MustSend(add("a")); r.Version != 2 {
 		t.Errorf("after the restart: %+v", r)
 	}
-	if _, err := h.Upload(t.Context(), testguest.Counter("other")); service.KindOf(err) != service.KindInternal {
+	if _, err := h.Upload(t.Context(), testguest.Counter("other"), nil); service.KindOf(err) != service.KindInternal {
 		t.Errorf("with a compiler that does not work: %v", err)
 	}
 	_, err = host.Open(t.Context(), host.Options{Dir: t.TempDir(), Compiler: []string{"/nowhere/to/be/found"}})

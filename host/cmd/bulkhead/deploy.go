@@ -32,17 +32,14 @@ func (c *deployCmd) Run(e *env) error {
 	}
 	bar := e.progress()
 	defer bar.done()
-	arrived := false
+	arrived := false // what is said about sending after that would be out of turn
 	sent := func(done, total int64) {
-		if arrived {
-			return
+		if !arrived {
+			bar.at("uploading "+relative(c.Module), done, total, bytesUnit)
 		}
-		bar.at("uploading "+relative(c.Module), done, total, bytesUnit)
-		if arrived = done == total; arrived {
-			bar.at("verifying and compiling", 0, 0, bytesUnit)
-		}
+		arrived = done == total
 	}
-	m, err := host.Upload(e.ctx, module, sent)
+	m, err := host.Upload(e.ctx, module, sent, func(p api.Progress) { bar.at(p.Stage, p.Done, p.Total, bytesUnit) })
 	if err != nil {
 		return err
 	}

@@ -117,8 +117,7 @@ func deployFile(ctx context.Context, h *host.Host, file string, bar *progress) (
 		return service.Status{}, err
 	}
 	defer bar.done()
-	bar.at("verifying and compiling "+relative(file), 0, 0, bytesUnit)
-	m, err := h.Upload(ctx, module)
+	m, err := h.Upload(ctx, module, func(p host.Progress) { bar.at(p.Stage+" "+relative(file), p.Done, p.Total, bytesUnit) })
 	if err != nil {
 		return service.Status{}, err
 	}

@@ -83,7 +83,15 @@ type Services struct {
 	Services []Service `json:"services"`
 }
 
-// Progress says how far a deployment has come. Total is 0 where it is not known.
+// UploadLine is one line of an upload that streams its progress. Exactly one member
+// is set; the last line has Module or Problem.
+type UploadLine struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Module   *Module   `json:"module,omitempty"`
+	Problem  *Problem  `json:"problem,omitempty"`
+}
+
+// Progress says how far a deployment or an upload has come. Total is 0 where it is not known.
 type Progress struct {
 	Stage string `json:"stage"`
 	Done  int64  `json:"done"`

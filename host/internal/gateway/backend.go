@@ -21,8 +21,9 @@ import (
 // the client can do something about them. All methods are safe for concurrent
 // use; those without a context do not block.
 type Backend interface {
-	// Upload verifies and stores a module.
-	Upload(ctx context.Context, module []byte) (service.Module, error)
+	// Upload verifies and stores a module. progress may be nil; it is called from
+	// any goroutine until Upload returns, and must not block.
+	Upload(ctx context.Context, module []byte, progress func(api.Progress)) (service.Module, error)
 	// Deploy returns when the service runs. Progress may be called from any
 	// goroutine until then, and must not block.
 	Deploy(ctx context.Context, d Deployment) (service.Status, error)

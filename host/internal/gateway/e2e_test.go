@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,11 +74,19 @@ func TestEndToEnd(t *testing.T) {
 	if status.State != service.StateRunning || status.Spec.Limits.Fuel != 5_000_000 || len(status.Shards) != 1 || status.Manifest == nil || sent != int64(len(module)) || len(stages) < 3 {
 		t.Errorf("status %+v, sent %d, stages %v", status, sent, stages)
 	}
-	m, err := c.Upload(ctx, module, nil)
+	stages = nil
+	m, err := c.Upload(ctx, module, nil, func(p api.Progress) {
+		if p.Done == 0 {
+			stages = append(stages, p.Stage)
+		}
+	})
+	if want := []string{"verifying", "rewriting", "compiling", "initialising", "image", "describing", "storing"}; !slices.Equal(stages, want) {
+		t.Errorf("the upload went by %v, want %v", stages, want)
+	}
 	if err != nil || m.Digest != service.DigestOf(module) {
 		t.Errorf("%+v %v", m, err)
 	}
-	if _, err := c.Upload(ctx, []byte("no wasm"), nil); service.KindOf(err) != service.KindBadModule {
+	if _, err := c.Upload(ctx, []byte("no wasm"), nil, nil); service.KindOf(err) != service.KindBadModule {
 		t.Error(err)
 	}
 	if _, err := c.Deploy(ctx, client.Deployment{Service: "count", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {

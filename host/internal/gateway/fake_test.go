@@ -67,7 +67,10 @@ func (f *fake) find(name service.Name) (*fakeService, error) {
 	return s, nil
 }
 
-func (f *fake) Upload(_ context.Context, module []byte) (service.Module, error) {
+func (f *fake) Upload(_ context.Context, module []byte, progress func(api.Progress)) (service.Module, error) {
+	if progress != nil {
+		progress(api.Progress{Stage: "verifying", Done: 1, Total: 2})
+	}
 	if string(module) != "\x00asm good" {
 		return service.Module{}, &service.Error{Kind: service.KindBadModule, Message: "not a module", Reasons: []string{"no memory", "no exports"}, Detail: "secret path"}
 	}

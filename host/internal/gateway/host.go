@@ -16,12 +16,21 @@ func Host(h *host.Host) Backend { return hostBackend{h} }
 // hostBackend is a host with events in the form in which they leave.
 type hostBackend struct{ *host.Host }
 
-func (b hostBackend) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
-	to := host.Deployment{Service: d.Service, Module: d.Module, Digest: d.Digest, Limits: d.Limits, Settings: d.Settings}
-	if d.Progress != nil {
-		to.Progress = func(p host.Progress) { d.Progress(api.Progress{Stage: p.Stage, Done: p.Done, Total: p.Total}) }
+func (b hostBackend) Upload(ctx context.Context, module []byte, progress func(api.Progress)) (service.Module, error) {
+	return b.Host.Upload(ctx, module, outgoingProgress(progress))
+}
+
+func outgoingProgress(to func(api.Progress)) func(host.Progress) {
+	if to == nil {
+		return nil
 	}
-	return b.Host.Deploy(ctx, to)
+	return func(p host.Progress) { to(api.Progress{Stage: p.Stage, Done: p.Done, Total: p.Total}) }
+}
+
+func (b hostBackend) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+	return b.Host.Deploy(ctx, host.Deployment{
+		Service: d.Service, Module: d.Module, Digest: d.Digest, Limits: d.Limits, Settings: d.Settings, Progress: outgoingProgress(d.Progress),
+	})
 }
 
 func (b hostBackend) Events(ctx context.Context, s Selection, limit int) ([]Event, service.Position, bool, error) {

@@ -79,7 +79,15 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 		return err
 	}
 	defer ended()
-	m, err := s.backend.Upload(r.Context(), module)
+	if accepts(r, api.ContentLines) {
+		s.inLines(a, r, func(ctx context.Context, progress func(api.Progress)) (any, error) {
+			m, err := s.backend.Upload(ctx, module, progress)
+			last := api.ModuleOf(m)
+			return api.UploadLine{Module: &last}, err
+		})
+		return nil
+	}
+	m, err := s.backend.Upload(r.Context(), module, nil)
 	if err != nil {
 		return err
 	}
@@ -182,34 +190,48 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 		}
 		return a.json(http.StatusOK, s.apiService(status))
 	}
+	s.inLines(a, r, func(ctx context.Context, progress func(api.Progress)) (any, error) {
+		d.Progress = progress
+		status, err := s.backend.Deploy(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		last := s.apiService(status)
+		return api.DeployLine{Service: &last}, nil
+	})
+	return nil
+}
+
+// inLines does something that takes long and answers with lines: its progress, as
+// it comes, and at the end the last line that work returns, or its problem.
+func (s *Server) inLines(a *answer, r *http.Request, work func(ctx context.Context, progress func(api.Progress)) (last any, err error)) {
 	type result struct {
-		status service.Status
-		err    error
+		last any
+		err  error
 	}
 	// Progress is for show: what does not fit is left out, so that a client that
 	// does not read holds nothing up.
 	progress := make(chan api.Progress, 64)
-	d.Progress = func(p api.Progress) {
-		select {
-		case progress <- p:
-		default:
-		}
-	}
 	done := make(chan result, 1)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	go func() { // ends with the deployment, which ends soon after ctx
-		status, err := s.backend.Deploy(ctx, d)
-		done <- result{status, err}
+	go func() { // ends with the work, which ends soon after ctx
+		last, err := work(ctx, func(p api.Progress) {
+			select {
+			case progress <- p:
+			default:
+			}
+		})
+		done <- result{last, err}
 	}()
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentLines)
 	a.limitWrite(0)
 	a.WriteHeader(http.StatusOK)
-	line := func(l api.DeployLine) {
+	line := func(l any) {
 		text, _ := json.Marshal(l) // of types that encode
 		a.limitWrite(len(text))
-		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the deployment
+		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the work
 		_ = a.control.Flush()
 	}
 	for {
@@ -223,12 +245,10 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 			}
 			if res.err != nil {
 				p := s.problem(res.err, a.id)
-				line(api.DeployLine{Problem: &p})
-			} else {
-				v := s.apiService(res.status)
-				line(api.DeployLine{Service: &v})
+				res.last = api.DeployLine{Problem: &p}
 			}
-			return nil
+			line(res.last)
+			return
 		}
 	}
 }

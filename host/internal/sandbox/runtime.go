@@ -38,10 +38,12 @@ type Stage string
 
 // The steps of Compile, in order.
 const (
-	StageVerifying    Stage = "verifying"
-	StageCompiling    Stage = "compiling"
-	StageInitialising Stage = "initialising"
-	StageDescribing   Stage = "describing"
+	StageVerifying    Stage = "verifying"    // what stands in it
+	StageRewriting    Stage = "rewriting"    // so that it counts what it does
+	StageCompiling    Stage = "compiling"    //
+	StageInitialising Stage = "initialising" // a first instance
+	StageImage        Stage = "image"        // of that instance, for all others to begin as
+	StageDescribing   Stage = "describing"   // itself, and verifying what it says
 )
 
 // Runtime is what all programs of a host share: the cache of compiled code, and
@@ -156,9 +158,14 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 			return err
 		}
 		p.imports = parsed.Imports
-		p.metered, err = metering.Rewrite(parsed, metering.Options{})
-		return err
+		return nil
 	})
+	if err == nil {
+		err = step(StageRewriting, func() (err error) {
+			p.metered, err = metering.Rewrite(parsed, metering.Options{})
+			return err
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -168,14 +175,16 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 	p.metered.Binary = nil // wazero has what it needs of it
 	var first *Instance
 	err = step(StageInitialising, func() (err error) {
-		if first, err = p.Instantiate(ctx, nil); err != nil {
-			return err
+		if first, err = p.Instantiate(ctx, nil); err == nil {
+			p.startFuel = first.Fuel()
 		}
-		p.startFuel = first.Fuel()
-		return p.capture(first)
+		return err
 	})
 	if err == nil {
-		err = step(StageDescribing, func() error { return p.describe(ctx, first, name, parsed) })
+		err = step(StageImage, func() error { return p.capture(first) })
+		if err == nil {
+			err = step(StageDescribing, func() error { return p.describe(ctx, first, name, parsed) })
+		}
 		_ = first.Close(ctx)
 	}
 	if err != nil {

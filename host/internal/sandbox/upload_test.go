@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,7 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close(context.Background())
-	if len(stages) != 4 || stages[0] != StageVerifying || stages[3] != StageDescribing {
+	if !slices.Equal(stages, []Stage{StageVerifying, StageRewriting, StageCompiling, StageInitialising, StageImage, StageDescribing}) {
 		t.Errorf("stages %v", stages)
 	}
 	m := p.Module()

@@ -18,14 +18,55 @@ import (
 )
 
 // Upload verifies and stores a module. sent, if not nil, is called as the module
-// goes out, with bytes, from another goroutine but never two at a time.
-func (c *Client) Upload(ctx context.Context, module []byte, sent func(done, total int64)) (api.Module, error) {
-	var m api.Module
-	err := c.call(ctx, request{
+// goes out, with bytes, from another goroutine but never two at a time. progress,
+// if not nil, is called with each progress that the host reports, from the
+// goroutine that called Upload.
+func (c *Client) Upload(ctx context.Context, module []byte, sent func(done, total int64), progress func(api.Progress)) (api.Module, error) {
+	last, err := c.lines(ctx, request{
 		method: http.MethodPost, path: "/v1/modules", header: contentType(api.ContentWasm),
 		body: counted(module, sent), length: int64(len(module)),
-	}, &m)
-	return m, err
+	}, progress)
+	if err != nil {
+		return api.Module{}, err
+	}
+	if last.Module == nil {
+		return api.Module{}, c.garbled(errors.New("the last line is of something else"), false)
+	}
+	return *last.Module, nil
+}
+
+// line is one line of an upload or a deployment.
+type line struct {
+	api.DeployLine
+	Module *api.Module `json:"module"`
+}
+
+// lines makes a request that is answered in lines, and returns the last one.
+func (c *Client) lines(ctx context.Context, r request, progress func(api.Progress)) (line, error) {
+	r.accept = api.ContentLines
+	resp, err := c.do(ctx, r)
+	if err != nil {
+		return line{}, err
+	}
+	defer drain(resp.Body)
+	all := json.NewDecoder(bufio.NewReader(resp.Body))
+	for {
+		var l line
+		if err := all.Decode(&l); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return line{}, service.Errorf(service.KindUnknown, "the connection ended before the host was through; ask for the service's status, or do it again: %w", err)
+		}
+		switch {
+		case l.Problem != nil:
+			return line{}, l.Problem.Err()
+		case l.Service != nil || l.Module != nil:
+			return l, nil
+		case l.Progress != nil && progress != nil:
+			progress(*l.Progress)
+		}
+	}
 }
 
 // Deployment is a module that shall run as a service.
@@ -46,7 +87,7 @@ type Deployment struct {
 // Deploy makes a module a service, or swaps the module of a running one, and
 // returns when it runs.
 func (c *Client) Deploy(ctx context.Context, d Deployment) (api.Service, error) {
-	r := request{accept: api.ContentLines}
+	var r request
 	if d.Module != nil {
 		query, err := deploymentQuery(d.Limits, d.Settings)
 		if err != nil {
@@ -62,29 +103,14 @@ func (c *Client) Deploy(ctx context.Context, d Deployment) (api.Service, error) 
 		r.method, r.path = http.MethodPut, servicePath(d.Service, "")
 		r.header, r.body, r.length = contentType(api.ContentJSON), body(text), int64(len(text))
 	}
-	resp, err := c.do(ctx, r)
+	last, err := c.lines(ctx, r, d.Progress)
 	if err != nil {
 		return api.Service{}, err
 	}
-	defer drain(resp.Body)
-	lines := json.NewDecoder(bufio.NewReader(resp.Body))
-	for {
-		var line api.DeployLine
-		if err := lines.Decode(&line); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return api.Service{}, service.Errorf(service.KindUnknown, "the connection ended before the deployment did; ask for the service's status: %w", err)
-		}
-		switch {
-		case line.Problem != nil:
-			return api.Service{}, line.Problem.Err()
-		case line.Service != nil:
-			return *line.Service, nil
-		case line.Progress != nil && d.Progress != nil:
-			d.Progress(*line.Progress)
-		}
+	if last.Service == nil {
+		return api.Service{}, c.garbled(errors.New("the last line is of something else"), false)
 	}
+	return *last.Service, nil
 }
 
 // deploymentQuery writes limits and settings as the parameters of a deployment,
