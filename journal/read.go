@@ -227,7 +227,8 @@ func clone(b []byte) []byte {
 // not; events that are not on disk yet have position 0 and no time. An event and
 // its slices are valid during their yield only. An error of yield ends the scan
 // and is returned as it is. If after is above the entity's version, as a snapshot may
-// claim when the log has lost its end, nothing is yielded; the version says so.
+// claim when the log has lost its end, nothing is yielded; the version says so. If
+// memory knows that nothing follows on after, nothing is read.
 func (j *Journal) Load(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
 	var held []Event
 	var seen uint64
@@ -235,6 +236,10 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 	s := j.logs[log]
 	if s != nil {
 		seen = s.indexing
+		if v, known := j.knownVersion(s, key); known && v <= after {
+			j.mu.Unlock()
+			return v, j.reads.check("load", log)
+		}
 		if e := s.entities[key]; e != nil {
 			for _, p := range e.commits {
 				for i := range p.commit.Events {
@@ -244,7 +249,7 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 		}
 	}
 	j.mu.Unlock()
-	at, err := j.scanEntity(ctx, log, key, after, yield)
+	at, there, err := j.scanEntity(ctx, log, key, after, yield)
 	if err != nil {
 		return 0, err
 	}
@@ -261,8 +266,8 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 		}
 		at = e.Version
 	}
-	if at == after && after > 0 {
-		// Nothing was read, so this is only what the caller claims.
+	if at == after && !there {
+		// This is only what the caller claims.
 		if at, err = j.versionUpTo(ctx, log, key, after); err != nil {
 			return 0, err
 		}
@@ -291,18 +296,6 @@ func (j *Journal) versionUpTo(ctx context.Context, log LogName, key string, most
 	if known {
 		return min(v, most), nil
 	}
-	// One look-up says it in the usual case, where the claim is true.
-	if err := j.reads.enter("version", log); err != nil {
-		return 0, err
-	}
-	_, there, err := j.engine.Index().Get(ctx, entityKey(entityPrefix(log, key), most))
-	j.reads.leave()
-	if err != nil {
-		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
-	}
-	if there {
-		return most, nil
-	}
 	return j.indexedVersion(ctx, log, key)
 }
 
@@ -329,18 +322,26 @@ func gap(op string, log LogName, key string, at, next Version) error {
 	return errorf(KindCorrupt, op, log, "entity %q goes from version %d to %d; rebuild the index", key, at, next)
 }
 
-// scanEntity yields an entity's events as the index has them and returns the last version.
-func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
+// scanEntity yields an entity's events as the index has them and returns the last
+// version. there says that the index has the event of version after, too, or that this
+// is 0.
+func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (last Version, there bool, err error) {
 	if err := j.reads.enter("load", log); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer j.reads.leave()
 	prefix := entityPrefix(log, key)
 	at := after
+	there = after == 0
 	var e Event
 	var stopped error // of yield, which goes back as it is
-	err := j.engine.Index().Scan(ctx, prefix, entityKey(prefix, after+1), func(k, value []byte) error {
+	// From after on, and not from what follows: it costs less than another look-up.
+	err = j.engine.Index().Scan(ctx, prefix, entityKey(prefix, max(after, 1)), func(k, value []byte) error {
 		v, ok := entityVersion(prefix, k)
+		if ok && v == after {
+			there = true
+			return nil
+		}
 		e = Event{Log: log, Key: key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e) {
 			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; rebuild the index", key, at)
@@ -353,9 +354,9 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 		return stopped
 	})
 	if stopped != nil {
-		return at, stopped
+		return at, there, stopped
 	}
-	return at, readError("load", log, err)
+	return at, there, readError("load", log, err)
 }
 
 // indexedVersion is an entity's version as the index knows it.

@@ -334,3 +334,84 @@ func TestEachOperationFailsWithSnapshots(t *testing.T) {
 		}
 	}
 }
+
+// Opening reads as much of a log with many entities as of one with few: nothing is
+// loaded before it is touched.
+func TestOpeningLoadsNothing(t *testing.T) {
+	ctx := context.Background()
+	operations := func(entities int) int {
+		m := journaltest.NewMemory()
+		j, err := journal.Open(ctx, m, journal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range entities {
+			key := fmt.Sprint("k", i)
+			hand(t, j, key, 0, "c"+key, 2, func(error) {})
+			j.PutSnapshot(ctx, "bank", key, journaltest.Snapshot("bank", key, 2))
+		}
+		if err := j.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		m = m.CrashClone(0)
+		m.FailAt(0)
+		if j, err = journal.Open(ctx, m, journal.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		n := m.Operations()
+		if j.Head("bank") != journal.Position(2*entities) {
+			t.Errorf("the head is %d", j.Head("bank"))
+		}
+		if err := j.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	if few, many := operations(1), operations(20_000); few != many {
+		t.Errorf("opening takes %d operations with one entity, %d with many", few, many)
+	}
+}
+
+// However long a reader takes over an entity, commits go on, and so do other readers.
+func TestReadersHoldUpNobody(t *testing.T) {
+	ctx := context.Background()
+	j, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := func(key string, at journal.Version) {
+		t.Helper()
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", key, at, fmt.Sprint(key, at), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"alice", "bob", "carol"} {
+		commit(key, 0)
+	}
+	var deep func(keys []string)
+	deep = func(keys []string) { // in the middle of loading one, the next, and then commits
+		if len(keys) == 0 {
+			for v := range journal.Version(20) {
+				commit("alice", 1+v)
+				commit("dave", v)
+			}
+			return
+		}
+		events := 0
+		v, err := j.Load(ctx, "bank", keys[0], 0, func(*journal.Event) error {
+			events++
+			deep(keys[1:])
+			return nil
+		})
+		if v != 1 || events != 1 || err != nil {
+			t.Errorf("%s is at %d with %d events, %v", keys[0], v, events, err)
+		}
+	}
+	deep([]string{"alice", "bob", "carol"})
+	if v, err := j.Load(ctx, "bank", "alice", 0, func(*journal.Event) error { return nil }); v != 21 || err != nil {
+		t.Errorf("alice is at %d, %v", v, err)
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}

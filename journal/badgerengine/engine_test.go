@@ -29,3 +29,16 @@ func BenchmarkBadger(b *testing.B) {
 		return e
 	})
 }
+
+func BenchmarkHydration(b *testing.B) {
+	journaltest.BenchHydration(b, func(b *testing.B) func(b *testing.B) journal.Engine {
+		dir := b.TempDir()
+		return func(b *testing.B) journal.Engine {
+			e, err := Open(dir, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return e
+		}
+	})
+}

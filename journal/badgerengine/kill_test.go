@@ -21,6 +21,9 @@ var (
 	killSeed   = flag.Uint64("kill.seed", 0, "repeat the run of TestKill9 with this seed; 0 takes a new one")
 )
 
+// killKeys are the entities that a victim writes to.
+const killKeys = 50
+
 // victimDir names the journal of a test binary that is started to be killed.
 const victimDir = "BADGERENGINE_VICTIM_DIR"
 
@@ -39,7 +42,7 @@ func beVictim(dir string) {
 	if err != nil {
 		fail(err)
 	}
-	const keys = 50
+	const keys = killKeys
 	var versions [keys]journal.Version
 	for k := range versions {
 		versions[k], err = j.Load(context.Background(), "bank", fmt.Sprint("k", k), 0, func(*journal.Event) error { return nil })
@@ -63,6 +66,9 @@ func beVictim(dir string) {
 		})
 		if err != nil {
 			fail(err)
+		}
+		if v := versions[k]; i%5 == 0 && v > 0 {
+			j.PutSnapshot(context.Background(), "bank", c.Command.Key, journaltest.Snapshot("bank", c.Command.Key, v))
 		}
 	}
 }
@@ -101,6 +107,13 @@ func TestKill9(t *testing.T) {
 				t.Errorf("round %d: %s was acknowledged as %q and is %q", round, id, what, there[id])
 			}
 		}
+		for k := range killKeys {
+			key := fmt.Sprint("k", k)
+			s, ok, err := j.Snapshot(context.Background(), "bank", key)
+			if err != nil || ok && string(s.State) != string(journaltest.Snapshot("bank", key, s.Version).State) {
+				t.Errorf("round %d: the snapshot of %s at %d says %q, %v", round, key, s.Version, s.State, err)
+			}
+		}
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +128,7 @@ func TestKill9(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("round %d: killed after %d lines; %d acknowledged, %d there", round, lines, len(told), len(there))
+		t.Logf("round %d: killed after %d lines; %d acknowledged, %d there, %d snapshots", round, lines, len(told), len(there), report.Logs["bank"].Snapshots)
 	}
 }
 

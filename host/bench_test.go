@@ -1,0 +1,93 @@
+package host_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// BenchmarkHydration is the whole of bringing an account of 20 events back that was not
+// touched since the host was opened, and of asking it for its balance: engine, journal
+// on disk, and the bank as a module in Go. "resident" is the asking alone.
+func BenchmarkHydration(b *testing.B) {
+	const accounts, events = 4000, 20
+	h := hosttest.New(b)
+	module := hosttest.Guest(b, "bank")
+	deploy := func(b *testing.B, residents, every int) {
+		b.Helper()
+		_, err := h.Deploy(context.Background(), host.Deployment{Service: "bank", Module: module,
+			Limits:   service.Limits{ResidentEntities: residents, MailboxCommands: 1 << 16},
+			Settings: service.Settings{Shards: 1, SnapshotEvery: every}})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	key := func(i int) service.Key { return service.Key(fmt.Sprintf("account-%07d", i)) }
+	deploy(b, accounts, -1)
+	var all sync.WaitGroup
+	for i := range accounts * events {
+		c := service.Command{Service: "bank", Key: key(i % accounts), Type: "deposit", Data: []byte(`{"amount":1}`)}
+		if i < accounts {
+			c.Type, c.Data = "open", []byte(`{"owner":"somebody"}`)
+		}
+		all.Add(1)
+		err := h.SendAsync(c, func(_ service.Reply, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+			all.Done()
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if i%accounts == accounts-1 {
+			all.Wait()
+		}
+	}
+	order := rand.New(rand.NewPCG(1, 2)).Perm(accounts)
+	ask := func(b *testing.B, i int) {
+		q, err := h.Query(context.Background(), service.Query{Service: "bank", Key: key(i), Type: "balance"})
+		if err != nil || q.Version != events {
+			b.Fatalf("%s is at %d, %v", key(i), q.Version, err)
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		every     int
+		snapshots bool
+	}{{"20-events", -1, false}, {"snapshot", -1, true}} {
+		if c.snapshots {
+			deploy(b, 1, events)
+			for i := range accounts {
+				ask(b, i) // takes one
+			}
+		}
+		deploy(b, 1, c.every)
+		h.Restart()
+		b.Run(c.name, func(b *testing.B) {
+			cpu := journaltest.CPUTime()
+			for i := range b.N {
+				ask(b, order[i%accounts])
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(journaltest.CPUTime()-cpu)/float64(b.N), "cpu-ns/op")
+			if st, err := h.Status("bank"); err != nil || st.Counters.SnapshotsUsed > 0 != c.snapshots {
+				b.Errorf("counters %+v, %v", st.Counters, err)
+			}
+		})
+	}
+	b.Run("resident", func(b *testing.B) {
+		cpu := journaltest.CPUTime()
+		for range b.N {
+			ask(b, 0)
+		}
+		b.ReportMetric(float64(journaltest.CPUTime()-cpu)/float64(b.N), "cpu-ns/op")
+	})
+}
