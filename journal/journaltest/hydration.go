@@ -60,7 +60,7 @@ func fill(b *testing.B, e journal.Engine, entities int, events int, snapshot boo
 		for i := range entities {
 			waiting.Add(1)
 			at := before + journal.Version(v)
-			c := sized(coldKey(i), at, fmt.Sprint(i, "-", at))
+			c := sized(coldKey(i), at, fmt.Sprint(i, "-", at), 1)
 			must(b, j.Append(ctx, c, func(_ journal.Receipt, err error) {
 				if err != nil {
 					b.Error(err)
