@@ -104,6 +104,22 @@ type decodedCommit struct {
 	command  Command
 	expected Version
 	events   []NewEvent // views into the batch
+	types    typeNames
+}
+
+// typeNames keeps the latest names of types, of which a log has few: most of what is
+// read then needs no new string.
+type typeNames [16]string
+
+func (t *typeNames) str(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	at := &t[(len(b)^int(b[0])^int(b[len(b)-1])<<1)%len(t)]
+	if *at != string(b) {
+		*at = string(b)
+	}
+	return *at
 }
 
 // readCommit takes the records of one commit off r. most bounds the events, as
@@ -115,9 +131,19 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 		return false
 	}
 	c := &into.command
-	c.ID = CommandID(rec.bytes())
+	front := rec.b
+	id := rec.bytes()
+	idEnd := len(front) - len(rec.b)
 	rec.fill(c.Fingerprint[:])
-	c.Type, c.Key = rec.str(), rec.str()
+	c.Type = into.types.str(rec.bytes())
+	key := rec.bytes()
+	if rec.bad {
+		return false
+	}
+	// Id and key are parts of one string, as making one costs less than making two.
+	text := string(front[:len(front)-len(rec.b)])
+	c.ID = CommandID(text[idEnd-len(id) : idEnd])
+	c.Key = text[len(text)-len(key):]
 	into.expected = Version(rec.uint())
 	n := rec.uint()
 	c.Time = UnixNano(rec.u64())
@@ -140,7 +166,7 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 		if r.bad || ev.bad || kind[0] != recordEvent {
 			return false
 		}
-		e := NewEvent{Type: ev.str(), ContentType: ev.str(), Data: ev.bytes(), Metadata: ev.bytes()}
+		e := NewEvent{Type: into.types.str(ev.bytes()), ContentType: into.types.str(ev.bytes()), Data: ev.bytes(), Metadata: ev.bytes()}
 		if ev.bad {
 			return false
 		}

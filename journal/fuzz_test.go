@@ -63,9 +63,10 @@ func FuzzIndexValues(f *testing.F) {
 			t.Errorf("checkpoint %+v", c)
 		}
 		var e Event
-		if decodeIndexEvent(b, &e) {
+		var types typeNames
+		if decodeIndexEvent(b, &e, &types) {
 			var again Event
-			if !decodeIndexEvent(encodeIndexEvent(&e), &again) {
+			if !decodeIndexEvent(encodeIndexEvent(&e), &again, &types) {
 				t.Errorf("event %+v", e)
 			}
 		}

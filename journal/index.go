@@ -90,14 +90,14 @@ func encodeIndexEvent(e *Event) []byte {
 }
 
 // decodeIndexEvent fills in what the value says; the slices are views.
-func decodeIndexEvent(b []byte, e *Event) bool {
+func decodeIndexEvent(b []byte, e *Event, types *typeNames) bool {
 	r, ok := openValue(b)
 	if !ok {
 		return false
 	}
 	e.Position, e.Time, e.CommandTime = Position(r.u64()), UnixNano(r.u64()), UnixNano(r.u64())
-	e.Type, e.ContentType = r.str(), r.str()
-	e.CommandID, e.CommandType = CommandID(r.str()), r.str()
+	e.Type, e.ContentType = types.str(r.bytes()), types.str(r.bytes())
+	e.CommandID, e.CommandType = CommandID(r.str()), types.str(r.bytes())
 	e.Metadata, e.Data = r.bytes(), r.bytes()
 	return !r.bad && len(r.b) == 0
 }

@@ -334,6 +334,7 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 	at := after
 	there = after == 0
 	var e Event
+	var types typeNames
 	var stopped error // of yield, which goes back as it is
 	// From after on, and not from what follows: it costs less than another look-up.
 	err = j.engine.Index().Scan(ctx, prefix, entityKey(prefix, max(after, 1)), func(k, value []byte) error {
@@ -343,7 +344,7 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 			return nil
 		}
 		e = Event{Log: log, Key: key, Version: v}
-		if !ok || !decodeIndexEvent(value, &e) {
+		if !ok || !decodeIndexEvent(value, &e, &types) {
 			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; rebuild the index", key, at)
 		}
 		if v != at+1 {
@@ -389,9 +390,10 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 		return nil
 	}
 	count, at := 0, after
+	var e Event
 	err := j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
 		for i := range c.events {
-			e := c.event(h, first, i)
+			e = c.event(h, first, i)
 			if e.Position <= after {
 				continue
 			}
