@@ -98,9 +98,11 @@ func (r *rewriter) appendCheck(b []byte) []byte {
 	return r.appendTrouble(append(b, r.fuelGet...))
 }
 
-// appendTrouble calls for help if the number on the stack is negative.
+// appendTrouble calls for help if the number on the stack is negative. The call stands in the else: wazero's compiler lets a place
+// where ways meet begin with the registers of the way it has seen first, and so the
+// usual way keeps its values in registers.
 func (r *rewriter) appendTrouble(b []byte) []byte {
-	b = append(b, 0x42, 0, 0x53, byte(wasmbin.OpIf), 0x40)
+	b = append(b, 0x42, 0, 0x59, byte(wasmbin.OpIf), 0x40, byte(wasmbin.OpElse)) // i64.const 0, i64.ge_s
 	return append(append(b, r.callTrouble...), byte(wasmbin.OpEnd))
 }
 
@@ -156,7 +158,7 @@ func (w *writer) declarations(body *wasmbin.Body, p *plan) {
 func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	r := w.r
 	if cost > 0 {
-		w.b = r.appendCharge(w.b, cost)
+		w.b = w.r.appendCharge(w.b, cost)
 	}
 	w.unchecked = cost
 	if w.counted {
@@ -167,8 +169,7 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 		w.b = r.appendTrouble(w.b)
 		w.unchecked = 0
 	} else if check {
-		w.b = r.appendCheck(w.b)
-		w.unchecked = 0
+		w.appendCheck()
 	}
 	if !w.counted {
 		return
@@ -186,6 +187,12 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	}
 }
 
+// appendCheck asks for fuel if there is none left.
+func (w *writer) appendCheck() {
+	w.b = w.r.appendCheck(w.b)
+	w.unchecked = 0
+}
+
 // giveBack returns the frame.
 func (w *writer) giveBack() {
 	w.b = append(append(w.b, w.r.stackGet...), 0x42)
@@ -198,8 +205,10 @@ func (w *writer) edit(e *edit, p *plan) {
 	switch e.kind {
 	case editPoint:
 		w.charge(p.costs[e.arg], false)
-	case editLoopPoint:
+	case editParamPoint:
 		w.charge(p.costs[e.arg], true)
+	case editLoopPoint:
+		w.loopHead(p.costs[e.arg])
 	case editCall:
 		w.call(uint32(e.arg))
 	case editCallIndirect:
@@ -231,9 +240,27 @@ func (w *writer) charge(cost int64, check bool) {
 		w.b = w.r.appendCharge(w.b, cost)
 	}
 	if w.unchecked += cost; check || w.unchecked > maxUnchecked {
-		w.b = w.r.appendCheck(w.b)
-		w.unchecked = 0
+		w.appendCheck()
 	}
+}
+
+// loopHead charges the piece at the head of a loop, and checks. After a refuelling
+// the charge is taken back and the head begins anew: so the code behind it has one
+// way to be reached, on which the compiler keeps what it knows, and the refuelling
+// is out of the way.
+func (w *writer) loopHead(cost int64) {
+	r := w.r
+	w.b = append(w.b, byte(wasmbin.OpBlock), 0x40)
+	if cost > 0 {
+		w.b = r.appendCharge(w.b, cost)
+	}
+	w.b = append(append(w.b, r.fuelGet...), 0x42, 0, 0x59, byte(wasmbin.OpBrIf), 0) // i64.const 0, i64.ge_s
+	w.b = append(w.b, r.callTrouble...)
+	if cost > 0 {
+		w.b = r.appendCharge(w.b, -cost)
+	}
+	w.b = append(w.b, byte(wasmbin.OpBr), 1, byte(wasmbin.OpEnd))
+	w.unchecked = 0
 }
 
 // grow notes what a function is about to charge without a check.
@@ -281,8 +308,8 @@ func (w *writer) scale(op wasmbin.Op) {
 		w.b = append(wasmbin.AppendS64(append(w.b, 0x42), s.multiply), 0x7e) // i64.mul
 	}
 	w.b = append(append(w.b, 0x7d), r.fuelSet...)
-	w.b = append(r.appendCheck(w.b), get...)
-	w.unchecked = 0
+	w.appendCheck()
+	w.b = append(w.b, get...)
 }
 
 // flow follows the control flow, for what is charged without a check. Only what is

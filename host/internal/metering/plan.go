@@ -23,6 +23,7 @@ type editKind uint8
 const (
 	editPoint            editKind = iota // charge a piece; arg: its place in plan.costs
 	editLoopPoint                        // the same, at the head of a loop that something branches back to
+	editParamPoint                       // the same, if the loop takes parameters
 	editCall                             // arg: old function
 	editCallIndirect                     // nothing changes, but what is known of the fuel
 	editRefFunc                          // arg: old function
@@ -258,7 +259,11 @@ func (p *planner) open(in *wasmbin.Instr) {
 			p.loops = true
 			p.add(editLoop, p.at, p.at, 0)
 			c.headEdit = len(p.edits)
-			p.newPoint(editLoopPoint)
+			if in.Index != wasmbin.NoIndex && len(p.r.m.Types[in.Index].Params) > 0 {
+				p.newPoint(editParamPoint)
+			} else {
+				p.newPoint(editLoopPoint)
+			}
 			c.head = p.point
 		case wasmbin.OpIf:
 			p.add(editIf, p.at, p.at, 0)
