@@ -52,6 +52,9 @@ func (b *Builder) typ(params, results []wasmbin.ValType) uint32 {
 	return uint32(len(b.types) - 1)
 }
 
+// TypeIndex is the index of a signature, for instructions that name one.
+func (b *Builder) TypeIndex(params, results []wasmbin.ValType) uint32 { return b.typ(params, results) }
+
 // ImportFunc adds an imported function and returns its index.
 func (b *Builder) ImportFunc(module, name string, params, results []wasmbin.ValType) uint32 {
 	x := wasmbin.AppendName(wasmbin.AppendName(nil, module), name)

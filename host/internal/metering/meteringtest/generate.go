@@ -1,0 +1,415 @@
+package meteringtest
+
+import (
+	"math/rand/v2"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// Generate makes a random module that validates, of what [Slow] runs: every kind
+// of control flow, with code that cannot be reached, calls of all kinds, traps,
+// and loops that mostly end. Its export "run" takes two i32 and gives an i32.
+func Generate(rng *rand.Rand) []byte {
+	g := &generator{rng: rng}
+	n := 2 + rng.IntN(5)
+	types := []wasmbin.ValType{wasmbin.I32, wasmbin.I64}
+	list := func(most int) []wasmbin.ValType {
+		var l []wasmbin.ValType
+		for range rng.IntN(most + 1) {
+			l = append(l, types[rng.IntN(2)])
+		}
+		return l
+	}
+	g.sigs = append(g.sigs, wasmbin.FuncType{Params: testguest.Types(wasmbin.I32, wasmbin.I32), Results: testguest.Types(wasmbin.I32)})
+	for i := 1; i < n; i++ {
+		t := wasmbin.FuncType{Params: list(3), Results: list(2)}
+		if rng.IntN(8) == 0 { // more than go by register
+			for range 9 {
+				t.Params = append(t.Params, wasmbin.I64)
+			}
+		}
+		g.sigs = append(g.sigs, t)
+	}
+	b := &g.Builder
+	b.Memory(1, 3)
+	b.Table(8)
+	g.globals = 3
+	for i := range g.globals {
+		b.GlobalI32(int32(i))
+	}
+	for i := range g.sigs {
+		g.function(i)
+	}
+	var elements []uint32
+	for range 6 {
+		elements = append(elements, uint32(rng.IntN(n)))
+	}
+	b.Element(elements...)
+	b.Export("run", wasmbin.ExternFunc, 0)
+	b.Export("memory", wasmbin.ExternMemory, 0)
+	return b.Bytes()
+}
+
+type generator struct {
+	testguest.Builder
+	rng     *rand.Rand
+	sigs    []wasmbin.FuncType
+	globals int
+
+	// Of the present function.
+	self   int
+	locals []wasmbin.ValType
+	free   int     // locals from here on count loops, and nothing else writes to them
+	labels []label // innermost last
+	size   int     // what it may still grow by
+}
+
+// label is what a branch can go to.
+type label struct {
+	loop   bool
+	result []wasmbin.ValType
+}
+
+func (g *generator) function(i int) {
+	t := g.sigs[i]
+	g.self, g.size, g.labels = i, 60+g.rng.IntN(200), []label{{result: t.Results}}
+	g.locals = append([]wasmbin.ValType{}, t.Params...)
+	for range 1 + g.rng.IntN(4) {
+		g.locals = append(g.locals, wasmbin.I32, wasmbin.I64)
+	}
+	g.free = len(g.locals)
+	code := g.statements(1 + g.rng.IntN(6))
+	for _, r := range t.Results {
+		code = append(code, g.expr(r, 3)...)
+	}
+	g.Func(t.Params, t.Results, g.locals[len(t.Params):], code)
+}
+
+func (g *generator) pick(codes ...func() []byte) []byte { return codes[g.rng.IntN(len(codes))]() }
+
+func (g *generator) local(t wasmbin.ValType, most int) (uint32, bool) {
+	var fit []uint32
+	for i, l := range g.locals[:most] {
+		if l == t {
+			fit = append(fit, uint32(i))
+		}
+	}
+	if len(fit) == 0 {
+		return 0, false
+	}
+	return fit[g.rng.IntN(len(fit))], true
+}
+
+func (g *generator) constant(t wasmbin.ValType) []byte {
+	v := int64(g.rng.IntN(40)) - 8
+	if g.rng.IntN(6) == 0 {
+		v = int64(g.rng.Uint64())
+	}
+	if t == wasmbin.I32 {
+		return testguest.I32Const(int32(v))
+	}
+	return testguest.I64Const(v)
+}
+
+// statements is code without operands or results.
+func (g *generator) statements(n int) []byte {
+	var code []byte
+	for range n {
+		s, ends := g.statement()
+		code = append(code, s...)
+		if ends {
+			return append(code, g.dead()...)
+		}
+	}
+	return code
+}
+
+// dead is code that cannot be reached.
+func (g *generator) dead() []byte {
+	return g.pick(
+		func() []byte { return nil },
+		func() []byte { return testguest.Code(testguest.I32Const(1), testguest.Drop) },
+		func() []byte { return testguest.Code(testguest.I32Add, testguest.If(testguest.Unreachable), testguest.Drop) },
+		func() []byte {
+			return testguest.Loop(testguest.Block(testguest.I32Const(1), testguest.BrIf(1), testguest.Br(0)), testguest.Unreachable)
+		},
+		func() []byte {
+			return testguest.Code(testguest.MemoryFill, testguest.MemoryGrow, testguest.GlobalSet(0))
+		},
+	)
+}
+
+// statement is one statement, and whether what follows can never be reached.
+func (g *generator) statement() (code []byte, ends bool) {
+	if g.size--; g.size < 0 {
+		return testguest.Op(0x01), false
+	}
+	switch g.rng.IntN(20) {
+	case 0, 1, 2:
+		t := []wasmbin.ValType{wasmbin.I32, wasmbin.I64}[g.rng.IntN(2)]
+		if l, ok := g.local(t, g.free); ok {
+			return append(g.expr(t, 3), testguest.Set(l)...), false
+		}
+	case 3, 4:
+		return testguest.Code(g.expr(wasmbin.I32, 3), testguest.If(g.nested(false, 2)), nil), false
+	case 5, 6:
+		code := testguest.Code(g.expr(wasmbin.I32, 2), testguest.Op(0x04, 0x40), g.nested(false, 2), testguest.Op(0x05))
+		return testguest.Code(code, g.nested(false, 2), testguest.End()), false
+	case 7, 8:
+		return testguest.Block(g.nested(false, 3)), false
+	case 9, 10:
+		return g.loop(), false
+	case 11, 12:
+		if l, ok := g.target(); ok { // a conditional branch
+			return testguest.Code(g.values(l), g.expr(wasmbin.I32, 2), testguest.BrIf(uint32(l)), g.drops(l)), false
+		}
+	case 13:
+		if g.rng.IntN(3) == 0 {
+			return g.leave()
+		}
+	case 14:
+		return testguest.Code(g.address(), g.expr(wasmbin.I64, 2), testguest.Store64(uint32(g.rng.IntN(100)))), false
+	case 15:
+		return testguest.Code(g.expr(wasmbin.I32, 2), testguest.GlobalSet(uint32(g.rng.IntN(g.globals)))), false
+	case 16, 17:
+		return g.call(), false
+	case 18:
+		return g.bulk(), false
+	default:
+		return testguest.Code(g.expr(wasmbin.I32, 3), testguest.Drop), false
+	}
+	return testguest.Op(0x01), false
+}
+
+// nested is the inside of a block or if.
+func (g *generator) nested(loop bool, n int) []byte {
+	g.labels = append(g.labels, label{loop: loop})
+	code := g.statements(g.rng.IntN(n + 1))
+	g.labels = g.labels[:len(g.labels)-1]
+	return code
+}
+
+// loop mostly ends: it counts in a local of its own.
+func (g *generator) loop() []byte {
+	if len(g.locals) > g.free+3 || g.rng.IntN(6) == 0 {
+		return testguest.Loop(g.nested(false, 2)) // nothing branches back; nested takes it for a block
+	}
+	counter := uint32(len(g.locals))
+	g.locals = append(g.locals, wasmbin.I32)
+	again := testguest.Code(testguest.Get(counter), testguest.I32Const(1), testguest.I32Sub, testguest.Op(0x22, byte(counter)), testguest.BrIf(0))
+	body := testguest.Code(g.nested(true, 3), again, g.statementsIn(true))
+	code := testguest.Code(testguest.I32Const(int32(1+g.rng.IntN(5))), testguest.Set(counter), testguest.Loop(body))
+	if g.rng.IntN(3) == 0 { // a loop that is left in its middle
+		code = testguest.Code(testguest.I32Const(3), testguest.Set(counter), testguest.Block(testguest.Loop(g.twice(), testguest.Get(counter), testguest.I32Eqz, testguest.BrIf(1),
+			testguest.Get(counter), testguest.I32Const(1), testguest.I32Sub, testguest.Set(counter), testguest.Br(0), g.dead())))
+	}
+	g.locals = g.locals[:len(g.locals)-1]
+	g.locals = append(g.locals, wasmbin.I32)
+	g.free = len(g.locals)
+	return code
+}
+
+func (g *generator) statementsIn(loop bool) []byte { return g.nested(loop, 1) }
+
+// twice is a statement inside of two constructs, neither of which it branches to by itself.
+func (g *generator) twice() []byte {
+	g.labels = append(g.labels, label{})
+	code := g.nested(true, 2)
+	g.labels = g.labels[:len(g.labels)-1]
+	return code
+}
+
+// target is the number of a label to branch to. Loops are left alone: they count.
+func (g *generator) target() (int, bool) {
+	for range 4 {
+		l := g.rng.IntN(len(g.labels))
+		if !g.labels[len(g.labels)-1-l].loop {
+			return l, true
+		}
+	}
+	return 0, false
+}
+
+func (g *generator) of(l int) label { return g.labels[len(g.labels)-1-l] }
+
+func (g *generator) values(l int) (code []byte) {
+	for _, t := range g.of(l).result {
+		code = append(code, g.expr(t, 2)...)
+	}
+	return code
+}
+
+func (g *generator) drops(l int) (code []byte) {
+	for range g.of(l).result {
+		code = append(code, testguest.Drop...)
+	}
+	return code
+}
+
+// leave is a statement behind which nothing can be reached.
+func (g *generator) leave() ([]byte, bool) {
+	last := len(g.labels) - 1
+	switch g.rng.IntN(7) {
+	case 0:
+		return append(g.values(last), testguest.Return...), true
+	case 1:
+		return testguest.Unreachable, true
+	case 2:
+		if f := g.callee(); f >= 0 && string(bytesOf(g.sigs[f].Results)) == string(bytesOf(g.sigs[g.self].Results)) {
+			return testguest.Code(g.arguments(f), wasmbin.AppendU32([]byte{0x12}, uint32(f))), true
+		}
+	case 3:
+		a, ok := g.target()
+		if b, ok2 := g.target(); ok && ok2 && len(g.of(a).result) == 0 && len(g.of(b).result) == 0 {
+			return testguest.Code(g.expr(wasmbin.I32, 2), testguest.BrTable(uint32(a), uint32(b), uint32(a))), true
+		}
+	}
+	l, ok := g.target()
+	if !ok {
+		return testguest.Unreachable, true
+	}
+	return append(g.values(l), testguest.Br(uint32(l))...), true
+}
+
+func bytesOf(t []wasmbin.ValType) []byte {
+	var b []byte
+	for _, v := range t {
+		b = append(b, byte(v))
+	}
+	return b
+}
+
+// callee is a function behind this one, so that calls end; -1 if there is none.
+func (g *generator) callee() int {
+	if g.self+1 >= len(g.sigs) {
+		return -1
+	}
+	return g.self + 1 + g.rng.IntN(len(g.sigs)-g.self-1)
+}
+
+func (g *generator) arguments(f int) (code []byte) {
+	for _, t := range g.sigs[f].Params {
+		code = append(code, g.expr(t, 2)...)
+	}
+	return code
+}
+
+func (g *generator) call() []byte {
+	f := g.callee()
+	if f < 0 {
+		return testguest.Op(0x01)
+	}
+	code := g.arguments(f)
+	if g.rng.IntN(3) == 0 { // whatever stands there: itself, so that it may be deep, or another type
+		code = testguest.Code(code, g.expr(wasmbin.I32, 1), testguest.I32Const(7), testguest.I32And, wasmbin.AppendU32([]byte{0x11}, g.typeOf(f)), testguest.Op(0))
+	} else {
+		code = testguest.Code(code, testguest.Call(uint32(f)))
+	}
+	for range g.sigs[f].Results {
+		code = append(code, testguest.Drop...)
+	}
+	return code
+}
+
+// typeOf is the index that the builder gives a signature: it numbers them as they come.
+func (g *generator) typeOf(f int) uint32 {
+	return g.TypeIndex(g.sigs[f].Params, g.sigs[f].Results)
+}
+
+// address is mostly inside of memory.
+func (g *generator) address() []byte {
+	code := g.expr(wasmbin.I32, 1)
+	if g.rng.IntN(20) > 0 {
+		code = testguest.Code(code, testguest.I32Const(0x7fff), testguest.I32And)
+	}
+	return code
+}
+
+func (g *generator) bulk() []byte {
+	length := testguest.Code(g.expr(wasmbin.I32, 1), testguest.I32Const(0x3ff), testguest.I32And)
+	return g.pick(
+		func() []byte {
+			return testguest.Code(g.address(), g.expr(wasmbin.I32, 1), length, testguest.MemoryFill)
+		},
+		func() []byte { return testguest.Code(g.address(), g.address(), length, testguest.MemoryCopy) },
+		func() []byte {
+			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(3))), testguest.MemoryGrow, testguest.Drop)
+		},
+		func() []byte {
+			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(5))), testguest.I32Const(int32(g.rng.IntN(5))), testguest.I32Const(int32(g.rng.IntN(5))), testguest.Op(0xfc, 0x0e, 0, 0))
+		},
+	)
+}
+
+// expr is code that pushes a number.
+func (g *generator) expr(t wasmbin.ValType, depth int) []byte {
+	if g.size--; depth == 0 || g.size < 0 {
+		if l, ok := g.local(t, len(g.locals)); ok && g.rng.IntN(2) == 0 {
+			return testguest.Get(l)
+		}
+		return g.constant(t)
+	}
+	narrow := t == wasmbin.I32
+	switch g.rng.IntN(16) {
+	case 0, 1, 2, 3:
+		op := byte(0x6a + g.rng.IntN(13))
+		second := g.expr(t, depth-1)
+		if op >= 0x6d && op <= 0x70 && g.rng.IntN(8) > 0 { // a division, seldom by zero
+			one := testguest.Code(testguest.I32Const(1), testguest.Op(0x72))
+			if !narrow {
+				one = testguest.Code(testguest.I64Const(1), testguest.I64Or)
+			}
+			second = append(second, one...)
+		}
+		if !narrow {
+			op += 0x7c - 0x6a
+		}
+		return testguest.Code(g.expr(t, depth-1), second, testguest.Op(op))
+	case 4:
+		if narrow {
+			return testguest.Code(g.expr(wasmbin.I64, depth-1), g.expr(wasmbin.I64, depth-1), testguest.Op(byte(0x51+g.rng.IntN(6))))
+		}
+		return testguest.Code(g.expr(wasmbin.I32, depth-1), testguest.Op(byte(0xac+g.rng.IntN(2))))
+	case 5:
+		if narrow {
+			return append(g.address(), testguest.Load32(uint32(g.rng.IntN(100)))...)
+		}
+		return append(g.address(), testguest.Load64(uint32(g.rng.IntN(100)))...)
+	case 6:
+		return testguest.Code(g.expr(t, depth-1), g.expr(t, depth-1), g.expr(wasmbin.I32, depth-1), testguest.Op(0x1b))
+	case 7, 8: // a block with a result, left early or not
+		g.labels = append(g.labels, label{result: testguest.Types(t)})
+		code := testguest.Code(g.statements(g.rng.IntN(2)), g.expr(t, depth-1), g.expr(wasmbin.I32, depth-1), testguest.BrIf(0))
+		g.labels = g.labels[:len(g.labels)-1]
+		return testguest.Code(testguest.Op(0x02, byte(t)), code, testguest.End())
+	case 9, 10:
+		cond := g.expr(wasmbin.I32, depth-1)
+		g.labels = append(g.labels, label{result: testguest.Types(t)})
+		code := testguest.Code(cond, testguest.Op(0x04, byte(t)), g.statements(g.rng.IntN(2)), g.expr(t, depth-1), testguest.Op(0x05), g.expr(t, depth-1), testguest.End())
+		g.labels = g.labels[:len(g.labels)-1]
+		return code
+	case 11:
+		if f := g.callee(); f >= 0 && len(g.sigs[f].Results) == 1 && g.sigs[f].Results[0] == t {
+			return append(g.arguments(f), testguest.Call(uint32(f))...)
+		}
+	case 12:
+		if narrow {
+			return testguest.Code(g.expr(t, depth-1), testguest.Op(0x45))
+		}
+		return testguest.Code(g.expr(t, depth-1), testguest.Op(0x7b))
+	case 13:
+		if narrow {
+			return testguest.GlobalGet(uint32(g.rng.IntN(g.globals)))
+		}
+	case 14:
+		if narrow {
+			return testguest.MemorySize
+		}
+	case 15:
+		if l, ok := g.local(t, g.free); ok {
+			return append(g.expr(t, depth-1), wasmbin.AppendU32([]byte{0x22}, l)...)
+		}
+	}
+	return g.constant(t)
+}

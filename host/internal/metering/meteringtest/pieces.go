@@ -1,0 +1,237 @@
+package meteringtest
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+const (
+	opBlock              = 0x02
+	opLoop               = 0x03
+	opIf                 = 0x04
+	opElse               = 0x05
+	opEnd                = 0x0b
+	opBr                 = 0x0c
+	opBrIf               = 0x0d
+	opBrTable            = 0x0e
+	opReturn             = 0x0f
+	opCall               = 0x10
+	opCallIndirect       = 0x11
+	opReturnCall         = 0x12
+	opReturnCallIndirect = 0x13
+)
+
+// node is an instruction; a block, loop or if is one with all that it holds.
+type node struct {
+	op              uint16
+	a, b            uint32
+	c               int64
+	targets         []uint32
+	body, other     []*node
+	hasElse         bool
+	params, results int
+
+	piece *piece // nil if it cannot be reached
+	first bool   // of its piece
+
+	// Of constructs.
+	branches int  // that go to its label
+	leaves   bool // something inside goes further out
+}
+
+// piece is what is charged at once.
+type piece struct {
+	cost  int64
+	begun bool
+}
+
+// cost is the tariff's table, without sizes.
+func cost(n *node) int64 {
+	switch n.op {
+	case opBlock, opLoop, 0x01:
+		return 0
+	}
+	return 1
+}
+
+// decoder reads code into nodes.
+type decoder struct {
+	b []byte
+	m *wasmbin.Module
+}
+
+func (d *decoder) u() uint64 {
+	v, n := binary.Uvarint(d.b)
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) signed() int64 {
+	var v int64
+	for shift := 0; ; shift += 7 {
+		c := d.b[0]
+		d.b = d.b[1:]
+		v |= int64(c&0x7f) << shift
+		if c < 0x80 {
+			if c&0x40 != 0 && shift+7 < 64 {
+				v |= -1 << (shift + 7)
+			}
+			return v
+		}
+	}
+}
+
+// sequence reads up to an end or else, and says which.
+func (d *decoder) sequence() (nodes []*node, last byte) {
+	for {
+		op := d.b[0]
+		d.b = d.b[1:]
+		if op == opEnd || op == opElse {
+			return nodes, op
+		}
+		n := &node{op: uint16(op)}
+		nodes = append(nodes, n)
+		switch {
+		case op == opBlock || op == opLoop || op == opIf:
+			switch t := d.signed(); {
+			case t >= 0:
+				n.params, n.results = len(d.m.Types[t].Params), len(d.m.Types[t].Results)
+			case t != -64:
+				n.results = 1
+			}
+			var end byte
+			if n.body, end = d.sequence(); end == opElse {
+				n.hasElse = true
+				n.other, _ = d.sequence()
+			}
+		case op == opBr || op == opBrIf || op == opCall || op == opReturnCall || op >= 0x20 && op <= 0x24:
+			n.a = uint32(d.u())
+		case op == opCallIndirect || op == opReturnCallIndirect || op >= 0x28 && op <= 0x3e:
+			n.a, n.b = uint32(d.u()), uint32(d.u())
+		case op == opBrTable:
+			for i := d.u() + 1; i > 0; i-- {
+				n.targets = append(n.targets, uint32(d.u()))
+			}
+		case op == 0x3f || op == 0x40:
+			d.u()
+		case op == 0x41:
+			n.c = int64(uint32(d.signed()))
+		case op == 0x42:
+			n.c = d.signed()
+		case op == 0xfc:
+			n.op = 0xfc00 | uint16(d.u())
+			switch n.op {
+			case 0xfc0a, 0xfc0e:
+				d.u()
+				d.u()
+			case 0xfc0b, 0xfc10:
+				d.u()
+			default:
+				panic(fmt.Sprintf("instruction 0x%x", n.op))
+			}
+		}
+	}
+}
+
+// pieces divides a function into pieces. It takes two walks: one to see what can be
+// reached and where branches go, one to follow the rules.
+func pieces(function *node) {
+	reach(function, nil)
+	assign(function.body, new(piece))
+}
+
+// reach marks branches, and reports whether the code behind a construct can be
+// reached. outer are the constructs around it, innermost last.
+func reach(n *node, outer []*node) bool {
+	inside := append(outer[:len(outer):len(outer)], n)
+	falls := reachSequence(n.body, inside)
+	if n.op == opIf {
+		other := true
+		if n.hasElse {
+			other = reachSequence(n.other, inside)
+		}
+		falls = falls || other
+	}
+	return falls || n.op != opLoop && n.branches > 0
+}
+
+func reachSequence(code []*node, around []*node) bool {
+	branch := func(label int) {
+		to := len(around) - 1 - label
+		around[to].branches++
+		for _, c := range around[to+1:] {
+			c.leaves = true
+		}
+	}
+	for _, n := range code {
+		n.piece = &piece{} // it can be reached
+		switch n.op {
+		case opBlock, opLoop, opIf:
+			if !reach(n, around) {
+				return false
+			}
+		case opBrIf:
+			branch(int(n.a))
+		case opBr:
+			branch(int(n.a))
+			return false
+		case opBrTable:
+			for _, t := range n.targets {
+				branch(int(t))
+			}
+			return false
+		case opReturn, opReturnCall, opReturnCallIndirect:
+			branch(len(around) - 1)
+			return false
+		case 0x00:
+			return false
+		}
+	}
+	return true
+}
+
+// assign gives each instruction of a sequence its piece, and returns the piece that
+// its end stands in.
+func assign(code []*node, p *piece) *piece {
+	for _, n := range code {
+		if n.piece == nil {
+			break
+		}
+		n.piece, n.first = p, !p.begun
+		p.begun = true
+		p.cost += cost(n)
+		switch n.op {
+		case opBrIf:
+			p = new(piece)
+		case opIf:
+			assign(n.body, new(piece))
+			if n.hasElse {
+				assign(n.other, new(piece))
+			}
+			if n.leaves {
+				p = new(piece)
+			}
+		case opBlock:
+			end := assign(n.body, p)
+			switch {
+			case !n.leaves:
+			case n.branches == 0:
+				p = end
+			default:
+				p = new(piece)
+			}
+		case opLoop:
+			begin := p
+			if n.branches > 0 {
+				begin = new(piece)
+			}
+			end := assign(n.body, begin)
+			if n.leaves {
+				p = end
+			}
+		}
+	}
+	return p
+}

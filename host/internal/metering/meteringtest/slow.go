@@ -1,0 +1,425 @@
+package meteringtest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// Slow is a slow interpreter that charges by TARIFF.md. It has been written from
+// that text and shares no code with the rewriter, but the reader of sections. It
+// runs what [Generate] makes: integers, memory, tables of functions, every kind of
+// control flow and call.
+type Slow struct {
+	// Charged is what the tariff says for all calls so far.
+	Charged int64
+	// Executed is what was executed, by size too, whether or not its piece was begun:
+	// the same, but for calls that trap.
+	Executed int64
+	// Steps ends a call with ErrSteps when it is used up.
+	Steps int
+
+	m       *wasmbin.Module
+	funcs   []*slowFunc
+	memory  []byte
+	most    uint32 // pages
+	table   []int  // functions, -1 for null
+	globals []uint64
+	stack   []uint64
+	depth   int
+	tail    int // function of a tail call
+}
+
+type slowFunc struct {
+	typ    wasmbin.FuncType
+	locals int
+	body   *node
+}
+
+// slowTrap ends a call.
+type slowTrap string
+
+// The traps, in wazero's words.
+const (
+	trapUnreachable = slowTrap("unreachable")
+	trapMemory      = slowTrap("out of bounds memory access")
+	trapTable       = slowTrap("invalid table access")
+	trapType        = slowTrap("indirect call type mismatch")
+	trapDivide      = slowTrap("integer divide by zero")
+	trapOverflow    = slowTrap("integer overflow")
+	// ErrSteps: the call took longer than the interpreter was allowed to.
+	ErrSteps = slowTrap("too many steps")
+	// ErrDepth: the call went deeper.
+	ErrDepth = slowTrap("too deep")
+)
+
+// NewSlow makes an instance. Data and element segments are applied, start is not run.
+func NewSlow(module []byte, steps int) (*Slow, error) {
+	m, err := wasmbin.Parse(module, wasmbin.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	s := &Slow{m: m, Steps: steps}
+	for i, body := range m.Bodies {
+		f := &slowFunc{typ: m.Types[m.Functions[i]], locals: body.Locals}
+		d := &decoder{b: m.Slice(body.Code), m: m}
+		f.body = &node{op: opBlock, results: len(f.typ.Results)}
+		f.body.body, _ = d.sequence()
+		pieces(f.body)
+		s.funcs = append(s.funcs, f)
+	}
+	if len(m.Memories) > 0 {
+		s.memory = make([]byte, m.Memories[0].Min<<16)
+		s.most = 65536
+		if m.Memories[0].HasMax {
+			s.most = uint32(m.Memories[0].Max)
+		}
+	}
+	if len(m.Tables) > 0 {
+		s.table = make([]int, m.Tables[0].Size.Min)
+		for i := range s.table {
+			s.table[i] = -1
+		}
+	}
+	for _, g := range m.Globals {
+		d := &decoder{b: m.Slice(g.Init), m: m}
+		n, _ := d.sequence()
+		s.globals = append(s.globals, uint64(n[0].c))
+	}
+	for _, e := range m.Elements {
+		at, _ := m.ConstI32(e.At)
+		d := &decoder{b: m.Slice(e.Members)}
+		for k := range e.Count {
+			s.table[int(at)+k] = int(d.u())
+		}
+	}
+	return s, nil
+}
+
+// Memory is the linear memory.
+func (s *Slow) Memory() []byte { return s.memory }
+
+// Call runs an exported function.
+func (s *Slow) Call(name string, args ...uint64) (results []uint64, err error) {
+	e, ok := s.m.Export(name)
+	if !ok {
+		return nil, fmt.Errorf("no export %q", name)
+	}
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case slowTrap:
+			err = fmt.Errorf("%s", string(r))
+		default:
+			panic(r)
+		}
+	}()
+	s.stack = append(s.stack[:0], args...)
+	s.depth = 0
+	s.invoke(int(e.Index))
+	return s.stack, nil
+}
+
+// The signals of a sequence: it ended, or it branches that many constructs out.
+const (
+	signalNone   = -1
+	signalReturn = 1 << 20
+	signalTail   = 1<<20 + 1
+)
+
+func (s *Slow) invoke(f int) {
+	if s.depth++; s.depth > 500 {
+		panic(ErrDepth)
+	}
+	for {
+		fn := s.funcs[f]
+		locals := make([]uint64, len(fn.typ.Params)+fn.locals)
+		base := len(s.stack) - len(fn.typ.Params)
+		copy(locals, s.stack[base:])
+		s.stack = s.stack[:base]
+		sig := s.run(fn.body, locals)
+		if sig != signalTail {
+			s.keep(base, len(fn.typ.Results))
+			break
+		}
+		f = s.tail
+		s.keep(base, len(s.funcs[f].typ.Params))
+	}
+	s.depth--
+}
+
+// keep leaves the top n values above base.
+func (s *Slow) keep(base, n int) {
+	copy(s.stack[base:], s.stack[len(s.stack)-n:])
+	s.stack = s.stack[:base+n]
+}
+
+// run executes a block as a whole. A branch to its label ends it.
+func (s *Slow) run(n *node, locals []uint64) int {
+	base := len(s.stack) - n.params
+	code := n.body
+	if n.op == opIf {
+		if cond := s.pop32(); cond == 0 {
+			code = n.other
+		}
+		base = len(s.stack) - n.params
+	}
+	for {
+		sig := s.sequence(code, locals)
+		switch {
+		case sig == signalNone:
+			return signalNone
+		case sig == 0 && n.op == opLoop:
+			s.keep(base, n.params)
+			continue
+		case sig == 0:
+			s.keep(base, n.results)
+			return signalNone
+		case sig >= signalReturn:
+			return sig
+		}
+		return sig - 1
+	}
+}
+
+func (s *Slow) sequence(code []*node, locals []uint64) int {
+	for _, n := range code {
+		if s.Steps--; s.Steps < 0 {
+			panic(ErrSteps)
+		}
+		if n.first {
+			s.Charged += n.piece.cost
+		}
+		s.Executed += cost(n)
+		if sig := s.step(n, locals); sig != signalNone {
+			return sig
+		}
+	}
+	return signalNone
+}
+
+func (s *Slow) push(v uint64)     { s.stack = append(s.stack, v) }
+func (s *Slow) push32(v uint32)   { s.stack = append(s.stack, uint64(v)) }
+func (s *Slow) pop32() uint32     { return uint32(s.pop()) }
+func (s *Slow) top() *uint64      { return &s.stack[len(s.stack)-1] }
+func (s *Slow) size(units uint64) { s.Charged += int64(units); s.Executed += int64(units) }
+func (s *Slow) pop() uint64 {
+	v := s.stack[len(s.stack)-1]
+	s.stack = s.stack[:len(s.stack)-1]
+	return v
+}
+
+// step executes one instruction.
+func (s *Slow) step(n *node, locals []uint64) int {
+	switch n.op {
+	case 0x00:
+		panic(trapUnreachable)
+	case 0x01:
+	case opBlock, opLoop, opIf:
+		return s.run(n, locals)
+	case opBr:
+		return int(n.a)
+	case opBrIf:
+		if s.pop32() != 0 {
+			return int(n.a)
+		}
+	case opBrTable:
+		i := min(s.pop32(), uint32(len(n.targets)-1))
+		return int(n.targets[i])
+	case opReturn:
+		return signalReturn
+	case opCall:
+		s.invoke(int(n.a))
+	case opCallIndirect:
+		s.invoke(s.indirect(n))
+	case opReturnCall:
+		s.tail = int(n.a)
+		return signalTail
+	case opReturnCallIndirect:
+		s.tail = s.indirect(n)
+		return signalTail
+	case 0x1a:
+		s.pop()
+	case 0x1b:
+		c, b, a := s.pop32(), s.pop(), s.pop()
+		if c == 0 {
+			a = b
+		}
+		s.push(a)
+	case 0x20:
+		s.push(locals[n.a])
+	case 0x21:
+		locals[n.a] = s.pop()
+	case 0x22:
+		locals[n.a] = *s.top()
+	case 0x23:
+		s.push(s.globals[n.a])
+	case 0x24:
+		s.globals[n.a] = s.pop()
+	case 0x41, 0x42:
+		s.push(uint64(n.c))
+	default:
+		if n.op >= 0x28 && n.op <= 0x40 || n.op >= 0xfc00 {
+			s.memoryStep(n)
+		} else {
+			s.number(n.op)
+		}
+	}
+	return signalNone
+}
+
+func (s *Slow) indirect(n *node) int {
+	i := s.pop32()
+	if int64(i) >= int64(len(s.table)) || s.table[i] < 0 {
+		panic(trapTable)
+	}
+	if f := s.table[i]; s.funcs[f].typ.Equal(s.m.Types[n.a]) {
+		return f
+	}
+	panic(trapType)
+}
+
+// at is a window of memory.
+func (s *Slow) at(address, length uint64) []byte {
+	if address+length > uint64(len(s.memory)) {
+		panic(trapMemory)
+	}
+	return s.memory[address : address+length]
+}
+
+func (s *Slow) memoryStep(n *node) {
+	switch n.op {
+	case 0x28:
+		s.push32(binary.LittleEndian.Uint32(s.at(uint64(s.pop32())+uint64(n.b), 4)))
+	case 0x29:
+		s.push(binary.LittleEndian.Uint64(s.at(uint64(s.pop32())+uint64(n.b), 8)))
+	case 0x2d:
+		s.push32(uint32(s.at(uint64(s.pop32())+uint64(n.b), 1)[0]))
+	case 0x36:
+		v := s.pop32()
+		binary.LittleEndian.PutUint32(s.at(uint64(s.pop32())+uint64(n.b), 4), v)
+	case 0x37:
+		v := s.pop()
+		binary.LittleEndian.PutUint64(s.at(uint64(s.pop32())+uint64(n.b), 8), v)
+	case 0x3f:
+		s.push32(uint32(len(s.memory) >> 16))
+	case 0x40:
+		more := s.pop32()
+		s.size(uint64(more) * 16384)
+		have := uint32(len(s.memory) >> 16)
+		if uint64(have)+uint64(more) > uint64(s.most) {
+			s.push32(^uint32(0))
+			return
+		}
+		s.memory = append(s.memory, make([]byte, uint64(more)<<16)...)
+		s.push32(have)
+	case 0xfc0a:
+		length, from, to := s.pop32(), s.pop32(), s.pop32()
+		s.size(uint64(length) / 4)
+		src := s.at(uint64(from), uint64(length))
+		copy(s.at(uint64(to), uint64(length)), src)
+	case 0xfc0b:
+		length, v, to := s.pop32(), s.pop32(), s.pop32()
+		s.size(uint64(length) / 4)
+		w := s.at(uint64(to), uint64(length))
+		for i := range w {
+			w[i] = byte(v)
+		}
+	case 0xfc0e:
+		length, from, to := s.pop32(), s.pop32(), s.pop32()
+		s.size(uint64(length) * 2)
+		if most := uint64(len(s.table)); uint64(from)+uint64(length) > most || uint64(to)+uint64(length) > most {
+			panic(trapTable)
+		}
+		copy(s.table[to:to+length], s.table[from:from+length])
+	case 0xfc10:
+		s.push32(uint32(len(s.table)))
+	default:
+		panic(fmt.Sprintf("instruction 0x%x", n.op))
+	}
+}
+
+// number executes integer arithmetic.
+func (s *Slow) number(op uint16) {
+	bit := func(b bool) {
+		v := uint64(0)
+		if b {
+			v = 1
+		}
+		s.push(v)
+	}
+	switch {
+	case op == 0x45:
+		bit(s.pop32() == 0)
+	case op == 0x50:
+		bit(s.pop() == 0)
+	case op == 0xa7:
+		s.push32(s.pop32())
+	case op == 0xac:
+		s.push(uint64(int64(int32(s.pop32()))))
+	case op == 0xad:
+		s.push(uint64(s.pop32()))
+	case op == 0x67:
+		s.push32(uint32(bits.LeadingZeros32(s.pop32())))
+	case op == 0x7b:
+		s.push(uint64(bits.OnesCount64(s.pop())))
+	case op >= 0x46 && op <= 0x4b:
+		b, a := s.pop32(), s.pop32()
+		bit([]bool{a == b, a != b, int32(a) < int32(b), a < b, int32(a) > int32(b), a > b}[op-0x46])
+	case op >= 0x51 && op <= 0x56:
+		b, a := s.pop(), s.pop()
+		bit([]bool{a == b, a != b, int64(a) < int64(b), a < b, int64(a) > int64(b), a > b}[op-0x51])
+	case op >= 0x6a && op <= 0x76:
+		b, a := s.pop32(), s.pop32()
+		s.push32(uint32(arithmetic(op-0x6a, uint64(a), uint64(b), uint64(int64(int32(a))), uint64(int64(int32(b))), 32)))
+	case op >= 0x7c && op <= 0x88:
+		b, a := s.pop(), s.pop()
+		s.push(arithmetic(op-0x7c, a, b, a, b, 64))
+	default:
+		panic(fmt.Sprintf("instruction 0x%x", op))
+	}
+}
+
+// arithmetic is the n-th binary operation, on operands as unsigned and as signed numbers.
+func arithmetic(n uint16, a, b, signedA, signedB uint64, width uint) uint64 {
+	if n >= 3 && n <= 6 && b == 0 {
+		panic(trapDivide)
+	}
+	shift := b & uint64(width-1)
+	switch n {
+	case 0:
+		return a + b
+	case 1:
+		return a - b
+	case 2:
+		return a * b
+	case 3:
+		if signedB == ^uint64(0) && a == 1<<(width-1) {
+			panic(trapOverflow)
+		}
+		return uint64(int64(signedA) / int64(signedB))
+	case 4:
+		return a / b
+	case 5:
+		if signedB == ^uint64(0) {
+			return 0
+		}
+		return uint64(int64(signedA) % int64(signedB))
+	case 6:
+		return a % b
+	case 7:
+		return a & b
+	case 8:
+		return a | b
+	case 9:
+		return a ^ b
+	case 10:
+		return a << shift
+	case 11:
+		return uint64(int64(signedA) >> shift)
+	default:
+		return a >> shift
+	}
+}
