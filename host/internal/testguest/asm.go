@@ -33,6 +33,8 @@ type Builder struct {
 	data     [][]byte
 	custom   [][]byte
 	start    int // function index + 1
+
+	dataCount bool
 }
 
 func (b *Builder) typ(params, results []wasmbin.ValType) uint32 {
@@ -116,6 +118,19 @@ func (b *Builder) GlobalI32(v int32) uint32 {
 	return uint32(len(b.globals) - 1)
 }
 
+// GlobalRaw adds a global as it stands in the file.
+func (b *Builder) GlobalRaw(g []byte) { b.globals = append(b.globals, g) }
+
+// ElementRaw adds an element segment as it stands in the file.
+func (b *Builder) ElementRaw(e ...byte) { b.elements = append(b.elements, e) }
+
+// DataRaw adds a data segment as it stands in the file.
+func (b *Builder) DataRaw(d []byte) { b.data = append(b.data, d) }
+
+// DataCount makes the module say how many data segments it has, as it must if its
+// code names them.
+func (b *Builder) DataCount() { b.dataCount = true }
+
 // Export adds an export.
 func (b *Builder) Export(name string, kind wasmbin.ExternKind, index uint32) {
 	b.exports = append(b.exports, wasmbin.AppendU32(append(wasmbin.AppendName(nil, name), byte(kind)), index))
@@ -166,6 +181,9 @@ func (b *Builder) Bytes() []byte {
 		w.Section(wasmbin.SectionStart, wasmbin.AppendU32(nil, uint32(b.start-1)))
 	}
 	vector(wasmbin.SectionElement, b.elements)
+	if b.dataCount {
+		w.Section(wasmbin.SectionDataCount, wasmbin.AppendU32(nil, uint32(len(b.data))))
+	}
 	vector(wasmbin.SectionCode, bodies)
 	vector(wasmbin.SectionData, b.data)
 	for _, c := range b.custom {

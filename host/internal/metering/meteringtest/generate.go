@@ -130,7 +130,9 @@ func (g *generator) dead() []byte {
 	return g.pick(
 		func() []byte { return nil },
 		func() []byte { return testguest.Code(testguest.I32Const(1), testguest.Drop) },
-		func() []byte { return testguest.Code(testguest.I32Add, testguest.If(testguest.Unreachable), testguest.Drop) },
+		func() []byte {
+			return testguest.Code(testguest.I32Add, testguest.If(testguest.Unreachable), testguest.Drop)
+		},
 		func() []byte {
 			return testguest.Loop(testguest.Block(testguest.I32Const(1), testguest.BrIf(1), testguest.Br(0)), testguest.Unreachable)
 		},
