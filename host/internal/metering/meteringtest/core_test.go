@@ -12,11 +12,6 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-var (
-	i32s = testguest.Types(testguest.I32)
-	i64s = testguest.Types(testguest.I64)
-)
-
 // start rewrites a module and instantiates it on an engine.
 func start(t *testing.T, e Engine, module []byte, o metering.Options) (api.Module, *metering.Metered) {
 	t.Helper()

@@ -5,6 +5,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
+var (
+	i32s = testguest.Types(testguest.I32)
+	i64s = testguest.Types(testguest.I64)
+)
+
 // zoo is a module with something of everything that the rewriter treats in a way
 // of its own: floats and vectors, bulk and table instructions, segments of every
 // kind, references to functions, tail calls, loops with parameters.
