@@ -38,6 +38,7 @@ type cli struct {
 	Events   eventsCmd   `cmd:"" help:"Read or follow the events of a service or an entity."`
 	Journal  journalCmd  `cmd:"" help:"Back up, restore, verify, dump, export and import journals."`
 	Conform  conformCmd  `cmd:"" help:"Judge a module by the rules of the ABI."`
+	Inspect  inspectCmd  `cmd:"" help:"Tell what a module is: its manifest, sizes, limits, and what it takes to start."`
 	Bench    benchCmd    `cmd:"" help:"Measure a host with a bank under load, then check its journal and the books."`
 	Version  versionCmd  `cmd:"" help:"Say what this is."`
 }

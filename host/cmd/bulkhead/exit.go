@@ -29,7 +29,7 @@ const exitHelp = `Exit codes:
   3  rejected: the service said no, or the entity was not at --expect-version; nothing was written
   4  unavailable: no host there, overloaded, or out of time before it began; nothing was written, try again
   5  unknown: the connection or the disk failed in between; send the same --id again
-  6  a check did not pass: damage in a journal, a broken rule in a module, books that do not balance
+  6  a check did not pass: damage in a journal, a broken rule in a module or one that would be refused, books that do not balance
   7  full: the disk of the host's journal has no room for more; nothing was written, make room and try again
 `
 

@@ -8,6 +8,7 @@
 //	bulkhead events             read or follow a stream of events
 //	bulkhead journal            verify or dump a journal on disk
 //	bulkhead conform            judge a module by the rules of the ABI
+//	bulkhead inspect            tell what a module is
 //	bulkhead bench              measure a host with a bank under load
 //	bulkhead version            say what this is
 //

@@ -66,17 +66,22 @@ func verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
 		v.bad("%v", err)
 		return nil, v.err()
 	}
+	v.rules(m, l)
+	if err := m.CheckCode(limits); err != nil {
+		v.bad("%v", err)
+	}
+	return m, v.err()
+}
+
+// rules checks what is declared in a module, everything but its code.
+func (v *verification) rules(m *wasmbin.Module, l service.Limits) {
 	v.imports(m)
 	v.memory(m, l)
 	v.tables(m)
 	v.exports(m)
-	if err := m.CheckCode(limits); err != nil {
-		v.bad("%v", err)
-	}
 	if section, ok := m.Custom(abi.ManifestSection); ok && len(section) > abi.MaxManifestSize {
 		v.bad("custom section %q has %d bytes; a manifest may have %d", abi.ManifestSection, len(section), abi.MaxManifestSize)
 	}
-	return m, v.err()
 }
 
 func (v *verification) imports(m *wasmbin.Module) {
