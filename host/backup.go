@@ -212,6 +212,9 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if err != nil {
 		return errors.Join(err, engine.Close())
 	}
+	for _, log := range j.DamagedLogs() {
+		return errors.Join(j.Damage(log), j.Close(ctx))
+	}
 	if err := j.Close(ctx); err != nil || o.NoVerify {
 		return err
 	}

@@ -10,11 +10,11 @@ import (
 //
 //	offset  size  field
 //	0       4     magic "BHJ\x01"
-//	4       1     format version, 1
+//	4       1     format version: 1, or 2 for a base batch, see base.go
 //	5       1     codec of the body: 0 none
 //	6       2     length of the log's name
-//	8       4     number of commits
-//	12      4     number of events
+//	8       4     number of commits; of a base batch, of records
+//	12      4     number of events; of a base batch 0
 //	16      8     position of the first event
 //	24      8     sequence of the batch in its log, from 1
 //	32      8     time of writing, nanoseconds since the Unix epoch
@@ -28,6 +28,7 @@ import (
 const (
 	batchMagic      = "BHJ\x01"
 	batchVersion    = 1
+	baseVersion     = 2
 	batchHeaderSize = 80
 	codecNone       = 0
 )
@@ -46,6 +47,7 @@ type batchHeader struct {
 	sequence uint64
 	time     UnixNano
 	previous chainHash
+	base     bool // its records are of a retention, and commits counts them
 }
 
 // beginBatch appends room for the header and the log's name.
@@ -58,6 +60,9 @@ func beginBatch(b []byte, log LogName) []byte {
 func endBatch(b []byte, h *batchHeader) chainHash {
 	copy(b, batchMagic)
 	b[4], b[5] = batchVersion, codecNone
+	if h.base {
+		b[4] = baseVersion
+	}
 	le := binary.LittleEndian
 	le.PutUint16(b[6:], uint16(len(h.log)))
 	le.PutUint32(b[8:], h.commits)
@@ -84,7 +89,7 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 		return h, body, "the batch is shorter than its header"
 	case string(b[:4]) != batchMagic:
 		return h, body, "the batch does not start with its magic"
-	case b[4] != batchVersion:
+	case b[4] != batchVersion && b[4] != baseVersion:
 		return h, body, "the batch has a format version this program does not know"
 	case b[5] != codecNone:
 		return h, body, "the batch has a codec this program does not know"
@@ -104,6 +109,10 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 		sequence: le.Uint64(b[24:]),
 		time:     UnixNano(le.Uint64(b[32:])),
 		previous: chainHash(b[40:72]),
+		base:     b[4] == baseVersion,
+	}
+	if h.base && h.events != 0 {
+		return h, body, "a base batch claims events"
 	}
 	if h.commits == 0 || h.first == 0 || h.sequence == 0 {
 		return h, body, "the batch's header counts from 0 what counts from 1"
@@ -113,7 +122,7 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 
 // eachCommit decodes a block and yields its commits in order, each with the
 // position of its first event and its ordinal in the batch. The decoded commit is
-// valid during its yield only.
+// valid during its yield only. A base batch has none.
 func eachCommit(block Block, yield func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error) error {
 	h, body, reason := decodeBatch(block.Data)
 	if reason == "" && (h.log != block.Log || h.first != block.First || h.sequence != block.Sequence) {
@@ -124,6 +133,9 @@ func eachCommit(block Block, yield func(h *batchHeader, ordinal int, first Posit
 	}
 	if reason != "" {
 		return corrupt(reason)
+	}
+	if h.base {
+		return eachBase(block, func(*batchHeader, *base, *cut) error { return nil })
 	}
 	var c decodedCommit
 	left, at := uint64(h.events), h.first

@@ -12,8 +12,9 @@ type Batch struct {
 	Sequence uint64
 	First    Position // of its first event; where the next one would stand if it has none
 	Next     Position // behind its last event
-	Commits  uint32
+	Commits  uint32   // of a base batch: records
 	Events   uint32
+	Base     bool // it holds what a retention left of entities
 	Time     UnixNano
 	Previous [32]byte // SHA-256 of the batch before it
 	Hash     [32]byte // its own
@@ -47,6 +48,7 @@ func ReadBatch(data []byte, yield func(*Committed) error) (Batch, error) {
 	b := Batch{
 		Log: h.log, Sequence: h.sequence, First: h.first, Next: h.first + Position(h.events),
 		Commits: h.commits, Events: h.events, Time: h.time, Previous: h.previous, Hash: hashOf(data),
+		Base: h.base,
 	}
 	var out Committed
 	err := eachCommit(Block{h.log, h.first, h.sequence, data}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
@@ -79,7 +81,8 @@ const batchesAtOnce = 4 << 20
 // Batches yields the batches of a piece of a log as they are on disk, in order. A
 // batch is valid during its yield only, which may take as long as it likes: the
 // journal can be closed meanwhile. Damage is for the caller to find, see [ReadBatch].
-// An error of yield ends the scan and is returned as it is.
+// An error of yield ends the scan and is returned as it is. It begins with what a
+// retention has left.
 func (j *Journal) Batches(ctx context.Context, log LogName, r BatchRange, yield func(Block) error) error {
 	j.mu.Lock()
 	if s := j.logs[log]; s == nil {
@@ -87,7 +90,11 @@ func (j *Journal) Batches(ctx context.Context, log LogName, r BatchRange, yield 
 	} else if r.UpTo == 0 || r.UpTo > s.batches {
 		r.UpTo = s.batches // what is behind it may be of an append that failed
 	}
+	if s := j.logs[log]; s != nil && s.trimmed.sequence > 0 && r.After < s.trimmed.sequence-1 {
+		r.After, r.From = s.trimmed.sequence-1, max(r.From, s.trimmed.position)
+	}
 	j.mu.Unlock()
+	begun := false
 	for r.After < r.UpTo {
 		some, err := j.someBatches(ctx, log, r)
 		if err != nil {
@@ -97,6 +104,10 @@ func (j *Journal) Batches(ctx context.Context, log LogName, r BatchRange, yield 
 			return nil
 		}
 		for _, b := range some {
+			if now := j.cutOf(log); b.Sequence != r.After+1 && begun && b.Sequence <= now.sequence {
+				return trimmedLog(log, now.position)
+			}
+			begun = true
 			if err := yield(b); err != nil {
 				return err
 			}

@@ -14,7 +14,18 @@ type group struct {
 	commits []*pending
 	blocks  []Block
 	bytes   int
+	bases   []*baseBatch
 	err     error // all commits are void
+}
+
+// baseBatch is a batch of a retention on its way to log and index. Encoded are its
+// records; done, of capacity 1, gets the outcome once the batch is in the index.
+type baseBatch struct {
+	log      *logState
+	records  uint32
+	encoded  []byte
+	sequence uint64 // given by the committer before done
+	done     chan error
 }
 
 // commitLoop is the committer: it takes what gathered, writes it with one append
@@ -60,10 +71,11 @@ func (j *Journal) gather() {
 func (j *Journal) takeGroup() (g *group, more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.queued == 0 {
+	if j.queued == 0 && len(j.bases) == 0 {
 		return nil, !j.closing
 	}
-	g = &group{commits: make([]*pending, 0, min(j.queued, j.opt.MaxGroupCommits))}
+	g = &group{commits: make([]*pending, 0, min(j.queued, j.opt.MaxGroupCommits)), bases: j.bases}
+	j.bases = nil
 	if j.failure != nil {
 		g.err = j.failure
 	}
@@ -175,6 +187,11 @@ func (j *Journal) layOut(g *group) {
 	for _, b := range order {
 		g.blocks = append(g.blocks, b.finish())
 	}
+	// What these hold is on disk already, so they may overtake commits in the queue.
+	for _, b := range g.bases {
+		b.log.time = max(b.log.time, now)
+		g.blocks = append(g.blocks, b.block())
+	}
 }
 
 // batchBuilder fills one batch of a log after the other.
@@ -197,6 +214,17 @@ func (b *batchBuilder) add(p *pending) {
 	b.header.commits++
 	b.header.events += uint32(len(p.commit.Events))
 	s.next += Position(len(p.commit.Events))
+}
+
+// block places a base batch in its log.
+func (b *baseBatch) block() Block {
+	s := b.log
+	s.sequence++
+	b.sequence = s.sequence
+	h := batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain, commits: b.records, base: true}
+	data := append(beginBatch(make([]byte, 0, batchHeaderSize+len(s.name)+len(b.encoded)), s.name), b.encoded...)
+	s.chain = endBatch(data, &h)
+	return Block{Log: s.name, First: h.first, Sequence: h.sequence, Data: data}
 }
 
 func (b *batchBuilder) finish() Block {
@@ -338,6 +366,9 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ 
 			j.release(p)
 		}
 		j.stats.IndexLag -= len(g.commits)
+		for _, b := range g.bases {
+			b.done <- nil
+		}
 	}
 	j.stats.IndexUpdates++
 	j.stats.IndexTime += took

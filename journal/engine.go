@@ -34,6 +34,11 @@ type LogStore interface {
 	Blocks(ctx context.Context, log LogName, from Position, yield func(Block) error) error
 	// Last returns the last block of a log; ok is false if it has none. The caller owns it.
 	Last(ctx context.Context, log LogName) (b Block, ok bool, err error)
+	// Trim removes blocks of a log with a sequence below one, oldest first: a bounded
+	// number, so that Append is not held up for long, with which it may be called at the
+	// same time. When it returns they are gone for good; after a crash some of the oldest
+	// may be. more says that there are others to remove. It never removes the last block.
+	Trim(ctx context.Context, log LogName, below uint64) (more bool, err error)
 	// Logs returns the names of all logs that have a block, in byte order.
 	Logs(ctx context.Context) ([]LogName, error)
 }
@@ -50,6 +55,10 @@ type IndexStore interface {
 	// the latest updates may be missing; what survives of one update is whole
 	// or, if it had to be split, lacks its last pairs.
 	Update(ctx context.Context, pairs []Pair) error
+	// Delete removes keys; one that is not there is no error. It may be called at the
+	// same time as Update. When it returns, the removal survives a loss of power, and so
+	// do all updates that came before it.
+	Delete(ctx context.Context, keys [][]byte) error
 	// Get returns the value of a key; ok is false if there is none. The caller owns it.
 	Get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
 	// Scan yields the entries whose key starts with prefix and is not below from, in

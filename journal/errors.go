@@ -20,12 +20,13 @@ const (
 	KindLocked                       // another process has the journal open
 	KindCorrupt                      // bytes on disk are not what was written
 	KindCanceled                     // the context ended first; nothing written
+	KindTrimmed                      // a retention has deleted what is asked for
 )
 
 // String names the kind, for messages.
 func (k ErrorKind) String() string {
 	names := [...]string{"internal", "invalid", "version conflict", "duplicate command id", "closed",
-		"failed", "full", "locked", "corrupt", "canceled"}
+		"failed", "full", "locked", "corrupt", "canceled", "deleted by retention"}
 	if int(k) < len(names) {
 		return names[k]
 	}

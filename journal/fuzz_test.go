@@ -96,3 +96,51 @@ func FuzzIndexKeys(f *testing.F) {
 		}
 	})
 }
+
+// Whatever the records of a base batch are, they are decoded or refused as corrupt,
+// and what is decoded is what its own encoding gives again.
+func FuzzBase(f *testing.F) {
+	bases := appendBase(nil, &base{key: "alice", floor: 7, snapshot: &Snapshot{Version: 9, Schema: 2, State: []byte("state")}})
+	bases = appendBase(bases, &base{key: "bob", floor: 1})
+	f.Add(bases, uint8(2))
+	f.Add(appendCut(nil, &cut{sequence: 3, position: 4, from: 3, bases: 2}), uint8(1))
+	f.Fuzz(func(t *testing.T, records []byte, n uint8) {
+		h := batchHeader{log: "bank", commits: uint32(n), first: 50, sequence: 50, base: true}
+		b := append(beginBatch(nil, h.log), records...)
+		endBatch(b, &h)
+		var again []byte
+		err := eachBase(Block{"bank", 50, 50, b}, func(_ *batchHeader, x *base, c *cut) error {
+			if x == nil {
+				again = appendCut(again, c)
+				var back cut
+				back, ok := openTrim(sealTrim(c))
+				if back.bases = c.bases; !ok || back != *c {
+					t.Fatalf("%+v does not survive the index", c)
+				}
+				return nil
+			}
+			again = appendBase(again, x)
+			var back base
+			if !openFloor(sealFloor(x), &back) || back.floor != x.floor || (back.snapshot == nil) != (x.snapshot == nil) {
+				t.Fatalf("%+v does not survive the index", x)
+			}
+			if key, sequence, ok := parseFloorKey("bank", floorKey("bank", x.key, 9)); !ok || key != x.key || sequence != 9 {
+				t.Fatalf("the key of %q does not survive the index", x.key)
+			}
+			return nil
+		})
+		if err != nil && KindOf(err) != KindCorrupt {
+			t.Fatalf("kind %v: %v", KindOf(err), err)
+		}
+		if err == nil && len(again) > len(records) {
+			t.Fatalf("%d bytes of records are encoded in %d", len(records), len(again))
+		}
+		sealed := sealValue(append(make([]byte, 4), records...))
+		var x base
+		openFloor(sealed, &x)
+		openTrim(sealed)
+		if key, sequence, ok := parseFloorKey("bank", records); ok && !bytes.Equal(floorKey("bank", key, sequence), records) {
+			t.Fatalf("%q is read as the floor of %q", records, key)
+		}
+	})
+}

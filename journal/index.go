@@ -17,12 +17,14 @@ import (
 //	'a' log command id        where the command's commit stands
 //	'c' log                   checkpoint: how far the log is indexed
 //	's' log key               the latest snapshot of an entity; see snapshot.go
+//	'f' log key u64 sequence  what a base batch keeps of an entity; see base.go
+//	't' log                   the latest retention's cut
 //	'v'                       layout
 //
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
 // byte order is the order of versions and no name is a prefix of another. Values
 // start with a CRC-32C of the rest.
-const indexLayout = 2
+const indexLayout = 3
 
 func indexPrefix(kind byte, log LogName) []byte {
 	b := make([]byte, 0, 32+len(log))
@@ -167,6 +169,16 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 		next = first + Position(len(c.events))
 		return nil
 	})
+	if err == nil {
+		err = eachBase(block, func(h *batchHeader, x *base, c *cut) error {
+			if x != nil {
+				pairs = append(pairs, Pair{floorKey(h.log, x.key, h.sequence), sealFloor(x)})
+			} else {
+				pairs = append(pairs, Pair{trimKey(h.log), sealTrim(c)})
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return pairs, next, err
 	}
@@ -257,11 +269,22 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		at, _ = decodeCheckpoint(value)
 	}
 	was := at
-	var last uint64
+	var last, missing uint64 // missing: so many batches at the beginning are not there
 	err = c.engine.Log().Blocks(ctx, log, at.next, func(b Block) error {
 		last = b.Sequence
 		if b.Sequence <= at.sequence {
 			return nil
+		}
+		if b.Sequence > at.sequence+1 {
+			// A retention may have deleted what comes before the log's first batch; the log
+			// says so further on.
+			first, err := firstSequence(ctx, c.engine.Log(), log)
+			if err != nil {
+				return err
+			}
+			if first == b.Sequence {
+				missing, at = b.Sequence-1, checkpoint{b.Sequence - 1, b.First}
+			}
 		}
 		if b.Sequence != at.sequence+1 || at.sequence > 0 && b.First != at.next {
 			return errorf(KindCorrupt, "open", log, "batch %d at position %d follows on batch %d, which ends before position %d: a part of the log is missing",
@@ -290,7 +313,21 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 	if err == nil && last < was.sequence {
 		err = lostTail(log, was, last)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	trimmed, err := trimOf(ctx, c.engine.Index(), log)
+	if err != nil {
+		return err
+	}
+	if missing >= max(trimmed.sequence, 1) {
+		return lostStart(log, missing)
+	}
+	return trim(ctx, c.engine, log, trimmed, func(f func() error) error { return f() })
+}
+
+func lostStart(log LogName, missing uint64) error {
+	return errorf(KindCorrupt, "open", log, "the first %d batches are missing, and no retention has deleted them", missing)
 }
 
 func lostTail(log LogName, at checkpoint, last uint64) error {

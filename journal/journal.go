@@ -19,6 +19,7 @@ type Journal struct {
 	logs      map[LogName]*logState
 	turns     []*logState          // those with a queue, in the order in which they come to their turns
 	queued    int                  // commits in all queues: handed in, not yet taken by the committer
+	bases     []*baseBatch         // handed in likewise
 	commits   int                  // handed in, not yet indexed
 	bytes     int64                // their encoded size
 	room      chan struct{}        // closed and replaced when commits or bytes went down
@@ -56,6 +57,10 @@ type logState struct {
 	queue    []*pending             // handed in, not yet taken by the committer
 	commits  int                    // handed in, not yet indexed
 	pending  int64                  // their encoded size
+	// trimmed is the last retention's cut: what stands before it is not served, whether
+	// it is still there or not. Zero if there was none.
+	trimmed   cut
+	retaining bool // one at a time
 	// indexing counts index updates of this log. Who looked into the index without
 	// the lock looks again if it moved, as a commit may have left the overlay meanwhile.
 	indexing uint64
@@ -135,6 +140,11 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	if err := completeIndex(ctx, e, nil, j.damaged); err != nil {
 		return nil, &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
 	}
+	for name, s := range j.logs {
+		if s.trimmed, err = beginning(ctx, e, name); j.damaged.add(name, err) != nil {
+			return nil, &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
+		}
+	}
 	if err := j.proveDoubtful(ctx, names); err != nil {
 		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
 	}
@@ -152,11 +162,11 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 func openLog(last Block) (*logState, error) {
 	s := newLog(last.Log)
 	s.chain = hashOf(last.Data)
-	err := eachCommit(last, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
-		s.next, s.time = first+Position(len(c.events)), h.time
-		return nil
-	})
-	if err != nil { // then up to the one before, as the place of this one tells
+	err := eachCommit(last, func(*batchHeader, int, Position, *decodedCommit) error { return nil })
+	if err == nil {
+		h, _, _ := decodeBatch(last.Data)
+		s.next, s.time = h.first+Position(h.events), h.time
+	} else { // then up to the one before, as the place of this one tells
 		s.next = last.First
 		last.Sequence--
 	}
@@ -225,6 +235,17 @@ func (j *Journal) Head(log LogName) Position {
 		return s.head
 	}
 	return 0
+}
+
+// First is the position of the first event that a log still has, or will have: 1 if no
+// retention has deleted any.
+func (j *Journal) First(log LogName) Position {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil {
+		return max(s.trimmed.position, 1)
+	}
+	return 1
 }
 
 // signal wakes the committer.

@@ -19,8 +19,13 @@ func (j *Journal) Measure(ctx context.Context, log LogName) (LogSize, error) {
 		if reason != "" {
 			return errorf(KindCorrupt, "measure", log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
 		}
-		size.Head, size.Batches = h.first+Position(h.events)-1, size.Batches+1
-		size.Commits += uint64(h.commits)
+		if size.Batches == 0 {
+			size.First, size.Deleted = h.first, h.sequence-1
+		}
+		size.Head, size.Batches = h.first+Position(h.events)-1, h.sequence
+		if !h.base {
+			size.Commits += uint64(h.commits)
+		}
 		size.Events += uint64(h.events)
 		size.Bytes += uint64(len(b.Data))
 		return nil

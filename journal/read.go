@@ -3,10 +3,14 @@ package journal
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // errStop ends a scan that has all it wants.
 var errStop = errors.New("stop")
+
+// errGap is in the error of an entity whose versions are not dense.
+var errGap = errors.New("versions are missing")
 
 // Settle calls done once everything that was handed in for the entity so far is
 // on disk, with a receipt for its state then: at once and on the caller's
@@ -165,7 +169,7 @@ func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (pl
 	if !ok {
 		return place{}, false, errorf(KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild the index", id)
 	}
-	if where.time+UnixNano(j.opt.AnswerWindow) < j.opt.Clock() {
+	if where.time+UnixNano(j.opt.AnswerWindow) < j.opt.Clock() || where.sequence < j.cutOf(log).sequence {
 		return place{}, false, nil
 	}
 	return where, true, nil
@@ -228,59 +232,117 @@ func clone(b []byte) []byte {
 // its slices are valid during their yield only. An error of yield ends the scan
 // and is returned as it is. If after is above the entity's version, as a snapshot may
 // claim when the log has lost its end, nothing is yielded; the version says so. If
-// memory knows that nothing follows on after, nothing is read.
+// memory knows that nothing follows on after, nothing is read. If a retention has
+// deleted some of these events, the error's kind is KindTrimmed.
 func (j *Journal) Load(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
-	var held []Event
-	var seen uint64
-	j.mu.Lock()
-	s := j.logs[log]
-	if s != nil {
-		seen = s.indexing
-		if v, known := j.knownVersion(s, key); known && v <= after {
-			j.mu.Unlock()
-			return v, j.reads.check("load", log)
+	if v, known := j.nothingAbove(log, key, after); known {
+		return v, j.reads.check("load", log)
+	}
+	if err := j.above(ctx, log, key, after); err != nil {
+		return 0, err
+	}
+	at, there := after, false
+	for again := false; ; again = true {
+		held, seen, s := j.overlay(log, key)
+		most := ^Version(0) // what the overlay has is taken from there: the index may have half of it
+		if len(held) > 0 {
+			most = held[0].Version - 1
 		}
-		if e := s.entities[key]; e != nil {
-			for _, p := range e.commits {
-				for i := range p.commit.Events {
-					held = append(held, p.event(i))
-				}
+		var err error
+		at, there, err = j.scanEntity(ctx, log, key, at, most, yield)
+		if errors.Is(err, errGap) {
+			// A part of what was handed in since may be in the index already; or a retention
+			// has begun meanwhile, and takes events away.
+			if j.moved(s, key, seen) {
+				continue
+			}
+			if gone := j.above(ctx, log, key, after); gone != nil {
+				err = gone
+			}
+		}
+		if err != nil {
+			return 0, err
+		}
+		for i := range held {
+			e := &held[i]
+			if e.Version <= at {
+				continue
+			}
+			if e.Version != at+1 {
+				return 0, gap("load", log, key, at, e.Version)
+			}
+			if err := yield(e); err != nil {
+				return 0, err
+			}
+			at = e.Version
+		}
+		if at == after && !there && !again {
+			// This is only what the caller claims.
+			if at, err = j.versionUpTo(ctx, log, key, after); err != nil {
+				return 0, err
+			}
+		}
+		if s != nil {
+			j.mu.Lock()
+			// Unless something went through the overlay meanwhile.
+			if s.entities[key] == nil && s.indexing == seen {
+				j.cacheVersion(entityID{log, key}, at)
+			}
+			j.mu.Unlock()
+		}
+		return at, nil
+	}
+}
+
+// nothingAbove reports whether memory knows that an entity has come to no version
+// above after, and its version.
+func (j *Journal) nothingAbove(log LogName, key string, after Version) (Version, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.logs[log]
+	if s == nil {
+		return 0, false
+	}
+	v, known := j.knownVersion(s, key)
+	return v, known && v <= after
+}
+
+// above refuses to read an entity from a version below what a retention has deleted.
+func (j *Journal) above(ctx context.Context, log LogName, key string, after Version) error {
+	x, lost, err := j.floor(ctx, log, key)
+	if err == nil && lost && after < x.floor {
+		err = errorf(KindTrimmed, "load", log, "a retention has deleted the events of entity %q up to version %d", key, x.floor)
+	}
+	return err
+}
+
+// overlay returns the events of an entity that are not in the index yet, and how often
+// that had been updated then. s is nil if there is no such log.
+func (j *Journal) overlay(log LogName, key string) (held []Event, seen uint64, s *logState) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s = j.logs[log]; s == nil {
+		return nil, 0, nil
+	}
+	if e := s.entities[key]; e != nil {
+		for _, p := range e.commits {
+			for i := range p.commit.Events {
+				held = append(held, p.event(i))
 			}
 		}
 	}
-	j.mu.Unlock()
-	at, there, err := j.scanEntity(ctx, log, key, after, yield)
-	if err != nil {
-		return 0, err
+	return held, s.indexing, s
+}
+
+// moved reports whether something of an entity may have gone into the index since
+// overlay was asked, or is about to.
+func (j *Journal) moved(s *logState, key string, seen uint64) bool {
+	if s == nil {
+		return false
 	}
-	for i := range held {
-		e := &held[i]
-		if e.Version <= at {
-			continue
-		}
-		if e.Version != at+1 {
-			return 0, gap("load", log, key, at, e.Version)
-		}
-		if err := yield(e); err != nil {
-			return 0, err
-		}
-		at = e.Version
-	}
-	if at == after && !there {
-		// This is only what the caller claims.
-		if at, err = j.versionUpTo(ctx, log, key, after); err != nil {
-			return 0, err
-		}
-	}
-	if s != nil {
-		j.mu.Lock()
-		// Unless something went through the overlay meanwhile.
-		if s.entities[key] == nil && s.indexing == seen {
-			j.cacheVersion(entityID{log, key}, at)
-		}
-		j.mu.Unlock()
-	}
-	return at, nil
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return s.indexing != seen || s.entities[key] != nil
 }
 
 // versionUpTo is the version of an entity that has no event above most.
@@ -301,10 +363,18 @@ func (j *Journal) versionUpTo(ctx context.Context, log LogName, key string, most
 
 // Entity yields the durable events of an entity with a version above after, in
 // order, at most limit of them if limit is above 0. It may lag behind Head by what
-// is not indexed yet. The rules of yield are those of [Journal.Load].
+// is not indexed yet. After 0 begins with the first event that a retention has left;
+// otherwise the rules are those of [Journal.Load].
 func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error) error {
 	head := j.Head(log)
 	count := 0
+	if after == 0 {
+		floor, _, err := j.floor(ctx, log, key)
+		if err != nil {
+			return err
+		}
+		after = floor.floor
+	}
 	_, err := j.Load(ctx, log, key, after, func(e *Event) error {
 		if e.Position == 0 || e.Position > head || limit > 0 && count >= limit {
 			return errStop
@@ -319,15 +389,16 @@ func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Ver
 }
 
 func gap(op string, log LogName, key string, at, next Version) error {
-	return errorf(KindCorrupt, op, log, "entity %q goes from version %d to %d; rebuild the index", key, at, next)
+	return &Error{Op: op, Log: log, Kind: KindCorrupt, Err: errGap,
+		Detail: fmt.Sprintf("entity %q goes from version %d to %d; rebuild the index", key, at, next)}
 }
 
-// scanEntity yields an entity's events as the index has them and returns the last
-// version. there says that the index has the event of version after, too, or that this
+// scanEntity yields an entity's events up to the version most as the index has them
+// and returns the last version, also with an error. there says that the index has the event of version after, too, or that this
 // is 0.
-func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (last Version, there bool, err error) {
+func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after, most Version, yield func(*Event) error) (last Version, there bool, err error) {
 	if err := j.reads.enter("load", log); err != nil {
-		return 0, false, err
+		return after, false, err
 	}
 	defer j.reads.leave()
 	prefix := entityPrefix(log, key)
@@ -343,6 +414,9 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 			there = true
 			return nil
 		}
+		if ok && v > most {
+			return errStop
+		}
 		e = Event{Log: log, Key: key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e, &types) {
 			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; rebuild the index", key, at)
@@ -356,6 +430,9 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 	})
 	if stopped != nil {
 		return at, there, stopped
+	}
+	if errors.Is(err, errStop) {
+		err = nil
 	}
 	return at, there, readError("load", log, err)
 }
@@ -372,7 +449,8 @@ func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (
 		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
 	}
 	if !ok {
-		return 0, nil
+		floor, _, err := j.floor(ctx, log, key)
+		return floor.floor, err
 	}
 	v, ok := entityVersion(prefix, last)
 	if !ok {
@@ -383,9 +461,16 @@ func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (
 
 // Read yields the events on disk with a position above after, in order, at most
 // limit of them if limit is above 0. The rules of yield are those of [Journal.Load].
-// Damaged bytes are a KindCorrupt error that names the batch, never an event.
+// Damaged bytes are a KindCorrupt error that names the batch, never an event. After 0
+// begins with the first event that a retention has left; other places before that are
+// a KindTrimmed error.
 func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit int, yield func(*Event) error) error {
 	head := j.Head(log)
+	if first := j.First(log); after == 0 {
+		after = first - 1
+	} else if after+1 < first {
+		return trimmedLog(log, first)
+	}
 	if after >= head {
 		return nil
 	}
@@ -399,6 +484,9 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 			}
 			if e.Position > head || limit > 0 && count >= limit {
 				return errStop
+			}
+			if first := j.First(log); e.Position != at+1 && at+1 < first {
+				return trimmedLog(log, first) // a retention has begun meanwhile
 			}
 			if e.Position != at+1 {
 				return errorf(KindCorrupt, "read", log, "position %d follows on position %d: a part of the log is missing", e.Position, at)
@@ -419,7 +507,7 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 
 // Commits yields the whole commits on disk whose events stand above after, in
 // order; those without events where their neighbours are. What it yields is the
-// caller's to keep.
+// caller's to keep. It begins with what a retention has left.
 func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yield func(*Committed) error) error {
 	return j.scanLog(ctx, log, after+1, func(h *batchHeader, first Position, c *decodedCommit) error {
 		if first+Position(len(c.events)) <= after+1 && (len(c.events) > 0 || first <= after) {
@@ -429,8 +517,8 @@ func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yiel
 	})
 }
 
-// scanLog yields the commits of a log, beginning somewhere at or before from.
-// errStop of yield ends it without error.
+// scanLog yields the commits of a log, beginning somewhere at or before from, but not
+// with what a retention has deleted. errStop of yield ends it without error.
 func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield func(*batchHeader, Position, *decodedCommit) error) error {
 	if err := j.reads.enter("read", log); err != nil {
 		return err
@@ -442,14 +530,20 @@ func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield
 		durable = s.batches
 	}
 	j.mu.Unlock()
-	order := sequel{log: log}
+	order, begin := sequel{log: log}, j.cutOf(log)
 	var stopped error // of yield, which goes back as it is
-	err := j.engine.Log().Blocks(ctx, log, from, func(b Block) error {
+	err := j.engine.Log().Blocks(ctx, log, max(from, begin.position), func(b Block) error {
+		if b.Sequence < begin.sequence {
+			return nil
+		}
 		if b.Sequence > durable {
 			stopped = errStop
 			return stopped
 		}
 		if err := order.follow(b); err != nil {
+			if now := j.cutOf(log); order.sequence+1 < now.sequence {
+				err = trimmedLog(log, now.position) // a retention has begun meanwhile
+			}
 			return err
 		}
 		return eachCommit(b, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
@@ -465,6 +559,16 @@ func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield
 		return stopped
 	}
 	return readError("read", log, err)
+}
+
+// cutOf is the cut of a log's latest retention; zero if there was none.
+func (j *Journal) cutOf(log LogName) cut {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil {
+		return s.trimmed
+	}
+	return cut{}
 }
 
 // readError wraps an engine's error; errors of yield and of ours pass as they are.

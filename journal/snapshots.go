@@ -157,7 +157,19 @@ func (j *Journal) storedSnapshots(all []*held) {
 //
 // After a snapshot the caller goes on with Load from its version, and believes the
 // snapshot only if Load finds the entity at that version or above it.
+//
+// Where a retention has deleted events, the snapshot that it has left in the log stands
+// in for one that is missing, damaged or older.
 func (j *Journal) Snapshot(ctx context.Context, log LogName, key string) (s Snapshot, ok bool, err error) {
+	s, ok, err = j.latestSnapshot(ctx, log, key)
+	x, lost, damage := j.floor(ctx, log, key)
+	if damage == nil && lost && x.snapshot != nil && (err != nil || !ok || s.Version < x.floor) {
+		return *x.snapshot, true, nil
+	}
+	return s, ok, err
+}
+
+func (j *Journal) latestSnapshot(ctx context.Context, log LogName, key string) (s Snapshot, ok bool, err error) {
 	j.mu.Lock()
 	if h := j.snapshots.latest[entityID{log, key}]; h != nil {
 		s = h.snapshot

@@ -114,7 +114,9 @@ func (j *Journal) Stats() Stats {
 type LogInfo struct {
 	Name    LogName  `json:"name"`
 	Head    Position `json:"position"` // of the last event on disk
-	Batches uint64   `json:"batches"`
+	Batches uint64   `json:"batches"`  // that were written to it
+	Deleted uint64   `json:"deleted"`  // of these, by retentions: the first ones
+	First   Position `json:"first"`    // of the first event that is kept
 }
 
 // Logs lists the logs that have anything on disk, by name.
@@ -124,7 +126,11 @@ func (j *Journal) Logs() []LogInfo {
 	var all []LogInfo
 	for name, s := range j.logs {
 		if s.batches > 0 {
-			all = append(all, LogInfo{name, s.head, s.batches})
+			info := LogInfo{Name: name, Head: s.head, Batches: s.batches, First: max(s.trimmed.position, 1)}
+			if s.trimmed.sequence > 0 {
+				info.Deleted = s.trimmed.sequence - 1
+			}
+			all = append(all, info)
 		}
 	}
 	slices.SortFunc(all, func(a, b LogInfo) int { return strings.Compare(string(a.Name), string(b.Name)) })

@@ -47,6 +47,8 @@ type LogReport struct {
 	Events   uint64   `json:"events"`
 	Entities int      `json:"entities"`
 	Bytes    uint64   `json:"bytes"`
+	// Deleted counts the batches at the beginning that a retention has deleted.
+	Deleted uint64 `json:"deleted"`
 	// Unindexed counts the batches at the end that the index does not cover yet, as after a
 	// crash. That is no problem: opening the journal completes it.
 	Unindexed uint64 `json:"unindexed"`
@@ -127,8 +129,9 @@ type logVerifier struct {
 	versions map[string]verified
 	indexed  checkpoint // how far the index says it has come: beyond, it may lack entries
 	covered  uint64     // events up to there
-	damages  int        // batches that were unreadable or missing so far
-	adrift   bool       // the last one was: the next cannot be held against it
+	bases    verifiedBases
+	damages  int  // batches that were unreadable or missing so far
+	adrift   bool // the last one was: the next cannot be held against it
 }
 
 // verified is the version that an entity's last readable commit left it at.
@@ -150,16 +153,23 @@ func (v *verifier) verifyLog(log LogName) error {
 	if err := l.checkpoint(); err != nil {
 		return err
 	}
+	if err := l.retained(); err != nil {
+		return err
+	}
 	if err := v.engine.Log().Blocks(v.ctx, log, 0, l.block); err != nil {
 		return err
 	}
 	if err := l.index(); err != nil {
 		return err
 	}
+	if err := l.checkBases(); err != nil {
+		return err
+	}
 	if err := l.snapshots(); err != nil {
 		return err
 	}
-	l.counts.Head, l.counts.Entities = l.next-1, len(l.versions)
+	l.counts.Head, l.counts.Entities = l.next-1, l.entities()
+	l.counts.Batches -= min(l.counts.Batches, l.counts.Deleted)
 	v.report.Logs[log] = l.counts
 	v.tell()
 	return nil
@@ -179,6 +189,12 @@ func (l *logVerifier) block(b Block) error {
 		l.tell()
 	}
 	bad := func(format string, args ...any) { l.problem(l.log, b.Sequence, b.First, format, args...) }
+	h, _, reason := decodeBatch(b.Data)
+	if l.counts.Batches == 1 && b.Sequence > 1 && b.Sequence <= l.bases.cut.sequence {
+		// The first of what a retention has left.
+		l.counts.Deleted, l.counts.Batches = b.Sequence-1, b.Sequence
+		l.next, l.chain = b.First, h.previous
+	}
 	if b.Sequence != l.counts.Batches {
 		bad("the log's batch number %d has this sequence", l.counts.Batches)
 		l.counts.Batches = b.Sequence
@@ -188,21 +204,22 @@ func (l *logVerifier) block(b Block) error {
 		bad("it starts at position %d, the batch before ends at %d", b.First, l.next-1)
 	}
 	l.next = b.First
-	first := true
-	err := eachCommit(b, func(h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
-		if first {
-			first = false
-			if h.previous != l.chain && !l.adrift {
-				bad("its hash of the batch before is not that batch's")
-			}
-			if h.time < l.time {
-				bad("its time is before that of the batch before")
-			}
-			l.time = max(l.time, h.time)
-			l.adrift = false
+	if reason == "" && h.log == b.Log && h.first == b.First && h.sequence == b.Sequence {
+		if h.previous != l.chain && !l.adrift {
+			bad("its hash of the batch before is not that batch's")
 		}
+		if h.time < l.time {
+			bad("its time is before that of the batch before")
+		}
+		l.time = max(l.time, h.time)
+		l.adrift = false
+	}
+	err := eachCommit(b, func(h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
 		return l.commit(b, h, ordinal, at, c)
 	})
+	if err == nil {
+		err = l.base(b)
+	}
 	l.chain = hashOf(b.Data)
 	var damage *Error
 	if errors.As(err, &damage) && damage.Kind == KindCorrupt {
@@ -223,12 +240,18 @@ func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, 
 	l.counts.Commits++
 	l.counts.Events += uint64(len(c.events))
 	l.progress.Events += uint64(len(c.events))
+	key := c.command.Key
+	if b.Sequence < l.bases.cut.sequence {
+		// About to be removed, with what the index has of it, which may have happened.
+		l.next = at + Position(len(c.events))
+		l.versions[key] = verified{c.expected + Version(len(c.events)), l.damages}
+		return nil
+	}
 	if b.Sequence <= l.indexed.sequence {
 		l.covered += uint64(len(c.events))
 	}
 	l.next = at + Position(len(c.events))
-	key := c.command.Key
-	if was := l.versions[key]; was.version != c.expected && was.damages == l.damages {
+	if was := l.versionOf(key); was.version != c.expected && was.damages == l.damages {
 		bad("command %q finds entity %q at version %d, its last commit left it at %d", c.command.ID, key, c.expected, was.version)
 	}
 	l.versions[key] = verified{c.expected + Version(len(c.events)), l.damages}

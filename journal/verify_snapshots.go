@@ -12,9 +12,9 @@ func (l *logVerifier) snapshots() error {
 			l.problem(l.log, 0, 0, "the index has a malformed key of a snapshot; rebuild the index")
 		case !openSnapshot(key, value, &s):
 			l.problem(l.log, 0, 0, "the snapshot of entity %q is damaged and is not used; rebuild the index", entity)
-		case s.Version > l.versions[entity].version && l.damages == 0:
+		case s.Version > l.versionOf(entity).version && l.damages == 0:
 			l.problem(l.log, 0, 0, "the snapshot of entity %q is of version %d, the log ends with its version %d; rebuild the index",
-				entity, s.Version, l.versions[entity].version)
+				entity, s.Version, l.versionOf(entity).version)
 		default:
 			l.counts.Snapshots++
 		}

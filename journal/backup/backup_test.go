@@ -26,11 +26,12 @@ type source struct {
 	t    *testing.T
 	disk *journaltest.Memory
 	n    int
+	at   map[string]journal.Version
 }
 
 func newSource(t *testing.T) *source {
 	t.Helper()
-	s := &source{t: t, disk: journaltest.NewMemory()}
+	s := &source{t: t, disk: journaltest.NewMemory(), at: map[string]journal.Version{}}
 	var err error
 	if s.Journal, err = journal.Open(t.Context(), s.disk, journal.Options{MaxBatchBytes: 600}); err != nil {
 		t.Fatal(err)
@@ -49,13 +50,12 @@ func (s *source) add(n int) {
 	for range n {
 		log := journal.LogName([]string{"bank", "orders"}[s.n%2])
 		key := fmt.Sprint("k", s.n%5)
-		at, err := s.Load(context.Background(), log, key, 0, func(*journal.Event) error { return nil })
-		if err == nil {
-			_, err = journaltest.Append(s.Journal, journaltest.Commit(log, key, at, fmt.Sprint("c", s.n), s.n%3))
-		}
+		id := string(log) + "/" + key
+		r, err := journaltest.Append(s.Journal, journaltest.Commit(log, key, s.at[id], fmt.Sprint("c", s.n), s.n%3))
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		s.at[id] = r.Version()
 		s.n++
 	}
 }
@@ -205,6 +205,108 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	<-stopped
+}
+
+// A log whose beginning a retention has deleted is backed up and restored with what it
+// has kept; a backup of what was before is not continued past what is gone.
+func TestBackupsOfATrimmedLog(t *testing.T) {
+	s := newSource(t)
+	s.add(60)
+	dir := t.TempDir()
+	s.backup(dir)
+	s.add(2)
+	_, second := s.backup(dir)
+	retain := func(before journal.Position) {
+		t.Helper()
+		r, err := s.Retain(t.Context(), "bank", journal.Retention{Before: before, Force: true})
+		if err != nil || r.Batches == 0 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	// Batches that the last backup does not end with may go.
+	retain(10)
+	s.add(4)
+	s.backup(dir)
+	full := filepath.Join(t.TempDir(), "full"+Extension)
+	var m *Manifest
+	err := Create(full, func(f *os.File) (err error) { m, err = Write(t.Context(), f, s, Options{}); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := dump(t, s.disk)
+	files, err := Files(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, files := range [][]string{files, {full}} {
+		if _, err := Check(t.Context(), files, RestoreOptions{}); err != nil {
+			t.Error(err)
+		}
+		back := journaltest.NewMemory()
+		if _, err := Restore(t.Context(), back, files, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		verify(t, back)
+		j, err := journal.Open(t.Context(), back, journal.Options{}) // removes what the retention deleted
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first := j.First("bank"); first != s.First("bank") {
+			t.Errorf("the restored log begins at %d, not at %d", first, s.First("bank"))
+		}
+		if err := j.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := dump(t, back.CrashClone(0)); got != want {
+			t.Error("the restored bytes are others")
+		}
+	}
+	// A file that says that it is complete and begins where no retention has ended.
+	forged := journaltest.NewMemory()
+	piece := filepath.Join(t.TempDir(), "piece"+Extension)
+	err = Create(piece, func(f *os.File) error {
+		b := builder{manifest: newManifest()}
+		if err := b.begin(f); err != nil {
+			return err
+		}
+		end := Log{Name: "orders"}
+		err := s.Batches(t.Context(), "orders", journal.BatchRange{After: 3}, func(block journal.Block) error {
+			batch, err := journal.ReadBatch(block.Data, nil)
+			if err == nil {
+				err = b.batch(&end, &batch, block.Data)
+			}
+			return err
+		})
+		b.manifest.Logs = append(b.manifest.Logs, end)
+		if err == nil {
+			_, err = b.finish()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(t.Context(), forged, []string{piece}, RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(t.Context(), forged, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Damage("orders"); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "batches are missing") {
+		t.Errorf("a log without its beginning is opened: %v", err)
+	}
+	if err := j.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	retain(m.log("bank").Position + 1)
+	s.add(40)
+	retain(s.Head("bank") + 1)
+	for _, since := range []*Manifest{second, m} {
+		if _, err := Write(t.Context(), new(bytes.Buffer), s, Options{Since: since}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "make a complete backup") {
+			t.Errorf("continuing what is gone: %v", err)
+		}
+	}
 }
 
 // What does not belong together is refused by name.

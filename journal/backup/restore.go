@@ -83,6 +83,7 @@ type inserter struct {
 	ends     map[journal.LogName]*journal.Batch
 	present  bool // there may be logs already
 	dry      bool // only check whether it fits
+	complete bool // what is read is a complete backup
 	o        RestoreOptions
 	blocks   []journal.Block
 	bytes    int
@@ -103,13 +104,12 @@ func (in *inserter) read(r io.Reader, previous *Manifest) (*Manifest, error) {
 	if !in.dry {
 		h.Module = in.o.Module
 	}
-	if previous != nil {
-		h.Head = func(h Head) error {
-			if h.Previous != previous.ID {
-				return errorf(journal.KindInvalid, "it does not continue the file before it")
-			}
-			return nil
+	h.Head = func(h Head) error {
+		in.complete = h.Previous == "" && !h.Piece && !in.present
+		if previous != nil && h.Previous != previous.ID {
+			return errorf(journal.KindInvalid, "it does not continue the file before it")
 		}
+		return nil
 	}
 	return Read(r, h)
 }
@@ -151,10 +151,13 @@ func (in *inserter) batch(b *journal.Batch, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if b.Sequence <= end.Sequence {
+	if b.Sequence <= end.Sequence && in.present {
 		return in.same(b, data)
 	}
-	if why := b.Follows(end); why != "" {
+	// A complete backup begins where a retention has let the log begin; that there was one
+	// is checked when the journal is opened.
+	trimmed := end.Sequence == 0 && in.complete
+	if why := b.Follows(end); why != "" && !trimmed {
 		if end.Sequence == 0 {
 			why += ", and there is nothing before it here; import what comes first"
 		}

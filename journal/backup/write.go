@@ -55,12 +55,12 @@ func Write(ctx context.Context, w io.Writer, src Source, o Options) (*Manifest, 
 	}
 	b := builder{o: o, manifest: newManifest()}
 	for _, l := range logs {
-		b.progress.Total += l.Batches
+		b.progress.Total += l.Batches - l.Deleted
 	}
 	if o.Since != nil {
 		b.manifest.Previous = o.Since.ID
 		for _, l := range o.Since.Logs {
-			b.progress.Total -= l.Sequence
+			b.progress.Total -= min(l.Sequence, b.progress.Total)
 		}
 	}
 	if err := b.begin(w); err != nil {
@@ -87,6 +87,9 @@ func checkSince(ctx context.Context, src Source, logs []journal.LogInfo, since *
 	}
 	for _, was := range since.Logs {
 		i := slices.IndexFunc(logs, func(l journal.LogInfo) bool { return l.Name == was.Name })
+		if i >= 0 && logs[i].Deleted >= was.Sequence {
+			return errorf(journal.KindInvalid, "a retention has deleted the end of what the earlier backup holds of log %s; make a complete backup", was.Name)
+		}
 		if i < 0 || logs[i].Batches < was.Sequence {
 			return errorf(journal.KindInvalid, "log %s does not come as far as the earlier backup, which holds it up to batch %d at position %d: it is another journal, or an older copy of it, or has lost its end; make a complete backup", was.Name, was.Sequence, was.Position)
 		}
@@ -195,6 +198,9 @@ func (b *builder) log(ctx context.Context, src Source, info journal.LogInfo) err
 			return &journal.Error{Op: "backup", Log: info.Name, Kind: journal.KindCorrupt,
 				Detail: fmt.Sprintf("batch %d at position %d is damaged, so what comes behind it cannot be backed up", block.Sequence, block.First), Err: err}
 		}
+		if end.Sequence == 0 && batch.Sequence != info.Deleted+1 {
+			return errorf(journal.KindInvalid, "log %s begins with batch %d and should with %d: a retention has begun meanwhile, or its beginning is lost; try again", info.Name, batch.Sequence, info.Deleted+1)
+		}
 		return b.batch(&end, &batch, block.Data)
 	})
 	if err != nil {
@@ -208,10 +214,11 @@ func (b *builder) log(ctx context.Context, src Source, info journal.LogInfo) err
 }
 
 // batch writes a batch that stands behind end. The first one of a piece may stand
-// anywhere.
+// anywhere, and so may that of a log whose beginning a retention has deleted: the log
+// itself says so, which restoring checks.
 func (b *builder) batch(end *Log, batch *journal.Batch, data []byte) error {
 	before := end.end()
-	if end.Sequence > 0 || !b.manifest.Piece {
+	if end.Sequence > 0 {
 		if why := batch.Follows(&before); why != "" {
 			return errorf(journal.KindCorrupt, "log %s: %s", batch.Log, why)
 		}

@@ -2,6 +2,7 @@ package badgerengine
 
 import (
 	"math"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -15,10 +16,11 @@ import (
 // tables in memory, which may be a part of a write: the journal knows what is durable
 // and what is indexed, and believes nothing beyond.
 //
-// Writes come from one goroutine at a time.
+// What writes is one goroutine, and one that removes what a retention deletes.
 type database struct {
 	*badger.DB
-	version uint64 // of the last write
+	writing sync.Mutex // held during a write; guards version
+	version uint64     // of the last write
 }
 
 func openDatabase(o badger.Options) (*database, error) {
@@ -35,6 +37,8 @@ func openDatabase(o badger.Options) (*database, error) {
 func (d *database) begin() *badger.Txn { return d.NewTransactionAt(math.MaxUint64, true) }
 
 func (d *database) commit(txn *badger.Txn) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	d.version++
 	err := txn.CommitAt(d.version, nil)
 	d.SetDiscardTs(d.version) // readers want the newest only, so nothing older need be kept
@@ -45,6 +49,8 @@ func (d *database) commit(txn *badger.Txn) error {
 // them a crash lacks the last ones. A transaction would write them in random order,
 // which costs its table in memory twice the time.
 func (d *database) load(pairs []journal.Pair) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	d.version++
 	loader := d.NewKVLoader(4)
 	var kv pb.KV

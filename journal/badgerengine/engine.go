@@ -47,8 +47,9 @@ type Engine struct {
 	dir        string
 	reserve    uint64
 	log, index *database
-	doubts     []string // files of the log that stand aside
-	lock       *os.File // held while open
+	doubts     []string   // files of the log that stand aside
+	lock       *os.File   // held while open
+	compacting sync.Mutex // held by Compact
 	closeOnce  sync.Once
 	closeErr   error
 }

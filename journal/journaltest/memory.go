@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -28,7 +29,8 @@ type Memory struct {
 	onAppend   func([]journal.Block)
 	closed     bool
 	full       bool
-	unsynced   []map[string][]byte // index updates, oldest first, that a crash may lose
+	synced     map[string][]byte   // index as the latest Delete left it
+	unsynced   []map[string][]byte // index updates since, oldest first, that a crash may lose
 }
 
 var (
@@ -94,6 +96,10 @@ func (m *Memory) CrashClone(lost int) *Memory {
 			c.blocks[log] = append(c.blocks[log], b)
 		}
 	}
+	for k, v := range m.synced {
+		c.index[k] = bytes.Clone(v)
+	}
+	c.synced = maps.Clone(m.synced)
 	for _, update := range m.unsynced[:max(0, len(m.unsynced)-lost)] {
 		for k, v := range update {
 			c.index[k] = bytes.Clone(v)
@@ -210,6 +216,25 @@ func (l *memoryLog) Last(_ context.Context, log journal.LogName) (journal.Block,
 	return b, true, nil
 }
 
+// trimAtOnce is small, so that tests get between.
+const trimAtOnce = 3
+
+func (l *memoryLog) Trim(_ context.Context, log journal.LogName, below uint64) (more bool, err error) {
+	m := (*Memory)(l)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.operation(); err != nil {
+		return false, err
+	}
+	all := m.blocks[log]
+	n := 0
+	for n < len(all)-1 && all[n].Sequence < below && n < trimAtOnce {
+		n++
+	}
+	m.blocks[log] = slices.Clone(all[n:]) // readers may have the old one
+	return n < len(all)-1 && all[n].Sequence < below, nil
+}
+
 func (l *memoryLog) Logs(context.Context) ([]journal.LogName, error) {
 	m := (*Memory)(l)
 	m.mu.Lock()
@@ -244,6 +269,20 @@ func (x *memoryIndex) Update(_ context.Context, pairs []journal.Pair) error {
 		update[string(p.Key)] = v
 	}
 	m.unsynced = append(m.unsynced, update)
+	return nil
+}
+
+func (x *memoryIndex) Delete(_ context.Context, keys [][]byte) error {
+	m := (*Memory)(x)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.operation(); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		delete(m.index, string(k))
+	}
+	m.keys, m.synced, m.unsynced = nil, maps.Clone(m.index), nil
 	return nil
 }
 
@@ -319,6 +358,6 @@ func (x *memoryIndex) Clear(context.Context) error {
 	if err := m.operation(); err != nil {
 		return err
 	}
-	m.index, m.keys, m.unsynced = map[string][]byte{}, nil, nil
+	m.index, m.keys, m.synced, m.unsynced = map[string][]byte{}, nil, nil, nil
 	return nil
 }

@@ -54,6 +54,8 @@ func Run(t *testing.T, open func(t *testing.T) Reopener) {
 	t.Run("snapshots", func(t *testing.T) { testSnapshots(t, open(t)) })
 	t.Run("rebuild", func(t *testing.T) { testRebuild(t, open(t)) })
 	t.Run("model", func(t *testing.T) { testModel(t, open(t), rand.Uint64()) })
+	t.Run("trim", func(t *testing.T) { testTrim(t, open(t)) })
+	t.Run("retention", func(t *testing.T) { testRetention(t, open(t), rand.Uint64()) })
 	t.Run("concurrent", func(t *testing.T) { testConcurrent(t, open(t)) })
 }
 

@@ -1,0 +1,206 @@
+package journal
+
+import "encoding/binary"
+
+// A retention deletes the first batches of a log. What they left behind is
+// written into the log itself before, as it must be possible to make everything
+// derived from what the log still has: base batches, which have format version 2 and
+// no commits. Their records are the state of each entity that loses events, and at
+// last the cut, without which the others count for nothing.
+//
+//	base record                       cut record
+//	uint  length of the rest          uint  length of the rest
+//	u8    3                           u8    4
+//	u8    flags: 1 has a snapshot     u64   sequence of the first batch that is kept
+//	str   key                         u64   position of the first event that is kept
+//	uint  floor                       u64   sequence of the first base batch
+//	…     snapshot                    uint  number of base records
+//
+// The floor is the entity's version before the first kept batch: the events up to it
+// are gone. The snapshot is of a version not below it.
+const (
+	recordBase      = 3
+	recordCut       = 4
+	baseHasSnapshot = 1
+)
+
+// base is what is kept of an entity that has lost its first events.
+type base struct {
+	key      string
+	floor    Version
+	snapshot *Snapshot // nil: its state is lost, as somebody wanted
+}
+
+// cut says which batches a retention deleted.
+type cut struct {
+	sequence uint64   // of the first batch that is kept
+	position Position // of the first event that is kept, or comes
+	from     uint64   // sequence of the first base batch
+	bases    uint64
+	at       uint64 // sequence of the batch that holds it; not in the record
+}
+
+// appendBaseValue encodes a base without its key, as it stands in the index too.
+func appendBaseValue(b []byte, x *base) []byte {
+	w := writer{b}
+	w.uint(uint64(x.floor))
+	if x.snapshot != nil {
+		w.b = appendSnapshot(w.b, x.snapshot)
+	}
+	return w.b
+}
+
+func readBaseValue(r *reader, has bool, x *base) bool {
+	x.floor, x.snapshot = Version(r.uint()), nil
+	if has {
+		x.snapshot = &Snapshot{}
+		if !readSnapshot(r, x.snapshot) || x.snapshot.Version < x.floor {
+			return false
+		}
+	}
+	return !r.bad && x.floor > 0
+}
+
+func appendBase(b []byte, x *base) []byte {
+	w := writer{[]byte{recordBase, 0}}
+	if x.snapshot != nil {
+		w.b[1] = baseHasSnapshot
+	}
+	w.str(x.key)
+	w.b = appendBaseValue(w.b, x)
+	out := writer{b}
+	out.bytes(w.b)
+	return out.b
+}
+
+func appendCut(b []byte, c *cut) []byte {
+	w := writer{[]byte{recordCut}}
+	w.u64(c.sequence)
+	w.u64(uint64(c.position))
+	w.u64(c.from)
+	w.uint(c.bases)
+	out := writer{b}
+	out.bytes(w.b)
+	return out.b
+}
+
+// eachBase decodes a block and, if it is a base batch, yields its records: for each
+// either a base or a cut. They are valid during their yield only.
+func eachBase(block Block, yield func(h *batchHeader, x *base, c *cut) error) error {
+	corrupt := func(reason string) error {
+		return errorf(KindCorrupt, "read", block.Log, "batch %d at position %d: %s", block.Sequence, block.First, reason)
+	}
+	h, body, reason := decodeBatch(block.Data)
+	if reason == "" && (h.log != block.Log || h.first != block.First || h.sequence != block.Sequence) {
+		reason = "the batch belongs to another place of the journal"
+	}
+	if reason != "" {
+		return corrupt(reason)
+	}
+	if !h.base {
+		return nil
+	}
+	var x base
+	for range h.commits {
+		rec := reader{b: body.bytes()}
+		kind := rec.take(1)
+		if body.bad || rec.bad {
+			return corrupt("a record is malformed")
+		}
+		var err error
+		switch kind[0] {
+		case recordBase:
+			flags := rec.take(1)
+			x.key = rec.str()
+			if rec.bad || !readBaseValue(&rec, flags[0]&baseHasSnapshot != 0, &x) {
+				return corrupt("a base record is malformed")
+			}
+			err = yield(&h, &x, nil)
+		case recordCut:
+			c := cut{at: h.sequence, sequence: rec.u64(), position: Position(rec.u64()), from: rec.u64(), bases: rec.uint()}
+			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence || c.position > h.first || c.from > h.sequence {
+				return corrupt("a cut record is malformed")
+			}
+			err = yield(&h, nil, &c)
+		default:
+			return corrupt("a base batch has a record of a kind that this program does not know")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(body.b) != 0 {
+		return corrupt("the records do not fill the batch")
+	}
+	return nil
+}
+
+// Entries of the index that are derived from base batches; see index.go for the
+// others.
+
+// floorPrefix is before the sequences of the base batches that keep an entity.
+func floorPrefix(log LogName, key string) []byte {
+	b := entityPrefix(log, key)
+	b[0] = 'f'
+	return b
+}
+
+func floorKey(log LogName, key string, sequence uint64) []byte {
+	return entityKey(floorPrefix(log, key), Version(sequence))
+}
+
+// parseFloorKey reads what floorKey made; ok is false for another key.
+func parseFloorKey(log LogName, k []byte) (key string, sequence uint64, ok bool) {
+	prefix := indexPrefix('f', log)
+	if len(k) < len(prefix)+2+8 || string(k[:len(prefix)]) != string(prefix) {
+		return "", 0, false
+	}
+	rest := k[len(prefix):]
+	n := int(binary.BigEndian.Uint16(rest))
+	if len(rest) != 2+n+8 {
+		return "", 0, false
+	}
+	return string(rest[2 : 2+n]), binary.BigEndian.Uint64(rest[2+n:]), true
+}
+
+// sealFloor encodes a base for the index: flags, and what appendBaseValue makes.
+func sealFloor(x *base) []byte {
+	b := make([]byte, 5, 64)
+	if x.snapshot != nil {
+		b[4] = baseHasSnapshot
+	}
+	return sealValue(appendBaseValue(b, x))
+}
+
+func openFloor(value []byte, x *base) bool {
+	r, ok := openValue(value)
+	if !ok {
+		return false
+	}
+	flags := r.take(1)
+	return !r.bad && readBaseValue(&r, flags[0]&baseHasSnapshot != 0, x) && len(r.b) == 0
+}
+
+func trimKey(log LogName) []byte { return indexPrefix('t', log) }
+
+func sealTrim(c *cut) []byte {
+	w := writer{make([]byte, 4, 40)}
+	w.u64(c.sequence)
+	w.u64(uint64(c.position))
+	w.u64(c.from)
+	w.u64(c.at)
+	return sealValue(w.b)
+}
+
+func openTrim(value []byte) (c cut, ok bool) {
+	r, ok := openValue(value)
+	if !ok {
+		return cut{}, false
+	}
+	c = cut{sequence: r.u64(), position: Position(r.u64()), from: r.u64(), at: r.u64()}
+	return c, !r.bad && len(r.b) == 0 && c.sequence > 0 && c.position > 0
+}
+
+// keeps reports whether what a base batch keeps counts: it is of the retention that
+// this cut ended, not of an earlier one, nor of one that did not come to its end.
+func (c *cut) keeps(sequence uint64) bool { return sequence >= c.from && sequence <= c.at }

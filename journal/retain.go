@@ -1,0 +1,371 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Retention says which of a log's first events may go, and what has to hold for that.
+type Retention struct {
+	// Before lets batches go all of whose events stand before this position; 0 sets no
+	// bound by position.
+	Before Position
+	// OlderThan lets batches go that were written before this time; 0 sets no bound by
+	// time. One of both must be set.
+	OlderThan UnixNano
+	// Schema is the state schema of the service's module: only snapshots of it count.
+	Schema uint32
+	// Cover, if not nil, is asked to have a snapshot put for an entity that needs one, of
+	// the version or a later one.
+	Cover func(ctx context.Context, key string, version Version) error
+	// Archive, if not nil, is called with the batches that are about to be deleted; if
+	// it fails, nothing is.
+	Archive func(ctx context.Context, r BatchRange) error
+	// Force deletes events that no snapshot covers, and so the states of these entities,
+	// and batches whose answers to command ids are still promised.
+	Force bool
+	// Progress, if not nil, is told now and then how far a stage has come.
+	Progress func(stage string, done, total uint64)
+}
+
+// Retained is what a retention did.
+type Retained struct {
+	First     Position `json:"first"`     // of the first event that is there now
+	Batches   uint64   `json:"batches"`   // deleted
+	Events    uint64   `json:"events"`    // likewise
+	Bytes     uint64   `json:"bytes"`     // of the batches
+	Entities  int      `json:"entities"`  // that have lost events by now
+	Uncovered int      `json:"uncovered"` // of them, whose state is lost; only with Force
+	// Promised says that there were more to go, but for the answers to their command ids,
+	// which are promised for a while.
+	Promised bool `json:"promised"`
+}
+
+// Retain deletes the first events of a log. What they left behind is written into the
+// log before, synced: for each entity that loses events a snapshot from which, with the
+// events that are kept, it can be hydrated. If there are entities without one, also after
+// Cover was asked, the error is of kind KindInvalid, names some, and nothing is deleted.
+//
+// Batches go whole and in order, so that a few events may stay that could go. Whatever
+// interrupts Retain, the log is as it was or as it should be, and what is left to remove is
+// removed when the journal is next opened.
+func (j *Journal) Retain(ctx context.Context, log LogName, o Retention) (Retained, error) {
+	if o.Before == 0 && o.OlderThan == 0 {
+		return Retained{}, errorf(KindInvalid, "retain", log, "neither a position nor a time bounds what shall be deleted")
+	}
+	j.mu.Lock()
+	s := j.logs[log]
+	var err error
+	switch {
+	case s == nil || s.batches == 0:
+		err = errorf(KindInvalid, "retain", log, "there is no such log")
+	case s.retaining:
+		err = errorf(KindInvalid, "retain", log, "another retention of it goes on")
+	default:
+		err = j.refusal(log)
+	}
+	if err != nil {
+		j.mu.Unlock()
+		return Retained{}, err
+	}
+	s.retaining = true
+	j.mu.Unlock()
+	defer func() {
+		j.mu.Lock()
+		s.retaining = false
+		j.mu.Unlock()
+	}()
+	r := retention{Journal: j, ctx: ctx, s: s, log: log, o: o, floors: map[string]Version{}}
+	if err := r.run(); err != nil {
+		return r.result, readError("retain", log, err)
+	}
+	return r.result, nil
+}
+
+// retention is one run of Retain.
+type retention struct {
+	*Journal
+	ctx    context.Context
+	s      *logState
+	log    LogName
+	o      Retention
+	cut    cut
+	old    map[string]bool    // entities that had lost events before
+	floors map[string]Version // of all entities that have lost events then
+	result Retained
+}
+
+func (r *retention) run() error {
+	r.result.First = r.First(r.log)
+	if err := r.find(); err != nil || r.cut.sequence == 0 {
+		return err
+	}
+	keys := slices.Sorted(maps.Keys(r.floors))
+	if err := r.covered(keys); err != nil {
+		return err
+	}
+	if r.o.Archive != nil {
+		r.tell("archiving", 0, 0)
+		if err := r.o.Archive(r.ctx, BatchRange{UpTo: r.cut.sequence - 1}); err != nil {
+			return err
+		}
+	}
+	if err := r.write(keys); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.s.trimmed = r.cut
+	r.mu.Unlock()
+	r.result.First = r.cut.position
+	return r.remove()
+}
+
+func (r *retention) tell(stage string, done, total uint64) {
+	if r.o.Progress != nil {
+		r.o.Progress(stage, done, total)
+	}
+}
+
+// find looks for the cut, and which entities lose events by it.
+func (r *retention) find() error {
+	promised := r.opt.Clock() - UnixNano(r.opt.AnswerWindow)
+	err := r.Batches(r.ctx, r.log, BatchRange{}, func(b Block) error {
+		h, _, reason := decodeBatch(b.Data)
+		if reason != "" {
+			return errorf(KindCorrupt, "retain", r.log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
+		}
+		next := h.first + Position(h.events)
+		if r.o.Before > 0 && next > r.o.Before || r.o.OlderThan > 0 && h.time >= r.o.OlderThan {
+			return errStop
+		}
+		if h.time >= promised && !r.o.Force {
+			r.result.Promised = true
+			return errStop
+		}
+		r.cut.sequence, r.cut.position = b.Sequence+1, next
+		r.result.Batches++
+		r.result.Events += uint64(h.events)
+		r.result.Bytes += uint64(len(b.Data))
+		if r.result.Batches%256 == 0 {
+			r.tell("looking for what may go", r.result.Batches, 0)
+		}
+		return eachCommit(b, func(_ *batchHeader, _ int, _ Position, c *decodedCommit) error {
+			if len(c.events) > 0 {
+				r.floors[c.command.Key] = c.expected + Version(len(c.events))
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return err
+	}
+	if r.cut.sequence == 0 {
+		return nil
+	}
+	r.old = map[string]bool{}
+	last := r.cutOf(r.log)
+	err = r.inside(func() error {
+		prefix := indexPrefix('f', r.log)
+		return r.engine.Index().Scan(r.ctx, prefix, prefix, func(k, value []byte) error {
+			key, sequence, ok := parseFloorKey(r.log, k)
+			if ok && !last.keeps(sequence) {
+				return nil
+			}
+			var x base
+			if !ok || !openFloor(value, &x) {
+				return errorf(KindCorrupt, "retain", r.log, "what an earlier retention left is damaged in the index; rebuild the index")
+			}
+			r.old[key] = true
+			r.floors[key] = max(r.floors[key], x.floor)
+			return nil
+		})
+	})
+	r.result.Entities = len(r.floors)
+	return err
+}
+
+// inside calls f while the engine cannot be closed.
+func (r *retention) inside(f func() error) error {
+	if err := r.reads.enter("retain", r.log); err != nil {
+		return err
+	}
+	defer r.reads.leave()
+	return f()
+}
+
+// base is what is to be written of an entity; has says that its state is covered.
+func (r *retention) base(key string) (x base, has bool, err error) {
+	x = base{key: key, floor: r.floors[key]}
+	s, ok, err := r.Snapshot(r.ctx, r.log, key)
+	if err != nil && KindOf(err) != KindCorrupt {
+		return x, false, err
+	}
+	if err == nil && ok && s.Version >= x.floor && r.onDisk(key, s.Version) {
+		x.snapshot = &s
+		// One of another schema is better than none, but does not count, unless there was
+		// nothing better before.
+		has = s.Schema == r.o.Schema
+	}
+	if !has && r.old[key] {
+		old, lost, err := r.floor(r.ctx, r.log, key)
+		if err != nil {
+			return x, false, err
+		}
+		if lost && old.floor == x.floor {
+			// It loses nothing now. Its state is what it was, also if that is none.
+			return old, true, nil
+		}
+	}
+	return x, has, nil
+}
+
+// onDisk reports whether an entity has durably come to a version, and waits for what
+// is in flight.
+func (r *retention) onDisk(key string, v Version) bool {
+	done := make(chan bool, 1)
+	r.Settle(r.log, key, func(receipt Receipt, err error) { done <- err == nil && receipt.Version() >= v })
+	return <-done
+}
+
+// covered makes sure that the states of all entities can be kept.
+func (r *retention) covered(keys []string) error {
+	var without []string
+	for i, key := range keys {
+		if i%256 == 0 {
+			r.tell("checking snapshots", uint64(i), uint64(len(keys)))
+		}
+		_, has, err := r.base(key)
+		if err != nil {
+			return err
+		}
+		if !has && r.o.Cover != nil {
+			if err := r.o.Cover(r.ctx, key, r.floors[key]); err != nil && r.ctx.Err() != nil {
+				return &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Err: r.ctx.Err()}
+			}
+			if _, has, err = r.base(key); err != nil {
+				return err
+			}
+		}
+		if !has {
+			r.result.Uncovered++
+			if len(without) < 10 {
+				without = append(without, fmt.Sprintf("%q", key))
+			}
+		}
+	}
+	if r.result.Uncovered > 0 && !r.o.Force {
+		return errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, %d have no snapshot that covers these, among them %s; nothing was deleted",
+			len(keys), r.result.Uncovered, strings.Join(without, ", "))
+	}
+	return nil
+}
+
+// baseBytes is about how many bytes of records go into one base batch.
+const baseBytes = 256 << 10
+
+// write appends the base batches, the one with the cut last and when all others are in.
+func (r *retention) write(keys []string) error {
+	var records uint32
+	var encoded []byte
+	flush := func() error {
+		if records == 0 {
+			return nil
+		}
+		sequence, err := r.append(records, encoded)
+		if r.cut.from == 0 {
+			r.cut.from = sequence
+		}
+		r.cut.bases += uint64(records)
+		records, encoded = 0, nil
+		return err
+	}
+	for i, key := range keys {
+		x, has, err := r.base(key)
+		if err != nil {
+			return err
+		}
+		if !has && !r.o.Force {
+			return errorf(KindInvalid, "retain", r.log, "the snapshot of entity %q is gone; nothing was deleted", key)
+		}
+		encoded = appendBase(encoded, &x)
+		records++
+		if len(encoded) >= baseBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+			r.tell("writing what is kept of entities", uint64(i), uint64(len(keys)))
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	if r.cut.from == 0 {
+		r.cut.from = r.cut.sequence // there are none
+	}
+	var err error
+	r.cut.at, err = r.append(1, appendCut(nil, &r.cut))
+	return err
+}
+
+// append hands a base batch in and waits until it is in the index.
+func (r *retention) append(records uint32, encoded []byte) (sequence uint64, err error) {
+	b := &baseBatch{log: r.s, records: records, encoded: encoded, done: make(chan error, 1)}
+	r.mu.Lock()
+	if err := r.refusal(r.log); err != nil {
+		r.mu.Unlock()
+		return 0, err
+	}
+	r.bases = append(r.bases, b)
+	r.mu.Unlock()
+	r.signal()
+	// Not until ctx ends: what was handed in is written.
+	select {
+	case err := <-b.done:
+		return b.sequence, err
+	case <-r.failed:
+		return 0, &Error{Op: "retain", Log: r.log, Kind: KindFailed, Err: r.Err()}
+	}
+}
+
+// remove deletes what stands before the cut, with half of the time left to others. A
+// failed write ends the journal, as that of a commit does.
+func (r *retention) remove() error {
+	done := uint64(0)
+	err := trim(r.ctx, r.engine, r.log, r.cut, func(f func() error) error {
+		begin := time.Now()
+		if err := r.inside(f); err != nil {
+			if kind := kindOfEngine(err); kind != KindClosed && kind != KindCanceled {
+				r.fail(nil, &Error{Op: "retain", Log: r.log, Kind: failureKind(err), Err: err})
+			}
+			return err
+		}
+		done++
+		r.tell("deleting", done, 0)
+		timer := time.NewTimer(time.Since(begin))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return nil
+		case <-r.ctx.Done():
+			return &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Detail: "what is left of the deleted events is removed when the journal is next opened", Err: r.ctx.Err()}
+		case <-r.failed:
+			return &Error{Op: "retain", Log: r.log, Kind: KindFailed, Err: r.Err()}
+		}
+	})
+	if c, ok := r.engine.(Compactor); ok && err == nil {
+		r.tell("compacting", 0, 0)
+		err = r.inside(func() error { return c.Compact(r.ctx) })
+	}
+	return err
+}
+
+// Compactor is an [Engine] that can be asked to give the space of what was deleted
+// back. It takes its time, and may be called concurrently with all else.
+type Compactor interface {
+	Compact(ctx context.Context) error
+}
