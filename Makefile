@@ -10,6 +10,7 @@ FUZZTIME  ?= 10s
 ROUNDS    ?= 50
 SEED      ?= 0
 BENCHTIME ?= 5s
+GROWTH    ?= 1000000,10000000
 ADDRESS   ?= 127.0.0.1:8080
 DATA      ?= build/data
 
@@ -23,10 +24,10 @@ GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/was
 STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 
 .DEFAULT_GOAL := help
-.PHONY: help build guests run test test-race test-c crash fuzz bench lint check clean $(GUESTS)
+.PHONY: help build guests run test test-race test-c crash fuzz bench bench-growth lint check clean $(GUESTS)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/bulkhead
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/bulkhead ./host/cmd/bulkhead
@@ -76,6 +77,9 @@ lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 check: lint build guests test test-race test-c ## everything that must pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=5s
 	$(MAKE) crash ROUNDS=5
+
+bench-growth: ## measure journals of GROWTH=1000000,10000000 events against each other (10 GB of disk, some minutes)
+	$(GO) test -run '^$$' -bench Growth -timeout 2h ./journal/badgerengine -events $(GROWTH)
 
 clean: ## remove what was built
 	rm -rf bin build

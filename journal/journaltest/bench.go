@@ -19,12 +19,10 @@ func Bench(b *testing.B, open func(b *testing.B) journal.Engine) {
 	b.Run("bounds/256-appenders", func(b *testing.B) { benchBounds(b, open, 256, 1) })
 	b.Run("bounds/256-appenders-8-events", func(b *testing.B) { benchBounds(b, open, 256, 8) })
 	b.Run("bounds/pipelined", func(b *testing.B) { benchBounds(b, open, 0, 1) })
-	b.Run("append/256-appenders", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 256) })
 	b.Run("append/256-appenders/sync-each", func(b *testing.B) {
 		benchAppend(b, open(b), journal.Options{MaxGroupCommits: 1}, 256)
 	})
 	b.Run("append/1-appender", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 1) })
-	b.Run("append/pipelined", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 0) })
 	b.Run("hydrate-20-events", func(b *testing.B) { benchHydrate(b, open(b)) })
 	b.Run("scan", func(b *testing.B) { benchScan(b, open(b)) })
 }
@@ -228,4 +226,42 @@ func benchScan(b *testing.B, e journal.Engine) {
 		b.Fatalf("%d events of %d", events, b.N*int(head))
 	}
 	b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+}
+
+// Fill appends events, one a commit, to the log "bank": versions of as many entities
+// as there are twenties of them, in no order. It waits for the index, and returns how
+// many a second it was for the last tenth.
+func Fill(ctx context.Context, j *journal.Journal, events int) (perSecond float64, err error) {
+	const prime = 2_147_483_647 // larger than the entities, so that each is met once a round
+	entities := max(1, events/benchVersions)
+	var failed atomic.Pointer[error]
+	var start time.Time
+	last := events - max(1, events/10)
+	for i := range events {
+		if i == last {
+			start = time.Now()
+		}
+		c := sized(fmt.Sprintf("account-%08d", i%entities*prime%entities), journal.Version(i/entities), fmt.Sprintf("command-%d", i), 1)
+		err := j.Append(ctx, c, func(_ journal.Receipt, err error) {
+			if err != nil {
+				failed.Store(&err)
+			}
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	for j.Stats().Pending > 0 && j.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	perSecond = float64(events-last) / time.Since(start).Seconds()
+	if p := failed.Load(); p != nil {
+		return 0, *p
+	}
+	return perSecond, j.Err()
+}
+
+// FilledKey is the i-th of the entities that Fill made of so many events.
+func FilledKey(i, events int) string {
+	return fmt.Sprintf("account-%08d", i%max(1, events/benchVersions))
 }
