@@ -387,6 +387,11 @@ func TestOtherRoutes(t *testing.T) {
 	if g.header.Get("Upgrade") != "websocket" {
 		t.Errorf("header %v", g.header)
 	}
+	a := s.attacker()
+	a.put("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if resp, err := http.ReadResponse(a.r, nil); err != nil || resp.StatusCode != 400 || resp.Header.Get("Content-Type") != api.ContentProblem {
+		t.Errorf("OPTIONS *: %v, %v", resp, err)
+	}
 	if g := s.do("HEAD", "/v1/services/bank/events", "", "Accept", "text/event-stream"); g.status != 200 || len(g.body) != 0 {
 		t.Errorf("HEAD: %d", g.status)
 	}

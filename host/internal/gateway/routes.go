@@ -112,7 +112,7 @@ func (s *Server) handler() http.Handler {
 			}
 		}()
 		if !isClean(r) {
-			s.fail(a, service.Errorf(service.KindInvalid, "the path has an empty segment, or . or .. as one; it must be written without"))
+			s.fail(a, service.Errorf(service.KindInvalid, "the path must begin with / and have no segment that is empty, . or .."))
 			return
 		}
 		if s.access.crossOrigin(h, r) {
@@ -127,7 +127,7 @@ func (s *Server) handler() http.Handler {
 // isClean keeps the mux from redirecting, which would send a command elsewhere.
 func isClean(r *http.Request) bool {
 	p := r.URL.EscapedPath()
-	return p == path.Clean(p) || p == "/"
+	return strings.HasPrefix(p, "/") && p == path.Clean(p)
 }
 
 // nowhere is the error for a request that no route takes.
