@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -259,6 +260,9 @@ func TestAppended(t *testing.T) {
 		r := service.QueryReply{Data: []byte(data), Version: 1, Fuel: 2}
 		var m ServerMessage
 		text := AppendQueryAnswer(nil, "i\"d", &r)
+		if !utf8.Valid(text) {
+			t.Errorf("%q makes a message that is no text", data)
+		}
 		if err := json.Unmarshal(text, &m); err != nil || m.Op != OpReply || m.ID != "i\"d" || m.Version != 1 || m.Fuel != 2 {
 			t.Errorf("%q: %v in %s", data, err, text)
 		}

@@ -62,7 +62,7 @@ func ParseIfMatch(s string) (service.Version, error) {
 		inner, ok = strings.CutSuffix(inner, `"`)
 	}
 	n, err := strconv.ParseUint(inner, 10, 64)
-	if !ok || err != nil || inner[0] == '+' {
+	if !ok || err != nil {
 		return 0, service.Errorf(service.KindInvalid, `If-Match takes one version in quotes, such as "7"`)
 	}
 	return service.Version(n), nil

@@ -124,6 +124,15 @@ func TestOrigins(t *testing.T) {
 			t.Errorf("command from %q: %d %s", origin, g.status, g.body)
 		}
 	}
+	// One good origin does not let in what came with another.
+	for _, origins := range [][]string{{own, "https://evil.example"}, {"https://console.example", own}} {
+		if ws, status, err := dial(s, "/v1/stream", http.Header{"Origin": origins}); err == nil || status != 403 {
+			t.Errorf("with the origins %q: %d %v", origins, status, err)
+			if err == nil {
+				ws.Close()
+			}
+		}
+	}
 	s.problem(s.do("POST", commands+"add", "1", "Sec-Fetch-Site", "cross-site"), 403, "unauthorized")
 	if n := len(s.fake.seen); n != 0 {
 		t.Errorf("%d commands came through", n) // text/plain is nothing that bank takes

@@ -131,6 +131,7 @@ func TestCommandRefusals(t *testing.T) {
 		{"metadata no strings", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":1}`}, 400, "invalid"},
 		{"metadata twice", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":"1","a":"2"}`}, 400, "invalid"},
 		{"metadata too large", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":"` + big + `"}`}, 413, "too_large"},
+		{"trace twice", commands + "add", "", []string{"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Bulkhead-Metadata", `{"traceparent":"x"}`}, 400, "invalid"},
 		{"rejected", commands + "reject", "", []string{"Idempotency-Key", "r1"}, 422, "rejected"},
 	}
 	for _, tt := range tests {
@@ -357,6 +358,53 @@ func TestPages(t *testing.T) {
 	}
 	s.problem(s.do("GET", "/v1/services/bank/entities/k1/events?after=-1", ""), 400, "invalid")
 	s.problem(s.do("GET", "/v1/services/none/entities/k1/events", ""), 404, "not_found")
+}
+
+// Large events make short pages, and none is left out between two of them.
+func TestPagesOfLargeEvents(t *testing.T) {
+	s := start(t, Options{})
+	const events, size = 70, 200 << 10
+	s.fake.mu.Lock()
+	for i := range events {
+		s.fake.services["bank"].append("k", "Added", service.Version(i+1), `"`+strings.Repeat("x", size)+`"`)
+	}
+	s.fake.mu.Unlock()
+	check := func(what string, page []json.RawMessage, seen int) int {
+		t.Helper()
+		total := 0
+		for _, raw := range page {
+			e, err := api.DecodeEvent(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen++; int(e.Position) != seen {
+				t.Fatalf("%s: event %d behind %d", what, e.Position, seen-1)
+			}
+			total += len(raw)
+		}
+		if total > pageBytes+size+1024 {
+			t.Errorf("%s: a page of %d bytes", what, total)
+		}
+		return seen
+	}
+	seen, pages := 0, 0
+	for from, more := "", true; more; pages++ {
+		p := decode[api.Page](s, s.do("GET", "/v1/services/bank/events?limit=1000&from="+from, ""))
+		seen = check("service", p.Events, seen)
+		from, more = p.Next, p.More
+	}
+	if seen != events || pages < events*size/pageBytes {
+		t.Errorf("service: %d events on %d pages", seen, pages)
+	}
+	seen, pages = 0, 0
+	for after, more := service.Version(0), true; more; pages++ {
+		p := decode[api.EntityPage](s, s.do("GET", fmt.Sprintf("/v1/services/bank/entities/k/events?limit=1000&after=%d", after), ""))
+		seen = check("entity", p.Events, seen)
+		after, more = p.Next, p.More
+	}
+	if seen != events || pages < events*size/pageBytes {
+		t.Errorf("entity: %d events on %d pages", seen, pages)
+	}
 }
 
 func TestOtherRoutes(t *testing.T) {

@@ -329,6 +329,15 @@ func TestCloudEvents(t *testing.T) {
 	if p := next(); p != 2 {
 		t.Errorf("position %d", p)
 	}
+	// The last event seen goes before from, as with server-sent events.
+	resumed, _, err := dial(s, "/v1/services/bank/events?from=start", http.Header{api.HeaderLastEventID: {"c.bank.2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resumed.Close()
+	if _, text, err := resumed.ReadMessage(); err != nil || !strings.Contains(string(text), `"position":3`) {
+		t.Errorf("resumed with %s, %v", text, err)
+	}
 	pinged := make(chan struct{}, 100)
 	ws.SetPingHandler(func(string) error { pinged <- struct{}{}; return nil })
 	go func() {
@@ -341,7 +350,7 @@ func TestCloudEvents(t *testing.T) {
 	if err := s.client.Delete(t.Context(), "bank"); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := ws.ReadMessage()
+	_, _, err = ws.ReadMessage()
 	var c *websocket.CloseError
 	if !errors.As(err, &c) || c.Code != websocket.CloseInternalServerErr || !strings.HasPrefix(c.Text, "not_found") {
 		t.Error(err)
