@@ -75,7 +75,7 @@ func (g *guestLog) begin() {
 // cost is the fuel for logging so many bytes and lines. What is beyond the call's
 // budget costs nothing, as nothing is done with it.
 func (g *guestLog) cost(n, lines int) int64 {
-	if g.to == nil || g.cut {
+	if g.cut {
 		return 0
 	}
 	return int64(n)*fuelLogByte + int64(lines)*fuelLogLine
@@ -90,9 +90,10 @@ func (g *guestLog) end() {
 	}
 }
 
-// line logs one line, cutting it at what is left of the call's budget.
+// line logs one line, cutting it at what is left of the call's budget. Whether there
+// is anybody to log to makes no difference to the guest.
 func (g *guestLog) line(level abi.LogLevel, text []byte) {
-	if g.to == nil || g.cut {
+	if g.cut {
 		return
 	}
 	if len(text) > lineBytes {
@@ -103,16 +104,19 @@ func (g *guestLog) line(level abi.LogLevel, text []byte) {
 	if rest := g.limit - g.used; len(text)+1 > rest {
 		g.cut = true
 		if rest > 1 {
-			g.to.GuestLog(g.name, level, clean(text[:rest-1]))
+			g.say(level, text[:rest-1])
 		}
-		g.to.GuestLog(g.name, abi.LogWarn, fmt.Sprintf("log output of this call cut at %d bytes", g.limit))
+		g.say(abi.LogWarn, fmt.Appendf(nil, "log output of this call cut at %d bytes", g.limit))
 		return
 	}
 	g.used += len(text) + 1 // empty lines count too
-	if level > abi.LogError {
-		level = abi.LogError
+	g.say(level, text)
+}
+
+func (g *guestLog) say(level abi.LogLevel, text []byte) {
+	if g.to != nil {
+		g.to.GuestLog(g.name, min(level, abi.LogError), clean(text))
 	}
-	g.to.GuestLog(g.name, level, clean(text))
 }
 
 // write takes bytes written to stdout (0) or stderr (1) and logs the lines that

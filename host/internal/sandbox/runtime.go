@@ -29,6 +29,8 @@ type Options struct {
 	// Then nothing is compiled in this process, and with no CacheDir a temporary one
 	// is made. Empty: modules are compiled here.
 	Compiler []string
+	// CopyImages has sandboxes copy their image also where the system could map it.
+	CopyImages bool
 	// Logger takes the runtime's own messages. Default: none.
 	Logger *slog.Logger
 }
@@ -71,7 +73,8 @@ func NewRuntime(o Options) (*Runtime, error) {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
 	r.gate = newGate(runtime.GOMAXPROCS(0) - 1)
-	if err := mappingWorks(); err != nil {
+	r.copying = o.CopyImages
+	if err := mappingWorks(); err != nil && !r.copying {
 		r.copying = true
 		r.logger.Info("sandboxes copy their images", "why", err)
 	}

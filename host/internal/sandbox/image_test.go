@@ -1,0 +1,321 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// bothWays runs a test with images that are mapped and with images that are copied.
+// Where the system cannot map them it is the same twice.
+func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
+	for name, copying := range map[string]bool{"mapped": false, "copied": true} {
+		t.Run(name, func(t *testing.T) {
+			r, err := NewRuntime(Options{CopyImages: copying})
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, r)
+			if n := r.reserved.Load(); n != 0 {
+				t.Errorf("%d bytes of address space are still reserved", n)
+			}
+			if err := r.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A memory is its image at first and after each reset, whatever was written to it;
+// it grows with zeros, up to its limit, and what was before stays.
+func TestMemoryIsItsImage(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	bothWays(t, func(t *testing.T, r *Runtime) {
+		for round := range 30 {
+			want := make([]byte, rng.IntN(6)*pageBytes)
+			for n := rng.IntN(20); n > 0 && len(want) > 0; n-- {
+				at := rng.IntN(len(want))
+				piece := want[at:min(len(want), at+rng.IntN(3000))]
+				for k := range piece {
+					piece[k] = byte(rng.Uint32())
+				}
+			}
+			m, err := captureImage(want, nil, nil, r.copying)
+			if err != nil {
+				t.Fatal(err)
+			}
+			limit := uint64(len(want) + rng.IntN(3)*pageBytes)
+			if limit == 0 {
+				limit = pageBytes
+			}
+			mem, err := newMemory(limit, m, r.copying, &r.reserved)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 4 {
+				got := mem.b
+				if got == nil {
+					got = mem.Reallocate(0) // wazero asks for the module's minimum
+				}
+				if mem.failed != nil || !bytes.Equal(got, want) {
+					t.Fatalf("round %d: the memory is not its image: %v", round, mem.failed)
+				}
+				for n := rng.IntN(10); n > 0 && len(got) > 0; n-- {
+					got[rng.IntN(len(got))]++
+				}
+				if err := mem.reset(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(want) > 0 {
+				mem.b[0]++
+			}
+			before := bytes.Clone(mem.b)
+			grown := mem.Reallocate(limit)
+			if uint64(len(grown)) != limit || !bytes.Equal(grown[:len(before)], before) || !allZero(grown[len(before):]) {
+				t.Fatalf("round %d: grown to %d bytes of %d", round, len(grown), limit)
+			}
+			for k := range grown { // all of it can be used
+				grown[k] = 1
+			}
+			if mem.refused || mem.Reallocate(limit+pageBytes) != nil || !mem.refused {
+				t.Error("growth beyond the limit was not refused")
+			}
+			m.close()
+			m.close()
+			mem.release()
+			mem.release()
+		}
+	})
+}
+
+func allZero(b []byte) bool { return usedBytes(b) == 0 }
+
+// A closed image is shown to nobody: its file may be somebody else's by now.
+func TestClosedImage(t *testing.T) {
+	bothWays(t, func(t *testing.T, r *Runtime) {
+		p, err := r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := p.Instantiate(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := i.Handle(t.Context(), add); service.KindOf(err) != service.KindUnavailable {
+			t.Errorf("a call of an instance whose program is closed: %v", err)
+		}
+		if err := i.Reset(t.Context()); service.KindOf(err) != service.KindUnavailable {
+			t.Errorf("its reset: %v", err)
+		}
+		if _, err := p.Instantiate(t.Context(), nil); service.KindOf(err) != service.KindUnavailable {
+			t.Errorf("another instance: %v", err)
+		}
+	})
+}
+
+// state is all that a guest is.
+func (i *Instance) state() string {
+	s := fmt.Sprintf("%x", i.mem.Size())
+	for _, g := range i.globals {
+		s += fmt.Sprintf(" %x", g.Get())
+	}
+	b, _ := i.mem.Read(0, i.mem.Size())
+	return s + string(b)
+}
+
+// However an instance came to its start, by its own initialisation, from a mapped or
+// a copied image, or by a reset after whatever it had done, it is the same: the same
+// commands have the same answers, the same fuel, and leave the same memory and globals.
+func TestInstancesOfAProgramAreTheSame(t *testing.T) {
+	golang, err := goGuest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := map[string][]service.GuestCall{
+		"counter": {add, add, {Type: testguest.CounterEcho, Data: []byte(`"x"`)}, {Type: testguest.CounterReject}, {Type: testguest.CounterFault}, add},
+		"go":      nil,
+	}
+	harmless := []string{"echo", "now", "sleep", "environment", "print", "random"}
+	for n, c := range compile(t, golang, service.Limits{}).Module().Manifest.Commands {
+		if slices.Contains(harmless, c.Name) {
+			for _, data := range []string{`"a"`, `{"b":[1,2,3]}`} {
+				commands["go"] = append(commands["go"], service.GuestCall{Slot: 1, Type: uint16(n), ID: "id", Time: 12345, Data: []byte(data)})
+			}
+		}
+	}
+	for name, module := range map[string][]byte{"counter": testguest.Counter("c"), "go": golang} {
+		run := func(t *testing.T, i *Instance) (trace string) {
+			for n, c := range commands[name] {
+				o, err := i.Handle(t.Context(), c)
+				trace += fmt.Sprintf("%d: %s %d events, %d fuel, %v\n", n, replyOf(t, o), len(o.Events), o.Fuel, err)
+				if i.Broken() {
+					t.Fatal(err)
+				}
+			}
+			return trace + fmt.Sprintf("%d in all\n", i.Fuel())
+		}
+		var traces, states []string
+		keep := func(t *testing.T, i *Instance) {
+			traces = append(traces, run(t, i))
+			states = append(states, i.state())
+		}
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, r *Runtime) {
+				p, err := r.Compile(t.Context(), "", module, service.Limits{}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Close(t.Context())
+				if p.image == nil {
+					t.Fatalf("there is no image: %s", p.Start().Why)
+				}
+				for range 2 {
+					i, err := p.Instantiate(t.Context(), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					keep(t, i)
+					memory, engine := i.memory, i.call
+					before := i.Fuel()
+					if err := i.Reset(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					if i.memory == memory && i.call == engine {
+						t.Error("a reset in place keeps the call engine, with its stack")
+					}
+					i.burnt -= before
+					keep(t, i)
+				}
+				image := p.image
+				p.image = nil
+				plain, err := p.Instantiate(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				plain.burnt = 0 // what initialising took
+				keep(t, plain)
+				p.image = image
+			})
+			for k := range traces {
+				if traces[k] != traces[0] {
+					t.Errorf("instance %d answers\n%s the first one\n%s", k, traces[k], traces[0])
+				}
+				if states[k] != states[0] {
+					t.Errorf("instance %d is left in another state than the first", k)
+				}
+			}
+			if len(traces) < 10 {
+				t.Errorf("only %d instances", len(traces))
+			}
+		})
+	}
+}
+
+// A guest whose tables or segments change has no image; one whose memory has grown
+// is not reset in place. Both are as new after a reset.
+func TestWhatIsInstantiatedAnew(t *testing.T) {
+	bothWays(t, func(t *testing.T, r *Runtime) {
+		changing := testguest.Liar{With: func(b *testguest.Builder) {
+			b.Table(1)
+			b.Func(nil, nil, nil, testguest.I32Const(0), testguest.Op(0xd0, 0x70), testguest.Op(0x26, 0)) // table.set
+		}}.Bytes()
+		for name, module := range map[string][]byte{"tables change": changing, "memory grows": testguest.Counter("c")} {
+			p, err := r.Compile(t.Context(), "", module, service.Limits{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if start := p.Start(); start.Image != (name == "memory grows") || start.Image == (start.Why != "") || start.MemoryBytes == 0 || start.Tariff != metering.TariffVersion {
+				t.Errorf("%s: %+v", name, start)
+			}
+			i, err := p.Instantiate(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, size := i.module, i.MemoryBytes()
+			if name == "memory grows" {
+				if _, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterGrow}); service.KindOf(err) != service.KindGuestMemory {
+					t.Fatal(err)
+				}
+			}
+			if err := i.Reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if i.module == first || i.MemoryBytes() != size {
+				t.Errorf("%s: the instance was reset in place, with %d bytes of memory", name, i.MemoryBytes())
+			}
+			if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A memory that only grows, over a hundred thousand commands: with a look at Worn
+// between them no command fails.
+func TestMemoryThatOnlyGrowsIsRecycled(t *testing.T) {
+	// Each command grows the memory by a page.
+	leaky := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
+		testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq, testguest.If(testguest.Unreachable),
+		testguest.Code(liarAnswer...))}}.Bytes()
+	i := instantiate(t, compile(t, leaky, service.Limits{MemoryBytes: 64 << 20}), nil)
+	recycled := 0
+	for n := range 100_000 {
+		if i.Worn() {
+			recycled++
+			if err := i.Reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := ask(i, abi.ReqCommand, testguest.LiarSlot); err != nil {
+			t.Fatalf("command %d: %v", n, err)
+		}
+		if i.MemoryBytes() > 49<<20 {
+			t.Fatalf("command %d: %d bytes", n, i.MemoryBytes())
+		}
+	}
+	if recycled < 100 {
+		t.Errorf("recycled %d times", recycled)
+	}
+	if worn := (&Instance{memory: &linearMemory{}, watermark: 1}).Worn(); worn {
+		t.Error("an instance without memory is worn")
+	}
+}
+
+// Unmapping happens once, also when the memory could not be had.
+func TestReservedIsCounted(t *testing.T) {
+	var held atomic.Int64
+	mem, err := newMemory(1<<20, nil, shared().copying, &held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !shared().copying && held.Load() != 1<<20 {
+		t.Errorf("%d bytes are reserved", held.Load())
+	}
+	mem.Free() // wazero's; the instance may still look
+	if b := mem.Reallocate(pageBytes); len(b) != pageBytes {
+		t.Errorf("%d bytes after Free", len(b))
+	}
+	mem.release()
+	mem.release()
+	if held.Load() != 0 {
+		t.Errorf("%d bytes are reserved at the end", held.Load())
+	}
+}
