@@ -2,22 +2,30 @@ package sandbox
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
 
-// BenchmarkHandle is a command through the sandbox, with the smallest guest
-// there is and with a Go guest. "enter" is the bare call of wazero, of a request
-// of no frames: what is above it is the sandbox's own.
+// nop is a command that the counter answers at once.
+var nop = service.GuestCall{Slot: 1, Type: testguest.CounterNop, ID: "0123456789abcdef", Data: []byte(`{"amount":5}`)}
+
+// BenchmarkHandle is a command through the sandbox, with the smallest guest there is
+// and with a Go guest.
 func BenchmarkHandle(b *testing.B) {
-	ctx := context.Background()
 	golang, err := goGuest()
 	if err != nil {
 		b.Fatal(err)
@@ -30,28 +38,288 @@ func BenchmarkHandle(b *testing.B) {
 	}{{"minimal/nop", minimal, testguest.CounterNop}, {"minimal/add", minimal, testguest.CounterAdd}, {"go/echo", golang, 0}} {
 		b.Run(c.name, func(b *testing.B) {
 			i := instantiate(b, compile(b, c.module, service.Limits{}), nil)
-			call := service.GuestCall{Slot: 1, Type: c.typ, ID: "0123456789abcdef", Data: []byte(`{"amount":5}`)}
+			call := nop
+			call.Type = c.typ
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := i.Handle(ctx, call); err != nil {
+				if _, err := i.Handle(context.Background(), call); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
 	}
-	b.Run("minimal/enter", func(b *testing.B) {
-		i := instantiate(b, compile(b, minimal, service.Limits{}), nil)
-		if _, err := i.Handle(ctx, service.GuestCall{Type: testguest.CounterNop}); err != nil {
+}
+
+// each tells how long f takes, by the best of several rounds.
+func each(rounds, n int, f func()) time.Duration {
+	best := time.Duration(1<<63 - 1)
+	for range rounds {
+		start := time.Now()
+		for range n {
+			f()
+		}
+		best = min(best, time.Since(start)/time.Duration(n))
+	}
+	return best
+}
+
+// BenchmarkBorder compares a command that does nothing, all the way through the
+// sandbox, with wazero's call of an empty function. "guest" is wazero's call of the same
+// guest with the same request in its mailbox: what is above it is the border itself.
+func BenchmarkBorder(b *testing.B) {
+	ctx := context.Background()
+	i := instantiate(b, compile(b, testguest.Counter("c"), service.Limits{}), nil)
+	if _, err := i.Handle(ctx, nop); err != nil {
+		b.Fatal(err)
+	}
+	empty := emptyFunction(b)
+	request := append([]byte(nil), i.request[:cap(i.request)]...)
+	request = abi.AppendCommand(request[:0], nop.Slot, nop.Type, 0, 0, &nop.Seed, string(nop.ID), nil, nop.Data)
+	must := func(err error) {
+		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportAllocs()
-		for b.Loop() {
-			i.stack[0] = 0
-			if err := i.call.CallWithStack(&i.guest, i.stack[:]); err != nil {
-				b.Fatal(err)
+	}
+	for b.Loop() {
+		var stack [1]uint64
+		raw := each(20, 2000, func() { must(empty.CallWithStack(ctx, stack[:])) })
+		i.mem.Write(i.mailbox, request)
+		i.meter.fuel.Set(1 << 60)
+		i.meter.stack.Set(1 << 20)
+		guest := each(20, 2000, func() {
+			i.stack[0] = uint64(len(request))
+			must(i.call.CallWithStack(&i.guest, i.stack[:]))
+		})
+		all := each(20, 2000, func() {
+			_, err := i.Handle(ctx, nop)
+			must(err)
+		})
+		b.ReportMetric(float64(raw), "ns-empty-call")
+		b.ReportMetric(float64(guest), "ns-guest")
+		b.ReportMetric(float64(all), "ns-command")
+		b.ReportMetric(float64(all-raw), "ns-overhead")
+	}
+}
+
+// emptyFunction is a function of no parameters that does nothing, unmetered.
+func emptyFunction(b *testing.B) api.Function {
+	var m testguest.Builder
+	m.Export("f", wasmbin.ExternFunc, m.Func(nil, nil, nil))
+	r := wazero.NewRuntime(context.Background())
+	b.Cleanup(func() { _ = r.Close(context.Background()) })
+	i, err := r.Instantiate(context.Background(), m.Bytes())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return i.ExportedFunction("f")
+}
+
+// BenchmarkStart compares a new sandbox of the Go bank that begins as the image with
+// one that initialises itself, and with what wazero makes of the module as it was
+// uploaded: time, and memory of the process by instance.
+func BenchmarkStart(b *testing.B) {
+	ctx := context.Background()
+	module, err := bankGuest()
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := compile(b, module, service.Limits{})
+	raw := rawInstances(b, module)
+	image := p.image
+	fromImage := func() io.Closer { p.image = image; return newInstance(b, p) }
+	plain := func() io.Closer { p.image = nil; return newInstance(b, p) }
+	defer func() { p.image = image }()
+	for b.Loop() {
+		var took [3]time.Duration
+		var bytes [3]float64
+		for k, start := range []func() io.Closer{fromImage, plain, raw} {
+			took[k] = each(5, 10, func() { _ = start().Close() })
+			bytes[k] = memoryOf(100, start)
+		}
+		b.ReportMetric(float64(took[0].Microseconds()), "us-image")
+		b.ReportMetric(float64(took[1].Microseconds()), "us-plain")
+		b.ReportMetric(float64(took[2].Microseconds()), "us-wazero")
+		b.ReportMetric(float64(took[1])/float64(took[0]), "x-faster-than-plain")
+		b.ReportMetric(float64(took[2])/float64(took[0]), "x-faster-than-wazero")
+		b.ReportMetric(bytes[0], "B-image")
+		b.ReportMetric(bytes[1], "B-plain")
+		b.ReportMetric(bytes[2], "B-wazero")
+		b.ReportMetric(bytes[2]/bytes[0], "x-less-memory-than-wazero")
+	}
+	_ = ctx
+}
+
+// closer is an instance as an io.Closer.
+type closer func()
+
+func (c closer) Close() error { c(); return nil }
+
+func newInstance(b *testing.B, p *Program) io.Closer {
+	i, err := p.Instantiate(context.Background(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return closer(func() { _ = i.Close(context.Background()) })
+}
+
+// rawInstances starts instances of a module with wazero alone, unmetered.
+func rawInstances(b *testing.B, module []byte) func() io.Closer {
+	ctx := context.WithValue(context.Background(), instanceKey{}, newBystander())
+	r := wazero.NewRuntime(ctx)
+	b.Cleanup(func() { _ = r.Close(ctx) })
+	m, err := wasmbin.Parse(module, wasmbin.DefaultLimits())
+	if err == nil {
+		err = provide(ctx, r, m.Imports)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	compiled, err := r.CompileModule(ctx, module)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func() io.Closer {
+		i, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return closer(func() { _ = i.Close(ctx) })
+	}
+}
+
+// newBystander is an instance for host functions to look at, of a guest that is not ours.
+func newBystander() *Instance {
+	i := &Instance{}
+	i.meter.fuel = fullTank{}
+	i.ambient.begin(0, [abi.SeedSize]byte{})
+	return i
+}
+
+// fullTank is a fuel global that is never empty.
+type fullTank struct{ api.MutableGlobal }
+
+func (fullTank) Get() uint64 { return 1 << 62 }
+func (fullTank) Set(uint64)  {}
+
+// memoryOf tells what each of n things takes of the process's own memory: heap, and
+// pages of mappings that are not shared.
+func memoryOf(n int, start func() io.Closer) float64 {
+	var all []io.Closer
+	before := residentBytes()
+	for range n {
+		all = append(all, start())
+	}
+	after := residentBytes()
+	for _, c := range all {
+		_ = c.Close()
+	}
+	return float64(after-before) / float64(n)
+}
+
+// residentBytes is the anonymous memory of this process, where the system tells it, or
+// the Go heap.
+func residentBytes() int64 {
+	debug.FreeOSMemory()
+	status, err := os.ReadFile("/proc/self/status")
+	if err == nil {
+		for line := range strings.Lines(string(status)) {
+			var kb int64
+			if n, _ := fmt.Sscanf(line, "RssAnon: %d kB", &kb); n == 1 {
+				return kb << 10
 			}
 		}
-	})
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// BenchmarkResetAfterTrap is what a trap costs the commands behind it: the reset, and
+// the reset with the next command answered.
+func BenchmarkResetAfterTrap(b *testing.B) {
+	ctx := context.Background()
+	golang, err := goGuest()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		module    []byte
+		trap, run string
+	}{"minimal": {testguest.Counter("c"), "trap", "nop"}, "go": {golang, "panic", "echo"}} {
+		b.Run(name, func(b *testing.B) {
+			p := compile(b, c.module, service.Limits{})
+			i := instantiate(b, p, nil)
+			call := func(name string) error {
+				n := slices.IndexFunc(p.module.Manifest.Commands, func(t abi.CommandType) bool { return t.Name == name })
+				_, err := i.Handle(ctx, service.GuestCall{Slot: 1, Type: uint16(n), ID: "id", Data: []byte(`1`)})
+				return err
+			}
+			var reset, next time.Duration
+			for n := 0; b.Loop(); n++ {
+				if err := call(c.trap); service.KindOf(err) != service.KindTrap {
+					b.Fatal(err)
+				}
+				start := time.Now()
+				if err := i.Reset(ctx); err != nil {
+					b.Fatal(err)
+				}
+				reset += time.Since(start)
+				if err := call(c.run); err != nil {
+					b.Fatal(err)
+				}
+				next += time.Since(start)
+			}
+			b.ReportMetric(float64(reset.Nanoseconds())/float64(b.N)/1000, "us-reset")
+			b.ReportMetric(float64(next.Nanoseconds())/float64(b.N)/1000, "us-reset-and-next")
+		})
+	}
+}
+
+// BenchmarkEndingGuests compares what it costs that a guest can be ended: wazero's
+// check of a context at each loop head, and the meter, each against a module without.
+func BenchmarkEndingGuests(b *testing.B) {
+	ctx := context.Background()
+	// Sums memory up, a million loads a call.
+	kernel := testguest.Code(
+		testguest.Loop(
+			testguest.Get(2), testguest.Get(1), testguest.I32Const(0xffff), testguest.I32And, testguest.Load64(0), testguest.I64Add, testguest.Set(2),
+			testguest.Get(1), testguest.I32Const(1), testguest.I32Add, testguest.Set(1),
+			testguest.Get(1), testguest.I32Const(1_000_000), testguest.Op(0x49), testguest.BrIf(0)),
+		testguest.Get(2))
+	module := testguest.Liar{With: func(m *testguest.Builder) {
+		m.Export("kernel", wasmbin.ExternFunc, m.Func(testguest.Types(testguest.I32), testguest.Types(testguest.I64), testguest.Types(testguest.I32, testguest.I64), kernel))
+	}}.Bytes()
+	start := func(c wazero.RuntimeConfig) api.Function {
+		r := wazero.NewRuntimeWithConfig(ctx, c)
+		b.Cleanup(func() { _ = r.Close(ctx) })
+		i, err := r.Instantiate(ctx, module)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return i.ExportedFunction("kernel")
+	}
+	bare := start(wazero.NewRuntimeConfig())
+	watched := start(wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
+	i := instantiate(b, compile(b, module, service.Limits{Fuel: endless}), nil)
+	metered := i.module.ExportedFunction("kernel")
+	run := func(ctx context.Context, f api.Function) time.Duration {
+		var stack [1]uint64
+		return each(10, 3, func() {
+			i.meter.fuel.Set(1 << 60)
+			i.meter.stack.Set(1 << 20)
+			if err := f.CallWithStack(ctx, stack[:]); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+	cancelable, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for b.Loop() {
+		none, meter, closing := run(ctx, bare), run(&i.guest, metered), run(cancelable, watched)
+		b.ReportMetric(float64(meter)/float64(none), "x-metered")
+		b.ReportMetric(float64(closing)/float64(none), "x-close-on-context-done")
+		b.ReportMetric(float64(closing)/float64(meter), "x-close-on-context-done/metered")
+	}
 }
 
 // BenchmarkHydrate is one event of a long history.
@@ -66,55 +334,6 @@ func BenchmarkHydrate(b *testing.B) {
 	})
 	if err != nil {
 		b.Fatal(err)
-	}
-}
-
-// BenchmarkReset is what a trap costs.
-func BenchmarkReset(b *testing.B) {
-	golang, err := goGuest()
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, module := range map[string][]byte{"minimal": testguest.Counter("c"), "go": golang} {
-		b.Run(name, func(b *testing.B) {
-			i := instantiate(b, compile(b, module, service.Limits{}), nil)
-			for b.Loop() {
-				if err := i.Reset(context.Background()); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkInstances tells what 100 instances of a Go guest keep of the host's heap.
-func BenchmarkInstances(b *testing.B) {
-	golang, err := goGuest()
-	if err != nil {
-		b.Fatal(err)
-	}
-	p := compile(b, golang, service.Limits{})
-	heap := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	for b.Loop() {
-		before := heap()
-		var all []*Instance
-		for range 100 {
-			i, err := p.Instantiate(context.Background(), nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			all = append(all, i)
-		}
-		b.ReportMetric(float64(heap()-before)/100, "B/instance")
-		b.ReportMetric(float64(all[0].MemoryBytes()), "guest-B/instance")
-		for _, i := range all {
-			_ = i.Close(context.Background())
-		}
 	}
 }
 
@@ -140,6 +359,7 @@ func TestHandleAllocations(t *testing.T) {
 	}
 	wazero := allocations(func() {
 		i.stack[0] = 0
+		i.meter.fuel.Set(1 << 60)
 		_ = i.call.CallWithStack(&i.guest, i.stack[:])
 	})
 	if all := allocations(func() { _, _ = i.Handle(ctx, call) }); all-wazero > 3.5 { // the race detector makes a third

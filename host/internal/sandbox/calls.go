@@ -22,12 +22,12 @@ const keepRequest = 1 << 20
 // clock and the seed are those of the first frame that has them.
 func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error) {
 	var now journal.UnixNano
-	var seed *[abi.SeedSize]byte
+	var seed [abi.SeedSize]byte
 	if r, _, err := abi.DecodeRequest(request); err == nil {
 		switch r.Kind {
 		case abi.ReqCommand:
 			if c, err := abi.DecodeCommand(&r); err == nil {
-				seed = &c.Seed
+				seed = c.Seed
 			}
 			now = journal.UnixNano(r.Time)
 		case abi.ReqQuery:
@@ -136,7 +136,7 @@ func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Out
 	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID), c.Metadata, c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqCommand, c.Slot)
-	return i.outcome(ctx, b, &q, scene{budget: i.callBudget(), now: c.Time, seed: &c.Seed, gone: c.Gone, until: c.Deadline})
+	return i.outcome(ctx, b, &q, scene{budget: i.callBudget(), now: c.Time, seed: c.Seed, gone: c.Gone, until: c.Deadline})
 }
 
 // Query reads state. Its outcome has no events; errors are as for [Instance.Handle].

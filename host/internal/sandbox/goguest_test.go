@@ -14,21 +14,26 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// goGuest compiles testdata/goguest once.
-var goGuest = sync.OnceValues(func() ([]byte, error) {
+// goGuest compiles testdata/goguest once, bankGuest the bank.
+var (
+	goGuest   = sync.OnceValues(func() ([]byte, error) { return buildGuest("./testdata/goguest") })
+	bankGuest = sync.OnceValues(func() ([]byte, error) { return buildGuest("../../../plugins/bank/wasm") })
+)
+
+func buildGuest(dirOfGuest string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "goguest")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./testdata/goguest")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, dirOfGuest)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, &exec.Error{Name: string(out), Err: err}
 	}
 	return os.ReadFile(file)
-})
+}
 
 func TestGoGuest(t *testing.T) {
 	module, err := goGuest()

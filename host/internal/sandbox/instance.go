@@ -167,11 +167,11 @@ func (i *Instance) ready() {
 // scene is what a request comes with beside its frames.
 type scene struct {
 	budget budget
-	most   int              // bytes of answer, if more than the service's outcomes may have
-	now    journal.UnixNano // the guest's time
-	seed   *[abi.SeedSize]byte
-	gone   <-chan struct{} // see service.GuestCall
-	until  time.Time       // the same; zero is never
+	most   int                // bytes of answer, if more than the service's outcomes may have
+	now    journal.UnixNano   // the guest's time
+	seed   [abi.SeedSize]byte // of its randomness
+	gone   <-chan struct{}    // see service.GuestCall
+	until  time.Time          // the same; zero is never
 }
 
 // begin starts a request, which may enter the guest several times. It fails if the

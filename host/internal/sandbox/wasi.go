@@ -48,15 +48,12 @@ type ambient struct {
 }
 
 // begin sets the scene for one call. The seed of what is no command is zero.
-func (a *ambient) begin(now journal.UnixNano, seed *[abi.SeedSize]byte) {
+func (a *ambient) begin(now journal.UnixNano, seed [abi.SeedSize]byte) {
 	a.now = uint64(max(now, 0))
 	a.steps = 0
 	a.seeded = false
-	a.seed = [32]byte{}
+	copy(a.seed[:], seed[:])
 	copy(a.seed[abi.SeedSize:], "bulkhead random1")
-	if seed != nil {
-		copy(a.seed[:], seed[:])
-	}
 }
 
 func (a *ambient) random(b []byte) {
