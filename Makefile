@@ -58,11 +58,13 @@ crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a r
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz
 
-bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, hydration, metering, uploads
+bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, hydration, metering, uploads, sandboxes, neighbours
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1s ./abi/... ./journal/... ./host ./host/internal/engine/... ./host/hosttest/...
 	$(GO) test -run '^$$' -bench . -benchtime 60x ./host/internal/metering/kernels
 	$(GO) test -run '^$$' -bench Upload -benchtime 5x ./host/internal/sandbox
+	$(GO) test -run '^$$' -bench 'Border|Start|Reset|Ending' -benchtime 3x ./host/internal/sandbox
+	$(GO) test -run '^$$' -bench Neighbours -benchtime 1x ./host/hosttest
 
 lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \

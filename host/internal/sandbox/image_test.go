@@ -18,9 +18,10 @@ import (
 // bothWays runs a test with images that are mapped and with images that are copied.
 // Where the system cannot map them it is the same twice.
 func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
+	dir := t.TempDir() // what the one compiles the other loads
 	for name, copying := range map[string]bool{"mapped": false, "copied": true} {
 		t.Run(name, func(t *testing.T) {
-			r, err := NewRuntime(Options{CopyImages: copying})
+			r, err := NewRuntime(Options{CopyImages: copying, CacheDir: dir})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -43,7 +43,7 @@ func TestCallerEndsTheCall(t *testing.T) {
 			return err
 		}, service.KindCanceled, context.Canceled},
 		"by its context's deadline": {func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			_, err := i.Handle(ctx, spin)
 			return err
@@ -58,12 +58,12 @@ func TestCallerEndsTheCall(t *testing.T) {
 		}, service.KindCanceled, context.Canceled},
 		"by the command's deadline": {func() error {
 			c := spin
-			c.Deadline = time.Now().Add(10 * time.Millisecond)
+			c.Deadline = time.Now().Add(100 * time.Millisecond)
 			_, err := i.Handle(t.Context(), c)
 			return err
 		}, service.KindGuestDeadline, context.DeadlineExceeded},
 		"by the query's deadline": {func() error {
-			_, err := i.Query(t.Context(), service.GuestQuery{Type: 1, Deadline: time.Now().Add(10 * time.Millisecond)})
+			_, err := i.Query(t.Context(), service.GuestQuery{Type: 1, Deadline: time.Now().Add(100 * time.Millisecond)})
 			return err
 		}, service.KindGuestDeadline, context.DeadlineExceeded},
 	} {

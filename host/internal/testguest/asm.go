@@ -142,6 +142,12 @@ func (b *Builder) Data(at uint32, bytes []byte) {
 	b.data = append(b.data, append(wasmbin.AppendU32(d, uint32(len(bytes))), bytes...))
 }
 
+// Passive adds a segment for memory.init, in front of all others.
+func (b *Builder) Passive(bytes []byte) {
+	b.DataCount()
+	b.data = append([][]byte{append(wasmbin.AppendU32([]byte{1}, uint32(len(bytes))), bytes...)}, b.data...)
+}
+
 // Custom adds a custom section at the end.
 func (b *Builder) Custom(name string, content []byte) {
 	w := wasmbin.NewWriter(0)

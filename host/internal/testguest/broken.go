@@ -95,8 +95,15 @@ func Statically() []Broken {
 		}), []string{"build it as a reactor"}},
 		{"threads", raw(0, 0xfe, 0x03, 0, 0x0b), []string{"threads"}},
 		{"exceptions", raw(0, 0x08, 0, 0x0b), []string{"exceptions"}},
+		{"garbage collection", raw(0, 0xfb, 0x00, 0, 0x0b), []string{"garbage collection"}},
 		{"nesting bomb", raw(append(append([]byte{0}, repeat([]byte{0x02, 0x40}, 100_000)...), 0x0b)...), []string{"nested more than 10000 deep"}},
 		{"locals bomb", raw(1, 0xd0, 0x86, 0x03, 0x7f, 0x0b), []string{"more than 10000 locals"}},
+		{"locals in many functions", Liar{With: func(b *Builder) {
+			for range 1000 {
+				b.Func(nil, nil, nil)
+				b.RawBody([]byte{1, 0xd0, 0x86, 0x03, 0x7f, 0x0b})
+			}
+		}}.Bytes(), []string{"more than 10000 locals"}},
 		{"branch table bomb", raw(append(append(append([]byte{0, 0x41, 0, 0x0e}, wasmbin.AppendU32(nil, 1_000_000)...), make([]byte, 1_000_001)...), 0x0b)...), []string{"1000000 branch targets"}},
 		{"function bomb", raw(append(append([]byte{0}, repeat([]byte{0x01}, 7<<20)...), 0x0b)...), []string{"this host accepts 2097152"}},
 		{"many functions", Liar{With: func(b *Builder) {

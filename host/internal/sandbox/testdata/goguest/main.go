@@ -51,6 +51,10 @@ var commands = []struct {
 		for {
 		}
 	}},
+	{"leave", func([]byte) string {
+		go func() { fmt.Println("left behind") }()
+		return "1"
+	}},
 	{"nilmap", func([]byte) string { var m map[string]int; m["a"] = 1; return "" }},
 }
 
