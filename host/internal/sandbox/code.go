@@ -152,6 +152,22 @@ func (s *codeStore) install(name, stage, file string) error {
 	return os.Rename(seal, filepath.Join(s.dir, sealDir, name))
 }
 
+// remove takes code away again. Whoever runs it has loaded it; whoever wants it anew
+// compiles it anew.
+func (s *codeStore) remove(name string) {
+	seal := filepath.Join(s.dir, sealDir, name)
+	text, err := os.ReadFile(seal)
+	if err != nil {
+		return
+	}
+	// Without its seal code counts for nothing, so what cannot be removed is only a
+	// waste of room.
+	_ = os.Remove(seal)
+	if file, _, err := parseSeal(text); err == nil {
+		_ = os.Remove(filepath.Join(s.dir, file))
+	}
+}
+
 // sealHead begins a seal. Its number changes with what follows.
 const sealHead = "bulkhead code 1"
 

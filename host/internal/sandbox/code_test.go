@@ -183,6 +183,26 @@ func TestDamagedCode(t *testing.T) {
 	}
 }
 
+// Modules that compile but are refused for what they then do leave nothing on disk.
+func TestRefusedModulesLeaveNoCode(t *testing.T) {
+	dir := t.TempDir()
+	r := newRuntime(t, Options{CacheDir: dir, Compiler: compilerCommand()})
+	compiled := int64(0)
+	for _, c := range testguest.Dynamically()[:8] {
+		if err := compileWith(t, r, c.Module, quick); service.KindOf(err) != service.KindBadModule {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+		if compiled++; r.compilations.Load() != compiled {
+			t.Errorf("%s: %d compilations, want %d", c.Name, r.compilations.Load(), compiled)
+		}
+		for _, pattern := range []string{"wazero-*/*", "seals/*", "stages/*"} {
+			if left, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(left) > 0 {
+				t.Errorf("%s leaves %v, %v", c.Name, left, err)
+			}
+		}
+	}
+}
+
 // The directory of compiled code is its owner's alone.
 func TestCodeIsPrivate(t *testing.T) {
 	dir := t.TempDir()

@@ -76,6 +76,7 @@ func (p *Program) compile(ctx context.Context, module []byte) (err error) {
 	case !stored:
 		return p.compileNow(background, module)
 	}
+	p.stored = name
 	if err := p.load(module); err != nil {
 		return &service.Error{Kind: service.KindInternal, Message: "the compiled code is not what this host looks for", Err: err}
 	}

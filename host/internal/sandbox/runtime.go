@@ -57,7 +57,12 @@ type Runtime struct {
 	logger   *slog.Logger
 	turns    turns
 	slots    chan struct{}  // one is taken by each module being compiled
-	behind   sync.WaitGroup // compilations in this process, some of whose callers have gone
+	behind   sync.WaitGroup // calls of Compile, and compilations in this process whose callers have gone
+	life     context.Context
+	end      context.CancelFunc // by Close
+
+	mu     sync.Mutex // guards all below
+	closed bool       // nobody enters behind any more
 
 	compilations atomic.Int64 // begun, of those that go to the store
 
@@ -69,6 +74,7 @@ type Runtime struct {
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
 	r := &Runtime{compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	r.life, r.end = context.WithCancel(context.Background())
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
@@ -101,10 +107,25 @@ func NewRuntime(o Options) (*Runtime, error) {
 	return r, nil
 }
 
-// Close frees the compiled code. All programs must be closed before. It waits
-// for compilations that ran out of their time, as they cannot be stopped, but
-// not longer than ctx.
+// enter lets a compilation begin, or says that it is too late for one.
+func (r *Runtime) enter() (leave func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, service.Errorf(service.KindUnavailable, "the host is shutting down")
+	}
+	r.behind.Add(1)
+	return r.behind.Done, nil
+}
+
+// Close frees the compiled code. All programs must be closed before. It stops
+// compiler processes, and waits for compilations in this process, as they cannot be
+// stopped, but not longer than ctx.
 func (r *Runtime) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.end()
 	done := make(chan struct{})
 	go func() {
 		r.behind.Wait()
@@ -136,6 +157,23 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 	if err := l.Validate(); err != nil {
 		return nil, err
 	}
+	leave, err := r.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	live, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.life, cancel)()
+	p, err := r.program(live, name, module, l, progress)
+	if err != nil && r.life.Err() != nil && ctx.Err() == nil {
+		err = &service.Error{Op: "compile", Service: name, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
+	}
+	return p, err
+}
+
+// program does what Compile promises.
+func (r *Runtime) program(ctx context.Context, name service.Name, module []byte, l service.Limits, progress func(stage Stage, done, total int64)) (*Program, error) {
 	total := int64(len(module))
 	step := func(s Stage, f func() error) error {
 		if err := ctx.Err(); err != nil {
@@ -192,6 +230,9 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 	}
 	if err != nil {
 		_ = p.Close(ctx)
+		if p.stored != "" && service.KindOf(err) == service.KindBadModule { // nobody wants the code of a module that is refused
+			r.code.remove(p.stored)
+		}
 		return nil, err
 	}
 	return p, nil
@@ -229,6 +270,7 @@ type Program struct {
 	metered    *metering.Metered // without its binary
 	wazero     wazero.Runtime    // of this program alone: closing it harms nobody else
 	compiled   wazero.CompiledModule
+	stored     string // the name of its code, if that was not stored before
 	image      *image // what instances begin as; nil if they have to initialise themselves
 	startFuel  uint64 // of initialising
 	startBytes int64  // memory after it
