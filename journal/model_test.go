@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,7 +41,35 @@ func version(commits []*handed) (v journal.Version) {
 	return v
 }
 
-// Workers append, load and settle at random, each its own entities, faster than the
+// stateAt stands for an entity's state at a version: the id of the commit that brought
+// it there. So a state of events that were lost is told from one of those that took
+// their place.
+func stateAt(commits []*handed, at journal.Version) string {
+	var v journal.Version
+	for _, c := range commits {
+		if v += journal.Version(c.events); v >= at && c.events > 0 {
+			return c.id
+		}
+	}
+	return "nobody"
+}
+
+// snapshot holds an entity's snapshot, if there is one, to what the entity has been.
+func snapshot(t *testing.T, j *journal.Journal, log journal.LogName, key string, commits []*handed) {
+	t.Helper()
+	s, ok, err := j.Snapshot(context.Background(), log, key)
+	if err != nil {
+		if j.Err() == nil && journal.KindOf(err) != journal.KindInternal {
+			t.Errorf("%s/%s: %v", log, key, err)
+		}
+		return
+	}
+	if ok && (s.Version > version(commits) || string(s.State) != stateAt(commits, s.Version)) {
+		t.Errorf("%s/%s is at %d, its snapshot of %s at %d", log, key, version(commits), s.State, s.Version)
+	}
+}
+
+// Workers append, load, settle and keep snapshots at random, each its own entities, faster than the
 // disk; then an operation fails, or none does, the machine loses power and some
 // of the index, and what is there must be a beginning of what was handed in for
 // each entity, with all that was acknowledged. Round after round on the same journal.
@@ -104,7 +133,7 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 		commits := m.entities[entity]
 		m.mu.Unlock()
 		at := version(commits)
-		switch rng.IntN(8) {
+		switch rng.IntN(10) {
 		case 0:
 			v, err := j.Load(ctx, log, key, at/2, func(*journal.Event) error { return nil })
 			if err == nil && v != at && j.Err() == nil {
@@ -122,6 +151,12 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 				}
 			}
 		case 3:
+			if at > 0 {
+				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: at, State: []byte(stateAt(commits, at))})
+			}
+		case 4:
+			snapshot(t, j, log, key, commits)
+		case 5:
 			j.Settle(log, key, func(r journal.Receipt, err error) {
 				if err == nil && (!r.Valid() || r.Version() != at) {
 					t.Errorf("%s settles at %d, not %d", entity, r.Version(), at)
@@ -192,6 +227,10 @@ func (m *model) compare(t *testing.T, j *journal.Journal, round int) {
 		if len(there[entity]) > len(commits) {
 			t.Errorf("round %d: %s has more than was handed in", round, entity)
 		}
+	}
+	for entity, commits := range there {
+		log, key, _ := strings.Cut(entity, "/")
+		snapshot(t, j, journal.LogName(log), key, commits)
 	}
 	m.entities = there
 }
