@@ -16,7 +16,10 @@ import (
 )
 
 // patience bounds what a test waits for. It is only ever reached by a bug.
-const patience = time.Minute
+const patience = 5 * time.Minute
+
+// compileTime is enough for a machine that does much else, under the race detector.
+const compileTime = 10 * time.Minute
 
 // Host is a host for one test. It is closed, and its journal verified, when the
 // test ends.
@@ -31,6 +34,7 @@ type Host struct {
 func New(t testing.TB, change ...func(*host.Options)) *Host {
 	t.Helper()
 	h := &Host{t: t, options: host.Options{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}}
+	h.options.Limits.CompileTime = compileTime
 	for _, f := range change {
 		f(&h.options)
 	}

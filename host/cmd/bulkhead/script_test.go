@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GUESTS", guests)
 			env.Setenv("ADDRESS", address)
 			env.Setenv("BULKHEAD_LISTEN", address)
+			env.Setenv("BULKHEAD_LIMIT_COMPILE_TIME", "10m") // under the race detector, beside other tests
 			env.Setenv("BULKHEAD_HOST", "http://"+address)
 			return err
 		},
