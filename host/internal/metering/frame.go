@@ -11,8 +11,9 @@ import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 const (
 	// FrameBytes is the least that a frame is counted.
 	FrameBytes = 64
-	// FrameShare is the number of values that are counted as one slot.
-	FrameShare = 16
+	// StackMultiple is the number of values that are counted as one slot, and so the
+	// most by which the real stack is larger than what was counted.
+	StackMultiple = 16
 	// maxValues is where counting stops: a function with more is counted as a frame
 	// that no stack can hold.
 	maxValues = 1 << 20
@@ -146,5 +147,5 @@ func (f *frame) bytes() int64 {
 	if f.values >= maxValues {
 		return tooLarge
 	}
-	return (FrameBytes + f.outgoing + f.values*f.slot/FrameShare + 7) &^ 7
+	return (FrameBytes + f.outgoing + f.values*f.slot/StackMultiple + 7) &^ 7
 }
