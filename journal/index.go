@@ -27,14 +27,21 @@ import (
 const indexLayout = 3
 
 func indexPrefix(kind byte, log LogName) []byte {
-	b := make([]byte, 0, 32+len(log))
+	return appendIndexPrefix(make([]byte, 0, 32+len(log)), kind, log)
+}
+
+func appendIndexPrefix(b []byte, kind byte, log LogName) []byte {
 	b = append(b, kind)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(log)))
 	return append(b, log...)
 }
 
 func entityPrefix(log LogName, key string) []byte {
-	b := indexPrefix('e', log)
+	return appendEntityPrefix(make([]byte, 0, 32+len(log)+len(key)), log, key)
+}
+
+func appendEntityPrefix(b []byte, log LogName, key string) []byte {
+	b = appendIndexPrefix(b, 'e', log)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(key)))
 	return append(b, key...)
 }
@@ -77,8 +84,10 @@ func openValue(b []byte) (reader, bool) {
 	return reader{b: b[4:]}, true
 }
 
-func encodeIndexEvent(e *Event) []byte {
-	w := writer{make([]byte, 4, 64+len(e.Type)+len(e.Data)+len(e.Metadata)+len(e.CommandID)+len(e.CommandType))}
+func encodeIndexEvent(e *Event) []byte { return appendIndexEvent(nil, e) }
+
+func appendIndexEvent(b []byte, e *Event) []byte {
+	w := writer{append(b, 0, 0, 0, 0)}
 	w.u64(uint64(e.Position))
 	w.u64(uint64(e.Time))
 	w.u64(uint64(e.CommandTime))
@@ -88,7 +97,8 @@ func encodeIndexEvent(e *Event) []byte {
 	w.str(e.CommandType)
 	w.bytes(e.Metadata)
 	w.bytes(e.Data)
-	return sealValue(w.b)
+	sealValue(w.b[len(b):])
+	return w.b
 }
 
 // decodeIndexEvent fills in what the value says; the slices are views.
@@ -112,13 +122,16 @@ type place struct {
 	time     UnixNano // of the batch
 }
 
-func encodePlace(p place) []byte {
-	w := writer{make([]byte, 4, 40)}
+func encodePlace(p place) []byte { return appendPlace(nil, p) }
+
+func appendPlace(b []byte, p place) []byte {
+	w := writer{append(b, 0, 0, 0, 0)}
 	w.u64(uint64(p.first))
 	w.u64(p.sequence)
 	w.uint(p.ordinal)
 	w.u64(uint64(p.time))
-	return sealValue(w.b)
+	sealValue(w.b[len(b):])
+	return w.b
 }
 
 func decodePlace(b []byte) (p place, ok bool) {
@@ -158,14 +171,25 @@ func decodeCheckpoint(b []byte) (c checkpoint, ok bool) {
 // where the next event of the log stands.
 func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) {
 	next = block.First
+	// All keys and values stand in one piece of memory, or a few if the guess is too low.
+	room := make([]byte, 0, len(block.Data)+len(block.Data)/4)
+	pair := func(key, end int) {
+		pairs = append(pairs, Pair{room[key:end:end], room[end:len(room):len(room)]})
+	}
 	err = eachCommit(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
-		prefix := entityPrefix(h.log, c.command.Key)
 		for i := range c.events {
 			e := c.event(h, first, i)
-			pairs = append(pairs, Pair{entityKey(prefix, e.Version), encodeIndexEvent(&e)})
+			start := len(room)
+			room = binary.BigEndian.AppendUint64(appendEntityPrefix(room, h.log, c.command.Key), uint64(e.Version))
+			end := len(room)
+			room = appendIndexEvent(room, &e)
+			pair(start, end)
 		}
-		where := place{h.first, h.sequence, uint64(ordinal), h.time}
-		pairs = append(pairs, Pair{answerKey(h.log, c.command.ID), encodePlace(where)})
+		start := len(room)
+		room = append(appendIndexPrefix(room, 'a', h.log), c.command.ID...)
+		end := len(room)
+		room = appendPlace(room, place{h.first, h.sequence, uint64(ordinal), h.time})
+		pair(start, end)
 		next = first + Position(len(c.events))
 		return nil
 	})
