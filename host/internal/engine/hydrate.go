@@ -52,11 +52,14 @@ func (s *shard) makePlace() {
 // events after it, durable or not.
 func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 	from := s.stored(key)
+	if err := s.usable(); err != nil { // looking for it may have called the guest
+		return nil, s.engine.own(err)
+	}
 	if from == nil {
-		return s.rebuild(key, nil)
+		return s.rebuild(replay{shard: s, key: key}, nil)
 	}
 	resets := s.counters.resets.Load()
-	e, err := s.rebuild(key, from)
+	e, err := s.rebuild(replay{shard: s, key: key, from: from.Version, version: from.Version}, from.State)
 	if err == nil {
 		s.counters.snapshotsUsed.Add(1)
 		return e, nil
@@ -69,7 +72,7 @@ func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 		return nil, s.engine.own(err)
 	}
 	broke := s.counters.resets.Load() > resets
-	if e, err = s.rebuild(key, nil); err == nil && broke {
+	if e, err = s.rebuild(replay{shard: s, key: key}, nil); err == nil && broke {
 		s.snapshots.breaks++
 		s.snapshots.unused = s.snapshots.breaks >= maxSnapshotFaults
 		s.snapshots.untaken = s.snapshots.untaken || s.snapshots.unused
@@ -77,20 +80,15 @@ func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 	return e, err
 }
 
-// rebuild makes an entity resident from a snapshot, or from nothing, and the events
-// after it.
-func (s *shard) rebuild(key service.Key, from *journal.Snapshot) (*entity, *service.Error) {
+// rebuild makes an entity resident from the state of a snapshot, nil if it is none, and
+// events.
+func (s *shard) rebuild(r replay, state []byte) (*entity, *service.Error) {
 	slot := s.residents.takeSlot()
-	r := replay{shard: s, key: key}
-	var state []byte
-	if from != nil {
-		r.from, r.version, state = from.Version, from.Version, from.State
-	}
 	// The log pushes events and the guest pulls them; a coroutine stands between,
 	// so that no more than one event is held, however long the history is.
 	next, stop := iter.Pull(r.events)
 	defer stop()
-	err := s.guest.Hydrate(s.ctx, slot, key, r.version, state, func() (service.GuestEvent, bool, error) {
+	err := s.guest.Hydrate(s.ctx, slot, r.key, r.version, state, func() (service.GuestEvent, bool, error) {
 		e, more := next()
 		if !more {
 			return service.GuestEvent{}, false, r.err
@@ -103,7 +101,7 @@ func (s *shard) rebuild(key service.Key, from *journal.Snapshot) (*entity, *serv
 	case r.err != nil: // the guest is fine, the entity half there
 		s.residents.retire(slot)
 		return nil, s.unread(r.err)
-	case err != nil && from != nil && service.KindOf(err) == service.KindFault:
+	case err != nil && state != nil && service.KindOf(err) == service.KindFault:
 		s.residents.retire(slot)
 		return nil, s.engine.own(err)
 	case err != nil:
@@ -114,7 +112,7 @@ func (s *shard) rebuild(key service.Key, from *journal.Snapshot) (*entity, *serv
 		return nil, failure
 	}
 	s.counters.hydrated.Add(1)
-	e := s.residents.add(key, slot, r.version)
+	e := s.residents.add(r.key, slot, r.version)
 	e.snapshot = r.from
 	return e, nil
 }
@@ -124,6 +122,7 @@ type replay struct {
 	shard   *shard
 	key     service.Key
 	from    service.Version // of the snapshot, 0 without one
+	until   service.Version // of the last event that is wanted, 0 for all
 	version service.Version // of the last event
 	err     error           // of the log, or with an event
 }
@@ -135,7 +134,7 @@ var errEnough = errors.New("no more events wanted")
 func (r *replay) events(yield func(*journal.Event) bool) {
 	s := r.shard
 	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), r.from, func(e *journal.Event) error {
-		if !yield(e) {
+		if r.until > 0 && e.Version > r.until || !yield(e) {
 			return errEnough
 		}
 		return nil

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -19,6 +20,10 @@ const (
 	// snapshots, and after how many that broke the guest they are not used any more. The
 	// one costs an entity's hydration each time, the other those of a whole shard.
 	maxSnapshotFaults = 3
+	// maxChecks is how many snapshots of other builds a shard compares with what its own
+	// build makes of the events, and checkedEvents how many events that may take.
+	maxChecks     = 4
+	checkedEvents = 2000
 )
 
 // snapshots is what a shard knows of its module's snapshots. They are an
@@ -29,6 +34,8 @@ type snapshots struct {
 	faults  int  // of making them
 	breaks  int  // over one from the journal, where the events did not
 	bytes   int  // of the last state, as a guess of the next one's size
+	checks  int  // of other builds' snapshots
+	strange bool // one was not what this build makes of the events: none of those is used
 }
 
 // due reports whether e has gone on so far since its latest snapshot that it is time
@@ -49,18 +56,27 @@ func (s *shard) due(e *entity, evicted bool) bool {
 //
 // The shard does nothing else meanwhile; the call is bounded as every other.
 func (s *shard) snapshot(e *entity) {
+	state, ok := s.encode(e)
+	if !ok {
+		return
+	}
+	s.snapshots.bytes = len(state)
+	e.snapshot = e.version
+	kept := s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(e.key), journal.Snapshot{
+		Version: e.version, Module: journal.Digest(s.engine.options.Spec.Module),
+		Schema: s.engine.options.Manifest.StateSchema, State: state,
+	})
+	if kept {
+		s.counters.snapshotsTaken.Add(1)
+	}
+}
+
+// encode has the guest encode e's state. If it cannot, e is gone.
+func (s *shard) encode(e *entity) (state []byte, ok bool) {
 	state, err := s.guest.Snapshot(s.ctx, e.slot)
 	switch {
 	case err == nil:
-		s.snapshots.bytes = len(state)
-		e.snapshot = e.version
-		kept := s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(e.key), journal.Snapshot{
-			Version: e.version, Module: journal.Digest(s.engine.options.Spec.Module),
-			Schema: s.engine.options.Manifest.StateSchema, State: state,
-		})
-		if kept {
-			s.counters.snapshotsTaken.Add(1)
-		}
+		return state, true
 	case s.ctx.Err() != nil:
 		s.sick.broken = true // and not worth a cure
 	case service.KindOf(err) == service.KindFault:
@@ -73,6 +89,7 @@ func (s *shard) snapshot(e *entity) {
 		s.logger.Warn("the guest failed over a snapshot and is reset; it is not asked for one again", "error", err)
 		s.reset()
 	}
+	return nil, false
 }
 
 // stored finds a snapshot that may stand for an entity's first events.
@@ -81,7 +98,7 @@ func (s *shard) snapshot(e *entity) {
 // the author's word that a state still means the same, and a new build usually keeps
 // it; to distrust every other build would have each deployment replay all histories
 // at the moment when all entities are cold, and would leave those that no longer have
-// their first events without any state.
+// their first events without any state. As authors forget, a few are checked.
 func (s *shard) stored(key service.Key) *journal.Snapshot {
 	if s.snapshots.unused {
 		return nil
@@ -93,10 +110,43 @@ func (s *shard) stored(key service.Key) *journal.Snapshot {
 		s.refuseSnapshot(err)
 	case ok && found.Schema != s.engine.options.Manifest.StateSchema:
 		s.counters.snapshotsRefused.Add(1)
+	case ok && !s.agrees(key, &found):
+		s.counters.snapshotsRefused.Add(1)
 	case ok:
 		return &found
 	}
 	return nil
+}
+
+// agrees reports whether the running build makes of an entity's events what the build
+// did that made the snapshot, as far as is known: the first few snapshots of other
+// builds are compared, and if one differs, none of them is used. That one may differ in
+// form alone costs no more than replays.
+func (s *shard) agrees(key service.Key, from *journal.Snapshot) bool {
+	switch {
+	case from.Module == journal.Digest(s.engine.options.Spec.Module):
+		return true
+	case s.snapshots.strange:
+		return false
+	case s.snapshots.untaken || s.snapshots.checks >= maxChecks || from.Version > checkedEvents:
+		return true
+	}
+	s.snapshots.checks++
+	e, failure := s.rebuild(replay{shard: s, key: key, until: from.Version}, nil)
+	if failure != nil {
+		return true // its events are gone, or what is wrong with them will show again
+	}
+	state, ok := s.encode(e)
+	if !ok {
+		return true
+	}
+	s.drop(e)
+	if e.version == from.Version && !bytes.Equal(state, from.State) {
+		s.snapshots.strange = true
+		s.logger.Warn("this build of the module makes another state of the same events than the one before, under the same state schema; its snapshots are not used, and entities are hydrated from all their events: a greater state schema would have said so",
+			"entity", string(key), "version", from.Version)
+	}
+	return !s.snapshots.strange
 }
 
 func (s *shard) refuseSnapshot(err error) {

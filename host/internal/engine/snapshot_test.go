@@ -118,6 +118,46 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 	}
 }
 
+// A build that makes another state of the same events, and does not say so by its
+// schema, is found out: what it answers is what its own code makes of the events.
+func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
+	j := openJournal(t, journaltest.NewMemory())
+	const accounts = 3 * maxChecks
+	deploy := func(digest byte, double bool) *Engine {
+		o, guests := bankOptions(t, j, 1)
+		o.Spec.Module = service.Digest{digest}
+		o.Spec.Settings.SnapshotEvery = 2
+		guests[0].double = double
+		return start(t, o)
+	}
+	all := func(e *Engine, factor int) {
+		t.Helper()
+		for i := range accounts {
+			r, err := ask(e, balance(fmt.Sprint("a", i)))
+			if want := fmt.Sprint(3 * factor); err != nil || string(r.Data) != want || r.Version != 3 {
+				t.Errorf("account %d has %s at version %d, %v; want %s", i, r.Data, r.Version, err, want)
+			}
+		}
+	}
+	e := deploy(1, false)
+	for i := range accounts {
+		deposits(t, e, fmt.Sprint("a", i), 3)
+	}
+	wantSnapshots(t, e, accounts, 0, 0)
+	e = deploy(2, false) // the same code, built anew
+	all(e, 1)
+	wantSnapshots(t, e, 0, accounts, 0)
+	if n := e.shards[0].snapshots.checks; n != maxChecks {
+		t.Errorf("%d were checked, want %d", n, maxChecks)
+	}
+	e = deploy(3, true)
+	all(e, 2)
+	wantSnapshots(t, e, accounts, 0, accounts) // all are replaced at once
+	e = deploy(3, true)
+	all(e, 2)
+	wantSnapshots(t, e, 0, accounts, 0)
+}
+
 // A snapshot that is damaged, or ahead of the journal, is replaced by the events.
 func TestUselessSnapshots(t *testing.T) {
 	ctx := context.Background()
