@@ -169,11 +169,11 @@ func TestWhatIsRefused(t *testing.T) {
 // half has one direction of a text form, rich a form in JSON only.
 type half struct{ n int }
 
-func (half) MarshalText() ([]byte, error) { return nil, nil }
+func (h half) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(h.n), 10), nil }
 
 type rich struct{ n int }
 
-func (*rich) UnmarshalJSON([]byte) error { return nil }
+func (r *rich) UnmarshalJSON(b []byte) error { r.n = len(b); return nil }
 
 // old has the text form that there was before AppendText.
 type old struct{ n int }
@@ -213,6 +213,7 @@ func TestTypesWithTheirOwnForm(t *testing.T) {
 
 func TestLost(t *testing.T) {
 	type inner struct{ n int }
+	_ = inner{}.n
 	type recursive struct {
 		Next *recursive
 		_    int
