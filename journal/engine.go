@@ -32,7 +32,8 @@ type LogStore interface {
 	// the same First if all but the last are without events. A block is valid during
 	// its yield only. An error of yield ends the scan and is returned as it is.
 	Blocks(ctx context.Context, log LogName, from Position, yield func(Block) error) error
-	// Last returns the last block of a log; ok is false if it has none. The caller owns it.
+	// Last returns the last block of a log; ok is false if it has none. The caller owns
+	// it. With an error, ok says that at least its place is known.
 	Last(ctx context.Context, log LogName) (b Block, ok bool, err error)
 	// Trim removes blocks of a log with a sequence below one, oldest first: a bounded
 	// number, so that Append is not held up for long, with which it may be called at the

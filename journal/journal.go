@@ -125,7 +125,7 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	}
 	for _, name := range names {
 		last, ok, err := e.Log().Last(ctx, name)
-		if err = j.damaged.add(name, err); err != nil {
+		if err := j.damaged.add(name, err); err != nil {
 			return nil, &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
 		}
 		if !ok {

@@ -463,7 +463,7 @@ func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (
 // limit of them if limit is above 0. The rules of yield are those of [Journal.Load].
 // Damaged bytes are a KindCorrupt error that names the batch, never an event. After 0
 // begins with the first event that a retention has left; other places before that are
-// a KindTrimmed error.
+// a KindTrimmed error. A log with damage ends with that error, not as if that were all.
 func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit int, yield func(*Event) error) error {
 	head := j.Head(log)
 	if first := j.First(log); after == 0 {
@@ -472,7 +472,7 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 		return trimmedLog(log, first)
 	}
 	if after >= head {
-		return nil
+		return j.Damage(log)
 	}
 	count, at := 0, after
 	var e Event
@@ -501,6 +501,9 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 	})
 	if err == nil && at < head && (limit <= 0 || count < limit) {
 		return errorf(KindCorrupt, "read", log, "the log ends at position %d and should at %d: its end is missing", at, head)
+	}
+	if err == nil && at == head && (limit <= 0 || count < limit) {
+		err = j.Damage(log)
 	}
 	return err
 }

@@ -145,6 +145,10 @@ func (all files) write(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
+	return all.writeInto(dir)
+}
+
+func (all files) writeInto(dir string) error {
 	for name, f := range all {
 		path := filepath.Join(dir, name)
 		err := os.MkdirAll(filepath.Dir(path), 0o700)

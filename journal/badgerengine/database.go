@@ -21,6 +21,7 @@ type database struct {
 	*badger.DB
 	writing sync.Mutex // held during a write; guards version
 	version uint64     // of the last write
+	lineage uint64     // of the log's entries; see lineage.go
 }
 
 func openDatabase(o badger.Options) (*database, error) {

@@ -92,7 +92,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		e.log, err = openLog(logOptions(dir, o), deep)
 	}
 	if err == nil {
-		e.index, err = openIndex(indexOptions(dir, o), deep, o.Logger)
+		e.index, err = openIndex(indexOptions(dir, o), e.log.lineage, deep, o.Logger)
 	}
 	if err == nil {
 		e.doubts, err = doubts(filepath.Join(dir, "log"))

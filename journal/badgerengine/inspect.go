@@ -52,18 +52,27 @@ func openLog(o badger.Options, deep bool) (*database, error) {
 		}
 	}
 	db, err := openDatabase(o)
-	if err != nil && !ofTheSystem(err) {
-		err = damaged(o.Dir, "%v", err)
+	if err != nil {
+		if !ofTheSystem(err) {
+			err = damaged(o.Dir, "%v", err)
+		}
+		return nil, err
 	}
-	return db, err
+	return db, db.setLineage(filepath.Dir(o.Dir))
 }
 
 // openIndex opens the database of the index, or an empty one in the place of one
 // that is damaged.
-func openIndex(o badger.Options, deep bool, logger *slog.Logger) (*database, error) {
+func openIndex(o badger.Options, lineage uint64, deep bool, logger *slog.Logger) (*database, error) {
 	var err error
 	if !o.ReadOnly {
 		err = inspectIndex(o, deep)
+	}
+	if err == nil && !o.ReadOnly {
+		var own bool
+		if own, err = markIndex(o.Dir, lineage); err == nil && !own {
+			err = damaged(o.Dir, "it is the index of another journal")
+		}
 	}
 	var db *database
 	if err == nil {
@@ -81,6 +90,9 @@ func openIndex(o badger.Options, deep bool, logger *slog.Logger) (*database, err
 		logger.Error("the journal's index is damaged; it is put aside and made again from the log", "error", err)
 	}
 	if err := putIndexAside(o.Dir); err != nil {
+		return nil, err
+	}
+	if _, err := markIndex(o.Dir, lineage); err != nil {
 		return nil, err
 	}
 	return openDatabase(o)

@@ -61,7 +61,7 @@ func (s logStore) append(blocks []journal.Block, inline int) error {
 	for i, b := range blocks {
 		key := blockKey(logPrefix(b.Log), b.First, b.Sequence)
 		if len(b.Data) <= inline {
-			entries[i] = badger.NewEntry(key, b.Data)
+			entries[i] = s.db.entry(key, b.Data)
 			continue
 		}
 		apart = true
@@ -108,6 +108,9 @@ func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.
 			if !ok {
 				return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
 			}
+			if err := s.db.checkLineage(item); err != nil {
+				return err
+			}
 			err := value(txn, item, func(data []byte) error {
 				inner = yield(journal.Block{Log: name, First: first, Sequence: sequence, Data: data})
 				return inner
@@ -148,16 +151,16 @@ func (s logStore) Last(_ context.Context, log journal.LogName) (b journal.Block,
 		if err != nil {
 			return err
 		}
-		data, err := valueCopy(txn, item)
-		if err != nil {
-			return err
-		}
 		name, first, sequence, good := parseBlockKey(key)
 		if !good {
 			return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
 		}
-		b, ok = journal.Block{Log: name, First: first, Sequence: sequence, Data: data}, true
-		return nil
+		b, ok = journal.Block{Log: name, First: first, Sequence: sequence}, true
+		if err := s.db.checkLineage(item); err != nil {
+			return err
+		}
+		b.Data, err = valueCopy(txn, item)
+		return err
 	})
 	return b, ok, classify("read", err)
 }

@@ -65,13 +65,13 @@ func (b *batch) setParts(key, value []byte) (*badger.Entry, error) {
 	length := len(value)
 	for i := 0; len(value) > 0; i++ {
 		n := min(len(value), maxInline)
-		if err := b.set(badger.NewEntry(partKey(key, i), value[:n])); err != nil {
+		if err := b.set(b.db.entry(partKey(key, i), value[:n])); err != nil {
 			return nil, err
 		}
 		value = value[n:]
 	}
 	head := binary.BigEndian.AppendUint64(nil, uint64(length))
-	return badger.NewEntry(key, head).WithMeta(metaParts), nil
+	return b.db.entry(key, head).WithMeta(metaParts), nil
 }
 
 var errParts = &journal.Error{Op: "read", Kind: journal.KindCorrupt, Detail: "a value in parts is not whole"}
@@ -101,6 +101,9 @@ func value(txn *badger.Txn, item *badger.Item, yield func([]byte) error) error {
 		}
 		if err != nil {
 			return err
+		}
+		if part.ExpiresAt() != item.ExpiresAt() {
+			return errParts // it is another journal's
 		}
 		before := len(whole)
 		if err := part.Value(func(v []byte) error { whole = append(whole, v...); return nil }); err != nil {
