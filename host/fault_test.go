@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -191,4 +193,67 @@ func TestAWriteMeetsAFullDisk(t *testing.T) {
 		t.Errorf("the subscriber afterwards: %v", err)
 	}
 	reads(t, h, 2)
+}
+
+// The service of a damaged log is refused, and says what and where; the other runs.
+func TestADamagedServiceIsRefused(t *testing.T) {
+	disk := journaltest.NewMemory()
+	dir := t.TempDir()
+	ctx := t.Context()
+	open := func() *host.Host {
+		h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), OpenEngine: func() (journal.Engine, error) {
+			disk = disk.CrashClone(0)
+			return disk, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	h := open()
+	to := func(name service.Name, key service.Key) service.Command {
+		c := add(key)
+		c.Service = name
+		return c
+	}
+	for _, name := range []service.Name{"tally", "other"} {
+		if _, err := h.Deploy(ctx, host.Deployment{Service: name, Module: testguest.Counter(string(name))}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err := h.Send(ctx, to(name, "k")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	disk = disk.CrashClone(0)
+	disk.Lose("tally", 2)
+	h = open()
+	defer h.Close(ctx)
+	_, sent := h.Send(ctx, to("tally", "k"))
+	_, asked := h.Query(ctx, service.Query{Service: "tally", Key: "k", Type: "count"})
+	_, _, _, read := h.Events(ctx, host.Selection{Service: "tally", After: 2}, 0)
+	for what, err := range map[string]error{"a command": sent, "a query": asked} {
+		if service.KindOf(err) != service.KindDamaged || !strings.Contains(err.Error(), "batch 3") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if read != nil && service.KindOf(read) != service.KindDamaged {
+		t.Errorf("its events: %v", read)
+	}
+	if events, _, _, err := h.Events(ctx, host.Selection{Service: "tally"}, 2); err != nil || len(events) != 2 {
+		t.Errorf("the events before the damage: %d, %v", len(events), err)
+	}
+	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed || !strings.Contains(st.Problem, "batch 3") {
+		t.Errorf("its status: %s, %q, %v", st.State, st.Problem, err)
+	}
+	if r, err := h.Send(ctx, to("other", "k")); err != nil || r.Version != 4 {
+		t.Errorf("the other service: %+v, %v", r, err)
+	}
+	if err := h.Ready(); err != nil {
+		t.Errorf("the host is not ready: %v", err)
+	}
 }

@@ -122,6 +122,9 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 	count, atEnd := 0, false
 	for reads := 0; reads < pageReads && !atEnd && count < limit && len(page) < pageBytes; reads++ {
 		events, next, atHead, err := s.backend.Events(ctx, sel, min(limit-count, pageEvents))
+		if count > 0 && service.KindOf(err) == service.KindDamaged {
+			break // the next page says so
+		}
 		if err != nil {
 			return err
 		}

@@ -200,6 +200,9 @@ func (c *Cursor) fromJournal(ctx context.Context, most int) error {
 	if err == nil || errors.Is(err, errFull) {
 		return nil
 	}
+	if journal.KindOf(err) == journal.KindCorrupt && c.at > before {
+		return nil // what is whole goes out; the next step meets the damage
+	}
 	c.at = before // what was read is not returned, so it is read again
 	clear(c.out)
 	c.out = c.out[:0]
