@@ -28,18 +28,16 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	p := &pending{commit: c, done: done, encoded: appendCommit(nil, c)}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err := j.waitForRoom(ctx, c.Log, int64(len(p.encoded))); err != nil {
+	size := int64(len(p.encoded))
+	if err := j.waitForRoom(ctx, c.Log, size); err != nil {
 		return err
 	}
+	// Its room is taken before the lock is given up, or all who wait would find it free.
 	s := j.log(c.Log)
-	version, err := j.checkIn(ctx, s, c)
-	if err != nil {
-		return err
-	}
-	if version != c.Expected {
-		return errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key, version, c.Expected)
-	}
-	if err := j.refusal(c.Log); err != nil { // the lock may have been given up
+	j.take(s, 1, size)
+	if err := j.mayEnter(ctx, s, c); err != nil {
+		j.take(s, -1, -size)
+		j.makeRoom()
 		return err
 	}
 	j.hold(s, p)
@@ -48,12 +46,29 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	}
 	s.queue = append(s.queue, p)
 	j.queued++
-	j.commits++
-	j.bytes += int64(len(p.encoded))
-	s.commits++
-	s.pending += int64(len(p.encoded))
 	j.signal()
 	return nil
+}
+
+// take takes room for commits of a log, or gives it back. The caller holds mu.
+func (j *Journal) take(s *logState, commits int, bytes int64) {
+	j.commits += commits
+	j.bytes += bytes
+	s.commits += commits
+	s.pending += bytes
+}
+
+// mayEnter says why a commit is not accepted. The caller holds mu, which may be given
+// up meanwhile.
+func (j *Journal) mayEnter(ctx context.Context, s *logState, c *Commit) error {
+	version, err := j.checkIn(ctx, s, c)
+	if err != nil {
+		return err
+	}
+	if version != c.Expected {
+		return errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key, version, c.Expected)
+	}
+	return j.refusal(c.Log)
 }
 
 func validate(c *Commit) error {
@@ -258,8 +273,5 @@ func (j *Journal) release(p *pending) {
 	}
 	delete(p.log.ids, p.commit.Command.ID)
 	j.releaseSnapshot(p)
-	j.commits--
-	j.bytes -= int64(len(p.encoded))
-	p.log.commits--
-	p.log.pending -= int64(len(p.encoded))
+	j.take(p.log, -1, -int64(len(p.encoded)))
 }
