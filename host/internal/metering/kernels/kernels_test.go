@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -90,9 +91,9 @@ func start(t testing.TB, language string, variants []Variant) map[Variant]*Insta
 const round = 2 * time.Millisecond
 
 // BenchmarkKernels runs the variants of each kernel in turns and reports their
-// times as ratios to the plain one, and at the end the mean and the worst of
-// all. Times are the first quartile, as what disturbs a run only adds to it. The
-// kernels' own ns/op is of no use: it is that of a round of all variants.
+// processor times as ratios to the plain one's, and at the end the mean and the worst
+// of all. Times are the first quartile, as what disturbs a run only adds to it. A
+// number that ends in -mean is of all kernels but, for canonical, of those with floats.
 func BenchmarkKernels(b *testing.B) {
 	ratios := map[Variant][]float64{}
 	for _, language := range []string{"go", "c"} {
@@ -134,16 +135,18 @@ func BenchmarkKernels(b *testing.B) {
 // of a turn, in seconds. What looks at its context gets less to do, as it would
 // take most of the time.
 func compare(b *testing.B, instances map[Variant]*Instance, name string) (times map[Variant][]float64, n int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	run := func(v Variant) float64 {
 		share := 1
 		if v == ContextDone {
 			share = min(8, n)
 		}
-		start := time.Now()
+		start := threadTime()
 		if _, err := instances[v].Run(name, n/share); err != nil {
 			b.Fatalf("%s %s: %v", name, v, err)
 		}
-		return time.Since(start).Seconds() * float64(share)
+		return (threadTime() - start).Seconds() * float64(share)
 	}
 	for n = 8; min(run(Plain), run(Plain), run(Plain)) < round.Seconds(); n *= 2 {
 	}
