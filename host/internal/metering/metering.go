@@ -35,7 +35,7 @@ const (
 
 // TableMax bounds a table of the module's own, in elements of 8 bytes of the
 // host's memory. The runtime has no limit of its own.
-const TableMax = 100_000
+const TableMax = 100_000 // unless Options says otherwise
 
 // Options say how to rewrite. The zero value is the default.
 type Options struct {
@@ -43,6 +43,15 @@ type Options struct {
 	// results of float arithmetic, conversions and roundings are canonical NaNs, so
 	// that all machines agree to the bit.
 	KeepNaN bool
+	// TableMax bounds each table, in elements. 0 is the constant of that name.
+	TableMax uint64
+}
+
+func (o Options) tableMax() uint64 {
+	if o.TableMax == 0 {
+		return TableMax
+	}
+	return o.TableMax
 }
 
 // Metered is a rewritten module.
@@ -76,7 +85,7 @@ func (e *Error) Error() string { return strings.Join(e.Reasons, "; ") }
 
 // Check lists everything outside of the code that [Rewrite] refuses about a
 // module: names that are reserved, and features that are not metered.
-func Check(m *wasmbin.Module) []string {
+func Check(m *wasmbin.Module, o Options) []string {
 	var reasons []string
 	bad := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	for _, x := range m.Imports {
@@ -107,8 +116,8 @@ func Check(m *wasmbin.Module) []string {
 		if t.Size.Shared || t.Size.Is64 {
 			bad("table %d is shared or 64-bit; neither is supported", i)
 		}
-		if t.Size.Min > TableMax {
-			bad("table %d starts with %d elements; a table may have %d", i, t.Size.Min, TableMax)
+		if t.Size.Min > o.tableMax() {
+			bad("table %d starts with %d elements; a table may have %d", i, t.Size.Min, o.tableMax())
 		}
 	}
 	return reasons
@@ -120,7 +129,7 @@ func Check(m *wasmbin.Module) []string {
 // valid one, and one that is not valid does not become valid. m is not changed
 // and may be let go of afterwards.
 func Rewrite(m *wasmbin.Module, o Options) (*Metered, error) {
-	if reasons := Check(m); len(reasons) > 0 {
+	if reasons := Check(m, o); len(reasons) > 0 {
 		return nil, &Error{Reasons: reasons}
 	}
 	r := newRewriter(m, o)

@@ -236,8 +236,8 @@ func (r *rewriter) functionSection() []byte {
 func (r *rewriter) tableSection() []byte {
 	b := wasmbin.AppendU32(nil, uint32(len(r.m.Tables)))
 	for _, t := range r.m.Tables {
-		if !t.Size.HasMax || t.Size.Max > TableMax {
-			t.Size.HasMax, t.Size.Max = true, TableMax
+		if most := r.o.tableMax(); !t.Size.HasMax || t.Size.Max > most {
+			t.Size.HasMax, t.Size.Max = true, most
 		}
 		b = wasmbin.AppendLimit(append(b, byte(t.Type)), t.Size)
 	}

@@ -238,3 +238,58 @@ func TestServiceLimits(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// table.grow gives -1 beyond the service's limit, and a module whose table begins
+// beyond it is refused.
+func TestTableLimit(t *testing.T) {
+	grow := func(n, want int32) []byte {
+		return testguest.Code(testguest.Op(0xd0, 0x70), testguest.I32Const(n), testguest.Op(0xfc, 0x0f, 0),
+			testguest.I32Const(want), testguest.I32Eq, testguest.I32Eqz, testguest.If(testguest.Unreachable))
+	}
+	module := func(size uint64) []byte {
+		return testguest.Liar{
+			Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(grow(40, 10), grow(1, -1), grow(1<<31-1, -1), grow(0, 50), testguest.Code(liarAnswer...))},
+			With: func(b *testguest.Builder) { b.Table(size) },
+		}.Bytes()
+	}
+	limits := service.Limits{TableElements: 50, Fuel: endless}
+	i := instantiate(t, compile(t, module(10), limits), nil)
+	for range 3 {
+		if err := ask(i, abi.ReqCommand, testguest.LiarSlot); err != nil {
+			t.Fatal(err)
+		}
+		if err := i.Reset(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := shared().Compile(t.Context(), "", module(51), limits, nil)
+	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "51") || !strings.Contains(err.Error(), "50") {
+		t.Errorf("a table of 51 elements: %v", err)
+	}
+	large := instantiate(t, compile(t, module(150_000), service.Limits{TableElements: 200_000}), nil)
+	if err := ask(large, abi.ReqCommand, testguest.HonestSlot); err != nil {
+		t.Error(err)
+	}
+}
+
+// memory.grow gives -1 beyond the service's limit, to the page.
+func TestMemoryLimit(t *testing.T) {
+	grow := func(n, want int32) []byte {
+		return testguest.Code(testguest.I32Const(n), testguest.MemoryGrow, testguest.I32Const(want), testguest.I32Eq, testguest.I32Eqz, testguest.If(testguest.Unreachable))
+	}
+	code := testguest.Code(grow(3, testguest.LiarPages), grow(2, -1), grow(1, testguest.LiarPages+3), grow(1, -1), grow(0, testguest.LiarPages+4), testguest.Code(liarAnswer...))
+	module := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: code}}.Bytes()
+	for range 2 {
+		i := instantiate(t, compile(t, module, service.Limits{MemoryBytes: (testguest.LiarPages+4)<<16 + 100}), nil)
+		if err := ask(i, abi.ReqCommand, testguest.LiarSlot); err != nil {
+			t.Fatal(err)
+		}
+		if i.MemoryBytes() != (testguest.LiarPages+4)<<16 {
+			t.Errorf("%d bytes", i.MemoryBytes())
+		}
+	}
+	_, err := shared().Compile(t.Context(), "", module, service.Limits{MemoryBytes: (testguest.LiarPages - 1) << 16}, nil)
+	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "this service's limit is") {
+		t.Errorf("a memory that begins beyond the limit: %v", err)
+	}
+}

@@ -145,7 +145,7 @@ const beyond = 16
 
 // look takes in what stands in the module; nil if it is not well-formed.
 func (i *Inspection) look(module []byte, l service.Limits) *wasmbin.Module {
-	limits := wasmbin.DefaultLimits()
+	limits := binaryLimits(l)
 	m, err := wasmbin.Parse(module, limits.Times(beyond))
 	if err != nil {
 		i.Problems = append(i.Problems, err.Error())
@@ -170,7 +170,7 @@ func (i *Inspection) look(module []byte, l service.Limits) *wasmbin.Module {
 	v.rules(m, l)
 	i.Problems = append(i.Problems, v.reasons...)
 	i.describe(m)
-	if metered, err := metering.Rewrite(m, metering.Options{}); err == nil {
+	if metered, err := metering.Rewrite(m, meteringOptions(l)); err == nil {
 		i.Metering = &InspectedMetering{Tariff: metered.Tariff, Bytes: len(metered.Binary), Imageable: metered.Imageable, Why: metered.Why}
 	} else {
 		var list *metering.Error

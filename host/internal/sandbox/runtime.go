@@ -203,7 +203,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 	})
 	if err == nil {
 		err = step(StageRewriting, func() (err error) {
-			p.metered, err = metering.Rewrite(parsed, metering.Options{})
+			p.metered, err = metering.Rewrite(parsed, meteringOptions(l))
 			return err
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -60,7 +61,7 @@ func verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
 		v.bad("the module has %d bytes; this service's limit is %d", len(module), l.ModuleBytes)
 		return nil, v.err()
 	}
-	limits := wasmbin.DefaultLimits()
+	limits := binaryLimits(l)
 	m, err := wasmbin.Parse(module, limits)
 	if err != nil {
 		v.bad("%v", err)
@@ -71,6 +72,18 @@ func verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
 		v.bad("%v", err)
 	}
 	return m, v.err()
+}
+
+// binaryLimits bound what a service's modules may declare.
+func binaryLimits(l service.Limits) wasmbin.Limits {
+	limits := wasmbin.DefaultLimits()
+	limits.TableElements = uint64(l.TableElements)
+	return limits
+}
+
+// meteringOptions are how a service's modules are rewritten.
+func meteringOptions(l service.Limits) metering.Options {
+	return metering.Options{TableMax: uint64(l.TableElements)}
 }
 
 // rules checks what is declared in a module, everything but its code.
