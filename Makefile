@@ -9,6 +9,8 @@ LDFLAGS   := -s -w -X main.version=$(VERSION)
 FUZZTIME  ?= 10s
 ROUNDS    ?= 50
 SEED      ?= 0
+PROVETIME ?= 3m
+CASES     ?= 1000
 BENCHTIME ?= 5s
 GROWTH    ?= 1000000,10000000
 ADDRESS   ?= 127.0.0.1:8080
@@ -24,7 +26,7 @@ GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/was
 STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 
 .DEFAULT_GOAL := help
-.PHONY: help build guests run test test-race test-c crash fuzz bench bench-growth lint check clean $(GUESTS)
+.PHONY: help build guests run test test-race test-c crash prove fuzz bench bench-growth lint check clean $(GUESTS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,13 @@ test-c: ## run the tests of the guest written in C (needs clang and lld)
 
 crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
+
+prove: ## the journal's tests at length: kills, damaged files, models and linearizability for PROVETIME=3m each
+	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestDamagedFiles|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
+		-kill.rounds 200 -damage.cases $(CASES) -model.time $(PROVETIME)
+	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal -model.time $(PROVETIME)
+	$(GO) test -count=1 -timeout 60m -v -run '^TestLinearizable$$' ./host -linear.time $(PROVETIME)
+	$(MAKE) crash ROUNDS=$(ROUNDS)
 
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz

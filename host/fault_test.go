@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -255,5 +257,26 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	}
 	if err := h.Ready(); err != nil {
 		t.Errorf("the host is not ready: %v", err)
+	}
+}
+
+// What keeps a journal from being opened is said in words for who starts the host.
+func TestWhyAJournalDoesNotOpen(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		kind service.Kind
+		says string
+	}{
+		{&journal.Error{Kind: journal.KindLocked}, service.KindUnavailable, "another process uses this data directory"},
+		{&journal.Error{Kind: journal.KindFull, Err: syscall.ENOSPC}, service.KindFull, "make room"},
+		{&journal.Error{Kind: journal.KindCorrupt, Detail: "MANIFEST is damaged"}, service.KindDamaged, "MANIFEST is damaged"},
+		{&journal.Error{Err: &os.PathError{Op: "open", Path: "opened", Err: syscall.EROFS}}, service.KindInvalid, "cannot be written"},
+		{&journal.Error{Err: &os.PathError{Op: "open", Path: "opened", Err: syscall.EACCES}}, service.KindInvalid, "cannot be written"},
+		{errors.New("anything"), service.KindUnavailable, "cannot be opened"},
+	} {
+		_, err := host.Open(t.Context(), host.Options{Dir: t.TempDir(), OpenEngine: func() (journal.Engine, error) { return nil, c.err }})
+		if service.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v", c.err, err)
+		}
 	}
 }

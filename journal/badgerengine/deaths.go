@@ -36,8 +36,9 @@ func (e *Engine) begin() (deep bool, err error) {
 	if deep {
 		count = 0
 	}
-	e.begun = true
-	return deep, os.WriteFile(path, fmt.Appendf(nil, "%d %d\n", count+1, now), 0o600)
+	err = os.WriteFile(path, fmt.Appendf(nil, "%d %d\n", count+1, now), 0o600)
+	e.begun = err == nil
+	return deep, err
 }
 
 // end takes it back.

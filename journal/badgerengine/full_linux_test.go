@@ -29,11 +29,11 @@ func init() { children[fullDir] = beFull }
 // a mount namespace of a child, for which one has to be root or be allowed user
 // namespaces. Where neither is so, the limit on the size of files is all that is tested.
 func TestAFullFileSystem(t *testing.T) {
-	for _, way := range []string{"tmpfs", "file size"} {
+	for _, way := range []string{"tmpfs", "file size", "read only"} {
 		t.Run(way, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), fullDir+"="+t.TempDir(), fullWay+"="+way)
-			if way == "tmpfs" {
+			if way != "file size" {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 				if os.Getuid() != 0 {
 					cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -42,7 +42,7 @@ func TestAFullFileSystem(t *testing.T) {
 			}
 			out, err := cmd.CombinedOutput()
 			var start *os.PathError // of fork and exec, when namespaces are not allowed
-			if way == "tmpfs" && (errors.As(err, &start) || cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == cannotMount) {
+			if way != "file size" && (errors.As(err, &start) || cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == cannotMount) {
 				t.Logf("no file system of the test's own: %v %s", err, out)
 				return
 			}
@@ -59,8 +59,8 @@ const cannotMount = 77
 // beFull is the child.
 func beFull(dir string) {
 	var err error
-	switch os.Getenv(fullWay) {
-	case "tmpfs":
+	switch way := os.Getenv(fullWay); way {
+	case "tmpfs", "read only":
 		// So that nothing is seen outside of this process.
 		if err = syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err == nil {
 			err = syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=150m")
@@ -69,7 +69,11 @@ func beFull(dir string) {
 			fmt.Println(err)
 			os.Exit(cannotMount)
 		}
-		err = fillFileSystem(dir)
+		if way == "tmpfs" {
+			err = fillFileSystem(dir)
+		} else {
+			err = makeReadOnly(dir)
+		}
 	default:
 		err = exceedFileSize(dir)
 	}
@@ -205,6 +209,38 @@ func verified(dir string) error {
 		err = fmt.Errorf("verify finds %v", report.Problems)
 	}
 	return errors.Join(err, e.Close())
+}
+
+// makeReadOnly has the journal opened on a file system that has become read-only: that
+// is said, and nothing is harmed.
+func makeReadOnly(dir string) error {
+	at := filepath.Join(dir, "journal")
+	j, err := openFull(at)
+	if err != nil {
+		return err
+	}
+	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k0-0-0", 0, "c", 1)); err != nil {
+		return err
+	}
+	if err := j.Close(context.Background()); err != nil {
+		return err
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	if _, err := openFull(at); !errors.Is(err, syscall.EROFS) || journal.KindOf(err) != journal.KindInternal {
+		return fmt.Errorf("opening where nothing can be written: %w", err)
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
+		return err
+	}
+	if j, err = openFull(at); err != nil {
+		return err
+	}
+	if err := errors.Join(readAll(j, 1), j.Close(context.Background())); err != nil {
+		return err
+	}
+	return verified(at)
 }
 
 // exceedFileSize has the kernel refuse files beyond a size, as a quota would, when the
