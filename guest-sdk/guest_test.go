@@ -68,7 +68,7 @@ func command(slot uint32, typ uint16, body string) []byte {
 }
 
 // say sends a request and shows the answer's frames.
-func say(t *testing.T, s *guest.Service[state], request []byte) string {
+func say[S any](t *testing.T, s *guest.Service[S], request []byte) string {
 	t.Helper()
 	var all []string
 	for out := s.Exchange(request); len(out) > 0; {

@@ -104,12 +104,12 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 		for _, a := range aliases {
 			s.unique(a, "event")
 		}
-		s.addEvent(t, name, aliases)
+		s.addEvent(e, t, name, aliases)
 	}
 	return s
 }
 
-func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
+func (s *Service[S]) addEvent(zero Event[S], t reflect.Type, name string, aliases []string) {
 	p := s.plan(t, "event "+name)
 	s.whole(t, "event "+name)
 	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, direct: direct(t)}
@@ -121,9 +121,30 @@ func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
 		v.Elem().Interface().(Event[S]).Apply(state)
 		return nil
 	}
+	if !e.direct {
+		e.apply = applyInPlace(zero, t, p)
+	}
 	s.byType[t] = e
 	s.events = append(s.events, *e)
 	s.manifest.Events = append(s.manifest.Events, abi.EventType{Name: name, Schema: p.Schema(), Aliases: aliases})
+}
+
+// applyInPlace decodes events of a type into one place and applies them from there:
+// a history is replayed event by event, and an allocation, a copy and a type assertion
+// for each would cost more than most events do. Apply gets a copy of the struct, as
+// events are values, and what that refers to is decoded anew each time.
+func applyInPlace[S any](zero Event[S], t reflect.Type, p *jsonplan.Plan) func(*S, []byte) error {
+	place := reflect.New(t)
+	at, value := place.UnsafePointer(), place.Elem()
+	event := inPlace(zero, at)
+	return func(state *S, body []byte) error {
+		value.SetZero()
+		if err := p.Decode(body, at); err != nil {
+			return err
+		}
+		event.Apply(state)
+		return nil
+	}
 }
 
 // EventNumber is the type number of an event in the manifest, for test kits; false if

@@ -131,3 +131,10 @@ func (tx *Tx[S]) reply(p *jsonplan.Plan, v unsafe.Pointer) error {
 	s.out = abi.EndBody(b, at, abi.Response{Kind: abi.RespReply, Slot: tx.frame.Slot, Index: tx.index, Aux: tx.events})
 	return nil
 }
+
+// inPlace is an interface of e's type whose value stands at p, and changes with what
+// stands there. It is for types whose values an interface points to.
+func inPlace[S any](e Event[S], p unsafe.Pointer) Event[S] {
+	(*[2]unsafe.Pointer)(unsafe.Pointer(&e))[1] = p
+	return e
+}

@@ -15,7 +15,8 @@ import (
 
 // BenchmarkHydration is the whole of bringing an account of 20 events back that was not
 // touched since the host was opened, and of asking it for its balance: engine, journal
-// on disk, and the bank as a module in Go. "resident" is the asking alone.
+// on disk, and the bank as a module in Go. "resident" is the asking alone. The fuel is
+// the guest's part in instructions, which is the same on any machine.
 func BenchmarkHydration(b *testing.B) {
 	const accounts, events = 4000, 20
 	h := hosttest.New(b)
@@ -58,6 +59,13 @@ func BenchmarkHydration(b *testing.B) {
 			b.Fatalf("%s is at %d, %v", key(i), q.Version, err)
 		}
 	}
+	fuel := func(b *testing.B) uint64 {
+		st, err := h.Status("bank")
+		if err != nil {
+			b.Fatal(err)
+		}
+		return st.Counters.Fuel
+	}
 	for _, c := range []struct {
 		name      string
 		every     int
@@ -72,22 +80,24 @@ func BenchmarkHydration(b *testing.B) {
 		deploy(b, 1, c.every)
 		h.Restart()
 		b.Run(c.name, func(b *testing.B) {
-			cpu := journaltest.CPUTime()
+			cpu, before := journaltest.CPUTime(), fuel(b)
 			for i := range b.N {
 				ask(b, order[i%accounts])
 			}
 			b.StopTimer()
 			b.ReportMetric(float64(journaltest.CPUTime()-cpu)/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(fuel(b)-before)/float64(b.N), "fuel/op")
 			if st, err := h.Status("bank"); err != nil || st.Counters.SnapshotsUsed > 0 != c.snapshots {
 				b.Errorf("counters %+v, %v", st.Counters, err)
 			}
 		})
 	}
 	b.Run("resident", func(b *testing.B) {
-		cpu := journaltest.CPUTime()
+		cpu, before := journaltest.CPUTime(), fuel(b)
 		for range b.N {
 			ask(b, 0)
 		}
 		b.ReportMetric(float64(journaltest.CPUTime()-cpu)/float64(b.N), "cpu-ns/op")
+		b.ReportMetric(float64(fuel(b)-before)/float64(b.N), "fuel/op")
 	})
 }

@@ -34,7 +34,7 @@ func within(err error, index int, name string) error {
 	case !ok:
 		return &placed{step, err}
 	case len(e.place) > 4*most: // deep enough to be found
-	case e.place[0] == '[':
+	case strings.HasPrefix(e.place, "["):
 		e.place = step + e.place
 	default:
 		e.place = step + "." + e.place
@@ -51,6 +51,8 @@ type decoder struct {
 	scratch []byte // of strings with escapes
 }
 
+// enter goes one level deeper. Who has entered leaves again, unless it ends all with an
+// error.
 func (d *decoder) enter() error {
 	if d.depth++; d.depth > maxDepth {
 		return ErrDepth
@@ -71,8 +73,16 @@ func (d *decoder) space() {
 	}
 }
 
+// The loops below go over local variables and slices: in a guest each field of d that
+// they read would be a load from memory, and each index a check.
+
 // peek skips space and returns the next byte, 0 at the end.
 func (d *decoder) peek() byte {
+	if i := d.i; uint(i) < uint(len(d.b)) {
+		if c := d.b[i]; c > ' ' {
+			return c
+		}
+	}
 	d.space()
 	if d.i < len(d.b) {
 		return d.b[d.i]
@@ -106,37 +116,45 @@ func (d *decoder) number() ([]byte, error) {
 	if c := d.peek(); c != '-' && (c < '0' || c > '9') {
 		return nil, d.wrong()
 	}
-	start := d.i
-	digits := func() bool {
-		from := d.i
-		for d.i < len(d.b) && d.b[d.i] >= '0' && d.b[d.i] <= '9' {
-			d.i++
-		}
-		return d.i > from
+	b, i := d.b[d.i:], 0
+	if b[0] == '-' {
+		i++
 	}
-	if d.b[d.i] == '-' {
-		d.i++
-	}
-	leading := d.i
-	if !digits() || d.b[leading] == '0' && d.i-leading > 1 {
+	whole := digits(b[i:])
+	if whole == 0 || whole > 1 && b[i] == '0' {
 		return nil, ErrSyntax
 	}
-	if d.i < len(d.b) && d.b[d.i] == '.' {
-		d.i++
-		if !digits() {
+	i += whole
+	if i < len(b) && b[i] == '.' {
+		n := digits(b[i+1:])
+		if n == 0 {
 			return nil, ErrSyntax
 		}
+		i += 1 + n
 	}
-	if d.i < len(d.b) && (d.b[d.i] == 'e' || d.b[d.i] == 'E') {
-		d.i++
-		if d.i < len(d.b) && (d.b[d.i] == '+' || d.b[d.i] == '-') {
-			d.i++
+	if i < len(b) && b[i]|0x20 == 'e' {
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
 		}
-		if !digits() {
+		n := digits(b[i:])
+		if n == 0 {
 			return nil, ErrSyntax
 		}
+		i += n
 	}
-	return d.b[start:d.i], nil
+	d.i += i
+	return b[:i], nil
+}
+
+// digits counts those that b starts with.
+func digits(b []byte) int {
+	for i, c := range b {
+		if c-'0' > 9 {
+			return i
+		}
+	}
+	return len(b)
 }
 
 // str returns the next string's text, valid until the next call.
@@ -146,18 +164,18 @@ func (d *decoder) str() ([]byte, error) {
 	}
 	d.i++
 	start := d.i
-	for d.i < len(d.b) {
-		switch c := d.b[d.i]; {
+	text := d.b[start:]
+	for i, c := range text {
+		switch {
 		case c == '"':
-			s := d.b[start:d.i]
-			d.i++
-			return s, nil
+			d.i = start + i + 1
+			return text[:i], nil
 		case c < 0x20:
 			return nil, ErrSyntax
 		case c == '\\' || c >= utf8.RuneSelf:
+			d.i = start + i
 			return d.slowString(start)
 		}
-		d.i++
 	}
 	return nil, ErrSyntax
 }
@@ -265,10 +283,10 @@ func (d *decoder) array(element func() error) error {
 	if err := d.enter(); err != nil {
 		return err
 	}
-	defer d.leave()
 	d.i++
 	if d.peek() == ']' {
 		d.i++
+		d.leave()
 		return nil
 	}
 	for {
@@ -280,6 +298,7 @@ func (d *decoder) array(element func() error) error {
 			d.i++
 		case ']':
 			d.i++
+			d.leave()
 			return nil
 		default:
 			return ErrSyntax
@@ -296,10 +315,10 @@ func (d *decoder) object(member func(name []byte) error) error {
 	if err := d.enter(); err != nil {
 		return err
 	}
-	defer d.leave()
 	d.i++
 	if d.peek() == '}' {
 		d.i++
+		d.leave()
 		return nil
 	}
 	for {
@@ -322,6 +341,7 @@ func (d *decoder) object(member func(name []byte) error) error {
 			d.i++
 		case '}':
 			d.i++
+			d.leave()
 			return nil
 		default:
 			return ErrSyntax

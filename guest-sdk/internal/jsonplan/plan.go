@@ -20,6 +20,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -43,6 +44,9 @@ type Plan struct {
 	decode func(d *decoder, p unsafe.Pointer) error
 	empty  func(p unsafe.Pointer) bool // for omitempty; nil: never empty
 	schema func(s *schema)
+	// spare is a decoder of an earlier call: making one for each would be the greatest
+	// part of decoding a small value.
+	spare atomic.Pointer[decoder]
 }
 
 // Maker makes plans and remembers them, as types refer to each other. It is for
@@ -70,15 +74,18 @@ func (p *Plan) Append(b []byte, v unsafe.Pointer) ([]byte, error) { return p.app
 // to. Members that the type does not know are skipped; null leaves what is there.
 // After an error the value is partly set.
 func (p *Plan) Decode(b []byte, v unsafe.Pointer) error {
-	d := decoder{b: b}
-	if err := p.decode(&d, v); err != nil {
-		return err
+	d := p.spare.Swap(nil)
+	if d == nil {
+		d = new(decoder)
 	}
-	d.space()
-	if d.i != len(d.b) {
-		return ErrSyntax
+	d.b, d.i, d.depth = b, 0, 0
+	err := p.decode(d, v)
+	if d.space(); err == nil && d.i != len(d.b) {
+		err = ErrSyntax
 	}
-	return nil
+	d.b = nil // it is the caller's
+	p.spare.Store(d)
+	return err
 }
 
 // plan returns the plan of t; problem says why there is none.

@@ -127,7 +127,8 @@ func integer(token []byte) (uint64, error) {
 		if c < '0' || c > '9' {
 			return 0, ErrRange // a fraction or an exponent
 		}
-		if u > (math.MaxUint64-uint64(c-'0'))/10 {
+		// A division for each digit would cost more than all the rest.
+		if u >= math.MaxUint64/10 && (u > math.MaxUint64/10 || c-'0' > math.MaxUint64%10) {
 			return 0, ErrRange
 		}
 		u = u*10 + uint64(c-'0')

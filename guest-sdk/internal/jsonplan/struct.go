@@ -53,14 +53,19 @@ func (m *Maker) planStruct(p *Plan) string {
 		}
 		next := 0 // members mostly come in the order of the fields
 		return d.object(func(name []byte) error {
-			for i := range fields {
-				f := &fields[(next+i)%len(fields)]
-				if f.name == string(name) {
-					next += i + 1
-					return within(f.plan.decode(d, unsafe.Add(v, f.offset)), -1, f.name)
+			i := next
+			if i >= len(fields) || fields[i].name != string(name) {
+				i = 0
+				for i < len(fields) && fields[i].name != string(name) {
+					i++
+				}
+				if i == len(fields) {
+					return d.skip()
 				}
 			}
-			return d.skip()
+			next = i + 1
+			f := &fields[i]
+			return within(f.plan.decode(d, unsafe.Add(v, f.offset)), -1, f.name)
 		})
 	}
 	p.schema = func(s *schema) {
