@@ -39,18 +39,102 @@ func nanOf(op wasmbin.Op) int {
 	return nanNone
 }
 
-// nanState decides which results are made canonical.
-type nanState struct{}
+// nanState follows results that may be NaN on the operand stack. One that goes
+// into arithmetic, a comparison or a conversion to an integer need not be canonical:
+// all of them treat every NaN alike, and what comes out is made canonical itself.
+type nanState struct {
+	// stack is the top of the operand stack, as far as it is known: for each value the
+	// edit that makes it canonical, or noEdit.
+	stack []int32
+}
+
+const noEdit = -1
+
+func (n *nanState) push(edit int) { n.stack = append(n.stack, int32(edit)) }
+
+// pop takes values off. If what takes them does not tell NaNs apart, and they are
+// of the given way or it is nanNone, their edits are withdrawn.
+func (n *nanState) pop(p *planner, values int, alike bool, way int) {
+	for ; values > 0 && len(n.stack) > 0; values-- {
+		top := len(n.stack) - 1
+		if e := n.stack[top]; e != noEdit && alike && (way == nanNone || p.edits[e].arg == int64(way)) {
+			p.edits[e].kind = editNothing
+		}
+		n.stack = n.stack[:top]
+	}
+}
 
 // instruction looks at one reachable instruction.
 func (n *nanState) instruction(p *planner, in *wasmbin.Instr) {
 	if p.r.o.KeepNaN {
 		return
 	}
-	if way := nanOf(in.Op); way != nanNone {
-		p.needs[nanTemporary[way]] = true
-		p.add(editNaN, in.End, in.End, int64(way))
+	op := in.Op
+	pops, alike, way := operands(op)
+	switch {
+	case pops < 0:
+		n.stack = n.stack[:0]
+		return
+	case op == 0x1a: // drop
+		n.pop(p, 1, true, nanNone)
+		return
 	}
+	n.pop(p, pops, alike, way)
+	switch {
+	case nanOf(op) != nanNone:
+		n.push(len(p.edits))
+		p.add(editNaN, in.End, in.End, int64(nanOf(op)))
+	case op != wasmbin.OpLocalSet && op != wasmbin.OpGlobalSet && !(op >= 0x36 && op <= 0x3e):
+		n.push(noEdit)
+	}
+}
+
+// operands is how many values an instruction takes, -1 if it is not known here, and
+// whether it treats all NaNs alike; of vectors only if they are of that way.
+func operands(op wasmbin.Op) (pops int, alike bool, way int) {
+	switch {
+	case op == wasmbin.OpLocalGet, op == wasmbin.OpGlobalGet, op == 0x3f, op >= 0x41 && op <= 0x44:
+		return 0, false, 0
+	case op == 0x1a, op == wasmbin.OpLocalSet, op == wasmbin.OpLocalTee, op == wasmbin.OpGlobalSet, op >= 0x28 && op <= 0x35:
+		return 1, false, 0
+	case op >= 0x36 && op <= 0x3e: // stores
+		return 2, false, 0
+	case op == 0x1b, op == 0x1c: // select
+		return 3, false, 0
+	case op == 0x45, op == 0x50, op >= 0x67 && op <= 0x69, op >= 0x79 && op <= 0x7b, // of one integer
+		op == 0x8b, op == 0x8c, op == 0x99, op == 0x9a, // abs, neg
+		op == 0xa7, op == 0xac, op == 0xad, op >= 0xb2 && op <= 0xb5, op >= 0xb7 && op <= 0xba, op >= 0xbc && op <= 0xc4:
+		return 1, false, 0
+	case op >= 0x5b && op <= 0x66: // float comparisons
+		return 2, true, 0
+	case op >= 0xa8 && op <= 0xab, op >= 0xae && op <= 0xb1, op >= 0xfc00 && op <= 0xfc07: // to integers
+		return 1, true, 0
+	case op >= 0x8d && op <= 0x91, op >= 0x9b && op <= 0x9f, op == 0xb6, op == 0xbb: // of one float
+		return 1, true, 0
+	case op >= 0x92 && op <= 0x97, op >= 0xa0 && op <= 0xa5: // of two floats
+		return 2, true, 0
+	case op >= 0x46 && op <= 0xa6: // of two integers; copysign
+		return 2, false, 0
+	}
+	return vectorOperands(op)
+}
+
+func vectorOperands(op wasmbin.Op) (pops int, alike bool, way int) {
+	switch {
+	case op >= 0xfd41 && op <= 0xfd46, op >= 0xfde4 && op <= 0xfde9:
+		return 2, true, nanF32x4
+	case op >= 0xfd47 && op <= 0xfd4c, op >= 0xfdf0 && op <= 0xfdf5:
+		return 2, true, nanF64x2
+	case op >= 0xfd67 && op <= 0xfd6a, op == 0xfde3, op == 0xfd5f, op == 0xfdf8, op == 0xfdf9:
+		return 1, true, nanF32x4
+	case op == 0xfd74, op == 0xfd75, op == 0xfd7a, op == 0xfd94, op == 0xfdef, op == 0xfd5e, op == 0xfdfc, op == 0xfdfd:
+		return 1, true, nanF64x2
+	case op == 0xfd0c: // v128.const
+		return 0, false, 0
+	case op == 0xfd00, op >= 0xfd0f && op <= 0xfd14: // v128.load, splats
+		return 1, false, 0
+	}
+	return -1, false, 0
 }
 
 // appendNaN replaces the number on top of the stack by the canonical NaN if it is

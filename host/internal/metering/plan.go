@@ -102,6 +102,7 @@ func (r *rewriter) analyse(i int) error {
 	t := m.Types[m.Functions[i]]
 	*p.plan = plan{edits: p.edits[:0], costs: p.costs[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
 	p.locals = uint32(p.fixed)
+	p.nan.stack = r.nanStack[:0]
 	p.frame.begin(r, i, t)
 	code := m.Bodies[i].Code
 	p.at = code.Start
@@ -109,6 +110,12 @@ func (r *rewriter) analyse(i int) error {
 	p.newPoint(editPoint)
 	err := m.Walk(i, wasmbin.Limits{}, p.instruction)
 	r.planStack = p.stack
+	r.nanStack = p.nan.stack
+	for k := range p.edits {
+		if e := &p.edits[k]; e.kind == editNaN {
+			p.needs[nanTemporary[e.arg]] = true
+		}
+	}
 	if p.err != nil {
 		return p.err
 	}

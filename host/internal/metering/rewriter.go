@@ -41,6 +41,7 @@ type rewriter struct {
 	plan      plan
 	planStack []control
 	ways      []way
+	nanStack  []int32
 	// The charge of nothing and its parts, as bytes.
 	fuelGet, fuelSet, stackGet, stackSet, callTrouble []byte
 }
