@@ -17,8 +17,8 @@ type Event = stream.Event
 // Selection says which events of a service somebody wants.
 type Selection struct {
 	Service service.Name
-	// After is the position behind which to begin: 0 is the start, [Host.Head] the
-	// end, [Host.ParseCursor] gives a cursor's.
+	// After is the position behind which to begin: 0 is the start of what there is,
+	// [Host.Head] the end, [Host.ParseCursor] gives a cursor's.
 	After service.Position
 	// Types and Keys let through events of these types and entities only; empty
 	// lets all through.
@@ -40,7 +40,8 @@ type Subscriber struct {
 }
 
 // Subscribe begins to read the events that s selects. A place that the log has not
-// reached is an error of kind KindBadCursor.
+// reached is an error of kind KindBadCursor, and so is one behind which a retention has
+// deleted events.
 func (h *Host) Subscribe(_ context.Context, s Selection) (*Subscriber, error) {
 	sub := &Subscriber{host: h, wants: s}
 	if err := sub.begin(s.After); err != nil {
@@ -130,7 +131,8 @@ func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Ev
 }
 
 // EntityEvents returns the events of one entity with a version above after, at most
-// limit (0: all). An entity without events has none.
+// limit (0: all). An entity without events has none. Version 0 begins with the first
+// event that a retention has left; another one below that is KindBadCursor.
 func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
@@ -146,6 +148,10 @@ func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.
 	if journal.KindOf(err) == journal.KindCorrupt {
 		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindDamaged,
 			Message: "the entity's events are damaged (" + journal.DetailOf(err) + ")", Err: err}
+	}
+	if journal.KindOf(err) == journal.KindTrimmed {
+		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor,
+			Message: journal.DetailOf(err) + "; reading from version 0 begins behind them", Err: err}
 	}
 	if err != nil {
 		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}

@@ -18,6 +18,9 @@ type Retention struct {
 	// OlderThan lets batches go that were written before this time; 0 sets no bound by
 	// time. One of both must be set.
 	OlderThan UnixNano
+	// Through lets no batch go that is behind the one with this sequence; 0 sets no such
+	// bound. It is for who has kept what was there when Retain was asked before.
+	Through uint64
 	// Schema is the state schema of the service's module: only snapshots of it count.
 	Schema uint32
 	// Cover, if not nil, is asked to have a snapshot put for an entity that needs one, of
@@ -29,6 +32,9 @@ type Retention struct {
 	// Force deletes events that no snapshot covers, and so the states of these entities,
 	// and batches whose answers to command ids are still promised.
 	Force bool
+	// DryRun does all but what changes the log: it makes sure of snapshots, and says what
+	// would be deleted.
+	DryRun bool
 	// Progress, if not nil, is told now and then how far a stage has come.
 	Progress func(stage string, done, total uint64)
 }
@@ -36,7 +42,8 @@ type Retention struct {
 // Retained is what a retention did.
 type Retained struct {
 	First     Position `json:"first"`     // of the first event that is there now
-	Batches   uint64   `json:"batches"`   // deleted
+	Through   uint64   `json:"through"`   // sequence of the last batch that was deleted now; 0 if none was
+	Batches   uint64   `json:"batches"`   // deleted now
 	Events    uint64   `json:"events"`    // likewise
 	Bytes     uint64   `json:"bytes"`     // of the batches
 	Entities  int      `json:"entities"`  // that have lost events by now
@@ -109,6 +116,10 @@ func (r *retention) run() error {
 	if err := r.covered(keys); err != nil {
 		return err
 	}
+	if r.o.DryRun {
+		r.result.First, r.result.Through = r.cut.position, r.cut.sequence-1
+		return nil
+	}
 	if r.o.Archive != nil {
 		r.tell("archiving", 0, 0)
 		if err := r.o.Archive(r.ctx, BatchRange{UpTo: r.cut.sequence - 1}); err != nil {
@@ -121,7 +132,7 @@ func (r *retention) run() error {
 	r.mu.Lock()
 	r.s.trimmed = r.cut
 	r.mu.Unlock()
-	r.result.First = r.cut.position
+	r.result.First, r.result.Through = r.cut.position, r.cut.sequence-1
 	return r.remove()
 }
 
@@ -140,7 +151,7 @@ func (r *retention) find() error {
 			return errorf(KindCorrupt, "retain", r.log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
 		}
 		next := h.first + Position(h.events)
-		if r.o.Before > 0 && next > r.o.Before || r.o.OlderThan > 0 && h.time >= r.o.OlderThan {
+		if r.o.Through > 0 && b.Sequence > r.o.Through || r.o.Before > 0 && next > r.o.Before || r.o.OlderThan > 0 && h.time >= r.o.OlderThan {
 			return errStop
 		}
 		if h.time >= promised && !r.o.Force {

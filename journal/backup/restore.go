@@ -105,7 +105,7 @@ func (in *inserter) read(r io.Reader, previous *Manifest) (*Manifest, error) {
 		h.Module = in.o.Module
 	}
 	h.Head = func(h Head) error {
-		in.complete = h.Previous == "" && !h.Piece && !in.present
+		in.complete = h.Previous == "" && (!h.Piece || in.log == nil) && !in.present
 		if previous != nil && h.Previous != previous.ID {
 			return errorf(journal.KindInvalid, "it does not continue the file before it")
 		}

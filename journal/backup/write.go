@@ -113,22 +113,36 @@ func checkSince(ctx context.Context, src Source, logs []journal.LogInfo, since *
 // upTo (0: to the end). As batches are not cut, there may be a few more events at
 // both ends.
 func WritePiece(ctx context.Context, w io.Writer, src Source, log journal.LogName, after, upTo journal.Position, o Options) (*Manifest, error) {
+	return writePiece(ctx, w, src, log, journal.BatchRange{From: after + 1}, o, func(b *journal.Batch) (in, more bool) {
+		in = b.Next > after+1 || b.Events == 0 && b.First > after
+		return in, upTo == 0 || b.First <= upTo
+	})
+}
+
+// WriteBatches writes the first batches of a log, up to the one with a sequence (0: to
+// the end).
+func WriteBatches(ctx context.Context, w io.Writer, src Source, log journal.LogName, through uint64, o Options) (*Manifest, error) {
+	return writePiece(ctx, w, src, log, journal.BatchRange{UpTo: through}, o, func(*journal.Batch) (in, more bool) { return true, true })
+}
+
+func writePiece(ctx context.Context, w io.Writer, src Source, log journal.LogName, r journal.BatchRange, o Options, wanted func(*journal.Batch) (in, more bool)) (*Manifest, error) {
 	b := builder{o: o, manifest: newManifest()}
 	b.manifest.Piece = true
 	if err := b.begin(w); err != nil {
 		return nil, err
 	}
 	end := Log{Name: log}
-	err := src.Batches(ctx, log, journal.BatchRange{From: after + 1}, func(block journal.Block) error {
+	err := src.Batches(ctx, log, r, func(block journal.Block) error {
 		batch, err := journal.ReadBatch(block.Data, nil)
 		if err != nil {
 			return err
 		}
-		if batch.Next <= after+1 && (batch.Events > 0 || batch.First <= after) {
-			return nil
-		}
-		if upTo > 0 && batch.First > upTo {
+		in, more := wanted(&batch)
+		if !more {
 			return errEnough
+		}
+		if !in {
+			return nil
 		}
 		return b.batch(&end, &batch, block.Data)
 	})

@@ -28,6 +28,7 @@ type journalCmd struct {
 	Stats   journalStatsCmd   `cmd:"" help:"What a running host's journal counted: sizes by service, syncs, batches, write amplification, index lag."`
 	Backup  journalBackupCmd  `cmd:"" help:"Back a host up while it runs: all logs and modules, or what is new since the last backup."`
 	Restore journalRestoreCmd `cmd:"" help:"Make a data directory of backups."`
+	Retain  journalRetainCmd  `cmd:"" help:"Delete the first events of a running service, where snapshots cover them."`
 	Rebuild journalRebuildCmd `cmd:"" help:"Throw everything derived away and make it again from the log."`
 }
 

@@ -148,9 +148,11 @@ func damaged(err error) error {
 
 // verifyBackups proves files of backups.
 func verifyBackups(e *env, names []string) error {
-	files, err := backup.Files(names...)
-	if err != nil {
-		return damaged(err)
+	files, err := names, error(nil)
+	if m, damage := backup.ManifestOf(names[0]); len(names) > 1 || damage != nil || !m.Piece {
+		if files, err = backup.Files(names...); err != nil {
+			return damaged(err)
+		}
 	}
 	bar := e.progress()
 	defer bar.done()

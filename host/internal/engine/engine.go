@@ -209,6 +209,12 @@ func (e *Engine) Query(q service.Query, done func(service.QueryReply, error)) er
 	return e.put(t)
 }
 
+// Snapshot hands in that a snapshot of an entity's state be put into the log, as it is
+// when the entity's shard comes to it; it is as Submit in all else.
+func (e *Engine) Snapshot(key service.Key, done func(error)) error {
+	return e.put(&task{command: service.Command{Service: e.options.Spec.Service, Key: key}, snapshot: done})
+}
+
 func (e *Engine) put(t *task) error {
 	s := e.shards[shardOf(t.command.Key, len(e.shards))]
 	t.shard = s

@@ -63,8 +63,14 @@ func (s *shard) unread(err error) *service.Error {
 	if errors.As(err, &own) {
 		return s.engine.own(err)
 	}
-	if journal.KindOf(err) == journal.KindCorrupt {
+	switch journal.KindOf(err) {
+	case journal.KindCorrupt:
 		return s.damaged(err)
+	case journal.KindTrimmed:
+		own := s.engine.caused(err, service.KindFault, "%s, and there is no snapshot of state schema %d that stands for them; a module with the schema of the snapshot can go on",
+			journal.DetailOf(err), s.engine.options.Manifest.StateSchema)
+		own.Code = "history_deleted"
+		return own
 	}
 	return s.unavailable(err, "the journal cannot be read; nothing was written")
 }

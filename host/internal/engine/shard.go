@@ -105,9 +105,12 @@ func (s *shard) carryOut(t *task) {
 		return
 	}
 	s.time = max(s.time, now)
-	if t.answer != nil {
+	switch {
+	case t.answer != nil:
 		s.query(t)
-	} else {
+	case t.snapshot != nil:
+		s.keep(t)
+	default:
 		s.command(t)
 	}
 	s.counters.resident.Store(int64(s.residents.len()))

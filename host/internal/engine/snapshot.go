@@ -51,24 +51,41 @@ func (s *shard) due(e *entity, evicted bool) bool {
 	return e.version-e.snapshot >= service.Version(every)
 }
 
+// keep takes a snapshot because somebody needs one.
+func (s *shard) keep(t *task) {
+	e, err := s.resident(t.command.Key)
+	switch {
+	case err != nil:
+		t.fail(err)
+	case s.snapshots.untaken:
+		t.fail(s.engine.errorf(service.KindUnsupported, "the service's module has no snapshots"))
+	case s.snapshot(e):
+		t.snapshot(nil)
+	default:
+		t.fail(s.unavailable(nil, "no snapshot could be taken"))
+	}
+}
+
 // snapshot has the guest encode e's state and hands that to the log, which writes it
-// once what it rests on is on disk. e may be gone afterwards, and all others with it.
+// once what it rests on is on disk, and reports whether that keeps it. e may be gone
+// afterwards, and all others with it.
 //
 // The shard does nothing else meanwhile; the call is bounded as every other.
-func (s *shard) snapshot(e *entity) {
+func (s *shard) snapshot(e *entity) (kept bool) {
 	state, ok := s.encode(e)
 	if !ok {
-		return
+		return false
 	}
 	s.snapshots.bytes = len(state)
 	e.snapshot = e.version
-	kept := s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(e.key), journal.Snapshot{
+	kept = s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(e.key), journal.Snapshot{
 		Version: e.version, Module: journal.Digest(s.engine.options.Spec.Module),
 		Schema: s.engine.options.Manifest.StateSchema, State: state,
 	})
 	if kept {
 		s.counters.snapshotsTaken.Add(1)
 	}
+	return kept
 }
 
 // encode has the guest encode e's state. If it cannot, e is gone.

@@ -16,9 +16,10 @@ type task struct {
 	typ     uint16
 	size    int64 // as the mailbox counts it
 
-	// Exactly one of the two is set, and is called exactly once.
-	reply  func(service.Reply, error)      // of a command
-	answer func(service.QueryReply, error) // of a query
+	// Exactly one of the three is set, and is called exactly once.
+	reply    func(service.Reply, error)      // of a command
+	answer   func(service.QueryReply, error) // of a query
+	snapshot func(error)                     // of who wants a snapshot
 
 	// What came of it, set by the shard.
 	outcome service.Outcome
@@ -29,11 +30,14 @@ type task struct {
 
 // fail ends the task with an error.
 func (t *task) fail(err *service.Error) {
-	if t.reply != nil {
+	switch {
+	case t.reply != nil:
 		t.reply(service.Reply{}, err)
-		return
+	case t.answer != nil:
+		t.answer(service.QueryReply{}, err)
+	default:
+		t.snapshot(err)
 	}
-	t.answer(service.QueryReply{}, err)
 }
 
 // appended is told what became of the commit. Published first, then released: a

@@ -11,6 +11,7 @@ package gateway
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -70,6 +71,13 @@ type Backend interface {
 	Logs() []journal.LogInfo
 	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
 
+	// Batches writes a service's log, up to the batch with that sequence (0: to its
+	// end), as a piece that can be imported.
+	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) error
+	// Retain deletes the first events of a service. Those of KindConflicting are
+	// refused before anything is deleted.
+	Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error)
+
 	// Ready returns nil if the host takes commands.
 	Ready() error
 }
@@ -90,6 +98,16 @@ type Selection struct {
 	After   service.Position
 	Types   []service.Type // empty: all
 	Keys    []service.Key  // empty: all
+}
+
+// Retention says which events shall be deleted. At least one of Before and OlderThan
+// is set.
+type Retention struct {
+	Before    service.Position // events before this position
+	OlderThan time.Duration    // events written so long ago
+	Through   uint64           // no batch behind the one with this sequence; 0: no bound
+	DryRun    bool
+	Force     bool
 }
 
 // Event is an event on its way out. Its bytes are shared by all who get it and

@@ -3,7 +3,11 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"io"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -29,20 +33,84 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error { return s.backend.Backup(ctx, w, since) })
+}
+
+// batches streams a service's log as a piece that can be imported.
+func (s *Server) batches(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	q, err := query(r, "through")
+	if err != nil {
+		return err
+	}
+	through := uint64(0)
+	if text := q.Get("through"); text != "" {
+		if through, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return service.Errorf(service.KindInvalid, "through is %.80q; it is the sequence of a batch", text)
+		}
+	}
+	if _, err := s.backend.Head(name); err != nil {
+		return err
+	}
+	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error { return s.backend.Batches(ctx, name, w, through) })
+}
+
+// streamBackup answers with what write writes, unless it refuses to before.
+func (s *Server) streamBackup(a *answer, r *http.Request, write func(context.Context, io.Writer) error) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)() // a big backup is no reason to go on
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentBackup)
-	// What is refused at once becomes a problem, as nothing has been written then.
 	w := bufio.NewWriterSize(pieces{a}, backupPiece)
-	if err := s.backend.Backup(ctx, w, since); err != nil {
+	if err := write(ctx, w); err != nil {
 		if s.stopping.Err() != nil {
 			err = errStopping()
 		}
 		return err
 	}
 	return w.Flush()
+}
+
+// retain deletes the first events of a service. It goes on although the client may go
+// away, but not when the server stops: then the rest is deleted at the next start.
+func (s *Server) retain(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	if t, _, err := contentType(r); err != nil || !isJSONType(t) {
+		return service.Errorf(service.KindUnsupported, "a retention comes as %s", api.ContentJSON)
+	}
+	body, err := s.readBody(a, r, maxDeployment)
+	if err != nil {
+		return err
+	}
+	var want api.Retention
+	if err := api.DecodeStrict(body, &want); err != nil {
+		return about("the retention", err)
+	}
+	if want.OlderThanMS < 0 || want.OlderThanMS > math.MaxInt64/int64(time.Millisecond) {
+		return service.Errorf(service.KindInvalid, "older_than_ms is %d; it is an age in milliseconds", want.OlderThanMS)
+	}
+	if want.Before == 0 && want.OlderThanMS == 0 {
+		return service.Errorf(service.KindInvalid, "the retention needs before or older_than_ms, or would delete all there is")
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
+	a.stream = true // its time says nothing
+	done, err := s.backend.Retain(ctx, name, Retention{
+		Before: want.Before, OlderThan: time.Duration(want.OlderThanMS) * time.Millisecond,
+		Through: want.Through, DryRun: want.DryRun, Force: want.Force,
+	})
+	if err != nil {
+		return err
+	}
+	return a.json(http.StatusOK, done)
 }
 
 // backupPiece is how much of a backup is written at a time, in bytes.

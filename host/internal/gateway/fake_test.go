@@ -112,6 +112,20 @@ func (f *fake) Backup(_ context.Context, w io.Writer, since []byte) error {
 	return nil
 }
 
+// Batches writes how far it was asked to go.
+func (f *fake) Batches(_ context.Context, name service.Name, w io.Writer, through uint64) error {
+	_, err := fmt.Fprintf(w, "%s through %d", name, through)
+	return err
+}
+
+// Retain answers with what it was asked for; 13 is refused.
+func (f *fake) Retain(_ context.Context, name service.Name, r Retention) (journal.Retained, error) {
+	if r.Before == 13 {
+		return journal.Retained{}, &service.Error{Service: name, Kind: service.KindConflicting, Message: "no snapshots"}
+	}
+	return journal.Retained{First: r.Before, Through: r.Through, Promised: r.DryRun}, nil
+}
+
 func (f *fake) Stats() journal.Stats { return journal.Stats{Events: 7} }
 
 func (f *fake) Logs() []journal.LogInfo {

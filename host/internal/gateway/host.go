@@ -7,6 +7,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
@@ -62,6 +63,15 @@ func (b hostBackend) Backup(ctx context.Context, w io.Writer, since []byte) erro
 	}
 	_, err := b.Host.Backup(ctx, w, o)
 	return err
+}
+
+func (b hostBackend) Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) error {
+	_, err := b.Host.Batches(ctx, name, w, through)
+	return err
+}
+
+func (b hostBackend) Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error) {
+	return b.Host.Retain(ctx, name, host.Retention{Before: r.Before, OlderThan: r.OlderThan, Through: r.Through, DryRun: r.DryRun, Force: r.Force})
 }
 
 type hostSubscriber struct{ sub *host.Subscriber }

@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 const commands = "/v1/services/bank/entities/alice/commands/"
@@ -485,6 +486,24 @@ func TestJournal(t *testing.T) {
 		t.Errorf("%+v", j)
 	}
 	s.problem(s.do("GET", "/v1/journal?measure=perhaps", ""), 400, "invalid")
+}
+
+func TestRetention(t *testing.T) {
+	s := start(t, Options{})
+	g := s.do("GET", "/v1/services/bank/batches?through=7", "")
+	if g.status != 200 || string(g.body) != "bank through 7" || g.header.Get("Content-Type") != api.ContentBackup {
+		t.Errorf("%d %v %s", g.status, g.header, g.body)
+	}
+	s.problem(s.do("GET", "/v1/services/bank/batches?through=x", ""), 400, "invalid")
+	s.problem(s.do("GET", "/v1/services/none/batches", ""), 404, "not_found")
+	r := decode[journal.Retained](s, s.do("POST", "/v1/services/bank/retention", `{"before":5,"through":3,"dry_run":true}`))
+	if r.First != 5 || r.Through != 3 || !r.Promised {
+		t.Errorf("%+v", r)
+	}
+	s.problem(s.do("POST", "/v1/services/bank/retention", `{"before":13}`), 409, "conflict")
+	for _, bad := range []string{``, `{}`, `{"force":true}`, `{"before":-1}`, `{"older_than_ms":-5}`, `{"after":5}`, `{"before":5}x`} {
+		s.problem(s.do("POST", "/v1/services/bank/retention", bad), 400, "invalid")
+	}
 }
 
 func TestPanicIsAProblem(t *testing.T) {

@@ -38,6 +38,8 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", false, s.queryEntity},
 		{"GET", "/v1/services/{service}/entities/{key}/events", false, s.entityEvents},
 		{"GET", "/v1/services/{service}/events", false, s.serviceEvents},
+		{"GET", "/v1/services/{service}/batches", false, s.batches},
+		{"POST", "/v1/services/{service}/retention", false, s.retain},
 		{"GET", "/v1/stream", false, s.stream},
 		{"GET", "/v1/journal", false, s.journal},
 		{"POST", "/v1/backup", false, s.backup},

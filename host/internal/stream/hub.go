@@ -18,8 +18,10 @@ type Reader interface {
 	// Read yields the durable events with a position above after, in order. What
 	// it yields is valid during the yield only.
 	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error
-	// Head is the position of the last durable event.
+	// Head is the position of the last durable event, First that of the first one that
+	// is there, or will be: 1 if no retention has deleted any.
 	Head(log journal.LogName) journal.Position
+	First(log journal.LogName) journal.Position
 }
 
 var _ Reader = (*journal.Journal)(nil)
@@ -147,14 +149,25 @@ func (h *Hub) Stats() Stats {
 	return Stats{Head: h.ring.head, Events: h.ring.count, Bytes: h.ring.bytes, Gaps: h.gaps}
 }
 
-// Subscribe makes a cursor that begins after a position: 0 is the start,
-// [Hub.Head] the end. A position that the log has not reached is KindBadCursor.
+// Subscribe makes a cursor that begins after a position: 0 is the start of what
+// there is, [Hub.Head] the end. A position that the log has not reached is
+// KindBadCursor, and so is one with events behind it that a retention has deleted.
 // There is nothing to close.
 func (h *Hub) Subscribe(after journal.Position, f Filter) (*Cursor, error) {
 	if head := h.Head(); after > head {
 		return nil, service.Errorf(service.KindBadCursor, "the cursor is of the future: it stands at %d, the last event of the service at %d", after, head)
 	}
+	if first := h.options.Reader.First(h.log); after == 0 {
+		after = first - 1
+	} else if after+1 < first {
+		return nil, gone(after, first)
+	}
 	return &Cursor{hub: h, at: after, filter: newFilter(f)}, nil
+}
+
+// gone is the error of a cursor behind which events are missing.
+func gone(after, first journal.Position) *service.Error {
+	return service.Errorf(service.KindBadCursor, "the events after position %d were deleted by a retention; the first available has position %d, from where reading from the start begins", after, first)
 }
 
 // ring holds the events with the positions head-count+1 to head.

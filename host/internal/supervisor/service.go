@@ -49,6 +49,11 @@ func (s *Service) Query(q service.Query, done func(service.QueryReply, error)) e
 	return s.pass(func(b *build) error { return b.engine.Query(q, done) }, func(err error) { done(service.QueryReply{}, err) })
 }
 
+// Snapshot has the engine put a snapshot of an entity into the journal, like Submit.
+func (s *Service) Snapshot(key service.Key, done func(error)) error {
+	return s.pass(func(b *build) error { return b.engine.Snapshot(key, done) }, done)
+}
+
 // pass has task done by the running engine, now or when the gate opens. refuse is
 // called for a task that waited in vain.
 func (s *Service) pass(task func(*build) error, refuse func(error)) error {

@@ -2,12 +2,15 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Backup asks for a backup of the whole host, which comes as the stream that is
@@ -23,6 +26,33 @@ func (c *Client) Backup(ctx context.Context, since []byte) (io.ReadCloser, error
 		return nil, err
 	}
 	return brokenStream{resp.Body, c}, nil
+}
+
+// Batches asks for a service's log, up to the batch with that sequence (0: to its end),
+// as a stream like that of Backup.
+func (c *Client) Batches(ctx context.Context, name service.Name, through uint64) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, request{
+		method: http.MethodGet, path: servicePath(name, "/batches"), accept: api.ContentBackup,
+		query: url.Values{"through": {strconv.FormatUint(through, 10)}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return brokenStream{resp.Body, c}, nil
+}
+
+// Retain deletes the first events of a service.
+func (c *Client) Retain(ctx context.Context, name service.Name, r api.Retention) (journal.Retained, error) {
+	var done journal.Retained
+	text, err := json.Marshal(r)
+	if err != nil {
+		return done, err
+	}
+	err = c.call(ctx, request{
+		method: http.MethodPost, path: servicePath(name, "/retention"), header: contentType(api.ContentJSON),
+		body: body(text), length: int64(len(text)),
+	}, &done)
+	return done, err
 }
 
 // Journal is what the host's journal counted; with measure, it counts the sizes of all

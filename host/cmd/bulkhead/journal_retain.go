@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+)
+
+// journalRetainCmd deletes the first events of a service.
+type journalRetainCmd struct {
+	Service   nameArg       `arg:"" help:"The service."`
+	Before    uint64        `env:"-" placeholder:"POSITION" help:"Delete events before this position."`
+	OlderThan time.Duration `env:"-" name:"older-than" placeholder:"AGE" help:"Delete events written so long ago, such as 720h."`
+	Archive   string        `env:"-" type:"path" placeholder:"DIR" help:"Keep what is deleted in a file there before, which journal import takes."`
+	DryRun    bool          `env:"-" name:"dry-run" help:"Say what would be deleted."`
+	Force     bool          `env:"-" help:"Delete events that no snapshot covers, and so the states of their entities, and answers to command ids that are still promised."`
+
+	Remote remoteFlags `embed:"" group:"Host"`
+}
+
+// retainedEvents is what retain did, as --json prints it.
+type retainedEvents struct {
+	journal.Retained
+	Service service.Name `json:"service"`
+	DryRun  bool         `json:"dry_run"`
+	Archive string       `json:"archive,omitempty"`
+}
+
+func (c *journalRetainCmd) Run(e *env) error {
+	if c.Before == 0 && c.OlderThan <= 0 {
+		return usageError{errors.New("name what to delete: --before a position, or --older-than an age")}
+	}
+	host, err := c.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	bar := e.progress()
+	defer bar.done()
+	name := service.Name(c.Service)
+	want := api.Retention{Before: service.Position(c.Before), OlderThanMS: c.OlderThan.Milliseconds(), DryRun: c.DryRun || c.Archive != "", Force: c.Force}
+	bar.at("looking for what may go, and taking snapshots", 0, 0, countUnit)
+	done, err := host.Retain(e.ctx, name, want)
+	if err != nil {
+		return err
+	}
+	out := retainedEvents{Service: name, DryRun: c.DryRun, Retained: done}
+	if c.Archive != "" && !c.DryRun && done.Through > 0 {
+		if out.Archive, err = c.archive(e, host, done.Through, bar); err != nil {
+			return err
+		}
+		// No more than what is in the archive now.
+		bar.at("deleting", 0, 0, countUnit)
+		want.DryRun, want.Through = false, done.Through
+		if out.Retained, err = host.Retain(e.ctx, name, want); err != nil {
+			return err
+		}
+	}
+	bar.done()
+	e.print(out, func(w io.Writer) { printRetained(w, &out) })
+	return nil
+}
+
+// archive keeps the batches that are about to be deleted in a file.
+func (c *journalRetainCmd) archive(e *env, host *client.Client, through uint64, bar *progress) (string, error) {
+	if err := os.MkdirAll(c.Archive, 0o700); err != nil {
+		return "", err
+	}
+	stream, err := host.Batches(e.ctx, service.Name(c.Service), through)
+	if err != nil {
+		return "", err
+	}
+	defer stream.Close()
+	name := filepath.Join(c.Archive, fmt.Sprintf("%s-%012d%s", c.Service, through, backup.Extension))
+	var last, bytes uint64
+	err = backup.Create(name, func(f *os.File) error {
+		_, err := backup.Read(io.TeeReader(stream, f), backup.Handler{Batch: func(b *journal.Batch, data []byte) error {
+			last, bytes = b.Sequence, bytes+uint64(len(data))
+			bar.at("archiving", int64(bytes), 0, bytesUnit)
+			return nil
+		}})
+		if err == nil && last != through {
+			err = service.Errorf(service.KindUnavailable, "the archive ends with batch %d and should with %d", last, through)
+		}
+		return err
+	})
+	if journal.KindOf(err) == journal.KindCorrupt {
+		err = service.Errorf(service.KindUnavailable, "the host ended the archive before it was whole; nothing was deleted: %w", err)
+	}
+	return name, err
+}
+
+func printRetained(w io.Writer, r *retainedEvents) {
+	verb := "deleted"
+	if r.DryRun {
+		verb = "would be deleted"
+	}
+	if r.Through == 0 {
+		fmt.Fprintf(w, "%s: nothing %s; the first event has position %d\n", r.Service, verb, r.First)
+	} else {
+		fmt.Fprintf(w, "%s: %d events in %d batches, %s, %s; the first event has position %d\n", r.Service, r.Events, r.Batches, bytesUnit(int64(r.Bytes)), verb, r.First)
+		fmt.Fprintf(w, "%d entities go on from snapshots\n", r.Entities-r.Uncovered)
+	}
+	if r.Uncovered > 0 {
+		fmt.Fprintf(w, "the states of %d entities are lost\n", r.Uncovered)
+	}
+	if r.Promised {
+		fmt.Fprintln(w, "the rest stays, as answers to its command ids are still promised")
+	}
+	if r.Archive != "" {
+		fmt.Fprintf(w, "what was deleted is in %s\n", relative(r.Archive))
+	}
+}

@@ -1,0 +1,107 @@
+package host
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+)
+
+// Retention says which of a service's first events shall be deleted. At least one of
+// Before and OlderThan is set; if both are, both have to apply.
+type Retention struct {
+	Before    service.Position // events before this position
+	OlderThan time.Duration    // events written so long ago
+	// Through lets no batch go that is behind the one with this sequence; 0: no bound. It
+	// is for who has kept what a dry run said would be deleted; see [Host.Batches].
+	Through uint64
+	// DryRun takes the snapshots that are missing and says what would be deleted.
+	DryRun bool
+	// Force deletes events that no snapshot covers, and so the states of their entities,
+	// and answers to command ids that are still promised.
+	Force bool
+	// Progress, if not nil, is told now and then how far a stage has come.
+	Progress func(stage string, done, total uint64)
+}
+
+// Retain deletes the first events of a service, in whole batches. Entities that lose
+// events go on from snapshots, which are written into the log before; the service
+// is asked for those that are missing. If some cannot be had, the error has kind
+// KindConflicting, says how many, and nothing is deleted.
+//
+// Positions and versions stay what they are. A snapshot is of its module's state
+// schema: entities whose events are gone cannot be hydrated by a module of another
+// one (KindFault with code history_deleted).
+func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error) {
+	if r.Before == 0 && r.OlderThan == 0 {
+		return journal.Retained{}, service.Errorf(service.KindInvalid, "neither a position nor an age bounds what shall be deleted")
+	}
+	if r.OlderThan < 0 {
+		return journal.Retained{}, service.Errorf(service.KindInvalid, "the age %s is negative", r.OlderThan)
+	}
+	c, err := h.open()
+	if err != nil {
+		return journal.Retained{}, err
+	}
+	svc, err := c.supervisor.Get(name)
+	if err != nil {
+		return journal.Retained{}, err
+	}
+	o := journal.Retention{
+		Before: r.Before, Through: r.Through, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
+		Schema: svc.Status().Manifest.StateSchema,
+		Cover: func(ctx context.Context, key string, _ journal.Version) error {
+			return cover(ctx, svc, service.Key(key))
+		},
+	}
+	if r.OlderThan > 0 {
+		now := time.Now().UnixNano()
+		if h.opt.Journal.Clock != nil {
+			now = int64(h.opt.Journal.Clock())
+		}
+		o.OlderThan = journal.UnixNano(now) - journal.UnixNano(r.OlderThan)
+	}
+	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
+	return done, backupError("retain", err)
+}
+
+// cover has a service take a snapshot of an entity, and waits while it is busy.
+func cover(ctx context.Context, svc *supervisor.Service, key service.Key) error {
+	done := make(chan error, 1)
+	for {
+		err := svc.Snapshot(key, func(err error) { done <- err })
+		if err == nil {
+			select {
+			case err := <-done:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if service.KindOf(err) != service.KindOverloaded {
+			return err
+		}
+		timer := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// Batches writes a service's log as it is on disk, up to the batch with a sequence (0: to
+// its end), as a file that [backup.Import] takes.
+func (h *Host) Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := backup.WriteBatches(ctx, w, c.journal, journal.LogName(name), through, backup.Options{})
+	return m, backupError("write batches", err)
+}

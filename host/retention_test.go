@@ -1,0 +1,92 @@
+package host_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Events are deleted under load, again and again: no command notices, and after a
+// restart every entity has its count.
+func TestRetentionUnderLoad(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	stop := make(chan bool)
+	var load sync.WaitGroup
+	counts := make([]int, 4)
+	for w := range counts {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r, err := h.Send(context.Background(), add(service.Key(fmt.Sprint("w", w))))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				counts[w]++
+				if string(r.Data) != fmt.Sprint(counts[w]) {
+					t.Errorf("count %s after %d commands", r.Data, counts[w])
+					return
+				}
+			}
+		})
+	}
+	follower, err := h.Subscribe(t.Context(), host.Selection{Service: "tally"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first service.Position
+	for range 6 {
+		h.MustSend(add("k"))
+		position := h.MustSend(add("k")).Position
+		if _, err := follower.Next(t.Context(), 0); err != nil && service.KindOf(err) != service.KindBadCursor {
+			t.Error(err)
+		}
+		done, err := h.Retain(t.Context(), "tally", host.Retention{Before: position})
+		if err != nil || done.Uncovered > 0 || done.First < first || done.First > position {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		first = done.First
+	}
+	close(stop)
+	load.Wait()
+	if first < 3 {
+		t.Errorf("nothing was deleted: the first event has position %d", first)
+	}
+	h.Restart()
+	for w, n := range counts {
+		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("w", w)), Type: "count"})
+		if err != nil || string(q.Data) != fmt.Sprint(n) || int(q.Version) != n {
+			t.Errorf("w%d counts %s at version %d after %d commands, %v", w, q.Data, q.Version, n, err)
+		}
+	}
+	// Reading from the start begins with what there is; a place before that is told.
+	events, _, _, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 1)
+	if err != nil || len(events) != 1 || events[0].Position != first {
+		t.Errorf("from the start: %+v, %v", events, err)
+	}
+	if _, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 1}); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), fmt.Sprintf("first available has position %d", first)) {
+		t.Errorf("a place that is gone: %v", err)
+	}
+	if _, err := h.EntityEvents(t.Context(), "tally", "k", 1, 0); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("a version that is gone: %v", err)
+	}
+	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) == 0 || events[len(events)-1].Version != 12 {
+		t.Errorf("what is left of k: %+v, %v", events, err)
+	}
+	if _, err := h.Retain(t.Context(), "tally", host.Retention{}); service.KindOf(err) != service.KindInvalid {
+		t.Errorf("without a bound: %v", err)
+	}
+}
