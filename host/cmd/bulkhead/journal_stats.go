@@ -49,7 +49,7 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 
 func printStats(w io.Writer, got *api.Journal, offline bool) {
 	for _, l := range got.Logs {
-		fmt.Fprintf(w, "%s: up to position %d in %d batches", l.Name, l.Head, l.Batches)
+		fmt.Fprintf(w, "%s: up to position %d in %d batches", l.Name, l.Head, l.Batches-l.Deleted)
 		if l.Bytes != nil {
 			fmt.Fprintf(w, "; %d commands, %d events, %s", *l.Commits, *l.Events, bytesUnit(int64(*l.Bytes)))
 		}

@@ -69,7 +69,7 @@ func (s *shard) unread(err error) *service.Error {
 	case journal.KindTrimmed:
 		own := s.engine.caused(err, service.KindFault, "%s, and there is no snapshot of state schema %d that stands for them; a module with the schema of the snapshot can go on",
 			journal.DetailOf(err), s.engine.options.Manifest.StateSchema)
-		own.Code = "history_deleted"
+		own.Code = historyDeleted
 		return own
 	}
 	return s.unavailable(err, "the journal cannot be read; nothing was written")
@@ -79,6 +79,10 @@ func (s *shard) unread(err error) *service.Error {
 func (s *shard) damaged(err error) *service.Error {
 	return s.engine.caused(err, service.KindDamaged, "the service's log is damaged (%s); nothing was written; other services are not concerned", journal.DetailOf(err))
 }
+
+// historyDeleted is the code of an entity that has lost events to a retention, and
+// whose snapshot the module cannot use.
+const historyDeleted = "history_deleted"
 
 // unknown is the answer to a command whose outcome the log may have kept or not.
 func (s *shard) unknown(id service.CommandID, err error) *service.Error {

@@ -56,7 +56,15 @@ func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 		return nil, s.engine.own(err)
 	}
 	if from == nil {
-		return s.rebuild(replay{shard: s, key: key}, nil)
+		e, err := s.rebuild(replay{shard: s, key: key}, nil)
+		if err == nil || err.Code != historyDeleted {
+			return e, err
+		}
+		// Events are gone, so a snapshot is all there is. Of another build or not, of
+		// this schema it is believed.
+		if from = s.only(key); from == nil {
+			return nil, err
+		}
 	}
 	resets := s.counters.resets.Load()
 	e, err := s.rebuild(replay{shard: s, key: key, from: from.Version, version: from.Version}, from.State)

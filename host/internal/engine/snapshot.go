@@ -166,6 +166,15 @@ func (s *shard) agrees(key service.Key, from *journal.Snapshot) bool {
 	return !s.snapshots.strange
 }
 
+// only finds the snapshot of an entity that cannot be had without one.
+func (s *shard) only(key service.Key) *journal.Snapshot {
+	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(key))
+	if err != nil || !ok || found.Schema != s.engine.options.Manifest.StateSchema {
+		return nil
+	}
+	return &found
+}
+
 func (s *shard) refuseSnapshot(err error) {
 	s.counters.snapshotsRefused.Add(1)
 	s.logger.Warn("a snapshot is not used; the entity's events are replayed", "error", err)
