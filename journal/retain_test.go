@@ -241,6 +241,40 @@ func TestEachOperationOfRetentionFails(t *testing.T) {
 	}
 }
 
+// A retention may end between what an earlier one kept and its cut.
+func TestRetentionCutsAnotherInTwo(t *testing.T) {
+	ctx := context.Background()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 6, Schema: 1, Cover: r.cover(1), Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	// Batch 11 has the bases, batch 12 the cut.
+	got, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Through: 11, Schema: 1, Cover: r.cover(1), Force: true})
+	if err != nil || got.Through != 11 || got.Uncovered != 0 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if err := r.add(3); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(t, r.Journal)
+	m = m.CrashClone(0)
+	proved(t, m.CrashClone(0))
+	if err := journal.Rebuild(ctx, m, nil); err != nil {
+		t.Fatal(err)
+	}
+	proved(t, m.CrashClone(0))
+	j := open(t, m, journal.Options{})
+	for key, v := range r.versions {
+		if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
+			t.Errorf("%s hydrates to %d, want %d, %v", key, at, v, err)
+		}
+	}
+}
+
 // A log whose beginning is missing without a retention is refused, and so is one that
 // misses more than that deleted.
 func TestALostBeginningIsFound(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 // children are what a test binary does instead of tests if it is started with a
 // directory in one of these variables. They end the process.
-var children = map[string]func(dir string){victimDir: beVictim, damageDir: beDamaged}
+var children = map[string]func(dir string){victimDir: beVictim, damageDir: beDamaged, retainDir: beRetainer}
 
 func TestMain(m *testing.M) {
 	for name, be := range children {
