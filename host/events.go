@@ -165,8 +165,26 @@ func (h *Host) Cursor(name service.Name, p service.Position) string {
 	return stream.EncodeCursor(name, p)
 }
 
-// ParseCursor reads such a text. KindBadCursor if it is of another service or not a
-// cursor.
+// ParseCursor reads such a text. KindBadCursor if it is of another service, not a
+// cursor, or of a place behind which a retention has deleted events.
 func (h *Host) ParseCursor(name service.Name, text string) (service.Position, error) {
-	return stream.DecodeCursor(name, text)
+	p, err := stream.DecodeCursor(name, text)
+	if err != nil {
+		return 0, err
+	}
+	// A place before the first event of all is the start only for who says start.
+	if start, err := h.Start(name); err == nil && p < start {
+		return 0, stream.Gone(p, start+1)
+	}
+	return p, nil
+}
+
+// Start is the place before the first event that there is of a service: 0, unless a
+// retention has deleted some.
+func (h *Host) Start(name service.Name) (service.Position, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return 0, err
+	}
+	return c.journal.First(journal.LogName(name)) - 1, nil
 }

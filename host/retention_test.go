@@ -80,6 +80,17 @@ func TestRetentionUnderLoad(t *testing.T) {
 	if _, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 1}); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), fmt.Sprintf("first available has position %d", first)) {
 		t.Errorf("a place that is gone: %v", err)
 	}
+	for _, p := range []service.Position{0, 1, first - 2} {
+		if _, err := h.ParseCursor("tally", h.Cursor("tally", p)); service.KindOf(err) != service.KindBadCursor {
+			t.Errorf("a cursor at %d: %v", p, err)
+		}
+	}
+	if start, err := h.Start("tally"); err != nil || start != first-1 {
+		t.Errorf("the start is %d, %v", start, err)
+	}
+	if p, err := h.ParseCursor("tally", h.Cursor("tally", first-1)); err != nil || p != first-1 {
+		t.Errorf("a cursor at %d: %d, %v", first-1, p, err)
+	}
 	if _, err := h.EntityEvents(t.Context(), "tally", "k", 1, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a version that is gone: %v", err)
 	}

@@ -46,6 +46,8 @@ type Backend interface {
 	// Head is the position of a service's last event; KindNotFound if there is no
 	// such service.
 	Head(name service.Name) (service.Position, error)
+	// Start is the place before the first event that there is of a service.
+	Start(name service.Name) (service.Position, error)
 	// Events reads events after a position, at most limit. next is where to read
 	// on from; atHead says that there is nothing more now. There may be none
 	// although there are more, when the selection lets little through.

@@ -262,6 +262,8 @@ func (s *Selection) wants(e *fakeEvent) bool {
 	return e.Position > s.After && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
 }
 
+func (f *fake) Start(service.Name) (service.Position, error) { return 0, nil }
+
 // Events scans at most limit events at a time, so that filters show.
 func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, service.Position, bool, error) {
 	f.mu.Lock()

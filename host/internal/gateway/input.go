@@ -208,7 +208,7 @@ func (s *Server) position(name service.Name, from string) (service.Position, err
 	}
 	switch from {
 	case "", api.FromStart:
-		return 0, nil
+		return s.backend.Start(name)
 	case api.FromEnd:
 		return head, nil
 	}

@@ -160,13 +160,13 @@ func (h *Hub) Subscribe(after journal.Position, f Filter) (*Cursor, error) {
 	if first := h.options.Reader.First(h.log); after == 0 {
 		after = first - 1
 	} else if after+1 < first {
-		return nil, gone(after, first)
+		return nil, Gone(after, first)
 	}
 	return &Cursor{hub: h, at: after, filter: newFilter(f)}, nil
 }
 
-// gone is the error of a cursor behind which events are missing.
-func gone(after, first journal.Position) *service.Error {
+// Gone is the error of a cursor behind which events are missing.
+func Gone(after, first journal.Position) *service.Error {
 	return service.Errorf(service.KindBadCursor, "the events after position %d were deleted by a retention; the first available has position %d, from where reading from the start begins", after, first)
 }
 

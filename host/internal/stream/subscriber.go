@@ -220,7 +220,7 @@ func (c *Cursor) failure(ctx context.Context, err error) error {
 		own = service.Errorf(service.KindDamaged, "events behind position %d are damaged (%s)", c.at, journal.DetailOf(err))
 		own.Err = err
 	case journal.KindOf(err) == journal.KindTrimmed:
-		own = gone(c.at, c.hub.options.Reader.First(c.hub.log))
+		own = Gone(c.at, c.hub.options.Reader.First(c.hub.log))
 		own.Err = err
 	default:
 		own = service.Errorf(service.KindUnavailable, "the journal cannot be read at present")
