@@ -47,7 +47,9 @@ const (
 type plan struct {
 	edits []edit
 	costs []int64
-	calls bool // calls functions of the module's own
+	front []int  // of each piece: the one it is charged with if it is short, or nowhere
+	part  []bool // of each piece: it is none, but a part of the one in front
+	calls bool   // calls functions of the module's own
 	loops bool
 	sized bool // has charges by size
 
@@ -100,14 +102,14 @@ func (r *rewriter) analyse(i int) error {
 	m := r.m
 	p := planner{plan: &r.plan, r: r, stack: r.planStack[:0]}
 	t := m.Types[m.Functions[i]]
-	*p.plan = plan{edits: p.edits[:0], costs: p.costs[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
+	*p.plan = plan{edits: p.edits[:0], costs: p.costs[:0], front: p.front[:0], part: p.part[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
 	p.locals = uint32(p.fixed)
 	p.nan.stack = r.nanStack[:0]
 	p.frame.begin(r, i, t)
 	code := m.Bodies[i].Code
 	p.at = code.Start
 	p.stack = append(p.stack, control{op: wasmbin.OpBlock, reachable: true, point: nowhere, reach: 0})
-	p.newPoint(editPoint)
+	p.newPoint(editPoint, nowhere)
 	err := m.Walk(i, wasmbin.Limits{}, p.instruction)
 	r.planStack = p.stack
 	r.nanStack = p.nan.stack
@@ -119,17 +121,32 @@ func (r *rewriter) analyse(i int) error {
 	if p.err != nil {
 		return p.err
 	}
+	p.roundUp()
 	return err
+}
+
+// roundUp charges short pieces together with those in front of them. Pieces are
+// numbered as they begin, so a piece has its own share before it is looked at.
+func (p *plan) roundUp() {
+	for q := len(p.costs) - 1; q > 0; q-- {
+		if f := p.front[q]; f != nowhere && (p.part[q] || p.costs[q] <= ShortPiece) {
+			p.costs[f] += p.costs[q]
+			p.costs[q] = 0
+		}
+	}
 }
 
 func (p *planner) add(kind editKind, at, end int, arg int64) {
 	p.edits = append(p.edits, edit{kind, at, end, arg})
 }
 
-// newPoint begins a piece behind the last instruction.
-func (p *planner) newPoint(kind editKind) {
+// newPoint begins a piece behind the last instruction. front is the piece that it is
+// charged with if it is short: one that has begun whenever this one does.
+func (p *planner) newPoint(kind editKind, front int) {
 	p.point = len(p.costs)
 	p.costs = append(p.costs, 0)
+	p.front = append(p.front, front)
+	p.part = append(p.part, false)
 	p.add(kind, p.at, p.at, int64(p.point))
 }
 
@@ -267,14 +284,14 @@ func (p *planner) open(in *wasmbin.Instr) {
 			p.add(editLoop, p.at, p.at, 0)
 			c.headEdit = len(p.edits)
 			if in.Index != wasmbin.NoIndex && len(p.r.m.Types[in.Index].Params) > 0 {
-				p.newPoint(editParamPoint)
+				p.newPoint(editParamPoint, nowhere)
 			} else {
-				p.newPoint(editLoopPoint)
+				p.newPoint(editLoopPoint, nowhere)
 			}
 			c.head = p.point
 		case wasmbin.OpIf:
 			p.add(editIf, p.at, p.at, 0)
-			p.newPoint(editPoint)
+			p.newPoint(editPoint, c.point)
 		}
 	}
 	p.stack = append(p.stack, c)
@@ -297,7 +314,7 @@ func (p *planner) otherwise(in *wasmbin.Instr) {
 		c.ends++
 	}
 	p.add(editElse, p.at, p.at, 0)
-	p.newPoint(editPoint)
+	p.newPoint(editPoint, c.point)
 }
 
 // close ends a construct, and says to which piece the code behind it belongs.
@@ -324,8 +341,7 @@ func (p *planner) close() {
 	loop := c.op == wasmbin.OpLoop
 	if loop && !c.targeted { // a block by another name
 		p.edits[c.headEdit].kind = editNothing
-		p.costs[c.point] += p.costs[c.head]
-		p.costs[c.head] = 0
+		p.front[c.head], p.part[c.head] = c.point, true
 		if p.point == c.head {
 			p.point = c.point
 		}
@@ -341,7 +357,7 @@ func (p *planner) close() {
 	case loop || c.op == wasmbin.OpBlock && !c.targeted:
 		// The only way here is through the end of its code.
 	default:
-		p.newPoint(editPoint)
+		p.newPoint(editPoint, nowhere)
 	}
 }
 
@@ -368,7 +384,7 @@ func (p *planner) branch(in *wasmbin.Instr, label uint32) {
 // next begins a new piece, if there is anything to reach.
 func (p *planner) next() {
 	if p.point != nowhere {
-		p.newPoint(editPoint)
+		p.newPoint(editPoint, p.point)
 	}
 }
 

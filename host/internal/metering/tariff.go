@@ -20,6 +20,11 @@ const (
 	UnitsPerPage = 16_384
 )
 
+// ShortPiece is the most that a piece which may or may not follow another one costs
+// to be charged together with it, whether or not it follows. To charge it by
+// itself would take about as long as to run it.
+const ShortPiece = 8
+
 // maxUnchecked is the most fuel that one path through a function is charged since
 // its last check or call. Together with the limit of the stack, which bounds how
 // many functions can be on their way back at once, it bounds how far below zero

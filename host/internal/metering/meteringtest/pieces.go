@@ -45,6 +45,7 @@ type node struct {
 type piece struct {
 	cost  int64
 	begun bool
+	front *piece // the one that it may follow or not, if there is one
 }
 
 // cost is the tariff's table, without sizes.
@@ -139,7 +140,23 @@ func (d *decoder) sequence() (nodes []*node, last byte) {
 // reached and where branches go, one to follow the rules.
 func pieces(function *node) {
 	reach(function, nil)
-	assign(function.body, new(piece))
+	a := &assigner{}
+	a.assign(function.body, a.begin(nil))
+	for i := len(a.pieces) - 1; i >= 0; i-- {
+		if p := a.pieces[i]; p.front != nil && p.cost <= 8 {
+			p.front.cost += p.cost
+			p.cost = 0
+		}
+	}
+}
+
+// assigner follows the rules for pieces.
+type assigner struct{ pieces []*piece } // as they begin
+
+func (a *assigner) begin(front *piece) *piece {
+	p := &piece{front: front}
+	a.pieces = append(a.pieces, p)
+	return p
 }
 
 // reach marks branches, and reports whether the code behind a construct can be
@@ -194,7 +211,7 @@ func reachSequence(code []*node, around []*node) bool {
 
 // assign gives each instruction of a sequence its piece, and returns the piece that
 // its end stands in.
-func assign(code []*node, p *piece) *piece {
+func (a *assigner) assign(code []*node, p *piece) *piece {
 	for _, n := range code {
 		if n.piece == nil {
 			break
@@ -204,30 +221,30 @@ func assign(code []*node, p *piece) *piece {
 		p.cost += cost(n)
 		switch n.op {
 		case opBrIf:
-			p = new(piece)
+			p = a.begin(p)
 		case opIf:
-			assign(n.body, new(piece))
+			a.assign(n.body, a.begin(p))
 			if n.hasElse {
-				assign(n.other, new(piece))
+				a.assign(n.other, a.begin(p))
 			}
 			if n.leaves {
-				p = new(piece)
+				p = a.begin(nil)
 			}
 		case opBlock:
-			end := assign(n.body, p)
+			end := a.assign(n.body, p)
 			switch {
 			case !n.leaves:
 			case n.branches == 0:
 				p = end
 			default:
-				p = new(piece)
+				p = a.begin(nil)
 			}
 		case opLoop:
 			begin := p
 			if n.branches > 0 {
-				begin = new(piece)
+				begin = a.begin(nil)
 			}
-			end := assign(n.body, begin)
+			end := a.assign(n.body, begin)
 			if n.leaves {
 				p = end
 			}

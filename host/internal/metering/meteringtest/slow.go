@@ -15,8 +15,8 @@ import (
 type Slow struct {
 	// Charged is what the tariff says for all calls so far.
 	Charged int64
-	// Executed is what was executed, by size too, whether or not its piece was begun:
-	// the same, but for calls that trap.
+	// Executed is what was executed, by size too: no more than was charged, and less
+	// only by short pieces that were charged and not come by.
 	Executed int64
 	// Steps ends a call with ErrSteps when it is used up.
 	Steps int

@@ -80,7 +80,7 @@ func (a *arena) hold(t *testing.T, module []byte, args ...uint64) (outcome, bool
 	results, err := slow.Call("run", args...)
 	want := outcome{results: results, trap: Trap(err), memory: slow.Memory(), charged: slow.Charged}
 	ends := want.trap != string(ErrSteps) && want.trap != string(ErrDepth)
-	if want.trap == "" && slow.Executed != slow.Charged {
+	if want.trap == "" && slow.Executed > slow.Charged {
 		t.Errorf("the slow interpreter charges %d for %d executed", slow.Charged, slow.Executed)
 	}
 	ctx := context.Background()
