@@ -58,10 +58,11 @@ crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a r
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
 
 prove: ## the journal's tests at length: kills, damaged files, models and linearizability for PROVETIME=3m each
-	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestDamagedFiles|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
+	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestDamagedFiles|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
 		-kill.rounds 200 -damage.cases $(CASES) -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestLinearizable$$' ./host -linear.time $(PROVETIME)
+	$(GO) test -count=1 -timeout 60m -v -run '^TestKilledBackupsAndRestores$$' ./host -kill.rounds 200
 	$(MAKE) crash ROUNDS=$(ROUNDS)
 
 fuzz: ## fuzz every target for FUZZTIME=10s
