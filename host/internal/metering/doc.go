@@ -27,5 +27,5 @@
 // that was added. Names are checked likewise: a module that imports or exports
 // anything that starts with [ReservedPrefix] is refused. A 64-bit counter that
 // starts below 2^62 cannot overflow between two checks, as the largest charge is
-// less than 2^33.
+// less than 2^47.
 package metering
