@@ -181,6 +181,66 @@ func TestFailuresAreContained(t *testing.T) {
 	}
 }
 
+// spinning deploys a service with no limits to speak of and has a command spin in it.
+// The channel gets what became of it.
+func spinning(t *testing.T, ctx context.Context, h *hosttest.Host) <-chan error {
+	t.Helper()
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Limits: service.Limits{Fuel: 1 << 50, CallTime: time.Hour}, Settings: service.Settings{Shards: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	h.MustSend(add("k"))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.Send(ctx, service.Command{Service: "tally", Key: "k", Type: "spin"})
+		ended <- err
+	}()
+	return ended
+}
+
+// A command whose sender has gone does not hold its shard up: it is ended, nothing is
+// written, and the next one is carried out.
+func TestACommandEndsWithItsSender(t *testing.T) {
+	h := hosttest.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := spinning(t, ctx, h)
+	next := make(chan service.Reply, 1)
+	go func() { next <- h.MustSend(add("k")) }() // perhaps behind the one that spins
+	cancel()
+	if err := <-ended; service.KindOf(err) != service.KindUnknown && service.KindOf(err) != service.KindCanceled {
+		t.Errorf("%v", err)
+	}
+	if r := <-next; r.Version != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A command that spins does not hold up the deployment of a better module: when the
+// time to drain is over it is ended, nothing is written, and the next one is carried out.
+func TestACommandEndsWithItsModule(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
+	ended := spinning(t, t.Context(), h)
+	for { // until it runs
+		if st, err := h.Status("tally"); err != nil || st.Shards[0].Queued == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	h.MustDeploy("tally", testguest.CounterWith(manifestOf("tally", "2"), nil))
+	if err := <-ended; service.KindOf(err) != service.KindUnavailable {
+		t.Errorf("%v", err)
+	}
+	if r := h.MustSend(add("k")); r.Version != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func manifestOf(name, version string) []byte {
+	m := testguest.CounterManifest(name)
+	m.Version = version
+	return m.AppendJSON(nil)
+}
+
 func TestARefusedModuleLeavesNothing(t *testing.T) {
 	h := hosttest.New(t)
 	for _, b := range append(testguest.Statically(), testguest.Dynamically()...) {

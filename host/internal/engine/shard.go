@@ -213,7 +213,11 @@ func (s *shard) failed(e *entity, err error) *service.Error {
 		}
 		return own
 	}
-	s.logger.Warn("the guest failed and is reset", "kind", own.Kind.String(), "error", own, "detail", own.Detail)
+	level := slog.LevelWarn
+	if own.Kind == service.KindCanceled || own.Kind == service.KindOverloaded {
+		level = slog.LevelInfo // it was ended for no fault of its own
+	}
+	s.logger.Log(s.ctx, level, "the guest failed and is reset", "kind", own.Kind.String(), "error", own, "detail", own.Detail)
 	s.reset()
 	return own
 }

@@ -241,7 +241,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 	}
 	cmd := service.Command{
 		Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline,
-		Expected: m.Expected, Metadata: m.MetadataOf(),
+		Expected: m.Expected, Metadata: m.MetadataOf(), Gone: t.ctx.Done(),
 	}
 	if m.CommandID == "" {
 		cmd.ID = host.NewCommandID()
