@@ -128,7 +128,12 @@ var errNotLoaded = errors.New("wazero does not find the compiled code")
 // wazero has no way to ask for that alone: what it does not find it compiles. But
 // if it is to use several workers it first looks whether its context has ended.
 // Loading does not look. So with a context that has ended it loads or fails.
+//
+// One at a time: wazero shows what it loads to whoever asks for the same binary
+// before it has written the code by which it is entered.
 func (p *Program) load(module []byte) (err error) {
+	p.runtime.loading.Lock()
+	defer p.runtime.loading.Unlock()
 	ended, end := context.WithCancelCause(context.Background())
 	end(errNotLoaded)
 	return p.compileNow(experimental.WithCompilationWorkers(ended, 2), module)

@@ -16,7 +16,8 @@ import (
 // at everything that can end a call: its limits, its deadline, a caller that has
 // gone, a host that stops; and at whose turn it is. Go's scheduler cannot interrupt
 // a guest, so this is also how long everybody waits at most for a guest to let the
-// collector have its moment: some 0.3 ms. Asking costs a fifth of a microsecond.
+// collector have its moment: some 0.3 ms. Asking costs a fifth of a microsecond. With
+// slices of ten million a collection beside spinning guests took 27 ms instead of 5.5.
 const slice = 2_000_000
 
 // budget is what a request may spend.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,13 +36,24 @@ func buildGuest(dirOfGuest string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-func TestGoGuest(t *testing.T) {
+// goProgram is the program of goGuest.
+func goProgram(t testing.TB, l service.Limits) *Program {
+	t.Helper()
 	module, err := goGuest()
 	if err != nil {
 		t.Fatal(err)
 	}
+	p, err := newRuntime(t, Options{CacheDir: codeDir()}).Compile(t.Context(), "", module, l, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close(context.Background()) })
+	return p
+}
+
+func TestGoGuest(t *testing.T) {
 	ctx := t.Context()
-	p := compile(t, module, service.Limits{MemoryBytes: 16 << 20, CallTime: time.Minute})
+	p := goProgram(t, service.Limits{MemoryBytes: 16 << 20, CallTime: time.Minute})
 	types := map[string]uint16{}
 	for n, c := range p.Module().Manifest.Commands {
 		types[c.Name] = uint16(n)

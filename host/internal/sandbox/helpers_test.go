@@ -19,8 +19,21 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "compile" {
 		os.Exit(ServeCompiler(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(codeDir())
+		os.Exit(code)
+	}))
 }
+
+// codeDir keeps compiled code for the tests that share it, so that what takes seconds
+// to compile is compiled once.
+var codeDir = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp("", "bulkhead-sandbox-")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+})
 
 // shared is one runtime for all tests, so that its cache is used as in a host.
 var shared = sync.OnceValue(func() *Runtime {

@@ -18,10 +18,9 @@ import (
 // bothWays runs a test with images that are mapped and with images that are copied.
 // Where the system cannot map them it is the same twice.
 func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
-	dir := t.TempDir() // what the one compiles the other loads
 	for name, copying := range map[string]bool{"mapped": false, "copied": true} {
 		t.Run(name, func(t *testing.T) {
-			r, err := NewRuntime(Options{CopyImages: copying, CacheDir: dir})
+			r, err := NewRuntime(Options{CopyImages: copying, CacheDir: codeDir()}) // what the one compiles the other loads
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +151,7 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 		"go":      nil,
 	}
 	harmless := []string{"echo", "now", "sleep", "environment", "print", "random"}
-	for n, c := range compile(t, golang, service.Limits{}).Module().Manifest.Commands {
+	for n, c := range goProgram(t, service.Limits{}).Module().Manifest.Commands {
 		if slices.Contains(harmless, c.Name) {
 			for _, data := range []string{`"a"`, `{"b":[1,2,3]}`} {
 				commands["go"] = append(commands["go"], service.GuestCall{Slot: 1, Type: uint16(n), ID: "id", Time: 12345, Data: []byte(data)})
@@ -236,7 +235,7 @@ func TestWhatIsInstantiatedAnew(t *testing.T) {
 			b.Func(nil, nil, nil, testguest.I32Const(0), testguest.Op(0xd0, 0x70), testguest.Op(0x26, 0)) // table.set
 		}}.Bytes()
 		for name, module := range map[string][]byte{"tables change": changing, "memory grows": testguest.Counter("c")} {
-			p, err := r.Compile(t.Context(), "", module, service.Limits{}, nil)
+			p, err := r.Compile(t.Context(), "", module, quick, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -66,6 +66,7 @@ type Runtime struct {
 
 	compilations atomic.Int64 // begun, of those that go to the store
 
+	loading  sync.Mutex // held while compiled code is loaded; see Program.load
 	gate     *gate
 	copying  bool         // images are copied, not mapped
 	reserved atomic.Int64 // address space of all sandboxes, in bytes

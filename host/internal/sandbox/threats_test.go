@@ -353,11 +353,7 @@ func TestNaNIsNoChannel(t *testing.T) {
 // sandbox between two calls. That the SDK finds goroutines that are left is its own
 // test; here is that time stands still and memory as it was left.
 func TestWhatACommandLeavesBehind(t *testing.T) {
-	golang, err := goGuest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := compile(t, golang, service.Limits{})
+	p := goProgram(t, service.Limits{})
 	leave := slices.IndexFunc(p.Module().Manifest.Commands, func(c abi.CommandType) bool { return c.Name == "leave" })
 	sleep := slices.IndexFunc(p.Module().Manifest.Commands, func(c abi.CommandType) bool { return c.Name == "sleep" })
 	sink := &logSink{}
