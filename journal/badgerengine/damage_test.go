@@ -126,6 +126,10 @@ type fileContent struct {
 func readJournal(dir string) (files, error) {
 	all := files{}
 	paths, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil {
+		return nil, err
+	}
+	paths = append(paths, filepath.Join(dir, lineageFile))
 	for _, path := range paths {
 		content, err := os.ReadFile(path)
 		if err != nil {
@@ -137,7 +141,7 @@ func readJournal(dir string) (files, error) {
 		}
 		all[name] = fileContent{bytes.Clone(bytes.TrimRight(content, "\x00")), int64(len(content))}
 	}
-	return all, err
+	return all, nil
 }
 
 // write makes the files in dir, and nothing else.

@@ -192,3 +192,30 @@ func TestALostLineage(t *testing.T) {
 		t.Errorf("the index was put aside: %v", err)
 	}
 }
+
+// Without its lineage and with its log emptied, a journal is not taken for a new one: the
+// index says what is missing.
+func TestAnEmptiedLogIsNoNewJournal(t *testing.T) {
+	dir := makeTwin(t, "ours", 1)
+	if err := os.Remove(filepath.Join(dir, lineageFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "log", "MANIFEST"), 22); err != nil { // within its first entry
+		t.Fatal(err)
+	}
+	e, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(context.Background(), e, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close(context.Background())
+	if got := fmt.Sprint(j.DamagedLogs()); got != "[bank]" {
+		t.Errorf("damaged are %s", got)
+	}
+	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 0, "new", 1)); journal.KindOf(err) != journal.KindCorrupt {
+		t.Errorf("a commit: %v", err)
+	}
+}

@@ -62,7 +62,7 @@ func writeLineage(dir string, n uint64) (err error) {
 }
 
 // setLineage finds the journal's lineage, or begins one if its log is empty. Where the
-// file is missing or damaged, the log's first entry tells.
+// file is missing or damaged, the log's first entry tells, or the index's copy.
 func (d *database) setLineage(dir string) error {
 	n, ok, err := readLineage(dir)
 	if err != nil {
@@ -85,6 +85,12 @@ func (d *database) setLineage(dir string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if !found {
+		// An empty log beside an index is one that lost everything, not a new one.
+		if d.lineage, found, err = readLineage(filepath.Join(dir, "index")); err != nil {
+			return err
+		}
 	}
 	if !found {
 		var random [8]byte
