@@ -72,7 +72,7 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1s ./abi/... ./journal/... ./host ./host/internal/engine/... ./host/hosttest/...
 	$(GO) test -run '^$$' -bench . -benchtime 60x ./host/internal/metering/kernels
-	$(GO) test -run '^$$' -bench Upload -benchtime 5x ./host/internal/sandbox
+	$(GO) test -run '^$$' -bench 'Upload|Neighbour' -benchtime 5x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench 'Border|Start|Reset|Ending' -benchtime 3x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench Neighbours -benchtime 1x ./host/hosttest
 

@@ -402,3 +402,57 @@ func BenchmarkUpload(b *testing.B) {
 	b.ReportMetric(ready[n], "ready-s")
 	b.ReportMetric(ready[n]/plain[n], "ready/plain")
 }
+
+// BenchmarkNeighbourOfABomb is what a command of another service takes while the
+// compiler process is busy with a bomb, and alone, in turns: one command a
+// millisecond, for half a second each.
+func BenchmarkNeighbourOfABomb(b *testing.B) {
+	r := newRuntime(b, Options{Compiler: compilerCommand()})
+	i := instantiate(b, compile(b, testguest.Counter("c"), service.Limits{}), nil)
+	ctx := context.Background()
+	call := service.GuestCall{Slot: 1, Type: testguest.CounterAdd, ID: "0123456789abcdef", Data: []byte(`{"amount":5}`)}
+	commands := func(took []float64) []float64 {
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		for range 500 {
+			<-pace.C
+			start := time.Now()
+			if _, err := i.Handle(ctx, call); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(start).Seconds())
+		}
+		return took
+	}
+	var bomb []byte
+	for _, x := range testguest.Bombs() {
+		if x.Name == "branches" {
+			bomb = x.Module
+		}
+	}
+	var alone, beside []float64
+	for b.Loop() {
+		alone = commands(alone)
+		busy, stop := context.WithCancel(ctx)
+		before := r.compilations.Load()
+		exploded := make(chan error, 1)
+		go func() {
+			_, err := r.Compile(busy, "", bomb, service.Limits{}, nil)
+			exploded <- err
+		}()
+		for r.compilations.Load() == before {
+			runtime.Gosched()
+		}
+		beside = commands(beside)
+		stop()
+		if err := <-exploded; service.KindOf(err) != service.KindCanceled {
+			b.Fatalf("the bomb was through before it was stopped: %v", err)
+		}
+	}
+	p99 := func(v []float64) float64 {
+		slices.Sort(v)
+		return v[len(v)*99/100] * 1e6
+	}
+	b.ReportMetric(p99(alone), "alone-p99-µs")
+	b.ReportMetric(p99(beside), "beside-p99-µs")
+}
