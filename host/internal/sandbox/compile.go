@@ -318,9 +318,15 @@ func (t *turns) take(ctx context.Context, name string) (end func(), ok bool) {
 func (r *Runtime) begin(ctx, limited context.Context, name string) (release func(), err error) {
 	end, ok := r.turns.take(limited, name)
 	if ok {
+		release = func() { <-r.slots; end() }
+		select {
+		case r.slots <- struct{}{}: // also if time is up: who need not wait is not told that he waited too long
+			return release, nil
+		default:
+		}
 		select {
 		case r.slots <- struct{}{}:
-			return func() { <-r.slots; end() }, nil
+			return release, nil
 		case <-limited.Done():
 			end()
 		}
