@@ -45,11 +45,11 @@ run: build guests ## start a host on loopback with the bank deployed, and say wh
 	bin/bulkhead serve --data $(DATA) --listen $(ADDRESS) --demo build/guests/bank.wasm
 
 test: ## run all tests that need nothing but Go
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 
 test-race: ## run them under the race detector (needs a C compiler)
 	@# The README's test runs other processes only, which the detector does not see.
-	CGO_ENABLED=1 $(GO) test -race -skip '^TestEveryCommandInTheReadme' ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m -skip '^TestEveryCommandInTheReadme' ./...
 
 test-c: ## run the tests of the guest written in C (needs clang and lld)
 	$(GO) test -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
