@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // BenchmarkCommands is what a whole host does in process, on the disk of the temporary
@@ -114,4 +115,51 @@ func benchLatency(b *testing.B, h *hosttest.Host, next func() service.Command, r
 	}
 	slices.Sort(took)
 	return took[n*99/100]
+}
+
+// BenchmarkGroupCommit is what group commit is worth to 256 clients in process, each of
+// which waits for its answer before it sends again: the rate with it as a multiple of that
+// with one sync a command, for the smallest guest there is. The slower the disk, the more
+// it is worth; ms/sync tells what the disk took for one command by itself.
+func BenchmarkGroupCommit(b *testing.B) {
+	const clients = 256
+	rate := func(o journal.Options) (perSecond, perSync, milliseconds float64) {
+		h := hosttest.New(b, func(all *host.Options) { all.Journal = o })
+		if _, err := h.Deploy(b.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 8}}); err != nil {
+			b.Fatal(err)
+		}
+		run := func(d time.Duration) (sent int64) {
+			var done atomic.Int64
+			var all sync.WaitGroup
+			end := time.Now().Add(d)
+			for c := range clients {
+				all.Go(func() {
+					for n := 0; time.Now().Before(end); n++ {
+						if _, err := h.Send(b.Context(), add(benchKeys[(c+n*clients)%1024])); err != nil {
+							b.Error(err)
+							return
+						}
+						done.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			return done.Load()
+		}
+		run(time.Second / 2) // each entity is resident
+		before, began := h.Stats(), time.Now()
+		n := run(3 * time.Second)
+		took, after := time.Since(began), h.Stats()
+		return float64(n) / took.Seconds(), float64(after.Commits-before.Commits) / float64(after.Syncs-before.Syncs),
+			(after.SyncTime - before.SyncTime).Seconds() * 1000 / float64(after.Syncs-before.Syncs)
+	}
+	for b.Loop() {
+		with, together, _ := rate(journal.Options{})
+		without, _, alone := rate(journal.Options{MaxGroupCommits: 1})
+		b.ReportMetric(with, "commands/s")
+		b.ReportMetric(together, "commands/sync")
+		b.ReportMetric(without, "alone-commands/s")
+		b.ReportMetric(alone, "alone-ms/sync")
+		b.ReportMetric(with/without, "ratio")
+	}
 }
