@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -223,7 +224,8 @@ func (r *Runtime) compileHere(ctx, limited context.Context, l service.Limits, wo
 // for good, and returns its exit code.
 func ServeCompiler(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	return compartment.Serve(ctx, args, in, out, errs, func(ctx context.Context, module []byte) (string, error) {
-		file, err := compileInto(ctx, module, ".")
+		// Its priority is low, so it may have all processors.
+		file, err := compileInto(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), module, ".")
 		var e *service.Error
 		if errors.As(err, &e) && e.Kind == service.KindBadModule {
 			text := e.Message
