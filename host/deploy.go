@@ -46,7 +46,7 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 	if err != nil {
 		return service.Module{}, err
 	}
-	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, func(s sandbox.Stage, done, total int64) {
+	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s sandbox.Stage, done, total int64) {
 		progress(Progress{string(s), done, total})
 	})
 	if err != nil {

@@ -62,7 +62,7 @@ func TestPluginsAreDeterministic(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = r.Close(context.Background()) })
-				p, err := r.Compile(t.Context(), name, hosttest.Guest(t, string(name)), service.DefaultLimits(), nil)
+				p, err := r.Compile(t.Context(), name, hosttest.Guest(t, string(name)), service.DefaultLimits(), service.Settings{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

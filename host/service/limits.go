@@ -140,6 +140,10 @@ type Settings struct {
 	// for space are kept earlier. -1 takes no snapshots; those that there are are used.
 	// Default 1,000.
 	SnapshotEvery int `json:"snapshot_every,omitempty"`
+	// KeepNaN leaves the bits of a NaN as the processor makes them. Float arithmetic is
+	// faster, but machines of different kinds may differ in these bits, and so in what
+	// a replay on another one makes of the events. Default: one NaN, the canonical one.
+	KeepNaN bool `json:"keep_nan,omitempty"`
 }
 
 // WithDefaults returns a copy with every zero field set to its default.

@@ -36,6 +36,7 @@ type Module struct {
 	Digest   Digest
 	Size     int64
 	Manifest abi.Manifest
+	Tariff   int // the version of the rules by which its fuel is charged
 }
 
 // State is a stage in the life of a service.
@@ -57,7 +58,8 @@ type Status struct {
 	Problem  string        `json:"problem,omitempty"` // why it is failed
 	Since    time.Time     `json:"since"`             // of the state
 	Manifest abi.Manifest  `json:"-"`
-	Head     Position      `json:"position"` // of the last event on disk
+	Tariff   int           `json:"tariff,omitempty"` // the version of the rules by which fuel is charged
+	Head     Position      `json:"position"`         // of the last event on disk
 	Shards   []ShardStatus `json:"shards"`
 	Counters Counters      `json:"counters"`
 }

@@ -12,11 +12,12 @@ import (
 
 // deployCmd uploads a module and makes it the service that the module says it is.
 type deployCmd struct {
-	Module string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
-	Shards int        `placeholder:"N" help:"How many sandboxes share the service's keys. Default 2."`
-	NoData bool       `name:"omit-command-data" help:"Keep the data of commands out of the journal."`
-	Every  int        `name:"snapshot-every" placeholder:"N" help:"After how many events of an entity to keep its state, so that they need not be replayed; -1 keeps none. Default ${snapshot_every}."`
-	Limits limitFlags `embed:"" prefix:"limit-" group:"Limits of the service"`
+	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
+	Shards  int        `placeholder:"N" help:"How many sandboxes share the service's keys. Default 2."`
+	NoData  bool       `name:"omit-command-data" help:"Keep the data of commands out of the journal."`
+	Every   int        `name:"snapshot-every" placeholder:"N" help:"After how many events of an entity to keep its state, so that they need not be replayed; -1 keeps none. Default ${snapshot_every}."`
+	KeepNaN bool       `name:"keep-nan" help:"Leave the bits of a NaN as the processor makes them: faster float arithmetic, but machines of different kinds may differ."`
+	Limits  limitFlags `embed:"" prefix:"limit-" group:"Limits of the service"`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -45,7 +46,7 @@ func (c *deployCmd) Run(e *env) error {
 	}
 	s, err := host.Deploy(e.ctx, client.Deployment{
 		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
-		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every},
+		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every, KeepNaN: c.KeepNaN},
 		Progress: func(p api.Progress) { bar.at(p.Stage, p.Done, p.Total, countUnit) },
 	})
 	if err != nil {

@@ -87,6 +87,9 @@ func printService(w io.Writer, s *api.Service) {
 			row("event", "%s %s", ev.Name, ev.Schema)
 		}
 	}
+	if s.Tariff > 0 {
+		row("tariff", "%d", s.Tariff)
+	}
 	l := s.Spec.Limits
 	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
 		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),

@@ -43,11 +43,12 @@ type Module struct {
 	Digest   service.Digest `json:"digest"`
 	Size     int64          `json:"size"` // bytes
 	Manifest Manifest       `json:"manifest"`
+	Tariff   int            `json:"tariff"` // the version of the rules by which its fuel is charged
 }
 
 // ModuleOf is m as it goes over the wire.
 func ModuleOf(m service.Module) Module {
-	return Module{Digest: m.Digest, Size: m.Size, Manifest: Manifest(m.Manifest)}
+	return Module{Digest: m.Digest, Size: m.Size, Manifest: Manifest(m.Manifest), Tariff: m.Tariff}
 }
 
 // Deployment is the body of PUT /v1/services/{service}: which stored module the

@@ -24,9 +24,17 @@ const Log journal.LogName = "_host"
 
 // Types of the events in it: part of the disk format.
 const (
-	eventDeployed = "service_deployed" // data: service.Spec
+	eventDeployed = "service_deployed" // data: deployment
 	eventDeleted  = "service_deleted"  // data: {}
 )
+
+// deployment is what is recorded of one: part of the disk format.
+type deployment struct {
+	service.Spec
+	// Tariff is the version of the rules by which fuel was charged when the module was
+	// deployed. A later program may charge by others; which, its status says.
+	Tariff int `json:"tariff,omitempty"`
+}
 
 // Journal is the part of the journal that a catalog needs; see [journal.Journal].
 type Journal interface {
@@ -57,11 +65,11 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 		c.versions[name] = e.Version
 		switch e.Type {
 		case eventDeployed:
-			var spec service.Spec
-			if err := json.Unmarshal(e.Data, &spec); err != nil {
+			var d deployment
+			if err := json.Unmarshal(e.Data, &d); err != nil {
 				return service.Errorf(service.KindInternal, "the deployment of %s at position %d cannot be read: %w", name, e.Position, err)
 			}
-			c.specs[name] = spec
+			c.specs[name] = d.Spec
 		case eventDeleted:
 			delete(c.specs, name)
 		default:
@@ -83,10 +91,11 @@ func (c *Catalog) Specs() []service.Spec {
 	return all
 }
 
-// Deploy records that a service shall run as spec says. When it returns nil the
+// Deploy records that a service shall run as spec says, and the version of the
+// tariff that its module is metered by. When it returns nil the
 // deployment is on disk. An error of kind KindUnknown leaves open whether it is.
-func (c *Catalog) Deploy(ctx context.Context, spec service.Spec) error {
-	data, err := json.Marshal(spec)
+func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, tariff int) error {
+	data, err := json.Marshal(deployment{spec, tariff})
 	if err != nil {
 		return service.Errorf(service.KindInternal, "encode deployment: %w", err)
 	}

@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +39,7 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
 	deploy := func(name service.Name, first byte) {
-		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults()); err != nil {
+		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults(), int(first)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -58,6 +60,16 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 		disk = disk.CrashClone(0)
 		c, j = open(t, dir, disk)
 	}
+	tariffs := ""
+	err := j.Read(t.Context(), Log, 0, 0, func(e *journal.Event) error {
+		var d struct{ Tariff int }
+		err := json.Unmarshal(e.Data, &d)
+		tariffs += fmt.Sprint(d.Tariff, " ")
+		return err
+	})
+	if err != nil || tariffs != "1 2 3 0 4 " {
+		t.Errorf("the deployments were recorded with tariffs %s, %v", tariffs, err)
+	}
 	if got := j.Head(Log); got != 5 {
 		t.Errorf("%d events tell of 5 deployments", got)
 	}
@@ -71,7 +83,7 @@ func TestADeploymentThatIsNotOnDiskDoesNotCount(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)
 	disk.FailAt(1)
-	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults())
+	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), 1)
 	if k := service.KindOf(err); k != service.KindUnknown && k != service.KindUnavailable {
 		t.Errorf("deploying on a broken disk: %v", err)
 	}

@@ -24,7 +24,7 @@ func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) 
 	}
 	// Closing must go on when ctx has ended; nothing is lost if it fails.
 	defer func() { _ = r.Close(context.WithoutCancel(ctx)) }()
-	p, err := r.Compile(ctx, "", module, o.Limits, nil)
+	p, err := r.Compile(ctx, "", module, o.Limits, service.Settings{}, nil)
 	var bad *service.Error
 	switch {
 	case errors.As(err, &bad) && bad.Kind == service.KindBadModule:

@@ -240,8 +240,8 @@ func TestServices(t *testing.T) {
 	}
 	s.problem(s.do("PUT", "/v1/services/shop", "x", "Content-Type", "text/plain"), 415, "unsupported")
 
-	one = decode[api.Service](s, s.do("POST", "/v1/services/shop/deployments?shards=4&memory_bytes=131072&omit_command_data=true", "\x00asm"))
-	if one.Spec.Settings.Shards != 4 || !one.Spec.Settings.OmitCommandData || one.Spec.Limits.MemoryBytes != 131072 {
+	one = decode[api.Service](s, s.do("POST", "/v1/services/shop/deployments?shards=4&memory_bytes=131072&omit_command_data=true&keep_nan=true", "\x00asm"))
+	if one.Spec.Settings.Shards != 4 || !one.Spec.Settings.OmitCommandData || !one.Spec.Settings.KeepNaN || one.Spec.Limits.MemoryBytes != 131072 {
 		t.Errorf("service %+v", one)
 	}
 	for _, bad := range []string{"shards=x", "shads=1", "shards=1&shards=2", "shards=99999", "memory_bytes=1", "shards=true", "omit_command_data=1"} {

@@ -388,7 +388,7 @@ func BenchmarkUpload(b *testing.B) {
 
 		r := newRuntime(b, Options{CacheDir: b.TempDir(), Compiler: compilerCommand()})
 		start = time.Now()
-		p, err := r.Compile(ctx, "", golang, service.Limits{}, nil)
+		p, err := r.Compile(ctx, "", golang, service.Limits{}, service.Settings{}, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -437,7 +437,7 @@ func BenchmarkNeighbourOfABomb(b *testing.B) {
 		before := r.compilations.Load()
 		exploded := make(chan error, 1)
 		go func() {
-			_, err := r.Compile(busy, "", bomb, service.Limits{}, nil)
+			_, err := r.Compile(busy, "", bomb, service.Limits{}, service.Settings{}, nil)
 			exploded <- err
 		}()
 		for r.compilations.Load() == before {

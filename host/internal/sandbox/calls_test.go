@@ -262,7 +262,7 @@ func TestTableLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := shared().Compile(t.Context(), "", module(51), limits, nil)
+	_, err := shared().Compile(t.Context(), "", module(51), limits, service.Settings{}, nil)
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "51") || !strings.Contains(err.Error(), "50") {
 		t.Errorf("a table of 51 elements: %v", err)
 	}
@@ -288,7 +288,7 @@ func TestMemoryLimit(t *testing.T) {
 			t.Errorf("%d bytes", i.MemoryBytes())
 		}
 	}
-	_, err := shared().Compile(t.Context(), "", module, service.Limits{MemoryBytes: (testguest.LiarPages - 1) << 16}, nil)
+	_, err := shared().Compile(t.Context(), "", module, service.Limits{MemoryBytes: (testguest.LiarPages - 1) << 16}, service.Settings{}, nil)
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "this service's limit is") {
 		t.Errorf("a memory that begins beyond the limit: %v", err)
 	}

@@ -41,7 +41,7 @@ func newRuntime(t testing.TB, o Options) *Runtime {
 // compileWith compiles, sees that the program works, and closes it.
 func compileWith(t testing.TB, r *Runtime, module []byte, l service.Limits) error {
 	t.Helper()
-	p, err := r.Compile(context.Background(), "", module, l, nil)
+	p, err := r.Compile(context.Background(), "", module, l, service.Settings{}, nil)
 	if err != nil {
 		return err
 	}

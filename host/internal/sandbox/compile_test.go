@@ -81,7 +81,7 @@ func TestInvalidModuleApart(t *testing.T) {
 		if c.Name != "does not validate" {
 			continue
 		}
-		_, err := r.Compile(t.Context(), "liar", c.Module, quick, nil)
+		_, err := r.Compile(t.Context(), "liar", c.Module, quick, service.Settings{}, nil)
 		var e *service.Error
 		if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 || !strings.Contains(e.Reasons[0], c.Want[0]) {
 			t.Errorf("%v", err)
@@ -136,7 +136,7 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	second := make(chan error, 1)
-	_, err = r.Compile(ctx, "", module, service.Limits{}, func(s Stage, done, _ int64) {
+	_, err = r.Compile(ctx, "", module, service.Limits{}, service.Settings{}, func(s Stage, done, _ int64) {
 		if s == StageCompiling && done == 0 {
 			go func() {
 				for r.compilations.Load() == 0 { // it will take a second when it has begun

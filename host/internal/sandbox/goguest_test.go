@@ -43,7 +43,7 @@ func goProgram(t testing.TB, l service.Limits) *Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := newRuntime(t, Options{CacheDir: codeDir()}).Compile(t.Context(), "", module, l, nil)
+	p, err := newRuntime(t, Options{CacheDir: codeDir()}).Compile(t.Context(), "", module, l, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

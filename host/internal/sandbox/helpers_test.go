@@ -46,7 +46,7 @@ var shared = sync.OnceValue(func() *Runtime {
 
 func compile(t testing.TB, module []byte, l service.Limits) *Program {
 	t.Helper()
-	p, err := shared().Compile(context.Background(), "", module, l, nil)
+	p, err := shared().Compile(context.Background(), "", module, l, service.Settings{}, nil)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, detail(err))
 	}

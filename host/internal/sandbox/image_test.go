@@ -105,7 +105,7 @@ func allZero(b []byte) bool { return usedBytes(b) == 0 }
 // A closed image is shown to nobody: its file may be somebody else's by now.
 func TestClosedImage(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
-		p, err := r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{}, nil)
+		p, err := r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{}, service.Settings{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, r *Runtime) {
-				p, err := r.Compile(t.Context(), "", module, service.Limits{}, nil)
+				p, err := r.Compile(t.Context(), "", module, service.Limits{}, service.Settings{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -235,7 +235,7 @@ func TestWhatIsInstantiatedAnew(t *testing.T) {
 			b.Func(nil, nil, nil, testguest.I32Const(0), testguest.Op(0xd0, 0x70), testguest.Op(0x26, 0)) // table.set
 		}}.Bytes()
 		for name, module := range map[string][]byte{"tables change": changing, "memory grows": testguest.Counter("c")} {
-			p, err := r.Compile(t.Context(), "", module, quick, nil)
+			p, err := r.Compile(t.Context(), "", module, quick, service.Settings{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -317,5 +317,36 @@ func TestReservedIsCounted(t *testing.T) {
 	mem.release()
 	if held.Load() != 0 {
 		t.Errorf("%d bytes are reserved at the end", held.Load())
+	}
+}
+
+// A NaN that arithmetic makes is the canonical one, whatever NaN went in, unless the
+// service keeps what the processor makes.
+func TestNaNBitsAreASetting(t *testing.T) {
+	const at, odd = 64, 0x7ff8_0000_dead_beef
+	module := testguest.Liar{With: func(b *testguest.Builder) {
+		b.Start(b.Func(nil, nil, nil, testguest.I32Const(at),
+			testguest.I64Const(odd), testguest.Op(0xbf), // f64.reinterpret_i64
+			testguest.I64Const(1), testguest.Op(0xbf), testguest.Op(0xa0), // f64.add
+			testguest.Op(0xbd), testguest.Store64(0))) // i64.reinterpret_f64
+	}}.Bytes()
+	bits := func(s service.Settings) uint64 {
+		p, err := shared().Compile(t.Context(), "", module, quick, s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Close(context.Background()) })
+		i := instantiate(t, p, nil)
+		got, ok := i.mem.ReadUint64Le(at)
+		if !ok {
+			t.Fatal("no such address")
+		}
+		return got
+	}
+	if got := bits(service.Settings{}); got != 0x7ff8_0000_0000_0000 {
+		t.Errorf("the NaN is %#x, not the canonical one", got)
+	}
+	if got := bits(service.Settings{KeepNaN: true}); got != odd { // as all processors that wazero compiles for have it
+		t.Errorf("the NaN that was to be kept is %#x", got)
 	}
 }

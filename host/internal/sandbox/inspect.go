@@ -111,7 +111,7 @@ func (r *Runtime) Inspect(ctx context.Context, module []byte, l service.Limits, 
 	if len(i.Problems) > 0 || m == nil {
 		return i, nil
 	}
-	p, err := r.Compile(ctx, "", module, l, progress)
+	p, err := r.Compile(ctx, "", module, l, service.Settings{}, progress)
 	if err != nil {
 		return i, i.refused(err)
 	}
@@ -170,7 +170,7 @@ func (i *Inspection) look(module []byte, l service.Limits) *wasmbin.Module {
 	v.rules(m, l)
 	i.Problems = append(i.Problems, v.reasons...)
 	i.describe(m)
-	if metered, err := metering.Rewrite(m, meteringOptions(l)); err == nil {
+	if metered, err := metering.Rewrite(m, meteringOptions(l, service.Settings{})); err == nil {
 		i.Metering = &InspectedMetering{Tariff: metered.Tariff, Bytes: len(metered.Binary), Imageable: metered.Imageable, Why: metered.Why}
 	} else {
 		var list *metering.Error

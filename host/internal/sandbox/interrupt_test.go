@@ -120,7 +120,7 @@ func TestACallWithoutATurn(t *testing.T) {
 	}
 	defer r.Close(t.Context())
 	r.gate = newGate(1)
-	p, err := r.Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{CallTime: 5 * time.Millisecond, Fuel: endless}, nil)
+	p, err := r.Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{CallTime: 5 * time.Millisecond, Fuel: endless}, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestProgramsAreApart(t *testing.T) {
 	module := testguest.Counter("c")
 	p := compile(t, module, service.Limits{MemoryBytes: 4 << 20})
 	i := instantiate(t, p, nil)
-	q, err := shared().Compile(t.Context(), "c", module, service.Limits{MemoryBytes: 2 << 20}, nil)
+	q, err := shared().Compile(t.Context(), "c", module, service.Limits{MemoryBytes: 2 << 20}, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

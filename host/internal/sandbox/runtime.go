@@ -152,8 +152,9 @@ func (r *Runtime) Close(ctx context.Context) error {
 // called before and after each stage on the caller's goroutine, with the bytes
 // of the module as total.
 //
-// The limits hold for the program's instances too. Compile keeps module.
-func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, progress func(stage Stage, done, total int64)) (*Program, error) {
+// The limits hold for the program's instances too. Of the settings, those count that
+// say what the code does. Compile keeps module.
+func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
 		return nil, err
@@ -166,7 +167,7 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 	live, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.life, cancel)()
-	p, err := r.program(live, name, module, l, progress)
+	p, err := r.program(live, name, module, l, set, progress)
 	if err != nil && r.life.Err() != nil && ctx.Err() == nil {
 		err = &service.Error{Op: "compile", Service: name, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
 	}
@@ -174,7 +175,7 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 }
 
 // program does what Compile promises.
-func (r *Runtime) program(ctx context.Context, name service.Name, module []byte, l service.Limits, progress func(stage Stage, done, total int64)) (*Program, error) {
+func (r *Runtime) program(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
 	total := int64(len(module))
 	step := func(s Stage, f func() error) error {
 		if err := ctx.Err(); err != nil {
@@ -204,7 +205,9 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 	})
 	if err == nil {
 		err = step(StageRewriting, func() (err error) {
-			p.metered, err = metering.Rewrite(parsed, meteringOptions(l))
+			if p.metered, err = metering.Rewrite(parsed, meteringOptions(l, set)); err == nil {
+				p.module.Tariff = p.metered.Tariff
+			}
 			return err
 		})
 	}

@@ -208,7 +208,7 @@ func TestTheZooLeavesNothing(t *testing.T) {
 	var before uint64
 	for round := range 2 { // in the first, whatever is kept for good is made
 		for _, c := range slices.Concat(testguest.Spinners(), testguest.Recursions(), testguest.Traps()) {
-			p, err := r.Compile(t.Context(), "", c.Module, quick, nil)
+			p, err := r.Compile(t.Context(), "", c.Module, quick, service.Settings{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

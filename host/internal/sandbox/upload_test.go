@@ -20,7 +20,7 @@ var quick = service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes:
 
 func refused(t *testing.T, c testguest.Broken) {
 	t.Helper()
-	p, err := shared().Compile(context.Background(), "liar", c.Module, quick, nil)
+	p, err := shared().Compile(context.Background(), "liar", c.Module, quick, service.Settings{}, nil)
 	if err == nil {
 		p.Close(context.Background())
 		t.Fatal("the module was accepted")
@@ -76,7 +76,7 @@ func TestUploadTruncatedAtEveryByte(t *testing.T) {
 
 func TestUploadTooLarge(t *testing.T) {
 	module := testguest.Counter("c")
-	_, err := shared().Compile(t.Context(), "", module, service.Limits{ModuleBytes: 100}, nil)
+	_, err := shared().Compile(t.Context(), "", module, service.Limits{ModuleBytes: 100}, service.Settings{}, nil)
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "this service's limit is 100") {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestBombsAreRefusedCheaply(t *testing.T) {
 
 func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 	var stages []Stage
-	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, func(s Stage, done, total int64) {
+	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, service.Settings{}, func(s Stage, done, total int64) {
 		if done == 0 {
 			stages = append(stages, s)
 		} else if done != total {
@@ -125,10 +125,10 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := shared().Compile(ctx, "c", testguest.Counter("c"), service.Limits{}, nil); service.KindOf(err) != service.KindCanceled {
+	if _, err := shared().Compile(ctx, "c", testguest.Counter("c"), service.Limits{}, service.Settings{}, nil); service.KindOf(err) != service.KindCanceled {
 		t.Errorf("compile for a caller that has gone: %v", err)
 	}
-	if _, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{Events: -1}, nil); service.KindOf(err) != service.KindInvalid {
+	if _, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{Events: -1}, service.Settings{}, nil); service.KindOf(err) != service.KindInvalid {
 		t.Errorf("bad limits: %v", err)
 	}
 }
@@ -164,14 +164,14 @@ func TestCompileTimeLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	_, err = r.Compile(t.Context(), "", module, service.Limits{CompileTime: 5 * time.Millisecond}, nil)
+	_, err = r.Compile(t.Context(), "", module, service.Limits{CompileTime: 5 * time.Millisecond}, service.Settings{}, nil)
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "did not compile within 5ms") {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
 	for range cap(r.slots) - 1 {
 		r.slots <- struct{}{}
 	}
-	_, err = r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{CompileTime: 5 * time.Millisecond}, nil)
+	_, err = r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{CompileTime: 5 * time.Millisecond}, service.Settings{}, nil)
 	if service.KindOf(err) != service.KindOverloaded {
 		t.Errorf("while that is still going on: %v", err)
 	}
@@ -193,7 +193,7 @@ func TestCacheOnDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := r.Compile(t.Context(), "liar", module, quick, nil)
+		p, err := r.Compile(t.Context(), "liar", module, quick, service.Settings{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

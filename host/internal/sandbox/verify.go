@@ -82,8 +82,8 @@ func binaryLimits(l service.Limits) wasmbin.Limits {
 }
 
 // meteringOptions are how a service's modules are rewritten.
-func meteringOptions(l service.Limits) metering.Options {
-	return metering.Options{TableMax: uint64(l.TableElements)}
+func meteringOptions(l service.Limits, s service.Settings) metering.Options {
+	return metering.Options{TableMax: uint64(l.TableElements), KeepNaN: s.KeepNaN}
 }
 
 // rules checks what is declared in a module, everything but its code.

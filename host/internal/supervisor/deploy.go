@@ -99,7 +99,7 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 	if _, err := s.opt.Catalog.Put(module); err != nil {
 		return errors.Join(err, built.discard(ctx))
 	}
-	if err := s.opt.Catalog.Deploy(ctx, spec); err != nil {
+	if err := s.opt.Catalog.Deploy(ctx, spec, built.module.Tariff); err != nil {
 		return errors.Join(err, built.discard(ctx))
 	}
 	progress(StageDraining, 0, 1)
@@ -109,7 +109,7 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 
 // build compiles and starts sandboxes, one a shard, and makes an engine of them.
 func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) (_ *build, err error) {
-	program, err := s.opt.Runtime.Compile(ctx, spec.Service, module, spec.Limits, func(stage sandbox.Stage, done, total int64) {
+	program, err := s.opt.Runtime.Compile(ctx, spec.Service, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
 		progress(Stage(stage), done, total)
 	})
 	if err != nil {

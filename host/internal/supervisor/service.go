@@ -26,6 +26,7 @@ type Service struct {
 	since    time.Time
 	running  *build           // nil unless running or draining
 	manifest *abi.Manifest    // of the last module that ran
+	tariff   int              // the same
 	past     service.Counters // of engines that are gone
 	waiting  []func()         // tasks behind the closed gate, in order; nil while it is open
 	gated    bool
@@ -173,7 +174,7 @@ func (s *Service) openGate(next *build, cause error) {
 	s.running, s.problem, s.since = next, cause, time.Now()
 	switch {
 	case next != nil:
-		s.state, s.spec, s.manifest = service.StateRunning, next.spec, &next.module.Manifest
+		s.state, s.spec, s.manifest, s.tariff = service.StateRunning, next.spec, &next.module.Manifest, next.module.Tariff
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed
 	}
@@ -214,7 +215,7 @@ func (s *Service) Status() service.Status {
 		st.Problem = s.problem.Error()
 	}
 	if s.manifest != nil {
-		st.Manifest = *s.manifest
+		st.Manifest, st.Tariff = *s.manifest, s.tariff
 	}
 	if s.running != nil {
 		shards, counters := s.running.engine.Status()
