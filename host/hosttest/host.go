@@ -81,8 +81,8 @@ func (h *Host) Restart() {
 	h.open()
 }
 
-// verify proves the journal that the test leaves behind. It opens it once before, as
-// the index may lag behind the log where the host was not closed in peace.
+// verify proves the journal that the test leaves behind. It opens it once before, so
+// that the index has to be whole, also where the host was not closed in peace.
 func (h *Host) verify() {
 	ctx := context.Background()
 	open := h.options.OpenEngine

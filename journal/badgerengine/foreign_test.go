@@ -18,14 +18,7 @@ func makeTwin(t *testing.T, name string, rounds int) string {
 	t.Helper()
 	dir := t.TempDir()
 	for round := range rounds {
-		e, err := Open(dir, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		j, err := journal.Open(context.Background(), e, journal.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		j := openJournal(t, dir)
 		for i := round * 10; i < round*10+10; i++ {
 			c := journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)
 			c.Events[0].Data = []byte(name)
@@ -50,14 +43,7 @@ func TestFilesOfAnotherJournal(t *testing.T) {
 		t.Run(strings.ReplaceAll(what, "/", " "), func(t *testing.T) {
 			ours, others := makeTwin(t, "ours", 2), makeTwin(t, "others", 2)
 			replace(t, ours, others, what)
-			e, err := Open(ours, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			j, err := journal.Open(context.Background(), e, journal.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			j := openJournal(t, ours)
 			defer j.Close(context.Background())
 			served := 0
 			note := func(e *journal.Event) error {
@@ -67,7 +53,7 @@ func TestFilesOfAnotherJournal(t *testing.T) {
 				}
 				return nil
 			}
-			err = j.Read(context.Background(), "bank", 0, 0, note)
+			err := j.Read(context.Background(), "bank", 0, 0, note)
 			if strings.HasPrefix(what, "log") {
 				if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "another journal") {
 					t.Errorf("the log is read with %v", err)
@@ -117,14 +103,7 @@ func TestAnOlderLogOverANewerOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Open(ours, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := journal.Open(context.Background(), e, journal.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := openJournal(t, ours)
 	for _, log := range []journal.LogName{"bank", "orders"} {
 		at := journal.Version(0)
 		if log == "bank" {
@@ -148,12 +127,7 @@ func TestAnOlderLogOverANewerOne(t *testing.T) {
 	if err := older.writeInto(ours); err != nil {
 		t.Fatal(err)
 	}
-	if e, err = Open(ours, Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if j, err = journal.Open(context.Background(), e, journal.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	j = openJournal(t, ours)
 	defer j.Close(context.Background())
 	if got := fmt.Sprint(j.DamagedLogs()); got != "[bank orders]" {
 		t.Errorf("damaged are %s", got)
@@ -203,14 +177,7 @@ func TestAnEmptiedLogIsNoNewJournal(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "log", "MANIFEST"), 22); err != nil { // within its first entry
 		t.Fatal(err)
 	}
-	e, err := Open(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := journal.Open(context.Background(), e, journal.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := openJournal(t, dir)
 	defer j.Close(context.Background())
 	if got := fmt.Sprint(j.DamagedLogs()); got != "[bank]" {
 		t.Errorf("damaged are %s", got)

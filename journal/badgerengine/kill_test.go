@@ -85,17 +85,14 @@ func TestKill9(t *testing.T) {
 	told := map[string]string{} // id to what else its line says
 	for round := range *killRounds {
 		lines := 1 + rng.IntN(1500)
-		kill(t, dir, lines, told)
-		e, err := Open(dir, Options{})
-		if err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
-		j, err := journal.Open(context.Background(), e, journal.Options{})
-		if err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
+		t.Logf("round %d: killed after %d lines", round, lines)
+		kill(t, victimDir, dir, lines, func(line string) {
+			id, what, _ := strings.Cut(line, " ")
+			told[id] = what
+		})
+		j := openJournal(t, dir)
 		there := map[string]string{}
-		err = j.Commits(context.Background(), "bank", 0, func(c *journal.Committed) error {
+		err := j.Commits(context.Background(), "bank", 0, func(c *journal.Committed) error {
 			there[string(c.Command.ID)] = fmt.Sprintf("%s %d %d", c.Command.Key, c.Version, c.First)
 			return nil
 		})
@@ -117,26 +114,48 @@ func TestKill9(t *testing.T) {
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		e, err = Open(dir, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
-		if err != nil || report.Found > 0 {
-			t.Errorf("round %d: verify finds %v, %v", round, report.Problems, err)
-		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("round %d: killed after %d lines; %d acknowledged, %d there, %d snapshots", round, lines, len(told), len(there), report.Logs["bank"].Snapshots)
+		report := prove(t, dir)
+		t.Logf("round %d: %d acknowledged, %d there, %d snapshots", round, len(told), len(there), report.Logs["bank"].Snapshots)
 	}
 }
 
-// kill starts a victim, kills it after so many lines and notes all that it said.
-func kill(t *testing.T, dir string, lines int, told map[string]string) {
+// openJournal opens the journal in a directory.
+func openJournal(t *testing.T, dir string) *journal.Journal {
+	t.Helper()
+	e, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(context.Background(), e, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// prove verifies the journal in a directory, which nobody has open.
+func prove(t *testing.T, dir string) journal.Report {
+	t.Helper()
+	e, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
+	if err != nil || report.Found > 0 {
+		t.Errorf("verify finds %v, %v", report.Problems, err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// kill starts a victim, a child that the variable tells of the directory, kills it
+// after so many lines and hands on all that it said.
+func kill(t *testing.T, variable, dir string, lines int, said func(line string)) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), victimDir+"="+dir)
+	cmd.Env = append(os.Environ(), variable+"="+dir)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -152,8 +171,7 @@ func kill(t *testing.T, dir string, lines int, told map[string]string) {
 		if err != nil {
 			break // a line that was cut off was not told
 		}
-		id, what, _ := strings.Cut(strings.TrimSpace(line), " ")
-		told[id] = what
+		said(strings.TrimSpace(line))
 		if n == lines {
 			if err := cmd.Process.Kill(); err != nil {
 				t.Error(err)

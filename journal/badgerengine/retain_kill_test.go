@@ -1,13 +1,10 @@
 package badgerengine
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -87,23 +84,9 @@ func TestKill9InRetention(t *testing.T) {
 	told := map[string]uint64{}
 	retentions := 0
 	for round := range *killRounds {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), retainDir+"="+dir)
-		var stderr strings.Builder
-		cmd.Stderr = &stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		in, lines := bufio.NewReader(out), 100+rng.IntN(400)
-		for n := 0; ; n++ {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				break // a line that was cut off was not told
-			}
+		lines := 100 + rng.IntN(400)
+		t.Logf("round %d: killed after %d lines", round, lines)
+		kill(t, retainDir, dir, lines, func(line string) {
 			var what string
 			var v uint64
 			if _, err := fmt.Sscan(line, &what, &v); err != nil {
@@ -113,23 +96,8 @@ func TestKill9InRetention(t *testing.T) {
 			if what == "log" {
 				retentions++
 			}
-			if n == lines {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-		if err := cmd.Wait(); cmd.ProcessState.Exited() {
-			t.Fatalf("the victim ended by itself: %v, %s", err, stderr.String())
-		}
-		e, err := Open(dir, Options{})
-		if err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
-		j, err := journal.Open(t.Context(), e, journal.Options{})
-		if err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
+		})
+		j := openJournal(t, dir)
 		for what, v := range told {
 			if what == "log" {
 				if first := j.First("bank"); uint64(first) < v {
@@ -143,7 +111,7 @@ func TestKill9InRetention(t *testing.T) {
 			}
 		}
 		next := j.First("bank")
-		err = j.Read(t.Context(), "bank", 0, 0, func(e *journal.Event) error {
+		err := j.Read(t.Context(), "bank", 0, 0, func(e *journal.Event) error {
 			if e.Position != next {
 				return fmt.Errorf("position %d, want %d", e.Position, next)
 			}
@@ -156,16 +124,7 @@ func TestKill9InRetention(t *testing.T) {
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if e, err = Open(dir, Options{}); err != nil {
-			t.Fatal(err)
-		}
-		report, err := journal.Verify(t.Context(), e, journal.VerifyOptions{})
-		if err != nil || report.Found > 0 {
-			t.Errorf("round %d: verify finds %v, %v", round, report.Problems, err)
-		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		prove(t, dir)
 	}
 	t.Logf("%d retentions were told of in %d rounds", retentions, *killRounds)
 }
