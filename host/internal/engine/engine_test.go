@@ -343,7 +343,7 @@ func TestCounters(t *testing.T) {
 	}
 	send(e, command("deposit", "alice", "c0", "60"))
 	ask(e, balance("bob"))
-	status, got := e.Status()
+	status, got := counted(t, e)
 	want := service.Counters{Committed: 3, Events: 3, Rejected: 1, Failed: 2, Repeated: 1, Queries: 1, Hydrated: 4, Resets: 1, Fuel: 14} // also of what failed
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)

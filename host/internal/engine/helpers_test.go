@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -103,6 +104,21 @@ func ask(e *Engine, q service.Query) (service.QueryReply, error) {
 	}
 	r := <-got
 	return r.reply, r.err
+}
+
+// counted returns e's Status once each shard is done with all that was handed in: it
+// still counts, takes snapshots and recycles behind the answer that a client has.
+func counted(t testing.TB, e *Engine) ([]service.ShardStatus, service.Counters) {
+	t.Helper()
+	for _, s := range e.shards {
+		done := make(chan error, 1)
+		late := service.Command{Deadline: time.Unix(0, 1)} // so that nothing is done
+		if s.mail.put(&task{shard: s, command: late, snapshot: func(err error) { done <- err }}) != admitted {
+			t.Fatal("a mailbox takes nothing")
+		}
+		wantKind(t, <-done, service.KindDeadline)
+	}
+	return e.Status()
 }
 
 func command(typ, key, id, data string) service.Command {

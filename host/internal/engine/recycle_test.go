@@ -25,7 +25,7 @@ func TestAWornGuestIsRecycledUnseen(t *testing.T) {
 			t.Fatalf("command %d left version %d, want %d", n, r.Version, want)
 		}
 	}
-	_, counters := e.Status()
+	_, counters := counted(t, e)
 	if counters.Failed != 0 || counters.Committed != commands {
 		t.Errorf("counters %+v", counters)
 	}

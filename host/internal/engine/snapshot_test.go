@@ -33,7 +33,7 @@ func wantBalance(t *testing.T, e *Engine, key string, n int) {
 // wantSnapshots compares the counters.
 func wantSnapshots(t *testing.T, e *Engine, taken, used, refused uint64) {
 	t.Helper()
-	if _, c := e.Status(); c.SnapshotsTaken != taken || c.SnapshotsUsed != used || c.SnapshotsRefused != refused {
+	if _, c := counted(t, e); c.SnapshotsTaken != taken || c.SnapshotsUsed != used || c.SnapshotsRefused != refused {
 		t.Errorf("%d snapshots are taken, %d used, %d refused; want %d, %d, %d", c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused, taken, used, refused)
 	}
 }
