@@ -49,7 +49,7 @@ func confine(b bounds) error {
 	}
 	return setLimits([]limit{
 		{"memory", syscall.RLIMIT_DATA, data + uint64(b.memory) + dataSlack},
-		{"processor time", syscall.RLIMIT_CPU, uint64(b.cpuSeconds)},
+		{"processor time", syscall.RLIMIT_CPU, uint64(b.cpuSeconds) + cpuSlack},
 		{"file size", syscall.RLIMIT_FSIZE, uint64(b.fileBytes)},
 		{"open files", syscall.RLIMIT_NOFILE, 64},
 		{"core dumps", syscall.RLIMIT_CORE, 0},

@@ -22,7 +22,7 @@ func confine(b bounds) error {
 		return fmt.Errorf("priority: %w", err)
 	}
 	return setLimits([]limit{
-		{"processor time", syscall.RLIMIT_CPU, uint64(b.cpuSeconds)},
+		{"processor time", syscall.RLIMIT_CPU, uint64(b.cpuSeconds) + cpuSlack},
 		{"file size", syscall.RLIMIT_FSIZE, uint64(b.fileBytes)},
 		{"core dumps", syscall.RLIMIT_CORE, 0},
 	})

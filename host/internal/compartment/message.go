@@ -31,6 +31,7 @@ const (
 	messageRefused                        // the input is at fault: text says why; nothing follows
 	messageFailed                         // something else is at fault: text says what; nothing follows
 	messageMemory                         // the child ends itself as its memory is used up; nothing follows
+	messageCPU                            // the child ends itself as its processor time is used up; nothing follows
 )
 
 type message struct {
@@ -55,7 +56,7 @@ func readMessage(r io.Reader) (message, error) {
 	}
 	m := message{kind: messageKind(header[0]), memory: binary.LittleEndian.Uint64(header[5:])}
 	length := binary.LittleEndian.Uint32(header[1:])
-	if m.kind < messageAlive || m.kind > messageMemory {
+	if m.kind < messageAlive || m.kind > messageCPU {
 		return message{}, fmt.Errorf("a message of unknown kind %d", header[0])
 	}
 	if length > maxText {

@@ -103,6 +103,8 @@ func (t *Task) judge(ctx, limited context.Context, last message, state *os.Proce
 	switch {
 	case last.kind == messageMemory || outOfMemory(e.Output):
 		return Memory
+	case last.kind == messageCPU:
+		return CPU
 	case ctx.Err() != nil:
 		return Canceled
 	case limited.Err() != nil:

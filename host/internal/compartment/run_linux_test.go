@@ -70,7 +70,7 @@ func TestTheKernelHoldsTheChild(t *testing.T) {
 	}
 	delete(count, expected)
 	for line, n := range map[string]int{
-		fmt.Sprintf("limit %d 60 60", syscall.RLIMIT_CPU): 1, fmt.Sprintf("limit %d 1048576 1048576", syscall.RLIMIT_FSIZE): 1,
+		fmt.Sprintf("limit %d 61 61", syscall.RLIMIT_CPU): 1, fmt.Sprintf("limit %d 1048576 1048576", syscall.RLIMIT_FSIZE): 1,
 		fmt.Sprintf("limit %d 0 0", syscall.RLIMIT_CORE): 1, "open pipe:": 3, "oom 1000": 1,
 	} {
 		if count[line] != n {

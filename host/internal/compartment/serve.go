@@ -32,6 +32,7 @@ const (
 	exitUsage   = 2
 	exitFailed  = 3
 	exitMemory  = 4
+	exitCPU     = 5
 )
 
 // bounds are what the parent asks of the child.
@@ -147,8 +148,8 @@ const (
 	tellEvery  = 100 * time.Millisecond
 )
 
-// watch ends the process when it has used its memory up, or when its parent is
-// gone. The kernel's own limits catch what grows faster.
+// watch ends the process when it has used its memory or its processor time up, or
+// when its parent is gone. The kernel's own limits catch what is faster than it.
 func watch(ctx context.Context, b bounds, s *speaker) {
 	parent := os.Getppid()
 	ticker := time.NewTicker(watchEvery)
@@ -162,6 +163,10 @@ func watch(ctx context.Context, b bounds, s *speaker) {
 			if s.used() > uint64(b.memory) {
 				s.say(message{kind: messageMemory})
 				os.Exit(exitMemory)
+			}
+			if cpuTime() >= time.Duration(b.cpuSeconds)*time.Second {
+				s.say(message{kind: messageCPU})
+				os.Exit(exitCPU)
 			}
 			if os.Getppid() != parent {
 				os.Exit(exitFailed)
