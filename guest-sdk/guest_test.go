@@ -50,7 +50,8 @@ func newService() *guest.Service[state] {
 	})
 	guest.Command(s, "box", func(tx *guest.Tx[state], n int) (uint64, error) { tx.Emit(box{&n}); return tx.Version(), nil })
 	guest.Command(s, "leak", func(tx *guest.Tx[state], c struct{}) (struct{}, error) {
-		go func() { <-release }()
+		until := release
+		go func() { <-until }()
 		return c, nil
 	})
 	guest.Command(s, "trace", func(tx *guest.Tx[state], _ struct{}) (string, error) {
@@ -62,7 +63,7 @@ func newService() *guest.Service[state] {
 }
 
 // release ends the goroutines that the leaking handler leaves behind.
-var release = make(chan struct{})
+var release chan struct{}
 
 func command(slot uint32, typ uint16, body string) []byte {
 	return abi.AppendCommand(nil, slot, typ, 0, 0, &[abi.SeedSize]byte{}, "c1", abi.Metadata(nil).AppendPair("traceparent", "00-1"), []byte(body))
@@ -118,6 +119,7 @@ func alone() {
 }
 
 func TestAnswers(t *testing.T) {
+	release = make(chan struct{})
 	defer close(release)
 	alone()
 	s := newService()
