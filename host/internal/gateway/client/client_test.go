@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -99,8 +100,13 @@ func TestBrokenConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
-	nobody, err := New(Options{URL: "http://" + l.Addr().String(), Retries: 2, Backoff: time.Microsecond})
+	defer l.Close()
+	taken, err := net.Dial("tcp", l.Addr().String()) // so nobody will come to listen at its own end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	nobody, err := New(Options{URL: "http://" + taken.LocalAddr().String(), Retries: 2, Backoff: time.Microsecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,6 +282,28 @@ func TestTooManyEvents(t *testing.T) {
 	<-s.Done()
 	if !strings.Contains(s.Err().Error(), "more events than it was granted") {
 		t.Error(s.Err())
+	}
+}
+
+// What was on its way when a subscription was closed is not given out afterwards.
+func TestNothingAfterClose(t *testing.T) {
+	for range 100 { // of what is there at once, any may be taken first
+		s := &Stream{out: make(chan []byte, 1), closing: make(chan struct{})}
+		sub := &Subscription{stream: s, window: 3, events: make(chan json.RawMessage, 3), ended: make(chan struct{})}
+		for range 2 {
+			if err := sub.take(&api.ServerMessage{Op: api.OpEvent, Event: []byte("{}")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sub.take(&api.ServerMessage{Op: api.OpUnsubscribed}); err != nil {
+			t.Fatal(err)
+		}
+		if err := sub.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := sub.Next(t.Context()); service.KindOf(err) != service.KindCanceled {
+			t.Fatalf("%+v, %v", e, err)
+		}
 	}
 }
 

@@ -144,6 +144,9 @@ func (s *Subscription) Close(ctx context.Context) error {
 		select {
 		case <-s.events:
 		case <-s.ended:
+			for len(s.events) > 0 { // no more can come
+				<-s.events
+			}
 			if errors.Is(s.err, errEnded) {
 				return nil
 			}
