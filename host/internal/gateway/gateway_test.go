@@ -68,7 +68,7 @@ func start(t *testing.T, o Options) *site {
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		s.client.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.server.Stop(ctx); err != nil && !s.cutOff {
 			t.Errorf("stop: %v", err)

@@ -139,7 +139,7 @@ var full = func() []byte {
 
 // refuse ends a connection at once; what it writes fits into the socket's buffer.
 func refuse(conn net.Conn) {
-	_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // it is closed whatever fails
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // it is closed whatever fails
 	_, _ = conn.Write(full)
 	_ = conn.Close()
 }

@@ -66,6 +66,8 @@ type Options struct {
 	Subscriptions int
 	// Credits bounds the credit that one subscription may hold, in events. Default 1,000,000.
 	Credits int64
+
+	linger time.Duration // lingerTime, but for tests that must not depend on it
 }
 
 // Metrics is told what happens. It must not block, and is called concurrently.
@@ -112,6 +114,7 @@ func (o Options) withDefaults() Options {
 	o.InFlight = or(o.InFlight, 1024)
 	o.Subscriptions = or(o.Subscriptions, 64)
 	o.Credits = or(o.Credits, 1_000_000)
+	o.linger = or(o.linger, lingerTime)
 	return o
 }
 

@@ -135,7 +135,7 @@ func (s *site) raw(path string, protocol string) *websocket.Conn {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { ws.Close() })
-	_ = ws.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = ws.SetReadDeadline(time.Now().Add(2 * time.Minute)) // no test waits for it
 	if protocol == api.ProtocolStream {
 		if m := hear(s.T, ws); m.Op != api.OpHello || m.Protocol != api.ProtocolStream || m.Limits.InFlight == 0 {
 			s.Fatalf("hello %+v", m)
@@ -309,7 +309,7 @@ func TestCredits(t *testing.T) {
 }
 
 func TestCloudEvents(t *testing.T) {
-	s := start(t, Options{PingTime: 20 * time.Millisecond})
+	s := start(t, Options{PingTime: time.Second / 2}) // two lost pings and a second more of silence are borne
 	s.add(3)
 	ws := s.raw("/v1/services/bank/events?keys=k1", api.ProtocolCloudEvents)
 	if ws.Subprotocol() != api.ProtocolCloudEvents {
@@ -339,7 +339,8 @@ func TestCloudEvents(t *testing.T) {
 		t.Errorf("resumed with %s, %v", text, err)
 	}
 	pinged := make(chan struct{}, 100)
-	ws.SetPingHandler(func(string) error { pinged <- struct{}{}; return nil })
+	pong := ws.PingHandler()
+	ws.SetPingHandler(func(text string) error { pinged <- struct{}{}; return pong(text) })
 	go func() {
 		<-pinged
 		s.fake.carryOut(context.Background(), service.Command{Service: "bank", Key: "k1", Type: "add"})
@@ -384,12 +385,13 @@ func TestSSE(t *testing.T) {
 	}
 	lines := bufio.NewScanner(resp.Body)
 	var text strings.Builder
-	for pings := 0; pings < 2 && lines.Scan(); { // the sign of life comes after the events
-		if strings.HasPrefix(lines.Text(), ":") {
+	for pings := 0; pings < 2 && lines.Scan(); { // the signs of life go on after the events
+		switch {
+		case !strings.HasPrefix(lines.Text(), ":"):
+			text.WriteString(lines.Text() + "\n")
+		case strings.Contains(text.String(), "id: c.bank.4\n"):
 			pings++
-			continue
 		}
-		text.WriteString(lines.Text() + "\n")
 	}
 	for _, want := range []string{"retry: 1000\nid: c.bank.2\n\nid: c.bank.3\ndata: {", "\n\nid: c.bank.4\ndata: {", "\"data\":{\ndata: \ndata: \"a\":\ndata: 1\ndata: },"} {
 		if !strings.Contains(text.String(), want) {

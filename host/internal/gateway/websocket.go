@@ -222,15 +222,16 @@ const (
 func (k *socket) farewell(cut context.Context, err error) {
 	defer k.cork.Close()
 	defer context.AfterFunc(cut, func() { _ = k.cork.Close() })()
+	linger := k.options.linger
 	var c *closing
 	if errors.As(err, &c) {
 		text := websocket.FormatCloseMessage(c.code, c.reason)
-		_ = k.ws.WriteControl(websocket.CloseMessage, text, time.Now().Add(lingerTime)) // unless the library has closed already
+		_ = k.ws.WriteControl(websocket.CloseMessage, text, time.Now().Add(linger)) // unless the library has closed already
 	}
-	if k.cork.flush(lingerTime) != nil || k.cork.closeWrite() != nil {
+	if k.cork.flush(linger) != nil || k.cork.closeWrite() != nil {
 		return
 	}
-	_ = k.cork.SetReadDeadline(time.Now().Add(lingerTime))
+	_ = k.cork.SetReadDeadline(time.Now().Add(linger))
 	_, _ = io.CopyN(io.Discard, k.cork, lingerBytes)
 }
 
