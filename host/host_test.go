@@ -181,29 +181,29 @@ func TestFailuresAreContained(t *testing.T) {
 	}
 }
 
-// spinning deploys a service with no limits to speak of and has a command spin in it.
-// The channel gets what became of it.
-func spinning(t *testing.T, ctx context.Context, h *hosttest.Host) <-chan error {
+var spin = service.Command{Service: "tally", Key: "k", Type: "spin"}
+
+// deployEndless deploys a service with no limits to speak of, in which a command may spin.
+func deployEndless(t *testing.T, h *hosttest.Host) {
 	t.Helper()
 	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"),
 		Limits: service.Limits{Fuel: 1 << 50, CallTime: time.Hour}, Settings: service.Settings{Shards: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustSend(add("k"))
-	ended := make(chan error, 1)
-	go func() {
-		_, err := h.Send(ctx, service.Command{Service: "tally", Key: "k", Type: "spin"})
-		ended <- err
-	}()
-	return ended
 }
 
 // A command whose sender has gone does not hold its shard up: it is ended, nothing is
 // written, and the next one is carried out.
 func TestACommandEndsWithItsSender(t *testing.T) {
 	h := hosttest.New(t)
+	deployEndless(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := spinning(t, ctx, h)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.Send(ctx, spin)
+		ended <- err
+	}()
 	next := make(chan service.Reply, 1)
 	go func() { next <- h.MustSend(add("k")) }() // perhaps behind the one that spins
 	cancel()
@@ -219,8 +219,12 @@ func TestACommandEndsWithItsSender(t *testing.T) {
 // time to drain is over it is ended, nothing is written, and the next one is carried out.
 func TestACommandEndsWithItsModule(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
-	ended := spinning(t, t.Context(), h)
-	for { // until it runs
+	deployEndless(t, h)
+	ended := make(chan error, 1)
+	if err := h.SendAsync(spin, func(_ service.Reply, err error) { ended <- err }); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it runs: what is sent is queued first
 		if st, err := h.Status("tally"); err != nil || st.Shards[0].Queued == 0 {
 			break
 		}

@@ -137,12 +137,14 @@ func TestRandomLoad(t *testing.T) {
 	t.Cleanup(func() { j.Close(context.Background()) })
 	told := &published{ids: map[journal.CommandID]int{}}
 	random := rand.New(rand.NewPCG(*seed, 0))
+	every := 1 // of the first engine, so that there are snapshots in each run
 	newEngine := func() *Engine {
 		o, _ := bankOptions(t, j, 1+random.IntN(3))
 		o.Publish = told
 		o.Spec.Limits.ResidentEntities = 1 + random.IntN(5)
 		o.Spec.Limits.MailboxCommands = 4
-		o.Spec.Settings.SnapshotEvery = []int{-1, 1, 2, 5, 1000}[random.IntN(5)]
+		o.Spec.Settings.SnapshotEvery = every
+		every = []int{-1, 1, 2, 5, 1000}[random.IntN(5)]
 		o.withSchema(uint32(random.IntN(2)))
 		e, err := New(o)
 		if err != nil {
