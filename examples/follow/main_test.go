@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
 // The example against the real program, which is killed in the middle and comes
@@ -73,12 +74,7 @@ func build(t *testing.T) built {
 			t.Fatalf("go %v: %v\n%s", c.args, err, out)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	b.address = l.Addr().String()
+	b.address = hosttest.Address(t)
 	return b
 }
 
@@ -86,6 +82,7 @@ func build(t *testing.T) built {
 func (b *built) serve(t *testing.T) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(b.program, "serve", "--json", "--data", b.data, "--listen", b.address, "--demo", b.bank)
+	cmd.Env = append(os.Environ(), "BULKHEAD_LIMIT_COMPILE_TIME=10m") // beside other tests
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

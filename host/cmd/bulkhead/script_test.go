@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
 func TestMain(m *testing.M) {
@@ -26,13 +27,13 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			address, err := freeAddress()
+			address := hosttest.Address(t)
 			env.Setenv("GUESTS", guests)
 			env.Setenv("ADDRESS", address)
 			env.Setenv("BULKHEAD_LISTEN", address)
 			env.Setenv("BULKHEAD_LIMIT_COMPILE_TIME", "10m") // under the race detector, beside other tests
 			env.Setenv("BULKHEAD_HOST", "http://"+address)
-			return err
+			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
@@ -55,15 +56,6 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("it ended with exit code %d, want %d", got, want)
 	}
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // buildGuests compiles modules of plugins.

@@ -113,7 +113,7 @@ func (r *reader) catchUp(ctx context.Context, c *child, head service.Position) e
 	if head == 0 || done() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := r.read(ctx, c, done); !errors.Is(err, errSeen) {
 		return fmt.Errorf("going on from its cursor it came to %d of %d events and ended with %w", len(r.seen), head, err)

@@ -197,8 +197,8 @@ func TestEndToEnd(t *testing.T) {
 // each is carried out once, and a follower gets each event once, in order.
 func TestNothingLostAcrossRestarts(t *testing.T) {
 	h := hosttest.New(t)
-	s, c := serve(t, h.Host, "127.0.0.1:0")
-	listen := s.Addr().String()
+	listen := hosttest.Address(t)
+	s, c := serve(t, h.Host, listen)
 	if _, err := c.Deploy(t.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		t.Fatal(err)
 	}

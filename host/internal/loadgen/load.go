@@ -128,6 +128,7 @@ func run(ctx context.Context, l Load, senders []Sender, books *Books, script fun
 	// The end of a load is no reason to hang up on a command: its outcome belongs
 	// into the books. So the clients stop taking up new ones instead.
 	var stop atomic.Bool
+	start := time.Now()
 	if l.Duration > 0 {
 		timer := time.AfterFunc(l.Duration, func() { stop.Store(true) })
 		defer timer.Stop()
@@ -139,7 +140,6 @@ func run(ctx context.Context, l Load, senders []Sender, books *Books, script fun
 	var next atomic.Int64
 	var wait sync.WaitGroup
 	var progress sync.Mutex
-	start := time.Now()
 	for i := range clients {
 		c := &client{load: &l, books: books, sender: senders[i%len(senders)], rng: rand.New(rand.NewPCG(l.Seed, uint64(i))), latency: newLatency()}
 		clients[i] = c

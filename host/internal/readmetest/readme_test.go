@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
 // block is one fenced block of the README.
@@ -73,7 +74,7 @@ func TestEveryCommandInTheReadmeWorks(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("found no shell block")
 	}
-	free := freeAddress(t)
+	free := hosttest.Address(t)
 	logs := t.TempDir()
 	for i := range all {
 		all[i].text = strings.ReplaceAll(all[i].text, address, free)
@@ -82,7 +83,7 @@ func TestEveryCommandInTheReadmeWorks(t *testing.T) {
 		}
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	shell := exec.CommandContext(ctx, "bash", "-c", script(all, logs))
 	shell.Dir = tree
@@ -188,17 +189,8 @@ func cleanEnv(t *testing.T, listen string) []string {
 		"GOCACHE=" + v[0], "GOMODCACHE=" + v[1], "GOPROXY=" + v[2],
 		"GOFLAGS=" + strings.TrimSpace(v[3]+" -trimpath"), // or nothing in the cache would fit another directory
 		"ADDRESS=" + listen, "BULKHEAD_LISTEN=" + listen, "BULKHEAD_HOST=http://" + listen,
+		"BULKHEAD_LIMIT_COMPILE_TIME=10m", // beside other tests
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // copyTree copies the tree as a fresh clone has it.
