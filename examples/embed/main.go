@@ -18,15 +18,15 @@ import (
 func main() {
 	bank, err := os.ReadFile(os.Args[len(os.Args)-1])
 	if err == nil {
-		err = run(context.Background(), os.Stdout, "build/embed", bank)
+		err = run(context.Background(), os.Stdout, host.Options{Dir: "build/embed"}, bank)
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, dir string, bank []byte) error {
-	h, err := host.Open(ctx, host.Options{Dir: dir})
+func run(ctx context.Context, out io.Writer, options host.Options, bank []byte) error {
+	h, err := host.Open(ctx, options)
 	if err != nil {
 		return err
 	}

@@ -5,13 +5,17 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
 func TestRun(t *testing.T) {
 	var out strings.Builder
-	if err := run(t.Context(), &out, t.TempDir(), hosttest.Guest(t, "bank")); err != nil {
+	options := host.Options{Dir: t.TempDir()}
+	options.Limits.CompileTime = 10 * time.Minute // under the race detector, beside other tests
+	if err := run(t.Context(), &out, options, hosttest.Guest(t, "bank")); err != nil {
 		t.Fatal(err)
 	}
 	want := regexp.MustCompile(`^balance {"balance":100} at version 2

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
@@ -62,7 +63,7 @@ func TestPluginsAreDeterministic(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = r.Close(context.Background()) })
-				p, err := r.Compile(t.Context(), name, hosttest.Guest(t, string(name)), service.DefaultLimits(), service.Settings{}, nil)
+				p, err := r.Compile(t.Context(), name, hosttest.Guest(t, string(name)), service.Limits{CompileTime: 10 * time.Minute}, service.Settings{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

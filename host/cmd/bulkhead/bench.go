@@ -37,6 +37,7 @@ type benchCmd struct {
 	Seed        uint64        `default:"1" placeholder:"N" help:"The same seed sends the same commands. Default ${default}."`
 	Profile     string        `type:"path" env:"-" placeholder:"FILE" help:"Write a CPU profile of everything to this file."`
 	Group       bool          `name:"group-commit" default:"true" negatable:"" help:"Also compare group commit with one sync a command, through the host and on the journal alone."`
+	Limits      limitFlags    `embed:"" prefix:"limit-" group:"Limits of the bank"`
 }
 
 // benchReport is everything that was measured and checked.
@@ -178,7 +179,7 @@ func (b *bench) loads(dir string, report *benchReport) error {
 func (b *bench) start(dir string, o journal.Options) (*program, error) {
 	b.bar.at("starting", 0, 0, countUnit)
 	quiet := slog.New(slog.DiscardHandler)
-	p, err := startProgram(b.env.ctx, programOptions{dir: dir, journal: o, logger: quiet, gateway: gateway.Options{Listen: "127.0.0.1:0", Logger: quiet}})
+	p, err := startProgram(b.env.ctx, programOptions{dir: dir, limits: b.Limits.limits(), journal: o, logger: quiet, gateway: gateway.Options{Listen: "127.0.0.1:0", Logger: quiet}})
 	if err != nil {
 		return nil, err
 	}

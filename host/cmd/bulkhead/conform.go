@@ -11,9 +11,10 @@ import (
 
 // conformCmd judges a module by the rules of the ABI, without a host.
 type conformCmd struct {
-	Module  string `arg:"" type:"existingfile" help:"The module, a .wasm file."`
-	Failed  bool   `help:"Show only the rules that are not kept."`
-	Samples string `type:"existingfile" placeholder:"FILE" help:"JSON object with bodies to try, by the name of the command or query; needed where a schema says too little."`
+	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
+	Failed  bool       `help:"Show only the rules that are not kept."`
+	Samples string     `type:"existingfile" placeholder:"FILE" help:"JSON object with bodies to try, by the name of the command or query; needed where a schema says too little."`
+	Limits  limitFlags `embed:"" prefix:"limit-" group:"Limits that the module is held to"`
 }
 
 func (c *conformCmd) Run(e *env) error {
@@ -21,7 +22,7 @@ func (c *conformCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	var options conform.Options
+	options := conform.Options{Limits: c.Limits.limits()}
 	if c.Samples != "" {
 		if options.Samples, err = readSamples(c.Samples); err != nil {
 			return usageError{err}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
@@ -15,6 +16,7 @@ import (
 
 func run(t *testing.T, module []byte, o Options) Report {
 	t.Helper()
+	o.Limits.CompileTime = 10 * time.Minute // under the race detector, beside other tests
 	rep, err := Run(context.Background(), module, o)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -103,15 +104,16 @@ func (r *Runtime) fill(ctx, limited context.Context, name string, module []byte,
 		}
 		return true, r.install(name, stage, file)
 	}
+	var kept atomic.Bool // not stored, which is the caller's while this may go on
 	err = r.compileHere(ctx, limited, l, func() error {
 		file, err := compileInto(context.WithoutCancel(ctx), module, stage)
 		if err != nil || file == "" {
 			return err
 		}
-		stored = true
+		kept.Store(true)
 		return r.install(name, stage, file)
 	}, func(error, bool) { unstage(); release() })
-	return err == nil && stored, err
+	return err == nil && kept.Load(), err
 }
 
 func (r *Runtime) install(name, stage, file string) error {

@@ -148,13 +148,13 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	second := make(chan error, 1)
-	_, err = r.Compile(ctx, "", module, service.Limits{}, service.Settings{}, func(s Stage, done, _ int64) {
+	_, err = r.Compile(ctx, "", module, inTime, service.Settings{}, func(s Stage, done, _ int64) {
 		if s == StageCompiling && done == 0 {
 			go func() {
 				for r.compilations.Load() == 0 { // it will take a second when it has begun
 					runtime.Gosched()
 				}
-				go func() { second <- compileWith(t, r, module, service.Limits{}) }()
+				go func() { second <- compileWith(t, r, module, inTime) }()
 				cancel()
 			}()
 		}
@@ -172,6 +172,28 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	}
 }
 
+// A compilation in this process that is late goes on while its caller has been told. What
+// it makes is there for the next one.
+func TestALateCompilationIsKept(t *testing.T) {
+	module, err := prepared(testguest.Counter("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRuntime(t, Options{CacheDir: t.TempDir()})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan struct{})
+	name := codeName(module)
+	stored, err := r.fill(t.Context(), over, name, module, quick, func() { close(ended) })
+	if stored != (err == nil) || err != nil && service.KindOf(err) != service.KindBadModule { // it may be quick
+		t.Errorf("stored %v, %v", stored, err)
+	}
+	<-ended
+	if !r.code.holds(name) {
+		t.Error("it is not there")
+	}
+}
+
 // A runtime that is closed stops its compiler and takes nothing on any more.
 func TestCloseStopsTheCompiler(t *testing.T) {
 	module, err := goGuest()
@@ -183,7 +205,7 @@ func TestCloseStopsTheCompiler(t *testing.T) {
 		t.Fatal(err)
 	}
 	compiled := make(chan error, 1)
-	go func() { compiled <- compileWith(t, r, module, service.Limits{}) }()
+	go func() { compiled <- compileWith(t, r, module, inTime) }()
 	for r.compilations.Load() == 0 { // it takes a second from here
 		runtime.Gosched()
 	}

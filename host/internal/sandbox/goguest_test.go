@@ -36,9 +36,14 @@ func buildGuest(dirOfGuest string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// goProgram is the program of goGuest.
+// inTime are limits under which a Go guest compiles on a machine that does much else, under
+// the race detector.
+var inTime = service.Limits{CompileTime: 10 * time.Minute}
+
+// goProgram is the program of goGuest, which has all the time to compile.
 func goProgram(t testing.TB, l service.Limits) *Program {
 	t.Helper()
+	l.CompileTime = inTime.CompileTime
 	module, err := goGuest()
 	if err != nil {
 		t.Fatal(err)

@@ -176,7 +176,7 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, r *Runtime) {
-				p, err := r.Compile(t.Context(), "", module, service.Limits{}, service.Settings{}, nil)
+				p, err := r.Compile(t.Context(), "", module, inTime, service.Settings{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
