@@ -367,7 +367,7 @@ func TestOpeningLoadsNothing(t *testing.T) {
 		}
 		return n
 	}
-	if few, many := operations(1), operations(20_000); few != many {
+	if few, many := operations(1), operations(5_000); few != many {
 		t.Errorf("opening takes %d operations with one entity, %d with many", few, many)
 	}
 }

@@ -169,25 +169,28 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 func TestBackupUnderLoad(t *testing.T) {
 	s := newSource(t)
 	s.add(1)
-	stop, stopped := make(chan bool), make(chan bool)
+	// So many beside each backup. Without a bound each would find more than the one before,
+	// take longer, and so leave the time for more.
+	const pairsEach = 100
+	more, stopped := make(chan int), make(chan bool)
 	go func() {
 		defer close(stopped)
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			// First in orders, then in bank: whoever sees the second sees the first.
-			for _, log := range []journal.LogName{"orders", "bank"} {
-				if _, err := journaltest.Append(s.Journal, journaltest.Commit(log, "pair", journal.Version(i), fmt.Sprint(log, i), 1)); err != nil {
-					t.Error(err)
-					return
+		i := 0
+		for n := range more {
+			for range n {
+				// First in orders, then in bank: whoever sees the second sees the first.
+				for _, log := range []journal.LogName{"orders", "bank"} {
+					if _, err := journaltest.Append(s.Journal, journaltest.Commit(log, "pair", journal.Version(i), fmt.Sprint(log, i), 1)); err != nil {
+						t.Error(err)
+					}
 				}
+				i++
 			}
 		}
 	}()
+	defer func() { close(more); <-stopped }()
 	for range 20 {
+		more <- pairsEach
 		var file bytes.Buffer
 		if _, err := Write(t.Context(), &file, s, Options{}); err != nil {
 			t.Fatal(err)
@@ -203,8 +206,6 @@ func TestBackupUnderLoad(t *testing.T) {
 			t.Errorf("the backup has %v, %v", pairs, err)
 		}
 	}
-	close(stop)
-	<-stopped
 }
 
 // A log whose beginning a retention has deleted is backed up and restored with what it

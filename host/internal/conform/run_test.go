@@ -16,7 +16,7 @@ import (
 
 func run(t *testing.T, module []byte, o Options) Report {
 	t.Helper()
-	o.Limits.CompileTime = 10 * time.Minute // under the race detector, beside other tests
+	o.Limits.CompileTime, o.Limits.CallTime = 10*time.Minute, time.Minute // under the race detector, beside other tests
 	rep, err := Run(context.Background(), module, o)
 	if err != nil {
 		t.Fatal(err)
