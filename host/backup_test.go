@@ -47,19 +47,13 @@ func restored(t *testing.T, files ...string) *hosttest.Host {
 func TestBackupUnderLoadServesAgain(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
-	stop := make(chan bool)
+	more := make(chan bool, 400)
 	var load sync.WaitGroup
 	for w := range 4 {
 		load.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if _, err := h.Send(context.Background(), add(service.Key(fmt.Sprint("w", w)))); err != nil {
-						t.Error(err)
-						return
-					}
+			for range more {
+				if _, err := h.Send(context.Background(), add(service.Key(fmt.Sprint("w", w)))); err != nil {
+					t.Error(err)
 				}
 			}
 		})
@@ -69,12 +63,13 @@ func TestBackupUnderLoadServesAgain(t *testing.T) {
 	var since *backup.Manifest
 	var acknowledged service.Position
 	for i := range 4 {
+		loadAgain(more)
 		h.MustSend(add("k"))
 		acknowledged = h.MustSend(add("k")).Position
 		files = append(files, filepath.Join(dir, fmt.Sprint(i)))
 		since = writeBackup(t, h, files[i], since)
 	}
-	close(stop)
+	close(more)
 	load.Wait()
 	again := restored(t, files...)
 	st, err := again.Status("tally")

@@ -14,22 +14,25 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// loadAgain lets senders send as many commands as more has room for. A load without a
+// bound, beside work that takes the longer the more was sent, would have no end.
+func loadAgain(more chan<- bool) {
+	for len(more) < cap(more) {
+		more <- true
+	}
+}
+
 // Events are deleted under load, again and again: no command notices, and after a
 // restart every entity has its count.
 func TestRetentionUnderLoad(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))
-	stop := make(chan bool)
+	more := make(chan bool, 400)
 	var load sync.WaitGroup
 	counts := make([]int, 4)
 	for w := range counts {
 		load.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for range more {
 				r, err := h.Send(context.Background(), add(service.Key(fmt.Sprint("w", w))))
 				if err != nil {
 					t.Error(err)
@@ -49,6 +52,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 	}
 	var first service.Position
 	for range 6 {
+		loadAgain(more)
 		h.MustSend(add("k"))
 		position := h.MustSend(add("k")).Position
 		if _, err := follower.Next(t.Context(), 0); err != nil && service.KindOf(err) != service.KindBadCursor {
@@ -60,7 +64,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 		}
 		first = done.First
 	}
-	close(stop)
+	close(more)
 	load.Wait()
 	if first < 3 {
 		t.Errorf("nothing was deleted: the first event has position %d", first)
