@@ -37,7 +37,9 @@ func TestAFullFileSystem(t *testing.T) {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 				if os.Getuid() != 0 {
 					cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+					// Of both, or it could make no files there.
 					cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+					cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 				}
 			}
 			out, err := cmd.CombinedOutput()

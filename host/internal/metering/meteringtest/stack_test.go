@@ -138,7 +138,11 @@ func TestDeepRecursionEndsAtTheLimit(t *testing.T) {
 			if used := deepest - before; used > 2*metering.StackMultiple*stack {
 				t.Errorf("wazero's stack took %d bytes, %d times as many as were counted", used, used/stack)
 			}
-			if after := heap(); after > before+4<<20 {
+			after := heap()
+			for try := 0; after > before+4<<20 && try < 100; try++ { // what a finalizer lets go is collected after it
+				after = heap()
+			}
+			if after > before+4<<20 {
 				t.Errorf("%d bytes of the heap are not given back", after-before)
 			}
 		})
