@@ -127,8 +127,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		if !started {
 			return nil
 		}
-		left := context.AfterFunc(ctx, s.cutOff)
-		defer left()
+		inTime := context.AfterFunc(ctx, s.cutOff)
 		err := s.http.Shutdown(ctx)
 		if err != nil {
 			err = errors.Join(err, s.http.Close())
@@ -137,6 +136,9 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.closed = true
 		s.gate.Unlock()
 		s.handlers.Wait() // WebSockets among them; each ends soon after cutOff
+		if !inTime() && err == nil {
+			err = context.Cause(ctx) // what was cut off had ended before Shutdown looked, or is none of its connections
+		}
 		return errors.Join(err, s.life.Wait(context.WithoutCancel(ctx)))
 	})
 }

@@ -85,30 +85,34 @@ func TestStopDrains(t *testing.T) {
 
 // When its time is over a stop cuts off what is left, and says so.
 func TestStopCutsOff(t *testing.T) {
-	s := start(t, Options{})
-	st := s.stream()
-	answers := make(chan error, 2)
-	go func() {
-		_, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "slow", ID: "a"})
-		answers <- err
-	}()
-	if err := st.SendAsync(t.Context(), service.Command{Service: "bank", Key: "k", Type: "slow"}, func(_ service.Reply, err error) { answers <- err }); err != nil {
-		t.Fatal(err)
+	slow := service.Command{Service: "bank", Key: "k", Type: "slow", ID: "a"}
+	for way, send := range map[string]func(s *site, answer func(service.Reply, error)){
+		"HTTP": func(s *site, answer func(service.Reply, error)) {
+			go func() { answer(s.client.Send(s.Context(), slow)) }()
+		},
+		"WebSocket": func(s *site, answer func(service.Reply, error)) {
+			if err := s.stream().SendAsync(s.Context(), slow, answer); err != nil {
+				s.Fatal(err)
+			}
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			s := start(t, Options{})
+			answered := make(chan error, 1)
+			send(s, func(_ service.Reply, err error) { answered <- err })
+			<-s.fake.slow
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			s.cutOff = true
+			if err := s.server.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("stop: %v", err)
+			}
+			if err := <-answered; service.KindOf(err) != service.KindUnknown {
+				t.Errorf("a command that was cut off: %v", err)
+			}
+			close(s.fake.gate) // the fake's own goroutine ends
+		})
 	}
-	<-s.fake.slow
-	<-s.fake.slow
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	s.cutOff = true
-	if err := s.server.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("stop: %v", err)
-	}
-	for range 2 {
-		if err := <-answers; service.KindOf(err) != service.KindUnknown {
-			t.Errorf("a command that was cut off: %v", err)
-		}
-	}
-	close(s.fake.gate) // the fake's own goroutine ends
 }
 
 func TestStopBeforeStart(t *testing.T) {
