@@ -46,6 +46,7 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	}
 	s.queue = append(s.queue, p)
 	j.queued++
+	j.flying++
 	j.signal()
 	return nil
 }

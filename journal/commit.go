@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -294,9 +295,10 @@ func (j *Journal) completeLoop() {
 				w(p, nil)
 			}
 		}
-		if g.err == nil {
-			j.indexed <- g
-		}
+		j.mu.Lock()
+		j.flying -= len(g.commits)
+		j.mu.Unlock()
+		j.indexed <- g // also if it is void: the indexer may be waiting for it
 	}
 }
 
@@ -329,24 +331,20 @@ func (j *Journal) indexLoop() {
 	}
 }
 
-// index writes what g, the groups that gathered behind it, and the snapshots that are
+// index writes what g, the groups that gather behind it, and the snapshots that are
 // ready contribute to the index. g is nil if there are only snapshots. It fills groups
 // and pairs, and returns them for the next time.
 func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ []Pair, err error) {
 	for g != nil {
-		groups = append(groups, g)
-		for _, b := range g.blocks {
-			if pairs, _, err = indexBlock(pairs, b); err != nil {
-				return groups, pairs, err
+		if g.err == nil {
+			groups = append(groups, g)
+			for _, b := range g.blocks {
+				if pairs, _, err = indexBlock(pairs, b); err != nil {
+					return groups, pairs, err
+				}
 			}
 		}
-		g = nil
-		if len(pairs) < pairsAtOnce {
-			select { // what gathered meanwhile goes along
-			case g = <-j.indexed:
-			default:
-			}
-		}
+		g = j.along(len(pairs))
 	}
 	pairs, snapshots := j.takeSnapshots(pairs)
 	if len(pairs) == 0 {
@@ -359,20 +357,56 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ 
 	}
 	took := time.Since(start)
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, g := range groups {
-		for _, p := range g.commits {
-			p.log.indexing++
-			j.release(p)
-		}
-		j.stats.IndexLag -= len(g.commits)
-		for _, b := range g.bases {
-			b.done <- nil
-		}
-	}
 	j.stats.IndexUpdates++
 	j.stats.IndexTime += took
 	j.storedSnapshots(snapshots)
-	j.makeRoom()
+	j.mu.Unlock()
+	for _, g := range groups {
+		j.releaseIndexed(g)
+	}
 	return groups, pairs, nil
+}
+
+// along returns the group that goes into the same update of the index behind so many
+// entries, nil if none does. A tree takes up many entries in order at a fraction of what
+// they cost one by one, and the overlay has what waits. So while commits are on their
+// way to the disk it waits for those, and when there are none it does not: an idle
+// journal has its index complete, without a timer.
+func (j *Journal) along(entries int) *group {
+	if entries >= pairsAtOnce {
+		return nil
+	}
+	select {
+	case g := <-j.indexed: // nil if that was the last
+		return g
+	default:
+	}
+	j.mu.Lock()
+	// Those who append must not come to wait for room, which only an update makes.
+	wait := j.flying > 0 && j.commits <= j.opt.MaxPendingCommits/2 && j.bytes <= j.opt.MaxPendingBytes/2
+	j.mu.Unlock()
+	if !wait {
+		return nil
+	}
+	return <-j.indexed // it comes, void or not, or the channel is closed
+}
+
+// releaseIndexed takes what g brought to the index out of the overlay: thousands of commits may
+// come with one update, so that the lock is given up now and then, or all who append
+// would stand still meanwhile.
+func (j *Journal) releaseIndexed(g *group) {
+	const atOnce = 64
+	for commits := range slices.Chunk(g.commits, atOnce) {
+		j.mu.Lock()
+		for _, p := range commits {
+			p.log.indexing++
+			j.release(p)
+		}
+		j.stats.IndexLag -= len(commits)
+		j.makeRoom()
+		j.mu.Unlock()
+	}
+	for _, b := range g.bases {
+		b.done <- nil
+	}
 }

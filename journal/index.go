@@ -209,22 +209,22 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 	return append(pairs, Pair{checkpointKey(block.Log), encodeCheckpoint(checkpoint{block.Sequence, next})}), next, nil
 }
 
-// sortPairs puts the events and answers in the order of their keys, in which a tree
-// takes them up in a fraction of the time. What rests on them, checkpoints and
-// snapshots, stays behind them and as it was.
+// sortPairs puts the events and answers, no two of which have the same key, in the order
+// of their keys, in which a tree takes them up in a fraction of the time. What rests on
+// them, checkpoints and snapshots, comes behind them and stays as it was.
 func sortPairs(pairs []Pair) {
 	entry := func(p *Pair) bool { return p.Key[0] == 'e' || p.Key[0] == 'a' }
-	slices.SortStableFunc(pairs, func(a, b Pair) int {
-		switch first, second := entry(&a), entry(&b); {
-		case first && second:
-			return bytes.Compare(a.Key, b.Key)
-		case first:
-			return -1
-		case second:
-			return 1
+	entries := pairs[:0]
+	var rest []Pair
+	for i := range pairs {
+		if entry(&pairs[i]) {
+			entries = append(entries, pairs[i])
+		} else {
+			rest = append(rest, pairs[i])
 		}
-		return 0
-	})
+	}
+	slices.SortFunc(entries, func(a, b Pair) int { return bytes.Compare(a.Key, b.Key) })
+	copy(pairs[len(entries):], rest)
 }
 
 // pairsAtOnce is about how many entries go into one update of the index.

@@ -19,6 +19,7 @@ type Journal struct {
 	logs      map[LogName]*logState
 	turns     []*logState          // those with a queue, in the order in which they come to their turns
 	queued    int                  // commits in all queues: handed in, not yet taken by the committer
+	flying    int                  // commits handed in, not yet passed to the indexer
 	bases     []*baseBatch         // handed in likewise
 	commits   int                  // handed in, not yet indexed
 	bytes     int64                // their encoded size

@@ -39,7 +39,8 @@ func TestSnapshotsAreNeverAhead(t *testing.T) {
 	m := journaltest.NewMemory()
 	gate := make(chan struct{})
 	m.OnAppend(func([]journal.Block) { <-gate })
-	j, err := journal.Open(ctx, m, journal.Options{MaxGroupCommits: 1})
+	// With so little room the indexer waits for no more than half of the commits.
+	j, err := journal.Open(ctx, m, journal.Options{MaxGroupCommits: 1, MaxPendingCommits: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
