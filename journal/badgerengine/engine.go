@@ -146,6 +146,10 @@ func common(dir string, o Options) badger.Options {
 func logOptions(dir string, o Options) badger.Options {
 	return common(filepath.Join(dir, "log"), o).
 		WithSyncWrites(true).
+		// Keys come in order, so merging is nothing but copying, once a level: two levels
+		// up to 4 GiB. A larger first one, and the reserve would not be enough for merging it.
+		WithBaseLevelSize(256 << 20).
+		WithLevelSizeMultiplier(16).
 		WithBlockCacheSize(0)
 }
 
