@@ -275,78 +275,64 @@ func (d *decoder) hex4() (rune, bool) {
 	return r, true
 }
 
-// array calls element at each element of the next array.
-func (d *decoder) array(element func() error) error {
-	if d.peek() != '[' {
-		return d.wrong()
+// open goes into the next array or object, which begins with first, and reports whether
+// there is something in it. Who has got an element or a member calls more.
+func (d *decoder) open(first, last byte) (more bool, err error) {
+	if d.peek() != first {
+		return false, d.wrong()
 	}
 	if err := d.enter(); err != nil {
-		return err
+		return false, err
 	}
 	d.i++
-	if d.peek() == ']' {
+	if d.peek() == last {
 		d.i++
 		d.leave()
-		return nil
+		return false, nil
 	}
-	for {
-		if err := element(); err != nil {
-			return err
-		}
-		switch d.peek() {
-		case ',':
-			d.i++
-		case ']':
-			d.i++
-			d.leave()
-			return nil
-		default:
-			return ErrSyntax
-		}
-	}
+	return true, nil
 }
 
-// object calls member at the value of each member of the next object. The name is
-// valid until member reads.
-func (d *decoder) object(member func(name []byte) error) error {
-	if d.peek() != '{' {
-		return d.wrong()
-	}
-	if err := d.enter(); err != nil {
-		return err
-	}
-	d.i++
-	if d.peek() == '}' {
+// more goes on behind an element or a member, and reports whether another one follows.
+func (d *decoder) more(last byte) (more bool, err error) {
+	switch d.peek() {
+	case ',':
+		d.i++
+		return true, nil
+	case last:
 		d.i++
 		d.leave()
-		return nil
+		return false, nil
 	}
-	for {
-		if d.peek() != '"' {
-			return ErrSyntax
-		}
-		name, err := d.str()
-		if err != nil {
-			return err
-		}
-		if d.peek() != ':' {
-			return ErrSyntax
-		}
-		d.i++
-		if err := member(name); err != nil {
-			return err
-		}
-		switch d.peek() {
-		case ',':
-			d.i++
-		case '}':
-			d.i++
-			d.leave()
-			return nil
-		default:
-			return ErrSyntax
-		}
+	return false, ErrSyntax
+}
+
+// name reads the name of a member and the colon. It is valid until the next string is
+// read.
+func (d *decoder) name() ([]byte, error) {
+	if d.peek() != '"' {
+		return nil, ErrSyntax
 	}
+	name, err := d.str()
+	if err != nil {
+		return nil, err
+	}
+	if d.peek() != ':' {
+		return nil, ErrSyntax
+	}
+	d.i++
+	return name, nil
+}
+
+// prefix reads a name with its quotes and the colon, if that is what comes next, byte by
+// byte.
+func (d *decoder) prefix(name string) bool {
+	b := d.b[d.i:]
+	if len(b) < len(name) || string(b[:len(name)]) != name {
+		return false
+	}
+	d.i += len(name)
+	return true
 }
 
 // skip reads over the next value, of whatever type.
@@ -356,9 +342,26 @@ func (d *decoder) skip() error {
 		_, err := d.str()
 		return err
 	case '{':
-		return d.object(func([]byte) error { return d.skip() })
+		more, err := d.open('{', '}')
+		for more && err == nil {
+			if _, err := d.name(); err != nil {
+				return err
+			}
+			if err := d.skip(); err != nil {
+				return err
+			}
+			more, err = d.more('}')
+		}
+		return err
 	case '[':
-		return d.array(d.skip)
+		more, err := d.open('[', ']')
+		for more && err == nil {
+			if err := d.skip(); err != nil {
+				return err
+			}
+			more, err = d.more(']')
+		}
+		return err
 	case 't':
 		if d.literal("true") {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/big"
 	"net/netip"
@@ -249,6 +250,44 @@ func TestNullAndDuplicates(t *testing.T) {
 	}
 	if v.I != 5 || v.S != "s" || v.Ints != nil || v.Map != nil || v.Ptr != nil || v.Omit != nil || v.Inner.A != 2 || v.I8 != 2 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// What a slice held before shows nowhere, whether its memory is used again or grows, and
+// elements of the same array do not see each other.
+func TestSlicesAreUsedAgain(t *testing.T) {
+	type pair struct{ A, B int }
+	stale := []pair{{9, 9}, {9, 9}, {9, 9}}
+	for used := range 4 {
+		v := append([]pair{}, stale...)[:used]
+		if err := decode(t, `[{"A":1,"B":2},{"A":3},{"B":4},{},{"A":5},{}]`, &v); err != nil {
+			t.Fatal(err)
+		}
+		if want := []pair{{1, 2}, {3, 0}, {0, 4}, {}, {5, 0}, {}}; !reflect.DeepEqual(v, want) {
+			t.Errorf("%d before: %v, want %v", used, v, want)
+		}
+		if err := decode(t, `[]`, &v); err != nil || v == nil || len(v) != 0 {
+			t.Errorf("%v, %v", v, err)
+		}
+	}
+}
+
+// Integers of every length, up to and beyond what their type holds.
+func TestLongIntegers(t *testing.T) {
+	for digits := 1; digits <= 21; digits++ {
+		for _, text := range []string{"1" + strings.Repeat("0", digits-1), strings.Repeat("9", digits), "0" + strings.Repeat("1", digits)} {
+			for _, sign := range []string{"", "-"} {
+				var ours, theirs struct {
+					I int64
+					U uint64
+				}
+				in := fmt.Sprintf(`{"I":%s%s,"U":%s}`, sign, text, text)
+				ourErr, theirErr := decode(t, in, &ours), json.Unmarshal([]byte(in), &theirs)
+				if (ourErr == nil) != (theirErr == nil) || ourErr == nil && ours != theirs {
+					t.Errorf("%s: %+v, %v; encoding/json %+v, %v", in, ours, ourErr, theirs, theirErr)
+				}
+			}
+		}
 	}
 }
 

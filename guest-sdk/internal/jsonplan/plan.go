@@ -273,21 +273,25 @@ func (m *Maker) planSlice(p *Plan) string {
 			reflect.NewAt(t, v).Elem().SetZero()
 			return nil
 		}
-		slice := reflect.NewAt(t, v).Elem()
-		slice.SetLen(0)
-		n := 0
-		err := d.array(func() error {
-			if n == slice.Cap() {
-				slice.Grow(1)
+		s := (*sliceHeader)(v)
+		s.len = 0
+		old := s.cap // elements up to there may hold what was
+		more, err := d.open('[', ']')
+		for n := 0; more && err == nil; n++ {
+			if n == s.cap {
+				reflect.NewAt(t, v).Elem().Grow(max(n, 4)) // what it adds is zero
 			}
-			slice.SetLen(n + 1)
-			slice.Index(n).SetZero()
-			at := unsafe.Add((*sliceHeader)(v).data, uintptr(n)*size)
-			n++
-			return within(elem.decode(d, at), n-1, "")
-		})
-		if n == 0 && slice.IsNil() {
-			slice.Set(reflect.MakeSlice(t, 0, 0))
+			s.len = n + 1
+			if n < old {
+				reflect.NewAt(t, v).Elem().Index(n).SetZero()
+			}
+			if err := elem.decode(d, unsafe.Add(s.data, uintptr(n)*size)); err != nil {
+				return within(err, n, "")
+			}
+			more, err = d.more(']')
+		}
+		if s.data == nil {
+			reflect.NewAt(t, v).Elem().Set(reflect.MakeSlice(t, 0, 0))
 		}
 		return err
 	}
@@ -331,14 +335,16 @@ func (m *Maker) planArray(p *Plan) string {
 			return nil
 		}
 		i := 0
-		err := d.array(func() error {
+		more, err := d.open('[', ']')
+		for ; more && err == nil; i++ {
 			if i >= n {
 				return ErrRange
 			}
-			at := unsafe.Add(v, uintptr(i)*size)
-			i++
-			return within(elem.decode(d, at), i-1, "")
-		})
+			if err := elem.decode(d, unsafe.Add(v, uintptr(i)*size)); err != nil {
+				return within(err, i, "")
+			}
+			more, err = d.more(']')
+		}
 		if err == nil && i != n {
 			return ErrRange
 		}
@@ -399,7 +405,12 @@ func (m *Maker) planMap(p *Plan) string {
 		if mv.IsNil() {
 			mv.Set(reflect.MakeMap(t))
 		}
-		return d.object(func(name []byte) error {
+		more, err := d.open('{', '}')
+		for more && err == nil {
+			name, err := d.name()
+			if err != nil {
+				return err
+			}
 			key := reflect.New(t.Key()).Elem()
 			key.SetString(string(name))
 			value := reflect.New(t.Elem())
@@ -407,8 +418,11 @@ func (m *Maker) planMap(p *Plan) string {
 				return within(err, -1, key.String())
 			}
 			mv.SetMapIndex(key, value.Elem())
-			return nil
-		})
+			if more, err = d.more('}'); err != nil {
+				return err
+			}
+		}
+		return err
 	}
 	p.empty = func(v unsafe.Pointer) bool { return reflect.NewAt(t, v).Elem().Len() == 0 }
 	p.schema = func(s *schema) {

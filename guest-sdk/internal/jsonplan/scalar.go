@@ -62,15 +62,7 @@ func planInt(p *Plan) {
 		if d.null() {
 			return nil
 		}
-		token, err := d.number()
-		if err != nil {
-			return err
-		}
-		negative := token[0] == '-'
-		if negative {
-			token = token[1:]
-		}
-		u, err := integer(token)
+		negative, u, err := d.integer()
 		if err != nil {
 			return err
 		}
@@ -99,16 +91,12 @@ func planUint(p *Plan) {
 		if d.null() {
 			return nil
 		}
-		token, err := d.number()
+		negative, u, err := d.integer()
 		if err != nil {
 			return err
 		}
-		if token[0] == '-' {
+		if negative {
 			return ErrRange
-		}
-		u, err := integer(token)
-		if err != nil {
-			return err
 		}
 		if u > mask {
 			return ErrRange
@@ -120,8 +108,34 @@ func planUint(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":"integer","minimum":0}`) }
 }
 
-// integer reads the digits of a number token.
-func integer(token []byte) (uint64, error) {
+// integer returns the next number, which has to be whole.
+func (d *decoder) integer() (negative bool, u uint64, err error) {
+	const short = 18 // so many digits cannot overflow
+	d.peek()
+	b := d.b[d.i:]
+	i := 0
+	if len(b) > 0 && b[0] == '-' {
+		negative, i = true, 1
+	}
+	first := i
+	for ; i < len(b) && b[i]-'0' <= 9; i++ {
+		u = u*10 + uint64(b[i]-'0')
+	}
+	n := i - first
+	if n == 0 || n > short || n > 1 && b[first] == '0' || i < len(b) && (b[i] == '.' || b[i]|0x20 == 'e') {
+		token, err := d.number()
+		if err != nil {
+			return false, 0, err
+		}
+		u, err = long(token[first:])
+		return negative, u, err
+	}
+	d.i += i
+	return negative, u, nil
+}
+
+// long reads the digits of a number token.
+func long(token []byte) (uint64, error) {
 	var u uint64
 	for _, c := range token {
 		if c < '0' || c > '9' {

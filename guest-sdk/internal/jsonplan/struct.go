@@ -51,22 +51,31 @@ func (m *Maker) planStruct(p *Plan) string {
 		if d.null() {
 			return nil
 		}
-		next := 0 // members mostly come in the order of the fields
-		return d.object(func(name []byte) error {
+		more, err := d.open('{', '}')
+		next := 0 // members mostly come in the order of the fields, and as they are written
+		for more && err == nil {
 			i := next
-			if i >= len(fields) || fields[i].name != string(name) {
-				i = 0
-				for i < len(fields) && fields[i].name != string(name) {
+			if i >= len(fields) || !d.prefix(fields[i].prefix) {
+				name, err := d.name()
+				if err != nil {
+					return err
+				}
+				for i = 0; i < len(fields) && fields[i].name != string(name); {
 					i++
 				}
-				if i == len(fields) {
-					return d.skip()
-				}
 			}
-			next = i + 1
-			f := &fields[i]
-			return within(f.plan.decode(d, unsafe.Add(v, f.offset)), -1, f.name)
-		})
+			if i < len(fields) {
+				f := &fields[i]
+				next = i + 1
+				if err := f.plan.decode(d, unsafe.Add(v, f.offset)); err != nil {
+					return within(err, -1, f.name)
+				}
+			} else if err := d.skip(); err != nil {
+				return err
+			}
+			more, err = d.more('}')
+		}
+		return err
 	}
 	p.schema = func(s *schema) {
 		s.object(p, func() {
