@@ -38,7 +38,7 @@ type Options struct {
 	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
 	BlockCacheBytes int64
 	// ReserveBytes is the room on the disk below which the engine says that it is
-	// full; see space.go. Negative is none. Default 16 times MemTableBytes.
+	// full; see space.go. Negative is none. Default 20 times MemTableBytes.
 	ReserveBytes int64
 }
 
@@ -68,7 +68,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		o.BlockCacheBytes = 64 << 20
 	}
 	if o.ReserveBytes == 0 {
-		o.ReserveBytes = 16 * o.MemTableBytes
+		o.ReserveBytes = 20 * o.MemTableBytes
 	}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -131,10 +131,11 @@ func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.
 func last(txn *badger.Txn, prefix, upper []byte) ([]byte, bool) {
 	o := badger.DefaultIteratorOptions
 	o.Reverse, o.PrefetchValues = true, false
+	o.Prefix = prefix // so that only tables that may have it are looked into
 	it := txn.NewIterator(o)
 	defer it.Close()
 	it.Seek(upper)
-	if !it.ValidForPrefix(prefix) {
+	if !it.Valid() {
 		return nil, false
 	}
 	return it.Item().KeyCopy(nil), true
