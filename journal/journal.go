@@ -17,14 +17,14 @@ type Journal struct {
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
 	logs      map[LogName]*logState
-	turns     []*logState          // those with a queue, in the order in which they come to their turns
-	queued    int                  // commits in all queues: handed in, not yet taken by the committer
-	flying    int                  // commits handed in, not yet passed to the indexer
-	bases     []*baseBatch         // handed in likewise
-	commits   int                  // handed in, not yet indexed
-	bytes     int64                // their encoded size
-	room      chan struct{}        // closed and replaced when commits or bytes went down
-	versions  map[entityID]Version // of entities that are not in an overlay; see Options.VersionCache
+	turns     []*logState            // those with a queue, in the order in which they come to their turns
+	queued    int                    // commits in all queues: handed in, not yet taken by the committer
+	flying    int                    // commits handed in, not yet passed to the indexer
+	bases     []*baseBatch           // handed in likewise
+	commits   int                    // handed in, not yet indexed
+	bytes     int64                  // their encoded size
+	room      chan struct{}          // closed and replaced when commits or bytes went down
+	versions  map[versionKey]Version // of entities that are not in an overlay; see Options.VersionCache
 	snapshots heldSnapshots
 	failure   *Error // why the journal failed; nil while it did not
 	closing   bool
@@ -75,6 +75,7 @@ type logState struct {
 
 // entity is the overlay of one entity: its commits that are not in the index yet.
 type entity struct {
+	id      versionKey
 	version Version // after all of them
 	commits []*pending
 	waiting int // commits that are not on disk
@@ -112,7 +113,7 @@ func (p *pending) receipt() Receipt {
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	j := &Journal{
 		engine: e, opt: o.withDefaults(), space: newSpace(e), damaged: damages{},
-		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[entityID]Version{},
+		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[versionKey]Version{},
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as
 		// MaxPending… bounds what it holds up; it shall not hold up answers.

@@ -23,7 +23,8 @@ type Options struct {
 	MaxGroupCommits int
 	// AnswerWindow is how long the answer to a command id is found. Default 24 h.
 	AnswerWindow time.Duration
-	// VersionCache bounds the entities whose version is kept in memory. Default 262,144.
+	// VersionCache bounds the entities whose version is kept in memory, about 50 bytes
+	// each. Default 1,048,576.
 	VersionCache int
 	// MaxPendingSnapshotBytes bounds the snapshots that are put and not yet in the
 	// index, in bytes; more are dropped. Default 32 MiB.
@@ -43,7 +44,7 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxBatchBytes, 64<<10)
 	def(&o.MaxGroupBytes, 4<<20)
 	def(&o.MaxGroupCommits, 8192)
-	def(&o.VersionCache, 262144)
+	def(&o.VersionCache, 1<<20)
 	if o.MaxPendingBytes <= 0 {
 		o.MaxPendingBytes = 64 << 20
 	}

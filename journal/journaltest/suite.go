@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -50,6 +51,7 @@ func Append(j *journal.Journal, c *journal.Commit) (journal.Receipt, error) {
 func Run(t *testing.T, open func(t *testing.T) Reopener) {
 	t.Run("engine", func(t *testing.T) { testEngine(t, open(t)) })
 	t.Run("journal", func(t *testing.T) { testJournal(t, open(t)) })
+	t.Run("expected", func(t *testing.T) { testExpected(t, open(t)) })
 	t.Run("repeat", func(t *testing.T) { testAnswers(t, open(t)) })
 	t.Run("snapshots", func(t *testing.T) { testSnapshots(t, open(t)) })
 	t.Run("rebuild", func(t *testing.T) { testRebuild(t, open(t)) })
@@ -160,6 +162,37 @@ func load(t testing.TB, j *journal.Journal, log journal.LogName, key string, aft
 	})
 	must(t, err)
 	return seen, v
+}
+
+// testExpected appends to entities that memory knows nothing of.
+func testExpected(t *testing.T, open Reopener) {
+	ctx := context.Background()
+	j := openJournal(t, open, journal.Options{})
+	_, err := Append(j, Commit("bank", "alice", 0, "c1", 3))
+	must(t, err)
+	const highest = ^journal.Version(0)
+	for _, c := range []struct {
+		key      string
+		expected journal.Version
+		at       journal.Version // what the error tells
+	}{{"alice", 0, 3}, {"alice", 1, 3}, {"alice", 2, 3}, {"alice", 4, 3}, {"alice", highest - 1, 3}, {"alice", highest, 3}, {"bob", 1, 0}, {"bob", highest, 0}} {
+		must(t, j.Close(ctx))
+		j = openJournal(t, open, journal.Options{})
+		_, err := Append(j, Commit("bank", c.key, c.expected, "c2", 1))
+		if want := fmt.Sprintf("entity %q is at version %d, not at %d", c.key, c.at, c.expected); journal.KindOf(err) != journal.KindVersion || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s, expected at %d: %v, want %s", c.key, c.expected, err, want)
+		}
+	}
+	for key, v := range map[string]journal.Version{"alice": 3, "bob": 0} {
+		must(t, j.Close(ctx))
+		j = openJournal(t, open, journal.Options{})
+		r, err := Append(j, Commit("bank", key, v, "to "+key, 1))
+		must(t, err)
+		if r.Version() != v+1 {
+			t.Errorf("%s came to version %d from %d", key, r.Version(), v)
+		}
+	}
+	must(t, j.Close(ctx))
 }
 
 func testJournal(t *testing.T, open Reopener) {
