@@ -32,7 +32,7 @@ type Options struct {
 	Journal journal.Options
 	// ReserveBytes is the room on the journal's disk below which commands are refused,
 	// with KindFull, so that no write meets a full disk; reading goes on. Negative
-	// is none. Default 640 MiB. Not used with OpenEngine.
+	// is none. Default 1 GiB. Not used with OpenEngine.
 	ReserveBytes int64
 	// RingEvents bounds the recent events that are kept in memory a service, for
 	// subscribers. Default 8,192.

@@ -32,13 +32,13 @@ type Options struct {
 	Logger *slog.Logger
 	// ReadOnly opens the journal for reading only. Default: false.
 	ReadOnly bool
-	// MemTableBytes is the size of a table in memory, of each database. Default 32 MiB,
-	// least 8 MiB.
+	// MemTableBytes is the size of a table in memory of the log; one of the index has twice
+	// as much. Default 32 MiB, least 8 MiB.
 	MemTableBytes int64
 	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
 	BlockCacheBytes int64
 	// ReserveBytes is the room on the disk below which the engine says that it is
-	// full; see space.go. Negative is none. Default 20 times MemTableBytes.
+	// full; see space.go. Negative is none. Default 32 times MemTableBytes.
 	ReserveBytes int64
 }
 
@@ -68,7 +68,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		o.BlockCacheBytes = 64 << 20
 	}
 	if o.ReserveBytes == 0 {
-		o.ReserveBytes = 20 * o.MemTableBytes
+		o.ReserveBytes = 32 * o.MemTableBytes
 	}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -136,7 +136,6 @@ func common(dir string, o Options) badger.Options {
 		WithMemTableSize(o.MemTableBytes).
 		WithNumMemtables(3).
 		WithNumCompactors(2).
-		WithBaseLevelSize(128 << 20).   // about what level 0 has when it is merged, so that no level is merged for nothing
 		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
 		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
 		WithMetricsEnabled(true).       // for Count
@@ -159,6 +158,10 @@ func indexOptions(dir string, o Options) badger.Options {
 		// The index has each event a second time, beside others of its entity: it shrinks
 		// to a third, and moving a third costs less than compressing it does.
 		WithCompression(options.Snappy).
+		// Keys come in no order, so the first level is merged as a whole again and again: the
+		// more comes into it at once, the less often.
+		WithMemTableSize(2 * o.MemTableBytes).
+		WithBaseLevelSize(256 << 20).
 		WithBlockCacheSize(o.BlockCacheBytes)
 }
 
