@@ -17,8 +17,8 @@ import (
 
 // BenchmarkCommands is what a whole host does in process, on the disk of the temporary
 // directory, for the smallest guest there is: first as fast as it can with 4,096
-// commands in flight, then at 80% of that, where latency counts from when a command
-// was due.
+// commands in flight, then at 48,000 a second and at 80% of what it did, where latency
+// counts from when a command was due.
 func BenchmarkCommands(b *testing.B) {
 	for _, c := range []struct {
 		name string
@@ -81,6 +81,8 @@ func benchCommands(b *testing.B, ids bool) {
 	rate := float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(rate, "commands/s")
 	b.ReportMetric(float64(after.Commits-before.Commits)/float64(max(1, after.Syncs-before.Syncs)), "commands/sync")
+	const goal = 60_000 // commands a second, of which 80% are a load that a host shall bear for long
+	b.ReportMetric(benchLatency(b, h, next, 0.8*goal, max(1000, 2*b.N)).Seconds()*1000, "p99-ms@48000/s")
 	b.ReportMetric(benchLatency(b, h, next, 0.8*rate, max(1000, b.N/2)).Seconds()*1000, "p99-ms@80%")
 }
 
