@@ -74,12 +74,13 @@ type Runtime struct {
 
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
-	r := &Runtime{compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	processors := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) // an operator may want more threads
+	r := &Runtime{compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, processors/2))}
 	r.life, r.end = context.WithCancel(context.Background())
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
-	r.gate = newGate(runtime.GOMAXPROCS(0) - 1)
+	r.gate = newGate(processors - 1)
 	r.copying = o.CopyImages
 	if err := mappingWorks(); err != nil && !r.copying {
 		r.copying = true
