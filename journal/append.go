@@ -199,7 +199,7 @@ func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version,
 		if now, ok := j.knownVersion(s, cmd.Key); ok {
 			version = now
 		} else {
-			j.cacheVersion(versionKeyOf(c.Log, cmd.Key), version)
+			j.cacheVersion(j.versionKey(c.Log, cmd.Key), version)
 		}
 		return version, nil
 	}
@@ -221,17 +221,19 @@ func (j *Journal) knownVersion(s *logState, key string) (Version, bool) {
 	if e := s.entities[key]; e != nil {
 		return e.version, true
 	}
-	v, ok := j.versions[versionKeyOf(s.name, key)]
+	v, ok := j.versions[j.versionKey(s.name, key)]
 	return v, ok
 }
 
 // versionKey stands for an entity in the cache of versions: a million of them without a pointer
 // take a third of the memory that names would, and the collector does not look at them.
-// Half of a SHA-256 is beyond what anybody could find a second name for.
+// It is half of a SHA-256 that begins with the journal's secret, so that nobody can look
+// for two names with the same.
 type versionKey [16]byte
 
-func versionKeyOf(log LogName, key string) versionKey {
+func (j *Journal) versionKey(log LogName, key string) versionKey {
 	b := make([]byte, 0, 128)
+	b = append(b, j.secret[:]...)
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(log))), log...)
 	hash := sha256.Sum256(append(b, key...))
 	return versionKey(hash[:])
@@ -256,7 +258,7 @@ func (j *Journal) hold(s *logState, p *pending) {
 	key := p.commit.Command.Key
 	e := s.entities[key]
 	if e == nil {
-		e = &entity{id: versionKeyOf(s.name, key)}
+		e = &entity{id: j.versionKey(s.name, key)}
 		s.entities[key] = e
 		delete(j.versions, e.id)
 	}

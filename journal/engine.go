@@ -62,6 +62,8 @@ type IndexStore interface {
 	Delete(ctx context.Context, keys [][]byte) error
 	// Get returns the value of a key; ok is false if there is none. The caller owns it.
 	Get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
+	// Has reports whether there is an entry with the key. It does not read the value.
+	Has(ctx context.Context, key []byte) (bool, error)
 	// Scan yields the entries whose key starts with prefix and is not below from, in
 	// byte order. Key and value are valid during their yield only. An error of yield
 	// ends the scan and is returned as it is.

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"sync"
 )
@@ -24,6 +25,7 @@ type Journal struct {
 	commits   int                    // handed in, not yet indexed
 	bytes     int64                  // their encoded size
 	room      chan struct{}          // closed and replaced when commits or bytes went down
+	secret    [16]byte               // of the keys of versions; random, never changed
 	versions  map[versionKey]Version // of entities that are not in an overlay; see Options.VersionCache
 	snapshots heldSnapshots
 	failure   *Error // why the journal failed; nil while it did not
@@ -121,6 +123,7 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 		failed:    make(chan struct{}),
 		snapshots: heldSnapshots{latest: map[entityID]*held{}, wake: make(chan struct{}, 1)},
 	}
+	_, _ = rand.Read(j.secret[:]) // it never fails
 	names, err := e.Log().Logs(ctx)
 	if err != nil {
 		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}

@@ -286,7 +286,7 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 			j.mu.Lock()
 			// Unless something went through the overlay meanwhile.
 			if s.entities[key] == nil && s.indexing == seen {
-				j.cacheVersion(versionKeyOf(log, key), at)
+				j.cacheVersion(j.versionKey(log, key), at)
 			}
 			j.mu.Unlock()
 		}
@@ -439,7 +439,9 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 
 // indexedAt is indexedVersion for who expects a version. That the index has it and not the
 // next one is two look-ups of whole keys, which cost a fifth of a search for the greatest
-// key in all tables: each commit to an entity that memory does not know needs it.
+// key in all tables: each commit to an entity that memory does not know needs it. It rests on
+// an entity's versions being dense in the index. Where they are not, the index is damaged, and
+// Load says so to who reads the entity before it appends to it.
 func (j *Journal) indexedAt(ctx context.Context, log LogName, key string, expected Version) (Version, error) {
 	prefix := entityPrefix(log, key)
 	has := func(v Version) (ok bool, err error) {
@@ -447,7 +449,7 @@ func (j *Journal) indexedAt(ctx context.Context, log LogName, key string, expect
 			return false, err
 		}
 		defer j.reads.leave()
-		_, ok, err = j.engine.Index().Get(ctx, entityKey(prefix, v))
+		ok, err = j.engine.Index().Has(ctx, entityKey(prefix, v))
 		return ok, readError("version", log, err)
 	}
 	above := true

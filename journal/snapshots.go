@@ -61,7 +61,7 @@ func (j *Journal) versionNow(ctx context.Context, id entityID) (Version, error) 
 			return 0, err
 		}
 		if s.indexing == seen && s.entities[id.key] == nil {
-			j.cacheVersion(versionKeyOf(id.log, id.key), v)
+			j.cacheVersion(j.versionKey(id.log, id.key), v)
 			return v, nil
 		}
 	}

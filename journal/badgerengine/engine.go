@@ -38,7 +38,9 @@ type Options struct {
 	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
 	BlockCacheBytes int64
 	// ReserveBytes is the room on the disk below which the engine says that it is
-	// full; see space.go. Negative is none. Default 32 times MemTableBytes.
+	// full; see space.go. Negative is none. Default 32 times MemTableBytes, which is what both
+	// databases write when they merge level 0 into the first level at the same time, each
+	// as soon as that is due, if nothing shrinks: 5 tables and 8 MemTableBytes each.
 	ReserveBytes int64
 }
 
@@ -81,8 +83,8 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{dir: dir, reserve: uint64(max(o.ReserveBytes, 0)), lock: lock}
 	if !o.ReadOnly {
-		// Opening writes what a crash left in memory tables.
-		err = errors.Join(removeUnborn(dir), checkSpace(dir, e.reserve/2))
+		// Opening writes what a crash left in tables in memory: three of each database.
+		err = errors.Join(removeUnborn(dir), checkSpace(dir, min(e.reserve/2, uint64(12*o.MemTableBytes))))
 	}
 	deep := false
 	if err == nil && !o.ReadOnly {
@@ -147,7 +149,7 @@ func logOptions(dir string, o Options) badger.Options {
 		WithSyncWrites(true).
 		// Keys come in order, so merging is nothing but copying, once a level: two levels
 		// up to 4 GiB. A larger first one, and the reserve would not be enough for merging it.
-		WithBaseLevelSize(256 << 20).
+		WithBaseLevelSize(8 * o.MemTableBytes).
 		WithLevelSizeMultiplier(16).
 		WithBlockCacheSize(0)
 }
@@ -161,7 +163,7 @@ func indexOptions(dir string, o Options) badger.Options {
 		// Keys come in no order, so the first level is merged as a whole again and again: the
 		// more comes into it at once, the less often.
 		WithMemTableSize(2 * o.MemTableBytes).
-		WithBaseLevelSize(256 << 20).
+		WithBaseLevelSize(8 * o.MemTableBytes).
 		WithBlockCacheSize(o.BlockCacheBytes)
 }
 

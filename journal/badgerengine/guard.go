@@ -44,6 +44,11 @@ func (g guardedIndex) Get(ctx context.Context, key []byte) (v []byte, ok bool, e
 	return v, ok, err
 }
 
+func (g guardedIndex) Has(ctx context.Context, key []byte) (ok bool, err error) {
+	err = guard(new(bool), func() error { ok, err = g.indexStore.Has(ctx, key); return err })
+	return ok, err
+}
+
 func (g guardedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
 	inside := false
 	return guard(&inside, func() error {

@@ -57,6 +57,18 @@ func (s indexStore) Get(_ context.Context, key []byte) (v []byte, ok bool, err e
 	return v, ok && err == nil, classify("index", err)
 }
 
+func (s indexStore) Has(_ context.Context, key []byte) (ok bool, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		_, err := txn.Get(key)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		ok = err == nil
+		return err
+	})
+	return ok, classify("index", err)
+}
+
 func (s indexStore) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
 	var inner error
 	err := s.db.View(func(txn *badger.Txn) error {

@@ -112,6 +112,13 @@ func (x faultyIndex) Get(ctx context.Context, key []byte) ([]byte, bool, error) 
 	return x.index.Get(ctx, key)
 }
 
+func (x faultyIndex) Has(ctx context.Context, key []byte) (bool, error) {
+	if _, err := x.f.operation(); err != nil {
+		return false, err
+	}
+	return x.index.Has(ctx, key)
+}
+
 func (x faultyIndex) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
 	if _, err := x.f.operation(); err != nil {
 		return err

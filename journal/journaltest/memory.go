@@ -309,6 +309,11 @@ func (m *Memory) sorted() []string {
 	return m.keys
 }
 
+func (x *memoryIndex) Has(ctx context.Context, key []byte) (bool, error) {
+	_, ok, err := x.Get(ctx, key)
+	return ok, err
+}
+
 func (x *memoryIndex) Scan(_ context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
 	m := (*Memory)(x)
 	m.mu.Lock()

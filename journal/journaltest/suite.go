@@ -118,6 +118,11 @@ func testEngine(t *testing.T, open Reopener) {
 	if err != nil || !ok || string(v) != "one" {
 		t.Errorf("k1 is %q, %v, %v", v, ok, err)
 	}
+	for key, want := range map[string]bool{"k1": true, "k": false, "k11": false} {
+		if has, err := e.Index().Has(ctx, []byte(key)); has != want || err != nil {
+			t.Errorf("Has %s: %v, %v", key, has, err)
+		}
+	}
 	if _, ok, err := e.Index().Get(ctx, []byte("k")); ok || err != nil {
 		t.Errorf("k is there, or %v", err)
 	}
