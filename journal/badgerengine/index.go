@@ -33,6 +33,10 @@ func (s indexStore) Update(_ context.Context, pairs []journal.Pair) error {
 			if entry, err = b.setParts(p.Key, p.Value); err != nil {
 				return classify("index", err)
 			}
+			// Readers see a transaction that is under way in any order.
+			if err := b.flush(); err != nil {
+				return classify("index", err)
+			}
 		}
 		if err := b.set(entry); err != nil {
 			return classify("index", err)

@@ -46,6 +46,15 @@ func (b *batch) discard() { b.txn.Discard() }
 
 func (b *batch) commit() error { return b.db.commit(b.txn) }
 
+// flush commits what there is and goes on with a new transaction.
+func (b *batch) flush() error {
+	if err := b.commit(); err != nil {
+		return err
+	}
+	b.txn = b.db.begin()
+	return nil
+}
+
 // set adds an entry. One that does not fit any more goes into the next transaction,
 // when the one before is written.
 func (b *batch) set(e *badger.Entry) error {
@@ -53,10 +62,9 @@ func (b *batch) set(e *badger.Entry) error {
 	if !errors.Is(err, badger.ErrTxnTooBig) {
 		return err
 	}
-	if err := b.commit(); err != nil {
+	if err := b.flush(); err != nil {
 		return err
 	}
-	b.txn = b.db.begin()
 	return b.txn.SetEntry(e)
 }
 
