@@ -15,6 +15,8 @@ type Journal struct {
 	// damaged logs, as Open found them. Constant after it.
 	damaged damages
 
+	secret [16]byte // of the keys of versions; random
+
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
 	logs      map[LogName]*logState
@@ -25,7 +27,6 @@ type Journal struct {
 	commits   int                    // handed in, not yet indexed
 	bytes     int64                  // their encoded size
 	room      chan struct{}          // closed and replaced when commits or bytes went down
-	secret    [16]byte               // of the keys of versions; random, never changed
 	versions  map[versionKey]Version // of entities that are not in an overlay; see Options.VersionCache
 	snapshots heldSnapshots
 	failure   *Error // why the journal failed; nil while it did not

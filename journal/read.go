@@ -345,22 +345,6 @@ func (j *Journal) moved(s *logState, key string, seen uint64) bool {
 	return s.indexing != seen || s.entities[key] != nil
 }
 
-// versionUpTo is the version of an entity that has no event above most.
-func (j *Journal) versionUpTo(ctx context.Context, log LogName, key string, most Version) (Version, error) {
-	j.mu.Lock()
-	s := j.logs[log]
-	if s == nil {
-		j.mu.Unlock()
-		return 0, nil
-	}
-	v, known := j.knownVersion(s, key)
-	j.mu.Unlock()
-	if known {
-		return min(v, most), nil
-	}
-	return j.indexedVersion(ctx, log, key)
-}
-
 // Entity yields the durable events of an entity with a version above after, in
 // order, at most limit of them if limit is above 0. It may lag behind Head by what
 // is not indexed yet. After 0 begins with the first event that a retention has left;
@@ -435,62 +419,6 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 		err = nil
 	}
 	return at, there, readError("load", log, err)
-}
-
-// indexedAt is indexedVersion for who expects a version. That the index has it and not the
-// next one is two look-ups of whole keys, which cost a fifth of a search for the greatest
-// key in all tables: each commit to an entity that memory does not know needs it. It rests on
-// an entity's versions being dense in the index. Where they are not, the index is damaged, and
-// Load says so to who reads the entity before it appends to it.
-func (j *Journal) indexedAt(ctx context.Context, log LogName, key string, expected Version) (Version, error) {
-	prefix := entityPrefix(log, key)
-	has := func(v Version) (ok bool, err error) {
-		if err := j.reads.enter("version", log); err != nil {
-			return false, err
-		}
-		defer j.reads.leave()
-		ok, err = j.engine.Index().Has(ctx, entityKey(prefix, v))
-		return ok, readError("version", log, err)
-	}
-	above := true
-	if expected < ^Version(0) {
-		var err error
-		if above, err = has(expected + 1); err != nil {
-			return 0, err
-		}
-	}
-	switch {
-	case above:
-	case expected > 0:
-		if at, err := has(expected); at || err != nil {
-			return expected, err
-		}
-	case j.cutOf(log).sequence == 0: // versions begin with 1 where no retention was
-		return 0, nil
-	}
-	return j.indexedVersion(ctx, log, key)
-}
-
-// indexedVersion is an entity's version as the index knows it.
-func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (Version, error) {
-	if err := j.reads.enter("version", log); err != nil {
-		return 0, err
-	}
-	defer j.reads.leave()
-	prefix := entityPrefix(log, key)
-	last, ok, err := j.engine.Index().Last(ctx, prefix)
-	if err != nil {
-		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
-	}
-	if !ok {
-		floor, _, err := j.floor(ctx, log, key)
-		return floor.floor, err
-	}
-	v, ok := entityVersion(prefix, last)
-	if !ok {
-		return 0, errorf(KindCorrupt, "version", log, "the index has a malformed key for entity %q; rebuild the index", key)
-	}
-	return v, nil
 }
 
 // Read yields the events on disk with a position above after, in order, at most

@@ -83,7 +83,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{dir: dir, reserve: uint64(max(o.ReserveBytes, 0)), lock: lock}
 	if !o.ReadOnly {
-		// Opening writes what a crash left in tables in memory: three of each database.
+		// Opening writes what a crash left in tables in memory: up to four of each database.
 		err = errors.Join(removeUnborn(dir), checkSpace(dir, min(e.reserve/2, uint64(12*o.MemTableBytes))))
 	}
 	deep := false
@@ -138,18 +138,18 @@ func common(dir string, o Options) badger.Options {
 		WithMemTableSize(o.MemTableBytes).
 		WithNumMemtables(3).
 		WithNumCompactors(2).
-		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
-		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
-		WithMetricsEnabled(true).       // for Count
-		WithDetectConflicts(false)      // there is one writer
+		WithBaseLevelSize(8 * o.MemTableBytes). // a larger one, and the reserve would not be enough for merging it
+		WithValueThreshold(1 << 20).            // the greatest there is: nothing goes to the value log
+		WithValueLogFileSize(16 << 20).         // which is mapped, and synced, all the same
+		WithMetricsEnabled(true).               // for Count
+		WithDetectConflicts(false)              // there is one writer
 }
 
 func logOptions(dir string, o Options) badger.Options {
 	return common(filepath.Join(dir, "log"), o).
 		WithSyncWrites(true).
 		// Keys come in order, so merging is nothing but copying, once a level: two levels
-		// up to 4 GiB. A larger first one, and the reserve would not be enough for merging it.
-		WithBaseLevelSize(8 * o.MemTableBytes).
+		// up to 4 GiB.
 		WithLevelSizeMultiplier(16).
 		WithBlockCacheSize(0)
 }
@@ -163,7 +163,6 @@ func indexOptions(dir string, o Options) badger.Options {
 		// Keys come in no order, so the first level is merged as a whole again and again: the
 		// more comes into it at once, the less often.
 		WithMemTableSize(2 * o.MemTableBytes).
-		WithBaseLevelSize(8 * o.MemTableBytes).
 		WithBlockCacheSize(o.BlockCacheBytes)
 }
 

@@ -1,0 +1,115 @@
+package journal
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// knownVersion is an entity's version as memory knows it. The caller holds mu.
+func (j *Journal) knownVersion(s *logState, key string) (Version, bool) {
+	if e := s.entities[key]; e != nil {
+		return e.version, true
+	}
+	v, ok := j.versions[j.versionKey(s.name, key)]
+	return v, ok
+}
+
+// versionKey stands for an entity in the cache of versions. It has no pointer, so the garbage
+// collector does not look at a million of them. It is half of a SHA-256 that begins with the
+// journal's secret, so that nobody can look for two names with the same.
+type versionKey [16]byte
+
+func (j *Journal) versionKey(log LogName, key string) versionKey {
+	b := make([]byte, 0, 128)
+	b = append(b, j.secret[:]...)
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len(log))), log...)
+	hash := sha256.Sum256(append(b, key...))
+	return versionKey(hash[:])
+}
+
+// cacheVersion remembers the version of an entity that is not in the overlay. The
+// caller holds mu. A full cache loses an arbitrary entry.
+func (j *Journal) cacheVersion(id versionKey, v Version) {
+	if len(j.versions) >= j.opt.VersionCache {
+		if _, there := j.versions[id]; !there {
+			for other := range j.versions {
+				delete(j.versions, other)
+				break
+			}
+		}
+	}
+	j.versions[id] = v
+}
+
+// versionUpTo is the version of an entity that has no event above most.
+func (j *Journal) versionUpTo(ctx context.Context, log LogName, key string, most Version) (Version, error) {
+	j.mu.Lock()
+	s := j.logs[log]
+	if s == nil {
+		j.mu.Unlock()
+		return 0, nil
+	}
+	v, known := j.knownVersion(s, key)
+	j.mu.Unlock()
+	if known {
+		return min(v, most), nil
+	}
+	return j.indexedVersion(ctx, log, key)
+}
+
+// indexedAt is indexedVersion for who expects a version. That the index has it and not the
+// next one is two look-ups of whole keys, which cost about half of a search for the
+// greatest key in all tables: each commit to an entity that memory does not know needs it. It rests on
+// an entity's versions being dense in the index. Where they are not, the index is damaged, and
+// Load says so to who reads the entity before it appends to it.
+func (j *Journal) indexedAt(ctx context.Context, log LogName, key string, expected Version) (Version, error) {
+	prefix := entityPrefix(log, key)
+	has := func(v Version) (ok bool, err error) {
+		if err := j.reads.enter("version", log); err != nil {
+			return false, err
+		}
+		defer j.reads.leave()
+		ok, err = j.engine.Index().Has(ctx, entityKey(prefix, v))
+		return ok, readError("version", log, err)
+	}
+	above := true
+	if expected < ^Version(0) {
+		var err error
+		if above, err = has(expected + 1); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case above:
+	case expected > 0:
+		if at, err := has(expected); at || err != nil {
+			return expected, err
+		}
+	case j.cutOf(log).sequence == 0: // versions begin with 1 where no retention was
+		return 0, nil
+	}
+	return j.indexedVersion(ctx, log, key)
+}
+
+// indexedVersion is an entity's version as the index knows it.
+func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (Version, error) {
+	if err := j.reads.enter("version", log); err != nil {
+		return 0, err
+	}
+	defer j.reads.leave()
+	prefix := entityPrefix(log, key)
+	last, ok, err := j.engine.Index().Last(ctx, prefix)
+	if err != nil {
+		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
+	}
+	if !ok {
+		floor, _, err := j.floor(ctx, log, key)
+		return floor.floor, err
+	}
+	v, ok := entityVersion(prefix, last)
+	if !ok {
+		return 0, errorf(KindCorrupt, "version", log, "the index has a malformed key for entity %q; rebuild the index", key)
+	}
+	return v, nil
+}
