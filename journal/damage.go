@@ -17,6 +17,30 @@ type Doubter interface {
 	Doubts() []string
 }
 
+// Rememberer is an [Engine] that notes apart from the log how far logs have come, so
+// that one is found out which has lost its end.
+type Rememberer interface {
+	// Heads returns for each log the last block that Append is known to have stored; there may
+	// have been later ones.
+	Heads() map[LogName]Head
+	// ForgetHeads forgets them: what the logs have is all there is.
+	ForgetHeads() error
+}
+
+// Head is where the last block of a log stands.
+type Head struct {
+	Sequence uint64
+	First    Position
+}
+
+// rememberedHeads are those that the engine has noted.
+func rememberedHeads(e Engine) map[LogName]Head {
+	if r, ok := e.(Rememberer); ok {
+		return r.Heads()
+	}
+	return nil
+}
+
 // Damage returns what is wrong with a log as far as Open saw, or nil. A damaged
 // log can be read up to the damage and behind it; nothing is appended to it and no
 // state in it has a receipt, as acknowledged commits may be missing from it. Other

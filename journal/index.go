@@ -57,6 +57,24 @@ func entityVersion(prefix, key []byte) (Version, bool) {
 	return Version(binary.BigEndian.Uint64(key[len(prefix):])), true
 }
 
+// IndexGroup is the length of the beginning of a key, or of a prefix of a scan, of the index that all
+// entries have in common which are read together: the events of an entity, and what retentions
+// left of it. It is 0 if there is no such beginning. An engine that knows which groups are where has
+// less to look into. It is total.
+func IndexGroup(key []byte) int {
+	if len(key) < 3 || key[0] != 'e' && key[0] != 'f' {
+		return 0
+	}
+	at := 3 + int(binary.BigEndian.Uint16(key[1:]))
+	if len(key) < at+2 {
+		return 0
+	}
+	if at += 2 + int(binary.BigEndian.Uint16(key[at:])); len(key) < at {
+		return 0
+	}
+	return at
+}
+
 func answerKey(log LogName, id CommandID) []byte { return append(indexPrefix('a', log), id...) }
 
 func checkpointKey(log LogName) []byte { return indexPrefix('c', log) }
@@ -242,7 +260,7 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), 
 	if err := checkLayout(ctx, e.Index()); err != nil {
 		return err
 	}
-	c := tailIndexer{engine: e, progress: progress}
+	c := tailIndexer{engine: e, progress: progress, heads: rememberedHeads(e)}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return err
@@ -253,13 +271,19 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), 
 		}
 	}
 	prefix := []byte{'c'}
-	return e.Index().Scan(ctx, prefix, prefix, func(key, value []byte) error {
+	err = e.Index().Scan(ctx, prefix, prefix, func(key, value []byte) error {
 		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
 			at, _ := decodeCheckpoint(value)
-			return damaged.add(log, lostTail(log, at, 0))
+			return damaged.add(log, lostTail(log, at.sequence, at.next-1, 0))
 		}
 		return nil
 	})
+	for log, head := range c.heads {
+		if err == nil && !slices.Contains(logs, log) {
+			err = damaged.add(log, lostTail(log, head.Sequence, head.First, 0))
+		}
+	}
+	return err
 }
 
 // checkLayout empties an index of another layout.
@@ -278,6 +302,7 @@ func checkLayout(ctx context.Context, index IndexStore) error {
 type tailIndexer struct {
 	engine   Engine
 	progress func(blocks uint64)
+	heads    map[LogName]Head
 	blocks   uint64
 	pairs    []Pair
 }
@@ -334,8 +359,11 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 	if flushed := c.flush(ctx); flushed != nil {
 		return flushed
 	}
+	if head := c.heads[log]; err == nil && last < head.Sequence {
+		err = lostTail(log, head.Sequence, head.First, last)
+	}
 	if err == nil && last < was.sequence {
-		err = lostTail(log, was, last)
+		err = lostTail(log, was.sequence, was.next-1, last)
 	}
 	if err != nil {
 		return err
@@ -354,9 +382,9 @@ func lostStart(log LogName, missing uint64) error {
 	return errorf(KindCorrupt, "open", log, "the first %d batches are missing, and no retention has deleted them", missing)
 }
 
-func lostTail(log LogName, at checkpoint, last uint64) error {
-	return errorf(KindCorrupt, "open", log, "the index knows batch %d, up to position %d, but the log ends with batch %d: it lost its end, or an older copy is in its place; rebuilding the index accepts the log as it is",
-		at.sequence, at.next-1, last)
+func lostTail(log LogName, known uint64, position Position, last uint64) error {
+	return errorf(KindCorrupt, "open", log, "there was a batch %d, at position %d, but the log ends with batch %d: it lost its end, or an older copy is in its place; rebuilding the index accepts the log as it is",
+		known, position, last)
 }
 
 func (c *tailIndexer) flush(ctx context.Context) error {
@@ -370,6 +398,20 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 	return err
 }
 
+// Reset empties the index and makes the engine forget how far logs have come: whatever they have now
+// is all there is. No journal may be open on the engine; the next Open does the rest of what Rebuild
+// does.
+func Reset(ctx context.Context, e Engine) error {
+	err := e.Index().Clear(ctx)
+	if r, ok := e.(Rememberer); ok && err == nil {
+		err = r.ForgetHeads()
+	}
+	if err != nil {
+		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}
+	}
+	return nil
+}
+
 // Rebuild makes the index anew from the log alone. No journal may be open on the
 // engine. progress, if not nil, is told how many batches are done.
 //
@@ -377,8 +419,8 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 // make those, so they are dropped, entities are hydrated from their events, and new ones
 // are taken.
 func Rebuild(ctx context.Context, e Engine, progress func(batches uint64)) error {
-	if err := e.Index().Clear(ctx); err != nil {
-		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}
+	if err := Reset(ctx, e); err != nil {
+		return err
 	}
 	damaged := damages{}
 	if err := completeIndex(ctx, e, progress, damaged); err != nil {

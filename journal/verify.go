@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -78,7 +79,7 @@ func Verify(ctx context.Context, e Engine, o VerifyOptions) (Report, error) {
 	if o.AnswerWindow <= 0 {
 		o.AnswerWindow = 24 * time.Hour
 	}
-	v := &verifier{ctx: ctx, engine: e, opt: o, report: Report{Logs: map[LogName]LogReport{}, Problems: []Problem{}}}
+	v := &verifier{ctx: ctx, engine: e, opt: o, heads: rememberedHeads(e), report: Report{Logs: map[LogName]LogReport{}, Problems: []Problem{}}}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return v.report, readError("verify", "", err)
@@ -98,16 +99,26 @@ func Verify(ctx context.Context, e Engine, o VerifyOptions) (Report, error) {
 	return v.report, readError("verify", "", v.lostLogs(logs))
 }
 
-// lostLogs looks for logs that only the index knows.
+// lostLogs looks for logs that only the index or the engine knows.
 func (v *verifier) lostLogs(logs []LogName) error {
+	lost := map[LogName]uint64{}
+	for log, head := range v.heads {
+		lost[log] = head.Sequence
+	}
 	prefix := []byte{'c'}
-	return v.engine.Index().Scan(v.ctx, prefix, prefix, func(key, value []byte) error {
-		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
+	err := v.engine.Index().Scan(v.ctx, prefix, prefix, func(key, value []byte) error {
+		if log := checkpointLog(key); log != "" {
 			at, _ := decodeCheckpoint(value)
-			v.problem(log, 0, 0, "the index knows batch %d of this log, which is not there at all", at.sequence)
+			lost[log] = max(lost[log], at.sequence)
 		}
 		return nil
 	})
+	for _, log := range slices.Sorted(maps.Keys(lost)) {
+		if !slices.Contains(logs, log) {
+			v.problem(log, 0, 0, "there was a batch %d of this log, which is not there at all", lost[log])
+		}
+	}
+	return err
 }
 
 type verifier struct {
@@ -116,6 +127,7 @@ type verifier struct {
 	opt      VerifyOptions
 	report   Report
 	progress VerifyProgress
+	heads    map[LogName]Head // as the engine remembers them
 }
 
 // logVerifier is the state of one log's verification.
@@ -341,10 +353,9 @@ func (l *logVerifier) index() error {
 	if (entries < l.covered || entries > l.counts.Events) && l.damages == 0 {
 		l.problem(l.log, 0, 0, "the index has %d events, the log %d, of which %d are indexed; rebuild the index", entries, l.counts.Events, l.covered)
 	}
-	if l.indexed.sequence > l.counts.Batches {
-		l.problem(l.log, 0, 0, "the index knows batch %d, the log ends with %d: it lost its end, or an older copy is in its place", l.indexed.sequence, l.counts.Batches)
-	} else {
-		l.counts.Unindexed = l.counts.Batches - l.indexed.sequence
+	if known := max(l.indexed.sequence, l.heads[l.log].Sequence); known > l.counts.Batches {
+		l.problem(l.log, 0, 0, "there was a batch %d, the log ends with %d: it lost its end, or an older copy is in its place", known, l.counts.Batches)
 	}
+	l.counts.Unindexed = l.counts.Batches - min(l.indexed.sequence, l.counts.Batches)
 	return nil
 }

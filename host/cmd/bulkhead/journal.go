@@ -158,7 +158,7 @@ func (*journalRebuildCmd) Run(e *env, all *journalCmd) error {
 	bar := e.progress()
 	defer bar.done()
 	bar.at("clearing what is derived", 0, 0, countUnit)
-	if err := errors.Join(engine.Index().Clear(e.ctx), engine.Close()); err != nil {
+	if err := errors.Join(journal.Reset(e.ctx, engine), engine.Close()); err != nil {
 		return err
 	}
 	bar.at("deriving it again from the log", 0, 0, countUnit)
