@@ -61,6 +61,7 @@ prove: ## the journal's tests at length: kills, damaged files, models and linear
 	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestDamagedFiles|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
 		-kill.rounds 200 -damage.cases $(CASES) -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal -model.time $(PROVETIME)
+	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/lsm -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestLinearizable$$' ./host -linear.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKilledBackupsAndRestores$$' ./host -kill.rounds 200
 	$(MAKE) crash ROUNDS=$(ROUNDS)

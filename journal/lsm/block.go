@@ -1,0 +1,151 @@
+package lsm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"sync"
+
+	"github.com/klauspost/compress/s2"
+)
+
+// entry is a key with its value, or the news that it was deleted.
+type entry struct {
+	key, value []byte
+	deleted    bool
+}
+
+// A block is entries in the order of their keys:
+//
+//	uvarint   length of the key
+//	uvarint   0 if it is deleted, else length of the value + 1
+//	…         key, value
+//
+// On disk there is one byte in front, the codec: 0 none, 1 S2.
+const (
+	blockCut  = 8 << 10  // from so many bytes on, a block ends where entries that belong together end
+	blockMost = 24 << 10 // from so many on it ends anyway
+	// rawMost bounds what a block may claim to be unpacked: one entry of the largest size and
+	// the rest of a block.
+	rawMost = 1 << 30
+
+	codecNone = 0
+	codecS2   = 1
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func appendEntry(b []byte, e *entry) []byte {
+	b = binary.AppendUvarint(b, uint64(len(e.key)))
+	if e.deleted {
+		return append(append(b, 0), e.key...)
+	}
+	b = binary.AppendUvarint(b, uint64(len(e.value))+1)
+	return append(append(b, e.key...), e.value...)
+}
+
+// readEntry is total: ok is false if b does not begin with an entry. The entry is a view.
+func readEntry(b []byte) (e entry, size int, ok bool) {
+	key, n := uvarint(b)
+	if n <= 0 {
+		return entry{}, 0, false
+	}
+	value, m := uvarint(b[n:])
+	if m <= 0 {
+		return entry{}, 0, false
+	}
+	at := n + m
+	e.deleted = value == 0
+	if !e.deleted {
+		value--
+	}
+	if left := uint64(len(b) - at); key > left || value > left-key {
+		return entry{}, 0, false
+	}
+	end := at + int(key)
+	e.key, e.value = b[at:end:end], b[end:end+int(value)]
+	return e, end + int(value), true
+}
+
+// uvarint is binary.Uvarint with a way around it for the short ones, which most are.
+func uvarint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	if len(b) > 1 && b[1] < 0x80 {
+		return uint64(b[0]&0x7f) | uint64(b[1])<<7, 2
+	}
+	return binary.Uvarint(b)
+}
+
+// packBlock appends a block as it stands on disk. scratch is used and returned.
+func packBlock(dst, raw, scratch []byte) (packed, _ []byte) {
+	if most := s2.MaxEncodedLen(len(raw)); most > cap(scratch) {
+		scratch = make([]byte, most)
+	}
+	small := s2.Encode(scratch[:cap(scratch)], raw)
+	if len(small) < len(raw)-len(raw)/8 {
+		return append(append(dst, codecS2), small...), scratch
+	}
+	return append(append(dst, codecNone), raw...), scratch
+}
+
+// unpackBlock is total. The result is a view of packed or in into, which it may grow.
+func unpackBlock(packed []byte, rawLength int, into []byte) ([]byte, error) {
+	if len(packed) == 0 {
+		return nil, fmt.Errorf("it is empty")
+	}
+	switch content := packed[1:]; packed[0] {
+	case codecNone:
+		if len(content) != rawLength {
+			return nil, fmt.Errorf("it has %d bytes, not %d", len(content), rawLength)
+		}
+		return content, nil
+	case codecS2:
+		n, err := s2.DecodedLen(content)
+		if err != nil || n != rawLength || n > rawMost {
+			return nil, fmt.Errorf("it claims %d bytes, not %d: %v", n, rawLength, err)
+		}
+		if cap(into) < n {
+			into = make([]byte, 0, n+n/4)
+		}
+		return s2.Decode(into[:n], content)
+	}
+	return nil, fmt.Errorf("it has the unknown codec %d", packed[0])
+}
+
+// block is one that was read, with the memory that it is in.
+type block struct {
+	packed, unpacked []byte
+	raw              []byte   // one of these
+	at               []uint32 // where entries begin
+}
+
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
+// release gives a block's memory back. Nobody may have views of it.
+func (b *block) release() {
+	const most = 1 << 20
+	if b != nil && cap(b.packed)+cap(b.unpacked) <= most {
+		blocks.Put(b)
+	}
+}
+
+// parse finds the entries of the block. It is total.
+func (b *block) parse() error {
+	b.at = b.at[:0]
+	for at := 0; at < len(b.raw); {
+		_, size, ok := readEntry(b.raw[at:])
+		if !ok {
+			return fmt.Errorf("its entry %d is malformed", len(b.at))
+		}
+		b.at = append(b.at, uint32(at))
+		at += size
+	}
+	return nil
+}
+
+func (b *block) entry(i int) entry {
+	e, _, _ := readEntry(b.raw[b.at[i]:])
+	return e
+}

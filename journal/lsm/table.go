@@ -1,0 +1,301 @@
+package lsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/s2"
+)
+
+// errDamaged is in errors that say that a file is not what was written.
+var errDamaged = errors.New("damaged")
+
+func damaged(file, format string, args ...any) error {
+	return fmt.Errorf("%s is %w: %s", file, errDamaged, fmt.Sprintf(format, args...))
+}
+
+// about is what the list of runs says of a table.
+type about struct {
+	id          uint64
+	size        int64  // of the file
+	metaAt      int64  // where its directory begins, which goes to the end
+	metaRaw     int64  // length of the directory, unpacked
+	metaCRC     uint32 // CRC-32C of the directory as it is on disk
+	entries     uint64
+	deleted     uint64 // of them
+	first, last []byte // keys
+}
+
+// table is an open file. The directory is read when it is first needed.
+type table struct {
+	about
+	path string
+	file *os.File
+
+	loaded  atomic.Pointer[meta]
+	loading sync.Mutex
+
+	users    int  // versions that have it; guarded by the store's mu
+	obsolete bool // to be removed when there are no users; likewise
+}
+
+// meta is a table's directory.
+type meta struct {
+	places []place
+	keys   []byte // the first keys of blocks, one behind the other
+	filter filter
+}
+
+// place is where a block stands in the file, and its first key in keys.
+type place struct {
+	at          int64
+	length, raw uint32
+	crc         uint32
+	key         uint32 // where it ends
+}
+
+func (m *meta) blocks() int { return len(m.places) }
+
+func (m *meta) key(i int) []byte {
+	from := uint32(0)
+	if i > 0 {
+		from = m.places[i-1].key
+	}
+	return m.keys[from:m.places[i].key]
+}
+
+// search is the last block whose first key is not above key, -1 if there is none.
+func (m *meta) search(key []byte) int {
+	low, high := 0, len(m.places)
+	for low < high {
+		if mid := (low + high) / 2; bytes.Compare(m.key(mid), key) <= 0 {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low - 1
+}
+
+// A directory is packed with S2 as a whole. Unpacked it is
+//
+//	uvarint   number of blocks
+//	          for each: uvarint length, uvarint length unpacked, u32 CRC-32C of it as it is
+//	          on disk, uvarint length of its first key, the key
+//	…         the filter, up to the end
+func encodeMeta(m *meta) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(m.places)))
+	for i, p := range m.places {
+		b = binary.AppendUvarint(b, uint64(p.length))
+		b = binary.AppendUvarint(b, uint64(p.raw))
+		b = binary.LittleEndian.AppendUint32(b, p.crc)
+		b = binary.AppendUvarint(b, uint64(len(m.key(i))))
+		b = append(b, m.key(i)...)
+	}
+	return append(b, m.filter...)
+}
+
+// decodeMeta is total. size is that of all blocks together.
+func decodeMeta(b []byte, size int64) (*meta, error) {
+	r := reader{b: b}
+	const least = 1 + 1 + 4 + 1 // bytes of a block
+	n := r.uint(uint64(len(b) / least))
+	m := &meta{places: make([]place, 0, n)}
+	at := int64(0)
+	for range n {
+		p := place{at: at, length: uint32(r.uint(rawMost)), raw: uint32(r.uint(rawMost)), crc: r.u32()}
+		m.keys = append(m.keys, r.bytes()...)
+		p.key = uint32(len(m.keys))
+		at += int64(p.length)
+		m.places = append(m.places, p)
+	}
+	m.filter = r.b
+	if r.bad || at != size || len(m.filter)%filterLine != 0 || n == 0 {
+		return nil, errors.New("its directory is malformed")
+	}
+	return m, nil
+}
+
+// openTable opens a table's file and holds its size against what is known of it.
+func openTable(path string, a about) (*table, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, damaged(path, "it is missing")
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() != a.size {
+		err = damaged(path, "it has %d bytes, not %d", info.Size(), a.size)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &table{about: a, path: path, file: f}, nil
+}
+
+func (t *table) meta() (*meta, error) {
+	if m := t.loaded.Load(); m != nil {
+		return m, nil
+	}
+	t.loading.Lock()
+	defer t.loading.Unlock()
+	if m := t.loaded.Load(); m != nil {
+		return m, nil
+	}
+	packed := make([]byte, t.size-t.metaAt) // the file is as long
+	if err := t.readAt(packed, t.metaAt); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(packed, castagnoli) != t.metaCRC {
+		return nil, damaged(t.path, "the checksum of its directory is wrong")
+	}
+	if n, err := s2.DecodedLen(packed); err != nil || int64(n) != t.metaRaw {
+		return nil, damaged(t.path, "its directory is malformed")
+	}
+	raw, err := s2.Decode(nil, packed)
+	if err != nil {
+		return nil, damaged(t.path, "its directory is malformed: %v", err)
+	}
+	m, err := decodeMeta(raw, t.metaAt)
+	if err != nil {
+		return nil, damaged(t.path, "%v", err)
+	}
+	t.loaded.Store(m)
+	return m, nil
+}
+
+// readAt tells a file that ends too early from what the system says.
+func (t *table) readAt(b []byte, at int64) error {
+	n, err := t.file.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", t.path, err)
+	}
+	return damaged(t.path, "it ends at %d", at+int64(n))
+}
+
+// read reads a block.
+func (t *table) read(i int, into *block) error {
+	m, err := t.meta()
+	if err != nil {
+		return err
+	}
+	p := &m.places[i]
+	if cap(into.packed) < int(p.length) {
+		into.packed = make([]byte, p.length+p.length/4)
+	}
+	into.packed = into.packed[:p.length]
+	if err := t.readAt(into.packed, p.at); err != nil {
+		return err
+	}
+	if crc32.Checksum(into.packed, castagnoli) != p.crc {
+		return damaged(t.path, "the checksum of the block at %d is wrong", p.at)
+	}
+	if into.raw, err = unpackBlock(into.packed, int(p.raw), into.unpacked); err != nil {
+		return damaged(t.path, "the block at %d: %v", p.at, err)
+	}
+	if into.packed[0] != codecNone {
+		into.unpacked = into.raw[:0]
+	}
+	if err := into.parse(); err != nil {
+		return damaged(t.path, "the block at %d: %v", p.at, err)
+	}
+	return nil
+}
+
+// mayHave is false if no entry with that hash is in the table.
+func (t *table) mayHave(hash uint64) (bool, error) {
+	m, err := t.meta()
+	if err != nil {
+		return false, err
+	}
+	return m.filter.mayHave(hash), nil
+}
+
+// run is a sequence of tables that do not overlap, in the order of their keys.
+type run struct {
+	tier   int
+	tables []*table
+}
+
+func (r *run) size() (n int64) {
+	for _, t := range r.tables {
+		n += t.size
+	}
+	return n
+}
+
+// search is the first table whose last key is not below key.
+func (r *run) search(key []byte) int {
+	low, high := 0, len(r.tables)
+	for low < high {
+		if mid := (low + high) / 2; bytes.Compare(r.tables[mid].last, key) < 0 {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low
+}
+
+// mayHave is false if the run has no entry with a key that starts with prefix and is of the
+// group with that hash.
+func (r *run) mayHave(prefix []byte, hash uint64) (bool, error) {
+	for _, t := range r.tables[r.search(prefix):] {
+		if bytes.Compare(t.first, prefix) > 0 && !bytes.HasPrefix(t.first, prefix) {
+			return false, nil
+		}
+		if has, err := t.mayHave(hash); has || err != nil {
+			return has, err
+		}
+	}
+	return false, nil
+}
+
+// get looks for a key. The entry is a view of into.
+func (r *run) get(key []byte, hash uint64, into *block) (e entry, ok bool, err error) {
+	i := r.search(key)
+	if i == len(r.tables) {
+		return entry{}, false, nil
+	}
+	t := r.tables[i]
+	m, err := t.meta()
+	if err != nil {
+		return entry{}, false, err
+	}
+	if !m.filter.mayHave(hash) {
+		return entry{}, false, nil
+	}
+	at := m.search(key)
+	if at < 0 {
+		return entry{}, false, nil
+	}
+	if err := t.read(at, into); err != nil {
+		return entry{}, false, err
+	}
+	low, high := 0, len(into.at)
+	for low < high {
+		if mid := (low + high) / 2; bytes.Compare(into.entry(mid).key, key) < 0 {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	if low < len(into.at) {
+		if e := into.entry(low); bytes.Equal(e.key, key) {
+			return e, true, nil
+		}
+	}
+	return entry{}, false, nil
+}
