@@ -129,7 +129,7 @@ func readJournal(dir string) (files, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths = append(paths, filepath.Join(dir, lineageFile))
+	paths = append(paths, filepath.Join(dir, lineageFile), filepath.Join(dir, headsFile))
 	for _, path := range paths {
 		content, err := os.ReadFile(path)
 		if err != nil {
@@ -306,7 +306,7 @@ func lookAtDamaged(dir string) string {
 		bad("close: %v", err)
 	}
 	delete(ways, "whole")
-	for _, way := range []string{"stale", "damaged log", "damaged read"} {
+	for _, way := range []string{"damaged log", "damaged read"} {
 		if ways[way] {
 			return way
 		}
@@ -354,8 +354,7 @@ func lookAtLog(ctx context.Context, j *journal.Journal, log journal.LogName, bad
 		case err != nil && damage == nil:
 			way = "damaged read"
 		case err == nil && v != want && damage == nil:
-			// A block of the index that cannot be read is, to Badger, the end of its table.
-			return "stale"
+			bad("%s/%s is at %d, of %d, and says nothing", log, key, v, want)
 		}
 	}
 	return way

@@ -5,16 +5,12 @@ import (
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/pb"
-
-	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // database is a Badger database whose versions are given by us ("managed"). Badger's
 // own way has each reader wait for the write that is under way, so for a sync of the
-// disk or for thousands of entries of the index. Here a reader sees what is in the
-// tables in memory, which may be a part of a write: the journal knows what is durable
-// and what is indexed, and believes nothing beyond.
+// disk. Here a reader sees what is in the tables in memory, which may be a part of a
+// write: the journal knows what is durable, and believes nothing beyond.
 //
 // What writes is one goroutine, and one that removes what a retention deletes.
 type database struct {
@@ -43,27 +39,6 @@ func (d *database) commit(txn *badger.Txn) error {
 	d.version++
 	err := txn.CommitAt(d.version, nil)
 	d.SetDiscardTs(d.version) // readers want the newest only, so nothing older need be kept
-	return err
-}
-
-// load writes pairs in order and without a transaction around them: what survives of
-// them a crash lacks the last ones. A transaction would write them in random order,
-// which costs its table in memory twice the time.
-func (d *database) load(pairs []journal.Pair) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
-	d.version++
-	loader := d.NewKVLoader(4)
-	var kv pb.KV
-	for i := range pairs {
-		kv.Key, kv.Value, kv.Version = pairs[i].Key, pairs[i].Value, d.version
-		if err := loader.Set(&kv); err != nil {
-			_ = loader.Finish() // it waits for what is under way; the error is the same
-			return err
-		}
-	}
-	err := loader.Finish()
-	d.SetDiscardTs(d.version)
 	return err
 }
 

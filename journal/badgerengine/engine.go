@@ -1,10 +1,9 @@
-// Package badgerengine keeps a journal in Badger. It is the only package that
-// knows Badger.
+// Package badgerengine keeps a journal's log in Badger, and its index beside it in a store of
+// package lsm. It is the only package that knows Badger.
 //
-// There are two databases under one directory, as Badger's SyncWrites holds for a
-// whole database: log/ syncs every write, index/ none, as the index can be made
-// from the log again. The directory is locked for one process. Values never go to
-// Badger's value logs (see value.go), so there is no garbage of theirs to collect.
+// Both are under one directory: log/, where Badger syncs every write, and index/, which can be made
+// from the log again. The directory is locked for one process. Values never go to Badger's
+// value log (see value.go), so there is no garbage of theirs to collect.
 package badgerengine
 
 import (
@@ -24,6 +23,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/lsm"
 )
 
 // Options are the choices of an engine. A zero field means its default.
@@ -32,15 +32,13 @@ type Options struct {
 	Logger *slog.Logger
 	// ReadOnly opens the journal for reading only. Default: false.
 	ReadOnly bool
-	// MemTableBytes is the size of a table in memory of the log; one of the index has twice
-	// as much. Default 32 MiB, least 8 MiB.
+	// MemTableBytes is the size of a table in memory of the log, and what the index gathers in
+	// memory before it writes it. Default 32 MiB, least 8 MiB.
 	MemTableBytes int64
-	// BlockCacheBytes is the size of the cache of blocks of the index. Default 64 MiB.
-	BlockCacheBytes int64
 	// ReserveBytes is the room on the disk below which the engine says that it is
-	// full; see space.go. Negative is none. Default 32 times MemTableBytes, which is what both
-	// databases write when they merge level 0 into the first level at the same time, each
-	// as soon as that is due, if nothing shrinks: 5 tables and 8 MemTableBytes each.
+	// full; see space.go. Negative is none. Default 32 times MemTableBytes: 13 for the log's
+	// database, which writes as much when it merges level 0 into the first level as soon as that is
+	// due, 2 for what the index has in memory, and as much again.
 	ReserveBytes int64
 }
 
@@ -48,7 +46,9 @@ type Options struct {
 type Engine struct {
 	dir        string
 	reserve    uint64
-	log, index *database
+	log        *database
+	index      *lsm.Store
+	heads      *heads
 	doubts     []string   // files of the log that stand aside
 	lock       *os.File   // held while open
 	begun      bool       // and counted as such; see deaths.go
@@ -66,9 +66,6 @@ func Open(dir string, o Options) (*Engine, error) {
 		o.MemTableBytes = 32 << 20
 	}
 	o.MemTableBytes = max(o.MemTableBytes, 8<<20)
-	if o.BlockCacheBytes <= 0 {
-		o.BlockCacheBytes = 64 << 20
-	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = 32 * o.MemTableBytes
 	}
@@ -83,8 +80,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{dir: dir, reserve: uint64(max(o.ReserveBytes, 0)), lock: lock}
 	if !o.ReadOnly {
-		// Opening writes what a crash left in tables in memory: up to four of each database.
-		err = errors.Join(removeUnborn(dir), checkSpace(dir, min(e.reserve/2, uint64(12*o.MemTableBytes))))
+		// Opening writes what a crash left in tables in memory: up to four of the log, and as much
+		// of the index as is made again.
+		err = errors.Join(removeUnborn(filepath.Join(dir, "log")), checkSpace(dir, min(e.reserve/2, uint64(8*o.MemTableBytes))))
 	}
 	deep := false
 	if err == nil && !o.ReadOnly {
@@ -94,7 +92,10 @@ func Open(dir string, o Options) (*Engine, error) {
 		e.log, err = openLog(logOptions(dir, o), deep)
 	}
 	if err == nil {
-		e.index, err = openIndex(indexOptions(dir, o), e.log.lineage, deep, o.Logger)
+		e.heads, err = openHeads(dir, e.log.lineage, o.ReadOnly, o.Logger)
+	}
+	if err == nil {
+		e.index, err = openIndex(filepath.Join(dir, "index"), e.indexOptions(o), e.log.lineage, deep)
 	}
 	if err == nil {
 		e.doubts, err = doubts(filepath.Join(dir, "log"))
@@ -109,61 +110,54 @@ func Open(dir string, o Options) (*Engine, error) {
 // it has made a log file and before it has given it a size. Nothing was ever in
 // them, and Badger refuses to open a directory that has one. The caller has the lock.
 func removeUnborn(dir string) error {
-	for _, database := range []string{"log", "index"} {
-		files, err := os.ReadDir(filepath.Join(dir, database))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, f := range files {
+		if ext := filepath.Ext(f.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
 		}
-		for _, f := range files {
-			if ext := filepath.Ext(f.Name()); ext != ".mem" && ext != ".vlog" {
-				continue
-			}
-			info, err := f.Info()
-			if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-				err = os.Remove(filepath.Join(dir, database, f.Name()))
-			}
-			if err != nil {
-				return err
-			}
+		info, err := f.Info()
+		if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			err = os.Remove(filepath.Join(dir, f.Name()))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func common(dir string, o Options) badger.Options {
-	return badger.DefaultOptions(dir).
+func logOptions(dir string, o Options) badger.Options {
+	return badger.DefaultOptions(filepath.Join(dir, "log")).
 		WithLogger(logger{o.Logger}).
 		WithReadOnly(o.ReadOnly).
+		WithSyncWrites(true).
 		WithCompression(options.None).
 		WithMemTableSize(o.MemTableBytes).
 		WithNumMemtables(3).
 		WithNumCompactors(2).
 		WithBaseLevelSize(8 * o.MemTableBytes). // a larger one, and the reserve would not be enough for merging it
-		WithValueThreshold(1 << 20).            // the greatest there is: nothing goes to the value log
-		WithValueLogFileSize(16 << 20).         // which is mapped, and synced, all the same
-		WithMetricsEnabled(true).               // for Count
-		WithDetectConflicts(false)              // there is one writer
-}
-
-func logOptions(dir string, o Options) badger.Options {
-	return common(filepath.Join(dir, "log"), o).
-		WithSyncWrites(true).
 		// Keys come in order, so merging is nothing but copying, once a level: two levels
 		// up to 4 GiB.
 		WithLevelSizeMultiplier(16).
-		WithBlockCacheSize(0)
+		WithBlockCacheSize(0).
+		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
+		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
+		WithMetricsEnabled(true).       // for Count
+		WithDetectConflicts(false)      // there is one writer
 }
 
-func indexOptions(dir string, o Options) badger.Options {
-	return common(filepath.Join(dir, "index"), o).
-		WithSyncWrites(false).
-		// The index has each event a second time, beside others of its entity: it shrinks
-		// to a third, and moving a third costs less than compressing it does.
-		WithCompression(options.Snappy).
-		// Keys come in no order, so the first level is merged as a whole again and again: the
-		// more comes into it at once, the less often.
-		WithMemTableSize(2 * o.MemTableBytes).
-		WithBlockCacheSize(o.BlockCacheBytes)
+func (e *Engine) indexOptions(o Options) lsm.Options {
+	return lsm.Options{
+		ReadOnly:    o.ReadOnly,
+		MemoryBytes: int(o.MemTableBytes),
+		Group:       journal.IndexGroup,
+		// The reserve is the log's. A merge that would eat into it is not worth it.
+		Room:   func(bytes int64) error { return checkSpace(e.dir, e.reserve+uint64(bytes)) },
+		Logger: o.Logger,
+	}
 }
 
 // Close implements journal.Engine.
@@ -176,6 +170,7 @@ func (e *Engine) Close() error {
 		if e.log != nil {
 			err = errors.Join(err, e.log.Close())
 		}
+		err = errors.Join(err, e.heads.close())
 		if e.begun && err == nil {
 			err = e.end()
 		}
@@ -185,23 +180,21 @@ func (e *Engine) Close() error {
 }
 
 // Log implements journal.Engine.
-func (e *Engine) Log() journal.LogStore { return guardedLog{logStore{e.log}} }
+func (e *Engine) Log() journal.LogStore { return guardedLog{logStore{e.log, e.heads}} }
 
 // Index implements journal.Engine.
-func (e *Engine) Index() journal.IndexStore { return guardedIndex{indexStore{e.index}} }
+func (e *Engine) Index() journal.IndexStore { return e.index }
 
 // Count implements journal.Counter. What Badger wrote it counts for a whole process
 // only, so with several engines in one each has the sum of all.
 func (e *Engine) Count() journal.EngineStats {
-	size := func(db *database) (n int64) {
-		for _, l := range db.Levels() {
-			n += l.Size
-		}
-		return n
+	index := e.index.Stats()
+	s := journal.EngineStats{IndexBytes: index.Bytes, Written: index.Written}
+	for _, l := range e.log.Levels() {
+		s.LogBytes += l.Size
 	}
-	s := journal.EngineStats{LogBytes: size(e.log), IndexBytes: size(e.index)}
 	if n, ok := expvar.Get("badger_write_bytes_user").(*expvar.Int); ok {
-		s.Written = 2 * uint64(n.Value()) // once to the log of the table in memory, once with that table
+		s.Written += 2 * uint64(n.Value()) // once to the log of the table in memory, once with that table
 	}
 	if m, ok := expvar.Get("badger_write_bytes_compaction").(*expvar.Map); ok {
 		m.Do(func(level expvar.KeyValue) {

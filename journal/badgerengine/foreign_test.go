@@ -96,7 +96,7 @@ func replace(t *testing.T, to, from, what string) {
 	}
 }
 
-// An older copy of the log's files over newer ones: the index knows better.
+// An older copy of the log's files over newer ones: index and heads know better.
 func TestAnOlderLogOverANewerOne(t *testing.T) {
 	ours := makeTwin(t, "ours", 1)
 	older, err := readJournal(ours)

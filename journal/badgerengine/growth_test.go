@@ -101,7 +101,10 @@ func benchGrowth(b *testing.B, events int) {
 	b.ReportMetric(time.Since(start).Seconds()*1000, "open-ms")
 
 	start = time.Now()
-	settle(b, e.log, e.index)
+	settle(b, e.log)
+	if err := e.index.Settle(ctx); err != nil {
+		b.Fatal(err)
+	}
 	b.ReportMetric(time.Since(start).Seconds()*1000, "settle-ms")
 	start = time.Now()
 	const touched = 1000
@@ -122,10 +125,8 @@ func benchGrowth(b *testing.B, events int) {
 	}
 	b.ReportMetric(float64(n)/time.Since(start).Seconds(), "scanned/s")
 
-	for _, db := range []*database{e.log, e.index} {
-		if err := db.Flatten(2); err != nil {
-			b.Fatal(err)
-		}
+	if err := e.Compact(ctx); err != nil {
+		b.Fatal(err)
 	}
 	if err := j.Close(ctx); err != nil {
 		b.Fatal(err)
@@ -133,21 +134,18 @@ func benchGrowth(b *testing.B, events int) {
 	b.ReportMetric(float64(tablesSize(b, dir))/float64(payload), "disk/payload")
 }
 
-// settle waits until databases merge nothing any more: for a second nothing is due, and
+// settle waits until the log's database merges nothing any more: for a second nothing is due, and
 // no level has changed.
-func settle(b *testing.B, all ...*database) {
+func settle(b *testing.B, log *database) {
 	const quiet, most = time.Second, 5 * time.Minute
 	begin := time.Now()
 	for since, was := begin, ""; time.Since(since) < quiet; time.Sleep(10 * time.Millisecond) {
 		if time.Since(begin) > most {
 			b.Fatalf("after %v there is still something to merge: %s", most, was)
 		}
-		now, due := "", false
-		for _, db := range all {
-			levels := db.Levels()
-			now += fmt.Sprint(levels)
-			due = due || slices.ContainsFunc(levels, func(l badger.LevelInfo) bool { return l.Score >= 1 || l.Adjusted >= 1 })
-		}
+		levels := log.Levels()
+		now := fmt.Sprint(levels)
+		due := slices.ContainsFunc(levels, func(l badger.LevelInfo) bool { return l.Score >= 1 || l.Adjusted >= 1 })
 		if due || now != was {
 			since, was = time.Now(), now
 		}
@@ -188,7 +186,7 @@ func growAndKill(b *testing.B, dir string, events int) (g grown) {
 
 func tablesSize(b *testing.B, dir string) (n int64) {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && filepath.Ext(path) == ".sst" {
+		if ext := filepath.Ext(path); err == nil && (ext == ".sst" || ext == ".table") {
 			info, err := d.Info()
 			if err != nil {
 				return err

@@ -37,35 +37,6 @@ func (g guardedLog) Logs(ctx context.Context) (names []journal.LogName, err erro
 	return names, err
 }
 
-type guardedIndex struct{ indexStore }
-
-func (g guardedIndex) Get(ctx context.Context, key []byte) (v []byte, ok bool, err error) {
-	err = guard(new(bool), func() error { v, ok, err = g.indexStore.Get(ctx, key); return err })
-	return v, ok, err
-}
-
-func (g guardedIndex) Has(ctx context.Context, key []byte) (ok bool, err error) {
-	err = guard(new(bool), func() error { ok, err = g.indexStore.Has(ctx, key); return err })
-	return ok, err
-}
-
-func (g guardedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
-	inside := false
-	return guard(&inside, func() error {
-		return g.indexStore.Scan(ctx, prefix, from, func(key, value []byte) error {
-			inside = true
-			err := yield(key, value)
-			inside = false
-			return err
-		})
-	})
-}
-
-func (g guardedIndex) Last(ctx context.Context, prefix []byte) (key []byte, ok bool, err error) {
-	err = guard(new(bool), func() error { key, ok, err = g.indexStore.Last(ctx, prefix); return err })
-	return key, ok, err
-}
-
 // guard runs a read. A panic while it is not inside the caller's own code is damage.
 func guard(inside *bool, read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))

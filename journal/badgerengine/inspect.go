@@ -2,12 +2,12 @@ package badgerengine
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -21,6 +21,7 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/lsm"
 )
 
 // Badger opens its files on goroutines of its own and trusts what it finds: a file
@@ -28,10 +29,9 @@ import (
 // there, which ends the process, and a table that its MANIFEST does not name is
 // deleted. So every file is looked at first, where a panic can be caught.
 //
-// What is wrong with a database whose content can be made again (the index) makes
-// it be put aside as a whole. Of the log, which is the truth, the damaged file is put
-// aside alone, and what the other files have goes on being read; the journal is
-// told, and looks for what is missing (see journal.Doubter).
+// Of the log, which is the truth, a damaged file is put aside alone, and what the
+// other files have goes on being read; the journal is told, and looks for what is missing
+// (see journal.Doubter). An index that is damaged is put aside as a whole: it can be made again.
 //
 // Nothing is deleted: what is put aside has asideSuffix behind its name.
 
@@ -61,41 +61,52 @@ func openLog(o badger.Options, deep bool) (*database, error) {
 	return db, db.setLineage(filepath.Dir(o.Dir))
 }
 
-// openIndex opens the database of the index, or an empty one in the place of one
-// that is damaged.
-func openIndex(o badger.Options, lineage uint64, deep bool, logger *slog.Logger) (*database, error) {
-	var err error
-	if !o.ReadOnly {
-		err = inspectIndex(o, deep)
+// openIndex opens the index, or an empty one in the place of one that is damaged.
+func openIndex(dir string, o lsm.Options, lineage uint64, deep bool) (*lsm.Store, error) {
+	if o.ReadOnly {
+		return lsm.Open(dir, o)
 	}
-	if err == nil && !o.ReadOnly {
-		var own bool
-		if own, err = markIndex(o.Dir, lineage); err == nil && !own {
-			err = damaged(o.Dir, "it is the index of another journal")
-		}
+	if err := removeOlderIndex(dir); err != nil {
+		return nil, err
 	}
-	var db *database
+	own, err := markIndex(dir, lineage)
+	if err == nil && !own {
+		err = classify("open", damaged(dir, "it is the index of another journal"))
+	}
+	var index *lsm.Store
 	if err == nil {
-		if db, err = openDatabase(o); err == nil {
-			return db, nil
+		index, err = lsm.Open(dir, o)
+	}
+	if err == nil && deep {
+		if err = index.Check(context.Background()); err != nil {
+			err = errors.Join(err, index.Close())
 		}
-		if !ofTheSystem(err) {
-			err = damaged(o.Dir, "%v", err)
-		}
 	}
-	if o.ReadOnly || !errors.Is(err, errDamaged) {
+	if err == nil || journal.KindOf(err) != journal.KindCorrupt {
+		return index, err
+	}
+	if o.Logger != nil {
+		o.Logger.Error("the journal's index is damaged; it is put aside and made again from the log", "error", err)
+	}
+	if err := putIndexAside(dir); err != nil {
 		return nil, err
 	}
-	if logger != nil {
-		logger.Error("the journal's index is damaged; it is put aside and made again from the log", "error", err)
-	}
-	if err := putIndexAside(o.Dir); err != nil {
+	if _, err := markIndex(dir, lineage); err != nil {
 		return nil, err
 	}
-	if _, err := markIndex(o.Dir, lineage); err != nil {
-		return nil, err
+	return lsm.Open(dir, o)
+}
+
+// removeOlderIndex removes an index that was kept in Badger, as it once was. It is made anew.
+func removeOlderIndex(dir string) error {
+	older := dir + ".older"
+	_, err := os.Stat(filepath.Join(dir, badger.ManifestFilename))
+	if err == nil {
+		err = os.Rename(dir, older)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return openDatabase(o)
+	return errors.Join(err, os.RemoveAll(older)) // which may be of a try before
 }
 
 // ofTheSystem tells errors that the system gave from those that Badger's own
@@ -143,26 +154,6 @@ func inspectLog(o badger.Options, deep bool) error {
 		}
 	}
 	return strikeFromManifest(dir, lost)
-}
-
-// inspectIndex reports damage that Badger could not live with.
-func inspectIndex(o badger.Options, deep bool) error {
-	dir := o.Dir
-	if err := inspectSmall(dir); err != nil {
-		return err
-	}
-	lost, _, err := inspectTables(o, deep)
-	if err != nil {
-		return err
-	}
-	if len(lost) > 0 {
-		return damaged(table.NewFilename(lost[0], dir), "it is missing, cut short, or its checksum is wrong")
-	}
-	aside, err := doubts(dir)
-	if err == nil && len(aside) > 0 {
-		err = damaged(strings.TrimSuffix(aside[0], asideSuffix), "it is cut short, or its checksum is wrong")
-	}
-	return err
 }
 
 // putIndexAside renames the directory of the index, so that a new one is made. An

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -39,7 +40,10 @@ func parseBlockKey(k []byte) (log journal.LogName, first journal.Position, seque
 	return journal.LogName(k[3 : 3+n]), journal.Position(binary.BigEndian.Uint64(at)), binary.BigEndian.Uint64(at[8:]), true
 }
 
-type logStore struct{ db *database }
+type logStore struct {
+	db    *database
+	heads *heads
+}
 
 // Append writes the entries of all blocks in one transaction. Big blocks are
 // written before in parts. So are all of them if together they are more than
@@ -48,6 +52,9 @@ func (s logStore) Append(_ context.Context, blocks []journal.Block) error {
 	err := s.append(blocks, maxInline)
 	if errors.Is(err, badger.ErrTxnTooBig) {
 		err = s.append(blocks, 0)
+	}
+	if err == nil {
+		s.heads.note(blocks)
 	}
 	return classify("append", err)
 }
@@ -184,6 +191,6 @@ func (s logStore) Logs(context.Context) (names []journal.LogName, err error) {
 		return nil
 	})
 	// Keys order names by length first.
-	sortNames(names)
+	slices.Sort(names)
 	return names, classify("read", err)
 }

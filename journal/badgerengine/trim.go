@@ -89,19 +89,10 @@ func remove(db *database, keys [][]byte) error {
 	return db.commit(txn)
 }
 
-// Delete implements journal.IndexStore.
-func (s indexStore) Delete(_ context.Context, keys [][]byte) error {
-	err := remove(s.db, keys)
-	if err == nil {
-		err = s.db.Sync()
-	}
-	return classify("index", err)
-}
-
-// Compact implements journal.Compactor: with one worker each, so that the disk is left
-// to others too.
-func (e *Engine) Compact(context.Context) error {
+// Compact implements journal.Compactor: with one worker, so that the disk is left to others
+// too.
+func (e *Engine) Compact(ctx context.Context) error {
 	e.compacting.Lock()
 	defer e.compacting.Unlock()
-	return classify("compact", errors.Join(e.log.Flatten(1), e.index.Flatten(1)))
+	return errors.Join(classify("compact", e.log.Flatten(1)), e.index.Compact(ctx))
 }

@@ -1,0 +1,148 @@
+package badgerengine
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// heads notes how far each log has come, in a file of its own. A flipped bit in the file of a table
+// in memory is to Badger where its writing ended; all behind it would be gone, and
+// nothing would say so. The note is written behind the log and not synced: it survives a kill, and
+// never claims what was not there.
+//
+//	u32   CRC-32 (IEEE) of the journal's lineage as u64 and the rest
+//	u8    length of the log's name, the name
+//	u64   sequence of its last batch
+//	u64   first position of that
+//
+// Integers are big-endian. The latest record of a log counts.
+type heads struct {
+	lineage uint64
+	logger  *slog.Logger
+
+	mu   sync.Mutex // guards the fields below
+	file *os.File   // nil if nothing is to be written
+	size int64
+	last map[journal.LogName]journal.Head
+}
+
+const (
+	headsFile = "heads"
+	headsMost = 1 << 20 // bytes from which on the file is begun again
+)
+
+func openHeads(dir string, lineage uint64, readOnly bool, logger *slog.Logger) (*heads, error) {
+	path := filepath.Join(dir, headsFile)
+	content, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	h := &heads{lineage: lineage, logger: logger, last: decodeHeads(content, lineage)}
+	if readOnly {
+		return h, nil
+	}
+	if h.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+		return nil, err
+	}
+	// What stands behind a torn or damaged record would not be read.
+	return h, h.rewrite()
+}
+
+func appendHead(b []byte, lineage uint64, log journal.LogName, head journal.Head) []byte {
+	start := len(b)
+	b = append(b, 0, 0, 0, 0, byte(len(log)))
+	b = append(b, log...)
+	b = binary.BigEndian.AppendUint64(b, head.Sequence)
+	b = binary.BigEndian.AppendUint64(b, uint64(head.First))
+	binary.BigEndian.PutUint32(b[start:], headCRC(lineage, b[start+4:]))
+	return b
+}
+
+func headCRC(lineage uint64, record []byte) uint32 {
+	crc := crc32.ChecksumIEEE(binary.BigEndian.AppendUint64(nil, lineage))
+	return crc32.Update(crc, crc32.IEEETable, record)
+}
+
+// decodeHeads is total. It ends at the first record that is not whole.
+func decodeHeads(b []byte, lineage uint64) map[journal.LogName]journal.Head {
+	last := map[journal.LogName]journal.Head{}
+	for len(b) >= 5 {
+		size := 5 + int(b[4]) + 16
+		if len(b) < size || binary.BigEndian.Uint32(b) != headCRC(lineage, b[4:size]) {
+			break
+		}
+		at := b[size-16:]
+		last[journal.LogName(b[5:size-16])] = journal.Head{Sequence: binary.BigEndian.Uint64(at), First: journal.Position(binary.BigEndian.Uint64(at[8:]))}
+		b = b[size:]
+	}
+	return last
+}
+
+// note notes blocks that are on disk. A failure is no reason to doubt these.
+func (h *heads) note(blocks []journal.Block) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var record []byte
+	for i, b := range blocks {
+		h.last[b.Log] = journal.Head{Sequence: b.Sequence, First: b.First}
+		if i+1 == len(blocks) || blocks[i+1].Log != b.Log {
+			record = appendHead(record, h.lineage, b.Log, h.last[b.Log])
+		}
+	}
+	n, err := h.file.Write(record)
+	if h.size += int64(n); err == nil && h.size > headsMost {
+		err = h.rewrite()
+	}
+	if err != nil && h.logger != nil {
+		h.logger.Warn("how far the journal's logs have come could not be noted", "error", err)
+	}
+}
+
+// rewrite begins the file again. Who is killed meanwhile loses the notes. The caller holds mu, or
+// nobody else has h yet.
+func (h *heads) rewrite() error {
+	var all []byte
+	for _, log := range slices.Sorted(maps.Keys(h.last)) {
+		all = appendHead(all, h.lineage, log, h.last[log])
+	}
+	if err := h.file.Truncate(0); err != nil {
+		return err
+	}
+	n, err := h.file.Write(all)
+	h.size = int64(n)
+	return err
+}
+
+func (h *heads) close() error {
+	if h == nil || h.file == nil {
+		return nil
+	}
+	return h.file.Close()
+}
+
+var _ journal.Rememberer = (*Engine)(nil)
+
+// Heads implements journal.Rememberer.
+func (e *Engine) Heads() map[journal.LogName]journal.Head {
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	return maps.Clone(e.heads.last)
+}
+
+// ForgetHeads implements journal.Rememberer.
+func (e *Engine) ForgetHeads() error {
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	clear(e.heads.last)
+	return classify("rebuild", e.heads.rewrite())
+}

@@ -1,0 +1,137 @@
+package badgerengine
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// A log that lost the end of what was acknowledged, in a process that was killed before any of it was
+// in a table of the index, is refused, verify says so, and a rebuild accepts it.
+func TestALostEndAfterAKill(t *testing.T) {
+	ctx := context.Background()
+	dir, killed := t.TempDir(), t.TempDir()
+	j := openJournal(t, dir)
+	for i := range 20 {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), string(rune('a'+i)), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := readJournal(dir) // as a kill leaves it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range all {
+		if filepath.Ext(name) == ".mem" && len(f.content) > 100 {
+			f.content[len(f.content)-100] ^= 1
+		}
+	}
+	if err := all.write(killed); err != nil {
+		t.Fatal(err)
+	}
+	j = openJournal(t, killed)
+	if err := j.Damage("bank"); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "lost its end") {
+		t.Errorf("the damage is %v", err)
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(killed, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := journal.Verify(ctx, e, journal.VerifyOptions{})
+	if err != nil || report.Found != 1 || !strings.Contains(report.Problems[0].Detail, "lost its end") {
+		t.Errorf("verify finds %v, %v", report.Problems, err)
+	}
+	if err := journal.Rebuild(ctx, e, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = openJournal(t, killed)
+	if err := j.Damage("bank"); err != nil {
+		t.Errorf("after a rebuild: %v", err)
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The notes survive being opened and being begun again; a record that is torn, damaged or of another
+// journal ends them.
+func TestHeads(t *testing.T) {
+	dir := t.TempDir()
+	open := func(lineage uint64) *heads {
+		h, err := openHeads(dir, lineage, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	h := open(7)
+	want := map[journal.LogName]journal.Head{}
+	for i := range uint64(60_000) { // more than headsMost
+		log := []journal.LogName{"bank", "orders"}[i%2]
+		want[log] = journal.Head{Sequence: i, First: journal.Position(2 * i)}
+		h.note([]journal.Block{{Log: log, Sequence: i - i%2}, {Log: log, Sequence: i, First: journal.Position(2 * i)}})
+	}
+	path := filepath.Join(dir, headsFile)
+	if info, err := os.Stat(path); err != nil || info.Size() > headsMost+1000 {
+		t.Errorf("the file: %v, %v", info.Size(), err)
+	}
+	for what, spoil := range map[string]func([]byte) []byte{
+		"whole": func(b []byte) []byte { return b },
+		"torn": func(b []byte) []byte {
+			return append(b, appendHead(nil, 7, "bank", journal.Head{Sequence: 1 << 40})[:20]...)
+		},
+		"damaged": func(b []byte) []byte {
+			return append(b, appendHead(nil, 6, "bank", journal.Head{Sequence: 1 << 40})...)
+		},
+	} {
+		if err := h.close(); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, spoil(content), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h = open(7); !maps.Equal(h.last, want) {
+			t.Errorf("%s: %v, not %v", what, h.last, want)
+		}
+	}
+	if err := h.close(); err != nil {
+		t.Fatal(err)
+	}
+	if h = open(8); len(h.last) > 0 {
+		t.Errorf("another journal's: %v", h.last)
+	}
+	if err := h.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Notes are decoded up to what is no record, whatever their bytes are.
+func FuzzHeads(f *testing.F) {
+	f.Add(appendHead(appendHead(nil, 1, "bank", journal.Head{Sequence: 2, First: 3}), 1, "", journal.Head{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for log, head := range decodeHeads(b, 1) {
+			if again := decodeHeads(appendHead(nil, 1, log, head), 1); again[log] != head {
+				t.Errorf("%q: %+v does not survive its own encoding", log, head)
+			}
+		}
+	})
+}
