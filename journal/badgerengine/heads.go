@@ -47,15 +47,18 @@ func openHeads(dir string, lineage uint64, readOnly bool, logger *slog.Logger) (
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	h := &heads{lineage: lineage, logger: logger, last: decodeHeads(content, lineage)}
+	last, whole := decodeHeads(content, lineage)
+	h := &heads{lineage: lineage, logger: logger, last: last, size: int64(whole)}
 	if readOnly {
 		return h, nil
 	}
 	if h.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
 		return nil, err
 	}
-	// What stands behind a torn or damaged record would not be read.
-	return h, h.rewrite()
+	if whole < len(content) { // what is noted behind it would not be read
+		err = h.rewrite()
+	}
+	return h, err
 }
 
 func appendHead(b []byte, lineage uint64, log journal.LogName, head journal.Head) []byte {
@@ -73,9 +76,10 @@ func headCRC(lineage uint64, record []byte) uint32 {
 	return crc32.Update(crc, crc32.IEEETable, record)
 }
 
-// decodeHeads is total. It ends at the first record that is not whole.
-func decodeHeads(b []byte, lineage uint64) map[journal.LogName]journal.Head {
-	last := map[journal.LogName]journal.Head{}
+// decodeHeads is total. It ends at the first record that is not whole, and says where that is.
+func decodeHeads(content []byte, lineage uint64) (last map[journal.LogName]journal.Head, whole int) {
+	last = map[journal.LogName]journal.Head{}
+	b := content
 	for len(b) >= 5 {
 		size := 5 + int(b[4]) + 16
 		if len(b) < size || binary.BigEndian.Uint32(b) != headCRC(lineage, b[4:size]) {
@@ -85,7 +89,7 @@ func decodeHeads(b []byte, lineage uint64) map[journal.LogName]journal.Head {
 		last[journal.LogName(b[5:size-16])] = journal.Head{Sequence: binary.BigEndian.Uint64(at), First: journal.Position(binary.BigEndian.Uint64(at[8:]))}
 		b = b[size:]
 	}
-	return last
+	return last, len(content) - len(b)
 }
 
 // note notes blocks that are on disk. A failure is no reason to doubt these.

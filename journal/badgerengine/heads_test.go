@@ -128,10 +128,15 @@ func TestHeads(t *testing.T) {
 func FuzzHeads(f *testing.F) {
 	f.Add(appendHead(appendHead(nil, 1, "bank", journal.Head{Sequence: 2, First: 3}), 1, "", journal.Head{}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for log, head := range decodeHeads(b, 1) {
-			if again := decodeHeads(appendHead(nil, 1, log, head), 1); again[log] != head {
+		last, whole := decodeHeads(b, 1)
+		for log, head := range last {
+			record := appendHead(nil, 1, log, head)
+			if again, n := decodeHeads(record, 1); again[log] != head || n != len(record) {
 				t.Errorf("%q: %+v does not survive its own encoding", log, head)
 			}
+		}
+		if again, n := decodeHeads(b[:whole], 1); n != whole || !maps.Equal(again, last) {
+			t.Errorf("%d bytes are whole, and then %d", whole, n)
 		}
 	})
 }
