@@ -1,9 +1,11 @@
 package lsm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"sort"
 	"sync"
 
 	"github.com/klauspost/compress/s2"
@@ -148,4 +150,9 @@ func (b *block) parse() error {
 func (b *block) entry(i int) entry {
 	e, _, _ := readEntry(b.raw[b.at[i]:])
 	return e
+}
+
+// search is the place of the first entry whose key is not below key.
+func (b *block) search(key []byte) int {
+	return sort.Search(len(b.at), func(i int) bool { return bytes.Compare(b.entry(i).key, key) >= 0 })
 }

@@ -3,6 +3,7 @@ package lsm
 import (
 	"bytes"
 	"slices"
+	"sort"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -46,15 +47,7 @@ func (p *piece) bytes() int { return len(p.data) + len(p.refs)*16 + len(p.filter
 
 // search is the place of the first key that is not below key.
 func (p *piece) search(key []byte) int {
-	low, high := 0, len(p.refs)
-	for low < high {
-		if mid := (low + high) / 2; bytes.Compare(p.key(mid), key) < 0 {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	return low
+	return sort.Search(len(p.refs), func(i int) bool { return bytes.Compare(p.key(i), key) >= 0 })
 }
 
 // add appends an entry that comes behind all others.
@@ -84,20 +77,20 @@ func newPiece(pairs []journal.Pair, deleted bool, group func([]byte) int) (*piec
 	}
 	compare := func(a, b int) int { return bytes.Compare(pairs[a].Key, pairs[b].Key) }
 	// The journal has its entries in order, with a few others behind them.
-	sorted := 1
+	sorted := min(1, len(pairs))
 	for sorted < len(pairs) && compare(sorted-1, sorted) < 0 {
 		sorted++
 	}
-	rest := make([]int, max(0, len(pairs)-sorted))
+	rest := make([]int, len(pairs)-sorted)
 	for i := range rest {
 		rest[i] = sorted + i
 	}
 	slices.SortStableFunc(rest, compare)
 	p := &piece{data: make([]byte, 0, size), refs: make([]ref, 0, len(pairs))}
-	for i := 0; i < min(sorted, len(pairs)) || len(rest) > 0; {
+	for i := 0; i < sorted || len(rest) > 0; {
 		var at int
 		order := -1
-		if i == min(sorted, len(pairs)) {
+		if i == sorted {
 			order = 1
 		} else if len(rest) > 0 {
 			order = compare(i, rest[0])

@@ -9,9 +9,6 @@ import (
 // Get implements [journal.IndexStore].
 func (s *Store) Get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
 	err = s.look(key, func(e entry) { value, ok = bytes.Clone(e.value), true })
-	if ok && value == nil {
-		value = []byte{}
-	}
 	return value, ok, err
 }
 
@@ -34,7 +31,10 @@ func (s *Store) look(key []byte, found func(entry)) error {
 			found(e)
 		}
 	}
-	for p := range v.pieces(hash) {
+	for p := range v.pieces() {
+		if !p.filter.mayHave(hash) {
+			continue
+		}
 		if i := p.search(key); i < len(p.refs) && bytes.Equal(p.key(i), key) {
 			tell(p.entry(i))
 			return nil
@@ -55,8 +55,8 @@ func (s *Store) look(key []byte, found func(entry)) error {
 	return nil
 }
 
-// pieces yields the pieces in memory that may have entries with a hash, the newest first.
-func (v *version) pieces(hash uint64) func(yield func(*piece) bool) {
+// pieces yields the pieces in memory, the newest first.
+func (v *version) pieces() func(yield func(*piece) bool) {
 	return func(yield func(*piece) bool) {
 		for i := len(v.frozen); i >= 0; i-- {
 			pieces := v.active
@@ -64,7 +64,7 @@ func (v *version) pieces(hash uint64) func(yield func(*piece) bool) {
 				pieces = v.frozen[i]
 			}
 			for _, p := range slices.Backward(pieces) {
-				if p.filter.mayHave(hash) && !yield(p) {
+				if !yield(p) {
 					return
 				}
 			}
@@ -79,11 +79,9 @@ func (s *Store) sources(v *version, prefix []byte) (sources []*source, err error
 	if group > 0 {
 		hash = hashOf(prefix[:group])
 	}
-	for _, pieces := range slices.Backward(append(v.frozen[:len(v.frozen):len(v.frozen)], v.active)) {
-		for _, p := range slices.Backward(pieces) {
-			if group == 0 || p.filter.mayHave(hash) {
-				sources = append(sources, &source{piece: p})
-			}
+	for p := range v.pieces() {
+		if group == 0 || p.filter.mayHave(hash) {
+			sources = append(sources, &source{piece: p})
 		}
 	}
 	for _, r := range v.runs {

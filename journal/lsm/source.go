@@ -48,11 +48,7 @@ func (s *source) seek(key []byte) error {
 	if err := s.open(s.table, max(0, m.search(key))); err != nil {
 		return err
 	}
-	for s.index = 0; s.index < len(s.read.at); s.index++ {
-		if e := s.read.entry(s.index); bytes.Compare(e.key, key) >= 0 {
-			break
-		}
-	}
+	s.index = s.read.search(key)
 	return s.load()
 }
 
@@ -70,11 +66,7 @@ func (s *source) seekBelow(key []byte) error {
 	if err := s.open(s.table, max(0, m.search(key))); err != nil {
 		return err
 	}
-	for s.index = len(s.read.at) - 1; s.index >= 0; s.index-- {
-		if e := s.read.entry(s.index); bytes.Compare(e.key, key) < 0 {
-			break
-		}
-	}
+	s.index = s.read.search(key) - 1
 	return s.load()
 }
 

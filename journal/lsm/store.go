@@ -207,8 +207,8 @@ func (s *Store) Stats() (n Stats) {
 	for _, r := range s.now.runs {
 		n.Bytes += r.size()
 	}
-	for _, pieces := range append(s.now.frozen[:len(s.now.frozen):len(s.now.frozen)], s.now.active) {
-		n.Memory += int64(piecesSize(pieces))
+	for p := range s.now.pieces() {
+		n.Memory += int64(p.bytes())
 	}
 	n.Runs = len(s.now.runs)
 	return n
@@ -360,8 +360,7 @@ func (s *Store) Close() error {
 	s.closing = true
 	s.mu.Unlock()
 	if !s.opt.ReadOnly {
-		s.freeze()
-		s.signal()
+		s.freeze() // which wakes the worker, too
 	}
 	<-s.stopped
 	s.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -73,15 +74,7 @@ func (m *meta) key(i int) []byte {
 
 // search is the last block whose first key is not above key, -1 if there is none.
 func (m *meta) search(key []byte) int {
-	low, high := 0, len(m.places)
-	for low < high {
-		if mid := (low + high) / 2; bytes.Compare(m.key(mid), key) <= 0 {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	return low - 1
+	return sort.Search(len(m.places), func(i int) bool { return bytes.Compare(m.key(i), key) > 0 }) - 1
 }
 
 // A directory is packed with S2 as a whole. Unpacked it is
@@ -238,15 +231,7 @@ func (r *run) size() (n int64) {
 
 // search is the first table whose last key is not below key.
 func (r *run) search(key []byte) int {
-	low, high := 0, len(r.tables)
-	for low < high {
-		if mid := (low + high) / 2; bytes.Compare(r.tables[mid].last, key) < 0 {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	return low
+	return sort.Search(len(r.tables), func(i int) bool { return bytes.Compare(r.tables[i].last, key) >= 0 })
 }
 
 // mayHave is false if the run has no entry with a key that starts with prefix and is of the
@@ -284,16 +269,8 @@ func (r *run) get(key []byte, hash uint64, into *block) (e entry, ok bool, err e
 	if err := t.read(at, into); err != nil {
 		return entry{}, false, err
 	}
-	low, high := 0, len(into.at)
-	for low < high {
-		if mid := (low + high) / 2; bytes.Compare(into.entry(mid).key, key) < 0 {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	if low < len(into.at) {
-		if e := into.entry(low); bytes.Equal(e.key, key) {
+	if i := into.search(key); i < len(into.at) {
+		if e := into.entry(i); bytes.Equal(e.key, key) {
 			return e, true, nil
 		}
 	}
