@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash/crc32"
+	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
 
 // The header of a batch: part of the disk format.
@@ -11,7 +14,7 @@ import (
 //	offset  size  field
 //	0       4     magic "BHJ\x01"
 //	4       1     format version: 1, or 2 for a base batch, see base.go
-//	5       1     codec of the body: 0 none
+//	5       1     codec of the body: 0 none, 2 S2; 1 is kept for zstd
 //	6       2     length of the log's name
 //	8       4     number of commits; of a base batch, of records
 //	12      4     number of events; of a base batch 0
@@ -19,10 +22,10 @@ import (
 //	24      8     sequence of the batch in its log, from 1
 //	32      8     time of writing, nanoseconds since the Unix epoch
 //	40      32    SHA-256 of the whole previous batch of the log, zeros in the first
-//	72      4     length of the body
+//	72      4     length of the body as it stands here
 //	76      4     CRC-32C of everything but this field
 //	80      …     name of the log
-//	…       …     body: the records of the commits, one commit after the other
+//	…       …     body: the records of the commits, one commit after the other, packed by the codec
 //
 // Integers are little-endian.
 const (
@@ -31,6 +34,18 @@ const (
 	baseVersion     = 2
 	batchHeaderSize = 80
 	codecNone       = 0
+	codecS2         = 2
+	// packMost bounds what a packed body may be unpacked, in bytes, and so what a forged one makes
+	// us allocate. A longer one is never packed. It is a part of the format, too.
+	packMost = 4 << 20
+)
+
+// Codec is how records are packed when they are written. Reading finds out by itself.
+type Codec string
+
+const (
+	CodecS2   Codec = "s2"   // S2, where that saves at least an eighth
+	CodecNone Codec = "none" // as they are
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -48,6 +63,8 @@ type batchHeader struct {
 	time     UnixNano
 	previous chainHash
 	base     bool // its records are of a retention, and commits counts them
+	codec    byte // of the body
+	records  int  // length of the body without the codec; decoding knows it when that is unpacked
 }
 
 // beginBatch appends room for the header and the log's name.
@@ -56,10 +73,33 @@ func beginBatch(b []byte, log LogName) []byte {
 	return append(b, log...)
 }
 
+// packer packs the bodies of batches, in memory that it uses again.
+type packer struct {
+	codec   Codec
+	scratch []byte
+}
+
+// pack returns the batch that fills b with its body packed, if that is worth it: in memory of its
+// own, so that b can be used again.
+func (p *packer) pack(b []byte, h *batchHeader) []byte {
+	head := batchHeaderSize + len(h.log)
+	h.codec = codecNone
+	if p.codec != CodecS2 || len(b)-head > packMost {
+		return b
+	}
+	small, ok := pack.Pack(p.scratch, b[head:])
+	p.scratch = small
+	if !ok {
+		return b
+	}
+	h.codec = codecS2
+	return append(append(make([]byte, 0, head+len(small)), b[:head]...), small...)
+}
+
 // endBatch fills in the header of a batch that fills b.
 func endBatch(b []byte, h *batchHeader) chainHash {
 	copy(b, batchMagic)
-	b[4], b[5] = batchVersion, codecNone
+	b[4], b[5] = batchVersion, h.codec
 	if h.base {
 		b[4] = baseVersion
 	}
@@ -80,9 +120,9 @@ func batchCRC(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:76], castagnoli), castagnoli, b[batchHeaderSize:])
 }
 
-// decodeBatch checks a batch and returns its header and a reader of its body.
+// decodeBatch checks a batch and returns its header and its body, which may be packed, as a view.
 // reason is empty if it is good.
-func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
+func decodeBatch(b []byte) (h batchHeader, body []byte, reason string) {
 	le := binary.LittleEndian
 	switch {
 	case len(b) < batchHeaderSize:
@@ -91,7 +131,7 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 		return h, body, "the batch does not start with its magic"
 	case b[4] != batchVersion && b[4] != baseVersion:
 		return h, body, "the batch has a format version this program does not know"
-	case b[5] != codecNone:
+	case b[5] != codecNone && b[5] != codecS2:
 		return h, body, "the batch has a codec this program does not know"
 	}
 	name := int(le.Uint16(b[6:]))
@@ -110,6 +150,7 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 		time:     UnixNano(le.Uint64(b[32:])),
 		previous: chainHash(b[40:72]),
 		base:     b[4] == baseVersion,
+		codec:    b[5],
 	}
 	if h.base && h.events != 0 {
 		return h, body, "a base batch claims events"
@@ -117,31 +158,98 @@ func decodeBatch(b []byte) (h batchHeader, body reader, reason string) {
 	if h.commits == 0 || h.first == 0 || h.sequence == 0 {
 		return h, body, "the batch's header counts from 0 what counts from 1"
 	}
-	return h, reader{b: b[batchHeaderSize+name:]}, ""
+	return h, b[batchHeaderSize+name:], ""
+}
+
+// room is memory that bodies are unpacked into.
+type room struct{ b []byte }
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// scribble has memory that is given back overwritten, so that tests see who kept a view of it.
+var scribble bool
+
+func (r *room) release() {
+	const most = 1 << 20
+	if scribble {
+		for i := range r.b[:cap(r.b)] {
+			r.b[:cap(r.b)][i] = 0xdb
+		}
+	}
+	if cap(r.b) <= most {
+		rooms.Put(r)
+	}
+}
+
+// unpack returns a reader of a body, which is a view of that or of r.
+func (h *batchHeader) unpack(body []byte, r *room) (_ reader, reason string) {
+	if h.codec == codecS2 {
+		raw, err := pack.Unpack(r.b, body, packMost)
+		if err != nil {
+			return reader{}, "its records cannot be unpacked: " + err.Error()
+		}
+		r.b, body = raw, raw
+	}
+	h.records = len(body)
+	return reader{b: body}, ""
+}
+
+// open decodes a block that has to be what it is called, as decodeBatch does.
+func (b *Block) open() (h batchHeader, body []byte, err error) {
+	h, body, reason := decodeBatch(b.Data)
+	if reason == "" && (h.log != b.Log || h.first != b.First || h.sequence != b.Sequence) {
+		reason = "the batch belongs to another place of the journal"
+	}
+	if reason != "" {
+		err = b.corrupt(reason)
+	}
+	return h, body, err
+}
+
+func (b *Block) corrupt(reason string) error {
+	return errorf(KindCorrupt, "read", b.Log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
+}
+
+// Unpacked returns a batch as it would be if its records were not packed: what the codec saves is the
+// difference. A batch that is damaged is an error of kind KindCorrupt.
+func Unpacked(batch []byte) ([]byte, error) {
+	h, body, reason := decodeBatch(batch)
+	var into room
+	var records reader
+	if reason == "" {
+		records, reason = h.unpack(body, &into)
+	}
+	if reason != "" {
+		return nil, errorf(KindCorrupt, "read", h.log, "%s", reason)
+	}
+	h.codec = codecNone
+	out := append(beginBatch(make([]byte, 0, batchHeaderSize+len(h.log)+len(records.b)), h.log), records.b...)
+	endBatch(out, &h)
+	return out, nil
 }
 
 // eachCommit decodes a block and yields its commits in order, each with the
 // position of its first event and its ordinal in the batch. The decoded commit is
 // valid during its yield only. A base batch has none.
 func eachCommit(block Block, yield func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error) error {
-	h, body, reason := decodeBatch(block.Data)
-	if reason == "" && (h.log != block.Log || h.first != block.First || h.sequence != block.Sequence) {
-		reason = "the batch belongs to another place of the journal"
-	}
-	corrupt := func(reason string) error {
-		return errorf(KindCorrupt, "read", block.Log, "batch %d at position %d: %s", block.Sequence, block.First, reason)
-	}
-	if reason != "" {
-		return corrupt(reason)
+	h, packed, err := block.open()
+	if err != nil {
+		return err
 	}
 	if h.base {
 		return eachBase(block, func(*batchHeader, *base, *cut) error { return nil })
+	}
+	into := rooms.Get().(*room)
+	defer into.release()
+	body, reason := h.unpack(packed, into)
+	if reason != "" {
+		return block.corrupt(reason)
 	}
 	var c decodedCommit
 	left, at := uint64(h.events), h.first
 	for i := range int(h.commits) {
 		if !readCommit(&body, left, &c) {
-			return corrupt("a record is malformed")
+			return block.corrupt("a record is malformed")
 		}
 		left -= uint64(len(c.events))
 		if err := yield(&h, i, at, &c); err != nil {
@@ -150,7 +258,7 @@ func eachCommit(block Block, yield func(h *batchHeader, ordinal int, first Posit
 		at += Position(len(c.events))
 	}
 	if left != 0 || len(body.b) != 0 {
-		return corrupt("the records do not fill the batch")
+		return block.corrupt("the records do not fill the batch")
 	}
 	return nil
 }

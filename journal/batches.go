@@ -38,8 +38,8 @@ func (b *Batch) Follows(a *Batch) string {
 }
 
 // ReadBatch checks the bytes of a batch, all its records included, and yields its
-// commits in order, if yield is not nil. A commit is valid during its yield only, and
-// its slices are views of data. What is wrong is an error of kind KindCorrupt.
+// commits in order, if yield is not nil. A commit and its slices are valid during its yield only.
+// What is wrong is an error of kind KindCorrupt.
 func ReadBatch(data []byte, yield func(*Committed) error) (Batch, error) {
 	h, _, reason := decodeBatch(data)
 	if reason != "" {

@@ -175,7 +175,7 @@ func (j *Journal) layOut(g *group) {
 	for _, p := range g.commits {
 		b := open[p.log]
 		if b == nil {
-			b = &batchBuilder{log: p.log, room: min(g.bytes, j.opt.MaxBatchBytes)}
+			b = &batchBuilder{log: p.log, maker: &j.maker, room: min(g.bytes, j.opt.MaxBatchBytes)}
 			open[p.log] = b
 			order = append(order, b)
 			p.log.time = max(p.log.time, now)
@@ -191,16 +191,43 @@ func (j *Journal) layOut(g *group) {
 	// What these hold is on disk already, so they may overtake commits in the queue.
 	for _, b := range g.bases {
 		b.log.time = max(b.log.time, now)
-		g.blocks = append(g.blocks, b.block())
+		g.blocks = append(g.blocks, b.block(&j.maker))
 	}
 }
 
 // batchBuilder fills one batch of a log after the other.
 type batchBuilder struct {
 	log    *logState
+	maker  *batchMaker
 	header batchHeader
 	buf    []byte
 	room   int // for the records of the batches to come, in bytes, as a first guess
+}
+
+// batchMaker is what the committer makes batches with.
+type batchMaker struct {
+	packer packer
+	spare  [][]byte // memory of batches that were packed
+}
+
+// take returns empty memory of at least so many bytes.
+func (m *batchMaker) take(size int) []byte {
+	if last := len(m.spare) - 1; last >= 0 && cap(m.spare[last]) >= size {
+		b := m.spare[last]
+		m.spare = m.spare[:last]
+		return b[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+// finish makes a batch of what stands in b, behind room for the header.
+func (m *batchMaker) finish(b []byte, h *batchHeader) (batch []byte, hash chainHash) {
+	const most, count = 1 << 20, 8
+	batch = m.packer.pack(b, h)
+	if h.codec != codecNone && cap(b) <= most && len(m.spare) < count {
+		m.spare = append(m.spare, b)
+	}
+	return batch, endBatch(batch, h)
 }
 
 func (b *batchBuilder) add(p *pending) {
@@ -208,7 +235,7 @@ func (b *batchBuilder) add(p *pending) {
 	if b.header.commits == 0 {
 		s.sequence++
 		b.header = batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain}
-		b.buf = beginBatch(make([]byte, 0, batchHeaderSize+len(s.name)+max(len(p.encoded), b.room)), s.name)
+		b.buf = beginBatch(b.maker.take(batchHeaderSize+len(s.name)+max(len(p.encoded), b.room)), s.name)
 	}
 	p.first, p.time = s.next, s.time
 	b.buf = append(b.buf, p.encoded...)
@@ -218,19 +245,20 @@ func (b *batchBuilder) add(p *pending) {
 }
 
 // block places a base batch in its log.
-func (b *baseBatch) block() Block {
+func (b *baseBatch) block(m *batchMaker) Block {
 	s := b.log
 	s.sequence++
 	b.sequence = s.sequence
 	h := batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain, commits: b.records, base: true}
-	data := append(beginBatch(make([]byte, 0, batchHeaderSize+len(s.name)+len(b.encoded)), s.name), b.encoded...)
-	s.chain = endBatch(data, &h)
+	data := append(beginBatch(m.take(batchHeaderSize+len(s.name)+len(b.encoded)), s.name), b.encoded...)
+	data, s.chain = m.finish(data, &h)
 	return Block{Log: s.name, First: h.first, Sequence: h.sequence, Data: data}
 }
 
 func (b *batchBuilder) finish() Block {
-	b.log.chain = endBatch(b.buf, &b.header)
-	block := Block{Log: b.log.name, First: b.header.first, Sequence: b.header.sequence, Data: b.buf}
+	var data []byte
+	data, b.log.chain = b.maker.finish(b.buf, &b.header)
+	block := Block{Log: b.log.name, First: b.header.first, Sequence: b.header.sequence, Data: data}
 	b.header, b.buf = batchHeader{}, nil
 	return block
 }

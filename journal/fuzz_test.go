@@ -5,6 +5,8 @@ import (
 	"testing"
 )
 
+func init() { scribble = true }
+
 // Whatever a block's bytes are, they are decoded or refused as corrupt, and what is
 // decoded is what its own encoding gives again.
 func FuzzBatch(f *testing.F) {
@@ -12,12 +14,15 @@ func FuzzBatch(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:len(good)-1])
 	f.Add([]byte(batchMagic))
+	f.Add(packedBatch(1))
+	f.Add(packedBatch(100))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, sealed := range []bool{false, true} {
 			b := bytes.Clone(data)
 			if sealed && len(b) >= batchHeaderSize {
 				// Past the checksum, where a forger or a bug would get to.
-				copy(b, good[:6])
+				copy(b, good[:5])
+				b[5] &= codecS2
 				b[72], b[73], b[74], b[75] = 0, 0, 0, 0
 				n := len(b) - batchHeaderSize - int(b[6]) - int(b[7])<<8
 				if n < 0 {

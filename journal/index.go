@@ -189,12 +189,15 @@ func decodeCheckpoint(b []byte) (c checkpoint, ok bool) {
 // where the next event of the log stands.
 func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) {
 	next = block.First
-	// All keys and values stand in one piece of memory, or a few if the guess is too low.
-	room := make([]byte, 0, len(block.Data)+len(block.Data)/4)
+	var room []byte
 	pair := func(key, end int) {
 		pairs = append(pairs, Pair{room[key:end:end], room[end:len(room):len(room)]})
 	}
 	err = eachCommit(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
+		if room == nil {
+			// All keys and values stand in one piece of memory, or a few if the guess is too low.
+			room = make([]byte, 0, h.records+h.records/4)
+		}
 		for i := range c.events {
 			e := c.event(h, first, i)
 			start := len(room)

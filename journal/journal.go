@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"strconv"
 	"sync"
 )
 
@@ -32,6 +33,8 @@ type Journal struct {
 	failure   *Error // why the journal failed; nil while it did not
 	closing   bool
 	stats     Stats
+
+	maker batchMaker // the committer's own
 
 	wake      chan struct{} // capacity 1: there is something in a queue, or closing
 	completed chan *group   // committer to completer
@@ -114,8 +117,12 @@ func (p *pending) receipt() Receipt {
 // [Journal.Damage]. The journal closes the engine when it is closed; after an error of Open
 // the engine stays with the caller.
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
+	o = o.withDefaults()
+	if o.Codec != CodecS2 && o.Codec != CodecNone {
+		return nil, &Error{Op: "open", Kind: KindInvalid, Detail: "there is no codec " + strconv.Quote(string(o.Codec)) + "; there are s2 and none"}
+	}
 	j := &Journal{
-		engine: e, opt: o.withDefaults(), space: newSpace(e), damaged: damages{},
+		engine: e, opt: o, maker: batchMaker{packer: packer{codec: o.Codec}}, space: newSpace(e), damaged: damages{},
 		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[versionKey]Version{},
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as

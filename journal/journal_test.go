@@ -58,5 +58,5 @@ func TestLostIndexIsCompleted(t *testing.T) {
 }
 
 func BenchmarkMemory(b *testing.B) {
-	journaltest.Bench(b, func(*testing.B) journal.Engine { return journaltest.NewMemory() })
+	journaltest.Bench(b, func(*testing.B) journal.Engine { return journaltest.NewMemory() }, nil)
 }

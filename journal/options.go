@@ -12,10 +12,12 @@ type Options struct {
 	MaxPendingCommits int
 	// MaxPendingBytes bounds their encoded size, in bytes. Default 64 MiB.
 	MaxPendingBytes int64
-	// MaxBatchBytes bounds a batch, in bytes; a bigger commit is a batch of its own.
+	// MaxBatchBytes bounds a batch before it is packed, in bytes; a bigger commit is a batch of its own.
 	// Default 64 KiB.
 	MaxBatchBytes int
-	// MaxGroupBytes bounds what one append of the engine writes, in bytes; a bigger
+	// Codec packs the records of batches that are written from now on. Default CodecS2.
+	Codec Codec
+	// MaxGroupBytes bounds what one append of the engine writes, in bytes before they are packed; a bigger
 	// commit is a group of its own. Default 4 MiB.
 	MaxGroupBytes int
 	// MaxGroupCommits bounds the commits of one append of the engine. 1 syncs each
@@ -45,6 +47,9 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxGroupBytes, 4<<20)
 	def(&o.MaxGroupCommits, 8192)
 	def(&o.VersionCache, 1<<20)
+	if o.Codec == "" {
+		o.Codec = CodecS2
+	}
 	if o.MaxPendingBytes <= 0 {
 		o.MaxPendingBytes = 64 << 20
 	}

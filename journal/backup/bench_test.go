@@ -23,7 +23,7 @@ func BenchmarkBackup(b *testing.B) {
 	for i := range n {
 		c := journaltest.Commit("bank", fmt.Sprint("k", i%1000), journal.Version(i/1000), fmt.Sprint("c", i), 1)
 		c.GeneratedID = true
-		c.Events[0].Data = make([]byte, 200)
+		c.Events[0].Data = journaltest.Noise(200, uint64(i))
 		if err := j.Append(context.Background(), c, func(_ journal.Receipt, err error) { done <- err }); err != nil {
 			b.Fatal(err)
 		}

@@ -109,7 +109,7 @@ func damageCommit(log journal.LogName, n int) *journal.Commit {
 }
 
 func damageEvent(log journal.LogName, p journal.Position) []byte {
-	return bytes.Repeat(fmt.Appendf(nil, "%s %d;", log, p), 20)
+	return append(fmt.Appendf(nil, "%s %d;", log, p), journaltest.Noise(150, uint64(p))...)
 }
 
 const damageEvents = 500 // of each log

@@ -3,6 +3,8 @@ package badgerengine
 import (
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
@@ -27,7 +29,30 @@ func BenchmarkBadger(b *testing.B) {
 			b.Fatal(err)
 		}
 		return e
+	}, rawBadger)
+}
+
+// rawBadger is Badger with its own defaults and synced writes, a transaction a call.
+func rawBadger(b *testing.B) func([]journal.Block) error {
+	db, err := badger.Open(badger.DefaultOptions(b.TempDir()).WithSyncWrites(true).WithLogger(nil))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			b.Error(err)
+		}
 	})
+	return func(blocks []journal.Block) error {
+		return db.Update(func(txn *badger.Txn) error {
+			for i := range blocks {
+				if err := txn.Set(blockKey(logPrefix(blocks[i].Log), blocks[i].First, blocks[i].Sequence), blocks[i].Data); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 }
 
 func BenchmarkHydration(b *testing.B) {

@@ -23,7 +23,7 @@ func makeTwin(t *testing.T, name string, rounds int) string {
 			c := journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)
 			c.Events[0].Data = []byte(name)
 			if i == 5 {
-				c.Command.Data = make([]byte, 700<<10) // a batch in parts
+				c.Command.Data = journaltest.Noise(700<<10, 0) // a batch in parts
 			}
 			if _, err := journaltest.Append(j, c); err != nil {
 				t.Fatal(err)

@@ -125,7 +125,7 @@ func fillFileSystem(dir string) error {
 				all.Go(func() {
 					for ; ; next[w]++ {
 						c := journaltest.Commit("bank", fmt.Sprint("k", w, "-", round, "-", next[w]), 0, fmt.Sprint("c", w, "-", round, "-", next[w]), 1)
-						c.Events[0].Data = make([]byte, 60<<10)
+						c.Events[0].Data = journaltest.Noise(60<<10, uint64(next[w]))
 						if _, errs[w] = journaltest.Append(j, c); errs[w] != nil {
 							return
 						}

@@ -55,7 +55,7 @@ func beVictim(dir string) {
 		k, n := i%keys, i%3
 		c := journaltest.Commit("bank", fmt.Sprint("k", k), versions[k], fmt.Sprint(start, "-", i), n)
 		if i%97 == 0 {
-			c.Command.Data = make([]byte, 700<<10) // a batch in parts
+			c.Command.Data = journaltest.Noise(700<<10, 0) // a batch in parts
 		}
 		versions[k] += journal.Version(n)
 		err := j.Append(context.Background(), c, func(r journal.Receipt, err error) {

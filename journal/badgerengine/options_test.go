@@ -79,7 +79,7 @@ func TestBigCommits(t *testing.T) {
 	done := make(chan error, len(sizes))
 	for i, size := range sizes {
 		c := journaltest.Commit("bank", fmt.Sprint("k", i), 0, fmt.Sprint("c", i), 1)
-		c.Events[0].Data = make([]byte, size)
+		c.Events[0].Data = journaltest.Noise(size, uint64(i))
 		if err := j.Append(ctx, c, func(_ journal.Receipt, err error) { done <- err }); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)
-		c.Events[0].Data = make([]byte, 10_000)
+		c.Events[0].Data = journaltest.Noise(10_000, 0)
 		if _, err := journaltest.Append(j, c); err != nil {
 			t.Fatal(err)
 		}

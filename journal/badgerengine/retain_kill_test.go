@@ -53,7 +53,7 @@ func beRetainer(dir string) {
 		key := fmt.Sprint("k", i%killKeys)
 		c := journaltest.Commit("bank", key, versions[key], fmt.Sprint(start, "-", i), i%3)
 		if i%97 == 0 {
-			c.Command.Data = make([]byte, 700<<10) // a batch in parts
+			c.Command.Data = journaltest.Noise(700<<10, 0) // a batch in parts
 		}
 		r, err := journaltest.Append(j, c)
 		must(err)

@@ -2,7 +2,10 @@ package journaltest
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,11 +17,20 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Bench measures a journal on engines that open makes, each empty.
-func Bench(b *testing.B, open func(b *testing.B) journal.Engine) {
-	b.Run("bounds/256-appenders", func(b *testing.B) { benchBounds(b, open, 256, 1) })
-	b.Run("bounds/256-appenders-8-events", func(b *testing.B) { benchBounds(b, open, 256, 8) })
-	b.Run("bounds/pipelined", func(b *testing.B) { benchBounds(b, open, 0, 1) })
+// Bench measures a journal on engines that open makes, each empty. raw, if not nil, makes what keeps blocks
+// under the engine, by itself, in the way in which somebody who knows it would use it without us: it
+// writes and syncs the blocks of each call together.
+func Bench(b *testing.B, open func(b *testing.B) journal.Engine, raw func(b *testing.B) func([]journal.Block) error) {
+	for _, o := range []journal.Options{{}, {Codec: journal.CodecNone}} {
+		name := "bounds"
+		if o.Codec == journal.CodecNone {
+			name = "bounds-no-codec"
+		}
+		b.Run(name+"/256-appenders", func(b *testing.B) { benchBounds(b, open, raw, o, 256, 1, sized) })
+		b.Run(name+"/256-appenders-8-events", func(b *testing.B) { benchBounds(b, open, raw, o, 256, 8, sized) })
+		b.Run(name+"/256-appenders-noise", func(b *testing.B) { benchBounds(b, open, raw, o, 256, 1, noisy) })
+		b.Run(name+"/pipelined", func(b *testing.B) { benchBounds(b, open, raw, o, 0, 1, sized) })
+	}
 	b.Run("append/256-appenders/sync-each", func(b *testing.B) {
 		benchAppend(b, open(b), journal.Options{MaxGroupCommits: 1}, 256)
 	})
@@ -35,27 +47,47 @@ func benchOpen(b *testing.B, e journal.Engine, o journal.Options) *journal.Journ
 	return j
 }
 
-// sized makes a commit with events of 200 bytes of data each, by a host's own id. The
-// data is text that somebody could have written, each a bit different.
+// sized makes a commit with events of 200 bytes of data each, by a host's own id. It is what a service
+// of a bank might write: the names of the members are always the same, half of the rest is words, and
+// half is numbers and identifiers that nobody can guess.
 func sized(key string, at journal.Version, id string, events int) *journal.Commit {
-	c := Commit("bank", key, at, id, events)
+	words := [...]string{"invoice", "rent", "for", "march", "salary", "the", "refund", "of", "order", "gift", "card", "payment", "to", "from", "monthly", "fee"}
+	c := noisy(key, at, id, events)
 	for i := range c.Events {
-		c.Events[i].Data = fmt.Appendf(make([]byte, 0, 200),
-			`{"account":%q,"amount":%d,"currency":"EUR","reference":"%08x-%04x","booked":"2026-01-01T%02d:%02d:%02dZ","note":"`,
-			key, at*37%10_000, uint32(at)*2654435761, i, at/3600%24, at/60%60, at%60)
-		for len(c.Events[i].Data) < 198 {
-			c.Events[i].Data = append(c.Events[i].Data, 'a'+byte(len(c.Events[i].Data)*7%26))
+		noise := c.Events[i].Data
+		data := fmt.Appendf(make([]byte, 0, 200), `{"account":%q,"amount":%d,"currency":"EUR","reference":"%x","booked":"2026-01-01T%02d:%02d:%02dZ","note":"`,
+			key, binary.LittleEndian.Uint32(noise)%1_000_000, noise[4:20], noise[20]%24, noise[21]%60, noise[22]%60)
+		for w := 23; len(data) < 190; w++ {
+			data = append(append(data, words[int(noise[w])%len(words)]...), ' ')
 		}
-		c.Events[i].Data = append(c.Events[i].Data, `"}`...)
+		c.Events[i].Data = append(data[:min(len(data), 198)], `"}`...)
+	}
+	return c
+}
+
+// noisy makes a commit likewise, with events that no codec makes smaller.
+func noisy(key string, at journal.Version, id string, events int) *journal.Commit {
+	c := Commit("bank", key, at, id, events)
+	hash := fnv.New64a()
+	_, _ = io.WriteString(hash, id)
+	noise := Noise(48+200*events, hash.Sum64())
+	copy(c.Command.Fingerprint[:], noise)
+	copy(c.Command.Seed[:], noise[16:])
+	c.Command.Module = journal.Digest([]byte("the same module in all of commits"))
+	for i := range c.Events {
+		c.Events[i].Data = noise[48+200*i:][:200]
 	}
 	c.GeneratedID = true
 	return c
 }
 
+// makeCommit is what sized is.
+type makeCommit = func(key string, at journal.Version, id string, events int) *journal.Commit
+
 // appenders makes n commits and returns what appends them. Each appender waits for its
 // receipt before it goes on, as a client does; with none, nobody waits, as shards do,
 // which run ahead of the disk. Keys are of one round.
-func appenders(b *testing.B, j *journal.Journal, round, n, appenders, events int) (run func()) {
+func appenders(b *testing.B, j *journal.Journal, round, n, appenders, events int, commit makeCommit) (run func()) {
 	b.Helper()
 	made := make([][]*journal.Commit, max(appenders, 1))
 	keys := len(made)
@@ -64,7 +96,7 @@ func appenders(b *testing.B, j *journal.Journal, round, n, appenders, events int
 	}
 	for i := range n {
 		id, key := fmt.Sprint(round, "-", i), fmt.Sprint(round, "-key", i%keys)
-		made[i%len(made)] = append(made[i%len(made)], sized(key, journal.Version(i/keys*events), id, events))
+		made[i%len(made)] = append(made[i%len(made)], commit(key, journal.Version(i/keys*events), id, events))
 	}
 	return func() {
 		var all sync.WaitGroup
@@ -120,26 +152,40 @@ func (l recordedLog) Append(ctx context.Context, blocks []journal.Block) error {
 	return l.LogStore.Append(ctx, blocks)
 }
 
-// benchBounds holds the journal against two bounds, by turns in one run: the engine
-// given the same batches in the same groups, and a file that the same bytes are
-// appended to, with as many syncs. All of the journal's work counts, that on the index
-// too, which the bounds do not have; making the commits does not.
-func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine, clients, events int) {
+// benchBounds holds the journal against bounds, by turns in one run: what is under the engine, as others
+// would use it, writing the batches as they are without a codec; the engine given the same bytes in the same
+// groups as the journal gave it; and a file that these bytes are appended to, with as many syncs. All of the
+// journal's work counts, that on the index too, which the bounds do not have; making the commits
+// does not.
+func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine, raw func(b *testing.B) func([]journal.Block) error,
+	o journal.Options, clients, events int, commit makeCommit) {
 	const rounds = 8
 	ctx := context.Background()
 	recorded := &recorder{Engine: open(b)}
-	j := benchOpen(b, recorded, journal.Options{})
-	raw := open(b)
-	b.Cleanup(func() { must(b, raw.Close()) })
+	j := benchOpen(b, recorded, o)
+	bare := open(b)
+	b.Cleanup(func() { must(b, bare.Close()) })
 	file, err := os.Create(filepath.Join(b.TempDir(), "bound"))
 	must(b, err)
 	b.Cleanup(func() { must(b, file.Close()) })
-	var ours, engine, disk, busy, engineBusy time.Duration
+	var ours, below, engine, disk, busy, engineBusy time.Duration
+	appendRaw := func([]journal.Block) error { return nil }
+	if raw != nil {
+		appendRaw = raw(b)
+	}
+	write := func(groups [][]journal.Block, to func([]journal.Block) error) time.Duration {
+		start := time.Now()
+		for _, blocks := range groups {
+			must(b, to(blocks))
+		}
+		return time.Since(start)
+	}
+	packed, whole := 0, 0
 	b.ReportAllocs()
 	b.ResetTimer()
 	for round := range rounds {
 		b.StopTimer()
-		run := appenders(b, j, round, max(1, b.N/rounds), clients, events)
+		run := appenders(b, j, round, max(1, b.N/rounds), clients, events, commit)
 		runtime.GC() // of what the others left
 		before, start := CPUTime(), time.Now()
 		b.StartTimer()
@@ -152,34 +198,43 @@ func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine, clients, 
 		busy += CPUTime() - before
 		groups := recorded.groups
 		recorded.groups = nil
-		before, start = CPUTime(), time.Now()
-		for _, blocks := range groups {
-			must(b, raw.Log().Append(ctx, blocks))
-		}
-		engine += time.Since(start)
+		before = CPUTime()
+		engine += write(groups, func(blocks []journal.Block) error { return bare.Log().Append(ctx, blocks) })
 		engineBusy += CPUTime() - before
-		start = time.Now()
-		for _, blocks := range groups {
+		disk += write(groups, func(blocks []journal.Block) error {
 			for _, block := range blocks {
-				_, err := file.Write(block.Data)
-				must(b, err)
+				if _, err := file.Write(block.Data); err != nil {
+					return err
+				}
 			}
-			must(b, file.Sync())
+			return file.Sync()
+		})
+		for _, blocks := range groups {
+			for i := range blocks {
+				packed += len(blocks[i].Data)
+				blocks[i].Data, err = journal.Unpacked(blocks[i].Data)
+				must(b, err)
+				whole += len(blocks[i].Data)
+			}
 		}
-		disk += time.Since(start)
+		below += write(groups, appendRaw)
 	}
 	s := j.Stats()
 	b.ReportMetric(float64(s.Events)/ours.Seconds(), "events/s")
 	b.ReportMetric(float64(s.Commits)/float64(max(s.Syncs, 1)), "commits/sync")
+	if raw != nil {
+		b.ReportMetric(below.Seconds()/ours.Seconds(), "of-raw")
+	}
 	b.ReportMetric(engine.Seconds()/ours.Seconds(), "of-engine")
 	b.ReportMetric(disk.Seconds()/ours.Seconds(), "of-file")
+	b.ReportMetric(float64(whole)/float64(max(packed, 1)), "packed-times")
 	b.ReportMetric(float64(busy.Nanoseconds())/float64(s.Commits), "cpu-ns/commit")
 	b.ReportMetric(float64(engineBusy.Nanoseconds())/float64(s.Commits), "engine-cpu-ns/commit")
 }
 
 func benchAppend(b *testing.B, e journal.Engine, o journal.Options, clients int) {
 	j := benchOpen(b, e, o)
-	run := appenders(b, j, 0, b.N, clients, 1)
+	run := appenders(b, j, 0, b.N, clients, 1, sized)
 	b.ReportAllocs()
 	b.ResetTimer()
 	run()

@@ -3,6 +3,7 @@ package journaltest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -31,6 +32,13 @@ func Commit(log journal.LogName, key string, at journal.Version, id string, n in
 		c.Events = append(c.Events, journal.NewEvent{Type: "Deposited", Data: fmt.Appendf(nil, `{"id":%q,"n":%d}`, id, i)})
 	}
 	return c
+}
+
+// Noise is n bytes that no codec makes fewer, the same for the same seed.
+func Noise(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed))).Read(b)
+	return b
 }
 
 // Append hands c in and waits for its receipt.

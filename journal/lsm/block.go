@@ -8,7 +8,7 @@ import (
 	"sort"
 	"sync"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
 
 // entry is a key with its value, or the news that it was deleted.
@@ -82,14 +82,11 @@ func uvarint(b []byte) (uint64, int) {
 
 // packBlock appends a block as it stands on disk. scratch is used and returned.
 func packBlock(dst, raw, scratch []byte) (packed, _ []byte) {
-	if most := s2.MaxEncodedLen(len(raw)); most > cap(scratch) {
-		scratch = make([]byte, most)
+	small, ok := pack.Pack(scratch, raw)
+	if !ok {
+		return append(append(dst, codecNone), raw...), small
 	}
-	small := s2.Encode(scratch[:cap(scratch)], raw)
-	if len(small) < len(raw)-len(raw)/8 {
-		return append(append(dst, codecS2), small...), scratch
-	}
-	return append(append(dst, codecNone), raw...), scratch
+	return append(append(dst, codecS2), small...), small
 }
 
 // unpackBlock is total. The result is a view of packed or in into, which it may grow.
@@ -104,14 +101,11 @@ func unpackBlock(packed []byte, rawLength int, into []byte) ([]byte, error) {
 		}
 		return content, nil
 	case codecS2:
-		n, err := s2.DecodedLen(content)
-		if err != nil || n != rawLength || n > rawMost {
-			return nil, fmt.Errorf("it claims %d bytes, not %d: %v", n, rawLength, err)
+		raw, err := pack.Unpack(into, content, min(rawLength, rawMost))
+		if err == nil && len(raw) != rawLength {
+			err = fmt.Errorf("it has %d bytes, not %d", len(raw), rawLength)
 		}
-		if cap(into) < n {
-			into = make([]byte, 0, n+n/4)
-		}
-		return s2.Decode(into[:n], content)
+		return raw, err
 	}
 	return nil, fmt.Errorf("it has the unknown codec %d", packed[0])
 }

@@ -6,7 +6,7 @@ import (
 	"hash/crc32"
 	"os"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
 
 const (
@@ -125,7 +125,7 @@ func (b *builder) finish() (*table, error) {
 		at += int64(m.places[i].length)
 	}
 	raw := encodeMeta(&m)
-	packed := s2.Encode(nil, raw)
+	packed, _ := pack.Pack(nil, raw)
 	b.about.metaRaw = int64(len(raw))
 	b.about.metaCRC = crc32.Checksum(packed, castagnoli)
 	b.about.size = b.about.metaAt + int64(len(packed))

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
 
 // errDamaged is in errors that say that a file is not what was written.
@@ -151,10 +151,10 @@ func (t *table) meta() (*meta, error) {
 	if crc32.Checksum(packed, castagnoli) != t.metaCRC {
 		return nil, damaged(t.path, "the checksum of its directory is wrong")
 	}
-	if n, err := s2.DecodedLen(packed); err != nil || int64(n) != t.metaRaw {
-		return nil, damaged(t.path, "its directory is malformed")
+	raw, err := pack.Unpack(nil, packed, int(t.metaRaw))
+	if err == nil && int64(len(raw)) != t.metaRaw {
+		err = fmt.Errorf("it has %d bytes, not %d", len(raw), t.metaRaw)
 	}
-	raw, err := s2.Decode(nil, packed)
 	if err != nil {
 		return nil, damaged(t.path, "its directory is malformed: %v", err)
 	}

@@ -1,0 +1,68 @@
+package journal_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// A journal goes on with another codec, and what was written with the one before stays readable, provable
+// and good for an index.
+func TestCodecs(t *testing.T) {
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := journaltest.NewMemory()
+	at := journal.Version(0)
+	for _, codec := range []journal.Codec{journal.CodecNone, journal.CodecS2, journal.CodecNone, ""} {
+		j, err := journal.Open(ctx, m, journal.Options{Codec: codec})
+		must(err)
+		for range 3 {
+			const events = 20
+			_, err := journaltest.Append(j, journaltest.Commit("bank", "alice", at, fmt.Sprint("c", at), events))
+			must(err)
+			at += events
+		}
+		must(j.Close(ctx))
+		m = m.CrashClone(0)
+	}
+	packed, plain := 0, 0
+	must(m.Log().Blocks(ctx, "bank", 0, func(b journal.Block) error {
+		whole, err := journal.Unpacked(b.Data)
+		if len(whole) > len(b.Data) {
+			packed++
+		} else {
+			plain++
+		}
+		return err
+	}))
+	if packed != 6 || plain != 6 {
+		t.Errorf("%d batches are packed, %d are not", packed, plain)
+	}
+	must(journal.Rebuild(ctx, m, nil))
+	j, err := journal.Open(ctx, m, journal.Options{})
+	must(err)
+	defer func() { must(j.Close(ctx)) }()
+	next := journal.Position(1)
+	must(j.Read(ctx, "bank", 0, 0, func(e *journal.Event) error {
+		if want := fmt.Sprintf(`{"id":"c%d","n":%d}`, (next-1)/20*20, (next-1)%20); e.Position != next || string(e.Data) != want {
+			t.Errorf("position %d has %s, not %s", e.Position, e.Data, want)
+		}
+		next++
+		return nil
+	}))
+	if v, err := j.Load(ctx, "bank", "alice", 0, func(*journal.Event) error { return nil }); v != at || err != nil || next != journal.Position(at)+1 {
+		t.Errorf("version %d, %v, read up to %d, not %d", v, err, next-1, at)
+	}
+
+	if _, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{Codec: "zip"}); journal.KindOf(err) != journal.KindInvalid {
+		t.Errorf("an unknown codec: %v", err)
+	}
+}
