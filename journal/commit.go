@@ -212,10 +212,12 @@ type batchMaker struct {
 
 // take returns empty memory of at least so many bytes.
 func (m *batchMaker) take(size int) []byte {
-	if last := len(m.spare) - 1; last >= 0 && cap(m.spare[last]) >= size {
+	if last := len(m.spare) - 1; last >= 0 {
 		b := m.spare[last]
 		m.spare = m.spare[:last]
-		return b[:0]
+		if cap(b) >= size {
+			return b[:0]
+		} // else it is of no use any more
 	}
 	return make([]byte, 0, size)
 }

@@ -83,7 +83,7 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, args := range [][]string{
 		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"}, {"send", "bank/alice", "de posit"},
 		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
-		{"serve", "--limit-memory", "lots"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
+		{"serve", "--limit-memory", "lots"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
 		{"serve", "--token", "short"}, {"events", "bank", "--limit=-1"},
 		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
 	} {
