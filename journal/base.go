@@ -108,7 +108,7 @@ func eachBase(block Block, yield func(h *batchHeader, x *base, c *cut) error) er
 		case recordBase:
 			flags := rec.take(1)
 			x.key = rec.str()
-			if rec.bad || !readBaseValue(&rec, flags[0]&baseHasSnapshot != 0, &x) {
+			if rec.bad || len(x.key) == 0 || len(x.key) > MaxKey || !readBaseValue(&rec, flags[0]&baseHasSnapshot != 0, &x) {
 				return block.corrupt("a base record is malformed")
 			}
 			err = yield(&h, &x, nil)

@@ -35,8 +35,8 @@ const (
 	batchHeaderSize = 80
 	codecNone       = 0
 	codecS2         = 2
-	// packMost bounds what a packed body may be unpacked, in bytes, and so what a forged one makes
-	// us allocate. A longer one is never packed. It is a part of the format, too.
+	// packMost bounds what a packed body may be unpacked, in bytes, so that a forged one makes us allocate no
+	// more than one of that length that is not packed. A longer one is never packed. It is a part of the format, too.
 	packMost = 4 << 20
 )
 

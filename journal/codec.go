@@ -123,7 +123,9 @@ func (t *typeNames) str(b []byte) string {
 }
 
 // readCommit takes the records of one commit off r. most bounds the events, as
-// the batch header counts them. Byte slices are views.
+// the batch header counts them. It refuses what Append would: an index entry has key, id and type of its
+// event, so that long ones of many events would make it many times as long as the batch. Byte slices
+// are views.
 func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 	rec := reader{b: r.bytes()}
 	head := rec.take(2)
@@ -154,6 +156,9 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 	if head[1]&commandHasData == 0 {
 		c.Data = nil
 	}
+	if len(key) == 0 || len(key) > MaxKey || len(id) == 0 || len(id) > MaxCommandID || len(c.Type) > MaxTypeName || n > MaxEvents {
+		return false
+	}
 	// An event record has at least 6 bytes, so the count cannot make us allocate
 	// more than a small multiple of what is there.
 	if rec.bad || n > most || n > uint64(len(r.b))/6 {
@@ -167,7 +172,7 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 			return false
 		}
 		e := NewEvent{Type: into.types.str(ev.bytes()), ContentType: into.types.str(ev.bytes()), Data: ev.bytes(), Metadata: ev.bytes()}
-		if ev.bad {
+		if ev.bad || len(e.Type) > MaxTypeName || len(e.ContentType) > MaxTypeName {
 			return false
 		}
 		into.events = append(into.events, e)

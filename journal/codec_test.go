@@ -66,3 +66,50 @@ func TestCodecs(t *testing.T) {
 		t.Errorf("an unknown codec: %v", err)
 	}
 }
+
+// deletions notes how many keys are deleted from the index at once.
+type deletions struct {
+	*journaltest.Memory
+	most *int
+}
+
+type noting struct {
+	journal.IndexStore
+	most *int
+}
+
+func (d deletions) Index() journal.IndexStore { return noting{d.Memory.Index(), d.most} }
+
+func (n noting) Delete(ctx context.Context, keys [][]byte) error {
+	*n.most = max(*n.most, len(keys))
+	return n.IndexStore.Delete(ctx, keys)
+}
+
+// A retention goes in steps of the same size, however small batches are packed.
+func TestRetentionStepsOfPackedBatches(t *testing.T) {
+	const commits, events = 100, 1000
+	most := map[journal.Codec]int{}
+	for _, codec := range []journal.Codec{journal.CodecNone, journal.CodecS2} {
+		n := 0
+		j, err := journal.Open(t.Context(), deletions{journaltest.NewMemory(), &n}, journal.Options{Codec: codec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range commits {
+			if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i*events), fmt.Sprint("c", i), events)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := j.Retain(t.Context(), "bank", journal.Retention{Before: commits*events + 1, Force: true})
+		if err != nil || r.Events != commits*events {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		most[codec] = n
+		if err := j.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if plain, packed := most[journal.CodecNone], most[journal.CodecS2]; plain == 0 || packed > plain+events || plain >= commits*events/2 {
+		t.Errorf("at most %d keys at once of batches that are not packed, %d of those that are", plain, packed)
+	}
+}

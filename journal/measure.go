@@ -7,7 +7,7 @@ type LogSize struct {
 	LogInfo
 	Commits uint64 `json:"commits"`
 	Events  uint64 `json:"events"`
-	Bytes   uint64 `json:"bytes"` // of its batches
+	Bytes   uint64 `json:"bytes"` // of its batches, packed as they are
 }
 
 // Measure counts what there is of a log, by reading the headers of all its batches,

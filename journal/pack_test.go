@@ -120,3 +120,23 @@ func TestForgedPacking(t *testing.T) {
 		t.Errorf("a codec that there is not: %v", err)
 	}
 }
+
+// What Append refuses is refused by a reader, too, or a long key would stand in the index once for each of many events.
+func TestForgedNames(t *testing.T) {
+	for name, c := range map[string]Commit{
+		"key":          {Command: Command{ID: "c", Key: strings.Repeat("k", MaxKey+1)}},
+		"no key":       {Command: Command{ID: "c"}},
+		"id":           {Command: Command{ID: CommandID(strings.Repeat("c", MaxCommandID+1)), Key: "k"}},
+		"no id":        {Command: Command{Key: "k"}},
+		"command type": {Command: Command{ID: "c", Key: "k", Type: strings.Repeat("t", MaxTypeName+1)}},
+		"event type":   {Command: Command{ID: "c", Key: "k"}, Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName+1)}}},
+		"content type": {Command: Command{ID: "c", Key: "k"}, Events: []NewEvent{{ContentType: strings.Repeat("t", MaxTypeName+1)}}},
+		"":             {Command: Command{ID: "c", Key: strings.Repeat("k", MaxKey)}, Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName)}}},
+	} {
+		b := appendCommit(beginBatch(nil, "bank"), &c)
+		endBatch(b, &batchHeader{log: "bank", first: 1, sequence: 1, commits: 1, events: uint32(len(c.Events))})
+		if _, err := ReadBatch(b, nil); (KindOf(err) == KindCorrupt) != (name != "") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

@@ -45,7 +45,7 @@ type Retained struct {
 	Through   uint64   `json:"through"`   // sequence of the last batch that was deleted now; 0 if none was
 	Batches   uint64   `json:"batches"`   // deleted now
 	Events    uint64   `json:"events"`    // likewise
-	Bytes     uint64   `json:"bytes"`     // of the batches
+	Bytes     uint64   `json:"bytes"`     // of the batches, packed as they are
 	Entities  int      `json:"entities"`  // that have lost events by now
 	Uncovered int      `json:"uncovered"` // of them, whose state is lost; only with Force
 	// Promised says that there were more to go, but for the answers to their command ids,

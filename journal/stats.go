@@ -13,7 +13,7 @@ type Stats struct {
 	Events       uint64        `json:"events"`        // of them
 	EventBytes   uint64        `json:"event_bytes"`   // data and metadata of the events
 	Batches      uint64        `json:"batches"`       // that hold them
-	Bytes        uint64        `json:"bytes"`         // of the batches
+	Bytes        uint64        `json:"bytes"`         // of the batches, packed as they are
 	Syncs        uint64        `json:"syncs"`         // appends of the engine, each synced
 	SyncTime     time.Duration `json:"sync_time_ns"`  // spent in them
 	LastSync     time.Duration `json:"last_sync_ns"`  // of the latest

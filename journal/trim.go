@@ -46,7 +46,7 @@ func firstSequence(ctx context.Context, store LogStore, log LogName) (first uint
 	return first, err
 }
 
-// trimBytes is about how many bytes of blocks are removed in one step.
+// trimBytes is about how many bytes of blocks are removed in one step, before they were packed.
 const trimBytes = 1 << 20
 
 // trim removes what stands before a cut: first what the index has of it, then the
@@ -86,8 +86,9 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 		if b.Sequence >= c.sequence || bytes >= trimBytes {
 			return errStop
 		}
-		bytes += len(b.Data)
+		size := len(b.Data)
 		err := eachCommit(b, func(h *batchHeader, _ int, _ Position, d *decodedCommit) error {
+			size = max(size, h.records)
 			prefix := entityPrefix(log, d.command.Key)
 			for i := range d.events {
 				keys = append(keys, entityKey(prefix, d.expected+Version(i)+1))
@@ -97,6 +98,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 		})
 		if err == nil {
 			err = eachBase(b, func(h *batchHeader, x *base, _ *cut) error {
+				size = max(size, h.records)
 				if x != nil {
 					keys = append(keys, floorKey(log, x.key, h.sequence))
 				}
@@ -106,6 +108,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 		if err != nil && KindOf(err) != KindCorrupt {
 			return err
 		}
+		bytes += size
 		last = b.Sequence // damaged or not: what it left in the index is not served any more
 		return nil
 	})

@@ -19,7 +19,8 @@ func Pack(into, raw []byte) ([]byte, bool) {
 	return small, len(small) < len(raw)-len(raw)/8
 }
 
-// Unpack makes whole what Pack packed, in the memory of into if that is large enough. It is total,
+// Unpack makes whole what Pack packed, in the memory of into if that is large enough. If it is not, there is a bit
+// more than needed, for the next time, unless into is nil. It is total,
 // and takes no more than most bytes of memory: what claims to be longer is an error.
 func Unpack(into, packed []byte, most int) ([]byte, error) {
 	n, err := s2.DecodedLen(packed)
@@ -30,7 +31,11 @@ func Unpack(into, packed []byte, most int) ([]byte, error) {
 		return nil, fmt.Errorf("it claims %d bytes, more than the %d there may be", n, most)
 	}
 	if cap(into) < n {
-		into = make([]byte, n+n/4)
+		more := 0
+		if into != nil {
+			more = n / 4
+		}
+		into = make([]byte, n+more)
 	}
 	return s2.Decode(into[:n], packed)
 }
