@@ -86,47 +86,46 @@ func appendCut(b []byte, c *cut) []byte {
 
 // eachBase decodes a block and, if it is a base batch, yields its records: for each
 // either a base or a cut. They are valid during their yield only.
-func eachBase(block Block, yield func(h *batchHeader, x *base, c *cut) error) error {
+func eachBase(block Block, yield baseYield) error {
 	h, packed, err := block.open()
 	if err != nil || !h.base {
 		return err
 	}
-	into := rooms.Get().(*room)
-	defer into.release()
-	body, reason := h.unpack(packed, into)
-	if reason != "" {
-		return block.corrupt(reason)
-	}
+	return block.unpacked(&h, packed, func(body reader) error { return block.bases(&h, body, yield) })
+}
+
+func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 	var x base
 	for range h.commits {
 		rec := reader{b: body.bytes()}
 		kind := rec.take(1)
 		if body.bad || rec.bad {
-			return block.corrupt("a record is malformed")
+			return b.corrupt("a record is malformed")
 		}
+		var err error
 		switch kind[0] {
 		case recordBase:
 			flags := rec.take(1)
 			x.key = rec.str()
 			if rec.bad || len(x.key) == 0 || len(x.key) > MaxKey || !readBaseValue(&rec, flags[0]&baseHasSnapshot != 0, &x) {
-				return block.corrupt("a base record is malformed")
+				return b.corrupt("a base record is malformed")
 			}
-			err = yield(&h, &x, nil)
+			err = yield(h, &x, nil)
 		case recordCut:
 			c := cut{at: h.sequence, sequence: rec.u64(), position: Position(rec.u64()), from: rec.u64(), bases: rec.uint()}
 			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence || c.position > h.first || c.from > h.sequence {
-				return block.corrupt("a cut record is malformed")
+				return b.corrupt("a cut record is malformed")
 			}
-			err = yield(&h, nil, &c)
+			err = yield(h, nil, &c)
 		default:
-			return block.corrupt("a base batch has a record of a kind that this program does not know")
+			return b.corrupt("a base batch has a record of a kind that this program does not know")
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if len(body.b) != 0 {
-		return block.corrupt("the records do not fill the batch")
+		return b.corrupt("the records do not fill the batch")
 	}
 	return nil
 }

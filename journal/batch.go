@@ -73,29 +73,6 @@ func beginBatch(b []byte, log LogName) []byte {
 	return append(b, log...)
 }
 
-// packer packs the bodies of batches, in memory that it uses again.
-type packer struct {
-	codec   Codec
-	scratch []byte
-}
-
-// pack returns the batch that fills b with its body packed, if that is worth it: in memory of its
-// own, so that b can be used again.
-func (p *packer) pack(b []byte, h *batchHeader) []byte {
-	head := batchHeaderSize + len(h.log)
-	h.codec = codecNone
-	if p.codec != CodecS2 || len(b)-head > packMost {
-		return b
-	}
-	small, ok := pack.Pack(p.scratch, b[head:])
-	p.scratch = small
-	if !ok {
-		return b
-	}
-	h.codec = codecS2
-	return append(append(make([]byte, 0, head+len(small)), b[:head]...), small...)
-}
-
 // endBatch fills in the header of a batch that fills b.
 func endBatch(b []byte, h *batchHeader) chainHash {
 	copy(b, batchMagic)
@@ -228,37 +205,62 @@ func Unpacked(batch []byte) ([]byte, error) {
 	return out, nil
 }
 
+type (
+	commitYield = func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error
+	baseYield   = func(h *batchHeader, x *base, c *cut) error
+)
+
 // eachCommit decodes a block and yields its commits in order, each with the
 // position of its first event and its ordinal in the batch. The decoded commit is
 // valid during its yield only. A base batch has none.
-func eachCommit(block Block, yield func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error) error {
+func eachCommit(block Block, yield commitYield) error {
+	return eachRecord(block, yield, func(*batchHeader, *base, *cut) error { return nil })
+}
+
+// eachRecord yields the commits of a block as eachCommit does, or the records of a base batch as eachBase
+// does, but none of a base batch with damage.
+func eachRecord(block Block, commit commitYield, ofBase baseYield) error {
 	h, packed, err := block.open()
 	if err != nil {
 		return err
 	}
-	if h.base {
-		return eachBase(block, func(*batchHeader, *base, *cut) error { return nil })
-	}
+	return block.unpacked(&h, packed, func(body reader) error {
+		if !h.base {
+			return block.commits(&h, body, commit)
+		}
+		if err := block.bases(&h, body, func(*batchHeader, *base, *cut) error { return nil }); err != nil {
+			return err
+		}
+		return block.bases(&h, body, ofBase)
+	})
+}
+
+// unpacked calls f with the records of a block that was opened. They are valid during the call only.
+func (b *Block) unpacked(h *batchHeader, packed []byte, f func(body reader) error) error {
 	into := rooms.Get().(*room)
 	defer into.release()
 	body, reason := h.unpack(packed, into)
 	if reason != "" {
-		return block.corrupt(reason)
+		return b.corrupt(reason)
 	}
+	return f(body)
+}
+
+func (b *Block) commits(h *batchHeader, body reader, yield commitYield) error {
 	var c decodedCommit
 	left, at := uint64(h.events), h.first
 	for i := range int(h.commits) {
 		if !readCommit(&body, left, &c) {
-			return block.corrupt("a record is malformed")
+			return b.corrupt("a record is malformed")
 		}
 		left -= uint64(len(c.events))
-		if err := yield(&h, i, at, &c); err != nil {
+		if err := yield(h, i, at, &c); err != nil {
 			return err
 		}
 		at += Position(len(c.events))
 	}
 	if left != 0 || len(body.b) != 0 {
-		return block.corrupt("the records do not fill the batch")
+		return b.corrupt("the records do not fill the batch")
 	}
 	return nil
 }

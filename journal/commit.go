@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
 
 func hashOf(batch []byte) chainHash { return sha256.Sum256(batch) }
@@ -206,8 +208,9 @@ type batchBuilder struct {
 
 // batchMaker is what the committer makes batches with.
 type batchMaker struct {
-	packer packer
-	spare  [][]byte // memory of batches that were packed
+	codec   Codec
+	scratch []byte   // what is being packed
+	spare   [][]byte // memory of batches that were packed
 }
 
 // take returns empty memory of at least so many bytes.
@@ -222,10 +225,27 @@ func (m *batchMaker) take(size int) []byte {
 	return make([]byte, 0, size)
 }
 
+// pack returns b with the body of its batch packed, if that is worth it: in memory of its own, so that b can
+// be used again.
+func (m *batchMaker) pack(b []byte, h *batchHeader) []byte {
+	head := batchHeaderSize + len(h.log)
+	h.codec = codecNone
+	if m.codec != CodecS2 || len(b)-head > packMost {
+		return b
+	}
+	small, ok := pack.Pack(m.scratch, b[head:])
+	m.scratch = small
+	if !ok {
+		return b
+	}
+	h.codec = codecS2
+	return append(append(make([]byte, 0, head+len(small)), b[:head]...), small...)
+}
+
 // finish makes a batch of what stands in b, behind room for the header.
 func (m *batchMaker) finish(b []byte, h *batchHeader) (batch []byte, hash chainHash) {
 	const most, count = 1 << 20, 8
-	batch = m.packer.pack(b, h)
+	batch = m.pack(b, h)
 	if h.codec != codecNone && cap(b) <= most && len(m.spare) < count {
 		m.spare = append(m.spare, b)
 	}

@@ -193,7 +193,7 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 	pair := func(key, end int) {
 		pairs = append(pairs, Pair{room[key:end:end], room[end:len(room):len(room)]})
 	}
-	err = eachCommit(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
+	err = eachRecord(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
 		if room == nil {
 			// All keys and values stand in one piece of memory, or a few if the guess is too low.
 			room = make([]byte, 0, h.records+h.records/4)
@@ -213,17 +213,14 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 		pair(start, end)
 		next = first + Position(len(c.events))
 		return nil
+	}, func(h *batchHeader, x *base, c *cut) error {
+		if x != nil {
+			pairs = append(pairs, Pair{floorKey(h.log, x.key, h.sequence), sealFloor(x)})
+		} else {
+			pairs = append(pairs, Pair{trimKey(h.log), sealTrim(c)})
+		}
+		return nil
 	})
-	if err == nil {
-		err = eachBase(block, func(h *batchHeader, x *base, c *cut) error {
-			if x != nil {
-				pairs = append(pairs, Pair{floorKey(h.log, x.key, h.sequence), sealFloor(x)})
-			} else {
-				pairs = append(pairs, Pair{trimKey(h.log), sealTrim(c)})
-			}
-			return nil
-		})
-	}
 	if err != nil {
 		return pairs, next, err
 	}

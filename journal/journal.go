@@ -122,7 +122,7 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 		return nil, &Error{Op: "open", Kind: KindInvalid, Detail: "there is no codec " + strconv.Quote(string(o.Codec)) + "; there are s2 and none"}
 	}
 	j := &Journal{
-		engine: e, opt: o, maker: batchMaker{packer: packer{codec: o.Codec}}, space: newSpace(e), damaged: damages{},
+		engine: e, opt: o, maker: batchMaker{codec: o.Codec}, space: newSpace(e), damaged: damages{},
 		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[versionKey]Version{},
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as

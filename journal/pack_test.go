@@ -17,7 +17,7 @@ func packedBatch(commits int) []byte {
 			Command: Command{ID: CommandID(fmt.Sprint("command-", i)), Type: "deposit", Key: "alice"},
 			Events:  []NewEvent{{Type: "Deposited", Data: fmt.Appendf(nil, `{"amount":%d}`, i)}}})
 	}
-	m := batchMaker{packer: packer{codec: CodecS2}}
+	m := batchMaker{codec: CodecS2}
 	b, _ = m.finish(b, h)
 	return b
 }
@@ -78,7 +78,7 @@ func TestNotPacked(t *testing.T) {
 		"nobody wants it":     {CodecNone, bytes.Repeat([]byte("text"), 1000), codecNone},
 		"a few bytes of text": {CodecS2, []byte("abc"), codecNone},
 	} {
-		m := batchMaker{packer: packer{codec: c.codec}}
+		m := batchMaker{codec: c.codec}
 		for range 2 { // the second time in memory that is used again
 			h := &batchHeader{log: "bank", first: 1, sequence: 1, commits: 1}
 			b, _ := m.finish(append(beginBatch(m.take(10), h.log), c.body...), h)

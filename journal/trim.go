@@ -87,7 +87,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 			return errStop
 		}
 		size := len(b.Data)
-		err := eachCommit(b, func(h *batchHeader, _ int, _ Position, d *decodedCommit) error {
+		err := eachRecord(b, func(h *batchHeader, _ int, _ Position, d *decodedCommit) error {
 			size = max(size, h.records)
 			prefix := entityPrefix(log, d.command.Key)
 			for i := range d.events {
@@ -95,16 +95,13 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 			}
 			ids = append(ids, d.command.ID)
 			return nil
+		}, func(h *batchHeader, x *base, _ *cut) error {
+			size = max(size, h.records)
+			if x != nil {
+				keys = append(keys, floorKey(log, x.key, h.sequence))
+			}
+			return nil
 		})
-		if err == nil {
-			err = eachBase(b, func(h *batchHeader, x *base, _ *cut) error {
-				size = max(size, h.records)
-				if x != nil {
-					keys = append(keys, floorKey(log, x.key, h.sequence))
-				}
-				return nil
-			})
-		}
 		if err != nil && KindOf(err) != KindCorrupt {
 			return err
 		}

@@ -226,12 +226,9 @@ func (l *logVerifier) block(b Block) error {
 		l.time = max(l.time, h.time)
 		l.adrift = false
 	}
-	err := eachCommit(b, func(h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
+	err := eachRecord(b, func(h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
 		return l.commit(b, h, ordinal, at, c)
-	})
-	if err == nil {
-		err = l.base(b)
-	}
+	}, l.base(b))
 	l.chain = hashOf(b.Data)
 	var damage *Error
 	if errors.As(err, &damage) && damage.Kind == KindCorrupt {

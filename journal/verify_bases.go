@@ -85,11 +85,11 @@ func (l *logVerifier) entities() int {
 	return n
 }
 
-// base checks a base batch.
-func (l *logVerifier) base(block Block) error {
+// base returns what checks the records of a base batch.
+func (l *logVerifier) base(block Block) baseYield {
 	b := &l.bases
 	records := uint64(0)
-	return eachBase(block, func(h *batchHeader, x *base, c *cut) error {
+	return func(h *batchHeader, x *base, c *cut) error {
 		if h.sequence > l.indexed.sequence {
 			b.beyond = true
 		}
@@ -119,7 +119,7 @@ func (l *logVerifier) base(block Block) error {
 		}
 		b.found, b.stray = *c, nil
 		return nil
-	})
+	}
 }
 
 // checkBases holds what the index has of retentions to the log.

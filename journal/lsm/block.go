@@ -101,13 +101,18 @@ func unpackBlock(packed []byte, rawLength int, into []byte) ([]byte, error) {
 		}
 		return content, nil
 	case codecS2:
-		raw, err := pack.Unpack(into, content, min(rawLength, rawMost))
-		if err == nil && len(raw) != rawLength {
-			err = fmt.Errorf("it has %d bytes, not %d", len(raw), rawLength)
-		}
-		return raw, err
+		return unpack(into, content, rawLength)
 	}
 	return nil, fmt.Errorf("it has the unknown codec %d", packed[0])
+}
+
+// unpack is pack.Unpack of what has to have that length.
+func unpack(into, packed []byte, rawLength int) ([]byte, error) {
+	raw, err := pack.Unpack(into, packed, min(rawLength, rawMost))
+	if err == nil && len(raw) != rawLength {
+		err = fmt.Errorf("it has %d bytes, not %d", len(raw), rawLength)
+	}
+	return raw, err
 }
 
 // block is one that was read, with the memory that it is in.

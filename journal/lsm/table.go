@@ -11,8 +11,6 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
-
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
 
 // errDamaged is in errors that say that a file is not what was written.
@@ -151,10 +149,7 @@ func (t *table) meta() (*meta, error) {
 	if crc32.Checksum(packed, castagnoli) != t.metaCRC {
 		return nil, damaged(t.path, "the checksum of its directory is wrong")
 	}
-	raw, err := pack.Unpack(nil, packed, int(t.metaRaw))
-	if err == nil && int64(len(raw)) != t.metaRaw {
-		err = fmt.Errorf("it has %d bytes, not %d", len(raw), t.metaRaw)
-	}
+	raw, err := unpack(nil, packed, int(t.metaRaw))
 	if err != nil {
 		return nil, damaged(t.path, "its directory is malformed: %v", err)
 	}

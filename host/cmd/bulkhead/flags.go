@@ -39,9 +39,9 @@ func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options
 type journalFlags struct {
 	PendingCommits int           `name:"pending-commits" default:"65536" placeholder:"N" help:"Commits on their way to the disk; beyond it commands wait. Default ${default}."`
 	PendingBytes   size          `name:"pending" default:"64MiB" placeholder:"SIZE" help:"Their size. Default ${default}."`
-	BatchBytes     size          `name:"batch" default:"64KiB" placeholder:"SIZE" help:"One batch of a log; a bigger commit is a batch of its own. Default ${default}."`
+	BatchBytes     size          `name:"batch" default:"64KiB" placeholder:"SIZE" help:"One batch of a log, before it is packed; a bigger commit is a batch of its own. Default ${default}."`
 	Codec          journal.Codec `name:"codec" default:"s2" enum:"s2,none" placeholder:"CODEC" help:"How batches are packed on the disk, s2 or none; what is there stays as it is. Default ${default}."`
-	GroupBytes     size          `name:"group" default:"4MiB" placeholder:"SIZE" help:"What shares one sync. Default ${default}."`
+	GroupBytes     size          `name:"group" default:"4MiB" placeholder:"SIZE" help:"What shares one sync, before it is packed. Default ${default}."`
 	GroupCommits   int           `name:"group-commits" default:"8192" placeholder:"N" help:"Commits that share one sync. Default ${default}."`
 	Answers        time.Duration `name:"answers" default:"24h" placeholder:"TIME" help:"How long the answer to a command id is kept. Default ${default}."`
 	Reserve        size          `name:"reserve" default:"1GiB" placeholder:"SIZE" help:"Room on the disk below which commands are refused and only reading goes on, so that no write meets a full disk. Default ${default}."`
