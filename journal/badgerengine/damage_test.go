@@ -131,6 +131,9 @@ func readJournal(dir string) (files, error) {
 	}
 	paths = append(paths, filepath.Join(dir, lineageFile), filepath.Join(dir, headsFile))
 	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.IsDir() { // unlisted
+			continue
+		}
 		content, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err

@@ -1,12 +1,12 @@
 // Package badgerengine keeps a journal's log in Badger, and its index beside it in a store of
 // package lsm. It is the only package that knows Badger.
 //
-// Both are under one directory: log/, where Badger syncs every write, and index/, which can be made
-// from the log again. The directory is locked for one process. Values never go to Badger's
-// value log (see value.go), so there is no garbage of theirs to collect.
+// Both are under one directory: log/, of which every write is synced, and index/, which can be made
+// from the log again. The directory is locked for one process.
 package badgerengine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"expvar"
@@ -32,14 +32,19 @@ type Options struct {
 	Logger *slog.Logger
 	// ReadOnly opens the journal for reading only. Default: false.
 	ReadOnly bool
-	// MemTableBytes is the size of a table in memory of the log, and what the index gathers in
-	// memory before it writes it. Default 32 MiB, least 8 MiB.
+	// MemTableBytes is what the index gathers in memory before it writes it, and the size of a table in
+	// memory of the log where values stand in tables; see values.go. Default 32 MiB, least 8 MiB.
 	MemTableBytes int64
 	// ReserveBytes is the room on the disk below which the engine says that it is
 	// full; see space.go. Negative is none. Default 32 times MemTableBytes: 13 for the log's
 	// database, which writes as much when it merges level 0 into the first level as soon as that is
 	// due, 2 for what the index has in memory, and as much again.
 	ReserveBytes int64
+
+	// For tests:
+	valuesInTables bool  // as where files can have no holes
+	valueFileBytes int64 // see values.go; at least 4 MiB
+	pointersTable  int64 // likewise
 }
 
 // Engine is an open engine.
@@ -52,9 +57,12 @@ type Engine struct {
 	doubts     []string   // files of the log that stand aside
 	lock       *os.File   // held while open
 	begun      bool       // and counted as such; see deaths.go
-	compacting sync.Mutex // held by Compact
-	closeOnce  sync.Once
-	closeErr   error
+	compacting sync.Mutex // held by Compact; guards lowest
+
+	lowest map[uint32]map[journal.LogName]uint64 // what files of values have of each log, where known; see reclaim.go
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 var _ journal.Engine = (*Engine)(nil)
@@ -88,17 +96,24 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err == nil && !o.ReadOnly {
 		deep, err = e.begin()
 	}
+	var (
+		marked mark
+		files  []valueFile
+	)
 	if err == nil {
-		e.log, err = openLog(logOptions(dir, o), deep)
+		e.log, marked, files, err = openLog(logOptions(dir, o), deep)
 	}
 	if err == nil {
 		e.heads, err = openHeads(dir, e.log.lineage, o.ReadOnly, o.Logger)
 	}
 	if err == nil {
-		e.index, err = openIndex(filepath.Join(dir, "index"), e.indexOptions(o), e.log.lineage, deep)
+		e.doubts, err = doubts(filepath.Join(dir, "log"))
+	}
+	if err == nil && !o.ReadOnly {
+		err = e.log.recover(marked, files, len(e.doubts) > 0, e.heads.last)
 	}
 	if err == nil {
-		e.doubts, err = doubts(filepath.Join(dir, "log"))
+		e.index, err = openIndex(filepath.Join(dir, "index"), e.indexOptions(o), e.log.lineage, deep)
 	}
 	if err != nil {
 		return nil, openError(dir, errors.Join(err, e.Close()))
@@ -130,7 +145,7 @@ func removeUnborn(dir string) error {
 }
 
 func logOptions(dir string, o Options) badger.Options {
-	return badger.DefaultOptions(filepath.Join(dir, "log")).
+	log := badger.DefaultOptions(filepath.Join(dir, "log")).
 		WithLogger(logger{o.Logger}).
 		WithReadOnly(o.ReadOnly).
 		WithSyncWrites(true).
@@ -145,8 +160,13 @@ func logOptions(dir string, o Options) badger.Options {
 		WithBlockCacheSize(0).
 		WithValueThreshold(1 << 20).    // the greatest there is: nothing goes to the value log
 		WithValueLogFileSize(16 << 20). // which is mapped, and synced, all the same
+		WithVerifyValueChecksum(true).  // before Badger believes what the entry says of its length
 		WithMetricsEnabled(true).       // for Count
 		WithDetectConflicts(false)      // there is one writer
+	if !o.ReadOnly && !o.valuesInTables && canPunch(dir) {
+		log = apart(log, cmp.Or(o.valueFileBytes, valueFileBytes), cmp.Or(o.pointersTable, pointersTable))
+	}
+	return log
 }
 
 func (e *Engine) indexOptions(o Options) lsm.Options {
@@ -193,8 +213,16 @@ func (e *Engine) Count() journal.EngineStats {
 	for _, l := range e.log.Levels() {
 		s.LogBytes += l.Size
 	}
+	if files, err := listValues(e.log.Opts().Dir); err == nil {
+		for _, f := range files {
+			s.LogBytes += f.disk
+		}
+	}
 	if n, ok := expvar.Get("badger_write_bytes_user").(*expvar.Int); ok {
 		s.Written += 2 * uint64(n.Value()) // once to the log of the table in memory, once with that table
+	}
+	if n, ok := expvar.Get("badger_write_bytes_vlog").(*expvar.Int); ok {
+		s.Written += uint64(n.Value())
 	}
 	if m, ok := expvar.Get("badger_write_bytes_compaction").(*expvar.Map); ok {
 		m.Do(func(level expvar.KeyValue) {

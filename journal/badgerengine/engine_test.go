@@ -10,16 +10,20 @@ import (
 )
 
 func TestBadgerEngine(t *testing.T) {
-	journaltest.Run(t, func(t *testing.T) journaltest.Reopener {
-		dir := t.TempDir()
-		return func(t testing.TB) journal.Engine {
-			e, err := Open(dir, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return e
-		}
-	})
+	for name, o := range bothLayouts {
+		t.Run(name, func(t *testing.T) {
+			journaltest.Run(t, func(t *testing.T) journaltest.Reopener {
+				dir := t.TempDir()
+				return func(t testing.TB) journal.Engine {
+					e, err := Open(dir, o)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return e
+				}
+			})
+		})
+	}
 }
 
 func BenchmarkBadger(b *testing.B) {

@@ -131,7 +131,7 @@ func benchGrowth(b *testing.B, events int) {
 	if err := j.Close(ctx); err != nil {
 		b.Fatal(err)
 	}
-	b.ReportMetric(float64(tablesSize(b, dir))/float64(payload), "disk/payload")
+	b.ReportMetric(float64(sizeOnDisk(b, dir))/float64(payload), "disk/payload")
 }
 
 // settle waits until the log's database merges nothing any more: for a second nothing is due, and
@@ -184,14 +184,14 @@ func growAndKill(b *testing.B, dir string, events int) (g grown) {
 	return g
 }
 
-func tablesSize(b *testing.B, dir string) (n int64) {
+func sizeOnDisk(b *testing.B, dir string) (n int64) {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if ext := filepath.Ext(path); err == nil && (ext == ".sst" || ext == ".table") {
+		if ext := filepath.Ext(path); err == nil && (ext == ".sst" || ext == ".table" || ext == valuesSuffix) {
 			info, err := d.Info()
 			if err != nil {
 				return err
 			}
-			n += info.Size()
+			n += onDisk(info)
 		}
 		return err
 	})

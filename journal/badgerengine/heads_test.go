@@ -17,7 +17,8 @@ import (
 func TestALostEndAfterAKill(t *testing.T) {
 	ctx := context.Background()
 	dir, killed := t.TempDir(), t.TempDir()
-	j := openJournal(t, dir)
+	inTables := Options{valuesInTables: true} // with values apart nothing would be lost
+	j := openJournalWith(t, dir, inTables)
 	for i := range 20 {
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), string(rune('a'+i)), 1)); err != nil {
 			t.Fatal(err)
@@ -38,7 +39,7 @@ func TestALostEndAfterAKill(t *testing.T) {
 	if err := all.write(killed); err != nil {
 		t.Fatal(err)
 	}
-	j = openJournal(t, killed)
+	j = openJournalWith(t, killed, inTables)
 	if err := j.Damage("bank"); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "lost its end") {
 		t.Errorf("the damage is %v", err)
 	}

@@ -44,21 +44,23 @@ func damaged(file, format string, args ...any) error {
 	return fmt.Errorf("%s is %w: %s", file, errDamaged, fmt.Sprintf(format, args...))
 }
 
-// openLog opens the database of the log.
-func openLog(o badger.Options, deep bool) (*database, error) {
+// openLog opens the database of the log. It says what was in its value log before; see values.go.
+func openLog(o badger.Options, deep bool) (db *database, m mark, values []valueFile, err error) {
 	if !o.ReadOnly {
 		if err := errors.Join(clearUnlisted(o.Dir), inspectLog(o, deep)); err != nil {
-			return nil, err
+			return nil, m, nil, err
+		}
+		if m, values, err = prepareValues(o.Dir); err != nil {
+			return nil, m, nil, err
 		}
 	}
-	db, err := openDatabase(o)
-	if err != nil {
+	if db, err = openDatabase(o); err != nil {
 		if !ofTheSystem(err) {
 			err = damaged(o.Dir, "%v", err)
 		}
-		return nil, err
+		return nil, m, nil, err
 	}
-	return db, db.setLineage(filepath.Dir(o.Dir))
+	return db, m, values, db.setLineage(filepath.Dir(o.Dir))
 }
 
 // openIndex opens the index, or an empty one in the place of one that is damaged.
@@ -184,7 +186,7 @@ func keepUnlisted(dir, name string) error {
 }
 
 // inspectSmall mends the files whose right content is known: there is no encryption,
-// so there are no keys, and nothing is ever in the value logs.
+// so there are no keys, and the value logs are not collected.
 func inspectSmall(dir string) error {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -196,7 +198,7 @@ func inspectSmall(dir string) error {
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name())
 		switch {
-		case f.Name() == "DISCARD": // what could be collected of the value logs: nothing
+		case f.Name() == "DISCARD": // what could be collected of the value logs, which Badger is never asked for
 			err = os.Remove(path)
 		case f.Name() == "KEYREGISTRY":
 			var content []byte

@@ -34,7 +34,7 @@ func beVictim(dir string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	e, err := Open(dir, Options{MemTableBytes: 8 << 20}) // small, so that tables are written too
+	e, err := Open(dir, Options{MemTableBytes: 8 << 20, valueFileBytes: 4 << 20}) // small, so that there are several files
 	if err != nil {
 		fail(err)
 	}
@@ -122,7 +122,12 @@ func TestKill9(t *testing.T) {
 // openJournal opens the journal in a directory.
 func openJournal(t *testing.T, dir string) *journal.Journal {
 	t.Helper()
-	e, err := Open(dir, Options{})
+	return openJournalWith(t, dir, Options{})
+}
+
+func openJournalWith(t *testing.T, dir string, o Options) *journal.Journal {
+	t.Helper()
+	e, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func writeLineage(dir string, n uint64) (err error) {
 	if _, err := f.Write(encodeLineage(n)); err != nil {
 		return err
 	}
-	return f.Sync()
+	return errors.Join(f.Sync(), syncPath(dir))
 }
 
 // setLineage finds the journal's lineage, or begins one if its log is empty. Where the

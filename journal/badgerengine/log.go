@@ -61,35 +61,23 @@ func (s logStore) Append(_ context.Context, blocks []journal.Block) error {
 
 // append writes blocks of more than inline bytes in parts.
 func (s logStore) append(blocks []journal.Block, inline int) error {
-	parts := newBatch(s.db)
-	defer parts.discard()
+	parts := &batch{db: s.db}
 	entries := make([]*badger.Entry, len(blocks))
-	apart := false
 	for i, b := range blocks {
 		key := blockKey(logPrefix(b.Log), b.First, b.Sequence)
 		if len(b.Data) <= inline {
 			entries[i] = s.db.entry(key, b.Data)
 			continue
 		}
-		apart = true
 		var err error
 		if entries[i], err = parts.setParts(key, b.Data); err != nil {
 			return err
 		}
 	}
-	if apart {
-		if err := parts.commit(); err != nil {
-			return err
-		}
+	if err := parts.flush(); err != nil {
+		return err
 	}
-	return s.db.Update(func(txn *badger.Txn) error {
-		for _, e := range entries {
-			if err := txn.SetEntry(e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return s.db.write(entries)
 }
 
 func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
@@ -103,7 +91,9 @@ func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.
 			}
 		}
 		o := badger.DefaultIteratorOptions
-		o.Prefix, o.PrefetchSize = prefix, 8
+		// Badger would read values ahead on goroutines of its own, where nobody can catch a fault.
+		o.Prefix, o.PrefetchValues = prefix, false
+		var data []byte
 		it := txn.NewIterator(o)
 		defer it.Close()
 		for it.Seek(start); it.Valid(); it.Next() {
@@ -115,15 +105,16 @@ func (s logStore) Blocks(ctx context.Context, log journal.LogName, from journal.
 			if !ok {
 				return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt, Detail: "a key of the log is malformed"}
 			}
-			if err := s.db.checkLineage(item); err != nil {
-				return err
-			}
-			err := value(txn, item, func(data []byte) error {
-				inner = yield(journal.Block{Log: name, First: first, Sequence: sequence, Data: data})
-				return inner
-			})
+			err := s.db.checkLineage(item)
 			if err != nil {
 				return err
+			}
+			// A copy, as Badger must not begin another file while somebody holds a value of the last.
+			if data, err = valueCopy(txn, item, data); err != nil {
+				return err
+			}
+			if inner = yield(journal.Block{Log: name, First: first, Sequence: sequence, Data: data}); inner != nil {
+				return inner
 			}
 		}
 		return nil
@@ -167,7 +158,7 @@ func (s logStore) Last(_ context.Context, log journal.LogName) (b journal.Block,
 		if err := s.db.checkLineage(item); err != nil {
 			return err
 		}
-		b.Data, err = valueCopy(txn, item)
+		b.Data, err = valueCopy(txn, item, nil)
 		return err
 	})
 	return b, ok, classify("read", err)

@@ -18,12 +18,13 @@ var (
 // directory is a model's disk whose bytes are Badger's. Operations fail before it sees
 // them, or after; what a crash does to it is TestKill9's to find out.
 type directory struct {
-	dir string
+	dir     string
+	options Options
 	journaltest.Faulty
 }
 
 func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
-	e, err := Open(d.dir, Options{MemTableBytes: 8 << 20})
+	e, err := Open(d.dir, d.options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,11 +33,21 @@ func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
 	return &d.Faulty
 }
 
+// bothLayouts are with values in tables, as where the system has no holes in files, and apart.
+var bothLayouts = map[string]Options{
+	"apart":     {MemTableBytes: 8 << 20, valueFileBytes: 4 << 20},
+	"in tables": {MemTableBytes: 8 << 20, valuesInTables: true},
+}
+
 func TestModel(t *testing.T) {
 	seed := *modelSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("-model.seed %d", seed)
-	journaltest.Model(t, &directory{dir: t.TempDir()}, seed, *modelTime)
+	for name, o := range bothLayouts {
+		t.Run(name, func(t *testing.T) {
+			journaltest.Model(t, &directory{dir: t.TempDir(), options: o}, seed, *modelTime/2)
+		})
+	}
 }

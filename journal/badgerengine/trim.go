@@ -55,8 +55,8 @@ func blockKeys(item *badger.Item) ([][]byte, error) {
 		return keys, nil
 	}
 	err := item.Value(func(v []byte) error {
-		if len(v) != 8 {
-			return errParts
+		if len(v) < 8 {
+			return nil // it is damaged; what is left of it is in nobody's way
 		}
 		for i := range (binary.BigEndian.Uint64(v) + maxInline - 1) / maxInline {
 			if i > 1<<16 {
@@ -71,12 +71,15 @@ func blockKeys(item *badger.Item) ([][]byte, error) {
 
 // remove deletes keys in order, in as few transactions as Badger allows.
 func remove(db *database, keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
 	txn := db.begin()
 	defer func() { txn.Discard() }()
 	for _, k := range keys {
 		err := txn.Delete(k)
 		if errors.Is(err, badger.ErrTxnTooBig) {
-			if err := db.commit(txn); err != nil {
+			if err := db.commit(txn, false, true); err != nil {
 				return err
 			}
 			txn = db.begin()
@@ -86,7 +89,7 @@ func remove(db *database, keys [][]byte) error {
 			return err
 		}
 	}
-	return db.commit(txn)
+	return db.commit(txn, false, true)
 }
 
 // Compact implements journal.Compactor: with one worker, so that the disk is left to others
@@ -94,5 +97,5 @@ func remove(db *database, keys [][]byte) error {
 func (e *Engine) Compact(ctx context.Context) error {
 	e.compacting.Lock()
 	defer e.compacting.Unlock()
-	return errors.Join(classify("compact", e.log.Flatten(1)), e.index.Compact(ctx))
+	return errors.Join(classify("compact", errors.Join(e.log.Flatten(1), e.reclaim(ctx))), e.index.Compact(ctx))
 }

@@ -9,12 +9,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Badger keeps values above its threshold in a value log. When the sync of that
-// fails, Badger notes it in its own log and reports success, and the kernel
-// tells of a lost write only once. So nothing of ours may get there, and the
-// threshold is as high as it can be. A value above maxInline is cut into parts:
+// Badger bounds its transactions. A value above maxInline is cut into parts:
 //
-//	entry   key              meta 1, value: u64 length of the whole
+//	entry   key              meta 1, value: u64 length of the whole, and zeros or nothing
 //	parts   00, key, u32 i   up to maxInline bytes each, numbered from 0
 //
 // Integers are big-endian. Parts are written before the entry that makes them
@@ -34,38 +31,45 @@ func partKey(key []byte, i int) []byte {
 	return binary.BigEndian.AppendUint32(k, uint32(i))
 }
 
-// batch writes entries in order, in as few transactions as Badger allows.
-type batch struct {
-	db  *database
-	txn *badger.Txn
+// flushEntries bounds the entries of one transaction of parts.
+const flushEntries = 1000
+
+// most bounds the values of one transaction. Where they stand in tables it is less than Badger takes with the least
+// table in memory; else, a map of a file must not have to grow while it is read.
+func (d *database) most() int {
+	if d.values == nil {
+		return 1<<20 + 1<<10
+	}
+	return int(d.Opts().ValueLogFileSize / 4)
 }
 
-func newBatch(db *database) *batch { return &batch{db, db.begin()} }
+// batch writes entries in order, in a few transactions.
+type batch struct {
+	db      *database
+	entries []*badger.Entry
+	bytes   int
+}
 
-func (b *batch) discard() { b.txn.Discard() }
-
-func (b *batch) commit() error { return b.db.commit(b.txn) }
-
-// flush commits what there is and goes on with a new transaction.
+// flush writes what there is.
 func (b *batch) flush() error {
-	if err := b.commit(); err != nil {
-		return err
+	if len(b.entries) == 0 {
+		return nil
 	}
-	b.txn = b.db.begin()
-	return nil
+	err := b.db.write(b.entries)
+	b.entries, b.bytes = b.entries[:0], 0
+	return err
 }
 
 // set adds an entry. One that does not fit any more goes into the next transaction,
 // when the one before is written.
 func (b *batch) set(e *badger.Entry) error {
-	err := b.txn.SetEntry(e)
-	if !errors.Is(err, badger.ErrTxnTooBig) {
-		return err
+	if b.bytes+len(e.Value) > b.db.most() || len(b.entries) >= flushEntries {
+		if err := b.flush(); err != nil {
+			return err
+		}
 	}
-	if err := b.flush(); err != nil {
-		return err
-	}
-	return b.txn.SetEntry(e)
+	b.entries, b.bytes = append(b.entries, e), b.bytes+len(e.Value)
+	return nil
 }
 
 // setParts adds the parts of a value and returns the entry that makes them count.
@@ -73,65 +77,62 @@ func (b *batch) setParts(key, value []byte) (*badger.Entry, error) {
 	length := len(value)
 	for i := 0; len(value) > 0; i++ {
 		n := min(len(value), maxInline)
+		if rest := len(value) - n; rest > 0 && rest < leastApart {
+			n -= leastApart // so that the last part stands apart, too
+		}
 		if err := b.set(b.db.entry(partKey(key, i), value[:n])); err != nil {
 			return nil, err
 		}
 		value = value[n:]
 	}
 	head := binary.BigEndian.AppendUint64(nil, uint64(length))
+	if b.db.values != nil {
+		head = lengthened(head)
+	}
 	return b.db.entry(key, head).WithMeta(metaParts), nil
 }
 
 var errParts = &journal.Error{Op: "read", Kind: journal.KindCorrupt, Detail: "a value in parts is not whole"}
 
-// value yields the value of an item, put together if it is in parts. It is valid
-// during the call of yield only.
-func value(txn *badger.Txn, item *badger.Item, yield func([]byte) error) error {
+// valueCopy returns the value of an item, for the caller to keep.
+// It may be put into buffer.
+func valueCopy(txn *badger.Txn, item *badger.Item, buffer []byte) (v []byte, err error) {
 	if item.UserMeta() != metaParts {
-		return item.Value(yield)
+		return item.ValueCopy(buffer)
 	}
 	var length uint64
-	err := item.Value(func(v []byte) error {
-		if len(v) != 8 {
+	err = item.Value(func(v []byte) error {
+		if len(v) < 8 {
 			return errParts
 		}
 		length = binary.BigEndian.Uint64(v)
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var whole []byte // grows by what is there, not by what is claimed
+	whole := buffer[:0] // grows by what is there, not by what is claimed
 	for i := 0; uint64(len(whole)) < length; i++ {
 		part, err := txn.Get(partKey(item.Key(), i))
 		if errors.Is(err, badger.ErrKeyNotFound) {
-			return errParts
+			return nil, errParts
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if part.ExpiresAt() != item.ExpiresAt() {
-			return errParts // it is another journal's
+			return nil, errParts // it is another journal's
 		}
 		before := len(whole)
 		if err := part.Value(func(v []byte) error { whole = append(whole, v...); return nil }); err != nil {
-			return err
+			return nil, err
 		}
 		if len(whole) == before {
-			return errParts
+			return nil, errParts
 		}
 	}
 	if uint64(len(whole)) != length {
-		return errParts
+		return nil, errParts
 	}
-	return yield(whole)
-}
-
-// valueCopy returns the value of an item, for the caller to keep.
-func valueCopy(txn *badger.Txn, item *badger.Item) (v []byte, err error) {
-	if item.UserMeta() != metaParts {
-		return item.ValueCopy(nil)
-	}
-	err = value(txn, item, func(whole []byte) error { v = whole; return nil })
-	return v, err
+	return whole, nil
 }
