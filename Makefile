@@ -57,9 +57,9 @@ test-c: ## run the tests of the guest written in C (needs clang and lld)
 crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
 
-prove: ## the journal's tests at length: kills, damaged files, models and linearizability for PROVETIME=3m each
-	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestDamagedFiles|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
-		-kill.rounds 200 -damage.cases $(CASES) -model.time $(PROVETIME)
+prove: ## the journal's tests at length: kills, losses of power, damaged files, models and linearizability for PROVETIME=3m each
+	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestPowerCuts|TestDamagedFiles|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
+		-kill.rounds 200 -cut.rounds 50 -damage.cases $(CASES) -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/lsm -model.time $(PROVETIME)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestLinearizable$$' ./host -linear.time $(PROVETIME)
