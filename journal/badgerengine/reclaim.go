@@ -195,14 +195,17 @@ func eachValue(content []byte, f *os.File, yield func(at int, e storedValue) err
 	return nil
 }
 
-// behindZeros returns where the first byte stands that is not zero, from a place on, or the length of the content.
+// behindZeros returns where the first byte stands that is not zero, from a place on, or the length of the content. Without the
+// file it looks at every zero.
 func behindZeros(content []byte, f *os.File, at int) (int, error) {
 	for at < len(content) {
-		data, err := nextData(f, int64(at), int64(len(content)))
-		if err != nil {
-			return 0, err
+		if f != nil {
+			data, err := nextData(f, int64(at), int64(len(content)))
+			if err != nil {
+				return 0, err
+			}
+			at = min(int(data), len(content))
 		}
-		at = min(int(data), len(content))
 		page := content[at:min(at+pageBytes, len(content))]
 		for i, b := range page {
 			if b != 0 {
