@@ -1,7 +1,6 @@
 package badgerengine
 
 import (
-	"encoding/binary"
 	"errors"
 	"math"
 	"sync"
@@ -130,7 +129,7 @@ func (d *database) write(entries []*badger.Entry) error {
 		}
 	}
 	if d.values != nil && apart > 0 {
-		if err := txn.SetEntry(d.entry(groupKey, lengthened(binary.AppendUvarint(nil, uint64(apart))))); err != nil {
+		if err := txn.SetEntry(d.groupEntry(apart)); err != nil {
 			return err
 		}
 	}

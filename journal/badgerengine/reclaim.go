@@ -152,12 +152,19 @@ func (d *database) needed(e storedValue, first map[journal.LogName]uint64) (bool
 	if err != nil || live {
 		return newest <= e.version, err
 	}
-	log, sequence, ok := blockOf(e.key)
+	there, ok, err := d.inLog(e.key, first)
+	return there || !ok, err
+}
+
+// inLog says whether a block, or one that has the part, does not stand before its log begins. ok is false if the key is
+// neither's.
+func (d *database) inLog(key []byte, first map[journal.LogName]uint64) (there, ok bool, err error) {
+	log, sequence, ok := blockOf(key)
 	if !ok {
-		return true, nil
+		return false, false, nil
 	}
 	begins, err := d.begins(log, first)
-	return sequence >= begins, err
+	return sequence >= begins, true, err
 }
 
 // eachValue yields the entries of a file, with the places where they begin. Behind holes it goes on

@@ -17,11 +17,7 @@ func TestHolesWaitForReaders(t *testing.T) {
 	dir := t.TempDir()
 	e := openEngine(t, dir, smallFiles)
 	const n = 100
-	for i := range uint64(n) {
-		if err := e.Log().Append(t.Context(), []journal.Block{testBlock("bank", i+1, 60_000)}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	fillBank(t, e, 1, n, 60_000)
 	before := sizeOf(t, dir)
 	read := 0
 	compacted := make(chan error, 1)
@@ -58,14 +54,10 @@ func TestHolesWaitForReaders(t *testing.T) {
 		if all := blocksOf(t, e, "bank"); len(all) != 1 || !sameBlock(all[0], testBlock("bank", n, 60_000)) {
 			t.Errorf("%d blocks are left", len(all))
 		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		e = openEngine(t, dir, smallFiles)
 	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeEngine(t, e)
 }
 
 // Holes are where nothing is needed, whatever is removed of what, and files of holes alone go away.
@@ -91,21 +83,14 @@ func TestHoles(t *testing.T) {
 		log := logs[rng.IntN(3)] // of x nothing is ever removed
 		if all := left[log]; len(all) > 1 {
 			keep := rng.IntN(len(all) - 1)
-			for more := true; more; {
-				var err error
-				if more, err = e.Log().Trim(t.Context(), log, all[keep].Sequence); err != nil {
-					t.Fatal(err)
-				}
-			}
+			trim(t, e, log, all[keep].Sequence)
 			left[log] = all[keep:]
 		}
 		if err := e.Compact(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if round%3 == 2 {
-			if err := e.Close(); err != nil {
-				t.Fatal(err)
-			}
+			closeEngine(t, e)
 			e = openEngine(t, dir, smallFiles)
 		}
 		for _, log := range logs {
@@ -119,26 +104,17 @@ func TestHoles(t *testing.T) {
 		if err := e.Log().Append(t.Context(), []journal.Block{testBlock(log, next[log]+1, 50)}); err != nil {
 			t.Fatal(err)
 		}
-		for more := true; more; {
-			var err error
-			if more, err = e.Log().Trim(t.Context(), log, next[log]+1); err != nil {
-				t.Fatal(err)
-			}
-		}
+		trim(t, e, log, next[log]+1)
 		needed += 50
 	}
 	for range 2 { // the first makes holes, also of the file that is the last one now
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		e = openEngine(t, dir, smallFiles)
 		if err := e.Compact(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeEngine(t, e)
 	e = openEngine(t, dir, smallFiles)
 	files, err := listValues(filepath.Join(dir, "log"))
 	var disk int64
@@ -148,9 +124,7 @@ func TestHoles(t *testing.T) {
 	if err != nil || disk > 200_000 || len(files) > 8 {
 		t.Errorf("%d bytes are needed, and %d files take %d, %v", needed, len(files), disk, err)
 	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeEngine(t, e)
 }
 
 // No hole is made of what a damaged table pointed to.
@@ -161,15 +135,7 @@ func TestNoHolesWhileATableStandsAside(t *testing.T) {
 		fillBank(t, e, round*100+1, round*100+100, 100<<10)
 		closeEngine(t, e)
 	}
-	path := filepath.Join(dir, "log", "000001.sst")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content[len(content)-20] ^= 4
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flipFromEnd(t, filepath.Join(dir, "log", "000001.sst"), 20)
 	e := openEngine(t, dir, smallFiles)
 	if len(e.Doubts()) != 1 {
 		t.Errorf("doubts: %v", e.Doubts())
@@ -190,7 +156,7 @@ func TestRemovedBlocksDoNotComeBack(t *testing.T) {
 		dir := t.TempDir()
 		e := openEngine(t, dir, smallFiles)
 		fillBank(t, e, 1, 300, 10<<10)
-		trimBank(t, e, 100)
+		trim(t, e, "bank", 100)
 		if err := e.log.Flatten(1); err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +184,7 @@ func TestNoHolesBeforeARecovery(t *testing.T) {
 	e.log.settled = false // as behind a damaged block of a table
 	const size = 60_000
 	fillBank(t, e, 1, 50, size)
-	trimBank(t, e, 10)
+	trim(t, e, "bank", 10)
 	trimmed := image(t, dir)
 	fillBank(t, e, 51, 200, size)
 	if err := e.Compact(t.Context()); err != nil {
@@ -250,7 +216,7 @@ func TestValuesBetweenHoles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	trimBank(t, e, 100)
+	trim(t, e, "bank", 100)
 	before := sizeOf(t, dir)
 	if err := e.Compact(t.Context()); err != nil {
 		t.Fatal(err)
@@ -259,15 +225,7 @@ func TestValuesBetweenHoles(t *testing.T) {
 		t.Errorf("%d bytes, %d before", after, before)
 	}
 	closeEngine(t, e)
-	path := filepath.Join(dir, "log", "000001.sst")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content[len(content)-20] ^= 4
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flipFromEnd(t, filepath.Join(dir, "log", "000001.sst"), 20)
 	e = openEngine(t, dir, smallFiles)
 	all := blocksOf(t, e, "orders")
 	for i, b := range all {
@@ -279,4 +237,17 @@ func TestValuesBetweenHoles(t *testing.T) {
 		t.Errorf("%d blocks are left of %d", len(all), n)
 	}
 	closeEngine(t, e)
+}
+
+// flipFromEnd flips a bit so many bytes before the end of a file.
+func flipFromEnd(t *testing.T, path string, back int) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-back] ^= 4
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

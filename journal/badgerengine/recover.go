@@ -185,7 +185,7 @@ func (r *recovery) group(group []storedValue, last bool) (entries []*badger.Entr
 		}
 	}
 	if len(entries) > 0 {
-		entries = append(entries, r.entry(groupKey, lengthened(binary.AppendUvarint(nil, uint64(len(entries))))))
+		entries = append(entries, r.groupEntry(len(entries)))
 		for _, e := range entries {
 			e.ExpiresAt = group[0].expires
 		}
@@ -208,12 +208,8 @@ func (r *recovery) wanted(e storedValue) (bool, error) {
 	case newest == 0 && r.mark.File > 0 && e.version > r.mark.Version:
 		return true, nil // or there would be a deletion
 	}
-	log, sequence, ok := blockOf(e.key)
-	if !ok {
-		return false, nil
-	}
-	first, err := r.begins(log, r.first)
-	return sequence >= first, err
+	there, ok, err := r.inLog(e.key, r.first)
+	return there && ok, err
 }
 
 // firstSequence is the sequence of the first block of a log, 0 if it has none.

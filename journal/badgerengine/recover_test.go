@@ -38,21 +38,16 @@ func TestPowerCuts(t *testing.T) {
 	for round := range *cutRounds {
 		e := openEngine(t, dir, o)
 		group := func() (blocks []journal.Block) {
+			n := maps.Clone(next) // sequences are dense in a log
 			for _, log := range logs[:1+rng.IntN(len(logs))] {
 				for range 1 + rng.IntN(2) {
 					size := 40 + rng.IntN(60_000)
 					if rng.IntN(30) == 0 {
 						size = maxInline + rng.IntN(maxInline)
 					}
-					blocks = append(blocks, testBlock(log, next[log]+uint64(len(blocks))<<32, size))
+					blocks = append(blocks, testBlock(log, n[log], size))
+					n[log]++
 				}
-			}
-			// Sequences are dense in a log.
-			n := maps.Clone(next)
-			for i := range blocks {
-				log := blocks[i].Log
-				blocks[i] = testBlock(log, n[log], len(blocks[i].Data))
-				n[log]++
 			}
 			return blocks
 		}
@@ -74,12 +69,7 @@ func TestPowerCuts(t *testing.T) {
 				log := logs[rng.IntN(len(logs))]
 				if all := said[log]; len(all) > 4 {
 					keep := len(all)/2 + rng.IntN(len(all)/2)
-					for more := true; more; {
-						var err error
-						if more, err = e.Log().Trim(t.Context(), log, all[keep].Sequence); err != nil {
-							t.Fatal(err)
-						}
-					}
+					trim(t, e, log, all[keep].Sequence)
 					said[log] = all[keep:]
 					synced = image(t, dir)
 					if rng.IntN(2) == 0 {
@@ -100,9 +90,7 @@ func TestPowerCuts(t *testing.T) {
 		if e.log.values.id != file { // it was the last of a file
 			synced, acknowledged = after, after
 		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		for _, name := range slices.Sorted(maps.Keys(after)) {
 			now, base := after[name], acknowledged[name]
 			switch {
@@ -151,15 +139,11 @@ func TestPowerCuts(t *testing.T) {
 			t.Fatalf("round %d: %d of the %d blocks of the last group are there", round, there[""], len(last))
 		}
 		if rng.IntN(2) == 0 { // or it dies again right away
-			if err := e.Close(); err != nil {
-				t.Fatal(err)
-			}
+			closeEngine(t, e)
 			continue
 		}
 		died := image(t, dir)
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		if err := died.write(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -193,9 +177,7 @@ func TestPointersAreMadeAgain(t *testing.T) {
 		}
 	}
 	died := image(t, dir)
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeEngine(t, e)
 	died.loseMems()
 	if err := died.write(dir); err != nil {
 		t.Fatal(err)
@@ -205,9 +187,7 @@ func TestPointersAreMadeAgain(t *testing.T) {
 		if all := blocksOf(t, e, "bank"); !slices.EqualFunc(all, want, sameBlock) {
 			t.Errorf("%d of %d blocks are there", len(all), len(want))
 		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 	}
 }
 
@@ -238,9 +218,7 @@ func TestAFailedSync(t *testing.T) {
 		if err := e.Log().Append(t.Context(), []journal.Block{testBlock("bank", uint64(before+n+1), 5000)}); !errors.Is(err, broken) {
 			t.Errorf("an append behind it: %v", err)
 		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		e = openEngine(t, dir, smallFiles)
 		all := blocksOf(t, e, "bank")
 		if len(all) != before+n {
@@ -254,9 +232,7 @@ func TestAFailedSync(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, "log", unsyncedFile)); err == nil {
 			t.Error("the sign of a failed sync is still there")
 		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		// Without the file of which a sync failed, nothing of it is missing.
 		if err := os.Rename(valuesPath(filepath.Join(dir, "log"), id), filepath.Join(t.TempDir(), "away")); err != nil {
 			t.Fatal(err)
@@ -265,9 +241,7 @@ func TestAFailedSync(t *testing.T) {
 		if again := blocksOf(t, e, "bank"); !slices.EqualFunc(again, all, sameBlock) {
 			t.Error("something was not written again")
 		}
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 	}
 }
 
@@ -349,7 +323,7 @@ func TestARecoveryThatIsCutShort(t *testing.T) {
 				t.Fatal(err)
 			}
 			e = openEngine(t, dir, smallFiles)
-			second, values := image(t, dir), filepath.Join("log", filepath.Base(valuesPath("", e.log.values.id)))
+			second, values := image(t, dir), valuesPath("log", e.log.values.id)
 			closeEngine(t, e)
 			again(second, values)
 			delete(second, headsFile)
@@ -374,7 +348,7 @@ func TestATornWriteIsForgotten(t *testing.T) {
 	if err := e.Log().Append(t.Context(), []journal.Block{testBlock("bank", 4, 9000), testBlock("bank", 5, 9000), testBlock("orders", 1, 9000)}); err != nil {
 		t.Fatal(err)
 	}
-	died, values := image(t, dir), filepath.Join("log", filepath.Base(valuesPath("", e.log.values.id)))
+	died, values := image(t, dir), valuesPath("log", e.log.values.id)
 	closeEngine(t, e)
 	died.loseMems()
 	died[headsFile] = before[headsFile]

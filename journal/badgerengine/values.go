@@ -78,6 +78,11 @@ func apart(o badger.Options, fileBytes, table int64) badger.Options {
 // lengthened makes a short value of the engine's own long enough to stand apart.
 func lengthened(value []byte) []byte { return append(value, make([]byte, leastApart-len(value))...) }
 
+// groupEntry is the entry that a transaction with so many others has.
+func (d *database) groupEntry(others int) *badger.Entry {
+	return d.entry(groupKey, lengthened(binary.AppendUvarint(nil, uint64(others))))
+}
+
 // mark says how far pointers are on disk. It is a file of numbers in decimal: File, Version, then number and size of each older
 // file, and at last the CRC-32 (IEEE) of what stands before it, in hex.
 type mark struct {

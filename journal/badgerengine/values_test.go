@@ -119,9 +119,7 @@ func TestLayoutsFollowOnEachOther(t *testing.T) {
 				}
 			}
 			died := image(t, dir)
-			if err := e.Close(); err != nil {
-				t.Fatal(err)
-			}
+			closeEngine(t, e)
 			if killed {
 				if err := died.write(dir); err != nil {
 					t.Fatal(err)
@@ -137,16 +135,10 @@ func TestAFlippedBitInAValue(t *testing.T) {
 		dir := t.TempDir()
 		e := openEngine(t, dir, smallFiles)
 		const n, size = 20, 5000
-		for i := range uint64(n) {
-			if err := e.Log().Append(t.Context(), []journal.Block{testBlock("bank", i+1, size)}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		fillBank(t, e, 1, n, size)
 		id := e.log.values.id
 		died := image(t, dir)
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		closeEngine(t, e)
 		if killed {
 			if err := died.write(dir); err != nil {
 				t.Fatal(err)
@@ -177,9 +169,7 @@ func TestAFlippedBitInAValue(t *testing.T) {
 			if good < n-4 || good == n {
 				t.Errorf("killed %v: %d of %d blocks are whole", killed, good, n)
 			}
-			if err := e.Close(); err != nil {
-				t.Fatal(err)
-			}
+			closeEngine(t, e)
 		}
 	}
 }
@@ -213,9 +203,7 @@ func TestStoredValues(t *testing.T) {
 	if group := found[string(groupKey)]; len(group.value) != leastApart || group.value[0] != 2 {
 		t.Errorf("the group is %v", group.value)
 	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeEngine(t, e)
 }
 
 // fillBank appends blocks up to the n-th of the log "bank".
@@ -228,11 +216,11 @@ func fillBank(t *testing.T, e *Engine, from, to uint64, size int) {
 	}
 }
 
-func trimBank(t *testing.T, e *Engine, below uint64) {
+func trim(t *testing.T, e *Engine, log journal.LogName, below uint64) {
 	t.Helper()
 	for more := true; more; {
 		var err error
-		if more, err = e.Log().Trim(t.Context(), "bank", below); err != nil {
+		if more, err = e.Log().Trim(t.Context(), log, below); err != nil {
 			t.Fatal(err)
 		}
 	}
