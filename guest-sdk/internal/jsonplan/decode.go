@@ -307,6 +307,15 @@ func (d *decoder) more(last byte) (more bool, err error) {
 	return false, ErrSyntax
 }
 
+// comma reads a comma, if that is what comes next, byte by byte.
+func (d *decoder) comma() bool {
+	if i := d.i; uint(i) < uint(len(d.b)) && d.b[i] == ',' {
+		d.i = i + 1
+		return true
+	}
+	return false
+}
+
 // name reads the name of a member and the colon. It is valid until the next string is
 // read.
 func (d *decoder) name() ([]byte, error) {

@@ -58,6 +58,8 @@ type all struct {
 	Time   time.Time         `json:"time"`
 	Skip   int               `json:"-"`
 	Empty  struct{}          `json:"empty"`
+	Eleven uint32            `json:"a_name_of_11"`
+	More   string            `json:"a name of more than sixteen bytes"`
 }
 
 func plan[T any](t testing.TB) *Plan {
@@ -287,6 +289,37 @@ func TestLongIntegers(t *testing.T) {
 					t.Errorf("%s: %+v, %v; encoding/json %+v, %v", in, ours, ourErr, theirs, theirErr)
 				}
 			}
+		}
+	}
+}
+
+// Names of every length that is compared in another way, whole, with one byte changed, and
+// where the input ends.
+func TestNamesOfEveryLength(t *testing.T) {
+	for n := 1; n <= 20; n++ {
+		name := strings.Repeat("abcdefg", 3)[:n]
+		typ := reflect.StructOf([]reflect.StructField{
+			{Name: "A", Type: reflect.TypeFor[int](), Tag: reflect.StructTag(`json:"` + name + `"`)},
+			{Name: "B", Type: reflect.TypeFor[int](), Tag: reflect.StructTag(`json:"` + name + `x"`)},
+		})
+		p, err := new(Maker).Make(typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := `{"` + name + `":1,"` + name + `x":2}`
+		check := func(in string) {
+			ours, theirs := reflect.New(typ), reflect.New(typ)
+			ourErr, theirErr := p.Decode([]byte(in), ours.UnsafePointer()), json.Unmarshal([]byte(in), theirs.Interface())
+			if (ourErr == nil) != (theirErr == nil) || ourErr == nil && !reflect.DeepEqual(ours.Interface(), theirs.Interface()) {
+				t.Errorf("%s is %+v, %v; encoding/json %+v, %v", in, ours.Elem(), ourErr, theirs.Elem(), theirErr)
+			}
+		}
+		check(whole)
+		check(`{"` + name + `x":2,"` + name + `":1}`)
+		for i := range whole {
+			check(whole[:i])
+			check(whole[:i] + " " + whole[i:])
+			check(whole[:i] + "?" + whole[i+1:])
 		}
 	}
 }

@@ -249,6 +249,9 @@ func (m *Maker) planPointer(p *Plan) string {
 	return ""
 }
 
+// none is where slices without elements begin.
+var none struct{}
+
 // sliceHeader is the memory of a slice.
 type sliceHeader struct {
 	data     unsafe.Pointer
@@ -261,6 +264,11 @@ func (m *Maker) planSlice(p *Plan) string {
 		return problem
 	}
 	t, size := p.typ, p.typ.Elem().Size()
+	// Growing takes as long as a dozen elements, and most values of a type are alike: the
+	// first memory is for as many elements as the one before had.
+	const least, most = 4, 64
+	var guess atomic.Int32
+	guess.Store(least)
 	p.append = func(b []byte, v unsafe.Pointer, depth int) ([]byte, error) {
 		s := (*sliceHeader)(v)
 		if s.data == nil {
@@ -278,7 +286,10 @@ func (m *Maker) planSlice(p *Plan) string {
 		old := s.cap // elements up to there may hold what was
 		more, err := d.open('[', ']')
 		for n := 0; more && err == nil; n++ {
-			if n == s.cap {
+			if n == 0 && s.cap == 0 {
+				first := int(guess.Load())
+				s.data, s.cap = reflect.MakeSlice(t, first, first).UnsafePointer(), first
+			} else if n == s.cap {
 				reflect.NewAt(t, v).Elem().Grow(max(n, 4)) // what it adds is zero
 			}
 			s.len = n + 1
@@ -288,10 +299,13 @@ func (m *Maker) planSlice(p *Plan) string {
 			if err := elem.decode(d, unsafe.Add(s.data, uintptr(n)*size)); err != nil {
 				return within(err, n, "")
 			}
-			more, err = d.more(']')
+			if !d.comma() {
+				more, err = d.more(']')
+			}
 		}
+		guess.Store(int32(min(max(s.len, least), most)))
 		if s.data == nil {
-			reflect.NewAt(t, v).Elem().Set(reflect.MakeSlice(t, 0, 0))
+			s.data = unsafe.Pointer(&none)
 		}
 		return err
 	}

@@ -42,23 +42,31 @@ func loadInt(v unsafe.Pointer, size uintptr) int64 {
 
 func storeInt(v unsafe.Pointer, size uintptr, x int64) {
 	switch size {
+	case 8:
+		*(*int64)(v) = x
 	case 1:
 		*(*int8)(v) = int8(x)
 	case 2:
 		*(*int16)(v) = int16(x)
 	case 4:
 		*(*int32)(v) = int32(x)
-	default:
-		*(*int64)(v) = x
 	}
 }
 
 func planInt(p *Plan) {
 	size := p.typ.Size()
+	most := int64(1)<<(8*size-1) - 1
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
 		return strconv.AppendInt(b, loadInt(v, size), 10), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if x, ok := d.short(); ok {
+			if x < -most-1 || x > most {
+				return ErrRange
+			}
+			storeInt(v, size, x)
+			return nil
+		}
 		if d.null() {
 			return nil
 		}
@@ -66,7 +74,7 @@ func planInt(p *Plan) {
 		if err != nil {
 			return err
 		}
-		limit := uint64(1) << (8*size - 1)
+		limit := uint64(most) + 1
 		if u > limit || u == limit && !negative {
 			return ErrRange
 		}
@@ -88,6 +96,13 @@ func planUint(p *Plan) {
 		return strconv.AppendUint(b, uint64(loadInt(v, size))&mask, 10), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if x, ok := d.short(); ok {
+			if x < 0 || uint64(x) > mask {
+				return ErrRange
+			}
+			storeInt(v, size, x)
+			return nil
+		}
 		if d.null() {
 			return nil
 		}
@@ -108,30 +123,48 @@ func planUint(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":"integer","minimum":0}`) }
 }
 
+// short reads the next integer if it stands right there and is short, as most do.
+func (d *decoder) short() (x int64, ok bool) {
+	const most = 18 // so many digits cannot overflow
+	i := d.i
+	if uint(i) >= uint(len(d.b)) {
+		return 0, false
+	}
+	b := d.b[i:]
+	negative := b[0] == '-'
+	if negative {
+		b = b[1:]
+	}
+	n := len(b)
+	for i, c := range b {
+		if c -= '0'; c > 9 {
+			n = i
+			break
+		}
+		x = x*10 + int64(c)
+	}
+	if n == 0 || n > most || b[0] == '0' && (n > 1 || negative) || n < len(b) && (b[n] == '.' || b[n]|0x20 == 'e') {
+		return 0, false
+	}
+	d.i += n
+	if negative {
+		d.i++
+		x = -x
+	}
+	return x, true
+}
+
 // integer returns the next number, which has to be whole.
 func (d *decoder) integer() (negative bool, u uint64, err error) {
-	const short = 18 // so many digits cannot overflow
-	d.peek()
-	b := d.b[d.i:]
-	i := 0
-	if len(b) > 0 && b[0] == '-' {
-		negative, i = true, 1
+	token, err := d.number()
+	if err != nil {
+		return false, 0, err
 	}
-	first := i
-	for ; i < len(b) && b[i]-'0' <= 9; i++ {
-		u = u*10 + uint64(b[i]-'0')
+	if token[0] == '-' {
+		negative, token = true, token[1:]
 	}
-	n := i - first
-	if n == 0 || n > short || n > 1 && b[first] == '0' || i < len(b) && (b[i] == '.' || b[i]|0x20 == 'e') {
-		token, err := d.number()
-		if err != nil {
-			return false, 0, err
-		}
-		u, err = long(token[first:])
-		return negative, u, err
-	}
-	d.i += i
-	return negative, u, nil
+	u, err = long(token)
+	return negative, u, err
 }
 
 // long reads the digits of a number token.

@@ -15,6 +15,8 @@ type field struct {
 	plan   *Plan
 	depth  int // of embedding
 	tagged bool
+
+	head, mask, tail uint64 // see setWords
 }
 
 func (m *Maker) planStruct(p *Plan) string {
@@ -23,6 +25,9 @@ func (m *Maker) planStruct(p *Plan) string {
 		return problem
 	}
 	fields = dominant(fields)
+	for i := range fields {
+		fields[i].setWords()
+	}
 	p.append = func(b []byte, v unsafe.Pointer, depth int) ([]byte, error) {
 		if depth >= maxDepth {
 			return b, ErrDepth
@@ -48,14 +53,14 @@ func (m *Maker) planStruct(p *Plan) string {
 		return append(b, '}'), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.null() {
+		if d.peek() == 'n' && d.null() {
 			return nil
 		}
 		more, err := d.open('{', '}')
 		next := 0 // members mostly come in the order of the fields, and as they are written
 		for more && err == nil {
 			i := next
-			if i >= len(fields) || !d.prefix(fields[i].prefix) {
+			if i >= len(fields) || !d.starts(&fields[i]) {
 				name, err := d.name()
 				if err != nil {
 					return err
@@ -73,7 +78,9 @@ func (m *Maker) planStruct(p *Plan) string {
 			} else if err := d.skip(); err != nil {
 				return err
 			}
-			more, err = d.more('}')
+			if !d.comma() {
+				more, err = d.more('}')
+			}
 		}
 		return err
 	}
@@ -188,4 +195,40 @@ func lost(t reflect.Type, seen map[reflect.Type]bool) string {
 		}
 	}
 	return ""
+}
+
+// setWords sets what starts compares: head is the first eight bytes of prefix, mask says
+// which of them there are, if it is shorter, and tail is the last eight, if it is longer.
+// Comparing byte by byte takes a guest as long as reading a small number.
+func (f *field) setWords() {
+	if n := len(f.prefix); n < 8 {
+		f.mask = 1<<(8*n) - 1
+		f.head = le64([]byte(f.prefix + "\x00\x00\x00\x00\x00\x00\x00\x00"))
+	} else {
+		f.mask = ^uint64(0)
+		f.head, f.tail = le64([]byte(f.prefix)), le64([]byte(f.prefix[n-8:]))
+	}
+}
+
+// starts reads the name of f with its quotes and the colon, if that is what comes next,
+// byte by byte.
+func (d *decoder) starts(f *field) bool {
+	n := len(f.prefix)
+	b := d.b[d.i:]
+	switch {
+	case len(b) < 8 || n > 16:
+		return d.prefix(f.prefix)
+	case (le64(b)^f.head)&f.mask != 0:
+		return false
+	case n > 8 && (len(b) < n || le64(b[n-8:]) != f.tail):
+		return false
+	}
+	d.i += n
+	return true
+}
+
+func le64(b []byte) uint64 {
+	_ = b[7]
+	return uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
 }
