@@ -38,7 +38,7 @@ type GuestQuery struct {
 
 // GuestEvent is one event as it is replayed into a sandbox. Type is an index
 // into the manifest's events; see [ManifestIndex.Event]. The sandbox copies the
-// slices before it asks for the next event.
+// slices before it takes the next event.
 type GuestEvent struct {
 	Type     uint16
 	Version  Version // of the entity after the event
@@ -46,3 +46,6 @@ type GuestEvent struct {
 	Data     []byte
 	Metadata []byte // encoded pairs
 }
+
+// GuestEvents yields events in order. An error of yield ends it, and is what it returns.
+type GuestEvents func(yield func(GuestEvent) error) error

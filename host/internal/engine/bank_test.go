@@ -61,8 +61,7 @@ func (g *bankGuest) enter(what string) {
 	}
 }
 
-func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
-	next func() (service.GuestEvent, bool, error)) error {
+func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
 	g.enter("Hydrate")
 	for s, a := range g.accounts {
 		if a.key == key && s != slot {
@@ -83,15 +82,8 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 			g.t.Errorf("%s: a snapshot %q to a guest of schema %d, %v", key, snapshot, g.schema, err)
 		}
 	}
-	for {
-		e, more, err := next()
-		if err != nil {
-			g.record("hydrate %s failed: %s", key, service.KindOf(err))
-			return err
-		}
-		if !more {
-			break
-		}
+	var failed error
+	err := events(func(e service.GuestEvent) error {
 		if e.Version != a.version+1 {
 			g.t.Errorf("%s: event of version %d at %d", key, e.Version, a.version)
 		}
@@ -103,8 +95,19 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 		if string(e.Data) == "666" {
 			g.record("hydrate %s: trap", key)
 			g.broken = true
-			return service.Errorf(service.KindTrap, "cannot bear 666")
+			failed = service.Errorf(service.KindTrap, "cannot bear 666")
 		}
+		return failed
+	})
+	if failed != nil {
+		if err != failed {
+			g.t.Errorf("%s: the guest's error %v came back as %v", key, failed, err)
+		}
+		return failed
+	}
+	if err != nil {
+		g.record("hydrate %s failed: %s", key, service.KindOf(err))
+		return err
 	}
 	if snapshot != nil && g.decode != nil {
 		if err := g.decode(snapshot); err != nil {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"iter"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -92,19 +91,7 @@ func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
 // events.
 func (s *shard) rebuild(r replay, state []byte) (*entity, *service.Error) {
 	slot := s.residents.takeSlot()
-	// The log pushes events and the guest pulls them; a coroutine stands between,
-	// so that no more than one event is held, however long the history is.
-	next, stop := iter.Pull(r.events)
-	defer stop()
-	err := s.guest.Hydrate(s.ctx, slot, r.key, r.version, state, func() (service.GuestEvent, bool, error) {
-		e, more := next()
-		if !more {
-			return service.GuestEvent{}, false, r.err
-		}
-		var g service.GuestEvent
-		g, r.err = r.translate(e)
-		return g, r.err == nil, r.err
-	})
+	err := s.guest.Hydrate(s.ctx, slot, r.key, r.version, state, r.events)
 	switch {
 	case r.err != nil: // the guest is fine, the entity half there
 		s.residents.retire(slot)
@@ -135,24 +122,34 @@ type replay struct {
 	err     error           // of the log, or with an event
 }
 
-// errEnough ends a replay whose guest has failed.
+// errEnough ends a replay that has come to its end before the log has.
 var errEnough = errors.New("no more events wanted")
 
-// events is the sequence of the entity's events; each is valid until the next.
-func (r *replay) events(yield func(*journal.Event) bool) {
+// events yields the entity's events, each of which is valid during its yield, and returns
+// an error of yield as it is; another one is in r.err, too.
+func (r *replay) events(yield func(service.GuestEvent) error) error {
 	s := r.shard
+	var failed error
 	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), r.from, func(e *journal.Event) error {
-		if r.until > 0 && e.Version > r.until || !yield(e) {
+		if r.until > 0 && e.Version > r.until {
 			return errEnough
 		}
-		return nil
+		g, err := r.translate(e)
+		if err != nil {
+			return err
+		}
+		failed = yield(g)
+		return failed
 	})
 	switch {
+	case failed != nil:
+		return failed
 	case err == nil && at < r.from:
 		r.err = errAhead
 	case !errors.Is(err, errEnough):
 		r.err = err
 	}
+	return r.err
 }
 
 // translate turns an event of the log into one of the guest.

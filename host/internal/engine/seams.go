@@ -15,11 +15,11 @@ import (
 // is fine. After any other error the guest is broken until Reset.
 type Guest interface {
 	// Hydrate makes an entity resident under a slot: a snapshot (nil is none) at
-	// the given version, then the events after it, which next yields until its
-	// second result is false. It has copied an event before it asks for the next.
-	// An error of next ends it and is returned; the guest is fine then.
-	Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
-		next func() (service.GuestEvent, bool, error)) error
+	// the given version, then the events after it, which the function events yields.
+	// It has copied an event when the yield returns. An error of yield is the guest's,
+	// ends the events and is returned, by events and by Hydrate. Another error of events
+	// is returned, too; the guest is fine then.
+	Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error
 	// Handle decides a command. A rejection is an outcome, not an error. The
 	// outcome's slices belong to the caller.
 	Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error)

@@ -327,10 +327,13 @@ func BenchmarkHydrate(b *testing.B) {
 	i := instantiate(b, compile(b, testguest.Counter("c"), service.Limits{}), nil)
 	data := []byte(`{"amount":5,"from":"alice","to":"bob","note":"thanks for the fish"}`)
 	b.ReportAllocs()
-	n := 0
-	err := i.Hydrate(context.Background(), 1, "key", 0, nil, func() (service.GuestEvent, bool, error) {
-		n++
-		return service.GuestEvent{Data: data}, b.Loop(), nil
+	err := i.Hydrate(context.Background(), 1, "key", 0, nil, func(yield func(service.GuestEvent) error) error {
+		for b.Loop() {
+			if err := yield(service.GuestEvent{Data: data}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		b.Fatal(err)

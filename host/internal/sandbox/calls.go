@@ -66,38 +66,36 @@ func (i *Instance) failed(err error) error {
 }
 
 // Hydrate makes an entity resident: from a snapshot (nil is none) at the given
-// version, and the events after it, which next yields in order until its second
-// result is false. The events go to the guest in requests of bounded size, each
-// with a call's time, a call's fuel, and the fuel of its events. If next fails its error is returned and the instance is
-// fine, but the entity must be dropped or hydrated again.
+// version, and the events after it, which the function events yields in order. They go to
+// the guest in requests of bounded size, each with a call's time, a call's fuel, and the
+// fuel of its events; an event has been copied when its yield returns. An error of yield
+// ends the events and is returned by Hydrate. If events fails by itself its error is returned
+// and the instance is fine, but the entity must be dropped or hydrated again.
 //
 // KindFault means that the guest could not take the snapshot or an event; the
 // instance is fine, the entity is not resident.
-func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, next func() (service.GuestEvent, bool, error)) error {
+func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
 	b := abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot)
 	frames := uint32(1)
-	for {
-		e, more, err := next()
-		if err != nil {
-			i.keep(b)
-			return err
-		}
-		if !more {
-			break
-		}
+	var failed error // of the guest
+	err := events(func(e service.GuestEvent) error {
 		size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
 		if frames == chunkFrames || frames > 0 && len(b)+size > chunkBytes {
-			if err := i.apply(ctx, b, slot, frames); err != nil {
-				return err
+			if failed = i.apply(ctx, b, slot, frames); failed != nil {
+				return failed
 			}
 			b, frames = b[:0], 0
 		}
 		b = abi.AppendApply(b, slot, e.Type, uint64(e.Version), uint64(e.Time), e.Data, e.Metadata)
 		frames++
-	}
-	if frames == 0 {
-		i.keep(b)
 		return nil
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case err != nil || frames == 0:
+		i.keep(b)
+		return err
 	}
 	return i.apply(ctx, b, slot, frames)
 }

@@ -14,14 +14,14 @@ import (
 )
 
 // events yields n events.
-func events(n int, data []byte) func() (service.GuestEvent, bool, error) {
-	var v service.Version
-	return func() (service.GuestEvent, bool, error) {
-		if int(v) == n {
-			return service.GuestEvent{}, false, nil
+func events(n int, data []byte) service.GuestEvents {
+	return func(yield func(service.GuestEvent) error) error {
+		for v := range n {
+			if err := yield(service.GuestEvent{Version: service.Version(v + 1), Data: data}); err != nil {
+				return err
+			}
 		}
-		v++
-		return service.GuestEvent{Version: v, Data: data}, true, nil
+		return nil
 	}
 }
 
@@ -214,7 +214,7 @@ func TestHydrateFailures(t *testing.T) {
 		t.Errorf("snapshot: %v, broken %v", err, i.Broken())
 	}
 	stop := errors.New("disk on fire")
-	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", 0, nil, func() (service.GuestEvent, bool, error) { return service.GuestEvent{}, false, stop })
+	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", 0, nil, func(func(service.GuestEvent) error) error { return stop })
 	if !errors.Is(err, stop) || i.Broken() {
 		t.Errorf("source: %v, broken %v", err, i.Broken())
 	}
