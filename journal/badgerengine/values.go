@@ -42,8 +42,12 @@ import (
 // the file system has none, values are in the tables, and Badger syncs its writes.
 
 const (
-	// valueFileBytes is the size from which on Badger begins a file. It maps twice as much.
+	// valueFileBytes is the size from which on Badger begins a file; see fileBytes. It maps twice as much.
 	valueFileBytes = 64 << 20
+	// valueFileMost is the greatest: opening a killed journal reads as much.
+	valueFileMost = 512 << 20
+	// valueFiles is how many files of one size there should be at most: Badger has all of them open and mapped.
+	valueFiles = 512
 	// pointersTable is the size of a table in memory of pointers, and with that of a transaction of them.
 	pointersTable = 32 << 20
 	// leastApart is the least length of a value that stands apart. Badger's own mark of a transaction's
@@ -71,8 +75,23 @@ func apart(o badger.Options, fileBytes, table int64) badger.Options {
 	}
 	return o.WithSyncWrites(false).
 		WithValueThreshold(leastApart).
-		WithValueLogFileSize(fileBytes).
+		WithValueLogFileSize(fileBytesFor(o.Dir, fileBytes)).
 		WithMemTableSize(table)
+}
+
+// fileBytesFor is the size of the next files: twice as much as least, and twice as much again, while the value
+// log has so much that files of that size would be too many.
+func fileBytesFor(dir string, least int64) int64 {
+	files, _ := listValues(dir) // who opens them says what is wrong
+	total := int64(0)
+	for _, f := range files {
+		total += f.size
+	}
+	size := least
+	for size < valueFileMost && total/size >= valueFiles {
+		size *= 2
+	}
+	return size
 }
 
 // lengthened makes a short value of the engine's own long enough to stand apart.

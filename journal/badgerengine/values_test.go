@@ -76,6 +76,68 @@ func image(t *testing.T, dir string) files {
 	}
 }
 
+// A log of a terabyte is not ten thousands of open files.
+func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
+	dir := t.TempDir()
+	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes); size != valueFileBytes {
+		t.Errorf("the first file has %d bytes", size)
+	}
+	count, total := 0, int64(0)
+	for total < 1<<40 {
+		size := fileBytesFor(dir, valueFileBytes)
+		if size < valueFileBytes || size > valueFileMost {
+			t.Fatalf("a file of %d bytes", size)
+		}
+		for range 64 { // with one process
+			if err := os.WriteFile(valuesPath(dir, uint32(count)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(valuesPath(dir, uint32(count)), size); err != nil {
+				t.Fatal(err)
+			}
+			total += size
+			count++
+		}
+	}
+	if count > 3500 {
+		t.Errorf("%d files for a terabyte", count)
+	}
+}
+
+// Files of several sizes stand in one log, whether it was killed or closed in between.
+func TestFilesOfValuesOfSeveralSizes(t *testing.T) {
+	dir, n := t.TempDir(), uint64(0)
+	for life, size := range []int64{4 << 20, 8 << 20, 4 << 20} {
+		e := openEngine(t, dir, Options{MemTableBytes: 8 << 20, valueFileBytes: size})
+		for range 12 {
+			n++
+			if err := e.Log().Append(t.Context(), []journal.Block{testBlock("a", n, 1<<20)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		killed := image(t, dir)
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if life%2 == 0 {
+			dir = t.TempDir()
+			if err := killed.writeInto(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e := openEngine(t, dir, smallFiles)
+	for i, b := range blocksOf(t, e, "a") {
+		if !sameBlock(b, testBlock("a", uint64(i)+1, 1<<20)) {
+			t.Fatalf("block %d is another", i+1)
+		}
+		n--
+	}
+	if err := e.Close(); err != nil || n != 0 {
+		t.Errorf("%d blocks are missing, %v", n, err)
+	}
+}
+
 // A large write of which the pointers were lost fits into small tables.
 func TestALargeWriteIsRecoveredIntoTables(t *testing.T) {
 	dir := t.TempDir()
