@@ -22,7 +22,8 @@ func (s *shard) resident(key service.Key) (*entity, *service.Error) {
 	if err := s.usable(); err != nil {
 		return nil, s.engine.own(err)
 	}
-	if len(s.residents.retired) >= dropGroup || len(s.residents.retired) > s.residents.len() {
+	// One of them is used again now.
+	if n := len(s.residents.retired) - 1; n >= dropGroup || n > s.residents.len() {
 		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
 			return nil, s.failed(nil, err)
 		}

@@ -14,8 +14,9 @@ type entity struct {
 }
 
 // residents is the table of the entities in a guest: by key, and in the order of
-// their last use. Slots are dense numbers; those of removed entities are retired
-// and become free when the guest has been told to drop them.
+// their last use. Slots are dense numbers; those of removed entities are retired, and
+// the guest forgets what it has in them when another entity is opened there, or when it
+// is told to drop them.
 type residents struct {
 	most    int
 	byKey   map[service.Key]*entity
@@ -78,10 +79,12 @@ func (r *residents) full() bool { return len(r.byKey) >= r.most }
 
 // takeSlot takes the number for the next entity; it is not yet in the table.
 func (r *residents) takeSlot() uint32 {
-	if n := len(r.free); n > 0 {
-		slot := r.free[n-1]
-		r.free = r.free[:n-1]
-		return slot
+	for _, from := range [...]*[]uint32{&r.retired, &r.free} {
+		if n := len(*from); n > 0 {
+			slot := (*from)[n-1]
+			*from = (*from)[:n-1]
+			return slot
+		}
 	}
 	r.next++
 	return r.next - 1

@@ -14,7 +14,6 @@ func TestResidentsAgainstAList(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	r := newResidents(8)
 	var model []*entity // least recently used first
-	open := map[uint32]service.Key{}
 	for range 20000 {
 		key := service.Key(fmt.Sprint(random.IntN(20)))
 		at := slices.IndexFunc(model, func(e *entity) bool { return e.key == key })
@@ -22,14 +21,10 @@ func TestResidentsAgainstAList(t *testing.T) {
 		case n == 0:
 			r.forget()
 			model = nil
-			clear(open)
 		case n < 20 && at >= 0:
 			r.remove(model[at])
 			model = slices.Delete(model, at, at+1)
 		case n < 25:
-			for _, slot := range r.retired {
-				delete(open, slot)
-			}
 			r.dropped()
 		default:
 			e := r.get(key)
@@ -51,10 +46,9 @@ func TestResidentsAgainstAList(t *testing.T) {
 				model = model[1:]
 			}
 			slot := r.takeSlot()
-			if open[slot] != "" {
-				t.Fatalf("slot %d is open for %s", slot, open[slot])
+			if i := slices.IndexFunc(model, func(e *entity) bool { return e.slot == slot }); i >= 0 {
+				t.Fatalf("slot %d is that of %s", slot, model[i].key)
 			}
-			open[slot] = key
 			model = append(model, r.add(key, slot, 0))
 		}
 		if r.len() != len(model) {

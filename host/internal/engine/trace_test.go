@@ -250,6 +250,13 @@ var traces = map[string]func(r *tracer){
 			r.query(balance(key))
 		}
 	},
+	"drop": func(r *tracer) { // of what no other entity takes the place
+		r.submit(command("fault", "a", "c1", "0"))
+		r.query(balance("b"))
+		r.submit(command("fault", "a", "c2", "0"))
+		r.submit(command("fault", "b", "c3", "0"))
+		r.query(balance("c"))
+	},
 	"reset-fails": func(r *tracer) {
 		r.guest.resetErr = errors.New("no memory")
 		r.submit(command("trap", "alice", "c1", "0"))
