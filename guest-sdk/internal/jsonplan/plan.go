@@ -44,6 +44,7 @@ type Plan struct {
 	decode func(d *decoder, p unsafe.Pointer) error
 	empty  func(p unsafe.Pointer) bool // for omitempty; nil: never empty
 	schema func(s *schema)
+	wide   bool // a signed integer of eight bytes
 	// spare is a decoder of an earlier call: making one for each would be the greatest
 	// part of decoding a small value.
 	spare atomic.Pointer[decoder]

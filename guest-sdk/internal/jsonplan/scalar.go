@@ -56,6 +56,7 @@ func storeInt(v unsafe.Pointer, size uintptr, x int64) {
 func planInt(p *Plan) {
 	size := p.typ.Size()
 	most := int64(1)<<(8*size-1) - 1
+	p.wide = size == 8
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
 		return strconv.AppendInt(b, loadInt(v, size), 10), nil
 	}
@@ -152,6 +153,15 @@ func (d *decoder) short() (x int64, ok bool) {
 		x = -x
 	}
 	return x, true
+}
+
+// short reads what most members are, without a call of the plan's decode, which
+// would take as long again.
+func (p *Plan) short(d *decoder) (x int64, ok bool) {
+	if !p.wide {
+		return 0, false
+	}
+	return d.short()
 }
 
 // integer returns the next number, which has to be whole.

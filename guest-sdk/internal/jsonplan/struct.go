@@ -72,7 +72,10 @@ func (m *Maker) planStruct(p *Plan) string {
 			if i < len(fields) {
 				f := &fields[i]
 				next = i + 1
-				if err := f.plan.decode(d, unsafe.Add(v, f.offset)); err != nil {
+				at := unsafe.Add(v, f.offset)
+				if x, ok := f.plan.short(d); ok {
+					*(*int64)(at) = x
+				} else if err := f.plan.decode(d, at); err != nil {
 					return within(err, -1, f.name)
 				}
 			} else if err := d.skip(); err != nil {
