@@ -128,10 +128,13 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 // floor is what the latest retention left of an entity; ok is false if it has lost
 // nothing.
 func (j *Journal) floor(ctx context.Context, log LogName, key string) (x base, ok bool, err error) {
-	c := j.cutOf(log)
-	if c.sequence == 0 {
-		return base{}, false, nil
+	if c := j.cutOf(log); c.sequence > 0 {
+		return j.storedFloor(ctx, log, key, c)
 	}
+	return base{}, false, nil
+}
+
+func (j *Journal) storedFloor(ctx context.Context, log LogName, key string, c cut) (x base, ok bool, err error) {
 	if err := j.reads.enter("load", log); err != nil {
 		return base{}, false, err
 	}

@@ -92,7 +92,7 @@ func (s *Store) sources(v *version, prefix []byte) (sources []*source, err error
 			}
 		}
 		if has {
-			sources = append(sources, &source{run: r})
+			sources = append(sources, &source{run: r, prefix: prefix})
 		}
 	}
 	return sources, nil

@@ -6,6 +6,8 @@ import "bytes"
 type source struct {
 	piece *piece // or
 	run   *run
+	// prefix is that of the keys that are wanted, going forwards: a block behind them is not read to see that.
+	prefix []byte
 
 	index int // of the entry in its piece or block
 	table int
@@ -106,15 +108,22 @@ func (s *source) load() error {
 		if err != nil {
 			return err
 		}
+		var first []byte // key of the block behind
 		switch {
 		case block < 0:
 			block = m.blocks() - 1
-		case block >= m.blocks():
+		case block < m.blocks():
+			first = m.key(block)
+		default:
 			if table, block = table+1, 0; table == len(s.run.tables) {
 				return nil
 			}
+			first = s.run.tables[table].first
 		}
 		back := s.index < 0
+		if !back && !bytes.HasPrefix(first, s.prefix) {
+			return nil
+		}
 		if err := s.open(table, block); err != nil {
 			return err
 		}
