@@ -155,15 +155,6 @@ func (d *decoder) short() (x int64, ok bool) {
 	return x, true
 }
 
-// short reads what most members are, without a call of the plan's decode, which
-// would take as long again.
-func (p *Plan) short(d *decoder) (x int64, ok bool) {
-	if !p.wide {
-		return 0, false
-	}
-	return d.short()
-}
-
 // integer returns the next number, which has to be whole.
 func (d *decoder) integer() (negative bool, u uint64, err error) {
 	token, err := d.number()

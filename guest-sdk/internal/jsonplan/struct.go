@@ -73,9 +73,16 @@ func (m *Maker) planStruct(p *Plan) string {
 				f := &fields[i]
 				next = i + 1
 				at := unsafe.Add(v, f.offset)
-				if x, ok := f.plan.short(d); ok {
-					*(*int64)(at) = x
-				} else if err := f.plan.decode(d, at); err != nil {
+				if f.plan.wide { // a call of its decode would take as long again
+					if x, ok := d.short(); ok {
+						*(*int64)(at) = x
+						if !d.comma() {
+							more, err = d.more('}')
+						}
+						continue
+					}
+				}
+				if err := f.plan.decode(d, at); err != nil {
 					return within(err, -1, f.name)
 				}
 			} else if err := d.skip(); err != nil {
