@@ -42,9 +42,9 @@ import (
 // the file system has none, values are in the tables, and Badger syncs its writes.
 
 const (
-	// valueFileBytes is the size from which on Badger begins a file; see fileBytes. It maps twice as much.
+	// valueFileBytes is the size from which on Badger begins a file; see fileBytesFor. It maps twice as much.
 	valueFileBytes = 64 << 20
-	// valueFileMost is the greatest: opening a killed journal reads as much.
+	// valueFileMost is the greatest, but for what a transaction brings beyond it: opening a killed journal reads as much.
 	valueFileMost = 512 << 20
 	// valueFiles is how many files of one size there should be at most: Badger has all of them open and mapped.
 	valueFiles = 512
@@ -76,6 +76,7 @@ func apart(o badger.Options, fileBytes, table int64) badger.Options {
 	return o.WithSyncWrites(false).
 		WithValueThreshold(leastApart).
 		WithValueLogFileSize(fileBytesFor(o.Dir, fileBytes)).
+		WithValueLogMaxEntries(math.MaxUint32). // a file ends by its size
 		WithMemTableSize(table)
 }
 

@@ -82,6 +82,10 @@ func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
 	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes); size != valueFileBytes {
 		t.Errorf("the first file has %d bytes", size)
 	}
+	const least = 64 // bytes of an entry
+	if most := apart(badger.DefaultOptions(dir), valueFileBytes, pointersTable).ValueLogMaxEntries; int64(most)*least < valueFileMost {
+		t.Errorf("files end after %d entries", most)
+	}
 	count, total := 0, int64(0)
 	for total < 1<<40 {
 		size := fileBytesFor(dir, valueFileBytes)

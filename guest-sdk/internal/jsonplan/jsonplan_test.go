@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -271,6 +272,31 @@ func TestSlicesAreUsedAgain(t *testing.T) {
 		if err := decode(t, `[]`, &v); err != nil || v == nil || len(v) != 0 {
 			t.Errorf("%v, %v", v, err)
 		}
+	}
+}
+
+type tree struct {
+	Children      []tree
+	A, B, C, D, E int64
+}
+
+// Memory is in proportion to the input, however slices of different lengths follow and
+// contain each other.
+func TestSlicesTakeMemoryInProportion(t *testing.T) {
+	p := plan[[]tree](t)
+	long := `{"Children":[` + strings.Repeat("{},", 63) + `{}]}`
+	deep := strings.Repeat(`{"Children":[`, 28) + "{}" + strings.Repeat("]}", 28)
+	in := []byte("[" + strings.Repeat(long+","+deep+",", 100) + "{}]")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var v []tree
+	if err := p.Decode(in, reflect.ValueOf(&v).UnsafePointer()); err != nil || len(v) != 201 {
+		t.Fatal(len(v), err)
+	}
+	runtime.ReadMemStats(&after)
+	// Four trees of 64 bytes for each 15 bytes of input are 17 a byte; growing doubles it.
+	if n := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(in)); n > 60 {
+		t.Errorf("%.0f bytes for each byte of the input", n)
 	}
 }
 

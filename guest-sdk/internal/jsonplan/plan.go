@@ -266,7 +266,8 @@ func (m *Maker) planSlice(p *Plan) string {
 	}
 	t, size := p.typ, p.typ.Elem().Size()
 	// Growing takes as long as a dozen elements, and most values of a type are alike: the
-	// first memory is for as many elements as the one before had.
+	// first memory is for as many elements as the one before had. Each guess is used once, or
+	// nested slices would all get as many as a long one in front of them.
 	const least, most = 4, 64
 	var guess atomic.Int32
 	guess.Store(least)
@@ -288,7 +289,7 @@ func (m *Maker) planSlice(p *Plan) string {
 		more, err := d.open('[', ']')
 		for n := 0; more && err == nil; n++ {
 			if n == 0 && s.cap == 0 {
-				first := int(guess.Load())
+				first := int(guess.Swap(least))
 				s.data, s.cap = reflect.MakeSlice(t, first, first).UnsafePointer(), first
 			} else if n == s.cap {
 				reflect.NewAt(t, v).Elem().Grow(max(n, 4)) // what it adds is zero
