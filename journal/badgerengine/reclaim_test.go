@@ -190,8 +190,7 @@ func TestNoHolesBeforeARecovery(t *testing.T) {
 	if err := e.Compact(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	died := image(t, dir)
-	closeEngine(t, e)
+	died := die(t, e, dir)
 	for name := range died {
 		if filepath.Ext(name) == memSuffix {
 			died[name] = trimmed[name]

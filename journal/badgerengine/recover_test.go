@@ -142,8 +142,7 @@ func TestPowerCuts(t *testing.T) {
 			closeEngine(t, e)
 			continue
 		}
-		died := image(t, dir)
-		closeEngine(t, e)
+		died := die(t, e, dir)
 		if err := died.write(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -176,8 +175,7 @@ func TestPointersAreMadeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	died := image(t, dir)
-	closeEngine(t, e)
+	died := die(t, e, dir)
 	died.loseMems()
 	if err := died.write(dir); err != nil {
 		t.Fatal(err)
@@ -259,8 +257,7 @@ func TestALargeTableInMemory(t *testing.T) {
 	dir := t.TempDir()
 	e := openEngine(t, dir, Options{valuesInTables: true})
 	fillBank(t, e, 1, 150, 100<<10)
-	died := image(t, dir)
-	closeEngine(t, e)
+	died := die(t, e, dir)
 	if err := died.write(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -276,8 +273,7 @@ func TestAFlippedBitInPointers(t *testing.T) {
 	e := openEngine(t, dir, smallFiles)
 	const n, size = 200, 100 << 10
 	fillBank(t, e, 1, n, size)
-	died := image(t, dir)
-	closeEngine(t, e)
+	died := die(t, e, dir)
 	for name, f := range died {
 		if filepath.Ext(name) == memSuffix && len(f.content) > 5000 {
 			f.content[5000] ^= 4
@@ -315,8 +311,7 @@ func TestARecoveryThatIsCutShort(t *testing.T) {
 			dir := t.TempDir()
 			e := openEngine(t, dir, smallFiles)
 			fillBank(t, e, 1, n, size)
-			first := image(t, dir)
-			closeEngine(t, e)
+			first := die(t, e, dir)
 			first.loseMems()
 			delete(first, headsFile)
 			if err := first.write(dir); err != nil {
