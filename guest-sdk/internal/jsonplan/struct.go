@@ -53,7 +53,7 @@ func (m *Maker) planStruct(p *Plan) string {
 		return append(b, '}'), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.peek() == 'n' && d.null() {
+		if d.peek() == 'n' && d.null() { // null looks, too, but is a call
 			return nil
 		}
 		more, err := d.open('{', '}')
