@@ -69,7 +69,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
-			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes})
+			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes})
 		}
 	}
 	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger})

@@ -52,6 +52,11 @@ func (s *Stats) WriteAmplification() float64 {
 type EngineStats struct {
 	LogBytes   int64 `json:"log_bytes"`   // on disk, now
 	IndexBytes int64 `json:"index_bytes"` // on disk, now
+	// What was read of the index lately is kept in memory. Hits and misses count the times since the
+	// journal was opened that a look-up found what it needed there, and that it went to the disk.
+	IndexCacheBytes  int64  `json:"index_cache_bytes"` // now
+	IndexCacheHits   uint64 `json:"index_cache_hits"`
+	IndexCacheMisses uint64 `json:"index_cache_misses"`
 	// Written counts bytes written since the journal was opened, of log and index,
 	// including the engine's own logs and compactions.
 	Written uint64 `json:"written_bytes"`

@@ -40,6 +40,9 @@ type Options struct {
 	// database, which writes as much when it merges level 0 into the first level as soon as that is
 	// due, 2 for what the index has in memory, and as much again.
 	ReserveBytes int64
+	// IndexCacheBytes bounds the memory for blocks of the index that were looked into. Negative is none. Default
+	// 32 MiB.
+	IndexCacheBytes int64
 
 	// For tests:
 	valuesInTables bool  // as where files can have no holes
@@ -173,6 +176,7 @@ func (e *Engine) indexOptions(o Options) lsm.Options {
 	return lsm.Options{
 		ReadOnly:    o.ReadOnly,
 		MemoryBytes: int(o.MemTableBytes),
+		CacheBytes:  o.IndexCacheBytes,
 		Group:       journal.IndexGroup,
 		// The reserve is the log's. A merge that would eat into it is not worth it.
 		Room:   func(bytes int64) error { return checkSpace(e.dir, e.reserve+uint64(bytes)) },
@@ -209,7 +213,7 @@ func (e *Engine) Index() journal.IndexStore { return e.index }
 // only, so with several engines in one each has the sum of all.
 func (e *Engine) Count() journal.EngineStats {
 	index := e.index.Stats()
-	s := journal.EngineStats{IndexBytes: index.Bytes, Written: index.Written}
+	s := journal.EngineStats{IndexBytes: index.Bytes, IndexCacheBytes: index.Cached, IndexCacheHits: index.Hits, IndexCacheMisses: index.Misses, Written: index.Written}
 	for _, l := range e.log.Levels() {
 		s.LogBytes += l.Size
 	}

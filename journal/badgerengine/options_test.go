@@ -224,3 +224,33 @@ func TestCount(t *testing.T) {
 		}
 	}
 }
+
+// Blocks of the index stay in memory once they were looked into, unless they may not, and are counted.
+func TestIndexCache(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	for i, bytes := range []int64{0, 0, -1} { // the first fills it
+		e := openEngine(t, dir, Options{IndexCacheBytes: bytes})
+		j, err := journal.Open(ctx, e, journal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 0, "c", 3)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 5 {
+			if v, err := j.Load(ctx, "bank", "k", 0, func(*journal.Event) error { return nil }); err != nil || v != 3 {
+				t.Fatal(v, err)
+			}
+		}
+		s := j.Stats().Engine
+		if i == 1 && (s.IndexCacheHits < 4 || s.IndexCacheMisses < 1 || s.IndexCacheBytes < 100) || i == 2 && s.IndexCacheHits+s.IndexCacheMisses+uint64(s.IndexCacheBytes) > 0 {
+			t.Errorf("with %d: %+v", bytes, s)
+		}
+		if err := j.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

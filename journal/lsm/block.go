@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
 )
@@ -117,20 +119,42 @@ func unpack(into, packed []byte, rawLength int) ([]byte, error) {
 
 // block is one that was read, with the memory that it is in.
 type block struct {
-	packed, unpacked []byte
-	raw              []byte   // one of these
-	at               []uint32 // where entries begin
+	raw   []byte
+	at    []uint32     // where entries begin
+	users atomic.Int32 // who has to release it, a cache among them; 0 of a block that never was in one
 }
 
-var blocks = sync.Pool{New: func() any { return new(block) }}
+// Memory that blocks are read into, and unpacked from.
+var (
+	blocks  = sync.Pool{New: func() any { return new(block) }}
+	scratch = sync.Pool{New: func() any { return new([]byte) }}
+)
 
-// release gives a block's memory back. Nobody may have views of it.
+const pooledMost = 1 << 20 // bytes; larger ones are left to the garbage collector
+
+// release gives up one use of a block, and its memory back with the last one. The caller may have no views of
+// it any more.
 func (b *block) release() {
-	const most = 1 << 20
-	if b != nil && cap(b.packed)+cap(b.unpacked) <= most {
+	if b == nil || b.users.Load() > 0 && b.users.Add(-1) > 0 {
+		return
+	}
+	if b.size() <= pooledMost {
 		blocks.Put(b)
 	}
 }
+
+// fit gives memory up that was a larger block's, if that is most of it.
+func (b *block) fit() {
+	if cap(b.raw) > 2*len(b.raw) {
+		b.raw = bytes.Clone(b.raw)
+	}
+	if cap(b.at) > 2*len(b.at) {
+		b.at = slices.Clone(b.at)
+	}
+}
+
+// size is the memory that the block takes, in bytes.
+func (b *block) size() int64 { return int64(cap(b.raw) + 4*cap(b.at)) }
 
 // parse finds the entries of the block. It is total.
 func (b *block) parse() error {

@@ -33,9 +33,9 @@ func testGroup(key []byte) int {
 	return 0
 }
 
-// small is a store that writes, merges and begins another table soon.
+// small is a store that writes, merges and begins another table soon, and has some tens of blocks in memory.
 func small() Options {
-	return Options{MemoryBytes: 8 << 10, Group: testGroup, table: 4 << 10, quiet: time.Millisecond}
+	return Options{MemoryBytes: 8 << 10, CacheBytes: 256 << 10, Group: testGroup, table: 4 << 10, quiet: time.Millisecond}
 }
 
 func openTest(t testing.TB, dir string, o Options) *Store {

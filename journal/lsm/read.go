@@ -40,16 +40,9 @@ func (s *Store) look(key []byte, found func(entry)) error {
 			return nil
 		}
 	}
-	read := blocks.Get().(*block)
-	defer read.release()
 	for _, r := range v.runs {
-		e, ok, err := r.get(key, hash, read)
-		if err != nil {
+		if ok, err := r.get(key, hash, s.cache, tell); ok || err != nil {
 			return s.readError(err)
-		}
-		if ok {
-			tell(e)
-			return nil
 		}
 	}
 	return nil
@@ -92,7 +85,7 @@ func (s *Store) sources(v *version, prefix []byte) (sources []*source, err error
 			}
 		}
 		if has {
-			sources = append(sources, &source{run: r, prefix: prefix})
+			sources = append(sources, &source{run: r, prefix: prefix, cache: s.cache})
 		}
 	}
 	return sources, nil

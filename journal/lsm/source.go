@@ -8,6 +8,7 @@ type source struct {
 	run   *run
 	// prefix is that of the keys that are wanted, going forwards: a block behind them is not read to see that.
 	prefix []byte
+	cache  *cache // for the block that it begins with
 
 	index int // of the entry in its piece or block
 	table int
@@ -47,7 +48,7 @@ func (s *source) seek(key []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.open(s.table, max(0, m.search(key))); err != nil {
+	if err := s.open(s.table, max(0, m.search(key)), s.cache); err != nil {
 		return err
 	}
 	s.index = s.read.search(key)
@@ -65,7 +66,7 @@ func (s *source) seekBelow(key []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.open(s.table, max(0, m.search(key))); err != nil {
+	if err := s.open(s.table, max(0, m.search(key)), s.cache); err != nil {
 		return err
 	}
 	s.index = s.read.search(key) - 1
@@ -124,7 +125,7 @@ func (s *source) load() error {
 		if !back && !bytes.HasPrefix(first, s.prefix) {
 			return nil
 		}
-		if err := s.open(table, block); err != nil {
+		if err := s.open(table, block, nil); err != nil {
 			return err
 		}
 		if s.index = 0; back {
@@ -135,14 +136,12 @@ func (s *source) load() error {
 	return nil
 }
 
-// open reads a block. The current entry is not valid any more.
-func (s *source) open(table, number int) error {
-	if s.read == nil {
-		s.read = blocks.Get().(*block)
-	}
-	s.valid = false
+// open goes to a block, which c may have. The current entry is not valid any more.
+func (s *source) open(table, number int, c *cache) (err error) {
+	s.close()
 	s.table, s.block = table, number
-	return s.run.tables[table].read(number, s.read)
+	s.read, err = c.read(s.run.tables[table], number)
+	return err
 }
 
 // merge walks through several sources at once. Of entries of the same key the first source's, the

@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -22,6 +23,9 @@ type Options struct {
 	// MemoryBytes is how much gathers in memory before it is written to a table. As much
 	// again may wait to be written. Default 64 MiB.
 	MemoryBytes int
+	// CacheBytes bounds the memory for blocks of tables that were looked into, unpacked. Negative is
+	// none. Default 32 MiB.
+	CacheBytes int64
 	// Group is the length of the beginning of a key that it shares with those it is read together
 	// with, or 0 if key has no such beginning. It is asked for keys and for prefixes of scans,
 	// and must say the same for all of them. Default: 0.
@@ -39,8 +43,9 @@ type Options struct {
 // Store is an open store. It implements [journal.IndexStore]; its methods may be called
 // concurrently.
 type Store struct {
-	dir string
-	opt Options
+	dir   string
+	opt   Options
+	cache *cache
 
 	writing sync.Mutex // held by who changes what is in memory
 	listing sync.Mutex // held by who changes the list of runs; taken before mu
@@ -72,6 +77,7 @@ type version struct {
 
 const (
 	defaultMemory = 64 << 20
+	defaultCache  = 32 << 20
 	defaultTable  = 64 << 20
 	defaultQuiet  = time.Second
 )
@@ -102,7 +108,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.table == 0 {
 		o.table = defaultTable
 	}
-	s := &Store{dir: dir, opt: o, now: &version{users: 1}, changed: make(chan struct{}),
+	s := &Store{dir: dir, opt: o, cache: newCache(cmp.Or(o.CacheBytes, defaultCache)), now: &version{users: 1}, changed: make(chan struct{}),
 		wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, classify("open", errors.Join(err, s.now.close()))
@@ -194,10 +200,14 @@ type Stats struct {
 	Memory  int64  // of what is not in tables yet
 	Runs    int    // a read looks into so many tables, or is told by a filter that it need not
 	Written uint64 // bytes of tables, since Open
+	Cached  int64  // bytes of blocks in memory
+	Hits    uint64 // look-ups that found their block there, since Open
+	Misses  uint64 // and that did not
 }
 
 // Stats returns the sizes now.
 func (s *Store) Stats() (n Stats) {
+	s.cache.count(&n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n.Written = s.written

@@ -173,29 +173,37 @@ func (t *table) readAt(b []byte, at int64) error {
 	return damaged(t.path, "it ends at %d", at+int64(n))
 }
 
-// read reads a block.
+// read reads a block into one that nobody else uses.
 func (t *table) read(i int, into *block) error {
 	m, err := t.meta()
 	if err != nil {
 		return err
 	}
 	p := &m.places[i]
-	if cap(into.packed) < int(p.length) {
-		into.packed = make([]byte, p.length+p.length/4)
+	buf := scratch.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= pooledMost {
+			scratch.Put(buf)
+		}
+	}()
+	if cap(*buf) < int(p.length) {
+		*buf = make([]byte, p.length+p.length/4)
 	}
-	into.packed = into.packed[:p.length]
-	if err := t.readAt(into.packed, p.at); err != nil {
+	packed := (*buf)[:p.length]
+	if err := t.readAt(packed, p.at); err != nil {
 		return err
 	}
-	if crc32.Checksum(into.packed, castagnoli) != p.crc {
+	if crc32.Checksum(packed, castagnoli) != p.crc {
 		return damaged(t.path, "the checksum of the block at %d is wrong", p.at)
 	}
-	if into.raw, err = unpackBlock(into.packed, int(p.raw), into.unpacked); err != nil {
+	raw, err := unpackBlock(packed, int(p.raw), into.raw)
+	if err != nil {
 		return damaged(t.path, "the block at %d: %v", p.at, err)
 	}
-	if into.packed[0] != codecNone {
-		into.unpacked = into.raw[:0]
+	if packed[0] == codecNone {
+		raw = append(into.raw[:0], raw...)
 	}
+	into.raw = raw
 	if err := into.parse(); err != nil {
 		return damaged(t.path, "the block at %d: %v", p.at, err)
 	}
@@ -243,31 +251,34 @@ func (r *run) mayHave(prefix []byte, hash uint64) (bool, error) {
 	return false, nil
 }
 
-// get looks for a key. The entry is a view of into.
-func (r *run) get(key []byte, hash uint64, into *block) (e entry, ok bool, err error) {
+// get calls found with the entry of a key, a view, and reports whether there is one.
+func (r *run) get(key []byte, hash uint64, c *cache, found func(entry)) (ok bool, err error) {
 	i := r.search(key)
 	if i == len(r.tables) {
-		return entry{}, false, nil
+		return false, nil
 	}
 	t := r.tables[i]
 	m, err := t.meta()
 	if err != nil {
-		return entry{}, false, err
+		return false, err
 	}
 	if !m.filter.mayHave(hash) {
-		return entry{}, false, nil
+		return false, nil
 	}
 	at := m.search(key)
 	if at < 0 {
-		return entry{}, false, nil
+		return false, nil
 	}
-	if err := t.read(at, into); err != nil {
-		return entry{}, false, err
+	b, err := c.read(t, at)
+	if err != nil {
+		return false, err
 	}
-	if i := into.search(key); i < len(into.at) {
-		if e := into.entry(i); bytes.Equal(e.key, key) {
-			return e, true, nil
+	defer b.release()
+	if i := b.search(key); i < len(b.at) {
+		if e := b.entry(i); bytes.Equal(e.key, key) {
+			found(e)
+			return true, nil
 		}
 	}
-	return entry{}, false, nil
+	return false, nil
 }

@@ -24,6 +24,7 @@ type programOptions struct {
 	settings service.Settings // likewise
 	journal  journal.Options
 	reserve  int64 // on the journal's disk
+	cache    int64 // of its index, in memory; negative is none
 	gateway  gateway.Options
 	logger   *slog.Logger
 	stopTime time.Duration // for commands in flight; default 30 s
@@ -54,7 +55,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := host.Open(ctx, host.Options{Dir: o.dir, Compiler: compiler, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, Logger: o.logger})
+	h, err := host.Open(ctx, host.Options{Dir: o.dir, Compiler: compiler, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, IndexCacheBytes: o.cache, Logger: o.logger})
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func someStats() journal.Stats {
 	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5, Snapshots: 11, SnapshotBytes: 12, SnapshotsDropped: 13, PendingSnapshotBytes: 14, IndexLag: 4}
 	s.SyncMicros.Count, s.SyncMicros.Sum = 3, 1_500_000
 	s.SyncMicros.Buckets[9], s.SyncMicros.Buckets[10], s.SyncMicros.Buckets[journal.HistogramBuckets-1] = 1, 1, 1
-	s.Engine.Written = 600
+	s.Engine = journal.EngineStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17}
 	return s
 }
 
@@ -78,6 +78,9 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_journal_pending_bytes 5`,
 		`bulkhead_journal_index_lag_commits 4`,
 		`bulkhead_journal_write_amplification 3`,
+		`bulkhead_journal_index_cache_bytes 15`,
+		`bulkhead_journal_index_cache_hits_total 16`,
+		`bulkhead_journal_index_cache_misses_total 17`,
 		`bulkhead_journal_sync_seconds_bucket{le="0.000512"} 1`,
 		`bulkhead_journal_sync_seconds_bucket{le="0.001024"} 2`,
 		`bulkhead_journal_sync_seconds_bucket{le="+Inf"} 3`,
