@@ -5,8 +5,11 @@ import (
 	"sync"
 )
 
-// cache keeps blocks that keys were looked up in, up to so many bytes; those give way that were not
-// asked for the longest. It is for look-ups, and for where a scan begins: what else a scan reads, and all that a merge does, would only
+// cache keeps blocks that keys were looked up in, up to so many bytes. When it is full, those give way that were not asked
+// for the longest, but only to what is asked for more than once. What is asked for once, as most is where there are
+// many more blocks than fit in, is read into memory that was used just before, which the processor has at hand.
+//
+// It is for look-ups, and for where a scan begins: what else a scan reads, and all that a merge does, would only
 // push out what is asked for again. A nil cache keeps nothing. Its methods may be called concurrently.
 type cache struct {
 	most int64
@@ -15,6 +18,7 @@ type cache struct {
 	bytes  int64
 	blocks map[blockID]*list.Element // of kept
 	recent list.List                 // of kept, the latest first
+	asked  []blockID                 // once of late, each at the place that its hash says
 	hits,
 	misses uint64
 }
@@ -31,8 +35,10 @@ type kept struct {
 }
 
 const (
-	keptCost  = 200 // bytes, about, beside the block's own
+	keptCost  = 250 // bytes, about, beside the block's own, and for what is asked for once
 	keptShare = 16  // a block that would take this part of the whole is not kept
+
+	askedShare = 4 // so many blocks are known as asked for once for each that there may be
 )
 
 // newCache returns nil if it may keep nothing.
@@ -40,7 +46,7 @@ func newCache(most int64) *cache {
 	if most <= 0 {
 		return nil
 	}
-	return &cache{most: most, blocks: map[blockID]*list.Element{}}
+	return &cache{most: most, blocks: map[blockID]*list.Element{}, asked: make([]blockID, 1+most/blockCut*askedShare)}
 }
 
 // read returns a block, which the caller must not change and has to release.
@@ -76,13 +82,22 @@ func (c *cache) get(id blockID) *block {
 	return b
 }
 
-// put keeps a block that its only user has just read and has no views of yet, if it is not too large.
+// again reports whether a block was asked for before, as far as that is known, and notes that it is now. The caller holds mu.
+func (c *cache) again(id blockID) bool {
+	at := &c.asked[fold(id.table^hashKey, uint64(id.number)^hashStep)%uint64(len(c.asked))]
+	was := *at
+	*at = id
+	return was == id
+}
+
+// put keeps a block that its only user has just read and has no views of yet, if that is worth it.
 func (c *cache) put(id blockID, b *block) {
 	if c == nil {
 		return
 	}
 	b.fit()
-	if b.size()+keptCost > c.most/keptShare {
+	cost := b.size() + keptCost
+	if cost > c.most/keptShare {
 		return
 	}
 	c.mu.Lock()
@@ -90,9 +105,12 @@ func (c *cache) put(id blockID, b *block) {
 	if c.blocks[id] != nil { // somebody was faster
 		return
 	}
+	if c.bytes+cost > c.most && !c.again(id) {
+		return
+	}
 	b.users.Store(2) // its reader and the cache
 	c.blocks[id] = c.recent.PushFront(&kept{id, b})
-	c.bytes += b.size() + keptCost
+	c.bytes += cost
 	for c.bytes > c.most {
 		last := c.recent.Remove(c.recent.Back()).(*kept)
 		delete(c.blocks, last.id)
