@@ -100,7 +100,7 @@ func TestReadersOfASmallCache(t *testing.T) {
 	ctx := context.Background()
 	o := small()
 	s := openTest(t, t.TempDir(), o)
-	const keys, rounds, readers = 4000, 12, 4
+	const keys, rounds, readers = 2000, 5, 3
 	key := func(i int) string { return fmt.Sprintf("g%02d/%06d", i%50, i) }
 	write := func(round int) {
 		var pairs []journal.Pair
