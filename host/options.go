@@ -34,7 +34,7 @@ type Options struct {
 	// with KindFull, so that no write meets a full disk; reading goes on. Negative
 	// is none. Default 1 GiB. Not used with OpenEngine.
 	ReserveBytes int64
-	// IndexCacheBytes bounds the memory for what was read of the journal's index lately. Negative
+	// IndexCacheBytes bounds the memory for blocks of the journal's index that were read lately. Negative
 	// is none. Default 32 MiB. Not used with OpenEngine.
 	IndexCacheBytes int64
 	// RingEvents bounds the recent events that are kept in memory a service, for

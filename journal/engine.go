@@ -65,7 +65,7 @@ type IndexStore interface {
 	// Has reports whether there is an entry with the key. It does not read the value.
 	Has(ctx context.Context, key []byte) (bool, error)
 	// Scan yields the entries whose key starts with prefix and is not below from, in
-	// byte order. Key and value are valid during their yield only. An error of yield
+	// byte order. Key and value are valid during their yield only, and nobody may change them. An error of yield
 	// ends the scan and is returned as it is.
 	Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error
 	// Last returns the greatest key that starts with prefix; ok is false if there is

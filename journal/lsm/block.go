@@ -67,8 +67,9 @@ func readEntry(b []byte) (e entry, size int, ok bool) {
 		return entry{}, 0, false
 	}
 	end := at + int(key)
-	e.key, e.value = b[at:end:end], b[end:end+int(value)]
-	return e, end + int(value), true
+	size = end + int(value)
+	e.key, e.value = b[at:end:end], b[end:size:size]
+	return e, size, true
 }
 
 // uvarint is binary.Uvarint with a way around it for the short ones, which most are.
@@ -153,7 +154,10 @@ func (b *block) fit() {
 	}
 }
 
-// size is the memory that the block takes, in bytes.
+// least is the memory that the block needs, in bytes.
+func (b *block) least() int64 { return int64(len(b.raw) + 4*len(b.at)) }
+
+// size is the memory that the block takes, in bytes: up to twice as much once it fits.
 func (b *block) size() int64 { return int64(cap(b.raw) + 4*cap(b.at)) }
 
 // parse finds the entries of the block. It is total.

@@ -18,12 +18,12 @@ type cache struct {
 	bytes  int64
 	blocks map[blockID]*list.Element // of kept
 	recent list.List                 // of kept, the latest first
-	asked  []blockID                 // once of late, each at the place that its hash says
+	asked  []blockID                 // once of late, each at the place that its hash says; nil until the cache is full
 	hits,
 	misses uint64
 }
 
-// blockID is a block of a table. A store never gives a table the number of another one.
+// blockID is a block of a table. While a store is open, no table of it gets the number of another one.
 type blockID struct {
 	table  uint64
 	number int
@@ -35,10 +35,13 @@ type kept struct {
 }
 
 const (
-	keptCost  = 250 // bytes, about, beside the block's own, and for what is asked for once
+	keptCost  = 200 // bytes, about, beside the block's own
 	keptShare = 16  // a block that would take this part of the whole is not kept
 
-	askedShare = 4 // so many blocks are known as asked for once for each that there may be
+	// So many blocks are known as asked for once: of blocks of the least size four for each that there may be, which takes a hundredth
+	// of the whole, and 16 MiB at most.
+	askedShare = 4
+	askedMost  = 1 << 20
 )
 
 // newCache returns nil if it may keep nothing.
@@ -46,7 +49,7 @@ func newCache(most int64) *cache {
 	if most <= 0 {
 		return nil
 	}
-	return &cache{most: most, blocks: map[blockID]*list.Element{}, asked: make([]blockID, 1+most/blockCut*askedShare)}
+	return &cache{most: most, blocks: map[blockID]*list.Element{}}
 }
 
 // read returns a block, which the caller must not change and has to release.
@@ -84,6 +87,9 @@ func (c *cache) get(id blockID) *block {
 
 // again reports whether a block was asked for before, as far as that is known, and notes that it is now. The caller holds mu.
 func (c *cache) again(id blockID) bool {
+	if c.asked == nil {
+		c.asked = make([]blockID, min(1+c.most/blockCut*askedShare, askedMost))
+	}
 	at := &c.asked[fold(id.table^hashKey, uint64(id.number)^hashStep)%uint64(len(c.asked))]
 	was := *at
 	*at = id
@@ -95,9 +101,8 @@ func (c *cache) put(id blockID, b *block) {
 	if c == nil {
 		return
 	}
-	b.fit()
-	cost := b.size() + keptCost
-	if cost > c.most/keptShare {
+	least := b.least() + keptCost
+	if least > c.most/keptShare {
 		return
 	}
 	c.mu.Lock()
@@ -105,17 +110,38 @@ func (c *cache) put(id blockID, b *block) {
 	if c.blocks[id] != nil { // somebody was faster
 		return
 	}
-	if c.bytes+cost > c.most && !c.again(id) {
+	if c.bytes+least > c.most && !c.again(id) {
 		return
 	}
+	b.fit()
 	b.users.Store(2) // its reader and the cache
 	c.blocks[id] = c.recent.PushFront(&kept{id, b})
-	c.bytes += cost
+	c.bytes += b.size() + keptCost
 	for c.bytes > c.most {
-		last := c.recent.Remove(c.recent.Back()).(*kept)
-		delete(c.blocks, last.id)
-		c.bytes -= last.block.size() + keptCost
-		last.block.release()
+		c.drop(c.recent.Back())
+	}
+}
+
+// drop gives a block up. The caller holds mu.
+func (c *cache) drop(e *list.Element) {
+	k := c.recent.Remove(e).(*kept)
+	delete(c.blocks, k.id)
+	c.bytes -= k.block.size() + keptCost
+	k.block.release()
+}
+
+// forget gives the blocks of a table up that nobody can ask for any more.
+func (c *cache) forget(t *table) {
+	m := t.loaded.Load()
+	if c == nil || m == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range m.places {
+		if e := c.blocks[blockID{t.id, i}]; e != nil {
+			c.drop(e)
+		}
 	}
 }
 

@@ -3,10 +3,14 @@ package lsm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -121,6 +125,8 @@ func TestReadersOfASmallCache(t *testing.T) {
 	}
 	done := make(chan struct{})
 	var all sync.WaitGroup
+	stop := sync.OnceFunc(func() { close(done); all.Wait() })
+	defer stop()
 	for r := range readers {
 		all.Go(func() {
 			rng := rand.New(rand.NewPCG(1, uint64(r)))
@@ -160,8 +166,7 @@ func TestReadersOfASmallCache(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(done)
-	all.Wait()
+	stop()
 	for i := range keys {
 		if v, _, err := s.Get(ctx, []byte(key(i))); err != nil || string(v) != fmt.Sprintf("%s %d %0200d", key(i), rounds, i) {
 			t.Fatalf("%s is %.40q, %v", key(i), v, err)
@@ -169,6 +174,128 @@ func TestReadersOfASmallCache(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// cached is a store with a table whose blocks are in its cache, all of them, and the keys.
+func cached(t *testing.T, dir string, o Options) (s *Store, keys [][]byte) {
+	t.Helper()
+	ctx := context.Background()
+	s = openTest(t, dir, o)
+	fillTest(t, s, 5000, 0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, dir, o)
+	err := s.Scan(ctx, []byte("g"), nil, func(k, _ []byte) error {
+		keys = append(keys, bytes.Clone(k))
+		return nil
+	})
+	if err != nil || len(keys) != 5000 {
+		t.Fatal(len(keys), err)
+	}
+	for _, k := range keys {
+		if _, ok, err := s.Get(ctx, k); err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+	}
+	return s, keys
+}
+
+// roomy is a store that merges only when it is told to, and whose cache holds all that tests write.
+func roomy() Options { return Options{Group: testGroup, quiet: time.Hour} }
+
+// What a caller appends to what a scan yields does not get into blocks that others see.
+func TestAppendingToWhatAScanYields(t *testing.T) {
+	ctx := context.Background()
+	s, keys := cached(t, t.TempDir(), roomy())
+	defer s.Close()
+	hits := s.Stats().Hits
+	err := s.Scan(ctx, keys[0][:4], nil, func(k, v []byte) error {
+		_, _ = append(k, "xxxxxxxx"...), append(v, "xxxxxxxx"...)
+		return nil
+	})
+	if err != nil || s.Stats().Hits == hits {
+		t.Fatal("no block was in the cache", err)
+	}
+	for i, k := range keys {
+		if v, ok, err := s.Get(ctx, k); err != nil || !ok || !bytes.HasPrefix(v, []byte("value ")) {
+			t.Fatalf("key %d: %q, %v, %v", i, v, ok, err)
+		}
+	}
+}
+
+// Blocks of tables that were merged, or cleared away, do not stay.
+func TestTheCacheForgetsTablesThatAreGone(t *testing.T) {
+	ctx := context.Background()
+	s, keys := cached(t, t.TempDir(), roomy())
+	defer s.Close()
+	if s.Stats().Cached == 0 {
+		t.Fatal("nothing is kept")
+	}
+	fillTest(t, s, 100, 1)
+	if err := s.Compact(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Stats(); n.Cached != 0 || len(s.cache.blocks) != 0 {
+		t.Errorf("%d blocks of %d bytes are left of tables that were merged", len(s.cache.blocks), n.Cached)
+	}
+	if _, ok, err := s.Get(ctx, keys[0]); err != nil || !ok || s.Stats().Cached == 0 {
+		t.Fatal(ok, err)
+	}
+	if err := s.Clear(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Stats(); n.Cached != 0 {
+		t.Errorf("%d bytes are left of what was cleared", n.Cached)
+	}
+}
+
+// A check reads what is on the disk, also where the cache has the block from before it was damaged.
+func TestCheckReadsTheDisk(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	s, keys := cached(t, dir, roomy())
+	tables, err := filepath.Glob(filepath.Join(dir, "*"+tableExt))
+	if err != nil || len(tables) != 1 {
+		t.Fatal(tables, err)
+	}
+	f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte("damage"), 10)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Get(ctx, keys[0]); err != nil || !ok {
+		t.Errorf("the block is in memory: %v, %v", ok, err)
+	}
+	if err := s.Check(ctx); journal.KindOf(err) != journal.KindCorrupt {
+		t.Errorf("check: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(dir, roomy()); journal.KindOf(err) != journal.KindCorrupt {
+		t.Errorf("it is opened again: %v", err)
+	}
+}
+
+// However large a cache may become, it takes memory as it is used.
+func TestALargeCacheBeginsSmall(t *testing.T) {
+	c := newCache(1 << 62)
+	for range 2 {
+		b := blockOf(new(block), 1, 1000)
+		c.put(blockID{1, 1}, b)
+		b.release()
+	}
+	if c.bytes > 2000 || c.asked != nil {
+		t.Errorf("%d bytes for a block, %d places for what is asked for", c.bytes, len(c.asked))
+	}
+	c.again(blockID{1, 2})
+	if n := len(c.asked); n != askedMost {
+		t.Errorf("%d blocks are known as asked for", n)
 	}
 }
 

@@ -10,7 +10,7 @@
 //	Update → pieces in memory → flush → run of tier 0 → merge → run of tier 1 → …
 //
 // Blocks of tables that keys were looked up in, and those that scans began in, stay in memory, up to
-// [Options.CacheBytes].
+// [Options.CacheBytes]; from then on those that are asked for more than once.
 //
 // A run is a sequence of tables that do not overlap. The file RUNS lists them; it is replaced as a
 // whole, so that what it says is true at any time. FORMAT.md of the journal has the bytes.

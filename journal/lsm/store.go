@@ -207,13 +207,13 @@ type Stats struct {
 
 // Stats returns the sizes now.
 func (s *Store) Stats() (n Stats) {
-	s.cache.count(&n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n.Written = s.written
 	if s.now == nil {
 		return n
 	}
+	s.cache.count(&n)
 	for _, r := range s.now.runs {
 		n.Bytes += r.size()
 	}
@@ -263,6 +263,7 @@ func (s *Store) drop(v *version) (gone []*table) {
 // remove closes tables that nobody uses, and removes those that are not listed any more.
 func (s *Store) remove(gone []*table) {
 	for _, t := range gone {
+		s.cache.forget(t)
 		err := t.file.Close()
 		if t.obsolete {
 			err = errors.Join(err, os.Remove(t.path))

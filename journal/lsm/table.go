@@ -200,8 +200,8 @@ func (t *table) read(i int, into *block) error {
 	if err != nil {
 		return damaged(t.path, "the block at %d: %v", p.at, err)
 	}
-	if packed[0] == codecNone {
-		raw = append(into.raw[:0], raw...)
+	if packed[0] == codecNone { // raw is a view of what is read into next time
+		*buf = into.raw
 	}
 	into.raw = raw
 	if err := into.parse(); err != nil {

@@ -46,7 +46,7 @@ type journalFlags struct {
 	GroupCommits   int           `name:"group-commits" default:"8192" placeholder:"N" help:"Commits that share one sync. Default ${default}."`
 	Answers        time.Duration `name:"answers" default:"24h" placeholder:"TIME" help:"How long the answer to a command id is kept. Default ${default}."`
 	Reserve        size          `name:"reserve" default:"1GiB" placeholder:"SIZE" help:"Room on the disk below which commands are refused and only reading goes on, so that no write meets a full disk. Default ${default}."`
-	Cache          size          `name:"cache" default:"32MiB" placeholder:"SIZE" help:"Memory for what was read of the index lately; 0 is none. Default ${default}."`
+	Cache          size          `name:"cache" default:"32MiB" placeholder:"SIZE" help:"Memory for blocks of the index that were read lately; 0 is none. Default ${default}."`
 	Versions       int           `name:"versions" default:"1048576" placeholder:"N" help:"Entities whose version is kept in memory, 50 bytes each. Default ${default}."`
 }
 

@@ -67,7 +67,7 @@ func printStats(w io.Writer, got *api.Journal, offline bool) {
 	fmt.Fprintf(w, "commands that shared a sync: half up to %d, 99%% up to %d, most %d\n", s.GroupCommits.Quantile(0.5), s.GroupCommits.Quantile(0.99), s.LargestGroup)
 	fmt.Fprintf(w, "batches: half up to %s, 99%% up to %s\n", bytesUnit(int64(s.BatchBytes.Quantile(0.5))), bytesUnit(int64(s.BatchBytes.Quantile(0.99))))
 	fmt.Fprintf(w, "index: %d commands behind the log; %d snapshots written, %d dropped\n", s.IndexLag, s.Snapshots, s.SnapshotsDropped)
-	fmt.Fprintf(w, "index in memory: %s; %d look-ups found what they needed there, %d read the disk\n", bytesUnit(s.Engine.IndexCacheBytes), s.Engine.IndexCacheHits, s.Engine.IndexCacheMisses)
+	fmt.Fprintf(w, "index in memory: %s; %d blocks were found there, %d were read from a file\n", bytesUnit(s.Engine.IndexCacheBytes), s.Engine.IndexCacheHits, s.Engine.IndexCacheMisses)
 	fmt.Fprintf(w, "waited for room: %d times, %s\n", s.Stalls, s.StallTime.Round(time.Millisecond))
 	for i, n := range s.SyncMicros.Buckets {
 		if n > 0 {
