@@ -5,16 +5,21 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 func TestMain(m *testing.M) {
@@ -24,6 +29,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs the program as its users do; see testdata/script.
 func TestScripts(t *testing.T) {
 	guests := buildGuests(t)
+	code := compileBank(t, guests)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -35,7 +41,46 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BULKHEAD_HOST", "http://"+address)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "compiled": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 1 {
+				ts.Fatalf("usage: compiled data-directory")
+			}
+			ts.Check(copyPrivately(filepath.Join(ts.MkAbs(args[0]), "cache"), code))
+		}},
+	})
+}
+
+// compileBank has a host compile the bank and returns the directory with the code. Scripts that
+// are about something else put it into their hosts' with the command "compiled": compiling it takes half a minute under the race detector.
+func compileBank(t *testing.T, guests string) string {
+	t.Helper()
+	ctx := context.Background()
+	dir := t.TempDir()
+	module, err := os.ReadFile(filepath.Join(guests, "bank.wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), Limits: service.Limits{CompileTime: 10 * time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.Upload(ctx, module, nil)
+	if err = errors.Join(err, h.Close(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "cache")
+}
+
+// copyPrivately copies a directory to one that only its owner can enter.
+func copyPrivately(to, from string) error {
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	return filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
 	})
 }
 
