@@ -45,13 +45,13 @@ type journalFlags struct {
 	GroupBytes     size          `name:"group" default:"4MiB" placeholder:"SIZE" help:"What shares one sync, before it is packed. Default ${default}."`
 	GroupCommits   int           `name:"group-commits" default:"8192" placeholder:"N" help:"Commits that share one sync. Default ${default}."`
 	Answers        time.Duration `name:"answers" default:"24h" placeholder:"TIME" help:"How long the answer to a command id is kept. Default ${default}."`
-	Reserve        size          `name:"reserve" default:"1GiB" placeholder:"SIZE" help:"Room on the disk below which commands are refused and only reading goes on, so that no write meets a full disk. Default ${default}."`
+	Reserve        size          `name:"reserve" default:"1GiB" placeholder:"SIZE" help:"Room on the disk below which commands are refused and only reading goes on, so that no write meets a full disk; 0 is none. Default ${default}."`
 	Cache          size          `name:"cache" default:"32MiB" placeholder:"SIZE" help:"Memory for blocks of the index that were read lately; 0 is none. Default ${default}."`
 	Versions       int           `name:"versions" default:"1048576" placeholder:"N" help:"Entities whose version is kept in memory, 50 bytes each. Default ${default}."`
 }
 
-// cache is the memory for the index as [host.Options] has it, where 0 is the default.
-func (f *journalFlags) cache() int64 { return cmp.Or(int64(f.Cache), -1) }
+// orNone is a size as [host.Options] has it, where 0 is the default and a negative one is none.
+func orNone(s size) int64 { return cmp.Or(int64(s), -1) }
 
 func (f *journalFlags) options() journal.Options {
 	return journal.Options{

@@ -54,8 +54,8 @@ func (c *serveCmd) Run(e *env) error {
 	logger := c.logger(e.err)
 	var demos []service.Status
 	p, err := startProgram(e.ctx, programOptions{
-		dir: c.Data, limits: c.Limits.limits(), settings: service.Settings{SnapshotEvery: c.Every}, journal: c.Journal.options(), reserve: int64(c.Journal.Reserve),
-		cache: c.Journal.cache(), gateway: c.Gateway.options(c, logger), logger: logger, stopTime: c.StopTime,
+		dir: c.Data, limits: c.Limits.limits(), settings: service.Settings{SnapshotEvery: c.Every}, journal: c.Journal.options(), reserve: orNone(c.Journal.Reserve),
+		cache: orNone(c.Journal.Cache), gateway: c.Gateway.options(c, logger), logger: logger, stopTime: c.StopTime,
 		prepare: func(h *host.Host) error {
 			for _, file := range c.Demo {
 				status, err := deployFile(e.ctx, h, file, e.progress())

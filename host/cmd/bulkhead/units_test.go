@@ -39,3 +39,10 @@ func TestEveryLimitHasAFlag(t *testing.T) {
 		t.Errorf("flags that are not set set limits: %+v", l)
 	}
 }
+
+// 0 is none where options have it for the default.
+func TestNoneIsNotTheDefault(t *testing.T) {
+	if none, some := orNone(0), orNone(5); none >= 0 || some != 5 {
+		t.Errorf("0 is %d, 5 is %d", none, some)
+	}
+}
