@@ -201,8 +201,8 @@ type Stats struct {
 	Runs    int    // a read looks into so many tables, or is told by a filter that it need not
 	Written uint64 // bytes of tables, since Open
 	Cached  int64  // bytes of blocks in memory
-	Hits    uint64 // look-ups that found their block there, since Open
-	Misses  uint64 // and that did not
+	Hits    uint64 // blocks that look-ups, and scans at their begin, found there, since Open
+	Misses  uint64 // and that they read from a file
 }
 
 // Stats returns the sizes now.
