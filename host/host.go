@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
@@ -35,6 +36,7 @@ import (
 // Host is a running host.
 type Host struct {
 	opt     Options
+	budget  *budget.Account
 	runtime *sandbox.Runtime
 
 	life     context.Context // ended by Close
@@ -76,7 +78,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{opt: o, runtime: runtime, changed: make(chan struct{})}
+	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, changed: make(chan struct{})}
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {

@@ -19,6 +19,9 @@ type Options struct {
 	// Limits are those of services that do not set their own, and of modules that
 	// are uploaded without a service. Zero fields are [service.DefaultLimits].
 	Limits service.Limits
+	// Budget bounds what all services and connections hold together. Zero fields are
+	// [service.Budget.WithDefaults].
+	Budget service.Budget
 	// Settings are those of services that do not set their own.
 	Settings service.Settings
 	// Compiler is the command, a program and its first arguments, of a process that
@@ -58,6 +61,7 @@ func (o Options) withDefaults() Options {
 		o.Logger = slog.Default()
 	}
 	o.Limits = o.Limits.WithDefaults()
+	o.Budget = o.Budget.WithDefaults()
 	o.Settings = o.Settings.WithDefaults()
 	if o.RingEvents == 0 {
 		o.RingEvents = 8192

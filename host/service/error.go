@@ -30,7 +30,7 @@ const (
 	// A command or query, before the guest ran.
 	KindVersionConflict // the entity is not at the expected version; nothing written
 	KindIDReused        // the command id was used with other content; nothing written
-	KindOverloaded      // a mailbox is full; nothing written; retry after RetryAfter
+	KindOverloaded      // a bound that frees itself is reached, such as a full mailbox; nothing written; retry after RetryAfter
 	KindUnavailable     // the service or the journal is not taking commands; nothing written
 	KindDeadline        // the deadline passed before the command ran; nothing written
 	KindCanceled        // the caller went away before the command ran; nothing written
@@ -57,6 +57,8 @@ const (
 	// A command, before the guest ran; appended later than its neighbours above.
 	KindFull    // the journal's disk has no room for more; nothing written; reading goes on
 	KindDamaged // the service's log is damaged; nothing written; other services are not concerned
+	// Anything that would hold more of the host than there is; see Resource, Used and Limit.
+	KindQuota // a resource is used up until somebody acts; nothing written
 )
 
 // String is the stable name of the kind, as clients see it.
@@ -98,6 +100,7 @@ var kindNames = [...]string{
 	KindGuestFuel:       "guest_fuel",
 	KindFull:            "journal_full",
 	KindDamaged:         "journal_damaged",
+	KindQuota:           "quota",
 }
 
 // ParseKind finds a kind by its stable name.
@@ -122,6 +125,9 @@ type Error struct {
 	Detail     string        // for the operator only: guest stack trace, paths
 	RetryAfter time.Duration // when to try again; 0 if unknown
 	Fuel       uint64        // spent by the call that failed in the guest; 0 if there was none
+	Resource   string        // of an overload or quota: what of the host's budget is used up; may be empty
+	Used       int64         // of Resource, when it was asked for
+	Limit      int64         // of Resource, in the account that has no more of it
 	Err        error         // the cause; may be nil
 }
 

@@ -64,6 +64,14 @@ type Status struct {
 	Counters Counters      `json:"counters"`
 }
 
+// ResourceUsage is how much of one of the host's resources is in use.
+type ResourceUsage struct {
+	Resource string `json:"resource"` // its stable name, such as bytes_in_flight
+	Used     int64  `json:"used"`
+	Limit    int64  `json:"limit,omitempty"` // 0 is none
+	Refused  uint64 `json:"refused"`         // requests that there was not enough for, since the host started
+}
+
 // ShardStatus is what one shard does now.
 type ShardStatus struct {
 	Queued      int   `json:"queued"`       // commands in the mailbox

@@ -30,7 +30,7 @@ const exitHelp = `Exit codes:
   4  unavailable: no host there, overloaded, or out of time before it began; nothing was written, try again
   5  unknown: the connection or the disk failed in between; send the same --id again
   6  a check did not pass: damage in a journal, a broken rule in a module or one that would be refused, books that do not balance
-  7  full: the disk of the host's journal has no room for more; nothing was written, make room and try again
+  7  full: the disk has no room for more, or a quota of the host is used up; nothing was written, make room and try again
 `
 
 // usageError is a command line that cannot be run.
@@ -66,7 +66,7 @@ func exitCode(err error) int {
 		return exitUnavailable
 	case service.KindUnknown:
 		return exitUnknown
-	case service.KindFull:
+	case service.KindFull, service.KindQuota:
 		return exitFull
 	case service.KindDamaged:
 		return exitCheck

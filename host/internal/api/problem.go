@@ -42,6 +42,10 @@ type Problem struct {
 	CommandID    service.CommandID `json:"command_id,omitempty"`     // of the command that failed: repeat it under this id
 	RetryAfterMS int64             `json:"retry_after_ms,omitempty"` // when to try again
 	Fuel         uint64            `json:"fuel,omitempty"`           // spent by a call that failed in the service
+
+	Resource string `json:"resource,omitempty"` // of an overload or quota: what of the host's budget is used up
+	Used     int64  `json:"used,omitempty"`     // of the resource
+	Limit    int64  `json:"limit,omitempty"`    // of the resource
 }
 
 type kindFacts struct {
@@ -64,7 +68,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindConflicting:     {http.StatusConflict, "The deployment does not fit what is there"},
 	service.KindVersionConflict: {http.StatusPreconditionFailed, "The entity is not at the expected version"},
 	service.KindIDReused:        {http.StatusUnprocessableEntity, "The command id was used with other content"},
-	service.KindOverloaded:      {http.StatusTooManyRequests, "Too much at once"},
+	service.KindOverloaded:      {http.StatusServiceUnavailable, "Too much at once"},
 	service.KindUnavailable:     {http.StatusServiceUnavailable, "Not taking commands now"},
 	service.KindDeadline:        {http.StatusGatewayTimeout, "The deadline passed before the command ran"},
 	service.KindCanceled:        {499, "The caller went away before the command ran"},
@@ -82,6 +86,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindBadCursor:       {http.StatusBadRequest, "The cursor cannot be used here"},
 	service.KindFull:            {http.StatusInsufficientStorage, "The journal is full"},
 	service.KindDamaged:         {http.StatusInternalServerError, "The service's log is damaged"},
+	service.KindQuota:           {http.StatusInsufficientStorage, "A resource of the host is used up"},
 }
 
 // StatusOf is the HTTP status that a kind usually has. A kind that this version
@@ -114,6 +119,7 @@ func ProblemOf(err error, requestID string) Problem {
 		return p
 	}
 	p.Detail, p.Code = cut(e.Message), cut(e.Code)
+	p.Resource, p.Used, p.Limit = e.Resource, e.Used, e.Limit
 	for _, r := range e.Reasons[:min(len(e.Reasons), maxReasons)] {
 		p.Reasons = append(p.Reasons, cut(r))
 	}
@@ -133,6 +139,7 @@ func (p *Problem) Err() *service.Error {
 	e := &service.Error{
 		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons,
 		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond, Fuel: p.Fuel,
+		Resource: p.Resource, Used: p.Used, Limit: p.Limit,
 	}
 	if e.Message == "" {
 		e.Message = p.Title

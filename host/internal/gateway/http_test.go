@@ -472,7 +472,7 @@ func TestBackup(t *testing.T) {
 	for range maxBackups {
 		s.server.backups <- struct{}{}
 	}
-	s.problem(s.do("POST", "/v1/backup", ""), 429, "overloaded")
+	s.problem(s.do("POST", "/v1/backup", ""), 503, "overloaded")
 }
 
 func TestJournal(t *testing.T) {

@@ -425,8 +425,8 @@ func TestFollow(t *testing.T) {
 func TestTooManyStreams(t *testing.T) {
 	s := start(t, Options{Streams: 1})
 	s.raw("/v1/stream", api.ProtocolStream)
-	if _, status, err := dial(s, "/v1/stream", nil); err == nil || status != 429 {
+	if _, status, err := dial(s, "/v1/stream", nil); err == nil || status != 503 {
 		t.Errorf("%d %v", status, err)
 	}
-	s.problem(s.do("GET", "/v1/services/bank/events", "", "Accept", "text/event-stream"), 429, "overloaded")
+	s.problem(s.do("GET", "/v1/services/bank/events", "", "Accept", "text/event-stream"), 503, "overloaded")
 }

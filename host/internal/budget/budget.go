@@ -1,0 +1,266 @@
+// Package budget bounds what a host holds at one time. It is a tree of accounts:
+// the host's at the root, services below it, and connections and sandboxes below
+// those. Whoever wants to hold something takes it from the narrowest account that
+// it is for, before it exists; that takes it from all accounts above, too. Whoever
+// took it gives it back. So no sum of bounded things is without a bound.
+package budget
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Resource is something of which a host has only so much.
+type Resource uint8
+
+// The resources that are held and given back.
+const (
+	// FlightBytes are the bytes of bodies, messages and answers that are in memory
+	// on their way in or out.
+	FlightBytes Resource = iota
+	// Sandboxes are the instances of modules; each takes a few mappings of memory.
+	Sandboxes
+	// SandboxBytes are the images, linear memories, tables and resident entities of
+	// sandboxes.
+	SandboxBytes
+	// Descriptors are open files and connections.
+	Descriptors
+	// DiskBytes are the bytes of modules and logs on disk.
+	DiskBytes
+	// Readers are scans of logs that run at the same time.
+	Readers
+
+	resources int = iota
+)
+
+var names = [resources]string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "descriptors", "disk_bytes", "readers"}
+
+// String is the stable name of the resource, as clients and metrics see it.
+func (r Resource) String() string {
+	if int(r) < resources {
+		return names[r]
+	}
+	return fmt.Sprintf("resource %d", uint8(r))
+}
+
+// kind says how a refusal looks. What ends by itself is an overload; what stays
+// until somebody acts is a quota.
+func (r Resource) kind() service.Kind {
+	switch r {
+	case Sandboxes, SandboxBytes, DiskBytes:
+		return service.KindQuota
+	}
+	return service.KindOverloaded
+}
+
+// retryAfter is when to try again if a resource that comes back by itself is used up.
+const retryAfter = time.Second
+
+// Limits bound what an account may hold. A resource that is not in it has no bound
+// in this account but those of the accounts above.
+type Limits map[Resource]int64
+
+// Account is a place in the tree. It is safe for concurrent use.
+type Account struct {
+	parent *Account
+	name   string
+	used   [resources]atomic.Int64
+	limit  [resources]atomic.Int64 // 0 is none
+	denied [resources]atomic.Uint64
+
+	mu       sync.Mutex // guards children
+	children map[*Account]struct{}
+}
+
+// New makes the account of a host.
+func New(l Limits) *Account { return newAccount(nil, "host", l) }
+
+func newAccount(parent *Account, name string, l Limits) *Account {
+	a := &Account{parent: parent, name: name, children: map[*Account]struct{}{}}
+	for r, n := range l {
+		a.limit[r].Store(n)
+	}
+	return a
+}
+
+// Child opens an account below a. name says whose it is, to operators.
+func (a *Account) Child(name string, l Limits) *Account {
+	c := newAccount(a, name, l)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.children[c] = struct{}{}
+	return c
+}
+
+// Close takes the account out of the tree. What it still holds is given back to the
+// accounts above and returned, so that a test can say what was forgotten. Nothing may
+// be taken from a closed account.
+func (a *Account) Close() (held Limits) {
+	if a.parent != nil {
+		a.parent.mu.Lock()
+		delete(a.parent.children, a)
+		a.parent.mu.Unlock()
+	}
+	for r := range Resource(resources) {
+		n := a.used[r].Swap(0)
+		if n == 0 {
+			continue
+		}
+		if held == nil {
+			held = Limits{}
+		}
+		held[r] = n
+		for up := a.parent; up != nil; up = up.parent {
+			up.used[r].Add(-n)
+		}
+	}
+	return held
+}
+
+// SetLimit changes the bound of a resource. What is held already stays. 0 is no bound.
+func (a *Account) SetLimit(r Resource, n int64) { a.limit[r].Store(n) }
+
+// Limit is the bound of a resource in this account; 0 is none.
+func (a *Account) Limit(r Resource) int64 { return a.limit[r].Load() }
+
+// Used is what the account and those below hold.
+func (a *Account) Used(r Resource) int64 { return a.used[r].Load() }
+
+// Room is what may still be taken: the least that this account and those above have
+// left. It is the largest number if nothing bounds it.
+func (a *Account) Room(r Resource) int64 {
+	room := int64(1<<63 - 1)
+	for at := a; at != nil; at = at.parent {
+		if limit := at.limit[r].Load(); limit > 0 {
+			room = min(room, max(0, limit-at.used[r].Load()))
+		}
+	}
+	return room
+}
+
+// Take takes n of a resource, or nothing. The error is a *service.Error of kind
+// overloaded or quota that says which resource is used up, how much of how much is
+// used, and, for the operator, who holds most of it.
+func (a *Account) Take(r Resource, n int64) error {
+	full := a.take(r, n)
+	if full == nil {
+		return nil
+	}
+	full.denied[r].Add(1)
+	return full.refusal(r, n)
+}
+
+// TryTake is Take for those that do something else if there is not enough. It counts
+// no refusal.
+func (a *Account) TryTake(r Resource, n int64) bool { return a.take(r, n) == nil }
+
+// take returns the account that has not enough, or nil.
+func (a *Account) take(r Resource, n int64) (full *Account) {
+	for at := a; at != nil; at = at.parent {
+		if at.add(r, n) {
+			continue
+		}
+		for back := a; back != at; back = back.parent {
+			back.used[r].Add(-n)
+		}
+		return at
+	}
+	return nil
+}
+
+func (a *Account) add(r Resource, n int64) bool {
+	limit := a.limit[r].Load()
+	if limit <= 0 {
+		a.used[r].Add(n)
+		return true
+	}
+	for {
+		used := a.used[r].Load()
+		if n > 0 && used > limit-n {
+			return false
+		}
+		if a.used[r].CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
+// Give gives back what was taken.
+func (a *Account) Give(r Resource, n int64) {
+	for at := a; at != nil; at = at.parent {
+		at.used[r].Add(-n)
+	}
+}
+
+// refusal says what is used up.
+func (a *Account) refusal(r Resource, n int64) *service.Error {
+	used, limit := a.used[r].Load(), a.limit[r].Load()
+	e := &service.Error{
+		Kind: r.kind(), Resource: r.String(), Used: used, Limit: limit,
+		Message: fmt.Sprintf("%s of %s has %d of %d in use, and %d more are needed", r, a.name, used, limit, n),
+	}
+	if e.Kind == service.KindOverloaded {
+		e.RetryAfter = retryAfter
+		e.Message += "; try again later"
+	} else {
+		e.Message += "; free some of it, or raise the limit"
+	}
+	if most := a.Holders(r, 3); len(most) > 0 {
+		e.Detail = fmt.Sprintf("most of %s is held by %v", r, most)
+	}
+	return e
+}
+
+// Holder is an account and what it holds.
+type Holder struct {
+	Name string
+	Used int64
+}
+
+// String is how a log shows a holder.
+func (h Holder) String() string { return fmt.Sprintf("%s: %d", h.Name, h.Used) }
+
+// Holders are the accounts right below that hold most of a resource, no more than n,
+// the largest first.
+func (a *Account) Holders(r Resource, n int) []Holder {
+	a.mu.Lock()
+	var all []Holder
+	for c := range a.children {
+		if used := c.used[r].Load(); used > 0 {
+			all = append(all, Holder{c.name, used})
+		}
+	}
+	a.mu.Unlock()
+	slices.SortFunc(all, func(x, y Holder) int {
+		return cmp.Or(cmp.Compare(y.Used, x.Used), cmp.Compare(x.Name, y.Name))
+	})
+	return all[:min(n, len(all))]
+}
+
+// Usage is the state of all resources of an account, in the order of the resources.
+func (a *Account) Usage() []service.ResourceUsage {
+	all := make([]service.ResourceUsage, 0, resources)
+	for r := range Resource(resources) {
+		all = append(all, service.ResourceUsage{
+			Resource: r.String(), Used: a.used[r].Load(), Limit: a.limit[r].Load(), Refused: a.denials(r),
+		})
+	}
+	return all
+}
+
+// denials are the refusals of an account and of those below that are open.
+func (a *Account) denials(r Resource) uint64 {
+	n := a.denied[r].Load()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range a.children {
+		n += c.denials(r)
+	}
+	return n
+}

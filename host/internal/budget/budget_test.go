@@ -1,0 +1,116 @@
+package budget
+
+import (
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+func TestTakingIsAllOrNothing(t *testing.T) {
+	host := New(Limits{FlightBytes: 100, SandboxBytes: 10})
+	a, b := host.Child("a", Limits{FlightBytes: 60}), host.Child("b", nil)
+	if err := a.Take(FlightBytes, 60); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Take(FlightBytes, 1); err == nil {
+		t.Error("a took more than its own limit")
+	}
+	if err := b.Take(FlightBytes, 41); err == nil {
+		t.Error("b took more than the host has")
+	}
+	if got := [...]int64{a.Used(FlightBytes), b.Used(FlightBytes), host.Used(FlightBytes), b.Room(FlightBytes), a.Room(FlightBytes)}; got != [...]int64{60, 0, 60, 40, 0} {
+		t.Errorf("used by a, b, host and room of b, a: %v", got)
+	}
+	if !b.TryTake(FlightBytes, 40) {
+		t.Error("b did not get what is left")
+	}
+	a.Give(FlightBytes, 60)
+	b.Give(FlightBytes, 40)
+	if held := a.Close(); held != nil {
+		t.Errorf("a still held %v", held)
+	}
+	if host.Used(FlightBytes) != 0 {
+		t.Errorf("the host still holds %d", host.Used(FlightBytes))
+	}
+}
+
+func TestARefusalSaysWhatIsUsedUp(t *testing.T) {
+	host := New(Limits{FlightBytes: 100, SandboxBytes: 10})
+	a, b := host.Child("a", nil), host.Child("b", nil)
+	for _, err := range []error{a.Take(FlightBytes, 70), b.Take(FlightBytes, 20), b.Take(SandboxBytes, 10)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var e *service.Error
+	if err := b.Take(FlightBytes, 11); !errors.As(err, &e) {
+		t.Fatalf("taking too much: %v", err)
+	}
+	if e.Kind != service.KindOverloaded || e.Resource != "bytes_in_flight" || e.Used != 90 || e.Limit != 100 || e.RetryAfter == 0 {
+		t.Errorf("the refusal is %+v", e)
+	}
+	if strings.Contains(e.Message, "a: 70") || !strings.Contains(e.Detail, "a: 70 b: 20") {
+		t.Errorf("holders are for operators only: message %q, detail %q", e.Message, e.Detail)
+	}
+	if err := a.Take(SandboxBytes, 1); service.KindOf(err) != service.KindQuota {
+		t.Errorf("sandbox memory that is used up is %v", err)
+	}
+	usage := host.Usage()
+	if want := (service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1}); usage[0] != want {
+		t.Errorf("usage is %+v, want %+v", usage[0], want)
+	}
+}
+
+func TestClosingGivesBackWhatWasForgotten(t *testing.T) {
+	host := New(nil)
+	a := host.Child("a", nil)
+	if err := a.Take(Sandboxes, 3); err != nil {
+		t.Fatal(err)
+	}
+	if held := a.Close(); !reflect.DeepEqual(held, Limits{Sandboxes: 3}) {
+		t.Errorf("closing returned %v", held)
+	}
+	if host.Used(Sandboxes) != 0 || len(host.Holders(Sandboxes, 10)) != 0 {
+		t.Errorf("the host still holds %d, by %v", host.Used(Sandboxes), host.Holders(Sandboxes, 10))
+	}
+}
+
+// No schedule lets a sum go beyond its limit, and nothing is lost.
+func TestManyTakersKeepTheLimit(t *testing.T) {
+	const limit = 1000
+	host := New(Limits{FlightBytes: limit})
+	var all sync.WaitGroup
+	for seed := range uint64(8) {
+		a := host.Child("a", Limits{FlightBytes: 400})
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(seed, 1))
+			var mine int64
+			for range 5000 {
+				n := 1 + random.Int64N(100)
+				if a.TryTake(FlightBytes, n) {
+					mine += n
+				}
+				if used := host.Used(FlightBytes); used < 0 || used > limit {
+					t.Errorf("the host holds %d of %d", used, limit)
+				}
+				if random.IntN(3) == 0 {
+					a.Give(FlightBytes, mine)
+					mine = 0
+				}
+			}
+			a.Give(FlightBytes, mine)
+			if held := a.Close(); held != nil {
+				t.Errorf("an account still held %v", held)
+			}
+		})
+	}
+	all.Wait()
+	if host.Used(FlightBytes) != 0 {
+		t.Errorf("%d are lost", host.Used(FlightBytes))
+	}
+}

@@ -1,0 +1,29 @@
+package service
+
+// Budget bounds what a host holds at one time, for all services and connections
+// together. A zero field means its default, which comes from the machine; see
+// [Budget.WithDefaults].
+type Budget struct {
+	// FlightBytes bounds the bytes of bodies, messages and answers that are in memory
+	// on their way in or out. Default 256 MiB.
+	FlightBytes int64 `json:"flight_bytes,omitempty"`
+	// ConnectionBytes bounds those of one connection. Default 8 MiB.
+	ConnectionBytes int64 `json:"connection_bytes,omitempty"`
+	// Sandboxes bounds the sandboxes.
+	Sandboxes int64 `json:"sandboxes,omitempty"`
+	// SandboxBytes bounds their memory: images, linear memories, tables and resident entities.
+	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
+	// Descriptors bounds the open files and connections.
+	Descriptors int64 `json:"descriptors,omitempty"`
+	// DiskBytes bounds the modules and logs on disk.
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
+	// Readers bounds the scans of logs that run at the same time.
+	Readers int64 `json:"readers,omitempty"`
+}
+
+// WithDefaults returns a copy with every zero field set to its default.
+func (b Budget) WithDefaults() Budget {
+	b.FlightBytes = or(b.FlightBytes, 256<<20)
+	b.ConnectionBytes = or(b.ConnectionBytes, 8<<20)
+	return b
+}
