@@ -77,23 +77,26 @@ func (i *Instance) failed(err error) error {
 func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
 	b := abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot)
 	frames := uint32(1)
-	var failed error // of the guest
+	var failed error                    // of the guest
+	finding := startLap(clock(), false) // what the host does to find the events
 	err := events(func(e service.GuestEvent) error {
 		size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
 		if frames == chunkFrames || frames > 0 && len(b)+size > chunkBytes {
+			i.hostWork(finding)
 			if failed = i.apply(ctx, b, slot, frames); failed != nil {
 				return failed
 			}
-			b, frames = b[:0], 0
+			b, frames, finding = b[:0], 0, startLap(clock(), false)
 		}
 		b = abi.AppendApply(b, slot, e.Type, uint64(e.Version), uint64(e.Time), e.Data, e.Metadata)
 		frames++
 		return nil
 	})
-	switch {
-	case failed != nil:
+	if failed != nil {
 		return failed
-	case err != nil || frames == 0:
+	}
+	i.hostWork(finding)
+	if err != nil || frames == 0 {
 		i.keep(b)
 		return err
 	}

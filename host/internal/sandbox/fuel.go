@@ -12,18 +12,10 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// slice is how much fuel a guest gets at a time. Between two slices the host looks
-// at everything that can end a call: its limits, its deadline, a caller that has
-// gone, a host that stops; and at whose turn it is. Go's scheduler cannot interrupt
-// a guest, so this is also how long everybody waits at most for a guest to let the
-// collector have its moment: some 0.3 ms. Asking costs a fifth of a microsecond. With
-// slices of ten million a collection beside spinning guests took 27 ms instead of 5.5.
-const slice = 2_000_000
-
 // budget is what a request may spend.
 type budget struct {
 	fuel int64
-	time time.Duration
+	time time.Duration // of the guest on a processor
 }
 
 // patience is what a call may wait for its turns, as a multiple of its own time.
@@ -32,8 +24,8 @@ const patience = 10
 // retryTurn is when to try again after patience ended.
 const retryTurn = 100 * time.Millisecond
 
-// burnRate is what a processor executes for a guest, in fuel a nanosecond, about:
-// it turns the time that the host spends on a guest into fuel.
+// burnRate is what a processor executes for a guest at best, in fuel a nanosecond, about.
+// So fuel is worth at least that much time.
 const burnRate = 7
 
 // meter gives a guest its fuel and counts what it spends. The guest counts down in
@@ -46,15 +38,21 @@ type meter struct {
 	stack api.MutableGlobal // bytes left
 
 	budget  budget
-	granted int64         // to the call so far
-	left    int64         // of it, when the guest is not running
-	charged int64         // of what was spent: told to the account
-	began   int64         // of clock
-	now     int64         // the last reading of clock
+	granted int64 // to the call so far
+	left    int64 // of it, when the guest is not running
+	charged int64 // of what was spent: told to the account
+
+	slice   lap
+	first   bool          // the slice is the call's first
+	grantAt int64         // of clock: when the present grant was given
+	spentAt int64         // what was spent then
+	ran     time.Duration // on a processor, up to the present slice
 	waited  time.Duration // for turns
-	ctx     context.Context
-	gone    <-chan struct{} // see scene
-	until   time.Time       // see scene
+	owed    int64         // work that is done later, in ns: see byteTime
+
+	ctx   context.Context
+	gone  <-chan struct{} // see scene
+	until time.Time       // see scene
 }
 
 // epoch is where clock begins.
@@ -63,13 +61,19 @@ var epoch = time.Now()
 // clock is monotonic time in nanoseconds.
 func clock() int64 { return int64(time.Since(epoch)) }
 
-// begin starts a call: one request to the guest, which may enter it several times.
-func (m *meter) begin(ctx context.Context, on scene, now int64) {
+// beginMeter starts a call: one request to the guest, which may enter it several times.
+func (i *Instance) beginMeter(ctx context.Context, on scene) {
+	m := &i.meter
 	m.budget = on.budget
-	m.granted = min(slice, on.budget.fuel)
-	m.left, m.charged = m.granted, 0
-	m.began, m.now, m.waited = now, now, 0
+	m.granted, m.left, m.charged = 0, 0, 0
+	m.ran, m.waited, m.owed = 0, 0, 0
 	m.ctx, m.gone, m.until = ctx, on.gone, on.until
+}
+
+// run starts the first slice of a call.
+func (i *Instance) run(now int64) {
+	i.meter.slice, i.meter.first = startLap(now, false), true
+	i.grant(now)
 }
 
 // forget lets go of what the call came with.
@@ -96,57 +100,130 @@ func (i *Instance) spend(fuel int64) {
 	}
 }
 
-// refuel grants the next slice, or ends the guest with a *hostTrap.
+// refuel gives the next grant, or ends the guest with a *hostTrap.
 func (i *Instance) refuel() {
 	m := &i.meter
 	m.stop()
-	spent := m.spent()
-	if spent > m.budget.fuel {
+	if m.spent() > m.budget.fuel {
 		// What there was no fuel for is not done, and not counted either: it could be a
 		// charge by a size that the guest made up.
 		m.fuel.Set(uint64(m.granted - m.budget.fuel))
 		m.stop()
+		i.lap(false)
 		panic(&hostTrap{service.KindGuestFuel, fmt.Sprintf(
 			"the call spent its fuel: all of the limit of %d, in %v; do less in one call, or raise the service's limit fuel",
-			m.budget.fuel, m.ran().Round(time.Microsecond))})
+			m.budget.fuel, m.ran.Round(time.Microsecond))})
 	}
-	m.now = clock()
-	i.settle()
+	now := clock()
+	elapsed := now - m.grantAt
+	i.pace.took(elapsed, m.spent()-m.spentAt)
+	if now-m.slice.began >= sliceTime {
+		now = i.nextSlice(now, elapsed)
+	}
+	i.grant(now)
+	m.fuel.Set(uint64(m.left))
+}
+
+// grant gives the guest more fuel, as much as is known to take a short time.
+func (i *Instance) grant(now int64) {
+	m := &i.meter
+	most := int64(maxGrant)
+	if m.first {
+		most = firstSliceGrant
+	}
+	m.spentAt, m.grantAt = m.spent(), now
+	m.left = min(i.pace.next(i.account, most), m.budget.fuel-m.spentAt)
+	m.granted = m.spentAt + m.left
+}
+
+// nextSlice ends a slice, of which the last grant took so long, and begins the next
+// one: whatever can end a call is looked at between the two, and whose turn it is.
+func (i *Instance) nextSlice(now, lastGrant int64) int64 {
+	m := &i.meter
+	unproven := m.slice.cpu == unread
+	used := i.lap(m.ran > m.budget.time/2)
+	if lastGrant > longLap && (unproven || used > longLap) {
+		i.account.slow.lower(fitting(lastGrant, m.spent()-m.spentAt))
+	}
 	if trap := m.interrupted(); trap != nil {
 		panic(trap)
 	}
-	if i.turn.held() || i.account.heavy(m.now) {
+	if i.turn.held() || i.account.heavy(now) {
 		if trap := i.takeTurn(); trap != nil {
 			panic(trap)
 		}
 		// Whoever waits for this processor and is no guest goes first.
 		runtime.Gosched()
 	}
-	m.left = min(slice, m.budget.fuel-spent)
-	m.granted = spent + m.left
-	m.fuel.Set(uint64(m.left))
+	now = clock()
+	m.slice, m.first = startLap(now, true), false
+	return now
 }
 
-// settle tells the account, and the turn, what has been spent since it was last told,
-// which was less than a slice's time before now.
-func (i *Instance) settle() {
+// endGrant looks how long the last grant of a call took, which it has not used up.
+func (i *Instance) endGrant() {
 	m := &i.meter
-	spent := m.spent()
-	fresh := spent - m.charged
-	m.charged = spent
-	i.account.burn(fresh, m.now)
-	i.turn.credit -= fresh // of no meaning unless it is held
+	elapsed, spent := clock()-m.grantAt, m.spent()-m.spentAt
+	if elapsed <= slowGrant || spent <= minGrant { // smaller ones would not have been shorter
+		return
+	}
+	i.pace.took(elapsed, spent)
+	if elapsed > longLap && m.slice.cpu == unread {
+		i.account.slow.lower(fitting(elapsed, spent))
+	}
 }
 
-// ran is how long the call has been running, without its waits.
-func (m *meter) ran() time.Duration { return time.Duration(clock()-m.began) - m.waited }
+// lap ends the present slice: it tells the account, and the turn, what was used. What
+// follows until the next slice begins is not measured.
+func (i *Instance) lap(exactly bool) (used int64) {
+	m := &i.meter
+	now := clock()
+	used = m.slice.took(now, exactly)
+	m.ran += time.Duration(used)
+	m.slice = lap{now, unread}
+	spent := m.spent()
+	i.charge(max(used, (spent-m.charged)/burnRate)+m.owed, now)
+	m.charged, m.owed = spent, 0
+	return used
+}
+
+// byteTime is what the host does later with a byte of a request or an answer, in
+// nanoseconds of a processor, about: hash it, pack it, write it to the journal and to
+// clients.
+const byteTime = 4
+
+// largeAnswer is the size from which on the host's own work on an answer is measured
+// apart from the guest's, with the thread's processor time.
+const largeAnswer = 64 << 10
+
+// hostLap ends the guest's slice and measures what the host does from here on.
+func (i *Instance) hostLap() {
+	i.lap(false)
+	now := clock()
+	i.meter.slice = startLap(now, true)
+	i.meter.grantAt = now // what follows is not the guest's
+	i.meter.spentAt = i.meter.spent()
+}
+
+// hostWork charges what the host did for the guest outside of a call.
+func (i *Instance) hostWork(l lap) {
+	now := clock()
+	i.charge(l.took(now, false), now)
+}
+
+// charge tells the account, and the turn, of work that was done for the guest: so many
+// nanoseconds of a processor.
+func (i *Instance) charge(work, now int64) {
+	i.account.burn(work, now, i.turn.held())
+	i.turn.credit -= work // of no meaning unless it is held
+}
 
 // interrupted says why the guest has to end now, if it has to.
 func (m *meter) interrupted() *hostTrap {
-	if ran := m.ran(); ran > m.budget.time {
+	if m.ran > m.budget.time {
 		return &hostTrap{service.KindGuestDeadline, fmt.Sprintf(
-			"the guest ran longer than the call's time limit: %v of %v, with %d of %d fuel spent; do less in one call, or raise the service's limit call_time",
-			ran.Round(time.Microsecond), m.budget.time, m.spent(), m.budget.fuel)}
+			"the guest ran longer than the call's time limit: %v of %v on a processor, with %d of %d fuel spent; do less in one call, or raise the service's limit call_time",
+			m.ran.Round(time.Microsecond), m.budget.time, m.spent(), m.budget.fuel)}
 	}
 	select {
 	case <-m.ctx.Done():
@@ -163,7 +240,7 @@ func (m *meter) interrupted() *hostTrap {
 
 // abandoned is the end of a guest that nobody waits for any more.
 func (m *meter) abandoned(why error) *hostTrap {
-	so := fmt.Sprintf("after %v, with %d of %d fuel spent; nothing was written", m.ran().Round(time.Microsecond), m.spent(), m.budget.fuel)
+	so := fmt.Sprintf("after %v, with %d of %d fuel spent; nothing was written", m.ran.Round(time.Microsecond), m.spent(), m.budget.fuel)
 	if errors.Is(why, context.DeadlineExceeded) {
 		return &hostTrap{service.KindGuestDeadline, "the caller's time limit for the call ran out " + so}
 	}
@@ -180,8 +257,7 @@ func (i *Instance) takeTurn() *hostTrap {
 	}
 	before := clock()
 	err := i.turn.wait(m)
-	m.now = clock()
-	m.waited += time.Duration(m.now - before)
+	m.waited += time.Duration(clock() - before)
 	switch {
 	case err == nil:
 		return nil

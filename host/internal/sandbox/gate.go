@@ -12,14 +12,15 @@ import (
 // gate shares the processors among the services of a host. Go's scheduler cannot
 // interrupt a guest within a slice, so if guests that compute took all processors,
 // everybody else (the guests that do little, the journal, the gateway) would wait a
-// slice for each of their steps. So one processor is always left to those: guests
-// that have burnt much of late run in turns, no more than slots at a time; guests
+// slice for each of their steps. So one processor is always left to those: services
+// that have used much of late run in turns, no more than slots at a time; services
 // that have not never meet the gate.
 //
-// A turn is an amount of fuel. Whoever holds one may leave the guest and enter it
-// again, so a service with many short calls gets as much as one with few long ones.
-// Turns go round among services, and within a service among its instances, in the
-// order in which they came.
+// A turn is an amount of processor time. An instance that holds one may leave the
+// guest and enter it again, so a service with many short calls gets as much as one with
+// few long ones. A free turn goes to the waiting service that has used the least of
+// late: one that seldom computes does not wait for all that always do. Among equals,
+// and within a service among its instances, turns go in the order in which they came.
 type gate struct {
 	slots int
 	now   func() int64
@@ -28,20 +29,36 @@ type gate struct {
 	holders []*turn    // at most slots
 	queue   []*account // that have somebody waiting, in order
 	waiting atomic.Int64
+	crowd   bucket      // what was used without turns
 	timer   *time.Timer // for turns that are held and not used; nil before it is needed
 	armed   bool
 }
 
-// What a service may burn without a turn: lightRate at all times, and burst beyond.
-// debt is the most that is held against it, so that what it did is forgotten in time.
+// What a service may use without a turn: one part in lightShare of a processor at all
+// times, and burst beyond. debt is the most that is held against it, so that what it
+// did is forgotten in time.
+//
+// All that services use without turns is bounded too, or a hundred of them that each
+// stay below their share would take all processors: beyond half a processor, only those
+// that use next to nothing do without turns, one part in littleShare; and if even these
+// are too many, nobody does.
+//
+// Bursts and debts are in nanoseconds of the time in which they are forgotten.
 const (
-	lightRate = 1          // fuel a nanosecond; a processor burns about seven
-	burst     = 10_000_000 // fuel
-	debt      = 10 * burst
+	lightShare  = 7
+	burst       = 10_000_000
+	debt        = 10 * burst
+	littleShare = 70
+	littleBurst = 10_000_000
+	littleDebt  = 10 * littleBurst
+	crowdShare  = 2
+	crowdBurst  = 10_000_000
+	crowdDebt   = 10 * crowdBurst
+	throng      = 3 * crowdBurst
 )
 
-// turnFuel is how much a turn is; about 1.4 ms.
-const turnFuel = 10_000_000
+// turnTime is how much of a processor a turn is, in nanoseconds.
+const turnTime = 1_400_000
 
 // idleTurn is how long a turn may be held between two calls while others wait.
 const idleTurn = 100 * time.Microsecond
@@ -50,27 +67,54 @@ func newGate(slots int) *gate {
 	return &gate{slots: max(1, slots), now: clock}
 }
 
-// account is what one service has burnt of late, with all its instances. It is a
-// bucket that leaks at lightRate: paid is the instant at which it will be empty.
+// account is what one service has used of late, with all its instances. It is safe
+// for concurrent use.
 type account struct {
 	gate    *gate
-	paid    atomic.Int64
+	used    bucket
+	little  bucket // the same, forgotten more slowly
+	slow    slowness
 	waiters []*turn // guarded by gate.mu
 }
 
-// heavy reports whether the service has to take turns.
-func (a *account) heavy(now int64) bool { return a.paid.Load()-now > burst/lightRate }
+// bucket leaks all the time: it holds the instant at which it will be empty.
+type bucket struct{ empty atomic.Int64 }
 
-// burn notes fuel that was spent.
-func (a *account) burn(fuel, now int64) {
+// add fills the bucket, but not beyond what takes most to leak out.
+func (b *bucket) add(n, most, now int64) {
 	for {
-		old := a.paid.Load()
-		next := min(max(old, now)+fuel/lightRate, now+debt/lightRate)
-		if a.paid.CompareAndSwap(old, next) {
+		old := b.empty.Load()
+		next := min(max(old, now)+n, now+most)
+		if b.empty.CompareAndSwap(old, next) {
 			return
 		}
 	}
 }
+
+// level is how long the bucket takes to leak out.
+func (b *bucket) level(now int64) int64 { return b.empty.Load() - now }
+
+// heavy reports whether the service has to take turns.
+func (a *account) heavy(now int64) bool {
+	if a.used.level(now) > burst {
+		return true
+	}
+	crowd := a.gate.crowd.level(now)
+	return crowd > crowdBurst && (crowd > throng || a.little.level(now) > littleBurst)
+}
+
+// burn notes work of so many nanoseconds.
+func (a *account) burn(work, now int64, inTurn bool) {
+	a.slow.served.Add(work)
+	a.used.add(work*lightShare, debt, now)
+	a.little.add(work*littleShare, littleDebt, now)
+	if !inTurn {
+		a.gate.crowd.add(work*crowdShare, crowdDebt, now)
+	}
+}
+
+// ceiling is the largest grant of the service's instances.
+func (a *account) ceiling() int64 { return a.slow.ceiling() }
 
 // The states of a turn.
 const (
@@ -85,7 +129,7 @@ type turn struct {
 	account *account
 	state   atomic.Int32
 	idle    atomic.Int64 // since when, if it is idle
-	credit  int64        // fuel left of the turn
+	credit  int64        // ns left of the turn
 	granted chan struct{}
 }
 
@@ -118,20 +162,33 @@ func (t *turn) pause() {
 }
 
 // renew reports whether the turn can go on within a call: it has credit left, or
-// nobody else wants it.
+// nobody else wants it. A service that uses little does not wait for the credit of one
+// that uses much.
 func (t *turn) renew() bool {
 	if !t.held() {
 		return false
 	}
-	if t.credit > 0 {
-		return true
-	}
-	if t.account.gate.waiting.Load() > 0 {
+	g := t.account.gate
+	switch wanted := g.waiting.Load() > 0; {
+	case wanted && (t.credit <= 0 || g.overtakes(t.account)):
 		t.release()
 		return false
+	case t.credit <= 0:
+		t.credit = turnTime
 	}
-	t.credit = turnFuel
 	return true
+}
+
+// overtakes reports whether a service waits that has used little while this one has
+// used much.
+func (g *gate) overtakes(holder *account) bool {
+	now := g.now()
+	if holder.used.level(now) <= burst {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.ContainsFunc(g.queue, func(a *account) bool { return a.used.level(now) <= burst })
 }
 
 // release gives the turn up.
@@ -217,7 +274,7 @@ func (g *gate) reclaim() {
 }
 
 func (g *gate) take(t *turn) {
-	t.credit = turnFuel
+	t.credit = turnTime
 	t.state.Store(turnUsed)
 	g.holders = append(g.holders, t)
 }
@@ -228,12 +285,13 @@ func (g *gate) remove(t *turn) {
 	}
 }
 
-// grant gives free slots to who waits.
+// grant gives free slots to those that wait.
 func (g *gate) grant() {
 	for len(g.queue) > 0 && len(g.holders) < g.slots {
-		a := g.queue[0]
+		k := g.next()
+		a := g.queue[k]
 		t := a.waiters[0]
-		g.queue = slices.Delete(g.queue, 0, 1)
+		g.queue = slices.Delete(g.queue, k, k+1)
 		a.waiters = slices.Delete(a.waiters, 0, 1)
 		if len(a.waiters) > 0 {
 			g.queue = append(g.queue, a)
@@ -242,6 +300,17 @@ func (g *gate) grant() {
 		g.take(t)
 		t.granted <- struct{}{}
 	}
+}
+
+// next is the place in the queue of the service that has used the least.
+func (g *gate) next() int {
+	least := 0
+	for k, a := range g.queue {
+		if a.used.empty.Load() < g.queue[least].used.empty.Load() {
+			least = k
+		}
+	}
+	return least
 }
 
 // forget takes a turn out of the queue; false if it is not there.

@@ -26,29 +26,96 @@ func mustWait(t *testing.T, turns ...*turn) {
 	}
 }
 
-func TestWhoBurnsLittleTakesNoTurns(t *testing.T) {
+func TestServicesThatUseLittleTakeNoTurns(t *testing.T) {
 	a := &account{gate: newGate(1)}
 	now := int64(1_000_000_000)
 	for range 1000 { // at just the rate that is free
 		if a.heavy(now) {
 			t.Fatal("a service within the light rate is heavy")
 		}
-		now += 1000
-		a.burn(1000*lightRate, now)
+		now += 1000 * lightShare
+		a.burn(1000, now, false)
 	}
 	a = &account{gate: newGate(1)}
-	a.burn(burst, now)
+	a.burn(burst/lightShare, now, true)
 	if a.heavy(now) {
 		t.Error("heavy after one burst")
 	}
-	a.burn(1000, now)
+	a.burn(1000, now, true)
 	if !a.heavy(now) {
 		t.Error("not heavy after more than a burst")
 	}
-	a.burn(1000*burst, now)
-	if later := now + (debt-burst)/lightRate; a.heavy(later) || !a.heavy(later-1) {
-		t.Error("what was burnt is not forgotten in time, or too soon")
+	a.burn(1000*burst, now, true)
+	if later := now + debt - burst; a.heavy(later) || !a.heavy(later-1) {
+		t.Error("what was used is not forgotten in time, or too soon")
 	}
+}
+
+// Many services that each stay below what is free do not use all processors
+// together: beyond half a processor they take turns, but for those that do next to
+// nothing.
+func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
+	g := newGate(1)
+	services := make([]*account, 50)
+	for k := range services {
+		services[k] = &account{gate: g}
+	}
+	quiet := &account{gate: g}
+	now, free := int64(1_000_000_000), int64(0)
+	const step, work = 1_000_000, 100_000 // each wants a tenth of a processor: five in all
+	start := now
+	for range 1000 {
+		now += step
+		for _, a := range services {
+			if !a.heavy(now) {
+				a.burn(work, now, false)
+				free += work
+			}
+		}
+		quiet.burn(1000, now, false) // a thousandth
+		if quiet.heavy(now) && g.crowd.level(now) <= throng {
+			t.Fatal("a service that does next to nothing has to take turns")
+		}
+	}
+	most := (now-start)/crowdShare + throng/crowdShare + int64(len(services))*work // each looks before it works
+	if free > most {
+		t.Errorf("services used %d ms of a processor without turns in a second; at most %d are free", free/1e6, most/1e6)
+	}
+}
+
+// A free turn goes to the service that has used the least.
+func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		holder := newTurn(&account{gate: g})
+		mustWait(t, holder)
+		order := make(chan string, 10)
+		var all sync.WaitGroup
+		for _, s := range []struct {
+			name string
+			work int64
+		}{{"much", 3 * turnTime}, {"little", turnTime}, {"more", 2 * turnTime}} {
+			a := &account{gate: g}
+			a.burn(s.work, 1, true)
+			all.Go(func() {
+				turn := newTurn(a)
+				mustWait(t, turn)
+				order <- s.name
+				turn.release()
+			})
+			synctest.Wait() // it waits now
+		}
+		holder.release()
+		all.Wait()
+		close(order)
+		got := ""
+		for name := range order {
+			got += name + " "
+		}
+		if got != "little more much " {
+			t.Errorf("turns went to %s", got)
+		}
+	})
 }
 
 // However many instances compute, no more than slots do so at once; all get
@@ -82,7 +149,7 @@ func TestTurnsAreBounded(t *testing.T) {
 						for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 						}
 						running.Add(-1)
-						turn.credit -= turnFuel / int64(1+(n+k)%4)
+						turn.credit -= turnTime / int64(1+(n+k)%4)
 						if turn.renew() {
 							turn.pause()
 						}
@@ -143,7 +210,7 @@ func TestTurnsBetweenCalls(t *testing.T) {
 		a := &account{gate: newGate(1)}
 		first, second := newTurn(a), newTurn(a)
 		mustWait(t, first)
-		first.credit -= turnFuel / 2
+		first.credit -= turnTime / 2
 		first.pause()
 		if !first.resume() {
 			t.Fatal("a turn with credit left cannot be taken up again")
@@ -165,7 +232,7 @@ func TestTurnsBetweenCalls(t *testing.T) {
 			t.Error("an unused turn was not taken away")
 		}
 		second.credit = 0
-		if !second.renew() || second.credit != turnFuel {
+		if !second.renew() || second.credit != turnTime {
 			t.Error("nobody waits, and the turn is not renewed")
 		}
 		second.release()
@@ -203,5 +270,44 @@ func TestWaitingForATurnEnds(t *testing.T) {
 			t.Errorf("%v", trap)
 		}
 		holder.release()
+	})
+}
+
+// A service that uses little takes the turn of one that uses much before its credit is
+// used up; one that uses much, too, waits for that.
+func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		g.now = func() int64 { return 1 }
+		heavy := func() *account {
+			a := &account{gate: g}
+			a.burn(burst, 1, true)
+			return a
+		}
+		holder := newTurn(heavy())
+		mustWait(t, holder)
+		var waiting sync.WaitGroup
+		got := make(chan string, 2)
+		wait := func(name string, a *account) {
+			waiting.Go(func() {
+				turn := newTurn(a)
+				mustWait(t, turn)
+				got <- name
+				turn.release()
+			})
+			synctest.Wait()
+		}
+		wait("heavy", heavy())
+		if !holder.renew() {
+			t.Error("a turn with credit left went to a service that uses as much")
+		}
+		wait("light", &account{gate: g})
+		if holder.renew() {
+			t.Error("a service that uses little waits for the credit of one that uses much")
+		}
+		waiting.Wait()
+		if first := <-got; first != "light" {
+			t.Errorf("the turn went to the %s service first", first)
+		}
 	})
 }

@@ -26,6 +26,7 @@ type Instance struct {
 	limits  service.Limits
 	account *account
 	turn    *turn
+	pace    pace
 	guest   guestContext
 
 	// Of the present incarnation.
@@ -181,23 +182,26 @@ func (i *Instance) begin(ctx context.Context, on scene) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the guest ran", Err: err}
 	}
-	now := clock()
-	i.meter.begin(ctx, on, now)
+	i.beginMeter(ctx, on)
 	i.ambient.begin(on.now, on.seed)
 	i.log.begin()
 	i.words = i.words[:0]
 	i.memory.refused = false
+	now := clock()
 	if i.account.heavy(now) {
 		if trap := i.takeTurn(); trap != nil {
 			return &service.Error{Service: i.name, Kind: trap.kind, Message: trap.text, RetryAfter: retryTurn}
 		}
+		now = clock()
 	}
+	i.run(now)
 	return nil
 }
 
 // finish ends a request.
 func (i *Instance) finish() {
-	i.settle()
+	i.endGrant()
+	i.lap(false)
 	i.turn.pause()
 	i.burnt += uint64(i.meter.spent())
 	i.meter.forget()
@@ -243,9 +247,9 @@ func (i *Instance) Reset(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the sandbox was reset", Err: err}
 	}
-	began := clock()
+	work := startLap(clock(), true)
 	// Making sandboxes is work that the guest made necessary.
-	defer func() { i.account.burn(burnRate*(clock()-began), began) }()
+	defer func() { i.hostWork(work) }()
 	if m := i.memory.image; m != nil && i.module != nil && !i.module.IsClosed() && uint64(len(i.memory.b)) == m.size {
 		i.broken = true
 		if err := i.memory.reset(); err != nil {
@@ -328,7 +332,15 @@ func (i *Instance) exchange(request []byte, most int) ([]byte, error) {
 	if err := i.enter(i.call); err != nil {
 		return nil, err
 	}
-	return i.copyAnswer(i.stack[0], most)
+	_, length := abi.UnpackRange(i.stack[0])
+	i.meter.owed += byteTime * int64(len(request))
+	if length > largeAnswer {
+		i.endGrant()
+		i.hostLap()
+	}
+	answer, err := i.copyAnswer(i.stack[0], most)
+	i.meter.owed += byteTime * int64(len(answer))
+	return answer, err
 }
 
 // reserveStep is what mailboxes are rounded up to, so that requests of about the

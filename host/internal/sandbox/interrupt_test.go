@@ -104,7 +104,7 @@ func TestCallTime(t *testing.T) {
 	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
 	_, err := i.Handle(t.Context(), spin)
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindGuestDeadline || !errors.Is(err, context.DeadlineExceeded) || e.Fuel < slice {
+	if !errors.As(err, &e) || e.Kind != service.KindGuestDeadline || !errors.Is(err, context.DeadlineExceeded) || e.Fuel < minGrant {
 		t.Fatalf("%v", err)
 	}
 	for _, want := range []string{"time limit", "of 10ms", "call_time"} {
@@ -134,7 +134,7 @@ func TestACallWithoutATurn(t *testing.T) {
 	}
 	other := newTurn(&account{gate: r.gate})
 	mustWait(t, other)
-	p.account.paid.Store(clock() + int64(time.Hour)) // it has burnt a lot
+	p.account.used.empty.Store(clock() + int64(time.Hour)) // it has used a lot
 	var e *service.Error
 	if _, err := i.Handle(t.Context(), add); !errors.As(err, &e) || e.Kind != service.KindOverloaded || e.RetryAfter == 0 || i.Broken() {
 		t.Errorf("%v, broken %v", err, i.Broken())

@@ -1,0 +1,138 @@
+package sandbox
+
+import "sync/atomic"
+
+// Fuel says how much a guest has done, not how long that took: instructions differ by
+// a factor of a thousand, from an addition to a load that misses every cache. So a
+// slice is sized by the clock. Within one, the guest gets its fuel in grants that are
+// small enough that the slowest instructions do not make them long; asking for one
+// costs about a tenth of a microsecond.
+const (
+	// sliceTime is after how long the host looks at everything that can end a call, and
+	// at whose turn it is: at the end of the grant in which it has passed.
+	sliceTime = 150_000 // ns
+
+	// The bounds of a grant. The smallest takes 0.6 ms if each of its instructions takes
+	// 150 ns, which is a load from memory that no cache has. The largest takes about
+	// 10 µs in most guests: then asking is one percent of it.
+	minGrant   = 4_096
+	maxGrant   = 65_536
+	firstGrant = 8_192 // of an instance
+
+	// firstSliceGrant bounds the grants in the first slice of a call, in which the
+	// thread's processor time is not read, as that costs more than many a call.
+	firstSliceGrant = 32_768
+
+	// A grant that took longer than slowGrant makes the next ones smaller, one that took
+	// less than quickGrant larger.
+	slowGrant  = 300_000 // ns
+	quickGrant = 100_000 // ns
+	goodGrant  = 200_000 // ns; what a slow guest's grants are made to take
+
+	// longLap is from where on wall time is not taken for processor time: the thread may
+	// have waited for a processor.
+	longLap = 1_000_000 // ns
+
+	// healing is after how much processor time a service that was slow gets grants twice
+	// as large again.
+	healing = 250_000_000 // ns
+)
+
+// pace is how large the grants of one instance are. The goroutine that runs it owns it.
+type pace struct {
+	grant int64
+}
+
+// next is the size of the next grant.
+func (p *pace) next(a *account, most int64) int64 {
+	if p.grant == 0 {
+		p.grant = firstGrant
+	}
+	return min(p.grant, most, a.ceiling())
+}
+
+// took tells how long a grant took, in which the guest spent so much fuel.
+func (p *pace) took(elapsed, spent int64) {
+	switch {
+	case elapsed > slowGrant:
+		p.grant = fitting(elapsed, spent)
+	case elapsed < quickGrant:
+		p.grant = min(2*p.grant, maxGrant)
+	}
+}
+
+// fitting is the fuel of a grant that would have taken a good time.
+func fitting(elapsed, spent int64) int64 {
+	return min(max(int64(float64(spent)*(goodGrant/float64(elapsed))), minGrant), maxGrant)
+}
+
+// slowness is what a service's instances know of each other: how small grants have to
+// be, by the slowest that was met. A guest could be quick until its grants are large,
+// and slow then; so this is forgotten slowly, by the processor time that the service
+// has had since. It is safe for concurrent use.
+type slowness struct {
+	served atomic.Int64 // ns of processor time
+	most   atomic.Int64 // fuel of a grant when since was set; 0 is no bound
+	since  atomic.Int64 // what served was
+}
+
+// ceiling is the largest grant.
+func (s *slowness) ceiling() int64 {
+	most := s.most.Load()
+	if most == 0 {
+		return maxGrant
+	}
+	doubled := (s.served.Load() - s.since.Load()) / healing
+	if doubled >= 8 { // by then it is beyond the largest
+		s.most.CompareAndSwap(most, 0)
+		return maxGrant
+	}
+	return min(most<<max(doubled, 0), maxGrant)
+}
+
+// lower notes that grants have to be small.
+func (s *slowness) lower(most int64) {
+	if most < s.ceiling() {
+		s.since.Store(s.served.Load())
+		s.most.Store(most)
+	}
+}
+
+// lap is a stretch of work that is measured: a slice of a guest, or what the host does
+// for it.
+type lap struct {
+	began int64 // of clock
+	cpu   int64 // threadTime then, or unread
+}
+
+// What threadTime is if there is none.
+const (
+	unread = -1 // it was not asked
+	untold = -2 // the system does not tell
+)
+
+func startLap(now int64, exactly bool) lap {
+	l := lap{now, unread}
+	if exactly {
+		l.cpu = threadTime()
+	}
+	return l
+}
+
+// took is the processor time of the lap, in nanoseconds: up to a millisecond as the
+// clock says, beyond that as the thread's own processor time says. If that was not
+// read when the lap began, nobody knows, and it counts as a millisecond. exactly has
+// it read in any case.
+//
+// A goroutine may change its thread in the midst of a lap. That is rare, as guests
+// are not preempted; then it is a number between nothing and what the clock says.
+func (l lap) took(now int64, exactly bool) int64 {
+	elapsed := max(now-l.began, 0)
+	switch {
+	case elapsed <= longLap && !exactly, l.cpu == untold:
+		return elapsed
+	case l.cpu == unread:
+		return min(elapsed, longLap)
+	}
+	return min(max(threadTime()-l.cpu, 0), elapsed)
+}
