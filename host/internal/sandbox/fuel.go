@@ -109,13 +109,16 @@ func (i *Instance) refuel() {
 		// charge by a size that the guest made up.
 		m.fuel.Set(uint64(m.granted - m.budget.fuel))
 		m.stop()
-		i.lap(false)
+		i.lap(clock(), false)
 		panic(&hostTrap{service.KindGuestFuel, fmt.Sprintf(
 			"the call spent its fuel: all of the limit of %d, in %v; do less in one call, or raise the service's limit fuel",
 			m.budget.fuel, m.ran.Round(time.Microsecond))})
 	}
 	now := clock()
 	elapsed := now - m.grantAt
+	if i.account.watch != nil {
+		i.account.watch.ended()
+	}
 	i.pace.took(elapsed, m.spent()-m.spentAt)
 	if now-m.slice.began >= sliceTime {
 		now = i.nextSlice(now, elapsed)
@@ -134,6 +137,9 @@ func (i *Instance) grant(now int64) {
 	m.spentAt, m.grantAt = m.spent(), now
 	m.left = min(i.pace.next(i.account, most), m.budget.fuel-m.spentAt)
 	m.granted = m.spentAt + m.left
+	if i.account.watch != nil {
+		i.account.watch.began()
+	}
 }
 
 // nextSlice ends a slice, of which the last grant took so long, and begins the next
@@ -141,7 +147,7 @@ func (i *Instance) grant(now int64) {
 func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 	m := &i.meter
 	unproven := m.slice.cpu == unread
-	used := i.lap(m.ran > m.budget.time/2)
+	used := i.lap(now, m.ran > m.budget.time/2)
 	if lastGrant > longLap && (unproven || used > longLap) {
 		i.account.slow.lower(fitting(lastGrant, m.spent()-m.spentAt))
 	}
@@ -149,7 +155,7 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 		panic(trap)
 	}
 	if i.turn.held() || i.account.heavy(now) {
-		if trap := i.takeTurn(); trap != nil {
+		if _, trap := i.takeTurn(now); trap != nil {
 			panic(trap)
 		}
 		// Whoever waits for this processor and is no guest goes first.
@@ -161,9 +167,9 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 }
 
 // endGrant looks how long the last grant of a call took, which it has not used up.
-func (i *Instance) endGrant() {
+func (i *Instance) endGrant(now int64) {
 	m := &i.meter
-	elapsed, spent := clock()-m.grantAt, m.spent()-m.spentAt
+	elapsed, spent := now-m.grantAt, m.spent()-m.spentAt
 	if elapsed <= slowGrant || spent <= minGrant { // smaller ones would not have been shorter
 		return
 	}
@@ -175,9 +181,8 @@ func (i *Instance) endGrant() {
 
 // lap ends the present slice: it tells the account, and the turn, what was used. What
 // follows until the next slice begins is not measured.
-func (i *Instance) lap(exactly bool) (used int64) {
+func (i *Instance) lap(now int64, exactly bool) (used int64) {
 	m := &i.meter
-	now := clock()
 	used = m.slice.took(now, exactly)
 	m.ran += time.Duration(used)
 	m.slice = lap{now, unread}
@@ -198,8 +203,9 @@ const largeAnswer = 64 << 10
 
 // hostLap ends the guest's slice and measures what the host does from here on.
 func (i *Instance) hostLap() {
-	i.lap(false)
 	now := clock()
+	i.endGrant(now)
+	i.lap(now, false)
 	i.meter.slice = startLap(now, true)
 	i.meter.grantAt = now // what follows is not the guest's
 	i.meter.spentAt = i.meter.spent()
@@ -213,10 +219,18 @@ func (i *Instance) hostWork(l lap) {
 
 // charge tells the account, and the turn, of work that was done for the guest: so many
 // nanoseconds of a processor.
+//
+// The account is shared, so it is told only of as much as is worth that.
 func (i *Instance) charge(work, now int64) {
-	i.account.burn(work, now, i.turn.held())
 	i.turn.credit -= work // of no meaning unless it is held
+	if i.unbilled += work; i.unbilled >= billing {
+		i.account.burn(i.unbilled, now, i.turn.held())
+		i.unbilled = 0
+	}
 }
+
+// billing is the work, in nanoseconds, of which an account is told at once.
+const billing = 10_000
 
 // interrupted says why the guest has to end now, if it has to.
 func (m *meter) interrupted() *hostTrap {
@@ -247,26 +261,26 @@ func (m *meter) abandoned(why error) *hostTrap {
 	return &hostTrap{service.KindCanceled, "the caller went away " + so}
 }
 
-// takeTurn waits for the instance's turn to run.
-func (i *Instance) takeTurn() *hostTrap {
+// takeTurn waits for the instance's turn to run, and returns when it came.
+func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 	m := &i.meter
 	if i.turn.resume() || i.turn.held() {
-		if i.turn.renew() {
-			return nil
+		if i.turn.renew(now) {
+			return now, nil
 		}
 	}
-	before := clock()
 	err := i.turn.wait(m)
-	m.waited += time.Duration(clock() - before)
+	after := clock()
+	m.waited += time.Duration(after - now)
 	switch {
 	case err == nil:
-		return nil
+		return after, nil
 	case errors.Is(err, errNoTurn):
-		return &hostTrap{service.KindOverloaded, fmt.Sprintf(
+		return after, &hostTrap{service.KindOverloaded, fmt.Sprintf(
 			"the call waited %v for its turn to compute, behind other calls that take much; nothing was written, try again",
 			m.waited.Round(time.Millisecond))}
 	}
-	return m.abandoned(err)
+	return after, m.abandoned(err)
 }
 
 // The budgets of what is no command or query. A guest that is quick to answer may

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,13 @@ type account struct {
 	little  bucket // the same, forgotten more slowly
 	slow    slowness
 	waiters []*turn // guarded by gate.mu
+	watch   watch   // of a test; nil otherwise
+}
+
+// watch is told of each grant, on the thread that runs the guest.
+type watch interface {
+	began()
+	ended() // all of it was used
 }
 
 // bucket leaks all the time: it holds the instant at which it will be empty.
@@ -116,34 +124,44 @@ func (a *account) burn(work, now int64, inTurn bool) {
 // ceiling is the largest grant of the service's instances.
 func (a *account) ceiling() int64 { return a.slow.ceiling() }
 
-// The states of a turn.
+// The states of a turn; any other says since when it has been idle: held between two
+// calls, so that whoever waits may take it.
 const (
-	turnNone int32 = iota // not held
-	turnIdle              // held between two calls; whoever waits may take it
-	turnUsed              // held by a call that runs
+	turnNone int64 = math.MinInt64     // not held
+	turnUsed int64 = math.MinInt64 + 1 // held by a call that runs
 )
 
 // turn is one instance's place at the gate. Its owner is the goroutine that runs the
 // instance; state is also changed by others, from idle to none.
 type turn struct {
 	account *account
-	state   atomic.Int32
-	idle    atomic.Int64 // since when, if it is idle
-	credit  int64        // ns left of the turn
+	state   atomic.Int64
+	credit  int64 // ns left of the turn
 	granted chan struct{}
 }
 
 func newTurn(a *account) *turn {
-	return &turn{account: a, granted: make(chan struct{}, 1)}
+	t := &turn{account: a, granted: make(chan struct{}, 1)}
+	t.state.Store(turnNone)
+	return t
 }
 
 func (t *turn) held() bool { return t.state.Load() == turnUsed }
 
+// idle reports whether the turn is held and not used, and since when.
+func (t *turn) idle() (since int64, ok bool) {
+	since = t.state.Load()
+	return since, since > turnUsed
+}
+
 // resume takes an idle turn up again.
-func (t *turn) resume() bool { return t.state.CompareAndSwap(turnIdle, turnUsed) }
+func (t *turn) resume() bool {
+	since, ok := t.idle()
+	return ok && t.state.CompareAndSwap(since, turnUsed)
+}
 
 // pause leaves the turn idle at the end of a call, or gives it up if it is used up.
-func (t *turn) pause() {
+func (t *turn) pause(now int64) {
 	if !t.held() {
 		return
 	}
@@ -152,8 +170,7 @@ func (t *turn) pause() {
 		t.release()
 		return
 	}
-	t.idle.Store(g.now())
-	t.state.Store(turnIdle)
+	t.state.Store(now)
 	if g.waiting.Load() > 0 {
 		g.mu.Lock()
 		g.watch()
@@ -164,13 +181,13 @@ func (t *turn) pause() {
 // renew reports whether the turn can go on within a call: it has credit left, or
 // nobody else wants it. A service that uses little does not wait for the credit of one
 // that uses much.
-func (t *turn) renew() bool {
+func (t *turn) renew(now int64) bool {
 	if !t.held() {
 		return false
 	}
 	g := t.account.gate
 	switch wanted := g.waiting.Load() > 0; {
-	case wanted && (t.credit <= 0 || g.overtakes(t.account)):
+	case wanted && (t.credit <= 0 || g.overtakes(t.account, now)):
 		t.release()
 		return false
 	case t.credit <= 0:
@@ -181,8 +198,7 @@ func (t *turn) renew() bool {
 
 // overtakes reports whether a service waits that has used little while this one has
 // used much.
-func (g *gate) overtakes(holder *account) bool {
-	now := g.now()
+func (g *gate) overtakes(holder *account, now int64) bool {
 	if holder.used.level(now) <= burst {
 		return false
 	}
@@ -269,7 +285,8 @@ func (g *gate) room() bool {
 func (g *gate) reclaim() {
 	now := g.now()
 	g.holders = slices.DeleteFunc(g.holders, func(h *turn) bool {
-		return now-h.idle.Load() >= int64(idleTurn) && h.state.CompareAndSwap(turnIdle, turnNone)
+		since, ok := h.idle()
+		return ok && now-since >= int64(idleTurn) && h.state.CompareAndSwap(since, turnNone)
 	})
 }
 
@@ -334,7 +351,7 @@ func (g *gate) watch() {
 		return
 	}
 	for _, h := range g.holders {
-		if h.state.Load() == turnIdle {
+		if _, ok := h.idle(); ok {
 			g.armed = true
 			if g.timer == nil {
 				g.timer = time.AfterFunc(idleTurn, g.sweep)

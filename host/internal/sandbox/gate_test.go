@@ -150,8 +150,8 @@ func TestTurnsAreBounded(t *testing.T) {
 						}
 						running.Add(-1)
 						turn.credit -= turnTime / int64(1+(n+k)%4)
-						if turn.renew() {
-							turn.pause()
+						if turn.renew(clock()) {
+							turn.pause(clock())
 						}
 						cancel()
 					}
@@ -211,7 +211,7 @@ func TestTurnsBetweenCalls(t *testing.T) {
 		first, second := newTurn(a), newTurn(a)
 		mustWait(t, first)
 		first.credit -= turnTime / 2
-		first.pause()
+		first.pause(clock())
 		if !first.resume() {
 			t.Fatal("a turn with credit left cannot be taken up again")
 		}
@@ -226,13 +226,13 @@ func TestTurnsBetweenCalls(t *testing.T) {
 			t.Fatal("a turn in use was taken away")
 		default:
 		}
-		first.pause()
+		first.pause(clock())
 		<-got
 		if first.resume() || first.held() || !second.held() {
 			t.Error("an unused turn was not taken away")
 		}
 		second.credit = 0
-		if !second.renew() || second.credit != turnTime {
+		if !second.renew(1) || second.credit != turnTime {
 			t.Error("nobody waits, and the turn is not renewed")
 		}
 		second.release()
@@ -266,7 +266,7 @@ func TestWaitingForATurnEnds(t *testing.T) {
 		}
 		i := Instance{account: a, turn: waiter}
 		i.meter = meter{ctx: t.Context(), budget: budget{time: time.Second}}
-		if trap := i.takeTurn(); trap == nil || trap.kind != service.KindOverloaded {
+		if _, trap := i.takeTurn(clock()); trap == nil || trap.kind != service.KindOverloaded {
 			t.Errorf("%v", trap)
 		}
 		holder.release()
@@ -298,11 +298,11 @@ func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
 			synctest.Wait()
 		}
 		wait("heavy", heavy())
-		if !holder.renew() {
+		if !holder.renew(1) {
 			t.Error("a turn with credit left went to a service that uses as much")
 		}
 		wait("light", &account{gate: g})
-		if holder.renew() {
+		if holder.renew(1) {
 			t.Error("a service that uses little waits for the credit of one that uses much")
 		}
 		waiting.Wait()

@@ -27,7 +27,9 @@ type Instance struct {
 	account *account
 	turn    *turn
 	pace    pace
-	guest   guestContext
+	// unbilled is work in nanoseconds that the account has not been told of yet.
+	unbilled int64
+	guest    guestContext
 
 	// Of the present incarnation.
 	memory    *linearMemory
@@ -189,10 +191,10 @@ func (i *Instance) begin(ctx context.Context, on scene) error {
 	i.memory.refused = false
 	now := clock()
 	if i.account.heavy(now) {
-		if trap := i.takeTurn(); trap != nil {
+		var trap *hostTrap
+		if now, trap = i.takeTurn(now); trap != nil {
 			return &service.Error{Service: i.name, Kind: trap.kind, Message: trap.text, RetryAfter: retryTurn}
 		}
-		now = clock()
 	}
 	i.run(now)
 	return nil
@@ -200,9 +202,10 @@ func (i *Instance) begin(ctx context.Context, on scene) error {
 
 // finish ends a request.
 func (i *Instance) finish() {
-	i.endGrant()
-	i.lap(false)
-	i.turn.pause()
+	now := clock()
+	i.endGrant(now)
+	i.lap(now, false)
+	i.turn.pause(now)
 	i.burnt += uint64(i.meter.spent())
 	i.meter.forget()
 }
@@ -335,7 +338,6 @@ func (i *Instance) exchange(request []byte, most int) ([]byte, error) {
 	_, length := abi.UnpackRange(i.stack[0])
 	i.meter.owed += byteTime * int64(len(request))
 	if length > largeAnswer {
-		i.endGrant()
 		i.hostLap()
 	}
 	answer, err := i.copyAnswer(i.stack[0], most)

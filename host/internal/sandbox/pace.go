@@ -12,12 +12,12 @@ const (
 	// at whose turn it is: at the end of the grant in which it has passed.
 	sliceTime = 150_000 // ns
 
-	// The bounds of a grant. The smallest takes 0.6 ms if each of its instructions takes
+	// The bounds of a grant. The smallest takes 0.3 ms if each of its instructions takes
 	// 150 ns, which is a load from memory that no cache has. The largest takes about
 	// 10 µs in most guests: then asking is one percent of it.
-	minGrant   = 4_096
+	minGrant   = 2_048
 	maxGrant   = 65_536
-	firstGrant = 8_192 // of an instance
+	firstGrant = 4_096 // of an instance
 
 	// firstSliceGrant bounds the grants in the first slice of a call, in which the
 	// thread's processor time is not read, as that costs more than many a call.

@@ -1,0 +1,202 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// grantTimes are the thread's own times of a guest's grants.
+type grantTimes struct {
+	thread int
+	at     int64
+	all    []int64
+	sum    int64
+}
+
+func (g *grantTimes) began() { g.thread, g.at = threadID(), threadTime() }
+
+func (g *grantTimes) ended() {
+	if took := threadTime() - g.at; threadID() == g.thread {
+		g.all = append(g.all, took)
+		g.sum += took
+	}
+}
+
+// grants runs commands of a module for a while of the guest's processor time and
+// returns the thread's time of each grant that was used up.
+func grants(t testing.TB, module []byte, during time.Duration) []int64 {
+	p := compile(t, module, service.Limits{CallTime: 10 * time.Second, Fuel: endless})
+	var g grantTimes
+	p.account.watch = &g
+	i := instantiate(t, p, nil)
+	for g.sum < int64(during) {
+		ctx, cancel := context.WithTimeout(t.Context(), during)
+		before := len(g.all)
+		_, _ = i.Handle(ctx, service.GuestCall{Type: 0, ID: "id", Data: []byte(`1`)})
+		cancel()
+		if i.Broken() {
+			if err := i.Reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(g.all) == before {
+			break // what it does needs no more than a grant
+		}
+	}
+	return g.all
+}
+
+// quantile is the q-th part of a sorted list.
+func quantile(sorted []int64, q float64) time.Duration {
+	return time.Duration(sorted[min(int(float64(len(sorted))*q), len(sorted)-1)])
+}
+
+// BenchmarkSlices is how long hostile guests run between two looks of the host, in
+// the thread's own processor time. It fails none: the figures are for people.
+func BenchmarkSlices(b *testing.B) {
+	for _, g := range testguest.HostileGuests() {
+		if g.Name == "slowinit" { // its start is a call like any other
+			continue
+		}
+		b.Run(g.Name, func(b *testing.B) {
+			module := g.Make(g.Name)
+			for b.Loop() {
+				all := grants(b, module, time.Second)
+				if len(all) == 0 {
+					continue
+				}
+				slices.Sort(all)
+				b.ReportMetric(float64(quantile(all, .5).Microseconds()), "µs-p50")
+				b.ReportMetric(float64(quantile(all, .999).Microseconds()), "µs-p99.9")
+				b.ReportMetric(float64(quantile(all, 1).Microseconds()), "µs-max")
+				b.ReportMetric(float64(len(all)), "grants")
+			}
+		})
+	}
+}
+
+// A grant becomes so small that a slow guest does not run for long between two looks,
+// and large again where it is quick.
+func TestGrantsFollowTheClock(t *testing.T) {
+	a := &account{gate: newGate(1)}
+	var p pace
+	run := func(nsPerUnit float64, grants int) (last int64) {
+		for range grants {
+			grant := p.next(a, maxGrant)
+			last = int64(float64(grant) * nsPerUnit)
+			p.took(last, grant)
+			a.burn(last, 1, false)
+		}
+		return last
+	}
+	if got := p.next(a, maxGrant); got != firstGrant {
+		t.Errorf("the first grant is %d", got)
+	}
+	for _, c := range []struct {
+		name      string
+		nsPerUnit float64
+		grant     int64
+	}{
+		{"quick", 0.15, maxGrant},
+		{"the slowest", 150, minGrant},
+		{"quick again", 0.15, maxGrant},
+		{"slow", 20, 10_000},
+	} {
+		last := run(c.nsPerUnit, 20)
+		if got := p.next(a, maxGrant); got > 2*c.grant || got < c.grant/2 {
+			t.Errorf("%s: grants of %d, want about %d", c.name, got, c.grant)
+		}
+		if last > longLap {
+			t.Errorf("%s: a grant takes %v", c.name, time.Duration(last))
+		}
+	}
+}
+
+// A service that was slow in large grants gets small ones until it has long been
+// quick, in all of its instances.
+func TestSlownessIsForgottenSlowly(t *testing.T) {
+	a := &account{gate: newGate(1)}
+	a.slow.lower(minGrant)
+	var p pace
+	p.grant = maxGrant
+	for served := range int64(4) {
+		if got, want := p.next(a, maxGrant), int64(minGrant)<<served; got != want {
+			t.Errorf("after %d quarters of a second: a grant of %d, want %d", served, got, want)
+		}
+		a.burn(healing, 1, false)
+	}
+	a.burn(10*healing, 1, false)
+	if got := p.next(a, maxGrant); got != maxGrant {
+		t.Errorf("in the end: a grant of %d", got)
+	}
+	a.slow.lower(maxGrant / 2)
+	a.slow.lower(maxGrant / 4)
+	a.slow.lower(maxGrant / 2) // no better than what is known
+	if got := p.next(a, maxGrant); got != maxGrant/4 {
+		t.Errorf("a grant of %d", got)
+	}
+}
+
+// What a lap took is the thread's own time if it was long.
+func TestLaps(t *testing.T) {
+	now := clock()
+	for name, c := range map[string]struct {
+		lap      lap
+		exactly  bool
+		low, top int64
+	}{
+		"short":                   {lap{now - 1000, unread}, false, 1000, 1000},
+		"long and never read":     {lap{now - 50*longLap, unread}, false, longLap, longLap},
+		"long, and it did little": {lap{now - int64(time.Hour), threadTime()}, false, 0, int64(time.Minute)},
+		"unknown to the system":   {lap{now - 50*longLap, untold}, false, 50 * longLap, 50 * longLap},
+		"a clock that stands":     {lap{now + 1000, unread}, false, 0, 0},
+	} {
+		if name == "long, and it did little" && threadTime() == untold {
+			continue
+		}
+		if took := c.lap.took(now, c.exactly); took < c.low || took > c.top {
+			t.Errorf("%s: %v, want %v to %v", name, time.Duration(took), time.Duration(c.low), time.Duration(c.top))
+		}
+	}
+}
+
+// A call's time is what the guest computed: a call that the machine has no processor
+// for does not end by it. Here eight instances with turns compute at once; each has
+// time for itself alone.
+func TestWaitingIsNotInACallsTime(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	work := testguest.Counter("c")
+	p := compile(t, work, service.Limits{CallTime: limit, Fuel: endless})
+	type ended struct {
+		err  error
+		wall time.Duration
+	}
+	results := make(chan ended)
+	const n = 8
+	for range n {
+		i := instantiate(t, p, nil)
+		go func() {
+			began := time.Now()
+			_, err := i.Handle(context.Background(), spin)
+			results <- ended{err, time.Since(began)}
+		}()
+	}
+	var longest time.Duration
+	for range n {
+		r := <-results
+		if service.KindOf(r.err) != service.KindGuestDeadline {
+			t.Errorf("%v", r.err)
+		}
+		longest = max(longest, r.wall)
+	}
+	// Together they computed n times the limit, in turns, on few processors.
+	if least := n * limit / time.Duration(p.runtime.gate.slots+1) * 8 / 10; longest < least {
+		t.Error(fmt.Errorf("the last of %d calls ended after %v, within less processor time than %v each", n, longest, limit))
+	}
+}
