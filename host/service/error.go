@@ -39,7 +39,7 @@ const (
 	KindRejected        // the domain refused: Code and Message are the service's own
 	KindFault           // the handler failed: panic, error after an event, undecodable body
 	KindTrap            // the guest trapped: unreachable, out of bounds, division, bad indirect call
-	KindGuestDeadline   // the call ran longer than its wall time limit
+	KindGuestDeadline   // the guest computed longer than its limit of processor time, or the caller's deadline passed
 	KindGuestMemory     // the guest ran out of its memory limit
 	KindGuestExit       // the guest called proc_exit
 	KindGuestStack      // the guest's call stack was exhausted

@@ -18,8 +18,8 @@ type Limits struct {
 	CompileBytes int64 `json:"compile_bytes,omitempty"`
 	// MemoryBytes bounds a sandbox's linear memory; rounded down to pages of 64 KiB. Default 64 MiB.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
-	// CallTime bounds the wall time of one call into the guest. What a call that
-	// takes much waits for others that do is not in it. Default 1 s.
+	// CallTime bounds the guest's own processor time in one call. Waiting for a turn or
+	// for a busy machine is not in it. Default 1 s.
 	CallTime time.Duration `json:"call_time_ns,omitempty"`
 	// Fuel bounds the instructions of one command or query; see the metering's tariff.
 	// A start, with _initialize and Describe, may take ten times as much. Default 500,000,000.

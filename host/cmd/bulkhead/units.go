@@ -50,7 +50,7 @@ type limitFlags struct {
 	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"Time to compile a module. Default ${limit_compile_time}."`
 	CompileBytes     size          `name:"compile-memory" placeholder:"SIZE" help:"Memory to compile a module. Default ${limit_compile_memory}."`
 	MemoryBytes      size          `name:"memory" placeholder:"SIZE" help:"Linear memory of one sandbox. Default ${limit_memory}."`
-	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"Time of one call into a sandbox. Default ${limit_call_time}."`
+	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"Processor time that a guest may take in one call; waiting for a processor is not in it. Default ${limit_call_time}."`
 	Fuel             int64         `name:"fuel" placeholder:"N" help:"Fuel of one command or query: instructions. Default ${limit_fuel}."`
 	EventFuel        int64         `name:"event-fuel" placeholder:"N" help:"Fuel that each event adds to a hydration's. Default ${limit_event_fuel}."`
 	StackBytes       size          `name:"stack" placeholder:"SIZE" help:"Call stack of a call. Default ${limit_stack}."`

@@ -165,7 +165,7 @@ func (e *Engine) finishMailboxes(ctx context.Context) error {
 		e.cancel(errPatience)
 	}
 	if err != nil {
-		// Calls end within their wall time at the latest, so this wait is bounded.
+		// Calls end within their limits at the latest, so this wait is bounded.
 		return errors.Join(err, e.life.Wait(context.WithoutCancel(ctx)))
 	}
 	return nil

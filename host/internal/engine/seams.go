@@ -8,7 +8,7 @@ import (
 )
 
 // Guest is a sandbox. One goroutine at a time uses it, except where said
-// otherwise. It bounds the wall time of each call itself; its contexts live as
+// otherwise. It bounds the time of each call itself; its contexts live as
 // long as the engine.
 //
 // KindFault from a call means that the entity is dirty: it is dropped, the guest

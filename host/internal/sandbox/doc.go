@@ -10,7 +10,7 @@
 // (compile.go), and the code is kept on disk (code.go).
 //
 // What a guest can do to the host is bounded: its memory by the service's limit,
-// a call's wall time by a watchdog, its log by a byte count, its answers by the
+// a call's processor time between slices, its log by a byte count, its answers by the
 // rules that answer.go checks. It sees no clock, randomness, file, environment
 // or network but what the command brought with it.
 //

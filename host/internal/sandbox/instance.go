@@ -56,7 +56,7 @@ type Instance struct {
 }
 
 // guestContext is the context that wazero and the host functions see. It never
-// ends: what ends a guest is looked at between slices of fuel.
+// ends: what ends a guest is looked at between slices.
 type guestContext struct {
 	context.Context
 	instance *Instance
