@@ -12,6 +12,9 @@
 //     instantiated: active data segments and the start function. So one binary
 //     serves instances that start from nothing and instances that start from an
 //     image of the memory and never call it;
+//   - a function for each bulk instruction of memory or a table, that does it in
+//     steps with a check in front of each;
+//   - an immutable global for each function whose reference the code takes;
 //   - an export for each mutable global of the module's own.
 //
 // What all this costs the guest is written down in TARIFF.md, beside this file, with

@@ -1,10 +1,6 @@
 package metering
 
-import (
-	"math/bits"
-
-	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
-)
+import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 
 // way is one open construct while a function is written: what the paths to its
 // label have been charged since their last check.
@@ -22,7 +18,7 @@ type writer struct {
 	ways      []way
 	counted   bool  // its stack is
 	frame     int64 //
-	temps     [4]uint32
+	temps     [5]uint32
 }
 
 // code writes the content of the code section.
@@ -37,7 +33,7 @@ func (r *rewriter) code() ([]byte, error) {
 			size += s.Content.Len() * 3 / 2
 		}
 	}
-	code := wasmbin.AppendU32(make([]byte, 0, size), uint32(len(m.Bodies)+1+len(r.setupFunctions)))
+	code := make([]byte, 0, size)
 	var body []byte
 	for i := range m.Bodies {
 		if err := r.analyse(i); err != nil {
@@ -46,10 +42,11 @@ func (r *rewriter) code() ([]byte, error) {
 		body = r.write(body[:0], i)
 		code = append(wasmbin.AppendU32(code, uint32(len(body))), body...)
 	}
-	for _, f := range append([][]byte{r.troubleBody()}, r.setupFunctions...) {
-		code = append(wasmbin.AppendU32(code, uint32(len(f))), f...)
+	r.writeSetup()
+	for _, f := range r.added() {
+		code = append(wasmbin.AppendU32(code, uint32(len(f.body))), f.body...)
 	}
-	return code, nil
+	return append(wasmbin.AppendU32(nil, uint32(len(m.Bodies)+len(r.added()))), code...), nil
 }
 
 // findLight finds the functions that are so small that their callers' checks do for them.
@@ -57,7 +54,7 @@ func (r *rewriter) findLight() error {
 	r.light = make([]int64, len(r.m.Bodies))
 	for i := range r.m.Bodies {
 		r.light[i] = -1
-		if r.m.Bodies[i].Code.Len() > 4*maxLight {
+		if r.m.Bodies[i].Code.Len() > MaxLightBytes {
 			continue
 		}
 		if err := r.analyse(i); err != nil {
@@ -65,10 +62,10 @@ func (r *rewriter) findLight() error {
 		}
 		if p := &r.plan; !p.calls && !p.loops && !p.sized {
 			var sum int64
-			for _, c := range p.costs {
-				sum += c
+			for _, x := range p.pieces {
+				sum += x.cost
 			}
-			if sum <= maxLight {
+			if sum <= MaxLight {
 				r.light[i] = sum
 			}
 		}
@@ -112,9 +109,10 @@ func (r *rewriter) write(b []byte, i int) []byte {
 	body := &r.m.Bodies[i]
 	w := writer{r: r, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
 	w.counted = p.calls || w.frame > maxLeafFrame
+	p.needs[tempStack] = w.counted
 	w.declarations(body, p)
 	w.ways = append(w.ways, way{label: -1, around: -1})
-	w.entry(p.costs[0], r.light[i] < 0, r.m.Types[r.m.Functions[i]].Results)
+	w.entry(p.pieces[0].cost, r.light[i] < 0, r.m.Types[r.m.Functions[i]].Results)
 	at := body.Code.Start
 	for k := 1; k < len(p.edits); k++ {
 		e := &p.edits[k]
@@ -157,19 +155,20 @@ func (w *writer) declarations(body *wasmbin.Body, p *plan) {
 // entry charges the first piece and the frame, with one check for both.
 func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	r := w.r
-	if cost > 0 {
-		w.b = w.r.appendCharge(w.b, cost)
-	}
 	w.unchecked = cost
-	if w.counted {
-		w.b = append(append(w.b, r.stackGet...), 0x42)
-		w.b = append(wasmbin.AppendS64(w.b, w.frame), 0x7d)
-		w.b = append(append(w.b, r.stackSet...), r.stackGet...)
-		w.b = append(append(w.b, r.fuelGet...), 0x84) // i64.or: negative if one of both is
+	switch {
+	case w.counted:
+		w.take(r.fuelGet, r.fuelSet, cost, tempFuel)
+		w.take(r.stackGet, r.stackSet, w.frame, tempStack)
+		w.b = append(w.b, 0x84) // i64.or: negative if one of both is
 		w.b = r.appendTrouble(w.b)
 		w.unchecked = 0
-	} else if check {
-		w.appendCheck()
+	case check:
+		w.take(r.fuelGet, r.fuelSet, cost, tempFuel)
+		w.b = r.appendTrouble(w.b)
+		w.unchecked = 0
+	case cost > 0:
+		w.b = r.appendCharge(w.b, cost)
 	}
 	if !w.counted {
 		return
@@ -187,10 +186,16 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	}
 }
 
-// appendCheck asks for fuel if there is none left.
-func (w *writer) appendCheck() {
-	w.b = w.r.appendCheck(w.b)
-	w.unchecked = 0
+// take takes some off a counter and pushes what is left.
+func (w *writer) take(get, set []byte, n int64, temp int) {
+	w.b = append(w.b, get...)
+	if n == 0 {
+		return
+	}
+	w.b = append(wasmbin.AppendS64(append(w.b, 0x42), n), 0x7d) // i64.sub
+	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalTee)), w.temps[temp])
+	w.b = append(w.b, set...)
+	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalGet)), w.temps[temp])
 }
 
 // giveBack returns the frame.
@@ -204,15 +209,16 @@ func (w *writer) edit(e *edit, p *plan) {
 	r := w.r
 	switch e.kind {
 	case editPoint:
-		w.charge(p.costs[e.arg], false)
+		w.charge(p.pieces[e.arg].cost, false)
 	case editParamPoint:
-		w.charge(p.costs[e.arg], true)
+		w.charge(p.pieces[e.arg].cost, true)
 	case editLoopPoint:
-		w.loopHead(p.costs[e.arg])
+		w.loopHead(p.pieces[e.arg].cost)
 	case editCall:
 		w.call(uint32(e.arg))
 	case editCallIndirect:
-		w.grow(maxLight)
+		w.grow(MaxLight)
+		w.returned()
 	case editRefFunc:
 		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpRefFunc)), r.function(uint32(e.arg)))
 	case editReturn:
@@ -225,8 +231,11 @@ func (w *writer) edit(e *edit, p *plan) {
 		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpReturnCall)), r.function(uint32(e.arg)))
 	case editOrdinaryIndirect:
 		w.b = append(w.b, byte(wasmbin.OpCallIndirect))
-	case editScale:
-		w.scale(wasmbin.Op(e.arg))
+	case editHelper:
+		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpCall)), r.trouble+1+uint32(e.arg))
+		w.unchecked = min(w.unchecked, 0)
+	case editReference:
+		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpGlobalGet)), uint32(e.arg))
 	case editNaN:
 		w.b = appendNaN(w.b, int(e.arg), w.temps[nanTemporary[e.arg]])
 	default:
@@ -236,11 +245,12 @@ func (w *writer) edit(e *edit, p *plan) {
 
 // charge charges a piece, and checks if it has to.
 func (w *writer) charge(cost int64, check bool) {
-	if cost > 0 {
-		w.b = w.r.appendCharge(w.b, cost)
-	}
 	if w.unchecked += cost; check || w.unchecked > maxUnchecked {
-		w.appendCheck()
+		w.take(w.r.fuelGet, w.r.fuelSet, cost, tempFuel)
+		w.b = w.r.appendTrouble(w.b)
+		w.unchecked = 0
+	} else if cost > 0 {
+		w.b = w.r.appendCharge(w.b, cost)
 	}
 }
 
@@ -251,10 +261,8 @@ func (w *writer) charge(cost int64, check bool) {
 func (w *writer) loopHead(cost int64) {
 	r := w.r
 	w.b = append(w.b, byte(wasmbin.OpBlock), 0x40)
-	if cost > 0 {
-		w.b = r.appendCharge(w.b, cost)
-	}
-	w.b = append(append(w.b, r.fuelGet...), 0x42, 0, 0x59, byte(wasmbin.OpBrIf), 0) // i64.const 0, i64.ge_s
+	w.take(r.fuelGet, r.fuelSet, cost, tempFuel)
+	w.b = append(w.b, 0x42, 0, 0x59, byte(wasmbin.OpBrIf), 0) // i64.const 0, i64.ge_s
 	w.b = append(w.b, r.callTrouble...)
 	if cost > 0 {
 		w.b = r.appendCharge(w.b, -cost)
@@ -274,14 +282,23 @@ func (w *writer) grow(by int64) {
 // call appends a call. Whatever is called checks at its entry, unless it is light.
 func (w *writer) call(old uint32) {
 	r := w.r
-	checked := false
-	if old >= r.imported {
-		checked = r.light[old-r.imported] < 0
-		w.grow(r.light[old-r.imported])
+	light := old < r.imported
+	if !light {
+		cost := r.light[old-r.imported]
+		light = cost >= 0
+		w.grow(cost)
 	}
 	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpCall)), r.function(old))
-	if checked {
-		w.unchecked = min(w.unchecked, 0)
+	if !light {
+		w.returned()
+	}
+}
+
+// returned notes that a function has returned which may have been charged, since it
+// checked last, as much as any.
+func (w *writer) returned() {
+	if w.unchecked >= 0 {
+		w.unchecked = maxUnchecked
 	}
 }
 
@@ -292,24 +309,6 @@ func (w *writer) leave(label uint32) {
 		return
 	}
 	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpBr)), label)
-}
-
-// scale charges by the number on top of the stack.
-func (w *writer) scale(op wasmbin.Op) {
-	s, _ := scaleOf(op)
-	r, t := w.r, w.temps[tempSize]
-	get := wasmbin.AppendU32([]byte{byte(wasmbin.OpLocalGet)}, t)
-	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalSet)), t)
-	w.b = append(append(w.b, r.fuelGet...), get...)
-	w.b = append(w.b, 0xad) // i64.extend_i32_u
-	if s.divide > 1 {
-		w.b = append(w.b, 0x42, byte(bits.TrailingZeros64(uint64(s.divide))), 0x88) // i64.shr_u
-	} else {
-		w.b = append(wasmbin.AppendS64(append(w.b, 0x42), s.multiply), 0x7e) // i64.mul
-	}
-	w.b = append(append(w.b, 0x7d), r.fuelSet...)
-	w.appendCheck()
-	w.b = append(w.b, get...)
 }
 
 // flow follows the control flow, for what is charged without a check. Only what is

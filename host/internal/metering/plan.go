@@ -8,7 +8,10 @@ import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 //
 // A piece is a set of instructions that are executed together or not at all, as
 // long as nothing traps; TARIFF.md says which. It is charged at one point, where
-// its first instruction stands.
+// its first instruction stands. What a piece is charged is executed soon after: it
+// does not go on behind anything that could take long, a call or a loop, and not
+// further than a bound in straight code. So a guest has never paid for much that
+// it has yet to do, and a check finds it without fuel in time.
 
 // edit is one change of a function's code, or something that writing it has to know.
 type edit struct {
@@ -18,10 +21,19 @@ type edit struct {
 	arg  int64 // see the kinds
 }
 
+// piece is what is charged at one point.
+type piece struct {
+	cost  int64
+	begin int64 // what the code before it costs
+	front int   // the piece that it is charged with if it is short, or nowhere
+	slow  bool  // it has instructions that are not quick
+	quick bool  // it is charged with the one in front only if it has none
+}
+
 type editKind uint8
 
 const (
-	editPoint            editKind = iota // charge a piece; arg: its place in plan.costs
+	editPoint            editKind = iota // charge a piece; arg: its place in plan.pieces
 	editLoopPoint                        // the same, at the head of a loop that something branches back to
 	editParamPoint                       // the same, if the loop takes parameters
 	editCall                             // arg: old function
@@ -31,7 +43,8 @@ const (
 	editGiveBack                         // give the frame back, before a tail call
 	editTailCall                         // arg: old function
 	editOrdinaryIndirect                 // an indirect tail call becomes a call
-	editScale                            // charge by size; arg: the opcode
+	editHelper                           // a helper does it; arg: its place among them
+	editReference                        // of a function, from a global; arg: the global
 	editNaN                              // make NaNs canonical; arg: their type
 	editBlock                            // from here on control flow, which changes nothing by itself
 	editLoop                             //
@@ -45,27 +58,27 @@ const (
 
 // plan is what is known of one function. It is used for one after the other.
 type plan struct {
-	edits []edit
-	costs []int64
-	front []int  // of each piece: the one it is charged with if it is short, or nowhere
-	part  []bool // of each piece: it is none, but a part of the one in front
-	calls bool   // calls functions of the module's own
-	loops bool
-	sized bool // has charges by size
+	edits  []edit
+	pieces []piece
+	walked int64 // what the code up to here costs
+	calls  bool  // calls functions of the module's own
+	loops  bool
+	sized  bool // has charges by size
 
-	needs [4]bool // temporary locals, by their place in temporaries
+	needs [5]bool // temporary locals, by their place in temporaries
 	frame frame
 	fixed int // locals of the function's own, with parameters
 }
 
 // temporaries are the types of locals that edits use.
-var temporaries = [4]wasmbin.ValType{wasmbin.I32, wasmbin.F32, wasmbin.F64, wasmbin.V128}
+var temporaries = [5]wasmbin.ValType{wasmbin.F32, wasmbin.F64, wasmbin.V128, wasmbin.I64, wasmbin.I64}
 
 const (
-	tempSize = 0 // for editScale
-	tempF32  = 1
-	tempF64  = 2
-	tempV128 = 3
+	tempF32   = 0
+	tempF64   = 1
+	tempV128  = 2
+	tempFuel  = 3 // what has just been written to the counter, so that it is not read again
+	tempStack = 4
 )
 
 // nowhere is the point of code that is not reached.
@@ -78,8 +91,8 @@ type control struct {
 	targeted  bool // a branch goes to its label
 	fallen    bool // of an if with else: the end of its first part is reached
 	point     int  // before it
-	head      int  // of a loop: the point of its body
 	headEdit  int  // of a loop: the edit of that point
+	long      bool // a call or a loop inside could take long
 	reach     int  // the outermost construct that a branch from inside goes to
 	ends      int  // ways that lead behind its end
 	since     int  // where it starts, for the frame
@@ -102,7 +115,7 @@ func (r *rewriter) analyse(i int) error {
 	m := r.m
 	p := planner{plan: &r.plan, r: r, stack: r.planStack[:0]}
 	t := m.Types[m.Functions[i]]
-	*p.plan = plan{edits: p.edits[:0], costs: p.costs[:0], front: p.front[:0], part: p.part[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
+	*p.plan = plan{edits: p.edits[:0], pieces: p.pieces[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
 	p.locals = uint32(p.fixed)
 	p.nan.stack = r.nanStack[:0]
 	p.frame.begin(r, i, t)
@@ -118,6 +131,7 @@ func (r *rewriter) analyse(i int) error {
 			p.needs[nanTemporary[e.arg]] = true
 		}
 	}
+	p.needs[tempFuel] = true
 	if p.err != nil {
 		return p.err
 	}
@@ -128,11 +142,19 @@ func (r *rewriter) analyse(i int) error {
 // roundUp charges short pieces together with those in front of them. Pieces are
 // numbered as they begin, so a piece has its own share before it is looked at.
 func (p *plan) roundUp() {
-	for q := len(p.costs) - 1; q > 0; q-- {
-		if f := p.front[q]; f != nowhere && (p.part[q] || p.costs[q] <= ShortPiece) {
-			p.costs[f] += p.costs[q]
-			p.costs[q] = 0
+	for k := len(p.pieces) - 1; k > 0; k-- {
+		x := &p.pieces[k]
+		most := int64(ShortPiece)
+		if x.quick {
+			most = QuickPiece
 		}
+		if x.front == nowhere || x.cost > most || x.quick && x.slow {
+			continue
+		}
+		f := &p.pieces[x.front]
+		f.cost += x.cost
+		f.slow = f.slow || x.slow
+		x.cost = 0
 	}
 }
 
@@ -143,11 +165,30 @@ func (p *planner) add(kind editKind, at, end int, arg int64) {
 // newPoint begins a piece behind the last instruction. front is the piece that it is
 // charged with if it is short: one that has begun whenever this one does.
 func (p *planner) newPoint(kind editKind, front int) {
-	p.point = len(p.costs)
-	p.costs = append(p.costs, 0)
-	p.front = append(p.front, front)
-	p.part = append(p.part, false)
+	p.point = len(p.pieces)
+	p.pieces = append(p.pieces, piece{begin: p.walked, front: front})
 	p.add(kind, p.at, p.at, int64(p.point))
+}
+
+// behind begins a piece behind something that may have taken long. It is charged
+// with the one in front only if it is short, and quick whatever it works on: many
+// functions can be on their way back at once.
+func (p *planner) behind(front int) {
+	p.newPoint(editPoint, front)
+	p.pieces[p.point].quick = true
+}
+
+// count adds an instruction to the piece it belongs to. It begins a piece of its own
+// if that would become too long.
+func (p *planner) count(in *wasmbin.Instr) {
+	cost := costOf(in.Op)
+	if p.walked+cost-p.pieces[p.point].begin > MaxPiece && cost > 0 {
+		p.newPoint(editPoint, nowhere)
+	}
+	p.walked += cost
+	x := &p.pieces[p.point]
+	x.cost += cost
+	x.slow = x.slow || !quick(in.Op)
 }
 
 func (p *planner) bad(in *wasmbin.Instr, what string) {
@@ -161,12 +202,14 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 	if p.err != nil {
 		return
 	}
-	p.at = in.End
 	if p.check(in); p.err != nil {
 		return
 	}
 	if p.point != nowhere {
-		p.costs[p.point] += costOf(in.Op)
+		p.count(in)
+	}
+	p.at = in.End
+	if p.point != nowhere {
 		p.frame.instruction(in)
 		p.nan.instruction(p, in)
 	}
@@ -182,7 +225,9 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 		p.dead()
 	case wasmbin.OpBrIf:
 		p.branch(in, in.Index)
-		p.next()
+		if p.point != nowhere {
+			p.newPoint(editPoint, p.point)
+		}
 	case wasmbin.OpBrTable:
 		p.r.m.BranchTargets(in, func(label uint32) { p.branch(in, label) })
 		p.dead()
@@ -195,19 +240,46 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 	case wasmbin.OpReturnCall, wasmbin.OpReturnCallIndirect:
 		p.tailCall(in)
 	case wasmbin.OpCall:
-		p.calls = p.calls || in.Index >= p.r.imported
 		p.add(editCall, in.Start, in.End, int64(in.Index))
+		p.called(in)
 	case wasmbin.OpCallIndirect:
-		p.calls = true
 		p.add(editCallIndirect, in.Start, in.Start, 0)
+		p.called(in)
 	case wasmbin.OpRefFunc:
-		p.add(editRefFunc, in.Start, in.End, int64(in.Index))
+		p.reference(in)
 	default:
-		if _, ok := scaleOf(in.Op); ok && p.point != nowhere {
-			p.needs[tempSize], p.sized = true, true
-			p.add(editScale, in.Start, in.Start, int64(in.Op))
+		if isBulk(in.Op) && p.point != nowhere {
+			p.sized = true
+			p.add(editHelper, in.Start, in.End, int64(p.r.helper(in)))
 		}
 	}
+}
+
+// called begins a piece behind a call, unless of a light function or the host's.
+func (p *planner) called(in *wasmbin.Instr) {
+	if p.point == nowhere || in.Op == wasmbin.OpCall && in.Index < p.r.imported {
+		return
+	}
+	p.calls = true
+	if in.Op == wasmbin.OpCall && p.r.light[in.Index-p.r.imported] >= 0 {
+		return
+	}
+	p.top().long = true
+	p.behind(p.point)
+}
+
+// reference plans ref.func. The machine code would call its runtime, which keeps
+// something for each time that it is executed: a global has the reference instead.
+func (p *planner) reference(in *wasmbin.Instr) {
+	if !p.r.declared(in.Index) {
+		p.err = p.r.bad(in.Start, wasmbin.SectionCode, "function %d is referred to, but nothing outside of the code declares that", in.Index)
+		return
+	}
+	if p.point == nowhere {
+		p.add(editRefFunc, in.Start, in.End, int64(in.Index))
+		return
+	}
+	p.add(editReference, in.Start, in.End, int64(p.r.reference(in.Index)))
 }
 
 // tailCall plans a tail call. A runtime may make an ordinary call of one whose
@@ -215,7 +287,7 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 // counted.
 func (p *planner) tailCall(in *wasmbin.Instr) {
 	direct := in.Op == wasmbin.OpReturnCall
-	p.calls = p.calls || !direct || in.Index >= p.r.imported
+	p.calls = p.calls || p.point != nowhere && (!direct || in.Index >= p.r.imported)
 	label := uint32(len(p.stack) - 1)
 	switch {
 	case p.err != nil:
@@ -288,7 +360,6 @@ func (p *planner) open(in *wasmbin.Instr) {
 			} else {
 				p.newPoint(editLoopPoint, nowhere)
 			}
-			c.head = p.point
 		case wasmbin.OpIf:
 			p.add(editIf, p.at, p.at, 0)
 			p.newPoint(editPoint, c.point)
@@ -331,6 +402,9 @@ func (p *planner) close() {
 	}
 	parent := p.top()
 	parent.reach = min(parent.reach, c.reach)
+	loop := c.op == wasmbin.OpLoop
+	again := loop && c.targeted
+	parent.long = parent.long || c.long || again
 	if p.point != nowhere {
 		c.ends++
 	}
@@ -338,26 +412,24 @@ func (p *planner) close() {
 		c.ends++
 	}
 	p.add(editEnd, p.at, p.at, 0)
-	loop := c.op == wasmbin.OpLoop
-	if loop && !c.targeted { // a block by another name
-		p.edits[c.headEdit].kind = editNothing
-		p.front[c.head], p.part[c.head] = c.point, true
-		if p.point == c.head {
-			p.point = c.point
-		}
+	if loop && !again {
+		p.edits[c.headEdit].kind = editPoint // a block by another name
 	}
 	p.frame.merge(&c)
-	reached := c.ends > 0
 	leaves := c.reach < depth
 	switch {
-	case !reached:
+	case c.ends == 0:
 		p.point = nowhere
-	case !leaves:
-		p.point = c.point
+	case again:
+		p.behind(c.point)
 	case loop || c.op == wasmbin.OpBlock && !c.targeted:
 		// The only way here is through the end of its code.
-	default:
+	case leaves:
 		p.newPoint(editPoint, nowhere)
+	case c.long:
+		p.behind(c.point)
+	default:
+		p.point = c.point
 	}
 }
 
@@ -379,13 +451,6 @@ func (p *planner) branch(in *wasmbin.Instr, label uint32) {
 	}
 	p.top().reach = min(p.top().reach, to)
 	p.add(editBranch, p.at, p.at, int64(label))
-}
-
-// next begins a new piece, if there is anything to reach.
-func (p *planner) next() {
-	if p.point != nowhere {
-		p.newPoint(editPoint, p.point)
-	}
 }
 
 func (p *planner) dead() {

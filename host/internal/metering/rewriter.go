@@ -9,6 +9,9 @@ import (
 // addedImports is how far the indexes of the module's own functions move.
 const addedImports = 2
 
+// addedGlobals are those of fuel and stack; references to functions come behind.
+const addedGlobals = 2
+
 // rewriter makes one module. Indexes in it are those of the new module, unless
 // they are called old.
 type rewriter struct {
@@ -27,12 +30,17 @@ type rewriter struct {
 	fuel, stack      uint32 // globals
 	nop              uint32 // type () -> ()
 	setup            bool
-	setupFunctions   [][]byte // bodies behind that of trouble; the last is ExportSetup
+	helpers          []addedFunction // behind trouble
+	helperOf         map[helperKey]int
+	setupFunctions   []addedFunction // behind the helpers; the last is ExportSetup
+	references       []uint32        // old functions of whose references there are globals, behind the meter's own
+	referenceOf      map[uint32]uint32
+	declarations     []bool // of old functions: something outside of the code refers to it; nil if it is not known yet
 	data             []segment
 	numbered         bool // the module has a data count section
 	dataCount        bool // the new one has
 
-	light         []int64 // cost of own functions that are not checked at their entry; -1 for the others
+	light         []int64 // cost of light functions of its own; -1 for the others
 	captured      []Global
 	capturedIndex []uint32
 	why           string // why there can be no image; the first reason
@@ -61,6 +69,7 @@ func newRewriter(m *wasmbin.Module, o Options) *rewriter {
 			r.typeOf[typeKey(t)] = uint32(i)
 		}
 	}
+	r.helperOf, r.referenceOf = map[helperKey]int{}, map[uint32]uint32{}
 	r.refuel, r.overflow = r.imported, r.imported+1
 	r.trouble = r.functions + addedImports
 	r.fuel, r.stack = r.globals, r.globals+1
@@ -225,11 +234,11 @@ func (r *rewriter) importSection() []byte {
 }
 
 func (r *rewriter) functionSection() []byte {
-	added := 1 + len(r.setupFunctions)
-	b := wasmbin.AppendU32(nil, uint32(len(r.m.Functions)+added))
+	added := r.added()
+	b := wasmbin.AppendU32(nil, uint32(len(r.m.Functions)+len(added)))
 	b = append(b, r.content(wasmbin.SectionFunction)...)
-	for range added {
-		b = wasmbin.AppendU32(b, r.nop)
+	for _, f := range added {
+		b = wasmbin.AppendU32(b, f.typ)
 	}
 	return b
 }
@@ -237,12 +246,17 @@ func (r *rewriter) functionSection() []byte {
 func (r *rewriter) tableSection() []byte {
 	b := wasmbin.AppendU32(nil, uint32(len(r.m.Tables)))
 	for _, t := range r.m.Tables {
-		if most := r.o.tableMax(); !t.Size.HasMax || t.Size.Max > most {
-			t.Size.HasMax, t.Size.Max = true, most
-		}
-		b = wasmbin.AppendLimit(append(b, byte(t.Type)), t.Size)
+		b = wasmbin.AppendLimit(append(b, byte(t.Type)), r.tableLimit(t))
 	}
 	return b
+}
+
+// tableLimit is the size of a table with a maximum.
+func (r *rewriter) tableLimit(t wasmbin.Table) wasmbin.Limit {
+	if most := r.o.tableMax(); !t.Size.HasMax || t.Size.Max > most {
+		t.Size.HasMax, t.Size.Max = true, most
+	}
+	return t.Size
 }
 
 // captureGlobals lists the globals to export.
@@ -268,7 +282,7 @@ func (r *rewriter) captureGlobals() {
 }
 
 func (r *rewriter) globalSection() ([]byte, error) {
-	b := wasmbin.AppendU32(nil, uint32(len(r.m.Globals)+2))
+	b := wasmbin.AppendU32(nil, uint32(len(r.m.Globals)+addedGlobals+len(r.references)))
 	for _, g := range r.m.Globals {
 		mutable := byte(0)
 		if g.Mutable {
@@ -279,8 +293,12 @@ func (r *rewriter) globalSection() ([]byte, error) {
 			return nil, err
 		}
 	}
-	for range 2 { // fuel and stack: mutable i64, 0
+	for range addedGlobals { // fuel and stack: mutable i64, 0
 		b = append(b, byte(wasmbin.I64), 1, 0x42, 0, byte(wasmbin.OpEnd))
+	}
+	for _, f := range r.references { // immutable
+		b = wasmbin.AppendU32(append(b, byte(wasmbin.FuncRef), 0, byte(wasmbin.OpRefFunc)), r.function(f))
+		b = append(b, byte(wasmbin.OpEnd))
 	}
 	return b, nil
 }
@@ -327,7 +345,7 @@ func (r *rewriter) exportSection() []byte {
 		export(g.Export, wasmbin.ExternGlobal, r.capturedIndex[i])
 	}
 	if r.setup {
-		export(ExportSetup, wasmbin.ExternFunc, r.trouble+uint32(len(r.setupFunctions)))
+		export(ExportSetup, wasmbin.ExternFunc, r.trouble+uint32(len(r.added())-1))
 	}
 	return b
 }
@@ -414,9 +432,8 @@ func (r *rewriter) names() []byte {
 		}
 	})
 	own()
-	name(r.trouble, ImportModule+".check")
-	for i := range r.setupFunctions {
-		name(r.trouble+1+uint32(i), ExportSetup)
+	for i, f := range r.added() {
+		name(r.trouble+uint32(i), ImportModule+f.name)
 	}
 	content := append(wasmbin.AppendU32(nil, n), list...)
 	return append(wasmbin.AppendU32([]byte{1}, uint32(len(content))), content...) // 1: names of functions

@@ -52,45 +52,66 @@ func (r *rewriter) planSetup() error {
 		return nil
 	}
 	r.dataCount = r.dataCount || active > 0
-	var units int64
+	return nil
+}
+
+// writeSetup writes the functions that apply the active data segments, and the one
+// that calls them and the start function. What each does is charged before, and no
+// longer than a step of a bulk instruction.
+func (r *rewriter) writeSetup() {
+	if !r.setup {
+		return
+	}
+	for i, s := range r.data { // helpers come before all else
+		if s.at != nil && len(s.init) > StepBytes {
+			r.initHelper(uint32(i))
+		}
+	}
+	add := func(body []byte) {
+		r.setupFunctions = append(r.setupFunctions, addedFunction{body: append(body, byte(wasmbin.OpEnd)), typ: r.nop, name: ".setup"})
+	}
+	var units, size int64
 	var body []byte
 	inits := 0
 	flush := func() {
 		if inits > 0 {
-			r.setupFunctions = append(r.setupFunctions, append(body, byte(wasmbin.OpEnd)))
-			body, inits = nil, 0
+			add(append(r.appendCheck(r.appendCharge([]byte{0}, units)), body...)) // 0: no locals
+			body, units, size, inits = nil, 0, 0, 0
 		}
 	}
 	for i, s := range r.data {
 		if s.at == nil {
 			continue
 		}
-		if body == nil {
-			body = []byte{0} // no locals
-		}
-		body = append(body, s.at...)
-		body = append(body, 0x41, 0, 0x41) // from its start, all of it
-		body = wasmbin.AppendS64(body, int64(len(s.init)))
-		body = append(wasmbin.AppendU32(append(body, 0xfc, 0x08), uint32(i)), 0)
-		body = wasmbin.AppendU32(append(body, 0xfc, 0x09), uint32(i))
-		units += setupUnits + int64(len(s.init))/BytesPerUnit
-		if inits++; inits == initsPerFunction {
+		n := int64(len(s.init))
+		large := n > StepBytes
+		if inits == initsPerFunction || !large && size+n > StepBytes {
 			flush()
 		}
+		inits++
+		units += setupUnits
+		body = append(body, s.at...)
+		body = append(body, 0x41, 0, 0x41) // from its start, all of it
+		body = wasmbin.AppendS64(body, n)
+		if large { // which charges
+			body = wasmbin.AppendU32(append(body, byte(wasmbin.OpCall)), r.trouble+1+uint32(r.initHelper(uint32(i))))
+		} else {
+			units += n / BytesPerUnit
+			size += n
+			body = append(wasmbin.AppendU32(append(body, 0xfc, 0x08), uint32(i)), 0)
+		}
+		body = wasmbin.AppendU32(append(body, 0xfc, 0x09), uint32(i))
 	}
 	flush()
 	last := []byte{0}
-	if units > 0 {
-		last = r.appendCheck(r.appendCharge(last, units))
-	}
+	first := r.trouble + 1 + uint32(len(r.helpers))
 	for i := range r.setupFunctions {
-		last = wasmbin.AppendU32(append(last, byte(wasmbin.OpCall)), r.trouble+1+uint32(i))
+		last = wasmbin.AppendU32(append(last, byte(wasmbin.OpCall)), first+uint32(i))
 	}
-	if m.Start >= 0 {
-		last = wasmbin.AppendU32(append(last, byte(wasmbin.OpCall)), r.function(uint32(m.Start)))
+	if r.m.Start >= 0 {
+		last = wasmbin.AppendU32(append(last, byte(wasmbin.OpCall)), r.function(uint32(r.m.Start)))
 	}
-	r.setupFunctions = append(r.setupFunctions, append(last, byte(wasmbin.OpEnd)))
-	return nil
+	add(last)
 }
 
 // setupUnits is charged for each data segment that the setup applies, beyond its bytes.

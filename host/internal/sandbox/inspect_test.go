@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -48,7 +49,7 @@ func TestInspect(t *testing.T) {
 		"memory":     i.Memory.Min == testguest.LiarBytes && i.Memory.Max == nil,
 		"table":      len(i.Tables) == 1 && i.Tables[0].Min == 5,
 		"data":       i.Data.Segments > 8 && i.Data.Bytes > 100,
-		"rewritten":  i.Metering.Tariff == 1 && i.Metering.Bytes > len(module) && i.Metering.Imageable,
+		"rewritten":  i.Metering.Tariff == metering.TariffVersion && i.Metering.Bytes > len(module) && i.Metering.Imageable,
 		"start":      i.Start.Fuel > 0 && i.Start.MemoryBytes == testguest.LiarBytes && i.Start.ImageBytes == testguest.LiarBytes,
 		"limits":     slices.Contains(i.Limits, Measured{"functions", 2, 100_000}),
 		"its memory": slices.Contains(i.Limits, Measured{"bytes of memory at start", testguest.LiarBytes, 64 << 20}),

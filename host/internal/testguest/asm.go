@@ -102,6 +102,11 @@ func (b *Builder) Table(min uint64) {
 	b.tables = append(b.tables, wasmbin.AppendLimit([]byte{byte(wasmbin.FuncRef)}, wasmbin.Limit{Min: min}))
 }
 
+// TableUpTo adds a table of functions that may grow to max elements.
+func (b *Builder) TableUpTo(min, max uint64) {
+	b.tables = append(b.tables, wasmbin.AppendLimit([]byte{byte(wasmbin.FuncRef)}, wasmbin.Limit{Min: min, Max: max, HasMax: true}))
+}
+
 // Element fills table 0 from index 0 on.
 func (b *Builder) Element(functions ...uint32) {
 	e := append([]byte{0}, Code(I32Const(0), End())...)

@@ -227,8 +227,12 @@ func (w *walker) memArg(start int) {
 	w.u32("an offset")
 }
 
+// memory takes the index of a memory, which is one byte.
 func (w *walker) memory(start int) {
-	if m := w.u32("a memory index"); m != 0 {
+	switch m := w.u8("a memory index"); {
+	case m >= 0x80:
+		w.fail(start, "the index of a memory has more than one byte")
+	case m != 0:
 		w.fail(start, "memory %d is used; there is one, number 0", m)
 	}
 }

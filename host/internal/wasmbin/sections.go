@@ -93,7 +93,7 @@ func (p *parser) imports() {
 		case ExternFunc:
 			x.Type = p.typeIndex()
 		case ExternTable:
-			p.refType("an imported table")
+			x.Elements = p.refType("an imported table")
 			p.limit("table")
 		case ExternMemory:
 			p.limit("memory")

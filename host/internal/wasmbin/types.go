@@ -131,8 +131,9 @@ type Import struct {
 	Module, Name string
 	Kind         ExternKind
 	Type         uint32
-	Mutable      bool // of a global
-	Offset       int  // where it stands
+	Mutable      bool    // of a global
+	Elements     ValType // of a table
+	Offset       int     // where it stands
 }
 
 // Table is a table of the module's own.

@@ -73,8 +73,8 @@ const (
 // Variants are all of them.
 var Variants = []Variant{Plain, Metered, Canonical, ContextDone}
 
-// slice is the fuel that is granted at once, as a host does it.
-const slice = 10_000_000
+// slice is the fuel that is granted at once: as much as a host grants at most.
+const slice = 65_536
 
 // Instance is a running module in one of its variants.
 type Instance struct {

@@ -33,7 +33,7 @@ func Generate(rng *rand.Rand) []byte {
 	}
 	b := &g.Builder
 	b.Memory(1, 3)
-	b.Table(8)
+	b.TableUpTo(8, 20_000)
 	g.globals = 3
 	for i := range g.globals {
 		b.GlobalI32(int32(i))
@@ -46,10 +46,27 @@ func Generate(rng *rand.Rand) []byte {
 		elements = append(elements, uint32(rng.IntN(n)))
 	}
 	b.Element(elements...)
+	passive := []byte{1, 0} // a segment for table.init, and the declaration of what is in it
+	passive = wasmbin.AppendU32(passive, segmentElements)
+	for i := range segmentElements {
+		passive = append(passive, byte(i%n))
+	}
+	b.ElementRaw(passive...)
+	text := make([]byte, segmentBytes)
+	for i := range text {
+		text[i] = byte(i * 7)
+	}
+	b.Passive(text)
 	b.Export("run", wasmbin.ExternFunc, 0)
 	b.Export("memory", wasmbin.ExternMemory, 0)
 	return b.Bytes()
 }
+
+// The passive segments are longer than a step of the instructions that copy them.
+const (
+	segmentBytes    = 70_000
+	segmentElements = 5_000
+)
 
 type generator struct {
 	testguest.Builder
@@ -63,6 +80,7 @@ type generator struct {
 	free   int     // locals from here on count loops, and nothing else writes to them
 	labels []label // innermost last
 	size   int     // what it may still grow by
+	long   bool    // it has straight code that is long
 }
 
 // label is what a branch can go to.
@@ -78,7 +96,7 @@ func (g *generator) function(i int) {
 	for range 1 + g.rng.IntN(4) {
 		g.locals = append(g.locals, wasmbin.I32, wasmbin.I64)
 	}
-	g.free = len(g.locals)
+	g.free, g.long = len(g.locals), false
 	code := g.statements(1 + g.rng.IntN(6))
 	for _, r := range t.Results {
 		code = append(code, g.expr(r, 3)...)
@@ -177,7 +195,7 @@ func (g *generator) statement() (code []byte, ends bool) {
 	case 16, 17:
 		return g.call(), false
 	case 18:
-		return g.bulk(), false
+		return g.pick(g.bulk, g.bulk, g.straight, g.references), false
 	default:
 		return testguest.Code(g.expr(wasmbin.I32, 3), testguest.Drop), false
 	}
@@ -328,18 +346,102 @@ func (g *generator) address() []byte {
 	return code
 }
 
+// length is seldom more than a step of a bulk instruction.
+func (g *generator) length(most int) []byte {
+	if g.rng.IntN(6) == 0 {
+		return testguest.I32Const(int32(g.rng.IntN(most)))
+	}
+	return testguest.Code(g.expr(wasmbin.I32, 1), testguest.I32Const(0x3ff), testguest.I32And)
+}
+
+// reference is code that pushes one.
+func (g *generator) reference() []byte {
+	return g.pick(
+		func() []byte { return testguest.Op(0xd0, 0x70) },
+		func() []byte { return testguest.Op(0xd2, byte(g.rng.IntN(len(g.sigs)))) },
+		func() []byte { return testguest.Code(g.element(), testguest.Op(0x25, 0)) },
+	)
+}
+
+// element is mostly inside of the table.
+func (g *generator) element() []byte {
+	if g.rng.IntN(10) == 0 {
+		return g.expr(wasmbin.I32, 1)
+	}
+	return testguest.I32Const(int32(g.rng.IntN(8)))
+}
+
+// references moves references to functions about, within the start of the table.
+func (g *generator) references() []byte {
+	few := func() []byte { return testguest.I32Const(int32(g.rng.IntN(5))) }
+	large := func() []byte {
+		return g.pick(few, few, func() []byte { return testguest.I32Const(int32(g.rng.IntN(12_000))) })
+	}
+	return g.pick(
+		func() []byte { return testguest.Code(g.element(), g.reference(), testguest.Op(0x26, 0)) },
+		func() []byte { return testguest.Code(g.reference(), testguest.Op(0xd1), testguest.Drop) },
+		func() []byte { return testguest.Code(few(), few(), large(), testguest.Op(0xfc, 0x0e, 0, 0)) },      // table.copy
+		func() []byte { return testguest.Code(few(), few(), large(), testguest.Op(0xfc, 0x0c, 1, 0)) },      // table.init
+		func() []byte { return testguest.Code(few(), g.reference(), large(), testguest.Op(0xfc, 0x11, 0)) }, // table.fill
+		func() []byte {
+			return testguest.Code(g.reference(), large(), testguest.Op(0xfc, 0x0f, 0), testguest.Drop)
+		}, // table.grow
+		func() []byte {
+			return testguest.Code(g.reference(), large(), testguest.Op(0xfc, 0x0f, 0), testguest.Drop)
+		},
+		func() []byte {
+			if g.rng.IntN(8) > 0 {
+				return nil
+			}
+			return testguest.Op(0xfc, 0x0d, 1) // elem.drop
+		},
+	)
+}
+
+// straight is code that is longer than a piece may be, with something conditional
+// in it here and there.
+func (g *generator) straight() []byte {
+	l, ok := g.local(wasmbin.I32, g.free)
+	if !ok || g.long { // one in a function
+		return nil
+	}
+	g.long = true
+	var code []byte
+	for range 100 + g.rng.IntN(400) {
+		code = testguest.Code(code, testguest.Get(l), testguest.I32Const(int32(g.rng.IntN(9))), testguest.Op(byte(0x6a+g.rng.IntN(2))), testguest.Set(l))
+		switch g.rng.IntN(100) {
+		case 0:
+			code = testguest.Code(code, testguest.Get(l), testguest.If(g.nested(false, 1)))
+		case 1:
+			code = testguest.Code(code, testguest.Block(testguest.Get(l), testguest.BrIf(0), g.nested(true, 1)))
+		case 2:
+			code = testguest.Code(code, g.call())
+		}
+	}
+	return code
+}
+
 func (g *generator) bulk() []byte {
-	length := testguest.Code(g.expr(wasmbin.I32, 1), testguest.I32Const(0x3ff), testguest.I32And)
+	const most = 200_000 // bytes, a little more than memory may have
 	return g.pick(
 		func() []byte {
-			return testguest.Code(g.address(), g.expr(wasmbin.I32, 1), length, testguest.MemoryFill)
+			return testguest.Code(g.address(), g.expr(wasmbin.I32, 1), g.length(most), testguest.MemoryFill)
 		},
-		func() []byte { return testguest.Code(g.address(), g.address(), length, testguest.MemoryCopy) },
+		func() []byte { return testguest.Code(g.address(), g.address(), g.length(most), testguest.MemoryCopy) },
+		func() []byte {
+			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(most/2), testguest.MemoryCopy)
+		},
+		func() []byte {
+			return testguest.Code(g.address(), testguest.I32Const(int32(g.rng.IntN(100))), g.length(segmentBytes), testguest.Op(0xfc, 0x08, 0, 0)) // memory.init
+		},
 		func() []byte {
 			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(3))), testguest.MemoryGrow, testguest.Drop)
 		},
 		func() []byte {
-			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(5))), testguest.I32Const(int32(g.rng.IntN(5))), testguest.I32Const(int32(g.rng.IntN(5))), testguest.Op(0xfc, 0x0e, 0, 0))
+			if g.rng.IntN(8) > 0 {
+				return nil
+			}
+			return testguest.Op(0xfc, 0x09, 0) // data.drop
 		},
 	)
 }

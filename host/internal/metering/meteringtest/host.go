@@ -42,6 +42,8 @@ type Meter struct {
 	Granted int64 // so far
 	Refuels int   // calls of the import
 	Deepest func(api.Module)
+
+	fuel api.MutableGlobal
 }
 
 type meterKey struct{}
@@ -55,7 +57,8 @@ func (m *Meter) Into(ctx context.Context) context.Context {
 func (m *Meter) Begin(module api.Module) {
 	m.Granted = min(m.Slice, m.Limit)
 	m.Refuels = 0
-	global(module, metering.ExportFuel).Set(uint64(m.Granted))
+	m.fuel = global(module, metering.ExportFuel)
+	m.fuel.Set(uint64(m.Granted))
 	global(module, metering.ExportStack).Set(uint64(m.Stack))
 }
 
@@ -86,9 +89,9 @@ func NewRuntime(ctx context.Context, e Engine) (wazero.Runtime, error) {
 	return r, err
 }
 
-func refuel(ctx context.Context, module api.Module, _ []uint64) {
+func refuel(ctx context.Context, _ api.Module, _ []uint64) {
 	m := ctx.Value(meterKey{}).(*Meter)
-	fuel := global(module, metering.ExportFuel)
+	fuel := m.fuel
 	m.Refuels++
 	for int64(fuel.Get()) < 0 {
 		more := min(m.Slice, m.Limit-m.Granted)

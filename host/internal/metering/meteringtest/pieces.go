@@ -39,13 +39,18 @@ type node struct {
 	// Of constructs.
 	branches int  // that go to its label
 	leaves   bool // something inside goes further out
+	passes   bool // the code behind it can be reached
+	long     bool // a call that is not light, or a loop that is executed again, stands inside
 }
 
 // piece is what is charged at once.
 type piece struct {
-	cost  int64
-	begun bool
-	front *piece // the one that it may follow or not, if there is one
+	cost   int64
+	begun  bool
+	at     int64  // what the code before it costs
+	front  *piece // the one that it is charged with if it is short
+	behind bool   // a call or a loop: only if it is quick, too
+	slow   bool   // it is not
 }
 
 // cost is the tariff's table, without sizes.
@@ -53,9 +58,24 @@ func cost(n *node) int64 {
 	switch n.op {
 	case opBlock, opLoop, 0x01:
 		return 0
+	case 0x40, 0xfc0f:
+		return 301
 	}
 	return 1
 }
+
+// quick is the tariff's list of quick instructions.
+var quick = func() map[uint16]bool {
+	list := map[uint16]bool{}
+	for _, r := range [][2]uint16{
+		{0x00, 0x13}, {0x1a, 0x1b}, {0x20, 0x24}, {0x41, 0x44}, {0x45, 0x5a}, {0x67, 0x6c}, {0x71, 0x7e}, {0x83, 0x8a}, {0xa7, 0xa7}, {0xac, 0xad}, {0xc0, 0xc4},
+	} {
+		for op := r[0]; op <= r[1]; op++ {
+			list[op] = true
+		}
+	}
+	return list
+}()
 
 // decoder reads code into nodes.
 type decoder struct {
@@ -107,8 +127,10 @@ func (d *decoder) sequence() (nodes []*node, last byte) {
 				n.hasElse = true
 				n.other, _ = d.sequence()
 			}
-		case op == opBr || op == opBrIf || op == opCall || op == opReturnCall || op >= 0x20 && op <= 0x24:
+		case op == opBr || op == opBrIf || op == opCall || op == opReturnCall || op >= 0x20 && op <= 0x26 || op == 0xd2:
 			n.a = uint32(d.u())
+		case op == 0xd0:
+			d.b = d.b[1:]
 		case op == opCallIndirect || op == opReturnCallIndirect || op >= 0x28 && op <= 0x3e:
 			n.a, n.b = uint32(d.u()), uint32(d.u())
 		case op == opBrTable:
@@ -124,11 +146,10 @@ func (d *decoder) sequence() (nodes []*node, last byte) {
 		case op == 0xfc:
 			n.op = 0xfc00 | uint16(d.u())
 			switch n.op {
-			case 0xfc0a, 0xfc0e:
-				d.u()
-				d.u()
-			case 0xfc0b, 0xfc10:
-				d.u()
+			case 0xfc08, 0xfc0a, 0xfc0c, 0xfc0e:
+				n.a, n.b = uint32(d.u()), uint32(d.u())
+			case 0xfc09, 0xfc0b, 0xfc0d, 0xfc0f, 0xfc10, 0xfc11:
+				n.a = uint32(d.u())
 			default:
 				panic(fmt.Sprintf("instruction 0x%x", n.op))
 			}
@@ -137,25 +158,64 @@ func (d *decoder) sequence() (nodes []*node, last byte) {
 }
 
 // pieces divides a function into pieces. It takes two walks: one to see what can be
-// reached and where branches go, one to follow the rules.
-func pieces(function *node) {
+// reached and where branches go, one to follow the rules. light says which functions
+// are.
+func pieces(function *node, light func(int) bool) {
 	reach(function, nil)
-	a := &assigner{}
+	a := &assigner{light: light}
 	a.assign(function.body, a.begin(nil))
 	for i := len(a.pieces) - 1; i >= 0; i-- {
-		if p := a.pieces[i]; p.front != nil && p.cost <= 8 {
+		if p := a.pieces[i]; p.front != nil && (!p.behind && p.cost <= 8 || p.behind && !p.slow && p.cost <= 32) {
 			p.front.cost += p.cost
+			p.front.slow = p.front.slow || p.slow
 			p.cost = 0
 		}
 	}
 }
 
+// isLight looks at a function by itself.
+func isLight(function *node, bytes int) bool {
+	if bytes > 256 {
+		return false
+	}
+	reach(function, nil)
+	total := int64(0)
+	var visit func(code []*node) bool
+	visit = func(code []*node) bool {
+		for _, n := range code {
+			if n.piece == nil {
+				continue
+			}
+			total += cost(n)
+			switch n.op {
+			case opCall, opCallIndirect, opReturnCall, opReturnCallIndirect, opLoop, 0x40, 0xfc08, 0xfc0a, 0xfc0b, 0xfc0c, 0xfc0e, 0xfc0f, 0xfc11:
+				return false
+			}
+			if !visit(n.body) || !visit(n.other) {
+				return false
+			}
+		}
+		return true
+	}
+	return visit(function.body) && total <= 64
+}
+
 // assigner follows the rules for pieces.
-type assigner struct{ pieces []*piece } // as they begin
+type assigner struct {
+	pieces []*piece // as they begin
+	walked int64    // what the code up to here costs
+	light  func(int) bool
+}
 
 func (a *assigner) begin(front *piece) *piece {
-	p := &piece{front: front}
+	p := &piece{front: front, at: a.walked}
 	a.pieces = append(a.pieces, p)
+	return p
+}
+
+func (a *assigner) beginBehind(front *piece) *piece {
+	p := a.begin(front)
+	p.behind = true
 	return p
 }
 
@@ -171,7 +231,8 @@ func reach(n *node, outer []*node) bool {
 		}
 		falls = falls || other
 	}
-	return falls || n.op != opLoop && n.branches > 0
+	n.passes = falls || n.op != opLoop && n.branches > 0
+	return n.passes
 }
 
 func reachSequence(code []*node, around []*node) bool {
@@ -210,45 +271,73 @@ func reachSequence(code []*node, around []*node) bool {
 }
 
 // assign gives each instruction of a sequence its piece, and returns the piece that
-// its end stands in.
-func (a *assigner) assign(code []*node, p *piece) *piece {
+// its end stands in, and whether something in it may take long.
+func (a *assigner) assign(code []*node, p *piece) (end *piece, long bool) {
 	for _, n := range code {
 		if n.piece == nil {
 			break
 		}
+		if c := cost(n); c > 0 && a.walked+c-p.at > 1000 {
+			p = a.begin(nil)
+		}
 		n.piece, n.first = p, !p.begun
 		p.begun = true
 		p.cost += cost(n)
+		p.slow = p.slow || !quick[n.op]
+		a.walked += cost(n)
 		switch n.op {
+		case opCall, opCallIndirect:
+			if n.op == opCallIndirect || !a.light(int(n.a)) {
+				long = true
+				p = a.beginBehind(p)
+			}
 		case opBrIf:
 			p = a.begin(p)
-		case opIf:
-			a.assign(n.body, a.begin(p))
-			if n.hasElse {
-				a.assign(n.other, a.begin(p))
-			}
-			if n.leaves {
-				p = a.begin(nil)
-			}
-		case opBlock:
-			end := a.assign(n.body, p)
-			switch {
-			case !n.leaves:
-			case n.branches == 0:
-				p = end
-			default:
-				p = a.begin(nil)
-			}
-		case opLoop:
-			begin := p
-			if n.branches > 0 {
-				begin = a.begin(nil)
-			}
-			end := a.assign(n.body, begin)
-			if n.leaves {
-				p = end
-			}
+		case opBlock, opLoop, opIf:
+			p = a.construct(n, p)
+			long = long || n.long
 		}
 	}
+	return p, long
+}
+
+// construct assigns the code inside of a construct that stands in p, and returns the
+// piece of the code behind it.
+func (a *assigner) construct(n *node, p *piece) *piece {
+	var end *piece
+	switch n.op {
+	case opIf:
+		_, n.long = a.assign(n.body, a.begin(p))
+		if n.hasElse {
+			_, long := a.assign(n.other, a.begin(p))
+			n.long = n.long || long
+		}
+	case opLoop:
+		end, n.long = a.assign(n.body, a.begin(nil))
+		if n.branches > 0 {
+			n.long = true
+			return a.behindIf(n, p)
+		}
+		return end
+	default:
+		end, n.long = a.assign(n.body, p)
+		if n.branches == 0 {
+			return end
+		}
+	}
+	switch {
+	case n.leaves:
+		return a.begin(nil)
+	case n.long:
+		return a.behindIf(n, p)
+	}
 	return p
+}
+
+// behindIf begins a piece behind a construct, if that can be reached.
+func (a *assigner) behindIf(n *node, p *piece) *piece {
+	if !n.passes {
+		return p
+	}
+	return a.beginBehind(p)
 }

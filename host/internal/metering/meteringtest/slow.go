@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
@@ -26,6 +27,9 @@ type Slow struct {
 	memory  []byte
 	most    uint32 // pages
 	table   []int  // functions, -1 for null
+	growth  int    // what the table may grow to
+	data    [][]byte
+	members [][]int // of element segments
 	globals []uint64
 	stack   []uint64
 	depth   int
@@ -62,13 +66,17 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 		return nil, err
 	}
 	s := &Slow{m: m, Steps: steps}
+	light := make([]bool, len(m.Bodies))
 	for i, body := range m.Bodies {
 		f := &slowFunc{typ: m.Types[m.Functions[i]], locals: body.Locals}
 		d := &decoder{b: m.Slice(body.Code), m: m}
 		f.body = &node{op: opBlock, results: len(f.typ.Results)}
 		f.body.body, _ = d.sequence()
-		pieces(f.body)
 		s.funcs = append(s.funcs, f)
+		light[i] = isLight(f.body, body.Code.Len())
+	}
+	for _, f := range s.funcs {
+		pieces(f.body, func(callee int) bool { return light[callee] })
 	}
 	if len(m.Memories) > 0 {
 		s.memory = make([]byte, m.Memories[0].Min<<16)
@@ -79,6 +87,10 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 	}
 	if len(m.Tables) > 0 {
 		s.table = make([]int, m.Tables[0].Size.Min)
+		s.growth = 100_000
+		if m.Tables[0].Size.HasMax {
+			s.growth = min(s.growth, int(m.Tables[0].Size.Max))
+		}
 		for i := range s.table {
 			s.table[i] = -1
 		}
@@ -89,11 +101,20 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 		s.globals = append(s.globals, uint64(n[0].c))
 	}
 	for _, e := range m.Elements {
-		at, _ := m.ConstI32(e.At)
+		var list []int
 		d := &decoder{b: m.Slice(e.Members)}
-		for k := range e.Count {
-			s.table[int(at)+k] = int(d.u())
+		for range e.Count {
+			list = append(list, int(d.u()))
 		}
+		if e.Mode == wasmbin.Active {
+			at, _ := m.ConstI32(e.At)
+			copy(s.table[at:], list)
+			list = nil
+		}
+		s.members = append(s.members, list)
+	}
+	for _, x := range m.Data {
+		s.data = append(s.data, slices.Clone(m.Slice(x.Init)))
 	}
 	return s, nil
 }
@@ -261,9 +282,12 @@ func (s *Slow) step(n *node, locals []uint64) int {
 	case 0x41, 0x42:
 		s.push(uint64(n.c))
 	default:
-		if n.op >= 0x28 && n.op <= 0x40 || n.op >= 0xfc00 {
+		switch {
+		case n.op >= 0x28 && n.op <= 0x40, n.op >= 0xfc08 && n.op <= 0xfc0b:
 			s.memoryStep(n)
-		} else {
+		case n.op == 0x25, n.op == 0x26, n.op >= 0xd0 && n.op <= 0xd2, n.op >= 0xfc0c:
+			s.tableStep(n)
+		default:
 			s.number(n.op)
 		}
 	}
@@ -315,30 +339,105 @@ func (s *Slow) memoryStep(n *node) {
 		}
 		s.memory = append(s.memory, make([]byte, uint64(more)<<16)...)
 		s.push32(have)
+	case 0xfc08:
+		length, from, to := s.pop32(), s.pop32(), s.pop32()
+		segment := s.data[n.a]
+		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)) && s.fits(from, length, len(segment)), trapMemory, func(n uint32) { s.size(uint64(n) / 4) })
+		copy(s.memory[to:], segment[from:from+length])
+	case 0xfc09:
+		s.data[n.a] = nil
 	case 0xfc0a:
 		length, from, to := s.pop32(), s.pop32(), s.pop32()
-		s.size(uint64(length) / 4)
-		src := s.at(uint64(from), uint64(length))
-		copy(s.at(uint64(to), uint64(length)), src)
+		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)) && s.fits(from, length, len(s.memory)), trapMemory, func(n uint32) { s.size(uint64(n) / 4) })
+		copy(s.memory[to:], s.memory[from:from+length])
 	case 0xfc0b:
 		length, v, to := s.pop32(), s.pop32(), s.pop32()
-		s.size(uint64(length) / 4)
-		w := s.at(uint64(to), uint64(length))
-		for i := range w {
-			w[i] = byte(v)
+		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)), trapMemory, func(n uint32) { s.size(uint64(n) / 4) })
+		for i := range length {
+			s.memory[to+i] = byte(v)
 		}
-	case 0xfc0e:
-		length, from, to := s.pop32(), s.pop32(), s.pop32()
-		s.size(uint64(length) * 2)
-		if most := uint64(len(s.table)); uint64(from)+uint64(length) > most || uint64(to)+uint64(length) > most {
-			panic(trapTable)
-		}
-		copy(s.table[to:to+length], s.table[from:from+length])
-	case 0xfc10:
-		s.push32(uint32(len(s.table)))
 	default:
 		panic(fmt.Sprintf("instruction 0x%x", n.op))
 	}
+}
+
+// fits reports whether length from a place on is within size.
+func (s *Slow) fits(place, length uint32, size int) bool {
+	return uint64(place)+uint64(length) <= uint64(size)
+}
+
+// inSteps charges an instruction by size, or for its first step only if it is one that traps.
+func (s *Slow) inSteps(length, step uint32, fits bool, trap slowTrap, charge func(uint32)) {
+	if !fits {
+		charge(min(length, step))
+		panic(trap)
+	}
+	for ; length > step; length -= step {
+		charge(step)
+	}
+	charge(length)
+}
+
+// tableStep executes instructions about tables and references, which are one more
+// than the number of a function, and 0 for null.
+func (s *Slow) tableStep(n *node) {
+	bySize := func(n uint32) { s.size(uint64(n) * 2) }
+	switch n.op {
+	case 0x25:
+		s.push(uint64(s.table[s.element()] + 1))
+	case 0x26:
+		v := int(s.pop()) - 1
+		s.table[s.element()] = v
+	case 0xd0:
+		s.push(0)
+	case 0xd1:
+		s.push32(uint32(bits.LeadingZeros64(s.pop()) / 64))
+	case 0xd2:
+		s.push(uint64(n.a) + 1)
+	case 0xfc0c:
+		length, from, to := s.pop32(), s.pop32(), s.pop32()
+		list := s.members[n.a]
+		s.inSteps(length, 4096, s.fits(to, length, len(s.table)) && s.fits(from, length, len(list)), trapTable, bySize)
+		copy(s.table[to:], list[from:from+length])
+	case 0xfc0d:
+		s.members[n.a] = nil
+	case 0xfc0e:
+		length, from, to := s.pop32(), s.pop32(), s.pop32()
+		s.inSteps(length, 4096, s.fits(to, length, len(s.table)) && s.fits(from, length, len(s.table)), trapTable, bySize)
+		copy(s.table[to:], s.table[from:from+length])
+	case 0xfc0f:
+		length, v := s.pop32(), int(s.pop())-1
+		have := uint32(len(s.table))
+		if !s.fits(have, length, s.growth) {
+			bySize(min(length, 4096))
+			s.push32(^uint32(0))
+			return
+		}
+		bySize(length)
+		for range length {
+			s.table = append(s.table, v)
+		}
+		s.push32(have)
+	case 0xfc10:
+		s.push32(uint32(len(s.table)))
+	case 0xfc11:
+		length, v, to := s.pop32(), int(s.pop())-1, s.pop32()
+		s.inSteps(length, 4096, s.fits(to, length, len(s.table)), trapTable, bySize)
+		for i := range length {
+			s.table[to+i] = v
+		}
+	default:
+		panic(fmt.Sprintf("instruction 0x%x", n.op))
+	}
+}
+
+// element is a place in the table.
+func (s *Slow) element() uint32 {
+	i := s.pop32()
+	if int64(i) >= int64(len(s.table)) {
+		panic(trapTable)
+	}
+	return i
 }
 
 // number executes integer arithmetic.
