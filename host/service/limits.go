@@ -39,7 +39,8 @@ type Limits struct {
 	Events int `json:"events,omitempty"`
 	// OutcomeBytes bounds all that one call answers. Default 4 MiB.
 	OutcomeBytes int `json:"outcome_bytes,omitempty"`
-	// LogBytes bounds the log output of one call; more is cut, with a mark. Default 64 KiB.
+	// LogBytes bounds the log output of one call; more is cut, with a mark. Each line
+	// counts 100 bytes more than it has. Default 64 KiB.
 	LogBytes int `json:"log_bytes,omitempty"`
 	// MailboxCommands bounds the commands that wait in one shard. Default 1,024.
 	MailboxCommands int `json:"mailbox_commands,omitempty"`

@@ -237,11 +237,34 @@ func (i *Instance) ask(ctx context.Context, b []byte, q *question, on scene) (an
 	if err != nil {
 		return answer{}, i.failed(err)
 	}
-	a, violation := checkAnswer(response, q, i.log.line)
-	if violation != nil {
+	a, err := i.checked(response, q)
+	if err != nil {
 		i.broken = true
+		return answer{}, i.failed(err)
+	}
+	return a, nil
+}
+
+// checked checks an answer. Its Log frames are charged as calls of the host that log
+// are, so the call can end here as it can within the guest.
+func (i *Instance) checked(response []byte, q *question) (a answer, err error) {
+	defer func() {
+		i.meter.stop()
+		switch bug := recover().(type) {
+		case nil:
+		case *hostTrap:
+			a, err = answer{}, i.classify(bug)
+		default:
+			panic(bug)
+		}
+	}()
+	a, violation := checkAnswer(response, q, func(level abi.LogLevel, text []byte) {
+		i.spend(fuelHostCall)
+		i.logLine(level, text)
+	})
+	if violation != nil {
 		violation.Service = i.name
-		return answer{}, i.failed(violation)
+		return answer{}, violation
 	}
 	return a, nil
 }

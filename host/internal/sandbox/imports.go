@@ -38,8 +38,30 @@ const (
 	fuelLogByte    = 10     // logged
 	fuelLogLine    = 10_000 // logged
 	fuelVector     = 50     // looked at by fd_write
-	fuelPoll       = 100    // subscription looked at by poll_oneoff
+	fuelPoll       = 50     // subscription looked at by poll_oneoff, which does so twice
+	bytesPerFuel   = 4      // looked at for anything else
 )
+
+// What a host function does at most between two looks at the meter: it charges, and
+// works, in steps.
+const (
+	stepBytes = 64 << 10
+	stepItems = 1000
+)
+
+// inSteps calls do for n things from the first one on, at most step at a time, and
+// charges that much fuel for each of them before. It ends early if do does not succeed.
+func (i *Instance) inSteps(n, step uint32, fuel int64, do func(from, to uint32) errno) errno {
+	for from := uint32(0); from < n; {
+		to := from + min(step, n-from)
+		i.spend(int64(to-from) * fuel)
+		if e := do(from, to); e != errnoSuccess {
+			return e
+		}
+		from = to
+	}
+	return errnoSuccess
+}
 
 // hostTrap is what a host function panics with to end the guest.
 type hostTrap struct {
@@ -76,12 +98,15 @@ func importLog(i *Instance, mem api.Memory, s []uint64) {
 	if !ok {
 		panic(&hostTrap{service.KindTrap, fmt.Sprintf("log of bytes [%d:+%d], outside of memory", uint32(s[1]), uint32(s[2]))})
 	}
-	// Only as much as the budget can take is looked at, so that a huge log costs nothing.
-	if most := i.log.limit + 1; len(text) > most {
-		text = text[:most]
-	}
+	i.logLine(abi.LogLevel(uint32(s[0])), text)
+}
+
+// logLine charges for a line and logs it. Only as much as the budget can take is
+// looked at, so that a huge line costs nothing.
+func (i *Instance) logLine(level abi.LogLevel, text []byte) {
+	text = text[:min(len(text), i.log.room())]
 	i.spend(i.log.cost(len(text), 1))
-	i.log.line(abi.LogLevel(uint32(s[0])), text)
+	i.log.line(level, text)
 }
 
 // importFault is bulkhead_v1.fault(ptr, len). The last message counts.
@@ -90,12 +115,14 @@ func importFault(i *Instance, mem api.Memory, s []uint64) {
 	if !ok {
 		panic(&hostTrap{service.KindTrap, fmt.Sprintf("fault message at bytes [%d:+%d], outside of memory", uint32(s[0]), uint32(s[1]))})
 	}
-	i.words = append(i.words[:0], text[:min(len(text), abi.MaxMessageSize)]...)
+	text = text[:min(len(text), abi.MaxMessageSize)]
+	i.spend(int64(len(text)) / bytesPerFuel)
+	i.words = append(i.words[:0], text...)
 }
 
 // importAbort is env.abort(message, file, line, column) of AssemblyScript.
-func importAbort(_ *Instance, mem api.Memory, s []uint64) {
-	message, file := scriptString(mem, uint32(s[0])), scriptString(mem, uint32(s[1]))
+func importAbort(i *Instance, mem api.Memory, s []uint64) {
+	message, file := i.scriptString(mem, uint32(s[0])), i.scriptString(mem, uint32(s[1]))
 	if message == "" {
 		message = "abort"
 	}
@@ -108,7 +135,7 @@ func importAbort(_ *Instance, mem api.Memory, s []uint64) {
 // scriptString reads a string of AssemblyScript: UTF-16 at ptr, with its length
 // in bytes in the four bytes before. What is no string is an empty one: it is
 // only for a message.
-func scriptString(mem api.Memory, ptr uint32) string {
+func (i *Instance) scriptString(mem api.Memory, ptr uint32) string {
 	if ptr < 4 {
 		return ""
 	}
@@ -120,9 +147,10 @@ func scriptString(mem api.Memory, ptr uint32) string {
 	if !ok {
 		return ""
 	}
+	i.spend(int64(len(b)) / bytesPerFuel)
 	units := make([]uint16, len(b)/2)
-	for i := range units {
-		units[i] = binary.LittleEndian.Uint16(b[2*i:])
+	for k := range units {
+		units[k] = binary.LittleEndian.Uint16(b[2*k:])
 	}
 	return clean([]byte(string(utf16.Decode(units))))
 }

@@ -14,7 +14,8 @@ import (
 )
 
 // Logger takes the log lines of guests. The text is valid UTF-8 in one line,
-// and no call of a guest gives more than its service's LogBytes of it. GuestLog
+// and no call of a guest gives more than its service's LogBytes of it, in which
+// each line counts 100 bytes more than it has. GuestLog
 // is called on the goroutine that runs the guest, between the guest's
 // instructions: it should be quick, and must be safe for concurrent use if it
 // is given to several instances.
@@ -51,6 +52,10 @@ func slogLevel(l abi.LogLevel) slog.Level {
 // guest can keep in the host by never ending its line.
 const lineBytes = 4 << 10
 
+// lineOverhead is what a line counts against the limit of a call beyond its text: about
+// what the host writes around it, with time, service and level.
+const lineOverhead = 100
+
 // panicBytes is how much of a call's stderr is kept to explain a trap.
 const panicBytes = 2 << 10
 
@@ -81,6 +86,25 @@ func (g *guestLog) cost(n, lines int) int64 {
 	return int64(n)*fuelLogByte + int64(lines)*fuelLogLine
 }
 
+// room is how much of what comes next is of interest to the log: what is left of the
+// call's budget, and a byte more that ends it.
+func (g *guestLog) room() int {
+	if g.cut {
+		return 0
+	}
+	return max(g.limit-g.used, 0) + 1
+}
+
+// wanted is how much of the next bytes of a stream is: what goes to the log, and the
+// start of a panic on stderr.
+func (g *guestLog) wanted(stream int) int {
+	n := g.room()
+	if stream == 1 {
+		n = max(n, panicBytes-len(g.panics))
+	}
+	return n
+}
+
 // end flushes unfinished lines.
 func (g *guestLog) end() {
 	for i := range g.out {
@@ -101,15 +125,15 @@ func (g *guestLog) line(level abi.LogLevel, text []byte) {
 		g.line(level, text[lineBytes:])
 		return
 	}
-	if rest := g.limit - g.used; len(text)+1 > rest {
+	if rest := g.limit - g.used; len(text)+lineOverhead > rest {
 		g.cut = true
-		if rest > 1 {
-			g.say(level, text[:rest-1])
+		if rest > lineOverhead {
+			g.say(level, text[:rest-lineOverhead])
 		}
 		g.say(abi.LogWarn, fmt.Appendf(nil, "log output of this call cut at %d bytes", g.limit))
 		return
 	}
-	g.used += len(text) + 1 // empty lines count too
+	g.used += len(text) + lineOverhead // empty lines count too
 	g.say(level, text)
 }
 

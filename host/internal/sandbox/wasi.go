@@ -185,9 +185,10 @@ func wasiRandomGet(i *Instance, mem api.Memory, s []uint64) errno {
 	if !ok {
 		return errnoFault
 	}
-	i.spend(int64(len(b)) * fuelRandomByte)
-	i.ambient.random(b)
-	return errnoSuccess
+	return i.inSteps(uint32(len(b)), stepBytes, fuelRandomByte, func(from, to uint32) errno {
+		i.ambient.random(b[from:to])
+		return errnoSuccess
+	})
 }
 
 var newline = []byte{'\n'}
@@ -206,26 +207,45 @@ func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
 	if !ok {
 		return errnoFault
 	}
-	i.spend(int64(count) * fuelVector)
 	var written uint32
-	for ; len(vectors) > 0; vectors = vectors[8:] {
-		b, ok := mem.Read(binary.LittleEndian.Uint32(vectors), binary.LittleEndian.Uint32(vectors[4:]))
-		if !ok {
-			return errnoFault
+	e := i.inSteps(count, stepItems, fuelVector, func(from, to uint32) errno {
+		for v := vectors[from*8 : to*8]; len(v) > 0; v = v[8:] {
+			b, ok := mem.Read(binary.LittleEndian.Uint32(v), binary.LittleEndian.Uint32(v[4:]))
+			if !ok {
+				return errnoFault
+			}
+			if uint64(written)+uint64(len(b)) > math.MaxUint32 {
+				return errnoInval
+			}
+			written += uint32(len(b))
+			i.writeLog(int(fd-1), b)
 		}
-		if uint64(written)+uint64(len(b)) > math.MaxUint32 {
-			return errnoInval
-		}
-		written += uint32(len(b))
-		// What is beyond the budget counts as written and goes nowhere.
-		b = b[:min(len(b), max(i.log.limit+1, panicBytes))]
-		i.spend(i.log.cost(len(b), bytes.Count(b, newline)))
-		i.log.write(int(fd-1), b)
-	}
-	if !mem.WriteUint32Le(uint32(s[3]), written) {
+		return errnoSuccess
+	})
+	if e == errnoSuccess && !mem.WriteUint32Le(uint32(s[3]), written) {
 		return errnoFault
 	}
-	return errnoSuccess
+	return e
+}
+
+// writeLog charges for bytes that are written to stdout (0) or stderr (1), and logs
+// them. What is beyond the call's budget counts as written, is not looked at, and goes
+// nowhere.
+func (i *Instance) writeLog(stream int, b []byte) {
+	for len(b) > 0 {
+		n := min(len(b), stepBytes, i.log.wanted(stream))
+		if n <= 0 {
+			return
+		}
+		piece := b[:n]
+		b = b[n:]
+		if i.log.cut {
+			i.spend(int64(n) / bytesPerFuel)
+		} else {
+			i.spend(i.log.cost(n, bytes.Count(piece, newline)))
+		}
+		i.log.write(stream, piece)
+	}
 }
 
 // Types of files, as WASI numbers them.
@@ -292,45 +312,60 @@ func wasiPollOneoff(i *Instance, mem api.Memory, s []uint64) errno {
 	if _, ok := mem.Read(out, n*pollEventBytes); !ok {
 		return errnoFault
 	}
-	i.spend(int64(n) * fuelPoll)
 	soonest, files := uint64(math.MaxUint64), false
-	for k := subs; len(k) > 0; k = k[subscriptionBytes:] {
-		if k[8] == pollClock {
-			soonest = min(soonest, i.ambient.timeout(k))
-		} else {
-			files = true
+	i.inSteps(n, stepItems, fuelPoll, func(from, to uint32) errno {
+		for k := subs[from*subscriptionBytes : to*subscriptionBytes]; len(k) > 0; k = k[subscriptionBytes:] {
+			if k[8] == pollClock {
+				soonest = min(soonest, i.ambient.timeout(k))
+			} else {
+				files = true
+			}
 		}
-	}
+		return errnoSuccess
+	})
 	if files {
 		soonest = 0
 	}
 	var events uint32
-	for k := uint32(0); k < n; k++ {
-		// The record is copied first: the guest may let the two arrays overlap.
-		sub := [subscriptionBytes]byte(subs[k*subscriptionBytes:])
-		var event [pollEventBytes]byte
-		copy(event[:8], sub[:8])
-		event[10] = sub[8]
-		switch sub[8] {
-		case pollClock:
-			if i.ambient.timeout(sub[:]) > soonest {
-				continue
+	e := i.inSteps(n, stepItems, fuelPoll, func(from, to uint32) errno {
+		for k := from; k < to; k++ {
+			// The record is copied first: the guest may let the two arrays overlap.
+			sub := [subscriptionBytes]byte(subs[k*subscriptionBytes:])
+			event, ready, e := i.ambient.poll(&sub, soonest)
+			if e != errnoSuccess {
+				return e
 			}
-		case pollRead, pollWrite:
-			if fd := binary.LittleEndian.Uint32(sub[16:]); sub[8] == pollRead || fd != 1 && fd != 2 {
-				binary.LittleEndian.PutUint16(event[8:], uint16(errnoBadf))
+			if ready {
+				mem.Write(out+events*pollEventBytes, event[:])
+				events++
 			}
-		default:
-			return errnoInval
 		}
-		mem.Write(out+events*pollEventBytes, event[:])
-		events++
+		return errnoSuccess
+	})
+	if e != errnoSuccess {
+		return e
 	}
 	i.ambient.advance(soonest)
 	if !mem.WriteUint32Le(result, events) {
 		return errnoFault
 	}
 	return errnoSuccess
+}
+
+// poll is what a subscription gets if the clock moves on so far, and whether it gets anything.
+func (a *ambient) poll(sub *[subscriptionBytes]byte, soonest uint64) (event [pollEventBytes]byte, ready bool, e errno) {
+	copy(event[:8], sub[:8])
+	event[10] = sub[8]
+	switch sub[8] {
+	case pollClock:
+		return event, a.timeout(sub[:]) <= soonest, errnoSuccess
+	case pollRead, pollWrite:
+		if fd := binary.LittleEndian.Uint32(sub[16:]); sub[8] == pollRead || fd != 1 && fd != 2 {
+			binary.LittleEndian.PutUint16(event[8:], uint16(errnoBadf))
+		}
+		return event, true, errnoSuccess
+	}
+	return event, false, errnoInval
 }
 
 // timeout is how long a clock subscription has to wait from now.
