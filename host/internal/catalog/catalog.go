@@ -31,8 +31,9 @@ const (
 // deployment is what is recorded of one: part of the disk format.
 type deployment struct {
 	service.Spec
-	// Tariff is the version of the rules by which fuel was charged when the module was
-	// deployed. A later program may charge by others; which, its status says.
+	// Tariff is the version of the rules by which fuel is charged from here on: a program
+	// that charges by others records the deployment again when it starts the service. Fuel
+	// of commands is compared only under the same tariff.
 	Tariff int `json:"tariff,omitempty"`
 }
 
@@ -49,6 +50,7 @@ type Catalog struct {
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
 	specs    map[service.Name]service.Spec
+	tariffs  map[service.Name]int             // the same
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
@@ -56,7 +58,7 @@ type Catalog struct {
 // made if it is not there.
 func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 	c := &Catalog{Modules: Modules{dir: dir}, journal: j,
-		specs: map[service.Name]service.Spec{}, versions: map[service.Name]journal.Version{}}
+		specs: map[service.Name]service.Spec{}, tariffs: map[service.Name]int{}, versions: map[service.Name]journal.Version{}}
 	if err := c.Modules.prepare(); err != nil {
 		return nil, err
 	}
@@ -69,9 +71,10 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 			if err := json.Unmarshal(e.Data, &d); err != nil {
 				return service.Errorf(service.KindInternal, "the deployment of %s at position %d cannot be read: %w", name, e.Position, err)
 			}
-			c.specs[name] = d.Spec
+			c.specs[name], c.tariffs[name] = d.Spec, d.Tariff
 		case eventDeleted:
 			delete(c.specs, name)
+			delete(c.tariffs, name)
 		default:
 			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
 		}
@@ -95,16 +98,33 @@ func (c *Catalog) Specs() []service.Spec {
 // tariff that its module is metered by. When it returns nil the
 // deployment is on disk. An error of kind KindUnknown leaves open whether it is.
 func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, tariff int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deploy(ctx, spec, tariff)
+}
+
+// Started records that a deployed service has started and is metered by that version of
+// the tariff, unless that is what its deployment says already. A deployment that has been
+// replaced meanwhile is left alone. Errors are those of Deploy.
+func (c *Catalog) Started(ctx context.Context, spec service.Spec, tariff int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.specs[spec.Service] != spec || c.tariffs[spec.Service] == tariff {
+		return nil
+	}
+	return c.deploy(ctx, spec, tariff)
+}
+
+// deploy records a deployment. The caller holds mu.
+func (c *Catalog) deploy(ctx context.Context, spec service.Spec, tariff int) error {
 	data, err := json.Marshal(deployment{spec, tariff})
 	if err != nil {
 		return service.Errorf(service.KindInternal, "encode deployment: %w", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := c.record(ctx, spec.Service, "deploy", eventDeployed, data); err != nil {
 		return err
 	}
-	c.specs[spec.Service] = spec
+	c.specs[spec.Service], c.tariffs[spec.Service] = spec, tariff
 	return nil
 }
 
@@ -116,6 +136,7 @@ func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 		return err
 	}
 	delete(c.specs, name)
+	delete(c.tariffs, name)
 	return nil
 }
 

@@ -79,6 +79,42 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 	}
 }
 
+// A service that starts under another tariff is deployed again by it, once.
+func TestATariffIsRecordedWhenItChanges(t *testing.T) {
+	dir, disk := t.TempDir(), journaltest.NewMemory()
+	c, j := open(t, dir, disk)
+	bank := service.Spec{Service: "bank", Module: service.Digest{1}}.WithDefaults()
+	if err := c.Deploy(t.Context(), bank, 1); err != nil {
+		t.Fatal(err)
+	}
+	replaced := bank
+	replaced.Module = service.Digest{2}
+	for range 2 {
+		for _, start := range []struct {
+			spec   service.Spec
+			tariff int
+		}{{bank, 1}, {bank, 2}, {bank, 2}, {replaced, 3}, {service.Spec{Service: "orders"}, 2}} {
+			if j.Head(Log) > 1 && start.tariff == 1 {
+				continue // an older program
+			}
+			if err := c.Started(t.Context(), start.spec, start.tariff); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := j.Head(Log); got != 2 || names(c) != "bank@01" {
+			t.Errorf("%d events tell of a deployment under two tariffs; deployed are %s", got, names(c))
+		}
+		if err := j.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.CrashClone(0)
+		c, j = open(t, dir, disk)
+	}
+	if err := j.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestADeploymentThatIsNotOnDiskDoesNotCount(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)

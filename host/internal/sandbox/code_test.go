@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -258,4 +259,49 @@ func FuzzParseSeal(f *testing.F) {
 			t.Errorf("%q came back as %q, %v", file, again, err)
 		}
 	})
+}
+
+// What was compiled under an older tariff is not run: the module is rewritten and
+// compiled again when it is next loaded. testdata/tariff1.wasm is what tariff 1 made
+// of the zero Liar.
+func TestCodeOfAnOlderTariff(t *testing.T) {
+	old, err := os.ReadFile(filepath.Join("testdata", "tariff1.wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	module := testguest.Liar{}.Bytes()
+	dir := t.TempDir()
+	before := newRuntime(t, Options{CacheDir: dir})
+	stage, unstage, err := before.code.stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unstage()
+	file, err := compileInto(t.Context(), old, stage)
+	if err != nil || file == "" {
+		t.Fatalf("compiled into %q: %v", file, err)
+	}
+	if err := before.code.install(codeName(old), stage, file); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := prepared(module); err != nil || !before.code.holds(codeName(old)) || before.code.holds(codeName(now)) {
+		t.Fatalf("the store is not one of an older tariff: %v", err)
+	}
+	for _, want := range []int64{1, 0} {
+		r := newRuntime(t, Options{CacheDir: dir})
+		p, err := r.Compile(t.Context(), "", module, quick, service.Settings{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := instantiate(t, p, nil)
+		if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
+			t.Error(err)
+		}
+		if got := r.compilations.Load(); got != want || p.Module().Tariff != metering.TariffVersion {
+			t.Errorf("it was compiled %d times under tariff %d, want %d", got, p.Module().Tariff, want)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -93,6 +93,10 @@ func (s *Supervisor) start(ctx context.Context, svc *Service, spec service.Spec)
 	if err != nil {
 		return err
 	}
+	if err := s.opt.Catalog.Started(ctx, spec, built.module.Tariff); err != nil {
+		s.opt.Logger.Warn("the tariff of the service's fuel is not what its deployment says, and that could not be recorded",
+			"service", spec.Service, "tariff", built.module.Tariff, "error", err)
+	}
 	return svc.replace(ctx, built, s.opt.DrainTime)
 }
 
