@@ -21,9 +21,12 @@ type Slow struct {
 	Executed int64
 	// Steps ends a call with ErrSteps when it is used up.
 	Steps int
+	// Import is called for a call of an imported function, which takes and gives nothing.
+	Import func(name string)
 
 	m       *wasmbin.Module
-	funcs   []*slowFunc
+	imports []string
+	funcs   []*slowFunc // of the module's own
 	memory  []byte
 	most    uint32 // pages
 	table   []int  // functions, -1 for null
@@ -66,6 +69,9 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 		return nil, err
 	}
 	s := &Slow{m: m, Steps: steps}
+	for _, x := range m.Imports {
+		s.imports = append(s.imports, x.Name)
+	}
 	light := make([]bool, len(m.Bodies))
 	for i, body := range m.Bodies {
 		f := &slowFunc{typ: m.Types[m.Functions[i]], locals: body.Locals}
@@ -76,7 +82,7 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 		light[i] = isLight(f.body, body.Code.Len())
 	}
 	for _, f := range s.funcs {
-		pieces(f.body, func(callee int) bool { return light[callee] })
+		pieces(f.body, func(callee int) bool { return callee >= len(s.imports) && light[callee-len(s.imports)] })
 	}
 	if len(m.Memories) > 0 {
 		s.memory = make([]byte, m.Memories[0].Min<<16)
@@ -98,7 +104,11 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 	for _, g := range m.Globals {
 		d := &decoder{b: m.Slice(g.Init), m: m}
 		n, _ := d.sequence()
-		s.globals = append(s.globals, uint64(n[0].c))
+		v := uint64(n[0].c)
+		if n[0].op == 0xd2 {
+			v = uint64(n[0].a) + 1
+		}
+		s.globals = append(s.globals, v)
 	}
 	for _, e := range m.Elements {
 		var list []int
@@ -151,11 +161,15 @@ const (
 )
 
 func (s *Slow) invoke(f int) {
+	if f < len(s.imports) {
+		s.Import(s.imports[f])
+		return
+	}
 	if s.depth++; s.depth > 500 {
 		panic(ErrDepth)
 	}
 	for {
-		fn := s.funcs[f]
+		fn := s.own(f)
 		locals := make([]uint64, len(fn.typ.Params)+fn.locals)
 		base := len(s.stack) - len(fn.typ.Params)
 		copy(locals, s.stack[base:])
@@ -166,9 +180,17 @@ func (s *Slow) invoke(f int) {
 			break
 		}
 		f = s.tail
-		s.keep(base, len(s.funcs[f].typ.Params))
+		s.keep(base, len(s.own(f).typ.Params))
 	}
 	s.depth--
+}
+
+func (s *Slow) own(f int) *slowFunc { return s.funcs[f-len(s.imports)] }
+
+// Global is an exported global.
+func (s *Slow) Global(name string) *uint64 {
+	e, _ := s.m.Export(name)
+	return &s.globals[e.Index]
 }
 
 // keep leaves the top n values above base.
@@ -299,7 +321,7 @@ func (s *Slow) indirect(n *node) int {
 	if int64(i) >= int64(len(s.table)) || s.table[i] < 0 {
 		panic(trapTable)
 	}
-	if f := s.table[i]; s.funcs[f].typ.Equal(s.m.Types[n.a]) {
+	if f := s.table[i]; s.own(f).typ.Equal(s.m.Types[n.a]) {
 		return f
 	}
 	panic(trapType)
@@ -464,12 +486,12 @@ func (s *Slow) number(op uint16) {
 		s.push32(uint32(bits.LeadingZeros32(s.pop32())))
 	case op == 0x7b:
 		s.push(uint64(bits.OnesCount64(s.pop())))
-	case op >= 0x46 && op <= 0x4b:
+	case op >= 0x46 && op <= 0x4f:
 		b, a := s.pop32(), s.pop32()
-		bit([]bool{a == b, a != b, int32(a) < int32(b), a < b, int32(a) > int32(b), a > b}[op-0x46])
-	case op >= 0x51 && op <= 0x56:
+		bit(compare(op-0x46, a, b, int32(a), int32(b)))
+	case op >= 0x51 && op <= 0x5a:
 		b, a := s.pop(), s.pop()
-		bit([]bool{a == b, a != b, int64(a) < int64(b), a < b, int64(a) > int64(b), a > b}[op-0x51])
+		bit(compare(op-0x51, a, b, int64(a), int64(b)))
 	case op >= 0x6a && op <= 0x76:
 		b, a := s.pop32(), s.pop32()
 		s.push32(uint32(arithmetic(op-0x6a, uint64(a), uint64(b), uint64(int64(int32(a))), uint64(int64(int32(b))), 32)))
@@ -479,6 +501,13 @@ func (s *Slow) number(op uint16) {
 	default:
 		panic(fmt.Sprintf("instruction 0x%x", op))
 	}
+}
+
+// compare is the n-th comparison, of operands as unsigned and as signed numbers.
+func compare[U uint32 | uint64, S int32 | int64](n uint16, a, b U, signedA, signedB S) bool {
+	return []bool{
+		a == b, a != b, signedA < signedB, a < b, signedA > signedB, a > b, signedA <= signedB, a <= b, signedA >= signedB, a >= b,
+	}[n]
 }
 
 // arithmetic is the n-th binary operation, on operands as unsigned and as signed numbers.

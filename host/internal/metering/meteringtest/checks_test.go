@@ -1,0 +1,117 @@
+package meteringtest
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// stretch runs "run" of a rewritten module in the slow interpreter, as a host that
+// wants to be asked as soon as the guest can ask: whenever it does, it gets no fuel
+// beyond what it owes. The result is the most that was executed between two checks
+// that could have stopped it, in instructions of the rewritten module.
+func stretch(t *testing.T, module []byte, steps int, args ...uint64) (longest int) {
+	t.Helper()
+	m, err := Rewrite(module, metering.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSlow(m.Binary, steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*s.Global(metering.ExportStack) = 1 << 20
+	left := steps
+	note := func() {
+		longest = max(longest, left-s.Steps)
+		left = s.Steps
+	}
+	s.Import = func(name string) {
+		if name == metering.ImportOverflow {
+			panic(ErrDepth)
+		}
+		note()
+		*s.Global(metering.ExportFuel) = 0
+	}
+	_, _ = s.Call("run", args...) // however it ends
+	note()
+	return longest
+}
+
+// longest is what nothing may exceed: all that pieces can have charged ahead, what is
+// charged without a check, and two times that for what the rewriting adds to
+// code that is all charges.
+const longest = 3 * (metering.MaxPiece + 256 + metering.MaxLight)
+
+func TestNothingRunsLongWithoutACheck(t *testing.T) {
+	load := testguest.Load32(0)
+	loads := func(n int) []byte { return testguest.Code(testguest.Get(0), bytes.Repeat(load, n), testguest.Set(0)) }
+	for _, c := range []struct {
+		name  string
+		quick int // instructions for each function on the stack
+		with  func(b *testguest.Builder)
+	}{
+		{"straight", 0, func(b *testguest.Builder) { b.Func(i32s, i32s, nil, loads(50_000), testguest.Get(0)) }},
+		{"straight, with calls of light functions", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.Get(0), testguest.Call(1), testguest.Set(0)), 5000), testguest.Get(0))
+			b.Func(i32s, i32s, nil, loads(60), testguest.Get(0))
+		}},
+		{"straight, with conditions", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.Block(testguest.I32Const(0), testguest.BrIf(0), loads(4))), 5000), testguest.Get(0))
+		}},
+		{"nested blocks, work behind each", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x02, 0x40), 500), bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
+		}},
+		{"nested ifs, work behind each", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40)), 500), bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
+		}},
+		{"nested loops, work behind each", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(100)), 500), testguest.Get(0))
+		}},
+		{"nested loops, little behind each", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(5)), 500), testguest.Get(0))
+		}},
+		{"deep calls, work on the way back", 0, recursion(loads(900))},
+		{"deep calls, less work on the way back", 0, recursion(loads(200))},
+		{"deep calls, little work on the way back", 0, recursion(loads(5))},
+		{"deep calls out of blocks", 0, recursion(testguest.Code(testguest.Block(testguest.Get(0), testguest.BrIf(0), loads(30)), loads(200)))},
+		{"deep calls, quick work on the way back", 50, recursion(bytes.Repeat(testguest.Code(testguest.Get(0), testguest.I32Const(3), testguest.I32Add, testguest.Set(0)), 8))},
+		{"deep calls through the table", 0, func(b *testguest.Builder) {
+			f := b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(8), testguest.Return),
+				testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.I32Const(0), testguest.Op(0x11, 0, 0), testguest.Set(0), loads(200), testguest.Get(0))
+			b.Table(1)
+			b.Element(f)
+		}},
+	} {
+		var b testguest.Builder
+		b.Memory(1, 1)
+		c.with(&b)
+		b.Export("run", wasmbin.ExternFunc, 0)
+		const depth = 400
+		if got := stretch(t, b.Bytes(), 5_000_000, depth); got > longest+c.quick*depth {
+			t.Errorf("%s: %d instructions without a check, at most %d", c.name, got, longest+c.quick*depth)
+		} else {
+			t.Logf("%s: %d", c.name, got)
+		}
+	}
+	most := 0
+	for i := range uint64(300) {
+		rng := rand.New(rand.NewPCG(i, 77))
+		most = max(most, stretch(t, Generate(rng), 200_000, uint64(rng.Uint32()), uint64(rng.Uint32())))
+	}
+	if t.Logf("random modules: %d", most); most > longest {
+		t.Errorf("a random module executes %d instructions without a check, at most %d", most, longest)
+	}
+}
+
+// recursion calls itself as often as its argument says, and then works.
+func recursion(work []byte) func(b *testguest.Builder) {
+	return func(b *testguest.Builder) {
+		b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(8), testguest.Return),
+			testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.Call(0), testguest.Set(0), work, testguest.Get(0))
+	}
+}
