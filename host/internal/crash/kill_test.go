@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -96,7 +97,7 @@ func (h *house) round(t *testing.T, n int) {
 	for _, after := range p.killsAtRun {
 		h.early++
 		if early := start(t, h.bin.bulkhead, h.dir, after); early != nil {
-			early.kill()
+			early.Kill()
 		}
 	}
 	begin := time.Now()
@@ -104,8 +105,8 @@ func (h *house) round(t *testing.T, n int) {
 	h.restart = append(h.restart, time.Since(begin))
 	h.settle(t, c)
 	h.compare(t, c, n)
-	c.stop(t)
-	if err := verify(h.bin.bulkhead, h.dir); err != nil {
+	c.Stop(t)
+	if err := hosttest.VerifyJournal(h.bin.bulkhead, h.dir); err != nil {
 		t.Errorf("round %d: %v", n, err)
 	}
 }
@@ -134,7 +135,7 @@ func (h *house) load(t *testing.T, c *child, n int, p plan) {
 		})
 	}
 	after(ctx, time.NewTimer(p.killAfter))
-	c.kill()
+	c.Kill()
 	cancel()
 	wait.Wait()
 }
@@ -180,7 +181,7 @@ func (h *house) client(ctx context.Context, t *testing.T, c *child, name string,
 			after(ctx, time.NewTimer(5*time.Millisecond)) // as it was not taken, and may be gone
 		}
 		select {
-		case <-c.exited:
+		case <-c.Exited:
 			return
 		default:
 		}

@@ -6,27 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-func (c *child) client() (*client.Client, error) {
-	return client.New(client.Options{URL: "http://" + c.address, Retries: 1, Backoff: time.Millisecond})
-}
-
 // deploy makes a module the bank and waits until it runs.
 func deploy(t *testing.T, c *child, module []byte) {
 	t.Helper()
 	if err := tryDeploy(t.Context(), c, module); err != nil {
-		t.Fatalf("deploying the bank: %v\n%s", err, c.log)
+		t.Fatalf("deploying the bank: %v\n%s", err, c.Log)
 	}
 }
 
 func tryDeploy(ctx context.Context, c *child, module []byte) error {
-	cl, err := c.client()
+	cl, err := c.Client()
 	if err != nil {
 		return err
 	}
@@ -44,7 +39,7 @@ type connection interface {
 
 // dial connects a client over HTTP or over a WebSocket of its own.
 func dial(ctx context.Context, c *child, http bool) (conn connection, hangUp func(), err error) {
-	cl, err := c.client()
+	cl, err := c.Client()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +60,7 @@ func factOf(e *api.Event) fact {
 
 // readLog reads all events of the bank by pages.
 func readLog(ctx context.Context, c *child) ([]fact, error) {
-	cl, err := c.client()
+	cl, err := c.Client()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +117,7 @@ func (r *reader) catchUp(ctx context.Context, c *child, head service.Position) e
 }
 
 func (r *reader) read(ctx context.Context, c *child, done func() bool) error {
-	cl, err := c.client()
+	cl, err := c.Client()
 	if err != nil {
 		return err
 	}
@@ -161,7 +156,7 @@ func (r *reader) read(ctx context.Context, c *child, done func() bool) error {
 // balances asks for the balance of each account and compares it with the sum of
 // the log's events.
 func balances(ctx context.Context, c *child, log []fact) error {
-	cl, err := c.client()
+	cl, err := c.Client()
 	if err != nil {
 		return err
 	}
