@@ -109,6 +109,8 @@ var house = []room{
 		why: "guests that misbehave"},
 	{path: "host/internal/crash", level: 9, may: []string{"below"}, support: true,
 		why: "kills the real program and holds it to what it told its clients"},
+	{path: "host/internal/hostile", level: 9, may: []string{"below"}, support: true,
+		why: "runs the real program among hostile guests and clients, and measures what its neighbours feel"},
 	{path: "host/internal/readmetest", level: 9, support: true,
 		why: "executes the README as a newcomer would"},
 	{path: "host/internal/archtest", level: 9, support: true,

@@ -1,0 +1,323 @@
+package hostile
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// senders is how many clients send to one hostile service, over both of its shards.
+const senders = 6
+
+// attacks are all kinds of hostile guests and clients.
+func attacks() []attack {
+	var all []attack
+	for _, g := range guests() {
+		all = append(all, guestAttack(g))
+	}
+	return append(all, clientAttacks()...)
+}
+
+// guests are the zoo, and the endless loop that is quick.
+func guests() []testguest.HostileGuest {
+	spin := testguest.HostileGuest{Name: "spin", Make: func(name string) []byte {
+		return testguest.Counter(name)
+	}}
+	return append([]testguest.HostileGuest{spin}, testguest.HostileGuests()...)
+}
+
+func guestAttack(g testguest.HostileGuest) attack {
+	name := service.Name(g.Name)
+	if g.Name == "slowinit" { // its start is the attack
+		return attack{name: g.Name, run: func(ctx context.Context, c *hosttest.Child) {
+			var wait sync.WaitGroup
+			for n := range 3 {
+				wait.Go(func() {
+					for ctx.Err() == nil {
+						own := fmt.Sprint(name, n)
+						_ = tryDeploy(ctx, c, service.Name(own), g.Make(own))
+					}
+				})
+			}
+			wait.Wait()
+		}}
+	}
+	what := []string{"commands/c", "commands/c", "queries/q"}
+	if g.Name == "spin" {
+		what = []string{"commands/spin"}
+	}
+	return attack{
+		name:  g.Name,
+		setUp: func(t testing.TB, c *hosttest.Child) { deploy(t, c, name, g.Make(g.Name)) },
+		run:   func(ctx context.Context, c *hosttest.Child) { send(ctx, c, name, what) },
+	}
+}
+
+// send sends to a hostile service until ctx ends, by some clients at once.
+func send(ctx context.Context, c *hosttest.Child, name service.Name, what []string) {
+	transport := &http.Transport{MaxIdleConnsPerHost: senders}
+	defer transport.CloseIdleConnections()
+	to := http.Client{Transport: transport}
+	var wait sync.WaitGroup
+	for n := range senders {
+		wait.Go(func() {
+			for k := n; ctx.Err() == nil; k++ {
+				if err := post(ctx, &to, c, name, fmt.Sprint("e", n), what[k%len(what)]); err != nil {
+					pause(ctx, time.Millisecond) // it is refused at once, perhaps
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// pause waits, but not longer than ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func clientAttacks() []attack {
+	return []attack{
+		{name: "unread-socket", setUp: setUpBigReply, run: unreadSocket},
+		{name: "unread-http", setUp: setUpBigReply, run: unreadHTTP},
+		{name: "readers", setUp: setUpEvents, run: readers},
+		{name: "pages", setUp: setUpEvents, run: pages},
+		{name: "uploads", run: uploads},
+		{name: "trickle", run: trickle},
+		{name: "idle", run: idle},
+		{name: "half-messages", run: halfMessages},
+	}
+}
+
+const bigReply = service.Name("bigreply")
+
+func setUpBigReply(t testing.TB, c *hosttest.Child) {
+	deploy(t, c, bigReply, testguest.BigReply(string(bigReply)))
+}
+
+// readLog is how many events subscribers have to look through.
+const readLog = 17_000
+
+// setUpEvents gives the neighbour's log a past.
+func setUpEvents(t testing.TB, c *hosttest.Child) {
+	to := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	var wait sync.WaitGroup
+	for n := range 64 {
+		wait.Go(func() {
+			for range readLog / 64 {
+				if err := post(t.Context(), &to, c, neighbour, fmt.Sprint("past", n), "commands/add"); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	to.CloseIdleConnections()
+}
+
+// connection is a client that writes what it likes.
+type connection struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// dial connects; nil if the host refuses.
+func dial(ctx context.Context, c *hosttest.Child) *connection {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", c.Address)
+	if err != nil {
+		return nil
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
+	return &connection{conn, bufio.NewReader(conn)}
+}
+
+// upgrade opens a WebSocket; nil if the host refuses.
+func upgrade(ctx context.Context, c *hosttest.Child) *connection {
+	conn := dial(ctx, c)
+	if conn == nil {
+		return nil
+	}
+	fmt.Fprint(conn, "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Protocol: bulkhead.v1.json\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	resp, err := http.ReadResponse(conn.r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		conn.Close()
+		return nil
+	}
+	return conn
+}
+
+// message sends a text message, or as much of it as short leaves. Its mask is zeros.
+func (c *connection) message(text string, short int) error {
+	frame := []byte{0x81, 0x80 | 127}
+	frame = binary.BigEndian.AppendUint64(frame, uint64(len(text)))
+	frame = append(frame, 0, 0, 0, 0)
+	frame = append(frame, text...)
+	_, err := c.Write(frame[:len(frame)-short])
+	return err
+}
+
+// again runs f in some goroutines until ctx ends.
+func again(ctx context.Context, n int, f func(ctx context.Context)) {
+	var wait sync.WaitGroup
+	for range n {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				f(ctx)
+				pause(ctx, 10*time.Millisecond)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// unreadSocket asks for four gigabytes by one WebSocket and reads none.
+func unreadSocket(ctx context.Context, c *hosttest.Child) {
+	again(ctx, 1, func(ctx context.Context) {
+		conn := upgrade(ctx, c)
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		for n := range 1024 {
+			if err := conn.message(fmt.Sprintf(`{"op":"query","id":"%d","service":"bigreply","key":"k%d","type":"q","data":{}}`, n, n%8), 0); err != nil {
+				return
+			}
+		}
+		pause(ctx, time.Hour)
+	})
+}
+
+// unreadHTTP asks by two hundred connections and reads none.
+func unreadHTTP(ctx context.Context, c *hosttest.Child) {
+	again(ctx, 200, func(ctx context.Context) {
+		conn := dial(ctx, c)
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "POST /v1/services/bigreply/entities/k/queries/q HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+		pause(ctx, 30*time.Second)
+	})
+}
+
+// readers subscribe to everything from the beginning, for a key that nobody has.
+func readers(ctx context.Context, c *hosttest.Child) {
+	again(ctx, 16, func(ctx context.Context) {
+		conn := upgrade(ctx, c)
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		for n := range 64 {
+			// Some filter by key, some by type: the former need the index, the latter the log.
+			filter := []string{`"keys":["nobody"]`, `"types":["nothing"]`}[n%2]
+			if err := conn.message(fmt.Sprintf(`{"op":"subscribe","id":"%d","service":"neighbour","from":"start",%s,"credits":1000}`, n, filter), 0); err != nil {
+				return
+			}
+		}
+		pause(ctx, time.Second) // and once more, from the beginning
+	})
+}
+
+// pages reads pages of events as fast as they come.
+func pages(ctx context.Context, c *hosttest.Child) {
+	again(ctx, 64, func(ctx context.Context) {
+		for _, filter := range []string{"keys=nobody", "types=nothing", "limit=1000"} {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Address+"/v1/services/neighbour/events?"+filter, nil)
+			if err != nil {
+				return
+			}
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				resp.Body.Close()
+			}
+		}
+	})
+}
+
+// growing is a module that becomes large when it is rewritten.
+var growing = sync.OnceValue(func() []byte {
+	var m testguest.Builder
+	m.Memory(1, 1)
+	code := slices.Concat(testguest.I32Const(0), slices.Repeat([]byte{0x40, 0}, 3<<20), testguest.Drop)
+	for range 5 {
+		m.Func(nil, nil, nil, code)
+	}
+	return m.Bytes()
+})
+
+func uploads(ctx context.Context, c *hosttest.Child) {
+	module := growing()
+	again(ctx, 4, func(ctx context.Context) {
+		cl, err := c.Client()
+		if err != nil {
+			return
+		}
+		defer cl.Close()
+		_, _ = cl.Upload(ctx, module, nil, nil)
+	})
+}
+
+// trickle sends modules a byte at a time.
+func trickle(ctx context.Context, c *hosttest.Child) {
+	again(ctx, 8, func(ctx context.Context) {
+		conn := dial(ctx, c)
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "POST /v1/modules HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\nContent-Length: 30000000\r\n\r\n")
+		for range 1000 {
+			if _, err := conn.Write([]byte{0}); err != nil {
+				return
+			}
+			pause(ctx, 100*time.Millisecond)
+		}
+	})
+}
+
+// idle opens connections and says nothing.
+func idle(ctx context.Context, c *hosttest.Child) {
+	again(ctx, 4, func(ctx context.Context) {
+		for range 500 {
+			if dial(ctx, c) == nil {
+				return
+			}
+		}
+		pause(ctx, time.Hour)
+	})
+}
+
+// halfMessages sends messages of 4 MB short of one byte.
+func halfMessages(ctx context.Context, c *hosttest.Child) {
+	text := string(make([]byte, 4_000_000))
+	again(ctx, 100, func(ctx context.Context) {
+		conn := upgrade(ctx, c)
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		if conn.message(text, 1) != nil {
+			return
+		}
+		pause(ctx, 30*time.Second)
+	})
+}

@@ -1,0 +1,73 @@
+package hostile
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+)
+
+var only = flag.String("attack", "", "measure this attack alone")
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	hosttest.RemoveBuilt()
+	os.Exit(code)
+}
+
+// stall is what no machine makes of what a neighbour may feel: the faults that this
+// test is for took ten times as long. The figures themselves are the benchmark's.
+const stall = 200 * time.Millisecond
+
+// A neighbour loses nothing beside any one hostile guest or client, and does not wait
+// for it. A short run each; what it measured is printed.
+func TestNeighbours(t *testing.T) {
+	for _, a := range attacks() {
+		if *only != "" && a.name != *only {
+			continue
+		}
+		t.Run(a.name, func(t *testing.T) {
+			var r result
+			for range 3 { // a machine that does much else may stall by itself
+				r = run(t, a, rounds{alone: 500 * time.Millisecond, beside: 1500 * time.Millisecond})
+				t.Log(r)
+				if r.beside.quantile(.99) <= stall {
+					return
+				}
+			}
+			t.Errorf("the neighbour waited for %s: %v", a.name, r.beside)
+		})
+	}
+}
+
+// BenchmarkNeighbours measures each attack: the worst of its runs counts.
+func BenchmarkNeighbours(b *testing.B) {
+	for _, a := range attacks() {
+		if *only != "" && a.name != *only {
+			continue
+		}
+		b.Run(a.name, func(b *testing.B) {
+			var worst result
+			held, repeated := 0, 0
+			for b.Loop() {
+				r := run(b, a, rounds{alone: 2 * time.Second, beside: 4 * time.Second})
+				repeated += r.repeated
+				if r.held() {
+					held++
+				}
+				if worst.beside == nil || r.beside.quantile(.99) > worst.beside.quantile(.99) {
+					worst = r
+				}
+			}
+			b.ReportMetric(ms(worst.alone.quantile(.5)), "ms-p50-alone")
+			b.ReportMetric(ms(worst.alone.quantile(.99)), "ms-p99-alone")
+			b.ReportMetric(ms(worst.beside.quantile(.5)), "ms-p50-beside")
+			b.ReportMetric(ms(worst.beside.quantile(.99)), "ms-p99-beside")
+			b.ReportMetric(ms(worst.beside.quantile(1)), "ms-max-beside")
+			b.ReportMetric(float64(held)/float64(b.N), "held")
+			b.ReportMetric(float64(repeated), "repeated-alone")
+		})
+	}
+}
