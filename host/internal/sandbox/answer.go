@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -190,7 +189,7 @@ func (a *answer) event(n int, r *abi.Response, q *question) *service.Error {
 }
 
 // validBody allows a body of no bytes: an event without data is one.
-func validBody(b []byte) bool { return len(b) == 0 || json.Valid(b) }
+func validBody(b []byte) bool { return len(b) == 0 || validJSON(b) }
 
 // broken is a violation in response frame n; -1 is the answer as a whole.
 func broken(n int, format string, args ...any) *service.Error {
