@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // gate shares the processors among the services of a host. Go's scheduler cannot
@@ -77,6 +79,9 @@ type account struct {
 	slow    slowness
 	waiters []*turn // guarded by gate.mu
 	watch   watch   // of a test; nil otherwise
+
+	name     service.Name
+	programs int // that share it; guarded by the runtime's mutex
 }
 
 // watch is told of each grant, on the thread that runs the guest.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -132,11 +133,21 @@ func (m *mapped) show(i *image) ([]byte, error) {
 		return nil, fmt.Errorf("a memory of %d bytes is not in the place of an image of %d", m.usable, i.size)
 	}
 	// The pages that were written to go; the file, or zeros, are behind them again.
-	if err := unix.Madvise(m.slice(m.usable), unix.MADV_DONTNEED); err != nil {
-		return nil, os.NewSyscallError("madvise", err)
+	// In pieces, as it takes a millisecond for a few thousand of them.
+	all := m.slice(m.usable)
+	for at := 0; at < len(all); at += givenBack {
+		if at > 0 {
+			runtime.Gosched()
+		}
+		if err := unix.Madvise(all[at:min(at+givenBack, len(all))], unix.MADV_DONTNEED); err != nil {
+			return nil, os.NewSyscallError("madvise", err)
+		}
 	}
-	return m.slice(m.usable), nil
+	return all, nil
 }
+
+// givenBack is how much memory is given back to the system at once.
+const givenBack = 1 << 20
 
 func (m *mapped) release() {
 	// It fails for arguments that were never mapped only.

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -108,6 +109,7 @@ func (i *Instance) start(ctx context.Context) error {
 // instantiate makes wazero's instance. No code of the guest runs in it: the
 // rewriting has put all that would into a function of its own.
 func (i *Instance) instantiate() error {
+	defer i.hostWork(startLap(clock(), true))
 	p := i.program
 	memory, err := newMemory(uint64(memoryLimit(i.limits)), p.image, p.runtime.copying, &p.runtime.reserved)
 	if err != nil {
@@ -250,11 +252,16 @@ func (i *Instance) Reset(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the sandbox was reset", Err: err}
 	}
-	work := startLap(clock(), true)
-	// Making sandboxes is work that the guest made necessary.
-	defer func() { i.hostWork(work) }()
+	// Making sandboxes is work that the guest made necessary: a service that has to take
+	// turns takes one for it, or guests that trap again and again would have their pages
+	// given back on all processors at once.
+	if err := i.takeTurnToReset(ctx); err != nil {
+		return err
+	}
+	defer func() { i.turn.pause(clock()) }()
 	if m := i.memory.image; m != nil && i.module != nil && !i.module.IsClosed() && uint64(len(i.memory.b)) == m.size {
 		i.broken = true
+		defer i.hostWork(startLap(clock(), true))
 		if err := i.memory.reset(); err != nil {
 			return service.Errorf(service.KindInternal, "the sandbox cannot be reset: %w", err)
 		}
@@ -262,10 +269,26 @@ func (i *Instance) Reset(ctx context.Context) error {
 		i.ready()
 		return nil
 	}
+	work := startLap(clock(), true)
 	i.end(ctx)
+	i.hostWork(work)
 	if err := i.start(ctx); err != nil {
 		i.end(ctx)
 		return err
+	}
+	return nil
+}
+
+// takeTurnToReset waits for a turn if the service has to have one.
+func (i *Instance) takeTurnToReset(ctx context.Context) error {
+	now := clock()
+	if !i.account.heavy(now) {
+		return nil
+	}
+	i.beginMeter(ctx, scene{budget: i.startBudget()})
+	defer i.meter.forget()
+	if _, trap := i.takeTurn(now); trap != nil {
+		return &service.Error{Service: i.name, Kind: trap.kind, Message: trap.text, RetryAfter: retryTurn}
 	}
 	return nil
 }
@@ -396,7 +419,12 @@ func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
 		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory", addr, length)
 	}
 	out := make([]byte, length)
-	copy(out, view)
+	for at := 0; at < len(out); at += yieldBytes {
+		if at > 0 {
+			runtime.Gosched()
+		}
+		copy(out[at:min(at+yieldBytes, len(out))], view[at:])
+	}
 	return out, nil
 }
 

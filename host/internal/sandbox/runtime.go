@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
@@ -61,8 +62,9 @@ type Runtime struct {
 	life     context.Context
 	end      context.CancelFunc // by Close
 
-	mu     sync.Mutex // guards all below
-	closed bool       // nobody enters behind any more
+	mu       sync.Mutex // guards all below
+	closed   bool       // nobody enters behind any more
+	accounts map[service.Name]*account
 
 	compilations atomic.Int64 // begun, of those that go to the store
 
@@ -75,7 +77,7 @@ type Runtime struct {
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
 	processors := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) // an operator may want more threads
-	r := &Runtime{compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, processors/2))}
+	r := &Runtime{accounts: map[service.Name]*account{}, compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, processors/2))}
 	r.life, r.end = context.WithCancel(context.Background())
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
@@ -107,6 +109,29 @@ func NewRuntime(o Options) (*Runtime, error) {
 		return failed(errors.Join(err, code.close()))
 	}
 	return r, nil
+}
+
+// account is what a service has used of late. Its programs share it, so that a new
+// deployment does not forget what the last one did. Each that was got is given up.
+func (r *Runtime) account(name service.Name) *account {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.accounts[name]
+	if a == nil || name == "" { // nobody's in particular
+		a = &account{gate: r.gate, name: name}
+	}
+	if a.programs++; name != "" {
+		r.accounts[name] = a
+	}
+	return a
+}
+
+func (r *Runtime) giveUp(a *account) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a.programs--; a.programs == 0 {
+		delete(r.accounts, a.name)
+	}
 }
 
 // enter lets a compilation begin, or says that it is too late for one.
@@ -195,7 +220,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 	}
 
 	var parsed *wasmbin.Module
-	p := &Program{runtime: r, limits: l, account: &account{gate: r.gate}, instances: map[*Instance]struct{}{}}
+	p := &Program{runtime: r, limits: l, instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = service.DigestOf(module), total
 	err := step(StageVerifying, func() (err error) {
 		if parsed, err = verify(module, l); err != nil {
@@ -219,6 +244,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 		return nil, err
 	}
 	p.metered.Binary = nil // wazero has what it needs of it
+	p.account = r.account(name)
 	var first *Instance
 	err = step(StageInitialising, func() (err error) {
 		if first, err = p.Instantiate(ctx, nil); err == nil {
@@ -316,6 +342,11 @@ func (p *Program) capture(first *Instance) (err error) {
 	return nil
 }
 
+// Charge tells the service's account of work that was done for it elsewhere, such as
+// reading its log: processor time. A service that uses much takes turns. It is safe for
+// concurrent use and does not wait.
+func (p *Program) Charge(work time.Duration) { p.account.burn(int64(work), clock(), false) }
+
 // adopt enters an instance; false once the program is closed.
 func (p *Program) adopt(i *Instance) bool {
 	p.mu.Lock()
@@ -335,6 +366,9 @@ func (p *Program) disown(i *Instance) {
 // Close ends all instances and frees the program. No call may be running.
 func (p *Program) Close(ctx context.Context) error {
 	p.mu.Lock()
+	if !p.closed {
+		defer p.runtime.giveUp(p.account)
+	}
 	p.closed = true
 	left := slices.Collect(maps.Keys(p.instances))
 	p.mu.Unlock()

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -166,13 +165,12 @@ func TestLaps(t *testing.T) {
 	}
 }
 
-// A call's time is what the guest computed: a call that the machine has no processor
-// for does not end by it. Here eight instances with turns compute at once; each has
+// A call's time is what the guest computed: one that the machine has no processor for
+// does not end by it. Here some instances compute at once, in turns; each has its
 // time for itself alone.
 func TestWaitingIsNotInACallsTime(t *testing.T) {
-	const limit = 100 * time.Millisecond
-	work := testguest.Counter("c")
-	p := compile(t, work, service.Limits{CallTime: limit, Fuel: endless})
+	const limit = 50 * time.Millisecond
+	p := compile(t, testguest.Counter("c"), service.Limits{CallTime: limit, Fuel: endless})
 	type ended struct {
 		err  error
 		wall time.Duration
@@ -188,15 +186,51 @@ func TestWaitingIsNotInACallsTime(t *testing.T) {
 		}()
 	}
 	var longest time.Duration
+	whole := 0 // calls that had all of their time
 	for range n {
 		r := <-results
-		if service.KindOf(r.err) != service.KindGuestDeadline {
+		switch service.KindOf(r.err) {
+		case service.KindGuestDeadline:
+			whole++
+		case service.KindOverloaded: // the machine is so busy that patience ended
+		default:
 			t.Errorf("%v", r.err)
 		}
 		longest = max(longest, r.wall)
 	}
-	// Together they computed n times the limit, in turns, on few processors.
-	if least := n * limit / time.Duration(p.runtime.gate.slots+1) * 8 / 10; longest < least {
-		t.Error(fmt.Errorf("the last of %d calls ended after %v, within less processor time than %v each", n, longest, limit))
+	// Together they computed so long, in turns, on few processors.
+	if least := time.Duration(whole) * limit / time.Duration(p.runtime.gate.slots+1) * 8 / 10; whole == 0 || longest < least {
+		t.Errorf("%d calls had their %v; the last of them ended after %v, want at least %v", whole, limit, longest, least)
+	}
+}
+
+// What a service used is not forgotten as it is deployed again.
+func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
+	r := newRuntime(t, Options{})
+	program := func(name service.Name) *Program {
+		p, err := r.Compile(t.Context(), name, testguest.Counter("c"), service.Limits{}, service.Settings{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first := program("c")
+	first.Charge(time.Second)
+	second := program("c")
+	if first.account != second.account || !second.account.heavy(clock()) {
+		t.Error("a new program of a service has another account")
+	}
+	if other := program(""); other.account == first.account {
+		t.Error("a program that is nobody's has somebody's account")
+	} else if err := other.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []*Program{first, first, second} { // closing is idempotent
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(r.accounts) != 0 {
+		t.Errorf("accounts are left: %v", r.accounts)
 	}
 }
