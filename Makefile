@@ -8,6 +8,8 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 FUZZTIME  ?= 10s
 ROUNDS    ?= 50
+HOSTILETIME ?= 1m
+SEARCHTIME ?= 5m
 SEED      ?= 0
 PROVETIME ?= 3m
 CASES     ?= 1000
@@ -26,7 +28,7 @@ GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/was
 STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 
 .DEFAULT_GOAL := help
-.PHONY: help build guests run test test-race test-c crash prove fuzz bench bench-growth lint check clean $(GUESTS)
+.PHONY: help build guests run test test-race test-c hostile slow crash prove fuzz bench bench-growth lint check clean $(GUESTS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,12 @@ test-race: ## run them under the race detector (needs a C compiler)
 test-c: ## run the tests of the guest written in C (needs clang and lld)
 	$(GO) test -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
 
+hostile: ## everything hostile at once beside a service that behaves, with little memory, few files and a small disk: HOSTILETIME=1m
+	$(GO) test -count=1 -timeout 60m -v -run '^TestEverythingHostile$$' ./host/internal/hostile -hostile.time $(HOSTILETIME)
+
+slow: ## search for modules that run for long between two looks of the host: SEARCHTIME=5m
+	$(GO) test -count=1 -timeout 60m -v -run '^TestSearchForSlowModules$$' ./host/internal/sandbox -slow.search $(SEARCHTIME)
+
 crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
 
@@ -77,7 +85,9 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	$(GO) test -run '^$$' -bench . -benchtime 60x ./host/internal/metering/kernels
 	$(GO) test -run '^$$' -bench 'Upload|Neighbour' -benchtime 5x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench 'Border|Start|Reset|Ending' -benchtime 3x ./host/internal/sandbox
+	$(GO) test -run '^$$' -bench Slices -benchtime 3x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench Neighbours -benchtime 1x ./host/hosttest
+	$(GO) test -run '^$$' -bench Neighbours -benchtime 10x -timeout 2h ./host/internal/hostile
 
 lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \

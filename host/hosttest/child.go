@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -79,6 +80,7 @@ type ChildOptions struct {
 	Dir     string        // of its data
 	Args    []string      // of serve, beside those that every child gets
 	Env     []string      // beside that of the test
+	Wrap    []string      // a command that runs the rest of its line
 	Files   int           // the limit of open files; 0 is the test's own
 	Kill    time.Duration // after its birth, whatever it does then; 0 is never
 }
@@ -102,6 +104,7 @@ func StartChild(t testing.TB, o ChildOptions) *Child {
 	if o.Files > 0 {
 		args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(o.Files)}, args...)
 	}
+	args = append(slices.Clone(o.Wrap), args...)
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env = append(append(os.Environ(), "HOME="+o.Dir, "BULKHEAD_LIMIT_COMPILE_TIME=10m"), o.Env...) // it may have the machine for others
 	stdout, err := c.cmd.StdoutPipe()
