@@ -3,6 +3,7 @@
 package compartment
 
 import (
+	"os"
 	"os/exec"
 	"time"
 )
@@ -18,3 +19,6 @@ func confine(bounds) error { return nil }
 func memoryInUse() uint64 { return goMemory() }
 
 func cpuTime() time.Duration { return 0 }
+
+// killedByKernel: these systems have no limits that a kernel holds.
+func killedByKernel(*os.ProcessState) bool { return false }

@@ -4,6 +4,7 @@ package compartment
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 )
@@ -21,6 +22,13 @@ func cpuTime() time.Duration {
 		return 0 // the kernel's limit is left
 	}
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// killedByKernel reports whether a child ended by a signal with which the kernel holds a
+// limit of processor time: SIGXCPU at the soft one, SIGKILL at the hard one.
+func killedByKernel(state *os.ProcessState) bool {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGXCPU)
 }
 
 // limit is one of the kernel's limits on a process.

@@ -26,7 +26,7 @@ const (
 type messageKind uint8
 
 const (
-	messageAlive   messageKind = iota + 1 // the work goes on
+	messageAlive   messageKind = iota + 1 // the work goes on; text, if any, says how far
 	messageDone                           // text is the result; nothing follows
 	messageRefused                        // the input is at fault: text says why; nothing follows
 	messageFailed                         // something else is at fault: text says what; nothing follows

@@ -19,6 +19,8 @@ import (
 type Task struct {
 	// Command is the program and its first arguments; it has to end up in [Serve].
 	Command []string
+	// Args are for the work, behind what is for the child.
+	Args []string
 	// Dir is the child's working directory, the only place that it needs to write to.
 	Dir string
 	// Input is what the work is done on.
@@ -34,6 +36,9 @@ type Task struct {
 	// Alive, if not nil, is called now and then while the work goes on, with the
 	// memory in use, on the goroutine of Run.
 	Alive func(memory int64)
+	// Told, if not nil, is called with what the work says about how it goes on, in
+	// order, on the goroutine of Run.
+	Told func(text string)
 }
 
 // Run does a task in a child and returns the result that its work reported. It
@@ -70,7 +75,7 @@ func Run(ctx context.Context, t Task) (string, error) {
 		}
 		return "", &Error{Reason: Unstartable, Err: err}
 	}
-	last, memory, strange := listen(pipe, t.Alive)
+	last, memory, strange := listen(pipe, t.Alive, t.Told)
 	if strange != nil {
 		_ = cmd.Process.Kill() // its word is worth nothing any more
 	}
@@ -115,7 +120,7 @@ func (t *Task) judge(ctx, limited context.Context, last message, state *os.Proce
 		return Unstartable
 	case state.Exited():
 		return Crashed
-	case e.UsedCPU >= t.cpuSeconds()*time.Second-100*time.Millisecond:
+	case killedByKernel(state) && e.UsedCPU >= t.cpuSeconds()*time.Second/10*9:
 		return CPU
 	}
 	return Killed
@@ -152,16 +157,16 @@ func (t *Task) cpuSeconds() time.Duration { return max(1, (t.CPU+time.Second-1)/
 
 // arguments are read by parseBounds.
 func (t *Task) arguments() []string {
-	return []string{
+	return append([]string{
 		"--memory=" + strconv.FormatInt(t.Memory, 10),
 		"--cpu=" + strconv.FormatInt(int64(t.cpuSeconds()), 10),
-		"--file=" + strconv.FormatInt(t.FileBytes, 10),
-	}
+		"--file=" + strconv.FormatInt(t.FileBytes, 10), "--",
+	}, t.Args...)
 }
 
 // listen reads the child's messages until there are no more, and returns the last
 // one and the memory that it last reported.
-func listen(r io.Reader, alive func(int64)) (last message, memory uint64, err error) {
+func listen(r io.Reader, alive func(int64), told func(string)) (last message, memory uint64, err error) {
 	in := bufio.NewReader(r)
 	for range maxMessages {
 		m, err := readMessage(in)
@@ -178,6 +183,9 @@ func listen(r io.Reader, alive func(int64)) (last message, memory uint64, err er
 		last, memory = m, max(m.memory, memory)
 		if m.kind == messageAlive && alive != nil {
 			alive(int64(m.memory))
+		}
+		if m.kind == messageAlive && m.text != "" && told != nil {
+			told(m.text)
 		}
 	}
 	return message{kind: messageAlive}, memory, fmt.Errorf("more than %d messages", maxMessages)

@@ -14,10 +14,38 @@ import (
 	"time"
 )
 
-func init() { works["kernel facts"], parent = kernelFacts, runParent }
+func init() { works["kernel facts"], works["use and die"], parent = kernelFacts, useAndDie, runParent }
+
+// useAndDie uses the processor for as long as its argument says, and then gets the
+// signal with which the kernel holds its limit.
+func useAndDie(_ context.Context, job Job) (string, error) {
+	d, err := time.ParseDuration(job.Args[0])
+	for err == nil && cpuTime() < d {
+		sink++
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// The kernel holds a limit of processor time by ticks of its clock, and may be early:
+// who is killed close to the limit has met it.
+func TestKilledNearTheLimit(t *testing.T) {
+	for _, c := range []struct {
+		use  string
+		want Reason
+	}{{"2800ms", CPU}, {"0s", Killed}} {
+		k := task("use and die", "")
+		k.CPU, k.Args = 3*time.Second, []string{c.use}
+		_, err := Run(t.Context(), k)
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != c.want {
+			t.Errorf("after %s: %v; want %v", c.use, err, c.want)
+		}
+	}
+}
 
 // kernelFacts is how the kernel holds the child, a line each, some for each thread.
-func kernelFacts(context.Context, []byte) (string, error) {
+func kernelFacts(context.Context, Job) (string, error) {
 	var out strings.Builder
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {

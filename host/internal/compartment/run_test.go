@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,36 +31,36 @@ func TestMain(m *testing.M) {
 // parent is another role of the test binary, on systems that have a test for it.
 var parent func(file string)
 
-var works = map[string]func(context.Context, []byte) (string, error){
-	"reverse": func(_ context.Context, in []byte) (string, error) {
+var works = map[string]Work{
+	"reverse": func(_ context.Context, job Job) (string, error) {
 		out := ""
-		for _, b := range in {
+		for _, b := range job.Input {
 			out = string(b) + out
 		}
 		return out, nil
 	},
-	"large": func(_ context.Context, in []byte) (string, error) { return strconv.Itoa(len(in)), nil },
-	"refuse": func(context.Context, []byte) (string, error) {
+	"large": func(_ context.Context, job Job) (string, error) { return strconv.Itoa(len(job.Input)), nil },
+	"refuse": func(context.Context, Job) (string, error) {
 		return "", Refusal{strings.Repeat("no. ", 10_000)}
 	},
-	"fail":  func(context.Context, []byte) (string, error) { return "", errors.New("the disk is full") },
-	"panic": func(context.Context, []byte) (string, error) { panic("a bug") },
-	"exit":  func(context.Context, []byte) (string, error) { os.Exit(0); return "", nil },
-	"recurse": func(context.Context, []byte) (string, error) {
+	"fail":  func(context.Context, Job) (string, error) { return "", errors.New("the disk is full") },
+	"panic": func(context.Context, Job) (string, error) { panic("a bug") },
+	"exit":  func(context.Context, Job) (string, error) { os.Exit(0); return "", nil },
+	"recurse": func(context.Context, Job) (string, error) {
 		var f func(int) int
 		f = func(n int) int { return f(n+1) + 1 }
 		return strconv.Itoa(f(0)), nil
 	},
-	"spin": func(context.Context, []byte) (string, error) {
+	"spin": func(context.Context, Job) (string, error) {
 		for n := 0; ; n++ {
 			sink = n
 		}
 	},
-	"wait": func(ctx context.Context, _ []byte) (string, error) {
+	"wait": func(ctx context.Context, _ Job) (string, error) {
 		<-ctx.Done()
 		return "", ctx.Err()
 	},
-	"grow": func(context.Context, []byte) (string, error) {
+	"grow": func(context.Context, Job) (string, error) {
 		var all [][]byte
 		for {
 			b := make([]byte, 1<<20)
@@ -70,27 +71,33 @@ var works = map[string]func(context.Context, []byte) (string, error){
 			sink = len(all)
 		}
 	},
-	"grow at once": func(_ context.Context, in []byte) (string, error) {
-		n, _ := strconv.Atoi(string(in))
+	"grow at once": func(_ context.Context, job Job) (string, error) {
+		n, _ := strconv.Atoi(string(job.Input))
 		b := make([]byte, n)
 		for i := 0; i < n; i += 4096 {
 			b[i] = 1
 		}
 		return strconv.Itoa(len(b)), nil
 	},
-	"write": func(context.Context, []byte) (string, error) {
+	"write": func(context.Context, Job) (string, error) {
 		return "", os.WriteFile("file", make([]byte, 1<<20), 0o600)
 	},
+	"tell": func(_ context.Context, job Job) (string, error) {
+		for _, a := range job.Args {
+			job.Tell(a)
+		}
+		return "told " + string(job.Input), nil
+	},
 	"facts": facts,
-	"babble": func(context.Context, []byte) (string, error) {
+	"babble": func(context.Context, Job) (string, error) {
 		os.Stdout.Write(appendMessage(nil, message{kind: messageDone, text: "first"}))
 		return "second", nil
 	},
-	"garbage": func(context.Context, []byte) (string, error) {
+	"garbage": func(context.Context, Job) (string, error) {
 		os.Stdout.WriteString("garbage")
 		select {}
 	},
-	"shout": func(context.Context, []byte) (string, error) {
+	"shout": func(context.Context, Job) (string, error) {
 		for range 1000 {
 			os.Stderr.Write(make([]byte, 1000))
 		}
@@ -101,7 +108,7 @@ var works = map[string]func(context.Context, []byte) (string, error){
 var sink int
 
 // facts is what a child can see of the world.
-func facts(context.Context, []byte) (string, error) {
+func facts(context.Context, Job) (string, error) {
 	dir, err := os.Getwd()
 	return fmt.Sprintf("%s|%v|%v", dir, os.Environ(), err), err
 }
@@ -123,6 +130,18 @@ func TestResults(t *testing.T) {
 	}
 	if got, err := Run(t.Context(), task("large", strings.Repeat("x", 8<<20))); err != nil || got != strconv.Itoa(8<<20) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// What the work says on its way is heard, in order.
+func TestTold(t *testing.T) {
+	k := task("tell", "all")
+	k.Args = []string{"first", "--second", strings.Repeat("x", 2*maxText)}
+	var told []string
+	k.Told = func(text string) { told = append(told, text) }
+	got, err := Run(t.Context(), k)
+	if want := []string{"first", "--second", strings.Repeat("x", maxText)}; err != nil || got != "told all" || !slices.Equal(told, want) {
+		t.Errorf("%q, told %.100q, %v", got, told, err)
 	}
 }
 
@@ -247,7 +266,7 @@ func TestListen(t *testing.T) {
 		{"without end", strings.Repeat(string(alive), maxMessages+1), messageAlive, true},
 	} {
 		heard := 0
-		last, memory, err := listen(strings.NewReader(c.in), func(int64) { heard++ })
+		last, memory, err := listen(strings.NewReader(c.in), func(int64) { heard++ }, nil)
 		if last.kind != c.last || (err != nil) != c.bad || memory > 7 || (heard > 0) != strings.HasPrefix(c.in, string(alive)) {
 			t.Errorf("%s: %+v, memory %d, heard %d, %v", c.name, last, memory, heard, err)
 		}

@@ -17,6 +17,20 @@ type Refusal struct{ Text string }
 // Error implements error.
 func (r Refusal) Error() string { return r.Text }
 
+// Job is what the work of a child is done on.
+type Job struct {
+	// Args are those of [Task].Args.
+	Args []string
+	// Input is that of [Task].Input.
+	Input []byte
+	// Tell says how the work goes on; see [Task].Told. What is longer than a message
+	// is cut.
+	Tell func(text string)
+}
+
+// Work is what a child does. Its result is a short text, which [Run] returns.
+type Work func(ctx context.Context, job Job) (string, error)
+
 // maxInput bounds what a child reads; its memory would end it not much later.
 const maxInput = 1 << 30
 
@@ -37,7 +51,8 @@ const (
 
 // bounds are what the parent asks of the child.
 type bounds struct {
-	memory     int64 // bytes
+	args       []string // of the work
+	memory     int64    // bytes
 	cpuSeconds int64
 	fileBytes  int64
 }
@@ -51,9 +66,10 @@ func parseBounds(args []string) (b bounds, err error) {
 	if err := flags.Parse(args); err != nil {
 		return b, err
 	}
-	if flags.NArg() > 0 || b.memory <= 0 || b.cpuSeconds <= 0 || b.fileBytes <= 0 {
-		return b, fmt.Errorf("this is for Bulkhead's own use: it wants --memory, --cpu and --file, and nothing else")
+	if b.memory <= 0 || b.cpuSeconds <= 0 || b.fileBytes <= 0 {
+		return b, fmt.Errorf("this is for Bulkhead's own use: it wants --memory, --cpu and --file, and then what is for its work")
 	}
+	b.args = flags.Args()
 	return b, nil
 }
 
@@ -63,7 +79,7 @@ func parseBounds(args []string) (b bounds, err error) {
 //
 // An error of the work that is a [Refusal], and a panic, lie with the input; any
 // other error with the host. ctx ends only with the process.
-func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, work func(ctx context.Context, input []byte) (string, error)) int {
+func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, work Work) int {
 	b, err := parseBounds(args)
 	if err != nil {
 		fmt.Fprintln(errs, err)
@@ -92,7 +108,7 @@ func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer
 		say.say(message{kind: messageFailed, text: "the input cannot be read: " + err.Error()})
 		return exitFailed
 	}
-	result, err := guarded(ctx, input, work)
+	result, err := guarded(ctx, Job{Args: b.args, Input: input, Tell: func(text string) { say.say(message{kind: messageAlive, text: text}) }}, work)
 	m, code := message{kind: messageDone, text: result}, exitDone
 	switch err := err.(type) {
 	case nil:
@@ -108,13 +124,13 @@ func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer
 	return code
 }
 
-func guarded(ctx context.Context, input []byte, work func(ctx context.Context, input []byte) (string, error)) (result string, err error) {
+func guarded(ctx context.Context, job Job, work Work) (result string, err error) {
 	defer func() {
 		if bug := recover(); bug != nil {
 			err = Refusal{fmt.Sprintf("it brings out a bug: %v", bug)}
 		}
 	}()
-	return work(ctx, input)
+	return work(ctx, job)
 }
 
 // speaker sends messages, the last one once.

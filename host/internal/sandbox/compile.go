@@ -225,9 +225,9 @@ func (r *Runtime) compileHere(ctx, limited context.Context, l service.Limits, wo
 // lead to. args are what follows the command. It bounds the process it runs in,
 // for good, and returns its exit code.
 func ServeCompiler(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	return compartment.Serve(ctx, args, in, out, errs, func(ctx context.Context, module []byte) (string, error) {
+	return compartment.Serve(ctx, args, in, out, errs, func(ctx context.Context, job compartment.Job) (string, error) {
 		// Its priority is low, so it may have all processors.
-		file, err := compileInto(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), module, ".")
+		file, err := compileInto(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), job.Input, ".")
 		var e *service.Error
 		if errors.As(err, &e) && e.Kind == service.KindBadModule {
 			text := e.Message
