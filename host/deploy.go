@@ -109,8 +109,8 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	return h.status(c, svc), nil
 }
 
-// Delete stops a service. Its log stays, and a later deployment under the same name
-// goes on with it.
+// Delete stops a service: commands that it has taken on may run for Options.DrainTime.
+// Its log stays, and a later deployment under the same name goes on with it.
 func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	c, err := h.open()
 	if err != nil {

@@ -239,6 +239,32 @@ func TestACommandEndsWithItsModule(t *testing.T) {
 	}
 }
 
+// A command that spins does not hold up the deletion of its service either, nor does a
+// caller of Delete who has gone undo it.
+func TestACommandEndsWithItsService(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
+	deployEndless(t, h)
+	ended := make(chan error, 1)
+	if err := h.SendAsync(spin, func(_ service.Reply, err error) { ended <- err }); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if st, err := h.Status("tally"); err != nil || st.Shards[0].Queued == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; service.KindOf(err) != service.KindUnavailable {
+		t.Errorf("the command that spun: %v", err)
+	}
+	if _, err := h.Status("tally"); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("the service is there: %v", err)
+	}
+}
+
 func manifestOf(name, version string) []byte {
 	m := testguest.CounterManifest(name)
 	m.Version = version

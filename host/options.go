@@ -45,8 +45,8 @@ type Options struct {
 	RingEvents int
 	// RingBytes bounds their size, in bytes. Default 16 MiB.
 	RingBytes int64
-	// DrainTime bounds how long the commands that an old module has taken on may
-	// run when a deployment replaces it. Default 10 s.
+	// DrainTime bounds how long the commands that a module has taken on may run when a
+	// deployment replaces it or its service is deleted. Default 10 s.
 	DrainTime time.Duration
 	// RecoveryWait is the first wait before a failed journal is opened again; it
 	// doubles up to a minute. Default 1 s.

@@ -39,8 +39,8 @@ type Options struct {
 	// RingEvents and RingBytes bound each service's ring of recent events.
 	RingEvents int
 	RingBytes  int64
-	// DrainTime bounds how long the commands of an old engine may take when a
-	// deployment replaces it.
+	// DrainTime bounds how long the commands of an engine may take when a deployment
+	// replaces it or its service is deleted.
 	DrainTime time.Duration
 }
 
@@ -139,8 +139,11 @@ func (s *Supervisor) All() []*Service {
 	return all
 }
 
-// Delete records that a service shall not run, and stops it. Its log stays; a
-// later deployment under the same name goes on with it.
+// Delete records that a service shall not run, and stops it. Commands that it has taken
+// on may run for DrainTime, as in a deployment; what has not begun by then is refused,
+// and calls under way are canceled. The log stays; a later deployment under the same
+// name goes on with it. Once the deletion is recorded, its caller going away does not
+// stop it.
 func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	svc, err := s.Get(name)
 	if err != nil {
@@ -157,7 +160,13 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	s.mu.Lock()
 	delete(s.services, name)
 	s.mu.Unlock()
-	return svc.stop(ctx, service.Errorf(service.KindNotFound, "the service was deleted"))
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTime)
+	defer cancel()
+	if err := svc.stop(within, service.Errorf(service.KindNotFound, "the service was deleted")); err != nil {
+		// All the same it is gone, and every command has had its answer.
+		s.opt.Logger.Warn("a deleted service was stopped before it had done what it had taken on", "service", name, "error", err)
+	}
+	return nil
 }
 
 // Close stops all services, at once. Their commands in flight get their answers;
