@@ -23,15 +23,15 @@ const maxBackups = 2
 // backup streams a backup of the whole host. The stream ends in a manifest, and
 // breaks off without one if something fails when it has begun.
 func (s *Server) backup(a *answer, r *http.Request) error {
-	select {
+	since, err := s.readBody(a, r, maxManifest)
+	if err != nil {
+		return err
+	}
+	select { // with the body there, so that one that trickles holds no place
 	case s.backups <- struct{}{}:
 		defer func() { <-s.backups }()
 	default:
 		return &service.Error{Kind: service.KindOverloaded, Message: "other backups are being made", RetryAfter: retrySoon}
-	}
-	since, err := s.readBody(a, r, maxManifest)
-	if err != nil {
-		return err
 	}
 	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error { return s.backend.Backup(ctx, w, since) })
 }

@@ -2,73 +2,16 @@ package gateway
 
 import (
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
-
-// bodyRate is what a slow client must reach with a large body, either way, in
-// bytes a second.
-const bodyRate = 64 << 10
-
-// firstRead bounds what is set aside for a body before any of it has come.
-const firstRead = 64 << 10
-
-// readBody reads a request's body of at most limit bytes, in its time.
-func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, error) {
-	tooLarge := func() error {
-		return service.Errorf(service.KindTooLarge, "the body is larger than the %d bytes allowed", limit)
-	}
-	if r.ContentLength == 0 {
-		return nil, nil
-	}
-	if r.ContentLength > limit {
-		a.Header().Set("Connection", "close") // what is on its way is not read
-		return nil, tooLarge()
-	}
-	size := r.ContentLength
-	if size < 0 {
-		size = limit
-	}
-	deadline := time.Now().Add(s.options.BodyTime + time.Duration(size/bodyRate)*time.Second)
-	if err := a.control.SetReadDeadline(deadline); err != nil {
-		return nil, service.Errorf(service.KindInternal, "read deadline: %w", err)
-	}
-	// The server reads on in the background to learn when the client goes away;
-	// that must not end by the body's deadline.
-	defer a.control.SetReadDeadline(time.Time{})
-
-	body := http.MaxBytesReader(a.ResponseWriter, r.Body, limit)
-	b := make([]byte, 0, max(512, min(r.ContentLength+1, firstRead)))
-	for {
-		n, err := body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		var tooMany *http.MaxBytesError
-		switch {
-		case err == io.EOF:
-			return b, nil
-		case errors.As(err, &tooMany):
-			return nil, tooLarge()
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			a.Header().Set("Connection", "close")
-			return nil, withStatus(http.StatusRequestTimeout, service.Errorf(service.KindDeadline, "the body came too slowly"))
-		case err != nil:
-			return nil, service.Errorf(service.KindInvalid, "the body is not whole: %w", err)
-		}
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-	}
-}
 
 // contentType is the media type of a request's body, without parameters, and
 // whether its sender gave one. None is JSON, and so is what command line clients

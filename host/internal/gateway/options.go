@@ -36,15 +36,21 @@ type Options struct {
 	Connections int
 	// Streams bounds the WebSockets and event streams among them. Default 1024.
 	Streams int
-	// Uploads bounds the modules that are on their way in at a time. Default 4.
+	// Uploads bounds the modules that are verified and compiled at a time, those of at
+	// most SmallModule bytes not counted, of which there may be four times as many. It
+	// bounds, too, the bytes of modules that are on their way in: by Uploads times
+	// ModuleBytes, and for small ones likewise. Default 4.
 	Uploads int
+	// SmallModule is the size, in bytes, up to which a module is small. Default 1 MiB.
+	SmallModule int64
 	// ModuleBytes bounds an uploaded module. Default: that of service.DefaultLimits.
 	ModuleBytes int64
 
 	// HeaderTime bounds how long a request's headers may take. Default 10 s.
 	HeaderTime time.Duration
-	// BodyTime bounds how long a request's body may take; a large one gets a second
-	// more for each 64 KiB. Default 30 s.
+	// BodyTime bounds how long a request's body, or a message on a WebSocket, may keep
+	// the host waiting: it has that time, and each 64 KiB that have come give it a second
+	// more, but never more than BodyTime from then on. Default 30 s.
 	BodyTime time.Duration
 	// WriteTime bounds how long an answer, or a piece of a stream, may take to be
 	// written; a large one gets a second more for each 64 KiB. Default 20 s.
@@ -103,6 +109,7 @@ func (o Options) withDefaults() Options {
 	o.Connections = or(o.Connections, 4096)
 	o.Streams = or(o.Streams, 1024)
 	o.Uploads = or(o.Uploads, 4)
+	o.SmallModule = or(o.SmallModule, 1<<20)
 	o.ModuleBytes = or(o.ModuleBytes, service.DefaultLimits().ModuleBytes)
 	o.HeaderTime = or(o.HeaderTime, 10*time.Second)
 	o.BodyTime = or(o.BodyTime, 30*time.Second)
@@ -153,6 +160,7 @@ func (o Options) Validate() error {
 	check("connections", int64(o.Connections), 1, 1<<20)
 	check("streams", int64(o.Streams), 1, 1<<20)
 	check("uploads", int64(o.Uploads), 1, 1<<10)
+	check("small module bytes", o.SmallModule, 1, 1<<30)
 	check("module bytes", o.ModuleBytes, 8, 1<<30)
 	check("message bytes", o.MessageBytes, 1<<10, 1<<30)
 	check("in flight", int64(o.InFlight), 1, 1<<16)

@@ -92,6 +92,11 @@ func (s *Server) handler() http.Handler {
 			defer g.atRest()
 		}
 		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID()}
+		if r.ContentLength != 0 {
+			// What a handler does not read of a body, the server reads behind its back before it
+			// answers, and has no limit of its own for that.
+			_ = a.control.SetReadDeadline(start.Add(s.options.BodyTime)) // one that fails is found by who reads the body
+		}
 		h := a.Header()
 		h.Set(api.HeaderRequestID, a.id)
 		h.Set("Cache-Control", "no-store")

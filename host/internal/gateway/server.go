@@ -41,7 +41,7 @@ type Server struct {
 	handlers sync.WaitGroup
 
 	streams chan struct{} // one for each open stream
-	uploads chan struct{} // one for each module on its way in
+	uploads *uploads      // modules on their way in
 	backups chan struct{} // one for each backup on its way out
 
 	run      string // tells the requests of this server from those of others
@@ -60,7 +60,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	}
 	s := &Server{
 		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
-		streams: make(chan struct{}, o.Streams), uploads: make(chan struct{}, o.Uploads),
+		streams: make(chan struct{}, o.Streams), uploads: newUploads(o),
 		backups: make(chan struct{}, maxBackups),
 	}
 	var run [4]byte

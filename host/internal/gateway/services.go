@@ -57,20 +57,19 @@ func (s *Server) readModule(a *answer, r *http.Request, limit int64) (module []b
 	if t := r.Header.Get("Content-Type"); t != "" && t != api.ContentWasm && t != "application/octet-stream" && t != "application/x-www-form-urlencoded" {
 		return nil, nil, service.Errorf(service.KindUnsupported, "a module comes as %s, not %.80q", api.ContentWasm, t)
 	}
-	select {
-	case s.uploads <- struct{}{}:
-	default:
-		return nil, nil, &service.Error{Kind: service.KindOverloaded, Message: "other modules are being uploaded", RetryAfter: retrySoon}
-	}
-	module, err = s.readBody(a, r, limit)
+	u := s.uploads.begin()
+	module, err = s.readInto(a, r, limit, u.hold)
 	if err == nil && len(module) == 0 {
 		err = &service.Error{Kind: service.KindBadModule, Message: "the body is empty; it should be a WebAssembly module", Reasons: []string{"no bytes"}}
 	}
+	if err == nil {
+		err = u.work(int64(len(module)))
+	}
 	if err != nil {
-		<-s.uploads
+		u.end()
 		return nil, nil, err
 	}
-	return module, func() { <-s.uploads }, nil
+	return module, u.end, nil
 }
 
 func (s *Server) uploadModule(a *answer, r *http.Request) error {

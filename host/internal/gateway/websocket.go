@@ -146,7 +146,7 @@ func (k *socket) ping(text string) error {
 }
 
 // receive reads one text message into buf, which it may grow. Once a message has
-// begun it must be whole within the body time, however it is cut into frames.
+// begun it has the time of a body, however it is cut into frames.
 func (k *socket) receive(buf []byte) ([]byte, error) {
 	if !k.wait(k.silence()) {
 		return nil, &closing{websocket.CloseGoingAway, "the host is stopping"}
@@ -160,14 +160,16 @@ func (k *socket) receive(buf []byte) ([]byte, error) {
 	}
 	k.controls, k.within = 0, true
 	defer func() { k.within = false }()
-	k.wait(k.options.BodyTime)
+	allowed := newAllowance(k.options.BodyTime, time.Now())
 	buf = buf[:0]
 	for {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
 		}
+		k.wait(time.Until(allowed.until))
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
+		allowed.earn(n, time.Now())
 		if err == io.EOF {
 			break
 		}

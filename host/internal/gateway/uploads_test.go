@@ -1,0 +1,156 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// A body has a floor of time, and what its bytes have earned, but never more than the
+// floor from now on.
+func TestAllowance(t *testing.T) {
+	begin := time.Unix(1_000_000, 0)
+	const floor = 30 * time.Second
+	// drip is how long a body lasts that sends n bytes each period, at most an hour.
+	drip := func(n int, period time.Duration) time.Duration {
+		l := newAllowance(floor, begin)
+		for now := begin; ; {
+			if now = now.Add(period); now.After(l.until) {
+				return l.until.Sub(begin)
+			}
+			if now.Sub(begin) > time.Hour {
+				return now.Sub(begin)
+			}
+			l.earn(n, now)
+		}
+	}
+	for _, c := range []struct {
+		n      int
+		period time.Duration
+		least  time.Duration
+		most   time.Duration
+	}{
+		{0, time.Second, floor, floor},
+		{1, time.Second, floor, floor + time.Millisecond},
+		{1, 5 * time.Second, floor, floor + time.Millisecond},
+		{bodyRate / 2, time.Second, 2*floor - 2*time.Second, 2 * floor}, // half the rate: twice the floor
+		{bodyRate, time.Second, time.Hour, 2 * time.Hour},
+		{64 * bodyRate, 10 * time.Second, time.Hour, 2 * time.Hour},
+		{64 * bodyRate, 31 * time.Second, floor, floor}, // all the same it may not stop for longer
+	} {
+		if got := drip(c.n, c.period); got < c.least || got > c.most {
+			t.Errorf("%d bytes each %v last %v; want %v to %v", c.n, c.period, got, c.least, c.most)
+		}
+	}
+	l := newAllowance(floor, begin)
+	l.earn(1<<30, begin.Add(time.Second))
+	if got := l.until.Sub(begin); got != floor+time.Second {
+		t.Errorf("a body that came at once and then stops has %v", got)
+	}
+}
+
+func TestNextCapacity(t *testing.T) {
+	for _, length := range []int64{-1, 1, 511, 512, firstRead, firstRead + 1, 1 << 20, 32<<20 - 1, 32 << 20} {
+		const limit = 32 << 20
+		whole := int64(limit)
+		if length >= 0 {
+			whole = length
+		}
+		capacity := max(512, min(length+1, firstRead))
+		for capacity <= whole {
+			next := nextCapacity(capacity, length, limit)
+			if next <= capacity || next > max(whole+1, 512) {
+				t.Fatalf("length %d: %d follows %d", length, next, capacity)
+			}
+			capacity = next
+		}
+	}
+}
+
+// Bodies that trickle keep nobody from uploading: they hold no place, and next to no bytes.
+func TestTricklingUploadsHoldNoPlace(t *testing.T) {
+	s := start(t, Options{Uploads: 1, ModuleBytes: 1 << 20})
+	for range 3 * smallUploads {
+		a := s.attacker()
+		a.put("POST /v1/modules HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n\x00asm\x01\x00\x00\x00\r\n")
+	}
+	if r := s.do("POST", "/v1/modules", "\x00asm good", "Content-Type", "application/wasm"); r.status != http.StatusOK {
+		t.Errorf("status %d: %s", r.status, r.body)
+	}
+}
+
+// What is not read of the body of a request that is refused is not waited for without end.
+func TestTheBodyOfARefusedRequestHasItsTime(t *testing.T) {
+	s := start(t, Options{Token: strings.Repeat("t", minToken), BodyTime: 100 * time.Millisecond})
+	for _, headers := range []string{"Content-Length: 1000\r\n\r\n1", "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\n"} {
+		a := s.attacker()
+		a.put("POST /v1/modules HTTP/1.1\r\nHost: localhost\r\n" + headers)
+		resp, err := http.ReadResponse(a.r, nil)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%v, %v", resp, err)
+			continue
+		}
+		if _, err := io.Copy(io.Discard, a.r); err != nil { // until the host hangs up
+			t.Error(err)
+		}
+	}
+}
+
+// Small modules have bounds of their own, and everything comes back.
+func TestUploadClasses(t *testing.T) {
+	const size, small = 1 << 20, 1 << 16
+	u := newUploads(Options{Uploads: 2, SmallModule: small, ModuleBytes: size})
+	var large []*upload
+	for range 2 {
+		up := u.begin()
+		for _, capacity := range []int64{small / 2, small + 1, small + 2, size + 1} {
+			if err := up.hold(capacity); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := up.work(size); err != nil {
+			t.Fatal(err)
+		}
+		large = append(large, up)
+	}
+	if n := u.small.bytes.Used(budget.FlightBytes); n != 0 {
+		t.Errorf("large modules hold %d bytes of the small ones", n)
+	}
+	third := u.begin()
+	if err := third.hold(small + 1); err != nil {
+		t.Errorf("as long as it may be small: %v", err)
+	}
+	if err := third.hold(size + 1); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("the third large module: %v", err)
+	}
+	if err := third.work(small + 1); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("a third large module at work: %v", err)
+	}
+	third.end()
+	for range 2 * smallUploads {
+		up := u.begin()
+		if err := up.hold(small + 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := up.work(small); err != nil {
+			t.Fatal(err)
+		}
+		large = append(large, up)
+	}
+	if err := u.begin().work(10); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("one small module too many: %v", err)
+	}
+	for _, up := range large {
+		up.end()
+	}
+	for _, c := range []*uploadClass{&u.small, &u.large} {
+		if n := c.bytes.Used(budget.FlightBytes); n != 0 || len(c.work) != 0 {
+			t.Errorf("%d bytes and %d places are still taken", n, len(c.work))
+		}
+	}
+}
