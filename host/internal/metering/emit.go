@@ -1,6 +1,10 @@
 package metering
 
-import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+import (
+	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
 
 // way is one open construct while a function is written: what the paths to its
 // label have been charged since their last check.
@@ -39,7 +43,10 @@ func (r *rewriter) code() ([]byte, error) {
 		if err := r.analyse(i); err != nil {
 			return nil, err
 		}
-		body = r.write(body[:0], i)
+		var stopped int
+		if body, stopped = r.write(body[:0], i, len(code)); stopped >= 0 {
+			return nil, r.tooLarge(stopped, len(code)+len(body))
+		}
 		code = append(wasmbin.AppendU32(code, uint32(len(body))), body...)
 	}
 	r.writeSetup()
@@ -103,8 +110,21 @@ func (r *rewriter) appendTrouble(b []byte) []byte {
 	return append(append(b, r.callTrouble...), byte(wasmbin.OpEnd))
 }
 
-// write appends a function's body by the plan.
-func (r *rewriter) write(b []byte, i int) []byte {
+// tooLarge refuses a module that has grown to size bytes of code when it was rewritten
+// up to the offset at.
+func (r *rewriter) tooLarge(at, size int) error {
+	return &Error{Reasons: []string{fmt.Sprintf(
+		"the module grows too much when it is rewritten to count what it does: it had become %d bytes after %d of its %d, and a module of that size may become %d; its code has too many branches, calls or instructions that are charged by size for its length",
+		size, at, len(r.m.Bytes), r.o.MaxBytes)}}
+}
+
+// beyond reports whether the module is larger than it may be with that many bytes.
+func (r *rewriter) beyond(size int) bool { return r.o.MaxBytes > 0 && int64(size) > r.o.MaxBytes }
+
+// write appends a function's body by the plan. It stops when the module is too
+// large, of whose code there are before bytes, and says at which offset; -1 if the body
+// is whole.
+func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 	p := &r.plan
 	body := &r.m.Bodies[i]
 	w := writer{r: r, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
@@ -119,10 +139,16 @@ func (r *rewriter) write(b []byte, i int) []byte {
 		w.b = append(w.b, r.m.Bytes[at:e.at]...)
 		at = e.end
 		w.edit(e, p)
+		if r.beyond(before + len(w.b)) {
+			return w.b, at
+		}
 	}
 	w.b = append(w.b, r.m.Bytes[at:body.Code.End]...)
 	r.ways = w.ways
-	return w.b
+	if r.beyond(before + len(w.b)) {
+		return w.b, body.Code.End
+	}
+	return w.b, -1
 }
 
 // maxLeafFrame is the largest estimated frame, in bytes, of a function whose stack

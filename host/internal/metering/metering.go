@@ -45,6 +45,9 @@ type Options struct {
 	KeepNaN bool
 	// TableMax bounds each table, in elements. 0 is the constant of that name.
 	TableMax uint64
+	// MaxBytes bounds the rewritten module, in bytes; what would be larger is refused
+	// while it is written, with an [Error]. 0 is no bound.
+	MaxBytes int64
 }
 
 func (o Options) tableMax() uint64 {

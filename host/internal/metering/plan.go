@@ -1,6 +1,10 @@
 package metering
 
-import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+import (
+	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
 
 // A function is rewritten in two steps. The first walks the code once and makes a
 // plan: a list of edits, in the order of the code, and the cost of each piece of
@@ -98,16 +102,22 @@ type control struct {
 	since     int  // where it starts, for the frame
 }
 
+// freeEdits is how many edits a function may have whatever its length; beyond them it
+// may have one for each byte of its code. Code that does something has one for each
+// three.
+const freeEdits = 1 << 16
+
 // planner makes the plan of a function.
 type planner struct {
 	*plan
-	r      *rewriter
-	stack  []control // the function's is the first
-	point  int       // of the piece the next instruction belongs to, or nowhere
-	at     int       // end of the last instruction
-	nan    nanState
-	locals uint32
-	err    error
+	maxEdits int
+	r        *rewriter
+	stack    []control // the function's is the first
+	point    int       // of the piece the next instruction belongs to, or nowhere
+	at       int       // end of the last instruction
+	nan      nanState
+	locals   uint32
+	err      error
 }
 
 // analyse plans a function of the module's own.
@@ -120,6 +130,7 @@ func (r *rewriter) analyse(i int) error {
 	p.nan.stack = r.nanStack[:0]
 	p.frame.begin(r, i, t)
 	code := m.Bodies[i].Code
+	p.maxEdits = freeEdits + code.Len()
 	p.at = code.Start
 	p.stack = append(p.stack, control{op: wasmbin.OpBlock, reachable: true, point: nowhere, reach: 0})
 	p.newPoint(editPoint, nowhere)
@@ -159,6 +170,12 @@ func (p *plan) roundUp() {
 }
 
 func (p *planner) add(kind editKind, at, end int, arg int64) {
+	if len(p.edits) >= p.maxEdits {
+		if p.err == nil {
+			p.err = &Error{Reasons: []string{fmt.Sprintf("a function of %d bytes, at offset %d, has more than %d places where something is to be counted", p.maxEdits-freeEdits, at, p.maxEdits)}}
+		}
+		return
+	}
 	p.edits = append(p.edits, edit{kind, at, end, arg})
 }
 

@@ -177,6 +177,9 @@ func (r *rewriter) sections() error {
 		w.Section(wasmbin.SectionData, r.dataSection())
 	}
 	w.Custom(wasmbin.NameSection, r.names())
+	if size := len(w.Bytes()); r.beyond(size) {
+		return r.tooLarge(len(r.m.Bytes), size)
+	}
 	return nil
 }
 
