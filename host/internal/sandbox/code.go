@@ -14,17 +14,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // codeStore is compiled code on disk. wazero's own cache is a part of it, of whose
 // files wazero checks little before it executes them. So nothing is looked for in
-// it but what has a seal: a file that names a file of wazero's and the hash of its
-// content. What was cut, overwritten or put there by somebody else is compiled again.
+// it but what has a seal: a file that names a file of wazero's, and has the hashes of
+// its content and of the form that belongs to it. What was cut, overwritten or put
+// there by somebody else is compiled again.
 //
 //	wazero-<version>-<architecture>-<system>/<key>   wazero's: machine code
-//	seals/<hash of the binary>                       ours
+//	forms/<name>                                     ours: what else is kept of a module
+//	seals/<name>                                     ours
 //	stages/<random>/                                 where a compilation writes
+//
+// A name is the digest of the module as it was uploaded, a dash, and a hash of what
+// else decides about its code.
 //
 // Whoever can write to the directory can have code executed, hash or not: it is
 // for the host's user alone.
@@ -34,11 +40,12 @@ type codeStore struct {
 }
 
 const (
-	sealDir  = "seals"
-	stageDir = "stages"
-	// stageAge is when a stage is certainly nobody's any more: no compilation takes as
-	// long. Another host that was started on this directory by mistake must not
-	// remove the stages of the one that runs.
+	sealDir   = "seals"
+	formDir   = "forms"
+	stageDir  = "stages"
+	stageLock = "lock"
+	// stageAge is when a stage is certainly nobody's any more, whether its lock can be
+	// asked for or not: no compilation takes as long.
 	stageAge = 2 * time.Hour
 	// maxCodeBytes bounds the machine code of one module; it is some five times its size.
 	maxCodeBytes = 1 << 30
@@ -54,23 +61,40 @@ func openCode(dir string) (*codeStore, error) {
 		}
 		s.temporary = true
 	}
-	for _, d := range []string{s.dir, filepath.Join(s.dir, sealDir), filepath.Join(s.dir, stageDir)} {
+	for _, d := range []string{s.dir, filepath.Join(s.dir, sealDir), filepath.Join(s.dir, formDir), filepath.Join(s.dir, stageDir)} {
 		if err := makePrivate(d); err != nil {
 			return nil, err
 		}
 	}
+	return s, s.sweep()
+}
+
+// sweep removes the stages of processes that have ended, and those that are too old.
+// Another host that was started on this directory by mistake does not remove the stages
+// of the one that runs.
+func (s *codeStore) sweep() error {
 	left, err := os.ReadDir(filepath.Join(s.dir, stageDir))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, e := range left {
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > stageAge {
-			if err := os.RemoveAll(filepath.Join(s.dir, stageDir, e.Name())); err != nil {
-				return nil, err
-			}
+		stage := filepath.Join(s.dir, stageDir, e.Name())
+		info, err := e.Info()
+		if err != nil {
+			continue // it has just gone
+		}
+		lock, err := lockStage(filepath.Join(stage, stageLock), 0)
+		if lock != nil {
+			_ = lock.Close() // with the lock; nobody else wants this stage
+		}
+		if lock == nil && time.Since(info.ModTime()) <= stageAge {
+			continue // somebody works in it, or has not come to lock it
+		}
+		if err := os.RemoveAll(stage); err != nil {
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // makePrivate makes a directory that only its owner can enter. One in which
@@ -99,96 +123,146 @@ func (s *codeStore) close() error {
 	return os.RemoveAll(s.dir)
 }
 
-// codeName is the name under which a binary's code is stored.
-func codeName(binary []byte) string {
-	h := sha256.Sum256(binary)
-	return hex.EncodeToString(h[:])
+// name is the name under which a module's form and code are kept.
+func (o order) name(d service.Digest) string {
+	rest := sha256.Sum256(fmt.Appendf(nil, "form %d, tariff %d, tables %d, NaN %t", formVersion, metering.TariffVersion, o.tableElements, o.keepNaN))
+	return hex.EncodeToString(d[:]) + "-" + hex.EncodeToString(rest[:8])
 }
 
-// holds reports whether the code of that name is there and as it was written.
-func (s *codeStore) holds(name string) bool {
-	text, err := os.ReadFile(filepath.Join(s.dir, sealDir, name))
+// open reads the form of that name, if it and its code are there as they were written.
+// coded says whether there is code.
+func (s *codeStore) open(name string, most int64) (form []byte, coded bool, err error) {
+	text, err := readAtMost(filepath.Join(s.dir, sealDir, name), maxSeal)
 	if err != nil {
-		return false
+		return nil, false, err
 	}
-	file, sum, err := parseSeal(text)
+	seal, err := parseSeal(text)
 	if err != nil {
-		return false
+		return nil, false, err
 	}
-	have, err := hashFile(filepath.Join(s.dir, file))
-	return err == nil && have == sum
+	if form, err = readAtMost(filepath.Join(s.dir, formDir, name), most); err != nil {
+		return nil, false, err
+	}
+	if sha256.Sum256(form) != seal.form {
+		return nil, false, errors.New("the form is not as it was written")
+	}
+	if seal.file == "" {
+		return form, false, nil
+	}
+	have, err := hashFile(filepath.Join(s.dir, seal.file))
+	if err == nil && have != seal.code {
+		err = errors.New("the code is not as it was written")
+	}
+	return form, true, err
 }
 
-// stage makes an empty directory to compile into. unstage removes it.
+// stage makes a directory to compile into, which is empty but for its lock. unstage
+// removes it; if this process ends before, a later one does.
 func (s *codeStore) stage() (dir string, unstage func(), err error) {
+	if err := s.sweep(); err != nil {
+		return "", nil, err
+	}
 	if dir, err = os.MkdirTemp(filepath.Join(s.dir, stageDir), ""); err != nil {
 		return "", nil, err
 	}
-	return dir, func() { _ = os.RemoveAll(dir) }, nil // or the next start will, when it is old
+	lock, err := lockStage(filepath.Join(dir, stageLock), os.O_CREATE)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, func() {
+		_ = os.RemoveAll(dir) // or the next sweep does
+		if lock != nil {
+			_ = lock.Close()
+		}
+	}, nil
 }
 
-// install takes the code over that stands in a file of a stage, and seals it.
-func (s *codeStore) install(name, stage, file string) error {
-	if err := checkCodeFile(file); err != nil {
+// install takes over what a compilation has left in a stage: the form, and the code in
+// a file of that name if it is not empty. It seals them.
+func (s *codeStore) install(name, stage, file string) (err error) {
+	seal := seal{file: file}
+	if file != "" {
+		if err := checkCodeFile(file); err != nil {
+			return err
+		}
+		if seal.code, err = s.move(filepath.Join(stage, file), file); err != nil {
+			return err
+		}
+	}
+	if seal.form, err = s.move(filepath.Join(stage, formFile), filepath.Join(formDir, name)); err != nil {
 		return err
 	}
-	from, to := filepath.Join(stage, file), filepath.Join(s.dir, file)
-	sum, err := hashFile(from)
-	if err != nil {
+	// The seal is last, so that it never stands without its files; if a crash leaves
+	// half of it, it seals nothing.
+	written := filepath.Join(stage, "seal")
+	if err := os.WriteFile(written, appendSeal(nil, seal), 0o600); err != nil {
 		return err
+	}
+	return os.Rename(written, filepath.Join(s.dir, sealDir, name))
+}
+
+// move moves a file to its place in the store, and returns the hash of its content.
+func (s *codeStore) move(from, to string) (sum [sha256.Size]byte, err error) {
+	to = filepath.Join(s.dir, to)
+	if sum, err = hashFile(from); err != nil {
+		return sum, err
 	}
 	if err := makePrivate(filepath.Dir(to)); err != nil {
-		return err
+		return sum, err
 	}
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	// The seal is last, so that it never stands without its file; if a crash leaves
-	// half of it, it seals nothing.
-	seal := filepath.Join(stage, "seal")
-	if err := os.WriteFile(seal, appendSeal(nil, file, sum), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(seal, filepath.Join(s.dir, sealDir, name))
+	return sum, os.Rename(from, to)
 }
 
-// remove takes code away again. Whoever runs it has loaded it; whoever wants it anew
-// compiles it anew.
+// remove takes form and code away again. Whoever runs it has loaded it; whoever wants
+// it compiles it again.
 func (s *codeStore) remove(name string) {
-	seal := filepath.Join(s.dir, sealDir, name)
-	text, err := os.ReadFile(seal)
+	file := filepath.Join(s.dir, sealDir, name)
+	text, err := readAtMost(file, maxSeal)
 	if err != nil {
 		return
 	}
 	// Without its seal code counts for nothing, so what cannot be removed is only a
 	// waste of room.
-	_ = os.Remove(seal)
-	if file, _, err := parseSeal(text); err == nil {
-		_ = os.Remove(filepath.Join(s.dir, file))
+	_ = os.Remove(file)
+	_ = os.Remove(filepath.Join(s.dir, formDir, name))
+	if seal, err := parseSeal(text); err == nil && seal.file != "" {
+		_ = os.Remove(filepath.Join(s.dir, seal.file))
 	}
+}
+
+// seal says what belongs to a name, and what is in it.
+type seal struct {
+	file       string // of machine code; empty if there is none
+	code, form [sha256.Size]byte
 }
 
 // sealHead begins a seal. Its number changes with what follows.
-const sealHead = "bulkhead code 1"
+const sealHead = "bulkhead code 2"
 
-// appendSeal writes a seal: three lines.
-func appendSeal(b []byte, file string, sum [sha256.Size]byte) []byte {
-	return fmt.Appendf(b, "%s\n%s\n%x\n", sealHead, filepath.ToSlash(file), sum)
+// maxSeal bounds a seal, in bytes.
+const maxSeal = 1 << 10
+
+// appendSeal writes a seal: four lines, of which the second is empty if there is no code.
+func appendSeal(b []byte, s seal) []byte {
+	return fmt.Appendf(b, "%s\n%s\n%x\n%x\n", sealHead, filepath.ToSlash(s.file), s.code, s.form)
 }
 
-func parseSeal(text []byte) (file string, sum [sha256.Size]byte, err error) {
+func parseSeal(text []byte) (s seal, err error) {
 	lines := bytes.Split(text, []byte("\n"))
-	if len(lines) != 4 || string(lines[0]) != sealHead || len(lines[3]) != 0 {
-		return "", sum, errors.New("not a seal")
+	if len(lines) != 5 || string(lines[0]) != sealHead || len(lines[4]) != 0 {
+		return s, errors.New("not a seal")
 	}
-	if len(lines[2]) != hex.EncodedLen(len(sum)) {
-		return "", sum, errors.New("not a seal's hash")
+	for i, sum := range []*[sha256.Size]byte{&s.code, &s.form} {
+		if line := lines[2+i]; len(line) != hex.EncodedLen(len(sum)) {
+			return s, errors.New("not a seal's hash")
+		} else if _, err := hex.Decode(sum[:], line); err != nil {
+			return s, err
+		}
 	}
-	if _, err := hex.Decode(sum[:], lines[2]); err != nil {
-		return "", sum, err
+	if s.file = filepath.FromSlash(string(lines[1])); s.file == "" {
+		return s, nil
 	}
-	file = filepath.FromSlash(string(lines[1]))
-	return file, sum, checkCodeFile(file)
+	return s, checkCodeFile(s.file)
 }
 
 // checkCodeFile refuses what is not the path of a file of wazero's cache.
@@ -211,7 +285,7 @@ func hashFile(name string) (sum [sha256.Size]byte, err error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxCodeBytes {
-		return sum, errors.Join(err, fmt.Errorf("%s is no file of compiled code", name))
+		return sum, errors.Join(err, fmt.Errorf("%s is no file of a size that compiled code has", name))
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {

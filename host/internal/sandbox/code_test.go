@@ -2,9 +2,11 @@ package sandbox
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,32 +84,51 @@ func TestCompiledOnce(t *testing.T) {
 // The host's process compiles nothing: what wazero does not find it would have to
 // compile, and is kept from it.
 func TestLoadNeverCompiles(t *testing.T) {
-	module, err := prepared(testguest.Counter("c"))
+	r := newRuntime(t, Options{CacheDir: t.TempDir(), Compiler: compilerCommand()})
+	load := func() error {
+		p := &Program{runtime: r, limits: quick.WithDefaults(), wazero: wazero.NewRuntimeWithConfig(t.Context(), wazeroConfig(r.cache))}
+		defer p.wazero.Close(t.Context())
+		err := p.load("name", 1<<20)
+		if err == nil {
+			_ = p.compiled.Close(t.Context())
+		}
+		return err
+	}
+	if err := load(); !errors.Is(err, errNotLoaded) {
+		t.Errorf("loading what is not there: %v", err)
+	}
+	// A form that claims to have code under a name by which wazero does not look for it.
+	stage, unstage, err := r.code.stage()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRuntime(t, Options{CacheDir: t.TempDir(), Compiler: compilerCommand()})
-	p := &Program{runtime: r, wazero: wazero.NewRuntimeWithConfig(t.Context(), wazeroConfig(r.cache))}
-	defer p.wazero.Close(t.Context())
-	if err := p.load(module); !errors.Is(err, errNotLoaded) {
-		t.Errorf("loading what is not there: %v", err)
+	defer unstage()
+	f, whole := prepared(t, testguest.Counter("c"))
+	code, err := compileForm(t.Context(), f, whole, stage)
+	if err != nil {
+		t.Fatal(err)
 	}
-	file, err := onlyCode(r.code.dir)
-	if err != nil || file != "" {
-		t.Errorf("it left %q, %v", file, err)
+	other := filepath.Join(filepath.Dir(code), strings.Repeat("0a", 32))
+	if err := errors.Join(os.Rename(filepath.Join(stage, code), filepath.Join(stage, other)), r.code.install("name", stage, other)); err != nil {
+		t.Fatal(err)
+	}
+	if err := load(); !errors.Is(err, errNotLoaded) {
+		t.Errorf("loading what has another name: %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(r.code.dir, "wazero-*", "*"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("there is %q, %v", left, err)
 	}
 }
 
-func prepared(module []byte) ([]byte, error) {
-	m, err := verify(module, quick.WithDefaults())
+// prepared is a module verified and rewritten, and what is known of it.
+func prepared(t testing.TB, module []byte) (*facts, []byte) {
+	t.Helper()
+	f, whole, err := rewrite(module, orderOf(quick.WithDefaults(), service.Settings{}), func(Stage) {})
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	metered, err := metering.Rewrite(m, metering.Options{})
-	if err != nil {
-		return nil, err
-	}
-	return metered.Binary, nil
+	return f, whole
 }
 
 // Code on disk that is not as it was written is not executed: it is compiled again.
@@ -133,7 +154,7 @@ func TestDamagedCode(t *testing.T) {
 		}
 		return files[0]
 	}
-	code, seal := find("wazero-*/*"), find("seals/*")
+	code, form, seal := find("wazero-*/*"), find("forms/*"), find("seals/*")
 	change := func(file string, f func([]byte) []byte) {
 		t.Helper()
 		b, err := os.ReadFile(file)
@@ -154,11 +175,32 @@ func TestDamagedCode(t *testing.T) {
 		{"the number of functions flipped", func() { change(code, func(b []byte) []byte { b[7+int(b[6])+3] = 0x7f; return b }) }},
 		{"code appended to", func() { change(code, func(b []byte) []byte { return append(b, 0) }) }},
 		{"code gone", func() { _ = os.Remove(code) }},
+		{"form cut", func() { change(form, func(b []byte) []byte { return b[:len(b)/2] }) }},
+		{"form empty", func() { change(form, func([]byte) []byte { return nil }) }},
+		{"a bit of the form flipped", func() { change(form, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }) }},
+		{"form gone", func() { _ = os.Remove(form) }},
+		{"form far too large", func() {
+			if err := os.Truncate(form, maxForm(int64(len(module)))+1); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a form of an earlier version, sealed", func() {
+			old := []byte("bulkhead form 0\n")
+			change(form, func([]byte) []byte { return old })
+			change(seal, func(b []byte) []byte {
+				s, err := parseSeal(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.form = sha256.Sum256(old)
+				return appendSeal(nil, s)
+			})
+		}},
 		{"code without a seal", func() { _ = os.Remove(seal) }},
 		{"seal cut", func() { change(seal, func(b []byte) []byte { return b[:len(b)-1] }) }},
 		{"seal empty", func() { change(seal, func([]byte) []byte { return nil }) }},
 		{"seal of another file", func() {
-			change(seal, func([]byte) []byte { return appendSeal(nil, "../"+filepath.Base(seal), [32]byte{}) })
+			change(seal, func([]byte) []byte { return appendSeal(nil, sealOf("../"+filepath.Base(seal))) })
 		}},
 		{"code of another version", func() {
 			other := filepath.Join(dir, "wazero-v0.0.0-other", filepath.Base(code))
@@ -169,7 +211,14 @@ func TestDamagedCode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			change(seal, func([]byte) []byte { return appendSeal(nil, "wazero-v0.0.0-other/"+filepath.Base(code), sum) })
+			change(seal, func(b []byte) []byte {
+				s, err := parseSeal(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.file, s.code = "wazero-v0.0.0-other/"+filepath.Base(code), sum
+				return appendSeal(nil, s)
+			})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -196,7 +245,7 @@ func TestRefusedModulesLeaveNoCode(t *testing.T) {
 		if compiled++; r.compilations.Load() != compiled {
 			t.Errorf("%s: %d compilations, want %d", c.Name, r.compilations.Load(), compiled)
 		}
-		for _, pattern := range []string{"wazero-*/*", "seals/*", "stages/*"} {
+		for _, pattern := range []string{"wazero-*/*", "forms/*", "seals/*", "stages/*"} {
 			if left, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(left) > 0 {
 				t.Errorf("%s leaves %v, %v", c.Name, left, err)
 			}
@@ -223,40 +272,69 @@ func TestCodeIsPrivate(t *testing.T) {
 	}
 }
 
-// A stage that a crash has left is removed when it is certainly nobody's.
-func TestOldStagesAreRemoved(t *testing.T) {
+// Stages that a process has left are removed when it has ended, and in any case when
+// they are old; others are not.
+func TestLeftStagesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
-	newRuntime(t, Options{CacheDir: dir})
-	young, old := filepath.Join(dir, stageDir, "young"), filepath.Join(dir, stageDir, "old")
+	r := newRuntime(t, Options{CacheDir: dir})
+	stages := filepath.Join(dir, stageDir)
+	young, old, left := filepath.Join(stages, "young"), filepath.Join(stages, "old"), filepath.Join(stages, "left")
 	long := time.Now().Add(-2 * stageAge)
-	if err := errors.Join(os.Mkdir(young, 0o700), os.Mkdir(old, 0o700), os.Chtimes(old, long, long)); err != nil {
+	if err := errors.Join(os.Mkdir(young, 0o700), os.Mkdir(old, 0o700), os.Chtimes(old, long, long),
+		os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, stageLock), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	used, unstage, err := r.code.stage() // which looks around, too
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unstage()
 	newRuntime(t, Options{CacheDir: dir})
-	if _, err := os.Stat(young); err != nil {
-		t.Error(err)
+	want := []string{filepath.Base(used), "young"}
+	if !canLock(t) {
+		want = append(want, "left")
 	}
-	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the old one is there: %v", err)
+	entries, err := os.ReadDir(stages)
+	var have []string
+	for _, e := range entries {
+		have = append(have, e.Name())
 	}
+	slices.Sort(want)
+	if err != nil || !slices.Equal(have, want) {
+		t.Errorf("there are %q, want %q; %v", have, want, err)
+	}
+}
+
+// canLock says whether this system can tell who works in a stage.
+func canLock(t *testing.T) bool {
+	f, err := lockStage(filepath.Join(t.TempDir(), stageLock), os.O_CREATE)
+	if f != nil {
+		_ = f.Close()
+	}
+	return !errors.Is(err, errors.ErrUnsupported)
+}
+
+func sealOf(file string) seal {
+	return seal{file: file, code: [32]byte{1, 2, 3}, form: [32]byte{31: 4}}
 }
 
 func FuzzParseSeal(f *testing.F) {
 	name := "wazero-v1.12.0-amd64-linux/" + strings.Repeat("0a", 32)
-	f.Add(appendSeal(nil, name, [32]byte{1, 2, 3}))
-	f.Add(appendSeal(nil, "../../"+name, [32]byte{}))
-	f.Add([]byte(sealHead + "\n\n\n"))
+	f.Add(appendSeal(nil, sealOf(name)))
+	f.Add(appendSeal(nil, sealOf("../../"+name)))
+	f.Add(appendSeal(nil, sealOf("")))
+	f.Add([]byte(sealHead + "\n\n\n\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		file, sum, err := parseSeal(b)
+		s, err := parseSeal(b)
 		if err != nil {
 			return
 		}
-		if !filepath.IsLocal(file) || strings.Count(file, string(filepath.Separator)) != 1 {
-			t.Errorf("it leads to %q", file)
+		if s.file != "" && (!filepath.IsLocal(s.file) || strings.Count(s.file, string(filepath.Separator)) != 1) {
+			t.Errorf("it leads to %q", s.file)
 		}
-		again, sumAgain, err := parseSeal(appendSeal(nil, file, sum))
-		if err != nil || again != file || sumAgain != sum {
-			t.Errorf("%q came back as %q, %v", file, again, err)
+		again, err := parseSeal(appendSeal(nil, s))
+		if err != nil || again != s {
+			t.Errorf("%+v came back as %+v, %v", s, again, err)
 		}
 	})
 }
@@ -277,15 +355,19 @@ func TestCodeOfAnOlderTariff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unstage()
-	file, err := compileInto(t.Context(), old, stage)
-	if err != nil || file == "" {
-		t.Fatalf("compiled into %q: %v", file, err)
+	f, _ := prepared(t, module)
+	f.tariff = 1
+	code, err := compileForm(t.Context(), f, old, stage)
+	if err != nil || code == "" {
+		t.Fatalf("compiled into %q: %v", code, err)
 	}
-	if err := before.code.install(codeName(old), stage, file); err != nil {
+	// Under the name that it would have today, as if that did not tell tariffs apart.
+	name := orderOf(quick.WithDefaults(), service.Settings{}).name(service.DigestOf(module))
+	if err := before.code.install(name, stage, code); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := prepared(module); err != nil || !before.code.holds(codeName(old)) || before.code.holds(codeName(now)) {
-		t.Fatalf("the store is not one of an older tariff: %v", err)
+	if _, coded, err := before.code.open(name, maxForm(int64(len(module)))); err != nil || !coded {
+		t.Fatalf("the store does not have it: %v", err)
 	}
 	for _, want := range []int64{1, 0} {
 		r := newRuntime(t, Options{CacheDir: dir})

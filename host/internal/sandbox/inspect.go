@@ -170,7 +170,7 @@ func (i *Inspection) look(module []byte, l service.Limits) *wasmbin.Module {
 	v.rules(m, l)
 	i.Problems = append(i.Problems, v.reasons...)
 	i.describe(m)
-	if metered, err := metering.Rewrite(m, meteringOptions(l, service.Settings{})); err == nil {
+	if metered, err := metering.Rewrite(m, orderOf(l, service.Settings{}).metering(len(module))); err == nil {
 		i.Metering = &InspectedMetering{Tariff: metered.Tariff, Bytes: len(metered.Binary), Imageable: metered.Imageable, Why: metered.Why}
 	} else {
 		var list *metering.Error

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,14 @@ type Options struct {
 	// Then nothing is compiled in this process, and with no CacheDir a temporary one
 	// is made. Empty: modules are compiled here.
 	Compiler []string
+	// SmallModule is the size of a module, in bytes, up to which it never waits for a
+	// larger one to be compiled: small modules have as many slots of their own as all have
+	// together. Default 1 MiB.
+	SmallModule int
+	// CompileBase and CompilePerMiB bound the processor time of the compiler process by
+	// the size of the module: so much for each, and so much more for each MiB of it. The
+	// limit of the service holds beside them. Default 10 s and 5 s.
+	CompileBase, CompilePerMiB time.Duration
 	// CopyImages has sandboxes copy their image also where the system could map it.
 	CopyImages bool
 	// Logger takes the runtime's own messages. Default: none.
@@ -53,11 +62,12 @@ const (
 // the bound on how many modules are compiled at once. It is safe for concurrent use.
 type Runtime struct {
 	cache    wazero.CompilationCache
+	options  Options    // with defaults
 	code     *codeStore // nil: compiled code is kept in memory only
 	compiler []string   // see Options
 	logger   *slog.Logger
 	turns    turns
-	slots    chan struct{}  // one is taken by each module being compiled
+	slots    *slots
 	behind   sync.WaitGroup // calls of Compile, and compilations in this process whose callers have gone
 	life     context.Context
 	end      context.CancelFunc // by Close
@@ -77,7 +87,10 @@ type Runtime struct {
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
 	processors := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) // an operator may want more threads
-	r := &Runtime{accounts: map[service.Name]*account{}, compiler: o.Compiler, logger: o.Logger, slots: make(chan struct{}, max(1, processors/2))}
+	o.SmallModule = cmp.Or(o.SmallModule, 1<<20)
+	o.CompileBase = cmp.Or(o.CompileBase, 10*time.Second)
+	o.CompilePerMiB = cmp.Or(o.CompilePerMiB, 5*time.Second)
+	r := &Runtime{options: o, accounts: map[service.Name]*account{}, compiler: o.Compiler, logger: o.Logger, slots: newSlots(max(1, processors/2), o.SmallModule)}
 	r.life, r.end = context.WithCancel(context.Background())
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
@@ -203,47 +216,43 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 // program does what Compile promises.
 func (r *Runtime) program(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
 	total := int64(len(module))
+	var stage Stage
+	enter := func(s Stage) { // the next stage, or none
+		if progress != nil && stage != "" {
+			progress(stage, total, total)
+		}
+		if stage = s; progress != nil && s != "" {
+			progress(s, 0, total)
+		}
+	}
 	step := func(s Stage, f func() error) error {
 		if err := ctx.Err(); err != nil {
 			return &service.Error{Op: "compile", Service: name, Kind: service.KindOf(err), Message: "gave up on the module while " + string(s), Err: err}
 		}
-		if progress != nil {
-			progress(s, 0, total)
-		}
+		enter(s)
 		if err := f(); err != nil {
-			return asBadModule(name, s, err)
+			return asBadModule(name, stage, err)
 		}
-		if progress != nil {
-			progress(s, total, total)
-		}
+		enter("")
 		return nil
 	}
 
-	var parsed *wasmbin.Module
 	p := &Program{runtime: r, limits: l, instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = service.DigestOf(module), total
-	err := step(StageVerifying, func() (err error) {
-		if parsed, err = verify(module, l); err != nil {
-			return err
+	err := step(StageVerifying, func() error {
+		var v verification
+		if v.tooLarge(len(module), l); v.err() != nil {
+			return v.err()
 		}
-		p.imports = parsed.Imports
-		return nil
-	})
-	if err == nil {
-		err = step(StageRewriting, func() (err error) {
-			if p.metered, err = metering.Rewrite(parsed, meteringOptions(l, set)); err == nil {
-				p.module.Tariff = p.metered.Tariff
+		return p.compile(ctx, module, set, func(s Stage) {
+			if s != stage {
+				enter(s)
 			}
-			return err
 		})
-	}
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := step(StageCompiling, func() error { return p.compile(ctx, p.metered.Binary) }); err != nil {
-		return nil, err
-	}
-	p.metered.Binary = nil // wazero has what it needs of it
 	p.account = r.account(name)
 	var first *Instance
 	err = step(StageInitialising, func() (err error) {
@@ -255,7 +264,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 	if err == nil {
 		err = step(StageImage, func() error { return p.capture(first) })
 		if err == nil {
-			err = step(StageDescribing, func() error { return p.describe(ctx, first, name, parsed) })
+			err = step(StageDescribing, func() error { return p.describe(ctx, first, name) })
 		}
 		_ = first.Close(ctx)
 	}
@@ -294,18 +303,20 @@ func asBadModule(name service.Name, s Stage, err error) error {
 
 // Program is a compiled module. It is safe for concurrent use.
 type Program struct {
-	runtime    *Runtime
-	module     service.Module
-	limits     service.Limits
-	imports    []wasmbin.Import
-	metered    *metering.Metered // without its binary
-	wazero     wazero.Runtime    // of this program alone: closing it harms nobody else
-	compiled   wazero.CompiledModule
-	stored     string // the name of its code, if that was not stored before
-	image      *image // what instances begin as; nil if they have to initialise themselves
-	startFuel  uint64 // of initialising
-	startBytes int64  // memory after it
-	account    *account
+	runtime     *Runtime
+	module      service.Module
+	limits      service.Limits
+	imports     []wasmbin.Import
+	metered     *metering.Metered // without its binary
+	wazero      wazero.Runtime    // of this program alone: closing it harms nobody else
+	compiled    wazero.CompiledModule
+	stored      string // the name of its code, if that was not stored before
+	manifest    []byte // the content of its manifest section, until that has been compared
+	hasManifest bool
+	image       *image // what instances begin as; nil if they have to initialise themselves
+	startFuel   uint64 // of initialising
+	startBytes  int64  // memory after it
+	account     *account
 
 	mu        sync.Mutex // guards all below
 	instances map[*Instance]struct{}
@@ -386,7 +397,7 @@ func (p *Program) Close(ctx context.Context) error {
 }
 
 // describe asks an instance for its manifest and checks it.
-func (p *Program) describe(ctx context.Context, i *Instance, name service.Name, m *wasmbin.Module) error {
+func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) error {
 	raw, err := i.describe(ctx)
 	if err != nil {
 		return err
@@ -402,14 +413,14 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name, 
 	for _, c := range manifest.Capabilities {
 		v.bad("the module wants the capability %q; this host offers none", c)
 	}
-	if section, ok := m.Custom(abi.ManifestSection); ok {
-		baked, err := service.ParseManifest(section)
+	if p.hasManifest {
+		baked, err := service.ParseManifest(p.manifest)
 		if err != nil {
 			v.bad("custom section %q: %v", abi.ManifestSection, err)
 		} else if string(baked.AppendJSON(nil)) != string(manifest.AppendJSON(nil)) {
 			v.bad("custom section %q and the answer to Describe differ; build the module again, or leave the section out", abi.ManifestSection)
 		}
 	}
-	p.module.Manifest = manifest
+	p.module.Manifest, p.manifest = manifest, nil
 	return v.err()
 }

@@ -168,15 +168,21 @@ func TestCompileTimeLimit(t *testing.T) {
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "did not compile within 5ms") {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
-	for range cap(r.slots) - 1 {
-		r.slots <- struct{}{}
+	for len(r.slots.small) < cap(r.slots.small) { // as the module that goes on is large
+		r.slots.small <- struct{}{}
+	}
+	for len(r.slots.large) < cap(r.slots.large) {
+		r.slots.large <- struct{}{}
 	}
 	_, err = r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{CompileTime: 5 * time.Millisecond}, service.Settings{}, nil)
 	if service.KindOf(err) != service.KindOverloaded {
 		t.Errorf("while that is still going on: %v", err)
 	}
-	for range cap(r.slots) - 1 {
-		<-r.slots
+	for range cap(r.slots.small) {
+		<-r.slots.small
+	}
+	for range cap(r.slots.large) - 1 {
+		<-r.slots.large
 	}
 	if err := r.Close(t.Context()); err != nil {
 		t.Error(err)

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -57,8 +56,7 @@ func (v *verification) err() error {
 // module has one, with its place.
 func verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
 	var v verification
-	if int64(len(module)) > l.ModuleBytes {
-		v.bad("the module has %d bytes; this service's limit is %d", len(module), l.ModuleBytes)
+	if v.tooLarge(len(module), l); v.err() != nil {
 		return nil, v.err()
 	}
 	limits := binaryLimits(l)
@@ -79,11 +77,6 @@ func binaryLimits(l service.Limits) wasmbin.Limits {
 	limits := wasmbin.DefaultLimits()
 	limits.TableElements = uint64(l.TableElements)
 	return limits
-}
-
-// meteringOptions are how a service's modules are rewritten.
-func meteringOptions(l service.Limits, s service.Settings) metering.Options {
-	return metering.Options{TableMax: uint64(l.TableElements), KeepNaN: s.KeepNaN}
 }
 
 // rules checks what is declared in a module, everything but its code.
@@ -152,9 +145,7 @@ func (v *verification) memory(m *wasmbin.Module, l service.Limits) {
 		if mem.Is64 {
 			v.bad("the memory is 64-bit (memory64); build the guest for wasm32")
 		}
-		if limit := uint64(memoryLimit(l)); mem.Min > limit/pageBytes {
-			v.bad("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", mem.Min, mem.Min*pageBytes, limit)
-		}
+		v.memoryPages(mem.Min, l)
 		if mem.HasMax && mem.Max > 65536 {
 			v.bad("the memory's maximum is %d pages; a 32-bit memory has at most 65536", mem.Max)
 		}
@@ -166,6 +157,20 @@ func (v *verification) memory(m *wasmbin.Module, l service.Limits) {
 		v.bad("export %q is missing; expected is the module's memory", abi.ExportMemory)
 	case e.Kind != wasmbin.ExternMemory:
 		v.bad("export %q is a %s; expected is the module's memory", abi.ExportMemory, e.Kind)
+	}
+}
+
+// memoryPages checks what a module's memory starts with against the limit of a service.
+func (v *verification) memoryPages(pages uint64, l service.Limits) {
+	if limit := uint64(memoryLimit(l)); pages > limit/pageBytes {
+		v.bad("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", pages, pages*pageBytes, limit)
+	}
+}
+
+// tooLarge checks a module's own size against the limit of a service.
+func (v *verification) tooLarge(size int, l service.Limits) {
+	if int64(size) > l.ModuleBytes {
+		v.bad("the module has %d bytes; this service's limit is %d", size, l.ModuleBytes)
 	}
 }
 

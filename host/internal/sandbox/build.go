@@ -1,0 +1,251 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
+)
+
+// order says what is to be made of a module: as much of a service's limits and settings
+// as its form and code depend on, and what it is held to.
+type order struct {
+	memoryBytes   int64
+	tableElements int64
+	keepNaN       bool
+}
+
+func orderOf(l service.Limits, s service.Settings) order {
+	return order{memoryBytes: l.MemoryBytes, tableElements: int64(l.TableElements), keepNaN: s.KeepNaN}
+}
+
+// args are read by parseOrder.
+func (o order) args() []string {
+	return []string{
+		"--memory-limit=" + strconv.FormatInt(o.memoryBytes, 10),
+		"--table-elements=" + strconv.FormatInt(o.tableElements, 10),
+		"--keep-nan=" + strconv.FormatBool(o.keepNaN),
+	}
+}
+
+func parseOrder(args []string) (o order, err error) {
+	flags := flag.NewFlagSet("compiler", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Int64Var(&o.memoryBytes, "memory-limit", 0, "")
+	flags.Int64Var(&o.tableElements, "table-elements", 0, "")
+	flags.BoolVar(&o.keepNaN, "keep-nan", false, "")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 || o.memoryBytes <= 0 || o.tableElements <= 0 {
+		return o, errors.New("the compiler process was not told what to make of the module")
+	}
+	return o, nil
+}
+
+// limits are those that a module is verified against. Its size is the host's to check.
+func (o order) limits(size int) service.Limits {
+	return service.Limits{ModuleBytes: int64(size), MemoryBytes: o.memoryBytes, TableElements: int(o.tableElements)}
+}
+
+// rewrite verifies a module and rewrites it. Refusals are *service.Error with all
+// reasons.
+func rewrite(module []byte, o order, tell func(Stage)) (*facts, []byte, error) {
+	tell(StageVerifying)
+	m, err := verify(module, o.limits(len(module)))
+	if err != nil {
+		return nil, nil, err
+	}
+	tell(StageRewriting)
+	metered, err := metering.Rewrite(m, o.metering(len(module)))
+	if err != nil {
+		return nil, nil, refusedRewriting(err)
+	}
+	return factsOf(m, metered), metered.Binary, nil
+}
+
+// metering are how a module of size bytes is rewritten.
+func (o order) metering(size int) metering.Options {
+	return metering.Options{TableMax: uint64(o.tableElements), KeepNaN: o.keepNaN, MaxBytes: maxGrowth(int64(size))}
+}
+
+func refusedRewriting(err error) error {
+	e := &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
+	var list *metering.Error
+	if errors.As(err, &list) {
+		e.Reasons = list.Reasons
+	}
+	return e
+}
+
+// The files that stand in a stage, beside machine code.
+const (
+	formFile    = "form"
+	refusalFile = "refusal"
+)
+
+// compileForm makes of a rewritten module what the host loads, in an empty directory:
+// the form, and machine code, whose file relative to the directory it returns; none
+// where wazero has no compiler, only its interpreter, which needs the whole module.
+func compileForm(ctx context.Context, f *facts, whole []byte, dir string) (code string, err error) {
+	form := appendForm(nil, f)
+	loads := whole
+	compiled, err := compileInto(ctx, whole, filepath.Join(dir, "whole"))
+	if err != nil {
+		return "", err
+	}
+	if compiled != "" {
+		if loads, err = skeleton(whole); err != nil {
+			return "", invalidModule(err)
+		}
+		// Under which name wazero looks for the code of the skeleton is its secret. So it
+		// compiles the skeleton, too, and the code of the whole module gets that name.
+		if code, err = compileInto(ctx, loads, filepath.Join(dir, "skeleton")); err != nil {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(code)), 0o700); err != nil {
+			return "", storeError(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "whole", compiled), filepath.Join(dir, code)); err != nil {
+			return "", storeError(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, formFile), append(form, loads...), 0o600); err != nil {
+		return "", storeError(err)
+	}
+	return code, nil
+}
+
+// compileInto compiles into a directory, which it makes, and returns the file that
+// holds the code, relative to it.
+func compileInto(ctx context.Context, module []byte, dir string) (file string, err error) {
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		return "", storeError(err)
+	}
+	defer func() { _ = cache.Close(ctx) }()
+	p := Program{wazero: wazero.NewRuntimeWithConfig(ctx, wazeroConfig(cache))}
+	defer func() { _ = p.wazero.Close(ctx) }()
+	err = p.compileNow(ctx, module)
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.Is(err, syscall.EFBIG):
+		return "", service.Errorf(service.KindBadModule, "the module's machine code is larger than %d bytes", maxCodeBytes)
+	case errors.As(err, &path), errors.As(err, &link):
+		return "", storeError(err)
+	case err != nil:
+		return "", err
+	}
+	_ = p.compiled.Close(ctx)
+	if file, err = onlyCode(dir); err != nil {
+		return "", storeError(err)
+	}
+	return file, nil
+}
+
+// What the compiler process answers, beside the name of a file of machine code.
+const (
+	answerRefused     = "refused"     // why is in refusalFile
+	answerInterpreted = "interpreted" // there is a form, but no machine code
+)
+
+// ServeCompiler is the compiler process: what the command in [Options] has to
+// lead to. args are what follows the command. It bounds the process it runs in,
+// for good, and returns its exit code.
+func ServeCompiler(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
+	return compartment.Serve(ctx, args, in, out, errs, func(ctx context.Context, job compartment.Job) (string, error) {
+		o, err := parseOrder(job.Args)
+		if err != nil {
+			return "", err
+		}
+		// Its priority is low, so it may have all processors.
+		ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+		var code string
+		f, whole, err := rewrite(job.Input, o, func(s Stage) { job.Tell(string(s)) })
+		if err == nil {
+			job.Tell(string(StageCompiling))
+			code, err = compileForm(ctx, f, whole, ".")
+		}
+		var e *service.Error
+		switch {
+		case errors.As(err, &e) && e.Kind == service.KindBadModule:
+			return answerRefused, os.WriteFile(refusalFile, appendRefusal(nil, e.Message, e.Reasons), 0o600)
+		case err == nil && code == "":
+			return answerInterpreted, nil
+		}
+		return code, err
+	})
+}
+
+// buildApart has the compiler process build into a stage. tell hears its stages.
+func (r *Runtime) buildApart(ctx context.Context, module []byte, o order, stage string, l service.Limits, tell func(Stage)) (code string, err error) {
+	time := r.compileTime(l, len(module))
+	answer, err := compartment.Run(ctx, compartment.Task{
+		Command: r.compiler, Args: o.args(), Dir: stage, Input: module,
+		Memory: l.CompileBytes, CPU: time, Wall: l.CompileTime, FileBytes: maxCodeBytes,
+		Told: func(text string) {
+			switch s := Stage(text); s {
+			case StageVerifying, StageRewriting, StageCompiling:
+				tell(s)
+			}
+		},
+	})
+	var e *compartment.Error
+	if errors.As(err, &e) {
+		r.logger.Warn("the compiler process failed", "error", e, "output", e.Output)
+		return "", compilerError(e, l, time)
+	}
+	switch answer {
+	case answerInterpreted:
+		return "", nil
+	case answerRefused:
+		return "", readRefusal(filepath.Join(stage, refusalFile))
+	}
+	return answer, nil
+}
+
+// readRefusal is the refusal that the compiler process has left.
+func readRefusal(name string) error {
+	text, err := readAtMost(name, maxRefusalBytes)
+	if err != nil {
+		return storeError(err)
+	}
+	message, reasons, err := parseRefusal(text)
+	if err != nil {
+		return service.Errorf(service.KindInternal, "the compiler process refuses the module, but its reasons cannot be read: %w", err)
+	}
+	return &service.Error{Kind: service.KindBadModule, Message: message, Reasons: reasons}
+}
+
+// readAtMost reads a file whole, if it has no more than most bytes.
+func readAtMost(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, fmt.Errorf("%s is no file, or has more than %d bytes", name, most)
+	}
+	b := make([]byte, info.Size())
+	_, err = io.ReadFull(f, b)
+	return b, err
+}

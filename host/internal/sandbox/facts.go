@@ -1,0 +1,265 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+)
+
+// facts are what the host has to know of a module that it does not look into itself.
+// Whoever verifies and rewrites the module finds them out: the compiler process, if
+// there is one.
+type facts struct {
+	tariff      int               // the version of the tariff it is charged by
+	setup       bool              // see [metering.Metered]
+	why         string            // why instances cannot begin as copies of an image; empty if they can
+	globals     []metering.Global // that make up its state
+	modules     []string          // that it imports functions from, each once
+	memoryPages uint64            // at start
+	manifest    []byte            // the content of its manifest section
+	hasManifest bool
+}
+
+// A form is what is kept of a module beside its machine code, and what the compiler
+// process hands to the host:
+//
+//	bytes    formMagic
+//	uvarint  tariff
+//	byte     flags: 1 setup, 2 a manifest section is there
+//	string   why
+//	uvarint  pages of memory at start
+//	uvarint  number of globals; of each a string, its export, and a byte, its type
+//	uvarint  number of modules imported from; of each a string
+//	string   the manifest section
+//	bytes    to the end: the module that wazero loads; see skeleton
+//
+// A string is a uvarint, its length, and its bytes. The format may be changed together
+// with formVersion.
+const formMagic = "bulkhead form 1\n"
+
+// formVersion is part of the name of whatever is kept of a module. It has to be raised
+// when the same module would be verified otherwise, rewritten otherwise under the same
+// tariff, or kept otherwise: else what an earlier version has made is used.
+const formVersion = 1
+
+// Bounds of a form.
+const (
+	maxWhy        = 1 << 10
+	maxGlobalName = 64
+	maxModules    = 64
+	maxModuleName = 64
+	// maxFactBytes bounds what comes before the module.
+	maxFactBytes = abi.MaxManifestSize + 1<<20
+)
+
+const (
+	flagSetup    = 1
+	flagManifest = 2
+)
+
+// maxGrowth bounds what a module of size bytes may become when it is rewritten.
+func maxGrowth(size int64) int64 { return 3*size + 1<<20 }
+
+// maxForm bounds the form of a module of size bytes.
+func maxForm(size int64) int64 { return maxFactBytes + maxGrowth(size) }
+
+func factsOf(m *wasmbin.Module, r *metering.Metered) *facts {
+	f := &facts{tariff: r.Tariff, setup: r.Setup, globals: r.Globals, why: clip(r.Why, maxWhy)}
+	seen := map[string]bool{}
+	for _, x := range m.Imports {
+		if !seen[x.Module] {
+			seen[x.Module] = true
+			f.modules = append(f.modules, x.Module)
+		}
+	}
+	for _, mem := range m.Memories {
+		f.memoryPages = mem.Min
+	}
+	f.manifest, f.hasManifest = m.Custom(abi.ManifestSection)
+	return f
+}
+
+// metered is what instances need to know.
+func (f *facts) metered() *metering.Metered {
+	return &metering.Metered{Tariff: f.tariff, Setup: f.setup, Globals: f.globals, Imageable: f.why == "", Why: f.why}
+}
+
+// imports are the modules that have to be provided.
+func (f *facts) imports() []wasmbin.Import {
+	var all []wasmbin.Import
+	for _, m := range f.modules {
+		all = append(all, wasmbin.Import{Module: m, Kind: wasmbin.ExternFunc})
+	}
+	return all
+}
+
+// appendForm appends the form of a module but for what wazero loads.
+func appendForm(b []byte, f *facts) []byte {
+	flags := byte(0)
+	if f.setup {
+		flags |= flagSetup
+	}
+	if f.hasManifest {
+		flags |= flagManifest
+	}
+	b = append(b, formMagic...)
+	b = append(binary.AppendUvarint(b, uint64(f.tariff)), flags)
+	b = binary.AppendUvarint(appendText(b, f.why), f.memoryPages)
+	b = binary.AppendUvarint(b, uint64(len(f.globals)))
+	for _, g := range f.globals {
+		b = append(appendText(b, g.Export), byte(g.Type))
+	}
+	b = binary.AppendUvarint(b, uint64(len(f.modules)))
+	for _, m := range f.modules {
+		b = appendText(b, m)
+	}
+	return appendText(b, string(f.manifest))
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// parseForm reads a form. It believes nothing: the form comes from a process that an
+// untrusted module was let into, or from a disk. The module is a view of b.
+func parseForm(b []byte) (_ *facts, module []byte, err error) {
+	r := formReader{b: b}
+	if !strings.HasPrefix(string(b[:min(len(b), len(formMagic))]), formMagic) {
+		return nil, nil, errors.New("not a form")
+	}
+	r.b = r.b[len(formMagic):]
+	f := &facts{tariff: int(r.number("a tariff", 1<<16))}
+	flags := r.byte("flags")
+	if flags&^(flagSetup|flagManifest) != 0 {
+		r.fail("unknown flags 0x%02x", flags)
+	}
+	f.setup, f.hasManifest = flags&flagSetup != 0, flags&flagManifest != 0
+	f.why = r.text("a reason", maxWhy)
+	f.memoryPages = r.number("pages of memory", maxMemoryBytes/pageBytes)
+	for n := r.number("globals", uint64(wasmbin.DefaultLimits().Globals)); n > 0 && r.err == nil; n-- {
+		g := metering.Global{Export: r.text("a global's name", maxGlobalName), Type: wasmbin.ValType(r.byte("a global's type"))}
+		if r.err == nil && (!strings.HasPrefix(g.Export, metering.ReservedPrefix) || g.Type < wasmbin.F64 || g.Type > wasmbin.I32) {
+			r.fail("a global that the rewriting has not exported")
+		}
+		f.globals = append(f.globals, g)
+	}
+	seen := map[string]bool{}
+	for n := r.number("modules", maxModules); n > 0 && r.err == nil; n-- {
+		m := r.text("a module's name", maxModuleName)
+		if _, ok := offered[m]; r.err == nil && (!ok || seen[m]) {
+			r.fail("imports from a module that this host does not offer, or twice from one")
+		}
+		seen[m] = true
+		f.modules = append(f.modules, m)
+	}
+	if text := r.text("a manifest section", abi.MaxManifestSize); f.hasManifest {
+		f.manifest = []byte(text)
+	} else if text != "" {
+		r.fail("a manifest section that is not there")
+	}
+	if r.err != nil {
+		return nil, nil, r.err
+	}
+	return f, r.b, nil
+}
+
+// formReader takes values off a form. The first failure sticks, and what follows it
+// is zero.
+type formReader struct {
+	b   []byte
+	err error
+}
+
+func (r *formReader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf(format, args...)
+	}
+	r.b = nil
+}
+
+func (r *formReader) byte(what string) byte {
+	if len(r.b) == 0 {
+		r.fail("ends before %s", what)
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *formReader) number(what string, most uint64) uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || v > most {
+		r.fail("%s: no number, or one above %d", what, most)
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *formReader) text(what string, most int) string {
+	n := r.number("the length of "+what, uint64(most))
+	if uint64(len(r.b)) < n {
+		r.fail("ends inside %s", what)
+		return ""
+	}
+	v := string(r.b[:n])
+	r.b = r.b[n:]
+	return v
+}
+
+// A refusal is why the compiler process refuses a module:
+//
+//	bytes    refusalMagic
+//	string   message
+//	uvarint  number of reasons; of each a string
+const refusalMagic = "bulkhead refusal 1\n"
+
+// Bounds of a refusal. A verification gives maxReasons and one that says how many more.
+const (
+	maxReasonBytes  = 4 << 10
+	maxRefusalBytes = (maxReasons + 3) * (maxReasonBytes + 8)
+)
+
+func appendRefusal(b []byte, message string, reasons []string) []byte {
+	reasons = reasons[:min(len(reasons), maxReasons+1)]
+	b = appendText(append(b, refusalMagic...), clip(message, maxReasonBytes))
+	b = binary.AppendUvarint(b, uint64(len(reasons)))
+	for _, r := range reasons {
+		b = appendText(b, clip(r, maxReasonBytes))
+	}
+	return b
+}
+
+func parseRefusal(b []byte) (message string, reasons []string, err error) {
+	r := formReader{b: b}
+	if !strings.HasPrefix(string(b[:min(len(b), len(refusalMagic))]), refusalMagic) {
+		return "", nil, errors.New("not a refusal")
+	}
+	r.b = r.b[len(refusalMagic):]
+	message = r.text("a message", maxReasonBytes)
+	for n := r.number("reasons", maxReasons+1); n > 0 && r.err == nil; n-- {
+		reasons = append(reasons, strings.ToValidUTF8(r.text("a reason", maxReasonBytes), "\uFFFD"))
+	}
+	if r.err == nil && len(r.b) > 0 {
+		r.fail("%d bytes after the last reason", len(r.b))
+	}
+	return strings.ToValidUTF8(message, "\uFFFD"), reasons, r.err
+}
+
+// clip cuts a text to at most n bytes, and not within a character.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,27 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package sandbox
+
+import (
+	"os"
+	"syscall"
+)
+
+// lockStage takes the lock of a stage, whose file is made if it is not there, and keeps
+// it until the file is closed or the process ends, however it does. nil without an error
+// means that somebody else has it.
+func lockStage(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err {
+	case nil:
+		return f, nil
+	case syscall.EWOULDBLOCK:
+		return nil, f.Close()
+	default:
+		_ = f.Close() // nothing was written to it
+		return nil, err
+	}
+}
