@@ -74,7 +74,8 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes})
 		}
 	}
-	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger})
+	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger,
+		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB})
 	if err != nil {
 		return nil, err
 	}

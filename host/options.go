@@ -25,12 +25,19 @@ type Options struct {
 	// Settings are those of services that do not set their own.
 	Settings service.Settings
 	// Compiler is the command, a program and its first arguments, of a process that
-	// compiles modules within limits of memory and time, so that a module made to
+	// verifies, rewrites and compiles modules within limits of memory and time, so that a module made to
 	// exhaust the compiler exhausts only that. It has to call [CompilerMain] with the
 	// arguments that follow; usually it is the own program, [os.Executable], with an
-	// argument that leads there. Empty: modules are compiled in this process, where
+	// argument that leads there. Empty: all that is done in this process, where
 	// nothing but time limits them.
 	Compiler []string
+	// SmallModule is the size, in bytes, up to which a module never waits for a larger
+	// one to be compiled. Default 1 MiB.
+	SmallModule int64
+	// CompileBase and CompilePerMiB bound the processor time of the compiler process for
+	// a module: so much for each, and so much more for each MiB of it. The service's limit
+	// holds beside them. Not used without Compiler. Default 10 s and 5 s.
+	CompileBase, CompilePerMiB time.Duration
 	// Journal tunes the journal; see its fields.
 	Journal journal.Options
 	// ReserveBytes is the room on the journal's disk below which commands are refused,
@@ -90,6 +97,7 @@ func (o Options) validate() error {
 		v    int64
 	}{
 		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
+		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
 		{"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
 	} {
 		if f.v < 0 {

@@ -14,13 +14,13 @@ import (
 type gatewayFlags struct {
 	Connections   int           `name:"max-connections" default:"4096" placeholder:"N" help:"Open connections; beyond it the one idle for longest makes room. Default ${default}."`
 	Streams       int           `name:"max-streams" default:"1024" placeholder:"N" help:"WebSockets and event streams among them. Default ${default}."`
-	Uploads       int           `name:"max-uploads" default:"4" placeholder:"N" help:"Modules on their way in at a time. Default ${default}."`
+	Uploads       int           `name:"max-uploads" default:"4" placeholder:"N" help:"Modules that are verified and compiled at a time, and four times as many small ones; room for as many bodies on their way in. Default ${default}."`
 	Message       size          `name:"max-message" default:"4MiB" placeholder:"SIZE" help:"One message on a WebSocket. Default ${default}."`
 	InFlight      int           `name:"max-in-flight" default:"1024" placeholder:"N" help:"Commands and queries of one WebSocket without an answer. Default ${default}."`
 	Subscriptions int           `name:"max-subscriptions" default:"64" placeholder:"N" help:"Subscriptions of one WebSocket. Default ${default}."`
 	Credits       int64         `name:"max-credits" default:"1000000" placeholder:"N" help:"Events that one subscription may have asked for in advance. Default ${default}."`
 	HeaderTime    time.Duration `name:"header-timeout" default:"10s" placeholder:"TIME" help:"Time for a request's headers. Default ${default}."`
-	BodyTime      time.Duration `name:"body-timeout" default:"30s" placeholder:"TIME" help:"Time for a request's body, and a second more for each 64KiB. Default ${default}."`
+	BodyTime      time.Duration `name:"body-timeout" default:"30s" placeholder:"TIME" help:"How long a request's body, or a message on a WebSocket, may keep the host waiting: it has that time, and each 64KiB that have come give it a second more, but never more than TIME from then on. Default ${default}."`
 	WriteTime     time.Duration `name:"write-timeout" default:"20s" placeholder:"TIME" help:"Time to write an answer or a piece of a stream. Default ${default}."`
 	IdleTime      time.Duration `name:"idle-timeout" default:"2m" placeholder:"TIME" help:"Time of a connection without a request. Default ${default}."`
 	RequestTime   time.Duration `name:"request-timeout" default:"60s" placeholder:"TIME" help:"Time that a command or query is waited for. Default ${default}."`
@@ -30,10 +30,17 @@ type gatewayFlags struct {
 func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
 		Listen: c.Listen, Token: c.Token, Insecure: c.Insecure, AllowedHosts: c.AllowHost, AllowedOrigins: c.AllowOrigin, Logger: logger,
-		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, ModuleBytes: int64(c.Limits.ModuleBytes),
+		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, SmallModule: int64(c.Compile.Small), ModuleBytes: int64(c.Limits.ModuleBytes),
 		HeaderTime: f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime, RequestTime: f.RequestTime, PingTime: f.PingTime,
 		MessageBytes: int64(f.Message), InFlight: f.InFlight, Subscriptions: f.Subscriptions, Credits: f.Credits,
 	}
+}
+
+// compileFlags bound what compiling modules takes of the host.
+type compileFlags struct {
+	Small  size          `name:"small-module" default:"1MiB" placeholder:"SIZE" help:"Modules up to this size never wait for larger ones to be uploaded or compiled. Default ${default}."`
+	Base   time.Duration `name:"compile-base" default:"10s" placeholder:"TIME" help:"Processor time that compiling any module may take; --compile-per-mib comes to it, and --limit-compile-time holds beside it. Default ${default}."`
+	PerMiB time.Duration `name:"compile-per-mib" default:"5s" placeholder:"TIME" help:"Processor time that compiling a module may take for each MiB of it, beyond --compile-base. Default ${default}."`
 }
 
 // journalFlags bound the journal.

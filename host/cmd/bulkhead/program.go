@@ -25,6 +25,7 @@ type programOptions struct {
 	journal  journal.Options
 	reserve  int64 // on the journal's disk
 	cache    int64 // of its index, in memory; negative is none
+	compile  compileFlags
 	gateway  gateway.Options
 	logger   *slog.Logger
 	stopTime time.Duration // for commands in flight; default 30 s
@@ -55,7 +56,8 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := host.Open(ctx, host.Options{Dir: o.dir, Compiler: compiler, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, IndexCacheBytes: o.cache, Logger: o.logger})
+	h, err := host.Open(ctx, host.Options{Dir: o.dir, Compiler: compiler, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, IndexCacheBytes: o.cache, Logger: o.logger,
+		SmallModule: int64(o.compile.Small), CompileBase: o.compile.Base, CompilePerMiB: o.compile.PerMiB})
 	if err != nil {
 		return nil, err
 	}

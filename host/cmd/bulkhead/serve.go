@@ -32,6 +32,7 @@ type serveCmd struct {
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
+	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
 	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
 }
 
@@ -55,7 +56,7 @@ func (c *serveCmd) Run(e *env) error {
 	var demos []service.Status
 	p, err := startProgram(e.ctx, programOptions{
 		dir: c.Data, limits: c.Limits.limits(), settings: service.Settings{SnapshotEvery: c.Every}, journal: c.Journal.options(), reserve: orNone(c.Journal.Reserve),
-		cache: orNone(c.Journal.Cache), gateway: c.Gateway.options(c, logger), logger: logger, stopTime: c.StopTime,
+		cache: orNone(c.Journal.Cache), compile: c.Compile, gateway: c.Gateway.options(c, logger), logger: logger, stopTime: c.StopTime,
 		prepare: func(h *host.Host) error {
 			for _, file := range c.Demo {
 				status, err := deployFile(e.ctx, h, file, e.progress())

@@ -2,12 +2,13 @@
 // that knows wazero.
 //
 // A module's way through it is a chain of types: [Runtime.Compile] verifies the
-// bytes, compiles them, starts one instance to ask for the manifest, and returns
-// a [Program]; [Program.Instantiate] starts an [Instance], which has its own
+// bytes, rewrites and compiles them, starts one instance to ask for the manifest, and
+// returns a [Program]; [Program.Instantiate] starts an [Instance], which has its own
 // memory, answers calls and is thrown away by [Instance.Reset] after any failure.
 //
-// The bytes are compiled by a process of its own, if the host has one to offer
-// (compile.go), and the code is kept on disk (code.go).
+// The bytes are verified, rewritten and compiled by a process of its own, if the host
+// has one to offer (build.go). Code, and what the host has to know of a module
+// (facts.go, skeleton.go), are kept on disk (code.go).
 //
 // What a guest can do to the host is bounded: its memory by the service's limit,
 // a call's processor time between slices, its log by a byte count, its answers by the

@@ -1,0 +1,97 @@
+package sandbox
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// While large modules have all their slots, a small one compiles, and what is stored is
+// loaded; another large one waits.
+func TestSmallModulesDoNotWait(t *testing.T) {
+	small, large := testguest.Counter("c"), testguest.Growers(32 << 10)[2].Module
+	r := newRuntime(t, Options{Compiler: compilerCommand(), SmallModule: len(small)})
+	if err := compileWith(t, r, large, quick); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(r.slots.large) {
+		r.slots.large <- struct{}{}
+	}
+	if err := compileWith(t, r, small, quick); err != nil {
+		t.Errorf("a small module: %v", err)
+	}
+	if err := compileWith(t, r, large, quick); err != nil {
+		t.Errorf("a large module that is stored: %v", err)
+	}
+	limits := quick
+	limits.CompileTime = 20 * time.Millisecond
+	if err := compileWith(t, r, testguest.Growers(64 << 10)[2].Module, limits); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("another large module: %v", err)
+	}
+	for range cap(r.slots.large) {
+		<-r.slots.large
+	}
+	if n := r.slots.taken(); n != 0 || len(r.turns.taken) != 0 {
+		t.Errorf("%d slots and %d turns are still taken", n, len(r.turns.taken))
+	}
+}
+
+// Small modules take all slots there are, large ones half of them.
+func TestSlots(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := newSlots(2, 10)
+	fill := func(size int) (n int, release func()) {
+		var all []func()
+		for {
+			free, ok := s.take(over, size)
+			if !ok {
+				return len(all), func() {
+					for _, f := range all {
+						f()
+					}
+				}
+			}
+			all = append(all, free)
+		}
+	}
+	n, release := fill(10)
+	if n != 4 {
+		t.Errorf("%d small ones at a time", n)
+	}
+	release()
+	n, release = fill(11)
+	if n != 2 {
+		t.Errorf("%d large ones at a time", n)
+	}
+	more, releaseMore := fill(1)
+	if more != 2 {
+		t.Errorf("%d small ones beside them", more)
+	}
+	got := make(chan func())
+	go func() {
+		free, _ := s.take(t.Context(), 11)
+		got <- free
+	}()
+	release()
+	(<-got)()
+	releaseMore()
+	if s.taken() != 0 {
+		t.Errorf("%d are still taken", s.taken())
+	}
+}
+
+func TestCompileTimeBySize(t *testing.T) {
+	r := newRuntime(t, Options{CompileBase: 10 * time.Second, CompilePerMiB: 4 * time.Second})
+	for _, c := range []struct {
+		size int
+		want time.Duration
+	}{{0, 10 * time.Second}, {512 << 10, 12 * time.Second}, {5 << 20, 30 * time.Second}, {32 << 20, time.Minute}} {
+		if got := r.compileTime(service.DefaultLimits(), c.size); got != c.want {
+			t.Errorf("%d bytes have %v, want %v", c.size, got, c.want)
+		}
+	}
+}
