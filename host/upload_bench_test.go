@@ -1,0 +1,149 @@
+package host_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// BenchmarkWorstUploads uploads modules of close to 32 MiB that are made to take much,
+// over HTTP, beside a neighbour that sends one command after the other. It reports by how
+// much this process has grown at most, clients included, and the neighbour's latency.
+func BenchmarkWorstUploads(b *testing.B) {
+	const size = 32<<20 - 64<<10
+	data := func() []byte { // which is accepted
+		return testguest.Liar{With: func(m *testguest.Builder) { m.Passive(bytes.Repeat([]byte{1}, size)) }}.Bytes()
+	}
+	functions := func() []byte {
+		return testguest.Liar{With: func(m *testguest.Builder) {
+			for range 90_000 {
+				m.Func(nil, nil, nil, bytes.Repeat([]byte{1}, size/90_000-16)) // nop
+			}
+		}}.Bytes()
+	}
+	modules := map[string]func() []byte{"data": data, "functions": functions}
+	for n, g := range testguest.Growers(8 << 10) {
+		// One at a time, as this process is what is measured.
+		modules[g.Name] = func() []byte { return testguest.Growers(size)[n].Module }
+	}
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		b.Run(strings.ReplaceAll(name, " ", "-"), func(b *testing.B) { worstUpload(b, modules[name]()) })
+	}
+}
+
+func worstUpload(b *testing.B, module []byte) {
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := hosttest.New(b, func(o *host.Options) {
+		o.Compiler = []string{self, "compile"}
+		o.Limits.CompileTime = service.DefaultLimits().CompileTime
+	})
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	s, err := gateway.New(gateway.Host(h.Host), gateway.Options{Listen: "127.0.0.1:0"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	transport := &http.Transport{}
+	defer func() {
+		transport.CloseIdleConnections()
+		if err := s.Stop(context.WithoutCancel(b.Context())); err != nil {
+			b.Error(err)
+		}
+	}()
+	client := http.Client{Transport: transport}
+	post := func(path, contentType string, body io.Reader) (int, string) {
+		resp, err := client.Post(s.URL()+path, contentType, body)
+		if err != nil {
+			b.Error(err)
+			return 0, ""
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			b.Error(err)
+		}
+		return resp.StatusCode, string(text)
+	}
+	command := func() { post("/v1/services/tally/entities/a/commands/add", "application/json", strings.NewReader("")) }
+	for range 100 {
+		command()
+	}
+	alone := latencies(func(n int) bool { return n < 500 }, command)
+
+	var grown, status int64
+	var beside []time.Duration
+	var answer string
+	for range b.N {
+		debug.FreeOSMemory()
+		before := resident()
+		var over atomic.Bool
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer over.Store(true)
+			var code int
+			code, answer = post("/v1/modules", "application/wasm", bytes.NewReader(module))
+			status = int64(code)
+		}()
+		beside = append(beside, latencies(func(int) bool {
+			grown = max(grown, resident()-before)
+			return !over.Load()
+		}, command)...)
+		<-done
+	}
+	slices.Sort(beside)
+	b.ReportMetric(float64(grown)/(1<<20), "MiB-grown")
+	b.ReportMetric(float64(alone[len(alone)*99/100])/1e6, "alone-p99-ms")
+	b.ReportMetric(float64(beside[len(beside)*99/100])/1e6, "beside-p99-ms")
+	b.ReportMetric(float64(beside[len(beside)-1])/1e6, "beside-max-ms")
+	b.Logf("%d bytes: %d %.300s", len(module), status, answer)
+}
+
+// latencies are those of an action that is repeated for as long as more says, sorted.
+func latencies(more func(n int) bool, action func()) []time.Duration {
+	var all []time.Duration
+	for more(len(all)) || len(all) == 0 {
+		start := time.Now()
+		action()
+		all = append(all, time.Since(start))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// resident is what this process has in memory that is no file's, in bytes; 0 where nobody
+// says. The journal maps its files, so that these grow with every command.
+func resident() int64 {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		var kilobytes int64
+		if n, _ := fmt.Sscanf(line, "RssAnon: %d kB", &kilobytes); n == 1 {
+			return kilobytes << 10
+		}
+	}
+	return 0
+}
