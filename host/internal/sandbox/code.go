@@ -143,7 +143,7 @@ func (s *codeStore) open(name string, most int64) (form []byte, coded bool, err 
 	if form, err = readAtMost(filepath.Join(s.dir, formDir, name), most); err != nil {
 		return nil, false, err
 	}
-	if sha256.Sum256(form) != seal.form {
+	if service.DigestOf(form) != seal.form {
 		return nil, false, errors.New("the form is not as it was written")
 	}
 	if seal.file == "" {

@@ -77,6 +77,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 	// What is there is loaded without waiting for those that compile.
 	if err := p.load(name, len(module)); !errors.Is(err, errNotLoaded) {
 		end()
+		tell(StageRewriting) // so that all ways have the same stages
 		tell(StageCompiling)
 		if err != nil {
 			return err

@@ -192,7 +192,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 // of the module as total.
 //
 // The limits hold for the program's instances too. Of the settings, those count that
-// say what the code does. Compile keeps module.
+// say what the code does. module must not change while Compile runs.
 func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
