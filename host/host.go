@@ -108,6 +108,9 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, errors.Join(openError(err), engine.Close())
 	}
+	if err := j.IndexDamage(); err != nil {
+		h.opt.Logger.Warn("the journal's index was damaged; it was set aside and made again from the log", "error", err)
+	}
 	for _, log := range j.DamagedLogs() {
 		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error", j.Damage(log))
 	}

@@ -58,10 +58,11 @@ func (j *Journal) DamagedLogs() []LogName { return slices.Sorted(maps.Keys(j.dam
 // damages collects the damage of logs; the first of each counts.
 type damages map[LogName]*Error
 
-// add takes err up if it is damage, and returns it if it is not.
+// add takes err up if it is damage of the log, and returns it if it is not.
 func (d damages) add(log LogName, err error) error {
 	var ours *Error
-	if err == nil || !errors.As(err, &ours) || ours.Kind != KindCorrupt {
+	var index *indexDamage
+	if err == nil || errors.As(err, &index) || !errors.As(err, &ours) || ours.Kind != KindCorrupt {
 		return err
 	}
 	if d[log] == nil {

@@ -256,11 +256,15 @@ const pairsAtOnce = 8192
 // stands in its place: that is damage, and nothing may be written to that log before
 // somebody has decided (and if so, called Rebuild). Damage of logs is put into damaged,
 // and the others are completed.
+//
+// Damage of the index is an error, an [indexDamage].
 func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), damaged damages) error {
+	heads := rememberedHeads(e)
+	e = watched{e}
 	if err := checkLayout(ctx, e.Index()); err != nil {
 		return err
 	}
-	c := tailIndexer{engine: e, progress: progress, heads: rememberedHeads(e)}
+	c := tailIndexer{engine: e, progress: progress, heads: heads}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return err
@@ -273,7 +277,10 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), 
 	prefix := []byte{'c'}
 	err = e.Index().Scan(ctx, prefix, prefix, func(key, value []byte) error {
 		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
-			at, _ := decodeCheckpoint(value)
+			at, whole := decodeCheckpoint(value)
+			if !whole {
+				return damagedIndex(log, "the checkpoint is damaged")
+			}
 			return damaged.add(log, lostTail(log, at.sequence, at.next-1, 0))
 		}
 		return nil
@@ -314,8 +321,9 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		return err
 	}
 	if ok {
-		// A broken checkpoint is none: the log is indexed from its start again.
-		at, _ = decodeCheckpoint(value)
+		if at, ok = decodeCheckpoint(value); !ok {
+			return damagedIndex(log, "the checkpoint is damaged")
+		}
 	}
 	was := at
 	var last, missing uint64 // missing: so many batches at the beginning are not there

@@ -15,6 +15,8 @@ type Journal struct {
 	space  *space
 	// damaged logs, as Open found them. Constant after it.
 	damaged damages
+	// mended is the damage of the index, as Open found it; nil if there was none. Constant after it.
+	mended *indexDamage
 
 	secret [16]byte // of the keys of versions; random
 
@@ -113,7 +115,7 @@ func (p *pending) receipt() Receipt {
 
 // Open opens the journal that the engine holds. It completes the index from the
 // log, which takes time in proportion to what the index lacks, and loads no
-// event. A log that is damaged is refused by what follows, and the others work; see
+// event. An index that is damaged is set aside and made again; see [Journal.IndexDamage]. A log that is damaged is refused by what follows, and the others work; see
 // [Journal.Damage]. The journal closes the engine when it is closed; after an error of Open
 // the engine stays with the caller.
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
@@ -150,13 +152,8 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 		}
 		j.logs[name] = s
 	}
-	if err := completeIndex(ctx, e, nil, j.damaged); err != nil {
-		return nil, &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
-	}
-	for name, s := range j.logs {
-		if s.trimmed, err = beginning(ctx, e, name); j.damaged.add(name, err) != nil {
-			return nil, &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
-		}
+	if err := j.openIndex(ctx); err != nil {
+		return nil, err
 	}
 	if err := j.proveDoubtful(ctx, names); err != nil {
 		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}

@@ -15,7 +15,7 @@ func trimOf(ctx context.Context, index IndexStore, log LogName) (cut, error) {
 	}
 	c, ok := openTrim(value)
 	if !ok {
-		return cut{}, errorf(KindCorrupt, "open", log, "the index entry of the retention is damaged; rebuild the index")
+		return cut{}, damagedIndex(log, "the index entry of the retention is damaged; rebuild the index")
 	}
 	return c, nil
 }

@@ -63,25 +63,36 @@ func openLog(o badger.Options, deep bool) (db *database, m mark, values []valueF
 	return db, m, values, db.setLineage(filepath.Dir(o.Dir))
 }
 
+// checkedIndex is up to which size an index is read as a whole whenever it is opened, which takes
+// about a tenth of a second then. Damage of a larger one is found when the block is read.
+const checkedIndex = 64 << 20
+
 // openIndex opens the index, or an empty one in the place of one that is damaged.
 func openIndex(dir string, o lsm.Options, lineage uint64, deep bool) (*lsm.Store, error) {
 	if o.ReadOnly {
 		return lsm.Open(dir, o)
 	}
-	if err := removeOlderIndex(dir); err != nil {
-		return nil, err
+	err := removeOlderIndex(dir)
+	own := false
+	if err == nil {
+		own, err = markIndex(dir, lineage)
 	}
-	own, err := markIndex(dir, lineage)
-	if err == nil && !own {
+	switch {
+	case errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR):
+		err = classify("open", damaged(dir, "%v", err))
+	case err == nil && !own:
 		err = classify("open", damaged(dir, "it is the index of another journal"))
 	}
 	var index *lsm.Store
 	if err == nil {
 		index, err = lsm.Open(dir, o)
 	}
-	if err == nil && deep {
-		if err = index.Check(context.Background()); err != nil {
-			err = errors.Join(err, index.Close())
+	if err == nil && (deep || index.Stats().Bytes <= checkedIndex) {
+		switch found := index.Check(context.Background()); {
+		case journal.KindOf(found) == journal.KindCorrupt:
+			err = errors.Join(found, index.Close())
+		case found != nil && o.Logger != nil: // what cannot be read now is no damage yet
+			o.Logger.Warn("the journal's index could not be checked", "error", found)
 		}
 	}
 	if err == nil || journal.KindOf(err) != journal.KindCorrupt {

@@ -105,6 +105,10 @@ func (x faultyIndex) Clear(ctx context.Context) error {
 	return x.f.write(func() error { return x.index.Clear(ctx) })
 }
 
+func (x faultyIndex) SetAside(ctx context.Context) error {
+	return x.f.write(func() error { return x.index.SetAside(ctx) })
+}
+
 func (x faultyIndex) Get(ctx context.Context, key []byte) ([]byte, bool, error) {
 	if _, err := x.f.operation(); err != nil {
 		return nil, false, err

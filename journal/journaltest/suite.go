@@ -66,6 +66,7 @@ func Run(t *testing.T, open func(t *testing.T) Reopener) {
 	t.Run("model", func(t *testing.T) { testModel(t, open(t), rand.Uint64()) })
 	t.Run("trim", func(t *testing.T) { testTrim(t, open(t)) })
 	t.Run("retention", func(t *testing.T) { testRetention(t, open(t), rand.Uint64()) })
+	t.Run("damaged index", func(t *testing.T) { testDamagedIndex(t, open(t)) })
 	t.Run("concurrent", func(t *testing.T) { testConcurrent(t, open(t)) })
 }
 

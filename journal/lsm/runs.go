@@ -180,7 +180,7 @@ func removeLeftovers(dir string, l listed) error {
 		name := f.Name()
 		stem, isTable := strings.CutSuffix(name, tableExt)
 		if _, err := strconv.ParseUint(stem, 10, 64); isTable && err == nil && !known[name] || name == runsFile+newExt {
-			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 				return err
 			}
 		}

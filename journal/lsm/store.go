@@ -352,7 +352,7 @@ func classify(op string, err error) error {
 		kind = journal.KindClosed
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT):
 		kind = journal.KindFull
-	case errors.Is(err, errDamaged):
+	case errors.Is(err, errDamaged) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR): // or a directory in the place of a file
 		kind = journal.KindCorrupt
 	}
 	return &journal.Error{Op: op, Kind: kind, Err: err}
@@ -405,6 +405,11 @@ func (s *Store) Clear(context.Context) error {
 	}
 	s.listing.Lock()
 	defer s.listing.Unlock()
+	return s.clear()
+}
+
+// clear removes everything. The caller holds writing and listing.
+func (s *Store) clear() error {
 	err := writeRuns(s.dir, encodeRuns(s.next, nil), s.opt.fault)
 	if err == nil {
 		err = os.Remove(filepath.Join(s.dir, badFile)) // what was damaged is gone

@@ -272,7 +272,7 @@ func (s *Store) merge(runs []*run, ctx context.Context) error {
 	case ctx != nil && ctx.Err() != nil:
 		return classify("compact", ctx.Err())
 	case errors.Is(err, errDamaged):
-		err = s.readError(err)
+		return s.failDamaged(runs, err)
 	default:
 		err = classify("index", err)
 	}
@@ -281,6 +281,21 @@ func (s *Store) merge(runs []*run, ctx context.Context) error {
 	} else {
 		s.fail(err)
 	}
+	return err
+}
+
+// failDamaged ends the store, as a merge of runs has met damage, unless everything was removed meanwhile.
+func (s *Store) failDamaged(runs []*run, err error) error {
+	s.listing.Lock()
+	defer s.listing.Unlock()
+	s.mu.Lock()
+	gone := slices.Index(s.now.runs, runs[0]) < 0
+	s.mu.Unlock()
+	if gone {
+		return errStopped
+	}
+	err = s.readError(err)
+	s.fail(err)
 	return err
 }
 

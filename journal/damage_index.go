@@ -1,0 +1,122 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"maps"
+)
+
+// indexDamage is an error that says that the index, not the log, is not what was written.
+type indexDamage struct{ err error }
+
+func (d *indexDamage) Error() string { return "the index is damaged: " + d.err.Error() }
+func (d *indexDamage) Unwrap() error { return d.err }
+
+func damagedIndex(log LogName, detail string) error {
+	return &indexDamage{errorf(KindCorrupt, "open", log, "%s", detail)}
+}
+
+// watchedIndex tells damage of the index from damage of the log, whose errors have the same kind.
+type watchedIndex struct{ IndexStore }
+
+// watched is e with an index whose damage is an [indexDamage].
+type watched struct{ Engine }
+
+func (w watched) Index() IndexStore { return watchedIndex{w.Engine.Index()} }
+
+func (watchedIndex) mark(err error) error {
+	var known *indexDamage
+	if KindOf(err) == KindCorrupt && !errors.As(err, &known) {
+		return &indexDamage{err}
+	}
+	return err
+}
+
+func (x watchedIndex) Update(ctx context.Context, pairs []Pair) error {
+	return x.mark(x.IndexStore.Update(ctx, pairs))
+}
+
+func (x watchedIndex) Delete(ctx context.Context, keys [][]byte) error {
+	return x.mark(x.IndexStore.Delete(ctx, keys))
+}
+
+func (x watchedIndex) Clear(ctx context.Context) error { return x.mark(x.IndexStore.Clear(ctx)) }
+
+func (x watchedIndex) Get(ctx context.Context, key []byte) ([]byte, bool, error) {
+	value, ok, err := x.IndexStore.Get(ctx, key)
+	return value, ok, x.mark(err)
+}
+
+func (x watchedIndex) Has(ctx context.Context, key []byte) (bool, error) {
+	ok, err := x.IndexStore.Has(ctx, key)
+	return ok, x.mark(err)
+}
+
+func (x watchedIndex) Last(ctx context.Context, prefix []byte) ([]byte, bool, error) {
+	key, ok, err := x.IndexStore.Last(ctx, prefix)
+	return key, ok, x.mark(err)
+}
+
+func (x watchedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(key, value []byte) error) error {
+	var stopped error
+	err := x.IndexStore.Scan(ctx, prefix, from, func(key, value []byte) error {
+		stopped = yield(key, value)
+		return stopped
+	})
+	if stopped != nil {
+		return stopped
+	}
+	return x.mark(err)
+}
+
+// openIndex completes the index and learns from it where each log begins. An index
+// that turns out to be damaged is set aside, once, and made from the log: nobody
+// needs to know that it was lost.
+func (j *Journal) openIndex(ctx context.Context) error {
+	found := maps.Clone(j.damaged) // of logs, before the index was looked at
+	err := j.tryIndex(ctx)
+	var damage *indexDamage
+	if !errors.As(err, &damage) {
+		return err
+	}
+	if err := j.engine.Index().SetAside(ctx); err != nil {
+		return &Error{Op: "open: index", Kind: unlessCorrupt(err), Detail: "the index is damaged (" + damage.err.Error() + ") and cannot be set aside", Err: err}
+	}
+	j.mended, j.damaged = damage, found
+	err = j.tryIndex(ctx)
+	if errors.As(err, &damage) { // then it is no damage that was there before
+		return &Error{Op: "open: index", Kind: KindInternal, Detail: "the index was damaged, was made again from the log, and is damaged again; the log is not concerned: look at the disk and the memory of this machine", Err: damage}
+	}
+	return err
+}
+
+// unlessCorrupt is the kind of an error of the index. Damage of it is no damage of the
+// journal, which a backup would have to mend.
+func unlessCorrupt(err error) ErrorKind {
+	if k := kindOfEngine(err); k != KindCorrupt {
+		return k
+	}
+	return KindInternal
+}
+
+func (j *Journal) tryIndex(ctx context.Context) error {
+	if err := completeIndex(ctx, j.engine, nil, j.damaged); err != nil {
+		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	}
+	for name, s := range j.logs {
+		var err error
+		if s.trimmed, err = beginning(ctx, watched{j.engine}, name); j.damaged.add(name, err) != nil {
+			return &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
+		}
+	}
+	return nil
+}
+
+// IndexDamage is the damage of the index that Open found, or nil. The damaged index was
+// set aside and made again from the log; only snapshots were lost, which are a cache.
+func (j *Journal) IndexDamage() error {
+	if j.mended == nil {
+		return nil
+	}
+	return j.mended
+}
