@@ -132,6 +132,8 @@ func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
 	st := svc.Status()
 	log := journal.LogName(st.Spec.Service)
 	st.Head = c.journal.Head(log)
+	dropped := h.logs.Dropped(string(st.Spec.Service))
+	st.Counters.LogLinesDropped, st.Counters.LogBytesDropped = dropped.Lines, dropped.Bytes
 	if damage := c.journal.Damage(log); damage != nil {
 		st.State, st.Problem = service.StateFailed, "the service's log is damaged: "+journal.DetailOf(damage)
 	}

@@ -19,6 +19,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/logging"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -38,6 +40,7 @@ type Host struct {
 	opt     Options
 	budget  *budget.Account
 	runtime *sandbox.Runtime
+	logs    *logging.Budget // in front of the log
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -74,12 +77,20 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes})
 		}
 	}
+	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
+	opened := false
+	defer func() {
+		if !opened {
+			logs.Stop()
+		}
+	}()
+	o.Logger = logs.Logger()
 	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger,
 		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB})
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, changed: make(chan struct{})}
+	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, logs: logs, changed: make(chan struct{})}
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -88,8 +99,13 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	h.core = c
 	h.watching.Go(h.watch)
+	opened = true
 	return h, nil
 }
+
+// Logger is Options.Logger with each service held to its rate, for what stands on the host: a line with
+// the attribute "service" is charged to that service, and one with "request" alone to all clients together.
+func (h *Host) Logger() *slog.Logger { return h.opt.Logger }
 
 // JournalDir is where a host in dir keeps its journal, for tools that look at it
 // while the host is not running.
@@ -253,6 +269,7 @@ func (h *Host) Close(ctx context.Context) error {
 			h.closeErr = c.close(ctx, cause)
 		}
 		h.closeErr = errors.Join(h.closeErr, h.runtime.Close(ctx))
+		h.logs.Stop()
 	})
 	return h.closeErr
 }

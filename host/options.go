@@ -16,6 +16,12 @@ type Options struct {
 	Dir string
 	// Logger gets what an operator should see. Default: [slog.Default].
 	Logger *slog.Logger
+	// LogRate is how many bytes a second may be logged about each service: its own lines and the host's about
+	// its failures. What is beyond is dropped, counted in its status, and told in the log. Negative
+	// is no bound. Default 64 KiB.
+	LogRate int64
+	// LogBurst is how many bytes may be logged at once about a service that was silent. Default 256 KiB, least 16 KiB.
+	LogBurst int64
 	// Limits are those of services that do not set their own, and of modules that
 	// are uploaded without a service. Zero fields are [service.DefaultLimits].
 	Limits service.Limits
@@ -98,7 +104,7 @@ func (o Options) validate() error {
 	}{
 		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
-		{"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
+		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
 	} {
 		if f.v < 0 {
 			errs = append(errs, service.Errorf(service.KindInvalid, "Options.%s is %d; it may not be negative", f.name, f.v))

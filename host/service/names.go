@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -21,7 +21,8 @@ import (
 type Name string
 
 // Key addresses an entity within its service: 1 to 256 bytes of UTF-8 without
-// control characters, other than "." and "..", which no URL can name.
+// control characters and characters that are invisible or turn the direction of text
+// around, other than "." and "..", which no URL can name.
 type Key string
 
 // Type is the name of a command, a query or an event: 1 to 128 bytes of
@@ -66,8 +67,9 @@ func ParseKey(s string) (Key, error) {
 	if s == "." || s == ".." {
 		return "", Errorf(KindInvalid, "key %s cannot be part of a URL; use another", quote(s))
 	}
-	if strings.IndexFunc(s, unicode.IsControl) >= 0 {
-		return "", Errorf(KindInvalid, "key %s has a control character", quote(s))
+	if i := strings.IndexFunc(s, safetext.Unsafe); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(s[i:])
+		return "", Errorf(KindInvalid, "key %s has a control character or an invisible one, %U at byte %d", quote(s), r, i)
 	}
 	return Key(s), nil
 }

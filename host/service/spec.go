@@ -99,4 +99,7 @@ type Counters struct {
 	SnapshotsRefused uint64 `json:"snapshots_refused"` // found and not used: damaged, of another state schema, or not taken by the module
 
 	Fuel uint64 `json:"fuel"` // spent by all calls, also by those that failed
+
+	LogLinesDropped uint64 `json:"log_lines_dropped"` // as more was logged about the service than its rate allows
+	LogBytesDropped uint64 `json:"log_bytes_dropped"` // about what they would have taken
 }

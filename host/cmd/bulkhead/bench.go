@@ -18,6 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/loadgen"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -179,7 +180,7 @@ func (b *bench) loads(dir string, report *benchReport) error {
 func (b *bench) start(dir string, o journal.Options) (*program, error) {
 	b.bar.at("starting", 0, 0, countUnit)
 	quiet := slog.New(slog.DiscardHandler)
-	p, err := startProgram(b.env.ctx, programOptions{dir: dir, limits: b.Limits.limits(), journal: o, logger: quiet, gateway: gateway.Options{Listen: "127.0.0.1:0", Logger: quiet}})
+	p, err := startProgram(b.env.ctx, programOptions{host: host.Options{Dir: dir, Limits: b.Limits.limits(), Journal: o, Logger: quiet}, gateway: gateway.Options{Listen: "127.0.0.1:0", Logger: quiet}})
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +285,7 @@ func printBench(w io.Writer, r *benchReport) {
 	}
 	fmt.Fprintf(w, "balances: %d accounts with %d in all, %s\n", r.Audit.Accounts, r.Audit.Found, verdict)
 	for _, wrong := range r.Audit.Wrong {
-		fmt.Fprintf(w, "  %s\n", wrong)
+		fmt.Fprintf(w, "  %s\n", safetext.Text(fmt.Sprint(wrong)))
 	}
 	printVerification(w, &r.Journal, r.VerifyTime)
 }

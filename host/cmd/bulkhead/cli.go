@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,17 +13,40 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
 // env is what a command runs in.
 type env struct {
 	ctx     context.Context
 	in      io.Reader
-	out     io.Writer
-	err     io.Writer
+	out     *safetext.Writer // what is unsafe on a terminal is escaped in what is written to it
+	err     *safetext.Writer // likewise
 	json    bool
 	parsed  func(*cli) // if set, sees what was parsed; for tests
 	command string     // the chosen command and a space, for messages; may be empty
+
+	rawOut   io.Writer // what out and err write to
+	rawErr   io.Writer
+	terminal bool     // standard error is one
+	ends     []func() // called at the end, the last first
+}
+
+// show has out and err write to these.
+func (e *env) show(out, errs io.Writer) {
+	e.rawOut, e.rawErr = out, errs
+	e.out, e.err = safetext.NewWriter(out), safetext.NewWriter(errs)
+}
+
+// atEnd has f called when everything was said.
+func (e *env) atEnd(f func()) { e.ends = append(e.ends, f) }
+
+func (e *env) end() {
+	_ = errors.Join(e.out.Flush(), e.err.Flush()) // nobody is there to be told
+	for _, f := range slices.Backward(e.ends) {
+		f()
+	}
 }
 
 // cli is the command line.
@@ -121,14 +145,20 @@ func wantsJSON(args []string) bool {
 // print shows a result: as JSON, or by the function for people.
 func (e *env) print(v any, human func(w io.Writer)) {
 	if e.json {
-		writeJSON(e.out, v)
+		_ = writeJSON(e.out, v) // a closed pipe is the reader's wish
 		return
 	}
 	human(e.out)
 }
 
-func writeJSON(w io.Writer, v any) {
-	enc := json.NewEncoder(w)
+// writeJSON writes v in one line. What is unsafe on a terminal is escaped, as JSON can.
+func writeJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // the values are ours; a closed pipe is the reader's wish
+	if err := enc.Encode(v); err != nil {
+		return err // a host sent as JSON what is not
+	}
+	_, err := w.Write(append(safetext.JSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), '\n'))
+	return err
 }

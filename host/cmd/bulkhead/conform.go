@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/conform"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
 // conformCmd judges a module by the rules of the ABI, without a host.
@@ -47,12 +48,12 @@ func printConformance(w io.Writer, report conform.Report, failedOnly bool) {
 		if failedOnly && r.Status != conform.Failed {
 			continue
 		}
-		fmt.Fprintf(w, "%-8s %-4s %s\n", r.Status, r.Rule, r.Title)
+		fmt.Fprintf(w, "%-8s %-4s %s\n", r.Status, r.Rule, safetext.Text(r.Title))
 		switch r.Status {
 		case conform.Failed:
-			fmt.Fprintf(w, "         expected: %s\n         got:      %s\n", r.Expected, r.Got)
+			fmt.Fprintf(w, "         expected: %s\n         got:      %s\n", safetext.Text(r.Expected), safetext.Text(r.Got))
 		case conform.Skipped:
-			fmt.Fprintf(w, "         because %s\n", r.Reason)
+			fmt.Fprintf(w, "         because %s\n", safetext.Text(r.Reason))
 		}
 	}
 	fmt.Fprintf(w, "%s: service %q, %d rules passed, %d failed, %d skipped\n", report.Module, report.Service, report.Passed, report.Failed, report.Skipped)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -54,7 +55,7 @@ func (c *deployCmd) Run(e *env) error {
 	}
 	bar.done()
 	e.print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", s.Spec.Service, s.Spec.Module, len(s.Shards), s.Head)
+		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)), s.Spec.Module, len(s.Shards), s.Head)
 	})
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -47,7 +48,9 @@ func (c *eventsCmd) Run(e *env) error {
 	}
 	left := c.Limit
 	each := func(ev api.Event) error {
-		c.show(e, &ev)
+		if err := c.show(e, &ev); err != nil {
+			return err
+		}
 		if left--; left == 0 {
 			return errEnough
 		}
@@ -91,10 +94,11 @@ func readAll(e *env, host *client.Client, s client.Selection, each func(api.Even
 }
 
 // show prints one event, one a line in both forms.
-func (c *eventsCmd) show(e *env, ev *api.Event) {
+func (c *eventsCmd) show(e *env, ev *api.Event) error {
 	if e.json {
-		fmt.Fprintf(e.out, "%s\n", ev.Raw)
-		return
+		return writeJSON(e.out, ev.Raw)
 	}
-	fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), ev.Subject, ev.EntityVersion, ev.Type, ev.Body())
+	_, err := fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), safetext.Text(string(ev.Subject)), ev.EntityVersion,
+		safetext.Text(string(ev.Type)), safetext.Body(ev.Body()))
+	return err
 }

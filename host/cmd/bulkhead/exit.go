@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -87,23 +88,41 @@ func (e *env) fail(err error) int {
 				out.Message = s.Message
 			}
 		}
-		writeJSON(e.err, struct {
+		_ = writeJSON(e.err, struct {
 			Error jsonError `json:"error"`
 		}{out})
 		return code
 	}
 	if isService {
-		fmt.Fprintf(e.err, "bulkhead: %s\n", forPeople(s))
+		fmt.Fprintf(e.err, "bulkhead: %s\n", safetext.Text(forPeople(s)))
 		for _, r := range s.Reasons {
-			fmt.Fprintf(e.err, "  - %s\n", r)
+			fmt.Fprintf(e.err, "  - %s\n", safetext.Text(r))
 		}
 	} else {
-		fmt.Fprintf(e.err, "bulkhead: %v\n", err)
+		for _, one := range apart(err) {
+			fmt.Fprintf(e.err, "bulkhead: %s\n", safetext.Text(one.Error()))
+		}
 	}
 	if code == exitUsage && !isService {
 		fmt.Fprintf(e.err, "Run \"bulkhead %s--help\" for how it is used.\n", e.command)
 	}
 	return code
+}
+
+// apart are the errors of which err is made, if it is nothing but several. Each has its own line.
+func apart(err error) (all []error) {
+	switch joined := err.(type) {
+	case usageError:
+		return apart(joined.err)
+	case interface{ Unwrap() []error }:
+		if errs := joined.Unwrap(); err.Error() == errors.Join(errs...).Error() {
+			for _, one := range errs {
+				all = append(all, apart(one)...)
+			}
+			return all
+		}
+	}
+	return []error{err}
 }
 
 // forPeople is an error in one line, without what its message says already.

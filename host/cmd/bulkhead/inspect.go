@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
 // inspectCmd tells what a module is, without a host.
@@ -63,7 +63,7 @@ func (c *inspectCmd) print(w io.Writer, i *host.Inspection) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(t, "%s\t%s\n", name, strings.TrimSpace(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(t, "%s\t%s\n", safetext.Text(name), safetext.Text(strings.TrimSpace(fmt.Sprintf(format, args...))))
 	}
 	row("module", "%s, %s", i.Digest, bytesUnit(i.Size))
 	printSelf(row, i)
@@ -159,13 +159,12 @@ func atMost(most *uint64, unit func(int64) string) string {
 	return ", at most " + unit(int64(*most))
 }
 
-// plain shows a name that the module made up: what could move the cursor, or is
-// long, is not for a terminal.
+// plain shows a name that the module made up, quoted if it needs that, and cut if it is long.
 func plain(name string) string {
 	if len(name) > 80 {
 		return strconv.Quote(name[:80]) + "…"
 	}
-	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+	if safetext.Text(name) != name {
 		return strconv.Quote(name)
 	}
 	return name

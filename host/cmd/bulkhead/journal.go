@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
@@ -109,13 +110,13 @@ func printVerification(w io.Writer, report *journal.Report, took time.Duration) 
 	slices.Sort(names)
 	for _, name := range names {
 		l := report.Logs[journal.LogName(name)]
-		fmt.Fprintf(w, "%s: %d events of %d entities, %d commands in %d batches, %s\n", name, l.Events, l.Entities, l.Commits, l.Batches, bytesUnit(int64(l.Bytes)))
+		fmt.Fprintf(w, "%s: %d events of %d entities, %d commands in %d batches, %s\n", safetext.Text(name), l.Events, l.Entities, l.Commits, l.Batches, bytesUnit(int64(l.Bytes)))
 		if l.Unindexed > 0 {
-			fmt.Fprintf(w, "%s: %d batches are not indexed yet, as after a crash; the next start does it\n", name, l.Unindexed)
+			fmt.Fprintf(w, "%s: %d batches are not indexed yet, as after a crash; the next start does it\n", safetext.Text(name), l.Unindexed)
 		}
 	}
 	for _, p := range report.Problems {
-		fmt.Fprintf(w, "PROBLEM %s\n", p)
+		fmt.Fprintf(w, "PROBLEM %s\n", safetext.Text(fmt.Sprint(p)))
 	}
 	if more := report.Found - len(report.Problems); more > 0 {
 		fmt.Fprintf(w, "and %d more problems\n", more)
@@ -141,7 +142,7 @@ func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
 				if strings.HasPrefix(string(l.Name), "_") {
 					note = " (the host's own)"
 				}
-				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", l.Name, l.Head, l.Batches, note)
+				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", safetext.Text(string(l.Name)), l.Head, l.Batches, note)
 			}
 		})
 		return nil

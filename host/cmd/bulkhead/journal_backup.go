@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
@@ -127,7 +128,7 @@ func printManifest(w io.Writer, name string, m *backup.Manifest) {
 	}
 	fmt.Fprintf(w, "%s: %s, %d batches, %s\n", name, what, m.Batches, bytesUnit(int64(m.Bytes)))
 	for _, l := range m.Logs {
-		fmt.Fprintf(w, "%s: up to position %d; %d events in %d batches here\n", l.Name, l.Position, l.Events, l.Batches)
+		fmt.Fprintf(w, "%s: up to position %d; %d events in %d batches here\n", safetext.Text(string(l.Name)), l.Position, l.Events, l.Batches)
 	}
 }
 
@@ -165,7 +166,7 @@ func verifyBackups(e *env, names []string) error {
 	bar.done()
 	e.print(map[string]any{"files": files, "manifest": m}, func(w io.Writer) {
 		for _, l := range m.Logs {
-			fmt.Fprintf(w, "%s: up to position %d, batch %d\n", l.Name, l.Position, l.Sequence)
+			fmt.Fprintf(w, "%s: up to position %d, batch %d\n", safetext.Text(string(l.Name)), l.Position, l.Sequence)
 		}
 		fmt.Fprintf(w, "%d files of backups verified: no problem found\n", len(files))
 	})
@@ -205,7 +206,7 @@ func (c *journalRestoreCmd) Run(e *env, all *journalCmd) error {
 	bar.done()
 	e.print(restoredDir{all.Data, files, r.Replaced, r.Manifest, r.Report}, func(w io.Writer) {
 		for _, l := range r.Manifest.Logs {
-			fmt.Fprintf(w, "%s: up to position %d\n", l.Name, l.Position)
+			fmt.Fprintf(w, "%s: up to position %d\n", safetext.Text(string(l.Name)), l.Position)
 		}
 		proof := "not verified"
 		if r.Report != nil {

@@ -100,7 +100,9 @@ func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
 		if !wanted {
 			return nil
 		}
-		writeJSON(e.out, dumped(at))
+		if err := writeJSON(e.out, dumped(at)); err != nil {
+			return err
+		}
 		if left--; left == 0 {
 			return errEnough
 		}

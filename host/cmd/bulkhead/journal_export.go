@@ -96,17 +96,15 @@ func (c *journalExportCmd) Run(e *env, all *journalCmd) error {
 
 func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
 	w := bufio.NewWriterSize(to, 256<<10)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
 	err := c.Select.commits(e.ctx, all, func(at *journal.Committed) error {
 		if c.Commands && c.Select.wantsType(at.Command.Type) {
-			if err := enc.Encode(exportedCommand(at)); err != nil {
+			if err := writeJSON(w, exportedCommand(at)); err != nil {
 				return err
 			}
 		}
 		for i := range at.Events {
 			if ev := &at.Events[i]; c.Select.wantsEvent(ev) {
-				if err := enc.Encode(exportedEvent(ev)); err != nil {
+				if err := writeJSON(w, exportedEvent(ev)); err != nil {
 					return err
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -49,7 +50,7 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 
 func printStats(w io.Writer, got *api.Journal, offline bool) {
 	for _, l := range got.Logs {
-		fmt.Fprintf(w, "%s: up to position %d in %d batches", l.Name, l.Head, l.Batches-l.Deleted)
+		fmt.Fprintf(w, "%s: up to position %d in %d batches", safetext.Text(string(l.Name)), l.Head, l.Batches-l.Deleted)
 		if l.Bytes != nil {
 			fmt.Fprintf(w, "; %d commands, %d events, %s", *l.Commits, *l.Events, bytesUnit(int64(*l.Bytes)))
 		}

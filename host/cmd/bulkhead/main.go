@@ -55,9 +55,11 @@ func main() {
 }
 
 // Main runs one command line and returns its exit code. Cancelling ctx is what a
-// first interrupt does. It touches nothing of the process but the environment.
+// first interrupt does. It touches nothing of the process but the environment, and serve what SIGPIPE does.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	e := &env{ctx: ctx, in: stdin, out: stdout, err: stderr}
+	e := &env{ctx: ctx, in: stdin, terminal: isTerminal(stderr)}
+	e.show(stdout, stderr)
+	defer e.end()
 	run, err := parse(e, args)
 	switch {
 	case err != nil:

@@ -119,7 +119,8 @@ func TestSettingsComeInOrder(t *testing.T) {
 	}
 	host := func(args ...string) string {
 		var got string
-		e := &env{ctx: t.Context(), out: &strings.Builder{}, err: &strings.Builder{}}
+		e := &env{ctx: t.Context()}
+		e.show(&strings.Builder{}, &strings.Builder{})
 		e.parsed = func(c *cli) { got = c.Services.Remote.Host }
 		if _, err := parse(e, append([]string{"services", "--config", file}, args...)); err != nil {
 			t.Fatal(err)
@@ -157,7 +158,8 @@ func TestNumbersOfTheFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		e := &env{ctx: t.Context(), out: &strings.Builder{}, err: &strings.Builder{}, parsed: func(parsed *cli) { c = *parsed }}
+		e := &env{ctx: t.Context(), parsed: func(parsed *cli) { c = *parsed }}
+		e.show(&strings.Builder{}, &strings.Builder{})
 		_, err = parse(e, []string{"bench", "--config", file, "--module", file})
 		return c, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -13,21 +12,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // programOptions are validated values; where they come from is the command's
 // business.
 type programOptions struct {
-	dir      string
-	limits   service.Limits   // of services that set none
-	settings service.Settings // likewise
-	journal  journal.Options
-	reserve  int64 // on the journal's disk
-	cache    int64 // of its index, in memory; negative is none
-	compile  compileFlags
+	host     host.Options // but for the compiler
 	gateway  gateway.Options
-	logger   *slog.Logger
+	dropped  func() uint64 // lines of the log, as nobody read it; may be nil
 	stopTime time.Duration // for commands in flight; default 30 s
 	// prepare, if set, is called with the open host before anybody can reach it.
 	prepare func(*host.Host) error
@@ -56,8 +48,8 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := host.Open(ctx, host.Options{Dir: o.dir, Compiler: compiler, Limits: o.limits, Settings: o.settings, Journal: o.journal, ReserveBytes: o.reserve, IndexCacheBytes: o.cache, Logger: o.logger,
-		SmallModule: int64(o.compile.Small), CompileBase: o.compile.Base, CompilePerMiB: o.compile.PerMiB})
+	o.host.Compiler = compiler
+	h, err := host.Open(ctx, o.host)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +58,8 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 			return nil, errors.Join(err, h.Close(ctx))
 		}
 	}
-	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats})
+	o.gateway.Logger = h.Logger()
+	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped})
 	s, err := gateway.New(gateway.Host(h), o.gateway)
 	if err == nil {
 		err = s.Start(ctx)

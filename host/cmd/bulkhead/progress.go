@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
 // progress tells on standard error how far something long has come: on a
@@ -24,7 +26,7 @@ type progress struct {
 }
 
 func (e *env) progress() *progress {
-	return &progress{w: e.err, terminal: isTerminal(e.err), silent: e.json}
+	return &progress{w: e.rawErr, terminal: e.terminal, silent: e.json}
 }
 
 // at says that a stage has done so many of so many; total 0 is unknown.
@@ -34,7 +36,7 @@ func (p *progress) at(stage string, done, total int64, unit func(int64) string) 
 	if p.silent {
 		return
 	}
-	now := time.Now()
+	now, stage := time.Now(), safetext.Text(stage) // some are a host's, or a file's name
 	if stage != p.stage {
 		p.finish(now)
 		p.stage, p.begun, p.shown = stage, now, time.Time{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -38,7 +39,7 @@ func (c *queryCmd) Run(e *env) error {
 	}
 	e.print(json.RawMessage(api.AppendQueryReply(nil, &reply)), func(w io.Writer) {
 		if len(reply.Data) > 0 {
-			fmt.Fprintf(w, "%s\n", reply.Data)
+			fmt.Fprintf(w, "%s\n", safetext.Body(reply.Data))
 		}
 		fmt.Fprintf(e.err, "version %d\n", reply.Version)
 	})

@@ -22,7 +22,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// asProgram is the variable with which the test binary is the program.
+const asProgram = "BULKHEADTEST_PROGRAM"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == compileModule || os.Getenv(asProgram) != "" { // by a host within a test, or by a test
+		main()
+	}
 	testscript.Main(m, map[string]func(){"bulkhead": func() { main() }})
 }
 

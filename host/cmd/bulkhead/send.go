@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -63,13 +64,13 @@ func (c *sendCmd) Run(e *env) error {
 	}
 	e.print(reply, func(w io.Writer) {
 		if data := reply.Data(); len(data) > 0 {
-			fmt.Fprintf(w, "%s\n", data)
+			fmt.Fprintf(w, "%s\n", safetext.Body(data))
 		}
 		note := ""
 		if reply.Repeated {
 			note = ", carried out before"
 		}
-		fmt.Fprintf(e.err, "version %d, position %d, id %s%s\n", reply.Version, reply.Position, reply.CommandID, note)
+		fmt.Fprintf(e.err, "version %d, position %d, id %s%s\n", reply.Version, reply.Position, safetext.Text(string(reply.CommandID)), note)
 	})
 	return nil
 }

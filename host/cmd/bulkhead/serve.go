@@ -1,18 +1,24 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/logging"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -29,6 +35,9 @@ type serveCmd struct {
 	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
 	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
+	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"How much may be logged a second about each service; what is beyond is dropped, counted and told. 0 is no bound. Default ${default}."`
+	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"How much may be logged at once about a service that was silent; it is at least 16KiB. Default ${default}."`
+	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"How much of the log may wait while nobody reads standard error; what is beyond is dropped, counted and told. Default ${default}."`
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
@@ -52,11 +61,27 @@ func (c *serveCmd) Run(e *env) error {
 	say := func(s served, format string, args ...any) {
 		e.print(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 	}
-	logger := c.logger(e.err)
+	dropped := c.neverWait(e)
+	logger := slog.New(c.handler(e.rawErr))
 	var demos []service.Status
 	p, err := startProgram(e.ctx, programOptions{
-		dir: c.Data, limits: c.Limits.limits(), settings: service.Settings{SnapshotEvery: c.Every}, journal: c.Journal.options(), reserve: orNone(c.Journal.Reserve),
-		cache: orNone(c.Journal.Cache), compile: c.Compile, gateway: c.Gateway.options(c, logger), logger: logger, stopTime: c.StopTime,
+		host: host.Options{
+			Dir:             c.Data,
+			Logger:          logger,
+			Limits:          c.Limits.limits(),
+			Settings:        service.Settings{SnapshotEvery: c.Every},
+			Journal:         c.Journal.options(),
+			ReserveBytes:    orNone(c.Journal.Reserve),
+			IndexCacheBytes: orNone(c.Journal.Cache),
+			SmallModule:     int64(c.Compile.Small),
+			CompileBase:     c.Compile.Base,
+			CompilePerMiB:   c.Compile.PerMiB,
+			LogRate:         orNone(c.LogRate),
+			LogBurst:        int64(c.LogBurst),
+		},
+		gateway:  c.Gateway.options(c, logger),
+		dropped:  dropped,
+		stopTime: c.StopTime,
 		prepare: func(h *host.Host) error {
 			for _, file := range c.Demo {
 				status, err := deployFile(e.ctx, h, file, e.progress())
@@ -123,12 +148,49 @@ func (c *serveCmd) checkRanges() error {
 	return errors.Join(errs...)
 }
 
-func (c *serveCmd) logger(w io.Writer) *slog.Logger {
+// handler writes the log. The texts of guests and clients in it are safe on a terminal.
+func (c *serveCmd) handler(w io.Writer) slog.Handler {
 	o := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+		return slog.NewJSONHandler(safeLines{w, safetext.JSON}, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.NewTextHandler(safeLines{w, func(b []byte) []byte { return []byte(safetext.Text(string(b))) }}, o)
+}
+
+// safeLines escapes lines, of which each is written at once.
+type safeLines struct {
+	to   io.Writer
+	safe func([]byte) []byte
+}
+
+func (s safeLines) Write(b []byte) (int, error) {
+	_, err := s.to.Write(append(s.safe(bytes.TrimSuffix(b, []byte("\n"))), '\n'))
+	return len(b), err
+}
+
+// lastWords is how long the end of the program waits for whoever reads its last lines.
+const lastWords = time.Second
+
+// neverWait puts writers that wait for nobody in front of standard output and standard error: a pipe that
+// nobody empties, or whose reader has gone, holds up nothing and does not end the process. dropped counts the lines
+// of standard error that were not written.
+func (c *serveCmd) neverWait(e *env) (dropped func() uint64) {
+	gone := make(chan os.Signal, 1)
+	signal.Notify(gone, syscall.SIGPIPE) // from now on such a write fails, and does not kill
+	out := logging.NewWriter(e.rawOut, logging.WriterOptions{Bytes: int(c.LogBuffer)})
+	errs := logging.NewWriter(e.rawErr, logging.WriterOptions{Bytes: int(c.LogBuffer), Notice: func(lines uint64) []byte {
+		var line bytes.Buffer
+		slog.New(c.handler(&line)).Warn(fmt.Sprintf("%d lines dropped, as nobody read the log", lines))
+		return line.Bytes()
+	}})
+	e.show(out, errs)
+	e.atEnd(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+		defer cancel()
+		_ = errors.Join(out.Close(ctx), errs.Close(ctx)) // nobody is there to be told
+		signal.Stop(gone)
+	})
+	return errs.Dropped
 }
 
 // suggest prints commands to paste. They go by the path that this program was

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -35,7 +36,7 @@ func (*servicesListCmd) Run(e *env, all *servicesCmd) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "SERVICE\tSTATE\tMODULE\tSHARDS\tEVENTS\tCOMMITTED\tREJECTED\tFAILED")
 		for _, s := range list {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", s.Spec.Service, s.State, shortDigest(s.Spec.Module), len(s.Shards), s.Head,
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), s.State, shortDigest(s.Spec.Module), len(s.Shards), s.Head,
 				s.Counters.Committed, s.Counters.Rejected, s.Counters.Failed)
 		}
 		table.Flush()
@@ -65,7 +66,7 @@ func (c *servicesShowCmd) Run(e *env, all *servicesCmd) error {
 
 func printService(w io.Writer, s *api.Service) {
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%-10s "+format+"\n", append([]any{name}, args...)...)
+		fmt.Fprintf(w, "%-10s %s\n", name, safetext.Text(fmt.Sprintf(format, args...)))
 	}
 	row("service", "%s", s.Spec.Service)
 	row("state", "%s since %s", s.State, s.Since.Format(time.RFC3339))
@@ -78,13 +79,13 @@ func printService(w io.Writer, s *api.Service) {
 		row("version", "%s", cmp.Or(m.Version, "not said"))
 		row("made with", "%s", cmp.Or(m.SDK, "not said"))
 		for _, c := range m.Commands {
-			row("command", "%s %s", c.Name, c.Input)
+			row("command", "%s %s", c.Name, safetext.Body([]byte(c.Input)))
 		}
 		for _, q := range m.Queries {
-			row("query", "%s %s", q.Name, q.Input)
+			row("query", "%s %s", q.Name, safetext.Body([]byte(q.Input)))
 		}
 		for _, ev := range m.Events {
-			row("event", "%s %s", ev.Name, ev.Schema)
+			row("event", "%s %s", ev.Name, safetext.Body([]byte(ev.Schema)))
 		}
 	}
 	if s.Tariff > 0 {
@@ -100,6 +101,7 @@ func printService(w io.Writer, s *api.Service) {
 	c := s.Counters
 	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
+	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
 	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused)
 }
 

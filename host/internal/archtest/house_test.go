@@ -24,8 +24,12 @@ var house = []room{
 		why: "packing is bytes in and bytes out, the same for batches and for tables; what they mean is not its business"},
 	{path: "journal", level: -1, may: []string{"journal/internal/pack"},
 		why: "the rules of the log must outlive every storage engine and every host, so they know neither"},
-	{path: "host/service", level: 0, may: []string{"abi", "journal"},
+	{path: "host/service", level: 0, may: []string{"abi", "journal", "host/internal/safetext"},
 		why: "the vocabulary that everything in the host speaks; a word that needs a mechanism is not a word"},
+	{path: "host/internal/safetext", level: -1,
+		why: "what a terminal or a log must not get is one rule, for the words of the host, its logs and the program, so it stands below all of them"},
+	{path: "host/internal/logging", level: 0,
+		why: "what a log may cost is bytes that wait and bytes a second; what is logged is none of its business"},
 	{path: "host/internal/lifecycle", level: 0,
 		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
 
@@ -54,7 +58,7 @@ var house = []room{
 	{path: "guest-sdk/guesttest", level: 3, may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", level: 2, may: []string{"host/service", "abi", "journal", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget"},
+	{path: "host/internal/sandbox", level: 2, may: []string{"host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", level: 1, may: []string{"host/service"},

@@ -123,12 +123,15 @@ func (s *Server) problem(err error, id string) api.Problem {
 	case p.Status >= 500:
 		level = slog.LevelInfo // of a service, or of a host that has said so itself
 	}
-	var detail string
+	about := []any{"request", id, "status", p.Status, "err", err}
 	var e *service.Error
 	if errors.As(err, &e) {
-		detail = e.Detail
+		about = append(about, "detail", e.Detail)
+		if e.Service != "" && e.Kind != service.KindNotFound && e.Kind != service.KindInvalid { // then it is one, whose budget pays for the line
+			about = append(about, "service", string(e.Service))
+		}
 	}
-	s.log.Log(s.stopping, level, "request failed", "request", id, "status", p.Status, "err", err, "detail", detail)
+	s.log.Log(s.stopping, level, "request failed", about...)
 	return p
 }
 

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -215,7 +216,7 @@ func printable(code []byte) bool {
 func refusal(kind service.Kind, name service.Name, x abi.Refusal) *service.Error {
 	text := strings.ToValidUTF8(string(x.Message), "\uFFFD")
 	text = strings.Map(func(r rune) rune {
-		if r != '\n' && unsafeRune(r) {
+		if r != '\n' && safetext.Unsafe(r) {
 			return utf8.RuneError
 		}
 		return r

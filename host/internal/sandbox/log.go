@@ -5,11 +5,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -180,42 +178,5 @@ func (g *guestLog) flush(stream int) {
 	g.out[stream] = g.out[stream][:0]
 }
 
-// clean makes text of untrusted bytes: one line of valid UTF-8, with everything
-// else escaped as Go does, so that nobody forges log lines or steers a terminal.
-func clean(b []byte) string {
-	ok := utf8.Valid(b)
-	if ok {
-		for _, r := range string(b) {
-			if unsafeRune(r) {
-				ok = false
-				break
-			}
-		}
-	}
-	if ok {
-		return string(b)
-	}
-	out := make([]byte, 0, len(b)+16)
-	for len(b) > 0 {
-		r, n := utf8.DecodeRune(b)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			out = append(out, '\\', 'x')
-			const hex = "0123456789abcdef"
-			out = append(out, hex[b[0]>>4], hex[b[0]&15])
-		case unsafeRune(r):
-			q := strconv.AppendQuoteRuneToASCII(nil, r)
-			out = append(out, q[1:len(q)-1]...)
-		default:
-			out = append(out, b[:n]...)
-		}
-		b = b[n:]
-	}
-	return string(out)
-}
-
-// unsafeRune says which runes do not stand in a log line as they are: controls
-// but the tab, and the marks that turn the direction of text around.
-func unsafeRune(r rune) bool {
-	return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029')
-}
+// clean makes text of untrusted bytes, so that nobody forges log lines or steers a terminal.
+func clean(b []byte) string { return safetext.Text(string(b)) }

@@ -46,6 +46,8 @@ func newServices(read func() []service.Status) *services {
 	counter("snapshots_used", "Entities made resident from a snapshot.", func(n *service.Counters) uint64 { return n.SnapshotsUsed })
 	counter("snapshots_refused", "Snapshots found and not used: damaged, of another state schema, or not taken by the module.", func(n *service.Counters) uint64 { return n.SnapshotsRefused })
 	counter("fuel", "Fuel spent: instructions that the service's guests executed.", func(n *service.Counters) uint64 { return n.Fuel })
+	counter("log_lines_dropped", "Log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogLinesDropped })
+	counter("log_bytes_dropped", "Bytes of the log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogBytesDropped })
 	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
 	gauge("shards", "Sandboxes.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
 	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))

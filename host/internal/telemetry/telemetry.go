@@ -26,6 +26,8 @@ type Options struct {
 	Services func() []service.Status
 	// Journal is what the journal counted.
 	Journal func() journal.Stats
+	// LogDropped is how many lines of the log were dropped, as nobody read it.
+	LogDropped func() uint64
 }
 
 // Telemetry holds the metrics. A nil *Telemetry takes everything and shows
@@ -73,6 +75,11 @@ func New(o Options) *Telemetry {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if o.Services != nil {
 		t.registry.MustRegister(newServices(o.Services))
+	}
+	if o.LogDropped != nil {
+		t.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "bulkhead_log_lines_dropped_total", Help: "Lines of the host's log that were dropped, as nobody read it fast enough or at all.",
+		}, func() float64 { return float64(o.LogDropped()) }))
 	}
 	if o.Journal != nil {
 		t.registry.MustRegister(newJournal(o.Journal))

@@ -1,0 +1,121 @@
+package logging
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// What a service logs beyond its rate is dropped, counted, and told; others, and the host, log on.
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out reader
+		b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: 1000, Burst: 20_000})
+		log := b.Logger()
+		text := strings.Repeat("x", 900)
+		for range 100 {
+			log.Info(text, "service", "loud")
+		}
+		passed := strings.Count(out.String(), text)
+		if passed < 15 || passed > 20 {
+			t.Errorf("%d lines of about a thousand bytes passed, of a burst of 20,000", passed)
+		}
+		d := b.Dropped("loud")
+		if int(d.Lines) != 100-passed || d.Bytes < 900*d.Lines {
+			t.Errorf("dropped are %+v", d)
+		}
+		out.take()
+		log.With("service", "quiet").Info("hello")
+		log.WithGroup("g").Info("the host's own", "service", "loud") // in a group it is another word
+		log.Info("the host's own", "text", strings.Repeat(text, 100))
+		if n := strings.Count(out.String(), "\n"); n != 3 || b.Dropped("quiet").Lines > 0 {
+			t.Errorf("%d of 3 lines of others passed:\n%.1000s", n, &out)
+		}
+		out.take()
+		time.Sleep(1500 * time.Millisecond) // of the bubble
+		synctest.Wait()
+		if want := fmt.Sprintf("%d lines dropped", d.Lines); strings.Count(out.String(), want) != 1 || !strings.Contains(out.String(), "service=loud") {
+			t.Errorf("told is %q, want %s", &out, want)
+		}
+		out.take()
+		log.Info(text, "service", "loud") // there is room for one by now
+		log.Info(text, "service", "loud")
+		if n := strings.Count(out.String(), text); n != 1 {
+			t.Errorf("%d lines passed after 1.5 s at 1,000 bytes a second", n)
+		}
+		out.take()
+		b.Stop() // what is not told yet is told now
+		if !strings.Contains(out.String(), "1 lines dropped") {
+			t.Errorf("told at the end is %q", &out)
+		}
+	})
+}
+
+// Over a while a service logs as many bytes as its rate allows, whatever its lines are made of, and in whatever form.
+func TestRateOfTheLog(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty": "", "plain": strings.Repeat("x", 300), "quoted": strings.Repeat(`"`, 300), "lines": strings.Repeat("\n", 300), "backslashes": strings.Repeat(`\`, 300),
+	} {
+		for _, form := range []string{"text", "JSON"} {
+			synctest.Test(t, func(t *testing.T) {
+				var out reader
+				var h slog.Handler = slog.NewTextHandler(&out, nil)
+				if form == "JSON" {
+					h = slog.NewJSONHandler(&out, nil)
+				}
+				b := NewBudget(h, BudgetOptions{Rate: 64 << 10})
+				log := b.Logger().With("service", "loud", "shard", 1)
+				const seconds = 20
+				for range seconds * 10 {
+					for range 100 {
+						log.Warn(text, "error", fmt.Errorf("it failed: %s", text))
+					}
+					time.Sleep(100 * time.Millisecond) // of the bubble
+				}
+				b.Stop()
+				if most := seconds*64<<10 + 256<<10; len(out.String()) > most*5/4 || text != "" && len(out.String()) < most/2 {
+					t.Errorf("%s, as %s: %d bytes in %d s", name, form, len(out.String()), seconds)
+				}
+			})
+		}
+	}
+}
+
+// Lines about requests that name no service have an account together, and so have services beyond the bound.
+func TestAccountsAreBounded(t *testing.T) {
+	var out reader
+	b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: 1, Burst: 16 << 10})
+	defer b.Stop()
+	log := b.Logger()
+	for i := range 1000 {
+		log.Info("request failed", "request", i, "err", "unknown")
+	}
+	if n := strings.Count(out.String(), "\n"); n < 50 || n > 200 {
+		t.Errorf("%d lines about requests passed", n)
+	}
+	for i := range accountsMost + 1000 {
+		log.Info("hello", "service", fmt.Sprint("s", i))
+	}
+	if n := len(b.accounts); n != accountsMost {
+		t.Errorf("there are %d accounts", n)
+	}
+	if got := strings.Count(out.String(), "hello"); got < accountsMost-1 || got > accountsMost+10 {
+		t.Errorf("%d services logged something", got)
+	}
+}
+
+// With a negative rate there is no bound.
+func TestNoBudget(t *testing.T) {
+	var out reader
+	b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: -1})
+	defer b.Stop()
+	for range 1000 {
+		b.Logger().Info(strings.Repeat("x", 1000), "service", "loud")
+	}
+	if n := strings.Count(out.String(), "\n"); n != 1000 || b.Dropped("loud") != (Dropped{}) {
+		t.Errorf("%d lines passed, %+v dropped", n, b.Dropped("loud"))
+	}
+}

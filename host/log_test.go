@@ -1,0 +1,78 @@
+package host_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// logged is a log that is looked at.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// A service that logs, and fails, as much as it can fills no log: what is beyond its rate is dropped, is in its
+// status, and is told. Others log on.
+func TestAServiceHasARateOfLogLines(t *testing.T) {
+	var log logged
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Logger, o.LogRate, o.LogBurst = slog.New(slog.NewTextHandler(&log, nil)), 1, 64<<10
+	})
+	h.MustDeploy("vandal", testguest.Vandal("vandal", false))
+	h.MustDeploy("quiet", testguest.Vandal("quiet", false))
+	talk := func(name service.Name, n int) {
+		for i := range n {
+			c := service.Command{Service: name, Key: service.Key(fmt.Sprint("k", i%2)), Type: "c", ID: host.NewCommandID()}
+			h.MustSend(c)
+			c.Type, c.ID = "trap", host.NewCommandID()
+			var failed *service.Error
+			if _, err := h.Send(t.Context(), c); !errors.As(err, &failed) || failed.Kind != service.KindTrap {
+				t.Fatalf("the trap of %s: %v", name, err)
+			}
+			h.Logger().Info("request failed", "request", i, "service", string(name)) // as the gateway does
+		}
+	}
+	talk("vandal", 200)
+	before := log.String()
+	lines := strings.Count(before, "service=vandal")
+	if len(before) > 100<<10 || lines < 60 {
+		t.Errorf("a service that may log 64 KiB logs %d lines in %d bytes", lines, len(before))
+	}
+	talk("quiet", 5)
+	if n := strings.Count(log.String(), "service=quiet"); n != 15 {
+		t.Errorf("a quiet service beside it has %d lines in the log, want 15", n)
+	}
+	status, err := h.Status("vandal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := status.Counters; int(c.LogLinesDropped) != 600-lines || c.LogBytesDropped < 50*c.LogLinesDropped {
+		t.Errorf("the status says that %d lines were dropped, %d bytes; the log has %d of 600 lines", c.LogLinesDropped, c.LogBytesDropped, lines)
+	}
+	h.Stop() // what was not told yet is told then
+	if !strings.Contains(log.String(), "lines dropped") {
+		t.Error("the log does not tell that lines were dropped")
+	}
+}
