@@ -103,7 +103,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	return h, nil
 }
 
-// Logger is Options.Logger with each service held to its rate, for what stands on the host: a line with
+// Logger is Options.Logger with each service held to its rate, for what is built on the host: a line with
 // the attribute "service" is charged to that service, and one with "request" alone to all clients together.
 func (h *Host) Logger() *slog.Logger { return h.opt.Logger }
 
@@ -125,7 +125,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		return nil, errors.Join(openError(err), engine.Close())
 	}
 	if err := j.IndexDamage(); err != nil {
-		h.opt.Logger.Warn("the journal's index was damaged; it was set aside and made again from the log", "error", err)
+		h.opt.Logger.Warn("the journal's index was damaged; it was set aside and rebuilt from the log", "error", err)
 	}
 	for _, log := range j.DamagedLogs() {
 		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error", j.Damage(log))

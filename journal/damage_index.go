@@ -85,7 +85,7 @@ func (j *Journal) openIndex(ctx context.Context) error {
 	j.mended, j.damaged = damage, found
 	err = j.tryIndex(ctx)
 	if errors.As(err, &damage) { // then it is no damage that was there before
-		return &Error{Op: "open: index", Kind: KindInternal, Detail: "the index was damaged, was made again from the log, and is damaged again; the log is not concerned: look at the disk and the memory of this machine", Err: damage}
+		return &Error{Op: "open: index", Kind: KindInternal, Detail: "the index was damaged, was rebuilt from the log, and is damaged again; the log is not concerned: look at the disk and the memory of this machine", Err: damage}
 	}
 	return err
 }
@@ -113,7 +113,7 @@ func (j *Journal) tryIndex(ctx context.Context) error {
 }
 
 // IndexDamage is the damage of the index that Open found, or nil. The damaged index was
-// set aside and made again from the log; only snapshots were lost, which are a cache.
+// set aside and rebuilt from the log; only snapshots were lost, which are a cache.
 func (j *Journal) IndexDamage() error {
 	if j.mended == nil {
 		return nil

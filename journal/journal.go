@@ -115,7 +115,7 @@ func (p *pending) receipt() Receipt {
 
 // Open opens the journal that the engine holds. It completes the index from the
 // log, which takes time in proportion to what the index lacks, and loads no
-// event. An index that is damaged is set aside and made again; see [Journal.IndexDamage]. A log that is damaged is refused by what follows, and the others work; see
+// event. An index that is damaged is set aside and rebuilt; see [Journal.IndexDamage]. A log that is damaged is refused by what follows, and the others work; see
 // [Journal.Damage]. The journal closes the engine when it is closed; after an error of Open
 // the engine stays with the caller.
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,6 +85,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, classify("open", err)
 		}
+		closeToOthers(dir, o.Logger)
 	}
 	lock, err := lockDir(dir, o.ReadOnly)
 	if err != nil {
@@ -122,6 +124,23 @@ func Open(dir string, o Options) (*Engine, error) {
 		return nil, openError(dir, errors.Join(err, e.Close()))
 	}
 	return e, nil
+}
+
+// closeToOthers sees to it that only its owner can enter the journal's directory, also if it was copied there by
+// something that gave it another mode. Badger makes its files readable for all, so it is the directory that protects them.
+func closeToOthers(dir string, logger *slog.Logger) {
+	info, err := os.Stat(dir)
+	if err != nil || runtime.GOOS == "windows" || info.Mode().Perm()&0o077 == 0 { // there these bits mean nothing
+		return
+	}
+	if err = os.Chmod(dir, 0o700); logger == nil {
+		return
+	}
+	if err != nil {
+		logger.Warn("others may enter the journal's directory, and that could not be changed", "dir", dir, "mode", info.Mode().Perm().String(), "error", err)
+	} else {
+		logger.Warn("others could enter the journal's directory; now only its owner can", "dir", dir, "mode", info.Mode().Perm().String())
+	}
 }
 
 // removeUnborn removes the empty files that Badger leaves when it is killed after

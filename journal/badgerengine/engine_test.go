@@ -1,6 +1,8 @@
 package badgerengine
 
 import (
+	"os"
+	"runtime"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -70,4 +72,27 @@ func BenchmarkHydration(b *testing.B) {
 			return e
 		}
 	})
+}
+
+// Whatever the mode of a directory that was copied here is, only its owner can enter it once it is open.
+func TestOnlyTheOwnerEntersTheJournal(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes mean nothing there")
+	}
+	dir := t.TempDir()
+	for _, mode := range []os.FileMode{0o755, 0o770, 0o700} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("opened with mode %o it has %o, %v", mode, info.Mode().Perm(), err)
+		}
+	}
 }

@@ -89,7 +89,7 @@ func (x *spoiledIndex) SetAside(ctx context.Context) error {
 }
 
 // testDamagedIndex has each operation of the index fail that opening a journal needs, one after the
-// other. Damage costs nobody anything: the index is set aside and made again in the same opening. Any
+// other. Damage costs nobody anything: the index is set aside and rebuilt in the same opening. Any
 // other error ends the opening and leaves the index as it is.
 func testDamagedIndex(t *testing.T, open Reopener) {
 	ctx := context.Background()

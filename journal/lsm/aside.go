@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// asideSuffix is behind the name of the store's directory in that of the one with what was set aside.
+// asideSuffix is what the directory of what was set aside has after the name of the store's.
 const asideSuffix = ".damaged"
 
 // SetAside implements [journal.IndexStore]. What it sets aside is in a directory beside the store's, whose

@@ -35,9 +35,9 @@ type serveCmd struct {
 	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
 	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
-	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"How much may be logged a second about each service; what is beyond is dropped, counted and told. 0 is no bound. Default ${default}."`
-	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"How much may be logged at once about a service that was silent; it is at least 16KiB. Default ${default}."`
-	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"How much of the log may wait while nobody reads standard error; what is beyond is dropped, counted and told. Default ${default}."`
+	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"The host logs at most so many bytes a second about each service; further lines are dropped, counted, and reported in the log. 0 sets no bound. Default ${default}."`
+	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"The host logs so many bytes at once about a service that was silent before --log-rate holds it up; at least 16KiB. Default ${default}."`
+	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"At most so many bytes of the log wait while nobody reads standard error; further lines are dropped, counted, and reported in the log. Default ${default}."`
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`

@@ -27,7 +27,7 @@ var house = []room{
 	{path: "host/service", level: 0, may: []string{"abi", "journal", "host/internal/safetext"},
 		why: "the vocabulary that everything in the host speaks; a word that needs a mechanism is not a word"},
 	{path: "host/internal/safetext", level: -1,
-		why: "what a terminal or a log must not get is one rule, for the words of the host, its logs and the program, so it stands below all of them"},
+		why: "what a terminal or a log must not get is one rule, for the words of the host, its logs and the program, so it is below all of them"},
 	{path: "host/internal/logging", level: 0,
 		why: "what a log may cost is bytes that wait and bytes a second; what is logged is none of its business"},
 	{path: "host/internal/lifecycle", level: 0,

@@ -71,7 +71,10 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 			if err := json.Unmarshal(e.Data, &d); err != nil {
 				return service.Errorf(service.KindInternal, "the deployment of %s at position %d cannot be read: %w", name, e.Position, err)
 			}
-			c.specs[name], c.tariffs[name] = d.Spec, d.Tariff
+			if _, err := service.ParseName(e.Key); err != nil || d.Service != name {
+				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and recorded for %q", e.Position, d.Service, e.Key)
+			}
+			c.specs[name], c.tariffs[name] = d.Spec, d.Tariff // whose numbers are looked at when it is started
 		case eventDeleted:
 			delete(c.specs, name)
 			delete(c.tariffs, name)

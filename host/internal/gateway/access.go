@@ -51,8 +51,8 @@ func mayListen(addr *net.TCPAddr, o Options) error {
 	return service.Errorf(service.KindInvalid, "%s can be reached from other machines; set a token, or say that it shall be insecure", o.Listen)
 }
 
-// check lets a request in or says why not. open is whether its route is for everybody.
-func (a *access) check(r *http.Request, open bool) error {
+// check lets a request in through a door, or says why not.
+func (a *access) check(r *http.Request, d door) error {
 	if !a.anyHost && !a.knownHost(r.Host) {
 		return withStatus(http.StatusMisdirectedRequest, service.Errorf(service.KindUnauthorized,
 			"without a token this host answers to localhost only; the request was for another name"))
@@ -60,13 +60,13 @@ func (a *access) check(r *http.Request, open bool) error {
 	if err := a.cross.Check(r); err != nil {
 		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not do this; the operator can allow an origin"))
 	}
-	if !open && a.foreignRead(r) {
+	if d != open && a.foreignRead(r, d) {
 		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not read this; the operator can allow an origin"))
 	}
 	if isUpgrade(r) && !a.knownOrigin(r) {
 		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not open a WebSocket; the operator can allow an origin"))
 	}
-	if a.withToken && !open && !a.hasToken(r) {
+	if a.withToken && d != open && !a.hasToken(r) {
 		return service.Errorf(service.KindUnauthorized, "this needs the host's token: Authorization: Bearer <token>")
 	}
 	return nil
@@ -74,13 +74,13 @@ func (a *access) check(r *http.Request, open bool) error {
 
 // foreignRead reports whether a page of another origin makes its browser fetch
 // something. It would not get to see the answer, but could open streams until
-// there are no more. Following a link is something else.
-func (a *access) foreignRead(r *http.Request) bool {
+// there are no more. Following a link is something else, unless it runs a guest.
+func (a *access) foreignRead(r *http.Request, d door) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
 		return false
 	}
-	if r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" {
+	if d != running && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" {
 		return false
 	}
 	return !slices.Contains(a.origins, r.Header.Get("Origin"))

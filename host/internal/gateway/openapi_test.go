@@ -116,7 +116,7 @@ func documented(t *testing.T, req *http.Request, resp *http.Response) {
 func isOpen(method, path string) bool {
 	for _, r := range new(Server).routes() {
 		if r.method == method && r.path == path {
-			return r.open
+			return r.door == open
 		}
 	}
 	return false

@@ -20,33 +20,42 @@ type handler func(*answer, *http.Request) error
 type route struct {
 	method string
 	path   string // as http.ServeMux has it
-	open   bool   // needs no token
+	door   door
 	handle handler
 }
+
+// door is who may come in by a route, beside what holds for all.
+type door int
+
+const (
+	guarded door = iota // needs the token, if there is one
+	open                // for everybody
+	running             // as guarded, but runs a guest: no link of another site leads here
+)
 
 // routes is the whole HTTP interface. The OpenAPI document has exactly these.
 func (s *Server) routes() []route {
 	return []route{
-		{"POST", "/v1/modules", false, s.uploadModule},
-		{"GET", "/v1/services", false, s.listServices},
-		{"GET", "/v1/services/{service}", false, s.getService},
-		{"PUT", "/v1/services/{service}", false, s.deployService},
-		{"DELETE", "/v1/services/{service}", false, s.deleteService},
-		{"POST", "/v1/services/{service}/deployments", false, s.uploadAndDeploy},
-		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", false, s.sendCommand},
-		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", false, s.queryEntity},
-		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", false, s.queryEntity},
-		{"GET", "/v1/services/{service}/entities/{key}/events", false, s.entityEvents},
-		{"GET", "/v1/services/{service}/events", false, s.serviceEvents},
-		{"GET", "/v1/services/{service}/batches", false, s.batches},
-		{"POST", "/v1/services/{service}/retention", false, s.retain},
-		{"GET", "/v1/stream", false, s.stream},
-		{"GET", "/v1/journal", false, s.journal},
-		{"POST", "/v1/backup", false, s.backup},
-		{"GET", "/openapi.json", true, s.openAPI},
-		{"GET", "/healthz", true, s.healthz},
-		{"GET", "/readyz", true, s.readyz},
-		{"GET", "/metrics", false, s.showMetrics},
+		{"POST", "/v1/modules", guarded, s.uploadModule},
+		{"GET", "/v1/services", guarded, s.listServices},
+		{"GET", "/v1/services/{service}", guarded, s.getService},
+		{"PUT", "/v1/services/{service}", guarded, s.deployService},
+		{"DELETE", "/v1/services/{service}", guarded, s.deleteService},
+		{"POST", "/v1/services/{service}/deployments", guarded, s.uploadAndDeploy},
+		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", guarded, s.sendCommand},
+		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", running, s.queryEntity},
+		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, s.queryEntity},
+		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, s.entityEvents},
+		{"GET", "/v1/services/{service}/events", guarded, s.serviceEvents},
+		{"GET", "/v1/services/{service}/batches", guarded, s.batches},
+		{"POST", "/v1/services/{service}/retention", guarded, s.retain},
+		{"GET", "/v1/stream", guarded, s.stream},
+		{"GET", "/v1/journal", guarded, s.journal},
+		{"POST", "/v1/backup", guarded, s.backup},
+		{"GET", "/openapi.json", open, s.openAPI},
+		{"GET", "/healthz", open, s.healthz},
+		{"GET", "/readyz", open, s.readyz},
+		{"GET", "/metrics", guarded, s.showMetrics},
 	}
 }
 
@@ -58,24 +67,24 @@ const elsewhere = "/"
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	routes := s.routes()
-	open := map[string]bool{}
 	for _, r := range routes {
-		pattern := r.method + " " + r.path
-		open[pattern] = r.open
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) {
 			a := w.(*answer)
-			if err := s.access.check(req, r.open); err != nil {
-				s.fail(a, err)
-				return
+			err := s.access.check(req, r.door)
+			if err == nil {
+				err = plainBody(a, req)
 			}
-			if err := r.handle(a, req); err != nil {
+			if err == nil {
+				err = r.handle(a, req)
+			}
+			if err != nil {
 				s.fail(a, err)
 			}
 		})
 	}
 	mux.HandleFunc(elsewhere, func(w http.ResponseWriter, req *http.Request) {
 		a := w.(*answer)
-		err := s.access.check(req, false)
+		err := s.access.check(req, guarded)
 		if err == nil {
 			err = nowhere(a, req, mux, routes)
 		}
@@ -98,6 +107,11 @@ func (s *Server) handler() http.Handler {
 			_ = a.control.SetReadDeadline(start.Add(s.options.BodyTime)) // one that fails is found by who reads the body
 		}
 		h := a.Header()
+		if len(r.TransferEncoding) > 0 {
+			// It may have had a Content-Length too, which is dropped; a proxy in front may have
+			// gone by that. So nothing that follows on this connection is taken for a request (RFC 9112, 6.1).
+			h.Set("Connection", "close")
+		}
 		h.Set(api.HeaderRequestID, a.id)
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -129,6 +143,17 @@ func (s *Server) handler() http.Handler {
 		}
 		mux.ServeHTTP(a, r)
 	})
+}
+
+// plainBody refuses bodies that are packed, which nothing here unpacks.
+func plainBody(a *answer, r *http.Request) error {
+	for _, value := range r.Header.Values("Content-Encoding") {
+		if value = strings.TrimSpace(value); value != "" && !strings.EqualFold(value, "identity") {
+			a.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
+			return service.Errorf(service.KindUnsupported, "the body has the Content-Encoding %.40q; send it as it is", value)
+		}
+	}
+	return nil
 }
 
 // isClean keeps the mux from redirecting, which would send a command elsewhere.

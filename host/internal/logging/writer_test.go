@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// reader is who reads the log: it takes a line when it is told to, or is gone.
+// reader reads the log: it takes a line when it is told to, or is gone.
 type reader struct {
 	mu   sync.Mutex
 	read bytes.Buffer

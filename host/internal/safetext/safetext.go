@@ -98,7 +98,7 @@ func JSON(b []byte) []byte {
 			out = append(out, `\ufffd`...)
 		case !Unsafe(r):
 			out = append(out, b[:n]...)
-		case r == '\n' || r == '\r' || r == '\t': // no string has them: they stand between tokens
+		case r == '\n' || r == '\r' || r == '\t': // no string has them: they are between tokens
 			out = append(out, ' ')
 		case r < 0x10000:
 			out = appendHex(append(out, '\\', 'u'), uint32(r), 4)

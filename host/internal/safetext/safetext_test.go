@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// hostile is one of each kind of what does something to a terminal or to who reads there.
+// hostile is one of each kind of what does something to a terminal or to its reader.
 var hostile = []struct{ name, text, want, json string }{
 	{"CSI", "\x1b[2Jx", `\x1b[2Jx`, `\u001b[2Jx`},
 	{"OSC 52", "\x1b]52;c;QQ==\x07", `\x1b]52;c;QQ==\x07`, `\u001b]52;c;QQ==\u0007`},

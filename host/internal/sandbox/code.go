@@ -97,8 +97,8 @@ func (s *codeStore) sweep() error {
 	return nil
 }
 
-// makePrivate makes a directory that only its owner can enter. One in which
-// others could write may hold code of theirs.
+// makePrivate makes a directory that only its owner, this process's user, can enter. One in which
+// others could write, or that is another user's, may hold code of theirs.
 func makePrivate(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -106,6 +106,9 @@ func makePrivate(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil || runtime.GOOS == "windows" { // where these bits mean nothing
 		return err
+	}
+	if uid, other := ownedByOther(info, os.Geteuid()); other {
+		return fmt.Errorf("%s belongs to another user (%d), and what is in it is executed; remove it, and the host makes it again", dir, uid)
 	}
 	switch mode := info.Mode().Perm(); {
 	case mode&0o022 != 0:

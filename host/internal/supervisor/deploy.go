@@ -109,6 +109,9 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 
 // build compiles and starts sandboxes, one a shard, and makes an engine of them.
 func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) (_ *build, err error) {
+	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
+		return nil, err
+	}
 	program, err := s.opt.Runtime.Compile(ctx, spec.Service, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
 		progress(Stage(stage), done, total)
 	})

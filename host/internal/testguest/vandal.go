@@ -7,7 +7,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// VandalText is text that does all that text can do to a terminal and to who reads there: it moves the cursor, sets
+// VandalText is text that does all that text can do to a terminal and to its reader: it moves the cursor, sets
 // title and colours, forges a line, turns the direction around, and hides.
 const VandalText = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x7f\b\r\n2  2026-01-01T00:00:00.000Z  admin  v1  granted  {\"all\":true}\n" +
 	"\u009b31m\u202e\u2066x\u2069\u200e\u200b\ufeff\u2028\u061c\U000e0041 end"

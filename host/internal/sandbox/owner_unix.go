@@ -1,0 +1,17 @@
+//go:build unix
+
+package sandbox
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+// ownedByOther reports whether somebody else than a user, or root, owns a file, and who.
+func ownedByOther(info fs.FileInfo, user int) (uid uint32, other bool) {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return s.Uid, s.Uid != uint32(user) && s.Uid != 0
+}
