@@ -27,7 +27,7 @@ type Deployment struct {
 // Progress is a step of a deployment or an upload.
 type Progress struct {
 	// Stage is verifying, rewriting, compiling, initialising, image, describing,
-	// starting, storing, draining or ready; in this order. An upload ends with storing.
+	// storing, draining or ready; in this order. An upload ends with storing.
 	Stage string `json:"stage"`
 	Done  int64  `json:"done"`  // of Total
 	Total int64  `json:"total"` // in units of the stage; 0 if unknown

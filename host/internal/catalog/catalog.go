@@ -31,10 +31,31 @@ const (
 // deployment is what is recorded of one: part of the disk format.
 type deployment struct {
 	service.Spec
+	Facts
+}
+
+// Facts are what was learnt of a module when it was deployed. They are part of the
+// disk format; records of earlier versions have none, or the tariff only.
+type Facts struct {
 	// Tariff is the version of the rules by which fuel is charged from here on: a program
 	// that charges by others records the deployment again when it starts the service. Fuel
 	// of commands is compared only under the same tariff.
 	Tariff int `json:"tariff,omitempty"`
+	// Start is how long its first sandbox took to initialise and to describe itself; 0
+	// is not known. It says which services start first.
+	Start time.Duration `json:"start_ns,omitempty"`
+	// Encoding is what the module's data is encoded as, so that requests can be judged
+	// before it has started; empty is not known.
+	Encoding string `json:"encoding,omitempty"`
+	// Events are the names of its event types, so that the next module can be held to
+	// them even if this one never starts again.
+	Events []string `json:"events,omitempty"`
+}
+
+// Deployment is what runs under a service's name, and what is known of it.
+type Deployment struct {
+	Spec  service.Spec
+	Facts Facts
 }
 
 // Journal is the part of the journal that a catalog needs; see [journal.Journal].
@@ -49,8 +70,7 @@ type Catalog struct {
 	journal Journal
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
-	specs    map[service.Name]service.Spec
-	tariffs  map[service.Name]int             // the same
+	deployed map[service.Name]Deployment
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
@@ -58,7 +78,7 @@ type Catalog struct {
 // made if it is not there.
 func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 	c := &Catalog{Modules: Modules{dir: dir}, journal: j,
-		specs: map[service.Name]service.Spec{}, tariffs: map[service.Name]int{}, versions: map[service.Name]journal.Version{}}
+		deployed: map[service.Name]Deployment{}, versions: map[service.Name]journal.Version{}}
 	if err := c.Modules.prepare(); err != nil {
 		return nil, err
 	}
@@ -74,10 +94,9 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 			if _, err := service.ParseName(e.Key); err != nil || d.Service != name {
 				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and recorded for %q", e.Position, d.Service, e.Key)
 			}
-			c.specs[name], c.tariffs[name] = d.Spec, d.Tariff // whose numbers are looked at when it is started
+			c.deployed[name] = Deployment{d.Spec, d.Facts} // whose numbers are looked at when it is started
 		case eventDeleted:
-			delete(c.specs, name)
-			delete(c.tariffs, name)
+			delete(c.deployed, name)
 		default:
 			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
 		}
@@ -86,48 +105,59 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 	return c, err
 }
 
-// Specs lists what is deployed, by name.
-func (c *Catalog) Specs() []service.Spec {
+// Deployments lists what is deployed, by name.
+func (c *Catalog) Deployments() []Deployment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var all []service.Spec
-	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
-		all = append(all, c.specs[name])
+	var all []Deployment
+	for _, name := range slices.Sorted(maps.Keys(c.deployed)) {
+		all = append(all, c.deployed[name])
 	}
 	return all
 }
 
-// Deploy records that a service shall run as spec says, and the version of the
-// tariff that its module is metered by. When it returns nil the
-// deployment is on disk. An error of kind KindUnknown leaves open whether it is.
-func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, tariff int) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.deploy(ctx, spec, tariff)
+// Specs lists the specs of what is deployed, by name.
+func (c *Catalog) Specs() []service.Spec {
+	var all []service.Spec
+	for _, d := range c.Deployments() {
+		all = append(all, d.Spec)
+	}
+	return all
 }
 
-// Started records that a deployed service has started and is metered by that version of
-// the tariff, unless that is what its deployment says already. A deployment that has been
-// replaced meanwhile is left alone. Errors are those of Deploy.
-func (c *Catalog) Started(ctx context.Context, spec service.Spec, tariff int) error {
+// Deploy records that a service shall run as spec says, and what is known of its
+// module. When it returns nil the deployment is on disk. An error of kind KindUnknown
+// leaves open whether it is.
+func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, known Facts) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.specs[spec.Service] != spec || c.tariffs[spec.Service] == tariff {
+	return c.deploy(ctx, spec, known)
+}
+
+// Started records that a deployed service has started and what is known of its module
+// now, unless its deployment says already by which tariff it is metered and what it
+// speaks. A deployment that has been replaced meanwhile is left alone. Errors are those
+// of Deploy.
+func (c *Catalog) Started(ctx context.Context, spec service.Spec, known Facts) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old, ok := c.deployed[spec.Service]
+	if !ok || old.Spec != spec || old.Facts.Tariff == known.Tariff && old.Facts.Encoding == known.Encoding {
 		return nil
 	}
-	return c.deploy(ctx, spec, tariff)
+	return c.deploy(ctx, spec, known)
 }
 
 // deploy records a deployment. The caller holds mu.
-func (c *Catalog) deploy(ctx context.Context, spec service.Spec, tariff int) error {
-	data, err := json.Marshal(deployment{spec, tariff})
+func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts) error {
+	data, err := json.Marshal(deployment{spec, known})
 	if err != nil {
 		return service.Errorf(service.KindInternal, "encode deployment: %w", err)
 	}
 	if err := c.record(ctx, spec.Service, "deploy", eventDeployed, data); err != nil {
 		return err
 	}
-	c.specs[spec.Service], c.tariffs[spec.Service] = spec, tariff
+	c.deployed[spec.Service] = Deployment{spec, known}
 	return nil
 }
 
@@ -138,8 +168,7 @@ func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 	if err := c.record(ctx, name, "delete", eventDeleted, []byte("{}")); err != nil {
 		return err
 	}
-	delete(c.specs, name)
-	delete(c.tariffs, name)
+	delete(c.deployed, name)
 	return nil
 }
 
