@@ -43,6 +43,14 @@ type compileFlags struct {
 	PerMiB time.Duration `name:"compile-per-mib" default:"5s" placeholder:"TIME" help:"Processor time that compiling a module may take for each MiB of it, beyond --compile-base. Default ${default}."`
 }
 
+// startFlags are about the starts of services.
+type startFlags struct {
+	Places   int           `name:"places" default:"4" placeholder:"N" help:"Services that are started at a time: so many that are quick to start, and so many slow ones beside them. Default ${default}."`
+	Retry    time.Duration `name:"retry" default:"250ms" placeholder:"TIME" help:"First wait before a service or a sandbox that could not be started is tried again; each further wait is twice as long. Default ${default}."`
+	RetryMax time.Duration `name:"retry-max" default:"1m" placeholder:"TIME" help:"Longest wait before a service or a sandbox that could not be started is tried again. Default ${default}."`
+	Rarely   time.Duration `name:"retry-rare" default:"10m" placeholder:"TIME" help:"Wait before a service is tried again whose module is refused or breaks while it starts. Default ${default}."`
+}
+
 // journalFlags bound the journal.
 type journalFlags struct {
 	PendingCommits int           `name:"pending-commits" default:"65536" placeholder:"N" help:"Commits on their way to the disk; beyond it commands wait. Default ${default}."`

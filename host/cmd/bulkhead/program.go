@@ -21,7 +21,8 @@ type programOptions struct {
 	gateway  gateway.Options
 	dropped  func() uint64 // lines of the log, as nobody read it; may be nil
 	stopTime time.Duration // for commands in flight; default 30 s
-	// prepare, if set, is called with the open host before anybody can reach it.
+	// prepare, if set, is called with the open host before startProgram returns. The
+	// gateway listens by then: no service keeps it from that.
 	prepare func(*host.Host) error
 }
 
@@ -48,15 +49,10 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.host.Compiler = compiler
+	o.host.Compiler, o.host.StartWait = compiler, o.gateway.RequestTime
 	h, err := host.Open(ctx, o.host)
 	if err != nil {
 		return nil, err
-	}
-	if o.prepare != nil {
-		if err := o.prepare(h); err != nil {
-			return nil, errors.Join(err, h.Close(ctx))
-		}
 	}
 	o.gateway.Logger = h.Logger()
 	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped})
@@ -67,7 +63,13 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, errors.Join(err, h.Close(ctx))
 	}
-	return &program{host: h, server: s, stopTime: o.stopTime}, nil
+	p := &program{host: h, server: s, stopTime: o.stopTime}
+	if o.prepare != nil {
+		if err := o.prepare(h); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+	}
+	return p, nil
 }
 
 // Address is where the program listens.

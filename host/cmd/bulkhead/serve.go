@@ -40,6 +40,7 @@ type serveCmd struct {
 	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"At most so many bytes of the log wait while nobody reads standard error; further lines are dropped, counted, and reported in the log. Default ${default}."`
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
+	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
 	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
 	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
@@ -76,6 +77,10 @@ func (c *serveCmd) Run(e *env) error {
 			SmallModule:     int64(c.Compile.Small),
 			CompileBase:     c.Compile.Base,
 			CompilePerMiB:   c.Compile.PerMiB,
+			StartPlaces:     c.Start.Places,
+			StartRetry:      c.Start.Retry,
+			StartRetryMax:   c.Start.RetryMax,
+			StartRetryRare:  c.Start.Rarely,
 			LogRate:         orNone(c.LogRate),
 			LogBurst:        int64(c.LogBurst),
 		},
@@ -140,6 +145,7 @@ func (c *serveCmd) checkRanges() error {
 	for name, value := range map[string]int64{
 		"stop-timeout": int64(c.StopTime), "journal-pending-commits": int64(c.Journal.PendingCommits), "journal-group-commits": int64(c.Journal.GroupCommits),
 		"journal-answers": int64(c.Journal.Answers), "journal-versions": int64(c.Journal.Versions),
+		"start-places": int64(c.Start.Places), "start-retry": int64(c.Start.Retry), "start-retry-max": int64(c.Start.RetryMax), "start-retry-rare": int64(c.Start.Rarely),
 	} {
 		if value < 0 {
 			errs = append(errs, fmt.Errorf("--%s is below 0", name))

@@ -70,9 +70,7 @@ func printService(w io.Writer, s *api.Service) {
 	}
 	row("service", "%s", s.Spec.Service)
 	row("state", "%s since %s", s.State, s.Since.Format(time.RFC3339))
-	if s.Problem != "" {
-		row("problem", "%s", s.Problem)
-	}
+	printAttempts(row, "", &s.Attempts)
 	row("module", "%s", s.Spec.Module)
 	row("position", "%d", s.Head)
 	if m := s.Manifest; m != nil {
@@ -95,14 +93,36 @@ func printService(w io.Writer, s *api.Service) {
 	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
 		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
 		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities)
+	idle := 0
 	for i, sh := range s.Shards {
-		row("shard", "%d: %d queued, %d entities, %s of memory", i, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
+		if sh.State == service.StateIdle {
+			idle++
+			continue
+		}
+		row("shard", "%d: %s, %d queued, %d entities, %s of memory", i, sh.State, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
+		printAttempts(row, fmt.Sprintf("shard %d: ", i), &sh.Attempts)
+	}
+	if idle > 0 {
+		row("shards", "%d more, which have had nothing to do and have no sandbox", idle)
 	}
 	c := s.Counters
 	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
 	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
 	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused)
+}
+
+// printAttempts tells of the starts of something that failed, if any did.
+func printAttempts(row func(name, format string, args ...any), what string, a *service.Attempts) {
+	if a.Problem != "" {
+		row("problem", "%s%s", what, a.Problem)
+	}
+	switch {
+	case a.Failed > 0 && a.NextAttempt.IsZero():
+		row("attempts", "%s%d failed, the next one is under way", what, a.Failed)
+	case a.Failed > 0:
+		row("attempts", "%s%d failed, the next one is due at %s", what, a.Failed, a.NextAttempt.Format(time.RFC3339))
+	}
 }
 
 // every says when snapshots are taken.

@@ -82,6 +82,8 @@ type Backend interface {
 
 	// Ready returns nil if the host takes commands.
 	Ready() error
+	// States is the state of each service.
+	States() map[service.Name]service.State
 }
 
 // Deployment is a module that shall run as a service.

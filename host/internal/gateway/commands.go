@@ -88,6 +88,10 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 			return err
 		}
 	}
+	if status.State == service.StateStarting && status.Manifest.Encoding == "" {
+		return &service.Error{Service: c.service, Kind: service.KindUnavailable, RetryAfter: retrySoon,
+			Message: "the service is starting, and until it has it is not known what data it takes"}
+	}
 	if want := or(status.Manifest.Encoding, abi.EncodingJSON); isJSONType(want) {
 		return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", c.service, want, t)
 	}

@@ -376,3 +376,13 @@ func (f *fake) Ready() error {
 	defer f.mu.Unlock()
 	return f.ready
 }
+
+func (f *fake) States() map[service.Name]service.State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	states := map[service.Name]service.State{}
+	for name, s := range f.services {
+		states[name] = s.status.State
+	}
+	return states
+}

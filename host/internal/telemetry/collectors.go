@@ -49,7 +49,16 @@ func newServices(read func() []service.Status) *services {
 	counter("log_lines_dropped", "Log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogLinesDropped })
 	counter("log_bytes_dropped", "Bytes of the log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogBytesDropped })
 	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
-	gauge("shards", "Sandboxes.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
+	gauge("shards", "Shards of the service.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
+	gauge("sandboxes", "Shards of the service whose sandbox runs; one that has had nothing to do has none.", sum(func(s *service.ShardStatus) float64 {
+		if s.State == service.StateRunning {
+			return 1
+		}
+		return 0
+	}))
+	gauge("start_failures", "Starts of the service, and of sandboxes that it needs now, that failed one after the other; 0 if all is well.", func(s *service.Status) float64 {
+		return float64(s.Failed) + sum(func(s *service.ShardStatus) float64 { return float64(s.Failed) })(s)
+	})
 	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))
 	gauge("queued_bytes", "Data of commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.QueuedBytes) }))
 	gauge("resident_entities", "Entities in sandboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Resident) }))
