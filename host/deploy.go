@@ -26,7 +26,7 @@ type Deployment struct {
 
 // Progress is a step of a deployment or an upload.
 type Progress struct {
-	// Stage is verifying, rewriting, compiling, initialising, image, describing,
+	// Stage is verifying, rewriting, compiling, initialising, describing,
 	// storing, draining or ready; in this order. An upload ends with storing.
 	Stage string `json:"stage"`
 	Done  int64  `json:"done"`  // of Total
