@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
@@ -22,7 +23,7 @@ type programOptions struct {
 	dropped  func() uint64 // lines of the log, as nobody read it; may be nil
 	stopTime time.Duration // for commands in flight; default 30 s
 	// prepare, if set, is called with the open host before startProgram returns. The
-	// gateway listens by then: no service keeps it from that.
+	// gateway listens by then, but says that it is not ready.
 	prepare func(*host.Host) error
 }
 
@@ -56,7 +57,9 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	}
 	o.gateway.Logger = h.Logger()
 	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped})
-	s, err := gateway.New(gateway.Host(h), o.gateway)
+	b := &backend{Backend: gateway.Host(h)}
+	b.preparing.Store(o.prepare != nil)
+	s, err := gateway.New(b, o.gateway)
 	if err == nil {
 		err = s.Start(ctx)
 	}
@@ -68,8 +71,24 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 		if err := o.prepare(h); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
+		b.preparing.Store(false)
 	}
 	return p, nil
+}
+
+// backend is the host as the gateway sees it.
+type backend struct {
+	gateway.Backend
+	preparing atomic.Bool
+}
+
+// Ready implements gateway.Backend. Whoever waits for the host waits for what it was
+// told to deploy at its start, too; requests to other services go on meanwhile.
+func (b *backend) Ready() error {
+	if b.preparing.Load() {
+		return service.Errorf(service.KindUnavailable, "the modules that the host was started with are being deployed")
+	}
+	return b.Backend.Ready()
 }
 
 // Address is where the program listens.

@@ -65,7 +65,7 @@ func (c *serveCmd) Run(e *env) error {
 	dropped := c.neverWait(e)
 	logger := slog.New(c.handler(e.rawErr))
 	var demos []service.Status
-	p, err := startProgram(e.ctx, programOptions{
+	options := programOptions{
 		host: host.Options{
 			Dir:             c.Data,
 			Logger:          logger,
@@ -87,7 +87,9 @@ func (c *serveCmd) Run(e *env) error {
 		gateway:  c.Gateway.options(c, logger),
 		dropped:  dropped,
 		stopTime: c.StopTime,
-		prepare: func(h *host.Host) error {
+	}
+	if len(c.Demo) > 0 {
+		options.prepare = func(h *host.Host) error {
 			for _, file := range c.Demo {
 				status, err := deployFile(e.ctx, h, file, e.progress())
 				if err != nil {
@@ -97,8 +99,9 @@ func (c *serveCmd) Run(e *env) error {
 				say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
 			}
 			return nil
-		},
-	})
+		}
+	}
+	p, err := startProgram(e.ctx, options)
 	if err != nil {
 		return err
 	}

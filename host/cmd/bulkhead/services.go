@@ -36,12 +36,23 @@ func (*servicesListCmd) Run(e *env, all *servicesCmd) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "SERVICE\tSTATE\tMODULE\tSHARDS\tEVENTS\tCOMMITTED\tREJECTED\tFAILED")
 		for _, s := range list {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), s.State, shortDigest(s.Spec.Module), len(s.Shards), s.Head,
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), stateCell(&s), shortDigest(s.Spec.Module), len(s.Shards), s.Head,
 				s.Counters.Committed, s.Counters.Rejected, s.Counters.Failed)
 		}
 		table.Flush()
 	})
 	return nil
+}
+
+// stateCell is the state of a service, with the attempts to start it if some failed.
+func stateCell(s *api.Service) string {
+	switch {
+	case s.Failed == 0:
+		return string(s.State)
+	case s.NextAttempt.IsZero():
+		return fmt.Sprintf("%s (attempt %d)", s.State, s.Failed+1)
+	}
+	return fmt.Sprintf("%s (attempt %d at %s)", s.State, s.Failed+1, s.NextAttempt.Format(time.TimeOnly))
 }
 
 // shortDigest is enough of a digest to tell modules apart by eye.

@@ -49,14 +49,14 @@ func newServices(read func() []service.Status) *services {
 	counter("log_lines_dropped", "Log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogLinesDropped })
 	counter("log_bytes_dropped", "Bytes of the log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogBytesDropped })
 	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
-	gauge("shards", "Shards of the service.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
-	gauge("sandboxes", "Shards of the service whose sandbox runs; one that has had nothing to do has none.", sum(func(s *service.ShardStatus) float64 {
+	gauge("shards", "Number of shards that the keys of the service are divided among.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
+	gauge("sandboxes", "Number of shards of the service whose sandbox runs; a shard makes its sandbox when it is first used.", sum(func(s *service.ShardStatus) float64 {
 		if s.State == service.StateRunning {
 			return 1
 		}
 		return 0
 	}))
-	gauge("start_failures", "Starts of the service, and of sandboxes that it needs now, that failed one after the other; 0 if all is well.", func(s *service.Status) float64 {
+	gauge("start_failures", "Number of starts that failed one after the other, of the service and of the sandboxes of its shards; it is 0 when all is well.", func(s *service.Status) float64 {
 		return float64(s.Failed) + sum(func(s *service.ShardStatus) float64 { return float64(s.Failed) })(s)
 	})
 	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))
