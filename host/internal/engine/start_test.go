@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,9 +85,20 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 			o.Patience = time.Minute
 			o.Spec.Limits.MailboxCommands = 4
 		})
+		var mu sync.Mutex // timers answer at the same instant
 		answers := map[string]error{}
+		note := func(id string, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			answers[id] = err
+		}
+		so := func() map[string]error {
+			mu.Lock()
+			defer mu.Unlock()
+			return maps.Clone(answers)
+		}
 		answered := func(id string) func(service.Reply, error) {
-			return func(_ service.Reply, err error) { answers[id] = err }
+			return func(_ service.Reply, err error) { note(id, err) }
 		}
 		submit := func(id string, deadline time.Duration) error {
 			c := command("deposit", "alice", id, "1")
@@ -103,7 +116,7 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := e.Query(balance("alice"), func(_ service.QueryReply, err error) { answers["query"] = err }); err != nil {
+		if err := e.Query(balance("alice"), func(_ service.QueryReply, err error) { note("query", err) }); err != nil {
 			t.Fatal(err)
 		}
 		err := submit("beyond", 0)
@@ -119,18 +132,20 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(answers) != 1 {
-			t.Errorf("after 2 s there are answers %v", answers)
+		if len(so()) != 1 {
+			t.Errorf("after 2 s there are answers %v", so())
 		}
-		wantKind(t, answers["short"], service.KindUnavailable)
+		wantKind(t, so()["short"], service.KindUnavailable)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		for _, id := range []string{"first", "query", "long", "hours"} { // the patience of the engine bounds them all
-			wantKind(t, answers[id], service.KindUnavailable)
+			wantKind(t, so()[id], service.KindUnavailable)
 		}
 		result <- nil
 		synctest.Wait()
+		mu.Lock()
 		clear(answers)
+		mu.Unlock()
 		if err := e.Starting("alice"); err != nil {
 			t.Errorf("when it runs: %v", err)
 		}
@@ -138,8 +153,8 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if err, ok := answers["next"]; !ok || err != nil || len(answers) != 1 {
-			t.Errorf("after the start: %v", answers)
+		if err, ok := so()["next"]; !ok || err != nil || len(so()) != 1 {
+			t.Errorf("after the start: %v", so())
 		}
 		if q, err := ask(e, balance("alice")); err != nil || q.Version != 1 {
 			t.Errorf("%+v, %v: something was carried out that was refused", q, err)

@@ -284,7 +284,7 @@ func asBadModule(name service.Name, s Stage, err error) error {
 		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
 	}
 	switch e.Kind {
-	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline:
+	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline, service.KindQuota, service.KindFull:
 	default:
 		bad := &service.Error{
 			Kind: service.KindBadModule, Message: fmt.Sprintf("the module failed while %s", s),
