@@ -442,6 +442,10 @@ func TestDataForAServiceThatStarts(t *testing.T) {
 	if g.header.Get("Retry-After") == "" {
 		t.Error("nothing is said about when to try again")
 	}
+	s.problem(s.do("POST", path, "\x00\x01"), 503, "unavailable") // without saying what it is
+	if g := s.do("POST", path, "{}"); g.status != 200 {
+		t.Errorf("JSON, which any service may take: %d %s", g.status, g.body)
+	}
 	s.fake.mu.Lock()
 	status.Manifest.Encoding = encoding // as it was recorded
 	s.fake.mu.Unlock()
