@@ -61,8 +61,9 @@ func (r *room) add(v *visitor, patience time.Duration, late func() error) {
 }
 
 // empty has all leave the room: into the engine, or, if that is nil, refused for a
-// reason.
-func (r *room) empty(into *build, why func() error) {
+// reason. Those who are refused are answered by the functions that it returns, when its
+// owner's lock is not held any more.
+func (r *room) empty(into *build, why func() error) (answers []func()) {
 	for _, v := range r.waiting {
 		if !v.timer.Stop() {
 			continue // it is being refused
@@ -74,8 +75,9 @@ func (r *room) empty(into *build, why func() error) {
 			continue // its sender has taken it back
 		}
 		if err != nil {
-			v.refuse(err)
+			answers = append(answers, func() { v.refuse(err) })
 		}
 	}
 	*r = room{}
+	return answers
 }

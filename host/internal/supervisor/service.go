@@ -212,7 +212,6 @@ func (s *Service) closeGate(state service.State) *build {
 // openGate lets those who wait in: to the next engine, or to be refused for cause.
 func (s *Service) openGate(next *build, cause error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.running, s.problem, s.since, s.failed, s.next = next, cause, time.Now(), 0, time.Time{}
 	switch {
 	case next != nil:
@@ -223,10 +222,15 @@ func (s *Service) openGate(next *build, cause error) {
 	s.leave()
 }
 
-// leave opens the gate. The caller holds mu.
+// leave opens the gate and unlocks mu, which the caller holds: those who are refused
+// hear of it without the lock.
 func (s *Service) leave() {
 	s.gated = false
-	s.room.empty(s.running, s.notRunning)
+	answers := s.room.empty(s.running, s.notRunning)
+	s.mu.Unlock()
+	for _, answer := range answers {
+		answer()
+	}
 }
 
 // setStarting says that an attempt to start it is under way: requests wait for it.
@@ -243,7 +247,6 @@ func (s *Service) setStarting() {
 // next attempt is due. Requests are refused until then.
 func (s *Service) setFailed(err error, failed int, next time.Time) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.state, s.problem, s.since, s.failed, s.next = service.StateFailed, err, time.Now(), failed, next
 	s.leave()
 }

@@ -151,7 +151,10 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 		command := func(svc *Service) error {
 			refused := make(chan error, 1)
 			var claim *service.Claim
-			if err := svc.pass(time.Time{}, &claim, 0, func(*build) error { refused <- nil; return nil }, func(err error) { refused <- err }); err != nil {
+			if err := svc.pass(time.Time{}, &claim, 0, func(*build) error { refused <- nil; return nil }, func(err error) {
+				svc.Status() // an answer may ask what the service is at
+				refused <- err
+			}); err != nil {
 				return err
 			}
 			return <-refused
