@@ -250,6 +250,7 @@ func (w *writer) edit(e *edit, p *plan) {
 	case editReturn:
 		w.leave(uint32(e.arg))
 	case editGiveBack:
+		w.exit(maxReturned - MaxLight) // what is called may be light
 		if w.counted {
 			w.giveBack()
 		}
@@ -324,13 +325,21 @@ func (w *writer) call(old uint32) {
 // checked last, as much as any.
 func (w *writer) returned() {
 	if w.unchecked >= 0 {
-		w.unchecked = maxUnchecked
+		w.unchecked = maxReturned
+	}
+}
+
+// exit checks where the function returns, if it has to.
+func (w *writer) exit(most int64) {
+	if w.unchecked > most {
+		w.charge(0, true)
 	}
 }
 
 // leave returns.
 func (w *writer) leave(label uint32) {
 	if !w.counted {
+		w.exit(maxReturned)
 		w.b = append(w.b, byte(wasmbin.OpReturn))
 		return
 	}
@@ -356,10 +365,14 @@ func (w *writer) flow(e *edit) {
 		c := w.ways[top]
 		w.ways = w.ways[:top]
 		w.unchecked = max(w.unchecked, c.label, c.around)
-		if top == 0 && w.counted {
+		if top > 0 {
+			return
+		}
+		if w.counted {
 			w.b = append(w.b, byte(wasmbin.OpEnd))
 			w.giveBack()
 		}
+		w.exit(maxReturned)
 	case editBranch:
 		if c := &w.ways[top-int(e.arg)]; !c.loop {
 			c.label = max(c.label, w.unchecked)
