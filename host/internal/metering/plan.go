@@ -69,20 +69,18 @@ type plan struct {
 	loops  bool
 	sized  bool // has charges by size
 
-	needs [5]bool // temporary locals, by their place in temporaries
+	needs [3]bool // temporary locals, by their place in temporaries
 	frame frame
 	fixed int // locals of the function's own, with parameters
 }
 
 // temporaries are the types of locals that edits use.
-var temporaries = [5]wasmbin.ValType{wasmbin.F32, wasmbin.F64, wasmbin.V128, wasmbin.I64, wasmbin.I64}
+var temporaries = [3]wasmbin.ValType{wasmbin.F32, wasmbin.F64, wasmbin.V128}
 
 const (
-	tempF32   = 0
-	tempF64   = 1
-	tempV128  = 2
-	tempFuel  = 3 // what has just been written to the counter, so that it is not read again
-	tempStack = 4
+	tempF32  = 0
+	tempF64  = 1
+	tempV128 = 2
 )
 
 // nowhere is the point of code that is not reached.
@@ -142,7 +140,6 @@ func (r *rewriter) analyse(i int) error {
 			p.needs[nanTemporary[e.arg]] = true
 		}
 	}
-	p.needs[tempFuel] = true
 	if p.err != nil {
 		return p.err
 	}
