@@ -168,7 +168,12 @@ func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSiz
 	if err != nil {
 		return journal.LogSize{}, err
 	}
-	size, err := c.journal.Measure(ctx, log)
+	turn := h.readers.turn(ctx, "")
+	if err := turn.Begin(ctx); err != nil {
+		return journal.LogSize{}, turnError("", err)
+	}
+	defer turn.End()
+	size, err := c.journal.Measure(ctx, log, func() error { return turnError("", turn.Begin(ctx)) })
 	return size, backupError("measure", err)
 }
 

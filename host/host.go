@@ -42,6 +42,7 @@ type Host struct {
 	budget  *budget.Account
 	runtime *sandbox.Runtime
 	logs    *logging.Budget // in front of the log
+	readers readers
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -92,7 +93,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -143,7 +144,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger,
-		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, DrainTime: h.opt.DrainTime,
+		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, Backlog: h.readers.backlog, DrainTime: h.opt.DrainTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}

@@ -59,6 +59,13 @@ type Options struct {
 	RingEvents int
 	// RingBytes bounds their size, in bytes. Default 16 MiB.
 	RingBytes int64
+	// MaxWaitingReaders bounds how many wait for their turn to read a log, see
+	// [service.Budget.Readers]; more are refused, with KindOverloaded. Default 131,072.
+	MaxWaitingReaders int
+	// SharedReadBytes bounds the memory for events that were read lately and are behind the
+	// rings, in bytes, for all services together: subscribers that come to the same place read it
+	// once. Negative is none. Default 32 MiB.
+	SharedReadBytes int64
 	// DrainTime bounds how long the commands that a module has taken on may run when a
 	// deployment replaces it or its service is deleted. Default 10 s.
 	DrainTime time.Duration
@@ -123,6 +130,7 @@ func (o Options) validate() error {
 		v    int64
 	}{
 		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
+		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
 		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
 		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)}, {"StartRetryMax", int64(o.StartRetryMax)},

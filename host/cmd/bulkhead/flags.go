@@ -51,6 +51,13 @@ type startFlags struct {
 	Rarely   time.Duration `name:"retry-rare" default:"10m" placeholder:"TIME" help:"Wait before a service is tried again whose module is refused or breaks while it starts. Default ${default}."`
 }
 
+// readFlags bound what those cost who read logs.
+type readFlags struct {
+	Readers int64 `name:"max-readers" placeholder:"N" help:"How many may read logs at a time, in turns of about a millisecond: pages of events, subscribers that are behind, backups. Others wait, and what commands need does not. Default: one fewer than there are processors, and at least one."`
+	Waiting int   `name:"max-waiting-readers" default:"131072" placeholder:"N" help:"How many may wait for their turn to read a log; more are refused as overloaded. Default ${default}."`
+	Shared  size  `name:"shared-reads" default:"32MiB" placeholder:"SIZE" help:"Memory for events that were read from logs lately, so that subscribers that come to the same place read them once; 0 is none. Default ${default}."`
+}
+
 // journalFlags bound the journal.
 type journalFlags struct {
 	PendingCommits int           `name:"pending-commits" default:"65536" placeholder:"N" help:"Commits on their way to the disk; beyond it commands wait. Default ${default}."`

@@ -43,6 +43,7 @@ type serveCmd struct {
 	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
 	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
+	Reading readFlags    `embed:"" group:"Limits of reading logs; 0 is the default"`
 	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
 }
 
@@ -66,24 +67,7 @@ func (c *serveCmd) Run(e *env) error {
 	logger := slog.New(c.handler(e.rawErr))
 	var demos []service.Status
 	options := programOptions{
-		host: host.Options{
-			Dir:             c.Data,
-			Logger:          logger,
-			Limits:          c.Limits.limits(),
-			Settings:        service.Settings{SnapshotEvery: c.Every},
-			Journal:         c.Journal.options(),
-			ReserveBytes:    orNone(c.Journal.Reserve),
-			IndexCacheBytes: orNone(c.Journal.Cache),
-			SmallModule:     int64(c.Compile.Small),
-			CompileBase:     c.Compile.Base,
-			CompilePerMiB:   c.Compile.PerMiB,
-			StartPlaces:     c.Start.Places,
-			StartRetry:      c.Start.Retry,
-			StartRetryMax:   c.Start.RetryMax,
-			StartRetryRare:  c.Start.Rarely,
-			LogRate:         orNone(c.LogRate),
-			LogBurst:        int64(c.LogBurst),
-		},
+		host:     c.host(logger),
 		gateway:  c.Gateway.options(c, logger),
 		dropped:  dropped,
 		stopTime: c.StopTime,
@@ -118,6 +102,30 @@ func (c *serveCmd) Run(e *env) error {
 	return p.Run(e.ctx, func(stage string) { say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage) })
 }
 
+// host are the options of the host.
+func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
+	o.Dir = c.Data
+	o.Logger = logger
+	o.Limits = c.Limits.limits()
+	o.Settings = service.Settings{SnapshotEvery: c.Every}
+	o.Journal = c.Journal.options()
+	o.ReserveBytes = orNone(c.Journal.Reserve)
+	o.IndexCacheBytes = orNone(c.Journal.Cache)
+	o.SmallModule = int64(c.Compile.Small)
+	o.CompileBase = c.Compile.Base
+	o.CompilePerMiB = c.Compile.PerMiB
+	o.StartPlaces = c.Start.Places
+	o.StartRetry = c.Start.Retry
+	o.StartRetryMax = c.Start.RetryMax
+	o.StartRetryRare = c.Start.Rarely
+	o.LogRate = orNone(c.LogRate)
+	o.LogBurst = int64(c.LogBurst)
+	o.Budget.Readers = c.Reading.Readers
+	o.MaxWaitingReaders = c.Reading.Waiting
+	o.SharedReadBytes = orNone(c.Reading.Shared)
+	return o
+}
+
 // markPID leaves the process's number in the data directory, so that it can be
 // found there, and removed by a host that stops in good order.
 func markPID(dir string) (unmark func(), err error) {
@@ -147,6 +155,7 @@ func (c *serveCmd) checkRanges() error {
 	var errs []error
 	for name, value := range map[string]int64{
 		"stop-timeout": int64(c.StopTime), "journal-pending-commits": int64(c.Journal.PendingCommits), "journal-group-commits": int64(c.Journal.GroupCommits),
+		"max-readers": c.Reading.Readers, "max-waiting-readers": int64(c.Reading.Waiting),
 		"journal-answers": int64(c.Journal.Answers), "journal-versions": int64(c.Journal.Versions),
 		"start-places": int64(c.Start.Places), "start-retry": int64(c.Start.Retry), "start-retry-max": int64(c.Start.RetryMax), "start-retry-rare": int64(c.Start.Rarely),
 	} {

@@ -73,6 +73,9 @@ type Backend interface {
 	Logs() []journal.LogInfo
 	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
 
+	// Readers is what those do who read logs.
+	Readers() service.Readers
+
 	// Batches writes a service's log, up to the batch with that sequence (0: to its
 	// end), as a piece that can be imported.
 	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) error
@@ -127,4 +130,7 @@ type Subscriber interface {
 	// Next waits for events and returns at least one and at most limit of them.
 	// If ctx ends first it fails with ctx's error and has lost none.
 	Next(ctx context.Context, limit int) ([]Event, error)
+	// Position is how far it has come, also past events that are not selected: one that
+	// begins there misses nothing.
+	Position() service.Position
 }

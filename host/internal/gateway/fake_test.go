@@ -132,6 +132,8 @@ func (f *fake) Logs() []journal.LogInfo {
 	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
 }
 
+func (f *fake) Readers() service.Readers { return service.Readers{AtOnce: 1, Turns: 7} }
+
 func (f *fake) Measure(_ context.Context, log journal.LogName) (journal.LogSize, error) {
 	return journal.LogSize{LogInfo: journal.LogInfo{Name: log, Head: 3, Batches: 2}, Bytes: 99}, nil
 }
@@ -343,9 +345,13 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 			}
 		}
 		more := svc.more
-		s.f.mu.Unlock()
 		if len(found) > 0 {
 			s.sel.After = found[len(found)-1].Position
+		} else {
+			s.sel.After = svc.status.Head // it has passed them all
+		}
+		s.f.mu.Unlock()
+		if len(found) > 0 {
 			return found, nil
 		}
 		select {
@@ -355,6 +361,8 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 		}
 	}
 }
+
+func (s *fakeSubscriber) Position() service.Position { return s.sel.After }
 
 func cursorOf(name service.Name, p service.Position) string {
 	return "c." + string(name) + "." + strconv.FormatUint(uint64(p), 10)

@@ -41,6 +41,8 @@ type Options struct {
 	// RingEvents and RingBytes bound each service's ring of recent events.
 	RingEvents int
 	RingBytes  int64
+	// Backlog is how subscribers read that are behind their ring.
+	Backlog *stream.Backlog
 	// DrainTime bounds how long the commands of an engine may take when a deployment
 	// replaces it or its service is deleted.
 	DrainTime time.Duration
@@ -131,7 +133,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 	svc := s.services[spec.Service]
 	if svc == nil {
 		svc = newService(spec, known, stream.New(stream.Options{
-			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes,
+			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes, Backlog: s.opt.Backlog,
 		}), s.opt.Patience)
 		s.services[spec.Service] = svc
 	}

@@ -184,3 +184,30 @@ func (c *journalStats) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstHistogram(h.desc, counted.Count, h.unit*float64(counted.Sum), buckets)
 	}
 }
+
+// readersStats is who reads logs.
+type readersStats struct {
+	read  func() service.Readers
+	state *prometheus.Desc
+	turns *prometheus.Desc
+}
+
+func newReaders(read func() service.Readers) *readersStats {
+	return &readersStats{
+		read:  read,
+		state: prometheus.NewDesc("bulkhead_readers", "Readers of logs, by state: those that read now, those that wait for their turn, and how many may read at a time (limit).", []string{"state"}, nil),
+		turns: prometheus.NewDesc("bulkhead_readers_turns_total", "Turns in which logs were read, of about a millisecond each.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *readersStats) Describe(ch chan<- *prometheus.Desc) { ch <- c.state; ch <- c.turns }
+
+// Collect implements prometheus.Collector.
+func (c *readersStats) Collect(ch chan<- prometheus.Metric) {
+	r := c.read()
+	for state, n := range map[string]int{"reading": r.Reading, "waiting": r.Waiting, "limit": r.AtOnce} {
+		ch <- prometheus.MustNewConstMetric(c.state, prometheus.GaugeValue, float64(n), state)
+	}
+	ch <- prometheus.MustNewConstMetric(c.turns, prometheus.CounterValue, float64(r.Turns))
+}
