@@ -76,6 +76,15 @@ type ResourceUsage struct {
 	Used     int64  `json:"used"`
 	Limit    int64  `json:"limit,omitempty"` // 0 is none
 	Refused  uint64 `json:"refused"`         // requests that there was not enough for, since the host started
+	// Holders are those that hold most of it, the largest first. It is for operators only.
+	Holders []ResourceHolder `json:"holders,omitempty"`
+}
+
+// ResourceHolder is somebody, such as a service or a connection, who holds some of a
+// resource.
+type ResourceHolder struct {
+	Name string `json:"name"`
+	Used int64  `json:"used"`
 }
 
 // Attempts are the starts of a service, or of a shard's sandbox, that failed one after

@@ -8,6 +8,7 @@ package budget
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -70,8 +71,10 @@ type Limits map[Resource]int64
 type Account struct {
 	parent *Account
 	name   string
+	group  bool // it only holds others together, and is no holder itself
 	used   [resources]atomic.Int64
 	limit  [resources]atomic.Int64 // 0 is none
+	share  [resources]Share // none if it has no parts
 	denied [resources]atomic.Uint64
 
 	mu       sync.Mutex // guards children
@@ -82,7 +85,7 @@ type Account struct {
 func New(l Limits) *Account { return newAccount(nil, "host", l) }
 
 func newAccount(parent *Account, name string, l Limits) *Account {
-	a := &Account{parent: parent, name: name, children: map[*Account]struct{}{}}
+	a := &Account{parent: parent, name: name}
 	for r, n := range l {
 		a.limit[r].Store(n)
 	}
@@ -92,17 +95,36 @@ func newAccount(parent *Account, name string, l Limits) *Account {
 // Child opens an account below a. name says whose it is, to operators.
 func (a *Account) Child(name string, l Limits) *Account {
 	c := newAccount(a, name, l)
+	a.adopt(c)
+	return c
+}
+
+// Group opens an account below a for what many have together, such as all
+// connections. Holders shows those below it instead of it.
+func (a *Account) Group(name string, l Limits) *Account {
+	c := newAccount(a, name, l)
+	c.group = true
+	a.adopt(c)
+	return c
+}
+
+func (a *Account) adopt(c *Account) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.children == nil {
+		a.children = map[*Account]struct{}{}
+	}
 	a.children[c] = struct{}{}
-	return c
 }
 
 // Close takes the account out of the tree. What it still holds is given back to the
 // accounts above and returned, so that a test can say what was forgotten. Nothing may
-// be taken from a closed account.
+// be taken from a closed account, nor given back to it. Its refusals go on to count.
 func (a *Account) Close() (held Limits) {
 	if a.parent != nil {
+		for r := range Resource(resources) {
+			a.parent.denied[r].Add(a.denials(r))
+		}
 		a.parent.mu.Lock()
 		delete(a.parent.children, a)
 		a.parent.mu.Unlock()
@@ -126,6 +148,21 @@ func (a *Account) Close() (held Limits) {
 // SetLimit changes the bound of a resource. What is held already stays. 0 is no bound.
 func (a *Account) SetLimit(r Resource, n int64) { a.limit[r].Store(n) }
 
+// Share is how accounts right below another one share a resource.
+type Share struct {
+	// Parts is the fairness: no account may come to hold more than the Parts-th part of
+	// what is left for all, apart from Reserve. So the share of one shrinks as more is
+	// in use, and those that hold much get nothing more.
+	Parts int64
+	// Small is what any account may hold as long as there is some left at all, and
+	// Reserve is what is left for those that hold no more than that.
+	Small, Reserve int64
+}
+
+// SetShare has the accounts right below share a resource fairly. It is called before
+// there are any.
+func (a *Account) SetShare(r Resource, s Share) { a.share[r] = s }
+
 // Limit is the bound of a resource in this account; 0 is none.
 func (a *Account) Limit(r Resource) int64 { return a.limit[r].Load() }
 
@@ -133,15 +170,44 @@ func (a *Account) Limit(r Resource) int64 { return a.limit[r].Load() }
 func (a *Account) Used(r Resource) int64 { return a.used[r].Load() }
 
 // Room is what may still be taken: the least that this account and those above have
-// left. It is the largest number if nothing bounds it.
+// left, shares included. It is the largest number if nothing bounds it.
 func (a *Account) Room(r Resource) int64 {
-	room := int64(1<<63 - 1)
+	room := int64(math.MaxInt64)
 	for at := a; at != nil; at = at.parent {
 		if limit := at.limit[r].Load(); limit > 0 {
 			room = min(room, max(0, limit-at.used[r].Load()))
 		}
+		if part, shared := at.part(r); shared {
+			room = min(room, max(0, part-at.used[r].Load()))
+		}
 	}
 	return room
+}
+
+// part is what a may hold by its parent's share, if that has one.
+func (a *Account) part(r Resource) (part int64, shared bool) {
+	if a.parent == nil || a.parent.share[r].Parts <= 0 {
+		return 0, false
+	}
+	s := &a.parent.share[r]
+	return max(s.Small, (a.parent.Room(r)-s.Reserve)/s.Parts), true
+}
+
+// fair reports whether a may come to hold n more by its parent's share.
+func (a *Account) fair(r Resource, n int64) bool {
+	part, shared := a.part(r)
+	return !shared || n <= 0 || a.used[r].Load()+n <= part
+}
+
+// tightest is the account among a and those above that has least left.
+func (a *Account) tightest(r Resource) *Account {
+	found, least := a, int64(math.MaxInt64)
+	for at := a; at != nil; at = at.parent {
+		if limit := at.limit[r].Load(); limit > 0 && limit-at.used[r].Load() < least {
+			found, least = at, limit-at.used[r].Load()
+		}
+	}
+	return found
 }
 
 // Take takes n of a resource, or nothing. The error is a *service.Error of kind
@@ -163,13 +229,18 @@ func (a *Account) TryTake(r Resource, n int64) bool { return a.take(r, n) == nil
 // take returns the account that has not enough, or nil.
 func (a *Account) take(r Resource, n int64) (full *Account) {
 	for at := a; at != nil; at = at.parent {
-		if at.add(r, n) {
+		switch {
+		case !at.fair(r, n):
+			full = at.parent.tightest(r)
+		case !at.add(r, n):
+			full = at
+		default:
 			continue
 		}
 		for back := a; back != at; back = back.parent {
 			back.used[r].Add(-n)
 		}
-		return at
+		return full
 	}
 	return nil
 }
@@ -227,34 +298,46 @@ type Holder struct {
 func (h Holder) String() string { return fmt.Sprintf("%s: %d", h.Name, h.Used) }
 
 // Holders are the accounts right below that hold most of a resource, no more than n,
-// the largest first.
+// the largest first. Instead of a group there are those below it.
 func (a *Account) Holders(r Resource, n int) []Holder {
-	a.mu.Lock()
-	var all []Holder
-	for c := range a.children {
-		if used := c.used[r].Load(); used > 0 {
-			all = append(all, Holder{c.name, used})
-		}
-	}
-	a.mu.Unlock()
+	all := a.holders(nil, r)
 	slices.SortFunc(all, func(x, y Holder) int {
 		return cmp.Or(cmp.Compare(y.Used, x.Used), cmp.Compare(x.Name, y.Name))
 	})
 	return all[:min(n, len(all))]
 }
 
-// Usage is the state of all resources of an account, in the order of the resources.
-func (a *Account) Usage() []service.ResourceUsage {
-	all := make([]service.ResourceUsage, 0, resources)
-	for r := range Resource(resources) {
-		all = append(all, service.ResourceUsage{
-			Resource: r.String(), Used: a.used[r].Load(), Limit: a.limit[r].Load(), Refused: a.denials(r),
-		})
+func (a *Account) holders(all []Holder, r Resource) []Holder {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range a.children {
+		used := c.used[r].Load()
+		switch {
+		case used <= 0:
+		case c.group:
+			all = c.holders(all, r)
+		default:
+			all = append(all, Holder{c.name, used})
+		}
 	}
 	return all
 }
 
-// denials are the refusals of an account and of those below that are open.
+// Usage is the state of all resources of an account, in the order of the resources.
+// Of each it names the most holders, the largest first.
+func (a *Account) Usage(most int) []service.ResourceUsage {
+	all := make([]service.ResourceUsage, 0, resources)
+	for r := range Resource(resources) {
+		usage := service.ResourceUsage{Resource: r.String(), Used: a.used[r].Load(), Limit: a.limit[r].Load(), Refused: a.denials(r)}
+		for _, h := range a.Holders(r, most) {
+			usage.Holders = append(usage.Holders, service.ResourceHolder{Name: h.Name, Used: h.Used})
+		}
+		all = append(all, usage)
+	}
+	return all
+}
+
+// denials are the refusals of an account and of those below, closed ones included.
 func (a *Account) denials(r Resource) uint64 {
 	n := a.denied[r].Load()
 	a.mu.Lock()

@@ -60,8 +60,8 @@ func TestARefusalSaysWhatIsUsedUp(t *testing.T) {
 	if err := a.Take(SandboxBytes, 1); service.KindOf(err) != service.KindQuota {
 		t.Errorf("sandbox memory that is used up is %v", err)
 	}
-	usage := host.Usage()
-	if want := (service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1}); usage[0] != want {
+	usage := host.Usage(0)
+	if want := (service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1}); !reflect.DeepEqual(usage[0], want) {
 		t.Errorf("usage is %+v, want %+v", usage[0], want)
 	}
 }
@@ -112,5 +112,81 @@ func TestManyTakersKeepTheLimit(t *testing.T) {
 	all.Wait()
 	if host.Used(FlightBytes) != 0 {
 		t.Errorf("%d are lost", host.Used(FlightBytes))
+	}
+}
+
+// However many accounts take what they can get, there is room for those that hold little,
+// and nobody gets more than its share.
+func TestAShareLeavesRoomForOthers(t *testing.T) {
+	const total, reserve, small = 256 << 20, 32 << 20, 64 << 10
+	for _, greedy := range []int{1, 8, 32, 200} {
+		host := New(Limits{FlightBytes: total})
+		all := host.Group("connections", nil)
+		all.SetShare(FlightBytes, Share{Parts: 8, Small: small, Reserve: reserve})
+		for range greedy {
+			a := all.Child("greedy", Limits{FlightBytes: 8 << 20})
+			for a.TryTake(FlightBytes, 16<<10) {
+			}
+			if used, left := a.Used(FlightBytes), host.Room(FlightBytes); used > max(small, (left+used-reserve)/8) {
+				t.Errorf("one of %d holds %d, while %d are left", greedy, used, left)
+			}
+		}
+		late := all.Child("late", Limits{FlightBytes: 8 << 20})
+		room := late.Room(FlightBytes)
+		if room < small || !late.TryTake(FlightBytes, room) {
+			t.Errorf("after %d greedy ones a newcomer gets %d", greedy, room)
+		}
+		var e *service.Error
+		if err := late.Take(FlightBytes, 8<<20); !errors.As(err, &e) || e.Kind != service.KindOverloaded || e.Limit == 0 {
+			t.Errorf("beyond its share: %v", err)
+		}
+		if host.Used(FlightBytes) > total {
+			t.Errorf("%d are in use", host.Used(FlightBytes))
+		}
+	}
+}
+
+func TestAGroupIsNoHolder(t *testing.T) {
+	host := New(nil)
+	group := host.Group("connections", nil)
+	a, b := group.Child("a", nil), host.Child("b", nil)
+	for _, err := range []error{a.Take(FlightBytes, 5), b.Take(FlightBytes, 7), group.Take(FlightBytes, 1)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := host.Holders(FlightBytes, 10), []Holder{{"b", 7}, {"a", 5}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("holders are %v, want %v", got, want)
+	}
+	if got, want := host.Usage(1)[FlightBytes].Holders, []service.ResourceHolder{{Name: "b", Used: 7}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("usage names %v, want %v", got, want)
+	}
+}
+
+// A refusal is not forgotten with the account that was refused.
+func TestRefusalsOutliveTheirAccount(t *testing.T) {
+	host := New(nil)
+	group := host.Group("connections", nil)
+	a := group.Child("a", Limits{FlightBytes: 1})
+	for range 3 {
+		if a.Take(FlightBytes, 2) == nil {
+			t.Fatal("it took more than its limit")
+		}
+	}
+	a.Close()
+	group.Close()
+	if n := host.Usage(0)[FlightBytes].Refused; n != 3 {
+		t.Errorf("%d refusals are counted", n)
+	}
+}
+
+func BenchmarkTakeAndGive(b *testing.B) {
+	all := New(Limits{FlightBytes: 256 << 20}).Group("connections", nil)
+	all.SetShare(FlightBytes, Share{Parts: 8, Small: 64 << 10, Reserve: 32 << 20})
+	a := all.Child("a", Limits{FlightBytes: 8 << 20})
+	for b.Loop() {
+		if a.TryTake(FlightBytes, 1000) {
+			a.Give(FlightBytes, 1000)
+		}
 	}
 }
