@@ -74,7 +74,7 @@ type Account struct {
 	group  bool // it only holds others together, and is no holder itself
 	used   [resources]atomic.Int64
 	limit  [resources]atomic.Int64 // 0 is none
-	share  [resources]Share // none if it has no parts
+	share  [resources]Share        // none if it has no parts
 	denied [resources]atomic.Uint64
 
 	mu       sync.Mutex // guards children

@@ -211,3 +211,39 @@ func (c *readersStats) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(c.turns, prometheus.CounterValue, float64(r.Turns))
 }
+
+// resources shows the host's budget.
+type resources struct {
+	read                 func() []service.ResourceUsage
+	used, limit, refused *prometheus.Desc
+}
+
+func newResources(read func() []service.ResourceUsage) *resources {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("bulkhead_budget_"+name, help, []string{"resource"}, nil)
+	}
+	return &resources{
+		read:    read,
+		used:    desc("used", "How much of a resource of the host is in use, in the resource's own unit."),
+		limit:   desc("limit", "How much of a resource of the host may be in use; a resource without a limit is not shown."),
+		refused: desc("refused_total", "Requests that were refused because there was not enough of a resource of the host."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *resources) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.used
+	ch <- c.limit
+	ch <- c.refused
+}
+
+// Collect implements prometheus.Collector.
+func (c *resources) Collect(ch chan<- prometheus.Metric) {
+	for _, r := range c.read() {
+		ch <- prometheus.MustNewConstMetric(c.used, prometheus.GaugeValue, float64(r.Used), r.Resource)
+		if r.Limit > 0 {
+			ch <- prometheus.MustNewConstMetric(c.limit, prometheus.GaugeValue, float64(r.Limit), r.Resource)
+		}
+		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(r.Refused), r.Resource)
+	}
+}

@@ -30,6 +30,8 @@ type Options struct {
 	LogDropped func() uint64
 	// Readers is what those do who read logs.
 	Readers func() service.Readers
+	// Resources is how much of each of the host's resources is in use.
+	Resources func() []service.ResourceUsage
 }
 
 // Telemetry holds the metrics. A nil *Telemetry takes everything and shows
@@ -65,7 +67,7 @@ func New(o Options) *Telemetry {
 			Name: "bulkhead_stream_messages_total", Help: "Messages of WebSocket clients, by operation.",
 		}, []string{"op"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_connections_refused_total", Help: "Connections that were closed because there were too many: newcomers, and idle ones that made room.",
+			Name: "bulkhead_connections_refused_total", Help: "Connections that were closed to make room for others: newcomers and idle ones when there were too many connections, and stalled ones when their bytes were needed.",
 		}, []string{"which"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -88,6 +90,9 @@ func New(o Options) *Telemetry {
 	}
 	if o.Readers != nil {
 		t.registry.MustRegister(newReaders(o.Readers))
+	}
+	if o.Resources != nil {
+		t.registry.MustRegister(newResources(o.Resources))
 	}
 	return t
 }
@@ -138,8 +143,8 @@ func (t *Telemetry) Message(op string) {
 	}
 }
 
-// Refused counts a connection that was closed because there were too many:
-// "newcomer" or "idle".
+// Refused counts a connection that was closed to make room: "newcomer", "idle" or
+// "stalled".
 func (t *Telemetry) Refused(which string) {
 	if t != nil {
 		t.refused.WithLabelValues(which).Inc()

@@ -31,6 +31,10 @@ func someStats() journal.Stats {
 	return s
 }
 
+func someResources() []service.ResourceUsage {
+	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 21, Limit: 22, Refused: 23}, {Resource: "readers", Used: 1}}
+}
+
 func scrape(t *testing.T, h http.Handler) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -43,7 +47,7 @@ func scrape(t *testing.T, h http.Handler) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
+	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
 	m.Request("/v1/services", 200, 3*time.Millisecond)
 	m.Request("/v1/stream", 101, 0)
 	m.Message("command")
@@ -86,12 +90,19 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_journal_sync_seconds_bucket{le="0.001024"} 2`,
 		`bulkhead_journal_sync_seconds_bucket{le="+Inf"} 3`,
 		`bulkhead_journal_sync_seconds_sum 1.5`,
+		`bulkhead_budget_used{resource="bytes_in_flight"} 21`,
+		`bulkhead_budget_limit{resource="bytes_in_flight"} 22`,
+		`bulkhead_budget_refused_total{resource="bytes_in_flight"} 23`,
+		`bulkhead_budget_used{resource="readers"} 1`,
 		`version="v1"} 1`,
 		`go_goroutines`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("missing: %s", want)
 		}
+	}
+	if strings.Contains(text, `bulkhead_budget_limit{resource="readers"}`) {
+		t.Error("a resource without a limit has one")
 	}
 	if strings.Contains(text, `bulkhead_http_request_seconds_count{route="/v1/stream"}`) {
 		t.Error("a stream counts as a long request")
@@ -100,7 +111,7 @@ func TestMetrics(t *testing.T) {
 
 // Every metric has a help text and a name by the conventions.
 func TestNames(t *testing.T) {
-	for line := range strings.Lines(scrape(t, New(Options{Version: "v1", Services: someServices, Journal: someStats}).Handler())) {
+	for line := range strings.Lines(scrape(t, New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources}).Handler())) {
 		name, kind, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# TYPE "), " ")
 		if !ok || !strings.HasPrefix(line, "# TYPE bulkhead_") {
 			continue
