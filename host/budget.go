@@ -16,18 +16,18 @@ func newBudget(b service.Budget) *budget.Account {
 	})
 }
 
+// Budget is what bounds the host, with its defaults.
+func (h *Host) Budget() service.Budget { return h.opt.Budget }
+
 // Account is the host's account in the budget. Gateways open accounts below it for
 // their connections.
 func (h *Host) Account() *budget.Account { return h.budget }
-
-// maxHolders bounds how many holders of a resource are named.
-const maxHolders = 5
 
 // Resources tells how much of each of the host's resources is in use, and by whom most
 // of it, which is for operators only. What is no account of the budget but has a bound
 // of its own adds its line here.
 func (h *Host) Resources() []service.ResourceUsage {
-	all := h.budget.Usage(maxHolders)
+	all := h.budget.Usage()
 	for i := range all {
 		if all[i].Resource == budget.Readers.String() { // who wants to read waits, and takes nothing
 			s := h.readers.turns.Stats()

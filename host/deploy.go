@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
@@ -95,7 +96,7 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 		Service: d.Service, Module: service.DigestOf(d.Module),
 		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings.Over(h.opt.Settings),
 	}
-	if err := spec.Validate(); err != nil {
+	if err := cmp.Or(spec.Validate(), h.opt.Budget.Fits(spec.Limits)); err != nil {
 		return service.Status{}, err
 	}
 	progress := func(supervisor.Stage, int64, int64) {}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -133,38 +134,75 @@ func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Ev
 	return events, sub.Position(), atHead, err
 }
 
+// DataForm is how an event's data stands in its encoded form.
+type DataForm = stream.Form
+
+// LargeData is the size of an event's data, in bytes, above which its encoded form is
+// better written in pieces, with [Event.Around]. The forms are those of that.
+const (
+	LargeData  = stream.LargeData
+	LineData   = stream.Lines
+	BinaryData = stream.NotJSON
+)
+
 // EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none. Version 0 begins with the first
 // event that a retention has left; another one below that is KindBadCursor.
 func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
+	events, _, err := h.EntityPage(ctx, name, key, after, limit, math.MaxInt)
+	return events, err
+}
+
+// EntityPage is EntityEvents for those who want no more at a time than some bytes of data,
+// or one event. more says that there are more events.
+func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Key, after service.Version, limit, most int) (events []*Event, more bool, err error) {
 	c, _, err := h.readService(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	turn := h.readers.turn(ctx, name)
 	if err := turn.Begin(ctx); err != nil {
-		return nil, turnError(name, err)
+		return nil, false, turnError(name, err)
 	}
 	defer turn.End()
-	var events []*Event
-	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, limit, func(e *journal.Event) error {
+	read := limit
+	if limit > 0 {
+		read = limit + 1 // it tells whether there is more
+	}
+	size := 0
+	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, read, func(e *journal.Event) error {
+		if limit > 0 && len(events) == limit || len(events) > 0 && len(e.Data)+len(e.Metadata) > most-size {
+			more = true
+			return errPageFull
+		}
+		size += len(e.Data) + len(e.Metadata)
 		own := *e
 		own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
 		events = append(events, stream.NewEvent(name, own))
 		return nil
 	})
+	if errors.Is(err, errPageFull) {
+		err = nil
+	}
+	if err != nil {
+		return nil, false, entityError(name, err)
+	}
+	return events, more, nil
+}
+
+// errPageFull ends the reading of a page.
+var errPageFull = errors.New("the page is full")
+
+func entityError(name service.Name, err error) error {
 	if journal.KindOf(err) == journal.KindCorrupt {
-		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindDamaged,
+		return &service.Error{Op: "read events", Service: name, Kind: service.KindDamaged,
 			Message: "the entity's events are damaged (" + journal.DetailOf(err) + ")", Err: err}
 	}
 	if journal.KindOf(err) == journal.KindTrimmed {
-		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor,
+		return &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor,
 			Message: journal.DetailOf(err) + "; reading from version 0 begins behind them", Err: err}
 	}
-	if err != nil {
-		return nil, &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
-	}
-	return events, nil
+	return &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
 }
 
 // Cursor is the opaque text for a position in a service's log. Clients may keep it

@@ -374,10 +374,54 @@ func (h *Host) Ready() error {
 // The command's slices must not change any more.
 func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) error {
 	svc, err := h.service(c.Service)
-	if err != nil {
-		return err
+	if err == nil {
+		err = svc.Submit(c, carried(&c, done))
 	}
-	return svc.Submit(c, done)
+	if err != nil {
+		unload(c.Carrier)
+	}
+	return err
+}
+
+// unload says that nothing is held of a command or query.
+func unload(c service.Carrier) {
+	if c != nil {
+		c.Unload()
+	}
+}
+
+// carried has the carrier of a command asked before done gets the reply.
+func carried(c *service.Command, done func(service.Reply, error)) func(service.Reply, error) {
+	carrier, id := c.Carrier, c.ID
+	if carrier == nil {
+		return done
+	}
+	return func(r service.Reply, err error) {
+		carrier.Unload()
+		if err == nil {
+			if full := carrier.Load(len(r.Data)); full != nil {
+				done(service.Reply{}, withheld(id, full))
+				return
+			}
+		}
+		done(r, err)
+	}
+}
+
+// withheld is the error of a command that was carried out and whose reply there is no
+// room for. What it says is true of all that is unknown to the sender, but for the
+// message: the same id again brings the reply.
+func withheld(id service.CommandID, full error) error {
+	e := &service.Error{Op: "send", Kind: service.KindUnknown, Err: full,
+		Message: "the command was carried out, but there is no room for its reply now; send the same command id again to get it"}
+	if id == "" {
+		e.Message = "the command was carried out, but there is no room for its reply now"
+	}
+	var why *service.Error
+	if errors.As(full, &why) {
+		e.Resource, e.Used, e.Limit, e.RetryAfter, e.Detail = why.Resource, why.Used, why.Limit, why.RetryAfter, why.Detail
+	}
+	return e
 }
 
 // Send sends a command and waits for its outcome. A refusal by the service is an
@@ -390,6 +434,7 @@ func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) err
 // milliseconds later is ended, with nothing written.
 func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, error) {
 	if err := ctx.Err(); err != nil {
+		unload(c.Carrier)
 		return service.Reply{}, notBegun(c.Service, err)
 	}
 	if deadline, ok := ctx.Deadline(); ok && (c.Deadline.IsZero() || deadline.Before(c.Deadline)) {
@@ -400,6 +445,7 @@ func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, erro
 	}
 	svc, err := h.service(c.Service)
 	if err != nil {
+		unload(c.Carrier)
 		return service.Reply{}, err
 	}
 	type result struct {
@@ -408,15 +454,18 @@ func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, erro
 	}
 	done := make(chan result, 1)
 	c.Claim = new(service.Claim)
-	if err := svc.Submit(c, func(r service.Reply, err error) { done <- result{r, err} }); err != nil {
+	if err := svc.Submit(c, carried(&c, func(r service.Reply, err error) { done <- result{r, err} })); err != nil {
+		unload(c.Carrier)
 		return service.Reply{}, err
 	}
+	c.Data = nil // it is the service's now
 	select {
 	case r := <-done:
 		return r.reply, r.err
 	case <-ctx.Done():
 		switch {
 		case c.Claim.Refuse():
+			unload(c.Carrier)
 			return service.Reply{}, waitedInVain(svc, c.Key, ctx.Err())
 		case c.Claim.Refused(): // by somebody else, who is just saying so
 			r := <-done
@@ -453,6 +502,7 @@ func NewCommandID() service.CommandID { return service.CommandID(rand.Text()) }
 // events that are on disk.
 func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	if err := ctx.Err(); err != nil {
+		unload(q.Carrier)
 		return service.QueryReply{}, notBegun(q.Service, err)
 	}
 	if deadline, ok := ctx.Deadline(); ok && (q.Deadline.IsZero() || deadline.Before(q.Deadline)) {
@@ -460,6 +510,7 @@ func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 	}
 	svc, err := h.service(q.Service)
 	if err != nil {
+		unload(q.Carrier)
 		return service.QueryReply{}, err
 	}
 	if q.Gone == nil {
@@ -471,15 +522,22 @@ func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 	}
 	done := make(chan result, 1)
 	q.Claim = new(service.Claim)
-	if err := svc.Query(q, func(r service.QueryReply, err error) { done <- result{r, err} }); err != nil {
+	carrier := q.Carrier
+	if err := svc.Query(q, func(r service.QueryReply, err error) {
+		unload(carrier) // it may never have come to a reply
+		done <- result{r, err}
+	}); err != nil {
+		unload(carrier)
 		return service.QueryReply{}, err
 	}
+	q.Data = nil // it is the service's now
 	select {
 	case r := <-done:
 		return r.reply, r.err
 	case <-ctx.Done():
 		switch {
 		case q.Claim.Refuse():
+			unload(carrier)
 			return service.QueryReply{}, waitedInVain(svc, q.Key, ctx.Err())
 		case q.Claim.Refused():
 			r := <-done

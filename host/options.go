@@ -124,7 +124,7 @@ func (o Options) validate() error {
 	if o.Dir == "" {
 		errs = append(errs, service.Errorf(service.KindInvalid, "Options.Dir is empty; name the directory of the host's data"))
 	}
-	errs = append(errs, o.Limits.Validate(), o.Settings.Validate())
+	errs = append(errs, o.Limits.Validate(), o.Settings.Validate(), o.Budget.Validate(), o.Budget.Fits(o.Limits))
 	for _, f := range []struct {
 		name string
 		v    int64

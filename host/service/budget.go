@@ -1,15 +1,20 @@
 package service
 
-import "runtime"
+import (
+	"fmt"
+	"runtime"
+)
 
 // Budget bounds what a host holds at one time, for all services and connections
 // together. A zero field means its default, which comes from the machine; see
 // [Budget.WithDefaults].
 type Budget struct {
 	// FlightBytes bounds the bytes of bodies, messages and answers that are in memory
-	// on their way in or out. Default 256 MiB.
+	// on their way in or out. Default 256 MiB. What a program that embeds the host hands
+	// in and gets by calls is its own, and not in it: mailboxes bound what waits of that.
 	FlightBytes int64 `json:"flight_bytes,omitempty"`
-	// ConnectionBytes bounds those of one connection. Default 8 MiB.
+	// ConnectionBytes bounds those of one connection. Default 8 MiB. Every limit of what
+	// goes over one at a time has to fit into it; see [Budget.Fits].
 	ConnectionBytes int64 `json:"connection_bytes,omitempty"`
 	// Sandboxes bounds the sandboxes.
 	Sandboxes int64 `json:"sandboxes,omitempty"`
@@ -31,4 +36,50 @@ func (b Budget) WithDefaults() Budget {
 	b.ConnectionBytes = or(b.ConnectionBytes, 8<<20)
 	b.Readers = or(b.Readers, int64(max(1, runtime.GOMAXPROCS(0)-1)))
 	return b
+}
+
+// ConnectionParts is how many times the bytes of one connection have to fit into those of
+// all: no connection gets more than such a part of what is left.
+const ConnectionParts = 8
+
+// CallRoom is what a connection needs beside the data of one call: buffers, names, and
+// the members of an answer, in bytes.
+const CallRoom = 256 << 10
+
+// Validate reports what does not fit together, as a KindInvalid error. Call it on a
+// budget that has its defaults.
+func (b Budget) Validate() error {
+	var bad []string
+	if least := int64(4 * CallRoom); b.ConnectionBytes < least {
+		bad = append(bad, fmt.Sprintf("connection_bytes is %d; it may be %d or more", b.ConnectionBytes, least))
+	}
+	if most := b.FlightBytes / (ConnectionParts + 2); b.ConnectionBytes > most {
+		bad = append(bad, fmt.Sprintf("connection_bytes is %d; of flight_bytes, which is %d, it may be a tenth, %d", b.ConnectionBytes, b.FlightBytes, most))
+	}
+	return invalid("budget", bad)
+}
+
+// Fits reports the limits of a service that one connection cannot carry, by name, as a
+// KindInvalid error. A body that grows as it arrives is in memory one and a half times at
+// the most.
+func (b Budget) Fits(l Limits) error {
+	room := b.ConnectionBytes - CallRoom
+	var bad []string
+	for _, limit := range []struct {
+		name string
+		v    int
+		most int64
+	}{
+		{"command_bytes", l.CommandBytes, room / 3 * 2},
+		{"outcome_bytes", l.OutcomeBytes, room},
+	} {
+		if int64(limit.v) > limit.most {
+			bad = append(bad, fmt.Sprintf("%s is %d; with %d bytes for one connection it may be %d", limit.name, limit.v, b.ConnectionBytes, limit.most))
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &Error{Kind: KindInvalid, Reasons: bad,
+		Message: "limits are above what one connection may hold; lower them, or raise the bytes of a connection in the host's budget"}
 }

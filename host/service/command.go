@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
@@ -28,6 +29,8 @@ type Command struct {
 	// Claim lets the sender take the command back as long as it has not begun; nil is
 	// a command that nobody takes back. A command has a claim of its own.
 	Claim *Claim
+	// Carrier bounds what the command holds; nil does not.
+	Carrier Carrier
 }
 
 // Fingerprint tells a repeated command from another one under the same id. It
@@ -76,6 +79,7 @@ type Query struct {
 	Deadline time.Time
 	Gone     <-chan struct{} // closed when the sender has gone away; nil is never
 	Claim    *Claim          // as of a [Command]
+	Carrier  Carrier         // bounds what the query holds; nil does not
 }
 
 // QueryReply is the answer to a query.
@@ -106,6 +110,9 @@ func NewOutcome(events []journal.NewEvent, reply []byte, fuel uint64) Outcome {
 func NewRejection(rejection *Error, fuel uint64) Outcome {
 	return Outcome{rejection: rejection, Fuel: fuel}
 }
+
+// ReplyBytes is the size of the reply.
+func (o *Outcome) ReplyBytes() int { return len(o.reply) }
 
 // Rejected reports whether the handler refused; then there is nothing to write.
 // Why it did is only told against a receipt, as it rests on the entity's state.
@@ -184,6 +191,7 @@ func Repeat(c *journal.Command, r journal.Receipt) (Reply, error) {
 	}
 	return Reply{
 		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
-		Data: c.Reply, Events: r.Events(), Position: r.Last(), Version: r.Version(), Fuel: c.Fuel, Repeated: true,
+		Data:   bytes.Clone(c.Reply), // it may be a part of something larger
+		Events: r.Events(), Position: r.Last(), Version: r.Version(), Fuel: c.Fuel, Repeated: true,
 	}, nil
 }

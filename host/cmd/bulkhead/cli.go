@@ -54,17 +54,18 @@ type cli struct {
 	Config kong.ConfigFlag `placeholder:"FILE" help:"JSON file with settings: flag names as members, '_' for '-'."`
 	JSON   bool            `help:"Print JSON: one object, or one a line where there are many; errors go to standard error as JSON too."`
 
-	Serve    serveCmd    `cmd:"" help:"Run a host."`
-	Deploy   deployCmd   `cmd:"" help:"Upload a module and make it a service, or the new module of one."`
-	Services servicesCmd `cmd:"" help:"List, show or delete services."`
-	Send     sendCmd     `cmd:"" help:"Send a command to an entity."`
-	Query    queryCmd    `cmd:"" help:"Ask an entity."`
-	Events   eventsCmd   `cmd:"" help:"Read or follow the events of a service or an entity."`
-	Journal  journalCmd  `cmd:"" help:"Back up, restore, verify, dump, export and import journals."`
-	Conform  conformCmd  `cmd:"" help:"Judge a module by the rules of the ABI."`
-	Inspect  inspectCmd  `cmd:"" help:"Tell what a module is: its manifest, sizes, limits, and what it takes to start."`
-	Bench    benchCmd    `cmd:"" help:"Measure a host with a bank under load, then check its journal and the books."`
-	Version  versionCmd  `cmd:"" help:"Say what this is."`
+	Serve     serveCmd     `cmd:"" help:"Run a host."`
+	Deploy    deployCmd    `cmd:"" help:"Upload a module and make it a service, or the new module of one."`
+	Services  servicesCmd  `cmd:"" help:"List, show or delete services."`
+	Resources resourcesCmd `cmd:"" help:"Show how much of the host's resources is in use, and by whom."`
+	Send      sendCmd      `cmd:"" help:"Send a command to an entity."`
+	Query     queryCmd     `cmd:"" help:"Ask an entity."`
+	Events    eventsCmd    `cmd:"" help:"Read or follow the events of a service or an entity."`
+	Journal   journalCmd   `cmd:"" help:"Back up, restore, verify, dump, export and import journals."`
+	Conform   conformCmd   `cmd:"" help:"Judge a module by the rules of the ABI."`
+	Inspect   inspectCmd   `cmd:"" help:"Tell what a module is: its manifest, sizes, limits, and what it takes to start."`
+	Bench     benchCmd     `cmd:"" help:"Measure a host with a bank under load, then check its journal and the books."`
+	Version   versionCmd   `cmd:"" help:"Say what this is."`
 }
 
 // helpWanted unwinds kong, which wants to end the process after printing help.

@@ -6,8 +6,19 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
+
+// budgetFlags bound what all services and connections hold together.
+type budgetFlags struct {
+	FlightBytes     size `name:"max-flight-bytes" default:"256MiB" placeholder:"SIZE" help:"Memory for the bodies, messages, answers and events of all connections that are on their way in or out; what is beyond is refused as overloaded. Default ${default}."`
+	ConnectionBytes size `name:"max-connection-bytes" default:"8MiB" placeholder:"SIZE" help:"The part of it that one connection may hold, at most a tenth; limits of services that do not fit into it are refused. Default ${default}."`
+}
+
+func (f *budgetFlags) budget() service.Budget {
+	return service.Budget{FlightBytes: int64(f.FlightBytes), ConnectionBytes: int64(f.ConnectionBytes)}
+}
 
 // gatewayFlags bound what outsiders can make the host do. Each default is given
 // here and passed on, so that the help shows what holds.
@@ -24,6 +35,7 @@ type gatewayFlags struct {
 	WriteTime     time.Duration `name:"write-timeout" default:"20s" placeholder:"TIME" help:"Time to write an answer or a piece of a stream. Default ${default}."`
 	IdleTime      time.Duration `name:"idle-timeout" default:"2m" placeholder:"TIME" help:"Time of a connection without a request. Default ${default}."`
 	RequestTime   time.Duration `name:"request-timeout" default:"60s" placeholder:"TIME" help:"Time that a command or query is waited for. Default ${default}."`
+	StallTime     time.Duration `name:"stall-timeout" default:"2s" placeholder:"TIME" help:"Time that a client is borne that neither takes nor sends 64KiB while others need the memory of what it holds; then its connection is closed. Default ${default}."`
 	PingTime      time.Duration `name:"ping-interval" default:"20s" placeholder:"TIME" help:"Time between signs of life on a silent stream. Default ${default}."`
 }
 
@@ -31,7 +43,7 @@ func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options
 	return gateway.Options{
 		Listen: c.Listen, Token: c.Token, Insecure: c.Insecure, AllowedHosts: c.AllowHost, AllowedOrigins: c.AllowOrigin, Logger: logger,
 		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, SmallModule: int64(c.Compile.Small), ModuleBytes: int64(c.Limits.ModuleBytes),
-		HeaderTime: f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime, RequestTime: f.RequestTime, PingTime: f.PingTime,
+		HeaderTime: f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime, RequestTime: f.RequestTime, PingTime: f.PingTime, StallTime: f.StallTime,
 		MessageBytes: int64(f.Message), InFlight: f.InFlight, Subscriptions: f.Subscriptions, Credits: f.Credits,
 	}
 }

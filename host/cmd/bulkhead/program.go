@@ -43,7 +43,8 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 		o.stopTime = 30 * time.Second
 	}
 	// Before anything is made on disk.
-	if err := o.gateway.Validate(); err != nil {
+	all := o.host.Budget.WithDefaults()
+	if err := errors.Join(all.Validate(), all.Fits(o.host.Limits.WithDefaults()), o.gateway.Validate(all)); err != nil {
 		return nil, err
 	}
 	compiler, err := compiler()
@@ -56,7 +57,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 		return nil, err
 	}
 	o.gateway.Logger = h.Logger()
-	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped, Readers: h.Readers})
+	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped, Readers: h.Readers, Resources: h.Resources})
 	b := &backend{Backend: gateway.Host(h)}
 	b.preparing.Store(o.prepare != nil)
 	s, err := gateway.New(b, o.gateway)

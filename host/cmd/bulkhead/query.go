@@ -37,7 +37,8 @@ func (c *queryCmd) Run(e *env) error {
 	if err != nil {
 		return explainData(err, data)
 	}
-	e.print(json.RawMessage(api.AppendQueryReply(nil, &reply)), func(w io.Writer) {
+	text := api.QueryReplyText(nil, &reply)
+	e.print(json.RawMessage(text.Append(nil)), func(w io.Writer) {
 		if len(reply.Data) > 0 {
 			fmt.Fprintf(w, "%s\n", safetext.Body(reply.Data))
 		}

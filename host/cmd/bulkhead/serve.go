@@ -41,6 +41,7 @@ type serveCmd struct {
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
+	Budget  budgetFlags  `embed:"" group:"Budget of the host: what all services and connections hold together; 0 is the default"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
 	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
 	Reading readFlags    `embed:"" group:"Limits of reading logs; 0 is the default"`
@@ -107,6 +108,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.Dir = c.Data
 	o.Logger = logger
 	o.Limits = c.Limits.limits()
+	o.Budget = c.Budget.budget()
 	o.Settings = service.Settings{SnapshotEvery: c.Every}
 	o.Journal = c.Journal.options()
 	o.ReserveBytes = orNone(c.Journal.Reserve)

@@ -21,14 +21,16 @@ type servicesCmd struct {
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
-type servicesListCmd struct{}
+type servicesListCmd struct {
+	Manifest bool `help:"With --json, print each service's manifest too, which can be large."`
+}
 
-func (*servicesListCmd) Run(e *env, all *servicesCmd) error {
+func (c *servicesListCmd) Run(e *env, all *servicesCmd) error {
 	host, err := all.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	list, err := host.Services(e.ctx)
+	list, err := host.Services(e.ctx, c.Manifest)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ type media struct {
 // forms are the types that the schemas of the document describe.
 var forms = map[string]any{
 	"Problem": Problem{}, "Manifest": Manifest{}, "Module": Module{}, "Limits": service.Limits{}, "Settings": service.Settings{},
-	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
+	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Resources": Resources{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
 	"QueryReply": QueryReply{}, "Event": Event{}, "Page": Page{}, "EntityPage": EntityPage{}, "ClientMessage": ClientMessage{},
 	"ServerMessage": ServerMessage{}, "Health": Health{}, "Readiness": Readiness{},
 }
@@ -250,7 +250,7 @@ func TestAppended(t *testing.T) {
 	want := r
 	want.Key = "a\"\\\u2028\x01é\ufffd"
 	var got Reply
-	if err := json.Unmarshal(AppendReply(nil, &r, "cur"), &got); err != nil || got.Cursor != "cur" {
+	if err := json.Unmarshal(whole(ReplyText(nil, &r, "cur")), &got); err != nil || got.Cursor != "cur" {
 		t.Fatal(err, got)
 	}
 	want.Data = []byte(`{"a":1}`)
@@ -260,7 +260,7 @@ func TestAppended(t *testing.T) {
 	for _, data := range []string{"", "null", `"x"`, "[1,\n2]", "{", "1 2", "\xff", "\"\xff\"", "}", `{"a":1}}`, "\x00"} {
 		r := service.QueryReply{Data: []byte(data), Version: 1, Fuel: 2}
 		var m ServerMessage
-		text := AppendQueryAnswer(nil, "i\"d", &r)
+		text := whole(QueryAnswerText(nil, "i\"d", &r))
 		if !utf8.Valid(text) {
 			t.Errorf("%q makes a message that is no text", data)
 		}
@@ -271,7 +271,7 @@ func TestAppended(t *testing.T) {
 			t.Errorf("%q comes back as %q", data, got)
 		}
 		var q QueryReply
-		if err := json.Unmarshal(AppendQueryReply(nil, &r), &q); err != nil || string(q.Data()) != data {
+		if err := json.Unmarshal(whole(QueryReplyText(nil, &r)), &q); err != nil || string(q.Data()) != data {
 			t.Errorf("%q comes back as %q, %v", data, q.Data(), err)
 		}
 	}
@@ -292,11 +292,11 @@ func TestAppended(t *testing.T) {
 		}
 	}
 	var page Page
-	if err := json.Unmarshal(ClosePage(AppendPage(AppendPage(nil, []byte("1")), []byte("2")), "c", true), &page); err != nil || len(page.Events) != 2 || page.Next != "c" || !page.More {
+	if err := json.Unmarshal(slices.Concat(PageStart, []byte("1,2"), PageEnd("c", true)), &page); err != nil || len(page.Events) != 2 || page.Next != "c" || !page.More {
 		t.Errorf("%+v %v", page, err)
 	}
 	var entity EntityPage
-	if err := json.Unmarshal(CloseEntityPage(nil, 7, false), &entity); err != nil || len(entity.Events) != 0 || entity.Events == nil || entity.Next != 7 || entity.More {
+	if err := json.Unmarshal(slices.Concat(PageStart, EntityPageEnd(7, false)), &entity); err != nil || len(entity.Events) != 0 || entity.Events == nil || entity.Next != 7 || entity.More {
 		t.Errorf("%+v %v", entity, err)
 	}
 }

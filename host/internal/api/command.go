@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"strconv"
 	"unicode/utf8"
@@ -35,29 +34,29 @@ func (r *Reply) Value() service.Reply {
 	}
 }
 
-// AppendReply appends the JSON of r. The handler's reply is copied as it is if it
-// is JSON and written in base64 if not.
-func AppendReply(b []byte, r *service.Reply, cursor string) []byte {
-	return appendReplyMembers(append(b, '{'), r, cursor)
+// ReplyText is the JSON of r, with head before it. A large reply of the handler is not
+// copied.
+func ReplyText(head []byte, r *service.Reply, cursor string) Pieces {
+	return replyMembers(append(head, '{'), r, cursor)
 }
 
-func appendReplyMembers(b []byte, r *service.Reply, cursor string) []byte {
+func replyMembers(b []byte, r *service.Reply, cursor string) Pieces {
 	b = append(b, `"service":`...)
 	b = AppendString(b, string(r.Service))
 	b = append(b, `,"key":`...)
 	b = AppendString(b, string(r.Key))
 	b = append(b, `,"command_id":`...)
 	b = AppendString(b, string(r.CommandID))
-	b = appendBody(b, "reply", r.Data)
-	b = appendUint(b, "version", uint64(r.Version))
+	p := bodyIn(Text(b), "reply", r.Data)
+	b = appendUint(p.text, "version", uint64(r.Version))
 	b = appendUint(b, "position", uint64(r.Position))
 	b = append(b, `,"cursor":`...)
 	b = AppendString(b, cursor)
 	b = appendUint(b, "events", uint64(r.Events))
 	b = appendUint(b, "fuel", r.Fuel)
 	b = append(b, `,"repeated":`...)
-	b = strconv.AppendBool(b, r.Repeated)
-	return append(b, '}')
+	p.text = append(strconv.AppendBool(b, r.Repeated), '}')
+	return p
 }
 
 // QueryReply is the answer to a query.
@@ -76,44 +75,19 @@ func (r *QueryReply) Value() service.QueryReply {
 	return service.QueryReply{Data: r.Data(), Version: r.Version, Fuel: r.Fuel}
 }
 
-// AppendQueryReply appends the JSON of r.
-func AppendQueryReply(b []byte, r *service.QueryReply) []byte {
-	return appendQueryMembers(append(b, '{'), r)
+// QueryReplyText is the JSON of r, with head before it. A large reply of the handler is
+// not copied.
+func QueryReplyText(head []byte, r *service.QueryReply) Pieces {
+	return queryMembers(append(head, '{'), r)
 }
 
-func appendQueryMembers(b []byte, r *service.QueryReply) []byte {
+func queryMembers(b []byte, r *service.QueryReply) Pieces {
 	b = append(b, `"version":`...)
 	b = strconv.AppendUint(b, uint64(r.Version), 10)
-	b = appendBody(b, "reply", r.Data)
-	b = appendUint(b, "fuel", r.Fuel)
-	return append(b, '}')
+	p := bodyIn(Text(b), "reply", r.Data)
+	p.text = append(appendUint(p.text, "fuel", r.Fuel), '}')
+	return p
 }
-
-// appendBody appends a member with what a guest wrote: JSON is taken over as it
-// is, as CloudEvents does with data, and anything else goes into name_base64.
-// Nothing is nothing. A guest's bytes are never taken for JSON unchecked, as
-// they could end the object around them.
-func appendBody(b []byte, name string, data []byte) []byte {
-	switch {
-	case len(data) == 0:
-		return b
-	case isJSON(data):
-		b = append(b, ',', '"')
-		b = append(b, name...)
-		b = append(b, '"', ':')
-		return append(b, data...)
-	}
-	b = append(b, ',', '"')
-	b = append(b, name...)
-	b = append(b, `_base64":"`...)
-	b = base64.StdEncoding.AppendEncode(b, data)
-	return append(b, '"')
-}
-
-// isJSON reports whether data is one JSON value in UTF-8. encoding/json takes
-// strings that are not UTF-8 for valid; a WebSocket text message must not have
-// them.
-func isJSON(data []byte) bool { return utf8.Valid(data) && json.Valid(data) }
 
 func either(text json.RawMessage, binary []byte) []byte {
 	if len(text) > 0 {

@@ -65,33 +65,18 @@ type EntityPage struct {
 	More bool `json:"more"`
 }
 
-// AppendPage appends the start of a page, or the next of its events. Close it
-// with [ClosePage] or [CloseEntityPage].
-func AppendPage(b, event []byte) []byte {
-	if len(b) == 0 {
-		b = append(b, `{"events":[`...)
-	} else if b[len(b)-1] != '[' {
-		b = append(b, ',')
-	}
-	return append(b, event...)
+// PageStart is what stands before the first event of a [Page] or an [EntityPage]. There
+// are commas between the events.
+var PageStart = []byte(`{"events":[`)
+
+// PageEnd is the end of a [Page].
+func PageEnd(next string, more bool) []byte {
+	return closePage(AppendString([]byte(`],"next":`), next), more)
 }
 
-// ClosePage appends the end of a [Page].
-func ClosePage(b []byte, next string, more bool) []byte {
-	b = append(openPage(b), `],"next":`...)
-	return closePage(AppendString(b, next), more)
-}
-
-// CloseEntityPage appends the end of an [EntityPage].
-func CloseEntityPage(b []byte, next service.Version, more bool) []byte {
-	return closePage(appendUint(append(openPage(b), ']'), "next", uint64(next)), more)
-}
-
-func openPage(b []byte) []byte {
-	if len(b) == 0 {
-		b = AppendPage(b, nil)
-	}
-	return b
+// EntityPageEnd is the end of an [EntityPage].
+func EntityPageEnd(next service.Version, more bool) []byte {
+	return closePage(appendUint([]byte(`]`), "next", uint64(next)), more)
 }
 
 func closePage(b []byte, more bool) []byte {

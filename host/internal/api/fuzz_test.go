@@ -1,7 +1,10 @@
 package api
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"reflect"
 	"testing"
 	"unicode/utf8"
 
@@ -123,10 +126,61 @@ func FuzzReply(f *testing.F) {
 	f.Add([]byte(`1}`), "\xff\"", "\\")
 	f.Fuzz(func(t *testing.T, data []byte, key, cursor string) {
 		r := service.Reply{Service: "s", Key: service.Key(key), Data: data, Version: 5}
-		text := AppendCommandReply(nil, key, &r, cursor)
+		text := whole(CommandReplyText(nil, key, &r, cursor))
 		var m ServerMessage
 		if err := json.Unmarshal(text, &m); err != nil || !utf8.Valid(text) || m.Version != 5 || m.Op != OpReply {
 			t.Fatalf("%q: %v", text, err)
+		}
+	})
+}
+
+func whole(p Pieces) []byte { return p.Append(nil) }
+
+// A large message means the same as if it were small, but that errors may be said in
+// other words.
+func FuzzLargeMessage(f *testing.F) {
+	for _, text := range []string{
+		`{"op":"command","id":"1","service":"bank","key":"k","type":"t","data":{"a":[1,"}\\"]}}`,
+		` { "id" : "1" , "data" : 1 , "data" : [ ] , "op" : "query" } `, `{"data_base64":"aGVsbG8=","op":"command"}`,
+		`{"data_base64":"aGVs\/G8\u002b\n","op":"command"}`, `{"data_base64":"\"","id":"x"}`, `{"data_base64":null}`, `{"data_base64":5}`,
+		`{"data":null}`, `null`, `{}`, `[]`, `"x"`, `7`, `{"op":`, `{"nothing":1}`, `{"Data":1}`, `{"data":1}{}`, "{\"data\":\"\\u0041\"}", "{\"k\":\"\xff\"}",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		want, wrong := decodeClientMessage(bytes.Clone(b), len(b))
+		got, err := decodeClientMessage(bytes.Clone(b), 0)
+		if (err == nil) != (wrong == nil) {
+			t.Fatalf("%q: large %v, small %v", b, err, wrong)
+		}
+		got.keeps = want.keeps
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q: large %+v, small %+v", b, got, want)
+		}
+		MessageID(b)
+	})
+}
+
+// Whatever the data, its pieces are a text of the length that was said, and what comes
+// of it is the data.
+func FuzzPieces(f *testing.F) {
+	f.Add([]byte("x"), uint8(0))
+	f.Add(bytes.Repeat([]byte("[1,\r\n2]"), 10_000), uint8(1))
+	f.Add(bytes.Repeat([]byte{0, 1, 0xff}, 17_001), uint8(2))
+	f.Fuzz(func(t *testing.T, data []byte, form uint8) {
+		form %= 3
+		inner := Around([]byte("<"), data, Form(form), []byte(">"))
+		p := inner.Within([]byte("("), []byte(")"))
+		want := data
+		switch Form(form) {
+		case Base64:
+			want = base64.StdEncoding.AppendEncode(nil, data)
+		case OneLine:
+			want = bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\n"), []byte(" ")), []byte("\r"), []byte(" "))
+		}
+		got := p.Append(nil)
+		if string(got) != "(<"+string(want)+">)" || len(got) != p.Len() {
+			t.Fatalf("%d bytes in form %d become %d, said were %d", len(data), form, len(got), p.Len())
 		}
 	})
 }

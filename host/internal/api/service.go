@@ -87,6 +87,12 @@ type Services struct {
 	Services []Service `json:"services"`
 }
 
+// Resources is the answer to GET /v1/resources: how much of each of the host's resources
+// is in use.
+type Resources struct {
+	Resources []service.ResourceUsage `json:"resources"`
+}
+
 // UploadLine is one line of an upload that streams its progress. Exactly one member
 // is set; the last line has Module or Problem.
 type UploadLine struct {

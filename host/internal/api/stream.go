@@ -56,21 +56,48 @@ type ClientMessage struct {
 	CommandID  string           `json:"command_id,omitempty"`
 	Expected   *service.Version `json:"expected_version,omitempty"`
 	Metadata   Metadata         `json:"metadata,omitempty"`
+
+	keeps bool
 }
+
+// Keeps reports whether the message refers to the bytes that it was decoded from.
+func (m *ClientMessage) Keeps() bool { return m.keeps }
 
 // Body is the data of a command or query, whichever form it came in.
 func (m *ClientMessage) Body() []byte { return either(m.Data, m.DataBase64) }
 
-// DecodeClientMessage reads one message. It is total. A member that the message
-// does not have is refused, as a mistyped expected_version would otherwise expect
+// DecodeClientMessage reads one message. It is total. The data of a large message stays
+// where it is, in b, which belongs to the message then; see [ClientMessage.Keeps]. A
+// member that the message does not have is refused, as a mistyped expected_version would otherwise expect
 // nothing, and a subscription with a key instead of keys would get every event.
 // If the error is about a message whose id could be read, the id is there.
 func DecodeClientMessage(b []byte) (ClientMessage, error) {
+	return decodeClientMessage(b, largeMessage)
+}
+
+func decodeClientMessage(b []byte, large int) (ClientMessage, error) {
 	var m ClientMessage
 	if !utf8.Valid(b) {
 		return m, service.Errorf(service.KindInvalid, "the message is not valid UTF-8")
 	}
-	if err := DecodeStrict(b, &m); err != nil {
+	rest, err := b, error(nil)
+	var data, binary []byte
+	if len(b) > large {
+		if rest, data, binary, err = cutData(b); err != nil && json.Valid(b) {
+			m.ID = MessageID(b[:min(len(b), large)])
+		}
+		m.keeps = true
+	}
+	if err == nil {
+		err = DecodeStrict(rest, &m)
+	}
+	if data != nil {
+		m.Data = data
+	}
+	if binary != nil {
+		m.DataBase64 = binary
+	}
+	if err != nil {
 		if service.KindOf(err) == service.KindInvalid {
 			err = service.Errorf(service.KindInvalid, "the message is not one of %s: %s", ProtocolStream, messageOf(err))
 		}
@@ -161,14 +188,14 @@ func AppendHello(b []byte, l Limits) []byte {
 	return append(b, text...)
 }
 
-// AppendCommandReply appends the reply to a command.
-func AppendCommandReply(b []byte, id string, r *service.Reply, cursor string) []byte {
-	return appendReplyMembers(append(appendHead(b, OpReply, id), ','), r, cursor)
+// CommandReplyText is the reply to a command. It appends to head.
+func CommandReplyText(head []byte, id string, r *service.Reply, cursor string) Pieces {
+	return replyMembers(append(appendHead(head, OpReply, id), ','), r, cursor)
 }
 
-// AppendQueryAnswer appends the reply to a query.
-func AppendQueryAnswer(b []byte, id string, r *service.QueryReply) []byte {
-	return appendQueryMembers(append(appendHead(b, OpReply, id), ','), r)
+// QueryAnswerText is the reply to a query. It appends to head.
+func QueryAnswerText(head []byte, id string, r *service.QueryReply) Pieces {
+	return queryMembers(append(appendHead(head, OpReply, id), ','), r)
 }
 
 // AppendSubscribed appends the answer to a subscribe: the cursor after which the

@@ -323,13 +323,16 @@ func (a *Account) holders(all []Holder, r Resource) []Holder {
 	return all
 }
 
+// namedHolders bounds how many holders of a resource are named.
+const namedHolders = 5
+
 // Usage is the state of all resources of an account, in the order of the resources.
-// Of each it names the most holders, the largest first.
-func (a *Account) Usage(most int) []service.ResourceUsage {
+// Of each it names those who hold most, the largest first.
+func (a *Account) Usage() []service.ResourceUsage {
 	all := make([]service.ResourceUsage, 0, resources)
 	for r := range Resource(resources) {
 		usage := service.ResourceUsage{Resource: r.String(), Used: a.used[r].Load(), Limit: a.limit[r].Load(), Refused: a.denials(r)}
-		for _, h := range a.Holders(r, most) {
+		for _, h := range a.Holders(r, namedHolders) {
 			usage.Holders = append(usage.Holders, service.ResourceHolder{Name: h.Name, Used: h.Used})
 		}
 		all = append(all, usage)

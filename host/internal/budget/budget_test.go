@@ -60,8 +60,8 @@ func TestARefusalSaysWhatIsUsedUp(t *testing.T) {
 	if err := a.Take(SandboxBytes, 1); service.KindOf(err) != service.KindQuota {
 		t.Errorf("sandbox memory that is used up is %v", err)
 	}
-	usage := host.Usage(0)
-	if want := (service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1}); !reflect.DeepEqual(usage[0], want) {
+	usage := host.Usage()
+	if want := (service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1, Holders: []service.ResourceHolder{{Name: "a", Used: 70}, {Name: "b", Used: 20}}}); !reflect.DeepEqual(usage[0], want) {
 		t.Errorf("usage is %+v, want %+v", usage[0], want)
 	}
 }
@@ -158,7 +158,7 @@ func TestAGroupIsNoHolder(t *testing.T) {
 	if got, want := host.Holders(FlightBytes, 10), []Holder{{"b", 7}, {"a", 5}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("holders are %v, want %v", got, want)
 	}
-	if got, want := host.Usage(1)[FlightBytes].Holders, []service.ResourceHolder{{Name: "b", Used: 7}}; !reflect.DeepEqual(got, want) {
+	if got, want := host.Usage()[FlightBytes].Holders, []service.ResourceHolder{{Name: "b", Used: 7}, {Name: "a", Used: 5}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("usage names %v, want %v", got, want)
 	}
 }
@@ -175,7 +175,7 @@ func TestRefusalsOutliveTheirAccount(t *testing.T) {
 	}
 	a.Close()
 	group.Close()
-	if n := host.Usage(0)[FlightBytes].Refused; n != 3 {
+	if n := host.Usage()[FlightBytes].Refused; n != 3 {
 		t.Errorf("%d refusals are counted", n)
 	}
 }

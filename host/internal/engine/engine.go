@@ -237,7 +237,7 @@ func (e *Engine) Query(q service.Query, done func(service.QueryReply, error)) er
 		return err
 	}
 	t := &task{typ: typ, size: int64(len(q.Data)), answer: done,
-		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline, Gone: q.Gone, Claim: q.Claim}}
+		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline, Gone: q.Gone, Claim: q.Claim, Carrier: q.Carrier}}
 	return e.put(t)
 }
 

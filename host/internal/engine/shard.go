@@ -196,6 +196,15 @@ func (s *shard) query(t *task) {
 		t.fail(s.failed(e, failure))
 		return
 	}
+	if c := t.command.Carrier; c != nil {
+		// The reply may wait for the log as long as a commit takes, and many with it.
+		t.command.Data = nil
+		c.Unload()
+		if err := c.Load(outcome.ReplyBytes()); err != nil {
+			t.fail(s.engine.own(err))
+			return
+		}
+	}
 	t.outcome = outcome
 	s.settle(t)
 	if s.due(e, false) { // it has a long history, and nobody has written to it of late

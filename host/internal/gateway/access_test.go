@@ -37,7 +37,7 @@ func TestToken(t *testing.T) {
 			t.Errorf("with the token: %d", g.status)
 		}
 	}
-	if _, err := s.client.Services(t.Context()); err != nil {
+	if _, err := s.client.Services(t.Context(), false); err != nil {
 		t.Error(err)
 	}
 	other, err := client.New(client.Options{URL: s.server.URL(), Token: "wrong"})

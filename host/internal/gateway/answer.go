@@ -23,8 +23,10 @@ type answer struct {
 	control   *http.ResponseController
 	writeTime time.Duration
 	id        string // of the request
-	status    int    // 0: nothing yet
-	stream    bool   // it went on as a stream, whose time says nothing
+	flight    *flight
+	held      int  // bytes taken from flight for it
+	status    int  // 0: nothing yet
+	stream    bool // it went on as a stream, whose time says nothing
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -35,13 +37,65 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements http.ResponseWriter.
-func (a *answer) Write(b []byte) (int, error) {
+// Write implements http.ResponseWriter. It writes in pieces, so that a client that takes
+// some can be told from one that takes none.
+func (a *answer) Write(b []byte) (written int, err error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
-	return a.ResponseWriter.Write(b)
+	defer a.flight.wrote()
+	for {
+		a.flight.writes()
+		n, err := a.ResponseWriter.Write(b[:min(len(b), pieceBytes)])
+		written, b = written+n, b[n:]
+		if err != nil || len(b) == 0 {
+			return written, err
+		}
+	}
 }
+
+// flush sends what was written.
+func (a *answer) flush() error {
+	a.flight.writes()
+	defer a.flight.wrote()
+	return a.control.Flush()
+}
+
+// take takes bytes that the answer holds until it gives them, or has ended.
+func (a *answer) take(n int) error {
+	err := a.flight.take(n)
+	if err == nil {
+		a.held += n
+	}
+	return err
+}
+
+// give gives bytes back.
+func (a *answer) give(n int) {
+	a.held -= n
+	a.flight.give(n)
+}
+
+// hold takes a buffer that will take the place of all that is held.
+func (a *answer) hold(capacity int64) (copied func(), err error) {
+	had := a.held
+	if err := a.take(int(capacity)); err != nil {
+		return nil, err
+	}
+	return func() { a.give(had) }, nil
+}
+
+// carry has what is held carried by a command or query.
+func (a *answer) carry() (*carriage, error) {
+	c, err := a.flight.carry(a.held, callBytes)
+	if err == nil {
+		a.held = 0
+	}
+	return c, err
+}
+
+// end gives back what is left.
+func (a *answer) end() { a.give(a.held) }
 
 // Unwrap lets an http.ResponseController through.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
@@ -64,19 +118,44 @@ func (a *answer) limitWrite(size int) {
 
 // send answers with a body. An error of writing is the client's, who is gone.
 func (a *answer) send(status int, contentType string, body []byte) {
-	h := a.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	a.limitWrite(len(body))
-	a.WriteHeader(status)
-	_, _ = a.Write(body)
+	a.sendTexts(status, contentType, api.Text(body))
 }
 
-// json answers with a value of package api, all of which encode.
+// sendTexts answers with a body of several texts, one after the other.
+func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
+	size := 0
+	for i := range body {
+		size += body[i].Len()
+	}
+	h := a.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(size))
+	a.limitWrite(size)
+	a.WriteHeader(status)
+	for i := range body {
+		if a.write(&body[i]) != nil {
+			return
+		}
+	}
+}
+
+// write writes a text.
+func (a *answer) write(text *api.Pieces) error {
+	return text.Each(func(piece []byte) error {
+		_, err := a.Write(piece)
+		return err
+	})
+}
+
+// json answers with a value of package api, all of which encode. It is for values that
+// are small by their nature.
 func (a *answer) json(status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return service.Errorf(service.KindInternal, "answer: %w", err)
+	}
+	if err := a.take(cap(body)); err != nil {
+		return err
 	}
 	a.send(status, api.ContentJSON, append(body, '\n'))
 	return nil
@@ -150,5 +229,9 @@ func (s *Server) fail(a *answer, err error) {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	body, _ := json.Marshal(p) // a problem always encodes
+	if a.take(len(body)) != nil {
+		p.Reasons = nil // the only part that can be large
+		body, _ = json.Marshal(p)
+	}
 	a.send(p.Status, api.ContentProblem, append(body, '\n'))
 }

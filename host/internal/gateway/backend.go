@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -52,8 +53,9 @@ type Backend interface {
 	// on from; atHead says that there is nothing more now. There may be none
 	// although there are more, when the selection lets little through.
 	Events(ctx context.Context, s Selection, limit int) (events []Event, next service.Position, atHead bool, err error)
-	// EntityEvents reads one entity's events after a version, at most limit.
-	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error)
+	// EntityEvents reads one entity's events after a version, at most limit, and fewer if
+	// they are large. more says that there are more.
+	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) (events []Event, more bool, err error)
 	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
 	// that far. It holds nothing, so there is nothing to close.
 	Subscribe(ctx context.Context, s Selection) (Subscriber, error)
@@ -87,6 +89,11 @@ type Backend interface {
 	Ready() error
 	// States is the state of each service.
 	States() map[service.Name]service.State
+	// Budget bounds what the host holds, and Account is where it is counted.
+	Budget() service.Budget
+	Account() *budget.Account
+	// Resources is how much of each of the host's resources is in use, and by whom.
+	Resources() []service.ResourceUsage
 }
 
 // Deployment is a module that shall run as a service.
@@ -120,9 +127,10 @@ type Retention struct {
 // Event is an event on its way out. Its bytes are shared by all who get it and
 // must not be changed.
 type Event struct {
-	Position   service.Position
-	Version    service.Version
-	CloudEvent []byte // JSON
+	Position service.Position
+	Version  service.Version
+	Text     api.Pieces // a CloudEvent in JSON, in one line
+	Size     int        // what it takes in memory, in bytes
 }
 
 // Subscriber is a cursor over a service's events, for one goroutine.

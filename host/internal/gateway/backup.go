@@ -23,7 +23,9 @@ const maxBackups = 2
 // backup streams a backup of the whole host. The stream ends in a manifest, and
 // breaks off without one if something fails when it has begun.
 func (s *Server) backup(a *answer, r *http.Request) error {
-	since, err := s.readBody(a, r, maxManifest)
+	u := s.uploads.begin() // as large as a module
+	defer u.end()
+	since, err := s.readInto(a, r, maxManifest, u.hold)
 	if err != nil {
 		return err
 	}
@@ -60,6 +62,9 @@ func (s *Server) batches(a *answer, r *http.Request) error {
 
 // streamBackup answers with what write writes, unless it refuses to before.
 func (s *Server) streamBackup(a *answer, r *http.Request, write func(context.Context, io.Writer) error) error {
+	if err := a.take(backupPiece); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)() // a big backup is no reason to go on

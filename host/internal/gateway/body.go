@@ -39,15 +39,16 @@ func (l *allowance) earn(n int, now time.Time) {
 	}
 }
 
-// readBody reads a request's body of at most limit bytes, in its time.
+// readBody reads a request's body of at most limit bytes, in its time. It is the
+// answer's until that has ended.
 func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, error) {
-	return s.readInto(a, r, limit, func(int64) error { return nil })
+	return s.readInto(a, r, limit, a.hold)
 }
 
-// readInto is readBody, which asks hold before it makes a buffer of more than
-// firstRead bytes: with the capacity of the new buffer, which takes the place of the
-// one before. An error of hold ends the reading.
-func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(capacity int64) error) ([]byte, error) {
+// readInto is readBody, which asks hold before it makes a buffer, with its capacity,
+// and calls what that returns when the buffer has taken the place of the one before.
+// An error of hold ends the reading.
+func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(capacity int64) (copied func(), err error)) ([]byte, error) {
 	tooLarge := func() error {
 		return service.Errorf(service.KindTooLarge, "the body is larger than the %d bytes allowed", limit)
 	}
@@ -60,10 +61,24 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 	}
 	allowed := newAllowance(s.options.BodyTime, time.Now())
 	body := http.MaxBytesReader(a.ResponseWriter, r.Body, limit)
-	b := make([]byte, 0, max(512, min(r.ContentLength+1, firstRead)))
+	first := max(512, min(r.ContentLength+1, firstRead))
+	refused := func(err error) ([]byte, error) {
+		a.Header().Set("Connection", "close")
+		return nil, err
+	}
+	if _, err := hold(first); err != nil {
+		return refused(err)
+	}
+	b := make([]byte, 0, first)
+	waited := -1 // pieces when the client was last seen to go on
+	defer a.flight.read()
 	for {
 		if err := a.control.SetReadDeadline(allowed.until); err != nil {
 			return nil, service.Errorf(service.KindInternal, "read deadline: %w", err)
+		}
+		if len(b)/pieceBytes != waited {
+			waited = len(b) / pieceBytes
+			a.flight.reads()
 		}
 		n, err := body.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -78,8 +93,7 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 		case errors.As(err, &tooMany):
 			return nil, tooLarge()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			a.Header().Set("Connection", "close")
-			return nil, withStatus(http.StatusRequestTimeout, service.Errorf(service.KindDeadline, "the body came too slowly"))
+			return refused(withStatus(http.StatusRequestTimeout, service.Errorf(service.KindDeadline, "the body came too slowly")))
 		case err != nil:
 			return nil, service.Errorf(service.KindInvalid, "the body is not whole: %w", err)
 		}
@@ -87,23 +101,27 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 			continue
 		}
 		next := nextCapacity(int64(cap(b)), r.ContentLength, limit)
-		if next > firstRead {
-			if err := hold(next); err != nil {
-				a.Header().Set("Connection", "close")
-				return nil, err
-			}
+		copied, err := hold(next)
+		if err != nil {
+			return refused(err)
 		}
 		b = append(make([]byte, 0, next), b...)
+		copied()
 	}
 }
 
-// nextCapacity is the size of the buffer that takes the place of a full one. Of a body
-// whose length is known an eighth has to be there before there is room for all of it,
-// so that little is copied and little set aside for promises. There is a byte more
-// than the body may have, so that its end is found without another buffer.
+// nextCapacity is the size of the buffer that takes the place of a full one. Sizes are
+// parts of the last one, so that both together are never much more than that: eighths of
+// a length that is known, so that little is copied and little set aside for promises,
+// and halves of the limit if it is not. There is a byte more than the body may have, so
+// that its end is found without another buffer.
 func nextCapacity(full, length, limit int64) int64 {
+	next, by := limit+1, int64(2)
 	if length > 0 {
-		return max(full+1, min(8*full, length+1))
+		next, by = length+1, 8
 	}
-	return max(full+1, min(2*full, limit+1))
+	for next/by > full {
+		next /= by
+	}
+	return max(full+1, next)
 }

@@ -21,7 +21,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	defer ended()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // the request ends with the upgrade, the stream does not
 	defer cancel(nil)
-	sub, err := s.backend.Subscribe(ctx, sel)
+	feed, err := s.newFeed(ctx, a.flight, sel)
 	if err != nil {
 		return err
 	}
@@ -35,12 +35,13 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	pumped := make(chan struct{})
 	go func() { // the sending goroutine; joined below
 		defer close(pumped)
-		if err := s.pumpCloudEvents(ctx, k, sub); ctx.Err() == nil {
+		if err := s.pumpCloudEvents(ctx, k, feed); ctx.Err() == nil {
 			cancel(err)
 			k.drain() // ends the receiving below
 		}
 	}()
-	_, err = k.receive(nil)
+	_, err = k.receive()
+	k.flight.give(k.keep())
 	if err == nil {
 		err = &closing{websocket.ClosePolicyViolation, "this stream takes no messages"}
 	}
@@ -67,23 +68,22 @@ func closeReason(p api.Problem) string {
 }
 
 // pumpCloudEvents sends events until it cannot, and says why.
-func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, sub Subscriber) error {
-	var pace pace
+func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) error {
 	for {
-		events, err := s.nextOrPing(ctx, sub, pace.limit())
+		events, taken, err := feed.nextOrPing(ctx)
 		if err != nil {
 			return err
 		}
 		if len(events) == 0 {
 			err = k.beat()
-		} else {
-			pace.saw(events)
 		}
-		for _, e := range events {
+		for i := range events {
 			if err == nil {
-				err = k.send(e.CloudEvent)
+				err = k.sendPieces(&events[i].Text)
 			}
 		}
+		clear(events)
+		k.flight.give(taken)
 		if err == nil {
 			err = k.flush()
 		}

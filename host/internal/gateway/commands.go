@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -150,17 +151,35 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 	if err := s.readData(a, r, &c); err != nil {
 		return err
 	}
-	cmd.Data = c.data
-	ctx, cancel := s.wait(r.Context(), c.deadline)
-	defer cancel()
-	reply, err := s.backend.Send(ctx, cmd)
+	carried, err := a.carry()
 	if err != nil {
 		return &commandError{err, cmd.ID}
 	}
+	defer carried.free()
+	cmd.Data, cmd.Carrier = c.data, carried
+	ctx, cancel := s.wait(r.Context(), c.deadline)
+	defer cancel()
+	reply, err := s.backend.Send(ctx, cmd)
+	cmd.Data = nil
+	if err != nil {
+		return &commandError{withRetry(err), cmd.ID}
+	}
 	a.Header().Set("ETag", api.FormatETag(reply.Version))
-	body := api.AppendReply(make([]byte, 0, 256+len(reply.Data)), &reply, s.backend.Cursor(reply.Service, reply.Position))
-	a.send(http.StatusOK, api.ContentJSON, append(body, '\n'))
+	text := api.ReplyText(nil, &reply, s.backend.Cursor(reply.Service, reply.Position))
+	a.sendTexts(http.StatusOK, api.ContentJSON, text, api.Text(newline))
 	return nil
+}
+
+var newline = []byte("\n")
+
+// withRetry gives an outcome that is not known, but will be, the status of what ends by
+// itself: the command was carried out, and there was no room for its reply.
+func withRetry(err error) error {
+	var e *service.Error
+	if errors.As(err, &e) && e.Kind == service.KindUnknown && e.Resource != "" {
+		return withStatus(http.StatusServiceUnavailable, err)
+	}
+	return err
 }
 
 // commandHeaders reads what the headers say of a command.
@@ -247,14 +266,18 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 			}
 		}
 	}
+	carried, err := a.carry()
+	if err != nil {
+		return err
+	}
+	defer carried.free()
 	ctx, cancel := s.wait(r.Context(), c.deadline)
 	defer cancel()
-	reply, err := s.backend.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline})
+	reply, err := s.backend.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried})
 	if err != nil {
 		return err
 	}
 	a.Header().Set("ETag", api.FormatETag(reply.Version))
-	body := api.AppendQueryReply(make([]byte, 0, 128+len(reply.Data)), &reply)
-	a.send(http.StatusOK, api.ContentJSON, append(body, '\n'))
+	a.sendTexts(http.StatusOK, api.ContentJSON, api.QueryReplyText(nil, &reply), api.Text(newline))
 	return nil
 }

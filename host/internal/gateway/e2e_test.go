@@ -199,7 +199,7 @@ func TestEndToEnd(t *testing.T) {
 	if _, err := sub.Next(ctx); err == nil {
 		t.Error("the subscription outlives its service")
 	}
-	if all, err := c.Services(ctx); err != nil || len(all) != 0 {
+	if all, err := c.Services(ctx, false); err != nil || len(all) != 0 {
 		t.Errorf("%+v %v", all, err)
 	}
 	if err := c.Ready(ctx); err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -23,6 +22,49 @@ const (
 	batchBytes  = 256 << 10
 	batchEvents = 256
 )
+
+// page gathers the events of an answer.
+type page struct {
+	a     *answer
+	texts []api.Pieces
+	count int // of events
+	size  int // of them, in bytes
+	full  bool
+}
+
+var comma = []byte(",")
+
+// add adds an event, unless the page is full or there is no room for more: then the event
+// is for the next page. It fails if there is no room for the first.
+func (p *page) add(e *Event) error {
+	if p.count > 0 && p.size+e.Size > pageBytes {
+		p.full = true
+		return nil
+	}
+	if err := p.a.take(e.Size); err != nil {
+		p.full = true
+		if p.count > 0 {
+			err = nil
+		}
+		return err
+	}
+	before := comma
+	if p.count == 0 {
+		before = api.PageStart
+	}
+	p.texts = append(p.texts, api.Text(before), e.Text)
+	p.count++
+	p.size += e.Size
+	return nil
+}
+
+// send answers with the page, whose end is given.
+func (p *page) send(end []byte) {
+	if p.count == 0 {
+		p.texts = append(p.texts, api.Text(api.PageStart))
+	}
+	p.a.sendTexts(http.StatusOK, api.ContentJSON, append(p.texts, api.Text(end), api.Text(newline))...)
+}
 
 func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	name, key, err := pathEntity(r)
@@ -48,27 +90,25 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
 	defer cancel()
-	var page []byte
-	next, count, more := service.Version(after), 0, true
-	for more && count < limit && len(page) < pageBytes {
-		// One more than wanted tells whether there is more.
-		want := min(limit-count, entityReads)
-		events, err := s.backend.EntityEvents(ctx, name, key, next, want+1)
-		if err != nil {
+	p := page{a: a}
+	next, more := service.Version(after), true
+	for more && p.count < limit && !p.full {
+		var events []Event
+		if events, more, err = s.backend.EntityEvents(ctx, name, key, next, min(limit-p.count, entityReads)); err != nil {
 			return err
 		}
-		more = len(events) > want
-		for i, e := range events[:min(len(events), want)] {
-			if i > 0 && len(page) >= pageBytes {
+		for i := range events {
+			if err := p.add(&events[i]); err != nil {
+				return err
+			}
+			if p.full {
 				more = true
 				break
 			}
-			page = api.AppendPage(page, e.CloudEvent)
-			next = e.Version
-			count++
+			next = events[i].Version
 		}
 	}
-	a.send(http.StatusOK, api.ContentJSON, append(api.CloseEntityPage(page, next, more), '\n'))
+	p.send(api.EntityPageEnd(next, more))
 	return nil
 }
 
@@ -123,12 +163,11 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 	// little a filter lets through, and however long it waits for others.
 	reading, stop := context.WithTimeout(ctx, s.options.RequestTime*3/4)
 	defer stop()
-	var page []byte
 	begin := sel.After
-	count, atEnd := 0, false
-	for reads := 0; reads < pageReads && !atEnd && count < limit && len(page) < pageBytes; reads++ {
-		events, next, atHead, err := s.backend.Events(reading, sel, min(limit-count, pageEvents))
-		if count > 0 && service.KindOf(err) == service.KindDamaged {
+	p, atEnd := page{a: a}, false
+	for reads := 0; reads < pageReads && !atEnd && p.count < limit && !p.full; reads++ {
+		events, next, atHead, err := s.backend.Events(reading, sel, min(limit-p.count, pageEvents))
+		if p.count > 0 && service.KindOf(err) == service.KindDamaged {
 			break // the next page says so
 		}
 		if err != nil && sel.After > begin && reading.Err() != nil {
@@ -138,50 +177,20 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 			return err
 		}
 		atEnd = atHead
-		for _, e := range events {
-			if len(page) >= pageBytes {
+		for i := range events {
+			if err := p.add(&events[i]); err != nil {
+				return err
+			}
+			if p.full {
 				next, atEnd = sel.After, false // what is left is for the next page
 				break
 			}
-			page = api.AppendPage(page, e.CloudEvent)
-			sel.After = e.Position
-			count++
+			sel.After = events[i].Position
 		}
 		sel.After = max(sel.After, next)
 	}
-	page = api.ClosePage(page, s.backend.Cursor(sel.Service, sel.After), !atEnd)
-	a.send(http.StatusOK, api.ContentJSON, append(page, '\n'))
+	p.send(api.PageEnd(s.backend.Cursor(sel.Service, sel.After), !atEnd))
 	return nil
-}
-
-// pace says how many events to take at a time, by how large the last ones were.
-type pace struct{ average int }
-
-func (p *pace) limit() int {
-	if p.average == 0 {
-		return 16
-	}
-	return min(max(batchBytes/p.average, 1), batchEvents)
-}
-
-func (p *pace) saw(events []Event) {
-	sum := 0
-	for _, e := range events {
-		sum += len(e.CloudEvent)
-	}
-	p.average = max(1, sum/max(1, len(events)))
-}
-
-// nextOrPing waits for events no longer than a stream may be silent; no events
-// and no error is a reason to give a sign of life.
-func (s *Server) nextOrPing(ctx context.Context, sub Subscriber, limit int) ([]Event, error) {
-	waiting, cancel := context.WithTimeout(ctx, s.options.PingTime)
-	defer cancel()
-	events, err := sub.Next(waiting, limit)
-	if err != nil && ctx.Err() == nil && waiting.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
-		return nil, nil
-	}
-	return events, err
 }
 
 // sendSSE streams server-sent events until the client goes away or the server
@@ -195,7 +204,10 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
-	sub, err := s.backend.Subscribe(ctx, sel)
+	if err := a.take(streamBytes); err != nil {
+		return err
+	}
+	feed, err := s.newFeed(ctx, a.flight, sel)
 	if err != nil {
 		return err
 	}
@@ -207,18 +219,18 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	// The first id makes who reads from the end resume here, even before any event.
 	b := append([]byte("retry: 1000\nid: "), s.backend.Cursor(sel.Service, sel.After)...)
 	b = append(b, "\n\n"...)
-	var pace pace
 	at := sel.After // the last id that was given
 	for {
 		a.limitWrite(len(b))
 		if _, err := a.Write(b); err != nil {
 			return nil // the client is gone
 		}
-		if err := a.control.Flush(); err != nil {
+		if err := a.flush(); err != nil {
 			return nil
 		}
-		b = b[:0]
-		events, err := s.nextOrPing(ctx, sub, pace.limit())
+		b = kept(b[:0])
+		events, taken, err := feed.nextOrPing(ctx)
+		a.held += taken // given back with all else if the client is gone
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -230,7 +242,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			return nil
 		case len(events) == 0:
 			// What was passed by need not be read again by who resumes. An id without data is no event.
-			if now := sub.Position(); now > at {
+			if now := feed.position(); now > at {
 				at = now
 				b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, at)...)
 				b = append(b, "\n\n"...)
@@ -240,11 +252,29 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			continue
 		}
 		at = events[len(events)-1].Position
-		pace.saw(events)
-		for _, e := range events {
+		a.limitWrite(taken)
+		for i := range events {
+			e := &events[i]
 			b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, e.Position)...)
-			b = appendSSE(append(b, '\n'), e.CloudEvent)
+			b = append(b, '\n')
+			if text, ok := e.Text.Short(); ok {
+				if b = appendSSE(b, text); len(b) < maxCork/2 {
+					continue
+				}
+			} else {
+				long := e.Text.Within(append(b, "data: "...), []byte("\n\n"))
+				b = nil
+				if err := a.write(&long); err != nil {
+					return nil
+				}
+			}
+			if _, err := a.Write(b); err != nil {
+				return nil
+			}
+			b = kept(b[:0])
 		}
+		clear(events)
+		a.give(taken)
 	}
 }
 

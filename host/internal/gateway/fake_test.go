@@ -13,6 +13,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -27,6 +28,8 @@ type fake struct {
 	gate      chan struct{} // "slow" waits for it
 	slow      chan struct{} // has one for each "slow" that has begun
 	seen      []service.Command
+	budget    service.Budget
+	account   *budget.Account
 }
 
 type fakeService struct {
@@ -42,7 +45,8 @@ type fakeEvent struct {
 }
 
 func newFake() *fake {
-	f := &fake{services: map[service.Name]*fakeService{}, gate: make(chan struct{}), slow: make(chan struct{}, 10_000)}
+	b := service.Budget{}.WithDefaults()
+	f := &fake{budget: b, account: budget.New(budget.Limits{budget.FlightBytes: b.FlightBytes}), services: map[service.Name]*fakeService{}, gate: make(chan struct{}), slow: make(chan struct{}, 10_000)}
 	f.add("bank", abi.EncodingJSON)
 	f.add("blob", "application/octet-stream")
 	return f
@@ -238,26 +242,52 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 	s.status.Head++
 	text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":%d,"position":%d}`,
 		cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
-	s.events = append(s.events, fakeEvent{Event{s.status.Head, version, []byte(text)}, key, typ})
+	s.events = append(s.events, fakeEvent{Event{s.status.Head, version, api.Text([]byte(text)), len(text)}, key, typ})
 	close(s.more)
 	s.more = make(chan struct{})
 }
 
 func (f *fake) Send(ctx context.Context, c service.Command) (service.Reply, error) {
-	return f.carryOut(ctx, c)
+	r, err := f.carryOut(ctx, c)
+	return landed(c, r, err)
+}
+
+func landed(c service.Command, r service.Reply, err error) (service.Reply, error) {
+	if full := land(c.Carrier, len(r.Data), err); err == nil && full != nil {
+		return service.Reply{}, &service.Error{Kind: service.KindUnknown, Message: "it was carried out", Resource: "bytes_in_flight"}
+	}
+	return r, err
+}
+
+// land does as a host does when there is an answer.
+func land(c service.Carrier, size int, err error) error {
+	if c != nil {
+		c.Unload()
+		if err == nil {
+			return c.Load(size)
+		}
+	}
+	return err
 }
 
 func (f *fake) SendAsync(c service.Command, done func(service.Reply, error)) error {
 	if c.Type == "refuse" {
+		c.Carrier.Unload()
 		return service.Errorf(service.KindOverloaded, "the mailbox is full")
 	}
-	go func() { done(f.carryOut(context.Background(), c)) }()
+	go func() {
+		r, err := f.carryOut(context.Background(), c)
+		done(landed(c, r, err))
+	}()
 	return nil
 }
 
 func (f *fake) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	r, err := f.carryOut(ctx, service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data})
-	return service.QueryReply{Data: r.Data, Version: r.Version, Fuel: r.Fuel}, err
+	if err = land(q.Carrier, len(r.Data), err); err != nil {
+		return service.QueryReply{}, err
+	}
+	return service.QueryReply{Data: r.Data, Version: r.Version, Fuel: r.Fuel}, nil
 }
 
 func (s *Selection) wants(e *fakeEvent) bool {
@@ -291,20 +321,23 @@ func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, ser
 	return found, next, next == s.status.Head, nil
 }
 
-func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error) {
+func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var found []Event
 	for _, e := range s.events {
-		if e.key == key && e.Version > after && len(found) < limit {
+		if e.key == key && e.Version > after {
+			if len(found) == limit {
+				return found, true, nil
+			}
 			found = append(found, e.Event)
 		}
 	}
-	return found, nil
+	return found, false, nil
 }
 
 func (f *fake) Head(name service.Name) (service.Position, error) {
@@ -377,6 +410,14 @@ func (f *fake) ParseCursor(name service.Name, text string) (service.Position, er
 		return 0, service.Errorf(service.KindBadCursor, "%.80q is no cursor of %s", text, name)
 	}
 	return service.Position(n), nil
+}
+
+func (f *fake) Budget() service.Budget { return f.budget }
+
+func (f *fake) Account() *budget.Account { return f.account }
+
+func (f *fake) Resources() []service.ResourceUsage {
+	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 1, Limit: 2, Refused: 3, Holders: []service.ResourceHolder{{Name: "bank", Used: 1}}}}
 }
 
 func (f *fake) Ready() error {

@@ -39,9 +39,9 @@ func (b hostBackend) Events(ctx context.Context, s Selection, limit int) ([]Even
 	return outgoing(events), next, atHead, err
 }
 
-func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, error) {
-	events, err := b.Host.EntityEvents(ctx, name, key, after, limit)
-	return outgoing(events), err
+func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, bool, error) {
+	events, more, err := b.EntityPage(ctx, name, key, after, limit, batchBytes)
+	return outgoing(events), more, err
 }
 
 func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, error) {
@@ -86,7 +86,21 @@ func (s hostSubscriber) Position() service.Position { return s.sub.Position() }
 func outgoing(events []*host.Event) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {
-		out[i] = Event{Position: e.Position, Version: e.Version, CloudEvent: e.CloudEvent()}
+		text := textOf(e)
+		out[i] = Event{Position: e.Position, Version: e.Version, Text: text, Size: text.Size() + eventBytes}
 	}
 	return out
+}
+
+// eventBytes is what an event takes beside its text, in bytes.
+const eventBytes = 512
+
+// textOf is an event's encoded form. That of a large one is not made before it is
+// written, nor kept.
+func textOf(e *host.Event) api.Pieces {
+	if len(e.Data) <= host.LargeData {
+		return api.Text(e.CloudEvent())
+	}
+	head, tail, form := e.Around()
+	return api.Around(head, e.Data, map[host.DataForm]api.Form{host.LineData: api.OneLine, host.BinaryData: api.Base64}[form], tail)
 }

@@ -213,10 +213,15 @@ func TestServices(t *testing.T) {
 	s.problem(s.doBody("POST", "/v1/modules", struct{ *strings.Reader }{strings.NewReader(strings.Repeat("x", 1<<20+1))}), 413, "too_large")
 	s.problem(s.do("POST", "/v1/modules", "x", "Content-Type", "text/plain"), 415, "unsupported")
 
-	all := decode[api.Services](s, s.do("GET", "/v1/services", ""))
+	all := decode[api.Services](s, s.do("GET", "/v1/services?manifest=true", ""))
 	if len(all.Services) != 2 || all.Services[0].Spec.Service != "bank" || all.Services[0].Manifest.Encoding != abi.EncodingJSON {
 		t.Errorf("services %+v", all)
 	}
+	all = decode[api.Services](s, s.do("GET", "/v1/services", ""))
+	if len(all.Services) != 2 || all.Services[1].Spec.Service != "blob" || all.Services[1].Manifest != nil {
+		t.Errorf("services %+v", all)
+	}
+	s.problem(s.do("GET", "/v1/services?manifest=1", ""), 400, "invalid")
 	one := decode[api.Service](s, s.do("GET", "/v1/services/bank", ""))
 	if one.Cursor != "c.bank.0" || one.State != service.StateRunning {
 		t.Errorf("service %+v", one)

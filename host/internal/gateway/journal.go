@@ -7,6 +7,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// resources answers with what of the host's resources is in use, a line each.
+func (s *Server) resources(a *answer, _ *http.Request) error {
+	return a.json(http.StatusOK, api.Resources{Resources: s.backend.Resources()})
+}
+
+// logRoom is what a log takes in a list of logs, as a structure and as JSON, in bytes.
+const logRoom = 512
+
 // journal answers with what the journal counted, and, if asked to, with what it
 // counts now: the sizes of its logs.
 func (s *Server) journal(a *answer, r *http.Request) error {
@@ -19,6 +27,9 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 		return service.Errorf(service.KindInvalid, "measure is %.80q; it is true or false", measure)
 	}
 	stats, logs := s.backend.Stats(), s.backend.Logs()
+	if err := a.take(len(logs) * logRoom); err != nil {
+		return err
+	}
 	readers := s.backend.Readers()
 	out := api.Journal{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers, Logs: []api.JournalLog{}}
 	for _, l := range logs {

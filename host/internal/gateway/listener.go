@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
@@ -24,6 +25,7 @@ type crowd struct {
 	net.Listener
 	most    int
 	refused func(which string)
+	flights *flights
 
 	mu   sync.Mutex // guards what follows
 	open int
@@ -33,14 +35,24 @@ type crowd struct {
 // guestConn is a connection of a crowd.
 type guestConn struct {
 	net.Conn
-	crowd *crowd
+	crowd  *crowd
+	flight *flight
 
 	place *list.Element // in crowd.idle; nil: at work or closed. Guarded by crowd.mu
 	gone  bool          // guarded by crowd.mu
+
+	left atomic.Bool // it has left flight
+
+	// What was read since the last handler ended, and so may be headers of the next
+	// request, is taken from flight: in bytes; notCounted while a handler is at work.
+	unread  atomic.Int64
+	headers int // of the request that the handler is at work on; the handler's
 }
 
-func newCrowd(l net.Listener, most int, refused func(string)) *crowd {
-	return &crowd{Listener: l, most: most, refused: refused}
+const notCounted = -1
+
+func newCrowd(l net.Listener, most int, refused func(string), flights *flights) *crowd {
+	return &crowd{Listener: l, most: most, refused: refused, flights: flights}
 }
 
 // Accept implements net.Listener.
@@ -50,10 +62,11 @@ func (c *crowd) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		g := &guestConn{Conn: conn, crowd: c}
+		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.join(conn.RemoteAddr().String(), conn)}
 		if c.admit(g) {
 			return g, nil
 		}
+		g.flight.leave()
 		c.refused("newcomer")
 		refuse(conn)
 	}
@@ -97,6 +110,7 @@ func (c *crowd) leave(g *guestConn) {
 
 // atWork says that a handler works for g.
 func (g *guestConn) atWork() {
+	g.headers = int(max(0, g.unread.Swap(notCounted)))
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	if g.place != nil {
@@ -105,8 +119,32 @@ func (g *guestConn) atWork() {
 	}
 }
 
+// Read implements net.Conn.
+func (g *guestConn) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if n > 0 && g.unread.Load() != notCounted && g.flight.use() {
+		defer g.flight.leave()
+		if full := g.flight.take(n); full != nil {
+			return 0, full // the server closes the connection
+		}
+		for {
+			had := g.unread.Load()
+			if had == notCounted { // a handler has begun
+				g.flight.give(n)
+				break
+			}
+			if g.unread.CompareAndSwap(had, had+int64(n)) {
+				break
+			}
+		}
+	}
+	return n, err
+}
+
 // atRest says that no handler does any more.
 func (g *guestConn) atRest() {
+	g.flight.give(g.headers)
+	g.unread.Store(0)
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	if !g.gone && g.place == nil {
@@ -119,6 +157,9 @@ func (g *guestConn) Close() error {
 	g.crowd.mu.Lock()
 	g.crowd.leave(g)
 	g.crowd.mu.Unlock()
+	if !g.left.Swap(true) {
+		g.flight.leave()
+	}
 	return g.Conn.Close()
 }
 

@@ -3,10 +3,12 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -63,6 +65,11 @@ type Options struct {
 	// both sides find out when the other is gone. Default 20 s.
 	PingTime time.Duration
 
+	// StallTime is how long a client is borne that neither takes nor sends 64 KiB while
+	// others need the room of what it holds. After it the connection is closed to make
+	// room. Default 2 s.
+	StallTime time.Duration
+
 	// MessageBytes bounds one message on a WebSocket. Default 4 MiB.
 	MessageBytes int64
 	// InFlight bounds the commands and queries of one WebSocket that have no
@@ -84,7 +91,8 @@ type Metrics interface {
 	Stream(protocol string) (ended func())
 	// Message is a message of a WebSocket client. Op is one of few.
 	Message(op string)
-	// Refused is a connection closed because there were too many: "newcomer" or "idle".
+	// Refused is a connection closed to make room: a "newcomer" or an "idle" one, as there
+	// were too many, or a "stalled" one, for its bytes.
 	Refused(which string)
 	// Handler shows the metrics.
 	Handler() http.Handler
@@ -117,6 +125,7 @@ func (o Options) withDefaults() Options {
 	o.IdleTime = or(o.IdleTime, 2*time.Minute)
 	o.RequestTime = or(o.RequestTime, time.Minute)
 	o.PingTime = or(o.PingTime, 20*time.Second)
+	o.StallTime = or(o.StallTime, 2*time.Second)
 	o.MessageBytes = or(o.MessageBytes, 4<<20)
 	o.InFlight = or(o.InFlight, 1024)
 	o.Subscriptions = or(o.Subscriptions, 64)
@@ -128,9 +137,9 @@ func (o Options) withDefaults() Options {
 // minToken is the least length of a token, in bytes: 16 random ones cannot be guessed.
 const minToken = 16
 
-// Validate reports everything that is wrong at once. [New] does it too; who has
-// something to lose by then asks before.
-func (o Options) Validate() error {
+// Validate reports everything that is wrong at once, on a host with a budget. [New] does
+// it too; who has something to lose by then asks before.
+func (o Options) Validate(b service.Budget) error {
 	o = o.withDefaults()
 	var bad []string
 	check := func(name string, v, low, high int64) {
@@ -163,6 +172,7 @@ func (o Options) Validate() error {
 	check("small module bytes", o.SmallModule, 1, 1<<30)
 	check("module bytes", o.ModuleBytes, 8, 1<<30)
 	check("message bytes", o.MessageBytes, 1<<10, 1<<30)
+	bad = append(bad, o.unfit(b)...)
 	check("in flight", int64(o.InFlight), 1, 1<<16)
 	check("subscriptions", int64(o.Subscriptions), 1, 1<<16)
 	check("credits", o.Credits, 1, 1<<40)
@@ -172,10 +182,30 @@ func (o Options) Validate() error {
 	period("idle time", o.IdleTime)
 	period("request time", o.RequestTime)
 	period("ping time", o.PingTime)
+	period("stall time", o.StallTime)
 	if len(bad) > 0 {
 		return &service.Error{Op: "serve", Kind: service.KindInvalid, Message: "gateway options out of range", Reasons: bad}
 	}
 	return nil
+}
+
+// unfit are the limits of what comes over one connection at a time that do not fit into
+// its budget, or into that of the host.
+func (o *Options) unfit(b service.Budget) (bad []string) {
+	if most := messageFits(b.ConnectionBytes); o.MessageBytes > most {
+		bad = append(bad, fmt.Sprintf("message bytes is %d; with %d bytes for one connection it may be %d", o.MessageBytes, b.ConnectionBytes, most))
+	}
+	if most := b.FlightBytes / uploadPart / 3 * 2; o.ModuleBytes > most {
+		bad = append(bad, fmt.Sprintf("module bytes is %d; with %d bytes in flight for all it may be %d", o.ModuleBytes, b.FlightBytes, most))
+	}
+	return bad
+}
+
+// messageFits is the largest message that a connection can carry: when its buffer has
+// grown, it and the one before are there; when it is decoded, it and what that takes.
+func messageFits(connection int64) int64 {
+	room := connection - service.CallRoom
+	return min(room/3*2, max(room/5, room-int64(api.DecodingRoom(math.MaxInt))))
 }
 
 func or[T comparable](v, fallback T) T {

@@ -51,6 +51,7 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/services/{service}/retention", guarded, s.retain},
 		{"GET", "/v1/stream", guarded, s.stream},
 		{"GET", "/v1/journal", guarded, s.journal},
+		{"GET", "/v1/resources", guarded, s.resources},
 		{"POST", "/v1/backup", guarded, s.backup},
 		{"GET", "/openapi.json", open, s.openAPI},
 		{"GET", "/healthz", open, s.healthz},
@@ -96,11 +97,15 @@ func (s *Server) handler() http.Handler {
 		}
 		defer s.handlers.Done()
 		start := time.Now()
-		if g := connOf(r.Context()); g != nil {
-			g.atWork()
-			defer g.atRest()
+		g := connOf(r.Context())
+		if g == nil || !g.flight.use() {
+			panic(http.ErrAbortHandler) // its connection has been closed
 		}
-		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID()}
+		defer g.flight.leave()
+		g.atWork()
+		defer g.atRest()
+		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID(), flight: g.flight}
+		defer a.end()
 		if r.ContentLength != 0 {
 			// What a handler does not read of a body, the server reads behind its back before it
 			// answers, and has no limit of its own for that.

@@ -42,6 +42,7 @@ type Server struct {
 
 	streams chan struct{} // one for each open stream
 	uploads *uploads      // modules on their way in
+	flights *flights      // what connections hold
 	backups chan struct{} // one for each backup on its way out
 
 	run      string // tells the requests of this server from those of others
@@ -51,7 +52,8 @@ type Server struct {
 // New makes a server; Start makes it serve.
 func New(backend Backend, o Options) (*Server, error) {
 	o = o.withDefaults()
-	if err := o.Validate(); err != nil {
+	b := backend.Budget()
+	if err := o.Validate(b); err != nil {
 		return nil, err
 	}
 	a, err := newAccess(o)
@@ -60,8 +62,8 @@ func New(backend Backend, o Options) (*Server, error) {
 	}
 	s := &Server{
 		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
-		streams: make(chan struct{}, o.Streams), uploads: newUploads(o),
-		backups: make(chan struct{}, maxBackups),
+		streams: make(chan struct{}, o.Streams), uploads: newUploads(backend.Account(), o),
+		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o),
 	}
 	var run [4]byte
 	_, _ = rand.Read(run[:]) // never fails
@@ -95,7 +97,7 @@ func (s *Server) Start(ctx context.Context) error {
 		}
 		s.addr = l.Addr()
 		s.life.Go(func() {
-			err := s.http.Serve(newCrowd(l, s.options.Connections, s.metrics.Refused))
+			err := s.http.Serve(newCrowd(l, s.options.Connections, s.metrics.Refused, s.flights))
 			if !errors.Is(err, http.ErrServerClosed) {
 				s.log.Error("gateway stopped listening", "err", err)
 			}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -18,12 +20,57 @@ func (s *Server) apiService(status service.Status) api.Service {
 	return api.ServiceOf(status, s.backend.Cursor(status.Spec.Service, status.Head))
 }
 
-func (s *Server) listServices(a *answer, _ *http.Request) error {
-	all := api.Services{Services: []api.Service{}}
-	for _, status := range s.backend.Services() {
-		all.Services = append(all.Services, s.apiService(status))
+// Bounds of what the status of a service takes while it is encoded, in bytes: its
+// manifest as a structure, as JSON, and in what is around it; and the rest.
+const (
+	manifestRoom = 4 * abi.MaxManifestSize
+	statusRoom   = 8 << 10
+	shardRoom    = 256
+)
+
+// listServices answers with a service after the other, so that a list takes no more
+// memory than its longest line. Manifests, which can be large, come if they are asked for.
+func (s *Server) listServices(a *answer, r *http.Request) error {
+	q, err := query(r, "manifest")
+	if err != nil {
+		return err
 	}
-	return a.json(http.StatusOK, all)
+	manifests := q.Get("manifest")
+	if manifests != "" && manifests != "true" && manifests != "false" {
+		return service.Errorf(service.KindInvalid, "manifest is %.80q; it is true or false", manifests)
+	}
+	room := statusRoom
+	if manifests == "true" {
+		room = manifestRoom
+	}
+	all := s.backend.Services()
+	for i := range all {
+		room += shardRoom * len(all[i].Shards)
+	}
+	if err := a.take(room + len(all)*shardRoom); err != nil {
+		return err
+	}
+	a.Header().Set("Content-Type", api.ContentJSON)
+	out := bufio.NewWriterSize(pieces{a}, statusRoom)
+	_, _ = out.WriteString(`{"services":[`) // an error is that of a later write, too
+	for i := range all {
+		if manifests != "true" {
+			all[i].Manifest = abi.Manifest{}
+		}
+		text, err := json.Marshal(s.apiService(all[i]))
+		if err != nil {
+			return service.Errorf(service.KindInternal, "answer: %w", err)
+		}
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		if _, err := out.Write(text); err != nil {
+			return nil // the client is gone
+		}
+	}
+	_, _ = out.WriteString("]}\n")
+	_ = out.Flush()
+	return nil
 }
 
 func (s *Server) getService(a *answer, r *http.Request) error {
@@ -35,7 +82,20 @@ func (s *Server) getService(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.json(http.StatusOK, s.apiService(status))
+	return s.showService(a, status)
+}
+
+// showService answers with all that there is to say of a service.
+func (s *Server) showService(a *answer, status service.Status) error {
+	if err := a.take(manifestRoom + statusRoom + shardRoom*len(status.Shards)); err != nil {
+		return err
+	}
+	body, err := json.Marshal(s.apiService(status))
+	if err != nil {
+		return service.Errorf(service.KindInternal, "answer: %w", err)
+	}
+	a.send(http.StatusOK, api.ContentJSON, append(body, '\n'))
+	return nil
 }
 
 func (s *Server) deleteService(a *answer, r *http.Request) error {
@@ -187,7 +247,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 		if err != nil {
 			return err
 		}
-		return a.json(http.StatusOK, s.apiService(status))
+		return s.showService(a, status)
 	}
 	s.inLines(a, r, func(ctx context.Context, progress func(api.Progress)) (any, error) {
 		d.Progress = progress
@@ -231,7 +291,7 @@ func (s *Server) inLines(a *answer, r *http.Request, work func(ctx context.Conte
 		text, _ := json.Marshal(l) // of types that encode
 		a.limitWrite(len(text))
 		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the work
-		_ = a.control.Flush()
+		_ = a.flush()
 	}
 	for {
 		select {

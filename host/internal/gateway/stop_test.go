@@ -75,7 +75,7 @@ func TestStopDrains(t *testing.T) {
 	if !errors.As(st.Err(), &c) || c.Code != websocket.CloseGoingAway {
 		t.Error(st.Err())
 	}
-	if _, err := s.client.Services(t.Context()); service.KindOf(err) != service.KindUnavailable {
+	if _, err := s.client.Services(t.Context(), false); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("after the stop: %v", err)
 	}
 	if err := s.server.Stop(t.Context()); err != nil { // again is nothing

@@ -20,7 +20,8 @@ import (
 // the handler's own. The sending goroutine encodes and writes answers and events.
 // Each subscription has one goroutine that waits for events. Nothing here grows:
 // a command holds a slot until its answer is written, and a client that does not
-// read is not read either once the slots and the few notices are used up.
+// read is not read either once the slots and the few notices are used up. What
+// messages, answers and events take in memory is in the connection's flight.
 type stream struct {
 	s  *Server
 	k  *socket
@@ -37,8 +38,9 @@ type stream struct {
 
 	waiting sync.WaitGroup // queries and subscriptions
 
-	mu   sync.Mutex // guards subs
+	mu   sync.Mutex // guards all below
 	subs map[string]*subscription
+	over bool // nobody sends answers any more
 }
 
 // outcome is the answer to a command or a query, not encoded yet.
@@ -48,6 +50,7 @@ type outcome struct {
 	reply   service.Reply
 	query   *service.QueryReply // instead of reply
 	err     error               // instead of both
+	carried *carriage
 }
 
 // stream makes a WebSocket of a request and serves it until it ends.
@@ -95,37 +98,83 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	t.finish(err)
 	close(t.last)
 	<-sent
+	t.end()
 	k.farewell(s.cut, err)
 	return nil
+}
+
+// answer has the sending goroutine send an answer. It never waits, as there is room for
+// all that have a slot.
+func (t *stream) answer(o outcome) {
+	if o.err != nil {
+		o.err = o.carried.fit(o.err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		o.carried.free()
+		return
+	}
+	t.answers <- o
+}
+
+// end drops the answers that were not sent, and those to come.
+func (t *stream) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	for {
+		select {
+		case o := <-t.answers:
+			o.carried.free()
+		default:
+			t.k.flight.give(t.k.keep())
+			return
+		}
+	}
 }
 
 var errCutOff = errors.New("cut off")
 
 // receiveAll handles messages until the connection ends, and says why it did.
 func (t *stream) receiveAll() error {
-	var buf []byte
 	for {
-		text, err := t.k.receive(buf)
-		if err != nil {
+		text, err := t.k.receive()
+		var full *noRoom
+		if err != nil && !errors.As(err, &full) {
 			return err
 		}
-		buf = text
-		m, err := api.DecodeClientMessage(text)
-		if err == nil {
-			err = t.handle(&m)
+		id := ""
+		if full != nil {
+			id = api.MessageID(full.start)
 		} else {
-			t.s.metrics.Message("malformed")
+			id, err = t.message(text)
 		}
 		if err != nil {
-			t.refuse(m.ID, "", err)
+			t.refuse(id, "", err)
 		}
 		if t.ctx.Err() != nil {
 			return context.Cause(t.ctx)
 		}
-		if cap(buf) > 4*maxCork {
-			buf = nil // one large message is no reason to keep its memory
-		}
+		t.k.shrink()
 	}
+}
+
+// message does what a message asks for. An error is for the sender, about the message
+// with that id.
+func (t *stream) message(text []byte) (id string, err error) {
+	f := t.k.flight
+	room := api.DecodingRoom(len(text))
+	if err := f.take(room); err != nil {
+		return api.MessageID(text[:min(len(text), startBytes)]), err
+	}
+	m, err := api.DecodeClientMessage(text)
+	f.give(room)
+	if err != nil {
+		t.s.metrics.Message("malformed")
+		return m.ID, err
+	}
+	return m.ID, t.handle(&m)
 }
 
 // finish lets what is in flight come to its end, if the host is stopping and the
@@ -207,6 +256,29 @@ func (t *stream) slot() error {
 	}
 }
 
+// carry has the data of a command or query, and what a call takes beside it, taken until
+// the host has no more use for it. A large message is handed on as it is.
+func (t *stream) carry(m *api.ClientMessage, beside int) (*carriage, error) {
+	f := t.k.flight
+	if m.Keeps() {
+		taken := t.k.keep()
+		c, err := f.carry(taken, beside)
+		if err != nil {
+			f.give(taken)
+		}
+		return c, err
+	}
+	size := len(m.Body()) + len(m.Metadata)
+	if err := f.take(size); err != nil {
+		return nil, err
+	}
+	c, err := f.carry(size, beside)
+	if err != nil {
+		f.give(size)
+	}
+	return c, err
+}
+
 // target reads what commands and queries have in common.
 func (t *stream) target(m *api.ClientMessage) (c call, err error) {
 	if c.service, err = service.ParseName(string(m.Service)); err != nil {
@@ -251,12 +323,18 @@ func (t *stream) command(m *api.ClientMessage) error {
 	if err := t.slot(); err != nil {
 		return err
 	}
-	id := m.ID
+	carried, err := t.carry(m, callBytes)
+	if err != nil {
+		<-t.slots
+		return err
+	}
+	cmd.Carrier = carried
+	id, command := m.ID, cmd.ID
 	err = t.s.backend.SendAsync(cmd, func(r service.Reply, err error) {
-		t.answers <- outcome{id: id, command: cmd.ID, reply: r, err: err}
+		t.answer(outcome{id: id, command: command, reply: r, err: err, carried: carried})
 	})
 	if err != nil { // and so nobody else gives the answer
-		t.answers <- outcome{id: id, command: cmd.ID, err: err}
+		t.answer(outcome{id: id, command: command, err: err, carried: carried})
 	}
 	return nil
 }
@@ -269,13 +347,20 @@ func (t *stream) query(m *api.ClientMessage) error {
 	if err := t.slot(); err != nil {
 		return err
 	}
-	q := service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline}
+	carried, err := t.carry(m, queryBytes)
+	if err != nil {
+		<-t.slots
+		return err
+	}
+	q := &service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried}
 	id := m.ID
 	t.waiting.Go(func() { // at most as many as there are slots
-		ctx, cancel := t.s.wait(t.ctx, c.deadline)
+		ctx, cancel := t.s.wait(t.ctx, q.Deadline)
 		defer cancel()
-		r, err := t.s.backend.Query(ctx, q)
-		t.answers <- outcome{id: id, query: &r, err: err}
+		sent := *q
+		q.Data = nil // it is the host's
+		r, err := t.s.backend.Query(ctx, sent)
+		t.answer(outcome{id: id, query: &r, err: err, carried: carried})
 	})
 	return nil
 }
@@ -323,9 +408,6 @@ func (t *stream) sendAll() error {
 		if err != nil {
 			return err
 		}
-		if cap(buf) > 4*maxCork {
-			buf = nil // one large message is no reason to keep its memory
-		}
 	}
 }
 
@@ -349,17 +431,30 @@ func (t *stream) sendRest(buf []byte) error {
 
 func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 	buf = buf[:0]
+	var text api.Pieces
 	switch {
 	case o.err != nil:
 		p := t.s.problem(o.err, t.id)
 		p.CommandID = o.command
-		buf = api.AppendProblem(buf, api.OpError, o.id, &p)
+		text = api.Text(api.AppendProblem(buf, api.OpError, o.id, &p))
 	case o.query != nil:
-		buf = api.AppendQueryAnswer(buf, o.id, o.query)
+		text = api.QueryAnswerText(buf, o.id, o.query)
 	default:
-		buf = api.AppendCommandReply(buf, o.id, &o.reply, t.s.backend.Cursor(o.reply.Service, o.reply.Position))
+		text = api.CommandReplyText(buf, o.id, &o.reply, t.s.backend.Cursor(o.reply.Service, o.reply.Position))
 	}
-	err := t.k.send(buf)
+	err := t.k.sendPieces(&text)
+	o.carried.free()
 	<-t.slots
-	return buf, err
+	if whole, ok := text.Short(); ok {
+		buf = whole
+	}
+	return kept(buf), err
+}
+
+// kept is a buffer for the next message, unless it has grown large.
+func kept(buf []byte) []byte {
+	if cap(buf) > maxCork {
+		return nil
+	}
+	return buf
 }

@@ -15,7 +15,7 @@ type subscription struct {
 	t      *stream
 	id     string
 	head   []byte // what stands before each event in its message
-	sub    Subscriber
+	feed   *feed
 	cancel context.CancelFunc
 
 	sent chan struct{} // has one when the sender is through with a batch of events
@@ -31,25 +31,30 @@ type batch struct {
 	sub    *subscription
 	word   []byte // a whole message, or nil
 	events []Event
+	taken  int // for them, from the connection's flight
 }
 
 // send encodes and queues a batch. The events are shared with others who read
-// the log, so they are copied once, behind the head.
+// the log, so small ones are copied once, behind the head.
 func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
 	if b.word != nil {
 		return buf, k.send(b.word)
 	}
-	for _, e := range b.events {
-		buf = append(buf[:0], b.sub.head...)
-		buf = append(buf, e.CloudEvent...)
-		buf = append(buf, '}')
-		if err := k.send(buf); err != nil {
+	defer k.flight.give(b.taken)
+	for i := range b.events {
+		text := b.events[i].Text.Within(append(buf[:0], b.sub.head...), closingBrace)
+		if err := k.sendPieces(&text); err != nil {
 			return buf, err
+		}
+		if whole, ok := text.Short(); ok {
+			buf = kept(whole)
 		}
 	}
 	b.sub.sent <- struct{}{} // there is room, as it waits for this one
 	return buf, nil
 }
+
+var closingBrace = []byte("}")
 
 func (t *stream) subscribe(m *api.ClientMessage) error {
 	name, err := service.ParseName(string(m.Service))
@@ -79,7 +84,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
 	sub.cancel = cancel
-	if sub.sub, err = t.s.backend.Subscribe(ctx, sel); err != nil {
+	if sub.feed, err = t.s.newFeed(ctx, t.k.flight, sel); err != nil {
 		cancel()
 		return err
 	}
@@ -155,23 +160,24 @@ func (s *subscription) held(ctx context.Context) (int64, error) {
 func (s *subscription) run(ctx context.Context, first []byte) {
 	defer s.cancel()
 	err := s.give(ctx, batch{sub: s, word: first})
-	var pace pace
 	for err == nil {
 		var credits int64
 		if credits, err = s.held(ctx); err != nil {
 			break
 		}
 		var events []Event
-		if events, err = s.sub.Next(ctx, int(min(credits, int64(pace.limit())))); err != nil {
+		var taken int
+		if events, taken, err = s.feed.next(ctx, int(min(credits, batchEvents))); err != nil {
 			break
 		}
-		pace.saw(events)
 		s.mu.Lock()
 		s.credits -= int64(len(events))
 		s.mu.Unlock()
 		// Not to be ahead of the sender: a subscriber that is behind keeps its turn until it asks
 		// for more, and so as many write as have a turn.
-		if err = s.give(ctx, batch{sub: s, events: events}); err == nil {
+		if err = s.give(ctx, batch{sub: s, events: events, taken: taken}); err != nil {
+			s.t.k.flight.give(taken)
+		} else {
 			err = s.written(ctx)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -16,7 +17,7 @@ type counted struct{ asked int }
 
 func (c *counted) Next(context.Context, int) ([]Event, error) {
 	c.asked++
-	return []Event{{CloudEvent: []byte("{}")}}, nil
+	return []Event{{Text: api.Text([]byte("{}")), Size: 2}}, nil
 }
 
 func (c *counted) Position() service.Position { return service.Position(c.asked) }
@@ -29,8 +30,10 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		from := &counted{}
-		s := &stream{s: &Server{options: Options{Credits: 100}}, ctx: ctx, batches: make(chan batch), subs: map[string]*subscription{}}
-		sub := &subscription{t: s, id: "s", sub: from, cancel: cancel, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+		o := Options{Credits: 100, Metrics: noMetrics{}}
+		flight := newFlights(budget.New(nil), 1<<20, &o).join("client", nil)
+		s := &stream{s: &Server{options: o}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
+		sub := &subscription{t: s, id: "s", feed: &feed{s: s.s, f: flight, sub: from}, cancel: cancel, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 		if err := sub.grant(100); err != nil {
 			t.Fatal(err)
 		}
@@ -44,13 +47,18 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 			if len(b.events) != 1 || from.asked != n {
 				t.Errorf("%d events; asked %d times for batch %d", len(b.events), from.asked, n)
 			}
+			flight.give(b.taken)
 			sub.sent <- struct{}{} // as the sender does
 		}
 		// It ends while it waits for the sender, who still has room for that batch.
 		b := <-s.batches
 		cancel()
 		s.waiting.Wait()
+		flight.give(b.taken)
 		b.sub.sent <- struct{}{}
+		if used := flight.account.Used(flightBytes); used != 0 {
+			t.Errorf("%d bytes are left in flight", used)
+		}
 	})
 }
 

@@ -20,14 +20,21 @@ type uploadClass struct {
 	work  chan struct{} // one is taken by each module at work
 }
 
+// uploadPart is the part of the bytes in flight that uploads may hold together.
+const uploadPart = 2
+
+// uploadRoom is what the largest upload of a size holds: the buffer that it is copied
+// into when it has grown, and the one before; see nextCapacity.
+func uploadRoom(size int64) int64 { return size + 1 + size/2 + 1 }
+
 // smallUploads is how many small modules there may be for each large one.
 const smallUploads = 4
 
-func newUploads(o Options) *uploads {
-	root := budget.New(nil)
+func newUploads(root *budget.Account, o Options) *uploads {
+	all := root.Group("uploads", budget.Limits{budget.FlightBytes: root.Limit(budget.FlightBytes) / uploadPart})
 	class := func(name string, most int, size int64) uploadClass {
 		return uploadClass{
-			bytes: root.Child(name, budget.Limits{budget.FlightBytes: int64(most) * (size + 1)}), // see nextCapacity
+			bytes: all.Child(name, budget.Limits{budget.FlightBytes: int64(most) * uploadRoom(size)}),
 			work:  make(chan struct{}, most),
 		}
 	}
@@ -57,22 +64,15 @@ func (u *uploads) class(size int64) *uploadClass {
 	return &u.large
 }
 
-// hold takes the bytes of a buffer that takes the place of the last one.
-func (u *upload) hold(capacity int64) error {
+// hold takes the bytes of a buffer that will take the place of the last one.
+func (u *upload) hold(capacity int64) (copied func(), err error) {
+	from, had := u.of, u.held
 	to := u.all.class(capacity - 1)
-	if to == u.of {
-		err := to.bytes.Take(budget.FlightBytes, capacity-u.held)
-		if err == nil {
-			u.held = capacity
-		}
-		return err
-	}
 	if err := to.bytes.Take(budget.FlightBytes, capacity); err != nil {
-		return err
+		return nil, err
 	}
-	u.of.bytes.Give(budget.FlightBytes, u.held)
 	u.of, u.held = to, capacity
-	return nil
+	return func() { from.bytes.Give(budget.FlightBytes, had) }, nil
 }
 
 // work takes a place for a module of that size, which is all there. A place is not

@@ -104,14 +104,16 @@ func TestTheBodyOfARefusedRequestHasItsTime(t *testing.T) {
 // Small modules have bounds of their own, and everything comes back.
 func TestUploadClasses(t *testing.T) {
 	const size, small = 1 << 20, 1 << 16
-	u := newUploads(Options{Uploads: 2, SmallModule: small, ModuleBytes: size})
+	u := newUploads(budget.New(budget.Limits{budget.FlightBytes: 256 << 20}), Options{Uploads: 2, SmallModule: small, ModuleBytes: size})
 	var large []*upload
 	for range 2 {
 		up := u.begin()
 		for _, capacity := range []int64{small / 2, small + 1, small + 2, size + 1} {
-			if err := up.hold(capacity); err != nil {
+			copied, err := up.hold(capacity)
+			if err != nil {
 				t.Fatal(err)
 			}
+			copied()
 		}
 		if err := up.work(size); err != nil {
 			t.Fatal(err)
@@ -122,11 +124,13 @@ func TestUploadClasses(t *testing.T) {
 		t.Errorf("large modules hold %d bytes of the small ones", n)
 	}
 	third := u.begin()
-	if err := third.hold(small + 1); err != nil {
-		t.Errorf("as long as it may be small: %v", err)
+	copied, err := third.hold(small + 1)
+	if err != nil {
+		t.Fatalf("as long as it may be small: %v", err)
 	}
-	if err := third.hold(size + 1); service.KindOf(err) != service.KindOverloaded {
-		t.Errorf("the third large module: %v", err)
+	copied()
+	if _, err := third.hold(uploadRoom(size)); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("the third large module while it grows: %v", err)
 	}
 	if err := third.work(small + 1); service.KindOf(err) != service.KindOverloaded {
 		t.Errorf("a third large module at work: %v", err)
@@ -134,9 +138,11 @@ func TestUploadClasses(t *testing.T) {
 	third.end()
 	for range 2 * smallUploads {
 		up := u.begin()
-		if err := up.hold(small + 1); err != nil {
+		copied, err := up.hold(small + 1)
+		if err != nil {
 			t.Fatal(err)
 		}
+		copied()
 		if err := up.work(small); err != nil {
 			t.Fatal(err)
 		}

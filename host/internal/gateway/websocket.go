@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type socket struct {
 	ws      *websocket.Conn
 	cork    *cork
 	options *Options
+	flight  *flight
+	limit   int64 // of one message, in bytes
 
 	mu       sync.Mutex // guards draining and setting the read deadline
 	draining bool       // nothing more is received
@@ -36,7 +39,12 @@ type socket struct {
 	within        bool
 	controls      int
 	controlsSince time.Time
+	buf           []byte // of messages, kept from one to the next; taken from flight
 }
+
+// streamBytes is what a WebSocket holds beside what passes through it: buffers of the
+// connection, of the library, and for what is small.
+const streamBytes = 48 << 10
 
 // maxControls bounds the pings and pongs that a client sends within a ping
 // period without saying anything.
@@ -76,6 +84,9 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 	if len(speaks) > 0 {
 		u.Subprotocols = []string{protocol}
 	}
+	if err := a.take(streamBytes); err != nil {
+		return nil, err
+	}
 	corking := &corkingAnswer{answer: a, wait: s.options.WriteTime}
 	ws, err := u.Upgrade(corking, r, nil)
 	switch {
@@ -88,7 +99,7 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 	case err != nil:
 		return nil, nil // the connection broke; the library has closed it
 	}
-	k := &socket{ws: ws, cork: corking.cork, options: &s.options}
+	k := &socket{ws: ws, cork: corking.cork, options: &s.options, flight: a.flight, limit: limit}
 	ws.SetReadLimit(limit)
 	ws.SetPingHandler(k.ping)
 	ws.SetPongHandler(func(string) error { return k.control() })
@@ -145,9 +156,28 @@ func (k *socket) ping(text string) error {
 	return k.cork.flush(k.options.WriteTime)
 }
 
-// receive reads one text message into buf, which it may grow. Once a message has
-// begun it has the time of a body, however it is cut into frames.
-func (k *socket) receive(buf []byte) ([]byte, error) {
+// noRoom is the error of a message that there was no room for. The connection goes on.
+type noRoom struct {
+	start []byte // of the message
+	err   error
+}
+
+func (e *noRoom) Error() string { return e.err.Error() }
+func (e *noRoom) Unwrap() error { return e.err }
+
+// startBytes is how much of a message that there is no room for is kept, to find its id.
+const startBytes = 4 << 10
+
+// receive reads one text message, which is the socket's until the next one, unless it
+// is kept. Once a message has begun it has the time of a body, however it is cut into
+// frames.
+func (k *socket) receive() ([]byte, error) {
+	text, err := k.receiveText()
+	k.flight.read()
+	return text, err
+}
+
+func (k *socket) receiveText() ([]byte, error) {
 	if !k.wait(k.silence()) {
 		return nil, &closing{websocket.CloseGoingAway, "the host is stopping"}
 	}
@@ -161,14 +191,36 @@ func (k *socket) receive(buf []byte) ([]byte, error) {
 	k.controls, k.within = 0, true
 	defer func() { k.within = false }()
 	allowed := newAllowance(k.options.BodyTime, time.Now())
-	buf = buf[:0]
-	for {
+	buf := k.buf[:0]
+	var full *noRoom // then what comes is read and dropped
+	waited := 0
+	for read := 0; ; {
 		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
+			if full == nil {
+				if err := k.grow(buf); err != nil {
+					full = &noRoom{bytes.Clone(buf[:min(len(buf), startBytes)]), err}
+				}
+			}
+			if full != nil && cap(k.buf) == 0 {
+				k.buf = make([]byte, 0, 512) // within what is taken for the stream
+			}
+			if full != nil {
+				buf = k.buf[:0]
+			} else {
+				buf = k.buf[:len(buf)]
+			}
+		}
+		if read/pieceBytes != waited { // a small message is not worth looking at the clock
+			waited = read / pieceBytes
+			k.flight.reads()
 		}
 		k.wait(time.Until(allowed.until))
 		n, err := r.Read(buf[len(buf):cap(buf)])
+		if full != nil {
+			full.start = append(full.start, buf[len(buf):len(buf)+min(n, max(0, startBytes-len(full.start)))]...)
+		}
 		buf = buf[:len(buf)+n]
+		read += n
 		allowed.earn(n, time.Now())
 		if err == io.EOF {
 			break
@@ -177,10 +229,45 @@ func (k *socket) receive(buf []byte) ([]byte, error) {
 			return nil, k.why(err)
 		}
 	}
+	if full != nil {
+		return nil, full
+	}
 	if !utf8.Valid(buf) {
 		return nil, &closing{websocket.CloseInvalidFramePayloadData, "a text message must be UTF-8"}
 	}
+	k.buf = buf
 	return buf, nil
+}
+
+// grow makes room behind a message, which fills the buffer. Sizes are halves of the
+// largest message, so that two of them are never much more than that; there is a byte
+// more, by which the end is found.
+func (k *socket) grow(text []byte) error {
+	next := int(k.limit) + 1
+	for next/2 > max(cap(k.buf), 1<<10) {
+		next /= 2
+	}
+	if err := k.flight.take(next); err != nil {
+		return err
+	}
+	old := cap(k.buf)
+	k.buf = append(make([]byte, 0, next), text...)
+	k.flight.give(old)
+	return nil
+}
+
+// keep has the message belong to somebody else, with what was taken for it.
+func (k *socket) keep() (taken int) {
+	taken = cap(k.buf)
+	k.buf = nil
+	return taken
+}
+
+// shrink lets go of a buffer that a large message has left. It is called between messages.
+func (k *socket) shrink() {
+	if cap(k.buf) > maxCork {
+		k.flight.give(k.keep())
+	}
 }
 
 // why finds out what an error of reading means for the connection.
@@ -202,6 +289,34 @@ func (k *socket) why(err error) error {
 
 // send queues one text message for the next flush.
 func (k *socket) send(text []byte) error { return k.ws.WriteMessage(websocket.TextMessage, text) }
+
+// sendPieces sends a message that may be large. Then it goes in several frames, without
+// being copied, and has the time of an answer of its size.
+func (k *socket) sendPieces(text *api.Pieces) error {
+	if whole, ok := text.Short(); ok {
+		return k.send(whole)
+	}
+	k.cork.allow(k.options.WriteTime + time.Duration(text.Len()/bodyRate)*time.Second)
+	w, err := k.ws.NextWriter(websocket.TextMessage)
+	if err != nil {
+		return err
+	}
+	if err := text.Each(func(piece []byte) error {
+		for len(piece) > 0 {
+			part := piece[:min(len(piece), pieceBytes)]
+			piece = piece[len(part):]
+			if _, err := w.Write(part); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	err = w.Close()
+	k.cork.allow(0)
+	return err
+}
 
 // flush writes what was queued.
 func (k *socket) flush() error { return k.cork.flush(k.options.WriteTime) }
@@ -250,7 +365,7 @@ func (a *corkingAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	a.cork = &cork{Conn: conn, wait: a.wait}
+	a.cork = &cork{Conn: conn, wait: a.wait, flight: a.answer.flight}
 	return a.cork, rw, nil
 }
 
@@ -258,15 +373,17 @@ func (a *corkingAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // that many small messages leave in one packet.
 type cork struct {
 	net.Conn
-	wait time.Duration // for a write that is too large to hold
+	wait   time.Duration // for a write that is too large to hold
+	flight *flight
 
-	mu   sync.Mutex // guards what follows, and writing
-	held bool
-	buf  []byte
+	mu    sync.Mutex // guards what follows, and writing
+	held  bool
+	buf   []byte
+	until time.Time // when the large message that is being written must be; zero: there is none
 }
 
-// maxCork bounds what waits, in bytes; beyond it a write flushes.
-const maxCork = 64 << 10
+// maxCork bounds what waits, in bytes; what is larger is written at once.
+const maxCork = 32 << 10
 
 func (c *cork) hold() {
 	c.mu.Lock()
@@ -281,11 +398,29 @@ func (c *cork) Write(b []byte) (int, error) {
 	if !c.held {
 		return c.Conn.Write(b)
 	}
-	c.buf = append(c.buf, b...)
-	if len(c.buf) < maxCork {
-		return len(b), nil
+	if len(c.buf)+len(b) > maxCork {
+		if err := c.write(c.wait); err != nil {
+			return 0, err
+		}
 	}
-	return len(b), c.write(c.wait)
+	if len(b) >= maxCork {
+		return len(b), c.writeOut(b, c.wait)
+	}
+	if c.buf == nil {
+		c.buf = make([]byte, 0, maxCork)
+	}
+	c.buf = append(c.buf, b...)
+	return len(b), nil
+}
+
+// allow gives the large message that follows a time of its own; 0: it has been written.
+func (c *cork) allow(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = time.Time{}
+	if d > 0 {
+		c.until = time.Now().Add(d)
+	}
 }
 
 func (c *cork) flush(wait time.Duration) error {
@@ -298,14 +433,22 @@ func (c *cork) write(wait time.Duration) error {
 	if len(c.buf) == 0 {
 		return nil
 	}
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(wait)); err != nil {
+	err := c.writeOut(c.buf, wait)
+	c.buf = c.buf[:0]
+	return err
+}
+
+func (c *cork) writeOut(b []byte, wait time.Duration) error {
+	deadline := c.until
+	if deadline.IsZero() {
+		deadline = time.Now().Add(wait)
+	}
+	if err := c.Conn.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	_, err := c.Conn.Write(c.buf)
-	c.buf = c.buf[:0]
-	if cap(c.buf) > 4*maxCork {
-		c.buf = nil // one large message is no reason to keep its memory
-	}
+	c.flight.writes()
+	defer c.flight.wrote()
+	_, err := c.Conn.Write(b)
 	return err
 }
 

@@ -23,6 +23,54 @@ type Event struct {
 	service service.Name
 	once    sync.Once
 	cloud   []byte
+	looked  sync.Once // at the data
+	form    Form
+}
+
+// Form is how an event's data stands in its encoded form.
+type Form uint8
+
+// The forms of data.
+const (
+	NoData  Form = iota
+	JSON         // as it is
+	Lines        // JSON with line breaks, which are white space
+	NotJSON      // in base64
+)
+
+// LargeData is the size of an event's data, in bytes, above which an encoded form of it
+// is better not kept; see [Event.Around].
+const LargeData = 16 << 10
+
+// Around is what stands before and after the data in the event's encoded form, and how
+// the data stands there, for those who write it in pieces: Lines with spaces instead of
+// line breaks, NotJSON between the quotes that are there.
+func (e *Event) Around() (head, tail []byte, form Form) {
+	head = appendHead(make([]byte, 0, 512+len(e.Key)), e)
+	switch form = e.dataForm(); form {
+	case JSON, Lines:
+		head = append(head, `,"data":`...)
+	case NotJSON:
+		head = append(head, `,"data_base64":"`...)
+		tail = append(tail, '"')
+	}
+	return head, appendTail(tail, e), form
+}
+
+func (e *Event) dataForm() Form {
+	e.looked.Do(func() {
+		switch {
+		case len(e.Data) == 0:
+			e.form = NoData
+		case !isJSON(e.ContentType) || !utf8.Valid(e.Data) || !json.Valid(e.Data):
+			e.form = NotJSON
+		case bytes.IndexByte(e.Data, '\n') < 0 && bytes.IndexByte(e.Data, '\r') < 0:
+			e.form = JSON
+		default:
+			e.form = Lines
+		}
+	})
+	return e.form
 }
 
 // NewEvent makes an event of one that was read from the journal. It keeps e's
@@ -63,6 +111,10 @@ func appendCloudEvent(b []byte, e *Event) []byte {
 	if b == nil {
 		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3)
 	}
+	return appendTail(appendData(appendHead(b, e), e), e)
+}
+
+func appendHead(b []byte, e *Event) []byte {
 	b = append(b, `{"specversion":"1.0","id":"`...)
 	b = appendCursor(b, e.service, e.Position)
 	b = append(b, `","source":"/services/`...)
@@ -73,8 +125,10 @@ func appendCloudEvent(b []byte, e *Event) []byte {
 	b = append(b, `,"time":"`...)
 	b = time.Unix(0, int64(e.Time)).UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, '"')
-	b = appendText(b, "datacontenttype", e.ContentType)
-	b = appendData(b, e)
+	return appendText(b, "datacontenttype", e.ContentType)
+}
+
+func appendTail(b []byte, e *Event) []byte {
 	b = append(b, `,"entityversion":`...)
 	b = strconv.AppendUint(b, uint64(e.Version), 10)
 	b = append(b, `,"position":`...)
@@ -92,14 +146,13 @@ func appendCloudEvent(b []byte, e *Event) []byte {
 
 // appendData appends the body: as it is if it is JSON and says so, else in base64.
 func appendData(b []byte, e *Event) []byte {
-	if len(e.Data) == 0 {
+	switch e.dataForm() {
+	case NoData:
 		return b
-	}
-	if isJSON(e.ContentType) && utf8.Valid(e.Data) && json.Valid(e.Data) {
+	case JSON:
+		return append(append(b, `,"data":`...), e.Data...)
+	case Lines:
 		b = append(b, `,"data":`...)
-		if bytes.IndexByte(e.Data, '\n') < 0 && bytes.IndexByte(e.Data, '\r') < 0 {
-			return append(b, e.Data...)
-		}
 		// Line breaks would end the event in a stream of lines.
 		compact := bytes.NewBuffer(b)
 		_ = json.Compact(compact, e.Data) // it is valid

@@ -142,11 +142,18 @@ func (c *Client) Service(ctx context.Context, name service.Name) (api.Service, e
 	return s, err
 }
 
-// Services are all services, by name.
-func (c *Client) Services(ctx context.Context) ([]api.Service, error) {
+// Services are all services, by name; with manifests, which can be large, if they are wanted.
+func (c *Client) Services(ctx context.Context, manifests bool) ([]api.Service, error) {
 	var s api.Services
-	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services"}, &s)
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services", query: url.Values{"manifest": {strconv.FormatBool(manifests)}}}, &s)
 	return s.Services, err
+}
+
+// Resources is how much of each of the host's resources is in use, and by whom most.
+func (c *Client) Resources(ctx context.Context) ([]service.ResourceUsage, error) {
+	var r api.Resources
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/resources"}, &r)
+	return r.Resources, err
 }
 
 // Delete stops a service. Its log stays.

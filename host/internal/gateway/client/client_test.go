@@ -66,7 +66,7 @@ func TestBrokenConnections(t *testing.T) {
 	if _, err := hangUp.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnknown {
 		t.Errorf("hung up: %v", err)
 	}
-	if _, err := hangUp.Services(t.Context()); service.KindOf(err) != service.KindUnavailable {
+	if _, err := hangUp.Services(t.Context(), false); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("hung up: %v", err)
 	}
 	if _, err := hangUp.Stream(t.Context()); service.KindOf(err) != service.KindUnavailable {
@@ -129,7 +129,7 @@ func TestBrokenConnections(t *testing.T) {
 	}
 	ctx, cancel = context.WithDeadline(t.Context(), time.Unix(1, 0))
 	defer cancel()
-	if _, err := hangs.Services(ctx); service.KindOf(err) != service.KindDeadline {
+	if _, err := hangs.Services(ctx, false); service.KindOf(err) != service.KindDeadline {
 		t.Errorf("too late: %v", err)
 	}
 }

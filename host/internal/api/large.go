@@ -1,0 +1,202 @@
+package api
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// largeMessage is the size, in bytes, from which on the data of a client's message is
+// left where it is. encoding/json would have it in memory three times over.
+const largeMessage = 64 << 10
+
+// maxMembers bounds what a large message has beside its data, in bytes: room for a
+// subscription with the longest filters.
+const maxMembers = 512 << 10
+
+// DecodingRoom is how much memory decoding a message of a size takes beside the
+// message, in bytes, at the most.
+func DecodingRoom(message int) int { return 4 * min(message, maxMembers) }
+
+// cutData takes the data out of a large message. The slices refer to b, of which data
+// in base64 is written over by what it decodes to. What is left is a message without
+// data. Of a member that is there twice the last counts, as everywhere.
+func cutData(b []byte) (rest, data, binary []byte, err error) {
+	if !json.Valid(b) {
+		var v json.RawMessage
+		return nil, nil, nil, inPlainWords(json.Unmarshal(b, &v))
+	}
+	at := skipSpace(b, 0)
+	switch b[at] {
+	case '{':
+	case 'n': // null, which is an object without members to encoding/json
+		return []byte("null"), nil, nil, nil
+	default:
+		return nil, nil, nil, service.Errorf(service.KindInvalid, "it should be a JSON object")
+	}
+	rest = append(rest, '{')
+	for at = skipSpace(b, at+1); b[at] != '}'; {
+		from := at
+		at = skipValue(b, at)
+		name := b[from:at]
+		at = skipSpace(b, skipSpace(b, at)+1) // the colon
+		value := at
+		at = skipValue(b, at)
+		switch member := b[value:at]; {
+		case string(name) == `"data"`:
+			data = member
+		case string(name) == `"data_base64"` && member[0] == '"':
+			if binary, err = decodeInPlace(member[1 : len(member)-1]); err != nil {
+				return rest, nil, nil, err
+			}
+		case len(rest)+at-from > maxMembers:
+			return nil, nil, nil, service.Errorf(service.KindTooLarge, "the message has more than %d bytes beside its data", maxMembers)
+		default:
+			if len(rest) > 1 {
+				rest = append(rest, ',')
+			}
+			rest = append(append(append(rest, name...), ':'), member...)
+		}
+		if at = skipSpace(b, at); b[at] == ',' {
+			at = skipSpace(b, at+1)
+		}
+	}
+	return append(rest, '}'), data, binary, nil
+}
+
+// skipSpace and skipValue find the end of white space and of a value in JSON that is valid.
+func skipSpace(b []byte, at int) int {
+	for at < len(b) && (b[at] == ' ' || b[at] == '\t' || b[at] == '\n' || b[at] == '\r') {
+		at++
+	}
+	return at
+}
+
+func skipValue(b []byte, at int) int {
+	depth := 0
+	for {
+		switch c := b[at]; c {
+		case '"':
+			at = skipString(b, at)
+		case '{', '[':
+			depth++
+			at++
+		case '}', ']':
+			depth--
+			at++
+		case ',', ':', ' ', '\t', '\n', '\r':
+			at++
+		default: // a number, true, false or null
+			for at < len(b) && !endsScalar(b[at]) {
+				at++
+			}
+		}
+		if depth == 0 {
+			return at
+		}
+	}
+}
+
+func endsScalar(c byte) bool {
+	switch c {
+	case ',', '}', ']', ' ', '\t', '\n', '\r':
+		return true
+	}
+	return false
+}
+
+func skipString(b []byte, at int) int {
+	for at++; b[at] != '"'; at++ {
+		if b[at] == '\\' {
+			at++
+		}
+	}
+	return at + 1
+}
+
+// decodeInPlace decodes base64 between the quotes of a valid JSON string, in the place
+// of the text.
+func decodeInPlace(text []byte) ([]byte, error) {
+	wrong := service.Errorf(service.KindInvalid, "data_base64 is not base64")
+	if bytes.IndexByte(text, '\\') >= 0 {
+		var ok bool
+		if text, ok = unescape(text); !ok {
+			return nil, wrong
+		}
+	}
+	var piece [3 << 10]byte
+	to := text[:0]
+	for rest := text; len(rest) > 0; {
+		from := rest[:min(4<<10, len(rest))]
+		rest = rest[len(from):]
+		if len(rest) > 0 && bytes.IndexByte(from, '=') >= 0 {
+			return nil, wrong
+		}
+		n, err := base64.StdEncoding.Decode(piece[:], from)
+		if err != nil {
+			return nil, wrong
+		}
+		to = append(to, piece[:n]...) // never as far as what is still to be read
+	}
+	return to, nil
+}
+
+// unescape resolves the escapes of a JSON string that can be in base64, in its place,
+// and leaves line breaks out.
+func unescape(text []byte) (to []byte, ok bool) {
+	to = text[:0]
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if c == '\\' {
+			i++
+			switch text[i] {
+			case '/':
+				c = '/'
+			case 'n', 'r':
+				continue
+			case 'u':
+				n, err := strconv.ParseUint(string(text[i+1:i+5]), 16, 16)
+				if err != nil || n > '~' {
+					return nil, false
+				}
+				c, i = byte(n), i+4
+			default:
+				return nil, false
+			}
+		}
+		to = append(to, c)
+	}
+	return to, true
+}
+
+// MessageID finds the id of a message of which only the start is there. It is total, and
+// empty if the id is not in it.
+func MessageID(start []byte) string {
+	d := json.NewDecoder(bytes.NewReader(start))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return ""
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		if name != "id" {
+			var skip json.RawMessage
+			if d.Decode(&skip) != nil {
+				return ""
+			}
+			continue
+		}
+		if id, err := d.Token(); err == nil {
+			if id, ok := id.(string); ok && len(id) <= MaxStreamID {
+				return id
+			}
+		}
+		return ""
+	}
+	return ""
+}

@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// pace says how many events to take at a time, by how large the last ones were.
+type pace struct{ average int }
+
+func (p *pace) limit() int {
+	if p.average == 0 {
+		return 16
+	}
+	return min(max(batchBytes/p.average, 1), batchEvents)
+}
+
+func (p *pace) saw(events []Event) { p.average = max(1, sizeOf(events)/max(1, len(events))) }
+
+func sizeOf(events []Event) (size int) {
+	for i := range events {
+		size += events[i].Size
+	}
+	return size
+}
+
+// feed is the events of a service for one connection, whose flight they are taken from.
+// If there is no room they are dropped and read again when there is: they are in the
+// log, so nobody loses anything by that but time. One goroutine uses it.
+type feed struct {
+	s    *Server
+	f    *flight
+	sel  Selection // what is still to come
+	sub  Subscriber
+	pace pace
+}
+
+// newFeed opens a feed. It holds nothing while nothing is read, so there is nothing to
+// close.
+func (s *Server) newFeed(ctx context.Context, f *flight, sel Selection) (*feed, error) {
+	sub, err := s.backend.Subscribe(ctx, sel)
+	if err != nil {
+		return nil, err
+	}
+	return &feed{s: s, f: f, sel: sel, sub: sub}, nil
+}
+
+// next waits for events and returns at least one and at most limit of them. What they
+// take is returned, too; give it back to the flight when they are written or dropped. If
+// ctx ends first it fails with ctx's error and has lost none.
+func (r *feed) next(ctx context.Context, limit int) (events []Event, taken int, err error) {
+	for {
+		if r.sub == nil {
+			if r.sub, err = r.s.backend.Subscribe(ctx, r.sel); err != nil {
+				return nil, 0, err
+			}
+		}
+		events, err := r.sub.Next(ctx, min(limit, r.pace.limit()))
+		if err != nil {
+			return nil, 0, err
+		}
+		size := sizeOf(events)
+		if r.f.try(size) {
+			r.pace.saw(events)
+			r.sel.After = events[len(events)-1].Position
+			return events, size, nil
+		}
+		need := events[0].Size
+		r.sub, r.pace.average = nil, batchBytes // one by one until there is more room
+		clear(events)
+		if err := r.f.wait(ctx, need); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// position is how far the feed has come, past what its filter has left out.
+func (r *feed) position() service.Position {
+	if r.sub == nil {
+		return r.sel.After
+	}
+	return max(r.sel.After, r.sub.Position())
+}
+
+// Bounds of the wait between two looks for room that others have to give back.
+const (
+	minRoomWait = 20 * time.Millisecond
+	maxRoomWait = time.Second
+)
+
+// try takes bytes as take does, but it is no refusal if there is not enough.
+func (f *flight) try(n int) bool {
+	if f.account.TryTake(flightBytes, int64(n)) {
+		return true
+	}
+	f.pressed(n)
+	return false
+}
+
+// wait waits until there is room for n bytes. It fails with ctx's error, or if there
+// will never be.
+func (f *flight) wait(ctx context.Context, n int) error {
+	if most := f.all.limit - streamBytes; int64(n) > most {
+		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one connection it may take %d", n, most)
+	}
+	for pause := minRoomWait; ; pause = min(2*pause, maxRoomWait) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-f.freed:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		timer.Stop()
+		if f.account.Room(flightBytes) >= int64(n) {
+			return nil
+		}
+		f.pressed(n)
+	}
+}
+
+// nextOrPing waits for events no longer than a stream may be silent; no events
+// and no error is a reason to give a sign of life.
+func (r *feed) nextOrPing(ctx context.Context) ([]Event, int, error) {
+	waiting, cancel := context.WithTimeout(ctx, r.s.options.PingTime)
+	defer cancel()
+	events, taken, err := r.next(waiting, batchEvents)
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+		return nil, 0, nil
+	}
+	return events, taken, err
+}
