@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -30,6 +31,33 @@ type answer struct {
 	body     []byte           // of Reply, Snapshot or Description
 	refusal  abi.Refusal      // of Reject or Fault; of the first Fault, if there are several
 	ended    uint32           // the request frame that the terminal answers
+	size     int              // of all the bytes checked
+}
+
+// compact gives what outlives the answer memory of its own where it is less than half
+// of the answer: events stay in memory for subscribers, and a reply until its client has
+// taken it, and neither shall keep a whole answer with logs and whatever there for it.
+func (a *answer) compact() {
+	if len(a.body) < a.size/2 {
+		a.body = bytes.Clone(a.body)
+	}
+	size := 0
+	for i := range a.events {
+		size += len(a.events[i].Data) + len(a.events[i].Metadata)
+	}
+	if size >= a.size/2 {
+		return
+	}
+	own := make([]byte, 0, size)
+	for i := range a.events {
+		e := &a.events[i]
+		own = append(own, e.Data...)
+		e.Data = own[len(own)-len(e.Data) : len(own) : len(own)]
+		if len(e.Metadata) > 0 {
+			own = append(own, e.Metadata...)
+			e.Metadata = own[len(own)-len(e.Metadata) : len(own) : len(own)]
+		}
+	}
 }
 
 // checkAnswer decodes b by the rules of the ABI. It is total: it returns an

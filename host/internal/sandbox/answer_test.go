@@ -2,10 +2,12 @@ package sandbox
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // FuzzCheckAnswer: whatever a guest answers is either refused as a violation or
@@ -108,5 +110,55 @@ func TestDropAnswersEachSlot(t *testing.T) {
 	}
 	if _, err := checkAnswer(line(9, 0), &q, nil); err == nil {
 		t.Error("the slot of another frame was accepted")
+	}
+}
+
+// What outlives an answer does not keep the whole of it in memory.
+func TestCompact(t *testing.T) {
+	for _, c := range []struct {
+		body, event, logs  int
+		ownBody, ownEvents bool
+	}{
+		{1000, 0, 0, false, true},
+		{10, 1000, 0, true, false},
+		{1000, 10, 0, false, true},
+		{500, 480, 0, true, false},
+		{500, 200, 0, false, true},
+		{10, 10, 1000, true, true},
+		{400, 100, 600, true, true},
+	} {
+		whole := make([]byte, c.body+2*c.event+c.logs)
+		for i := range whole {
+			whole[i] = byte(i)
+		}
+		a := answer{body: whole[:c.body], size: len(whole)}
+		if c.event > 0 {
+			rest := whole[c.body:]
+			a.events = []journal.NewEvent{{Data: rest[:c.event-4], Metadata: rest[c.event-4 : c.event]}, {Data: rest[c.event : 2*c.event]}}
+		}
+		body, events := bytes.Clone(a.body), slices.Clone(a.events)
+		for i := range events {
+			events[i].Data, events[i].Metadata = bytes.Clone(events[i].Data), bytes.Clone(events[i].Metadata)
+		}
+		a.compact()
+		if !bytes.Equal(a.body, body) {
+			t.Errorf("%+v: the body has changed", c)
+		}
+		for i := range a.events {
+			if !bytes.Equal(a.events[i].Data, events[i].Data) || !bytes.Equal(a.events[i].Metadata, events[i].Metadata) {
+				t.Errorf("%+v: event %d has changed", c, i)
+			}
+		}
+		for i := range whole { // whatever refers to it changes now
+			whole[i]++
+		}
+		if own := bytes.Equal(a.body, body); own != c.ownBody {
+			t.Errorf("%+v: the body is its own: %v", c, own)
+		}
+		for i := range a.events {
+			if own := bytes.Equal(a.events[i].Data, events[i].Data); own != c.ownEvents {
+				t.Errorf("%+v: event %d is its own: %v", c, i, own)
+			}
+		}
 	}
 }

@@ -129,7 +129,7 @@ func (i *Instance) fault(x abi.Refusal) error {
 // hydrated again before it is used, the instance is fine. After any other error
 // the instance is broken, unless the guest was not entered.
 //
-// The outcome's slices refer to one copy of the answer, which nobody else uses.
+// The outcome's slices refer to copies that nobody else uses, of about their size.
 func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error) {
 	if len(c.Data) > i.limits.CommandBytes {
 		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the command's data has %d bytes; the limit is %d", len(c.Data), i.limits.CommandBytes)
@@ -163,6 +163,7 @@ func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on scene)
 	case abi.RespFault:
 		return service.Outcome{}, i.fault(a.refusal)
 	}
+	a.compact()
 	return service.NewOutcome(a.events, a.body, fuel), nil
 }
 
@@ -179,6 +180,7 @@ func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	if a.terminal == abi.RespFault {
 		return nil, i.fault(a.refusal)
 	}
+	a.compact()
 	return a.body, nil
 }
 
@@ -266,6 +268,7 @@ func (i *Instance) checked(response []byte, q *question) (a answer, err error) {
 		violation.Service = i.name
 		return answer{}, violation
 	}
+	a.size = len(response)
 	return a, nil
 }
 
