@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
@@ -75,6 +76,16 @@ func (h *Host) Stop() {
 	defer cancel()
 	if err := h.Close(ctx); err != nil {
 		h.t.Errorf("close host: %v", err)
+	}
+	h.settled()
+}
+
+// settled checks that what was taken from the host's budget was given back.
+func (h *Host) settled() {
+	for _, r := range []budget.Resource{budget.FlightBytes} {
+		if used := h.Account().Used(r); used != 0 {
+			h.t.Errorf("%d of %s are still taken when the host is closed, by %v", used, r, h.Account().Holders(r, 10))
+		}
 	}
 }
 

@@ -193,12 +193,6 @@ func (a *Account) part(r Resource) (part int64, shared bool) {
 	return max(s.Small, (a.parent.Room(r)-s.Reserve)/s.Parts), true
 }
 
-// fair reports whether a may come to hold n more by its parent's share.
-func (a *Account) fair(r Resource, n int64) bool {
-	part, shared := a.part(r)
-	return !shared || n <= 0 || a.used[r].Load()+n <= part
-}
-
 // tightest is the account among a and those above that has least left.
 func (a *Account) tightest(r Resource) *Account {
 	found, least := a, int64(math.MaxInt64)
@@ -214,35 +208,40 @@ func (a *Account) tightest(r Resource) *Account {
 // overloaded or quota that says which resource is used up, how much of how much is
 // used, and, for the operator, who holds most of it.
 func (a *Account) Take(r Resource, n int64) error {
-	full := a.take(r, n)
+	full, shared := a.take(r, n)
 	if full == nil {
 		return nil
 	}
 	full.denied[r].Add(1)
-	return full.refusal(r, n)
+	return full.refusal(r, n, shared)
 }
 
 // TryTake is Take for those that do something else if there is not enough. It counts
 // no refusal.
-func (a *Account) TryTake(r Resource, n int64) bool { return a.take(r, n) == nil }
+func (a *Account) TryTake(r Resource, n int64) bool {
+	full, _ := a.take(r, n)
+	return full == nil
+}
 
-// take returns the account that has not enough, or nil.
-func (a *Account) take(r Resource, n int64) (full *Account) {
-	for at := a; at != nil; at = at.parent {
-		switch {
-		case !at.fair(r, n):
-			full = at.parent.tightest(r)
-		case !at.add(r, n):
-			full = at
-		default:
-			continue
+// take returns the account that has not enough, or nil. shared says that it has, but that
+// what is left is not for those that hold so much.
+func (a *Account) take(r Resource, n int64) (full *Account, shared bool) {
+	undo := func(to *Account) {
+		for at := a; at != to; at = at.parent {
+			at.used[r].Add(-n)
 		}
-		for back := a; back != at; back = back.parent {
-			back.used[r].Add(-n)
-		}
-		return full
 	}
-	return nil
+	for at := a; at != nil; at = at.parent {
+		if !at.add(r, n) {
+			undo(at)
+			return at, false
+		}
+		if part, shared := at.part(r); shared && n > 0 && at.used[r].Load() > part {
+			undo(at.parent)
+			return at.parent.tightest(r), true
+		}
+	}
+	return nil, false
 }
 
 func (a *Account) add(r Resource, n int64) bool {
@@ -270,11 +269,14 @@ func (a *Account) Give(r Resource, n int64) {
 }
 
 // refusal says what is used up.
-func (a *Account) refusal(r Resource, n int64) *service.Error {
+func (a *Account) refusal(r Resource, n int64, shared bool) *service.Error {
 	used, limit := a.used[r].Load(), a.limit[r].Load()
 	e := &service.Error{
 		Kind: r.kind(), Resource: r.String(), Used: used, Limit: limit,
 		Message: fmt.Sprintf("%s of %s has %d of %d in use, and %d more are needed", r, a.name, used, limit, n),
+	}
+	if shared {
+		e.Message += " than one may have of the rest"
 	}
 	if e.Kind == service.KindOverloaded {
 		e.RetryAfter = retryAfter

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -178,7 +179,8 @@ func (f *fake) Services() []service.Status {
 }
 
 // carryOut does what the command's type says: add appends an event; reject and
-// fail-<kind> fail; binary replies something that is no JSON; slow waits for the gate.
+// fail-<kind> fail; binary replies something that is no JSON; reply-<n> and blob-<n>
+// reply so many bytes of JSON, or of something else; slow waits for the gate.
 func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, error) {
 	if c.Type == "slow" {
 		f.slow <- struct{}{}
@@ -215,6 +217,14 @@ func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, 
 		return service.Reply{}, service.Errorf(service.KindVersionConflict, "%s is at version %d, not %d", c.Key, version, *c.Expected)
 	}
 	reply := service.Reply{Service: c.Service, Key: c.Key, CommandID: c.ID, Data: []byte(`{"ok":true}`), Fuel: 7}
+	if n, err := strconv.Atoi(strings.TrimPrefix(string(c.Type), "reply-")); err == nil {
+		reply.Data = []byte(`"` + strings.Repeat("r", n-2) + `"`)
+		return reply, nil
+	}
+	if n, err := strconv.Atoi(strings.TrimPrefix(string(c.Type), "blob-")); err == nil {
+		reply.Data = bytes.Repeat([]byte{0xff}, n)
+		return reply, nil
+	}
 	switch c.Type {
 	case "reject":
 		return service.Reply{}, &service.Error{Kind: service.KindRejected, Service: c.Service, Code: "insufficient_funds", Message: "the balance is 0"}

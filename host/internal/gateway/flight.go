@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -40,6 +41,7 @@ type flights struct {
 	limit int64         // of one connection
 	grace time.Duration // for which a stalled client is borne, when others need room
 	cut   func()        // is told of a connection that was closed to make room
+	log   *slog.Logger
 
 	looked atomic.Int64 // when it was last looked for stalled ones, in Unix nanoseconds
 
@@ -50,7 +52,7 @@ type flights struct {
 func newFlights(root *budget.Account, connection int64, o *Options) *flights {
 	f := &flights{
 		group: root.Group("connections", nil), limit: connection, grace: o.StallTime,
-		cut: func() { o.Metrics.Refused("stalled") }, open: map[*flight]struct{}{},
+		cut: func() { o.Metrics.Refused("stalled") }, log: o.Logger, open: map[*flight]struct{}{},
 	}
 	f.group.SetShare(flightBytes, budget.Share{
 		Parts: service.ConnectionParts, Small: smallFlight, Reserve: root.Limit(flightBytes) / flightReserve,
@@ -70,7 +72,13 @@ type flight struct {
 	// it is not. Each is set by the goroutine that reads, or writes.
 	reading, writing atomic.Int64
 	freed            chan struct{} // has one when something was given back since it was last looked at
+
+	// What was read since the last handler ended, and so may be headers of the next
+	// request, in bytes; notCounted while a handler is at work.
+	unread atomic.Int64
 }
+
+const notCounted = -1
 
 // join opens an account for a connection, whose place in it ends with leave.
 func (a *flights) join(name string, conn io.Closer) *flight {
@@ -104,7 +112,31 @@ func (f *flight) leave() {
 	f.all.mu.Lock()
 	delete(f.all.open, f)
 	f.all.mu.Unlock()
-	f.account.Close()
+	f.give(int(max(0, f.unread.Load())))
+	if held := f.account.Close(); held != nil { // given back now, but wrong until then
+		f.all.log.Error("bytes in flight were forgotten", "held", held[flightBytes])
+	}
+}
+
+// arrived takes what was read while no handler is at work.
+func (f *flight) arrived(n int) error {
+	if f.unread.Load() == notCounted || !f.use() {
+		return nil
+	}
+	defer f.leave()
+	if err := f.take(n); err != nil {
+		return err
+	}
+	for {
+		had := f.unread.Load()
+		if had == notCounted { // a handler has begun
+			f.give(n)
+			return nil
+		}
+		if f.unread.CompareAndSwap(had, had+int64(n)) {
+			return nil
+		}
+	}
 }
 
 // take takes bytes before they are there, or fails with what to tell the client.

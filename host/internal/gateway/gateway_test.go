@@ -7,13 +7,16 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // site is a running gateway before a fake host.
@@ -46,7 +49,15 @@ func (b *lockedBuffer) String() string {
 
 func start(t *testing.T, o Options) *site {
 	t.Helper()
+	return startWithin(t, service.Budget{}, o)
+}
+
+// startWithin starts a gateway whose host has a budget.
+func startWithin(t *testing.T, b service.Budget, o Options) *site {
+	t.Helper()
 	s := &site{T: t, fake: newFake(), logged: &lockedBuffer{}}
+	s.fake.budget = b.WithDefaults()
+	s.fake.account.SetLimit(budget.FlightBytes, s.fake.budget.FlightBytes)
 	o.Listen = "127.0.0.1:0"
 	o.Logger = slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
@@ -68,6 +79,17 @@ func start(t *testing.T, o Options) *site {
 		defer cancel()
 		if err := s.server.Stop(ctx); err != nil && !s.cutOff {
 			t.Errorf("stop: %v", err)
+		}
+		// What was taken is given back, at the latest when the last command has its outcome.
+		for s.fake.account.Used(budget.FlightBytes) != 0 {
+			if ctx.Err() != nil {
+				t.Errorf("%d bytes in flight are still taken, by %v", s.fake.account.Used(budget.FlightBytes), s.fake.account.Holders(budget.FlightBytes, 10))
+				break
+			}
+			runtime.Gosched()
+		}
+		if strings.Contains(s.logged.String(), "were forgotten") {
+			t.Errorf("a connection forgot bytes that it had taken:\n%s", s.logged)
 		}
 	})
 	return s

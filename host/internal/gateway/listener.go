@@ -43,13 +43,8 @@ type guestConn struct {
 
 	left atomic.Bool // it has left flight
 
-	// What was read since the last handler ended, and so may be headers of the next
-	// request, is taken from flight: in bytes; notCounted while a handler is at work.
-	unread  atomic.Int64
-	headers int // of the request that the handler is at work on; the handler's
+	headers int // of the request that a handler is at work on, in bytes; the handler's
 }
-
-const notCounted = -1
 
 func newCrowd(l net.Listener, most int, refused func(string), flights *flights) *crowd {
 	return &crowd{Listener: l, most: most, refused: refused, flights: flights}
@@ -110,7 +105,7 @@ func (c *crowd) leave(g *guestConn) {
 
 // atWork says that a handler works for g.
 func (g *guestConn) atWork() {
-	g.headers = int(max(0, g.unread.Swap(notCounted)))
+	g.headers = int(max(0, g.flight.unread.Swap(notCounted)))
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	if g.place != nil {
@@ -122,20 +117,9 @@ func (g *guestConn) atWork() {
 // Read implements net.Conn.
 func (g *guestConn) Read(b []byte) (int, error) {
 	n, err := g.Conn.Read(b)
-	if n > 0 && g.unread.Load() != notCounted && g.flight.use() {
-		defer g.flight.leave()
-		if full := g.flight.take(n); full != nil {
+	if n > 0 {
+		if full := g.flight.arrived(n); full != nil {
 			return 0, full // the server closes the connection
-		}
-		for {
-			had := g.unread.Load()
-			if had == notCounted { // a handler has begun
-				g.flight.give(n)
-				break
-			}
-			if g.unread.CompareAndSwap(had, had+int64(n)) {
-				break
-			}
 		}
 	}
 	return n, err
@@ -144,7 +128,7 @@ func (g *guestConn) Read(b []byte) (int, error) {
 // atRest says that no handler does any more.
 func (g *guestConn) atRest() {
 	g.flight.give(g.headers)
-	g.unread.Store(0)
+	g.flight.unread.Store(0)
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	if !g.gone && g.place == nil {
