@@ -87,7 +87,7 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	$(GO) test -run '^$$' -bench 'Border|Start|Reset|Ending' -benchtime 3x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench Slices -benchtime 3x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench Neighbours -benchtime 1x ./host/hosttest
-	$(GO) test -run '^$$' -bench Neighbours -benchtime 10x -timeout 2h ./host/internal/hostile
+	$(GO) test -run '^$$' -bench "Neighbours|BytesInFlight" -benchtime 10x -timeout 2h ./host/internal/hostile
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./host/internal/fair ./host/internal/stream
 	$(GO) test -run '^$$' -bench Readers -benchtime 1x -timeout 1h ./host/internal/gateway
 

@@ -1,6 +1,8 @@
 package gateway_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +21,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
@@ -351,4 +354,107 @@ func BenchmarkSubscription(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*20_000/b.Elapsed().Seconds(), "events/s")
+}
+
+// A command whose reply there is no room for was carried out, and says so; the same id
+// brings the reply when there is room.
+func TestAReplyIsFetchedByItsID(t *testing.T) {
+	h := hosttest.New(t)
+	_, c := serve(t, h.Host, "127.0.0.1:0")
+	h.MustDeploy("bigreply", testguest.BigReply("bigreply"))
+	others := h.Account().Child("others", nil)
+	if err := others.Take(budget.FlightBytes, h.Budget().FlightBytes-2<<20); err != nil {
+		t.Fatal(err)
+	}
+	cmd := service.Command{Service: "bigreply", Key: "k", Type: "c", ID: "once", Data: []byte("{}")}
+	_, err := c.Send(t.Context(), cmd)
+	var e *service.Error
+	if !errors.As(err, &e) || e.Kind != service.KindUnknown || e.Resource != "bytes_in_flight" || e.RetryAfter == 0 {
+		t.Fatalf("without room: %v", err)
+	}
+	if _, err := c.Query(t.Context(), service.Query{Service: "bigreply", Key: "k", Type: "q"}); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("a query without room: %v", err)
+	}
+	if st, err := c.Service(t.Context(), "bigreply"); service.KindOf(err) != service.KindOverloaded {
+		t.Errorf("a manifest without room: %+v, %v", st, err)
+	}
+	others.Close()
+	r, err := c.Send(t.Context(), cmd)
+	if err != nil || !r.Repeated || len(r.Data) < 3<<20 {
+		t.Errorf("with room: %d bytes, repeated %v, %v", len(r.Data), r.Repeated, err)
+	}
+	st, err := c.Service(t.Context(), "bigreply")
+	if err != nil || st.Counters.Committed != 1 {
+		t.Errorf("%+v, %v", st.Counters, err)
+	}
+}
+
+// Events that are too large to be copied arrive as they are, by every way.
+func TestLargeEventsArrive(t *testing.T) {
+	h := hosttest.New(t)
+	s, c := serve(t, h.Host, "127.0.0.1:0")
+	h.MustDeploy("bigevent", testguest.BigEvent("bigevent"))
+	const events = 3
+	for range events {
+		h.MustSend(service.Command{Service: "bigevent", Key: "k", Type: "c", Data: []byte("{}")})
+	}
+	want, err := h.EntityEvents(t.Context(), "bigevent", "k", 0, 0)
+	if err != nil || len(want) != events || len(want[0].Data) < 3<<20 {
+		t.Fatalf("%d events, %v", len(want), err)
+	}
+	check := func(way string, raw []byte, n int) {
+		t.Helper()
+		e, err := api.DecodeEvent(raw)
+		if err != nil || e.Position != want[n].Position || !bytes.Equal(e.Body(), want[n].Data) {
+			t.Errorf("%s: event %d is %d bytes at %d, %v", way, n, len(e.Body()), e.Position, err)
+		}
+	}
+	from, read := "", 0
+	for more := true; more; {
+		page, err := c.Events(t.Context(), client.Selection{Service: "bigevent", From: from}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, raw := range page.Events {
+			check("page", raw, read)
+			read++
+		}
+		from, more = page.Next, page.More
+	}
+	entity, version := 0, service.Version(0)
+	for more := true; more; {
+		page, err := c.EntityEvents(t.Context(), "bigevent", "k", version, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, raw := range page.Events {
+			check("entity's page", raw, entity)
+			entity++
+		}
+		version, more = page.Next, page.More
+	}
+	if read != events || entity != events {
+		t.Errorf("pages have %d and %d events", read, entity)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL()+"/v1/services/bigevent/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", api.ContentSSE)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReader(resp.Body)
+	for n := 0; n < events; {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, ok := bytes.CutPrefix(line, []byte("data: ")); ok {
+			check("stream", raw, n)
+			n++
+		}
+	}
 }
