@@ -60,7 +60,7 @@ func TestHelpSaysEverything(t *testing.T) {
 	if code != exitOK || stderr != "" {
 		t.Fatalf("help ends with %d and %q", code, stderr)
 	}
-	for _, word := range []string{"serve", "deploy", "services", "send", "query", "events", "journal", "conform", "bench", "version", "Exit codes", "$BULKHEAD_CONFIG"} {
+	for _, word := range []string{"serve", "deploy", "services", "resources", "send", "query", "events", "journal", "conform", "bench", "version", "Exit codes", "$BULKHEAD_CONFIG"} {
 		if !strings.Contains(out, word) {
 			t.Errorf("the help does not mention %s", word)
 		}
@@ -84,7 +84,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"}, {"send", "bank/alice", "de posit"},
 		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
 		{"serve", "--limit-memory", "lots"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
-		{"serve", "--token", "short"}, {"events", "bank", "--limit=-1"},
+		{"serve", "--max-connection-bytes", "1KiB"}, {"serve", "--max-message", "7MiB"}, {"serve", "--limit-outcome", "64MiB"}, {"serve", "--limit-module", "512MiB"}, {"serve", "--token", "short"}, {"events", "bank", "--limit=-1"},
 		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
 	} {
 		code, out, stderr := run(t, args...)

@@ -373,3 +373,41 @@ func TestShardsAreStable(t *testing.T) {
 		t.Errorf("alice and bob moved to %d and %d", a, b)
 	}
 }
+
+// loads is a carrier with room for replies of some bytes.
+type loads struct {
+	room    int
+	unloads int
+	loaded  []int
+}
+
+func (l *loads) Unload() { l.unloads++ }
+
+func (l *loads) Load(reply int) error {
+	if l.loaded = append(l.loaded, reply); reply > l.room {
+		return &service.Error{Kind: service.KindOverloaded, Resource: "bytes_in_flight", Message: "no room"}
+	}
+	return nil
+}
+
+// The sender of a query is asked for room before the reply waits for the log.
+func TestRoomForAReplyIsAskedFor(t *testing.T) {
+	e, _, _ := startBank(t, 1, nil)
+	if _, err := send(e, command("deposit", "alice", "c1", "1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []int{1000, 0} {
+		l := &loads{room: room}
+		q := balance("alice")
+		q.Carrier = l
+		r, err := ask(e, q)
+		if room == 0 {
+			wantKind(t, err, service.KindOverloaded)
+		} else if err != nil || len(r.Data) == 0 || l.loaded[0] != len(r.Data) {
+			t.Errorf("%+v, %v; asked for %v", r, err, l.loaded)
+		}
+		if l.unloads != 1 || len(l.loaded) != 1 {
+			t.Errorf("unloaded %d times, loaded %v", l.unloads, l.loaded)
+		}
+	}
+}
