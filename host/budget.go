@@ -5,6 +5,33 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// budgetOf is b with defaults for a machine with so much memory and so many mappings; 0
+// is unknown.
+func budgetOf(b service.Budget, memory, mappings int64) service.Budget {
+	b = b.WithDefaults()
+	if b.Sandboxes == 0 {
+		b.Sandboxes = maxSandboxes
+		if mappings > 0 {
+			b.Sandboxes = max(1, min(b.Sandboxes, mappings/mappingsPerSandbox))
+		}
+	}
+	if b.SandboxBytes == 0 {
+		b.SandboxBytes = sandboxMemory
+		if memory > 0 {
+			b.SandboxBytes = memory / 2
+		}
+	}
+	return b
+}
+
+const (
+	// mappingsPerSandbox is for the memory of a sandbox, which is up to three mappings,
+	// its module's code, which is up to two, and what Go and the journal need for both.
+	mappingsPerSandbox = 8
+	maxSandboxes       = 4096
+	sandboxMemory      = 1 << 30 // where nobody can tell how much memory there is
+)
+
 // newBudget opens the account from which everything in a host draws.
 func newBudget(b service.Budget) *budget.Account {
 	return budget.New(budget.Limits{

@@ -88,12 +88,14 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		}
 	}()
 	o.Logger = logs.Logger()
+	account := newBudget(o.Budget)
 	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger,
-		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB})
+		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB,
+		Account: account.Child("modules that are being uploaded", nil)})
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
+	h := &Host{opt: o, budget: account, runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -143,7 +145,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
-		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger,
+		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling,
 		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, Backlog: h.readers.backlog, DrainTime: h.opt.DrainTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,

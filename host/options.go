@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/machine"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -24,8 +25,13 @@ type Options struct {
 	// LogBurst is how many bytes may be logged at once about a service that was silent. Default 256 KiB, least 16 KiB.
 	LogBurst int64
 	// Limits are those of services that do not set their own, and of modules that
-	// are uploaded without a service. Zero fields are [service.DefaultLimits].
+	// are uploaded without a service. Zero fields are [service.DefaultLimits], or the
+	// ceiling if that is lower.
 	Limits service.Limits
+	// Ceiling is what no deployment may exceed, whatever it asks for. Zero fields are the
+	// highest values that there are. A service that was deployed under a higher ceiling
+	// does not start; see [Host.Status].
+	Ceiling service.Ceiling
 	// Budget bounds what all services and connections hold together. Zero fields are
 	// [service.Budget.WithDefaults].
 	Budget service.Budget
@@ -95,9 +101,10 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	o.Limits = o.Limits.WithDefaults()
-	o.Budget = o.Budget.WithDefaults()
-	o.Settings = o.Settings.WithDefaults()
+	o.Ceiling = o.Ceiling.WithDefaults()
+	limits, settings := o.Ceiling.Defaults()
+	o.Limits, o.Settings = o.Limits.Over(limits), o.Settings.Over(settings)
+	o.Budget = budgetOf(o.Budget, machine.Memory(), machine.Mappings())
 	if o.RingEvents == 0 {
 		o.RingEvents = 8192
 	}
@@ -124,13 +131,18 @@ func (o Options) validate() error {
 	if o.Dir == "" {
 		errs = append(errs, service.Errorf(service.KindInvalid, "Options.Dir is empty; name the directory of the host's data"))
 	}
-	errs = append(errs, o.Limits.Validate(), o.Settings.Validate(), o.Budget.Validate(), o.Budget.Fits(o.Limits))
+	if err := o.Ceiling.Validate(); err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, o.Limits.Validate(), o.Settings.Validate(), o.Budget.Validate(), o.Budget.Fits(o.Limits), o.Ceiling.Check(o.Limits, o.Settings))
+	}
 	for _, f := range []struct {
 		name string
 		v    int64
 	}{
 		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
 		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
+		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
 		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
 		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)}, {"StartRetryMax", int64(o.StartRetryMax)},

@@ -82,7 +82,7 @@ func (h *Host) Stop() {
 
 // settled checks that what was taken from the host's budget was given back.
 func (h *Host) settled() {
-	for _, r := range []budget.Resource{budget.FlightBytes} {
+	for _, r := range []budget.Resource{budget.FlightBytes, budget.Sandboxes, budget.SandboxBytes} {
 		if used := h.Account().Used(r); used != 0 {
 			h.t.Errorf("%d of %s are still taken when the host is closed, by %v", used, r, h.Account().Holders(r, 10))
 		}
@@ -92,7 +92,14 @@ func (h *Host) settled() {
 // Restart closes the host and opens it again on the same directory.
 func (h *Host) Restart() {
 	h.t.Helper()
+	h.Change(func(*host.Options) {})
+}
+
+// Change is Restart with other options.
+func (h *Host) Change(options func(*host.Options)) {
+	h.t.Helper()
 	h.Stop()
+	options(&h.options)
 	h.open()
 }
 

@@ -16,9 +16,13 @@ type Budget struct {
 	// ConnectionBytes bounds those of one connection. Default 8 MiB. Every limit of what
 	// goes over one at a time has to fit into it; see [Budget.Fits].
 	ConnectionBytes int64 `json:"connection_bytes,omitempty"`
-	// Sandboxes bounds the sandboxes.
+	// Sandboxes bounds the sandboxes. Each takes a few mappings of memory, of which a
+	// process has only so many. Default, of a host: an eighth of vm.max_map_count, at
+	// most 4,096, which is also the default where there is no such limit.
 	Sandboxes int64 `json:"sandboxes,omitempty"`
-	// SandboxBytes bounds their memory: images, linear memories, tables and resident entities.
+	// SandboxBytes bounds their memory: machine code, images, linear memories, call stacks, tables and
+	// the host's table of resident entities. Default, of a host: half of the memory that
+	// the process may use, by the machine or its control group; 1 GiB where nobody can tell.
 	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
 	// Descriptors bounds the open files and connections.
 	Descriptors int64 `json:"descriptors,omitempty"`

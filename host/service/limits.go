@@ -51,27 +51,55 @@ type Limits struct {
 	ResidentEntities int `json:"resident_entities,omitempty"`
 }
 
+// limit is one field of Limits: its name in JSON, its range, and its default.
+type limit struct {
+	name                   string
+	least, usual, greatest int64
+	get                    func(*Limits) int64
+	set                    func(*Limits, int64)
+}
+
+func limited[T ~int | ~int64](name string, of func(*Limits) *T, least, usual, greatest int64) limit {
+	return limit{name, least, usual, greatest,
+		func(l *Limits) int64 { return int64(*of(l)) },
+		func(l *Limits, v int64) { *of(l) = T(v) }}
+}
+
+// limits is the one table of them. What is done with all limits goes through it.
+var limits = []limit{
+	limited("module_bytes", func(l *Limits) *int64 { return &l.ModuleBytes }, 8, 32<<20, 1<<30),
+	limited("compile_time_ns", func(l *Limits) *time.Duration { return &l.CompileTime }, int64(time.Millisecond), int64(time.Minute), int64(time.Hour)),
+	limited("compile_bytes", func(l *Limits) *int64 { return &l.CompileBytes }, 64<<20, 2<<30, 64<<30),
+	limited("memory_bytes", func(l *Limits) *int64 { return &l.MemoryBytes }, 64<<10, 64<<20, 4<<30),
+	limited("call_time_ns", func(l *Limits) *time.Duration { return &l.CallTime }, int64(time.Millisecond), int64(time.Second), int64(time.Hour)),
+	limited("fuel", func(l *Limits) *int64 { return &l.Fuel }, 1000, 500_000_000, 1<<50),
+	limited("event_fuel", func(l *Limits) *int64 { return &l.EventFuel }, 1000, 5_000_000, 1<<50),
+	limited("stack_bytes", func(l *Limits) *int { return &l.StackBytes }, 4<<10, 1<<20, 64<<20),
+	limited("table_elements", func(l *Limits) *int { return &l.TableElements }, 1, 100_000, 10_000_000),
+	limited("memory_watermark_percent", func(l *Limits) *int { return &l.MemoryWatermark }, 1, 75, 100),
+	limited("command_bytes", func(l *Limits) *int { return &l.CommandBytes }, 0, 1<<20, abi.MaxFrameSize/2),
+	limited("events", func(l *Limits) *int { return &l.Events }, 1, 1024, 1<<20),
+	limited("outcome_bytes", func(l *Limits) *int { return &l.OutcomeBytes }, abi.ResponseHeaderSize, 4<<20, abi.MaxFrameSize),
+	limited("log_bytes", func(l *Limits) *int { return &l.LogBytes }, 0, 64<<10, 64<<20),
+	limited("mailbox_commands", func(l *Limits) *int { return &l.MailboxCommands }, 1, 1024, 1<<20),
+	limited("mailbox_bytes", func(l *Limits) *int64 { return &l.MailboxBytes }, 1, 8<<20, 8<<30),
+	limited("resident_entities", func(l *Limits) *int { return &l.ResidentEntities }, 1, 65536, 1<<28),
+}
+
 // DefaultLimits are the limits of a service that sets none.
-func DefaultLimits() Limits {
-	return Limits{
-		ModuleBytes:      32 << 20,
-		CompileTime:      60 * time.Second,
-		CompileBytes:     2 << 30,
-		MemoryBytes:      64 << 20,
-		CallTime:         time.Second,
-		Fuel:             500_000_000,
-		EventFuel:        5_000_000,
-		StackBytes:       1 << 20,
-		TableElements:    100_000,
-		MemoryWatermark:  75,
-		CommandBytes:     1 << 20,
-		Events:           1024,
-		OutcomeBytes:     4 << 20,
-		LogBytes:         64 << 10,
-		MailboxCommands:  1024,
-		MailboxBytes:     8 << 20,
-		ResidentEntities: 65536,
+func DefaultLimits() (l Limits) {
+	for _, field := range limits {
+		field.set(&l, field.usual)
 	}
+	return l
+}
+
+// GreatestLimits are the highest limits that there are.
+func GreatestLimits() (l Limits) {
+	for _, field := range limits {
+		field.set(&l, field.greatest)
+	}
+	return l
 }
 
 // WithDefaults returns a copy with every zero field set to its default.
@@ -79,23 +107,19 @@ func (l Limits) WithDefaults() Limits { return l.Over(DefaultLimits()) }
 
 // Over returns a copy with every zero field taken from base.
 func (l Limits) Over(base Limits) Limits {
-	l.ModuleBytes = or(l.ModuleBytes, base.ModuleBytes)
-	l.CompileTime = or(l.CompileTime, base.CompileTime)
-	l.CompileBytes = or(l.CompileBytes, base.CompileBytes)
-	l.MemoryBytes = or(l.MemoryBytes, base.MemoryBytes)
-	l.CallTime = or(l.CallTime, base.CallTime)
-	l.Fuel = or(l.Fuel, base.Fuel)
-	l.EventFuel = or(l.EventFuel, base.EventFuel)
-	l.StackBytes = or(l.StackBytes, base.StackBytes)
-	l.TableElements = or(l.TableElements, base.TableElements)
-	l.MemoryWatermark = or(l.MemoryWatermark, base.MemoryWatermark)
-	l.CommandBytes = or(l.CommandBytes, base.CommandBytes)
-	l.Events = or(l.Events, base.Events)
-	l.OutcomeBytes = or(l.OutcomeBytes, base.OutcomeBytes)
-	l.LogBytes = or(l.LogBytes, base.LogBytes)
-	l.MailboxCommands = or(l.MailboxCommands, base.MailboxCommands)
-	l.MailboxBytes = or(l.MailboxBytes, base.MailboxBytes)
-	l.ResidentEntities = or(l.ResidentEntities, base.ResidentEntities)
+	for _, field := range limits {
+		if field.get(&l) == 0 {
+			field.set(&l, field.get(&base))
+		}
+	}
+	return l
+}
+
+// Under returns a copy with no field above that of top.
+func (l Limits) Under(top Limits) Limits {
+	for _, field := range limits {
+		field.set(&l, min(field.get(&l), field.get(&top)))
+	}
 	return l
 }
 
@@ -103,30 +127,16 @@ func (l Limits) Over(base Limits) Limits {
 // KindInvalid error. Call it on limits that have their defaults.
 func (l Limits) Validate() error {
 	var bad []string
-	check := func(name string, v, low, high int64) {
-		if v < low || v > high {
-			bad = append(bad, fmt.Sprintf("%s is %d; it may be %d to %d", name, v, low, high))
+	for _, field := range limits {
+		if v := field.get(&l); v < field.least || v > field.greatest {
+			bad = append(bad, fmt.Sprintf("%s is %d; it may be %d to %d", field.name, v, field.least, field.greatest))
 		}
 	}
-	check("module_bytes", l.ModuleBytes, 8, 1<<30)
-	check("compile_time_ns", int64(l.CompileTime), int64(time.Millisecond), int64(time.Hour))
-	check("compile_bytes", l.CompileBytes, 64<<20, 64<<30)
-	check("memory_bytes", l.MemoryBytes, 64<<10, 4<<30)
-	check("call_time_ns", int64(l.CallTime), int64(time.Millisecond), int64(time.Hour))
-	check("fuel", l.Fuel, 1000, 1<<50)
-	check("event_fuel", l.EventFuel, 1000, 1<<50)
-	check("stack_bytes", int64(l.StackBytes), 4<<10, 64<<20)
-	check("table_elements", int64(l.TableElements), 1, 10_000_000)
-	check("memory_watermark_percent", int64(l.MemoryWatermark), 1, 100)
-	check("command_bytes", int64(l.CommandBytes), 0, abi.MaxFrameSize/2)
-	check("events", int64(l.Events), 1, 1<<20)
-	check("outcome_bytes", int64(l.OutcomeBytes), abi.ResponseHeaderSize, abi.MaxFrameSize)
-	check("log_bytes", int64(l.LogBytes), 0, 64<<20)
-	check("mailbox_commands", int64(l.MailboxCommands), 1, 1<<20)
-	check("mailbox_bytes", l.MailboxBytes, 1, 8<<30)
-	check("resident_entities", int64(l.ResidentEntities), 1, 1<<28)
 	return invalid("limits", bad)
 }
+
+// GreatestShards is how many shards a service may have at most.
+const GreatestShards = 1024
 
 // Settings are the choices of a deployment that are not limits. A zero field
 // means its default.
@@ -160,8 +170,8 @@ func (s Settings) Over(base Settings) Settings {
 // Validate reports every field that is out of its range at once.
 func (s Settings) Validate() error {
 	var bad []string
-	if s.Shards < 1 || s.Shards > 1024 {
-		bad = append(bad, fmt.Sprintf("shards is %d; it may be 1 to 1024", s.Shards))
+	if s.Shards < 1 || s.Shards > GreatestShards {
+		bad = append(bad, fmt.Sprintf("shards is %d; it may be 1 to %d", s.Shards, GreatestShards))
 	}
 	if s.SnapshotEvery < -1 || s.SnapshotEvery == 0 || s.SnapshotEvery > 1<<30 {
 		bad = append(bad, fmt.Sprintf("snapshot_every is %d; it may be 1 to %d, or -1 for none", s.SnapshotEvery, 1<<30))

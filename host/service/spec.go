@@ -68,6 +68,13 @@ type Status struct {
 	Head     Position      `json:"position"`         // of the last event on disk
 	Shards   []ShardStatus `json:"shards"`
 	Counters Counters      `json:"counters"`
+
+	// What the service holds of the host's sandbox memory, in bytes: all of it, and of
+	// that the machine code, the image that its sandboxes begin as, and their tables.
+	SandboxBytes int64 `json:"sandbox_bytes"`
+	CodeBytes    int64 `json:"code_bytes"`
+	ImageBytes   int64 `json:"image_bytes"`
+	TableBytes   int64 `json:"table_bytes"`
 }
 
 // ResourceUsage is how much of one of the host's resources is in use.

@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // env is what a command runs in.
@@ -74,7 +75,7 @@ type helpWanted struct{}
 // parse finds the command to run; nil if there was only help to print.
 func parse(e *env, args []string) (run func() error, err error) {
 	var c cli
-	vars := kong.Vars(limitVars())
+	vars := kong.Vars{"snapshot_every": strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery)}
 	defer func() {
 		if p := recover(); p != nil {
 			if _, ok := p.(helpWanted); !ok {
@@ -92,6 +93,7 @@ func parse(e *env, args []string) (run func() error, err error) {
 		kong.Writers(e.out, e.err),
 		kong.Exit(func(int) { panic(helpWanted{}) }),
 		vars,
+		kong.PostBuild(completeHelp),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("command line: %w", err) // a bug, found by any test
@@ -116,6 +118,16 @@ func parse(e *env, args []string) (run func() error, err error) {
 		e.parsed(&c)
 	}
 	return func() error { return ctx.Run(e) }, nil
+}
+
+// completeHelp completes the help of the flags of limits.
+func completeHelp(k *kong.Kong) error {
+	return kong.Visit(k.Model, func(n kong.Visitable, next kong.Next) error {
+		if f, ok := n.(*kong.Flag); ok {
+			limitHelp(f)
+		}
+		return next(nil)
+	})
 }
 
 // commandOf is a command without its arguments, such as "journal verify".

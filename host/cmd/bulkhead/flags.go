@@ -12,12 +12,17 @@ import (
 
 // budgetFlags bound what all services and connections hold together.
 type budgetFlags struct {
-	FlightBytes     size `name:"max-flight-bytes" default:"256MiB" placeholder:"SIZE" help:"Memory for the bodies, messages, answers and events of all connections that are on their way in or out; what is beyond is refused as overloaded. Default ${default}."`
-	ConnectionBytes size `name:"max-connection-bytes" default:"8MiB" placeholder:"SIZE" help:"The part of it that one connection may hold, at most a tenth; limits of services that do not fit into it are refused. Default ${default}."`
+	FlightBytes     size  `name:"max-flight-bytes" default:"256MiB" placeholder:"SIZE" help:"Memory for the bodies, messages, answers and events of all connections that are on their way in or out; what is beyond is refused as overloaded. Default ${default}."`
+	ConnectionBytes size  `name:"max-connection-bytes" default:"8MiB" placeholder:"SIZE" help:"The part of it that one connection may hold, at most a tenth; limits of services that do not fit into it are refused. Default ${default}."`
+	Sandboxes       int64 `name:"max-sandboxes" placeholder:"N" help:"Bounds the sandboxes of all services together, of which each takes up to three mappings of memory. Default: an eighth of vm.max_map_count, at most 4096."`
+	SandboxBytes    size  `name:"max-sandbox-memory" placeholder:"SIZE" help:"Bounds the memory of all sandboxes together: machine code, images, linear memory, call stacks, tables and resident entities. Default: half of the memory of the machine or of the control group."`
 }
 
 func (f *budgetFlags) budget() service.Budget {
-	return service.Budget{FlightBytes: int64(f.FlightBytes), ConnectionBytes: int64(f.ConnectionBytes)}
+	return service.Budget{
+		FlightBytes: int64(f.FlightBytes), ConnectionBytes: int64(f.ConnectionBytes),
+		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes),
+	}
 }
 
 // gatewayFlags bound what outsiders can make the host do. Each default is given

@@ -70,8 +70,10 @@ func TestHelpSaysEverything(t *testing.T) {
 	}
 	_, serve, _ := run(t, "serve", "--help")
 	flat := strings.Join(strings.Fields(serve), " ")
-	for name, value := range limitVars() {
-		flag := "--" + strings.ReplaceAll(name, "_", "-")
+	defaults := limitVars()
+	defaults["snapshot-every"] = "1000"
+	for name, value := range defaults {
+		flag := "--" + name
 		if !strings.Contains(flat, flag+"=") || !strings.Contains(flat, "Default "+value+" (") {
 			t.Errorf("serve --help does not show %s with its default %s", flag, value)
 		}
@@ -83,7 +85,7 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, args := range [][]string{
 		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"}, {"send", "bank/alice", "de posit"},
 		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
-		{"serve", "--limit-memory", "lots"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
+		{"serve", "--limit-memory", "lots"}, {"serve", "--limit-memory", "64MiB", "--max-memory", "8MiB"}, {"serve", "--max-sandboxes=-1"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
 		{"serve", "--max-connection-bytes", "1KiB"}, {"serve", "--max-message", "7MiB"}, {"serve", "--limit-outcome", "64MiB"}, {"serve", "--limit-module", "512MiB"}, {"serve", "--token", "short"}, {"events", "bank", "--limit=-1"},
 		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
 	} {

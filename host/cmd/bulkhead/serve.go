@@ -41,6 +41,7 @@ type serveCmd struct {
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
+	Ceiling ceilingFlags `embed:"" prefix:"max-" group:"Ceilings that no deployment may exceed, whatever it asks for; 0 is the default, and a service that was deployed under a higher one does not start"`
 	Budget  budgetFlags  `embed:"" group:"Budget of the host: what all services and connections hold together; 0 is the default"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
 	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
@@ -58,7 +59,7 @@ type served struct {
 }
 
 func (c *serveCmd) Run(e *env) error {
-	if err := errors.Join(c.checkListen(), c.checkRanges()); err != nil {
+	if err := errors.Join(c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
 		return usageError{err}
 	}
 	say := func(s served, format string, args ...any) {
@@ -122,6 +123,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.StartRetryRare = c.Start.Rarely
 	o.LogRate = orNone(c.LogRate)
 	o.LogBurst = int64(c.LogBurst)
+	o.Ceiling = c.Ceiling.ceiling()
 	o.Budget.Readers = c.Reading.Readers
 	o.MaxWaitingReaders = c.Reading.Waiting
 	o.SharedReadBytes = orNone(c.Reading.Shared)

@@ -118,6 +118,9 @@ func printService(w io.Writer, s *api.Service) {
 	if idle > 0 {
 		row("shards", "%d more, which have had nothing to do and have no sandbox", idle)
 	}
+	if s.SandboxBytes > 0 {
+		row("memory", "%s of the host's sandbox memory, with code of %s, an image of %s and tables of %s", bytesUnit(s.SandboxBytes), bytesUnit(s.CodeBytes), bytesUnit(s.ImageBytes), bytesUnit(s.TableBytes))
+	}
 	c := s.Counters
 	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)

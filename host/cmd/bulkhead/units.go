@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -44,60 +48,88 @@ func (s size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
-// limitFlags are the limits of a service. Zero is the default.
+// limitFlags are the limits of a service, or the ceilings of a host. Zero is the
+// default. Each field is called as that of [service.Limits], and its help says what it
+// bounds; [limitHelp] makes a sentence of that.
 type limitFlags struct {
-	ModuleBytes      size          `name:"module" placeholder:"SIZE" help:"Size of a module. Default ${limit_module}."`
-	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"Time to compile a module. Default ${limit_compile_time}."`
-	CompileBytes     size          `name:"compile-memory" placeholder:"SIZE" help:"Memory to compile a module. Default ${limit_compile_memory}."`
-	MemoryBytes      size          `name:"memory" placeholder:"SIZE" help:"Linear memory of one sandbox. Default ${limit_memory}."`
-	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"Processor time that a guest may take in one call; waiting for a processor is not in it. Default ${limit_call_time}."`
-	Fuel             int64         `name:"fuel" placeholder:"N" help:"Fuel of one command or query: instructions. Default ${limit_fuel}."`
-	EventFuel        int64         `name:"event-fuel" placeholder:"N" help:"Fuel that each event adds to a hydration's. Default ${limit_event_fuel}."`
-	StackBytes       size          `name:"stack" placeholder:"SIZE" help:"Call stack of a call. Default ${limit_stack}."`
-	TableElements    int           `name:"table-elements" placeholder:"N" help:"Elements of each table. Default ${limit_table_elements}."`
-	MemoryWatermark  int           `name:"memory-watermark" placeholder:"PERCENT" help:"Share of the memory above which a sandbox is made anew between commands. Default ${limit_memory_watermark}."`
-	CommandBytes     size          `name:"command" placeholder:"SIZE" help:"Data of one command or query. Default ${limit_command}."`
-	Events           int           `name:"events" placeholder:"N" help:"Events of one command. Default ${limit_events}."`
-	OutcomeBytes     size          `name:"outcome" placeholder:"SIZE" help:"All that one call answers. Default ${limit_outcome}."`
-	LogBytes         size          `name:"log" placeholder:"SIZE" help:"Log output of one call; more is cut. Default ${limit_log}."`
-	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"Commands that wait in one shard. Default ${limit_mailbox_commands}."`
-	MailboxBytes     size          `name:"mailbox" placeholder:"SIZE" help:"Data of the commands that wait in one shard. Default ${limit_mailbox}."`
-	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"Entities that one shard keeps in its sandbox. Default ${limit_resident_entities}."`
+	ModuleBytes      size          `name:"module" placeholder:"SIZE" help:"the size of a module"`
+	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"the time to compile a module"`
+	CompileBytes     size          `name:"compile-memory" placeholder:"SIZE" help:"the memory to compile a module"`
+	MemoryBytes      size          `name:"memory" placeholder:"SIZE" help:"the linear memory of one sandbox"`
+	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"the processor time of a guest in one call, in which waiting for a processor is not counted"`
+	Fuel             int64         `name:"fuel" placeholder:"N" help:"the fuel, counted in instructions, of one command or query"`
+	EventFuel        int64         `name:"event-fuel" placeholder:"N" help:"the fuel that each event adds to a hydration's"`
+	StackBytes       size          `name:"stack" placeholder:"SIZE" help:"the call stack of a call"`
+	TableElements    int           `name:"table-elements" placeholder:"N" help:"the elements of each table"`
+	MemoryWatermark  int           `name:"memory-watermark" placeholder:"PERCENT" help:"the share of its memory that a sandbox may use before it is replaced between two commands"`
+	CommandBytes     size          `name:"command" placeholder:"SIZE" help:"the data of one command or query"`
+	Events           int           `name:"events" placeholder:"N" help:"the events of one command"`
+	OutcomeBytes     size          `name:"outcome" placeholder:"SIZE" help:"the whole answer to one call"`
+	LogBytes         size          `name:"log" placeholder:"SIZE" help:"the log output of one call, of which the rest is cut"`
+	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"the commands that wait in one shard"`
+	MailboxBytes     size          `name:"mailbox" placeholder:"SIZE" help:"the data of the commands that wait in one shard"`
+	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"the entities that one shard keeps in its sandbox"`
+}
+
+// ceilingFlags are what no deployment may exceed: every limit, and the shards.
+type ceilingFlags struct {
+	Limits limitFlags `embed:""`
+	Shards int        `name:"shards" placeholder:"N" help:"the sandboxes that share a service's keys"`
 }
 
 // limits are the flags as the host takes them; zero fields stay zero.
-func (f limitFlags) limits() service.Limits {
-	return service.Limits{
-		ModuleBytes: int64(f.ModuleBytes), CompileTime: f.CompileTime, CompileBytes: int64(f.CompileBytes), MemoryBytes: int64(f.MemoryBytes),
-		CallTime: f.CallTime, Fuel: f.Fuel, EventFuel: f.EventFuel, StackBytes: int(f.StackBytes),
-		TableElements: f.TableElements, MemoryWatermark: f.MemoryWatermark, CommandBytes: int(f.CommandBytes), Events: f.Events, OutcomeBytes: int(f.OutcomeBytes),
-		LogBytes: int(f.LogBytes), MailboxCommands: f.MailboxCommands, MailboxBytes: int64(f.MailboxBytes),
-		ResidentEntities: f.ResidentEntities,
+func (f limitFlags) limits() (l service.Limits) {
+	flags, out := reflect.ValueOf(f), reflect.ValueOf(&l).Elem()
+	for i := range flags.NumField() {
+		out.FieldByName(flags.Type().Field(i).Name).SetInt(flags.Field(i).Int())
+	}
+	return l
+}
+
+func (f ceilingFlags) ceiling() service.Ceiling {
+	return service.Ceiling{Limits: f.Limits.limits(), Shards: f.Shards}
+}
+
+// check refuses a limit above its ceiling, by the names of both flags.
+func (f ceilingFlags) check(l limitFlags) error {
+	var errs []error
+	limits, tops := reflect.ValueOf(l), reflect.ValueOf(f.Limits)
+	for i := range limits.NumField() {
+		if limit, top := limits.Field(i), tops.Field(i); top.Int() != 0 && limit.Int() > top.Int() {
+			name := limits.Type().Field(i).Tag.Get("name")
+			errs = append(errs, fmt.Errorf("--limit-%s %v is above --max-%s %v", name, limit, name, top))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	limitPrefix = "limit-"
+	maxPrefix   = "max-"
+)
+
+// limitHelp completes the help of a flag of limitFlags or ceilingFlags: a sentence with
+// its default, which is taken from where it is defined so that the help cannot lie.
+func limitHelp(f *kong.Flag) {
+	vars := limitVars()
+	if name, ok := strings.CutPrefix(f.Name, limitPrefix); ok && vars[f.Name] != "" {
+		f.Help = fmt.Sprintf("Bounds %s. Default %s.", f.Help, vars[limitPrefix+name])
+	}
+	if name, ok := strings.CutPrefix(f.Name, maxPrefix); ok && vars[f.Name] != "" {
+		f.Help = fmt.Sprintf("The highest bound that a deployment may set for %s. Default %s.", f.Help, vars[maxPrefix+name])
 	}
 }
 
-// limitVars are the defaults as the help shows them, taken from where they are
-// defined so that the help cannot lie.
+// limitVars are the defaults of limits and ceilings, by flag.
 func limitVars() map[string]string {
-	d := service.DefaultLimits()
-	return map[string]string{
-		"limit_module":            size(d.ModuleBytes).String(),
-		"limit_compile_time":      d.CompileTime.String(),
-		"limit_compile_memory":    size(d.CompileBytes).String(),
-		"limit_memory":            size(d.MemoryBytes).String(),
-		"limit_call_time":         d.CallTime.String(),
-		"limit_fuel":              strconv.FormatInt(d.Fuel, 10),
-		"limit_event_fuel":        strconv.FormatInt(d.EventFuel, 10),
-		"limit_stack":             size(d.StackBytes).String(),
-		"limit_table_elements":    strconv.Itoa(d.TableElements),
-		"limit_memory_watermark":  strconv.Itoa(d.MemoryWatermark),
-		"limit_command":           size(d.CommandBytes).String(),
-		"limit_events":            strconv.Itoa(d.Events),
-		"limit_outcome":           size(d.OutcomeBytes).String(),
-		"limit_log":               size(d.LogBytes).String(),
-		"limit_mailbox_commands":  strconv.Itoa(d.MailboxCommands),
-		"limit_mailbox":           size(d.MailboxBytes).String(),
-		"snapshot_every":          strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery),
-		"limit_resident_entities": strconv.Itoa(d.ResidentEntities),
+	vars := map[string]string{maxPrefix + "shards": strconv.Itoa(service.GreatestShards)}
+	flags := reflect.TypeFor[limitFlags]()
+	for prefix, l := range map[string]service.Limits{limitPrefix: service.DefaultLimits(), maxPrefix: service.GreatestLimits()} {
+		for i := range flags.NumField() {
+			value := reflect.New(flags.Field(i).Type).Elem()
+			value.SetInt(reflect.ValueOf(l).FieldByName(flags.Field(i).Name).Int())
+			vars[prefix+flags.Field(i).Tag.Get("name")] = fmt.Sprint(value)
+		}
 	}
+	return vars
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -37,6 +39,29 @@ func TestEveryLimitHasAFlag(t *testing.T) {
 	}
 	if l := (limitFlags{}).limits(); l != (service.Limits{}) {
 		t.Errorf("flags that are not set set limits: %+v", l)
+	}
+}
+
+// A limit above its ceiling is refused by the names of both flags.
+func TestLimitsAboveTheirCeilings(t *testing.T) {
+	c := ceilingFlags{Limits: limitFlags{MemoryBytes: 8 << 20, CallTime: time.Second, Fuel: 5000}, Shards: 4}
+	err := c.check(limitFlags{MemoryBytes: 64 << 20, CallTime: time.Minute, Fuel: 5000, Events: 1 << 20})
+	if err == nil {
+		t.Fatal("nothing is refused")
+	}
+	for _, want := range []string{"--limit-memory 64MiB is above --max-memory 8MiB", "--limit-call-time 1m0s is above --max-call-time 1s"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "fuel") {
+		t.Errorf("%q is about what is within", err)
+	}
+	if err := c.check(limitFlags{}); err != nil {
+		t.Errorf("defaults: %v", err)
+	}
+	if got := c.ceiling(); got.Limits.MemoryBytes != 8<<20 || got.Shards != 4 || got.Limits.Events != 0 {
+		t.Errorf("the ceiling is %+v", got)
 	}
 }
 

@@ -65,6 +65,8 @@ var house = []room{
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", level: 1, may: []string{"host/service"},
 		why: "how much there is of a resource, and who holds it, is counted in one place by those who know what they take it for"},
+	{path: "host/internal/machine", level: 0,
+		why: "what a machine has is read from its files; what part of it a host takes is the host's decision"},
 	{path: "host/internal/catalog", level: 2, may: []string{"host/service", "host/internal/budget", "journal", "abi"},
 		why: "modules and deployments at rest are files and events; what runs them is not its business"},
 	{path: "host/internal/stream", level: 2, may: []string{"host/service", "host/internal/budget", "host/internal/fair", "journal", "abi", "host/internal/lifecycle"},

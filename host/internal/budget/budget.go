@@ -27,8 +27,8 @@ const (
 	FlightBytes Resource = iota
 	// Sandboxes are the instances of modules; each takes a few mappings of memory.
 	Sandboxes
-	// SandboxBytes are the images, linear memories, tables and resident entities of
-	// sandboxes.
+	// SandboxBytes are the machine code, images, linear memories, call stacks, tables and
+	// resident entities of sandboxes.
 	SandboxBytes
 	// Descriptors are open files and connections.
 	Descriptors

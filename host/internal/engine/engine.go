@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -56,6 +57,8 @@ type Options struct {
 	Log Log
 	// Publish hears of every commit. Default: nobody does.
 	Publish Publisher
+	// Account is the service's in the host's budget. Default: one without bounds.
+	Account *budget.Account
 	// Clock gives commands their time. Default: the system's clock.
 	Clock func() journal.UnixNano
 	// Logger gets what an operator should see. Default: nothing is logged.
@@ -66,6 +69,9 @@ func (o Options) withDefaults() Options {
 	o.Spec = o.Spec.WithDefaults()
 	if o.Publish == nil {
 		o.Publish = nobody{}
+	}
+	if o.Account == nil {
+		o.Account = budget.New(nil)
 	}
 	if o.Clock == nil {
 		o.Clock = func() journal.UnixNano { return journal.UnixNano(time.Now().UnixNano()) }
@@ -204,6 +210,7 @@ func (e *Engine) finishMailboxes(ctx context.Context) error {
 func (e *Engine) closeGuests(ctx context.Context) error {
 	var errs []error
 	for _, s := range e.shards {
+		s.residents.forget() // the shard's goroutine has ended
 		if s.guest != nil {
 			errs = append(errs, s.guest.Close(context.WithoutCancel(ctx)))
 		}

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
@@ -32,7 +33,7 @@ func openJournal(t testing.TB, e journal.Engine) *journal.Journal {
 
 // bankOptions are those of a bank with the given number of shards.
 func bankOptions(t testing.TB, log Log, shards int) (Options, []*bankGuest) {
-	o := Options{Spec: service.Spec{Service: "bank", Settings: service.Settings{Shards: shards}}, Manifest: bankManifest, Log: log}
+	o := Options{Spec: service.Spec{Service: "bank", Settings: service.Settings{Shards: shards}}, Manifest: bankManifest, Log: log, Account: budget.New(nil)}
 	var guests []*bankGuest
 	for range shards {
 		guests = append(guests, newBankGuest(t))
@@ -63,7 +64,12 @@ func start(t testing.TB, o Options) *Engine {
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.Stop(context.Background()) }) // may have been stopped, with an error
+	t.Cleanup(func() {
+		e.Stop(context.Background()) // may have been stopped, with an error
+		if held := e.options.Account.Used(budget.SandboxBytes); held != 0 {
+			t.Errorf("%d bytes were not given back", held)
+		}
+	})
 	return e
 }
 

@@ -18,7 +18,9 @@ func (s *shard) resident(key service.Key) (*entity, *service.Error) {
 	if e := s.residents.get(key); e != nil {
 		return e, nil
 	}
-	s.makePlace()
+	if err := s.makePlace(key); err != nil {
+		return nil, s.engine.own(err)
+	}
 	if err := s.usable(); err != nil {
 		return nil, s.engine.own(err)
 	}
@@ -35,10 +37,20 @@ func (s *shard) resident(key service.Key) (*entity, *service.Error) {
 // drop gives an entity up whose state in the guest is not that of the log.
 func (s *shard) drop(e *entity) { s.residents.remove(e) }
 
-// makePlace evicts entities until another one fits in.
-func (s *shard) makePlace() {
-	for s.residents.full() {
+// makePlace evicts entities until another one fits in. It fails if the budget has no
+// room for a single one.
+func (s *shard) makePlace(key service.Key) error {
+	for {
+		var err error
+		if !s.residents.full() {
+			if err = s.residents.reserve(key); err == nil {
+				return nil
+			}
+		}
 		e := s.residents.oldest()
+		if e == nil {
+			return err
+		}
 		if s.due(e, true) {
 			s.snapshot(e)
 		}

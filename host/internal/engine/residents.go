@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/bulkhead-wasm/bulkhead/host/service"
+import (
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
 
 // entity is an entity that is in the guest.
 type entity struct {
@@ -17,8 +20,14 @@ type entity struct {
 // their last use. Slots are dense numbers; those of removed entities are retired, and
 // the guest forgets what it has in them when another entity is opened there, or when it
 // is told to drop them.
+//
+// Each takes some bytes of the host's own, which come from the budget, also those of
+// keys that nobody has written to. They are taken some at a time.
 type residents struct {
 	most    int
+	account *budget.Account
+	taken   int64 // from the account
+	used    int64 // of that
 	byKey   map[service.Key]*entity
 	use     entity // of a ring: use.older is the most recently used, use.newer the least
 	free    []uint32
@@ -26,8 +35,17 @@ type residents struct {
 	next    uint32 // slots from here on were never used
 }
 
-func newResidents(most int) *residents {
-	r := &residents{most: most}
+// entityBytes is what an entity takes beside its key: itself, and its places in the
+// map and in the lists of slots.
+const entityBytes = 192
+
+// takeAtOnce is how much is taken from the account, if there is so much.
+const takeAtOnce = 64 << 10
+
+func sizeOf(key service.Key) int64 { return entityBytes + int64(len(key)) }
+
+func newResidents(most int, account *budget.Account) *residents {
+	r := &residents{most: most, account: account}
 	r.forget()
 	return r
 }
@@ -37,6 +55,26 @@ func (r *residents) forget() {
 	r.byKey = make(map[service.Key]*entity)
 	r.use.newer, r.use.older = &r.use, &r.use
 	r.free, r.retired, r.next = r.free[:0], r.retired[:0], 0
+	r.account.Give(budget.SandboxBytes, r.taken)
+	r.taken, r.used = 0, 0
+}
+
+// reserve makes sure that there are bytes for another entity. If there are none the
+// error says so; then it helps to remove one.
+func (r *residents) reserve(key service.Key) error {
+	need := r.used + sizeOf(key) - r.taken
+	if need <= 0 {
+		return nil
+	}
+	take := max(need, takeAtOnce)
+	if take > r.account.Room(budget.SandboxBytes)/2 { // the rest is for others
+		take = need
+	}
+	if err := r.account.TakeShare(budget.SandboxBytes, take); err != nil {
+		return err
+	}
+	r.taken += take
+	return nil
 }
 
 func (r *residents) len() int { return len(r.byKey) }
@@ -51,10 +89,11 @@ func (r *residents) get(key service.Key) *entity {
 	return e
 }
 
-// add enters an entity that has just been made resident.
+// add enters an entity that has just been made resident. Its bytes are reserved.
 func (r *residents) add(key service.Key, slot uint32, version service.Version) *entity {
 	e := &entity{key: key, slot: slot, version: version}
 	r.byKey[key] = e
+	r.used += sizeOf(key)
 	r.link(e)
 	return e
 }
@@ -62,6 +101,7 @@ func (r *residents) add(key service.Key, slot uint32, version service.Version) *
 // remove takes an entity out and retires its slot.
 func (r *residents) remove(e *entity) {
 	delete(r.byKey, e.key)
+	r.used -= sizeOf(e.key)
 	r.unlink(e)
 	r.retired = append(r.retired, e.slot)
 }

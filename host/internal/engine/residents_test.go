@@ -1,18 +1,21 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // TestResidentsAgainstAList compares the table with a list in the order of use.
 func TestResidentsAgainstAList(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	r := newResidents(8)
+	account := budget.New(budget.Limits{budget.SandboxBytes: 1 << 20})
+	r := newResidents(8, account)
 	var model []*entity // least recently used first
 	for range 20000 {
 		key := service.Key(fmt.Sprint(random.IntN(20)))
@@ -45,11 +48,21 @@ func TestResidentsAgainstAList(t *testing.T) {
 				r.remove(r.oldest())
 				model = model[1:]
 			}
+			if err := r.reserve(key); err != nil {
+				t.Fatal(err)
+			}
 			slot := r.takeSlot()
 			if i := slices.IndexFunc(model, func(e *entity) bool { return e.slot == slot }); i >= 0 {
 				t.Fatalf("slot %d is that of %s", slot, model[i].key)
 			}
 			model = append(model, r.add(key, slot, 0))
+		}
+		var used int64
+		for _, e := range model {
+			used += sizeOf(e.key)
+		}
+		if taken := account.Used(budget.SandboxBytes); r.used != used || r.taken != taken || used > taken {
+			t.Fatalf("%d residents use %d bytes, not %d; %d of %d are taken", len(model), r.used, used, r.taken, taken)
 		}
 		if r.len() != len(model) {
 			t.Fatalf("%d residents, %d in the model", r.len(), len(model))
@@ -58,4 +71,42 @@ func TestResidentsAgainstAList(t *testing.T) {
 			t.Fatalf("%d slots: %d free, %d retired, %d in use", r.next, len(r.free), len(r.retired), r.len())
 		}
 	}
+}
+
+// What the host knows of entities comes from the budget, also of those that do not exist.
+// Where it has no room for more of them, some are evicted; without room for one a command
+// or query is refused, by name, and the next one finds what is free again.
+func TestResidentsKeepToTheBudget(t *testing.T) {
+	account := budget.New(nil).Child("bank", budget.Limits{budget.SandboxBytes: 5000})
+	e, _, _ := startBank(t, 1, func(o *Options) { o.Account = account })
+	touch := func(n int) error {
+		_, err := ask(e, balance(fmt.Sprint("account-", n)))
+		return err
+	}
+	const keys = 200
+	for n := range keys {
+		if err := touch(n); err != nil {
+			t.Fatal(err)
+		}
+		if used := account.Used(budget.SandboxBytes); used > 5000 {
+			t.Fatalf("%d bytes are taken", used)
+		}
+	}
+	shards, counters := counted(t, e)
+	if n := shards[0].Resident; n < 15 || n > 25 || counters.Hydrated != keys {
+		t.Errorf("%d entities are resident, %d were hydrated", n, counters.Hydrated)
+	}
+	if _, err := send(e, command("deposit", "account-0", "", "1")); err != nil {
+		t.Errorf("a command: %v", err)
+	}
+
+	other := budget.New(budget.Limits{budget.SandboxBytes: 100}).Child("bank", nil)
+	e, _, _ = startBank(t, 1, func(o *Options) { o.Account = other })
+	err := touch(0)
+	var refused *service.Error
+	if !errors.As(err, &refused) || refused.Kind != service.KindQuota || refused.Resource != "sandbox_bytes" || refused.Limit != 100 || refused.Service != "bank" {
+		t.Errorf("without room for one: %+v", err)
+	}
+	_, err = send(e, command("deposit", "account-0", "", "1"))
+	wantKind(t, err, service.KindQuota)
 }

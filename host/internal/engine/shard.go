@@ -49,7 +49,7 @@ func newShard(e *Engine, number int) *shard {
 		name:      journal.LogName(e.options.Spec.Service),
 		logger:    e.options.Logger.With("shard", number),
 		mail:      newMailbox(l.MailboxCommands, l.MailboxBytes),
-		residents: newResidents(l.ResidentEntities),
+		residents: newResidents(l.ResidentEntities, e.options.Account),
 		pace:      pace{origin: time.Now()},
 	}
 	s.health.set(service.StateIdle, service.Attempts{})

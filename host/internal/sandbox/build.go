@@ -74,7 +74,7 @@ func rewrite(module []byte, o order, tell func(Stage)) (*facts, []byte, error) {
 	if err != nil {
 		return nil, nil, refusedRewriting(err)
 	}
-	return factsOf(m, metered), metered.Binary, nil
+	return factsOf(m, metered, o), metered.Binary, nil
 }
 
 // metering are how a module of size bytes is rewritten.
@@ -139,7 +139,7 @@ func compileInto(ctx context.Context, module []byte, dir string) (file string, e
 	defer func() { _ = cache.Close(ctx) }()
 	p := Program{wazero: wazero.NewRuntimeWithConfig(ctx, wazeroConfig(cache))}
 	defer func() { _ = p.wazero.Close(ctx) }()
-	err = p.compileNow(ctx, module)
+	err = p.compileNow(ctx, module, 0)
 	var path *fs.PathError
 	var link *os.LinkError
 	switch {

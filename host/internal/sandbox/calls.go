@@ -273,9 +273,9 @@ func (i *Instance) checked(response []byte, q *question) (a answer, err error) {
 }
 
 // keep keeps a request's buffer for the next one, unless it has grown out of
-// what calls usually need.
+// what calls usually need, or out of the budget.
 func (i *Instance) keep(b []byte) {
-	if cap(b) <= keepRequest {
+	if cap(b) <= keepRequest && i.takeBuffer(cap(b)) {
 		i.request = b[:0]
 	}
 }

@@ -159,6 +159,23 @@ func (s *codeStore) open(name string, most int64) (form []byte, coded bool, err 
 	return form, true, err
 }
 
+// size is how large the code of that name is; 0 if it is not there.
+func (s *codeStore) size(name string) int64 {
+	text, err := readAtMost(filepath.Join(s.dir, sealDir, name), maxSeal)
+	if err != nil {
+		return 0
+	}
+	seal, err := parseSeal(text)
+	if err != nil || seal.file == "" {
+		return 0
+	}
+	info, err := os.Stat(filepath.Join(s.dir, seal.file))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // stage makes a directory to compile into, which is empty but for its lock. unstage
 // removes it; if this process ends before, a later one does.
 func (s *codeStore) stage() (dir string, unstage func(), err error) {

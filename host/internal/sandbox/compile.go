@@ -32,7 +32,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 	r := p.runtime
 	background := context.WithoutCancel(ctx)
 	p.wazero = wazero.NewRuntimeWithConfig(background, wazeroConfig(r.cache))
-	unload := func() { _ = p.wazero.Close(background) }
+	unload := func() { _ = p.wazero.Close(background); p.giveCode() }
 	defer func() {
 		if err != nil {
 			unload()
@@ -60,7 +60,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 		tell(StageCompiling)
 		unloadLate := unload
 		unload = func() {} // not before the compilation is through
-		err = r.compileHere(ctx, limited, p.limits, func() error { return p.compileNow(background, whole) }, func(err error, late bool) {
+		err = r.compileHere(ctx, limited, p.limits, func() error { return p.compileNow(background, whole, codePerByte*int64(len(whole))) }, func(err error, late bool) {
 			release()
 			if err == nil && late {
 				_ = p.compiled.Close(background)
@@ -124,6 +124,10 @@ func (p *Program) provide(ctx context.Context) error {
 func (p *Program) know(f *facts) {
 	p.metered, p.imports, p.module.Tariff = f.metered(), f.imports(), f.tariff
 	p.manifest, p.hasManifest = f.manifest, f.hasManifest
+	p.tableBytes = int64(f.tableBytes)
+	p.heapBytes = heapBytes(f, p.limits)
+	p.minBytes = int64(f.memoryPages) * pageBytes
+	p.startBytes = p.minBytes
 }
 
 // fill builds a module into the store, and calls release when it is through.
@@ -206,18 +210,27 @@ func (p *Program) load(name string, size int) error {
 		ctx = experimental.WithCompilationWorkers(ended, 2)
 	}
 	p.know(f)
-	return p.compileNow(ctx, module)
+	bytes := r.code.size(name)
+	if bytes == 0 {
+		bytes = codePerByte * int64(len(module))
+	}
+	return p.compileNow(ctx, module, bytes)
 }
 
-// compileNow has wazero compile, or load.
-func (p *Program) compileNow(ctx context.Context, module []byte) (err error) {
+// compileNow has wazero compile, or load. What comes of it takes code bytes of memory.
+func (p *Program) compileNow(ctx context.Context, module []byte, code int64) (err error) {
 	defer func() {
 		if bug := recover(); bug != nil { // of wazero's compiler, on a module made to find one
 			err = service.Errorf(service.KindBadModule, "the compiler failed on the module: %v", bug)
 		}
+		if err != nil {
+			p.giveCode()
+		}
 	}()
-	p.compiled, err = p.wazero.CompileModule(ctx, module)
-	if err != nil {
+	if err := p.takeCode(code); err != nil {
+		return err
+	}
+	if p.compiled, err = p.wazero.CompileModule(ctx, module); err != nil {
 		return invalidModule(err)
 	}
 	return nil

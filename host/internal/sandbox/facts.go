@@ -22,6 +22,8 @@ type facts struct {
 	globals     []metering.Global // that make up its state
 	modules     []string          // that it imports functions from, each once
 	memoryPages uint64            // at start
+	tableBytes  uint64            // that the tables and segments of an instance take, at most
+	allGlobals  uint64            // how many globals there are, also such as are no state
 	manifest    []byte            // the content of its manifest section
 	hasManifest bool
 }
@@ -34,6 +36,8 @@ type facts struct {
 //	byte     flags: 1 setup, 2 a manifest section is there
 //	string   why
 //	uvarint  pages of memory at start
+//	uvarint  bytes of tables and segments
+//	uvarint  number of all globals
 //	uvarint  number of globals; of each a string, its export, and a byte, its type
 //	uvarint  number of modules imported from; of each a string
 //	string   the manifest section
@@ -41,12 +45,12 @@ type facts struct {
 //
 // A string is a uvarint, its length, and its bytes. The format may be changed together
 // with formVersion.
-const formMagic = "bulkhead form 1\n"
+const formMagic = "bulkhead form 2\n"
 
 // formVersion is part of the name of whatever is kept of a module. It has to be raised
 // when the same module would be verified otherwise, rewritten otherwise under the same
 // tariff, or kept otherwise: else what an earlier version has made is used.
-const formVersion = 1
+const formVersion = 2
 
 // Bounds of a form.
 const (
@@ -54,6 +58,7 @@ const (
 	maxGlobalName = 64
 	maxModules    = 64
 	maxModuleName = 64
+	maxTableBytes = 16 << 30
 	// maxFactBytes bounds what comes before the module.
 	maxFactBytes = abi.MaxManifestSize + 1<<20
 )
@@ -69,8 +74,9 @@ func maxGrowth(size int64) int64 { return 3*size + 1<<20 }
 // maxForm bounds the form of a module of size bytes.
 func maxForm(size int64) int64 { return maxFactBytes + maxGrowth(size) }
 
-func factsOf(m *wasmbin.Module, r *metering.Metered) *facts {
+func factsOf(m *wasmbin.Module, r *metering.Metered, o order) *facts {
 	f := &facts{tariff: r.Tariff, setup: r.Setup, globals: r.Globals, why: clip(r.Why, maxWhy)}
+	f.tableBytes, f.allGlobals = tablesOf(m, uint64(o.tableElements), !r.Imageable), uint64(len(m.Globals))
 	seen := map[string]bool{}
 	for _, x := range m.Imports {
 		if !seen[x.Module] {
@@ -111,6 +117,7 @@ func appendForm(b []byte, f *facts) []byte {
 	b = append(b, formMagic...)
 	b = append(binary.AppendUvarint(b, uint64(f.tariff)), flags)
 	b = binary.AppendUvarint(appendText(b, f.why), f.memoryPages)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, f.tableBytes), f.allGlobals)
 	b = binary.AppendUvarint(b, uint64(len(f.globals)))
 	for _, g := range f.globals {
 		b = append(appendText(b, g.Export), byte(g.Type))
@@ -142,6 +149,8 @@ func parseForm(b []byte) (_ *facts, module []byte, err error) {
 	f.setup, f.hasManifest = flags&flagSetup != 0, flags&flagManifest != 0
 	f.why = r.text("a reason", maxWhy)
 	f.memoryPages = r.number("pages of memory", maxMemoryBytes/pageBytes)
+	f.tableBytes = r.number("bytes of tables", maxTableBytes)
+	f.allGlobals = r.number("globals", uint64(wasmbin.DefaultLimits().Globals))
 	for n := r.number("globals", uint64(wasmbin.DefaultLimits().Globals)); n > 0 && r.err == nil; n-- {
 		g := metering.Global{Export: r.text("a global's name", maxGlobalName), Type: wasmbin.ValType(r.byte("a global's type"))}
 		if r.err == nil && (!strings.HasPrefix(g.Export, metering.ReservedPrefix) || g.Type < wasmbin.F64 || g.Type > wasmbin.I32) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,10 @@ func TestMain(m *testing.M) {
 		os.Exit(ServeCompiler(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if usage := shared().budget.Usage(); code == 0 && slices.ContainsFunc(usage, func(u service.ResourceUsage) bool { return u.Used != 0 }) {
+			fmt.Fprintf(os.Stderr, "not everything was given back: %v\n", usage)
+			code = 1
+		}
 		_ = os.RemoveAll(codeDir())
 		os.Exit(code)
 	}))
@@ -66,6 +71,16 @@ func instantiate(t testing.TB, p *Program, log Logger) *Instance {
 	}
 	t.Cleanup(func() { _ = i.Close(context.Background()) })
 	return i
+}
+
+// nothingHeld says what of a runtime's budget was not given back.
+func nothingHeld(t testing.TB, r *Runtime) {
+	t.Helper()
+	for _, u := range r.budget.Usage() {
+		if u.Used != 0 {
+			t.Errorf("%d of %s were not given back", u.Used, u.Resource)
+		}
+	}
 }
 
 func detail(err error) string {

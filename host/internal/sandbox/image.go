@@ -18,30 +18,31 @@ import (
 type image struct {
 	size    uint64   // of the memory
 	globals []uint64 // by metering.Metered.Globals
-	bytes   []byte   // the memory up to its last byte that is not zero; nil if it is in a file
+	memory  stored   // up to its last byte that is not zero
+	hold    *holding
+	bytes   int64 // taken for it
 
-	mu     sync.Mutex // guards file
-	file   imageFile  // the same bytes, for the system to map
+	mu     sync.Mutex // guards all below
+	shown  int        // memories that begin as it
 	closed bool
 }
 
 // captureImage takes the image of an instance that has just been started.
-func captureImage(memory []byte, module api.Module, globals []metering.Global, copying bool) (*image, error) {
-	m := &image{size: uint64(len(memory))}
+func captureImage(from backing, memory []byte, module api.Module, globals []metering.Global, hold *holding) (*image, error) {
+	used := memory[:usedBytes(memory)]
+	m := &image{size: uint64(len(memory)), hold: hold, bytes: from.imageBytes(len(used))}
 	for _, g := range globals {
 		m.globals = append(m.globals, module.ExportedGlobal(g.Export).Get())
 	}
-	used := usedBytes(memory)
-	if copying {
-		m.bytes = bytes.Clone(memory[:used])
-		return m, nil
+	if err := hold.take(m.bytes); err != nil {
+		return nil, err
 	}
-	// Whole pages: the rest of the last one is zero.
-	const page = 4 << 10
-	used = min((used+page-1)/page*page, len(memory))
 	var err error
-	m.file, err = newImageFile(memory[:used])
-	return m, err
+	if m.memory, err = from.keep(used); err != nil {
+		hold.give(m.bytes)
+		return nil, noMemory(err)
+	}
+	return m, nil
 }
 
 // usedBytes is the length of b without the zeros at its end.
@@ -60,12 +61,42 @@ func (m *image) restore(globals []api.MutableGlobal) {
 	}
 }
 
-// close gives the image back. Memories that show it keep what they have.
-func (m *image) close() {
+// enter keeps the image for a memory that begins as it; false once it is closed.
+func (m *image) enter() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.closed {
-		m.closed = true
-		m.file.close()
+		m.shown++
+	}
+	return !m.closed
+}
+
+// leave ends what enter began.
+func (m *image) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shown--
+	m.dropUnused()
+}
+
+func (m *image) gone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed
+}
+
+// close gives the image back, once no memory shows it any more. It is idempotent.
+func (m *image) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.dropUnused()
+}
+
+func (m *image) dropUnused() {
+	if m.closed && m.shown == 0 && m.memory != nil {
+		m.memory.drop()
+		m.memory = nil
+		m.hold.give(m.bytes)
 	}
 }

@@ -5,64 +5,127 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// imageFile is the memory of an image in a file without a name, which the kernel
-// keeps as long as it is open or mapped. It is sealed: nobody writes to it again.
-type imageFile struct {
-	fd   int
-	size int
+// arena is the backing where the system can map images. It keeps all of a host's
+// images in one file without a name, in memory, so that a thousand services do not
+// need a thousand descriptors. Each image has a place of its own, which memories map
+// privately: what a guest writes is in its copy of a page. A place is given back as a
+// hole and is never used again: offsets are not what a host runs out of.
+type arena struct {
+	mu  sync.Mutex // guards all below
+	fd  int
+	end int64 // where the next image goes
 }
 
-// newImageFile writes an image. Runs of zeros become holes.
-func newImageFile(b []byte) (f imageFile, err error) {
-	fd, err := unix.MemfdCreate("bulkhead-image", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+// newArena opens an arena, or says what this system does not have.
+func newArena() (backing, error) {
+	fd, err := unix.MemfdCreate("bulkhead-images", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return f, os.NewSyscallError("memfd_create", err)
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = unix.Close(fd)
-		}
-	}()
-	if err := unix.Ftruncate(fd, int64(len(b))); err != nil {
-		return f, os.NewSyscallError("ftruncate", err)
+	a := &arena{fd: fd}
+	// A file that does not shrink cannot be cut off below a memory that shows it.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), a.close())
+	}
+	if err := a.try(); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// try does with a small image what is done with all.
+func (a *arena) try() error {
+	m, err := a.keep([]byte{1})
+	if err != nil {
+		return err
+	}
+	defer m.drop()
+	s, err := a.reserve(pageBytes)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	b, err := s.show(&image{size: pageBytes, memory: m})
+	if err == nil && (b[0] != 1 || b[1] != 0) {
+		err = errors.New("a mapped image is not what was stored")
+	}
+	return err
+}
+
+func (a *arena) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fd < 0 {
+		return nil
+	}
+	err := unix.Close(a.fd)
+	a.fd = -1
+	return os.NewSyscallError("close", err)
+}
+
+// imageBytes implements backing: whole pages of the system's.
+func (a *arena) imageBytes(used int) int64 {
+	page := int64(unix.Getpagesize())
+	return (int64(used) + page - 1) / page * page
+}
+
+// place is where an image is in the arena.
+type place struct {
+	arena *arena
+	at    int64
+	size  int64 // in whole pages; the rest of the last one is zero
+}
+
+// keep implements backing. Runs of zeros become holes.
+func (a *arena) keep(b []byte) (stored, error) {
+	a.mu.Lock()
+	p := place{arena: a, at: a.end, size: a.imageBytes(len(b))}
+	err := os.NewSyscallError("ftruncate", unix.Ftruncate(a.fd, p.at+p.size))
+	if err == nil {
+		a.end += p.size
+	}
+	a.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
 	const piece = 64 << 10
 	for at := 0; at < len(b); at += piece {
-		p := b[at:min(at+piece, len(b))]
-		p = p[:usedBytes(p)]
-		for off := 0; off < len(p); {
-			n, err := unix.Pwrite(fd, p[off:], int64(at+off))
+		part := b[at:min(at+piece, len(b))]
+		part = part[:usedBytes(part)]
+		for off := 0; off < len(part); {
+			n, err := unix.Pwrite(a.fd, part[off:], p.at+int64(at+off))
 			if err != nil && !errors.Is(err, unix.EINTR) {
-				return f, os.NewSyscallError("pwrite", err)
+				p.drop()
+				return nil, os.NewSyscallError("pwrite", err)
 			}
 			off += max(n, 0)
 		}
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		return f, os.NewSyscallError("fcntl", err)
-	}
-	return imageFile{fd: fd, size: len(b)}, nil
+	return p, nil
 }
 
-func (f *imageFile) close() {
-	if f.fd > 0 {
-		_ = unix.Close(f.fd)
-		f.fd = -1
+func (p place) drop() {
+	if p.size > 0 {
+		// It fails for arguments that are not so only, and for an arena that is closed, with
+		// which everything in it goes.
+		_ = unix.Fallocate(p.arena.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, p.at, p.size)
 	}
 }
 
-// mapped is address space of the kernel's:
+// mapped is address space of the kernel's, reserved up to the limit at the start, so
+// that the memory never moves:
 //
 //	0           file        usable            limit
 //	| the image | zeros, written | not usable |
 //
 // What is usable is private: a page is copied, or made, when it is first written to.
+// These are three mappings at most.
 type mapped struct {
 	base   unsafe.Pointer
 	limit  uint64
@@ -70,30 +133,18 @@ type mapped struct {
 	shown  uint64 // bytes of it that the image's file is behind
 }
 
-// mappingWorks reports whether this system has what images need.
-func mappingWorks() error {
-	f, err := newImageFile(make([]byte, 4<<10))
-	if err != nil {
-		return err
-	}
-	defer f.close()
-	s, err := reserve(pageBytes)
-	if err != nil {
-		return err
-	}
-	defer s.release()
-	_, err = s.show(&image{size: pageBytes, file: f})
-	return err
-}
-
 // reserve takes address space. It costs no memory until it is used.
-func reserve(limit uint64) (space, error) {
+func (a *arena) reserve(limit uint64) (space, error) {
 	p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("reserving %d bytes of address space: %w", limit, os.NewSyscallError("mmap", err))
 	}
 	return &mapped{base: p, limit: limit}, nil
 }
+
+// held implements space. Pages that are not written to yet are counted too: a guest
+// may write to them at any moment, and nobody can refuse it then.
+func (m *mapped) held(size uint64) uint64 { return size }
 
 func (m *mapped) grow(size uint64) ([]byte, error) {
 	if size > m.limit {
@@ -115,21 +166,18 @@ func (m *mapped) slice(size uint64) []byte {
 }
 
 func (m *mapped) show(i *image) ([]byte, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	at := i.memory.(place)
 	switch {
-	case i.closed:
-		return nil, errors.New("the program is closed")
 	case m.usable == 0:
-		if n := uint64(i.file.size); n > 0 {
-			_, err := unix.MmapPtr(i.file.fd, 0, m.base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+		if n := uint64(at.size); n > 0 {
+			_, err := unix.MmapPtr(at.arena.fd, at.at, m.base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
 			if err != nil {
 				return nil, os.NewSyscallError("mmap", err)
 			}
 			m.usable, m.shown = n, n
 		}
 		return m.grow(i.size)
-	case m.usable != i.size || m.shown != uint64(i.file.size):
+	case m.usable != i.size || m.shown != uint64(at.size):
 		return nil, fmt.Errorf("a memory of %d bytes is not in the place of an image of %d", m.usable, i.size)
 	}
 	// The pages that were written to go; the file, or zeros, are behind them again.

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -26,9 +25,7 @@ func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
 				t.Fatal(err)
 			}
 			test(t, r)
-			if n := r.reserved.Load(); n != 0 {
-				t.Errorf("%d bytes of address space are still reserved", n)
-			}
+			nothingHeld(t, r)
 			if err := r.Close(context.Background()); err != nil {
 				t.Error(err)
 			}
@@ -52,7 +49,8 @@ func TestMemoryIsItsImage(t *testing.T) {
 					piece[k] = byte(rng.Uint32())
 				}
 			}
-			m, err := captureImage(want, nil, nil, r.copying)
+			hold := &holding{account: r.budget}
+			m, err := captureImage(r.backing, want, nil, nil, hold)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,17 +58,15 @@ func TestMemoryIsItsImage(t *testing.T) {
 			if limit == 0 {
 				limit = pageBytes
 			}
-			mem, err := newMemory(limit, m, r.copying, &r.reserved)
+			mem, err := newMemory(r.backing, limit, 0, m, hold, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
+			mem.Reallocate(0) // wazero asks for the module's minimum
 			for range 4 {
 				got := mem.b
-				if got == nil {
-					got = mem.Reallocate(0) // wazero asks for the module's minimum
-				}
-				if mem.failed != nil || !bytes.Equal(got, want) {
-					t.Fatalf("round %d: the memory is not its image: %v", round, mem.failed)
+				if !bytes.Equal(got, want) {
+					t.Fatalf("round %d: the memory is not its image", round)
 				}
 				for n := rng.IntN(10); n > 0 && len(got) > 0; n-- {
 					got[rng.IntN(len(got))]++
@@ -314,27 +310,6 @@ func TestMemoryThatOnlyGrowsIsRecycled(t *testing.T) {
 	}
 	if worn := (&Instance{memory: &linearMemory{}, watermark: 1}).Worn(); worn {
 		t.Error("an instance without memory is worn")
-	}
-}
-
-// Unmapping happens once, also when the memory could not be had.
-func TestReservedIsCounted(t *testing.T) {
-	var held atomic.Int64
-	mem, err := newMemory(1<<20, nil, shared().copying, &held)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !shared().copying && held.Load() != 1<<20 {
-		t.Errorf("%d bytes are reserved", held.Load())
-	}
-	mem.Free() // wazero's; the instance may still look
-	if b := mem.Reallocate(pageBytes); len(b) != pageBytes {
-		t.Errorf("%d bytes after Free", len(b))
-	}
-	mem.release()
-	mem.release()
-	if held.Load() != 0 {
-		t.Errorf("%d bytes are reserved at the end", held.Load())
 	}
 }
 

@@ -54,6 +54,10 @@ type Instance struct {
 	stack   [1]uint64 // parameter and result of a call
 	request []byte    // reused from call to call
 	closed  bool
+
+	covered  uint64 // bytes of memory that were taken with the sandbox
+	buffered int64  // bytes that were taken for the buffer of requests
+	leave    func() // gives back what the sandbox has taken; nil before
 }
 
 // guestContext is the context that wazero and the host functions see. It never
@@ -82,6 +86,12 @@ func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error
 	i.log = guestLog{to: log, name: i.name, limit: p.limits.LogBytes}
 	if !p.adopt(i) {
 		return nil, errProgramClosed
+	}
+	var err error
+	i.covered = uint64(p.startBytes)
+	if i.leave, err = p.admit(); err != nil {
+		_ = i.Close(ctx)
+		return nil, err
 	}
 	if err := i.start(ctx); err != nil {
 		_ = i.Close(ctx)
@@ -118,9 +128,9 @@ func (i *Instance) start(ctx context.Context) error {
 func (i *Instance) instantiate(image *image) error {
 	defer i.hostWork(startLap(clock(), true))
 	p := i.program
-	memory, err := newMemory(uint64(memoryLimit(i.limits)), image, p.runtime.copying, &p.runtime.reserved)
+	memory, err := newMemory(p.runtime.backing, uint64(memoryLimit(i.limits)), uint64(p.minBytes), image, &p.hold, i.covered)
 	if err != nil {
-		return service.Errorf(service.KindInternal, "the sandbox gets no memory: %w", err)
+		return err
 	}
 	i.memory, i.broken = memory, true
 	err = guarded(func() (err error) {
@@ -128,9 +138,6 @@ func (i *Instance) instantiate(image *image) error {
 		i.module, err = p.wazero.InstantiateModule(inner, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 		return err
 	})
-	if memory.failed != nil {
-		return service.Errorf(service.KindInternal, "the sandbox gets no memory: %w", memory.failed)
-	}
 	if err != nil {
 		return i.classify(err)
 	}
@@ -197,7 +204,7 @@ func (i *Instance) begin(ctx context.Context, on scene) error {
 	i.ambient.begin(on.now, on.seed)
 	i.log.begin()
 	i.words = i.words[:0]
-	i.memory.refused = false
+	i.memory.begin()
 	now := clock()
 	if i.account.heavy(now) {
 		var trap *hostTrap
@@ -235,7 +242,10 @@ func (i *Instance) enter(f api.Function) (err error) {
 			err = i.classify(err)
 		}
 	}()
-	return f.CallWithStack(&i.guest, i.stack[:])
+	if err := f.CallWithStack(&i.guest, i.stack[:]); err != nil {
+		return err
+	}
+	return i.memory.short
 }
 
 // guarded keeps a panic of wazero's own from ending the host.
@@ -270,7 +280,7 @@ func (i *Instance) Reset(ctx context.Context) error {
 		i.broken = true
 		defer i.hostWork(startLap(clock(), true))
 		if err := i.memory.reset(); err != nil {
-			return service.Errorf(service.KindInternal, "the sandbox cannot be reset: %w", err)
+			return err
 		}
 		m.restore(i.globals)
 		i.ready()
@@ -322,6 +332,7 @@ func (i *Instance) Close(ctx context.Context) error {
 	i.closed = true
 	i.turn.release()
 	i.end(ctx)
+	i.giveAll()
 	i.program.disown(i)
 	return nil
 }

@@ -1,8 +1,7 @@
 package sandbox
 
 import (
-	"sync/atomic"
-
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero/experimental"
 )
 
@@ -12,29 +11,29 @@ const pageBytes = 64 << 10
 // maxMemoryBytes keeps every address and the memory's size within 32 bits.
 const maxMemoryBytes = 4<<30 - pageBytes
 
-// linearMemory is one instance's memory. wazero asks it for every growth, so
-// the service's limit is enforced here, and a refusal is remembered: it tells a
-// guest that ran out of memory from one that trapped for another reason.
-//
-// Where the system has it, the memory is address space of its own, outside of the
-// Go heap: reserved up to the limit at the start, so that it never moves, and
-// usable as far as it has grown. Elsewhere it is a slice that is copied when it
-// grows. The guest sees no difference.
+// linearMemory is one instance's memory. wazero asks it for every growth, so the
+// service's limit and the host's budget are enforced here, and a refusal is
+// remembered: it tells a guest that ran out of memory from one that trapped for
+// another reason.
 //
 // The instance owns it and calls release, once for all. wazero's Free does
 // nothing, as a guest that wazero has closed may still be looked at.
 type linearMemory struct {
 	limit   uint64
-	image   *image // what the memory begins as; nil: zeros, of the size that the module asks for
-	held    *atomic.Int64
+	image   *image // what the memory begins as; nil: zeros
+	hold    *holding
+	covered uint64 // bytes of it that the instance has taken from the budget for as long as it lives
+	taken   uint64 // what was taken for growth beyond that
 	b       []byte
-	space   space // nil in a memory on the heap
-	refused bool  // since the last call began
-	failed  error // why there is no memory at all
+	space   space
+	refused bool  // growth beyond the limit, since the last request began
+	short   error // why the host had no memory for a growth, since the last request began
 }
 
-// space is the address space of one memory.
+// space is where one memory is.
 type space interface {
+	// held is what a memory of that size takes, once it has grown so far.
+	held(size uint64) uint64
 	// grow makes the first size bytes usable and returns them; new ones are zero.
 	grow(size uint64) ([]byte, error)
 	// show makes the memory what the image says, whatever was in it before.
@@ -43,83 +42,130 @@ type space interface {
 	release()
 }
 
+// backing is where images and memories come from: one way for each kind of system.
+type backing interface {
+	// reserve makes a space for a memory of at most limit bytes.
+	reserve(limit uint64) (space, error)
+	// keep stores the memory of an image, up to its last byte that is not zero.
+	keep(memory []byte) (stored, error)
+	// imageBytes is what keep takes for so many bytes.
+	imageBytes(used int) int64
+	close() error
+}
+
+// stored is the memory of an image, in a backing.
+type stored interface {
+	// drop gives it back. No memory shows it any more.
+	drop()
+}
+
 var (
 	_ experimental.LinearMemory    = (*linearMemory)(nil)
 	_ experimental.MemoryAllocator = (*linearMemory)(nil)
 )
 
-// newMemory makes a memory with room for limit bytes. held counts what all
-// memories of a runtime have reserved.
-func newMemory(limit uint64, m *image, copying bool, held *atomic.Int64) (*linearMemory, error) {
-	mem := &linearMemory{limit: limit, image: m, held: held}
-	if !copying {
-		s, err := reserve(limit)
-		if err != nil {
-			return nil, err
+// newMemory makes a memory with room for limit bytes: that of the image, or one of
+// size zeros. covered bytes of it are taken already; the rest is taken from hold.
+// There is either the whole of it or an error: wazero is not asked to make an
+// instance without a memory.
+func newMemory(from backing, limit, size uint64, m *image, hold *holding, covered uint64) (*linearMemory, error) {
+	if size > limit {
+		return nil, service.Errorf(service.KindInvalid, "the memory starts with %d bytes; the limit is %d", size, limit)
+	}
+	s, err := from.reserve(limit)
+	if err != nil {
+		return nil, noMemory(err)
+	}
+	mem := &linearMemory{limit: limit, hold: hold, covered: covered, space: s}
+	switch {
+	case m == nil:
+		err = mem.grow(size)
+	case !m.enter():
+		err = errProgramClosed
+	default:
+		mem.image = m
+		if err = mem.take(m.size); err == nil {
+			err = mem.reset()
 		}
-		mem.space = s
-		held.Add(int64(limit))
+	}
+	if err != nil {
+		mem.release()
+		return nil, err
 	}
 	return mem, nil
 }
+
+// noMemory says that the system refused to map memory. That is an error, and never
+// made good from elsewhere: the machine, or the process's share of it, is used up.
+func noMemory(err error) error {
+	return &service.Error{Kind: service.KindUnavailable, RetryAfter: retryMemory, Err: err,
+		Message: "the system has no memory for the sandbox; nothing was written"}
+}
+
+// begin begins a request.
+func (m *linearMemory) begin() { m.refused, m.short = false, nil }
 
 // Allocate implements experimental.MemoryAllocator: an instance has one memory.
 func (m *linearMemory) Allocate(_, _ uint64) experimental.LinearMemory { return m }
 
 // Reallocate implements experimental.LinearMemory. The first call is for the
-// memory's minimum; an image is larger than that if the guest grew while it
-// initialised, and wazero takes the size that it is given.
+// memory's minimum, which is there; an image is larger than that if the guest grew
+// while it initialised, and wazero takes the size that it is given.
+//
+// A growth that the host cannot afford is refused as one beyond the limit is, and
+// the guest goes on. But what it makes of that would not be what it makes of the
+// same command on another day, so its answer is void; see [Instance.enter].
 func (m *linearMemory) Reallocate(size uint64) []byte {
-	if m.b == nil && m.image != nil {
-		if err := m.reset(); err != nil {
-			m.failed = err
-			return make([]byte, size) // wazero wants one; the instance is given up
-		}
+	if size <= uint64(len(m.b)) {
 		return m.b
 	}
 	if size > m.limit {
 		m.refused = true
 		return nil
 	}
-	if m.space != nil {
-		b, err := m.space.grow(size)
-		if err != nil { // the machine is out of memory
-			m.refused = true
-			if m.b == nil {
-				m.failed = err
-				return make([]byte, size)
-			}
-			return nil
-		}
-		m.b = b
-		return b
+	if err := m.grow(size); err != nil {
+		m.short = err
+		return nil
 	}
-	if size <= uint64(cap(m.b)) {
-		m.b = m.b[:size] // never written before, as memory does not shrink
-		return m.b
-	}
-	// A guest that grows page by page must not copy its memory each time.
-	room := min(max(size, uint64(cap(m.b))/4*5), m.limit)
-	grown := make([]byte, size, room/pageBytes*pageBytes)
-	copy(grown, m.b)
-	m.b = grown
 	return m.b
+}
+
+// take takes what a memory of that size needs beyond what it has.
+func (m *linearMemory) take(size uint64) error {
+	want := m.space.held(size)
+	if want <= m.covered+m.taken {
+		return nil
+	}
+	more := want - m.covered - m.taken
+	if err := m.hold.take(int64(more)); err != nil {
+		return err
+	}
+	m.taken += more
+	return nil
+}
+
+func (m *linearMemory) grow(size uint64) error {
+	if err := m.take(size); err != nil {
+		return err
+	}
+	b, err := m.space.grow(size)
+	if err != nil {
+		return noMemory(err)
+	}
+	m.b = b
+	return nil
 }
 
 // reset makes the memory its image again, in place. It must not have grown since.
 func (m *linearMemory) reset() error {
-	if m.space != nil {
-		b, err := m.space.show(m.image)
-		if err == nil {
-			m.b = b
-		}
-		return err
+	if m.image.gone() {
+		return errProgramClosed
 	}
-	if m.b == nil {
-		m.b = make([]byte, m.image.size)
+	b, err := m.space.show(m.image)
+	if err != nil {
+		return noMemory(err)
 	}
-	n := copy(m.b, m.image.bytes)
-	clear(m.b[n:])
+	m.b = b
 	return nil
 }
 
@@ -129,9 +175,14 @@ func (m *linearMemory) Free() {}
 // release gives the memory back. It is idempotent.
 func (m *linearMemory) release() {
 	m.b = nil
-	if m.space != nil {
-		m.space.release()
-		m.space = nil
-		m.held.Add(-int64(m.limit))
+	if m.space == nil {
+		return
+	}
+	m.space.release()
+	m.space = nil
+	m.hold.give(int64(m.taken))
+	m.taken = 0
+	if m.image != nil {
+		m.image.leave()
 	}
 }

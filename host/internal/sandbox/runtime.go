@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
@@ -39,6 +40,9 @@ type Options struct {
 	// the size of the module: so much for each, and so much more for each MiB of it. The
 	// limit of the service holds beside them. Default 10 s and 5 s.
 	CompileBase, CompilePerMiB time.Duration
+	// Account is what everything that belongs to no service is taken from; see
+	// [Runtime.CompileFor]. Default: one without bounds.
+	Account *quota.Account
 	// CopyImages has sandboxes copy their image also where the system could map it.
 	CopyImages bool
 	// Logger takes the runtime's own messages. Default: none.
@@ -77,10 +81,10 @@ type Runtime struct {
 
 	compilations atomic.Int64 // begun, of those that go to the store
 
-	loading  sync.Mutex // held while compiled code is loaded; see Program.load
-	gate     *gate
-	copying  bool         // images are copied, not mapped
-	reserved atomic.Int64 // address space of all sandboxes, in bytes
+	loading sync.Mutex // held while compiled code is loaded; see Program.load
+	gate    *gate
+	backing backing // of images and memories
+	budget  *quota.Account
 }
 
 // NewRuntime makes a runtime.
@@ -95,10 +99,16 @@ func NewRuntime(o Options) (*Runtime, error) {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
 	r.gate = newGate(processors - 1)
-	r.copying = o.CopyImages
-	if err := mappingWorks(); err != nil && !r.copying {
-		r.copying = true
-		r.logger.Info("sandboxes copy their images", "why", err)
+	if r.budget = o.Account; r.budget == nil {
+		r.budget = quota.New(nil)
+	}
+	r.backing = copying{}
+	if !o.CopyImages {
+		if mapping, err := newArena(); err == nil {
+			r.backing = mapping
+		} else {
+			r.logger.Info("sandboxes copy their images", "why", err)
+		}
 	}
 	if o.CacheDir == "" && len(o.Compiler) == 0 {
 		r.cache = wazero.NewCompilationCache()
@@ -106,11 +116,11 @@ func NewRuntime(o Options) (*Runtime, error) {
 	}
 	if len(o.Compiler) > 0 {
 		if _, err := compartment.Executable(o.Compiler); err != nil {
-			return nil, service.Errorf(service.KindInvalid, "the compiler's command cannot be run: %w", err)
+			return nil, errors.Join(service.Errorf(service.KindInvalid, "the compiler's command cannot be run: %w", err), r.backing.close())
 		}
 	}
 	failed := func(err error) (*Runtime, error) {
-		return nil, service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w", err)
+		return nil, errors.Join(service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w", err), r.backing.close())
 	}
 	code, err := openCode(o.CacheDir)
 	if err != nil {
@@ -175,7 +185,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return service.Errorf(service.KindInternal, "a compilation is still running: %w", ctx.Err())
 	}
-	err := r.cache.Close(ctx)
+	err := errors.Join(r.cache.Close(ctx), r.backing.close())
 	if r.code != nil {
 		err = errors.Join(err, r.code.close())
 	}
@@ -193,6 +203,12 @@ func (r *Runtime) Close(ctx context.Context) error {
 // The limits hold for the program's instances too. Of the settings, those count that
 // say what the code does. module must not change while Compile runs.
 func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+	return r.CompileFor(ctx, r.budget, name, module, l, set, progress)
+}
+
+// CompileFor is Compile for the service whose account it is: the program, its image
+// and its instances take from it what they hold.
+func (r *Runtime) CompileFor(ctx context.Context, account *quota.Account, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
 		return nil, err
@@ -205,7 +221,7 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 	live, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.life, cancel)()
-	p, err := r.program(live, name, module, l, set, progress)
+	p, err := r.program(live, holding{account, name}, module, l, set, progress)
 	if err != nil && r.life.Err() != nil && ctx.Err() == nil {
 		err = &service.Error{Op: "compile", Service: name, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
 	}
@@ -213,8 +229,8 @@ func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte,
 }
 
 // program does what Compile promises.
-func (r *Runtime) program(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
-	total := int64(len(module))
+func (r *Runtime) program(ctx context.Context, hold holding, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+	name, total := hold.name, int64(len(module))
 	var stage Stage
 	enter := func(s Stage) { // the next stage, or none
 		if progress != nil && stage != "" {
@@ -236,7 +252,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 		return nil
 	}
 
-	p := &Program{runtime: r, limits: l, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
+	p := &Program{runtime: r, limits: l, hold: hold, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = service.DigestOf(module), total
 	err := step(StageVerifying, func() error {
 		var v verification
@@ -314,12 +330,19 @@ type Program struct {
 	imageable   bool          // instances begin as an image, which the first one makes
 	making      chan struct{} // has a token in it while one of them does
 	startFuel   uint64        // of initialising
+	minBytes    int64         // memory before it
 	startBytes  int64         // memory after it
+	heapBytes   int64         // what an instance takes on the Go heap
+	tableBytes  int64         // of that, its tables
 	account     *account
+	hold        holding
 
 	mu        sync.Mutex // guards all below
 	image     *image     // what instances begin as; nil until there is one, and if they have to initialise themselves
 	instances map[*Instance]struct{}
+	reserved  int   // sandboxes, by Reserve
+	free      int   // of them: not in use
+	codeBytes int64 // taken for the machine code
 	closed    bool
 }
 
@@ -377,7 +400,7 @@ func (p *Program) base(ctx context.Context) (m *image, made func(*Instance), err
 // that fails the instance is none the worse, and the next one tries again.
 func (p *Program) capture(i *Instance) {
 	defer i.hostWork(startLap(clock(), true))
-	m, err := captureImage(i.memory.b, i.module, p.metered.Globals, p.runtime.copying)
+	m, err := captureImage(p.runtime.backing, i.memory.b, i.module, p.metered.Globals, &p.hold)
 	if err != nil {
 		p.runtime.logger.Warn("a module's image cannot be made; its sandboxes initialise themselves", "service", i.name, "error", err)
 		return
@@ -428,6 +451,8 @@ func (p *Program) Close(ctx context.Context) error {
 	if image != nil {
 		image.close()
 	}
+	p.unreserve()
+	defer p.giveCode()
 	err := p.wazero.Close(ctx)
 	if e := p.compiled.Close(ctx); err == nil {
 		err = e

@@ -224,9 +224,7 @@ func TestTheZooLeavesNothing(t *testing.T) {
 	if after := settledHeap(before + 1<<20); after > before+1<<20 {
 		t.Errorf("the heap had %d bytes before and has %d after", before, after)
 	}
-	if n := r.reserved.Load(); n != 0 {
-		t.Errorf("%d bytes of address space are still reserved", n)
-	}
+	nothingHeld(t, r)
 	if err := r.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -15,6 +15,9 @@ import (
 // It is the one place that looks at wazero's errors; what it cannot name is
 // KindInternal.
 func (i *Instance) classify(err error) *service.Error {
+	if short := i.memory.short; short != nil { // it explains whatever failed afterwards
+		return i.shortage(short)
+	}
 	e := &service.Error{Service: i.name, Err: err}
 	e.Detail = trace(err)
 	var trap *hostTrap

@@ -129,8 +129,14 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
 		return nil, err
 	}
+	// Here, so that it holds also for what was deployed under a higher ceiling. Such a
+	// service does not run under lower limits than it was deployed with: it might fail
+	// at any command, and not where somebody looks.
+	if err := s.opt.Ceiling.Check(spec.Limits, spec.Settings); err != nil {
+		return nil, err
+	}
 	var began time.Time // of its start, without what comes before, which is done once and kept
-	program, err := s.opt.Runtime.Compile(ctx, spec.Service, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
+	program, err := s.opt.Runtime.CompileFor(ctx, svc.account, spec.Service, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
 		if stage == sandbox.StageInitialising && done == 0 {
 			began = time.Now()
 		}
@@ -149,9 +155,12 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 	if err := svc.fits(&m.Manifest); err != nil {
 		return nil, err
 	}
+	if err := program.Reserve(spec.Settings.Shards); err != nil {
+		return nil, err
+	}
 	logger := sandbox.SlogLogger(s.opt.Logger)
 	e, err := engine.New(engine.Options{
-		Spec: spec, Manifest: &m.Manifest, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
+		Spec: spec, Manifest: &m.Manifest, Account: svc.account, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
 		Retry: s.opt.Retry, Patience: s.opt.Patience,
 		NewGuest: func(ctx context.Context, _ int) (engine.Guest, error) {
 			g, err := program.Instantiate(ctx, logger)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -15,7 +16,8 @@ import (
 // Service is one service of the set. It may be used concurrently.
 type Service struct {
 	hub      *stream.Hub
-	patience time.Duration // of requests without a deadline that wait for an engine
+	account  *budget.Account // what the service holds of the host
+	patience time.Duration   // of requests without a deadline that wait for an engine
 
 	// deploying is held while the service is deployed, deleted or stopped. Lock it
 	// before swapping.
@@ -40,8 +42,8 @@ type Service struct {
 }
 
 // newService makes a service that is starting: requests wait.
-func newService(spec service.Spec, known catalog.Facts, hub *stream.Hub, patience time.Duration) *Service {
-	return &Service{hub: hub, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
+func newService(spec service.Spec, known catalog.Facts, account *budget.Account, hub *stream.Hub, patience time.Duration) *Service {
+	return &Service{hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
 
 // Hub has the service's events.
@@ -267,6 +269,9 @@ func (s *Service) stop(ctx context.Context, cause error) error {
 	s.mu.Unlock()
 	s.openGate(nil, cause)
 	s.hub.Close(cause)
+	if held := s.account.Close(); held != nil && err == nil {
+		err = service.Errorf(service.KindInternal, "the service %s was stopped and still held %v", s.spec.Service, held)
+	}
 	return err
 }
 
@@ -288,7 +293,7 @@ func (s *Service) Name() service.Name {
 func (s *Service) Status() service.Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past}
+	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past, SandboxBytes: s.account.Used(budget.SandboxBytes)}
 	st.Failed, st.NextAttempt = s.failed, s.next
 	if s.problem != nil {
 		st.Problem = s.problem.Error()
@@ -300,6 +305,8 @@ func (s *Service) Status() service.Status {
 	if s.running != nil {
 		shards, counters := s.running.engine.Status()
 		st.Shards, st.Counters = shards, sum(st.Counters, counters)
+		memory := s.running.program.Memory()
+		st.CodeBytes, st.ImageBytes, st.TableBytes = memory.Code, memory.Image, memory.Tables
 	}
 	return st
 }

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -56,7 +57,7 @@ func newBench(t *testing.T, places int) *bench {
 func (b *bench) one(name service.Name, expected, takes time.Duration) *start {
 	b.takes[name] = takes
 	spec := service.Spec{Service: name}.WithDefaults()
-	return &start{svc: newService(spec, catalog.Facts{}, nil, time.Minute), spec: spec, expected: expected}
+	return &start{svc: newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Minute), spec: spec, expected: expected}
 }
 
 func (b *bench) began() string {
@@ -230,7 +231,7 @@ func TestAttemptsAreDropped(t *testing.T) {
 func TestTheRoomIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spec := service.Spec{Service: "bank", Limits: service.Limits{MailboxCommands: 2, MailboxBytes: 100}, Settings: service.Settings{Shards: 2}}
-		svc := newService(spec, catalog.Facts{}, nil, time.Minute)
+		svc := newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Minute)
 		answers := map[string]error{}
 		send := func(id string, size int64, deadline time.Duration) (*service.Claim, error) {
 			var until time.Time

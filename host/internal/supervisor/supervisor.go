@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
@@ -38,6 +39,10 @@ type Options struct {
 	Catalog *catalog.Catalog
 	Runtime *sandbox.Runtime
 	Logger  *slog.Logger
+	// Account is the host's in its budget. Each service has one below it.
+	Account *budget.Account
+	// Ceiling is what no service may exceed.
+	Ceiling service.Ceiling
 	// RingEvents and RingBytes bound each service's ring of recent events.
 	RingEvents int
 	RingBytes  int64
@@ -132,7 +137,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 	}
 	svc := s.services[spec.Service]
 	if svc == nil {
-		svc = newService(spec, known, stream.New(stream.Options{
+		svc = newService(spec, known, s.opt.Account.Child(string(spec.Service), nil), stream.New(stream.Options{
 			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes, Backlog: s.opt.Backlog,
 		}), s.opt.Patience)
 		s.services[spec.Service] = svc

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func someServices() []service.Status {
 	return []service.Status{
-		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42, Counters: service.Counters{Committed: 7, Fuel: 99, SnapshotsTaken: 3, SnapshotsUsed: 2, SnapshotsRefused: 1}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100}, {Queued: 3, MemoryBytes: 11}}},
+		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42, Counters: service.Counters{Committed: 7, Fuel: 99, SnapshotsTaken: 3, SnapshotsUsed: 2, SnapshotsRefused: 1}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100}, {Queued: 3, MemoryBytes: 11}}, SandboxBytes: 500, CodeBytes: 50, ImageBytes: 51, TableBytes: 52},
 		{Spec: service.Spec{Service: "shop"}, State: service.StateFailed},
 	}
 }
@@ -75,6 +75,10 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_service_position{service="bank"} 42`,
 		`bulkhead_service_queued{service="bank"} 5`,
 		`bulkhead_service_memory_bytes{service="bank"} 111`,
+		`bulkhead_service_sandbox_bytes{service="bank"} 500`,
+		`bulkhead_service_code_bytes{service="bank"} 50`,
+		`bulkhead_service_image_bytes{service="bank"} 51`,
+		`bulkhead_service_table_bytes{service="bank"} 52`,
 		`bulkhead_service_shards{service="shop"} 0`,
 		`state="failed"} 1`,
 		`bulkhead_journal_commits_total 7`,
