@@ -22,4 +22,7 @@ func newBudget(b service.Budget) *budget.Account {
 func (h *Host) Account() *budget.Account { return h.budget }
 
 // Resources tells how much of each of the host's resources is in use.
-func (h *Host) Resources() []service.ResourceUsage { return h.budget.Usage() }
+func (h *Host) Resources() []service.ResourceUsage {
+	h.measureDisk()
+	return h.budget.Usage()
+}

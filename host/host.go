@@ -39,8 +39,12 @@ import (
 type Host struct {
 	opt     Options
 	budget  *budget.Account
-	runtime *sandbox.Runtime
-	logs    *logging.Budget // in front of the log
+	modules *catalog.Modules // opened with the first core
+	// otherLogs has what logs have on disk whose services are not deployed.
+	otherLogs *budget.Account
+	ownEngine bool // Options.OpenEngine was given
+	runtime   *sandbox.Runtime
+	logs      *logging.Budget // in front of the log
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -72,6 +76,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	ownEngine := o.OpenEngine != nil
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
 			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes})
@@ -90,7 +95,8 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{opt: o, budget: newBudget(o.Budget), runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h := &Host{opt: o, budget: newBudget(o.Budget), ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -99,6 +105,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	h.core = c
 	h.watching.Go(h.watch)
+	h.watching.Go(h.collectLoop)
 	opened = true
 	return h, nil
 }
@@ -135,13 +142,19 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 			Message: "the host's own log, which knows what is deployed, is damaged (" + journal.DetailOf(err) + "); restore a backup, or rebuild the index to accept what there is"}
 		return nil, errors.Join(own, j.Close(ctx))
 	}
-	cat, err := catalog.Open(ctx, modulesDir(h.opt.Dir), j)
+	if h.modules == nil { // after the journal, whose lock keeps other hosts out of the directory
+		account := h.budget.Child("modules", budget.Limits{budget.DiskBytes: h.opt.Budget.ModuleBytes})
+		if h.modules, err = catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: account, Room: h.moduleRoom}); err != nil {
+			return nil, errors.Join(err, j.Close(ctx))
+		}
+	}
+	cat, err := catalog.Open(ctx, h.modules, j)
 	if err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger,
-		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, DrainTime: h.opt.DrainTime,
+		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, DrainTime: h.opt.DrainTime, Budget: h.budget,
 	})}
 	c.supervisor.StartAll(ctx)
 	return c, nil
@@ -164,8 +177,7 @@ func openError(err error) error {
 	return e
 }
 
-// watch replaces the core when its journal fails. It is the host's only
-// goroutine of its own; Close waits for it.
+// watch replaces the core when its journal fails. Close waits for it.
 func (h *Host) watch() {
 	for {
 		h.mu.RLock()

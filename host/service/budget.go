@@ -15,8 +15,11 @@ type Budget struct {
 	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
 	// Descriptors bounds the open files and connections.
 	Descriptors int64 `json:"descriptors,omitempty"`
-	// DiskBytes bounds the modules and logs on disk.
+	// DiskBytes bounds the modules and logs on disk. Default: the disk, but for what is
+	// kept for the journal.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
+	// ModuleBytes bounds the modules among them. Default a quarter of the disk.
+	ModuleBytes int64 `json:"module_bytes,omitempty"`
 	// Readers bounds the scans of logs that run at the same time.
 	Readers int64 `json:"readers,omitempty"`
 }

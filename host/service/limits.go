@@ -49,6 +49,14 @@ type Limits struct {
 	// ResidentEntities bounds the entities that one shard keeps in its sandbox;
 	// the least recently used is dropped and hydrated again when next touched. Default 65,536.
 	ResidentEntities int `json:"resident_entities,omitempty"`
+	// DiskBytes bounds the service's log on disk, packed as it is, in bytes. Beyond it
+	// commands are refused with [KindQuota] until a retention has deleted events. Default 16 GiB;
+	// a host whose disk is smaller than 64 GiB takes a quarter of it.
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
+	// DiskRate bounds how fast the log grows, in bytes a second before they are packed, after
+	// a burst of two seconds' worth. Beyond it commands are refused with [KindOverloaded].
+	// Default 32 MiB.
+	DiskRate int64 `json:"disk_bytes_per_second,omitempty"`
 }
 
 // DefaultLimits are the limits of a service that sets none.
@@ -71,6 +79,8 @@ func DefaultLimits() Limits {
 		MailboxCommands:  1024,
 		MailboxBytes:     8 << 20,
 		ResidentEntities: 65536,
+		DiskBytes:        16 << 30,
+		DiskRate:         32 << 20,
 	}
 }
 
@@ -96,6 +106,8 @@ func (l Limits) Over(base Limits) Limits {
 	l.MailboxCommands = or(l.MailboxCommands, base.MailboxCommands)
 	l.MailboxBytes = or(l.MailboxBytes, base.MailboxBytes)
 	l.ResidentEntities = or(l.ResidentEntities, base.ResidentEntities)
+	l.DiskBytes = or(l.DiskBytes, base.DiskBytes)
+	l.DiskRate = or(l.DiskRate, base.DiskRate)
 	return l
 }
 
@@ -125,6 +137,8 @@ func (l Limits) Validate() error {
 	check("mailbox_commands", int64(l.MailboxCommands), 1, 1<<20)
 	check("mailbox_bytes", l.MailboxBytes, 1, 8<<30)
 	check("resident_entities", int64(l.ResidentEntities), 1, 1<<28)
+	check("disk_bytes", l.DiskBytes, 4<<10, 1<<50)
+	check("disk_bytes_per_second", l.DiskRate, 1<<10, 1<<40)
 	return invalid("limits", bad)
 }
 

@@ -92,9 +92,9 @@ func printService(w io.Writer, s *api.Service) {
 		row("tariff", "%d", s.Tariff)
 	}
 	l := s.Spec.Limits
-	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
+	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d, disk %s and %s a second",
 		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
-		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities)
+		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities, size(l.DiskBytes), size(l.DiskRate))
 	for i, sh := range s.Shards {
 		row("shard", "%d: %d queued, %d entities, %s of memory", i, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
 	}

@@ -63,6 +63,8 @@ type limitFlags struct {
 	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"Commands that wait in one shard. Default ${limit_mailbox_commands}."`
 	MailboxBytes     size          `name:"mailbox" placeholder:"SIZE" help:"Data of the commands that wait in one shard. Default ${limit_mailbox}."`
 	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"Entities that one shard keeps in its sandbox. Default ${limit_resident_entities}."`
+	DiskBytes        size          `name:"disk" placeholder:"SIZE" help:"Log of the service on disk; beyond it commands are refused until a retention has deleted events. Default ${limit_disk}, or a quarter of a disk that is smaller than four times that."`
+	DiskRate         size          `name:"disk-rate" placeholder:"SIZE" help:"Growth of the log in a second, before it is packed, after a burst of two seconds' worth; beyond it commands are refused for a moment. Default ${limit_disk_rate}."`
 }
 
 // limits are the flags as the host takes them; zero fields stay zero.
@@ -72,7 +74,7 @@ func (f limitFlags) limits() service.Limits {
 		CallTime: f.CallTime, Fuel: f.Fuel, EventFuel: f.EventFuel, StackBytes: int(f.StackBytes),
 		TableElements: f.TableElements, MemoryWatermark: f.MemoryWatermark, CommandBytes: int(f.CommandBytes), Events: f.Events, OutcomeBytes: int(f.OutcomeBytes),
 		LogBytes: int(f.LogBytes), MailboxCommands: f.MailboxCommands, MailboxBytes: int64(f.MailboxBytes),
-		ResidentEntities: f.ResidentEntities,
+		ResidentEntities: f.ResidentEntities, DiskBytes: int64(f.DiskBytes), DiskRate: int64(f.DiskRate),
 	}
 }
 
@@ -99,5 +101,7 @@ func limitVars() map[string]string {
 		"limit_mailbox":           size(d.MailboxBytes).String(),
 		"snapshot_every":          strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery),
 		"limit_resident_entities": strconv.Itoa(d.ResidentEntities),
+		"limit_disk":              size(d.DiskBytes).String(),
+		"limit_disk_rate":         size(d.DiskRate).String(),
 	}
 }

@@ -74,8 +74,9 @@ type Account struct {
 	limit  [resources]atomic.Int64 // 0 is none
 	denied [resources]atomic.Uint64
 
-	mu       sync.Mutex // guards children
+	mu       sync.Mutex // guards what follows, and is held by Set
 	children map[*Account]struct{}
+	closed   bool
 }
 
 // New makes the account of a host.
@@ -107,6 +108,9 @@ func (a *Account) Close() (held Limits) {
 		delete(a.parent.children, a)
 		a.parent.mu.Unlock()
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
 	for r := range Resource(resources) {
 		n := a.used[r].Swap(0)
 		if n == 0 {

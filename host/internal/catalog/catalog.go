@@ -45,23 +45,20 @@ type Journal interface {
 
 // Catalog is an open catalog. It may be used concurrently.
 type Catalog struct {
-	Modules
+	*Modules
 	journal Journal
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
 	specs    map[service.Name]service.Spec
 	tariffs  map[service.Name]int             // the same
+	earlier  map[service.Name]service.Digest  // the module that ran before the one that is deployed
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
-// Open folds the deployments in the journal. Module files are in dir, which is
-// made if it is not there.
-func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
-	c := &Catalog{Modules: Modules{dir: dir}, journal: j,
-		specs: map[service.Name]service.Spec{}, tariffs: map[service.Name]int{}, versions: map[service.Name]journal.Version{}}
-	if err := c.Modules.prepare(); err != nil {
-		return nil, err
-	}
+// Open folds the deployments in the journal.
+func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
+	c := &Catalog{Modules: m, journal: j, specs: map[service.Name]service.Spec{},
+		tariffs: map[service.Name]int{}, earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
 	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
 		name := service.Name(e.Key)
 		c.versions[name] = e.Version
@@ -74,10 +71,9 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 			if _, err := service.ParseName(e.Key); err != nil || d.Service != name {
 				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and recorded for %q", e.Position, d.Service, e.Key)
 			}
-			c.specs[name], c.tariffs[name] = d.Spec, d.Tariff // whose numbers are looked at when it is started
+			c.deployed(d.Spec, d.Tariff) // whose numbers are looked at when it is started
 		case eventDeleted:
-			delete(c.specs, name)
-			delete(c.tariffs, name)
+			c.deleted(name)
 		default:
 			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
 		}
@@ -90,6 +86,10 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 func (c *Catalog) Specs() []service.Spec {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.specsLocked()
+}
+
+func (c *Catalog) specsLocked() []service.Spec {
 	var all []service.Spec
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		all = append(all, c.specs[name])
@@ -127,8 +127,34 @@ func (c *Catalog) deploy(ctx context.Context, spec service.Spec, tariff int) err
 	if err := c.record(ctx, spec.Service, "deploy", eventDeployed, data); err != nil {
 		return err
 	}
-	c.specs[spec.Service], c.tariffs[spec.Service] = spec, tariff
+	c.released(c.deployed(spec, tariff))
 	return nil
+}
+
+// deployed notes what a service runs now, and returns the modules that it referred to
+// before. The caller holds mu, or is Open.
+func (c *Catalog) deployed(spec service.Spec, tariff int) (before []service.Digest) {
+	name := spec.Service
+	if old, ok := c.specs[name]; ok && old.Module != spec.Module {
+		if e, ok := c.earlier[name]; ok {
+			before = append(before, e)
+		}
+		c.earlier[name] = old.Module
+	}
+	c.specs[name], c.tariffs[name] = spec, tariff
+	return before
+}
+
+// deleted notes that a service runs no more. It is as deployed in all else.
+func (c *Catalog) deleted(name service.Name) (before []service.Digest) {
+	before = append(before, c.specs[name].Module)
+	if e, ok := c.earlier[name]; ok {
+		before = append(before, e)
+	}
+	delete(c.specs, name)
+	delete(c.tariffs, name)
+	delete(c.earlier, name)
+	return before
 }
 
 // Delete records that a service shall not run any more.
@@ -138,8 +164,7 @@ func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 	if err := c.record(ctx, name, "delete", eventDeleted, []byte("{}")); err != nil {
 		return err
 	}
-	delete(c.specs, name)
-	delete(c.tariffs, name)
+	c.released(c.deleted(name))
 	return nil
 }
 

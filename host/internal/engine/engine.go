@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -46,6 +47,9 @@ type Options struct {
 	Log Log
 	// Publish hears of every commit. Default: nobody does.
 	Publish Publisher
+	// Account is the service's in the host's budget; its limit of budget.DiskBytes bounds
+	// the log. Default: one without limits.
+	Account *budget.Account
 	// Clock gives commands their time. Default: the system's clock.
 	Clock func() journal.UnixNano
 	// Logger gets what an operator should see. Default: nothing is logged.
@@ -56,6 +60,9 @@ func (o Options) withDefaults() Options {
 	o.Spec = o.Spec.WithDefaults()
 	if o.Publish == nil {
 		o.Publish = nobody{}
+	}
+	if o.Account == nil {
+		o.Account = budget.New(nil)
 	}
 	if o.Clock == nil {
 		o.Clock = func() journal.UnixNano { return journal.UnixNano(time.Now().UnixNano()) }
@@ -98,6 +105,7 @@ type Engine struct {
 	manifest *service.ManifestIndex
 	shards   []*shard
 	inflight inflight
+	disk     *disk
 
 	life   lifecycle.Life
 	cancel context.CancelCauseFunc // of the shards' context; set by Start
@@ -110,7 +118,7 @@ func New(o Options) (*Engine, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest)}
+	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest), disk: newDisk(o.Account, o.Spec.Limits.DiskRate)}
 	e.inflight.idle = make(chan struct{}, 1)
 	for i, g := range o.Guests {
 		e.shards = append(e.shards, newShard(e, i, g))

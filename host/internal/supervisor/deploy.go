@@ -59,6 +59,7 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 		s.mu.Lock()
 		if s.services[spec.Service] == svc && !s.recorded(spec.Service) {
 			delete(s.services, spec.Service)
+			svc.account.Close()
 		}
 		s.mu.Unlock()
 	}
@@ -142,7 +143,7 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 		guests = append(guests, g)
 	}
 	e, err := engine.New(engine.Options{
-		Spec: spec, Manifest: &m.Manifest, Guests: guests, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
+		Spec: spec, Manifest: &m.Manifest, Guests: guests, Log: s.opt.Journal, Publish: svc.hub, Account: svc.account, Logger: s.opt.Logger,
 	})
 	if err != nil {
 		return nil, err

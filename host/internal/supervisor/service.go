@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Service is one service of the set. It may be used concurrently.
 type Service struct {
-	hub *stream.Hub
+	hub     *stream.Hub
+	account *budget.Account // below the host's
 
 	// deploying is held while the service is deployed, deleted or stopped. Lock it
 	// before mu.
@@ -32,9 +34,12 @@ type Service struct {
 	gated    bool
 }
 
-func newService(spec service.Spec, hub *stream.Hub) *Service {
-	return &Service{hub: hub, spec: spec, state: service.StateStarting, since: time.Now()}
+func newService(spec service.Spec, hub *stream.Hub, account *budget.Account) *Service {
+	return &Service{hub: hub, account: account, spec: spec, state: service.StateStarting, since: time.Now()}
 }
+
+// Account is the service's in the host's budget.
+func (s *Service) Account() *budget.Account { return s.account }
 
 // Hub has the service's events.
 func (s *Service) Hub() *stream.Hub { return s.hub }
@@ -174,6 +179,7 @@ func (s *Service) openGate(next *build, cause error) {
 	s.running, s.problem, s.since = next, cause, time.Now()
 	switch {
 	case next != nil:
+		s.account.SetLimit(budget.DiskBytes, next.spec.Limits.WithDefaults().DiskBytes)
 		s.state, s.spec, s.manifest, s.tariff = service.StateRunning, next.spec, &next.module.Manifest, next.module.Tariff
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed

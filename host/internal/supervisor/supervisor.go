@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
@@ -42,6 +43,8 @@ type Options struct {
 	// DrainTime bounds how long the commands of an engine may take when a deployment
 	// replaces it or its service is deleted.
 	DrainTime time.Duration
+	// Budget is the host's account; each service has one below it.
+	Budget *budget.Account
 }
 
 // Supervisor is the set of services. It may be used concurrently.
@@ -111,7 +114,7 @@ func (s *Supervisor) add(spec service.Spec) (*Service, error) {
 	if svc == nil {
 		svc = newService(spec, stream.New(stream.Options{
 			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes,
-		}))
+		}), s.opt.Budget.Child(string(spec.Service), nil))
 		s.services[spec.Service] = svc
 	}
 	return svc, nil
@@ -166,6 +169,7 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 		// All the same it is gone, and every command has had its answer.
 		s.opt.Logger.Warn("a deleted service was stopped before it had done what it had taken on", "service", name, "error", err)
 	}
+	svc.account.Close()
 	return nil
 }
 
@@ -195,6 +199,7 @@ func (s *Supervisor) Close(ctx context.Context, cause error) error {
 			if err := svc.stop(ctx, cause); err != nil {
 				errs <- err
 			}
+			svc.account.Close()
 		})
 	}
 	all.Wait()
