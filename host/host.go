@@ -41,10 +41,11 @@ type Host struct {
 	budget  *budget.Account
 	modules *catalog.Modules // opened with the first core
 	// otherLogs has what logs have on disk whose services are not deployed.
-	otherLogs *budget.Account
-	ownEngine bool // Options.OpenEngine was given
-	runtime   *sandbox.Runtime
-	logs      *logging.Budget // in front of the log
+	otherLogs     *budget.Account
+	moduleAccount *budget.Account // of modules
+	ownEngine     bool            // Options.OpenEngine was given
+	runtime       *sandbox.Runtime
+	logs          *logging.Budget // in front of the log
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -97,6 +98,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	h := &Host{opt: o, budget: newBudget(o.Budget), ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
+	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -143,10 +145,11 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		return nil, errors.Join(own, j.Close(ctx))
 	}
 	if h.modules == nil { // after the journal, whose lock keeps other hosts out of the directory
-		account := h.budget.Child("modules", budget.Limits{budget.DiskBytes: h.opt.Budget.ModuleBytes})
-		if h.modules, err = catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: account, Room: h.moduleRoom}); err != nil {
+		m, err := catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: h.moduleAccount, Room: h.moduleRoom})
+		if err != nil {
 			return nil, errors.Join(err, j.Close(ctx))
 		}
+		h.modules = m
 	}
 	cat, err := catalog.Open(ctx, h.modules, j)
 	if err != nil {
@@ -281,6 +284,8 @@ func (h *Host) Close(ctx context.Context) error {
 			h.closeErr = c.close(ctx, cause)
 		}
 		h.closeErr = errors.Join(h.closeErr, h.runtime.Close(ctx))
+		h.otherLogs.Close()
+		h.moduleAccount.Close()
 		h.logs.Stop()
 	})
 	return h.closeErr

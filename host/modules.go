@@ -6,32 +6,21 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Modules is what the host stores of modules.
-type Modules struct {
-	Modules []service.StoredModule // in order of their digests
-	Bytes   int64                  // of all, without machine code
-	Limit   int64                  // of Bytes; see [service.Budget]. 0 is none
-	// OtherCodeBytes is what machine code takes on disk of which no module is stored.
-	OtherCodeBytes int64
-	// Keep is how long a module stays that nothing refers to; negative: for ever.
-	Keep time.Duration
-}
-
 // Modules lists the stored modules, and what refers to them.
-func (h *Host) Modules() (Modules, error) {
+func (h *Host) Modules() (service.Modules, error) {
 	c, err := h.open()
 	if err != nil {
-		return Modules{}, err
+		return service.Modules{}, err
 	}
 	all, err := c.catalog.ModuleUse()
 	if err != nil {
-		return Modules{}, err
+		return service.Modules{}, err
 	}
 	code, err := h.runtime.CodeBytes()
 	if err != nil {
-		return Modules{}, err
+		return service.Modules{}, err
 	}
-	m := Modules{Modules: all, Limit: h.opt.Budget.ModuleBytes, Keep: h.opt.ModuleKeep}
+	m := service.Modules{Modules: all, Limit: h.opt.Budget.ModuleBytes, Keep: h.opt.ModuleKeep}
 	for i := range all {
 		all[i].CodeBytes = code[all[i].Digest]
 		delete(code, all[i].Digest)

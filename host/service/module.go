@@ -14,3 +14,15 @@ type StoredModule struct {
 	// CodeBytes is what its machine code takes on disk. That is compiled again when it is missing.
 	CodeBytes int64 `json:"code_bytes"`
 }
+
+// Modules is what a host has on disk of modules.
+type Modules struct {
+	Modules []StoredModule `json:"modules"`     // in order of their digests
+	Bytes   int64          `json:"bytes"`       // of all, without machine code
+	Limit   int64          `json:"limit_bytes"` // of Bytes; see [Budget]. 0 is none
+	// OtherCodeBytes is what machine code takes on disk of which no module is stored.
+	OtherCodeBytes int64 `json:"other_code_bytes"`
+	// Keep is how long a module stays that nothing refers to, in nanoseconds in JSON;
+	// negative: for ever.
+	Keep time.Duration `json:"keep_ns"`
+}

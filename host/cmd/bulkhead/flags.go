@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -65,4 +66,15 @@ func (f *journalFlags) options() journal.Options {
 		MaxPendingCommits: f.PendingCommits, MaxPendingBytes: int64(f.PendingBytes), MaxBatchBytes: int(f.BatchBytes), Codec: f.Codec,
 		MaxGroupBytes: int(f.GroupBytes), MaxGroupCommits: f.GroupCommits, AnswerWindow: f.Answers, VersionCache: f.Versions,
 	}
+}
+
+// budgetFlags bound what the host holds for all. Zero is the default, which comes from
+// the machine.
+type budgetFlags struct {
+	Disk    size `name:"max-total-disk" placeholder:"SIZE" help:"Modules and logs on disk, together. Default: what the disk has, apart from --journal-reserve."`
+	Modules size `name:"max-modules-bytes" placeholder:"SIZE" help:"Modules on disk, together. Default: a quarter of the disk."`
+}
+
+func (f *budgetFlags) budget() service.Budget {
+	return service.Budget{DiskBytes: int64(f.Disk), ModuleBytes: int64(f.Modules)}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,9 +40,12 @@ type serveCmd struct {
 	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"The host logs so many bytes at once about a service that was silent before --log-rate holds it up; at least 16KiB. Default ${default}."`
 	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"At most so many bytes of the log wait while nobody reads standard error; further lines are dropped, counted, and reported in the log. Default ${default}."`
 
+	ModuleKeep time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk that no service runs or ran last; 0 is for ever. Default ${default}."`
+
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
 	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
+	Budget  budgetFlags  `embed:"" group:"Bounds of the host; 0 is the default"`
 	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
 }
 
@@ -76,6 +80,8 @@ func (c *serveCmd) Run(e *env) error {
 			SmallModule:     int64(c.Compile.Small),
 			CompileBase:     c.Compile.Base,
 			CompilePerMiB:   c.Compile.PerMiB,
+			Budget:          c.Budget.budget(),
+			ModuleKeep:      cmp.Or(c.ModuleKeep, -1),
 			LogRate:         orNone(c.LogRate),
 			LogBurst:        int64(c.LogBurst),
 		},

@@ -75,6 +75,7 @@ func printService(w io.Writer, s *api.Service) {
 	}
 	row("module", "%s", s.Spec.Module)
 	row("position", "%d", s.Head)
+	row("disk", "%s of %s", bytesUnit(s.LogBytes), bytesUnit(s.Spec.Limits.WithDefaults().DiskBytes))
 	if m := s.Manifest; m != nil {
 		row("version", "%s", cmp.Or(m.Version, "not said"))
 		row("made with", "%s", cmp.Or(m.SDK, "not said"))

@@ -63,7 +63,7 @@ type limitFlags struct {
 	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"Commands that wait in one shard. Default ${limit_mailbox_commands}."`
 	MailboxBytes     size          `name:"mailbox" placeholder:"SIZE" help:"Data of the commands that wait in one shard. Default ${limit_mailbox}."`
 	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"Entities that one shard keeps in its sandbox. Default ${limit_resident_entities}."`
-	DiskBytes        size          `name:"disk" placeholder:"SIZE" help:"Log of the service on disk; beyond it commands are refused until a retention has deleted events. Default ${limit_disk}, or a quarter of a disk that is smaller than four times that."`
+	DiskBytes        size          `name:"disk" placeholder:"SIZE" help:"Log of the service on disk; beyond it commands are refused until a retention has deleted events. On a disk smaller than four times the default it is a quarter of the disk. Default ${limit_disk}."`
 	DiskRate         size          `name:"disk-rate" placeholder:"SIZE" help:"Growth of the log in a second, before it is packed, after a burst of two seconds' worth; beyond it commands are refused for a moment. Default ${limit_disk_rate}."`
 }
 

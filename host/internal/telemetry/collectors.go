@@ -49,6 +49,8 @@ func newServices(read func() []service.Status) *services {
 	counter("log_lines_dropped", "Log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogLinesDropped })
 	counter("log_bytes_dropped", "Bytes of the log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogBytesDropped })
 	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
+	gauge("log_bytes", "Bytes of the service's log on disk, and of what is on its way there.", func(s *service.Status) float64 { return float64(s.LogBytes) })
+	gauge("log_limit_bytes", "Bytes that the service's log may have on disk.", func(s *service.Status) float64 { return float64(s.Spec.Limits.WithDefaults().DiskBytes) })
 	gauge("shards", "Sandboxes.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
 	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))
 	gauge("queued_bytes", "Data of commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.QueuedBytes) }))
