@@ -43,7 +43,8 @@ type Host struct {
 	// otherLogs has what logs have on disk whose services are not deployed.
 	otherLogs     *budget.Account
 	moduleAccount *budget.Account // of modules
-	ownEngine     bool            // Options.OpenEngine was given
+	files         *descriptors
+	ownEngine     bool // Options.OpenEngine was given
 	runtime       *sandbox.Runtime
 	logs          *logging.Budget // in front of the log
 
@@ -78,9 +79,14 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	ownEngine := o.OpenEngine != nil
+	all := newBudget(o.Budget)
+	files, err := newDescriptors(JournalDir(o.Dir), all)
+	if err != nil {
+		return nil, err
+	}
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
-			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes})
+			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
 		}
 	}
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
@@ -94,20 +100,23 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger,
 		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB})
 	if err != nil {
+		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, budget: newBudget(o.Budget), ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h := &Host{opt: o, budget: all, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
 		h.end()
+		files.close()
 		return nil, errors.Join(err, runtime.Close(ctx))
 	}
 	h.core = c
 	h.watching.Go(h.watch)
 	h.watching.Go(h.collectLoop)
+	h.watching.Go(h.descriptorLoop)
 	opened = true
 	return h, nil
 }
@@ -223,6 +232,7 @@ func (h *Host) recover(failed *core) bool {
 		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
 	}
 	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, time.Minute) {
+		h.files.yield() // descriptorLoop takes them again
 		c, err := h.openCore(h.life)
 		if err == nil {
 			h.setCore(c, nil)
@@ -285,6 +295,7 @@ func (h *Host) Close(ctx context.Context) error {
 		}
 		h.closeErr = errors.Join(h.closeErr, h.runtime.Close(ctx))
 		h.otherLogs.Close()
+		h.files.close()
 		h.moduleAccount.Close()
 		h.logs.Stop()
 	})

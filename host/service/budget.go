@@ -13,7 +13,8 @@ type Budget struct {
 	Sandboxes int64 `json:"sandboxes,omitempty"`
 	// SandboxBytes bounds their memory: images, linear memories, tables and resident entities.
 	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
-	// Descriptors bounds the open files and connections.
+	// Descriptors bounds the open files and connections. Default: the process's limit
+	// of open files.
 	Descriptors int64 `json:"descriptors,omitempty"`
 	// DiskBytes bounds the modules and logs on disk. Default: the disk, but for what is
 	// kept for the journal.

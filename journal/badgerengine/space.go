@@ -21,7 +21,12 @@ import (
 var _ journal.Spacer = (*Engine)(nil)
 
 // Space implements journal.Spacer.
-func (e *Engine) Space() error { return checkSpace(e.dir, e.reserve) }
+func (e *Engine) Space() error {
+	if err := checkSpace(e.dir, e.reserve); err != nil {
+		return err
+	}
+	return e.checkFiles()
+}
 
 // Disk is the size of the disk of a directory, and the room that is left on it for this
 // user, in bytes. known is false where the system does not tell.

@@ -58,6 +58,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 			return nil, errors.Join(err, h.Close(ctx))
 		}
 	}
+	o.gateway.Account = h.Account()
 	o.gateway.Logger = h.Logger()
 	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped})
 	s, err := gateway.New(gateway.Host(h), o.gateway)
