@@ -55,6 +55,7 @@ type Limits struct {
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// DiskRate bounds how fast the log grows, in bytes a second before they are packed, after
 	// a burst of two seconds' worth. Beyond it commands are refused with [KindOverloaded].
+	// As others wait while a large outcome is written, one of n MiB counts as n + n² MiB.
 	// Default 32 MiB.
 	DiskRate int64 `json:"disk_bytes_per_second,omitempty"`
 }

@@ -49,11 +49,17 @@ func (d *disk) wait(now journal.UnixNano) time.Duration {
 	return time.Duration(float64(1-d.left)/float64(d.rate)*float64(time.Second)) + 1
 }
 
-// spent counts bytes that were handed to the log.
+// diskUnit is the size of an outcome that counts twice.
+const diskUnit = 1 << 20
+
+// spent counts the bytes of an outcome that was handed to the log. It is written in one
+// piece, and those of others wait meanwhile: so the more of a piece it is, the more it
+// counts than as many bytes in small ones.
 func (d *disk) spent(bytes int) {
+	n := int64(bytes)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.left -= int64(bytes)
+	d.left -= n + n*n/diskUnit
 }
 
 // mayWrite returns nil, or why the service may not write at present.
