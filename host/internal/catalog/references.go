@@ -34,7 +34,7 @@ func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
 	for _, spec := range c.specsLocked() {
 		if spec.Module == d {
 			run = append(run, spec.Service)
-		} else if c.earlier[spec.Service] == d {
+		} else if before, ok := c.earlier[spec.Service]; ok && before == d {
 			earlier = append(earlier, spec.Service)
 		}
 	}

@@ -109,6 +109,9 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	if err := c.DeleteModule(young); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("deleting it again: %v", err)
 	}
+	if err := c.DeleteModule(service.Digest{}); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("deleting what never was: %v", err)
+	}
 	// A deleted service refers to nothing; its modules become young then.
 	if err := c.Delete(t.Context(), "bank"); err != nil {
 		t.Fatal(err)
