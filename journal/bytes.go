@@ -123,22 +123,33 @@ func (j *Journal) noteCount(s *logState) {
 }
 
 // findCounts takes the counts of all logs from the index, where these fit. Open calls
-// it, before anybody else has the journal. It returns whether some are left to count.
-func (j *Journal) findCounts(ctx context.Context) (left bool, err error) {
+// it, before anybody else has the journal.
+func (j *Journal) findCounts(ctx context.Context, index IndexStore) error {
 	for name, s := range j.logs {
 		if j.damaged[name] != nil {
 			continue
 		}
-		c, ok, err := storedCount(ctx, j.engine.Index(), name)
+		c, ok, err := storedCount(ctx, index, name)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if ok && c == (countEntry{s.trimmed.sequence, s.batches, s.head + 1, c.bytes}) {
 			s.size.known, s.size.bytes = true, c.bytes
 		}
-		left = left || !s.size.known
 	}
-	return left, nil
+	return nil
+}
+
+// uncounted reports whether there is a log to count.
+func (j *Journal) uncounted() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for name, s := range j.logs {
+		if !s.size.known && j.damaged[name] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // countLoop counts the logs that have no count, with half of the time left to others.

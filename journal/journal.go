@@ -161,10 +161,6 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	if err := j.proveDoubtful(ctx, names); err != nil {
 		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
 	}
-	uncounted, err := j.findCounts(ctx)
-	if err != nil {
-		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
-	}
 	if c, ok := e.(Counter); ok {
 		j.stats.Engine.Written = c.Count().Written
 	}
@@ -174,7 +170,7 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	go j.indexLoop()
 	counting, stop := context.WithCancel(context.WithoutCancel(ctx))
 	j.stopCount = stop
-	if uncounted {
+	if j.uncounted() {
 		j.stopped.Add(1)
 		go j.countLoop(counting)
 	}

@@ -23,7 +23,7 @@ type codeEntry struct {
 }
 
 // extraDirs are the directories in which an entry may have a file of its name.
-var extraDirs = []string{sealDir, "forms"}
+var extraDirs = []string{sealDir, formDir}
 
 // entries lists what the store has a seal for. Whether it is as it was written is for
 // those to find out who load it.
