@@ -77,7 +77,7 @@ prove: ## the journal's tests at length: kills, losses of power, damaged files, 
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz
 
-bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, hydration, metering, uploads, sandboxes, neighbours
+bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, hydration, metering, uploads, sandboxes, neighbours, readers
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
 	$(GO) test -run '^$$' -bench . -skip '^BenchmarkBadger$$/^bounds' -benchmem -benchtime 1s ./abi/... ./journal/... ./host ./host/internal/engine/... ./host/hosttest/...
 	@# With fewer commits a bound is spared the tables that it puts off.
@@ -88,6 +88,8 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	$(GO) test -run '^$$' -bench Slices -benchtime 3x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench Neighbours -benchtime 1x ./host/hosttest
 	$(GO) test -run '^$$' -bench Neighbours -benchtime 10x -timeout 2h ./host/internal/hostile
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./host/internal/fair ./host/internal/stream
+	$(GO) test -run '^$$' -bench Readers -benchtime 1x -timeout 1h ./host/internal/gateway
 
 lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \

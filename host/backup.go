@@ -36,11 +36,11 @@ func (h *Host) Backup(ctx context.Context, w io.Writer, o BackupOptions) (*backu
 		return nil, err
 	}
 	defer c.catalog.HoldAll()()
-	return writeBackup(ctx, w, c.journal, c.catalog.Modules, o)
+	return writeBackup(ctx, w, &pacedLogs{Journal: c.journal, turn: h.readers.turn(ctx, "")}, c.catalog.Modules, o)
 }
 
-func writeBackup(ctx context.Context, w io.Writer, j *journal.Journal, modules *catalog.Modules, o BackupOptions) (*backup.Manifest, error) {
-	m, err := backup.Write(ctx, w, j, backup.Options{
+func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *catalog.Modules, o BackupOptions) (*backup.Manifest, error) {
+	m, err := backup.Write(ctx, w, logs, backup.Options{
 		Since: o.Since, Progress: o.Progress,
 		Modules: func() (all []backup.Hash, err error) {
 			digests, err := modules.List()

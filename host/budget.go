@@ -13,7 +13,6 @@ func newBudget(b service.Budget) *budget.Account {
 		budget.SandboxBytes: b.SandboxBytes,
 		budget.Descriptors:  b.Descriptors,
 		budget.DiskBytes:    b.DiskBytes,
-		budget.Readers:      b.Readers,
 	})
 }
 
@@ -24,5 +23,12 @@ func (h *Host) Account() *budget.Account { return h.budget }
 // Resources tells how much of each of the host's resources is in use.
 func (h *Host) Resources() []service.ResourceUsage {
 	h.measureDisk()
-	return h.budget.Usage()
+	all := h.budget.Usage()
+	for i := range all {
+		if all[i].Resource == budget.Readers.String() { // who wants to read waits, and takes nothing
+			s := h.readers.turns.Stats()
+			all[i].Used, all[i].Limit, all[i].Refused = int64(s.Working), int64(s.Slots), s.Refused
+		}
+	}
+	return all
 }

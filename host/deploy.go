@@ -26,8 +26,8 @@ type Deployment struct {
 
 // Progress is a step of a deployment or an upload.
 type Progress struct {
-	// Stage is verifying, rewriting, compiling, initialising, image, describing,
-	// starting, storing, draining or ready; in this order. An upload ends with storing.
+	// Stage is verifying, rewriting, compiling, initialising, describing,
+	// storing, draining or ready; in this order. An upload ends with storing.
 	Stage string `json:"stage"`
 	Done  int64  `json:"done"`  // of Total
 	Total int64  `json:"total"` // in units of the stage; 0 if unknown
@@ -171,7 +171,12 @@ func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSiz
 	if err != nil {
 		return journal.LogSize{}, err
 	}
-	size, err := c.journal.Measure(ctx, log)
+	turn := h.readers.turn(ctx, "")
+	if err := turn.Begin(ctx); err != nil {
+		return journal.LogSize{}, turnError("", err)
+	}
+	defer turn.End()
+	size, err := c.journal.Measure(ctx, log, func() error { return turnError("", turn.Begin(ctx)) })
 	return size, backupError("measure", err)
 }
 

@@ -30,20 +30,22 @@ func (s Selection) filter() stream.Filter { return stream.Filter{Types: s.Types,
 
 // Subscriber reads a service's events in order, each once. One goroutine at a time
 // uses it. It holds nothing but its place, so there is nothing to close, and a slow
-// one costs nobody else anything. When the host has to open its journal again, it
+// one costs nobody else anything: those that are behind wait for each other, see
+// [service.Budget.Readers]. When the host has to open its journal again, it
 // waits for that and goes on where it was.
 type Subscriber struct {
 	host   *Host
 	wants  Selection
-	core   *core // that cursor reads from
+	reader string // on whose behalf it reads; see [WithReader]
+	core   *core  // that cursor reads from
 	cursor *stream.Cursor
 }
 
 // Subscribe begins to read the events that s selects. A place that the log has not
 // reached is an error of kind KindBadCursor, and so is one behind which a retention has
 // deleted events.
-func (h *Host) Subscribe(_ context.Context, s Selection) (*Subscriber, error) {
-	sub := &Subscriber{host: h, wants: s}
+func (h *Host) Subscribe(ctx context.Context, s Selection) (*Subscriber, error) {
+	sub := &Subscriber{host: h, wants: s, reader: readerOf(ctx)}
 	if err := sub.begin(s.After); err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func (s *Subscriber) begin(after service.Position) error {
 	if err != nil {
 		return err
 	}
-	cursor, err := svc.Hub().Subscribe(after, s.wants.filter())
+	cursor, err := svc.Hub().Subscribe(after, s.wants.filter(), s.reader)
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,8 @@ func (h *Host) Head(name service.Name) (service.Position, error) {
 
 // Events returns events that are on disk, at most limit, without waiting. next is
 // where to go on; atHead says that there is nothing more now. A page may be empty and
-// not the last, when a filter lets little through.
+// not the last, when a filter lets little through, or ctx ends before it was looked at all
+// there is.
 func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Event, next service.Position, atHead bool, err error) {
 	sub, err := h.Subscribe(ctx, s)
 	if err != nil {
@@ -138,6 +141,11 @@ func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.
 	if err != nil {
 		return nil, err
 	}
+	turn := h.readers.turn(ctx, name)
+	if err := turn.Begin(ctx); err != nil {
+		return nil, turnError(name, err)
+	}
+	defer turn.End()
 	var events []*Event
 	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, limit, func(e *journal.Event) error {
 		own := *e

@@ -27,6 +27,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/logging"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
@@ -47,6 +48,7 @@ type Host struct {
 	ownEngine     bool // Options.OpenEngine was given
 	runtime       *sandbox.Runtime
 	logs          *logging.Budget // in front of the log
+	readers       readers
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -70,9 +72,10 @@ type core struct {
 	supervisor *supervisor.Supervisor
 }
 
-// Open opens the host in o.Dir and starts every service that is deployed there. A
-// service that cannot be started is failed, see Status; the host runs without it.
-// ctx bounds the opening only.
+// Open opens the host in o.Dir and begins to start every service that is deployed
+// there; it does not wait for them, see [Host.Started]. Commands to a service that is
+// starting wait. One that cannot be started is failed, see Status, and tried again; the
+// host runs without it. ctx bounds the opening only.
 func Open(ctx context.Context, o Options) (*Host, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -103,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, budget: all, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h := &Host{opt: o, budget: all, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
@@ -132,7 +135,7 @@ func JournalDir(dir string) string { return filepath.Join(dir, "journal") }
 // modulesDir is where a host in dir keeps its modules.
 func modulesDir(dir string) string { return filepath.Join(dir, "modules") }
 
-// openCore opens the journal and starts what is deployed.
+// openCore opens the journal and begins to start what is deployed.
 func (h *Host) openCore(ctx context.Context) (*core, error) {
 	engine, err := h.opt.OpenEngine()
 	if err != nil {
@@ -166,9 +169,11 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger,
-		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, DrainTime: h.opt.DrainTime, Budget: h.budget,
+		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, Backlog: h.readers.backlog, DrainTime: h.opt.DrainTime, Budget: h.budget,
+		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
+		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}
-	c.supervisor.StartAll(ctx)
+	c.supervisor.StartAll()
 	return c, nil
 }
 
@@ -339,8 +344,42 @@ func (h *Host) readService(name service.Name) (*core, *supervisor.Service, error
 	return c, svc, err
 }
 
+// Started waits until every service that was deployed when the host opened its journal
+// has been started once: it runs, or has failed and is tried again. It fails with ctx's
+// cause, or as Ready does. Nobody has to call it, as commands wait for their service.
+func (h *Host) Started(ctx context.Context) error {
+	c, err := h.open()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-c.supervisor.Tried():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// States is the state of each service, as in its [service.Status].
+func (h *Host) States() map[service.Name]service.State {
+	c, err := h.reading()
+	if err != nil {
+		return nil
+	}
+	states := map[service.Name]service.State{}
+	for _, svc := range c.supervisor.All() {
+		state := svc.State()
+		if c.journal.Damage(journal.LogName(svc.Name())) != nil {
+			state = service.StateFailed
+		}
+		states[svc.Name()] = state
+	}
+	return states
+}
+
 // Ready returns nil if the host takes commands, or why it does not: KindFull while
-// the disk is full, which does not concern reading, else KindUnavailable.
+// the disk is full, which does not concern reading, else KindUnavailable. That single
+// services are starting or have failed makes no difference; see [Host.States].
 func (h *Host) Ready() error {
 	c, err := h.open()
 	if err != nil {
@@ -372,9 +411,11 @@ func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) err
 // Send sends a command and waits for its outcome. A refusal by the service is an
 // error of kind KindRejected, with the service's code and message.
 //
-// When ctx ends first, the error has kind KindUnknown and the command may still be
-// carried out: to learn what became of it, send it again under the same id. A
-// guest that is still at it some milliseconds later is ended, with nothing written.
+// When ctx ends before the command has begun, it is not carried out; the error says
+// so, with KindUnavailable if the service is still starting. When ctx ends later, the
+// error has kind KindUnknown and the command may still be carried out: to learn what
+// became of it, send it again under the same id. A guest that is still at it some
+// milliseconds later is ended, with nothing written.
 func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return service.Reply{}, notBegun(c.Service, err)
@@ -385,21 +426,43 @@ func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, erro
 	if c.Gone == nil {
 		c.Gone = ctx.Done()
 	}
+	svc, err := h.service(c.Service)
+	if err != nil {
+		return service.Reply{}, err
+	}
 	type result struct {
 		reply service.Reply
 		err   error
 	}
 	done := make(chan result, 1)
-	if err := h.SendAsync(c, func(r service.Reply, err error) { done <- result{r, err} }); err != nil {
+	c.Claim = new(service.Claim)
+	if err := svc.Submit(c, func(r service.Reply, err error) { done <- result{r, err} }); err != nil {
 		return service.Reply{}, err
 	}
 	select {
 	case r := <-done:
 		return r.reply, r.err
 	case <-ctx.Done():
+		switch {
+		case c.Claim.Refuse():
+			return service.Reply{}, waitedInVain(svc, c.Key, ctx.Err())
+		case c.Claim.Refused(): // by somebody else, who is just saying so
+			r := <-done
+			return r.reply, r.err
+		}
 		return service.Reply{}, &service.Error{Op: "send", Service: c.Service, Kind: service.KindUnknown, Err: ctx.Err(),
 			Message: "gave up waiting for the outcome; the command may still be carried out, send the same command id again to learn it"}
 	}
+}
+
+// waitedInVain is the error of a request that its sender has given up before it began.
+func waitedInVain(svc *supervisor.Service, key service.Key, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		if starting := svc.Starting(key); starting != nil {
+			return starting
+		}
+	}
+	return notBegun(svc.Name(), err)
 }
 
 func notBegun(name service.Name, err error) error {
@@ -435,6 +498,7 @@ func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 		err   error
 	}
 	done := make(chan result, 1)
+	q.Claim = new(service.Claim)
 	if err := svc.Query(q, func(r service.QueryReply, err error) { done <- result{r, err} }); err != nil {
 		return service.QueryReply{}, err
 	}
@@ -442,6 +506,13 @@ func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 	case r := <-done:
 		return r.reply, r.err
 	case <-ctx.Done():
+		switch {
+		case q.Claim.Refuse():
+			return service.QueryReply{}, waitedInVain(svc, q.Key, ctx.Err())
+		case q.Claim.Refused():
+			r := <-done
+			return r.reply, r.err
+		}
 		return service.QueryReply{}, notBegun(q.Service, ctx.Err())
 	}
 }

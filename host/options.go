@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"time"
@@ -61,12 +62,33 @@ type Options struct {
 	RingEvents int
 	// RingBytes bounds their size, in bytes. Default 16 MiB.
 	RingBytes int64
+	// MaxWaitingReaders bounds how many wait for their turn to read a log, see
+	// [service.Budget.Readers]; more are refused, with KindOverloaded. Default 131,072.
+	MaxWaitingReaders int
+	// SharedReadBytes bounds the memory for events that were read lately and are behind the
+	// rings, in bytes, for all services together: subscribers that come to the same place read it
+	// once. Negative is none. Default 32 MiB.
+	SharedReadBytes int64
 	// DrainTime bounds how long the commands that a module has taken on may run when a
 	// deployment replaces it or its service is deleted. Default 10 s.
 	DrainTime time.Duration
 	// RecoveryWait is the first wait before a failed journal is opened again; it
 	// doubles up to a minute. Default 1 s.
 	RecoveryWait time.Duration
+	// StartPlaces bounds how many services start at a time: so many that are quick to
+	// start, and so many that are slow beside them. Default 4.
+	StartPlaces int
+	// StartRetry is the first wait before a start that failed is tried again, of a
+	// service or of a sandbox that it needs later; it doubles up to StartRetryMax.
+	// Defaults 250 ms and 1 min.
+	StartRetry    time.Duration
+	StartRetryMax time.Duration
+	// StartRetryRare is the wait between attempts to start a module that is refused, or
+	// breaks while it starts, as it most likely does so each time. Default 10 min.
+	StartRetryRare time.Duration
+	// StartWait bounds how long a command or query without a deadline waits for its
+	// service to start. Default 1 min.
+	StartWait time.Duration
 	// OpenEngine opens what stores the journal's bytes. Default: Badger in Dir/journal.
 	// It is called again when the journal has failed.
 	OpenEngine func() (journal.Engine, error)
@@ -95,6 +117,11 @@ func (o Options) withDefaults() Options {
 	if o.RecoveryWait == 0 {
 		o.RecoveryWait = time.Second
 	}
+	o.StartPlaces = cmp.Or(o.StartPlaces, 4)
+	o.StartRetry = cmp.Or(o.StartRetry, 250*time.Millisecond)
+	o.StartRetryMax = cmp.Or(o.StartRetryMax, max(o.StartRetry, time.Minute))
+	o.StartRetryRare = cmp.Or(o.StartRetryRare, 10*time.Minute)
+	o.StartWait = cmp.Or(o.StartWait, time.Minute)
 	return o
 }
 
@@ -110,12 +137,18 @@ func (o Options) validate() error {
 		v    int64
 	}{
 		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
+		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
 		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
+		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)}, {"StartRetryMax", int64(o.StartRetryMax)},
+		{"StartRetryRare", int64(o.StartRetryRare)}, {"StartWait", int64(o.StartWait)},
 	} {
 		if f.v < 0 {
 			errs = append(errs, service.Errorf(service.KindInvalid, "Options.%s is %d; it may not be negative", f.name, f.v))
 		}
+	}
+	if o.StartRetryMax < o.StartRetry {
+		errs = append(errs, service.Errorf(service.KindInvalid, "Options.StartRetryMax is %s; it may not be below StartRetry, which is %s", o.StartRetryMax, o.StartRetry))
 	}
 	return errors.Join(errs...)
 }

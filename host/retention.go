@@ -51,7 +51,18 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	if err != nil {
 		return journal.Retained{}, err
 	}
+	turn := h.readers.turn(ctx, name)
+	defer turn.End()
+	pace := func() error {
+		err := turn.Begin(ctx)
+		turn.Rest() // as nothing is said at the end of the last batch
+		return turnError(name, err)
+	}
+	if err := pace(); err != nil {
+		return journal.Retained{}, err
+	}
 	o := journal.Retention{
+		Pace:   pace,
 		Before: r.Before, Through: r.Through, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
 		Schema: svc.Status().Manifest.StateSchema,
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
@@ -102,6 +113,7 @@ func (h *Host) Batches(ctx context.Context, name service.Name, w io.Writer, thro
 	if err != nil {
 		return nil, err
 	}
-	m, err := backup.WriteBatches(ctx, w, c.journal, journal.LogName(name), through, backup.Options{})
+	logs := &pacedLogs{Journal: c.journal, turn: h.readers.turn(ctx, name), name: name}
+	m, err := backup.WriteBatches(ctx, w, logs, journal.LogName(name), through, backup.Options{})
 	return m, backupError("write batches", err)
 }

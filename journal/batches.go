@@ -76,7 +76,7 @@ type BatchRange struct {
 }
 
 // batchesAtOnce is about how many bytes of batches are read in one go.
-const batchesAtOnce = 4 << 20
+const batchesAtOnce = 1 << 20
 
 // Batches yields the batches of a piece of a log as they are on disk, in order. A
 // batch is valid during its yield only, which may take as long as it likes: the

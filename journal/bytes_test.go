@@ -19,7 +19,7 @@ func counted(t *testing.T, j *journal.Journal, log journal.LogName, when string)
 	for {
 		bytes, known := j.LogBytes(log)
 		if known {
-			size, err := j.Measure(t.Context(), log)
+			size, err := j.Measure(t.Context(), log, nil)
 			if err != nil || uint64(bytes) != size.Bytes {
 				t.Fatalf("%s: %s has %d bytes, counted are %d: %v", when, log, size.Bytes, bytes, err)
 			}

@@ -464,6 +464,7 @@ func (j *Journal) releaseIndexed(g *group) {
 		j.mu.Lock()
 		for _, p := range commits {
 			p.log.indexing++
+			p.log.indexed = p.first + Position(len(p.commit.Events)) - 1
 			j.release(p)
 		}
 		j.stats.IndexLag -= len(commits)

@@ -60,6 +60,7 @@ type entityID struct {
 type logState struct {
 	name     LogName
 	head     Position // of the last event on disk
+	indexed  Position // up to which all events are in the index
 	batches  uint64   // on disk
 	size     logBytes // of them, from the cut on
 	entities map[string]*entity
@@ -190,7 +191,7 @@ func openLog(last Block) (*logState, error) {
 		s.next = last.First
 		last.Sequence--
 	}
-	s.sequence, s.batches, s.head = last.Sequence, last.Sequence, s.next-1
+	s.sequence, s.batches, s.head, s.indexed = last.Sequence, last.Sequence, s.next-1, s.next-1 // Open completes the index
 	return s, err
 }
 

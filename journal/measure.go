@@ -11,10 +11,16 @@ type LogSize struct {
 }
 
 // Measure counts what there is of a log, by reading the headers of all its batches,
-// which takes a while if it is long.
-func (j *Journal) Measure(ctx context.Context, log LogName) (LogSize, error) {
+// which takes a while if it is long. pace, if not nil, is called before each one and may
+// wait; its error ends it.
+func (j *Journal) Measure(ctx context.Context, log LogName, pace func() error) (LogSize, error) {
 	size := LogSize{LogInfo: LogInfo{Name: log}}
 	err := j.Batches(ctx, log, BatchRange{}, func(b Block) error {
+		if pace != nil {
+			if err := pace(); err != nil {
+				return err
+			}
+		}
 		h, _, reason := decodeBatch(b.Data)
 		if reason != "" {
 			return errorf(KindCorrupt, "measure", log, "batch %d at position %d: %s", b.Sequence, b.First, reason)

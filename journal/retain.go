@@ -35,6 +35,9 @@ type Retention struct {
 	// DryRun does all but what changes the log: it makes sure of snapshots, and says what
 	// would be deleted.
 	DryRun bool
+	// Pace, if not nil, is called before each batch that is looked at, and may wait; its error
+	// ends it all, with nothing deleted.
+	Pace func() error
 	// Progress, if not nil, is told now and then how far a stage has come.
 	Progress func(stage string, done, total uint64)
 }
@@ -147,6 +150,11 @@ func (r *retention) tell(stage string, done, total uint64) {
 func (r *retention) find() error {
 	promised := r.opt.Clock() - UnixNano(r.opt.AnswerWindow)
 	err := r.Batches(r.ctx, r.log, BatchRange{}, func(b Block) error {
+		if r.o.Pace != nil {
+			if err := r.o.Pace(); err != nil {
+				return err
+			}
+		}
 		h, _, reason := decodeBatch(b.Data)
 		if reason != "" {
 			return errorf(KindCorrupt, "retain", r.log, "batch %d at position %d: %s", b.Sequence, b.First, reason)

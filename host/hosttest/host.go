@@ -30,7 +30,8 @@ type Host struct {
 	closed  bool
 }
 
-// New opens a host in a new directory. Change, if given, may change its options.
+// New opens a host in a new directory. Change, if given, may change its options. It
+// waits for services to start, as Restart does.
 func New(t testing.TB, change ...func(*host.Options)) *Host {
 	t.Helper()
 	h := &Host{t: t, options: host.Options{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}}
@@ -58,6 +59,9 @@ func (h *Host) open() {
 		h.t.Fatalf("open host: %v", err)
 	}
 	h.Host, h.closed = opened, false
+	if err := h.Started(ctx); err != nil {
+		h.t.Fatalf("start services: %v", err)
+	}
 }
 
 // Stop closes the host.

@@ -1,5 +1,7 @@
 package service
 
+import "runtime"
+
 // Budget bounds what a host holds at one time, for all services and connections
 // together. A zero field means its default, which comes from the machine; see
 // [Budget.WithDefaults].
@@ -21,7 +23,9 @@ type Budget struct {
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// ModuleBytes bounds the modules among them. Default a quarter of the disk.
 	ModuleBytes int64 `json:"module_bytes,omitempty"`
-	// Readers bounds the scans of logs that run at the same time.
+	// Readers bounds the scans of logs that run at the same time, in turns of about a
+	// millisecond: pages of events, subscribers that are behind, backups. Others wait; what
+	// commands need does not. Default: one fewer than there are processors, and at least one.
 	Readers int64 `json:"readers,omitempty"`
 }
 
@@ -29,5 +33,6 @@ type Budget struct {
 func (b Budget) WithDefaults() Budget {
 	b.FlightBytes = or(b.FlightBytes, 256<<20)
 	b.ConnectionBytes = or(b.ConnectionBytes, 8<<20)
+	b.Readers = or(b.Readers, int64(max(1, runtime.GOMAXPROCS(0)-1)))
 	return b
 }

@@ -25,6 +25,9 @@ type Command struct {
 	// Gone is closed when the sender has gone away; nil is never. A command that
 	// runs for long is ended then: nothing is written.
 	Gone <-chan struct{}
+	// Claim lets the sender take the command back as long as it has not begun; nil is
+	// a command that nobody takes back. A command has a claim of its own.
+	Claim *Claim
 }
 
 // Fingerprint tells a repeated command from another one under the same id. It
@@ -72,6 +75,7 @@ type Query struct {
 	Data     []byte
 	Deadline time.Time
 	Gone     <-chan struct{} // closed when the sender has gone away; nil is never
+	Claim    *Claim          // as of a [Command]
 }
 
 // QueryReply is the answer to a query.

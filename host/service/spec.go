@@ -44,19 +44,25 @@ type State string
 
 // The stages of a service.
 const (
-	StateStarting State = "starting"
+	StateStarting State = "starting" // its commands wait
 	StateRunning  State = "running"
-	StateDraining State = "draining"
-	StateFailed   State = "failed" // could not be started; Status.Problem says why
+	StateDraining State = "draining" // another module is about to take over; its commands wait
+	StateFailed   State = "failed"   // could not be started; Status.Problem says why, and NextAttempt when it is tried again
 	StateStopped  State = "stopped"
 )
 
+// StateIdle is the state of a shard that has had nothing to do, and has no sandbox.
+// The other states of a shard are starting, running and failed.
+const StateIdle State = "idle"
+
 // Status is what a service does now.
 type Status struct {
-	Spec     Spec          `json:"spec"`
-	State    State         `json:"state"`
-	Problem  string        `json:"problem,omitempty"` // why it is failed
-	Since    time.Time     `json:"since"`             // of the state
+	Spec  Spec      `json:"spec"`
+	State State     `json:"state"`
+	Since time.Time `json:"since"` // of the state
+	Attempts
+	// Manifest is that of the module that runs or ran last. Before the first start,
+	// nothing of it is known but the encoding, and that may be empty.
 	Manifest abi.Manifest  `json:"-"`
 	Tariff   int           `json:"tariff,omitempty"` // the version of the rules by which fuel is charged
 	Head     Position      `json:"position"`         // of the last event on disk
@@ -73,8 +79,18 @@ type ResourceUsage struct {
 	Refused  uint64 `json:"refused"`         // requests that there was not enough for, since the host started
 }
 
+// Attempts are the starts of a service, or of a shard's sandbox, that failed one after
+// the other. It is zero once a start has succeeded.
+type Attempts struct {
+	Problem     string    `json:"problem,omitempty"`     // the last error
+	Failed      int       `json:"attempts,omitempty"`    // how many starts failed
+	NextAttempt time.Time `json:"next_attempt,omitzero"` // when the next one is due; zero while it is under way, and if there will be none
+}
+
 // ShardStatus is what one shard does now.
 type ShardStatus struct {
+	State State `json:"state"`
+	Attempts
 	Queued      int   `json:"queued"`       // commands in the mailbox
 	QueuedBytes int64 `json:"queued_bytes"` // their data
 	Resident    int   `json:"resident"`     // entities in the sandbox

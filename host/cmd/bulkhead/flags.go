@@ -44,6 +44,21 @@ type compileFlags struct {
 	PerMiB time.Duration `name:"compile-per-mib" default:"5s" placeholder:"TIME" help:"Processor time that compiling a module may take for each MiB of it, beyond --compile-base. Default ${default}."`
 }
 
+// startFlags are about the starts of services.
+type startFlags struct {
+	Places   int           `name:"places" default:"4" placeholder:"N" help:"Services that are started at a time: so many that are quick to start, and so many slow ones beside them. Default ${default}."`
+	Retry    time.Duration `name:"retry" default:"250ms" placeholder:"TIME" help:"First wait before a service or a sandbox that could not be started is tried again; each further wait is twice as long. Default ${default}."`
+	RetryMax time.Duration `name:"retry-max" default:"1m" placeholder:"TIME" help:"Longest wait before a service or a sandbox that could not be started is tried again. Default ${default}."`
+	Rarely   time.Duration `name:"retry-rare" default:"10m" placeholder:"TIME" help:"Wait before a service is tried again whose module is refused or breaks while it starts. Default ${default}."`
+}
+
+// readFlags bound what those cost who read logs.
+type readFlags struct {
+	Readers int64 `name:"max-readers" placeholder:"N" help:"How many may read logs at a time, in turns of about a millisecond: pages of events, subscribers that are behind, backups. Others wait, and what commands need does not. Default: one fewer than there are processors, and at least one."`
+	Waiting int   `name:"max-waiting-readers" default:"131072" placeholder:"N" help:"How many may wait for their turn to read a log; more are refused as overloaded. Default ${default}."`
+	Shared  size  `name:"shared-reads" default:"32MiB" placeholder:"SIZE" help:"Memory for events that were read from logs lately, so that subscribers that come to the same place read them once; 0 is none. Default ${default}."`
+}
+
 // journalFlags bound the journal.
 type journalFlags struct {
 	PendingCommits int           `name:"pending-commits" default:"65536" placeholder:"N" help:"Commits on their way to the disk; beyond it commands wait. Default ${default}."`

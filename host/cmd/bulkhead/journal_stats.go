@@ -24,7 +24,7 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 		err := all.with(e.ctx, func(j *journal.Journal) error {
 			got.Stats = j.Stats()
 			for _, l := range j.Logs() {
-				size, err := j.Measure(e.ctx, l.Name)
+				size, err := j.Measure(e.ctx, l.Name, nil)
 				if err != nil {
 					return damaged(err)
 				}
@@ -69,6 +69,10 @@ func printStats(w io.Writer, got *api.Journal, offline bool) {
 	fmt.Fprintf(w, "batches: half up to %s, 99%% up to %s\n", bytesUnit(int64(s.BatchBytes.Quantile(0.5))), bytesUnit(int64(s.BatchBytes.Quantile(0.99))))
 	fmt.Fprintf(w, "index: %d commands behind the log; %d snapshots written, %d dropped\n", s.IndexLag, s.Snapshots, s.SnapshotsDropped)
 	fmt.Fprintf(w, "index in memory: %s; %d blocks were found there, %d were read from a file\n", bytesUnit(s.Engine.IndexCacheBytes), s.Engine.IndexCacheHits, s.Engine.IndexCacheMisses)
+	if r := got.Readers; r != nil {
+		fmt.Fprintf(w, "readers: %d of %d read, %d wait; %d turns so far, in which was read for %s and for which was waited for %s; %s are kept for others who come to the same place\n",
+			r.Reading, r.AtOnce, r.Waiting, r.Turns, r.ReadTime.Round(time.Millisecond), r.WaitTime.Round(time.Millisecond), bytesUnit(r.SharedBytes))
+	}
 	fmt.Fprintf(w, "waited for room: %d times, %s\n", s.Stalls, s.StallTime.Round(time.Millisecond))
 	for i, n := range s.SyncMicros.Buckets {
 		if n > 0 {

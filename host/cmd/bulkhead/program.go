@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
@@ -21,7 +22,8 @@ type programOptions struct {
 	gateway  gateway.Options
 	dropped  func() uint64 // lines of the log, as nobody read it; may be nil
 	stopTime time.Duration // for commands in flight; default 30 s
-	// prepare, if set, is called with the open host before anybody can reach it.
+	// prepare, if set, is called with the open host before startProgram returns. The
+	// gateway listens by then, but says that it is not ready.
 	prepare func(*host.Host) error
 }
 
@@ -48,27 +50,46 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.host.Compiler = compiler
+	o.host.Compiler, o.host.StartWait = compiler, o.gateway.RequestTime
 	h, err := host.Open(ctx, o.host)
 	if err != nil {
 		return nil, err
 	}
-	if o.prepare != nil {
-		if err := o.prepare(h); err != nil {
-			return nil, errors.Join(err, h.Close(ctx))
-		}
-	}
 	o.gateway.Account = h.Account()
 	o.gateway.Logger = h.Logger()
-	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped})
-	s, err := gateway.New(gateway.Host(h), o.gateway)
+	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped, Readers: h.Readers})
+	b := &backend{Backend: gateway.Host(h)}
+	b.preparing.Store(o.prepare != nil)
+	s, err := gateway.New(b, o.gateway)
 	if err == nil {
 		err = s.Start(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, h.Close(ctx))
 	}
-	return &program{host: h, server: s, stopTime: o.stopTime}, nil
+	p := &program{host: h, server: s, stopTime: o.stopTime}
+	if o.prepare != nil {
+		if err := o.prepare(h); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+		b.preparing.Store(false)
+	}
+	return p, nil
+}
+
+// backend is the host as the gateway sees it.
+type backend struct {
+	gateway.Backend
+	preparing atomic.Bool
+}
+
+// Ready implements gateway.Backend. Whoever waits for the host waits for what it was
+// told to deploy at its start, too; requests to other services go on meanwhile.
+func (b *backend) Ready() error {
+	if b.preparing.Load() {
+		return service.Errorf(service.KindUnavailable, "the modules that the host was started with are being deployed")
+	}
+	return b.Backend.Ready()
 }
 
 // Address is where the program listens.

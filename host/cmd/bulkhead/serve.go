@@ -43,9 +43,11 @@ type serveCmd struct {
 	ModuleKeep time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk that no service runs or ran last; 0 is for ever. Default ${default}."`
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
+	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
 	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
 	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
 	Budget  budgetFlags  `embed:"" group:"Bounds of the host; 0 is the default"`
+	Reading readFlags    `embed:"" group:"Limits of reading logs; 0 is the default"`
 	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
 }
 
@@ -68,27 +70,14 @@ func (c *serveCmd) Run(e *env) error {
 	dropped := c.neverWait(e)
 	logger := slog.New(c.handler(e.rawErr))
 	var demos []service.Status
-	p, err := startProgram(e.ctx, programOptions{
-		host: host.Options{
-			Dir:             c.Data,
-			Logger:          logger,
-			Limits:          c.Limits.limits(),
-			Settings:        service.Settings{SnapshotEvery: c.Every},
-			Journal:         c.Journal.options(),
-			ReserveBytes:    orNone(c.Journal.Reserve),
-			IndexCacheBytes: orNone(c.Journal.Cache),
-			SmallModule:     int64(c.Compile.Small),
-			CompileBase:     c.Compile.Base,
-			CompilePerMiB:   c.Compile.PerMiB,
-			Budget:          c.Budget.budget(),
-			ModuleKeep:      cmp.Or(c.ModuleKeep, -1),
-			LogRate:         orNone(c.LogRate),
-			LogBurst:        int64(c.LogBurst),
-		},
+	options := programOptions{
+		host:     c.host(logger),
 		gateway:  c.Gateway.options(c, logger),
 		dropped:  dropped,
 		stopTime: c.StopTime,
-		prepare: func(h *host.Host) error {
+	}
+	if len(c.Demo) > 0 {
+		options.prepare = func(h *host.Host) error {
 			for _, file := range c.Demo {
 				status, err := deployFile(e.ctx, h, file, e.progress())
 				if err != nil {
@@ -98,8 +87,9 @@ func (c *serveCmd) Run(e *env) error {
 				say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
 			}
 			return nil
-		},
-	})
+		}
+	}
+	p, err := startProgram(e.ctx, options)
 	if err != nil {
 		return err
 	}
@@ -114,6 +104,32 @@ func (c *serveCmd) Run(e *env) error {
 		suggest(e.out, p.Address(), demos)
 	}
 	return p.Run(e.ctx, func(stage string) { say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage) })
+}
+
+// host are the options of the host.
+func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
+	o.Dir = c.Data
+	o.Logger = logger
+	o.Limits = c.Limits.limits()
+	o.Settings = service.Settings{SnapshotEvery: c.Every}
+	o.Journal = c.Journal.options()
+	o.ReserveBytes = orNone(c.Journal.Reserve)
+	o.IndexCacheBytes = orNone(c.Journal.Cache)
+	o.SmallModule = int64(c.Compile.Small)
+	o.CompileBase = c.Compile.Base
+	o.CompilePerMiB = c.Compile.PerMiB
+	o.StartPlaces = c.Start.Places
+	o.StartRetry = c.Start.Retry
+	o.StartRetryMax = c.Start.RetryMax
+	o.StartRetryRare = c.Start.Rarely
+	o.LogRate = orNone(c.LogRate)
+	o.LogBurst = int64(c.LogBurst)
+	o.Budget = c.Budget.budget()
+	o.ModuleKeep = cmp.Or(c.ModuleKeep, -1)
+	o.Budget.Readers = c.Reading.Readers
+	o.MaxWaitingReaders = c.Reading.Waiting
+	o.SharedReadBytes = orNone(c.Reading.Shared)
+	return o
 }
 
 // markPID leaves the process's number in the data directory, so that it can be
@@ -145,7 +161,9 @@ func (c *serveCmd) checkRanges() error {
 	var errs []error
 	for name, value := range map[string]int64{
 		"stop-timeout": int64(c.StopTime), "journal-pending-commits": int64(c.Journal.PendingCommits), "journal-group-commits": int64(c.Journal.GroupCommits),
+		"max-readers": c.Reading.Readers, "max-waiting-readers": int64(c.Reading.Waiting),
 		"journal-answers": int64(c.Journal.Answers), "journal-versions": int64(c.Journal.Versions),
+		"start-places": int64(c.Start.Places), "start-retry": int64(c.Start.Retry), "start-retry-max": int64(c.Start.RetryMax), "start-retry-rare": int64(c.Start.Rarely),
 	} {
 		if value < 0 {
 			errs = append(errs, fmt.Errorf("--%s is below 0", name))

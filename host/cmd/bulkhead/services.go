@@ -36,12 +36,23 @@ func (*servicesListCmd) Run(e *env, all *servicesCmd) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "SERVICE\tSTATE\tMODULE\tSHARDS\tEVENTS\tCOMMITTED\tREJECTED\tFAILED")
 		for _, s := range list {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), s.State, shortDigest(s.Spec.Module), len(s.Shards), s.Head,
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), stateCell(&s), shortDigest(s.Spec.Module), len(s.Shards), s.Head,
 				s.Counters.Committed, s.Counters.Rejected, s.Counters.Failed)
 		}
 		table.Flush()
 	})
 	return nil
+}
+
+// stateCell is the state of a service, with the attempts to start it if some failed.
+func stateCell(s *api.Service) string {
+	switch {
+	case s.Failed == 0:
+		return string(s.State)
+	case s.NextAttempt.IsZero():
+		return fmt.Sprintf("%s (attempt %d)", s.State, s.Failed+1)
+	}
+	return fmt.Sprintf("%s (attempt %d at %s)", s.State, s.Failed+1, s.NextAttempt.Format(time.TimeOnly))
 }
 
 // shortDigest is enough of a digest to tell modules apart by eye.
@@ -70,9 +81,7 @@ func printService(w io.Writer, s *api.Service) {
 	}
 	row("service", "%s", s.Spec.Service)
 	row("state", "%s since %s", s.State, s.Since.Format(time.RFC3339))
-	if s.Problem != "" {
-		row("problem", "%s", s.Problem)
-	}
+	printAttempts(row, "", &s.Attempts)
 	row("module", "%s", s.Spec.Module)
 	row("position", "%d", s.Head)
 	row("disk", "%s of %s", bytesUnit(s.LogBytes), bytesUnit(s.Spec.Limits.WithDefaults().DiskBytes))
@@ -96,14 +105,36 @@ func printService(w io.Writer, s *api.Service) {
 	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d, disk %s and %s a second",
 		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
 		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities, size(l.DiskBytes), size(l.DiskRate))
+	idle := 0
 	for i, sh := range s.Shards {
-		row("shard", "%d: %d queued, %d entities, %s of memory", i, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
+		if sh.State == service.StateIdle {
+			idle++
+			continue
+		}
+		row("shard", "%d: %s, %d queued, %d entities, %s of memory", i, sh.State, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
+		printAttempts(row, fmt.Sprintf("shard %d: ", i), &sh.Attempts)
+	}
+	if idle > 0 {
+		row("shards", "%d more, which have had nothing to do and have no sandbox", idle)
 	}
 	c := s.Counters
 	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
 	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
 	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused)
+}
+
+// printAttempts tells of the starts of something that failed, if any did.
+func printAttempts(row func(name, format string, args ...any), what string, a *service.Attempts) {
+	if a.Problem != "" {
+		row("problem", "%s%s", what, a.Problem)
+	}
+	switch {
+	case a.Failed > 0 && a.NextAttempt.IsZero():
+		row("attempts", "%s%d failed, the next one is under way", what, a.Failed)
+	case a.Failed > 0:
+		row("attempts", "%s%d failed, the next one is due at %s", what, a.Failed, a.NextAttempt.Format(time.RFC3339))
+	}
 }
 
 // every says when snapshots are taken.

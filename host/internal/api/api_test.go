@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ var forms = map[string]any{
 	"Problem": Problem{}, "Manifest": Manifest{}, "Module": Module{}, "Limits": service.Limits{}, "Settings": service.Settings{},
 	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Modules": service.Modules{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
 	"QueryReply": QueryReply{}, "Event": Event{}, "Page": Page{}, "EntityPage": EntityPage{}, "ClientMessage": ClientMessage{},
-	"ServerMessage": ServerMessage{}, "Health": Health{},
+	"ServerMessage": ServerMessage{}, "Health": Health{}, "Readiness": Readiness{},
 }
 
 func read(t *testing.T) document {
@@ -370,5 +371,21 @@ func TestTraceparent(t *testing.T) {
 		if ValidTraceparent(s) != want {
 			t.Errorf("%q: %t", s, !want)
 		}
+	}
+}
+
+func TestReadinessIsBounded(t *testing.T) {
+	states := map[service.Name]service.State{"fine": service.StateRunning, "swapped": service.StateDraining, "broken": service.StateFailed}
+	for i := range 1000 {
+		states[service.Name(fmt.Sprintf("s%03d", i))] = service.StateStarting
+	}
+	r := ReadinessOf(states, true)
+	starting, failed := r.Services[service.StateStarting], r.Services[service.StateFailed]
+	if r.Status != "ready" || len(r.Services) != 2 || starting.Count != 1000 || len(starting.Names) != maxListed || starting.Names[99] != "s099" ||
+		failed.Count != 1 || !slices.Equal(failed.Names, []service.Name{"broken"}) {
+		t.Errorf("got %+v", r)
+	}
+	if r := ReadinessOf(states, false); r.Services[service.StateStarting].Count != 1000 || r.Services[service.StateStarting].Names != nil {
+		t.Errorf("without names: %+v", r)
 	}
 }

@@ -19,7 +19,9 @@ type Retention struct {
 type Journal struct {
 	Stats              journal.Stats `json:"stats"`
 	WriteAmplification float64       `json:"write_amplification"` // bytes written for each byte of events; 0 if not known
-	Logs               []JournalLog  `json:"logs"`
+	// Readers is what those do who read the logs; nil if nobody can but who asked.
+	Readers *service.Readers `json:"readers,omitempty"`
+	Logs    []JournalLog     `json:"logs"`
 }
 
 // JournalLog is one log. What has to be counted is there if it was asked for.

@@ -1,6 +1,9 @@
 package api
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -107,7 +110,42 @@ type DeployLine struct {
 	Problem  *Problem  `json:"problem,omitempty"`
 }
 
-// Health is the answer of /healthz and, when all is well, of /readyz.
+// Health is the answer of /healthz.
 type Health struct {
-	Status string `json:"status"` // "ok" or "ready"
+	Status string `json:"status"` // "ok"
+}
+
+// Readiness is the answer of /readyz when the host takes commands. Services that are
+// starting or have failed do not make it unready; they are listed so that whoever
+// waits for one sees what it is at.
+type Readiness struct {
+	Status   string                            `json:"status"`   // "ready"
+	Services map[service.State]ServicesInState `json:"services"` // by state, without those that run
+}
+
+// ServicesInState are the services that are in one state.
+type ServicesInState struct {
+	Count int            `json:"count"`
+	Names []service.Name `json:"names,omitempty"` // the first of them, by name; for those who have the host's token, if it has one
+}
+
+// maxListed bounds the services that a [Readiness] names in one state.
+const maxListed = 100
+
+// ReadinessOf counts the services that do not take commands at once, and names them if
+// named is set.
+func ReadinessOf(states map[service.Name]service.State, named bool) Readiness {
+	r := Readiness{Status: "ready", Services: map[service.State]ServicesInState{}}
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		state := states[name]
+		if state == service.StateRunning || state == service.StateDraining {
+			continue
+		}
+		in := r.Services[state]
+		if in.Count++; named && len(in.Names) < maxListed {
+			in.Names = append(in.Names, name)
+		}
+		r.Services[state] = in
+	}
+	return r
 }

@@ -33,6 +33,8 @@ var house = []room{
 	{path: "host/internal/lifecycle", level: 0,
 		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
 
+	{path: "host/internal/fair", level: 0,
+		why: "who comes to a turn, and when, must not depend on what is done in it; so it can be tested by itself"},
 	{path: "host/internal/wasmbin", level: 0,
 		why: "a WebAssembly binary is bytes; reading one must be possible, and be fuzzed, without a runtime"},
 	{path: "host/internal/metering", level: 1, may: []string{"host/internal/wasmbin"},
@@ -65,7 +67,7 @@ var house = []room{
 		why: "how much there is of a resource, and who holds it, is counted in one place by those who know what they take it for"},
 	{path: "host/internal/catalog", level: 2, may: []string{"host/service", "host/internal/budget", "journal", "abi"},
 		why: "modules and deployments at rest are files and events; what runs them is not its business"},
-	{path: "host/internal/stream", level: 2, may: []string{"host/service", "host/internal/budget", "journal", "abi", "host/internal/lifecycle"},
+	{path: "host/internal/stream", level: 2, may: []string{"host/service", "host/internal/budget", "host/internal/fair", "journal", "abi", "host/internal/lifecycle"},
 		why: "a subscriber is a cursor over the log; it must work for readers that have never heard of a sandbox"},
 	{path: "host/internal/engine", level: 3, may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle"},
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and neither wazero nor Badger is in sight"},

@@ -31,10 +31,31 @@ const (
 // deployment is what is recorded of one: part of the disk format.
 type deployment struct {
 	service.Spec
+	Facts
+}
+
+// Facts are what was learnt of a module when it was deployed. They are part of the
+// disk format; records of earlier versions have none, or the tariff only.
+type Facts struct {
 	// Tariff is the version of the rules by which fuel is charged from here on: a program
 	// that charges by others records the deployment again when it starts the service. Fuel
 	// of commands is compared only under the same tariff.
 	Tariff int `json:"tariff,omitempty"`
+	// Start is how long its first sandbox took to initialise and to describe itself; 0
+	// is not known. It says which services start first.
+	Start time.Duration `json:"start_ns,omitempty"`
+	// Encoding is what the module's data is encoded as, so that requests can be judged
+	// before it has started; empty is not known.
+	Encoding string `json:"encoding,omitempty"`
+	// Events are the names of its event types, so that the next module can be held to
+	// them even if this one never starts again.
+	Events []string `json:"events,omitempty"`
+}
+
+// Deployment is what runs under a service's name, and what is known of it.
+type Deployment struct {
+	Spec  service.Spec
+	Facts Facts
 }
 
 // Journal is the part of the journal that a catalog needs; see [journal.Journal].
@@ -49,16 +70,15 @@ type Catalog struct {
 	journal Journal
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
-	specs    map[service.Name]service.Spec
-	tariffs  map[service.Name]int             // the same
+	deployed map[service.Name]Deployment
 	earlier  map[service.Name]service.Digest  // the module that ran before the one that is deployed
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
 // Open folds the deployments in the journal.
 func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
-	c := &Catalog{Modules: m, journal: j, specs: map[service.Name]service.Spec{},
-		tariffs: map[service.Name]int{}, earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
+	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{},
+		earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
 	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
 		name := service.Name(e.Key)
 		c.versions[name] = e.Version
@@ -71,9 +91,9 @@ func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
 			if _, err := service.ParseName(e.Key); err != nil || d.Service != name {
 				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and recorded for %q", e.Position, d.Service, e.Key)
 			}
-			c.deployed(d.Spec, d.Tariff) // whose numbers are looked at when it is started
+			c.noteDeployed(Deployment{d.Spec, d.Facts}) // whose numbers are looked at when it is started
 		case eventDeleted:
-			c.deleted(name)
+			c.noteDeleted(name)
 		default:
 			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
 		}
@@ -82,77 +102,83 @@ func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
 	return c, err
 }
 
-// Specs lists what is deployed, by name.
-func (c *Catalog) Specs() []service.Spec {
+// Deployments lists what is deployed, by name.
+func (c *Catalog) Deployments() []Deployment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.specsLocked()
-}
-
-func (c *Catalog) specsLocked() []service.Spec {
-	var all []service.Spec
-	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
-		all = append(all, c.specs[name])
+	var all []Deployment
+	for _, name := range slices.Sorted(maps.Keys(c.deployed)) {
+		all = append(all, c.deployed[name])
 	}
 	return all
 }
 
-// Deploy records that a service shall run as spec says, and the version of the
-// tariff that its module is metered by. When it returns nil the
-// deployment is on disk. An error of kind KindUnknown leaves open whether it is.
-func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, tariff int) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.deploy(ctx, spec, tariff)
+// Specs lists the specs of what is deployed, by name.
+func (c *Catalog) Specs() []service.Spec {
+	var all []service.Spec
+	for _, d := range c.Deployments() {
+		all = append(all, d.Spec)
+	}
+	return all
 }
 
-// Started records that a deployed service has started and is metered by that version of
-// the tariff, unless that is what its deployment says already. A deployment that has been
-// replaced meanwhile is left alone. Errors are those of Deploy.
-func (c *Catalog) Started(ctx context.Context, spec service.Spec, tariff int) error {
+// Deploy records that a service shall run as spec says, and what is known of its
+// module. When it returns nil the deployment is on disk. An error of kind KindUnknown
+// leaves open whether it is.
+func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, known Facts) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.specs[spec.Service] != spec || c.tariffs[spec.Service] == tariff {
+	return c.deploy(ctx, spec, known)
+}
+
+// Started records that a deployed service has started and what is known of its module
+// now, unless its deployment says already by which tariff it is metered and what it
+// speaks. A deployment that has been replaced meanwhile is left alone. Errors are those
+// of Deploy.
+func (c *Catalog) Started(ctx context.Context, spec service.Spec, known Facts) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old, ok := c.deployed[spec.Service]
+	if !ok || old.Spec != spec || old.Facts.Tariff == known.Tariff && old.Facts.Encoding == known.Encoding {
 		return nil
 	}
-	return c.deploy(ctx, spec, tariff)
+	return c.deploy(ctx, spec, known)
 }
 
 // deploy records a deployment. The caller holds mu.
-func (c *Catalog) deploy(ctx context.Context, spec service.Spec, tariff int) error {
-	data, err := json.Marshal(deployment{spec, tariff})
+func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts) error {
+	data, err := json.Marshal(deployment{spec, known})
 	if err != nil {
 		return service.Errorf(service.KindInternal, "encode deployment: %w", err)
 	}
 	if err := c.record(ctx, spec.Service, "deploy", eventDeployed, data); err != nil {
 		return err
 	}
-	c.released(c.deployed(spec, tariff))
+	c.released(c.noteDeployed(Deployment{spec, known}))
 	return nil
 }
 
-// deployed notes what a service runs now, and returns the modules that it referred to
+// noteDeployed notes what a service runs now, and returns the modules that it referred to
 // before. The caller holds mu, or is Open.
-func (c *Catalog) deployed(spec service.Spec, tariff int) (before []service.Digest) {
-	name := spec.Service
-	if old, ok := c.specs[name]; ok && old.Module != spec.Module {
+func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
+	name := d.Spec.Service
+	if old, ok := c.deployed[name]; ok && old.Spec.Module != d.Spec.Module {
 		if e, ok := c.earlier[name]; ok {
 			before = append(before, e)
 		}
-		c.earlier[name] = old.Module
+		c.earlier[name] = old.Spec.Module
 	}
-	c.specs[name], c.tariffs[name] = spec, tariff
+	c.deployed[name] = d
 	return before
 }
 
-// deleted notes that a service runs no more. It is as deployed in all else.
-func (c *Catalog) deleted(name service.Name) (before []service.Digest) {
-	before = append(before, c.specs[name].Module)
+// noteDeleted notes that a service runs no more. It is as noteDeployed in all else.
+func (c *Catalog) noteDeleted(name service.Name) (before []service.Digest) {
+	before = append(before, c.deployed[name].Spec.Module)
 	if e, ok := c.earlier[name]; ok {
 		before = append(before, e)
 	}
-	delete(c.specs, name)
-	delete(c.tariffs, name)
+	delete(c.deployed, name)
 	delete(c.earlier, name)
 	return before
 }
@@ -164,7 +190,7 @@ func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 	if err := c.record(ctx, name, "delete", eventDeleted, []byte("{}")); err != nil {
 		return err
 	}
-	c.released(c.deleted(name))
+	c.released(c.noteDeleted(name))
 	return nil
 }
 

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -43,7 +45,7 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
 	deploy := func(name service.Name, first byte) {
-		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults(), int(first)); err != nil {
+		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults(), Facts{Tariff: int(first)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,7 +90,7 @@ func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
 	bank := service.Spec{Service: "bank", Module: service.Digest{1}}.WithDefaults()
-	if err := c.Deploy(t.Context(), bank, 1); err != nil {
+	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 1}); err != nil {
 		t.Fatal(err)
 	}
 	replaced := bank
@@ -101,7 +103,7 @@ func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 			if j.Head(Log) > 1 && start.tariff == 1 {
 				continue // an older program
 			}
-			if err := c.Started(t.Context(), start.spec, start.tariff); err != nil {
+			if err := c.Started(t.Context(), start.spec, Facts{Tariff: start.tariff}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -119,11 +121,46 @@ func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 	}
 }
 
+func TestFactsAreKept(t *testing.T) {
+	disk := journaltest.NewMemory()
+	c, j := open(t, t.TempDir(), disk)
+	want := Facts{Tariff: 2, Start: 3 * time.Second, Encoding: "text/plain", Events: []string{"opened", "closed"}}
+	if err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), want); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if all := c.Deployments(); len(all) != 1 || !reflect.DeepEqual(all[0].Facts, want) || all[0].Spec.Service != "bank" {
+			t.Errorf("got %+v, want the facts %+v", all, want)
+		}
+		if err := j.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.CrashClone(0)
+		c, j = open(t, t.TempDir(), disk)
+	}
+	// What an earlier version did not record is recorded when the service has started.
+	bank := service.Spec{Service: "bank", Module: service.Digest{2}}.WithDefaults()
+	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 2}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := c.Started(t.Context(), bank, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := c.Deployments(); !reflect.DeepEqual(all[0].Facts, want) || j.Head(Log) != 3 {
+		t.Errorf("after the start: %+v, with %d events", all, j.Head(Log))
+	}
+	if err := j.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestADeploymentThatIsNotOnDiskDoesNotCount(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)
 	disk.FailAt(1)
-	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), 1)
+	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), Facts{Tariff: 1})
 	if k := service.KindOf(err); k != service.KindUnknown && k != service.KindUnavailable {
 		t.Errorf("deploying on a broken disk: %v", err)
 	}

@@ -169,6 +169,15 @@ func (m *Modules) Get(d service.Digest) ([]byte, error) {
 	return module, nil
 }
 
+// Size is the size of a stored module in bytes; 0 if it cannot be told.
+func (m *Modules) Size(d service.Digest) int64 {
+	info, err := os.Stat(m.path(d))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // List names the stored modules, in order of their digests.
 func (m *Modules) List() ([]service.Digest, error) {
 	stored, err := m.Stored()

@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,11 +33,11 @@ func (c *Catalog) ModuleUse() ([]service.StoredModule, error) {
 // references are the services that run a module, and those that ran it before. The
 // caller holds mu.
 func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
-	for _, spec := range c.specsLocked() {
-		if spec.Module == d {
-			run = append(run, spec.Service)
-		} else if before, ok := c.earlier[spec.Service]; ok && before == d {
-			earlier = append(earlier, spec.Service)
+	for _, name := range slices.Sorted(maps.Keys(c.deployed)) {
+		if c.deployed[name].Spec.Module == d {
+			run = append(run, name)
+		} else if before, ok := c.earlier[name]; ok && before == d {
+			earlier = append(earlier, name)
 		}
 	}
 	return run, earlier

@@ -48,7 +48,7 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	c, j := open(t, dir, disk)
 	deploy := func(name service.Name, d service.Digest) {
 		t.Helper()
-		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(), 1); err != nil {
+		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(), Facts{Tariff: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestDeployingWhileModulesAreCollected(t *testing.T) {
 			for _, d := range digests[worker*5:][:5] {
 				release := c.Hold(d)
 				if _, err := c.Get(d); err == nil {
-					if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(), 1); err != nil {
+					if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(), Facts{Tariff: 1}); err != nil {
 						t.Error(err)
 					}
 				} else if service.KindOf(err) != service.KindNotFound {

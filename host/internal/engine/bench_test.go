@@ -58,9 +58,7 @@ var keys = func() (keys []string) {
 // benchmark keeps 512 requests in flight.
 func benchmark(b *testing.B, log Log, request func(e *Engine, i int, done func()) error) {
 	o, guests := bankOptions(b, log, 2)
-	for i, g := range guests {
-		o.Guests[i] = nopGuest{g}
-	}
+	o.NewGuest = func(_ context.Context, shard int) (Guest, error) { return nopGuest{guests[shard]}, nil }
 	e := start(b, o)
 	free := make(chan struct{}, 512)
 	for range cap(free) {

@@ -46,7 +46,7 @@ func TestALogHasItsQuota(t *testing.T) {
 	if !errors.As(full, &refusal) || refusal.Kind != service.KindQuota || refusal.Resource != "disk_bytes" || refusal.Limit != limit || refusal.Used < limit || refusal.Service != "bank" {
 		t.Fatalf("after %d commands: %+v", n, full)
 	}
-	if size, err := j.Measure(t.Context(), "bank"); err != nil || size.Bytes < limit || size.Bytes > limit+1<<10 {
+	if size, err := j.Measure(t.Context(), "bank", nil); err != nil || size.Bytes < limit || size.Bytes > limit+1<<10 {
 		t.Errorf("the log has %d bytes, %v", size.Bytes, err)
 	}
 	if host.Used(budget.DiskBytes) < limit {

@@ -15,6 +15,9 @@
 // resets its guest and forgets all entities before its next task. What it
 // did in between is void, too: the log refuses it, as it rests on what was lost.
 //
+// A shard makes its guest when its first task comes. Tasks that come meanwhile wait in
+// the mailbox, each no longer than its deadline.
+//
 // When the guest breaks (a trap, a violated contract), it is reset; outcomes
 // already handed to the log are not concerned, as hydration sees them.
 package engine
@@ -24,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -35,14 +39,20 @@ import (
 
 // Options are what an engine is made of.
 type Options struct {
-	// Spec is the service. Zero limits and settings have their defaults; the
-	// number of shards is that of Guests.
+	// Spec is the service. Zero limits and settings have their defaults.
 	Spec service.Spec
 	// Manifest is that of Spec.Module, checked by [service.ParseManifest].
 	Manifest *abi.Manifest
-	// Guests are the sandboxes, one a shard, at least one. They belong to the
-	// engine from New on: Stop closes them.
-	Guests []Guest
+	// NewGuest makes the sandbox of a shard when the shard is first used, and again when
+	// that failed. Shards call it at the same time, each on its goroutine; ctx ends when
+	// the engine cannot wait any longer. The guest belongs to the engine: Stop closes it.
+	NewGuest func(ctx context.Context, shard int) (Guest, error)
+	// Retry says when a sandbox that could not be made, or reset, is tried again: with
+	// the first request after the wait. Default: 10 ms to 5 s.
+	Retry lifecycle.Backoff
+	// Patience bounds how long a request without a deadline of its own waits for a
+	// sandbox that starts. Default 1 min.
+	Patience time.Duration
 	// Log keeps the outcomes.
 	Log Log
 	// Publish hears of every commit. Default: nobody does.
@@ -70,6 +80,12 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Retry == (lifecycle.Backoff{}) {
+		o.Retry = lifecycle.Backoff{First: defaultFirstRetry, Max: defaultMaxRetry}
+	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
 	o.Logger = o.Logger.With("service", string(o.Spec.Service))
 	return o
 }
@@ -86,8 +102,11 @@ func (o Options) validate() error {
 	if o.Log == nil {
 		errs = append(errs, errors.New("no log"))
 	}
-	if len(o.Guests) == 0 {
-		errs = append(errs, errors.New("no guests"))
+	if o.NewGuest == nil {
+		errs = append(errs, errors.New("no way to make guests"))
+	}
+	if o.Retry.First <= 0 || o.Retry.Max < o.Retry.First || o.Patience < 0 {
+		errs = append(errs, errors.New("waits that are not above 0, or do not grow"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return service.Errorf(service.KindInvalid, "engine of %s: %w", o.Spec.Service, err)
@@ -109,10 +128,14 @@ type Engine struct {
 
 	life   lifecycle.Life
 	cancel context.CancelCauseFunc // of the shards' context; set by Start
+
+	mu           sync.Mutex              // guards all below
+	cancelStarts context.CancelCauseFunc // of the context of starts; set by Start
+	startsOver   bool                    // there shall be no starts any more
 }
 
-// New makes an engine. It does nothing until Start; the guests are its own unless
-// New fails.
+// New makes an engine. It does nothing until Start, and makes no sandbox before one is
+// needed.
 func New(o Options) (*Engine, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -120,8 +143,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest), disk: newDisk(o.Account, o.Spec.Limits.DiskRate)}
 	e.inflight.idle = make(chan struct{}, 1)
-	for i, g := range o.Guests {
-		e.shards = append(e.shards, newShard(e, i, g))
+	for i := range o.Spec.Settings.Shards {
+		e.shards = append(e.shards, newShard(e, i))
 	}
 	return e, nil
 }
@@ -131,8 +154,15 @@ func (e *Engine) Start(ctx context.Context) error {
 	return e.life.Start(func() error {
 		run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		e.cancel = cancel
+		starts, cancelStarts := context.WithCancelCause(run)
+		e.mu.Lock()
+		e.cancelStarts = cancelStarts
+		if e.startsOver {
+			cancelStarts(errPatience)
+		}
+		e.mu.Unlock()
 		for _, s := range e.shards {
-			s.ctx = run
+			s.ctx, s.starts = run, starts
 			s.mail.setOpen(true)
 			e.life.Go(s.run)
 		}
@@ -182,7 +212,9 @@ func (e *Engine) finishMailboxes(ctx context.Context) error {
 func (e *Engine) closeGuests(ctx context.Context) error {
 	var errs []error
 	for _, s := range e.shards {
-		errs = append(errs, s.guest.Close(context.WithoutCancel(ctx)))
+		if s.guest != nil {
+			errs = append(errs, s.guest.Close(context.WithoutCancel(ctx)))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -213,7 +245,7 @@ func (e *Engine) Query(q service.Query, done func(service.QueryReply, error)) er
 		return err
 	}
 	t := &task{typ: typ, size: int64(len(q.Data)), answer: done,
-		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline, Gone: q.Gone}}
+		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline, Gone: q.Gone, Claim: q.Claim}}
 	return e.put(t)
 }
 
@@ -226,16 +258,32 @@ func (e *Engine) Snapshot(key service.Key, done func(error)) error {
 func (e *Engine) put(t *task) error {
 	s := e.shards[shardOf(t.command.Key, len(e.shards))]
 	t.shard = s
-	switch s.mail.put(t) {
-	case admissionClosed:
+	if err := t.expect(); err != nil {
+		return err
+	}
+	admitted := s.mail.put(t)
+	if admitted == admissionAdmitted {
+		return nil
+	}
+	if t.timer != nil {
+		t.timer.Stop()
+		if !t.command.Claim.Refuse() {
+			return nil // the timer was faster, and has answered
+		}
+	}
+	switch {
+	case admitted == admissionClosed:
 		return e.errorf(service.KindUnavailable, "the service is not taking commands now")
-	case admissionFull:
+	case !s.health.up():
+		err := e.errorf(service.KindUnavailable, "the service's sandbox is starting, and as many commands wait for it as may; nothing was written")
+		err.RetryAfter = startRetry
+		return err
+	default:
 		s.counters.overloaded.Add(1)
 		err := e.errorf(service.KindOverloaded, "too many commands are waiting for this part of the service's keys")
 		err.RetryAfter = s.pace.retryAfter(s.mail.queued.Load())
 		return err
 	}
-	return nil
 }
 
 // Status is what the shards do now, and what the engine has done since it was

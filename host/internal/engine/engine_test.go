@@ -58,7 +58,7 @@ func TestRefusedAtOnce(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	_, err := New(Options{Spec: service.Spec{Service: "Bank"}})
 	wantKind(t, err, service.KindInvalid)
-	for _, want := range []string{"service name", "no manifest", "no log", "no guests"} {
+	for _, want := range []string{"service name", "no manifest", "no log", "no way to make guests"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
@@ -284,8 +284,8 @@ func TestStopWithoutStart(t *testing.T) {
 		}
 	}
 	for _, g := range guests {
-		if !g.closed {
-			t.Error("a guest is open")
+		if g.closed {
+			t.Error("a guest is closed that was never made")
 		}
 	}
 	if err := e.Start(t.Context()); err == nil {

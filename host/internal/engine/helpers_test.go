@@ -32,14 +32,25 @@ func openJournal(t testing.TB, e journal.Engine) *journal.Journal {
 
 // bankOptions are those of a bank with the given number of shards.
 func bankOptions(t testing.TB, log Log, shards int) (Options, []*bankGuest) {
-	o := Options{Spec: service.Spec{Service: "bank"}, Manifest: bankManifest, Log: log}
+	o := Options{Spec: service.Spec{Service: "bank", Settings: service.Settings{Shards: shards}}, Manifest: bankManifest, Log: log}
 	var guests []*bankGuest
 	for range shards {
-		g := newBankGuest(t)
-		guests = append(guests, g)
-		o.Guests = append(o.Guests, g)
+		guests = append(guests, newBankGuest(t))
 	}
+	o.NewGuest = func(_ context.Context, shard int) (Guest, error) { return guests[shard], nil }
 	return o, guests
+}
+
+// guests are those that the shards of a bank will have.
+func (o *Options) guests(t testing.TB) (guests []*bankGuest) {
+	for shard := range o.Spec.Settings.Shards {
+		g, err := o.NewGuest(t.Context(), shard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guests = append(guests, g.(*bankGuest))
+	}
+	return guests
 }
 
 // start makes and starts an engine that is stopped with the test.
@@ -68,12 +79,12 @@ func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*ban
 }
 
 // withSchema gives o's module another state schema.
-func (o *Options) withSchema(schema uint32) {
+func (o *Options) withSchema(t testing.TB, schema uint32) {
 	m := *o.Manifest
 	m.StateSchema = schema
 	o.Manifest = &m
-	for _, g := range o.Guests {
-		g.(*bankGuest).schema = schema
+	for _, g := range o.guests(t) {
+		g.schema = schema
 	}
 }
 
@@ -113,7 +124,7 @@ func counted(t testing.TB, e *Engine) ([]service.ShardStatus, service.Counters) 
 	for _, s := range e.shards {
 		done := make(chan error, 1)
 		late := service.Command{Deadline: time.Unix(0, 1)} // so that nothing is done
-		if s.mail.put(&task{shard: s, command: late, snapshot: func(err error) { done <- err }}) != admitted {
+		if s.mail.put(&task{shard: s, command: late, snapshot: func(err error) { done <- err }}) != admissionAdmitted {
 			t.Fatal("a mailbox takes nothing")
 		}
 		wantKind(t, <-done, service.KindDeadline)

@@ -30,7 +30,7 @@ type mailbox struct {
 type admission uint8
 
 const (
-	admitted admission = iota
+	admissionAdmitted admission = iota
 	admissionClosed
 	admissionFull
 )
@@ -60,7 +60,7 @@ func (m *mailbox) put(t *task) admission {
 	if first {
 		m.rouse()
 	}
-	return admitted
+	return admissionAdmitted
 }
 
 // take swaps all waiting tasks for an empty buffer. They count as queued until

@@ -145,7 +145,7 @@ func TestRandomLoad(t *testing.T) {
 		o.Spec.Limits.MailboxCommands = 4
 		o.Spec.Settings.SnapshotEvery = every
 		every = []int{-1, 1, 2, 5, 1000}[random.IntN(5)]
-		o.withSchema(uint32(random.IntN(2)))
+		o.withSchema(t, uint32(random.IntN(2)))
 		e, err := New(o)
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 func TestAWornGuestIsRecycledUnseen(t *testing.T) {
 	const commands = 400
 	e, guests, _ := startBank(t, 1, func(o *Options) {
-		g := o.Guests[0].(*bankGuest)
+		g := o.guests(t)[0]
 		g.leak, g.worn = 1<<12, 1<<17
 	})
 	for n := range commands {

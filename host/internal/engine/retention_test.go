@@ -19,7 +19,7 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 		o, guests := bankOptions(t, j, 1)
 		o.Spec.Module = service.Digest{digest}
 		o.Spec.Settings.SnapshotEvery = -1
-		o.withSchema(schema)
+		o.withSchema(t, schema)
 		guests[0].double = double
 		return start(t, o)
 	}

@@ -17,10 +17,13 @@ import (
 // guest is reset.
 type shard struct {
 	engine *Engine
+	number int
 	name   journal.LogName
 	logger *slog.Logger
 	mail   *mailbox
 	ctx    context.Context // set by Start; ends when Stop has lost its patience
+	starts context.Context // the same for starts of the sandbox; ends with ctx or before
+	health health
 
 	counters counters
 	pace     pace
@@ -31,37 +34,26 @@ type shard struct {
 
 	// All below belongs to the shard's goroutine.
 
-	guest     Guest
+	guest     Guest // nil until the first task
+	broken    bool  // the guest must not be called: it is not there, or has to be reset
 	residents *residents
 	snapshots snapshots
 	random    random
 	time      journal.UnixNano // of the last call; never decreases
-	sick      sickness
 }
 
-// sickness is a guest that could not be reset.
-type sickness struct {
-	broken  bool
-	until   time.Time // when to try again
-	backoff time.Duration
-}
-
-// Bounds of the wait between two attempts to reset a guest.
-const (
-	minBackoff = 10 * time.Millisecond
-	maxBackoff = 5 * time.Second
-)
-
-func newShard(e *Engine, number int, g Guest) *shard {
+func newShard(e *Engine, number int) *shard {
 	l := e.options.Spec.Limits
-	return &shard{
-		engine: e, guest: g,
+	s := &shard{
+		engine: e, number: number, broken: true,
 		name:      journal.LogName(e.options.Spec.Service),
 		logger:    e.options.Logger.With("shard", number),
 		mail:      newMailbox(l.MailboxCommands, l.MailboxBytes),
 		residents: newResidents(l.ResidentEntities),
 		pace:      pace{origin: time.Now()},
 	}
+	s.health.set(service.StateIdle, service.Attempts{})
+	return s
 }
 
 // run carries out tasks until the mailbox is closed and empty.
@@ -80,7 +72,9 @@ func (s *shard) run() {
 				s.recycle()
 			}
 			s.pace.end(began, len(group))
-			s.counters.memory.Store(s.guest.MemoryBytes())
+			if s.guest != nil {
+				s.counters.memory.Store(s.guest.MemoryBytes())
+			}
 		case !open:
 			return
 		default:
@@ -90,14 +84,23 @@ func (s *shard) run() {
 }
 
 func (s *shard) carryOut(t *task) {
+	// Before the task has begun, as this may take long: its timer can refuse it meanwhile.
+	if s.ctx.Err() == nil {
+		switch {
+		case s.void.Load():
+			// Some state rests on what was not written, so all are given up.
+			s.void.Store(false) // first: what fails from now on counts anew
+			s.reset()
+		case s.broken && t.wanted():
+			s.cure()
+		}
+	}
+	if !t.begin() {
+		return
+	}
 	if s.ctx.Err() != nil {
 		t.fail(s.unavailable(nil, "the service was stopped before the command ran; nothing was written"))
 		return
-	}
-	if s.void.Load() {
-		// Some state rests on what was not written, so all are given up.
-		s.void.Store(false) // first: what fails from now on counts anew
-		s.reset()
 	}
 	now := s.engine.options.Clock()
 	if d := t.command.Deadline; !d.IsZero() && !time.Unix(0, int64(now)).Before(d) {
@@ -114,7 +117,9 @@ func (s *shard) carryOut(t *task) {
 		s.command(t)
 	}
 	s.counters.resident.Store(int64(s.residents.len()))
-	s.counters.fuel.Store(s.guest.Fuel())
+	if s.guest != nil {
+		s.counters.fuel.Store(s.guest.Fuel())
+	}
 }
 
 // command carries out a command up to where the log has it.
@@ -208,7 +213,7 @@ func (s *shard) query(t *task) {
 func (s *shard) failed(e *entity, err error) *service.Error {
 	own := s.engine.own(err)
 	if s.ctx.Err() != nil {
-		s.sick.broken = true // and not worth a cure
+		s.broken = true // and not worth a cure
 		return s.unavailable(err, "the service was stopped while the command ran; nothing was written")
 	}
 	s.counters.failed.Add(1)
@@ -233,43 +238,17 @@ func (s *shard) reset() {
 	s.residents.forget()
 	s.counters.resident.Store(0)
 	s.counters.resets.Add(1)
-	if err := s.guest.Reset(s.ctx); err != nil {
-		backoff := min(max(2*s.sick.backoff, minBackoff), maxBackoff)
-		s.sick = sickness{broken: true, until: time.Now().Add(backoff), backoff: backoff}
-		s.logger.Error("the guest cannot be reset", "error", err, "next_attempt_in", backoff)
-		return
-	}
-	s.sick = sickness{}
+	s.renew()
 }
 
 // recycle resets a guest that has grown too far. Memory does not shrink in a
 // guest, so this is what keeps one that leaks from failing in the end; its
 // entities hydrate again when next touched, and no client sees it.
 func (s *shard) recycle() {
-	if s.sick.broken || s.ctx.Err() != nil || !s.guest.Worn() {
+	if s.broken || s.ctx.Err() != nil || !s.guest.Worn() {
 		return
 	}
 	s.logger.Debug("the guest has grown and is reset", "memory_bytes", s.guest.MemoryBytes(), "entities", s.residents.len())
 	s.counters.recycled.Add(1)
 	s.reset()
-}
-
-// usable reports whether the guest can be called, and tries to make it so. It
-// returns why not.
-func (s *shard) usable() error {
-	if !s.sick.broken {
-		return nil
-	}
-	if s.ctx.Err() != nil {
-		return s.unavailable(nil, "the service was stopped while the command ran; nothing was written")
-	}
-	if wait := time.Until(s.sick.until); wait <= 0 {
-		s.reset()
-	}
-	if !s.sick.broken {
-		return nil
-	}
-	err := s.unavailable(nil, "the service's sandbox cannot be set up at present; nothing was written")
-	err.RetryAfter = max(minRetry, time.Until(s.sick.until))
-	return err
 }

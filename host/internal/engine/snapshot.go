@@ -42,7 +42,7 @@ type snapshots struct {
 // for another.
 func (s *shard) due(e *entity, evicted bool) bool {
 	every := s.engine.options.Spec.Settings.SnapshotEvery
-	if every < 0 || s.snapshots.untaken || s.sick.broken {
+	if every < 0 || s.snapshots.untaken || s.broken {
 		return false
 	}
 	if evicted {
@@ -96,7 +96,7 @@ func (s *shard) encode(e *entity) (state []byte, ok bool) {
 	case err == nil:
 		return state, true
 	case s.ctx.Err() != nil:
-		s.sick.broken = true // and not worth a cure
+		s.broken = true // and not worth a cure
 	case service.KindOf(err) == service.KindFault:
 		s.snapshots.faults++
 		s.snapshots.untaken = s.snapshots.faults >= maxSnapshotFaults

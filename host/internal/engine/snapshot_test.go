@@ -63,6 +63,8 @@ func TestSnapshotOnEviction(t *testing.T) {
 	}
 	// Where states are big, one has to come farther.
 	big, _, _ := startBank(t, 1, nil)
+	wantBalance(t, big, "bob", 0) // so that it has a guest
+	counted(t, big)
 	s1 := big.shards[0]
 	s1.snapshots.bytes = 100 * bytesPerEvent
 	for events, due := range map[service.Version]bool{evictionTail: false, evictionTail + 99: false, evictionTail + 100: true} {
@@ -98,7 +100,7 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 		o, _ := bankOptions(t, j, 1)
 		o.Spec.Module = service.Digest{digest}
 		o.Spec.Settings.SnapshotEvery = 10
-		o.withSchema(schema)
+		o.withSchema(t, schema)
 		return start(t, o)
 	}
 	e := deploy(1, 3)

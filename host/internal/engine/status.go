@@ -37,7 +37,9 @@ func (c *counters) addTo(sum *service.Counters) {
 }
 
 func (s *shard) status() service.ShardStatus {
+	now := s.health.Load()
 	return service.ShardStatus{
+		State: now.state, Attempts: now.Attempts,
 		Queued:      int(s.mail.queued.Load()),
 		QueuedBytes: s.mail.bytes.Load(),
 		Resident:    int(s.counters.resident.Load()),

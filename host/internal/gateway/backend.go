@@ -76,6 +76,9 @@ type Backend interface {
 	Logs() []journal.LogInfo
 	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
 
+	// Readers is what those do who read logs.
+	Readers() service.Readers
+
 	// Batches writes a service's log, up to the batch with that sequence (0: to its
 	// end), as a piece that can be imported.
 	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) error
@@ -85,6 +88,8 @@ type Backend interface {
 
 	// Ready returns nil if the host takes commands.
 	Ready() error
+	// States is the state of each service.
+	States() map[service.Name]service.State
 }
 
 // Deployment is a module that shall run as a service.
@@ -128,4 +133,7 @@ type Subscriber interface {
 	// Next waits for events and returns at least one and at most limit of them.
 	// If ctx ends first it fails with ctx's error and has lost none.
 	Next(ctx context.Context, limit int) ([]Event, error)
+	// Position is how far it has come, also past events that are not selected: one that
+	// begins there misses nothing.
+	Position() service.Position
 }

@@ -88,17 +88,34 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 			return err
 		}
 	}
-	if want := or(status.Manifest.Encoding, abi.EncodingJSON); isJSONType(want) {
+	want, err := encodingOf(&status)
+	if err != nil {
+		return err
+	}
+	if isJSONType(want) {
 		return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", c.service, want, t)
 	}
 	return nil
+}
+
+// encodingOf is what a service's data is encoded as. It may not be known of a service
+// that has not started; then the sender has to come again.
+func encodingOf(s *service.Status) (string, error) {
+	if s.Manifest.ABI == 0 && s.Manifest.Encoding == "" {
+		return "", &service.Error{Service: s.Spec.Service, Kind: service.KindUnavailable, RetryAfter: retrySoon,
+			Message: "the service is " + string(s.State) + ", and until it has run it is not known whether it takes data of this type"}
+	}
+	return or(s.Manifest.Encoding, abi.EncodingJSON), nil
 }
 
 // takes reports whether a service that is sent data without a content type can
 // understand it: all that speak JSON get nothing else.
 func (s *Server) takes(name service.Name, data []byte) error {
 	status, err := s.backend.Status(name)
-	if err != nil || len(data) == 0 || !isJSONType(or(status.Manifest.Encoding, abi.EncodingJSON)) {
+	if err != nil || len(data) == 0 || json.Valid(data) {
+		return err
+	}
+	if encoding, err := encodingOf(&status); err != nil || !isJSONType(encoding) {
 		return err
 	}
 	return checkJSON(data)

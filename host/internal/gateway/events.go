@@ -17,8 +17,9 @@ import (
 // make a page or a batch as large as they like.
 const (
 	pageBytes   = 4 << 20
-	pageEvents  = 64 // read at a time
-	pageReads   = 64 // a filter that lets little through ends a page early
+	pageEvents  = 512 // read at a time
+	entityReads = 64  // likewise, of one entity
+	pageReads   = 64  // a filter that lets little through ends a page early
 	batchBytes  = 256 << 10
 	batchEvents = 256
 )
@@ -51,7 +52,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	next, count, more := service.Version(after), 0, true
 	for more && count < limit && len(page) < pageBytes {
 		// One more than wanted tells whether there is more.
-		want := min(limit-count, pageEvents)
+		want := min(limit-count, entityReads)
 		events, err := s.backend.EntityEvents(ctx, name, key, next, want+1)
 		if err != nil {
 			return err
@@ -118,12 +119,20 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int) error {
 	ctx, cancel := s.wait(r.Context(), time.Time{})
 	defer cancel()
+	// A page that is not full in time ends where it is, so that whoever reads comes on however
+	// little a filter lets through, and however long it waits for others.
+	reading, stop := context.WithTimeout(ctx, s.options.RequestTime*3/4)
+	defer stop()
 	var page []byte
+	begin := sel.After
 	count, atEnd := 0, false
 	for reads := 0; reads < pageReads && !atEnd && count < limit && len(page) < pageBytes; reads++ {
-		events, next, atHead, err := s.backend.Events(ctx, sel, min(limit-count, pageEvents))
+		events, next, atHead, err := s.backend.Events(reading, sel, min(limit-count, pageEvents))
 		if count > 0 && service.KindOf(err) == service.KindDamaged {
 			break // the next page says so
+		}
+		if err != nil && sel.After > begin && reading.Err() != nil {
+			break
 		}
 		if err != nil {
 			return err
@@ -199,6 +208,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	b := append([]byte("retry: 1000\nid: "), s.backend.Cursor(sel.Service, sel.After)...)
 	b = append(b, "\n\n"...)
 	var pace pace
+	at := sel.After // the last id that was given
 	for {
 		a.limitWrite(len(b))
 		if _, err := a.Write(b); err != nil {
@@ -219,9 +229,17 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			_, _ = a.Write(appendSSE(append(b, "event: error\n"...), text))
 			return nil
 		case len(events) == 0:
-			b = append(b, ": \n\n"...)
+			// What was passed by need not be read again by who resumes. An id without data is no event.
+			if now := sub.Position(); now > at {
+				at = now
+				b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, at)...)
+				b = append(b, "\n\n"...)
+			} else {
+				b = append(b, ": \n\n"...)
+			}
 			continue
 		}
+		at = events[len(events)-1].Position
 		pace.saw(events)
 		for _, e := range events {
 			b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, e.Position)...)
@@ -235,7 +253,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 func appendSSE(b, data []byte) []byte {
 	for first := true; first || len(data) > 0; first = false {
 		line := data
-		if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
+		if i := lineBreak(data); i >= 0 {
 			line, data = data[:i], data[i+1:]
 		} else {
 			data = nil
@@ -243,4 +261,14 @@ func appendSSE(b, data []byte) []byte {
 		b = append(append(append(b, "data: "...), line...), '\n')
 	}
 	return append(b, '\n')
+}
+
+// lineBreak is where the first line break is, or negative. There hardly ever is one, and to
+// look for two bytes one after the other is much quicker than for either.
+func lineBreak(b []byte) int {
+	r, n := bytes.IndexByte(b, '\r'), bytes.IndexByte(b, '\n')
+	if r < 0 || n >= 0 && n < r {
+		return n
+	}
+	return r
 }

@@ -132,6 +132,8 @@ func (f *fake) Logs() []journal.LogInfo {
 	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
 }
 
+func (f *fake) Readers() service.Readers { return service.Readers{AtOnce: 1, Turns: 7} }
+
 func (f *fake) Measure(_ context.Context, log journal.LogName) (journal.LogSize, error) {
 	return journal.LogSize{LogInfo: journal.LogInfo{Name: log, Head: 3, Batches: 2}, Bytes: 99}, nil
 }
@@ -358,9 +360,13 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 			}
 		}
 		more := svc.more
-		s.f.mu.Unlock()
 		if len(found) > 0 {
 			s.sel.After = found[len(found)-1].Position
+		} else {
+			s.sel.After = svc.status.Head // it has passed them all
+		}
+		s.f.mu.Unlock()
+		if len(found) > 0 {
 			return found, nil
 		}
 		select {
@@ -370,6 +376,8 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 		}
 	}
 }
+
+func (s *fakeSubscriber) Position() service.Position { return s.sel.After }
 
 func cursorOf(name service.Name, p service.Position) string {
 	return "c." + string(name) + "." + strconv.FormatUint(uint64(p), 10)
@@ -390,4 +398,14 @@ func (f *fake) Ready() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ready
+}
+
+func (f *fake) States() map[service.Name]service.State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	states := map[service.Name]service.State{}
+	for name, s := range f.services {
+		states[name] = s.status.State
+	}
+	return states
 }

@@ -81,6 +81,8 @@ func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 	return outgoing(events), err
 }
 
+func (s hostSubscriber) Position() service.Position { return s.sub.Position() }
+
 func outgoing(events []*host.Event) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {

@@ -408,12 +408,58 @@ func TestPagesOfLargeEvents(t *testing.T) {
 	}
 }
 
+// Services that do not run are listed, to those who may see services, and do not make
+// the host unready.
+func TestReadinessListsServices(t *testing.T) {
+	const token = "0123456789abcdef"
+	s := start(t, Options{Token: token})
+	s.fake.mu.Lock()
+	s.fake.services["bank"].status.State = service.StateStarting
+	s.fake.services["blob"].status.State = service.StateFailed
+	s.fake.mu.Unlock()
+	g := s.do("GET", "/readyz", "", "Authorization", "Bearer "+token)
+	if want := `{"status":"ready","services":{"failed":{"count":1,"names":["blob"]},"starting":{"count":1,"names":["bank"]}}}` + "\n"; g.status != 200 || string(g.body) != want {
+		t.Errorf("%d %s, want %s", g.status, g.body, want)
+	}
+	g = s.do("GET", "/readyz", "")
+	if want := `{"status":"ready","services":{"failed":{"count":1},"starting":{"count":1}}}` + "\n"; g.status != 200 || string(g.body) != want {
+		t.Errorf("without the token: %d %s, want %s", g.status, g.body, want)
+	}
+}
+
+// What a service takes is not known before it has started, unless it was recorded; so
+// nothing is called unsupported then that may be right.
+func TestDataForAServiceThatStarts(t *testing.T) {
+	s := start(t, Options{})
+	status := &s.fake.services["blob"].status
+	encoding := status.Manifest.Encoding
+	s.fake.mu.Lock()
+	status.State, status.Manifest = service.StateStarting, abi.Manifest{}
+	s.fake.mu.Unlock()
+	const path = "/v1/services/blob/entities/k/commands/add"
+	g := s.do("POST", path, "\x00\x01", "Content-Type", encoding)
+	s.problem(g, 503, "unavailable")
+	if g.header.Get("Retry-After") == "" {
+		t.Error("nothing is said about when to try again")
+	}
+	s.problem(s.do("POST", path, "\x00\x01"), 503, "unavailable") // without saying what it is
+	if g := s.do("POST", path, "{}"); g.status != 200 {
+		t.Errorf("JSON, which any service may take: %d %s", g.status, g.body)
+	}
+	s.fake.mu.Lock()
+	status.Manifest.Encoding = encoding // as it was recorded
+	s.fake.mu.Unlock()
+	if g := s.do("POST", path, "\x00\x01", "Content-Type", encoding); g.status != 200 {
+		t.Errorf("with an encoding that is known: %d %s", g.status, g.body)
+	}
+}
+
 func TestOtherRoutes(t *testing.T) {
 	s := start(t, Options{})
 	if h := decode[api.Health](s, s.do("GET", "/healthz", "")); h.Status != "ok" {
 		t.Error(h)
 	}
-	if h := decode[api.Health](s, s.do("GET", "/readyz", "")); h.Status != "ready" {
+	if h := decode[api.Readiness](s, s.do("GET", "/readyz", "")); h.Status != "ready" || len(h.Services) > 0 {
 		t.Error(h)
 	}
 	s.fake.mu.Lock()
@@ -480,6 +526,9 @@ func TestJournal(t *testing.T) {
 	j := decode[api.Journal](s, s.do("GET", "/v1/journal", ""))
 	if j.Stats.Events != 7 || len(j.Logs) != 1 || j.Logs[0].Head != 3 || j.Logs[0].Bytes != nil {
 		t.Errorf("%+v", j)
+	}
+	if j.Readers == nil || j.Readers.AtOnce != 1 || j.Readers.Turns != 7 {
+		t.Errorf("readers %+v", j.Readers)
 	}
 	j = decode[api.Journal](s, s.do("GET", "/v1/journal?measure=true", ""))
 	if j.Logs[0].Bytes == nil || *j.Logs[0].Bytes != 99 {

@@ -19,7 +19,8 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 		return service.Errorf(service.KindInvalid, "measure is %.80q; it is true or false", measure)
 	}
 	stats, logs := s.backend.Stats(), s.backend.Logs()
-	out := api.Journal{Stats: stats, WriteAmplification: stats.WriteAmplification(), Logs: []api.JournalLog{}}
+	readers := s.backend.Readers()
+	out := api.Journal{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers, Logs: []api.JournalLog{}}
 	for _, l := range logs {
 		log := api.JournalLog{LogInfo: l}
 		if measure == "true" {

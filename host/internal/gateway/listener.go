@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -172,8 +173,9 @@ func refuse(conn net.Conn, full error) {
 
 type connKey struct{}
 
-// withConn lets handlers find their connection.
+// withConn lets handlers find their connection, by whose name they read logs.
 func withConn(ctx context.Context, c net.Conn) context.Context {
+	ctx = host.WithReader(ctx, c.RemoteAddr().String())
 	return context.WithValue(ctx, connKey{}, c)
 }
 

@@ -191,7 +191,9 @@ func (s *Server) healthz(a *answer, _ *http.Request) error {
 	return a.json(http.StatusOK, api.Health{Status: "ok"})
 }
 
-func (s *Server) readyz(a *answer, _ *http.Request) error {
+// readyz says whether the host takes commands. Which services do not is told to those
+// who may ask for services, and how many to everybody.
+func (s *Server) readyz(a *answer, r *http.Request) error {
 	if s.stopping.Err() != nil {
 		return errStopping()
 	}
@@ -206,7 +208,8 @@ func (s *Server) readyz(a *answer, _ *http.Request) error {
 		}
 		return &service.Error{Kind: service.KindUnavailable, Message: message, Err: err}
 	}
-	return a.json(http.StatusOK, api.Health{Status: "ready"})
+	named := s.access.check(r, guarded) == nil
+	return a.json(http.StatusOK, api.ReadinessOf(s.backend.States(), named))
 }
 
 func (s *Server) showMetrics(a *answer, r *http.Request) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -361,6 +362,30 @@ func TestCloudEvents(t *testing.T) {
 	}
 	if _, status, err := dial(s, "/v1/services/blob/events?from=c.bank.1", nil); err == nil || status != 400 {
 		t.Errorf("another service's cursor: %d %v", status, err)
+	}
+}
+
+// Who wants little learns how far it has come, so that it need not come all the way again.
+func TestSSETellsWhatWasPassedBy(t *testing.T) {
+	s := start(t, Options{PingTime: time.Millisecond})
+	s.add(3)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", s.server.URL()+"/v1/services/bank/events?from=start&keys=nobody", nil)
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := s.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var got []string
+	for lines := bufio.NewScanner(resp.Body); len(got) < 4 && lines.Scan(); {
+		if lines.Text() != "" {
+			got = append(got, lines.Text())
+		}
+	}
+	if want := []string{"retry: 1000", "id: c.bank.0", "id: c.bank.3", ": "}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

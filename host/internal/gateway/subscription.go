@@ -18,6 +18,8 @@ type subscription struct {
 	sub    Subscriber
 	cancel context.CancelFunc
 
+	sent chan struct{} // has one when the sender is through with a batch of events
+
 	mu      sync.Mutex // guards credits
 	credits int64
 	granted chan struct{} // has one when credits came since it was last looked at
@@ -45,6 +47,7 @@ func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
 			return buf, err
 		}
 	}
+	b.sub.sent <- struct{}{} // there is room, as it waits for this one
 	return buf, nil
 }
 
@@ -70,7 +73,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	if sel.After, err = t.s.position(name, m.From); err != nil {
 		return err
 	}
-	sub := &subscription{t: t, id: m.ID, head: api.AppendEventHead(nil, m.ID), granted: make(chan struct{}, 1)}
+	sub := &subscription{t: t, id: m.ID, head: api.AppendEventHead(nil, m.ID), sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 	if err := sub.grant(m.Credits); err != nil {
 		return err
 	}
@@ -166,7 +169,11 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 		s.mu.Lock()
 		s.credits -= int64(len(events))
 		s.mu.Unlock()
-		err = s.give(ctx, batch{sub: s, events: events})
+		// Not to be ahead of the sender: a subscriber that is behind keeps its turn until it asks
+		// for more, and so as many write as have a turn.
+		if err = s.give(ctx, batch{sub: s, events: events}); err == nil {
+			err = s.written(ctx)
+		}
 	}
 	// The id is free before the client can know that it is.
 	s.t.mu.Lock()
@@ -179,6 +186,16 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 	}
 	// Whatever this returns, the connection ends or the word was given.
 	_ = s.give(s.t.ctx, batch{sub: s, word: api.AppendProblem(nil, api.OpUnsubscribed, s.id, problem)})
+}
+
+// written waits until the sender is through with what it was given.
+func (s *subscription) written(ctx context.Context) error {
+	select {
+	case <-s.sent:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // give waits until the sender takes a batch.

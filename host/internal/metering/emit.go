@@ -22,7 +22,7 @@ type writer struct {
 	ways      []way
 	counted   bool  // its stack is
 	frame     int64 //
-	temps     [5]uint32
+	temps     [3]uint32
 }
 
 // code writes the content of the code section.
@@ -129,7 +129,6 @@ func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 	body := &r.m.Bodies[i]
 	w := writer{r: r, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
 	w.counted = p.calls || w.frame > maxLeafFrame
-	p.needs[tempStack] = w.counted
 	w.declarations(body, p)
 	w.ways = append(w.ways, way{label: -1, around: -1})
 	w.entry(p.pieces[0].cost, r.light[i] < 0, r.m.Types[r.m.Functions[i]].Results)
@@ -184,13 +183,13 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	w.unchecked = cost
 	switch {
 	case w.counted:
-		w.take(r.fuelGet, r.fuelSet, cost, tempFuel)
-		w.take(r.stackGet, r.stackSet, w.frame, tempStack)
+		w.take(r.fuelGet, r.fuelSet, cost)
+		w.take(r.stackGet, r.stackSet, w.frame)
 		w.b = append(w.b, 0x84) // i64.or: negative if one of both is
 		w.b = r.appendTrouble(w.b)
 		w.unchecked = 0
 	case check:
-		w.take(r.fuelGet, r.fuelSet, cost, tempFuel)
+		w.take(r.fuelGet, r.fuelSet, cost)
 		w.b = r.appendTrouble(w.b)
 		w.unchecked = 0
 	case cost > 0:
@@ -213,15 +212,13 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 }
 
 // take takes some off a counter and pushes what is left.
-func (w *writer) take(get, set []byte, n int64, temp int) {
-	w.b = append(w.b, get...)
-	if n == 0 {
-		return
+func (w *writer) take(get, set []byte, n int64) {
+	if n > 0 {
+		w.b = append(append(w.b, get...), 0x42)
+		w.b = append(wasmbin.AppendS64(w.b, n), 0x7d) // i64.sub
+		w.b = append(w.b, set...)
 	}
-	w.b = append(wasmbin.AppendS64(append(w.b, 0x42), n), 0x7d) // i64.sub
-	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalTee)), w.temps[temp])
-	w.b = append(w.b, set...)
-	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalGet)), w.temps[temp])
+	w.b = append(w.b, get...)
 }
 
 // giveBack returns the frame.
@@ -250,6 +247,7 @@ func (w *writer) edit(e *edit, p *plan) {
 	case editReturn:
 		w.leave(uint32(e.arg))
 	case editGiveBack:
+		w.exit(maxReturned - MaxLight) // what is called may be light
 		if w.counted {
 			w.giveBack()
 		}
@@ -272,7 +270,7 @@ func (w *writer) edit(e *edit, p *plan) {
 // charge charges a piece, and checks if it has to.
 func (w *writer) charge(cost int64, check bool) {
 	if w.unchecked += cost; check || w.unchecked > maxUnchecked {
-		w.take(w.r.fuelGet, w.r.fuelSet, cost, tempFuel)
+		w.take(w.r.fuelGet, w.r.fuelSet, cost)
 		w.b = w.r.appendTrouble(w.b)
 		w.unchecked = 0
 	} else if cost > 0 {
@@ -287,7 +285,7 @@ func (w *writer) charge(cost int64, check bool) {
 func (w *writer) loopHead(cost int64) {
 	r := w.r
 	w.b = append(w.b, byte(wasmbin.OpBlock), 0x40)
-	w.take(r.fuelGet, r.fuelSet, cost, tempFuel)
+	w.take(r.fuelGet, r.fuelSet, cost)
 	w.b = append(w.b, 0x42, 0, 0x59, byte(wasmbin.OpBrIf), 0) // i64.const 0, i64.ge_s
 	w.b = append(w.b, r.callTrouble...)
 	if cost > 0 {
@@ -324,13 +322,21 @@ func (w *writer) call(old uint32) {
 // checked last, as much as any.
 func (w *writer) returned() {
 	if w.unchecked >= 0 {
-		w.unchecked = maxUnchecked
+		w.unchecked = maxReturned
+	}
+}
+
+// exit checks where the function returns, if it has to.
+func (w *writer) exit(most int64) {
+	if w.unchecked > most {
+		w.charge(0, true)
 	}
 }
 
 // leave returns.
 func (w *writer) leave(label uint32) {
 	if !w.counted {
+		w.exit(maxReturned)
 		w.b = append(w.b, byte(wasmbin.OpReturn))
 		return
 	}
@@ -356,10 +362,14 @@ func (w *writer) flow(e *edit) {
 		c := w.ways[top]
 		w.ways = w.ways[:top]
 		w.unchecked = max(w.unchecked, c.label, c.around)
-		if top == 0 && w.counted {
+		if top > 0 {
+			return
+		}
+		if w.counted {
 			w.b = append(w.b, byte(wasmbin.OpEnd))
 			w.giveBack()
 		}
+		w.exit(maxReturned)
 	case editBranch:
 		if c := &w.ways[top-int(e.arg)]; !c.loop {
 			c.label = max(c.label, w.unchecked)

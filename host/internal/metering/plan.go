@@ -13,9 +13,9 @@ import (
 // A piece is a set of instructions that are executed together or not at all, as
 // long as nothing traps; TARIFF.md says which. It is charged at one point, where
 // its first instruction stands. What a piece is charged is executed soon after: it
-// does not go on behind anything that could take long, a call or a loop, and not
-// further than a bound in straight code. So a guest has never paid for much that
-// it has yet to do, and a check finds it without fuel in time.
+// does not go on behind a call, but for what is quick, and not further than a bound in
+// the code. So a guest has never paid for much that it has yet to do, and a check
+// finds it without fuel in time.
 
 // edit is one change of a function's code, or something that writing it has to know.
 type edit struct {
@@ -69,20 +69,18 @@ type plan struct {
 	loops  bool
 	sized  bool // has charges by size
 
-	needs [5]bool // temporary locals, by their place in temporaries
+	needs [3]bool // temporary locals, by their place in temporaries
 	frame frame
 	fixed int // locals of the function's own, with parameters
 }
 
 // temporaries are the types of locals that edits use.
-var temporaries = [5]wasmbin.ValType{wasmbin.F32, wasmbin.F64, wasmbin.V128, wasmbin.I64, wasmbin.I64}
+var temporaries = [3]wasmbin.ValType{wasmbin.F32, wasmbin.F64, wasmbin.V128}
 
 const (
-	tempF32   = 0
-	tempF64   = 1
-	tempV128  = 2
-	tempFuel  = 3 // what has just been written to the counter, so that it is not read again
-	tempStack = 4
+	tempF32  = 0
+	tempF64  = 1
+	tempV128 = 2
 )
 
 // nowhere is the point of code that is not reached.
@@ -96,7 +94,7 @@ type control struct {
 	fallen    bool // of an if with else: the end of its first part is reached
 	point     int  // before it
 	headEdit  int  // of a loop: the edit of that point
-	long      bool // a call or a loop inside could take long
+	long      bool // a long call stands inside
 	reach     int  // the outermost construct that a branch from inside goes to
 	ends      int  // ways that lead behind its end
 	since     int  // where it starts, for the frame
@@ -142,7 +140,6 @@ func (r *rewriter) analyse(i int) error {
 			p.needs[nanTemporary[e.arg]] = true
 		}
 	}
-	p.needs[tempFuel] = true
 	if p.err != nil {
 		return p.err
 	}
@@ -187,9 +184,9 @@ func (p *planner) newPoint(kind editKind, front int) {
 	p.add(kind, p.at, p.at, int64(p.point))
 }
 
-// behind begins a piece behind something that may have taken long. It is charged
-// with the one in front only if it is short, and quick whatever it works on: many
-// functions can be on their way back at once.
+// behind begins a piece behind a long call, or behind what that stands in. It is
+// charged with the one in front only if it is short, and quick whatever it works on:
+// many functions can be on their way back at once.
 func (p *planner) behind(front int) {
 	p.newPoint(editPoint, front)
 	p.pieces[p.point].quick = true
@@ -421,7 +418,7 @@ func (p *planner) close() {
 	parent.reach = min(parent.reach, c.reach)
 	loop := c.op == wasmbin.OpLoop
 	again := loop && c.targeted
-	parent.long = parent.long || c.long || again
+	parent.long = parent.long || c.long
 	if p.point != nowhere {
 		c.ends++
 	}
@@ -437,9 +434,7 @@ func (p *planner) close() {
 	switch {
 	case c.ends == 0:
 		p.point = nowhere
-	case again:
-		p.behind(c.point)
-	case loop || c.op == wasmbin.OpBlock && !c.targeted:
+	case c.op == wasmbin.OpBlock && !c.targeted || loop && (leaves || !again):
 		// The only way here is through the end of its code.
 	case leaves:
 		p.newPoint(editPoint, nowhere)

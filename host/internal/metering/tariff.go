@@ -38,8 +38,8 @@ const (
 // itself would take about as long as to run it.
 const ShortPiece = 8
 
-// QuickPiece is the same for a piece behind something that may have taken long, if it
-// has quick instructions only. Each function on the stack can have that much left to
+// QuickPiece is the same for a piece behind a long call, if it has quick instructions
+// only. Each function on the stack can have that much left to
 // do that is charged already: some 16,000 functions, and so some 0.2 ms, within the
 // default limit of the stack.
 const QuickPiece = 32
@@ -52,6 +52,10 @@ const MaxPiece = 1000
 // maxUnchecked is the most fuel that one path through a function is charged since
 // its last check or call.
 const maxUnchecked = 256
+
+// maxReturned is the most that a function has been charged, since a check, when it
+// returns: the functions that it returns to go on from there.
+const maxReturned = 64
 
 // MaxLight is the most fuel that a light function costs, and MaxLightBytes the most
 // bytes its code has: it calls none of the module's own, has no loop and no charge

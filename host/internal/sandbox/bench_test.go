@@ -125,9 +125,10 @@ func BenchmarkStart(b *testing.B) {
 	}
 	p := compile(b, module, service.Limits{})
 	raw := rawInstances(b, module)
+	_ = newInstance(b, p).Close() // makes the image
 	image := p.image
 	fromImage := func() io.Closer { p.image = image; return newInstance(b, p) }
-	plain := func() io.Closer { p.image = nil; return newInstance(b, p) }
+	plain := func() io.Closer { p.image, p.imageable = nil, false; return newInstance(b, p) }
 	defer func() { p.image = image }()
 	for b.Loop() {
 		var took [3]time.Duration

@@ -136,7 +136,7 @@ func TestOrders(t *testing.T) {
 // If this fails as the rewriting has changed, raise formVersion, or programs would go on
 // with the code that an earlier one has stored; then write down the new hash.
 func TestFormVersion(t *testing.T) {
-	const want = "1 2 81468674e1fbf7c8"
+	const want = "1 2 6e8123d0d1562f05"
 	h := sha256.New()
 	modules := [][]byte{testguest.Counter("c"), testguest.Liar{}.Bytes()}
 	for _, m := range testguest.Spinners() {
@@ -277,5 +277,39 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 	if _, err := readAtMost(os.DevNull, 10); err == nil {
 		t.Error("a device was read")
+	}
+}
+
+// A program that was loaded by its skeleton does what one does that was compiled whole:
+// the same errors, the same fuel and the same stacks.
+func TestSkeletonsRunLikeWholeModules(t *testing.T) {
+	stored := newRuntime(t, Options{CacheDir: t.TempDir()})
+	limits := service.Limits{Fuel: 200_000, CallTime: inTime.CallTime, MemoryBytes: 8 << 20}
+	var all []testguest.Misbehaviour
+	for _, list := range [][]testguest.Misbehaviour{testguest.Traps(), testguest.Spinners(), testguest.Recursions(), testguest.Reachers()} {
+		all = append(all, list...)
+	}
+	for _, c := range all {
+		run := func(r *Runtime) (told, stack string, fuel uint64) {
+			p, err := r.Compile(t.Context(), "", c.Module, limits, service.Settings{}, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", c.Name, err)
+			}
+			defer p.Close(context.Background())
+			i, err := p.Instantiate(t.Context(), nil)
+			if err != nil {
+				t.Fatalf("%s: %v", c.Name, err)
+			}
+			defer i.Close(context.Background())
+			err = ask(i, c.Asked, testguest.LiarSlot)
+			return fmt.Sprint(service.KindOf(err)), detail(err), i.Fuel() // the message has times in it
+		}
+		told, stack, fuel := run(shared())
+		if gotTold, gotStack, gotFuel := run(stored); gotTold != told || gotStack != stack || gotFuel != fuel {
+			t.Errorf("%s:\n%s with %d of fuel, whole, and by its skeleton\n%s with %d\n%s\n%s", c.Name, told, fuel, gotTold, gotFuel, stack, gotStack)
+		}
+	}
+	if n := stored.compilations.Load(); n != int64(len(all)) {
+		t.Errorf("%d of %d were loaded from the store", n, len(all))
 	}
 }

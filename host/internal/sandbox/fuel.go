@@ -16,6 +16,9 @@ import (
 type budget struct {
 	fuel int64
 	time time.Duration // of the guest on a processor
+	// patient is a start: it waits for its turns as long as its caller does. Were it
+	// ended for what others do, it would only have to begin again.
+	patient bool
 }
 
 // patience is what a call may wait for its turns, as a multiple of its own time.
@@ -288,16 +291,16 @@ func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 const startCalls = 10
 
 func (i *Instance) callBudget() budget {
-	return budget{i.limits.Fuel, i.limits.CallTime}
+	return budget{fuel: i.limits.Fuel, time: i.limits.CallTime}
 }
 
 func (i *Instance) startBudget() budget {
-	return budget{saturate(startCalls, i.limits.Fuel), startCalls * i.limits.CallTime}
+	return budget{fuel: saturate(startCalls, i.limits.Fuel), time: startCalls * i.limits.CallTime, patient: true}
 }
 
 // framesBudget is that of a request about many events or entities.
 func (i *Instance) framesBudget(n uint32) budget {
-	return budget{i.limits.Fuel + saturate(int64(n), i.limits.EventFuel), i.limits.CallTime}
+	return budget{fuel: i.limits.Fuel + saturate(int64(n), i.limits.EventFuel), time: i.limits.CallTime}
 }
 
 // saturate multiplies, to at most half of what there are numbers for.

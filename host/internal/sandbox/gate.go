@@ -225,7 +225,7 @@ func (t *turn) release() {
 var errNoTurn = errors.New("no turn came")
 
 // wait waits for a turn; it fails when the call's caller goes away, or when the
-// call's patience ends.
+// call's patience ends, which that of a start does not.
 func (t *turn) wait(m *meter) error {
 	g := t.account.gate
 	g.mu.Lock()
@@ -242,9 +242,12 @@ func (t *turn) wait(m *meter) error {
 	g.watch()
 	g.mu.Unlock()
 
-	limit := time.NewTimer(patience*m.budget.time - m.waited)
-	defer limit.Stop()
-	var deadline <-chan time.Time
+	var limit, deadline <-chan time.Time
+	if !m.budget.patient {
+		d := time.NewTimer(patience*m.budget.time - m.waited)
+		defer d.Stop()
+		limit = d.C
+	}
 	if !m.until.IsZero() {
 		d := time.NewTimer(time.Until(m.until))
 		defer d.Stop()
@@ -260,7 +263,7 @@ func (t *turn) wait(m *meter) error {
 		err = context.Canceled
 	case <-deadline:
 		err = context.DeadlineExceeded
-	case <-limit.C:
+	case <-limit:
 		err = errNoTurn
 	}
 	g.mu.Lock()

@@ -269,6 +269,14 @@ func TestWaitingForATurnEnds(t *testing.T) {
 		if _, trap := i.takeTurn(clock()); trap == nil || trap.kind != service.KindOverloaded {
 			t.Errorf("%v", trap)
 		}
+		// A start waits as long as its caller does.
+		patient, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		start := meter{ctx: patient, budget: budget{time: time.Second, patient: true}}
+		began := time.Now()
+		if err := waiter.wait(&start); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Hour {
+			t.Errorf("a start: %v after %v", err, time.Since(began))
+		}
 		holder.release()
 	})
 }

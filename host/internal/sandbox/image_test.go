@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -181,9 +182,26 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer p.Close(t.Context())
+				if p.image != nil {
+					t.Error("a program that is not used has an image")
+				}
+				first, err := p.Instantiate(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
 				if p.image == nil {
 					t.Fatalf("there is no image: %s", p.Start().Why)
 				}
+				first.burnt = 0 // what initialising took
+				keep(t, first)
+				if err := first.Reset(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if first.memory.image != p.image {
+					t.Error("the instance that made the image is not reset to it")
+				}
+				first.burnt = 0
+				keep(t, first)
 				for range 2 {
 					i, err := p.Instantiate(t.Context(), nil)
 					if err != nil {
@@ -202,14 +220,14 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 					keep(t, i)
 				}
 				image := p.image
-				p.image = nil
+				p.image, p.imageable = nil, false
 				plain, err := p.Instantiate(t.Context(), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				plain.burnt = 0 // what initialising took
 				keep(t, plain)
-				p.image = image
+				p.image, p.imageable = image, true
 			})
 			for k := range traces {
 				if traces[k] != traces[0] {
@@ -349,4 +367,52 @@ func TestNaNBitsAreASetting(t *testing.T) {
 	if got := bits(service.Settings{KeepNaN: true}); got != odd { // as all processors that wazero compiles for have it
 		t.Errorf("the NaN that was to be kept is %#x", got)
 	}
+}
+
+// Instances that start at the same time make one image together: one of them
+// initialises itself, the others begin as it. Who does not want to wait any longer
+// gives up.
+func TestAnImageIsMadeOnce(t *testing.T) {
+	bothWays(t, func(t *testing.T, r *Runtime) {
+		init := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(testguest.LiarScratch), testguest.I32Const(7), testguest.Store32(0))}
+		p, err := r.Compile(t.Context(), "", init.Bytes(), quick, service.Settings{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close(t.Context())
+		p.making <- struct{}{} // somebody is at it
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if _, err := p.Instantiate(ended, nil); service.KindOf(err) != service.KindCanceled {
+			t.Errorf("whose caller has gone: %v", err)
+		}
+		<-p.making
+		const n = 8
+		instances := make([]*Instance, n)
+		var all sync.WaitGroup
+		for k := range instances {
+			all.Go(func() {
+				var err error
+				if instances[k], err = p.Instantiate(t.Context(), nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			return
+		}
+		initialised := 0
+		for _, i := range instances {
+			if i.Fuel() > 0 {
+				initialised++
+			}
+			if got, _ := i.mem.ReadUint32Le(testguest.LiarScratch); got != 7 {
+				t.Errorf("an instance begins with %d", got)
+			}
+		}
+		if initialised != 1 {
+			t.Errorf("%d of %d instances have initialised themselves", initialised, n)
+		}
+	})
 }

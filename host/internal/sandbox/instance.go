@@ -94,24 +94,31 @@ var errProgramClosed = &service.Error{Kind: service.KindUnavailable, Message: "t
 
 // start begins an incarnation.
 func (i *Instance) start(ctx context.Context) error {
-	if err := i.instantiate(); err != nil {
+	image, made, err := i.program.base(ctx)
+	if err != nil {
 		return err
 	}
-	if m := i.program.image; m != nil {
-		m.restore(i.globals)
+	var initialised *Instance
+	defer func() { made(initialised) }()
+	if err := i.instantiate(image); err != nil {
+		return err
+	}
+	if image != nil {
+		image.restore(i.globals)
 	} else if err := i.initialise(ctx); err != nil {
 		return err
 	}
+	initialised = i
 	i.ready()
 	return nil
 }
 
 // instantiate makes wazero's instance. No code of the guest runs in it: the
-// rewriting has put all that would into a function of its own.
-func (i *Instance) instantiate() error {
+// rewriting has put all that would into a function of its own. image may be nil.
+func (i *Instance) instantiate(image *image) error {
 	defer i.hostWork(startLap(clock(), true))
 	p := i.program
-	memory, err := newMemory(uint64(memoryLimit(i.limits)), p.image, p.runtime.copying, &p.runtime.reserved)
+	memory, err := newMemory(uint64(memoryLimit(i.limits)), image, p.runtime.copying, &p.runtime.reserved)
 	if err != nil {
 		return service.Errorf(service.KindInternal, "the sandbox gets no memory: %w", err)
 	}

@@ -54,7 +54,6 @@ const (
 	StageRewriting    Stage = "rewriting"    // so that it counts what it does
 	StageCompiling    Stage = "compiling"    //
 	StageInitialising Stage = "initialising" // a first instance
-	StageImage        Stage = "image"        // of that instance, for all others to begin as
 	StageDescribing   Stage = "describing"   // itself, and verifying what it says
 )
 
@@ -237,7 +236,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 		return nil
 	}
 
-	p := &Program{runtime: r, limits: l, instances: map[*Instance]struct{}{}}
+	p := &Program{runtime: r, limits: l, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = service.DigestOf(module), total
 	err := step(StageVerifying, func() error {
 		var v verification
@@ -262,10 +261,8 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 		return err
 	})
 	if err == nil {
-		err = step(StageImage, func() error { return p.capture(first) })
-		if err == nil {
-			err = step(StageDescribing, func() error { return p.describe(ctx, first, name) })
-		}
+		p.startBytes = first.MemoryBytes()
+		err = step(StageDescribing, func() error { return p.describe(ctx, first, name) })
 		_ = first.Close(ctx)
 	}
 	if err != nil {
@@ -275,6 +272,7 @@ func (r *Runtime) program(ctx context.Context, name service.Name, module []byte,
 		}
 		return nil, err
 	}
+	p.imageable = p.metered.Imageable
 	return p, nil
 }
 
@@ -286,7 +284,7 @@ func asBadModule(name service.Name, s Stage, err error) error {
 		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
 	}
 	switch e.Kind {
-	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline:
+	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline, service.KindQuota, service.KindFull:
 	default:
 		bad := &service.Error{
 			Kind: service.KindBadModule, Message: fmt.Sprintf("the module failed while %s", s),
@@ -313,12 +311,14 @@ type Program struct {
 	stored      string // the name of its code, if that was not stored before
 	manifest    []byte // the content of its manifest section, until that has been compared
 	hasManifest bool
-	image       *image // what instances begin as; nil if they have to initialise themselves
-	startFuel   uint64 // of initialising
-	startBytes  int64  // memory after it
+	imageable   bool          // instances begin as an image, which the first one makes
+	making      chan struct{} // has a token in it while one of them does
+	startFuel   uint64        // of initialising
+	startBytes  int64         // memory after it
 	account     *account
 
 	mu        sync.Mutex // guards all below
+	image     *image     // what instances begin as; nil until there is one, and if they have to initialise themselves
 	instances map[*Instance]struct{}
 	closed    bool
 }
@@ -337,20 +337,58 @@ type Start struct {
 
 // Start tells what the first instance showed.
 func (p *Program) Start() Start {
-	s := Start{Fuel: p.startFuel, MemoryBytes: p.startBytes, Image: p.image != nil, Why: p.metered.Why, Tariff: p.metered.Tariff}
+	s := Start{Fuel: p.startFuel, MemoryBytes: p.startBytes, Image: p.metered.Imageable, Why: p.metered.Why, Tariff: p.metered.Tariff}
 	return s
 }
 
-// capture makes the image of a program from its first instance.
-func (p *Program) capture(first *Instance) (err error) {
-	p.startBytes = first.MemoryBytes()
-	if !p.metered.Imageable {
-		return nil
+// base returns the image that an instance begins as. nil means that it has to
+// initialise itself; then made is called with it when it has, or with nil if it could
+// not. A program has no image before its first instance needs one, so that one that is
+// not used takes neither memory nor a descriptor. While that instance makes it the
+// others wait, as they would only do the same.
+func (p *Program) base(ctx context.Context) (m *image, made func(*Instance), err error) {
+	nothing := func(*Instance) {}
+	present := func() *image {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.image
 	}
-	if p.image, err = captureImage(first.memory.b, first.module, p.metered.Globals, p.runtime.copying); err != nil {
-		return service.Errorf(service.KindInternal, "the image cannot be made: %w", err)
+	if m := present(); m != nil || !p.imageable {
+		return m, nothing, nil
 	}
-	return nil
+	select {
+	case p.making <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, &service.Error{Kind: service.KindOf(ctx.Err()), Message: "the caller gave up while the module's image was made", Err: ctx.Err()}
+	}
+	if m := present(); m != nil {
+		<-p.making
+		return m, nothing, nil
+	}
+	return nil, func(i *Instance) {
+		if i != nil {
+			p.capture(i)
+		}
+		<-p.making
+	}, nil
+}
+
+// capture makes the image of a program from an instance that has just initialised. If
+// that fails the instance is none the worse, and the next one tries again.
+func (p *Program) capture(i *Instance) {
+	defer i.hostWork(startLap(clock(), true))
+	m, err := captureImage(i.memory.b, i.module, p.metered.Globals, p.runtime.copying)
+	if err != nil {
+		p.runtime.logger.Warn("a module's image cannot be made; its sandboxes initialise themselves", "service", i.name, "error", err)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		m.close()
+		return
+	}
+	p.image = m
 }
 
 // Charge tells the service's account of work that was done for it elsewhere, such as
@@ -382,12 +420,13 @@ func (p *Program) Close(ctx context.Context) error {
 	}
 	p.closed = true
 	left := slices.Collect(maps.Keys(p.instances))
+	image := p.image
 	p.mu.Unlock()
 	for _, i := range left {
 		_ = i.Close(ctx)
 	}
-	if p.image != nil {
-		p.image.close()
+	if image != nil {
+		image.close()
 	}
 	err := p.wazero.Close(ctx)
 	if e := p.compiled.Close(ctx); err == nil {

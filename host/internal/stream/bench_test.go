@@ -36,7 +36,7 @@ func fanOut(b *testing.B, n int) {
 		var readers sync.WaitGroup
 		var bytes atomic.Int64
 		for range n {
-			c, err := x.hub.Subscribe(0, Filter{})
+			c, err := x.hub.Subscribe(0, Filter{}, "")
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -107,9 +107,9 @@ func BenchmarkCursor(b *testing.B) {
 // BenchmarkCatchUp reads a whole log from the journal.
 func BenchmarkCatchUp(b *testing.B) {
 	x, _, _ := receipts(b, 5000)
-	x.open(Options{})
 	b.ReportAllocs()
 	for b.Loop() {
+		x.open(Options{}) // with nothing in memory
 		c := x.subscribe(0, Filter{})
 		for c.Position() < 5000 {
 			if _, err := c.Next(context.Background(), 0); err != nil {

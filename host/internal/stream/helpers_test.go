@@ -18,6 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // bench is a journal whose commits are published to a hub.
 type bench struct {
 	t        testing.TB
+	memory   *journaltest.Memory
 	journal  *journal.Journal
 	hub      *Hub
 	versions map[string]journal.Version
@@ -27,14 +28,20 @@ type bench struct {
 
 func newBench(t testing.TB, o Options) *bench {
 	t.Helper()
-	j, err := journal.Open(t.Context(), journaltest.NewMemory(), journal.Options{})
+	m := journaltest.NewMemory()
+	b := &bench{t: t, memory: m, journal: openJournal(t, m), versions: map[string]journal.Version{}}
+	b.open(o)
+	return b
+}
+
+func openJournal(t testing.TB, m *journaltest.Memory) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(t.Context(), m, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { j.Close(context.Background()) })
-	b := &bench{t: t, journal: j, versions: map[string]journal.Version{}}
-	b.open(o)
-	return b
+	return j
 }
 
 // open makes a new hub on the same journal.
@@ -89,7 +96,7 @@ func (b *bench) fill(n int) {
 
 func (b *bench) subscribe(after journal.Position, f Filter) *Cursor {
 	b.t.Helper()
-	c, err := b.hub.Subscribe(after, f)
+	c, err := b.hub.Subscribe(after, f, "")
 	if err != nil {
 		b.t.Fatal(err)
 	}

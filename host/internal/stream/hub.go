@@ -1,7 +1,7 @@
 // Package stream hands a service's events to its subscribers. A subscriber is a
 // [Cursor]: a position in the log and nothing else. It reads from a ring of recent
-// events in memory while it can and from the journal when it has fallen behind,
-// and waits at the head. So a slow one costs itself time and others nothing;
+// events in memory while it can and from the journal when it has fallen behind, in
+// turns with others while it has a long way to go, and waits at the head. So a slow one costs itself time and others nothing;
 // there is no buffer that grows and no event that is left out.
 package stream
 
@@ -22,6 +22,9 @@ type Reader interface {
 	// is there, or will be: 1 if no retention has deleted any.
 	Head(log journal.LogName) journal.Position
 	First(log journal.LogName) journal.Position
+	// Indexed is the position up to which ReadKeys finds all events of entities.
+	Indexed(log journal.LogName) journal.Position
+	ReadKeys(log journal.LogName, keys []string) *journal.KeyReader
 }
 
 var _ Reader = (*journal.Journal)(nil)
@@ -36,6 +39,9 @@ type Options struct {
 	RingEvents int
 	// RingBytes bounds their size, in bytes, their encoded form included. Default 16 MiB.
 	RingBytes int64
+	// Backlog is how cursors read that are behind the ring; one for all hubs of a host. Default:
+	// one of the hub's own.
+	Backlog *Backlog
 }
 
 func (o Options) withDefaults() Options {
@@ -44,6 +50,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RingBytes <= 0 {
 		o.RingBytes = 16 << 20
+	}
+	if o.Backlog == nil {
+		o.Backlog = NewBacklog(nil, 0)
 	}
 	return o
 }
@@ -54,11 +63,12 @@ type Hub struct {
 	options Options
 	log     journal.LogName
 
-	mu    sync.Mutex // guards all below; held for a copy of pointers at the most
-	ring  ring
-	gaps  uint64        // times that the ring had to be given up
-	news  chan struct{} // closed at the next publication; nil if nobody waits
-	ended error         // why there will be no more; nil while there may be
+	mu      sync.Mutex // guards all below; held for a copy of pointers at the most
+	ring    ring
+	gaps    uint64        // times that the ring had to be given up
+	news    chan struct{} // closed at the next publication; nil if nobody waits for anything
+	waiting waiting       // for something
+	ended   error         // why there will be no more; nil while there may be
 }
 
 // New makes a hub. What is in the log by now it leaves there.
@@ -98,10 +108,12 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 		events = nil
 	default:
 		h.gaps++
+		h.waiting.wakeAll(h.ring.head)
 		h.ring.reset(r.First() - 1)
 	}
 	for i := range events {
 		h.ring.push(&events[i])
+		h.waiting.publish(&events[i])
 	}
 	news := h.news
 	h.news = nil
@@ -126,12 +138,14 @@ func (h *Hub) Close(cause error) {
 	if h.ended == nil {
 		h.ended = cause
 	}
+	h.waiting.wakeAll(h.ring.head)
 	news := h.news
 	h.news = nil
 	h.mu.Unlock()
 	if news != nil {
 		close(news)
 	}
+	h.options.Backlog.forget(h)
 }
 
 // Stats are what a hub holds.
@@ -152,8 +166,9 @@ func (h *Hub) Stats() Stats {
 // Subscribe makes a cursor that begins after a position: 0 is the start of what
 // there is, [Hub.Head] the end. A position that the log has not reached is
 // KindBadCursor, and so is one with events behind it that a retention has deleted.
-// There is nothing to close.
-func (h *Hub) Subscribe(after journal.Position, f Filter) (*Cursor, error) {
+// There is nothing to close. reader says on whose behalf it reads, a connection for
+// instance: those of one reader share the turns of one.
+func (h *Hub) Subscribe(after journal.Position, f Filter, reader string) (*Cursor, error) {
 	if head := h.Head(); after > head {
 		return nil, service.Errorf(service.KindBadCursor, "the cursor is of the future: it stands at %d, the last event of the service at %d", after, head)
 	}
@@ -162,7 +177,7 @@ func (h *Hub) Subscribe(after journal.Position, f Filter) (*Cursor, error) {
 	} else if after+1 < first {
 		return nil, Gone(after, first)
 	}
-	return &Cursor{hub: h, at: after, filter: newFilter(f)}, nil
+	return &Cursor{hub: h, reader: reader, at: after, filter: newFilter(f)}, nil
 }
 
 // Gone is the error of a cursor behind which events are missing.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -155,6 +156,78 @@ func TestProgressWithoutMatches(t *testing.T) {
 	})
 }
 
+// Those that want something are woken by that alone, also behind a gap, and go on where
+// they would have been.
+func TestWhoWantsSomethingIsWokenByThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, Options{RingEvents: 4})
+		var got []journal.Position
+		follow := func(ctx context.Context, f Filter) *Cursor {
+			c := b.subscribe(0, f)
+			go func() {
+				for {
+					events, err := c.Next(ctx, 0)
+					if err != nil {
+						return
+					}
+					for _, e := range events {
+						got = append(got, e.Position)
+					}
+				}
+			}()
+			synctest.Wait()
+			return c
+		}
+		sleeps := func(c *Cursor, at, head journal.Position, positions ...journal.Position) {
+			t.Helper()
+			synctest.Wait()
+			if c.waiter == nil || c.waiter.woken || c.at != at || b.hub.Head() != head || !slices.Equal(got, positions) {
+				t.Errorf("at %d of %d, with %v", c.at, b.hub.Head(), got)
+			}
+			got = nil
+		}
+		names := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			if n := len(b.hub.waiting.byKey) + len(b.hub.waiting.byType); n != want {
+				t.Errorf("%d names are waited for, want %d", n, want)
+			}
+		}
+		for i, f := range []Filter{
+			{Keys: []service.Key{"zoe", "yves"}}, {Types: []service.Type{"never", "rare"}},
+			{Keys: []service.Key{"zoe", "alice"}, Types: []service.Type{"rare"}},
+		} {
+			begin := b.hub.Head()
+			ctx, cancel := context.WithCancel(t.Context())
+			c := follow(ctx, f)
+			got = nil
+			b.fill(10) // more than the ring has
+			sleeps(c, begin, begin+10)
+			b.commit("zoe", event("up", "1"), event("rare", "2"))
+			if f.Types == nil {
+				sleeps(c, begin+12, begin+12, begin+11, begin+12)
+			} else {
+				sleeps(c, begin+12, begin+12, begin+12)
+			}
+			b.deaf = true
+			b.commit("zoe", event("rare", "3"))
+			b.fill(5)
+			b.deaf = false
+			sleeps(c, begin+12, begin+18)
+			b.fill(1)
+			sleeps(c, begin+19, begin+19, begin+13)
+			names(2)
+			if i < 2 {
+				cancel()
+			} else {
+				b.hub.Close(errors.New("over"))
+			}
+			names(0)
+			cancel()
+		}
+	})
+}
+
 func TestBytesOfTheRing(t *testing.T) {
 	b := newBench(t, Options{RingEvents: 1000, RingBytes: 20000})
 	c := b.subscribe(0, Filter{})
@@ -175,7 +248,7 @@ func TestFutureAndEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, Options{})
 		b.fill(5)
-		_, err := b.hub.Subscribe(6, Filter{})
+		_, err := b.hub.Subscribe(6, Filter{}, "")
 		wantKind(t, err, service.KindBadCursor)
 		if !strings.Contains(err.Error(), "future") {
 			t.Errorf("got %v", err)
@@ -219,7 +292,7 @@ func (f *flaky) Read(ctx context.Context, log journal.LogName, after journal.Pos
 }
 
 func TestFailuresOfTheJournal(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 4})
+	b := newBench(t, Options{RingEvents: 4, Backlog: NewBacklog(nil, -1)}) // each step reads
 	b.fill(50)
 	f := &flaky{Reader: b.journal, failAfter: 3}
 	b.hub.options.Reader = f

@@ -1,10 +1,15 @@
 package stream
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
+	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -35,6 +40,18 @@ func set[S ~string](list []S) map[string]struct{} {
 	return m
 }
 
+// fingerprint stands for the entities, zero for all.
+func (f *filter) fingerprint() (hash [sha256.Size]byte) {
+	if f.keys == nil {
+		return hash
+	}
+	var b []byte
+	for _, key := range slices.Sorted(maps.Keys(f.keys)) {
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(key))), key...)
+	}
+	return sha256.Sum256(b)
+}
+
 func (f *filter) wants(e *journal.Event) bool {
 	if f.types != nil {
 		if _, ok := f.types[e.Type]; !ok {
@@ -52,19 +69,31 @@ func (f *filter) wants(e *journal.Event) bool {
 // Bounds of one step of a cursor.
 const (
 	stepEvents = 512     // events looked at
-	stepBytes  = 1 << 20 // bytes of events copied out of the journal
+	stepBytes  = 1 << 20 // bytes of events read from the journal
 	// pageSteps bounds the steps of a Poll that finds nothing, so that a page over a
 	// long log with a narrow filter ends in reasonable time.
 	pageSteps = 256
+	// turnEvents bounds the positions that a cursor passes in one turn, so
+	// that those that go the same way stay together and find what one of them has read.
+	turnEvents = 4 * stepEvents
 )
 
 // Cursor reads a service's events one after the other. One goroutine at a time
 // uses it.
 type Cursor struct {
 	hub    *Hub
+	reader string
 	at     journal.Position
 	filter filter
 	out    []*Event
+	waiter *waiter // while it waits for something at the head
+
+	// Of a cursor that was far behind.
+	turn   *fair.Turn
+	turned bool             // the turn may be held
+	passed journal.Position // positions in this turn
+	source source
+	keys   *journal.KeyReader // nil if it is not one of some entities
 }
 
 // Position is how far the cursor has come: every event up to it has been
@@ -77,39 +106,69 @@ func (c *Cursor) Position() journal.Position { return c.at }
 // the order of the log, without gaps. The slice is valid until the next call;
 // the events may be kept.
 //
+// A cursor that is far behind waits for its turn to read, and keeps that while its
+// events are on their way to whom they are for: until the next call, but no longer than a
+// turn lasts.
+//
 // The error is the cause of ctx's end, a failure of the journal as a
 // [*service.Error], or the reason of [Hub.Close]; the cursor stays usable.
 func (c *Cursor) Next(ctx context.Context, most int) ([]*Event, error) {
 	for {
 		news, err := c.step(ctx, most, true)
-		if len(c.out) > 0 || err != nil {
+		switch {
+		case err != nil:
+			c.endTurn()
 			return c.out, err
-		}
-		if news == nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
+		case len(c.out) > 0:
+			if c.turned {
+				c.turn.Rest()
 			}
+			return c.out, nil
+		case ctx.Err() != nil:
+			c.endTurn()
+			return nil, context.Cause(ctx)
+		case news == nil:
 			continue
 		}
 		select {
 		case <-news:
+			c.woken()
 		case <-ctx.Done():
+			c.woken()
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-// Poll returns what there is, without waiting: at most most events, maybe none.
+// woken goes past what was published while the cursor waited, and was not for it.
+func (c *Cursor) woken() {
+	if c.waiter == nil {
+		return
+	}
+	h := c.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting.remove(c.waiter)
+	if c.waiter.woken {
+		c.at = max(c.at, c.waiter.to)
+	} else {
+		c.at = max(c.at, h.ring.head)
+	}
+	c.waiter = nil
+}
+
+// Poll returns what there is, without waiting for more: at most most events, maybe none.
 // atHead reports whether that was all; if not, ask again, even after none: the
-// cursor may have passed by what is not wanted.
+// cursor may have passed by what is not wanted, which is also what comes of it when ctx
+// ends on the way.
 func (c *Cursor) Poll(ctx context.Context, most int) (events []*Event, atHead bool, err error) {
+	defer c.endTurn()
+	begin := c.at
 	for range pageSteps {
-		before := c.at
-		_, err := c.step(ctx, most, false)
-		if err != nil {
+		if _, err := c.step(ctx, most, false); err != nil && (ctx.Err() == nil || c.at == begin) {
 			return nil, false, err
 		}
-		if len(c.out) > 0 || c.at == before {
+		if len(c.out) > 0 || c.at >= c.hub.Head() || ctx.Err() != nil && c.at > begin {
 			break
 		}
 		if ctx.Err() != nil {
@@ -117,6 +176,13 @@ func (c *Cursor) Poll(ctx context.Context, most int) (events []*Event, atHead bo
 		}
 	}
 	return c.out, c.at >= c.hub.Head(), nil
+}
+
+func (c *Cursor) endTurn() {
+	if c.turned {
+		c.turn.End()
+		c.turned, c.passed = false, 0
+	}
 }
 
 // step looks at the next few events and leaves those that are wanted in out. At
@@ -129,9 +195,19 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 	c.out = c.out[:0]
 	h := c.hub
 	h.mu.Lock()
+	if h.ring.head > c.at+stepEvents || !h.ring.has(c.at) {
+		// It has a long way to go, in the ring or not.
+		h.mu.Unlock()
+		if err := c.begin(ctx); err != nil {
+			return nil, c.failure(ctx, err)
+		}
+		h.mu.Lock()
+	} else {
+		c.endTurn()
+	}
 	if !h.ring.has(c.at) {
 		h.mu.Unlock()
-		return nil, c.fromJournal(ctx, most)
+		return nil, c.fromBacklog(ctx, most)
 	}
 	// With a filter look at more than is asked for: few may be wanted.
 	look := most
@@ -141,10 +217,17 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 	c.out = h.ring.read(c.out, c.at, look)
 	if len(c.out) == 0 {
 		defer h.mu.Unlock()
+		c.endTurn()
 		if h.ended != nil {
 			return nil, h.ended
 		}
-		if wait && h.news == nil {
+		switch {
+		case !wait:
+			return nil, nil
+		case c.filter.types != nil || c.filter.keys != nil:
+			c.waiter = h.waiting.add(&c.filter)
+			return c.waiter.ready, nil
+		case h.news == nil:
 			h.news = make(chan struct{})
 		}
 		return h.news, nil
@@ -157,7 +240,7 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 // sift keeps those of out that are wanted, at most most, and moves the cursor
 // behind all that were looked at.
 func (c *Cursor) sift(most int) {
-	kept := 0
+	kept, before := 0, c.at
 	for _, e := range c.out {
 		if c.filter.wants(&e.Event) {
 			if kept == most {
@@ -168,45 +251,154 @@ func (c *Cursor) sift(most int) {
 		}
 		c.at = e.Position
 	}
+	c.passed += c.at - before
 	clear(c.out[kept:])
 	c.out = c.out[:kept]
+}
+
+// fromBacklog is a step behind the ring, of a cursor with a turn.
+func (c *Cursor) fromBacklog(ctx context.Context, most int) error {
+	err := c.gone()
+	var p *piece
+	if err == nil {
+		p, err = c.piece(ctx)
+	}
+	// A retention may have begun meanwhile. Whoever reads from 0 gets what it leaves, which is
+	// not what follows on the cursor.
+	if gone := c.gone(); gone != nil {
+		err = gone
+	}
+	if err != nil {
+		return c.failure(ctx, err)
+	}
+	before := c.at
+	defer func() { c.passed += c.at - before }()
+	for _, e := range p.behind(c.at) {
+		if c.filter.wants(&e.Event) {
+			if len(c.out) == most {
+				return nil
+			}
+			c.out = append(c.out, e)
+		}
+		c.at = e.Position
+	}
+	c.at = max(c.at, p.through)
+	return nil
+}
+
+// gone is the error of a cursor behind which a retention has deleted events.
+func (c *Cursor) gone() error {
+	if first := c.hub.options.Reader.First(c.hub.log); c.at+1 < first {
+		return Gone(c.at, first)
+	}
+	return nil
+}
+
+// begin waits for a turn, or goes on with the one that the cursor has.
+func (c *Cursor) begin(ctx context.Context) error {
+	if c.turn == nil {
+		c.turn = c.hub.options.Backlog.turns.Turn(string(c.hub.options.Service), c.reader)
+		c.source = source{hub: c.hub, keys: c.filter.fingerprint()}
+	}
+	if c.passed >= turnEvents {
+		c.endTurn()
+	}
+	if err := c.turn.Begin(ctx); err != nil {
+		c.turned = false
+		return err
+	}
+	c.turned = true
+	return nil
+}
+
+// piece returns what follows on the cursor: of some entities what the index has, else
+// what is in the log.
+func (c *Cursor) piece(ctx context.Context) (*piece, error) {
+	o := &c.hub.options
+	if c.filter.keys != nil && c.at < o.Reader.Indexed(c.hub.log) {
+		p, err := o.Backlog.get(ctx, c.source, c.at, func() (*piece, error) { return c.readKeys(ctx) })
+		if journal.KindOf(err) != journal.KindCorrupt {
+			return p, err
+		}
+		// The index is derived: what is damaged in it may be whole in the log.
+	}
+	return o.Backlog.get(ctx, source{hub: c.hub}, c.at, func() (*piece, error) { return c.readLog(ctx) })
 }
 
 // errFull ends a read of the journal that has brought enough.
 var errFull = errors.New("enough for one step")
 
-func (c *Cursor) fromJournal(ctx context.Context, most int) error {
-	before, size := c.at, 0
+// collector makes a piece of what is read.
+type collector struct {
+	*piece
+	cursor *Cursor
+	bytes  int
+	room   []Event
+}
+
+func (c *Cursor) collect() *collector {
+	return &collector{piece: &piece{after: c.at, through: c.at}, cursor: c}
+}
+
+// together is how many events share a piece of memory, and are read before the time is
+// looked at.
+const together = 64
+
+// take copies an event out of the journal, unless that was enough.
+func (p *collector) take(e *journal.Event) error {
+	if p.bytes >= stepBytes {
+		return errFull
+	}
+	if len(p.room) == 0 {
+		if len(p.events) > 0 && p.cursor.turn.Spent() {
+			return errFull
+		}
+		p.room = make([]Event, together)
+	}
+	own := &p.room[0]
+	p.room = p.room[1:]
+	own.Event, own.service = *e, p.cursor.hub.options.Service
+	data := append(append(make([]byte, 0, len(e.Data)+len(e.Metadata)), e.Data...), e.Metadata...)
+	own.Data, own.Metadata = data[:len(e.Data):len(e.Data)], data[len(e.Data):]
+	p.bytes += len(data)
+	p.events = append(p.events, own)
+	p.through = e.Position
+	return nil
+}
+
+// readLog reads a piece of the log.
+func (c *Cursor) readLog(ctx context.Context) (*piece, error) {
+	p := c.collect()
 	err := c.hub.options.Reader.Read(ctx, c.hub.log, c.at, stepEvents, func(e *journal.Event) error {
-		if e.Position != c.at+1 {
-			return service.Errorf(service.KindInternal, "position %d follows position %d in the journal", e.Position, c.at)
+		if e.Position != p.through+1 {
+			return service.Errorf(service.KindInternal, "position %d follows position %d in the journal", e.Position, p.through)
 		}
-		if c.filter.wants(e) {
-			if len(c.out) == most || size >= stepBytes {
-				return errFull
-			}
-			own := &Event{Event: *e, service: c.hub.options.Service}
-			own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-			size += len(e.Data) + len(e.Metadata)
-			c.out = append(c.out, own)
-		}
-		c.at = e.Position
-		return nil
+		return p.take(e)
 	})
-	if err == nil && c.at == before {
+	switch {
+	case err == nil && p.through == p.after:
 		// What is behind the ring must be there, or nobody would have published it.
-		err = service.Errorf(service.KindInternal, "the event after position %d is not in the journal", before)
+		return nil, service.Errorf(service.KindInternal, "the event after position %d is not in the journal", p.after)
+	case err == nil, errors.Is(err, errFull),
+		journal.KindOf(err) == journal.KindCorrupt && p.through > p.after: // what is whole goes out; the next step meets the damage
+		return p.piece, nil
 	}
-	if err == nil || errors.Is(err, errFull) {
-		return nil
+	return nil, err
+}
+
+// readKeys reads what the index has of the cursor's entities. It may come to nothing but
+// a better idea of where that is, when the turn is over.
+func (c *Cursor) readKeys(ctx context.Context) (*piece, error) {
+	if c.keys == nil {
+		c.keys = c.hub.options.Reader.ReadKeys(c.hub.log, slices.Sorted(maps.Keys(c.filter.keys)))
 	}
-	if journal.KindOf(err) == journal.KindCorrupt && c.at > before {
-		return nil // what is whole goes out; the next step meets the damage
+	p := c.collect()
+	through, err := c.keys.Read(ctx, c.at, stepEvents, func() bool { return !c.turn.Spent() }, p.take)
+	if err != nil && !errors.Is(err, errFull) {
+		return nil, err
 	}
-	c.at = before // what was read is not returned, so it is read again
-	clear(c.out)
-	c.out = c.out[:0]
-	return c.failure(ctx, err)
+	p.through = through
+	return p.piece, nil
 }
 
 func (c *Cursor) failure(ctx context.Context, err error) error {
@@ -216,6 +408,9 @@ func (c *Cursor) failure(ctx context.Context, err error) error {
 	var own *service.Error
 	switch {
 	case errors.As(err, &own):
+	case errors.Is(err, fair.ErrFull):
+		own = service.Errorf(service.KindOverloaded, "too many readers are waiting for their turn")
+		own.RetryAfter = time.Second
 	case journal.KindOf(err) == journal.KindCorrupt:
 		own = service.Errorf(service.KindDamaged, "events behind position %d are damaged (%s)", c.at, journal.DetailOf(err))
 		own.Err = err

@@ -1,12 +1,15 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -18,7 +21,6 @@ type Stage string
 // The steps of a deployment that come after those of [sandbox.Stage].
 const (
 	StageStoring  Stage = "storing"
-	StageStarting Stage = "starting"
 	StageDraining Stage = "draining"
 	StageReady    Stage = "ready"
 )
@@ -30,6 +32,7 @@ type Progress func(stage Stage, done, total int64)
 type build struct {
 	spec    service.Spec
 	module  service.Module
+	facts   catalog.Facts
 	program *sandbox.Program
 	engine  *engine.Engine
 }
@@ -55,13 +58,13 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 		return svc, nil
 	}
 	err = s.deploy(ctx, svc, spec, module, progress)
-	if err != nil && fresh {
+	if err != nil && fresh && !s.recorded(spec.Service) {
 		s.mu.Lock()
-		if s.services[spec.Service] == svc && !s.recorded(spec.Service) {
-			delete(s.services, spec.Service)
-			svc.account.Close()
-		}
+		delete(s.services, spec.Service)
 		s.mu.Unlock()
+		// Whoever waits for the service waits for nothing.
+		err = errors.Join(err, svc.stop(ctx, notFound(spec.Service)))
+		svc.account.Close()
 	}
 	if err != nil {
 		return nil, err
@@ -76,7 +79,7 @@ func (s *Supervisor) lockForDeploy(spec service.Spec) (svc *Service, fresh bool,
 	for {
 		_, err := s.Get(spec.Service)
 		fresh = err != nil
-		if svc, err = s.add(spec); err != nil {
+		if svc, err = s.add(spec, catalog.Facts{}); err != nil {
 			return nil, false, err
 		}
 		svc.deploying.Lock()
@@ -92,68 +95,90 @@ func (s *Supervisor) recorded(name service.Name) bool {
 }
 
 func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) error {
-	built, err := s.build(ctx, svc, spec, module, progress)
+	building, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)() // so that a build does not hold up the host's end
+	built, err := s.build(building, svc, spec, module, progress)
 	if err != nil {
+		if s.life.Err() != nil && ctx.Err() == nil {
+			err = &service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
+		}
 		return err
 	}
 	progress(StageStoring, 0, int64(len(module)))
 	if _, err := s.opt.Catalog.Put(module); err != nil {
 		return errors.Join(err, built.discard(ctx))
 	}
-	if err := s.opt.Catalog.Deploy(ctx, spec, built.module.Tariff); err != nil {
+	if err := s.opt.Catalog.Deploy(ctx, spec, built.facts); err != nil {
 		return errors.Join(err, built.discard(ctx))
 	}
 	progress(StageDraining, 0, 1)
 	// From here on the deployment stands, so its caller going away does not stop it.
-	return svc.replace(context.WithoutCancel(ctx), built, s.opt.DrainTime)
+	svc.swapping.Lock()
+	defer svc.swapping.Unlock()
+	s.starter.drop(svc) // the attempts to start what ran before
+	if err := svc.replace(context.WithoutCancel(ctx), built, s.opt.DrainTime); err != nil {
+		s.starter.again(svc, spec, err)
+		return err
+	}
+	return nil
 }
 
-// build compiles and starts sandboxes, one a shard, and makes an engine of them.
+// build compiles a module, which tries a first sandbox, and makes an engine that
+// makes the others when it needs them.
 func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) (_ *build, err error) {
 	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
 		return nil, err
 	}
+	var began time.Time // of its start, without what comes before, which is done once and kept
 	program, err := s.opt.Runtime.Compile(ctx, spec.Service, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
+		if stage == sandbox.StageInitialising && done == 0 {
+			began = time.Now()
+		}
 		progress(Stage(stage), done, total)
 	})
 	if err != nil {
 		return nil, err
 	}
-	var guests []engine.Guest
+	took := time.Since(began)
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			err = errors.Join(err, program.Close(ctx))
 		}
-		for _, g := range guests {
-			err = errors.Join(err, g.Close(ctx))
-		}
-		err = errors.Join(err, program.Close(ctx))
 	}()
 	m := program.Module()
 	if err := svc.fits(&m.Manifest); err != nil {
 		return nil, err
 	}
 	logger := sandbox.SlogLogger(s.opt.Logger)
-	for i := range spec.Settings.Shards {
-		progress(StageStarting, int64(i), int64(spec.Settings.Shards))
-		g, err := program.Instantiate(ctx, logger)
-		if err != nil {
-			return nil, err
-		}
-		guests = append(guests, g)
-	}
 	e, err := engine.New(engine.Options{
-		Spec: spec, Manifest: &m.Manifest, Guests: guests, Log: s.opt.Journal, Publish: svc.hub, Account: svc.account, Logger: s.opt.Logger,
+		Spec: spec, Manifest: &m.Manifest, Log: s.opt.Journal, Publish: svc.hub, Account: svc.account, Logger: s.opt.Logger,
+		Retry: s.opt.Retry, Patience: s.opt.Patience,
+		NewGuest: func(ctx context.Context, _ int) (engine.Guest, error) {
+			g, err := program.Instantiate(ctx, logger)
+			if err != nil {
+				return nil, err // and not a Guest that is none
+			}
+			return g, nil
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &build{spec: spec, module: m, program: program, engine: e}, nil
+	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON), Events: eventNames(&m.Manifest)}
+	return &build{spec: spec, module: m, facts: facts, program: program, engine: e}, nil
 }
 
-// missingEvents lists the event types of old that next knows by no name or alias:
-// the log may hold them, and an entity that has one could not be hydrated.
-func missingEvents(old, next *abi.Manifest) []string {
+func eventNames(m *abi.Manifest) (names []string) {
+	for _, e := range m.Events {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// missingEvents lists the event types of the old module that next knows by no name or
+// alias: the log may hold them, and an entity that has one could not be hydrated.
+func missingEvents(old []string, next *abi.Manifest) []string {
 	known := map[string]bool{}
 	for _, e := range next.Events {
 		known[e.Name] = true
@@ -162,9 +187,9 @@ func missingEvents(old, next *abi.Manifest) []string {
 		}
 	}
 	var missing []string
-	for _, e := range old.Events {
-		if !known[e.Name] {
-			missing = append(missing, fmt.Sprintf("event type %q of the running module is unknown to the new one; keep it or name it as an alias", e.Name))
+	for _, name := range old {
+		if !known[name] {
+			missing = append(missing, fmt.Sprintf("event type %q of the running module is unknown to the new one; keep it or name it as an alias", name))
 		}
 	}
 	return missing

@@ -8,34 +8,42 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Service is one service of the set. It may be used concurrently.
 type Service struct {
-	hub     *stream.Hub
-	account *budget.Account // below the host's
+	hub      *stream.Hub
+	account  *budget.Account // below the host's
+	patience time.Duration   // of requests without a deadline that wait for an engine
 
 	// deploying is held while the service is deployed, deleted or stopped. Lock it
-	// before mu.
+	// before swapping.
 	deploying sync.Mutex
+	// swapping is held while the engine is replaced or stopped. Lock it before mu.
+	swapping sync.Mutex
 
 	mu       sync.RWMutex // guards all below; no I/O under it
 	spec     service.Spec
 	state    service.State
-	problem  error // why it is failed, or stopped
+	problem  error     // why it is failed, or stopped; the last one while it is tried again
+	failed   int       // starts in a row
+	next     time.Time // when the next one is due
 	since    time.Time
 	running  *build           // nil unless running or draining
 	manifest *abi.Manifest    // of the last module that ran
-	tariff   int              // the same
+	known    catalog.Facts    // of the module, until it runs
+	tariff   int              // of the last module that ran
 	past     service.Counters // of engines that are gone
-	waiting  []func()         // tasks behind the closed gate, in order; nil while it is open
+	room     room             // requests before the closed gate; empty while it is open
 	gated    bool
 }
 
-func newService(spec service.Spec, hub *stream.Hub, account *budget.Account) *Service {
-	return &Service{hub: hub, account: account, spec: spec, state: service.StateStarting, since: time.Now()}
+// newService makes a service that is starting: requests wait.
+func newService(spec service.Spec, known catalog.Facts, hub *stream.Hub, account *budget.Account, patience time.Duration) *Service {
+	return &Service{hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
 
 // Account is the service's in the host's budget.
@@ -44,34 +52,38 @@ func (s *Service) Account() *budget.Account { return s.account }
 // Hub has the service's events.
 func (s *Service) Hub() *stream.Hub { return s.hub }
 
-// Submit hands a command to the engine; see engine.Submit. While a deployment
-// swaps the engine, commands wait, as many as the mailboxes take.
+// Submit hands a command to the engine; see engine.Submit. While the service starts,
+// or a deployment swaps the engine, commands wait, as many as the mailboxes take, each
+// until its deadline.
 func (s *Service) Submit(c service.Command, done func(service.Reply, error)) error {
-	return s.pass(func(b *build) error { return b.engine.Submit(c, done) }, func(err error) { done(service.Reply{}, err) })
+	return s.pass(c.Deadline, &c.Claim, int64(len(c.Data)+len(c.Metadata)),
+		func(b *build) error { return b.engine.Submit(c, done) }, func(err error) { done(service.Reply{}, err) })
 }
 
 // Query hands a query to the engine, like Submit.
 func (s *Service) Query(q service.Query, done func(service.QueryReply, error)) error {
-	return s.pass(func(b *build) error { return b.engine.Query(q, done) }, func(err error) { done(service.QueryReply{}, err) })
+	return s.pass(q.Deadline, &q.Claim, int64(len(q.Data)),
+		func(b *build) error { return b.engine.Query(q, done) }, func(err error) { done(service.QueryReply{}, err) })
 }
 
 // Snapshot has the engine put a snapshot of an entity into the journal, like Submit.
 func (s *Service) Snapshot(key service.Key, done func(error)) error {
-	return s.pass(func(b *build) error { return b.engine.Snapshot(key, done) }, done)
+	var claim *service.Claim
+	return s.pass(time.Time{}, &claim, 0, func(b *build) error { return b.engine.Snapshot(key, done) }, done)
 }
 
-// pass has task done by the running engine, now or when the gate opens. refuse is
-// called for a task that waited in vain.
-func (s *Service) pass(task func(*build) error, refuse func(error)) error {
+// pass has a request entered into the running engine, now or when the gate opens.
+// refuse answers a request that waited in vain.
+func (s *Service) pass(deadline time.Time, claim **service.Claim, size int64, enter func(*build) error, refuse func(error)) error {
 	s.mu.RLock()
 	if !s.gated {
 		defer s.mu.RUnlock()
 		if s.running == nil {
 			return s.notRunning()
 		}
-		// Under the lock, so that no task enters an engine after its gate was closed.
+		// Under the lock, so that no request enters an engine after its gate was closed.
 		// The engine's part never blocks.
-		return task(s.running)
+		return enter(s.running)
 	}
 	s.mu.RUnlock()
 
@@ -81,30 +93,59 @@ func (s *Service) pass(task func(*build) error, refuse func(error)) error {
 		if s.running == nil {
 			return s.notRunning()
 		}
-		return task(s.running)
+		return enter(s.running)
 	}
-	if len(s.waiting) >= s.spec.Limits.MailboxCommands*max(1, s.spec.Settings.Shards) {
-		return &service.Error{Service: s.spec.Service, Kind: service.KindOverloaded, RetryAfter: time.Second,
-			Message: "a deployment is under way and its waiting room is full; try again"}
+	patience := s.patience
+	if !deadline.IsZero() {
+		patience = min(patience, time.Until(deadline))
 	}
-	s.waiting = append(s.waiting, func() {
-		b := s.running
-		if b == nil {
-			refuse(s.notRunning())
-			return
-		}
-		if err := task(b); err != nil {
-			refuse(err)
-		}
-	})
+	if patience <= 0 {
+		return &service.Error{Service: s.spec.Service, Kind: service.KindDeadline, Message: "the deadline passed before the command ran; nothing was written"}
+	}
+	if !s.room.enough(size, s.spec.Limits, s.spec.Settings.Shards) {
+		return &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, RetryAfter: restart,
+			Message: "the service is " + string(s.state) + ", and as many commands wait for it as may; nothing was written"}
+	}
+	if *claim == nil {
+		*claim = new(service.Claim)
+	}
+	s.room.add(&visitor{size: size, claim: *claim, enter: enter, refuse: refuse}, patience, s.stillStarting)
+	return nil
+}
+
+// stillStarting is the answer to a request that has waited for the service in vain.
+func (s *Service) stillStarting() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, RetryAfter: restart,
+		Message: "the service is still " + string(s.state) + "; nothing was written"}
+}
+
+// Starting returns the error of a request for an entity that has to wait for the
+// service, or a sandbox of it, to start; nil if it does not have to.
+func (s *Service) Starting(key service.Key) error {
+	s.mu.RLock()
+	running, gated := s.running, s.gated
+	s.mu.RUnlock()
+	switch {
+	case gated:
+		return s.stillStarting()
+	case running != nil:
+		return running.engine.Starting(key)
+	}
 	return nil
 }
 
 // notRunning says why there is no engine. The caller holds mu.
 func (s *Service) notRunning() error {
 	e := &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, Message: "the service is " + string(s.state), Err: s.problem}
-	if s.state == service.StateStarting {
-		e.RetryAfter = time.Second
+	var why *service.Error
+	switch {
+	case s.state == service.StateStopped && errors.As(s.problem, &why):
+		return why
+	case s.state == service.StateFailed:
+		e.Message = "the service could not be started, which is tried again; nothing was written"
+		e.RetryAfter = max(restart, time.Until(s.next))
 	}
 	return e
 }
@@ -113,10 +154,11 @@ func (s *Service) notRunning() error {
 func (s *Service) fits(next *abi.Manifest) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.manifest == nil {
-		return nil
+	old := s.known.Events // also if it has not started yet, or cannot
+	if s.manifest != nil {
+		old = eventNames(s.manifest)
 	}
-	if missing := missingEvents(s.manifest, next); len(missing) > 0 {
+	if missing := missingEvents(old, next); len(missing) > 0 {
 		return &service.Error{Op: "deploy", Service: s.spec.Service, Kind: service.KindConflicting,
 			Message: "the new module does not know all events of the running one", Reasons: missing}
 	}
@@ -131,7 +173,7 @@ func (s *Service) runs(spec service.Spec) bool {
 }
 
 // replace swaps the running engine, if any, for the built one. The caller holds
-// deploying. When it fails, the service is failed.
+// swapping. When it fails, the service is failed.
 func (s *Service) replace(ctx context.Context, next *build, drain time.Duration) error {
 	old := s.closeGate(service.StateDraining)
 	if old != nil {
@@ -175,33 +217,55 @@ func (s *Service) closeGate(state service.State) *build {
 // openGate lets those who wait in: to the next engine, or to be refused for cause.
 func (s *Service) openGate(next *build, cause error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.running, s.problem, s.since = next, cause, time.Now()
+	s.running, s.problem, s.since, s.failed, s.next = next, cause, time.Now(), 0, time.Time{}
 	switch {
 	case next != nil:
 		s.account.SetLimit(budget.DiskBytes, next.spec.Limits.WithDefaults().DiskBytes)
-		s.state, s.spec, s.manifest, s.tariff = service.StateRunning, next.spec, &next.module.Manifest, next.module.Tariff
+		s.state, s.spec, s.manifest, s.tariff, s.known = service.StateRunning, next.spec, &next.module.Manifest, next.module.Tariff, next.facts
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed
 	}
-	for _, task := range s.waiting {
-		task()
-	}
-	s.waiting, s.gated = nil, false
+	s.leave()
 }
 
-// setFailed records why the service could not be started.
-func (s *Service) setFailed(err error) {
+// leave opens the gate and unlocks mu, which the caller holds: those who are refused
+// hear of it without the lock.
+func (s *Service) leave() {
+	s.gated = false
+	answers := s.room.empty(s.running, s.notRunning)
+	s.mu.Unlock()
+	for _, answer := range answers {
+		answer()
+	}
+}
+
+// setStarting says that an attempt to start it is under way: requests wait for it.
+func (s *Service) setStarting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state, s.problem, s.since = service.StateFailed, err, time.Now()
+	if s.state != service.StateStarting {
+		s.state, s.since = service.StateStarting, time.Now()
+	}
+	s.next, s.gated = time.Time{}, true
 }
 
-// stop drains the engine and ends the subscriptions. The caller holds deploying.
+// setFailed records why the service could not be started so many times, and when the
+// next attempt is due. Requests are refused until then.
+func (s *Service) setFailed(err error, failed int, next time.Time) {
+	s.mu.Lock()
+	s.state, s.problem, s.since, s.failed, s.next = service.StateFailed, err, time.Now(), failed, next
+	s.leave()
+}
+
+// stop drains the engine and ends the subscriptions. It does not wait for sandboxes
+// that start. The caller holds deploying, and has dropped the attempts to start it.
 func (s *Service) stop(ctx context.Context, cause error) error {
+	s.swapping.Lock()
+	defer s.swapping.Unlock()
 	old := s.closeGate(service.StateDraining)
 	var err error
 	if old != nil {
+		old.engine.CancelStarts()
 		err = s.retire(ctx, old)
 	}
 	s.mu.Lock()
@@ -212,14 +276,30 @@ func (s *Service) stop(ctx context.Context, cause error) error {
 	return err
 }
 
+// State is the state that Status has.
+func (s *Service) State() service.State {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state
+}
+
+// Name is the service's name.
+func (s *Service) Name() service.Name {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.spec.Service
+}
+
 // Status is what the service does now, but for its position in the log.
 func (s *Service) Status() service.Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past}
+	st.Failed, st.NextAttempt = s.failed, s.next
 	if s.problem != nil {
 		st.Problem = s.problem.Error()
 	}
+	st.Manifest.Encoding = s.known.Encoding
 	if s.manifest != nil {
 		st.Manifest, st.Tariff = *s.manifest, s.tariff
 	}

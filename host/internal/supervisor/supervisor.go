@@ -11,6 +11,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -31,7 +33,7 @@ type Journal interface {
 	stream.Reader
 }
 
-// Options are what a supervisor is made of. All are needed.
+// Options are what a supervisor is made of. All are needed, and all numbers above 0.
 type Options struct {
 	Journal Journal
 	Catalog *catalog.Catalog
@@ -40,16 +42,30 @@ type Options struct {
 	// RingEvents and RingBytes bound each service's ring of recent events.
 	RingEvents int
 	RingBytes  int64
+	// Backlog is how subscribers read that are behind their ring.
+	Backlog *stream.Backlog
 	// DrainTime bounds how long the commands of an engine may take when a deployment
 	// replaces it or its service is deleted.
 	DrainTime time.Duration
 	// Budget is the host's account; each service has one below it.
 	Budget *budget.Account
+	// StartPlaces bounds how many services start at a time: so many quick ones, and so
+	// many slow ones beside them.
+	StartPlaces int
+	// Retry says when a start that failed is tried again: of a service, or of a sandbox
+	// that it needs later. RareRetry is the wait where that is not expected to help.
+	Retry     lifecycle.Backoff
+	RareRetry time.Duration
+	// Patience bounds how long a request without a deadline waits for its service to start.
+	Patience time.Duration
 }
 
 // Supervisor is the set of services. It may be used concurrently.
 type Supervisor struct {
-	opt Options
+	opt     Options
+	starter *starter
+	life    context.Context // ended by Close
+	end     context.CancelFunc
 
 	mu       sync.RWMutex // guards all below; held for look-ups and changes of the set only
 	services map[service.Name]*Service
@@ -58,53 +74,60 @@ type Supervisor struct {
 
 // New makes a supervisor without services.
 func New(o Options) *Supervisor {
-	return &Supervisor{opt: o, services: map[service.Name]*Service{}}
+	s := &Supervisor{opt: o, services: map[service.Name]*Service{}}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.starter = newStarter(o, s.start)
+	return s
 }
 
-// StartAll starts every service of the catalog, a few at a time. One that cannot be
-// started is StateFailed and says why; it keeps nobody else from starting.
-func (s *Supervisor) StartAll(ctx context.Context) {
-	const atOnce = 4
-	places := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
-	for _, spec := range s.opt.Catalog.Specs() {
-		svc, err := s.add(spec)
+// StartAll begins to start every service of the catalog, and returns at once. Until
+// they run they are StateStarting; one that cannot be started is StateFailed, says why,
+// and is tried again. It is called once.
+func (s *Supervisor) StartAll() {
+	var all []*start
+	for _, d := range s.opt.Catalog.Deployments() {
+		svc, err := s.add(d.Spec, d.Facts)
 		if err != nil {
-			return // closed meanwhile
+			break // closed meanwhile
 		}
-		all.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			svc.deploying.Lock()
-			defer svc.deploying.Unlock()
-			if err := s.start(ctx, svc, spec); err != nil {
-				svc.setFailed(err)
-				s.opt.Logger.Error("service cannot be started", "service", spec.Service, "error", err)
-			}
-		})
+		all = append(all, &start{svc: svc, spec: d.Spec, expected: d.Facts.Start + loadTime(s.opt.Catalog.Size(d.Spec.Module))})
 	}
-	all.Wait()
+	s.starter.begin(all)
 }
 
-// start builds what spec says from the stored module and puts it in place.
-func (s *Supervisor) start(ctx context.Context, svc *Service, spec service.Spec) error {
-	module, err := s.opt.Catalog.Get(spec.Module)
+// loadTime is about how long a module of size bytes takes to be verified, rewritten
+// and loaded: 30 ms a megabyte.
+func loadTime(size int64) time.Duration { return time.Duration(size) * 30 * time.Nanosecond }
+
+// Tried is closed when every service that StartAll found has been tried once, and so
+// runs or has failed.
+func (s *Supervisor) Tried() <-chan struct{} { return s.starter.tried }
+
+// start builds what was recorded from the stored module and puts it in place, unless
+// another deployment has done so first, which ends ctx.
+func (s *Supervisor) start(ctx context.Context, x *start) error {
+	module, err := s.opt.Catalog.Get(x.spec.Module)
 	if err != nil {
 		return err
 	}
-	built, err := s.build(ctx, svc, spec, module, func(Stage, int64, int64) {})
+	built, err := s.build(ctx, x.svc, x.spec, module, func(Stage, int64, int64) {})
 	if err != nil {
 		return err
 	}
-	if err := s.opt.Catalog.Started(ctx, spec, built.module.Tariff); err != nil {
-		s.opt.Logger.Warn("the tariff of the service's fuel is not what its deployment says, and that could not be recorded",
-			"service", spec.Service, "tariff", built.module.Tariff, "error", err)
+	if err := s.opt.Catalog.Started(ctx, x.spec, built.facts); err != nil && ctx.Err() == nil {
+		s.opt.Logger.Warn("what is known of the service's module, such as the tariff of its fuel, is not what its deployment says, and that could not be recorded",
+			"service", x.spec.Service, "tariff", built.module.Tariff, "error", err)
 	}
-	return svc.replace(ctx, built, s.opt.DrainTime)
+	x.svc.swapping.Lock()
+	defer x.svc.swapping.Unlock()
+	if err := ctx.Err(); err != nil {
+		return errors.Join(err, built.discard(context.WithoutCancel(ctx)))
+	}
+	return x.svc.replace(ctx, built, s.opt.DrainTime)
 }
 
 // add puts a service that does not run into the set, or finds it there.
-func (s *Supervisor) add(spec service.Spec) (*Service, error) {
+func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -112,9 +135,9 @@ func (s *Supervisor) add(spec service.Spec) (*Service, error) {
 	}
 	svc := s.services[spec.Service]
 	if svc == nil {
-		svc = newService(spec, stream.New(stream.Options{
-			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes,
-		}), s.opt.Budget.Child(string(spec.Service), nil))
+		svc = newService(spec, known, stream.New(stream.Options{
+			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes, Backlog: s.opt.Backlog,
+		}), s.opt.Budget.Child(string(spec.Service), nil), s.opt.Patience)
 		s.services[spec.Service] = svc
 	}
 	return svc, nil
@@ -126,9 +149,13 @@ func (s *Supervisor) Get(name service.Name) (*Service, error) {
 	svc := s.services[name]
 	s.mu.RUnlock()
 	if svc == nil {
-		return nil, &service.Error{Service: name, Kind: service.KindNotFound, Message: "no service of this name is deployed"}
+		return nil, notFound(name)
 	}
 	return svc, nil
+}
+
+func notFound(name service.Name) error {
+	return &service.Error{Service: name, Kind: service.KindNotFound, Message: "no service of this name is deployed"}
 }
 
 // All lists the services, by name.
@@ -163,6 +190,7 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	s.mu.Lock()
 	delete(s.services, name)
 	s.mu.Unlock()
+	s.starter.drop(svc)
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTime)
 	defer cancel()
 	if err := svc.stop(within, service.Errorf(service.KindNotFound, "the service was deleted")); err != nil {
@@ -174,12 +202,14 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 }
 
 // Close stops all services, at once. Their commands in flight get their answers;
-// when ctx ends, those that have not begun are refused. cause is what subscribers
-// and late commands are told.
+// those that wait for a start are refused, and when ctx ends, all that have not begun.
+// cause is what subscribers and late commands are told.
 func (s *Supervisor) Close(ctx context.Context, cause error) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.end()
+	s.starter.close()
 	var all sync.WaitGroup
 	errs := make(chan error, 1)
 	var first error

@@ -51,7 +51,16 @@ func newServices(read func() []service.Status) *services {
 	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
 	gauge("log_bytes", "Bytes of the service's log on disk, and of what is on its way there.", func(s *service.Status) float64 { return float64(s.LogBytes) })
 	gauge("log_limit_bytes", "Bytes that the service's log may have on disk.", func(s *service.Status) float64 { return float64(s.Spec.Limits.WithDefaults().DiskBytes) })
-	gauge("shards", "Sandboxes.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
+	gauge("shards", "Number of shards that the keys of the service are divided among.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
+	gauge("sandboxes", "Number of shards of the service whose sandbox runs; a shard makes its sandbox when it is first used.", sum(func(s *service.ShardStatus) float64 {
+		if s.State == service.StateRunning {
+			return 1
+		}
+		return 0
+	}))
+	gauge("start_failures", "Number of starts that failed one after the other, of the service and of the sandboxes of its shards; it is 0 when all is well.", func(s *service.Status) float64 {
+		return float64(s.Failed) + sum(func(s *service.ShardStatus) float64 { return float64(s.Failed) })(s)
+	})
 	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))
 	gauge("queued_bytes", "Data of commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.QueuedBytes) }))
 	gauge("resident_entities", "Entities in sandboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Resident) }))
@@ -176,4 +185,31 @@ func (c *journalStats) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstHistogram(h.desc, counted.Count, h.unit*float64(counted.Sum), buckets)
 	}
+}
+
+// readersStats is who reads logs.
+type readersStats struct {
+	read  func() service.Readers
+	state *prometheus.Desc
+	turns *prometheus.Desc
+}
+
+func newReaders(read func() service.Readers) *readersStats {
+	return &readersStats{
+		read:  read,
+		state: prometheus.NewDesc("bulkhead_readers", "Readers of logs, by state: those that read now, those that wait for their turn, and how many may read at a time (limit).", []string{"state"}, nil),
+		turns: prometheus.NewDesc("bulkhead_readers_turns_total", "Turns in which logs were read, of about a millisecond each.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *readersStats) Describe(ch chan<- *prometheus.Desc) { ch <- c.state; ch <- c.turns }
+
+// Collect implements prometheus.Collector.
+func (c *readersStats) Collect(ch chan<- prometheus.Metric) {
+	r := c.read()
+	for state, n := range map[string]int{"reading": r.Reading, "waiting": r.Waiting, "limit": r.AtOnce} {
+		ch <- prometheus.MustNewConstMetric(c.state, prometheus.GaugeValue, float64(n), state)
+	}
+	ch <- prometheus.MustNewConstMetric(c.turns, prometheus.CounterValue, float64(r.Turns))
 }

@@ -28,6 +28,8 @@ type Options struct {
 	Journal func() journal.Stats
 	// LogDropped is how many lines of the log were dropped, as nobody read it.
 	LogDropped func() uint64
+	// Readers is what those do who read logs.
+	Readers func() service.Readers
 }
 
 // Telemetry holds the metrics. A nil *Telemetry takes everything and shows
@@ -83,6 +85,9 @@ func New(o Options) *Telemetry {
 	}
 	if o.Journal != nil {
 		t.registry.MustRegister(newJournal(o.Journal))
+	}
+	if o.Readers != nil {
+		t.registry.MustRegister(newReaders(o.Readers))
 	}
 	return t
 }

@@ -43,7 +43,7 @@ func scrape(t *testing.T, h http.Handler) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := New(Options{Version: "v1", Services: someServices, Journal: someStats})
+	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
 	m.Request("/v1/services", 200, 3*time.Millisecond)
 	m.Request("/v1/stream", 101, 0)
 	m.Message("command")
@@ -78,6 +78,7 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_journal_pending_bytes 5`,
 		`bulkhead_journal_index_lag_commits 4`,
 		`bulkhead_journal_write_amplification 3`,
+		`bulkhead_readers{state="limit"} 1`, `bulkhead_readers{state="reading"} 2`, `bulkhead_readers{state="waiting"} 31`, `bulkhead_readers_turns_total 32`,
 		`bulkhead_journal_index_cache_bytes 15`,
 		`bulkhead_journal_index_cache_hits_total 16`,
 		`bulkhead_journal_index_cache_misses_total 17`,

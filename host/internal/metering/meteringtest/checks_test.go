@@ -75,6 +75,16 @@ func TestNothingRunsLongWithoutACheck(t *testing.T) {
 		{"nested loops, little behind each", 0, func(b *testguest.Builder) {
 			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(5)), 500), testguest.Get(0))
 		}},
+		{"nested loops, some work behind each", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 100), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(300)), 100), testguest.Get(0))
+		}},
+		{"loops in ifs, work behind each", 0, func(b *testguest.Builder) {
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40, 0x03, 0x40)), 300),
+				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(7), testguest.End(), loads(90)), 300), testguest.Get(0))
+		}},
+		{"deep calls out of loops, work behind each", 0, recursionIn(
+			testguest.Code(testguest.Op(0x03, 0x40, 0x03, 0x40)),
+			testguest.Code(loads(20), testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(50), testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(40)))},
 		{"deep calls, work on the way back", 0, recursion(loads(900))},
 		{"deep calls, less work on the way back", 0, recursion(loads(200))},
 		{"deep calls, little work on the way back", 0, recursion(loads(5))},
@@ -109,9 +119,12 @@ func TestNothingRunsLongWithoutACheck(t *testing.T) {
 }
 
 // recursion calls itself as often as its argument says, and then works.
-func recursion(work []byte) func(b *testguest.Builder) {
+func recursion(work []byte) func(b *testguest.Builder) { return recursionIn(nil, work) }
+
+// recursionIn does so with the call inside of something that work closes.
+func recursionIn(open, work []byte) func(b *testguest.Builder) {
 	return func(b *testguest.Builder) {
 		b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(8), testguest.Return),
-			testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.Call(0), testguest.Set(0), work, testguest.Get(0))
+			open, testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.Call(0), testguest.Set(0), work, testguest.Get(0))
 	}
 }

@@ -39,8 +39,7 @@ type node struct {
 	// Of constructs.
 	branches int  // that go to its label
 	leaves   bool // something inside goes further out
-	passes   bool // the code behind it can be reached
-	long     bool // a call that is not light, or a loop that is executed again, stands inside
+	long     bool // a call that is not light stands inside
 }
 
 // piece is what is charged at once.
@@ -49,7 +48,7 @@ type piece struct {
 	begun  bool
 	at     int64  // what the code before it costs
 	front  *piece // the one that it is charged with if it is short
-	behind bool   // a call or a loop: only if it is quick, too
+	behind bool   // a long call: only if it is quick, too
 	slow   bool   // it is not
 }
 
@@ -231,8 +230,7 @@ func reach(n *node, outer []*node) bool {
 		}
 		falls = falls || other
 	}
-	n.passes = falls || n.op != opLoop && n.branches > 0
-	return n.passes
+	return falls || n.op != opLoop && n.branches > 0
 }
 
 func reachSequence(code []*node, around []*node) bool {
@@ -314,11 +312,9 @@ func (a *assigner) construct(n *node, p *piece) *piece {
 		}
 	case opLoop:
 		end, n.long = a.assign(n.body, a.begin(nil))
-		if n.branches > 0 {
-			n.long = true
-			return a.behindIf(n, p)
+		if n.branches == 0 || n.leaves {
+			return end
 		}
-		return end
 	default:
 		end, n.long = a.assign(n.body, p)
 		if n.branches == 0 {
@@ -329,15 +325,7 @@ func (a *assigner) construct(n *node, p *piece) *piece {
 	case n.leaves:
 		return a.begin(nil)
 	case n.long:
-		return a.behindIf(n, p)
+		return a.beginBehind(p)
 	}
 	return p
-}
-
-// behindIf begins a piece behind a construct, if that can be reached.
-func (a *assigner) behindIf(n *node, p *piece) *piece {
-	if !n.passes {
-		return p
-	}
-	return a.beginBehind(p)
 }

@@ -1,0 +1,86 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// readers has those who read logs take turns. What shards read of their entities is not
+// among it: commands wait for that.
+type readers struct {
+	turns   *fair.Turns
+	backlog *stream.Backlog
+}
+
+func newReaders(o *Options) readers {
+	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders})
+	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes)}
+}
+
+// Readers is what those do who read logs.
+func (h *Host) Readers() service.Readers {
+	s := h.readers.turns.Stats()
+	return service.Readers{
+		AtOnce: s.Slots, Reading: s.Working, Waiting: s.Waiting, Turns: s.Begun, ReadTime: s.Worked, WaitTime: s.Waited,
+		SharedBytes: h.readers.backlog.Bytes(),
+	}
+}
+
+type readerKey struct{}
+
+// WithReader names who reads logs under a context, a connection for instance. Readers of a
+// service take turns; all that reads under one name shares those of one.
+func WithReader(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, readerKey{}, name)
+}
+
+func readerOf(ctx context.Context) string {
+	name, _ := ctx.Value(readerKey{}).(string)
+	return name
+}
+
+// turn makes a place for who reads the log of a service, or all of them if the name is empty.
+func (r *readers) turn(ctx context.Context, name service.Name) *fair.Turn {
+	return r.turns.Turn(string(name), readerOf(ctx))
+}
+
+// turnError gives errors of waiting for a turn the kind that callers of a host know.
+func turnError(name service.Name, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fair.ErrFull):
+		return &service.Error{Op: "read", Service: name, Kind: service.KindOverloaded, RetryAfter: time.Second, Message: "too many readers are waiting for their turn"}
+	}
+	return notBegun(name, err)
+}
+
+// pacedLogs is a journal whose logs are read in turns with others; it is what backups
+// are made of. One goroutine uses it.
+type pacedLogs struct {
+	*journal.Journal
+	turn *fair.Turn
+	name service.Name
+}
+
+// Batches implements backup.Source. What yield does, waiting for a client for instance, may
+// take as long as it likes.
+func (p *pacedLogs) Batches(ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error) error {
+	if err := p.turn.Begin(ctx); err != nil {
+		return turnError(p.name, err)
+	}
+	defer p.turn.End()
+	return p.Journal.Batches(ctx, log, r, func(b journal.Block) error {
+		p.turn.Rest()
+		if err := yield(b); err != nil {
+			return err
+		}
+		return turnError(p.name, p.turn.Begin(ctx))
+	})
+}

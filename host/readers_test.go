@@ -1,0 +1,190 @@
+package host_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// stuck is an engine of which scans of one log stand still while a gate is closed.
+type stuck struct {
+	journal.Engine
+	log journal.LogName
+
+	mu   sync.Mutex
+	gate chan struct{} // nil is open
+}
+
+func (s *stuck) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gate = make(chan struct{})
+}
+
+func (s *stuck) open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.gate)
+	s.gate = nil
+}
+
+func (s *stuck) Log() journal.LogStore { return stuckLog{s.Engine.Log(), s} }
+
+type stuckLog struct {
+	journal.LogStore
+	s *stuck
+}
+
+func (l stuckLog) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
+	l.s.mu.Lock()
+	gate := l.s.gate
+	l.s.mu.Unlock()
+	if gate != nil && log == l.s.log {
+		<-gate
+	}
+	return l.LogStore.Blocks(ctx, log, from, yield)
+}
+
+// While one reads the log, all other readers of a host wait, of whatever kind; and commands
+// do not, not even those to entities that have to be read first.
+func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
+	disk := journaltest.NewMemory()
+	var engine *stuck
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Budget.Readers = 1
+		o.OpenEngine = func() (journal.Engine, error) {
+			disk = disk.CrashClone(0)
+			engine = &stuck{Engine: disk, log: "tally"}
+			return engine, nil
+		}
+	})
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	for n := range 40 {
+		h.MustSend(add(service.Key(fmt.Sprint("k", n%4))))
+	}
+	h.Restart() // nothing is in memory
+	engine.close()
+	ctx := host.WithReader(context.Background(), "first")
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		events, _, _, err := h.Events(ctx, host.Selection{Service: "tally"}, 0)
+		if err != nil || len(events) == 0 {
+			t.Errorf("the one who reads: %d events, %v", len(events), err)
+		}
+	})
+	until(t, func() bool { return h.Readers().Reading == 1 })
+
+	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	<-short.Done()
+	for name, read := range map[string]func() error{
+		"a page": func() error { _, _, _, err := h.Events(short, host.Selection{Service: "tally"}, 0); return err },
+		"a page by key": func() error {
+			_, _, _, err := h.Events(short, host.Selection{Service: "tally", Keys: []service.Key{"k1"}}, 0)
+			return err
+		},
+		"of an entity":    func() error { _, err := h.EntityEvents(short, "tally", "k1", 0, 0); return err },
+		"a backup":        func() error { _, err := h.Backup(short, io.Discard, host.BackupOptions{}); return err },
+		"batches":         func() error { _, err := h.Batches(short, "tally", io.Discard, 0); return err },
+		"a measurement":   func() error { _, err := h.Measure(short, "tally"); return err },
+		"for a retention": func() error { _, err := h.Retain(short, "tally", host.Retention{Before: 5, DryRun: true}); return err },
+	} {
+		if err := read(); err == nil {
+			t.Errorf("%s did not wait", name)
+		}
+	}
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		sub, err := h.Subscribe(context.Background(), host.Selection{Service: "tally"})
+		for read := 0; err == nil && read < 44; {
+			var events []*host.Event
+			events, err = sub.Next(context.Background(), 0)
+			read += len(events)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	var backup bytes.Buffer
+	waiting.Go(func() {
+		if _, err := h.Backup(context.Background(), &backup, host.BackupOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	waiting.Go(func() {
+		if size, err := h.Measure(context.Background(), "tally"); err != nil || size.Events < 40 {
+			t.Errorf("%+v, %v", size, err)
+		}
+	})
+	until(t, func() bool { return h.Readers().Waiting == 3 })
+
+	for n := range 4 {
+		key := service.Key(fmt.Sprint("k", n))
+		if r := h.MustSend(add(key)); string(r.Data) != "11" {
+			t.Errorf("%s counts %s", key, r.Data)
+		}
+	}
+	for _, u := range h.Resources() {
+		if u.Resource == "readers" && (u.Used != 1 || u.Limit != 1 || u.Refused != 0) {
+			t.Errorf("%+v", u)
+		}
+	}
+	if r := h.Readers(); r.Reading != 1 || r.Waiting != 3 || r.AtOnce != 1 {
+		t.Errorf("%+v", r)
+	}
+	engine.open()
+	reading.Wait()
+	waiting.Wait()
+	if r := h.Readers(); r.Waiting != 0 || r.Turns < 4 || r.ReadTime == 0 || r.WaitTime == 0 || r.SharedBytes == 0 || backup.Len() == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A bound on those who wait is kept, and told as an overload.
+func TestTooManyReadersAreRefused(t *testing.T) {
+	disk := journaltest.NewMemory()
+	var engine *stuck
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Budget.Readers, o.MaxWaitingReaders = 1, 1
+		o.OpenEngine = func() (journal.Engine, error) {
+			disk = disk.CrashClone(0)
+			engine = &stuck{Engine: disk, log: "tally"}
+			return engine, nil
+		}
+	})
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("k"))
+	h.Restart()
+	engine.close()
+	var all sync.WaitGroup
+	for n := range 2 {
+		all.Go(func() {
+			if _, _, _, err := h.Events(context.Background(), host.Selection{Service: "tally"}, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		until(t, func() bool { r := h.Readers(); return r.Reading+r.Waiting == n+1 })
+	}
+	for name, read := range map[string]func() error{
+		"a page":       func() error { _, _, _, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 0); return err },
+		"of an entity": func() error { _, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); return err },
+		"a backup":     func() error { _, err := h.Backup(t.Context(), io.Discard, host.BackupOptions{}); return err },
+	} {
+		if err := read(); service.KindOf(err) != service.KindOverloaded {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	engine.open()
+	all.Wait()
+}
