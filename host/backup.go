@@ -35,10 +35,11 @@ func (h *Host) Backup(ctx context.Context, w io.Writer, o BackupOptions) (*backu
 	if err != nil {
 		return nil, err
 	}
+	defer c.catalog.HoldAll()()
 	return writeBackup(ctx, w, &pacedLogs{Journal: c.journal, turn: h.readers.turn(ctx, "")}, c.catalog.Modules, o)
 }
 
-func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules catalog.Modules, o BackupOptions) (*backup.Manifest, error) {
+func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *catalog.Modules, o BackupOptions) (*backup.Manifest, error) {
 	m, err := backup.Write(ctx, w, logs, backup.Options{
 		Since: o.Since, Progress: o.Progress,
 		Modules: func() (all []backup.Hash, err error) {
@@ -88,7 +89,7 @@ func BackupDir(ctx context.Context, dir string, w io.Writer, o BackupOptions) (*
 	if err != nil {
 		return nil, backupError("back up", errors.Join(err, engine.Close()))
 	}
-	modules, err := catalog.OpenModules(modulesDir(dir))
+	modules, err := catalog.OpenModules(modulesDir(dir), catalog.ModuleOptions{})
 	var m *backup.Manifest
 	if err == nil {
 		m, err = writeBackup(ctx, w, j, modules, o)
@@ -187,7 +188,7 @@ func inUse(dir string) (bool, error) {
 
 // restore fills an empty directory.
 func (r *Restored) restore(ctx context.Context, dir string, files []string, o RestoreOptions) error {
-	modules, err := catalog.OpenModules(modulesDir(dir))
+	modules, err := catalog.OpenModules(modulesDir(dir), catalog.ModuleOptions{})
 	if err != nil {
 		return err
 	}

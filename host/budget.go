@@ -54,6 +54,7 @@ func (h *Host) Account() *budget.Account { return h.budget }
 // of it, which is for operators only. What is no account of the budget but has a bound
 // of its own adds its line here.
 func (h *Host) Resources() []service.ResourceUsage {
+	h.measureDisk()
 	all := h.budget.Usage()
 	for i := range all {
 		if all[i].Resource == budget.Readers.String() { // who wants to read waits, and takes nothing

@@ -47,6 +47,9 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 	if err != nil {
 		return service.Module{}, err
 	}
+	if err := c.catalog.MayPut(service.DigestOf(module), int64(len(module))); err != nil {
+		return service.Module{}, err
+	}
 	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s sandbox.Stage, done, total int64) {
 		progress(Progress{string(s), done, total})
 	})
@@ -65,15 +68,6 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 	return m, nil
 }
 
-// Modules lists the digests of the stored modules.
-func (h *Host) Modules() ([]service.Digest, error) {
-	c, err := h.open()
-	if err != nil {
-		return nil, err
-	}
-	return c.catalog.List()
-}
-
 // Deploy makes a module run as a service and returns its status when it does. Over
 // a running service it first starts the new module, then lets the old one finish
 // what it has taken on, and swaps: no command is lost and none is handled twice.
@@ -87,13 +81,21 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	if err != nil {
 		return service.Status{}, err
 	}
+	digest := d.Digest
+	if len(d.Module) > 0 {
+		digest = service.DigestOf(d.Module)
+	}
+	defer c.catalog.Hold(digest)()
+	if err := c.catalog.MayPut(digest, int64(len(d.Module))); len(d.Module) > 0 && err != nil {
+		return service.Status{}, err
+	}
 	if len(d.Module) == 0 {
 		if d.Module, err = c.catalog.Get(d.Digest); err != nil {
 			return service.Status{}, err
 		}
 	}
 	spec := service.Spec{
-		Service: d.Service, Module: service.DigestOf(d.Module),
+		Service: d.Service, Module: digest,
 		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings.Over(h.opt.Settings),
 	}
 	if err := cmp.Or(spec.Validate(), h.opt.Budget.Fits(spec.Limits)); err != nil {
@@ -135,6 +137,7 @@ func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
 	st.Head = c.journal.Head(log)
 	dropped := h.logs.Dropped(string(st.Spec.Service))
 	st.Counters.LogLinesDropped, st.Counters.LogBytesDropped = dropped.Lines, dropped.Bytes
+	st.LogBytes, _ = c.journal.LogBytes(log)
 	if damage := c.journal.Damage(log); damage != nil {
 		st.State, st.Problem = service.StateFailed, "the service's log is damaged: "+journal.DetailOf(damage)
 	}

@@ -40,9 +40,15 @@ import (
 type Host struct {
 	opt     Options
 	budget  *budget.Account
-	runtime *sandbox.Runtime
-	logs    *logging.Budget // in front of the log
-	readers readers
+	modules *catalog.Modules // opened with the first core
+	// otherLogs has what logs have on disk whose services are not deployed.
+	otherLogs     *budget.Account
+	moduleAccount *budget.Account // of modules
+	files         *descriptors
+	ownEngine     bool // Options.OpenEngine was given
+	runtime       *sandbox.Runtime
+	logs          *logging.Budget // in front of the log
+	readers       readers
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -75,9 +81,15 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	ownEngine := o.OpenEngine != nil
+	all := newBudget(o.Budget)
+	files, err := newDescriptors(JournalDir(o.Dir), all)
+	if err != nil {
+		return nil, err
+	}
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
-			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes})
+			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
 		}
 	}
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
@@ -93,17 +105,23 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB,
 		Account: account.Child("modules that are being uploaded", nil)})
 	if err != nil {
+		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, budget: account, runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
+	h := &Host{opt: o, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
+	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
+	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
 		h.end()
+		files.close()
 		return nil, errors.Join(err, runtime.Close(ctx))
 	}
 	h.core = c
 	h.watching.Go(h.watch)
+	h.watching.Go(h.collectLoop)
+	h.watching.Go(h.descriptorLoop)
 	opened = true
 	return h, nil
 }
@@ -140,7 +158,14 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 			Message: "the host's own log, which knows what is deployed, is damaged (" + journal.DetailOf(err) + "); restore a backup, or rebuild the index to accept what there is"}
 		return nil, errors.Join(own, j.Close(ctx))
 	}
-	cat, err := catalog.Open(ctx, modulesDir(h.opt.Dir), j)
+	if h.modules == nil { // after the journal, whose lock keeps other hosts out of the directory
+		m, err := catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: h.moduleAccount, Room: h.moduleRoom})
+		if err != nil {
+			return nil, errors.Join(err, j.Close(ctx))
+		}
+		h.modules = m
+	}
+	cat, err := catalog.Open(ctx, h.modules, j)
 	if err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
@@ -171,8 +196,7 @@ func openError(err error) error {
 	return e
 }
 
-// watch replaces the core when its journal fails. It is the host's only
-// goroutine of its own; Close waits for it.
+// watch replaces the core when its journal fails. Close waits for it.
 func (h *Host) watch() {
 	for {
 		h.mu.RLock()
@@ -215,6 +239,7 @@ func (h *Host) recover(failed *core) bool {
 		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
 	}
 	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, time.Minute) {
+		h.files.yield() // descriptorLoop takes them again
 		c, err := h.openCore(h.life)
 		if err == nil {
 			h.setCore(c, nil)
@@ -276,6 +301,9 @@ func (h *Host) Close(ctx context.Context) error {
 			h.closeErr = c.close(ctx, cause)
 		}
 		h.closeErr = errors.Join(h.closeErr, h.runtime.Close(ctx))
+		h.otherLogs.Close()
+		h.files.close()
+		h.moduleAccount.Close()
 		h.logs.Stop()
 	})
 	return h.closeErr

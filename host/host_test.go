@@ -282,7 +282,7 @@ func TestARefusedModuleLeavesNothing(t *testing.T) {
 	if _, err := h.Status("tally"); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("there is a service of refused modules: %v", err)
 	}
-	if stored, err := h.Modules(); err != nil || len(stored) != 0 {
+	if stored, err := h.Modules(); err != nil || len(stored.Modules) != 0 {
 		t.Errorf("refused modules are stored: %v, %v", stored, err)
 	}
 }

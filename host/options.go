@@ -60,6 +60,9 @@ type Options struct {
 	// IndexCacheBytes bounds the memory for blocks of the journal's index that were read lately. Negative
 	// is none. Default 32 MiB. Not used with OpenEngine.
 	IndexCacheBytes int64
+	// ModuleKeep is how long a module stays that no service refers to, counted from when it
+	// was stored last, or referred to last. Its machine code stays as long. Negative: for ever. Default 24 h.
+	ModuleKeep time.Duration
 	// RingEvents bounds the recent events that are kept in memory a service, for
 	// subscribers. Default 8,192.
 	RingEvents int
@@ -101,6 +104,7 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o = o.diskDefaults()
 	o.Ceiling = o.Ceiling.WithDefaults()
 	limits, settings := o.Ceiling.Defaults()
 	o.Limits, o.Settings = o.Limits.Over(limits), o.Settings.Over(settings)
@@ -113,6 +117,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.DrainTime == 0 {
 		o.DrainTime = 10 * time.Second
+	}
+	if o.ModuleKeep == 0 {
+		o.ModuleKeep = 24 * time.Hour
 	}
 	if o.RecoveryWait == 0 {
 		o.RecoveryWait = time.Second

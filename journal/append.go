@@ -45,6 +45,7 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 		j.turns = append(j.turns, s)
 	}
 	s.queue = append(s.queue, p)
+	s.size.writing += size
 	j.queued++
 	j.flying++
 	j.signal()

@@ -68,9 +68,12 @@ func (j *Journal) gather() {
 	}
 }
 
-// takeGroup takes from the queues what fits into one group: of each log in turn what
-// fits into a batch, so that all get on however much one has handed in. more is false
-// if there will never be anything again.
+// takeGroup takes from the queues what fits into one group. Logs take turns by bytes
+// (deficit round robin; Shreedhar and Varghese, 1995): a turn adds a batch's worth of
+// bytes to what a log may hand in, and a commit that is bigger waits until its log has
+// been given enough. So all get on however much one has handed in, and small commits
+// do not wait for the write of a big one of another log that has had its share. more is
+// false if there will never be anything again.
 func (j *Journal) takeGroup() (g *group, more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -82,15 +85,19 @@ func (j *Journal) takeGroup() (g *group, more bool) {
 	if j.failure != nil {
 		g.err = j.failure
 	}
-	for full := false; !full && len(j.turns) > 0; {
+	for full, passed := false, 0; !full && len(j.turns) > 0 && (len(g.commits) == 0 || passed < len(j.turns)); {
 		s := j.turns[0]
 		var taken int
 		taken, full = j.takeTurn(g, s)
-		if taken == 0 {
+		if full && taken == 0 {
 			break // it comes first in the next group
+		}
+		if passed++; taken > 0 {
+			passed = 0
 		}
 		copy(j.turns, j.turns[1:])
 		if j.turns[len(j.turns)-1] = s; len(s.queue) == 0 {
+			s.credit = 0
 			j.turns[len(j.turns)-1] = nil
 			j.turns = j.turns[:len(j.turns)-1]
 		}
@@ -99,18 +106,22 @@ func (j *Journal) takeGroup() (g *group, more bool) {
 	return g, true
 }
 
-// takeTurn moves a batch's worth of a log's queue, at least one commit, into the
-// group, unless that is full before. The caller holds mu.
+// takeTurn moves what a log may hand in from its queue into the group, unless that is
+// full before. A log that is alone may hand in all it has. The caller holds mu.
 func (j *Journal) takeTurn(g *group, s *logState) (n int, full bool) {
-	turn := 0
-	for n < len(s.queue) && (n == 0 || turn < j.opt.MaxBatchBytes) {
+	// What a big commit is short of is not more than it, so nothing gathers.
+	s.credit += j.opt.MaxBatchBytes
+	for alone := len(j.turns) == 1; n < len(s.queue); n++ {
 		size := len(s.queue[n].encoded)
 		if full = len(g.commits)+n >= j.opt.MaxGroupCommits || g.bytes > 0 && g.bytes+size > j.opt.MaxGroupBytes; full {
+			s.credit = min(s.credit, j.opt.MaxBatchBytes+size)
+			break
+		}
+		if size > s.credit && !alone {
 			break
 		}
 		g.bytes += size
-		turn += size
-		n++
+		s.credit = max(0, s.credit-size)
 	}
 	g.commits = append(g.commits, s.queue[:n]...)
 	clear(s.queue[:n])
@@ -141,6 +152,7 @@ func (j *Journal) write(g *group) {
 	defer j.mu.Unlock()
 	for _, p := range g.commits {
 		p.durable = true
+		p.log.size.writing -= int64(len(p.encoded))
 		p.entity.waiting--
 		if last := p.first + Position(len(p.commit.Events)) - 1; last > p.log.head {
 			p.log.head = last
@@ -153,7 +165,7 @@ func (j *Journal) write(g *group) {
 	for _, b := range g.blocks {
 		s := j.logs[b.Log]
 		s.batches++
-		s.bytes += uint64(len(b.Data))
+		s.size.bytes += int64(len(b.Data))
 		j.stats.Bytes += uint64(len(b.Data))
 		j.stats.BatchBytes.add(uint64(len(b.Data)))
 	}
@@ -313,6 +325,7 @@ func (j *Journal) void(g *group) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, p := range g.commits {
+		p.log.size.writing -= int64(len(p.encoded))
 		p.entity.waiting--
 		p.entity.version = min(p.entity.version, p.commit.Expected)
 		p.log.indexing++ // who saw it in the overlay must not take it for indexed
@@ -397,6 +410,7 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ 
 		g = j.along(len(pairs))
 	}
 	pairs, snapshots := j.takeSnapshots(pairs)
+	pairs = j.takeCounts(pairs, groups)
 	if len(pairs) == 0 {
 		return groups, pairs, nil
 	}

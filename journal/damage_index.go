@@ -109,6 +109,9 @@ func (j *Journal) tryIndex(ctx context.Context) error {
 			return &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
 		}
 	}
+	if err := j.findCounts(ctx, watched{j.engine}.Index()); err != nil {
+		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	}
 	return nil
 }
 

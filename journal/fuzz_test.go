@@ -62,10 +62,14 @@ func FuzzIndexValues(f *testing.F) {
 	f.Add(encodeIndexEvent(&e)[4:])
 	f.Add(encodePlace(place{1, 2, 3, 4})[4:])
 	f.Add(encodeCheckpoint(checkpoint{5, 6})[4:])
+	f.Add(encodeCount(countEntry{7, 8, 9, 10})[4:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := sealValue(append(make([]byte, 4), data...))
 		if c, ok := decodeCheckpoint(b); ok && !bytes.Equal(encodeCheckpoint(c), b) {
 			t.Errorf("checkpoint %+v", c)
+		}
+		if c, ok := decodeCount(b); ok && !bytes.Equal(encodeCount(c), b) {
+			t.Errorf("count %+v", c)
 		}
 		var e Event
 		var types typeNames

@@ -19,6 +19,7 @@ import (
 //	's' log key               the latest snapshot of an entity; see snapshot.go
 //	'f' log key u64 sequence  what a base batch keeps of an entity; see base.go
 //	't' log                   the latest retention's cut
+//	'b' log                   bytes of the log's batches; see bytes.go. It may be missing
 //	'v'                       layout
 //
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
@@ -326,6 +327,10 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		}
 	}
 	was := at
+	count, err := newCounter(ctx, c.engine.Index(), log, at.sequence)
+	if err != nil {
+		return err
+	}
 	var last, missing uint64 // missing: so many batches at the beginning are not there
 	err = c.engine.Log().Blocks(ctx, log, at.next, func(b Block) error {
 		last = b.Sequence
@@ -354,6 +359,7 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 			return err
 		}
 		at.sequence = b.Sequence
+		count.add(b, at.next)
 		c.blocks++
 		if c.progress != nil {
 			c.progress(c.blocks)
@@ -383,7 +389,10 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 	if missing >= max(trimmed.sequence, 1) {
 		return lostStart(log, missing)
 	}
-	return trim(ctx, c.engine, log, trimmed, func(f func() error) error { return f() })
+	if err := trim(ctx, c.engine, log, trimmed, func(f func() error) error { return f() }); err != nil {
+		return err
+	}
+	return count.settle(ctx, c.engine.Index(), log, trimmed.sequence)
 }
 
 func lostStart(log LogName, missing uint64) error {

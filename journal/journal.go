@@ -27,6 +27,7 @@ type Journal struct {
 	queued    int                    // commits in all queues: handed in, not yet taken by the committer
 	flying    int                    // commits handed in, not yet passed to the indexer
 	bases     []*baseBatch           // handed in likewise
+	recount   []*logState            // whose size changed otherwise than by a group, for the indexer
 	commits   int                    // handed in, not yet indexed
 	bytes     int64                  // their encoded size
 	room      chan struct{}          // closed and replaced when commits or bytes went down
@@ -43,7 +44,8 @@ type Journal struct {
 	indexed   chan *group   // completer to indexer
 	failed    chan struct{} // closed with failure
 	stopped   sync.WaitGroup
-	reads     gate // calls that read from the engine
+	stopCount context.CancelFunc // ends countLoop
+	reads     gate               // calls that read from the engine
 	closeErr  error
 	closeOnce sync.Once
 }
@@ -60,13 +62,14 @@ type logState struct {
 	head     Position // of the last event on disk
 	indexed  Position // up to which all events are in the index
 	batches  uint64   // on disk
-	bytes    uint64   // of them, since Open
+	size     logBytes // of them, from the cut on
 	entities map[string]*entity
 	ids      map[CommandID]*pending
 	unused   map[CommandID]struct{} // ids that are neither there nor in the index; see absent
 	queue    []*pending             // handed in, not yet taken by the committer
 	commits  int                    // handed in, not yet indexed
 	pending  int64                  // their encoded size
+	credit   int                    // bytes that it may hand in before others come to their turn
 	// trimmed is the last retention's cut: what stands before it is not served, whether
 	// it is still there or not. Zero if there was none.
 	trimmed   cut
@@ -166,12 +169,19 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	go j.commitLoop()
 	go j.completeLoop()
 	go j.indexLoop()
+	counting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	j.stopCount = stop
+	if j.uncounted() {
+		j.stopped.Add(1)
+		go j.countLoop(counting)
+	}
 	return j, nil
 }
 
 // openLog continues a log behind its last block.
 func openLog(last Block) (*logState, error) {
 	s := newLog(last.Log)
+	s.size.known = false
 	s.chain = hashOf(last.Data)
 	err := eachCommit(last, func(*batchHeader, int, Position, *decodedCommit) error { return nil })
 	if err == nil {
@@ -186,7 +196,7 @@ func openLog(last Block) (*logState, error) {
 }
 
 func newLog(name LogName) *logState {
-	return &logState{name: name, next: 1, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]struct{}{}}
+	return &logState{name: name, next: 1, size: logBytes{known: true}, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]struct{}{}}
 }
 
 // log returns the state of a log, made on first use. The caller holds mu.
@@ -206,6 +216,7 @@ func (j *Journal) Close(ctx context.Context) error {
 	j.mu.Lock()
 	j.closing = true
 	j.mu.Unlock()
+	j.stopCount()
 	j.signal()
 	gone := make(chan struct{})
 	go func() {

@@ -134,6 +134,7 @@ func (r *retention) run() error {
 	}
 	r.mu.Lock()
 	r.s.trimmed = r.cut
+	r.cutBytes(r.s, r.result.Bytes)
 	r.mu.Unlock()
 	r.result.First, r.result.Through = r.cut.position, r.cut.sequence-1
 	return r.remove()

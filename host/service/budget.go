@@ -24,10 +24,14 @@ type Budget struct {
 	// the host's table of resident entities. Default, of a host: half of the memory that
 	// the process may use, by the machine or its control group; 1 GiB where nobody can tell.
 	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
-	// Descriptors bounds the open files and connections.
+	// Descriptors bounds the open files and connections. Default: the process's limit
+	// of open files.
 	Descriptors int64 `json:"descriptors,omitempty"`
-	// DiskBytes bounds the modules and logs on disk.
+	// DiskBytes bounds the modules and logs on disk. Default: the disk, but for what is
+	// kept for the journal.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
+	// ModuleBytes bounds the modules among them. Default a quarter of the disk.
+	ModuleBytes int64 `json:"module_bytes,omitempty"`
 	// Readers bounds the scans of logs that run at the same time, in turns of about a
 	// millisecond: pages of events, subscribers that are behind, backups. Others wait; what
 	// commands need does not. Default: one fewer than there are processors, and at least one.

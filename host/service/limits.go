@@ -49,6 +49,15 @@ type Limits struct {
 	// ResidentEntities bounds the entities that one shard keeps in its sandbox;
 	// the least recently used is dropped and hydrated again when next touched. Default 65,536.
 	ResidentEntities int `json:"resident_entities,omitempty"`
+	// DiskBytes bounds the service's log on disk, packed as it is, in bytes. Beyond it
+	// commands are refused with [KindQuota] until a retention has deleted events. Default 16 GiB;
+	// a host whose disk is smaller than 64 GiB takes a quarter of it.
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
+	// DiskRate bounds how fast the log grows, in bytes a second before they are packed, after
+	// a burst of two seconds' worth. Beyond it commands are refused with [KindOverloaded].
+	// As others wait while a large outcome is written, one of n MiB counts as n + n² MiB.
+	// Default 32 MiB.
+	DiskRate int64 `json:"disk_bytes_per_second,omitempty"`
 }
 
 // limit is one field of Limits: its name in JSON, its range, and its default.
@@ -84,6 +93,8 @@ var limits = []limit{
 	limited("mailbox_commands", func(l *Limits) *int { return &l.MailboxCommands }, 1, 1024, 1<<20),
 	limited("mailbox_bytes", func(l *Limits) *int64 { return &l.MailboxBytes }, 1, 8<<20, 8<<30),
 	limited("resident_entities", func(l *Limits) *int { return &l.ResidentEntities }, 1, 65536, 1<<28),
+	limited("disk_bytes", func(l *Limits) *int64 { return &l.DiskBytes }, 4<<10, 16<<30, 1<<50),
+	limited("disk_bytes_per_second", func(l *Limits) *int64 { return &l.DiskRate }, 1<<10, 32<<20, 1<<40),
 }
 
 // DefaultLimits are the limits of a service that sets none.

@@ -45,6 +45,10 @@ type Options struct {
 	// 32 MiB.
 	IndexCacheBytes int64
 
+	// MaxFiles bounds the descriptors that the engine may use; see files.go. When few are
+	// left it says that it is full. Default: no bound.
+	MaxFiles int
+
 	// For tests:
 	valuesInTables bool  // as where files can have no holes
 	valueFileBytes int64 // see values.go; at least 4 MiB
@@ -55,6 +59,7 @@ type Options struct {
 type Engine struct {
 	dir        string
 	reserve    uint64
+	maxFiles   int
 	log        *database
 	index      *lsm.Store
 	heads      *heads
@@ -91,7 +96,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	e := &Engine{dir: dir, reserve: uint64(max(o.ReserveBytes, 0)), lock: lock}
+	e := &Engine{dir: dir, reserve: uint64(max(o.ReserveBytes, 0)), maxFiles: o.MaxFiles, lock: lock}
 	if !o.ReadOnly {
 		// Opening writes what a crash left in tables in memory: up to four of the log, and as much
 		// of the index as is made again.
@@ -186,7 +191,7 @@ func logOptions(dir string, o Options) badger.Options {
 		WithMetricsEnabled(true).       // for Count
 		WithDetectConflicts(false)      // there is one writer
 	if !o.ReadOnly && !o.valuesInTables && canPunch(dir) {
-		log = apart(log, cmp.Or(o.valueFileBytes, valueFileBytes), cmp.Or(o.pointersTable, pointersTable))
+		log = apart(log, cmp.Or(o.valueFileBytes, valueFileBytes), valueFilesFor(o.MaxFiles), cmp.Or(o.pointersTable, pointersTable))
 	}
 	return log
 }

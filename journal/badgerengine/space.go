@@ -21,13 +21,25 @@ import (
 var _ journal.Spacer = (*Engine)(nil)
 
 // Space implements journal.Spacer.
-func (e *Engine) Space() error { return checkSpace(e.dir, e.reserve) }
+func (e *Engine) Space() error {
+	if err := checkSpace(e.dir, e.reserve); err != nil {
+		return err
+	}
+	return e.checkFiles()
+}
+
+// Disk is the size of the disk of a directory, and the room that is left on it for this
+// user, in bytes. known is false where the system does not tell.
+func Disk(dir string) (size, free int64, known bool, err error) {
+	total, left, known, err := diskBytes(dir)
+	return int64(total), int64(left), known, err
+}
 
 func checkSpace(dir string, least uint64) error {
 	if least == 0 {
 		return nil
 	}
-	free, known, err := freeBytes(dir)
+	_, free, known, err := diskBytes(dir)
 	if err != nil {
 		return classify("space", err)
 	}

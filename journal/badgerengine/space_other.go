@@ -2,5 +2,5 @@
 
 package badgerengine
 
-// freeBytes does not know.
-func freeBytes(string) (free uint64, known bool, err error) { return 0, false, nil }
+// diskBytes does not know.
+func diskBytes(string) (size, free uint64, known bool, err error) { return 0, 0, false, nil }

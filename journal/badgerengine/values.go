@@ -66,7 +66,7 @@ var groupKey = []byte("g")
 func valuesApart(o badger.Options) bool { return !o.ReadOnly && o.ValueThreshold == leastApart }
 
 // apart makes options with which values stand apart.
-func apart(o badger.Options, fileBytes, table int64) badger.Options {
+func apart(o badger.Options, fileBytes, files, table int64) badger.Options {
 	logs, _ := filepath.Glob(filepath.Join(o.Dir, "*"+memSuffix))
 	for _, log := range logs {
 		if info, err := os.Stat(log); err == nil {
@@ -75,21 +75,30 @@ func apart(o badger.Options, fileBytes, table int64) badger.Options {
 	}
 	return o.WithSyncWrites(false).
 		WithValueThreshold(leastApart).
-		WithValueLogFileSize(fileBytesFor(o.Dir, fileBytes)).
+		WithValueLogFileSize(fileBytesFor(o.Dir, fileBytes, files)).
 		WithValueLogMaxEntries(math.MaxUint32). // a file ends by its size
 		WithMemTableSize(table)
 }
 
+// valueFilesFor is how many files of one size there should be at most for an engine that
+// may have so many open; 0: any number.
+func valueFilesFor(maxFiles int) int64 {
+	if maxFiles <= 0 {
+		return valueFiles
+	}
+	return max(1, min(valueFiles, int64(maxFiles)/8))
+}
+
 // fileBytesFor is the size of the next files: twice as much as least, and twice as much again, while the value
 // log has so much that files of that size would be too many.
-func fileBytesFor(dir string, least int64) int64 {
+func fileBytesFor(dir string, least, most int64) int64 {
 	files, _ := listValues(dir) // who opens them says what is wrong
 	total := int64(0)
 	for _, f := range files {
 		total += f.size
 	}
 	size := least
-	for size < valueFileMost && total/size >= valueFiles {
+	for size < valueFileMost && total/size >= most {
 		size *= 2
 	}
 	return size

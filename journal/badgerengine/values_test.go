@@ -79,16 +79,16 @@ func image(t *testing.T, dir string) files {
 // A log of a terabyte is not ten thousands of open files.
 func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
 	dir := t.TempDir()
-	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes); size != valueFileBytes {
+	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes, valueFiles); size != valueFileBytes {
 		t.Errorf("the first file has %d bytes", size)
 	}
 	const least = 64 // bytes of an entry
-	if most := apart(badger.DefaultOptions(dir), valueFileBytes, pointersTable).ValueLogMaxEntries; int64(most)*least < valueFileMost {
+	if most := apart(badger.DefaultOptions(dir), valueFileBytes, valueFiles, pointersTable).ValueLogMaxEntries; int64(most)*least < valueFileMost {
 		t.Errorf("files end after %d entries", most)
 	}
 	count, total := 0, int64(0)
 	for total < 1<<40 {
-		size := fileBytesFor(dir, valueFileBytes)
+		size := fileBytesFor(dir, valueFileBytes, valueFiles)
 		if size < valueFileBytes || size > valueFileMost {
 			t.Fatalf("a file of %d bytes", size)
 		}
@@ -351,7 +351,7 @@ func FuzzMark(f *testing.F) {
 // Entries of a file of values are read whatever its bytes are, and none lies outside of it.
 func FuzzValues(f *testing.F) {
 	dir := f.TempDir()
-	db, err := openDatabase(apart(badger.DefaultOptions(dir).WithLogger(nil), 4<<20, pointersTable))
+	db, err := openDatabase(apart(badger.DefaultOptions(dir).WithLogger(nil), 4<<20, valueFiles, pointersTable))
 	if err != nil {
 		f.Fatal(err)
 	}

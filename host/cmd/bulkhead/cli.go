@@ -59,6 +59,7 @@ type cli struct {
 	Deploy    deployCmd    `cmd:"" help:"Upload a module and make it a service, or the new module of one."`
 	Services  servicesCmd  `cmd:"" help:"List, show or delete services."`
 	Resources resourcesCmd `cmd:"" help:"Show how much of the host's resources is in use, and by whom."`
+	Modules   modulesCmd   `cmd:"" help:"List or delete stored modules."`
 	Send      sendCmd      `cmd:"" help:"Send a command to an entity."`
 	Query     queryCmd     `cmd:"" help:"Ask an entity."`
 	Events    eventsCmd    `cmd:"" help:"Read or follow the events of a service or an entity."`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ type serveCmd struct {
 	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"The host logs at most so many bytes a second about each service; further lines are dropped, counted, and reported in the log. 0 sets no bound. Default ${default}."`
 	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"The host logs so many bytes at once about a service that was silent before --log-rate holds it up; at least 16KiB. Default ${default}."`
 	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"At most so many bytes of the log wait while nobody reads standard error; further lines are dropped, counted, and reported in the log. Default ${default}."`
+
+	ModuleKeep time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk that no service runs or ran last; 0 is for ever. Default ${default}."`
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
 	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
@@ -124,6 +127,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.LogRate = orNone(c.LogRate)
 	o.LogBurst = int64(c.LogBurst)
 	o.Ceiling = c.Ceiling.ceiling()
+	o.ModuleKeep = cmp.Or(c.ModuleKeep, -1)
 	o.Budget.Readers = c.Reading.Readers
 	o.MaxWaitingReaders = c.Reading.Waiting
 	o.SharedReadBytes = orNone(c.Reading.Shared)

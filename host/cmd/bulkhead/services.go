@@ -86,6 +86,7 @@ func printService(w io.Writer, s *api.Service) {
 	printAttempts(row, "", &s.Attempts)
 	row("module", "%s", s.Spec.Module)
 	row("position", "%d", s.Head)
+	row("disk", "%s of %s", bytesUnit(s.LogBytes), bytesUnit(s.Spec.Limits.WithDefaults().DiskBytes))
 	if m := s.Manifest; m != nil {
 		row("version", "%s", cmp.Or(m.Version, "not said"))
 		row("made with", "%s", cmp.Or(m.SDK, "not said"))
@@ -103,9 +104,9 @@ func printService(w io.Writer, s *api.Service) {
 		row("tariff", "%d", s.Tariff)
 	}
 	l := s.Spec.Limits
-	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d",
+	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d, disk %s and %s a second",
 		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
-		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities)
+		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities, size(l.DiskBytes), size(l.DiskRate))
 	idle := 0
 	for i, sh := range s.Shards {
 		if sh.State == service.StateIdle {

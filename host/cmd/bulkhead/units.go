@@ -69,6 +69,8 @@ type limitFlags struct {
 	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"the commands that wait in one shard"`
 	MailboxBytes     size          `name:"mailbox" placeholder:"SIZE" help:"the data of the commands that wait in one shard"`
 	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"the entities that one shard keeps in its sandbox"`
+	DiskBytes        size          `name:"disk" placeholder:"SIZE" help:"the log of a service on disk, beyond which commands are refused until a retention has deleted events; on a disk smaller than four times the default it is a quarter of the disk"`
+	DiskRate         size          `name:"disk-rate" placeholder:"SIZE" help:"the growth of a service's log in a second, before it is packed and after a burst of two seconds' worth, beyond which commands are refused for a moment"`
 }
 
 // ceilingFlags are what no deployment may exceed: every limit, and the shards.

@@ -32,7 +32,7 @@ func TestEveryLimitHasAFlag(t *testing.T) {
 	f := limitFlags{
 		ModuleBytes: 1, CompileTime: 2, MemoryBytes: 3, CallTime: 4, CommandBytes: 5, Events: 6, OutcomeBytes: 7,
 		LogBytes: 8, MailboxCommands: 9, MailboxBytes: 10, ResidentEntities: 11,
-		Fuel: 12, EventFuel: 13, StackBytes: 14, TableElements: 15, MemoryWatermark: 16, CompileBytes: 17,
+		Fuel: 12, EventFuel: 13, StackBytes: 14, TableElements: 15, MemoryWatermark: 16, CompileBytes: 17, DiskBytes: 18, DiskRate: 19,
 	}
 	if l := f.limits(); l.Over(service.DefaultLimits()) != l {
 		t.Errorf("a limit of the service has no flag: %+v", l)

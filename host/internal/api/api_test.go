@@ -42,7 +42,7 @@ type media struct {
 // forms are the types that the schemas of the document describe.
 var forms = map[string]any{
 	"Problem": Problem{}, "Manifest": Manifest{}, "Module": Module{}, "Limits": service.Limits{}, "Settings": service.Settings{},
-	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Resources": Resources{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
+	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Resources": Resources{}, "Modules": service.Modules{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
 	"QueryReply": QueryReply{}, "Event": Event{}, "Page": Page{}, "EntityPage": EntityPage{}, "ClientMessage": ClientMessage{},
 	"ServerMessage": ServerMessage{}, "Health": Health{}, "Readiness": Readiness{},
 }

@@ -77,8 +77,9 @@ type Account struct {
 	share  [resources]Share        // none if it has no parts
 	denied [resources]atomic.Uint64
 
-	mu       sync.Mutex // guards children
+	mu       sync.Mutex // guards what follows, and is held by Set
 	children map[*Account]struct{}
+	closed   bool
 }
 
 // New makes the account of a host.
@@ -129,6 +130,9 @@ func (a *Account) Close() (held Limits) {
 		delete(a.parent.children, a)
 		a.parent.mu.Unlock()
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
 	for r := range Resource(resources) {
 		n := a.used[r].Swap(0)
 		if n == 0 {

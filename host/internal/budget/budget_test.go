@@ -190,3 +190,33 @@ func BenchmarkTakeAndGive(b *testing.B) {
 		}
 	}
 }
+
+// What is measured counts in all accounts above, and others find less room for it.
+func TestWhatIsMeasuredCounts(t *testing.T) {
+	host := New(Limits{DiskBytes: 100})
+	a, b := host.Child("a", Limits{DiskBytes: 50}), host.Child("b", nil)
+	a.Set(DiskBytes, 40)
+	a.Set(DiskBytes, 70) // beyond its limit: it is there
+	if got := [...]int64{a.Used(DiskBytes), host.Used(DiskBytes), b.Room(DiskBytes)}; got != [...]int64{70, 70, 30} {
+		t.Errorf("used by a, host, and room of b: %v", got)
+	}
+	var e *service.Error
+	if err := a.Check(DiskBytes, 1); !errors.As(err, &e) || e.Kind != service.KindQuota || e.Used != 70 || e.Limit != 50 {
+		t.Errorf("a is checked: %v", err)
+	}
+	if err := b.Check(DiskBytes, 31); !errors.As(err, &e) || e.Limit != 100 {
+		t.Errorf("b is checked for more than the host has: %v", err)
+	}
+	if err := b.Check(DiskBytes, 30); err != nil || host.Used(DiskBytes) != 70 {
+		t.Errorf("b is checked for what there is: %v; the host holds %d", err, host.Used(DiskBytes))
+	}
+	a.Set(DiskBytes, 10)
+	if err := a.Check(DiskBytes, 40); err != nil {
+		t.Errorf("a has less: %v", err)
+	}
+	a.Close()
+	a.Set(DiskBytes, 10)
+	if host.Used(DiskBytes) != 0 {
+		t.Errorf("a closed account holds %d", host.Used(DiskBytes))
+	}
+}

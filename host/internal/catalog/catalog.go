@@ -66,22 +66,19 @@ type Journal interface {
 
 // Catalog is an open catalog. It may be used concurrently.
 type Catalog struct {
-	Modules
+	*Modules
 	journal Journal
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
 	deployed map[service.Name]Deployment
+	earlier  map[service.Name]service.Digest  // the module that ran before the one that is deployed
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
-// Open folds the deployments in the journal. Module files are in dir, which is
-// made if it is not there.
-func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
-	c := &Catalog{Modules: Modules{dir: dir}, journal: j,
-		deployed: map[service.Name]Deployment{}, versions: map[service.Name]journal.Version{}}
-	if err := c.Modules.prepare(); err != nil {
-		return nil, err
-	}
+// Open folds the deployments in the journal.
+func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
+	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{},
+		earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
 	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
 		name := service.Name(e.Key)
 		c.versions[name] = e.Version
@@ -94,9 +91,9 @@ func Open(ctx context.Context, dir string, j Journal) (*Catalog, error) {
 			if _, err := service.ParseName(e.Key); err != nil || d.Service != name {
 				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and recorded for %q", e.Position, d.Service, e.Key)
 			}
-			c.deployed[name] = Deployment{d.Spec, d.Facts} // whose numbers are looked at when it is started
+			c.noteDeployed(Deployment{d.Spec, d.Facts}) // whose numbers are looked at when it is started
 		case eventDeleted:
-			delete(c.deployed, name)
+			c.noteDeleted(name)
 		default:
 			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
 		}
@@ -157,8 +154,33 @@ func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts) er
 	if err := c.record(ctx, spec.Service, "deploy", eventDeployed, data); err != nil {
 		return err
 	}
-	c.deployed[spec.Service] = Deployment{spec, known}
+	c.released(c.noteDeployed(Deployment{spec, known}))
 	return nil
+}
+
+// noteDeployed notes what a service runs now, and returns the modules that it referred to
+// before. The caller holds mu, or is Open.
+func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
+	name := d.Spec.Service
+	if old, ok := c.deployed[name]; ok && old.Spec.Module != d.Spec.Module {
+		if e, ok := c.earlier[name]; ok {
+			before = append(before, e)
+		}
+		c.earlier[name] = old.Spec.Module
+	}
+	c.deployed[name] = d
+	return before
+}
+
+// noteDeleted notes that a service runs no more. It is as noteDeployed in all else.
+func (c *Catalog) noteDeleted(name service.Name) (before []service.Digest) {
+	before = append(before, c.deployed[name].Spec.Module)
+	if e, ok := c.earlier[name]; ok {
+		before = append(before, e)
+	}
+	delete(c.deployed, name)
+	delete(c.earlier, name)
+	return before
 }
 
 // Delete records that a service shall not run any more.
@@ -168,7 +190,7 @@ func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 	if err := c.record(ctx, name, "delete", eventDeleted, []byte("{}")); err != nil {
 		return err
 	}
-	delete(c.deployed, name)
+	c.released(c.noteDeleted(name))
 	return nil
 }
 

@@ -22,7 +22,11 @@ func open(t *testing.T, dir string, disk *journaltest.Memory) (*Catalog, *journa
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Open(t.Context(), dir, j)
+	m, err := OpenModules(dir, ModuleOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(t.Context(), m, j)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,27 +7,54 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Modules are the module files. Equal modules are one file; nothing removes one,
-// as the journal's commands name the module that carried them out.
+// ModuleOptions bound the module files. A zero field sets no bound.
+type ModuleOptions struct {
+	// Account is charged with the bytes of all modules, as budget.DiskBytes. Nobody else
+	// takes these from it.
+	Account *budget.Account
+	// Room says whether so many bytes may be written to the disk now; if not, its error
+	// is a [*service.Error] that says why.
+	Room func(bytes int64) error
+}
+
+// Modules are the module files. Equal modules are one file. A file's time is when the
+// module was stored last, or lost its last reference: it is removed only so long after. It
+// may be used concurrently.
 type Modules struct {
 	dir string
+	opt ModuleOptions
+
+	mu    sync.Mutex             // guards what follows, and is held while a file gets or loses its name
+	held  map[service.Digest]int // by those that are about to refer to a module
+	whole int                    // by those that read them all
 }
 
 // OpenModules opens the module files in a directory, which is made if it is not
 // there. No host may be running on it.
-func OpenModules(dir string) (Modules, error) {
-	m := Modules{dir: dir}
+func OpenModules(dir string, o ModuleOptions) (*Modules, error) {
+	if o.Account == nil {
+		o.Account = budget.New(nil)
+	}
+	if o.Room == nil {
+		o.Room = func(int64) error { return nil }
+	}
+	m := &Modules{dir: dir, opt: o, held: map[service.Digest]int{}}
 	return m, m.prepare()
 }
 
 const extension = ".wasm"
 
-// prepare makes the directory and removes what a crash left half-written.
-func (m Modules) prepare() error {
+// prepare makes the directory, removes what a crash left half-written, and counts
+// what there is.
+func (m *Modules) prepare() error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return service.Errorf(service.KindInternal, "make the directory of modules: %w", err)
 	}
@@ -40,29 +67,95 @@ func (m Modules) prepare() error {
 			return service.Errorf(service.KindInternal, "remove a module that was half-written: %w", err)
 		}
 	}
+	all, err := m.Stored()
+	if err != nil {
+		return err
+	}
+	bytes := int64(0)
+	for _, s := range all {
+		bytes += s.Size
+	}
+	m.opt.Account.Set(budget.DiskBytes, bytes)
 	return nil
 }
 
-func (m Modules) path(d service.Digest) string {
+func (m *Modules) path(d service.Digest) string {
 	return filepath.Join(m.dir, hex.EncodeToString(d[:])+extension)
 }
 
 // Put stores a module and returns its digest once it is on disk. Storing the same
-// module again changes nothing.
-func (m Modules) Put(module []byte) (service.Digest, error) {
+// module again makes it young and changes nothing else. If the modules have used up
+// their room on the disk, or it is the journal's, the error is of kind KindQuota.
+func (m *Modules) Put(module []byte) (service.Digest, error) {
 	d := service.DigestOf(module)
-	if _, err := m.Get(d); err == nil {
+	if _, err := m.Get(d); err == nil && m.touch(d) {
 		return d, nil
 	}
-	if err := writeWhole(m.dir, m.path(d), module); err != nil {
-		return service.Digest{}, service.Errorf(service.KindUnavailable, "store module %s: %w", d, err)
+	size := int64(len(module))
+	if err := m.opt.Account.Take(budget.DiskBytes, size); err != nil {
+		return service.Digest{}, aboutModules(err)
+	}
+	named, err := m.writeWhole(m.path(d), module)
+	if !named {
+		m.opt.Account.Give(budget.DiskBytes, size)
+	}
+	if err != nil {
+		return service.Digest{}, writeError(d, err)
 	}
 	return d, nil
 }
 
+// MayPut returns why a module of so many bytes would not be stored now, so that nobody
+// works on one in vain. The answer may have changed when Put comes.
+func (m *Modules) MayPut(d service.Digest, bytes int64) error {
+	if _, err := os.Stat(m.path(d)); err == nil {
+		return nil
+	}
+	err := m.opt.Account.Check(budget.DiskBytes, bytes)
+	if err == nil {
+		err = m.opt.Room(bytes)
+	}
+	if err != nil {
+		return aboutModules(err)
+	}
+	return nil
+}
+
+// aboutModules says what to do about a quota of the disk.
+func aboutModules(err error) error {
+	var e *service.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	own := *e
+	own.Message = "the module was not stored: " + own.Message + "; modules that nothing refers to can be deleted"
+	return &own
+}
+
+// touch makes a module young, so that nobody removes it for a while. It reports
+// whether it is there.
+func (m *Modules) touch(d service.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	return os.Chtimes(m.path(d), now, now) == nil
+}
+
+// writeError says why the file of a module could not be written.
+func writeError(d service.Digest, err error) error {
+	var own *service.Error
+	switch {
+	case errors.As(err, &own):
+		return aboutModules(err)
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		return aboutModules(&service.Error{Kind: service.KindQuota, Resource: budget.DiskBytes.String(), Message: "the disk is full", Err: err})
+	}
+	return service.Errorf(service.KindUnavailable, "store module %s: %w", d, err)
+}
+
 // Get reads a module and checks it against its digest. KindNotFound if there is
 // none.
-func (m Modules) Get(d service.Digest) ([]byte, error) {
+func (m *Modules) Get(d service.Digest) ([]byte, error) {
 	module, err := os.ReadFile(m.path(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, service.Errorf(service.KindNotFound, "no module %s is stored; upload it first", d)
@@ -77,7 +170,7 @@ func (m Modules) Get(d service.Digest) ([]byte, error) {
 }
 
 // Size is the size of a stored module in bytes; 0 if it cannot be told.
-func (m Modules) Size(d service.Digest) int64 {
+func (m *Modules) Size(d service.Digest) int64 {
 	info, err := os.Stat(m.path(d))
 	if err != nil {
 		return 0
@@ -86,48 +179,152 @@ func (m Modules) Size(d service.Digest) int64 {
 }
 
 // List names the stored modules, in order of their digests.
-func (m Modules) List() ([]service.Digest, error) {
+func (m *Modules) List() ([]service.Digest, error) {
+	stored, err := m.Stored()
+	var all []service.Digest
+	for _, s := range stored {
+		all = append(all, s.Digest)
+	}
+	return all, err
+}
+
+// Stored lists the stored modules, in order of their digests. It does not know what
+// refers to them.
+func (m *Modules) Stored() ([]service.StoredModule, error) {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		return nil, service.Errorf(service.KindInternal, "list modules: %w", err)
 	}
-	var all []service.Digest
+	var all []service.StoredModule
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), extension)
 		if !ok {
 			continue
 		}
-		if d, err := service.ParseDigest(name); err == nil {
-			all = append(all, d)
+		d, err := service.ParseDigest(name)
+		if err != nil {
+			continue
 		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, service.Errorf(service.KindInternal, "list modules: %w", err)
+		}
+		all = append(all, service.StoredModule{Digest: d, Size: info.Size(), Since: info.ModTime()})
 	}
 	return all, nil
 }
 
-// writeWhole writes a file that is there completely or not at all, whatever
-// happens in between: to a new file, synced, renamed, and the rename synced.
-func writeWhole(dir, path string, data []byte) (err error) {
-	f, err := os.CreateTemp(dir, ".new-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+// Hold keeps a module from being removed, whether it is there or not, until release
+// is called: for who is about to refer to it. release may be called more than once.
+func (m *Modules) Hold(d service.Digest) (release func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held[d]++
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.held[d]--; m.held[d] == 0 {
+			delete(m.held, d)
 		}
-	}()
-	if _, err := f.Write(data); err != nil {
+	})
+}
+
+// HoldAll keeps all modules from being removed until release is called: for who reads
+// them one after the other.
+func (m *Modules) HoldAll() (release func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.whole++
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.whole--
+	})
+}
+
+// remove removes a module that is older than a time, and is not held; removed says
+// whether it did. It is gone for good when remove returns. KindConflicting if it is held,
+// KindNotFound if it is not there.
+func (m *Modules) remove(d service.Digest, before time.Time) (removed bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	info, err := os.Stat(m.path(d))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, service.Errorf(service.KindNotFound, "no module %s is stored", d)
+	case err != nil:
+		return false, service.Errorf(service.KindInternal, "delete module %s: %w", d, err)
+	case m.held[d] > 0 || m.whole > 0:
+		return false, service.Errorf(service.KindConflicting, "module %s is being deployed or backed up; try again later", d)
+	case !info.ModTime().Before(before):
+		return false, nil
+	}
+	if err := errors.Join(os.Remove(m.path(d)), syncDir(m.dir)); err != nil {
+		return false, service.Errorf(service.KindInternal, "delete module %s: %w", d, err)
+	}
+	m.opt.Account.Give(budget.DiskBytes, info.Size())
+	return true, nil
+}
+
+// piece is how much of a module is written before the disk's room is looked at again.
+const piece = 1 << 20
+
+// writeWhole writes a file that is there completely or not at all, whatever
+// happens in between: to a new file, synced, renamed, and the rename synced. named says
+// whether the file has its name, which it may without the rename being synced.
+func (m *Modules) writeWhole(path string, data []byte) (named bool, err error) {
+	if err := m.opt.Room(int64(len(data))); err != nil {
+		return false, err
+	}
+	f, err := os.CreateTemp(m.dir, ".new-")
+	if err != nil {
+		return false, err
+	}
+	if err = errors.Join(m.fill(f, data), f.Close()); err == nil {
+		err = m.name(f.Name(), path)
+	}
+	if err != nil {
+		return false, errors.Join(err, os.Remove(f.Name()))
+	}
+	return true, syncDir(m.dir)
+}
+
+// fill writes a file and syncs it.
+func (m *Modules) fill(f *os.File, data []byte) error {
+	for rest := data; len(rest) > 0; {
+		if len(rest) < len(data) { // others write meanwhile
+			if err := m.opt.Room(int64(len(rest))); err != nil {
+				return err
+			}
+		}
+		n := min(len(rest), piece)
+		if _, err := f.Write(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return f.Sync()
+}
+
+// name gives a file its name. What had it before counts no more.
+func (m *Modules) name(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := int64(0)
+	if info, err := os.Stat(to); err == nil {
+		before = info.Size()
+	}
+	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
+	m.opt.Account.Give(budget.DiskBytes, before)
+	return nil
+}
+
+func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -57,7 +57,8 @@ type Options struct {
 	Log Log
 	// Publish hears of every commit. Default: nobody does.
 	Publish Publisher
-	// Account is the service's in the host's budget. Default: one without bounds.
+	// Account is the service's in the host's budget; its limit of budget.DiskBytes bounds
+	// the log. Default: one without limits.
 	Account *budget.Account
 	// Clock gives commands their time. Default: the system's clock.
 	Clock func() journal.UnixNano
@@ -123,6 +124,7 @@ type Engine struct {
 	manifest *service.ManifestIndex
 	shards   []*shard
 	inflight inflight
+	disk     *disk
 
 	life   lifecycle.Life
 	cancel context.CancelCauseFunc // of the shards' context; set by Start
@@ -139,7 +141,7 @@ func New(o Options) (*Engine, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest)}
+	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest), disk: newDisk(o.Account, o.Spec.Limits.DiskRate)}
 	e.inflight.idle = make(chan struct{}, 1)
 	for i := range o.Spec.Settings.Shards {
 		e.shards = append(e.shards, newShard(e, i))

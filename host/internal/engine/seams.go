@@ -55,9 +55,11 @@ type Guest interface {
 //   - Load sees every commit that was accepted before it, durable or not.
 //   - A snapshot is written when the state it shows is on disk, never before;
 //     Snapshot may give it back at once, as Load does the events.
-//   - Accepts says whether an Append has a chance now; it is cheap.
+//   - Accepts says whether an Append has a chance now, and LogBytes how much the log has
+//     on disk or on its way there; both are cheap.
 type Log interface {
 	Accepts(log journal.LogName) error
+	LogBytes(log journal.LogName) (bytes int64, known bool)
 	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
 	Settle(log journal.LogName, key string, done func(journal.Receipt, error))
 	Answer(ctx context.Context, log journal.LogName, id journal.CommandID, done func(*journal.Committed, journal.Receipt, error)) (found bool, err error)

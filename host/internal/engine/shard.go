@@ -135,6 +135,10 @@ func (s *shard) command(t *task) {
 		t.fail(s.refused(t, err)) // before the guest does work that nobody can keep
 		return
 	}
+	if err := s.mayWrite(s.time); err != nil {
+		t.fail(err)
+		return
+	}
 	e, err := s.resident(c.Key)
 	if err != nil {
 		t.fail(err)
@@ -169,6 +173,7 @@ func (s *shard) command(t *task) {
 	}
 	t.commit = &commit
 	e.version += service.Version(len(commit.Events))
+	s.engine.disk.spent(commitBytes(&commit))
 	s.engine.inflight.add()
 	if err := s.engine.options.Log.Append(s.ctx, t.commit, t.appended); err != nil {
 		s.engine.inflight.done()

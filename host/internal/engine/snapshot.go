@@ -83,6 +83,7 @@ func (s *shard) snapshot(e *entity) (kept bool) {
 		Schema: s.engine.options.Manifest.StateSchema, State: state,
 	})
 	if kept {
+		s.engine.disk.spent(len(state))
 		s.counters.snapshotsTaken.Add(1)
 	}
 	return kept

@@ -65,6 +65,8 @@ func (r *tracer) Load(ctx context.Context, log journal.LogName, key string, afte
 	return r.log.Load(ctx, log, key, after, yield)
 }
 
+func (r *tracer) LogBytes(log journal.LogName) (int64, bool) { return r.log.LogBytes(log) }
+
 func (r *tracer) PutSnapshot(ctx context.Context, log journal.LogName, key string, s journal.Snapshot) bool {
 	kept := r.log.PutSnapshot(ctx, log, key, s)
 	r.record("put snapshot %s v%d: %v", key, s.Version, kept)

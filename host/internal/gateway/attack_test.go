@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -413,7 +414,7 @@ func TestCrowd(t *testing.T) {
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("%v %v", resp, err)
-	} else if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"kind":"unavailable"`) {
+	} else if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"kind":"overloaded"`) || !strings.Contains(string(body), `"resource":"connections","used":3,"limit":3`) {
 		t.Errorf("%s %v", body, err)
 	}
 	close(s.fake.gate)
@@ -421,6 +422,69 @@ func TestCrowd(t *testing.T) {
 		if err := <-gone; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Connections take descriptors from the budget. What the journal comes to need is not
+// theirs any more, idle ones make room for it, and a newcomer is told what there is none of.
+func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
+	host := budget.New(budget.Limits{budget.Descriptors: 20})
+	journal := host.Child("journal", nil)
+	journal.Set(budget.Descriptors, 12)
+	s := start(t, Options{Connections: 100, Streams: 100, Account: host})
+	if s.server.options.Connections != 8 || s.server.options.Streams != 6 {
+		t.Errorf("of 20 descriptors, of which 12 are the journal's, %d are for connections and %d for streams", s.server.options.Connections, s.server.options.Streams)
+	}
+	var idle []*attacker
+	for range 30 {
+		idle = append(idle, s.attacker())
+	}
+	if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add"}); err != nil {
+		t.Errorf("others are kept out: %v", err)
+	}
+	if used := host.Used(budget.Descriptors); used > 20 {
+		t.Errorf("%d descriptors are in use", used)
+	}
+	s.client.Close()
+	gone := make(chan error, 3)
+	for range 3 {
+		go func() {
+			resp, err := s.http.Post(s.server.URL()+commands+"slow", "application/json", nil)
+			if err == nil {
+				resp.Body.Close()
+			}
+			gone <- err
+		}()
+	}
+	for range 3 {
+		<-s.fake.slow
+	}
+	journal.Set(budget.Descriptors, 17) // and three are at work
+	a := s.attacker()
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%v %v", resp, err)
+	} else if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"kind":"overloaded"`) || !strings.Contains(string(body), `"resource":"descriptors","used":20,"limit":20`) {
+		t.Errorf("%s %v", body, err)
+	}
+	for _, a := range idle {
+		if _, err := a.r.ReadByte(); err == nil {
+			t.Error("an idle connection holds a descriptor that the journal needs")
+		}
+	}
+	close(s.fake.gate)
+	for range 3 {
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+	}
+	s.http.CloseIdleConnections()
+	s.client.Close()
+	if err := s.server.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if used := host.Used(budget.Descriptors); used != 17 {
+		t.Errorf("%d descriptors are in use by a gateway that has stopped", used-17)
 	}
 }
 

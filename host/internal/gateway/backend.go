@@ -26,6 +26,9 @@ type Backend interface {
 	// Upload verifies and stores a module. progress may be nil; it is called from
 	// any goroutine until Upload returns, and must not block.
 	Upload(ctx context.Context, module []byte, progress func(api.Progress)) (service.Module, error)
+	// Modules are the stored modules, and DeleteModule removes one that nothing refers to.
+	Modules() (service.Modules, error)
+	DeleteModule(d service.Digest) error
 	// Deploy returns when the service runs. Progress may be called from any
 	// goroutine until then, and must not block.
 	Deploy(ctx context.Context, d Deployment) (service.Status, error)

@@ -143,6 +143,21 @@ func (f *fake) Measure(_ context.Context, log journal.LogName) (journal.LogSize,
 	return journal.LogSize{LogInfo: journal.LogInfo{Name: log, Head: 3, Batches: 2}, Bytes: 99}, nil
 }
 
+func (f *fake) Modules() (service.Modules, error) {
+	d := service.Digest{1}
+	return service.Modules{Modules: []service.StoredModule{{Digest: d, Size: 3, Services: []service.Name{"bank"}}, {Digest: service.Digest{2}}}, Bytes: 3}, nil
+}
+
+func (f *fake) DeleteModule(d service.Digest) error {
+	switch d {
+	case service.Digest{1}:
+		return service.Errorf(service.KindConflicting, "service bank runs it")
+	case service.Digest{2}:
+		return nil
+	}
+	return service.Errorf(service.KindNotFound, "no module %s is stored", d)
+}
+
 func (f *fake) Delete(_ context.Context, name service.Name) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

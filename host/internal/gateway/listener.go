@@ -13,6 +13,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -20,12 +21,14 @@ import (
 // there are too many, the connection that has been idle for longest is closed to
 // make room: idle is whatever no handler works for, so neither silent connections
 // nor headers that trickle in can keep others out. Only if all are at work is a
-// newcomer refused.
+// newcomer refused. Each connection takes a descriptor from the budget, so that those of
+// the journal are left to it; only the one that is about to be refused has none.
 type crowd struct {
 	net.Listener
 	most    int
 	refused func(which string)
 	flights *flights
+	files   *budget.Account // of the connections' descriptors
 
 	mu   sync.Mutex // guards what follows
 	open int
@@ -46,8 +49,8 @@ type guestConn struct {
 	headers int // of the request that a handler is at work on, in bytes; the handler's
 }
 
-func newCrowd(l net.Listener, most int, refused func(string), flights *flights) *crowd {
-	return &crowd{Listener: l, most: most, refused: refused, flights: flights}
+func newCrowd(l net.Listener, most int, refused func(string), flights *flights, files *budget.Account) *crowd {
+	return &crowd{Listener: l, most: most, refused: refused, flights: flights, files: files}
 }
 
 // Accept implements net.Listener.
@@ -58,37 +61,58 @@ func (c *crowd) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.join(conn.RemoteAddr().String(), conn)}
-		if c.admit(g) {
+		full := c.admit(g)
+		if full == nil {
 			return g, nil
 		}
 		g.flight.leave()
 		c.refused("newcomer")
-		refuse(conn)
+		refuse(conn, full)
 	}
 }
 
-// admit counts g in, at the cost of the longest idle one if there is no room.
-func (c *crowd) admit(g *guestConn) bool {
+// admit counts g in, at the cost of the longest idle one if there is no room, or says
+// what there is no room of.
+func (c *crowd) admit(g *guestConn) error {
 	c.mu.Lock()
-	var victim *guestConn
-	if c.open >= c.most {
+	defer c.mu.Unlock()
+	for {
+		full := c.room()
+		if full == nil {
+			break
+		}
 		first := c.idle.Front()
 		if first == nil {
-			c.mu.Unlock()
-			return false
+			return full
 		}
-		victim = first.Value.(*guestConn)
+		victim := first.Value.(*guestConn)
+		c.refused("idle")
+		_ = victim.Conn.Close() // at once; the server finds out when it next reads
 		c.leave(victim)
 	}
 	c.open++
 	g.place = c.idle.PushBack(g)
-	c.mu.Unlock()
-	if victim != nil {
-		c.refused("idle")
-		_ = victim.Conn.Close() // the server finds out when it next reads
-	}
-	return true
+	return nil
 }
+
+// room takes the descriptor of one more connection, or says what there is no room of. The
+// caller holds mu.
+func (c *crowd) room() error {
+	if c.open >= c.most {
+		return &service.Error{Kind: service.KindOverloaded, Message: "there are too many connections; try again later",
+			Resource: "connections", Used: int64(c.open), Limit: int64(c.most), RetryAfter: retrySoon}
+	}
+	if c.idle.Len() > 0 { // it makes room
+		if c.files.TryTake(budget.Descriptors, 1) {
+			return nil
+		}
+		return errNoDescriptor
+	}
+	return c.files.Take(budget.Descriptors, 1)
+}
+
+// errNoDescriptor is for a moment, until an idle connection has made room.
+var errNoDescriptor = service.Errorf(service.KindOverloaded, "there are no descriptors for more connections")
 
 // leave counts g out; the caller holds mu.
 func (c *crowd) leave(g *guestConn) {
@@ -97,6 +121,7 @@ func (c *crowd) leave(g *guestConn) {
 	}
 	g.gone = true
 	c.open--
+	c.files.Give(budget.Descriptors, 1)
 	if g.place != nil {
 		c.idle.Remove(g.place)
 		g.place = nil
@@ -138,13 +163,14 @@ func (g *guestConn) atRest() {
 
 // Close implements net.Conn.
 func (g *guestConn) Close() error {
+	err := g.Conn.Close() // first, so that nobody gets its descriptor before it is free
 	g.crowd.mu.Lock()
 	g.crowd.leave(g)
 	g.crowd.mu.Unlock()
 	if !g.left.Swap(true) {
 		g.flight.leave()
 	}
-	return g.Conn.Close()
+	return err
 }
 
 // CloseWrite lets a handler end its side and still read what comes.
@@ -155,18 +181,18 @@ func (g *guestConn) CloseWrite() error {
 	return nil
 }
 
-// full is what a refused connection reads.
-var full = func() []byte {
-	p := api.ProblemOf(service.Errorf(service.KindUnavailable, "there are too many connections"), "")
+// fullAnswer is what a refused connection reads.
+func fullAnswer(full error) []byte {
+	p := api.ProblemOf(full, "")
 	text, _ := json.Marshal(p) // a problem always encodes
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 		p.Status, http.StatusText(p.Status), api.ContentProblem, len(text), text)
-}()
+}
 
 // refuse ends a connection at once; what it writes fits into the socket's buffer.
-func refuse(conn net.Conn) {
+func refuse(conn net.Conn, full error) {
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // it is closed whatever fails
-	_, _ = conn.Write(full)
+	_, _ = conn.Write(fullAnswer(full))
 	_ = conn.Close()
 }
 

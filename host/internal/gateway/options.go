@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -33,8 +34,12 @@ type Options struct {
 	// Metrics is told what happens; nil: nobody is. *telemetry.Telemetry is one.
 	Metrics Metrics
 
+	// Account is the host's in its budget; each connection takes a descriptor from it.
+	// Default: one without limits.
+	Account *budget.Account
 	// Connections bounds the connections that are open at a time. Beyond it the
-	// one that has been idle for longest makes room. Default 4096.
+	// one that has been idle for longest makes room. It is lowered to the descriptors that
+	// Account has room for, and Streams with it. Default 4096.
 	Connections int
 	// Streams bounds the WebSockets and event streams among them. Default 1024.
 	Streams int
@@ -113,6 +118,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Metrics == nil {
 		o.Metrics = noMetrics{}
+	}
+	if o.Account == nil {
+		o.Account = budget.New(nil)
 	}
 	o.Connections = or(o.Connections, 4096)
 	o.Streams = or(o.Streams, 1024)
@@ -206,6 +214,22 @@ func (o *Options) unfit(b service.Budget) (bad []string) {
 func messageFits(connection int64) int64 {
 	room := connection - service.CallRoom
 	return min(room/3*2, max(room/5, room-int64(api.DecodingRoom(math.MaxInt))))
+}
+
+// withinDescriptors lowers the connections to what there are descriptors for, and the streams
+// among them so far that they cannot keep commands out.
+func (o Options) withinDescriptors() Options {
+	room := o.Account.Room(budget.Descriptors)
+	if int64(o.Connections) <= room {
+		return o
+	}
+	connections, streams := int(max(1, room)), o.Streams
+	streams = max(1, min(streams, connections*3/4))
+	o.Logger.Warn("the process may have too few descriptors for so many connections; raise the limit of open files for more",
+		"connections", connections, "connections_wanted", o.Connections, "streams", streams, "streams_wanted", o.Streams,
+		"descriptors", o.Account.Limit(budget.Descriptors), "descriptors_in_use", o.Account.Used(budget.Descriptors))
+	o.Connections, o.Streams = connections, streams
+	return o
 }
 
 func or[T comparable](v, fallback T) T {

@@ -37,6 +37,8 @@ const (
 func (s *Server) routes() []route {
 	return []route{
 		{"POST", "/v1/modules", guarded, s.uploadModule},
+		{"GET", "/v1/modules", guarded, s.listModules},
+		{"DELETE", "/v1/modules/{digest}", guarded, s.deleteModule},
 		{"GET", "/v1/services", guarded, s.listServices},
 		{"GET", "/v1/services/{service}", guarded, s.getService},
 		{"PUT", "/v1/services/{service}", guarded, s.deployService},

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -40,10 +41,11 @@ type Server struct {
 	closed   bool         // no handler begins any more
 	handlers sync.WaitGroup
 
-	streams chan struct{} // one for each open stream
-	uploads *uploads      // modules on their way in
-	flights *flights      // what connections hold
-	backups chan struct{} // one for each backup on its way out
+	streams chan struct{}   // one for each open stream
+	uploads *uploads        // modules on their way in
+	flights *flights        // what connections hold
+	backups chan struct{}   // one for each backup on its way out
+	files   *budget.Account // of the connections' descriptors
 
 	run      string // tells the requests of this server from those of others
 	requests atomic.Uint64
@@ -56,6 +58,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	if err := o.Validate(b); err != nil {
 		return nil, err
 	}
+	o = o.withinDescriptors()
 	a, err := newAccess(o)
 	if err != nil {
 		return nil, err
@@ -63,7 +66,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	s := &Server{
 		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
 		streams: make(chan struct{}, o.Streams), uploads: newUploads(backend.Account(), o),
-		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o),
+		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o), files: o.Account.Child("connections' descriptors", nil),
 	}
 	var run [4]byte
 	_, _ = rand.Read(run[:]) // never fails
@@ -97,7 +100,7 @@ func (s *Server) Start(ctx context.Context) error {
 		}
 		s.addr = l.Addr()
 		s.life.Go(func() {
-			err := s.http.Serve(newCrowd(l, s.options.Connections, s.metrics.Refused, s.flights))
+			err := s.http.Serve(newCrowd(l, s.options.Connections, s.metrics.Refused, s.flights, s.files))
 			if !errors.Is(err, http.ErrServerClosed) {
 				s.log.Error("gateway stopped listening", "err", err)
 			}
@@ -125,6 +128,7 @@ func (s *Server) URL() string {
 func (s *Server) Stop(ctx context.Context) error {
 	return s.life.Stop(ctx, func(ctx context.Context, started bool) error {
 		s.stop()
+		defer s.files.Close()
 		defer s.cutOff()
 		if !started {
 			return nil

@@ -46,6 +46,9 @@ func newService(spec service.Spec, known catalog.Facts, account *budget.Account,
 	return &Service{hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
 
+// Account is the service's in the host's budget.
+func (s *Service) Account() *budget.Account { return s.account }
+
 // Hub has the service's events.
 func (s *Service) Hub() *stream.Hub { return s.hub }
 
@@ -217,6 +220,7 @@ func (s *Service) openGate(next *build, cause error) {
 	s.running, s.problem, s.since, s.failed, s.next = next, cause, time.Now(), 0, time.Time{}
 	switch {
 	case next != nil:
+		s.account.SetLimit(budget.DiskBytes, next.spec.Limits.WithDefaults().DiskBytes)
 		s.state, s.spec, s.manifest, s.tariff, s.known = service.StateRunning, next.spec, &next.module.Manifest, next.module.Tariff, next.facts
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed
@@ -269,6 +273,7 @@ func (s *Service) stop(ctx context.Context, cause error) error {
 	s.mu.Unlock()
 	s.openGate(nil, cause)
 	s.hub.Close(cause)
+	s.account.Set(budget.DiskBytes, 0) // it was measured, not taken
 	if held := s.account.Close(); held != nil && err == nil {
 		err = service.Errorf(service.KindInternal, "the service %s was stopped and still held %v", s.spec.Service, held)
 	}

@@ -49,6 +49,8 @@ func newServices(read func() []service.Status) *services {
 	counter("log_lines_dropped", "Log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogLinesDropped })
 	counter("log_bytes_dropped", "Bytes of the log lines about the service that were dropped, as it logged more than its rate allows.", func(n *service.Counters) uint64 { return n.LogBytesDropped })
 	gauge("position", "Position of the last event on disk.", func(s *service.Status) float64 { return float64(s.Head) })
+	gauge("log_bytes", "Bytes of the service's log on disk, and of what is on its way there.", func(s *service.Status) float64 { return float64(s.LogBytes) })
+	gauge("log_limit_bytes", "Bytes that the service's log may have on disk.", func(s *service.Status) float64 { return float64(s.Spec.Limits.WithDefaults().DiskBytes) })
 	gauge("shards", "Number of shards that the keys of the service are divided among.", func(s *service.Status) float64 { return float64(len(s.Shards)) })
 	gauge("sandboxes", "Number of shards of the service whose sandbox runs; a shard makes its sandbox when it is first used.", sum(func(s *service.ShardStatus) float64 {
 		if s.State == service.StateRunning {

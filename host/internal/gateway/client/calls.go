@@ -161,6 +161,18 @@ func (c *Client) Delete(ctx context.Context, name service.Name) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: servicePath(name, "")}, nil)
 }
 
+// Modules are the stored modules, and what refers to them.
+func (c *Client) Modules(ctx context.Context) (service.Modules, error) {
+	var m service.Modules
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/modules"}, &m)
+	return m, err
+}
+
+// DeleteModule removes a stored module that no service refers to.
+func (c *Client) DeleteModule(ctx context.Context, d service.Digest) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: "/v1/modules/" + d.String()}, nil)
+}
+
 // Ready returns nil if the host takes commands.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.call(ctx, request{method: http.MethodGet, path: "/readyz"}, nil)

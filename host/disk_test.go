@@ -1,0 +1,165 @@
+package host_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// usage is what the host says of the disk.
+func usage(h *hosttest.Host) service.ResourceUsage {
+	for _, u := range h.Resources() {
+		if u.Resource == "disk_bytes" {
+			return u
+		}
+	}
+	return service.ResourceUsage{}
+}
+
+// Stored modules are listed with what refers to them, deleted when nothing does, and
+// collected when they have been without a reference for long; all of it after restarts.
+func TestModulesComeAndGo(t *testing.T) {
+	h := hosttest.New(t)
+	modules := func() map[service.Digest]service.StoredModule {
+		t.Helper()
+		m, err := h.Modules()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[service.Digest]service.StoredModule{}
+		sum := int64(0)
+		for _, s := range m.Modules {
+			all[s.Digest] = s
+			sum += s.Size
+		}
+		if m.Bytes != sum || m.Keep != 24*time.Hour || m.Limit < 256<<20 {
+			t.Errorf("the modules have %d bytes together, and it says %+v", sum, m)
+		}
+		return all
+	}
+	version := func(v string) []byte { return testguest.CounterWith(manifestOf("tally", v), nil) }
+	first := h.MustDeploy("tally", version("1")).Spec.Module
+	second := h.MustDeploy("tally", version("2")).Spec.Module
+	third := h.MustDeploy("tally", version("3")).Spec.Module
+	h.Restart()
+	all := modules()
+	if len(all) != 3 || fmt.Sprint(all[first].Services, all[first].Earlier, all[second].Earlier, all[third].Services) != "[] [] [tally] [tally]" || all[third].CodeBytes < 0 {
+		t.Errorf("%+v", all)
+	}
+	for _, d := range []service.Digest{second, third} {
+		if err := h.DeleteModule(d); service.KindOf(err) != service.KindConflicting {
+			t.Errorf("deleting a module that is referred to: %v", err)
+		}
+	}
+	if err := h.DeleteModule(first); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Digest: first}); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("deploying a deleted module: %v", err)
+	}
+	// Back to the one before needs no upload.
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Digest: second}); err != nil {
+		t.Error(err)
+	}
+	other, err := h.Upload(t.Context(), testguest.Counter("other"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := h.CollectModules(time.Now().Add(-time.Hour))
+	if err != nil || len(done.Modules) != 0 {
+		t.Errorf("what is young was collected: %+v, %v", done, err)
+	}
+	done, err = h.CollectModules(time.Now().Add(time.Hour))
+	if err != nil || len(done.Modules) != 1 || done.Modules[0] != other.Digest {
+		t.Errorf("collected %+v, %v", done, err)
+	}
+	h.Restart()
+	h.MustSend(add("a"))
+	if all := modules(); len(all) != 2 {
+		t.Errorf("after a restart there are %v", all)
+	}
+}
+
+// The modules have a quota together, and what is refused costs no compilation.
+func TestModulesHaveAQuota(t *testing.T) {
+	module := testguest.Counter("tally")
+	h := hosttest.New(t, func(o *host.Options) { o.Budget.ModuleBytes = int64(len(module)) + 10 })
+	h.MustDeploy("tally", module)
+	padded := testguest.CounterWith(manifestOf("tally", "2"), nil)
+	_, uploaded := h.Upload(t.Context(), padded, nil)
+	_, deployed := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: padded})
+	for what, err := range map[string]error{"upload": uploaded, "deploy": deployed} {
+		var e *service.Error
+		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" || e.Used != int64(len(module)) || e.Limit != int64(len(module))+10 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if u := usage(h); u.Refused < 2 || u.Used < int64(len(module)) {
+		t.Errorf("the host says %+v", u)
+	}
+	h.MustSend(add("a"))
+}
+
+// A service's quota of disk survives a restart, is shown, and ends with a retention; the
+// bytes of a deleted service's log still count.
+func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().UnixNano())
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Journal.Clock = func() journal.UnixNano { return journal.UnixNano(now.Load()) }
+		o.Journal.Codec = journal.CodecNone
+	})
+	const limit = 16 << 10
+	d := host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{DiskBytes: limit}, Settings: service.Settings{Shards: 1}}
+	if _, err := h.Deploy(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	send := func() error {
+		c := add("a")
+		c.Data = bytes.Repeat([]byte(" "), 1000)
+		_, err := h.Send(t.Context(), c)
+		return err
+	}
+	var full error
+	for n := 0; full == nil && n < limit; n++ {
+		full = send()
+	}
+	h.Restart()
+	for range 2 {
+		var e *service.Error
+		if !errors.As(full, &e) || e.Kind != service.KindQuota || e.Service != "tally" || e.Limit != limit || e.Used < limit {
+			t.Fatalf("the refusal is %v", full)
+		}
+		full = send()
+	}
+	st, err := h.Status("tally")
+	if err != nil || st.LogBytes < limit || st.Spec.Limits.DiskBytes != limit {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if u := usage(h); u.Used < limit || u.Refused == 0 {
+		t.Errorf("the host says %+v", u)
+	}
+	now.Add(int64(25 * time.Hour))
+	if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: st.Head}); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(); err != nil {
+		t.Errorf("after a retention: %v", err)
+	}
+	before := usage(h).Used
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	if u := usage(h); u.Used < before { // the host's own log has grown
+		t.Errorf("with the service deleted, %d bytes count instead of %d", u.Used, before)
+	}
+}

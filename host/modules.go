@@ -1,0 +1,99 @@
+package host
+
+import (
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Modules lists the stored modules, and what refers to them.
+func (h *Host) Modules() (service.Modules, error) {
+	c, err := h.open()
+	if err != nil {
+		return service.Modules{}, err
+	}
+	all, err := c.catalog.ModuleUse()
+	if err != nil {
+		return service.Modules{}, err
+	}
+	code, err := h.runtime.CodeBytes()
+	if err != nil {
+		return service.Modules{}, err
+	}
+	m := service.Modules{Modules: all, Limit: h.opt.Budget.ModuleBytes, Keep: h.opt.ModuleKeep}
+	for i := range all {
+		all[i].CodeBytes = code[all[i].Digest]
+		delete(code, all[i].Digest)
+		m.Bytes += all[i].Size
+	}
+	for _, bytes := range code {
+		m.OtherCodeBytes += bytes
+	}
+	return m, nil
+}
+
+// DeleteModule removes a stored module and its machine code. KindConflicting names the
+// services that run it, or ran it before the module that they run now; KindNotFound if it
+// is not stored.
+func (h *Host) DeleteModule(d service.Digest) error {
+	c, err := h.open()
+	if err != nil {
+		return err
+	}
+	if err := c.catalog.DeleteModule(d); err != nil {
+		return err
+	}
+	return h.runtime.RemoveCode(d)
+}
+
+// Collected is what a collection of modules has removed.
+type Collected struct {
+	Modules   []service.Digest
+	CodeBytes int64 // of machine code
+}
+
+// CollectModules removes modules that no service has referred to since a time, and machine
+// code that is as old and of no module that is stored. The host does it by itself, see
+// Options.ModuleKeep.
+func (h *Host) CollectModules(before time.Time) (Collected, error) {
+	c, err := h.open()
+	if err != nil {
+		return Collected{}, err
+	}
+	var done Collected
+	if done.Modules, err = c.catalog.Collect(before); err != nil {
+		return done, err
+	}
+	all, err := c.catalog.List()
+	if err != nil {
+		return done, err
+	}
+	stored := map[service.Digest]bool{}
+	for _, d := range all {
+		stored[d] = true
+	}
+	done.CodeBytes, err = h.runtime.CollectCode(before, func(d service.Digest) bool { return stored[d] })
+	return done, err
+}
+
+// collectEvery is how often the host looks for modules to remove, at the least: a
+// twenty-fourth of the time that they stay.
+const collectEvery, collectMost = time.Minute, time.Hour
+
+// collectLoop removes modules that have been without a reference for too long. Close
+// waits for it.
+func (h *Host) collectLoop() {
+	keep := h.opt.ModuleKeep
+	if keep < 0 {
+		return
+	}
+	for h.pause(min(max(keep/24, collectEvery), collectMost)) {
+		done, err := h.CollectModules(time.Now().Add(-keep))
+		switch {
+		case err != nil && service.KindOf(err) != service.KindUnavailable:
+			h.opt.Logger.Warn("modules that nobody refers to cannot be removed", "error", err)
+		case len(done.Modules) > 0 || done.CodeBytes > 0:
+			h.opt.Logger.Info("modules that nobody refers to were removed", "modules", done.Modules, "machine_code_bytes", done.CodeBytes, "after", keep)
+		}
+	}
+}
