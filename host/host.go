@@ -405,7 +405,7 @@ func (h *Host) Ready() error {
 func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) error {
 	svc, err := h.service(c.Service)
 	if err == nil {
-		err = svc.Submit(c, carried(&c, done))
+		err = svc.Submit(c, carried(c.Carrier, c.ID, done))
 	}
 	if err != nil {
 		unload(c.Carrier)
@@ -421,8 +421,7 @@ func unload(c service.Carrier) {
 }
 
 // carried has the carrier of a command asked before done gets the reply.
-func carried(c *service.Command, done func(service.Reply, error)) func(service.Reply, error) {
-	carrier, id := c.Carrier, c.ID
+func carried(carrier service.Carrier, id service.CommandID, done func(service.Reply, error)) func(service.Reply, error) {
 	if carrier == nil {
 		return done
 	}
@@ -484,7 +483,7 @@ func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, erro
 	}
 	done := make(chan result, 1)
 	c.Claim = new(service.Claim)
-	if err := svc.Submit(c, carried(&c, func(r service.Reply, err error) { done <- result{r, err} })); err != nil {
+	if err := svc.Submit(c, carried(c.Carrier, c.ID, func(r service.Reply, err error) { done <- result{r, err} })); err != nil {
 		unload(c.Carrier)
 		return service.Reply{}, err
 	}

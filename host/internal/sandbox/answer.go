@@ -34,10 +34,17 @@ type answer struct {
 	size     int              // of all the bytes checked
 }
 
+// smallAnswer is the size of an answer, in bytes, that may be kept as it is: an event is
+// counted as nearly so much by itself.
+const smallAnswer = 1 << 10
+
 // compact gives what outlives the answer memory of its own where it is less than half
 // of the answer: events stay in memory for subscribers, and a reply until its client has
 // taken it, and neither shall keep a whole answer with logs and whatever there for it.
 func (a *answer) compact() {
+	if a.size <= smallAnswer {
+		return
+	}
 	if len(a.body) < a.size/2 {
 		a.body = bytes.Clone(a.body)
 	}

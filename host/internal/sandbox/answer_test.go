@@ -127,6 +127,7 @@ func TestCompact(t *testing.T) {
 		{10, 10, 1000, true, true},
 		{400, 100, 600, true, true},
 	} {
+		c.body, c.event, c.logs = 10*c.body, 10*c.event, 10*c.logs
 		whole := make([]byte, c.body+2*c.event+c.logs)
 		for i := range whole {
 			whole[i] = byte(i)
