@@ -1,0 +1,50 @@
+package hosttest_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+var manyServices = flag.Int("services", 1000, "services of BenchmarkManyServices, which has 1,024 descriptors")
+
+// deployMany deploys services to a host with few descriptors and has each answer.
+func deployMany(t testing.TB, f *few, n int) {
+	t.Helper()
+	c := f.client()
+	name := func(i int) service.Name { return service.Name(fmt.Sprint("service", i)) }
+	for i := range n {
+		if _, err := c.Deploy(t.Context(), client.Deployment{Service: name(i), Module: testguest.Counter(string(name(i)))}); err != nil {
+			t.Fatalf("service %d, with %d descriptors in use: %v", i, f.open(), err)
+		}
+	}
+	for i := range n {
+		if r, err := c.Send(t.Context(), service.Command{Service: name(i), Key: "a", Type: "add"}); err != nil || r.Version != 1 {
+			t.Fatalf("service %d: %+v, %v", i, r, err)
+		}
+	}
+	if open := f.open(); open > f.limit-4 {
+		t.Errorf("%d descriptors are open of %d", open, f.limit)
+	}
+}
+
+// A service needs no descriptor of its own: as many as there are descriptors run.
+func TestManyServicesWithFewDescriptors(t *testing.T) {
+	f := startFew(t, 128)
+	deployMany(t, f, 100)
+	f.stop()
+}
+
+// BenchmarkManyServices has a thousand services run with 1,024 descriptors.
+func BenchmarkManyServices(b *testing.B) {
+	for b.Loop() {
+		f := startFew(b, 1024)
+		deployMany(b, f, *manyServices)
+		b.ReportMetric(float64(f.open()), "descriptors")
+		f.stop()
+	}
+}
