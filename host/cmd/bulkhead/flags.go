@@ -100,5 +100,3 @@ func (f *journalFlags) options() journal.Options {
 		MaxGroupBytes: int(f.GroupBytes), MaxGroupCommits: f.GroupCommits, AnswerWindow: f.Answers, VersionCache: f.Versions,
 	}
 }
-
-// budgetFlags bound what the host holds for all. Zero is the default, which comes from
