@@ -3,6 +3,7 @@ package hostile
 import (
 	"flag"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,10 @@ import (
 var only = flag.String("attack", "", "measure this attack alone")
 
 func TestMain(m *testing.M) {
+	if names := os.Getenv(attackerNames); names != "" {
+		beAttacker(strings.Split(names, ","))
+		return
+	}
 	code := m.Run()
 	hosttest.RemoveBuilt()
 	os.Exit(code)

@@ -46,7 +46,11 @@ func hold(t testing.TB, a attack, during time.Duration) (h held) {
 	before := resident(c)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { a.run(ctx, c) })
+	running.Go(func() {
+		if err := launch(ctx, c, a.name); err != nil {
+			t.Error(err)
+		}
+	})
 	running.Go(func() {
 		for ctx.Err() == nil {
 			h.resident = max(h.resident, resident(c)-before)

@@ -135,7 +135,9 @@ func tryDeploy(ctx context.Context, c *hosttest.Child, name service.Name, module
 		return err
 	}
 	defer cl.Close()
-	_, err = cl.Deploy(ctx, client.Deployment{Service: name, Module: module})
+	_, err = cl.Deploy(ctx, client.Deployment{Service: name, Module: module, Limits: service.Limits{
+		CompileBytes: 8 << 30, CompileTime: 10 * time.Minute, // of 200,000 instructions in one piece
+	}})
 	return err
 }
 
@@ -175,14 +177,13 @@ func run(t testing.TB, a attack, r rounds) result {
 		res.alone = measure(t.Context(), c, r.alone)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		a.run(ctx, c)
-	}()
+	ended := make(chan error, 1)
+	go func() { ended <- launch(ctx, c, a.name) }()
 	res.beside = measure(ctx, c, r.beside)
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 	for _, l := range []*times{res.alone, res.beside} {
 		if l.errors > 0 {
 			t.Errorf("%s: %d of the neighbour's commands failed: %v", a.name, l.errors, l.failed)

@@ -1,0 +1,53 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+)
+
+// Attacks run in a process of their own: in that of the neighbour's client, their
+// garbage and their turns at the processor would be felt as the host's. The process
+// has a low priority, as its clients would have machines of their own.
+const (
+	attackerNames   = "HOSTILE_ATTACKS" // joined by commas
+	attackerAddress = "HOSTILE_ADDRESS"
+	attackerNice    = 5
+)
+
+// beAttacker runs the attacks that the environment names, until it is told to end.
+func beAttacker(names []string) {
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, attackerNice); err != nil {
+		fmt.Fprintln(os.Stderr, "the attacker keeps its priority:", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	c := &hosttest.Child{Address: os.Getenv(attackerAddress)}
+	var all sync.WaitGroup
+	for _, a := range attacks() {
+		if slices.Contains(names, a.name) {
+			all.Go(func() { a.run(ctx, c) })
+		}
+	}
+	all.Wait()
+}
+
+// launch runs attacks in another process until ctx ends.
+func launch(ctx context.Context, c *hosttest.Child, names ...string) error {
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Env = append(os.Environ(), attackerNames+"="+strings.Join(names, ","), attackerAddress+"="+c.Address)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("the attacker ended: %w", err)
+	}
+	return nil
+}
