@@ -18,7 +18,7 @@ var jsonTexts = []string{
 
 func TestValidJSONAgreesWithTheLibrary(t *testing.T) {
 	texts := append([]string(nil), jsonTexts...)
-	for _, depth := range []int{maxNesting - 1, maxNesting, maxNesting + 1} {
+	for _, depth := range []int{63, 64, 65, 66, maxNesting - 1, maxNesting, maxNesting + 1} {
 		for _, pair := range []string{"[]", "{}"} {
 			open := strings.Repeat(map[string]string{"[]": "[", "{}": `{"a":`}[pair], depth-1)
 			texts = append(texts, open+pair+strings.Repeat(pair[1:], depth-1), open+"1"+strings.Repeat(pair[1:], depth-1))
