@@ -2,8 +2,9 @@ package api
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 )
 
 // Form is how data stands in a text around it.
@@ -136,7 +137,7 @@ func bodyIn(p Pieces, name string, data []byte) Pieces {
 // isJSON reports whether data is one JSON value in UTF-8. encoding/json takes
 // strings that are not UTF-8 for valid; a WebSocket text message must not have
 // them.
-func isJSON(data []byte) bool { return utf8.Valid(data) && json.Valid(data) }
+func isJSON(data []byte) bool { return utf8.Valid(data) && jsoncheck.Valid(data) }
 
 // Append appends the whole text.
 func (p *Pieces) Append(b []byte) []byte {

@@ -10,6 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -113,7 +114,7 @@ func encodingOf(s *service.Status) (string, error) {
 // understand it: all that speak JSON get nothing else.
 func (s *Server) takes(name service.Name, data []byte) error {
 	status, err := s.backend.Status(name)
-	if err != nil || len(data) == 0 || json.Valid(data) {
+	if err != nil || len(data) == 0 || jsoncheck.Valid(data) {
 		return err
 	}
 	if encoding, err := encodingOf(&status); err != nil || !isJSONType(encoding) {
@@ -123,7 +124,7 @@ func (s *Server) takes(name service.Name, data []byte) error {
 }
 
 func checkJSON(data []byte) error {
-	if json.Valid(data) {
+	if jsoncheck.Valid(data) {
 		return nil
 	}
 	var v json.RawMessage

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -225,7 +226,7 @@ func (a *answer) event(n int, r *abi.Response, q *question) *service.Error {
 }
 
 // validBody allows a body of no bytes: an event without data is one.
-func validBody(b []byte) bool { return len(b) == 0 || validJSON(b) }
+func validBody(b []byte) bool { return len(b) == 0 || jsoncheck.Valid(b) }
 
 // broken is a violation in response frame n; -1 is the answer as a whole.
 func broken(n int, format string, args ...any) *service.Error {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -437,11 +438,11 @@ func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
 		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory", addr, length)
 	}
 	out := make([]byte, length)
-	for at := 0; at < len(out); at += yieldBytes {
+	for at := 0; at < len(out); at += jsoncheck.YieldBytes {
 		if at > 0 {
 			runtime.Gosched()
 		}
-		copy(out[at:min(at+yieldBytes, len(out))], view[at:])
+		copy(out[at:min(at+jsoncheck.YieldBytes, len(out))], view[at:])
 	}
 	return out, nil
 }

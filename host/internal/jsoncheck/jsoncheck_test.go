@@ -1,4 +1,4 @@
-package sandbox
+package jsoncheck
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ var jsonTexts = []string{
 	"\ufeff1", "1\x00", "\v1", "\u00a01",
 }
 
-func TestValidJSONAgreesWithTheLibrary(t *testing.T) {
+func TestValidAgreesWithTheLibrary(t *testing.T) {
 	texts := append([]string(nil), jsonTexts...)
 	for _, depth := range []int{63, 64, 65, 66, maxNesting - 1, maxNesting, maxNesting + 1} {
 		for _, pair := range []string{"[]", "{}"} {
@@ -24,34 +24,34 @@ func TestValidJSONAgreesWithTheLibrary(t *testing.T) {
 			texts = append(texts, open+pair+strings.Repeat(pair[1:], depth-1), open+"1"+strings.Repeat(pair[1:], depth-1))
 		}
 	}
-	long := `"` + strings.Repeat("x", 3*yieldBytes) + `"`
-	texts = append(texts, long, long[1:], long+",", "["+long+","+long+"]", strings.Repeat(" ", 2*yieldBytes)+"1", strings.Repeat("1", 2*yieldBytes), "["+strings.Repeat("[],", yieldBytes)+"1]")
+	long := `"` + strings.Repeat("x", 3*YieldBytes) + `"`
+	texts = append(texts, long, long[1:], long+",", "["+long+","+long+"]", strings.Repeat(" ", 2*YieldBytes)+"1", strings.Repeat("1", 2*YieldBytes), "["+strings.Repeat("[],", YieldBytes)+"1]")
 	for _, text := range texts {
-		if got, want := validJSON([]byte(text)), json.Valid([]byte(text)); got != want {
+		if got, want := Valid([]byte(text)), json.Valid([]byte(text)); got != want {
 			t.Errorf("%.60q (%d bytes): %v, want %v", text, len(text), got, want)
 		}
 	}
 }
 
-func FuzzValidJSON(f *testing.F) {
+func FuzzValid(f *testing.F) {
 	for _, text := range jsonTexts {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if got, want := validJSON(b), json.Valid(b); got != want {
+		if got, want := Valid(b), json.Valid(b); got != want {
 			t.Errorf("%q: %v, want %v", b, got, want)
 		}
 	})
 }
 
-// BenchmarkValidJSON compares it with the library's.
-func BenchmarkValidJSON(b *testing.B) {
+// BenchmarkValid compares it with the library's.
+func BenchmarkValid(b *testing.B) {
 	for name, text := range map[string][]byte{
 		"small":  []byte(`{"amount":5,"from":"alice"}`),
 		"string": append(append([]byte{'"'}, bytes.Repeat([]byte("x"), 4<<20)...), '"'),
 		"object": append(append([]byte{'['}, bytes.Repeat([]byte(`{"amount":5,"from":"alice"},`), 1<<16)...), `1]`...),
 	} {
-		for kind, valid := range map[string]func([]byte) bool{"own": validJSON, "library": json.Valid} {
+		for kind, valid := range map[string]func([]byte) bool{"own": Valid, "library": json.Valid} {
 			b.Run(name+"/"+kind, func(b *testing.B) {
 				b.SetBytes(int64(len(text)))
 				for b.Loop() {

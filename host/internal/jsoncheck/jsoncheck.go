@@ -1,25 +1,27 @@
-package sandbox
+// Package jsoncheck looks whether a text is JSON, as encoding/json does, but for large
+// texts without keeping a processor from others.
+package jsoncheck
 
 import "runtime"
 
-// validJSON reports whether b is one JSON value, by the same rules as encoding/json's
+// Valid reports whether b is one JSON value, by the same rules as encoding/json's
 // Valid (RFC 8259, nested no deeper than maxNesting). It lets others run every
-// yieldBytes: an answer may have megabytes, and a goroutine that is not interrupted
+// YieldBytes: an answer may have megabytes, and a goroutine that is not interrupted
 // keeps its processor from everybody else for ten milliseconds. It also takes a fifth
 // of the time, as it has no function to call for each byte.
-func validJSON(b []byte) bool {
-	s := jsonScanner{b: b, yield: yieldBytes}
+func Valid(b []byte) bool {
+	s := scanner{b: b, yield: YieldBytes}
 	return s.value() && s.space() == len(b)
 }
 
-// yieldBytes is how much of an answer is looked at, or copied, in one go; some 0.1 ms.
-const yieldBytes = 128 << 10
+// YieldBytes is how much of a text is looked at in one go, in bytes; some 0.1 ms.
+const YieldBytes = 128 << 10
 
 // maxNesting is that of encoding/json.
 const maxNesting = 10_000
 
-// jsonScanner walks over a JSON text.
-type jsonScanner struct {
+// scanner walks over a JSON text.
+type scanner struct {
 	b     []byte
 	at    int
 	yield int    // where to let others run
@@ -28,7 +30,7 @@ type jsonScanner struct {
 	deep  []bool // of the levels from there on
 }
 
-func (s *jsonScanner) push(object bool) {
+func (s *scanner) push(object bool) {
 	if s.depth >= 64 {
 		s.deep = append(s.deep, object)
 	} else if object {
@@ -40,21 +42,21 @@ func (s *jsonScanner) push(object bool) {
 }
 
 // object reports whether the innermost of what is open is one.
-func (s *jsonScanner) object() bool {
+func (s *scanner) object() bool {
 	if s.depth > 64 {
 		return s.deep[s.depth-65]
 	}
 	return s.flat>>(s.depth-1)&1 == 1
 }
 
-func (s *jsonScanner) pop() {
+func (s *scanner) pop() {
 	if s.depth--; s.depth >= 64 {
 		s.deep = s.deep[:s.depth-64]
 	}
 }
 
 // space skips white space and returns where it ends.
-func (s *jsonScanner) space() int {
+func (s *scanner) space() int {
 	for s.at < len(s.b) {
 		switch s.b[s.at] {
 		case ' ', '\t', '\r', '\n':
@@ -68,15 +70,15 @@ func (s *jsonScanner) space() int {
 }
 
 // rest lets others run from time to time.
-func (s *jsonScanner) rest() {
+func (s *scanner) rest() {
 	if s.at >= s.yield {
-		s.yield = s.at + yieldBytes
+		s.yield = s.at + YieldBytes
 		runtime.Gosched()
 	}
 }
 
 // next is the byte after white space, or 0 at the end, which no JSON text has.
-func (s *jsonScanner) next() byte {
+func (s *scanner) next() byte {
 	if s.space() == len(s.b) {
 		return 0
 	}
@@ -84,7 +86,7 @@ func (s *jsonScanner) next() byte {
 }
 
 // take takes a byte if it comes next.
-func (s *jsonScanner) take(c byte) bool {
+func (s *scanner) take(c byte) bool {
 	if s.next() != c {
 		return false
 	}
@@ -93,7 +95,7 @@ func (s *jsonScanner) take(c byte) bool {
 }
 
 // value walks over one value, with all that is in it.
-func (s *jsonScanner) value() bool {
+func (s *scanner) value() bool {
 	for {
 		opened, ok := s.begin()
 		if !ok {
@@ -130,7 +132,7 @@ func closing(object bool) byte {
 }
 
 // begin begins a value: a whole one, or an array or object that has something in it.
-func (s *jsonScanner) begin() (opened, ok bool) {
+func (s *scanner) begin() (opened, ok bool) {
 	switch c := s.next(); c {
 	case '{', '[':
 		s.at++
@@ -154,9 +156,9 @@ func (s *jsonScanner) begin() (opened, ok bool) {
 }
 
 // name walks over a member's name and its colon.
-func (s *jsonScanner) name() bool { return s.next() == '"' && s.text() && s.take(':') }
+func (s *scanner) name() bool { return s.next() == '"' && s.text() && s.take(':') }
 
-func (s *jsonScanner) word(w string) bool {
+func (s *scanner) word(w string) bool {
 	if len(s.b)-s.at < len(w) || string(s.b[s.at:s.at+len(w)]) != w {
 		return false
 	}
@@ -174,7 +176,7 @@ var plain = func() (p [256]bool) {
 }()
 
 // text walks over a string, whose quotation mark comes next.
-func (s *jsonScanner) text() bool {
+func (s *scanner) text() bool {
 	s.at++
 	for {
 		stop := min(len(s.b), max(s.yield, s.at+1))
@@ -199,7 +201,7 @@ func (s *jsonScanner) text() bool {
 }
 
 // escape walks over an escape sequence, whose backslash comes next.
-func (s *jsonScanner) escape() bool {
+func (s *scanner) escape() bool {
 	if s.at+1 >= len(s.b) {
 		return false
 	}
@@ -223,7 +225,7 @@ func (s *jsonScanner) escape() bool {
 }
 
 // number walks over a number.
-func (s *jsonScanner) number() bool {
+func (s *scanner) number() bool {
 	s.optional('-')
 	if !s.optional('0') && !s.digits() {
 		return false
@@ -239,7 +241,7 @@ func (s *jsonScanner) number() bool {
 }
 
 // optional takes a byte if it stands right here.
-func (s *jsonScanner) optional(c byte) bool {
+func (s *scanner) optional(c byte) bool {
 	if s.at < len(s.b) && s.b[s.at] == c {
 		s.at++
 		return true
@@ -248,7 +250,7 @@ func (s *jsonScanner) optional(c byte) bool {
 }
 
 // digits takes one digit or more.
-func (s *jsonScanner) digits() bool {
+func (s *scanner) digits() bool {
 	from := s.at
 	for s.at < len(s.b) && s.b[s.at] >= '0' && s.b[s.at] <= '9' {
 		s.at++
