@@ -2,7 +2,10 @@
 // texts without keeping a processor from others.
 package jsoncheck
 
-import "runtime"
+import (
+	"encoding/binary"
+	"runtime"
+)
 
 // Valid reports whether b is one JSON value, by the same rules as encoding/json's
 // Valid (RFC 8259, nested no deeper than maxNesting). It lets others run every
@@ -175,13 +178,27 @@ var plain = func() (p [256]bool) {
 	return p
 }()
 
+// plainWords is how many bytes at the beginning are plain, looked at eight at a time: a
+// multiple of that.
+func plainWords(b []byte) (n int) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	zero := func(x uint64) uint64 { return (x - ones) & ^x & high } // not 0 if a byte is 0
+	for ; n+8 <= len(b); n += 8 {
+		x := binary.LittleEndian.Uint64(b[n:])
+		if control := (x - ones*' ') & ^x & high; control|zero(x^ones*'"')|zero(x^ones*'\\') != 0 {
+			break
+		}
+	}
+	return n
+}
+
 // text walks over a string, whose quotation mark comes next.
 func (s *scanner) text() bool {
 	s.at++
 	for {
 		stop := min(len(s.b), max(s.yield, s.at+1))
 		run := s.b[s.at:stop]
-		n := 0
+		n := plainWords(run)
 		for n < len(run) && plain[run[n]] {
 			n++
 		}
