@@ -108,7 +108,8 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, readers: newReaders(&o), changed: make(chan struct{})}
+	h := &Host{opt: o, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h.readers = newReaders(&o, h.charge)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())

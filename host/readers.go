@@ -18,9 +18,18 @@ type readers struct {
 	backlog *stream.Backlog
 }
 
-func newReaders(o *Options) readers {
-	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders})
+// charge is told what was read for a service, and how long that took.
+func newReaders(o *Options, charge func(name string, worked time.Duration)) readers {
+	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders, Charge: charge})
 	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes)}
+}
+
+// charge tells a service's account how long its log was read, or its answers written.
+// What is done for nobody in particular is charged to nobody.
+func (h *Host) charge(name string, worked time.Duration) {
+	if svc, err := h.service(service.Name(name)); err == nil {
+		svc.Charge(worked)
+	}
 }
 
 // Readers is what those do who read logs.
@@ -48,6 +57,12 @@ func readerOf(ctx context.Context) string {
 // turn makes a place for who reads the log of a service, or all of them if the name is empty.
 func (r *readers) turn(ctx context.Context, name service.Name) *fair.Turn {
 	return r.turns.Turn(string(name), readerOf(ctx))
+}
+
+// Turn makes a place among those that read logs, for other work of milliseconds that is
+// done for the clients of a service, such as writing a large answer.
+func (h *Host) Turn(ctx context.Context, name service.Name) *fair.Turn {
+	return h.readers.turn(ctx, name)
 }
 
 // turnError gives errors of waiting for a turn the kind that callers of a host know.

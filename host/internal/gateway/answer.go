@@ -27,6 +27,7 @@ type answer struct {
 	held      int  // bytes taken from flight for it
 	status    int  // 0: nothing yet
 	stream    bool // it went on as a stream, whose time says nothing
+	pacer     pacer
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -46,7 +47,9 @@ func (a *answer) Write(b []byte) (written int, err error) {
 	defer a.flight.wrote()
 	for {
 		a.flight.writes()
+		a.pacer.begin()
 		n, err := a.ResponseWriter.Write(b[:min(len(b), pieceBytes)])
+		a.pacer.rest()
 		written, b = written+n, b[n:]
 		if err != nil || len(b) == 0 {
 			return written, err
@@ -95,7 +98,10 @@ func (a *answer) carry() (*carriage, error) {
 }
 
 // end gives back what is left.
-func (a *answer) end() { a.give(a.held) }
+func (a *answer) end() {
+	a.pacer.end()
+	a.give(a.held)
+}
 
 // Unwrap lets an http.ResponseController through.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -80,6 +80,8 @@ type Backend interface {
 
 	// Readers is what those do who read logs.
 	Readers() service.Readers
+	// Turn makes a place among them, for work on what a service answers.
+	Turn(ctx context.Context, name service.Name) Turn
 
 	// Batches writes a service's log, up to the batch with that sequence (0: to its
 	// end), as a piece that can be imported.

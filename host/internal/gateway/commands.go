@@ -166,6 +166,7 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 		return &commandError{withRetry(err), cmd.ID}
 	}
 	a.Header().Set("ETag", api.FormatETag(reply.Version))
+	a.pacer = s.pace(ctx, c.service, len(reply.Data))
 	text := api.ReplyText(nil, &reply, s.backend.Cursor(reply.Service, reply.Position))
 	a.sendTexts(http.StatusOK, api.ContentJSON, text, api.Text(newline))
 	return nil
@@ -279,6 +280,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 		return err
 	}
 	a.Header().Set("ETag", api.FormatETag(reply.Version))
+	a.pacer = s.pace(ctx, c.service, len(reply.Data))
 	a.sendTexts(http.StatusOK, api.ContentJSON, api.QueryReplyText(nil, &reply), api.Text(newline))
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -136,6 +137,8 @@ func (f *fake) Stats() journal.Stats { return journal.Stats{Events: 7} }
 func (f *fake) Logs() []journal.LogInfo {
 	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
 }
+
+func (f *fake) Turn(context.Context, service.Name) Turn { return fair.New(fair.Options{}).Turn("", "") }
 
 func (f *fake) Readers() service.Readers { return service.Readers{AtOnce: 1, Turns: 7} }
 

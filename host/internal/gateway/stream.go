@@ -46,6 +46,7 @@ type stream struct {
 // outcome is the answer to a command or a query, not encoded yet.
 type outcome struct {
 	id      string
+	service service.Name
 	command service.CommandID
 	reply   service.Reply
 	query   *service.QueryReply // instead of reply
@@ -329,9 +330,9 @@ func (t *stream) command(m *api.ClientMessage) error {
 		return err
 	}
 	cmd.Carrier = carried
-	id, command := m.ID, cmd.ID
+	id, name, command := m.ID, cmd.Service, cmd.ID
 	err = t.s.backend.SendAsync(cmd, func(r service.Reply, err error) {
-		t.answer(outcome{id: id, command: command, reply: r, err: err, carried: carried})
+		t.answer(outcome{id: id, service: name, command: command, reply: r, err: err, carried: carried})
 	})
 	if err != nil { // and so nobody else gives the answer
 		t.answer(outcome{id: id, command: command, err: err, carried: carried})
@@ -353,14 +354,14 @@ func (t *stream) query(m *api.ClientMessage) error {
 		return err
 	}
 	q := &service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried}
-	id := m.ID
+	id, name := m.ID, c.service
 	t.waiting.Go(func() { // at most as many as there are slots
 		ctx, cancel := t.s.wait(t.ctx, q.Deadline)
 		defer cancel()
 		sent := *q
 		q.Data = nil // it is the host's
 		r, err := t.s.backend.Query(ctx, sent)
-		t.answer(outcome{id: id, query: &r, err: err, carried: carried})
+		t.answer(outcome{id: id, service: name, query: &r, err: err, carried: carried})
 	})
 	return nil
 }
@@ -432,6 +433,12 @@ func (t *stream) sendRest(buf []byte) error {
 func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 	buf = buf[:0]
 	var text api.Pieces
+	size := len(o.reply.Data)
+	if o.query != nil {
+		size = len(o.query.Data)
+	}
+	t.k.pacer = t.s.pace(t.ctx, o.service, size)
+	defer t.k.pacer.end()
 	switch {
 	case o.err != nil:
 		p := t.s.problem(o.err, t.id)

@@ -30,6 +30,7 @@ type socket struct {
 	options *Options
 	flight  *flight
 	limit   int64 // of one message, in bytes
+	pacer   pacer // of the sending goroutine
 
 	mu       sync.Mutex // guards draining and setting the read deadline
 	draining bool       // nothing more is received
@@ -305,7 +306,10 @@ func (k *socket) sendPieces(text *api.Pieces) error {
 		for len(piece) > 0 {
 			part := piece[:min(len(piece), pieceBytes)]
 			piece = piece[len(part):]
-			if _, err := w.Write(part); err != nil {
+			k.pacer.begin()
+			_, err := w.Write(part)
+			k.pacer.rest()
+			if err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -31,22 +32,50 @@ func beAttacker(names []string) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := &hosttest.Child{Address: os.Getenv(attackerAddress)}
-	var all sync.WaitGroup
+	var chosen []attack
 	for _, a := range attacks() {
 		if slices.Contains(names, a.name) {
-			all.Go(func() { a.run(ctx, c) })
+			chosen = append(chosen, a)
+			if a.prepare != nil {
+				a.prepare()
+			}
 		}
+	}
+	fmt.Println(attackerReady)
+	var all sync.WaitGroup
+	for _, a := range chosen {
+		all.Go(func() { a.run(ctx, c) })
 	}
 	all.Wait()
 }
 
-// launch runs attacks in another process until ctx ends.
-func launch(ctx context.Context, c *hosttest.Child, names ...string) error {
+// attackerReady is what an attacker says when it begins: what it needs is made.
+const attackerReady = "ready"
+
+// launch runs attacks in another process until ctx ends. begun is closed when they begin.
+func launch(ctx context.Context, c *hosttest.Child, begun chan<- struct{}, names ...string) error {
+	defer func() {
+		if begun != nil {
+			close(begun)
+		}
+	}()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Env = append(os.Environ(), attackerNames+"="+strings.Join(names, ","), attackerAddress+"="+c.Address)
 	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+	said, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return err
+	}
+	line, _ := bufio.NewReader(said).ReadString('\n')
+	if line == attackerReady+"\n" {
+		close(begun)
+		begun = nil
+	}
+	if err := cmd.Wait(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("the attacker ended: %w", err)
 	}
 	return nil

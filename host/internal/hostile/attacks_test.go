@@ -98,10 +98,10 @@ func clientAttacks() []attack {
 		{name: "unread-http", setUp: setUpBigReply, run: unreadHTTP},
 		{name: "readers", setUp: setUpEvents, run: readers},
 		{name: "pages", setUp: setUpEvents, run: pages},
-		{name: "uploads", run: uploads},
+		{name: "uploads", run: uploads, prepare: func() { growing() }},
 		{name: "trickle", run: trickle},
 		{name: "idle", run: idle},
-		{name: "half-messages", run: halfMessages},
+		{name: "half-messages", run: halfMessages, prepare: func() { longMessage() }},
 	}
 }
 
@@ -165,14 +165,17 @@ func upgrade(ctx context.Context, c *hosttest.Child) *connection {
 	return conn
 }
 
-// message sends a text message, or as much of it as short leaves. Its mask is zeros.
-func (c *connection) message(text string, short int) error {
-	frame := []byte{0x81, 0x80 | 127}
-	frame = binary.BigEndian.AppendUint64(frame, uint64(len(text)))
-	frame = append(frame, 0, 0, 0, 0)
-	frame = append(frame, text...)
-	_, err := c.Write(frame[:len(frame)-short])
+// message sends a text message.
+func (c *connection) message(text string) error {
+	_, err := c.Write(frame(text))
 	return err
+}
+
+// frame is a text message with a mask of zeros.
+func frame(text string) []byte {
+	b := append(make([]byte, 0, len(text)+16), 0x81, 0x80|127)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(text)))
+	return append(append(b, 0, 0, 0, 0), text...)
 }
 
 // again runs f in some goroutines until ctx ends.
@@ -198,7 +201,7 @@ func unreadSocket(ctx context.Context, c *hosttest.Child) {
 		}
 		defer conn.Close()
 		for n := range 1024 {
-			if err := conn.message(fmt.Sprintf(`{"op":"query","id":"%d","service":"bigreply","key":"k%d","type":"q","data":{}}`, n, n%8), 0); err != nil {
+			if err := conn.message(fmt.Sprintf(`{"op":"query","id":"%d","service":"bigreply","key":"k%d","type":"q","data":{}}`, n, n%8)); err != nil {
 				return
 			}
 		}
@@ -230,7 +233,7 @@ func readers(ctx context.Context, c *hosttest.Child) {
 		for n := range 64 {
 			// Some filter by key, some by type: the former need the index, the latter the log.
 			filter := []string{`"keys":["nobody"]`, `"types":["nothing"]`}[n%2]
-			if err := conn.message(fmt.Sprintf(`{"op":"subscribe","id":"%d","service":"neighbour","from":"start",%s,"credits":1000}`, n, filter), 0); err != nil {
+			if err := conn.message(fmt.Sprintf(`{"op":"subscribe","id":"%d","service":"neighbour","from":"start",%s,"credits":1000}`, n, filter)); err != nil {
 				return
 			}
 		}
@@ -306,16 +309,19 @@ func idle(ctx context.Context, c *hosttest.Child) {
 	})
 }
 
+// longMessage is a message of 4 MB.
+var longMessage = sync.OnceValue(func() []byte { return frame(string(make([]byte, 4_000_000))) })
+
 // halfMessages sends messages of 4 MB short of one byte.
 func halfMessages(ctx context.Context, c *hosttest.Child) {
-	text := string(make([]byte, 4_000_000))
+	message := longMessage()
 	again(ctx, 100, func(ctx context.Context) {
 		conn := upgrade(ctx, c)
 		if conn == nil {
 			return
 		}
 		defer conn.Close()
-		if conn.message(text, 1) != nil {
+		if _, err := conn.Write(message[:len(message)-1]); err != nil {
 			return
 		}
 		pause(ctx, 30*time.Second)

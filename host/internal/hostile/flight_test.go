@@ -47,7 +47,7 @@ func hold(t testing.TB, a attack, during time.Duration) (h held) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := launch(ctx, c, a.name); err != nil {
+		if err := launch(ctx, c, make(chan struct{}), a.name); err != nil {
 			t.Error(err)
 		}
 	})

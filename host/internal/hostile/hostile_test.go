@@ -148,7 +148,7 @@ func TestEverythingHostile(t *testing.T) {
 	}
 	to := &http.Client{Transport: seen}
 	raid.Go(func() {
-		if err := launch(ctx, c, all...); err != nil {
+		if err := launch(ctx, c, make(chan struct{}), all...); err != nil {
 			t.Error(err)
 		}
 	})

@@ -147,6 +147,8 @@ type attack struct {
 	name  string
 	setUp func(t testing.TB, c *hosttest.Child)
 	run   func(ctx context.Context, c *hosttest.Child)
+	// prepare makes what run needs, in the attacker's process; nil if that is nothing.
+	prepare func()
 }
 
 // rounds is how long the neighbour is measured.
@@ -178,7 +180,9 @@ func run(t testing.TB, a attack, r rounds) result {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- launch(ctx, c, a.name) }()
+	begun := make(chan struct{})
+	go func() { ended <- launch(ctx, c, begun, a.name) }()
+	<-begun
 	res.beside = measure(ctx, c, r.beside)
 	cancel()
 	if err := <-ended; err != nil {

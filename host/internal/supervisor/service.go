@@ -49,6 +49,16 @@ func newService(spec service.Spec, known catalog.Facts, account *budget.Account,
 // Account is the service's in the host's budget.
 func (s *Service) Account() *budget.Account { return s.account }
 
+// Charge tells the account of the module that runs of work that was done for the service
+// elsewhere. It does not wait.
+func (s *Service) Charge(worked time.Duration) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running != nil {
+		s.running.program.Charge(worked)
+	}
+}
+
 // Hub has the service's events.
 func (s *Service) Hub() *stream.Hub { return s.hub }
 

@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Turn is a place among those that work for long for somebody: who reads a log, or is
+// given a large answer. Work is done between Begin and Rest, or End; see [fair.Turn].
+type Turn interface {
+	// Begin waits for a turn, or goes on with one. It fails when ctx ends, or when too
+	// many wait.
+	Begin(ctx context.Context) error
+	// Rest keeps the turn, but lets others take it away when it has lasted long enough.
+	Rest()
+	// End gives the turn up. Without one it does nothing.
+	End()
+}
+
+// largeAnswer is the size of a reply, in bytes, from which on it is looked at and written
+// in turns with others: that takes milliseconds, for which small commands would wait.
+const largeAnswer = 64 << 10
+
+// pacer has large answers made in turns. The zero value has none.
+type pacer struct {
+	turn Turn
+	ctx  context.Context
+}
+
+// pace begins a turn for an answer of so many bytes of a service, if it is large. End it
+// with end. Without a turn, as too many wait, the answer is made all the same: it may be
+// the only word that a client gets of what was done.
+func (s *Server) pace(ctx context.Context, name service.Name, size int) (p pacer) {
+	if size < largeAnswer {
+		return p
+	}
+	p = pacer{s.backend.Turn(ctx, name), ctx}
+	p.begin()
+	return p
+}
+
+// begin goes on, when others have had their turn.
+func (p *pacer) begin() {
+	if p.turn != nil && p.turn.Begin(p.ctx) != nil {
+		p.turn = nil
+	}
+}
+
+func (p *pacer) rest() {
+	if p.turn != nil {
+		p.turn.Rest()
+	}
+}
+
+func (p *pacer) end() {
+	if p.turn != nil {
+		p.turn.End()
+	}
+	*p = pacer{}
+}
