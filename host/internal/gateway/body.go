@@ -72,6 +72,8 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 	b := make([]byte, 0, first)
 	waited := -1 // pieces when the client was last seen to go on
 	defer a.flight.read()
+	var turns pacer
+	defer func() { turns.end() }()
 	for {
 		if err := a.control.SetReadDeadline(allowed.until); err != nil {
 			return nil, service.Errorf(service.KindInternal, "read deadline: %w", err)
@@ -80,8 +82,12 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 			waited = len(b) / pieceBytes
 			a.flight.reads()
 		}
-		n, err := body.Read(b[len(b):cap(b)])
+		turns.rest()
+		n, err := body.Read(b[len(b):min(cap(b), len(b)+pieceBytes)])
 		b = b[:len(b)+n]
+		if turns.begin(); turns.turn == nil {
+			turns = s.pace(r.Context(), "", len(b))
+		}
 		allowed.earn(n, time.Now())
 		var tooMany *http.MaxBytesError
 		switch {

@@ -18,21 +18,22 @@ type Turn interface {
 	End()
 }
 
-// largeAnswer is the size of a reply, in bytes, from which on it is looked at and written
-// in turns with others: that takes milliseconds, for which small commands would wait.
-const largeAnswer = 64 << 10
+// large is the size of a body, message or reply, in bytes, from which on it is read, looked at
+// and written in turns with others: that takes milliseconds, for which small commands would
+// wait.
+const large = 64 << 10
 
-// pacer has large answers made in turns. The zero value has none.
+// pacer has large bodies read, and large answers made, in turns. The zero value has none.
 type pacer struct {
 	turn Turn
 	ctx  context.Context
 }
 
-// pace begins a turn for an answer of so many bytes of a service, if it is large. End it
-// with end. Without a turn, as too many wait, the answer is made all the same: it may be
-// the only word that a client gets of what was done.
+// pace begins a turn for so many bytes of a service, if these are many; nobody's service has
+// no name. End it with end. Without a turn, as too many wait, the work is done all the same:
+// an answer may be the only word that a client gets of what was done.
 func (s *Server) pace(ctx context.Context, name service.Name, size int) (p pacer) {
-	if size < largeAnswer {
+	if size < large {
 		return p
 	}
 	p = pacer{s.backend.Turn(ctx, name), ctx}

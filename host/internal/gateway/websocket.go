@@ -29,8 +29,9 @@ type socket struct {
 	cork    *cork
 	options *Options
 	flight  *flight
-	limit   int64 // of one message, in bytes
-	pacer   pacer // of the sending goroutine
+	limit   int64                // of one message, in bytes
+	slowly  func(read int) pacer // for messages of which so many bytes have come
+	pacer   pacer                // of the sending goroutine
 
 	mu       sync.Mutex // guards draining and setting the read deadline
 	draining bool       // nothing more is received
@@ -101,6 +102,7 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 		return nil, nil // the connection broke; the library has closed it
 	}
 	k := &socket{ws: ws, cork: corking.cork, options: &s.options, flight: a.flight, limit: limit}
+	k.slowly = func(read int) pacer { return s.pace(r.Context(), "", read) }
 	ws.SetReadLimit(limit)
 	ws.SetPingHandler(k.ping)
 	ws.SetPongHandler(func(string) error { return k.control() })
@@ -195,6 +197,8 @@ func (k *socket) receiveText() ([]byte, error) {
 	buf := k.buf[:0]
 	var full *noRoom // then what comes is read and dropped
 	waited := 0
+	var turns pacer
+	defer func() { turns.end() }()
 	for read := 0; ; {
 		if len(buf) == cap(buf) {
 			if full == nil {
@@ -216,12 +220,16 @@ func (k *socket) receiveText() ([]byte, error) {
 			k.flight.reads()
 		}
 		k.wait(time.Until(allowed.until))
-		n, err := r.Read(buf[len(buf):cap(buf)])
+		turns.rest()
+		n, err := r.Read(buf[len(buf):min(cap(buf), len(buf)+pieceBytes)])
 		if full != nil {
 			full.start = append(full.start, buf[len(buf):len(buf)+min(n, max(0, startBytes-len(full.start)))]...)
 		}
 		buf = buf[:len(buf)+n]
 		read += n
+		if turns.begin(); turns.turn == nil {
+			turns = k.slowly(read)
+		}
 		allowed.earn(n, time.Now())
 		if err == io.EOF {
 			break
