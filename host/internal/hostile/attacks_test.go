@@ -111,16 +111,19 @@ func setUpBigReply(t testing.TB, c *hosttest.Child) {
 	deploy(t, c, bigReply, testguest.BigReply(string(bigReply)))
 }
 
-// readLog is how many events subscribers have to look through.
-const readLog = 17_000
+// pastEvents is how many events subscribers have to look through, of so many entities.
+const (
+	pastKeys   = 64
+	pastEvents = pastKeys * 265
+)
 
 // setUpEvents gives the neighbour's log a past.
 func setUpEvents(t testing.TB, c *hosttest.Child) {
 	to := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	var wait sync.WaitGroup
-	for n := range 64 {
+	for n := range pastKeys {
 		wait.Go(func() {
-			for range readLog / 64 {
+			for range pastEvents / pastKeys {
 				if err := post(t.Context(), &to, c, neighbour, fmt.Sprint("past", n), "commands/add"); err != nil {
 					t.Error(err)
 					return

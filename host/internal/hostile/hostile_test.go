@@ -32,6 +32,10 @@ const (
 	memoryLimit = 4 << 30
 	diskSize    = 3 << 30
 	openFiles   = 1024
+
+	// mostResident is the memory that the host may come to have resident: half of the limit
+	// for sandboxes, twice the bytes in flight, as garbage is as much again, and the journal.
+	mostResident = memoryLimit/2 + 2*256<<20 + 512<<20
 )
 
 // usage is what a process holds.
@@ -125,7 +129,8 @@ func TestEverythingHostile(t *testing.T) {
 	warm := measure(t.Context(), c, time.Second) // connections, caches
 	alone := measure(t.Context(), c, 2*time.Second)
 	http.DefaultClient.CloseIdleConnections()
-	before := usageOf(t, c)
+	setUpEvents(t, c)
+	before, budget := usageOf(t, c), taken(t, c)
 
 	var all []string
 	for _, a := range attacks() {
@@ -157,6 +162,9 @@ func TestEverythingHostile(t *testing.T) {
 		raid.Go(func() {
 			for k := 0; ctx.Err() == nil; k++ {
 				what := [...]string{"commands/c", "queries/q"}[k%2]
+				if name == "spin" {
+					what = "commands/spin"
+				}
 				if err := post(ctx, to, c, name, "seen", what); err != nil {
 					pause(ctx, 10*time.Millisecond)
 				}
@@ -182,6 +190,9 @@ func TestEverythingHostile(t *testing.T) {
 
 	t.Logf("alone %v; beside %v", alone, beside)
 	t.Logf("at most %d MiB resident", most.resident>>20)
+	if most.resident > mostResident {
+		t.Errorf("%d MiB were resident; at most %d should be", most.resident>>20, int64(mostResident)>>20)
+	}
 	for _, kind := range slices.Sorted(maps.Keys(seen.kinds)) {
 		t.Logf("%6d refused as %s", seen.kinds[kind], kind)
 	}
@@ -207,10 +218,13 @@ func TestEverythingHostile(t *testing.T) {
 		http.DefaultClient.CloseIdleConnections()
 	}
 	t.Logf("before: %v; after: %v", before, after)
+	if now := taken(t, c); !maps.Equal(now, budget) {
+		t.Errorf("of the budget %v are taken; before it were %v", now, budget)
+	}
 	if !asBefore(before, after) {
 		t.Errorf("the host holds what it did not before: %v, before %v", after, before)
 	}
-	if n, told := committed(t, c), len(warm.all)+len(alone.all)+len(beside.all)-beside.errors; n < told {
+	if n, told := committed(t, c), pastEvents+len(warm.all)+len(alone.all)+len(beside.all)-beside.errors; n < told {
 		t.Errorf("the neighbour was told of %d commands, and %d are in its log", told, n)
 	}
 	c.Stop(t)
@@ -238,11 +252,36 @@ func committed(t testing.TB, c *hosttest.Child) int {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var s struct{ Counters service.Counters }
+	var s struct{ Position service.Position } // each of its commands causes one event
 	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
 		t.Fatal(err)
 	}
-	return int(s.Counters.Committed)
+	return int(s.Position)
+}
+
+// taken is what the host has taken from its budget, by resource. What is on disk stays,
+// and so do logs' readers while they rest.
+func taken(t testing.TB, c *hosttest.Child) map[string]int64 {
+	t.Helper()
+	cl, err := c.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	all, err := cl.Resources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[string]int64{}
+	for _, r := range all {
+		if r.Resource == "sandboxes" || r.Resource == "sandbox_bytes" {
+			held[r.Resource] = r.Used
+		}
+		if r.Limit > 0 && r.Used > r.Limit {
+			t.Errorf("%d of %s are taken; the limit is %d", r.Used, r.Resource, r.Limit)
+		}
+	}
+	return held
 }
 
 // command runs a program of the system.
