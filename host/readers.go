@@ -59,9 +59,28 @@ func (r *readers) turn(ctx context.Context, name service.Name) *fair.Turn {
 	return r.turns.Turn(string(name), readerOf(ctx))
 }
 
-// Turn makes a place among those that read logs, for other work of milliseconds that is
-// done for the clients of a service, such as writing a large answer.
-func (h *Host) Turn(ctx context.Context, name service.Name) *fair.Turn {
+// Turn is a place for work of milliseconds that is done for a client. One goroutine at a
+// time uses it. Work is done between Begin, which is called again now and then, and Rest
+// or End.
+type Turn interface {
+	// Begin waits for a turn, or goes on with one. It fails when ctx ends, or when too
+	// many wait.
+	Begin(ctx context.Context) error
+	// Rest keeps the turn, but lets others take it away: its owner waits for somebody.
+	Rest()
+	// End gives the turn up. Without one it does nothing.
+	End()
+}
+
+// Turn makes a place for work on what a service answers: among its sandboxes, if it has to
+// take turns. Without a name, for what is nobody's in particular, such as a body that
+// arrives, it is a place among those that read logs.
+func (h *Host) Turn(ctx context.Context, name service.Name) Turn {
+	if svc, err := h.service(name); err == nil {
+		if t := svc.HostTurn(); t != nil {
+			return t
+		}
+	}
 	return h.readers.turn(ctx, name)
 }
 

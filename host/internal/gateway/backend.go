@@ -13,6 +13,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -80,8 +81,9 @@ type Backend interface {
 
 	// Readers is what those do who read logs.
 	Readers() service.Readers
-	// Turn makes a place among them, for work on what a service answers.
-	Turn(ctx context.Context, name service.Name) Turn
+	// Turn makes a place for work of milliseconds that is done for a client of a service,
+	// or, without a name, for a client.
+	Turn(ctx context.Context, name service.Name) host.Turn
 
 	// Batches writes a service's log, up to the batch with that sequence (0: to its
 	// end), as a piece that can be imported.

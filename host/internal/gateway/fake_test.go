@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
@@ -138,7 +139,9 @@ func (f *fake) Logs() []journal.LogInfo {
 	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
 }
 
-func (f *fake) Turn(context.Context, service.Name) Turn { return fair.New(fair.Options{}).Turn("", "") }
+func (f *fake) Turn(context.Context, service.Name) host.Turn {
+	return fair.New(fair.Options{}).Turn("", "")
+}
 
 func (f *fake) Readers() service.Readers { return service.Readers{AtOnce: 1, Turns: 7} }
 

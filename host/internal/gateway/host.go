@@ -17,8 +17,6 @@ func Host(h *host.Host) Backend { return hostBackend{h} }
 // hostBackend is a host with events in the form in which they leave.
 type hostBackend struct{ *host.Host }
 
-func (b hostBackend) Turn(ctx context.Context, name service.Name) Turn { return b.Host.Turn(ctx, name) }
-
 func (b hostBackend) Upload(ctx context.Context, module []byte, progress func(api.Progress)) (service.Module, error) {
 	return b.Host.Upload(ctx, module, outgoingProgress(progress))
 }

@@ -3,20 +3,9 @@ package gateway
 import (
 	"context"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
-
-// Turn is a place among those that work for long for somebody: who reads a log, or is
-// given a large answer. Work is done between Begin and Rest, or End; see [fair.Turn].
-type Turn interface {
-	// Begin waits for a turn, or goes on with one. It fails when ctx ends, or when too
-	// many wait.
-	Begin(ctx context.Context) error
-	// Rest keeps the turn, but lets others take it away when it has lasted long enough.
-	Rest()
-	// End gives the turn up. Without one it does nothing.
-	End()
-}
 
 // large is the size of a body, message or reply, in bytes, from which on it is read, looked at
 // and written in turns with others: that takes milliseconds, for which small commands would
@@ -25,7 +14,7 @@ const large = 64 << 10
 
 // pacer has large bodies read, and large answers made, in turns. The zero value has none.
 type pacer struct {
-	turn Turn
+	turn host.Turn
 	ctx  context.Context
 }
 

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 // stall is what no machine makes of what a neighbour may feel: the faults that this
 // test is for took ten times as long. The figures themselves are the benchmark's.
-const stall = 200 * time.Millisecond
+const stall = 100 * time.Millisecond
 
 // A neighbour loses nothing beside any one hostile guest or client, and does not wait
 // for it. A short run each; what it measured is printed.

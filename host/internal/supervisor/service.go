@@ -9,6 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -57,6 +58,17 @@ func (s *Service) Charge(worked time.Duration) {
 	if s.running != nil {
 		s.running.program.Charge(worked)
 	}
+}
+
+// HostTurn is a place for work that is done for the service outside of its sandboxes; nil
+// while no module runs.
+func (s *Service) HostTurn() *sandbox.HostTurn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running == nil {
+		return nil
+	}
+	return s.running.program.HostTurn()
 }
 
 // Hub has the service's events.
