@@ -28,3 +28,40 @@ func TestAClaimIsTakenOnce(t *testing.T) {
 		t.Error("no claim is not free to begin, or can be refused")
 	}
 }
+
+// dropper counts how often it is dropped.
+type dropper struct{ n atomic.Int32 }
+
+func (d *dropper) Drop() { d.n.Add(1) }
+
+// The data of a request is dropped where it waits when it is refused, whichever comes
+// first; and never when it has begun.
+func TestARefusedRequestDropsItsData(t *testing.T) {
+	for range 1000 {
+		var c Claim
+		var first, last dropper
+		c.Hold(&first)
+		var both sync.WaitGroup
+		both.Go(func() { c.Hold(&last) })
+		both.Go(func() {
+			if !c.Refuse() {
+				t.Error("a free claim was not refused")
+			}
+		})
+		both.Wait()
+		if last.n.Load() != 1 || first.n.Load() > 1 {
+			t.Fatalf("it was dropped %d times where it was, and %d times where it is", first.n.Load(), last.n.Load())
+		}
+	}
+	var c Claim
+	var d dropper
+	c.Hold(&d)
+	if !c.Begin() || c.Refuse() || d.n.Load() != 0 {
+		t.Error("what has begun was refused, or dropped")
+	}
+	var none *Claim
+	none.Hold(&d)
+	if d.n.Load() != 0 {
+		t.Error("what cannot be refused was dropped")
+	}
+}

@@ -262,6 +262,7 @@ func (e *Engine) put(t *task) error {
 	if err := t.expect(); err != nil {
 		return err
 	}
+	t.command.Claim.Hold(t)
 	admitted := s.mail.put(t)
 	if admitted == admissionAdmitted {
 		return nil

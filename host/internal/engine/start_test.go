@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
@@ -185,6 +188,57 @@ func TestWhatWaitedIsCarriedOut(t *testing.T) {
 		if want := []string{"c0 1 <nil>", "c1 2 <nil>", "c2 3 <nil>", "c4 4 <nil>"}; !slices.Equal(answers, want) {
 			t.Errorf("got %v, want %v", answers, want)
 		}
+	})
+}
+
+// The data of a request that is refused while it waits in a mailbox is in memory no
+// longer, whoever refused it: nobody counts it any more.
+func TestARefusedRequestLeavesNothingInTheMailbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _, result := gatedBank(t, nil)
+		type data [1 << 16]byte
+		submit := func(deadline time.Time, query bool) (*service.Claim, []weak.Pointer[data]) {
+			body, metadata := new(data), new(data)
+			c := command("deposit", "alice", "", "")
+			c.Data, c.Metadata, c.Deadline, c.Claim = body[:], nil, deadline, new(service.Claim)
+			all := []weak.Pointer[data]{weak.Make(body)}
+			var err error
+			if query {
+				err = e.Query(service.Query{Service: "bank", Key: "alice", Type: "balance", Data: body[:], Deadline: deadline, Claim: c.Claim}, func(service.QueryReply, error) {})
+			} else {
+				c.Metadata, all = abi.Metadata(metadata[:0]).AppendPair("name", "value"), append(all, weak.Make(metadata))
+				err = e.Submit(c, func(service.Reply, error) {})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Claim, all
+		}
+		gone := func(what string, all []weak.Pointer[data]) {
+			t.Helper()
+			runtime.GC()
+			runtime.GC()
+			for _, p := range all {
+				if p.Value() != nil {
+					t.Errorf("%s: the data is still there", what)
+				}
+			}
+		}
+		for _, query := range []bool{false, true} {
+			claim, all := submit(time.Time{}, query)
+			if !claim.Refuse() {
+				t.Error("a request that waits cannot be taken back")
+			}
+			gone("taken back by its sender", all)
+			_, all = submit(time.Now().Add(time.Second), query)
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			gone("at its deadline", all)
+		}
+		if n := e.shards[0].mail.queued.Load(); n == 0 {
+			t.Error("nothing waits in the mailbox any more")
+		}
+		result <- nil
 	})
 }
 

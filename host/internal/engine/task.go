@@ -30,6 +30,10 @@ type task struct {
 	refusal *service.Error  // the host's own, resting on the entity's state
 }
 
+// Drop implements service.Dropper: the task was refused, and its data is nobody's,
+// however long the task stays in the mailbox.
+func (t *task) Drop() { t.command.Data, t.command.Metadata = nil, nil }
+
 // fail ends the task with an error.
 func (t *task) fail(err *service.Error) {
 	switch {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"sync"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -13,13 +14,35 @@ type room struct {
 	bytes   int64
 }
 
-// visitor is a request in the room.
+// visitor is a request in the room. When it is refused it lets go of the request's data,
+// whoever has refused it, as nobody counts that any more.
 type visitor struct {
 	size   int64
 	claim  *service.Claim
 	timer  *time.Timer
-	enter  func(*build) error // hands it to an engine
-	refuse func(error)        // answers it
+	refuse func(error) // answers it
+
+	mu    sync.Mutex         // guards enter
+	enter func(*build) error // hands it, with its data, to an engine; nil: it was refused
+}
+
+// Drop implements service.Dropper.
+func (v *visitor) Drop() {
+	v.timer.Stop()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.enter = nil
+}
+
+// leave hands the request to an engine, unless it was refused.
+func (v *visitor) leave(into *build) error {
+	v.mu.Lock()
+	enter := v.enter
+	v.mu.Unlock()
+	if enter == nil {
+		return nil // and so somebody else answers
+	}
+	return enter(into)
 }
 
 // restart is when a request that has waited for its service in vain may come again, if
@@ -56,6 +79,7 @@ func (r *room) add(v *visitor, patience time.Duration, late func() error) {
 			v.refuse(late())
 		}
 	})
+	v.claim.Hold(v)
 	r.bytes += v.size
 	r.waiting = append(r.waiting, v)
 }
@@ -70,7 +94,7 @@ func (r *room) empty(into *build, why func() error) (answers []func()) {
 		}
 		var err error
 		if into != nil {
-			err = v.enter(into)
+			err = v.leave(into)
 		} else if err = why(); !v.claim.Refuse() {
 			continue // its sender has taken it back
 		}
