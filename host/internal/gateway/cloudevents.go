@@ -21,6 +21,11 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	defer ended()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // the request ends with the upgrade, the stream does not
 	defer cancel(nil)
+	gone, err := a.flight.subscribe(readerRoom(&sel))
+	if err != nil {
+		return err
+	}
+	defer gone()
 	feed, err := s.newFeed(ctx, a.flight, sel)
 	if err != nil {
 		return err

@@ -157,6 +157,9 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 }
 
 func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int) error {
+	if err := a.take(readerRoom(&sel)); err != nil {
+		return err
+	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
 	defer cancel()
 	// A page that is not full in time ends where it is, so that whoever reads comes on however
@@ -207,6 +210,11 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	if err := a.take(streamBytes); err != nil {
 		return err
 	}
+	gone, err := a.flight.subscribe(readerRoom(&sel))
+	if err != nil {
+		return err
+	}
+	defer gone()
 	feed, err := s.newFeed(ctx, a.flight, sel)
 	if err != nil {
 		return err

@@ -103,8 +103,8 @@ func (f *flight) try(n int) bool {
 // wait waits until there is room for n bytes. It fails with ctx's error, or if there
 // will never be.
 func (f *flight) wait(ctx context.Context, n int) error {
-	if most := f.all.limit - streamBytes; int64(n) > most {
-		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one connection it may take %d", n, most)
+	if most := f.all.limit - streamBytes - f.lasting.Load(); int64(n) > most {
+		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one connection, and the subscriptions of this one, it may take %d", n, most)
 	}
 	for pause := minRoomWait; ; pause = min(2*pause, maxRoomWait) {
 		timer := time.NewTimer(pause)

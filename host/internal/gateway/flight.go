@@ -71,6 +71,7 @@ type flight struct {
 	// Since when the client is waited for with something in hand, in Unix nanoseconds; 0:
 	// it is not. Each is set by the goroutine that reads, or writes.
 	reading, writing atomic.Int64
+	lasting          atomic.Int64  // what subscriptions hold of it until they end, in bytes
 	freed            chan struct{} // has one when something was given back since it was last looked at
 
 	// What was read since the last handler ended, and so may be headers of the next
@@ -217,12 +218,44 @@ func (a *flights) makeRoom(n int64) {
 	}
 }
 
-// What a call takes beside its data, in bytes; and a query on a stream, which has a
-// goroutine that waits.
+// What a call takes beside its data, in bytes, its place in the queue of answers
+// included; and a query on a stream, which has a goroutine that waits.
 const (
 	callBytes  = 1 << 10
 	queryBytes = 5 << 10
 )
+
+// What a reader of events takes until it ends, in bytes: its goroutine and the events
+// that it looks at; and, beside its text, each type and each key of its filter, which are
+// in several lists and sets.
+const (
+	readerBytes = 12 << 10
+	filterBytes = 384
+)
+
+// readerRoom is what a reader of a selection takes until it ends, in bytes.
+func readerRoom(sel *Selection) int {
+	n := readerBytes + filterBytes*(len(sel.Types)+len(sel.Keys))
+	for _, t := range sel.Types {
+		n += 2 * len(t)
+	}
+	for _, k := range sel.Keys {
+		n += 2 * len(k)
+	}
+	return n
+}
+
+// subscribe takes what a subscription holds until it ends, with what is returned.
+func (f *flight) subscribe(n int) (ended func(), err error) {
+	if err := f.take(n); err != nil {
+		return nil, err
+	}
+	f.lasting.Add(int64(n))
+	return func() {
+		f.lasting.Add(-int64(n))
+		f.give(n)
+	}, nil
+}
 
 // carriage is what one command or query holds: its data until the host has no more use
 // for it, and its answer until that is written or dropped. It implements service.Carrier.

@@ -459,3 +459,65 @@ func TestHoldersAreForOperators(t *testing.T) {
 		t.Errorf("without the token: %d", g.status)
 	}
 }
+
+// leave takes all there is but some bytes, until it is called again.
+func (s *site) leave(left int64) (back func()) {
+	s.Helper()
+	n := s.fake.account.Room(budget.FlightBytes) - left
+	if err := s.fake.account.Take(budget.FlightBytes, n); err != nil {
+		s.Fatal(err)
+	}
+	return func() { s.fake.account.Give(budget.FlightBytes, n) }
+}
+
+// A stream whose first message has no room gives back no more than it took.
+func TestAFirstMessageWithoutRoom(t *testing.T) {
+	s := startWithin(t, little, within())
+	ws := s.raw("/v1/stream", api.ProtocolStream)
+	held := func() int64 { n, _ := s.used(); return n }
+	s.until("the stream is open", func() bool { return held() >= streamBytes })
+	before := held()
+	back := s.leave(0)
+	say(t, ws, `{"op":"ping","id":"refused","service":"%s"}`, strings.Repeat("x", 3*startBytes))
+	if m := hear(t, ws); m.Op != api.OpError || m.ID != "refused" || m.Problem.Resource != "bytes_in_flight" {
+		t.Errorf("%+v %+v", m, m.Problem)
+	}
+	back()
+	if now := held(); now != before {
+		t.Errorf("the connection holds %d bytes, before the message %d", now, before)
+	}
+	say(t, ws, `{"op":"ping","id":"p"}`)
+	if m := hear(t, ws); m.Op != api.OpPong {
+		t.Errorf("%+v %+v", m, m.Problem)
+	}
+	ws.Close()
+	s.until("the connection has left", func() bool { return held() == 0 })
+	if strings.Contains(s.logged.String(), "were forgotten") {
+		t.Error("the connection gave back what it had not taken, or did not give it back")
+	}
+}
+
+// What tells of a module or service, which may be large, has its room before the work
+// begins, also in lines: what was done is not told as refused, and nothing is held that is
+// not counted.
+func TestDeploymentsHaveRoomForTheirAnswer(t *testing.T) {
+	s := startWithin(t, service.Budget{}, Options{})
+	defer s.leave(smallFlight)()
+	deployment := fmt.Sprintf(`{"module":%q}`, service.DigestOf([]byte("module")))
+	for _, accept := range []string{api.ContentLines, api.ContentJSON} {
+		for _, g := range []got{
+			s.do("PUT", "/v1/services/shop", deployment, "Content-Type", api.ContentJSON, "Accept", accept),
+			s.do("POST", "/v1/services/shop/deployments", "\x00asm", "Accept", accept),
+			s.do("POST", "/v1/modules", "\x00asm good", "Accept", accept),
+		} {
+			if p := s.problem(g, 503, "overloaded"); p.Resource != "bytes_in_flight" {
+				t.Errorf("%s: %+v", accept, p)
+			}
+		}
+	}
+	s.fake.mu.Lock()
+	defer s.fake.mu.Unlock()
+	if s.fake.services["shop"] != nil {
+		t.Error("what was refused was carried out")
+	}
+}

@@ -169,7 +169,8 @@ func (s *Server) openStream(protocol string) (ended func(), err error) {
 	select {
 	case s.streams <- struct{}{}:
 	default:
-		return nil, &service.Error{Kind: service.KindOverloaded, Message: "there are too many open streams", RetryAfter: retrySoon}
+		return nil, &service.Error{Kind: service.KindOverloaded, Message: "there are too many open streams", RetryAfter: retrySoon,
+			Resource: "streams", Used: int64(len(s.streams)), Limit: int64(cap(s.streams))}
 	}
 	gone := s.metrics.Stream(protocol)
 	return func() { gone(); <-s.streams }, nil

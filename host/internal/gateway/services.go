@@ -82,14 +82,22 @@ func (s *Server) getService(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.takeStatus(len(status.Shards)); err != nil {
+		return err
+	}
 	return s.showService(a, status)
 }
 
-// showService answers with all that there is to say of a service.
+// takeStatus takes what an answer about a module, or a service with so many shards, needs.
+// On a host that gives a connection little it is half of that, as most manifests are far
+// from the largest.
+func (a *answer) takeStatus(shards int) error {
+	room := manifestRoom + statusRoom + shardRoom*min(max(shards, 0), service.GreatestShards)
+	return a.take(min(room, int(a.flight.all.limit/2)))
+}
+
+// showService answers with all that there is to say of a service. There is room for it.
 func (s *Server) showService(a *answer, status service.Status) error {
-	if err := a.take(manifestRoom + statusRoom + shardRoom*len(status.Shards)); err != nil {
-		return err
-	}
 	body, err := json.Marshal(s.apiService(status))
 	if err != nil {
 		return service.Errorf(service.KindInternal, "answer: %w", err)
@@ -139,12 +147,14 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 	}
 	defer ended()
 	if accepts(r, api.ContentLines) {
-		s.inLines(a, r, func(ctx context.Context, progress func(api.Progress)) (any, error) {
+		return s.inLines(a, r, 0, func(ctx context.Context, progress func(api.Progress)) (any, error) {
 			m, err := s.backend.Upload(ctx, module, progress)
 			last := api.ModuleOf(m)
 			return api.UploadLine{Module: &last}, err
 		})
-		return nil
+	}
+	if err := a.takeStatus(0); err != nil {
+		return err
 	}
 	m, err := s.backend.Upload(r.Context(), module, nil)
 	if err != nil {
@@ -243,13 +253,16 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 // of progress and then the service.
 func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 	if !accepts(r, api.ContentLines) {
+		if err := a.takeStatus(d.Settings.Shards); err != nil { // before, so that what was done is not told as refused
+			return err
+		}
 		status, err := s.backend.Deploy(r.Context(), d)
 		if err != nil {
 			return err
 		}
 		return s.showService(a, status)
 	}
-	s.inLines(a, r, func(ctx context.Context, progress func(api.Progress)) (any, error) {
+	return s.inLines(a, r, d.Settings.Shards, func(ctx context.Context, progress func(api.Progress)) (any, error) {
 		d.Progress = progress
 		status, err := s.backend.Deploy(ctx, d)
 		if err != nil {
@@ -258,12 +271,15 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 		last := s.apiService(status)
 		return api.DeployLine{Service: &last}, nil
 	})
-	return nil
 }
 
 // inLines does something that takes long and answers with lines: its progress, as
-// it comes, and at the end the last line that work returns, or its problem.
-func (s *Server) inLines(a *answer, r *http.Request, work func(ctx context.Context, progress func(api.Progress)) (last any, err error)) {
+// it comes, and at the end the last line that work returns, or its problem. The last line
+// may hold a manifest and so many shards; there is room for it before the work begins.
+func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx context.Context, progress func(api.Progress)) (last any, err error)) error {
+	if err := a.takeStatus(shards); err != nil {
+		return err
+	}
 	type result struct {
 		last any
 		err  error
@@ -307,7 +323,7 @@ func (s *Server) inLines(a *answer, r *http.Request, work func(ctx context.Conte
 				res.last = api.DeployLine{Problem: &p}
 			}
 			line(res.last)
-			return
+			return nil
 		}
 	}
 }

@@ -31,27 +31,15 @@ type stream struct {
 	cancel context.CancelCauseFunc
 
 	slots   chan struct{} // one for each command or query without a written answer
-	answers chan outcome  // has room for all slots, so that giving an answer never waits
+	answers *outcomes     // of commands and queries
 	notices chan []byte   // from the receiving goroutine, which waits if it is full
 	batches chan batch    // from the subscriptions, which wait if it is full
 	last    chan struct{} // closed when nothing more will be given to the sender
 
 	waiting sync.WaitGroup // queries and subscriptions
 
-	mu   sync.Mutex // guards all below
+	mu   sync.Mutex // guards subs
 	subs map[string]*subscription
-	over bool // nobody sends answers any more
-}
-
-// outcome is the answer to a command or a query, not encoded yet.
-type outcome struct {
-	id      string
-	service service.Name
-	command service.CommandID
-	reply   service.Reply
-	query   *service.QueryReply // instead of reply
-	err     error               // instead of both
-	carried *carriage
 }
 
 // stream makes a WebSocket of a request and serves it until it ends.
@@ -71,7 +59,7 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	}
 	t := &stream{
 		s: s, k: k, id: a.id,
-		slots: make(chan struct{}, s.options.InFlight), answers: make(chan outcome, s.options.InFlight),
+		slots: make(chan struct{}, s.options.InFlight), answers: newOutcomes(),
 		notices: make(chan []byte, 16), batches: make(chan batch), last: make(chan struct{}),
 		subs: map[string]*subscription{},
 	}
@@ -104,35 +92,22 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	return nil
 }
 
-// answer has the sending goroutine send an answer. It never waits, as there is room for
-// all that have a slot.
+// answer has the sending goroutine send an answer. It never waits.
 func (t *stream) answer(o outcome) {
 	if o.err != nil {
 		o.err = o.carried.fit(o.err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.over {
+	if !t.answers.put(o) {
 		o.carried.free()
-		return
 	}
-	t.answers <- o
 }
 
 // end drops the answers that were not sent, and those to come.
 func (t *stream) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.over = true
-	for {
-		select {
-		case o := <-t.answers:
-			o.carried.free()
-		default:
-			t.k.flight.give(t.k.keep())
-			return
-		}
+	for _, o := range t.answers.close() {
+		o.carried.free()
 	}
+	t.k.flight.give(t.k.keep())
 }
 
 var errCutOff = errors.New("cut off")
@@ -251,7 +226,7 @@ func (t *stream) slot() error {
 		return nil
 	default:
 		return &service.Error{
-			Kind: service.KindOverloaded, RetryAfter: retrySoon,
+			Kind: service.KindOverloaded, RetryAfter: retrySoon, Resource: "requests_of_connection", Used: int64(len(t.slots)), Limit: int64(cap(t.slots)),
 			Message: "too many commands and queries of this connection have no answer yet; hello says how many may",
 		}
 	}
@@ -378,8 +353,8 @@ func (t *stream) sendAll() error {
 	for {
 		var err error
 		select {
-		case o := <-t.answers:
-			buf, err = t.sendOutcome(buf, &o)
+		case <-t.answers.news:
+			buf, err = t.sendNext(buf)
 		case text := <-t.notices:
 			err = t.k.send(text)
 		case b := <-t.batches:
@@ -393,8 +368,8 @@ func (t *stream) sendAll() error {
 		more := true
 		for n := 0; n < together && more && err == nil; n++ {
 			select {
-			case o := <-t.answers:
-				buf, err = t.sendOutcome(buf, &o)
+			case <-t.answers.news:
+				buf, err = t.sendNext(buf)
 			case text := <-t.notices:
 				err = t.k.send(text)
 			case b := <-t.batches:
@@ -417,8 +392,8 @@ func (t *stream) sendRest(buf []byte) error {
 	for {
 		var err error
 		select {
-		case o := <-t.answers:
-			buf, err = t.sendOutcome(buf, &o)
+		case <-t.answers.news:
+			buf, err = t.sendNext(buf)
 		case text := <-t.notices:
 			err = t.k.send(text)
 		default:
@@ -428,6 +403,15 @@ func (t *stream) sendRest(buf []byte) error {
 			return err
 		}
 	}
+}
+
+// sendNext sends the first of the answers.
+func (t *stream) sendNext(buf []byte) ([]byte, error) {
+	o, ok := t.answers.take()
+	if !ok {
+		return buf, nil
+	}
+	return t.sendOutcome(buf, &o)
 }
 
 func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {

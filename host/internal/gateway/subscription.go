@@ -17,6 +17,7 @@ type subscription struct {
 	head   []byte // what stands before each event in its message
 	feed   *feed
 	cancel context.CancelFunc
+	ended  func() // gives back what it holds of the connection's flight
 
 	sent chan struct{} // has one when the sender is through with a batch of events
 
@@ -73,7 +74,8 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	case taken:
 		return service.Errorf(service.KindInvalid, "the id %q is that of another subscription", m.ID)
 	case count >= t.s.options.Subscriptions:
-		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon}
+		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon,
+			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
 	if sel.After, err = t.s.position(name, m.From); err != nil {
 		return err
@@ -82,10 +84,14 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	if err := sub.grant(m.Credits); err != nil {
 		return err
 	}
+	if sub.ended, err = t.k.flight.subscribe(readerRoom(&sel) + 4*len(m.ID)); err != nil { // the id is in its head and its words
+		return err
+	}
 	ctx, cancel := context.WithCancel(t.ctx)
 	sub.cancel = cancel
 	if sub.feed, err = t.s.newFeed(ctx, t.k.flight, sel); err != nil {
 		cancel()
+		sub.ended()
 		return err
 	}
 	t.mu.Lock()
@@ -158,6 +164,7 @@ func (s *subscription) held(ctx context.Context) (int64, error) {
 
 // run is the subscription's goroutine.
 func (s *subscription) run(ctx context.Context, first []byte) {
+	defer s.ended()
 	defer s.cancel()
 	err := s.give(ctx, batch{sub: s, word: first})
 	for err == nil {

@@ -2,11 +2,15 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -33,7 +37,7 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 		o := Options{Credits: 100, Metrics: noMetrics{}}
 		flight := newFlights(budget.New(nil), 1<<20, &o).join("client", nil)
 		s := &stream{s: &Server{options: o}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
-		sub := &subscription{t: s, id: "s", feed: &feed{s: s.s, f: flight, sub: from}, cancel: cancel, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+		sub := &subscription{t: s, id: "s", feed: &feed{s: s.s, f: flight, sub: from}, cancel: cancel, ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 		if err := sub.grant(100); err != nil {
 			t.Fatal(err)
 		}
@@ -93,4 +97,67 @@ func TestAPageEndsInTime(t *testing.T) {
 			t.Errorf("%d: %+v", r.status, page)
 		}
 	}
+}
+
+// What the filters of subscriptions hold is counted as long as they last, on streams of
+// every kind; and what does not fit is refused by name.
+func TestFiltersAreCounted(t *testing.T) {
+	var keys []string
+	for i := range maxFilter {
+		keys = append(keys, fmt.Sprintf("%0*d", abi.MaxKeySize, i))
+	}
+	list, _ := json.Marshal(keys)
+	size := int64(maxFilter * 2 * abi.MaxKeySize)
+
+	s := startWithin(t, little, within())
+	ws := s.raw("/v1/stream", api.ProtocolStream)
+	say(t, ws, `{"op":"ping","id":"p"}`)
+	hear(t, ws)
+	before, _ := s.used()
+	say(t, ws, `{"op":"subscribe","id":"1","service":"bank","keys":%s}`, list)
+	if m := hear(t, ws); m.Op != api.OpSubscribed {
+		t.Fatalf("%+v %+v", m, m.Problem)
+	}
+	if now, _ := s.used(); now-before < size {
+		t.Errorf("a subscription with %d bytes of keys takes %d", size/2, now-before)
+	}
+	say(t, ws, `{"op":"unsubscribe","id":"1"}`)
+	if m := hear(t, ws); m.Op != api.OpUnsubscribed {
+		t.Fatalf("%+v %+v", m, m.Problem)
+	}
+	s.until("the subscription gives back what it held", func() bool { now, _ := s.used(); return now < before+size/2 })
+
+	refused := 0
+	for i := range 64 {
+		say(t, ws, `{"op":"subscribe","id":"%d","service":"bank","keys":%s}`, i, list)
+		m := hear(t, ws)
+		switch {
+		case m.Op == api.OpSubscribed && refused == 0:
+		case m.Op == api.OpError && m.Problem.Kind == "overloaded" && m.Problem.Resource == "bytes_in_flight":
+			refused++
+		default:
+			t.Fatalf("%+v %+v", m, m.Problem)
+		}
+	}
+	if refused == 0 {
+		t.Error("as many subscriptions as may be, with the longest filters, fit into little")
+	}
+	ws.Close()
+	s.until("the connection gives back what it held", func() bool { now, _ := s.used(); return now < size })
+
+	query := "/v1/services/bank/events?keys=" + strings.Join(keys[:20], ",")
+	a := s.attacker()
+	a.put("GET " + query + " HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+	s.until("server-sent events take their filter", func() bool {
+		now, _ := s.used()
+		return now >= streamBytes+readerBytes+20*2*abi.MaxKeySize
+	})
+	a.Close()
+	s.until("they give it back", func() bool { now, _ := s.used(); return now < size/2 })
+	ws = s.raw(query, api.ProtocolCloudEvents)
+	s.until("CloudEvents take their filter", func() bool {
+		now, _ := s.used()
+		return now >= streamBytes+readerBytes+20*2*abi.MaxKeySize
+	})
+	ws.Close()
 }

@@ -195,7 +195,8 @@ func (k *socket) receiveText() ([]byte, error) {
 	defer func() { k.within = false }()
 	allowed := newAllowance(k.options.BodyTime, time.Now())
 	buf := k.buf[:0]
-	var full *noRoom // then what comes is read and dropped
+	var full *noRoom // then what comes is read into scratch and dropped
+	var scratch []byte
 	waited := 0
 	var turns pacer
 	defer func() { turns.end() }()
@@ -204,13 +205,11 @@ func (k *socket) receiveText() ([]byte, error) {
 			if full == nil {
 				if err := k.grow(buf); err != nil {
 					full = &noRoom{bytes.Clone(buf[:min(len(buf), startBytes)]), err}
+					scratch = make([]byte, 0, startBytes) // within what is taken for the stream, and not of the socket's buffer
 				}
 			}
-			if full != nil && cap(k.buf) == 0 {
-				k.buf = make([]byte, 0, 512) // within what is taken for the stream
-			}
 			if full != nil {
-				buf = k.buf[:0]
+				buf = scratch
 			} else {
 				buf = k.buf[:len(buf)]
 			}

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// outcome is the answer to a command or a query, not encoded yet.
+type outcome struct {
+	id      string
+	service service.Name
+	command service.CommandID
+	reply   service.Reply
+	query   *service.QueryReply // instead of reply
+	err     error               // instead of both
+	carried *carriage
+}
+
+// outcomes is a queue of the answers on their way to the sender. It is as long as there are
+// answers: there is one for each slot at the most, and what it takes in the queue is within
+// callBytes. So putting never waits, and a stream without commands holds no queue. Many
+// put; one takes.
+type outcomes struct {
+	news chan struct{} // has one while there is something
+
+	mu   sync.Mutex // guards all below
+	list []outcome
+	next int // the first that was not taken
+	over bool
+}
+
+// keptOutcomes is how many may lie in a queue that is kept when it is empty.
+const keptOutcomes = 64
+
+func newOutcomes() *outcomes { return &outcomes{news: make(chan struct{}, 1)} }
+
+// put queues an answer; false if nobody sends answers any more.
+func (q *outcomes) put(o outcome) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over {
+		return false
+	}
+	if len(q.list) == cap(q.list) && q.next > len(q.list)/2 {
+		n := copy(q.list, q.list[q.next:])
+		clear(q.list[n:])
+		q.list, q.next = q.list[:n], 0
+	}
+	q.list = append(q.list, o)
+	q.tell()
+	return true
+}
+
+// take takes the first one. It is called after a receive from news.
+func (q *outcomes) take() (o outcome, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.next == len(q.list) {
+		return outcome{}, false
+	}
+	o, q.list[q.next] = q.list[q.next], outcome{}
+	q.next++
+	if q.next < len(q.list) {
+		q.tell()
+		return o, true
+	}
+	q.list, q.next = q.list[:0], 0
+	if cap(q.list) > keptOutcomes {
+		q.list = nil
+	}
+	return o, true
+}
+
+func (q *outcomes) tell() {
+	select {
+	case q.news <- struct{}{}:
+	default:
+	}
+}
+
+// close has put fail, and returns what nobody has taken.
+func (q *outcomes) close() (left []outcome) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	left, q.list, q.next, q.over = q.list[q.next:], nil, 0, true
+	return left
+}
