@@ -86,11 +86,14 @@ func (h *Host) Turn(ctx context.Context, name service.Name) Turn {
 
 // turnError gives errors of waiting for a turn the kind that callers of a host know.
 func turnError(name service.Name, err error) error {
+	var full *fair.FullError
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, fair.ErrFull):
-		return &service.Error{Op: "read", Service: name, Kind: service.KindOverloaded, RetryAfter: time.Second, Message: "too many readers are waiting for their turn"}
+	case errors.As(err, &full):
+		own := stream.Crowded(full)
+		own.Op, own.Service = "read", name
+		return own
 	}
 	return notBegun(name, err)
 }

@@ -283,6 +283,10 @@ func (e *Engine) put(t *task) error {
 	default:
 		s.counters.overloaded.Add(1)
 		err := e.errorf(service.KindOverloaded, "too many commands are waiting for this part of the service's keys")
+		err.Resource, err.Used, err.Limit = "mailbox_commands", s.mail.queued.Load(), s.mail.maxTasks
+		if admitted == admissionLarge {
+			err.Resource, err.Used, err.Limit = "mailbox_bytes", s.mail.bytes.Load(), s.mail.maxBytes
+		}
 		err.RetryAfter = s.pace.retryAfter(s.mail.queued.Load())
 		return err
 	}

@@ -185,7 +185,10 @@ func TestFullMailbox(t *testing.T) {
 			}
 		}
 		check(1, 300)
-		wantKind(t, submit(1), service.KindOverloaded) // for bytes
+		var own *service.Error
+		if err := submit(1); !errors.As(err, &own) || own.Kind != service.KindOverloaded || own.Resource != "mailbox_bytes" || own.Used != 300 || own.Limit >= 300 || own.RetryAfter <= 0 {
+			t.Errorf("beyond its bytes: %+v", err)
+		}
 		p.gate <- struct{}{}
 		p.gate <- struct{}{}
 		synctest.Wait()
@@ -199,8 +202,10 @@ func TestFullMailbox(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		err := submit(1) // for their number
 		wantKind(t, err, service.KindOverloaded)
-		var own *service.Error
-		if !errors.As(err, &own) || own.RetryAfter < 2900*time.Millisecond || own.RetryAfter > maxRetry {
+		if !errors.As(err, &own) || own.Resource != "mailbox_commands" || own.Used != 4 || own.Limit != 4 {
+			t.Errorf("beyond their number: %+v", err)
+		}
+		if own.RetryAfter < 2900*time.Millisecond || own.RetryAfter > maxRetry {
 			t.Errorf("retry after %v, the command at work takes 3 s already", own.RetryAfter)
 		}
 		close(p.gate)

@@ -32,7 +32,8 @@ type admission uint8
 const (
 	admissionAdmitted admission = iota
 	admissionClosed
-	admissionFull
+	admissionMany  // there are as many tasks as may be
+	admissionLarge // with it there were more bytes than may be
 )
 
 func newMailbox(maxTasks int, maxBytes int64) *mailbox {
@@ -48,9 +49,16 @@ func (m *mailbox) put(t *task) admission {
 		return admissionClosed
 	}
 	queued := m.queued.Load()
-	if queued >= m.maxTasks || queued > 0 && m.bytes.Load()+t.size > m.maxBytes {
+	full := admissionAdmitted
+	switch {
+	case queued >= m.maxTasks:
+		full = admissionMany
+	case queued > 0 && m.bytes.Load()+t.size > m.maxBytes:
+		full = admissionLarge
+	}
+	if full != admissionAdmitted {
 		m.mu.Unlock()
-		return admissionFull
+		return full
 	}
 	m.queued.Add(1)
 	m.bytes.Add(t.size)

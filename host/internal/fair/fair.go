@@ -12,15 +12,17 @@ package fair
 import (
 	"container/list"
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// ErrFull is the error of who would have to wait when as many wait as may.
-var ErrFull = errors.New("too many are waiting for their turn")
+// FullError is the error of who would have to wait when as many wait as may.
+type FullError struct{ Waiting, Most int }
+
+// Error implements error.
+func (e *FullError) Error() string { return "too many are waiting for their turn" }
 
 // Options configure [Turns]. A zero field means its default.
 type Options struct {
@@ -54,7 +56,7 @@ type Stats struct {
 	Begun   uint64        // turns
 	Worked  time.Duration // in them
 	Waited  time.Duration // for them
-	Refused uint64        // with ErrFull
+	Refused uint64        // with FullError
 }
 
 // Turns hand out turns. They may be used concurrently, and hold nothing that has to be
@@ -121,7 +123,7 @@ func (t *Turns) Turn(account, member string) *Turn {
 
 // Begin waits for a turn; who rests goes on with what is left of the last one. Who works
 // already gives the turn up and waits for another if it has lasted long enough and others
-// wait. It fails with the cause of ctx's end, or with [ErrFull], and holds nothing then.
+// wait. It fails with the cause of ctx's end, or with [FullError], and holds nothing then.
 func (p *Turn) Begin(ctx context.Context) error {
 	t := p.turns
 	now := time.Now()
@@ -147,7 +149,7 @@ func (p *Turn) Begin(ctx context.Context) error {
 		t.holders = append(t.holders, p)
 		t.give(p, now)
 	case t.waiting.Load() >= int64(t.opt.Waiting):
-		err = ErrFull
+		err = &FullError{Waiting: int(t.waiting.Load()), Most: t.opt.Waiting}
 		t.refused++
 	default:
 		p.state = queued

@@ -44,7 +44,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 	name := o.name(p.module.Digest)
 	end, ok := r.turns.take(limited, name)
 	if !ok {
-		return waitedTooLong(ctx)
+		return r.slots.waitedTooLong(ctx)
 	}
 	if r.code == nil {
 		release, err := r.slot(ctx, limited, len(module), end)
@@ -106,7 +106,7 @@ func (r *Runtime) slot(ctx, limited context.Context, size int, end func()) (rele
 	free, ok := r.slots.take(limited, size)
 	if !ok {
 		end()
-		return nil, waitedTooLong(ctx)
+		return nil, r.slots.waitedTooLong(ctx)
 	}
 	return func() { free(); end() }, nil
 }

@@ -83,13 +83,17 @@ func (s *slots) take(ctx context.Context, size int) (release func(), ok bool) {
 // taken is how many slots are.
 func (s *slots) taken() int { return len(s.small) + len(s.large) }
 
+// retryCompile is when to try again after others compiled for too long.
+const retryCompile = time.Second
+
 // waitedTooLong says what became of one whose limited context has ended while others
 // compiled; ctx is its caller's.
-func waitedTooLong(ctx context.Context) error {
+func (s *slots) waitedTooLong(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while other modules were compiled", Err: err}
 	}
-	return service.Errorf(service.KindOverloaded, "other modules are being compiled; try again")
+	return &service.Error{Kind: service.KindOverloaded, Message: "other modules are being compiled; try again", RetryAfter: retryCompile,
+		Resource: "compilations", Used: int64(s.taken()), Limit: int64(cap(s.small) + cap(s.large))}
 }
 
 // compileTime bounds the processor time for compiling a module of size bytes: by its

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -28,8 +29,10 @@ func TestSmallModulesDoNotWait(t *testing.T) {
 	}
 	limits := quick
 	limits.CompileTime = 20 * time.Millisecond
-	if err := compileWith(t, r, testguest.Growers(64 << 10)[2].Module, limits); service.KindOf(err) != service.KindOverloaded {
-		t.Errorf("another large module: %v", err)
+	var e *service.Error
+	if err := compileWith(t, r, testguest.Growers(64 << 10)[2].Module, limits); !errors.As(err, &e) || e.Kind != service.KindOverloaded ||
+		e.Resource != "compilations" || e.Used != int64(cap(r.slots.large)) || e.Limit != int64(2*cap(r.slots.large)) || e.RetryAfter <= 0 {
+		t.Errorf("another large module: %+v", err)
 	}
 	for range cap(r.slots.large) {
 		<-r.slots.large

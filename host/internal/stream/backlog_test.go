@@ -250,7 +250,10 @@ func TestTooManyWait(t *testing.T) {
 			synctest.Wait()
 		}
 		_, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
-		wantKind(t, err, service.KindOverloaded)
+		var full *service.Error
+		if !errors.As(err, &full) || full.Kind != service.KindOverloaded || full.Resource != "waiting_readers" || full.Used != 1 || full.Limit != 1 || full.RetryAfter <= 0 {
+			t.Errorf("%+v", err)
+		}
 		close(c.hold)
 		waiting.Wait()
 	})

@@ -401,16 +401,22 @@ func (c *Cursor) readKeys(ctx context.Context) (*piece, error) {
 	return p.piece, nil
 }
 
+// Crowded is the error of who wants to read a log when as many wait for that as may.
+func Crowded(e *fair.FullError) *service.Error {
+	return &service.Error{Kind: service.KindOverloaded, RetryAfter: time.Second, Message: "too many readers are waiting for their turn",
+		Resource: "waiting_readers", Used: int64(e.Waiting), Limit: int64(e.Most)}
+}
+
 func (c *Cursor) failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var own *service.Error
+	var full *fair.FullError
 	switch {
 	case errors.As(err, &own):
-	case errors.Is(err, fair.ErrFull):
-		own = service.Errorf(service.KindOverloaded, "too many readers are waiting for their turn")
-		own.RetryAfter = time.Second
+	case errors.As(err, &full):
+		own = Crowded(full)
 	case journal.KindOf(err) == journal.KindCorrupt:
 		own = service.Errorf(service.KindDamaged, "events behind position %d are damaged (%s)", c.at, journal.DetailOf(err))
 		own.Err = err
