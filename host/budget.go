@@ -62,5 +62,15 @@ func (h *Host) Resources() []service.ResourceUsage {
 			all[i].Used, all[i].Limit, all[i].Refused = int64(s.Working), int64(s.Slots), s.Refused
 		}
 	}
-	return all
+	return append(all, h.readers.rings.Usage(), h.logUsage())
+}
+
+// logUsage is what of the log's rate is in use. What was refused are lines that were dropped.
+func (h *Host) logUsage() service.ResourceUsage {
+	l := h.logs.Usage()
+	u := service.ResourceUsage{Resource: "log_bytes", Used: l.Used, Limit: l.Limit, Refused: l.Dropped.Lines}
+	for _, holder := range l.Holders {
+		u.Holders = append(u.Holders, service.ResourceHolder(holder))
+	}
+	return u
 }

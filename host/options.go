@@ -68,6 +68,9 @@ type Options struct {
 	RingEvents int
 	// RingBytes bounds their size, in bytes. Default 16 MiB.
 	RingBytes int64
+	// RecentEventBytes bounds the size of those of all services together, in bytes. The
+	// services with most of them lose the oldest first. Default 64 MiB.
+	RecentEventBytes int64
 	// MaxWaitingReaders bounds how many wait for their turn to read a log, see
 	// [service.Budget.Readers]; more are refused, with KindOverloaded. Default 131,072.
 	MaxWaitingReaders int
@@ -147,7 +150,7 @@ func (o Options) validate() error {
 		name string
 		v    int64
 	}{
-		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes},
+		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes}, {"RecentEventBytes", o.RecentEventBytes},
 		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},

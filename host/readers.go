@@ -16,12 +16,13 @@ import (
 type readers struct {
 	turns   *fair.Turns
 	backlog *stream.Backlog
+	rings   *stream.Rings // what need not be read, as it is recent
 }
 
 // charge is told what was read for a service, and how long that took.
 func newReaders(o *Options, charge func(name string, worked time.Duration)) readers {
 	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders, Charge: charge})
-	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes)}
+	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes), rings: stream.NewRings(o.RecentEventBytes)}
 }
 
 // charge tells a service's account how long its log was read, or its answers written.

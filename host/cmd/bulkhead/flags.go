@@ -74,6 +74,7 @@ type startFlags struct {
 type readFlags struct {
 	Readers int64 `name:"max-readers" placeholder:"N" help:"How many may read logs at a time, in turns of about a millisecond: pages of events, subscribers that are behind, backups. Others wait, and what commands need does not. Default: one fewer than there are processors, and at least one."`
 	Waiting int   `name:"max-waiting-readers" default:"131072" placeholder:"N" help:"How many may wait for their turn to read a log; more are refused as overloaded. Default ${default}."`
+	Recent  size  `name:"recent-events" default:"64MiB" placeholder:"SIZE" help:"Memory for the latest events of all services, which subscribers get without reading a log; one service has at most 16 MiB, and those with most lose the oldest first. Default ${default}."`
 	Shared  size  `name:"shared-reads" default:"32MiB" placeholder:"SIZE" help:"Memory for events that were read from logs lately, so that subscribers that come to the same place read them once; 0 is none. Default ${default}."`
 }
 

@@ -130,6 +130,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.ModuleKeep = cmp.Or(c.ModuleKeep, -1)
 	o.Budget.Readers = c.Reading.Readers
 	o.MaxWaitingReaders = c.Reading.Waiting
+	o.RecentEventBytes = int64(c.Reading.Recent)
 	o.SharedReadBytes = orNone(c.Reading.Shared)
 	return o
 }

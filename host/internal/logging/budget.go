@@ -1,6 +1,7 @@
 package logging
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -98,6 +99,56 @@ func (b *Budget) Dropped(service string) Dropped {
 	return Dropped{}
 }
 
+// Usage is how much of what they may log at once all services have used, in bytes: what
+// comes back to them at the rate.
+type Usage struct {
+	Used    int64
+	Limit   int64    // what all that have logged something may log at once; 0: there is no bound
+	Dropped Dropped  // since the start
+	Holders []Holder // those that have used most, the largest first
+}
+
+// Holder is a service, or all clients together, and how much of its burst it has used, in
+// bytes.
+type Holder struct {
+	Name string
+	Used int64
+}
+
+// usageHolders bounds how many services are named in a usage.
+const usageHolders = 5
+
+// Usage tells how much of the log's rate is used now, and by whom.
+func (b *Budget) Usage() Usage {
+	var u Usage
+	now := time.Now()
+	b.mu.Lock()
+	for name, a := range b.accounts {
+		u.Dropped.Lines += a.dropped.Lines
+		u.Dropped.Bytes += a.dropped.Bytes
+		u.Limit += int64(b.burst)
+		used := int64(b.burst - b.roomOf(a, now))
+		u.Used += used
+		if name == clients {
+			name = "clients"
+		}
+		if used > 0 {
+			u.Holders = append(u.Holders, Holder{name, used})
+		}
+	}
+	b.mu.Unlock()
+	slices.SortFunc(u.Holders, func(x, y Holder) int {
+		return cmp.Or(cmp.Compare(y.Used, x.Used), cmp.Compare(x.Name, y.Name))
+	})
+	u.Holders = u.Holders[:min(usageHolders, len(u.Holders))]
+	return u
+}
+
+// roomOf is what an account may log now, in bytes. The caller holds mu.
+func (b *Budget) roomOf(a *account, now time.Time) float64 {
+	return min(a.room+b.rate*max(now.Sub(a.at), 0).Seconds(), b.burst)
+}
+
 // Logger is a logger whose lines are held to the budget.
 func (b *Budget) Logger() *slog.Logger { return slog.New(budgeted{budget: b, to: b.to}) }
 
@@ -120,7 +171,7 @@ func (b *Budget) take(name string, size int) bool {
 			b.accounts[name] = a
 		}
 	}
-	a.room = min(a.room+b.rate*max(now.Sub(a.at), 0).Seconds(), b.burst)
+	a.room = b.roomOf(a, now)
 	a.at = now
 	if a.room >= float64(size) {
 		a.room -= float64(size)

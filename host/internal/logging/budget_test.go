@@ -27,6 +27,10 @@ func TestBudget(t *testing.T) {
 		if int(d.Lines) != 100-passed || d.Bytes < 900*d.Lines {
 			t.Errorf("dropped are %+v", d)
 		}
+		u := b.Usage()
+		if u.Limit != 20_000 || u.Used <= 19_000 || u.Used > u.Limit || u.Dropped != d || len(u.Holders) != 1 || u.Holders[0] != (Holder{"loud", u.Used}) {
+			t.Errorf("usage is %+v", u)
+		}
 		out.take()
 		log.With("service", "quiet").Info("hello")
 		log.WithGroup("g").Info("the host's own", "service", "loud") // in a group it is another word
@@ -50,6 +54,13 @@ func TestBudget(t *testing.T) {
 		b.Stop() // what is not told yet is told now
 		if !strings.Contains(out.String(), "1 lines dropped") {
 			t.Errorf("told at the end is %q", &out)
+		}
+		log.Info("hello", "request", "r1")
+		time.Sleep(10 * time.Second)
+		log.Info("hello", "service", "loud")
+		u = b.Usage()
+		if u.Limit != 60_000 || u.Used < 9_000 || u.Used > 10_500 || u.Dropped.Lines != d.Lines+1 || len(u.Holders) != 1 || u.Holders[0].Name != "loud" {
+			t.Errorf("usage ten seconds later is %+v", u)
 		}
 	})
 }

@@ -39,6 +39,8 @@ type Options struct {
 	RingEvents int
 	// RingBytes bounds their size, in bytes, their encoded form included. Default 16 MiB.
 	RingBytes int64
+	// Rings bounds the rings of all hubs of a host together. Default: one of the hub's own.
+	Rings *Rings
 	// Backlog is how cursors read that are behind the ring; one for all hubs of a host. Default:
 	// one of the hub's own.
 	Backlog *Backlog
@@ -50,6 +52,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RingBytes <= 0 {
 		o.RingBytes = 16 << 20
+	}
+	if o.Rings == nil {
+		o.Rings = NewRings(o.RingBytes)
 	}
 	if o.Backlog == nil {
 		o.Backlog = NewBacklog(nil, 0)
@@ -74,7 +79,8 @@ type Hub struct {
 // New makes a hub. What is in the log by now it leaves there.
 func New(o Options) *Hub {
 	h := &Hub{options: o.withDefaults(), log: journal.LogName(o.Service)}
-	h.ring = newRing(h.options.RingEvents, h.options.RingBytes, o.Reader.Head(h.log))
+	h.ring = newRing(h.options.RingEvents, min(h.options.RingBytes, h.options.Rings.most), o.Reader.Head(h.log))
+	h.options.Rings.add(h)
 	return h
 }
 
@@ -100,6 +106,22 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 		}
 	}
 	h.mu.Lock()
+	h.changed(func() { h.push(r, events) })
+	news := h.news
+	h.news = nil
+	h.mu.Unlock()
+	if news != nil {
+		close(news)
+	}
+	h.options.Rings.settle()
+}
+
+// push puts the events of a receipt into the ring. The caller holds mu.
+func (h *Hub) push(r journal.Receipt, events []Event) {
+	if h.ended != nil { // those that are still reading have the log
+		h.ring.reset(max(h.ring.head, r.Last()))
+		return
+	}
 	switch {
 	case r.First() == h.ring.head+1:
 	case r.Last() <= h.ring.head: // again, or late; the journal has it where it belongs
@@ -115,12 +137,6 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 		h.ring.push(&events[i])
 		h.waiting.publish(&events[i])
 	}
-	news := h.news
-	h.news = nil
-	h.mu.Unlock()
-	if news != nil {
-		close(news)
-	}
 }
 
 // Head is the position of the last event that a subscriber can have.
@@ -131,14 +147,16 @@ func (h *Hub) Head() journal.Position {
 	return max(head, h.options.Reader.Head(h.log))
 }
 
-// Close ends all cursors: their Next returns cause when there is nothing more in
-// memory for them. Later calls change nothing.
+// Close ends all cursors: their Next returns cause when they have come to the last event.
+// What the hub has in memory it lets go of. Later calls change nothing.
 func (h *Hub) Close(cause error) {
+	h.options.Rings.remove(h)
 	h.mu.Lock()
 	if h.ended == nil {
 		h.ended = cause
 	}
 	h.waiting.wakeAll(h.ring.head)
+	h.changed(func() { h.ring.reset(h.ring.head) })
 	news := h.news
 	h.news = nil
 	h.mu.Unlock()
@@ -185,17 +203,22 @@ func Gone(after, first journal.Position) *service.Error {
 	return service.Errorf(service.KindBadCursor, "the events after position %d were deleted by a retention; the first available has position %d, from where reading from the start begins", after, first)
 }
 
-// ring holds the events with the positions head-count+1 to head.
+// ring holds the events with the positions head-count+1 to head. It has as many slots as
+// it needs, within a factor.
 type ring struct {
-	slots []*Event
-	most  int64
-	head  journal.Position
-	count int
-	bytes int64
+	slots  []*Event
+	events int // that it may hold
+	most   int64
+	head   journal.Position
+	count  int
+	bytes  int64
 }
 
+// minSlots is how many slots a ring has that holds anything, unless it may hold less.
+const minSlots = 64
+
 func newRing(events int, bytes int64, head journal.Position) ring {
-	return ring{slots: make([]*Event, events), most: bytes, head: head}
+	return ring{events: events, most: bytes, head: head}
 }
 
 func (r *ring) slot(p journal.Position) *(*Event) { return &r.slots[uint64(p)%uint64(len(r.slots))] }
@@ -203,8 +226,11 @@ func (r *ring) slot(p journal.Position) *(*Event) { return &r.slots[uint64(p)%ui
 // push adds the event after head and takes out the oldest as the bounds demand,
 // e itself if it is too big.
 func (r *ring) push(e *Event) {
-	if r.count == len(r.slots) {
+	switch {
+	case r.count == r.events:
 		r.pop()
+	case r.count == len(r.slots):
+		r.resize(min(max(2*r.count, minSlots), r.events))
 	}
 	r.head++
 	*r.slot(r.head) = e
@@ -222,10 +248,31 @@ func (r *ring) pop() {
 	r.count--
 }
 
+// shrink takes out the oldest until the ring is not larger than a size.
+func (r *ring) shrink(to int64) {
+	for r.bytes > to {
+		r.pop()
+	}
+	switch {
+	case r.count == 0:
+		r.slots = nil
+	case len(r.slots) > 4*max(r.count, minSlots):
+		r.resize(max(2*r.count, minSlots))
+	}
+}
+
+// resize gives the ring another number of slots, not below count.
+func (r *ring) resize(slots int) {
+	next := ring{slots: make([]*Event, slots)}
+	for p := r.head - journal.Position(r.count) + 1; p <= r.head; p++ {
+		*next.slot(p) = *r.slot(p)
+	}
+	r.slots = next.slots
+}
+
 // reset empties the ring; the next event is the one after head.
 func (r *ring) reset(head journal.Position) {
-	clear(r.slots)
-	r.head, r.count, r.bytes = head, 0, 0
+	r.slots, r.head, r.count, r.bytes = nil, head, 0, 0
 }
 
 // has reports whether the event after a position, if there is one, is in the ring.

@@ -411,6 +411,12 @@ func (c *Cursor) failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	c.hub.mu.Lock()
+	ended := c.hub.ended
+	c.hub.mu.Unlock()
+	if ended != nil { // and the log may have been closed with it
+		return ended
+	}
 	var own *service.Error
 	var full *fair.FullError
 	switch {

@@ -46,6 +46,8 @@ type Options struct {
 	// RingEvents and RingBytes bound each service's ring of recent events.
 	RingEvents int
 	RingBytes  int64
+	// Rings bounds those of all services together.
+	Rings *stream.Rings
 	// Backlog is how subscribers read that are behind their ring.
 	Backlog *stream.Backlog
 	// DrainTime bounds how long the commands of an engine may take when a deployment
@@ -138,7 +140,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 	svc := s.services[spec.Service]
 	if svc == nil {
 		svc = newService(spec, known, s.opt.Account.Child(string(spec.Service), nil), stream.New(stream.Options{
-			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes, Backlog: s.opt.Backlog,
+			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings, Backlog: s.opt.Backlog,
 		}), s.opt.Patience)
 		s.services[spec.Service] = svc
 	}
