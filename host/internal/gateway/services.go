@@ -89,11 +89,11 @@ func (s *Server) getService(a *answer, r *http.Request) error {
 }
 
 // takeStatus takes what an answer about a module, or a service with so many shards, needs.
-// On a host that gives a connection little it is half of that, as most manifests are far
+// On a host that gives a connection little it is most of that, as most manifests are far
 // from the largest.
 func (a *answer) takeStatus(shards int) error {
 	room := manifestRoom + statusRoom + shardRoom*min(max(shards, 0), service.GreatestShards)
-	return a.take(min(room, int(a.flight.all.limit/2)))
+	return a.take(min(room, int(a.flight.all.limit*3/4)))
 }
 
 // showService answers with all that there is to say of a service. There is room for it.
@@ -253,7 +253,7 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 // of progress and then the service.
 func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 	if !accepts(r, api.ContentLines) {
-		if err := a.takeStatus(d.Settings.Shards); err != nil { // before, so that what was done is not told as refused
+		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil { // before, so that what was done is not told as refused
 			return err
 		}
 		status, err := s.backend.Deploy(r.Context(), d)
@@ -262,7 +262,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 		}
 		return s.showService(a, status)
 	}
-	return s.inLines(a, r, d.Settings.Shards, func(ctx context.Context, progress func(api.Progress)) (any, error) {
+	return s.inLines(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(api.Progress)) (any, error) {
 		d.Progress = progress
 		status, err := s.backend.Deploy(ctx, d)
 		if err != nil {
