@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -318,4 +319,59 @@ func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
 			t.Errorf("the turn went to the %s service first", first)
 		}
 	})
+}
+
+// An instance that is reset in a turn and waits for the image that another one makes does
+// not keep the turn that the other one needs, and has one again when it goes on.
+func TestWhoWaitsForAnImageHoldsNoTurn(t *testing.T) {
+	r := newRuntime(t, Options{CacheDir: codeDir()})
+	r.gate = newGate(1)
+	p, err := r.Compile(t.Context(), "", testguest.Counter("c"), quick, service.Settings{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	i, err := p.Instantiate(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, patient := range []bool{true, false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		p.mu.Lock()
+		if p.image != nil {
+			p.image.close()
+			p.image = nil // as if it could not be made
+		}
+		p.mu.Unlock()
+		p.account.used.empty.Store(clock() + int64(time.Hour)) // it has used a lot
+		if err := i.takeTurnToReset(ctx); err != nil || !i.turn.held() {
+			t.Fatalf("no turn: %v", err)
+		}
+		i.end(ctx)
+		p.making <- struct{}{} // the other one, which needs a turn to go on
+		started := make(chan error, 1)
+		go func() { started <- i.start(ctx) }()
+		other := newTurn(p.account)
+		mustWait(t, other)
+		if !patient {
+			cancel()
+			if err := <-started; service.KindOf(err) != service.KindCanceled {
+				t.Errorf("whose caller has gone: %v", err)
+			}
+		}
+		other.release()
+		<-p.making
+		if patient {
+			if err := <-started; err != nil || p.image == nil {
+				t.Errorf("image %v, %v", p.image, err)
+			}
+			if since, idle := i.turn.idle(); !i.turn.held() && !idle {
+				t.Errorf("the turn is in state %d", since)
+			}
+			if _, err := i.Handle(t.Context(), add); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+	}
 }

@@ -17,9 +17,9 @@ import (
 // privately: what a guest writes is in its copy of a page. A place is given back as a
 // hole and is never used again: offsets are not what a host runs out of.
 type arena struct {
-	mu  sync.Mutex // guards all below
-	fd  int
-	end int64 // where the next image goes
+	mu  sync.RWMutex // guards all below; whoever uses the file holds it for reading
+	fd  int          // -1 once it is closed, as another file may get the number
+	end int64        // where the next image goes
 }
 
 // newArena opens an arena, or says what this system does not have.
@@ -99,7 +99,7 @@ func (a *arena) keep(b []byte) (stored, error) {
 		part := b[at:min(at+piece, len(b))]
 		part = part[:usedBytes(part)]
 		for off := 0; off < len(part); {
-			n, err := unix.Pwrite(a.fd, part[off:], p.at+int64(at+off))
+			n, err := a.write(part[off:], p.at+int64(at+off))
 			if err != nil && !errors.Is(err, unix.EINTR) {
 				p.drop()
 				return nil, os.NewSyscallError("pwrite", err)
@@ -110,10 +110,26 @@ func (a *arena) keep(b []byte) (stored, error) {
 	return p, nil
 }
 
+func (a *arena) write(b []byte, at int64) (int, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return unix.Pwrite(a.fd, b, at)
+}
+
+// show maps n bytes at a place where they are copied when they are written to.
+func (a *arena) show(at int64, base unsafe.Pointer, n uint64) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, err := unix.MmapPtr(a.fd, at, base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	return err
+}
+
 func (p place) drop() {
-	if p.size > 0 {
-		// It fails for arguments that are not so only, and for an arena that is closed, with
-		// which everything in it goes.
+	p.arena.mu.RLock()
+	defer p.arena.mu.RUnlock()
+	if p.size > 0 && p.arena.fd >= 0 {
+		// It fails for arguments that are not so only. With an arena that is closed
+		// everything in it has gone.
 		_ = unix.Fallocate(p.arena.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, p.at, p.size)
 	}
 }
@@ -170,8 +186,7 @@ func (m *mapped) show(i *image) ([]byte, error) {
 	switch {
 	case m.usable == 0:
 		if n := uint64(at.size); n > 0 {
-			_, err := unix.MmapPtr(at.arena.fd, at.at, m.base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
-			if err != nil {
+			if err := at.arena.show(at.at, m.base, n); err != nil {
 				return nil, os.NewSyscallError("mmap", err)
 			}
 			m.usable, m.shown = n, n

@@ -103,14 +103,25 @@ func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error
 
 var errProgramClosed = &service.Error{Kind: service.KindUnavailable, Message: "the program is closed"}
 
-// start begins an incarnation.
+// start begins an incarnation. A turn that the instance holds is given up while it waits
+// for others, and taken again.
 func (i *Instance) start(ctx context.Context) error {
-	image, made, err := i.program.base(ctx)
+	inTurn := i.turn.held()
+	image, made, err := i.program.base(ctx, func() {
+		if inTurn {
+			i.turn.release()
+		}
+	})
 	if err != nil {
 		return err
 	}
 	var initialised *Instance
 	defer func() { made(initialised) }()
+	if inTurn && !i.turn.held() {
+		if err := i.takeTurnToReset(ctx); err != nil {
+			return err
+		}
+	}
 	if err := i.instantiate(image); err != nil {
 		return err
 	}

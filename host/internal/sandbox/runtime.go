@@ -368,8 +368,9 @@ func (p *Program) Start() Start {
 // initialise itself; then made is called with it when it has, or with nil if it could
 // not. A program has no image before its first instance needs one, so that one that is
 // not used takes neither memory nor a descriptor. While that instance makes it the
-// others wait, as they would only do the same.
-func (p *Program) base(ctx context.Context) (m *image, made func(*Instance), err error) {
+// others wait, as they would only do the same; wait is called before, and gives up what
+// that instance could need: a turn, without which it does not come to its end.
+func (p *Program) base(ctx context.Context, wait func()) (m *image, made func(*Instance), err error) {
 	nothing := func(*Instance) {}
 	present := func() *image {
 		p.mu.Lock()
@@ -381,8 +382,13 @@ func (p *Program) base(ctx context.Context) (m *image, made func(*Instance), err
 	}
 	select {
 	case p.making <- struct{}{}:
-	case <-ctx.Done():
-		return nil, nil, &service.Error{Kind: service.KindOf(ctx.Err()), Message: "the caller gave up while the module's image was made", Err: ctx.Err()}
+	default:
+		wait()
+		select {
+		case p.making <- struct{}{}:
+		case <-ctx.Done():
+			return nil, nil, &service.Error{Kind: service.KindOf(ctx.Err()), Message: "the caller gave up while the module's image was made", Err: ctx.Err()}
+		}
 	}
 	if m := present(); m != nil {
 		<-p.making
