@@ -163,7 +163,6 @@ func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on scene)
 	case abi.RespFault:
 		return service.Outcome{}, i.fault(a.refusal)
 	}
-	a.compact()
 	return service.NewOutcome(a.events, a.body, fuel), nil
 }
 
@@ -180,7 +179,6 @@ func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	if a.terminal == abi.RespFault {
 		return nil, i.fault(a.refusal)
 	}
-	a.compact()
 	return a.body, nil
 }
 
@@ -226,7 +224,8 @@ func (i *Instance) question(kind abi.RequestKind, slot uint32) question {
 	return q
 }
 
-// ask sends a request and checks the answer.
+// ask sends a request, and checks the answer and makes it compact, which the service is
+// charged for.
 func (i *Instance) ask(ctx context.Context, b []byte, q *question, on scene) (answer, error) {
 	if err := i.usable(); err != nil {
 		return answer{}, err
@@ -244,6 +243,7 @@ func (i *Instance) ask(ctx context.Context, b []byte, q *question, on scene) (an
 		i.broken = true
 		return answer{}, i.failed(err)
 	}
+	a.compact()
 	return a, nil
 }
 

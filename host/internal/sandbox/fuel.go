@@ -47,6 +47,7 @@ type meter struct {
 
 	slice   lap
 	first   bool          // the slice is the call's first
+	hosts   bool          // the slice is the host's own work on an answer; see hostLap
 	grantAt int64         // of clock: when the present grant was given
 	spentAt int64         // what was spent then
 	ran     time.Duration // on a processor, up to the present slice
@@ -75,7 +76,7 @@ func (i *Instance) beginMeter(ctx context.Context, on scene) {
 
 // run starts the first slice of a call.
 func (i *Instance) run(now int64) {
-	i.meter.slice, i.meter.first = startLap(now, false), true
+	i.meter.slice, i.meter.first, i.meter.hosts = startLap(now, false), true, false
 	i.grant(now)
 }
 
@@ -122,7 +123,9 @@ func (i *Instance) refuel() {
 	if i.account.watch != nil {
 		i.account.watch.ended()
 	}
-	i.pace.took(elapsed, m.spent()-m.spentAt)
+	if !m.hosts {
+		i.pace.took(elapsed, m.spent()-m.spentAt)
+	}
 	if now-m.slice.began >= sliceTime {
 		now = i.nextSlice(now, elapsed)
 	}
@@ -151,7 +154,7 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 	m := &i.meter
 	unproven := m.slice.cpu == unread
 	used := i.lap(now, m.ran > m.budget.time/2)
-	if lastGrant > longLap && (unproven || used > longLap) {
+	if !m.hosts && lastGrant > longLap && (unproven || used > longLap) {
 		i.account.slow.lower(fitting(lastGrant, m.spent()-m.spentAt))
 	}
 	if trap := m.interrupted(); trap != nil {
@@ -173,7 +176,7 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 func (i *Instance) endGrant(now int64) {
 	m := &i.meter
 	elapsed, spent := now-m.grantAt, m.spent()-m.spentAt
-	if elapsed <= slowGrant || spent <= minGrant { // smaller ones would not have been shorter
+	if m.hosts || elapsed <= slowGrant || spent <= minGrant { // smaller ones would not have been shorter
 		return
 	}
 	i.pace.took(elapsed, spent)
@@ -183,11 +186,14 @@ func (i *Instance) endGrant(now int64) {
 }
 
 // lap ends the present slice: it tells the account, and the turn, what was used. What
-// follows until the next slice begins is not measured.
+// follows until the next slice begins is not measured. The host's own work is charged to
+// the service, but is no time of the call's.
 func (i *Instance) lap(now int64, exactly bool) (used int64) {
 	m := &i.meter
 	used = m.slice.took(now, exactly)
-	m.ran += time.Duration(used)
+	if !m.hosts {
+		m.ran += time.Duration(used)
+	}
 	m.slice = lap{now, unread}
 	spent := m.spent()
 	i.charge(max(used, (spent-m.charged)/burnRate)+m.owed, now)
@@ -209,9 +215,7 @@ func (i *Instance) hostLap() {
 	now := clock()
 	i.endGrant(now)
 	i.lap(now, false)
-	i.meter.slice = startLap(now, true)
-	i.meter.grantAt = now // what follows is not the guest's
-	i.meter.spentAt = i.meter.spent()
+	i.meter.slice, i.meter.hosts = startLap(now, true), true
 }
 
 // hostWork charges what the host did for the guest outside of a call.

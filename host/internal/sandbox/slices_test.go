@@ -234,3 +234,29 @@ func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 		t.Errorf("accounts are left: %v", r.accounts)
 	}
 }
+
+// What the host does with a large answer is charged to the service, but is no time of the
+// call's, and says nothing about how quick the guest is.
+func TestTheHostsWorkIsNoTimeOfTheCall(t *testing.T) {
+	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	if err := i.begin(t.Context(), scene{budget: i.callBudget()}); err != nil {
+		t.Fatal(err)
+	}
+	const guests, hosts = 5_000_000, 900_000_000
+	i.meter.slice = lap{clock() - guests, untold}
+	i.hostLap()
+	ran, served, grant := i.meter.ran, i.account.slow.served.Load(), i.pace
+	if ran < guests || ran > hosts {
+		t.Errorf("the guest ran for %v", ran)
+	}
+	i.meter.slice, i.meter.grantAt, i.meter.left = lap{clock() - hosts, untold}, clock()-hosts, -2*minGrant
+	i.endGrant(clock())
+	i.lap(clock(), false)
+	if i.meter.ran != ran || i.pace != grant || i.account.ceiling() != maxGrant {
+		t.Errorf("with the host's work the call took %v, not %v, and its grants are %v, not %v, and at most %d", i.meter.ran, ran, i.pace, grant, i.account.ceiling())
+	}
+	if got := i.account.slow.served.Load() - served; got < hosts {
+		t.Errorf("for %v of the host's work the service is charged %v", time.Duration(hosts), time.Duration(got))
+	}
+	i.finish()
+}
