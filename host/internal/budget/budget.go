@@ -71,8 +71,8 @@ type Limits map[Resource]int64
 type Account struct {
 	parent *Account
 	name   string
-	group  bool // it only holds others together, and is no holder itself
-	used   [resources]atomic.Int64
+	group  bool                    // it only holds others together, and is no holder itself
+	used   [resources]atomic.Int64 // about gone once it is closed
 	limit  [resources]atomic.Int64 // 0 is none
 	share  [resources]Share        // none if it has no parts
 	denied [resources]atomic.Uint64
@@ -80,7 +80,12 @@ type Account struct {
 	mu       sync.Mutex // guards what follows, and is held by Set
 	children map[*Account]struct{}
 	closed   bool
+	released [resources]int64 // what Close gave back, but for what was given back since
 }
+
+// gone is far below what an account that is open may be said to hold: below half of it an
+// account is closed.
+const gone = math.MinInt64 / 2
 
 // New makes the account of a host.
 func New(l Limits) *Account { return newAccount(nil, "host", l) }
@@ -119,9 +124,14 @@ func (a *Account) adopt(c *Account) {
 }
 
 // Close takes the account out of the tree. What it still holds is given back to the
-// accounts above and returned, so that a test can say what was forgotten. Nothing may
-// be taken from a closed account, nor given back to it. Its refusals go on to count.
+// accounts above and returned, so that a test can say what was forgotten. Whoever holds
+// something still gives it back later, as always: the accounts above do not get it twice.
+// What is taken from a closed account is taken from those above. Its refusals go on to
+// count.
 func (a *Account) Close() (held Limits) {
+	if !a.close() {
+		return nil
+	}
 	if a.parent != nil {
 		for r := range Resource(resources) {
 			a.parent.denied[r].Add(a.denials(r))
@@ -130,23 +140,38 @@ func (a *Account) Close() (held Limits) {
 		delete(a.parent.children, a)
 		a.parent.mu.Unlock()
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.closed = true
-	for r := range Resource(resources) {
-		n := a.used[r].Swap(0)
-		if n == 0 {
-			continue
-		}
+	for r, n := range a.held() {
 		if held == nil {
 			held = Limits{}
 		}
 		held[r] = n
 		for up := a.parent; up != nil; up = up.parent {
-			up.used[r].Add(-n)
+			n = up.give(r, n)
 		}
 	}
 	return held
+}
+
+// close has nothing be set any more; false if the account is closed already.
+func (a *Account) close() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was := a.closed
+	a.closed = true
+	return !was
+}
+
+// held ends the account of what it holds, and returns that.
+func (a *Account) held() Limits {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := Limits{}
+	for r := range Resource(resources) {
+		if n := a.used[r].Swap(gone); n != 0 {
+			all[r], a.released[r] = n, n
+		}
+	}
+	return all
 }
 
 // SetLimit changes the bound of a resource. What is held already stays. 0 is no bound.
@@ -171,7 +196,12 @@ func (a *Account) SetShare(r Resource, s Share) { a.share[r] = s }
 func (a *Account) Limit(r Resource) int64 { return a.limit[r].Load() }
 
 // Used is what the account and those below hold.
-func (a *Account) Used(r Resource) int64 { return a.used[r].Load() }
+func (a *Account) Used(r Resource) int64 {
+	if n := a.used[r].Load(); n > gone/2 {
+		return n
+	}
+	return 0
+}
 
 // Room is what may still be taken: the least that this account and those above have
 // left, shares included. It is the largest number if nothing bounds it.
@@ -179,10 +209,10 @@ func (a *Account) Room(r Resource) int64 {
 	room := int64(math.MaxInt64)
 	for at := a; at != nil; at = at.parent {
 		if limit := at.limit[r].Load(); limit > 0 {
-			room = min(room, max(0, limit-at.used[r].Load()))
+			room = min(room, max(0, limit-at.Used(r)))
 		}
 		if part, shared := at.part(r); shared {
-			room = min(room, max(0, part-at.used[r].Load()))
+			room = min(room, max(0, part-at.Used(r)))
 		}
 	}
 	return room
@@ -201,8 +231,8 @@ func (a *Account) part(r Resource) (part int64, shared bool) {
 func (a *Account) tightest(r Resource) *Account {
 	found, least := a, int64(math.MaxInt64)
 	for at := a; at != nil; at = at.parent {
-		if limit := at.limit[r].Load(); limit > 0 && limit-at.used[r].Load() < least {
-			found, least = at, limit-at.used[r].Load()
+		if limit := at.limit[r].Load(); limit > 0 && limit-at.Used(r) < least {
+			found, least = at, limit-at.Used(r)
 		}
 	}
 	return found
@@ -230,18 +260,13 @@ func (a *Account) TryTake(r Resource, n int64) bool {
 // take returns the account that has not enough, or nil. shared says that it has, but that
 // what is left is not for those that hold so much.
 func (a *Account) take(r Resource, n int64) (full *Account, shared bool) {
-	undo := func(to *Account) {
-		for at := a; at != to; at = at.parent {
-			at.used[r].Add(-n)
-		}
-	}
 	for at := a; at != nil; at = at.parent {
 		if !at.add(r, n) {
-			undo(at)
+			a.undo(r, n, at)
 			return at, false
 		}
-		if part, shared := at.part(r); shared && n > 0 && at.used[r].Load() > part {
-			undo(at.parent)
+		if part, shared := at.part(r); shared && n > 0 && at.Used(r) > part {
+			a.undo(r, n, at.parent)
 			return at.parent.tightest(r), true
 		}
 	}
@@ -265,16 +290,40 @@ func (a *Account) add(r Resource, n int64) bool {
 	}
 }
 
+// undo takes back what was taken from a and the accounts above, up to but without to.
+func (a *Account) undo(r Resource, n int64, to *Account) {
+	at, rest := a, n
+	for ; at != to; at = at.parent {
+		rest = at.give(r, rest)
+	}
+	for ; at != nil && rest != n; at = at.parent { // one was closed meanwhile, and gave them what they had not got
+		at.used[r].Add(n - rest)
+	}
+}
+
 // Give gives back what was taken.
 func (a *Account) Give(r Resource, n int64) {
 	for at := a; at != nil; at = at.parent {
-		at.used[r].Add(-n)
+		n = at.give(r, n)
 	}
+}
+
+// give gives back to this account alone, and returns how much of it is for those above:
+// without what they have got already, when this one was closed.
+func (a *Account) give(r Resource, n int64) int64 {
+	if a.used[r].Add(-n) > gone/2 || n <= 0 {
+		return n
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	had := min(n, max(0, a.released[r]))
+	a.released[r] -= had
+	return n - had
 }
 
 // refusal says what is used up.
 func (a *Account) refusal(r Resource, n int64, shared bool) *service.Error {
-	used, limit := a.used[r].Load(), a.limit[r].Load()
+	used, limit := a.Used(r), a.limit[r].Load()
 	e := &service.Error{
 		Kind: r.kind(), Resource: r.String(), Used: used, Limit: limit,
 		Message: fmt.Sprintf("%s of %s has %d of %d in use, and %d more are needed", r, a.name, used, limit, n),
@@ -317,7 +366,7 @@ func (a *Account) holders(all []Holder, r Resource) []Holder {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for c := range a.children {
-		used := c.used[r].Load()
+		used := c.Used(r)
 		switch {
 		case used <= 0:
 		case c.group:
@@ -337,7 +386,7 @@ const namedHolders = 5
 func (a *Account) Usage() []service.ResourceUsage {
 	all := make([]service.ResourceUsage, 0, resources)
 	for r := range Resource(resources) {
-		usage := service.ResourceUsage{Resource: r.String(), Used: a.used[r].Load(), Limit: a.limit[r].Load(), Refused: a.denials(r)}
+		usage := service.ResourceUsage{Resource: r.String(), Used: a.Used(r), Limit: a.limit[r].Load(), Refused: a.denials(r)}
 		for _, h := range a.Holders(r, namedHolders) {
 			usage.Holders = append(usage.Holders, service.ResourceHolder{Name: h.Name, Used: h.Used})
 		}

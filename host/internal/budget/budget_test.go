@@ -220,3 +220,68 @@ func TestWhatIsMeasuredCounts(t *testing.T) {
 		t.Errorf("a closed account holds %d", host.Used(DiskBytes))
 	}
 }
+
+// What is given back after its account was closed is not given back twice to those above,
+// however the two meet, and what is taken then is given back once.
+func TestGivingBackAfterClose(t *testing.T) {
+	host := New(Limits{SandboxBytes: 1000})
+	service := host.Child("service", Limits{SandboxBytes: 500})
+	sandbox := service.Child("sandbox", nil)
+	for _, a := range []*Account{service, sandbox} {
+		if err := a.Take(SandboxBytes, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := func(want ...int64) {
+		t.Helper()
+		for k, a := range []*Account{host, service, sandbox} {
+			if got := a.Used(SandboxBytes); got != want[k] {
+				t.Errorf("the account %s has %d in use, not %d", a.name, got, want[k])
+			}
+		}
+	}
+	used(200, 200, 100)
+	if held := service.Close(); held[SandboxBytes] != 200 {
+		t.Errorf("it held %v", held)
+	}
+	if held := service.Close(); held != nil {
+		t.Errorf("closed again it held %v", held)
+	}
+	used(0, 0, 100)
+	service.Give(SandboxBytes, 100)
+	used(0, 0, 100)
+	if err := service.Take(SandboxBytes, 30); err != nil { // by somebody who is late
+		t.Fatal(err)
+	}
+	used(30, 0, 100)
+	service.Give(SandboxBytes, 30)
+	if held := sandbox.Close(); held[SandboxBytes] != 100 {
+		t.Errorf("the sandbox held %v", held)
+	}
+	used(0, 0, 0)
+	sandbox.Give(SandboxBytes, 100)
+	used(0, 0, 0)
+	if err := service.Take(SandboxBytes, 1001); err == nil {
+		t.Error("more than there is was taken from a closed account")
+	}
+	used(0, 0, 0)
+
+	for range 100 {
+		a := host.Child("a", Limits{SandboxBytes: 500})
+		if err := a.Take(SandboxBytes, 300); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() { a.Give(SandboxBytes, 100) })
+		}
+		all.Go(func() { a.Close() })
+		all.Go(func() {
+			if a.Take(SandboxBytes, 450) == nil {
+				a.Give(SandboxBytes, 450)
+			}
+		})
+		all.Wait()
+		used(0, 0, 0)
+	}
+}

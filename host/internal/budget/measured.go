@@ -4,7 +4,7 @@ package budget
 // after it has happened.
 func (a *Account) Check(r Resource, n int64) error {
 	for at := a; at != nil; at = at.parent {
-		if limit := at.limit[r].Load(); limit > 0 && at.used[r].Load() > limit-n {
+		if limit := at.limit[r].Load(); limit > 0 && at.Used(r) > limit-n {
 			at.denied[r].Add(1)
 			return at.refusal(r, n, false)
 		}

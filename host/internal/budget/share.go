@@ -2,6 +2,7 @@ package budget
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -14,15 +15,19 @@ import (
 //
 // What is left may change between two callers that take at the same time; the limits
 // hold all the same.
-func (a *Account) TakeShare(r Resource, n int64) error {
+func (a *Account) TakeShare(r Resource, n int64) error { return a.TakeShareBeside(r, n, 0) }
+
+// TakeShareBeside is TakeShare for what takes the place of so much that the account still
+// holds, and gives back then: that counts as free.
+func (a *Account) TakeShareBeside(r Resource, n, replaced int64) error {
 	if err := a.Take(r, n); err != nil {
 		return err
 	}
-	if n <= 0 || a.parent == nil || a.Used(r) <= a.parent.Room(r) {
+	if n <= 0 || a.parent == nil || a.Used(r)-replaced <= free(a.parent.Room(r), replaced) {
 		return nil
 	}
 	a.Give(r, n)
-	full := a.parent.narrowest(r)
+	full := a.parent.tightest(r)
 	full.denied[r].Add(1)
 	e := &service.Error{Kind: r.kind(), Resource: r.String(), Used: full.Used(r), Limit: full.Limit(r)}
 	e.Message = fmt.Sprintf("%s of %s has %d of %d in use; with %d more %s would hold more than what is left for others; free some of it, or raise the limit",
@@ -33,13 +38,10 @@ func (a *Account) TakeShare(r Resource, n int64) error {
 	return e
 }
 
-// narrowest is the account, of a and those above, that has least left of a resource.
-func (a *Account) narrowest(r Resource) *Account {
-	least, room := a, int64(1<<63-1)
-	for at := a; at != nil; at = at.parent {
-		if limit := at.Limit(r); limit > 0 && limit-at.Used(r) < room {
-			least, room = at, limit-at.Used(r)
-		}
+// free is the sum, or the largest number.
+func free(room, replaced int64) int64 {
+	if room > math.MaxInt64-replaced {
+		return math.MaxInt64
 	}
-	return least
+	return room + replaced
 }

@@ -66,3 +66,29 @@ func TestARefusedShareSaysWhy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is replaced counts as free: a service that holds much can be replaced, but not with
+// something that is larger than its share.
+func TestTheShareOfWhatIsReplaced(t *testing.T) {
+	host := New(Limits{SandboxBytes: 100})
+	a := host.Child("a", nil)
+	if err := a.TakeShare(SandboxBytes, 30); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.TakeShareBeside(SandboxBytes, 30, 0); err == nil {
+		t.Error("more than what is left for others was taken")
+	}
+	if err := a.TakeShareBeside(SandboxBytes, 30, 30); err != nil {
+		t.Errorf("beside what it replaces: %v", err)
+	}
+	a.Give(SandboxBytes, 30)
+	if err := a.TakeShareBeside(SandboxBytes, 60, 30); err == nil {
+		t.Error("something larger than a share was taken in place of something small")
+	}
+	if got := a.Used(SandboxBytes); got != 30 {
+		t.Errorf("it has %d", got)
+	}
+	if err := New(nil).Child("a", nil).TakeShareBeside(SandboxBytes, 30, 10); err != nil {
+		t.Errorf("where nothing is bounded: %v", err)
+	}
+}
