@@ -36,6 +36,7 @@ type shard struct {
 
 	guest     Guest // nil until the first task
 	broken    bool  // the guest must not be called: it is not there, or has to be reset
+	why       error // the last attempt to make it or to reset it failed; nil if none has
 	residents *residents
 	snapshots snapshots
 	random    random

@@ -51,11 +51,11 @@ func (s *shard) renew() {
 		err = s.guest.Reset(s.starts)
 	}
 	if err == nil {
-		s.broken = false
+		s.broken, s.why = false, nil
 		s.health.Store(shardRunning)
 		return
 	}
-	s.broken = true
+	s.broken, s.why = true, err
 	a.Failed++
 	a.Problem = s.engine.own(err).Error()
 	wait := s.engine.options.Retry.Wait(a.Failed, time.Since(began))
@@ -84,6 +84,11 @@ func (s *shard) usable() error {
 	}
 	if s.cure(); !s.broken {
 		return nil
+	}
+	if why := s.engine.own(s.why); why.Kind == service.KindQuota { // which somebody has to act on
+		own := *why
+		own.Message = "the service's sandbox cannot be set up: " + own.Message + "; nothing was written"
+		return &own
 	}
 	err := s.unavailable(nil, "the service's sandbox cannot be set up at present; nothing was written")
 	err.RetryAfter = max(minRetry, time.Until(s.health.Load().NextAttempt))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -334,4 +335,22 @@ func TestStopDoesNotWaitForStarts(t *testing.T) {
 	defer early.Stop(t.Context())
 	_, err = send(early, command("deposit", "alice", "", "1"))
 	wantKind(t, err, service.KindUnavailable)
+}
+
+// A command whose sandbox cannot start as the host has no more of something is told so, as
+// a deployment would be.
+func TestAStartBeyondTheQuota(t *testing.T) {
+	full := &service.Error{Kind: service.KindQuota, Resource: "sandbox_bytes", Used: 9, Limit: 10, Message: "sandbox_bytes is used up"}
+	e, _, _ := startBank(t, 1, func(o *Options) {
+		o.NewGuest = func(context.Context, int) (Guest, error) { return nil, fmt.Errorf("a sandbox: %w", full) }
+	})
+	_, err := send(e, command("deposit", "alice", "", "1"))
+	wantKind(t, err, service.KindQuota)
+	var own *service.Error
+	if !errors.As(err, &own) || own.Resource != full.Resource || own.Used != 9 || own.Limit != 10 || own.Service != "bank" || !strings.Contains(own.Message, full.Message) {
+		t.Errorf("the refusal is %+v", own)
+	}
+	if full.Service != "" || full.Message != "sandbox_bytes is used up" {
+		t.Error("the error of the sandbox was changed")
+	}
 }
