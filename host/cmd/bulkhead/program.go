@@ -27,6 +27,14 @@ type programOptions struct {
 	prepare func(*host.Host) error
 }
 
+// validate reports what of the budget does not fit together: the limits of services are
+// those that the host will give them, by its ceilings.
+func (o *programOptions) validate() error {
+	all := o.host.Budget.WithDefaults()
+	limits, _ := o.host.Ceiling.WithDefaults().Defaults()
+	return errors.Join(all.Validate(), all.Fits(o.host.Limits.Over(limits)), o.gateway.Validate(all))
+}
+
 // program is a running host with its gateway. Tests start it on a temporary
 // directory and port 0.
 type program struct {
@@ -43,8 +51,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 		o.stopTime = 30 * time.Second
 	}
 	// Before anything is made on disk.
-	all := o.host.Budget.WithDefaults()
-	if err := errors.Join(all.Validate(), all.Fits(o.host.Limits.WithDefaults()), o.gateway.Validate(all)); err != nil {
+	if err := o.validate(); err != nil {
 		return nil, err
 	}
 	compiler, err := compiler()

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -69,5 +71,24 @@ func TestLimitsAboveTheirCeilings(t *testing.T) {
 func TestNoneIsNotTheDefault(t *testing.T) {
 	if none, some := orNone(0), orNone(5); none >= 0 || some != 5 {
 		t.Errorf("0 is %d, 5 is %d", none, some)
+	}
+}
+
+// The limits that services get by the ceilings have to fit into a connection, and no others.
+func TestLimitsUnderTheCeilingsFit(t *testing.T) {
+	o := programOptions{
+		host:    host.Options{Budget: service.Budget{ConnectionBytes: 2 << 20}},
+		gateway: gateway.Options{MessageBytes: 256 << 10},
+	}
+	if err := o.validate(); err == nil || !strings.Contains(err.Error(), "limits are above what one connection may hold") {
+		t.Errorf("the usual limits in 2 MiB: %v", err)
+	}
+	o.host.Ceiling.Limits = service.Limits{CommandBytes: 1 << 20, OutcomeBytes: 1 << 20}
+	if err := o.validate(); err != nil {
+		t.Errorf("limits under the ceilings: %v", err)
+	}
+	o.host.Limits.OutcomeBytes = 3 << 20
+	if err := o.validate(); err == nil {
+		t.Error("a limit that is set and does not fit was taken")
 	}
 }
