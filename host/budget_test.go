@@ -63,7 +63,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if r := h.MustSend(add("a")); r.Version != 1 {
 		t.Errorf("%+v", r)
 	}
-	_, err = h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 16}})
+	_, err = h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 17}}) // what it replaces counts as free
 	wantQuota(t, err, budget.Sandboxes, limit)
 	after, err := h.Status("tally")
 	if err != nil || after.State != service.StateRunning || after.Spec != before.Spec || after.Since != before.Since {
@@ -173,5 +173,50 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 	_, err = host.Open(t.Context(), host.Options{Dir: t.TempDir(), Limits: service.Limits{MemoryBytes: 64 << 20}, Ceiling: ceiling})
 	if service.KindOf(err) != service.KindInvalid {
 		t.Errorf("a default above its ceiling: %v", err)
+	}
+}
+
+// A service that was deployed when connections could carry more does not start, and says
+// why.
+func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
+	h := hosttest.New(t)
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{CommandBytes: 4 << 20}}); err != nil {
+		t.Fatal(err)
+	}
+	h.Change(func(o *host.Options) { o.Budget.ConnectionBytes = 5 << 20 })
+	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed || !strings.Contains(st.Problem, "command_bytes is 4194304; with 5242880 bytes for one connection") {
+		t.Errorf("a service with commands that no connection carries: %+v, %v", st, err)
+	}
+}
+
+// Services that ran together start together, in whatever order, also where the last one
+// would be too large a part for one that is new. And one that holds much can be deployed
+// again.
+func TestWhatRanStartsAgain(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = 64 })
+	deploy := func(name service.Name, shards int) error {
+		_, err := h.Deploy(t.Context(), host.Deployment{Service: name, Module: testguest.CounterWith(manifestOf(string(name), "1"), nil), Settings: service.Settings{Shards: shards}})
+		return err
+	}
+	names := []service.Name{"a", "b", "c"}
+	for _, name := range names {
+		if err := deploy(name, 16); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "c", Module: testguest.CounterWith(manifestOf("c", "2"), nil), Settings: service.Settings{Shards: 16}}); err != nil {
+		t.Errorf("deployed again: %v", err)
+	}
+	h.Change(func(o *host.Options) { o.Budget.Sandboxes = 60 })
+	for _, name := range names {
+		if st, err := h.Status(name); err != nil || st.State != service.StateRunning {
+			t.Errorf("%s: %s, %s, %v", name, st.State, st.Problem, err)
+		}
+	}
+	if err := deploy("new", 7); service.KindOf(err) != service.KindQuota {
+		t.Errorf("a new one: %v", err)
+	}
+	if err := deploy("new", 6); err != nil {
+		t.Errorf("a new one that leaves others as much: %v", err)
 	}
 }

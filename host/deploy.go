@@ -89,11 +89,6 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	if err := c.catalog.MayPut(digest, int64(len(d.Module))); len(d.Module) > 0 && err != nil {
 		return service.Status{}, err
 	}
-	if len(d.Module) == 0 {
-		if d.Module, err = c.catalog.Get(d.Digest); err != nil {
-			return service.Status{}, err
-		}
-	}
 	spec := service.Spec{
 		Service: d.Service, Module: digest,
 		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings.Over(h.opt.Settings),

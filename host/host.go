@@ -171,7 +171,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
-		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling,
+		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling, Budget: h.opt.Budget,
 		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, DrainTime: h.opt.DrainTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,

@@ -14,6 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -338,4 +339,51 @@ func TestServicesWithoutUseHoldNothing(t *testing.T) {
 	}
 	h.Stop()
 	nothing("stopped")
+}
+
+// Stored modules that are deployed or started are read only when they are compiled, and
+// then within the bytes in flight. What runs already is not read at all.
+func TestStoredModulesAreReadWithinTheBudget(t *testing.T) {
+	h, release := restarted(t, "tally", "other")
+	module := testguest.Counter("tally")
+	flight := func() int64 { return h.Account().Used(budget.FlightBytes) }
+	until(t, func() bool { return flight() > 0 })
+	if most := int64(len(module) + len(testguest.Counter("other"))); flight() > most {
+		t.Errorf("%d bytes of modules with %d are in flight", flight(), most)
+	}
+	d := host.Deployment{Service: "tally", Digest: service.DigestOf(module), Settings: service.Settings{Shards: 3}}
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "none", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("a module that is not stored: %v", err)
+	}
+	if _, err := h.Status("none"); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("the service that was not deployed: %v", err)
+	}
+	release()
+	st, err := h.Deploy(t.Context(), d)
+	if err != nil || st.State != service.StateRunning {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	until(t, func() bool { return h.States()["other"] == service.StateRunning })
+	if n := flight(); n != 0 {
+		t.Errorf("%d bytes were not given back", n)
+	}
+}
+
+// A deployment of what runs already does not read the module.
+func TestWhatRunsIsNotRead(t *testing.T) {
+	h := hosttest.New(t)
+	st := h.MustDeploy("tally", testguest.Counter("tally"))
+	modules, err := filepath.Glob(filepath.Join(h.Dir(), "modules", "*.wasm"))
+	if err != nil || len(modules) != 1 {
+		t.Fatalf("modules %v, %v", modules, err)
+	}
+	if err := os.Rename(modules[0], modules[0]+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Digest: st.Spec.Module, Settings: st.Spec.Settings}); err != nil || again.Since != st.Since {
+		t.Errorf("what runs already: %+v, %v", again, err)
+	}
+	if err := os.Rename(modules[0]+".away", modules[0]); err != nil {
+		t.Fatal(err)
+	}
 }

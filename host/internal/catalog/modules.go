@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -167,6 +169,27 @@ func (m *Modules) Get(d service.Digest) ([]byte, error) {
 		return nil, service.Errorf(service.KindInternal, "the file of module %s is damaged; upload the module again", d)
 	}
 	return module, nil
+}
+
+// Check is Get without holding the module: it reads it in pieces, checks it against its
+// digest, and returns its size in bytes. Errors are those of Get.
+func (m *Modules) Check(d service.Digest) (size int64, err error) {
+	f, err := os.Open(m.path(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, service.Errorf(service.KindNotFound, "no module %s is stored; upload it first", d)
+	}
+	if err != nil {
+		return 0, service.Errorf(service.KindInternal, "read module %s: %w", d, err)
+	}
+	defer f.Close()
+	hash := sha256.New()
+	if size, err = io.Copy(hash, f); err != nil {
+		return 0, service.Errorf(service.KindInternal, "read module %s: %w", d, err)
+	}
+	if service.Digest(hash.Sum(nil)) != d {
+		return 0, service.Errorf(service.KindInternal, "the file of module %s is damaged; upload the module again", d)
+	}
+	return size, nil
 }
 
 // Size is the size of a stored module in bytes; 0 if it cannot be told.

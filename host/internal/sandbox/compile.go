@@ -28,7 +28,7 @@ func wazeroConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
 // module is verified, rewritten and compiled into a stage, by the compiler process if
 // there is one, and what comes of it is loaded; the host executes nothing but what it has
 // loaded.
-func (p *Program) compile(ctx context.Context, module []byte, set service.Settings, tell func(Stage)) (err error) {
+func (p *Program) compile(ctx context.Context, from Source, set service.Settings, tell func(Stage)) (err error) {
 	r := p.runtime
 	background := context.WithoutCancel(ctx)
 	p.wazero = wazero.NewRuntimeWithConfig(background, wazeroConfig(r.cache))
@@ -46,8 +46,9 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 	if !ok {
 		return r.slots.waitedTooLong(ctx)
 	}
+	size := int(from.Size)
 	if r.code == nil {
-		release, err := r.slot(ctx, limited, len(module), end)
+		module, release, err := r.slot(ctx, limited, from, end)
 		if err != nil {
 			return err
 		}
@@ -75,7 +76,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 		return p.provide(ctx)
 	}
 	// What is there is loaded without waiting for those that compile.
-	if err := p.load(name, len(module)); !errors.Is(err, errNotLoaded) {
+	if err := p.load(name, size); !errors.Is(err, errNotLoaded) {
 		end()
 		tell(StageRewriting) // so that all ways have the same stages
 		tell(StageCompiling)
@@ -84,7 +85,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 		}
 		return p.provide(ctx)
 	}
-	release, err := r.slot(ctx, limited, len(module), end)
+	module, release, err := r.slot(ctx, limited, from, end)
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 		return err
 	}
 	p.stored = name
-	if err := p.load(name, len(module)); err != nil {
+	if err := p.load(name, size); err != nil {
 		if errors.Is(err, errNotLoaded) {
 			err = &service.Error{Kind: service.KindInternal, Message: "the compiled code is not what this host looks for", Err: err}
 		}
@@ -101,14 +102,21 @@ func (p *Program) compile(ctx context.Context, module []byte, set service.Settin
 	return p.provide(ctx)
 }
 
-// slot waits for a slot. end is the end of the turn; the returned function calls it, too.
-func (r *Runtime) slot(ctx, limited context.Context, size int, end func()) (release func(), err error) {
-	free, ok := r.slots.take(limited, size)
+// slot waits for a slot and reads the module. end is the end of the turn; the returned
+// function calls it, too, and lets go of the module.
+func (r *Runtime) slot(ctx, limited context.Context, from Source, end func()) (module []byte, release func(), err error) {
+	free, ok := r.slots.take(limited, int(from.Size))
 	if !ok {
 		end()
-		return nil, r.slots.waitedTooLong(ctx)
+		return nil, nil, r.slots.waitedTooLong(ctx)
 	}
-	return func() { free(); end() }, nil
+	module, unread, err := from.Read()
+	if err != nil {
+		free()
+		end()
+		return nil, nil, err
+	}
+	return module, func() { unread(); free(); end() }, nil
 }
 
 // provide offers the host's functions to a program whose module is loaded.

@@ -34,7 +34,7 @@ func captureImage(from backing, memory []byte, module api.Module, globals []mete
 	for _, g := range globals {
 		m.globals = append(m.globals, module.ExportedGlobal(g.Export).Get())
 	}
-	if err := hold.take(m.bytes); err != nil {
+	if err := hold.takeStart(m.bytes); err != nil {
 		return nil, err
 	}
 	var err error

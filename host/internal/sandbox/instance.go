@@ -189,7 +189,7 @@ func (i *Instance) initialise(ctx context.Context) error {
 func (i *Instance) ready() {
 	i.reserve = i.module.ExportedFunction(abi.ExportReserve)
 	i.call = i.module.ExportedFunction(abi.ExportCall)
-	i.mailbox, i.capacity = 0, 0
+	i.mailbox, i.capacity, i.memory.started = 0, 0, true
 	start, limit := i.MemoryBytes(), memoryLimit(i.limits)
 	i.watermark = max(limit*int64(i.limits.MemoryWatermark)/100, start+(limit-start)/2)
 	i.broken = false

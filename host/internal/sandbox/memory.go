@@ -24,6 +24,7 @@ type linearMemory struct {
 	hold    *holding
 	covered uint64 // bytes of it that the instance has taken from the budget for as long as it lives
 	taken   uint64 // what was taken for growth beyond that
+	started bool   // it is the memory of a guest that takes calls
 	b       []byte
 	space   space
 	refused bool  // growth beyond the limit, since the last request began
@@ -137,7 +138,11 @@ func (m *linearMemory) take(size uint64) error {
 		return nil
 	}
 	more := want - m.covered - m.taken
-	if err := m.hold.take(int64(more)); err != nil {
+	take := m.hold.takeStart
+	if m.started {
+		take = m.hold.take
+	}
+	if err := take(int64(more)); err != nil {
 		return err
 	}
 	m.taken += more

@@ -47,21 +47,57 @@ func heapBytes(f *facts, l service.Limits) int64 {
 	return int64(f.tableBytes) + instanceBytes + int64(l.StackBytes) + int64(f.allGlobals)*globalBytes
 }
 
-// holding is what is taken from the account of a service, in its name.
-type holding struct {
-	account *quota.Account
-	name    service.Name
+// Tenant is the service that a program is for: what the program, its image and its
+// instances hold is taken from its account.
+type Tenant struct {
+	Account *quota.Account
+	Name    service.Name // may be empty: nobody's in particular
+	// Recorded says that the service has been deployed with this module, and only starts
+	// again: it may have whatever there is, as it had before. What is new may have what
+	// is left to it beside others; what it replaces counts as free.
+	Recorded bool
 }
 
-// take takes bytes of sandbox memory. A refusal is a *service.Error of kind quota.
+// holding is what is taken from the account of a service, in its name.
+type holding struct {
+	account  *quota.Account
+	name     service.Name
+	recorded bool     // see Tenant
+	replaces [2]int64 // what the account held when the program began: sandboxes, and bytes
+}
+
+func (t Tenant) holding() holding {
+	return holding{t.Account, t.Name, t.Recorded, [2]int64{t.Account.Used(quota.Sandboxes), t.Account.Used(quota.SandboxBytes)}}
+}
+
+// take takes bytes of sandbox memory for what has started. A refusal is a *service.Error
+// of kind quota.
 func (h *holding) take(bytes int64) error {
 	return h.named(h.account.TakeShare(quota.SandboxBytes, bytes))
+}
+
+// takeStart takes bytes of sandbox memory without which the program does not start.
+func (h *holding) takeStart(bytes int64) error {
+	return h.starting(quota.SandboxBytes, bytes, h.replaces[1])
+}
+
+// takeReserved takes the memory with which a sandbox starts for which there was room when
+// it was reserved.
+func (h *holding) takeReserved(bytes int64) error {
+	return h.named(h.account.Take(quota.SandboxBytes, bytes))
+}
+
+func (h *holding) starting(r quota.Resource, n, replaces int64) error {
+	if h.recorded {
+		return h.named(h.account.Take(r, n))
+	}
+	return h.named(h.account.TakeShareBeside(r, n, replaces))
 }
 
 func (h *holding) give(bytes int64) { h.account.Give(quota.SandboxBytes, bytes) }
 
 func (h *holding) takeSandboxes(n int) error {
-	return h.named(h.account.TakeShare(quota.Sandboxes, int64(n)))
+	return h.starting(quota.Sandboxes, int64(n), h.replaces[0])
 }
 
 func (h *holding) giveSandboxes(n int) { h.account.Give(quota.Sandboxes, int64(n)) }
@@ -83,7 +119,7 @@ func (p *Program) Reserve(n int) error {
 		return err
 	}
 	bytes := int64(n) * p.startingBytes()
-	if err := p.hold.take(bytes); err != nil {
+	if err := p.hold.takeStart(bytes); err != nil {
 		p.hold.giveSandboxes(n)
 		return err
 	}
@@ -108,7 +144,12 @@ func (p *Program) admit() (leave func(), err error) {
 		}
 	}
 	bytes := p.startingBytes()
-	if err = p.hold.take(bytes); err != nil {
+	if reserved {
+		err = p.hold.takeReserved(bytes)
+	} else {
+		err = p.hold.takeStart(bytes)
+	}
+	if err != nil {
 		bytes = 0
 	}
 	leave = func() {
@@ -147,7 +188,7 @@ func (p *Program) takeCode(bytes int64) error {
 	if p.hold.account == nil { // of a compiler that loads nothing
 		return nil
 	}
-	if err := p.hold.take(bytes); err != nil {
+	if err := p.hold.takeStart(bytes); err != nil {
 		return err
 	}
 	p.mu.Lock()

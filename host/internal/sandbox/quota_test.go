@@ -22,7 +22,7 @@ var unhurried = service.Limits{CompileTime: 10 * time.Minute, CallTime: 10 * tim
 func compileFor(t testing.TB, r *Runtime, module []byte, l quota.Limits) (*Program, *quota.Account) {
 	t.Helper()
 	account := r.budget.Child("service", l)
-	p, err := r.CompileFor(t.Context(), account, "", module, unhurried, service.Settings{}, nil)
+	p, err := r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(module), unhurried, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestCompilingBeyondTheBudget(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		for limit := int64(1); ; limit += 600 << 10 {
 			account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: limit, quota.Sandboxes: 1})
-			p, err := r.CompileFor(t.Context(), account, "", hungry, unhurried, service.Settings{}, nil)
+			p, err := r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(hungry), unhurried, service.Settings{}, nil)
 			if err == nil {
 				if limit < 100*pageBytes {
 					t.Errorf("a memory of %d bytes with a budget of %d", 100*pageBytes, limit)
@@ -171,7 +171,7 @@ func TestMachineCodeIsCounted(t *testing.T) {
 		}
 		account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: 100})
 		compile := func() (*Program, error) {
-			return r.CompileFor(t.Context(), account, "", module, unhurried, service.Settings{}, nil)
+			return r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(module), unhurried, service.Settings{}, nil)
 		}
 		for range 2 {
 			_, err := compile()
@@ -372,7 +372,7 @@ func TestTheBudgetOfManyInstances(t *testing.T) {
 					t.Errorf("a service holds %v in the end", held)
 				}
 			}()
-			p, err := shared().CompileFor(t.Context(), own, "", testguest.Counter("c"), unhurried, service.Settings{}, nil)
+			p, err := shared().CompileFor(t.Context(), Tenant{Account: own}, Loaded(testguest.Counter("c")), unhurried, service.Settings{}, nil)
 			if err != nil {
 				if service.KindOf(err) != service.KindQuota {
 					t.Error(err)

@@ -203,12 +203,28 @@ func (r *Runtime) Close(ctx context.Context) error {
 // The limits hold for the program's instances too. Of the settings, those count that
 // say what the code does. module must not change while Compile runs.
 func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
-	return r.CompileFor(ctx, r.budget, name, module, l, set, progress)
+	return r.CompileFor(ctx, Tenant{Account: r.budget, Name: name}, Loaded(module), l, set, progress)
 }
 
-// CompileFor is Compile for the service whose account it is: the program, its image
-// and its instances take from it what they hold.
-func (r *Runtime) CompileFor(ctx context.Context, account *quota.Account, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+// Source is where a module comes from.
+type Source struct {
+	Digest service.Digest
+	Size   int64 // in bytes
+	// Read returns the module's bytes, which release lets go of. It is called once at most:
+	// when the module has a slot to be compiled in, and not at all if what comes of that is
+	// there already. So a module that waits is not in memory.
+	Read func() (module []byte, release func(), err error)
+}
+
+// Loaded is a module that is in memory, and its caller's.
+func Loaded(module []byte) Source {
+	return Source{service.DigestOf(module), int64(len(module)), func() ([]byte, func(), error) { return module, func() {}, nil }}
+}
+
+// CompileFor is Compile for a service: the program, its image and its instances take
+// from its account what they hold.
+func (r *Runtime) CompileFor(ctx context.Context, of Tenant, module Source, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+	name := of.Name
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
 		return nil, err
@@ -221,7 +237,7 @@ func (r *Runtime) CompileFor(ctx context.Context, account *quota.Account, name s
 	live, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.life, cancel)()
-	p, err := r.program(live, holding{account, name}, module, l, set, progress)
+	p, err := r.program(live, of.holding(), module, l, set, progress)
 	if err != nil && r.life.Err() != nil && ctx.Err() == nil {
 		err = &service.Error{Op: "compile", Service: name, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
 	}
@@ -229,8 +245,8 @@ func (r *Runtime) CompileFor(ctx context.Context, account *quota.Account, name s
 }
 
 // program does what Compile promises.
-func (r *Runtime) program(ctx context.Context, hold holding, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
-	name, total := hold.name, int64(len(module))
+func (r *Runtime) program(ctx context.Context, hold holding, module Source, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+	name, total := hold.name, module.Size
 	var stage Stage
 	enter := func(s Stage) { // the next stage, or none
 		if progress != nil && stage != "" {
@@ -253,10 +269,10 @@ func (r *Runtime) program(ctx context.Context, hold holding, module []byte, l se
 	}
 
 	p := &Program{runtime: r, limits: l, hold: hold, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
-	p.module.Digest, p.module.Size = service.DigestOf(module), total
+	p.module.Digest, p.module.Size = module.Digest, total
 	err := step(StageVerifying, func() error {
 		var v verification
-		if v.tooLarge(len(module), l); v.err() != nil {
+		if v.tooLarge(int(module.Size), l); v.err() != nil {
 			return v.err()
 		}
 		return p.compile(ctx, module, set, func(s Stage) {
@@ -300,7 +316,7 @@ func asBadModule(name service.Name, s Stage, err error) error {
 		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
 	}
 	switch e.Kind {
-	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline, service.KindQuota, service.KindFull:
+	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline, service.KindQuota, service.KindFull, service.KindNotFound:
 	default:
 		bad := &service.Error{
 			Kind: service.KindBadModule, Message: fmt.Sprintf("the module failed while %s", s),

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
@@ -42,23 +43,29 @@ func (b *build) discard(ctx context.Context) error {
 	return errors.Join(b.engine.Stop(ctx), b.program.Close(ctx))
 }
 
-// Deploy makes module run as spec says and returns when it does. Deploying what
-// already runs changes nothing. One deployment of a service goes at a time.
+// Deploy makes module run as spec says and returns when it does; no module is the stored
+// one that spec names. Deploying what already runs changes nothing. One deployment of a
+// service goes at a time; a stored module is read only then, and only if it has to be
+// compiled.
 func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byte, progress Progress) (*Service, error) {
 	if progress == nil {
 		progress = func(Stage, int64, int64) {}
 	}
-	svc, fresh, err := s.lockForDeploy(spec)
+	if svc, err := s.Get(spec.Service); err == nil && svc.runs(spec) {
+		progress(StageReady, 1, 1)
+		return svc, nil
+	}
+	svc, err := s.lockForDeploy(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	defer svc.deploying.Unlock()
+	defer svc.unlockDeploying()
 	if svc.runs(spec) {
 		progress(StageReady, 1, 1)
 		return svc, nil
 	}
 	err = s.deploy(ctx, svc, spec, module, progress)
-	if err != nil && fresh && !s.recorded(spec.Service) {
+	if err != nil && !s.recorded(spec.Service) {
 		s.mu.Lock()
 		delete(s.services, spec.Service)
 		s.mu.Unlock()
@@ -72,21 +79,43 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 	return svc, nil
 }
 
-// lockForDeploy finds or adds the service and takes its deployment lock. fresh says
-// that it was not there.
-func (s *Supervisor) lockForDeploy(spec service.Spec) (svc *Service, fresh bool, err error) {
+// lockForDeploy finds or adds the service and takes its deployment lock. Whoever has the
+// lock removes a service that is not recorded when its deployment fails, whoever added it.
+func (s *Supervisor) lockForDeploy(ctx context.Context, spec service.Spec) (*Service, error) {
 	for {
-		_, err := s.Get(spec.Service)
-		fresh = err != nil
-		if svc, err = s.add(spec, catalog.Facts{}); err != nil {
-			return nil, false, err
+		svc, err := s.add(spec, catalog.Facts{})
+		if err != nil {
+			return nil, err
 		}
-		svc.deploying.Lock()
+		if err := svc.lockDeploying(ctx, "deploy", spec.Service); err != nil {
+			return nil, err
+		}
 		if now, err := s.Get(spec.Service); err == nil && now == svc {
-			return svc, fresh, nil
+			return svc, nil
 		}
-		svc.deploying.Unlock() // deleted while we waited
+		svc.unlockDeploying() // deleted while we waited
 	}
+}
+
+// stored is a module of the catalog. While it is in memory it counts among the bytes in
+// flight.
+func (s *Supervisor) stored(d service.Digest) (sandbox.Source, error) {
+	size, err := s.opt.Catalog.Check(d)
+	if err != nil {
+		return sandbox.Source{}, err
+	}
+	return sandbox.Source{Digest: d, Size: size, Read: func() ([]byte, func(), error) {
+		if err := s.modules.Take(budget.FlightBytes, size); err != nil {
+			return nil, nil, err
+		}
+		release := func() { s.modules.Give(budget.FlightBytes, size) }
+		module, err := s.opt.Catalog.Get(d)
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return module, release, nil
+	}}, nil
 }
 
 func (s *Supervisor) recorded(name service.Name) bool {
@@ -97,16 +126,25 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 	building, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)() // so that a build does not hold up the host's end
-	built, err := s.build(building, svc, spec, module, progress)
+	source, err := sandbox.Loaded(module), error(nil)
+	if len(module) == 0 {
+		source, err = s.stored(spec.Module)
+	}
+	if err != nil {
+		return err
+	}
+	built, err := s.build(building, svc, spec, source, false, progress)
 	if err != nil {
 		if s.life.Err() != nil && ctx.Err() == nil {
 			err = &service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
 		}
 		return err
 	}
-	progress(StageStoring, 0, int64(len(module)))
-	if _, err := s.opt.Catalog.Put(module); err != nil {
-		return errors.Join(err, built.discard(ctx))
+	progress(StageStoring, 0, source.Size)
+	if len(module) > 0 {
+		if _, err := s.opt.Catalog.Put(module); err != nil {
+			return errors.Join(err, built.discard(ctx))
+		}
 	}
 	if err := s.opt.Catalog.Deploy(ctx, spec, built.facts); err != nil {
 		return errors.Join(err, built.discard(ctx))
@@ -124,8 +162,9 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 }
 
 // build compiles a module, which tries a first sandbox, and makes an engine that
-// makes the others when it needs them.
-func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) (_ *build, err error) {
+// makes the others when it needs them. recorded says that it is what the service has been
+// deployed with.
+func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec, module sandbox.Source, recorded bool, progress Progress) (_ *build, err error) {
 	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
 		return nil, err
 	}
@@ -135,8 +174,11 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 	if err := s.opt.Ceiling.Check(spec.Limits, spec.Settings); err != nil {
 		return nil, err
 	}
+	if err := s.opt.Budget.Fits(spec.Limits); err != nil {
+		return nil, err
+	}
 	var began time.Time // of its start, without what comes before, which is done once and kept
-	program, err := s.opt.Runtime.CompileFor(ctx, svc.account, spec.Service, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
+	program, err := s.opt.Runtime.CompileFor(ctx, sandbox.Tenant{Account: svc.account, Name: spec.Service, Recorded: recorded}, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
 		if stage == sandbox.StageInitialising && done == 0 {
 			began = time.Now()
 		}

@@ -20,9 +20,9 @@ type Service struct {
 	account  *budget.Account // what the service holds of the host
 	patience time.Duration   // of requests without a deadline that wait for an engine
 
-	// deploying is held while the service is deployed, deleted or stopped. Lock it
-	// before swapping.
-	deploying sync.Mutex
+	// deploying has a token in it while the service is deployed, deleted or stopped. Take
+	// it before swapping.
+	deploying chan struct{}
 	// swapping is held while the engine is replaced or stopped. Lock it before mu.
 	swapping sync.Mutex
 
@@ -44,8 +44,26 @@ type Service struct {
 
 // newService makes a service that is starting: requests wait.
 func newService(spec service.Spec, known catalog.Facts, account *budget.Account, hub *stream.Hub, patience time.Duration) *Service {
-	return &Service{hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
+	return &Service{deploying: make(chan struct{}, 1), hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
+
+// lockDeploying waits until nobody else deploys or deletes the service, but not longer
+// than ctx.
+func (s *Service) lockDeploying(ctx context.Context, op string, name service.Name) error {
+	select {
+	case s.deploying <- struct{}{}: // also if ctx has ended, which whoever has it finds out
+		return nil
+	default:
+	}
+	select {
+	case s.deploying <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &service.Error{Op: op, Service: name, Kind: service.KindOf(ctx.Err()), Message: "the caller gave up while another deployment of the service was under way; nothing has changed", Err: ctx.Err()}
+	}
+}
+
+func (s *Service) unlockDeploying() { <-s.deploying }
 
 // Account is the service's in the host's budget.
 func (s *Service) Account() *budget.Account { return s.account }
@@ -165,6 +183,11 @@ func (s *Service) notRunning() error {
 	switch {
 	case s.state == service.StateStopped && errors.As(s.problem, &why):
 		return why
+	case s.state == service.StateFailed && errors.As(s.problem, &why) && why.Kind == service.KindQuota:
+		own := *why // which somebody has to act on
+		own.Service = s.spec.Service
+		own.Message = "the service could not be started: " + own.Message + "; nothing was written"
+		return &own
 	case s.state == service.StateFailed:
 		e.Message = "the service could not be started, which is tried again; nothing was written"
 		e.RetryAfter = max(restart, time.Until(s.next))
@@ -247,18 +270,17 @@ func (s *Service) openGate(next *build, cause error) {
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed
 	}
-	s.leave()
-}
-
-// leave opens the gate and unlocks mu, which the caller holds: those who are refused
-// hear of it without the lock.
-func (s *Service) leave() {
-	s.gated = false
-	answers := s.room.empty(s.running, s.notRunning)
+	answers := s.leave()
 	s.mu.Unlock()
 	for _, answer := range answers {
 		answer()
 	}
+}
+
+// leave opens the gate. The caller holds mu, and answers those who are refused without it.
+func (s *Service) leave() (answers []func()) {
+	s.gated = false
+	return s.room.empty(s.running, s.notRunning)
 }
 
 // setStarting says that an attempt to start it is under way: requests wait for it.
@@ -272,11 +294,13 @@ func (s *Service) setStarting() {
 }
 
 // setFailed records why the service could not be started so many times, and when the
-// next attempt is due. Requests are refused until then.
-func (s *Service) setFailed(err error, failed int, next time.Time) {
+// next attempt is due. Requests are refused until then; the caller answers those that
+// have waited.
+func (s *Service) setFailed(err error, failed int, next time.Time) (answers []func()) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.state, s.problem, s.since, s.failed, s.next = service.StateFailed, err, time.Now(), failed, next
-	s.leave()
+	return s.leave()
 }
 
 // stop drains the engine and ends the subscriptions. It does not wait for sandboxes

@@ -62,6 +62,7 @@ type start struct {
 	slow    bool
 	dropped bool // its service has got another module, or is gone
 	cancel  context.CancelFunc
+	ended   chan struct{} // closed when it has given back what it held
 }
 
 func newStarter(o Options, try func(context.Context, *start) error) *starter {
@@ -88,16 +89,21 @@ func (st *starter) begin(all []*start) {
 // again tries a service later that has just failed outside of the starter.
 func (st *starter) again(svc *Service, spec service.Spec, err error) {
 	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.fail(&start{svc: svc, spec: spec}, err, 0)
+	told := st.fail(&start{svc: svc, spec: spec}, err, 0)
 	st.step()
+	st.mu.Unlock()
+	told()
 }
 
 // drop ends the attempts to start a service: the one under way is canceled, and there
-// will be no others. When it has returned, they do not change the service any more.
-func (st *starter) drop(svc *Service) {
+// will be no others. When it has returned, they do not change the service any more; when
+// ended is closed, they hold nothing of it either.
+func (st *starter) drop(svc *Service) (ended <-chan struct{}) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	none := make(chan struct{})
+	close(none)
+	ended = none
 	st.waiting = slices.DeleteFunc(st.waiting, func(x *start) bool {
 		if x.svc == svc {
 			st.over(x)
@@ -108,8 +114,10 @@ func (st *starter) drop(svc *Service) {
 		if x.svc == svc {
 			x.dropped = true
 			x.cancel()
+			ended = x.ended // of a service there is one at a time
 		}
 	}
+	return ended
 }
 
 // close ends all attempts and waits for their end, which is near, as a guest looks
@@ -218,35 +226,44 @@ func (st *starter) wake() {
 // run makes one attempt, on a goroutine of its own that close waits for.
 func (st *starter) run(x *start) {
 	ctx, cancel := context.WithCancel(st.life)
-	x.cancel = cancel
+	ended := make(chan struct{})
+	x.cancel, x.ended = cancel, ended
 	st.running = append(st.running, x)
 	x.svc.setStarting()
 	st.workers.Go(func() {
 		defer cancel()
+		defer close(ended)
 		err := st.try(ctx, x)
-		took := time.Since(x.began)
+		took, told := time.Since(x.began), func() {}
 		st.mu.Lock()
-		defer st.mu.Unlock()
 		st.running = slices.DeleteFunc(st.running, func(r *start) bool { return r == x })
 		if err != nil && !x.dropped && !st.closed {
-			st.fail(x, err, took)
+			told = st.fail(x, err, took)
 		}
 		st.over(x)
 		st.step()
+		st.mu.Unlock()
+		told()
 	})
 }
 
-// fail notes a failed attempt and has it made again after a wait.
-func (st *starter) fail(x *start, err error, took time.Duration) {
+// fail notes a failed attempt and has it made again after a wait. told tells those who
+// wait for the service, and the log, without the lock.
+func (st *starter) fail(x *start, err error, took time.Duration) (told func()) {
 	x.failed++
 	wait := st.retry.Wait(x.failed, took)
 	if !heals(err) {
 		wait = lifecycle.Backoff{First: st.rare, Max: st.rare}.Wait(1, 0)
 	}
 	x.due, x.expected = time.Now().Add(wait), took
-	x.svc.setFailed(err, x.failed, x.due)
-	st.logger.Error("a service cannot be started", "service", x.spec.Service, "error", err, "attempts", x.failed, "next_attempt_in", wait)
+	answers, failed := x.svc.setFailed(err, x.failed, x.due), x.failed
 	st.enqueue(x)
+	return func() {
+		st.logger.Error("a service cannot be started", "service", x.spec.Service, "error", err, "attempts", failed, "next_attempt_in", wait)
+		for _, answer := range answers {
+			answer()
+		}
+	}
 }
 
 // heals reports whether a start that failed with err may succeed if it is just tried

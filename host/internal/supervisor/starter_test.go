@@ -153,7 +153,8 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 			refused := make(chan error, 1)
 			var claim *service.Claim
 			if err := svc.pass(time.Time{}, &claim, 0, func(*build) error { refused <- nil; return nil }, func(err error) {
-				svc.Status() // an answer may ask what the service is at
+				svc.Status() // an answer may ask what the service is at, and it holds up no starts
+				b.began()
 				refused <- err
 			}); err != nil {
 				return err
@@ -225,6 +226,68 @@ func TestAttemptsAreDropped(t *testing.T) {
 		}
 		<-b.tried
 	})
+}
+
+// Whoever drops the attempts can wait until the one under way has given back what it held.
+func TestADroppedAttemptIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		o := Options{Logger: slog.New(slog.DiscardHandler), StartPlaces: 1}
+		st := newStarter(o, func(ctx context.Context, _ *start) error {
+			<-ctx.Done()
+			<-end
+			return ctx.Err()
+		})
+		defer st.close()
+		one := func(name service.Name) *start {
+			spec := service.Spec{Service: name}.WithDefaults()
+			return &start{svc: newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Minute), spec: spec}
+		}
+		runs, waits := one("a"), one("b")
+		st.begin([]*start{runs, waits})
+		synctest.Wait()
+		<-st.drop(waits.svc)
+		<-st.drop(one("c").svc)
+		ended := st.drop(runs.svc)
+		synctest.Wait()
+		select {
+		case <-ended:
+			t.Error("an attempt that goes on has ended")
+		default:
+		}
+		close(end)
+		<-ended
+	})
+}
+
+// A service that cannot start as the host has no more of something says so.
+func TestAStartBeyondTheQuota(t *testing.T) {
+	svc := newService(service.Spec{Service: "bank"}.WithDefaults(), catalog.Facts{}, budget.New(nil), nil, time.Minute)
+	full := &service.Error{Kind: service.KindQuota, Resource: "sandboxes", Used: 10, Limit: 10, Message: "sandboxes are used up"}
+	svc.setFailed(fmt.Errorf("build: %w", full), 1, time.Now().Add(time.Hour))
+	var claim *service.Claim
+	err := svc.pass(time.Time{}, &claim, 0, nil, nil)
+	var own *service.Error
+	if !errors.As(err, &own) || own.Kind != service.KindQuota || own.Resource != "sandboxes" || own.Used != 10 || own.Limit != 10 || own.Service != "bank" || full.Service != "" {
+		t.Errorf("a command gets %+v", err)
+	}
+}
+
+// Whoever waits for another deployment does so for no longer than his context.
+func TestWaitingForADeploymentEnds(t *testing.T) {
+	svc := newService(service.Spec{Service: "bank"}.WithDefaults(), catalog.Facts{}, budget.New(nil), nil, time.Minute)
+	if err := svc.lockDeploying(t.Context(), "deploy", "bank"); err != nil {
+		t.Fatal(err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if err := svc.lockDeploying(gone, "deploy", "bank"); service.KindOf(err) != service.KindCanceled {
+		t.Errorf("whose caller has gone: %v", err)
+	}
+	svc.unlockDeploying()
+	if err := svc.lockDeploying(t.Context(), "delete", "bank"); err != nil {
+		t.Error(err)
+	}
 }
 
 // A request that waits is bounded in time, and all of them in number and bytes.

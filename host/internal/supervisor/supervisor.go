@@ -41,8 +41,9 @@ type Options struct {
 	Logger  *slog.Logger
 	// Account is the host's in its budget. Each service has one below it.
 	Account *budget.Account
-	// Ceiling is what no service may exceed.
+	// Ceiling is what no service may exceed, and Budget is what a connection carries.
 	Ceiling service.Ceiling
+	Budget  service.Budget
 	// RingEvents and RingBytes bound each service's ring of recent events.
 	RingEvents int
 	RingBytes  int64
@@ -68,6 +69,7 @@ type Options struct {
 type Supervisor struct {
 	opt     Options
 	starter *starter
+	modules *budget.Account // bytes of stored modules that are in memory, to be compiled
 	life    context.Context // ended by Close
 	end     context.CancelFunc
 
@@ -78,7 +80,7 @@ type Supervisor struct {
 
 // New makes a supervisor without services.
 func New(o Options) *Supervisor {
-	s := &Supervisor{opt: o, services: map[service.Name]*Service{}}
+	s := &Supervisor{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.starter = newStarter(o, s.start)
 	return s
@@ -110,11 +112,11 @@ func (s *Supervisor) Tried() <-chan struct{} { return s.starter.tried }
 // start builds what was recorded from the stored module and puts it in place, unless
 // another deployment has done so first, which ends ctx.
 func (s *Supervisor) start(ctx context.Context, x *start) error {
-	module, err := s.opt.Catalog.Get(x.spec.Module)
+	module, err := s.stored(x.spec.Module)
 	if err != nil {
 		return err
 	}
-	built, err := s.build(ctx, x.svc, x.spec, module, func(Stage, int64, int64) {})
+	built, err := s.build(ctx, x.svc, x.spec, module, true, func(Stage, int64, int64) {})
 	if err != nil {
 		return err
 	}
@@ -183,10 +185,12 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	if err != nil {
 		return err
 	}
-	svc.deploying.Lock()
-	defer svc.deploying.Unlock()
-	if _, err := s.Get(name); err != nil {
-		return err // somebody else was first
+	if err := svc.lockDeploying(ctx, "delete", name); err != nil {
+		return err
+	}
+	defer svc.unlockDeploying()
+	if now, err := s.Get(name); err != nil || now != svc {
+		return notFound(name) // somebody else was first
 	}
 	if err := s.opt.Catalog.Delete(ctx, name); err != nil {
 		return err
@@ -194,9 +198,12 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	s.mu.Lock()
 	delete(s.services, name)
 	s.mu.Unlock()
-	s.starter.drop(svc)
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTime)
 	defer cancel()
+	select {
+	case <-s.starter.drop(svc): // so that it holds nothing any more
+	case <-within.Done():
+	}
 	if err := svc.stop(within, service.Errorf(service.KindNotFound, "the service was deleted")); err != nil {
 		// All the same it is gone, and every command has had its answer.
 		s.opt.Logger.Warn("a deleted service was stopped before it had done what it had taken on", "service", name, "error", err)
@@ -227,8 +234,8 @@ func (s *Supervisor) Close(ctx context.Context, cause error) error {
 	}()
 	for _, svc := range s.All() {
 		all.Go(func() {
-			svc.deploying.Lock()
-			defer svc.deploying.Unlock()
+			svc.deploying <- struct{}{} // what is under way has been canceled
+			defer svc.unlockDeploying()
 			if err := svc.stop(ctx, cause); err != nil {
 				errs <- err
 			}
