@@ -201,6 +201,12 @@ func TestModuleFiles(t *testing.T) {
 	if _, err := c.Get(d); service.KindOf(err) != service.KindInternal || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged module: %v", err)
 	}
+	if _, err := c.Check(d); service.KindOf(err) != service.KindInternal || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a damaged module that is checked: %v", err)
+	}
+	if _, err := c.Check(service.DigestOf([]byte("nowhere"))); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("a module that is not there is checked: %v", err)
+	}
 	if _, err := c.Put([]byte("module")); err != nil {
 		t.Fatal(err)
 	}
