@@ -82,8 +82,8 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	ownEngine := o.OpenEngine != nil
-	all := newBudget(o.Budget)
-	files, err := newDescriptors(JournalDir(o.Dir), all)
+	account := newBudget(o.Budget) // the only one: all that the host holds is below it
+	files, err := newDescriptors(JournalDir(o.Dir), account)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,6 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		}
 	}()
 	o.Logger = logs.Logger()
-	account := newBudget(o.Budget)
 	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger,
 		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB,
 		Account: account.Child("modules that are being uploaded", nil)})

@@ -82,7 +82,7 @@ func (h *Host) Stop() {
 
 // settled checks that what was taken from the host's budget was given back.
 func (h *Host) settled() {
-	for _, r := range []budget.Resource{budget.FlightBytes, budget.Sandboxes, budget.SandboxBytes} {
+	for r := range budget.Readers {
 		if used := h.Account().Used(r); used != 0 {
 			h.t.Errorf("%d of %s are still taken when the host is closed, by %v", used, r, h.Account().Holders(r, 10))
 		}

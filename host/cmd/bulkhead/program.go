@@ -63,7 +63,6 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.gateway.Account = h.Account()
 	o.gateway.Logger = h.Logger()
 	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped, Readers: h.Readers, Resources: h.Resources})
 	b := &backend{Backend: gateway.Host(h)}

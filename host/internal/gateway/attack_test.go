@@ -428,10 +428,12 @@ func TestCrowd(t *testing.T) {
 // Connections take descriptors from the budget. What the journal comes to need is not
 // theirs any more, idle ones make room for it, and a newcomer is told what there is none of.
 func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
-	host := budget.New(budget.Limits{budget.Descriptors: 20})
+	f := newFake()
+	host := f.account
+	host.SetLimit(budget.Descriptors, 20)
 	journal := host.Child("journal", nil)
 	journal.Set(budget.Descriptors, 12)
-	s := start(t, Options{Connections: 100, Streams: 100, Account: host})
+	s := startOn(t, f, Options{Connections: 100, Streams: 100})
 	if s.server.options.Connections != 8 || s.server.options.Streams != 6 {
 		t.Errorf("of 20 descriptors, of which 12 are the journal's, %d are for connections and %d for streams", s.server.options.Connections, s.server.options.Streams)
 	}

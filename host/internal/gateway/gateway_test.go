@@ -55,9 +55,17 @@ func start(t *testing.T, o Options) *site {
 // startWithin starts a gateway whose host has a budget.
 func startWithin(t *testing.T, b service.Budget, o Options) *site {
 	t.Helper()
-	s := &site{T: t, fake: newFake(), logged: &lockedBuffer{}}
-	s.fake.budget = b.WithDefaults()
-	s.fake.account.SetLimit(budget.FlightBytes, s.fake.budget.FlightBytes)
+	f := newFake()
+	f.budget = b.WithDefaults()
+	f.account.SetLimit(budget.FlightBytes, f.budget.FlightBytes)
+	f.account.SetLimit(budget.Descriptors, f.budget.Descriptors)
+	return startOn(t, f, o)
+}
+
+// startOn starts a gateway on a host.
+func startOn(t *testing.T, f *fake, o Options) *site {
+	t.Helper()
+	s := &site{T: t, fake: f, logged: &lockedBuffer{}}
 	o.Listen = "127.0.0.1:0"
 	o.Logger = slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error

@@ -34,12 +34,9 @@ type Options struct {
 	// Metrics is told what happens; nil: nobody is. *telemetry.Telemetry is one.
 	Metrics Metrics
 
-	// Account is the host's in its budget; each connection takes a descriptor from it.
-	// Default: one without limits.
-	Account *budget.Account
 	// Connections bounds the connections that are open at a time. Beyond it the
 	// one that has been idle for longest makes room. It is lowered to the descriptors that
-	// Account has room for, and Streams with it. Default 4096.
+	// the host's budget has room for, and Streams with it. Default 4096.
 	Connections int
 	// Streams bounds the WebSockets and event streams among them. Default 1024.
 	Streams int
@@ -118,9 +115,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Metrics == nil {
 		o.Metrics = noMetrics{}
-	}
-	if o.Account == nil {
-		o.Account = budget.New(nil)
 	}
 	o.Connections = or(o.Connections, 4096)
 	o.Streams = or(o.Streams, 1024)
@@ -218,8 +212,8 @@ func messageFits(connection int64) int64 {
 
 // withinDescriptors lowers the connections to what there are descriptors for, and the streams
 // among them so far that they cannot keep commands out.
-func (o Options) withinDescriptors() Options {
-	room := o.Account.Room(budget.Descriptors)
+func (o Options) withinDescriptors(host *budget.Account) Options {
+	room := host.Room(budget.Descriptors)
 	if int64(o.Connections) <= room {
 		return o
 	}
@@ -227,7 +221,7 @@ func (o Options) withinDescriptors() Options {
 	streams = max(1, min(streams, connections*3/4))
 	o.Logger.Warn("the process may have too few descriptors for so many connections; raise the limit of open files for more",
 		"connections", connections, "connections_wanted", o.Connections, "streams", streams, "streams_wanted", o.Streams,
-		"descriptors", o.Account.Limit(budget.Descriptors), "descriptors_in_use", o.Account.Used(budget.Descriptors))
+		"descriptors", host.Limit(budget.Descriptors), "descriptors_in_use", host.Used(budget.Descriptors))
 	o.Connections, o.Streams = connections, streams
 	return o
 }

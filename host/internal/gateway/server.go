@@ -58,7 +58,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	if err := o.Validate(b); err != nil {
 		return nil, err
 	}
-	o = o.withinDescriptors()
+	o = o.withinDescriptors(backend.Account())
 	a, err := newAccess(o)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	s := &Server{
 		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
 		streams: make(chan struct{}, o.Streams), uploads: newUploads(backend.Account(), o),
-		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o), files: o.Account.Child("connections' descriptors", nil),
+		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o), files: backend.Account().Child("connections' descriptors", nil),
 	}
 	var run [4]byte
 	_, _ = rand.Read(run[:]) // never fails
