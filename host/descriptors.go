@@ -15,7 +15,7 @@ import (
 // connections get what is left when the journal has what it needs, which grows with it, and
 // the process has some for itself; whoever accepts connections takes one for each from the
 // host's account. Beside that the host keeps some open for nothing: it gives them up
-// when the journal has to be opened again, so that not even descriptors that
+// when the journal is closed, which writes files, and opened again, so that not even descriptors that
 // somebody else in the process has opened keep it from that.
 
 const (
@@ -37,7 +37,7 @@ type descriptors struct {
 	process int64           // for all but journal and connections
 	account *budget.Account // of the process and the journal
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards spare
 	spare []*os.File
 }
 
@@ -103,7 +103,7 @@ func (d *descriptors) keep() {
 	}
 }
 
-// yield closes them.
+// yield closes them, for a journal that is closed or opened.
 func (d *descriptors) yield() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,13 +119,27 @@ func (d *descriptors) close() {
 	d.account.Close()
 }
 
-// descriptorLoop follows the journal's need of descriptors, and takes spare ones again when
-// the journal has been opened. Close waits for it.
+// descriptorLoop follows the journal's need of descriptors, and takes the spare ones that
+// could not be had before. Close waits for it.
 func (h *Host) descriptorLoop() {
 	for h.pause(descriptorsEvery) {
 		h.files.measure()
-		if _, err := h.open(); err == nil {
-			h.files.keep()
-		}
+		h.keepSpare()
+	}
+}
+
+// keepSpare has spare descriptors kept if the journal is open and its services, which read
+// their modules, have been started. It holds mu, so that what yields them for a journal that
+// has failed comes after it.
+func (h *Host) keepSpare() {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.why != nil || h.core == nil {
+		return
+	}
+	select {
+	case <-h.core.supervisor.Tried():
+		h.files.keep()
+	default:
 	}
 }

@@ -234,12 +234,12 @@ func (h *Host) recover(failed *core) bool {
 		}
 	}
 	h.setCore(nil, cause)
+	h.files.yield() // closing writes what is only in memory, to new files; see keepSpare
 	// The journal has failed, so nothing here waits for the disk.
 	if err := failed.close(context.Background(), cause); err != nil {
 		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
 	}
 	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, time.Minute) {
-		h.files.yield() // descriptorLoop takes them again
 		c, err := h.openCore(h.life)
 		if err == nil {
 			h.setCore(c, nil)
@@ -297,6 +297,7 @@ func (h *Host) Close(ctx context.Context) error {
 		c := h.core
 		h.mu.RUnlock()
 		h.setCore(nil, cause)
+		h.files.yield()
 		if c != nil {
 			h.closeErr = c.close(ctx, cause)
 		}
