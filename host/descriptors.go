@@ -14,7 +14,7 @@ import (
 // A process may have so many descriptors, and a journal that cannot open a file fails. So
 // connections get what is left when the journal has what it needs, which grows with it, and
 // the process has some for itself; whoever accepts connections takes one for each from the
-// host's account. Beside that the host keeps some open for nothing: it gives them up
+// host's account, and closes some when the journal has come to need more. Beside that the host keeps some open for nothing: it gives them up
 // when the journal is closed, which writes files, and opened again, so that not even descriptors that
 // somebody else in the process has opened keep it from that.
 
@@ -24,8 +24,12 @@ const (
 	processDescriptors = 24
 	// spareDescriptors are kept open for the journal; they are in what it needs to grow.
 	spareDescriptors = 12
-	// leastConnections is how many connections there have to be descriptors for.
+	// leastConnections is how many connections there have to be descriptors for: they are left
+	// to connections whatever the journal has come to need.
 	leastConnections = 8
+	// openingRoom is how many fewer the journal may have while it grows than when it is opened,
+	// so that a host whose journal is full of files can be opened again.
+	openingRoom = 24
 	// descriptorsEvery is how often the journal's need is looked at.
 	descriptorsEvery = time.Second
 )
@@ -80,14 +84,22 @@ func (d *descriptors) forJournal() int {
 	if d.limit == 0 {
 		return 0
 	}
-	return int(d.limit - d.process - leastConnections)
+	return int(max(1, d.limit-d.process-leastConnections-openingRoom))
 }
 
 // measure has the account tell what the journal needs now.
 func (d *descriptors) measure() {
 	if n, err := badgerengine.FilesOf(d.dir); err == nil { // else it is what it was
-		d.account.Set(budget.Descriptors, d.process+int64(n))
+		d.account.Set(budget.Descriptors, d.claim(int64(n)))
 	}
+}
+
+// claim is what the process and a journal that needs so many have of all descriptors.
+func (d *descriptors) claim(journal int64) int64 {
+	if d.limit == 0 {
+		return d.process + journal
+	}
+	return min(d.process+journal, d.limit-leastConnections)
 }
 
 // keep opens spare descriptors, as many as there can be.

@@ -200,6 +200,9 @@ func TestWhatIsMeasuredCounts(t *testing.T) {
 	if got := [...]int64{a.Used(DiskBytes), host.Used(DiskBytes), b.Room(DiskBytes)}; got != [...]int64{70, 70, 30} {
 		t.Errorf("used by a, host, and room of b: %v", got)
 	}
+	if over := [...]int64{a.Over(DiskBytes), b.Over(DiskBytes)}; over != [...]int64{20, 0} {
+		t.Errorf("a and b are over their limits by %v", over)
+	}
 	var e *service.Error
 	if err := a.Check(DiskBytes, 1); !errors.As(err, &e) || e.Kind != service.KindQuota || e.Used != 70 || e.Limit != 50 {
 		t.Errorf("a is checked: %v", err)

@@ -29,3 +29,15 @@ func (a *Account) Set(r Resource, n int64) {
 		at.used[r].Add(more)
 	}
 }
+
+// Over is how much more of a resource is held than the limits of the account, and of those
+// above it, allow: what is measured may have grown beyond what others left. 0 if nothing is.
+func (a *Account) Over(r Resource) int64 {
+	over := int64(0)
+	for at := a; at != nil; at = at.parent {
+		if limit := at.limit[r].Load(); limit > 0 {
+			over = max(over, at.used[r].Load()-limit)
+		}
+	}
+	return over
+}

@@ -3,10 +3,12 @@ package gateway
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -487,6 +489,46 @@ func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 	}
 	if used := host.Used(budget.Descriptors); used != 17 {
 		t.Errorf("%d descriptors are in use by a gateway that has stopped", used-17)
+	}
+}
+
+// Streams that stay make room, too, when the journal comes to need more: those that are
+// open for longest. The others go on.
+func TestStreamsYieldDescriptorsToTheJournal(t *testing.T) {
+	f := newFake()
+	host := f.account
+	host.SetLimit(budget.Descriptors, 20)
+	journal := host.Child("journal", nil)
+	journal.Set(budget.Descriptors, 10)
+	s := startOn(t, f, Options{Connections: 100, Streams: 100})
+	var streams []*attacker
+	for range 6 {
+		a := s.attacker()
+		a.put("GET /v1/services/bank/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+		if resp, err := http.ReadResponse(a.r, nil); err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v %v", resp, err)
+		}
+		streams = append(streams, a)
+	}
+	journal.Set(budget.Descriptors, 18)
+	ended := func(a *attacker) bool {
+		_, err := io.Copy(io.Discard, a.r)
+		var late net.Error
+		return !errors.As(err, &late) || !late.Timeout()
+	}
+	for i, a := range streams[:4] {
+		if !ended(a) { // it would go on for ever
+			t.Errorf("stream %d goes on", i)
+		}
+	}
+	for host.Used(budget.Descriptors) > 20 { // the client may have been told first
+		runtime.Gosched()
+	}
+	for i, a := range streams[4:] {
+		_ = a.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if ended(a) {
+			t.Errorf("stream %d has ended, which there was a descriptor for", 4+i)
+		}
 	}
 }
 

@@ -22,7 +22,8 @@ import (
 // make room: idle is whatever no handler works for, so neither silent connections
 // nor headers that trickle in can keep others out. Only if all are at work is a
 // newcomer refused. Each connection takes a descriptor from the budget, so that those of
-// the journal are left to it; only the one that is about to be refused has none.
+// the journal are left to it; only the one that is about to be refused has none. When the
+// journal comes to need more, connections are closed until it has them.
 type crowd struct {
 	net.Listener
 	most    int
@@ -33,6 +34,7 @@ type crowd struct {
 	mu   sync.Mutex // guards what follows
 	open int
 	idle list.List // of *guestConn, the one idle for longest first
+	work list.List // of those that a handler works for, the one at work for longest first
 }
 
 // guestConn is a connection of a crowd.
@@ -41,7 +43,7 @@ type guestConn struct {
 	crowd  *crowd
 	flight *flight
 
-	place *list.Element // in crowd.idle; nil: at work or closed. Guarded by crowd.mu
+	place *list.Element // in crowd.idle or crowd.work; nil: closed. Guarded by crowd.mu
 	gone  bool          // guarded by crowd.mu
 
 	left atomic.Bool // it has left flight
@@ -122,10 +124,56 @@ func (c *crowd) leave(g *guestConn) {
 	g.gone = true
 	c.open--
 	c.files.Give(budget.Descriptors, 1)
-	if g.place != nil {
-		c.idle.Remove(g.place)
-		g.place = nil
+	c.idle.Remove(g.place) // in one of both
+	c.work.Remove(g.place)
+	g.place = nil
+}
+
+// yieldEvery is how often it is looked whether the journal needs descriptors.
+const yieldEvery = 500 * time.Millisecond
+
+// watch closes connections while more descriptors are in use than there are, until ctx ends.
+func (c *crowd) watch(ctx context.Context) {
+	tick := time.NewTicker(yieldEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.yield()
+		}
 	}
+}
+
+// yield closes as many connections as there are descriptors in use that somebody else has
+// come to need: idle ones, then those of clients that have stalled, then those that have been
+// at work for longest, which are streams before all else; these can be resumed.
+func (c *crowd) yield() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.open > 0 && c.files.Over(budget.Descriptors) > 0 {
+		which, victim := "idle", c.idle.Front()
+		if victim == nil {
+			which, victim = "working", c.longestAtWork()
+		}
+		g := victim.Value.(*guestConn)
+		c.refused(which)
+		_ = g.Conn.Close() // at once; its handler finds out when it next reads or writes
+		c.leave(g)
+	}
+}
+
+// longestAtWork is the connection at work that has stalled for longest, or, if none has, that
+// has been at work for longest; the caller holds mu, and there is one.
+func (c *crowd) longestAtWork() *list.Element {
+	found, since := c.work.Front(), time.Now().Add(-c.flights.grace).UnixNano()
+	for e := found; e != nil; e = e.Next() {
+		if at := e.Value.(*guestConn).flight.stalled(); at < since {
+			found, since = e, at
+		}
+	}
+	return found
 }
 
 // atWork says that a handler works for g.
@@ -133,9 +181,9 @@ func (g *guestConn) atWork() {
 	g.headers = int(max(0, g.flight.unread.Swap(notCounted)))
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
-	if g.place != nil {
+	if !g.gone {
 		g.crowd.idle.Remove(g.place)
-		g.place = nil
+		g.place = g.crowd.work.PushBack(g)
 	}
 }
 
@@ -156,7 +204,8 @@ func (g *guestConn) atRest() {
 	g.flight.unread.Store(0)
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
-	if !g.gone && g.place == nil {
+	if !g.gone {
+		g.crowd.work.Remove(g.place)
 		g.place = g.crowd.idle.PushBack(g)
 	}
 }

@@ -94,7 +94,7 @@ type Metrics interface {
 	// Message is a message of a WebSocket client. Op is one of few.
 	Message(op string)
 	// Refused is a connection closed to make room: a "newcomer" or an "idle" one, as there
-	// were too many, or a "stalled" one, for its bytes.
+	// were too many, a "stalled" one, for its bytes, or a "working" one, for its descriptor.
 	Refused(which string)
 	// Handler shows the metrics.
 	Handler() http.Handler

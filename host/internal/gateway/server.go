@@ -99,8 +99,10 @@ func (s *Server) Start(ctx context.Context) error {
 			return service.Errorf(service.KindUnavailable, "cannot listen on %q: %w", s.options.Listen, err)
 		}
 		s.addr = l.Addr()
+		c := newCrowd(l, s.options.Connections, s.metrics.Refused, s.flights, s.files)
+		s.life.Go(func() { c.watch(s.stopping) })
 		s.life.Go(func() {
-			err := s.http.Serve(newCrowd(l, s.options.Connections, s.metrics.Refused, s.flights, s.files))
+			err := s.http.Serve(c)
 			if !errors.Is(err, http.ErrServerClosed) {
 				s.log.Error("gateway stopped listening", "err", err)
 			}

@@ -67,7 +67,7 @@ func New(o Options) *Telemetry {
 			Name: "bulkhead_stream_messages_total", Help: "Messages of WebSocket clients, by operation.",
 		}, []string{"op"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_connections_refused_total", Help: "Connections that were closed to make room for others: newcomers and idle ones when there were too many connections, and stalled ones when their bytes were needed.",
+			Name: "bulkhead_connections_refused_total", Help: "Connections that were closed to make room for others: newcomers and idle ones when there were too many connections, stalled ones when their bytes were needed, and working ones when the journal needed their descriptors.",
 		}, []string{"which"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -143,8 +143,8 @@ func (t *Telemetry) Message(op string) {
 	}
 }
 
-// Refused counts a connection that was closed to make room: "newcomer", "idle" or
-// "stalled".
+// Refused counts a connection that was closed to make room: "newcomer", "idle", "stalled"
+// or "working".
 func (t *Telemetry) Refused(which string) {
 	if t != nil {
 		t.refused.WithLabelValues(which).Inc()
