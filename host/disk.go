@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -40,16 +41,22 @@ func existing(dir string) string {
 	}
 }
 
+// reserve is what is kept for the journal on its disk, in bytes.
+func (h *Host) reserve() int64 {
+	switch reserve := h.opt.ReserveBytes; {
+	case reserve < 0 || reserve == 0 && h.ownEngine:
+		return 0 // nobody knows what another engine needs, and where
+	case reserve == 0:
+		return defaultReserve
+	default:
+		return reserve
+	}
+}
+
 // moduleRoom says whether so many bytes of a module may be written: what is kept for the
 // journal is not theirs.
 func (h *Host) moduleRoom(bytes int64) error {
-	reserve := h.opt.ReserveBytes
-	switch {
-	case reserve < 0 || reserve == 0 && h.ownEngine:
-		reserve = 0 // nobody knows what another engine needs, and where
-	case reserve == 0:
-		reserve = defaultReserve
-	}
+	reserve := h.reserve()
 	size, free, known, err := badgerengine.Disk(modulesDir(h.opt.Dir))
 	if err != nil {
 		return service.Errorf(service.KindInternal, "the room on the disk is not known: %w", err)
@@ -61,7 +68,35 @@ func (h *Host) moduleRoom(bytes int64) error {
 		Message: fmt.Sprintf("the disk has %d MiB left, of which %d are kept for the journal, and %d bytes are to be written; make room", free>>20, reserve>>20, bytes)}
 }
 
-// measureDisk has the accounts of the budget tell what logs have on disk now.
+// diskEvery is how often the disk is measured.
+const diskEvery = time.Second
+
+// diskLoop measures the disk, on which others write, too. Close waits for it.
+func (h *Host) diskLoop() {
+	for h.pause(diskEvery) {
+		h.measureDisk()
+	}
+}
+
+// boundDisk has modules and logs bounded by what they have and what the disk has left
+// beside the journal's reserve, so that services that write all they may are refused before
+// the journal is, and those that have written little go on. What is left counts, and not what
+// the disk has: an index, code and what others write take of it, too.
+func (h *Host) boundDisk() {
+	limit := h.opt.Budget.DiskBytes
+	if !h.ownEngine { // which has its logs nobody knows where
+		if _, free, known, err := badgerengine.Disk(JournalDir(h.opt.Dir)); err == nil && known {
+			most := max(1, h.budget.Used(budget.DiskBytes)+free-h.reserve())
+			if limit == 0 || most < limit {
+				limit = most
+			}
+		}
+	}
+	h.budget.SetLimit(budget.DiskBytes, limit)
+}
+
+// measureDisk has the accounts of the budget tell what logs have on disk now, and what
+// there may be.
 func (h *Host) measureDisk() {
 	c, err := h.reading()
 	if err != nil {
@@ -70,7 +105,7 @@ func (h *Host) measureDisk() {
 	others := int64(0)
 	running := map[journal.LogName]*budget.Account{}
 	for _, svc := range c.supervisor.All() {
-		running[journal.LogName(svc.Status().Spec.Service)] = svc.Account()
+		running[journal.LogName(svc.Name())] = svc.Account()
 	}
 	for _, info := range c.journal.Logs() {
 		bytes, _ := c.journal.LogBytes(info.Name)
@@ -81,4 +116,5 @@ func (h *Host) measureDisk() {
 		}
 	}
 	h.otherLogs.Set(budget.DiskBytes, others)
+	h.boundDisk()
 }

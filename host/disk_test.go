@@ -10,9 +10,11 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 )
 
 // usage is what the host says of the disk.
@@ -161,5 +163,70 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 	}
 	if u := usage(h); u.Used < before { // the host's own log has grown
 		t.Errorf("with the service deleted, %d bytes count instead of %d", u.Used, before)
+	}
+}
+
+// Four services that fill the disk are refused before others are: who has written little
+// goes on, as long as there is some left.
+func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
+	const limit = 4 << 20
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec, o.Budget.DiskBytes = journal.CodecNone, limit })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	send := func(name service.Name) error {
+		_, err := h.Send(t.Context(), service.Command{Service: name, Key: "a", Type: "add", Data: bytes.Repeat([]byte(" "), 16<<10)})
+		return err
+	}
+	fillers := map[service.Name]bool{} // to whether they are refused
+	for n := range 4 {
+		name := service.Name(fmt.Sprint("filler-", n))
+		h.MustDeploy(name, testguest.Counter(string(name)))
+		fillers[name] = false
+	}
+	for left, n := len(fillers), 0; left > 0; n++ {
+		if n > 2*limit/(16<<10) {
+			t.Fatal("nobody refuses them")
+		}
+		for name, full := range fillers {
+			if full {
+				continue
+			}
+			var e *service.Error
+			if err := send(name); errors.As(err, &e) {
+				if e.Kind != service.KindQuota || e.Resource != "disk_bytes" || e.Limit != limit || e.Used >= limit {
+					t.Fatalf("%s is refused as %+v", name, e)
+				}
+				fillers[name], left = true, left-1
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 8 {
+		if err := send("tally"); err != nil {
+			t.Errorf("who has written little: %v", err)
+		}
+	}
+	if u := usage(h); u.Used <= limit/2 || u.Used >= limit {
+		t.Errorf("the host says %+v", u)
+	}
+}
+
+// Without a limit the disk is one: the host knows what it may write, from its start on.
+func TestTheDiskIsTheLimit(t *testing.T) {
+	dir := t.TempDir()
+	size, free, known, err := badgerengine.Disk(dir)
+	if err != nil || !known {
+		t.Skip("the disk is not known: ", err)
+	}
+	h := hosttest.New(t, func(o *host.Options) { o.Dir, o.ReserveBytes = dir, free/2 })
+	limit := h.Account().Limit(budget.DiskBytes)
+	if limit <= 0 || limit > size-free/2 {
+		t.Errorf("of a disk of %d with %d left it may have %d", size, free, limit)
+	}
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("a"))
+	h.Change(func(o *host.Options) { o.Budget.DiskBytes = 1 << 50 })
+	if limit := h.Account().Limit(budget.DiskBytes); limit <= 0 || limit > size-free/2 {
+		t.Errorf("with a limit above the disk it may have %d", limit)
 	}
 }

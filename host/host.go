@@ -122,6 +122,8 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	h.watching.Go(h.watch)
 	h.watching.Go(h.collectLoop)
 	h.watching.Go(h.descriptorLoop)
+	h.measureDisk()
+	h.watching.Go(h.diskLoop)
 	opened = true
 	return h, nil
 }

@@ -27,8 +27,10 @@ type Budget struct {
 	// Descriptors bounds the open files and connections. Default: the process's limit
 	// of open files.
 	Descriptors int64 `json:"descriptors,omitempty"`
-	// DiskBytes bounds the modules and logs on disk. Default: the disk, but for what is
-	// kept for the journal.
+	// DiskBytes bounds the modules and logs on disk. It is never more than what they have
+	// and what the disk has left, but for what is kept for the journal, which is the default;
+	// a host with an engine of its own has none. The last eighth is for services that have no
+	// more than what is left.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// ModuleBytes bounds the modules among them. Default a quarter of the disk.
 	ModuleBytes int64 `json:"module_bytes,omitempty"`

@@ -16,7 +16,7 @@ type budgetFlags struct {
 	ConnectionBytes size  `name:"max-connection-bytes" default:"8MiB" placeholder:"SIZE" help:"The part of it that one connection may hold, at most a tenth; limits of services that do not fit into it are refused. Default ${default}."`
 	Sandboxes       int64 `name:"max-sandboxes" placeholder:"N" help:"Bounds the sandboxes of all services together, of which each takes up to three mappings of memory. Default: an eighth of vm.max_map_count, at most 4096."`
 	SandboxBytes    size  `name:"max-sandbox-memory" placeholder:"SIZE" help:"Bounds the memory of all sandboxes together: machine code, images, linear memory, call stacks, tables and resident entities. Default: half of the memory of the machine or of the control group."`
-	Disk            size  `name:"max-total-disk" placeholder:"SIZE" help:"Modules and logs on disk, together. Default: what the disk has, apart from --journal-reserve."`
+	Disk            size  `name:"max-total-disk" placeholder:"SIZE" help:"Bounds modules and logs on disk, together; the last eighth is for services that have no more than what is left of it. Default, and at most: what they have and the disk has left, apart from --journal-reserve."`
 	Modules         size  `name:"max-modules-bytes" placeholder:"SIZE" help:"Modules on disk, together. Default: a quarter of the disk."`
 }
 

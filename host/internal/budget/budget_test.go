@@ -2,6 +2,7 @@ package budget
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -286,5 +287,46 @@ func TestGivingBackAfterClose(t *testing.T) {
 		})
 		all.Wait()
 		used(0, 0, 0)
+	}
+}
+
+// The last part of what is measured is for those that hold little, whoever took the rest.
+func TestTheLastPartIsForThoseWhoHoldLittle(t *testing.T) {
+	const limit = 800
+	host := New(Limits{DiskBytes: limit})
+	greedy := [4]*Account{}
+	for i := range greedy {
+		greedy[i] = host.Child(fmt.Sprint("greedy ", i), Limits{DiskBytes: limit / 4})
+	}
+	for refused := 0; refused < len(greedy); {
+		refused = 0
+		for _, a := range greedy {
+			if a.CheckShare(DiskBytes, 1, 8) != nil {
+				refused++
+			} else {
+				a.Set(DiskBytes, a.Used(DiskBytes)+1)
+			}
+		}
+	}
+	if used := host.Used(DiskBytes); used < limit*7/8 || used > limit*7/8+4 {
+		t.Errorf("they hold %d of %d", used, limit)
+	}
+	var e *service.Error
+	if err := greedy[0].CheckShare(DiskBytes, 1, 8); !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" || e.Used != host.Used(DiskBytes) || e.Limit != limit ||
+		!strings.Contains(e.Message, "which greedy 0 does") {
+		t.Errorf("the refusal is %+v", err)
+	}
+	small := host.Child("small", nil)
+	for n := int64(0); n < 40; n++ {
+		if err := small.CheckShare(DiskBytes, 1, 8); err != nil {
+			t.Fatalf("who holds %d: %v", n, err)
+		}
+		small.Set(DiskBytes, n+1)
+	}
+	if err := small.CheckShare(DiskBytes, 100, 8); err == nil {
+		t.Error("it got more than there is")
+	}
+	if err := New(nil).Child("a", nil).CheckShare(DiskBytes, 1<<40, 8); err != nil {
+		t.Errorf("without a limit: %v", err)
 	}
 }

@@ -26,6 +26,10 @@ type disk struct {
 // diskBurst is how many seconds' worth of bytes a service may write at once.
 const diskBurst = 2
 
+// diskParts is what part of the host's disk, the last one of so many, is for the services
+// that have no more on it than what is left.
+const diskParts = 8
+
 // rateResource is the name of the rate in refusals.
 const rateResource = "disk_bytes_per_second"
 
@@ -73,7 +77,7 @@ func (s *shard) mayWrite(now journal.UnixNano) *service.Error {
 	}
 	bytes, _ := s.engine.options.Log.LogBytes(s.name)
 	d.account.Set(budget.DiskBytes, bytes)
-	err := d.account.Check(budget.DiskBytes, 1)
+	err := d.account.CheckShare(budget.DiskBytes, 1, diskParts)
 	if err == nil {
 		return nil
 	}
