@@ -62,7 +62,7 @@ func (h *Host) Resources() []service.ResourceUsage {
 			all[i].Used, all[i].Limit, all[i].Refused = int64(s.Working), int64(s.Slots), s.Refused
 		}
 	}
-	return append(all, h.readers.rings.Usage(), h.logUsage())
+	return append(all, h.readers.rings.Usage(), h.logUsage(), h.modules.Usage())
 }
 
 // logUsage is what of the log's rate is in use. What was refused are lines that were dropped.

@@ -47,7 +47,9 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 	if err != nil {
 		return service.Module{}, err
 	}
-	if err := c.catalog.MayPut(service.DigestOf(module), int64(len(module))); err != nil {
+	digest := service.DigestOf(module)
+	defer c.catalog.Hold(digest)()
+	if err := c.catalog.MayPut(digest, int64(len(module))); err != nil {
 		return service.Module{}, err
 	}
 	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s sandbox.Stage, done, total int64) {

@@ -111,6 +111,26 @@ func TestModulesHaveAQuota(t *testing.T) {
 	h.MustSend(add("a"))
 }
 
+// The number of modules is a resource of its own.
+func TestModulesAreAResource(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Budget.Modules = 1 })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	other := testguest.Counter("other")
+	_, uploaded := h.Upload(t.Context(), other, nil)
+	_, deployed := h.Deploy(t.Context(), host.Deployment{Service: "other", Module: other})
+	for what, err := range map[string]error{"upload": uploaded, "deploy": deployed} {
+		var e *service.Error
+		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 1 || e.Limit != 1 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	h.MustDeploy("tally", testguest.Counter("tally")) // it is there
+	all := h.Resources()
+	if last := all[len(all)-1]; last.Resource != "modules" || last.Used != 1 || last.Limit != 1 || last.Refused != 2 {
+		t.Errorf("the host says %+v", last)
+	}
+}
+
 // A service's quota of disk survives a restart, is shown, and ends with a retention; the
 // bytes of a deleted service's log still count.
 func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {

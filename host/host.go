@@ -161,7 +161,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		return nil, errors.Join(own, j.Close(ctx))
 	}
 	if h.modules == nil { // after the journal, whose lock keeps other hosts out of the directory
-		m, err := catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: h.moduleAccount, Room: h.moduleRoom})
+		m, err := catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: h.moduleAccount, Count: h.opt.Budget.Modules, Room: h.moduleRoom})
 		if err != nil {
 			return nil, errors.Join(err, j.Close(ctx))
 		}

@@ -40,10 +40,7 @@ func (h *Host) DeleteModule(d service.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := c.catalog.DeleteModule(d); err != nil {
-		return err
-	}
-	return h.runtime.RemoveCode(d)
+	return c.catalog.DeleteModule(d, h.runtime.RemoveCode)
 }
 
 // Collected is what a collection of modules has removed.
@@ -64,15 +61,7 @@ func (h *Host) CollectModules(before time.Time) (Collected, error) {
 	if done.Modules, err = c.catalog.Collect(before); err != nil {
 		return done, err
 	}
-	all, err := c.catalog.List()
-	if err != nil {
-		return done, err
-	}
-	stored := map[service.Digest]bool{}
-	for _, d := range all {
-		stored[d] = true
-	}
-	done.CodeBytes, err = h.runtime.CollectCode(before, func(d service.Digest) bool { return stored[d] })
+	done.CodeBytes, err = h.runtime.CollectCode(before, c.catalog.Keeps)
 	return done, err
 }
 

@@ -153,6 +153,7 @@ func (o Options) validate() error {
 		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes}, {"RecentEventBytes", o.RecentEventBytes},
 		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
+		{"Budget.DiskBytes", o.Budget.DiskBytes}, {"Budget.ModuleBytes", o.Budget.ModuleBytes}, {"Budget.Modules", o.Budget.Modules}, {"Budget.Descriptors", o.Budget.Descriptors},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
 		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
 		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)}, {"StartRetryMax", int64(o.StartRetryMax)},

@@ -34,6 +34,8 @@ type Budget struct {
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// ModuleBytes bounds the modules among them. Default a quarter of the disk.
 	ModuleBytes int64 `json:"module_bytes,omitempty"`
+	// Modules bounds how many these are. Default 10,000.
+	Modules int64 `json:"modules,omitempty"`
 	// Readers bounds the scans of logs that run at the same time, in turns of about a
 	// millisecond: pages of events, subscribers that are behind, backups. Others wait; what
 	// commands need does not. Default: one fewer than there are processors, and at least one.
@@ -44,6 +46,7 @@ type Budget struct {
 func (b Budget) WithDefaults() Budget {
 	b.FlightBytes = or(b.FlightBytes, 256<<20)
 	b.ConnectionBytes = or(b.ConnectionBytes, 8<<20)
+	b.Modules = or(b.Modules, 10_000)
 	b.Readers = or(b.Readers, int64(max(1, runtime.GOMAXPROCS(0)-1)))
 	return b
 }

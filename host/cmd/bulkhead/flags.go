@@ -17,13 +17,14 @@ type budgetFlags struct {
 	Sandboxes       int64 `name:"max-sandboxes" placeholder:"N" help:"Bounds the sandboxes of all services together, of which each takes up to three mappings of memory. Default: an eighth of vm.max_map_count, at most 4096."`
 	SandboxBytes    size  `name:"max-sandbox-memory" placeholder:"SIZE" help:"Bounds the memory of all sandboxes together: machine code, images, linear memory, call stacks, tables and resident entities. Default: half of the memory of the machine or of the control group."`
 	Disk            size  `name:"max-total-disk" placeholder:"SIZE" help:"Bounds modules and logs on disk, together; the last eighth is for services that have no more than what is left of it. Default, and at most: what they have and the disk has left, apart from --journal-reserve."`
-	Modules         size  `name:"max-modules-bytes" placeholder:"SIZE" help:"Modules on disk, together. Default: a quarter of the disk."`
+	ModuleBytes     size  `name:"max-modules-bytes" placeholder:"SIZE" help:"Modules on disk, together. Default: a quarter of the disk."`
+	Modules         int64 `name:"max-modules" default:"10000" placeholder:"N" help:"How many modules may be on disk. Default ${default}."`
 }
 
 func (f *budgetFlags) budget() service.Budget {
 	return service.Budget{
 		FlightBytes: int64(f.FlightBytes), ConnectionBytes: int64(f.ConnectionBytes),
-		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes), DiskBytes: int64(f.Disk), ModuleBytes: int64(f.Modules),
+		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes), DiskBytes: int64(f.Disk), ModuleBytes: int64(f.ModuleBytes), Modules: f.Modules,
 	}
 }
 

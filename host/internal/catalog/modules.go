@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -22,6 +23,8 @@ type ModuleOptions struct {
 	// Account is charged with the bytes of all modules, as budget.DiskBytes. Nobody else
 	// takes these from it.
 	Account *budget.Account
+	// Count bounds the modules.
+	Count int64
 	// Room says whether so many bytes may be written to the disk now; if not, its error
 	// is a [*service.Error] that says why.
 	Room func(bytes int64) error
@@ -37,6 +40,10 @@ type Modules struct {
 	mu    sync.Mutex             // guards what follows, and is held while a file gets or loses its name
 	held  map[service.Digest]int // by those that are about to refer to a module
 	whole int                    // by those that read them all
+	// count is how many there are, with those that are being written; refused is how many
+	// were not stored, as there were too many.
+	count   int64
+	refused uint64
 }
 
 // OpenModules opens the module files in a directory, which is made if it is not
@@ -78,6 +85,7 @@ func (m *Modules) prepare() error {
 		bytes += s.Size
 	}
 	m.opt.Account.Set(budget.DiskBytes, bytes)
+	m.count = int64(len(all))
 	return nil
 }
 
@@ -93,13 +101,18 @@ func (m *Modules) Put(module []byte) (service.Digest, error) {
 	if _, err := m.Get(d); err == nil && m.touch(d) {
 		return d, nil
 	}
+	if err := m.enter(d); err != nil {
+		return service.Digest{}, aboutModules(err)
+	}
 	size := int64(len(module))
 	if err := m.opt.Account.Take(budget.DiskBytes, size); err != nil {
+		m.leave()
 		return service.Digest{}, aboutModules(err)
 	}
 	named, err := m.writeWhole(m.path(d), module)
 	if !named {
 		m.opt.Account.Give(budget.DiskBytes, size)
+		m.leave()
 	}
 	if err != nil {
 		return service.Digest{}, writeError(d, err)
@@ -113,7 +126,12 @@ func (m *Modules) MayPut(d service.Digest, bytes int64) error {
 	if _, err := os.Stat(m.path(d)); err == nil {
 		return nil
 	}
-	err := m.opt.Account.Check(budget.DiskBytes, bytes)
+	m.mu.Lock()
+	err := m.full()
+	m.mu.Unlock()
+	if err == nil {
+		err = m.opt.Account.Check(budget.DiskBytes, bytes)
+	}
 	if err == nil {
 		err = m.opt.Room(bytes)
 	}
@@ -121,6 +139,46 @@ func (m *Modules) MayPut(d service.Digest, bytes int64) error {
 		return aboutModules(err)
 	}
 	return nil
+}
+
+// Resource is the name of the number of modules in refusals.
+const Resource = "modules"
+
+// full says that there are as many modules as there may be, or nothing. The caller holds mu.
+func (m *Modules) full() error {
+	if m.opt.Count <= 0 || m.count < m.opt.Count {
+		return nil
+	}
+	m.refused++
+	return &service.Error{Kind: service.KindQuota, Resource: Resource, Used: m.count, Limit: m.opt.Count,
+		Message: fmt.Sprintf("there are %d modules of the %d that there may be", m.count, m.opt.Count)}
+}
+
+// enter counts a module before it is written, and leave one fewer. There is always a
+// place for one that takes the place of its damaged file.
+func (m *Modules) enter(d service.Digest) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := os.Stat(m.path(d)); err != nil {
+		if err := m.full(); err != nil {
+			return err
+		}
+	}
+	m.count++
+	return nil
+}
+
+func (m *Modules) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.count--
+}
+
+// Usage is how many modules there are, of how many.
+func (m *Modules) Usage() service.ResourceUsage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return service.ResourceUsage{Resource: Resource, Used: m.count, Limit: m.opt.Count, Refused: m.refused}
 }
 
 // aboutModules says what to do about a quota of the disk.
@@ -211,6 +269,14 @@ func (m *Modules) List() ([]service.Digest, error) {
 	return all, err
 }
 
+// Keeps reports whether a module is stored, or held by who is about to store it.
+func (m *Modules) Keeps(d service.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err := os.Stat(m.path(d))
+	return err == nil || m.held[d] > 0
+}
+
 // Stored lists the stored modules, in order of their digests. It does not know what
 // refers to them.
 func (m *Modules) Stored() ([]service.StoredModule, error) {
@@ -269,9 +335,10 @@ func (m *Modules) HoldAll() (release func()) {
 }
 
 // remove removes a module that is older than a time, and is not held; removed says
-// whether it did. It is gone for good when remove returns. KindConflicting if it is held,
-// KindNotFound if it is not there.
-func (m *Modules) remove(d service.Digest, before time.Time) (removed bool, err error) {
+// whether it did. It is gone for good when remove returns, and so is what also removes of
+// it, before anybody can hold it again. KindConflicting if it is held, KindNotFound if it is
+// not there.
+func (m *Modules) remove(d service.Digest, before time.Time, also func(service.Digest) error) (removed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	info, err := os.Stat(m.path(d))
@@ -281,7 +348,7 @@ func (m *Modules) remove(d service.Digest, before time.Time) (removed bool, err 
 	case err != nil:
 		return false, service.Errorf(service.KindInternal, "delete module %s: %w", d, err)
 	case m.held[d] > 0 || m.whole > 0:
-		return false, service.Errorf(service.KindConflicting, "module %s is being deployed or backed up; try again later", d)
+		return false, service.Errorf(service.KindConflicting, "module %s is being uploaded, deployed or backed up; try again later", d)
 	case !info.ModTime().Before(before):
 		return false, nil
 	}
@@ -289,6 +356,10 @@ func (m *Modules) remove(d service.Digest, before time.Time) (removed bool, err 
 		return false, service.Errorf(service.KindInternal, "delete module %s: %w", d, err)
 	}
 	m.opt.Account.Give(budget.DiskBytes, info.Size())
+	m.count--
+	if also != nil {
+		return true, also(d)
+	}
 	return true, nil
 }
 
@@ -336,14 +407,14 @@ func (m *Modules) fill(f *os.File, data []byte) error {
 func (m *Modules) name(from, to string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before := int64(0)
-	if info, err := os.Stat(to); err == nil {
-		before = info.Size()
-	}
+	info, old := os.Stat(to)
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	m.opt.Account.Give(budget.DiskBytes, before)
+	if old == nil {
+		m.opt.Account.Give(budget.DiskBytes, info.Size())
+		m.count--
+	}
 	return nil
 }
 

@@ -22,24 +22,52 @@ func (c *Catalog) ModuleUse() ([]service.StoredModule, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	refer := c.referring()
 	for i := range all {
-		all[i].Services, all[i].Earlier = c.references(all[i].Digest)
+		if r := refer[all[i].Digest]; r != nil {
+			all[i].Services, all[i].Earlier = r.run, r.earlier
+		}
 	}
 	return all, nil
 }
 
-// references are the services that run a module, and those that ran it before. The
-// caller holds mu.
-func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
+// referrers are the services that run a module, and those that ran it before; by name.
+type referrers struct{ run, earlier []service.Name }
+
+// referring are the referrers of each module that has any. It looks at each service once.
+func (c *Catalog) referring() map[service.Digest]*referrers {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := map[service.Digest]*referrers{}
+	of := func(d service.Digest) *referrers {
+		if all[d] == nil {
+			all[d] = new(referrers)
+		}
+		return all[d]
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.deployed)) {
+		d := c.deployed[name].Spec.Module
+		r := of(d)
+		r.run = append(r.run, name)
+		if before, ok := c.earlier[name]; ok && before != d {
+			r := of(before)
+			r.earlier = append(r.earlier, name)
+		}
+	}
+	return all
+}
+
+// references are the referrers of one module. The caller holds mu.
+func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
+	for name := range c.deployed {
 		if c.deployed[name].Spec.Module == d {
 			run = append(run, name)
 		} else if before, ok := c.earlier[name]; ok && before == d {
 			earlier = append(earlier, name)
 		}
 	}
+	slices.Sort(run)
+	slices.Sort(earlier)
 	return run, earlier
 }
 
@@ -52,10 +80,11 @@ func (c *Catalog) released(modules []service.Digest) {
 	}
 }
 
-// DeleteModule removes a module that nothing refers to, however young it is.
-// KindConflicting names the services that refer to it.
-func (c *Catalog) DeleteModule(d service.Digest) error {
-	_, err := c.removeUnreferenced(d, time.Now().Add(time.Hour))
+// DeleteModule removes a module that nothing refers to, however young it is, and what also
+// removes of it, which may be nil; no deployment of it begins in between. KindConflicting
+// names the services that refer to it.
+func (c *Catalog) DeleteModule(d service.Digest, also func(service.Digest) error) error {
+	_, err := c.removeUnreferenced(d, time.Now().Add(time.Hour), also)
 	return err
 }
 
@@ -65,12 +94,13 @@ func (c *Catalog) Collect(before time.Time) (gone []service.Digest, err error) {
 	if err != nil {
 		return nil, err
 	}
+	refer := c.referring()
 	var errs []error
 	for _, m := range all {
-		if !m.Since.Before(before) {
+		if !m.Since.Before(before) || refer[m.Digest] != nil {
 			continue
 		}
-		removed, err := c.removeUnreferenced(m.Digest, before)
+		removed, err := c.removeUnreferenced(m.Digest, before, nil)
 		switch kind := service.KindOf(err); {
 		case removed:
 			gone = append(gone, m.Digest)
@@ -84,12 +114,12 @@ func (c *Catalog) Collect(before time.Time) (gone []service.Digest, err error) {
 // removeUnreferenced removes a module unless something refers to it. Whoever is about
 // to refer to it holds it, from before it looks whether it is there until the deployment
 // is noted, so nothing can come between.
-func (c *Catalog) removeUnreferenced(d service.Digest, before time.Time) (removed bool, err error) {
+func (c *Catalog) removeUnreferenced(d service.Digest, before time.Time, also func(service.Digest) error) (removed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	run, earlier := c.references(d)
 	if len(run)+len(earlier) == 0 {
-		return c.remove(d, before)
+		return c.remove(d, before, also)
 	}
 	reasons := make([]string, 0, len(run)+len(earlier))
 	for _, name := range run {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -98,18 +99,18 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	collect(time.Now().Add(-day))
 
 	for d, names := range map[service.Digest]string{second: "service orders runs it; service bank ran it before", third: "service bank runs it"} {
-		err := c.DeleteModule(d)
+		err := c.DeleteModule(d, nil)
 		if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), names) {
 			t.Errorf("deleting what is referred to: %v", err)
 		}
 	}
-	if err := c.DeleteModule(young); err != nil {
+	if err := c.DeleteModule(young, nil); err != nil {
 		t.Errorf("deleting what nothing refers to: %v", err)
 	}
-	if err := c.DeleteModule(young); service.KindOf(err) != service.KindNotFound {
+	if err := c.DeleteModule(young, nil); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("deleting it again: %v", err)
 	}
-	if err := c.DeleteModule(service.Digest{}); service.KindOf(err) != service.KindNotFound {
+	if err := c.DeleteModule(service.Digest{}, nil); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("deleting what never was: %v", err)
 	}
 	// A deleted service refers to nothing; its modules become young then.
@@ -135,12 +136,12 @@ func TestHeldModulesStay(t *testing.T) {
 		if gone, err := c.Collect(time.Now()); err != nil || len(gone) != 0 {
 			t.Errorf("%s: collected %v, %v", name, gone, err)
 		}
-		if err := c.DeleteModule(d); service.KindOf(err) != service.KindConflicting {
+		if err := c.DeleteModule(d, nil); service.KindOf(err) != service.KindConflicting {
 			t.Errorf("%s: deleted: %v", name, err)
 		}
 		release()
 	}
-	if err := c.DeleteModule(d); err != nil {
+	if err := c.DeleteModule(d, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -238,7 +239,7 @@ func TestModulesAreBounded(t *testing.T) {
 	if m = reopen(); host.Used(budget.DiskBytes) != 8<<20 {
 		t.Errorf("after a restart %d bytes are counted", host.Used(budget.DiskBytes))
 	}
-	if removed, err := m.remove(service.DigestOf(big(0)), time.Now().Add(time.Minute)); err != nil || !removed || host.Used(budget.DiskBytes) != 4<<20 {
+	if removed, err := m.remove(service.DigestOf(big(0)), time.Now().Add(time.Minute), nil); err != nil || !removed || host.Used(budget.DiskBytes) != 4<<20 {
 		t.Errorf("removed: %v, %v; %d bytes are counted", removed, err, host.Used(budget.DiskBytes))
 	}
 	// A damaged file counts with its own size, and not twice when it is mended.
@@ -248,5 +249,87 @@ func TestModulesAreBounded(t *testing.T) {
 	m.opt.Account.Set(budget.DiskBytes, 3)
 	if _, err := m.Put(big(1)); err != nil || host.Used(budget.DiskBytes) != 4<<20 {
 		t.Errorf("mended: %v; %d bytes are counted", err, host.Used(budget.DiskBytes))
+	}
+}
+
+// Modules are bounded in number, too; what is refused, removed or mended is counted right.
+func TestModulesAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	reopen := func() *Modules {
+		t.Helper()
+		m, err := OpenModules(dir, ModuleOptions{Count: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m := reopen()
+	first, second := stored(t, m, "first", 0), stored(t, m, "second", 0)
+	stored(t, m, "second", 0) // again
+	for range 2 {
+		_, put := m.Put([]byte("third"))
+		for what, err := range map[string]error{"put": put, "asked before": m.MayPut(service.Digest{9}, 5)} {
+			var e *service.Error
+			if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 2 || e.Limit != 2 {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if err := m.MayPut(first, 5); err != nil {
+			t.Errorf("one that is there: %v", err)
+		}
+		m = reopen()
+	}
+	if err := os.WriteFile(m.path(second), []byte("cut"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stored(t, m, "second", 0) // mended
+	if removed, err := m.remove(first, time.Now().Add(time.Minute), nil); err != nil || !removed {
+		t.Fatal(removed, err)
+	}
+	stored(t, m, "third", 0)
+	if u := m.Usage(); u.Resource != "modules" || u.Used != 2 || u.Limit != 2 || u.Refused != 0 {
+		t.Errorf("it says %+v", u)
+	}
+	if _, err := m.Put([]byte("first")); service.KindOf(err) != service.KindQuota {
+		t.Errorf("a third one: %v", err)
+	}
+}
+
+// A deployment that begins while a module is deleted waits until all of it is gone, so that
+// nothing that the deployment makes is deleted with it.
+func TestNobodyHoldsAModuleThatIsBeingDeleted(t *testing.T) {
+	c, j := open(t, t.TempDir(), journaltest.NewMemory())
+	defer func() { _ = j.Close(context.Background()) }()
+	d := stored(t, c.Modules, "module", 0)
+	begun, gone := make(chan struct{}), make(chan struct{})
+	held := make(chan bool)
+	go func() {
+		<-begun
+		defer c.Hold(d)()
+		select {
+		case <-gone:
+			held <- c.Keeps(d)
+		default:
+			held <- false
+		}
+	}()
+	err := c.DeleteModule(d, func(which service.Digest) error {
+		if which != d {
+			t.Errorf("what is removed beside it is of %s", which)
+		}
+		close(begun)
+		for range 1000 {
+			runtime.Gosched() // it would hold it by now
+		}
+		close(gone)
+		return nil
+	})
+	if !<-held || err != nil {
+		t.Errorf("it was held before all of it was gone: %v", err)
+	}
+	failed := errors.New("failed")
+	stored(t, c.Modules, "module", 0)
+	if err := c.DeleteModule(d, func(service.Digest) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("what could not be removed beside it: %v", err)
 	}
 }

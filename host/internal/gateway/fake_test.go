@@ -33,6 +33,7 @@ type fake struct {
 	seen      []service.Command
 	budget    service.Budget
 	account   *budget.Account
+	modules   *service.Modules // what Modules returns, if not nil
 }
 
 type fakeService struct {
@@ -150,6 +151,9 @@ func (f *fake) Measure(_ context.Context, log journal.LogName) (journal.LogSize,
 }
 
 func (f *fake) Modules() (service.Modules, error) {
+	if f.modules != nil {
+		return *f.modules, nil
+	}
 	d := service.Digest{1}
 	return service.Modules{Modules: []service.StoredModule{{Digest: d, Size: 3, Services: []service.Name{"bank"}}, {Digest: service.Digest{2}}}, Bytes: 3}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -519,5 +520,33 @@ func TestDeploymentsHaveRoomForTheirAnswer(t *testing.T) {
 	defer s.fake.mu.Unlock()
 	if s.fake.services["shop"] != nil {
 		t.Error("what was refused was carried out")
+	}
+}
+
+// However many modules there are, their list takes no more memory than was taken for it.
+func TestTheListOfModulesIsBounded(t *testing.T) {
+	s := startWithin(t, little, within())
+	many := func(n int) service.Modules {
+		m := service.Modules{Modules: []service.StoredModule{}, Bytes: 7, Limit: 8, OtherCodeBytes: 9, Keep: time.Hour}
+		for i := range n {
+			at := service.StoredModule{Digest: service.DigestOf([]byte(fmt.Sprint(i))), Size: int64(i), Since: time.Unix(int64(i), 0).UTC(), Services: []service.Name{}, Earlier: []service.Name{}}
+			if i%100 == 0 {
+				at.Services, at.Earlier = []service.Name{"bank", "orders"}, []service.Name{"tally"}
+			}
+			m.Modules = append(m.Modules, at)
+		}
+		return m
+	}
+	for _, n := range []int{0, 1, 10_000} {
+		want := many(n)
+		s.fake.modules = &want
+		if got := decode[service.Modules](s, s.do("GET", "/v1/modules", "")); !reflect.DeepEqual(got, want) {
+			t.Errorf("of %d modules %d are listed: %.200v", n, len(got.Modules), got)
+		}
+	}
+	tooMany := many(20_000)
+	s.fake.modules = &tooMany
+	if p := s.problem(s.do("GET", "/v1/modules", ""), 503, "overloaded"); p.Resource != "bytes_in_flight" {
+		t.Errorf("the problem is %+v", p)
 	}
 }

@@ -1,27 +1,68 @@
 package gateway
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
 	"net/http"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// Bounds of what a line of the list of modules takes while it is encoded, in bytes: of the
+// list, and of a name in it; each is there as a value and as JSON.
+const (
+	moduleRoom = 512
+	nameRoom   = 256
+)
+
+// listModules answers with a module after the other, as listServices does.
 func (s *Server) listModules(a *answer, _ *http.Request) error {
 	m, err := s.backend.Modules()
 	if err != nil {
 		return err
 	}
-	if m.Modules == nil {
-		m.Modules = []service.StoredModule{}
+	names, most := 0, 0
+	for i := range m.Modules {
+		n := len(m.Modules[i].Services) + len(m.Modules[i].Earlier)
+		names, most = names+n, max(most, n)
 	}
+	// The list, the longest line, and the buffer.
+	if err := a.take(moduleRoom/2*len(m.Modules) + nameRoom/2*names + moduleRoom + nameRoom*most + statusRoom); err != nil {
+		return err
+	}
+	around := m
+	around.Modules = []service.StoredModule{}
+	text, err := json.Marshal(around)
+	const begin = `{"modules":[`
+	end, ok := bytes.CutPrefix(text, []byte(begin))
+	if err != nil || !ok {
+		return service.Errorf(service.KindInternal, "answer: the list of modules is encoded as %.80q: %w", text, err)
+	}
+	a.Header().Set("Content-Type", api.ContentJSON)
+	out := bufio.NewWriterSize(pieces{a}, statusRoom)
+	_, _ = out.WriteString(begin) // an error is that of a later write, too
 	for i := range m.Modules {
 		for _, names := range []*[]service.Name{&m.Modules[i].Services, &m.Modules[i].Earlier} {
 			if *names == nil {
 				*names = []service.Name{}
 			}
 		}
+		text, err := json.Marshal(&m.Modules[i])
+		if err != nil {
+			return service.Errorf(service.KindInternal, "answer: %w", err)
+		}
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		if _, err := out.Write(text); err != nil {
+			return nil // the client is gone
+		}
 	}
-	return a.json(http.StatusOK, m)
+	_, _ = out.Write(append(end, '\n'))
+	_ = out.Flush()
+	return nil
 }
 
 func (s *Server) deleteModule(a *answer, r *http.Request) error {
