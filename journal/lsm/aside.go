@@ -3,8 +3,10 @@ package lsm
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -12,8 +14,12 @@ import (
 // asideSuffix is what the directory of what was set aside has after the name of the store's.
 const asideSuffix = ".damaged"
 
+// asideKeep is how long what was set aside stays, unless more is: time for somebody to look
+// into the damage. It is only removed when the store is opened.
+const asideKeep = 30 * 24 * time.Hour
+
 // SetAside implements [journal.IndexStore]. What it sets aside is in a directory beside the store's, whose
-// name ends in ".damaged". A store that has failed of damage goes on, empty.
+// name ends in ".damaged": what was there before goes. A store that has failed of damage goes on, empty.
 func (s *Store) SetAside(context.Context) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -49,4 +55,17 @@ func keepFiles(dir string) error {
 		}
 	}
 	return err
+}
+
+// dropAside removes what was set aside long ago.
+func dropAside(dir string) error {
+	aside := dir + asideSuffix
+	info, err := os.Stat(aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || time.Since(info.ModTime()) < asideKeep {
+		return err
+	}
+	return os.RemoveAll(aside)
 }

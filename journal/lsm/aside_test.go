@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -62,4 +63,19 @@ func TestSetAside(t *testing.T) {
 		t.Error(err)
 	}
 	closeTest(t, s)
+
+	// What was set aside stays for some time, and then goes.
+	aside := dir + asideSuffix
+	for _, old := range []bool{false, true} {
+		if old {
+			then := time.Now().Add(-asideKeep - time.Hour)
+			if err := os.Chtimes(aside, then, then); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeTest(t, openTest(t, dir, unhurried()))
+		if _, err := os.Stat(aside); (err != nil) != old {
+			t.Errorf("set aside long ago: %t; it is there: %v", old, err)
+		}
+	}
 }

@@ -126,6 +126,9 @@ func (s *Store) open() error {
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}
+		if err := dropAside(s.dir); err != nil { // it is of no use to the store
+			s.opt.Logger.Warn("the files of an index that was set aside long ago cannot be removed", "error", err)
+		}
 	}
 	if found, err := os.ReadFile(filepath.Join(s.dir, badFile)); err == nil {
 		return damaged(s.dir, "damage was found when it was read: %.500s", found)
