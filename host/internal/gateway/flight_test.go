@@ -546,7 +546,11 @@ func TestTheListOfModulesIsBounded(t *testing.T) {
 	}
 	tooMany := many(20_000)
 	s.fake.modules = &tooMany
-	if p := s.problem(s.do("GET", "/v1/modules", ""), 503, "overloaded"); p.Resource != "bytes_in_flight" {
+	g := s.do("GET", "/v1/modules", "")
+	if g.status == http.StatusOK {
+		t.Fatalf("%d bytes are listed", len(g.body))
+	}
+	if p := s.problem(g, 503, "overloaded"); p.Resource != "bytes_in_flight" {
 		t.Errorf("the problem is %+v", p)
 	}
 }
