@@ -108,7 +108,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{opt: o, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
-	h.readers = newReaders(&o, h.charge)
+	h.readers = newReaders(&o)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())

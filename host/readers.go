@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
@@ -19,18 +18,11 @@ type readers struct {
 	rings   *stream.Rings // what need not be read, as it is recent
 }
 
-// charge is told what was read for a service, and how long that took.
-func newReaders(o *Options, charge func(name string, worked time.Duration)) readers {
-	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders, Charge: charge})
+// What is read of a service's log counts among its readers, who share a turn of their own
+// kind, and not among its guests: else whoever may read a log could hold up its service.
+func newReaders(o *Options) readers {
+	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders})
 	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes), rings: stream.NewRings(o.RecentEventBytes)}
-}
-
-// charge tells a service's account how long its log was read, or its answers written.
-// What is done for nobody in particular is charged to nobody.
-func (h *Host) charge(name string, worked time.Duration) {
-	if svc, err := h.service(service.Name(name)); err == nil {
-		svc.Charge(worked)
-	}
 }
 
 // Readers is what those do who read logs.

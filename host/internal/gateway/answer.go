@@ -48,8 +48,8 @@ func (a *answer) Write(b []byte) (written int, err error) {
 	for {
 		a.flight.writes()
 		a.pacer.begin()
+		a.pacer.rest() // the client may take its time
 		n, err := a.ResponseWriter.Write(b[:min(len(b), pieceBytes)])
-		a.pacer.rest()
 		written, b = written+n, b[n:]
 		if err != nil || len(b) == 0 {
 			return written, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.join(conn.RemoteAddr().String(), conn)}
 		full := c.admit(g)
 		if full == nil {
+			runtime.Gosched() // a thousand newcomers at once have others wait, else
 			return g, nil
 		}
 		g.flight.leave()

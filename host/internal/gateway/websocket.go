@@ -314,9 +314,8 @@ func (k *socket) sendPieces(text *api.Pieces) error {
 			part := piece[:min(len(piece), pieceBytes)]
 			piece = piece[len(part):]
 			k.pacer.begin()
-			_, err := w.Write(part)
-			k.pacer.rest()
-			if err != nil {
+			k.pacer.rest() // the client may take its time
+			if _, err := w.Write(part); err != nil {
 				return err
 			}
 		}

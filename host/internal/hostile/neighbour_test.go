@@ -66,7 +66,7 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func measure(ctx context.Context, c *hosttest.Child, during time.Duration) *times {
 	transport := &http.Transport{MaxIdleConnsPerHost: underWay}
 	defer transport.CloseIdleConnections()
-	to := http.Client{Transport: transport}
+	to := http.Client{Transport: transport, Timeout: 10 * time.Second}
 	var l times
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, underWay)

@@ -78,6 +78,7 @@ type account struct {
 	little  bucket // the same, forgotten more slowly
 	slow    slowness
 	waiters []*turn // guarded by gate.mu
+	rank    int64   // of the service in the queue: what used was when it came; guarded by gate.mu
 	watch   watch   // of a test; nil otherwise
 
 	name     service.Name
@@ -235,7 +236,7 @@ func (t *turn) wait(m *meter) error {
 		return nil
 	}
 	if len(t.account.waiters) == 0 {
-		g.queue = append(g.queue, t.account)
+		g.enqueue(t.account)
 	}
 	t.account.waiters = append(t.account.waiters, t)
 	g.waiting.Add(1)
@@ -319,7 +320,7 @@ func (g *gate) grant() {
 		g.queue = slices.Delete(g.queue, k, k+1)
 		a.waiters = slices.Delete(a.waiters, 0, 1)
 		if len(a.waiters) > 0 {
-			g.queue = append(g.queue, a)
+			g.enqueue(a)
 		}
 		g.waiting.Add(-1)
 		g.take(t)
@@ -327,11 +328,20 @@ func (g *gate) grant() {
 	}
 }
 
-// next is the place in the queue of the service that has used the least.
+// enqueue has a service wait. Its rank is what it has used by now: all that use much come
+// to the same in the end, as debts are bounded, and so those that came earlier go first.
+// Were it what it has used when a turn is free, one for which work is done elsewhere
+// meanwhile could wait for ever.
+func (g *gate) enqueue(a *account) {
+	a.rank = a.used.empty.Load()
+	g.queue = append(g.queue, a)
+}
+
+// next is the place in the queue of the service that had used the least.
 func (g *gate) next() int {
 	least := 0
 	for k, a := range g.queue {
-		if a.used.empty.Load() < g.queue[least].used.empty.Load() {
+		if a.rank < g.queue[least].rank {
 			least = k
 		}
 	}

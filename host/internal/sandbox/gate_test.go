@@ -375,3 +375,34 @@ func TestWhoWaitsForAnImageHoldsNoTurn(t *testing.T) {
 		cancel()
 	}
 }
+
+// A service for which work is done elsewhere while it waits is not passed by for ever.
+func TestWaitingServicesKeepTheirRank(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		holder := newTurn(&account{gate: g})
+		mustWait(t, holder)
+		order := make(chan string, 10)
+		var all sync.WaitGroup
+		wait := func(name string, a *account) {
+			all.Go(func() {
+				turn := newTurn(a)
+				mustWait(t, turn)
+				order <- name
+				turn.release()
+			})
+			synctest.Wait() // it waits now
+		}
+		first, second := &account{gate: g}, &account{gate: g}
+		first.burn(turnTime, 1, true)
+		wait("first", first)
+		first.burn(10*turnTime, 1, true) // elsewhere
+		second.burn(2*turnTime, 1, true)
+		wait("second", second)
+		holder.release()
+		all.Wait()
+		if name := <-order; name != "first" {
+			t.Errorf("the turn went to the %s", name)
+		}
+	})
+}

@@ -436,13 +436,6 @@ func (p *Program) capture(i *Instance) {
 	p.image = m
 }
 
-// Charge tells the service's account of work that was done for it elsewhere, such as
-// reading its log: processor time. A service that uses much takes turns. It is safe for
-// concurrent use and does not wait.
-func (p *Program) Charge(work time.Duration) {
-	p.account.burn(int64(work), clock(), true) // it had a turn of its own kind
-}
-
 // adopt enters an instance; false once the program is closed.
 func (p *Program) adopt(i *Instance) bool {
 	p.mu.Lock()

@@ -215,7 +215,7 @@ func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 		return p
 	}
 	first := program("c")
-	first.Charge(time.Second)
+	first.account.burn(int64(time.Second), clock(), true)
 	second := program("c")
 	if first.account != second.account || !second.account.heavy(clock()) {
 		t.Error("a new program of a service has another account")

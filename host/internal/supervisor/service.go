@@ -68,16 +68,6 @@ func (s *Service) unlockDeploying() { <-s.deploying }
 // Account is the service's in the host's budget.
 func (s *Service) Account() *budget.Account { return s.account }
 
-// Charge tells the account of the module that runs of work that was done for the service
-// elsewhere. It does not wait.
-func (s *Service) Charge(worked time.Duration) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.running != nil {
-		s.running.program.Charge(worked)
-	}
-}
-
 // HostTurn is a place for work that is done for the service outside of its sandboxes; nil
 // while no module runs.
 func (s *Service) HostTurn() *sandbox.HostTurn {
