@@ -106,8 +106,17 @@ func (p *program) Address() string { return p.server.Addr().String() }
 // fails is no reason to end: the host opens it again. Run returns nil if it could
 // stop in good order.
 func (p *program) Run(ctx context.Context, stage func(string)) error {
-	<-ctx.Done()
-	return p.stop(stage)
+	look := time.NewTicker(idleLook)
+	defer look.Stop()
+	var m idleMemory
+	for {
+		select {
+		case <-ctx.Done():
+			return p.stop(stage)
+		case <-look.C:
+			m.release()
+		}
+	}
 }
 
 // Close stops the program as Run does, silently. It may be called after Run.

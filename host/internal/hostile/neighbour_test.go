@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -92,6 +93,10 @@ func post(ctx context.Context, to *http.Client, c *hosttest.Child, name service.
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if strings.HasPrefix(what, "commands/") {
+		// So the client sends it again by itself when its connection had to make room.
+		req.Header.Set("Idempotency-Key", rand.Text())
+	}
 	resp, err := to.Do(req)
 	if err != nil {
 		return err
