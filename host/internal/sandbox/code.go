@@ -83,7 +83,7 @@ func (s *codeStore) sweep() error {
 		if err != nil {
 			continue // it has just gone
 		}
-		lock, err := lockStage(filepath.Join(stage, stageLock), 0)
+		lock, _ := lockStage(filepath.Join(stage, stageLock), 0)
 		if lock != nil {
 			_ = lock.Close() // with the lock; nobody else wants this stage
 		}

@@ -20,7 +20,6 @@ type counting struct {
 	Reader
 	reads, events, inside, most atomic.Int64
 	hold                        chan struct{} // if not nil, a read waits until it is closed
-	index                       error         // of reading by key, if not nil
 }
 
 func (c *counting) Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error {
