@@ -207,7 +207,7 @@ type scene struct {
 }
 
 // begin starts a request, which may enter the guest several times. It fails if the
-// caller has gone already, or if no turn comes; then the guest must not be entered.
+// caller has gone already; then the guest must not be entered.
 // A request that began ends with finish.
 func (i *Instance) begin(ctx context.Context, on scene) error {
 	if err := ctx.Err(); err != nil {
