@@ -222,7 +222,7 @@ func (i *Instance) begin(ctx context.Context, on scene) error {
 	// A call that ends within its first slice does not wait for a turn: others have their
 	// moment between two calls, if only the shard gives way now and then. A turn that is
 	// there is used.
-	if i.account.heavy(now) && !i.turn.resume() && now-i.yielded > sliceTime {
+	if i.account.heavy(now) && !i.turn.resume() && now-i.yielded > yieldTime {
 		i.yielded = now
 		runtime.Gosched()
 		now = clock()
