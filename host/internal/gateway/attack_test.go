@@ -399,6 +399,21 @@ func TestCrowd(t *testing.T) {
 	}
 	// All at work: a newcomer is told.
 	s.client.Close()
+	finish := s.threeSlow()
+	a := s.attacker()
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%v %v", resp, err)
+	} else if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"kind":"overloaded"`) || !strings.Contains(string(body), `"resource":"connections","used":3,"limit":3`) {
+		t.Errorf("%s %v", body, err)
+	}
+	finish()
+}
+
+// threeSlow has three commands at work. finish lets them end, and fails the test if one
+// is not answered.
+func (s *site) threeSlow() (finish func()) {
+	s.Helper()
 	gone := make(chan error, 3)
 	for range 3 {
 		go func() {
@@ -412,17 +427,13 @@ func TestCrowd(t *testing.T) {
 	for range 3 {
 		<-s.fake.slow
 	}
-	a := s.attacker()
-	resp, err := http.ReadResponse(a.r, nil)
-	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("%v %v", resp, err)
-	} else if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"kind":"overloaded"`) || !strings.Contains(string(body), `"resource":"connections","used":3,"limit":3`) {
-		t.Errorf("%s %v", body, err)
-	}
-	close(s.fake.gate)
-	for range 3 {
-		if err := <-gone; err != nil {
-			t.Error(err)
+	return func() {
+		s.Helper()
+		close(s.fake.gate)
+		for range 3 {
+			if err := <-gone; err != nil {
+				s.Error(err)
+			}
 		}
 	}
 }
@@ -450,19 +461,7 @@ func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 		t.Errorf("%d descriptors are in use", used)
 	}
 	s.client.Close()
-	gone := make(chan error, 3)
-	for range 3 {
-		go func() {
-			resp, err := s.http.Post(s.server.URL()+commands+"slow", "application/json", nil)
-			if err == nil {
-				resp.Body.Close()
-			}
-			gone <- err
-		}()
-	}
-	for range 3 {
-		<-s.fake.slow
-	}
+	finish := s.threeSlow()
 	journal.Set(budget.Descriptors, 17) // and three are at work
 	a := s.attacker()
 	resp, err := http.ReadResponse(a.r, nil)
@@ -476,12 +475,7 @@ func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 			t.Error("an idle connection holds a descriptor that the journal needs")
 		}
 	}
-	close(s.fake.gate)
-	for range 3 {
-		if err := <-gone; err != nil {
-			t.Error(err)
-		}
-	}
+	finish()
 	s.http.CloseIdleConnections()
 	s.client.Close()
 	if err := s.server.Stop(t.Context()); err != nil {

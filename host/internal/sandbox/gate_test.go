@@ -169,6 +169,26 @@ func TestTurnsAreBounded(t *testing.T) {
 	}
 }
 
+// waiters are turns that wait, and the order in which they were given.
+type waiters struct {
+	t     *testing.T
+	order chan string
+	all   sync.WaitGroup
+}
+
+func newWaiters(t *testing.T) *waiters { return &waiters{t: t, order: make(chan string, 10)} }
+
+// add has an account wait for a turn, and returns when it does.
+func (w *waiters) add(name string, a *account) {
+	w.all.Go(func() {
+		turn := newTurn(a)
+		mustWait(w.t, turn)
+		w.order <- name
+		turn.release()
+	})
+	synctest.Wait()
+}
+
 // Turns go round among services, however many instances one has.
 func TestTurnsGoRoundAmongServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -176,26 +196,16 @@ func TestTurnsGoRoundAmongServices(t *testing.T) {
 		busy, other := &account{gate: g}, &account{gate: g}
 		holder := newTurn(busy)
 		mustWait(t, holder)
-		order := make(chan string, 10)
-		var all sync.WaitGroup
-		queue := func(name string, a *account) {
-			all.Go(func() {
-				turn := newTurn(a)
-				mustWait(t, turn)
-				order <- name
-				turn.release()
-			})
-			synctest.Wait() // it waits now
-		}
+		waiters := newWaiters(t)
 		for range 3 {
-			queue("busy", busy)
+			waiters.add("busy", busy)
 		}
-		queue("other", other)
+		waiters.add("other", other)
 		holder.release()
-		all.Wait()
-		close(order)
+		waiters.all.Wait()
+		close(waiters.order)
 		got := ""
-		for name := range order {
+		for name := range waiters.order {
 			got += name + " "
 		}
 		if got != "busy other busy busy " {
@@ -382,26 +392,16 @@ func TestWaitingServicesKeepTheirRank(t *testing.T) {
 		g := newGate(1)
 		holder := newTurn(&account{gate: g})
 		mustWait(t, holder)
-		order := make(chan string, 10)
-		var all sync.WaitGroup
-		wait := func(name string, a *account) {
-			all.Go(func() {
-				turn := newTurn(a)
-				mustWait(t, turn)
-				order <- name
-				turn.release()
-			})
-			synctest.Wait() // it waits now
-		}
+		waiters := newWaiters(t)
 		first, second := &account{gate: g}, &account{gate: g}
 		first.burn(turnTime, 1, true)
-		wait("first", first)
+		waiters.add("first", first)
 		first.burn(10*turnTime, 1, true) // elsewhere
 		second.burn(2*turnTime, 1, true)
-		wait("second", second)
+		waiters.add("second", second)
 		holder.release()
-		all.Wait()
-		if name := <-order; name != "first" {
+		waiters.all.Wait()
+		if name := <-waiters.order; name != "first" {
 			t.Errorf("the turn went to the %s", name)
 		}
 	})
