@@ -90,7 +90,7 @@ func endBatch(b []byte, h *batchHeader) chainHash {
 	copy(b[40:72], h.previous[:])
 	le.PutUint32(b[72:], uint32(len(b)-batchHeaderSize-len(h.log)))
 	le.PutUint32(b[76:], batchCRC(b))
-	return sha256.Sum256(b)
+	return hashOf(b)
 }
 
 func batchCRC(b []byte) uint32 {

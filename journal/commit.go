@@ -8,15 +8,29 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 )
 
-func hashOf(batch []byte) chainHash { return sha256.Sum256(batch) }
+func hashOf(batch []byte) (sum chainHash) {
+	if len(batch) <= yield.Step {
+		return sha256.Sum256(batch)
+	}
+	h := sha256.New()
+	var work yield.Work
+	for piece := range slices.Chunk(batch, yield.Step) {
+		h.Write(piece)
+		work.Did(len(piece))
+	}
+	h.Sum(sum[:0])
+	return sum
+}
 
 // group is what one append of the engine writes.
 type group struct {
 	commits []*pending
 	blocks  []Block
-	bytes   int
+	ends    []Position // where the log goes on behind each block of commits, which come first
+	bytes   int        // of the records of the commits
 	bases   []*baseBatch
 	err     error // all commits are void
 }
@@ -195,12 +209,12 @@ func (j *Journal) layOut(g *group) {
 			p.log.time = max(p.log.time, now)
 		}
 		if b.header.commits > 0 && len(b.buf)+len(p.encoded) > j.opt.MaxBatchBytes {
-			g.blocks = append(g.blocks, b.finish())
+			b.finish(g)
 		}
 		b.add(p)
 	}
 	for _, b := range order {
-		g.blocks = append(g.blocks, b.finish())
+		b.finish(g)
 	}
 	// What these hold is on disk already, so they may overtake commits in the queue.
 	for _, b := range g.bases {
@@ -251,7 +265,7 @@ func (m *batchMaker) pack(b []byte, h *batchHeader) []byte {
 		return b
 	}
 	h.codec = codecS2
-	return append(append(make([]byte, 0, head+len(small)), b[:head]...), small...)
+	return yield.Append(append(make([]byte, 0, head+len(small)), b[:head]...), small)
 }
 
 // finish makes a batch of what stands in b, behind room for the header.
@@ -272,7 +286,8 @@ func (b *batchBuilder) add(p *pending) {
 		b.buf = beginBatch(b.maker.take(batchHeaderSize+len(s.name)+max(len(p.encoded), b.room)), s.name)
 	}
 	p.first, p.time = s.next, s.time
-	b.buf = append(b.buf, p.encoded...)
+	p.place = place{b.header.first, b.header.sequence, uint64(b.header.commits), s.time}
+	b.buf = yield.Append(b.buf, p.encoded)
 	b.header.commits++
 	b.header.events += uint32(len(p.commit.Events))
 	s.next += Position(len(p.commit.Events))
@@ -289,12 +304,13 @@ func (b *baseBatch) block(m *batchMaker) Block {
 	return Block{Log: s.name, First: h.first, Sequence: h.sequence, Data: data}
 }
 
-func (b *batchBuilder) finish() Block {
+// finish adds the batch to the group.
+func (b *batchBuilder) finish(g *group) {
 	var data []byte
 	data, b.log.chain = b.maker.finish(b.buf, &b.header)
-	block := Block{Log: b.log.name, First: b.header.first, Sequence: b.header.sequence, Data: data}
+	g.blocks = append(g.blocks, Block{Log: b.log.name, First: b.header.first, Sequence: b.header.sequence, Data: data})
+	g.ends = append(g.ends, b.log.next)
 	b.header, b.buf = batchHeader{}, nil
-	return block
 }
 
 func failureKind(err error) ErrorKind {
@@ -401,10 +417,8 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ 
 	for g != nil {
 		if g.err == nil {
 			groups = append(groups, g)
-			for _, b := range g.blocks {
-				if pairs, _, err = indexBlock(pairs, b); err != nil {
-					return groups, pairs, err
-				}
+			if pairs, err = indexGroup(pairs, g); err != nil {
+				return groups, pairs, err
 			}
 		}
 		g = j.along(len(pairs))

@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
+
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 )
 
 // Keys of the index. Everything in it is derived from the log, so its layout may
@@ -190,42 +192,100 @@ func decodeCheckpoint(b []byte) (c checkpoint, ok bool) {
 // where the next event of the log stands.
 func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) {
 	next = block.First
-	var room []byte
-	pair := func(key, end int) {
-		pairs = append(pairs, Pair{room[key:end:end], room[end:len(room):len(room)]})
-	}
+	x := entries{pairs: pairs}
 	err = eachRecord(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
-		if room == nil {
-			// All keys and values stand in one piece of memory, or a few if the guess is too low.
-			room = make([]byte, 0, h.records+h.records/4)
+		if x.room == nil {
+			x.expect(h.records)
 		}
 		for i := range c.events {
 			e := c.event(h, first, i)
-			start := len(room)
-			room = binary.BigEndian.AppendUint64(appendEntityPrefix(room, h.log, c.command.Key), uint64(e.Version))
-			end := len(room)
-			room = appendIndexEvent(room, &e)
-			pair(start, end)
+			x.event(&e)
 		}
-		start := len(room)
-		room = append(appendIndexPrefix(room, 'a', h.log), c.command.ID...)
-		end := len(room)
-		room = appendPlace(room, place{h.first, h.sequence, uint64(ordinal), h.time})
-		pair(start, end)
+		x.answer(h.log, c.command.ID, place{h.first, h.sequence, uint64(ordinal), h.time})
 		next = first + Position(len(c.events))
 		return nil
-	}, func(h *batchHeader, x *base, c *cut) error {
-		if x != nil {
-			pairs = append(pairs, Pair{floorKey(h.log, x.key, h.sequence), sealFloor(x)})
+	}, func(h *batchHeader, b *base, c *cut) error {
+		if b != nil {
+			x.pairs = append(x.pairs, Pair{floorKey(h.log, b.key, h.sequence), sealFloor(b)})
 		} else {
-			pairs = append(pairs, Pair{trimKey(h.log), sealTrim(c)})
+			x.pairs = append(x.pairs, Pair{trimKey(h.log), sealTrim(c)})
 		}
 		return nil
 	})
-	if err != nil {
-		return pairs, next, err
+	if err == nil {
+		x.checkpoint(block.Log, checkpoint{block.Sequence, next})
 	}
-	return append(pairs, Pair{checkpointKey(block.Log), encodeCheckpoint(checkpoint{block.Sequence, next})}), next, nil
+	return x.pairs, next, err
+}
+
+// indexGroup does the same for what the committer has just written, from the commits in memory:
+// nothing is read, checked and unpacked to learn what is known.
+func indexGroup(pairs []Pair, g *group) (_ []Pair, err error) {
+	const room = 256 << 10 // of records for which there is room at once
+	x := entries{pairs: pairs}
+	var work yield.Work
+	left, expected := g.bytes, 0
+	for _, p := range g.commits {
+		size := len(p.encoded)
+		if expected < size {
+			expected = max(size, min(left, room))
+			x.expect(expected)
+		}
+		for i := range p.commit.Events {
+			e := p.event(i)
+			x.event(&e)
+		}
+		x.answer(p.log.name, p.commit.Command.ID, p.place)
+		expected -= size
+		left -= size
+		work.Did(size)
+	}
+	for i, b := range g.blocks[:len(g.ends)] {
+		x.checkpoint(b.Log, checkpoint{b.Sequence, g.ends[i]})
+	}
+	for _, b := range g.blocks[len(g.ends):] {
+		if x.pairs, _, err = indexBlock(x.pairs, b); err != nil {
+			break
+		}
+	}
+	return x.pairs, err
+}
+
+// entries are what the log brings to the index. Keys and values stand in large pieces of memory,
+// of which room is the last.
+type entries struct {
+	pairs []Pair
+	room  []byte
+}
+
+// expect makes room for the entries of so many bytes of records. If the guess is too low, the
+// entries beyond it stand in other memory.
+func (x *entries) expect(records int) { x.room = make([]byte, 0, records+records/4) }
+
+// event adds the entry of an event.
+func (x *entries) event(e *Event) {
+	start := len(x.room)
+	x.room = binary.BigEndian.AppendUint64(appendEntityPrefix(x.room, e.Log, e.Key), uint64(e.Version))
+	end := len(x.room)
+	x.room = appendIndexEvent(x.room, e)
+	x.pair(start, end)
+}
+
+// answer adds the entry that leads from a command's id to its commit.
+func (x *entries) answer(log LogName, id CommandID, at place) {
+	start := len(x.room)
+	x.room = append(appendIndexPrefix(x.room, 'a', log), id...)
+	end := len(x.room)
+	x.room = appendPlace(x.room, at)
+	x.pair(start, end)
+}
+
+func (x *entries) pair(key, end int) {
+	x.pairs = append(x.pairs, Pair{x.room[key:end:end], x.room[end:len(x.room):len(x.room)]})
+}
+
+func (x *entries) checkpoint(log LogName, c checkpoint) {
+	x.pairs = append(x.pairs, Pair{checkpointKey(log), encodeCheckpoint(c)})
 }
 
 // sortPairs puts the events and answers, no two of which have the same key, in the order

@@ -106,6 +106,7 @@ type pending struct {
 	durable  bool
 	first    Position
 	time     UnixNano
+	place    place // of the commit in its log; of no use to readers before it is durable
 	snapshot *held // of the entity as this commit left it
 }
 

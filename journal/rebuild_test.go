@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -45,15 +46,27 @@ func TestRebuildIsByteEqual(t *testing.T) {
 		for range 40 {
 			log, key := journal.LogName(fmt.Sprint("log", rng.IntN(2))), fmt.Sprint("k", rng.IntN(7))
 			id := string(log) + key
-			r, err := journaltest.Append(j, journaltest.Commit(log, key, versions[id], fmt.Sprint("c", n), rng.IntN(4)))
-			if err != nil {
-				t.Fatal(err)
+			// What is handed in at once shares groups, and batches.
+			var written sync.WaitGroup
+			for range 1 + rng.IntN(12) {
+				c := journaltest.Commit(log, key, versions[id], fmt.Sprint("c", n), rng.IntN(4))
+				written.Add(1)
+				err := j.Append(ctx, c, func(_ journal.Receipt, err error) {
+					if err != nil {
+						t.Error(err)
+					}
+					written.Done()
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				versions[id] += journal.Version(len(c.Events))
+				n++
 			}
-			versions[id] = r.Version()
-			if rng.IntN(5) == 0 && r.Version() > 0 {
-				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: r.Version(), State: []byte("state")})
+			written.Wait()
+			if rng.IntN(5) == 0 && versions[id] > 0 {
+				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: versions[id], State: []byte("state")})
 			}
-			n++
 		}
 		if err := j.Close(ctx); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,10 @@
 package journal
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
+)
 
 // writer appends the primitive fields of records. Integers of unknown size are
 // unsigned varints, byte strings carry their length as one.
@@ -9,7 +13,7 @@ type writer struct{ b []byte }
 func (w *writer) uint(v uint64)  { w.b = binary.AppendUvarint(w.b, v) }
 func (w *writer) u64(v uint64)   { w.b = binary.LittleEndian.AppendUint64(w.b, v) }
 func (w *writer) str(s string)   { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
-func (w *writer) bytes(p []byte) { w.uint(uint64(len(p))); w.b = append(w.b, p...) }
+func (w *writer) bytes(p []byte) { w.uint(uint64(len(p))); w.b = yield.Append(w.b, p) }
 
 // reader takes them off again. It is total: the first failure sticks, later
 // reads give zero values, and nothing is allocated by a length that was read.

@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 )
 
 // piece is what an update brought, or several merged: entries in the order of their keys, in one
@@ -53,7 +54,7 @@ func (p *piece) search(key []byte) int {
 // add appends an entry that comes behind all others.
 func (p *piece) add(key, value []byte, deleted bool) {
 	p.refs = append(p.refs, ref{len(p.data), uint32(len(value)), uint16(len(key)), deleted})
-	p.data = append(append(p.data, key...), value...)
+	p.data = yield.Append(append(p.data, key...), value)
 }
 
 // finish makes the filter.
@@ -87,6 +88,7 @@ func newPiece(pairs []journal.Pair, deleted bool, group func([]byte) int) (*piec
 	}
 	slices.SortStableFunc(rest, compare)
 	p := &piece{data: make([]byte, 0, size), refs: make([]ref, 0, len(pairs))}
+	var work yield.Work
 	for i := 0; i < sorted || len(rest) > 0; {
 		var at int
 		order := -1
@@ -109,6 +111,7 @@ func newPiece(pairs []journal.Pair, deleted bool, group func([]byte) int) (*piec
 		}
 		x := &pairs[at]
 		p.add(x.Key, x.Value, deleted)
+		work.Did(len(x.Key) + len(x.Value))
 	}
 	p.finish(group)
 	return p, nil
@@ -142,11 +145,13 @@ func mergePieces(pieces []*piece, group func([]byte) int) *piece {
 		count += len(p.refs)
 	}
 	m := &piece{data: make([]byte, 0, size), refs: make([]ref, 0, count)}
+	var work yield.Work
 	merge := newMerge(pieceSources(pieces))
 	_ = merge.first() // no source of a piece has an error
 	for s := merge.top(); s != nil; s = merge.top() {
 		e := s.entry
 		m.add(e.key, e.value, e.deleted)
+		work.Did(len(e.key) + len(e.value))
 		_ = merge.next()
 	}
 	m.finish(group)

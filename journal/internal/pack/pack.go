@@ -5,18 +5,49 @@ package pack
 
 import (
 	"fmt"
+	"runtime"
+	"slices"
 
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 	"github.com/klauspost/compress/s2"
 )
 
 // Pack packs raw, into the memory of into if that is large enough. It is false if that saves less
 // than an eighth; what it returns is then only memory to use again.
 func Pack(into, raw []byte) ([]byte, bool) {
-	if most := s2.MaxEncodedLen(len(raw)); most > cap(into) {
-		into = make([]byte, most)
-	}
-	small := s2.Encode(into[:cap(into)], raw)
+	small := encode(into, raw)
 	return small, len(small) < len(raw)-len(raw)/8
+}
+
+// encode makes a block. What is long is packed in pieces, so that others can run meanwhile, and
+// the pieces are joined: the front of into is for the block, the rest for them.
+func encode(into, raw []byte) []byte {
+	most := s2.MaxEncodedLen(min(len(raw), yield.Step))
+	if len(raw) <= yield.Step {
+		return s2.Encode(atLeast(into, most), raw)
+	}
+	count := (len(raw) + yield.Step - 1) / yield.Step
+	into = atLeast(into, 2*count*most)
+	pieces := make([][]byte, 0, count)
+	room := into[count*most:]
+	for piece := range slices.Chunk(raw, yield.Step) {
+		pieces = append(pieces, s2.Encode(room[:most:most], piece))
+		room = room[most:]
+		runtime.Gosched()
+	}
+	block, err := s2.ConcatBlocks(into[:0:count*most], pieces...)
+	if err != nil { // a piece is no block
+		return s2.Encode(into, raw)
+	}
+	return into[:len(block)]
+}
+
+// atLeast is into with all its memory, or new memory if that is less than n.
+func atLeast(into []byte, n int) []byte {
+	if cap(into) < n {
+		return make([]byte, n)
+	}
+	return into[:cap(into)]
 }
 
 // Unpack makes whole what Pack packed, in the memory of into if that is large enough. If it is not, there is a bit

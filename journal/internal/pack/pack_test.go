@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 )
 
 // What is packed comes back, in memory that is used again, and what does not shrink says so.
@@ -25,6 +27,9 @@ func TestPack(t *testing.T) {
 		{"text", bytes.Repeat([]byte("the same again and again "), 4000), true},
 		{"noise", random, false},
 		{"half of it noise", append(make([]byte, 100_000), random...), true},
+		{"long text", bytes.Repeat([]byte("the same again and again "), 40_000), true},
+		{"long noise", bytes.Repeat(random, 5), false},
+		{"one byte more than a piece", make([]byte, yield.Step+1), true},
 	} {
 		small, ok := Pack(packed, c.raw)
 		if ok != c.shrink {
