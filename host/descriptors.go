@@ -30,6 +30,9 @@ const (
 	// openingRoom is how many fewer the journal may have while it grows than when it is opened,
 	// so that a host whose journal is full of files can be opened again.
 	openingRoom = 24
+	// tableDescriptors is for how many descriptors the system has a table from the start on; it
+	// takes 8 bytes for each.
+	tableDescriptors = 16 << 10
 	// descriptorsEvery is how often the journal's need is looked at.
 	descriptorsEvery = time.Second
 )
@@ -66,6 +69,7 @@ func newDescriptors(dir string, all *budget.Account) (*descriptors, error) {
 			Message: fmt.Sprintf("the process may have %d descriptors and needs at least %d: %d for the journal, %d for itself and %d for connections; raise the limit of open files (ulimit -n)",
 				d.limit, least, journal, d.process, leastConnections)}
 	}
+	widenTable(min(d.limit, tableDescriptors))
 	d.keep()
 	return d, nil
 }

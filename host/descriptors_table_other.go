@@ -1,0 +1,6 @@
+//go:build !linux
+
+package host
+
+// widenTable is for Linux.
+func widenTable(int64) {}
