@@ -40,6 +40,8 @@ type gatewayFlags struct {
 	Credits       int64         `name:"max-credits" default:"1000000" placeholder:"N" help:"Events that one subscription may have asked for in advance. Default ${default}."`
 	HeaderTime    time.Duration `name:"header-timeout" default:"10s" placeholder:"TIME" help:"Time for a request's headers. Default ${default}."`
 	BodyTime      time.Duration `name:"body-timeout" default:"30s" placeholder:"TIME" help:"How long a request's body, or a message on a WebSocket, may keep the host waiting: it has that time, and each 64KiB that have come give it a second more, but never more than TIME from then on. Default ${default}."`
+	BodyRate      size          `name:"max-body-rate" placeholder:"SIZE" help:"Bytes a second of bodies and messages, all together and beyond the first 16KiB of each; they come in no faster. Default: 32MiB for each processor."`
+	Socket        size          `name:"socket-buffer" default:"128KiB" placeholder:"SIZE" help:"What the system holds of one connection, each way. More is faster for large bodies and answers over long distances. Default ${default}."`
 	WriteTime     time.Duration `name:"write-timeout" default:"20s" placeholder:"TIME" help:"Time to write an answer or a piece of a stream. Default ${default}."`
 	IdleTime      time.Duration `name:"idle-timeout" default:"2m" placeholder:"TIME" help:"Time of a connection without a request. Default ${default}."`
 	RequestTime   time.Duration `name:"request-timeout" default:"60s" placeholder:"TIME" help:"Time that a command or query is waited for. Default ${default}."`
@@ -52,6 +54,7 @@ func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options
 		Listen: c.Listen, Token: c.Token, Insecure: c.Insecure, AllowedHosts: c.AllowHost, AllowedOrigins: c.AllowOrigin, Logger: logger,
 		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, SmallModule: int64(c.Compile.Small), ModuleBytes: int64(c.Limits.ModuleBytes),
 		HeaderTime: f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime, RequestTime: f.RequestTime, PingTime: f.PingTime, StallTime: f.StallTime,
+		BodyRate: int64(f.BodyRate), SocketBytes: int64(f.Socket),
 		MessageBytes: int64(f.Message), InFlight: f.InFlight, Subscriptions: f.Subscriptions, Credits: f.Credits,
 	}
 }

@@ -91,7 +91,7 @@ var house = []room{
 	{path: "host/internal/gateway/client", level: 6, may: []string{"host/internal/api", "host/service", "abi", "journal"}, outside: []string{"github.com/gorilla/websocket"},
 		why: "a client knows what goes over the wire and nothing else, or it would work only in our own process"},
 	{path: "host/internal/gateway", level: 7, outside: []string{"github.com/gorilla/websocket", "golang.org/x/time"},
-		may: []string{"host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "host/internal/fair", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
+		may: []string{"host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
 		why: "HTTP and WebSocket are one way in; they use the same public host as everybody else"},
 	{path: "host/internal/loadgen", level: 7, outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
 		may: []string{"host", "host/service", "host/internal/gateway/client", "host/internal/api", "abi", "journal"},

@@ -138,11 +138,63 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	h.Set("Content-Length", strconv.Itoa(size))
 	a.limitWrite(size)
 	a.WriteHeader(status)
+	if len(body) <= fewTexts {
+		for i := range body {
+			if a.write(&body[i]) != nil {
+				return
+			}
+		}
+		return
+	}
+	out := a.gather(size)
 	for i := range body {
-		if a.write(&body[i]) != nil {
+		if body[i].Each(out.write) != nil {
 			return
 		}
 	}
+	_ = out.flush()
+}
+
+// fewTexts are not worth gathering.
+const fewTexts = 4
+
+// gathering writes small texts of an answer together: a call of the system for each event of a
+// page would cost more than the page.
+type gathering struct {
+	to *answer
+	b  []byte // what waits
+}
+
+// gather begins an answer of so many bytes. If there is no room for what would wait, nothing does.
+func (a *answer) gather(size int) gathering {
+	g := gathering{to: a}
+	if n := min(size, maxCork); a.take(n) == nil {
+		g.b = make([]byte, 0, n)
+	}
+	return g
+}
+
+func (g *gathering) write(piece []byte) error {
+	if len(g.b)+len(piece) > cap(g.b) {
+		if err := g.flush(); err != nil {
+			return err
+		}
+	}
+	if len(piece) > cap(g.b) {
+		_, err := g.to.Write(piece)
+		return err
+	}
+	g.b = append(g.b, piece...)
+	return nil
+}
+
+func (g *gathering) flush() error {
+	if len(g.b) == 0 {
+		return nil
+	}
+	_, err := g.to.Write(g.b)
+	g.b = g.b[:0]
+	return err
 }
 
 // write writes a text.

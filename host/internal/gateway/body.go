@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -39,6 +40,63 @@ func (l *allowance) earn(n int, now time.Time) {
 	}
 }
 
+// extend makes up for time in which the host let the client wait.
+func (l *allowance) extend(d time.Duration) { l.until = l.until.Add(d) }
+
+// reading is a body or message on its way in: at a bounded rate from paced on, and in turns from
+// large on. One goroutine uses it.
+type reading struct {
+	server  *Server
+	ctx     context.Context
+	flight  *flight
+	allowed allowance
+	turns   pacer
+	bytes   int // that have come
+	pieces  int // that had come when the client was last seen to go on; -1: it has not been seen
+}
+
+func (s *Server) reading(ctx context.Context, f *flight) reading {
+	return reading{server: s, ctx: ctx, flight: f, allowed: newAllowance(s.options.BodyTime, time.Now())}
+}
+
+// waits says that the client is waited for from now on. The host does so until deadline.
+func (r *reading) waits() (deadline time.Time) {
+	if r.bytes/pieceBytes != r.pieces { // what is small is not worth looking at the clock
+		r.pieces = r.bytes / pieceBytes
+		r.flight.reads()
+	}
+	r.turns.rest()
+	return r.allowed.until
+}
+
+// came says that n more bytes have come. It returns when it is their turn.
+func (r *reading) came(n int) {
+	r.bytes += n
+	if r.bytes >= paced {
+		r.flight.read() // it is the host that lets it wait
+		r.pieces = -1
+		r.allowed.extend(r.server.intake(r.ctx, n))
+	}
+	if r.turns.begin(); r.turns.turn == nil {
+		r.turns = r.server.pace(r.ctx, "", r.bytes)
+	}
+	r.allowed.earn(n, time.Now())
+}
+
+func (r *reading) end() {
+	r.turns.end()
+	r.flight.read()
+}
+
+// intake waits until n more bytes of large bodies and messages may come in, and says for how long.
+func (s *Server) intake(ctx context.Context, n int) time.Duration {
+	begin := time.Now()
+	if s.bodies.WaitN(ctx, n) != nil { // the client has gone, or the host stops; whoever reads finds out
+		return 0
+	}
+	return time.Since(begin)
+}
+
 // readBody reads a request's body of at most limit bytes, in its time. It is the
 // answer's until that has ended.
 func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, error) {
@@ -59,7 +117,6 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 		a.Header().Set("Connection", "close") // what is on its way is not read
 		return nil, tooLarge()
 	}
-	allowed := newAllowance(s.options.BodyTime, time.Now())
 	body := http.MaxBytesReader(a.ResponseWriter, r.Body, limit)
 	first := max(512, min(r.ContentLength+1, firstRead))
 	refused := func(err error) ([]byte, error) {
@@ -70,25 +127,16 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 		return refused(err)
 	}
 	b := make([]byte, 0, first)
-	waited := -1 // pieces when the client was last seen to go on
-	defer a.flight.read()
-	var turns pacer
-	defer func() { turns.end() }()
+	reading := s.reading(r.Context(), a.flight)
+	reading.pieces = -1
+	defer reading.end()
 	for {
-		if err := a.control.SetReadDeadline(allowed.until); err != nil {
+		if err := a.control.SetReadDeadline(reading.waits()); err != nil {
 			return nil, service.Errorf(service.KindInternal, "read deadline: %w", err)
 		}
-		if len(b)/pieceBytes != waited {
-			waited = len(b) / pieceBytes
-			a.flight.reads()
-		}
-		turns.rest()
 		n, err := body.Read(b[len(b):min(cap(b), len(b)+pieceBytes)])
 		b = b[:len(b)+n]
-		if turns.begin(); turns.turn == nil {
-			turns = s.pace(r.Context(), "", len(b))
-		}
-		allowed.earn(n, time.Now())
+		reading.came(n)
 		var tooMany *http.MaxBytesError
 		switch {
 		case err == io.EOF:

@@ -58,11 +58,12 @@ func (p *page) add(e *Event) error {
 	return nil
 }
 
-// send answers with the page, whose end is given.
-func (p *page) send(end []byte) {
+// send answers with the page, whose end is given, in turns with others if it is large.
+func (p *page) send(ctx context.Context, s *Server, end []byte) {
 	if p.count == 0 {
 		p.texts = append(p.texts, api.Text(api.PageStart))
 	}
+	p.a.pacer = s.pace(ctx, "", p.size)
 	p.a.sendTexts(http.StatusOK, api.ContentJSON, append(p.texts, api.Text(end), api.Text(newline))...)
 }
 
@@ -108,7 +109,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 			next = events[i].Version
 		}
 	}
-	p.send(api.EntityPageEnd(next, more))
+	p.send(ctx, s, api.EntityPageEnd(next, more))
 	return nil
 }
 
@@ -192,7 +193,7 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 		}
 		sel.After = max(sel.After, next)
 	}
-	p.send(api.PageEnd(s.backend.Cursor(sel.Service, sel.After), !atEnd))
+	p.send(ctx, s, api.PageEnd(s.backend.Cursor(sel.Service, sel.After), !atEnd))
 	return nil
 }
 

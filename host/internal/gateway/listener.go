@@ -28,6 +28,7 @@ import (
 type crowd struct {
 	net.Listener
 	most    int
+	socket  int // bytes that the system may hold of a connection, each way
 	refused func(which string)
 	flights *flights
 	files   *budget.Account // of the connections' descriptors
@@ -52,8 +53,8 @@ type guestConn struct {
 	headers int // of the request that a handler is at work on, in bytes; the handler's
 }
 
-func newCrowd(l net.Listener, most int, refused func(string), flights *flights, files *budget.Account) *crowd {
-	return &crowd{Listener: l, most: most, refused: refused, flights: flights, files: files}
+func newCrowd(l net.Listener, o *Options, flights *flights, files *budget.Account) *crowd {
+	return &crowd{Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused, flights: flights, files: files}
 }
 
 // Accept implements net.Listener.
@@ -63,6 +64,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		c.narrow(conn)
 		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.join(conn.RemoteAddr().String(), conn)}
 		full := c.admit(g)
 		if full == nil {
@@ -72,6 +74,15 @@ func (c *crowd) Accept() (net.Conn, error) {
 		g.flight.leave()
 		c.refused("newcomer")
 		refuse(conn, full)
+	}
+}
+
+// narrow bounds what the system holds of a connection. Left to itself, Linux lets it be some
+// megabytes, which no budget counts and which come in as fast as the client can send.
+func (c *crowd) narrow(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(c.socket) // one that is broken already is found by who reads it
+		_ = tcp.SetWriteBuffer(c.socket)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 
@@ -56,6 +57,13 @@ type Options struct {
 	// the host waiting: it has that time, and each 64 KiB that have come give it a second
 	// more, but never more than BodyTime from then on. Default 30 s.
 	BodyTime time.Duration
+	// BodyRate bounds how many bytes a second of bodies and messages come in, all together and
+	// beyond the first 16 KiB of each. Default 32 MiB for each processor.
+	BodyRate int64
+	// SocketBytes bounds what the system holds of one connection, each way: bytes that have
+	// come and were not read, or were written and not taken. It is a hint to the system, which
+	// may double it. Default 128 KiB.
+	SocketBytes int64
 	// WriteTime bounds how long an answer, or a piece of a stream, may take to be
 	// written; a large one gets a second more for each 64 KiB. Default 20 s.
 	WriteTime time.Duration
@@ -123,6 +131,8 @@ func (o Options) withDefaults() Options {
 	o.ModuleBytes = or(o.ModuleBytes, service.DefaultLimits().ModuleBytes)
 	o.HeaderTime = or(o.HeaderTime, 10*time.Second)
 	o.BodyTime = or(o.BodyTime, 30*time.Second)
+	o.BodyRate = or(o.BodyRate, int64(runtime.GOMAXPROCS(0))*32<<20)
+	o.SocketBytes = or(o.SocketBytes, 128<<10)
 	o.WriteTime = or(o.WriteTime, 20*time.Second)
 	o.IdleTime = or(o.IdleTime, 2*time.Minute)
 	o.RequestTime = or(o.RequestTime, time.Minute)
@@ -173,6 +183,8 @@ func (o Options) Validate(b service.Budget) error {
 	check("uploads", int64(o.Uploads), 1, 1<<10)
 	check("small module bytes", o.SmallModule, 1, 1<<30)
 	check("module bytes", o.ModuleBytes, 8, 1<<30)
+	check("body rate", o.BodyRate, 1<<20, 1<<40)
+	check("socket bytes", o.SocketBytes, 4<<10, 1<<30)
 	check("message bytes", o.MessageBytes, 1<<10, 1<<30)
 	bad = append(bad, o.unfit(b)...)
 	check("in flight", int64(o.InFlight), 1, 1<<16)

@@ -15,6 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"golang.org/x/time/rate"
 )
 
 // maxHeader bounds a request's line and headers, in bytes: room for 16 KiB of
@@ -43,6 +44,7 @@ type Server struct {
 
 	streams chan struct{}   // one for each open stream
 	uploads *uploads        // modules on their way in
+	bodies  *rate.Limiter   // of the bytes of large bodies and messages
 	flights *flights        // what connections hold
 	backups chan struct{}   // one for each backup on its way out
 	files   *budget.Account // of the connections' descriptors
@@ -66,6 +68,7 @@ func New(backend Backend, o Options) (*Server, error) {
 	s := &Server{
 		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
 		streams: make(chan struct{}, o.Streams), uploads: newUploads(backend.Account(), o),
+		bodies:  rate.NewLimiter(rate.Limit(o.BodyRate), bodyBurst),
 		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o), files: backend.Account().Child("connections' descriptors", nil),
 	}
 	var run [4]byte
@@ -99,7 +102,7 @@ func (s *Server) Start(ctx context.Context) error {
 			return service.Errorf(service.KindUnavailable, "cannot listen on %q: %w", s.options.Listen, err)
 		}
 		s.addr = l.Addr()
-		c := newCrowd(l, s.options.Connections, s.metrics.Refused, s.flights, s.files)
+		c := newCrowd(l, &s.options, s.flights, s.files)
 		s.life.Go(func() { c.watch(s.stopping) })
 		s.life.Go(func() {
 			err := s.http.Serve(c)

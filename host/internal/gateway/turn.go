@@ -7,6 +7,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// paced is the size of a body or message, in bytes, from which on it comes in at the rate that
+// all have together.
+const paced = 16 << 10
+
+// bodyBurst is how many bytes may come in at once. A burst of megabytes is felt.
+const bodyBurst = 256 << 10
+
 // large is the size of a body, message or reply, in bytes, from which on it is read, looked at
 // and written in turns with others: that takes milliseconds, for which small commands would
 // wait.

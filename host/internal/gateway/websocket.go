@@ -29,9 +29,9 @@ type socket struct {
 	cork    *cork
 	options *Options
 	flight  *flight
-	limit   int64                // of one message, in bytes
-	slowly  func(read int) pacer // for messages of which so many bytes have come
-	pacer   pacer                // of the sending goroutine
+	limit   int64          // of one message, in bytes
+	reading func() reading // of a message
+	pacer   pacer          // of the sending goroutine
 
 	mu       sync.Mutex // guards draining and setting the read deadline
 	draining bool       // nothing more is received
@@ -102,7 +102,7 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 		return nil, nil // the connection broke; the library has closed it
 	}
 	k := &socket{ws: ws, cork: corking.cork, options: &s.options, flight: a.flight, limit: limit}
-	k.slowly = func(read int) pacer { return s.pace(r.Context(), "", read) }
+	k.reading = func() reading { return s.reading(r.Context(), a.flight) }
 	ws.SetReadLimit(limit)
 	ws.SetPingHandler(k.ping)
 	ws.SetPongHandler(func(string) error { return k.control() })
@@ -175,12 +175,6 @@ const startBytes = 4 << 10
 // is kept. Once a message has begun it has the time of a body, however it is cut into
 // frames.
 func (k *socket) receive() ([]byte, error) {
-	text, err := k.receiveText()
-	k.flight.read()
-	return text, err
-}
-
-func (k *socket) receiveText() ([]byte, error) {
 	if !k.wait(k.silence()) {
 		return nil, &closing{websocket.CloseGoingAway, "the host is stopping"}
 	}
@@ -193,14 +187,12 @@ func (k *socket) receiveText() ([]byte, error) {
 	}
 	k.controls, k.within = 0, true
 	defer func() { k.within = false }()
-	allowed := newAllowance(k.options.BodyTime, time.Now())
+	reading := k.reading()
+	defer reading.end()
 	buf := k.buf[:0]
 	var full *noRoom // then what comes is read into scratch and dropped
 	var scratch []byte
-	waited := 0
-	var turns pacer
-	defer func() { turns.end() }()
-	for read := 0; ; {
+	for {
 		if len(buf) == cap(buf) {
 			if full == nil {
 				if err := k.grow(buf); err != nil {
@@ -214,22 +206,13 @@ func (k *socket) receiveText() ([]byte, error) {
 				buf = k.buf[:len(buf)]
 			}
 		}
-		if read/pieceBytes != waited { // a small message is not worth looking at the clock
-			waited = read / pieceBytes
-			k.flight.reads()
-		}
-		k.wait(time.Until(allowed.until))
-		turns.rest()
+		k.wait(time.Until(reading.waits()))
 		n, err := r.Read(buf[len(buf):min(cap(buf), len(buf)+pieceBytes)])
 		if full != nil {
 			full.start = append(full.start, buf[len(buf):len(buf)+min(n, max(0, startBytes-len(full.start)))]...)
 		}
 		buf = buf[:len(buf)+n]
-		read += n
-		if turns.begin(); turns.turn == nil {
-			turns = k.slowly(read)
-		}
-		allowed.earn(n, time.Now())
+		reading.came(n)
 		if err == io.EOF {
 			break
 		}

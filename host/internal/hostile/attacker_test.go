@@ -17,18 +17,15 @@ import (
 
 // Attacks run in a process of their own: in that of the neighbour's client, their
 // garbage and their turns at the processor would be felt as the host's. The process
-// has a low priority, as its clients would have machines of their own.
+// has the lowest priority, as its clients would have machines of their own; nice(1) sets
+// it for all of its threads.
 const (
 	attackerNames   = "HOSTILE_ATTACKS" // joined by commas
 	attackerAddress = "HOSTILE_ADDRESS"
-	attackerNice    = 5
 )
 
 // beAttacker runs the attacks that the environment names, until it is told to end.
 func beAttacker(names []string) {
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, attackerNice); err != nil {
-		fmt.Fprintln(os.Stderr, "the attacker keeps its priority:", err)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := &hosttest.Child{Address: os.Getenv(attackerAddress)}
@@ -59,7 +56,7 @@ func launch(ctx context.Context, c *hosttest.Child, begun chan<- struct{}, names
 			close(begun)
 		}
 	}()
-	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd := exec.CommandContext(ctx, "nice", "-n", "19", os.Args[0])
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Env = append(os.Environ(), attackerNames+"="+strings.Join(names, ","), attackerAddress+"="+c.Address)
 	cmd.Stderr = os.Stderr
