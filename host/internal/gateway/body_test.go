@@ -14,7 +14,7 @@ func TestBodiesComeInAtARate(t *testing.T) {
 		const (
 			mib    = 1 << 20
 			floor  = time.Second
-			bodies = 4
+			bodies = 64
 		)
 		s, err := New(newFake(), Options{BodyRate: mib, BodyTime: floor})
 		if err != nil {
