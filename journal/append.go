@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // Append hands in a commit. An error means that it was not accepted and nothing
@@ -26,10 +28,13 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	if err := j.space.refuse(c.Log); err != nil {
 		return err
 	}
-	p := &pending{commit: c, done: done, encoded: appendCommit(nil, c)}
+	p := &pending{commit: c, done: done, size: commitBytes(c)}
+	if p.size <= yield.Step {
+		p.encoded = appendCommit(nil, c)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	size := int64(len(p.encoded))
+	size := int64(p.size)
 	if err := j.waitForRoom(ctx, c.Log, size); err != nil {
 		return err
 	}
@@ -253,5 +258,5 @@ func (j *Journal) release(p *pending) {
 	}
 	delete(p.log.ids, p.commit.Command.ID)
 	j.releaseSnapshot(p)
-	j.take(p.log, -1, -int64(len(p.encoded)))
+	j.take(p.log, -1, -int64(p.size))
 }

@@ -42,11 +42,7 @@ func appendCommit(b []byte, c *Commit) []byte {
 		flags = commandHasData
 	}
 	size := commandSize(c)
-	room := uintSize(uint64(size)) + size
-	for i := range c.Events {
-		room += strSize(eventSize(&c.Events[i]))
-	}
-	w := writer{slices.Grow(b, room)}
+	w := writer{slices.Grow(b, commitBytes(c))}
 	w.uint(uint64(size))
 	w.b = append(w.b, recordCommand, flags)
 	w.str(string(cmd.ID))
@@ -72,6 +68,15 @@ func appendCommit(b []byte, c *Commit) []byte {
 		w.bytes(e.Metadata)
 	}
 	return w.b
+}
+
+// commitBytes is the length of what appendCommit appends.
+func commitBytes(c *Commit) int {
+	n := strSize(commandSize(c))
+	for i := range c.Events {
+		n += strSize(eventSize(&c.Events[i]))
+	}
+	return n
 }
 
 // commandSize is the length of a command record behind its length.

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/pack"
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 )
 
 func hashOf(batch []byte) (sum chainHash) {
@@ -16,11 +16,7 @@ func hashOf(batch []byte) (sum chainHash) {
 		return sha256.Sum256(batch)
 	}
 	h := sha256.New()
-	var work yield.Work
-	for piece := range slices.Chunk(batch, yield.Step) {
-		h.Write(piece)
-		work.Did(len(piece))
-	}
+	yield.Write(h, batch)
 	h.Sum(sum[:0])
 	return sum
 }
@@ -126,7 +122,7 @@ func (j *Journal) takeTurn(g *group, s *logState) (n int, full bool) {
 	// What a big commit is short of is not more than it, so nothing gathers.
 	s.credit += j.opt.MaxBatchBytes
 	for alone := len(j.turns) == 1; n < len(s.queue); n++ {
-		size := len(s.queue[n].encoded)
+		size := s.queue[n].size
 		if full = len(g.commits)+n >= j.opt.MaxGroupCommits || g.bytes > 0 && g.bytes+size > j.opt.MaxGroupBytes; full {
 			s.credit = min(s.credit, j.opt.MaxBatchBytes+size)
 			break
@@ -166,7 +162,7 @@ func (j *Journal) write(g *group) {
 	defer j.mu.Unlock()
 	for _, p := range g.commits {
 		p.durable = true
-		p.log.size.writing -= int64(len(p.encoded))
+		p.log.size.writing -= int64(p.size)
 		p.entity.waiting--
 		if last := p.first + Position(len(p.commit.Events)) - 1; last > p.log.head {
 			p.log.head = last
@@ -208,7 +204,7 @@ func (j *Journal) layOut(g *group) {
 			order = append(order, b)
 			p.log.time = max(p.log.time, now)
 		}
-		if b.header.commits > 0 && len(b.buf)+len(p.encoded) > j.opt.MaxBatchBytes {
+		if b.header.commits > 0 && len(b.buf)+p.size > j.opt.MaxBatchBytes {
 			b.finish(g)
 		}
 		b.add(p)
@@ -248,7 +244,7 @@ func (m *batchMaker) take(size int) []byte {
 			return b[:0]
 		} // else it is of no use any more
 	}
-	return make([]byte, 0, size)
+	return yield.Uncleared(size)
 }
 
 // pack returns b with the body of its batch packed, if that is worth it: in memory of its own, so that b can
@@ -265,7 +261,7 @@ func (m *batchMaker) pack(b []byte, h *batchHeader) []byte {
 		return b
 	}
 	h.codec = codecS2
-	return yield.Append(append(make([]byte, 0, head+len(small)), b[:head]...), small)
+	return yield.Append(append(yield.Uncleared(head+len(small)), b[:head]...), small)
 }
 
 // finish makes a batch of what stands in b, behind room for the header.
@@ -283,11 +279,15 @@ func (b *batchBuilder) add(p *pending) {
 	if b.header.commits == 0 {
 		s.sequence++
 		b.header = batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain}
-		b.buf = beginBatch(b.maker.take(batchHeaderSize+len(s.name)+max(len(p.encoded), b.room)), s.name)
+		b.buf = beginBatch(b.maker.take(batchHeaderSize+len(s.name)+max(p.size, b.room)), s.name)
 	}
 	p.first, p.time = s.next, s.time
 	p.place = place{b.header.first, b.header.sequence, uint64(b.header.commits), s.time}
-	b.buf = yield.Append(b.buf, p.encoded)
+	if p.encoded != nil {
+		b.buf = append(b.buf, p.encoded...)
+	} else {
+		b.buf = appendCommit(b.buf, p.commit)
+	}
 	b.header.commits++
 	b.header.events += uint32(len(p.commit.Events))
 	s.next += Position(len(p.commit.Events))
@@ -341,7 +341,7 @@ func (j *Journal) void(g *group) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, p := range g.commits {
-		p.log.size.writing -= int64(len(p.encoded))
+		p.log.size.writing -= int64(p.size)
 		p.entity.waiting--
 		p.entity.version = min(p.entity.version, p.commit.Expected)
 		p.log.indexing++ // who saw it in the overlay must not take it for indexed

@@ -8,7 +8,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // Keys of the index. Everything in it is derived from the log, so its layout may
@@ -226,7 +226,7 @@ func indexGroup(pairs []Pair, g *group) (_ []Pair, err error) {
 	var work yield.Work
 	left, expected := g.bytes, 0
 	for _, p := range g.commits {
-		size := len(p.encoded)
+		size := p.size
 		if expected < size {
 			expected = max(size, min(left, room))
 			x.expect(expected)
@@ -260,7 +260,7 @@ type entries struct {
 
 // expect makes room for the entries of so many bytes of records. If the guess is too low, the
 // entries beyond it stand in other memory.
-func (x *entries) expect(records int) { x.room = make([]byte, 0, records+records/4) }
+func (x *entries) expect(records int) { x.room = yield.Uncleared(records + records/4) }
 
 // event adds the entry of an event.
 func (x *entries) event(e *Event) {

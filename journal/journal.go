@@ -98,7 +98,8 @@ type pending struct {
 	commit  *Commit
 	log     *logState
 	entity  *entity
-	encoded []byte
+	size    int    // of its records, in bytes
+	encoded []byte // its records, if they are short; long ones are encoded into their batch
 	done    func(Receipt, error)
 
 	// Guarded by Journal.mu until the commit is on disk or void, constant then.

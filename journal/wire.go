@@ -3,7 +3,7 @@ package journal
 import (
 	"encoding/binary"
 
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // writer appends the primitive fields of records. Integers of unknown size are

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -51,7 +52,7 @@ func (c *Command) Fingerprint() [16]byte {
 	} else {
 		field("")
 	}
-	h.Write(c.Data)
+	yield.Write(h, c.Data)
 	var sum [sha256.Size]byte
 	return [16]byte(h.Sum(sum[:0])[:16])
 }

@@ -7,13 +7,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"runtime"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -103,18 +102,10 @@ func ParseCommandID(s string) (CommandID, error) {
 	return CommandID(s), nil
 }
 
-// hashPiece is how much is hashed in one go. Go's scheduler cannot interrupt the assembly
-// that does it, so that a module of 32 MiB would keep a processor for tens of
-// milliseconds, and everybody waiting for the garbage collector.
-const hashPiece = 64 << 10
-
 // DigestOf returns the digest of a module's bytes.
 func DigestOf(module []byte) Digest {
 	h := sha256.New()
-	for piece := range slices.Chunk(module, hashPiece) {
-		h.Write(piece)
-		runtime.Gosched() // others wait for ten milliseconds otherwise, at each of their steps
-	}
+	yield.Write(h, module)
 	var d Digest
 	h.Sum(d[:0])
 	return d

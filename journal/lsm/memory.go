@@ -5,8 +5,8 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
 )
 
 // piece is what an update brought, or several merged: entries in the order of their keys, in one
@@ -87,7 +87,7 @@ func newPiece(pairs []journal.Pair, deleted bool, group func([]byte) int) (*piec
 		rest[i] = sorted + i
 	}
 	slices.SortStableFunc(rest, compare)
-	p := &piece{data: make([]byte, 0, size), refs: make([]ref, 0, len(pairs))}
+	p := &piece{data: yield.Uncleared(size), refs: make([]ref, 0, len(pairs))}
 	var work yield.Work
 	for i := 0; i < sorted || len(rest) > 0; {
 		var at int
@@ -144,7 +144,7 @@ func mergePieces(pieces []*piece, group func([]byte) int) *piece {
 		size += len(p.data)
 		count += len(p.refs)
 	}
-	m := &piece{data: make([]byte, 0, size), refs: make([]ref, 0, count)}
+	m := &piece{data: yield.Uncleared(size), refs: make([]ref, 0, count)}
 	var work yield.Work
 	merge := newMerge(pieceSources(pieces))
 	_ = merge.first() // no source of a piece has an error

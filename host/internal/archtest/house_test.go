@@ -20,19 +20,19 @@ type room struct {
 var house = []room{
 	{path: "abi", level: -1, never: []string{"fmt", "reflect", "encoding/json"},
 		why: "the contract of host and guest is compiled into every guest, where fmt, reflect and encoding/json cost size, start and speed"},
-	{path: "journal/internal/yield", level: -3,
-		why: "when long work lets others run is one rule for all that the journal does in memory"},
-	{path: "journal/internal/pack", level: -2, may: []string{"journal/internal/yield"}, outside: []string{"github.com/klauspost/compress"},
+	{path: "internal/yield", level: -3,
+		why: "when long work in memory lets others run is one rule for journal and host, and needs neither"},
+	{path: "journal/internal/pack", level: -2, may: []string{"internal/yield"}, outside: []string{"github.com/klauspost/compress"},
 		why: "packing is bytes in and bytes out, the same for batches and for tables; what they mean is not its business"},
-	{path: "journal", level: -1, may: []string{"journal/internal/pack", "journal/internal/yield"},
+	{path: "journal", level: -1, may: []string{"journal/internal/pack", "internal/yield"},
 		why: "the rules of the log must outlive every storage engine and every host, so they know neither"},
-	{path: "host/service", level: 0, may: []string{"abi", "journal", "host/internal/safetext"},
+	{path: "host/service", level: 0, may: []string{"internal/yield", "abi", "journal", "host/internal/safetext"},
 		why: "the vocabulary that everything in the host speaks; a word that needs a mechanism is not a word"},
 	{path: "host/internal/safetext", level: -1,
 		why: "what a terminal or a log must not get is one rule, for the words of the host, its logs and the program, so it is below all of them"},
 	{path: "host/internal/logging", level: 0,
 		why: "what a log may cost is bytes that wait and bytes a second; what is logged is none of its business"},
-	{path: "host/internal/jsoncheck", level: -1,
+	{path: "host/internal/jsoncheck", level: -1, may: []string{"internal/yield"},
 		why: "whether a text is JSON is asked at the sandbox's border and at the gateway's, and is nothing but a question about bytes"},
 	{path: "host/internal/lifecycle", level: 0,
 		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
@@ -53,7 +53,7 @@ var house = []room{
 		why: "real work in the languages of real guests, to measure what metering costs them"},
 	{path: "journal/badgerengine", level: 2, may: []string{"journal", "journal/lsm"}, outside: []string{"github.com/dgraph-io/badger/v4"},
 		why: "Badger is one way to keep a log, and can only be replaced if nobody else has met it"},
-	{path: "journal/lsm", level: 1, may: []string{"journal", "journal/internal/pack", "journal/internal/yield"},
+	{path: "journal/lsm", level: 1, may: []string{"journal", "journal/internal/pack", "internal/yield"},
 		why: "an index is a cache of a log, whoever keeps that; it needs a file system and nothing else"},
 	{path: "journal/backup", level: 1, may: []string{"journal"},
 		why: "a backup is batches in a file; it must be readable by whoever has the file, without an engine or a host"},
@@ -64,7 +64,7 @@ var house = []room{
 	{path: "guest-sdk/guesttest", level: 3, may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", level: 2, may: []string{"host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget"},
+	{path: "host/internal/sandbox", level: 2, may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", level: 1, may: []string{"host/service"},
@@ -91,7 +91,7 @@ var house = []room{
 	{path: "host/internal/gateway/client", level: 6, may: []string{"host/internal/api", "host/service", "abi", "journal"}, outside: []string{"github.com/gorilla/websocket"},
 		why: "a client knows what goes over the wire and nothing else, or it would work only in our own process"},
 	{path: "host/internal/gateway", level: 7, outside: []string{"github.com/gorilla/websocket", "golang.org/x/time"},
-		may: []string{"host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
+		may: []string{"internal/yield", "host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
 		why: "HTTP and WebSocket are one way in; they use the same public host as everybody else"},
 	{path: "host/internal/loadgen", level: 7, outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
 		may: []string{"host", "host/service", "host/internal/gateway/client", "host/internal/api", "abi", "journal"},
@@ -142,7 +142,7 @@ var forTests = []string{
 
 // topLevel is everything that may lie at the root of the tree, beside dotfiles.
 var topLevel = []string{
-	"go.mod", "go.sum", "host", "abi", "journal", "guest-sdk", "plugins", "examples",
+	"go.mod", "go.sum", "internal", "host", "abi", "journal", "guest-sdk", "plugins", "examples",
 	"Makefile", "README.md", "LICENSE", "ARCHITECTURE.md", "CHANGELOG.md",
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // bodyRate is what a slow client must reach with a large body, either way, in
@@ -159,7 +160,7 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 		if err != nil {
 			return refused(err)
 		}
-		b = append(make([]byte, 0, next), b...)
+		b = yield.Append(yield.Uncleared(int(next)), b)
 		copied()
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/gorilla/websocket"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
@@ -242,7 +243,7 @@ func (k *socket) grow(text []byte) error {
 		return err
 	}
 	old := cap(k.buf)
-	k.buf = append(make([]byte, 0, next), text...)
+	k.buf = yield.Append(yield.Uncleared(next), text)
 	k.flight.give(old)
 	return nil
 }

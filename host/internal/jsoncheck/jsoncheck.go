@@ -5,20 +5,19 @@ package jsoncheck
 import (
 	"encoding/binary"
 	"runtime"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // Valid reports whether b is one JSON value, by the same rules as encoding/json's
 // Valid (RFC 8259, nested no deeper than maxNesting). It lets others run every
-// YieldBytes: an answer may have megabytes, and a goroutine that is not interrupted
+// yield.Step: an answer may have megabytes, and a goroutine that is not interrupted
 // keeps its processor from everybody else for ten milliseconds. It also takes a fifth
 // of the time, as it has no function to call for each byte.
 func Valid(b []byte) bool {
-	s := scanner{b: b, yield: YieldBytes}
+	s := scanner{b: b, yield: yield.Step}
 	return s.value() && s.space() == len(b)
 }
-
-// YieldBytes is how much of a text is looked at in one go, in bytes; some 0.1 ms.
-const YieldBytes = 128 << 10
 
 // maxNesting is that of encoding/json.
 const maxNesting = 10_000
@@ -75,7 +74,7 @@ func (s *scanner) space() int {
 // rest lets others run from time to time.
 func (s *scanner) rest() {
 	if s.at >= s.yield {
-		s.yield = s.at + YieldBytes
+		s.yield = s.at + yield.Step
 		runtime.Gosched()
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // jsonTexts are right and wrong in each way that the grammar knows.
@@ -24,8 +26,8 @@ func TestValidAgreesWithTheLibrary(t *testing.T) {
 			texts = append(texts, open+pair+strings.Repeat(pair[1:], depth-1), open+"1"+strings.Repeat(pair[1:], depth-1))
 		}
 	}
-	long := `"` + strings.Repeat("x", 3*YieldBytes) + `"`
-	texts = append(texts, long, long[1:], long+",", "["+long+","+long+"]", strings.Repeat(" ", 2*YieldBytes)+"1", strings.Repeat("1", 2*YieldBytes), "["+strings.Repeat("[],", YieldBytes)+"1]")
+	long := `"` + strings.Repeat("x", 3*yield.Step) + `"`
+	texts = append(texts, long, long[1:], long+",", "["+long+","+long+"]", strings.Repeat(" ", 2*yield.Step)+"1", strings.Repeat("1", 2*yield.Step), "["+strings.Repeat("[],", yield.Step)+"1]")
 	for _, text := range texts {
 		if got, want := Valid([]byte(text)), json.Valid([]byte(text)); got != want {
 			t.Errorf("%.60q (%d bytes): %v, want %v", text, len(text), got, want)

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -451,14 +451,7 @@ func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
 	if !ok {
 		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory", addr, length)
 	}
-	out := make([]byte, length)
-	for at := 0; at < len(out); at += jsoncheck.YieldBytes {
-		if at > 0 {
-			runtime.Gosched()
-		}
-		copy(out[at:min(at+jsoncheck.YieldBytes, len(out))], view[at:])
-	}
-	return out, nil
+	return yield.Append(yield.Uncleared(len(view)), view), nil
 }
 
 // violation marks the instance broken and says what the guest did.

@@ -8,7 +8,7 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 	"github.com/klauspost/compress/s2"
 )
 

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/journal/internal/yield"
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // What is packed comes back, in memory that is used again, and what does not shrink says so.

@@ -2,6 +2,7 @@ package yield
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -19,11 +20,45 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+// What is written in steps is what is written at once.
+func TestWrite(t *testing.T) {
+	all := bytes.Repeat([]byte("once more "), Step/3)
+	h := sha256.New()
+	Write(h, all)
+	if want := sha256.Sum256(all); !bytes.Equal(h.Sum(nil), want[:]) {
+		t.Error("the hash is another one")
+	}
+}
+
+// Uncleared memory takes what fits into it without being moved, up to its last byte.
+func TestUncleared(t *testing.T) {
+	for _, n := range []int{0, 1, Step - 1, Step, 5*Step + 7} {
+		b := Uncleared(n)
+		if len(b) != 0 || cap(b) < n {
+			t.Fatalf("of %d bytes: length %d, capacity %d", n, len(b), cap(b))
+		}
+		var first *byte
+		for range n {
+			if b = append(b, 0xa5); first == nil {
+				first = &b[0]
+			}
+		}
+		runtime.GC()
+		if n > 0 && &b[0] != first {
+			t.Errorf("of %d bytes: it was moved", n)
+		}
+		if bytes.Count(b, []byte{0xa5}) != n {
+			t.Errorf("of %d bytes: some were lost", n)
+		}
+	}
+}
+
 // Long work lets others run on the same processor, without being interrupted.
 func TestOthersRunMeanwhile(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for name, work := range map[string]func(){
 		"append": func() { Append(nil, make([]byte, 2*Step)) },
+		"write": func() { Write(sha256.New(), make([]byte, 2*Step)) },
 		"work": func() {
 			var w Work
 			for range 64 {
