@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -201,6 +202,7 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 		if err := c.begin(ctx); err != nil {
 			return nil, c.failure(ctx, err)
 		}
+		runtime.Gosched() // a turn lasts a millisecond; what a small command needs does not wait for that
 		h.mu.Lock()
 	} else {
 		c.endTurn()
