@@ -68,37 +68,45 @@ func (a *answer) compact() {
 	}
 }
 
-// checkAnswer decodes b by the rules of the ABI. It is total: it returns an
-// answer that keeps every rule, or an error of KindProtocol or
+// checkAnswer decodes b by the rules of the ABI into a, which is empty. It is total: a keeps
+// every rule, or it stays empty and there is an error of KindProtocol or
 // KindOutcomeTooLarge that names the frame and the rule. Log frames go to log.
-func checkAnswer(b []byte, q *question, log func(abi.LogLevel, []byte)) (a answer, err *service.Error) {
+func checkAnswer(b []byte, q *question, a *answer, log func(abi.LogLevel, []byte)) *service.Error {
+	err := a.read(b, q, log)
+	if err != nil {
+		*a = answer{}
+	}
+	return err
+}
+
+func (a *answer) read(b []byte, q *question, log func(abi.LogLevel, []byte)) *service.Error {
 	index := uint32(0) // of the request frame answered last
 	for n := 0; len(b) > 0; n++ {
 		r, rest, e := abi.DecodeResponse(b)
 		if e != nil {
-			return answer{}, broken(n, "%v", e)
+			return broken(n, "%v", e)
 		}
 		b = rest
 		switch {
 		case r.Index >= q.frames:
-			return answer{}, broken(n, "%v answers request frame %d; the request has %d", r.Kind, r.Index, q.frames)
+			return broken(n, "%v answers request frame %d; the request has %d", r.Kind, r.Index, q.frames)
 		case r.Index < index:
-			return answer{}, broken(n, "%v answers request frame %d after an answer to frame %d; indexes do not decrease", r.Kind, r.Index, index)
+			return broken(n, "%v answers request frame %d after an answer to frame %d; indexes do not decrease", r.Kind, r.Index, index)
 		case r.Slot != q.slotOf(r.Index):
-			return answer{}, broken(n, "%v is for slot %d; the request is for slot %d", r.Kind, r.Slot, q.slotOf(r.Index))
+			return broken(n, "%v is for slot %d; the request is for slot %d", r.Kind, r.Slot, q.slotOf(r.Index))
 		case a.terminal != 0 && r.Kind != abi.RespLog && (q.kind != abi.ReqApply || r.Index == a.ended):
 			// Each frame of a hydration may have a Fault of its own; all else has one end.
-			return answer{}, broken(n, "%v stands behind %v, which ends the answer", r.Kind, a.terminal)
+			return broken(n, "%v stands behind %v, which ends the answer", r.Kind, a.terminal)
 		}
 		index = r.Index
 		if err := a.take(n, &r, q, log); err != nil {
-			return answer{}, err
+			return err
 		}
 	}
 	if a.terminal == 0 && q.kind != abi.ReqApply && q.kind != abi.ReqDrop {
-		return answer{}, broken(-1, "the answer to %v has no %s", q.kind, expected(q.kind))
+		return broken(-1, "the answer to %v has no %s", q.kind, expected(q.kind))
 	}
-	return a, nil
+	return nil
 }
 
 func (q *question) slotOf(index uint32) uint32 {

@@ -26,7 +26,8 @@ func FuzzCheckAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8, frames uint32) {
 		q := question{kind: abi.RequestKind(kind), slot: 1, frames: frames, events: make([]abi.EventType, 2), limits: &limits, isJSON: true}
 		logs := 0
-		a, err := checkAnswer(b, &q, func(abi.LogLevel, []byte) { logs++ })
+		var a answer
+		err := checkAnswer(b, &q, &a, func(abi.LogLevel, []byte) { logs++ })
 		if err != nil {
 			if err.Kind != service.KindProtocol && err.Kind != service.KindOutcomeTooLarge || err.Message == "" {
 				t.Fatalf("%#v", err)
@@ -84,17 +85,18 @@ func TestSeveralFaultsInAHydration(t *testing.T) {
 		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: 1, Index: index}, code, "")
 	}
 	log := abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: 1, Index: 2}, []byte("x"))
-	a, err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(2, "second"), log, fault(3, "third")}, nil), &q, nil)
+	var a answer
+	err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(2, "second"), log, fault(3, "third")}, nil), &q, &a, nil)
 	if err != nil || string(a.refusal.Code) != "first" {
 		t.Errorf("%+v, %v", a, err)
 	}
-	if _, err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(1, "again")}, nil), &q, nil); err == nil {
+	if err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(1, "again")}, nil), &q, new(answer), nil); err == nil {
 		t.Error("two Faults to one frame were accepted")
 	}
 	q.kind, q.frames = abi.ReqQuery, 1
 	reply := abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: 1}, nil)
 	line := abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: 1}, []byte("x"))
-	if _, err := checkAnswer(append(reply, line...), &q, nil); err != nil {
+	if err := checkAnswer(append(reply, line...), &q, new(answer), nil); err != nil {
 		t.Errorf("a log behind the reply: %v", err)
 	}
 }
@@ -105,10 +107,10 @@ func TestDropAnswersEachSlot(t *testing.T) {
 	line := func(slot, index uint32) []byte {
 		return abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: slot, Index: index}, []byte("x"))
 	}
-	if _, err := checkAnswer(append(line(5, 0), line(9, 1)...), &q, nil); err != nil {
+	if err := checkAnswer(append(line(5, 0), line(9, 1)...), &q, new(answer), nil); err != nil {
 		t.Error(err)
 	}
-	if _, err := checkAnswer(line(9, 0), &q, nil); err == nil {
+	if err := checkAnswer(line(9, 0), &q, new(answer), nil); err == nil {
 		t.Error("the slot of another frame was accepted")
 	}
 }

@@ -38,7 +38,7 @@ func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error)
 		return nil, err
 	}
 	frames := uint32(len(request) / abi.RequestHeaderSize)
-	if err := i.begin(ctx, scene{budget: i.framesBudget(frames), now: now, seed: seed}); err != nil {
+	if err := i.begin(ctx, &scene{budget: i.framesBudget(frames), now: now, seed: seed}); err != nil {
 		return nil, err
 	}
 	defer i.finish()
@@ -109,8 +109,8 @@ func (i *Instance) apply(ctx context.Context, b []byte, slot, frames uint32) err
 	q := i.question(abi.ReqApply, slot)
 	q.frames = frames
 	// The clock is the same whatever chunk an event is in: replay does not depend on it.
-	a, err := i.ask(ctx, b, &q, scene{budget: i.framesBudget(frames)})
-	if err != nil {
+	var a answer
+	if err := i.ask(ctx, b, &q, &scene{budget: i.framesBudget(frames)}, &a); err != nil {
 		return err
 	}
 	if a.terminal == abi.RespFault {
@@ -137,7 +137,7 @@ func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Out
 	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID), c.Metadata, c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqCommand, c.Slot)
-	return i.outcome(ctx, b, &q, scene{budget: i.callBudget(), now: c.Time, seed: c.Seed, gone: c.Gone, until: c.Deadline})
+	return i.outcome(ctx, b, &q, &scene{budget: i.callBudget(), now: c.Time, seed: c.Seed, gone: c.Gone, until: c.Deadline})
 }
 
 // Query reads state. Its outcome has no events; errors are as for [Instance.Handle].
@@ -148,12 +148,12 @@ func (i *Instance) Query(ctx context.Context, c service.GuestQuery) (service.Out
 	b := abi.AppendQuery(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqQuery, c.Slot)
-	return i.outcome(ctx, b, &q, scene{budget: i.callBudget(), now: c.Time, gone: c.Gone, until: c.Deadline})
+	return i.outcome(ctx, b, &q, &scene{budget: i.callBudget(), now: c.Time, gone: c.Gone, until: c.Deadline})
 }
 
-func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on scene) (service.Outcome, error) {
-	a, err := i.ask(ctx, b, q, on)
-	if err != nil {
+func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on *scene) (service.Outcome, error) {
+	var a answer
+	if err := i.ask(ctx, b, q, on, &a); err != nil {
 		return service.Outcome{}, err
 	}
 	fuel := uint64(i.meter.spent())
@@ -172,8 +172,8 @@ func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	b := abi.AppendSnapshotRequest(i.request[:0], slot)
 	i.keep(b)
 	q := i.question(abi.ReqSnapshot, slot)
-	a, err := i.ask(ctx, b, &q, scene{budget: i.callBudget()})
-	if err != nil {
+	var a answer
+	if err := i.ask(ctx, b, &q, &scene{budget: i.callBudget()}, &a); err != nil {
 		return nil, err
 	}
 	if a.terminal == abi.RespFault {
@@ -194,7 +194,7 @@ func (i *Instance) Drop(ctx context.Context, slots ...uint32) error {
 		i.keep(b)
 		q := i.question(abi.ReqDrop, 0)
 		q.slots, q.frames = some, uint32(len(some))
-		if _, err := i.ask(ctx, b, &q, scene{budget: i.framesBudget(q.frames)}); err != nil {
+		if err := i.ask(ctx, b, &q, &scene{budget: i.framesBudget(q.frames)}, new(answer)); err != nil {
 			return err
 		}
 	}
@@ -209,8 +209,8 @@ func (i *Instance) describe(ctx context.Context) ([]byte, error) {
 	b := abi.AppendDescribe(i.request[:0])
 	i.keep(b)
 	q := i.question(abi.ReqDescribe, 0)
-	a, err := i.ask(ctx, b, &q, scene{budget: i.startBudget(), most: maxDescription})
-	if err != nil {
+	var a answer
+	if err := i.ask(ctx, b, &q, &scene{budget: i.startBudget(), most: maxDescription}, &a); err != nil {
 		return nil, err
 	}
 	return a.body, nil
@@ -225,51 +225,50 @@ func (i *Instance) question(kind abi.RequestKind, slot uint32) question {
 }
 
 // ask sends a request, and checks the answer and makes it compact, which the service is
-// charged for.
-func (i *Instance) ask(ctx context.Context, b []byte, q *question, on scene) (answer, error) {
+// charged for. a is empty, and stays so if there is an error. It and on are pointers as copying
+// them took as long as many a guest.
+func (i *Instance) ask(ctx context.Context, b []byte, q *question, on *scene, a *answer) error {
 	if err := i.usable(); err != nil {
-		return answer{}, err
+		return err
 	}
 	if err := i.begin(ctx, on); err != nil {
-		return answer{}, err
+		return err
 	}
 	defer i.finish()
 	response, err := i.exchange(b, max(on.most, i.limits.OutcomeBytes))
 	if err != nil {
-		return answer{}, i.failed(err)
+		return i.failed(err)
 	}
-	a, err := i.checked(response, q)
-	if err != nil {
+	if err := i.checked(response, q, a); err != nil {
 		i.broken = true
-		return answer{}, i.failed(err)
+		return i.failed(err)
 	}
 	a.compact()
-	return a, nil
+	return nil
 }
 
 // checked checks an answer. Its Log frames are charged as calls of the host that log
 // are, so the call can end here as it can within the guest.
-func (i *Instance) checked(response []byte, q *question) (a answer, err error) {
+func (i *Instance) checked(response []byte, q *question, a *answer) (err error) {
 	defer func() {
 		i.meter.stop()
 		switch bug := recover().(type) {
 		case nil:
 		case *hostTrap:
-			a, err = answer{}, i.classify(bug)
+			*a, err = answer{}, i.classify(bug)
 		default:
 			panic(bug)
 		}
 	}()
-	a, violation := checkAnswer(response, q, func(level abi.LogLevel, text []byte) {
+	if violation := checkAnswer(response, q, a, func(level abi.LogLevel, text []byte) {
 		i.spend(fuelHostCall)
 		i.logLine(level, text)
-	})
-	if violation != nil {
+	}); violation != nil {
 		violation.Service = i.name
-		return answer{}, violation
+		return violation
 	}
 	a.size = len(response)
-	return a, nil
+	return nil
 }
 
 // keep keeps a request's buffer for the next one, unless it has grown out of

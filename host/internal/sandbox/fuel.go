@@ -66,7 +66,7 @@ var epoch = time.Now()
 func clock() int64 { return int64(time.Since(epoch)) }
 
 // beginMeter starts a call: one request to the guest, which may enter it several times.
-func (i *Instance) beginMeter(ctx context.Context, on scene) {
+func (i *Instance) beginMeter(ctx context.Context, on *scene) {
 	m := &i.meter
 	m.budget = on.budget
 	m.granted, m.left, m.charged = 0, 0, 0

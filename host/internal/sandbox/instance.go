@@ -171,7 +171,7 @@ func (i *Instance) global(name string) api.MutableGlobal {
 
 // initialise runs what a module has to run once.
 func (i *Instance) initialise(ctx context.Context) error {
-	if err := i.begin(ctx, scene{budget: i.startBudget()}); err != nil {
+	if err := i.begin(ctx, &scene{budget: i.startBudget()}); err != nil {
 		return err
 	}
 	var err error
@@ -209,7 +209,7 @@ type scene struct {
 // begin starts a request, which may enter the guest several times. It fails if the
 // caller has gone already; then the guest must not be entered.
 // A request that began ends with finish.
-func (i *Instance) begin(ctx context.Context, on scene) error {
+func (i *Instance) begin(ctx context.Context, on *scene) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the guest ran", Err: err}
 	}
@@ -317,7 +317,7 @@ func (i *Instance) takeTurnToReset(ctx context.Context) error {
 	if !i.account.heavy(now) {
 		return nil
 	}
-	i.beginMeter(ctx, scene{budget: i.startBudget()})
+	i.beginMeter(ctx, &scene{budget: i.startBudget()})
 	defer i.meter.forget()
 	if _, trap := i.takeTurn(now); trap != nil {
 		return &service.Error{Service: i.name, Kind: trap.kind, Message: trap.text, RetryAfter: retryTurn}

@@ -239,7 +239,7 @@ func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 // call's, and says nothing about how quick the guest is.
 func TestTheHostsWorkIsNoTimeOfTheCall(t *testing.T) {
 	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
-	if err := i.begin(t.Context(), scene{budget: i.callBudget()}); err != nil {
+	if err := i.begin(t.Context(), &scene{budget: i.callBudget()}); err != nil {
 		t.Fatal(err)
 	}
 	const guests, hosts = 5_000_000, 900_000_000
