@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"sync"
@@ -69,7 +70,7 @@ func newDescriptors(dir string, all *budget.Account) (*descriptors, error) {
 			Message: fmt.Sprintf("the process may have %d descriptors and needs at least %d: %d for the journal, %d for itself and %d for connections; raise the limit of open files (ulimit -n)",
 				d.limit, least, journal, d.process, leastConnections)}
 	}
-	widenTable(min(d.limit, tableDescriptors))
+	widenTable(min(cmp.Or(d.limit, tableDescriptors), tableDescriptors))
 	d.keep()
 	return d, nil
 }

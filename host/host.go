@@ -457,7 +457,8 @@ func withheld(id service.CommandID, full error) error {
 }
 
 // Send sends a command and waits for its outcome. A refusal by the service is an
-// error of kind KindRejected, with the service's code and message.
+// error of kind KindRejected, with the service's code and message. The command's slices
+// must not change any more, also when Send has returned.
 //
 // When ctx ends before the command has begun, it is not carried out; the error says
 // so, with KindUnavailable if the service is still starting. When ctx ends later, the

@@ -19,8 +19,8 @@ import (
 // of done come from one goroutine, in the order of each log; done must not block
 // and must not call Append or Close.
 //
-// The journal keeps c and its slices until the commit is in the index, which is after done; nobody
-// may change them.
+// The journal keeps c and its slices until the commit is in the index, which is after done. Nobody
+// may change them any more.
 func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, error)) error {
 	if err := validate(c); err != nil {
 		return err

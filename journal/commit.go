@@ -158,6 +158,8 @@ func (j *Journal) write(g *group) {
 		return
 	}
 	took := time.Since(start)
+	blocks := g.blocks
+	g.forget()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, p := range g.commits {
@@ -172,7 +174,7 @@ func (j *Journal) write(g *group) {
 			j.stats.EventBytes += uint64(len(p.commit.Events[i].Data) + len(p.commit.Events[i].Metadata))
 		}
 	}
-	for _, b := range g.blocks {
+	for _, b := range blocks {
 		s := j.logs[b.Log]
 		s.batches++
 		s.size.bytes += int64(len(b.Data))
@@ -183,11 +185,19 @@ func (j *Journal) write(g *group) {
 	j.stats.SyncMicros.add(uint64(took.Microseconds()))
 	j.stats.GroupCommits.add(uint64(len(g.commits)))
 	j.stats.Commits += uint64(len(g.commits))
-	j.stats.Batches += uint64(len(g.blocks))
+	j.stats.Batches += uint64(len(blocks))
 	j.stats.Syncs++
 	j.stats.SyncTime += took
 	j.stats.LastSync = took
 	j.stats.LargestGroup = max(j.stats.LargestGroup, len(g.commits))
+}
+
+// forget lets go of blocks that are written: what the index has to know of them, the commits say.
+func (g *group) forget() {
+	g.blocks = slices.Clone(g.blocks) // the engine may keep those
+	for i := range g.ends {
+		g.blocks[i].Data = nil
+	}
 }
 
 // layOut builds the group's blocks: for each log its commits in order, cut into
@@ -285,6 +295,7 @@ func (b *batchBuilder) add(p *pending) {
 	p.place = place{b.header.first, b.header.sequence, uint64(b.header.commits), s.time}
 	if p.encoded != nil {
 		b.buf = append(b.buf, p.encoded...)
+		p.encoded = nil
 	} else {
 		b.buf = appendCommit(b.buf, p.commit)
 	}

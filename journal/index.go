@@ -258,12 +258,21 @@ type entries struct {
 	room  []byte
 }
 
-// expect makes room for the entries of so many bytes of records. If the guess is too low, the
-// entries beyond it stand in other memory.
+// expect makes room for the entries of so many bytes of records.
 func (x *entries) expect(records int) { x.room = yield.Uncleared(records + records/4) }
+
+// fit makes room for an entry of so many bytes, beside its numbers and lengths, if the guess was too low.
+func (x *entries) fit(bytes int) {
+	const numbers, least = 128, 4 << 10
+	if cap(x.room)-len(x.room) < bytes+numbers {
+		x.room = yield.Uncleared(max(bytes+numbers, least))
+	}
+}
 
 // event adds the entry of an event.
 func (x *entries) event(e *Event) {
+	x.fit(len(e.Log) + len(e.Key) + len(e.Type) + len(e.ContentType) + len(e.CommandID) + len(e.CommandType) +
+		len(e.Metadata) + len(e.Data))
 	start := len(x.room)
 	x.room = binary.BigEndian.AppendUint64(appendEntityPrefix(x.room, e.Log, e.Key), uint64(e.Version))
 	end := len(x.room)
@@ -273,6 +282,7 @@ func (x *entries) event(e *Event) {
 
 // answer adds the entry that leads from a command's id to its commit.
 func (x *entries) answer(log LogName, id CommandID, at place) {
+	x.fit(len(log) + len(id))
 	start := len(x.room)
 	x.room = append(appendIndexPrefix(x.room, 'a', log), id...)
 	end := len(x.room)

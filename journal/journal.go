@@ -105,10 +105,12 @@ type pending struct {
 	// Guarded by Journal.mu until the commit is on disk or void, constant then.
 	waiters  []func(*pending, error) // called after done
 	durable  bool
-	first    Position
-	time     UnixNano
-	place    place // of the commit in its log; of no use to readers before it is durable
 	snapshot *held // of the entity as this commit left it
+
+	// The committer's until durable is set, constant then.
+	first Position
+	time  UnixNano
+	place place
 }
 
 func (p *pending) receipt() Receipt {

@@ -47,8 +47,8 @@ type NewEvent struct {
 }
 
 // Commit is the atomic unit of the log: one command and the events it caused,
-// possibly none. The journal keeps the slices until the commit is complete; the
-// caller must not change them after Append.
+// possibly none. The journal keeps the slices, also when the commit is complete;
+// nobody may change them after Append.
 type Commit struct {
 	Log      LogName
 	Command  Command

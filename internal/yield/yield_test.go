@@ -53,15 +53,16 @@ func TestUncleared(t *testing.T) {
 	}
 }
 
-// Long work lets others run on the same processor, without being interrupted.
+// Long work lets others run on the same processor, without being interrupted. It yields often: now
+// and then the scheduler takes up again at once who has just yielded.
 func TestOthersRunMeanwhile(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for name, work := range map[string]func(){
-		"append": func() { Append(nil, make([]byte, 2*Step)) },
-		"write": func() { Write(sha256.New(), make([]byte, 2*Step)) },
+		"append": func() { Append(nil, make([]byte, 32*Step)) },
+		"write":  func() { Write(sha256.New(), make([]byte, 32*Step)) },
 		"work": func() {
 			var w Work
-			for range 64 {
+			for range 32 * 32 {
 				w.Did(Step / 32)
 			}
 		},

@@ -168,7 +168,8 @@ type gathering struct {
 // gather begins an answer of so many bytes. If there is no room for what would wait, nothing does.
 func (a *answer) gather(size int) gathering {
 	g := gathering{to: a}
-	if n := min(size, maxCork); a.take(n) == nil {
+	if n := min(size, maxCork); a.flight.account.TryTake(flightBytes, int64(n)) {
+		a.held += n
 		g.b = make([]byte, 0, n)
 	}
 	return g

@@ -36,6 +36,30 @@ func (s *site) attacker() *attacker {
 	return &attacker{s.T, conn, bufio.NewReader(conn)}
 }
 
+// trickle goes on by a byte each 20 ms until it is closed.
+func (a *attacker) trickle() io.Closer {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for range tick.C {
+			if _, err := a.Write([]byte("x")); err != nil {
+				return
+			}
+		}
+	}()
+	return closer(func() error {
+		err := a.Close()
+		<-ended
+		return err
+	})
+}
+
+type closer func() error
+
+func (c closer) Close() error { return c() }
+
 // upgraded is past the handshake and the hello.
 func (s *site) upgraded(path string) *attacker {
 	s.Helper()

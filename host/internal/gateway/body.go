@@ -53,16 +53,22 @@ type reading struct {
 	allowed allowance
 	turns   pacer
 	bytes   int // that have come
-	pieces  int // that had come when the client was last seen to go on; -1: it has not been seen
+	pieces  int // that had come when the client was last seen to go on
 }
 
-func (s *Server) reading(ctx context.Context, f *flight) reading {
-	return reading{server: s, ctx: ctx, flight: f, allowed: newAllowance(s.options.BodyTime, time.Now())}
+// reading begins. seen says that the client counts as waited for from then on, and not only from
+// the second piece on, as what is small is not worth another look at the clock.
+func (s *Server) reading(ctx context.Context, f *flight, seen bool) reading {
+	r := reading{server: s, ctx: ctx, flight: f, allowed: newAllowance(s.options.BodyTime, time.Now())}
+	if seen {
+		r.pieces = -1
+	}
+	return r
 }
 
 // waits says that the client is waited for from now on. The host does so until deadline.
 func (r *reading) waits() (deadline time.Time) {
-	if r.bytes/pieceBytes != r.pieces { // what is small is not worth looking at the clock
+	if r.bytes/pieceBytes != r.pieces {
 		r.pieces = r.bytes / pieceBytes
 		r.flight.reads()
 	}
@@ -73,10 +79,10 @@ func (r *reading) waits() (deadline time.Time) {
 // came says that n more bytes have come. It returns when it is their turn.
 func (r *reading) came(n int) {
 	r.bytes += n
-	if r.bytes >= paced {
-		r.flight.read() // it is the host that lets it wait
-		r.pieces = -1
-		r.allowed.extend(r.server.intake(r.ctx, n))
+	if more := min(n, r.bytes-paced); more > 0 {
+		waited := r.server.intake(r.ctx, more)
+		r.allowed.extend(waited) // it is the host that let it wait
+		r.flight.excuse(waited)
 	}
 	if r.turns.begin(); r.turns.turn == nil {
 		r.turns = r.server.pace(r.ctx, "", r.bytes)
@@ -89,7 +95,8 @@ func (r *reading) end() {
 	r.flight.read()
 }
 
-// intake waits until n more bytes of large bodies and messages may come in, and says for how long.
+// intake waits until n more bytes of bodies and messages may come in, and says for how long. The
+// limiter serves in order, so each connection has its piece when all others that wait have theirs.
 func (s *Server) intake(ctx context.Context, n int) time.Duration {
 	begin := time.Now()
 	if s.bodies.WaitN(ctx, n) != nil { // the client has gone, or the host stops; whoever reads finds out
@@ -128,8 +135,7 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 		return refused(err)
 	}
 	b := make([]byte, 0, first)
-	reading := s.reading(r.Context(), a.flight)
-	reading.pieces = -1
+	reading := s.reading(r.Context(), a.flight, true)
 	defer reading.end()
 	for {
 		if err := a.control.SetReadDeadline(reading.waits()); err != nil {

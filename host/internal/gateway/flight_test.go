@@ -200,6 +200,16 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 999_999))
 			return a
 		},
+		"bodies that trickle": func(s *site) io.Closer {
+			a := s.attacker()
+			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 990_000))
+			return a.trickle()
+		},
+		"messages that trickle": func(s *site) io.Closer {
+			a := s.upgraded("/v1/stream")
+			a.put(frame(text, `{"op":"query","id":"1","data":"`+strings.Repeat("x", 1<<20-100))[:1<<20-20_000])
+			return a.trickle()
+		},
 		"unread answers": func(s *site) io.Closer {
 			a := s.attacker()
 			a.put("POST " + commands + "reply-3500000 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")

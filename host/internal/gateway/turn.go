@@ -11,8 +11,10 @@ import (
 // all have together.
 const paced = 16 << 10
 
-// bodyBurst is how many bytes may come in at once. A burst of megabytes is felt.
+// bodyBurst is how many bytes may come in at once. Others feel a burst of megabytes.
 const bodyBurst = 256 << 10
+
+const _ = uint(bodyBurst - pieceBytes) // a piece that were larger would not be waited for
 
 // large is the size of a body, message or reply, in bytes, from which on it is read, looked at
 // and written in turns with others: that takes milliseconds, for which small commands would

@@ -103,7 +103,7 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 		return nil, nil // the connection broke; the library has closed it
 	}
 	k := &socket{ws: ws, cork: corking.cork, options: &s.options, flight: a.flight, limit: limit}
-	k.reading = func() reading { return s.reading(r.Context(), a.flight) }
+	k.reading = func() reading { return s.reading(r.Context(), a.flight, false) }
 	ws.SetReadLimit(limit)
 	ws.SetPingHandler(k.ping)
 	ws.SetPongHandler(func(string) error { return k.control() })

@@ -225,8 +225,8 @@ func (i *Instance) question(kind abi.RequestKind, slot uint32) question {
 }
 
 // ask sends a request, and checks the answer and makes it compact, which the service is
-// charged for. a is empty, and stays so if there is an error. It and on are pointers as copying
-// them took as long as many a guest.
+// charged for. a is empty, and stays so if there is an error. a and on are pointers: to copy them
+// took as long as many a guest does.
 func (i *Instance) ask(ctx context.Context, b []byte, q *question, on *scene, a *answer) error {
 	if err := i.usable(); err != nil {
 		return err

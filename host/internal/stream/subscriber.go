@@ -199,10 +199,10 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 	if h.ring.head > c.at+stepEvents || !h.ring.has(c.at) {
 		// It has a long way to go, in the ring or not.
 		h.mu.Unlock()
+		runtime.Gosched() // small commands shall not wait for a whole turn
 		if err := c.begin(ctx); err != nil {
 			return nil, c.failure(ctx, err)
 		}
-		runtime.Gosched() // a turn lasts a millisecond; what a small command needs does not wait for that
 		h.mu.Lock()
 	} else {
 		c.endTurn()

@@ -39,13 +39,13 @@ func encode(into, raw []byte) []byte {
 	if err != nil { // a piece is no block
 		return s2.Encode(into, raw)
 	}
-	return into[:len(block)]
+	return into[:len(block)] // block stands there: it is not longer than its room, so it was not moved
 }
 
 // atLeast is into with all its memory, or new memory if that is less than n.
 func atLeast(into []byte, n int) []byte {
 	if cap(into) < n {
-		return make([]byte, n)
+		return yield.Uncleared(n)[:n]
 	}
 	return into[:cap(into)]
 }

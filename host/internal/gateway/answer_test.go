@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"bytes"
+	"net/http"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+)
+
+// writes keeps what was written, call by call.
+type writes struct{ all [][]byte }
+
+func (w *writes) Header() http.Header { return http.Header{} }
+func (w *writes) WriteHeader(int)     {}
+
+func (w *writes) Write(b []byte) (int, error) {
+	w.all = append(w.all, bytes.Clone(b))
+	return len(b), nil
+}
+
+// Many texts are written together, large ones by themselves, and all in order. Without room for
+// what waits, each is written at once.
+func TestManyTextsAreGathered(t *testing.T) {
+	for name, c := range map[string]struct {
+		limit int64
+		calls int
+	}{
+		"room":    {1 << 20, 4}, // twice what has gathered, the large one in between, and the rest
+		"no room": {maxCork - 1, 2*300 + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flights := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), c.limit, new(Options{}.withDefaults()))
+			f := flights.join("client", nil)
+			defer f.leave()
+			w := &writes{}
+			a := &answer{ResponseWriter: w, control: http.NewResponseController(w), flight: f}
+			var texts []api.Pieces
+			var want []byte
+			add := func(n int) {
+				text := bytes.Repeat([]byte{byte('a' + len(texts)%26)}, n)
+				texts = append(texts, api.Text(text))
+				want = append(want, text...)
+			}
+			for range 300 {
+				add(100)
+			}
+			add(maxCork + 1)
+			for range 300 {
+				add(120)
+			}
+			a.sendTexts(http.StatusOK, api.ContentJSON, texts...)
+			a.end()
+			if got := bytes.Join(w.all, nil); !bytes.Equal(got, want) {
+				t.Errorf("%d bytes were written, in another order or not all of %d", len(got), len(want))
+			}
+			if len(w.all) != c.calls {
+				t.Errorf("%d calls; want %d", len(w.all), c.calls)
+			}
+		})
+	}
+}

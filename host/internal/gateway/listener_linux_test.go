@@ -1,0 +1,48 @@
+package gateway
+
+import (
+	"net"
+	"syscall"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+)
+
+// The system holds no more of a connection than it was told, which it doubles for its own needs.
+func TestSocketBuffers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const want = 40 << 10
+	o := Options{SocketBytes: want}.withDefaults()
+	root := budget.New(budget.Limits{budget.FlightBytes: 100 << 20, budget.Descriptors: 100})
+	c := newCrowd(l, &o, newFlights(root, 1<<20, &o), root.Child("connections' descriptors", nil))
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := c.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*guestConn).Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, option := range map[string]int{"receive": syscall.SO_RCVBUF, "send": syscall.SO_SNDBUF} {
+		var got int
+		var failed error
+		if err := raw.Control(func(fd uintptr) {
+			got, failed = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, option)
+		}); err != nil || failed != nil {
+			t.Fatal(err, failed)
+		}
+		if got != 2*want {
+			t.Errorf("%s buffer: %d bytes; want %d", name, got, 2*want)
+		}
+	}
+}
