@@ -44,7 +44,7 @@ const (
 type Codec string
 
 const (
-	CodecS2   Codec = "s2"   // S2, where that saves at least an eighth
+	CodecS2   Codec = "s2"   // S2, where that saves more than an eighth
 	CodecNone Codec = "none" // as they are
 )
 

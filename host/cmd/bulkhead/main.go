@@ -6,6 +6,8 @@
 //	bulkhead send               send a command to an entity
 //	bulkhead query              ask an entity
 //	bulkhead events             read or follow a stream of events
+//	bulkhead resources          show how much of the host is in use, and by whom
+//	bulkhead modules            list or delete stored modules
 //	bulkhead journal            verify or dump a journal on disk
 //	bulkhead conform            judge a module by the rules of the ABI
 //	bulkhead inspect            tell what a module is

@@ -54,7 +54,10 @@ type guestConn struct {
 }
 
 func newCrowd(l net.Listener, o *Options, flights *flights, files *budget.Account) *crowd {
-	return &crowd{Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused, flights: flights, files: files}
+	return &crowd{
+		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused,
+		flights: flights, files: files,
+	}
 }
 
 // Accept implements net.Listener.

@@ -137,7 +137,8 @@ func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Out
 	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID), c.Metadata, c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqCommand, c.Slot)
-	return i.outcome(ctx, b, &q, &scene{budget: i.callBudget(), now: c.Time, seed: c.Seed, gone: c.Gone, until: c.Deadline})
+	on := scene{budget: i.callBudget(), now: c.Time, seed: c.Seed, gone: c.Gone, until: c.Deadline}
+	return i.outcome(ctx, b, &q, &on)
 }
 
 // Query reads state. Its outcome has no events; errors are as for [Instance.Handle].
