@@ -106,7 +106,7 @@ func StartChild(t testing.TB, o ChildOptions) *Child {
 	}
 	args = append(slices.Clone(o.Wrap), args...)
 	c.cmd = exec.Command(args[0], args[1:]...)
-	c.cmd.Env = append(append(os.Environ(), "HOME="+o.Dir, "BULKHEAD_LIMIT_COMPILE_TIME=10m"), o.Env...) // it may have the machine for others
+	c.cmd.Env = append(append(os.Environ(), "HOME="+o.Dir, "BULKHEAD_LIMIT_COMPILE_TIME=10m", "BULKHEAD_COMPILE_BASE=10m"), o.Env...) // it may have the machine for others
 	stdout, err := c.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
