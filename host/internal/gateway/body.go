@@ -80,9 +80,12 @@ func (r *reading) waits() (deadline time.Time) {
 func (r *reading) came(n int) {
 	r.bytes += n
 	if more := min(n, r.bytes-paced); more > 0 {
+		since := r.flight.reading.Swap(0) // meanwhile it is the host that lets the client wait
 		waited := r.server.intake(r.ctx, more)
-		r.allowed.extend(waited) // it is the host that let it wait
-		r.flight.excuse(waited)
+		r.allowed.extend(waited)
+		if since > 0 {
+			r.flight.reading.Store(since + int64(waited))
+		}
 	}
 	if r.turns.begin(); r.turns.turn == nil {
 		r.turns = r.server.pace(r.ctx, "", r.bytes)

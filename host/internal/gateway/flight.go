@@ -175,13 +175,6 @@ func (f *flight) read()   { f.reading.Store(0) }
 func (f *flight) writes() { f.writing.Store(time.Now().UnixNano()) }
 func (f *flight) wrote()  { f.writing.Store(0) }
 
-// excuse takes time off for which a client that is waited for was let wait itself.
-func (f *flight) excuse(d time.Duration) {
-	if since := f.reading.Load(); since > 0 {
-		f.reading.Store(since + int64(d))
-	}
-}
-
 // stalled is since when the client has neither taken nor sent a piece; the largest
 // number if it is not waited for.
 func (f *flight) stalled() int64 {
