@@ -6,9 +6,9 @@ import (
 )
 
 // widenTable has the system make its table of the process's descriptors large enough for so many.
-// Linux doubles the table when it is full, and while it waits for all processors to have seen
-// that (expand_fdtable and synchronize_rcu, in its fs/file.c), whoever opens or accepts anything
-// stands still for some ten milliseconds, the journal too. So it is done when nobody waits.
+// Linux doubles the table when it is full, and waits until all processors have seen that
+// (expand_fdtable and synchronize_rcu, in its fs/file.c). Until then, some ten milliseconds, every
+// open and every accept waits, the journal's too. So it is done before anybody waits.
 func widenTable(n int64) {
 	f, err := os.Open(os.DevNull)
 	if err != nil {

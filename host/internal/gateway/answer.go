@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -138,72 +139,55 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	h.Set("Content-Length", strconv.Itoa(size))
 	a.limitWrite(size)
 	a.WriteHeader(status)
-	if len(body) <= fewTexts {
-		for i := range body {
-			if a.write(&body[i]) != nil {
-				return
-			}
-		}
-		return
+	var out io.Writer = a
+	// A call of the system for each event of a page would cost more than the page.
+	if n := min(size, maxCork); len(body) > fewTexts && a.flight.account.TryTake(flightBytes, int64(n)) {
+		a.held += n
+		together := bufio.NewWriterSize(a, n)
+		defer together.Flush()
+		out = together
 	}
-	out := a.gather(size)
 	for i := range body {
-		if body[i].Each(out.write) != nil {
+		if writeText(out, &body[i]) != nil {
 			return
 		}
 	}
-	_ = out.flush()
 }
 
 // fewTexts are not worth gathering.
 const fewTexts = 4
 
-// gathering writes small texts of an answer together: a call of the system for each event of a
-// page would cost more than the page.
-type gathering struct {
-	to *answer
-	b  []byte // what waits
-}
-
-// gather begins an answer of so many bytes. If there is no room for what would wait, nothing does.
-func (a *answer) gather(size int) gathering {
-	g := gathering{to: a}
-	if n := min(size, maxCork); a.flight.account.TryTake(flightBytes, int64(n)) {
-		a.held += n
-		g.b = make([]byte, 0, n)
-	}
-	return g
-}
-
-func (g *gathering) write(piece []byte) error {
-	if len(g.b)+len(piece) > cap(g.b) {
-		if err := g.flush(); err != nil {
-			return err
-		}
-	}
-	if len(piece) > cap(g.b) {
-		_, err := g.to.Write(piece)
-		return err
-	}
-	g.b = append(g.b, piece...)
-	return nil
-}
-
-func (g *gathering) flush() error {
-	if len(g.b) == 0 {
-		return nil
-	}
-	_, err := g.to.Write(g.b)
-	g.b = g.b[:0]
-	return err
-}
-
 // write writes a text.
-func (a *answer) write(text *api.Pieces) error {
+func (a *answer) write(text *api.Pieces) error { return writeText(a, text) }
+
+func writeText(to io.Writer, text *api.Pieces) error {
 	return text.Each(func(piece []byte) error {
-		_, err := a.Write(piece)
+		_, err := to.Write(piece)
 		return err
 	})
+}
+
+// sendList answers with a list of n values of package api, all of which encode, one after the
+// other, so that it takes no more memory than its longest line. The answer begins and ends as given.
+func (a *answer) sendList(begin, end string, n int, value func(i int) any) error {
+	a.Header().Set("Content-Type", api.ContentJSON)
+	out := bufio.NewWriterSize(pieces{a}, statusRoom)
+	_, _ = out.WriteString(begin) // an error is that of a later write, too
+	for i := range n {
+		text, err := json.Marshal(value(i))
+		if err != nil {
+			return service.Errorf(service.KindInternal, "answer: %w", err)
+		}
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		if _, err := out.Write(text); err != nil {
+			return nil // the client is gone
+		}
+	}
+	_, _ = out.WriteString(end + "\n")
+	_ = out.Flush()
+	return nil
 }
 
 // json answers with a value of package api, all of which encode. It is for values that

@@ -1,12 +1,10 @@
 package gateway
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"net/http"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -40,29 +38,14 @@ func (s *Server) listModules(a *answer, _ *http.Request) error {
 	if err != nil || !ok {
 		return service.Errorf(service.KindInternal, "answer: the list of modules is encoded as %.80q: %w", text, err)
 	}
-	a.Header().Set("Content-Type", api.ContentJSON)
-	out := bufio.NewWriterSize(pieces{a}, statusRoom)
-	_, _ = out.WriteString(begin) // an error is that of a later write, too
-	for i := range m.Modules {
+	return a.sendList(begin, string(end), len(m.Modules), func(i int) any {
 		for _, names := range []*[]service.Name{&m.Modules[i].Services, &m.Modules[i].Earlier} {
 			if *names == nil {
 				*names = []service.Name{}
 			}
 		}
-		text, err := json.Marshal(&m.Modules[i])
-		if err != nil {
-			return service.Errorf(service.KindInternal, "answer: %w", err)
-		}
-		if i > 0 {
-			_ = out.WriteByte(',')
-		}
-		if _, err := out.Write(text); err != nil {
-			return nil // the client is gone
-		}
-	}
-	_, _ = out.Write(append(end, '\n'))
-	_ = out.Flush()
-	return nil
+		return &m.Modules[i]
+	})
 }
 
 func (s *Server) deleteModule(a *answer, r *http.Request) error {

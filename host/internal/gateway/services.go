@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,27 +49,12 @@ func (s *Server) listServices(a *answer, r *http.Request) error {
 	if err := a.take(room + len(all)*shardRoom); err != nil {
 		return err
 	}
-	a.Header().Set("Content-Type", api.ContentJSON)
-	out := bufio.NewWriterSize(pieces{a}, statusRoom)
-	_, _ = out.WriteString(`{"services":[`) // an error is that of a later write, too
-	for i := range all {
+	return a.sendList(`{"services":[`, "]}", len(all), func(i int) any {
 		if manifests != "true" {
 			all[i].Manifest = abi.Manifest{}
 		}
-		text, err := json.Marshal(s.apiService(all[i]))
-		if err != nil {
-			return service.Errorf(service.KindInternal, "answer: %w", err)
-		}
-		if i > 0 {
-			_ = out.WriteByte(',')
-		}
-		if _, err := out.Write(text); err != nil {
-			return nil // the client is gone
-		}
-	}
-	_, _ = out.WriteString("]}\n")
-	_ = out.Flush()
-	return nil
+		return s.apiService(all[i])
+	})
 }
 
 func (s *Server) getService(a *answer, r *http.Request) error {
