@@ -272,7 +272,8 @@ func (c *decodedCommit) event(h *batchHeader, first Position, i int) Event {
 		Log: h.log, Position: first + Position(i), Key: c.command.Key,
 		Version: c.expected + Version(i) + 1, Type: e.Type, ContentType: contentType(e.ContentType),
 		Data: e.Data, Metadata: e.Metadata,
-		CommandID: c.command.ID, CommandType: c.command.Type, CommandTime: c.command.Time, Time: h.time,
+		CommandID: c.command.ID, CommandType: c.command.Type, CommandTime: c.command.Time, CommandFuel: c.command.Fuel,
+		Time: h.time,
 	}
 }
 

@@ -58,7 +58,7 @@ func FuzzBatch(f *testing.F) {
 }
 
 func FuzzIndexValues(f *testing.F) {
-	e := Event{Position: 7, Time: 8, Type: "t", ContentType: "c", CommandID: "i", CommandType: "ct", Metadata: []byte("m"), Data: []byte("d")}
+	e := Event{Position: 7, Time: 8, Type: "t", ContentType: "c", CommandID: "i", CommandType: "ct", CommandFuel: 300, Metadata: []byte("m"), Data: []byte("d")}
 	f.Add(encodeIndexEvent(&e)[4:])
 	f.Add(encodePlace(place{1, 2, 3, 4})[4:])
 	f.Add(encodeCheckpoint(checkpoint{5, 6})[4:])

@@ -27,7 +27,7 @@ import (
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
 // byte order is the order of versions and no name is a prefix of another. Values
 // start with a CRC-32C of the rest.
-const indexLayout = 3
+const indexLayout = 4
 
 func indexPrefix(kind byte, log LogName) []byte {
 	return appendIndexPrefix(make([]byte, 0, 32+len(log)), kind, log)
@@ -112,6 +112,7 @@ func appendIndexEvent(b []byte, e *Event) []byte {
 	w.u64(uint64(e.Position))
 	w.u64(uint64(e.Time))
 	w.u64(uint64(e.CommandTime))
+	w.uint(e.CommandFuel)
 	w.str(e.Type)
 	w.str(e.ContentType)
 	w.str(string(e.CommandID))
@@ -129,6 +130,7 @@ func decodeIndexEvent(b []byte, e *Event, types *typeNames) bool {
 		return false
 	}
 	e.Position, e.Time, e.CommandTime = Position(r.u64()), UnixNano(r.u64()), UnixNano(r.u64())
+	e.CommandFuel = r.uint()
 	e.Type, e.ContentType = types.str(r.bytes()), types.str(r.bytes())
 	e.CommandID, e.CommandType = CommandID(r.str()), types.str(r.bytes())
 	e.Metadata, e.Data = r.bytes(), r.bytes()

@@ -140,6 +140,7 @@ func (p *pending) event(i int) Event {
 		Log: p.commit.Log, Key: p.commit.Command.Key, Version: p.commit.Expected + Version(i) + 1,
 		Type: e.Type, ContentType: contentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
 		CommandID: p.commit.Command.ID, CommandType: p.commit.Command.Type, CommandTime: p.commit.Command.Time,
+		CommandFuel: p.commit.Command.Fuel,
 	}
 	if p.durable {
 		ev.Position, ev.Time = p.first+Position(i), p.time

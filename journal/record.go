@@ -72,6 +72,7 @@ type Event struct {
 	CommandID   CommandID
 	CommandType string
 	CommandTime UnixNano // the command's own time, which the guest saw
+	CommandFuel uint64   // what the command took, with all of its events
 	Time        UnixNano // when its batch was written; never decreases within a log
 }
 

@@ -168,8 +168,8 @@ func openJournal(t testing.TB, open Reopener, o journal.Options) *journal.Journa
 func load(t testing.TB, j *journal.Journal, log journal.LogName, key string, after journal.Version) (seen []journal.Version, v journal.Version) {
 	t.Helper()
 	v, err := j.Load(context.Background(), log, key, after, func(e *journal.Event) error {
-		if e.CommandTime != 42 {
-			t.Errorf("%s v%d is of a command at %d", key, e.Version, e.CommandTime)
+		if e.CommandTime != 42 || e.CommandFuel != 7 {
+			t.Errorf("%s v%d is of a command at %d that took %d", key, e.Version, e.CommandTime, e.CommandFuel)
 		}
 		seen = append(seen, e.Version)
 		return nil
@@ -240,7 +240,7 @@ func testJournal(t *testing.T, open Reopener) {
 		}
 		var positions []journal.Position
 		must(t, j.Read(ctx, "bank", 0, 0, func(e *journal.Event) error {
-			if e.ContentType != "application/json" || e.CommandID != "c1" || e.Time == 0 || e.CommandTime != 42 {
+			if e.ContentType != "application/json" || e.CommandID != "c1" || e.Time == 0 || e.CommandTime != 42 || e.CommandFuel != 7 {
 				t.Errorf("event %+v", e)
 			}
 			positions = append(positions, e.Position)

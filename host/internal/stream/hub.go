@@ -102,7 +102,8 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 			Log: h.log, Position: r.First() + journal.Position(i),
 			Key: c.Command.Key, Version: c.Expected + journal.Version(i) + 1,
 			Type: e.Type, ContentType: contentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
-			CommandID: c.Command.ID, CommandType: c.Command.Type, CommandTime: c.Command.Time, Time: r.Time(),
+			CommandID: c.Command.ID, CommandType: c.Command.Type, CommandTime: c.Command.Time, CommandFuel: c.Command.Fuel,
+			Time: r.Time(),
 		}
 	}
 	h.mu.Lock()
