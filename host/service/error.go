@@ -122,6 +122,7 @@ type Error struct {
 	Code       string        // of a rejection or fault: the service's own code
 	Message    string        // what was wrong, what was expected, what to do
 	Reasons    []string      // every violation, if there can be several
+	Pointer    *string       // of data that does not fit its schema: a JSON Pointer (RFC 6901) to the place; "" is all of it
 	Detail     string        // for the operator only: guest stack trace, paths
 	RetryAfter time.Duration // when to try again; 0 if unknown
 	Fuel       uint64        // spent by the call that failed in the guest; 0 if there was none

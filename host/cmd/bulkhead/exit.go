@@ -83,7 +83,7 @@ func (e *env) fail(err error) int {
 	if e.json {
 		out := jsonError{Exit: code, Message: err.Error()}
 		if isService {
-			out.Kind, out.Code, out.Reasons = s.Kind.String(), s.Code, s.Reasons
+			out.Kind, out.Code, out.Reasons, out.Pointer = s.Kind.String(), s.Code, s.Reasons, s.Pointer
 			if s.Message != "" {
 				out.Message = s.Message
 			}
@@ -147,4 +147,5 @@ type jsonError struct {
 	Code    string   `json:"code,omitempty"`
 	Message string   `json:"message"`
 	Reasons []string `json:"reasons,omitempty"`
+	Pointer *string  `json:"pointer,omitempty"`
 }

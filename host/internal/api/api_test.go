@@ -213,6 +213,25 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// A place in data is a member of the problem also when it is the data as a whole, and comes back as it was.
+func TestPointersOfProblems(t *testing.T) {
+	root, member := "", "/amount"
+	for _, pointer := range []*string{nil, &root, &member} {
+		p := ProblemOf(&service.Error{Kind: service.KindInvalid, Message: "m", Pointer: pointer}, "7")
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := strings.Contains(string(text), `"pointer":`); has != (pointer != nil) {
+			t.Errorf("%v: %s", pointer, text)
+		}
+		var back Problem
+		if err := json.Unmarshal(text, &back); err != nil || !reflect.DeepEqual(back.Err().Pointer, pointer) {
+			t.Errorf("%s comes back as %v, %v", text, back.Err().Pointer, err)
+		}
+	}
+}
+
 func TestProblems(t *testing.T) {
 	cause := errors.New("secret")
 	p := ProblemOf(&service.Error{Kind: service.KindRejected, Service: "bank", Code: "c", Message: "m", Reasons: []string{"r"}, Detail: "secret", Err: cause, RetryAfter: time.Microsecond}, "7")

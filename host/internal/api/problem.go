@@ -39,6 +39,7 @@ type Problem struct {
 	Service      service.Name      `json:"service,omitempty"`        // the service concerned
 	Code         string            `json:"code,omitempty"`           // of a rejection or fault: the service's own
 	Reasons      []string          `json:"reasons,omitempty"`        // every violation, if there can be several
+	Pointer      *string           `json:"pointer,omitempty"`        // of data that does not fit its schema: a JSON Pointer to the place; "" is all of it
 	CommandID    service.CommandID `json:"command_id,omitempty"`     // of the command that failed: repeat it under this id
 	RetryAfterMS int64             `json:"retry_after_ms,omitempty"` // when to try again
 	Fuel         uint64            `json:"fuel,omitempty"`           // spent by a call that failed in the service
@@ -120,6 +121,7 @@ func ProblemOf(err error, requestID string) Problem {
 	}
 	p.Detail, p.Code = cut(e.Message), cut(e.Code)
 	p.Resource, p.Used, p.Limit = e.Resource, e.Used, e.Limit
+	p.Pointer = e.Pointer
 	for _, r := range e.Reasons[:min(len(e.Reasons), maxReasons)] {
 		p.Reasons = append(p.Reasons, cut(r))
 	}
@@ -137,7 +139,7 @@ func (p *Problem) Err() *service.Error {
 		kind = kindOfStatus(p.Status)
 	}
 	e := &service.Error{
-		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons,
+		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons, Pointer: p.Pointer,
 		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond, Fuel: p.Fuel,
 		Resource: p.Resource, Used: p.Used, Limit: p.Limit,
 	}
