@@ -28,9 +28,12 @@ type env struct {
 	parsed  func(*cli) // if set, sees what was parsed; for tests
 	command string     // the chosen command and a space, for messages; may be empty
 
+	environment environment
+
 	rawOut   io.Writer // what out and err write to
 	rawErr   io.Writer
 	terminal bool     // standard error is one
+	screen   bool     // standard output is one
 	ends     []func() // called at the end, the last first
 }
 
@@ -54,6 +57,7 @@ func (e *env) end() {
 type cli struct {
 	Config kong.ConfigFlag `placeholder:"FILE" help:"JSON file with settings: flag names as members, '_' for '-'."`
 	JSON   bool            `help:"Print JSON: one object, or one a line where there are many; errors go to standard error as JSON too."`
+	About  versionFlag     `name:"version" env:"-" help:"Say what this is, and end."`
 
 	Serve     serveCmd     `cmd:"" help:"Run a host."`
 	Deploy    deployCmd    `cmd:"" help:"Upload a module and make it a service, or the new module of one."`
@@ -68,6 +72,19 @@ type cli struct {
 	Inspect   inspectCmd   `cmd:"" help:"Tell what a module is: its manifest, sizes, limits, and what it takes to start."`
 	Bench     benchCmd     `cmd:"" help:"Measure a host with a bank under load, then check its journal and the books."`
 	Version   versionCmd   `cmd:"" help:"Say what this is."`
+	Help      helpCmd      `cmd:"" help:"Show the help of a command."`
+}
+
+// helpCmd is --help as a verb.
+type helpCmd struct {
+	Command []string `arg:"" optional:"" help:"The command, such as journal verify."`
+}
+
+func (c *helpCmd) Run(e *env) error {
+	json := e.json
+	_, err := parse(e, append(slices.Clone(c.Command), "--help"))
+	e.json = json
+	return err
 }
 
 // helpWanted unwinds kong, which wants to end the process after printing help.
@@ -89,12 +106,14 @@ func parse(e *env, args []string) (run func() error, err error) {
 		kong.Name("bulkhead"),
 		kong.Description("A WebAssembly host for untrusted event-sourced services: each in a sandbox of its own, each event on disk before anybody sees it.\n\n"+exitHelp),
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.DefaultEnvars("BULKHEAD"),
+		kong.DefaultEnvars(strings.TrimSuffix(envPrefix, "_")),
 		kong.Configuration(loadConfig),
 		kong.Writers(e.out, e.err),
 		kong.Exit(func(int) { panic(helpWanted{}) }),
 		vars,
+		kong.Bind(e),
 		kong.PostBuild(completeHelp),
+		kong.PostBuild(e.environment.read),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("command line: %w", err) // a bug, found by any test
@@ -118,7 +137,12 @@ func parse(e *env, args []string) (run func() error, err error) {
 	if e.parsed != nil {
 		e.parsed(&c)
 	}
-	return func() error { return ctx.Run(e) }, nil
+	return func() error {
+		if e.command != serveCommand {
+			e.warn(e.environment.strange...)
+		}
+		return ctx.Run(e)
+	}, nil
 }
 
 // completeHelp completes the help of the flags of limits.
@@ -152,27 +176,72 @@ func wantsJSON(args []string) bool {
 			return false
 		}
 	}
-	wants, err := strconv.ParseBool(os.Getenv("BULKHEAD_JSON"))
+	wants, err := strconv.ParseBool(os.Getenv(envPrefix + "JSON"))
 	return wants && err == nil
+}
+
+// warn says what is wrong and does not keep the command from running, on standard error.
+func (e *env) warn(lines ...string) {
+	for _, line := range lines {
+		if e.json {
+			_ = writeJSON(e.err, map[string]string{"warning": line}, false)
+			continue
+		}
+		fmt.Fprintf(e.err, "bulkhead: warning: %s\n", safetext.Text(line))
+	}
 }
 
 // print shows a result: as JSON, or by the function for people.
 func (e *env) print(v any, human func(w io.Writer)) {
 	if e.json {
-		_ = writeJSON(e.out, v) // a closed pipe is the reader's wish
+		_ = writeJSON(e.out, v, e.screen) // a closed pipe is the reader's wish
 		return
 	}
 	human(e.out)
 }
 
-// writeJSON writes v in one line. What is unsafe on a terminal is escaped, as JSON can.
-func writeJSON(w io.Writer, v any) error {
+// printLine is print for one of many results, which with --json has one line each.
+func (e *env) printLine(v any, human func(w io.Writer)) {
+	if e.json {
+		_ = writeJSON(e.out, v, false)
+		return
+	}
+	human(e.out)
+}
+
+// screenWidth is how much of a JSON text is shown in one line on a terminal.
+const screenWidth = 80
+
+// body shows the body of a reply: in one line, or in several if it is JSON that is long and standard output is a terminal.
+func (e *env) body(w io.Writer, data []byte) {
+	line := safetext.Body(data)
+	if e.screen && len(line) > screenWidth && json.Valid(data) {
+		line = string(indented([]byte(line)))
+	}
+	fmt.Fprintln(w, line)
+}
+
+// writeJSON writes v in one line, or indented. What is unsafe on a terminal is escaped, as JSON can.
+func writeJSON(w io.Writer, v any, indent bool) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return err // a host sent as JSON what is not
 	}
-	_, err := w.Write(append(safetext.JSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), '\n'))
+	line := safetext.JSON(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+	if indent {
+		line = indented(line)
+	}
+	_, err := w.Write(append(line, '\n'))
 	return err
+}
+
+// indented is a JSON text with a line for each member.
+func indented(text []byte) []byte {
+	var b bytes.Buffer
+	if json.Indent(&b, text, "", "  ") != nil {
+		return text // none that is JSON
+	}
+	return b.Bytes()
 }

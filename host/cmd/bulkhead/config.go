@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -14,25 +16,87 @@ import (
 
 // configFile resolves flags from a JSON object whose members are named as the
 // flags are, with '_' for '-'. A member that no flag has is an error, as it would
-// otherwise be a setting that silently does nothing. The environment goes before
-// the file.
+// otherwise be a setting that silently does nothing, and so is one that appears
+// twice. The environment goes before the file.
 type configFile map[string]any
 
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
 func loadConfig(r io.Reader) (kong.Resolver, error) {
-	var c configFile
-	d := json.NewDecoder(r)
-	d.UseNumber() // so that a number reaches its flag as it is written, and 1.5 is no 2
-	err := d.Decode(&c)
-	if err == nil && c == nil {
-		err = errors.New("it is null")
-	}
-	if _, end := d.Token(); err == nil && end != io.EOF {
-		err = errors.New("there is something behind it")
+	text, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("it has more than %s", size(maxConfig))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the configuration file is not a JSON object: %w", err)
+		return nil, fmt.Errorf("the configuration file cannot be read: %w", err)
+	}
+	c, err := decodeConfig(bytes.TrimPrefix(text, byteOrderMark)) // editors on Windows begin a file with it
+	if err != nil {
+		return nil, fmt.Errorf("the configuration file cannot be used: %w", err)
 	}
 	return c, nil
+}
+
+// decodeConfig reads the object. It is total.
+func decodeConfig(text []byte) (configFile, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, errors.New("it is empty, and an object of settings is needed")
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // so that a number reaches its flag as it is written, and 1.5 is no 2
+	wrong := func(err error) error {
+		line := 1 + bytes.Count(text[:min(d.InputOffset(), int64(len(text)))], []byte("\n"))
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("line %d: %w", line, err)
+	}
+	if begin, err := d.Token(); err != nil {
+		return nil, wrong(err)
+	} else if begin != json.Delim('{') {
+		return nil, fmt.Errorf("it is %s, and an object of settings is needed", kindOf(begin))
+	}
+	c := configFile{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, wrong(err)
+		}
+		name := token.(string) // a decoder takes nothing else for the name of a member
+		if _, twice := c[name]; twice {
+			return nil, wrong(fmt.Errorf("it sets %s twice", name))
+		}
+		var value any
+		if err := d.Decode(&value); err != nil {
+			return nil, wrong(err)
+		}
+		c[name] = value
+	}
+	if _, err := d.Token(); err != nil { // the closing brace
+		return nil, wrong(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, wrong(errors.New("something follows the object"))
+	}
+	return c, nil
+}
+
+// kindOf names what a JSON text is that begins with a token.
+func kindOf(t json.Token) string {
+	switch t := t.(type) {
+	case json.Delim:
+		return "an array"
+	case string:
+		return "a string"
+	case json.Number:
+		return "a number"
+	case bool:
+		return strconv.FormatBool(t)
+	}
+	return "null"
 }
 
 // oneOff reports whether a flag is for one command line only, so that neither the

@@ -41,14 +41,24 @@ func (c *deployCmd) Run(e *env) error {
 		}
 		arrived = done == total
 	}
-	m, err := host.Upload(e.ctx, module, sent, func(p api.Progress) { bar.at(p.Stage, p.Done, p.Total, bytesUnit) })
+	stages := map[string]bool{}
+	m, err := host.Upload(e.ctx, module, sent, func(p api.Progress) {
+		stages[p.Stage] = true
+		bar.at(p.Stage, p.Done, p.Total, bytesUnit)
+	})
 	if err != nil {
 		return err
 	}
 	s, err := host.Deploy(e.ctx, client.Deployment{
 		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
 		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every, KeepNaN: c.KeepNaN},
-		Progress: func(p api.Progress) { bar.at(p.Stage, p.Done, p.Total, countUnit) },
+		Progress: func(p api.Progress) {
+			if stages[p.Stage] { // it goes through them once more, with what the upload has left
+				bar.at("starting "+m.Manifest.Service, 0, 0, countUnit)
+				return
+			}
+			bar.at(p.Stage, p.Done, p.Total, countUnit)
+		},
 	})
 	if err != nil {
 		return err

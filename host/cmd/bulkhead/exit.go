@@ -90,7 +90,7 @@ func (e *env) fail(err error) int {
 		}
 		_ = writeJSON(e.err, struct {
 			Error jsonError `json:"error"`
-		}{out})
+		}{out}, false)
 		return code
 	}
 	if isService {

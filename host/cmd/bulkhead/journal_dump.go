@@ -100,7 +100,7 @@ func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
 		if !wanted {
 			return nil
 		}
-		if err := writeJSON(e.out, dumped(at)); err != nil {
+		if err := writeJSON(e.out, dumped(at), false); err != nil {
 			return err
 		}
 		if left--; left == 0 {

@@ -98,13 +98,13 @@ func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
 	w := bufio.NewWriterSize(to, 256<<10)
 	err := c.Select.commits(e.ctx, all, func(at *journal.Committed) error {
 		if c.Commands && c.Select.wantsType(at.Command.Type) {
-			if err := writeJSON(w, exportedCommand(at)); err != nil {
+			if err := writeJSON(w, exportedCommand(at), false); err != nil {
 				return err
 			}
 		}
 		for i := range at.Events {
 			if ev := &at.Events[i]; c.Select.wantsEvent(ev) {
-				if err := writeJSON(w, exportedEvent(ev)); err != nil {
+				if err := writeJSON(w, exportedEvent(ev), false); err != nil {
 					return err
 				}
 			}

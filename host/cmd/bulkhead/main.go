@@ -13,6 +13,7 @@
 //	bulkhead inspect            tell what a module is
 //	bulkhead bench              measure a host with a bank under load
 //	bulkhead version            say what this is
+//	bulkhead help               show the help of a command
 //
 // Settings come from flags, then from BULKHEAD_* in the environment, then from
 // the JSON file that --config names. The exit codes are in exit.go and in the
@@ -59,7 +60,7 @@ func main() {
 // Main runs one command line and returns its exit code. Cancelling ctx is what a
 // first interrupt does. It touches nothing of the process but the environment, and serve what SIGPIPE does.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	e := &env{ctx: ctx, in: stdin, terminal: isTerminal(stderr)}
+	e := &env{ctx: ctx, in: stdin, terminal: isTerminal(stderr), screen: isTerminal(stdout)}
 	e.show(stdout, stderr)
 	defer e.end()
 	run, err := parse(e, args)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -87,7 +88,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
 		{"serve", "--limit-memory", "lots"}, {"serve", "--limit-memory", "64MiB", "--max-memory", "8MiB"}, {"serve", "--max-sandboxes=-1"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
 		{"serve", "--max-connection-bytes", "1KiB"}, {"serve", "--max-message", "7MiB"}, {"serve", "--limit-outcome", "64MiB"}, {"serve", "--limit-module", "512MiB"}, {"serve", "--token", "short"}, {"events", "bank", "--limit=-1"},
-		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "nowhere"}, {"version", "--loud"}, {"events", "Bank"},
+		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "ftp://nowhere"}, {"services", "--host", "http://"}, {"send", "bank/alice", "deposit", "-"}, {"query", "bank/alice", "balance", "-"}, {"send", "bank/alice", "deposit", "--meta", "a"}, {"send", "bank/alice", "deposit", "--meta", "a=1", "--meta", "a=2"}, {"help", "fly"}, {"version", "--loud"}, {"events", "Bank"},
 	} {
 		code, out, stderr := run(t, args...)
 		if code != exitUsage || stderr == "" || out != "" {
@@ -144,6 +145,23 @@ func TestSettingsComeInOrder(t *testing.T) {
 	if got := host("--host", "http://flag:1"); got != "http://flag:1" {
 		t.Errorf("with everything: %s", got)
 	}
+	t.Setenv("BULKHEAD_HOST", "")
+	if got := host(); got != "http://file:1" {
+		t.Errorf("with a file and an empty variable: %s", got)
+	}
+	write("\ufeff" + `{"host": "http://marked:1"}`)
+	if got := host(); got != "http://marked:1" {
+		t.Errorf("with a file that begins with a byte order mark: %s", got)
+	}
+	for text, want := range map[string]string{
+		`{"host": "http://a:1", "host": "http://b:1"}`: "sets host twice", `["host"]`: "an array", `null`: "null", `"host"`: "a string",
+		"": "empty", " \n": "empty", "{\n\n\"host\": nul}": "line 3", `{"host": "http://a:1"`: "unexpected EOF", `{} {}`: "follows the object", `{"host" 1}`: "colon",
+	} {
+		write(text)
+		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage || !strings.Contains(stderr, "configuration file cannot be used: ") || !strings.Contains(stderr, want) {
+			t.Errorf("a configuration of %q ends with %d: %s, want %q", text, code, stderr, want)
+		}
+	}
 	for _, text := range []string{`{"hots": "http://file:1"}`, `[]`, `{`, ``, `null`, `{} {}`, `{"meta": {"a": "b"}}`, `{"id": "once"}`} {
 		write(text)
 		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage || !strings.Contains(stderr, "configuration file") {
@@ -179,6 +197,95 @@ func TestNumbersOfTheFile(t *testing.T) {
 	}
 }
 
+// A variable that no setting has keeps a host from running as somebody believes it does. It is named, with the one that is
+// meant; other commands only warn. What Kubernetes sets for a service called bulkhead is no mistake.
+func TestVariablesThatNoSettingHas(t *testing.T) {
+	t.Setenv("BULKHEAD_TOKN", "0123456789abcdef")
+	t.Setenv("BULKHEAD_LIMIT_MEMROY", "1GiB")
+	t.Setenv("BULKHEAD_PORT", "8080")
+	t.Setenv("BULKHEAD_ID", "once") // of --id, which is for one command line
+	t.Setenv("BULKHEAD_SERVICE_HOST", "10.0.0.1")
+	t.Setenv("BULKHEAD_SERVICE_PORT_HTTP", "8080")
+	t.Setenv("BULKHEAD_PORT_8080_TCP", "tcp://10.0.0.1:8080")
+	t.Setenv("BULKHEAD_PORT_8080_TCP_ADDR", "10.0.0.1")
+	t.Setenv("BULKHEAD_BLUE_PORT", "tcp://10.0.0.1:8080")
+	t.Setenv("BULKHEAD_TOKEN_FILE", "") // as if it were not there
+	want := []string{
+		"BULKHEAD_ID is set in the environment, but there is no such setting",
+		"BULKHEAD_LIMIT_MEMROY is set in the environment, but there is no such setting; did you mean BULKHEAD_LIMIT_MEMORY?",
+		"BULKHEAD_PORT is set in the environment, but there is no such setting",
+		"BULKHEAD_TOKN is set in the environment, but there is no such setting; did you mean BULKHEAD_TOKEN?",
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	code, _, stderr := run(t, "serve", "--data", data)
+	if code != exitUsage || stderr != "bulkhead: "+strings.Join(want, "\nbulkhead: ")+"\nRun \"bulkhead serve --help\" for how it is used.\n" {
+		t.Errorf("serve ends with %d and says\n%s", code, stderr)
+	}
+	if _, err := os.Stat(data); err == nil {
+		t.Error("serve has made its directory all the same")
+	}
+	code, out, stderr := run(t, "version")
+	if code != exitOK || out == "" || stderr != "bulkhead: warning: "+strings.Join(want, "\nbulkhead: warning: ")+"\n" {
+		t.Errorf("version ends with %d, prints %q and says\n%s", code, out, stderr)
+	}
+	code, _, stderr = run(t, "--json", "version")
+	if code != exitOK || strings.Count(stderr, "\n") != len(want) || !strings.HasPrefix(stderr, `{"warning":"BULKHEAD_ID is set`) {
+		t.Errorf("version --json ends with %d and says\n%s", code, stderr)
+	}
+}
+
+// An empty variable is none, for every setting.
+func TestEmptyVariablesAreUnset(t *testing.T) {
+	var known []string
+	parsed := func() (c cli) {
+		e := &env{ctx: t.Context(), parsed: func(p *cli) { c = *p }}
+		e.show(&strings.Builder{}, &strings.Builder{})
+		if _, err := parse(e, []string{"serve"}); err != nil {
+			t.Fatal(err)
+		}
+		known = e.environment.known
+		return c
+	}
+	want := parsed()
+	if len(known) < 50 {
+		t.Fatalf("there are the variables %q", known)
+	}
+	_, help, _ := run(t, "serve", "--help")
+	for _, name := range known {
+		t.Setenv(name, "")
+	}
+	if got := parsed(); !reflect.DeepEqual(got, want) {
+		t.Errorf("with empty variables the settings are\n%+v\nwant\n%+v", got, want)
+	}
+	if _, same, _ := run(t, "serve", "--help"); same != help {
+		t.Errorf("with empty variables the help is another one:\n%s", same)
+	}
+}
+
+// A host can be named without the scheme.
+func TestAHostWithoutAScheme(t *testing.T) {
+	for address, want := range map[string]string{
+		"localhost:8080": "http://localhost:8080", "localhost": "http://localhost", "[::1]:80": "http://[::1]:80", "example.org/behind": "http://example.org/behind",
+		"https://example.org": "https://example.org", "http://a:1": "http://a:1",
+	} {
+		if got := hostURL(address); got != want {
+			t.Errorf("%s is %s, want %s", address, got, want)
+		}
+	}
+	if code, _, stderr := run(t, "services", "--host", "localhost:1"); code != exitUnavailable || !strings.Contains(stderr, "localhost:1") {
+		t.Errorf("nobody at localhost:1 ends with %d: %s", code, stderr)
+	}
+}
+
+func TestHelpIsAVerb(t *testing.T) {
+	for _, args := range [][]string{{}, {"send"}, {"journal", "verify"}} {
+		code, out, stderr := run(t, append([]string{"help"}, args...)...)
+		if _, want, _ := run(t, append(args, "--help")...); code != exitOK || out != want || stderr != "" {
+			t.Errorf("help %q ends with %d, prints\n%s\nand says %s", args, code, out, stderr)
+		}
+	}
+}
+
 // Whoever is told to look into the help is told whose.
 func TestTheHintNamesTheCommand(t *testing.T) {
 	for hint, args := range map[string][]string{
@@ -193,6 +300,11 @@ func TestTheHintNamesTheCommand(t *testing.T) {
 func TestVersionIsPrinted(t *testing.T) {
 	if code, out, _ := run(t, "version"); code != exitOK || !strings.HasPrefix(out, "bulkhead dev, ABI 1, go") {
 		t.Errorf("version ends with %d and prints %q", code, out)
+	}
+	for _, args := range [][]string{{"--version"}, {"send", "--version"}} {
+		if code, out, _ := run(t, args...); code != exitOK || !strings.HasPrefix(out, "bulkhead dev, ABI 1, go") {
+			t.Errorf("%q ends with %d and prints %q", args, code, out)
+		}
 	}
 	if code, out, _ := run(t, "version", "--json"); code != exitOK || !strings.HasPrefix(out, `{"version":"dev",`) {
 		t.Errorf("version --json ends with %d and prints %q", code, out)

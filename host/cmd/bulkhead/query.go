@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -16,7 +15,7 @@ import (
 type queryCmd struct {
 	Entity  entityArg     `arg:"" help:"The entity, as service/key."`
 	Type    typeArg       `arg:"" help:"The query's name."`
-	Data    string        `arg:"" optional:"" help:"Its data as JSON; - reads standard input; nothing is nothing."`
+	Data    string        `arg:"" optional:"" help:"Its data as JSON; - reads it from standard input. Default: none."`
 	Timeout time.Duration `default:"30s" help:"How long to wait for the answer."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
@@ -40,7 +39,7 @@ func (c *queryCmd) Run(e *env) error {
 	text := api.QueryReplyText(nil, &reply)
 	e.print(json.RawMessage(text.Append(nil)), func(w io.Writer) {
 		if len(reply.Data) > 0 {
-			fmt.Fprintf(w, "%s\n", safetext.Body(reply.Data))
+			e.body(w, reply.Data)
 		}
 		fmt.Fprintf(e.err, "version %d\n", reply.Version)
 	})

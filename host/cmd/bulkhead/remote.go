@@ -12,9 +12,9 @@ import (
 
 // remoteFlags say which host to speak to.
 type remoteFlags struct {
-	Host  string        `placeholder:"URL" default:"http://127.0.0.1:8080" help:"The host to speak to."`
-	Wait  time.Duration `placeholder:"TIME" help:"Wait so long for the host to be ready."`
-	Token string        `placeholder:"TOKEN" help:"Its access token. Better set in the environment than on the command line, where others can see it."`
+	Host  string        `placeholder:"URL" default:"http://127.0.0.1:8080" help:"The host to speak to, as a URL, or as a name and a port, which is http. Default ${default}."`
+	Wait  time.Duration `placeholder:"TIME" help:"Wait so long for the host to be ready. Default: not at all."`
+	Token string        `placeholder:"TOKEN" help:"Its access token, of at least 16 bytes. Better set in the environment than on the command line, where others can see it."`
 }
 
 // entityArg addresses an entity as service/key. Everything behind the first
@@ -60,7 +60,7 @@ func (a *typeArg) UnmarshalText(text []byte) error {
 // connect makes a client for the host that the flags name, and waits for it if
 // that is wanted.
 func (f *remoteFlags) connect(e *env) (*client.Client, error) {
-	host, err := client.New(client.Options{URL: f.Host, Token: f.Token})
+	host, err := client.New(client.Options{URL: hostURL(f.Host), Token: f.Token})
 	if err != nil || f.Wait == 0 {
 		return host, err
 	}
@@ -75,4 +75,12 @@ func (f *remoteFlags) connect(e *env) (*client.Client, error) {
 			return nil, err
 		}
 	}
+}
+
+// hostURL completes an address without a scheme, such as localhost:8080.
+func hostURL(address string) string {
+	if strings.Contains(address, "://") {
+		return address
+	}
+	return "http://" + address
 }

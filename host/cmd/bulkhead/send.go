@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -18,26 +20,30 @@ import (
 
 // sendCmd sends one command and prints its reply.
 type sendCmd struct {
-	Entity  entityArg         `arg:"" help:"The entity, as service/key."`
-	Type    typeArg           `arg:"" help:"The command's name."`
-	Data    string            `arg:"" optional:"" help:"Its data as JSON; - reads standard input; nothing is nothing."`
-	ID      string            `name:"id" env:"-" placeholder:"ID" help:"The command's id. Sending the same command under the same id again is safe and gives the first answer. Default: a new one."`
-	Version *uint64           `name:"expect-version" env:"-" placeholder:"N" help:"Refuse unless the entity is at this version."`
-	Timeout time.Duration     `default:"30s" help:"How long to wait for the answer."`
-	Retries int               `default:"3" placeholder:"N" help:"How often to send again, under the same id, what was not answered or not taken. Default 3."`
-	Meta    map[string]string `name:"meta" placeholder:"NAME=VALUE" help:"Metadata to send along and keep with the events." env:"-"`
+	Entity  entityArg     `arg:"" help:"The entity, as service/key."`
+	Type    typeArg       `arg:"" help:"The command's name."`
+	Data    string        `arg:"" optional:"" help:"Its data as JSON; - reads it from standard input. Default: none."`
+	ID      string        `name:"id" env:"-" placeholder:"ID" help:"The command's id. Sending the same command under the same id again is safe and gives the first answer. Default: a new one."`
+	Version *uint64       `name:"expect-version" env:"-" placeholder:"N" help:"Refuse unless the entity is at this version."`
+	Timeout time.Duration `default:"30s" help:"How long to wait for the answer."`
+	Retries int           `default:"3" placeholder:"N" help:"How often to send again, under the same id, what was not answered or not taken. Default 3."`
+	Meta    []metaArg     `name:"meta" sep:"none" env:"-" placeholder:"NAME=VALUE" help:"Metadata for the service; the journal keeps it with the command, and its events have what the service gives them. May be repeated with other names."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
 func (c *sendCmd) Run(e *env) error {
+	meta, err := metadata(c.Meta)
+	if err != nil {
+		return err
+	}
 	data, err := readData(e, c.Data)
 	if err != nil {
 		return err
 	}
 	cmd := service.Command{
 		Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type),
-		ID: service.CommandID(c.ID), Data: data, Metadata: metadata(c.Meta),
+		ID: service.CommandID(c.ID), Data: data, Metadata: meta,
 	}
 	if c.ID == "" {
 		cmd.ID = service.CommandID(rand.Text())
@@ -64,7 +70,7 @@ func (c *sendCmd) Run(e *env) error {
 	}
 	e.print(reply, func(w io.Writer) {
 		if data := reply.Data(); len(data) > 0 {
-			fmt.Fprintf(w, "%s\n", safetext.Body(data))
+			e.body(w, data)
 		}
 		note := ""
 		if reply.Repeated {
@@ -138,18 +144,35 @@ func readData(e *env, arg string) ([]byte, error) {
 	if arg != "-" {
 		return []byte(arg), nil
 	}
-	return io.ReadAll(e.in)
+	data, err := io.ReadAll(e.in)
+	if err == nil && len(bytes.TrimSpace(data)) == 0 {
+		err = usageError{errors.New("there is no data on standard input; to send none, leave the - out")}
+	}
+	return data, err
 }
 
-func metadata(pairs map[string]string) abi.Metadata {
-	var names []string
-	for name := range pairs {
-		names = append(names, name)
+// metaArg is a pair of metadata.
+type metaArg struct{ name, value string }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *metaArg) UnmarshalText(text []byte) error {
+	name, value, ok := strings.Cut(string(text), "=")
+	if !ok || name == "" {
+		return fmt.Errorf("%q is not of the form NAME=VALUE", text)
 	}
-	slices.Sort(names) // the same metadata for the same flags
+	m.name, m.value = name, value
+	return nil
+}
+
+// metadata orders pairs by name, so that it is the same for the same flags.
+func metadata(pairs []metaArg) (abi.Metadata, error) {
 	var m abi.Metadata
-	for _, name := range names {
-		m = m.AppendPair(name, pairs[name])
+	slices.SortFunc(pairs, func(a, b metaArg) int { return strings.Compare(a.name, b.name) })
+	for i, pair := range pairs {
+		if i > 0 && pair.name == pairs[i-1].name {
+			return nil, usageError{fmt.Errorf("--meta gives %s twice", pair.name)}
+		}
+		m = m.AppendPair(pair.name, pair.value)
 	}
-	return m
+	return m, nil
 }

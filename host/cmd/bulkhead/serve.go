@@ -23,11 +23,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// serveCommand is how its errors name it.
+const serveCommand = "serve "
+
 // serveCmd runs a host until it is told to stop.
 type serveCmd struct {
 	Data        string        `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the journal and the modules; made if it is missing. Default ./bulkhead-data."`
 	Listen      string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Where to listen; port 0 takes a free one. Default ${default}."`
-	Token       string        `placeholder:"TOKEN" help:"What clients must show. Better set in the environment than on the command line, where others can see it."`
+	Token       string        `placeholder:"TOKEN" help:"What clients must show, at least 16 bytes. Better set in the environment than on the command line, where others can see it."`
 	Insecure    bool          `help:"Listen beyond loopback without a token."`
 	AllowHost   []string      `placeholder:"NAME" help:"Without a token, answer to this name too; may be repeated. Default: only to localhost."`
 	AllowOrigin []string      `placeholder:"ORIGIN" help:"Let web pages of this origin use the host; may be repeated. Default: none but its own."`
@@ -62,11 +65,11 @@ type served struct {
 }
 
 func (c *serveCmd) Run(e *env) error {
-	if err := errors.Join(c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
+	if err := errors.Join(e.environment.check(), c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
 		return usageError{err}
 	}
 	say := func(s served, format string, args ...any) {
-		e.print(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+		e.printLine(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 	}
 	dropped := c.neverWait(e)
 	logger := slog.New(c.handler(e.rawErr))

@@ -91,22 +91,19 @@ func printService(w io.Writer, s *api.Service) {
 		row("version", "%s", cmp.Or(m.Version, "not said"))
 		row("made with", "%s", cmp.Or(m.SDK, "not said"))
 		for _, c := range m.Commands {
-			row("command", "%s %s", c.Name, safetext.Body([]byte(c.Input)))
+			row("command", "%s", withSchema(c.Name, c.Input))
 		}
 		for _, q := range m.Queries {
-			row("query", "%s %s", q.Name, safetext.Body([]byte(q.Input)))
+			row("query", "%s", withSchema(q.Name, q.Input))
 		}
 		for _, ev := range m.Events {
-			row("event", "%s %s", ev.Name, safetext.Body([]byte(ev.Schema)))
+			row("event", "%s", withSchema(ev.Name, ev.Schema))
 		}
 	}
 	if s.Tariff > 0 {
 		row("tariff", "%d", s.Tariff)
 	}
-	l := s.Spec.Limits
-	row("limits", "memory %s (anew above %d%%), call %s, fuel %d (%d an event), stack %s, table %d, command %s, events %d, outcome %s, log %s, mailbox %d commands or %s, module %s, compile %s, resident %d, disk %s and %s a second",
-		size(l.MemoryBytes), l.MemoryWatermark, l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes), l.TableElements, size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes),
-		l.MailboxCommands, size(l.MailboxBytes), size(l.ModuleBytes), l.CompileTime, l.ResidentEntities, size(l.DiskBytes), size(l.DiskRate))
+	printLimits(row, &s.Spec.Limits)
 	idle := 0
 	for i, sh := range s.Shards {
 		if sh.State == service.StateIdle {
@@ -127,6 +124,16 @@ func printService(w io.Writer, s *api.Service) {
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
 	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
 	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused)
+}
+
+// printLimits shows the limits, those that belong together in one line.
+func printLimits(row func(name, format string, args ...any), l *service.Limits) {
+	row("limits", "a sandbox has %s of memory, and is replaced when %d%% of it are used; tables of %d elements", size(l.MemoryBytes), l.MemoryWatermark, l.TableElements)
+	row("", "a call takes %s and %d of fuel (%d an event when an entity comes back), with %s of stack", l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes))
+	row("", "a command has %s of data, %d events, an answer of %s and %s of log", size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes))
+	row("", "in a shard wait %d commands or %s, and %d entities stay in memory", l.MailboxCommands, size(l.MailboxBytes), l.ResidentEntities)
+	row("", "a module has %s and compiles in %s with %s", size(l.ModuleBytes), l.CompileTime, size(l.CompileBytes))
+	row("", "the log has %s on disk and grows by %s a second", size(l.DiskBytes), size(l.DiskRate))
 }
 
 // printAttempts tells of the starts of something that failed, if any did.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,28 +14,34 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// size is a number of bytes, written 512, 64KiB, 8MiB or 2GiB.
+// size is a number of bytes. It is written 512, 64KiB, 8MiB or 2GiB. It is also read with the
+// shorter units K, M and G, which mean the same 1024 times more, and with kB, MB and GB, which are 1000 times more.
 type size int64
 
-var sizeUnits = []struct {
+type sizeUnit struct {
 	name  string
 	bytes int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+}
+
+var (
+	sizeUnits      = []sizeUnit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+	otherSizeUnits = []sizeUnit{{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"KB", 1e3}, {"G", 1 << 30}, {"M", 1 << 20}, {"K", 1 << 10}, {"k", 1 << 10}}
+)
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *size) UnmarshalText(text []byte) error {
 	number, unit := string(text), int64(1)
-	for _, u := range sizeUnits {
+	for _, u := range slices.Concat(otherSizeUnits, sizeUnits) {
 		if n, ok := strings.CutSuffix(number, u.name); ok {
 			number, unit = n, u.bytes
 			break
 		}
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/unit {
+	n, err := strconv.ParseUint(number, 10, 62)
+	if err != nil || int64(n) > (1<<62)/unit {
 		return fmt.Errorf("%q is not a size like 512, 64KiB, 8MiB or 2GiB", text)
 	}
-	*s = size(n * unit)
+	*s = size(int64(n) * unit)
 	return nil
 }
 

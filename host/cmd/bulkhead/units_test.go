@@ -11,7 +11,8 @@ import (
 )
 
 func TestSizesAreReadAndWritten(t *testing.T) {
-	for text, want := range map[string]size{"0": 0, "512": 512, "512B": 512, "64KiB": 64 << 10, "8MiB": 8 << 20, "2GiB": 2 << 30, "1536KiB": 1536 << 10} {
+	for text, want := range map[string]size{"0": 0, "512": 512, "512B": 512, "64KiB": 64 << 10, "8MiB": 8 << 20, "2GiB": 2 << 30, "1536KiB": 1536 << 10,
+		"64K": 64 << 10, "64k": 64 << 10, "64M": 64 << 20, "2G": 2 << 30, "64kB": 64_000, "64KB": 64_000, "64MB": 64_000_000, "2GB": 2_000_000_000} {
 		var s size
 		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
 			t.Errorf("%q is read as %d, %v", text, s, err)
@@ -21,7 +22,7 @@ func TestSizesAreReadAndWritten(t *testing.T) {
 			t.Errorf("%d is written as %s and read back as %d, %v", s, s, back, err)
 		}
 	}
-	for _, text := range []string{"", "-1", "8MB", "MiB", "1.5GiB", "99999999999GiB", "1 KiB"} {
+	for _, text := range []string{"", "-1", "8mb", "8TiB", "M", "+5M", "MiB", "1.5GiB", "99999999999GiB", "1 KiB"} {
 		var s size
 		if err := s.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q is accepted as %d", text, s)

@@ -32,6 +32,17 @@ func thisVersion() versionInfo {
 	return v
 }
 
+// versionFlag is the command as a flag.
+type versionFlag bool
+
+// BeforeReset is called by kong when the flag is given, before anything is looked at.
+func (versionFlag) BeforeReset(e *env) error {
+	if err := (&versionCmd{}).Run(e); err != nil {
+		return err
+	}
+	panic(helpWanted{})
+}
+
 func (*versionCmd) Run(e *env) error {
 	v := thisVersion()
 	e.print(v, func(w io.Writer) {

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
+)
+
+// withSchema is a name with the data that goes with it, for people.
+func withSchema(name, schema string) string {
+	if len(schema) == 0 {
+		return safetext.Text(name)
+	}
+	return safetext.Text(name) + "  " + schemaText(json.RawMessage(schema))
+}
+
+// schemaDepth bounds how far into a schema people look.
+const schemaDepth = 5
+
+// schemaText is a JSON Schema in short, such as {owner: string, tags?: [string]}: a member with a question mark may be
+// missing, an array is [what is in it], and an object as a map is {…: what is in it}. What does not fit this form is shown
+// as it is. Title and description of the whole follow. It is total.
+func schemaText(raw json.RawMessage) string {
+	text, ok := shortSchema(raw, schemaDepth)
+	if !ok {
+		return safetext.Body(raw)
+	}
+	var about struct{ Title, Description any }
+	_ = json.Unmarshal(raw, &about) // it has been read already
+	for _, words := range []any{about.Title, about.Description} {
+		if words, ok := words.(string); ok && words != "" {
+			text += "  " + words
+		}
+	}
+	return safetext.Text(text)
+}
+
+// schemaOf are the keywords that the short form knows; others but descriptions make it the long one.
+type schemaOf struct {
+	Type       json.RawMessage            `json:"type"`
+	Properties map[string]json.RawMessage `json:"properties"`
+	Required   []string                   `json:"required"`
+	Additional json.RawMessage            `json:"additionalProperties"`
+	Items      json.RawMessage            `json:"items"`
+	Enum       []json.RawMessage          `json:"enum"`
+	Format     string                     `json:"format"`
+
+	Title       json.RawMessage `json:"title"`
+	Description json.RawMessage `json:"description"`
+	Schema      json.RawMessage `json:"$schema"`
+	Encoding    json.RawMessage `json:"contentEncoding"`
+	Minimum     json.RawMessage `json:"minimum"`
+	Maximum     json.RawMessage `json:"maximum"`
+}
+
+func shortSchema(raw json.RawMessage, depth int) (string, bool) {
+	switch string(raw) {
+	case "true", "{}":
+		return "any", true
+	}
+	d := json.NewDecoder(strings.NewReader(string(raw)))
+	d.DisallowUnknownFields()
+	var s schemaOf
+	if depth == 0 || d.Decode(&s) != nil || d.More() {
+		return "", false
+	}
+	if s.Enum != nil {
+		var values []string
+		for _, v := range s.Enum {
+			values = append(values, safetext.Body(v))
+		}
+		return strings.Join(values, "|"), true
+	}
+	types, ok := schemaTypes(s.Type)
+	if !ok {
+		return "", false
+	}
+	for i, t := range types {
+		switch {
+		case t == "object":
+			types[i], ok = shortObject(&s, depth)
+		case t == "array" && len(s.Items) > 0:
+			types[i], ok = shortSchema(s.Items, depth-1)
+			types[i] = "[" + types[i] + "]"
+		case t == "string" && s.Format != "":
+			types[i] = s.Format
+		}
+		if !ok {
+			return "", false
+		}
+	}
+	return strings.Join(types, "|"), true
+}
+
+// schemaTypes are the types that a schema allows.
+func schemaTypes(raw json.RawMessage) ([]string, bool) {
+	var one string
+	if json.Unmarshal(raw, &one) == nil && one != "" {
+		return []string{one}, true
+	}
+	var several []string
+	if json.Unmarshal(raw, &several) == nil && len(several) > 0 {
+		return several, true
+	}
+	return nil, false
+}
+
+func shortObject(s *schemaOf, depth int) (string, bool) {
+	var members []string
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		text, ok := shortSchema(s.Properties[name], depth-1)
+		if !ok {
+			return "", false
+		}
+		if s.Required != nil && !slices.Contains(s.Required, name) {
+			name += "?"
+		}
+		members = append(members, name+": "+text)
+	}
+	switch rest := string(s.Additional); rest {
+	case "", "true", "false":
+	default:
+		text, ok := shortSchema(s.Additional, depth-1)
+		if !ok {
+			return "", false
+		}
+		members = append(members, "…: "+text)
+	}
+	return "{" + strings.Join(members, ", ") + "}", true
+}
