@@ -398,7 +398,9 @@ func (j *Journal) completeLoop() {
 // the index.
 func (j *Journal) indexLoop() {
 	defer j.stopped.Done()
+	defer j.endTypeCuts()
 	broken := false
+	types := newTypeCounter(context.Background(), j.engine.Index())
 	var groups []*group
 	var pairs []Pair
 	for open := true; open; {
@@ -411,7 +413,10 @@ func (j *Journal) indexLoop() {
 			continue // its commits stay in the overlay, where readers find them
 		}
 		var err error
-		groups, pairs, err = j.index(groups[:0], pairs[:0], g)
+		groups, pairs, err = j.index(groups[:0], pairs[:0], g, types)
+		if err == nil {
+			err = j.takeTypeCuts(types)
+		}
 		if err != nil {
 			broken = true
 			j.fail(nil, &Error{Op: "index", Kind: failureKind(err), Err: err})
@@ -424,18 +429,18 @@ func (j *Journal) indexLoop() {
 // index writes what g, the groups that gather behind it, and the snapshots that are
 // ready contribute to the index. g is nil if there are only snapshots. It fills groups
 // and pairs, and returns them for the next time.
-func (j *Journal) index(groups []*group, pairs []Pair, g *group) (_ []*group, _ []Pair, err error) {
+func (j *Journal) index(groups []*group, pairs []Pair, g *group, types *typeCounter) (_ []*group, _ []Pair, err error) {
 	for g != nil {
 		if g.err == nil {
 			groups = append(groups, g)
-			if pairs, err = indexGroup(pairs, g); err != nil {
+			if pairs, err = indexGroup(pairs, g, types); err != nil {
 				return groups, pairs, err
 			}
 		}
 		g = j.along(len(pairs))
 	}
 	pairs, snapshots := j.takeSnapshots(pairs)
-	pairs = j.takeCounts(pairs, groups)
+	pairs = types.take(j.takeCounts(pairs, groups))
 	if len(pairs) == 0 {
 		return groups, pairs, nil
 	}

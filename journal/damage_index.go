@@ -108,6 +108,7 @@ func (j *Journal) tryIndex(ctx context.Context) error {
 		if s.trimmed, err = beginning(ctx, watched{j.engine}, name); j.damaged.add(name, err) != nil {
 			return &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
 		}
+		s.counted = s.trimmed.sequence
 	}
 	if err := j.findCounts(ctx, watched{j.engine}.Index()); err != nil {
 		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}

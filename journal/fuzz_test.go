@@ -63,8 +63,15 @@ func FuzzIndexValues(f *testing.F) {
 	f.Add(encodePlace(place{1, 2, 3, 4})[4:])
 	f.Add(encodeCheckpoint(checkpoint{5, 6})[4:])
 	f.Add(encodeCount(countEntry{7, 8, 9, 10})[4:])
+	f.Add(encodeTypeEntry(&typeEntry{11, 12, 13, 25})[4:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := sealValue(append(make([]byte, 4), data...))
+		if e, ok := decodeTypeEntry(b); ok {
+			again, ok := decodeTypeEntry(encodeTypeEntry(&e))
+			if !ok || again != e || e.count == 0 || uint64(e.last-e.first) < e.count-1 {
+				t.Errorf("event type %+v", e)
+			}
+		}
 		if c, ok := decodeCheckpoint(b); ok && !bytes.Equal(encodeCheckpoint(c), b) {
 			t.Errorf("checkpoint %+v", c)
 		}

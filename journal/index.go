@@ -21,6 +21,7 @@ import (
 //	's' log key               the latest snapshot of an entity; see snapshot.go
 //	'f' log key u64 sequence  what a base batch keeps of an entity; see base.go
 //	't' log                   the latest retention's cut
+//	'y' log type              events of a type that the log has; see catalogue.go
 //	'b' log                   bytes of the log's batches; see bytes.go. It may be missing
 //	'v'                       layout
 //
@@ -190,11 +191,12 @@ func decodeCheckpoint(b []byte) (c checkpoint, ok bool) {
 }
 
 // indexBlock appends to pairs what one block contributes to the index, its
-// checkpoint last, so that a split update never claims more than it did. next is
-// where the next event of the log stands.
-func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) {
+// checkpoint last, so that a split update never claims more than it did, and counts its
+// events in types; see typeCounter.count for from. next is where the next event of the log stands.
+func indexBlock(pairs []Pair, block Block, types *typeCounter, from uint64) (_ []Pair, next Position, err error) {
 	next = block.First
 	x := entries{pairs: pairs}
+	types.block = types.block[:0]
 	err = eachRecord(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
 		if x.room == nil {
 			x.expect(h.records)
@@ -202,6 +204,7 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 		for i := range c.events {
 			e := c.event(h, first, i)
 			x.event(&e)
+			types.block = append(types.block, e.Type)
 		}
 		x.answer(h.log, c.command.ID, place{h.first, h.sequence, uint64(ordinal), h.time})
 		next = first + Position(len(c.events))
@@ -215,6 +218,9 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 		return nil
 	})
 	if err == nil {
+		err = types.countBlock(block, from)
+	}
+	if err == nil {
 		x.checkpoint(block.Log, checkpoint{block.Sequence, next})
 	}
 	return x.pairs, next, err
@@ -222,7 +228,7 @@ func indexBlock(pairs []Pair, block Block) (_ []Pair, next Position, err error) 
 
 // indexGroup does the same for what the committer has just written, from the commits in memory:
 // nothing is read, checked and unpacked to learn what is known.
-func indexGroup(pairs []Pair, g *group) (_ []Pair, err error) {
+func indexGroup(pairs []Pair, g *group, types *typeCounter) (_ []Pair, err error) {
 	const room = 256 << 10 // of records for which there is room at once
 	x := entries{pairs: pairs}
 	var work yield.Work
@@ -236,6 +242,9 @@ func indexGroup(pairs []Pair, g *group) (_ []Pair, err error) {
 		for i := range p.commit.Events {
 			e := p.event(i)
 			x.event(&e)
+			if err := types.count(e.Log, p.log.counted, e.Type, e.Position); err != nil {
+				return x.pairs, err
+			}
 		}
 		x.answer(p.log.name, p.commit.Command.ID, p.place)
 		expected -= size
@@ -246,7 +255,7 @@ func indexGroup(pairs []Pair, g *group) (_ []Pair, err error) {
 		x.checkpoint(b.Log, checkpoint{b.Sequence, g.ends[i]})
 	}
 	for _, b := range g.blocks[len(g.ends):] {
-		if x.pairs, _, err = indexBlock(x.pairs, b); err != nil {
+		if x.pairs, _, err = indexBlock(x.pairs, b, types, 0); err != nil { // it has no events
 			break
 		}
 	}
@@ -300,11 +309,11 @@ func (x *entries) checkpoint(log LogName, c checkpoint) {
 	x.pairs = append(x.pairs, Pair{checkpointKey(log), encodeCheckpoint(c)})
 }
 
-// sortPairs puts the events and answers, no two of which have the same key, in the order
+// sortPairs puts the events, answers and counts of types, no two of which have the same key, in the order
 // of their keys, in which a tree takes them up in a fraction of the time. What rests on
 // them, checkpoints and snapshots, comes behind them and stays as it was.
 func sortPairs(pairs []Pair) {
-	entry := func(p *Pair) bool { return p.Key[0] == 'e' || p.Key[0] == 'a' }
+	entry := func(p *Pair) bool { return p.Key[0] == 'e' || p.Key[0] == 'a' || p.Key[0] == 'y' }
 	entries := pairs[:0]
 	var rest []Pair
 	for i := range pairs {
@@ -337,7 +346,7 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), 
 	if err := checkLayout(ctx, e.Index()); err != nil {
 		return err
 	}
-	c := tailIndexer{engine: e, progress: progress, heads: heads}
+	c := tailIndexer{engine: e, progress: progress, heads: heads, types: newTypeCounter(ctx, e.Index())}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return err
@@ -385,6 +394,7 @@ type tailIndexer struct {
 	heads    map[LogName]Head
 	blocks   uint64
 	pairs    []Pair
+	types    *typeCounter
 }
 
 func (c *tailIndexer) log(ctx context.Context, log LogName) error {
@@ -399,6 +409,11 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		}
 	}
 	was := at
+	trimmed, err := trimOf(ctx, c.engine.Index(), log)
+	if err != nil {
+		return err
+	}
+	from := trimmed.sequence // for new entries of the event catalogue
 	count, err := newCounter(ctx, c.engine.Index(), log, at.sequence)
 	if err != nil {
 		return err
@@ -417,7 +432,7 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 				return err
 			}
 			if first == b.Sequence {
-				missing, at = b.Sequence-1, checkpoint{b.Sequence - 1, b.First}
+				missing, at, from = b.Sequence-1, checkpoint{b.Sequence - 1, b.First}, b.Sequence
 			}
 		}
 		if b.Sequence != at.sequence+1 || at.sequence > 0 && b.First != at.next {
@@ -426,7 +441,7 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		}
 		whole := len(c.pairs)
 		var err error
-		if c.pairs, at.next, err = indexBlock(c.pairs, b); err != nil {
+		if c.pairs, at.next, err = indexBlock(c.pairs, b, c.types, from); err != nil {
 			c.pairs = c.pairs[:whole]
 			return err
 		}
@@ -454,12 +469,14 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 	if err != nil {
 		return err
 	}
-	trimmed, err := trimOf(ctx, c.engine.Index(), log)
-	if err != nil {
+	if trimmed, err = trimOf(ctx, c.engine.Index(), log); err != nil {
 		return err
 	}
 	if missing >= max(trimmed.sequence, 1) {
 		return lostStart(log, missing)
+	}
+	if err := settleTypes(ctx, c.engine, log, trimmed, at.sequence); err != nil {
+		return err
 	}
 	if err := trim(ctx, c.engine, log, trimmed, func(f func() error) error { return f() }); err != nil {
 		return err
@@ -477,6 +494,7 @@ func lostTail(log LogName, known uint64, position Position, last uint64) error {
 }
 
 func (c *tailIndexer) flush(ctx context.Context) error {
+	c.pairs = c.types.take(c.pairs)
 	if len(c.pairs) == 0 {
 		return nil
 	}

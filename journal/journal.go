@@ -22,20 +22,22 @@ type Journal struct {
 
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
-	logs      map[LogName]*logState
-	turns     []*logState            // those with a queue, in the order in which they come to their turns
-	queued    int                    // commits in all queues: handed in, not yet taken by the committer
-	flying    int                    // commits handed in, not yet passed to the indexer
-	bases     []*baseBatch           // handed in likewise
-	recount   []*logState            // whose size changed otherwise than by a group, for the indexer
-	commits   int                    // handed in, not yet indexed
-	bytes     int64                  // their encoded size
-	room      chan struct{}          // closed and replaced when commits or bytes went down
-	versions  map[versionKey]Version // of entities that are not in an overlay; see Options.VersionCache
-	snapshots heldSnapshots
-	failure   *Error // why the journal failed; nil while it did not
-	closing   bool
-	stats     Stats
+	logs       map[LogName]*logState
+	turns      []*logState            // those with a queue, in the order in which they come to their turns
+	queued     int                    // commits in all queues: handed in, not yet taken by the committer
+	flying     int                    // commits handed in, not yet passed to the indexer
+	bases      []*baseBatch           // handed in likewise
+	typeCuts   []*typeCut             // of retentions, for the indexer
+	typesEnded bool                   // the indexer has ended, and takes no more of them
+	recount    []*logState            // whose size changed otherwise than by a group, for the indexer
+	commits    int                    // handed in, not yet indexed
+	bytes      int64                  // their encoded size
+	room       chan struct{}          // closed and replaced when commits or bytes went down
+	versions   map[versionKey]Version // of entities that are not in an overlay; see Options.VersionCache
+	snapshots  heldSnapshots
+	failure    *Error // why the journal failed; nil while it did not
+	closing    bool
+	stats      Stats
 
 	maker batchMaker // the committer's own
 
@@ -77,6 +79,9 @@ type logState struct {
 	// indexing counts index updates of this log. Who looked into the index without
 	// the lock looks again if it moved, as a commit may have left the overlay meanwhile.
 	indexing uint64
+
+	// counted is the batch from which on the event catalogue counts. Owned by the indexer.
+	counted uint64
 
 	// Owned by the committer.
 	next     Position // of the next event

@@ -90,7 +90,8 @@ func (j *Journal) Retain(ctx context.Context, log LogName, o Retention) (Retaine
 		s.retaining = false
 		j.mu.Unlock()
 	}()
-	r := retention{Journal: j, ctx: ctx, s: s, log: log, o: o, floors: map[string]Version{}}
+	r := retention{Journal: j, ctx: ctx, s: s, log: log, o: o, floors: map[string]Version{},
+		types: typeCut{log: s, gone: map[string]uint64{}, firsts: map[string]Position{}}}
 	if err := r.run(); err != nil {
 		return r.result, readError("retain", log, err)
 	}
@@ -107,6 +108,8 @@ type retention struct {
 	cut    cut
 	old    map[string]bool    // entities that had lost events before
 	floors map[string]Version // of all entities that have lost events then
+	types  typeCut
+	looked uint64 // up to this batch at least the index had come when firsts looked
 	result Retained
 }
 
@@ -129,6 +132,9 @@ func (r *retention) run() error {
 			return err
 		}
 	}
+	if err := r.firsts(); err != nil {
+		return err
+	}
 	if err := r.write(keys); err != nil {
 		return err
 	}
@@ -137,7 +143,96 @@ func (r *retention) run() error {
 	r.cutBytes(r.s, r.result.Bytes)
 	r.mu.Unlock()
 	r.result.First, r.result.Through = r.cut.position, r.cut.sequence-1
+	if err := r.cutTypes(); err != nil {
+		return err
+	}
 	return r.remove()
+}
+
+// firsts looks for the first events behind the cut of the types that lose some and have
+// others. Nothing is written before they are known, as that may take a while.
+func (r *retention) firsts() error {
+	if err := r.awaitIndexed(r.ctx, r.log, r.cut.position-1); err != nil {
+		return err
+	}
+	r.types.cut = r.cut
+	var wanted []string
+	err := r.inside(func() error {
+		// First how far the index has come: it may go on while the entries are read.
+		value, _, err := r.engine.Index().Get(r.ctx, checkpointKey(r.log))
+		if err != nil {
+			return err
+		}
+		at, _ := decodeCheckpoint(value)
+		r.looked = max(at.sequence, r.cut.sequence-1)
+		return eachTypeEntry(r.ctx, r.engine.Index(), r.log, func(name string, e typeEntry) error {
+			e, known, err := r.types.after(name, e)
+			switch {
+			case err == nil && !known:
+				wanted = append(wanted, name)
+			case r.types.gone[name] > 0 && e.count > 0: // it has one more, and may soon have others
+				r.types.firsts[name] = e.first
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return r.look(r.ctx, wanted, r.cut.sequence-1, r.o.Pace)
+}
+
+// look finds the first events of types in what comes after a batch.
+func (r *retention) look(ctx context.Context, types []string, after uint64, pace func() error) error {
+	if len(types) == 0 {
+		return nil
+	}
+	left := map[string]bool{}
+	for _, name := range types {
+		left[name] = true
+	}
+	err := r.Batches(ctx, r.log, BatchRange{From: r.cut.position, After: after}, func(b Block) error {
+		if pace != nil {
+			if err := pace(); err != nil {
+				return err
+			}
+		}
+		err := eachCommit(b, func(_ *batchHeader, _ int, first Position, c *decodedCommit) error {
+			for i := range c.events {
+				if name := c.events[i].Type; left[name] {
+					delete(left, name)
+					r.types.firsts[name] = first + Position(i)
+				}
+			}
+			return nil
+		})
+		if err == nil && len(left) == 0 {
+			err = errStop
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return damagedTypes(r.log, "the event catalogue has events that the log does not have")
+	case errors.Is(err, errStop):
+		return nil
+	}
+	return err
+}
+
+// cutTypes takes what is deleted out of the event catalogue. Events that were indexed
+// since firsts had looked may be the first of their types.
+func (r *retention) cutTypes() error {
+	for {
+		wanted, err := r.askTypeCut(&r.types)
+		if err != nil || len(wanted) == 0 {
+			return err
+		}
+		// There is little to look at, and the cut stands.
+		if err := r.look(context.WithoutCancel(r.ctx), wanted, r.looked, nil); err != nil {
+			return err
+		}
+	}
 }
 
 func (r *retention) tell(stage string, done, total uint64) {
@@ -177,6 +272,9 @@ func (r *retention) find() error {
 		return eachCommit(b, func(_ *batchHeader, _ int, _ Position, c *decodedCommit) error {
 			if len(c.events) > 0 {
 				r.floors[c.command.Key] = c.expected + Version(len(c.events))
+			}
+			for i := range c.events {
+				r.types.gone[c.events[i].Type]++
 			}
 			return nil
 		})

@@ -36,7 +36,8 @@ func newRetainer(t *testing.T, m *journaltest.Memory) *retainer {
 func (r *retainer) add(n int) error {
 	for range n {
 		key := fmt.Sprint("k", r.n%5)
-		receipt, err := journaltest.Append(r.Journal, journaltest.Commit("bank", key, r.versions[key], fmt.Sprint("c", r.n), 1))
+		c := journaltest.Commit("bank", key, r.versions[key], fmt.Sprint("c", r.n), 1)
+		receipt, err := journaltest.Append(r.Journal, journaltest.Mixed(c))
 		if err != nil {
 			return err
 		}
@@ -221,6 +222,7 @@ func TestEachOperationOfRetentionFails(t *testing.T) {
 			if err != nil || next != j.Head("bank")+1 {
 				t.Errorf("n=%d, %d lost: the log is read to %d of %d, %v", n, lost, next-1, j.Head("bank"), err)
 			}
+			journaltest.CheckTypes(t, j, "bank")
 			closeAll(t, j)
 			proved(t, crashed.CrashClone(0))
 			was := indexDump(t, crashed.CrashClone(0))

@@ -142,6 +142,7 @@ type logVerifier struct {
 	indexed  checkpoint // how far the index says it has come: beyond, it may lack entries
 	covered  uint64     // events up to there
 	bases    verifiedBases
+	types    verifiedTypes
 	damages  int  // batches that were unreadable or missing so far
 	adrift   bool // the last one was: the next cannot be held against it
 }
@@ -168,6 +169,9 @@ func (v *verifier) verifyLog(log LogName) error {
 	if err := l.retained(); err != nil {
 		return err
 	}
+	if err := l.catalogue(); err != nil {
+		return err
+	}
 	if err := v.engine.Log().Blocks(v.ctx, log, 0, l.block); err != nil {
 		return err
 	}
@@ -177,6 +181,7 @@ func (v *verifier) verifyLog(log LogName) error {
 	if err := l.checkBases(); err != nil {
 		return err
 	}
+	l.checkTypes()
 	if err := l.snapshots(); err != nil {
 		return err
 	}
@@ -259,6 +264,7 @@ func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, 
 	if b.Sequence <= l.indexed.sequence {
 		l.covered += uint64(len(c.events))
 	}
+	l.countTypes(b, at, c)
 	l.next = at + Position(len(c.events))
 	if was := l.versionOf(key); was.version != c.expected && was.damages == l.damages {
 		bad("command %q finds entity %q at version %d, its last commit left it at %d", c.command.ID, key, c.expected, was.version)

@@ -86,7 +86,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"a flipped bit", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000) }, 1, "batch 2 at position 2: the batch's checksum"},
 		{"two flipped bits", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000); m.Corrupt("bank", 3, 40) }, 2, "batch 4 at position 4"},
 		{"a missing batch", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 2) }, 1, "batch 4 at position 4: the log's batch number 3"},
-		{"a lost end", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 4) }, 2, "lost its end"},
+		{"a lost end", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 4) }, 3, "lost its end"},
 		{"a lost log", func(t *testing.T, m *journaltest.Memory) {
 			for range 5 {
 				m.Lose("bank", 0)
@@ -115,7 +115,19 @@ func TestVerifyFinds(t *testing.T) {
 			part := journalOf(t, 3, "reply")
 			copyIndex(t, part, m, "c")
 			indexOf(t, m, part)
-		}, 5, "lacks version 4"},
+		}, 6, "lacks version 4"},
+		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "y", "what?") }, 1, "count of the events of type \"Deposited\" is damaged"},
+		{"an event catalogue that lies", func(t *testing.T, m *journaltest.Memory) {
+			copyIndex(t, m, journalOf(t, 4, "reply"), "y")
+		}, 1, "has 4 events of type \"Deposited\" at 1 to 4, the log 5 at 1 to 5"},
+		{"an event catalogue of more", func(t *testing.T, m *journaltest.Memory) {
+			copyIndex(t, m, journalOf(t, 6, "reply"), "y")
+		}, 1, "has 6 events of type"},
+		{"an event catalogue without a type", func(t *testing.T, m *journaltest.Memory) {
+			if err := m.Index().Delete(ctx, [][]byte{append([]byte{'y', 0, 4}, "bankDeposited"...)}); err != nil {
+				t.Fatal(err)
+			}
+		}, 1, "no event of type \"Deposited\", the log 5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := journalOf(t, 5, "reply")

@@ -215,7 +215,7 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 			})
 		default:
 			c := &handed{id: fmt.Sprint(name, "-", i), events: rng.IntN(4)}
-			err := j.Append(ctx, Commit(log, key, at, c.id, c.events), func(r journal.Receipt, err error) {
+			err := j.Append(ctx, Mixed(Commit(log, key, at, c.id, c.events)), func(r journal.Receipt, err error) {
 				m.mu.Lock()
 				defer m.mu.Unlock()
 				c.done++
@@ -264,6 +264,7 @@ func (m *model) compare(t *testing.T, j *journal.Journal, round int) {
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
+		CheckTypes(t, j, log)
 		if head := j.Head(log); head != next-1 && there[string(log)] != nil {
 			t.Errorf("round %d: %s ends at %d, its head is %d", round, log, next-1, head)
 		}

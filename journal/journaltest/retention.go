@@ -154,6 +154,7 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 		if next != head+1 {
 			t.Fatalf("seed %d: the log ends at %d, want %d", seed, next-1, head)
 		}
+		CheckTypes(t, j, "bank")
 		if first > 2 {
 			if err := j.Read(ctx, "bank", first-2, 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed || !strings.Contains(err.Error(), fmt.Sprint(first)) {
 				t.Fatalf("seed %d: reading what is deleted: %v", seed, err)
@@ -200,7 +201,7 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 			}
 		default:
 			n := rng.IntN(4)
-			r, err := Append(j, Commit("bank", key, versions[key], fmt.Sprint("c", i), n))
+			r, err := Append(j, Mixed(Commit("bank", key, versions[key], fmt.Sprint("c", i), n)))
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
@@ -217,7 +218,7 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 func dumpIndex(t testing.TB, e journal.Engine) string {
 	t.Helper()
 	var out strings.Builder
-	for _, kind := range []byte("aceftv") {
+	for _, kind := range []byte("aceftvy") {
 		must(t, e.Index().Scan(context.Background(), []byte{kind}, []byte{kind}, func(k, v []byte) error {
 			fmt.Fprintf(&out, "%x %x\n", k, v)
 			return nil

@@ -6,8 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"math/bits"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +35,41 @@ func Commit(log journal.LogName, key string, at journal.Version, id string, n in
 		c.Events = append(c.Events, journal.NewEvent{Type: "Deposited", Data: fmt.Appendf(nil, `{"id":%q,"n":%d}`, id, i)})
 	}
 	return c
+}
+
+// Mixed gives the events of a commit types that depend on its id: some that many have, and
+// some that few do.
+func Mixed(c *journal.Commit) *journal.Commit {
+	for i := range c.Events {
+		h := fnv.New32a()
+		fmt.Fprint(h, c.Command.ID, i)
+		n := h.Sum32() % 64
+		c.Events[i].Type = fmt.Sprint("Type", bits.Len32(n)) // a half, a quarter …
+	}
+	return c
+}
+
+// CheckTypes holds the event catalogue of a log to what can be read of it.
+func CheckTypes(t testing.TB, j *journal.Journal, log journal.LogName) {
+	t.Helper()
+	var want []journal.EventType
+	err := j.Read(context.Background(), log, 0, 0, func(e *journal.Event) error {
+		i, ok := slices.BinarySearchFunc(want, e.Type, func(x journal.EventType, name string) int { return strings.Compare(x.Type, name) })
+		if !ok {
+			want = slices.Insert(want, i, journal.EventType{Type: e.Type, First: e.Position})
+		}
+		want[i].Count++
+		want[i].Last = e.Position
+		return nil
+	})
+	if err != nil {
+		t.Errorf("%s: %v", log, err)
+		return
+	}
+	got, err := j.EventTypes(context.Background(), log)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%s has the event types %v, %v, want %v", log, got, err, want)
+	}
 }
 
 // Noise is n bytes that no codec makes fewer, the same for the same seed.
