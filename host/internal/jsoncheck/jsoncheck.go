@@ -27,6 +27,7 @@ type scanner struct {
 	b     []byte
 	at    int
 	yield int    // where to let others run
+	hook  func() // what does so; nil: the scheduler
 	depth int    // of open arrays and objects
 	flat  uint64 // of the first 64 levels: a bit that is set for an object
 	deep  []bool // of the levels from there on
@@ -75,6 +76,10 @@ func (s *scanner) space() int {
 func (s *scanner) rest() {
 	if s.at >= s.yield {
 		s.yield = s.at + yield.Step
+		if s.hook != nil {
+			s.hook()
+			return
+		}
 		runtime.Gosched()
 	}
 }

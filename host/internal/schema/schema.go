@@ -1,0 +1,136 @@
+// Package schema holds the data of commands and queries to the JSON Schemas that a module
+// gives for them.
+//
+// A module's schema is untrusted twice: it may be made to exhaust the host when it is read,
+// and, beside data made for it, when it is used. So it is held to the bounds below before
+// the library compiles it, and what the library makes of it is turned into a plan of
+// this package's own, which walks over the bytes of the data. The library's validator is
+// not run on data: it decodes all of it first, gathers an error for each thing that is
+// wrong, cannot be stopped, and panics on 1e1000001 beside a minimum. A plan allocates
+// nothing for data that fits, stops at the first thing that does not, lets others run, and
+// ends after a number of steps that is linear in the size of the data. Tests and
+// FuzzSchema hold both to the same verdict.
+package schema
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Bounds of one schema.
+const (
+	MaxBytes    = 64 << 10 // of its text
+	MaxValues   = 10_000   // in it, of any type
+	MaxDepth    = 64       // of arrays and objects
+	MaxNodes    = 2_000    // of the schemas that it is made of
+	MaxLooks    = 256      // how often it may look at the same value
+	MaxPattern  = 1_000    // instructions of one regular expression
+	MaxPatterns = 10_000   // instructions of all of them
+	MaxDigits   = 100      // of a number in it, which has an exponent of at most MaxExponent
+	MaxExponent = 400
+)
+
+// Bounds of the data.
+const (
+	maxNesting = 500     // of what a schema describes
+	maxNumber  = 1_000   // characters of a number that a schema looks at
+	maxUnique  = 65_536  // values of which each has to be another
+	perByte    = 64      // steps of a check for each byte of data
+	freeSteps  = 1 << 20 // and beside them
+)
+
+// Set is what the commands and queries of a module take. It is immutable and safe for
+// concurrent use. A nil Set takes anything.
+type Set struct{ commands, queries []*Schema }
+
+// Compile compiles the input schemas of a manifest. A schema that cannot be used is a
+// reason, which names the command or query and the place; with reasons there is no Set. rest is
+// called between two schemas, to let others run. Services whose data is not JSON have no
+// schemas.
+func Compile(m *abi.Manifest, rest func()) (*Set, []string) {
+	if m.Encoding != "" && m.Encoding != abi.EncodingJSON {
+		return nil, nil
+	}
+	s := &Set{make([]*Schema, len(m.Commands)), make([]*Schema, len(m.Queries))}
+	var reasons []string
+	compile := func(what, list string, i int, name, text string) *Schema {
+		one, err := New(what+" "+name, text)
+		if err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s[%d].input, of the %s %q, cannot be used: %v", list, i, what, name, err))
+		}
+		if one != nil {
+			rest()
+		}
+		return one
+	}
+	for i, c := range m.Commands {
+		s.commands[i] = compile("command", "commands", i, c.Name, c.Input)
+	}
+	for i, q := range m.Queries {
+		s.queries[i] = compile("query", "queries", i, q.Name, q.Input)
+	}
+	if len(reasons) > 0 {
+		return nil, reasons
+	}
+	return s, nil
+}
+
+// Command is the schema of a command by its number; nil takes anything.
+func (s *Set) Command(n uint16) *Schema {
+	if s == nil || int(n) >= len(s.commands) {
+		return nil
+	}
+	return s.commands[n]
+}
+
+// Query is the schema of a query by its number; nil takes anything.
+func (s *Set) Query(n uint16) *Schema {
+	if s == nil || int(n) >= len(s.queries) {
+		return nil
+	}
+	return s.queries[n]
+}
+
+// Schema is a compiled schema. It is immutable and safe for concurrent use.
+type Schema struct {
+	what string // it is of, such as "command deposit"
+	root *node
+}
+
+// New compiles a schema. What takes anything (no text, true, {}) is nil.
+func New(what, text string) (*Schema, error) {
+	root, err := compile(text)
+	if root == nil || err != nil {
+		return nil, err
+	}
+	return &Schema{what, root}, nil
+}
+
+// Check holds data to the schema. What does not fit is an error of kind KindInvalid with a
+// Pointer to the first place; data that it would take too long to check is KindTooLarge. No
+// data at all is checked as {} and null: it may be left out if one of these fits.
+//
+// rest is called after each tenth of a millisecond or so, to let others run; its error ends
+// the check and is returned. It may be nil.
+func (s *Schema) Check(data []byte, rest func() error) error {
+	c := checks.Get().(*check)
+	defer c.free()
+	if len(data) > 0 {
+		return c.run(s, data, rest)
+	}
+	err := c.run(s, emptyObject, rest)
+	if err == nil || c.run(s, null, rest) == nil {
+		return nil
+	}
+	if e, ok := err.(*service.Error); ok && e.Pointer != nil {
+		e.Message = "there is no data, and " + e.Message
+	}
+	return err
+}
+
+var emptyObject, null = []byte("{}"), []byte("null")
+
+var checks = sync.Pool{New: func() any { return newCheck() }}

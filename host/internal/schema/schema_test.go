@@ -1,0 +1,294 @@
+package schema
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// made compiles a schema that has to be right.
+func made(t testing.TB, text string) *Schema {
+	t.Helper()
+	s, err := New("command deposit", text)
+	if err != nil || s == nil {
+		t.Fatalf("%.200s: %v, %v", text, s, err)
+	}
+	return s
+}
+
+const deposit = `{"type":"object","properties":{"amount":{"type":"integer","minimum":1},"from":{"type":"string","maxLength":20},` +
+	`"tags":{"type":"array","items":{"type":"string"},"uniqueItems":true},"kind":{"enum":["cash","card"]},"note":{"anyOf":[{"type":"string"},{"type":"null"}]},` +
+	`"to":{"type":"object","properties":{"a/b~c":{"type":"number"}},"required":["a/b~c"],"additionalProperties":false},` +
+	`"step":{"multipleOf":0.05},"code":{"type":"string","pattern":"^[a-z]{2}$"},"x":false},"required":["amount"],"additionalProperties":false}`
+
+// What does not fit is named by a pointer and by words that say what was wrong and what was
+// expected.
+func TestWhatDoesNotFitIsNamed(t *testing.T) {
+	s := made(t, deposit)
+	for _, c := range []struct{ data, pointer, words string }{
+		{`{}`, "/amount", `the data lacks the member "amount" (an integer), which the command deposit requires`},
+		{`null`, "", `the data is null; it has to be an object`},
+		{`[1]`, "", `the data is an array; it has to be an object`},
+		{``, "/amount", `there is no data, and the data lacks the member "amount" (an integer), which the command deposit requires`},
+		{`{"Amount":3}`, "/Amount", `the data has the member "Amount", which the command deposit does not know; did you mean "amount"?`},
+		{`{"amount":3,"By":4}`, "/By", `the data has the member "By", which the command deposit does not know; it knows "amount", "code", "from", "kind", "note", "step", "tags", "to", "x"`},
+		{`{"amount":"3"}`, "/amount", `the data at /amount is a string; it has to be an integer`},
+		{`{"amount":1.5}`, "/amount", `the data at /amount is the number 1.5; it has to be an integer`},
+		{`{"amount":0}`, "/amount", `the data at /amount is 0; it has to be 1 or more`},
+		{`{"amount":-1e999999999}`, "/amount", `the data at /amount is -1e999999999; it has to be 1 or more`},
+		{`{"amount":1,"from":"` + strings.Repeat("é", 21) + `"}`, "/from", `the data at /from has more than 20 characters`},
+		{`{"amount":1,"tags":["a","b","a"]}`, "/tags/2", `the data at /tags/2 is there already; each element has to be another`},
+		{`{"amount":1,"tags":["a",7]}`, "/tags/1", `the data at /tags/1 is the number 7; it has to be a string`},
+		{`{"amount":1,"kind":"gold"}`, "/kind", `the data at /kind has to be one of "cash", "card"`},
+		{`{"amount":1,"note":1}`, "/note", `the data at /note is a number; it has to be null or a string`},
+		{`{"amount":1,"to":{}}`, "/to/a~1b~0c", `the data at /to lacks the member "a/b~c" (a number), which the command deposit requires`},
+		{`{"amount":1,"to":{"a\/b~c":true}}`, "/to/a~1b~0c", `the data at /to/a~1b~0c is a boolean; it has to be a number`},
+		{`{"amount":1,"step":0.12}`, "/step", `the data at /step is 0.12; it has to be a multiple of 0.05`},
+		{`{"amount":1,"code":"abc"}`, "/code", `the data at /code does not match the pattern "^[a-z]{2}$"`},
+		{`{"amount":1,"x":1}`, "/x", `the data at /x has to be left out: the command deposit has no use for it`},
+		{`{"amount":1,"amount":2}`, "/amount", `the member is there twice`},
+		{`{"amount":1`, "", `the data is not JSON`},
+		{`{"amount":1} x`, "", `the data is not JSON`},
+	} {
+		err := s.Check([]byte(c.data), nil)
+		var e *service.Error
+		if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Pointer == nil {
+			t.Errorf("%s: %v", c.data, err)
+			continue
+		}
+		if *e.Pointer != c.pointer || e.Message != c.words {
+			t.Errorf("%s:\n got %q %s\nwant %q %s", c.data, *e.Pointer, e.Message, c.pointer, c.words)
+		}
+	}
+	for _, data := range []string{
+		`{"amount":1}`, `{"amount":1.0}`, `{"amount":1e3,"from":"x"}`, ` { "amount" : 7 , "tags" : [ "a" , "b" ] } `, `{"\u0061mount":5}`,
+		`{"amount":1e999999999}`, `{"amount":1,"note":null,"kind":"ca\u0073h","step":0.15,"to":{"a/b~c":-0.5e-7}}`,
+	} {
+		if err := s.Check([]byte(data), nil); err != nil {
+			t.Errorf("%s: %v", data, err)
+		}
+	}
+}
+
+// Of several alternatives the one that got farthest says what is wrong.
+func TestTheFarthestAlternativeIsReported(t *testing.T) {
+	s := made(t, `{"oneOf":[{"type":"null"},{"properties":{"kind":{"const":"a"},"n":{"type":"integer"}},"required":["kind"]},{"properties":{"kind":{"const":"b"},"m":{"properties":{"x":{"type":"string"}}}},"required":["kind","m"]}]}`)
+	err := s.Check([]byte(`{"kind":"b","m":{"x":1}}`), nil)
+	if e, ok := err.(*service.Error); !ok || *e.Pointer != "/m/x" {
+		t.Errorf("%v", err)
+	}
+	if err := made(t, `{"oneOf":[{"type":"integer"},{"minimum":2}]}`).Check([]byte("3"), nil); err == nil || !strings.Contains(err.Error(), "more than one of the alternatives") {
+		t.Errorf("%v", err)
+	}
+}
+
+// No data is fine where {} or null is.
+func TestNoData(t *testing.T) {
+	for _, text := range []string{`{"type":"object","additionalProperties":false}`, `{"type":"null"}`, `{"type":["object","null"],"required":["a"]}`} {
+		if err := made(t, text).Check(nil, nil); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := made(t, `false`).Check(nil, nil); err == nil {
+		t.Error("false takes no data")
+	}
+}
+
+// Schemas that take anything cost nothing.
+func TestWhatTakesAnythingIsNothing(t *testing.T) {
+	for _, text := range []string{"", "true", "{}", ` { } `, `{"title":"x","description":"y","examples":[1],"x-order":3,"$defs":{"a":{"type":"string"}}}`, `{"allOf":[true,{}]}`} {
+		if s, err := New("command x", text); s != nil || err != nil {
+			t.Errorf("%s: %v, %v", text, s, err)
+		}
+	}
+}
+
+// Each bound of a schema refuses, and says what and where.
+func TestBoundsOfSchemas(t *testing.T) {
+	nested := func(n int, open, inner, shut string) string {
+		return strings.Repeat(open, n) + inner + strings.Repeat(shut, n)
+	}
+	doubling := `{"$ref":"#/$defs/a0","$defs":{`
+	for i := range 20 {
+		next := string(rune('a'+i)) + "0"
+		after := string(rune('b'+i)) + "0"
+		doubling += `"` + next + `":{"allOf":[{"$ref":"#/$defs/` + after + `"},{"$ref":"#/$defs/` + after + `"}]},`
+	}
+	doubling += `"u0":{"type":"string"}}}`
+	for _, c := range []struct{ text, words string }{
+		{`{"description":"` + strings.Repeat("x", MaxBytes) + `"}`, "it has 65554 bytes; it may have 65536"},
+		{`{"enum":[` + strings.Repeat("1,", MaxValues) + `1]}`, "more than 10000 values"},
+		{nested(40, `{"properties":{"a":`, `{}`, `}}`), "nested deeper than 64 levels, at #/properties/a"},
+		{`{"type":"strnig"}`, "it is not a JSON Schema: value must be one of"},
+		{`{"type":"strnig"}`, "at #/type"},
+		{`{"properties":{"a":{"minLength":-1}}}`, "at #/properties/a/minLength"},
+		{`{"required":"a"}`, "at #/required"},
+		{`{"$ref":"http://127.0.0.1/x.json"}`, `it refers to "http://127.0.0.1/x.json", which is outside of it`},
+		{`{"$ref":"file:///etc/passwd"}`, `it refers to "file:///etc/passwd", which is outside of it`},
+		{`{"$ref":"other.json#/a"}`, `it refers to "other.json", which is outside of it`},
+		{`{"$id":"https://example.com/a","properties":{"x":{"$ref":"b"}}}`, `it refers to "https://example.com/b", which is outside of it`},
+		{`{"$ref":"#/$defs/none"}`, "not found"},
+		{`{"$schema":"https://example.com/mine"}`, "its $schema is"},
+		{`{"$ref":"#"}`, "refers to itself without going into the data"},
+		{`{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"type":"string"},{"$ref":"#/$defs/b"}]},"b":{"not":{"$ref":"#/$defs/a"}}}}`, "refers to itself without going into the data"},
+		{`{"$ref":"https://json-schema.org/draft/2020-12/schema"}`, "refers to the schema of schemas"},
+		{`{"$dynamicRef":"#a"}`, "$dynamicRef"},
+		{doubling, "looks at the same value more than 256 times"},
+		{`{"anyOf":[` + strings.Repeat(`{"minLength":2},`, 300) + `{"type":"string"}]}`, "looks at the same value more than 256 times"},
+		{`{"properties":{` + strings.Repeat(`"x":{"type":"string"},`, 1) + manyProperties(MaxNodes) + `}}`, "made of more than 2000 schemas"},
+		{`{"pattern":"(?=a)b"}`, "regular expression"},
+		{`{"pattern":"(?:abcdefghi){200}"}`, "more than 1000 instructions"},
+		{`{"pattern":"(((a{100}){100}){100}){100}"}`, "pattern"},
+		{`{"patternProperties":{"(":true}}`, "regular expression"},
+		{`{"allOf":[` + strings.TrimSuffix(strings.Repeat(`{"pattern":"^[a-z]{490}$"},`, 30), ",") + `]}`, "instructions together"},
+		{`{"minimum":1e1000000}`, "a number has more than 100 characters or an exponent beyond 400, at #/minimum"},
+		{`{"const":{"a":[` + strings.Repeat("9", 200) + `]}}`, "at #/const/a/0"},
+		{`{"multipleOf":1e-999999999}`, "at #/multipleOf"},
+		{`{"multipleOf":1.2345678901234567891}`, "multipleOf has to have 1 to 18 digits"},
+		{`{"maxLength":1e20}`, "maxLength is 1e20; it may be 1000000000000000"},
+	} {
+		if s, err := New("command x", c.text); err == nil || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%.100s: %v, %v; want %q", c.text, s, err, c.words)
+		}
+	}
+}
+
+func manyProperties(n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(`"p` + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676)) + `":{"type":"string"}`)
+	}
+	return b.String()
+}
+
+// A refusal of a manifest names the command or query, and all that are wrong.
+func TestManifestsAreRefusedByName(t *testing.T) {
+	m := &abi.Manifest{Commands: []abi.CommandType{{Name: "a"}, {Name: "add", Input: `{"$ref":"http://example.com/"}`}}, Queries: []abi.QueryType{{Name: "q", Input: `{"type":1}`}}}
+	_, reasons := Compile(m, func() {})
+	if len(reasons) != 2 || !strings.HasPrefix(reasons[0], `commands[1].input, of the command "add", cannot be used: it refers to`) || !strings.HasPrefix(reasons[1], `queries[0].input, of the query "q", `) {
+		t.Errorf("%q", reasons)
+	}
+	m.Encoding = "application/octet-stream"
+	if s, reasons := Compile(m, func() {}); s != nil || reasons != nil || s.Command(1) != nil || s.Query(0) != nil {
+		t.Error("schemas of what is not JSON are looked at")
+	}
+}
+
+// The time of a check is bounded by the size of the data, whatever schema and data were made
+// for each other.
+func TestDataThatTakesLongToCheck(t *testing.T) {
+	tree := `{"$defs":{"t":{"anyOf":[{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":1}},"required":["k"]},{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":2}},"required":["k"]}]}},"$ref":"#/$defs/t"}`
+	data := strings.Repeat(`{"l":`, 40) + `{}` + strings.Repeat(`,"k":3}`, 40)
+	rests := 0
+	err := made(t, tree).Check([]byte(data), func() error { rests++; return nil })
+	if service.KindOf(err) != service.KindTooLarge || rests < 5 || rests > 20 {
+		t.Errorf("%v, after %d rests", err, rests)
+	}
+	ended := errors.New("ended")
+	if err := made(t, tree).Check([]byte(data), func() error { return ended }); err != ended {
+		t.Errorf("%v", err)
+	}
+	for _, c := range []struct{ text, data string }{
+		{`{"items":{"pattern":"(a*)*(b|c)*d{400}$"}}`, `["` + strings.Repeat("abc", 1<<20) + `"]`},
+		{`{"uniqueItems":true}`, `[` + strings.Repeat(`[],`, 1) + series(maxUnique+1) + `]`},
+	} {
+		if err := made(t, c.text).Check([]byte(c.data), nil); service.KindOf(err) != service.KindTooLarge {
+			t.Errorf("%s: %v", c.text, err)
+		}
+	}
+	deep := strings.Repeat(`[`, 2000) + strings.Repeat(`]`, 2000)
+	for _, text := range []string{`{"items":{"$ref":"#"}}`, `{"const":[]}`} {
+		if err := made(t, text).Check([]byte(deep), nil); service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), "nested deeper") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := made(t, `{"items":{"type":"integer"}}`).Check([]byte("["+strings.Repeat("1", maxNumber+1)+"e0]"), nil); service.KindOf(err) != service.KindInvalid {
+		t.Errorf("a long number: %v", err)
+	}
+}
+
+func series(n int) string {
+	b := make([]byte, 0, 8*n)
+	for i := range n {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, []byte(strconv.Itoa(i))...)
+	}
+	return string(b)
+}
+
+// Large data is checked in steps between which others run.
+func TestLargeDataIsCheckedInSteps(t *testing.T) {
+	s := made(t, `{"type":"object","properties":{"lines":{"type":"array","items":{"type":"object","properties":{"sku":{"type":"string"},"n":{"type":"integer"}},"required":["sku","n"],"additionalProperties":false}},"blob":{"type":"string"}}}`)
+	for _, data := range []string{
+		`{"lines":[` + strings.TrimSuffix(strings.Repeat(`{"sku":"abc","n":12},`, 8<<20/21), ",") + `]}`,
+		`{"blob":"` + strings.Repeat("x", 8<<20) + `"}`,
+		`{"other":[` + strings.TrimSuffix(strings.Repeat(`[],`, 8<<20/3), ",") + `]}`,
+	} {
+		rests := 0
+		if err := s.Check([]byte(data), func() error { rests++; return nil }); err != nil || rests < 60 {
+			t.Errorf("%.20s: %v, %d rests", data, err, rests)
+		}
+	}
+}
+
+func TestAPointerIsBounded(t *testing.T) {
+	s := made(t, `{"additionalProperties":{"additionalProperties":{"type":"string"}}}`)
+	err := s.Check([]byte(`{"a":{"`+strings.Repeat("n", 2*maxPointer)+`":1}}`), nil)
+	if e, ok := err.(*service.Error); !ok || *e.Pointer != "/a" || len(e.Message) > 300 {
+		t.Errorf("%v", err)
+	}
+}
+
+// Nothing is allocated for data that fits.
+func TestDataThatFitsAllocatesNothing(t *testing.T) {
+	s := made(t, deposit)
+	for _, text := range []string{`{"amount":5,"from":"alice"}`, `{"amount":5,"note":null,"kind":"cash","to":{"a\/b~c":1.5}}`} {
+		data := []byte(text)
+		if n := testing.AllocsPerRun(100, func() {
+			if err := s.Check(data, nil); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations", data, n)
+		}
+	}
+}
+
+// BenchmarkCheck is the check of the bank's commands.
+func BenchmarkCheck(b *testing.B) {
+	s := made(b, `{"type":"object","properties":{"amount":{"type":"integer"},"currency":{"type":"string"}},"required":["amount"],"additionalProperties":false}`)
+	for name, data := range map[string]string{"deposit": `{"amount":100}`, "two": `{"amount":100,"currency":"EUR"}`, "refused": `{"amount":100,"Currency":"EUR"}`} {
+		b.Run(name, func(b *testing.B) {
+			text := []byte(data)
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = s.Check(text, nil)
+			}
+		})
+	}
+	b.Run("full", func(b *testing.B) {
+		s := made(b, deposit)
+		text := []byte(`{"amount":5,"from":"alice","note":null,"kind":"card","tags":["a","b"],"code":"de"}`)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := s.Check(text, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("compile", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			made(b, deposit)
+		}
+	})
+}

@@ -1,0 +1,239 @@
+package schema
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// group is a group of tests of the JSON Schema Test Suite.
+type group struct {
+	Group  string          `json:"group"`
+	Schema json.RawMessage `json:"schema"`
+	Tests  []struct {
+		About string          `json:"about"`
+		Data  json.RawMessage `json:"data"`
+		Valid bool            `json:"valid"`
+	} `json:"tests"`
+}
+
+func suite(t testing.TB) (groups []group) {
+	t.Helper()
+	f, err := os.Open("testdata/suite.jsonl.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := json.NewDecoder(z); d.More(); {
+		var g group
+		if err := d.Decode(&g); err != nil {
+			t.Fatal(err)
+		}
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+// What the test suite of JSON Schema says is what the check says, but for schemas that
+// refer to something outside, or to the schemas of schemas, which are refused.
+func TestTheSuiteOfJSONSchema(t *testing.T) {
+	refused, tests := map[string]int{}, 0
+	for _, g := range suite(t) {
+		s, err := New("command x", string(g.Schema))
+		if err != nil {
+			why := ""
+			for _, w := range []string{"outside of it", "$dynamicRef", "$recursiveRef", "schema of schemas", "its $schema is"} {
+				if strings.Contains(err.Error(), w) {
+					why = w
+				}
+			}
+			if why == "" {
+				t.Errorf("%s is refused: %v", g.Group, err)
+			}
+			refused[why]++
+			continue
+		}
+		for _, x := range g.Tests {
+			tests++
+			var err error
+			if s != nil {
+				err = s.Check(x.Data, nil)
+			}
+			if (err == nil) != x.Valid {
+				t.Errorf("%s, %s: %v; it is valid: %v", g.Group, x.About, err, x.Valid)
+			}
+		}
+	}
+	want := map[string]int{"outside of it": 57, "$dynamicRef": 17, "$recursiveRef": 11, "schema of schemas": 4, "its $schema is": 4}
+	if fmt.Sprint(refused) != fmt.Sprint(want) || tests < 4000 {
+		t.Errorf("%d tests; refused: %v, want %v", tests, refused, want)
+	}
+}
+
+// verdict is what a check comes to.
+type verdict int
+
+const (
+	fits verdict = iota
+	doesNot
+	unsaid // it is not decided by the schema: malformed, too long to check
+)
+
+func ours(s *Schema, data []byte) (verdict, error) {
+	if s == nil {
+		return fits, nil
+	}
+	err := s.Check(data, nil)
+	var e *service.Error
+	switch {
+	case err == nil:
+		return fits, nil
+	case !errors.As(err, &e) || e.Kind != service.KindInvalid:
+		return unsaid, err
+	case e.Message == "the data is not JSON", e.Message == "the member is there twice", strings.HasPrefix(e.Message, "the data is nested deeper"), strings.HasPrefix(e.Message, "a number has more"):
+		return unsaid, err
+	}
+	return doesNot, err
+}
+
+// theirs is what the library says of decoded data.
+func theirs(text string, data []byte) (v verdict) {
+	defer func() {
+		if recover() != nil { // it has limits of its own
+			v = unsaid
+		}
+	}()
+	c := jsonschema.NewCompiler()
+	c.UseLoader(outside{})
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil || c.AddResource(self, doc) != nil {
+		return unsaid
+	}
+	s, err := c.Compile(self)
+	if err != nil {
+		return unsaid
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil || !plain(value) {
+		return unsaid
+	}
+	if err := s.Validate(value); err != nil {
+		if strings.Contains(err.Error(), "cycle") {
+			return unsaid
+		}
+		return doesNot
+	}
+	return fits
+}
+
+// plain reports whether the library can be asked about a value: it has no numbers that
+// take it long, or on which it panics.
+func plain(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, x := range v {
+			if !plain(x) {
+				return false
+			}
+		}
+	case []any:
+		for _, x := range v {
+			if !plain(x) {
+				return false
+			}
+		}
+	case json.Number:
+		n, _ := parseNumber([]byte(v), nil)
+		return n.exp < 2000 && n.exp > -2000
+	}
+	return true
+}
+
+// twice reports whether data has a member twice: the library sees the last one only.
+func twice(data []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var walk func() bool
+	walk = func() bool {
+		token, err := d.Token()
+		if err != nil {
+			return true
+		}
+		delim, _ := token.(json.Delim)
+		names := map[string]bool{}
+		for (delim == '{' || delim == '[') && d.More() {
+			if delim == '{' {
+				name, err := d.Token()
+				if err != nil || names[name.(string)] {
+					return true
+				}
+				names[name.(string)] = true
+			}
+			if walk() {
+				return true
+			}
+		}
+		if delim == '{' || delim == '[' {
+			_, err = d.Token()
+		}
+		return err != nil
+	}
+	return walk()
+}
+
+// FuzzSchema reads any schema and holds any data to it: that ends in bounded time, says the
+// same as the library where that can be asked, and each place it points to is a pointer.
+func FuzzSchema(f *testing.F) {
+	for i, g := range suite(f) {
+		if i%3 == 0 && len(g.Tests) > 0 {
+			f.Add(string(g.Schema), []byte(g.Tests[i%len(g.Tests)].Data))
+		}
+	}
+	for _, data := range []string{`{}`, `null`, ``, `{"amount":1,"tags":["a","a"]}`, `{"amount":1e999999999}`, `{"amount":1,"to":{"a/b~c":1},"step":0.15}`, "[", `{"amount":1,"code":"\ud800"}`} {
+		f.Add(deposit, []byte(data))
+	}
+	f.Add(`{"multipleOf":1e400,"minimum":-1e-400}`, []byte(`1e400`))
+	f.Add(`{"pattern":"^(a|b{2,5})*$","minLength":2}`, []byte(`"\u0061bb"`))
+	f.Add(`{"$anchor":"a","items":{"$ref":"#a"},"maxItems":2}`, []byte(`[[[],[]],[]]`))
+	f.Add(`{"allOf":[{"properties":{"a":true}},{"patternProperties":{"^b":true}}],"unevaluatedProperties":false}`, []byte(`{"a":1,"bc":2,"c":3}`))
+	f.Fuzz(func(t *testing.T, text string, data []byte) {
+		s, err := New("command x", text)
+		if err != nil {
+			return
+		}
+		if s != nil {
+			c := newCheck()
+			_ = c.run(s, data, nil)
+			// Beyond the bound comes the step in which that is noticed, and no more.
+			if slack := 64 * (len(data) + freeSteps); c.steps > c.most+slack {
+				t.Errorf("%d steps for %d bytes", c.steps, len(data))
+			}
+		}
+		got, err := ours(s, data)
+		var e *service.Error
+		if errors.As(err, &e) && e.Pointer != nil && *e.Pointer != "" && ((*e.Pointer)[0] != '/' || len(*e.Pointer) > maxPointer+len(text)) {
+			t.Errorf("a pointer %q", *e.Pointer)
+		}
+		// No data, formats before 2019-09, which are annotations here, and what is not UTF-8, or there twice, are judged otherwise by the library.
+		if got == unsaid || len(data) == 0 || strings.Contains(text, "format") || strings.Contains(text, `\u`) || strings.Contains(string(data), `\u`) ||
+			!utf8.Valid(data) || !utf8.ValidString(text) || s != nil && twice(data) {
+			return
+		}
+		if want := theirs(text, data); want != unsaid && want != got && json.Valid(data) {
+			t.Errorf("%s\n%s\nis %v (%v), and %v by the library", text, data, got, err, want)
+		}
+	})
+}

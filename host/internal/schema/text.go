@@ -1,0 +1,123 @@
+package schema
+
+import (
+	"bytes"
+	"io"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// runes reads the characters of a JSON string between its quotation marks, whose form has
+// been checked. It implements io.RuneReader for regular expressions.
+type runes struct {
+	b    []byte
+	at   int
+	rest *check // is told of the work
+}
+
+// ReadRune implements io.RuneReader.
+func (r *runes) ReadRune() (rune, int, error) {
+	if r.at >= len(r.b) || r.rest.stopped() {
+		return 0, 0, io.EOF
+	}
+	from := r.at
+	c := r.next()
+	r.rest.spend(r.at - from)
+	return c, utf8.RuneLen(c), nil
+}
+
+// next is the next character; there is one.
+func (r *runes) next() rune {
+	c := r.b[r.at]
+	switch {
+	case c == '\\':
+		return r.escape()
+	case c < utf8.RuneSelf:
+		r.at++
+		return rune(c)
+	}
+	x, n := utf8.DecodeRune(r.b[r.at:])
+	r.at += n
+	return x
+}
+
+func (r *runes) escape() rune {
+	c := r.b[r.at+1]
+	if c != 'u' {
+		r.at += 2
+		if i := bytes.IndexByte([]byte("bfnrt"), c); i >= 0 {
+			return rune("\b\f\n\r\t"[i])
+		}
+		return rune(c)
+	}
+	x := hex4(r.b[r.at+2:])
+	r.at += 6
+	if utf16.IsSurrogate(x) {
+		if rest := r.b[r.at:]; len(rest) >= 6 && rest[0] == '\\' && rest[1] == 'u' {
+			if pair := utf16.DecodeRune(x, hex4(rest[2:])); pair != utf8.RuneError {
+				r.at += 6
+				return pair
+			}
+		}
+		return utf8.RuneError
+	}
+	return x
+}
+
+func hex4(b []byte) (x rune) {
+	for _, c := range b[:4] {
+		switch {
+		case c <= '9':
+			c -= '0'
+		case c <= 'F':
+			c -= 'A' - 10
+		default:
+			c -= 'a' - 10
+		}
+		x = x<<4 | rune(c)
+	}
+	return x
+}
+
+// plain is what stands between the quotation marks of a string token, in the data or, if it
+// has escapes, decoded into scratch.
+func (c *check) plain(token []byte) []byte {
+	inner := token[1 : len(token)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return inner
+	}
+	c.scratch = c.scratch[:0]
+	for r := (runes{b: inner}); r.at < len(inner); {
+		c.scratch = utf8.AppendRune(c.scratch, r.next())
+	}
+	return c.scratch
+}
+
+// characters counts those of a string token, but none beyond most.
+func (c *check) characters(token []byte, most int) (n int) {
+	r := runes{b: token[1 : len(token)-1]}
+	for r.at < len(r.b) && n < most {
+		from := r.at
+		r.next()
+		c.spend(r.at - from)
+		n++
+	}
+	return n
+}
+
+// shortMatch is up to how many bytes a string is handed to a regular expression whole.
+// Longer ones are read by it character by character, so that others can run meanwhile.
+const shortMatch = 256
+
+// matches reports whether a string token has a match of the pattern.
+func (c *check) matches(p *pattern, token []byte) bool {
+	c.spend(len(token) * (1 + p.instructions/4))
+	if c.stopped() {
+		return false
+	}
+	inner := token[1 : len(token)-1]
+	if len(inner) <= shortMatch && bytes.IndexByte(inner, '\\') < 0 {
+		return p.Match(inner)
+	}
+	return p.MatchReader(&runes{b: inner, rest: c})
+}
