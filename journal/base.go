@@ -15,6 +15,8 @@ import "encoding/binary"
 //	str   key                         u64   position of the first event that is kept
 //	uint  floor                       u64   sequence of the first base batch
 //	…     snapshot                    uint  number of base records
+//	                                  8 B   stamp of the log's first batch
+//	                                  8 B   stamp of the batch with the last deleted event
 //
 // The floor is the entity's version before the first kept batch: the events up to it
 // are gone. The snapshot is of a version not below it.
@@ -37,6 +39,8 @@ type cut struct {
 	position Position // of the first event that is kept, or comes
 	from     uint64   // sequence of the first base batch
 	bases    uint64
+	origin   Stamp  // of the log's first batch
+	before   Stamp  // of the batch with the event before position; zero if position is 1
 	at       uint64 // sequence of the batch that holds it; not in the record
 }
 
@@ -79,6 +83,7 @@ func appendCut(b []byte, c *cut) []byte {
 	w.u64(uint64(c.position))
 	w.u64(c.from)
 	w.uint(c.bases)
+	w.b = append(append(w.b, c.origin[:]...), c.before[:]...)
 	out := writer{b}
 	out.bytes(w.b)
 	return out.b
@@ -113,6 +118,10 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 			err = yield(h, &x, nil)
 		case recordCut:
 			c := cut{at: h.sequence, sequence: rec.u64(), position: Position(rec.u64()), from: rec.u64(), bases: rec.uint()}
+			if len(rec.b) > 0 { // one that does not have them proves nothing of what stood before it
+				rec.fill(c.origin[:])
+				rec.fill(c.before[:])
+			}
 			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence || c.position > h.first || c.from > h.sequence {
 				return b.corrupt("a cut record is malformed")
 			}
@@ -179,11 +188,12 @@ func openFloor(value []byte, x *base) bool {
 func trimKey(log LogName) []byte { return indexPrefix('t', log) }
 
 func sealTrim(c *cut) []byte {
-	w := writer{make([]byte, 4, 40)}
+	w := writer{make([]byte, 4, 56)}
 	w.u64(c.sequence)
 	w.u64(uint64(c.position))
 	w.u64(c.from)
 	w.u64(c.at)
+	w.b = append(append(w.b, c.origin[:]...), c.before[:]...)
 	return sealValue(w.b)
 }
 
@@ -193,6 +203,8 @@ func openTrim(value []byte) (c cut, ok bool) {
 		return cut{}, false
 	}
 	c = cut{sequence: r.u64(), position: Position(r.u64()), from: r.u64(), at: r.u64()}
+	r.fill(c.origin[:])
+	r.fill(c.before[:])
 	return c, !r.bad && len(r.b) == 0 && c.sequence > 0 && c.position > 0
 }
 

@@ -62,10 +62,30 @@ type batchHeader struct {
 	sequence uint64
 	time     UnixNano
 	previous chainHash
-	base     bool // its records are of a retention, and commits counts them
-	codec    byte // of the body
-	records  int  // length of the body without the codec; decoding knows it when that is unpacked
+	base     bool      // its records are of a retention, and commits counts them
+	codec    byte      // of the body
+	records  int       // length of the body without the codec; decoding knows it when that is unpacked
+	whole    []byte    // the batch as it was decoded, a view
+	hash     chainHash // of whole, once somebody wanted it
 }
+
+// stamp is that of a decoded batch, which is hashed when it is first asked for.
+func (h *batchHeader) stamp() Stamp {
+	if h.hash == (chainHash{}) {
+		h.hash = hashOf(h.whole)
+	}
+	return h.hash.stamp()
+}
+
+// stampAt is that of the batch if it has the event at a position, else zero.
+func (h *batchHeader) stampAt(p Position) Stamp {
+	if p < h.first {
+		return Stamp{}
+	}
+	return h.stamp()
+}
+
+func (c *chainHash) stamp() Stamp { return Stamp(c[:8]) }
 
 // beginBatch appends room for the header and the log's name.
 func beginBatch(b []byte, log LogName) []byte {
@@ -128,6 +148,7 @@ func decodeBatch(b []byte) (h batchHeader, body []byte, reason string) {
 		previous: chainHash(b[40:72]),
 		base:     b[4] == baseVersion,
 		codec:    b[5],
+		whole:    b,
 	}
 	if h.base && h.events != 0 {
 		return h, body, "a base batch claims events"
@@ -224,14 +245,19 @@ func eachRecord(block Block, commit commitYield, ofBase baseYield) error {
 	if err != nil {
 		return err
 	}
-	return block.unpacked(&h, packed, func(body reader) error {
+	return block.opened(h, packed, commit, ofBase)
+}
+
+// opened is eachRecord for who has opened the block.
+func (b *Block) opened(h batchHeader, packed []byte, commit commitYield, ofBase baseYield) error {
+	return b.unpacked(&h, packed, func(body reader) error {
 		if !h.base {
-			return block.commits(&h, body, commit)
+			return b.commits(&h, body, commit)
 		}
-		if err := block.bases(&h, body, func(*batchHeader, *base, *cut) error { return nil }); err != nil {
+		if err := b.bases(&h, body, func(*batchHeader, *base, *cut) error { return nil }); err != nil {
 			return err
 		}
-		return block.bases(&h, body, ofBase)
+		return b.bases(&h, body, ofBase)
 	})
 }
 
@@ -273,7 +299,7 @@ func (c *decodedCommit) event(h *batchHeader, first Position, i int) Event {
 		Version: c.expected + Version(i) + 1, Type: e.Type, ContentType: contentType(e.ContentType),
 		Data: e.Data, Metadata: e.Metadata,
 		CommandID: c.command.ID, CommandType: c.command.Type, CommandTime: c.command.Time, CommandFuel: c.command.Fuel,
-		Time: h.time,
+		Time: h.time, Stamp: h.stamp(),
 	}
 }
 

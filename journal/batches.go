@@ -45,9 +45,10 @@ func ReadBatch(data []byte, yield func(*Committed) error) (Batch, error) {
 	if reason != "" {
 		return Batch{}, errorf(KindCorrupt, "read", h.log, "%s", reason)
 	}
+	h.hash = hashOf(data)
 	b := Batch{
 		Log: h.log, Sequence: h.sequence, First: h.first, Next: h.first + Position(h.events),
-		Commits: h.commits, Events: h.events, Time: h.time, Previous: h.previous, Hash: hashOf(data),
+		Commits: h.commits, Events: h.events, Time: h.time, Previous: h.previous, Hash: h.hash,
 		Base: h.base,
 	}
 	var out Committed
@@ -55,11 +56,13 @@ func ReadBatch(data []byte, yield func(*Committed) error) (Batch, error) {
 		if yield == nil {
 			return nil
 		}
+		h.hash = b.Hash
 		out = Committed{Log: h.log, Command: c.command, First: first, Time: h.time,
 			Version: c.expected + Version(len(c.events)), Events: out.Events[:0]}
 		for i := range c.events {
 			out.Events = append(out.Events, c.event(h, first, i))
 		}
+		out.Stamp = h.stampAt(first + Position(len(c.events)) - 1)
 		return yield(&out)
 	})
 	return b, err

@@ -177,6 +177,10 @@ func (j *Journal) write(g *group) {
 	for _, b := range blocks {
 		s := j.logs[b.Log]
 		s.batches++
+		s.stamp = *s.last // nothing behind these blocks has been laid out
+		if b.Sequence == 1 {
+			s.origin = s.first
+		}
 		s.size.bytes += int64(len(b.Data))
 		j.stats.Bytes += uint64(len(b.Data))
 		j.stats.BatchBytes.add(uint64(len(b.Data)))
@@ -235,7 +239,8 @@ type batchBuilder struct {
 	maker  *batchMaker
 	header batchHeader
 	buf    []byte
-	room   int // for the records of the batches to come, in bytes, as a first guess
+	stamp  *Stamp // of the batch, filled in when it is finished
+	room   int    // for the records of the batches to come, in bytes, as a first guess
 }
 
 // batchMaker is what the committer makes batches with.
@@ -289,6 +294,7 @@ func (b *batchBuilder) add(p *pending) {
 	if b.header.commits == 0 {
 		s.sequence++
 		b.header = batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain}
+		b.stamp = new(Stamp)
 		b.buf = beginBatch(b.maker.take(batchHeaderSize+len(s.name)+max(p.size, b.room)), s.name)
 	}
 	p.first, p.time = s.next, s.time
@@ -301,6 +307,10 @@ func (b *batchBuilder) add(p *pending) {
 	}
 	b.header.commits++
 	b.header.events += uint32(len(p.commit.Events))
+	if b.header.events > 0 {
+		s.last = b.stamp
+	}
+	p.stamp = s.last
 	s.next += Position(len(p.commit.Events))
 }
 
@@ -319,6 +329,10 @@ func (b *baseBatch) block(m *batchMaker) Block {
 func (b *batchBuilder) finish(g *group) {
 	var data []byte
 	data, b.log.chain = b.maker.finish(b.buf, &b.header)
+	*b.stamp = b.log.chain.stamp()
+	if b.header.sequence == 1 {
+		b.log.first = *b.stamp
+	}
 	g.blocks = append(g.blocks, Block{Log: b.log.name, First: b.header.first, Sequence: b.header.sequence, Data: data})
 	g.ends = append(g.ends, b.log.next)
 	b.header, b.buf = batchHeader{}, nil

@@ -58,7 +58,7 @@ func FuzzBatch(f *testing.F) {
 }
 
 func FuzzIndexValues(f *testing.F) {
-	e := Event{Position: 7, Time: 8, Type: "t", ContentType: "c", CommandID: "i", CommandType: "ct", CommandFuel: 300, Metadata: []byte("m"), Data: []byte("d")}
+	e := Event{Position: 7, Time: 8, Type: "t", ContentType: "c", CommandID: "i", CommandType: "ct", CommandFuel: 300, Metadata: []byte("m"), Data: []byte("d"), Stamp: Stamp{1, 2}}
 	f.Add(encodeIndexEvent(&e)[4:])
 	f.Add(encodePlace(place{1, 2, 3, 4})[4:])
 	f.Add(encodeCheckpoint(checkpoint{5, 6})[4:])
@@ -119,7 +119,7 @@ func FuzzBase(f *testing.F) {
 	bases := appendBase(nil, &base{key: "alice", floor: 7, snapshot: &Snapshot{Version: 9, Schema: 2, State: []byte("state")}})
 	bases = appendBase(bases, &base{key: "bob", floor: 1})
 	f.Add(bases, uint8(2))
-	f.Add(appendCut(nil, &cut{sequence: 3, position: 4, from: 3, bases: 2}), uint8(1))
+	f.Add(appendCut(nil, &cut{sequence: 3, position: 4, from: 3, bases: 2, origin: Stamp{1}, before: Stamp{2}}), uint8(1))
 	f.Fuzz(func(t *testing.T, records []byte, n uint8) {
 		h := batchHeader{log: "bank", commits: uint32(n), first: 50, sequence: 50, base: true}
 		b := append(beginBatch(nil, h.log), records...)

@@ -15,7 +15,7 @@ import (
 // change between releases; a changed layout means a new indexLayout, and Open makes
 // the index anew.
 //
-//	'e' log key u64 version   an event of an entity: position, time, fields
+//	'e' log key u64 version   an event of an entity: position, times, stamp, fields
 //	'a' log command id        where the command's commit stands
 //	'c' log                   checkpoint: how far the log is indexed
 //	's' log key               the latest snapshot of an entity; see snapshot.go
@@ -113,6 +113,7 @@ func appendIndexEvent(b []byte, e *Event) []byte {
 	w.u64(uint64(e.Position))
 	w.u64(uint64(e.Time))
 	w.u64(uint64(e.CommandTime))
+	w.b = append(w.b, e.Stamp[:]...)
 	w.uint(e.CommandFuel)
 	w.str(e.Type)
 	w.str(e.ContentType)
@@ -131,6 +132,7 @@ func decodeIndexEvent(b []byte, e *Event, types *typeNames) bool {
 		return false
 	}
 	e.Position, e.Time, e.CommandTime = Position(r.u64()), UnixNano(r.u64()), UnixNano(r.u64())
+	r.fill(e.Stamp[:])
 	e.CommandFuel = r.uint()
 	e.Type, e.ContentType = types.str(r.bytes()), types.str(r.bytes())
 	e.CommandID, e.CommandType = CommandID(r.str()), types.str(r.bytes())

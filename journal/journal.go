@@ -62,6 +62,8 @@ type entityID struct {
 type logState struct {
 	name     LogName
 	head     Position // of the last event on disk
+	stamp    Stamp    // of the batch with that event; zero if there is none, or it is damaged
+	origin   Stamp    // of the log's first batch, once that is on disk; constant then, so that receipts read it without mu
 	indexed  Position // up to which all events are in the index
 	batches  uint64   // on disk
 	size     logBytes // of them, from the cut on
@@ -87,6 +89,8 @@ type logState struct {
 	next     Position // of the next event
 	sequence uint64   // of the last batch
 	chain    chainHash
+	first    Stamp    // of the first batch
+	last     *Stamp   // of the last batch with events; what it points to is constant
 	time     UnixNano // of the last batch
 }
 
@@ -116,13 +120,14 @@ type pending struct {
 	first Position
 	time  UnixNano
 	place place
+	stamp *Stamp // see Receipt.Stamp
 }
 
 func (p *pending) receipt() Receipt {
 	c := p.commit
 	return Receipt{
 		log: c.Log, key: c.Command.Key, id: c.Command.ID, first: p.first, events: uint32(len(c.Events)),
-		version: c.Expected + Version(len(c.Events)), time: p.time, minted: true,
+		version: c.Expected + Version(len(c.Events)), time: p.time, origin: p.log.origin, stamp: *p.stamp, minted: true,
 	}
 }
 
@@ -168,6 +173,9 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	if err := j.openIndex(ctx); err != nil {
 		return nil, err
 	}
+	if err := j.findStamps(ctx); err != nil {
+		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
+	}
 	if err := j.proveDoubtful(ctx, names); err != nil {
 		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
 	}
@@ -196,6 +204,9 @@ func openLog(last Block) (*logState, error) {
 	if err == nil {
 		h, _, _ := decodeBatch(last.Data)
 		s.next, s.time = h.first+Position(h.events), h.time
+		if h.events > 0 {
+			s.stamp = s.chain.stamp()
+		}
 	} else { // then up to the one before, as the place of this one tells
 		s.next = last.First
 		last.Sequence--
@@ -205,7 +216,7 @@ func openLog(last Block) (*logState, error) {
 }
 
 func newLog(name LogName) *logState {
-	return &logState{name: name, next: 1, size: logBytes{known: true}, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]struct{}{}}
+	return &logState{name: name, next: 1, last: new(Stamp), size: logBytes{known: true}, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]struct{}{}}
 }
 
 // log returns the state of a log, made on first use. The caller holds mu.

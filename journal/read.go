@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // errStop ends a scan that has all it wants.
@@ -109,7 +111,9 @@ func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done fu
 			if err != nil {
 				return false, err
 			}
-			done(c, c.receipt(), nil)
+			r := c.receipt()
+			r.origin = j.Origin(log)
+			done(c, r, nil)
 			return true, nil
 		}
 		j.mu.Lock()
@@ -127,7 +131,7 @@ func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done fu
 // committed is a durable commit as it stands in the log.
 func (p *pending) committed() *Committed {
 	c := &Committed{Log: p.commit.Log, Command: p.commit.Command, First: p.first, Time: p.time,
-		Version: p.commit.Expected + Version(len(p.commit.Events))}
+		Version: p.commit.Expected + Version(len(p.commit.Events)), Stamp: *p.stamp}
 	for i := range p.commit.Events {
 		c.Events = append(c.Events, p.event(i))
 	}
@@ -143,14 +147,14 @@ func (p *pending) event(i int) Event {
 		CommandFuel: p.commit.Command.Fuel,
 	}
 	if p.durable {
-		ev.Position, ev.Time = p.first+Position(i), p.time
+		ev.Position, ev.Time, ev.Stamp = p.first+Position(i), p.time, *p.stamp
 	}
 	return ev
 }
 
 func (c *Committed) receipt() Receipt {
 	return Receipt{log: c.Log, key: c.Command.Key, id: c.Command.ID, first: c.First,
-		events: uint32(len(c.Events)), version: c.Version, time: c.Time, minted: true}
+		events: uint32(len(c.Events)), version: c.Version, time: c.Time, stamp: c.Stamp, minted: true}
 }
 
 // findAnswer looks a command id up in the index.
@@ -204,6 +208,12 @@ func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Comm
 	if found == nil {
 		return nil, errorf(KindCorrupt, "answer", log, "the index points to commit %d of batch %d, which is not there; rebuild the index", where.ordinal, where.sequence)
 	}
+	if last := found.First + Position(len(found.Events)) - 1; found.Stamp == (Stamp{}) && last > 0 {
+		// The event before it is in another batch. Where that is damaged the answer is still the answer.
+		if found.Stamp, err = j.StampAt(ctx, log, last); err != nil && KindOf(err) != KindCorrupt {
+			return nil, err
+		}
+	}
 	return found, nil
 }
 
@@ -211,7 +221,8 @@ func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Comm
 func (c *decodedCommit) committed(h *batchHeader, first Position) *Committed {
 	cmd := c.command
 	cmd.Data, cmd.Metadata, cmd.Reply = clone(cmd.Data), clone(cmd.Metadata), clone(cmd.Reply)
-	out := &Committed{Log: h.log, Command: cmd, First: first, Time: h.time, Version: c.expected + Version(len(c.events))}
+	out := &Committed{Log: h.log, Command: cmd, First: first, Time: h.time, Version: c.expected + Version(len(c.events)),
+		Stamp: h.stampAt(first + Position(len(c.events)) - 1)}
 	for i := range c.events {
 		e := c.event(h, first, i)
 		e.Data, e.Metadata = clone(e.Data), clone(e.Metadata)
@@ -348,8 +359,8 @@ func (j *Journal) moved(s *logState, key string, seen uint64) bool {
 
 // Entity yields the durable events of an entity with a version above after, in
 // order, at most limit of them if limit is above 0. It may lag behind Head by what
-// is not indexed yet. After 0 begins with the first event that a retention has left;
-// otherwise the rules are those of [Journal.Load].
+// is not indexed yet. After 0 begins with the first event that a retention has left; a version that the entity
+// has not durably come to is an error of kind KindVersion. Otherwise the rules are those of [Journal.Load].
 func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error) error {
 	head := j.Head(log)
 	count := 0
@@ -360,7 +371,8 @@ func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Ver
 		}
 		after = floor.floor
 	}
-	_, err := j.Load(ctx, log, key, after, func(e *Event) error {
+	held, _, _ := j.overlay(log, key)
+	v, err := j.Load(ctx, log, key, after, func(e *Event) error {
 		if e.Position == 0 || e.Position > head || limit > 0 && count >= limit {
 			return errStop
 		}
@@ -369,6 +381,14 @@ func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Ver
 	})
 	if errors.Is(err, errStop) {
 		return nil
+	}
+	if err == nil && count == 0 && after > 0 {
+		if n := len(held); v == after && n > 0 && held[n-1].Position == 0 { // what is in flight has not happened yet
+			v = after - 1
+		}
+		if v < after {
+			return errorf(KindVersion, "load", log, "entity %q has not come to version %d", key, after)
+		}
 	}
 	return err
 }
@@ -496,35 +516,87 @@ func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield
 		durable = s.batches
 	}
 	j.mu.Unlock()
-	order, begin := sequel{log: log}, j.cutOf(log)
-	var stopped error // of yield, which goes back as it is
+	scan := logScan{journal: j, order: sequel{log: log}, yield: yield, copy: rooms.Get().(*room)}
+	defer scan.copy.release()
+	begin := j.cutOf(log)
 	err := j.engine.Log().Blocks(ctx, log, max(from, begin.position), func(b Block) error {
-		if b.Sequence < begin.sequence {
+		switch {
+		case b.Sequence < begin.sequence:
 			return nil
+		case b.Sequence > durable:
+			return errStop
 		}
-		if b.Sequence > durable {
-			stopped = errStop
-			return stopped
-		}
-		if err := order.follow(b); err != nil {
-			if now := j.cutOf(log); order.sequence+1 < now.sequence {
-				err = trimmedLog(log, now.position) // a retention has begun meanwhile
-			}
-			return err
-		}
-		return eachCommit(b, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
-			order.next = first + Position(len(c.events))
-			stopped = yield(h, first, c)
-			return stopped
-		})
+		return scan.block(b)
 	})
-	if errors.Is(stopped, errStop) {
-		return nil
+	if rest := scan.flush(nil); rest != nil {
+		err = rest
 	}
-	if stopped != nil {
-		return stopped
+	switch {
+	case errors.Is(scan.stopped, errStop), scan.stopped == nil && errors.Is(err, errStop):
+		return nil
+	case scan.stopped != nil:
+		return scan.stopped
 	}
 	return readError("read", log, err)
+}
+
+// logScan decodes one block after the other. Their events need a stamp, and to hash all blocks would take a quarter of
+// the time of a scan. So it is one block behind, and takes the hash from the next one, which has it.
+type logScan struct {
+	journal *Journal
+	order   sequel
+	yield   func(*batchHeader, Position, *decodedCommit) error
+	stopped error // of yield, which goes back as it is
+
+	held   bool // there is a block that was not decoded yet:
+	last   Block
+	header batchHeader
+	body   []byte
+	copy   *room // what these refer to
+}
+
+// block takes the next block, and yields the commits of the one before.
+func (s *logScan) block(b Block) error {
+	h, body, err := b.open()
+	var next *batchHeader
+	if err == nil {
+		next = &h
+	}
+	if err := s.flush(next); err != nil {
+		return err
+	}
+	if err := s.order.follow(b); err != nil {
+		if now := s.journal.cutOf(b.Log); s.order.sequence+1 < now.sequence {
+			err = trimmedLog(b.Log, now.position) // a retention has begun meanwhile
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.held, s.last, s.header, s.body = true, b, h, body
+	if len(b.Data) > yield.Step { // large events are not many: their batch is hashed rather than kept
+		return s.flush(nil)
+	}
+	s.copy.b = append(s.copy.b[:0], b.Data...)
+	s.last.Data, s.header.whole, s.body = s.copy.b, s.copy.b, s.copy.b[len(b.Data)-len(body):]
+	return nil
+}
+
+// flush yields the commits of the block that is held; next is the header of the one behind it, if that is known.
+func (s *logScan) flush(next *batchHeader) error {
+	if !s.held {
+		return nil
+	}
+	s.held = false
+	if next != nil && next.sequence == s.header.sequence+1 {
+		s.header.hash = next.previous
+	}
+	return s.last.opened(s.header, s.body, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+		s.order.next = first + Position(len(c.events))
+		s.stopped = s.yield(h, first, c)
+		return s.stopped
+	}, func(*batchHeader, *base, *cut) error { return nil })
 }
 
 // cutOf is the cut of a log's latest retention; zero if there was none.

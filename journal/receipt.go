@@ -14,6 +14,8 @@ type Receipt struct {
 	events  uint32
 	version Version
 	time    UnixNano
+	origin  Stamp
+	stamp   Stamp
 	minted  bool
 }
 
@@ -41,6 +43,13 @@ func (r Receipt) Last() Position { return r.first + Position(r.events) - 1 }
 
 // Version is the entity's version after the commit.
 func (r Receipt) Version() Version { return r.version }
+
+// Origin is the identity of the log; see [Journal.Origin].
+func (r Receipt) Origin() Stamp { return r.origin }
+
+// Stamp is that of the batch with the event at the position Last; zero if that is 0, and in a receipt of
+// Settle. With Origin it proves of which history that position is.
+func (r Receipt) Stamp() Stamp { return r.stamp }
 
 // Time is when the batch was written.
 func (r Receipt) Time() UnixNano { return r.time }

@@ -19,6 +19,11 @@ type CommandID string
 // Digest is the SHA-256 of a module.
 type Digest [32]byte
 
+// Stamp is the first eight bytes of the SHA-256 of a batch. A batch has the hash of the one before it, so a stamp
+// stands for all of its log up to there: where two logs have the same stamp, they have the same history. The zero
+// Stamp is that of no batch.
+type Stamp [8]byte
+
 // UnixNano is an instant: nanoseconds since the Unix epoch, UTC.
 type UnixNano int64
 
@@ -74,6 +79,7 @@ type Event struct {
 	CommandTime UnixNano // the command's own time, which the guest saw
 	CommandFuel uint64   // what the command took, with all of its events
 	Time        UnixNano // when its batch was written; never decreases within a log
+	Stamp       Stamp    // of its batch; zero while that is not on disk
 }
 
 // Committed is a whole commit as it stands in the log.
@@ -84,4 +90,8 @@ type Committed struct {
 	Version Version  // of the entity after it
 	Events  []Event
 	Time    UnixNano
+	// Stamp is that of the batch with its last event, or with the event before it if it has none. It
+	// is zero if there is no such event; and what [Journal.Commits] and [ReadBatch] yield has it only if the
+	// event is in the same batch.
+	Stamp Stamp
 }

@@ -244,6 +244,7 @@ func (r *retention) tell(stage string, done, total uint64) {
 // find looks for the cut, and which entities lose events by it.
 func (r *retention) find() error {
 	promised := r.opt.Clock() - UnixNano(r.opt.AnswerWindow)
+	r.cut.origin, r.cut.before = r.Origin(r.log), r.cutOf(r.log).before
 	err := r.Batches(r.ctx, r.log, BatchRange{}, func(b Block) error {
 		if r.o.Pace != nil {
 			if err := r.o.Pace(); err != nil {
@@ -263,6 +264,9 @@ func (r *retention) find() error {
 			return errStop
 		}
 		r.cut.sequence, r.cut.position = b.Sequence+1, next
+		if h.events > 0 {
+			r.cut.before = h.stamp()
+		}
 		r.result.Batches++
 		r.result.Events += uint64(h.events)
 		r.result.Bytes += uint64(len(b.Data))

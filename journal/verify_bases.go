@@ -128,7 +128,7 @@ func (l *logVerifier) checkBases() error {
 	if b.beyond || l.damages > 0 {
 		return nil // opening the journal completes it; or it cannot be told
 	}
-	if b.found.sequence != b.cut.sequence || b.found.position != b.cut.position || b.found.from != b.cut.from || b.found.at != b.cut.at {
+	if b.found.bases = b.cut.bases; b.found != b.cut { // the index does not have how many there are
 		l.problem(l.log, 0, 0, "the index says that a retention kept position %d and what follows, the log says %d; rebuild the index", b.cut.position, b.found.position)
 	}
 	prefix := indexPrefix('f', l.log)

@@ -102,7 +102,7 @@ func TestVerifyFinds(t *testing.T) {
 			if err := m.Log().Append(ctx, []journal.Block{b}); err != nil {
 				t.Fatal(err)
 			}
-		}, 1, "hash of the batch before"},
+		}, 2, "hash of the batch before"}, // and the index has the stamp of the one that was there
 		{"events of the index", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "e", "what?") }, 5, "has something else for version 1"},
 		{"answers", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "a", "what?") }, 5, "answer to command id \"c0\" is damaged"},
 		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "c", "what?") }, 1, "checkpoint is damaged"},

@@ -164,6 +164,23 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 	}
 }
 
+// sameHistory holds one journal's logs to be those of the other, as far as both have come.
+func sameHistory(t *testing.T, one, other *journal.Journal) {
+	t.Helper()
+	for _, log := range []journal.LogName{"bank", "orders"} {
+		if x, y := one.Origin(log), other.Origin(log); x != y || x == journal.Unborn(log) || x == (journal.Stamp{}) {
+			t.Errorf("%s is %x and %x", log, x, y)
+		}
+		for at := one.First(log) - 1; at <= min(one.Head(log), other.Head(log)); at++ {
+			x, errX := one.StampAt(t.Context(), log, at)
+			y, errY := other.StampAt(t.Context(), log, at)
+			if x != y || (x == journal.Stamp{}) != (at == 0) || errX != nil || errY != nil {
+				t.Errorf("%s at %d is %x and %x: %v, %v", log, at, x, y, errX, errY)
+			}
+		}
+	}
+}
+
 // A backup that is made while commits go on is of one moment: each command of the
 // writer below finds in it what it rests on.
 func TestBackupUnderLoad(t *testing.T) {
@@ -255,6 +272,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 		if first := j.First("bank"); first != s.First("bank") {
 			t.Errorf("the restored log begins at %d, not at %d", first, s.First("bank"))
 		}
+		sameHistory(t, j, s.Journal)
 		if err := j.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
