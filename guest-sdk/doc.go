@@ -40,5 +40,10 @@
 // Bodies are JSON. Types may be built of booleans, numbers, strings, []byte,
 // slices, arrays, maps with string keys, pointers, structs, and types that have a
 // text form such as time.Time. A type that would lose something on the way, such as
-// one with fields that are not exported, is refused when the module starts.
+// one with fields that are not exported, is refused when the module starts. The
+// options omitempty and omitzero mean what they mean in encoding/json.
+//
+// Commands and queries are read strictly, see [Command]. Events are read leniently, as
+// they happened: members that the type does not have are ignored, and those that are
+// missing have their zero value.
 package guest

@@ -166,7 +166,7 @@ func TestManifest(t *testing.T) {
 	}
 	for _, want := range []string{
 		`"abi":1,"service":"svc","version":"v7","sdk":"bulkhead-go/1","state_schema":3`,
-		`{"name":"move","input":{"type":"object","properties":{"by":{"type":"integer"}}},"reply":{"type":"integer"}}`,
+		`{"name":"move","input":{"type":"object","properties":{"by":{"type":"integer"}},"required":["by"],"additionalProperties":false},"reply":{"type":"integer"}}`,
 		`{"name":"new.name","schema":{"type":"object","properties":{}},"aliases":["old.name"]}`,
 	} {
 		if !strings.Contains(got, want) {
@@ -256,10 +256,15 @@ func TestABadBodyIsNamed(t *testing.T) {
 	guest.Command(s, "c", func(*guest.Tx[state], in) (struct{}, error) { return struct{}{}, nil })
 	for body, want := range map[string]string{
 		`{"Lines":[{"Amount":1},{"Amount":"2"}]}`: "json: Lines[1].Amount: value has another type than its field",
-		`{"Lines":[{"Amount":1.5}]}`:              "json: Lines[0].Amount: number does not fit its field",
+		`{"Lines":[{"Amount":1.5}]}`:              "json: Lines[0].Amount: number is not whole",
 		`{"By":{"ada":true}}`:                     "json: By.ada: value has another type than its field",
 		`{"When":"today"}`:                        `json: When: parsing time "today"`,
 		`[]`:                                      "json: value has another type than its field",
+		`null`:                                    "json: value has another type than its field",
+		``:                                        "json: malformed",
+		`{}`:                                      "json: Lines: the member is missing",
+		`{"lines":[]}`:                            "json: lines: there is no such member",
+		`{"Lines":[],"Lines":[]}`:                 "json: Lines: the member appears twice",
 	} {
 		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
 		r, _, err := abi.DecodeResponse(s.Exchange(command(0, 0, body)))

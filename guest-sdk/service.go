@@ -173,13 +173,18 @@ func Named[S any](e Event[S], name string, aliases ...string) Event[S] {
 // Command registers the handler of a command. It decides: it looks at the state,
 // and emits events or refuses. What it returns is the reply. C and R are any types
 // that JSON can carry; struct{} is fine for nothing.
+//
+// Commands are read strictly: a body with a member that C does not have, or that appears
+// twice, or without one that is required, is rejected before decide runs. Required is every
+// member that is neither a pointer nor has the option omitempty or omitzero. Names match
+// exactly. The manifest says the same as a JSON Schema.
 func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], command C) (R, error)) {
-	in, out := s.plan(reflect.TypeFor[C](), "command "+name), s.plan(reflect.TypeFor[R](), "the reply to command "+name)
+	in, out := s.input(reflect.TypeFor[C](), "command "+name), s.plan(reflect.TypeFor[R](), "the reply to command "+name)
 	s.unique(name, "command")
-	s.manifest.Commands = append(s.manifest.Commands, abi.CommandType{Name: name, Input: in.Schema(), Reply: out.Schema()})
+	s.manifest.Commands = append(s.manifest.Commands, abi.CommandType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
 	s.commands = append(s.commands, handler[S]{func(tx *Tx[S], body []byte) error {
 		var c C
-		if err := decodeBody(in, body, unsafe.Pointer(&c)); err != nil {
+		if err := in.decode(body, unsafe.Pointer(&c)); err != nil {
 			return Reject(abi.CodeBadCommand, err.Error())
 		}
 		r, err := decide(tx, c)
@@ -191,14 +196,14 @@ func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], com
 }
 
 // Query registers the handler of a query, which reads the state and changes
-// nothing.
+// nothing. Its bodies are read as strictly as those of commands.
 func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], query Q) (R, error)) {
-	in, out := s.plan(reflect.TypeFor[Q](), "query "+name), s.plan(reflect.TypeFor[R](), "the reply to query "+name)
+	in, out := s.input(reflect.TypeFor[Q](), "query "+name), s.plan(reflect.TypeFor[R](), "the reply to query "+name)
 	s.unique(name, "query")
-	s.manifest.Queries = append(s.manifest.Queries, abi.QueryType{Name: name, Input: in.Schema(), Reply: out.Schema()})
+	s.manifest.Queries = append(s.manifest.Queries, abi.QueryType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
 	s.queries = append(s.queries, handler[S]{func(tx *Tx[S], body []byte) error {
 		var q Q
-		if err := decodeBody(in, body, unsafe.Pointer(&q)); err != nil {
+		if err := in.decode(body, unsafe.Pointer(&q)); err != nil {
 			return Reject(abi.CodeBadQuery, err.Error())
 		}
 		r, err := answer(&tx.View, q)
@@ -209,12 +214,22 @@ func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], quer
 	}})
 }
 
-// decodeBody reads a body; an empty one is the zero value.
-func decodeBody(p *jsonplan.Plan, body []byte, v unsafe.Pointer) error {
-	if len(body) == 0 {
+// input reads the bodies of a command or a query.
+type input struct {
+	plan     *jsonplan.Plan
+	optional bool // a body of no bytes is the zero value
+}
+
+func (s *Service[S]) input(t reflect.Type, what string) input {
+	p := s.plan(t, what)
+	return input{p, p.Optional()}
+}
+
+func (in input) decode(body []byte, v unsafe.Pointer) error {
+	if len(body) == 0 && in.optional {
 		return nil
 	}
-	return p.Decode(body, v)
+	return in.plan.DecodeInput(body, v)
 }
 
 // plan makes the plan of a type that a registration names.

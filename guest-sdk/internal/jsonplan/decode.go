@@ -48,8 +48,17 @@ type decoder struct {
 	b       []byte
 	i       int
 	depth   int
+	mode    mode
 	scratch []byte // of strings with escapes
 }
+
+// mode is how strict a decoder is.
+type mode uint8
+
+const (
+	lenient mode = iota
+	asInput      // what a client sends: pointers may be left out
+)
 
 // enter goes one level deeper. Who has entered leaves again, unless it ends all with an
 // error.
@@ -100,6 +109,9 @@ func (d *decoder) literal(word string) bool {
 }
 
 func (d *decoder) null() bool { return d.peek() == 'n' && d.literal("null") }
+
+// left reads a null that leaves a value as it is, which a strict decoder does not take.
+func (d *decoder) left() bool { return d.mode == lenient && d.null() }
 
 // wrong says why the next value is not of the type that was expected.
 func (d *decoder) wrong() error {
@@ -193,15 +205,18 @@ func (d *decoder) slowString(start int) ([]byte, error) {
 		case c < 0x20:
 			return nil, ErrSyntax
 		case c == '\\':
-			var ok bool
-			if out, ok = d.escape(out); !ok {
-				return nil, ErrSyntax
+			var err error
+			if out, err = d.escape(out); err != nil {
+				return nil, err
 			}
 		case c < utf8.RuneSelf:
 			out = append(out, c)
 			d.i++
 		default:
 			r, n := utf8.DecodeRune(d.b[d.i:])
+			if n == 1 && d.mode != lenient {
+				return nil, ErrText
+			}
 			out = utf8.AppendRune(out, r) // U+FFFD for what is not UTF-8
 			d.i += n
 		}
@@ -209,29 +224,29 @@ func (d *decoder) slowString(start int) ([]byte, error) {
 	return nil, ErrSyntax
 }
 
-func (d *decoder) escape(out []byte) ([]byte, bool) {
+func (d *decoder) escape(out []byte) ([]byte, error) {
 	if d.i+1 >= len(d.b) {
-		return out, false
+		return out, ErrSyntax
 	}
 	c := d.b[d.i+1]
 	d.i += 2
 	switch c {
 	case '"', '\\', '/':
-		return append(out, c), true
+		return append(out, c), nil
 	case 'b':
-		return append(out, '\b'), true
+		return append(out, '\b'), nil
 	case 'f':
-		return append(out, '\f'), true
+		return append(out, '\f'), nil
 	case 'n':
-		return append(out, '\n'), true
+		return append(out, '\n'), nil
 	case 'r':
-		return append(out, '\r'), true
+		return append(out, '\r'), nil
 	case 't':
-		return append(out, '\t'), true
+		return append(out, '\t'), nil
 	case 'u':
 		r, ok := d.hex4()
 		if !ok {
-			return out, false
+			return out, ErrSyntax
 		}
 		if utf16.IsSurrogate(r) {
 			// Half of a pair: with its other half one rune, alone U+FFFD.
@@ -240,18 +255,21 @@ func (d *decoder) escape(out []byte) ([]byte, bool) {
 				d.i += 2
 				low, ok := d.hex4()
 				if !ok {
-					return out, false
+					return out, ErrSyntax
 				}
 				if both := utf16.DecodeRune(r, low); both != utf8.RuneError {
-					return utf8.AppendRune(out, both), true
+					return utf8.AppendRune(out, both), nil
 				}
 				d.i = before
 			}
+			if d.mode != lenient {
+				return out, ErrText
+			}
 			r = utf8.RuneError
 		}
-		return utf8.AppendRune(out, r), true
+		return utf8.AppendRune(out, r), nil
 	}
-	return out, false
+	return out, ErrSyntax
 }
 
 func (d *decoder) hex4() (rune, bool) {

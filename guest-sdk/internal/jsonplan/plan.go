@@ -8,7 +8,11 @@
 // an error, so equal values have equal bytes. Types with a text form, in both
 // directions (time.Time, netip.Addr and big.Int are some), are JSON strings; a type
 // with a form of its own in JSON only is refused, as walking its memory would lose
-// what it means.
+// what it means. An integer may be written in any way that is whole, such as 1.0 or 1e3.
+//
+// There are two ways to read. [Plan.Decode] is for what happened: it takes what it
+// knows. [Plan.DecodeInput] is for what somebody asks for: what it does not know, or
+// lacks, is an error.
 //
 // Why a codec of our own: measured in a module (BenchmarkCodecInGuest in host/hosttest),
 // encoding/json takes about four times as long for a command of 200 bytes, its event
@@ -32,9 +36,16 @@ const maxDepth = 64
 var (
 	ErrSyntax = errors.New("json: malformed")
 	ErrRange  = errors.New("json: number does not fit its field")
+	ErrWhole  = errors.New("json: number is not whole")
 	ErrType   = errors.New("json: value has another type than its field")
 	ErrDepth  = errors.New("json: nested too deep")
 	ErrFloat  = errors.New("json: NaN and infinity have no form")
+
+	// Errors of strict decoding.
+	ErrUnknown = errors.New("json: there is no such member")
+	ErrTwice   = errors.New("json: the member appears twice")
+	ErrMissing = errors.New("json: the member is missing")
+	ErrText    = errors.New("json: text is not UTF-8")
 )
 
 // Plan encodes and decodes values of one type. It may be used concurrently.
@@ -42,9 +53,9 @@ type Plan struct {
 	typ    reflect.Type
 	append func(b []byte, p unsafe.Pointer, depth int) ([]byte, error)
 	decode func(d *decoder, p unsafe.Pointer) error
-	empty  func(p unsafe.Pointer) bool // for omitempty; nil: never empty
 	schema func(s *schema)
-	wide   bool // a signed integer of eight bytes
+	fields []field // of a struct
+	wide   bool    // a signed integer of eight bytes
 	// spare is a decoder of an earlier call: making one for each would be the greatest
 	// part of decoding a small value.
 	spare atomic.Pointer[decoder]
@@ -71,15 +82,30 @@ func (m *Maker) Make(t reflect.Type) (*Plan, error) {
 // Append appends the JSON of the value that v points to, which has the plan's type.
 func (p *Plan) Append(b []byte, v unsafe.Pointer) ([]byte, error) { return p.append(b, v, 0) }
 
-// Decode reads one JSON value, and nothing behind it, into the value that v points
-// to. Members that the type does not know are skipped; null leaves what is there.
-// After an error the value is partly set.
-func (p *Plan) Decode(b []byte, v unsafe.Pointer) error {
+// Decode reads one JSON value, and nothing after it, into the value that v points
+// to. Members that the type does not know are skipped, of two members with one name
+// the last counts, and null leaves what is there. After an error the value is partly
+// set.
+func (p *Plan) Decode(b []byte, v unsafe.Pointer) error { return p.read(b, v, lenient) }
+
+// DecodeInput is Decode as [Plan.InputSchema] describes it: every member is known and
+// appears once, those that are required appear, null stands only where the type has a
+// nil, and text is UTF-8. The value that v points to is the zero value.
+func (p *Plan) DecodeInput(b []byte, v unsafe.Pointer) error { return p.read(b, v, asInput) }
+
+// Optional reports whether an empty object, or null, is a value of the type as DecodeInput
+// takes it: then no bytes at all may stand for the zero value.
+func (p *Plan) Optional() bool {
+	v := reflect.New(p.typ).UnsafePointer()
+	return p.DecodeInput([]byte("{}"), v) == nil || p.DecodeInput([]byte("null"), v) == nil
+}
+
+func (p *Plan) read(b []byte, v unsafe.Pointer, mode mode) error {
 	d := p.spare.Swap(nil)
 	if d == nil {
 		d = new(decoder)
 	}
-	d.b, d.i, d.depth = b, 0, 0
+	d.b, d.i, d.depth, d.mode = b, 0, 0, mode
 	err := p.decode(d, v)
 	if d.space(); err == nil && d.i != len(d.b) {
 		err = ErrSyntax
@@ -193,7 +219,7 @@ func planText(p *Plan) {
 		return appendString(b, string(text)), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.null() {
+		if d.left() {
 			return nil
 		}
 		s, err := d.str()
@@ -241,7 +267,6 @@ func (m *Maker) planPointer(p *Plan) string {
 		}
 		return elem.decode(d, q)
 	}
-	p.empty = func(v unsafe.Pointer) bool { return *(*unsafe.Pointer)(v) == nil }
 	p.schema = func(s *schema) {
 		s.raw(`{"anyOf":[`)
 		s.plan(elem)
@@ -311,7 +336,6 @@ func (m *Maker) planSlice(p *Plan) string {
 		}
 		return err
 	}
-	p.empty = func(v unsafe.Pointer) bool { return (*sliceHeader)(v).len == 0 }
 	p.schema = func(s *schema) {
 		s.raw(`{"type":["array","null"],"items":`)
 		s.plan(elem)
@@ -347,7 +371,7 @@ func (m *Maker) planArray(p *Plan) string {
 		return appendElements(b, elem, v, n, size, depth)
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.null() {
+		if d.left() {
 			return nil
 		}
 		i := 0
@@ -429,6 +453,9 @@ func (m *Maker) planMap(p *Plan) string {
 			}
 			key := reflect.New(t.Key()).Elem()
 			key.SetString(string(name))
+			if d.mode != lenient && mv.MapIndex(key).IsValid() {
+				return within(ErrTwice, -1, key.String())
+			}
 			value := reflect.New(t.Elem())
 			if err := elem.decode(d, value.UnsafePointer()); err != nil {
 				return within(err, -1, key.String())
@@ -440,7 +467,6 @@ func (m *Maker) planMap(p *Plan) string {
 		}
 		return err
 	}
-	p.empty = func(v unsafe.Pointer) bool { return reflect.NewAt(t, v).Elem().Len() == 0 }
 	p.schema = func(s *schema) {
 		s.raw(`{"type":["object","null"],"additionalProperties":`)
 		s.plan(elem)

@@ -1,6 +1,7 @@
 package jsonplan
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math"
 	"strconv"
@@ -14,7 +15,7 @@ func planBool(p *Plan) {
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
 		switch {
-		case d.null():
+		case d.left():
 		case d.literal("true"):
 			*(*bool)(v) = true
 		case d.literal("false"):
@@ -24,7 +25,6 @@ func planBool(p *Plan) {
 		}
 		return nil
 	}
-	p.empty = func(v unsafe.Pointer) bool { return !*(*bool)(v) }
 	p.schema = func(s *schema) { s.raw(`{"type":"boolean"}`) }
 }
 
@@ -68,7 +68,7 @@ func planInt(p *Plan) {
 			storeInt(v, size, x)
 			return nil
 		}
-		if d.null() {
+		if d.left() {
 			return nil
 		}
 		negative, u, err := d.integer()
@@ -86,7 +86,6 @@ func planInt(p *Plan) {
 		storeInt(v, size, x)
 		return nil
 	}
-	p.empty = func(v unsafe.Pointer) bool { return loadInt(v, size) == 0 }
 	p.schema = func(s *schema) { s.raw(`{"type":"integer"}`) }
 }
 
@@ -104,7 +103,7 @@ func planUint(p *Plan) {
 			storeInt(v, size, x)
 			return nil
 		}
-		if d.null() {
+		if d.left() {
 			return nil
 		}
 		negative, u, err := d.integer()
@@ -120,7 +119,6 @@ func planUint(p *Plan) {
 		storeInt(v, size, int64(u))
 		return nil
 	}
-	p.empty = func(v unsafe.Pointer) bool { return loadInt(v, size) == 0 }
 	p.schema = func(s *schema) { s.raw(`{"type":"integer","minimum":0}`) }
 }
 
@@ -155,7 +153,7 @@ func (d *decoder) short() (x int64, ok bool) {
 	return x, true
 }
 
-// integer returns the next number, which has to be whole.
+// integer returns the next number, which has to be whole, in whatever way it is written.
 func (d *decoder) integer() (negative bool, u uint64, err error) {
 	token, err := d.number()
 	if err != nil {
@@ -164,17 +162,18 @@ func (d *decoder) integer() (negative bool, u uint64, err error) {
 	if token[0] == '-' {
 		negative, token = true, token[1:]
 	}
-	u, err = long(token)
-	return negative, u, err
+	n := digits(token)
+	if n == len(token) {
+		u, err = long(0, token)
+	} else {
+		u, err = whole(token[:n], token[n:])
+	}
+	return negative && u != 0, u, err
 }
 
-// long reads the digits of a number token.
-func long(token []byte) (uint64, error) {
-	var u uint64
-	for _, c := range token {
-		if c < '0' || c > '9' {
-			return 0, ErrRange // a fraction or an exponent
-		}
+// long goes on reading a number of which u has been read.
+func long(u uint64, digits []byte) (uint64, error) {
+	for _, c := range digits {
 		// A division for each digit would cost more than all the rest.
 		if u >= math.MaxUint64/10 && (u > math.MaxUint64/10 || c-'0' > math.MaxUint64%10) {
 			return 0, ErrRange
@@ -182,6 +181,64 @@ func long(token []byte) (uint64, error) {
 		u = u*10 + uint64(c-'0')
 	}
 	return u, nil
+}
+
+// whole reads a number with a fraction or an exponent, of valid form, exactly: 1.50e1 is
+// 15.
+func whole(before, rest []byte) (uint64, error) {
+	var fraction []byte
+	if rest[0] == '.' {
+		n := digits(rest[1:])
+		fraction, rest = rest[1:1+n], rest[1+n:]
+	}
+	fraction = bytes.TrimRight(fraction, "0")
+	shift := exponent(rest) // of the decimal point
+	if len(bytes.Trim(before, "0"))+len(bytes.Trim(fraction, "0")) == 0 {
+		return 0, nil
+	}
+	if shift < 0 {
+		cut := len(before) + shift
+		if cut <= 0 || len(bytes.Trim(before[cut:], "0"))+len(fraction) > 0 {
+			return 0, ErrWhole
+		}
+		return long(0, before[:cut])
+	}
+	if len(fraction) > shift {
+		return 0, ErrWhole
+	}
+	u, err := long(0, before)
+	if err == nil {
+		u, err = long(u, fraction)
+	}
+	for range shift - len(fraction) {
+		if err != nil || u == 0 {
+			break
+		}
+		u, err = long(u, []byte("0"))
+	}
+	return u, err
+}
+
+// exponent reads the exponent of a number, which may be missing. What is too
+// large for any integer whose digits fit into an input is cut.
+func exponent(rest []byte) int {
+	if len(rest) == 0 {
+		return 0
+	}
+	const most = 1 << 27
+	rest = rest[1:]
+	sign := 1
+	if rest[0] == '+' || rest[0] == '-' {
+		if rest[0] == '-' {
+			sign = -1
+		}
+		rest = rest[1:]
+	}
+	n := 0
+	for _, c := range rest {
+		n = min(n*10+int(c-'0'), most)
+	}
+	return sign * n
 }
 
 func planFloat(p *Plan) {
@@ -212,7 +269,7 @@ func planFloat(p *Plan) {
 		return b, nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.null() {
+		if d.left() {
 			return nil
 		}
 		token, err := d.number()
@@ -230,14 +287,13 @@ func planFloat(p *Plan) {
 		}
 		return nil
 	}
-	p.empty = func(v unsafe.Pointer) bool { return load(v) == 0 }
 	p.schema = func(s *schema) { s.raw(`{"type":"number"}`) }
 }
 
 func planString(p *Plan) {
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) { return appendString(b, *(*string)(v)), nil }
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.null() {
+		if d.left() {
 			return nil
 		}
 		s, err := d.str()
@@ -247,7 +303,6 @@ func planString(p *Plan) {
 		*(*string)(v) = string(s)
 		return nil
 	}
-	p.empty = func(v unsafe.Pointer) bool { return *(*string)(v) == "" }
 	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
 }
 
@@ -277,7 +332,6 @@ func planBytes(p *Plan) {
 		*(*[]byte)(v) = data
 		return nil
 	}
-	p.empty = func(v unsafe.Pointer) bool { return len(*(*[]byte)(v)) == 0 }
 	p.schema = func(s *schema) { s.raw(`{"type":["string","null"],"contentEncoding":"base64"}`) }
 }
 

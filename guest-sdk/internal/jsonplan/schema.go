@@ -2,45 +2,68 @@ package jsonplan
 
 import "strconv"
 
-// Schema is the JSON Schema (draft 2020-12) of what the plan writes. It describes
+// Schema is the JSON Schema (draft 2020-12) of what the plan writes, and of what
+// [Plan.Decode] reads: members may be missing and others may be there. It describes
 // recursive types by reference.
-func (p *Plan) Schema() string {
-	s := &schema{open: map[*Plan]int{}}
+func (p *Plan) Schema() string { return p.describe(false) }
+
+// InputSchema is the JSON Schema of what [Plan.DecodeInput] reads. Objects have the
+// members of their structs and no others. Required are those that are neither a pointer
+// nor have the option omitempty or omitzero.
+func (p *Plan) InputSchema() string { return p.describe(true) }
+
+func (p *Plan) describe(input bool) string {
+	s := &schema{open: map[*Plan]int{}, input: input}
 	s.plan(p)
 	return string(s.b)
 }
 
-// schema writes a schema. A struct type that refers to itself gets an anchor,
-// which its inner uses refer to.
+// schema writes a schema. A type that refers to itself gets an anchor, which its inner
+// uses refer to.
 type schema struct {
-	b    []byte
-	open map[*Plan]int // structs being written, with their numbers
-	used map[int]bool  // of them, those that are referred to
+	b       []byte
+	input   bool
+	open    map[*Plan]int // types being written, with the numbers of their anchors; 0: none
+	anchors int           // so many in the document
 }
 
 func (s *schema) raw(text string) { s.b = append(s.b, text...) }
 func (s *schema) int(n int)       { s.b = strconv.AppendInt(s.b, int64(n), 10) }
-func (s *schema) plan(p *Plan)    { p.schema(s) }
 
-// object writes a struct's schema by body, which starts with an opening brace.
-func (s *schema) object(p *Plan, body func()) {
-	if n, ok := s.open[p]; ok {
-		if s.used == nil {
-			s.used = map[int]bool{}
+// closed says which members an object must have, and that it has no others.
+func (s *schema) closed(fields []field) {
+	first := `,"required":[`
+	for i := range fields {
+		if f := &fields[i]; f.required() {
+			s.raw(first)
+			s.raw(f.prefix[:len(f.prefix)-1]) // without the colon
+			first = ","
 		}
-		s.used[n] = true
+	}
+	if first == "," {
+		s.raw("]")
+	}
+	s.raw(`,"additionalProperties":false`)
+}
+
+// plan writes the schema of a part, which starts with an opening brace.
+func (s *schema) plan(p *Plan) {
+	if n, ok := s.open[p]; ok {
+		if n == 0 {
+			s.anchors++
+			n = s.anchors
+			s.open[p] = n
+		}
 		s.raw(`{"$ref":"#t` + strconv.Itoa(n) + `"}`)
 		return
 	}
-	n := len(s.open)
-	s.open[p] = n
+	s.open[p] = 0
 	start := len(s.b)
-	body()
-	delete(s.open, p)
-	if s.used[n] {
-		delete(s.used, n)
+	p.schema(s)
+	if n := s.open[p]; n > 0 {
 		tail := string(s.b[start+1:])
 		s.b = s.b[:start]
 		s.raw(`{"$anchor":"t` + strconv.Itoa(n) + `",` + tail)
 	}
+	delete(s.open, p)
 }

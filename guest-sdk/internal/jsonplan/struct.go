@@ -11,8 +11,12 @@ type field struct {
 	name   string
 	prefix string // `"name":`, as it is written
 	offset uintptr
-	omit   bool
 	plan   *Plan
+	// By omitempty or omitzero: whether the member may be missing, and the test for values
+	// that are not written; nil if all are.
+	optional bool
+	skip     func(p unsafe.Pointer) bool
+
 	depth  int // of embedding
 	tagged bool
 
@@ -28,6 +32,7 @@ func (m *Maker) planStruct(p *Plan) string {
 	for i := range fields {
 		fields[i].setWords()
 	}
+	p.fields = fields
 	p.append = func(b []byte, v unsafe.Pointer, depth int) ([]byte, error) {
 		if depth >= maxDepth {
 			return b, ErrDepth
@@ -38,7 +43,7 @@ func (m *Maker) planStruct(p *Plan) string {
 		for i := range fields {
 			f := &fields[i]
 			at := unsafe.Add(v, f.offset)
-			if f.omit && f.plan.empty != nil && f.plan.empty(at) {
+			if f.skip != nil && f.skip(at) {
 				continue
 			}
 			if !first {
@@ -53,9 +58,10 @@ func (m *Maker) planStruct(p *Plan) string {
 		return append(b, '}'), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.peek() == 'n' && d.null() { // null looks, too, but is a call
+		if d.peek() == 'n' && d.left() { // null looks, too, but is a call
 			return nil
 		}
+		var seen marks
 		more, err := d.open('{', '}')
 		next := 0 // members mostly come in the order of the fields, and as they are written
 		for more && err == nil {
@@ -68,10 +74,16 @@ func (m *Maker) planStruct(p *Plan) string {
 				for i = 0; i < len(fields) && fields[i].name != string(name); {
 					i++
 				}
+				if i == len(fields) && d.mode != lenient {
+					return within(ErrUnknown, -1, string(name))
+				}
 			}
 			if i < len(fields) {
 				f := &fields[i]
 				next = i + 1
+				if d.mode != lenient && !seen.add(i) {
+					return within(ErrTwice, -1, f.name)
+				}
 				at := unsafe.Add(v, f.offset)
 				if f.plan.wide { // a call of its decode would take as long again
 					if x, ok := d.short(); ok {
@@ -92,22 +104,69 @@ func (m *Maker) planStruct(p *Plan) string {
 				more, err = d.more('}')
 			}
 		}
+		if d.mode != lenient && err == nil {
+			err = missing(fields, &seen)
+		}
 		return err
 	}
 	p.schema = func(s *schema) {
-		s.object(p, func() {
-			s.raw(`{"type":"object","properties":{`)
-			for i, f := range fields {
-				if i > 0 {
-					s.raw(",")
-				}
-				s.raw(f.prefix)
-				s.plan(f.plan)
+		s.raw(`{"type":"object","properties":{`)
+		for i, f := range fields {
+			if i > 0 {
+				s.raw(",")
 			}
-			s.raw("}}")
-		})
+			s.raw(f.prefix)
+			s.plan(f.plan)
+		}
+		s.raw("}")
+		if s.input {
+			s.closed(fields)
+		}
+		s.raw("}")
 	}
 	return ""
+}
+
+// required reports whether strict decoding of input insists on the member.
+func (f *field) required() bool { return !f.optional && f.plan.typ.Kind() != reflect.Pointer }
+
+// missing names the first member that is required and was not seen.
+func missing(fields []field, seen *marks) error {
+	for i := range fields {
+		if f := &fields[i]; !seen.has(i) && f.required() {
+			return within(ErrMissing, -1, f.name)
+		}
+	}
+	return nil
+}
+
+// marks is a set of small numbers.
+type marks struct {
+	low  uint64
+	more map[int]bool // those that low has no bit for
+}
+
+// add reports whether i is new.
+func (m *marks) add(i int) bool {
+	if m.has(i) {
+		return false
+	}
+	if i < 64 {
+		m.low |= 1 << i
+		return true
+	}
+	if m.more == nil {
+		m.more = map[int]bool{}
+	}
+	m.more[i] = true
+	return true
+}
+
+func (m *marks) has(i int) bool {
+	if i < 64 {
+		return m.low&(1<<i) != 0
+	}
+	return m.more[i]
 }
 
 // fields lists the members of a struct type that stands at offset.
@@ -143,8 +202,9 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 		}
 		all = append(all, field{
 			name: name, prefix: string(append(appendString(nil, name), ':')), offset: offset + sf.Offset,
-			omit: strings.Contains(","+options+",", ",omitempty,"), plan: plan, depth: depth, tagged: tagged,
+			plan: plan, depth: depth, tagged: tagged,
 		})
+		all[len(all)-1].omit(sf.Type, options)
 	}
 	return all, ""
 }
