@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
 )
 
 // slot is a resident entity.
@@ -234,7 +235,11 @@ func (s *Service[S]) snapshot(at *cursor) {
 		return
 	}
 	b, begin := abi.BeginBody(s.out)
+	start := len(b)
 	b, err := s.state.Append(b, unsafe.Pointer(&e.state))
+	if err == nil && jsonplan.Replaced(b[start:]) {
+		err = jsonplan.ErrText // restored, it would be another state
+	}
 	if err != nil {
 		s.refuse(at, abi.RespFault, abi.CodeError, "the state cannot be encoded: "+err.Error())
 		return

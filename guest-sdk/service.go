@@ -42,6 +42,7 @@ type eventType[S any] struct {
 	id     uint16
 	plan   *jsonplan.Plan
 	direct bool // an interface holds the value itself, not a pointer to it
+	exact  jsonplan.Exactness
 	apply  func(s *S, body []byte) error
 }
 
@@ -112,7 +113,7 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 func (s *Service[S]) addEvent(zero Event[S], t reflect.Type, name string, aliases []string) {
 	p := s.plan(t, "event "+name)
 	s.whole(t, "event "+name)
-	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, direct: direct(t)}
+	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, direct: direct(t), exact: p.Exactness()}
 	e.apply = func(state *S, body []byte) error {
 		v := reflect.New(t)
 		if err := p.Decode(body, v.UnsafePointer()); err != nil {

@@ -78,9 +78,11 @@ func (tx *Tx[S]) Rand() *rand.Rand {
 	return tx.random
 }
 
-// Emit records that e happened and applies it to the state at once. A handler that
-// fails afterwards costs the entity a rebuild, so check first and emit last. An
-// event that was not registered panics.
+// Emit records that e happened and applies it to the state at once. What is applied is
+// what was recorded: where the event's JSON says something else than e, as with a string
+// that is not UTF-8, the state has what the JSON says, and it shares no memory with e. A
+// handler that fails afterwards costs the entity a rebuild, so check first and emit last.
+// An event that was not registered, or that JSON cannot say, panics.
 func (tx *Tx[S]) Emit(e Event[S]) { tx.EmitWith(e, nil) }
 
 // EmitWith is Emit with metadata, which travels with the event beside its body.
@@ -91,22 +93,29 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 		panic("guest: event " + reflect.TypeOf(e).String() + " is not registered with Events")
 	}
 	frame := abi.Response{Kind: abi.RespEvent, Type: t.id, Slot: tx.frame.Slot, Index: tx.index}
+	var body []byte
 	if len(metadata) > 0 {
-		body, err := t.plan.Append(s.scratch[:0], dataOf(&e, t.direct))
+		b, err := t.plan.Append(s.scratch[:0], dataOf(&e, t.direct))
 		if err != nil {
 			panic(err)
 		}
-		s.scratch = body
+		body, s.scratch = b, b
 		s.out = abi.AppendEvent(s.out, frame.Slot, frame.Index, frame.Type, body, metadata)
 	} else {
 		b, at := abi.BeginBody(s.out)
+		start := len(b)
 		b, err := t.plan.Append(b, dataOf(&e, t.direct))
 		if err != nil {
 			panic(err)
 		}
+		body = b[start:]
 		s.out = abi.EndBody(b, at, frame)
 	}
-	e.Apply(&tx.slot.state)
+	if t.exact == jsonplan.Exact || t.exact == jsonplan.ExactText && !jsonplan.Replaced(body) {
+		e.Apply(&tx.slot.state) // as decoding would give the same
+	} else if err := t.apply(&tx.slot.state, body); err != nil {
+		panic("guest: event " + s.manifest.Events[t.id].Name + " cannot be read as it is written: " + err.Error())
+	}
 	tx.slot.version++
 	tx.events++
 }

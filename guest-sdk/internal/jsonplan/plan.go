@@ -3,7 +3,8 @@
 // reflection, allocation beyond the values themselves, or package state.
 //
 // It speaks the JSON of encoding/json, with these differences: field names match
-// exactly; strings are not escaped for HTML; interfaces, channels, functions and
+// exactly; strings are not escaped for HTML, and map keys must be UTF-8; times whose
+// offset has seconds are written in UTC; interfaces, channels, functions and
 // complex numbers are refused when the plan is made. Map keys are sorted and NaN is
 // an error, so equal values have equal bytes. Types with a text form, in both
 // directions (time.Time, netip.Addr and big.Int are some), are JSON strings; a type
@@ -25,6 +26,8 @@ import (
 	"reflect"
 	"strings"
 	"sync/atomic"
+	"time"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -203,6 +206,10 @@ func ownForm(t reflect.Type) (problem string) {
 
 func planText(p *Plan) {
 	t := p.typ
+	if t == reflect.TypeFor[time.Time]() {
+		planTime(p)
+		return
+	}
 	direct := has[appendTexter](t)
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
 		value := reflect.NewAt(t, v).Interface()
@@ -228,11 +235,34 @@ func planText(p *Plan) {
 		}
 		return reflect.NewAt(t, v).Interface().(unmarshalTexter).UnmarshalText(s)
 	}
-	form := ""
-	if t.PkgPath() == "time" && t.Name() == "Time" {
-		form = `,"format":"date-time"`
+	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
+}
+
+// planTime is planText for times. RFC 3339 has no seconds in offsets: times in such a zone
+// are written in UTC, as they would be off by these seconds otherwise.
+func planTime(p *Plan) {
+	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
+		t := *(*time.Time)(v)
+		if _, offset := t.Zone(); offset%60 != 0 {
+			t = t.UTC()
+		}
+		text, err := t.AppendText(append(b, '"'))
+		if err != nil {
+			return b, err
+		}
+		return append(text, '"'), nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"string"` + form + `}`) }
+	p.decode = func(d *decoder, v unsafe.Pointer) error {
+		if d.left() {
+			return nil
+		}
+		s, err := d.str()
+		if err != nil {
+			return err
+		}
+		return (*time.Time)(v).UnmarshalText(s)
+	}
+	p.schema = func(s *schema) { s.raw(`{"type":"string","format":"date-time"}`) }
 }
 
 func (m *Maker) planPointer(p *Plan) string {
@@ -355,7 +385,7 @@ func appendElements(b []byte, elem *Plan, data unsafe.Pointer, n int, size uintp
 			b = append(b, ',')
 		}
 		if b, err = elem.append(b, unsafe.Add(data, uintptr(i)*size), depth+1); err != nil {
-			return b, err
+			return b, within(err, i, "")
 		}
 	}
 	return append(b, ']'), nil
@@ -428,10 +458,13 @@ func (m *Maker) planMap(p *Plan) string {
 			if i > 0 {
 				b = append(b, ',')
 			}
+			if name := k.String(); !utf8.ValidString(name) { // two could become one
+				return b, within(ErrText, -1, strings.ToValidUTF8(name, "\ufffd"))
+			}
 			b = append(appendString(b, k.String()), ':')
 			slot.Elem().Set(mv.MapIndex(k))
 			if b, err = elem.append(b, slot.UnsafePointer(), depth+1); err != nil {
-				return b, err
+				return b, within(err, -1, k.String())
 			}
 		}
 		return append(b, '}'), nil

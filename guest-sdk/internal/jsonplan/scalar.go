@@ -335,7 +335,11 @@ func planBytes(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":["string","null"],"contentEncoding":"base64"}`) }
 }
 
-// appendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD.
+// replaced is what stands for bytes that are not UTF-8. Nothing else is written so.
+const replaced = `\ufffd`
+
+// appendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD, as an
+// escape.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
@@ -352,7 +356,7 @@ func appendString(b []byte, s string) []byte {
 				i += n
 				continue
 			}
-			b = append(append(b, s[start:i]...), "\ufffd"...)
+			b = append(append(b, s[start:i]...), replaced...)
 			i++
 			start = i
 			continue

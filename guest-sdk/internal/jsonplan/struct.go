@@ -52,7 +52,7 @@ func (m *Maker) planStruct(p *Plan) string {
 			first = false
 			b = append(b, f.prefix...)
 			if b, err = f.plan.append(b, at, depth+1); err != nil {
-				return b, err
+				return b, within(err, -1, f.name)
 			}
 		}
 		return append(b, '}'), nil
