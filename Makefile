@@ -1,7 +1,8 @@
 # Everything a developer does with this tree. `make` alone lists it.
 #
-# Only Go is needed, but for `make test-c` (and so `make check`), which compiles
-# a guest written in C and wants clang with lld.
+# Only Go is needed, but for `make test-c` and `make test-js` (and so `make check`): the
+# first compiles a guest written in C and wants clang with lld, the second reads events
+# with the JavaScript SDK of CloudEvents and wants Node.js with npm.
 
 GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -30,7 +31,7 @@ GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/was
 STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 
 .DEFAULT_GOAL := help
-.PHONY: help build guests run test test-race test-c hostile slow crash prove fuzz bench bench-growth lint check clean $(GUESTS)
+.PHONY: help build guests run test test-race test-c test-js hostile slow crash prove fuzz bench bench-growth lint check clean $(GUESTS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,13 @@ test-race: ## run them under the race detector (needs a C compiler)
 
 test-c: ## run the tests of the guest written in C (needs clang and lld)
 	$(GO) test -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
+
+# npm ci installs what the lock file says, by checksum, and runs no scripts of packages.
+test-js: ## read every kind of event with the official JavaScript SDK of CloudEvents (needs Node.js and npm)
+	@mkdir -p build/js
+	cp .ci/js/package.json .ci/js/package-lock.json build/js/
+	npm ci --prefix build/js --ignore-scripts --no-audit --no-fund --silent
+	$(GO) test -count=1 -tags node -run JavaScript ./host/internal/stream
 
 hostile: ## everything hostile at once beside a service that behaves, with little memory, few files and a small disk: HOSTILETIME=1m
 	$(GO) test -count=1 -timeout 60m -v -run '^TestEverythingHostile$$' ./host/internal/hostile -hostile.time $(HOSTILETIME)
@@ -99,12 +107,13 @@ lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 		test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
+	$(GO) vet -tags node ./host/internal/stream
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi ./guest-sdk/... ./plugins/...
 	$(GO) build -modfile=.ci/tools.mod -o build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(STATICCHECK) ./...
 	GOOS=wasip1 GOARCH=wasm $(STATICCHECK),-U1000 ./abi ./guest-sdk/... ./plugins/...
 
-check: lint build guests test test-race test-c ## everything that must pass before a change goes in
+check: lint build guests test test-race test-c test-js ## everything that must pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=5s
 	$(MAKE) crash ROUNDS=5
 

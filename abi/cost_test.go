@@ -132,13 +132,13 @@ func gotool(t *testing.T, goos, goarch string, args ...string) string {
 }
 
 // Every Go guest carries this package and all that it imports: a new import
-// here costs each of them size and start-up time.
+// here costs each of them size and start-up time. strconv brings unicode/utf8 along.
 func TestDependencies(t *testing.T) {
 	pkg, err := build.ImportDir(".", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"strconv"}; !slices.Equal(pkg.Imports, want) {
+	if want := []string{"strconv", "unicode/utf8"}; !slices.Equal(pkg.Imports, want) {
 		t.Errorf("imports %v, want %v", pkg.Imports, want)
 	}
 	deps := strings.Fields(gotool(t, "wasip1", "wasm", "list", "-deps", "."))

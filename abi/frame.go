@@ -11,7 +11,7 @@ const (
 	ErrPayload                             // the payload does not fit its frame
 	ErrShortPayload                        // a payload ends before its fixed fields
 	ErrField                               // a field's length is beyond its payload
-	ErrMetadata                            // metadata pairs do not fill their bytes exactly
+	ErrMetadata                            // metadata pairs do not fill their bytes exactly, have no name, or are not UTF-8
 	ErrTooLarge                            // a field is above its limit
 )
 
@@ -29,7 +29,7 @@ func (e DecodeError) Error() string {
 	case ErrField:
 		return "abi: field length is beyond its payload"
 	case ErrMetadata:
-		return "abi: metadata pairs do not fill their field exactly"
+		return "abi: metadata pairs do not fill their field exactly, have no name, or are not UTF-8"
 	case ErrTooLarge:
 		return "abi: field is above its size limit"
 	}

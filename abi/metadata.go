@@ -1,5 +1,7 @@
 package abi
 
+import "unicode/utf8"
+
 // Metadata is text that travels with a command or an event beside its body:
 // trace context, the caller's identity, a content type. It is a sequence of
 // pairs without padding, at most [MaxMetadataSize] bytes:
@@ -33,14 +35,15 @@ func (m Metadata) Next() (name, value []byte, rest Metadata, ok bool) {
 	return m[4 : 4+n : 4+n], m[4+n : 4+n+v : 4+n+v], m[4+n+v:], true
 }
 
-// Valid returns nil if m is a whole sequence of pairs within its limit.
+// Valid returns nil if m is a whole sequence of pairs within its limit: texts in UTF-8, each
+// with a name that is not empty.
 func (m Metadata) Valid() error {
 	if len(m) > MaxMetadataSize {
 		return ErrTooLarge
 	}
 	for len(m) > 0 {
-		_, _, rest, ok := m.Next()
-		if !ok {
+		name, value, rest, ok := m.Next()
+		if !ok || len(name) == 0 || !utf8.Valid(name) || !utf8.Valid(value) {
 			return ErrMetadata
 		}
 		m = rest

@@ -2,7 +2,9 @@ package abi_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -86,7 +88,7 @@ func decodeAll(t testing.TB, b []byte) {
 
 func metadata(t testing.TB, m abi.Metadata, within func(string, []byte)) {
 	valid := m.Valid()
-	size := 0
+	size, texts := 0, true
 	for rest := m; ; {
 		name, value, next, ok := rest.Next()
 		if !ok {
@@ -95,12 +97,13 @@ func metadata(t testing.TB, m abi.Metadata, within func(string, []byte)) {
 		within("name", name)
 		within("value", value)
 		size += 4 + len(name) + len(value)
+		texts = texts && len(name) > 0 && utf8.Valid(name) && utf8.Valid(value)
 		if got, ok := m.Get(string(name)); !ok || got == nil {
 			t.Fatal("Get does not find a name that Next found")
 		}
 		rest = next
 	}
-	if (valid == nil) != (size == len(m) && len(m) <= abi.MaxMetadataSize) {
+	if (valid == nil) != (texts && size == len(m) && len(m) <= abi.MaxMetadataSize) {
 		t.Fatalf("Valid says %v, pairs fill %d of %d bytes", valid, size, len(m))
 	}
 }
@@ -273,8 +276,13 @@ func TestMetadata(t *testing.T) {
 	if err := make(abi.Metadata, abi.MaxMetadataSize+4).Valid(); err != abi.ErrTooLarge {
 		t.Fatalf("too large: %v", err)
 	}
-	if err := make(abi.Metadata, abi.MaxMetadataSize).Valid(); err != nil {
+	if err := abi.Metadata(nil).AppendPair("large", strings.Repeat("x", abi.MaxMetadataSize-4-len("large"))).Valid(); err != nil {
 		t.Fatalf("largest: %v", err)
+	}
+	for _, pair := range [][2]string{{"", "no name"}, {"\xff", "a name"}, {"a value", "\xc3"}} {
+		if err := m.AppendPair(pair[0], pair[1]).Valid(); err != abi.ErrMetadata {
+			t.Errorf("%q: %v", pair, err)
+		}
 	}
 }
 

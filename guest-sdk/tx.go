@@ -85,7 +85,9 @@ func (tx *Tx[S]) Rand() *rand.Rand {
 // An event that was not registered, or that JSON cannot say, panics.
 func (tx *Tx[S]) Emit(e Event[S]) { tx.EmitWith(e, nil) }
 
-// EmitWith is Emit with metadata, which travels with the event beside its body.
+// EmitWith is Emit with metadata, which travel with the event beside its body: everybody who
+// reads the event gets them. Those of the command need not be copied, as the host keeps them with
+// its events. Metadata that are larger than 16 KiB, without a name or no UTF-8 panic.
 func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	s := tx.service
 	t := s.byType[reflect.TypeOf(e)]
@@ -95,6 +97,9 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	frame := abi.Response{Kind: abi.RespEvent, Type: t.id, Slot: tx.frame.Slot, Index: tx.index}
 	var body []byte
 	if len(metadata) > 0 {
+		if err := metadata.Valid(); err != nil {
+			panic("guest: metadata of event " + reflect.TypeOf(e).String() + ": " + err.Error())
+		}
 		b, err := t.plan.Append(s.scratch[:0], dataOf(&e, t.direct))
 		if err != nil {
 			panic(err)

@@ -103,7 +103,7 @@ func accepted() []Vector {
 
 		{Name: "event", Note: "caused by the command in frame 0", Kind: Event, Fields: Fields{Slot: 7, Body: `{"by":5}`}},
 		{Name: "event-metadata", Note: "of type 2, with metadata", Kind: Event,
-			Fields: Fields{Type: 2, Slot: 7, Body: `{}`, Metadata: [][2]string{{"why", "because"}, {"", ""}}}},
+			Fields: Fields{Type: 2, Slot: 7, Body: `{}`, Metadata: [][2]string{{"why", "because"}, {"none", ""}}}},
 		{Name: "reply", Note: "to a command with one event: aux is 1", Kind: Reply, Fields: Fields{Slot: 7, Aux: 1, Body: `{"n":17}`}},
 		{Name: "reply-empty", Note: "a reply without a body, to a query or a command without events", Kind: Reply, Fields: Fields{Slot: 7}},
 		{Name: "reject", Note: "refused by the domain", Kind: Reject,

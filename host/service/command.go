@@ -119,23 +119,11 @@ func (o *Outcome) ReplyBytes() int { return len(o.reply) }
 // Why it did is only told against a receipt, as it rests on the entity's state.
 func (o *Outcome) Rejected() bool { return o.rejection != nil }
 
-// TraceParent is the name under which metadata carry the trace context of the W3C.
-const TraceParent = "traceparent"
-
 // Commit is the outcome of c as the journal takes it. The caller fills in what
-// the host knows: time, seed, module. Events without a trace context of their own
-// get the command's, so that a trace goes on behind the stream.
+// the host knows: time, seed, module. Events keep the metadata of their command, as far as
+// they have no pairs of those names themselves and there is room: see [Pairs].
 func (o *Outcome) Commit(c *Command, expected Version) journal.Commit {
-	if trace, ok := c.Metadata.Get(TraceParent); ok {
-		for i := range o.Events {
-			e := &o.Events[i]
-			m := abi.Metadata(e.Metadata)
-			if _, has := m.Get(TraceParent); !has && len(m)+len(trace)+len(TraceParent)+4 <= abi.MaxMetadataSize {
-				// A copy: the guest's bytes may have others behind them.
-				e.Metadata = m[:len(m):len(m)].AppendPair(TraceParent, string(trace))
-			}
-		}
-	}
+	keep(c.Metadata, o.Events)
 	return journal.Commit{
 		Log: journal.LogName(c.Service),
 		Command: journal.Command{

@@ -3,7 +3,6 @@ package service
 import (
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -23,18 +22,6 @@ func TestNoAnswerWithoutReceipt(t *testing.T) {
 	refused := NewRejection(&Error{Kind: KindRejected, Code: "insufficient_funds"}, 0)
 	if err := refused.Rejection(forged); KindOf(err) != KindInternal {
 		t.Errorf("Rejection without a receipt gives %v", err)
-	}
-}
-
-func TestEventsCarryTheTraceOfTheirCommand(t *testing.T) {
-	c := Command{Metadata: abi.Metadata(nil).AppendPair(TraceParent, "00-command")}
-	o := NewOutcome([]journal.NewEvent{{Type: "a"}, {Type: "b", Metadata: abi.Metadata(nil).AppendPair(TraceParent, "00-own")}}, nil, 0)
-	commit := o.Commit(&c, 0)
-	for i, want := range []string{"00-command", "00-own"} {
-		m := abi.Metadata(commit.Events[i].Metadata)
-		if got, _ := m.Get(TraceParent); string(got) != want || m.Valid() != nil {
-			t.Errorf("event %d carries %q, want %q", i, got, want)
-		}
 	}
 }
 

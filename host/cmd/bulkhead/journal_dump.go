@@ -128,10 +128,11 @@ type dumpedCommit struct {
 }
 
 type dumpedEvent struct {
-	Position uint64 `json:"position"`
-	Version  uint64 `json:"version"`
-	Type     string `json:"type"`
-	Data     any    `json:"data,omitempty"`
+	Position uint64            `json:"position"`
+	Version  uint64            `json:"version"`
+	Type     string            `json:"type"`
+	Data     any               `json:"data,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
 func dumped(c *journal.Committed) dumpedCommit {
@@ -142,23 +143,20 @@ func dumped(c *journal.Committed) dumpedCommit {
 	}
 	d.Metadata = pairs(c.Command.Metadata)
 	for _, ev := range c.Events {
-		d.Events = append(d.Events, dumpedEvent{uint64(ev.Position), uint64(ev.Version), ev.Type, body(ev.Data)})
+		d.Events = append(d.Events, dumpedEvent{uint64(ev.Position), uint64(ev.Version), ev.Type, body(ev.Data), pairs(ev.Metadata)})
 	}
 	return d
 }
 
 // pairs are the pairs of metadata; nil if there are none.
 func pairs(m abi.Metadata) (all map[string]string) {
-	for {
-		name, value, rest, ok := m.Next()
-		if !ok {
-			return all
-		}
+	for name, value := range service.Pairs(m) {
 		if all == nil {
 			all = map[string]string{}
 		}
-		all[string(name)], m = string(value), rest
+		all[string(name)] = string(value)
 	}
+	return all
 }
 
 func instant(t journal.UnixNano) time.Time { return time.Unix(0, int64(t)).UTC() }

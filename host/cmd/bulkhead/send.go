@@ -27,7 +27,7 @@ type sendCmd struct {
 	Version *uint64       `name:"expect-version" env:"-" placeholder:"N" help:"Refuse unless the entity is at this version."`
 	Timeout time.Duration `default:"30s" help:"How long to wait for the answer."`
 	Retries int           `default:"3" placeholder:"N" help:"How often to send again, under the same id, what was not answered or not taken. Default 3."`
-	Meta    []metaArg     `name:"meta" sep:"none" env:"-" placeholder:"NAME=VALUE" help:"Metadata for the service; the journal keeps it with the command, and its events have what the service gives them. May be repeated with other names."`
+	Meta    []metaArg     `name:"meta" sep:"none" env:"-" placeholder:"NAME=VALUE" help:"Metadata for the service; the host keeps it with the command and with its events. May be repeated with other names."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }

@@ -2,8 +2,10 @@ package api
 
 import (
 	"encoding/json"
+	"math"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -34,18 +36,28 @@ type Event struct {
 	DataContentType string            `json:"datacontenttype"` // of Data
 	Data            json.RawMessage   `json:"data,omitempty"`
 	DataBase64      []byte            `json:"data_base64,omitempty"` // if data is not JSON
-	EntityVersion   service.Version   `json:"entityversion"`         // of the entity after this event
-	Position        service.Position  `json:"position"`              // in the service's log
+	EntityVersion   service.Version   `json:"entityversion,string"`  // of the entity after this event
+	Position        service.Position  `json:"position,string"`       // in the service's log
 	Sequence        string            `json:"sequence"`              // the position with 20 digits, so that texts compare as numbers do
 	CommandID       service.CommandID `json:"commandid"`             // of the command that caused it
 	CommandType     service.Type      `json:"commandtype"`
-	Traceparent     string            `json:"traceparent,omitempty"`
+	// MetadataText is the metadata of the event: the text of a JSON object of strings. Pairs
+	// whose names can be names of attributes are members of the event beside it.
+	MetadataText string `json:"metadata,omitempty"`
 
 	Raw json.RawMessage `json:"-"` // the event as it came; see [DecodeEvent]
 }
 
 // Body is the event's data, whichever form it came in.
 func (e *Event) Body() []byte { return either(e.Data, e.DataBase64) }
+
+// Metadata is what its guest wrote beside the event, and what is kept of its command's.
+func (e *Event) Metadata() (abi.Metadata, error) {
+	if e.MetadataText == "" {
+		return nil, nil
+	}
+	return parsePairs([]byte(e.MetadataText), math.MaxInt)
+}
 
 // Page is a part of a log. Events are kept as they came; [Event] is their form.
 type Page struct {

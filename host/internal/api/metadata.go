@@ -46,7 +46,11 @@ func (m *Metadata) UnmarshalJSON(b []byte) error {
 
 // ParseMetadata reads a JSON object of strings. Order is kept, a name may stand
 // once only, and all together must not exceed the ABI's limit.
-func ParseMetadata(b []byte) (abi.Metadata, error) {
+func ParseMetadata(b []byte) (abi.Metadata, error) { return parsePairs(b, abi.MaxMetadataSize) }
+
+// parsePairs is ParseMetadata with a bound of its own, in bytes: an event may have more than a
+// command, as it keeps its command's beside its own.
+func parsePairs(b []byte, most int) (abi.Metadata, error) {
 	bad := func(format string, args ...any) (abi.Metadata, error) {
 		return nil, service.Errorf(service.KindInvalid, "metadata is a JSON object of strings; "+format, args...)
 	}
@@ -74,8 +78,8 @@ func ParseMetadata(b []byte) (abi.Metadata, error) {
 			return bad("the name %.80q is empty or there twice", name)
 		}
 		taken[name] = true
-		if len(m)+4+len(name)+len(value) > abi.MaxMetadataSize {
-			return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", abi.MaxMetadataSize)
+		if len(m)+4+len(name)+len(value) > most {
+			return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", most)
 		}
 		m = m.AppendPair(name, value)
 	}

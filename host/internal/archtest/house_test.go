@@ -141,6 +141,7 @@ var forTests = []string{
 	"go.uber.org/goleak",
 	"github.com/rogpeppe/go-internal/testscript",
 	"github.com/anishathalye/porcupine",
+	"github.com/cloudevents/sdk-go/v2",
 }
 
 // topLevel is everything that may lie at the root of the tree, beside dotfiles.

@@ -180,5 +180,5 @@ func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
 		return service.GuestEvent{}, err
 	}
 	r.version = e.Version
-	return service.GuestEvent{Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: e.Metadata}, nil
+	return service.GuestEvent{Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: service.OwnMetadata(e.Metadata)}, nil
 }

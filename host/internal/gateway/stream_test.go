@@ -336,7 +336,7 @@ func TestCloudEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resumed.Close()
-	if _, text, err := resumed.ReadMessage(); err != nil || !strings.Contains(string(text), `"position":3`) {
+	if _, text, err := resumed.ReadMessage(); err != nil || !strings.Contains(string(text), `"position":"3"`) {
 		t.Errorf("resumed with %s, %v", text, err)
 	}
 	pinged := make(chan struct{}, 100)

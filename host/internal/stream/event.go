@@ -105,7 +105,8 @@ func contentType(s string) string {
 }
 
 // appendCloudEvent appends the structured form. Names of extensions are of lower
-// case letters and digits, as the specification demands. sequence is the
+// case letters and digits, as the specification demands. Numbers are texts: those of
+// CloudEvents have 31 bits, and SDKs refuse the whole event for a larger one. sequence is the
 // position as an extension of that name wants it: ordered as text.
 func appendCloudEvent(b []byte, e *Event) []byte {
 	if b == nil {
@@ -129,19 +130,16 @@ func appendHead(b []byte, e *Event) []byte {
 }
 
 func appendTail(b []byte, e *Event) []byte {
-	b = append(b, `,"entityversion":`...)
+	b = append(b, `,"entityversion":"`...)
 	b = strconv.AppendUint(b, uint64(e.Version), 10)
-	b = append(b, `,"position":`...)
+	b = append(b, `","position":"`...)
 	b = strconv.AppendUint(b, uint64(e.Position), 10)
-	b = append(b, `,"sequence":"`...)
+	b = append(b, `","sequence":"`...)
 	b = appendSequence(b, uint64(e.Position))
 	b = append(b, '"')
 	b = appendText(b, "commandid", string(e.CommandID))
 	b = appendText(b, "commandtype", e.CommandType)
-	if parent, ok := abi.Metadata(e.Metadata).Get("traceparent"); ok {
-		b = appendText(b, "traceparent", string(parent))
-	}
-	return append(b, '}')
+	return append(appendMetadata(b, e.Metadata), '}')
 }
 
 // appendData appends the body: as it is if it is JSON and says so, else in base64.
@@ -163,15 +161,16 @@ func appendData(b []byte, e *Event) []byte {
 	return append(b, '"')
 }
 
-// isJSON reports whether a content type is JSON: application/json, or anything
-// with +json.
+// isJSON reports whether data of a content type are JSON within an event: application/json and
+// text/json. Those of other kinds of JSON, +json, are in base64: the official Go SDK refuses an
+// event that has them as JSON.
 func isJSON(contentType string) bool {
 	if contentType == abi.EncodingJSON {
 		return true
 	}
 	media, _, _ := strings.Cut(contentType, ";")
 	media = strings.ToLower(strings.TrimSpace(media))
-	return media == abi.EncodingJSON || strings.HasSuffix(media, "+json")
+	return media == abi.EncodingJSON || media == "text/json"
 }
 
 // appendSequence appends n with 20 digits.

@@ -20,7 +20,7 @@ func TestCloudEvent(t *testing.T) {
 	got := string(NewEvent("bank", sample).CloudEvent())
 	want := `{"specversion":"1.0","id":"` + EncodeCursor("bank", 42) + `","source":"/services/bank","type":"deposited","subject":"alice",` +
 		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
-		`"entityversion":3,"position":42,"sequence":"00000000000000000042","commandid":"c-1","commandtype":"deposit"}`
+		`"entityversion":"3","position":"42","sequence":"00000000000000000042","commandid":"c-1","commandtype":"deposit"}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -33,7 +33,8 @@ func TestCloudEventData(t *testing.T) {
 		{"nothing", "", "", ""},
 		{"JSON", "application/json", `[1,"a"]`, `"data":[1,"a"]`},
 		{"JSON with parameters", "Application/JSON; charset=utf-8", `1`, `"data":1`},
-		{"a kind of JSON", "application/vnd.bank+json", `null`, `"data":null`},
+		{"another JSON", "TEXT/JSON", `null`, `"data":null`},
+		{"a kind of JSON", "application/vnd.bank+json", `null`, `"data_base64":"bnVsbA=="`},
 		{"line breaks", "", "{\n\t\"a\":\r\n 1}", `"data":{"a":1}`},
 		{"not what it says", "", "{", `"data_base64":"ew=="`},
 		{"not UTF-8", "", "\"\xff\"", `"data_base64":"Iv8i"`},
@@ -55,15 +56,16 @@ func TestCloudEventText(t *testing.T) {
 	e := sample
 	e.Key = "a\"b\\c\x7f ü\u2028"
 	e.CommandID = `"{}"`
-	e.Metadata = abi.Metadata(nil).AppendPair("user", "x").AppendPair("traceparent", "00-ab\n\xff")
+	e.Metadata = abi.Metadata(nil).AppendPair("user", "x").AppendPair("traceparent", "00-ab").AppendPair("line", "a\nb\xff")
 	var got struct {
-		Subject, CommandID, TraceParent string
+		Subject, CommandID, User, TraceParent, Line, Metadata string
 	}
 	text := NewEvent("bank", e).CloudEvent()
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
-	if got.Subject != e.Key || got.CommandID != `"{}"` || got.TraceParent != "00-ab\n\uFFFD" {
+	if got.Subject != e.Key || got.CommandID != `"{}"` || got.User != "x" || got.TraceParent != "00-ab" || got.Line != "" ||
+		got.Metadata != `{"user":"x","traceparent":"00-ab","line":"a\u000ab�"}` {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -135,7 +135,7 @@ func TestBrokenConnections(t *testing.T) {
 }
 
 func event(n int) string {
-	return fmt.Sprintf("id: c%d\ndata: {\"specversion\":\"1.0\",\"position\":%d}\n\n", n, n)
+	return fmt.Sprintf("id: c%d\ndata: {\"specversion\":\"1.0\",\"position\":\"%d\"}\n\n", n, n)
 }
 
 // Each connection gives two events and breaks in the middle of a third, which

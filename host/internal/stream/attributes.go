@@ -1,0 +1,110 @@
+package stream
+
+import (
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Metadata in a CloudEvent. The extension metadata has all pairs, as the text of a JSON
+// object: the value of an extension is a text, a number or a truth value, never an object.
+// Pairs that can be attributes are extensions of their own as well, so that routers and
+// filters that know nothing of Bulkhead find them.
+
+// maxAttributeName is the length that the specification recommends for names.
+const maxAttributeName = 20
+
+// taken are the names that no pair of metadata has as an attribute.
+var taken = map[string]bool{
+	// Attributes of CloudEvents 1.0, and the member that holds the data.
+	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
+	"datacontenttype": true, "dataschema": true, "data": true,
+	// Extensions that the host sets, and one that would give sequence another meaning.
+	"entityversion": true, "position": true, "sequence": true, "sequencetype": true,
+	"commandid": true, "commandtype": true, "metadata": true,
+	// Attributes of CloudEvents 0.3: the official SDKs read them as such.
+	"schemaurl": true, "datacontentencoding": true,
+	// Methods of an event in the official JavaScript SDK, which an attribute would replace.
+	"validate": true, "emit": true,
+}
+
+// isAttribute reports whether a pair can be an extension of its own.
+func isAttribute(name, value []byte) bool {
+	if len(name) == 0 || len(name) > maxAttributeName || taken[string(name)] {
+		return false
+	}
+	for _, c := range name {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	for len(value) > 0 {
+		r, n := utf8.DecodeRune(value)
+		if r == utf8.RuneError && n == 1 || !inAttributes(r) {
+			return false
+		}
+		value = value[n:]
+	}
+	return true
+}
+
+// inAttributes reports whether the texts of CloudEvents may have a character: controls and
+// what Unicode keeps for no character are not among them.
+func inAttributes(r rune) bool {
+	return r >= ' ' && (r < 0x7f || r > 0x9f) && (r < 0xfdd0 || r > 0xfdef) && r&0xfffe != 0xfffe
+}
+
+// appendMetadata appends the attributes that an event's metadata are.
+func appendMetadata(b []byte, m abi.Metadata) []byte {
+	if len(m) == 0 {
+		return b
+	}
+	for name, value := range service.Pairs(m) {
+		if isAttribute(name, value) {
+			b = appendText(b, string(name), string(value))
+		}
+	}
+	begin := len(b)
+	b = append(b, `,"metadata":"{`...)
+	empty := len(b)
+	for name, value := range service.Pairs(m) {
+		if len(b) > empty {
+			b = append(b, ',')
+		}
+		b = append(appendTextInText(b, name), ':')
+		b = appendTextInText(b, value)
+	}
+	if len(b) == empty {
+		return b[:begin]
+	}
+	return append(b, `}"`...)
+}
+
+// appendTextInText appends a JSON string for JSON that is itself within a JSON string. Bytes
+// that are not UTF-8 become U+FFFD.
+func appendTextInText(b, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, `\"`...)
+	for len(s) > 0 {
+		r, n := utf8.DecodeRune(s)
+		s = s[n:]
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, `\\\`...)
+			b = append(b, byte(r))
+		case inAttributes(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff: // as two surrogates
+			r -= 0x10000
+			for _, half := range [...]rune{0xd800 + r>>10, 0xdc00 + r&0x3ff} {
+				b = append(b, `\\u`...)
+				b = append(b, hex[half>>12], hex[half>>8&15], hex[half>>4&15], hex[half&15])
+			}
+		default:
+			b = append(b, `\\u`...)
+			b = append(b, hex[r>>12], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+		}
+	}
+	return append(b, `\"`...)
+}

@@ -1,0 +1,161 @@
+package stream
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// cloudCase is an event, and what readers that know CloudEvents only find in it.
+type cloudCase struct {
+	Text       string            `json:"text"`
+	ID         string            `json:"id"`
+	Type       string            `json:"type"`
+	Subject    string            `json:"subject"`
+	Time       time.Time         `json:"time"`
+	Base64     []byte            `json:"base64"` // its data
+	Extensions map[string]string `json:"extensions"`
+	Metadata   map[string]string `json:"metadata"` // nil: none
+}
+
+// manyEvents are events of all kinds.
+func manyEvents() []*Event {
+	var all []*Event
+	add := func(change func(e *journal.Event)) {
+		e := sample
+		change(&e)
+		all = append(all, NewEvent("bank", e))
+	}
+	for _, n := range []uint64{1, math.MaxInt32, math.MaxInt32 + 1, 1<<53 - 1, 1<<53 + 1, math.MaxInt64, math.MaxUint64} {
+		add(func(e *journal.Event) { e.Position, e.Version = journal.Position(n), journal.Version(n) })
+	}
+	for _, data := range []string{"", "null", "1", `"x"`, `{"n":18446744073709551615}`, "[1,\r\n2]", "\xff", "plain"} {
+		add(func(e *journal.Event) { e.Data = []byte(data) })
+		add(func(e *journal.Event) { e.Data, e.ContentType = []byte(data), "text/plain" })
+		add(func(e *journal.Event) {
+			e.Data, e.ContentType = []byte(data), "application/vnd.bank+json; charset=utf-8"
+		})
+	}
+	for _, key := range []string{"alice", "ü/\u2028\"\\", strings.Repeat("k", 256)} {
+		add(func(e *journal.Event) { e.Key = key })
+	}
+	for _, at := range []time.Time{time.Unix(0, 1), time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2262, 4, 11, 0, 0, 0, 0, time.UTC)} {
+		add(func(e *journal.Event) { e.Time = journal.UnixNano(at.UnixNano()) })
+	}
+	for _, pairs := range manyPairs() {
+		add(func(e *journal.Event) { e.Metadata = metadataOf(pairs...) })
+	}
+	for _, name := range noAttributes { // each in its turn beside one that can be an attribute
+		add(func(e *journal.Event) { e.Metadata = metadataOf(name, "mine", "tenant", "acme") })
+	}
+	return all
+}
+
+// noAttributes are names that a pair of metadata may have and an attribute of its own may not: see taken.
+var noAttributes = strings.Fields(`specversion id source type subject time datacontenttype dataschema data
+	entityversion position sequence sequencetype commandid commandtype metadata schemaurl datacontentencoding validate emit`)
+
+func manyPairs() [][]string {
+	long := strings.Repeat("a", maxAttributeName)
+	all := [][]string{
+		{"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate", "x=y"},
+		{"tenant", "acme", "tenant", "other", "Tenant", "ACME"},
+		{"data_base64", "AA==", "Specversion", "0.3", "constructor", "x", "tostring", "x", "hasownproperty", "x", "prototype", "x", "inspect", "x"},
+		{"a", "", "0", "1", "007", "bond", "partitionkey", "p", "dataref", "/x", "sampledrate", "30", "__proto__", "x", "toJSON", "x"},
+		{long, "fits", long + "a", "does not", "a b", "x", "a\"b\\c", "\"\\", "ü", "ü"},
+		{"control", "a\x00b\x1f\x7f\u0085", "line", "a\r\nb\u2028", "none", "\uffff\ufdd0\U0001fffe", "emoji", "\U0001f600", "bad", "\xff\xc3", "\xff", "no name", "\xfe", "nor this"},
+		{"", "", "kept", "by the host", "kept", "twice"},
+		{"big", strings.Repeat("\x01\"", 8<<10)},
+	}
+	for i := range 1000 {
+		all[0] = append(all[0], fmt.Sprint("n", i%900), fmt.Sprint(i))
+	}
+	return all
+}
+
+func metadataOf(pairs ...string) (m abi.Metadata) {
+	for ; len(pairs) > 1; pairs = pairs[2:] {
+		m = m.AppendPair(pairs[0], pairs[1])
+	}
+	return m
+}
+
+// cloudCases says of each event what must be found in its text, by the rules in words.
+func cloudCases(t *testing.T) []cloudCase {
+	var all []cloudCase
+	for _, e := range manyEvents() {
+		c := cloudCase{
+			Text: string(e.CloudEvent()), ID: e.Cursor(), Type: e.Type, Subject: e.Key, Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
+			Extensions: map[string]string{
+				"position": fmt.Sprint(uint64(e.Position)), "sequence": fmt.Sprintf("%020d", uint64(e.Position)),
+				"entityversion": fmt.Sprint(uint64(e.Version)), "commandid": string(e.CommandID), "commandtype": e.CommandType,
+			},
+		}
+		for name, value := range service.Pairs(e.Metadata) {
+			if c.Metadata == nil {
+				c.Metadata = map[string]string{}
+			}
+			text := strings.ToValidUTF8(string(value), "\ufffd")
+			if strings.Contains(string(value), "\xff\xc3") { // each byte by itself
+				text = "\ufffd\ufffd"
+			}
+			c.Metadata[string(name)] = text
+			if len(name) <= 20 && strings.Trim(string(name), "abcdefghijklmnopqrstuvwxyz0123456789") == "" && !slices.Contains(noAttributes, string(name)) &&
+				text == string(value) && !strings.ContainsFunc(text, func(r rune) bool { return !inAttributes(r) }) {
+				c.Extensions[string(name)] = text
+			}
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// TestTheGoSDKReadsEveryEvent: whatever a client or a guest writes as metadata, and however
+// long a log becomes, readers who know nothing of Bulkhead read the event.
+func TestTheGoSDKReadsEveryEvent(t *testing.T) {
+	for _, c := range cloudCases(t) {
+		var e cloudevents.Event
+		if err := json.Unmarshal([]byte(c.Text), &e); err != nil {
+			t.Errorf("%v: %.300s", err, c.Text)
+			continue
+		}
+		if err := e.Validate(); err != nil {
+			t.Errorf("%v: %.300s", err, c.Text)
+		}
+		if e.ID() != c.ID || e.Type() != c.Type || e.Subject() != c.Subject || !e.Time().Equal(c.Time) || e.Source() != "/services/bank" || e.SpecVersion() != "1.0" {
+			t.Errorf("got %s of %.300s", e, c.Text)
+		}
+		// To the SDK null is no data, and line breaks in JSON are taken out.
+		if got := string(e.Data()); got != string(c.Base64) && got != strings.Join(strings.Fields(string(c.Base64)), "") && (got != "" || string(c.Base64) != "null") {
+			t.Errorf("data %q became %q", c.Base64, got)
+		}
+		got := map[string]string{}
+		for name, value := range e.Extensions() {
+			got[name] = fmt.Sprint(value)
+		}
+		var metadata map[string]string
+		if text, ok := got["metadata"]; ok {
+			if err := json.Unmarshal([]byte(text), &metadata); err != nil {
+				t.Errorf("metadata: %v: %.300s", err, text)
+			}
+			delete(got, "metadata")
+		}
+		if !maps.Equal(metadata, c.Metadata) || (metadata == nil) != (c.Metadata == nil) {
+			t.Errorf("metadata %.300q, want %.300q", metadata, c.Metadata)
+		}
+		if !maps.Equal(got, c.Extensions) {
+			t.Errorf("extensions %.300q, want %.300q", got, c.Extensions)
+		}
+	}
+}
