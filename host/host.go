@@ -20,6 +20,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -39,6 +40,7 @@ import (
 // Host is a running host.
 type Host struct {
 	opt     Options
+	lock    *os.File // of the data directory
 	budget  *budget.Account
 	modules *catalog.Modules // opened with the first core
 	// otherLogs has what logs have on disk whose services are not deployed.
@@ -81,6 +83,16 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	lock, err := takeDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			_ = lock.Close() // nothing was written to it
+		}
+	}()
 	ownEngine := o.OpenEngine != nil
 	account := newBudget(o.Budget) // the only one: all that the host holds is below it
 	files, err := newDescriptors(JournalDir(o.Dir), account)
@@ -93,7 +105,6 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		}
 	}
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
-	opened := false
 	defer func() {
 		if !opened {
 			logs.Stop()
@@ -107,7 +118,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
 	h.readers = newReaders(&o)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
@@ -308,6 +319,7 @@ func (h *Host) Close(ctx context.Context) error {
 		h.files.close()
 		h.moduleAccount.Close()
 		h.logs.Stop()
+		h.closeErr = errors.Join(h.closeErr, h.lock.Close())
 	})
 	return h.closeErr
 }
