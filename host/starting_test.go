@@ -191,6 +191,7 @@ func TestAFailedStartIsTriedAgain(t *testing.T) {
 	for _, name := range []service.Name{"tally", "other"} {
 		h.MustDeploy(name, testguest.Counter(string(name)))
 	}
+	h.MustSend(service.Command{Service: "other", Key: "k", Type: "add"})
 	modules, err := filepath.Glob(filepath.Join(h.Dir(), "modules", "*.wasm"))
 	if err != nil || len(modules) != 2 {
 		t.Fatalf("modules %v, %v", modules, err)

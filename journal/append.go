@@ -223,6 +223,7 @@ func (s *logState) absent(id CommandID) {
 
 // hold puts p into the overlay. The caller holds mu.
 func (j *Journal) hold(s *logState, p *pending) {
+	s.entered++
 	key := p.commit.Command.Key
 	e := s.entities[key]
 	if e == nil {
@@ -241,6 +242,7 @@ func (j *Journal) hold(s *logState, p *pending) {
 // release takes p out of the overlay once it is in the index, or void. The caller
 // holds mu.
 func (j *Journal) release(p *pending) {
+	p.log.left++
 	key := p.commit.Command.Key
 	e := p.entity
 	// Commits leave in order, but for those that are void behind others still held.

@@ -88,9 +88,10 @@ func storedTypes(ctx context.Context, index IndexStore, log LogName) (map[string
 }
 
 // EventTypes is the event catalogue of a log: all types of its events that can be read, by
-// name. It has everything that was on disk when it was called, and waits until that is indexed.
+// name. It has the events of all commits that were handed in before it was called, and waits until they
+// are indexed: [KindFailed] if nobody knows what became of them. Of a damaged log it has what stands before the damage.
 func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, error) {
-	if err := j.awaitIndexed(ctx, log, j.Head(log)); err != nil {
+	if err := j.awaitIndex(ctx, log); err != nil {
 		return nil, err
 	}
 	if err := j.reads.enter("event types", log); err != nil {
@@ -105,16 +106,18 @@ func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, err
 	return all, readError("event types", log, err)
 }
 
-// awaitIndexed waits until the index has all events of a log up to a position that is on disk.
-func (j *Journal) awaitIndexed(ctx context.Context, log LogName, upTo Position) error {
-	for {
-		j.mu.Lock()
-		s, room := j.logs[log], j.room
-		done := s == nil || s.indexed >= upTo
+// awaitIndex waits until the index has all commits of a log that were handed in, but for
+// those that are void.
+func (j *Journal) awaitIndex(ctx context.Context, log LogName) error {
+	j.mu.Lock()
+	s := j.logs[log]
+	var entered uint64
+	if s != nil {
+		entered = s.entered
+	}
+	for s != nil && s.left < entered {
+		room := j.room
 		j.mu.Unlock()
-		if done {
-			return nil
-		}
 		select {
 		case <-room: // which every update of the index makes
 		case <-j.failed:
@@ -122,7 +125,10 @@ func (j *Journal) awaitIndexed(ctx context.Context, log LogName, upTo Position) 
 		case <-ctx.Done():
 			return &Error{Op: "index", Log: log, Kind: KindCanceled, Err: ctx.Err()}
 		}
+		j.mu.Lock()
 	}
+	j.mu.Unlock()
+	return nil
 }
 
 // typeCounter adds events to the catalogue, update by update. One goroutine uses it.

@@ -73,6 +73,8 @@ type logState struct {
 	queue    []*pending             // handed in, not yet taken by the committer
 	commits  int                    // handed in, not yet indexed
 	pending  int64                  // their encoded size
+	entered  uint64                 // commits that were handed in
+	left     uint64                 // of them, commits that are indexed, or void
 	credit   int                    // bytes that it may hand in before others come to their turn
 	// trimmed is the last retention's cut: what stands before it is not served, whether
 	// it is still there or not. Zero if there was none.

@@ -152,7 +152,7 @@ func (r *retention) run() error {
 // firsts looks for the first events behind the cut of the types that lose some and have
 // others. Nothing is written before they are known, as that may take a while.
 func (r *retention) firsts() error {
-	if err := r.awaitIndexed(r.ctx, r.log, r.cut.position-1); err != nil {
+	if err := r.awaitIndex(r.ctx, r.log); err != nil {
 		return err
 	}
 	r.types.cut = r.cut

@@ -35,7 +35,8 @@ type deployment struct {
 }
 
 // Facts are what was learnt of a module when it was deployed. They are part of the
-// disk format; records of earlier versions have none, or the tariff only.
+// disk format; records of earlier versions have none, or the tariff only, or also `events`, the
+// names of the module's event types, which nobody reads any more: the log says what is in it.
 type Facts struct {
 	// Tariff is the version of the rules by which fuel is charged from here on: a program
 	// that charges by others records the deployment again when it starts the service. Fuel
@@ -47,9 +48,6 @@ type Facts struct {
 	// Encoding is what the module's data is encoded as, so that requests can be judged
 	// before it has started; empty is not known.
 	Encoding string `json:"encoding,omitempty"`
-	// Events are the names of its event types, so that the next module can be held to
-	// them even if this one never starts again.
-	Events []string `json:"events,omitempty"`
 }
 
 // Deployment is what runs under a service's name, and what is known of it.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -133,32 +132,81 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 	if err != nil {
 		return err
 	}
-	built, err := s.build(building, svc, spec, source, false, progress)
+	built, err := s.prepare(building, svc, spec, module, source, progress)
+	if err == nil {
+		progress(StageDraining, 0, 1)
+		svc.swapping.Lock()
+		defer svc.swapping.Unlock()
+		if gone := building.Err(); gone != nil {
+			err = errors.Join(&service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindOf(gone),
+				Message: "the caller gave up; nothing has changed", Err: gone}, built.discard(context.WithoutCancel(ctx)))
+		}
+	}
 	if err != nil {
 		if s.life.Err() != nil && ctx.Err() == nil {
 			err = &service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
 		}
 		return err
 	}
-	progress(StageStoring, 0, source.Size)
-	if len(module) > 0 {
-		if _, err := s.opt.Catalog.Put(module); err != nil {
-			return errors.Join(err, built.discard(ctx))
+	// From here on its caller going away does not stop the deployment.
+	return s.swap(context.WithoutCancel(ctx), svc, built)
+}
+
+// prepare does what comes before a service is touched: it builds a module, stores it if it is
+// new, and holds it to the service's log.
+func (s *Supervisor) prepare(ctx context.Context, svc *Service, spec service.Spec, module []byte, source sandbox.Source, progress Progress) (*build, error) {
+	built, err := s.build(ctx, svc, spec, source, false, progress)
+	if err != nil {
+		return nil, err
+	}
+	if err = fits(ctx, s.before(), built); err == nil {
+		progress(StageStoring, 0, source.Size)
+		if len(module) > 0 {
+			_, err = s.opt.Catalog.Put(module)
 		}
 	}
-	if err := s.opt.Catalog.Deploy(ctx, spec, built.facts); err != nil {
-		return errors.Join(err, built.discard(ctx))
+	if err != nil {
+		return nil, errors.Join(err, built.discard(context.WithoutCancel(ctx)))
 	}
-	progress(StageDraining, 0, 1)
-	// From here on the deployment stands, so its caller going away does not stop it.
-	svc.swapping.Lock()
-	defer svc.swapping.Unlock()
+	return built, nil
+}
+
+// swap drains what runs, holds the new build to what that has written, records the
+// deployment and starts the new build. If it cannot be recorded, what ran goes on. The
+// caller holds swapping.
+func (s *Supervisor) swap(ctx context.Context, svc *Service, next *build) error {
+	old := svc.drain(ctx, s.opt.DrainTime)
+	err := fits(ctx, s.drained(), next)
+	if err == nil {
+		err = s.opt.Catalog.Deploy(ctx, next.spec, next.facts)
+	}
+	if err != nil {
+		return errors.Join(err, next.discard(ctx), s.resume(ctx, svc, old))
+	}
 	s.starter.drop(svc) // the attempts to start what ran before
-	if err := svc.replace(context.WithoutCancel(ctx), built, s.opt.DrainTime); err != nil {
-		s.starter.again(svc, spec, err)
+	if old != nil {
+		_ = old.program.Close(ctx)
+	}
+	if err := svc.run(ctx, next); err != nil {
+		s.starter.again(svc, next.spec, err)
 		return err
 	}
 	return nil
+}
+
+// resume has what was drained go on, in sandboxes of its own; nil was nothing.
+func (s *Supervisor) resume(ctx context.Context, svc *Service, old *build) error {
+	if old == nil {
+		return nil
+	}
+	again, err := s.withEngine(svc, old)
+	if err == nil {
+		err = svc.run(ctx, again)
+	}
+	if err != nil {
+		s.starter.again(svc, old.spec, err)
+	}
+	return err
 }
 
 // build compiles a module, which tries a first sandbox, and makes an engine that
@@ -194,53 +242,28 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 		}
 	}()
 	m := program.Module()
-	if err := svc.fits(&m.Manifest); err != nil {
-		return nil, err
-	}
 	if err := program.Reserve(spec.Settings.Shards); err != nil {
 		return nil, err
 	}
+	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON)}
+	return s.withEngine(svc, &build{spec: spec, module: m, facts: facts, program: program})
+}
+
+// withEngine is a build with an engine of its own that has not been started.
+func (s *Supervisor) withEngine(svc *Service, b *build) (*build, error) {
 	logger := sandbox.SlogLogger(s.opt.Logger)
-	e, err := engine.New(engine.Options{
-		Spec: spec, Manifest: &m.Manifest, Account: svc.account, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
+	own := *b
+	var err error
+	own.engine, err = engine.New(engine.Options{
+		Spec: own.spec, Manifest: &own.module.Manifest, Account: svc.account, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
 		Retry: s.opt.Retry, Patience: s.opt.Patience,
 		NewGuest: func(ctx context.Context, _ int) (engine.Guest, error) {
-			g, err := program.Instantiate(ctx, logger)
+			g, err := own.program.Instantiate(ctx, logger)
 			if err != nil {
 				return nil, err // and not a Guest that is none
 			}
 			return g, nil
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON), Events: eventNames(&m.Manifest)}
-	return &build{spec: spec, module: m, facts: facts, program: program, engine: e}, nil
-}
-
-func eventNames(m *abi.Manifest) (names []string) {
-	for _, e := range m.Events {
-		names = append(names, e.Name)
-	}
-	return names
-}
-
-// missingEvents lists the event types of the old module that next knows by no name or
-// alias: the log may hold them, and an entity that has one could not be hydrated.
-func missingEvents(old []string, next *abi.Manifest) []string {
-	known := map[string]bool{}
-	for _, e := range next.Events {
-		known[e.Name] = true
-		for _, a := range e.Aliases {
-			known[a] = true
-		}
-	}
-	var missing []string
-	for _, name := range old {
-		if !known[name] {
-			missing = append(missing, fmt.Sprintf("event type %q of the running module is unknown to the new one; keep it or name it as an alias", name))
-		}
-	}
-	return missing
+	return &own, err
 }

@@ -185,21 +185,6 @@ func (s *Service) notRunning() error {
 	return e
 }
 
-// fits says whether a module with that manifest can go on with the service's log.
-func (s *Service) fits(next *abi.Manifest) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	old := s.known.Events // also if it has not started yet, or cannot
-	if s.manifest != nil {
-		old = eventNames(s.manifest)
-	}
-	if missing := missingEvents(old, next); len(missing) > 0 {
-		return &service.Error{Op: "deploy", Service: s.spec.Service, Kind: service.KindConflicting,
-			Message: "the new module does not know all events of the running one", Reasons: missing}
-	}
-	return nil
-}
-
 // runs reports whether the service runs exactly as spec says.
 func (s *Service) runs(spec service.Spec) bool {
 	s.mu.RLock()
@@ -207,17 +192,27 @@ func (s *Service) runs(spec service.Spec) bool {
 	return s.state == service.StateRunning && s.spec == spec
 }
 
-// replace swaps the running engine, if any, for the built one. The caller holds
-// swapping. When it fails, the service is failed.
-func (s *Service) replace(ctx context.Context, next *build, drain time.Duration) error {
-	old := s.closeGate(service.StateDraining)
-	if old != nil {
-		within, cancel := context.WithTimeout(ctx, drain)
-		// What could not be drained in time has been refused; the new engine starts
-		// anyway, as whatever reached the log is seen by hydration.
-		_ = s.retire(within, old)
-		cancel()
+// drain closes the gate and lets the running engine finish what it has taken on, for as
+// long as it may take. What could not be drained in time has been refused; what it handed to the log
+// may still get there. The build is returned, whose engine has ended; nil if none ran, and nothing
+// was done. The caller holds swapping.
+func (s *Service) drain(ctx context.Context, most time.Duration) *build {
+	s.mu.RLock()
+	runs := s.running != nil
+	s.mu.RUnlock()
+	if !runs {
+		return nil
 	}
+	old := s.closeGate(service.StateDraining)
+	within, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	_ = s.stopEngine(within, old)
+	return old
+}
+
+// run starts a build and opens the gate to it. When it fails, the service is failed. The
+// caller holds swapping.
+func (s *Service) run(ctx context.Context, next *build) error {
 	err := next.engine.Start(ctx)
 	if err != nil {
 		err = errors.Join(err, next.discard(ctx))
@@ -227,15 +222,20 @@ func (s *Service) replace(ctx context.Context, next *build, drain time.Duration)
 	return err
 }
 
-// retire drains an engine and gives its program back.
-func (s *Service) retire(ctx context.Context, old *build) error {
-	err := errors.Join(old.engine.Stop(ctx), old.program.Close(context.WithoutCancel(ctx)))
+// stopEngine drains an engine.
+func (s *Service) stopEngine(ctx context.Context, old *build) error {
+	err := old.engine.Stop(ctx)
 	_, counters := old.engine.Status()
 	s.mu.Lock()
 	s.past = sum(s.past, counters)
 	s.running = nil
 	s.mu.Unlock()
 	return err
+}
+
+// retire drains an engine and gives its program back.
+func (s *Service) retire(ctx context.Context, old *build) error {
+	return errors.Join(s.stopEngine(ctx, old), old.program.Close(context.WithoutCancel(ctx)))
 }
 
 // closeGate makes new tasks wait and returns the engine that runs.

@@ -1,10 +1,11 @@
 // Package supervisor keeps the set of services: it starts them, swaps their
 // modules and stops them. What happens inside one service is the engine's.
 //
-// A deployment goes: verify and compile the module, start its sandboxes, record
-// the deployment in the catalog, close the service's gate, drain the old engine,
-// start the new one, open the gate. Whatever fails up to the record leaves the
-// service as it was; after the record a crash starts the new module. Commands
+// A deployment goes: verify and compile the module, hold it to the service's log, close
+// the service's gate, drain the old engine, hold the module to what that has written
+// meanwhile, record the deployment in the catalog, start the new engine, open the gate. Whatever
+// fails up to the record leaves the service as it was, with the old module in new sandboxes if it
+// was drained; after the record a crash starts the new module. Commands
 // that arrive while the gate is closed wait behind it, in order and bounded in
 // number; none is lost and none is handled twice.
 package supervisor
@@ -25,12 +26,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Journal is what a supervisor needs of the journal; see [journal.Journal].
 type Journal interface {
 	engine.Log
 	stream.Reader
+	EventTypes(ctx context.Context, log journal.LogName) ([]journal.EventType, error)
 }
 
 // Options are what a supervisor is made of. All are needed, and all numbers above 0.
@@ -124,12 +127,16 @@ func (s *Supervisor) start(ctx context.Context, x *start) error {
 		s.opt.Logger.Warn("what is known of the service's module, such as the tariff of its fuel, is not what its deployment says, and that could not be recorded",
 			"service", x.spec.Service, "tariff", built.module.Tariff, "error", err)
 	}
+	if err := s.knowsTypes(ctx, built); service.KindOf(err) == service.KindConflicting {
+		// It was deployed, or its log is of elsewhere. Other entities do not suffer by it.
+		s.opt.Logger.Warn("a service starts whose module cannot load entities that have certain events", "service", x.spec.Service, "error", err)
+	}
 	x.svc.swapping.Lock()
 	defer x.svc.swapping.Unlock()
 	if err := ctx.Err(); err != nil {
 		return errors.Join(err, built.discard(context.WithoutCancel(ctx)))
 	}
-	return x.svc.replace(ctx, built, s.opt.DrainTime)
+	return x.svc.run(ctx, built)
 }
 
 // add puts a service that does not run into the set, or finds it there.

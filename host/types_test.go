@@ -1,0 +1,103 @@
+package host_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// knowing is a build of the counter whose event has a name and aliases.
+func knowing(version string, event string, aliases ...string) []byte {
+	m := testguest.CounterManifest("tally")
+	m.Version = version
+	m.Events = []abi.EventType{{Name: event, Aliases: aliases}}
+	return testguest.CounterWith(m.AppendJSON(nil), nil)
+}
+
+// refusedFor deploys a module that does not know what the log has.
+func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string) {
+	t.Helper()
+	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module})
+	said := ""
+	for _, reason := range reasons {
+		said += "; " + reason + ": keep the type, or name it as an alias of another one"
+	}
+	if service.KindOf(err) != service.KindConflicting || !strings.HasSuffix(err.Error(), "has events that the new module does not know"+said) {
+		t.Errorf("got %v, want reasons %s", err, said)
+	}
+}
+
+// What the log has decides what a module must know: whatever ran before, whatever that
+// declared, and whether anything runs.
+func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", knowing("1", "added"))
+	h.MustDeploy("tally", knowing("2", "counted")) // nothing was written
+	h.MustDeploy("tally", knowing("1", "added"))
+	h.MustSend(add("k"))
+	refusedFor(t, h, knowing("2", "counted"), `1 event of type "added", the first at position 1`)
+	h.MustDeploy("tally", knowing("3", "counted", "added"))
+	for range 2 {
+		h.MustSend(add("k"))
+	}
+	refusedFor(t, h, knowing("2", "counted"), `1 event of type "added", the first at position 1`)
+	refusedFor(t, h, knowing("1", "added"), `2 events of type "counted", the first at position 2`)
+	refusedFor(t, h, knowing("4", "other"),
+		`1 event of type "added", the first at position 1`, `2 events of type "counted", the first at position 2`)
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	refusedFor(t, h, knowing("2", "counted"), `1 event of type "added", the first at position 1`)
+	h.MustDeploy("tally", knowing("5", "more", "added", "counted"))
+	if r := h.MustSend(add("k")); r.Version != 4 {
+		t.Errorf("%+v", r)
+	}
+	h.Restart()
+	refusedFor(t, h, knowing("3", "counted", "added"), `1 event of type "more", the first at position 4`)
+	// What a retention has deleted nobody has to know.
+	if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	h.MustDeploy("tally", knowing("6", "more", "counted"))
+}
+
+// What the running module writes while the next one waits for it to end counts, too: the
+// next one is refused, and the old one goes on.
+func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
+	h := hosttest.New(t)
+	st := h.MustDeploy("tally", knowing("1", "added"))
+	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: knowing("2", "counted"), Progress: func(p host.Progress) {
+		if p.Stage == "draining" {
+			h.MustSend(add("k"))
+		}
+	}})
+	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `1 event of type "added"`) {
+		t.Errorf("got %v", err)
+	}
+	for version := range 2 {
+		if r := h.MustSend(add("k")); int(r.Version) != version+2 {
+			t.Errorf("the old module goes on with %+v", r)
+		}
+		now, err := h.Status("tally")
+		if err != nil || now.Spec != st.Spec || now.State != service.StateRunning || now.Problem != "" {
+			t.Errorf("%+v, %v", now, err)
+		}
+		if version == 0 {
+			events, err := sub.Next(t.Context(), 2)
+			if err != nil || len(events) == 0 {
+				t.Errorf("the subscriber got %v, %v", events, err)
+			}
+			h.Restart() // and it is what is recorded
+		}
+	}
+	h.MustDeploy("tally", knowing("3", "counted", "added"))
+}
