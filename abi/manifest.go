@@ -10,7 +10,7 @@ type Manifest struct {
 	Version      string        // the author's version, free text
 	SDK          string        // name and version of the SDK, free text
 	Features     []string      // minor features beyond the major version, by name
-	StateSchema  uint32        // grows when old snapshots no longer are the state that their events give
+	StateSchema  uint32        // another one when old snapshots no longer are the state that their events give
 	Encoding     string        // content type of all bodies; empty means application/json
 	Commands     []CommandType // in type order
 	Queries      []QueryType   // in type order

@@ -18,6 +18,7 @@ type slot[S any] struct {
 	key     string
 	version uint64
 	open    bool
+	broken  bool // it could not be rebuilt; holds until the slot is opened or dropped
 }
 
 // maxSlot bounds slot numbers, which the host gives out densely.
@@ -52,7 +53,7 @@ func (s *Service[S]) frames(at *cursor) {
 		if finished {
 			return
 		}
-		message := panicText(recover())
+		message := s.rebuilding(at) + panicText(recover())
 		logLine(abi.LogError, "panic: "+message+panicPlace())
 		s.refuse(at, abi.RespFault, abi.CodePanic, message)
 		at.index++
@@ -118,11 +119,40 @@ func (s *Service[S]) one(at *cursor) error {
 
 // at finds the open entity in a slot, or answers that there is none.
 func (s *Service[S]) entity(at *cursor) *slot[S] {
-	if n := at.frame.Slot; uint64(n) < uint64(len(s.slots)) && s.slots[n] != nil {
+	e, why := s.slotOf(at), " is not open"
+	if e != nil {
+		if !e.broken {
+			return e
+		}
+		why = " has no entity, as it could not be rebuilt"
+	}
+	s.refuse(at, abi.RespFault, abi.CodeNoEntity, "slot "+strconv.FormatUint(uint64(at.frame.Slot), 10)+why)
+	return nil
+}
+
+// slotOf is what is in the current frame's slot, nil if it is not open.
+func (s *Service[S]) slotOf(at *cursor) *slot[S] {
+	if n := at.frame.Slot; uint64(n) < uint64(len(s.slots)) {
 		return s.slots[n]
 	}
-	s.refuse(at, abi.RespFault, abi.CodeNoEntity, "slot "+strconv.FormatUint(uint64(at.frame.Slot), 10)+" is not open")
 	return nil
+}
+
+// rebuilding says of a frame that rebuilds an entity what it is about: the entity, its
+// version and the event. Of other frames it says nothing.
+func (s *Service[S]) rebuilding(at *cursor) string {
+	r, e := &at.frame, s.slotOf(at)
+	if e == nil || r.Kind != abi.ReqApply && r.Kind != abi.ReqOpen {
+		return ""
+	}
+	about := "entity " + strconv.Quote(e.key) + ", version " + strconv.FormatUint(r.Version, 10)
+	switch {
+	case r.Kind == abi.ReqOpen:
+		return about + ", snapshot: "
+	case int(r.Type) < len(s.events):
+		return about + ", event " + s.manifest.Events[r.Type].Name + ": "
+	}
+	return about + ": "
 }
 
 func (s *Service[S]) handle(at *cursor, c abi.Command) {
@@ -192,13 +222,16 @@ func (s *Service[S]) open(at *cursor, o abi.Open) {
 		e = new(slot[S])
 	}
 	*e = slot[S]{key: string(o.Key), version: at.frame.Version, open: true}
-	if o.Snapshot != nil {
-		if err := s.state.Decode(o.Snapshot, unsafe.Pointer(&e.state)); err != nil {
-			s.refuse(at, abi.RespFault, abi.CodeBadSnapshot, err.Error())
-			return
-		}
-	}
 	s.slots[n] = e
+	if o.Snapshot == nil {
+		return
+	}
+	e.broken = true // should it panic
+	if err := s.state.DecodeWhole(o.Snapshot, unsafe.Pointer(&e.state)); err != nil {
+		s.refuse(at, abi.RespFault, abi.CodeBadSnapshot, s.rebuilding(at)+err.Error())
+		return
+	}
+	e.broken = false
 }
 
 func (s *Service[S]) drop(n uint32) {
@@ -214,19 +247,25 @@ func (s *Service[S]) drop(n uint32) {
 }
 
 func (s *Service[S]) apply(at *cursor, a abi.Apply) {
-	e := s.entity(at)
-	if e == nil {
+	e := s.slotOf(at)
+	switch {
+	case e == nil:
+		s.entity(at) // refuses
 		return
+	case e.broken:
+		return // the first fault was told; those behind it would only hide it
 	}
+	e.broken = true // should it panic
 	if int(at.frame.Type) >= len(s.events) {
-		s.refuse(at, abi.RespFault, abi.CodeUnknownType, "there is no event type "+strconv.Itoa(int(at.frame.Type)))
+		s.refuse(at, abi.RespFault, abi.CodeUnknownType,
+			s.rebuilding(at)+"there is no event type "+strconv.Itoa(int(at.frame.Type)))
 		return
 	}
 	if err := s.events[at.frame.Type].apply(&e.state, a.Body); err != nil {
-		s.refuse(at, abi.RespFault, abi.CodeBadEvent, err.Error())
+		s.refuse(at, abi.RespFault, abi.CodeBadEvent, s.rebuilding(at)+err.Error())
 		return
 	}
-	e.version = at.frame.Version
+	e.version, e.broken = at.frame.Version, false
 }
 
 func (s *Service[S]) snapshot(at *cursor) {

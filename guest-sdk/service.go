@@ -59,9 +59,10 @@ type handler[S any] struct {
 // mistake, as the entity would lose it on the way. The same goes for events.
 func New[S any](name string) *Service[S] {
 	s := &Service[S]{byType: map[reflect.Type]*eventType[S]{}}
-	s.manifest = abi.Manifest{ABI: abi.Version, Service: name, SDK: sdkName, StateSchema: 1}
+	s.manifest = abi.Manifest{ABI: abi.Version, Service: name, SDK: sdkName}
 	s.state = s.plan(reflect.TypeFor[S](), "the state")
 	s.whole(reflect.TypeFor[S](), "the state")
+	s.manifest.StateSchema = s.state.Fingerprint()
 	s.tx.service = s
 	register(s)
 	return s
@@ -73,10 +74,17 @@ func (s *Service[S]) Version(v string) *Service[S] {
 	return s
 }
 
-// StateSchema sets the version of the state's form, 1 if it is not set. Give it a
-// greater one whenever old snapshots no longer are what replaying the events gives: when
-// S has another form, or an Apply does something else. Then they are not used, and
-// entities are rebuilt from their events.
+// StateSchema sets the version of the state's form. If it is not set, it follows from S:
+// from the names of the members in JSON, their kinds, how they nest and which of them may
+// be left out, and is another one when one of these changes. Snapshots of another version
+// are not used: entities are rebuilt from their events.
+//
+// Set it in two cases. When an Apply does something else now, old snapshots no longer are
+// what replaying the events gives: set a number that was not there before. When S has
+// changed and old snapshots are good all the same, as with a new member that has the option
+// omitempty, set the number that the manifest of the old build has; snapshots with a member
+// that S does not have, or without one that it always writes, are refused even so. Where
+// the first events of entities were deleted, their snapshots are all there is of these.
 func (s *Service[S]) StateSchema(version uint32) *Service[S] {
 	s.manifest.StateSchema = version
 	return s

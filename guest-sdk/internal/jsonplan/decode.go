@@ -58,6 +58,8 @@ type mode uint8
 const (
 	lenient mode = iota
 	asInput      // what a client sends: pointers may be left out
+	asWhole      // what Append has written: all is there that it always writes
+	modes
 )
 
 // enter goes one level deeper. Who has entered leaves again, unless it ends all with an

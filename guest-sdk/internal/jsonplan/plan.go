@@ -11,9 +11,10 @@
 // with a form of its own in JSON only is refused, as walking its memory would lose
 // what it means. An integer may be written in any way that is whole, such as 1.0 or 1e3.
 //
-// There are two ways to read. [Plan.Decode] is for what happened: it takes what it
+// There are three ways to read. [Plan.Decode] is for what happened: it takes what it
 // knows. [Plan.DecodeInput] is for what somebody asks for: what it does not know, or
-// lacks, is an error.
+// lacks, is an error. [Plan.DecodeWhole] is for what [Plan.Append] has written, maybe in
+// another build: it is this type's, or an error.
 //
 // Why a codec of our own: measured in a module (BenchmarkCodecInGuest in host/hosttest),
 // encoding/json takes about four times as long for a command of 200 bytes, its event
@@ -58,6 +59,7 @@ type Plan struct {
 	decode func(d *decoder, p unsafe.Pointer) error
 	schema func(s *schema)
 	fields []field // of a struct
+	elem   *Plan   // of a pointer, slice, array or map
 	wide   bool    // a signed integer of eight bytes
 	// spare is a decoder of an earlier call: making one for each would be the greatest
 	// part of decoding a small value.
@@ -95,6 +97,12 @@ func (p *Plan) Decode(b []byte, v unsafe.Pointer) error { return p.read(b, v, le
 // appears once, those that are required appear, null stands only where the type has a
 // nil, and text is UTF-8. The value that v points to is the zero value.
 func (p *Plan) DecodeInput(b []byte, v unsafe.Pointer) error { return p.read(b, v, asInput) }
+
+// DecodeWhole is Decode of what Append wrote for this type, or for one of the same form:
+// every member is known and appears once, those that Append always writes appear, null
+// stands only where the type has a nil, and text is UTF-8. The value that v points to is
+// the zero value.
+func (p *Plan) DecodeWhole(b []byte, v unsafe.Pointer) error { return p.read(b, v, asWhole) }
 
 // Optional reports whether an empty object, or null, is a value of the type as DecodeInput
 // takes it: then no bytes at all may stand for the zero value.
@@ -265,8 +273,14 @@ func planTime(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":"string","format":"date-time"}`) }
 }
 
+// element makes the plan of what p has elements of.
+func (m *Maker) element(p *Plan) (elem *Plan, problem string) {
+	p.elem, problem = m.plan(p.typ.Elem())
+	return p.elem, problem
+}
+
 func (m *Maker) planPointer(p *Plan) string {
-	elem, problem := m.plan(p.typ.Elem())
+	elem, problem := m.element(p)
 	if problem != "" {
 		return problem
 	}
@@ -315,7 +329,7 @@ type sliceHeader struct {
 }
 
 func (m *Maker) planSlice(p *Plan) string {
-	elem, problem := m.plan(p.typ.Elem())
+	elem, problem := m.element(p)
 	if problem != "" {
 		return problem
 	}
@@ -392,7 +406,7 @@ func appendElements(b []byte, elem *Plan, data unsafe.Pointer, n int, size uintp
 }
 
 func (m *Maker) planArray(p *Plan) string {
-	elem, problem := m.plan(p.typ.Elem())
+	elem, problem := m.element(p)
 	if problem != "" {
 		return problem
 	}
@@ -437,7 +451,7 @@ func (m *Maker) planMap(p *Plan) string {
 	if t.Key().Kind() != reflect.String || isText(t.Key()) {
 		return t.String() + " has keys that are not plain strings"
 	}
-	elem, problem := m.plan(t.Elem())
+	elem, problem := m.element(p)
 	if problem != "" {
 		return problem
 	}

@@ -34,7 +34,7 @@ func (s *schema) int(n int)       { s.b = strconv.AppendInt(s.b, int64(n), 10) }
 func (s *schema) closed(fields []field) {
 	first := `,"required":[`
 	for i := range fields {
-		if f := &fields[i]; f.required() {
+		if f := &fields[i]; f.required(asInput) {
 			s.raw(first)
 			s.raw(f.prefix[:len(f.prefix)-1]) // without the colon
 			first = ","

@@ -33,6 +33,14 @@ func (m *Maker) planStruct(p *Plan) string {
 		fields[i].setWords()
 	}
 	p.fields = fields
+	var least [modes]uint64 // of the first 64 fields, those that are required
+	for i := range min(len(fields), 64) {
+		for mode := range modes {
+			if fields[i].required(mode) {
+				least[mode] |= 1 << i
+			}
+		}
+	}
 	p.append = func(b []byte, v unsafe.Pointer, depth int) ([]byte, error) {
 		if depth >= maxDepth {
 			return b, ErrDepth
@@ -81,8 +89,12 @@ func (m *Maker) planStruct(p *Plan) string {
 			if i < len(fields) {
 				f := &fields[i]
 				next = i + 1
-				if d.mode != lenient && !seen.add(i) {
-					return within(ErrTwice, -1, f.name)
+				if d.mode != lenient {
+					if bit := uint64(1) << (i & 63); i < 64 && seen.low&bit == 0 {
+						seen.low |= bit // add would be a call
+					} else if !seen.add(i) {
+						return within(ErrTwice, -1, f.name)
+					}
 				}
 				at := unsafe.Add(v, f.offset)
 				if f.plan.wide { // a call of its decode would take as long again
@@ -104,8 +116,8 @@ func (m *Maker) planStruct(p *Plan) string {
 				more, err = d.more('}')
 			}
 		}
-		if d.mode != lenient && err == nil {
-			err = missing(fields, &seen)
+		if d.mode != lenient && err == nil && (^seen.low&least[d.mode] != 0 || len(fields) > 64) {
+			err = missing(fields, &seen, d.mode)
 		}
 		return err
 	}
@@ -127,13 +139,21 @@ func (m *Maker) planStruct(p *Plan) string {
 	return ""
 }
 
-// required reports whether strict decoding of input insists on the member.
-func (f *field) required() bool { return !f.optional && f.plan.typ.Kind() != reflect.Pointer }
+// required reports whether a decoder insists on the member.
+func (f *field) required(mode mode) bool {
+	switch mode {
+	case asInput:
+		return !f.optional && f.plan.typ.Kind() != reflect.Pointer
+	case asWhole:
+		return f.skip == nil
+	}
+	return false
+}
 
 // missing names the first member that is required and was not seen.
-func missing(fields []field, seen *marks) error {
+func missing(fields []field, seen *marks, mode mode) error {
 	for i := range fields {
-		if f := &fields[i]; !seen.has(i) && f.required() {
+		if f := &fields[i]; !seen.has(i) && f.required(mode) {
 			return within(ErrMissing, -1, f.name)
 		}
 	}
