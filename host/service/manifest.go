@@ -1,15 +1,14 @@
 package service
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"mime"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 )
 
 // maxReasons bounds how many problems one error lists: enough to mend a module
@@ -17,7 +16,7 @@ import (
 const maxReasons = 64
 
 // manifestJSON is the JSON form of [abi.Manifest]. Members it does not know are
-// ignored, so that minor versions can add some.
+// ignored, so that minor versions can add some; what differs from one in case only is refused.
 type manifestJSON struct {
 	ABI          *int           `json:"abi"`
 	Service      string         `json:"service"`
@@ -52,12 +51,8 @@ func ParseManifest(b []byte) (abi.Manifest, error) {
 		return abi.Manifest{}, Errorf(KindInvalid, "manifest has %d bytes; it may have %d", len(b), abi.MaxManifestSize)
 	}
 	var raw manifestJSON
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&raw); err != nil {
-		return abi.Manifest{}, Errorf(KindInvalid, "manifest is not the JSON object it should be: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return abi.Manifest{}, Errorf(KindInvalid, "manifest has something behind its JSON object, at byte %d", d.InputOffset())
+	if err := jsoncheck.DecodeKnown(b, &raw); err != nil {
+		return abi.Manifest{}, Errorf(KindInvalid, "manifest is not the JSON object it should be: %v", err)
 	}
 	var c manifestChecker
 	m := c.manifest(&raw)

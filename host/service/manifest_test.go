@@ -60,10 +60,15 @@ func TestParseManifestRefuses(t *testing.T) {
 		return strings.TrimSuffix(strings.Repeat(member+",", n), ",")
 	}
 	for name, c := range map[string]struct{ in, want string }{
-		"empty":          {``, "EOF"},
+		"empty":          {``, "ends too early"},
 		"array":          {`[]`, "not the JSON object"},
-		"truncated":      {`{"abi":1,"service":"x"`, "unexpected EOF"},
-		"trailing":       {`{"abi":1,"service":"x"} {}`, "behind its JSON object"},
+		"truncated":      {`{"abi":1,"service":"x"`, "ends too early"},
+		"trailing":       {`{"abi":1,"service":"x"} {}`, "behind the JSON"},
+		"twice":          {`{"abi":1,"service":"x","service":"y"}`, `two members "service"`},
+		"in capitals":    {`{"abi":1,"service":"x","COMMANDS":[]}`, `no member "COMMANDS"; it is written "commands"`},
+		"deep twice":     {`{"abi":1,"service":"x","commands":[{"name":"a","name":"b"}]}`, `two members "name"`},
+		"no UTF-8":       {"{\"abi\":1,\"service\":\"x\",\"sdk\":\"\xff\"}", "not UTF-8"},
+		"half a pair":    {`{"abi":1,"service":"x","sdk":"\ud800"}`, `half of a surrogate pair`},
 		"no abi":         {`{"service":"x"}`, "abi is missing"},
 		"future abi":     {`{"abi":2,"service":"x"}`, "abi is 2; this host speaks 1"},
 		"no service":     {`{"abi":1}`, "service name"},
@@ -81,7 +86,7 @@ func TestParseManifestRefuses(t *testing.T) {
 		"wrong type":     {`{"abi":"1","service":"x"}`, "not the JSON object"},
 		"too many":       {`{"abi":1,"service":"x","events":[` + many(abi.MaxTypes+1, "{}") + `]}`, "events has 4097 members"},
 		"too large":      {strings.Repeat(" ", abi.MaxManifestSize+1), "1048577 bytes"},
-		"deep":           {`{"abi":1,"service":"x","commands":[{"name":"a","input":` + strings.Repeat(`{"a":`, 20000), "exceeded max depth"},
+		"deep":           {`{"abi":1,"service":"x","commands":[{"name":"a","input":` + strings.Repeat(`{"a":`, 20000), "nested deeper than 10000"},
 		"bad capability": {`{"abi":1,"service":"x","capabilities":["a b"]}`, "capabilities[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // configFile resolves flags from a JSON object whose members are named as the
@@ -80,6 +82,9 @@ func decodeConfig(text []byte) (configFile, error) {
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, wrong(errors.New("something follows the object"))
+	}
+	if err := service.CheckJSON("", text); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -129,12 +128,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // explainData says of data that a service did not take because it is not JSON what
 // is wrong with it, as that is a slip of the quotes far more often than a wish.
 func explainData(err error, data []byte) error {
-	var v json.RawMessage
 	if service.KindOf(err) != service.KindUnsupported {
 		return err
 	}
-	if wrong := json.Unmarshal(data, &v); wrong != nil {
-		return service.Errorf(service.KindInvalid, "the data is not JSON, which the service takes: %w", wrong)
+	if wrong := service.CheckJSON("the data", data); wrong != nil {
+		return wrong
 	}
 	return err
 }

@@ -327,7 +327,7 @@ func TestWrongMessagesAreExplained(t *testing.T) {
 		`7`:                                     "it is a number; it should be a JSON object",
 		`{"op":"ping"`:                          "the JSON ends too early",
 		`hello`:                                 "it is not JSON: invalid character 'h'",
-		`{"op":"ping"}{}`:                       "there is something behind the JSON object",
+		`{"op":"ping"}{}`:                       "there is something behind the JSON",
 		`{"op":7}`:                              "op is a number; it takes a string",
 		`{"op":"credit","credits":-2}`:          "credits is -2; it takes a whole number from 0 on",
 		`{"op":"command","timeout_ms":1.5}`:     "timeout_ms is 1.5; it takes a whole number",
@@ -352,7 +352,7 @@ func TestWrongMessagesAreExplained(t *testing.T) {
 		`{"op":1}`: "op is a number; it takes a string in base64", `{"on":[]}`: "on is an array; it takes true or false",
 		`{"at":true}`: "at is true or false; it takes an object", `{"at":{"N":{}}}`: "at.N is an object; it takes a whole number",
 	} {
-		if err := DecodeStrict([]byte(text), &s); err == nil || !strings.Contains(err.Error(), want) {
+		if err := service.DecodeJSON([]byte(text), &s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}

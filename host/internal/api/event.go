@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -56,7 +57,7 @@ func (e *Event) Metadata() (abi.Metadata, error) {
 	if e.MetadataText == "" {
 		return nil, nil
 	}
-	return parsePairs([]byte(e.MetadataText), math.MaxInt)
+	return parsePairs([]byte(e.MetadataText), math.MaxInt, strings.Clone)
 }
 
 // Page is a part of a log. Events are kept as they came; [Event] is their form.

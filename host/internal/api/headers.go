@@ -121,6 +121,13 @@ func ValidTraceparent(s string) bool {
 	if len(s) > 255 || !version || !trace || !span || !flags || noTrace || noSpan {
 		return false
 	}
+	return printable(s)
+}
+
+// ValidTracestate reports whether s may be kept as a W3C tracestate, and is not empty.
+func ValidTracestate(s string) bool { return s != "" && len(s) <= 512 && printable(s) }
+
+func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
 			return false

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -18,41 +19,29 @@ const largeMessage = 64 << 10
 const maxMembers = 512 << 10
 
 // DecodingRoom is how much memory decoding a message of a size takes beside the
-// message, in bytes, at the most.
-func DecodingRoom(message int) int { return 4 * min(message, maxMembers) }
+// message, in bytes, at the most: while it is checked, and after that.
+func DecodingRoom(message int) int {
+	return max(jsoncheck.Room(message), 4*min(message, maxMembers))
+}
 
-// cutData takes the data out of a large message. The slices refer to b, of which data
-// in base64 is written over by what it decodes to. What is left is a message without
-// data. Of a member that is there twice the last counts, as everywhere.
+// cutData takes the data out of a large message that has passed [jsoncheck.Check]. The slices refer
+// to b, of which data in base64 is written over by what it decodes to. What is left is a message
+// without data.
 func cutData(b []byte) (rest, data, binary []byte, err error) {
-	if !json.Valid(b) {
-		var v json.RawMessage
-		return nil, nil, nil, inPlainWords(json.Unmarshal(b, &v))
-	}
-	at := skipSpace(b, 0)
-	switch b[at] {
-	case '{':
-	case 'n': // null, which is an object without members to encoding/json
-		return []byte("null"), nil, nil, nil
-	default:
-		return nil, nil, nil, service.Errorf(service.KindInvalid, "it should be a JSON object")
+	b = bytes.Trim(b, " \t\r\n")
+	if b[0] != '{' {
+		return b[:min(len(b), largeMessage)], nil, nil, service.Errorf(service.KindInvalid, "it should be a JSON object")
 	}
 	rest = append(rest, '{')
-	for at = skipSpace(b, at+1); b[at] != '}'; {
-		from := at
-		at = skipValue(b, at)
-		name := b[from:at]
-		at = skipSpace(b, skipSpace(b, at)+1) // the colon
-		value := at
-		at = skipValue(b, at)
-		switch member := b[value:at]; {
+	for name, member := range jsoncheck.Members(b) {
+		switch {
 		case string(name) == `"data"`:
 			data = member
 		case string(name) == `"data_base64"` && member[0] == '"':
 			if binary, err = decodeInPlace(member[1 : len(member)-1]); err != nil {
 				return rest, nil, nil, err
 			}
-		case len(rest)+at-from > maxMembers:
+		case len(rest)+len(name)+len(member) > maxMembers:
 			return nil, nil, nil, service.Errorf(service.KindTooLarge, "the message has more than %d bytes beside its data", maxMembers)
 		default:
 			if len(rest) > 1 {
@@ -60,61 +49,8 @@ func cutData(b []byte) (rest, data, binary []byte, err error) {
 			}
 			rest = append(append(append(rest, name...), ':'), member...)
 		}
-		if at = skipSpace(b, at); b[at] == ',' {
-			at = skipSpace(b, at+1)
-		}
 	}
 	return append(rest, '}'), data, binary, nil
-}
-
-// skipSpace and skipValue find the end of white space and of a value in JSON that is valid.
-func skipSpace(b []byte, at int) int {
-	for at < len(b) && (b[at] == ' ' || b[at] == '\t' || b[at] == '\n' || b[at] == '\r') {
-		at++
-	}
-	return at
-}
-
-func skipValue(b []byte, at int) int {
-	depth := 0
-	for {
-		switch c := b[at]; c {
-		case '"':
-			at = skipString(b, at)
-		case '{', '[':
-			depth++
-			at++
-		case '}', ']':
-			depth--
-			at++
-		case ',', ':', ' ', '\t', '\n', '\r':
-			at++
-		default: // a number, true, false or null
-			for at < len(b) && !endsScalar(b[at]) {
-				at++
-			}
-		}
-		if depth == 0 {
-			return at
-		}
-	}
-}
-
-func endsScalar(c byte) bool {
-	switch c {
-	case ',', '}', ']', ' ', '\t', '\n', '\r':
-		return true
-	}
-	return false
-}
-
-func skipString(b []byte, at int) int {
-	for at++; b[at] != '"'; at++ {
-		if b[at] == '\\' {
-			at++
-		}
-	}
-	return at + 1
 }
 
 // decodeInPlace decodes base64 between the quotes of a valid JSON string, in the place

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
+	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -44,50 +45,40 @@ func (m *Metadata) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// ParseMetadata reads a JSON object of strings. Order is kept, a name may stand
-// once only, and all together must not exceed the ABI's limit.
-func ParseMetadata(b []byte) (abi.Metadata, error) { return parsePairs(b, abi.MaxMetadataSize) }
+// ParseMetadata reads a JSON object of strings that passes [service.CheckJSON]. Order is kept, names
+// differ in more than case, and all together must not exceed the ABI's limit.
+func ParseMetadata(b []byte) (abi.Metadata, error) {
+	return parsePairs(b, abi.MaxMetadataSize, strings.ToLower)
+}
 
-// parsePairs is ParseMetadata with a bound of its own, in bytes: an event may have more than a
-// command, as it keeps its command's beside its own.
-func parsePairs(b []byte, most int) (abi.Metadata, error) {
+// parsePairs is ParseMetadata with a bound of its own, in bytes, and a form in which names differ: an
+// event may have more than a command, as it keeps its command's beside its own.
+func parsePairs(b []byte, most int, form func(string) string) (abi.Metadata, error) {
 	bad := func(format string, args ...any) (abi.Metadata, error) {
 		return nil, service.Errorf(service.KindInvalid, "metadata is a JSON object of strings; "+format, args...)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+	if err := service.CheckJSON("metadata is a JSON object of strings", b); err != nil {
+		return nil, err
+	}
+	b = bytes.Trim(b, " \t\r\n")
+	if b[0] != '{' {
 		return bad("it is something else")
 	}
 	var m abi.Metadata
 	taken := map[string]bool{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return bad("it is not valid at byte %d", d.InputOffset())
-		}
-		name, _ := t.(string)
-		t, err = d.Token()
-		if err != nil {
-			return bad("it is not valid at byte %d", d.InputOffset())
-		}
-		value, ok := t.(string)
-		if !ok {
+	for written, text := range jsoncheck.Members(b) {
+		var name, value string
+		if json.Unmarshal(written, &name) != nil || json.Unmarshal(text, &value) != nil || text[0] != '"' {
 			return bad("the value of %.80q is no string", name)
 		}
-		if name == "" || taken[name] {
-			return bad("the name %.80q is empty or there twice", name)
+		if name == "" || taken[form(name)] {
+			return bad("the name %.80q is empty or there twice, in whatever case", name)
 		}
-		taken[name] = true
+		taken[form(name)] = true
 		if len(m)+4+len(name)+len(value) > most {
 			return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", most)
 		}
 		m = m.AppendPair(name, value)
-	}
-	if _, err := d.Token(); err != nil {
-		return bad("it does not end")
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return bad("there is something behind it")
 	}
 	return m, nil
 }

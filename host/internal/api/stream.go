@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -67,9 +68,9 @@ func (m *ClientMessage) Keeps() bool { return m.keeps }
 func (m *ClientMessage) Body() []byte { return either(m.Data, m.DataBase64) }
 
 // DecodeClientMessage reads one message. It is total. The data of a large message stays
-// where it is, in b, which belongs to the message then; see [ClientMessage.Keeps]. A
-// member that the message does not have is refused, as a mistyped expected_version would otherwise expect
-// nothing, and a subscription with a key instead of keys would get every event.
+// where it is, in b, which belongs to the message then; see [ClientMessage.Keeps]. It is held to
+// [service.DecodeJSON]: a mistyped expected_version would otherwise expect nothing, and a
+// subscription with a key instead of keys would get every event.
 // If the error is about a message whose id could be read, the id is there.
 func DecodeClientMessage(b []byte) (ClientMessage, error) {
 	return decodeClientMessage(b, largeMessage)
@@ -77,19 +78,16 @@ func DecodeClientMessage(b []byte) (ClientMessage, error) {
 
 func decodeClientMessage(b []byte, large int) (ClientMessage, error) {
 	var m ClientMessage
-	if !utf8.Valid(b) {
-		return m, service.Errorf(service.KindInvalid, "the message is not valid UTF-8")
-	}
 	rest, err := b, error(nil)
 	var data, binary []byte
 	if len(b) > large {
-		if rest, data, binary, err = cutData(b); err != nil && json.Valid(b) {
-			m.ID = MessageID(b[:min(len(b), large)])
+		if err = service.CheckJSON("", b); err == nil {
+			rest, data, binary, err = cutData(b)
 		}
 		m.keeps = true
 	}
 	if err == nil {
-		err = DecodeStrict(rest, &m)
+		err = service.DecodeJSON(rest, &m)
 	}
 	if data != nil {
 		m.Data = data
@@ -98,10 +96,14 @@ func decodeClientMessage(b []byte, large int) (ClientMessage, error) {
 		m.DataBase64 = binary
 	}
 	if err != nil {
+		id := MessageID(b[:min(len(b), large)])
+		if strings.ContainsRune(id, utf8.RuneError) {
+			id = "" // it may be what is wrong
+		}
 		if service.KindOf(err) == service.KindInvalid {
 			err = service.Errorf(service.KindInvalid, "the message is not one of %s: %s", ProtocolStream, messageOf(err))
 		}
-		return ClientMessage{ID: m.ID}, err
+		return ClientMessage{ID: id}, err
 	}
 	if len(m.ID) > MaxStreamID {
 		return ClientMessage{}, service.Errorf(service.KindInvalid, "id has %d bytes; it may have %d", len(m.ID), MaxStreamID)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -29,6 +30,9 @@ type answer struct {
 	status    int  // 0: nothing yet
 	stream    bool // it went on as a stream, whose time says nothing
 	pacer     pacer
+
+	params   url.Values // of the request: those that its operation has
+	bodyType string     // the media type of its body, without parameters; empty if none was given
 }
 
 // WriteHeader implements http.ResponseWriter.

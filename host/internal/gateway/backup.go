@@ -11,6 +11,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
 // maxManifest bounds the manifest of the backup that is to be continued, in bytes:
@@ -29,6 +30,11 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if len(since) > 0 {
+		if err := service.DecodeJSON(since, new(backup.Manifest)); err != nil {
+			return about("the manifest of a backup", err)
+		}
+	}
 	select { // with the body there, so that one that trickles holds no place
 	case s.backups <- struct{}{}:
 		defer func() { <-s.backups }()
@@ -45,12 +51,8 @@ func (s *Server) batches(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r, "through")
-	if err != nil {
-		return err
-	}
 	through := uint64(0)
-	if text := q.Get("through"); text != "" {
+	if text := a.params.Get("through"); text != "" {
 		if through, err = strconv.ParseUint(text, 10, 64); err != nil {
 			return service.Errorf(service.KindInvalid, "through is %.80q; it is the sequence of a batch", text)
 		}
@@ -88,15 +90,12 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if t, _, err := contentType(r); err != nil || !isJSONType(t) {
-		return service.Errorf(service.KindUnsupported, "a retention comes as %s", api.ContentJSON)
-	}
 	body, err := s.readBody(a, r, maxDeployment)
 	if err != nil {
 		return err
 	}
 	var want api.Retention
-	if err := api.DecodeStrict(body, &want); err != nil {
+	if err := service.DecodeJSON(body, &want); err != nil {
 		return about("the retention", err)
 	}
 	if want.OlderThanMS < 0 || want.OlderThanMS > math.MaxInt64/int64(time.Millisecond) {

@@ -2,15 +2,15 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -62,42 +62,46 @@ func errTooLate() error {
 // readData reads the body of a command or query.
 func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 	limit := int64(smallBody)
-	var status service.Status
-	known := false
-	if r.ContentLength < 0 || r.ContentLength > smallBody {
-		var err error
-		if status, err = s.backend.Status(c.service); err != nil {
+	if large := r.ContentLength < 0 || r.ContentLength > smallBody; large || a.bodyType != "" && a.bodyType != api.ContentJSON {
+		status, err := s.backend.Status(c.service)
+		if err != nil {
 			return err
 		}
-		known, limit = true, int64(status.Spec.Limits.CommandBytes)
+		if err := mayBe(a.bodyType, &status); err != nil && r.ContentLength != 0 {
+			return err
+		}
+		if large {
+			limit = int64(status.Spec.Limits.CommandBytes)
+		}
 	}
-	t, given, err := contentType(r)
-	if err != nil {
-		return err
-	}
+	var err error
 	if c.data, err = s.readBody(a, r, limit); err != nil || len(c.data) == 0 {
 		return err
 	}
-	if isJSONType(t) {
-		if err := checkJSON(c.data); err == nil || given {
-			return err
-		}
-		return s.takes(c.service, c.data) // it may be what the service speaks
+	if a.bodyType == "" {
+		return s.takes(a.flight, c.service, c.data)
 	}
-	// Anything else only for a service that takes it.
-	if !known {
-		if status, err = s.backend.Status(c.service); err != nil {
-			return err
-		}
+	if isJSONType(a.bodyType) {
+		return checkData(a.flight, c.data)
 	}
-	want, err := encodingOf(&status)
+	return nil
+}
+
+// mayBe says whether data of a media type may be what a service understands. JSON may always be. What
+// is JSON with a meaning of its own is taken only by a service that speaks just that, and all
+// else by services that do not speak JSON.
+func mayBe(t string, status *service.Status) error {
+	if t == "" || t == api.ContentJSON {
+		return nil
+	}
+	want, err := encodingOf(status)
 	if err != nil {
 		return err
 	}
-	if isJSONType(want) {
-		return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", c.service, want, t)
+	if speaks, _, _ := mime.ParseMediaType(want); t == speaks || !isJSONType(speaks) && !isJSONType(t) {
+		return nil
 	}
-	return nil
+	return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", status.Spec.Service, want, t)
 }
 
 // encodingOf is what a service's data is encoded as. It may not be known of a service
@@ -112,23 +116,22 @@ func encodingOf(s *service.Status) (string, error) {
 
 // takes reports whether a service that is sent data without a content type can
 // understand it: all that speak JSON get nothing else.
-func (s *Server) takes(name service.Name, data []byte) error {
+func (s *Server) takes(f *flight, name service.Name, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	wrong := checkData(f, data)
+	if !isMalformed(wrong) {
+		return wrong
+	}
 	status, err := s.backend.Status(name)
-	if err != nil || len(data) == 0 || jsoncheck.Valid(data) {
+	if err != nil {
 		return err
 	}
 	if encoding, err := encodingOf(&status); err != nil || !isJSONType(encoding) {
 		return err
 	}
-	return checkJSON(data)
-}
-
-func checkJSON(data []byte) error {
-	if jsoncheck.Valid(data) {
-		return nil
-	}
-	var v json.RawMessage
-	return service.Errorf(service.KindInvalid, "the data is not JSON: %w", json.Unmarshal(data, &v))
+	return wrong
 }
 
 // wait bounds how long an answer to c is waited for.
@@ -232,19 +235,31 @@ func headerMetadata(h http.Header) (abi.Metadata, error) {
 	if !api.ValidTraceparent(trace) {
 		return m, nil
 	}
-	if _, taken := m.Get("traceparent"); taken {
+	if names(m, "traceparent") {
 		return nil, service.Errorf(service.KindInvalid, "traceparent is both a header and in the metadata")
 	}
 	m = m.AppendPair("traceparent", trace)
-	if state := h.Get(api.HeaderTracestate); state != "" && len(state) <= 512 {
-		if _, taken := m.Get("tracestate"); !taken {
-			m = m.AppendPair("tracestate", state)
-		}
+	if state := h.Get(api.HeaderTracestate); api.ValidTracestate(state) && !names(m, "tracestate") {
+		m = m.AppendPair("tracestate", state)
 	}
 	if len(m) > abi.MaxMetadataSize {
 		return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", abi.MaxMetadataSize)
 	}
 	return m, nil
+}
+
+// names reports whether metadata has a name, in whatever case.
+func names(m abi.Metadata, name string) bool {
+	for {
+		n, _, rest, ok := m.Next()
+		if !ok {
+			return false
+		}
+		if strings.EqualFold(string(n), name) {
+			return true
+		}
+		m = rest
+	}
 }
 
 func (s *Server) queryEntity(a *answer, r *http.Request) error {
@@ -256,16 +271,10 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 		if err := s.readData(a, r, &c); err != nil {
 			return err
 		}
-	} else {
-		q, err := query(r, "data")
-		if err != nil {
+	} else if data := a.params.Get("data"); data != "" {
+		c.data = []byte(data)
+		if err := checkData(a.flight, c.data); err != nil {
 			return err
-		}
-		if data := q.Get("data"); data != "" {
-			c.data = []byte(data)
-			if err := checkJSON(c.data); err != nil {
-				return err
-			}
 		}
 	}
 	carried, err := a.carry()

@@ -72,16 +72,12 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r, "after", "limit")
-	if err != nil {
-		return err
-	}
-	limit, err := parseLimit(q.Get("limit"))
+	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
 		return err
 	}
 	var after uint64
-	if text := q.Get("after"); text != "" {
+	if text := a.params.Get("after"); text != "" {
 		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
 			return service.Errorf(service.KindInvalid, "after is %.80q; it takes a version", text)
 		}
@@ -120,10 +116,6 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r, "from", "limit", "types", "keys")
-	if err != nil {
-		return err
-	}
 	types, err := listParam(r.URL.RawQuery, "types")
 	if err != nil {
 		return err
@@ -136,11 +128,11 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if sel.Types, sel.Keys, err = filter(types, keys); err != nil {
 		return err
 	}
-	limit, err := parseLimit(q.Get("limit"))
+	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
 		return err
 	}
-	from := q.Get("from")
+	from := a.params.Get("from")
 	sse := r.Method == http.MethodGet && accepts(r, api.ContentSSE)
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" && (sse || isUpgrade(r)) {
 		from = last

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -34,6 +35,7 @@ type fake struct {
 	budget    service.Budget
 	account   *budget.Account
 	modules   *service.Modules // what Modules returns, if not nil
+	calls     atomic.Int64     // that do something, or ask a service
 }
 
 type fakeService struct {
@@ -76,6 +78,7 @@ func (f *fake) find(name service.Name) (*fakeService, error) {
 }
 
 func (f *fake) Upload(_ context.Context, module []byte, progress func(api.Progress)) (service.Module, error) {
+	f.calls.Add(1)
 	if progress != nil {
 		progress(api.Progress{Stage: "verifying", Done: 1, Total: 2})
 	}
@@ -86,6 +89,7 @@ func (f *fake) Upload(_ context.Context, module []byte, progress func(api.Progre
 }
 
 func (f *fake) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+	f.calls.Add(1)
 	if d.Progress != nil {
 		d.Progress(api.Progress{Stage: "compile", Done: 1, Total: 2})
 	}
@@ -107,13 +111,14 @@ func (f *fake) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 
 // Backup writes what it was given; "none" is refused and "half" breaks off.
 func (f *fake) Backup(_ context.Context, w io.Writer, since []byte) error {
-	if string(since) == "none" {
+	f.calls.Add(1)
+	if string(since) == `{"id":"none"}` {
 		return &service.Error{Kind: service.KindConflicting, Message: "of another journal"}
 	}
 	if _, err := fmt.Fprintf(w, "backup since %s", since); err != nil {
 		return err
 	}
-	if string(since) == "half" {
+	if string(since) == `{"id":"half"}` {
 		_, err := w.Write(make([]byte, 2*backupPiece))
 		return errors.Join(err, service.Errorf(service.KindInternal, "the disk broke"))
 	}
@@ -128,6 +133,7 @@ func (f *fake) Batches(_ context.Context, name service.Name, w io.Writer, throug
 
 // Retain answers with what it was asked for; 13 is refused.
 func (f *fake) Retain(_ context.Context, name service.Name, r Retention) (journal.Retained, error) {
+	f.calls.Add(1)
 	if r.Before == 13 {
 		return journal.Retained{}, &service.Error{Service: name, Kind: service.KindConflicting, Message: "no snapshots"}
 	}
@@ -159,6 +165,7 @@ func (f *fake) Modules() (service.Modules, error) {
 }
 
 func (f *fake) DeleteModule(d service.Digest) error {
+	f.calls.Add(1)
 	switch d {
 	case service.Digest{1}:
 		return service.Errorf(service.KindConflicting, "service bank runs it")
@@ -169,6 +176,7 @@ func (f *fake) DeleteModule(d service.Digest) error {
 }
 
 func (f *fake) Delete(_ context.Context, name service.Name) error {
+	f.calls.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(name)
@@ -207,6 +215,7 @@ func (f *fake) Services() []service.Status {
 // fail-<kind> fail; binary replies something that is no JSON; reply-<n> and blob-<n>
 // reply so many bytes of JSON, or of something else; slow waits for the gate.
 func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, error) {
+	f.calls.Add(1)
 	if c.Type == "slow" {
 		f.slow <- struct{}{}
 		select {

@@ -234,7 +234,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("service %+v", one)
 	}
 	for bad, why := range map[string]string{
-		"": "the JSON ends too early", "{}": "names no module", `{"module":"sha256:00"}`: "is not sha256: and 64", string(body) + "x": "behind the JSON object",
+		"": "the JSON ends too early", "{}": "names no module", `{"module":"sha256:00"}`: "is not sha256: and 64", string(body) + "x": "behind the JSON",
 		strings.Replace(string(body), "limits", "limts", 1):            `the deployment: there is no member "limts"`,
 		strings.Replace(string(body), `"events":5`, `"events":"5"`, 1): "the deployment: limits.events is a string; it takes a whole number",
 		"[]": "the deployment: it is an array; it should be a JSON object", "x": "the deployment: it is not JSON: invalid character 'x'",
@@ -501,14 +501,14 @@ func TestOtherRoutes(t *testing.T) {
 // is not taken for whole.
 func TestBackup(t *testing.T) {
 	s := start(t, Options{})
-	g := s.do("POST", "/v1/backup", "the last")
-	if g.status != 200 || string(g.body) != "backup since the last" || g.header.Get("Content-Type") != api.ContentBackup {
+	g := s.do("POST", "/v1/backup", `{"id":"the last"}`)
+	if g.status != 200 || string(g.body) != `backup since {"id":"the last"}` || g.header.Get("Content-Type") != api.ContentBackup {
 		t.Errorf("%d %v %s", g.status, g.header, g.body)
 	}
-	if p := s.problem(s.do("POST", "/v1/backup", "none"), 409, "conflict"); p.Detail != "of another journal" {
+	if p := s.problem(s.do("POST", "/v1/backup", `{"id":"none"}`), 409, "conflict"); p.Detail != "of another journal" {
 		t.Errorf("%+v", p)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), "POST", s.server.URL()+"/v1/backup", strings.NewReader("half"))
+	req, err := http.NewRequestWithContext(t.Context(), "POST", s.server.URL()+"/v1/backup", strings.NewReader(`{"id":"half"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

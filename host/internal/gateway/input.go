@@ -1,37 +1,15 @@
 package gateway
 
 import (
-	"errors"
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
-
-// contentType is the media type of a request's body, without parameters, and
-// whether its sender gave one. None is JSON, and so is what command line clients
-// send without being asked: a form.
-func contentType(r *http.Request) (t string, given bool, err error) {
-	h := r.Header.Get("Content-Type")
-	if h == "" {
-		return api.ContentJSON, false, nil
-	}
-	t, _, err = mime.ParseMediaType(h)
-	switch {
-	case err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter):
-		return "", true, service.Errorf(service.KindUnsupported, "the content type %.80q cannot be read", h)
-	case t == "application/x-www-form-urlencoded":
-		return api.ContentJSON, false, nil
-	}
-	return t, true, nil
-}
-
-func isJSONType(t string) bool { return t == api.ContentJSON || strings.HasSuffix(t, "+json") }
 
 // accepts reports whether a client named a media type as acceptable. It is asked
 // for the special forms of an answer only; JSON is what everybody gets.
@@ -57,25 +35,6 @@ func pathEntity(r *http.Request) (service.Name, service.Key, error) {
 	}
 	key, err := service.ParseKey(r.PathValue("key"))
 	return name, key, err
-}
-
-// query reads the parameters, each at most once but for the lists, which
-// listParam reads. Others than the known ones are refused, as a filter that is
-// mistyped would let everything through.
-func query(r *http.Request, known ...string) (url.Values, error) {
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, service.Errorf(service.KindInvalid, "the query of the URL is malformed")
-	}
-	for name, values := range q {
-		if !slices.Contains(known, name) {
-			return nil, service.Errorf(service.KindInvalid, "there is no parameter %.80q; there are %s", name, strings.Join(known, ", "))
-		}
-		if len(values) > 1 && name != "types" && name != "keys" {
-			return nil, service.Errorf(service.KindInvalid, "parameter %.80q is there %d times", name, len(values))
-		}
-	}
-	return q, nil
 }
 
 // Bounds of pages and filters.

@@ -18,11 +18,7 @@ const logRoom = 512
 // journal answers with what the journal counted, and, if asked to, with what it
 // counts now: the sizes of its logs.
 func (s *Server) journal(a *answer, r *http.Request) error {
-	q, err := query(r, "measure")
-	if err != nil {
-		return err
-	}
-	measure := q.Get("measure")
+	measure := a.params.Get("measure")
 	if measure != "" && measure != "true" && measure != "false" {
 		return service.Errorf(service.KindInvalid, "measure is %.80q; it is true or false", measure)
 	}

@@ -21,6 +21,7 @@ type route struct {
 	method string
 	path   string // as http.ServeMux has it
 	door   door
+	takes  takes
 	handle handler
 }
 
@@ -36,29 +37,29 @@ const (
 // routes is the whole HTTP interface. The OpenAPI document has exactly these.
 func (s *Server) routes() []route {
 	return []route{
-		{"POST", "/v1/modules", guarded, s.uploadModule},
-		{"GET", "/v1/modules", guarded, s.listModules},
-		{"DELETE", "/v1/modules/{digest}", guarded, s.deleteModule},
-		{"GET", "/v1/services", guarded, s.listServices},
-		{"GET", "/v1/services/{service}", guarded, s.getService},
-		{"PUT", "/v1/services/{service}", guarded, s.deployService},
-		{"DELETE", "/v1/services/{service}", guarded, s.deleteService},
-		{"POST", "/v1/services/{service}/deployments", guarded, s.uploadAndDeploy},
-		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", guarded, s.sendCommand},
-		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", running, s.queryEntity},
-		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, s.queryEntity},
-		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, s.entityEvents},
-		{"GET", "/v1/services/{service}/events", guarded, s.serviceEvents},
-		{"GET", "/v1/services/{service}/batches", guarded, s.batches},
-		{"POST", "/v1/services/{service}/retention", guarded, s.retain},
-		{"GET", "/v1/stream", guarded, s.stream},
-		{"GET", "/v1/journal", guarded, s.journal},
-		{"GET", "/v1/resources", guarded, s.resources},
-		{"POST", "/v1/backup", guarded, s.backup},
-		{"GET", "/openapi.json", open, s.openAPI},
-		{"GET", "/healthz", open, s.healthz},
-		{"GET", "/readyz", open, s.readyz},
-		{"GET", "/metrics", guarded, s.showMetrics},
+		{"POST", "/v1/modules", guarded, takes{body: moduleBody}, s.uploadModule},
+		{"GET", "/v1/modules", guarded, takes{}, s.listModules},
+		{"DELETE", "/v1/modules/{digest}", guarded, takes{}, s.deleteModule},
+		{"GET", "/v1/services", guarded, takes{params: []string{"manifest"}}, s.listServices},
+		{"GET", "/v1/services/{service}", guarded, takes{}, s.getService},
+		{"PUT", "/v1/services/{service}", guarded, takes{body: jsonBody}, s.deployService},
+		{"DELETE", "/v1/services/{service}", guarded, takes{}, s.deleteService},
+		{"POST", "/v1/services/{service}/deployments", guarded, takes{deploymentNames, moduleBody}, s.uploadAndDeploy},
+		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", guarded, takes{body: dataBody}, s.sendCommand},
+		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{params: []string{"data"}}, s.queryEntity},
+		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{body: dataBody}, s.queryEntity},
+		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, takes{params: []string{"after", "limit"}}, s.entityEvents},
+		{"GET", "/v1/services/{service}/events", guarded, takes{params: []string{"from", "limit", "types", "keys"}}, s.serviceEvents},
+		{"GET", "/v1/services/{service}/batches", guarded, takes{params: []string{"through"}}, s.batches},
+		{"POST", "/v1/services/{service}/retention", guarded, takes{body: jsonBody}, s.retain},
+		{"GET", "/v1/stream", guarded, takes{}, s.stream},
+		{"GET", "/v1/journal", guarded, takes{params: []string{"measure"}}, s.journal},
+		{"GET", "/v1/resources", guarded, takes{}, s.resources},
+		{"POST", "/v1/backup", guarded, takes{body: jsonBody}, s.backup},
+		{"GET", "/openapi.json", open, takes{}, s.openAPI},
+		{"GET", "/healthz", open, takes{}, s.healthz},
+		{"GET", "/readyz", open, takes{}, s.readyz},
+		{"GET", "/metrics", guarded, takes{}, s.showMetrics},
 	}
 }
 
@@ -75,7 +76,7 @@ func (s *Server) handler() http.Handler {
 			a := w.(*answer)
 			err := s.access.check(req, r.door)
 			if err == nil {
-				err = plainBody(a, req)
+				err = r.takes.admit(a, req)
 			}
 			if err == nil {
 				err = r.handle(a, req)
@@ -150,17 +151,6 @@ func (s *Server) handler() http.Handler {
 		}
 		mux.ServeHTTP(a, r)
 	})
-}
-
-// plainBody refuses bodies that are packed, which nothing here unpacks.
-func plainBody(a *answer, r *http.Request) error {
-	for _, value := range r.Header.Values("Content-Encoding") {
-		if value = strings.TrimSpace(value); value != "" && !strings.EqualFold(value, "identity") {
-			a.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
-			return service.Errorf(service.KindUnsupported, "the body has the Content-Encoding %.40q; send it as it is", value)
-		}
-	}
-	return nil
 }
 
 // isClean keeps the mux from redirecting, which would send a command elsewhere.

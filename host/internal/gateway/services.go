@@ -29,12 +29,8 @@ const (
 
 // listServices answers with a service after the other, so that a list takes no more
 // memory than its longest line. Manifests, which can be large, come if they are asked for.
-func (s *Server) listServices(a *answer, r *http.Request) error {
-	q, err := query(r, "manifest")
-	if err != nil {
-		return err
-	}
-	manifests := q.Get("manifest")
+func (s *Server) listServices(a *answer, _ *http.Request) error {
+	manifests := a.params.Get("manifest")
 	if manifests != "" && manifests != "true" && manifests != "false" {
 		return service.Errorf(service.KindInvalid, "manifest is %.80q; it is true or false", manifests)
 	}
@@ -106,9 +102,6 @@ func (s *Server) deleteService(a *answer, r *http.Request) error {
 // readModule reads an uploaded module of at most limit bytes. The returned
 // function ends the upload; until then it counts as one.
 func (s *Server) readModule(a *answer, r *http.Request, limit int64) (module []byte, ended func(), err error) {
-	if t := r.Header.Get("Content-Type"); t != "" && t != api.ContentWasm && t != "application/octet-stream" && t != "application/x-www-form-urlencoded" {
-		return nil, nil, service.Errorf(service.KindUnsupported, "a module comes as %s, not %.80q", api.ContentWasm, t)
-	}
 	u := s.uploads.begin()
 	module, err = s.readInto(a, r, limit, u.hold)
 	if err == nil && len(module) == 0 {
@@ -155,15 +148,12 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if t, _, err := contentType(r); err != nil || !isJSONType(t) {
-		return service.Errorf(service.KindUnsupported, "a deployment comes as %s", api.ContentJSON)
-	}
 	body, err := s.readBody(a, r, maxDeployment)
 	if err != nil {
 		return err
 	}
 	var d api.Deployment
-	if err := api.DecodeStrict(body, &d); err != nil {
+	if err := service.DecodeJSON(body, &d); err != nil {
 		return about("the deployment", err)
 	}
 	if d.Module == (service.Digest{}) {
@@ -177,11 +167,7 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r, deploymentNames...)
-	if err != nil {
-		return err
-	}
-	limits, settings, err := deploymentParams(q)
+	limits, settings, err := deploymentParams(a.params)
 	if err != nil {
 		return err
 	}
@@ -222,7 +208,7 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	}
 	text, err := json.Marshal(members)
 	if err == nil {
-		err = api.DecodeStrict(text, &v)
+		err = service.DecodeJSON(text, &v)
 	}
 	if err != nil {
 		return service.Limits{}, service.Settings{}, about("the parameters, which are limits and settings", err)

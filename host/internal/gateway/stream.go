@@ -268,7 +268,7 @@ func (t *stream) target(m *api.ClientMessage) (c call, err error) {
 	}
 	c.data = m.Body()
 	if m.DataBase64 != nil {
-		if err := t.s.takes(c.service, c.data); err != nil {
+		if err := t.s.takes(t.k.flight, c.service, c.data); err != nil {
 			return c, err
 		}
 	}

@@ -174,7 +174,7 @@ func TestStreamRefusals(t *testing.T) {
 	}
 	for _, tt := range []struct{ id, kind, text string }{
 		{"", "invalid", `x`}, {"", "invalid", ``}, {"", "invalid", `[]`}, {"", "invalid", `{"op":"ping"} {}`}, {"", "invalid", strings.Repeat("[", 20_000)},
-		{"", "invalid", `{"id":"1","op":"query","data":` + strings.Repeat(`{"a":`, 20_000) + `1` + strings.Repeat("}", 20_000) + `}`},
+		{"1", "invalid", `{"id":"1","op":"query","data":` + strings.Repeat(`{"a":`, 20_000) + `1` + strings.Repeat("}", 20_000) + `}`},
 		{"1", "unsupported", `{"op":"dance","id":"1"}`}, {"", "unsupported", `{}`}, {"1", "invalid", `{"id":"1","op":"command","expected_verison":1}`},
 		{"", "invalid", `{"op":"command","service":"bank","key":"k","type":"add"}`},
 		{"", "invalid", `{"op":"ping","id":"` + strings.Repeat("i", 129) + `"}`},

@@ -1,10 +1,13 @@
 // Package jsoncheck looks whether a text is JSON, as encoding/json does, but for large
-// texts without keeping a processor from others.
+// texts without keeping a processor from others. [Check] and [Decode] are stricter: what they
+// accept means the same to every parser.
 package jsoncheck
 
 import (
 	"encoding/binary"
 	"runtime"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
@@ -19,6 +22,29 @@ func Valid(b []byte) bool {
 	return s.value() && s.space() == len(b)
 }
 
+// Check reports whether b is one JSON value, as [Valid] does, and is also I-JSON (RFC 7493): it is
+// UTF-8, no escape in it is half of a surrogate pair, and no object has two members of one name,
+// however the names are escaped. Noncharacters are allowed. An error is an *[Error].
+//
+// The names of objects that are open at a time are kept, at most maxNames of them; see [Room].
+func Check(b []byte) error {
+	var n names // on the stack, in most cases
+	n.begin(b)
+	s := scanner{b: b, yield: yield.Step, names: &n}
+	switch {
+	case s.value():
+		if s.space() == len(b) {
+			return nil
+		}
+		return &Error{Fault: Behind, At: s.at}
+	case s.fault != nil:
+		return s.fault
+	case s.at >= len(b):
+		return &Error{Fault: Malformed, At: len(b)}
+	}
+	return &Error{Fault: Malformed, At: s.at, What: character(b[s.at:])}
+}
+
 // maxNesting is that of encoding/json.
 const maxNesting = 10_000
 
@@ -31,6 +57,9 @@ type scanner struct {
 	depth int    // of open arrays and objects
 	flat  uint64 // of the first 64 levels: a bit that is set for an object
 	deep  []bool // of the levels from there on
+
+	names *names // of the objects that are open; nil: the rules are those of encoding/json
+	fault *Error // what is wrong, if it is known
 }
 
 func (s *scanner) push(object bool) {
@@ -42,6 +71,9 @@ func (s *scanner) push(object bool) {
 		s.flat &^= 1 << s.depth
 	}
 	s.depth++
+	if object && s.names != nil {
+		s.names.open()
+	}
 }
 
 // object reports whether the innermost of what is open is one.
@@ -126,7 +158,9 @@ func (s *scanner) value() bool {
 			if !s.take(closing(object)) {
 				return false
 			}
-			s.pop()
+			if s.pop(); object && s.names != nil {
+				s.names.close()
+			}
 		}
 	}
 }
@@ -144,11 +178,15 @@ func (s *scanner) begin() (opened, ok bool) {
 	case '{', '[':
 		s.at++
 		object := c == '{'
+		if s.depth == maxNesting {
+			s.fault = &Error{Fault: TooDeep, At: s.at - 1}
+			return false, false
+		}
 		if s.take(closing(object)) {
-			return false, s.depth < maxNesting
+			return false, true
 		}
 		s.push(object)
-		return true, s.depth <= maxNesting && (!object || s.name())
+		return true, !object || s.name()
 	case '"':
 		return false, s.text()
 	case 't':
@@ -163,7 +201,26 @@ func (s *scanner) begin() (opened, ok bool) {
 }
 
 // name walks over a member's name and its colon.
-func (s *scanner) name() bool { return s.next() == '"' && s.text() && s.take(':') }
+func (s *scanner) name() bool {
+	if s.next() != '"' {
+		return false
+	}
+	from := s.at
+	if !s.text() {
+		return false
+	}
+	if s.names != nil {
+		switch twice, room := s.names.add(from+1, s.at-1); {
+		case !room:
+			s.fault = &Error{Fault: TooMany, At: from}
+			return false
+		case twice:
+			s.fault = &Error{Fault: Twice, At: from, What: shown(s.b[from:s.at])}
+			return false
+		}
+	}
+	return s.take(':')
+}
 
 func (s *scanner) word(w string) bool {
 	if len(s.b)-s.at < len(w) || string(s.b[s.at:s.at+len(w)]) != w {
@@ -182,31 +239,46 @@ var plain = func() (p [256]bool) {
 	return p
 }()
 
+const (
+	ones = 0x0101010101010101
+	high = 0x8080808080808080
+)
+
 // plainWords is how many bytes at the beginning are plain, looked at eight at a time: a
-// multiple of that.
-func plainWords(b []byte) (n int) {
-	const ones, high = 0x0101010101010101, 0x8080808080808080
+// multiple of that. seen has the bits of them all.
+func plainWords(b []byte) (n int, seen uint64) {
 	zero := func(x uint64) uint64 { return (x - ones) & ^x & high } // not 0 if a byte is 0
 	for ; n+8 <= len(b); n += 8 {
 		x := binary.LittleEndian.Uint64(b[n:])
 		if control := (x - ones*' ') & ^x & high; control|zero(x^ones*'"')|zero(x^ones*'\\') != 0 {
 			break
 		}
+		seen |= x
 	}
-	return n
+	return n, seen
 }
 
 // text walks over a string, whose quotation mark comes next.
 func (s *scanner) text() bool {
 	s.at++
+	checked := s.at // up to here it is known to be UTF-8
 	for {
 		stop := min(len(s.b), max(s.yield, s.at+1))
 		run := s.b[s.at:stop]
-		n := plainWords(run)
+		n, seen := plainWords(run)
 		for n < len(run) && plain[run[n]] {
+			seen |= uint64(run[n])
 			n++
 		}
+		pending := checked < s.at
 		s.at += n
+		if s.names != nil && (pending || seen&high != 0) {
+			if checked = s.utf8(checked, n == len(run)); checked < 0 {
+				return false
+			}
+		} else {
+			checked = s.at
+		}
 		switch {
 		case s.at == len(s.b):
 			return false
@@ -217,8 +289,32 @@ func (s *scanner) text() bool {
 			return true
 		case s.b[s.at] != '\\' || !s.escape():
 			return false
+		default:
+			checked = s.at
 		}
 	}
+}
+
+// utf8 checks the bytes from there to here, but for the first bytes of a character that goes on,
+// and returns how far it has come; below 0 if they are not UTF-8.
+func (s *scanner) utf8(from int, goesOn bool) (checked int) {
+	to := s.at
+	for last := to - 1; goesOn && last >= max(from, s.at-utf8.UTFMax); last-- {
+		if utf8.RuneStart(s.b[last]) {
+			if !utf8.FullRune(s.b[last:to]) {
+				to = last
+			}
+			break
+		}
+	}
+	if utf8.Valid(s.b[from:to]) {
+		return to
+	}
+	for r, n := utf8.DecodeRune(s.b[from:to]); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRune(s.b[from:to]) {
+		from += n
+	}
+	s.fault = &Error{Fault: NotUTF8, At: from, What: character(s.b[from:])}
+	return -1
 }
 
 // escape walks over an escape sequence, whose backslash comes next.
@@ -231,18 +327,42 @@ func (s *scanner) escape() bool {
 		s.at += 2
 		return true
 	case 'u':
-		if s.at+6 > len(s.b) {
+		c, ok := unit(s.b, s.at)
+		if !ok {
 			return false
 		}
-		for _, c := range s.b[s.at+2 : s.at+6] {
-			if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F') {
+		if s.names != nil && utf16.IsSurrogate(c) {
+			if low, ok := unit(s.b, s.at+6); !ok || utf16.DecodeRune(c, low) == utf8.RuneError {
+				s.fault = &Error{Fault: HalfPair, At: s.at, What: string(s.b[s.at : s.at+6])}
 				return false
 			}
+			s.at += 6
 		}
 		s.at += 6
 		return true
 	}
 	return false
+}
+
+// unit reads the escape of a UTF-16 code unit at a place.
+func unit(b []byte, at int) (c rune, ok bool) {
+	if at+6 > len(b) || b[at] != '\\' || b[at+1] != 'u' {
+		return 0, false
+	}
+	for _, x := range b[at+2 : at+6] {
+		switch {
+		case x >= '0' && x <= '9':
+			x -= '0'
+		case x >= 'a' && x <= 'f':
+			x -= 'a' - 10
+		case x >= 'A' && x <= 'F':
+			x -= 'A' - 10
+		default:
+			return 0, false
+		}
+		c = c<<4 | rune(x)
+	}
+	return c, true
 }
 
 // number walks over a number.

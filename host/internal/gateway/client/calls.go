@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -271,7 +272,7 @@ func (c *Client) EntityEvents(ctx context.Context, name service.Name, key servic
 func setContent(h http.Header, data []byte) {
 	switch {
 	case len(data) == 0:
-	case json.Valid(data):
+	case utf8.Valid(data) && json.Valid(data):
 		h.Set("Content-Type", api.ContentJSON)
 	default:
 		h.Set("Content-Type", "application/octet-stream")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 
@@ -384,7 +385,7 @@ func appendCall(b []byte, op api.Op, id string, name service.Name, key service.K
 	b = api.AppendString(b, string(typ))
 	switch {
 	case len(data) == 0:
-	case json.Valid(data):
+	case utf8.Valid(data) && json.Valid(data):
 		b = append(append(b, `,"data":`...), data...)
 	default:
 		b = append(b, `,"data_base64":"`...)

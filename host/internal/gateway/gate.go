@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// The gate is what a request passes before its handler sees it. Whatever a client says that would
+// not be heard is refused, as it would otherwise believe that it was: a parameter or a body that
+// the operation does not have, a header that is there twice, a body in another form than the host
+// reads. Texts are UTF-8, and JSON is what service.CheckJSON and DecodeJSON take. Messages on a
+// WebSocket pass the same two in api.DecodeClientMessage.
+
+// takes is what an operation takes beside its path.
+type takes struct {
+	params []string // of the query
+	body   body
+}
+
+// body is what an operation takes as its body.
+type body int
+
+const (
+	noBody     body = iota
+	jsonBody        // JSON that the host reads
+	moduleBody      // a WebAssembly module
+	dataBody        // the data of a service
+)
+
+// listParams may be there more than once.
+var listParams = []string{"types", "keys"}
+
+// onceHeaders mean nothing if they are there more than once. Those of a trace context are
+// ignored then, as their standard asks.
+var onceHeaders = []string{
+	"Content-Type", api.HeaderCommandID, api.HeaderExpected, api.HeaderDeadline, api.HeaderMetadata, api.HeaderLastEventID,
+}
+
+// admit lets a request through, or says why not.
+func (t *takes) admit(a *answer, r *http.Request) (err error) {
+	for _, name := range onceHeaders {
+		if n := len(r.Header[name]); n > 1 {
+			return service.Errorf(service.KindInvalid, "the header %s is there %d times", name, n)
+		}
+	}
+	if a.params, err = t.query(r.URL.RawQuery); err != nil {
+		return err
+	}
+	if err = t.form(a, r); err != nil && r.ContentLength != 0 {
+		a.Header().Set("Connection", "close") // what is on its way is not read
+	}
+	return err
+}
+
+// query reads the parameters.
+func (t *takes) query(raw string) (url.Values, error) {
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, service.Errorf(service.KindInvalid, "the query of the URL is malformed")
+	}
+	for name, values := range q {
+		if !slices.Contains(t.params, name) {
+			there := "none here"
+			if len(t.params) > 0 {
+				there = strings.Join(t.params, ", ")
+			}
+			return nil, service.Errorf(service.KindInvalid, "there is no parameter %.80q; there are %s", name, there)
+		}
+		if len(values) > 1 && !slices.Contains(listParams, name) {
+			return nil, service.Errorf(service.KindInvalid, "parameter %.80q is there %d times", name, len(values))
+		}
+		for _, v := range values {
+			if !utf8.ValidString(v) {
+				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is not UTF-8", name)
+			}
+		}
+	}
+	return q, nil
+}
+
+// form looks whether the body, if there is one, has the form that the operation takes.
+func (t *takes) form(a *answer, r *http.Request) error {
+	for _, value := range r.Header.Values("Content-Encoding") {
+		if value = strings.TrimSpace(value); value != "" && !strings.EqualFold(value, "identity") {
+			a.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
+			return service.Errorf(service.KindUnsupported, "the body has the Content-Encoding %.40q; send it as it is", value)
+		}
+	}
+	var err error
+	if a.bodyType, err = contentType(r); err != nil {
+		return err
+	}
+	switch {
+	case t.body == noBody && r.ContentLength != 0:
+		return service.Errorf(service.KindInvalid, "this takes no body")
+	case t.body == jsonBody && a.bodyType != "" && a.bodyType != api.ContentJSON:
+		return service.Errorf(service.KindUnsupported, "this takes %s, not %.80q", api.ContentJSON, a.bodyType)
+	case t.body == moduleBody && a.bodyType != "" && a.bodyType != api.ContentWasm && a.bodyType != "application/octet-stream":
+		return service.Errorf(service.KindUnsupported, "a module comes as %s, not %.80q", api.ContentWasm, a.bodyType)
+	}
+	return nil
+}
+
+// contentType is the media type of a request's body, without parameters; empty if its sender gave
+// none. What command line clients send without being asked, a form, is none.
+func contentType(r *http.Request) (string, error) {
+	h := r.Header.Get("Content-Type")
+	if h == "" {
+		return "", nil
+	}
+	t, params, err := mime.ParseMediaType(h)
+	if err != nil {
+		return "", service.Errorf(service.KindUnsupported, "the content type %.80q cannot be read", h)
+	}
+	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return "", service.Errorf(service.KindUnsupported, "the body is in %.40q; text is read as UTF-8 only", charset)
+	}
+	if t == "application/x-www-form-urlencoded" {
+		return "", nil
+	}
+	return t, nil
+}
+
+func isJSONType(t string) bool { return t == api.ContentJSON || strings.HasSuffix(t, "+json") }
+
+// checkData holds data to service.CheckJSON. What that takes is taken from f meanwhile.
+func checkData(f *flight, data []byte) error {
+	room := jsoncheck.Room(len(data))
+	if err := f.take(room); err != nil {
+		return err
+	}
+	defer f.give(room)
+	return service.CheckJSON("the data", data)
+}
+
+// isMalformed reports whether an error of checkData is about the data, and not about room.
+func isMalformed(err error) bool {
+	var e *service.Error
+	return errors.As(err, &e) && e.Kind == service.KindInvalid
+}

@@ -1,0 +1,188 @@
+package jsoncheck
+
+import (
+	"bytes"
+	"hash/maphash"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Bounds of what looking for members that are there twice takes: the members of objects that are
+// open at a time, and the bytes of those names among them that are written with escapes.
+const (
+	maxNames   = 32 << 10
+	maxEscaped = 256 << 10
+)
+
+// Room bounds what [Check] takes in memory beside a text of a size, in bytes.
+func Room(size int) int { return 10 * min(size, 5*maxNames) }
+
+// names are the names of the members so far of all objects that are open; those of the innermost
+// object are the last. Few are compared one by one, as in most objects. Those of larger objects
+// are also found by their hash. Objects are closed in the reverse of the order in which they are
+// opened, so what leaves the table is always what came last, and no chain of slots breaks.
+type names struct {
+	text    []byte // in which they are
+	escaped []byte // those that are written with escapes, without them
+	all     []memberName
+	objects []openObject
+
+	slots  []uint32 // indices into all, plus 1; a power of two of them; 0: free
+	hashed int      // how many are taken
+	seed   maphash.Seed
+
+	firstNames   [16]memberName
+	firstObjects [8]openObject
+}
+
+// memberName is where a name is: in the text, or, below 0, in escaped, behind -at-1.
+type memberName struct {
+	at, size int32
+	object   uint32 // the number of its object, if it is in the table; 0: it is not
+}
+
+type openObject struct {
+	names   int // where its names begin
+	escaped int // where those begin that are written with escapes
+}
+
+// fewNames are compared one by one.
+const fewNames = 12
+
+// begin makes n ready for a text.
+func (n *names) begin(text []byte) {
+	n.text, n.all, n.objects = text, n.firstNames[:0], n.firstObjects[:0]
+}
+
+func (n *names) of(m memberName) []byte {
+	if m.at < 0 {
+		return n.escaped[-m.at-1:][:m.size]
+	}
+	return n.text[m.at:][:m.size]
+}
+
+func (n *names) open() { n.objects = append(n.objects, openObject{len(n.all), len(n.escaped)}) }
+
+// close forgets the innermost object.
+func (n *names) close() {
+	last := n.objects[len(n.objects)-1]
+	for i := len(n.all) - 1; i >= last.names && n.all[i].object != 0; i-- {
+		n.slots[n.find(i)] = 0
+		n.hashed--
+	}
+	n.objects, n.all, n.escaped = n.objects[:len(n.objects)-1], n.all[:last.names], n.escaped[:last.escaped]
+}
+
+// add adds a name of the innermost object, which is between two places of the text. twice says that
+// the object has it already, room that there is some for it.
+func (n *names) add(from, to int) (twice, room bool) {
+	m := memberName{at: int32(from), size: int32(to - from)}
+	if written := n.text[from:to]; bytes.IndexByte(written, '\\') >= 0 {
+		m.at = int32(-len(n.escaped) - 1)
+		n.escaped = appendPlain(n.escaped, written)
+		m.size = int32(len(n.escaped)) + m.at + 1
+	}
+	if len(n.all) == maxNames || len(n.escaped) > maxEscaped {
+		return false, false
+	}
+	begin := n.objects[len(n.objects)-1].names
+	before := n.all[begin:]
+	n.all = append(n.all, m)
+	if len(before) < fewNames {
+		name := n.of(m)
+		for i := range before {
+			if before[i].size == m.size && bytes.Equal(n.of(before[i]), name) {
+				return true, true
+			}
+		}
+		return false, true
+	}
+	first := len(n.all) - 1
+	if len(before) == fewNames {
+		first = begin
+	}
+	for i := first; i < len(n.all); i++ {
+		n.all[i].object = uint32(begin) + 1
+		if n.put(i) {
+			return true, true
+		}
+	}
+	return false, true
+}
+
+// put puts a name into the table, unless there is an equal one.
+func (n *names) put(i int) (equal bool) {
+	if 2*n.hashed >= len(n.slots) {
+		n.grow(i)
+	}
+	slot := n.find(i)
+	if n.slots[slot] != 0 {
+		return true
+	}
+	n.slots[slot] = uint32(i) + 1
+	n.hashed++
+	return false
+}
+
+// grow makes the table larger, for the names before one.
+func (n *names) grow(end int) {
+	if n.slots == nil {
+		n.seed = maphash.MakeSeed()
+	}
+	n.slots = make([]uint32, max(64, 2*len(n.slots)))
+	for i := range end {
+		if n.all[i].object != 0 {
+			n.slots[n.find(i)] = uint32(i) + 1
+		}
+	}
+}
+
+// find finds the slot of a name, or of one that is equal to it, or where it would be.
+func (n *names) find(i int) int {
+	m := n.all[i]
+	name := n.of(m)
+	mask := len(n.slots) - 1
+	slot := int(maphash.Bytes(n.seed, name)+uint64(m.object)*0x9e3779b97f4a7c15) & mask
+	for ; n.slots[slot] != 0; slot = (slot + 1) & mask {
+		if other := n.all[n.slots[slot]-1]; other.object == m.object && other.size == m.size && bytes.Equal(n.of(other), name) {
+			break
+		}
+	}
+	return slot
+}
+
+// appendPlain appends what a string in valid JSON, without its quotes, stands for.
+func appendPlain(b, written []byte) []byte {
+	for i := 0; i < len(written); i++ {
+		c := written[i]
+		if c != '\\' {
+			b = append(b, c)
+			continue
+		}
+		i++
+		switch c := written[i]; c {
+		case 'b':
+			b = append(b, '\b')
+		case 'f':
+			b = append(b, '\f')
+		case 'n':
+			b = append(b, '\n')
+		case 'r':
+			b = append(b, '\r')
+		case 't':
+			b = append(b, '\t')
+		case 'u':
+			r, _ := unit(written, i-1)
+			i += 4
+			if utf16.IsSurrogate(r) {
+				low, _ := unit(written, i+1)
+				r = utf16.DecodeRune(r, low)
+				i += 6
+			}
+			b = utf8.AppendRune(b, r)
+		default:
+			b = append(b, c)
+		}
+	}
+	return b
+}
