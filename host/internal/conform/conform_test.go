@@ -83,6 +83,8 @@ func TestEachLieIsFound(t *testing.T) {
 		"echoes trailing":        "G19",
 		"ignores malformed":      "G20",
 		"changes without event":  "G21",
+		"differs for a while":    "G21",
+		"forgets by snapshot":    "G23",
 		"query writes":           "G22",
 		"rejecting writes":       "G22",
 		"odd snapshot":           "G23",
@@ -156,13 +158,13 @@ func TestSampleOf(t *testing.T) {
 		`true`:                                   `null`,
 		`{"type":"object","properties":[1],"required":"x"}`: `{}`,
 	} {
-		got, ok := sampleOf(schema)
+		got, ok := sampleOf(schema, 0)
 		if !ok || string(got) != want {
 			t.Errorf("%s: got %s, want %s", schema, got, want)
 		}
 	}
 	for _, schema := range []string{"", "{"} {
-		if got, ok := sampleOf(schema); ok {
+		if got, ok := sampleOf(schema, 0); ok {
 			t.Errorf("%q: got %s", schema, got)
 		}
 	}

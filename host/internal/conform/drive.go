@@ -12,6 +12,13 @@ type history struct {
 	outcomes []outcome
 	events   []event
 	faults   int
+	steps    []step // if they were asked for
+}
+
+// step is an entity after a command, or, the first one, before any.
+type step struct {
+	version uint64
+	state   []byte // as its snapshot says it
 }
 
 // version of the entity: the number of its events.
@@ -24,20 +31,33 @@ const maxDriven = 96
 // drive opens an entity and sends it every command with every sample body, in
 // rounds, since some commands only succeed after others. It treats the entity as
 // the host does: after a Fault it is dropped and rebuilt from its events.
-func (s *session) drive(slot uint32, key string) (*history, error) {
+func (s *session) drive(slot uint32, key string) (*history, error) { return s.driven(slot, key, false) }
+
+// driven is drive. If asked to, it takes a snapshot after each command.
+func (s *session) driven(slot uint32, key string, steps bool) (*history, error) {
 	h := &history{}
 	if err := s.open(slot, key, 0, nil); err != nil {
 		return nil, err
 	}
-	for n := 0; n < maxDriven; {
+	if steps {
+		if err := s.keep(h, slot); err != nil {
+			return nil, err
+		}
+	}
+	for n, round := 0, 0; n < maxDriven; round++ {
 		before := n
 		for typ, c := range s.k.manifest.Commands {
-			for _, body := range s.k.bodies(c.Name, c.Input) {
+			for _, body := range s.k.bodiesOf(c.Name, c.Input, n+round) {
 				if n >= maxDriven {
 					break
 				}
 				if err := s.step(h, n, slot, key, uint16(typ), body); err != nil {
 					return nil, err
+				}
+				if steps {
+					if err := s.keep(h, slot); err != nil {
+						return nil, err
+					}
 				}
 				n++
 			}
@@ -69,12 +89,23 @@ func (s *session) step(h *history, n int, slot uint32, key string, typ uint16, b
 	return nil
 }
 
+// keep takes a snapshot into the history.
+func (s *session) keep(h *history, slot uint32) error {
+	state, err := s.snapshot(slot)
+	h.steps = append(h.steps, step{h.version(), state})
+	return err
+}
+
 // replay opens an entity and applies events, in requests of several frames, as
 // the host hydrates.
 func (s *session) replay(slot uint32, key string, events []event) error {
-	b := abi.AppendOpen(nil, slot, 0, key, nil)
+	return s.apply(abi.AppendOpen(nil, slot, 0, key, nil), slot, 0, events)
+}
+
+// apply sends events to an entity of that version, behind the frames in b.
+func (s *session) apply(b []byte, slot uint32, version uint64, events []event) error {
 	for i, e := range events {
-		b = abi.AppendApply(b, slot, e.typ, uint64(i+1), epoch, e.body, e.metadata)
+		b = abi.AppendApply(b, slot, e.typ, version+uint64(i+1), epoch, e.body, e.metadata)
 		if len(b) > 32<<10 {
 			if err := s.quiet(b); err != nil {
 				return err

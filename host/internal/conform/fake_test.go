@@ -34,6 +34,8 @@ func (f *fake) Instantiate(context.Context) (Instance, error) {
 type counter struct {
 	N    int `json:"n"`
 	hide int // state that a snapshot leaves out
+	live int // so many commands
+	runs int // so many events since it was opened
 }
 
 type fakeInstance struct {
@@ -164,7 +166,11 @@ func (i *fakeInstance) frame(r abi.Request, index uint32) error {
 			i.body(abi.RespReply, r, index, 0, fmt.Sprintf(`{"n":%d}`, e.N+e.hide))
 		}
 	case abi.ReqSnapshot:
-		b, _ := json.Marshal(e)
+		shown := *e
+		if i.lie == "differs for a while" && e.live > 2 && e.live < 5 {
+			shown.N++
+		}
+		b, _ := json.Marshal(shown)
 		if i.lie == "no snapshot" {
 			return nil
 		}
@@ -208,8 +214,16 @@ func (i *fakeInstance) apply(r abi.Request, index uint32, e *counter) error {
 		i.refuse(abi.RespFault, r, index, abi.CodeBadEvent)
 	default:
 		e.N += body.By
+		i.forget(e)
 	}
 	return nil
+}
+
+// forget has an event do something else when the one before it was in a snapshot.
+func (i *fakeInstance) forget(e *counter) {
+	if e.runs++; i.lie == "forgets by snapshot" && e.runs > 1 && e.runs < 4 {
+		e.N++
+	}
 }
 
 func (i *fakeInstance) command(r abi.Request, index uint32, e *counter) error {
@@ -246,6 +260,8 @@ func (i *fakeInstance) command(r abi.Request, index uint32, e *counter) error {
 	i.total += body.By
 	event, typ, aux := fmt.Sprintf(`{"by":%d}`, body.By), uint16(0), uint32(1)
 	e.N += body.By
+	e.live++
+	i.forget(e)
 	switch i.lie {
 	case "no JSON":
 		event = "by 5"

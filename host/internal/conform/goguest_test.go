@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +22,19 @@ func buildGo(t *testing.T, dir string) []byte {
 		t.Fatal(err)
 	}
 	return module
+}
+
+// A guest whose events share memory with the state is found, although its state is right
+// again in between.
+func TestEventsThatShareTheStateAreFound(t *testing.T) {
+	rep := run(t, buildGo(t, "testdata/keptguest"), Options{})
+	r, _ := rep.Result("G21")
+	if r.Status != Failed || !strings.Contains(r.Got, "acted against replayed") {
+		t.Errorf("got %+v", r)
+	}
+	if ids := failed(rep); len(ids) > 2 { // G21, and G23 with it
+		t.Errorf("failed are %v", ids)
+	}
 }
 
 // A Go guest without an SDK, and the project's own services, which are written

@@ -1,26 +1,33 @@
 package conform
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // sampleOf makes up a value that fits a JSON Schema, as far as its common words
 // go. For a schema it cannot follow the value may not fit; the kit then gets
-// rejections, which are answers too.
-func sampleOf(schema string) (json.RawMessage, bool) {
+// rejections, which are answers too. Values of different variants, from 0, differ where
+// the schema lets them: a guest that keeps what it should copy is not found by writing the
+// same value over it.
+func sampleOf(schema string, variant int) (json.RawMessage, bool) {
 	var root any
 	if schema == "" || json.Unmarshal([]byte(schema), &root) != nil {
 		return nil, false
 	}
-	s := sampler{root: root}
+	s := sampler{root: root, variant: variant}
 	b, err := json.Marshal(s.value(root, 0))
 	return b, err == nil
 }
 
-type sampler struct{ root any }
+type sampler struct {
+	root    any
+	variant int
+}
 
 func (s sampler) value(schema any, depth int) any {
 	const deepest = 12 // of schemas that contain themselves
@@ -35,7 +42,7 @@ func (s sampler) value(schema any, depth int) any {
 	}
 	for _, word := range []string{"examples", "enum"} {
 		if list, ok := m[word].([]any); ok && len(list) > 0 {
-			return list[0]
+			return list[s.variant%len(list)]
 		}
 	}
 	if ref, ok := m["$ref"].(string); ok {
@@ -64,17 +71,33 @@ func (s sampler) value(schema any, depth int) any {
 		if low, ok := m["exclusiveMinimum"].(float64); ok && low >= n {
 			n = low + 1
 		}
+		more := float64(s.variant % 7) // not ever more, as then what is spent is never there
+		if high, ok := m["maximum"].(float64); !ok || n+more <= high {
+			n += more
+		}
 		return n
 	case "string":
-		n := 1.0
-		if low, ok := m["minLength"].(float64); ok && low > n && low < 4096 {
-			n = low
-		}
-		return strings.Repeat("a", int(n))
+		return s.text(m)
 	case "boolean":
-		return true
+		return s.variant%2 == 0
 	}
 	return nil
+}
+
+func (s sampler) text(m map[string]any) string {
+	switch {
+	case m["format"] == "date-time":
+		return time.Date(2026, 1, 2, 3, 4, 5+s.variant, 0, time.UTC).Format(time.RFC3339)
+	case m["contentEncoding"] == "base64":
+		return base64.StdEncoding.EncodeToString([]byte{0, 0xff, byte(s.variant)})
+	}
+	n := 1.0
+	if low, ok := m["minLength"].(float64); ok && low > n && low < 4096 {
+		n = low
+	}
+	// A few letters, not all of one byte.
+	letters := []string{"a", "b", "é", "c", "世", "d"}
+	return strings.Repeat(letters[s.variant%len(letters)], int(n))
 }
 
 // resolve follows a reference within the document.
@@ -83,6 +106,9 @@ func (s sampler) resolve(ref string) any {
 	path, ok := strings.CutPrefix(ref, "#")
 	if !ok {
 		return nil
+	}
+	if path != "" && path[0] != '/' {
+		return anchored(s.root, path)
 	}
 	for _, step := range strings.Split(strings.TrimPrefix(path, "/"), "/") {
 		if step == "" {
@@ -95,6 +121,28 @@ func (s sampler) resolve(ref string) any {
 		at = m[strings.NewReplacer("~1", "/", "~0", "~").Replace(step)]
 	}
 	return at
+}
+
+// anchored finds the part of a schema that has a name.
+func anchored(schema any, name string) any {
+	switch v := schema.(type) {
+	case map[string]any:
+		if v["$anchor"] == name {
+			return v
+		}
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if found := anchored(v[key], name); found != nil {
+				return found
+			}
+		}
+	case []any:
+		for _, part := range v {
+			if found := anchored(part, name); found != nil {
+				return found
+			}
+		}
+	}
+	return nil
 }
 
 func typeOf(m map[string]any) string {
@@ -116,12 +164,15 @@ func typeOf(m map[string]any) string {
 
 // bodies are the bodies tried for a command or query: the caller's, the one made
 // up, and the empty object.
-func (k *kit) bodies(name, schema string) [][]byte {
+func (k *kit) bodies(name, schema string) [][]byte { return k.bodiesOf(name, schema, 0) }
+
+// bodiesOf is bodies with another variant of the one that is made up.
+func (k *kit) bodiesOf(name, schema string, variant int) [][]byte {
 	var out [][]byte
 	for _, b := range k.o.Samples[name] {
 		out = append(out, b)
 	}
-	if b, ok := sampleOf(schema); ok {
+	if b, ok := sampleOf(schema, variant); ok {
 		out = append(out, b)
 	}
 	return append(out, []byte(`{}`))
