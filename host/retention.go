@@ -30,8 +30,9 @@ type Retention struct {
 
 // Retain deletes the first events of a service, in whole batches. Entities that lose
 // events go on from snapshots, which are written into the log before; the service
-// is asked for those that are missing. If some cannot be had, the error has kind
-// KindConflicting, says how many, and nothing is deleted.
+// is asked for those that are missing. If some cannot be had, the events of these entities
+// stay, with all that is behind the first of them; Held says so. If that is everything the
+// error has kind KindConflicting, and nothing is deleted.
 //
 // Positions and versions stay what they are. A snapshot is of its module's state
 // schema: entities whose events are gone cannot be hydrated by a module of another
@@ -61,10 +62,11 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	if err := pace(); err != nil {
 		return journal.Retained{}, err
 	}
+	status := svc.Status()
 	o := journal.Retention{
 		Pace:   pace,
 		Before: r.Before, Through: r.Through, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
-		Schema: svc.Status().Manifest.StateSchema,
+		Schema: status.Manifest.StateSchema, Module: journal.Digest(status.Spec.Module),
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
 			return cover(ctx, svc, service.Key(key))
 		},
@@ -80,20 +82,20 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	return done, backupError("retain", err)
 }
 
-// cover has a service take a snapshot of an entity, and waits while it is busy.
+// cover has a service take a snapshot of an entity, and waits while it, or the journal, is
+// busy.
 func cover(ctx context.Context, svc *supervisor.Service, key service.Key) error {
 	done := make(chan error, 1)
 	for {
 		err := svc.Snapshot(key, func(err error) { done <- err })
 		if err == nil {
 			select {
-			case err := <-done:
-				return err
+			case err = <-done:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
-		if service.KindOf(err) != service.KindOverloaded {
+		if service.KindOf(err) != service.KindOverloaded || err == nil {
 			return err
 		}
 		timer := time.NewTimer(50 * time.Millisecond)

@@ -23,6 +23,9 @@ type Retention struct {
 	Through uint64
 	// Schema is the state schema of the service's module: only snapshots of it count.
 	Schema uint32
+	// Module, if not zero, is the service's module: another one's snapshot does not count, as it
+	// may have another form under the same schema.
+	Module Digest
 	// Cover, if not nil, is asked to have a snapshot put for an entity that needs one, of
 	// the version or a later one.
 	Cover func(ctx context.Context, key string, version Version) error
@@ -51,6 +54,10 @@ type Retained struct {
 	Bytes     uint64   `json:"bytes"`     // of the batches, packed as they are
 	Entities  int      `json:"entities"`  // that have lost events by now
 	Uncovered int      `json:"uncovered"` // of them, whose state is lost; only with Force
+	// Held says how many entities kept it from deleting more: no snapshot covers their events,
+	// and none could be had. HeldBy names some.
+	Held   int      `json:"held,omitempty"`
+	HeldBy []string `json:"held_by,omitempty"`
 	// Promised says that there were more to go, but for the answers to their command ids,
 	// which are promised for a while.
 	Promised bool `json:"promised"`
@@ -58,8 +65,9 @@ type Retained struct {
 
 // Retain deletes the first events of a log. What they left behind is written into the
 // log before, synced: for each entity that loses events a snapshot from which, with the
-// events that are kept, it can be hydrated. If there are entities without one, also after
-// Cover was asked, the error is of kind KindInvalid, names some, and nothing is deleted.
+// events that are kept, it can be hydrated. Events of an entity without one, also after
+// Cover was asked, are kept, and all that are behind the first of them; see Retained.Held. If
+// that leaves nothing to delete, the error is of kind KindInvalid and names some.
 //
 // Batches go whole and in order, so that a few events may stay that could go. Whatever
 // interrupts Retain, the log is as it was or as it should be, and what is left to remove is
@@ -90,8 +98,7 @@ func (j *Journal) Retain(ctx context.Context, log LogName, o Retention) (Retaine
 		s.retaining = false
 		j.mu.Unlock()
 	}()
-	r := retention{Journal: j, ctx: ctx, s: s, log: log, o: o, floors: map[string]Version{},
-		types: typeCut{log: s, gone: map[string]uint64{}, firsts: map[string]Position{}}}
+	r := retention{Journal: j, ctx: ctx, s: s, log: log, o: o}
 	if err := r.run(); err != nil {
 		return r.result, readError("retain", log, err)
 	}
@@ -107,19 +114,22 @@ type retention struct {
 	o      Retention
 	cut    cut
 	old    map[string]bool    // entities that had lost events before
-	floors map[string]Version // of all entities that have lost events then
+	floors map[string]floored // of all entities that have lost events then
 	types  typeCut
 	looked uint64 // up to this batch at least the index had come when firsts looked
 	result Retained
 }
 
+// floored is an entity that loses events, or has lost some.
+type floored struct {
+	at    Version
+	first uint64 // sequence of the first batch with events that it loses now; 0 if it loses none
+}
+
 func (r *retention) run() error {
 	r.result.First = r.First(r.log)
-	if err := r.find(); err != nil || r.cut.sequence == 0 {
-		return err
-	}
-	keys := slices.Sorted(maps.Keys(r.floors))
-	if err := r.covered(keys); err != nil {
+	keys, err := r.plan()
+	if err != nil || r.cut.sequence == 0 {
 		return err
 	}
 	if r.o.DryRun {
@@ -241,6 +251,47 @@ func (r *retention) tell(stage string, done, total uint64) {
 	}
 }
 
+// plan finds a cut by which no entity loses its state, and the entities that it concerns.
+func (r *retention) plan() (keys []string, err error) {
+	for {
+		r.cut, r.floors = cut{}, map[string]floored{}
+		r.types = typeCut{log: r.s, gone: map[string]uint64{}, firsts: map[string]Position{}}
+		r.result = Retained{First: r.result.First, Held: r.result.Held, HeldBy: r.result.HeldBy}
+		if err := r.find(); err != nil || r.cut.sequence == 0 {
+			return nil, err
+		}
+		keys = slices.Sorted(maps.Keys(r.floors))
+		without, first, err := r.uncovered(keys)
+		if err != nil {
+			return nil, err
+		}
+		if r.result.Uncovered = len(without); len(without) == 0 || r.o.Force {
+			return keys, nil
+		}
+		if r.result.Held == 0 { // later rounds have fewer of the same
+			r.result.Held = len(without)
+			r.result.HeldBy = without[:min(len(without), heldNames)]
+		}
+		if first <= r.cutOf(r.log).sequence || first <= 1 {
+			return nil, errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, %d have no snapshot that covers these, among them %s; nothing was deleted",
+				len(keys), len(without), quoted(r.result.HeldBy))
+		}
+		// Batches go in order, so what is behind an event that stays has to stay, too.
+		r.o.Through = first - 1
+	}
+}
+
+// heldNames bounds Retained.HeldBy.
+const heldNames = 10
+
+func quoted(keys []string) string {
+	out := make([]string, len(keys))
+	for i, key := range keys {
+		out[i] = fmt.Sprintf("%q", key)
+	}
+	return strings.Join(out, ", ")
+}
+
 // find looks for the cut, and which entities lose events by it.
 func (r *retention) find() error {
 	promised := r.opt.Clock() - UnixNano(r.opt.AnswerWindow)
@@ -275,7 +326,12 @@ func (r *retention) find() error {
 		}
 		return eachCommit(b, func(_ *batchHeader, _ int, _ Position, c *decodedCommit) error {
 			if len(c.events) > 0 {
-				r.floors[c.command.Key] = c.expected + Version(len(c.events))
+				x := r.floors[c.command.Key]
+				if x.first == 0 {
+					x.first = b.Sequence
+				}
+				x.at = c.expected + Version(len(c.events))
+				r.floors[c.command.Key] = x
 			}
 			for i := range c.events {
 				r.types.gone[c.events[i].Type]++
@@ -303,7 +359,9 @@ func (r *retention) find() error {
 				return errorf(KindCorrupt, "retain", r.log, "what an earlier retention left is damaged in the index; rebuild the index")
 			}
 			r.old[key] = true
-			r.floors[key] = max(r.floors[key], x.floor)
+			now := r.floors[key]
+			now.at = max(now.at, x.floor)
+			r.floors[key] = now
 			return nil
 		})
 	})
@@ -322,7 +380,7 @@ func (r *retention) inside(f func() error) error {
 
 // base is what is to be written of an entity; has says that its state is covered.
 func (r *retention) base(key string) (x base, has bool, err error) {
-	x = base{key: key, floor: r.floors[key]}
+	x = base{key: key, floor: r.floors[key].at}
 	s, ok, err := r.Snapshot(r.ctx, r.log, key)
 	if err != nil && KindOf(err) != KindCorrupt {
 		return x, false, err
@@ -331,7 +389,7 @@ func (r *retention) base(key string) (x base, has bool, err error) {
 		x.snapshot = &s
 		// One of another schema is better than none, but does not count, unless there was
 		// nothing better before.
-		has = s.Schema == r.o.Schema
+		has = s.Schema == r.o.Schema && (r.o.Module == Digest{} || r.o.Module == s.Module)
 	}
 	if !has && r.old[key] {
 		old, lost, err := r.floor(r.ctx, r.log, key)
@@ -354,37 +412,34 @@ func (r *retention) onDisk(key string, v Version) bool {
 	return <-done
 }
 
-// covered makes sure that the states of all entities can be kept.
-func (r *retention) covered(keys []string) error {
-	var without []string
+// uncovered makes sure that the states of entities can be kept, and returns those of which
+// that is not so, and the sequence of the first batch with an event that they would lose.
+func (r *retention) uncovered(keys []string) (without []string, first uint64, err error) {
 	for i, key := range keys {
 		if i%256 == 0 {
 			r.tell("checking snapshots", uint64(i), uint64(len(keys)))
 		}
 		_, has, err := r.base(key)
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
 		if !has && r.o.Cover != nil {
-			if err := r.o.Cover(r.ctx, key, r.floors[key]); err != nil && r.ctx.Err() != nil {
-				return &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Err: r.ctx.Err()}
+			if err := r.o.Cover(r.ctx, key, r.floors[key].at); err != nil && r.ctx.Err() != nil {
+				return nil, 0, &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Err: r.ctx.Err()}
 			}
 			if _, has, err = r.base(key); err != nil {
-				return err
+				return nil, 0, err
 			}
 		}
-		if !has {
-			r.result.Uncovered++
-			if len(without) < 10 {
-				without = append(without, fmt.Sprintf("%q", key))
-			}
+		if has {
+			continue
+		}
+		without = append(without, key)
+		if at := r.floors[key].first; at > 0 && (first == 0 || at < first) {
+			first = at
 		}
 	}
-	if r.result.Uncovered > 0 && !r.o.Force {
-		return errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, %d have no snapshot that covers these, among them %s; nothing was deleted",
-			len(keys), r.result.Uncovered, strings.Join(without, ", "))
-	}
-	return nil
+	return without, first, nil
 }
 
 // baseBytes is about how many bytes of records go into one base batch.

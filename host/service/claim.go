@@ -52,6 +52,18 @@ func (c *Claim) Begin() bool {
 	return ok
 }
 
+// Wait gives the claim of a request that had begun back: it waits again, in d.
+func (c *Claim) Wait(d Dropper) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == claimBegun {
+		c.state, c.held = claimFree, d
+	}
+}
+
 // Refuse takes the claim to refuse the request, and drops its data where it waits. false
 // means that it has begun, or that somebody else has refused it. After true the request
 // will not be carried out.

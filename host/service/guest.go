@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -45,7 +46,26 @@ type GuestEvent struct {
 	Time     journal.UnixNano
 	Data     []byte
 	Metadata []byte // encoded pairs
+	Fuel     uint64 // that its command took; 0 if an event before it is of the same command
 }
+
+// ReplayError is a guest's failure over one of an entity's events: of a version from First
+// to Last. A Fault names the event. After a trap nobody knows which one of a request it was.
+type ReplayError struct {
+	First, Last Version
+	Err         error
+}
+
+// Error implements error.
+func (e *ReplayError) Error() string {
+	if e.First == e.Last {
+		return fmt.Sprintf("the event of version %d: %v", e.First, e.Err)
+	}
+	return fmt.Sprintf("one of the events of versions %d to %d: %v", e.First, e.Last, e.Err)
+}
+
+// Unwrap returns what the guest failed with.
+func (e *ReplayError) Unwrap() error { return e.Err }
 
 // GuestEvents yields events in order. An error of yield ends it, and is what it returns.
 type GuestEvents func(yield func(GuestEvent) error) error

@@ -19,12 +19,13 @@ type Limits struct {
 	// MemoryBytes bounds a sandbox's linear memory; rounded down to pages of 64 KiB. Default 64 MiB.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
 	// CallTime bounds the guest's own processor time in one call. Waiting for a turn or
-	// for a busy machine is not in it. Default 1 s.
+	// for a busy machine is not in it. A hydration has no limit of time. Default 1 s.
 	CallTime time.Duration `json:"call_time_ns,omitempty"`
 	// Fuel bounds the instructions of one command or query; see the metering's tariff.
 	// A start, with _initialize and Describe, may take ten times as much. Default 500,000,000.
 	Fuel int64 `json:"fuel,omitempty"`
-	// EventFuel is what a hydration may take beyond Fuel for each event. Default 5,000,000.
+	// EventFuel is what a hydration may take for each event, beyond Fuel for all that go to the
+	// guest together, and four times what their commands took. Default 5,000,000.
 	EventFuel int64 `json:"event_fuel,omitempty"`
 	// StackBytes bounds the call stack, in estimated bytes of its frames. Default 1 MiB.
 	StackBytes int `json:"stack_bytes,omitempty"`
@@ -37,7 +38,8 @@ type Limits struct {
 	CommandBytes int `json:"command_bytes,omitempty"`
 	// Events bounds the events of one command. Default 1,024.
 	Events int `json:"events,omitempty"`
-	// OutcomeBytes bounds all that one call answers. Default 4 MiB.
+	// OutcomeBytes bounds all that one call answers, but for a snapshot, which may have 16 MiB.
+	// Default 4 MiB.
 	OutcomeBytes int `json:"outcome_bytes,omitempty"`
 	// LogBytes bounds the log output of one call; more is cut, with a mark. Each line
 	// counts 100 bytes more than it has. Default 64 KiB.

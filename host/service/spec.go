@@ -68,7 +68,9 @@ type Status struct {
 	Head     Position      `json:"position"`         // of the last event on disk
 	LogBytes int64         `json:"log_bytes"`        // on disk, as far as they are counted; see Limits.DiskBytes
 	Shards   []ShardStatus `json:"shards"`
-	Counters Counters      `json:"counters"`
+	// Faults are the entities that the module cannot hydrate, or whose states it cannot encode.
+	Faults   EntityFaults `json:"entity_faults,omitzero"`
+	Counters Counters     `json:"counters"`
 
 	// What the service holds of the host's sandbox memory, in bytes: all of it, and of
 	// that the machine code, the image that its sandboxes begin as, and their tables.
@@ -111,6 +113,35 @@ type ShardStatus struct {
 	QueuedBytes int64 `json:"queued_bytes"` // their data
 	Resident    int   `json:"resident"`     // entities in the sandbox
 	MemoryBytes int64 `json:"memory_bytes"` // the sandbox's linear memory
+}
+
+// EntityFaults are the entities that a module has failed over since it began to run. No other
+// entity is concerned.
+type EntityFaults struct {
+	Count  int           `json:"count"`  // of the entities, as far as they are remembered
+	Latest []EntityFault `json:"latest"` // some of them
+}
+
+// IsZero reports whether there are none.
+func (f EntityFaults) IsZero() bool { return f.Count == 0 }
+
+// What a module cannot do with an entity.
+const (
+	CannotHydrate  = "hydrate"  // its commands and queries are refused
+	CannotSnapshot = "snapshot" // it goes on, is hydrated from its events, and holds retentions up
+)
+
+// EntityFault is what is wrong with one entity.
+type EntityFault struct {
+	Key         Key       `json:"key"`
+	Cannot      string    `json:"cannot"`             // hydrate or snapshot
+	Problem     string    `json:"problem"`            // what the module, or the host, said last
+	Version     Version   `json:"version,omitempty"`  // that it does not come to; or whose state cannot be encoded
+	Event       Type      `json:"event,omitempty"`    // of that version, if it is known
+	Position    Position  `json:"position,omitempty"` // of that event
+	Failed      int       `json:"failed_attempts"`    // in a row
+	Since       time.Time `json:"since"`              // when the first of them was
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
 }
 
 // Counters count since the host started.

@@ -6,10 +6,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
@@ -111,6 +113,9 @@ func printRetained(w io.Writer, r *retainedEvents) {
 	}
 	if r.Uncovered > 0 {
 		fmt.Fprintf(w, "the states of %d entities are lost\n", r.Uncovered)
+	}
+	if r.Held > 0 {
+		fmt.Fprintf(w, "the rest stays, as %d entities have no snapshot and none could be had: %s\n", r.Held, safetext.Text(strings.Join(r.HeldBy, ", ")))
 	}
 	if r.Promised {
 		fmt.Fprintln(w, "the rest stays, as answers to its command ids are still promised")

@@ -119,6 +119,7 @@ func printService(w io.Writer, s *api.Service) {
 	if s.SandboxBytes > 0 {
 		row("memory", "%s of the host's sandbox memory, with code of %s, an image of %s and tables of %s", bytesUnit(s.SandboxBytes), bytesUnit(s.CodeBytes), bytesUnit(s.ImageBytes), bytesUnit(s.TableBytes))
 	}
+	printFaults(row, &s.Faults)
 	c := s.Counters
 	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
 		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
@@ -134,6 +135,22 @@ func printLimits(row func(name, format string, args ...any), l *service.Limits) 
 	row("", "in a shard wait %d commands or %s, and %d entities stay in memory", l.MailboxCommands, size(l.MailboxBytes), l.ResidentEntities)
 	row("", "a module has %s and compiles in %s with %s", size(l.ModuleBytes), l.CompileTime, size(l.CompileBytes))
 	row("", "the log has %s on disk and grows by %s a second", size(l.DiskBytes), size(l.DiskRate))
+}
+
+// printFaults tells of the entities that the module has failed over, if there are any.
+func printFaults(row func(name, format string, args ...any), f *service.EntityFaults) {
+	if f.IsZero() {
+		return
+	}
+	row("faults", "%d entities that the module cannot hydrate, or whose states it cannot encode", f.Count)
+	for i := range f.Latest {
+		x := &f.Latest[i]
+		next := ""
+		if !x.NextAttempt.IsZero() {
+			next = ", next attempt at " + x.NextAttempt.Format(time.RFC3339)
+		}
+		row("fault", "%s: cannot %s since %s, %d attempts%s: %s", x.Key, x.Cannot, x.Since.Format(time.RFC3339), x.Failed, next, x.Problem)
+	}
 }
 
 // printAttempts tells of the starts of something that failed, if any did.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -35,10 +36,17 @@ type bankGuest struct {
 	leak     int64 // what each event adds to memory
 	fuel     uint64
 
-	schema uint32               // of snapshots, which say it
-	double bool                 // another build, to which an event means twice as much
-	encode func(*account) error // why a state cannot be encoded; nil is never
-	decode func(snapshot []byte) error
+	schema  uint32               // of snapshots, which say it
+	form    string               // of snapshots beside the schema; another one is refused
+	lenient bool                 // it is not
+	double  bool                 // another build, to which an event means twice as much
+	encode  func(*account) error // why a state cannot be encoded; nil is never
+	decode  func(snapshot []byte) error
+
+	lucky    bool // 13 is a number like any other
+	replayed int  // events
+	granted  uint64
+	onApply  func(*account, service.GuestEvent)
 
 	resetErr error // of the next Reset
 	closed   bool
@@ -78,36 +86,15 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 	if snapshot != nil {
 		what = fmt.Sprintf("hydrate from v%d", version)
 		var schema uint32
+		state, form, _ := strings.Cut(string(snapshot), ";")
+		if form != g.form && !g.lenient {
+			a.dirty = true
+			return &service.Error{Kind: service.KindFault, Code: abi.CodeBadSnapshot, Message: "not my form"}
+		}
+		snapshot = []byte(state)
 		if n, err := fmt.Sscanf(string(snapshot), "%d in form %d", &a.balance, &schema); n != 2 || schema != g.schema {
 			g.t.Errorf("%s: a snapshot %q to a guest of schema %d, %v", key, snapshot, g.schema, err)
 		}
-	}
-	var failed error
-	err := events(func(e service.GuestEvent) error {
-		if e.Version != a.version+1 {
-			g.t.Errorf("%s: event of version %d at %d", key, e.Version, a.version)
-		}
-		a.apply(e.Type, e.Data)
-		if g.double {
-			a.apply(e.Type, e.Data)
-			a.version--
-		}
-		if string(e.Data) == "666" {
-			g.record("hydrate %s: trap", key)
-			g.broken = true
-			failed = service.Errorf(service.KindTrap, "cannot bear 666")
-		}
-		return failed
-	})
-	if failed != nil {
-		if err != failed {
-			g.t.Errorf("%s: the guest's error %v came back as %v", key, failed, err)
-		}
-		return failed
-	}
-	if err != nil {
-		g.record("hydrate %s failed: %s", key, service.KindOf(err))
-		return err
 	}
 	if snapshot != nil && g.decode != nil {
 		if err := g.decode(snapshot); err != nil {
@@ -116,7 +103,68 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 			return err
 		}
 	}
+	if err := g.replay(a, events); err != nil {
+		return err
+	}
 	g.record("%s %s v%d slot %d", what, key, a.version, slot)
+	return nil
+}
+
+func (g *bankGuest) Apply(_ context.Context, slot uint32, events service.GuestEvents) error {
+	g.enter("Apply")
+	a := g.accounts[slot]
+	if a == nil || a.dirty {
+		g.t.Errorf("Apply to slot %d, which has %+v", slot, a)
+		return nil
+	}
+	if err := g.replay(a, events); err != nil {
+		return err
+	}
+	g.record("apply %s v%d", a.key, a.version)
+	return nil
+}
+
+// replay applies events. That of 666 breaks the guest, that of 13 it cannot apply.
+func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
+	var failed error
+	first := a.version + 1
+	err := events(func(e service.GuestEvent) error {
+		if e.Version != a.version+1 {
+			g.t.Errorf("%s: event of version %d at %d", a.key, e.Version, a.version)
+		}
+		g.replayed++
+		g.granted += e.Fuel
+		if g.onApply != nil {
+			g.onApply(a, e)
+		}
+		if string(e.Data) == "13" && !g.lucky {
+			g.record("hydrate %s: fault", a.key)
+			a.dirty = true
+			failed = &service.ReplayError{First: e.Version, Last: e.Version, Err: &service.Error{Kind: service.KindFault, Code: "panic", Message: "13 is bad luck"}}
+			return failed
+		}
+		a.apply(e.Type, e.Data)
+		if g.double {
+			a.apply(e.Type, e.Data)
+			a.version--
+		}
+		if string(e.Data) == "666" {
+			g.record("hydrate %s: trap", a.key)
+			g.broken = true
+			failed = &service.ReplayError{First: first, Last: e.Version, Err: service.Errorf(service.KindTrap, "cannot bear 666")}
+		}
+		return failed
+	})
+	if failed != nil {
+		if err != failed {
+			g.t.Errorf("%s: the guest's error %v came back as %v", a.key, failed, err)
+		}
+		return failed
+	}
+	if err != nil {
+		g.record("hydrate %s failed: %s", a.key, service.KindOf(err))
+		return err
+	}
 	return nil
 }
 
@@ -135,7 +183,11 @@ func (g *bankGuest) Snapshot(_ context.Context, slot uint32) ([]byte, error) {
 		}
 	}
 	g.record("snapshot %s v%d", a.key, a.version)
-	return fmt.Appendf(nil, "%d in form %d", a.balance, g.schema), nil
+	state := fmt.Appendf(nil, "%d in form %d", a.balance, g.schema)
+	if g.form != "" {
+		state = append(state, ";"+g.form...)
+	}
+	return state, nil
 }
 
 func (a *account) apply(typ uint16, data []byte) {

@@ -304,6 +304,19 @@ func (e *Engine) Status() ([]service.ShardStatus, service.Counters) {
 	return status, sum
 }
 
+// Faults are the entities that the module has failed over since the engine was made. It may
+// be called at any time.
+func (e *Engine) Faults() service.EntityFaults {
+	var all service.EntityFaults
+	for _, s := range e.shards {
+		if f := s.ailing.status.Load(); f != nil {
+			all.Count += f.Count
+			all.Latest = append(all.Latest, f.Latest[:min(len(f.Latest), listed-len(all.Latest))]...)
+		}
+	}
+	return all
+}
+
 // shardOf finds the shard that owns a key: FNV-1a, so that it is the same in each
 // run.
 func shardOf(key service.Key, shards int) int {

@@ -63,14 +63,8 @@ func (s *shard) unread(err error) *service.Error {
 	if errors.As(err, &own) {
 		return s.engine.own(err)
 	}
-	switch journal.KindOf(err) {
-	case journal.KindCorrupt:
+	if journal.KindOf(err) == journal.KindCorrupt {
 		return s.damaged(err)
-	case journal.KindTrimmed:
-		own := s.engine.caused(err, service.KindFault, "%s, and there is no snapshot of state schema %d that stands for them; a module with the schema of the snapshot can go on",
-			journal.DetailOf(err), s.engine.options.Manifest.StateSchema)
-		own.Code = historyDeleted
-		return own
 	}
 	return s.unavailable(err, "the journal cannot be read; nothing was written")
 }

@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,4 +176,32 @@ func golden(t *testing.T, name, got string) {
 	if got != string(want) {
 		t.Errorf("the trace is not that of %s; got:\n%s", path, got)
 	}
+}
+
+// lines keep what was logged.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// count is how many lines have part in them.
+func (l *lines) count(part string) (n int) {
+	for line := range strings.Lines(l.String()) {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
 }

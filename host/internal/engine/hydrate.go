@@ -2,6 +2,8 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -10,28 +12,32 @@ import (
 // dropGroup is how many entities are dropped with one call of the guest.
 const dropGroup = 64
 
-// resident returns the entity, and makes it resident if it is not.
-func (s *shard) resident(key service.Key) (*entity, *service.Error) {
+// resident returns the entity of a task, and makes it resident if that takes no more than
+// one step. Otherwise the task is parked: it is carried out when its entity is there.
+func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked bool) {
+	key := t.command.Key
 	if err := s.usable(); err != nil {
-		return nil, s.engine.own(err)
+		return nil, s.engine.own(err), false
 	}
 	if e := s.residents.get(key); e != nil {
-		return e, nil
+		return e, nil, false
 	}
-	if err := s.makePlace(key); err != nil {
-		return nil, s.engine.own(err)
+	if err := s.ailing.refuses(key); err != nil {
+		return nil, err, false
 	}
-	if err := s.usable(); err != nil {
-		return nil, s.engine.own(err)
-	}
-	// One of them is used again now.
-	if n := len(s.residents.retired) - 1; n >= dropGroup || n > s.residents.len() {
-		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
-			return nil, s.failed(nil, err)
+	x := s.wakings.byKey[key]
+	if x == nil {
+		x = s.wakings.add(key)
+		if s.mayBegin() {
+			e, err, more := s.step(x)
+			if !more {
+				s.wakings.remove(x)
+				return e, err, false
+			}
 		}
-		s.residents.dropped()
 	}
-	return s.hydrate(key)
+	s.park(x, t)
+	return nil, nil, true
 }
 
 // drop gives an entity up whose state in the guest is not that of the log.
@@ -52,7 +58,7 @@ func (s *shard) makePlace(key service.Key) error {
 			return err
 		}
 		if s.due(e, true) {
-			s.snapshot(e)
+			_ = s.snapshot(e) // it is told, and goes without
 		}
 		if s.residents.byKey[e.key] == e {
 			s.residents.remove(e)
@@ -60,93 +66,71 @@ func (s *shard) makePlace(key service.Key) error {
 	}
 }
 
-// hydrate rebuilds an entity from its snapshot, if it has one that serves, and the
-// events after it, durable or not.
-func (s *shard) hydrate(key service.Key) (*entity, *service.Error) {
-	from := s.stored(key)
-	if err := s.usable(); err != nil { // looking for it may have called the guest
-		return nil, s.engine.own(err)
-	}
-	if from == nil {
-		e, err := s.rebuild(replay{shard: s, key: key}, nil)
-		if err == nil || err.Code != historyDeleted {
-			return e, err
+// dropRetired has the guest forget entities that were dropped, if there are many.
+func (s *shard) dropRetired() *service.Error {
+	// One of them is used again now.
+	if n := len(s.residents.retired) - 1; n >= dropGroup || n > s.residents.len() {
+		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
+			return s.failed(nil, err)
 		}
-		// Events are gone, so a snapshot is all there is. Of another build or not, of
-		// this schema it is believed.
-		if from = s.only(key); from == nil {
-			return nil, err
-		}
+		s.residents.dropped()
 	}
-	resets := s.counters.resets.Load()
-	e, err := s.rebuild(replay{shard: s, key: key, from: from.Version, version: from.Version}, from.State)
-	if err == nil {
-		s.counters.snapshotsUsed.Add(1)
-		return e, nil
-	}
-	if s.ctx.Err() != nil {
-		return nil, err
-	}
-	s.refuseSnapshot(err)
-	if err := s.usable(); err != nil {
-		return nil, s.engine.own(err)
-	}
-	broke := s.counters.resets.Load() > resets
-	if e, err = s.rebuild(replay{shard: s, key: key}, nil); err == nil && broke {
-		s.snapshots.breaks++
-		s.snapshots.unused = s.snapshots.breaks >= maxSnapshotFaults
-		s.snapshots.untaken = s.snapshots.untaken || s.snapshots.unused
-	}
-	return e, err
+	return nil
 }
 
-// rebuild makes an entity resident from the state of a snapshot, nil if it is none, and
-// events.
-func (s *shard) rebuild(r replay, state []byte) (*entity, *service.Error) {
-	slot := s.residents.takeSlot()
-	err := s.guest.Hydrate(s.ctx, slot, r.key, r.version, state, r.events)
-	switch {
-	case r.err != nil: // the guest is fine, the entity half there
-		s.residents.retire(slot)
-		return nil, s.unread(r.err)
-	case err != nil && state != nil && service.KindOf(err) == service.KindFault:
-		s.residents.retire(slot)
-		return nil, s.engine.own(err)
-	case err != nil:
-		failure := s.failed(nil, err)
-		if failure.Kind == service.KindFault {
-			s.residents.retire(slot)
-		}
-		return nil, failure
-	}
-	s.counters.hydrated.Add(1)
-	e := s.residents.add(r.key, slot, r.version)
-	e.snapshot = r.from
-	return e, nil
-}
-
-// replay is one hydration's way through the log.
+// replay is one hydration's way through the log. It is made in steps.
 type replay struct {
 	shard   *shard
 	key     service.Key
-	from    service.Version // of the snapshot, 0 without one
-	until   service.Version // of the last event that is wanted, 0 for all
-	version service.Version // of the last event
-	err     error           // of the log, or with an event
+	from    service.Version   // of the snapshot, 0 without one
+	until   service.Version   // of the last event that is wanted, 0 for all
+	version service.Version   // of the last event
+	command journal.CommandID // of that event
+	opened  bool              // the guest has the entity
+	whole   bool              // there are no more events
+	err     error             // of the log, or with an event
+
+	// Events from careful to carefulUntil are applied one by one: one of them has broken the guest.
+	careful, carefulUntil service.Version
+
+	// Of the present step.
+	most int       // events
+	end  time.Time // no event is begun after it; zero is never
 }
 
-// errEnough ends a replay that has come to its end before the log has.
+// step bounds what events yields next.
+func (r *replay) step(began time.Time) {
+	r.most, r.end = stepEvents, began.Add(stepTime)
+	switch next := r.version + 1; {
+	case next > r.carefulUntil:
+	case next >= r.careful:
+		r.most = 1
+	default:
+		r.most = int(min(stepEvents, r.careful-next))
+	}
+}
+
+// errEnough ends a step of a replay before the log has come to its end.
 var errEnough = errors.New("no more events wanted")
 
-// events yields the entity's events, each of which is valid during its yield, and returns
+// enough reports whether the step ends before an event of a version, when so many have been yielded.
+func (r *replay) enough(version service.Version, yielded int) bool {
+	const look = 16 // so often at the clock
+	return r.until > 0 && version > r.until || r.most > 0 && yielded >= r.most ||
+		yielded > 0 && yielded%look == 0 && !r.end.IsZero() && time.Now().After(r.end)
+}
+
+// events yields the entity's next events, each of which is valid during its yield, and returns
 // an error of yield as it is; another one is in r.err, too.
 func (r *replay) events(yield func(service.GuestEvent) error) error {
 	s := r.shard
 	var failed error
-	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), r.from, func(e *journal.Event) error {
-		if r.until > 0 && e.Version > r.until {
+	yielded, after := 0, r.version
+	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), after, func(e *journal.Event) error {
+		if r.enough(e.Version, yielded) {
 			return errEnough
 		}
+		yielded++
 		g, err := r.translate(e)
 		if err != nil {
 			return err
@@ -157,10 +141,12 @@ func (r *replay) events(yield func(service.GuestEvent) error) error {
 	switch {
 	case failed != nil:
 		return failed
-	case err == nil && at < r.from:
+	case errors.Is(err, errEnough):
+		return nil
+	case err == nil && at < after:
 		r.err = errAhead
-	case !errors.Is(err, errEnough):
-		r.err = err
+	default:
+		r.err, r.whole = err, err == nil
 	}
 	return r.err
 }
@@ -174,11 +160,51 @@ func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
 	typ, known := r.shard.engine.manifest.Event(e.Type)
 	if !known {
 		err := r.shard.engine.errorf(service.KindFault,
-			"entity %q has an event of type %q at version %d, which the service's module does not know; a module must know all types it ever emitted, if only as an alias",
-			r.key, e.Type, e.Version)
+			"the service's module does not know events of type %q; a module must know all types it ever emitted, if only as an alias", e.Type)
 		err.Code = "unknown_event"
 		return service.GuestEvent{}, err
 	}
-	r.version = e.Version
-	return service.GuestEvent{Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: service.OwnMetadata(e.Metadata)}, nil
+	g := service.GuestEvent{Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: service.OwnMetadata(e.Metadata)}
+	if e.CommandID != r.command || r.version == r.from {
+		g.Fuel = e.CommandFuel
+	}
+	r.version, r.command = e.Version, e.CommandID
+	return g, nil
+}
+
+// where says at which event a hydration has failed, as far as it is known, and completes f.
+func (s *shard) where(key service.Key, f *failure) string {
+	var first, last *journal.Event
+	_, _ = s.engine.options.Log.Load(s.ctx, s.name, string(key), f.at-1, func(e *journal.Event) error {
+		if e.Version > f.until {
+			return errEnough
+		}
+		own := *e
+		own.Data, own.Metadata = nil, nil
+		if first == nil {
+			first = &own
+		}
+		last = &own
+		return nil
+	})
+	if first == nil || first.Version != f.at {
+		return "" // it is not an event that is to blame
+	}
+	f.position = first.Position
+	if f.at < f.until {
+		return fmt.Sprintf(" beyond version %d: one of the events up to version %d, at positions %d to %d, has ended its sandbox", f.at-1, last.Version, first.Position, last.Position)
+	}
+	f.event = service.Type(first.Type)
+	return fmt.Sprintf(" beyond version %d: its event of type %q at version %d, position %d", f.at-1, first.Type, f.at, first.Position)
+}
+
+// deleted is why an entity cannot be hydrated of which events are gone.
+func (s *shard) deleted(x *waking, err error) *service.Error {
+	why := "there is no snapshot that stands for them"
+	if x.reason != nil {
+		why = "its snapshot is refused: " + x.reason.Message
+	}
+	own := s.engine.caused(err, service.KindFault, "%s, and %s; a module that takes the snapshot can go on", journal.DetailOf(err), why)
+	own.Code = historyDeleted
+	return own
 }

@@ -16,8 +16,8 @@ type mailbox struct {
 	// seen: tasks, or the end of intake.
 	wake chan struct{}
 
-	// queued and bytes count what was put and has not been begun. They grow under
-	// mu; the owner makes them shrink; anybody reads them.
+	// queued and bytes count what was put and has not been begun, and what waits again.
+	// They grow under mu, or by the owner, who makes them shrink; anybody reads them.
 	queued atomic.Int64
 	bytes  atomic.Int64
 
@@ -84,6 +84,12 @@ func (m *mailbox) take(buffer []*task) (tasks []*task, open bool) {
 func (m *mailbox) begun(t *task) {
 	m.queued.Add(-1)
 	m.bytes.Add(-t.size)
+}
+
+// back tells that t, which was begun, waits again.
+func (m *mailbox) back(t *task) {
+	m.queued.Add(1)
+	m.bytes.Add(t.size)
 }
 
 // rouse makes the owner look, if it is not about to.

@@ -12,6 +12,7 @@ type entity struct {
 	version service.Version // with everything handed to the log, durable or not
 	// snapshot is the version of its latest snapshot, 0 if there is none that serves.
 	snapshot service.Version
+	renew    bool // another one is taken as soon as may be, as there is one that does not serve
 
 	newer, older *entity // in the order of use
 }
@@ -28,6 +29,7 @@ type residents struct {
 	account *budget.Account
 	taken   int64 // from the account
 	used    int64 // of that
+	held    int   // places of entities that are on their way into the guest
 	byKey   map[service.Key]*entity
 	use     entity // of a ring: use.older is the most recently used, use.newer the least
 	free    []uint32
@@ -56,7 +58,7 @@ func (r *residents) forget() {
 	r.use.newer, r.use.older = &r.use, &r.use
 	r.free, r.retired, r.next = r.free[:0], r.retired[:0], 0
 	r.account.Give(budget.SandboxBytes, r.taken)
-	r.taken, r.used = 0, 0
+	r.taken, r.used, r.held = 0, 0, 0
 }
 
 // reserve makes sure that there are bytes for another entity. If there are none the
@@ -98,6 +100,18 @@ func (r *residents) add(key service.Key, slot uint32, version service.Version) *
 	return e
 }
 
+// hold keeps a place, whose bytes are reserved, for an entity that is on its way into the
+// guest; give gives it back.
+func (r *residents) hold(key service.Key) {
+	r.held++
+	r.used += sizeOf(key)
+}
+
+func (r *residents) give(key service.Key) {
+	r.held--
+	r.used -= sizeOf(key)
+}
+
 // remove takes an entity out and retires its slot.
 func (r *residents) remove(e *entity) {
 	delete(r.byKey, e.key)
@@ -115,7 +129,7 @@ func (r *residents) oldest() *entity {
 }
 
 // full reports whether another entity would be one too many.
-func (r *residents) full() bool { return len(r.byKey) >= r.most }
+func (r *residents) full() bool { return len(r.byKey)+r.held >= r.most }
 
 // takeSlot takes the number for the next entity; it is not yet in the table.
 func (r *residents) takeSlot() uint32 {

@@ -3,8 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -64,4 +67,129 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 	wantBalance(t, e, "bob", 2) // has all events
 	e = deploy(5, 3, false)
 	wantBalance(t, e, "alice", 6)
+}
+
+// A snapshot that the module refuses is no state: where the events are there they are
+// replayed, and where they are deleted the entity faults, names why, and its snapshot stays
+// what it is: the build that made it can go on. What a retention has kept serves in place of
+// a later snapshot that is refused.
+func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
+	j := openJournal(t, journaltest.NewMemory())
+	deploy := func(digest byte, form string) (*Engine, *bankGuest) {
+		e, g, _ := bankOn(t, j, func(o *Options) {
+			o.Spec.Module = service.Digest{digest}
+			o.Spec.Settings.SnapshotEvery = 2
+		})
+		g.form = form
+		return e, g
+	}
+	stop := func(e *Engine) {
+		t.Helper()
+		if err := e.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, _ := deploy(1, "")
+	deposits(t, first, "alice", 4)
+	deposits(t, first, "bob", 4)
+	deposits(t, first, "carol", 4)
+	counted(t, first)
+	if _, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 5, Force: true}); err != nil { // alice's
+		t.Fatal(err)
+	}
+	stop(first)
+	// The form is another one, under the same schema.
+	second, g := deploy(2, "other")
+	for range 3 {
+		_, err := ask(second, balance("alice"))
+		var failure *service.Error
+		if !errors.As(err, &failure) || failure.Kind != service.KindFault || failure.Code != historyDeleted ||
+			!strings.Contains(failure.Message, `"alice"`) || !strings.Contains(failure.Message, "up to version 4") || !strings.Contains(failure.Message, "not my form") {
+			t.Errorf("alice: %v", err)
+		}
+	}
+	_, err := send(second, command("deposit", "alice", "", "1"))
+	wantKind(t, err, service.KindFault)
+	wantBalance(t, second, "bob", 4)
+	deposits(t, second, "bob", 2)
+	if f := second.Faults(); f.Count != 1 || f.Latest[0].Key != "alice" || f.Latest[0].Version != 1 {
+		t.Errorf("%+v", f)
+	}
+	counted(t, second)
+	if s, ok, err := j.Snapshot(t.Context(), "bank", "alice"); !ok || err != nil || s.Module != (journal.Digest{1}) || s.Version != 4 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	stop(second)
+	third, _ := deploy(1, "")
+	for key, n := range map[string]int{"alice": 4, "bob": 6, "carol": 4} {
+		wantBalance(t, third, key, n)
+	}
+	stop(third)
+
+	// A build that takes the old form and writes another one, and back.
+	fourth, g := deploy(4, "other")
+	g.lenient = true
+	wantBalance(t, fourth, "alice", 4)
+	deposits(t, fourth, "alice", 4)
+	counted(t, fourth)
+	if s, ok, err := j.Snapshot(t.Context(), "bank", "alice"); !ok || err != nil || s.Module != (journal.Digest{4}) || s.Version != 8 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	stop(fourth)
+	fifth, _ := deploy(1, "")
+	wantBalance(t, fifth, "alice", 8)
+}
+
+// A retention goes as far as it can: what has no snapshot keeps its events, and what comes
+// behind them. It says who that was.
+func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := openJournal(t, journaltest.NewMemory())
+		e, g, _ := bankOn(t, j, nil)
+		g.encode = func(a *account) error {
+			if a.key == "nan" {
+				return service.Errorf(service.KindFault, "the state cannot be encoded: NaN")
+			}
+			return nil
+		}
+		deposits(t, e, "alice", 5)
+		deposits(t, e, "nan", 1)
+		deposits(t, e, "bob", 5)
+		history(t, j, "broken", 0, 7, "13")
+		deposits(t, e, "carol", 5)
+		time.Sleep(25 * time.Hour) // no answer is promised any more
+		retain := func(force bool) (journal.Retained, error) {
+			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, Force: force, Cover: func(_ context.Context, key string, _ journal.Version) error {
+				done := make(chan error, 1)
+				if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
+					return err
+				}
+				return <-done
+			}})
+		}
+		got, err := retain(false)
+		if err != nil || got.First != 6 || got.Events != 5 || got.Entities != 1 || got.Uncovered != 0 || got.Held != 2 || fmt.Sprint(got.HeldBy) != "[broken nan]" {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if _, err = retain(false); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), `"broken", "nan"`) {
+			t.Errorf("there is nothing that can go: %v", err)
+		}
+		for key, n := range map[string]int{"alice": 5, "bob": 5, "carol": 5, "nan": 1} {
+			wantBalance(t, e, key, n)
+		}
+		if f := e.Faults(); f.Count != 2 {
+			t.Errorf("%+v", f)
+		}
+		g.encode = nil
+		deposits(t, e, "nan", 1)
+		time.Sleep(25 * time.Hour)
+		got, err = retain(false)
+		if err != nil || got.First != 12 || got.Events != 6 || got.Held != 1 || fmt.Sprint(got.HeldBy) != "[broken]" {
+			t.Errorf("%+v, %v", got, err)
+		}
+		got, err = retain(true)
+		if err != nil || got.First != 19 || got.Uncovered != 1 || got.Held != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
 }

@@ -15,11 +15,15 @@ import (
 // is fine. After any other error the guest is broken until Reset.
 type Guest interface {
 	// Hydrate makes an entity resident under a slot: a snapshot (nil is none) at
-	// the given version, then the events after it, which the function events yields.
+	// the given version, then events after it, which the function events yields.
 	// It has copied an event when the yield returns. An error of yield is the guest's,
 	// ends the events and is returned, by events and by Hydrate. Another error of events
-	// is returned, too; the guest is fine then.
+	// is returned, too; the guest is fine then. The guest's error is a
+	// [*service.ReplayError] if an event is to blame. No time ends it, only ctx.
 	Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error
+	// Apply replays further events of an entity that Hydrate has made resident; in all else
+	// it is as Hydrate.
+	Apply(ctx context.Context, slot uint32, events service.GuestEvents) error
 	// Handle decides a command. A rejection is an outcome, not an error. The
 	// outcome's slices belong to the caller.
 	Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error)
@@ -66,6 +70,7 @@ type Log interface {
 	Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error)
 	PutSnapshot(ctx context.Context, log journal.LogName, key string, s journal.Snapshot) (kept bool)
 	Snapshot(ctx context.Context, log journal.LogName, key string) (s journal.Snapshot, ok bool, err error)
+	Trimmed(ctx context.Context, log journal.LogName, key string) (t journal.Trimmed, ok bool, err error)
 }
 
 var _ Log = (*journal.Journal)(nil)

@@ -39,6 +39,9 @@ type shard struct {
 	why       error // the last attempt to make it or to reset it failed; nil if none has
 	residents *residents
 	snapshots snapshots
+	ailing    ailing
+	wakings   wakings
+	keepAfter time.Duration // see the constant
 	random    random
 	time      journal.UnixNano // of the last call; never decreases
 }
@@ -52,12 +55,14 @@ func newShard(e *Engine, number int) *shard {
 		mail:      newMailbox(l.MailboxCommands, l.MailboxBytes),
 		residents: newResidents(l.ResidentEntities, e.options.Account),
 		pace:      pace{origin: time.Now()},
+		keepAfter: keepAfter,
 	}
 	s.health.set(service.StateIdle, service.Attempts{})
 	return s
 }
 
-// run carries out tasks until the mailbox is closed and empty.
+// run carries out tasks until the mailbox is closed and empty. Between two tasks it makes
+// steps of hydrations that take long, which have half of its time.
 func (s *shard) run() {
 	var group []*task
 	for {
@@ -65,22 +70,32 @@ func (s *shard) run() {
 		group, open = s.mail.take(group)
 		switch {
 		case len(group) > 0:
-			began := s.pace.begin()
-			for i, t := range group {
-				group[i] = nil
-				s.mail.begun(t)
-				s.carryOut(t)
-				s.recycle()
-			}
-			s.pace.end(began, len(group))
-			if s.guest != nil {
-				s.counters.memory.Store(s.guest.MemoryBytes())
-			}
+			s.carryOutAll(group)
+		case open && len(s.wakings.order) > 0 || s.wakings.waits():
+			s.wake()
+			s.counted()
 		case !open:
 			return
 		default:
 			<-s.mail.wake
 		}
+	}
+}
+
+func (s *shard) carryOutAll(group []*task) {
+	began := s.pace.begin()
+	for i, t := range group {
+		group[i] = nil
+		s.mail.begun(t)
+		s.carryOut(t)
+		s.recycle()
+		if w := &s.wakings; len(w.order) > 0 && time.Since(w.ended) >= w.took {
+			s.wake()
+		}
+	}
+	s.pace.end(began, len(group))
+	if s.guest != nil {
+		s.counters.memory.Store(s.guest.MemoryBytes())
 	}
 }
 
@@ -117,6 +132,11 @@ func (s *shard) carryOut(t *task) {
 	default:
 		s.command(t)
 	}
+	s.counted()
+}
+
+// counted tells others what the shard has by now.
+func (s *shard) counted() {
 	s.counters.resident.Store(int64(s.residents.len()))
 	if s.guest != nil {
 		s.counters.fuel.Store(s.guest.Fuel())
@@ -126,10 +146,9 @@ func (s *shard) carryOut(t *task) {
 // command carries out a command up to where the log has it.
 func (s *shard) command(t *task) {
 	c := &t.command
-	generated := c.ID == ""
-	if generated {
-		c.ID = s.random.commandID()
-	} else if s.look(s.ctx, t) {
+	if c.ID == "" {
+		c.ID, t.generated = s.random.commandID(), true
+	} else if !t.generated && s.look(s.ctx, t) {
 		return
 	}
 	if err := s.engine.options.Log.Accepts(s.name); err != nil {
@@ -140,7 +159,10 @@ func (s *shard) command(t *task) {
 		t.fail(err)
 		return
 	}
-	e, err := s.resident(c.Key)
+	e, err, parked := s.resident(t)
+	if parked {
+		return
+	}
 	if err != nil {
 		t.fail(err)
 		return
@@ -166,7 +188,7 @@ func (s *shard) command(t *task) {
 		return
 	}
 	commit := outcome.Commit(c, e.version)
-	commit.GeneratedID = generated
+	commit.GeneratedID = t.generated
 	commit.Command.Time, commit.Command.Seed = call.Time, call.Seed
 	commit.Command.Module = journal.Digest(s.engine.options.Spec.Module)
 	if s.engine.options.Spec.Settings.OmitCommandData {
@@ -183,14 +205,17 @@ func (s *shard) command(t *task) {
 		return
 	}
 	if s.due(e, false) {
-		s.snapshot(e)
+		_ = s.snapshot(e)
 	}
 }
 
 // query carries out a query up to where its answer waits for the log.
 func (s *shard) query(t *task) {
 	s.counters.queries.Add(1)
-	e, err := s.resident(t.command.Key)
+	e, err, parked := s.resident(t)
+	if parked {
+		return
+	}
 	if err != nil {
 		t.fail(err)
 		return
@@ -214,7 +239,7 @@ func (s *shard) query(t *task) {
 	t.outcome = outcome
 	s.settle(t)
 	if s.due(e, false) { // it has a long history, and nobody has written to it of late
-		s.snapshot(e)
+		_ = s.snapshot(e)
 	}
 }
 
@@ -246,6 +271,7 @@ func (s *shard) failed(e *entity, err error) *service.Error {
 // managed it.
 func (s *shard) reset() {
 	s.residents.forget()
+	s.startOver()
 	s.counters.resident.Store(0)
 	s.counters.resets.Add(1)
 	s.renew()
@@ -255,7 +281,7 @@ func (s *shard) reset() {
 // guest, so this is what keeps one that leaks from failing in the end; its
 // entities hydrate again when next touched, and no client sees it.
 func (s *shard) recycle() {
-	if s.broken || s.ctx.Err() != nil || !s.guest.Worn() {
+	if s.broken || s.ctx.Err() != nil || s.wakings.begun > 0 || !s.guest.Worn() {
 		return
 	}
 	s.logger.Debug("the guest has grown and is reset", "memory_bytes", s.guest.MemoryBytes(), "entities", s.residents.len())

@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"log/slog"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -16,169 +18,309 @@ const (
 	// bytesPerEvent is what an event costs in replay, as bytes of a state that is
 	// encoded and written. A service with big states takes fewer snapshots.
 	bytesPerEvent = 256
-	// maxSnapshotFaults is after how many Faults a module counts as one that has no
-	// snapshots, and after how many that broke the guest they are not used any more. The
-	// one costs an entity's hydration each time, the other those of a whole shard.
+	// maxSnapshotFaults is after how many entities in a row whose states it cannot encode a
+	// module is left alone for a while, and after how many whose snapshots break it these are
+	// not used for a while. The one costs an entity's hydration each time, the other those of
+	// a whole shard.
 	maxSnapshotFaults = 3
 	// maxChecks is how many snapshots of other builds a shard compares with what its own
-	// build makes of the events, and checkedEvents how many events that may take.
+	// build makes of the events, checkedEvents how many events that may take, and checkTime how long.
 	maxChecks     = 4
 	checkedEvents = 2000
+	checkTime     = 50 * time.Millisecond
+	// maxRefusedTold is how many refused snapshots a shard writes to the log.
+	maxRefusedTold = 8
 )
 
 // snapshots is what a shard knows of its module's snapshots. They are an
-// optimisation: whatever goes wrong with one, the events say the same.
+// optimisation: whatever goes wrong with one, the events say the same. What is wrong with
+// one entity's is remembered of that entity; see ailing.
 type snapshots struct {
-	untaken bool // the module has none, or breaks over making them
-	unused  bool // it breaks over those that there are
-	faults  int  // of making them
-	breaks  int  // over one from the journal, where the events did not
-	bytes   int  // of the last state, as a guess of the next one's size
-	checks  int  // of other builds' snapshots
-	strange bool // one was not what this build makes of the events: none of those is used
+	faults int       // of making them, since one was made
+	until  time.Time // so long none are taken that nobody needs
+	breaks int       // over those that there are, where the events did not break it, since one was used
+	unused time.Time // so long those are not used
+	bytes  int       // of the last state, as a guess of the next one's size
+	checks int       // of other builds' snapshots
+	told   int       // of the snapshots that were refused
 }
 
 // due reports whether e has gone on so far since its latest snapshot that it is time
 // for another.
 func (s *shard) due(e *entity, evicted bool) bool {
 	every := s.engine.options.Spec.Settings.SnapshotEvery
-	if every < 0 || s.snapshots.untaken || s.broken {
+	if every < 0 || s.broken || e.version == e.snapshot {
 		return false
 	}
 	if evicted {
 		every = min(every, evictionTail+s.snapshots.bytes/bytesPerEvent)
 	}
-	return e.version-e.snapshot >= service.Version(every)
+	if e.version-e.snapshot < service.Version(every) && !e.renew {
+		return false
+	}
+	return !time.Now().Before(s.snapshots.until) && s.ailing.unkept(e.key, e.version, false) == nil
 }
 
 // keep takes a snapshot because somebody needs one.
 func (s *shard) keep(t *task) {
-	e, err := s.resident(t.command.Key)
-	switch {
-	case err != nil:
-		t.fail(err)
-	case s.snapshots.untaken:
-		t.fail(s.engine.errorf(service.KindUnsupported, "the service's module has no snapshots"))
-	case s.snapshot(e):
-		t.snapshot(nil)
-	default:
-		t.fail(s.unavailable(nil, "no snapshot could be taken"))
+	e, err, parked := s.resident(t)
+	if parked {
+		return
 	}
+	if err == nil {
+		err = s.ailing.unkept(t.command.Key, e.version, true)
+	}
+	if err == nil {
+		err = s.mayKeep()
+	}
+	if err == nil {
+		err = s.snapshot(e)
+	}
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	t.snapshot(nil)
+}
+
+// mayKeep is why the log takes no snapshots at present; nil if it does.
+func (s *shard) mayKeep() *service.Error {
+	if err := s.engine.options.Log.Accepts(s.name); err != nil && journal.KindOf(err) != journal.KindFull {
+		return s.unread(err)
+	}
+	return nil
 }
 
 // snapshot has the guest encode e's state and hands that to the log, which writes it
-// once what it rests on is on disk, and reports whether that keeps it. e may be gone
+// once what it rests on is on disk. It returns why that is not kept. e may be gone
 // afterwards, and all others with it.
 //
 // The shard does nothing else meanwhile; the call is bounded as every other.
-func (s *shard) snapshot(e *entity) (kept bool) {
-	state, ok := s.encode(e)
-	if !ok {
-		return false
+func (s *shard) snapshot(e *entity) *service.Error {
+	state, err := s.encode(e.key, e.slot, e.version)
+	if err != nil {
+		if s.residents.byKey[e.key] == e {
+			s.drop(e) // as after every Fault
+		}
+		return err
 	}
-	s.snapshots.bytes = len(state)
-	e.snapshot = e.version
-	kept = s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(e.key), journal.Snapshot{
-		Version: e.version, Module: journal.Digest(s.engine.options.Spec.Module),
+	e.snapshot, e.renew = e.version, false
+	return s.put(e.key, e.version, state)
+}
+
+// put hands a snapshot to the log.
+func (s *shard) put(key service.Key, version service.Version, state []byte) *service.Error {
+	kept := s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(key), journal.Snapshot{
+		Version: version, Module: journal.Digest(s.engine.options.Spec.Module),
 		Schema: s.engine.options.Manifest.StateSchema, State: state,
 	})
-	if kept {
-		s.engine.disk.spent(len(state))
-		s.counters.snapshotsTaken.Add(1)
+	if !kept {
+		err := s.engine.errorf(service.KindOverloaded, "too many snapshots wait to be written")
+		err.Resource, err.RetryAfter = "pending_snapshot_bytes", minRetry
+		return err
 	}
-	return kept
+	s.snapshots.bytes = len(state)
+	s.engine.disk.spent(len(state))
+	s.counters.snapshotsTaken.Add(1)
+	return nil
 }
 
-// encode has the guest encode e's state. If it cannot, e is gone.
-func (s *shard) encode(e *entity) (state []byte, ok bool) {
-	state, err := s.guest.Snapshot(s.ctx, e.slot)
-	switch {
-	case err == nil:
-		return state, true
-	case s.ctx.Err() != nil:
+// encode has the guest encode the state of an entity in a slot. If it cannot, the entity
+// has to be dropped, unless the guest was reset; that is remembered of the entity, and of no other one.
+func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([]byte, *service.Error) {
+	state, err := s.guest.Snapshot(s.ctx, slot)
+	if err == nil {
+		s.snapshots.faults = 0
+		s.ailing.kept(key)
+		return state, nil
+	}
+	own := s.engine.own(err)
+	if s.ctx.Err() != nil {
 		s.broken = true // and not worth a cure
-	case service.KindOf(err) == service.KindFault:
-		s.snapshots.faults++
-		s.snapshots.untaken = s.snapshots.faults >= maxSnapshotFaults
-		s.logger.Warn("the guest cannot encode an entity's state", "error", err, "asked_again", !s.snapshots.untaken)
-		s.drop(e) // as after every Fault
-	default:
-		s.snapshots.untaken = true
-		s.logger.Warn("the guest failed over a snapshot and is reset; it is not asked for one again", "error", err)
+		return nil, own
+	}
+	if lasts(own.Kind) {
+		s.unencoded(key, version, own)
+	}
+	if own.Kind != service.KindFault {
 		s.reset()
 	}
-	return nil, false
+	return nil, own
 }
 
-// stored finds a snapshot that may stand for an entity's first events.
+// unencoded remembers that a state could not be encoded.
+func (s *shard) unencoded(key service.Key, version service.Version, err *service.Error) {
+	s.ailing.snapshotFailed(key, failure{err: err, at: version, until: version})
+	s.snapshots.faults++
+	broke := err.Kind != service.KindFault
+	if broke || s.snapshots.faults >= maxSnapshotFaults {
+		s.snapshots.until = time.Now().Add(rest.Wait(s.snapshots.faults, 0))
+	}
+	s.logger.Warn("the state of an entity cannot be encoded; it goes on without a snapshot, and is asked for one when it has come twice as far",
+		"entity", string(key), "version", version, "kind", err.Kind.String(), "code", err.Code, "error", err, "reset", broke)
+}
+
+// The sources of a hydration, in the order in which they are tried.
+const (
+	fromLatest   = iota // the latest snapshot
+	fromRetained        // what a retention has left in the log, if that is another one
+	fromEvents          // all events
+)
+
+// source finds what a hydration can begin with: a snapshot, or nil, if it has to be all
+// events. It may call the guest.
 //
-// The manifest's state schema decides, and not the digest of the module. The schema is
-// the author's word that a state still means the same, and a new build usually keeps
-// it; to distrust every other build would have each deployment replay all histories
-// at the moment when all entities are cold, and would leave those that no longer have
-// their first events without any state. As authors forget, a few are checked.
-func (s *shard) stored(key service.Key) *journal.Snapshot {
-	if s.snapshots.unused {
+// The state schema of the manifest decides, and then the module, which refuses a state that
+// has another form than its own; not the digest of the module. A new build usually keeps
+// both; to distrust every other build would have each deployment replay all histories at the
+// moment when all entities are cold, and would leave those that no longer have their first
+// events without any state. What other entities' snapshots were like decides nothing.
+func (s *shard) source(x *waking) *journal.Snapshot {
+	if x.next == fromLatest {
+		if found := s.latest(x); found != nil {
+			return found
+		}
+		x.next++
+	}
+	if x.next == fromRetained {
+		if found := s.retained(x); found != nil {
+			return found
+		}
+		x.next++
+	}
+	return nil
+}
+
+// latest is the latest snapshot of an entity, if it may be used.
+func (s *shard) latest(x *waking) *journal.Snapshot {
+	if time.Now().Before(s.snapshots.unused) {
 		return nil
 	}
-	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(key))
+	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(x.key))
 	switch {
 	case err != nil:
 		// If the journal cannot be read at all, the events will say so.
-		s.refuseSnapshot(err)
-	case ok && found.Schema != s.engine.options.Manifest.StateSchema:
-		s.counters.snapshotsRefused.Add(1)
-	case ok && !s.agrees(key, &found):
-		s.counters.snapshotsRefused.Add(1)
-	case ok:
+		s.refuse(x, 0, s.engine.caused(err, service.KindInternal, "it cannot be read: %s", journal.DetailOf(err)))
+	case !ok:
+	case found.Schema != s.engine.options.Manifest.StateSchema:
+		s.refuse(x, found.Version, s.otherSchema(found.Schema))
+	default:
+		x.tried = found.Version
+		s.check(x.key, &found)
 		return &found
 	}
 	return nil
 }
 
-// agrees reports whether the running build makes of an entity's events what the build
-// did that made the snapshot, as far as is known: the first few snapshots of other
-// builds are compared, and if one differs, none of them is used. That one may differ in
-// form alone costs no more than replays.
-func (s *shard) agrees(key service.Key, from *journal.Snapshot) bool {
+// retained is the snapshot that a retention has left of an entity, if it is another one than
+// the latest and may be used.
+func (s *shard) retained(x *waking) *journal.Snapshot {
+	found, ok, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(x.key))
 	switch {
-	case from.Module == journal.Digest(s.engine.options.Spec.Module):
-		return true
-	case s.snapshots.strange:
-		return false
-	case s.snapshots.untaken || s.snapshots.checks >= maxChecks || from.Version > checkedEvents:
-		return true
-	}
-	s.snapshots.checks++
-	e, failure := s.rebuild(replay{shard: s, key: key, until: from.Version}, nil)
-	if failure != nil {
-		return true // its events are gone, or what is wrong with them will show again
-	}
-	state, ok := s.encode(e)
-	if !ok {
-		return true
-	}
-	s.drop(e)
-	if e.version == from.Version && !bytes.Equal(state, from.State) {
-		s.snapshots.strange = true
-		s.logger.Warn("this build of the module makes another state of the same events than the one before, under the same state schema; its snapshots are not used, and entities are hydrated from all their events: a greater state schema would have said so",
-			"entity", string(key), "version", from.Version)
-	}
-	return !s.snapshots.strange
-}
-
-// only finds the snapshot of an entity that cannot be had without one.
-func (s *shard) only(key service.Key) *journal.Snapshot {
-	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(key))
-	if err != nil || !ok || found.Schema != s.engine.options.Manifest.StateSchema {
+	case err != nil || !ok || found.Snapshot == nil || found.Snapshot.Version == x.tried:
+		return nil
+	case found.Snapshot.Schema != s.engine.options.Manifest.StateSchema:
+		if x.reason == nil {
+			x.reason = s.otherSchema(found.Snapshot.Schema)
+		}
 		return nil
 	}
-	return &found
+	return found.Snapshot
 }
 
-func (s *shard) refuseSnapshot(err error) {
+func (s *shard) otherSchema(schema uint32) *service.Error {
+	return s.engine.errorf(service.KindConflicting, "it is of state schema %d, and the module has %d", schema, s.engine.options.Manifest.StateSchema)
+}
+
+// refuse notes that a snapshot is not used, and why.
+func (s *shard) refuse(x *waking, version service.Version, reason *service.Error) {
+	x.reason = reason
 	s.counters.snapshotsRefused.Add(1)
-	s.logger.Warn("a snapshot is not used; the entity's events are replayed", "error", err)
+	level := slog.LevelDebug
+	if s.snapshots.told < maxRefusedTold && reason.Kind != service.KindConflicting {
+		s.snapshots.told++
+		level = slog.LevelWarn
+	}
+	s.logger.Log(s.ctx, level, "a snapshot is not used; the entity's events are replayed", "entity", string(x.key), "version", version,
+		"kind", reason.Kind.String(), "code", reason.Code, "error", reason)
+}
+
+// notTaken notes that the guest has not taken the snapshot of x, or has failed over an event
+// after it. broke says that it had to be reset.
+func (s *shard) notTaken(x *waking, reason *service.Error, broke bool) {
+	s.refuse(x, x.from.Version, reason)
+	x.broke = x.broke || broke
+	x.next++
+}
+
+// used counts the end of a hydration that began with a snapshot, or with the events after
+// snapshots have broken the guest.
+func (s *shard) used(x *waking) {
+	switch {
+	case x.from != nil:
+		s.snapshots.breaks = 0
+		s.counters.snapshotsUsed.Add(1)
+	case x.broke:
+		if s.snapshots.breaks++; s.snapshots.breaks >= maxSnapshotFaults {
+			s.snapshots.unused = time.Now().Add(rest.Wait(s.snapshots.breaks-maxSnapshotFaults+1, 0))
+		}
+	}
+}
+
+// check compares the snapshot of another build with what the running one makes of the same
+// events, for the first few. It decides nothing: two builds may well differ in how they
+// write one state. But an author who has changed what an event does, and not the schema,
+// learns of it.
+func (s *shard) check(key service.Key, from *journal.Snapshot) {
+	if from.Module == journal.Digest(s.engine.options.Spec.Module) || s.snapshots.checks >= maxChecks || from.Version > checkedEvents {
+		return
+	}
+	if _, trimmed, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(key)); trimmed || err != nil || s.ailing.unkept(key, from.Version, true) != nil {
+		return
+	}
+	s.snapshots.checks++
+	r := replay{shard: s, key: key, until: from.Version, end: time.Now().Add(checkTime)}
+	slot := s.residents.takeSlot()
+	err := s.guest.Hydrate(s.ctx, slot, key, 0, nil, r.events)
+	var state []byte
+	if err == nil && r.version == from.Version {
+		state, err = s.guest.Snapshot(s.ctx, slot)
+	}
+	if err != nil && r.err == nil && service.KindOf(err) != service.KindFault {
+		s.reset()
+	} else {
+		s.residents.retire(slot)
+	}
+	switch {
+	case s.ctx.Err() != nil || r.err != nil:
+	case err != nil:
+		s.snapshots.checks = maxChecks
+		s.logger.Warn("this build of the module cannot make the state of a snapshot from the events; the snapshot is used, as its schema and form are the module's",
+			"entity", string(key), "version", from.Version, "error", err)
+	case r.version == from.Version && !bytes.Equal(state, from.State):
+		s.snapshots.checks = maxChecks // it has been said
+		s.logger.Warn("this build of the module makes another state of the same events than the one before, under the same state schema; snapshots are used all the same: a greater state schema would have them made again from the events",
+			"entity", string(key), "version", from.Version)
+	}
+}
+
+// keepOnTheWay puts a snapshot of an entity that has been on its way for long.
+func (s *shard) keepOnTheWay(x *waking) {
+	if x.worked < s.keepAfter || x.noKeep || s.engine.options.Spec.Settings.SnapshotEvery < 0 || time.Now().Before(s.snapshots.until) ||
+		s.ailing.unkept(x.key, x.replay.version, false) != nil {
+		return
+	}
+	x.worked = 0
+	version := x.replay.version
+	state, err := s.encode(x.key, x.slot, version)
+	if err != nil {
+		x.noKeep = true // and it has to begin again
+		s.end(x, false)
+		return
+	}
+	if s.put(x.key, version, state) == nil {
+		x.kept = version
+	}
 }
 
 // errAhead says that a snapshot is of a version that the log does not have.

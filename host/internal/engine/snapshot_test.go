@@ -3,8 +3,12 @@ package engine
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -121,43 +125,53 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 }
 
 // A build that makes another state of the same events, and does not say so by its
-// schema, is found out: what it answers is what its own code makes of the events.
+// schema, is told of it, once. Which entities were looked at first decides nothing: the
+// schema does, and so all snapshots are used, or none.
 func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
 	const accounts = 3 * maxChecks
-	deploy := func(digest byte, double bool) *Engine {
+	deploy := func(digest byte, schema uint32, double bool) (*Engine, *lines) {
 		o, guests := bankOptions(t, j, 1)
 		o.Spec.Module = service.Digest{digest}
 		o.Spec.Settings.SnapshotEvery = 2
+		o.withSchema(t, schema)
 		guests[0].double = double
-		return start(t, o)
+		told := &lines{}
+		o.Logger = slog.New(slog.NewTextHandler(told, nil))
+		return start(t, o), told
 	}
-	all := func(e *Engine, factor int) {
+	all := func(e *Engine, want string) {
 		t.Helper()
 		for i := range accounts {
 			r, err := ask(e, balance(fmt.Sprint("a", i)))
-			if want := fmt.Sprint(3 * factor); err != nil || string(r.Data) != want || r.Version != 3 {
+			if err != nil || string(r.Data) != want || r.Version != 3 {
 				t.Errorf("account %d has %s at version %d, %v; want %s", i, r.Data, r.Version, err, want)
 			}
 		}
 	}
-	e := deploy(1, false)
+	e, _ := deploy(1, 0, false)
 	for i := range accounts {
 		deposits(t, e, fmt.Sprint("a", i), 3)
 	}
 	wantSnapshots(t, e, accounts, 0, 0)
-	e = deploy(2, false) // the same code, built anew
-	all(e, 1)
+	e, told := deploy(2, 0, false) // the same code, built anew
+	all(e, "3")
 	wantSnapshots(t, e, 0, accounts, 0)
-	if n := e.shards[0].snapshots.checks; n != maxChecks {
-		t.Errorf("%d were checked, want %d", n, maxChecks)
+	if n := e.shards[0].snapshots.checks; n != maxChecks || told.count("another state") != 0 {
+		t.Errorf("%d were checked, want %d; told %s", n, maxChecks, told)
 	}
-	e = deploy(3, true)
-	all(e, 2)
-	wantSnapshots(t, e, accounts, 0, accounts) // all are replaced at once
-	e = deploy(3, true)
-	all(e, 2)
+	e, told = deploy(3, 0, true)
+	all(e, "4") // 2 of the snapshot, and the third twice
 	wantSnapshots(t, e, 0, accounts, 0)
+	if told.count("another state") != 1 || told.count("entity=a0") != 1 {
+		t.Errorf("told: %s", told)
+	}
+	e, told = deploy(3, 1, true) // now the author has said it
+	all(e, "6")
+	wantSnapshots(t, e, accounts, 0, accounts) // all are replaced at once
+	if told.count("another state") != 0 {
+		t.Errorf("told: %s", told)
+	}
 }
 
 // A snapshot that is damaged, or ahead of the journal, is replaced by the events.
@@ -206,11 +220,110 @@ func TestUselessSnapshots(t *testing.T) {
 		o, _ := bankOptions(t, openJournal(t, m), 1)
 		e := start(t, o)
 		wantBalance(t, e, "alice", c.events)
-		wantSnapshots(t, e, 0, 0, 1)
+		wantSnapshots(t, e, 1, 0, 1) // in its place
 		deposits(t, e, "alice", 1)
 		wantBalance(t, e, "alice", c.events+1)
 		if t.Failed() {
 			t.Fatal(c.name)
 		}
 	}
+}
+
+// An entity whose state cannot be encoded is the only one without snapshots, whether the
+// guest says so or breaks over it, and however many there are.
+func TestStatesThatCannotBeEncoded(t *testing.T) {
+	for _, kind := range []service.Kind{service.KindFault, service.KindTrap} {
+		synctest.Test(t, func(t *testing.T) {
+			j := openJournal(t, journaltest.NewMemory())
+			e, g, told := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 10 })
+			g.encode = func(a *account) error {
+				if strings.HasPrefix(string(a.key), "nan") {
+					return &service.Error{Kind: kind, Code: "error", Message: "the state cannot be encoded: NaN"}
+				}
+				return nil
+			}
+			const bad, good = 8, 8
+			for i := range bad { // more in a row than it takes to leave a module alone for a while
+				deposits(t, e, fmt.Sprint("nan", i), 10)
+				wantBalance(t, e, fmt.Sprint("nan", i), 10)
+				time.Sleep(rest.Max)
+			}
+			for i := range good {
+				deposits(t, e, fmt.Sprint("a", i), 10)
+			}
+			wantSnapshots(t, e, good, 0, 0)
+			if n := told.count("cannot be encoded; it goes on"); n != bad {
+				t.Errorf("told %d times: %s", n, told)
+			}
+			// The faulty ones go on, and are asked for one again when they have come twice as far.
+			deposits(t, e, "nan0", 9)
+			if n := told.count("cannot be encoded; it goes on"); n != bad {
+				t.Errorf("told %d times", n)
+			}
+			deposits(t, e, "nan0", 1)
+			wantBalance(t, e, "nan0", 20)
+			if n := told.count("cannot be encoded; it goes on"); n != bad+1 {
+				t.Errorf("told %d times", n)
+			}
+			f := e.Faults()
+			if f.Count != bad || f.Latest[0].Key != "nan0" || f.Latest[0].Cannot != service.CannotSnapshot || f.Latest[0].Version != 20 ||
+				f.Latest[0].Failed != 2 || !strings.Contains(f.Latest[0].Problem, "NaN") {
+				t.Errorf("%+v", f)
+			}
+			g.encode = nil
+			time.Sleep(rest.Max)
+			deposits(t, e, "nan0", 20)
+			if f := e.Faults(); f.Count != bad-1 {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
+// A module that cannot encode any state is not asked for each one.
+func TestAModuleWithoutSnapshots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, g, told := bankOn(t, openJournal(t, journaltest.NewMemory()), func(o *Options) { o.Spec.Settings.SnapshotEvery = 2 })
+		g.encode = func(*account) error { return service.Errorf(service.KindFault, "what is a snapshot") }
+		for i := range 100 {
+			deposits(t, e, fmt.Sprint("a", i), 2)
+		}
+		if n := told.count("cannot be encoded"); n != maxSnapshotFaults {
+			t.Errorf("asked %d times", n)
+		}
+		time.Sleep(rest.Max)
+		for i := range 100 {
+			deposits(t, e, fmt.Sprint("b", i), 2)
+		}
+		if n := told.count("cannot be encoded"); n != maxSnapshotFaults+1 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+// What fails over the snapshot of one entity is replaced by the events, and by another snapshot;
+// snapshots that break the guest again and again are not used for a while.
+func TestSnapshotsThatBreakTheGuest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := openJournal(t, journaltest.NewMemory())
+		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 2 })
+		const accounts = 10
+		for i := range accounts {
+			deposits(t, e, fmt.Sprint("a", i), 3)
+		}
+		e, g, _ = bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
+		g.decode = func(state []byte) error {
+			return service.Errorf(service.KindTrap, "unreachable")
+		}
+		for i := range accounts {
+			wantBalance(t, e, fmt.Sprint("a", i), 3)
+		}
+		_, c := counted(t, e)
+		if c.Resets != maxSnapshotFaults || c.SnapshotsRefused != maxSnapshotFaults || c.SnapshotsTaken != maxSnapshotFaults {
+			t.Errorf("%+v", c)
+		}
+		if f := e.Faults(); !f.IsZero() {
+			t.Errorf("%+v", f)
+		}
+	})
 }

@@ -15,8 +15,10 @@ type task struct {
 	shard   *shard
 	command service.Command // a query fills in what it has
 	typ     uint16
-	size    int64       // as the mailbox counts it
-	timer   *time.Timer // ends the wait for a sandbox; nil if there was none to wait for
+	// generated says that the shard has made the command's id.
+	generated bool
+	size      int64       // as the mailbox counts it
+	timer     *time.Timer // ends the wait for a sandbox; nil if there was none to wait for
 
 	// Exactly one of the three is set, and is called exactly once.
 	reply    func(service.Reply, error)      // of a command

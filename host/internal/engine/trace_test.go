@@ -77,6 +77,10 @@ func (r *tracer) Snapshot(ctx context.Context, log journal.LogName, key string) 
 	return r.log.Snapshot(ctx, log, key)
 }
 
+func (r *tracer) Trimmed(ctx context.Context, log journal.LogName, key string) (journal.Trimmed, bool, error) {
+	return r.log.Trimmed(ctx, log, key)
+}
+
 func (r *tracer) Publish(receipt journal.Receipt, c *journal.Commit) {
 	r.record("publish %s %d-%d", c.Command.ID, receipt.First(), receipt.Last())
 }
@@ -308,12 +312,12 @@ var traces = map[string]func(r *tracer){
 		r.sync()
 		r.sync()
 		r.guest.decode = func([]byte) error { return service.Errorf(service.KindTrap, "unreachable") }
-		for range 4 { // the last time it is not used any more
+		for range 4 { // the last time it is not used for a while
 			r.submit(command("trap", "alice", "c3", "0"))
 			r.query(balance("alice"))
 		}
 	},
-	"no-snapshots": func(r *tracer) { // after three Faults the guest is not asked again
+	"no-snapshots": func(r *tracer) { // the guest is asked again when the entity has come twice as far
 		r.guest.encode = func(*account) error { return service.Errorf(service.KindFault, "what is a snapshot") }
 		for n := range 5 {
 			r.submit(command("deposit", "alice", fmt.Sprint("c", 2*n), "1"))

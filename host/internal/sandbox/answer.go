@@ -32,6 +32,7 @@ type answer struct {
 	body     []byte           // of Reply, Snapshot or Description
 	refusal  abi.Refusal      // of Reject or Fault; of the first Fault, if there are several
 	ended    uint32           // the request frame that the terminal answers
+	faulted  uint32           // the request frame that the refusal answers
 	size     int              // of all the bytes checked
 }
 
@@ -199,7 +200,7 @@ func (a *answer) take(n int, r *abi.Response, q *question, log func(abi.LogLevel
 			return broken(n, "Reject stands behind %d events; an error after an event is a Fault", len(a.events))
 		}
 		if a.terminal == 0 {
-			a.refusal = x
+			a.refusal, a.faulted = x, r.Index
 		}
 	}
 	a.terminal, a.ended = r.Kind, r.Index

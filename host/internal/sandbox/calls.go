@@ -12,6 +12,11 @@ import (
 const (
 	chunkBytes  = 256 << 10
 	chunkFrames = 4096
+	// chunkEvents bounds the events of a hydration that a guest gets at once: one that goes
+	// on after an event that it cannot apply fails over no more than these.
+	chunkEvents = 64
+	// chunkFuel is what the commands of these events may have taken, if it is more than one.
+	chunkFuel = 16_000_000
 )
 
 // keepRequest is the largest request buffer that is kept for the next call.
@@ -42,7 +47,7 @@ func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error)
 		return nil, err
 	}
 	defer i.finish()
-	answer, err := i.exchange(request, max(i.limits.OutcomeBytes, maxDescription))
+	answer, err := i.exchange(request, max(i.limits.OutcomeBytes, maxDescription), false)
 	if err != nil {
 		return nil, i.failed(err)
 	}
@@ -66,57 +71,128 @@ func (i *Instance) failed(err error) error {
 }
 
 // Hydrate makes an entity resident: from a snapshot (nil is none) at the given
-// version, and the events after it, which the function events yields in order. They go to
-// the guest in requests of bounded size, each with a call's time, a call's fuel, and the
-// fuel of its events; an event has been copied when its yield returns. An error of yield
-// ends the events and is returned by Hydrate. If events fails by itself its error is returned
-// and the instance is fine, but the entity must be dropped or hydrated again.
+// version, and the events after it, which the function events yields in order; more may
+// follow with Apply. They go to the guest in requests of bounded size; an event has been
+// copied when its yield returns. An error of yield ends the events and is returned by
+// Hydrate. If events fails by itself its error is returned and the instance is fine, but the
+// entity must be dropped or hydrated again.
+//
+// The fuel of a request is what its events may take by what their commands took; see
+// [Instance.Apply]. No time ends it, only ctx does.
 //
 // KindFault means that the guest could not take the snapshot or an event; the
-// instance is fine, the entity is not resident.
+// instance is fine, the entity is not resident. If it was an event, or after a trap one of
+// several, the error is a [*service.ReplayError].
 func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
-	b := abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot)
-	frames := uint32(1)
+	c := chunk{instance: i, slot: slot, b: abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot), frames: 1}
+	if snapshot != nil {
+		// By itself, so that it is known whether the snapshot is refused or an event after it.
+		c.opens = saturate(startCalls-1, i.limits.Fuel) + saturate(int64(len(snapshot)), snapshotFuel)
+		if err := c.send(ctx); err != nil {
+			return err
+		}
+	}
+	return c.replay(ctx, events)
+}
+
+// Apply goes on with a hydration: it replays further events. Errors are as for
+// [Instance.Hydrate].
+//
+// A request may take the limit fuel and, for each of its events, the limit event_fuel and
+// four times what its command took: that had the guest apply the event, too. So an entity that
+// was written can be hydrated, also by a build that needs somewhat more.
+func (i *Instance) Apply(ctx context.Context, slot uint32, events service.GuestEvents) error {
+	c := chunk{instance: i, slot: slot, b: i.request[:0]}
+	return c.replay(ctx, events)
+}
+
+// chunk is a request of Open and Apply frames under construction.
+type chunk struct {
+	instance    *Instance
+	slot        uint32
+	b           []byte
+	frames      uint32          // of the request
+	events      uint32          // of them, those at its end that are events
+	first, last service.Version // of the events
+	fuel        int64           // what the events may take
+	opens       int64           // what the Open may take beyond the limit
+}
+
+// snapshotFuel is what a guest may take for a byte of a snapshot: parsers of text take a
+// fraction of that.
+const snapshotFuel = 256
+
+// fuelMargin is how much more than its command an event may take when it is replayed.
+const fuelMargin = 4
+
+// replay sends events in requests, with what is in the chunk already.
+func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
+	i := c.instance
 	var failed error                    // of the guest
 	finding := startLap(clock(), false) // what the host does to find the events
 	err := events(func(e service.GuestEvent) error {
-		size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
-		if frames == chunkFrames || frames > 0 && len(b)+size > chunkBytes {
+		if c.full(&e) {
 			i.hostWork(finding)
-			if failed = i.apply(ctx, b, slot, frames); failed != nil {
+			if failed = c.send(ctx); failed != nil {
 				return failed
 			}
-			b, frames, finding = b[:0], 0, startLap(clock(), false)
+			finding = startLap(clock(), false)
 		}
-		b = abi.AppendApply(b, slot, e.Type, uint64(e.Version), uint64(e.Time), e.Data, e.Metadata)
-		frames++
+		c.add(&e)
 		return nil
 	})
 	if failed != nil {
 		return failed
 	}
 	i.hostWork(finding)
-	if err != nil || frames == 0 {
-		i.keep(b)
+	if err != nil || c.frames == 0 {
+		i.keep(c.b)
 		return err
 	}
-	return i.apply(ctx, b, slot, frames)
+	return c.send(ctx)
 }
 
-// apply sends one request of Open and Apply frames.
-func (i *Instance) apply(ctx context.Context, b []byte, slot, frames uint32) error {
-	i.keep(b)
-	q := i.question(abi.ReqApply, slot)
-	q.frames = frames
+// full reports whether the request has to be sent before another event is added.
+func (c *chunk) full(e *service.GuestEvent) bool {
+	size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
+	fuel := saturate(fuelMargin, int64(min(e.Fuel, 1<<60)))
+	return c.events >= chunkEvents || c.events > 0 && (len(c.b)+size > chunkBytes || c.fuel+fuel > fuelMargin*chunkFuel)
+}
+
+func (c *chunk) add(e *service.GuestEvent) {
+	c.b = abi.AppendApply(c.b, c.slot, e.Type, uint64(e.Version), uint64(e.Time), e.Data, e.Metadata)
+	if c.events == 0 {
+		c.first = e.Version
+	}
+	c.last = e.Version
+	c.frames++
+	c.events++
+	c.fuel += saturate(fuelMargin, int64(min(e.Fuel, 1<<60)))
+}
+
+// send sends the request and empties it.
+func (c *chunk) send(ctx context.Context) error {
+	i := c.instance
+	i.keep(c.b)
+	q := i.question(abi.ReqApply, c.slot)
+	q.frames = c.frames
 	// The clock is the same whatever chunk an event is in: replay does not depend on it.
 	var a answer
-	if err := i.ask(ctx, b, &q, &scene{budget: i.framesBudget(frames)}, &a); err != nil {
+	err := i.ask(ctx, c.b, &q, &scene{budget: i.replayBudget(c)}, &a)
+	opened := c.frames - c.events // frames before the first event
+	switch {
+	case err == nil && a.terminal != abi.RespFault:
+		c.b, c.frames, c.events, c.fuel, c.opens = c.b[:0], 0, 0, 0, 0
+		return nil
+	case err != nil && c.events > 0:
+		return &service.ReplayError{First: c.first, Last: c.last, Err: err}
+	case err != nil:
 		return err
-	}
-	if a.terminal == abi.RespFault {
+	case a.faulted < opened:
 		return i.fault(a.refusal)
 	}
-	return nil
+	at := c.first + service.Version(a.faulted-opened)
+	return &service.ReplayError{First: at, Last: at, Err: i.fault(a.refusal)}
 }
 
 // fault is the error of a Fault that the guest has reported.
@@ -167,20 +243,37 @@ func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on *scene
 	return service.NewOutcome(a.events, a.body, fuel), nil
 }
 
-// Snapshot encodes an entity's state. KindFault means that the guest cannot; the
-// instance is fine.
+// Snapshot encodes an entity's state, in up to [journal.MaxSnapshot] bytes. KindFault means
+// that the guest cannot, or that the state is larger; the instance is fine.
 func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	b := abi.AppendSnapshotRequest(i.request[:0], slot)
 	i.keep(b)
 	q := i.question(abi.ReqSnapshot, slot)
 	var a answer
-	if err := i.ask(ctx, b, &q, &scene{budget: i.callBudget()}, &a); err != nil {
+	on := scene{budget: i.callBudget(), most: max(maxSnapshotAnswer, i.limits.OutcomeBytes), fits: true}
+	if err := i.ask(ctx, b, &q, &on, &a); err != nil {
 		return nil, err
 	}
 	if a.terminal == abi.RespFault {
 		return nil, i.fault(a.refusal)
 	}
+	if len(a.body) > journal.MaxSnapshot {
+		return nil, i.failed(tooLarge(i.name, len(a.body)))
+	}
 	return a.body, nil
+}
+
+// maxSnapshotAnswer bounds the answer to Snapshot: a state that can be kept, its frame, and logs.
+const maxSnapshotAnswer = journal.MaxSnapshot + 128<<10
+
+// CodeStateTooLarge is the code of a Fault that the host reports for a guest, as its state
+// has more bytes than a snapshot may have.
+const CodeStateTooLarge = "state_too_large"
+
+func tooLarge(name service.Name, bytes int) *service.Error {
+	e := service.Errorf(service.KindFault, "the state takes %d bytes as a snapshot; it may have %d", bytes, journal.MaxSnapshot)
+	e.Service, e.Code = name, CodeStateTooLarge
+	return e
 }
 
 // Drop makes the guest forget entities.
@@ -236,7 +329,7 @@ func (i *Instance) ask(ctx context.Context, b []byte, q *question, on *scene, a 
 		return err
 	}
 	defer i.finish()
-	response, err := i.exchange(b, max(on.most, i.limits.OutcomeBytes))
+	response, err := i.exchange(b, max(on.most, i.limits.OutcomeBytes), on.fits)
 	if err != nil {
 		return i.failed(err)
 	}

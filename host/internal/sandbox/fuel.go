@@ -302,7 +302,14 @@ func (i *Instance) startBudget() budget {
 	return budget{fuel: saturate(startCalls, i.limits.Fuel), time: startCalls * i.limits.CallTime, patient: true}
 }
 
-// framesBudget is that of a request about many events or entities.
+// replayBudget is that of a request of a hydration. It has no limit of time, as the events
+// have happened: what they take is bounded by what their commands took.
+func (i *Instance) replayBudget(c *chunk) budget {
+	fuel := i.limits.Fuel + saturate(int64(c.events), i.limits.EventFuel)
+	return budget{fuel: min(fuel+min(c.fuel, math.MaxInt64/4)+min(c.opens, math.MaxInt64/8), math.MaxInt64/2), time: math.MaxInt64, patient: true}
+}
+
+// framesBudget is that of a request about many entities.
 func (i *Instance) framesBudget(n uint32) budget {
 	return budget{fuel: i.limits.Fuel + saturate(int64(n), i.limits.EventFuel), time: i.limits.CallTime}
 }

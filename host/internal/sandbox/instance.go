@@ -200,6 +200,7 @@ func (i *Instance) ready() {
 type scene struct {
 	budget budget
 	most   int                // bytes of answer, if more than the service's outcomes may have
+	fits   bool               // a larger answer is a Fault, and not a violation
 	now    journal.UnixNano   // the guest's time
 	seed   [abi.SeedSize]byte // of its randomness
 	gone   <-chan struct{}    // see service.GuestCall
@@ -372,8 +373,9 @@ func (i *Instance) MemoryBytes() int64 {
 }
 
 // exchange sends a request and returns where the guest says its answer is, as a
-// copy. most bounds the answer's size. It is called between begin and finish.
-func (i *Instance) exchange(request []byte, most int) ([]byte, error) {
+// copy. most bounds the answer's size; fits says that a larger one is a Fault, and the
+// instance fine. It is called between begin and finish.
+func (i *Instance) exchange(request []byte, most int, fits bool) ([]byte, error) {
 	if len(request) > abi.MaxFrameSize {
 		return nil, service.Errorf(service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request), abi.MaxFrameSize)
 	}
@@ -395,6 +397,9 @@ func (i *Instance) exchange(request []byte, most int) ([]byte, error) {
 	i.meter.owed += byteTime * int64(len(request))
 	if length > largeAnswer {
 		i.hostLap()
+	}
+	if fits && int64(length) > int64(most) {
+		return nil, tooLarge(i.name, int(length))
 	}
 	answer, err := i.copyAnswer(i.stack[0], most)
 	i.meter.owed += byteTime * int64(len(answer))

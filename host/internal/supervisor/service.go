@@ -346,6 +346,7 @@ func (s *Service) Status() service.Status {
 	if s.running != nil {
 		shards, counters := s.running.engine.Status()
 		st.Shards, st.Counters = shards, sum(st.Counters, counters)
+		st.Faults = s.running.engine.Faults()
 		memory := s.running.program.Memory()
 		st.CodeBytes, st.ImageBytes, st.TableBytes = memory.Code, memory.Image, memory.Tables
 	}

@@ -1,0 +1,383 @@
+package engine
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+const (
+	// stepEvents and stepTime bound a step of a hydration: so long do the other entities of
+	// a shard wait. A step has one request to the guest at least.
+	stepEvents = 1024
+	stepTime   = 5 * time.Millisecond
+	// maxWaking bounds the entities of a shard that are half in the guest.
+	maxWaking = 8
+	// keepAfter is how long a hydration works until its state is kept as a snapshot, from
+	// which it goes on if the sandbox is reset or the host is started again.
+	keepAfter = 2 * time.Second
+)
+
+// waking is an entity on its way into the guest, which takes more than one step. Its shard
+// makes a step of it, carries out what others have waiting, and so on. What is wanted of the
+// entity waits here, each until its deadline; when nobody waits any more the entity comes
+// back all the same, so that one with a long history does not have to begin again and again.
+type waking struct {
+	key   service.Key
+	tasks []*task // in order; some may have been refused meanwhile
+	bytes int64   // of their data
+
+	begun   bool // it has a slot, and a place among the residents
+	slot    uint32
+	replay  replay
+	from    *journal.Snapshot // it began with; nil if with none
+	next    int               // of its sources, which to begin with
+	reason  *service.Error    // why the last snapshot was not taken
+	tried   service.Version   // of the latest snapshot
+	broke   bool              // a snapshot has broken the guest
+	started time.Time         // when it began
+	worked  time.Duration     // since its state was kept
+	kept    service.Version   // of the snapshot that was kept on the way
+	noKeep  bool              // its state cannot be encoded
+}
+
+// wakings are the entities of a shard on their way into its guest. Those that have begun
+// are the first of order.
+type wakings struct {
+	byKey map[service.Key]*waking
+	order []*waking
+	begun int
+	full  bool          // there is no place for another one until one is there
+	turn  int           // of those that have begun: whose step is next
+	ended time.Time     // the last step
+	took  time.Duration // that step
+}
+
+func (w *wakings) add(key service.Key) *waking {
+	if w.byKey == nil {
+		w.byKey = map[service.Key]*waking{}
+	}
+	x := &waking{key: key}
+	w.byKey[key] = x
+	w.order = append(w.order, x)
+	return x
+}
+
+func (w *wakings) remove(x *waking) {
+	delete(w.byKey, x.key)
+	if at := slices.Index(w.order, x); at >= 0 {
+		w.order = slices.Delete(w.order, at, at+1)
+	}
+	if x.begun {
+		w.begun--
+	}
+	w.full = false
+}
+
+// waits reports whether a task waits here.
+func (w *wakings) waits() bool {
+	return slices.ContainsFunc(w.order, func(x *waking) bool {
+		return slices.ContainsFunc(x.tasks, func(t *task) bool { return !t.command.Claim.Refused() })
+	})
+}
+
+// park has t wait until x is resident.
+func (s *shard) park(x *waking, t *task) {
+	l := s.engine.options.Spec.Limits
+	// The other half of the mailbox is for others.
+	if len(x.tasks) >= max(1, l.MailboxCommands/2) || len(x.tasks) > 0 && x.bytes+t.size > l.MailboxBytes/2 {
+		s.prune(x)
+	}
+	if n := len(x.tasks); n >= max(1, l.MailboxCommands/2) || n > 0 && x.bytes+t.size > l.MailboxBytes/2 {
+		s.counters.overloaded.Add(1)
+		err := s.engine.errorf(service.KindOverloaded, "entity %q is hydrated from a long history, and as many commands wait for it as may; nothing was written", x.key)
+		err.Resource, err.Used, err.Limit, err.RetryAfter = "mailbox_commands", int64(n), int64(max(1, l.MailboxCommands/2)), startRetry
+		t.fail(err)
+		return
+	}
+	s.mail.back(t)
+	x.tasks = append(x.tasks, t)
+	x.bytes += t.size
+	d := t.command.Deadline
+	if t.command.Claim == nil && !d.IsZero() {
+		t.command.Claim = new(service.Claim)
+		t.command.Claim.Begin()
+	}
+	claim := t.command.Claim // of the task, which belongs to somebody else when the timer fires
+	claim.Wait(t)
+	if d.IsZero() {
+		return
+	}
+	key := x.key
+	t.timer = time.AfterFunc(time.Until(d), func() {
+		if claim.Refuse() {
+			err := s.engine.errorf(service.KindDeadline,
+				"the deadline passed while entity %q was hydrated, which goes on; nothing was written", key)
+			err.RetryAfter = startRetry
+			t.fail(err)
+		}
+	})
+}
+
+// prune lets go of tasks that were refused meanwhile.
+func (s *shard) prune(x *waking) {
+	x.tasks = slices.DeleteFunc(x.tasks, func(t *task) bool {
+		if !t.command.Claim.Refused() {
+			return false
+		}
+		s.mail.begun(t)
+		x.bytes -= t.size
+		return true
+	})
+}
+
+// release takes the tasks that wait for x.
+func (s *shard) release(x *waking) []*task {
+	tasks := x.tasks
+	x.tasks, x.bytes = nil, 0
+	for _, t := range tasks {
+		s.mail.begun(t)
+	}
+	return tasks
+}
+
+// wake makes a step of one of the entities that are on their way, and carries out what
+// waits for it if that was the last one.
+func (s *shard) wake() {
+	began := time.Now()
+	defer func() {
+		s.wakings.ended = time.Now()
+		s.wakings.took = s.wakings.ended.Sub(began)
+	}()
+	x := s.nextWaking()
+	if x == nil {
+		return
+	}
+	e, err, more := s.step(x)
+	if more {
+		return
+	}
+	s.wakings.remove(x)
+	if e != nil && len(x.tasks) == 0 && s.due(e, false) {
+		s.snapshot(e) // or the way back would be as long the next time
+	}
+	for _, t := range s.release(x) {
+		// What has failed for one has for all; a sandbox that was reset may do for the next one.
+		if err != nil && t.begin() {
+			t.fail(err)
+		} else if err == nil {
+			s.carryOut(t)
+			s.recycle()
+		}
+	}
+}
+
+// nextWaking is the entity whose step is next; nil if there is none left.
+func (s *shard) nextWaking() *waking {
+	w := &s.wakings
+	// Those that nobody waits for and that have not begun need not.
+	for i := w.begun; i < len(w.order); {
+		x := w.order[i]
+		if s.prune(x); len(x.tasks) > 0 {
+			i++
+			continue
+		}
+		w.remove(x)
+	}
+	switch {
+	case len(w.order) == 0:
+		return nil
+	case w.begun < len(w.order) && s.mayBegin():
+		return w.order[w.begun]
+	}
+	w.turn = (w.turn + 1) % w.begun
+	return w.order[w.turn]
+}
+
+// mayBegin reports whether another entity may be half in the guest.
+func (s *shard) mayBegin() bool {
+	w := &s.wakings
+	if w.begun == 0 {
+		return true
+	}
+	// A guest that is worn is reset when those that are on their way are there.
+	return !w.full && w.begun < min(maxWaking, s.residents.most) && (s.broken || !s.guest.Worn())
+}
+
+// startOver makes all entities that are on their way begin again: the guest has forgotten
+// them.
+func (s *shard) startOver() {
+	for _, x := range s.wakings.order {
+		x.begun = false
+	}
+	s.wakings.begun, s.wakings.full = 0, false
+}
+
+// end takes a place among the residents and a slot back from x, or makes an entity of it.
+func (s *shard) end(x *waking, resident bool) *entity {
+	if !x.begun {
+		return nil // the guest has been reset
+	}
+	x.begun = false
+	w := &s.wakings
+	w.begun--
+	at := slices.Index(w.order, x)
+	w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
+	s.residents.give(x.key)
+	if !resident {
+		s.residents.retire(x.slot)
+		return nil
+	}
+	e := s.residents.add(x.key, x.slot, x.replay.version)
+	if x.from != nil {
+		e.snapshot = x.from.Version
+	}
+	e.snapshot = max(e.snapshot, x.kept)
+	// One that was not taken is replaced, or it would be tried again the next time.
+	e.renew = x.reason != nil && x.reason.Kind != service.KindConflicting && x.kept == 0
+	s.used(x)
+	s.counters.hydrated.Add(1)
+	s.ailing.hydrated(x.key)
+	return e
+}
+
+// step makes a step of a hydration. It returns the entity when it is resident, or why it
+// cannot be; more says that there are steps to be made.
+func (s *shard) step(x *waking) (e *entity, failure *service.Error, more bool) {
+	for {
+		if err := s.usable(); err != nil {
+			return nil, s.engine.own(err), false
+		}
+		if !x.begun {
+			ready, err := s.beginWaking(x)
+			if err != nil || !ready {
+				return nil, err, err == nil
+			}
+		}
+		began, version := time.Now(), x.replay.version
+		err := s.stepGuest(x, began)
+		x.worked += time.Since(began)
+		switch {
+		case err != nil:
+			if again, failure := s.stumbled(x, err); !again {
+				return nil, failure, false
+			}
+			continue // with the next source
+		case x.replay.whole:
+			return s.end(x, true), nil, false
+		case x.replay.version > version:
+			s.keepOnTheWay(x)
+		}
+		return nil, nil, true
+	}
+}
+
+// stepGuest has the guest take the next events.
+func (s *shard) stepGuest(x *waking, began time.Time) error {
+	r := &x.replay
+	r.step(began)
+	if r.opened {
+		return s.guest.Apply(s.ctx, x.slot, r.events)
+	}
+	var state []byte
+	if x.from != nil {
+		state = x.from.State
+	}
+	r.opened = true
+	return s.guest.Hydrate(s.ctx, x.slot, x.key, r.version, state, r.events)
+}
+
+// beginWaking finds what x can begin with, and a place for it. ready is false if others
+// have to be there first.
+func (s *shard) beginWaking(x *waking) (ready bool, failure *service.Error) {
+	w := &s.wakings
+	x.from = s.source(x)
+	if err := s.usable(); err != nil { // it may have called the guest, as what follows may
+		return false, s.engine.own(err)
+	}
+	if err := s.makePlace(x.key); err != nil {
+		w.full = w.begun > 0
+		if w.full {
+			return false, nil
+		}
+		return false, s.engine.own(err)
+	}
+	if err := s.usable(); err != nil {
+		return false, s.engine.own(err)
+	}
+	if err := s.dropRetired(); err != nil {
+		return false, err
+	}
+	at := slices.Index(w.order, x)
+	w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
+	w.begun++
+	s.residents.hold(x.key)
+	x.begun, x.slot, x.worked, x.kept = true, s.residents.takeSlot(), 0, 0
+	if x.started.IsZero() {
+		x.started = time.Now()
+	}
+	x.replay = replay{shard: s, key: x.key}
+	if x.from != nil {
+		x.replay.from, x.replay.version = x.from.Version, x.from.Version
+	}
+	x.replay.careful, x.replay.carefulUntil = s.ailing.doubt(x.key)
+	return true, nil
+}
+
+// stumbled decides what becomes of a hydration of which a step has failed: whether it begins
+// again with another source, or why it has failed.
+func (s *shard) stumbled(x *waking, err error) (again bool, failure *service.Error) {
+	r := &x.replay
+	own := s.engine.own(err)
+	broke := r.err == nil && own.Kind != service.KindFault
+	switch {
+	case r.err != nil && journal.KindOf(r.err) == journal.KindTrimmed:
+		own = s.deleted(x, r.err)
+	case errors.Is(r.err, errAhead):
+	case r.err != nil:
+		own = s.unread(r.err)
+	}
+	s.end(x, false)
+	if s.ctx.Err() != nil {
+		s.broken = s.broken || broke
+		return false, s.unavailable(err, "the service was stopped while the entity was hydrated; nothing was written")
+	}
+	if broke {
+		s.reset()
+	}
+	if !lasts(own.Kind) {
+		return false, own // and the next attempt may have better luck
+	}
+	if x.from != nil {
+		s.notTaken(x, own, broke)
+		return true, nil
+	}
+	return false, s.lost(x, err, own)
+}
+
+// lost remembers that an entity cannot be hydrated, tells the log once, and says so with
+// its version and event.
+func (s *shard) lost(x *waking, err error, own *service.Error) *service.Error {
+	s.counters.failed.Add(1)
+	f := failure{at: x.replay.version + 1, until: x.replay.version + 1}
+	var replay *service.ReplayError
+	if errors.As(err, &replay) {
+		f.at, f.until = replay.First, replay.Last
+	}
+	what := s.where(x.key, &f)
+	named := *own
+	named.Message = "entity \"" + string(x.key) + "\" cannot be hydrated" + what
+	if own.Message != "" {
+		named.Message += ": " + own.Message
+	}
+	f.err = &named
+	r := s.ailing.hydrationFailed(x.key, f, time.Since(x.started))
+	named.RetryAfter = max(minRetry, time.Until(r.next))
+	s.logger.Warn("an entity cannot be hydrated; its commands and queries are refused until the next attempt",
+		"entity", string(x.key), "version", r.at, "until", r.until, "event", string(r.event), "position", r.position,
+		"kind", own.Kind.String(), "code", own.Code, "error", own, "detail", own.Detail, "attempts", r.failed, "next_attempt", r.next)
+	return &named
+}

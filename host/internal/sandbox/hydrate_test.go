@@ -1,0 +1,127 @@
+package sandbox
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// took are n events, each of a command of its own that took so much fuel.
+func took(first service.Version, n int, fuel uint64) service.GuestEvents {
+	return func(yield func(service.GuestEvent) error) error {
+		for v := range n {
+			if err := yield(service.GuestEvent{Version: first + service.Version(v), Data: []byte("{}"), Fuel: fuel}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// toiler is a guest that works for n steps in each request of a hydration.
+func toiler(n int32) []byte {
+	work := testguest.Code(
+		testguest.I32Const(n), testguest.Set(1),
+		testguest.Loop(testguest.Get(1), testguest.I32Const(1), testguest.I32Sub, testguest.Set(1), testguest.Get(1), testguest.BrIf(0)),
+		testguest.I64Const(0),
+	)
+	return testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: work, abi.ReqApply: work}}.Bytes()
+}
+
+// What an event may take when it is replayed is what its command took, with a margin, and
+// that may be longer than a call may take. Without that it would have ended.
+func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
+	i := instantiate(t, compile(t, toiler(5_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
+	const fuel = chunkFuel/2 + 1 // so that each event goes by itself
+	before, began := i.Fuel(), time.Now()
+	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, took(1, 3, fuel)); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Apply(t.Context(), testguest.LiarSlot, took(4, 2, fuel)); err != nil {
+		t.Fatal(err)
+	}
+	spent := i.Fuel() - before
+	if each := spent / 5; each < fuel || each > fuelMargin*fuel {
+		t.Errorf("each event took %d fuel, which proves nothing", each)
+	}
+	t.Logf("%d fuel in %v, where a call may take %v", spent, time.Since(began), time.Millisecond)
+
+	err := i.Apply(t.Context(), testguest.LiarSlot, took(6, 3*chunkEvents, 100))
+	var replay *service.ReplayError
+	if service.KindOf(err) != service.KindGuestFuel || !i.Broken() || !errors.As(err, &replay) || replay.First != 6 || replay.Last != 5+chunkEvents {
+		t.Errorf("events of commands that took next to nothing: %v", err)
+	}
+}
+
+// A Fault names its event, and no more than a request's events come behind it.
+func TestWhichEventWasToBlame(t *testing.T) {
+	fault := func(index uint32) []byte {
+		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot, Index: index}, "bad_event", "what is this")
+	}
+	answers := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(3), fault(4)), abi.ReqApply: testguest.Code(fault(2), fault(5))}
+	i := instantiate(t, compile(t, testguest.Liar{Answers: answers}.Bytes(), quick), nil)
+	blamed := func(err error, want service.Version) {
+		t.Helper()
+		var replay *service.ReplayError
+		if service.KindOf(err) != service.KindFault || !errors.As(err, &replay) || replay.First != want || replay.Last != want || i.Broken() {
+			t.Errorf("got %v, want version %d", err, want)
+		}
+	}
+	given := 0
+	counted := func(events service.GuestEvents) service.GuestEvents {
+		return func(yield func(service.GuestEvent) error) error {
+			return events(func(e service.GuestEvent) error { given++; return yield(e) })
+		}
+	}
+	blamed(i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, counted(took(1, 1000, 1))), 3) // the Open is frame 0
+	if given > chunkEvents+1 {
+		t.Errorf("%d events were taken", given)
+	}
+	blamed(i.Apply(t.Context(), testguest.LiarSlot, took(101, 10, 1)), 103)
+
+	// The snapshot is no event.
+	refused := map[abi.RequestKind][]byte{abi.ReqOpen: fault(0)}
+	i = instantiate(t, compile(t, testguest.Liar{Answers: refused}.Bytes(), quick), nil)
+	given = 0
+	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, []byte("{}"), counted(took(8, 3, 1)))
+	var replay *service.ReplayError
+	if service.KindOf(err) != service.KindFault || errors.As(err, &replay) || given != 0 {
+		t.Errorf("%v after %d events", err, given)
+	}
+}
+
+// A state of up to the size of a snapshot can be encoded, whatever outcomes may have; a larger
+// one is a Fault, and the sandbox is fine.
+func TestLargeStates(t *testing.T) {
+	answer := func(body int32) []byte {
+		store := func(at uint32, v int32) []byte {
+			return testguest.Code(testguest.I32Const(testguest.LiarBytes), testguest.I32Const(v), testguest.Store32(at))
+		}
+		length := abi.ResponseHeaderSize + 8 + body
+		return testguest.Code(
+			testguest.I32Const(300), testguest.MemoryGrow, testguest.Drop,
+			store(0, length), store(4, int32(abi.RespSnapshot)), store(8, testguest.LiarSlot), store(12, 8+body), store(abi.ResponseHeaderSize, body),
+			testguest.I64Const(int64(abi.PackRange(testguest.LiarBytes, uint32(length)))),
+		)
+	}
+	for size, fits := range map[int32]bool{5 << 20: true, journal.MaxSnapshot: true, journal.MaxSnapshot + 8: false, 17 << 20: false} {
+		module := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqSnapshot: answer(size)}}.Bytes()
+		i := instantiate(t, compile(t, module, service.Limits{}), nil)
+		state, err := i.Snapshot(t.Context(), testguest.LiarSlot)
+		if fits && (err != nil || len(state) != int(size)) {
+			t.Errorf("%d bytes: got %d, %v", size, len(state), err)
+		}
+		var e *service.Error
+		if !fits && (!errors.As(err, &e) || e.Kind != service.KindFault || e.Code != CodeStateTooLarge || i.Broken()) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+)
+
+// Trimmed is what a retention has left of an entity: it has lost its first events.
+type Trimmed struct {
+	Key   string
+	Floor Version // the events up to this version are gone
+	// Snapshot is of a version not below Floor; nil if the state was lost, as somebody wanted.
+	// It is in the log, so it stays whatever is put by PutSnapshot.
+	Snapshot *Snapshot
+}
+
+// Trimmed returns what the latest retention has left of an entity; ok is false if it has all
+// of its events.
+func (j *Journal) Trimmed(ctx context.Context, log LogName, key string) (t Trimmed, ok bool, err error) {
+	x, ok, err := j.floor(ctx, log, key)
+	return Trimmed{Key: key, Floor: x.floor, Snapshot: x.snapshot}, ok, err
+}
+
+// AllTrimmed yields all entities of a log that have lost events to a retention, in the order
+// of their keys. What it yields is the caller's to keep. An error of yield ends it and is
+// returned as it is.
+func (j *Journal) AllTrimmed(ctx context.Context, log LogName, yield func(Trimmed) error) error {
+	c := j.cutOf(log)
+	if c.sequence == 0 {
+		return nil
+	}
+	if err := j.reads.enter("trimmed", log); err != nil {
+		return err
+	}
+	defer j.reads.leave()
+	prefix := indexPrefix('f', log)
+	var stopped error // of yield, which goes back as it is
+	err := j.engine.Index().Scan(ctx, prefix, prefix, func(k, value []byte) error {
+		key, sequence, ok := parseFloorKey(log, k)
+		if ok && !c.keeps(sequence) {
+			return nil
+		}
+		var x base
+		if !ok || !openFloor(bytes.Clone(value), &x) {
+			return errorf(KindCorrupt, "trimmed", log, "what a retention left is damaged in the index; rebuild the index")
+		}
+		stopped = yield(Trimmed{Key: key, Floor: x.floor, Snapshot: x.snapshot})
+		return stopped
+	})
+	if stopped != nil {
+		return stopped
+	}
+	return readError("trimmed", log, err)
+}
