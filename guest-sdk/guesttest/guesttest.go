@@ -13,6 +13,8 @@
 // place and the rest; a refusal leaves the state as it was; the same command on
 // the same history gives the same bytes again. So a handler that changes state without
 // an event, that reads a clock, or that depends on the order of a map fails its test.
+// In a long history the snapshots are at some places only, the last events among them, so
+// that a When takes time in proportion to the history.
 package guesttest
 
 import (
@@ -76,6 +78,7 @@ type Case[S any] struct {
 	seed     [abi.SeedSize]byte
 	metadata guest.Metadata
 	history  []recorded
+	plans    jsonplan.Maker
 	step     string // what the assertions are about
 	answer   answer
 }
@@ -140,7 +143,7 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 	body := c.encode(data)
 	var after string
 	for i := range runs {
-		before := c.rebuild(c.history, len(c.history), nil)
+		before := c.rebuild()
 		got := c.exchange(abi.AppendCommand(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()),
 			&c.seed, c.id, c.metadata, body))
 		if got.kind == abi.RespFault {
@@ -157,18 +160,60 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 		c.answer, after = got, state
 	}
 	c.history = append(c.history, c.answer.events...)
-	if replayed := c.rebuild(c.history, len(c.history), nil); replayed != after {
-		c.t.Errorf("%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s", command, after, replayed)
-		return c
-	}
-	for cut := range c.history {
-		snapshot := c.rebuild(c.history, cut, nil)
-		if got := c.rebuild(c.history, len(c.history), &cut); got != after {
-			c.t.Errorf("%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  restored %s", command, cut, snapshot, after, got)
-			return c
+	c.replay(command, after)
+	return c
+}
+
+// mostCuts is how many places of a history snapshots are tried at, and how long a history
+// is of which all places are.
+const mostCuts = 32
+
+// cuts are the places of a history of n events to try a snapshot at: all, or some that are
+// spread over it and the last ones.
+func cuts(n int) (places []int) {
+	const last = mostCuts / 4
+	if n > mostCuts {
+		const spread = mostCuts - last
+		for i := range spread {
+			places = append(places, i*(n-last)/spread)
 		}
 	}
-	return c
+	for i := max(0, n-max(last, mostCuts-len(places))); i < n; i++ {
+		places = append(places, i)
+	}
+	return places
+}
+
+// replay compares the state after a command with that of its events, and with what
+// snapshots before some of them lead to.
+func (c *Case[S]) replay(command, after string) {
+	c.t.Helper()
+	all, places := len(c.history), cuts(len(c.history))
+	states := make([]string, len(places), len(places)+1)
+	c.hydrate(0, nil)
+	version := 0
+	for i, cut := range places {
+		c.apply(version, cut)
+		version, states[i] = cut, c.snapshot()
+	}
+	c.apply(version, all)
+	if replayed := c.snapshot(); replayed != after {
+		c.t.Errorf("%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s", command, after, replayed)
+		return
+	}
+	places, states = append(places, all), append(states, after)
+	for i, cut := range places[:len(places)-1] {
+		to := len(places) - 1 // to the end, or, which comes to the same, to where the next snapshot goes on
+		if all > mostCuts {
+			to = i + 1
+		}
+		c.hydrate(cut, []byte(states[i]))
+		c.apply(cut, places[to])
+		if got := c.snapshot(); got != states[to] {
+			c.t.Errorf("%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  restored %s", command, cut, states[i], states[to], got)
+			return
+		}
+	}
 }
 
 // Query asks the service; Reply or Rejected then looks at the answer.
@@ -179,7 +224,7 @@ func (c *Case[S]) Query(query string, data any) *Case[S] {
 	if !ok {
 		c.t.Fatalf("the service has no query %q", query)
 	}
-	before := c.rebuild(c.history, len(c.history), nil)
+	before := c.rebuild()
 	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()), c.encode(data)))
 	if c.answer.kind != abi.RespFault {
 		if after := c.snapshot(); after != before {
@@ -250,7 +295,7 @@ func (c *Case[S]) refused(kind abi.ResponseKind, what, code string) *Case[S] {
 // State hands the state, as it is after all events, to check.
 func (c *Case[S]) State(check func(*S)) *Case[S] {
 	c.t.Helper()
-	text := c.rebuild(c.history, len(c.history), nil)
+	text := c.rebuild()
 	var s S
 	if err := c.plan(reflect.TypeFor[S]()).Decode([]byte(text), reflect.ValueOf(&s).UnsafePointer()); err != nil {
 		c.t.Fatalf("the state cannot be decoded: %v", err)
@@ -259,23 +304,42 @@ func (c *Case[S]) State(check func(*S)) *Case[S] {
 	return c
 }
 
-// rebuild makes the entity anew in slot 0 from the first n events and returns its
-// state. With a cut, a snapshot after that many events takes their place.
-func (c *Case[S]) rebuild(history []recorded, n int, cut *int) string {
+// rebuild opens the entity in slot 0, applies all events and returns its state.
+func (c *Case[S]) rebuild() string {
 	c.t.Helper()
-	from := 0
-	request := abi.AppendOpen(nil, 0, 0, c.key, nil)
-	if cut != nil {
-		from = *cut
-		request = abi.AppendOpen(nil, 0, uint64(from), c.key, []byte(c.rebuild(history, from, nil)))
-	}
-	for i, e := range history[from:n] {
-		request = abi.AppendApply(request, 0, e.number, uint64(from+i+1), uint64(c.now.UnixNano()), []byte(e.body), nil)
-	}
-	for _, r := range c.frames(request) {
-		c.t.Fatalf("rebuilding the entity from %d events: %s", n, c.show(c.collect([]abi.Response{r})))
-	}
+	c.hydrate(0, nil)
+	c.apply(0, len(c.history))
 	return c.snapshot()
+}
+
+// hydrate opens the entity in slot 0, with a snapshot at a version or without.
+func (c *Case[S]) hydrate(version int, snapshot []byte) {
+	c.t.Helper()
+	c.quiet(abi.AppendOpen(nil, 0, uint64(version), c.key, snapshot), version)
+}
+
+// mostRequest is about how many bytes of events go into a request, as a host has it.
+const mostRequest = 256 << 10
+
+// apply applies the events from one version to another.
+func (c *Case[S]) apply(from, to int) {
+	c.t.Helper()
+	var request []byte
+	for i, e := range c.history[from:to] {
+		request = abi.AppendApply(request, 0, e.number, uint64(from+i+1), uint64(c.now.UnixNano()), []byte(e.body), nil)
+		if len(request) > mostRequest || from+i+1 == to {
+			c.quiet(request, from+i+1)
+			request = request[:0]
+		}
+	}
+}
+
+// quiet sends frames that have no answer unless the entity cannot be rebuilt.
+func (c *Case[S]) quiet(request []byte, version int) {
+	c.t.Helper()
+	for _, r := range c.frames(request) {
+		c.t.Fatalf("rebuilding the entity from %d events: %s", version, c.show(c.collect([]abi.Response{r})))
+	}
 }
 
 func (c *Case[S]) snapshot() string {
@@ -379,7 +443,7 @@ func (c *Case[S]) record(e guest.Event[S]) recorded {
 
 func (c *Case[S]) plan(t reflect.Type) *jsonplan.Plan {
 	c.t.Helper()
-	p, err := new(jsonplan.Maker).Make(t)
+	p, err := c.plans.Make(t)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -149,6 +149,76 @@ func TestBadServicesFail(t *testing.T) {
 	}
 }
 
+// counted counts the events and the snapshots that a service is given.
+type counted struct {
+	guesttest.Driver
+	applied, snapshots, bytes int
+}
+
+func (c *counted) Exchange(request []byte) ([]byte, error) {
+	c.bytes = max(c.bytes, len(request))
+	for rest := request; len(rest) > 0; {
+		r, next, err := abi.DecodeRequest(rest)
+		if err != nil {
+			return nil, err
+		}
+		switch rest = next; r.Kind {
+		case abi.ReqApply:
+			c.applied++
+		case abi.ReqSnapshot:
+			c.snapshots++
+		}
+	}
+	return c.Driver.Exchange(request)
+}
+
+// A When replays each event of its history some times and no more, however long it is.
+func TestLongHistoriesAreLinear(t *testing.T) {
+	for _, n := range []int{0, 1, 31, 32, 33, 100, 800, 3200} {
+		events := make([]guest.Event[box], n)
+		for i := range events {
+			events[i] = put{N: i, Name: string(rune('a' + i%26))}
+		}
+		d := &counted{Driver: guesttest.Native(good)}
+		guesttest.GivenOn(t, d, good, "k", events...).When("put", put{2, "a"}).Then(put{2, "a"})
+		if most := 8*n + 600; d.applied > most || d.snapshots > 80 {
+			t.Errorf("%d events: %d were applied, more than %d, or %d snapshots taken", n, d.applied, most, d.snapshots)
+		}
+		if d.bytes > 400<<10 {
+			t.Errorf("%d events: a request of %d bytes", n, d.bytes)
+		}
+	}
+}
+
+// In a long history, too, it is found what a snapshot loses and what no event says, at its
+// beginning, in its middle and at its end.
+func TestLongHistoriesAreChecked(t *testing.T) {
+	for _, n := range []int{33, 200} {
+		for at := range n - 1 {
+			if n > 50 && at%20 != 0 && at < n-8 {
+				continue
+			}
+			events := make([]guest.Event[box], n)
+			for i := range events {
+				events[i] = put{N: 1}
+			}
+			events[at], events[n-1] = hid{1}, hid{1} // the last one needs what the snapshots before it have not
+			got := listen(t, func(t testing.TB) { guesttest.Given(t, good, "k", events...).When("put", put{N: 1}) })
+			if !strings.Contains(got, "loses something that later events need") {
+				t.Errorf("hidden at %d of %d events: %q", at, n, got)
+			}
+		}
+		events := make([]guest.Event[box], n)
+		for i := range events {
+			events[i] = put{N: 1}
+		}
+		got := listen(t, func(t testing.TB) { guesttest.Given(t, good, "k", events...).When("sneak", nil) })
+		if !strings.Contains(got, "changed the state without an event") {
+			t.Errorf("%d events: %q", n, got)
+		}
+	}
+}
+
 type broken struct{}
 
 func (broken) Exchange([]byte) ([]byte, error) { return nil, fmt.Errorf("trap") }
