@@ -72,11 +72,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 		},
 	}
 	if r.OlderThan > 0 {
-		now := time.Now().UnixNano()
-		if h.opt.Journal.Clock != nil {
-			now = int64(h.opt.Journal.Clock())
-		}
-		o.OlderThan = journal.UnixNano(now) - journal.UnixNano(r.OlderThan)
+		o.OlderThan = max(unixNano(h.now().Add(-r.OlderThan)), 1) // 0 would be no bound
 	}
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
 	return done, backupError("retain", err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
@@ -14,7 +16,7 @@ import (
 // eventsCmd reads or follows a stream.
 type eventsCmd struct {
 	Of     string    `arg:"" name:"service[/key]" help:"A service, or one entity of it."`
-	From   string    `default:"start" env:"-" placeholder:"CURSOR" help:"Where to begin: start, end, or the id of an event, after it. Default start."`
+	From   fromArg   `default:"start" env:"-" placeholder:"PLACE" help:"Where to begin: start; end; after the event with an id; with the event at a position, such as 100; or with the first event since a time, such as 2026-01-31T08:00:00Z, or an age, such as -1h or -7d. Default ${default}."`
 	Type   []typeArg `placeholder:"TYPE" env:"-" help:"Only events of this type; may be repeated."`
 	Limit  uint      `env:"-" placeholder:"N" help:"End after so many events. Default: no limit."`
 	Follow bool      `short:"f" help:"Wait for more at the end, and go on across restarts of the host."`
@@ -22,11 +24,25 @@ type eventsCmd struct {
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
+// fromArg is where to begin to read a log. An age begins with a hyphen, as flags do.
+type fromArg string
+
+// Decode implements kong.MapperValue.
+func (a *fromArg) Decode(ctx *kong.DecodeContext) error {
+	text := ctx.Scan.Pop().String()
+	if text == "" || strings.HasPrefix(text, "--") {
+		return errors.New("a place is missing")
+	}
+	_, err := service.ParseFrom(text)
+	*a = fromArg(text)
+	return err
+}
+
 // errEnough ends following when the limit is reached.
 var errEnough = errors.New("enough events")
 
 func (c *eventsCmd) Run(e *env) error {
-	s := client.Selection{From: c.From}
+	s := client.Selection{From: string(c.From)}
 	name, key, isEntity := strings.Cut(c.Of, "/")
 	var err error
 	if s.Service, err = service.ParseName(name); err != nil {

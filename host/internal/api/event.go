@@ -20,7 +20,7 @@ const (
 	ProtocolTokenPrefix = "bulkhead.token."
 )
 
-// FromStart and FromEnd are where to read a log from, beside a cursor.
+// FromStart and FromEnd are where to read a log from, beside what else [service.ParseFrom] reads.
 const (
 	FromStart = "start" // the first event; the default
 	FromEnd   = "end"   // what comes after now

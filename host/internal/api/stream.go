@@ -44,7 +44,7 @@ type ClientMessage struct {
 
 	Service service.Name `json:"service,omitempty"` // subscribe, command, query
 
-	From    string   `json:"from,omitempty"`    // subscribe: "start", "end" or a cursor; default "start"
+	From    string   `json:"from,omitempty"`    // subscribe: what [service.ParseFrom] reads; default "start"
 	Types   []string `json:"types,omitempty"`   // subscribe: only these types of events
 	Keys    []string `json:"keys,omitempty"`    // subscribe: only these entities
 	Credits uint64   `json:"credits,omitempty"` // subscribe, credit: how many events more the client takes

@@ -51,8 +51,8 @@ type Backend interface {
 	// Head is the position of a service's last event; KindNotFound if there is no
 	// such service.
 	Head(name service.Name) (service.Position, error)
-	// Start is the place before the first event that there is of a service.
-	Start(name service.Name) (service.Position, error)
+	// Place is the position behind which to read to begin where a reader wants to.
+	Place(ctx context.Context, name service.Name, from service.From) (service.Position, error)
 	// Events reads events after a position, at most limit. next is where to read
 	// on from; atHead says that there is nothing more now. There may be none
 	// although there are more, when the selection lets little through.
@@ -63,10 +63,8 @@ type Backend interface {
 	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
 	// that far. It holds nothing, so there is nothing to close.
 	Subscribe(ctx context.Context, s Selection) (Subscriber, error)
-	// Cursor is the opaque text for a position; ParseCursor reads it back, and
-	// fails with KindBadCursor for one of another service and for garbage.
+	// Cursor is the opaque text for a position, which Place reads back.
 	Cursor(name service.Name, p service.Position) string
-	ParseCursor(name service.Name, text string) (service.Position, error)
 
 	// Backup writes a backup of everything. since is the manifest of the backup that
 	// it continues, or nothing. An error of kind KindConflicting, of a since that does

@@ -137,7 +137,7 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" && (sse || isUpgrade(r)) {
 		from = last
 	}
-	if sel.After, err = s.position(name, from); err != nil {
+	if sel.After, err = s.position(r.Context(), name, from); err != nil {
 		return err
 	}
 	switch {

@@ -338,8 +338,6 @@ func (s *Selection) wants(e *fakeEvent) bool {
 	return e.Position > s.After && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
 }
 
-func (f *fake) Start(service.Name) (service.Position, error) { return 0, nil }
-
 // Events scans at most limit events at a time, so that filters show.
 func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, service.Position, bool, error) {
 	f.mu.Lock()
@@ -447,13 +445,21 @@ func cursorOf(name service.Name, p service.Position) string {
 
 func (f *fake) Cursor(name service.Name, p service.Position) string { return cursorOf(name, p) }
 
-func (f *fake) ParseCursor(name service.Name, text string) (service.Position, error) {
-	rest, ok := strings.CutPrefix(text, "c."+string(name)+".")
-	n, err := strconv.ParseUint(rest, 10, 64)
-	if !ok || err != nil {
-		return 0, service.Errorf(service.KindBadCursor, "%.80q is no cursor of %s", text, name)
+func (f *fake) Place(_ context.Context, name service.Name, from service.From) (service.Position, error) {
+	switch from.Kind {
+	case service.FromEnd:
+		return f.Head(name)
+	case service.FromCursor:
+		rest, ok := strings.CutPrefix(from.Cursor, "c."+string(name)+".")
+		n, err := strconv.ParseUint(rest, 10, 64)
+		if !ok || err != nil {
+			return 0, service.Errorf(service.KindBadCursor, "%.80q is no cursor of %s", from.Cursor, name)
+		}
+		return service.Position(n), nil
+	case service.FromPosition:
+		return from.Position - 1, nil
 	}
-	return service.Position(n), nil
+	return 0, nil
 }
 
 func (f *fake) Budget() service.Budget { return f.budget }

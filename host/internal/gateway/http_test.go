@@ -331,12 +331,16 @@ func TestPages(t *testing.T) {
 	if all, _ := read("keys=k1&keys=none&limit=1000"); len(all) != 50 {
 		t.Errorf("%d events", len(all))
 	}
-	p := decode[api.Page](s, s.do("GET", "/v1/services/bank/events?from=end", ""))
+	p := decode[api.Page](s, s.do("GET", "/v1/services/bank/events?from=200", ""))
+	if e, err := api.DecodeEvent(p.Events[0]); err != nil || len(p.Events) != 1 || e.Position != 200 {
+		t.Errorf("from the position 200: %s, %v", p.Events, err)
+	}
+	p = decode[api.Page](s, s.do("GET", "/v1/services/bank/events?from=end", ""))
 	if len(p.Events) != 0 || p.Next != "c.bank.200" || p.More {
 		t.Errorf("page %+v", p)
 	}
 	for query, kind := range map[string]string{
-		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=c.blob.1": "bad_cursor",
+		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=0": "invalid", "from=2026-01-31": "invalid", "from=-1w": "invalid", "from=c.blob.1": "bad_cursor",
 		"from=c.bank.201": "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
 	} {
 		s.problem(s.do("GET", "/v1/services/bank/events?"+query, ""), 400, kind)

@@ -1,13 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -103,16 +104,15 @@ func filter(types, keys []string) (t []service.Type, k []service.Key, err error)
 }
 
 // position finds where a reader wants to begin. The service must be there.
-func (s *Server) position(name service.Name, from string) (service.Position, error) {
-	head, err := s.backend.Head(name)
+func (s *Server) position(ctx context.Context, name service.Name, text string) (service.Position, error) {
+	if _, err := s.backend.Head(name); err != nil {
+		return 0, err
+	}
+	from, err := service.ParseFrom(text)
 	if err != nil {
 		return 0, err
 	}
-	switch from {
-	case "", api.FromStart:
-		return s.backend.Start(name)
-	case api.FromEnd:
-		return head, nil
-	}
-	return s.backend.ParseCursor(name, from)
+	ctx, cancel := s.wait(ctx, time.Time{})
+	defer cancel()
+	return s.backend.Place(ctx, name, from)
 }

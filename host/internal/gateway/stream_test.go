@@ -207,7 +207,7 @@ func TestStreamRefusals(t *testing.T) {
 	if m := hear(t, ws); m.Op != api.OpUnsubscribed || m.ID != "s" || m.Problem != nil {
 		t.Errorf("message %+v", m)
 	}
-	for text, kind := range map[string]string{`"from":"garbage"`: "bad_cursor", `"from":"c.bank.9"`: "bad_cursor", `"types":["a b"]`: "invalid", `"keys":[".."]`: "invalid", `"credits":101`: "invalid"} {
+	for text, kind := range map[string]string{`"from":"garbage"`: "bad_cursor", `"from":"0"`: "invalid", `"from":"-1w"`: "invalid", `"from":"c.bank.9"`: "bad_cursor", `"types":["a b"]`: "invalid", `"keys":[".."]`: "invalid", `"credits":101`: "invalid"} {
 		say(t, ws, `{"op":"subscribe","id":"t","service":"bank",%s}`, text)
 		if m := hear(t, ws); m.Op != api.OpError || m.ID != "t" || m.Problem.Kind != kind {
 			t.Errorf("%s: %+v", text, m)

@@ -77,7 +77,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon,
 			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
-	if sel.After, err = t.s.position(name, m.From); err != nil {
+	if sel.After, err = t.s.position(t.ctx, name, m.From); err != nil {
 		return err
 	}
 	sub := &subscription{t: t, id: m.ID, head: api.AppendEventHead(nil, m.ID), sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}

@@ -227,7 +227,7 @@ func (c *Client) Query(ctx context.Context, q service.Query) (service.QueryReply
 // Selection says which events of a service to read.
 type Selection struct {
 	Service service.Name
-	From    string // api.FromStart (the default), api.FromEnd or a cursor
+	From    string // api.FromStart (the default), api.FromEnd, a cursor, or what else [service.ParseFrom] reads
 	Types   []service.Type
 	Keys    []service.Key
 }

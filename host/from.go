@@ -1,0 +1,94 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Place finds where to begin to read, for [Selection.After]: the position before the first event that from asks for. A
+// position that a retention has deleted, or that is beyond the next event, is KindBadCursor, and so is a cursor as
+// [Host.ParseCursor] says. A time before the first event that there is means that one, and a time after the
+// last event the end. Finding a time waits for its turn to read the log.
+func (h *Host) Place(ctx context.Context, name service.Name, from service.From) (service.Position, error) {
+	switch from.Kind {
+	case service.FromEnd:
+		return h.Head(name)
+	case service.FromPosition:
+		return h.beforePosition(name, from.Position)
+	case service.FromTime:
+		return h.beforeTime(ctx, name, from.Time)
+	case service.FromAge:
+		return h.beforeTime(ctx, name, h.now().Add(-from.Age))
+	case service.FromCursor:
+		return h.ParseCursor(name, from.Cursor)
+	}
+	return h.Start(name)
+}
+
+func (h *Host) beforePosition(name service.Name, p service.Position) (service.Position, error) {
+	start, err := h.Start(name)
+	if err != nil {
+		return 0, err
+	}
+	head, err := h.Head(name)
+	switch {
+	case err != nil:
+		return 0, err
+	case p <= start:
+		return 0, stream.Gone(p-1, start+1)
+	case p > head+1:
+		return 0, &service.Error{Service: name, Kind: service.KindBadCursor, Message: "the log has not come that far"}
+	}
+	return p - 1, nil
+}
+
+func (h *Host) beforeTime(ctx context.Context, name service.Name, t time.Time) (service.Position, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return 0, err
+	}
+	turn := h.readers.turn(ctx, name)
+	defer turn.End()
+	first, err := c.journal.Since(ctx, journal.LogName(name), unixNano(t), func() error { return turnError(name, turn.Begin(ctx)) })
+	if err != nil {
+		return 0, placeError(name, err)
+	}
+	return first - 1, nil
+}
+
+func placeError(name service.Name, err error) error {
+	var own *service.Error
+	if errors.As(err, &own) {
+		return err
+	}
+	own = &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
+	if journal.KindOf(err) == journal.KindCorrupt {
+		own.Kind, own.Message = service.KindDamaged, "the place cannot be found, as the log is damaged ("+journal.DetailOf(err)+")"
+	}
+	return own
+}
+
+// now is the time by the clock that events get theirs from.
+func (h *Host) now() time.Time {
+	if h.opt.Journal.Clock != nil {
+		return time.Unix(0, int64(h.opt.Journal.Clock()))
+	}
+	return time.Now()
+}
+
+// unixNano is a time as the journal has it, or the nearest that it can have.
+func unixNano(t time.Time) journal.UnixNano {
+	switch {
+	case t.Before(time.Unix(0, 0)):
+		return 0
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return journal.UnixNano(t.UnixNano())
+}

@@ -1,0 +1,75 @@
+package host_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+// Whoever reads a log may begin at a position, a time or an age: the first event that comes is the one that was meant.
+func TestPlacesInALog(t *testing.T) {
+	var now atomic.Int64
+	begin := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
+	now.Store(begin.UnixNano())
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Journal.Clock = func() journal.UnixNano { return journal.UnixNano(now.Load()) }
+	})
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	place := func(text string) (service.Position, error) {
+		from, err := service.ParseFrom(text)
+		if err != nil {
+			return 0, err
+		}
+		return h.Place(context.Background(), "tally", from)
+	}
+	check := func(text string, want service.Position) {
+		t.Helper()
+		if got, err := place(text); err != nil || got != want {
+			t.Errorf("from %s begins behind position %d, %v; want %d", text, got, err, want)
+		}
+	}
+	refused := func(text, want string) {
+		t.Helper()
+		if got, err := place(text); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), want) {
+			t.Errorf("from %s begins behind position %d, %v; want %s", text, got, err, want)
+		}
+	}
+	check("-1h", 0)
+	check("1", 0)
+	refused("2", "not come that far")
+	for range 10 { // the events 1 to 10, at 8:00 to 8:09
+		h.MustSend(add("k"))
+		now.Add(int64(time.Minute))
+	}
+	for text, want := range map[string]service.Position{
+		"start": 0, "end": 10, "1": 0, "7": 6, "11": 10, "-1m": 9, "-4m": 6, "-3m30s": 7, "-0s": 10, "-1h": 0, "-7d": 0,
+		"2026-01-31T08:00:00Z": 0, "2026-01-31T09:06:00+01:00": 6, "2026-01-31T08:06:00.000000001Z": 7,
+		"0001-01-01T00:00:00Z": 0, "9999-01-01T00:00:00Z": 10,
+	} {
+		check(text, want)
+	}
+	refused("12", "not come that far")
+	cursor := h.MustSend(add("k")).Position
+	if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: 5, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	start, err := place("start")
+	if err != nil || start == 0 {
+		t.Fatalf("after a retention the start is behind position %d, %v", start, err)
+	}
+	check("-1h", start)
+	check("2026-01-31T08:06:00Z", 6)
+	check("-1m", cursor-2)
+	refused("1", "deleted by a retention")
+	if _, err := h.Place(t.Context(), "nobody", service.From{Kind: service.FromAge}); service.KindOf(err) != service.KindNotFound {
+		t.Errorf("of no service: %v", err)
+	}
+}
