@@ -469,7 +469,9 @@ func withheld(id service.CommandID, full error) error {
 }
 
 // Send sends a command and waits for its outcome. A refusal by the service is an
-// error of kind KindRejected, with the service's code and message. The command's slices
+// error of kind KindRejected, with the service's code and message. Data that does not fit
+// the schema that the service's module has for it is refused before the module runs: an error of
+// kind KindInvalid with a Pointer to the place. The command's slices
 // must not change any more, also when Send has returned.
 //
 // When ctx ends before the command has begun, it is not carried out; the error says
@@ -544,7 +546,7 @@ func notBegun(name service.Name, err error) error {
 func NewCommandID() service.CommandID { return service.CommandID(rand.Text()) }
 
 // Query asks for one entity's state and waits for the answer, which rests on
-// events that are on disk.
+// events that are on disk. Its data is held to its schema as that of a command is.
 func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	if err := ctx.Err(); err != nil {
 		unload(q.Carrier)

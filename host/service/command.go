@@ -17,7 +17,7 @@ type Command struct {
 	Key      Key
 	Type     Type
 	ID       CommandID // empty: the host chooses one, and a repeat cannot be recognised
-	Data     []byte    // JSON unless the service's manifest says otherwise
+	Data     []byte    // JSON that fits the type's input schema, unless the service's manifest says otherwise
 	Metadata abi.Metadata
 	// Expected is the version the entity must be at; nil expects nothing.
 	Expected *Version

@@ -64,7 +64,7 @@ var house = []room{
 	{path: "guest-sdk/guesttest", level: 3, may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", level: 2, may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget"},
+	{path: "host/internal/sandbox", level: 2, may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", level: 1, may: []string{"host/service"},
@@ -78,7 +78,7 @@ var house = []room{
 		why: "modules and deployments at rest are files and events; what runs them is not its business"},
 	{path: "host/internal/stream", level: 2, may: []string{"host/service", "host/internal/budget", "host/internal/fair", "journal", "abi", "host/internal/lifecycle"},
 		why: "a subscriber is a cursor over the log; it must work for readers that have never heard of a sandbox"},
-	{path: "host/internal/engine", level: 3, may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle"},
+	{path: "host/internal/engine", level: 3, may: []string{"host/service", "host/internal/budget", "host/internal/schema", "abi", "journal", "host/internal/lifecycle"},
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and neither wazero nor Badger is in sight"},
 	{path: "host/internal/conform", level: 3, may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
 		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},

@@ -284,6 +284,10 @@ func (g *bankGuest) Reset(context.Context) error {
 
 func (g *bankGuest) MemoryBytes() int64 { return g.memory }
 
+func (g *bankGuest) Work(_ context.Context, do func(rest func() error) error) error {
+	return do(func() error { return nil })
+}
+
 func (g *bankGuest) Worn() bool { return g.worn > 0 && g.memory >= g.worn }
 
 func (g *bankGuest) Fuel() uint64 { return g.fuel }

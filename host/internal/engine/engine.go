@@ -3,7 +3,7 @@
 // that owns both.
 //
 // The way of a command: Submit checks it and puts it into the mailbox of the
-// shard that owns its key. The shard hydrates the entity if it is not in the
+// shard that owns its key. The shard holds its data to the schema, hydrates the entity if it is not in the
 // guest, calls the guest, hands the outcome to the log and goes on with the next
 // command at once: its state is now ahead of the disk, speculative. When the
 // outcome is on disk, the log's completion goroutine publishes it and releases
@@ -33,6 +33,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -43,6 +44,8 @@ type Options struct {
 	Spec service.Spec
 	// Manifest is that of Spec.Module, checked by [service.ParseManifest].
 	Manifest *abi.Manifest
+	// Schemas are what the commands and queries of Manifest take. Default: anything.
+	Schemas *schema.Set
 	// NewGuest makes the sandbox of a shard when the shard is first used, and again when
 	// that failed. Shards call it at the same time, each on its goroutine; ctx ends when
 	// the engine cannot wait any longer. The guest belongs to the engine: Stop closes it.

@@ -29,6 +29,10 @@ type Guest interface {
 	Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error)
 	// Query reads state.
 	Query(ctx context.Context, q service.GuestQuery) (service.Outcome, error)
+	// Work does something of the host's for the service, charged and in turns as its
+	// calls are, without entering the guest: it may be called when the guest is broken. do calls
+	// rest from time to time and stops with its error, as it does when ctx ends.
+	Work(ctx context.Context, do func(rest func() error) error) error
 	// Snapshot encodes an entity's state, which changes nothing. The slice belongs to
 	// the caller.
 	Snapshot(ctx context.Context, slot uint32) ([]byte, error)

@@ -44,6 +44,7 @@ type shard struct {
 	keepAfter time.Duration // see the constant
 	random    random
 	time      journal.UnixNano // of the last call; never decreases
+	checking  checking
 }
 
 func newShard(e *Engine, number int) *shard {
@@ -57,6 +58,7 @@ func newShard(e *Engine, number int) *shard {
 		pace:      pace{origin: time.Now()},
 		keepAfter: keepAfter,
 	}
+	s.checking.do, s.checking.pause = s.checking.check, s.checking.letOthers
 	s.health.set(service.StateIdle, service.Attempts{})
 	return s
 }
@@ -151,6 +153,10 @@ func (s *shard) command(t *task) {
 	} else if !t.generated && s.look(s.ctx, t) {
 		return
 	}
+	if err := s.fits(t, s.engine.options.Schemas.Command(t.typ)); err != nil {
+		t.fail(err)
+		return
+	}
 	if err := s.engine.options.Log.Accepts(s.name); err != nil {
 		t.fail(s.refused(t, err)) // before the guest does work that nobody can keep
 		return
@@ -212,6 +218,10 @@ func (s *shard) command(t *task) {
 // query carries out a query up to where its answer waits for the log.
 func (s *shard) query(t *task) {
 	s.counters.queries.Add(1)
+	if err := s.fits(t, s.engine.options.Schemas.Query(t.typ)); err != nil {
+		t.fail(err)
+		return
+	}
 	e, err, parked := s.resident(t)
 	if parked {
 		return

@@ -17,6 +17,7 @@ type task struct {
 	typ     uint16
 	// generated says that the shard has made the command's id.
 	generated bool
+	fitted    bool        // the data has been held to its schema
 	size      int64       // as the mailbox counts it
 	timer     *time.Timer // ends the wait for a sandbox; nil if there was none to wait for
 

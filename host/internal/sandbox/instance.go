@@ -33,6 +33,7 @@ type Instance struct {
 	unbilled int64
 	yielded  int64 // of clock: when it last let others run between two calls
 	guest    guestContext
+	working  working
 
 	// Of the present incarnation.
 	memory    *linearMemory

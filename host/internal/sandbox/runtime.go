@@ -17,6 +17,7 @@ import (
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
@@ -335,6 +336,7 @@ func asBadModule(name service.Name, s Stage, err error) error {
 type Program struct {
 	runtime     *Runtime
 	module      service.Module
+	schemas     *schema.Set // of its manifest
 	limits      service.Limits
 	imports     []wasmbin.Import
 	metered     *metering.Metered // without its binary
@@ -364,6 +366,9 @@ type Program struct {
 
 // Module is what is known of the module.
 func (p *Program) Module() service.Module { return p.module }
+
+// Schemas are what the module's commands and queries take.
+func (p *Program) Schemas() *schema.Set { return p.schemas }
 
 // Start is what it takes to start an instance of a program.
 type Start struct {
@@ -490,6 +495,16 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 	var v verification
 	if name != "" && manifest.Service != string(name) {
 		v.bad("the module is service %q; it was uploaded as %q", manifest.Service, name)
+	}
+	var wrong []string
+	if err := i.Work(ctx, func(rest func() error) error {
+		p.schemas, wrong, err = schema.Compile(&manifest, rest)
+		return err
+	}); err != nil {
+		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up while the module's schemas were compiled", Err: err}
+	}
+	for _, w := range wrong {
+		v.bad("%s", w)
 	}
 	for _, c := range manifest.Capabilities {
 		v.bad("the module wants the capability %q; this host offers none", c)

@@ -28,6 +28,7 @@ var (
 		"compile bombs: one 7 MB function, 50,000 locals in each of many functions, br_table of 10^6 targets, nesting 10^5 deep, 10^6 tiny functions, 10^6 types, a name section of 100 MB",
 		"_initialize or start that spins, allocates or traps",
 		"Describe that answers garbage, a 1 GB manifest, another service's name",
+		"a schema that is none, refers outside or endlessly to itself, doubles at each step, has a huge pattern or a number of a million digits",
 	}
 	callThreats = []string{
 		"infinite loop; loop with no other instruction; mutual recursion; loop-free exponential call tree; tail-call loop; indirect-call loop; loop through br_table",
@@ -41,6 +42,7 @@ var (
 		"module that tries to reach the meter",
 		"NaN payloads and signs as a channel",
 		"goroutine, timer or callback left behind by a command",
+		"data made to take its schema long",
 	}
 )
 
@@ -150,6 +152,8 @@ func TestThreatsOfUploads(t *testing.T) {
 			func(t *testing.T) { refused(t, testguest.HugeNames()) }, see(TestBombsAreRefusedCheaply, TestCompileBombs))},
 		{uploadThreats[5], uploads("initialize spins", "initialize traps", "initialize takes all memory", "start spins", "start traps")},
 		{uploadThreats[6], uploads("describe answers garbage", "describe answers nothing", "describe replies", "a manifest of 1 GB", "manifest is no JSON", "another service's name")},
+		{uploadThreats[7], both(uploads("a schema that is none", "a schema that refers outside", "a schema that is no end of itself", "a schema that doubles at each step",
+			"a schema with a pattern that is huge", "a schema with a number of a million digits"), see(TestSchemasAreBounded))},
 	})
 }
 
@@ -185,6 +189,7 @@ func TestThreatsOfCalls(t *testing.T) {
 			"sets a global past its own", "calls a function past its own", "takes a reference past its own", "has a function past its own in the table"), chargesAreTheCodes)},
 		{callThreats[9], see(TestNaNIsNoChannel)},
 		{callThreats[10], see(TestWhatACommandLeavesBehind)},
+		{callThreats[11], see(TestWorkTakesTurns)},
 	})
 	for name := range animals() {
 		if !named[name] {

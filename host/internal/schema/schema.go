@@ -48,21 +48,25 @@ type Set struct{ commands, queries []*Schema }
 
 // Compile compiles the input schemas of a manifest. A schema that cannot be used is a
 // reason, which names the command or query and the place; with reasons there is no Set. rest is
-// called between two schemas, to let others run. Services whose data is not JSON have no
-// schemas.
-func Compile(m *abi.Manifest, rest func()) (*Set, []string) {
+// called between two schemas, to let others run; its error ends the work and is returned.
+// Services whose data is not JSON have no schemas.
+func Compile(m *abi.Manifest, rest func() error) (*Set, []string, error) {
 	if m.Encoding != "" && m.Encoding != abi.EncodingJSON {
-		return nil, nil
+		return nil, nil, nil
 	}
 	s := &Set{make([]*Schema, len(m.Commands)), make([]*Schema, len(m.Queries))}
 	var reasons []string
+	var stop error
 	compile := func(what, list string, i int, name, text string) *Schema {
+		if stop != nil {
+			return nil
+		}
 		one, err := New(what+" "+name, text)
 		if err != nil {
 			reasons = append(reasons, fmt.Sprintf("%s[%d].input, of the %s %q, cannot be used: %v", list, i, what, name, err))
 		}
-		if one != nil {
-			rest()
+		if one != nil || err != nil {
+			stop = rest()
 		}
 		return one
 	}
@@ -72,10 +76,10 @@ func Compile(m *abi.Manifest, rest func()) (*Set, []string) {
 	for i, q := range m.Queries {
 		s.queries[i] = compile("query", "queries", i, q.Name, q.Input)
 	}
-	if len(reasons) > 0 {
-		return nil, reasons
+	if len(reasons) > 0 || stop != nil {
+		return nil, reasons, stop
 	}
-	return s, nil
+	return s, nil, nil
 }
 
 // Command is the schema of a command by its number; nil takes anything.

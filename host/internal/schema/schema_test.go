@@ -171,12 +171,20 @@ func manyProperties(n int) string {
 // A refusal of a manifest names the command or query, and all that are wrong.
 func TestManifestsAreRefusedByName(t *testing.T) {
 	m := &abi.Manifest{Commands: []abi.CommandType{{Name: "a"}, {Name: "add", Input: `{"$ref":"http://example.com/"}`}}, Queries: []abi.QueryType{{Name: "q", Input: `{"type":1}`}}}
-	_, reasons := Compile(m, func() {})
+	rests := 0
+	_, reasons, err := Compile(m, func() error { rests++; return nil })
+	if err != nil || rests != 2 {
+		t.Errorf("%v, after %d rests", err, rests)
+	}
+	ended := errors.New("ended")
+	if _, reasons, err := Compile(m, func() error { return ended }); err != ended || len(reasons) != 1 {
+		t.Errorf("%v, %v", reasons, err)
+	}
 	if len(reasons) != 2 || !strings.HasPrefix(reasons[0], `commands[1].input, of the command "add", cannot be used: it refers to`) || !strings.HasPrefix(reasons[1], `queries[0].input, of the query "q", `) {
 		t.Errorf("%q", reasons)
 	}
 	m.Encoding = "application/octet-stream"
-	if s, reasons := Compile(m, func() {}); s != nil || reasons != nil || s.Command(1) != nil || s.Query(0) != nil {
+	if s, reasons, err := Compile(m, nil); s != nil || reasons != nil || err != nil || s.Command(1) != nil || s.Query(0) != nil {
 		t.Error("schemas of what is not JSON are looked at")
 	}
 }

@@ -255,7 +255,7 @@ func (s *Supervisor) withEngine(svc *Service, b *build) (*build, error) {
 	own := *b
 	var err error
 	own.engine, err = engine.New(engine.Options{
-		Spec: own.spec, Manifest: &own.module.Manifest, Account: svc.account, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
+		Spec: own.spec, Manifest: &own.module.Manifest, Schemas: own.program.Schemas(), Account: svc.account, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
 		Retry: s.opt.Retry, Patience: s.opt.Patience,
 		NewGuest: func(ctx context.Context, _ int) (engine.Guest, error) {
 			g, err := own.program.Instantiate(ctx, logger)

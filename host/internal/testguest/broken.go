@@ -1,6 +1,7 @@
 package testguest
 
 import (
+	"fmt"
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
@@ -122,6 +123,15 @@ func Statically() []Broken {
 	}
 }
 
+// doubling is a schema in which each of so many steps refers to the next one twice.
+func doubling(steps int) string {
+	text := `{"$ref":"#/$defs/0","$defs":{`
+	for i := range steps {
+		text += fmt.Sprintf(`"%d":{"allOf":[{"$ref":"#/$defs/%d"},{"$ref":"#/$defs/%d"}]},`, i, i+1, i+1)
+	}
+	return text + fmt.Sprintf(`"%d":{"type":"object"}}}`, steps)
+}
+
 // Dynamically returns modules that break a rule when they start.
 func Dynamically() []Broken {
 	manifest := func(change func(*abi.Manifest)) []byte {
@@ -131,6 +141,9 @@ func Dynamically() []Broken {
 	}
 	describe := func(frames []byte) Liar {
 		return Liar{Answers: map[abi.RequestKind][]byte{abi.ReqDescribe: frames}}
+	}
+	schema := func(text string) []byte {
+		return Liar{Manifest: manifest(func(m *abi.Manifest) { m.Commands[0].Input = text })}.Bytes()
 	}
 	spin := Loop(Br(0))
 	return []Broken{
@@ -150,6 +163,12 @@ func Dynamically() []Broken {
 		{"manifest of another ABI", Liar{Manifest: []byte(`{"abi":7,"service":"liar"}`)}.Bytes(), []string{"abi is 7; this host speaks 1"}},
 		{"manifest with many faults", Liar{Manifest: []byte(`{"abi":1,"service":"Liar","commands":[{"name":"a b"},{"name":"x"},{"name":"x"}]}`)}.Bytes(), []string{`"Liar"`, `"a b"`, `"x" is taken`}},
 		{"another service's name", Liar{Manifest: manifest(func(m *abi.Manifest) { m.Service = "bank" })}.Bytes(), []string{`the module is service "bank"; it was uploaded as "liar"`}},
+		{"a schema that refers outside", schema(`{"properties":{"a":{"$ref":"file:///etc/passwd"}}}`), []string{`commands[0].input, of the command "c", cannot be used`, `refers to "file:///etc/passwd"`}},
+		{"a schema with a number of a million digits", schema(`{"minimum":1e1000000}`), []string{`the command "c"`, "at #/minimum"}},
+		{"a schema that is no end of itself", schema(`{"anyOf":[{"$ref":"#"},{"type":"null"}]}`), []string{`the command "c"`, "refers to itself"}},
+		{"a schema that doubles at each step", schema(doubling(24)), []string{`the command "c"`, "looks at the same value more than"}},
+		{"a schema with a pattern that is huge", schema(`{"pattern":"((((a{9}){9}){9}){9}){9}"}`), []string{`the command "c"`, "the pattern"}},
+		{"a schema that is none", schema(`{"type":"strnig","required":7}`), []string{`the command "c"`, "it is not a JSON Schema"}},
 		{"wants a capability", Liar{Manifest: manifest(func(m *abi.Manifest) { m.Capabilities = []string{"http"} })}.Bytes(), []string{`capability "http"`}},
 		{"manifest section disagrees", Liar{With: func(b *Builder) {
 			b.Custom(abi.ManifestSection, manifest(func(m *abi.Manifest) { m.Version = "2" }))

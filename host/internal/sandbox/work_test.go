@@ -1,0 +1,114 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// All schemas of a module that cannot be used are named at once, and those of events and
+// replies are not the host's to use.
+func TestSchemasAreBounded(t *testing.T) {
+	m := testguest.CounterManifest("tally")
+	m.Commands[0].Input, m.Commands[1].Input = `{"$ref":"http://example.com/x"}`, `{"type":7}`
+	m.Queries[0].Input = `{"enum":[` + strings.Repeat("1,", 10_000) + `1]}`
+	_, err := shared().Compile(t.Context(), "tally", testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{}, service.Settings{}, nil)
+	var e *service.Error
+	if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 3 {
+		t.Fatalf("%+v", e)
+	}
+	for i, want := range []string{`of the command "add"`, `of the command "echo"`, `of the query "count"`} {
+		if !strings.Contains(e.Reasons[i], want) {
+			t.Errorf("%q; want %q", e.Reasons[i], want)
+		}
+	}
+	m = testguest.CounterManifest("tally")
+	m.Commands[0].Reply, m.Events[0].Schema = `{"$ref":"http://example.com/x"}`, `{"type":7}`
+	m.Commands[0].Input = `{"type":"object"}`
+	p := compile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
+	if p.Schemas().Command(0) == nil || p.Schemas().Command(1) != nil {
+		t.Error("the schemas are not those of the manifest")
+	}
+	m.Encoding, m.Commands[0].Input = "application/octet-stream", `{"type":7}`
+	p = compile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
+	if p.Schemas().Command(0) != nil {
+		t.Error("data that is not JSON has a schema")
+	}
+}
+
+// What the host does for a service between two calls is charged to it. It has to have a turn for
+// that from its first rest on, if it has used much.
+func TestWorkTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		a := &account{gate: g}
+		now := clock() // the bubble's
+		g.crowd.empty.Store(now)
+		a.used.empty.Store(now + 2*burst)
+		other := newTurn(&account{gate: g})
+		mustWait(t, other)
+		i := &Instance{account: a, turn: newTurn(a)}
+		rested, done := false, make(chan error, 1)
+		go func() {
+			done <- i.Work(t.Context(), func(rest func() error) error {
+				if i.turn.held() {
+					t.Error("work waited for a turn before its first rest")
+				}
+				err := rest()
+				rested = true
+				return err
+			})
+		}()
+		synctest.Wait()
+		if rested {
+			t.Error("the work went on while another service had the only turn")
+		}
+		other.release()
+		if err := <-done; err != nil || !rested {
+			t.Errorf("%v, rested %v", err, rested)
+		}
+		i.turn.release()
+
+		mustWait(t, other)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := i.Work(gone, func(rest func() error) error { return rest() }); !errors.Is(err, context.Canceled) {
+			t.Errorf("work whose caller has gone: %v", err)
+		}
+		other.release()
+
+		before := a.slow.served.Load()
+		if err := i.Work(t.Context(), func(rest func() error) error {
+			time.Sleep(300 * time.Microsecond) // the bubble's clock
+			return rest()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if charged := a.slow.served.Load() - before; charged < 300_000 {
+			t.Errorf("%d ns were charged for 300 µs", charged)
+		}
+		i.turn.release()
+		if len(g.holders) != 0 || len(g.queue) != 0 {
+			t.Errorf("left: %d holders, %d in the queue", len(g.holders), len(g.queue))
+		}
+	})
+}
+
+// Short work allocates nothing.
+func TestShortWorkAllocatesNothing(t *testing.T) {
+	p := compile(t, testguest.Counter("tally"), service.Limits{})
+	i, err := p.Instantiate(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(func() error) error { return nil }
+	if n := testing.AllocsPerRun(100, func() { _ = i.Work(t.Context(), do) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
