@@ -108,6 +108,10 @@ func (s *Subscriber) move(ctx context.Context) (bool, error) {
 	}
 }
 
+// Release lets go of the events that Next returned last, for those who take long before
+// they call it again.
+func (s *Subscriber) Release() { s.cursor.Release() }
+
 // Position is how far the subscriber has come. A new one that begins there goes on
 // without gap or repetition.
 func (s *Subscriber) Position() service.Position { return s.cursor.Position() }

@@ -119,7 +119,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
-	h.readers = newReaders(&o)
+	h.readers = newReaders(&o, account)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
@@ -184,7 +184,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling, Budget: h.opt.Budget,
-		RingEvents: h.opt.RingEvents, RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, DrainTime: h.opt.DrainTime,
+		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, DrainTime: h.opt.DrainTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}
@@ -318,6 +318,7 @@ func (h *Host) Close(ctx context.Context) error {
 		h.otherLogs.Close()
 		h.files.close()
 		h.moduleAccount.Close()
+		h.readers.shared.Close()
 		h.logs.Stop()
 		h.closeErr = errors.Join(h.closeErr, h.lock.Close())
 	})

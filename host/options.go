@@ -63,10 +63,8 @@ type Options struct {
 	// ModuleKeep is how long a module stays that no service refers to, counted from when it
 	// was stored last, or referred to last. Its machine code stays as long. Negative: for ever. Default 24 h.
 	ModuleKeep time.Duration
-	// RingEvents bounds the recent events that are kept in memory a service, for
-	// subscribers. Default 8,192.
-	RingEvents int
-	// RingBytes bounds their size, in bytes. Default 16 MiB.
+	// RingBytes bounds the recent events that are kept in memory for the subscribers of each
+	// service, in bytes. Default 16 MiB.
 	RingBytes int64
 	// RecentEventBytes bounds the size of those of all services together, in bytes. The
 	// services with most of them lose the oldest first. Default 64 MiB.
@@ -112,9 +110,6 @@ func (o Options) withDefaults() Options {
 	limits, settings := o.Ceiling.Defaults()
 	o.Limits, o.Settings = o.Limits.Over(limits), o.Settings.Over(settings)
 	o.Budget = budgetOf(o.Budget, machine.Memory(), machine.Mappings())
-	if o.RingEvents == 0 {
-		o.RingEvents = 8192
-	}
 	if o.RingBytes == 0 {
 		o.RingBytes = 16 << 20
 	}
@@ -150,7 +145,7 @@ func (o Options) validate() error {
 		name string
 		v    int64
 	}{
-		{"RingEvents", int64(o.RingEvents)}, {"RingBytes", o.RingBytes}, {"RecentEventBytes", o.RecentEventBytes},
+		{"RingBytes", o.RingBytes}, {"RecentEventBytes", o.RecentEventBytes},
 		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
 		{"Budget.DiskBytes", o.Budget.DiskBytes}, {"Budget.ModuleBytes", o.Budget.ModuleBytes}, {"Budget.Modules", o.Budget.Modules}, {"Budget.Descriptors", o.Budget.Descriptors},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -16,13 +17,20 @@ type readers struct {
 	turns   *fair.Turns
 	backlog *stream.Backlog
 	rings   *stream.Rings // what need not be read, as it is recent
+	// shared counts what subscribers hold of events while they write them: each event once.
+	shared *budget.Account
 }
+
+// sharedPart is the part of the bytes in flight that events may take which subscribers share.
+// Beyond it each subscriber takes what it holds from its own connection.
+const sharedPart = 8
 
 // What is read of a service's log counts among its readers, who share a turn of their own
 // kind, and not among its guests: else whoever may read a log could hold up its service.
-func newReaders(o *Options) readers {
+func newReaders(o *Options, account *budget.Account) readers {
 	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders})
-	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes), rings: stream.NewRings(o.RecentEventBytes)}
+	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes), rings: stream.NewRings(o.RecentEventBytes),
+		shared: account.Group("events that subscribers share", budget.Limits{budget.FlightBytes: max(1, o.Budget.FlightBytes/sharedPart)})}
 }
 
 // Readers is what those do who read logs.

@@ -136,6 +136,17 @@ type Event struct {
 	Version  service.Version
 	Text     api.Pieces // a CloudEvent in JSON, in one line
 	Size     int        // what it takes in memory, in bytes
+	Shared   Shared     // the part of Size that all who have the event share; nil: none
+}
+
+// Shared is memory that is counted once, however many hold it. It is safe for concurrent use.
+type Shared interface {
+	// Bytes is how much it is.
+	Bytes() int
+	// Take takes a part in it, unless there is no room to count it. Whoever has one gives it
+	// back with Give, once.
+	Take() bool
+	Give()
 }
 
 // Subscriber is a cursor over a service's events, for one goroutine.

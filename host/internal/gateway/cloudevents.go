@@ -75,7 +75,7 @@ func closeReason(p api.Problem) string {
 // pumpCloudEvents sends events until it cannot, and says why.
 func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) error {
 	for {
-		events, taken, err := feed.nextOrPing(ctx)
+		events, held, err := feed.nextOrPing(ctx)
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) err
 			}
 		}
 		clear(events)
-		k.flight.give(taken)
+		k.flight.drop(&held)
 		if err == nil {
 			err = k.flush()
 		}

@@ -221,6 +221,8 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	b := append([]byte("retry: 1000\nid: "), s.backend.Cursor(sel.Service, sel.After)...)
 	b = append(b, "\n\n"...)
 	at := sel.After // the last id that was given
+	var held holding
+	defer func() { a.flight.drop(&held) }()
 	for {
 		a.limitWrite(len(b))
 		if _, err := a.Write(b); err != nil {
@@ -230,8 +232,10 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			return nil
 		}
 		b = kept(b[:0])
-		events, taken, err := feed.nextOrPing(ctx)
-		a.held += taken // given back with all else if the client is gone
+		var events []Event
+		if events, held, err = feed.nextOrPing(ctx); len(events) > 0 {
+			at = events[len(events)-1].Position
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -252,8 +256,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			}
 			continue
 		}
-		at = events[len(events)-1].Position
-		a.limitWrite(taken)
+		a.limitWrite(sizeOf(events))
 		for i := range events {
 			e := &events[i]
 			b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, e.Position)...)
@@ -275,7 +278,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			b = kept(b[:0])
 		}
 		clear(events)
-		a.give(taken)
+		a.flight.drop(&held)
 	}
 }
 

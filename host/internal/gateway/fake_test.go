@@ -286,7 +286,7 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 	s.status.Head++
 	text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
 		cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
-	s.events = append(s.events, fakeEvent{Event{s.status.Head, version, api.Text([]byte(text)), len(text)}, key, typ})
+	s.events = append(s.events, fakeEvent{Event{Position: s.status.Head, Version: version, Text: api.Text([]byte(text)), Size: len(text)}, key, typ})
 	close(s.more)
 	s.more = make(chan struct{})
 }

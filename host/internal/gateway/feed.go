@@ -27,6 +27,41 @@ func sizeOf(events []Event) (size int) {
 	return size
 }
 
+// holding is what events on their way to a client take: bytes of the connection's flight, and
+// parts in what is shared with others. One goroutine at a time uses it; the zero value is nothing.
+type holding struct {
+	own    int
+	shared []Shared
+}
+
+// hold takes what events take in memory, or nothing. What others hold, too, is counted once for
+// all of them, as long as there is room for such; else it is the connection's own.
+func (f *flight) hold(events []Event) (h holding, ok bool) {
+	for i := range events {
+		e := &events[i]
+		h.own += e.Size
+		if e.Shared != nil && e.Shared.Take() {
+			h.own -= e.Shared.Bytes()
+			h.shared = append(h.shared, e.Shared)
+		}
+	}
+	if !f.try(h.own) {
+		h.own = 0
+		f.drop(&h)
+		return holding{}, false
+	}
+	return h, true
+}
+
+// drop gives back what is held.
+func (f *flight) drop(h *holding) {
+	for _, s := range h.shared {
+		s.Give()
+	}
+	f.give(h.own)
+	*h = holding{}
+}
+
 // feed is the events of a service for one connection, whose flight they are taken from.
 // If there is no room they are dropped and read again when there is: they are in the
 // log, so nobody loses anything by that but time. One goroutine uses it.
@@ -49,30 +84,29 @@ func (s *Server) newFeed(ctx context.Context, f *flight, sel Selection) (*feed, 
 }
 
 // next waits for events and returns at least one and at most limit of them. What they
-// take is returned, too; give it back to the flight when they are written or dropped. If
-// ctx ends first it fails with ctx's error and has lost none.
-func (r *feed) next(ctx context.Context, limit int) (events []Event, taken int, err error) {
+// take is returned, too; drop it when they are written or dropped. If ctx ends first it
+// fails with ctx's error and has lost none.
+func (r *feed) next(ctx context.Context, limit int) (events []Event, held holding, err error) {
 	for {
 		if r.sub == nil {
 			if r.sub, err = r.s.backend.Subscribe(ctx, r.sel); err != nil {
-				return nil, 0, err
+				return nil, holding{}, err
 			}
 		}
 		events, err := r.sub.Next(ctx, min(limit, r.pace.limit()))
 		if err != nil {
-			return nil, 0, err
+			return nil, holding{}, err
 		}
-		size := sizeOf(events)
-		if r.f.try(size) {
+		if held, ok := r.f.hold(events); ok {
 			r.pace.saw(events)
 			r.sel.After = events[len(events)-1].Position
-			return events, size, nil
+			return events, held, nil
 		}
 		need := events[0].Size
 		r.sub, r.pace.average = nil, batchBytes // one by one until there is more room
 		clear(events)
 		if err := r.f.wait(ctx, need); err != nil {
-			return nil, 0, err
+			return nil, holding{}, err
 		}
 	}
 }
@@ -125,12 +159,12 @@ func (f *flight) wait(ctx context.Context, n int) error {
 
 // nextOrPing waits for events no longer than a stream may be silent; no events
 // and no error is a reason to give a sign of life.
-func (r *feed) nextOrPing(ctx context.Context) ([]Event, int, error) {
+func (r *feed) nextOrPing(ctx context.Context) ([]Event, holding, error) {
 	waiting, cancel := context.WithTimeout(ctx, r.s.options.PingTime)
 	defer cancel()
-	events, taken, err := r.next(waiting, batchEvents)
+	events, held, err := r.next(waiting, batchEvents)
 	if err != nil && ctx.Err() == nil && waiting.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
-		return nil, 0, nil
+		return nil, holding{}, nil
 	}
-	return events, taken, err
+	return events, held, err
 }

@@ -78,7 +78,14 @@ type hostSubscriber struct{ sub *host.Subscriber }
 
 func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 	events, err := s.sub.Next(ctx, limit)
-	return outgoing(events), err
+	out := outgoing(events)
+	for i, e := range events {
+		if share := e.Share(); share != nil {
+			out[i].Shared = share
+		}
+	}
+	s.sub.Release() // whoever is slow holds what is counted, and not what it was made of
+	return out, err
 }
 
 func (s hostSubscriber) Position() service.Position { return s.sub.Position() }

@@ -32,7 +32,7 @@ type batch struct {
 	sub    *subscription
 	word   []byte // a whole message, or nil
 	events []Event
-	taken  int // for them, from the connection's flight
+	held   holding // for them
 }
 
 // send encodes and queues a batch. The events are shared with others who read
@@ -41,7 +41,7 @@ func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
 	if b.word != nil {
 		return buf, k.send(b.word)
 	}
-	defer k.flight.give(b.taken)
+	defer k.flight.drop(&b.held)
 	for i := range b.events {
 		text := b.events[i].Text.Within(append(buf[:0], b.sub.head...), closingBrace)
 		if err := k.sendPieces(&text); err != nil {
@@ -173,8 +173,8 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 			break
 		}
 		var events []Event
-		var taken int
-		if events, taken, err = s.feed.next(ctx, int(min(credits, batchEvents))); err != nil {
+		var held holding
+		if events, held, err = s.feed.next(ctx, int(min(credits, batchEvents))); err != nil {
 			break
 		}
 		s.mu.Lock()
@@ -182,8 +182,8 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 		s.mu.Unlock()
 		// Not to be ahead of the sender: a subscriber that is behind keeps its turn until it asks
 		// for more, and so as many write as have a turn.
-		if err = s.give(ctx, batch{sub: s, events: events, taken: taken}); err != nil {
-			s.t.k.flight.give(taken)
+		if err = s.give(ctx, batch{sub: s, events: events, held: held}); err != nil {
+			s.t.k.flight.drop(&held)
 		} else {
 			err = s.written(ctx)
 		}

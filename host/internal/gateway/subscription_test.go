@@ -51,14 +51,14 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 			if len(b.events) != 1 || from.asked != n {
 				t.Errorf("%d events; asked %d times for batch %d", len(b.events), from.asked, n)
 			}
-			flight.give(b.taken)
+			flight.give(b.held.own)
 			sub.sent <- struct{}{} // as the sender does
 		}
 		// It ends while it waits for the sender, who still has room for that batch.
 		b := <-s.batches
 		cancel()
 		s.waiting.Wait()
-		flight.give(b.taken)
+		flight.give(b.held.own)
 		b.sub.sent <- struct{}{}
 		if used := flight.account.Used(flightBytes); used != 0 {
 			t.Errorf("%d bytes are left in flight", used)

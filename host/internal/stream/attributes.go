@@ -81,6 +81,23 @@ func appendMetadata(b []byte, m abi.Metadata) []byte {
 	return append(b, `}"`...)
 }
 
+// metadataSize is what metadata take in memory, in bytes, with what appendMetadata makes of
+// them: no less.
+func metadataSize(m abi.Metadata) int {
+	n := 0
+	for _, c := range m {
+		switch {
+		case c < ' ' || c == '"' || c == '\\' || c == 0x7f:
+			n += 7
+		case c >= utf8.RuneSelf:
+			n += 4
+		default:
+			n++
+		}
+	}
+	return n + 4*len(m) // themselves, in attributes, and the quotes of short pairs
+}
+
 // appendTextInText appends a JSON string for JSON that is itself within a JSON string. Bytes
 // that are not UTF-8 become U+FFFD.
 func appendTextInText(b, s []byte) []byte {

@@ -79,7 +79,7 @@ func BenchmarkPublishAlone(b *testing.B) {
 	x, rs, cs := receipts(b, 1000)
 	b.ReportAllocs()
 	for b.Loop() {
-		hub := New(Options{Service: "bank", Reader: behind{x.journal}, RingEvents: 1000})
+		hub := New(Options{Service: "bank", Reader: behind{x.journal}})
 		for i := range rs {
 			hub.Publish(rs[i], cs[i])
 		}

@@ -21,8 +21,11 @@ type Event struct {
 	journal.Event
 
 	service service.Name
+	hub     *Hub // nil: of nobody's stream
 	once    sync.Once
 	cloud   []byte
+	shared  sync.Once // guards the making of share
+	share   *Share
 	looked  sync.Once // at the data
 	form    Form
 }
@@ -92,9 +95,31 @@ func (e *Event) CloudEvent() []byte {
 	return e.cloud
 }
 
-// size is what the event takes in memory, with its encoded form.
+// size is what the event takes in memory, in bytes, with its encoded form: no less.
 func (e *Event) size() int64 {
-	return int64(768 + 3*len(e.Data) + len(e.Metadata) + 2*len(e.Key) + 2*len(e.Type) + 2*len(e.CommandID))
+	return int64(768 + 3*len(e.Data) + 2*len(e.Key) + 2*len(e.Type) + 2*len(e.CommandID) + metadataSize(e.Metadata))
+}
+
+// blocks makes events, many small ones in one piece of memory. Who keeps one of them keeps
+// the whole piece, and so what the others refer to: little, as large ones stand alone.
+type blocks struct{ room []Event }
+
+const (
+	together = 64      // events in a piece
+	alone    = 1 << 10 // bytes of data and metadata from which on an event is no part of one
+)
+
+// next makes an event with so many bytes of data and metadata. left is how many there may be yet.
+func (b *blocks) next(bytes, left int) *Event {
+	if bytes >= alone {
+		return new(Event)
+	}
+	if len(b.room) == 0 {
+		b.room = make([]Event, min(together, left))
+	}
+	e := &b.room[0]
+	b.room = b.room[1:]
+	return e
 }
 
 func contentType(s string) string {

@@ -164,6 +164,9 @@ func FuzzCloudEvent(f *testing.F) {
 		if !json.Valid(text) || bytes.ContainsAny(text, "\r\n") {
 			t.Errorf("not JSON in one line: %q", text)
 		}
+		if held := e.size(); held < int64(len(text)+len(data)+len(metadata)) && len(typ)+len(key)+len(contentType) < 256 {
+			t.Errorf("%d bytes of text, data and metadata count as %d", len(text)+len(data)+len(metadata), held)
+		}
 		var back struct {
 			Data   json.RawMessage
 			Base64 []byte `json:"data_base64"`

@@ -9,6 +9,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -35,21 +36,19 @@ type Options struct {
 	Service service.Name
 	// Reader reads what is not in memory any more.
 	Reader Reader
-	// RingEvents bounds the events in memory. Default 8,192.
-	RingEvents int
-	// RingBytes bounds their size, in bytes, their encoded form included. Default 16 MiB.
+	// RingBytes bounds the recent events in memory, in bytes, their encoded form included. Default 16 MiB.
 	RingBytes int64
 	// Rings bounds the rings of all hubs of a host together. Default: one of the hub's own.
 	Rings *Rings
 	// Backlog is how cursors read that are behind the ring; one for all hubs of a host. Default:
 	// one of the hub's own.
 	Backlog *Backlog
+	// Account counts the bytes of events that subscribers hold while they write them, each event
+	// once, however many hold it; see [Share]. Default: an account without a limit.
+	Account *budget.Account
 }
 
 func (o Options) withDefaults() Options {
-	if o.RingEvents <= 0 {
-		o.RingEvents = 8192
-	}
 	if o.RingBytes <= 0 {
 		o.RingBytes = 16 << 20
 	}
@@ -58,6 +57,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Backlog == nil {
 		o.Backlog = NewBacklog(nil, 0)
+	}
+	if o.Account == nil {
+		o.Account = budget.New(nil)
 	}
 	return o
 }
@@ -79,7 +81,7 @@ type Hub struct {
 // New makes a hub. What is in the log by now it leaves there.
 func New(o Options) *Hub {
 	h := &Hub{options: o.withDefaults(), log: journal.LogName(o.Service)}
-	h.ring = newRing(h.options.RingEvents, min(h.options.RingBytes, h.options.Rings.most), o.Reader.Head(h.log))
+	h.ring = newRing(min(h.options.RingBytes, h.options.Rings.most), o.Reader.Head(h.log))
 	h.options.Rings.add(h)
 	return h
 }
@@ -94,9 +96,11 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 	if !r.Valid() || r.Events() == 0 {
 		return
 	}
-	events := make([]Event, len(c.Events))
+	events, room := make([]*Event, len(c.Events)), blocks{}
 	for i := range events {
 		e := &c.Events[i]
+		events[i] = room.next(len(e.Data)+len(e.Metadata), len(events)-i)
+		events[i].hub = h
 		events[i].service = h.options.Service
 		events[i].Event = journal.Event{
 			Log: h.log, Position: r.First() + journal.Position(i),
@@ -118,7 +122,7 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 }
 
 // push puts the events of a receipt into the ring. The caller holds mu.
-func (h *Hub) push(r journal.Receipt, events []Event) {
+func (h *Hub) push(r journal.Receipt, events []*Event) {
 	if h.ended != nil { // those that are still reading have the log
 		h.ring.reset(max(h.ring.head, r.Last()))
 		return
@@ -134,9 +138,9 @@ func (h *Hub) push(r journal.Receipt, events []Event) {
 		h.waiting.wakeAll(h.ring.head)
 		h.ring.reset(r.First() - 1)
 	}
-	for i := range events {
-		h.ring.push(&events[i])
-		h.waiting.publish(&events[i])
+	for _, e := range events {
+		h.ring.push(e)
+		h.waiting.publish(e)
 	}
 }
 
@@ -165,6 +169,7 @@ func (h *Hub) Close(cause error) {
 		close(news)
 	}
 	h.options.Backlog.forget(h)
+	h.options.Account.Close() // who still holds something gives it back later
 }
 
 // Stats are what a hub holds.
@@ -207,31 +212,25 @@ func Gone(after, first journal.Position) *service.Error {
 // ring holds the events with the positions head-count+1 to head. It has as many slots as
 // it needs, within a factor.
 type ring struct {
-	slots  []*Event
-	events int // that it may hold
-	most   int64
-	head   journal.Position
-	count  int
-	bytes  int64
+	slots []*Event
+	most  int64
+	head  journal.Position
+	count int
+	bytes int64
 }
 
-// minSlots is how many slots a ring has that holds anything, unless it may hold less.
+// minSlots is how many slots a ring has that holds anything.
 const minSlots = 64
 
-func newRing(events int, bytes int64, head journal.Position) ring {
-	return ring{events: events, most: bytes, head: head}
-}
+func newRing(bytes int64, head journal.Position) ring { return ring{most: bytes, head: head} }
 
 func (r *ring) slot(p journal.Position) *(*Event) { return &r.slots[uint64(p)%uint64(len(r.slots))] }
 
-// push adds the event after head and takes out the oldest as the bounds demand,
+// push adds the event after head and takes out the oldest as the bound demands,
 // e itself if it is too big.
 func (r *ring) push(e *Event) {
-	switch {
-	case r.count == r.events:
-		r.pop()
-	case r.count == len(r.slots):
-		r.resize(min(max(2*r.count, minSlots), r.events))
+	if r.count == len(r.slots) {
+		r.resize(max(2*r.count, minSlots))
 	}
 	r.head++
 	*r.slot(r.head) = e

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +16,7 @@ import (
 )
 
 func TestFromRingAndFromJournal(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 16})
+	b := newBench(t, Options{RingBytes: roomFor(16)})
 	b.fill(100)
 	for _, after := range []journal.Position{0, 1, 50, 83, 84, 85, 99} {
 		c := b.subscribe(after, Filter{})
@@ -27,7 +28,7 @@ func TestFromRingAndFromJournal(t *testing.T) {
 }
 
 func TestWaitingAtTheHead(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 4})
+	b := newBench(t, Options{RingBytes: roomFor(4)})
 	c := b.subscribe(0, Filter{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("gone")
@@ -50,7 +51,7 @@ func TestWaitingAtTheHead(t *testing.T) {
 // TestGapsAreNotHidden leaves commits out and repeats others: subscribers get
 // what the journal has.
 func TestGapsAreNotHidden(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 64})
+	b := newBench(t, Options{RingBytes: roomFor(64)})
 	b.fill(10)
 	b.deaf = true
 	b.fill(5)
@@ -90,7 +91,7 @@ func TestAcrossARestart(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 32})
+	b := newBench(t, Options{RingBytes: roomFor(32)})
 	b.fill(1000)
 	for _, f := range []Filter{{}, {Types: []service.Type{"up"}}, {Keys: []service.Key{"bob", "alice"}},
 		{Types: []service.Type{"down"}, Keys: []service.Key{"carol"}}, {Keys: []service.Key{"nobody"}}} {
@@ -134,7 +135,7 @@ func TestFilters(t *testing.T) {
 // can resume there.
 func TestProgressWithoutMatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, Options{RingEvents: 32})
+		b := newBench(t, Options{RingBytes: roomFor(32)})
 		b.fill(1000)
 		c := b.subscribe(0, Filter{Types: []service.Type{"sideways"}})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -160,7 +161,7 @@ func TestProgressWithoutMatches(t *testing.T) {
 // they would have been.
 func TestWhoWantsSomethingIsWokenByThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, Options{RingEvents: 4})
+		b := newBench(t, Options{RingBytes: roomFor(4)})
 		var got []journal.Position
 		follow := func(ctx context.Context, f Filter) *Cursor {
 			c := b.subscribe(0, f)
@@ -229,7 +230,7 @@ func TestWhoWantsSomethingIsWokenByThat(t *testing.T) {
 }
 
 func TestBytesOfTheRing(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 1000, RingBytes: 20000})
+	b := newBench(t, Options{RingBytes: 20000})
 	c := b.subscribe(0, Filter{})
 	big := event("up", `"`+strings.Repeat("x", 30000)+`"`)
 	b.fill(200)
@@ -292,7 +293,7 @@ func (f *flaky) Read(ctx context.Context, log journal.LogName, after journal.Pos
 }
 
 func TestFailuresOfTheJournal(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 4, Backlog: NewBacklog(nil, -1)}) // each step reads
+	b := newBench(t, Options{RingBytes: roomFor(4), Backlog: NewBacklog(nil, -1)}) // each step reads
 	b.fill(50)
 	f := &flaky{Reader: b.journal, failAfter: 3}
 	b.hub.options.Reader = f
@@ -314,7 +315,7 @@ func TestFailuresOfTheJournal(t *testing.T) {
 // TestManyReadersAtTheirOwnPace has readers with all kinds of pauses and page
 // sizes, some of which fall behind the ring, while commits go on.
 func TestManyReadersAtTheirOwnPace(t *testing.T) {
-	b := newBench(t, Options{RingEvents: 8})
+	b := newBench(t, Options{RingBytes: roomFor(8)})
 	var readers sync.WaitGroup
 	for i := range 6 {
 		after := journal.Position(0)
@@ -330,4 +331,47 @@ func TestManyReadersAtTheirOwnPace(t *testing.T) {
 	}
 	b.fill(500)
 	readers.Wait()
+}
+
+// TestWhatASmallEventKeeps: who holds small events does not hold the large ones that were
+// committed with them, neither those of the ring nor those that were read from the log.
+func TestWhatASmallEventKeeps(t *testing.T) {
+	const commits, size = 64, 1 << 20
+	b := newBench(t, Options{RingBytes: 4 * size, Backlog: NewBacklog(nil, -1)})
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	large := `"` + strings.Repeat("x", size) + `"`
+	small := b.subscribe(0, Filter{Types: []service.Type{"small"}})
+	var held []*Event
+	before := heap()
+	for range commits {
+		b.commit("alice", event("small", "1"), journal.NewEvent{Type: "large", Data: []byte(strings.Clone(large))}, event("small", "2"))
+		events, err := small.Next(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, events...)
+	}
+	for range 2 { // from the ring, and again from the log
+		c := b.subscribe(0, Filter{Types: []service.Type{"small"}})
+		for c.Position() < b.hub.Head() {
+			events, err := c.Next(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, slices.Clone(events)...)
+		}
+	}
+	if len(held) != 3*2*commits {
+		t.Fatalf("%d events", len(held))
+	}
+	// The journal's index is in memory, and has all of them once; the ring has some.
+	if more := heap() - before; more > (commits+16)*size {
+		t.Errorf("%d small events keep %d bytes", len(held), more)
+	}
+	runtime.KeepAlive(held)
 }

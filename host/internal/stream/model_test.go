@@ -208,7 +208,7 @@ func TestModel(t *testing.T) {
 		}
 		turns := fair.New(fair.Options{Slots: 1 + random.IntN(3), Length: 50 * time.Microsecond})
 		backlog := NewBacklog(turns, []int64{-1, 4 << 20, 1 << 16, 0}[random.IntN(4)])
-		m.hub = New(Options{Service: "bank", Reader: m.journal, RingEvents: 1 << random.IntN(10), Backlog: backlog})
+		m.hub = New(Options{Service: "bank", Reader: m.journal, RingBytes: roomFor(1 << random.IntN(10)), Backlog: backlog})
 		filters := []Filter{{}, randomFilter(random), randomFilter(random), randomFilter(random)}
 		done := make(chan struct{})
 		var readers sync.WaitGroup

@@ -84,7 +84,7 @@ func TestManyPublishIntoRings(t *testing.T) {
 	var all sync.WaitGroup
 	for n := range uint64(8) {
 		all.Go(func() {
-			h := New(Options{Service: service.Name(fmt.Sprint("s", n)), Reader: empty{}, Rings: rings, RingEvents: 1000})
+			h := New(Options{Service: service.Name(fmt.Sprint("s", n)), Reader: empty{}, Rings: rings})
 			random := rand.New(rand.NewPCG(n, n))
 			for range 2000 {
 				e := &Event{Event: journal.Event{Data: make([]byte, random.IntN(3000))}}

@@ -70,7 +70,7 @@ func (f *filter) wants(e *journal.Event) bool {
 // Bounds of one step of a cursor.
 const (
 	stepEvents = 512     // events looked at
-	stepBytes  = 1 << 20 // bytes of events read from the journal
+	stepBytes  = 1 << 20 // bytes of the events that a step reads from the journal, or returns, but for the last
 	// pageSteps bounds the steps of a Poll that finds nothing, so that a page over a
 	// long log with a narrow filter ends in reasonable time.
 	pageSteps = 256
@@ -104,8 +104,8 @@ func (c *Cursor) Position() journal.Position { return c.at }
 
 // Next returns the next events, at least one and at most most (0: as many as is
 // sensible), and waits for them if there are none. Each event comes once, in
-// the order of the log, without gaps. The slice is valid until the next call;
-// the events may be kept.
+// the order of the log, without gaps. The slice is valid until the next call, or
+// [Cursor.Release]; the events may be kept. There are no more than a MiB of them, or one.
 //
 // A cursor that is far behind waits for its turn to read, and keeps that while its
 // events are on their way to whom they are for: until the next call, but no longer than a
@@ -192,8 +192,7 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 	if most <= 0 || most > stepEvents {
 		most = stepEvents
 	}
-	clear(c.out) // what was returned before belongs to nobody now
-	c.out = c.out[:0]
+	c.Release() // what was returned before belongs to nobody now
 	h := c.hub
 	h.mu.Lock()
 	if h.ring.head > c.at+stepEvents || !h.ring.has(c.at) {
@@ -239,15 +238,16 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 	return nil, nil
 }
 
-// sift keeps those of out that are wanted, at most most, and moves the cursor
-// behind all that were looked at.
+// sift keeps those of out that are wanted, at most most and not many bytes, and moves the
+// cursor behind all that were looked at.
 func (c *Cursor) sift(most int) {
-	kept, before := 0, c.at
+	kept, size, before := 0, 0, c.at
 	for _, e := range c.out {
 		if c.filter.wants(&e.Event) {
-			if kept == most {
+			if kept == most || size >= stepBytes {
 				break
 			}
+			size += len(e.Data) + len(e.Metadata)
 			c.out[kept] = e
 			kept++
 		}
@@ -256,6 +256,13 @@ func (c *Cursor) sift(most int) {
 	c.passed += c.at - before
 	clear(c.out[kept:])
 	c.out = c.out[:kept]
+}
+
+// Release lets go of the events that were returned last, for those who take long before
+// they ask for the next.
+func (c *Cursor) Release() {
+	clear(c.out)
+	c.out = c.out[:0]
 }
 
 // fromBacklog is a step behind the ring, of a cursor with a turn.
@@ -335,31 +342,23 @@ type collector struct {
 	*piece
 	cursor *Cursor
 	bytes  int
-	room   []Event
+	room   blocks
 }
 
 func (c *Cursor) collect() *collector {
 	return &collector{piece: &piece{after: c.at, through: c.at}, cursor: c}
 }
 
-// together is how many events share a piece of memory, and are read before the time is
-// looked at.
-const together = 64
-
 // take copies an event out of the journal, unless that was enough.
 func (p *collector) take(e *journal.Event) error {
 	if p.bytes >= stepBytes {
 		return errFull
 	}
-	if len(p.room) == 0 {
-		if len(p.events) > 0 && p.cursor.turn.Spent() {
-			return errFull
-		}
-		p.room = make([]Event, together)
+	if n := len(p.events); n > 0 && n%together == 0 && p.cursor.turn.Spent() {
+		return errFull
 	}
-	own := &p.room[0]
-	p.room = p.room[1:]
-	own.Event, own.service = *e, p.cursor.hub.options.Service
+	own := p.room.next(len(e.Data)+len(e.Metadata), together)
+	own.Event, own.service, own.hub = *e, p.cursor.hub.options.Service, p.cursor.hub
 	data := append(append(make([]byte, 0, len(e.Data)+len(e.Metadata)), e.Data...), e.Metadata...)
 	own.Data, own.Metadata = data[:len(e.Data):len(e.Data)], data[len(e.Data):]
 	p.bytes += len(data)

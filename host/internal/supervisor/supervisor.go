@@ -47,11 +47,13 @@ type Options struct {
 	// Ceiling is what no service may exceed, and Budget is what a connection carries.
 	Ceiling service.Ceiling
 	Budget  service.Budget
-	// RingEvents and RingBytes bound each service's ring of recent events.
-	RingEvents int
-	RingBytes  int64
+	// RingBytes bounds each service's ring of recent events.
+	RingBytes int64
 	// Rings bounds those of all services together.
 	Rings *stream.Rings
+	// Shared counts what subscribers hold of events while they write them; each service has an
+	// account below it.
+	Shared *budget.Account
 	// Backlog is how subscribers read that are behind their ring.
 	Backlog *stream.Backlog
 	// DrainTime bounds how long the commands of an engine may take when a deployment
@@ -149,7 +151,8 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 	svc := s.services[spec.Service]
 	if svc == nil {
 		svc = newService(spec, known, s.opt.Account.Child(string(spec.Service), nil), stream.New(stream.Options{
-			Service: spec.Service, Reader: s.opt.Journal, RingEvents: s.opt.RingEvents, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings, Backlog: s.opt.Backlog,
+			Service: spec.Service, Reader: s.opt.Journal, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings, Backlog: s.opt.Backlog,
+			Account: s.opt.Shared.Child("events of "+string(spec.Service), nil),
 		}), s.opt.Patience)
 		s.services[spec.Service] = svc
 	}

@@ -1,0 +1,101 @@
+package stream
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// TestShares has many hold the same events at any time: each event is counted once, never more
+// than there is room for, and nothing is left in the end, also if the hub is closed before.
+func TestShares(t *testing.T) {
+	const limit = 100_000
+	host := budget.New(budget.Limits{budget.FlightBytes: limit})
+	b := newBench(t, Options{Account: host.Child("bank", nil)})
+	for _, size := range []int{1, LargeData - 2, LargeData, 50_000} {
+		b.commit("alice", event("up", `"`+strings.Repeat("x", size)+`"`))
+	}
+	events, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for _, e := range events {
+		sum += e.Share().Bytes()
+		for range 3 {
+			if !e.Share().Take() {
+				t.Fatal("there is room")
+			}
+		}
+	}
+	if used := host.Used(budget.FlightBytes); used != int64(sum) {
+		t.Errorf("%d bytes are counted, %d are shared", used, sum)
+	}
+	for _, e := range events {
+		for range 3 {
+			e.Share().Give()
+		}
+	}
+	host.SetLimit(budget.FlightBytes, 60_000) // not enough for all
+	var all sync.WaitGroup
+	refused := make([]bool, 8)
+	for n := range refused {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(n), 1))
+			for range 3000 {
+				share := events[random.IntN(len(events))].Share()
+				if !share.Take() {
+					refused[n] = true
+					continue
+				}
+				other := events[random.IntN(len(events))].Share()
+				if other.Take() {
+					other.Give()
+				}
+				if used := host.Used(budget.FlightBytes); used > 60_000 || used < int64(share.Bytes()) {
+					t.Errorf("%d bytes are counted while %d are held", used, share.Bytes())
+				}
+				share.Give()
+			}
+		})
+	}
+	all.Wait()
+	if used := host.Used(budget.FlightBytes); used != 0 {
+		t.Errorf("%d bytes are left", used)
+	}
+	last := events[0].Share()
+	if !last.Take() {
+		t.Fatal("there is room")
+	}
+	b.hub.Close(errors.New("over"))
+	last.Give()
+	if used := host.Used(budget.FlightBytes); used != 0 {
+		t.Errorf("%d bytes are left of a hub that is closed", used)
+	}
+}
+
+// TestAStepIsBoundedInBytes: what a subscriber is given at a time, also from the ring, is not
+// more the larger the events are.
+func TestAStepIsBoundedInBytes(t *testing.T) {
+	b := newBench(t, Options{})
+	for range 12 {
+		b.commit("alice", event("up", `"`+strings.Repeat("x", stepBytes/4)+`"`))
+	}
+	for _, c := range []*Cursor{b.subscribe(0, Filter{}), b.subscribe(0, Filter{Types: []service.Type{"up"}})} {
+		for _, want := range []int{4, 4, 4} {
+			events, err := c.Next(t.Context(), 0)
+			if err != nil || len(events) != want {
+				t.Fatalf("%d events, %v", len(events), err)
+			}
+			c.Release()
+			if len(c.out) != 0 || c.out[:want][0] != nil {
+				t.Error("the events are still held")
+			}
+		}
+	}
+}
