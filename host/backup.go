@@ -104,6 +104,8 @@ type RestoreOptions struct {
 	Force bool
 	// NoVerify leaves out the proof of the restored journal.
 	NoVerify bool
+	// AnswerWindow is as in [journal.VerifyOptions].
+	AnswerWindow time.Duration
 	// Progress, if not nil, is told how far a stage has come: restoring, in batches, and
 	// verifying, in events. total is 0 if unknown.
 	Progress func(stage string, done, total uint64)
@@ -222,7 +224,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if engine, err = badgerengine.Open(JournalDir(dir), badgerengine.Options{}); err != nil {
 		return err
 	}
-	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events, 0) }})
+	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow, Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events, 0) }})
 	r.Report = &report
 	return errors.Join(err, engine.Close())
 }

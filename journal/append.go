@@ -41,10 +41,16 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	// Its room is taken before the lock is given up, or all who wait would find it free.
 	s := j.log(c.Log)
 	j.take(s, 1, size)
-	if err := j.mayEnter(ctx, s, c); err != nil {
+	again, err := j.mayEnter(ctx, s, c)
+	if err != nil {
 		j.take(s, -1, -size)
 		j.makeRoom()
 		return err
+	}
+	if again {
+		p.markAgain(j.opt.AnswerWindow)
+		j.take(s, 0, int64(p.size)-size)
+		size = int64(p.size)
 	}
 	j.hold(s, p)
 	if len(s.queue) == 0 {
@@ -58,6 +64,17 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	return nil
 }
 
+// markAgain records that the command's id had been used before, and its answer was promised
+// for a time that is over.
+func (p *pending) markAgain(window time.Duration) {
+	own := *p.commit
+	own.again = window
+	p.commit, p.size = &own, commitBytes(&own)
+	if p.encoded != nil {
+		p.encoded = appendCommit(nil, &own)
+	}
+}
+
 // take takes room for commits of a log, or gives it back. The caller holds mu.
 func (j *Journal) take(s *logState, commits int, bytes int64) {
 	j.commits += commits
@@ -66,17 +83,17 @@ func (j *Journal) take(s *logState, commits int, bytes int64) {
 	s.pending += bytes
 }
 
-// mayEnter says why a commit is not accepted. The caller holds mu, which may be given
-// up meanwhile.
-func (j *Journal) mayEnter(ctx context.Context, s *logState, c *Commit) error {
-	version, err := j.checkIn(ctx, s, c)
+// mayEnter says why a commit is not accepted; again is as checkIn says. The caller holds mu, which
+// may be given up meanwhile.
+func (j *Journal) mayEnter(ctx context.Context, s *logState, c *Commit) (again bool, err error) {
+	version, again, err := j.checkIn(ctx, s, c)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if version != c.Expected {
-		return errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key, version, c.Expected)
+		return false, errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key, version, c.Expected)
 	}
-	return j.refusal(c.Log)
+	return again, j.refusal(c.Log)
 }
 
 func validate(c *Commit) error {
@@ -165,26 +182,26 @@ func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) erro
 	}
 }
 
-// checkIn finds the version of c's entity and refuses an id that is in use. It
-// gives up the lock while it reads the index.
-func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version, error) {
+// checkIn finds the version of c's entity and refuses an id that is in use. again says that
+// the id was used, and the window of its answer is over. It gives up the lock while it reads the index.
+func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (version Version, again bool, err error) {
 	cmd := &c.Command
+	inUse := func() error { return errorf(KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID) }
 	for {
 		if s.ids[cmd.ID] != nil {
-			return 0, errorf(KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID)
+			return 0, false, inUse()
 		}
 		version, known := j.knownVersion(s, cmd.Key)
-		_, absent := s.unused[cmd.ID]
+		before, absent := s.unused[cmd.ID]
 		absent = absent || c.GeneratedID
 		if known && absent {
-			return version, nil
+			return version, before == idExpired, nil
 		}
 		seen := s.indexing
 		j.mu.Unlock()
-		var used bool
 		var err error
 		if !absent {
-			_, used, err = j.findAnswer(ctx, c.Log, cmd.ID)
+			_, before, err = j.findAnswer(ctx, c.Log, cmd.ID)
 		}
 		if err == nil && !known {
 			version, err = j.indexedAt(ctx, c.Log, cmd.Key, c.Expected)
@@ -192,9 +209,9 @@ func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version,
 		j.mu.Lock()
 		switch {
 		case err != nil:
-			return 0, err
-		case used:
-			return 0, errorf(KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID)
+			return 0, false, err
+		case before == idUsed:
+			return 0, false, inUse()
 		case s.indexing != seen:
 			continue // something left the overlay meanwhile: look again
 		}
@@ -206,19 +223,28 @@ func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (Version,
 		} else {
 			j.cacheVersion(j.versionKey(c.Log, cmd.Key), version)
 		}
-		return version, nil
+		return version, before == idExpired, nil
 	}
 }
 
-// absent remembers that the index has no answer to id, which stays true until a commit
-// with it is handed in: who asks first, as a shard does, need not have Append look
+// idUse is what the index knows of a command id.
+type idUse uint8
+
+const (
+	idUnused  idUse = iota // or what used it is deleted
+	idExpired              // the window of its answer is over
+	idUsed
+)
+
+// absent remembers that the index has no answer to id, and whether it once had one, which stays true until
+// a commit with it is handed in: who asks first, as a shard does, need not have Append look
 // again. The caller holds mu.
-func (s *logState) absent(id CommandID) {
+func (s *logState) absent(id CommandID, before idUse) {
 	const most = 4096 // asked for and not appended: refused by their service, mostly
 	if len(s.unused) >= most {
 		clear(s.unused)
 	}
-	s.unused[id] = struct{}{}
+	s.unused[id] = before
 }
 
 // hold puts p into the overlay. The caller holds mu.

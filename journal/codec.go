@@ -1,6 +1,9 @@
 package journal
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Record kinds: part of the disk format, only ever appended to.
 const (
@@ -9,7 +12,10 @@ const (
 )
 
 // Flags of a command record: part of the disk format.
-const commandHasData = 1
+const (
+	commandHasData = 1
+	commandAgain   = 2 // its id had been used before
+)
 
 // appendCommit encodes a commit as its records: the command's, then one an
 // event. Positions and versions of events are not in it, as the batch header
@@ -32,6 +38,8 @@ const commandHasData = 1
 //	bytes metadata
 //	bytes data
 //	bytes reply
+//	u64   with flag 2: how long the answer to an earlier command with this id was
+//	      promised, in nanoseconds; that was over
 //
 // uint is an unsigned varint, u64 little-endian, str and bytes a uint length and
 // the bytes.
@@ -40,6 +48,9 @@ func appendCommit(b []byte, c *Commit) []byte {
 	var flags byte
 	if cmd.Data != nil {
 		flags = commandHasData
+	}
+	if c.again > 0 {
+		flags |= commandAgain
 	}
 	size := commandSize(c)
 	w := writer{slices.Grow(b, commitBytes(c))}
@@ -58,6 +69,9 @@ func appendCommit(b []byte, c *Commit) []byte {
 	w.bytes(cmd.Metadata)
 	w.bytes(cmd.Data)
 	w.bytes(cmd.Reply)
+	if c.again > 0 {
+		w.u64(uint64(c.again))
+	}
 	for i := range c.Events {
 		e := &c.Events[i]
 		w.uint(uint64(eventSize(e)))
@@ -82,7 +96,11 @@ func commitBytes(c *Commit) int {
 // commandSize is the length of a command record behind its length.
 func commandSize(c *Commit) int {
 	cmd := &c.Command
-	return 2 + 16 + 8 + 16 + 32 +
+	again := 0
+	if c.again > 0 {
+		again = 8
+	}
+	return again + 2 + 16 + 8 + 16 + 32 +
 		strSize(len(cmd.ID)) + strSize(len(cmd.Type)) + strSize(len(cmd.Key)) +
 		uintSize(uint64(c.Expected)) + uintSize(uint64(len(c.Events))) + uintSize(cmd.Fuel) +
 		strSize(len(cmd.Metadata)) + strSize(len(cmd.Data)) + strSize(len(cmd.Reply))
@@ -109,6 +127,7 @@ type decodedCommit struct {
 	command  Command
 	expected Version
 	events   []NewEvent // views into the batch
+	again    time.Duration
 	types    typeNames
 }
 
@@ -160,6 +179,11 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 	c.Metadata, c.Data, c.Reply = rec.bytes(), rec.bytes(), rec.bytes()
 	if head[1]&commandHasData == 0 {
 		c.Data = nil
+	}
+	if into.again = 0; head[1]&commandAgain != 0 {
+		if into.again = time.Duration(rec.u64()); into.again <= 0 {
+			return false
+		}
 	}
 	if len(key) == 0 || len(key) > MaxKey || len(id) == 0 || len(id) > MaxCommandID || len(c.Type) > MaxTypeName || n > MaxEvents {
 		return false

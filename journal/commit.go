@@ -458,7 +458,7 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group, types *typeCoun
 	if len(pairs) == 0 {
 		return groups, pairs, nil
 	}
-	sortPairs(pairs)
+	pairs = sortPairs(pairs)
 	start := time.Now()
 	if err := j.engine.Index().Update(context.Background(), pairs); err != nil {
 		return groups, pairs, err

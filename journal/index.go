@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"hash/crc32"
@@ -311,10 +312,11 @@ func (x *entries) checkpoint(log LogName, c checkpoint) {
 	x.pairs = append(x.pairs, Pair{checkpointKey(log), encodeCheckpoint(c)})
 }
 
-// sortPairs puts the events, answers and counts of types, no two of which have the same key, in the order
+// sortPairs puts the events, answers and counts of types in the order
 // of their keys, in which a tree takes them up in a fraction of the time. What rests on
-// them, checkpoints and snapshots, comes behind them and stays as it was.
-func sortPairs(pairs []Pair) {
+// them, checkpoints and snapshots, comes behind them and stays as it was. Of the uses of
+// a command id only the last is kept; nothing else is there twice.
+func sortPairs(pairs []Pair) []Pair {
 	entry := func(p *Pair) bool { return p.Key[0] == 'e' || p.Key[0] == 'a' || p.Key[0] == 'y' }
 	entries := pairs[:0]
 	var rest []Pair
@@ -325,8 +327,26 @@ func sortPairs(pairs []Pair) {
 			rest = append(rest, pairs[i])
 		}
 	}
-	slices.SortFunc(entries, func(a, b Pair) int { return bytes.Compare(a.Key, b.Key) })
-	copy(pairs[len(entries):], rest)
+	twice := false
+	slices.SortFunc(entries, func(a, b Pair) int {
+		order := bytes.Compare(a.Key, b.Key)
+		if order == 0 && a.Key[0] == 'a' {
+			twice = true
+			order = laterPlace(a.Value, b.Value)
+		}
+		return order
+	})
+	if twice {
+		entries = slices.CompactFunc(entries, func(a, b Pair) bool { return bytes.Equal(a.Key, b.Key) })
+	}
+	return append(entries, rest...)
+}
+
+// laterPlace compares two places, the later one being less.
+func laterPlace(a, b []byte) int {
+	x, _ := decodePlace(a)
+	y, _ := decodePlace(b)
+	return cmp.Or(cmp.Compare(y.sequence, x.sequence), cmp.Compare(y.ordinal, x.ordinal))
 }
 
 // pairsAtOnce is about how many entries go into one update of the index.
@@ -500,7 +520,7 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 	if len(c.pairs) == 0 {
 		return nil
 	}
-	sortPairs(c.pairs)
+	c.pairs = sortPairs(c.pairs)
 	err := c.engine.Index().Update(ctx, c.pairs)
 	clear(c.pairs)
 	c.pairs = c.pairs[:0]

@@ -69,13 +69,13 @@ type logState struct {
 	size     logBytes // of them, from the cut on
 	entities map[string]*entity
 	ids      map[CommandID]*pending
-	unused   map[CommandID]struct{} // ids that are neither there nor in the index; see absent
-	queue    []*pending             // handed in, not yet taken by the committer
-	commits  int                    // handed in, not yet indexed
-	pending  int64                  // their encoded size
-	entered  uint64                 // commits that were handed in
-	left     uint64                 // of them, commits that are indexed, or void
-	credit   int                    // bytes that it may hand in before others come to their turn
+	unused   map[CommandID]idUse // ids that are neither there nor have an answer in the index; see absent
+	queue    []*pending          // handed in, not yet taken by the committer
+	commits  int                 // handed in, not yet indexed
+	pending  int64               // their encoded size
+	entered  uint64              // commits that were handed in
+	left     uint64              // of them, commits that are indexed, or void
+	credit   int                 // bytes that it may hand in before others come to their turn
 	// trimmed is the last retention's cut: what stands before it is not served, whether
 	// it is still there or not. Zero if there was none.
 	trimmed   cut
@@ -218,7 +218,7 @@ func openLog(last Block) (*logState, error) {
 }
 
 func newLog(name LogName) *logState {
-	return &logState{name: name, next: 1, last: new(Stamp), size: logBytes{known: true}, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]struct{}{}}
+	return &logState{name: name, next: 1, last: new(Stamp), size: logBytes{known: true}, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]idUse{}}
 }
 
 // log returns the state of a log, made on first use. The caller holds mu.

@@ -1,10 +1,15 @@
 package journal
 
-import "time"
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
 
 // Options are the choices of a journal. A zero field means its default.
 type Options struct {
-	// Clock tells the time of batches. Default: the system's clock.
+	// Clock tells the time of batches. Default: the system's clock. Where it goes back the
+	// journal stays at the latest time that it has seen.
 	Clock func() UnixNano
 	// MaxPendingCommits bounds the commits that are handed in and not yet in the
 	// index. Append blocks beyond it, except for a log that has less than a 64th of
@@ -23,7 +28,8 @@ type Options struct {
 	// MaxGroupCommits bounds the commits of one append of the engine. 1 syncs each
 	// commit by itself, which only a measurement wants. Default 8,192.
 	MaxGroupCommits int
-	// AnswerWindow is how long the answer to a command id is found. Default 24 h.
+	// AnswerWindow is how long the answer to a command id is found. After that the id may be used
+	// again, which the log notes together with the window, so that [Verify] knows it. Default 24 h.
 	AnswerWindow time.Duration
 	// VersionCache bounds the entities whose version is kept in memory, about 50 bytes
 	// each. Default 1,048,576.
@@ -37,6 +43,7 @@ func (o Options) withDefaults() Options {
 	if o.Clock == nil {
 		o.Clock = func() UnixNano { return UnixNano(time.Now().UnixNano()) }
 	}
+	o.Clock = steady(o.Clock)
 	def := func(v *int, d int) {
 		if *v <= 0 {
 			*v = d
@@ -60,6 +67,25 @@ func (o Options) withDefaults() Options {
 		o.AnswerWindow = 24 * time.Hour
 	}
 	return o
+}
+
+// steady is a clock that does not go back. So a commit whose id may be used again, as a
+// window is over, does not get a time at which it was not.
+func steady(clock func() UnixNano) func() UnixNano {
+	var latest atomic.Int64
+	latest.Store(math.MinInt64)
+	return func() UnixNano {
+		now := clock()
+		for {
+			was := latest.Load()
+			if int64(now) <= was {
+				return UnixNano(was)
+			}
+			if latest.CompareAndSwap(was, int64(now)) {
+				return now
+			}
+		}
+	}
 }
 
 // Limits of the format, in bytes. A commit beyond them is refused by Append.

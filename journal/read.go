@@ -102,11 +102,11 @@ func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done fu
 		}
 		seen := s.indexing
 		j.mu.Unlock()
-		where, ok, err := j.findAnswer(ctx, log, id)
+		where, use, err := j.findAnswer(ctx, log, id)
 		if err != nil {
 			return false, err
 		}
-		if ok {
+		if use == idUsed {
 			c, err := j.commitAt(ctx, log, where)
 			if err != nil {
 				return false, err
@@ -119,7 +119,7 @@ func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done fu
 		j.mu.Lock()
 		moved := s.indexing != seen
 		if !moved {
-			s.absent(id)
+			s.absent(id, use)
 		}
 		j.mu.Unlock()
 		if !moved {
@@ -157,27 +157,29 @@ func (c *Committed) receipt() Receipt {
 		events: uint32(len(c.Events)), version: c.Version, time: c.Time, stamp: c.Stamp, minted: true}
 }
 
-// findAnswer looks a command id up in the index.
-func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (place, bool, error) {
+// findAnswer looks a command id up in the index. There is a place if it is in use.
+func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (place, idUse, error) {
 	if err := j.reads.enter("answer", log); err != nil {
-		return place{}, false, err
+		return place{}, idUnused, err
 	}
 	defer j.reads.leave()
 	value, ok, err := j.engine.Index().Get(ctx, answerKey(log, id))
 	if err != nil {
-		return place{}, false, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
+		return place{}, idUnused, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
 	}
 	if !ok {
-		return place{}, false, nil
+		return place{}, idUnused, nil
 	}
 	where, ok := decodePlace(value)
-	if !ok {
-		return place{}, false, errorf(KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild the index", id)
+	switch {
+	case !ok:
+		return place{}, idUnused, errorf(KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild the index", id)
+	case where.sequence < j.cutOf(log).sequence:
+		return place{}, idUnused, nil
+	case where.time+UnixNano(j.opt.AnswerWindow) < j.opt.Clock():
+		return place{}, idExpired, nil
 	}
-	if where.time+UnixNano(j.opt.AnswerWindow) < j.opt.Clock() || where.sequence < j.cutOf(log).sequence {
-		return place{}, false, nil
-	}
-	return where, true, nil
+	return where, idUsed, nil
 }
 
 // commitAt reads one commit from the log.

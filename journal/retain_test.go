@@ -68,7 +68,7 @@ func proved(t *testing.T, m *journaltest.Memory) journal.Report {
 	t.Helper()
 	report, err := journal.Verify(t.Context(), m, journal.VerifyOptions{})
 	if err != nil || report.Found > 0 {
-		t.Errorf("verify: %v, %v", report.Problems, err)
+		t.Errorf("verify: %.500v, %v", report.Problems, err)
 	}
 	return report
 }

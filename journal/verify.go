@@ -15,7 +15,8 @@ type VerifyOptions struct {
 	Progress func(VerifyProgress)
 	// MaxProblems bounds the problems that are listed. Default 100.
 	MaxProblems int
-	// AnswerWindow is the journal's: a command id may be used again after it. Default 24 h.
+	// AnswerWindow was the journal's when commits were written that do not say themselves that
+	// their id had been used before, as those of the first versions: it may be used again after it. Default 24 h.
 	AnswerWindow time.Duration
 }
 
@@ -65,8 +66,8 @@ type Report struct {
 }
 
 // Verify proves the whole journal: every batch's checksum, the chain of hashes,
-// positions dense in a log, versions dense in an entity, command ids used once within
-// the window, times that never decrease, the index equal to the log, and no snapshot
+// positions dense in a log, versions dense in an entity, command ids not used again
+// before their window was over, times that never decrease, the index equal to the log, and no snapshot
 // damaged or ahead of it. No journal may be open on the engine. It keeps the entities
 // of one log in memory.
 //
@@ -143,8 +144,9 @@ type logVerifier struct {
 	covered  uint64     // events up to there
 	bases    verifiedBases
 	types    verifiedTypes
-	damages  int  // batches that were unreadable or missing so far
-	adrift   bool // the last one was: the next cannot be held against it
+	uses     map[CommandID]UnixNano // of ids that are used again behind what was looked at, or may be
+	damages  int                    // batches that were unreadable or missing so far
+	adrift   bool                   // the last one was: the next cannot be held against it
 }
 
 // verified is the version that an entity's last readable commit left it at.
@@ -161,7 +163,7 @@ func (v *verifier) problem(log LogName, sequence uint64, at Position, format str
 }
 
 func (v *verifier) verifyLog(log LogName) error {
-	l := &logVerifier{verifier: v, log: log, next: 1, versions: map[string]verified{}}
+	l := &logVerifier{verifier: v, log: log, next: 1, versions: map[string]verified{}, uses: map[CommandID]UnixNano{}}
 	v.progress.Log = log
 	if err := l.checkpoint(); err != nil {
 		return err
@@ -276,29 +278,42 @@ func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, 
 	return l.events(b, h, at, c)
 }
 
-// answered holds the index's answer to a command id against the commit. The index
-// keeps the last use of an id, so two uses show at the first of them.
+// answered holds the index's answer to a command id against the commit, and its use
+// against the one before. The index keeps the last use of an id, so it says at the
+// others that there will be one.
 func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
-	value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, c.command.ID))
+	id := c.command.ID
+	value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, id))
 	if err != nil {
 		return err
 	}
 	bad := func(format string, args ...any) { l.problem(l.log, b.Sequence, at, format, args...) }
 	there, good := decodePlace(value)
 	here := place{h.first, h.sequence, uint64(ordinal), h.time}
+	tail := b.Sequence > l.indexed.sequence
+	later := good && (there.sequence > here.sequence || there.sequence == here.sequence && there.ordinal > here.ordinal)
+	before, used := l.uses[id]
 	switch {
-	case !ok && b.Sequence > l.indexed.sequence:
-	case !ok:
-		bad("the index lacks the answer to command id %q; rebuild the index", c.command.ID)
-	case !good:
-		bad("the index's answer to command id %q is damaged; rebuild the index", c.command.ID)
-	case there == here:
-	case there.sequence > here.sequence || there.sequence == here.sequence && there.ordinal > here.ordinal:
-		if there.time <= here.time+UnixNano(l.opt.AnswerWindow) {
-			bad("command id %q is used again in batch %d", c.command.ID, there.sequence)
+	case !ok && !tail:
+		bad("the index lacks the answer to command id %q; rebuild the index", id)
+	case ok && !good:
+		bad("the index's answer to command id %q is damaged; rebuild the index", id)
+	case ok && !later && there != here && !tail:
+		bad("the index has another place for command id %q; rebuild the index", id)
+	case ok && !later && there != here && !used:
+		before, used = there.time, there.sequence >= l.bases.cut.sequence // the last use that is indexed
+	}
+	if used {
+		window, says := l.opt.AnswerWindow, "its answer was promised for %s, if the journal had this window"
+		if c.again > 0 {
+			window, says = c.again, "its answer was promised for %s, as the commit says"
 		}
-	default:
-		bad("the index has another place for command id %q; rebuild the index", c.command.ID)
+		if here.time-before <= UnixNano(window) {
+			bad("command id %q is used again after %s; "+says, id, time.Duration(here.time-before), window)
+		}
+	}
+	if delete(l.uses, id); later || tail {
+		l.uses[id] = here.time
 	}
 	return nil
 }

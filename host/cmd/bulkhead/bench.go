@@ -172,7 +172,7 @@ func (b *bench) loads(dir string, report *benchReport) error {
 		return err
 	}
 	offline := journalCmd{Data: dir}
-	report.Journal, report.VerifyTime, err = offline.verify(b.env)
+	report.Journal, report.VerifyTime, err = offline.verify(b.env, 0)
 	return err
 }
 

@@ -69,13 +69,20 @@ func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error)
 
 type journalVerifyCmd struct {
 	Backups []string `arg:"" optional:"" type:"existing" help:"Directories of backups, or files of one: prove these instead of --data."`
+
+	answersFlag
+}
+
+// answersFlag is for the proof of journals of the first versions.
+type answersFlag struct {
+	Answers time.Duration `name:"journal-answers" default:"24h" placeholder:"TIME" help:"How long the answer to a command id was kept when commits were written that do not say so themselves, as those of the first versions. Default ${default}."`
 }
 
 func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {
 	if len(c.Backups) > 0 {
 		return verifyBackups(e, c.Backups)
 	}
-	report, took, err := all.verify(e)
+	report, took, err := all.verify(e, c.Answers)
 	if err != nil {
 		return err
 	}
@@ -86,14 +93,14 @@ func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {
 	return nil
 }
 
-func (c *journalCmd) verify(e *env) (journal.Report, time.Duration, error) {
+func (c *journalCmd) verify(e *env, window time.Duration) (journal.Report, time.Duration, error) {
 	engine, err := c.engine()
 	if err != nil {
 		return journal.Report{}, 0, err
 	}
 	bar := e.progress()
 	begin := time.Now()
-	report, err := journal.Verify(e.ctx, engine, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) {
+	report, err := journal.Verify(e.ctx, engine, journal.VerifyOptions{AnswerWindow: window, Progress: func(p journal.VerifyProgress) {
 		bar.at("verifying "+string(p.Log), int64(p.Events), 0, countUnit)
 	}})
 	bar.done()

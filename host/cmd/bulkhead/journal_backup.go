@@ -178,6 +178,8 @@ type journalRestoreCmd struct {
 	From     []string `arg:"" type:"existing" name:"from" help:"A directory of backups, or files: a complete backup and what continues it, in any order."`
 	Force    bool     `env:"-" help:"Replace what is in --data; it is kept beside it, under another name."`
 	NoVerify bool     `env:"-" name:"no-verify" help:"Do not prove the whole journal before it gets its place."`
+
+	answersFlag
 }
 
 // restoredDir is what restore did, as --json prints it.
@@ -197,7 +199,7 @@ func (c *journalRestoreCmd) Run(e *env, all *journalCmd) error {
 	bar := e.progress()
 	defer bar.done()
 	r, err := host.RestoreDir(e.ctx, all.Data, files, host.RestoreOptions{
-		Force: c.Force, NoVerify: c.NoVerify,
+		Force: c.Force, NoVerify: c.NoVerify, AnswerWindow: c.Answers,
 		Progress: func(stage string, done, total uint64) { bar.at(stage, int64(done), int64(total), countUnit) },
 	})
 	if err != nil {
