@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 )
@@ -139,7 +140,7 @@ func (d *descriptors) close() {
 // descriptorLoop follows the journal's need of descriptors, and takes the spare ones that
 // could not be had before. Close waits for it.
 func (h *Host) descriptorLoop() {
-	for h.pause(descriptorsEvery) {
+	for lifecycle.Sleep(h.life, descriptorsEvery) {
 		h.files.measure()
 		h.keepSpare()
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
@@ -73,7 +74,7 @@ const diskEvery = time.Second
 
 // diskLoop measures the disk, on which others write, too. Close waits for it.
 func (h *Host) diskLoop() {
-	for h.pause(diskEvery) {
+	for lifecycle.Sleep(h.life, diskEvery) {
 		h.measureDisk()
 	}
 }

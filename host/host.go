@@ -235,14 +235,15 @@ func (h *Host) recover(failed *core) bool {
 	h.opt.Logger.Error("the journal failed; nothing is accepted until it has been opened again", "error", cause.Err)
 	h.setCore(failed, cause)
 	// A full disk would not let it be opened: better to go on reading the failed one.
-	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, maxSpaceWait) {
+	for failures := 1; ; failures++ {
 		full := failed.journal.Space()
 		if full == nil {
 			break
 		}
+		wait := h.recoveryWait(maxSpaceWait, failures)
 		h.opt.Logger.Error("the journal is not opened again while its disk is full", "error", full, "retry_in", wait)
 		h.setCore(failed, openError(full))
-		if !h.pause(wait) {
+		if !lifecycle.Sleep(h.life, wait) {
 			return false
 		}
 	}
@@ -252,22 +253,30 @@ func (h *Host) recover(failed *core) bool {
 	if err := failed.close(context.Background(), cause); err != nil {
 		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
 	}
-	for wait := h.opt.RecoveryWait; ; wait = min(2*wait, time.Minute) {
+	for failures := 1; ; failures++ {
 		c, err := h.openCore(h.life)
 		if err == nil {
 			h.setCore(c, nil)
 			h.opt.Logger.Info("the journal is open again")
 			return true
 		}
+		wait := h.recoveryWait(maxRecoveryWait, failures)
 		h.opt.Logger.Error("the journal cannot be opened again", "error", err, "retry_in", wait)
-		if !h.pause(wait) {
+		if !lifecycle.Sleep(h.life, wait) {
 			return false
 		}
 	}
 }
 
-// maxSpaceWait bounds the wait between two looks at a full disk.
-const maxSpaceWait = 5 * time.Second
+// Bounds of the waits between two looks at a full disk, and between two attempts to open a failed journal.
+const (
+	maxSpaceWait    = 5 * time.Second
+	maxRecoveryWait = time.Minute
+)
+
+func (h *Host) recoveryWait(longest time.Duration, failures int) time.Duration {
+	return lifecycle.Backoff{First: h.opt.RecoveryWait, Max: max(longest, h.opt.RecoveryWait)}.Wait(failures, 0)
+}
 
 // setCore puts a core in place, or none, and says why nothing is taken if so.
 func (h *Host) setCore(c *core, why error) {
@@ -278,18 +287,6 @@ func (h *Host) setCore(c *core, why error) {
 		h.changed = make(chan struct{})
 	}
 	h.core, h.why = c, why
-}
-
-// pause waits; false if the host is closing.
-func (h *Host) pause(wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-h.life.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // close ends everything in a core: services first, the journal last.

@@ -3,6 +3,7 @@ package host
 import (
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -76,7 +77,7 @@ func (h *Host) collectLoop() {
 	if keep < 0 {
 		return
 	}
-	for h.pause(min(max(keep/24, collectEvery), collectMost)) {
+	for lifecycle.Sleep(h.life, min(max(keep/24, collectEvery), collectMost)) {
 		done, err := h.CollectModules(time.Now().Add(-keep))
 		switch {
 		case err != nil && service.KindOf(err) != service.KindUnavailable:

@@ -186,6 +186,15 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
+// RetryAfterOf is how long an error asks to wait before trying again; 0 if it does not say.
+func RetryAfterOf(err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.RetryAfter
+	}
+	return 0
+}
+
 // KindOf returns the kind of the first [Error] in err's tree. Context errors
 // without one are KindDeadline and KindCanceled; all else is KindInternal.
 func KindOf(err error) Kind {

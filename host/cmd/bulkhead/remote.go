@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -57,6 +58,9 @@ func (a *typeArg) UnmarshalText(text []byte) error {
 	return err
 }
 
+// readyWaits are the waits for a host that is not ready.
+var readyWaits = lifecycle.Backoff{First: 50 * time.Millisecond, Max: 500 * time.Millisecond}
+
 // connect makes a client for the host that the flags name, and waits for it if
 // that is wanted.
 func (f *remoteFlags) connect(e *env) (*client.Client, error) {
@@ -66,12 +70,12 @@ func (f *remoteFlags) connect(e *env) (*client.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, f.Wait)
 	defer cancel()
-	for {
+	for try := 1; ; try++ {
 		err := host.Ready(ctx)
 		if err == nil {
 			return host, nil
 		}
-		if again := service.KindOf(err) == service.KindUnavailable; !again || !sleep(ctx, 50*time.Millisecond) {
+		if again := service.KindOf(err) == service.KindUnavailable; !again || !lifecycle.Sleep(ctx, readyWaits.Wait(try, 0)) {
 			return nil, err
 		}
 	}

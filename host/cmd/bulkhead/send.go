@@ -13,6 +13,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -94,7 +95,7 @@ func sendUntilKnown(ctx context.Context, host commander, c service.Command, retr
 		kind := service.KindOf(err)
 		lost = lost || kind == service.KindUnknown
 		again := kind == service.KindUnknown || kind == service.KindOverloaded || kind == service.KindUnavailable
-		if err == nil || !again || try >= retries || !sleep(ctx, backoff(err, try)) {
+		if err == nil || !again || try >= retries || !lifecycle.Sleep(ctx, sendWaits.Asked(try+1, service.RetryAfterOf(err))) {
 			if lost && (again || kind == service.KindFull) && kind != service.KindUnknown {
 				// That a later try was not taken says nothing about the earlier one.
 				err = &service.Error{Kind: service.KindUnknown, Message: "the answer to an earlier try was lost, and then", Err: err}
@@ -104,26 +105,8 @@ func sendUntilKnown(ctx context.Context, host commander, c service.Command, retr
 	}
 }
 
-// backoff is what the host asked for, else 100 ms, doubled with each try.
-func backoff(err error, try int) time.Duration {
-	var e *service.Error
-	if errors.As(err, &e) && e.RetryAfter > 0 {
-		return e.RetryAfter
-	}
-	return 100 * time.Millisecond << min(try, 5)
-}
-
-// sleep waits; false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+// sendWaits are the waits before a command is sent again.
+var sendWaits = lifecycle.Backoff{First: 100 * time.Millisecond, Max: 3200 * time.Millisecond}
 
 // explainData says of data that a service did not take because it is not JSON what
 // is wrong with it, as that is a slip of the quotes far more often than a wish.

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -23,4 +24,26 @@ func (b Backoff) Wait(failures int, took time.Duration) time.Duration {
 	}
 	wait = min(max(wait, took), b.Max)
 	return wait - rand.N(wait/4+1)
+}
+
+// Asked is the wait after so many failures in a row, the last of which asked for a wait, such as with Retry-After (0: it
+// did not). It is never shorter than that, but up to a quarter longer, as others were asked for the same.
+func (b Backoff) Asked(failures int, asked time.Duration) time.Duration {
+	wait := b.Wait(failures, 0)
+	if asked < wait {
+		return wait
+	}
+	return asked + rand.N(asked/4+1)
+}
+
+// Sleep waits; false if ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -27,5 +28,40 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 		if len(different) < 2 {
 			t.Errorf("after %d failures all wait equally long", c.failures)
 		}
+	}
+}
+
+// What asks for a wait gets it, and not everybody at the same time.
+func TestBackoffWaitsAsAsked(t *testing.T) {
+	b := Backoff{First: 100 * time.Millisecond, Max: time.Second}
+	for _, c := range []struct {
+		failures         int
+		asked, low, high time.Duration
+	}{
+		{1, 0, 75 * time.Millisecond, 100 * time.Millisecond}, {2, 10 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond},
+		{1, time.Second, time.Second, 1250 * time.Millisecond}, {9, time.Minute, time.Minute, 75 * time.Second},
+	} {
+		different := map[time.Duration]bool{}
+		for range 100 {
+			got := b.Asked(c.failures, c.asked)
+			if got < c.low || got > c.high {
+				t.Fatalf("after %d failures, asked for %v: %v, want %v to %v", c.failures, c.asked, got, c.low, c.high)
+			}
+			different[got] = true
+		}
+		if len(different) < 2 {
+			t.Errorf("after %d failures, asked for %v, all wait equally long", c.failures, c.asked)
+		}
+	}
+}
+
+func TestSleepEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	if !Sleep(ctx, time.Microsecond) {
+		t.Error("it did not wait")
+	}
+	cancel()
+	if Sleep(ctx, time.Hour) {
+		t.Error("it waited for a context that has ended")
 	}
 }

@@ -38,7 +38,7 @@ type Options struct {
 	// gives up. Default 10.
 	Retries int
 	// Backoff is how long Follow waits before its first try; each further wait is
-	// twice as long, up to 100 times of it. Default 100 ms.
+	// twice as long, up to 100 times of it, and all are up to a quarter shorter, at random. Default 100 ms.
 	Backoff time.Duration
 }
 

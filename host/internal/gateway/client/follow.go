@@ -8,9 +8,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -21,7 +21,7 @@ import (
 // row that brought nothing.
 func (c *Client) Follow(ctx context.Context, s Selection, each func(api.Event) error) error {
 	last, failed := "", 0
-	wait := c.options.Backoff
+	waits := lifecycle.Backoff{First: c.options.Backoff, Max: 100 * c.options.Backoff}
 	for {
 		began := last
 		err := c.follow(ctx, s, &last, each)
@@ -32,7 +32,7 @@ func (c *Client) Follow(ctx context.Context, s Selection, each func(api.Event) e
 		case ctx.Err() != nil:
 			return service.Errorf(service.KindOf(ctx.Err()), "following ended: %w", context.Cause(ctx))
 		case last != began:
-			failed, wait = 0, c.options.Backoff
+			failed = 0
 		}
 		switch service.KindOf(err) {
 		case service.KindUnavailable, service.KindOverloaded, service.KindUnknown, service.KindDeadline, service.KindCanceled:
@@ -42,18 +42,7 @@ func (c *Client) Follow(ctx context.Context, s Selection, each func(api.Event) e
 		if failed++; failed > c.options.Retries {
 			return err
 		}
-		var e *service.Error
-		pause := wait
-		if errors.As(err, &e) {
-			pause = max(pause, e.RetryAfter)
-		}
-		wait = min(2*wait, 100*c.options.Backoff)
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
+		lifecycle.Sleep(ctx, waits.Asked(failed, service.RetryAfterOf(err))) // if ctx ends, the next try says so
 	}
 }
 
