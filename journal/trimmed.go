@@ -21,10 +21,10 @@ func (j *Journal) Trimmed(ctx context.Context, log LogName, key string) (t Trimm
 	return Trimmed{Key: key, Floor: x.floor, Snapshot: x.snapshot}, ok, err
 }
 
-// AllTrimmed yields all entities of a log that have lost events to a retention, in the order
-// of their keys. What it yields is the caller's to keep. An error of yield ends it and is
-// returned as it is.
-func (j *Journal) AllTrimmed(ctx context.Context, log LogName, yield func(Trimmed) error) error {
+// AllTrimmed yields the entities of a log that have lost events to a retention, those behind
+// the key after, in an order of its own; empty is before all. What it yields is the caller's to
+// keep. An error of yield ends it and is returned as it is. A yield must not ask the journal.
+func (j *Journal) AllTrimmed(ctx context.Context, log LogName, after string, yield func(Trimmed) error) error {
 	c := j.cutOf(log)
 	if c.sequence == 0 {
 		return nil
@@ -34,8 +34,12 @@ func (j *Journal) AllTrimmed(ctx context.Context, log LogName, yield func(Trimme
 	}
 	defer j.reads.leave()
 	prefix := indexPrefix('f', log)
+	from := prefix
+	if after != "" {
+		from = floorKey(log, after, ^uint64(0))
+	}
 	var stopped error // of yield, which goes back as it is
-	err := j.engine.Index().Scan(ctx, prefix, prefix, func(k, value []byte) error {
+	err := j.engine.Index().Scan(ctx, prefix, from, func(k, value []byte) error {
 		key, sequence, ok := parseFloorKey(log, k)
 		if ok && !c.keeps(sequence) {
 			return nil

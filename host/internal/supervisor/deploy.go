@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Stage is a step of a deployment, for progress.
@@ -35,6 +36,10 @@ type build struct {
 	facts   catalog.Facts
 	program *sandbox.Program
 	engine  *engine.Engine
+
+	// keptFrom is the position of the first event that the log had when the module was held to
+	// the states of entities; see takesStates.
+	keptFrom journal.Position
 }
 
 // discard gives back a build that will not be used.

@@ -14,11 +14,11 @@ type check func(ctx context.Context, next *build) error
 
 // before are the checks of a deployment before anything of the service is touched: what was
 // there goes on if one fails. They may take their time.
-func (s *Supervisor) before() []check { return []check{s.knowsTypes} }
+func (s *Supervisor) before() []check { return []check{s.knowsTypes, s.takesStates} }
 
 // drained are the checks when the old module has stopped and the new one has not begun, for
 // what the old one has written meanwhile. Requests wait for them.
-func (s *Supervisor) drained() []check { return []check{s.knowsTypes} }
+func (s *Supervisor) drained() []check { return []check{s.knowsTypes, s.stillTakesStates} }
 
 // fits makes checks, up to the first that fails.
 func fits(ctx context.Context, checks []check, next *build) error {

@@ -34,6 +34,8 @@ type Journal interface {
 	engine.Log
 	stream.Reader
 	EventTypes(ctx context.Context, log journal.LogName) ([]journal.EventType, error)
+	First(log journal.LogName) journal.Position
+	AllTrimmed(ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error) error
 }
 
 // Options are what a supervisor is made of. All are needed, and all numbers above 0.
@@ -77,6 +79,8 @@ type Supervisor struct {
 	modules *budget.Account // bytes of stored modules that are in memory, to be compiled
 	life    context.Context // ended by Close
 	end     context.CancelFunc
+	// openTime bounds how long a deployment has snapshots opened.
+	openTime time.Duration
 
 	mu       sync.RWMutex // guards all below; held for look-ups and changes of the set only
 	services map[service.Name]*Service
@@ -85,7 +89,7 @@ type Supervisor struct {
 
 // New makes a supervisor without services.
 func New(o Options) *Supervisor {
-	s := &Supervisor{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}}
+	s := &Supervisor{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}, openTime: openTime}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.starter = newStarter(o, s.start)
 	return s

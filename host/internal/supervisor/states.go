@@ -1,0 +1,251 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
+
+const (
+	// openTime is for how long a deployment has the new module open snapshots, if there are so many.
+	openTime = 10 * time.Second
+	// pageStates and pageBytes bound what is read of snapshots at once.
+	pageStates = 256
+	pageBytes  = 4 << 20
+)
+
+// takesStates holds a module to the entities that have lost events to a retention: all there
+// is of their first events is a snapshot, and a module that does not take it could not
+// bring them back. The state schema is looked at of all of them; then a sandbox of the module,
+// beside those that run, opens as many as there is time for.
+//
+// What cannot be brought back by what runs now is no reason to refuse.
+func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
+	c := &stateCheck{supervisor: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
+	// Before all else, so that a retention meanwhile is seen when the old module is drained.
+	next.keptFrom = s.opt.Journal.First(c.log())
+	if svc, err := s.Get(next.spec.Service); err == nil {
+		svc.mu.RLock()
+		same := svc.manifest != nil && svc.spec.Module == next.spec.Module
+		c.old = svc.manifest != nil
+		if c.old {
+			c.oldSchema = svc.manifest.StateSchema
+		}
+		svc.mu.RUnlock()
+		if same {
+			return nil
+		}
+	}
+	c.turn = next.program.HostTurn()
+	defer c.turn.End()
+	if err := c.each(ctx, c.compare); err != nil {
+		return err
+	}
+	if c.refused == 0 && c.all > 0 {
+		if err := c.open(ctx); err != nil {
+			return err
+		}
+	}
+	return c.verdict()
+}
+
+// stillTakesStates does that again if a retention has deleted events since.
+func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
+	if s.opt.Journal.First(journal.LogName(next.spec.Service)) == next.keptFrom {
+		return nil
+	}
+	return s.takesStates(ctx, next)
+}
+
+// stateCheck is one run of takesStates.
+type stateCheck struct {
+	supervisor *Supervisor
+	next       *build
+	turn       *sandbox.HostTurn
+	schema     uint32 // of the new module
+	old        bool   // it is known what runs
+	oldSchema  uint32 // of that
+
+	schemas  map[uint32]bool // of snapshots that the new module does not take
+	all      int             // entities with a snapshot
+	opened   int             // of them, by the new module
+	readable int             // by their schema
+	refused  int
+	first    string // the first of these, and why
+}
+
+func (c *stateCheck) log() journal.LogName { return journal.LogName(c.next.spec.Service) }
+
+// errPage ends a page of entities.
+var errPage = errors.New("page")
+
+// each calls look for all entities that have lost events and have a snapshot, in turns with
+// others.
+func (c *stateCheck) each(ctx context.Context, look func(context.Context, *journal.Trimmed) error) error {
+	after := ""
+	for {
+		if err := c.turn.Begin(ctx); err != nil {
+			return c.failed(err)
+		}
+		var page []journal.Trimmed
+		bytes := 0
+		err := c.supervisor.opt.Journal.AllTrimmed(ctx, c.log(), after, func(t journal.Trimmed) error {
+			after = t.Key
+			if t.Snapshot != nil {
+				page = append(page, t)
+				bytes += len(t.Snapshot.State)
+			}
+			if len(page) == pageStates || bytes >= pageBytes {
+				return errPage
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errPage) {
+			return c.failed(err)
+		}
+		for i := range page {
+			if err := look(ctx, &page[i]); err != nil {
+				return err
+			}
+		}
+		if err == nil {
+			return nil
+		}
+	}
+}
+
+// compare looks at the schemas of an entity's snapshots.
+func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
+	c.all++
+	if t.Snapshot.Schema == c.schema {
+		c.readable++
+		return nil
+	}
+	latest, ok, err := c.supervisor.opt.Journal.Snapshot(ctx, c.log(), t.Key)
+	switch {
+	case err != nil && journal.KindOf(err) != journal.KindCorrupt:
+		return c.failed(err)
+	case err != nil || !ok:
+		latest = *t.Snapshot
+	}
+	switch {
+	case latest.Schema == c.schema:
+		c.readable++
+	case c.old && c.oldSchema != latest.Schema && c.oldSchema != t.Snapshot.Schema:
+		// What runs cannot bring it back either.
+	default:
+		c.schemas[latest.Schema] = true
+		c.refuse(t, fmt.Sprintf("its snapshot is of state schema %d, and the module has %d", latest.Schema, c.schema))
+	}
+	return nil
+}
+
+func (c *stateCheck) refuse(t *journal.Trimmed, why string) {
+	if c.refused++; c.refused == 1 {
+		c.first = fmt.Sprintf("entity %q, whose events up to version %d are deleted: %s", t.Key, t.Floor, why)
+	}
+}
+
+// errTime ends the opening of snapshots.
+var errTime = errors.New("no more time")
+
+// open has a sandbox of the new module open the snapshots, for as long as it may take.
+func (c *stateCheck) open(ctx context.Context) error {
+	guest, err := c.next.program.Instantiate(ctx, sandbox.SlogLogger(c.supervisor.opt.Logger))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = guest.Close(context.WithoutCancel(ctx)) }()
+	within, cancel := context.WithTimeoutCause(ctx, c.supervisor.openTime, errTime)
+	defer cancel()
+	err = c.each(within, func(ctx context.Context, t *journal.Trimmed) error { return c.openOne(ctx, guest, t) })
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(within), errTime) {
+		return nil
+	}
+	return err
+}
+
+// openOne has the guest open the snapshots of an entity, until it takes one.
+func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *journal.Trimmed) error {
+	latest, ok, err := c.supervisor.opt.Journal.Snapshot(ctx, c.log(), t.Key)
+	if err != nil && journal.KindOf(err) != journal.KindCorrupt {
+		return c.failed(err)
+	}
+	candidates := []*journal.Snapshot{t.Snapshot}
+	if err == nil && ok && latest.Version != t.Snapshot.Version {
+		candidates = []*journal.Snapshot{&latest, t.Snapshot}
+	}
+	var why error
+	tried := false
+	for _, x := range candidates {
+		if x.Schema != c.schema {
+			continue
+		}
+		c.turn.Rest() // what the guest does takes turns of its own
+		tried, why = true, guest.Hydrate(ctx, 0, service.Key(t.Key), x.Version, x.State, func(func(service.GuestEvent) error) error { return nil })
+		if why == nil {
+			break
+		}
+		if err := c.cured(ctx, guest, why); err != nil {
+			return err
+		}
+	}
+	if !tried {
+		return nil // what runs cannot bring it back either
+	}
+	c.opened++
+	if why != nil {
+		c.refuse(t, "its snapshot is refused by the module: "+why.Error())
+	}
+	if guest.Worn() {
+		return guest.Reset(ctx)
+	}
+	return nil
+}
+
+// cured makes the guest usable after it has not taken a snapshot; an error is one of the host's.
+func (c *stateCheck) cured(ctx context.Context, guest *sandbox.Instance, why error) error {
+	if ctx.Err() != nil {
+		return c.failed(ctx.Err())
+	}
+	switch service.KindOf(why) {
+	case service.KindQuota, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindInternal:
+		return why
+	}
+	if !guest.Broken() {
+		return nil
+	}
+	return guest.Reset(ctx)
+}
+
+// failed is why nothing could be found out.
+func (c *stateCheck) failed(err error) error {
+	kind := kindOfJournal(err)
+	if k := service.KindOf(err); k == service.KindCanceled || k == service.KindDeadline {
+		kind = k
+	}
+	return &service.Error{Op: "deploy", Service: c.next.spec.Service, Kind: kind, Err: err,
+		Message: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}
+}
+
+// verdict is the error of a deployment that is refused.
+func (c *stateCheck) verdict() error {
+	switch {
+	case c.refused == 0:
+		return nil
+	case !c.old && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
+		// Snapshots of several schemas, as only a forced retention leaves them: no module takes
+		// them all, and one has to run.
+		c.supervisor.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that is deployed",
+			"service", c.next.spec.Service, "entities", c.refused, "of", c.all, "first", c.first)
+		return nil
+	}
+	return &service.Error{Op: "deploy", Service: c.next.spec.Service, Kind: service.KindConflicting,
+		Message: "the new module does not take the snapshots of entities whose events are deleted, and could not bring them back",
+		Reasons: []string{c.first, fmt.Sprintf("%d of %d such entities; the schemas of all and the snapshots of %d were looked at", c.refused, c.all, c.opened)}}
+}

@@ -1,0 +1,152 @@
+package host_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// ofSchema is the manifest of a build of the counter with a state schema.
+func ofSchema(version string, schema uint32) []byte {
+	m := testguest.CounterManifest("tally")
+	m.Version, m.StateSchema = version, schema
+	return m.AppendJSON(nil)
+}
+
+// unable is a build of the counter that answers each Open in this way.
+func unable(version string, schema uint32, l testguest.Liar) []byte {
+	l.Manifest = ofSchema(version, schema)
+	return l.Bytes()
+}
+
+// forgetful is a host with a tally whose entities k0 to k2 have lost events.
+func forgetful(t *testing.T) *hosttest.Host {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	for range 2 {
+		for i := range 3 {
+			h.MustSend(add(service.Key(fmt.Sprint("k", i))))
+		}
+	}
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 6}); err != nil || done.First != 6 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	return h
+}
+
+// couldNotBringBack deploys a module that is refused for these reasons, and the one before goes on.
+func couldNotBringBack(t *testing.T, h *hosttest.Host, module []byte, parts ...string) {
+	t.Helper()
+	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module})
+	if service.KindOf(err) != service.KindConflicting {
+		t.Fatalf("got %v", err)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%v; it does not say %q", err, part)
+		}
+	}
+}
+
+func wantCounts(t *testing.T, h *hosttest.Host, want string) {
+	t.Helper()
+	for i := range 3 {
+		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("k", i)), Type: "count"})
+		if err != nil || string(q.Data) != want {
+			t.Errorf("k%d counts %s, %v; want %s", i, q.Data, err, want)
+		}
+	}
+}
+
+// A module that does not take the snapshots of entities whose events are deleted is refused
+// before anything is touched, and one of them is named. Others are not asked for.
+func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
+	h := forgetful(t)
+	other := testguest.CounterWith(ofSchema("2", 2), nil)
+	couldNotBringBack(t, h, other, `entity "k0", whose events up to version 2 are deleted`, "of state schema 1, and the module has 2",
+		"3 of 3 such entities")
+	wantCounts(t, h, "2")
+	refusal := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
+	couldNotBringBack(t, h, unable("3", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: refusal}}),
+		`entity "k0"`, "bad_snapshot", "not my form", "the snapshots of 3 were looked at")
+	couldNotBringBack(t, h, unable("4", 1, testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}),
+		`entity "k0"`, "unreachable", "the snapshots of 3 were looked at")
+	wantCounts(t, h, "2")
+	if st, err := h.Status("tally"); err != nil || st.Counters.Resets != 0 || !st.Faults.IsZero() {
+		t.Errorf("%+v, %v", st, err)
+	}
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("5", 1), nil))
+	wantCounts(t, h, "2")
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	couldNotBringBack(t, h, other, `entity "k0"`)
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	wantCounts(t, h, "2")
+	h.Restart()
+	couldNotBringBack(t, h, other, `entity "k0"`)
+	wantCounts(t, h, "2")
+
+	// Where all events are there, a module may have another schema.
+	whole := hosttest.New(t)
+	whole.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	for i := range 3 {
+		whole.MustSend(add(service.Key(fmt.Sprint("k", i))))
+	}
+	whole.MustDeploy("tally", other)
+	wantCounts(t, whole, "1")
+}
+
+// What a retention deletes while the next module waits for the old one to end counts, too.
+func TestARetentionDuringTheSwap(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	for i := range 3 {
+		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
+	}
+	h.MustSend(add("other"))
+	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p host.Progress) {
+		if p.Stage == "draining" {
+			if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4}); err != nil || done.First != 4 {
+				t.Errorf("%+v, %v", done, err)
+			}
+		}
+	}})
+	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `entity "k0"`) {
+		t.Errorf("got %v", err)
+	}
+	wantCounts(t, h, "1")
+	h.MustSend(add("k0"))
+}
+
+// A retention counts only snapshots that the module which runs has made: another build's may
+// have another form under the same schema, and then the events are all there is.
+func TestARetentionTrustsNoOtherBuild(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	settings := service.Settings{SnapshotEvery: 1}
+	deploy := func(module []byte) {
+		t.Helper()
+		if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module, Settings: settings}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
+	h.MustSend(add("k0"))
+	h.MustSend(add("k1"))
+	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
+	deploy(unable("2", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault}}))
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); service.KindOf(err) != service.KindConflicting {
+		t.Errorf("%+v, %v", done, err)
+	}
+	deploy(testguest.CounterWith(ofSchema("3", 1), nil))
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
