@@ -137,6 +137,8 @@ func TestARepeatedCommandHasOneEffect(t *testing.T) {
 	c.Key = "other"
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindIDReused {
 		t.Errorf("the same id for another entity: %v", err)
+	} else if text := err.Error(); !strings.Contains(text, `for the command add of entity "k"`) || !strings.Contains(text, "used at 20") {
+		t.Errorf("what the id was used for is not said: %s", text)
 	}
 }
 
@@ -174,6 +176,8 @@ func TestFailuresAreContained(t *testing.T) {
 	c.Expected = &wrong
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindVersionConflict {
 		t.Errorf("a wrong expected version: %v", err)
+	} else if e := err.(*service.Error); e.Version == nil || *e.Version != 2 {
+		t.Errorf("the conflict does not say the present version: %+v", e)
 	}
 	c.Service = "nobody"
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindNotFound {

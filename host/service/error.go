@@ -123,6 +123,7 @@ type Error struct {
 	Message    string        // what was wrong, what was expected, what to do
 	Reasons    []string      // every violation, if there can be several
 	Pointer    *string       // of data that does not fit its schema: a JSON Pointer (RFC 6901) to the place; "" is all of it
+	Version    *Version      // of a version conflict: the entity's present version
 	Detail     string        // for the operator only: guest stack trace, paths
 	RetryAfter time.Duration // when to try again; 0 if unknown
 	Fuel       uint64        // spent by the call that failed in the guest; 0 if there was none

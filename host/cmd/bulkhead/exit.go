@@ -84,6 +84,7 @@ func (e *env) fail(err error) int {
 		out := jsonError{Exit: code, Message: err.Error()}
 		if isService {
 			out.Kind, out.Code, out.Reasons, out.Pointer = s.Kind.String(), s.Code, s.Reasons, s.Pointer
+			out.Version = s.Version
 			if s.Message != "" {
 				out.Message = s.Message
 			}
@@ -142,10 +143,11 @@ func forPeople(s *service.Error) string {
 
 // jsonError is how --json prints an error, on standard error.
 type jsonError struct {
-	Exit    int      `json:"exit"`
-	Kind    string   `json:"kind,omitempty"`
-	Code    string   `json:"code,omitempty"`
-	Message string   `json:"message"`
-	Reasons []string `json:"reasons,omitempty"`
-	Pointer *string  `json:"pointer,omitempty"`
+	Exit    int              `json:"exit"`
+	Kind    string           `json:"kind,omitempty"`
+	Code    string           `json:"code,omitempty"`
+	Message string           `json:"message"`
+	Reasons []string         `json:"reasons,omitempty"`
+	Pointer *string          `json:"pointer,omitempty"`
+	Version *service.Version `json:"version,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -210,6 +211,21 @@ func TestKinds(t *testing.T) {
 	}
 	if StatusOf(service.Kind(200)) != 500 {
 		t.Error("a kind of the future is no fault of the host")
+	}
+}
+
+// A proxy takes 502 for an answer of nobody: it sends the command again, or takes the host out. So no failure of
+// a service has it.
+func TestFailuresOfServicesAreNoBadGateway(t *testing.T) {
+	for k := range service.KindQuota + 1 {
+		if got := StatusOf(k); got == http.StatusBadGateway {
+			t.Errorf("%s is %d", k, got)
+		}
+	}
+	for _, k := range []service.Kind{service.KindFault, service.KindTrap, service.KindGuestMemory, service.KindGuestExit, service.KindGuestFuel, service.KindGuestStack, service.KindProtocol, service.KindOutcomeTooLarge} {
+		if got := StatusOf(k); got != http.StatusInternalServerError {
+			t.Errorf("%s is %d", k, got)
+		}
 	}
 }
 

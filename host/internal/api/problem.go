@@ -40,6 +40,7 @@ type Problem struct {
 	Code         string            `json:"code,omitempty"`           // of a rejection or fault: the service's own
 	Reasons      []string          `json:"reasons,omitempty"`        // every violation, if there can be several
 	Pointer      *string           `json:"pointer,omitempty"`        // of data that does not fit its schema: a JSON Pointer to the place; "" is all of it
+	Version      *service.Version  `json:"version,omitempty"`        // of a version conflict: the entity's present version
 	CommandID    service.CommandID `json:"command_id,omitempty"`     // of the command that failed: repeat it under this id
 	RetryAfterMS int64             `json:"retry_after_ms,omitempty"` // when to try again
 	Fuel         uint64            `json:"fuel,omitempty"`           // spent by a call that failed in the service
@@ -55,8 +56,9 @@ type kindFacts struct {
 }
 
 // kinds says how each kind looks in HTTP. The statuses are part of the protocol:
-// 4xx is the sender's to mend, 502 and 504 lie with the service, 500, 503 and
-// 507 with the host.
+// 4xx is the sender's to mend. 500 is a failure of the service or of the host, which kind tells apart:
+// 502 would have proxies send the command again, or to nobody for a while. 503, 504 and 507 may
+// pass.
 var kinds = map[service.Kind]kindFacts{
 	service.KindInternal:        {http.StatusInternalServerError, "The host failed"},
 	service.KindInvalid:         {http.StatusBadRequest, "The request is malformed"},
@@ -74,15 +76,15 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindDeadline:        {http.StatusGatewayTimeout, "The deadline passed before the command ran"},
 	service.KindCanceled:        {499, "The caller went away before the command ran"},
 	service.KindRejected:        {http.StatusUnprocessableEntity, "The service refused"},
-	service.KindFault:           {http.StatusBadGateway, "The service's handler failed"},
-	service.KindTrap:            {http.StatusBadGateway, "The service trapped"},
+	service.KindFault:           {http.StatusInternalServerError, "The service's handler failed"},
+	service.KindTrap:            {http.StatusInternalServerError, "The service trapped"},
 	service.KindGuestDeadline:   {http.StatusGatewayTimeout, "The service took too long"},
-	service.KindGuestMemory:     {http.StatusBadGateway, "The service ran out of memory"},
-	service.KindGuestExit:       {http.StatusBadGateway, "The service exited"},
-	service.KindGuestFuel:       {http.StatusBadGateway, "The service spent its fuel"},
-	service.KindGuestStack:      {http.StatusBadGateway, "The service exhausted its stack"},
-	service.KindProtocol:        {http.StatusBadGateway, "The service's answer broke the ABI"},
-	service.KindOutcomeTooLarge: {http.StatusBadGateway, "The service's answer is above a limit"},
+	service.KindGuestMemory:     {http.StatusInternalServerError, "The service ran out of memory"},
+	service.KindGuestExit:       {http.StatusInternalServerError, "The service exited"},
+	service.KindGuestFuel:       {http.StatusInternalServerError, "The service spent its fuel"},
+	service.KindGuestStack:      {http.StatusInternalServerError, "The service exhausted its stack"},
+	service.KindProtocol:        {http.StatusInternalServerError, "The service's answer broke the ABI"},
+	service.KindOutcomeTooLarge: {http.StatusInternalServerError, "The service's answer is above a limit"},
 	service.KindUnknown:         {http.StatusInternalServerError, "The outcome is not known; send the same command id again"},
 	service.KindBadCursor:       {http.StatusBadRequest, "The cursor cannot be used here"},
 	service.KindFull:            {http.StatusInsufficientStorage, "The journal is full"},
@@ -121,7 +123,7 @@ func ProblemOf(err error, requestID string) Problem {
 	}
 	p.Detail, p.Code = cut(e.Message), cut(e.Code)
 	p.Resource, p.Used, p.Limit = e.Resource, e.Used, e.Limit
-	p.Pointer = e.Pointer
+	p.Pointer, p.Version = e.Pointer, e.Version
 	for _, r := range e.Reasons[:min(len(e.Reasons), maxReasons)] {
 		p.Reasons = append(p.Reasons, cut(r))
 	}
@@ -139,7 +141,7 @@ func (p *Problem) Err() *service.Error {
 		kind = kindOfStatus(p.Status)
 	}
 	e := &service.Error{
-		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons, Pointer: p.Pointer,
+		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons, Pointer: p.Pointer, Version: p.Version,
 		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond, Fuel: p.Fuel,
 		Resource: p.Resource, Used: p.Used, Limit: p.Limit,
 	}

@@ -175,7 +175,10 @@ func (s *shard) command(t *task) {
 	}
 	t.version = e.version
 	if c.Expected != nil && *c.Expected != e.version {
-		t.refusal = s.engine.errorf(service.KindVersionConflict, "entity %q is at version %d, expected was %d; nothing was written", c.Key, e.version, *c.Expected)
+		at := e.version
+		conflict := s.engine.errorf(service.KindVersionConflict, "entity %q is at version %d, expected was %d; nothing was written", c.Key, at, *c.Expected)
+		conflict.Version = &at
+		t.refusal = conflict
 		s.settle(t)
 		return
 	}

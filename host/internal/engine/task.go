@@ -102,7 +102,9 @@ func (t *task) repeated(first *journal.Committed, r journal.Receipt, err error) 
 		s.counters.unknown.Add(1)
 		t.fail(s.unknown(t.command.ID, err))
 	case first.Command.Fingerprint != t.command.Fingerprint():
-		t.fail(s.engine.errorf(service.KindIDReused, "command id %s was used for another command", t.command.ID))
+		was := &first.Command
+		t.fail(s.engine.errorf(service.KindIDReused, "command id %s was used at %s, for the command %s of entity %q, with other content; nothing was written",
+			t.command.ID, time.Unix(0, int64(first.Time)).UTC().Format(time.RFC3339Nano), was.Type, was.Key))
 	default:
 		s.counters.repeated.Add(1)
 		t.reply(service.Repeat(&first.Command, r))

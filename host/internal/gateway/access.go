@@ -96,27 +96,25 @@ var (
 	exposedHeaders = strings.Join([]string{"ETag", "Retry-After", api.HeaderRequestID}, ", ")
 )
 
-// crossOrigin lets the pages of allowed origins see answers. It reports whether
-// the request is a browser's question before the real one, which is answered by
-// that: it has no token, and does nothing.
-func (a *access) crossOrigin(h http.Header, r *http.Request) (asked bool) {
+// crossOrigin lets the pages of allowed origins see answers. A browser's question before the real
+// request is answered by that.
+func (a *access) crossOrigin(h http.Header, r *http.Request) {
 	if len(a.origins) == 0 {
-		return false
+		return
 	}
 	h.Add("Vary", "Origin")
 	origin := r.Header.Get("Origin")
 	if !slices.Contains(a.origins, origin) {
-		return false
+		return
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		h.Set("Access-Control-Expose-Headers", exposedHeaders)
-		return false
+		return
 	}
 	h.Set("Access-Control-Allow-Methods", allowedMethods)
 	h.Set("Access-Control-Allow-Headers", allowedHeaders)
 	h.Set("Access-Control-Max-Age", "600")
-	return true
 }
 
 func (a *access) knownHost(host string) bool {

@@ -288,7 +288,16 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.Header().Set("ETag", api.FormatETag(reply.Version))
+	if r.Method != http.MethodPost {
+		tag := queryTag(reply.Version, reply.Data)
+		a.Header().Set("ETag", tag)
+		a.Header().Set("Cache-Control", "private, no-cache") // it may be kept, and is asked for again
+		if matches(r.Header.Values("If-None-Match"), tag) {
+			a.limitWrite(0)
+			a.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+	}
 	a.pacer = s.pace(ctx, c.service, len(reply.Data))
 	a.sendTexts(http.StatusOK, api.ContentJSON, api.QueryReplyText(nil, &reply), api.Text(newline))
 	return nil

@@ -67,12 +67,9 @@ func (p *page) send(ctx context.Context, s *Server, end []byte) {
 	p.a.sendTexts(http.StatusOK, api.ContentJSON, append(p.texts, api.Text(end), api.Text(newline))...)
 }
 
+// entityEvents is a page, or a stream of server-sent events, whose ids are cursors of the service.
 func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	name, key, err := pathEntity(r)
-	if err != nil {
-		return err
-	}
-	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
 		return err
 	}
@@ -81,6 +78,13 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
 			return service.Errorf(service.KindInvalid, "after is %.80q; it takes a version", text)
 		}
+	}
+	if r.Method == http.MethodGet && prefers(r, api.ContentSSE) {
+		return s.entityStream(a, r, Selection{Service: name, Keys: []service.Key{key}}, service.Version(after))
+	}
+	limit, err := parseLimit(a.params.Get("limit"))
+	if err != nil {
+		return err
 	}
 	if _, err := s.backend.Head(name); err != nil {
 		return err
@@ -109,6 +113,48 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	return nil
 }
 
+// entityStream streams the events of one entity after a version, or after the id that the client
+// has seen last.
+func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after service.Version) (err error) {
+	if err := noLimit(a); err != nil {
+		return err
+	}
+	if last := r.Header.Get(api.HeaderLastEventID); last != "" {
+		sel.After, err = s.position(r.Context(), sel.Service, last)
+	} else {
+		sel.After, err = s.entityPosition(r.Context(), sel.Service, sel.Keys[0], after)
+	}
+	if err != nil {
+		return err
+	}
+	return s.sendSSE(a, r, sel)
+}
+
+// entityPosition finds a place in the service's log before which the entity came to a version, and
+// after which all its later events are.
+func (s *Server) entityPosition(ctx context.Context, name service.Name, key service.Key, version service.Version) (service.Position, error) {
+	if version > 0 {
+		events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1)
+		if err == nil && len(events) > 0 && events[0].Version == version {
+			return events[0].Position, nil
+		}
+		// A retention may have deleted that event. If it has deleted none of the later ones, they
+		// are all there is.
+		if _, _, err := s.backend.EntityEvents(ctx, name, key, version, 1); err != nil {
+			return 0, err
+		}
+	}
+	return s.position(ctx, name, api.FromStart)
+}
+
+// noLimit refuses a limit of a stream, which has none.
+func noLimit(a *answer) error {
+	if a.params.Has("limit") {
+		return service.Errorf(service.KindInvalid, "limit is for pages; a stream ends when its client has enough")
+	}
+	return nil
+}
+
 // serviceEvents is a page, a stream of server-sent events or a WebSocket,
 // depending on how it is asked for.
 func (s *Server) serviceEvents(a *answer, r *http.Request) error {
@@ -133,7 +179,12 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 		return err
 	}
 	from := a.params.Get("from")
-	sse := r.Method == http.MethodGet && accepts(r, api.ContentSSE)
+	sse := r.Method == http.MethodGet && prefers(r, api.ContentSSE)
+	if sse || isUpgrade(r) {
+		if err := noLimit(a); err != nil {
+			return err
+		}
+	}
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" && (sse || isUpgrade(r)) {
 		from = last
 	}
@@ -243,7 +294,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			p := s.problem(err, a.id)
 			text, _ := json.Marshal(p) // a problem always encodes
 			a.limitWrite(len(text))
-			_, _ = a.Write(appendSSE(append(b, "event: error\n"...), text))
+			_, _ = a.Write(appendSSE(append(b, "event: problem\n"...), text))
 			return nil
 		case len(events) == 0:
 			// What was passed by need not be read again by who resumes. An id without data is no event.

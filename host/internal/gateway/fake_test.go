@@ -262,6 +262,9 @@ func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, 
 	switch c.Type {
 	case "reject":
 		return service.Reply{}, &service.Error{Kind: service.KindRejected, Service: c.Service, Code: "insufficient_funds", Message: "the balance is 0"}
+	case "conflict":
+		at := service.Version(7)
+		return service.Reply{}, &service.Error{Kind: service.KindVersionConflict, Service: c.Service, Version: &at, Message: "the entity is at version 7"}
 	case "binary":
 		reply.Data = []byte{0xff, '"', '}'}
 	case "look":

@@ -342,6 +342,7 @@ func (c *carriage) fit(err error) error {
 	return &service.Error{
 		Op: e.Op, Service: e.Service, Kind: e.Kind, Code: shortened(e.Code), Message: shortened(e.Message),
 		RetryAfter: e.RetryAfter, Fuel: e.Fuel, Resource: e.Resource, Used: e.Used, Limit: e.Limit,
+		Version: e.Version,
 	}
 }
 

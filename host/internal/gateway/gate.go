@@ -22,9 +22,22 @@ import (
 
 // takes is what an operation takes beside its path.
 type takes struct {
-	params []string // of the query
-	body   body
+	params  []string // of the query
+	body    body
+	answers answers
 }
+
+// answers are the forms that an operation's answer may have; nil is JSON.
+type answers []string
+
+// What is not JSON, or not only.
+var (
+	lines     = answers{api.ContentJSON, api.ContentLines}
+	streams   = answers{api.ContentJSON, api.ContentSSE}
+	backups   = answers{api.ContentBackup}
+	plainText = answers{"text/plain"}
+	nothing   = answers{}
+)
 
 // body is what an operation takes as its body.
 type body int
@@ -45,6 +58,8 @@ var onceHeaders = []string{
 	"Content-Type", api.HeaderCommandID, api.HeaderExpected, api.HeaderDeadline, api.HeaderMetadata, api.HeaderLastEventID,
 }
 
+var justJSON = answers{api.ContentJSON}
+
 // admit lets a request through, or says why not.
 func (t *takes) admit(a *answer, r *http.Request) (err error) {
 	for _, name := range onceHeaders {
@@ -55,7 +70,15 @@ func (t *takes) admit(a *answer, r *http.Request) (err error) {
 	if a.params, err = t.query(r.URL.RawQuery); err != nil {
 		return err
 	}
-	if err = t.form(a, r); err != nil && r.ContentLength != 0 {
+	if t.answers == nil {
+		err = acceptable(r, justJSON)
+	} else {
+		err = acceptable(r, t.answers)
+	}
+	if err == nil {
+		err = t.form(a, r)
+	}
+	if err != nil && r.ContentLength != 0 {
 		a.Header().Set("Connection", "close") // what is on its way is not read
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -23,6 +24,7 @@ type operation struct {
 	bodyType     string      // empty: it has no body
 	example      string      // of its body
 	own          bool        // the host reads the body: a service's has no schema
+	answers      []string    // the media types of its answer
 }
 
 type parameter struct {
@@ -52,11 +54,12 @@ func operations(t *testing.T) (all []operation) {
 				RequestBody struct {
 					Content map[string]struct{ Schema, Example json.RawMessage }
 				}
+				Responses map[string]struct{ Content map[string]json.RawMessage }
 			}
 			if err := json.Unmarshal(text, &op); err != nil {
 				t.Fatal(err)
 			}
-			o := operation{method: strings.ToUpper(method), path: path}
+			o := operation{method: strings.ToUpper(method), path: path, answers: slices.Sorted(maps.Keys(op.Responses["200"].Content))}
 			for _, p := range op.Parameters {
 				if name, ok := strings.CutPrefix(p.Ref, "#/components/parameters/"); ok {
 					p = doc.Components.Parameters[name]
@@ -176,6 +179,11 @@ func TestTheGate(t *testing.T) {
 			for _, encoding := range []string{"gzip", "br", "identity, gzip", "x\u202e"} {
 				unsupported(encoding, as("", o.example, "Content-Encoding", encoding))
 			}
+			if len(o.answers) > 0 {
+				for _, accept := range []string{"image/png", "application/json;q=0,image/*", "*/*;q=0", "application/xml, application/problem+json"} {
+					refused(accept, as("", o.example, "Accept", accept), 406, "unsupported")
+				}
+			}
 			if o.bodyType == "" {
 				invalid("a body", as("", `{"dry_run":true}`))
 				invalid("a body in chunks", s.doBody(o.method, o.url(""), io.MultiReader(strings.NewReader("{}"))))
@@ -196,6 +204,9 @@ func TestTheGate(t *testing.T) {
 
 			// And what it takes is taken.
 			headers := []string{"Content-Encoding", "identity"}
+			if len(o.answers) > 0 {
+				headers = append(headers, "Accept", "image/png, "+o.answers[0]+";q=0.1")
+			}
 			if o.bodyType == api.ContentJSON {
 				headers = append(headers, "Content-Type", "application/json; charset=UTF-8")
 			}
@@ -245,6 +256,14 @@ func TestOpenAPIListsTheParameters(t *testing.T) {
 			want = jsonBody
 		case o.bodyType != "":
 			want = dataBody
+		}
+		forms := slices.Clone(r.takes.answers)
+		if forms == nil {
+			forms = justJSON
+		}
+		slices.Sort(forms)
+		if !slices.Equal(forms, o.answers) && len(forms)+len(o.answers) > 0 {
+			t.Errorf("%s %s: it answers with %v, documented are %v", r.method, r.path, forms, o.answers)
 		}
 		if r.takes.body != want {
 			t.Errorf("%s %s: its body is %d, documented as %d", r.method, r.path, r.takes.body, want)

@@ -83,7 +83,7 @@ func TestKeysInPaths(t *testing.T) {
 	for _, path := range []string{"%2e%2e", "%2E", "..", ".", long + "k", "a%00b", "a%0ab", "%C2%85", "%ff", "%C3"} {
 		s.problem(s.do("POST", "/v1/services/bank/entities/"+path+"/commands/add", ""), 400, "invalid")
 	}
-	for _, path := range []string{"/v1/services/bank/entities//commands/add", "/v1//services", "/v1/services/", "/v1/./services"} {
+	for _, path := range []string{"/v1/services/bank/entities//commands/add", "/v1//services", "/v1/services//", "/v1/./services"} {
 		s.problem(s.do("POST", path, ""), 400, "invalid")
 	}
 	for _, typ := range []string{"a%2Fb", "a%20b", "%00", strings.Repeat("t", 129), "%C3%A9"} {
@@ -181,9 +181,9 @@ func TestQueries(t *testing.T) {
 	s := start(t, Options{})
 	s.do("POST", commands+"add", "")
 	base := "/v1/services/bank/entities/alice/queries/look"
-	for _, g := range []got{s.do("GET", base, ""), s.do("GET", base+"?data=%7B%7D", ""), s.do("POST", base, `{}`)} {
+	for i, g := range []got{s.do("GET", base, ""), s.do("GET", base+"?data=%7B%7D", ""), s.do("POST", base, `{}`)} {
 		r := decode[api.QueryReply](s, g)
-		if string(r.Reply) != `{"ok":true}` || r.Version != 1 || g.header.Get("ETag") != `"1"` {
+		if string(r.Reply) != `{"ok":true}` || r.Version != 1 || strings.HasPrefix(g.header.Get("ETag"), `W/"1-`) != (i < 2) {
 			t.Errorf("reply %+v, header %v", r, g.header)
 		}
 	}
@@ -483,7 +483,7 @@ func TestOtherRoutes(t *testing.T) {
 	s.problem(s.do("GET", "/", ""), 404, "not_found")
 	g := s.do("PATCH", "/v1/services/bank", "")
 	s.problem(g, 405, "unsupported")
-	if a := g.header.Get("Allow"); a != "DELETE, GET, PUT" {
+	if a := g.header.Get("Allow"); a != "DELETE, GET, HEAD, OPTIONS, PUT" {
 		t.Errorf("Allow: %s", a)
 	}
 	g = s.do("GET", "/v1/stream", "")
@@ -493,7 +493,7 @@ func TestOtherRoutes(t *testing.T) {
 	}
 	a := s.attacker()
 	a.put("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	if resp, err := http.ReadResponse(a.r, nil); err != nil || resp.StatusCode != 400 || resp.Header.Get("Content-Type") != api.ContentProblem {
+	if resp, err := http.ReadResponse(a.r, nil); err != nil || resp.StatusCode != 204 || resp.Header.Get("Allow") != "DELETE, GET, HEAD, OPTIONS, POST, PUT" {
 		t.Errorf("OPTIONS *: %v, %v", resp, err)
 	}
 	if g := s.do("HEAD", "/v1/services/bank/events", "", "Accept", "text/event-stream"); g.status != 200 || len(g.body) != 0 {

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -11,19 +10,6 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
-
-// accepts reports whether a client named a media type as acceptable. It is asked
-// for the special forms of an answer only; JSON is what everybody gets.
-func accepts(r *http.Request, mediaType string) bool {
-	for _, h := range r.Header.Values("Accept") {
-		for part := range strings.SplitSeq(h, ",") {
-			if t, params, err := mime.ParseMediaType(part); err == nil && t == mediaType && params["q"] != "0" {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 func pathService(r *http.Request) (service.Name, error) {
 	return service.ParseName(r.PathValue("service"))

@@ -37,29 +37,29 @@ const (
 // routes is the whole HTTP interface. The OpenAPI document has exactly these.
 func (s *Server) routes() []route {
 	return []route{
-		{"POST", "/v1/modules", guarded, takes{body: moduleBody}, s.uploadModule},
+		{"POST", "/v1/modules", guarded, takes{body: moduleBody, answers: lines}, s.uploadModule},
 		{"GET", "/v1/modules", guarded, takes{}, s.listModules},
-		{"DELETE", "/v1/modules/{digest}", guarded, takes{}, s.deleteModule},
+		{"DELETE", "/v1/modules/{digest}", guarded, takes{answers: nothing}, s.deleteModule},
 		{"GET", "/v1/services", guarded, takes{params: []string{"manifest"}}, s.listServices},
 		{"GET", "/v1/services/{service}", guarded, takes{}, s.getService},
-		{"PUT", "/v1/services/{service}", guarded, takes{body: jsonBody}, s.deployService},
-		{"DELETE", "/v1/services/{service}", guarded, takes{}, s.deleteService},
-		{"POST", "/v1/services/{service}/deployments", guarded, takes{deploymentNames, moduleBody}, s.uploadAndDeploy},
+		{"PUT", "/v1/services/{service}", guarded, takes{body: jsonBody, answers: lines}, s.deployService},
+		{"DELETE", "/v1/services/{service}", guarded, takes{answers: nothing}, s.deleteService},
+		{"POST", "/v1/services/{service}/deployments", guarded, takes{deploymentNames, moduleBody, lines}, s.uploadAndDeploy},
 		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", guarded, takes{body: dataBody}, s.sendCommand},
 		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{params: []string{"data"}}, s.queryEntity},
 		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{body: dataBody}, s.queryEntity},
-		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, takes{params: []string{"after", "limit"}}, s.entityEvents},
-		{"GET", "/v1/services/{service}/events", guarded, takes{params: []string{"from", "limit", "types", "keys"}}, s.serviceEvents},
-		{"GET", "/v1/services/{service}/batches", guarded, takes{params: []string{"through"}}, s.batches},
+		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, takes{params: []string{"after", "limit"}, answers: streams}, s.entityEvents},
+		{"GET", "/v1/services/{service}/events", guarded, takes{params: []string{"from", "limit", "types", "keys"}, answers: streams}, s.serviceEvents},
+		{"GET", "/v1/services/{service}/batches", guarded, takes{params: []string{"through"}, answers: backups}, s.batches},
 		{"POST", "/v1/services/{service}/retention", guarded, takes{body: jsonBody}, s.retain},
-		{"GET", "/v1/stream", guarded, takes{}, s.stream},
+		{"GET", "/v1/stream", guarded, takes{answers: nothing}, s.stream},
 		{"GET", "/v1/journal", guarded, takes{params: []string{"measure"}}, s.journal},
 		{"GET", "/v1/resources", guarded, takes{}, s.resources},
-		{"POST", "/v1/backup", guarded, takes{body: jsonBody}, s.backup},
+		{"POST", "/v1/backup", guarded, takes{body: jsonBody, answers: backups}, s.backup},
 		{"GET", "/openapi.json", open, takes{}, s.openAPI},
 		{"GET", "/healthz", open, takes{}, s.healthz},
 		{"GET", "/readyz", open, takes{}, s.readyz},
-		{"GET", "/metrics", guarded, takes{}, s.showMetrics},
+		{"GET", "/metrics", guarded, takes{answers: plainText}, s.showMetrics},
 	}
 }
 
@@ -70,8 +70,7 @@ const elsewhere = "/"
 // who may come in, problems for errors, and a count.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	routes := s.routes()
-	for _, r := range routes {
+	for _, r := range s.routes() {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) {
 			a := w.(*answer)
 			err := s.access.check(req, r.door)
@@ -88,11 +87,9 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.HandleFunc(elsewhere, func(w http.ResponseWriter, req *http.Request) {
 		a := w.(*answer)
-		err := s.access.check(req, guarded)
-		if err == nil {
-			err = nowhere(a, req, mux, routes)
+		if err := s.elsewhere(a, req, mux); err != nil {
+			s.fail(a, err)
 		}
-		s.fail(a, err)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.enter() {
@@ -140,41 +137,69 @@ func (s *Server) handler() http.Handler {
 				s.fail(a, service.Errorf(service.KindInternal, "panic"))
 			}
 		}()
-		if !isClean(r) {
-			s.fail(a, service.Errorf(service.KindInvalid, "the path must begin with / and have no segment that is empty, . or .."))
-			return
+		s.access.crossOrigin(h, r)
+		var err error
+		if r.RequestURI == "*" && r.Method == http.MethodOptions { // which the mux refuses
+			err = s.elsewhere(a, r, mux)
+		} else if err = unclean(r); err == nil {
+			mux.ServeHTTP(a, r)
 		}
-		if s.access.crossOrigin(h, r) {
-			a.limitWrite(0)
-			a.WriteHeader(http.StatusNoContent)
-			return
+		if err != nil {
+			s.fail(a, err)
 		}
-		mux.ServeHTTP(a, r)
 	})
 }
 
-// isClean keeps the mux from redirecting, which would send a command elsewhere.
-func isClean(r *http.Request) bool {
+// unclean says what keeps a path from being one of ours. The mux would redirect it, which would
+// send a command elsewhere.
+func unclean(r *http.Request) error {
 	p := r.URL.EscapedPath()
-	return strings.HasPrefix(p, "/") && p == path.Clean(p)
+	switch {
+	case strings.HasPrefix(p, "/") && p == path.Clean(p):
+		return nil
+	case strings.HasPrefix(p, "/") && p == path.Clean(p)+"/":
+		return service.Errorf(service.KindNotFound, "there is nothing at this path, which ends in a slash; without it there may be")
+	}
+	return service.Errorf(service.KindInvalid, "the path must begin with / and have no segment that is empty, . or ..")
 }
 
-// nowhere is the error for a request that no route takes.
-func nowhere(a *answer, r *http.Request, mux *http.ServeMux, routes []route) error {
-	var allowed []string
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
-		other := *r
-		other.Method = m
-		if _, pattern := mux.Handler(&other); pattern != elsewhere && pattern != "" {
-			allowed = append(allowed, m)
-		}
+// elsewhere answers what no route takes.
+func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux) error {
+	d := guarded
+	if r.Method == http.MethodOptions { // it does nothing, and says nothing that openapi.json does not
+		d = open
 	}
-	if len(allowed) == 0 {
+	if err := s.access.check(r, d); err != nil {
+		return err
+	}
+	methods := methodsAt(r, mux)
+	if len(methods) == 0 {
 		return service.Errorf(service.KindNotFound, "there is nothing at this path; /openapi.json lists what there is")
 	}
-	slices.Sort(allowed)
-	a.Header().Set("Allow", strings.Join(allowed, ", "))
-	return withStatus(http.StatusMethodNotAllowed, service.Errorf(service.KindUnsupported, "this takes %s only", strings.Join(allowed, ", ")))
+	allow := strings.Join(methods, ", ")
+	a.Header().Set("Allow", allow)
+	if r.Method == http.MethodOptions {
+		a.limitWrite(0)
+		a.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return withStatus(http.StatusMethodNotAllowed, service.Errorf(service.KindUnsupported, "this takes %s only", allow))
+}
+
+// methodsAt are the methods that a path takes, in order; all that there are for "*".
+func methodsAt(r *http.Request, mux *http.ServeMux) (all []string) {
+	for _, m := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut} {
+		other := *r
+		other.Method = m
+		if _, pattern := mux.Handler(&other); r.RequestURI == "*" || pattern != elsewhere && pattern != "" {
+			all = append(all, m)
+		}
+	}
+	if len(all) > 0 {
+		all = append(all, http.MethodOptions)
+		slices.Sort(all)
+	}
+	return all
 }
 
 func (s *Server) openAPI(a *answer, _ *http.Request) error {

@@ -123,7 +123,7 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 		return err
 	}
 	defer ended()
-	if accepts(r, api.ContentLines) {
+	if prefers(r, api.ContentLines) {
 		return s.inLines(a, r, 0, func(ctx context.Context, progress func(api.Progress)) (any, error) {
 			m, err := s.backend.Upload(ctx, module, progress)
 			last := api.ModuleOf(m)
@@ -222,7 +222,7 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 // deploy makes d run and answers with the service, or, if asked for, with lines
 // of progress and then the service.
 func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
-	if !accepts(r, api.ContentLines) {
+	if !prefers(r, api.ContentLines) {
 		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil { // before, so that what was done is not told as refused
 			return err
 		}

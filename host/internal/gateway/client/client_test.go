@@ -180,7 +180,7 @@ func TestFollowEnds(t *testing.T) {
 	c := against(t, func(w http.ResponseWriter, r *http.Request) {
 		switch tries.Add(1) {
 		case 1: // a word within the stream
-			io.WriteString(w, "event: error\ndata: "+problem+"\n\n")
+			io.WriteString(w, "event: problem\ndata: "+problem+"\n\n")
 		case 2: // a refusal
 			w.Header().Set("Content-Type", api.ContentProblem)
 			w.WriteHeader(404)
@@ -308,7 +308,7 @@ func TestNothingAfterClose(t *testing.T) {
 }
 
 func FuzzSSEReader(f *testing.F) {
-	f.Add([]byte(": c\n\nid: 1\ndata: a\ndata: b\n\nevent: error\ndata\n\n"))
+	f.Add([]byte(": c\n\nid: 1\ndata: a\ndata: b\n\nevent: problem\ndata\n\n"))
 	f.Add([]byte("data: a\r\n\r\n\n\nid\n\n"))
 	f.Add(bytes.Repeat([]byte("x"), 100))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -71,7 +71,7 @@ func (c *Client) follow(ctx context.Context, s Selection, last *string, each fun
 			return c.broken(err, false)
 		}
 		switch m.event {
-		case "error":
+		case "problem":
 			var p api.Problem
 			if err := json.Unmarshal(m.data, &p); err != nil {
 				return c.garbled(err, false)
