@@ -2,13 +2,16 @@ package host_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
@@ -74,5 +77,34 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 	h.Stop() // what was not told yet is told then
 	if !strings.Contains(log.String(), "lines dropped") {
 		t.Error("the log does not tell that lines were dropped")
+	}
+}
+
+// Each line of a guest says what it was about: the entity, the command and the trace.
+func TestLinesOfGuestsTellWhatTheyAreAbout(t *testing.T) {
+	var log logged
+	h := hosttest.New(t, func(o *host.Options) { o.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
+	h.MustDeploy("quiet", testguest.Vandal("quiet", false))
+	const trace = "0af7651916cd43dd8448eb211c80319c"
+	traced := abi.Metadata(nil).AppendPair("traceparent", "00-"+trace+"-b7ad6b7169203331-01")
+	h.MustSend(service.Command{Service: "quiet", Key: "a", Type: "c", ID: "one", Metadata: traced})
+	h.MustSend(service.Command{Service: "quiet", Key: "b", Type: "c", ID: "two", Metadata: abi.Metadata(nil).AppendPair("traceparent", "00-x")})
+	type about struct {
+		Service, From, Entity string
+		Command               string `json:"command_id"`
+		Trace                 string `json:"trace_id"`
+	}
+	var got []about
+	for line := range strings.Lines(log.String()) {
+		var a about
+		if err := json.Unmarshal([]byte(line), &a); err != nil {
+			t.Fatal(err)
+		}
+		if a.From == "guest" {
+			got = append(got, a)
+		}
+	}
+	if want := []about{{"quiet", "guest", "a", "one", trace}, {"quiet", "guest", "b", "two", ""}}; !slices.Equal(got, want) {
+		t.Errorf("the lines are about %+v, want %+v", got, want)
 	}
 }

@@ -25,6 +25,13 @@ type GuestCall struct {
 	Gone     <-chan struct{} // closed when nobody waits for the call any more; nil is never
 }
 
+// About is what a guest works on, for those who read what it logs. All members may be zero.
+type About struct {
+	Key     Key
+	Command CommandID
+	Trace   TraceID
+}
+
 // GuestQuery is one query as it goes into a sandbox. Type is an index into the
 // manifest's queries.
 type GuestQuery struct {

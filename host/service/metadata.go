@@ -1,6 +1,7 @@
 package service
 
 import (
+	"encoding/hex"
 	"iter"
 	"unicode/utf8"
 
@@ -22,6 +23,24 @@ const (
 
 // TraceParent is the name under which metadata carry the trace context of the W3C.
 const TraceParent = "traceparent"
+
+// TraceID names a trace of the W3C; zero is none. It is written with 32 hexadecimal digits.
+type TraceID [16]byte
+
+// TraceOf is the trace that metadata belong to. It is total: what is no trace context is none.
+func TraceOf(m abi.Metadata) (id TraceID) {
+	parent, ok := m.Get(TraceParent)
+	if !ok || len(parent) < 55 || parent[2] != '-' || parent[35] != '-' {
+		return TraceID{}
+	}
+	if _, err := hex.Decode(id[:], parent[3:35]); err != nil {
+		return TraceID{}
+	}
+	return id
+}
+
+// String is the text of the id.
+func (t TraceID) String() string { return hex.EncodeToString(t[:]) }
 
 // OwnMetadata is what a guest wrote of the metadata of an event in the log. It is total.
 func OwnMetadata(m abi.Metadata) abi.Metadata {

@@ -113,3 +113,24 @@ func FuzzMetadataOfEvents(f *testing.F) {
 		}
 	})
 }
+
+func TestTraceOf(t *testing.T) {
+	const id, rest = "0af7651916cd43dd8448eb211c80319c", "-b7ad6b7169203331-01"
+	for text, want := range map[string]string{
+		"00-" + id + rest:            id,
+		"cc-" + id + rest + "-more":  id,
+		"00-" + id:                   "",
+		"00-" + id[:31] + "x" + rest: "",
+		"00" + id + rest + "--":      "",
+		"":                           "",
+		strings.Repeat("-", 60):      "",
+	} {
+		got := TraceOf(meta(TraceParent, text))
+		if want == "" && got != (TraceID{}) || want != "" && got.String() != want {
+			t.Errorf("%q is of trace %s, want %q", text, got, want)
+		}
+	}
+	if got := TraceOf(nil); got != (TraceID{}) {
+		t.Error(got)
+	}
+}

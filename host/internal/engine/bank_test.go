@@ -25,6 +25,7 @@ var bankManifest = &abi.Manifest{
 // the contract: a slot that is not open, a wrong version, time that goes back, or
 // a call while broken fail the test.
 type bankGuest struct {
+	about  service.About // what it was last told
 	t      testing.TB
 	record func(format string, args ...any)
 
@@ -287,6 +288,8 @@ func (g *bankGuest) MemoryBytes() int64 { return g.memory }
 func (g *bankGuest) Work(_ context.Context, do func(rest func() error) error) error {
 	return do(func() error { return nil })
 }
+
+func (g *bankGuest) About(a service.About) { g.about = a }
 
 func (g *bankGuest) Worn() bool { return g.worn > 0 && g.memory >= g.worn }
 

@@ -36,6 +36,8 @@ type Guest interface {
 	// Snapshot encodes an entity's state, which changes nothing. The slice belongs to
 	// the caller.
 	Snapshot(ctx context.Context, slot uint32) ([]byte, error)
+	// About says what the guest works on in the calls that follow, until it is reset.
+	About(a service.About)
 	// Drop makes the guest forget entities; a slot that is not open is no error.
 	Drop(ctx context.Context, slots ...uint32) error
 	// Reset makes the guest as new, without entities.

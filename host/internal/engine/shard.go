@@ -186,6 +186,7 @@ func (s *shard) command(t *task) {
 		Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Seed: s.random.seed(),
 		ID: c.ID, Metadata: c.Metadata, Data: c.Data, Deadline: c.Deadline, Gone: c.Gone,
 	}
+	s.guest.About(service.About{Key: c.Key, Command: c.ID, Trace: service.TraceOf(c.Metadata)})
 	outcome, failure := s.guest.Handle(s.ctx, call)
 	if failure != nil {
 		t.fail(s.failed(e, failure))
@@ -234,6 +235,7 @@ func (s *shard) query(t *task) {
 		return
 	}
 	t.version = e.version
+	s.guest.About(service.About{Key: t.command.Key})
 	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Data: t.command.Data,
 		Deadline: t.command.Deadline, Gone: t.command.Gone})
 	if failure != nil {

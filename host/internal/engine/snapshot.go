@@ -128,6 +128,7 @@ func (s *shard) put(key service.Key, version service.Version, state []byte) *ser
 // encode has the guest encode the state of an entity in a slot. If it cannot, the entity
 // has to be dropped, unless the guest was reset; that is remembered of the entity, and of no other one.
 func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([]byte, *service.Error) {
+	s.guest.About(service.About{Key: key})
 	state, err := s.guest.Snapshot(s.ctx, slot)
 	if err == nil {
 		s.snapshots.faults = 0
@@ -281,6 +282,7 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 	s.snapshots.checks++
 	r := replay{shard: s, key: key, until: from.Version, end: time.Now().Add(checkTime)}
 	slot := s.residents.takeSlot()
+	s.guest.About(service.About{Key: key})
 	err := s.guest.Hydrate(s.ctx, slot, key, 0, nil, r.events)
 	var state []byte
 	if err == nil && r.version == from.Version {

@@ -279,6 +279,7 @@ func (s *shard) step(x *waking) (e *entity, failure *service.Error, more bool) {
 func (s *shard) stepGuest(x *waking, began time.Time) error {
 	r := &x.replay
 	r.step(began)
+	s.guest.About(service.About{Key: x.key})
 	if r.opened {
 		return s.guest.Apply(s.ctx, x.slot, r.events)
 	}

@@ -269,9 +269,13 @@ func TestSlogLogger(t *testing.T) {
 	var out bytes.Buffer
 	l := SlogLogger(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	for level := abi.LogDebug; level <= abi.LogError; level++ {
-		l.GuestLog("bank", level, "a line")
+		l.GuestLog("bank", service.About{}, level, "a line")
 	}
-	for _, want := range []string{"DEBUG", "INFO", "WARN", "ERROR", `msg="a line"`, "service=bank"} {
+	if strings.Contains(out.String(), "entity") || strings.Contains(out.String(), "command_id") || strings.Contains(out.String(), "trace_id") {
+		t.Errorf("lines about nothing: %s", out.String())
+	}
+	l.GuestLog("bank", service.About{Key: "a\u202eb", Command: "id 1", Trace: service.TraceID{1}}, abi.LogInfo, "a line")
+	for _, want := range []string{"DEBUG", "INFO", "WARN", "ERROR", `msg="a line"`, "service=bank", `entity=a`, `command_id="id 1"`, "trace_id=01000000000000000000000000000000"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in %s", want, out.String())
 		}

@@ -105,7 +105,7 @@ type logSink struct {
 	bytes int
 }
 
-func (s *logSink) GuestLog(_ service.Name, level abi.LogLevel, text string) {
+func (s *logSink) GuestLog(_ service.Name, _ service.About, level abi.LogLevel, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lines = append(s.lines, fmt.Sprintf("%d %s", level, text))

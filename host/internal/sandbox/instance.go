@@ -286,6 +286,7 @@ func (i *Instance) Reset(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the sandbox was reset", Err: err}
 	}
+	i.log.about = service.About{}
 	// Making sandboxes is work that the guest made necessary: a service that has to take
 	// turns takes one for it, or guests that trap again and again would have their pages
 	// given back on all processors at once.
@@ -356,6 +357,10 @@ func (i *Instance) Close(ctx context.Context) error {
 
 // Broken reports whether the instance has to be reset before its next call.
 func (i *Instance) Broken() bool { return i.broken }
+
+// About says what the guest works on in the calls that follow, until it is reset, for those
+// who read what it logs.
+func (i *Instance) About(a service.About) { i.log.about = a }
 
 // Worn reports whether the guest's memory has grown past the service's watermark,
 // so that the instance should be reset between two calls. A guest whose memory is

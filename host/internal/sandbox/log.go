@@ -13,24 +13,38 @@ import (
 
 // Logger takes the log lines of guests. The text is valid UTF-8 in one line,
 // and no call of a guest gives more than its service's LogBytes of it, in which
-// each line counts 100 bytes more than it has. GuestLog
+// each line counts 100 bytes more than it has. about is what the guest works on. GuestLog
 // is called on the goroutine that runs the guest, between the guest's
 // instructions: it should be quick, and must be safe for concurrent use if it
 // is given to several instances.
 type Logger interface {
-	GuestLog(service service.Name, level abi.LogLevel, text string)
+	GuestLog(service service.Name, about service.About, level abi.LogLevel, text string)
 }
 
 // LoggerFunc is a function as [Logger].
-type LoggerFunc func(service service.Name, level abi.LogLevel, text string)
+type LoggerFunc func(service service.Name, about service.About, level abi.LogLevel, text string)
 
 // GuestLog implements Logger.
-func (f LoggerFunc) GuestLog(s service.Name, level abi.LogLevel, text string) { f(s, level, text) }
+func (f LoggerFunc) GuestLog(s service.Name, about service.About, level abi.LogLevel, text string) {
+	f(s, about, level, text)
+}
 
-// SlogLogger writes guests' log lines to l, with the service as an attribute.
+// SlogLogger writes guests' log lines to l. The service, and what the guest works on, are
+// attributes: entity, command_id and trace_id are left out where there is none.
 func SlogLogger(l *slog.Logger) Logger {
-	return LoggerFunc(func(s service.Name, level abi.LogLevel, text string) {
-		l.LogAttrs(context.Background(), slogLevel(level), text, slog.String("service", string(s)), slog.String("from", "guest"))
+	return LoggerFunc(func(s service.Name, about service.About, level abi.LogLevel, text string) {
+		at := make([]slog.Attr, 0, 5)
+		at = append(at, slog.String("service", string(s)), slog.String("from", "guest"))
+		if about.Key != "" {
+			at = append(at, slog.String("entity", safetext.Text(string(about.Key))))
+		}
+		if about.Command != "" {
+			at = append(at, slog.String("command_id", safetext.Text(string(about.Command))))
+		}
+		if about.Trace != (service.TraceID{}) {
+			at = append(at, slog.String("trace_id", about.Trace.String()))
+		}
+		l.LogAttrs(context.Background(), slogLevel(level), text, at...)
 	})
 }
 
@@ -62,6 +76,7 @@ const panicBytes = 2 << 10
 type guestLog struct {
 	to     Logger // may be nil
 	name   service.Name
+	about  service.About
 	limit  int // bytes a call
 	used   int
 	cut    bool
@@ -137,7 +152,7 @@ func (g *guestLog) line(level abi.LogLevel, text []byte) {
 
 func (g *guestLog) say(level abi.LogLevel, text []byte) {
 	if g.to != nil {
-		g.to.GuestLog(g.name, min(level, abi.LogError), clean(text))
+		g.to.GuestLog(g.name, g.about, min(level, abi.LogError), clean(text))
 	}
 }
 
