@@ -36,8 +36,8 @@ STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/bulkhead
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/bulkhead ./host/cmd/bulkhead
+build: ## build bin/bulkhead, static, so that it needs nothing of the system that it runs on
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/bulkhead ./host/cmd/bulkhead
 
 guests: $(GUESTS) ## build build/guests/<name>.wasm for each plugin
 

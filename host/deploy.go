@@ -3,6 +3,7 @@ package host
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
@@ -67,6 +68,7 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 		return service.Module{}, err
 	}
 	progress(Progress{string(supervisor.StageStoring), m.Size, m.Size})
+	h.opt.Logger.Info("a module was stored", "module", digest, "of", m.Manifest.Service, "bytes", m.Size)
 	return m, nil
 }
 
@@ -102,11 +104,16 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	if d.Progress != nil {
 		progress = func(stage supervisor.Stage, done, total int64) { d.Progress(Progress{string(stage), done, total}) }
 	}
+	begun := time.Now()
 	svc, err := c.supervisor.Deploy(ctx, spec, d.Module, progress)
+	about := []any{"service", string(d.Service), "module", digest, "took", time.Since(begun).Round(time.Millisecond)}
 	if err != nil {
+		h.opt.Logger.Warn("a deployment failed", append(about, "error", err)...)
 		return service.Status{}, err
 	}
-	return h.status(c, svc), nil
+	st := h.status(c, svc)
+	h.opt.Logger.Info("a service was deployed", append(about, "shards", len(st.Shards), "position", uint64(st.Head))...)
+	return st, nil
 }
 
 // Delete stops a service: commands that it has taken on may run for Options.DrainTime.
@@ -116,7 +123,11 @@ func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	if err != nil {
 		return err
 	}
-	return c.supervisor.Delete(ctx, name)
+	err = c.supervisor.Delete(ctx, name)
+	if err == nil {
+		h.opt.Logger.Info("a service was stopped; its log stays", "service", string(name))
+	}
+	return err
 }
 
 // Status is what a service does now.

@@ -41,7 +41,11 @@ func (h *Host) DeleteModule(d service.Digest) error {
 	if err != nil {
 		return err
 	}
-	return c.catalog.DeleteModule(d, h.runtime.RemoveCode)
+	err = c.catalog.DeleteModule(d, h.runtime.RemoveCode)
+	if err == nil {
+		h.opt.Logger.Info("a module was deleted", "module", d)
+	}
+	return err
 }
 
 // Collected is what a collection of modules has removed.

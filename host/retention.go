@@ -75,6 +75,9 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 		o.OlderThan = max(unixNano(h.now().Add(-r.OlderThan)), 1) // 0 would be no bound
 	}
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
+	if err == nil && !r.DryRun && done.Batches > 0 {
+		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events, "first", uint64(done.First), "entities", done.Entities)
+	}
 	return done, backupError("retain", err)
 }
 

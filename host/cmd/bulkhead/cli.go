@@ -33,6 +33,7 @@ type env struct {
 	rawOut   io.Writer // what out and err write to
 	rawErr   io.Writer
 	terminal bool     // standard error is one
+	programs bool     // standard error is for programs, which read JSON, also without --json
 	screen   bool     // standard output is one
 	ends     []func() // called at the end, the last first
 }
@@ -183,7 +184,7 @@ func wantsJSON(args []string) bool {
 // warn says what is wrong and does not keep the command from running, on standard error.
 func (e *env) warn(lines ...string) {
 	for _, line := range lines {
-		if e.json {
+		if e.json || e.programs {
 			_ = writeJSON(e.err, map[string]string{"warning": line}, false)
 			continue
 		}

@@ -80,7 +80,7 @@ func (e *env) fail(err error) int {
 	code := exitCode(err)
 	var s *service.Error
 	isService := errors.As(err, &s)
-	if e.json {
+	if e.json || e.programs {
 		out := jsonError{Exit: code, Message: err.Error()}
 		if isService {
 			out.Kind, out.Code, out.Reasons, out.Pointer = s.Kind.String(), s.Code, s.Reasons, s.Pointer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,7 @@ func (o *programOptions) validate() error {
 type program struct {
 	host     *host.Host
 	server   *gateway.Server
+	logger   *slog.Logger
 	stopTime time.Duration
 	stopOnce sync.Once
 	stopErr  error
@@ -74,7 +76,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if err != nil {
 		return nil, errors.Join(err, h.Close(ctx))
 	}
-	p := &program{host: h, server: s, stopTime: o.stopTime}
+	p := &program{host: h, server: s, logger: h.Logger(), stopTime: o.stopTime}
 	if o.prepare != nil {
 		if err := o.prepare(h); err != nil {
 			return nil, errors.Join(err, p.Close())
@@ -103,9 +105,9 @@ func (b *backend) Ready() error {
 func (p *program) Address() string { return p.server.Addr().String() }
 
 // Run serves until ctx ends, then stops in stages and tells each. A journal that
-// fails is no reason to end: the host opens it again. Run returns nil if it could
-// stop in good order.
-func (p *program) Run(ctx context.Context, stage func(string)) error {
+// fails is no reason to end: the host opens it again; and a hangup is none either, such as that of a
+// terminal that is closed: it is logged. Run returns nil if it could stop in good order.
+func (p *program) Run(ctx context.Context, hangups <-chan os.Signal, stage func(string)) error {
 	look := time.NewTicker(idleLook)
 	defer look.Stop()
 	var m idleMemory
@@ -115,6 +117,8 @@ func (p *program) Run(ctx context.Context, stage func(string)) error {
 			return p.stop(stage)
 		case <-look.C:
 			m.release()
+		case <-hangups:
+			p.logger.Info("SIGHUP has no effect: the settings are those of the start; SIGTERM stops the host")
 		}
 	}
 }

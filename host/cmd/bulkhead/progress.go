@@ -26,7 +26,7 @@ type progress struct {
 }
 
 func (e *env) progress() *progress {
-	return &progress{w: e.rawErr, terminal: e.terminal, silent: e.json}
+	return &progress{w: e.rawErr, terminal: e.terminal, silent: e.json || e.programs}
 }
 
 // at says that a stage has done so many of so many; total 0 is unknown.

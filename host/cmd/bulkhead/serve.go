@@ -38,7 +38,7 @@ type serveCmd struct {
 	Every       int           `name:"snapshot-every" placeholder:"N" help:"For services that do not say it themselves: after how many events of an entity to keep its state, so that they need not be replayed; -1 keeps none. Default ${snapshot_every}."`
 	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
 	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
-	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. Default ${default}."`
+	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. With json there is nothing else on standard error, and nothing on standard output. Default ${default}."`
 	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"The host logs at most so many bytes a second about each service; further lines are dropped, counted, and reported in the log. 0 sets no bound. Default ${default}."`
 	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"The host logs so many bytes at once about a service that was silent before --log-rate holds it up; at least 16KiB. Default ${default}."`
 	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"At most so many bytes of the log wait while nobody reads standard error; further lines are dropped, counted, and reported in the log. Default ${default}."`
@@ -68,9 +68,15 @@ func (c *serveCmd) Run(e *env) error {
 	if err := errors.Join(e.environment.check(), c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
 		return usageError{err}
 	}
+	e.programs = c.LogFormat == "json"
 	say := func(s served, format string, args ...any) {
-		e.printLine(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+		if e.json || !e.programs {
+			e.printLine(s, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+		}
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // which would end the process
+	defer signal.Stop(hangups)
 	dropped := c.neverWait(e)
 	logger := slog.New(c.handler(e.rawErr))
 	var demos []service.Status
@@ -103,11 +109,21 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	defer unmark()
+	logger.Info("the host serves", "address", p.Address(), "data", c.Data, "version", version, "pid", os.Getpid(), "token", c.Token != "")
 	say(served{Event: "serving", Address: p.Address(), Data: c.Data}, "Bulkhead serves on http://%s with its data in %s", p.Address(), relative(c.Data))
-	if len(demos) > 0 && !e.json {
+	if len(demos) > 0 && !e.json && !e.programs {
 		suggest(e.out, p.Address(), demos)
 	}
-	return p.Run(e.ctx, func(stage string) { say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage) })
+	err = p.Run(e.ctx, hangups, func(stage string) {
+		logger.Info("the host is stopping", "stage", stage)
+		say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage)
+	})
+	if err != nil {
+		logger.Error("the host has stopped, but not in good order", "error", err)
+		return err
+	}
+	logger.Info("the host has stopped")
+	return nil
 }
 
 // host are the options of the host.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,6 +24,7 @@ type answer struct {
 	control   *http.ResponseController
 	writeTime time.Duration
 	id        string // of the request
+	about     []any  // what the log says about it
 	flight    *flight
 	held      int  // bytes taken from flight for it
 	status    int  // 0: nothing yet
@@ -228,8 +228,8 @@ type commandError struct {
 func (e *commandError) Error() string { return e.err.Error() }
 func (e *commandError) Unwrap() error { return e.err }
 
-// problem is what a client gets to see of err. The rest goes to the log.
-func (s *Server) problem(err error, id string) api.Problem {
+// problem is what a client gets to see of err. The rest goes to the log, with what is said about the request.
+func (s *Server) problem(err error, id string, about ...any) api.Problem {
 	p := api.ProblemOf(err, id)
 	var status *statusError
 	if errors.As(err, &status) {
@@ -242,29 +242,14 @@ func (s *Server) problem(err error, id string) api.Problem {
 	if p.RetryAfterMS == 0 && (p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable) {
 		p.RetryAfterMS = retrySoon.Milliseconds()
 	}
-	level := slog.LevelDebug
-	switch {
-	case p.Kind == service.KindInternal.String():
-		level = slog.LevelError
-	case p.Status >= 500:
-		level = slog.LevelInfo // of a service, or of a host that has said so itself
-	}
-	about := []any{"request", id, "status", p.Status, "err", err}
-	var e *service.Error
-	if errors.As(err, &e) {
-		about = append(about, "detail", e.Detail)
-		if e.Service != "" && e.Kind != service.KindNotFound && e.Kind != service.KindInvalid { // then it is one, whose budget pays for the line
-			about = append(about, "service", string(e.Service))
-		}
-	}
-	s.log.Log(s.stopping, level, "request failed", about...)
+	s.logProblem(&p, err, id, about)
 	return p
 }
 
 // fail answers with a problem. If an answer has begun already there is nothing
 // left but to break the connection, so that it is not taken for whole.
 func (s *Server) fail(a *answer, err error) {
-	p := s.problem(err, a.id)
+	p := s.problem(err, a.id, a.about...)
 	if a.status != 0 {
 		panic(http.ErrAbortHandler)
 	}

@@ -55,7 +55,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	err = context.Cause(ctx) // whichever came first
 	var e *service.Error
 	if errors.As(err, &e) {
-		p := s.problem(err, a.id)
+		p := s.problem(err, a.id, a.about...)
 		err = &closing{websocket.CloseInternalServerErr, closeReason(p)}
 	}
 	k.farewell(s.cut, err)

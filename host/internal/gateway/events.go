@@ -291,7 +291,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			p := s.problem(err, a.id)
+			p := s.problem(err, a.id, a.about...)
 			text, _ := json.Marshal(p) // a problem always encodes
 			a.limitWrite(len(text))
 			_, _ = a.Write(appendSSE(append(b, "event: problem\n"...), text))

@@ -104,7 +104,7 @@ func (s *Server) handler() http.Handler {
 		defer g.flight.leave()
 		g.atWork()
 		defer g.atRest()
-		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID(), flight: g.flight}
+		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID(), about: requested(r), flight: g.flight}
 		defer a.end()
 		if r.ContentLength != 0 {
 			// What a handler does not read of a body, the server reads behind its back before it
@@ -226,7 +226,7 @@ func (s *Server) readyz(a *answer, r *http.Request) error {
 		case errors.As(err, &why):
 			message += ": " + why.Message
 		}
-		return &service.Error{Kind: service.KindUnavailable, Message: message, Err: err}
+		return &expectedError{&service.Error{Kind: service.KindUnavailable, Message: message, Err: err}}
 	}
 	named := s.access.check(r, guarded) == nil
 	return a.json(http.StatusOK, api.ReadinessOf(s.backend.States(), named))

@@ -49,6 +49,8 @@ type Server struct {
 	backups chan struct{}   // one for each backup on its way out
 	files   *budget.Account // of the connections' descriptors
 
+	refusals *refusals // what the log says of them
+
 	run      string // tells the requests of this server from those of others
 	requests atomic.Uint64
 }
@@ -66,7 +68,7 @@ func New(backend Backend, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics,
+		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
 		streams: make(chan struct{}, o.Streams), uploads: newUploads(backend.Account(), o),
 		bodies:  rate.NewLimiter(rate.Limit(o.BodyRate), bodyBurst),
 		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o), files: backend.Account().Child("connections' descriptors", nil),

@@ -289,7 +289,7 @@ func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx c
 				line(api.DeployLine{Progress: &p})
 			}
 			if res.err != nil {
-				p := s.problem(res.err, a.id)
+				p := s.problem(res.err, a.id, a.about...)
 				res.last = api.DeployLine{Problem: &p}
 			}
 			line(res.last)

@@ -23,9 +23,10 @@ import (
 // read is not read either once the slots and the few notices are used up. What
 // messages, answers and events take in memory is in the connection's flight.
 type stream struct {
-	s  *Server
-	k  *socket
-	id string // of the request that became this connection
+	s     *Server
+	k     *socket
+	id    string // of the request that became this connection
+	about []any  // what the log says about it
 
 	ctx    context.Context // ends when the connection must
 	cancel context.CancelCauseFunc
@@ -58,7 +59,7 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 		return err
 	}
 	t := &stream{
-		s: s, k: k, id: a.id,
+		s: s, k: k, id: a.id, about: a.about,
 		slots: make(chan struct{}, s.options.InFlight), answers: newOutcomes(),
 		notices: make(chan []byte, 16), batches: make(chan batch), last: make(chan struct{}),
 		subs: map[string]*subscription{},
@@ -214,7 +215,7 @@ func (t *stream) notice(text []byte) {
 }
 
 func (t *stream) refuse(id string, command service.CommandID, err error) {
-	p := t.s.problem(err, t.id)
+	p := t.s.problem(err, t.id, t.about...)
 	p.CommandID = command
 	t.notice(api.AppendProblem(nil, api.OpError, id, &p))
 }
@@ -425,7 +426,7 @@ func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 	defer t.k.pacer.end()
 	switch {
 	case o.err != nil:
-		p := t.s.problem(o.err, t.id)
+		p := t.s.problem(o.err, t.id, t.about...)
 		p.CommandID = o.command
 		text = api.Text(api.AppendProblem(buf, api.OpError, o.id, &p))
 	case o.query != nil:

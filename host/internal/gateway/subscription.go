@@ -194,7 +194,7 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 	s.t.mu.Unlock()
 	var problem *api.Problem
 	if !errors.Is(err, context.Canceled) {
-		p := s.t.s.problem(err, s.t.id)
+		p := s.t.s.problem(err, s.t.id, s.t.about...)
 		problem = &p
 	}
 	// Whatever this returns, the connection ends or the word was given.
