@@ -29,6 +29,9 @@ type embedded struct {
 	Count uint16
 }
 
+// Embedded is exported, so that a pointer to it could be set.
+type Embedded struct{ X int }
+
 // all has a field of each kind that a plan knows.
 type all struct {
 	embedded
@@ -136,7 +139,7 @@ func TestWhatIsRefused(t *testing.T) {
 	for in, want := range map[string]error{
 		`{"i8":128}`: ErrRange, `{"i8":-129}`: ErrRange, `{"u8":256}`: ErrRange, `{"u8":-1}`: ErrRange, `{"i64":9223372036854775808}`: ErrRange,
 		`{"u64":18446744073709551616}`: ErrRange, `{"i":1.5}`: ErrWhole, `{"i":1e-3}`: ErrWhole, `{"f64":1e999}`: ErrRange,
-		`{"array":[1,2]}`: ErrRange, `{"array":[1,2,3,4]}`: ErrRange,
+		`{"array":[1,2]}`: ErrLength, `{"array":[1,2,3,4]}`: ErrLength,
 		`{"i":"1"}`: ErrType, `{"s":1}`: ErrType, `{"bool":0}`: ErrType, `{"inner":[]}`: ErrType, `{"ints":{}}`: ErrType, `{"bytes":"?"}`: ErrType, `[]`: ErrType,
 		``: ErrSyntax, `{`: ErrSyntax, `{}x`: ErrSyntax, `{"i":01}`: ErrSyntax, `{"i":-}`: ErrSyntax, `{"i":1,}`: ErrSyntax, `{,}`: ErrSyntax, `{"i" 1}`: ErrSyntax,
 		`{"s":"` + "\n" + `"}`: ErrSyntax, `{"s":"\x"}`: ErrSyntax, `{"s":"\u12"}`: ErrSyntax, `{"s":"`: ErrSyntax, `{"bool":tru}`: ErrSyntax, `{"x":nul}`: ErrSyntax,
@@ -160,6 +163,7 @@ func TestWhatIsRefused(t *testing.T) {
 	for _, typ := range []reflect.Type{
 		reflect.TypeFor[any](), reflect.TypeFor[chan int](), reflect.TypeFor[func()](), reflect.TypeFor[complex64](),
 		reflect.TypeFor[map[int]int](), reflect.TypeFor[[]any](), reflect.TypeFor[struct{ E error }](), reflect.TypeFor[*map[bool]int](),
+		reflect.TypeFor[struct{ *inner }](), reflect.TypeFor[[]struct{ *Embedded }](),
 		reflect.TypeFor[struct {
 			N int `json:",string"`
 		}](),

@@ -4,7 +4,7 @@
 //
 // It speaks the JSON of encoding/json, with these differences: field names match
 // exactly; strings are not escaped for HTML, and map keys must be UTF-8; times whose
-// offset has seconds are written in UTC; interfaces, channels, functions and
+// offset has seconds are written in UTC; interfaces, embedded pointers, channels, functions and
 // complex numbers are refused when the plan is made. Map keys are sorted and NaN is
 // an error, so equal values have equal bytes. Types with a text form, in both
 // directions (time.Time, netip.Addr and big.Int are some), are JSON strings; a type
@@ -41,6 +41,7 @@ var (
 	ErrSyntax = errors.New("json: malformed")
 	ErrRange  = errors.New("json: number does not fit its field")
 	ErrWhole  = errors.New("json: number is not whole")
+	ErrLength = errors.New("json: array does not have as many elements as its field")
 	ErrType   = errors.New("json: value has another type than its field")
 	ErrDepth  = errors.New("json: nested too deep")
 	ErrFloat  = errors.New("json: NaN and infinity have no form")
@@ -422,7 +423,7 @@ func (m *Maker) planArray(p *Plan) string {
 		more, err := d.open('[', ']')
 		for ; more && err == nil; i++ {
 			if i >= n {
-				return ErrRange
+				return ErrLength
 			}
 			if err := elem.decode(d, unsafe.Add(v, uintptr(i)*size)); err != nil {
 				return within(err, i, "")
@@ -430,7 +431,7 @@ func (m *Maker) planArray(p *Plan) string {
 			more, err = d.more(']')
 		}
 		if err == nil && i != n {
-			return ErrRange
+			return ErrLength
 		}
 		return err
 	}

@@ -324,6 +324,10 @@ func FuzzOmitted(f *testing.F) {
 		if ours != want {
 			t.Fatalf("\n got  %s\n want %s", ours, want)
 		}
+		var whole optional
+		if err := plan[optional](t).DecodeWhole(got, unsafe.Pointer(&whole)); err != nil {
+			t.Fatalf("%s is not whole: %v", got, err)
+		}
 	})
 }
 
@@ -469,6 +473,47 @@ func FuzzDecodeInput(f *testing.F) {
 		}
 		if a, b := standard(t, got), standard(t, loose); a != b {
 			t.Fatalf("%s\n is %s\n leniently %s", in, a, b)
+		}
+	})
+}
+
+// What is taken for a whole state is one: it is written as it was read, and read again.
+func FuzzDecodeWhole(f *testing.F) {
+	p := plan[order](f)
+	n := "note"
+	for _, v := range []order{{}, {SKU: "é", Note: &n, Tags: []string{}, Extra: map[string]part{"a": {Kind: "k"}}, Raw: []byte{1}}} {
+		b, err := p.Append(nil, unsafe.Pointer(&v))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
+	for _, in := range []string{`{` + least + `}`, `{}`, `null`, `{"sku":"","count":1,"tags":[],"width":0,"inner":null,"note":null,"pair":[true,false]}`} {
+		f.Add(in)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		var first, second, loose order
+		if p.DecodeWhole([]byte(in), unsafe.Pointer(&first)) != nil {
+			return
+		}
+		if err := p.Decode([]byte(in), unsafe.Pointer(&loose)); err != nil || !json.Valid([]byte(in)) || !utf8.ValidString(in) {
+			t.Fatalf("%q is taken: %v", in, err)
+		}
+		b, err := p.Append(nil, unsafe.Pointer(&first))
+		if err != nil || Replaced(b) {
+			t.Fatalf("%q became %q, %v", in, b, err)
+		}
+		if err := p.DecodeWhole(b, unsafe.Pointer(&second)); err != nil {
+			t.Fatalf("%q became %q, which is refused: %v", in, b, err)
+		}
+		again, err := p.Append(nil, unsafe.Pointer(&second))
+		if err != nil || string(again) != string(b) {
+			t.Fatalf("%q became %q and then %q, %v", in, b, again, err)
+		}
+		for _, member := range []string{"sku", "count", "note", "tags", "pair", "width", "inner"} { // what is always written
+			if !strings.Contains(in, `"`) || strings.Count(in, `"`+member+`"`) == 0 && !strings.Contains(in, `\u`) {
+				t.Fatalf("%q is taken without %s", in, member)
+			}
 		}
 	})
 }

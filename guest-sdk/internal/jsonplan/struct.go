@@ -206,6 +206,9 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 			all = append(all, inner...)
 			continue
 		}
+		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Pointer {
+			return nil, t.String() + " embeds the pointer " + sf.Type.String() + "; embed what it points to, or give it a name"
+		}
 		if !sf.IsExported() {
 			continue
 		}
