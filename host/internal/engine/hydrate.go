@@ -13,7 +13,8 @@ import (
 const dropGroup = 64
 
 // resident returns the entity of a task, and makes it resident if that takes no more than
-// one step. Otherwise the task is parked: it is carried out when its entity is there.
+// one step. Otherwise the task is parked: it is carried out when its entity is there, unless
+// its sender has given up.
 func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked bool) {
 	key := t.command.Key
 	if err := s.usable(); err != nil {
@@ -29,9 +30,15 @@ func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked boo
 	if x == nil {
 		x = s.wakings.add(key)
 		if s.mayBegin() {
+			t.command.Claim.Wait(t) // a step may take longer than its sender waits
 			e, err, more := s.step(x)
 			if !more {
 				s.wakings.remove(x)
+			}
+			switch begun := t.command.Claim.Begin(); {
+			case !begun:
+				return nil, nil, true // and so it has been answered
+			case !more:
 				return e, err, false
 			}
 		}

@@ -313,6 +313,7 @@ var (
 	I32And      = Op(0x71)
 	I32ShrU     = Op(0x76)
 	I64Eqz      = Op(0x50)
+	I64Eq       = Op(0x51)
 	I64Add      = Op(0x7c)
 	I64DivU     = Op(0x80)
 	I64RemU     = Op(0x82)

@@ -53,6 +53,19 @@ func Counter(name string) []byte {
 // CounterWith is the counter with another manifest, and with more in the module
 // if more is not nil.
 func CounterWith(manifest []byte, more func(*Builder)) []byte {
+	return CounterOf(manifest, Weaknesses{}, more)
+}
+
+// Weaknesses are what a counter cannot do, or not quickly. Zero is none.
+type Weaknesses struct {
+	Toil    int32 // steps that it works for each event, when it is emitted and when it is replayed
+	FaultAt int64 // the count that it does not come to when it replays: each event from there on is a Fault
+	NaNAt   int64 // the count that it cannot encode
+	HugeAt  int64 // the count that takes 17 MiB as a snapshot
+}
+
+// CounterOf is CounterWith for a counter that has weaknesses.
+func CounterOf(manifest []byte, weak Weaknesses, more func(*Builder)) []byte {
 	var b Builder
 	b.Memory(startPages, 0)
 	describe := abi.AppendBody(nil, abi.Response{Kind: abi.RespDescription}, manifest)
@@ -64,7 +77,7 @@ func CounterWith(manifest []byte, more func(*Builder)) []byte {
 	frame := b.Func(Types(I32, I32, I32, I32, I32, I32, I32), Types(I32), Types(I32), frameCode())
 	number := b.Func(Types(I32, I64), Types(I32), Types(I32, I64), numberCode())
 	reserve := b.Func(Types(I32), Types(I32), Types(I32), reserveCode())
-	call := b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I32, I32, I32, I32, I32, I32, I64), counterCode(frame, number, len(describe)))
+	call := b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I32, I32, I32, I32, I32, I32, I64, I32), counterCode(frame, number, len(describe), weak))
 	b.Export(abi.ExportMemory, wasmbin.ExternMemory, 0)
 	b.Export(abi.ExportReserve, wasmbin.ExternFunc, reserve)
 	b.Export(abi.ExportCall, wasmbin.ExternFunc, call)
@@ -126,8 +139,12 @@ func reserveCode() []byte {
 }
 
 // counterCode is call(n) -> the packed range of the answer.
-func counterCode(frame, number uint32, describe int) []byte {
-	const n, p, end, out, kind, slot, index, state, size, events, v = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
+	const n, p, end, out, kind, slot, index, state, size, events, v, step = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+	var toil []byte
+	if weak.Toil > 0 {
+		toil = Code(I32Const(weak.Toil), Set(step), Loop(Get(step), I32Const(1), I32Sub, Set(step), Get(step), BrIf(0)))
+	}
 	// respond(kind, type, aux) writes the header of a frame whose payload of size
 	// bytes stands behind it, and moves on.
 	respond := func(k abi.ResponseKind, aux []byte) []byte {
@@ -154,7 +171,16 @@ func counterCode(frame, number uint32, describe int) []byte {
 		Get(out), Load32(abi.ResponseHeaderSize), I32Const(8), I32Add, Set(size),
 		respond(abi.RespReply, Get(events)),
 	)
+	// either runs weakly if the count is n, and well otherwise; none of it costs anything without a weakness.
+	either := func(has bool, n int64, weakly, well []byte) []byte {
+		if !has {
+			return well
+		}
+		is := Code(Get(v), I64Const(n), I64Eq)
+		return Code(is, If(weakly), is, I32Eqz, If(well))
+	}
 	add := Code( // one event
+		toil,
 		text("{}", ""), respond(abi.RespEvent, zero),
 		Get(v), I64Const(1), I64Add, Set(v),
 		Get(state), Get(v), Store64(0),
@@ -193,14 +219,22 @@ func counterCode(frame, number uint32, describe int) []byte {
 			),
 			Get(state), Get(v), Store64(0),
 		),
-		abi.ReqApply:   Code(Get(state), Get(v), I64Const(1), I64Add, Store64(0)),
+		abi.ReqApply: Code(toil, either(weak.FaultAt > 0, weak.FaultAt-1,
+			Code(text("bad_event", "no luck"), respond(abi.RespFault, zero)),
+			Code(Get(state), Get(v), I64Const(1), I64Add, Store64(0)),
+		)),
 		abi.ReqCommand: choose(typ, commands, unknown),
 		abi.ReqQuery:   choose(typ, queries, unknown),
-		abi.ReqSnapshot: Code(
-			Get(out), I32Const(8), Store32(abi.ResponseHeaderSize),
-			Get(out), zero, Store32(abi.ResponseHeaderSize+4),
-			Get(out), Get(v), Store64(body),
-			I32Const(16), Set(size), respond(abi.RespSnapshot, zero),
+		abi.ReqSnapshot: either(weak.HugeAt > 0, weak.HugeAt,
+			Code(I32Const(300), MemoryGrow, Drop, I64Const(int64(abi.PackRange(startPages<<16, 17<<20))), Return),
+			either(weak.NaNAt > 0, weak.NaNAt,
+				Code(text("error", "NaN"), respond(abi.RespFault, zero)),
+				Code(
+					Get(out), I32Const(8), Store32(abi.ResponseHeaderSize),
+					Get(out), zero, Store32(abi.ResponseHeaderSize+4),
+					Get(out), Get(v), Store64(body),
+					I32Const(16), Set(size), respond(abi.RespSnapshot, zero),
+				)),
 		),
 		abi.ReqDrop: Code(Get(state), I64Const(0), Store64(0)),
 		abi.ReqDescribe: Code(

@@ -8,7 +8,14 @@ import (
 )
 
 func TestCounterIsAWellFormedModule(t *testing.T) {
-	b := testguest.Counter("counter")
+	m := testguest.CounterManifest("counter")
+	for _, b := range [][]byte{testguest.Counter("counter"), testguest.CounterOf(m.AppendJSON(nil), testguest.Weaknesses{Toil: 1, FaultAt: 2, NaNAt: 3, HugeAt: 4}, nil)} {
+		wellFormed(t, b)
+	}
+}
+
+func wellFormed(t *testing.T, b []byte) {
+	t.Helper()
 	m, err := wasmbin.Parse(b, wasmbin.DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
