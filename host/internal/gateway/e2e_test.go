@@ -210,6 +210,49 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
+// Data that does not fit its schema is refused with the place, by HTTP and on a WebSocket, and the client
+// has it from both.
+func TestDataThatDoesNotFitIsPlaced(t *testing.T) {
+	h := hosttest.New(t)
+	s, c := serve(t, h.Host, "127.0.0.1:0")
+	m := testguest.CounterManifest("count")
+	m.Commands[0].Input = `{"type":"object","properties":{"by":{"type":"integer"}},"required":["by"],"additionalProperties":false}`
+	m.Queries[0].Input = `{"type":"object","additionalProperties":false}`
+	h.MustDeploy("count", testguest.CounterWith(m.AppendJSON(nil), nil))
+	st, err := c.Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for data, place := range map[string]string{`{}`: "/by", `{"By":1}`: "/By", `{"by":1,"a/b":2}`: "/a~1b", `null`: ""} {
+		cmd := add("")
+		cmd.Data = []byte(data)
+		_, byHTTP := c.Command(t.Context(), cmd)
+		_, byStream := st.Send(t.Context(), cmd)
+		for way, err := range map[string]error{"HTTP": byHTTP, "WebSocket": byStream} {
+			var e *service.Error
+			if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Pointer == nil || *e.Pointer != place {
+				t.Errorf("%s by %s: %+v; want the place %q", data, way, err, place)
+			}
+		}
+	}
+	url := "http://" + s.Addr().String() + "/v1/services/count/entities/a/queries/count?data=" + `%7B%22at%22%3A1%7D`
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), `"kind":"invalid"`) || !strings.Contains(string(text), `"pointer":"/at"`) {
+		t.Errorf("a query: %d %s", resp.StatusCode, text)
+	}
+	cmd := add("")
+	cmd.Data = []byte(`{"by":1}`)
+	if r, err := c.Command(t.Context(), cmd); err != nil || r.Version != 1 {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
 // Commands go on coming while modules are swapped and gateway and host restart;
 // each is carried out once, and a follower gets each event once, in order.
 func TestNothingLostAcrossRestarts(t *testing.T) {
