@@ -148,7 +148,7 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 	}
 	send := func() error {
 		c := add("a")
-		c.Data = bytes.Repeat([]byte(" "), 1000)
+		c.Data = append(bytes.Repeat([]byte(" "), 999), '1')
 		_, err := h.Send(t.Context(), c)
 		return err
 	}
@@ -194,7 +194,7 @@ func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec, o.Budget.DiskBytes = journal.CodecNone, limit })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	send := func(name service.Name) error {
-		_, err := h.Send(t.Context(), service.Command{Service: name, Key: "a", Type: "add", Data: bytes.Repeat([]byte(" "), 16<<10)})
+		_, err := h.Send(t.Context(), service.Command{Service: name, Key: "a", Type: "add", Data: append(bytes.Repeat([]byte(" "), 16<<10-1), '1')})
 		return err
 	}
 	fillers := map[service.Name]bool{} // to whether they are refused

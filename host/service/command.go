@@ -30,7 +30,8 @@ type Command struct {
 	// Claim lets the sender take the command back as long as it has not begun; nil is
 	// a command that nobody takes back. A command has a claim of its own.
 	Claim *Claim
-	// Carrier bounds what the command holds; nil does not.
+	// Carrier bounds what the command holds; nil does not. Who has one has held JSON data to
+	// [CheckJSON] already.
 	Carrier Carrier
 }
 

@@ -2,6 +2,8 @@ package service
 
 import (
 	"errors"
+	"mime"
+	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 )
@@ -19,6 +21,12 @@ func CheckJSON(what string, b []byte) error {
 		what += ": "
 	}
 	return malformed(what, err)
+}
+
+// IsJSON reports whether a content type, such as a manifest's encoding, is JSON.
+func IsJSON(contentType string) bool {
+	t, _, _ := mime.ParseMediaType(contentType)
+	return t == "application/json" || strings.HasSuffix(t, "+json")
 }
 
 // DecodeJSON reads JSON that passes [CheckJSON] into v. It takes a member only under its exact name

@@ -15,7 +15,7 @@ import (
 
 // bankManifest is that of a bank; bodies are decimal numbers.
 var bankManifest = &abi.Manifest{
-	ABI: abi.Version, Service: "bank",
+	ABI: abi.Version, Service: "bank", Encoding: "text/plain", // amounts, and words behind them
 	Commands: []abi.CommandType{{Name: "deposit"}, {Name: "withdraw"}, {Name: "trap"}, {Name: "fault"}, {Name: "touch"}},
 	Queries:  []abi.QueryType{{Name: "balance"}, {Name: "break"}},
 	Events:   []abi.EventType{{Name: "deposited"}, {Name: "withdrawn", Aliases: []string{"taken"}}},

@@ -126,6 +126,7 @@ type Engine struct {
 	options  Options
 	manifest *service.ManifestIndex
 	shards   []*shard
+	json     bool // the data of commands and queries is JSON
 	inflight inflight
 	disk     *disk
 
@@ -145,6 +146,7 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest), disk: newDisk(o.Account, o.Spec.Limits.DiskRate)}
+	e.json = service.IsJSON(e.manifest.Encoding())
 	e.inflight.idle = make(chan struct{}, 1)
 	for i := range o.Spec.Settings.Shards {
 		e.shards = append(e.shards, newShard(e, i))

@@ -18,13 +18,16 @@ type checking struct {
 	pause func() error                  // letOthers
 }
 
-// fits holds a task's data to the schema of its type. This is done here, before the entity is
+// fits holds a task's data to the schema of its type, or, without one, to the rules of all JSON. This is done here, before the entity is
 // hydrated, and not when the task is handed in: a repeated id gets its first answer, whatever
 // the service's schema has become since; the time is the service's own; and what holds is the
 // schema of the module that would run.
 func (s *shard) fits(t *task, x *schema.Schema) *service.Error {
-	if x == nil || t.fitted || s.guest == nil { // without a guest the task fails for that
+	if t.fitted || s.guest == nil { // without a guest the task fails for that
 		return nil
+	}
+	if x == nil {
+		return s.reads(t)
 	}
 	c := &s.checking
 	c.task, c.schema = t, x
@@ -38,6 +41,18 @@ func (s *shard) fits(t *task, x *schema.Schema) *service.Error {
 		return s.unavailable(err, "the service was stopped while the data was checked; nothing was written")
 	}
 	return s.engine.own(err)
+}
+
+// reads holds a task's data to the rules of all JSON, which a schema implies. A sender with a carrier has
+// done so.
+func (s *shard) reads(t *task) *service.Error {
+	if data := t.command.Data; s.engine.json && t.command.Carrier == nil && len(data) > 0 {
+		if err := service.CheckJSON("the data", data); err != nil {
+			return s.engine.own(err)
+		}
+	}
+	t.fitted = true
+	return nil
 }
 
 // check is what the guest's turns are taken for.

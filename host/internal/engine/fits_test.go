@@ -15,6 +15,7 @@ import (
 // withInput gives each command and query of o's module an input schema.
 func (o *Options) withInput(t testing.TB, input string) {
 	m := *o.Manifest
+	m.Encoding = ""
 	m.Commands, m.Queries = append(m.Commands[:0:0], m.Commands...), append(m.Queries[:0:0], m.Queries...)
 	for i := range m.Commands {
 		m.Commands[i].Input = input
@@ -98,4 +99,28 @@ func TestALongCheckEndsWithItsSender(t *testing.T) {
 	wantKind(t, err, service.KindCanceled)
 	_, err = send(e, command("deposit", "alice", "d2", "["+strings.Repeat("1,", 300_000)+`"1"]`))
 	wantMisfit(t, err, "/300000")
+}
+
+// Data of programs that embed the host is held to what doors hold all JSON to, also without a
+// schema. Who has a carrier has looked at it already.
+func TestDataIsJSONThatAllReadAlike(t *testing.T) {
+	e, guests, _ := startBank(t, 1, func(o *Options) {
+		m := *o.Manifest
+		m.Encoding = ""
+		o.Manifest = &m
+	})
+	var calls []string
+	guests[0].record = func(format string, args ...any) { calls = append(calls, fmt.Sprintf(format, args...)) }
+	for _, data := range []string{`{"a":1,"a":2}`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", `{"a":`, `7 8`} {
+		_, err := send(e, command("deposit", "alice", "d1", data))
+		wantKind(t, err, service.KindInvalid)
+		_, err = ask(e, service.Query{Service: "bank", Key: "alice", Type: "balance", Data: []byte(data)})
+		wantKind(t, err, service.KindInvalid)
+	}
+	if len(calls) > 0 {
+		t.Errorf("the guest was called: %q", calls)
+	}
+	if r, err := send(e, command("deposit", "alice", "d1", "7")); err != nil || r.Repeated || r.Version != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
 }

@@ -81,7 +81,7 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 	if a.bodyType == "" {
 		return s.takes(a.flight, c.service, c.data)
 	}
-	if isJSONType(a.bodyType) {
+	if service.IsJSON(a.bodyType) {
 		return checkData(a.flight, c.data)
 	}
 	return nil
@@ -98,7 +98,7 @@ func mayBe(t string, status *service.Status) error {
 	if err != nil {
 		return err
 	}
-	if speaks, _, _ := mime.ParseMediaType(want); t == speaks || !isJSONType(speaks) && !isJSONType(t) {
+	if speaks, _, _ := mime.ParseMediaType(want); t == speaks || !service.IsJSON(speaks) && !service.IsJSON(t) {
 		return nil
 	}
 	return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", status.Spec.Service, want, t)
@@ -128,7 +128,7 @@ func (s *Server) takes(f *flight, name service.Name, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if encoding, err := encodingOf(&status); err != nil || !isJSONType(encoding) {
+	if encoding, err := encodingOf(&status); err != nil || !service.IsJSON(encoding) {
 		return err
 	}
 	return wrong

@@ -153,8 +153,6 @@ func contentType(r *http.Request) (string, error) {
 	return t, nil
 }
 
-func isJSONType(t string) bool { return t == api.ContentJSON || strings.HasSuffix(t, "+json") }
-
 // checkData holds data to service.CheckJSON. What that takes is taken from f meanwhile.
 func checkData(f *flight, data []byte) error {
 	room := jsoncheck.Room(len(data))
