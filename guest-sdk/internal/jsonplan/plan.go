@@ -25,6 +25,7 @@ package jsonplan
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -108,8 +109,13 @@ func (p *Plan) DecodeWhole(b []byte, v unsafe.Pointer) error { return p.read(b, 
 // Optional reports whether an empty object, or null, is a value of the type as DecodeInput
 // takes it: then no bytes at all may stand for the zero value.
 func (p *Plan) Optional() bool {
-	v := reflect.New(p.typ).UnsafePointer()
-	return p.DecodeInput([]byte("{}"), v) == nil || p.DecodeInput([]byte("null"), v) == nil
+	switch {
+	case isText(p.typ):
+		return false
+	case p.typ.Kind() == reflect.Struct:
+		return !slices.ContainsFunc(p.fields, func(f field) bool { return f.required(asInput) })
+	}
+	return p.typ.Kind() == reflect.Pointer || p.typ.Kind() == reflect.Slice || p.typ.Kind() == reflect.Map
 }
 
 func (p *Plan) read(b []byte, v unsafe.Pointer, mode mode) error {

@@ -149,8 +149,10 @@ func TestOptional(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.Optional(); got != want {
-			t.Errorf("%v: %v", typ, got)
+		v := reflect.New(typ).UnsafePointer()
+		taken := p.DecodeInput([]byte("{}"), v) == nil || p.DecodeInput([]byte("null"), v) == nil
+		if got := p.Optional(); got != want || got != taken {
+			t.Errorf("%v: %v, taken %v", typ, got, taken)
 		}
 	}
 }
