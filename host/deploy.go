@@ -142,7 +142,9 @@ func (h *Host) Status(name service.Name) (service.Status, error) {
 func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
 	st := svc.Status()
 	log := journal.LogName(st.Spec.Service)
-	st.Head = c.journal.Head(log)
+	st.Cursor.Origin = c.journal.Origin(log)
+	st.Cursor.Position, st.Cursor.Stamp = c.journal.Newest(log)
+	st.Head = st.Cursor.Position
 	dropped := h.logs.Dropped(string(st.Spec.Service))
 	st.Counters.LogLinesDropped, st.Counters.LogBytesDropped = dropped.Lines, dropped.Bytes
 	st.LogBytes, _ = c.journal.LogBytes(log)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
@@ -151,7 +152,8 @@ const (
 
 // EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none. Version 0 begins with the first
-// event that a retention has left; another one below that is KindBadCursor.
+// event that a retention has left; another one below that is KindBadCursor, and so is one that the entity has not
+// come to.
 func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
 	events, _, err := h.EntityPage(ctx, name, key, after, limit, math.MaxInt)
 	return events, err
@@ -173,7 +175,7 @@ func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Ke
 	if limit > 0 {
 		read = limit + 1 // it tells whether there is more
 	}
-	size := 0
+	size, origin := 0, c.journal.Origin(journal.LogName(name))
 	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, read, func(e *journal.Event) error {
 		if limit > 0 && len(events) == limit || len(events) > 0 && len(e.Data)+len(e.Metadata) > most-size {
 			more = true
@@ -182,7 +184,7 @@ func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Ke
 		size += len(e.Data) + len(e.Metadata)
 		own := *e
 		own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-		events = append(events, stream.NewEvent(name, own))
+		events = append(events, stream.NewEvent(name, origin, own))
 		return nil
 	})
 	if errors.Is(err, errPageFull) {
@@ -194,6 +196,24 @@ func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Ke
 	return events, more, nil
 }
 
+// EntityVersion is an entity's version after the event at a position of its service's log, which is on disk.
+func (h *Host) EntityVersion(ctx context.Context, name service.Name, key service.Key, at service.Position) (service.Version, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return 0, err
+	}
+	turn := h.readers.turn(ctx, name)
+	if err := turn.Begin(ctx); err != nil {
+		return 0, turnError(name, err)
+	}
+	defer turn.End()
+	v, err := c.journal.VersionAt(ctx, journal.LogName(name), string(key), at)
+	if err != nil {
+		return 0, entityError(name, err)
+	}
+	return v, nil
+}
+
 // errPageFull ends the reading of a page.
 var errPageFull = errors.New("the page is full")
 
@@ -202,6 +222,9 @@ func entityError(name service.Name, err error) error {
 		return &service.Error{Op: "read events", Service: name, Kind: service.KindDamaged,
 			Message: "the entity's events are damaged (" + journal.DetailOf(err) + ")", Err: err}
 	}
+	if journal.KindOf(err) == journal.KindVersion {
+		return &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor, Message: journal.DetailOf(err), Err: err}
+	}
 	if journal.KindOf(err) == journal.KindTrimmed {
 		return &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor,
 			Message: journal.DetailOf(err) + "; reading from version 0 begins behind them", Err: err}
@@ -209,24 +232,88 @@ func entityError(name service.Name, err error) error {
 	return &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
 }
 
-// Cursor is the opaque text for a position in a service's log. Clients may keep it
-// for ever.
-func (h *Host) Cursor(name service.Name, p service.Position) string {
-	return stream.EncodeCursor(name, p)
+// Cursor is the place behind the event at a position of a service's log, which clients may keep for ever. A
+// position that the log has not reached is KindBadCursor, and so is one behind which a retention has deleted events. It costs
+// nothing at the head, else it waits for its turn to read the log.
+func (h *Host) Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return service.Cursor{}, err
+	}
+	return h.cursorAt(ctx, c, name, p)
 }
 
-// ParseCursor reads such a text. KindBadCursor if it is of another service, not a
-// cursor, or of a place behind which a retention has deleted events.
-func (h *Host) ParseCursor(name service.Name, text string) (service.Position, error) {
-	p, err := stream.DecodeCursor(name, text)
+// ParseCursor reads the text of a cursor and makes sure that the service's log has the event that it is of. KindBadCursor
+// if it is not a cursor, of the log of another service or host, of an event that this log does not have,
+// as it was restored from a backup without it, or of a place behind which a retention has deleted events.
+func (h *Host) ParseCursor(ctx context.Context, name service.Name, text string) (service.Cursor, error) {
+	given, err := service.ParseCursor(text)
 	if err != nil {
-		return 0, err
+		return service.Cursor{}, err
 	}
-	// A place before the first event of all is the start only for who says start.
-	if start, err := h.Start(name); err == nil && p < start {
-		return 0, stream.Gone(p, start+1)
+	c, _, err := h.readService(name)
+	if err != nil {
+		return service.Cursor{}, err
 	}
-	return p, nil
+	bad := func(what string) (service.Cursor, error) {
+		return service.Cursor{}, &service.Error{Service: name, Kind: service.KindBadCursor, Message: what}
+	}
+	log := journal.LogName(name)
+	origin, first := c.journal.Origin(log), c.journal.First(log)
+	if given.Position == 0 && given.Origin == journal.Unborn(log) {
+		given.Origin = origin // of a time before the first event, which is the beginning of every history
+	}
+	if given.Origin != origin {
+		return bad("the cursor is of another log: that of another service, or of a service with this name on another host")
+	}
+	if given.Position+1 < first { // a place before the first event of all is the start only for who says start
+		return service.Cursor{}, stream.Gone(given.Position, first)
+	}
+	here, err := h.cursorAt(ctx, c, name, given.Position)
+	switch {
+	case err != nil:
+		return service.Cursor{}, err
+	case here.Stamp == (journal.Stamp{}) && here.Position > 0: // nothing is left that could prove it
+		return service.Cursor{}, stream.Gone(given.Position, first)
+	case here != given:
+		return bad("the cursor is of an event that this log does not have: the log was restored from a backup, or has lost its end, and has gone on otherwise; begin from the start")
+	}
+	return here, nil
+}
+
+// cursorAt is the cursor of a position in the log that a core has.
+func (h *Host) cursorAt(ctx context.Context, c *core, name service.Name, p service.Position) (service.Cursor, error) {
+	log := journal.LogName(name)
+	here := service.Cursor{Position: p, Origin: c.journal.Origin(log)}
+	if head, stamp := c.journal.Newest(log); p == head && stamp != (journal.Stamp{}) {
+		here.Stamp = stamp
+		return here, nil
+	}
+	turn := h.readers.turn(ctx, name)
+	if err := turn.Begin(ctx); err != nil {
+		return service.Cursor{}, turnError(name, err)
+	}
+	defer turn.End()
+	var err error
+	if here.Stamp, err = c.journal.StampAt(ctx, log, p); err != nil {
+		return service.Cursor{}, cursorError(ctx, name, p, c.journal.First(log), err)
+	}
+	return here, nil
+}
+
+func cursorError(ctx context.Context, name service.Name, p, first service.Position, err error) error {
+	own := &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
+	switch kind := journal.KindOf(err); {
+	case kind == journal.KindTrimmed:
+		own = stream.Gone(p, first)
+	case kind == journal.KindInvalid:
+		own.Kind, own.Message = service.KindBadCursor, fmt.Sprintf("the cursor is of an event that this log does not have: it is of position %d, which the log has not reached", p)
+	case kind == journal.KindCorrupt:
+		own.Kind, own.Message = service.KindDamaged, "the event that the cursor is of is damaged ("+journal.DetailOf(err)+")"
+	case ctx.Err() != nil:
+		return notBegun(name, ctx.Err())
+	}
+	return own
 }
 
 // Start is the place before the first event that there is of a service: 0, unless a

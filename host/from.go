@@ -11,24 +11,31 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Place finds where to begin to read, for [Selection.After]: the position before the first event that from asks for. A
+// Place finds where to begin to read: the cursor before the first event that from asks for. A
 // position that a retention has deleted, or that is beyond the next event, is KindBadCursor, and so is a cursor as
 // [Host.ParseCursor] says. A time before the first event that there is means that one, and a time after the
 // last event the end. Finding a time waits for its turn to read the log.
-func (h *Host) Place(ctx context.Context, name service.Name, from service.From) (service.Position, error) {
+func (h *Host) Place(ctx context.Context, name service.Name, from service.From) (service.Cursor, error) {
+	var at service.Position
+	var err error
 	switch from.Kind {
 	case service.FromEnd:
-		return h.Head(name)
+		at, err = h.Head(name)
 	case service.FromPosition:
-		return h.beforePosition(name, from.Position)
+		at, err = h.beforePosition(name, from.Position)
 	case service.FromTime:
-		return h.beforeTime(ctx, name, from.Time)
+		at, err = h.beforeTime(ctx, name, from.Time)
 	case service.FromAge:
-		return h.beforeTime(ctx, name, h.now().Add(-from.Age))
+		at, err = h.beforeTime(ctx, name, h.now().Add(-from.Age))
 	case service.FromCursor:
-		return h.ParseCursor(name, from.Cursor)
+		return h.ParseCursor(ctx, name, from.Cursor)
+	default:
+		at, err = h.Start(name)
 	}
-	return h.Start(name)
+	if err != nil {
+		return service.Cursor{}, err
+	}
+	return h.Cursor(ctx, name, at)
 }
 
 func (h *Host) beforePosition(name service.Name, p service.Position) (service.Position, error) {

@@ -28,7 +28,8 @@ func TestPlacesInALog(t *testing.T) {
 		if err != nil {
 			return 0, err
 		}
-		return h.Place(context.Background(), "tally", from)
+		c, err := h.Place(context.Background(), "tally", from)
+		return c.Position, err
 	}
 	check := func(text string, want service.Position) {
 		t.Helper()

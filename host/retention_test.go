@@ -85,15 +85,21 @@ func TestRetentionUnderLoad(t *testing.T) {
 		t.Errorf("a place that is gone: %v", err)
 	}
 	for _, p := range []service.Position{0, 1, first - 2} {
-		if _, err := h.ParseCursor("tally", h.Cursor("tally", p)); service.KindOf(err) != service.KindBadCursor {
+		if _, err := h.Cursor(t.Context(), "tally", p); service.KindOf(err) != service.KindBadCursor {
+			t.Errorf("the cursor of %d: %v", p, err)
+		}
+		gone := events[0].Cursor()
+		gone.Position = p
+		if _, err := h.ParseCursor(t.Context(), "tally", gone.String()); service.KindOf(err) != service.KindBadCursor {
 			t.Errorf("a cursor at %d: %v", p, err)
 		}
 	}
 	if start, err := h.Start("tally"); err != nil || start != first-1 {
 		t.Errorf("the start is %d, %v", start, err)
 	}
-	if p, err := h.ParseCursor("tally", h.Cursor("tally", first-1)); err != nil || p != first-1 {
-		t.Errorf("a cursor at %d: %d, %v", first-1, p, err)
+	c, err := h.Cursor(t.Context(), "tally", first-1)
+	if back, again := h.ParseCursor(t.Context(), "tally", c.String()); err != nil || again != nil || back != c || c.Position != first-1 {
+		t.Errorf("a cursor at %d: %+v, %+v, %v, %v", first-1, c, back, err, again)
 	}
 	if _, err := h.EntityEvents(t.Context(), "tally", "k", 1, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a version that is gone: %v", err)

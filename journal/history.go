@@ -24,8 +24,19 @@ func Unborn(log LogName) Stamp {
 	return Stamp(sum[:8])
 }
 
+// Newest is the position of the last event on disk, as [Journal.Head], with the stamp of its batch: zero if there is
+// no event, or that batch is damaged.
+func (j *Journal) Newest(log LogName) (Position, Stamp) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil {
+		return s.head, s.stamp
+	}
+	return 0, Stamp{}
+}
+
 // StampAt is the stamp of the batch with the event at a position, by which a reader that was there is told from one
-// of another history. Position 0, where no event is, has the zero stamp. It costs nothing at the head of
+// of another history. Position 0, behind which is the first event of all, has the zero stamp. It costs nothing at the head of
 // a log, else it reads one batch. Of what a retention has deleted the position just before the first event that is
 // kept has a stamp too, if the retention noted it; others are a KindTrimmed error. A position beyond the head is
 // KindInvalid.
@@ -47,11 +58,10 @@ func (j *Journal) StampAt(ctx context.Context, log LogName, at Position) (Stamp,
 func (j *Journal) knownStamp(log LogName, at Position) (known bool, stamp Stamp, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if at == 0 {
-		return true, Stamp{}, nil
-	}
 	s := j.logs[log]
 	switch {
+	case at == 0 && (s == nil || s.trimmed.position <= 1):
+		return true, Stamp{}, nil
 	case s == nil || at > s.head:
 		return false, Stamp{}, errorf(KindInvalid, "stamp", log, "the log has not come to position %d", at)
 	case at == s.trimmed.position-1:

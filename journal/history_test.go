@@ -153,7 +153,7 @@ func (m *historyModel) check() {
 	if got := m.journal.Origin("bank"); got != m.origin {
 		m.t.Fatalf("the log is %x, and was %x", got, m.origin)
 	}
-	for at := journal.Position(1); at <= head+1; at++ {
+	for at := journal.Position(0); at <= head+1; at++ {
 		got, err := m.journal.StampAt(ctx, "bank", at)
 		switch {
 		case at > head:

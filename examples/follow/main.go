@@ -5,8 +5,9 @@
 //
 //	go run ./examples/follow [-host http://127.0.0.1:8080]
 //
-// The cursor of the last event is all that it has to remember: when the connection
-// or the host goes away it asks for what came after that, and misses nothing.
+// The last id that the host gave is all that it has to remember: when the connection
+// or the host goes away it asks for what came after that, and misses nothing. With a filter the
+// host gives ids without an event, too, so that it does not fall behind where nothing passes.
 package main
 
 import (
@@ -45,7 +46,6 @@ func main() {
 
 // event is the part of a CloudEvent that this program needs.
 type event struct {
-	ID      string // the cursor
 	Type    string
 	Subject string // the account
 	Data    struct{ Amount int64 }
@@ -128,14 +128,22 @@ func stream(ctx context.Context, url string, cursor *string, each func(event) er
 		return fmt.Errorf("%s: %s", resp.Status, problem)
 	}
 	lines := bufio.NewReader(resp.Body)
+	id := "" // of the message that is being read
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			return errEnded
 		}
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" && id != "" { // the end of a message
+			*cursor, id = id, ""
+		}
+		if text, ok := strings.CutPrefix(line, "id:"); ok {
+			id = strings.TrimSpace(text)
+		}
 		data, ok := strings.CutPrefix(line, "data:")
 		if !ok {
-			continue // the id is in the event too
+			continue
 		}
 		var e event
 		if err := json.Unmarshal([]byte(data), &e); err != nil {
@@ -147,6 +155,5 @@ func stream(ctx context.Context, url string, cursor *string, each func(event) er
 		if err := each(e); err != nil {
 			return err
 		}
-		*cursor = e.ID
 	}
 }

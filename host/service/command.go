@@ -67,6 +67,7 @@ type Reply struct {
 	Data      []byte   // the handler's reply
 	Events    int      // how many events the command caused
 	Position  Position // of the last of them; of the log's last event if there is none
+	Cursor    Cursor   // of that position
 	Version   Version  // of the entity after them
 	Fuel      uint64   // spent by the handler
 	Repeated  bool     // the command had been carried out before; this is its first answer
@@ -149,7 +150,7 @@ func (o *Outcome) Reply(r journal.Receipt) (Reply, error) {
 	}
 	return Reply{
 		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
-		Data: o.reply, Events: len(o.Events), Position: r.Last(), Version: r.Version(), Fuel: o.Fuel,
+		Data: o.reply, Events: len(o.Events), Position: r.Last(), Cursor: CursorOf(r), Version: r.Version(), Fuel: o.Fuel,
 	}, nil
 }
 
@@ -182,6 +183,6 @@ func Repeat(c *journal.Command, r journal.Receipt) (Reply, error) {
 	return Reply{
 		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
 		Data:   bytes.Clone(c.Reply), // it may be a part of something larger
-		Events: r.Events(), Position: r.Last(), Version: r.Version(), Fuel: c.Fuel, Repeated: true,
+		Events: r.Events(), Position: r.Last(), Cursor: CursorOf(r), Version: r.Version(), Fuel: c.Fuel, Repeated: true,
 	}, nil
 }

@@ -66,6 +66,7 @@ type Status struct {
 	Manifest abi.Manifest  `json:"-"`
 	Tariff   int           `json:"tariff,omitempty"` // the version of the rules by which fuel is charged
 	Head     Position      `json:"position"`         // of the last event on disk
+	Cursor   Cursor        `json:"-"`                // of that position
 	LogBytes int64         `json:"log_bytes"`        // on disk, as far as they are counted; see Limits.DiskBytes
 	Shards   []ShardStatus `json:"shards"`
 	// Faults are the entities that the module cannot hydrate, or whose states it cannot encode.

@@ -28,19 +28,20 @@ func (r *Reply) Data() []byte { return either(r.Reply, r.ReplyBase64) }
 
 // Value is the reply in the vocabulary of services.
 func (r *Reply) Value() service.Reply {
+	cursor, _ := service.ParseCursor(r.Cursor) // the zero one if the host does not speak like this
 	return service.Reply{
 		Service: r.Service, Key: r.Key, CommandID: r.CommandID, Data: r.Data(), Events: r.Events,
-		Position: r.Position, Version: r.Version, Fuel: r.Fuel, Repeated: r.Repeated,
+		Position: r.Position, Cursor: cursor, Version: r.Version, Fuel: r.Fuel, Repeated: r.Repeated,
 	}
 }
 
 // ReplyText is the JSON of r, with head before it. A large reply of the handler is not
 // copied.
-func ReplyText(head []byte, r *service.Reply, cursor string) Pieces {
-	return replyMembers(append(head, '{'), r, cursor)
+func ReplyText(head []byte, r *service.Reply) Pieces {
+	return replyMembers(append(head, '{'), r)
 }
 
-func replyMembers(b []byte, r *service.Reply, cursor string) Pieces {
+func replyMembers(b []byte, r *service.Reply) Pieces {
 	b = append(b, `"service":`...)
 	b = AppendString(b, string(r.Service))
 	b = append(b, `,"key":`...)
@@ -50,8 +51,8 @@ func replyMembers(b []byte, r *service.Reply, cursor string) Pieces {
 	p := bodyIn(Text(b), "reply", r.Data)
 	b = appendUint(p.text, "version", uint64(r.Version))
 	b = appendUint(b, "position", uint64(r.Position))
-	b = append(b, `,"cursor":`...)
-	b = AppendString(b, cursor)
+	b = append(b, `,"cursor":"`...)
+	b = append(r.Cursor.Append(b), '"')
 	b = appendUint(b, "events", uint64(r.Events))
 	b = appendUint(b, "fuel", r.Fuel)
 	b = append(b, `,"repeated":`...)

@@ -60,6 +60,20 @@ func (e *Event) Metadata() (abi.Metadata, error) {
 	return parsePairs([]byte(e.MetadataText), math.MaxInt, strings.Clone)
 }
 
+// TypeCheckpoint is the type of what a stream of CloudEvents has beside a service's events: a checkpoint, whose id is the
+// cursor that it has come to. Its source is that of no service's event.
+const TypeCheckpoint = "bulkhead.checkpoint"
+
+// AppendCheckpointEvent appends a checkpoint as a CloudEvent.
+func AppendCheckpointEvent(b []byte, name service.Name, cursor string, now time.Time) []byte {
+	b = append(b, `{"specversion":"1.0","id":`...)
+	b = AppendString(b, cursor)
+	b = append(b, `,"source":"/services/`...)
+	b = append(b, name...) // of letters, digits and '-'
+	b = append(b, `/checkpoints","type":"`+TypeCheckpoint+`","time":"`...)
+	return append(now.UTC().AppendFormat(b, time.RFC3339Nano), `"}`...)
+}
+
 // Page is a part of a log. Events are kept as they came; [Event] is their form.
 type Page struct {
 	Events []json.RawMessage `json:"events"`
@@ -72,8 +86,8 @@ type Page struct {
 // EntityPage is a part of one entity's stream.
 type EntityPage struct {
 	Events []json.RawMessage `json:"events"`
-	// Next is the version to read on after.
-	Next service.Version `json:"next"`
+	// Next is what to read on after: a cursor, or what was asked for if there was nothing.
+	Next string `json:"next"`
 	// More says that there was more when the page was made.
 	More bool `json:"more"`
 }
@@ -88,9 +102,7 @@ func PageEnd(next string, more bool) []byte {
 }
 
 // EntityPageEnd is the end of an [EntityPage].
-func EntityPageEnd(next service.Version, more bool) []byte {
-	return closePage(appendUint([]byte(`]`), "next", uint64(next)), more)
-}
+func EntityPageEnd(next string, more bool) []byte { return PageEnd(next, more) }
 
 func closePage(b []byte, more bool) []byte {
 	if more {

@@ -124,9 +124,9 @@ func FuzzTraceparent(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	f.Add([]byte(`{"a":1}`), "k", "id")
 	f.Add([]byte(`1}`), "\xff\"", "\\")
-	f.Fuzz(func(t *testing.T, data []byte, key, cursor string) {
+	f.Fuzz(func(t *testing.T, data []byte, key, id string) {
 		r := service.Reply{Service: "s", Key: service.Key(key), Data: data, Version: 5}
-		text := whole(CommandReplyText(nil, key, &r, cursor))
+		text := whole(CommandReplyText(nil, id, &r))
 		var m ServerMessage
 		if err := json.Unmarshal(text, &m); err != nil || !utf8.Valid(text) || m.Version != 5 || m.Op != OpReply {
 			t.Fatalf("%q: %v", text, err)

@@ -70,8 +70,8 @@ type Service struct {
 }
 
 // ServiceOf is s as it goes over the wire.
-func ServiceOf(s service.Status, cursor string) Service {
-	out := Service{Status: s, Cursor: cursor}
+func ServiceOf(s service.Status) Service {
+	out := Service{Status: s, Cursor: s.Cursor.String()}
 	if s.Shards == nil {
 		out.Shards = []service.ShardStatus{}
 	}

@@ -27,6 +27,7 @@ const (
 	OpHello        Op = "hello"        // the first message: what this connection may do
 	OpSubscribed   Op = "subscribed"   // answers subscribe
 	OpEvent        Op = "event"        // an event of a subscription
+	OpCheckpoint   Op = "checkpoint"   // how far a subscription has come, past events that are not selected
 	OpUnsubscribed Op = "unsubscribed" // the last word on a subscription; with a problem if it was not asked for
 	OpReply        Op = "reply"        // answers command and query
 	OpError        Op = "error"        // answers anything that failed
@@ -168,7 +169,7 @@ type Limits struct {
 type ServerMessage struct {
 	Op      Op              `json:"op"`
 	ID      string          `json:"id,omitempty"`  // of what is answered
-	Sub     string          `json:"sub,omitempty"` // event: the id of its subscription
+	Sub     string          `json:"sub,omitempty"` // event, checkpoint: the id of its subscription
 	Reply                   // reply; those to queries have Reply, Version and Fuel only
 	Event   json.RawMessage `json:"event,omitempty"`   // event: an [Event]
 	Problem *Problem        `json:"problem,omitempty"` // error, unsubscribed
@@ -191,8 +192,8 @@ func AppendHello(b []byte, l Limits) []byte {
 }
 
 // CommandReplyText is the reply to a command. It appends to head.
-func CommandReplyText(head []byte, id string, r *service.Reply, cursor string) Pieces {
-	return replyMembers(append(appendHead(head, OpReply, id), ','), r, cursor)
+func CommandReplyText(head []byte, id string, r *service.Reply) Pieces {
+	return replyMembers(append(appendHead(head, OpReply, id), ','), r)
 }
 
 // QueryAnswerText is the reply to a query. It appends to head.
@@ -204,6 +205,13 @@ func QueryAnswerText(head []byte, id string, r *service.QueryReply) Pieces {
 // events begin.
 func AppendSubscribed(b []byte, id, cursor string) []byte {
 	b = append(appendHead(b, OpSubscribed, id), `,"cursor":`...)
+	return append(AppendString(b, cursor), '}')
+}
+
+// AppendCheckpoint appends a checkpoint: a cursor behind which a subscription goes on.
+func AppendCheckpoint(b []byte, sub, cursor string) []byte {
+	b = append(appendHead(b, OpCheckpoint, ""), `,"sub":`...)
+	b = append(AppendString(b, sub), `,"cursor":`...)
 	return append(AppendString(b, cursor), '}')
 }
 

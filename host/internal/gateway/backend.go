@@ -51,8 +51,8 @@ type Backend interface {
 	// Head is the position of a service's last event; KindNotFound if there is no
 	// such service.
 	Head(name service.Name) (service.Position, error)
-	// Place is the position behind which to read to begin where a reader wants to.
-	Place(ctx context.Context, name service.Name, from service.From) (service.Position, error)
+	// Place is the cursor behind which to read to begin where a reader wants to.
+	Place(ctx context.Context, name service.Name, from service.From) (service.Cursor, error)
 	// Events reads events after a position, at most limit. next is where to read
 	// on from; atHead says that there is nothing more now. There may be none
 	// although there are more, when the selection lets little through.
@@ -63,8 +63,10 @@ type Backend interface {
 	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
 	// that far. It holds nothing, so there is nothing to close.
 	Subscribe(ctx context.Context, s Selection) (Subscriber, error)
-	// Cursor is the opaque text for a position, which Place reads back.
-	Cursor(name service.Name, p service.Position) string
+	// EntityVersion is an entity's version after the event at a position.
+	EntityVersion(ctx context.Context, name service.Name, key service.Key, at service.Position) (service.Version, error)
+	// Cursor is that of a position, which may have to be read from the log. Place takes its text.
+	Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error)
 
 	// Backup writes a backup of everything. since is the manifest of the backup that
 	// it continues, or nothing. An error of kind KindConflicting, of a since that does
@@ -132,11 +134,11 @@ type Retention struct {
 // Event is an event on its way out. Its bytes are shared by all who get it and
 // must not be changed.
 type Event struct {
-	Position service.Position
-	Version  service.Version
-	Text     api.Pieces // a CloudEvent in JSON, in one line
-	Size     int        // what it takes in memory, in bytes
-	Shared   Shared     // the part of Size that all who have the event share; nil: none
+	Cursor  service.Cursor // its place
+	Version service.Version
+	Text    api.Pieces // a CloudEvent in JSON, in one line
+	Size    int        // what it takes in memory, in bytes
+	Shared  Shared     // the part of Size that all who have the event share; nil: none
 }
 
 // Shared is memory that is counted once, however many hold it. It is safe for concurrent use.

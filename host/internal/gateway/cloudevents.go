@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -30,6 +31,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 	if err != nil {
 		return err
 	}
+	feed.untold = true // it does not say where it begins
 	k, err := s.upgrade(a, r, api.ProtocolCloudEvents, 1<<10)
 	if k == nil {
 		return err
@@ -75,12 +77,15 @@ func closeReason(p api.Problem) string {
 // pumpCloudEvents sends events until it cannot, and says why.
 func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) error {
 	for {
-		events, held, err := feed.nextOrPing(ctx)
+		events, held, err := feed.nextOrPing(ctx, batchEvents)
 		if err != nil {
 			return err
 		}
 		if len(events) == 0 {
 			err = k.beat()
+			if c, ok := feed.checkpoint(ctx); ok && err == nil {
+				err = k.send(api.AppendCheckpointEvent(nil, feed.sel.Service, c.String(), time.Now()))
+			}
 		}
 		for i := range events {
 			if err == nil {

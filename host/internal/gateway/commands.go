@@ -170,7 +170,7 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 	}
 	a.Header().Set("ETag", api.FormatETag(reply.Version))
 	a.pacer = s.pace(ctx, c.service, len(reply.Data))
-	text := api.ReplyText(nil, &reply, s.backend.Cursor(reply.Service, reply.Position))
+	text := api.ReplyText(nil, &reply)
 	a.sendTexts(http.StatusOK, api.ContentJSON, text, api.Text(newline))
 	return nil
 }

@@ -166,14 +166,18 @@ func TestEndToEnd(t *testing.T) {
 	if err != nil || len(page.Events) != 1 || page.More {
 		t.Errorf("%+v %v", page, err)
 	}
-	entity, err := c.EntityEvents(ctx, "count", "a/b", 1, 0)
-	if err != nil || len(entity.Events) != 1 || entity.Next != 2 || entity.More {
+	entity, err := c.EntityEvents(ctx, "count", "a/b", "1", 0)
+	if err != nil || len(entity.Events) != 1 || entity.Next == "2" || entity.More {
 		t.Errorf("%+v %v", entity, err)
 	}
-	if _, err := c.Events(ctx, client.Selection{Service: "count", From: h.Cursor("count", 99)}, 0); service.KindOf(err) != service.KindBadCursor {
+	mark, err := service.ParseCursor(entity.Next)
+	if again, failed := c.EntityEvents(ctx, "count", "a/b", entity.Next, 0); err != nil || failed != nil || len(again.Events) != 0 || again.Next != entity.Next || again.More {
+		t.Errorf("%+v %v %v", again, err, failed)
+	}
+	if _, err := c.Events(ctx, client.Selection{Service: "count", From: service.Cursor{Position: 99, Origin: mark.Origin, Stamp: mark.Stamp}.String()}, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of the future: %v", err)
 	}
-	if _, err := c.Events(ctx, client.Selection{Service: "count", From: h.Cursor("other", 1)}, 0); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx, client.Selection{Service: "count", From: service.Cursor{Position: 1, Origin: mark.Stamp, Stamp: mark.Stamp}.String()}, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of another service: %v", err)
 	}
 	sub, err := st.Subscribe(ctx, client.Selection{Service: "count", Types: []service.Type{"added"}}, 1)
@@ -464,9 +468,9 @@ func TestLargeEventsArrive(t *testing.T) {
 		}
 		from, more = page.Next, page.More
 	}
-	entity, version := 0, service.Version(0)
+	entity, after := 0, ""
 	for more := true; more; {
-		page, err := c.EntityEvents(t.Context(), "bigevent", "k", version, 0)
+		page, err := c.EntityEvents(t.Context(), "bigevent", "k", after, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -474,7 +478,7 @@ func TestLargeEventsArrive(t *testing.T) {
 			check("entity's page", raw, entity)
 			entity++
 		}
-		version, more = page.Next, page.More
+		after, more = page.Next, page.More
 	}
 	if read != events || entity != events {
 		t.Errorf("pages have %d and %d events", read, entity)

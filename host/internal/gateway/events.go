@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
@@ -73,14 +72,9 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var after uint64
-	if text := a.params.Get("after"); text != "" {
-		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return service.Errorf(service.KindInvalid, "after is %.80q; it takes a version", text)
-		}
-	}
+	after := a.params.Get("after")
 	if r.Method == http.MethodGet && prefers(r, api.ContentSSE) {
-		return s.entityStream(a, r, Selection{Service: name, Keys: []service.Key{key}}, service.Version(after))
+		return s.entityStream(a, r, Selection{Service: name, Keys: []service.Key{key}}, after)
 	}
 	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
@@ -91,8 +85,14 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
 	defer cancel()
-	p := page{a: a}
-	next, more := service.Version(after), true
+	next, err := s.entityPlace(ctx, name, key, after)
+	if err != nil {
+		return err
+	}
+	if after == "" {
+		after = "0"
+	}
+	p, more := page{a: a}, true
 	for more && p.count < limit && !p.full {
 		var events []Event
 		if events, more, err = s.backend.EntityEvents(ctx, name, key, next, min(limit-p.count, entityReads)); err != nil {
@@ -106,45 +106,51 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 				more = true
 				break
 			}
-			next = events[i].Version
+			next, after = events[i].Version, events[i].Cursor.String()
 		}
 	}
-	p.send(ctx, s, api.EntityPageEnd(next, more))
+	p.send(ctx, s, api.EntityPageEnd(after, more))
 	return nil
 }
 
-// entityStream streams the events of one entity after a version, or after the id that the client
+// entityStream streams the events of one entity after a version or a cursor, or after the id that the client
 // has seen last.
-func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after service.Version) (err error) {
+func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after string) (err error) {
 	if err := noLimit(a); err != nil {
 		return err
 	}
+	var at service.Cursor
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" {
-		sel.After, err = s.position(r.Context(), sel.Service, last)
+		at, err = s.place(r.Context(), sel.Service, last)
 	} else {
-		sel.After, err = s.entityPosition(r.Context(), sel.Service, sel.Keys[0], after)
+		at, err = s.entityCursor(r.Context(), sel.Service, sel.Keys[0], after)
 	}
 	if err != nil {
 		return err
 	}
-	return s.sendSSE(a, r, sel)
+	sel.After = at.Position
+	return s.sendSSE(a, r, sel, at)
 }
 
-// entityPosition finds a place in the service's log before which the entity came to a version, and
+// entityCursor finds a place in the service's log before which the entity came to a version, or the one of a cursor, and
 // after which all its later events are.
-func (s *Server) entityPosition(ctx context.Context, name service.Name, key service.Key, version service.Version) (service.Position, error) {
+func (s *Server) entityCursor(ctx context.Context, name service.Name, key service.Key, after string) (service.Cursor, error) {
+	version, isVersion := entityVersion(after)
+	if !isVersion {
+		return s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: after})
+	}
 	if version > 0 {
 		events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1)
 		if err == nil && len(events) > 0 && events[0].Version == version {
-			return events[0].Position, nil
+			return events[0].Cursor, nil
 		}
 		// A retention may have deleted that event. If it has deleted none of the later ones, they
 		// are all there is.
 		if _, _, err := s.backend.EntityEvents(ctx, name, key, version, 1); err != nil {
-			return 0, err
+			return service.Cursor{}, err
 		}
 	}
-	return s.position(ctx, name, api.FromStart)
+	return s.placeOf(ctx, name, service.From{Kind: service.FromStart})
 }
 
 // noLimit refuses a limit of a stream, which has none.
@@ -188,19 +194,22 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" && (sse || isUpgrade(r)) {
 		from = last
 	}
-	if sel.After, err = s.position(r.Context(), name, from); err != nil {
+	at, err := s.place(r.Context(), name, from)
+	if err != nil {
 		return err
 	}
+	sel.After = at.Position
 	switch {
 	case isUpgrade(r):
 		return s.cloudEvents(a, r, sel)
 	case sse:
-		return s.sendSSE(a, r, sel)
+		return s.sendSSE(a, r, sel, at)
 	}
-	return s.eventsPage(a, r, sel, limit)
+	return s.eventsPage(a, r, sel, at, limit)
 }
 
-func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int) error {
+// eventsPage answers with a page that begins behind a cursor, which is where sel begins.
+func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last service.Cursor, limit int) error {
 	if err := a.take(readerRoom(&sel)); err != nil {
 		return err
 	}
@@ -232,17 +241,23 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, limit int
 				next, atEnd = sel.After, false // what is left is for the next page
 				break
 			}
-			sel.After = events[i].Position
+			last = events[i].Cursor
+			sel.After = last.Position
 		}
 		sel.After = max(sel.After, next)
 	}
-	p.send(ctx, s, api.PageEnd(s.backend.Cursor(sel.Service, sel.After), !atEnd))
+	if sel.After > last.Position {
+		if at, err := s.backend.Cursor(ctx, sel.Service, sel.After); err == nil {
+			last = at
+		} // else what was passed by is passed by once more
+	}
+	p.send(ctx, s, api.PageEnd(last.String(), !atEnd))
 	return nil
 }
 
 // sendSSE streams server-sent events until the client goes away or the server
-// stops; either way the client resumes by the last id.
-func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
+// stops; either way the client resumes by the last id. first is where sel begins.
+func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection, first service.Cursor) error {
 	ended, err := s.openStream("sse")
 	if err != nil {
 		return err
@@ -269,9 +284,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 	a.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for the end
 	a.WriteHeader(http.StatusOK)
 	// The first id makes who reads from the end resume here, even before any event.
-	b := append([]byte("retry: 1000\nid: "), s.backend.Cursor(sel.Service, sel.After)...)
-	b = append(b, "\n\n"...)
-	at := sel.After // the last id that was given
+	b := append(first.Append([]byte("retry: 1000\nid: ")), "\n\n"...)
 	var held holding
 	defer func() { a.flight.drop(&held) }()
 	for {
@@ -284,9 +297,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 		}
 		b = kept(b[:0])
 		var events []Event
-		if events, held, err = feed.nextOrPing(ctx); len(events) > 0 {
-			at = events[len(events)-1].Position
-		}
+		events, held, err = feed.nextOrPing(ctx, batchEvents)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -298,10 +309,8 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 			return nil
 		case len(events) == 0:
 			// What was passed by need not be read again by who resumes. An id without data is no event.
-			if now := feed.position(); now > at {
-				at = now
-				b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, at)...)
-				b = append(b, "\n\n"...)
+			if c, ok := feed.checkpoint(ctx); ok {
+				b = append(c.Append(append(b, "id: "...)), "\n\n"...)
 			} else {
 				b = append(b, ": \n\n"...)
 			}
@@ -310,8 +319,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection) error {
 		a.limitWrite(sizeOf(events))
 		for i := range events {
 			e := &events[i]
-			b = append(append(b, "id: "...), s.backend.Cursor(sel.Service, e.Position)...)
-			b = append(b, '\n')
+			b = append(e.Cursor.Append(append(b, "id: "...)), '\n')
 			if text, ok := e.Text.Short(); ok {
 				if b = appendSSE(b, text); len(b) < maxCork/2 {
 					continue

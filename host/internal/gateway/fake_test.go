@@ -61,7 +61,7 @@ func newFake() *fake {
 func (f *fake) add(name service.Name, encoding string) *fakeService {
 	s := &fakeService{more: make(chan struct{}), status: service.Status{
 		Spec:  service.Spec{Service: name, Module: service.DigestOf([]byte(name))}.WithDefaults(),
-		State: service.StateRunning, Since: time.Unix(1, 0).UTC(),
+		State: service.StateRunning, Cursor: cursorAt(name, 0), Since: time.Unix(1, 0).UTC(),
 		Manifest: abi.Manifest{ABI: 1, Service: string(name), Encoding: encoding, Events: []abi.EventType{{Name: "Added"}}},
 		Shards:   []service.ShardStatus{{}},
 	}}
@@ -276,6 +276,7 @@ func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, 
 		return service.Reply{}, service.Errorf(service.KindUnknownType, "%s has no command %s", c.Service, c.Type)
 	}
 	reply.Version, reply.Position = version, s.status.Head
+	reply.Cursor = cursorAt(c.Service, reply.Position)
 	return reply, nil
 }
 
@@ -287,9 +288,10 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 		data = "null"
 	}
 	s.status.Head++
+	s.status.Cursor = cursorAt(s.status.Spec.Service, s.status.Head)
 	text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
 		cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
-	s.events = append(s.events, fakeEvent{Event{Position: s.status.Head, Version: version, Text: api.Text([]byte(text)), Size: len(text)}, key, typ})
+	s.events = append(s.events, fakeEvent{Event{Cursor: cursorAt(s.status.Spec.Service, s.status.Head), Version: version, Text: api.Text([]byte(text)), Size: len(text)}, key, typ})
 	close(s.more)
 	s.more = make(chan struct{})
 }
@@ -338,7 +340,7 @@ func (f *fake) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 }
 
 func (s *Selection) wants(e *fakeEvent) bool {
-	return e.Position > s.After && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
+	return e.Cursor.Position > s.After && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
 }
 
 // Events scans at most limit events at a time, so that filters show.
@@ -355,9 +357,9 @@ func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, ser
 	var found []Event
 	next := sel.After
 	for i := range s.events {
-		if e := &s.events[i]; e.Position > sel.After && limit > 0 {
+		if e := &s.events[i]; e.Cursor.Position > sel.After && limit > 0 {
 			limit--
-			next = e.Position
+			next = e.Cursor.Position
 			if sel.wants(e) {
 				found = append(found, e.Event)
 			}
@@ -424,7 +426,7 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 		}
 		more := svc.more
 		if len(found) > 0 {
-			s.sel.After = found[len(found)-1].Position
+			s.sel.After = found[len(found)-1].Cursor.Position
 		} else {
 			s.sel.After = svc.status.Head // it has passed them all
 		}
@@ -442,27 +444,47 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 
 func (s *fakeSubscriber) Position() service.Position { return s.sel.After }
 
-func cursorOf(name service.Name, p service.Position) string {
-	return "c." + string(name) + "." + strconv.FormatUint(uint64(p), 10)
+// cursorAt is a cursor of a fake service, whose log has an identity of its own and one history.
+func cursorAt(name service.Name, p service.Position) service.Cursor {
+	return service.Cursor{Position: p, Origin: journal.Unborn(journal.LogName(name)), Stamp: journal.Stamp{7}}
 }
 
-func (f *fake) Cursor(name service.Name, p service.Position) string { return cursorOf(name, p) }
+func cursorOf(name service.Name, p service.Position) string { return cursorAt(name, p).String() }
 
-func (f *fake) Place(_ context.Context, name service.Name, from service.From) (service.Position, error) {
+func (f *fake) Place(_ context.Context, name service.Name, from service.From) (service.Cursor, error) {
 	switch from.Kind {
 	case service.FromEnd:
-		return f.Head(name)
+		head, err := f.Head(name)
+		return cursorAt(name, head), err
 	case service.FromCursor:
-		rest, ok := strings.CutPrefix(from.Cursor, "c."+string(name)+".")
-		n, err := strconv.ParseUint(rest, 10, 64)
-		if !ok || err != nil {
-			return 0, service.Errorf(service.KindBadCursor, "%.80q is no cursor of %s", from.Cursor, name)
+		c, err := service.ParseCursor(from.Cursor)
+		if err == nil && c != cursorAt(name, c.Position) {
+			err = service.Errorf(service.KindBadCursor, "%s is no cursor of %s", from.Cursor, name)
 		}
-		return service.Position(n), nil
+		return c, err
 	case service.FromPosition:
-		return from.Position - 1, nil
+		return cursorAt(name, from.Position-1), nil
 	}
-	return 0, nil
+	return cursorAt(name, 0), nil
+}
+
+func (f *fake) Cursor(_ context.Context, name service.Name, p service.Position) (service.Cursor, error) {
+	return cursorAt(name, p), nil
+}
+
+func (f *fake) EntityVersion(_ context.Context, name service.Name, key service.Key, at service.Position) (v service.Version, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(name)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range s.events {
+		if e.key == key && e.Cursor.Position <= at {
+			v = e.Version
+		}
+	}
+	return v, nil
 }
 
 func (f *fake) Budget() service.Budget { return f.budget }

@@ -66,11 +66,13 @@ func (f *flight) drop(h *holding) {
 // If there is no room they are dropped and read again when there is: they are in the
 // log, so nobody loses anything by that but time. One goroutine uses it.
 type feed struct {
-	s    *Server
-	f    *flight
-	sel  Selection // what is still to come
-	sub  Subscriber
-	pace pace
+	s      *Server
+	f      *flight
+	sel    Selection // what is still to come
+	sub    Subscriber
+	pace   pace
+	told   service.Position // that of the last cursor that the client has got
+	untold bool             // it has got none
 }
 
 // newFeed opens a feed. It holds nothing while nothing is read, so there is nothing to
@@ -80,7 +82,7 @@ func (s *Server) newFeed(ctx context.Context, f *flight, sel Selection) (*feed, 
 	if err != nil {
 		return nil, err
 	}
-	return &feed{s: s, f: f, sel: sel, sub: sub}, nil
+	return &feed{s: s, f: f, sel: sel, sub: sub, told: sel.After}, nil
 }
 
 // next waits for events and returns at least one and at most limit of them. What they
@@ -99,7 +101,8 @@ func (r *feed) next(ctx context.Context, limit int) (events []Event, held holdin
 		}
 		if held, ok := r.f.hold(events); ok {
 			r.pace.saw(events)
-			r.sel.After = events[len(events)-1].Position
+			r.sel.After = events[len(events)-1].Cursor.Position
+			r.told, r.untold = r.sel.After, false
 			return events, held, nil
 		}
 		need := events[0].Size
@@ -109,6 +112,25 @@ func (r *feed) next(ctx context.Context, limit int) (events []Event, held holdin
 			return nil, holding{}, err
 		}
 	}
+}
+
+// checkpoint is where the feed has come to, past what its filter has left out, if the client does not know it yet:
+// one that resumes there reads none of it again, and is not refused when a retention has deleted it. Where that cannot
+// be told at present, there is another time.
+func (r *feed) checkpoint(ctx context.Context) (c service.Cursor, ok bool) {
+	at := r.position()
+	if at <= r.told && !r.untold {
+		return service.Cursor{}, false
+	}
+	// Mostly that is the head, which memory knows. Else a batch is read, and in its turn.
+	ctx, cancel := context.WithTimeout(ctx, r.s.options.PingTime/4)
+	defer cancel()
+	c, err := r.s.backend.Cursor(ctx, r.sel.Service, at)
+	if err != nil {
+		return service.Cursor{}, false
+	}
+	r.told, r.untold = at, false
+	return c, true
 }
 
 // position is how far the feed has come, past what its filter has left out.
@@ -158,11 +180,11 @@ func (f *flight) wait(ctx context.Context, n int) error {
 }
 
 // nextOrPing waits for events no longer than a stream may be silent; no events
-// and no error is a reason to give a sign of life.
-func (r *feed) nextOrPing(ctx context.Context) ([]Event, holding, error) {
+// and no error is a reason to give a sign of life, and a checkpoint if there is one.
+func (r *feed) nextOrPing(ctx context.Context, limit int) ([]Event, holding, error) {
 	waiting, cancel := context.WithTimeout(ctx, r.s.options.PingTime)
 	defer cancel()
-	events, held, err := r.next(waiting, batchEvents)
+	events, held, err := r.next(waiting, limit)
 	if err != nil && ctx.Err() == nil && waiting.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
 		return nil, holding{}, nil
 	}

@@ -94,7 +94,7 @@ func outgoing(events []*host.Event) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {
 		text := textOf(e)
-		out[i] = Event{Position: e.Position, Version: e.Version, Text: text, Size: text.Size() + eventBytes}
+		out[i] = Event{Cursor: e.Cursor(), Version: e.Version, Text: text, Size: text.Size() + eventBytes}
 	}
 	return out
 }

@@ -25,7 +25,7 @@ func TestCommand(t *testing.T) {
 		"Bulkhead-Metadata", `{"actor":"t\u00e9ller"}`, "Bulkhead-Deadline-Ms", "60000")
 	r := decode[api.Reply](s, g)
 	if r.Service != "bank" || r.Key != "alice" || r.CommandID != `a"b` || string(r.Reply) != `{"ok":true}` || r.Version != 1 || r.Position != 1 ||
-		r.Cursor != "c.bank.1" || r.Events != 1 || r.Fuel != 7 || r.Repeated {
+		r.Cursor != cursorOf("bank", 1) || r.Events != 1 || r.Fuel != 7 || r.Repeated {
 		t.Errorf("reply %+v", r)
 	}
 	if g.header.Get("ETag") != `"1"` {
@@ -223,7 +223,7 @@ func TestServices(t *testing.T) {
 	}
 	s.problem(s.do("GET", "/v1/services?manifest=1", ""), 400, "invalid")
 	one := decode[api.Service](s, s.do("GET", "/v1/services/bank", ""))
-	if one.Cursor != "c.bank.0" || one.State != service.StateRunning {
+	if one.Cursor != cursorOf("bank", 0) || one.State != service.StateRunning {
 		t.Errorf("service %+v", one)
 	}
 	s.problem(s.do("GET", "/v1/services/none", ""), 404, "not_found")
@@ -336,12 +336,12 @@ func TestPages(t *testing.T) {
 		t.Errorf("from the position 200: %s, %v", p.Events, err)
 	}
 	p = decode[api.Page](s, s.do("GET", "/v1/services/bank/events?from=end", ""))
-	if len(p.Events) != 0 || p.Next != "c.bank.200" || p.More {
+	if len(p.Events) != 0 || p.Next != cursorOf("bank", 200) || p.More {
 		t.Errorf("page %+v", p)
 	}
 	for query, kind := range map[string]string{
-		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=0": "invalid", "from=2026-01-31": "invalid", "from=-1w": "invalid", "from=c.blob.1": "bad_cursor",
-		"from=c.bank.201": "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
+		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=0": "invalid", "from=2026-01-31": "invalid", "from=-1w": "invalid", "from=" + cursorOf("blob", 1): "bad_cursor",
+		"from=" + cursorOf("bank", 201): "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
 	} {
 		s.problem(s.do("GET", "/v1/services/bank/events?"+query, ""), 400, kind)
 	}
@@ -355,18 +355,18 @@ func TestPages(t *testing.T) {
 	}
 
 	e := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k1/events?limit=30", ""))
-	if len(e.Events) != 30 || e.Next != 30 || !e.More {
-		t.Errorf("page of %d, next %d, more %t", len(e.Events), e.Next, e.More)
+	if len(e.Events) != 30 || e.Next != cursorOf("bank", 118) || !e.More {
+		t.Errorf("page of %d, next %s, more %t", len(e.Events), e.Next, e.More)
 	}
 	e = decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k1/events?after=30", ""))
-	if len(e.Events) != 20 || e.Next != 50 || e.More {
-		t.Errorf("page of %d, next %d, more %t", len(e.Events), e.Next, e.More)
+	if len(e.Events) != 20 || e.Next != cursorOf("bank", 198) || e.More {
+		t.Errorf("page of %d, next %s, more %t", len(e.Events), e.Next, e.More)
 	}
 	e = decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/nobody/events", ""))
 	if e.Events == nil || len(e.Events) != 0 || e.More {
 		t.Errorf("page %+v", e)
 	}
-	s.problem(s.do("GET", "/v1/services/bank/entities/k1/events?after=-1", ""), 400, "invalid")
+	s.problem(s.do("GET", "/v1/services/bank/entities/k1/events?after=-1", ""), 400, "bad_cursor")
 	s.problem(s.do("GET", "/v1/services/none/entities/k1/events", ""), 404, "not_found")
 }
 
@@ -407,8 +407,8 @@ func TestPagesOfLargeEvents(t *testing.T) {
 		t.Errorf("service: %d events on %d pages", seen, pages)
 	}
 	seen, pages = 0, 0
-	for after, more := service.Version(0), true; more; pages++ {
-		p := decode[api.EntityPage](s, s.do("GET", fmt.Sprintf("/v1/services/bank/entities/k/events?limit=1000&after=%d", after), ""))
+	for after, more := "", true; more; pages++ {
+		p := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k/events?limit=1000&after="+after, ""))
 		seen = check("entity", p.Events, seen)
 		after, more = p.Next, p.More
 	}

@@ -89,16 +89,43 @@ func filter(types, keys []string) (t []service.Type, k []service.Key, err error)
 	return t, k, nil
 }
 
-// position finds where a reader wants to begin. The service must be there.
-func (s *Server) position(ctx context.Context, name service.Name, text string) (service.Position, error) {
+// place finds where a reader wants to begin. The service must be there. It may have to wait for its turn to read
+// the log.
+func (s *Server) place(ctx context.Context, name service.Name, text string) (service.Cursor, error) {
 	if _, err := s.backend.Head(name); err != nil {
-		return 0, err
+		return service.Cursor{}, err
 	}
 	from, err := service.ParseFrom(text)
 	if err != nil {
-		return 0, err
+		return service.Cursor{}, err
 	}
+	return s.placeOf(ctx, name, from)
+}
+
+func (s *Server) placeOf(ctx context.Context, name service.Name, from service.From) (service.Cursor, error) {
 	ctx, cancel := s.wait(ctx, time.Time{})
 	defer cancel()
 	return s.backend.Place(ctx, name, from)
+}
+
+// entityVersion reads what a reader of one entity's events has seen, if that is a version; else it is a cursor.
+func entityVersion(after string) (v service.Version, ok bool) {
+	if after == "" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(after, 10, 64)
+	return service.Version(n), err == nil
+}
+
+// entityPlace finds the version behind which a reader of one entity's events wants to begin: a number, or a cursor,
+// whose event may be of another entity.
+func (s *Server) entityPlace(ctx context.Context, name service.Name, key service.Key, after string) (service.Version, error) {
+	if v, ok := entityVersion(after); ok {
+		return v, nil
+	}
+	at, err := s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: after})
+	if err != nil {
+		return 0, err
+	}
+	return s.backend.EntityVersion(ctx, name, key, at.Position)
 }

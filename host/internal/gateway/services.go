@@ -15,10 +15,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-func (s *Server) apiService(status service.Status) api.Service {
-	return api.ServiceOf(status, s.backend.Cursor(status.Spec.Service, status.Head))
-}
-
 // Bounds of what the status of a service takes while it is encoded, in bytes: its
 // manifest as a structure, as JSON, and in what is around it; and the rest.
 const (
@@ -49,7 +45,7 @@ func (s *Server) listServices(a *answer, _ *http.Request) error {
 		if manifests != "true" {
 			all[i].Manifest = abi.Manifest{}
 		}
-		return s.apiService(all[i])
+		return api.ServiceOf(all[i])
 	})
 }
 
@@ -78,7 +74,7 @@ func (a *answer) takeStatus(shards int) error {
 
 // showService answers with all that there is to say of a service. There is room for it.
 func (s *Server) showService(a *answer, status service.Status) error {
-	body, err := json.Marshal(s.apiService(status))
+	body, err := json.Marshal(api.ServiceOf(status))
 	if err != nil {
 		return service.Errorf(service.KindInternal, "answer: %w", err)
 	}
@@ -238,7 +234,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 		if err != nil {
 			return nil, err
 		}
-		last := s.apiService(status)
+		last := api.ServiceOf(status)
 		return api.DeployLine{Service: &last}, nil
 	})
 }

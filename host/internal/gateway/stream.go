@@ -432,7 +432,7 @@ func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 	case o.query != nil:
 		text = api.QueryAnswerText(buf, o.id, o.query)
 	default:
-		text = api.CommandReplyText(buf, o.id, &o.reply, t.s.backend.Cursor(o.reply.Service, o.reply.Position))
+		text = api.CommandReplyText(buf, o.id, &o.reply)
 	}
 	err := t.k.sendPieces(&text)
 	o.carried.free()

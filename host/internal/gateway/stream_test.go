@@ -169,7 +169,7 @@ func TestStreamRefusals(t *testing.T) {
 	s := start(t, Options{Subscriptions: 1, Credits: 100})
 	ws := s.raw("/v1/stream", api.ProtocolStream)
 	say(t, ws, `{"op":"subscribe","id":"s","service":"bank"}`)
-	if m := hear(t, ws); m.Op != api.OpSubscribed || m.ID != "s" || m.Cursor != "c.bank.0" {
+	if m := hear(t, ws); m.Op != api.OpSubscribed || m.ID != "s" || m.Cursor != cursorOf("bank", 0) {
 		t.Fatalf("message %+v", m)
 	}
 	for _, tt := range []struct{ id, kind, text string }{
@@ -207,7 +207,7 @@ func TestStreamRefusals(t *testing.T) {
 	if m := hear(t, ws); m.Op != api.OpUnsubscribed || m.ID != "s" || m.Problem != nil {
 		t.Errorf("message %+v", m)
 	}
-	for text, kind := range map[string]string{`"from":"garbage"`: "bad_cursor", `"from":"0"`: "invalid", `"from":"-1w"`: "invalid", `"from":"c.bank.9"`: "bad_cursor", `"types":["a b"]`: "invalid", `"keys":[".."]`: "invalid", `"credits":101`: "invalid"} {
+	for text, kind := range map[string]string{`"from":"garbage"`: "bad_cursor", `"from":"0"`: "invalid", `"from":"-1w"`: "invalid", `"from":"` + cursorOf("bank", 9) + `"`: "bad_cursor", `"types":["a b"]`: "invalid", `"keys":[".."]`: "invalid", `"credits":101`: "invalid"} {
 		say(t, ws, `{"op":"subscribe","id":"t","service":"bank",%s}`, text)
 		if m := hear(t, ws); m.Op != api.OpError || m.ID != "t" || m.Problem.Kind != kind {
 			t.Errorf("%s: %+v", text, m)
@@ -231,7 +231,7 @@ func TestSubscription(t *testing.T) {
 		t.Fatal(err)
 	}
 	end, err := st.Subscribe(t.Context(), client.Selection{Service: "bank", From: api.FromEnd}, 100)
-	if err != nil || end.Cursor() != "c.bank.10" {
+	if err != nil || end.Cursor() != cursorOf("bank", 10) {
 		t.Fatal(err, end)
 	}
 	var last api.Event
@@ -316,7 +316,8 @@ func TestCloudEvents(t *testing.T) {
 	if ws.Subprotocol() != api.ProtocolCloudEvents {
 		t.Error(ws.Subprotocol())
 	}
-	next := func() service.Position {
+	read := func() api.Event {
+		t.Helper()
 		_, text, err := ws.ReadMessage()
 		if err != nil {
 			t.Fatal(err)
@@ -325,13 +326,13 @@ func TestCloudEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return e.Position
+		return e
 	}
-	if p := next(); p != 2 {
+	if p := read().Position; p != 2 {
 		t.Errorf("position %d", p)
 	}
 	// The last event seen goes before from, as with server-sent events.
-	resumed, _, err := dial(s, "/v1/services/bank/events?from=start", http.Header{api.HeaderLastEventID: {"c.bank.2"}})
+	resumed, _, err := dial(s, "/v1/services/bank/events?from=start", http.Header{api.HeaderLastEventID: {cursorOf("bank", 2)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +347,11 @@ func TestCloudEvents(t *testing.T) {
 		<-pinged
 		s.fake.carryOut(context.Background(), service.Command{Service: "bank", Key: "k1", Type: "add"})
 	}()
-	if p := next(); p != 4 {
+	// When nothing comes it says how far it has come, past an event of somebody else.
+	if c := read(); c.Type != api.TypeCheckpoint || c.ID != cursorOf("bank", 3) || c.Source != "/services/bank/checkpoints" || c.SpecVersion != "1.0" || c.Time.IsZero() {
+		t.Errorf("a checkpoint is %+v", c)
+	}
+	if p := read().Position; p != 4 {
 		t.Errorf("position %d", p)
 	}
 	if err := s.client.Delete(t.Context(), "bank"); err != nil {
@@ -360,7 +365,7 @@ func TestCloudEvents(t *testing.T) {
 	if _, status, err := dial(s, "/v1/services/blob/events", nil, "other"); err == nil || status != 400 {
 		t.Errorf("another subprotocol: %d %v", status, err)
 	}
-	if _, status, err := dial(s, "/v1/services/blob/events?from=c.bank.1", nil); err == nil || status != 400 {
+	if _, status, err := dial(s, "/v1/services/blob/events?from="+cursorOf("bank", 1), nil); err == nil || status != 400 {
 		t.Errorf("another service's cursor: %d %v", status, err)
 	}
 }
@@ -384,7 +389,7 @@ func TestSSETellsWhatWasPassedBy(t *testing.T) {
 			got = append(got, lines.Text())
 		}
 	}
-	if want := []string{"retry: 1000", "id: c.bank.0", "id: c.bank.3", ": "}; !slices.Equal(got, want) {
+	if want := []string{"retry: 1000", "id: " + cursorOf("bank", 0), "id: " + cursorOf("bank", 3), ": "}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -399,7 +404,7 @@ func TestSSE(t *testing.T) {
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, "GET", s.server.URL()+"/v1/services/bank/events?from=start", nil)
 	req.Header.Set("Accept", "text/html, text/event-stream;q=0.9")
-	req.Header.Set("Last-Event-ID", "c.bank.2")
+	req.Header.Set("Last-Event-ID", cursorOf("bank", 2))
 	resp, err := s.http.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -414,17 +419,17 @@ func TestSSE(t *testing.T) {
 		switch {
 		case !strings.HasPrefix(lines.Text(), ":"):
 			text.WriteString(lines.Text() + "\n")
-		case strings.Contains(text.String(), "id: c.bank.4\n"):
+		case strings.Contains(text.String(), "id: "+cursorOf("bank", 4)+"\n"):
 			pings++
 		}
 	}
-	for _, want := range []string{"retry: 1000\nid: c.bank.2\n\nid: c.bank.3\ndata: {", "\n\nid: c.bank.4\ndata: {", "\"data\":{\ndata: \ndata: \"a\":\ndata: 1\ndata: },"} {
+	for _, want := range []string{"retry: 1000\nid: " + cursorOf("bank", 2) + "\n\nid: " + cursorOf("bank", 3) + "\ndata: {", "\n\nid: " + cursorOf("bank", 4) + "\ndata: {", "\"data\":{\ndata: \ndata: \"a\":\ndata: 1\ndata: },"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in %q", want, text.String())
 		}
 	}
 	cancel()
-	s.problem(s.do("GET", "/v1/services/bank/events", "", "Accept", "text/event-stream", "Last-Event-ID", "c.bank.99"), 400, "bad_cursor")
+	s.problem(s.do("GET", "/v1/services/bank/events", "", "Accept", "text/event-stream", "Last-Event-ID", cursorOf("bank", 99)), 400, "bad_cursor")
 }
 
 func TestFollow(t *testing.T) {

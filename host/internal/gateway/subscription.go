@@ -14,6 +14,8 @@ import (
 type subscription struct {
 	t      *stream
 	id     string
+	from   string // where it is to begin
+	sel    Selection
 	head   []byte // what stands before each event in its message
 	feed   *feed
 	cancel context.CancelFunc
@@ -77,10 +79,10 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon,
 			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
-	if sel.After, err = t.s.position(t.ctx, name, m.From); err != nil {
+	if _, err := t.s.backend.Head(name); err != nil { // it is not there
 		return err
 	}
-	sub := &subscription{t: t, id: m.ID, head: api.AppendEventHead(nil, m.ID), sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+	sub := &subscription{t: t, id: m.ID, from: m.From, sel: sel, head: api.AppendEventHead(nil, m.ID), sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 	if err := sub.grant(m.Credits); err != nil {
 		return err
 	}
@@ -89,16 +91,10 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
 	sub.cancel = cancel
-	if sub.feed, err = t.s.newFeed(ctx, t.k.flight, sel); err != nil {
-		cancel()
-		sub.ended()
-		return err
-	}
 	t.mu.Lock()
 	t.subs[m.ID] = sub
 	t.mu.Unlock()
-	first := api.AppendSubscribed(nil, m.ID, t.s.backend.Cursor(name, sel.After))
-	t.waiting.Go(func() { sub.run(ctx, first) })
+	t.waiting.Go(func() { sub.run(ctx) })
 	return nil
 }
 
@@ -162,11 +158,32 @@ func (s *subscription) held(ctx context.Context) (int64, error) {
 	}
 }
 
+// begin finds the place where the subscription begins and opens its feed. It may have to wait for its turn to read
+// the log, which is why the receiving goroutine does not do it.
+func (s *subscription) begin(ctx context.Context) (first []byte, err error) {
+	at, err := s.t.s.place(ctx, s.sel.Service, s.from)
+	if err != nil {
+		return nil, err
+	}
+	s.sel.After = at.Position
+	if s.feed, err = s.t.s.newFeed(ctx, s.t.k.flight, s.sel); err != nil {
+		return nil, err
+	}
+	return api.AppendSubscribed(nil, s.id, at.String()), nil
+}
+
 // run is the subscription's goroutine.
-func (s *subscription) run(ctx context.Context, first []byte) {
+func (s *subscription) run(ctx context.Context) {
 	defer s.ended()
 	defer s.cancel()
-	err := s.give(ctx, batch{sub: s, word: first})
+	last := api.OpError // of one that does not come to begin
+	first, err := s.begin(ctx)
+	if err == nil || ctx.Err() != nil {
+		last = api.OpUnsubscribed
+	}
+	if err == nil {
+		err = s.give(ctx, batch{sub: s, word: first})
+	}
 	for err == nil {
 		var credits int64
 		if credits, err = s.held(ctx); err != nil {
@@ -174,8 +191,14 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 		}
 		var events []Event
 		var held holding
-		if events, held, err = s.feed.next(ctx, int(min(credits, batchEvents))); err != nil {
+		if events, held, err = s.feed.nextOrPing(ctx, int(min(credits, batchEvents))); err != nil {
 			break
+		}
+		if len(events) == 0 {
+			if c, ok := s.feed.checkpoint(ctx); ok {
+				err = s.give(ctx, batch{sub: s, word: api.AppendCheckpoint(nil, s.id, c.String())})
+			}
+			continue
 		}
 		s.mu.Lock()
 		s.credits -= int64(len(events))
@@ -198,7 +221,7 @@ func (s *subscription) run(ctx context.Context, first []byte) {
 		problem = &p
 	}
 	// Whatever this returns, the connection ends or the word was given.
-	_ = s.give(s.t.ctx, batch{sub: s, word: api.AppendProblem(nil, api.OpUnsubscribed, s.id, problem)})
+	_ = s.give(s.t.ctx, batch{sub: s, word: api.AppendProblem(nil, last, s.id, problem)})
 }
 
 // written waits until the sender is through with what it was given.

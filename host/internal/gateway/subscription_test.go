@@ -17,7 +17,12 @@ import (
 )
 
 // counted gives one event each time, and counts.
-type counted struct{ asked int }
+type counted struct {
+	*fake
+	asked int
+}
+
+func (c *counted) Subscribe(context.Context, Selection) (Subscriber, error) { return c, nil }
 
 func (c *counted) Next(context.Context, int) ([]Event, error) {
 	c.asked++
@@ -33,16 +38,16 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		from := &counted{}
-		o := Options{Credits: 100, Metrics: noMetrics{}}
+		from := &counted{fake: newFake()}
+		o := Options{Credits: 100, Metrics: noMetrics{}, PingTime: time.Minute, RequestTime: time.Minute}
 		flight := newFlights(budget.New(nil), 1<<20, &o).join("client", nil)
-		s := &stream{s: &Server{options: o}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
-		sub := &subscription{t: s, id: "s", feed: &feed{s: s.s, f: flight, sub: from}, cancel: cancel, ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+		s := &stream{s: &Server{options: o, backend: from}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
+		sub := &subscription{t: s, id: "s", sel: Selection{Service: "bank"}, cancel: cancel, ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 		if err := sub.grant(100); err != nil {
 			t.Fatal(err)
 		}
-		s.waiting.Go(func() { sub.run(ctx, []byte("subscribed")) })
-		if b := <-s.batches; string(b.word) != "subscribed" {
+		s.waiting.Go(func() { sub.run(ctx) })
+		if b := <-s.batches; string(b.word) != `{"op":"subscribed","id":"s","cursor":"`+cursorOf("bank", 0)+`"}` {
 			t.Errorf("the first word is %q", b.word)
 		}
 		for n := 1; n < 5; n++ {
@@ -93,7 +98,7 @@ func TestAPageEndsInTime(t *testing.T) {
 			continue
 		}
 		page := decode[api.Page](s, r)
-		if r.status != http.StatusOK || len(page.Events) != 0 || !page.More || page.Next != s.fake.Cursor("bank", 7) {
+		if r.status != http.StatusOK || len(page.Events) != 0 || !page.More || page.Next != cursorOf("bank", 7) {
 			t.Errorf("%d: %+v", r.status, page)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -90,15 +91,16 @@ func BenchmarkPublishAlone(b *testing.B) {
 func BenchmarkCloudEvent(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		e := NewEvent("bank", sample)
+		e := NewEvent("bank", origin, sample)
 		e.CloudEvent()
 	}
 }
 
 func BenchmarkCursor(b *testing.B) {
+	c := NewEvent("bank", origin, sample).Cursor()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := DecodeCursor("bank", EncodeCursor("bank", 42)); err != nil {
+		if _, err := service.ParseCursor(c.String()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -35,7 +35,7 @@ func manyEvents() []*Event {
 	add := func(change func(e *journal.Event)) {
 		e := sample
 		change(&e)
-		all = append(all, NewEvent("bank", e))
+		all = append(all, NewEvent("bank", origin, e))
 	}
 	for _, n := range []uint64{1, math.MaxInt32, math.MaxInt32 + 1, 1<<53 - 1, 1<<53 + 1, math.MaxInt64, math.MaxUint64} {
 		add(func(e *journal.Event) { e.Position, e.Version = journal.Position(n), journal.Version(n) })
@@ -96,7 +96,7 @@ func cloudCases(t *testing.T) []cloudCase {
 	var all []cloudCase
 	for _, e := range manyEvents() {
 		c := cloudCase{
-			Text: string(e.CloudEvent()), ID: e.Cursor(), Type: e.Type, Subject: e.Key, Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
+			Text: string(e.CloudEvent()), ID: e.Cursor().String(), Type: e.Type, Subject: e.Key, Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
 			Extensions: map[string]string{
 				"position": fmt.Sprint(uint64(e.Position)), "sequence": fmt.Sprintf("%020d", uint64(e.Position)),
 				"entityversion": fmt.Sprint(uint64(e.Version)), "commandid": string(e.CommandID), "commandtype": e.CommandType,

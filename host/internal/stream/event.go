@@ -22,6 +22,7 @@ type Event struct {
 
 	service service.Name
 	hub     *Hub // nil: of nobody's stream
+	origin  journal.Stamp
 	once    sync.Once
 	cloud   []byte
 	shared  sync.Once // guards the making of share
@@ -76,16 +77,17 @@ func (e *Event) dataForm() Form {
 	return e.form
 }
 
-// NewEvent makes an event of one that was read from the journal. It keeps e's
+// NewEvent makes an event of one that was read from the log with that identity. It keeps e's
 // slices, which must be its own.
-func NewEvent(name service.Name, e journal.Event) *Event {
+func NewEvent(name service.Name, origin journal.Stamp, e journal.Event) *Event {
 	e.ContentType = contentType(e.ContentType)
-	return &Event{Event: e, service: name}
+	return &Event{Event: e, service: name, origin: origin}
 }
 
-// Cursor is the text form of the event's position: a reader that begins there
-// gets the event after this one first.
-func (e *Event) Cursor() string { return EncodeCursor(e.service, e.Position) }
+// Cursor is the event's place: a reader that begins there gets the event after this one first.
+func (e *Event) Cursor() service.Cursor {
+	return service.Cursor{Position: e.Position, Origin: e.origin, Stamp: e.Stamp}
+}
 
 // CloudEvent is the event in the JSON format of CloudEvents 1.0, in one line
 // without line breaks. It is encoded once for all subscribers, when the first
@@ -142,7 +144,7 @@ func appendCloudEvent(b []byte, e *Event) []byte {
 
 func appendHead(b []byte, e *Event) []byte {
 	b = append(b, `{"specversion":"1.0","id":"`...)
-	b = appendCursor(b, e.service, e.Position)
+	b = e.Cursor().Append(b)
 	b = append(b, `","source":"/services/`...)
 	b = append(b, e.service...) // of letters, digits and '-'
 	b = append(b, '"')

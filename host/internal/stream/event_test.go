@@ -13,12 +13,14 @@ import (
 
 var sample = journal.Event{
 	Log: "bank", Position: 42, Key: "alice", Version: 3, Type: "deposited", Data: []byte(`{"amount":100}`),
-	CommandID: "c-1", CommandType: "deposit", Time: 1700000000123456789,
+	CommandID: "c-1", CommandType: "deposit", Time: 1700000000123456789, Stamp: journal.Stamp{9, 8, 7},
 }
 
+var origin = journal.Stamp{1, 2, 3}
+
 func TestCloudEvent(t *testing.T) {
-	got := string(NewEvent("bank", sample).CloudEvent())
-	want := `{"specversion":"1.0","id":"` + EncodeCursor("bank", 42) + `","source":"/services/bank","type":"deposited","subject":"alice",` +
+	got := string(NewEvent("bank", origin, sample).CloudEvent())
+	want := `{"specversion":"1.0","id":"` + service.Cursor{Position: 42, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
 		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
 		`"entityversion":"3","position":"42","sequence":"00000000000000000042","commandid":"c-1","commandtype":"deposit"}`
 	if got != want {
@@ -42,7 +44,7 @@ func TestCloudEventData(t *testing.T) {
 	} {
 		e := sample
 		e.ContentType, e.Data = c.contentType, []byte(c.data)
-		got := string(NewEvent("bank", e).CloudEvent())
+		got := string(NewEvent("bank", origin, e).CloudEvent())
 		if !json.Valid([]byte(got)) || strings.ContainsAny(got, "\r\n") {
 			t.Errorf("%s: %q is not JSON in one line", c.name, got)
 		}
@@ -60,7 +62,7 @@ func TestCloudEventText(t *testing.T) {
 	var got struct {
 		Subject, CommandID, User, TraceParent, Line, Metadata string
 	}
-	text := NewEvent("bank", e).CloudEvent()
+	text := NewEvent("bank", origin, e).CloudEvent()
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
@@ -98,67 +100,11 @@ func TestEncodedOnce(t *testing.T) {
 	}
 }
 
-func TestCursorText(t *testing.T) {
-	for _, p := range []journal.Position{0, 1, 42, 1 << 40, ^journal.Position(0)} {
-		text := EncodeCursor("bank", p)
-		if got, err := DecodeCursor("bank", text); err != nil || got != p {
-			t.Errorf("%s: got %d, %v, want %d", text, got, err, p)
-		}
-		_, err := DecodeCursor("orders", text)
-		wantKind(t, err, service.KindBadCursor)
-		if !strings.Contains(err.Error(), "another service") {
-			t.Errorf("got %v", err)
-		}
-	}
-	// The form is a promise: clients keep cursors.
-	if got := EncodeCursor("bank", 42); got != "AQAAAAAAAAAqO5Uul4VrZq8" {
-		t.Errorf("the form changed: %s", got)
-	}
-}
-
-// TestCursorDamage changes each character and each length.
-func TestCursorDamage(t *testing.T) {
-	text := EncodeCursor("bank", 123456)
-	for i := range text {
-		for _, c := range []byte("AZaz09-_+/= %\x00\xff") {
-			if text[i] == c {
-				continue
-			}
-			damaged := text[:i] + string([]byte{c}) + text[i+1:]
-			_, err := DecodeCursor("bank", damaged)
-			wantKind(t, err, service.KindBadCursor)
-		}
-		_, err := DecodeCursor("bank", text[:i])
-		wantKind(t, err, service.KindBadCursor)
-	}
-	for _, s := range []string{text + "A", text + "=", text + text, " " + text, "start", "end", "42"} {
-		_, err := DecodeCursor("bank", s)
-		wantKind(t, err, service.KindBadCursor)
-	}
-}
-
-func FuzzDecodeCursor(f *testing.F) {
-	f.Add("bank", EncodeCursor("bank", 42))
-	f.Add("orders", EncodeCursor("bank", 42))
-	f.Add("", "")
-	f.Add("bank", "AQAAAAAAAAAqv_LG4AAAAAA")
-	f.Fuzz(func(t *testing.T, name, text string) {
-		p, err := DecodeCursor(service.Name(name), text)
-		if err != nil {
-			wantKind(t, err, service.KindBadCursor)
-			return
-		}
-		if again := EncodeCursor(service.Name(name), p); again != text {
-			t.Errorf("%q and %q are the same cursor", text, again)
-		}
-	})
-}
-
 func FuzzCloudEvent(f *testing.F) {
 	f.Add("alice", "deposited", "application/json", []byte(`{"a":1}`), []byte{3, 0, 0, 0, 'a', 'b', 'c'}, uint64(1))
 	f.Add("\xff", "", "text/plain", []byte("\n"), []byte(nil), uint64(1<<63))
 	f.Fuzz(func(t *testing.T, key, typ, contentType string, data, metadata []byte, n uint64) {
-		e := NewEvent("bank", journal.Event{Position: journal.Position(n), Key: key, Version: journal.Version(n), Type: typ,
+		e := NewEvent("bank", origin, journal.Event{Position: journal.Position(n), Key: key, Version: journal.Version(n), Type: typ,
 			ContentType: contentType, Data: data, Metadata: metadata, Time: journal.UnixNano(n)})
 		text := e.CloudEvent()
 		if !json.Valid(text) || bytes.ContainsAny(text, "\r\n") {

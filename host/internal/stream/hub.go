@@ -25,6 +25,8 @@ type Reader interface {
 	First(log journal.LogName) journal.Position
 	// Indexed is the position up to which ReadKeys finds all events of entities.
 	Indexed(log journal.LogName) journal.Position
+	// Origin is the identity of a log.
+	Origin(log journal.LogName) journal.Stamp
 	ReadKeys(log journal.LogName, keys []string) *journal.KeyReader
 }
 
@@ -101,13 +103,13 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 		e := &c.Events[i]
 		events[i] = room.next(len(e.Data)+len(e.Metadata), len(events)-i)
 		events[i].hub = h
-		events[i].service = h.options.Service
+		events[i].service, events[i].origin = h.options.Service, r.Origin()
 		events[i].Event = journal.Event{
 			Log: h.log, Position: r.First() + journal.Position(i),
 			Key: c.Command.Key, Version: c.Expected + journal.Version(i) + 1,
 			Type: e.Type, ContentType: contentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
 			CommandID: c.Command.ID, CommandType: c.Command.Type, CommandTime: c.Command.Time, CommandFuel: c.Command.Fuel,
-			Time: r.Time(),
+			Time: r.Time(), Stamp: r.Stamp(),
 		}
 	}
 	h.mu.Lock()

@@ -341,12 +341,13 @@ var errFull = errors.New("enough for one step")
 type collector struct {
 	*piece
 	cursor *Cursor
+	origin journal.Stamp
 	bytes  int
 	room   blocks
 }
 
 func (c *Cursor) collect() *collector {
-	return &collector{piece: &piece{after: c.at, through: c.at}, cursor: c}
+	return &collector{piece: &piece{after: c.at, through: c.at}, cursor: c, origin: c.hub.options.Reader.Origin(c.hub.log)}
 }
 
 // take copies an event out of the journal, unless that was enough.
@@ -358,7 +359,7 @@ func (p *collector) take(e *journal.Event) error {
 		return errFull
 	}
 	own := p.room.next(len(e.Data)+len(e.Metadata), together)
-	own.Event, own.service, own.hub = *e, p.cursor.hub.options.Service, p.cursor.hub
+	own.Event, own.service, own.origin, own.hub = *e, p.cursor.hub.options.Service, p.origin, p.cursor.hub
 	data := append(append(make([]byte, 0, len(e.Data)+len(e.Metadata)), e.Data...), e.Metadata...)
 	own.Data, own.Metadata = data[:len(e.Data):len(e.Data)], data[len(e.Data):]
 	p.bytes += len(data)

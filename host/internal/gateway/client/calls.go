@@ -257,9 +257,13 @@ func (c *Client) Events(ctx context.Context, s Selection, limit int) (api.Page, 
 	return p, err
 }
 
-// EntityEvents reads one page of an entity's events after a version.
-func (c *Client) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) (api.EntityPage, error) {
-	q := url.Values{"after": {strconv.FormatUint(uint64(after), 10)}}
+// EntityEvents reads one page of an entity's events after a version in digits, a cursor, or, if that is empty, from
+// the start.
+func (c *Client) EntityEvents(ctx context.Context, name service.Name, key service.Key, after string, limit int) (api.EntityPage, error) {
+	q := url.Values{}
+	if after != "" {
+		q.Set("after", after)
+	}
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}

@@ -181,9 +181,9 @@ func (s *Stream) take(m *api.ServerMessage) error {
 		case m.Op == api.OpError && m.Problem != nil && m.ID == "":
 			return m.Problem.Err() // about something we sent that the host could not read
 		}
-	case api.OpEvent, api.OpUnsubscribed:
+	case api.OpEvent, api.OpCheckpoint, api.OpUnsubscribed:
 		s.mu.Lock()
-		sub := s.subs[m.Sub+m.ID] // an event has the one, unsubscribed the other
+		sub := s.subs[m.Sub+m.ID] // events and checkpoints have the one, unsubscribed the other
 		if m.Op == api.OpUnsubscribed {
 			delete(s.subs, m.ID)
 		}

@@ -4,23 +4,31 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Subscription is a stream of events on a [Stream]. One goroutine at a time may
-// call Next.
+// call Next and Cursor.
 type Subscription struct {
 	stream *Stream
 	id     string
-	cursor string
+	cursor string // as far as Next has come
 	window int
 
 	events chan json.RawMessage // as large as the window, so that the reading goroutine never waits
 	ended  chan struct{}        // closed after problem was set
 	err    error                // why the host ended it; written before ended is closed
 	taken  int                  // events since credit was last granted; of Next alone
+
+	received uint64 // events so far; of the reading goroutine alone
+	given    uint64 // events so far; of Next alone
+
+	mu    sync.Mutex // guards what follows
+	mark  string     // the last checkpoint, if no event that came after it was given; else empty
+	after uint64     // how many events came before it
 }
 
 // Subscribe starts a subscription that has at most window events on the way at a
@@ -68,8 +76,17 @@ func (s *Stream) Subscribe(ctx context.Context, sel Selection, window int) (*Sub
 	return nil, err
 }
 
-// Cursor is where the subscription began: reading from it gives the same events.
-func (s *Subscription) Cursor() string { return s.cursor }
+// Cursor is where the subscription has come to: a new one from there gives the events that Next has not given. It
+// goes on also where the host passes by events that are not selected, and is where the subscription began before the
+// first event.
+func (s *Subscription) Cursor() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mark != "" && s.given == s.after {
+		return s.mark
+	}
+	return s.cursor
+}
 
 // take is called on the reading goroutine with each message of the subscription.
 func (s *Subscription) take(m *api.ServerMessage) error {
@@ -81,8 +98,15 @@ func (s *Subscription) take(m *api.ServerMessage) error {
 		close(s.ended)
 		return nil
 	}
+	if m.Op == api.OpCheckpoint {
+		s.mu.Lock()
+		s.mark, s.after = m.Cursor, s.received
+		s.mu.Unlock()
+		return nil
+	}
 	select {
 	case s.events <- m.Event:
+		s.received++
 		return nil
 	default:
 		return service.Errorf(service.KindInternal, "the host sent more events than it was granted")
@@ -130,6 +154,12 @@ func (s *Subscription) deliver(raw json.RawMessage) (api.Event, error) {
 	e, err := api.DecodeEvent(raw)
 	if err != nil {
 		return api.Event{}, service.Errorf(service.KindInternal, "an event cannot be read: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cursor = e.ID
+	if s.given++; s.given > s.after {
+		s.mark = "" // that was before this event
 	}
 	return e, nil
 }
