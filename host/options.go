@@ -79,6 +79,9 @@ type Options struct {
 	// DrainTime bounds how long the commands that a module has taken on may run when a
 	// deployment replaces it or its service is deleted. Default 10 s.
 	DrainTime time.Duration
+	// OpenTime bounds how long a deployment has the new module open snapshots of entities
+	// whose events are deleted, before anything is touched. Default 10 s.
+	OpenTime time.Duration
 	// RecoveryWait is the first wait before a failed journal is opened again; it
 	// doubles up to a minute. Default 1 s.
 	RecoveryWait time.Duration
@@ -116,6 +119,9 @@ func (o Options) withDefaults() Options {
 	if o.DrainTime == 0 {
 		o.DrainTime = 10 * time.Second
 	}
+	if o.OpenTime == 0 {
+		o.OpenTime = 10 * time.Second
+	}
 	if o.ModuleKeep == 0 {
 		o.ModuleKeep = 24 * time.Hour
 	}
@@ -150,7 +156,7 @@ func (o Options) validate() error {
 		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
 		{"Budget.DiskBytes", o.Budget.DiskBytes}, {"Budget.ModuleBytes", o.Budget.ModuleBytes}, {"Budget.Modules", o.Budget.Modules}, {"Budget.Descriptors", o.Budget.Descriptors},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
-		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
+		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"OpenTime", int64(o.OpenTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
 		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)}, {"StartRetryMax", int64(o.StartRetryMax)},
 		{"StartRetryRare", int64(o.StartRetryRare)}, {"StartWait", int64(o.StartWait)},
 	} {

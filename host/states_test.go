@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -148,5 +149,49 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 	deploy(testguest.CounterWith(ofSchema("3", 1), nil))
 	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 {
 		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// A module is given so long to open snapshots. What it has not come to by then is no reason to
+// refuse it; what it has is.
+func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Journal.AnswerWindow = time.Nanosecond
+		o.OpenTime = 50 * time.Millisecond
+	})
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	for i := range 3 {
+		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
+	}
+	h.MustSend(add("last"))
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4}); err != nil || done.First != 4 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	spin := unable("2", 1, testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)), testguest.I64Const(0))}})
+	endless := service.Limits{Fuel: 1 << 50, CallTime: time.Hour}
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: spin, Limits: endless}); err != nil {
+		t.Errorf("a module that is too slow to be judged: %v", err)
+	}
+	patient := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	patient.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	patient.MustSend(add("k0"))
+	patient.MustSend(add("last"))
+	if done, err := patient.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var gone time.Time
+	_, err := patient.Deploy(ctx, host.Deployment{Service: "tally", Module: spin, Limits: endless, Progress: func(p host.Progress) {
+		if p.Stage == "describing" && p.Done == p.Total { // the last before the snapshots
+			gone = time.Now().Add(50 * time.Millisecond)
+			time.AfterFunc(time.Until(gone), cancel)
+		}
+	}})
+	if service.KindOf(err) != service.KindCanceled || gone.IsZero() || time.Since(gone) > 5*time.Second {
+		t.Errorf("its deployer has gone: %v, %v later", err, time.Since(gone))
+	}
+	if r := patient.MustSend(add("k0")); string(r.Data) != "2" {
+		t.Errorf("the old module goes on with %s", r.Data)
 	}
 }

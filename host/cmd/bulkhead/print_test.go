@@ -5,6 +5,11 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // On a terminal JSON is shown in lines that can be read; what is one of many, and what a program reads, has one line.
@@ -33,5 +38,36 @@ func TestJSONOnATerminal(t *testing.T) {
 		if out.String() != c.want || errs.String() != "" {
 			t.Errorf("on a terminal: %v, --json: %v: %q, want %q", c.screen, c.json, &out, c.want)
 		}
+	}
+}
+
+// What is wrong with entities is shown, in lines of its own, and nothing of it reaches the terminal as it is.
+func TestFaultsAreShown(t *testing.T) {
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var out strings.Builder
+	row := func(name, format string, args ...any) { fmt.Fprintf(&out, name+": "+format+"\n", args...) }
+	printFaults(row, &service.EntityFaults{})
+	if out.String() != "" {
+		t.Errorf("without faults: %s", &out)
+	}
+	printFaults(row, &service.EntityFaults{Count: 3, Latest: []service.EntityFault{
+		{Key: "alice", Cannot: service.CannotHydrate, Problem: "it panics", Version: 7, Failed: 2, Since: since, NextAttempt: since.Add(time.Minute)},
+		{Key: "bob", Cannot: service.CannotSnapshot, Problem: "NaN", Version: 9, Failed: 1, Since: since},
+	}})
+	want := "faults: 3 entities that the module cannot hydrate, or whose states it cannot encode\n" +
+		"fault: alice: cannot hydrate since 2026-01-02T03:04:05Z, 2 attempts, next attempt at 2026-01-02T03:05:05Z: it panics\n" +
+		"fault: bob: cannot snapshot since 2026-01-02T03:04:05Z, 1 attempts: NaN\n"
+	if out.String() != want {
+		t.Errorf("got %s", &out)
+	}
+	out.Reset()
+	printService(&out, &api.Service{Status: service.Status{Faults: service.EntityFaults{Count: 1, Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}})
+	if strings.ContainsAny(out.String(), "\u202e\x1b") || !strings.Contains(out.String(), "\nfault ") {
+		t.Errorf("got %q", &out)
+	}
+	out.Reset()
+	printRetained(&out, &retainedEvents{Service: "bank", Retained: journal.Retained{First: 6, Held: 12, HeldBy: []string{"alice", "\x1b[31m"}}})
+	if got := out.String(); !strings.Contains(got, "12 entities have no snapshot and none could be had: alice, ") || strings.Contains(got, "\x1b") {
+		t.Errorf("got %q", got)
 	}
 }

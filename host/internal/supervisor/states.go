@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -12,8 +11,6 @@ import (
 )
 
 const (
-	// openTime is for how long a deployment has the new module open snapshots, if there are so many.
-	openTime = 10 * time.Second
 	// pageStates and pageBytes bound what is read of snapshots at once.
 	pageStates = 256
 	pageBytes  = 4 << 20
@@ -161,7 +158,7 @@ func (c *stateCheck) open(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = guest.Close(context.WithoutCancel(ctx)) }()
-	within, cancel := context.WithTimeoutCause(ctx, c.supervisor.openTime, errTime)
+	within, cancel := context.WithTimeoutCause(ctx, c.supervisor.opt.OpenTime, errTime)
 	defer cancel()
 	err = c.each(within, func(ctx context.Context, t *journal.Trimmed) error { return c.openOne(ctx, guest, t) })
 	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(within), errTime) {

@@ -61,6 +61,9 @@ type Options struct {
 	// DrainTime bounds how long the commands of an engine may take when a deployment
 	// replaces it or its service is deleted.
 	DrainTime time.Duration
+	// OpenTime bounds how long a deployment has the new module open snapshots of entities
+	// whose events are deleted.
+	OpenTime time.Duration
 	// StartPlaces bounds how many services start at a time: so many quick ones, and so
 	// many slow ones beside them.
 	StartPlaces int
@@ -79,8 +82,6 @@ type Supervisor struct {
 	modules *budget.Account // bytes of stored modules that are in memory, to be compiled
 	life    context.Context // ended by Close
 	end     context.CancelFunc
-	// openTime bounds how long a deployment has snapshots opened.
-	openTime time.Duration
 
 	mu       sync.RWMutex // guards all below; held for look-ups and changes of the set only
 	services map[service.Name]*Service
@@ -89,7 +90,7 @@ type Supervisor struct {
 
 // New makes a supervisor without services.
 func New(o Options) *Supervisor {
-	s := &Supervisor{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}, openTime: openTime}
+	s := &Supervisor{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.starter = newStarter(o, s.start)
 	return s

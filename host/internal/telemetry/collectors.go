@@ -64,6 +64,7 @@ func newServices(read func() []service.Status) *services {
 	gauge("queued", "Commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Queued) }))
 	gauge("queued_bytes", "Data of commands that wait in mailboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.QueuedBytes) }))
 	gauge("resident_entities", "Entities in sandboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.Resident) }))
+	gauge("entity_faults", "Entities that the module cannot hydrate, or whose states it cannot encode, as far as they are remembered.", func(s *service.Status) float64 { return float64(s.Faults.Count) })
 	gauge("memory_bytes", "Linear memory of sandboxes.", sum(func(s *service.ShardStatus) float64 { return float64(s.MemoryBytes) }))
 	gauge("sandbox_bytes", "Bytes of the host's sandbox memory that the service holds: machine code, image, linear memory, call stacks, tables and resident entities.", func(s *service.Status) float64 { return float64(s.SandboxBytes) })
 	gauge("code_bytes", "Bytes of the machine code of the service's module.", func(s *service.Status) float64 { return float64(s.CodeBytes) })
