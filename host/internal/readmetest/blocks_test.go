@@ -8,16 +8,18 @@ import (
 )
 
 const sample = "# Title\n\n```sh\nx=1\necho one\ncd /\n```\n\n```text\none\n```\n\n```sh background\nsleep 0.05; echo up on 127.0.0.1:8080 after 12 ms; sleep 60\n```\n\n" +
-	"```text\nup on 127.0.0.1:8080 after … ms\n```\n\n```go\nnot run\n```\n\n```sh\necho $x $PWD\nkill $!\n```\n\n```text\n1 /\n```\n"
+	"```text\nup on 127.0.0.1:8080 after … ms\n```\n\n```go\nnot run\n```\n\n```sh offline\necho proxy $GOPROXY\n```\n\n```text\nproxy off\n```\n\n```sh\necho $x $PWD\necho proxy $GOPROXY\nkill $!\n```\n\n```text\n1 /\nproxy direct\n```\n"
 
 // The machinery itself: one shell, backgrounds, outputs compared.
 func TestBlocksRunInOneShell(t *testing.T) {
 	all := blocks(t, sample)
-	if len(all) != 3 || all[0].line != 3 || all[1].info != "sh background" {
+	if len(all) != 4 || all[0].line != 3 || all[1].info != "sh background" {
 		t.Fatalf("blocks: %+v", all)
 	}
 	dir := t.TempDir()
-	out, err := exec.CommandContext(t.Context(), "bash", "-c", script(all, dir)).CombinedOutput()
+	shell := exec.CommandContext(t.Context(), "bash", "-c", script(all, dir))
+	shell.Env = append(os.Environ(), "GOPROXY=direct")
+	out, err := shell.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -120,6 +120,9 @@ func script(all []block, logs string) string {
 		log := logName(logs, i)
 		fmt.Fprintf(&s, "echo '== README.md:%d'\n", b.line)
 		switch mark := strings.TrimSpace(strings.TrimPrefix(b.info, "sh")); mark {
+		case "offline": // what it says must not need the network
+			b.text = "online=$GOPROXY; export GOPROXY=off\n" + b.text + "export GOPROXY=$online\n"
+			fallthrough
 		case "":
 			// tee would put the block into a subshell, where cd and variables are lost.
 			fmt.Fprintf(&s, "exec 3>&1 4>&2 >%[1]s 2>&1\ntrap 'cat %[1]s >&3; kill $(jobs -p) 2>/dev/null || true' EXIT\n%[2]sexec >&3 2>&4\ncat %[1]s\n", log, b.text)
