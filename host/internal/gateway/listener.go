@@ -3,10 +3,7 @@ package gateway
 import (
 	"container/list"
 	"context"
-	"encoding/json"
-	"fmt"
 	"net"
-	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -248,10 +245,7 @@ func (g *guestConn) CloseWrite() error {
 
 // fullAnswer is what a refused connection reads.
 func fullAnswer(full error) []byte {
-	p := api.ProblemOf(full, "")
-	text, _ := json.Marshal(p) // a problem always encodes
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
-		p.Status, http.StatusText(p.Status), api.ContentProblem, len(text), text)
+	return problemAnswer(api.ProblemOf(full, ""), "Retry-After: 1")
 }
 
 // refuse ends a connection at once; what it writes fits into the socket's buffer.

@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+)
+
+// What the server's library refuses by itself is a problem like all others. This fails when the
+// library says it in other words.
+func TestWhatCannotBeReadIsAProblem(t *testing.T) {
+	s := start(t, Options{})
+	const host = "Host: localhost\r\n\r\n"
+	for request, want := range map[string]struct {
+		status int
+		kind   string
+	}{
+		"GET /v1/services/a%zz HTTP/1.1\r\n" + host:               {400, "invalid"},
+		"GET /v1/services HTTP/1.1\r\n\r\n":                       {400, "invalid"},
+		"GET /v1/services HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n": {400, "invalid"},
+		"GET /v1/services HTTP/1.1\r\nA b: c\r\n" + host:          {400, "invalid"},
+		"GARBAGE\r\n\r\n":                      {400, "invalid"},
+		"GET /v1/services HTTP/4.0\r\n" + host: {505, "unsupported"},
+		"POST /v1/services HTTP/1.1\r\nTransfer-Encoding: zip\r\n" + host:                         {501, "unsupported"},
+		"GET /v1/services HTTP/1.1\r\nA: " + strings.Repeat("a", maxHeader+8<<10) + "\r\n" + host: {431, "too_large"},
+	} {
+		a := s.attacker()
+		a.put(request)
+		resp, err := http.ReadResponse(a.r, nil)
+		if err != nil {
+			t.Errorf("%.40q: %v", request, err)
+			continue
+		}
+		text, err := io.ReadAll(resp.Body)
+		var p api.Problem
+		if err != nil || json.Unmarshal(text, &p) != nil || resp.StatusCode != want.status || p.Status != want.status || p.Kind != want.kind ||
+			resp.Header.Get("Content-Type") != api.ContentProblem || !resp.Close {
+			t.Errorf("%.40q: %d %v %s %v", request, resp.StatusCode, resp.Header, text, err)
+		}
+		if n, _ := io.Copy(io.Discard, a.r); n > 0 { // an error is the reset of what was not read
+			t.Errorf("%.40q: %d bytes follow", request, n)
+		}
+	}
+}
+
+// What a service answers is not taken for the library's words.
+func TestAnswersAreNotTakenForRefusals(t *testing.T) {
+	plain := "HTTP/1.1 400 Bad Request" + string(plainHeaders) + "400 Bad Request"
+	if malformed([]byte(plain)) == nil {
+		t.Fatal("the library's own words are not known")
+	}
+	for _, other := range []string{
+		plain + " ", plain[1:], plain[:len(plain)-1], strings.Replace(plain, "400", "200", 1), strings.Replace(plain, "400", "4x0", 2), "HTTP/1.1 40" + string(plainHeaders),
+		"HTTP/1.1 400 Bad Request\r\nBulkhead-Request-Id: 1\r\n\r\n", "", strings.Repeat("x", maxPlain), plain + strings.Repeat("x", maxPlain),
+	} {
+		if p := malformed([]byte(other)); p != nil {
+			t.Errorf("%q becomes %q", other, p)
+		}
+	}
+	s := start(t, Options{})
+	a := s.attacker()
+	// A body that is those words is sent as it is, at work and after it.
+	s.fake.mu.Lock()
+	s.fake.services["blob"].append("k", "", 1, `"`+strings.Repeat("x", 5000)+`"`)
+	s.fake.mu.Unlock()
+	for range 2 {
+		a.put("GET /v1/services/blob/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		resp, err := http.ReadResponse(a.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 200 || !bytes.Contains(text, []byte("xxxx")) {
+			t.Errorf("%d %.80q %v", resp.StatusCode, text, err)
+		}
+	}
+}
+
+func FuzzMalformed(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 400 Bad Request: a" + string(plainHeaders) + "400 Bad Request: a"))
+	f.Add([]byte("HTTP/1.1 501 Not Implemented" + string(plainHeaders) + "Unsupported transfer encoding"))
+	f.Add([]byte("HTTP/1.1 "))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p := malformed(b); p != nil {
+			if _, body, ok := bytes.Cut(p, []byte("\r\n\r\n")); !ok || !json.Valid(body) {
+				t.Fatalf("%q becomes %q", b, p)
+			}
+		}
+	})
+}
