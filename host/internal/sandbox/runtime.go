@@ -337,6 +337,7 @@ type Program struct {
 	runtime     *Runtime
 	module      service.Module
 	schemas     *schema.Set // of its manifest
+	schemaBytes int64       // taken for them
 	limits      service.Limits
 	imports     []wasmbin.Import
 	metered     *metering.Metered // without its binary
@@ -474,6 +475,8 @@ func (p *Program) Close(ctx context.Context) error {
 		image.close()
 	}
 	p.unreserve()
+	p.hold.give(p.schemaBytes)
+	p.schemaBytes = 0
 	defer p.giveCode()
 	err := p.wazero.Close(ctx)
 	if e := p.compiled.Close(ctx); err == nil {
@@ -518,5 +521,12 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 		}
 	}
 	p.module.Manifest, p.manifest = manifest, nil
-	return v.err()
+	if err := v.err(); err != nil {
+		return err
+	}
+	if err := p.hold.takeStart(p.schemas.Bytes()); err != nil {
+		return err
+	}
+	p.schemaBytes = p.schemas.Bytes()
+	return nil
 }

@@ -35,6 +35,9 @@ func TestSchemasAreBounded(t *testing.T) {
 	if p.Schemas().Command(0) == nil || p.Schemas().Command(1) != nil {
 		t.Error("the schemas are not those of the manifest")
 	}
+	if p.schemaBytes == 0 {
+		t.Error("the schemas are not taken from the service's account")
+	}
 	m.Encoding, m.Commands[0].Input = "application/octet-stream", `{"type":7}`
 	p = compile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
 	if p.Schemas().Command(0) != nil {

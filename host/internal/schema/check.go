@@ -18,7 +18,7 @@ type check struct {
 
 	steps, pause, most int   // done; when to let others run; when to give up
 	stop               error // ends the walk, whatever alternatives there are: malformed data, too many steps, rest's
-	depth              int   // of what is described
+	depth              int   // of calls
 	quiet              int   // within how many schemas that may fail without harm
 	path               []step
 	last               violation // what made the last schema that failed fail
@@ -95,7 +95,13 @@ func (c *check) stopped() bool { return c.stop != nil }
 
 // malformed ends the walk: the data is not JSON, whatever alternatives there are.
 func (c *check) malformed() (int, bool) {
-	c.halt("the data is not JSON")
+	if c.stop == nil {
+		why := "the data is not JSON"
+		if err := jsoncheck.Check(c.b); err != nil {
+			why += ": " + err.Error()
+		}
+		c.halt(why)
+	}
 	return 0, false
 }
 
@@ -123,7 +129,7 @@ func (c *check) value(n *node, at int, looked *marks) (end int, ok bool) {
 	if at = c.walk.Space(at); at >= len(c.b) {
 		return c.malformed()
 	}
-	if c.depth++; c.depth > maxNesting {
+	if c.depth++; c.depth > maxCalls || len(c.path) > maxNesting {
 		c.halt("the data is nested deeper than its schema is followed")
 	}
 	c.spend(lookSteps)

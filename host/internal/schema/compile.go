@@ -12,28 +12,37 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// compile makes the plan for a schema. nil takes anything.
-func compile(text string) (*node, error) {
+// compile makes the plan for a schema, and says about how many bytes it takes. nil takes
+// anything.
+func compile(text string) (*node, int64, error) {
 	if text == "" {
-		return nil, nil
+		return nil, 0, nil
 	}
 	s, err := read(text)
 	if err != nil || s == nil {
-		return nil, err
+		return nil, 0, err
 	}
 	p := planner{nodes: map[*jsonschema.Schema]*node{}}
 	root, err := p.node(s)
 	if err != nil || root == nil {
-		return nil, err
+		return nil, 0, err
 	}
 	looks := looking{counted: map[*node]int{}}
 	for _, n := range p.made {
 		if _, err := looks.of(n); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return root, nil
+	return root, int64(len(p.made)*nodeBytes + p.instructions*instructionBytes + len(text)*textBytes), nil
 }
+
+// What a plan takes in memory, in bytes: for each node with its rules, each instruction of
+// a pattern, and each character of its text, of which names and values are kept.
+const (
+	nodeBytes        = 1 << 10
+	instructionBytes = 100
+	textBytes        = 10
+)
 
 // planner turns what the library made of a schema into nodes.
 type planner struct {

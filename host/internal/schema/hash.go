@@ -100,7 +100,7 @@ func (c *check) hashValue(at int) (sum hash, end int, ok bool) {
 
 // hashChildren hashes an object, of which the order is of no meaning, or an array.
 func (c *check) hashChildren(at int) (sum hash, end int, ok bool) {
-	if c.depth++; c.depth > maxNesting {
+	if c.depth++; c.depth > maxCalls || len(c.path) > maxNesting {
 		c.halt("the data is nested deeper than its values are compared")
 		return sum, 0, false
 	}

@@ -33,9 +33,13 @@ const (
 	MaxExponent = 400
 )
 
+// MaxSetBytes bounds what all schemas of a module take in memory.
+const MaxSetBytes = 16 << 20
+
 // Bounds of the data.
 const (
 	maxNesting = 500     // of what a schema describes
+	maxCalls   = 2_000   // of schemas within each other, for the same value or what is in it
 	maxNumber  = 1_000   // characters of a number that a schema looks at
 	maxUnique  = 65_536  // values of which each has to be another
 	perByte    = 64      // steps of a check for each byte of data
@@ -44,7 +48,18 @@ const (
 
 // Set is what the commands and queries of a module take. It is immutable and safe for
 // concurrent use. A nil Set takes anything.
-type Set struct{ commands, queries []*Schema }
+type Set struct {
+	commands, queries []*Schema
+	bytes             int64
+}
+
+// Bytes is about what the schemas take in memory.
+func (s *Set) Bytes() int64 {
+	if s == nil {
+		return 0
+	}
+	return s.bytes
+}
 
 // Compile compiles the input schemas of a manifest. A schema that cannot be used is a
 // reason, which names the command or query and the place; with reasons there is no Set. rest is
@@ -54,14 +69,20 @@ func Compile(m *abi.Manifest, rest func() error) (*Set, []string, error) {
 	if m.Encoding != "" && m.Encoding != abi.EncodingJSON {
 		return nil, nil, nil
 	}
-	s := &Set{make([]*Schema, len(m.Commands)), make([]*Schema, len(m.Queries))}
+	s := &Set{commands: make([]*Schema, len(m.Commands)), queries: make([]*Schema, len(m.Queries))}
 	var reasons []string
 	var stop error
 	compile := func(what, list string, i int, name, text string) *Schema {
-		if stop != nil {
+		if stop != nil || s.bytes > MaxSetBytes {
 			return nil
 		}
 		one, err := New(what+" "+name, text)
+		if one != nil {
+			s.bytes += one.bytes
+		}
+		if err == nil && s.bytes > MaxSetBytes {
+			err = fmt.Errorf("with it the schemas of the module take more than %d bytes in memory", MaxSetBytes)
+		}
 		if err != nil {
 			reasons = append(reasons, fmt.Sprintf("%s[%d].input, of the %s %q, cannot be used: %v", list, i, what, name, err))
 		}
@@ -100,17 +121,18 @@ func (s *Set) Query(n uint16) *Schema {
 
 // Schema is a compiled schema. It is immutable and safe for concurrent use.
 type Schema struct {
-	what string // it is of, such as "command deposit"
-	root *node
+	what  string // it is of, such as "command deposit"
+	root  *node
+	bytes int64 // in memory, about
 }
 
 // New compiles a schema. What takes anything (no text, true, {}) is nil.
 func New(what, text string) (*Schema, error) {
-	root, err := compile(text)
+	root, bytes, err := compile(text)
 	if root == nil || err != nil {
 		return nil, err
 	}
-	return &Schema{what, root}, nil
+	return &Schema{what, root, bytes}, nil
 }
 
 // Check holds data to the schema. What does not fit is an error of kind KindInvalid with a

@@ -51,8 +51,8 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		{`{"amount":1,"code":"abc"}`, "/code", `the data at /code does not match the pattern "^[a-z]{2}$"`},
 		{`{"amount":1,"x":1}`, "/x", `the data at /x has to be left out: the command deposit has no use for it`},
 		{`{"amount":1,"amount":2}`, "/amount", `the member is there twice`},
-		{`{"amount":1`, "", `the data is not JSON`},
-		{`{"amount":1} x`, "", `the data is not JSON`},
+		{`{"amount":1`, "", `the data is not JSON: the JSON ends too early`},
+		{`{"amount":1} x`, "", `the data is not JSON: there is something behind the JSON, at byte 13`},
 	} {
 		err := s.Check([]byte(c.data), nil)
 		var e *service.Error
@@ -183,6 +183,14 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 	if len(reasons) != 2 || !strings.HasPrefix(reasons[0], `commands[1].input, of the command "add", cannot be used: it refers to`) || !strings.HasPrefix(reasons[1], `queries[0].input, of the query "q", `) {
 		t.Errorf("%q", reasons)
 	}
+	large := &abi.Manifest{}
+	for range 100 {
+		large.Commands = append(large.Commands, abi.CommandType{Name: "c", Input: `{"properties":{` + manyProperties(500) + `}}`})
+	}
+	_, reasons, err = Compile(large, func() error { return nil })
+	if err != nil || len(reasons) != 1 || !strings.Contains(reasons[0], "take more than 16777216 bytes in memory") {
+		t.Errorf("%q, %v", reasons, err)
+	}
 	m.Encoding = "application/octet-stream"
 	if s, reasons, err := Compile(m, nil); s != nil || reasons != nil || err != nil || s.Command(1) != nil || s.Query(0) != nil {
 		t.Error("schemas of what is not JSON are looked at")
@@ -216,6 +224,10 @@ func TestDataThatTakesLongToCheck(t *testing.T) {
 		if err := made(t, text).Check([]byte(deep), nil); service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), "nested deeper") {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+	chain := `{"$ref":"#/$defs/t","$defs":{"t":{"type":["array","null"],"allOf":[{"anyOf":[{"items":{"$ref":"#/$defs/t"}},{"type":"null"}]}]}}}`
+	if err := made(t, chain).Check([]byte(strings.Repeat(`[`, 450)+strings.Repeat(`]`, 450)), nil); err != nil {
+		t.Errorf("450 levels with four schemas for each: %v", err)
 	}
 	if err := made(t, `{"items":{"type":"integer"}}`).Check([]byte("["+strings.Repeat("1", maxNumber+1)+"e0]"), nil); service.KindOf(err) != service.KindInvalid {
 		t.Errorf("a long number: %v", err)
