@@ -29,6 +29,28 @@ func TestAClaimIsTakenOnce(t *testing.T) {
 	}
 }
 
+// What has begun may wait again: then it can be refused as before it had begun.
+func TestAClaimThatWaitsAgain(t *testing.T) {
+	var c Claim
+	var d dropper
+	if !c.Begin() || c.Refuse() {
+		t.Fatal("what has begun was refused")
+	}
+	c.Wait(&d)
+	if !c.Refuse() || d.n.Load() != 1 || c.Begin() || !c.Refused() {
+		t.Error("what waits again was not refused")
+	}
+	c.Wait(&d) // which changes nothing
+	if !c.Refused() || c.Begin() {
+		t.Error("what was refused has come back")
+	}
+	var none *Claim
+	none.Wait(&d)
+	if !none.Begin() {
+		t.Error("no claim is not free to begin")
+	}
+}
+
 // dropper counts how often it is dropped.
 type dropper struct{ n atomic.Int32 }
 

@@ -44,7 +44,7 @@ type bankGuest struct {
 	encode  func(*account) error // why a state cannot be encoded; nil is never
 	decode  func(snapshot []byte) error
 
-	lucky    bool // 13 is a number like any other
+	unlucky  bool // it cannot apply 13
 	replayed int  // events
 	granted  uint64
 	onApply  func(*account, service.GuestEvent)
@@ -125,7 +125,7 @@ func (g *bankGuest) Apply(_ context.Context, slot uint32, events service.GuestEv
 	return nil
 }
 
-// replay applies events. That of 666 breaks the guest, that of 13 it cannot apply.
+// replay applies events. That of 666 breaks the guest, that of 13 it may not be able to apply.
 func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 	var failed error
 	first := a.version + 1
@@ -138,7 +138,7 @@ func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 		if g.onApply != nil {
 			g.onApply(a, e)
 		}
-		if string(e.Data) == "13" && !g.lucky {
+		if string(e.Data) == "13" && g.unlucky {
 			g.record("hydrate %s: fault", a.key)
 			a.dirty = true
 			failed = &service.ReplayError{First: e.Version, Last: e.Version, Err: &service.Error{Kind: service.KindFault, Code: "panic", Message: "13 is bad luck"}}

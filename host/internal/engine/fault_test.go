@@ -106,6 +106,9 @@ func oneFault(t *testing.T, n int) (failed bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, s := range e.shards {
+		s.stepMost = 1 + n%3
+	}
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -107,13 +107,13 @@ type replay struct {
 
 // step bounds what events yields next.
 func (r *replay) step(began time.Time) {
-	r.most, r.end = stepEvents, began.Add(stepTime)
+	r.most, r.end = r.shard.stepMost, began.Add(stepTime)
 	switch next := r.version + 1; {
 	case next > r.carefulUntil:
 	case next >= r.careful:
 		r.most = 1
 	default:
-		r.most = int(min(stepEvents, r.careful-next))
+		r.most = int(min(service.Version(r.most), r.careful-next))
 	}
 }
 

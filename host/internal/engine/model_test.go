@@ -150,6 +150,9 @@ func TestRandomLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, s := range e.shards { // most hydrations take several steps
+			s.stepMost, s.keepAfter = 1+random.IntN(8), time.Duration(random.IntN(2))*keepAfter
+		}
 		if err := e.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}

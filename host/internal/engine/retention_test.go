@@ -146,6 +146,7 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
 		e, g, _ := bankOn(t, j, nil)
+		g.unlucky = true
 		g.encode = func(a *account) error {
 			if a.key == "nan" {
 				return service.Errorf(service.KindFault, "the state cannot be encoded: NaN")

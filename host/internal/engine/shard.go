@@ -41,7 +41,8 @@ type shard struct {
 	snapshots snapshots
 	ailing    ailing
 	wakings   wakings
-	keepAfter time.Duration // see the constant
+	keepAfter time.Duration // see the constants
+	stepMost  int
 	random    random
 	time      journal.UnixNano // of the last call; never decreases
 	checking  checking
@@ -56,7 +57,7 @@ func newShard(e *Engine, number int) *shard {
 		mail:      newMailbox(l.MailboxCommands, l.MailboxBytes),
 		residents: newResidents(l.ResidentEntities, e.options.Account),
 		pace:      pace{origin: time.Now()},
-		keepAfter: keepAfter,
+		keepAfter: keepAfter, stepMost: stepEvents,
 	}
 	s.checking.do, s.checking.pause = s.checking.check, s.checking.letOthers
 	s.health.set(service.StateIdle, service.Attempts{})

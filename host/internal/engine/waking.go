@@ -38,6 +38,7 @@ type waking struct {
 	reason  *service.Error    // why the last snapshot was not taken
 	tried   service.Version   // of the latest snapshot
 	broke   bool              // a snapshot has broken the guest
+	again   bool              // it has looked for a snapshot twice
 	started time.Time         // when it began
 	worked  time.Duration     // since its state was kept
 	kept    service.Version   // of the snapshot that was kept on the way
@@ -336,6 +337,12 @@ func (s *shard) stumbled(x *waking, err error) (again bool, failure *service.Err
 	broke := r.err == nil && own.Kind != service.KindFault
 	switch {
 	case r.err != nil && journal.KindOf(r.err) == journal.KindTrimmed:
+		if x.next == fromEvents && x.reason == nil && !x.again {
+			// A retention may have been faster, and has left a snapshot.
+			x.next, x.again = fromLatest, true
+			s.end(x, false)
+			return true, nil
+		}
 		own = s.deleted(x, r.err)
 	case errors.Is(r.err, errAhead):
 	case r.err != nil:
