@@ -28,6 +28,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/logging"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
@@ -51,6 +52,7 @@ type Host struct {
 	runtime       *sandbox.Runtime
 	logs          *logging.Budget // in front of the log
 	readers       readers
+	latencies     *latency.Table
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -119,7 +121,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
-	h.readers = newReaders(&o, account)
+	h.readers, h.latencies = newReaders(&o, account), latency.New(0)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
@@ -184,7 +186,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling, Budget: h.opt.Budget,
-		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
+		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, Latencies: h.latencies, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}
@@ -538,6 +540,11 @@ func notBegun(name service.Name, err error) error {
 	}
 	return &service.Error{Service: name, Kind: kind, Message: "ended before it began", Err: err}
 }
+
+// Latencies is how long commands took, by service and type, whichever way they came. There are
+// no more than a thousand: beyond that, and for types that a service does not have, the type is
+// "other". Those of a service go when it is deleted.
+func (h *Host) Latencies() []service.Latency { return h.latencies.Read() }
 
 // NewCommandID makes a command id that nobody has used. A sender that keeps it can
 // send the command again safely.

@@ -78,7 +78,7 @@ func (s *shard) dropRetired() *service.Error {
 	// One of them is used again now.
 	if n := len(s.residents.retired) - 1; n >= dropGroup || n > s.residents.len() {
 		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
-			return s.failed(nil, err)
+			return s.failed(nil, "", err)
 		}
 		s.residents.dropped()
 	}

@@ -190,7 +190,7 @@ func (s *shard) command(t *task) {
 	s.guest.About(service.About{Key: c.Key, Command: c.ID, Trace: service.TraceOf(c.Metadata)})
 	outcome, failure := s.guest.Handle(s.ctx, call)
 	if failure != nil {
-		t.fail(s.failed(e, failure))
+		t.fail(s.failed(e, t.command.ID, failure))
 		return
 	}
 	t.outcome = outcome
@@ -240,7 +240,7 @@ func (s *shard) query(t *task) {
 	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Data: t.command.Data,
 		Deadline: t.command.Deadline, Gone: t.command.Gone})
 	if failure != nil {
-		t.fail(s.failed(e, failure))
+		t.fail(s.failed(e, t.command.ID, failure))
 		return
 	}
 	if c := t.command.Carrier; c != nil {
@@ -260,8 +260,8 @@ func (s *shard) query(t *task) {
 }
 
 // failed brings the guest in order after a call that failed. e is the entity
-// that was called; nil if it is not in the table.
-func (s *shard) failed(e *entity, err error) *service.Error {
+// that was called; nil if it is not in the table. id is the command's, if it was one.
+func (s *shard) failed(e *entity, id service.CommandID, err error) *service.Error {
 	own := s.engine.own(err)
 	if s.ctx.Err() != nil {
 		s.broken = true // and not worth a cure
@@ -278,7 +278,14 @@ func (s *shard) failed(e *entity, err error) *service.Error {
 	if own.Kind == service.KindCanceled || own.Kind == service.KindOverloaded {
 		level = slog.LevelInfo // it was ended for no fault of its own
 	}
-	s.logger.Log(s.ctx, level, "the guest failed and is reset", "kind", own.Kind.String(), "error", own, "detail", own.Detail)
+	about := []any{"kind", own.Kind.String(), "error", own, "detail", own.Detail}
+	if e != nil {
+		about = append(about, "entity", string(e.key))
+	}
+	if id != "" {
+		about = append(about, "command_id", string(id))
+	}
+	s.logger.Log(s.ctx, level, "the guest failed and is reset", about...)
 	s.reset()
 	return own
 }

@@ -45,7 +45,7 @@ func serve(t testing.TB, h *host.Host, listen string) (*gateway.Server, *client.
 	t.Helper()
 	s, err := gateway.New(gateway.Host(h), gateway.Options{
 		Listen: listen, Logger: slog.New(slog.DiscardHandler),
-		Metrics: telemetry.New(telemetry.Options{Services: h.Services, Journal: h.Stats}),
+		Metrics: telemetry.New(telemetry.Options{Services: h.Services, Journal: h.Stats, Latencies: h.Latencies}),
 	})
 	if err == nil {
 		err = s.Start(t.Context())
@@ -195,7 +195,9 @@ func TestEndToEnd(t *testing.T) {
 	}
 	text, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	for _, want := range []string{`bulkhead_service_committed_total{service="count"} 2`, `bulkhead_journal_events_total 3`, `route="/v1/services/{service}/entities/{key}/commands/{type}",status="200"} 2`, `bulkhead_streams_open{protocol="bulkhead.v1.json"} 1`, `bulkhead_stream_messages_total{op="command"}`} {
+	for _, want := range []string{`bulkhead_service_committed_total{service="count"} 2`, `bulkhead_journal_events_total 3`, `route="/v1/services/{service}/entities/{key}/commands/{type}",status="200"} 2`, `bulkhead_streams_open{protocol="bulkhead.v1.json"} 1`,
+		// HTTP and WebSocket are counted alike, refusals of the host's own are not.
+		`bulkhead_command_seconds_count{service="count",type="add"} 7`, `bulkhead_command_seconds_count{service="count",type="trap"} 2`, `bulkhead_stream_messages_total{op="command"}`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("metrics lack %s", want)
 		}

@@ -272,3 +272,10 @@ func (s *Supervisor) withEngine(svc *Service, b *build) (*build, error) {
 	})
 	return &own, err
 }
+
+func commandTypes(m *abi.Manifest) (types []service.Type) {
+	for _, c := range m.Commands {
+		types = append(types, service.Type(c.Name))
+	}
+	return types
+}

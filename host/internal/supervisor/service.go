@@ -9,6 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -17,8 +18,9 @@ import (
 // Service is one service of the set. It may be used concurrently.
 type Service struct {
 	hub      *stream.Hub
-	account  *budget.Account // what the service holds of the host
-	patience time.Duration   // of requests without a deadline that wait for an engine
+	account  *budget.Account  // what the service holds of the host
+	patience time.Duration    // of requests without a deadline that wait for an engine
+	latency  *latency.Service // how long its commands take; nil: nobody counts
 
 	// deploying has a token in it while the service is deployed, deleted or stopped. Take
 	// it before swapping.
@@ -84,8 +86,13 @@ func (s *Service) Hub() *stream.Hub { return s.hub }
 
 // Submit hands a command to the engine; see engine.Submit. While the service starts,
 // or a deployment swaps the engine, commands wait, as many as the mailboxes take, each
-// until its deadline.
-func (s *Service) Submit(c service.Command, done func(service.Reply, error)) error {
+// until its deadline. Whoever sends it, and however, how long it takes is counted.
+func (s *Service) Submit(c service.Command, reply func(service.Reply, error)) error {
+	began, typ := time.Now(), c.Type
+	done := func(r service.Reply, err error) {
+		s.latency.Observe(typ, time.Since(began))
+		reply(r, err)
+	}
 	return s.pass(c.Deadline, &c.Claim, int64(len(c.Data)+len(c.Metadata)),
 		func(b *build) error { return b.engine.Submit(c, done) }, func(err error) { done(service.Reply{}, err) })
 }
@@ -261,6 +268,9 @@ func (s *Service) openGate(next *build, cause error) {
 		s.state = service.StateFailed
 	}
 	answers := s.leave()
+	if next != nil {
+		s.latency.Know(commandTypes(&next.module.Manifest))
+	}
 	s.mu.Unlock()
 	for _, answer := range answers {
 		answer()
@@ -309,6 +319,7 @@ func (s *Service) stop(ctx context.Context, cause error) error {
 	s.mu.Unlock()
 	s.openGate(nil, cause)
 	s.hub.Close(cause)
+	s.latency.Close()
 	s.account.Set(budget.DiskBytes, 0) // it was measured, not taken
 	if held := s.account.Close(); held != nil && err == nil {
 		err = service.Errorf(service.KindInternal, "the service %s was stopped and still held %v", s.spec.Service, held)

@@ -22,6 +22,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
@@ -56,6 +57,8 @@ type Options struct {
 	// Shared counts what subscribers hold of events while they write them; each service has an
 	// account below it.
 	Shared *budget.Account
+	// Latencies counts how long the commands of all services take.
+	Latencies *latency.Table
 	// Backlog is how subscribers read that are behind their ring.
 	Backlog *stream.Backlog
 	// DrainTime bounds how long the commands of an engine may take when a deployment
@@ -159,6 +162,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 			Service: spec.Service, Reader: s.opt.Journal, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings, Backlog: s.opt.Backlog,
 			Account: s.opt.Shared.Child("events of "+string(spec.Service), nil),
 		}), s.opt.Patience)
+		svc.latency = s.opt.Latencies.Service(spec.Service)
 		s.services[spec.Service] = svc
 	}
 	return svc, nil

@@ -30,6 +30,8 @@ type Options struct {
 	LogDropped func() uint64
 	// Readers is what those do who read logs.
 	Readers func() service.Readers
+	// Latencies is how long commands took.
+	Latencies func() []service.Latency
 	// Resources is how much of each of the host's resources is in use.
 	Resources func() []service.ResourceUsage
 }
@@ -53,21 +55,21 @@ func New(o Options) *Telemetry {
 	t := &Telemetry{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_http_requests_total", Help: "HTTP requests answered.",
+			Name: "bulkhead_http_requests_total", Help: "Number of HTTP requests that were answered, by route and status.",
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "bulkhead_http_request_seconds", Help: "How long HTTP requests took that were no streams.",
+			Name: "bulkhead_http_request_seconds", Help: "How long HTTP requests took that were not streams, in seconds, by route.",
 			// From a fraction of a sync of the disk to the longest that a call may take.
 			Buckets: []float64{.0005, .001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4, 8, 16, 32},
 		}, []string{"route"}),
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "bulkhead_streams_open", Help: "Open streams, by protocol.",
+			Name: "bulkhead_streams_open", Help: "Number of streams that are open now, by protocol.",
 		}, []string{"protocol"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_stream_messages_total", Help: "Messages of WebSocket clients, by operation.",
+			Name: "bulkhead_stream_messages_total", Help: "Number of messages that WebSocket clients sent, by operation.",
 		}, []string{"op"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_connections_refused_total", Help: "Connections that were closed to make room for others: newcomers and idle ones when there were too many connections, stalled ones when their bytes were needed, and working ones when the journal needed their descriptors.",
+			Name: "bulkhead_connections_refused_total", Help: "Number of connections that were closed to make room for others: newcomers and idle ones when there were too many connections, stalled ones when their bytes were needed, and working ones when the journal needed their descriptors.",
 		}, []string{"which"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -82,7 +84,7 @@ func New(o Options) *Telemetry {
 	}
 	if o.LogDropped != nil {
 		t.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "bulkhead_log_lines_dropped_total", Help: "Lines of the host's log that were dropped, as nobody read it fast enough or at all.",
+			Name: "bulkhead_log_lines_dropped_total", Help: "Number of lines of the host's log that were dropped because nobody read it, or not fast enough.",
 		}, func() float64 { return float64(o.LogDropped()) }))
 	}
 	if o.Journal != nil {
@@ -90,6 +92,9 @@ func New(o Options) *Telemetry {
 	}
 	if o.Readers != nil {
 		t.registry.MustRegister(newReaders(o.Readers))
+	}
+	if o.Latencies != nil {
+		t.registry.MustRegister(newLatencies(o.Latencies))
 	}
 	if o.Resources != nil {
 		t.registry.MustRegister(newResources(o.Resources))

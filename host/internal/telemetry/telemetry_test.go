@@ -4,9 +4,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"go.uber.org/goleak"
 
@@ -35,6 +37,12 @@ func someResources() []service.ResourceUsage {
 	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 21, Limit: 22, Refused: 23}, {Resource: "readers", Used: 1}}
 }
 
+func someLatencies() []service.Latency {
+	l := service.Latency{Service: "bank", Type: "open", Sum: 1500 * time.Millisecond}
+	l.Buckets[0], l.Buckets[3], l.Buckets[len(service.LatencyBounds)] = 2, 1, 1
+	return []service.Latency{l, {Service: "bank", Type: "other"}}
+}
+
 func scrape(t *testing.T, h http.Handler) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -47,7 +55,7 @@ func scrape(t *testing.T, h http.Handler) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
+	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
 	m.Request("/v1/services", 200, 3*time.Millisecond)
 	m.Request("/v1/stream", 101, 0)
 	m.Message("command")
@@ -94,6 +102,13 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_journal_sync_seconds_bucket{le="0.001024"} 2`,
 		`bulkhead_journal_sync_seconds_bucket{le="+Inf"} 3`,
 		`bulkhead_journal_sync_seconds_sum 1.5`,
+		`bulkhead_command_seconds_bucket{service="bank",type="open",le="0.0005"} 2`,
+		`bulkhead_command_seconds_bucket{service="bank",type="open",le="0.002"} 2`,
+		`bulkhead_command_seconds_bucket{service="bank",type="open",le="0.004"} 3`,
+		`bulkhead_command_seconds_bucket{service="bank",type="open",le="32"} 3`,
+		`bulkhead_command_seconds_bucket{service="bank",type="open",le="+Inf"} 4`,
+		`bulkhead_command_seconds_sum{service="bank",type="open"} 1.5`,
+		`bulkhead_command_seconds_count{service="bank",type="other"} 0`,
 		`bulkhead_budget_used{resource="bytes_in_flight"} 21`,
 		`bulkhead_budget_limit{resource="bytes_in_flight"} 22`,
 		`bulkhead_budget_refused_total{resource="bytes_in_flight"} 23`,
@@ -123,6 +138,40 @@ func TestNames(t *testing.T) {
 		if (kind == "counter") != strings.HasSuffix(name, "_total") {
 			t.Errorf("%s is a %s", name, kind)
 		}
+	}
+}
+
+// TestHelp: each help text is a sentence of its own, understood without those of other metrics.
+func TestHelp(t *testing.T) {
+	m := New(Options{
+		Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies,
+		Readers: func() service.Readers { return service.Readers{} }, LogDropped: func() uint64 { return 1 },
+	})
+	m.Request("/", 200, 1)
+	m.Message("x")
+	m.Refused("idle")
+	m.Stream("sse")
+	seen := map[string]string{}
+	for line := range strings.Lines(scrape(t, m.Handler())) {
+		name, help, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# HELP "), " ")
+		if !strings.HasPrefix(line, "# HELP bulkhead_") {
+			continue
+		}
+		words := strings.Fields(help)
+		first := ""
+		if len(words) > 0 {
+			first = words[0]
+		}
+		if other, twice := seen[help]; twice {
+			t.Errorf("%s and %s have one help text: %s", name, other, help)
+		}
+		if len(words) < 6 || !strings.HasSuffix(help, ".") || !unicode.IsUpper(rune(help[0])) || slices.Contains([]string{"Those", "Their", "They", "It", "Its"}, first) {
+			t.Errorf("%s: %q is no sentence that is understood alone", name, help)
+		}
+		seen[help] = name
+	}
+	if len(seen) < 60 {
+		t.Errorf("%d help texts", len(seen))
 	}
 }
 
