@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -76,7 +77,8 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 // a running service it first starts the new module, then lets the old one finish
 // what it has taken on, and swaps: no command is lost and none is handled twice.
 // Deploying what already runs changes nothing. If Deploy fails, the service is as it
-// was, unless the error's kind is KindUnknown.
+// was, unless the error's kind is KindUnknown. Warnings of the status tell of events whose members the new module has not,
+// or with other types.
 func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
 	if _, err := service.ParseName(string(d.Service)); err != nil {
 		return service.Status{}, err
@@ -104,6 +106,10 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	if d.Progress != nil {
 		progress = func(stage supervisor.Stage, done, total int64) { d.Progress(Progress{string(stage), done, total}) }
 	}
+	var before abi.Manifest
+	if old, err := c.supervisor.Get(d.Service); err == nil {
+		before = old.Status().Manifest
+	}
 	begun := time.Now()
 	svc, err := c.supervisor.Deploy(ctx, spec, d.Module, progress)
 	about := []any{"service", string(d.Service), "module", digest, "took", time.Since(begun).Round(time.Millisecond)}
@@ -113,6 +119,10 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	}
 	st := h.status(c, svc)
 	h.opt.Logger.Info("a service was deployed", append(about, "shards", len(st.Shards), "position", uint64(st.Head))...)
+	st.Warnings = service.ChangedEvents(before, st.Manifest)
+	for _, w := range st.Warnings {
+		h.opt.Logger.Warn("a deployment changes what events are", "service", string(d.Service), "change", w)
+	}
 	return st, nil
 }
 

@@ -79,6 +79,9 @@ type Status struct {
 	CodeBytes    int64 `json:"code_bytes"`
 	ImageBytes   int64 `json:"image_bytes"`
 	TableBytes   int64 `json:"table_bytes"`
+
+	// Warnings are about the deployment that this answers; see [ChangedEvents]. A later status has none.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ResourceUsage is how much of one of the host's resources is in use.

@@ -64,6 +64,9 @@ func (c *deployCmd) Run(e *env) error {
 		return err
 	}
 	bar.done()
+	if !e.json { // which has them in what it prints
+		e.warn(s.Warnings...)
+	}
 	e.print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)), s.Spec.Module, len(s.Shards), s.Head)
 	})
