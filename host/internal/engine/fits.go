@@ -35,16 +35,15 @@ func (s *shard) fits(t *task, x *schema.Schema) *service.Error {
 	c.task, c.schema, c.rest = nil, nil, nil
 	switch {
 	case err == nil:
-		t.fitted = true
-		return nil
+		return s.reads(t)
 	case s.ctx.Err() != nil:
 		return s.unavailable(err, "the service was stopped while the data was checked; nothing was written")
 	}
 	return s.engine.own(err)
 }
 
-// reads holds a task's data to the rules of all JSON, which a schema implies. A sender with a carrier has
-// done so.
+// reads holds a task's data to the rules of all JSON. A schema does so for what it describes only. A
+// sender with a carrier has done it.
 func (s *shard) reads(t *task) *service.Error {
 	if data := t.command.Data; s.engine.json && t.command.Carrier == nil && len(data) > 0 {
 		if err := service.CheckJSON("the data", data); err != nil {

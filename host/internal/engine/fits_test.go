@@ -88,6 +88,15 @@ func TestARepeatedCommandIsNotHeldToANewSchema(t *testing.T) {
 	}
 }
 
+// What a schema leaves open is JSON that all read alike.
+func TestWhatASchemaLeavesOpenIsRead(t *testing.T) {
+	e, _, _ := startBank(t, 1, func(o *Options) { o.withInput(t, `{"properties":{"a":{"type":"integer"}}}`) })
+	for _, data := range []string{`{"x":1,"x":2}`, `{"x":"\ud800"}`, "{\"x\":\"\xff\"}"} {
+		_, err := send(e, command("deposit", "alice", "d1", data))
+		wantKind(t, err, service.KindInvalid)
+	}
+}
+
 // A check that takes long ends when its sender goes away.
 func TestALongCheckEndsWithItsSender(t *testing.T) {
 	e, _, _ := startBank(t, 1, func(o *Options) { o.withInput(t, `{"items":{"type":"integer"}}`) })

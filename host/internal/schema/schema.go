@@ -66,7 +66,7 @@ func (s *Set) Bytes() int64 {
 // called between two schemas, to let others run; its error ends the work and is returned.
 // Services whose data is not JSON have no schemas.
 func Compile(m *abi.Manifest, rest func() error) (*Set, []string, error) {
-	if m.Encoding != "" && m.Encoding != abi.EncodingJSON {
+	if m.Encoding != "" && !service.IsJSON(m.Encoding) {
 		return nil, nil, nil
 	}
 	s := &Set{commands: make([]*Schema, len(m.Commands)), queries: make([]*Schema, len(m.Queries))}

@@ -191,6 +191,10 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 	if err != nil || len(reasons) != 1 || !strings.Contains(reasons[0], "take more than 16777216 bytes in memory") {
 		t.Errorf("%q, %v", reasons, err)
 	}
+	m.Encoding = "application/json; charset=utf-8"
+	if _, reasons, err := Compile(m, func() error { return nil }); err != nil || len(reasons) != 2 {
+		t.Errorf("%q, %v", reasons, err)
+	}
 	m.Encoding = "application/octet-stream"
 	if s, reasons, err := Compile(m, nil); s != nil || reasons != nil || err != nil || s.Command(1) != nil || s.Query(0) != nil {
 		t.Error("schemas of what is not JSON are looked at")
