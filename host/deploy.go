@@ -127,7 +127,10 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 }
 
 // Delete stops a service: commands that it has taken on may run for Options.DrainTime.
-// Its log stays, and a later deployment under the same name goes on with it.
+// Its log stays and can be read, and a later deployment under the same name goes on with it. Until then the service
+// is [service.StateStopped] and refuses commands and queries with [service.KindConflicting]. Of a service that is
+// stopped already nothing changes, unless there is no event to read, as it never had one or a retention has deleted
+// all: then it is gone.
 func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	c, err := h.open()
 	if err != nil {

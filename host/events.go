@@ -70,8 +70,8 @@ func (s *Subscriber) begin(after service.Position) error {
 
 // Next waits for events and returns at least one and at most limit of them (0: as
 // many as is sensible). When ctx ends it fails with its cause and has lost nothing.
-// When the service is deleted or the host closes it fails with that reason; resume
-// at Position then.
+// When the service is gone or the host closes it fails with that reason; resume
+// at Position then. While the service is stopped there is nothing new.
 func (s *Subscriber) Next(ctx context.Context, limit int) ([]*Event, error) {
 	for {
 		events, err := s.cursor.Next(ctx, limit)

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -33,6 +34,8 @@ type Retention struct {
 // is asked for those that are missing. If some cannot be had, the events of these entities
 // stay, with all that is behind the first of them; Held says so. If that is everything the
 // error has kind KindConflicting, and nothing is deleted.
+//
+// A service that is stopped, or does not start, takes no snapshots, so that only those that are there count.
 //
 // Positions and versions stay what they are. A snapshot is of its module's state
 // schema: entities whose events are gone cannot be hydrated by a module of another
@@ -78,7 +81,18 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	if err == nil && !r.DryRun && done.Batches > 0 {
 		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events, "first", uint64(done.First), "entities", done.Entities)
 	}
-	return done, backupError("retain", err)
+	return done, stoppedRetention(svc, backupError("retain", err))
+}
+
+// stoppedRetention says of a service that is stopped that it takes no snapshots.
+func stoppedRetention(svc *supervisor.Service, err error) error {
+	var refused *service.Error
+	if svc.State() != service.StateStopped || !errors.As(err, &refused) || refused.Kind != service.KindConflicting {
+		return err
+	}
+	own := *refused
+	own.Message += "; the service is stopped and takes no snapshots: deploy it again, or force the retention"
+	return &own
 }
 
 // cover has a service take a snapshot of an entity, and waits while it, or the journal, is

@@ -215,6 +215,9 @@ func TestAFailedStartIsTriedAgain(t *testing.T) {
 	if !strings.Contains(st.Problem, "damaged") || st.NextAttempt.IsZero() || h.States()["tally"] != service.StateFailed {
 		t.Errorf("status %+v", st)
 	}
+	if _, err := h.Send(t.Context(), add("k")); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "could not be started (") || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a command gets %v", err)
+	}
 	if err := h.Ready(); err != nil {
 		t.Errorf("a service that cannot be started makes the host unready: %v", err)
 	}

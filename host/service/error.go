@@ -25,7 +25,7 @@ const (
 
 	// Upload and deployment.
 	KindBadModule   // the module breaks rules of the ABI; Reasons lists all of them
-	KindConflicting // the deployment does not fit what is there
+	KindConflicting // it does not fit what is there: a deployment the log, or a command a service that is stopped
 
 	// A command or query, before the guest ran.
 	KindVersionConflict // the entity is not at the expected version; nothing written

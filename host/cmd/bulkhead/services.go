@@ -16,7 +16,7 @@ import (
 type servicesCmd struct {
 	List   servicesListCmd   `cmd:"" default:"1" help:"List the services."`
 	Show   servicesShowCmd   `cmd:"" help:"Show what one service is and does."`
-	Delete servicesDeleteCmd `cmd:"" help:"Stop a service. Its log stays, and it can be deployed again."`
+	Delete servicesDeleteCmd `cmd:"" help:"Stop a service. Its log stays and can be read, and it can be deployed again. A stopped service without events is forgotten."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -187,6 +187,10 @@ func (c *servicesDeleteCmd) Run(e *env, all *servicesCmd) error {
 		return err
 	}
 	e.print(map[string]any{"deleted": c.Service}, func(w io.Writer) {
+		if _, err := host.Service(e.ctx, service.Name(c.Service)); service.KindOf(err) == service.KindNotFound {
+			fmt.Fprintf(w, "%s is gone; it had no event\n", c.Service)
+			return
+		}
 		fmt.Fprintf(w, "%s is stopped; its log stays\n", c.Service)
 	})
 	return nil

@@ -68,7 +68,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindUnknownType:     {http.StatusNotFound, "The service has no such command or query"},
 	service.KindUnsupported:     {http.StatusUnsupportedMediaType, "Not spoken here"},
 	service.KindBadModule:       {http.StatusUnprocessableEntity, "The module breaks rules of the ABI"},
-	service.KindConflicting:     {http.StatusConflict, "The deployment does not fit what is there"},
+	service.KindConflicting:     {http.StatusConflict, "It does not fit what is there"},
 	service.KindVersionConflict: {http.StatusPreconditionFailed, "The entity is not at the expected version"},
 	service.KindIDReused:        {http.StatusUnprocessableEntity, "The command id was used with other content"},
 	service.KindOverloaded:      {http.StatusServiceUnavailable, "Too much at once"},

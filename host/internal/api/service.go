@@ -144,7 +144,8 @@ func ReadinessOf(states map[service.Name]service.State, named bool) Readiness {
 	r := Readiness{Status: "ready", Services: map[service.State]ServicesInState{}}
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		state := states[name]
-		if state == service.StateRunning || state == service.StateDraining {
+		switch state {
+		case service.StateRunning, service.StateDraining, service.StateStopped: // the last on purpose
 			continue
 		}
 		in := r.Services[state]

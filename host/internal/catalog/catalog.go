@@ -48,6 +48,14 @@ type Facts struct {
 	// Encoding is what the module's data is encoded as, so that requests can be judged
 	// before it has started; empty is not known.
 	Encoding string `json:"encoding,omitempty"`
+	// StateSchema is the module's, so that snapshots can be told that it takes when it does
+	// not run; 0 is also not known.
+	StateSchema uint32 `json:"state_schema,omitempty"`
+}
+
+func (f Facts) same(other *Facts) bool {
+	f.Start = other.Start // which is another one each time
+	return f == *other
 }
 
 // Deployment is what runs under a service's name, and what is known of it.
@@ -69,13 +77,14 @@ type Catalog struct {
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
 	deployed map[service.Name]Deployment
+	stopped  map[service.Name]Deployment      // what ran before the service was stopped
 	earlier  map[service.Name]service.Digest  // the module that ran before the one that is deployed
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
 // Open folds the deployments in the journal.
 func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
-	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{},
+	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{}, stopped: map[service.Name]Deployment{},
 		earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
 	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
 		name := service.Name(e.Key)
@@ -101,12 +110,17 @@ func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
 }
 
 // Deployments lists what is deployed, by name.
-func (c *Catalog) Deployments() []Deployment {
+func (c *Catalog) Deployments() []Deployment { return c.list(c.deployed) }
+
+// Stopped lists what ran last of services that were stopped and not deployed again, by
+// name. Nothing keeps their modules.
+func (c *Catalog) Stopped() []Deployment { return c.list(c.stopped) }
+
+func (c *Catalog) list(of map[service.Name]Deployment) (all []Deployment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var all []Deployment
-	for _, name := range slices.Sorted(maps.Keys(c.deployed)) {
-		all = append(all, c.deployed[name])
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, of[name])
 	}
 	return all
 }
@@ -130,14 +144,13 @@ func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, known Facts) er
 }
 
 // Started records that a deployed service has started and what is known of its module
-// now, unless its deployment says already by which tariff it is metered and what it
-// speaks. A deployment that has been replaced meanwhile is left alone. Errors are those
+// now, unless its deployment says the same already, but for the time of its start. A deployment that has been replaced meanwhile is left alone. Errors are those
 // of Deploy.
 func (c *Catalog) Started(ctx context.Context, spec service.Spec, known Facts) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, ok := c.deployed[spec.Service]
-	if !ok || old.Spec != spec || old.Facts.Tariff == known.Tariff && old.Facts.Encoding == known.Encoding {
+	if !ok || old.Spec != spec || old.Facts.same(&known) {
 		return nil
 	}
 	return c.deploy(ctx, spec, known)
@@ -167,21 +180,27 @@ func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
 		c.earlier[name] = old.Spec.Module
 	}
 	c.deployed[name] = d
+	delete(c.stopped, name)
 	return before
 }
 
-// noteDeleted notes that a service runs no more. It is as noteDeployed in all else.
+// noteDeleted notes that a service runs no more, or, if it was stopped before, that it is gone. It is as noteDeployed in all else.
 func (c *Catalog) noteDeleted(name service.Name) (before []service.Digest) {
 	before = append(before, c.deployed[name].Spec.Module)
 	if e, ok := c.earlier[name]; ok {
 		before = append(before, e)
+	}
+	if d, ok := c.deployed[name]; ok {
+		c.stopped[name] = d
+	} else {
+		delete(c.stopped, name)
 	}
 	delete(c.deployed, name)
 	delete(c.earlier, name)
 	return before
 }
 
-// Delete records that a service shall not run any more.
+// Delete records that a service shall not run any more, or, if it is stopped, that it is gone.
 func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

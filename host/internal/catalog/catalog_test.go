@@ -60,6 +60,9 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 		if got := names(c); got != "bank@03 counter@04" {
 			t.Errorf("deployed are %s", got)
 		}
+		if rest := c.Stopped(); len(rest) != 1 || rest[0].Spec.Service != "orders" || rest[0].Facts.Tariff != 2 {
+			t.Errorf("stopped are %+v", rest)
+		}
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +127,7 @@ func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 func TestFactsAreKept(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)
-	want := Facts{Tariff: 2, Start: 3 * time.Second, Encoding: "text/plain"}
+	want := Facts{Tariff: 2, Start: 3 * time.Second, Encoding: "text/plain", StateSchema: 7}
 	if err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), want); err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +201,10 @@ func TestModuleFiles(t *testing.T) {
 	if err := os.WriteFile(c.path(d), []byte("modulo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Get(d); service.KindOf(err) != service.KindInternal || !strings.Contains(err.Error(), "damaged") {
+	if _, err := c.Get(d); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged module: %v", err)
 	}
-	if _, err := c.Check(d); service.KindOf(err) != service.KindInternal || !strings.Contains(err.Error(), "damaged") {
+	if _, err := c.Check(d); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged module that is checked: %v", err)
 	}
 	if _, err := c.Check(service.DigestOf([]byte("nowhere"))); service.KindOf(err) != service.KindNotFound {

@@ -224,7 +224,7 @@ func (m *Modules) Get(d service.Digest) ([]byte, error) {
 		return nil, service.Errorf(service.KindInternal, "read module %s: %w", d, err)
 	}
 	if service.DigestOf(module) != d {
-		return nil, service.Errorf(service.KindInternal, "the file of module %s is damaged; upload the module again", d)
+		return nil, service.Errorf(service.KindUnavailable, "the file of module %s is damaged; upload the module again", d)
 	}
 	return module, nil
 }
@@ -245,7 +245,7 @@ func (m *Modules) Check(d service.Digest) (size int64, err error) {
 		return 0, service.Errorf(service.KindInternal, "read module %s: %w", d, err)
 	}
 	if service.Digest(hash.Sum(nil)) != d {
-		return 0, service.Errorf(service.KindInternal, "the file of module %s is damaged; upload the module again", d)
+		return 0, service.Errorf(service.KindUnavailable, "the file of module %s is damaged; upload the module again", d)
 	}
 	return size, nil
 }

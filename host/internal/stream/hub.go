@@ -174,6 +174,10 @@ func (h *Hub) Close(cause error) {
 	h.options.Account.Close() // who still holds something gives it back later
 }
 
+// Rest gives back what is in memory, for a service from which nothing comes for a while.
+// Subscribers read the log, and wait at its end.
+func (h *Hub) Rest() { h.shrink(0) }
+
 // Stats are what a hub holds.
 type Stats struct {
 	Head   journal.Position `json:"position"`

@@ -69,7 +69,7 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 		return svc, nil
 	}
 	err = s.deploy(ctx, svc, spec, module, progress)
-	if err != nil && !s.recorded(spec.Service) {
+	if err != nil && !s.recorded(spec.Service) && svc.State() != service.StateStopped {
 		s.mu.Lock()
 		delete(s.services, spec.Service)
 		s.mu.Unlock()
@@ -250,7 +250,7 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 	if err := program.Reserve(spec.Settings.Shards); err != nil {
 		return nil, err
 	}
-	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON)}
+	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON), StateSchema: m.Manifest.StateSchema}
 	return s.withEngine(svc, &build{spec: spec, module: m, facts: facts, program: program})
 }
 

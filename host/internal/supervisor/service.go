@@ -31,7 +31,7 @@ type Service struct {
 	mu       sync.RWMutex // guards all below; no I/O under it
 	spec     service.Spec
 	state    service.State
-	problem  error     // why it is failed, or stopped; the last one while it is tried again
+	problem  error     // why it is failed, or the answer to commands if stopped; the last one while it is tried again
 	failed   int       // starts in a row
 	next     time.Time // when the next one is due
 	since    time.Time
@@ -187,6 +187,9 @@ func (s *Service) notRunning() error {
 		return &own
 	case s.state == service.StateFailed:
 		e.Message = "the service could not be started, which is tried again; nothing was written"
+		if errors.As(s.problem, &why) && why.Kind != service.KindInternal { // of that nothing is told
+			e.Message = "the service could not be started (" + why.Kind.String() + ": " + why.Message + "), which is tried again; nothing was written"
+		}
 		e.RetryAfter = max(restart, time.Until(s.next))
 	}
 	return e
@@ -303,9 +306,17 @@ func (s *Service) setFailed(err error, failed int, next time.Time) (answers []fu
 	return s.leave()
 }
 
-// stop drains the engine and ends the subscriptions. It does not wait for sandboxes
-// that start. The caller holds deploying, and has dropped the attempts to start it.
-func (s *Service) stop(ctx context.Context, cause error) error {
+// setStopped makes a service that has not started one that is stopped.
+func (s *Service) setStopped(cause error) {
+	s.mu.Lock()
+	s.state, s.problem, s.gated = service.StateStopped, cause, false
+	s.mu.Unlock()
+}
+
+// rest drains the engine and refuses commands for cause from now on. Subscriptions go on, with what
+// comes when it is deployed again. It does not wait for sandboxes that start. The caller holds
+// deploying, and has dropped the attempts to start it.
+func (s *Service) rest(ctx context.Context, cause error) error {
 	s.swapping.Lock()
 	defer s.swapping.Unlock()
 	old := s.closeGate(service.StateDraining)
@@ -318,6 +329,13 @@ func (s *Service) stop(ctx context.Context, cause error) error {
 	s.state = service.StateStopped
 	s.mu.Unlock()
 	s.openGate(nil, cause)
+	s.hub.Rest()
+	return err
+}
+
+// stop is rest for good: it ends the subscriptions, too.
+func (s *Service) stop(ctx context.Context, cause error) error {
+	err := s.rest(ctx, cause)
 	s.hub.Close(cause)
 	s.latency.Close()
 	s.account.Set(budget.DiskBytes, 0) // it was measured, not taken
@@ -347,10 +365,10 @@ func (s *Service) Status() service.Status {
 	defer s.mu.RUnlock()
 	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past, SandboxBytes: s.account.Used(budget.SandboxBytes)}
 	st.Failed, st.NextAttempt = s.failed, s.next
-	if s.problem != nil {
+	if s.problem != nil && s.state != service.StateStopped { // which is no problem
 		st.Problem = s.problem.Error()
 	}
-	st.Manifest.Encoding = s.known.Encoding
+	st.Manifest.Encoding, st.Manifest.StateSchema = s.known.Encoding, s.known.StateSchema
 	if s.manifest != nil {
 		st.Manifest, st.Tariff = *s.manifest, s.tariff
 	}

@@ -101,7 +101,7 @@ func New(o Options) *Supervisor {
 
 // StartAll begins to start every service of the catalog, and returns at once. Until
 // they run they are StateStarting; one that cannot be started is StateFailed, says why,
-// and is tried again. It is called once.
+// and is tried again. Those that were stopped are StateStopped. It is called once.
 func (s *Supervisor) StartAll() {
 	var all []*start
 	for _, d := range s.opt.Catalog.Deployments() {
@@ -111,7 +111,20 @@ func (s *Supervisor) StartAll() {
 		}
 		all = append(all, &start{svc: svc, spec: d.Spec, expected: d.Facts.Start + loadTime(s.opt.Catalog.Size(d.Spec.Module))})
 	}
+	for _, d := range s.opt.Catalog.Stopped() {
+		svc, err := s.add(d.Spec, d.Facts)
+		if err != nil {
+			break
+		}
+		svc.setStopped(stopped(d.Spec.Service))
+	}
 	s.starter.begin(all)
+}
+
+// stopped is the answer to commands of a service that was stopped.
+func stopped(name service.Name) error {
+	return &service.Error{Service: name, Kind: service.KindConflicting,
+		Message: "the service is stopped and takes no commands; its events can be read, and deploying it starts it again"}
 }
 
 // loadTime is about how long a module of size bytes takes to be verified, rewritten
@@ -168,7 +181,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 	return svc, nil
 }
 
-// Get finds a service; KindNotFound if it is not deployed.
+// Get finds a service, which may be stopped; KindNotFound if there is none.
 func (s *Supervisor) Get(name service.Name) (*Service, error) {
 	s.mu.RLock()
 	svc := s.services[name]
@@ -196,9 +209,9 @@ func (s *Supervisor) All() []*Service {
 
 // Delete records that a service shall not run, and stops it. Commands that it has taken
 // on may run for DrainTime, as in a deployment; what has not begun by then is refused,
-// and calls under way are canceled. The log stays; a later deployment under the same
-// name goes on with it. Once the deletion is recorded, its caller going away does not
-// stop it.
+// and calls under way are canceled. The log stays, and can be read, and a later deployment under the same
+// name goes on with it. Once the deletion is recorded, its caller going away does not stop it. Of a
+// service that is stopped already nothing changes, unless there is no event to read: then it is gone.
 func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	svc, err := s.Get(name)
 	if err != nil {
@@ -211,23 +224,40 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	if now, err := s.Get(name); err != nil || now != svc {
 		return notFound(name) // somebody else was first
 	}
+	if svc.State() == service.StateStopped {
+		return s.forget(ctx, svc)
+	}
 	if err := s.opt.Catalog.Delete(ctx, name); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	delete(s.services, name)
-	s.mu.Unlock()
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTime)
 	defer cancel()
 	select {
 	case <-s.starter.drop(svc): // so that it holds nothing any more
 	case <-within.Done():
 	}
-	if err := svc.stop(within, service.Errorf(service.KindNotFound, "the service was deleted")); err != nil {
-		// All the same it is gone, and every command has had its answer.
-		s.opt.Logger.Warn("a deleted service was stopped before it had done what it had taken on", "service", name, "error", err)
+	err = svc.rest(within, stopped(name))
+	if err != nil {
+		// All the same it is stopped, and every command has had its answer.
+		s.opt.Logger.Warn("a service was stopped before it had done what it had taken on", "service", name, "error", err)
 	}
 	return nil
+}
+
+// forget removes a service that is stopped from the set, if its log has no event. The caller
+// holds deploying.
+func (s *Supervisor) forget(ctx context.Context, svc *Service) error {
+	name := svc.Name()
+	if log := journal.LogName(name); s.opt.Journal.Head(log) >= s.opt.Journal.First(log) {
+		return nil
+	}
+	if err := s.opt.Catalog.Delete(ctx, name); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.services, name)
+	s.mu.Unlock()
+	return svc.stop(ctx, notFound(name))
 }
 
 // Close stops all services, at once. Their commands in flight get their answers;

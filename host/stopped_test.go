@@ -1,0 +1,164 @@
+package host_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// rests checks that a service is stopped, with the events from first to last, which are
+// those of the entity k.
+func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
+	t.Helper()
+	st, err := h.Status("tally")
+	if err != nil || st.State != service.StateStopped || st.Problem != "" || st.Head != last || len(st.Shards) != 0 {
+		t.Errorf("status %+v, %v", st, err)
+	}
+	if all := h.Services(); len(all) != 1 || all[0].State != service.StateStopped || h.States()["tally"] != service.StateStopped {
+		t.Errorf("services %+v", all)
+	}
+	events, next, atHead, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 100)
+	if err != nil || next != last || !atHead || len(events) != int(last-first)+1 || len(events) > 0 && events[0].Position != first {
+		t.Errorf("%d events up to %d, %t, %v", len(events), next, atHead, err)
+	}
+	own, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0)
+	if err != nil || len(own) != len(events) {
+		t.Errorf("%d events of the entity, %v", len(own), err)
+	}
+	refused := func(err error) {
+		t.Helper()
+		if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), "the service is stopped") {
+			t.Errorf("got %v", err)
+		}
+	}
+	_, err = h.Send(t.Context(), add("k"))
+	refused(err)
+	_, err = h.Query(t.Context(), service.Query{Service: "tally", Key: "k", Type: "count"})
+	refused(err)
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Errorf("stopped again: %v", err)
+	}
+}
+
+// A service that is stopped stays in the list, also after a restart. Its events can be
+// read and deleted, those who wait for more get them when it is deployed again, and
+// commands are refused with what to do.
+func TestAStoppedServiceIsReadable(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	for range 3 {
+		h.MustSend(add("k"))
+	}
+	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	rests(t, h, 1, 3)
+	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
+		t.Errorf("no module: %v", err)
+	}
+	rests(t, h, 1, 3)
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	if r := h.MustSend(add("k")); r.Version != 4 {
+		t.Errorf("deployed again: %+v", r)
+	}
+	if events, err := sub.Next(t.Context(), 0); err != nil || len(events) != 1 || events[0].Position != 4 {
+		t.Errorf("who waited gets %v, %v", events, err)
+	}
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	h.Restart()
+	rests(t, h, 1, 4)
+	// Nobody can be asked for the states of the entities.
+	_, err = h.Retain(t.Context(), "tally", host.Retention{Before: 4})
+	if err != nil {
+		t.Fatal(err) // all is promised yet
+	}
+	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4, Force: true})
+	if err != nil || done.Events != 3 || done.Uncovered != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	rests(t, h, 4, 4)
+	h.Restart()
+	rests(t, h, 4, 4)
+	if sub, err = h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 4}); err != nil {
+		t.Fatal(err)
+	}
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("other"))
+	if events, err := sub.Next(t.Context(), 0); err != nil || len(events) != 1 || events[0].Position != 5 {
+		t.Errorf("who waited gets %v, %v", events, err)
+	}
+}
+
+// A retention of a stopped service without snapshots deletes nothing and says why.
+func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("k"))
+	h.MustSend(add("k"))
+	if err := h.Delete(t.Context(), "tally"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2})
+	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), "the service is stopped and takes no snapshots") {
+		t.Errorf("got %v", err)
+	}
+	rests(t, h, 1, 2)
+}
+
+// Who stops a service again that has nothing to read has it forgotten: one that never had
+// an event, or has lost all.
+func TestAStoppedServiceIsForgotten(t *testing.T) {
+	for _, events := range []service.Position{0, 3} {
+		h := hosttest.New(t)
+		h.MustDeploy("tally", testguest.Counter("tally"))
+		for range events {
+			h.MustSend(add("k"))
+		}
+		sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: events})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Delete(t.Context(), "tally"); err != nil {
+			t.Fatal(err)
+		}
+		if events > 0 {
+			rests(t, h, 1, events)
+			if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: events + 1, Force: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st, err := h.Status("tally"); err != nil || st.State != service.StateStopped {
+			t.Errorf("status %+v, %v", st, err)
+		}
+		if err := h.Delete(t.Context(), "tally"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sub.Next(t.Context(), 0); service.KindOf(err) != service.KindNotFound {
+			t.Errorf("a subscriber gets %v", err)
+		}
+		for range 2 {
+			if _, err := h.Status("tally"); service.KindOf(err) != service.KindNotFound || len(h.Services()) != 0 {
+				t.Errorf("got %v", err)
+			}
+			if err := h.Delete(t.Context(), "tally"); service.KindOf(err) != service.KindNotFound {
+				t.Errorf("got %v", err)
+			}
+			h.Restart()
+		}
+		h.MustDeploy("tally", testguest.Counter("tally"))
+		if r := h.MustSend(add("new")); r.Position != events+1 {
+			t.Errorf("%+v", r)
+		}
+		h.Stop()
+	}
+}
