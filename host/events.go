@@ -214,6 +214,20 @@ func (h *Host) EntityVersion(ctx context.Context, name service.Name, key service
 	return v, nil
 }
 
+// EntityFirst is the version of the first event of an entity that a retention has left: 1 if it has
+// deleted none, the next one if there are no more.
+func (h *Host) EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return 0, err
+	}
+	first, err := c.journal.EntityFirst(ctx, journal.LogName(name), string(key))
+	if err != nil {
+		return 0, entityError(name, err)
+	}
+	return first, nil
+}
+
 // errPageFull ends the reading of a page.
 var errPageFull = errors.New("the page is full")
 

@@ -104,6 +104,13 @@ func TestRetentionUnderLoad(t *testing.T) {
 	if _, err := h.EntityEvents(t.Context(), "tally", "k", 1, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a version that is gone: %v", err)
 	}
+	left, err := h.EntityEvents(t.Context(), "tally", "k", 0, 1)
+	if v, wrong := h.EntityFirst(t.Context(), "tally", "k"); err != nil || wrong != nil || len(left) != 1 || v != left[0].Version || v < 2 {
+		t.Errorf("the first version is %d, %v; %+v, %v", v, wrong, left, err)
+	}
+	if v, err := h.EntityFirst(t.Context(), "tally", "nobody"); err != nil || v != 1 {
+		t.Errorf("the first version of nobody is %d, %v", v, err)
+	}
 	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) == 0 || events[len(events)-1].Version != 12 {
 		t.Errorf("what is left of k: %+v, %v", events, err)
 	}

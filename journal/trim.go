@@ -134,6 +134,13 @@ func (j *Journal) floor(ctx context.Context, log LogName, key string) (x base, o
 	return base{}, false, nil
 }
 
+// EntityFirst is the version of the first event of an entity that a retention has left, or would be if
+// there were any: 1 if it has deleted none.
+func (j *Journal) EntityFirst(ctx context.Context, log LogName, key string) (Version, error) {
+	x, _, err := j.floor(ctx, log, key)
+	return x.floor + 1, err
+}
+
 func (j *Journal) storedFloor(ctx context.Context, log LogName, key string, c cut) (x base, ok bool, err error) {
 	if err := j.reads.enter("load", log); err != nil {
 		return base{}, false, err

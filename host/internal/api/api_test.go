@@ -331,7 +331,7 @@ func TestAppended(t *testing.T) {
 		t.Errorf("%+v %v", page, err)
 	}
 	var entity EntityPage
-	if err := json.Unmarshal(slices.Concat(PageStart, EntityPageEnd("7", false)), &entity); err != nil || len(entity.Events) != 0 || entity.Events == nil || entity.Next != "7" || entity.More {
+	if err := json.Unmarshal(slices.Concat(PageStart, EntityPageEnd(3, "7", false)), &entity); err != nil || len(entity.Events) != 0 || entity.Events == nil || entity.First != 3 || entity.Next != "7" || entity.More {
 		t.Errorf("%+v %v", entity, err)
 	}
 }

@@ -86,6 +86,9 @@ type Page struct {
 // EntityPage is a part of one entity's stream.
 type EntityPage struct {
 	Events []json.RawMessage `json:"events"`
+	// First is the version of the first event that a retention has left of the entity; 1 if it has
+	// deleted none.
+	First service.Version `json:"first"`
 	// Next is what to read on after: a cursor, or what was asked for if there was nothing.
 	Next string `json:"next"`
 	// More says that there was more when the page was made.
@@ -102,7 +105,10 @@ func PageEnd(next string, more bool) []byte {
 }
 
 // EntityPageEnd is the end of an [EntityPage].
-func EntityPageEnd(next string, more bool) []byte { return PageEnd(next, more) }
+func EntityPageEnd(first service.Version, next string, more bool) []byte {
+	b := append(appendUint([]byte(`]`), "first", uint64(first)), `,"next":`...)
+	return closePage(AppendString(b, next), more)
+}
 
 func closePage(b []byte, more bool) []byte {
 	if more {

@@ -60,6 +60,8 @@ type Backend interface {
 	// EntityEvents reads one entity's events after a version, at most limit, and fewer if
 	// they are large. more says that there are more.
 	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) (events []Event, more bool, err error)
+	// EntityFirst is the version of the first of its events that a retention has left.
+	EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error)
 	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
 	// that far. It holds nothing, so there is nothing to close.
 	Subscribe(ctx context.Context, s Selection) (Subscriber, error)

@@ -89,6 +89,11 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	first, err := s.backend.EntityFirst(ctx, name, key)
+	if err != nil {
+		return err
+	}
+	begins := next == 0
 	if after == "" {
 		after = "0"
 	}
@@ -97,6 +102,9 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 		var events []Event
 		if events, more, err = s.backend.EntityEvents(ctx, name, key, next, min(limit-p.count, entityReads)); err != nil {
 			return err
+		}
+		if begins && p.count == 0 && len(events) > 0 {
+			first = events[0].Version // there may have been a retention meanwhile
 		}
 		for i := range events {
 			if err := p.add(&events[i]); err != nil {
@@ -109,7 +117,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 			next, after = events[i].Version, events[i].Cursor.String()
 		}
 	}
-	p.send(ctx, s, api.EntityPageEnd(after, more))
+	p.send(ctx, s, api.EntityPageEnd(first, after, more))
 	return nil
 }
 

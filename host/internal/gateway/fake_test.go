@@ -387,6 +387,14 @@ func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Ke
 	return found, false, nil
 }
 
+// EntityFirst says that of k9 the first three have been deleted.
+func (f *fake) EntityFirst(_ context.Context, _ service.Name, key service.Key) (service.Version, error) {
+	if key == "k9" {
+		return 4, nil
+	}
+	return 1, nil
+}
+
 func (f *fake) Head(name service.Name) (service.Position, error) {
 	s, err := f.Status(name)
 	return s.Head, err

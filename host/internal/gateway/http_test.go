@@ -362,6 +362,12 @@ func TestPages(t *testing.T) {
 	if len(e.Events) != 20 || e.Next != cursorOf("bank", 198) || e.More {
 		t.Errorf("page of %d, next %s, more %t", len(e.Events), e.Next, e.More)
 	}
+	if e.First != 1 {
+		t.Errorf("the first is %d", e.First)
+	}
+	if gone := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k9/events", "")); gone.First != 4 || len(gone.Events) != 0 {
+		t.Errorf("where all events were deleted: %+v", gone)
+	}
 	e = decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/nobody/events", ""))
 	if e.Events == nil || len(e.Events) != 0 || e.More {
 		t.Errorf("page %+v", e)
