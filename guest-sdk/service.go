@@ -188,9 +188,11 @@ func Named[S any](e Event[S], name string, aliases ...string) Event[S] {
 // member that is neither a pointer nor has the option omitempty or omitzero. Names match
 // exactly. The manifest says the same as a JSON Schema.
 func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], command C) (R, error)) {
-	in, out := s.input(reflect.TypeFor[C](), "command "+name), s.plan(reflect.TypeFor[R](), "the reply to command "+name)
+	in := s.input(reflect.TypeFor[C](), "command "+name)
+	out := s.plan(reflect.TypeFor[R](), "the reply to command "+name)
 	s.unique(name, "command")
-	s.manifest.Commands = append(s.manifest.Commands, abi.CommandType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
+	s.manifest.Commands = append(s.manifest.Commands,
+		abi.CommandType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
 	s.commands = append(s.commands, handler[S]{func(tx *Tx[S], body []byte) error {
 		var c C
 		if err := in.decode(body, unsafe.Pointer(&c)); err != nil {
@@ -207,9 +209,11 @@ func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], com
 // Query registers the handler of a query, which reads the state and changes
 // nothing. Its bodies are read as strictly as those of commands.
 func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], query Q) (R, error)) {
-	in, out := s.input(reflect.TypeFor[Q](), "query "+name), s.plan(reflect.TypeFor[R](), "the reply to query "+name)
+	in := s.input(reflect.TypeFor[Q](), "query "+name)
+	out := s.plan(reflect.TypeFor[R](), "the reply to query "+name)
 	s.unique(name, "query")
-	s.manifest.Queries = append(s.manifest.Queries, abi.QueryType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
+	s.manifest.Queries = append(s.manifest.Queries,
+		abi.QueryType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
 	s.queries = append(s.queries, handler[S]{func(tx *Tx[S], body []byte) error {
 		var q Q
 		if err := in.decode(body, unsafe.Pointer(&q)); err != nil {

@@ -210,7 +210,8 @@ func (c *Case[S]) replay(command, after string) {
 		c.hydrate(cut, []byte(states[i]))
 		c.apply(cut, places[to])
 		if got := c.snapshot(); got != states[to] {
-			c.t.Errorf("%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  restored %s", command, cut, states[i], states[to], got)
+			c.t.Errorf("%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  restored %s",
+				command, cut, states[i], states[to], got)
 			return
 		}
 	}

@@ -24,8 +24,8 @@ func within(err error, index int, name string) error {
 	if err == nil {
 		return nil
 	}
-	const most = 64 // names of maps are the sender's
-	step := name[:min(len(name), most)]
+	const most = 64                                              // names of maps are the sender's
+	step := strings.ToValidUTF8(name[:min(len(name), most)], "") // the cut may be within a rune
 	if index >= 0 {
 		step = "[" + strconv.Itoa(index) + "]"
 	}

@@ -207,7 +207,8 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 			continue
 		}
 		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Pointer {
-			return nil, t.String() + " embeds the pointer " + sf.Type.String() + "; embed what it points to, or give it a name"
+			return nil, t.String() + " embeds the pointer " + sf.Type.String() +
+				"; embed what it points to, or give it a name"
 		}
 		if !sf.IsExported() {
 			continue

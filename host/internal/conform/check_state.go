@@ -173,7 +173,8 @@ func checkReplayed(k *kit) error {
 				return err
 			}
 			if !bytes.Equal(state, step.state) {
-				return failf("after %d commands and their %d events, acted against replayed %s", n, version, differ(string(step.state), string(state)))
+				return failf("after %d commands and their %d events, acted against replayed %s",
+					n, version, differ(string(step.state), string(state)))
 			}
 		}
 		replayed, err := s.look(0, h.version())
@@ -305,7 +306,8 @@ func (s *session) restored(h *history) error {
 			return err
 		}
 		if !bytes.Equal(state, to.state) {
-			return failf("from the snapshot after %d events, %d events on, it %s", from.version, to.version-from.version, differ(string(to.state), string(state)))
+			return failf("the entity itself, after %d events, against its snapshot after %d events and the events since, %s",
+				to.version, from.version, differ(string(to.state), string(state)))
 		}
 	}
 	return nil
