@@ -15,6 +15,10 @@
 // resets its guest and forgets all entities before its next task. What it
 // did in between is void, too: the log refuses it, as it rests on what was lost.
 //
+// A hydration that takes long goes in steps, between which the shard carries out the tasks
+// of other entities; those of this one wait until it is there. See waking. An entity whose
+// hydration fails is refused for a while, and no other is concerned. See ailing.
+//
 // A shard makes its guest when its first task comes. Tasks that come meanwhile wait in
 // the mailbox, each no longer than its deadline.
 //
