@@ -29,8 +29,9 @@ type fromArg string
 
 // Decode implements kong.MapperValue.
 func (a *fromArg) Decode(ctx *kong.DecodeContext) error {
-	text := ctx.Scan.Pop().String()
-	if text == "" || strings.HasPrefix(text, "--") {
+	token := ctx.Scan.Pop()
+	text := token.String()
+	if token.IsEOL() || text == "" || strings.HasPrefix(text, "--") {
 		return errors.New("a place is missing")
 	}
 	_, err := service.ParseFrom(text)
