@@ -18,10 +18,10 @@ type checking struct {
 	pause func() error                  // letOthers
 }
 
-// fits holds a task's data to the schema of its type, or, without one, to the rules of all JSON. This is done here, before the entity is
-// hydrated, and not when the task is handed in: a repeated id gets its first answer, whatever
-// the service's schema has become since; the time is the service's own; and what holds is the
-// schema of the module that would run.
+// fits holds a task's data to the schema of its type, and to the rules of all JSON. This is done here, before
+// the entity is hydrated, and not when the task is handed in: a repeated id gets its first answer, whatever the
+// service's schema has become since; the time is the service's own; and what holds is the schema of the module
+// that would run.
 func (s *shard) fits(t *task, x *schema.Schema) *service.Error {
 	if t.fitted || s.guest == nil { // without a guest the task fails for that
 		return nil
@@ -67,11 +67,13 @@ func (c *checking) letOthers() error {
 	}
 	of := &c.task.command
 	if !of.Deadline.IsZero() && !time.Now().Before(of.Deadline) {
-		return service.Errorf(service.KindDeadline, "the deadline passed while the data was checked; nothing was written")
+		return service.Errorf(service.KindDeadline,
+			"the deadline passed while the data was checked; nothing was written")
 	}
 	select {
 	case <-of.Gone:
-		return service.Errorf(service.KindCanceled, "the caller went away while the data was checked; nothing was written")
+		return service.Errorf(service.KindCanceled,
+			"the caller went away while the data was checked; nothing was written")
 	default:
 		return nil
 	}

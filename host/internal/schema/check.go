@@ -81,8 +81,8 @@ func (c *check) let() {
 	switch {
 	case c.stop != nil:
 	case c.steps > c.most:
-		e := service.Errorf(service.KindTooLarge, "the data would take more than %d steps to be checked against the schema of the %s; send less at a time, or have its schema name fewer alternatives", c.most, c.schema.what)
-		c.stop = e
+		c.stop = service.Errorf(service.KindTooLarge, "the data would take more than %d steps to be checked against "+
+			"the schema of the %s; send less at a time, or have its schema name fewer alternatives", c.most, c.schema.what)
 	case c.rest != nil:
 		c.stop = c.rest()
 	default:

@@ -138,7 +138,7 @@ func (c *check) member(n *node, o *objectRules, seen, i, nameAt, nameEnd, value 
 	covered, walked := false, false
 	if k >= 0 {
 		if word := &c.seen[seen+k/64]; *word>>(k%64)&1 == 1 {
-			c.halt("the member is there twice")
+			c.halt(c.place(c.path) + " is there twice")
 			return 0, false
 		} else {
 			*word |= 1 << (k % 64)
@@ -210,7 +210,8 @@ func (c *check) elements(n *node, at int, looked *marks) (end int, ok bool) {
 		}
 		if a.unique {
 			if len(others) == maxUnique {
-				c.stop = service.Errorf(service.KindTooLarge, "an array of which each element has to be another has more than %d of them", maxUnique)
+				c.stop = service.Errorf(service.KindTooLarge,
+					"an array of which each element has to be another has more than %d of them", maxUnique)
 				return 0, false
 			}
 			h, ok := c.hash(value)

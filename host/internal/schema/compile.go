@@ -72,7 +72,10 @@ func (p *planner) node(s *jsonschema.Schema) (*node, error) {
 		return nil, fmt.Errorf("it is made of more than %d schemas", MaxNodes)
 	}
 	p.nodes[s], p.made = n, append(p.made, n)
-	for _, part := range []func(*node, *jsonschema.Schema) error{p.types, p.values, p.number, p.text, p.array, p.object, p.inPlace, p.leftover} {
+	parts := []func(*node, *jsonschema.Schema) error{
+		p.types, p.values, p.number, p.text, p.array, p.object, p.inPlace, p.leftover,
+	}
+	for _, part := range parts {
 		if err := part(n, s); err != nil {
 			return nil, err
 		}
@@ -111,10 +114,14 @@ func (p *planner) types(n *node, s *jsonschema.Schema) error {
 		return nil
 	}
 	for _, name := range s.Types.ToStrings() {
-		n.types |= map[string]types{"null": isNull, "boolean": isBoolean, "number": isNumber | isInteger, "integer": isInteger,
-			"string": isString, "array": isArray, "object": isObject}[name]
+		n.types |= typesOf[name]
 	}
 	return nil
+}
+
+var typesOf = map[string]types{
+	"null": isNull, "boolean": isBoolean, "number": isNumber | isInteger, "integer": isInteger,
+	"string": isString, "array": isArray, "object": isObject,
 }
 
 func (p *planner) values(n *node, s *jsonschema.Schema) error {
@@ -159,7 +166,8 @@ func valuesOf(list []any) (*values, error) {
 }
 
 func (p *planner) number(n *node, s *jsonschema.Schema) error {
-	if s.Minimum == nil && s.Maximum == nil && s.ExclusiveMinimum == nil && s.ExclusiveMaximum == nil && s.MultipleOf == nil {
+	if s.Minimum == nil && s.Maximum == nil && s.ExclusiveMinimum == nil && s.ExclusiveMaximum == nil &&
+		s.MultipleOf == nil {
 		return nil
 	}
 	bound := func(r *big.Rat) *number {
@@ -168,7 +176,10 @@ func (p *planner) number(n *node, s *jsonschema.Schema) error {
 		}
 		return numberOf(r)
 	}
-	n.number = &numberRules{minimum: bound(s.Minimum), maximum: bound(s.Maximum), above: bound(s.ExclusiveMinimum), below: bound(s.ExclusiveMaximum)}
+	n.number = &numberRules{
+		minimum: bound(s.Minimum), maximum: bound(s.Maximum),
+		above: bound(s.ExclusiveMinimum), below: bound(s.ExclusiveMaximum),
+	}
 	if s.MultipleOf != nil {
 		by := numberOf(s.MultipleOf)
 		if n.number.multiple = divisorOf(by, by.String()); n.number.multiple == nil {
@@ -206,7 +217,8 @@ func count(n *int, otherwise int) int {
 
 func (p *planner) array(n *node, s *jsonschema.Schema) (err error) {
 	a := &arrayRules{min: count(s.MinItems, 0), max: count(s.MaxItems, -1), unique: s.UniqueItems,
-		contained: s.Contains != nil, minContains: count(s.MinContains, 1), maxContains: count(s.MaxContains, -1), containsCounts: s.DraftVersion >= 2020}
+		contained: s.Contains != nil, minContains: count(s.MinContains, 1), maxContains: count(s.MaxContains, -1),
+		containsCounts: s.DraftVersion >= 2020}
 	var rest *jsonschema.Schema
 	first := s.PrefixItems
 	switch items := s.Items.(type) { // of drafts before 2020-12
@@ -439,7 +451,8 @@ func (l looking) of(n *node) (int, error) {
 		sum++
 	}
 	if err == nil && sum > MaxLooks {
-		err = fmt.Errorf("it looks at the same value more than %d times, at #%s; have it name fewer alternatives", MaxLooks, cut(n.place))
+		err = fmt.Errorf("it looks at the same value more than %d times, at #%s; have it name fewer alternatives",
+			MaxLooks, cut(n.place))
 	}
 	if err != nil {
 		return 0, err

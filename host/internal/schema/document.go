@@ -74,14 +74,18 @@ func (s *sizes) of(v any, at string, depth int) error {
 		}
 	case json.Number:
 		if n, _ := parseNumber([]byte(v), nil); len(v) > MaxDigits || n.exp > MaxExponent || n.exp < -MaxExponent {
-			return fmt.Errorf("a number has more than %d characters or an exponent beyond %d, at #%s", MaxDigits, MaxExponent, cut(at))
+			return fmt.Errorf("a number has more than %d characters or an exponent beyond %d, at #%s",
+				MaxDigits, MaxExponent, cut(at))
 		}
 	}
 	return nil
 }
 
 // counts are the words whose value is a count.
-var counts = map[string]bool{"minLength": true, "maxLength": true, "minItems": true, "maxItems": true, "minProperties": true, "maxProperties": true, "minContains": true, "maxContains": true}
+var counts = map[string]bool{
+	"minLength": true, "maxLength": true, "minItems": true, "maxItems": true,
+	"minProperties": true, "maxProperties": true, "minContains": true, "maxContains": true,
+}
 
 // word refuses what the library does not, or not for the right reason.
 func word(name string, v any, at string) error {
@@ -89,7 +93,8 @@ func word(name string, v any, at string) error {
 	case isText && (name == "$dynamicRef" || name == "$recursiveRef"):
 		return fmt.Errorf("it has %s, which is for schemas of schemas; use $ref, at #%s", name, cut(at))
 	case name == "$schema" && isText && !dialects[strings.TrimSuffix(text, "#")]:
-		return fmt.Errorf("its $schema is %s, at #%s; this host knows the drafts 2020-12, 2019-09, 07 and 06", quote(text), cut(at))
+		return fmt.Errorf("its $schema is %s, at #%s; this host knows the drafts 2020-12, 2019-09, 07 and 06",
+			quote(text), cut(at))
 	}
 	if n, isNumber := v.(json.Number); isNumber && counts[name] {
 		if x, _ := parseNumber([]byte(n), nil); x.compare(maxCount) > 0 {
@@ -134,7 +139,8 @@ type outside struct{}
 
 // Load implements jsonschema.URLLoader.
 func (outside) Load(url string) (any, error) {
-	return nil, fmt.Errorf("it refers to %s, which is outside of it; put what is meant into its $defs", quote(strings.TrimPrefix(url, self)))
+	return nil, fmt.Errorf("it refers to %s, which is outside of it; put what is meant into its $defs",
+		quote(strings.TrimPrefix(url, self)))
 }
 
 // readable makes one sentence of an error of the library.
@@ -177,11 +183,13 @@ func deepest(causes []*jsonschema.ValidationError) *jsonschema.ValidationError {
 func newPattern(text string) (*pattern, error) {
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
-		return nil, fmt.Errorf("the pattern %s is not a regular expression that this host knows (RE2): %w", quote(text), err)
+		return nil, fmt.Errorf("the pattern %s is not a regular expression that this host knows (RE2): %w",
+			quote(text), err)
 	}
 	size := instructions(parsed)
 	if size > MaxPattern {
-		return nil, fmt.Errorf("the pattern %s has more than %d instructions; repeat less in it", quote(text), MaxPattern)
+		return nil, fmt.Errorf("the pattern %s has more than %d instructions; repeat less in it",
+			quote(text), MaxPattern)
 	}
 	r, err := regexp.Compile(text)
 	if err != nil {

@@ -128,8 +128,8 @@ func (o *objectRules) find(name []byte) int {
 
 // trivial reports whether the node takes anything.
 func (n *node) trivial() bool {
-	return !n.never && n.types == 0 && n.enum == nil && n.number == nil && n.text == nil && n.array == nil && n.object == nil &&
-		!n.applies() && !n.marks()
+	return !n.never && n.types == 0 && n.enum == nil && n.number == nil && n.text == nil &&
+		n.array == nil && n.object == nil && !n.applies() && !n.marks()
 }
 
 // marks reports whether the node has to know what other schemas have looked at.
@@ -137,7 +137,8 @@ func (n *node) marks() bool { return n.otherMembers != nil || n.otherElements !=
 
 // applies reports whether there are more schemas for the same value.
 func (n *node) applies() bool {
-	return len(n.all) > 0 || len(n.any) > 0 || len(n.one) > 0 || n.not != nil || n.cond != nil || n.then != nil || n.els != nil
+	return len(n.all) > 0 || len(n.any) > 0 || len(n.one) > 0 ||
+		n.not != nil || n.cond != nil || n.then != nil || n.els != nil
 }
 
 // inPlace calls f with each schema for the same value.

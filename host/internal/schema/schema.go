@@ -84,7 +84,8 @@ func Compile(m *abi.Manifest, rest func() error) (*Set, []string, error) {
 			err = fmt.Errorf("with it the schemas of the module take more than %d bytes in memory", MaxSetBytes)
 		}
 		if err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s[%d].input, of the %s %q, cannot be used: %v", list, i, what, name, err))
+			reasons = append(reasons, fmt.Sprintf("%s[%d].input, of the %s %q, cannot be used: %v",
+				list, i, what, name, err))
 		}
 		if one != nil || err != nil {
 			stop = rest()

@@ -50,7 +50,7 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		{`{"amount":1,"step":0.12}`, "/step", `the data at /step is 0.12; it has to be a multiple of 0.05`},
 		{`{"amount":1,"code":"abc"}`, "/code", `the data at /code does not match the pattern "^[a-z]{2}$"`},
 		{`{"amount":1,"x":1}`, "/x", `the data at /x has to be left out: the command deposit has no use for it`},
-		{`{"amount":1,"amount":2}`, "/amount", `the member is there twice`},
+		{`{"amount":1,"amount":2}`, "/amount", `the data at /amount is there twice`},
 		{`{"amount":1`, "", `the data is not JSON: the JSON ends too early`},
 		{`{"amount":1} x`, "", `the data is not JSON: there is something behind the JSON, at byte 13`},
 	} {

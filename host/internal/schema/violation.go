@@ -103,7 +103,8 @@ func (c *check) words(v *violation) string {
 		return c.unknown(v)
 	case reasonMissing:
 		m := &n.object.members[v.member]
-		return fmt.Sprintf("%s lacks the member %s%s, which the %s requires", c.place(v.path), quote(m.name), m.node.expected(), what)
+		return fmt.Sprintf("%s lacks the member %s%s, which the %s requires",
+			c.place(v.path), quote(m.name), m.node.expected(), what)
 	case reasonType, reasonWhole:
 		is := typeName(c.b[v.at])
 		if v.reason == reasonWhole || is == "a number" {
@@ -147,7 +148,8 @@ func (c *check) none(v *violation) string {
 	var wanted types
 	for _, n := range v.list {
 		if n == nil || n.types == 0 || n.types&typeOf(c.b[v.at]) != 0 {
-			return fmt.Sprintf("%s fits none of the %d alternatives that the %s has for it", c.place(v.path), len(v.list), c.schema.what)
+			return fmt.Sprintf("%s fits none of the %d alternatives that the %s has for it",
+				c.place(v.path), len(v.list), c.schema.what)
 		}
 		wanted |= n.types
 	}
@@ -192,15 +194,18 @@ func (c *check) broken(v *violation) string {
 	case reasonManyElements:
 		return fmt.Sprintf("has more than %d elements", n.array.max)
 	case reasonFewContained:
-		return fmt.Sprintf("has fewer than %d elements of the kind that the %s wants", n.array.minContains, c.schema.what)
+		return fmt.Sprintf("has fewer than %d elements of the kind that the %s wants",
+			n.array.minContains, c.schema.what)
 	case reasonManyContained:
-		return fmt.Sprintf("has more than %d elements of the kind that the %s bounds", n.array.maxContains, c.schema.what)
+		return fmt.Sprintf("has more than %d elements of the kind that the %s bounds",
+			n.array.maxContains, c.schema.what)
 	case reasonTwice:
 		return "is there already; each element has to be another"
 	case reasonNot:
 		return fmt.Sprintf("is what the %s excludes (%s/not of its schema)", c.schema.what, n.place)
 	case reasonSeveral:
-		return fmt.Sprintf("fits more than one of the alternatives that the %s has for it; it has to be clear which is meant", c.schema.what)
+		return fmt.Sprintf("fits more than one of the alternatives that the %s has for it; it has to be clear which is meant",
+			c.schema.what)
 	}
 	return "does not fit"
 }
