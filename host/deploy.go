@@ -189,6 +189,18 @@ func (h *Host) Logs() []journal.LogInfo {
 	return c.journal.Logs()
 }
 
+// EventTypes is the event catalogue of a service: the types of the events that can be
+// read, by name, with everything whose answer has been given. A module has to know them
+// all to be deployed. It reads no event.
+func (h *Host) EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error) {
+	c, _, err := h.readService(name)
+	if err != nil {
+		return nil, err
+	}
+	types, err := c.journal.EventTypes(ctx, journal.LogName(name))
+	return types, backupError("event types", err)
+}
+
 // Measure counts what is in a log, which takes a while if it is long.
 func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error) {
 	c, err := h.open()

@@ -8,6 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // rests checks that a service is stopped, with the events from first to last, which are
@@ -28,6 +29,10 @@ func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 	own, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0)
 	if err != nil || len(own) != len(events) {
 		t.Errorf("%d events of the entity, %v", len(own), err)
+	}
+	types, err := h.EventTypes(t.Context(), "tally")
+	if err != nil || len(types) != 1 || types[0] != (journal.EventType{Type: "added", Count: uint64(last - first + 1), First: first, Last: last}) {
+		t.Errorf("event types %v, %v", types, err)
 	}
 	refused := func(err error) {
 		t.Helper()

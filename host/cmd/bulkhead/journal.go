@@ -25,7 +25,7 @@ type journalCmd struct {
 	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log, each command with its events, one JSON object a line."`
 	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object an event a line, or the batches as they are."`
 	Import  journalImportCmd  `cmd:"" help:"Append exported batches to the journal, with the same positions."`
-	Logs    journalLogsCmd    `cmd:"" help:"List the logs and how far they have come."`
+	Logs    journalLogsCmd    `cmd:"" help:"List the logs, how far they have come, and the types of the events that they hold."`
 	Stats   journalStatsCmd   `cmd:"" help:"What a running host's journal counted: sizes by service, syncs, batches, write amplification, index lag."`
 	Backup  journalBackupCmd  `cmd:"" help:"Back a host up while it runs: all logs and modules, or what is new since the last backup."`
 	Restore journalRestoreCmd `cmd:"" help:"Make a data directory of backups."`
@@ -137,11 +137,21 @@ func printVerification(w io.Writer, report *journal.Report, took time.Duration) 
 
 type journalLogsCmd struct{}
 
+// loggedTypes is a log with the types of its events, as --json prints it.
+type loggedTypes struct {
+	journal.LogInfo
+	Types []journal.EventType `json:"types"`
+}
+
 func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
 	return all.with(e.ctx, func(j *journal.Journal) error {
-		logs := j.Logs()
-		if logs == nil {
-			logs = []journal.LogInfo{}
+		logs := []loggedTypes{}
+		for _, l := range j.Logs() {
+			types, err := j.EventTypes(e.ctx, l.Name)
+			if err != nil {
+				return err
+			}
+			logs = append(logs, loggedTypes{l, append([]journal.EventType{}, types...)})
 		}
 		e.print(map[string]any{"logs": logs}, func(w io.Writer) {
 			for _, l := range logs {
@@ -150,6 +160,9 @@ func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
 					note = " (the host's own)"
 				}
 				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", safetext.Text(string(l.Name)), l.Head, l.Batches, note)
+				for _, t := range l.Types {
+					fmt.Fprintf(w, "  %d of type %s, from position %d to %d\n", t.Count, safetext.Text(t.Type), t.First, t.Last)
+				}
 			}
 		})
 		return nil
