@@ -62,13 +62,25 @@ func (c *journalRetainCmd) Run(e *env) error {
 		// No more than what is in the archive now.
 		bar.at("deleting", 0, 0, countUnit)
 		want.DryRun, want.Through = false, done.Through
-		if out.Retained, err = host.Retain(e.ctx, name, want); err != nil {
+		deleted, err := host.Retain(e.ctx, name, want)
+		if err != nil {
 			return err
 		}
+		out.Retained = sinceLooked(done, deleted)
 	}
 	bar.done()
 	e.print(out, func(w io.Writer) { printRetained(w, &out) })
 	return nil
+}
+
+// sinceLooked is what was deleted, with why there was no more to delete when that was looked
+// for: the deletion itself ends where the archive does.
+func sinceLooked(looked, deleted journal.Retained) journal.Retained {
+	deleted.Promised = deleted.Promised || looked.Promised
+	if deleted.Held == 0 {
+		deleted.Held, deleted.HeldBy = looked.Held, looked.HeldBy
+	}
+	return deleted
 }
 
 // archive keeps the batches that are about to be deleted in a file.

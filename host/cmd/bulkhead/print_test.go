@@ -71,3 +71,16 @@ func TestFaultsAreShown(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// What has kept a retention from deleting more is told also when it went by an archive.
+func TestWhyARetentionDeletesNoMore(t *testing.T) {
+	looked := journal.Retained{First: 6, Through: 5, Held: 2, HeldBy: []string{"alice", "bob"}, Promised: true}
+	got := sinceLooked(looked, journal.Retained{First: 6, Through: 5, Events: 5})
+	if got.Held != 2 || len(got.HeldBy) != 2 || !got.Promised || got.Events != 5 {
+		t.Errorf("%+v", got)
+	}
+	got = sinceLooked(looked, journal.Retained{Held: 1, HeldBy: []string{"carol"}})
+	if got.Held != 1 || got.HeldBy[0] != "carol" {
+		t.Errorf("%+v", got)
+	}
+}
