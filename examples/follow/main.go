@@ -128,7 +128,8 @@ func stream(ctx context.Context, url string, cursor *string, each func(event) er
 		return fmt.Errorf("%s: %s", resp.Status, problem)
 	}
 	lines := bufio.NewReader(resp.Body)
-	id := "" // of the message that is being read
+	id := ""      // of the message that is being read
+	last := false // it says why the stream ends
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
@@ -141,9 +142,13 @@ func stream(ctx context.Context, url string, cursor *string, each func(event) er
 		if text, ok := strings.CutPrefix(line, "id:"); ok {
 			id = strings.TrimSpace(text)
 		}
+		last = last || line == "event: problem"
 		data, ok := strings.CutPrefix(line, "data:")
 		if !ok {
 			continue
+		}
+		if last {
+			return fmt.Errorf("the stream ended: %s", data)
 		}
 		var e event
 		if err := json.Unmarshal([]byte(data), &e); err != nil {

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
@@ -51,6 +55,19 @@ func TestFollowMissesNothing(t *testing.T) {
 	err = follow(t.Context(), "http://"+b.address+"/v1/services/nobody/events", func(event) error { return nil })
 	if err == nil {
 		t.Error("a service that is not there is followed")
+	}
+}
+
+// What a host says last is no event: it ends the following.
+func TestTheLastWordIsNoEvent(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "id: 1\ndata: {\"type\":\"opened\",\"id\":\"1\"}\n\nevent: problem\ndata: {\"type\":\"urn:bulkhead:problem:not_found\"}\n\n")
+	}))
+	defer s.Close()
+	var seen []string
+	err := follow(t.Context(), s.URL, func(e event) error { seen = append(seen, e.Type); return nil })
+	if err == nil || !strings.Contains(err.Error(), "not_found") || fmt.Sprint(seen) != "[opened]" {
+		t.Errorf("%v, %v", seen, err)
 	}
 }
 

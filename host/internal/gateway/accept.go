@@ -13,10 +13,14 @@ import (
 // quality is how much a client wants a media type, from 0 (not at all) to 1, and whether it named just
 // that type. Who says nothing takes everything; what is malformed says nothing.
 func quality(r *http.Request, mediaType string) (q float64, named bool) {
-	q, best := 0, 0 // of the most specific range that matches
+	values := r.Header["Accept"]
+	if len(values) == 0 || len(values) == 1 && (values[0] == "*/*" || values[0] == mediaType) { // as nearly always
+		return 1, len(values) == 1 && values[0] == mediaType
+	}
+	best := 0 // of the most specific range that matches
 	said := false
 	group, _, _ := strings.Cut(mediaType, "/")
-	for _, h := range r.Header.Values("Accept") {
+	for _, h := range values {
 		for part := range strings.SplitSeq(h, ",") {
 			t, params, err := mime.ParseMediaType(part)
 			if err != nil {

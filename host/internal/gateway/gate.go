@@ -137,8 +137,8 @@ func (t *takes) form(a *answer, r *http.Request) error {
 // none. What command line clients send without being asked, a form, is none.
 func contentType(r *http.Request) (string, error) {
 	h := r.Header.Get("Content-Type")
-	if h == "" {
-		return "", nil
+	if h == "" || h == api.ContentJSON { // as nearly always
+		return h, nil
 	}
 	t, params, err := mime.ParseMediaType(h)
 	if err != nil {
