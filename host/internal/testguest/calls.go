@@ -80,6 +80,8 @@ func Lies() []Misbehaviour {
 	command("kind 0", "unknown kind 0", abi.AppendBody(nil, abi.Response{Slot: LiarSlot}, nil))
 	command("snapshot to a command", "Snapshot does not answer Command", abi.AppendBody(nil, abi.Response{Kind: abi.RespSnapshot, Slot: LiarSlot}, nil))
 	command("event metadata that lies", "metadata pairs do not fill", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), []byte{9, 0, 9, 0}), reply(1))
+	command("event metadata without a name", "have no name", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), abi.Metadata(nil).AppendPair("", "x")), reply(1))
+	command("event metadata that is no text", "not UTF-8", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), abi.Metadata(nil).AppendPair("x", "\xff")), reply(1))
 	command("event body no JSON", "Event: the body is not JSON", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{"a":1},{"forged":1}`), nil), reply(1))
 	command("reply body no JSON", "Reply: the body is not JSON", abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: LiarSlot}, []byte("\xff")))
 
