@@ -107,9 +107,12 @@ func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, err
 }
 
 // awaitIndex waits until the index has all commits of a log that were handed in, but for
-// those that are void.
+// those that are void. Meanwhile the index does not wait for others to come along.
 func (j *Journal) awaitIndex(ctx context.Context, log LogName) error {
 	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.wanted++
+	defer func() { j.wanted-- }()
 	s := j.logs[log]
 	var entered uint64
 	if s != nil {
@@ -118,16 +121,18 @@ func (j *Journal) awaitIndex(ctx context.Context, log LogName) error {
 	for s != nil && s.left < entered {
 		room := j.room
 		j.mu.Unlock()
+		var err *Error
 		select {
 		case <-room: // which every update of the index makes
 		case <-j.failed:
-			return &Error{Op: "index", Log: log, Kind: KindFailed, Err: j.Err()}
+			err = &Error{Op: "index", Log: log, Kind: KindFailed, Err: j.Err()}
 		case <-ctx.Done():
-			return &Error{Op: "index", Log: log, Kind: KindCanceled, Err: ctx.Err()}
+			err = &Error{Op: "index", Log: log, Kind: KindCanceled, Err: ctx.Err()}
 		}
-		j.mu.Lock()
+		if j.mu.Lock(); err != nil {
+			return err
+		}
 	}
-	j.mu.Unlock()
 	return nil
 }
 

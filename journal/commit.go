@@ -491,7 +491,7 @@ func (j *Journal) along(entries int) *group {
 	}
 	j.mu.Lock()
 	// Those who append must not come to wait for room, which only an update makes.
-	wait := j.flying > 0 && j.commits <= j.opt.MaxPendingCommits/2 && j.bytes <= j.opt.MaxPendingBytes/2
+	wait := j.flying > 0 && j.wanted == 0 && j.commits <= j.opt.MaxPendingCommits/2 && j.bytes <= j.opt.MaxPendingBytes/2
 	j.mu.Unlock()
 	if !wait {
 		return nil

@@ -77,3 +77,49 @@ func TestTheIndexWaitsForWhatIsOnItsWay(t *testing.T) {
 		})
 	}
 }
+
+// Who asks for the event catalogue waits for what is on its way then, and not until nothing is.
+func TestEventTypesDoNotWaitForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := gated{journaltest.NewMemory(), make(chan error)}
+		j, err := journal.Open(t.Context(), e, journal.Options{MaxGroupCommits: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 5
+		for i := range n {
+			c := journaltest.Commit(journal.LogName(fmt.Sprint("log", i)), "key", 0, "c", 1)
+			if err := j.Append(t.Context(), c, func(journal.Receipt, error) {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.gate <- nil
+		synctest.Wait()
+		asked := make(chan error)
+		go func() {
+			types, err := j.EventTypes(t.Context(), "log0")
+			if err == nil && len(types) != 1 {
+				err = fmt.Errorf("%v", types)
+			}
+			asked <- err
+		}()
+		synctest.Wait()
+		e.gate <- nil // the index may wait for this one already
+		synctest.Wait()
+		select {
+		case err := <-asked:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("it waits for others")
+			defer func() { <-asked }()
+		}
+		for range n - 2 {
+			e.gate <- nil
+		}
+		if err := j.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
