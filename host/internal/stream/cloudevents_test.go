@@ -159,3 +159,53 @@ func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 		}
 	}
 }
+
+// FuzzMetadataInCloudEvents: whatever metadata are, the SDK reads the event, no name is there
+// twice, and what the extension metadata has is what there is.
+func FuzzMetadataInCloudEvents(f *testing.F) {
+	for _, pairs := range manyPairs() {
+		f.Add([]byte(metadataOf(pairs...)))
+	}
+	f.Add([]byte{1, 0, 9})
+	f.Fuzz(func(t *testing.T, metadata []byte) {
+		e := sample
+		e.Metadata = metadata
+		text := NewEvent("bank", origin, e).CloudEvent()
+		var got cloudevents.Event
+		if err := json.Unmarshal(text, &got); err != nil || got.Validate() != nil {
+			t.Fatalf("%v, %v: %q", err, got.Validate(), text)
+		}
+		attributes := 0
+		for d := json.NewDecoder(strings.NewReader(string(text))); d.More() || d.InputOffset() == 0; {
+			name, err := d.Token()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == json.Delim('{') {
+				continue
+			}
+			attributes++
+			var value json.RawMessage
+			if err := d.Decode(&value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const others = 7 // specversion, id, source, type, subject, time and datacontenttype are no extensions, and neither is data
+		if want := others + 1 + len(got.Extensions()); attributes != want {
+			t.Errorf("%d members, %d are expected: %q", attributes, want, text)
+		}
+		pairs := 0
+		for range service.Pairs(metadata) {
+			pairs++
+		}
+		all := map[string]string{}
+		if text, ok := got.Extensions()["metadata"].(string); ok {
+			if err := json.Unmarshal([]byte(text), &all); err != nil {
+				t.Fatalf("%v: %q", err, text)
+			}
+		}
+		if len(all) != pairs {
+			t.Errorf("%d pairs of %d: %q", len(all), pairs, text)
+		}
+	})
+}
