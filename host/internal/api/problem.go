@@ -29,7 +29,7 @@ const (
 // Problem is an error as clients see it: the problem details of RFC 9457 with
 // Kind as the member to branch on. It never carries what is for the operator.
 type Problem struct {
-	Type     string `json:"type"`               // urn:bulkhead:problem:<kind>
+	Type     string `json:"type"`               // urn:bulkhead:problem: and the kind, with - for _
 	Title    string `json:"title"`              // the kind in words; the same for each problem of a kind
 	Status   int    `json:"status"`             // HTTP status
 	Detail   string `json:"detail,omitempty"`   // what was wrong, what was expected, what to do
@@ -109,7 +109,7 @@ func facts(k service.Kind) kindFacts {
 func ProblemOf(err error, requestID string) Problem {
 	kind := service.KindOf(err)
 	f := facts(kind)
-	p := Problem{Type: problemType + kind.String(), Title: f.title, Status: f.status, Kind: kind.String()}
+	p := Problem{Type: problemType + strings.ReplaceAll(kind.String(), "_", "-"), Title: f.title, Status: f.status, Kind: kind.String()}
 	if requestID != "" {
 		p.Instance = requestURN + requestID
 	}

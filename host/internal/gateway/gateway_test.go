@@ -163,7 +163,7 @@ func (s *site) problem(g got, status int, kind string) api.Problem {
 	if g.status != status || p.Status != status || p.Kind != kind {
 		s.Fatalf("got status %d, problem %+v; want %d %s", g.status, p, status, kind)
 	}
-	if p.Type != "urn:bulkhead:problem:"+kind || p.Title == "" || p.RequestID() == "" || p.RequestID() != g.header.Get(api.HeaderRequestID) {
+	if p.Type != "urn:bulkhead:problem:"+strings.ReplaceAll(kind, "_", "-") || p.Title == "" || p.RequestID() == "" || p.RequestID() != g.header.Get(api.HeaderRequestID) {
 		s.Fatalf("incomplete problem: %s", g.body)
 	}
 	if strings.Contains(string(g.body), "secret") {

@@ -262,7 +262,7 @@ func TestUploadProgress(t *testing.T) {
 	s := start(t, Options{})
 	for module, want := range map[string]string{
 		"\x00asm good": `{"progress":{"stage":"verifying","done":1,"total":2}}` + "\n" + `{"module":{"digest":"sha256:`,
-		"\x00asm bad":  `{"progress":{"stage":"verifying","done":1,"total":2}}` + "\n" + `{"problem":{"type":"urn:bulkhead:problem:bad_module"`,
+		"\x00asm bad":  `{"progress":{"stage":"verifying","done":1,"total":2}}` + "\n" + `{"problem":{"type":"urn:bulkhead:problem:bad-module"`,
 	} {
 		g := s.do("POST", "/v1/modules", module, "Accept", api.ContentLines)
 		if g.status != 200 || g.header.Get("Content-Type") != api.ContentLines || !strings.HasPrefix(string(g.body), want) || strings.Count(string(g.body), "\n") != 2 {
