@@ -290,7 +290,8 @@ func (h *Host) ParseCursor(ctx context.Context, name service.Name, text string) 
 	case here.Stamp == (journal.Stamp{}) && here.Position > 0: // nothing is left that could prove it
 		return service.Cursor{}, stream.Gone(given.Position, first)
 	case here != given:
-		return bad("the cursor is of an event that this log does not have: the log was restored from a backup, or has lost its end, and has gone on otherwise; begin from the start")
+		return bad("the cursor is of an event that this log does not have: the log was restored from a backup, " +
+			"or has lost its end, and has gone on otherwise; begin from the start")
 	}
 	return here, nil
 }
@@ -316,12 +317,15 @@ func (h *Host) cursorAt(ctx context.Context, c *core, name service.Name, p servi
 }
 
 func cursorError(ctx context.Context, name service.Name, p, first service.Position, err error) error {
-	own := &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
+	own := &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Err: err,
+		Message: "the journal cannot be read at present"}
 	switch kind := journal.KindOf(err); {
 	case kind == journal.KindTrimmed:
 		own = stream.Gone(p, first)
 	case kind == journal.KindInvalid:
-		own.Kind, own.Message = service.KindBadCursor, fmt.Sprintf("the cursor is of an event that this log does not have: it is of position %d, which the log has not reached", p)
+		own.Kind = service.KindBadCursor
+		own.Message = fmt.Sprintf("the cursor is of an event that this log does not have: it is of position %d, "+
+			"which the log has not reached", p)
 	case kind == journal.KindCorrupt:
 		own.Kind, own.Message = service.KindDamaged, "the event that the cursor is of is damaged ("+journal.DetailOf(err)+")"
 	case ctx.Err() != nil:

@@ -70,7 +70,8 @@ func ParseCursor(text string) (Cursor, error) {
 	switch len(text) {
 	case cursorText:
 	case oldCursorText:
-		return bad("the cursor is of an earlier version of Bulkhead, which did not note the history that it is of; begin from the start")
+		return bad("the cursor is of an earlier version of Bulkhead, which did not note the history that it is of; " +
+			"begin from the start")
 	default:
 		return bad("the cursor is not one that a host gave out: it has the wrong length")
 	}

@@ -24,7 +24,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// doors are all ways to begin behind a cursor. Each gives the position of the first event behind it, or why there is none.
+// doors are all ways to begin behind a cursor. Each gives the position of the first event behind it, or why there is
+// none.
 func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (service.Position, error) {
 	t.Helper()
 	s, c := serve(t, h.Host, "127.0.0.1:0")
@@ -79,7 +80,10 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 		"Last-Event-ID of an entity": follow("/v1/services/count/entities/a%2Fb/events"),
 		"followed": func(cursor string) (at service.Position, err error) {
 			enough := fmt.Errorf("enough")
-			err = c.Follow(ctx, client.Selection{Service: "count", From: cursor}, func(e api.Event) error { at = e.Position; return enough })
+			err = c.Follow(ctx, client.Selection{Service: "count", From: cursor}, func(e api.Event) error {
+				at = e.Position
+				return enough
+			})
 			if err == enough {
 				err = nil
 			}
@@ -98,7 +102,8 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 		},
 		"WebSocket of CloudEvents": func(cursor string) (service.Position, error) {
 			d := websocket.Dialer{Subprotocols: []string{api.ProtocolCloudEvents}}
-			ws, resp, err := d.DialContext(ctx, "ws"+strings.TrimPrefix(s.URL(), "http")+"/v1/services/count/events?from="+url.QueryEscape(cursor), nil)
+			path := "/v1/services/count/events?from=" + url.QueryEscape(cursor)
+			ws, resp, err := d.DialContext(ctx, "ws"+strings.TrimPrefix(s.URL(), "http")+path, nil)
 			if err != nil {
 				if resp != nil && resp.StatusCode == http.StatusBadRequest {
 					err = service.Errorf(service.KindBadCursor, "status 400")
@@ -183,8 +188,8 @@ func backedUp(t *testing.T, h *hosttest.Host) string {
 	return name
 }
 
-// A cursor is taken exactly where its event is, by every door: not of a lost history, another host or beyond the end; but
-// in each copy that has lost nothing.
+// A cursor is taken exactly where its event is, by every door: not of a lost history, another host or beyond the end;
+// but in each copy that has lost nothing.
 func TestACursorBelongsToOneHistory(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))
@@ -218,7 +223,8 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	send(h, "h", 7, 7) // so that there is an event behind each cursor below
 
 	// A gateway is stopped before the next step.
-	each := func(what string, h *hosttest.Host, cursors []service.Cursor, wrong func(c service.Cursor, at service.Position, err error) bool) {
+	type judge = func(c service.Cursor, at service.Position, err error) bool
+	each := func(what string, h *hosttest.Host, cursors []service.Cursor, wrong judge) {
 		t.Run(what, func(t *testing.T) {
 			for door, open := range doors(t, h) {
 				for _, c := range cursors {
@@ -230,7 +236,9 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 		})
 	}
 	taken := func(what string, h *hosttest.Host, c ...service.Cursor) {
-		each(what, h, c, func(c service.Cursor, at service.Position, err error) bool { return err != nil || at != c.Position+1 })
+		each(what, h, c, func(c service.Cursor, at service.Position, err error) bool {
+			return err != nil || at != c.Position+1
+		})
 	}
 	refused := func(what string, h *hosttest.Host, c ...service.Cursor) {
 		each(what, h, c, func(_ service.Cursor, _ service.Position, err error) bool {
@@ -287,12 +295,14 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	}
 }
 
-// A subscriber whose filter leaves everything out has a cursor that goes on, and resumes from it after a retention that
-// took nothing of its.
+// A subscriber whose filter leaves everything out has a cursor that goes on, and resumes from it after a retention
+// that took nothing of its.
 func TestAFilteredSubscriberComesOn(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))
-	s, err := gateway.New(gateway.Host(h.Host), gateway.Options{Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), PingTime: 20 * time.Millisecond})
+	s, err := gateway.New(gateway.Host(h.Host), gateway.Options{
+		Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), PingTime: 20 * time.Millisecond,
+	})
 	if err == nil {
 		err = s.Start(t.Context())
 	}
