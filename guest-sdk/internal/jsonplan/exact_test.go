@@ -81,9 +81,9 @@ func TestExactness(t *testing.T) {
 		reflect.TypeFor[struct {
 			N int `json:"-"`
 		}](): Unlike,
-		reflect.TypeFor[struct {
-			N int `json:"-,"`
-		}](): Exact,
+		reflect.StructOf([]reflect.StructField{
+			{Name: "N", Type: reflect.TypeFor[int](), Tag: `json:"-,"`},
+		}): Exact, // the name is "-"
 		reflect.StructOf([]reflect.StructField{
 			{Name: "A", Type: reflect.TypeFor[int](), Tag: `json:"x"`},
 			{Name: "B", Type: reflect.TypeFor[int](), Tag: `json:"x"`},

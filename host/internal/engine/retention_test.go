@@ -99,7 +99,7 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	}
 	stop(first)
 	// The form is another one, under the same schema.
-	second, g := deploy(2, "other")
+	second, _ := deploy(2, "other")
 	for range 3 {
 		_, err := ask(second, balance("alice"))
 		var failure *service.Error

@@ -316,12 +316,12 @@ func TestAModuleWithoutSnapshots(t *testing.T) {
 func TestSnapshotsThatBreakTheGuest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
-		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 2 })
+		e, _, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 2 })
 		const accounts = 10
 		for i := range accounts {
 			deposits(t, e, fmt.Sprint("a", i), 3)
 		}
-		e, g, _ = bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
+		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
 		g.decode = func(state []byte) error {
 			return service.Errorf(service.KindTrap, "unreachable")
 		}

@@ -221,7 +221,7 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 		}
 		var waits []time.Duration
 		for range 12 {
-			time.Sleep(e.Faults().Latest[0].NextAttempt.Sub(time.Now()))
+			time.Sleep(time.Until(e.Faults().Latest[0].NextAttempt))
 			_, err := ask(e, balance("alice"))
 			if !errors.As(err, &last) {
 				t.Fatal(err)
