@@ -61,12 +61,12 @@ func TestFollowMissesNothing(t *testing.T) {
 // What a host says last is no event: it ends the following.
 func TestTheLastWordIsNoEvent(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "id: 1\ndata: {\"type\":\"opened\",\"id\":\"1\"}\n\nevent: problem\ndata: {\"type\":\"urn:bulkhead:problem:not_found\"}\n\n")
+		_, _ = io.WriteString(w, "id: 1\ndata: {\"type\":\"opened\",\"id\":\"1\"}\n\nevent: problem\ndata: {\"type\":\"urn:bulkhead:problem:not-found\"}\n\n")
 	}))
 	defer s.Close()
 	var seen []string
 	err := follow(t.Context(), s.URL, func(e event) error { seen = append(seen, e.Type); return nil })
-	if err == nil || !strings.Contains(err.Error(), "not_found") || fmt.Sprint(seen) != "[opened]" {
+	if err == nil || !strings.Contains(err.Error(), "not-found") || fmt.Sprint(seen) != "[opened]" {
 		t.Errorf("%v, %v", seen, err)
 	}
 }

@@ -255,6 +255,12 @@ func TestProblems(t *testing.T) {
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("problem %+v", p)
 	}
+	for k := range kinds { // so whoever looks for one in the text finds the member
+		text, _ := json.Marshal(ProblemOf(&service.Error{Kind: k}, ""))
+		if strings.Contains(k.String(), "_") && strings.Count(string(text), k.String()) != 1 {
+			t.Errorf("%s is there more than once: %s", k, text)
+		}
+	}
 	if e := p.Err(); e.Kind != service.KindRejected || e.Code != "c" || e.Message != "m" || e.RetryAfter != time.Millisecond || len(e.Reasons) != 1 {
 		t.Errorf("error %+v", e)
 	}
