@@ -100,6 +100,9 @@ func (s *Subscription) take(m *api.ServerMessage) error {
 	}
 	if m.Op == api.OpCheckpoint {
 		s.mu.Lock()
+		if s.mark != "" && s.given == s.after {
+			s.cursor = s.mark // Next may be a while on its way to the new one
+		}
 		s.mark, s.after = m.Cursor, s.received
 		s.mu.Unlock()
 		return nil
