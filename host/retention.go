@@ -65,11 +65,12 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	if err := pace(); err != nil {
 		return journal.Retained{}, err
 	}
-	status := svc.Status()
+	module, schema := c.supervisor.Module(svc)
 	o := journal.Retention{
 		Pace:   pace,
 		Before: r.Before, Through: r.Through, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
-		Schema: status.Manifest.StateSchema, Module: journal.Digest(status.Spec.Module),
+		Schema: schema, Module: journal.Digest(module),
+		Hold: func() (func(), error) { return c.supervisor.HoldModule(svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
 			return cover(ctx, svc, service.Key(key))
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // ofSchema is the manifest of a build of the counter with a state schema.
@@ -125,6 +126,42 @@ func TestARetentionDuringTheSwap(t *testing.T) {
 	}
 	wantCounts(t, h, "1")
 	h.MustSend(add("k0"))
+}
+
+// A retention that has looked at the snapshots of one module deletes nothing once another one is deployed, which
+// could not take them.
+func TestADeploymentDuringARetention(t *testing.T) {
+	const entities = 257 // the retention tells when it has looked at all but the last
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
+	for i := range entities {
+		h.MustSend(add(service.Key(fmt.Sprintf("k%03d", i))))
+	}
+	retain := func(progress func(stage string, done, total uint64)) (journal.Retained, error) {
+		return h.Retain(t.Context(), "tally", host.Retention{Before: entities + 1, Progress: progress})
+	}
+	deployed := false
+	done, err := retain(func(stage string, done, _ uint64) {
+		if stage == "checking snapshots" && done == entities-1 && !deployed {
+			deployed = true
+			h.MustDeploy("tally", testguest.CounterWith(ofSchema("2", 2), nil))
+		}
+	})
+	if !deployed || service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), "another module") {
+		t.Errorf("got %+v, %v", done, err)
+	}
+	first := func(want string) {
+		t.Helper()
+		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: "k000", Type: "count"})
+		if err != nil || string(q.Data) != want {
+			t.Errorf("got %s, %v; want %s", q.Data, err, want)
+		}
+	}
+	first("1")
+	if done, err = retain(nil); err != nil || done.First != entities+1 { // with snapshots of the module that runs
+		t.Errorf("got %+v, %v", done, err)
+	}
+	first("1")
 }
 
 // A retention counts only snapshots that the module which runs has made: another build's may

@@ -32,6 +32,10 @@ type Retention struct {
 	// Archive, if not nil, is called with the batches that are about to be deleted; if
 	// it fails, nothing is.
 	Archive func(ctx context.Context, r BatchRange) error
+	// Hold, if not nil, is called when it is known what may go and nothing is written yet. It makes sure
+	// that Schema and Module are still those of the service, and that they stay so until release is
+	// called, which is when the cut is in force or will not be. Its error ends it all, with nothing deleted.
+	Hold func() (release func(), err error)
 	// Force deletes events that no snapshot covers, and so the states of these entities,
 	// and batches whose answers to command ids are still promised.
 	Force bool
@@ -145,18 +149,33 @@ func (r *retention) run() error {
 	if err := r.firsts(); err != nil {
 		return err
 	}
-	if err := r.write(keys); err != nil {
+	if err := r.enforce(keys); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.s.trimmed = r.cut
-	r.cutBytes(r.s, r.result.Bytes)
-	r.mu.Unlock()
 	r.result.First, r.result.Through = r.cut.position, r.cut.sequence-1
 	if err := r.cutTypes(); err != nil {
 		return err
 	}
 	return r.remove()
+}
+
+// enforce writes the cut, with what is kept of entities, and puts it in force.
+func (r *retention) enforce(keys []string) error {
+	if r.o.Hold != nil {
+		release, err := r.o.Hold()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	if err := r.write(keys); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.s.trimmed = r.cut
+	r.cutBytes(r.s, r.result.Bytes)
+	return nil
 }
 
 // firsts looks for the first events behind the cut of the types that lose some and have

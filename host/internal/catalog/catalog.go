@@ -116,6 +116,17 @@ func (c *Catalog) Deployments() []Deployment { return c.list(c.deployed) }
 // name. Nothing keeps their modules.
 func (c *Catalog) Stopped() []Deployment { return c.list(c.stopped) }
 
+// Recorded is what a service was deployed with last, whether it runs or was stopped. ok is false if
+// nothing is recorded of it.
+func (c *Catalog) Recorded(name service.Name) (d Deployment, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d, ok = c.deployed[name]; !ok {
+		d, ok = c.stopped[name]
+	}
+	return d, ok
+}
+
 func (c *Catalog) list(of map[service.Name]Deployment) (all []Deployment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

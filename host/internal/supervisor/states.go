@@ -59,6 +59,30 @@ func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
 	return s.takesStates(ctx, next)
 }
 
+// Module is the module that a service has been deployed with, whether it runs or not, and its state
+// schema.
+func (s *Supervisor) Module(svc *Service) (module service.Digest, schema uint32) {
+	if d, ok := s.opt.Catalog.Recorded(svc.Name()); ok {
+		return d.Spec.Module, d.Facts.StateSchema
+	}
+	svc.mu.RLock()
+	defer svc.mu.RUnlock()
+	return svc.spec.Module, svc.known.StateSchema
+}
+
+// HoldModule keeps a service at its module until release is called, and waits while a deployment
+// swaps it. It is for a retention, which relies on the snapshots of that module: what is deployed afterwards
+// is held to what the retention has left. KindConflicting says that the module is another one.
+func (s *Supervisor) HoldModule(svc *Service, module service.Digest) (release func(), err error) {
+	svc.swapping.Lock()
+	if now, _ := s.Module(svc); now != module {
+		svc.swapping.Unlock()
+		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindConflicting,
+			Message: "another module was deployed meanwhile, which needs snapshots of its own; nothing was deleted: try again"}
+	}
+	return svc.swapping.Unlock, nil
+}
+
 // stateCheck is one run of takesStates.
 type stateCheck struct {
 	supervisor *Supervisor
