@@ -53,7 +53,8 @@ type GuestEvent struct {
 	Time     journal.UnixNano
 	Data     []byte
 	Metadata []byte // encoded pairs
-	Fuel     uint64 // that its command took; 0 if an event before it is of the same command
+	Fuel     uint64 // that its command took
+	Again    bool   // the event before it is of the same command, whose fuel is one for both
 }
 
 // ReplayError is a guest's failure over one of an entity's events: of a version from First

@@ -134,7 +134,9 @@ func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 			g.t.Errorf("%s: event of version %d at %d", a.key, e.Version, a.version)
 		}
 		g.replayed++
-		g.granted += e.Fuel
+		if !e.Again {
+			g.granted += e.Fuel
+		}
 		if g.onApply != nil {
 			g.onApply(a, e)
 		}

@@ -93,6 +93,7 @@ type replay struct {
 	until   service.Version   // of the last event that is wanted, 0 for all
 	version service.Version   // of the last event
 	command journal.CommandID // of that event
+	time    journal.UnixNano  // of that command; an id may be used again when its answer is forgotten
 	opened  bool              // the guest has the entity
 	whole   bool              // there are no more events
 	err     error             // of the log, or with an event
@@ -171,11 +172,11 @@ func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
 		err.Code = "unknown_event"
 		return service.GuestEvent{}, err
 	}
-	g := service.GuestEvent{Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: service.OwnMetadata(e.Metadata)}
-	if e.CommandID != r.command || r.version == r.from {
-		g.Fuel = e.CommandFuel
+	g := service.GuestEvent{
+		Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: service.OwnMetadata(e.Metadata),
+		Fuel: e.CommandFuel, Again: e.CommandID == r.command && e.CommandTime == r.time,
 	}
-	r.version, r.command = e.Version, e.CommandID
+	r.version, r.command, r.time = e.Version, e.CommandID, e.CommandTime
 	return g, nil
 }
 

@@ -222,15 +222,16 @@ func (s *shard) command(t *task) {
 
 // query carries out a query up to where its answer waits for the log.
 func (s *shard) query(t *task) {
-	s.counters.queries.Add(1)
 	if err := s.fits(t, s.engine.options.Schemas.Query(t.typ)); err != nil {
+		s.counters.queries.Add(1)
 		t.fail(err)
 		return
 	}
 	e, err, parked := s.resident(t)
 	if parked {
-		return
+		return // it comes here again, and counts once
 	}
+	s.counters.queries.Add(1)
 	if err != nil {
 		t.fail(err)
 		return

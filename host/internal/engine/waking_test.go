@@ -57,6 +57,35 @@ func asked(t *testing.T, e *Engine, key string, deadline time.Time, done func(se
 	}
 }
 
+// An id that is used again, long after, is that of another command, and that took fuel of its own.
+func TestAnIDThatIsUsedAgainTookFuelAgain(t *testing.T) {
+	j := openJournal(t, journaltest.NewMemory())
+	const commands, each = 5, 3
+	at := journal.Version(0)
+	for i := range commands {
+		c := journaltest.Commit("bank", "nightly", at, "the same", 0)
+		c.Command.Fuel, c.Command.Time = 7, journal.UnixNano(i+1)
+		c.GeneratedID = true // so that it is not looked for
+		for range each {
+			c.Events = append(c.Events, journal.NewEvent{Type: "deposited", Data: []byte("1")})
+		}
+		if _, err := journaltest.Append(j, c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.EventTypes(t.Context(), "bank"); err != nil { // when it is indexed
+			t.Fatal(err)
+		}
+		at += each
+	}
+	e, g, _ := bankOn(t, j, nil)
+	if _, err := ask(e, balance("nightly")); err != nil {
+		t.Fatal(err)
+	}
+	if g.replayed != commands*each || g.granted != 7*commands {
+		t.Errorf("%d events were replayed with %d fuel; their commands took %d", g.replayed, g.granted, 7*commands)
+	}
+}
+
 // While an entity with a long history is hydrated, others of its shard are served, and what
 // is wanted of it waits in order.
 func TestALongHydrationGivesWay(t *testing.T) {
@@ -105,8 +134,8 @@ func TestALongHydrationGivesWay(t *testing.T) {
 	if want := fmt.Sprintf("bob0 0, bob1 0, bob2 0, bob3 0, alice %d, alice %d, alice %d, alice %d", long, long+1, long+2, long+2); got != want {
 		t.Errorf("answered: %s; want %s", got, want)
 	}
-	if status, c := counted(t, e); c.Hydrated != 5 || g.replayed != long || g.granted != 7*long || status[0].Queued != 0 || status[0].QueuedBytes != 0 {
-		t.Errorf("%d hydrated, %d events replayed with %d fuel, %+v", c.Hydrated, g.replayed, g.granted, status[0])
+	if status, c := counted(t, e); c.Hydrated != 5 || c.Queries != 6 || g.replayed != long || g.granted != 7*long || status[0].Queued != 0 || status[0].QueuedBytes != 0 {
+		t.Errorf("%d hydrated, %d queries, %d events replayed with %d fuel, %+v", c.Hydrated, c.Queries, g.replayed, g.granted, status[0])
 	}
 }
 

@@ -98,8 +98,8 @@ func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, ve
 // Apply goes on with a hydration: it replays further events. Errors are as for
 // [Instance.Hydrate].
 //
-// A request may take the limit fuel and, for each of its events, the limit event_fuel and
-// four times what its command took: that had the guest apply the event, too. So an entity that
+// A request may take the limit fuel, the limit event_fuel for each of its events, and four
+// times what each of their commands took: that had the guest apply the event, too. So an entity that
 // was written can be hydrated, also by a build that needs somewhat more.
 func (i *Instance) Apply(ctx context.Context, slot uint32, events service.GuestEvents) error {
 	c := chunk{instance: i, slot: slot, b: i.request[:0]}
@@ -155,7 +155,7 @@ func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 // full reports whether the request has to be sent before another event is added.
 func (c *chunk) full(e *service.GuestEvent) bool {
 	size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
-	fuel := saturate(fuelMargin, int64(min(e.Fuel, 1<<60)))
+	fuel := c.mayTake(e)
 	return c.events >= chunkEvents || c.events > 0 && (len(c.b)+size > chunkBytes || c.fuel+fuel > fuelMargin*chunkFuel)
 }
 
@@ -164,10 +164,18 @@ func (c *chunk) add(e *service.GuestEvent) {
 	if c.events == 0 {
 		c.first = e.Version
 	}
+	c.fuel += c.mayTake(e)
 	c.last = e.Version
 	c.frames++
 	c.events++
-	c.fuel += saturate(fuelMargin, int64(min(e.Fuel, 1<<60)))
+}
+
+// mayTake is what an event adds to the fuel of the request: nothing if one in it is of the same command.
+func (c *chunk) mayTake(e *service.GuestEvent) int64 {
+	if e.Again && c.events > 0 {
+		return 0
+	}
+	return saturate(fuelMargin, int64(min(e.Fuel, 1<<60)))
 }
 
 // send sends the request and empties it.

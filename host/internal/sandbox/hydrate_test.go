@@ -58,6 +58,37 @@ func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
 	}
 }
 
+// Events of one command that go in two requests may take in each what it took.
+func TestACommandWithMoreEventsThanARequest(t *testing.T) {
+	i := instantiate(t, compile(t, toiler(1_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
+	const fuel = 10_000_000 // so that as many events go together as may
+	of := func(yield func(service.GuestEvent) error) error {
+		for v := range service.Version(2 * chunkEvents) {
+			if err := yield(service.GuestEvent{Version: v + 1, Data: []byte("{}"), Fuel: fuel, Again: v > 0}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	before := i.Fuel()
+	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, of); err != nil {
+		t.Fatal(err)
+	}
+	if spent := i.Fuel() - before; spent < fuel || spent > 2*fuelMargin*fuel {
+		t.Errorf("it took %d fuel, which proves nothing", spent)
+	}
+	took := func(n service.Version) (fuel int64) {
+		c := chunk{}
+		for v := range n {
+			c.add(&service.GuestEvent{Version: v + 1, Fuel: 10, Again: v > 0})
+		}
+		return c.fuel
+	}
+	if took(1) != took(chunkEvents) {
+		t.Errorf("one event may take %d fuel, many of the same command %d", took(1), took(chunkEvents))
+	}
+}
+
 // A Fault names its event, and no more than a request's events come behind it.
 func TestWhichEventWasToBlame(t *testing.T) {
 	fault := func(index uint32) []byte {
