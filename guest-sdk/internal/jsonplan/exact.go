@@ -48,7 +48,7 @@ func exactFields(t reflect.Type, names map[string]bool) Exactness {
 	least := Exact
 	for i := range t.NumField() {
 		f := t.Field(i)
-		if f.Name != "_" && f.Type.Size() > 0 {
+		if f.Name != "_" {
 			least = min(least, exactField(f, names))
 		}
 	}
@@ -59,11 +59,12 @@ func exactField(f reflect.StructField, names map[string]bool) Exactness {
 	tag := f.Tag.Get("json")
 	name, options, _ := strings.Cut(tag, ",")
 	switch {
-	case tag == "-":
-		return Unlike
 	case f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct && !isText(f.Type):
 		return exactFields(f.Type, names)
-	case !f.IsExported():
+	case tag == "-" || !f.IsExported():
+		if f.Type.Size() == 0 {
+			return Exact // there is nothing to write
+		}
 		return Unlike
 	case name == "":
 		name = f.Name

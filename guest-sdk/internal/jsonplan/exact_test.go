@@ -85,6 +85,10 @@ func TestExactness(t *testing.T) {
 			{Name: "N", Type: reflect.TypeFor[int](), Tag: `json:"-,"`},
 		}): Exact, // the name is "-"
 		reflect.StructOf([]reflect.StructField{
+			{Name: "Mark", Type: reflect.TypeFor[struct{}](), Tag: `json:"N"`},
+			{Name: "N", Type: reflect.TypeFor[int]()},
+		}): Unlike, // the member N is Mark
+		reflect.StructOf([]reflect.StructField{
 			{Name: "A", Type: reflect.TypeFor[int](), Tag: `json:"x"`},
 			{Name: "B", Type: reflect.TypeFor[int](), Tag: `json:"x"`},
 		}): Unlike, // neither is written
