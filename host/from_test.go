@@ -74,3 +74,60 @@ func TestPlacesInALog(t *testing.T) {
 		t.Errorf("of no service: %v", err)
 	}
 }
+
+// A cursor at an edge of the log is accepted exactly if the log has that place.
+func TestCursorsAtTheEdges(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	parse := func(c service.Cursor) error {
+		got, err := h.ParseCursor(t.Context(), "tally", c.String())
+		if err == nil && got.Position != c.Position {
+			t.Errorf("the cursor behind %d is read as one behind %d", c.Position, got.Position)
+		}
+		return err
+	}
+	refused := func(c service.Cursor, part string) {
+		t.Helper()
+		if err := parse(c); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), part) {
+			t.Errorf("the cursor behind %d: %v; want %s", c.Position, err, part)
+		}
+	}
+	accepted := func(c service.Cursor) {
+		t.Helper()
+		if err := parse(c); err != nil {
+			t.Errorf("the cursor behind %d: %v", c.Position, err)
+		}
+	}
+	unborn, err := h.Cursor(t.Context(), "tally", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted(unborn)
+	first := h.MustSend(add("k")).Cursor
+	accepted(unborn) // the place before the first event of every history
+	accepted(first)
+	born, err := h.Cursor(t.Context(), "tally", 0)
+	if err != nil || born == unborn {
+		t.Fatalf("%+v, %v", born, err)
+	}
+	accepted(born)
+	other := born
+	other.Stamp = first.Stamp
+	refused(other, "does not have") // no event proves the beginning
+	for _, p := range []service.Position{2, 1 << 63, 1<<64 - 2, 1<<64 - 1} {
+		beyond := first
+		beyond.Position = p
+		refused(beyond, "has not reached")
+	}
+	second := h.MustSend(add("k")).Cursor
+	h.MustSend(add("k"))
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 3}); err != nil || done.First != 3 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	for _, c := range []service.Cursor{unborn, born, first} {
+		refused(c, "deleted by a retention")
+	}
+	accepted(second) // the one before the first event that is kept
+	second.Stamp[0]++
+	refused(second, "does not have")
+}
