@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -72,7 +73,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 		Schema: schema, Module: journal.Digest(module),
 		Hold: func() (func(), error) { return c.supervisor.HoldModule(svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
-			return cover(ctx, svc, service.Key(key))
+			return cover(ctx, func(done func(error)) error { return svc.Snapshot(service.Key(key), done) })
 		},
 	}
 	if r.OlderThan > 0 {
@@ -96,12 +97,20 @@ func stoppedRetention(svc *supervisor.Service, err error) error {
 	return &own
 }
 
-// cover has a service take a snapshot of an entity, and waits while it, or the journal, is
-// busy.
-func cover(ctx context.Context, svc *supervisor.Service, key service.Key) error {
+// busy says how long to wait for a service, or the journal, that cannot take a snapshot at present, and
+// coverTime bounds that for one entity. What is busy for longer is no reason to wait for ever: the entity
+// counts as one without a snapshot.
+var busy = lifecycle.Backoff{First: 50 * time.Millisecond, Max: time.Second}
+
+const coverTime = 10 * time.Second
+
+// cover has a snapshot taken, and waits while whoever is asked is busy. ask is as
+// [supervisor.Service.Snapshot] of the entity.
+func cover(ctx context.Context, ask func(done func(error)) error) error {
 	done := make(chan error, 1)
-	for {
-		err := svc.Snapshot(key, func(err error) { done <- err })
+	begun := time.Now()
+	for tries := 1; ; tries++ {
+		err := ask(func(err error) { done <- err })
 		if err == nil {
 			select {
 			case err = <-done:
@@ -109,14 +118,10 @@ func cover(ctx context.Context, svc *supervisor.Service, key service.Key) error 
 				return ctx.Err()
 			}
 		}
-		if service.KindOf(err) != service.KindOverloaded || err == nil {
+		if err == nil || service.KindOf(err) != service.KindOverloaded || time.Since(begun) >= coverTime {
 			return err
 		}
-		timer := time.NewTimer(50 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !lifecycle.Sleep(ctx, busy.Wait(tries, 0)) {
 			return ctx.Err()
 		}
 	}

@@ -34,7 +34,7 @@ type Options struct {
 	// VersionCache bounds the entities whose version is kept in memory, about 50 bytes
 	// each. Default 1,048,576.
 	VersionCache int
-	// MaxPendingSnapshotBytes bounds the snapshots that are put and not yet in the
+	// MaxPendingSnapshotBytes bounds the snapshots, if there are several, that are put and not yet in the
 	// index, in bytes; more are dropped. Default 32 MiB.
 	MaxPendingSnapshotBytes int64
 }

@@ -71,8 +71,8 @@ func (j *Journal) versionNow(ctx context.Context, id entityID) (Version, error) 
 // entity has come to its version.
 func (j *Journal) holdSnapshot(h *held) bool {
 	q := &j.snapshots
-	if q.bytes+h.size() > j.opt.MaxPendingSnapshotBytes {
-		return false
+	if q.bytes > 0 && q.bytes+h.size() > j.opt.MaxPendingSnapshotBytes {
+		return false // one by itself may be larger
 	}
 	q.bytes += h.size()
 	q.latest[h.id] = h

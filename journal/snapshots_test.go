@@ -194,6 +194,28 @@ func TestSnapshotsAreDroppedUnderPressure(t *testing.T) {
 	}
 }
 
+// One snapshot may be larger than the bound, or it could never be kept.
+func TestASnapshotLargerThanTheBound(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	j, err := journal.Open(ctx, m, journal.Options{MaxPendingSnapshotBytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hand(t, j, "k", 0, "c", 1, func(error) {})
+	s := journaltest.Snapshot("bank", "k", 1)
+	s.State = make([]byte, 1000)
+	if !j.PutSnapshot(ctx, "bank", "k", s) {
+		t.Error("it is dropped")
+	}
+	if err := j.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if all := stored(t, m.CrashClone(0)); len(all) != 1 {
+		t.Errorf("%d are on disk", len(all))
+	}
+}
+
 // A damaged snapshot is an error that says so, never a state, and another's state
 // under an entity's key is damage. The events are as good as ever, and verify names it.
 func TestDamagedSnapshot(t *testing.T) {

@@ -1,0 +1,40 @@
+package host
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// A retention waits for a service that is busy, but not for ever.
+func TestCoverWaitsForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, asked, free := time.Now(), 0, 3
+		ask := func(done func(error)) error {
+			var err error
+			if asked++; asked <= free {
+				err = service.Errorf(service.KindOverloaded, "busy")
+			}
+			if err != nil && asked%2 == 0 { // at once, or later
+				return err
+			}
+			go done(err)
+			return nil
+		}
+		if err := cover(t.Context(), ask); err != nil || asked != free+1 {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
+		begun, asked, free = time.Now(), 0, 1<<30
+		if err := cover(t.Context(), ask); service.KindOf(err) != service.KindOverloaded || time.Since(begun) > coverTime+busy.Max || asked > 30 {
+			t.Errorf("asked %d times in %v: %v", asked, time.Since(begun), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := cover(ctx, ask); err != ctx.Err() || err == nil {
+			t.Error(err)
+		}
+	})
+}
