@@ -232,3 +232,32 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 		t.Errorf("the old module goes on with %s", r.Data)
 	}
 }
+
+// An entity that the module which runs cannot bring back either is no reason to refuse the next one: nothing
+// could be deployed any more.
+func TestWhatIsLostAlreadyRefusesNoModule(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	settings := service.Settings{SnapshotEvery: 1}
+	deploy := func(module []byte) {
+		t.Helper()
+		if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module, Settings: settings}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
+	for i := range 3 {
+		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
+	}
+	fault := testguest.Liar{Answers: map[abi.RequestKind][]byte{
+		abi.ReqOpen: abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")}}
+	trap := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}
+	deploy(unable("2", 1, fault))
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4, Force: true}); err != nil || done.First != 4 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	deploy(unable("3", 1, trap))
+	deploy(unable("4", 1, fault))
+	deploy(testguest.CounterWith(ofSchema("5", 1), nil))
+	wantCounts(t, h, "1")
+	couldNotBringBack(t, h, unable("6", 1, fault), `entity "k0"`, "not my form")
+}

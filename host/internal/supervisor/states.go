@@ -33,6 +33,7 @@ func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
 		if c.old {
 			c.oldSchema = svc.manifest.StateSchema
 		}
+		c.running = svc.running // whose program stays while the service is being deployed
 		svc.mu.RUnlock()
 		if same {
 			return nil
@@ -91,6 +92,7 @@ type stateCheck struct {
 	schema     uint32 // of the new module
 	old        bool   // it is known what runs
 	oldSchema  uint32 // of that
+	running    *build // nil if nothing runs, or it has been drained
 
 	schemas  map[uint32]bool // of snapshots that the new module does not take
 	all      int             // entities with a snapshot
@@ -201,32 +203,56 @@ func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *jo
 	if err == nil && ok && latest.Version != t.Snapshot.Version {
 		candidates = []*journal.Snapshot{&latest, t.Snapshot}
 	}
-	var why error
-	tried := false
+	tried, why, err := c.take(ctx, guest, c.schema, t.Key, candidates)
+	if err != nil || !tried { // then what runs cannot bring it back either
+		return err
+	}
+	c.opened++
+	if why == nil {
+		return nil
+	}
+	lost, err := c.lostAlready(ctx, t.Key, candidates)
+	if err == nil && !lost {
+		c.refuse(t, "its snapshot is refused by the module: "+why.Error())
+	}
+	return err
+}
+
+// take has a guest whose module has a state schema open snapshots of an entity, until it takes one.
+// why it took none is nil if it did; err is one of the host's.
+func (c *stateCheck) take(ctx context.Context, guest *sandbox.Instance, schema uint32, key string, candidates []*journal.Snapshot) (tried bool, why, err error) {
 	for _, x := range candidates {
-		if x.Schema != c.schema {
+		if x.Schema != schema {
 			continue
 		}
 		c.turn.Rest() // what the guest does takes turns of its own
-		tried, why = true, guest.Hydrate(ctx, 0, service.Key(t.Key), x.Version, x.State, func(func(service.GuestEvent) error) error { return nil })
+		tried, why = true, guest.Hydrate(ctx, 0, service.Key(key), x.Version, x.State, func(func(service.GuestEvent) error) error { return nil })
 		if why == nil {
 			break
 		}
 		if err := c.cured(ctx, guest, why); err != nil {
-			return err
+			return tried, why, err
 		}
 	}
-	if !tried {
-		return nil // what runs cannot bring it back either
-	}
-	c.opened++
-	if why != nil {
-		c.refuse(t, "its snapshot is refused by the module: "+why.Error())
-	}
 	if guest.Worn() {
-		return guest.Reset(ctx)
+		err = guest.Reset(ctx)
 	}
-	return nil
+	return tried, why, err
+}
+
+// lostAlready reports whether what runs does not take the snapshots of an entity either: it is asked in
+// a sandbox of its own, beside those that run.
+func (c *stateCheck) lostAlready(ctx context.Context, key string, candidates []*journal.Snapshot) (bool, error) {
+	if c.running == nil {
+		return false, nil
+	}
+	guest, err := c.running.program.Instantiate(ctx, sandbox.SlogLogger(c.supervisor.opt.Logger))
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = guest.Close(context.WithoutCancel(ctx)) }()
+	_, why, err := c.take(ctx, guest, c.oldSchema, key, candidates)
+	return why != nil, err
 }
 
 // cured makes the guest usable after it has not taken a snapshot; an error is one of the host's.
