@@ -209,7 +209,8 @@ func (f *failure) entry(key service.Key, cannot string) service.EntityFault {
 func lasts(kind service.Kind) bool {
 	switch kind {
 	case service.KindFault, service.KindTrap, service.KindGuestDeadline, service.KindGuestMemory, service.KindGuestExit,
-		service.KindGuestStack, service.KindGuestFuel, service.KindProtocol, service.KindOutcomeTooLarge, service.KindInternal:
+		service.KindGuestStack, service.KindGuestFuel, service.KindProtocol, service.KindOutcomeTooLarge, service.KindInternal,
+		service.KindDamaged:
 		return true
 	}
 	return false

@@ -359,7 +359,7 @@ func (s *shard) stumbled(x *waking, err error) (again bool, failure *service.Err
 	if !lasts(own.Kind) {
 		return false, own // and the next attempt may have better luck
 	}
-	if x.from != nil {
+	if x.from != nil && own.Kind != service.KindDamaged { // what is damaged is behind all sources
 		s.notTaken(x, own, broke)
 		return true, nil
 	}

@@ -275,6 +275,51 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 	})
 }
 
+// holed is a log in which the third event of an entity is damaged.
+type holed struct {
+	Log
+	key   string
+	reads int
+}
+
+func (h *holed) Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error) {
+	if key != h.key {
+		return h.Log.Load(ctx, log, key, after, yield)
+	}
+	h.reads++
+	damage := &journal.Error{Op: "load", Log: log, Kind: journal.KindCorrupt, Detail: "version 3 is damaged"}
+	return h.Log.Load(ctx, log, key, after, func(e *journal.Event) error {
+		if e.Version == 3 {
+			return damage
+		}
+		return yield(e)
+	})
+}
+
+// An entity with a damaged event is named, and is not read again and again.
+func TestADamagedEntity(t *testing.T) {
+	j := openJournal(t, journaltest.NewMemory())
+	history(t, j, "alice", 0, 7, ones(5)...)
+	log := &holed{Log: j, key: "alice"}
+	e, _, _ := bankOn(t, j, func(o *Options) { o.Log = log })
+	for range 5 {
+		_, err := ask(e, balance("alice"))
+		wantKind(t, err, service.KindDamaged)
+		var own *service.Error
+		if !errors.As(err, &own) || !strings.Contains(own.Message, "version 3 is damaged") || own.RetryAfter <= 0 {
+			t.Errorf("%+v", own)
+		}
+	}
+	if log.reads > 2 { // once to hydrate, and once to say where
+		t.Errorf("it was read %d times", log.reads)
+	}
+	f := e.Faults()
+	if len(f.Latest) != 1 || f.Latest[0].Key != "alice" || f.Latest[0].Cannot != service.CannotHydrate {
+		t.Errorf("%+v", f)
+	}
+	wantBalance(t, e, "bob", 0)
+}
+
 // After a trap nobody knows which of many events it was. The next attempt finds out.
 func TestAnEventThatBreaksTheSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
