@@ -205,11 +205,16 @@ func TestEndToEnd(t *testing.T) {
 	if err := c.Delete(ctx, "count"); err != nil {
 		t.Error(err)
 	}
-	if _, err := sub.Next(ctx); err == nil {
-		t.Error("the subscription outlives its service")
-	}
-	if all, err := c.Services(ctx, false); err != nil || len(all) != 0 {
+	// It is stopped. Its events can be read, and a subscription goes on with the next deployment.
+	all, err := c.Services(ctx, false)
+	if err != nil || len(all) != 1 || all[0].State != service.StateStopped {
 		t.Errorf("%+v %v", all, err)
+	}
+	if page, err := c.Events(ctx, client.Selection{Service: "count"}, 0); err != nil || len(page.Events) != 2 {
+		t.Errorf("%+v %v", page, err)
+	}
+	if err := sub.Close(ctx); err != nil {
+		t.Error(err)
 	}
 	if err := c.Ready(ctx); err != nil {
 		t.Error(err)
