@@ -221,7 +221,7 @@ func commandHeaders(h http.Header, cmd *service.Command) error {
 }
 
 // headerMetadata gathers trace context and metadata. A trace context that is
-// malformed is left out, as its standard asks; a member of the metadata that has
+// malformed, or there twice, is left out, as its standard asks; a member of the metadata that has
 // its name is refused, as there would be two.
 func headerMetadata(h http.Header) (abi.Metadata, error) {
 	var m abi.Metadata
@@ -231,15 +231,16 @@ func headerMetadata(h http.Header) (abi.Metadata, error) {
 			return nil, err
 		}
 	}
-	trace := h.Get(api.HeaderTraceparent)
-	if !api.ValidTraceparent(trace) {
+	traces := h.Values(api.HeaderTraceparent)
+	if len(traces) != 1 || !api.ValidTraceparent(traces[0]) {
 		return m, nil
 	}
 	if names(m, "traceparent") {
 		return nil, service.Errorf(service.KindInvalid, "traceparent is both a header and in the metadata")
 	}
-	m = m.AppendPair("traceparent", trace)
-	if state := h.Get(api.HeaderTracestate); api.ValidTracestate(state) && !names(m, "tracestate") {
+	m = m.AppendPair("traceparent", traces[0])
+	// One that is there more than once is a list in parts.
+	if state := strings.Join(h.Values(api.HeaderTracestate), ","); api.ValidTracestate(state) && !names(m, "tracestate") {
 		m = m.AppendPair("tracestate", state)
 	}
 	if len(m) > abi.MaxMetadataSize {

@@ -129,7 +129,7 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after s
 	}
 	var at service.Cursor
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" {
-		at, err = s.place(r.Context(), sel.Service, last)
+		at, err = s.placeBehind(r.Context(), sel.Service, last)
 	} else {
 		at, err = s.entityCursor(r.Context(), sel.Service, sel.Keys[0], after)
 	}
@@ -145,7 +145,7 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after s
 func (s *Server) entityCursor(ctx context.Context, name service.Name, key service.Key, after string) (service.Cursor, error) {
 	version, isVersion := entityVersion(after)
 	if !isVersion {
-		return s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: after})
+		return s.placeBehind(ctx, name, after)
 	}
 	if version > 0 {
 		events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1)
@@ -199,10 +199,12 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 			return err
 		}
 	}
+	var at service.Cursor
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" && (sse || isUpgrade(r)) {
-		from = last
+		at, err = s.placeBehind(r.Context(), name, last)
+	} else {
+		at, err = s.place(r.Context(), name, from)
 	}
-	at, err := s.place(r.Context(), name, from)
 	if err != nil {
 		return err
 	}

@@ -52,8 +52,8 @@ const (
 // listParams may be there more than once.
 var listParams = []string{"types", "keys"}
 
-// onceHeaders mean nothing if they are there more than once. Those of a trace context are
-// ignored then, as their standard asks.
+// onceHeaders mean nothing if they are there more than once. A traceparent is ignored then, as
+// its standard asks; see headerMetadata.
 var onceHeaders = []string{
 	"Content-Type", api.HeaderCommandID, api.HeaderExpected, api.HeaderDeadline, api.HeaderMetadata, api.HeaderLastEventID,
 }

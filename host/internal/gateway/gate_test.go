@@ -337,6 +337,25 @@ func TestMetadataHeader(t *testing.T) {
 	if _, kept := s.fake.seen[0].Metadata.Get("tracestate"); kept {
 		t.Error("a tracestate that is no text was kept")
 	}
+	for i, c := range []struct {
+		parents       []string
+		parent, state string // that are kept
+	}{
+		{[]string{trace, strings.Replace(trace, "0af7", "0af8", 1)}, "", ""}, // whose is it?
+		{[]string{trace}, trace, "a=1,b=2"},
+	} {
+		headers := []string{api.HeaderTracestate, "a=1", api.HeaderTracestate, "b=2"}
+		for _, parent := range c.parents {
+			headers = append(headers, api.HeaderTraceparent, parent)
+		}
+		g := s.do("POST", commands+"add", "1", headers...)
+		m := s.fake.seen[i+1].Metadata
+		parent, _ := m.Get("traceparent")
+		state, _ := m.Get("tracestate")
+		if g.status != 200 || string(parent) != c.parent || string(state) != c.state {
+			t.Errorf("%q: %d, traceparent %q, tracestate %q", c.parents, g.status, parent, state)
+		}
+	}
 }
 
 // refusedMessage says a message that is refused, without that the host is asked for anything.

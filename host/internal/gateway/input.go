@@ -102,6 +102,11 @@ func (s *Server) place(ctx context.Context, name service.Name, text string) (ser
 	return s.placeOf(ctx, name, from)
 }
 
+// placeBehind finds the place behind an event, whose id or cursor is given.
+func (s *Server) placeBehind(ctx context.Context, name service.Name, id string) (service.Cursor, error) {
+	return s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: id})
+}
+
 func (s *Server) placeOf(ctx context.Context, name service.Name, from service.From) (service.Cursor, error) {
 	ctx, cancel := s.wait(ctx, time.Time{})
 	defer cancel()
@@ -123,7 +128,7 @@ func (s *Server) entityPlace(ctx context.Context, name service.Name, key service
 	if v, ok := entityVersion(after); ok {
 		return v, nil
 	}
-	at, err := s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: after})
+	at, err := s.placeBehind(ctx, name, after)
 	if err != nil {
 		return 0, err
 	}

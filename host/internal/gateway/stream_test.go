@@ -429,7 +429,12 @@ func TestSSE(t *testing.T) {
 		}
 	}
 	cancel()
-	s.problem(s.do("GET", "/v1/services/bank/events", "", "Accept", "text/event-stream", "Last-Event-ID", cursorOf("bank", 99)), 400, "bad_cursor")
+	// An id is nothing else than that: a place that has a meaning in from would be that of another event.
+	for _, last := range []string{cursorOf("bank", 99), "1", "end", "-1h", "2026-01-31T08:00:00Z"} {
+		for _, path := range []string{"/v1/services/bank/events", "/v1/services/bank/entities/k1/events"} {
+			s.problem(s.do("GET", path, "", "Accept", "text/event-stream", "Last-Event-ID", last), 400, "bad_cursor")
+		}
+	}
 }
 
 func TestFollow(t *testing.T) {
