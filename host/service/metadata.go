@@ -3,6 +3,8 @@ package service
 import (
 	"encoding/hex"
 	"iter"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -87,6 +89,37 @@ func Pairs(m abi.Metadata) iter.Seq2[[]byte, []byte] {
 				return
 			}
 		}
+	}
+}
+
+// FoldName is a name of metadata without its case: two that differ in case only have the same.
+func FoldName(name string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			least = min(least, other)
+		}
+		return least
+	}, name)
+}
+
+// RepeatedName is a name that metadata have more than once, in whatever case; empty if they have none. It is total.
+func RepeatedName(m abi.Metadata) string {
+	_, _, rest, _ := m.Next()
+	if len(rest) == 0 { // as nearly always
+		return ""
+	}
+	seen := map[string]struct{}{}
+	for {
+		name, _, rest, ok := m.Next()
+		if !ok {
+			return ""
+		}
+		folded := FoldName(string(name))
+		if _, again := seen[folded]; again {
+			return string(name)
+		}
+		seen[folded], m = struct{}{}, rest
 	}
 }
 

@@ -134,3 +134,19 @@ func TestTraceOf(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestNamesThatAreThereTwice(t *testing.T) {
+	for _, c := range []struct {
+		m    abi.Metadata
+		want string
+	}{
+		{nil, ""}, {meta("a", "1"), ""}, {meta("a", "1", "b", "1", "ab", "a"), ""},
+		{meta("a", "1", "a", "1"), "a"}, {meta("a", "1", "b", "", "A", "2"), "A"}, {meta("Straße", "", "STRAßE", ""), "STRAßE"},
+		{meta("s", "", "\u017f", ""), "\u017f"}, {meta("\u212a", "", "k", ""), "k"}, // folded, and not only in lower case
+		{append(meta("a", "1"), "cut"...), ""},
+	} {
+		if got := RepeatedName(c.m); got != c.want {
+			t.Errorf("%q: %q, want %q", c.m, got, c.want)
+		}
+	}
+}

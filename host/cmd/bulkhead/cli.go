@@ -123,6 +123,9 @@ func parse(e *env, args []string) (run func() error, err error) {
 		args = []string{"--help"}
 	}
 	e.json = wantsJSON(args)
+	if err := e.environment.texts(args); err != nil {
+		return nil, usageError{err}
+	}
 	ctx, err := k.Parse(args)
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {

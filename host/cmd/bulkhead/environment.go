@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 )
@@ -43,6 +44,22 @@ func (e *environment) read(k *kong.Kong) error {
 		}
 	}
 	slices.Sort(e.strange)
+	return nil
+}
+
+// texts refuses arguments, and values of settings, that are not UTF-8: the library reads U+FFFD for each such byte, so
+// one key would be taken for another, and a token be easier to guess. They are not shown, as they may be secrets.
+func (e *environment) texts(args []string) error {
+	for i, arg := range args {
+		if !utf8.ValidString(arg) {
+			return fmt.Errorf("argument %d is not UTF-8", i+1)
+		}
+	}
+	for _, name := range e.known {
+		if !utf8.ValidString(os.Getenv(name)) {
+			return fmt.Errorf("%s in the environment is not UTF-8", name)
+		}
+	}
 	return nil
 }
 

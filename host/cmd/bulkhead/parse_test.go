@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -231,6 +232,25 @@ func TestVariablesThatNoSettingHas(t *testing.T) {
 	code, _, stderr = run(t, "--json", "version")
 	if code != exitOK || strings.Count(stderr, "\n") != len(want) || !strings.HasPrefix(stderr, `{"warning":"BULKHEAD_ID is set`) {
 		t.Errorf("version --json ends with %d and says\n%s", code, stderr)
+	}
+}
+
+// What is not UTF-8 is refused wherever it stands, and not told, as it may be a secret.
+func TestWhatIsNotUTF8IsRefused(t *testing.T) {
+	for i, args := range [][]string{
+		{"send", "count/k\xff", "add"}, {"send", "count/k", "add", "\"\xff\""}, {"send", "count/k", "add", "--meta", "a=\xff"},
+		{"query", "count/k", "get", "--token=0123456789abcdef\xff"}, {"events", "count/\xed\xa0\x80"}, {"\xff"},
+	} {
+		code, out, stderr := run(t, args...)
+		want := fmt.Sprintf("bulkhead: argument %d is not UTF-8\n", slices.IndexFunc(args, func(s string) bool { return !utf8.ValidString(s) })+1)
+		if code != exitUsage || out != "" || !strings.HasPrefix(stderr, want) {
+			t.Errorf("%d: %q ends with %d, prints %q and says %q", i, args, code, out, stderr)
+		}
+	}
+	t.Setenv("BULKHEAD_TOKEN", "0123456789abcdef\xff")
+	code, _, stderr := run(t, "version")
+	if code != exitUsage || !strings.HasPrefix(stderr, "bulkhead: BULKHEAD_TOKEN in the environment is not UTF-8\n") || strings.Contains(stderr, "0123") {
+		t.Errorf("a token that is not UTF-8: %d, %q", code, stderr)
 	}
 }
 

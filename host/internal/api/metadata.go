@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
@@ -48,7 +47,7 @@ func (m *Metadata) UnmarshalJSON(b []byte) error {
 // ParseMetadata reads a JSON object of strings that passes [service.CheckJSON]. Order is kept, names
 // differ in more than case, and all together must not exceed the ABI's limit.
 func ParseMetadata(b []byte) (abi.Metadata, error) {
-	return parsePairs(b, abi.MaxMetadataSize, strings.ToLower)
+	return parsePairs(b, abi.MaxMetadataSize, service.FoldName)
 }
 
 // parsePairs is ParseMetadata with a bound of its own, in bytes, and a form in which names differ: an

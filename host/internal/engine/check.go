@@ -27,6 +27,11 @@ func (e *Engine) checkCommand(c *service.Command) (uint16, error) {
 	case err != nil:
 		return 0, e.errorf(service.KindInvalid, "metadata is not a sequence of names and values: %w", err)
 	}
+	if c.Carrier == nil { // else its sender has looked
+		if name := service.RepeatedName(c.Metadata); name != "" {
+			return 0, e.errorf(service.KindInvalid, "metadata has the name %.80q twice, in whatever case", name)
+		}
+	}
 	return typ, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
@@ -130,6 +131,19 @@ func TestDataIsJSONThatAllReadAlike(t *testing.T) {
 		t.Errorf("the guest was called: %q", calls)
 	}
 	if r, err := send(e, command("deposit", "alice", "d1", "7")); err != nil || r.Repeated || r.Version != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Programs that embed the host cannot send names of metadata twice either.
+func TestNamesOfMetadataAreThereOnce(t *testing.T) {
+	e, _, _ := startBank(t, 1, nil)
+	c := command("deposit", "alice", "d1", "7")
+	c.Metadata = c.Metadata.AppendPair("Tenant", "a").AppendPair("tenant", "b")
+	_, err := send(e, c)
+	wantKind(t, err, service.KindInvalid)
+	c.Metadata = abi.Metadata(nil).AppendPair("tenant", "a").AppendPair("tenants", "b")
+	if r, err := send(e, c); err != nil || r.Version != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -307,7 +307,7 @@ func TestTheGateOfTheStream(t *testing.T) {
 			}
 		}
 	}
-	for _, metadata := range []string{`{"a":"1","A":"2"}`, `{"a":"1","\u0061":"2"}`, `{"a":"\ud800"}`, `{"":"1"}`, `{"a":1}`, `[]`, `"a"`} {
+	for _, metadata := range []string{`{"a":"1","A":"2"}`, `{"s":"1","ſ":"2"}`, `{"a":"1","\u0061":"2"}`, `{"a":"\ud800"}`, `{"":"1"}`, `{"a":1}`, `[]`, `"a"`} {
 		refusedMessage(t, s, ws, "metadata", `{"op":"command","id":"1","service":"bank","key":"a","type":"add","metadata":`+metadata+`}`)
 	}
 	large := `{"op":"command","id":"1","service":"bank","key":"a","type":"add","data":"` + strings.Repeat("x", 80<<10) + `",`
@@ -323,7 +323,7 @@ func TestTheGateOfTheStream(t *testing.T) {
 // The metadata header is held to the same.
 func TestMetadataHeader(t *testing.T) {
 	s := start(t, Options{})
-	for _, metadata := range []string{`{"a":"1","A":"2"}`, `{"a":"1","a":"2"}`, `{"a":"1","\u0061":"2"}`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", "{\"\xff\":\"a\"}", `{"a":1}`, `{"a":null}`, `{"a":"1"} x`} {
+	for _, metadata := range []string{`{"a":"1","A":"2"}`, `{"s":"1","ſ":"2"}`, `{"a":"1","a":"2"}`, `{"a":"1","\u0061":"2"}`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", "{\"\xff\":\"a\"}", `{"a":1}`, `{"a":null}`, `{"a":"1"} x`} {
 		s.problem(s.do("POST", commands+"add", "1", api.HeaderMetadata, metadata), 400, "invalid")
 	}
 	trace := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
