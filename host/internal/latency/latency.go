@@ -23,6 +23,10 @@ const (
 // DefaultSeries is how many series a table has by default.
 const DefaultSeries = 1000
 
+// ServiceSeries is how many series one service has at the most, so that a module with many types, or
+// a service that is deployed with others again and again, does not take those of all others.
+const ServiceSeries = 100
+
 // Table has the series of a host. It is safe for concurrent use.
 type Table struct {
 	most   int64
@@ -128,6 +132,9 @@ func (s *Service) add(typ service.Type) *series {
 	for _, typ := range [...]service.Type{typ, Other} {
 		if at := s.series[typ]; at != nil {
 			return at
+		}
+		if typ != Other && len(s.series) >= ServiceSeries-1 { // the last one is for Other
+			continue
 		}
 		if s.table.series.Add(1) <= s.table.most {
 			at := new(series)

@@ -44,6 +44,28 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
+// One service does not take the series of all others, whatever types it has had.
+func TestAServiceHasItsShareOfTheSeries(t *testing.T) {
+	table := New(0)
+	bank, shop := table.Service("bank"), table.Service("shop")
+	var types []service.Type
+	for n := range DefaultSeries + 1 {
+		types = append(types, service.Type(fmt.Sprint("t", n)))
+	}
+	bank.Know(types)
+	for _, typ := range types {
+		bank.Observe(typ, 1)
+	}
+	bank.Know(nil) // another module
+	bank.Observe("t0", 1)
+	shop.Know([]service.Type{"sell"})
+	shop.Observe("sell", 1)
+	got := count(table)
+	if len(got) != ServiceSeries+1 || got["bank other"] != DefaultSeries+3-ServiceSeries || got["shop sell"] != 1 {
+		t.Errorf("%d series, %d others of bank, %d of shop", len(got), got["bank other"], got["shop sell"])
+	}
+}
+
 // What clients call a type makes no series, and neither services nor their types make more
 // than the table may have.
 func TestSeriesAreBounded(t *testing.T) {
