@@ -64,8 +64,15 @@ type served struct {
 	Detail  string       `json:"detail,omitempty"`
 }
 
+func (c *serveCmd) checkData() error {
+	if c.Data == "" {
+		return errors.New("--data: the name of a directory is missing")
+	}
+	return nil
+}
+
 func (c *serveCmd) Run(e *env) error {
-	if err := errors.Join(e.environment.check(), c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
+	if err := errors.Join(e.environment.check(), c.checkData(), c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
 		return usageError{err}
 	}
 	e.programs = c.LogFormat == "json"

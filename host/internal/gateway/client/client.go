@@ -73,8 +73,10 @@ func New(o Options) (*Client, error) {
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
 		return nil, service.Errorf(service.KindInvalid, "%q is not an address of a host, such as http://127.0.0.1:8080", o.URL)
 	}
-	base.Path = strings.TrimSuffix(base.Path, "/")
-	base.RawPath, base.RawQuery, base.Fragment = "", "", ""
+	if base.RawQuery != "" || base.Fragment != "" {
+		return nil, service.Errorf(service.KindInvalid, "the address of a host has no query and no fragment, but this one has")
+	}
+	base.Path, base.RawPath = strings.TrimSuffix(base.Path, "/"), ""
 	t := &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
