@@ -22,6 +22,9 @@ type Selection struct {
 	// After is the position behind which to begin: 0 is the start of what there is,
 	// [Host.Head] the end, [Host.ParseCursor] gives a cursor's.
 	After service.Position
+	// Exact says that After is a place where somebody has been, such as that of a cursor: 0 is the place before
+	// the first event of all, and KindBadCursor where a retention has deleted that.
+	Exact bool
 	// Types and Keys let through events of these types and entities only; empty
 	// lets all through.
 	Types []service.Type
@@ -48,19 +51,23 @@ type Subscriber struct {
 // deleted events.
 func (h *Host) Subscribe(ctx context.Context, s Selection) (*Subscriber, error) {
 	sub := &Subscriber{host: h, wants: s, reader: readerOf(ctx)}
-	if err := sub.begin(s.After); err != nil {
+	if err := sub.begin(s.After, s.Exact); err != nil {
 		return nil, err
 	}
 	return sub, nil
 }
 
 // begin reads behind a position, on the core that there is now.
-func (s *Subscriber) begin(after service.Position) error {
+func (s *Subscriber) begin(after service.Position, exact bool) error {
 	c, svc, err := s.host.readService(s.wants.Service)
 	if err != nil {
 		return err
 	}
-	cursor, err := svc.Hub().Subscribe(after, s.wants.filter(), s.reader)
+	subscribe := svc.Hub().Subscribe
+	if exact {
+		subscribe = svc.Hub().Resume
+	}
+	cursor, err := subscribe(after, s.wants.filter(), s.reader)
 	if err != nil {
 		return err
 	}
@@ -96,7 +103,7 @@ func (s *Subscriber) move(ctx context.Context) (bool, error) {
 		case now == s.core:
 			return false, nil
 		case now != nil:
-			err := s.begin(s.cursor.Position())
+			err := s.begin(s.cursor.Position(), true)
 			return err == nil, err
 		}
 		select {

@@ -131,3 +131,36 @@ func TestCursorsAtTheEdges(t *testing.T) {
 	second.Stamp[0]++
 	refused(second, "does not have")
 }
+
+// Who reads behind the place before the first event of all does not pass by what a retention has deleted; who
+// reads from the start does.
+func TestTheBeginningIsAPlace(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	for range 3 {
+		h.MustSend(add("k"))
+	}
+	ctx := t.Context()
+	read := func(s host.Selection) (first service.Position, err error) {
+		events, _, _, err := h.Events(ctx, s, 1)
+		if err == nil && len(events) > 0 {
+			first = events[0].Position
+		}
+		return first, err
+	}
+	start, exact := host.Selection{Service: "tally"}, host.Selection{Service: "tally", Exact: true}
+	for _, s := range []host.Selection{start, exact} {
+		if first, err := read(s); err != nil || first != 1 {
+			t.Errorf("%+v begins with %d, %v", s, first, err)
+		}
+	}
+	if done, err := h.Retain(ctx, "tally", host.Retention{Before: 3}); err != nil || done.First != 3 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if first, err := read(start); err != nil || first != 3 {
+		t.Errorf("the start is %d, %v", first, err)
+	}
+	if first, err := read(exact); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("position 0 begins with %d, %v", first, err)
+	}
+}

@@ -34,8 +34,13 @@ func (b hostBackend) Deploy(ctx context.Context, d Deployment) (service.Status, 
 	})
 }
 
+// selection is that of the host. Where it begins was a cursor, also at the start.
+func selection(s Selection) host.Selection {
+	return host.Selection{Service: s.Service, After: s.After, Exact: true, Types: s.Types, Keys: s.Keys}
+}
+
 func (b hostBackend) Events(ctx context.Context, s Selection, limit int) ([]Event, service.Position, bool, error) {
-	events, next, atHead, err := b.Host.Events(ctx, host.Selection(s), limit)
+	events, next, atHead, err := b.Host.Events(ctx, selection(s), limit)
 	return outgoing(events), next, atHead, err
 }
 
@@ -45,7 +50,7 @@ func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key se
 }
 
 func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, error) {
-	sub, err := b.Host.Subscribe(ctx, host.Selection(s))
+	sub, err := b.Host.Subscribe(ctx, selection(s))
 	if err != nil {
 		return nil, err
 	}

@@ -199,12 +199,19 @@ func (h *Hub) Stats() Stats {
 // There is nothing to close. reader says on whose behalf it reads, a connection for
 // instance: those of one reader share the turns of one.
 func (h *Hub) Subscribe(after journal.Position, f Filter, reader string) (*Cursor, error) {
+	if after == 0 {
+		after = h.options.Reader.First(h.log) - 1
+	}
+	return h.Resume(after, f, reader)
+}
+
+// Resume is [Hub.Subscribe] for who has been at a position: 0 is the place before the first event of
+// all, behind which a retention may have deleted events as well.
+func (h *Hub) Resume(after journal.Position, f Filter, reader string) (*Cursor, error) {
 	if head := h.Head(); after > head {
 		return nil, service.Errorf(service.KindBadCursor, "the cursor is of the future: it stands at %d, the last event of the service at %d", after, head)
 	}
-	if first := h.options.Reader.First(h.log); after == 0 {
-		after = first - 1
-	} else if after+1 < first {
+	if first := h.options.Reader.First(h.log); after < first-1 {
 		return nil, Gone(after, first)
 	}
 	return &Cursor{hub: h, reader: reader, at: after, filter: newFilter(f)}, nil
