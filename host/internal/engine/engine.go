@@ -16,8 +16,8 @@
 // did in between is void, too: the log refuses it, as it rests on what was lost.
 //
 // A hydration that takes long goes in steps, between which the shard carries out the tasks
-// of other entities; those of this one wait until it is there. See waking. An entity whose
-// hydration fails is refused for a while, and no other is concerned. See ailing.
+// of other entities; those of this one wait until it is there. See hydration. An entity whose
+// hydration fails is refused for a while, and no other is concerned. See faultTable.
 //
 // A shard makes its guest when its first task comes. Tasks that come meanwhile wait in
 // the mailbox, each no longer than its deadline.
@@ -318,7 +318,7 @@ func (e *Engine) Status() ([]service.ShardStatus, service.Counters) {
 func (e *Engine) Faults() service.EntityFaults {
 	var all service.EntityFaults
 	for _, s := range e.shards {
-		if f := s.ailing.status.Load(); f != nil {
+		if f := s.faults.status.Load(); f != nil {
 			all.Count += f.Count
 			all.Latest = append(all.Latest, f.Latest[:min(len(f.Latest), listed-len(all.Latest))]...)
 		}

@@ -23,17 +23,17 @@ func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked boo
 	if e := s.residents.get(key); e != nil {
 		return e, nil, false
 	}
-	if err := s.ailing.refuses(key); err != nil {
+	if err := s.faults.refuses(key); err != nil {
 		return nil, err, false
 	}
-	x := s.wakings.byKey[key]
+	x := s.hydrations.byKey[key]
 	if x == nil {
-		x = s.wakings.add(key)
+		x = s.hydrations.add(key)
 		if s.mayBegin() {
 			t.command.Claim.Wait(t) // a step may take longer than its sender waits
 			e, err, more := s.step(x)
 			if !more {
-				s.wakings.remove(x)
+				s.hydrations.remove(x)
 			}
 			switch begun := t.command.Claim.Begin(); {
 			case !begun:
@@ -207,7 +207,7 @@ func (s *shard) where(key service.Key, f *failure) string {
 }
 
 // deleted is why an entity cannot be hydrated of which events are gone.
-func (s *shard) deleted(x *waking, err error) *service.Error {
+func (s *shard) deleted(x *hydration, err error) *service.Error {
 	why := "there is no snapshot that stands for them"
 	if x.reason != nil {
 		why = "its snapshot is refused: " + x.reason.Message

@@ -34,18 +34,18 @@ type shard struct {
 
 	// All below belongs to the shard's goroutine.
 
-	guest     Guest // nil until the first task
-	broken    bool  // the guest must not be called: it is not there, or has to be reset
-	why       error // the last attempt to make it or to reset it failed; nil if none has
-	residents *residents
-	snapshots snapshots
-	ailing    ailing
-	wakings   wakings
-	keepAfter time.Duration // see the constants
-	stepMost  int
-	random    random
-	time      journal.UnixNano // of the last call; never decreases
-	checking  checking
+	guest      Guest // nil until the first task
+	broken     bool  // the guest must not be called: it is not there, or has to be reset
+	why        error // the last attempt to make it or to reset it failed; nil if none has
+	residents  *residents
+	snapshots  snapshots
+	faults     faultTable
+	hydrations hydrations
+	keepAfter  time.Duration // see the constants
+	stepMost   int
+	random     random
+	time       journal.UnixNano // of the last call; never decreases
+	checking   checking
 }
 
 func newShard(e *Engine, number int) *shard {
@@ -74,8 +74,8 @@ func (s *shard) run() {
 		switch {
 		case len(group) > 0:
 			s.carryOutAll(group)
-		case open && len(s.wakings.order) > 0 || s.wakings.waits():
-			s.wake()
+		case open && len(s.hydrations.order) > 0 || s.hydrations.waits():
+			s.hydrateNext()
 			s.counted()
 		case !open:
 			return
@@ -92,8 +92,8 @@ func (s *shard) carryOutAll(group []*task) {
 		s.mail.begun(t)
 		s.carryOut(t)
 		s.recycle()
-		if w := &s.wakings; len(w.order) > 0 && time.Since(w.ended) >= w.took {
-			s.wake()
+		if w := &s.hydrations; len(w.order) > 0 && time.Since(w.ended) >= w.took {
+			s.hydrateNext()
 		}
 	}
 	s.pace.end(began, len(group))
@@ -305,7 +305,7 @@ func (s *shard) reset() {
 // guest, so this is what keeps one that leaks from failing in the end; its
 // entities hydrate again when next touched, and no client sees it.
 func (s *shard) recycle() {
-	if s.broken || s.ctx.Err() != nil || s.wakings.begun > 0 || !s.guest.Worn() {
+	if s.broken || s.ctx.Err() != nil || s.hydrations.begun > 0 || !s.guest.Worn() {
 		return
 	}
 	s.logger.Debug("the guest has grown and is reset", "memory_bytes", s.guest.MemoryBytes(), "entities", s.residents.len())

@@ -34,7 +34,7 @@ const (
 
 // snapshots is what a shard knows of its module's snapshots. They are an
 // optimisation: whatever goes wrong with one, the events say the same. What is wrong with
-// one entity's is remembered of that entity; see ailing.
+// one entity's is remembered of that entity; see faultTable.
 type snapshots struct {
 	faults int       // of making them, since one was made
 	until  time.Time // so long none are taken that nobody needs
@@ -58,7 +58,7 @@ func (s *shard) due(e *entity, evicted bool) bool {
 	if e.version-e.snapshot < service.Version(every) && !e.renew {
 		return false
 	}
-	return !time.Now().Before(s.snapshots.until) && s.ailing.unkept(e.key, e.version, false) == nil
+	return !time.Now().Before(s.snapshots.until) && s.faults.noSnapshot(e.key, e.version, false) == nil
 }
 
 // keep takes a snapshot because somebody needs one.
@@ -68,7 +68,7 @@ func (s *shard) keep(t *task) {
 		return
 	}
 	if err == nil {
-		err = s.ailing.unkept(t.command.Key, e.version, true)
+		err = s.faults.noSnapshot(t.command.Key, e.version, true)
 	}
 	if err == nil {
 		err = s.mayKeep()
@@ -132,7 +132,7 @@ func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([
 	state, err := s.guest.Snapshot(s.ctx, slot)
 	if err == nil {
 		s.snapshots.faults = 0
-		s.ailing.kept(key)
+		s.faults.kept(key)
 		return state, nil
 	}
 	own := s.engine.own(err)
@@ -140,7 +140,7 @@ func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([
 		s.broken = true // and not worth a cure
 		return nil, own
 	}
-	if lasts(own.Kind) {
+	if permanent(own.Kind) {
 		s.unencoded(key, version, own)
 	}
 	if own.Kind != service.KindFault {
@@ -151,11 +151,11 @@ func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([
 
 // unencoded remembers that a state could not be encoded.
 func (s *shard) unencoded(key service.Key, version service.Version, err *service.Error) {
-	s.ailing.snapshotFailed(key, failure{err: err, at: version, until: version})
+	s.faults.snapshotFailed(key, failure{err: err, at: version, until: version})
 	s.snapshots.faults++
 	broke := err.Kind != service.KindFault
 	if broke || s.snapshots.faults >= maxSnapshotFaults {
-		s.snapshots.until = time.Now().Add(rest.Wait(s.snapshots.faults, 0))
+		s.snapshots.until = time.Now().Add(retryBackoff.Wait(s.snapshots.faults, 0))
 	}
 	s.logger.Warn("the state of an entity cannot be encoded; it goes on without a snapshot, and is asked for one when it has come twice as far",
 		"entity", string(key), "version", version, "kind", err.Kind.String(), "code", err.Code, "error", err, "reset", broke)
@@ -176,7 +176,7 @@ const (
 // both; to distrust every other build would have each deployment replay all histories at the
 // moment when all entities are cold, and would leave those that no longer have their first
 // events without any state. What other entities' snapshots were like decides nothing.
-func (s *shard) source(x *waking) *journal.Snapshot {
+func (s *shard) source(x *hydration) *journal.Snapshot {
 	if x.next == fromLatest {
 		if found := s.latest(x); found != nil {
 			return found
@@ -193,7 +193,7 @@ func (s *shard) source(x *waking) *journal.Snapshot {
 }
 
 // latest is the latest snapshot of an entity, if it may be used.
-func (s *shard) latest(x *waking) *journal.Snapshot {
+func (s *shard) latest(x *hydration) *journal.Snapshot {
 	if time.Now().Before(s.snapshots.unused) {
 		return nil
 	}
@@ -215,7 +215,7 @@ func (s *shard) latest(x *waking) *journal.Snapshot {
 
 // retained is the snapshot that a retention has left of an entity, if it is another one than
 // the latest and may be used.
-func (s *shard) retained(x *waking) *journal.Snapshot {
+func (s *shard) retained(x *hydration) *journal.Snapshot {
 	found, ok, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(x.key))
 	switch {
 	case err != nil || !ok || found.Snapshot == nil || found.Snapshot.Version == x.tried:
@@ -234,7 +234,7 @@ func (s *shard) otherSchema(schema uint32) *service.Error {
 }
 
 // refuse notes that a snapshot is not used, and why.
-func (s *shard) refuse(x *waking, version service.Version, reason *service.Error) {
+func (s *shard) refuse(x *hydration, version service.Version, reason *service.Error) {
 	x.reason = reason
 	s.counters.snapshotsRefused.Add(1)
 	level := slog.LevelDebug
@@ -248,7 +248,7 @@ func (s *shard) refuse(x *waking, version service.Version, reason *service.Error
 
 // notTaken notes that the guest has not taken the snapshot of x, or has failed over an event
 // after it. broke says that it had to be reset.
-func (s *shard) notTaken(x *waking, reason *service.Error, broke bool) {
+func (s *shard) notTaken(x *hydration, reason *service.Error, broke bool) {
 	s.refuse(x, x.from.Version, reason)
 	x.broke = x.broke || broke
 	x.next++
@@ -256,14 +256,14 @@ func (s *shard) notTaken(x *waking, reason *service.Error, broke bool) {
 
 // used counts the end of a hydration that began with a snapshot, or with the events after
 // snapshots have broken the guest.
-func (s *shard) used(x *waking) {
+func (s *shard) used(x *hydration) {
 	switch {
 	case x.from != nil:
 		s.snapshots.breaks = 0
 		s.counters.snapshotsUsed.Add(1)
 	case x.broke:
 		if s.snapshots.breaks++; s.snapshots.breaks >= maxSnapshotFaults {
-			s.snapshots.unused = time.Now().Add(rest.Wait(s.snapshots.breaks-maxSnapshotFaults+1, 0))
+			s.snapshots.unused = time.Now().Add(retryBackoff.Wait(s.snapshots.breaks-maxSnapshotFaults+1, 0))
 		}
 	}
 }
@@ -276,7 +276,7 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 	if from.Module == journal.Digest(s.engine.options.Spec.Module) || s.snapshots.checks >= maxChecks || from.Version > checkedEvents {
 		return
 	}
-	if _, trimmed, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(key)); trimmed || err != nil || s.ailing.unkept(key, from.Version, true) != nil {
+	if _, trimmed, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(key)); trimmed || err != nil || s.faults.noSnapshot(key, from.Version, true) != nil {
 		return
 	}
 	s.snapshots.checks++
@@ -306,10 +306,10 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 	}
 }
 
-// keepOnTheWay puts a snapshot of an entity that has been on its way for long.
-func (s *shard) keepOnTheWay(x *waking) {
+// snapshotMidway puts a snapshot of an entity that has been on its way for long.
+func (s *shard) snapshotMidway(x *hydration) {
 	if x.worked < s.keepAfter || x.noKeep || s.engine.options.Spec.Settings.SnapshotEvery < 0 || time.Now().Before(s.snapshots.until) ||
-		s.ailing.unkept(x.key, x.replay.version, false) != nil {
+		s.faults.noSnapshot(x.key, x.replay.version, false) != nil {
 		return
 	}
 	x.worked = 0

@@ -246,7 +246,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 			for i := range bad { // more in a row than it takes to leave a module alone for a while
 				deposits(t, e, fmt.Sprint("nan", i), 10)
 				wantBalance(t, e, fmt.Sprint("nan", i), 10)
-				time.Sleep(rest.Max)
+				time.Sleep(retryBackoff.Max)
 			}
 			for i := range good {
 				deposits(t, e, fmt.Sprint("a", i), 10)
@@ -272,7 +272,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 			}
 			encode := g.encode
 			g.encode = nil
-			time.Sleep(rest.Max)
+			time.Sleep(retryBackoff.Max)
 			deposits(t, e, "nan0", 20)
 			if f := e.Faults(); f.Count != bad-1 {
 				t.Errorf("%+v", f)
@@ -301,7 +301,7 @@ func TestAModuleWithoutSnapshots(t *testing.T) {
 		if n := told.count("cannot be encoded"); n != maxSnapshotFaults {
 			t.Errorf("asked %d times", n)
 		}
-		time.Sleep(rest.Max)
+		time.Sleep(retryBackoff.Max)
 		for i := range 100 {
 			deposits(t, e, fmt.Sprint("b", i), 2)
 		}

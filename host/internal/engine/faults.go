@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// maxAiling bounds the entities of a shard whose failures are remembered, and listed
+	// maxFaulty bounds the entities of a shard whose failures are remembered, and listed
 	// those that a shard names in its status.
-	maxAiling = 256
+	maxFaulty = 256
 	listed    = 16
 	// maxProblem bounds the text of a failure that is remembered, in bytes.
 	maxProblem = 1 << 10
 )
 
-// rest says when an entity that could not be hydrated is tried again, and when a module is
+// retryBackoff says when an entity that could not be hydrated is tried again, and when a module is
 // asked for snapshots again after it has failed over several.
-var rest = lifecycle.Backoff{First: time.Second, Max: 5 * time.Minute}
+var retryBackoff = lifecycle.Backoff{First: time.Second, Max: 5 * time.Minute}
 
-// ailing are the entities that a shard's module has failed over: in hydrating them, or in
+// faultTable has the entities that a shard's module has failed over: in hydrating them, or in
 // encoding their states. It belongs to the shard's goroutine. A failure is the entity's own:
 // it says nothing of any other one. When the table is full, the oldest failure is forgotten,
 // which costs another attempt.
-type ailing struct {
-	all    map[service.Key]*ailment
+type faultTable struct {
+	all    map[service.Key]*entityFaults
 	status atomic.Pointer[service.EntityFaults] // for everybody; replaced with each change
 }
 
-// ailment is what is wrong with an entity; either may be nil.
-type ailment struct {
+// entityFaults is what is wrong with an entity; either may be nil.
+type entityFaults struct {
 	hydration, snapshot *failure
 }
 
@@ -52,7 +52,7 @@ type failure struct {
 }
 
 // latest is when an entity has failed last.
-func (a *ailment) latest() time.Time {
+func (a *entityFaults) latest() time.Time {
 	var t time.Time
 	for _, f := range [...]*failure{a.hydration, a.snapshot} {
 		if f != nil && f.last.After(t) {
@@ -63,7 +63,7 @@ func (a *ailment) latest() time.Time {
 }
 
 // refuses is why an entity is not hydrated now; nil if it may be tried.
-func (a *ailing) refuses(key service.Key) *service.Error {
+func (a *faultTable) refuses(key service.Key) *service.Error {
 	x := a.all[key]
 	if x == nil || x.hydration == nil {
 		return nil
@@ -77,18 +77,18 @@ func (a *ailing) refuses(key service.Key) *service.Error {
 	return &err
 }
 
-// doubt is which events of an entity have to be applied one by one, as it is not known which
-// of them is to blame.
-func (a *ailing) doubt(key service.Key) (first, last service.Version) {
+// suspects are the events of an entity that have to be applied one by one, as it is not known
+// which of them is to blame.
+func (a *faultTable) suspects(key service.Key) (first, last service.Version) {
 	if x := a.all[key]; x != nil && x.hydration != nil && x.hydration.at < x.hydration.until {
 		return x.hydration.at, x.hydration.until
 	}
 	return 0, 0
 }
 
-// unkept is why an entity has no snapshot of a version; nil if it may be asked for one.
+// noSnapshot is why an entity has no snapshot of a version; nil if it may be asked for one.
 // Where nobody needs it, it is asked again when it has come twice as far.
-func (a *ailing) unkept(key service.Key, version service.Version, needed bool) *service.Error {
+func (a *faultTable) noSnapshot(key service.Key, version service.Version, needed bool) *service.Error {
 	x := a.all[key]
 	if x == nil || x.snapshot == nil {
 		return nil
@@ -100,17 +100,17 @@ func (a *ailing) unkept(key service.Key, version service.Version, needed bool) *
 }
 
 // hydrationFailed remembers a failed hydration that took so long, and says when the next one may be.
-func (a *ailing) hydrationFailed(key service.Key, f failure, took time.Duration) *failure {
+func (a *faultTable) hydrationFailed(key service.Key, f failure, took time.Duration) *failure {
 	x := a.entry(key)
 	f.begin(x.hydration)
-	f.next = f.last.Add(rest.Wait(f.failed, took))
+	f.next = f.last.Add(retryBackoff.Wait(f.failed, took))
 	x.hydration = &f
 	a.changed()
 	return &f
 }
 
 // snapshotFailed remembers that a state could not be encoded.
-func (a *ailing) snapshotFailed(key service.Key, f failure) {
+func (a *faultTable) snapshotFailed(key service.Key, f failure) {
 	x := a.entry(key)
 	f.begin(x.snapshot)
 	x.snapshot = &f
@@ -132,36 +132,36 @@ func (f *failure) begin(last *failure) {
 }
 
 // hydrated forgets that an entity could not be hydrated, and kept that its state could not be encoded.
-func (a *ailing) hydrated(key service.Key) {
+func (a *faultTable) hydrated(key service.Key) {
 	if x := a.all[key]; x != nil && x.hydration != nil {
 		x.hydration = nil
-		a.dropIfWell(key, x)
+		a.dropIfEmpty(key, x)
 	}
 }
 
-func (a *ailing) kept(key service.Key) {
+func (a *faultTable) kept(key service.Key) {
 	if x := a.all[key]; x != nil && x.snapshot != nil {
 		x.snapshot = nil
-		a.dropIfWell(key, x)
+		a.dropIfEmpty(key, x)
 	}
 }
 
-func (a *ailing) dropIfWell(key service.Key, x *ailment) {
-	if *x == (ailment{}) {
+func (a *faultTable) dropIfEmpty(key service.Key, x *entityFaults) {
+	if *x == (entityFaults{}) {
 		delete(a.all, key)
 	}
 	a.changed()
 }
 
 // entry is the entity's, made if there is none.
-func (a *ailing) entry(key service.Key) *ailment {
+func (a *faultTable) entry(key service.Key) *entityFaults {
 	if x := a.all[key]; x != nil {
 		return x
 	}
 	if a.all == nil {
-		a.all = map[service.Key]*ailment{}
+		a.all = map[service.Key]*entityFaults{}
 	}
-	if len(a.all) >= maxAiling {
+	if len(a.all) >= maxFaulty {
 		var oldest service.Key
 		for k, x := range a.all {
 			if oldest == "" || x.latest().Before(a.all[oldest].latest()) {
@@ -170,13 +170,13 @@ func (a *ailing) entry(key service.Key) *ailment {
 		}
 		delete(a.all, oldest)
 	}
-	x := &ailment{}
+	x := &entityFaults{}
 	a.all[key] = x
 	return x
 }
 
 // changed publishes the list: the latest failures first.
-func (a *ailing) changed() {
+func (a *faultTable) changed() {
 	keys := make([]service.Key, 0, len(a.all))
 	for key := range a.all {
 		keys = append(keys, key)
@@ -204,9 +204,9 @@ func (f *failure) entry(key service.Key, cannot string) service.EntityFault {
 	}
 }
 
-// lasts reports whether an entity that has failed so once will probably do so again. What is
+// permanent reports whether an entity that has failed so once will probably do so again. What is
 // missing for a moment, or not of the entity's doing, is not remembered of it.
-func lasts(kind service.Kind) bool {
+func permanent(kind service.Kind) bool {
 	switch kind {
 	case service.KindFault, service.KindTrap, service.KindGuestDeadline, service.KindGuestMemory, service.KindGuestExit,
 		service.KindGuestStack, service.KindGuestFuel, service.KindProtocol, service.KindOutcomeTooLarge, service.KindInternal,

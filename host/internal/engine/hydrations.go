@@ -14,18 +14,18 @@ const (
 	// a shard wait. A step has one request to the guest at least.
 	stepEvents = 1024
 	stepTime   = 5 * time.Millisecond
-	// maxWaking bounds the entities of a shard that are half in the guest.
-	maxWaking = 8
+	// maxHydrations bounds the entities of a shard that are half in the guest.
+	maxHydrations = 8
 	// keepAfter is how long a hydration works until its state is kept as a snapshot, from
 	// which it goes on if the sandbox is reset or the host is started again.
 	keepAfter = 2 * time.Second
 )
 
-// waking is an entity on its way into the guest, which takes more than one step. Its shard
+// hydration is an entity on its way into the guest, which takes more than one step. Its shard
 // makes a step of it, carries out what others have waiting, and so on. What is wanted of the
 // entity waits here, each until its deadline; when nobody waits any more the entity comes
 // back all the same, so that one with a long history does not have to begin again and again.
-type waking struct {
+type hydration struct {
 	key   service.Key
 	tasks []*task // in order; some may have been refused meanwhile
 	bytes int64   // of their data
@@ -45,11 +45,11 @@ type waking struct {
 	noKeep  bool              // its state cannot be encoded
 }
 
-// wakings are the entities of a shard on their way into its guest. Those that have begun
+// hydrations are the entities of a shard on their way into its guest. Those that have begun
 // are the first of order.
-type wakings struct {
-	byKey map[service.Key]*waking
-	order []*waking
+type hydrations struct {
+	byKey map[service.Key]*hydration
+	order []*hydration
 	begun int
 	full  bool          // there is no place for another one until one is there
 	turn  int           // of those that have begun: whose step is next
@@ -57,17 +57,17 @@ type wakings struct {
 	took  time.Duration // that step
 }
 
-func (w *wakings) add(key service.Key) *waking {
+func (w *hydrations) add(key service.Key) *hydration {
 	if w.byKey == nil {
-		w.byKey = map[service.Key]*waking{}
+		w.byKey = map[service.Key]*hydration{}
 	}
-	x := &waking{key: key}
+	x := &hydration{key: key}
 	w.byKey[key] = x
 	w.order = append(w.order, x)
 	return x
 }
 
-func (w *wakings) remove(x *waking) {
+func (w *hydrations) remove(x *hydration) {
 	delete(w.byKey, x.key)
 	if at := slices.Index(w.order, x); at >= 0 {
 		w.order = slices.Delete(w.order, at, at+1)
@@ -79,14 +79,14 @@ func (w *wakings) remove(x *waking) {
 }
 
 // waits reports whether a task waits here.
-func (w *wakings) waits() bool {
-	return slices.ContainsFunc(w.order, func(x *waking) bool {
+func (w *hydrations) waits() bool {
+	return slices.ContainsFunc(w.order, func(x *hydration) bool {
 		return slices.ContainsFunc(x.tasks, func(t *task) bool { return !t.command.Claim.Refused() })
 	})
 }
 
 // park has t wait until x is resident.
-func (s *shard) park(x *waking, t *task) {
+func (s *shard) park(x *hydration, t *task) {
 	l := s.engine.options.Spec.Limits
 	// The other half of the mailbox is for others.
 	if len(x.tasks) >= max(1, l.MailboxCommands/2) || len(x.tasks) > 0 && x.bytes+t.size > l.MailboxBytes/2 {
@@ -124,7 +124,7 @@ func (s *shard) park(x *waking, t *task) {
 }
 
 // prune lets go of tasks that were refused meanwhile.
-func (s *shard) prune(x *waking) {
+func (s *shard) prune(x *hydration) {
 	x.tasks = slices.DeleteFunc(x.tasks, func(t *task) bool {
 		if !t.command.Claim.Refused() {
 			return false
@@ -136,7 +136,7 @@ func (s *shard) prune(x *waking) {
 }
 
 // release takes the tasks that wait for x.
-func (s *shard) release(x *waking) []*task {
+func (s *shard) release(x *hydration) []*task {
 	tasks := x.tasks
 	x.tasks, x.bytes = nil, 0
 	for _, t := range tasks {
@@ -145,15 +145,15 @@ func (s *shard) release(x *waking) []*task {
 	return tasks
 }
 
-// wake makes a step of one of the entities that are on their way, and carries out what
+// hydrateNext makes a step of one of the entities that are on their way, and carries out what
 // waits for it if that was the last one.
-func (s *shard) wake() {
+func (s *shard) hydrateNext() {
 	began := time.Now()
 	defer func() {
-		s.wakings.ended = time.Now()
-		s.wakings.took = s.wakings.ended.Sub(began)
+		s.hydrations.ended = time.Now()
+		s.hydrations.took = s.hydrations.ended.Sub(began)
 	}()
-	x := s.nextWaking()
+	x := s.nextHydration()
 	if x == nil {
 		return
 	}
@@ -161,7 +161,7 @@ func (s *shard) wake() {
 	if more {
 		return
 	}
-	s.wakings.remove(x)
+	s.hydrations.remove(x)
 	if e != nil && len(x.tasks) == 0 && s.due(e, false) {
 		s.snapshot(e) // or the way back would be as long the next time
 	}
@@ -176,9 +176,9 @@ func (s *shard) wake() {
 	}
 }
 
-// nextWaking is the entity whose step is next; nil if there is none left.
-func (s *shard) nextWaking() *waking {
-	w := &s.wakings
+// nextHydration is the entity whose step is next; nil if there is none left.
+func (s *shard) nextHydration() *hydration {
+	w := &s.hydrations
 	// Those that nobody waits for and that have not begun need not.
 	for i := w.begun; i < len(w.order); {
 		x := w.order[i]
@@ -200,30 +200,30 @@ func (s *shard) nextWaking() *waking {
 
 // mayBegin reports whether another entity may be half in the guest.
 func (s *shard) mayBegin() bool {
-	w := &s.wakings
+	w := &s.hydrations
 	if w.begun == 0 {
 		return true
 	}
 	// A guest that is worn is reset when those that are on their way are there.
-	return !w.full && w.begun < min(maxWaking, s.residents.most) && (s.broken || !s.guest.Worn())
+	return !w.full && w.begun < min(maxHydrations, s.residents.most) && (s.broken || !s.guest.Worn())
 }
 
 // startOver makes all entities that are on their way begin again: the guest has forgotten
 // them.
 func (s *shard) startOver() {
-	for _, x := range s.wakings.order {
+	for _, x := range s.hydrations.order {
 		x.begun = false
 	}
-	s.wakings.begun, s.wakings.full = 0, false
+	s.hydrations.begun, s.hydrations.full = 0, false
 }
 
 // end takes a place among the residents and a slot back from x, or makes an entity of it.
-func (s *shard) end(x *waking, resident bool) *entity {
+func (s *shard) end(x *hydration, resident bool) *entity {
 	if !x.begun {
 		return nil // the guest has been reset
 	}
 	x.begun = false
-	w := &s.wakings
+	w := &s.hydrations
 	w.begun--
 	at := slices.Index(w.order, x)
 	w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
@@ -241,19 +241,19 @@ func (s *shard) end(x *waking, resident bool) *entity {
 	e.renew = x.reason != nil && x.reason.Kind != service.KindConflicting && x.kept == 0
 	s.used(x)
 	s.counters.hydrated.Add(1)
-	s.ailing.hydrated(x.key)
+	s.faults.hydrated(x.key)
 	return e
 }
 
 // step makes a step of a hydration. It returns the entity when it is resident, or why it
 // cannot be; more says that there are steps to be made.
-func (s *shard) step(x *waking) (e *entity, failure *service.Error, more bool) {
+func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool) {
 	for {
 		if err := s.usable(); err != nil {
 			return nil, s.engine.own(err), false
 		}
 		if !x.begun {
-			ready, err := s.beginWaking(x)
+			ready, err := s.beginHydration(x)
 			if err != nil || !ready {
 				return nil, err, err == nil
 			}
@@ -263,21 +263,21 @@ func (s *shard) step(x *waking) (e *entity, failure *service.Error, more bool) {
 		x.worked += time.Since(began)
 		switch {
 		case err != nil:
-			if again, failure := s.stumbled(x, err); !again {
+			if again, failure := s.stepFailed(x, err); !again {
 				return nil, failure, false
 			}
 			continue // with the next source
 		case x.replay.whole:
 			return s.end(x, true), nil, false
 		case x.replay.version > version:
-			s.keepOnTheWay(x)
+			s.snapshotMidway(x)
 		}
 		return nil, nil, true
 	}
 }
 
 // stepGuest has the guest take the next events.
-func (s *shard) stepGuest(x *waking, began time.Time) error {
+func (s *shard) stepGuest(x *hydration, began time.Time) error {
 	r := &x.replay
 	r.step(began)
 	s.guest.About(service.About{Key: x.key})
@@ -292,10 +292,10 @@ func (s *shard) stepGuest(x *waking, began time.Time) error {
 	return s.guest.Hydrate(s.ctx, x.slot, x.key, r.version, state, r.events)
 }
 
-// beginWaking finds what x can begin with, and a place for it. ready is false if others
+// beginHydration finds what x can begin with, and a place for it. ready is false if others
 // have to be there first.
-func (s *shard) beginWaking(x *waking) (ready bool, failure *service.Error) {
-	w := &s.wakings
+func (s *shard) beginHydration(x *hydration) (ready bool, failure *service.Error) {
+	w := &s.hydrations
 	x.from = s.source(x)
 	if err := s.usable(); err != nil { // it may have called the guest, as what follows may
 		return false, s.engine.own(err)
@@ -325,13 +325,13 @@ func (s *shard) beginWaking(x *waking) (ready bool, failure *service.Error) {
 	if x.from != nil {
 		x.replay.from, x.replay.version = x.from.Version, x.from.Version
 	}
-	x.replay.careful, x.replay.carefulUntil = s.ailing.doubt(x.key)
+	x.replay.careful, x.replay.carefulUntil = s.faults.suspects(x.key)
 	return true, nil
 }
 
-// stumbled decides what becomes of a hydration of which a step has failed: whether it begins
+// stepFailed decides what becomes of a hydration of which a step has failed: whether it begins
 // again with another source, or why it has failed.
-func (s *shard) stumbled(x *waking, err error) (again bool, failure *service.Error) {
+func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *service.Error) {
 	r := &x.replay
 	own := s.engine.own(err)
 	broke := r.err == nil && own.Kind != service.KindFault
@@ -356,19 +356,19 @@ func (s *shard) stumbled(x *waking, err error) (again bool, failure *service.Err
 	if broke {
 		s.reset()
 	}
-	if !lasts(own.Kind) {
+	if !permanent(own.Kind) {
 		return false, own // and the next attempt may have better luck
 	}
 	if x.from != nil && own.Kind != service.KindDamaged { // what is damaged is behind all sources
 		s.notTaken(x, own, broke)
 		return true, nil
 	}
-	return false, s.lost(x, err, own)
+	return false, s.giveUp(x, err, own)
 }
 
-// lost remembers that an entity cannot be hydrated, tells the log once, and says so with
+// giveUp remembers that an entity cannot be hydrated, tells the log once, and says so with
 // its version and event.
-func (s *shard) lost(x *waking, err error, own *service.Error) *service.Error {
+func (s *shard) giveUp(x *hydration, err error, own *service.Error) *service.Error {
 	s.counters.failed.Add(1)
 	f := failure{at: x.replay.version + 1, until: x.replay.version + 1}
 	var replay *service.ReplayError
@@ -382,7 +382,7 @@ func (s *shard) lost(x *waking, err error, own *service.Error) *service.Error {
 		named.Message += ": " + own.Message
 	}
 	f.err = &named
-	r := s.ailing.hydrationFailed(x.key, f, time.Since(x.started))
+	r := s.faults.hydrationFailed(x.key, f, time.Since(x.started))
 	named.RetryAfter = max(minRetry, time.Until(r.next))
 	s.logger.Warn("an entity cannot be hydrated; its commands and queries are refused until the next attempt",
 		"entity", string(x.key), "version", r.at, "until", r.until, "event", string(r.event), "position", r.position,

@@ -257,14 +257,14 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 			}
 			waits = append(waits, last.RetryAfter)
 		}
-		if waits[1] < waits[0] || waits[3] < 2*waits[0] || waits[11] > rest.Max || waits[11] < rest.Max*3/4 {
+		if waits[1] < waits[0] || waits[3] < 2*waits[0] || waits[11] > retryBackoff.Max || waits[11] < retryBackoff.Max*3/4 {
 			t.Errorf("waits of %v", waits)
 		}
 		if told.count("alice") != 13 {
 			t.Errorf("told %d times", told.count("alice"))
 		}
 		g.unlucky = false
-		time.Sleep(rest.Max)
+		time.Sleep(retryBackoff.Max)
 		r, err := ask(e, balance("alice"))
 		if err != nil || r.Version != 521 {
 			t.Errorf("%+v, %v", r, err)
@@ -341,7 +341,7 @@ func TestAnEventThatBreaksTheSandbox(t *testing.T) {
 		if _, c := counted(t, e); c.Resets != 1 || g.replayed != 21 {
 			t.Errorf("%d events replayed, %+v", g.replayed, c)
 		}
-		time.Sleep(rest.First)
+		time.Sleep(retryBackoff.First)
 		_, err = ask(e, balance("alice"))
 		wantKind(t, err, service.KindTrap)
 		if !strings.Contains(err.Error(), `event of type "deposited" at version 21, position 21`) {
@@ -434,7 +434,7 @@ func TestWhatWaitsForAHydration(t *testing.T) {
 // Many long hydrations at a time, with a place for one entity, or for some: all come back.
 func TestManyLongHydrations(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
-	const entities, events = 2 * maxWaking, 2*stepEvents + 1
+	const entities, events = 2 * maxHydrations, 2*stepEvents + 1
 	for i := range entities {
 		history(t, j, fmt.Sprint("a", i), 0, 7, ones(events)...)
 	}
