@@ -102,8 +102,11 @@ func (t *takes) query(raw string) (url.Values, error) {
 			return nil, service.Errorf(service.KindInvalid, "parameter %.80q is there %d times", name, len(values))
 		}
 		for _, v := range values {
-			if !utf8.ValidString(v) {
+			switch {
+			case !utf8.ValidString(v):
 				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is not UTF-8", name)
+			case v == "" && slices.Contains(listParams, name): // by mistake, and it would let everything through
+				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is empty; leave it out, or give it a value", name)
 			}
 		}
 	}

@@ -310,6 +310,9 @@ func TestTheGateOfTheStream(t *testing.T) {
 	for _, metadata := range []string{`{"a":"1","A":"2"}`, `{"s":"1","ſ":"2"}`, `{"a":"1","\u0061":"2"}`, `{"a":"\ud800"}`, `{"":"1"}`, `{"a":1}`, `[]`, `"a"`} {
 		refusedMessage(t, s, ws, "metadata", `{"op":"command","id":"1","service":"bank","key":"a","type":"add","metadata":`+metadata+`}`)
 	}
+	for _, list := range []string{`"types":[]`, `"keys":[]`} {
+		refusedMessage(t, s, ws, "an empty filter", `{"op":"subscribe","id":"1","service":"bank",`+list+`}`)
+	}
 	large := `{"op":"command","id":"1","service":"bank","key":"a","type":"add","data":"` + strings.Repeat("x", 80<<10) + `",`
 	for _, more := range []string{`"data":1`, `"DATA":1`, `"d\u0061ta":1`, `"data_base64":"AA=="`, `"metadata":{"a":"\ud800"}`, `"no_such_member":1`} {
 		refusedMessage(t, s, ws, "beside large data", large+more+"}")

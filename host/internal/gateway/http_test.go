@@ -341,7 +341,7 @@ func TestPages(t *testing.T) {
 	}
 	for query, kind := range map[string]string{
 		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=0": "invalid", "from=2026-01-31": "invalid", "from=-1w": "invalid", "from=" + cursorOf("blob", 1): "bad_cursor",
-		"from=" + cursorOf("bank", 201): "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
+		"from=" + cursorOf("bank", 201): "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "types=": "invalid", "keys=": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
 	} {
 		s.problem(s.do("GET", "/v1/services/bank/events?"+query, ""), 400, kind)
 	}

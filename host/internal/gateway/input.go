@@ -68,7 +68,11 @@ func listParam(rawQuery, name string) ([]string, error) {
 }
 
 // filter checks what a reader wants to see.
+// A list without values is refused: it is probably a mistake, and would let everything through.
 func filter(types, keys []string) (t []service.Type, k []service.Key, err error) {
+	if types != nil && len(types) == 0 || keys != nil && len(keys) == 0 {
+		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at least one value each; leave out what is not to be filtered by")
+	}
 	if len(types) > maxFilter || len(keys) > maxFilter {
 		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at most %d values each", maxFilter)
 	}
