@@ -144,6 +144,7 @@ var forTests = []string{
 	"github.com/rogpeppe/go-internal/testscript",
 	"github.com/anishathalye/porcupine",
 	"github.com/cloudevents/sdk-go/v2",
+	"github.com/google/jsonschema-go/jsonschema",
 }
 
 // topLevel is everything that may lie at the root of the tree, beside dotfiles.
