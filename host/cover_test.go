@@ -12,7 +12,7 @@ import (
 // A retention waits for a service that is busy, but not for ever.
 func TestCoverWaitsForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		begun, asked, free := time.Now(), 0, 3
+		asked, free := 0, 3
 		ask := func(done func(error)) error {
 			var err error
 			if asked++; asked <= free {
@@ -27,7 +27,8 @@ func TestCoverWaitsForAWhile(t *testing.T) {
 		if err := cover(t.Context(), ask); err != nil || asked != free+1 {
 			t.Errorf("asked %d times: %v", asked, err)
 		}
-		begun, asked, free = time.Now(), 0, 1<<30
+		begun := time.Now()
+		asked, free = 0, 1<<30
 		if err := cover(t.Context(), ask); service.KindOf(err) != service.KindOverloaded || time.Since(begun) > coverTime+busy.Max || asked > 30 {
 			t.Errorf("asked %d times in %v: %v", asked, time.Since(begun), err)
 		}
