@@ -164,17 +164,23 @@ func TestADeploymentDuringARetention(t *testing.T) {
 	first("1")
 }
 
-// A retention counts only snapshots that the module which runs has made: another build's may
-// have another form under the same schema, and then the events are all there is.
-func TestARetentionTrustsNoOtherBuild(t *testing.T) {
-	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
-	settings := service.Settings{SnapshotEvery: 1}
-	deploy := func(module []byte) {
+// tallies is a host that promises no answers, and deploys modules as a tally with a snapshot
+// after each event.
+func tallies(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
+	h = hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	return h, func(module []byte) {
 		t.Helper()
-		if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module, Settings: settings}); err != nil {
+		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module, Settings: service.Settings{SnapshotEvery: 1}})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A retention counts only snapshots that the module which runs has made: another build's may
+// have another form under the same schema, and then the events are all there is.
+func TestARetentionTrustsNoOtherBuild(t *testing.T) {
+	h, deploy := tallies(t)
 	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
 	h.MustSend(add("k0"))
 	h.MustSend(add("k1"))
@@ -236,14 +242,7 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 // An entity that the module which runs cannot bring back either is no reason to refuse the next one: nothing
 // could be deployed any more.
 func TestWhatIsLostAlreadyRefusesNoModule(t *testing.T) {
-	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
-	settings := service.Settings{SnapshotEvery: 1}
-	deploy := func(module []byte) {
-		t.Helper()
-		if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module, Settings: settings}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h, deploy := tallies(t)
 	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
 	for i := range 3 {
 		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
