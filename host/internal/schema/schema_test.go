@@ -272,13 +272,14 @@ func TestAPointerIsBounded(t *testing.T) {
 	}
 }
 
-// Nothing is allocated for data that fits.
+// Nothing is allocated for data that fits. The check is not from the pool, which forgets some under the
+// race detector.
 func TestDataThatFitsAllocatesNothing(t *testing.T) {
-	s := made(t, deposit)
+	s, c := made(t, deposit), newCheck()
 	for _, text := range []string{`{"amount":5,"from":"alice"}`, `{"amount":5,"note":null,"kind":"cash","to":{"a\/b~c":1.5}}`} {
 		data := []byte(text)
 		if n := testing.AllocsPerRun(100, func() {
-			if err := s.Check(data, nil); err != nil {
+			if err := c.run(s, data, nil); err != nil {
 				t.Fatal(err)
 			}
 		}); n > 0 {
