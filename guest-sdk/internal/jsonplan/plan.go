@@ -240,7 +240,15 @@ func planText(p *Plan) {
 		}
 		return appendString(b, string(text)), nil
 	}
-	p.decode = func(d *decoder, v unsafe.Pointer) error {
+	p.decode = decodeText(func(v unsafe.Pointer, s []byte) error {
+		return reflect.NewAt(t, v).Interface().(unmarshalTexter).UnmarshalText(s)
+	})
+	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
+}
+
+// decodeText reads a string and has set make a value of it.
+func decodeText(set func(v unsafe.Pointer, s []byte) error) func(*decoder, unsafe.Pointer) error {
+	return func(d *decoder, v unsafe.Pointer) error {
 		if d.left() {
 			return nil
 		}
@@ -248,9 +256,8 @@ func planText(p *Plan) {
 		if err != nil {
 			return err
 		}
-		return reflect.NewAt(t, v).Interface().(unmarshalTexter).UnmarshalText(s)
+		return set(v, s)
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
 }
 
 // planTime is planText for times. RFC 3339 has no seconds in offsets: times in such a zone
@@ -267,16 +274,7 @@ func planTime(p *Plan) {
 		}
 		return append(text, '"'), nil
 	}
-	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.left() {
-			return nil
-		}
-		s, err := d.str()
-		if err != nil {
-			return err
-		}
-		return (*time.Time)(v).UnmarshalText(s)
-	}
+	p.decode = decodeText(func(v unsafe.Pointer, s []byte) error { return (*time.Time)(v).UnmarshalText(s) })
 	p.schema = func(s *schema) { s.raw(`{"type":"string","format":"date-time"}`) }
 }
 
