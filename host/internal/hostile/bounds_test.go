@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 }
 
 // stall is three times what a neighbour may feel at its 99th percentile: in so short a run one
-// stall of the machine is that percentile. The figures themselves are the benchmark's.
+// stall of the machine is that percentile. Where the neighbour alone feels as much, the promise
+// of the benchmark holds, which compares with it. The figures themselves are the benchmark's.
 const stall = 30 * time.Millisecond
 
 // A neighbour loses nothing beside any one hostile guest or client, and does not wait
@@ -38,7 +39,7 @@ func TestNeighbours(t *testing.T) {
 			for range 3 { // a machine that does much else may stall by itself
 				r = run(t, a, rounds{alone: 500 * time.Millisecond, beside: 1500 * time.Millisecond})
 				t.Log(r)
-				if r.beside.quantile(.99) <= stall {
+				if r.held() || r.beside.quantile(.99) <= stall {
 					return
 				}
 			}
