@@ -8,6 +8,7 @@ type LogSize struct {
 	Commits uint64 `json:"commits"`
 	Events  uint64 `json:"events"`
 	Bytes   uint64 `json:"bytes"` // of its batches, packed as they are
+	Types   int    `json:"types"` // of its events, by the event catalogue
 }
 
 // Measure counts what there is of a log, by reading the headers of all its batches,
@@ -36,5 +37,10 @@ func (j *Journal) Measure(ctx context.Context, log LogName, pace func() error) (
 		size.Bytes += uint64(len(b.Data))
 		return nil
 	})
+	if err != nil {
+		return size, err
+	}
+	types, err := j.EventTypes(ctx, log)
+	size.Types = len(types)
 	return size, err
 }

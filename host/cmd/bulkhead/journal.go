@@ -161,12 +161,17 @@ func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
 				}
 				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", safetext.Text(string(l.Name)), l.Head, l.Batches, note)
 				for _, t := range l.Types {
-					fmt.Fprintf(w, "  %d of type %s, from position %d to %d\n", t.Count, safetext.Text(t.Type), t.First, t.Last)
+					fmt.Fprintf(w, "  %s, from position %d to %d\n", typeCount(&t), t.First, t.Last)
 				}
 			}
 		})
 		return nil
 	})
+}
+
+// typeCount says how many events have a type.
+func typeCount(t *journal.EventType) string {
+	return fmt.Sprintf("%d of type %s", t.Count, safetext.Text(t.Type))
 }
 
 type journalRebuildCmd struct{}

@@ -28,7 +28,7 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 				if err != nil {
 					return damaged(err)
 				}
-				got.Logs = append(got.Logs, api.JournalLog{LogInfo: size.LogInfo, Commits: &size.Commits, Events: &size.Events, Bytes: &size.Bytes})
+				got.Logs = append(got.Logs, api.MeasuredLog(size))
 			}
 			return nil
 		})
@@ -52,7 +52,7 @@ func printStats(w io.Writer, got *api.Journal, offline bool) {
 	for _, l := range got.Logs {
 		fmt.Fprintf(w, "%s: up to position %d in %d batches", safetext.Text(string(l.Name)), l.Head, l.Batches-l.Deleted)
 		if l.Bytes != nil {
-			fmt.Fprintf(w, "; %d commands, %d events, %s", *l.Commits, *l.Events, bytesUnit(int64(*l.Bytes)))
+			fmt.Fprintf(w, "; %d commands, %d events of %d types, %s", *l.Commits, *l.Events, *l.Types, bytesUnit(int64(*l.Bytes)))
 		}
 		fmt.Fprintln(w)
 	}

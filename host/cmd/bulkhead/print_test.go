@@ -61,7 +61,7 @@ func TestFaultsAreShown(t *testing.T) {
 		t.Errorf("got %s", &out)
 	}
 	out.Reset()
-	printService(&out, &api.Service{Status: service.Status{Faults: service.EntityFaults{Count: 1, Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}})
+	printService(&out, &api.Service{Status: service.Status{Faults: service.EntityFaults{Count: 1, Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}}, nil)
 	if strings.ContainsAny(out.String(), "\u202e\x1b") || !strings.Contains(out.String(), "\nfault ") {
 		t.Errorf("got %q", &out)
 	}

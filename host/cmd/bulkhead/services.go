@@ -10,6 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // servicesCmd is about what runs on a host.
@@ -73,11 +74,22 @@ func (c *servicesShowCmd) Run(e *env, all *servicesCmd) error {
 	if err != nil {
 		return err
 	}
-	e.print(s, func(w io.Writer) { printService(w, &s) })
+	types, err := host.EventTypes(e.ctx, service.Name(c.Service))
+	if err != nil { // what there is to say of the service may say why
+		e.warn("the types of its events cannot be read: " + err.Error())
+	}
+	e.print(shownService{s, types}, func(w io.Writer) { printService(w, &s, types) })
 	return nil
 }
 
-func printService(w io.Writer, s *api.Service) {
+// shownService is a service with the types of the events in its log, as --json prints it. They are
+// null if they could not be read.
+type shownService struct {
+	api.Service
+	EventTypes []journal.EventType `json:"event_types"`
+}
+
+func printService(w io.Writer, s *api.Service, types []journal.EventType) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-10s %s\n", name, safetext.Text(fmt.Sprintf(format, args...)))
 	}
@@ -99,6 +111,9 @@ func printService(w io.Writer, s *api.Service) {
 		for _, ev := range m.Events {
 			row("event", "%s", withSchema(ev.Name, ev.Schema))
 		}
+	}
+	for _, t := range types {
+		row("in the log", "%s, from position %d to %d", typeCount(&t), t.First, t.Last)
 	}
 	if s.Tariff > 0 {
 		row("tariff", "%d", s.Tariff)

@@ -30,4 +30,15 @@ type JournalLog struct {
 	Commits *uint64 `json:"commits,omitempty"`
 	Events  *uint64 `json:"events,omitempty"`
 	Bytes   *uint64 `json:"bytes,omitempty"`
+	Types   *int    `json:"types,omitempty"` // of events
+}
+
+// MeasuredLog is a log that was measured.
+func MeasuredLog(s journal.LogSize) JournalLog {
+	return JournalLog{LogInfo: s.LogInfo, Commits: &s.Commits, Events: &s.Events, Bytes: &s.Bytes, Types: &s.Types}
+}
+
+// EventTypes is the event catalogue of a service: the types of the events that can be read, by name.
+type EventTypes struct {
+	Types []journal.EventType `json:"types"`
 }

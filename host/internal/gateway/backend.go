@@ -81,6 +81,10 @@ type Backend interface {
 	Logs() []journal.LogInfo
 	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
 
+	// EventTypes is the event catalogue of a service: the types of the events that can be read,
+	// by name.
+	EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error)
+
 	// Readers is what those do who read logs.
 	Readers() service.Readers
 	// Turn makes a place for work of milliseconds that is done for a client of a service,

@@ -146,6 +146,16 @@ func (f *fake) Logs() []journal.LogInfo {
 	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
 }
 
+// EventTypes are those that every fake service has.
+func (f *fake) EventTypes(_ context.Context, name service.Name) ([]journal.EventType, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.find(name); err != nil {
+		return nil, err
+	}
+	return []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3}, {Type: "taken", Count: 1, First: 2, Last: 2}}, nil
+}
+
 func (f *fake) Turn(context.Context, service.Name) host.Turn {
 	return fair.New(fair.Options{}).Turn("", "")
 }
@@ -153,7 +163,7 @@ func (f *fake) Turn(context.Context, service.Name) host.Turn {
 func (f *fake) Readers() service.Readers { return service.Readers{AtOnce: 1, Turns: 7} }
 
 func (f *fake) Measure(_ context.Context, log journal.LogName) (journal.LogSize, error) {
-	return journal.LogSize{LogInfo: journal.LogInfo{Name: log, Head: 3, Batches: 2}, Bytes: 99}, nil
+	return journal.LogSize{LogInfo: journal.LogInfo{Name: log, Head: 3, Batches: 2}, Bytes: 99, Types: 2}, nil
 }
 
 func (f *fake) Modules() (service.Modules, error) {

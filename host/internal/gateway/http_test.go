@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -546,10 +547,19 @@ func TestJournal(t *testing.T) {
 		t.Errorf("readers %+v", j.Readers)
 	}
 	j = decode[api.Journal](s, s.do("GET", "/v1/journal?measure=true", ""))
-	if j.Logs[0].Bytes == nil || *j.Logs[0].Bytes != 99 {
+	if j.Logs[0].Bytes == nil || *j.Logs[0].Bytes != 99 || j.Logs[0].Types == nil || *j.Logs[0].Types != 2 {
 		t.Errorf("%+v", j)
 	}
 	s.problem(s.do("GET", "/v1/journal?measure=perhaps", ""), 400, "invalid")
+}
+
+func TestEventTypes(t *testing.T) {
+	s := start(t, Options{})
+	want := []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3}, {Type: "taken", Count: 1, First: 2, Last: 2}}
+	if got := decode[api.EventTypes](s, s.do("GET", "/v1/services/bank/event-types", "")); !slices.Equal(got.Types, want) {
+		t.Errorf("%+v", got)
+	}
+	s.problem(s.do("GET", "/v1/services/nobody/event-types", ""), 404, "not_found")
 }
 
 func TestRetention(t *testing.T) {

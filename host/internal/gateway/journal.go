@@ -35,7 +35,7 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 			if err != nil {
 				return err
 			}
-			log = api.JournalLog{LogInfo: size.LogInfo, Commits: &size.Commits, Events: &size.Events, Bytes: &size.Bytes}
+			log = api.MeasuredLog(size)
 		}
 		out.Logs = append(out.Logs, log)
 	}

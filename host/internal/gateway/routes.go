@@ -50,6 +50,7 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{body: dataBody}, s.queryEntity},
 		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, takes{params: []string{"after", "limit"}, answers: streams}, s.entityEvents},
 		{"GET", "/v1/services/{service}/events", guarded, takes{params: []string{"from", "limit", "types", "keys"}, answers: streams}, s.serviceEvents},
+		{"GET", "/v1/services/{service}/event-types", guarded, takes{}, s.eventTypes},
 		{"GET", "/v1/services/{service}/batches", guarded, takes{params: []string{"through"}, answers: backups}, s.batches},
 		{"POST", "/v1/services/{service}/retention", guarded, takes{body: jsonBody}, s.retain},
 		{"GET", "/v1/stream", guarded, takes{answers: nothing}, s.stream},

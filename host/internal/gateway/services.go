@@ -82,6 +82,26 @@ func (s *Server) showService(a *answer, status service.Status) error {
 	return nil
 }
 
+// typeRoom is what an event type takes in a list, as a structure and as JSON, in bytes.
+const typeRoom = 512
+
+// eventTypes answers with the event catalogue of a service. It reads a few entries of the index. There
+// are as many types as its modules had to know, so as a manifest has room for.
+func (s *Server) eventTypes(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	types, err := s.backend.EventTypes(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	if err := a.take(len(types) * typeRoom); err != nil {
+		return err
+	}
+	return a.sendList(`{"types":[`, "]}", len(types), func(i int) any { return types[i] })
+}
+
 func (s *Server) deleteService(a *answer, r *http.Request) error {
 	name, err := pathService(r)
 	if err != nil {

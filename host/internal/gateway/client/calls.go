@@ -16,6 +16,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Upload verifies and stores a module. sent, if not nil, is called as the module
@@ -141,6 +142,13 @@ func (c *Client) Service(ctx context.Context, name service.Name) (api.Service, e
 	var s api.Service
 	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "")}, &s)
 	return s, err
+}
+
+// EventTypes is the event catalogue of a service: the types of the events that can be read, by name.
+func (c *Client) EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error) {
+	var got api.EventTypes
+	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "/event-types")}, &got)
+	return got.Types, err
 }
 
 // Services are all services, by name; with manifests, which can be large, if they are wanted.
