@@ -16,10 +16,11 @@ const (
 	// between two calls. It costs some 15 µs, as another thread takes the goroutine up.
 	yieldTime = 500_000 // ns
 
-	// The bounds of a grant. The smallest takes 0.3 ms if each of its instructions takes
-	// 150 ns, which is a load from memory that no cache has. The largest takes about
-	// 10 µs in most guests: then asking is one percent of it.
-	minGrant   = 2_048
+	// The bounds of a grant. The smallest takes 0.15 ms if each of its instructions takes
+	// 150 ns, which is a load from memory that no cache has, and 0.5 ms if each meets a page
+	// that the system has to find first. The largest takes about 10 µs in most guests: then
+	// asking is one percent of it.
+	minGrant   = 1_024
 	maxGrant   = 65_536
 	firstGrant = 4_096 // of an instance
 
