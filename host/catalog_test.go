@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
@@ -14,16 +15,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// The host's own log may have been restored from anywhere. A deployment in it that no host would have accepted
-// fails, with the reason, and nothing else does.
-func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
-	h := hosttest.New(t)
-	h.MustDeploy("other", testguest.Counter("other"))
-	status := h.MustDeploy("tally", testguest.Counter("tally"))
-	h.MustSend(add("a"))
+// forge records a deployment that no host has looked at, the second one of the service, and starts the
+// host again.
+func forge(t *testing.T, h *hosttest.Host, spec service.Spec) {
+	t.Helper()
 	h.Stop()
-	spec := status.Spec
-	spec.Settings.Shards = 1_000_000_000
 	data, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -36,8 +32,18 @@ func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = journaltest.Append(j, &journal.Commit{Log: "_host", Expected: 1,
-		Command: journal.Command{ID: "forged", Type: "deploy", Key: "tally"},
+	var version journal.Version
+	err = j.Read(t.Context(), "_host", 0, 0, func(e *journal.Event) error {
+		if e.Key == string(spec.Service) {
+			version = e.Version
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = journaltest.Append(j, &journal.Commit{Log: "_host", Expected: version,
+		Command: journal.Command{ID: "forged", Type: "deploy", Key: string(spec.Service)},
 		Events:  []journal.NewEvent{{Type: "service_deployed", Data: data}},
 	})
 	if err != nil {
@@ -47,11 +53,107 @@ func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Restart()
-	status, err = h.Status("tally")
+}
+
+// forgeModule is forge of a module that is uploaded.
+func forgeModule(t *testing.T, h *hosttest.Host, module []byte) {
+	t.Helper()
+	m, err := h.Upload(t.Context(), module, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := h.Status("tally")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Spec.Module = m.Digest
+	forge(t, h, st.Spec)
+}
+
+// wantUnfit is a tally that was not started for these reasons.
+func wantUnfit(t *testing.T, h *hosttest.Host, reasons ...string) {
+	t.Helper()
+	st, err := h.Status("tally")
+	if err != nil || st.State != service.StateFailed || st.NextAttempt.IsZero() {
+		t.Errorf("the service is %s, %+v, %v", st.State, st.Attempts, err)
+	}
+	for _, reason := range reasons {
+		if !strings.Contains(st.Problem, reason) {
+			t.Errorf("the problem is %s; it does not say %q", st.Problem, reason)
+		}
+	}
+	_, err = h.Send(t.Context(), add("k"))
+	if service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "the service could not be started (conflict: ") {
+		t.Errorf("a command: %v", err)
+	}
+}
+
+// The host's own log may have been restored from anywhere. A deployment in it that no host would have accepted
+// fails, with the reason, and nothing else does.
+func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("other", testguest.Counter("other"))
+	status := h.MustDeploy("tally", testguest.Counter("tally"))
+	h.MustSend(add("a"))
+	spec := status.Spec
+	spec.Settings.Shards = 1_000_000_000
+	forge(t, h, spec)
+	status, err := h.Status("tally")
 	if err != nil || status.State != service.StateFailed || !strings.Contains(status.Problem, "shards is 1000000000") {
 		t.Errorf("the service with a billion shards is %s: %s, %v", status.State, status.Problem, err)
 	}
 	h.MustSend(service.Command{Service: "other", Key: "a", Type: "add", ID: "1"})
 	h.MustDeploy("tally", testguest.Counter("tally")) // deployed again, it runs
 	h.MustSend(add("b"))
+}
+
+// A module that was recorded does not begin to serve if the log has events that it does not know.
+// It does as soon as the log has none any more.
+func TestARecordedModuleMustKnowTheLog(t *testing.T) {
+	h := hosttest.New(t)
+	h.MustDeploy("tally", knowing("1", "added"))
+	h.MustSend(add("k"))
+	forgeModule(t, h, knowing("2", "counted"))
+	unknown := []string{"the service's log has events that the module does not know", `1 event of type "added", the first at position 1`}
+	wantUnfit(t, h, unknown...)
+	h.Restart()
+	wantUnfit(t, h, unknown...)
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if r := h.MustSend(add("other")); r.Version != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A module that was recorded does not begin to serve if it could not bring back entities of which a
+// retention has left nothing but snapshots.
+func TestARecordedModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
+	h := forgetful(t)
+	forgeModule(t, h, testguest.CounterWith(ofSchema("2", 2), nil))
+	lost := []string{`entity "k0", whose events up to version 2 are deleted`, "of state schema 1, and the module has 2", "3 of 3 such entities"}
+	wantUnfit(t, h, lost...)
+	h.Restart()
+	wantUnfit(t, h, lost...)
+	h.MustDeploy("tally", testguest.CounterWith(ofSchema("3", 1), nil))
+	wantCounts(t, h, "2")
+	h.Restart()
+	wantCounts(t, h, "2")
+}
+
+// What a forced retention has taken from a module is no reason not to start it again.
+func TestAModuleStartsAgainAfterAForcedRetention(t *testing.T) {
+	h, deploy := tallies(t)
+	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
+	h.MustSend(add("k0"))
+	h.MustSend(add("k1"))
+	refusal := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
+	deploy(unable("2", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: refusal}}))
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	h.Restart()
+	if st, err := h.Status("tally"); err != nil || st.State != service.StateRunning {
+		t.Errorf("%s: %s, %v", st.State, st.Problem, err)
+	}
 }

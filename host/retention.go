@@ -71,7 +71,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 		Pace:   pace,
 		Before: r.Before, Through: r.Through, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
 		Schema: schema, Module: journal.Digest(module),
-		Hold: func() (func(), error) { return c.supervisor.HoldModule(svc, module) },
+		Hold: func() (func(), error) { return c.supervisor.HoldModule(ctx, svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
 			return cover(ctx, func(done func(error)) error { return svc.Snapshot(service.Key(key), done) })
 		},
@@ -81,6 +81,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	}
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
 	if err == nil && !r.DryRun && done.Batches > 0 {
+		c.supervisor.LogChanged(svc)
 		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events, "first", uint64(done.First), "entities", done.Entities)
 	}
 	return done, stoppedRetention(svc, backupError("retain", err))

@@ -27,7 +27,7 @@ func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string
 	for _, reason := range reasons {
 		said += "; " + reason + ": keep the type, or name it as an alias of another one"
 	}
-	if service.KindOf(err) != service.KindConflicting || !strings.HasSuffix(err.Error(), "has events that the new module does not know"+said) {
+	if service.KindOf(err) != service.KindConflicting || !strings.HasSuffix(err.Error(), "has events that the module does not know"+said) {
 		t.Errorf("got %v, want reasons %s", err, said)
 	}
 }

@@ -51,6 +51,9 @@ type Facts struct {
 	// StateSchema is the module's, so that snapshots can be told that it takes when it does
 	// not run; 0 is also not known.
 	StateSchema uint32 `json:"state_schema,omitempty"`
+	// KeptFrom is the position of the first event of the service's log when the module was last held to
+	// what retentions have left of the log; 0 is not known.
+	KeptFrom journal.Position `json:"kept_from,omitempty"`
 }
 
 func (f Facts) same(other *Facts) bool {

@@ -127,7 +127,7 @@ func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 func TestFactsAreKept(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)
-	want := Facts{Tariff: 2, Start: 3 * time.Second, Encoding: "text/plain", StateSchema: 7}
+	want := Facts{Tariff: 2, Start: 3 * time.Second, Encoding: "text/plain", StateSchema: 7, KeptFrom: 5}
 	if err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), want); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Stage is a step of a deployment, for progress.
@@ -36,10 +35,7 @@ type build struct {
 	facts   catalog.Facts
 	program *sandbox.Program
 	engine  *engine.Engine
-
-	// keptFrom is the position of the first event that the log had when the module was held to
-	// the states of entities; see takesStates.
-	keptFrom journal.Position
+	op      string // what it was built for, in errors: deploy or start
 }
 
 // discard gives back a build that will not be used.
@@ -63,13 +59,13 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 	if err != nil {
 		return nil, err
 	}
-	defer svc.unlockDeploying()
+	defer svc.deploying.Unlock()
 	if svc.runs(spec) {
 		progress(StageReady, 1, 1)
 		return svc, nil
 	}
 	err = s.deploy(ctx, svc, spec, module, progress)
-	if err != nil && !s.recorded(spec.Service) && svc.State() != service.StateStopped {
+	if err != nil && !s.isRecorded(spec.Service) && svc.State() != service.StateStopped {
 		s.mu.Lock()
 		delete(s.services, spec.Service)
 		s.mu.Unlock()
@@ -97,7 +93,7 @@ func (s *Supervisor) lockForDeploy(ctx context.Context, spec service.Spec) (*Ser
 		if now, err := s.Get(spec.Service); err == nil && now == svc {
 			return svc, nil
 		}
-		svc.unlockDeploying() // deleted while we waited
+		svc.deploying.Unlock() // deleted while we waited
 	}
 }
 
@@ -122,7 +118,7 @@ func (s *Supervisor) stored(d service.Digest) (sandbox.Source, error) {
 	}}, nil
 }
 
-func (s *Supervisor) recorded(name service.Name) bool {
+func (s *Supervisor) isRecorded(name service.Name) bool {
 	return slices.ContainsFunc(s.opt.Catalog.Specs(), func(spec service.Spec) bool { return spec.Service == name })
 }
 
@@ -251,7 +247,11 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 		return nil, err
 	}
 	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON), StateSchema: m.Manifest.StateSchema}
-	return s.withEngine(svc, &build{spec: spec, module: m, facts: facts, program: program})
+	op := "deploy"
+	if recorded {
+		op = "start"
+	}
+	return s.withEngine(svc, &build{spec: spec, module: m, facts: facts, program: program, op: op})
 }
 
 // withEngine is a build with an engine of its own that has not been started.

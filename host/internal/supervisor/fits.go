@@ -20,6 +20,11 @@ func (s *Supervisor) before() []check { return []check{s.knowsTypes, s.takesStat
 // what the old one has written meanwhile. Requests wait for them.
 func (s *Supervisor) drained() []check { return []check{s.knowsTypes, s.stillTakesStates} }
 
+// recorded are the checks of a module that was recorded and is about to start: the log may have
+// come from elsewhere meanwhile, or have lost events by force. Where nothing has, they read a few
+// entries of the index.
+func (s *Supervisor) recorded() []check { return []check{s.knowsTypes, s.takesStatesStill} }
+
 // fits makes checks, up to the first that fails.
 func fits(ctx context.Context, checks []check, next *build) error {
 	for _, c := range checks {
@@ -40,7 +45,7 @@ func (s *Supervisor) knowsTypes(ctx context.Context, next *build) error {
 	name := next.spec.Service
 	types, err := s.opt.Journal.EventTypes(ctx, journal.LogName(name))
 	if err != nil {
-		return &service.Error{Op: "deploy", Service: name, Kind: kindOfJournal(err),
+		return &service.Error{Op: next.op, Service: name, Kind: kindOfJournal(err),
 			Message: "the event types in the service's log cannot be read at present; nothing has changed", Err: err}
 	}
 	index := service.NewManifestIndex(&next.module.Manifest)
@@ -61,8 +66,8 @@ func (s *Supervisor) knowsTypes(ctx context.Context, next *build) error {
 	if more := unknown - len(reasons); more > 0 {
 		reasons = append(reasons, fmt.Sprintf("and %d more types", more))
 	}
-	return &service.Error{Op: "deploy", Service: name, Kind: service.KindConflicting, Reasons: reasons,
-		Message: "the service's log has events that the new module does not know"}
+	return &service.Error{Op: next.op, Service: name, Kind: service.KindConflicting, Reasons: reasons,
+		Message: "the service's log has events that the module does not know"}
 }
 
 func events(n uint64) string {

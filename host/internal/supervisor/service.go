@@ -22,11 +22,10 @@ type Service struct {
 	patience time.Duration    // of requests without a deadline that wait for an engine
 	latency  *latency.Service // how long its commands take; nil: nobody counts
 
-	// deploying has a token in it while the service is deployed, deleted or stopped. Take
-	// it before swapping.
-	deploying chan struct{}
+	// deploying is held while the service is deployed, deleted or stopped. Lock it before swapping.
+	deploying lock
 	// swapping is held while the engine is replaced or stopped. Lock it before mu.
-	swapping sync.Mutex
+	swapping lock
 
 	mu       sync.RWMutex // guards all below; no I/O under it
 	spec     service.Spec
@@ -46,26 +45,17 @@ type Service struct {
 
 // newService makes a service that is starting: requests wait.
 func newService(spec service.Spec, known catalog.Facts, account *budget.Account, hub *stream.Hub, patience time.Duration) *Service {
-	return &Service{deploying: make(chan struct{}, 1), hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
+	return &Service{deploying: newLock(), swapping: newLock(), hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
 
 // lockDeploying waits until nobody else deploys or deletes the service, but not longer
 // than ctx.
 func (s *Service) lockDeploying(ctx context.Context, op string, name service.Name) error {
-	select {
-	case s.deploying <- struct{}{}: // also if ctx has ended, which whoever has it finds out
-		return nil
-	default:
+	if gone := s.deploying.LockWithin(ctx); gone != nil {
+		return &service.Error{Op: op, Service: name, Kind: service.KindOf(gone), Message: "the caller gave up while another deployment of the service was under way; nothing has changed", Err: gone}
 	}
-	select {
-	case s.deploying <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return &service.Error{Op: op, Service: name, Kind: service.KindOf(ctx.Err()), Message: "the caller gave up while another deployment of the service was under way; nothing has changed", Err: ctx.Err()}
-	}
+	return nil
 }
-
-func (s *Service) unlockDeploying() { <-s.deploying }
 
 // Account is the service's in the host's budget.
 func (s *Service) Account() *budget.Account { return s.account }

@@ -120,6 +120,19 @@ func (st *starter) drop(svc *Service) (ended <-chan struct{}) {
 	return ended
 }
 
+// hurry tries a service now that waits for its next attempt.
+func (st *starter) hurry(svc *Service) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, x := range st.waiting {
+		if x.svc == svc {
+			x.due = time.Time{}
+			st.step()
+			return
+		}
+	}
+}
+
 // close ends all attempts and waits for their end, which is near, as a guest looks
 // whether its caller has gone.
 func (st *starter) close() {

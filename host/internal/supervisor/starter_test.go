@@ -284,7 +284,7 @@ func TestWaitingForADeploymentEnds(t *testing.T) {
 	if err := svc.lockDeploying(gone, "deploy", "bank"); service.KindOf(err) != service.KindCanceled {
 		t.Errorf("whose caller has gone: %v", err)
 	}
-	svc.unlockDeploying()
+	svc.deploying.Unlock()
 	if err := svc.lockDeploying(t.Context(), "delete", "bank"); err != nil {
 		t.Error(err)
 	}

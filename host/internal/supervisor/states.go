@@ -25,7 +25,7 @@ const (
 func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
 	c := &stateCheck{supervisor: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
 	// Before all else, so that a retention meanwhile is seen when the old module is drained.
-	next.keptFrom = s.opt.Journal.First(c.log())
+	next.facts.KeptFrom = s.opt.Journal.First(c.log())
 	if svc, err := s.Get(next.spec.Service); err == nil {
 		svc.mu.RLock()
 		same := svc.manifest != nil && svc.spec.Module == next.spec.Module
@@ -54,10 +54,19 @@ func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
 
 // stillTakesStates does that again if a retention has deleted events since.
 func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
-	if s.opt.Journal.First(journal.LogName(next.spec.Service)) == next.keptFrom {
+	if s.opt.Journal.First(journal.LogName(next.spec.Service)) == next.facts.KeptFrom {
 		return nil
 	}
 	return s.takesStates(ctx, next)
+}
+
+// takesStatesStill is takesStates of a module that has been recorded, unless its record says that
+// it was held to what there is.
+func (s *Supervisor) takesStatesStill(ctx context.Context, next *build) error {
+	if d, ok := s.opt.Catalog.Recorded(next.spec.Service); ok && d.Spec == next.spec {
+		next.facts.KeptFrom = d.Facts.KeptFrom
+	}
+	return s.stillTakesStates(ctx, next)
 }
 
 // Module is the module that a service has been deployed with, whether it runs or not, and its state
@@ -72,17 +81,43 @@ func (s *Supervisor) Module(svc *Service) (module service.Digest, schema uint32)
 }
 
 // HoldModule keeps a service at its module until release is called, and waits while a deployment
-// swaps it. It is for a retention, which relies on the snapshots of that module: what is deployed afterwards
-// is held to what the retention has left. KindConflicting says that the module is another one.
-func (s *Supervisor) HoldModule(svc *Service, module service.Digest) (release func(), err error) {
-	svc.swapping.Lock()
+// swaps it, until ctx ends. It is for a retention, which relies on the snapshots of that module: what is
+// deployed afterwards is held to what the retention has left. KindConflicting says that the module is another one.
+func (s *Supervisor) HoldModule(ctx context.Context, svc *Service, module service.Digest) (release func(), err error) {
+	if gone := svc.swapping.LockWithin(ctx); gone != nil {
+		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindOf(gone), Err: gone,
+			Message: "the caller gave up while a deployment of the service was under way; nothing was deleted"}
+	}
 	if now, _ := s.Module(svc); now != module {
 		svc.swapping.Unlock()
 		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindConflicting,
 			Message: "another module was deployed meanwhile, which needs snapshots of its own; nothing was deleted: try again"}
 	}
-	return svc.swapping.Unlock, nil
+	before := s.opt.Journal.First(journal.LogName(svc.Name()))
+	return func() {
+		defer svc.swapping.Unlock()
+		s.noteRetention(context.WithoutCancel(ctx), svc.Name(), before)
+	}, nil
 }
+
+// noteRetention records that the module of a service was held to what a retention has left, if it was held to
+// what there was before. What the retention has taken from it by force was its operator's wish, and is no
+// reason not to start it again.
+func (s *Supervisor) noteRetention(ctx context.Context, name service.Name, before journal.Position) {
+	d, ok := s.opt.Catalog.Recorded(name)
+	first := s.opt.Journal.First(journal.LogName(name))
+	if !ok || first == before || d.Facts.KeptFrom != before {
+		return
+	}
+	d.Facts.KeptFrom = first
+	if err := s.opt.Catalog.Started(ctx, d.Spec, d.Facts); err != nil {
+		s.opt.Logger.Warn("that the service's module goes on with what a retention has left could not be recorded; it is looked at when the service is started again",
+			"service", name, "error", err)
+	}
+}
+
+// LogChanged has a service that could not be started tried again now, as its log is another one.
+func (s *Supervisor) LogChanged(svc *Service) { s.starter.hurry(svc) }
 
 // stateCheck is one run of takesStates.
 type stateCheck struct {
@@ -276,7 +311,7 @@ func (c *stateCheck) failed(err error) error {
 	if k := service.KindOf(err); k == service.KindCanceled || k == service.KindDeadline {
 		kind = k
 	}
-	return &service.Error{Op: "deploy", Service: c.next.spec.Service, Kind: kind, Err: err,
+	return &service.Error{Op: c.next.op, Service: c.next.spec.Service, Kind: kind, Err: err,
 		Message: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}
 }
 
@@ -288,11 +323,11 @@ func (c *stateCheck) verdict() error {
 	case !c.old && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
 		// Snapshots of several schemas, as only a forced retention leaves them: no module takes
 		// them all, and one has to run.
-		c.supervisor.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that is deployed",
+		c.supervisor.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that begins to serve",
 			"service", c.next.spec.Service, "entities", c.refused, "of", c.all, "first", c.first)
 		return nil
 	}
-	return &service.Error{Op: "deploy", Service: c.next.spec.Service, Kind: service.KindConflicting,
-		Message: "the new module does not take the snapshots of entities whose events are deleted, and could not bring them back",
+	return &service.Error{Op: c.next.op, Service: c.next.spec.Service, Kind: service.KindConflicting,
+		Message: "the module does not take the snapshots of entities whose events are deleted, and could not bring them back",
 		Reasons: []string{c.first, fmt.Sprintf("%d of %d such entities; the schemas of all and the snapshots of %d were looked at", c.refused, c.all, c.opened)}}
 }

@@ -135,8 +135,8 @@ func loadTime(size int64) time.Duration { return time.Duration(size) * 30 * time
 // runs or has failed.
 func (s *Supervisor) Tried() <-chan struct{} { return s.starter.tried }
 
-// start builds what was recorded from the stored module and puts it in place, unless
-// another deployment has done so first, which ends ctx.
+// start builds what was recorded from the stored module, holds it to the service's log and puts it
+// in place, unless another deployment has done so first, which ends ctx.
 func (s *Supervisor) start(ctx context.Context, x *start) error {
 	module, err := s.stored(x.spec.Module)
 	if err != nil {
@@ -146,13 +146,12 @@ func (s *Supervisor) start(ctx context.Context, x *start) error {
 	if err != nil {
 		return err
 	}
+	if err := fits(ctx, s.recorded(), built); err != nil {
+		return errors.Join(err, built.discard(context.WithoutCancel(ctx)))
+	}
 	if err := s.opt.Catalog.Started(ctx, x.spec, built.facts); err != nil && ctx.Err() == nil {
 		s.opt.Logger.Warn("what is known of the service's module, such as the tariff of its fuel, is not what its deployment says, and that could not be recorded",
 			"service", x.spec.Service, "tariff", built.module.Tariff, "error", err)
-	}
-	if err := s.knowsTypes(ctx, built); service.KindOf(err) == service.KindConflicting {
-		// It was deployed, or its log is of elsewhere. Other entities do not suffer by it.
-		s.opt.Logger.Warn("a service starts whose module cannot load entities that have certain events", "service", x.spec.Service, "error", err)
 	}
 	x.svc.swapping.Lock()
 	defer x.svc.swapping.Unlock()
@@ -220,7 +219,7 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	if err := svc.lockDeploying(ctx, "delete", name); err != nil {
 		return err
 	}
-	defer svc.unlockDeploying()
+	defer svc.deploying.Unlock()
 	if now, err := s.Get(name); err != nil || now != svc {
 		return notFound(name) // somebody else was first
 	}
@@ -283,8 +282,8 @@ func (s *Supervisor) Close(ctx context.Context, cause error) error {
 	}()
 	for _, svc := range s.All() {
 		all.Go(func() {
-			svc.deploying <- struct{}{} // what is under way has been canceled
-			defer svc.unlockDeploying()
+			svc.deploying.Lock() // what is under way has been canceled
+			defer svc.deploying.Unlock()
 			if err := svc.stop(ctx, cause); err != nil {
 				errs <- err
 			}
