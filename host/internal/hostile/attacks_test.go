@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ func attacks() []attack {
 	for _, g := range guests() {
 		all = append(all, guestAttack(g))
 	}
+	all = append(all, schemaAttack())
 	return append(all, clientAttacks()...)
 }
 
@@ -60,12 +62,32 @@ func guestAttack(g testguest.HostileGuest) attack {
 	return attack{
 		name:  g.Name,
 		setUp: func(t testing.TB, c *hosttest.Child) { deploy(t, c, name, g.Make(g.Name)) },
-		run:   func(ctx context.Context, c *hosttest.Child) { send(ctx, c, name, what) },
+		run:   func(ctx context.Context, c *hosttest.Child) { send(ctx, c, name, what, `{}`) },
 	}
 }
 
-// send sends to a hostile service until ctx ends, by some clients at once.
-func send(ctx context.Context, c *hosttest.Child, name service.Name, what []string) {
+// schemaAttack is a guest that has the host check data against its schema, by whose patterns each
+// byte is looked at a thousand times.
+func schemaAttack() attack {
+	const name = service.Name("schemas")
+	return attack{
+		name: string(name),
+		setUp: func(t testing.TB, c *hosttest.Child) {
+			m := testguest.CounterManifest(string(name))
+			for n := range m.Commands[:1] {
+				m.Commands[n].Input = `{"items":{"pattern":"(?:a?){320}b"}}`
+			}
+			deploy(t, c, name, testguest.CounterWith(m.AppendJSON(nil), nil))
+		},
+		run: func(ctx context.Context, c *hosttest.Child) {
+			element := `"` + strings.Repeat("a", 250) + `",`
+			send(ctx, c, name, []string{"commands/add"}, `[`+strings.Repeat(element, 2000)+`""]`)
+		},
+	}
+}
+
+// send sends data to a hostile service until ctx ends, by some clients at once.
+func send(ctx context.Context, c *hosttest.Child, name service.Name, what []string, data string) {
 	transport := &http.Transport{MaxIdleConnsPerHost: senders}
 	defer transport.CloseIdleConnections()
 	to := http.Client{Transport: transport}
@@ -73,7 +95,7 @@ func send(ctx context.Context, c *hosttest.Child, name service.Name, what []stri
 	for n := range senders {
 		wait.Go(func() {
 			for k := n; ctx.Err() == nil; k++ {
-				if err := post(ctx, &to, c, name, fmt.Sprint("e", n), what[k%len(what)]); err != nil {
+				if err := postData(ctx, &to, c, name, fmt.Sprint("e", n), what[k%len(what)], data); err != nil {
 					pause(ctx, time.Millisecond) // it is refused at once, perhaps
 				}
 			}

@@ -87,8 +87,12 @@ func measure(ctx context.Context, c *hosttest.Child, during time.Duration) *time
 
 // post sends a command or query and reads the answer.
 func post(ctx context.Context, to *http.Client, c *hosttest.Child, name service.Name, key, what string) error {
+	return postData(ctx, to, c, name, key, what, `{}`)
+}
+
+func postData(ctx context.Context, to *http.Client, c *hosttest.Child, name service.Name, key, what, data string) error {
 	url := fmt.Sprintf("http://%s/v1/services/%s/entities/%s/%s", c.Address, name, key, what)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`{}`))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(data))
 	if err != nil {
 		return err
 	}

@@ -264,6 +264,23 @@ func TestLargeDataIsCheckedInSteps(t *testing.T) {
 	}
 }
 
+// The instructions of an expression can all be alive at each character. Others run meanwhile, and
+// do so even if a string is short.
+func TestOthersRunWhileAnExpressionWorks(t *testing.T) {
+	const size, states = 250, 2 * 320
+	s := made(t, `{"pattern":"(?:a?){320}b"}`)
+	rests := 0
+	err := s.Check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { rests++; return nil })
+	// Each state may take 10 ns for a character; others are not to wait for a millisecond.
+	if want := size * states * 10 / 1_000_000; service.KindOf(err) != service.KindInvalid || rests < want {
+		t.Errorf("%d rests, want at least %d: %v", rests, want, err)
+	}
+	ended := errors.New("enough")
+	if err := s.Check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { return ended }); err != ended {
+		t.Errorf("it goes on after %v: %v", ended, err)
+	}
+}
+
 func TestAPointerIsBounded(t *testing.T) {
 	s := made(t, `{"additionalProperties":{"additionalProperties":{"type":"string"}}}`)
 	err := s.Check([]byte(`{"a":{"`+strings.Repeat("n", 2*maxPointer)+`":1}}`), nil)

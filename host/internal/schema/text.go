@@ -5,6 +5,8 @@ import (
 	"io"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
 // runes reads the characters of a JSON string between its quotation marks, whose form has
@@ -13,6 +15,7 @@ type runes struct {
 	b    []byte
 	at   int
 	rest *check // is told of the work
+	each int    // nanoseconds that the expression may work on a character
 }
 
 // ReadRune implements io.RuneReader.
@@ -23,6 +26,7 @@ func (r *runes) ReadRune() (rune, int, error) {
 	from := r.at
 	c := r.next()
 	r.rest.spend(r.at - from)
+	r.rest.toil(r.each)
 	return c, utf8.RuneLen(c), nil
 }
 
@@ -105,19 +109,21 @@ func (c *check) characters(token []byte, most int) (n int) {
 	return n
 }
 
-// shortMatch is up to how many bytes a string is handed to a regular expression whole.
-// Longer ones are read by it character by character, so that others can run meanwhile.
-const shortMatch = 256
+// matchTime is how many nanoseconds an instruction of a regular expression may take for each
+// character, if all of them are alive. Most expressions take a thousandth of that.
+const matchTime = 16
 
-// matches reports whether a string token has a match of the pattern.
+// matches reports whether a string token has a match of the pattern. One that may take long is read
+// by the regular expression character by character, so that others can run meanwhile.
 func (c *check) matches(p *pattern, token []byte) bool {
 	c.spend(len(token) * (1 + p.instructions/4))
 	if c.stopped() {
 		return false
 	}
-	inner := token[1 : len(token)-1]
-	if len(inner) <= shortMatch && bytes.IndexByte(inner, '\\') < 0 {
+	inner, each := token[1:len(token)-1], p.instructions*matchTime
+	if most := len(inner) * each; most <= yield.Step && bytes.IndexByte(inner, '\\') < 0 {
+		c.toil(most)
 		return p.Match(inner)
 	}
-	return p.MatchReader(&runes{b: inner, rest: c})
+	return p.MatchReader(&runes{b: inner, rest: c, each: each})
 }
