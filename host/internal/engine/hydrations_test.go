@@ -208,6 +208,38 @@ func TestAHydrationGoesOnAfterAReset(t *testing.T) {
 	})
 }
 
+// It goes on from there also if an earlier snapshot was refused, which is not looked at again.
+func TestAHydrationWithARefusedSnapshotGoesOnAfterAReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := openJournal(t, journaltest.NewMemory())
+		const events, before = 3000, 11
+		o, _ := bankOptions(t, j, 1)
+		o.Spec.Settings.SnapshotEvery = 10
+		o.withSchema(t, 4)
+		old := start(t, o)
+		deposits(t, old, "alice", before)
+		wantSnapshots(t, old, 1, 0, 0)
+		history(t, j, "alice", before, 7, ones(events-before)...)
+		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
+		g.onApply = func(*account, service.GuestEvent) { time.Sleep(10 * time.Millisecond) }
+		done := make(chan error, 1)
+		asked(t, e, "alice", time.Time{}, func(_ service.QueryReply, err error) { done <- err })
+		for range 2 {
+			time.Sleep(10 * time.Second)
+			if _, err := send(e, command("trap", "bob", "", "0")); service.KindOf(err) != service.KindTrap {
+				t.Fatal(err)
+			}
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		wantBalance(t, e, "alice", events)
+		if _, c := counted(t, e); g.replayed > events+600 || g.replayed <= events || c.Resets != 2 || c.SnapshotsUsed != 1 || c.SnapshotsRefused != 1 {
+			t.Errorf("%d events were replayed, %+v", g.replayed, c)
+		}
+	})
+}
+
 // An entity that cannot be hydrated costs one hydration and one line of the log, however
 // often it is asked for, and nobody else anything. It is tried again after growing waits.
 func TestABrokenEntityAmongOthers(t *testing.T) {

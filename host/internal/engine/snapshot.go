@@ -177,6 +177,11 @@ const (
 // moment when all entities are cold, and would leave those that no longer have their first
 // events without any state. What other entities' snapshots were like decides nothing.
 func (s *shard) source(x *hydration) *journal.Snapshot {
+	if x.kept > 0 && x.next > fromLatest {
+		if found := s.keptMidway(x); found != nil {
+			return found
+		}
+	}
 	if x.next == fromLatest {
 		if found := s.latest(x); found != nil {
 			return found
@@ -229,6 +234,20 @@ func (s *shard) retained(x *hydration) *journal.Snapshot {
 	return found.Snapshot
 }
 
+// keptMidway is the snapshot that this hydration has kept on its way, after the ones before it were
+// refused; nil if it has been dropped, or snapshots are not used for a while.
+func (s *shard) keptMidway(x *hydration) *journal.Snapshot {
+	if time.Now().Before(s.snapshots.unused) {
+		return nil
+	}
+	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(x.key))
+	if err != nil || !ok || found.Version != x.kept || found.Schema != s.engine.options.Manifest.StateSchema {
+		return nil
+	}
+	x.tried, x.reason = found.Version, nil
+	return &found
+}
+
 func (s *shard) otherSchema(schema uint32) *service.Error {
 	return s.engine.errorf(service.KindConflicting, "it is of state schema %d, and the module has %d", schema, s.engine.options.Manifest.StateSchema)
 }
@@ -251,7 +270,7 @@ func (s *shard) refuse(x *hydration, version service.Version, reason *service.Er
 func (s *shard) notTaken(x *hydration, reason *service.Error, broke bool) {
 	s.refuse(x, x.from.Version, reason)
 	x.broke = x.broke || broke
-	x.next++
+	x.next = min(x.next+1, fromEvents)
 }
 
 // used counts the end of a hydration that began with a snapshot, or with the events after
