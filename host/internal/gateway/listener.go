@@ -27,8 +27,10 @@ type crowd struct {
 	most    int
 	socket  int // bytes that the system may hold of a connection, each way
 	refused func(which string)
-	flights *flights
-	files   *budget.Account // of the connections' descriptors
+	// unreadable makes a problem of what net/http has refused.
+	unreadable func(why *service.Error, status int, client string) api.Problem
+	flights    *flights
+	files      *budget.Account // of the connections' descriptors
 
 	mu   sync.Mutex // guards what follows
 	open int
@@ -50,10 +52,11 @@ type guestConn struct {
 	headers int // of the request that a handler is at work on, in bytes; the handler's
 }
 
-func newCrowd(l net.Listener, o *Options, flights *flights, files *budget.Account) *crowd {
+func newCrowd(l net.Listener, s *Server) *crowd {
+	o := &s.options
 	return &crowd{
-		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused,
-		flights: flights, files: files,
+		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused, unreadable: s.unreadable,
+		flights: s.flights, files: s.files,
 	}
 }
 

@@ -19,34 +19,47 @@ var plainHeaders = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnec
 // maxPlain bounds such an answer, in bytes.
 const maxPlain = 512
 
-// malformed makes problem details of net/http's own answer to a request; nil if b is none.
-func malformed(b []byte) []byte {
+// expectation begins net/http's answer to an Expect that it does not know. No handler answers so.
+var expectation = []byte(" 417 Expectation Failed\r\n")
+
+// malformed says what net/http's own answer to a request is about, and its status; nil if b is none.
+func malformed(b []byte) (why *service.Error, status int) {
 	line, text, ok := bytes.Cut(b[:min(len(b), maxPlain)], plainHeaders)
 	line, is11 := bytes.CutPrefix(line, []byte("HTTP/1.1 "))
+	if len(b) < maxPlain && len(b) > len("HTTP/1.1") && bytes.HasPrefix(b, []byte("HTTP/1.")) && bytes.HasPrefix(b[len("HTTP/1.1"):], expectation) {
+		return service.Errorf(service.KindUnsupported, "the header Expect may be 100-continue only"), http.StatusExpectationFailed
+	}
 	if !ok || !is11 || len(b) >= maxPlain || len(line) < 3 {
-		return nil
+		return nil, 0
 	}
 	status, err := strconv.Atoi(string(line[:3]))
 	if err != nil || status < 400 || status > 599 || !bytes.Equal(line, text) && status != http.StatusNotImplemented {
-		return nil
+		return nil, 0
 	}
-	return problemAnswer(problemOfUnread(status, line))
+	return meant(status, line), status
 }
 
-// problemOfUnread says what net/http means by a status, whose line may say more.
-func problemOfUnread(status int, line []byte) api.Problem {
-	e := service.Errorf(service.KindUnsupported, "the request cannot be read: %s", http.StatusText(status))
+// meant is what net/http means by a status, whose line may say more.
+func meant(status int, line []byte) *service.Error {
 	switch status {
 	case http.StatusRequestHeaderFieldsTooLarge:
-		e = service.Errorf(service.KindTooLarge, "the request's line and headers are larger than %d bytes", maxHeader)
+		return service.Errorf(service.KindTooLarge, "the request's line and headers are larger than %d bytes", maxHeader)
 	case http.StatusBadRequest:
-		e = service.Errorf(service.KindInvalid, "the request cannot be read: its line or a header is malformed")
 		if _, why, ok := bytes.Cut(line, []byte(": ")); ok {
-			e = service.Errorf(service.KindInvalid, "the request cannot be read: %.200q", why)
+			return service.Errorf(service.KindInvalid, "the request cannot be read: %.200q", why)
 		}
+		return service.Errorf(service.KindInvalid, "the request cannot be read: its line or a header is malformed")
 	}
-	p := api.ProblemOf(e, "")
+	return service.Errorf(service.KindUnsupported, "the request cannot be read: %s", http.StatusText(status))
+}
+
+// unreadable makes a problem of what net/http has refused, counts it and logs it.
+func (s *Server) unreadable(why *service.Error, status int, client string) api.Problem {
+	id := s.requestID()
+	p := api.ProblemOf(why, id)
 	p.Status = status
+	s.metrics.Request(elsewhere, status, 0)
+	s.logProblem(&p, why, id, []any{"client", client})
 	return p
 }
 
@@ -64,8 +77,9 @@ func problemAnswer(p api.Problem, headers ...string) []byte {
 // on, only net/http can be the author of an answer.
 func (g *guestConn) Write(b []byte) (int, error) {
 	if len(b) < maxPlain && g.flight.unread.Load() > 0 {
-		if p := malformed(b); p != nil {
-			if _, err := g.Conn.Write(p); err != nil {
+		if why, status := malformed(b); why != nil {
+			p := g.crowd.unreadable(why, status, g.RemoteAddr().String())
+			if _, err := g.Conn.Write(problemAnswer(p)); err != nil {
 				return 0, err
 			}
 			return len(b), nil

@@ -3,18 +3,42 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 )
 
-// What the server's library refuses by itself is a problem like all others. This fails when the
-// library says it in other words.
+// statuses are the answers that a server has counted, by route.
+type statuses struct {
+	noMetrics
+	mu  sync.Mutex
+	all map[string]int
+}
+
+func (c *statuses) Request(route string, status int, _ time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all[fmt.Sprint(route, " ", status)]++
+}
+
+func (c *statuses) count(route string, status int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all[fmt.Sprint(route, " ", status)]
+}
+
+// What the server's library refuses by itself is a problem like all others, and is counted and logged. This
+// fails when the library says it in other words.
 func TestWhatCannotBeReadIsAProblem(t *testing.T) {
-	s := start(t, Options{})
+	counts := &statuses{all: map[string]int{}}
+	s := start(t, Options{Metrics: counts})
 	const host = "Host: localhost\r\n\r\n"
 	for request, want := range map[string]struct {
 		status int
@@ -24,12 +48,15 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 		"GET /v1/services HTTP/1.1\r\n\r\n":                       {400, "invalid"},
 		"GET /v1/services HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n": {400, "invalid"},
 		"GET /v1/services HTTP/1.1\r\nA b: c\r\n" + host:          {400, "invalid"},
+		"GET /v1/services HTTP/1.1\r\nExpect: much\r\n" + host:    {417, "unsupported"},
+		"GET /v1/services HTTP/1.0\r\nExpect: much\r\n" + host:    {417, "unsupported"},
 		"GARBAGE\r\n\r\n":                      {400, "invalid"},
 		"GET /v1/services HTTP/4.0\r\n" + host: {505, "unsupported"},
 		"POST /v1/services HTTP/1.1\r\nTransfer-Encoding: zip\r\n" + host:                         {501, "unsupported"},
 		"GET /v1/services HTTP/1.1\r\nA: " + strings.Repeat("a", maxHeader+8<<10) + "\r\n" + host: {431, "too_large"},
 	} {
 		a := s.attacker()
+		before, lines := counts.count(elsewhere, want.status), len(s.told(`"request refused"`))
 		a.put(request)
 		resp, err := http.ReadResponse(a.r, nil)
 		if err != nil {
@@ -42,6 +69,14 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 			resp.Header.Get("Content-Type") != api.ContentProblem || !resp.Close {
 			t.Errorf("%.40q: %d %v %s %v", request, resp.StatusCode, resp.Header, text, err)
 		}
+		if n := counts.count(elsewhere, want.status); n != before+1 {
+			t.Errorf("%.40q: %d were counted, and %d before", request, n, before)
+		}
+		told := s.told(`"request refused"`)
+		if id := strings.TrimPrefix(p.Instance, "urn:bulkhead:request:"); len(told) != lines+1 || id == "" || !strings.Contains(told[lines], "request="+id+" status="+strconv.Itoa(want.status)) ||
+			!strings.Contains(told[lines], "client=127.0.0.1:") {
+			t.Errorf("%.40q: told of %s: %q", request, p.Instance, told[lines:])
+		}
 		if n, _ := io.Copy(io.Discard, a.r); n > 0 { // an error is the reset of what was not read
 			t.Errorf("%.40q: %d bytes follow", request, n)
 		}
@@ -51,15 +86,15 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 // What a service answers is not taken for the library's words.
 func TestAnswersAreNotTakenForRefusals(t *testing.T) {
 	plain := "HTTP/1.1 400 Bad Request" + string(plainHeaders) + "400 Bad Request"
-	if malformed([]byte(plain)) == nil {
+	if why, _ := malformed([]byte(plain)); why == nil {
 		t.Fatal("the library's own words are not known")
 	}
 	for _, other := range []string{
 		plain + " ", plain[1:], plain[:len(plain)-1], strings.Replace(plain, "400", "200", 1), strings.Replace(plain, "400", "4x0", 2), "HTTP/1.1 40" + string(plainHeaders),
 		"HTTP/1.1 400 Bad Request\r\nBulkhead-Request-Id: 1\r\n\r\n", "", strings.Repeat("x", maxPlain), plain + strings.Repeat("x", maxPlain),
 	} {
-		if p := malformed([]byte(other)); p != nil {
-			t.Errorf("%q becomes %q", other, p)
+		if why, _ := malformed([]byte(other)); why != nil {
+			t.Errorf("%q becomes %v", other, why)
 		}
 	}
 	s := start(t, Options{})
@@ -84,9 +119,13 @@ func TestAnswersAreNotTakenForRefusals(t *testing.T) {
 func FuzzMalformed(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 400 Bad Request: a" + string(plainHeaders) + "400 Bad Request: a"))
 	f.Add([]byte("HTTP/1.1 501 Not Implemented" + string(plainHeaders) + "Unsupported transfer encoding"))
+	f.Add([]byte("HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 "))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if p := malformed(b); p != nil {
+		if why, status := malformed(b); why != nil {
+			problem := api.ProblemOf(why, "1")
+			problem.Status = status
+			p := problemAnswer(problem)
 			if _, body, ok := bytes.Cut(p, []byte("\r\n\r\n")); !ok || !json.Valid(body) {
 				t.Fatalf("%q becomes %q", b, p)
 			}

@@ -104,7 +104,7 @@ func (s *Server) Start(ctx context.Context) error {
 			return service.Errorf(service.KindUnavailable, "cannot listen on %q: %w", s.options.Listen, err)
 		}
 		s.addr = l.Addr()
-		c := newCrowd(l, &s.options, s.flights, s.files)
+		c := newCrowd(l, s)
 		s.life.Go(func() { c.watch(s.stopping) })
 		s.life.Go(func() {
 			err := s.http.Serve(c)
