@@ -52,7 +52,8 @@ type Host struct {
 	runtime       *sandbox.Runtime
 	logs          *logging.Budget // in front of the log
 	readers       readers
-	latencies     *latency.Table
+	latencies     *latency.Table // of commands
+	queries       *latency.Table // how long they took
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -121,7 +122,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
-	h.readers, h.latencies = newReaders(&o, account), latency.New(0)
+	h.readers, h.latencies, h.queries = newReaders(&o, account), latency.New(0), latency.New(0)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
 	h.life, h.end = context.WithCancel(context.Background())
@@ -186,7 +187,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	}
 	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling, Budget: h.opt.Budget,
-		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, Latencies: h.latencies, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
+		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, Latencies: h.latencies, QueryLatencies: h.queries, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}
@@ -545,6 +546,9 @@ func notBegun(name service.Name, err error) error {
 // no more than a thousand: beyond that, and for types that a service does not have, the type is
 // "other". Those of a service go when it is deleted.
 func (h *Host) Latencies() []service.Latency { return h.latencies.Read() }
+
+// QueryLatencies is how long queries took, as Latencies.
+func (h *Host) QueryLatencies() []service.Latency { return h.queries.Read() }
 
 // NewCommandID makes a command id that nobody has used. A sender that keeps it can
 // send the command again safely.

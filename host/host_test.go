@@ -443,6 +443,9 @@ func TestAFailedJournalIsOpenedAgain(t *testing.T) {
 	if err := h.Ready(); err != nil {
 		t.Errorf("the host is not ready: %v", err)
 	}
+	if n := counted(h)["tally/add"]; n < 3 {
+		t.Errorf("%d commands are counted, of before and after", n)
+	}
 }
 
 func TestASecondHostOnTheSameDirectoryIsRefused(t *testing.T) {

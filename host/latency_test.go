@@ -55,6 +55,25 @@ func TestCountersGoOnAcrossDeployments(t *testing.T) {
 		}
 	}
 	check(3)
+	for _, typ := range []service.Type{"count", "count", "made up"} {
+		_, err := h.Query(t.Context(), service.Query{Service: "tally", Key: "k1", Type: typ})
+		if (err == nil) != (typ == "count") {
+			t.Fatal(err)
+		}
+	}
+	queries := func() {
+		t.Helper()
+		got := map[service.Type]uint64{}
+		for _, l := range h.QueryLatencies() {
+			for _, n := range l.Buckets {
+				got[l.Type] += n
+			}
+		}
+		if len(got) == 0 || len(got) > 2 || got["count"] != 2 {
+			t.Errorf("%v, want two queries of count", got)
+		}
+	}
+	queries()
 	before, _ := h.Status("tally")
 	for _, shards := range []int{2, 3} {
 		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: shards}})
@@ -62,6 +81,7 @@ func TestCountersGoOnAcrossDeployments(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(3)
+		queries()
 		if now, _ := h.Status("tally"); now.Counters.Fuel < before.Counters.Fuel {
 			t.Errorf("%d units of fuel have become %d", before.Counters.Fuel, now.Counters.Fuel)
 		}

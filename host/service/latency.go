@@ -10,13 +10,13 @@ var LatencyBounds = [...]time.Duration{
 	512 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second,
 }
 
-// Latency is how long the commands of one type took, from when the host had them until their
-// outcome was known, those that were refused or failed included.
+// Latency is how long the commands, or the queries, of one type took, from when the host had them until
+// their outcome was known, those that were refused or failed included.
 type Latency struct {
 	Service Name
 	Type    Type
 	Sum     time.Duration
-	// Buckets count the commands: those that took no longer than the bound of the bucket, and
+	// Buckets count them: those that took no longer than the bound of the bucket, and
 	// longer than that of the bucket before.
 	Buckets [len(LatencyBounds) + 1]uint64
 }

@@ -1,4 +1,4 @@
-// Package latency counts how long commands take, by service and type, within a bound on the
+// Package latency counts how long commands, or queries, take, by service and type, within a bound on the
 // number of series: whoever watches a host keeps each of them, and services and their types are
 // as many as their authors like.
 package latency
@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// Other is the type of commands whose own has no series.
+	// Other is the type of those whose own has no series.
 	Other service.Type = "other"
-	// Others is the service of commands for whose service not even one could be made. No service has such a name.
+	// Others is the service of those for whose service not even one could be made. No service has such a name.
 	Others service.Name = "_other"
 )
 
@@ -51,6 +51,7 @@ type Service struct {
 	known  map[service.Type]struct{}
 	series map[service.Type]*series
 	closed bool
+	left   bool // nobody counts for it at present
 }
 
 // series is one histogram. Anybody counts in it.
@@ -59,16 +60,41 @@ type series struct {
 	buckets [len(service.LatencyBounds) + 1]atomic.Uint64
 }
 
-// Service begins to count for a service. It ends with Close.
+// Service begins to count for a service, or goes on with what was left of it. It ends with Close or
+// Leave.
 func (t *Table) Service(name service.Name) *Service {
-	s := &Service{table: t, name: name, series: map[service.Type]*series{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for s := range t.services {
+		if s.name == name && s.takeUp() {
+			return s
+		}
+	}
+	s := &Service{table: t, name: name, series: map[service.Type]*series{}}
 	t.services[s] = struct{}{}
 	return s
 }
 
-// Know says which types of commands the service has. What was counted of others stays.
+// takeUp reports whether the service was left, and takes it up if so.
+func (s *Service) takeUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.left
+	s.left = false
+	return was
+}
+
+// Leave keeps what was counted for who next counts for a service of this name.
+func (s *Service) Leave() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+}
+
+// Know says which types the service has. What was counted of others stays.
 func (s *Service) Know(types []service.Type) {
 	if s == nil {
 		return
@@ -97,7 +123,7 @@ func (s *Service) Close() {
 	s.closed, s.series = true, nil
 }
 
-// Observe counts a command that took so long. A type that the service does not have, which may
+// Observe counts one that took so long. A type that the service does not have, which may
 // be any text of a client, is an [Other].
 func (s *Service) Observe(typ service.Type, took time.Duration) {
 	if s == nil {

@@ -112,6 +112,28 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
+// Who counts for a service that was left goes on with what there is of it.
+func TestALeftServiceIsTakenUp(t *testing.T) {
+	table := New(0)
+	bank := table.Service("bank")
+	bank.Know([]service.Type{"open"})
+	bank.Observe("open", 1)
+	bank.Leave()
+	bank.Observe("open", 1) // an answer that was still to come
+	wantCounts(t, table, map[string]uint64{"bank open": 2})
+	other, again := table.Service("other"), table.Service("bank")
+	again.Observe("open", 1)
+	if twin := table.Service("bank"); twin == again || other == again {
+		t.Error("two count for one service")
+	}
+	wantCounts(t, table, map[string]uint64{"bank open": 3})
+	again.Close()
+	wantCounts(t, table, map[string]uint64{})
+	if n := table.series.Load(); n != 0 {
+		t.Errorf("%d series are counted when all are gone", n)
+	}
+}
+
 func TestAnybodyAtAnyTime(t *testing.T) {
 	const most = 10
 	table := New(most)

@@ -69,6 +69,7 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 		s.mu.Lock()
 		delete(s.services, spec.Service)
 		s.mu.Unlock()
+		svc.uncount()
 		// Whoever waits for the service waits for nothing.
 		err = errors.Join(err, svc.stop(ctx, notFound(spec.Service)))
 	}
@@ -273,9 +274,10 @@ func (s *Supervisor) withEngine(svc *Service, b *build) (*build, error) {
 	return &own, err
 }
 
-func commandTypes(m *abi.Manifest) (types []service.Type) {
-	for _, c := range m.Commands {
-		types = append(types, service.Type(c.Name))
+// typesOf are the types of commands, or of queries.
+func typesOf[T abi.CommandType | abi.QueryType](all []T) (types []service.Type) {
+	for _, t := range all {
+		types = append(types, service.Type(abi.CommandType(t).Name))
 	}
 	return types
 }

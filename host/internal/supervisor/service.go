@@ -21,6 +21,7 @@ type Service struct {
 	account  *budget.Account  // what the service holds of the host
 	patience time.Duration    // of requests without a deadline that wait for an engine
 	latency  *latency.Service // how long its commands take; nil: nobody counts
+	queries  *latency.Service // how long its queries take, likewise
 
 	// deploying is held while the service is deployed, deleted or stopped. Lock it before swapping.
 	deploying lock
@@ -88,7 +89,12 @@ func (s *Service) Submit(c service.Command, reply func(service.Reply, error)) er
 }
 
 // Query hands a query to the engine, like Submit.
-func (s *Service) Query(q service.Query, done func(service.QueryReply, error)) error {
+func (s *Service) Query(q service.Query, answer func(service.QueryReply, error)) error {
+	began, typ := time.Now(), q.Type
+	done := func(r service.QueryReply, err error) {
+		s.queries.Observe(typ, time.Since(began))
+		answer(r, err)
+	}
 	return s.pass(q.Deadline, &q.Claim, int64(len(q.Data)),
 		func(b *build) error { return b.engine.Query(q, done) }, func(err error) { done(service.QueryReply{}, err) })
 }
@@ -262,7 +268,8 @@ func (s *Service) openGate(next *build, cause error) {
 	}
 	answers := s.leave()
 	if next != nil {
-		s.latency.Know(commandTypes(&next.module.Manifest))
+		s.latency.Know(typesOf(next.module.Manifest.Commands))
+		s.queries.Know(typesOf(next.module.Manifest.Queries))
 	}
 	s.mu.Unlock()
 	for _, answer := range answers {
@@ -327,12 +334,17 @@ func (s *Service) rest(ctx context.Context, cause error) error {
 func (s *Service) stop(ctx context.Context, cause error) error {
 	err := s.rest(ctx, cause)
 	s.hub.Close(cause)
-	s.latency.Close()
 	s.account.Set(budget.DiskBytes, 0) // it was measured, not taken
 	if held := s.account.Close(); held != nil && err == nil {
 		err = service.Errorf(service.KindInternal, "the service %s was stopped and still held %v", s.spec.Service, held)
 	}
 	return err
+}
+
+// uncount takes what was counted of the service away.
+func (s *Service) uncount() {
+	s.latency.Close()
+	s.queries.Close()
 }
 
 // State is the state that Status has.

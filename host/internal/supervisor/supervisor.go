@@ -57,8 +57,9 @@ type Options struct {
 	// Shared counts what subscribers hold of events while they write them; each service has an
 	// account below it.
 	Shared *budget.Account
-	// Latencies counts how long the commands of all services take.
-	Latencies *latency.Table
+	// Latencies counts how long the commands of all services take, and QueryLatencies their queries.
+	Latencies      *latency.Table
+	QueryLatencies *latency.Table
 	// Backlog is how subscribers read that are behind their ring.
 	Backlog *stream.Backlog
 	// DrainTime bounds how long the commands of an engine may take when a deployment
@@ -174,7 +175,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 			Service: spec.Service, Reader: s.opt.Journal, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings, Backlog: s.opt.Backlog,
 			Account: s.opt.Shared.Child("events of "+string(spec.Service), nil),
 		}), s.opt.Patience)
-		svc.latency = s.opt.Latencies.Service(spec.Service)
+		svc.latency, svc.queries = s.opt.Latencies.Service(spec.Service), s.opt.QueryLatencies.Service(spec.Service)
 		s.services[spec.Service] = svc
 	}
 	return svc, nil
@@ -256,6 +257,7 @@ func (s *Supervisor) forget(ctx context.Context, svc *Service) error {
 	s.mu.Lock()
 	delete(s.services, name)
 	s.mu.Unlock()
+	svc.uncount()
 	return svc.stop(ctx, notFound(name))
 }
 
@@ -284,6 +286,9 @@ func (s *Supervisor) Close(ctx context.Context, cause error) error {
 		all.Go(func() {
 			svc.deploying.Lock() // what is under way has been canceled
 			defer svc.deploying.Unlock()
+			// The next supervisor of the host goes on with what was counted.
+			svc.latency.Leave()
+			svc.queries.Leave()
 			if err := svc.stop(ctx, cause); err != nil {
 				errs <- err
 			}

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"fmt"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -255,16 +256,18 @@ func (c *resources) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// latencies shows how long commands took.
+// latencies shows how long commands took, or queries.
 type latencies struct {
 	read func() []service.Latency
 	desc *prometheus.Desc
 }
 
-func newLatencies(read func() []service.Latency) *latencies {
-	return &latencies{read, prometheus.NewDesc("bulkhead_command_seconds",
-		"How long commands took from when the host had them until their outcome was known, in seconds, by service and type of command, whichever way they came; commands beyond the host's bound on such series, and of types that the service does not have, are of type other.",
-		[]string{"service", "type"}, nil)}
+// newLatencies shows what is read of a "command" or a "query".
+func newLatencies(what string, read func() []service.Latency) *latencies {
+	plural := map[string]string{"command": "commands", "query": "queries"}[what]
+	help := fmt.Sprintf("How long %[2]s took from when the host had them until their outcome was known, in seconds, by service and type of %[1]s, whichever way they came; %[2]s beyond the host's bound on such series, and of types that the service does not have, are of type other.",
+		what, plural)
+	return &latencies{read, prometheus.NewDesc("bulkhead_"+what+"_seconds", help, []string{"service", "type"}, nil)}
 }
 
 // Describe implements prometheus.Collector.

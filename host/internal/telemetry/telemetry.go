@@ -30,8 +30,9 @@ type Options struct {
 	LogDropped func() uint64
 	// Readers is what those do who read logs.
 	Readers func() service.Readers
-	// Latencies is how long commands took.
-	Latencies func() []service.Latency
+	// Latencies is how long commands took, and QueryLatencies how long queries did.
+	Latencies      func() []service.Latency
+	QueryLatencies func() []service.Latency
 	// Resources is how much of each of the host's resources is in use.
 	Resources func() []service.ResourceUsage
 }
@@ -94,7 +95,10 @@ func New(o Options) *Telemetry {
 		t.registry.MustRegister(newReaders(o.Readers))
 	}
 	if o.Latencies != nil {
-		t.registry.MustRegister(newLatencies(o.Latencies))
+		t.registry.MustRegister(newLatencies("command", o.Latencies))
+	}
+	if o.QueryLatencies != nil {
+		t.registry.MustRegister(newLatencies("query", o.QueryLatencies))
 	}
 	if o.Resources != nil {
 		t.registry.MustRegister(newResources(o.Resources))

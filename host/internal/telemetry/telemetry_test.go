@@ -55,7 +55,7 @@ func scrape(t *testing.T, h http.Handler) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
+	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies, QueryLatencies: someLatencies, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
 	m.Request("/v1/services", 200, 3*time.Millisecond)
 	m.Request("/v1/stream", 101, 0)
 	m.Message("command")
@@ -109,6 +109,7 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_command_seconds_bucket{service="bank",type="open",le="+Inf"} 4`,
 		`bulkhead_command_seconds_sum{service="bank",type="open"} 1.5`,
 		`bulkhead_command_seconds_count{service="bank",type="other"} 0`,
+		`bulkhead_query_seconds_count{service="bank",type="open"} 4`,
 		`bulkhead_budget_used{resource="bytes_in_flight"} 21`,
 		`bulkhead_budget_limit{resource="bytes_in_flight"} 22`,
 		`bulkhead_budget_refused_total{resource="bytes_in_flight"} 23`,
@@ -144,7 +145,7 @@ func TestNames(t *testing.T) {
 // TestHelp: each help text is a sentence of its own, understood without those of other metrics.
 func TestHelp(t *testing.T) {
 	m := New(Options{
-		Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies,
+		Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies, QueryLatencies: someLatencies,
 		Readers: func() service.Readers { return service.Readers{} }, LogDropped: func() uint64 { return 1 },
 	})
 	m.Request("/", 200, 1)
