@@ -96,6 +96,12 @@ var (
 	exposedHeaders = strings.Join([]string{"ETag", "Retry-After", api.HeaderRequestID}, ", ")
 )
 
+// asksFirst reports whether a browser asks what a page may send before it sends that. The page is not shown the
+// answer.
+func asksFirst(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
 // crossOrigin lets the pages of allowed origins see answers. A browser's question before the real
 // request is answered by that.
 func (a *access) crossOrigin(h http.Header, r *http.Request) {
@@ -108,7 +114,7 @@ func (a *access) crossOrigin(h http.Header, r *http.Request) {
 		return
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
-	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+	if !asksFirst(r) {
 		h.Set("Access-Control-Expose-Headers", exposedHeaders)
 		return
 	}

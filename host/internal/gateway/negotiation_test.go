@@ -202,17 +202,31 @@ func TestConflictsSayTheVersion(t *testing.T) {
 	}
 }
 
-// OPTIONS tells what a path takes, to whoever asks, and does nothing.
+// OPTIONS tells what a path takes, to whoever asks, and does nothing. It takes the parameters of the path's operations,
+// and no body. Browsers ask before a page's request with all parameters that it has.
 func TestOptions(t *testing.T) {
 	s := start(t, Options{Token: secret})
 	for _, o := range operations(t) {
-		g := s.do("OPTIONS", o.url("x=1"), "")
+		for _, name := range []string{"x", "TYPES"} {
+			s.problem(s.do("OPTIONS", o.url(name+"=1"), ""), 400, "invalid")
+			g := s.do("OPTIONS", o.url(name+"=1"), "", "Origin", "https://friend.example", "Access-Control-Request-Method", o.method)
+			if g.status != 204 {
+				t.Errorf("%s asked first: %d", o.path, g.status)
+			}
+		}
+		s.problem(s.do("OPTIONS", o.url(""), "{}"), 400, "invalid")
+		query := ""
+		for _, p := range o.params {
+			query += p.Name + "=1&"
+		}
+		g := s.do("OPTIONS", o.url(query), "")
 		allow := strings.Split(g.header.Get("Allow"), ", ")
 		if g.status != 204 || len(g.body) != 0 || !slices.Contains(allow, o.method) || !slices.Contains(allow, "OPTIONS") || slices.Contains(allow, "GET") != slices.Contains(allow, "HEAD") || slices.Contains(allow, "PATCH") {
 			t.Errorf("%s: %d %v", o.path, g.status, g.header)
 		}
 	}
 	s.problem(s.do("OPTIONS", "/nothing", ""), 404, "not_found")
+	s.problem(s.do("OPTIONS", "/v1/services/bank/events?from=1&from=2", ""), 400, "invalid")
 	if n := s.fake.calls.Load(); n != 0 {
 		t.Errorf("%d calls", n)
 	}

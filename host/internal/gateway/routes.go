@@ -71,7 +71,9 @@ const elsewhere = "/"
 // who may come in, problems for errors, and a count.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
+	params := map[string][]string{} // by pattern
 	for _, r := range s.routes() {
+		params[r.method+" "+r.path] = r.takes.params
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) {
 			a := w.(*answer)
 			err := s.access.check(req, r.door)
@@ -88,7 +90,7 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.HandleFunc(elsewhere, func(w http.ResponseWriter, req *http.Request) {
 		a := w.(*answer)
-		if err := s.elsewhere(a, req, mux); err != nil {
+		if err := s.elsewhere(a, req, mux, params); err != nil {
 			s.fail(a, err)
 		}
 	})
@@ -141,7 +143,7 @@ func (s *Server) handler() http.Handler {
 		s.access.crossOrigin(h, r)
 		var err error
 		if r.RequestURI == "*" && r.Method == http.MethodOptions { // which the mux refuses
-			err = s.elsewhere(a, r, mux)
+			err = s.elsewhere(a, r, mux, params)
 		} else if err = unclean(r); err == nil {
 			mux.ServeHTTP(a, r)
 		}
@@ -164,8 +166,8 @@ func unclean(r *http.Request) error {
 	return service.Errorf(service.KindInvalid, "the path must begin with / and have no segment that is empty, . or ..")
 }
 
-// elsewhere answers what no route takes.
-func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux) error {
+// elsewhere answers what no route takes. params are those of the routes, by pattern.
+func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux, params map[string][]string) error {
 	d := guarded
 	if r.Method == http.MethodOptions { // it does nothing, and says nothing that openapi.json does not
 		d = open
@@ -173,13 +175,24 @@ func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux) error
 	if err := s.access.check(r, d); err != nil {
 		return err
 	}
-	methods := methodsAt(r, mux)
+	methods, patterns := methodsAt(r, mux)
 	if len(methods) == 0 {
 		return service.Errorf(service.KindNotFound, "there is nothing at this path; /openapi.json lists what there is")
 	}
 	allow := strings.Join(methods, ", ")
 	a.Header().Set("Allow", allow)
 	if r.Method == http.MethodOptions {
+		t := takes{answers: nothing}
+		for _, pattern := range patterns {
+			t.params = append(t.params, params[pattern]...)
+		}
+		admit := t.admit
+		if asksFirst(r) { // the parameters are of the request that follows, and its answer is shown
+			admit = t.form
+		}
+		if err := admit(a, r); err != nil {
+			return err
+		}
 		a.limitWrite(0)
 		a.WriteHeader(http.StatusNoContent)
 		return nil
@@ -187,20 +200,21 @@ func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux) error
 	return withStatus(http.StatusMethodNotAllowed, service.Errorf(service.KindUnsupported, "this takes %s only", allow))
 }
 
-// methodsAt are the methods that a path takes, in order; all that there are for "*".
-func methodsAt(r *http.Request, mux *http.ServeMux) (all []string) {
+// methodsAt are the methods that a path takes, in order, and the patterns of its routes; all methods that there
+// are for "*".
+func methodsAt(r *http.Request, mux *http.ServeMux) (all, patterns []string) {
 	for _, m := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut} {
 		other := *r
 		other.Method = m
 		if _, pattern := mux.Handler(&other); r.RequestURI == "*" || pattern != elsewhere && pattern != "" {
-			all = append(all, m)
+			all, patterns = append(all, m), append(patterns, pattern)
 		}
 	}
 	if len(all) > 0 {
 		all = append(all, http.MethodOptions)
 		slices.Sort(all)
 	}
-	return all
+	return all, patterns
 }
 
 func (s *Server) openAPI(a *answer, _ *http.Request) error {
