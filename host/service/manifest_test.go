@@ -60,7 +60,7 @@ func TestParseManifestRefuses(t *testing.T) {
 		return strings.TrimSuffix(strings.Repeat(member+",", n), ",")
 	}
 	for name, c := range map[string]struct{ in, want string }{
-		"empty":          {``, "ends too early"},
+		"empty":          {``, "it is empty"},
 		"array":          {`[]`, "not the JSON object"},
 		"truncated":      {`{"abi":1,"service":"x"`, "ends too early"},
 		"trailing":       {`{"abi":1,"service":"x"} {}`, "behind the JSON"},

@@ -126,7 +126,7 @@ func parse(e *env, args []string) (run func() error, err error) {
 	if err := e.environment.texts(args); err != nil {
 		return nil, usageError{err}
 	}
-	ctx, err := k.Parse(args)
+	ctx, err := k.Parse(inOrder(k, args))
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {
 		ctx = wrong.Context

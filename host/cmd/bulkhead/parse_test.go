@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -100,6 +101,41 @@ func TestWrongCommandLines(t *testing.T) {
 		}
 		if code, _, stderr := run(t, append([]string{"--json"}, args...)...); code != exitUsage || !strings.HasPrefix(stderr, `{"error":{"exit":2,`) {
 			t.Errorf("%q with --json ends with %d, error %q", args, code, stderr)
+		}
+	}
+}
+
+// Durations in the log have a unit, in either form.
+func TestDurationsInTheLogHaveUnits(t *testing.T) {
+	for format, want := range map[string]string{"text": " took=62ms", "json": `"took":"62ms"`} {
+		var out strings.Builder
+		c := serveCmd{}
+		c.LogFormat = format
+		slog.New(c.handler(&out)).Info("done", "took", 62*time.Millisecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s", format, out.String())
+		}
+	}
+}
+
+// The flags of a command may come before it.
+func TestFlagsBeforeTheCommand(t *testing.T) {
+	const nobody = "127.0.0.1:1"
+	for _, args := range [][]string{
+		{"--host", nobody, "services"}, {"--host=" + nobody, "services", "list"}, {"--json", "--host", nobody, "--wait", "1ms", "journal", "stats", "--measure"},
+		{"--measure", "--host", nobody, "journal", "stats"}, {"--retries", "0", "--host", nobody, "send", "--", "bank/alice", "open"},
+		{"--host", nobody, "--json", "query", "bank/alice", "balance"},
+	} {
+		if code, _, stderr := run(t, args...); code != exitUnavailable || !strings.Contains(stderr, nobody) {
+			t.Errorf("%q ends with %d, error %q", args, code, stderr)
+		}
+	}
+	for args, want := range map[[3]string]string{
+		{"--host", nobody, "version"}: "unknown flag --host", {"--hosts", nobody, "services"}: "unknown flag --hosts", {"services", "--host", ""}: "",
+		{"--host", nobody, ""}: "", {"--measure", "services", "list"}: "unknown flag --measure",
+	} {
+		if code, _, stderr := run(t, args[:]...); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%q ends with %d, error %q", args, code, stderr)
 		}
 	}
 }

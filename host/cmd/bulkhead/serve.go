@@ -203,11 +203,19 @@ func (c *serveCmd) checkRanges() error {
 
 // handler writes the log. The texts of guests and clients in it are safe on a terminal.
 func (c *serveCmd) handler(w io.Writer) slog.Handler {
-	o := &slog.HandlerOptions{Level: c.LogLevel}
+	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: withUnits}
 	if c.LogFormat == "json" {
 		return slog.NewJSONHandler(safeLines{w, safetext.JSON}, o)
 	}
 	return slog.NewTextHandler(safeLines{w, func(b []byte) []byte { return []byte(safetext.Text(string(b))) }}, o)
+}
+
+// withUnits has JSON say durations as text does, such as 62ms, and not as a number of nanoseconds.
+func withUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // safeLines escapes lines, of which each is written at once.

@@ -49,6 +49,9 @@ func (e *Error) Error() string {
 	case Unfit:
 		return e.What
 	}
+	if e.What == "" && e.At == 0 {
+		return "it is empty, where JSON is expected"
+	}
 	if e.What == "" {
 		return "the JSON ends too early"
 	}

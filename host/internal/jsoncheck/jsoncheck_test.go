@@ -184,7 +184,7 @@ func TestWhatIsWrong(t *testing.T) {
 		`{"a":1} x`:                       `there is something behind the JSON, at byte 8`,
 		`{"a":1`:                          "the JSON ends too early",
 		"\xef\xbb\xbf{}":                  `it is not JSON: invalid character '\ufeff' at byte 0`,
-		``:                                "the JSON ends too early",
+		``:                                "it is empty, where JSON is expected",
 		strings.Repeat("[", maxNesting+1): "arrays and objects are nested deeper than 10000, at byte 10000",
 	} {
 		if err := Check([]byte(text)); err == nil || err.Error() != want {
