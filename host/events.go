@@ -146,11 +146,21 @@ func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Ev
 	return events, sub.Position(), atHead, err
 }
 
-// DataForm is how an event's data stands in its encoded form.
-type DataForm = stream.Form
+// EventForm is a JSON form of an event, for [Event.Text]: NativeEvent for programs that know
+// Bulkhead, CloudEvent for all that read CloudEvents 1.0.
+type EventForm = stream.Form
 
-// LargeData is the size of an event's data, in bytes, above which its encoded form is
-// better written in pieces, with [Event.Around]. The forms are those of that.
+// The forms of events.
+const (
+	NativeEvent = stream.Native
+	CloudEvent  = stream.CloudEvent
+)
+
+// DataForm is how an event's data stands in its encoded forms.
+type DataForm = stream.DataForm
+
+// LargeData is the size of an event's data, in bytes, above which its encoded forms are
+// better written in pieces, with [Event.Around]. The forms of data are those of that.
 const (
 	LargeData  = stream.LargeData
 	LineData   = stream.Lines

@@ -110,10 +110,10 @@ func readAll(e *env, host *client.Client, s client.Selection, each func(api.Even
 	}
 }
 
-// show prints one event, one a line in both forms.
+// show prints one event, one a line either way; as JSON it is in the native form, however it came.
 func (c *eventsCmd) show(e *env, ev *api.Event) error {
 	if e.json {
-		return writeJSON(e.out, ev.Raw, false)
+		return writeJSON(e.out, ev, false)
 	}
 	_, err := fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), safetext.Text(string(ev.Subject)), ev.EntityVersion,
 		safetext.Text(string(ev.Type)), safetext.Body(ev.Body()))

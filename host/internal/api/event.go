@@ -1,12 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"strings"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -26,9 +28,10 @@ const (
 	FromEnd   = "end"   // what comes after now
 )
 
-// Event is an event as clients see it: a CloudEvent 1.0.
+// Event is an event as clients see it. Its JSON is the native form, which pages and messages of
+// bulkhead.v1.json have. The names of its members are those that attributes of CloudEvents have; it is not
+// one itself, as its numbers are not texts and its metadata is an object.
 type Event struct {
-	SpecVersion     string            `json:"specversion"`     // "1.0"
 	ID              string            `json:"id"`              // the cursor: reading from it starts after this event
 	Source          string            `json:"source"`          // /services/{service}
 	Type            string            `json:"type"`            // the event's type
@@ -37,27 +40,119 @@ type Event struct {
 	DataContentType string            `json:"datacontenttype"` // of Data
 	Data            json.RawMessage   `json:"data,omitempty"`
 	DataBase64      []byte            `json:"data_base64,omitempty"` // if data is not JSON
-	EntityVersion   service.Version   `json:"entityversion,string"`  // of the entity after this event
-	Position        service.Position  `json:"position,string"`       // in the service's log
-	Sequence        string            `json:"sequence"`              // the position with 20 digits, so that texts compare as numbers do
+	EntityVersion   service.Version   `json:"entityversion"`         // of the entity after this event
+	Position        service.Position  `json:"position"`              // in the service's log
 	CommandID       service.CommandID `json:"commandid"`             // of the command that caused it
 	CommandType     service.Type      `json:"commandtype"`
-	// MetadataText is the metadata of the event: the text of a JSON object of strings. Pairs
-	// whose names can be names of attributes are members of the event beside it.
-	MetadataText string `json:"metadata,omitempty"`
-
-	Raw json.RawMessage `json:"-"` // the event as it came; see [DecodeEvent]
+	Metadata        EventMetadata     `json:"metadata,omitempty"`
 }
 
 // Body is the event's data, whichever form it came in.
 func (e *Event) Body() []byte { return either(e.Data, e.DataBase64) }
 
-// Metadata is what its guest wrote beside the event, and what is kept of its command's.
-func (e *Event) Metadata() (abi.Metadata, error) {
-	if e.MetadataText == "" {
-		return nil, nil
+// EventMetadata is what a guest wrote beside an event, and what is kept of its command's, as a JSON
+// object of strings. It may be more than a command can have.
+type EventMetadata abi.Metadata
+
+// MarshalJSON implements json.Marshaler, as [Metadata] does.
+func (m EventMetadata) MarshalJSON() ([]byte, error) { return Metadata(m).MarshalJSON() }
+
+// UnmarshalJSON implements json.Unmarshaler. Order is kept, and names differ.
+func (m *EventMetadata) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*m = nil
+		return nil
 	}
-	return parsePairs([]byte(e.MetadataText), math.MaxInt, strings.Clone)
+	parsed, err := parsePairs(b, math.MaxInt, strings.Clone)
+	*m = EventMetadata(parsed)
+	return err
+}
+
+// DecodeEvent reads an event in its native form.
+func DecodeEvent(text []byte) (e Event, err error) {
+	err = json.Unmarshal(text, &e)
+	return e, err
+}
+
+// cloudEvent is the form that events have as CloudEvents 1.0, beside their attributes from metadata. Numbers
+// are texts, and so is what is left of the metadata.
+type cloudEvent struct {
+	SpecVersion string `json:"specversion"`
+	Event
+	EntityVersion service.Version  `json:"entityversion,string"`
+	Position      service.Position `json:"position,string"`
+	Sequence      string           `json:"sequence"` // the position with 20 digits, so that texts compare as numbers do
+	Metadata      string           `json:"metadata"`
+}
+
+// attributes are the members of a cloudEvent. All others that an event has are pairs of its metadata.
+var attributes = map[string]bool{
+	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true, "datacontenttype": true,
+	"data": true, "data_base64": true, "entityversion": true, "position": true, "sequence": true,
+	"commandid": true, "commandtype": true, "metadata": true,
+}
+
+// DecodeCloudEvent reads an event that came as a CloudEvent. It is total. Metadata is in one place
+// again; the pairs that were attributes come first.
+func DecodeCloudEvent(text []byte) (Event, error) {
+	var c cloudEvent
+	if err := json.Unmarshal(text, &c); err != nil {
+		return Event{}, err
+	}
+	if c.SpecVersion != "1.0" { // also if it is null, which has no members
+		return Event{}, service.Errorf(service.KindInvalid, "specversion is %.40q; it has to be 1.0", c.SpecVersion)
+	}
+	e := c.Event
+	e.EntityVersion, e.Position = c.EntityVersion, c.Position
+	seen := map[string]bool{}
+	add := func(name, value string) error {
+		if seen[name] {
+			return service.Errorf(service.KindInvalid, "%.80q is there twice", name)
+		}
+		seen[name] = true
+		e.Metadata = EventMetadata(abi.Metadata(e.Metadata).AppendPair(name, value))
+		return nil
+	}
+	for written, value := range jsoncheck.Members(bytes.Trim(text, " \t\r\n")) {
+		var name, pair string
+		if err := json.Unmarshal(written, &name); err != nil {
+			return Event{}, err
+		}
+		if attributes[name] {
+			continue
+		}
+		if !isAttributeName(name) {
+			return Event{}, service.Errorf(service.KindInvalid, "%.80q is no name of an attribute", name)
+		}
+		if err := json.Unmarshal(value, &pair); err != nil {
+			return Event{}, err
+		}
+		if err := add(name, pair); err != nil {
+			return Event{}, err
+		}
+	}
+	if c.Metadata != "" {
+		var others EventMetadata
+		if err := json.Unmarshal([]byte(c.Metadata), &others); err != nil {
+			return Event{}, err
+		}
+		for name, value := range service.Pairs(abi.Metadata(others)) {
+			if err := add(string(name), string(value)); err != nil {
+				return Event{}, err
+			}
+		}
+	}
+	return e, nil
+}
+
+// isAttributeName reports whether CloudEvents may have an attribute of a name.
+func isAttributeName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // TypeCheckpoint is the type of what a stream of CloudEvents has beside a service's events: a checkpoint, whose id is the
@@ -99,6 +194,13 @@ type EntityPage struct {
 // are commas between the events.
 var PageStart = []byte(`{"events":[`)
 
+// BatchStart and BatchEnd are what stands around the events of a batch, with commas between
+// them: the JSON batch format of CloudEvents 1.0.
+var (
+	BatchStart = []byte(`[`)
+	BatchEnd   = []byte(`]`)
+)
+
 // PageEnd is the end of a [Page].
 func PageEnd(next string, more bool) []byte {
 	return closePage(AppendString([]byte(`],"next":`), next), more)
@@ -115,14 +217,4 @@ func closePage(b []byte, more bool) []byte {
 		return append(b, `,"more":true}`...)
 	}
 	return append(b, `,"more":false}`...)
-}
-
-// DecodeEvent reads an event and keeps its text in Raw.
-func DecodeEvent(raw []byte) (Event, error) {
-	var e Event
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return Event{}, err
-	}
-	e.Raw = raw
-	return e, nil
 }

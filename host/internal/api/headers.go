@@ -16,6 +16,7 @@ const (
 	HeaderDeadline    = "Bulkhead-Deadline-Ms" // milliseconds from now for which the sender is interested
 	HeaderMetadata    = "Bulkhead-Metadata"    // a JSON object of strings, in ASCII
 	HeaderRequestID   = "Bulkhead-Request-Id"  // of an answer: under this id the host's log has the request
+	HeaderNext        = "Bulkhead-Next"        // of a batch of CloudEvents: what next is in a page
 	HeaderTraceparent = "Traceparent"
 	HeaderTracestate  = "Tracestate"
 	HeaderLastEventID = "Last-Event-Id"

@@ -9,12 +9,13 @@ import (
 )
 
 // The media types of modules, of JSON, of JSON values a line each, of streams of
-// events, and of backups.
+// events, of pages of CloudEvents, and of backups.
 const (
 	ContentWasm  = "application/wasm"
 	ContentJSON  = "application/json"
 	ContentLines = "application/x-ndjson"
 	ContentSSE   = "text/event-stream"
+	ContentBatch = "application/cloudevents-batch+json"
 	// journal/FORMAT.md draws what is in it.
 	ContentBackup = "application/vnd.bulkhead.backup"
 )

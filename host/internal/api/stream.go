@@ -228,7 +228,7 @@ func AppendProblem(b []byte, op Op, id string, p *Problem) []byte {
 // AppendPong appends the answer to a ping.
 func AppendPong(b []byte, id string) []byte { return append(appendHead(b, OpPong, id), '}') }
 
-// AppendEventHead appends what stands before the CloudEvent in an event message;
+// AppendEventHead appends what stands before the event, in its native form, in an event message;
 // behind it stands one closing brace. It is the same for all of a subscription.
 func AppendEventHead(b []byte, sub string) []byte {
 	b = append(b, `{"op":"event","sub":`...)

@@ -47,10 +47,19 @@ func quality(r *http.Request, mediaType string) (q float64, named bool) {
 
 // prefers reports whether a client wants a special form of an answer rather than JSON, which is what
 // everybody gets who does not say.
-func prefers(r *http.Request, special string) bool {
-	q, named := quality(r, special)
+func prefers(r *http.Request, special string) bool { return preferred(r, special) == special }
+
+// preferred is the special form of an answer that a client wants most, the first of those that it wants
+// as much; JSON if it wants none of them rather than that.
+func preferred(r *http.Request, special ...string) string {
+	best, most := api.ContentJSON, 0.0
 	plain, _ := quality(r, api.ContentJSON)
-	return q > 0 && (plain == 0 || named && q >= plain)
+	for _, form := range special {
+		if q, named := quality(r, form); q > most && (plain == 0 || named && q >= plain) {
+			best, most = form, q
+		}
+	}
+	return best
 }
 
 // acceptable lets a request through if its client takes one of the forms that an answer may have.

@@ -93,7 +93,7 @@ var (
 		"Authorization", "Content-Type", api.HeaderCommandID, api.HeaderExpected, "If-None-Match", api.HeaderDeadline,
 		api.HeaderMetadata, api.HeaderTraceparent, api.HeaderTracestate, api.HeaderLastEventID,
 	}, ", ")
-	exposedHeaders = strings.Join([]string{"ETag", "Retry-After", api.HeaderRequestID}, ", ")
+	exposedHeaders = strings.Join([]string{"ETag", "Link", "Retry-After", api.HeaderNext, api.HeaderRequestID}, ", ")
 )
 
 // asksFirst reports whether a browser asks what a page may send before it sends that. The page is not shown the

@@ -59,7 +59,7 @@ type Backend interface {
 	Events(ctx context.Context, s Selection, limit int) (events []Event, next service.Position, atHead bool, err error)
 	// EntityEvents reads one entity's events after a version, at most limit, and fewer if
 	// they are large. more says that there are more.
-	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) (events []Event, more bool, err error)
+	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int, form host.EventForm) (events []Event, more bool, err error)
 	// EntityFirst is the version of the first of its events that a retention has left.
 	EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error)
 	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
@@ -125,6 +125,7 @@ type Selection struct {
 	After   service.Position
 	Types   []service.Type // empty: all
 	Keys    []service.Key  // empty: all
+	Form    host.EventForm // in which they leave
 }
 
 // Retention says which events shall be deleted. At least one of Before and OlderThan
@@ -142,7 +143,7 @@ type Retention struct {
 type Event struct {
 	Cursor  service.Cursor // its place
 	Version service.Version
-	Text    api.Pieces // a CloudEvent in JSON, in one line
+	Text    api.Pieces // the event in the form that was asked for, in one line
 	Size    int        // what it takes in memory, in bytes
 	Shared  Shared     // the part of Size that all who have the event share; nil: none
 }

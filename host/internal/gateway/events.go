@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -22,59 +23,17 @@ const (
 	batchEvents = 256
 )
 
-// page gathers the events of an answer.
-type page struct {
-	a     *answer
-	texts []api.Pieces
-	count int // of events
-	size  int // of them, in bytes
-	full  bool
-}
-
-var comma = []byte(",")
-
-// add adds an event, unless the page is full or there is no room for more: then the event
-// is for the next page. It fails if there is no room for the first.
-func (p *page) add(e *Event) error {
-	if p.count > 0 && p.size+e.Size > pageBytes {
-		p.full = true
-		return nil
-	}
-	if err := p.a.take(e.Size); err != nil {
-		p.full = true
-		if p.count > 0 {
-			err = nil
-		}
-		return err
-	}
-	before := comma
-	if p.count == 0 {
-		before = api.PageStart
-	}
-	p.texts = append(p.texts, api.Text(before), e.Text)
-	p.count++
-	p.size += e.Size
-	return nil
-}
-
-// send answers with the page, whose end is given, in turns with others if it is large.
-func (p *page) send(ctx context.Context, s *Server, end []byte) {
-	if p.count == 0 {
-		p.texts = append(p.texts, api.Text(api.PageStart))
-	}
-	p.a.pacer = s.pace(ctx, "", p.size)
-	p.a.sendTexts(http.StatusOK, api.ContentJSON, append(p.texts, api.Text(end), api.Text(newline))...)
-}
-
-// entityEvents is a page, or a stream of server-sent events, whose ids are cursors of the service.
+// entityEvents is a page, a batch of CloudEvents, or a stream of server-sent events, whose ids are cursors of
+// the service.
 func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	name, key, err := pathEntity(r)
 	if err != nil {
 		return err
 	}
 	after := a.params.Get("after")
-	if r.Method == http.MethodGet && prefers(r, api.ContentSSE) {
-		return s.entityStream(a, r, Selection{Service: name, Keys: []service.Key{key}}, after)
+	as := eventsAs(r)
+	if as == api.ContentSSE {
+		return s.entityStream(a, r, Selection{Service: name, Keys: []service.Key{key}, Form: formOf(as)}, after)
 	}
 	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
@@ -97,10 +56,10 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	if after == "" {
 		after = "0"
 	}
-	p, more := page{a: a}, true
+	p, more := page{a: a, batch: as == api.ContentBatch}, true
 	for more && p.count < limit && !p.full {
 		var events []Event
-		if events, more, err = s.backend.EntityEvents(ctx, name, key, next, min(limit-p.count, entityReads)); err != nil {
+		if events, more, err = s.backend.EntityEvents(ctx, name, key, next, min(limit-p.count, entityReads), formOf(as)); err != nil {
 			return err
 		}
 		if begins && p.count == 0 && len(events) > 0 {
@@ -117,6 +76,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 			next, after = events[i].Version, events[i].Cursor.String()
 		}
 	}
+	p.goOn(r, "after", after, more)
 	p.send(ctx, s, api.EntityPageEnd(first, after, more))
 	return nil
 }
@@ -148,13 +108,13 @@ func (s *Server) entityCursor(ctx context.Context, name service.Name, key servic
 		return s.placeBehind(ctx, name, after)
 	}
 	if version > 0 {
-		events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1)
+		events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1, host.NativeEvent)
 		if err == nil && len(events) > 0 && events[0].Version == version {
 			return events[0].Cursor, nil
 		}
 		// A retention may have deleted that event. If it has deleted none of the later ones, they
 		// are all there is.
-		if _, _, err := s.backend.EntityEvents(ctx, name, key, version, 1); err != nil {
+		if _, _, err := s.backend.EntityEvents(ctx, name, key, version, 1, host.NativeEvent); err != nil {
 			return service.Cursor{}, err
 		}
 	}
@@ -169,8 +129,8 @@ func noLimit(a *answer) error {
 	return nil
 }
 
-// serviceEvents is a page, a stream of server-sent events or a WebSocket,
-// depending on how it is asked for.
+// serviceEvents is a page, a batch of CloudEvents, a stream of server-sent events or a
+// WebSocket, depending on how it is asked for.
 func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	name, err := pathService(r)
 	if err != nil {
@@ -184,7 +144,8 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	sel := Selection{Service: name}
+	as := eventsAs(r)
+	sel := Selection{Service: name, Form: formOf(as)}
 	if sel.Types, sel.Keys, err = filter(types, keys); err != nil {
 		return err
 	}
@@ -193,14 +154,14 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 		return err
 	}
 	from := a.params.Get("from")
-	sse := r.Method == http.MethodGet && prefers(r, api.ContentSSE)
-	if sse || isUpgrade(r) {
+	streams := isUpgrade(r) || as == api.ContentSSE
+	if streams {
 		if err := noLimit(a); err != nil {
 			return err
 		}
 	}
 	var at service.Cursor
-	if last := r.Header.Get(api.HeaderLastEventID); last != "" && (sse || isUpgrade(r)) {
+	if last := r.Header.Get(api.HeaderLastEventID); last != "" && streams {
 		at, err = s.placeBehind(r.Context(), name, last)
 	} else {
 		at, err = s.place(r.Context(), name, from)
@@ -211,15 +172,16 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	sel.After = at.Position
 	switch {
 	case isUpgrade(r):
+		sel.Form = host.CloudEvent
 		return s.cloudEvents(a, r, sel)
-	case sse:
+	case streams:
 		return s.sendSSE(a, r, sel, at)
 	}
-	return s.eventsPage(a, r, sel, at, limit)
+	return s.eventsPage(a, r, sel, at, limit, as)
 }
 
-// eventsPage answers with a page that begins behind a cursor, which is where sel begins.
-func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last service.Cursor, limit int) error {
+// eventsPage answers with a page, or a batch, that begins behind a cursor, which is where sel begins.
+func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last service.Cursor, limit int, as string) error {
 	if err := a.take(readerRoom(&sel)); err != nil {
 		return err
 	}
@@ -230,7 +192,7 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last serv
 	reading, stop := context.WithTimeout(ctx, s.options.RequestTime*3/4)
 	defer stop()
 	begin := sel.After
-	p, atEnd := page{a: a}, false
+	p, atEnd := page{a: a, batch: as == api.ContentBatch}, false
 	for reads := 0; reads < pageReads && !atEnd && p.count < limit && !p.full; reads++ {
 		events, next, atHead, err := s.backend.Events(reading, sel, min(limit-p.count, pageEvents))
 		if p.count > 0 && service.KindOf(err) == service.KindDamaged {
@@ -261,6 +223,7 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last serv
 			last = at
 		} // else what was passed by is passed by once more
 	}
+	p.goOn(r, "from", last.String(), !atEnd)
 	p.send(ctx, s, api.PageEnd(last.String(), !atEnd))
 	return nil
 }

@@ -45,9 +45,10 @@ type fakeService struct {
 }
 
 type fakeEvent struct {
-	Event
-	key service.Key
-	typ service.Type
+	Event          // the native one of
+	forms [2]Event // by their host.EventForm
+	key   service.Key
+	typ   service.Type
 }
 
 func newFake() *fake {
@@ -299,9 +300,16 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 	}
 	s.status.Head++
 	s.status.Cursor = cursorAt(s.status.Spec.Service, s.status.Head)
-	text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
-		cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
-	s.events = append(s.events, fakeEvent{Event{Cursor: cursorAt(s.status.Spec.Service, s.status.Head), Version: version, Text: api.Text([]byte(text)), Size: len(text)}, key, typ})
+	e := fakeEvent{key: key, typ: typ}
+	for form, format := range map[host.EventForm]string{
+		host.NativeEvent: `{"id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":%d,"position":%d}`,
+		host.CloudEvent:  `{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
+	} {
+		text := fmt.Sprintf(format, cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
+		e.forms[form] = Event{Cursor: cursorAt(s.status.Spec.Service, s.status.Head), Version: version, Text: api.Text([]byte(text)), Size: len(text)}
+	}
+	e.Event = e.forms[host.NativeEvent]
+	s.events = append(s.events, e)
 	close(s.more)
 	s.more = make(chan struct{})
 }
@@ -371,14 +379,14 @@ func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, ser
 			limit--
 			next = e.Cursor.Position
 			if sel.wants(e) {
-				found = append(found, e.Event)
+				found = append(found, e.forms[sel.Form])
 			}
 		}
 	}
 	return found, next, next == s.status.Head, nil
 }
 
-func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, bool, error) {
+func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int, form host.EventForm) ([]Event, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(name)
@@ -391,7 +399,7 @@ func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Ke
 			if len(found) == limit {
 				return found, true, nil
 			}
-			found = append(found, e.Event)
+			found = append(found, e.forms[form])
 		}
 	}
 	return found, false, nil
@@ -439,7 +447,7 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 		var found []Event
 		for i := range svc.events {
 			if e := &svc.events[i]; s.sel.wants(e) && len(found) < limit {
-				found = append(found, e.Event)
+				found = append(found, e.forms[s.sel.Form])
 			}
 		}
 		more := svc.more

@@ -33,7 +33,7 @@ type answers []string
 // What is not JSON, or not only.
 var (
 	lines     = answers{api.ContentJSON, api.ContentLines}
-	streams   = answers{api.ContentJSON, api.ContentSSE}
+	streams   = answers{api.ContentJSON, api.ContentSSE, api.ContentBatch}
 	backups   = answers{api.ContentBackup}
 	plainText = answers{"text/plain"}
 	nothing   = answers{}

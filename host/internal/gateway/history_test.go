@@ -112,7 +112,11 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 			}
 			defer ws.Close()
 			_, text, err := ws.ReadMessage()
-			return firstOf([][]byte{text}, err)
+			if err != nil {
+				return 0, err
+			}
+			e, err := api.DecodeCloudEvent(text)
+			return e.Position, err
 		},
 		"embedded": func(cursor string) (service.Position, error) {
 			return embedded(h.ParseCursor(ctx, "count", cursor))
@@ -157,7 +161,7 @@ func firstSSE(req *http.Request) (service.Position, error) {
 		got.Write(text[:n])
 		if _, data, ok := strings.Cut(got.String(), "data: "); ok && strings.Contains(data, "\n") {
 			line, _, _ := strings.Cut(data, "\n")
-			e, err := api.DecodeEvent([]byte(line))
+			e, err := api.DecodeCloudEvent([]byte(line))
 			return e.Position, err
 		}
 		if err != nil {

@@ -41,12 +41,12 @@ func selection(s Selection) host.Selection {
 
 func (b hostBackend) Events(ctx context.Context, s Selection, limit int) ([]Event, service.Position, bool, error) {
 	events, next, atHead, err := b.Host.Events(ctx, selection(s), limit)
-	return outgoing(events), next, atHead, err
+	return outgoing(events, s.Form), next, atHead, err
 }
 
-func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]Event, bool, error) {
+func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int, form host.EventForm) ([]Event, bool, error) {
 	events, more, err := b.EntityPage(ctx, name, key, after, limit, batchBytes)
-	return outgoing(events), more, err
+	return outgoing(events, form), more, err
 }
 
 func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, error) {
@@ -54,7 +54,7 @@ func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, er
 	if err != nil {
 		return nil, err
 	}
-	return hostSubscriber{sub}, nil
+	return hostSubscriber{sub, s.Form}, nil
 }
 
 func (b hostBackend) Backup(ctx context.Context, w io.Writer, since []byte) error {
@@ -79,13 +79,16 @@ func (b hostBackend) Retain(ctx context.Context, name service.Name, r Retention)
 	return b.Host.Retain(ctx, name, host.Retention{Before: r.Before, OlderThan: r.OlderThan, Through: r.Through, DryRun: r.DryRun, Force: r.Force})
 }
 
-type hostSubscriber struct{ sub *host.Subscriber }
+type hostSubscriber struct {
+	sub  *host.Subscriber
+	form host.EventForm
+}
 
 func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 	events, err := s.sub.Next(ctx, limit)
-	out := outgoing(events)
+	out := outgoing(events, s.form)
 	for i, e := range events {
-		if share := e.Share(); share != nil {
+		if share := e.Share(s.form); share != nil {
 			out[i].Shared = share
 		}
 	}
@@ -95,10 +98,10 @@ func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 
 func (s hostSubscriber) Position() service.Position { return s.sub.Position() }
 
-func outgoing(events []*host.Event) []Event {
+func outgoing(events []*host.Event, form host.EventForm) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {
-		text := textOf(e)
+		text := textOf(e, form)
 		out[i] = Event{Cursor: e.Cursor(), Version: e.Version, Text: text, Size: text.Size() + eventBytes}
 	}
 	return out
@@ -107,12 +110,12 @@ func outgoing(events []*host.Event) []Event {
 // eventBytes is what an event takes beside its text, in bytes.
 const eventBytes = 512
 
-// textOf is an event's encoded form. That of a large one is not made before it is
+// textOf is an event in a form. The text of a large one is not made before it is
 // written, nor kept.
-func textOf(e *host.Event) api.Pieces {
+func textOf(e *host.Event, form host.EventForm) api.Pieces {
 	if len(e.Data) <= host.LargeData {
-		return api.Text(e.CloudEvent())
+		return api.Text(e.Text(form))
 	}
-	head, tail, form := e.Around()
-	return api.Around(head, e.Data, map[host.DataForm]api.Form{host.LineData: api.OneLine, host.BinaryData: api.Base64}[form], tail)
+	head, tail, data := e.Around(form)
+	return api.Around(head, e.Data, map[host.DataForm]api.Form{host.LineData: api.OneLine, host.BinaryData: api.Base64}[data], tail)
 }

@@ -4,13 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"strings"
 	"testing"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
+	cloudhttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/gorilla/websocket"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -21,8 +24,8 @@ import (
 )
 
 // TestEventsTellTheirMetadata: what a guest writes beside its events, and what a client sends
-// with its command, is in all that readers get, by every door, and the same by each. The
-// official SDK reads it.
+// with its command, is in all that readers get, by every door, and the same by each of a form. The
+// official SDK reads every CloudEvent.
 func TestEventsTellTheirMetadata(t *testing.T) {
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
@@ -30,74 +33,172 @@ func TestEventsTellTheirMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	sent := abi.Metadata(nil).AppendPair("traceparent", trace).AppendPair("tenant", "other").AppendPair("Request", "r/1")
-	r, err := c.Send(t.Context(), service.Command{Service: "stamp", Key: "k", Type: "stamp", Data: []byte("{}"), Metadata: sent})
-	if err != nil || r.Events != 2 {
-		t.Fatalf("%+v %v", r, err)
-	}
-
-	texts := map[string][]string{}
-	for door, path := range map[string]string{"page": "/v1/services/stamp/events", "entity": "/v1/services/stamp/entities/k/events"} {
-		var page struct{ Events []json.RawMessage }
-		if err := json.Unmarshal(get(t, s.URL()+path), &page); err != nil {
+	sent := abi.Metadata(nil).AppendPair("traceparent", trace).AppendPair("tenant", "other").AppendPair("Request", "r/1").AppendPair("position", "7")
+	for _, command := range []service.Command{{Type: "stamp", Data: []byte("{}")}, {Type: "fill", Data: []byte("20000")}} { // which is written in pieces
+		command.Service, command.Key, command.Metadata = "stamp", "k", sent
+		if _, err := c.Send(t.Context(), command); err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range page.Events {
-			texts[door] = append(texts[door], string(e))
-		}
 	}
-	texts["SSE"] = sse(t, s.URL()+"/v1/services/stamp/events", 2)
-	texts["cloudevents.json"] = oneWay(t, s.URL()+"/v1/services/stamp/events", 2)
-	st, err := c.Stream(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	const n = 3
+	const path, entity = "/v1/services/stamp/events", "/v1/services/stamp/entities/k/events"
+	native := map[string][]string{
+		"page":             page(t, s.URL()+path),
+		"entity":           page(t, s.URL()+entity),
+		"bulkhead.v1.json": subscribed(t, s.URL()+"/v1/stream", `{"op":"subscribe","id":"s","service":"stamp","credits":10}`, n),
 	}
-	defer st.Close()
-	sub, err := st.Subscribe(t.Context(), client.Selection{Service: "stamp"}, 2)
-	if err != nil {
-		t.Fatal(err)
+	cloud := map[string][]string{
+		"SSE":              sse(t, s.URL()+path, n),
+		"SSE of an entity": sse(t, s.URL()+entity, n),
+		"cloudevents.json": oneWay(t, s.URL()+path, n),
+		"batch":            batch(t, s.URL()+path),
+		"entity's batch":   batch(t, s.URL()+entity),
 	}
-	for range 2 {
-		e, err := sub.Next(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts["bulkhead.v1.json"] = append(texts["bulkhead.v1.json"], string(e.Raw))
-	}
-
 	want := []map[string]string{
-		{"tenant": "acme", "X-Actor": `clerk "7"`, "traceparent": trace, "Request": "r/1"},
-		{"traceparent": trace, "tenant": "other", "Request": "r/1"},
+		{"tenant": "acme", "X-Actor": `clerk "7"`, "traceparent": trace, "Request": "r/1", "position": "7"},
+		{"traceparent": trace, "tenant": "other", "Request": "r/1", "position": "7"},
+		{"traceparent": trace, "tenant": "other", "Request": "r/1", "position": "7"},
 	}
-	for door, events := range texts {
-		if len(events) != 2 {
+	for door, events := range native {
+		if len(events) != n {
 			t.Fatalf("%s: %d events", door, len(events))
 		}
 		for i, text := range events {
-			if text != texts["page"][i] {
-				t.Errorf("%s has %s, a page %s", door, text, texts["page"][i])
+			var got struct {
+				SpecVersion             *string
+				Position, EntityVersion json.Number
+				Metadata                map[string]string
+			}
+			if err := json.Unmarshal([]byte(text), &got); err != nil || text != native["page"][i] || got.SpecVersion != nil ||
+				got.Position.String() != fmt.Sprint(i+1) || strings.Contains(text, `"position":"1"`) || !maps.Equal(got.Metadata, want[i]) {
+				t.Errorf("%s has %.500s, %v, a page %.500s", door, text, err, native["page"][i])
+			}
+			own, err := api.DecodeEvent([]byte(text))
+			holds(t, door, own, err, i, want[i])
+		}
+	}
+	for door, events := range cloud {
+		if len(events) != n {
+			t.Fatalf("%s: %d events", door, len(events))
+		}
+		for i, text := range events {
+			if text != cloud["SSE"][i] {
+				t.Errorf("%s has %.500s, SSE %.500s", door, text, cloud["SSE"][i])
 			}
 			var e cloudevents.Event
 			if err := json.Unmarshal([]byte(text), &e); err != nil || e.Validate() != nil {
-				t.Fatalf("%s: %v, %v: %s", door, err, e.Validate(), text)
+				t.Fatalf("%s: %v, %v: %.500s", door, err, e.Validate(), text)
 			}
-			if x := e.Extensions(); x["tenant"] != want[i]["tenant"] || x["traceparent"] != trace || x["position"] != fmt.Sprint(i+1) || x["X-Actor"] != nil {
+			var others map[string]string
+			x := e.Extensions()
+			if err := json.Unmarshal([]byte(fmt.Sprint(x["metadata"])), &others); err != nil {
+				t.Errorf("%s: metadata %q: %v", door, x["metadata"], err)
+			}
+			left := maps.Clone(want[i])
+			delete(left, "tenant")
+			delete(left, "traceparent")
+			if x["tenant"] != want[i]["tenant"] || x["traceparent"] != trace || x["position"] != fmt.Sprint(i+1) || x["entityversion"] != fmt.Sprint(i+1) || !maps.Equal(others, left) {
 				t.Errorf("%s: extensions %v", door, x)
 			}
-			own, err := api.DecodeEvent([]byte(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			m, err := own.Metadata()
-			got := map[string]string{}
-			for name, value := range service.Pairs(m) {
-				got[string(name)] = string(value)
-			}
-			if err != nil || !maps.Equal(got, want[i]) || own.Position != service.Position(i+1) || own.EntityVersion != service.Version(i+1) {
-				t.Errorf("%s: metadata %v, %v, want %v", door, got, err, want[i])
-			}
+			own, err := api.DecodeCloudEvent([]byte(text))
+			holds(t, door, own, err, i, want[i])
 		}
 	}
+	enough, seen := errors.New("enough"), 0
+	if err := c.Follow(t.Context(), client.Selection{Service: "stamp"}, func(e api.Event) error {
+		holds(t, "Follow", e, nil, seen, want[seen])
+		if seen++; seen == n {
+			return enough
+		}
+		return nil
+	}); err != enough {
+		t.Error(err)
+	}
+}
+
+// holds looks whether an event is the one after n others, with some metadata.
+func holds(t *testing.T, door string, e api.Event, err error, n int, want map[string]string) {
+	t.Helper()
+	got := map[string]string{}
+	for name, value := range service.Pairs(abi.Metadata(e.Metadata)) {
+		got[string(name)] = string(value)
+	}
+	if err != nil || !maps.Equal(got, want) || e.Position != service.Position(n+1) || e.EntityVersion != service.Version(n+1) || e.Subject != "k" || !json.Valid(e.Data) {
+		t.Errorf("%s: %v, metadata %v, want %v, in %.500v", door, err, got, want, e)
+	}
+}
+
+// page are the events of one.
+func page(t *testing.T, url string) (events []string) {
+	t.Helper()
+	var p struct{ Events []json.RawMessage }
+	if err := json.Unmarshal(get(t, url), &p); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range p.Events {
+		events = append(events, string(e))
+	}
+	return events
+}
+
+// batch are the events of a batch, which the official SDK reads as such.
+func batch(t *testing.T, url string) (events []string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", api.ContentBatch)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	read, err := cloudhttp.NewEventsFromHTTPResponse(resp)
+	if err != nil {
+		t.Fatalf("%v: %.500s", err, text)
+	}
+	var each []json.RawMessage
+	if err := json.Unmarshal(text, &each); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range each {
+		var same cloudevents.Event
+		if err := json.Unmarshal(e, &same); err != nil || same.String() != read[i].String() {
+			t.Errorf("%v: in the batch %s is %s", err, same, read[i])
+		}
+		events = append(events, string(e))
+	}
+	return events
+}
+
+// subscribed are the first events that a message to a stream brings.
+func subscribed(t *testing.T, url, message string, n int) (events []string) {
+	t.Helper()
+	dialer := websocket.Dialer{Subprotocols: []string{api.ProtocolStream}}
+	c, resp, err := dialer.DialContext(t.Context(), strings.Replace(url, "http", "ws", 1), nil)
+	if err != nil {
+		t.Fatal(err, resp)
+	}
+	defer c.Close()
+	if err := c.WriteMessage(websocket.TextMessage, []byte(message)); err != nil {
+		t.Fatal(err)
+	}
+	for len(events) < n {
+		var m api.ServerMessage
+		if err := c.ReadJSON(&m); err != nil || m.Problem != nil {
+			t.Fatal(err, m.Problem)
+		}
+		if m.Op == api.OpEvent {
+			events = append(events, string(m.Event))
+		}
+	}
+	return events
 }
 
 func get(t *testing.T, url string) []byte {
@@ -127,7 +228,9 @@ func sse(t *testing.T, url string, n int) (data []string) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	for lines := bufio.NewScanner(resp.Body); len(data) < n && lines.Scan(); {
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for len(data) < n && lines.Scan() {
 		if text, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
 			data = append(data, text)
 		}

@@ -31,16 +31,21 @@ func TestQuality(t *testing.T) {
 		"text/event-stream;q=x":                "1 sse",
 		"text/event-stream;q=NaN":              "1 sse",
 		"/, ;, text/event-stream ;q=0.3 , a/b": "0.3 sse",
+		"application/*":                        "0 json",
+		"application/cloudevents-batch+json":   "0 batch",
+		"application/json;q=0, application/*":  "0 batch",
+		"application/json, application/cloudevents-batch+json;q=0.9":          "0 json",
+		"application/cloudevents-batch+json, text/event-stream":               "1 sse",
+		"application/cloudevents-batch+json, text/event-stream;q=0.5":         "0.5 batch",
+		"application/cloudevents-batch+json;q=0.5, */*;q=0.4":                 "0.4 batch",
+		"application/cloudevents-batch+json; charset=utf-8, application/json": "0 batch",
 	} {
 		r := &http.Request{Header: http.Header{}}
 		if accept != "" {
 			r.Header.Set("Accept", accept)
 		}
 		q, _ := quality(r, api.ContentSSE)
-		form := "json"
-		if prefers(r, api.ContentSSE) {
-			form = "sse"
-		}
+		form := map[string]string{api.ContentJSON: "json", api.ContentSSE: "sse", api.ContentBatch: "batch"}[preferred(r, api.ContentSSE, api.ContentBatch)]
 		if got := fmt.Sprintf("%g %s", q, form); got != want {
 			t.Errorf("%s: %s, want %s", accept, got, want)
 		}
@@ -96,7 +101,7 @@ func TestStreamOfAnEntity(t *testing.T) {
 	s.add(7) // k0, k1, k2, k0, ...
 	const path = "/v1/services/bank/entities/k0/events"
 	versionOf := func(data []byte) (v service.Version) {
-		e, err := api.DecodeEvent(data)
+		e, err := api.DecodeCloudEvent(data)
 		if err != nil || e.Subject != "k0" {
 			t.Fatalf("%s: %v", data, err)
 		}

@@ -7,10 +7,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Metadata in a CloudEvent. The extension metadata has all pairs, as the text of a JSON
-// object: the value of an extension is a text, a number or a truth value, never an object.
-// Pairs that can be attributes are extensions of their own as well, so that routers and
-// filters that know nothing of Bulkhead find them.
+// Metadata in a CloudEvent. Pairs that can be attributes are extensions of their own, so that
+// routers and filters that know nothing of Bulkhead find them. The extension metadata has the
+// others, as the text of a JSON object: the value of an extension is a text, a number or a truth
+// value, never an object. So each pair is there once, and who wants all takes both together.
 
 // maxAttributeName is the length that the specification recommends for names.
 const maxAttributeName = 20
@@ -55,47 +55,62 @@ func inAttributes(r rune) bool {
 	return r >= ' ' && (r < 0x7f || r > 0x9f) && (r < 0xfdd0 || r > 0xfdef) && r&0xfffe != 0xfffe
 }
 
-// appendMetadata appends the attributes that an event's metadata are.
-func appendMetadata(b []byte, m abi.Metadata) []byte {
+// appendAttributes appends the attributes that an event's metadata are.
+func appendAttributes(b []byte, m abi.Metadata) []byte {
 	if len(m) == 0 {
 		return b
 	}
+	others := 0
 	for name, value := range service.Pairs(m) {
 		if isAttribute(name, value) {
 			b = appendText(b, string(name), string(value))
+		} else {
+			others++
 		}
 	}
-	begin := len(b)
-	b = append(b, `,"metadata":"{`...)
-	empty := len(b)
+	if others == 0 {
+		return b
+	}
+	separator := `,"metadata":"{`
 	for name, value := range service.Pairs(m) {
-		if len(b) > empty {
-			b = append(b, ',')
+		if !isAttribute(name, value) {
+			b = append(appendTextInText(append(b, separator...), name), ':')
+			b = appendTextInText(b, value)
+			separator = ","
 		}
-		b = append(appendTextInText(b, name), ':')
-		b = appendTextInText(b, value)
-	}
-	if len(b) == empty {
-		return b[:begin]
 	}
 	return append(b, `}"`...)
 }
 
-// metadataSize is what metadata take in memory, in bytes, with what appendMetadata makes of
+// appendMetadata appends the member metadata of the native form: an object of strings.
+func appendMetadata(b []byte, m abi.Metadata) []byte {
+	separator := `,"metadata":{`
+	for name, value := range service.Pairs(m) {
+		b = append(appendString(append(b, separator...), string(name)), ':')
+		b = appendString(b, string(value))
+		separator = ","
+	}
+	if separator == "," {
+		b = append(b, '}')
+	}
+	return b
+}
+
+// metadataSize is what metadata take in memory, in bytes, with what both forms make of
 // them: no less.
 func metadataSize(m abi.Metadata) int {
 	n := 0
 	for _, c := range m {
 		switch {
 		case c < ' ' || c == '"' || c == '\\' || c == 0x7f:
-			n += 7
+			n += 13
 		case c >= utf8.RuneSelf:
-			n += 4
+			n += 7
 		default:
-			n++
+			n += 2
 		}
 	}
-	return n + 4*len(m) // themselves, in attributes, and the quotes of short pairs
+	return n + 5*len(m) // themselves, and the quotes of short pairs in either form
 }
 
 // appendTextInText appends a JSON string for JSON that is itself within a JSON string. Bytes

@@ -61,7 +61,7 @@ type piece struct {
 	source         source
 	after, through journal.Position
 	events         []*Event
-	bytes          int64 // that it takes in memory, with the encoded form of its events
+	bytes          int64 // that it takes in memory, with the encoded forms of its events
 	place          *list.Element
 }
 

@@ -50,7 +50,7 @@ func fanOut(b *testing.B, n int) {
 						return
 					}
 					for _, e := range events {
-						size += len(e.CloudEvent())
+						size += len(e.Text(CloudEvent))
 					}
 				}
 				bytes.Add(int64(size))
@@ -92,7 +92,7 @@ func BenchmarkCloudEvent(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e := NewEvent("bank", origin, sample)
-		e.CloudEvent()
+		e.Text(CloudEvent)
 	}
 }
 

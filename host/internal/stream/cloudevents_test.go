@@ -1,10 +1,12 @@
 package stream
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +28,7 @@ type cloudCase struct {
 	Time       time.Time         `json:"time"`
 	Base64     []byte            `json:"base64"` // its data
 	Extensions map[string]string `json:"extensions"`
-	Metadata   map[string]string `json:"metadata"` // nil: none
+	Metadata   map[string]string `json:"metadata"` // the pairs that are no extensions; nil: none
 }
 
 // manyEvents are events of all kinds.
@@ -96,25 +98,26 @@ func cloudCases(t *testing.T) []cloudCase {
 	var all []cloudCase
 	for _, e := range manyEvents() {
 		c := cloudCase{
-			Text: string(e.CloudEvent()), ID: e.Cursor().String(), Type: e.Type, Subject: e.Key, Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
+			Text: string(e.Text(CloudEvent)), ID: e.Cursor().String(), Type: e.Type, Subject: e.Key, Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
 			Extensions: map[string]string{
 				"position": fmt.Sprint(uint64(e.Position)), "sequence": fmt.Sprintf("%020d", uint64(e.Position)),
 				"entityversion": fmt.Sprint(uint64(e.Version)), "commandid": string(e.CommandID), "commandtype": e.CommandType,
 			},
 		}
 		for name, value := range service.Pairs(e.Metadata) {
-			if c.Metadata == nil {
-				c.Metadata = map[string]string{}
-			}
 			text := strings.ToValidUTF8(string(value), "\ufffd")
 			if strings.Contains(string(value), "\xff\xc3") { // each byte by itself
 				text = "\ufffd\ufffd"
 			}
-			c.Metadata[string(name)] = text
 			if len(name) <= 20 && strings.Trim(string(name), "abcdefghijklmnopqrstuvwxyz0123456789") == "" && !slices.Contains(noAttributes, string(name)) &&
 				text == string(value) && !strings.ContainsFunc(text, func(r rune) bool { return !inAttributes(r) }) {
 				c.Extensions[string(name)] = text
+				continue
 			}
+			if c.Metadata == nil {
+				c.Metadata = map[string]string{}
+			}
+			c.Metadata[string(name)] = text
 		}
 		all = append(all, c)
 	}
@@ -160,8 +163,55 @@ func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 	}
 }
 
+// TestTheNativeFormHasEverything: it has what a CloudEvent has, and is none: numbers are numbers,
+// and all metadata is in one object.
+func TestTheNativeFormHasEverything(t *testing.T) {
+	cases := cloudCases(t)
+	for i, e := range manyEvents() {
+		c, text := cases[i], e.Text(Native)
+		var got map[string]any
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber()
+		if err := d.Decode(&got); err != nil {
+			t.Fatalf("%v: %.300s", err, text)
+		}
+		want := map[string]any{
+			"id": c.ID, "source": "/services/bank", "type": c.Type, "subject": c.Subject, "time": c.Time.Format(time.RFC3339Nano), "datacontenttype": e.ContentType,
+			"entityversion": json.Number(fmt.Sprint(uint64(e.Version))), "position": json.Number(fmt.Sprint(uint64(e.Position))),
+			"commandid": string(e.CommandID), "commandtype": e.CommandType,
+		}
+		var cloud map[string]any // data is in both as it was: TestCloudEventData
+		d = json.NewDecoder(strings.NewReader(c.Text))
+		d.UseNumber()
+		if err := d.Decode(&cloud); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"data", "data_base64"} {
+			if value, ok := cloud[name]; ok {
+				want[name] = value
+			}
+		}
+		pairs := map[string]any{}
+		for name, value := range c.Metadata {
+			pairs[name] = value
+		}
+		for name, value := range c.Extensions {
+			if !slices.Contains(noAttributes, name) {
+				pairs[name] = value
+			}
+		}
+		if len(pairs) > 0 {
+			want["metadata"] = pairs
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %.600v\nwant %.600v", got, want)
+		}
+	}
+}
+
 // FuzzMetadataInCloudEvents: whatever metadata are, the SDK reads the event, no name is there
-// twice, and what the extension metadata has is what there is.
+// twice, and each pair is an extension or in the one that has the others. The native form has the same
+// pairs in one object.
 func FuzzMetadataInCloudEvents(f *testing.F) {
 	for _, pairs := range manyPairs() {
 		f.Add([]byte(metadataOf(pairs...)))
@@ -170,7 +220,7 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, metadata []byte) {
 		e := sample
 		e.Metadata = metadata
-		text := NewEvent("bank", origin, e).CloudEvent()
+		text := NewEvent("bank", origin, e).Text(CloudEvent)
 		var got cloudevents.Event
 		if err := json.Unmarshal(text, &got); err != nil || got.Validate() != nil {
 			t.Fatalf("%v, %v: %q", err, got.Validate(), text)
@@ -199,6 +249,11 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 			pairs++
 		}
 		all := map[string]string{}
+		for name, value := range got.Extensions() {
+			if !slices.Contains(noAttributes, name) {
+				all[name] = fmt.Sprint(value)
+			}
+		}
 		if text, ok := got.Extensions()["metadata"].(string); ok {
 			if err := json.Unmarshal([]byte(text), &all); err != nil {
 				t.Fatalf("%v: %q", err, text)
@@ -206,6 +261,13 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 		}
 		if len(all) != pairs {
 			t.Errorf("%d pairs of %d: %q", len(all), pairs, text)
+		}
+		native := struct{ Metadata map[string]string }{}
+		if err := json.Unmarshal(NewEvent("bank", origin, e).Text(Native), &native); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(native.Metadata, all) && pairs > 0 {
+			t.Errorf("metadata %q in the native form, %q in a CloudEvent", native.Metadata, all)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -23,58 +24,77 @@ type Event struct {
 	service service.Name
 	hub     *Hub // nil: of nobody's stream
 	origin  journal.Stamp
-	once    sync.Once
-	cloud   []byte
-	shared  sync.Once // guards the making of share
-	share   *Share
-	looked  sync.Once // at the data
-	form    Form
+	texts   [forms]atomic.Pointer[text] // nil: nobody has asked for that form
+	looked  sync.Once                   // at the data
+	data    DataForm
 }
 
-// Form is how an event's data stands in its encoded form.
+// Form is a JSON form of an event. Both have the same members where they can.
 type Form uint8
+
+// The forms of events.
+const (
+	// Native is the form of programs that know Bulkhead: position and entityversion are numbers of
+	// up to 64 bits, and metadata is an object with all pairs.
+	Native Form = iota
+	// CloudEvent is the JSON format of CloudEvents 1.0, which has texts for both numbers and no
+	// objects: pairs of metadata are attributes where they can, the others the text in metadata.
+	CloudEvent
+	forms = iota
+)
+
+// text is an event in one form, encoded when the first asks for it.
+type text struct {
+	once   sync.Once
+	bytes  []byte
+	shared sync.Once // guards the making of share
+	share  *Share
+}
+
+// DataForm is how an event's data stands in its encoded forms.
+type DataForm uint8
 
 // The forms of data.
 const (
-	NoData  Form = iota
-	JSON         // as it is
-	Lines        // JSON with line breaks, which are white space
-	NotJSON      // in base64
+	NoData  DataForm = iota
+	JSON             // as it is
+	Lines            // JSON with line breaks, which are white space
+	NotJSON          // in base64
 )
 
-// LargeData is the size of an event's data, in bytes, above which an encoded form of it
-// is better not kept; see [Event.Around].
+// LargeData is the size of an event's data, in bytes, above which no encoded form of it
+// is kept; see [Event.Around].
 const LargeData = 16 << 10
 
-// Around is what stands before and after the data in the event's encoded form, and how
+// Around is what stands before and after the data in an encoded form of the event, and how
 // the data stands there, for those who write it in pieces: Lines with spaces instead of
 // line breaks, NotJSON between the quotes that are there.
-func (e *Event) Around() (head, tail []byte, form Form) {
-	head = appendHead(make([]byte, 0, 512+len(e.Key)), e)
-	switch form = e.dataForm(); form {
+func (e *Event) Around(form Form) (head, tail []byte, data DataForm) {
+	head = appendHead(make([]byte, 0, 512+len(e.Key)), e, form)
+	switch data = e.dataForm(); data {
 	case JSON, Lines:
 		head = append(head, `,"data":`...)
 	case NotJSON:
 		head = append(head, `,"data_base64":"`...)
 		tail = append(tail, '"')
 	}
-	return head, appendTail(tail, e), form
+	return head, appendTail(tail, e, form), data
 }
 
-func (e *Event) dataForm() Form {
+func (e *Event) dataForm() DataForm {
 	e.looked.Do(func() {
 		switch {
 		case len(e.Data) == 0:
-			e.form = NoData
+			e.data = NoData
 		case !isJSON(e.ContentType) || !utf8.Valid(e.Data) || !json.Valid(e.Data):
-			e.form = NotJSON
+			e.data = NotJSON
 		case bytes.IndexByte(e.Data, '\n') < 0 && bytes.IndexByte(e.Data, '\r') < 0:
-			e.form = JSON
+			e.data = JSON
 		default:
-			e.form = Lines
+			e.data = Lines
 		}
 	})
-	return e.form
+	return e.data
 }
 
 // NewEvent makes an event of one that was read from the log with that identity. It keeps e's
@@ -89,17 +109,32 @@ func (e *Event) Cursor() service.Cursor {
 	return service.Cursor{Position: e.Position, Origin: e.origin, Stamp: e.Stamp}
 }
 
-// CloudEvent is the event in the JSON format of CloudEvents 1.0, in one line
-// without line breaks. It is encoded once for all subscribers, when the first
-// asks.
-func (e *Event) CloudEvent() []byte {
-	e.once.Do(func() { e.cloud = appendCloudEvent(nil, e) })
-	return e.cloud
+// Text is the event in a form, in one line without line breaks. Each form is encoded once for
+// all subscribers, when the first asks for it; each time if the data is large.
+func (e *Event) Text(form Form) []byte {
+	if len(e.Data) > LargeData {
+		return appendEvent(nil, e, form)
+	}
+	t := e.text(form)
+	t.once.Do(func() { t.bytes = appendEvent(nil, e, form) })
+	return t.bytes
 }
 
-// size is what the event takes in memory, in bytes, with its encoded form: no less.
+func (e *Event) text(form Form) *text {
+	at := &e.texts[form]
+	if at.Load() == nil {
+		at.CompareAndSwap(nil, new(text)) // unless somebody else was faster
+	}
+	return at.Load()
+}
+
+// size is what the event takes in memory, in bytes, with the encoded forms that are kept: no less.
 func (e *Event) size() int64 {
-	return int64(768 + 3*len(e.Data) + 2*len(e.Key) + 2*len(e.Type) + 2*len(e.CommandID) + metadataSize(e.Metadata))
+	data := len(e.Data)
+	if data <= LargeData {
+		data *= 4 // itself, and in base64 in either form
+	}
+	return int64(1280 + data + 3*len(e.Key) + 3*len(e.Type) + 3*len(e.CommandID) + metadataSize(e.Metadata))
 }
 
 // blocks makes events, many small ones in one piece of memory. Who keeps one of them keeps
@@ -131,19 +166,23 @@ func contentType(s string) string {
 	return s
 }
 
-// appendCloudEvent appends the structured form. Names of extensions are of lower
-// case letters and digits, as the specification demands. Numbers are texts: those of
-// CloudEvents have 31 bits, and SDKs refuse the whole event for a larger one. sequence is the
-// position as an extension of that name wants it: ordered as text.
-func appendCloudEvent(b []byte, e *Event) []byte {
+// appendEvent appends an event in a form. Names of extensions are of lower case letters and
+// digits, as the specification demands, and the native form has the same. Numbers of CloudEvents
+// have 31 bits, and SDKs refuse the whole event for a larger one, so they are texts there.
+// sequence is the position as an extension of that name wants it: ordered as text.
+func appendEvent(b []byte, e *Event, form Form) []byte {
 	if b == nil {
-		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3)
+		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3+2*len(e.Metadata))
 	}
-	return appendTail(appendData(appendHead(b, e), e), e)
+	return appendTail(appendData(appendHead(b, e, form), e), e, form)
 }
 
-func appendHead(b []byte, e *Event) []byte {
-	b = append(b, `{"specversion":"1.0","id":"`...)
+func appendHead(b []byte, e *Event, form Form) []byte {
+	b = append(b, '{')
+	if form == CloudEvent {
+		b = append(b, `"specversion":"1.0",`...)
+	}
+	b = append(b, `"id":"`...)
 	b = e.Cursor().Append(b)
 	b = append(b, `","source":"/services/`...)
 	b = append(b, e.service...) // of letters, digits and '-'
@@ -156,17 +195,31 @@ func appendHead(b []byte, e *Event) []byte {
 	return appendText(b, "datacontenttype", e.ContentType)
 }
 
-func appendTail(b []byte, e *Event) []byte {
-	b = append(b, `,"entityversion":"`...)
-	b = strconv.AppendUint(b, uint64(e.Version), 10)
-	b = append(b, `","position":"`...)
-	b = strconv.AppendUint(b, uint64(e.Position), 10)
-	b = append(b, `","sequence":"`...)
-	b = appendSequence(b, uint64(e.Position))
-	b = append(b, '"')
+func appendTail(b []byte, e *Event, form Form) []byte {
+	b = appendNumber(b, "entityversion", uint64(e.Version), form)
+	b = appendNumber(b, "position", uint64(e.Position), form)
+	if form == CloudEvent {
+		b = append(b, `,"sequence":"`...)
+		b = appendSequence(b, uint64(e.Position))
+		b = append(b, '"')
+	}
 	b = appendText(b, "commandid", string(e.CommandID))
 	b = appendText(b, "commandtype", e.CommandType)
-	return append(appendMetadata(b, e.Metadata), '}')
+	if form == CloudEvent {
+		b = appendAttributes(b, e.Metadata)
+	} else {
+		b = appendMetadata(b, e.Metadata)
+	}
+	return append(b, '}')
+}
+
+// appendNumber appends a member with a number of up to 64 bits, which is a text in a CloudEvent.
+func appendNumber(b []byte, name string, n uint64, form Form) []byte {
+	b = append(append(append(b, ',', '"'), name...), '"', ':')
+	if form != CloudEvent {
+		return strconv.AppendUint(b, n, 10)
+	}
+	return append(strconv.AppendUint(append(b, '"'), n, 10), '"')
 }
 
 // appendData appends the body: as it is if it is JSON and says so, else in base64.
@@ -215,8 +268,13 @@ func appendSequence(b []byte, n uint64) []byte {
 func appendText(b []byte, name, s string) []byte {
 	b = append(b, ',', '"')
 	b = append(b, name...)
-	b = append(b, `":"`...)
+	return appendString(append(b, '"', ':'), s)
+}
+
+// appendString appends a JSON string. Bytes that are not UTF-8 become U+FFFD.
+func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
+	b = append(b, '"')
 	for _, r := range s {
 		switch {
 		case r == '"' || r == '\\':

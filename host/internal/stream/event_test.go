@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 
@@ -19,12 +20,30 @@ var sample = journal.Event{
 var origin = journal.Stamp{1, 2, 3}
 
 func TestCloudEvent(t *testing.T) {
-	got := string(NewEvent("bank", origin, sample).CloudEvent())
+	got := string(NewEvent("bank", origin, sample).Text(CloudEvent))
 	want := `{"specversion":"1.0","id":"` + service.Cursor{Position: 42, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
 		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
 		`"entityversion":"3","position":"42","sequence":"00000000000000000042","commandid":"c-1","commandtype":"deposit"}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestNativeEvent(t *testing.T) {
+	e := sample
+	e.Position, e.Version = math.MaxUint64, 1<<53+1
+	e.Metadata = metadataOf("tenant", "acme", "X-Actor", "clerk \"7\"\n", "id", "mine", "", "", "tenant", "other", "bad", "\xff")
+	got := string(NewEvent("bank", origin, e).Text(Native))
+	want := `{"id":"` + service.Cursor{Position: math.MaxUint64, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
+		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
+		`"entityversion":9007199254740993,"position":18446744073709551615,"commandid":"c-1","commandtype":"deposit",` +
+		`"metadata":{"tenant":"acme","X-Actor":"clerk \"7\"\u000a","id":"mine","bad":"\ufffd"}}`
+	if got != strings.Replace(want, `\ufffd`, "\ufffd", 1) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	e.Metadata = nil
+	if got := string(NewEvent("bank", origin, e).Text(Native)); !strings.HasSuffix(got, `"commandtype":"deposit"}`) {
+		t.Errorf("without metadata %s", got)
 	}
 }
 
@@ -44,7 +63,11 @@ func TestCloudEventData(t *testing.T) {
 	} {
 		e := sample
 		e.ContentType, e.Data = c.contentType, []byte(c.data)
-		got := string(NewEvent("bank", origin, e).CloudEvent())
+		event := NewEvent("bank", origin, e)
+		got := string(event.Text(CloudEvent))
+		if native := string(event.Text(Native)); !strings.Contains(native, c.want) || strings.Contains(native, `"data`) != strings.Contains(got, `"data`) {
+			t.Errorf("%s: %s in the native form", c.name, native)
+		}
 		if !json.Valid([]byte(got)) || strings.ContainsAny(got, "\r\n") {
 			t.Errorf("%s: %q is not JSON in one line", c.name, got)
 		}
@@ -62,12 +85,12 @@ func TestCloudEventText(t *testing.T) {
 	var got struct {
 		Subject, CommandID, User, TraceParent, Line, Metadata string
 	}
-	text := NewEvent("bank", origin, e).CloudEvent()
+	text := NewEvent("bank", origin, e).Text(CloudEvent)
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	if got.Subject != e.Key || got.CommandID != `"{}"` || got.User != "x" || got.TraceParent != "00-ab" || got.Line != "" ||
-		got.Metadata != `{"user":"x","traceparent":"00-ab","line":"a\u000ab�"}` {
+		got.Metadata != `{"line":"a\u000ab�"}` {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -91,37 +114,62 @@ func TestEncodedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range one {
-		if &one[i].CloudEvent()[0] != &other[i].CloudEvent()[0] {
-			t.Errorf("event %d was encoded twice", i)
-		}
-		if !bytes.Equal(one[i].CloudEvent(), read[i].CloudEvent()) {
-			t.Errorf("in memory %s\nin the journal %s", one[i].CloudEvent(), read[i].CloudEvent())
+		for form := range Form(forms) {
+			if &one[i].Text(form)[0] != &other[i].Text(form)[0] {
+				t.Errorf("event %d was encoded twice", i)
+			}
+			if !bytes.Equal(one[i].Text(form), read[i].Text(form)) {
+				t.Errorf("in memory %s\nin the journal %s", one[i].Text(form), read[i].Text(form))
+			}
 		}
 	}
 }
 
-func FuzzCloudEvent(f *testing.F) {
+// TestAFormThatNobodyWantsIsNotEncoded: whoever asks for one form pays for that alone.
+func TestAFormThatNobodyWantsIsNotEncoded(t *testing.T) {
+	for form := range Form(forms) {
+		b := newBench(t, Options{})
+		b.fill(1)
+		events, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := events[0]
+		if share := e.Share(form); share.Bytes() != cap(e.Text(form)) {
+			t.Errorf("%d bytes are shared, the text takes %d", share.Bytes(), cap(e.Text(form)))
+		}
+		if other := e.texts[1-form].Load(); other != nil {
+			t.Errorf("the other form is there, too: %s", other.bytes)
+		}
+	}
+}
+
+func FuzzTexts(f *testing.F) {
 	f.Add("alice", "deposited", "application/json", []byte(`{"a":1}`), []byte{3, 0, 0, 0, 'a', 'b', 'c'}, uint64(1))
 	f.Add("\xff", "", "text/plain", []byte("\n"), []byte(nil), uint64(1<<63))
 	f.Fuzz(func(t *testing.T, key, typ, contentType string, data, metadata []byte, n uint64) {
 		e := NewEvent("bank", origin, journal.Event{Position: journal.Position(n), Key: key, Version: journal.Version(n), Type: typ,
 			ContentType: contentType, Data: data, Metadata: metadata, Time: journal.UnixNano(n)})
-		text := e.CloudEvent()
-		if !json.Valid(text) || bytes.ContainsAny(text, "\r\n") {
-			t.Errorf("not JSON in one line: %q", text)
+		held := 0
+		for form := range Form(forms) {
+			text := e.Text(form)
+			held += len(text)
+			if !json.Valid(text) || bytes.ContainsAny(text, "\r\n") {
+				t.Errorf("not JSON in one line: %q", text)
+			}
+			var back struct {
+				Data   json.RawMessage
+				Base64 []byte `json:"data_base64"`
+			}
+			if err := json.Unmarshal(text, &back); err != nil {
+				t.Fatalf("%v: %s", err, text)
+			}
+			if back.Base64 != nil && !bytes.Equal(back.Base64, data) {
+				t.Errorf("data changed: %q", back.Base64)
+			}
 		}
-		if held := e.size(); held < int64(len(text)+len(data)+len(metadata)) && len(typ)+len(key)+len(contentType) < 256 {
-			t.Errorf("%d bytes of text, data and metadata count as %d", len(text)+len(data)+len(metadata), held)
-		}
-		var back struct {
-			Data   json.RawMessage
-			Base64 []byte `json:"data_base64"`
-		}
-		if err := json.Unmarshal(text, &back); err != nil {
-			t.Fatalf("%v: %s", err, text)
-		}
-		if back.Base64 != nil && !bytes.Equal(back.Base64, data) {
-			t.Errorf("data changed: %q", back.Base64)
+		if held += len(data) + len(metadata); e.size() < int64(held) && len(typ)+len(key)+len(contentType) < 256 {
+			t.Errorf("%d bytes of texts, data and metadata count as %d", held, e.size())
 		}
 	})
 }

@@ -38,7 +38,7 @@ type Options struct {
 	Service service.Name
 	// Reader reads what is not in memory any more.
 	Reader Reader
-	// RingBytes bounds the recent events in memory, in bytes, their encoded form included. Default 16 MiB.
+	// RingBytes bounds the recent events in memory, in bytes, their encoded forms included. Default 16 MiB.
 	RingBytes int64
 	// Rings bounds the rings of all hubs of a host together. Default: one of the hub's own.
 	Rings *Rings

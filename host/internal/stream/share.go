@@ -7,7 +7,7 @@ import (
 )
 
 // Share is the memory of an event that all who write it to their subscribers have together:
-// its encoded form, or its data if it is large. It is counted once, from when the first of them
+// one of its encoded forms, or its data if it is large. It is counted once, from when the first of them
 // takes it until the last gives it back; see [Options.Account]. It is safe for concurrent use.
 type Share struct {
 	account *budget.Account
@@ -15,19 +15,24 @@ type Share struct {
 	holders atomic.Int64
 }
 
-// Share is the event's; nil if the event is of nobody's stream.
-func (e *Event) Share() *Share {
+// Share is the event's in a form; nil if the event is of nobody's stream. Large data is the same
+// in both.
+func (e *Event) Share(form Form) *Share {
 	if e.hub == nil {
 		return nil
 	}
-	e.shared.Do(func() {
+	if len(e.Data) > LargeData {
+		form = Native
+	}
+	t := e.text(form)
+	t.shared.Do(func() {
 		n := len(e.Data)
 		if n <= LargeData {
-			n = cap(e.CloudEvent())
+			n = cap(e.Text(form))
 		}
-		e.share = &Share{account: e.hub.options.Account, bytes: int64(n)}
+		t.share = &Share{account: e.hub.options.Account, bytes: int64(n)}
 	})
-	return e.share
+	return t.share
 }
 
 // Bytes is how much memory it is.

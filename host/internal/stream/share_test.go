@@ -3,6 +3,7 @@ package stream
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +15,7 @@ import (
 // TestShares has many hold the same events at any time: each event is counted once, never more
 // than there is room for, and nothing is left in the end, also if the hub is closed before.
 func TestShares(t *testing.T) {
-	const limit = 100_000
+	const limit = 200_000
 	host := budget.New(budget.Limits{budget.FlightBytes: limit})
 	b := newBench(t, Options{Account: host.Child("bank", nil)})
 	for _, size := range []int{1, LargeData - 2, LargeData, 50_000} {
@@ -24,11 +25,23 @@ func TestShares(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := 0
+	// A small event has a text to share in each form, a large one its data in both.
+	var shares []*Share
 	for _, e := range events {
-		sum += e.Share().Bytes()
+		for form := range Form(forms) {
+			if share := e.Share(form); !slices.Contains(shares, share) {
+				shares = append(shares, share)
+			}
+		}
+	}
+	if len(shares) != 6 {
+		t.Errorf("two small events and two large ones have %d shares", len(shares))
+	}
+	sum := 0
+	for _, share := range shares {
+		sum += share.Bytes()
 		for range 3 {
-			if !e.Share().Take() {
+			if !share.Take() {
 				t.Fatal("there is room")
 			}
 		}
@@ -36,9 +49,9 @@ func TestShares(t *testing.T) {
 	if used := host.Used(budget.FlightBytes); used != int64(sum) {
 		t.Errorf("%d bytes are counted, %d are shared", used, sum)
 	}
-	for _, e := range events {
+	for _, share := range shares {
 		for range 3 {
-			e.Share().Give()
+			share.Give()
 		}
 	}
 	host.SetLimit(budget.FlightBytes, 60_000) // not enough for all
@@ -48,12 +61,12 @@ func TestShares(t *testing.T) {
 		all.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(n), 1))
 			for range 3000 {
-				share := events[random.IntN(len(events))].Share()
+				share := shares[random.IntN(len(shares))]
 				if !share.Take() {
 					refused[n] = true
 					continue
 				}
-				other := events[random.IntN(len(events))].Share()
+				other := shares[random.IntN(len(shares))]
 				if other.Take() {
 					other.Give()
 				}
@@ -68,7 +81,7 @@ func TestShares(t *testing.T) {
 	if used := host.Used(budget.FlightBytes); used != 0 {
 		t.Errorf("%d bytes are left", used)
 	}
-	last := events[0].Share()
+	last := shares[0]
 	if !last.Take() {
 		t.Fatal("there is room")
 	}

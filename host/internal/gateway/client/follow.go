@@ -81,7 +81,7 @@ func (c *Client) follow(ctx context.Context, s Selection, last *string, each fun
 			if m.data == nil {
 				break // only says where the stream begins
 			}
-			e, err := api.DecodeEvent(m.data)
+			e, err := api.DecodeCloudEvent(m.data)
 			if err != nil {
 				return c.garbled(err, false)
 			}
