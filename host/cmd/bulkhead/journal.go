@@ -205,7 +205,7 @@ func (*journalRebuildCmd) Run(e *env, all *journalCmd) error {
 		events += uint64(l.Head)
 	}
 	e.print(map[string]any{"logs": len(logs), "events": events}, func(w io.Writer) {
-		fmt.Fprintf(w, "the index of %d events in %d logs is made again\n", events, len(logs))
+		fmt.Fprintf(w, "the index of %d events in %d logs was rebuilt\n", events, len(logs))
 	})
 	return nil
 }
