@@ -227,6 +227,18 @@ func capitals(names []string) (all []string) {
 	return all
 }
 
+// The data of a service may be a map whose keys differ in case only: the host does not know whether they are
+// the members of a structure. Keys that are equal mean different things to different parsers.
+func TestKeysOfDataMayDifferInCase(t *testing.T) {
+	s := start(t, Options{})
+	if g := s.do("POST", commands+"add", `{"by":{"a":1,"A":2}}`); g.status != 200 {
+		t.Errorf("%d %s", g.status, g.body)
+	}
+	for _, data := range []string{`{"by":{"a":1,"a":2}}`, `{"by":{"a":1,"\u0061":2}}`} {
+		s.problem(s.do("POST", commands+"add", data), 400, "invalid")
+	}
+}
+
 // The document and the routes name the same parameters.
 func TestOpenAPIListsTheParameters(t *testing.T) {
 	documented := map[string]operation{}
