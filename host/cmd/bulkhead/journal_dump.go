@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -110,40 +109,47 @@ func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
 	})
 }
 
-// dumpedCommit is one command with its events, as dump prints it. Bodies are JSON
-// as it stands in the log, or base64 text if they are not JSON.
+// dumpedCommit is one command with its events, as dump prints it. Bodies that are JSON
+// stand there as they are, others in base64.
 type dumpedCommit struct {
-	Position  uint64            `json:"position"` // of the first event
-	Time      time.Time         `json:"time"`
-	Key       string            `json:"key"`
-	Version   uint64            `json:"version"` // of the entity afterwards
-	CommandID string            `json:"command_id"`
-	Command   string            `json:"command"`
-	Data      any               `json:"data,omitempty"`
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	Module    string            `json:"module"`
-	Fuel      uint64            `json:"fuel,omitempty"`
-	Reply     any               `json:"reply,omitempty"`
-	Events    []dumpedEvent     `json:"events"`
+	Position    uint64            `json:"position"` // of the first event
+	Time        time.Time         `json:"time"`
+	Key         string            `json:"key"`
+	Version     uint64            `json:"version"` // of the entity afterwards
+	CommandID   string            `json:"command_id"`
+	Command     string            `json:"command"`
+	Data        json.RawMessage   `json:"data,omitempty"`
+	DataBase64  []byte            `json:"data_base64,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	Module      string            `json:"module"`
+	Fuel        uint64            `json:"fuel,omitempty"`
+	Reply       json.RawMessage   `json:"reply,omitempty"`
+	ReplyBase64 []byte            `json:"reply_base64,omitempty"`
+	Events      []dumpedEvent     `json:"events"`
 }
 
 type dumpedEvent struct {
-	Position uint64            `json:"position"`
-	Version  uint64            `json:"version"`
-	Type     string            `json:"type"`
-	Data     any               `json:"data,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"`
+	Position   uint64            `json:"position"`
+	Version    uint64            `json:"version"`
+	Type       string            `json:"type"`
+	Data       json.RawMessage   `json:"data,omitempty"`
+	DataBase64 []byte            `json:"data_base64,omitempty"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
 }
 
 func dumped(c *journal.Committed) dumpedCommit {
 	d := dumpedCommit{
 		Position: uint64(c.First), Time: instant(c.Time), Key: c.Command.Key, Version: uint64(c.Version),
-		CommandID: string(c.Command.ID), Command: c.Command.Type, Data: body(c.Command.Data),
-		Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Reply: body(c.Command.Reply), Events: []dumpedEvent{},
+		CommandID: string(c.Command.ID), Command: c.Command.Type, Metadata: pairs(c.Command.Metadata),
+		Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Events: []dumpedEvent{},
 	}
-	d.Metadata = pairs(c.Command.Metadata)
-	for _, ev := range c.Events {
-		d.Events = append(d.Events, dumpedEvent{uint64(ev.Position), uint64(ev.Version), ev.Type, body(ev.Data), pairs(ev.Metadata)})
+	d.Data, d.DataBase64 = split(c.Command.Data)
+	d.Reply, d.ReplyBase64 = split(c.Command.Reply)
+	for i := range c.Events {
+		ev := &c.Events[i]
+		e := dumpedEvent{Position: uint64(ev.Position), Version: uint64(ev.Version), Type: ev.Type, Metadata: pairs(ev.Metadata)}
+		e.Data, e.DataBase64 = split(ev.Data)
+		d.Events = append(d.Events, e)
 	}
 	return d
 }
@@ -160,13 +166,3 @@ func pairs(m abi.Metadata) (all map[string]string) {
 }
 
 func instant(t journal.UnixNano) time.Time { return time.Unix(0, int64(t)).UTC() }
-
-func body(b []byte) any {
-	switch {
-	case len(b) == 0:
-		return nil
-	case utf8.Valid(b) && json.Valid(b):
-		return json.RawMessage(b)
-	}
-	return b // base64
-}
