@@ -61,6 +61,7 @@ type start struct {
 	began   time.Time
 	slow    bool
 	dropped bool // its service has got another module, or is gone
+	hurried bool // if it fails, the next attempt comes at once
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when it has given back what it held
 }
@@ -120,10 +121,15 @@ func (st *starter) drop(svc *Service) (ended <-chan struct{}) {
 	return ended
 }
 
-// hurry tries a service now that waits for its next attempt.
+// hurry tries a service now that waits for its next attempt, or once more if the one under way fails.
 func (st *starter) hurry(svc *Service) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	for _, x := range st.running {
+		if x.svc == svc {
+			x.hurried = true
+		}
+	}
 	for _, x := range st.waiting {
 		if x.svc == svc {
 			x.due = time.Time{}
@@ -267,6 +273,9 @@ func (st *starter) fail(x *start, err error, took time.Duration) (told func()) {
 	wait := st.retry.Wait(x.failed, took)
 	if !heals(err) {
 		wait = lifecycle.Backoff{First: st.rare, Max: st.rare}.Wait(1, 0)
+	}
+	if x.hurried {
+		x.hurried, wait = false, 0
 	}
 	x.due, x.expected = time.Now().Add(wait), took
 	answers, failed := x.svc.setFailed(err, x.failed, x.due), x.failed

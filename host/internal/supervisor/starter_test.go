@@ -228,6 +228,33 @@ func TestAttemptsAreDropped(t *testing.T) {
 	})
 }
 
+// A service whose log has changed is tried at once, and once more if that was while it was being tried.
+func TestAnAttemptIsHurried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1)
+		one := b.one("one", 0, 200*time.Millisecond)
+		b.fails["one"] = service.Errorf(service.KindConflicting, "does not fit")
+		b.begin([]*start{one})
+		time.Sleep(10 * time.Second)
+		b.hurry(one.svc)
+		synctest.Wait()
+		b.hurry(one.svc)
+		time.Sleep(10 * time.Second)
+		if want := "0s one, 10s one, 10.2s one"; b.began() != want {
+			t.Errorf("began %s, want %s", b.began(), want)
+		}
+		b.mu.Lock()
+		delete(b.fails, "one")
+		b.mu.Unlock()
+		b.hurry(one.svc)
+		b.hurry(one.svc)
+		time.Sleep(2 * time.Hour)
+		if want := "0s one, 10s one, 10.2s one, 20s one"; b.began() != want {
+			t.Errorf("began %s, want %s", b.began(), want)
+		}
+	})
+}
+
 // Whoever drops the attempts can wait until the one under way has given back what it held.
 func TestADroppedAttemptIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
