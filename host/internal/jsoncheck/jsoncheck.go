@@ -28,9 +28,16 @@ func Valid(b []byte) bool {
 //
 // The names of objects that are open at a time are kept, at most maxNames of them; see [Room].
 func Check(b []byte) error {
-	var n names // on the stack, in most cases
+	n := namesPool.Get().(*names)
+	defer namesPool.Put(n)
+	return n.check(b)
+}
+
+// check is [Check], with names that are not of use at the moment.
+func (n *names) check(b []byte) error {
 	n.begin(b)
-	s := scanner{b: b, yield: yield.Step, names: &n}
+	defer n.end()
+	s := scanner{b: b, yield: yield.Step, names: n}
 	switch {
 	case s.value():
 		if s.space() == len(b) {
@@ -58,8 +65,9 @@ type scanner struct {
 	flat  uint64 // of the first 64 levels: a bit that is set for an object
 	deep  []bool // of the levels from there on
 
-	names *names // of the objects that are open; nil: the rules are those of encoding/json
-	fault *Error // what is wrong, if it is known
+	names   *names // of the objects that are open; nil: the rules are those of encoding/json
+	escapes bool   // there was an escape since somebody set it to false
+	fault   *Error // what is wrong, if it is known
 }
 
 func (s *scanner) push(object bool) {
@@ -107,17 +115,24 @@ func (s *scanner) space() int {
 // rest lets others run from time to time.
 func (s *scanner) rest() {
 	if s.at >= s.yield {
-		s.yield = s.at + yield.Step
-		if s.hook != nil {
-			s.hook()
-			return
-		}
-		runtime.Gosched()
+		s.let()
 	}
+}
+
+func (s *scanner) let() {
+	s.yield = s.at + yield.Step
+	if s.hook != nil {
+		s.hook()
+		return
+	}
+	runtime.Gosched()
 }
 
 // next is the byte after white space, or 0 at the end, which no JSON text has.
 func (s *scanner) next() byte {
+	if s.at < len(s.b) && s.b[s.at] > ' ' {
+		return s.b[s.at]
+	}
 	if s.space() == len(s.b) {
 		return 0
 	}
@@ -206,11 +221,12 @@ func (s *scanner) name() bool {
 		return false
 	}
 	from := s.at
+	s.escapes = false
 	if !s.text() {
 		return false
 	}
 	if s.names != nil {
-		switch twice, room := s.names.add(from+1, s.at-1); {
+		switch twice, room := s.names.add(from+1, s.at-1, s.escapes); {
 		case !room:
 			s.fault = &Error{Fault: TooMany, At: from}
 			return false
@@ -258,9 +274,21 @@ func plainWords(b []byte) (n int, seen uint64) {
 	return n, seen
 }
 
+// shortText is up to how many bytes a string is looked at one by one.
+const shortText = 16
+
 // text walks over a string, whose quotation mark comes next.
 func (s *scanner) text() bool {
 	s.at++
+	for i, c := range s.b[s.at:min(s.at+shortText, len(s.b))] {
+		if c == '"' {
+			s.at += i + 1
+			return true
+		}
+		if c >= utf8.RuneSelf || !plain[c] {
+			break
+		}
+	}
 	checked := s.at // up to here it is known to be UTF-8
 	for {
 		stop := min(len(s.b), max(s.yield, s.at+1))
@@ -322,6 +350,7 @@ func (s *scanner) escape() bool {
 	if s.at+1 >= len(s.b) {
 		return false
 	}
+	s.escapes = true
 	switch s.b[s.at+1] {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 		s.at += 2

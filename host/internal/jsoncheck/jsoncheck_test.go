@@ -199,6 +199,24 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Most texts are small, and checked without memory of their own.
+func TestCheckAllocatesNothing(t *testing.T) {
+	n := new(names) // the pool's may be taken away
+	for _, text := range []string{`{"amount":5,"from":"alice"}`, object(fewNames, -1, "1"), "[" + object(3, -1, object(4, -1, "1")) + "]"} {
+		b := []byte(text)
+		if allocs := testing.AllocsPerRun(100, func() {
+			if err := n.check(b); err != nil {
+				t.Fatal(err)
+			}
+		}); allocs > 0 {
+			t.Errorf("%s: %v allocations", text, allocs)
+		}
+	}
+	if err := n.check([]byte(object(1000, -1, "1"))); err != nil || n.slots != nil {
+		t.Errorf("a large text leaves %d slots, %v", len(n.slots), err)
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	for _, text := range append(append([]string(nil), jsonTexts...), strictTexts...) {
 		f.Add([]byte(text))

@@ -3,6 +3,7 @@ package jsoncheck
 import (
 	"bytes"
 	"hash/maphash"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -49,9 +50,19 @@ type openObject struct {
 // fewNames are compared one by one.
 const fewNames = 12
 
+var namesPool = sync.Pool{New: func() any { return new(names) }}
+
 // begin makes n ready for a text.
 func (n *names) begin(text []byte) {
 	n.text, n.all, n.objects = text, n.firstNames[:0], n.firstObjects[:0]
+}
+
+// end keeps nothing of the text, and no memory that only a few texts need.
+func (n *names) end() {
+	n.text, n.all, n.objects = nil, nil, nil
+	if n.escaped != nil || n.slots != nil {
+		*n = names{}
+	}
 }
 
 func (n *names) of(m memberName) []byte {
@@ -73,13 +84,13 @@ func (n *names) close() {
 	n.objects, n.all, n.escaped = n.objects[:len(n.objects)-1], n.all[:last.names], n.escaped[:last.escaped]
 }
 
-// add adds a name of the innermost object, which is between two places of the text. twice says that
-// the object has it already, room that there is some for it.
-func (n *names) add(from, to int) (twice, room bool) {
+// add adds a name of the innermost object, which is between two places of the text, and may be written
+// with escapes. twice says that the object has it already, room that there is some for it.
+func (n *names) add(from, to int, escapes bool) (twice, room bool) {
 	m := memberName{at: int32(from), size: int32(to - from)}
-	if written := n.text[from:to]; bytes.IndexByte(written, '\\') >= 0 {
+	if escapes {
 		m.at = int32(-len(n.escaped) - 1)
-		n.escaped = appendPlain(n.escaped, written)
+		n.escaped = appendPlain(n.escaped, n.text[from:to])
 		m.size = int32(len(n.escaped)) + m.at + 1
 	}
 	if len(n.all) == maxNames || len(n.escaped) > maxEscaped {
