@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -287,8 +288,9 @@ func (g *bankGuest) Reset(context.Context) error {
 
 func (g *bankGuest) MemoryBytes() int64 { return g.memory }
 
-func (g *bankGuest) Work(_ context.Context, do func(rest func() error) error) error {
-	return do(func() error { return nil })
+func (g *bankGuest) Work(_ context.Context, do func(rest func() error) (time.Duration, error)) error {
+	_, err := do(func() error { return nil })
+	return err
 }
 
 func (g *bankGuest) About(a service.About) { g.about = a }

@@ -14,8 +14,8 @@ type checking struct {
 	schema *schema.Schema
 	rest   func() error // of the guest's turns
 
-	do    func(rest func() error) error // check
-	pause func() error                  // letOthers
+	do    func(rest func() error) (time.Duration, error) // check
+	pause func() error                                   // letOthers
 }
 
 // fits holds a task's data to the schema of its type, and to the rules of all JSON. This is done here, before
@@ -55,7 +55,7 @@ func (s *shard) reads(t *task) *service.Error {
 }
 
 // check is what the guest's turns are taken for.
-func (c *checking) check(rest func() error) error {
+func (c *checking) check(rest func() error) (took time.Duration, err error) {
 	c.rest = rest
 	return c.schema.Check(c.task.command.Data, c.pause)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -31,8 +32,9 @@ type Guest interface {
 	Query(ctx context.Context, q service.GuestQuery) (service.Outcome, error)
 	// Work does something of the host's for the service, charged and in turns as its
 	// calls are, without entering the guest: it may be called when the guest is broken. do calls
-	// rest from time to time and stops with its error, as it does when ctx ends.
-	Work(ctx context.Context, do func(rest func() error) error) error
+	// rest from time to time and stops with its error, as it does when ctx ends. It returns how long it
+	// took until it first called rest; from there on it is measured.
+	Work(ctx context.Context, do func(rest func() error) (took time.Duration, err error)) error
 	// Snapshot encodes an entity's state, which changes nothing. The slice belongs to
 	// the caller.
 	Snapshot(ctx context.Context, slot uint32) ([]byte, error)

@@ -274,20 +274,50 @@ func plainWords(b []byte) (n int, seen uint64) {
 	return n, seen
 }
 
-// shortText is up to how many bytes a string is looked at one by one.
-const shortText = 16
+// few is how many bytes of a string or number are looked at without thinking of others.
+const few = 16
 
-// text walks over a string, whose quotation mark comes next.
-func (s *scanner) text() bool {
-	s.at++
-	for i, c := range s.b[s.at:min(s.at+shortText, len(s.b))] {
+// shortText is where a string of a few characters of ASCII ends, without escapes, whose quotation mark
+// is in front of a place; 0 if it is another.
+func shortText(b []byte, at int) (end int) {
+	for i, c := range b[at:min(at+few, len(b))] {
 		if c == '"' {
-			s.at += i + 1
-			return true
+			return at + i + 1
 		}
 		if c >= utf8.RuneSelf || !plain[c] {
 			break
 		}
+	}
+	return 0
+}
+
+// shortNumber is where a number of a few digits ends, without a fraction or an exponent; 0 if it is another,
+// or none.
+func shortNumber(b []byte, at int) (end int) {
+	if b[at] == '-' {
+		at++
+	}
+	for i, c := range b[at:min(at+few, len(b))] {
+		switch {
+		case c >= '0' && c <= '9':
+			if i == 1 && b[at] == '0' {
+				return 0
+			}
+		case i == 0 || c == '.' || c == 'e' || c == 'E':
+			return 0
+		default:
+			return at + i
+		}
+	}
+	return 0
+}
+
+// text walks over a string, whose quotation mark comes next.
+func (s *scanner) text() bool {
+	s.at++
+	if end := shortText(s.b, s.at); end > 0 {
+		s.at = end
+		return true
 	}
 	checked := s.at // up to here it is known to be UTF-8
 	for {
@@ -396,6 +426,12 @@ func unit(b []byte, at int) (c rune, ok bool) {
 
 // number walks over a number.
 func (s *scanner) number() bool {
+	if s.at < len(s.b) {
+		if end := shortNumber(s.b, s.at); end > 0 {
+			s.at = end
+			return true
+		}
+	}
 	s.optional('-')
 	if !s.optional('0') && !s.digits() {
 		return false

@@ -35,6 +35,9 @@ func (w *Walker) Value(at int) (end int, ok bool) {
 
 // String walks over a string, whose quotation mark is right there.
 func (w *Walker) String(at int) (end int, ok bool) {
+	if end = shortText(w.Text, at+1); end > 0 {
+		return end, true
+	}
 	s := w.scanner(at)
 	ok = s.text()
 	return s.at, ok
@@ -42,6 +45,9 @@ func (w *Walker) String(at int) (end int, ok bool) {
 
 // Number walks over a number, which begins right there.
 func (w *Walker) Number(at int) (end int, ok bool) {
+	if end = shortNumber(w.Text, at); end > 0 {
+		return end, true
+	}
 	s := w.scanner(at)
 	ok = s.number()
 	return s.at, ok

@@ -500,9 +500,12 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 		v.bad("the module is service %q; it was uploaded as %q", manifest.Service, name)
 	}
 	var wrong []string
-	if err := i.Work(ctx, func(rest func() error) error {
+	if err := i.Work(ctx, func(rest func() error) (time.Duration, error) {
+		if err := rest(); err != nil {
+			return 0, err
+		}
 		p.schemas, wrong, err = schema.Compile(&manifest, rest)
-		return err
+		return 0, err
 	}); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up while the module's schemas were compiled", Err: err}
 	}

@@ -59,13 +59,13 @@ func TestWorkTakesTurns(t *testing.T) {
 		i := &Instance{account: a, turn: newTurn(a)}
 		rested, done := false, make(chan error, 1)
 		go func() {
-			done <- i.Work(t.Context(), func(rest func() error) error {
+			done <- i.Work(t.Context(), func(rest func() error) (time.Duration, error) {
 				if i.turn.held() {
 					t.Error("work waited for a turn before its first rest")
 				}
 				err := rest()
 				rested = true
-				return err
+				return 0, err
 			})
 		}()
 		synctest.Wait()
@@ -81,15 +81,18 @@ func TestWorkTakesTurns(t *testing.T) {
 		mustWait(t, other)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := i.Work(gone, func(rest func() error) error { return rest() }); !errors.Is(err, context.Canceled) {
+		if err := i.Work(gone, func(rest func() error) (time.Duration, error) { return 0, rest() }); !errors.Is(err, context.Canceled) {
 			t.Errorf("work whose caller has gone: %v", err)
 		}
 		other.release()
 
 		before := a.slow.served.Load()
-		if err := i.Work(t.Context(), func(rest func() error) error {
+		if err := i.Work(t.Context(), func(rest func() error) (time.Duration, error) {
+			if err := rest(); err != nil {
+				return 0, err
+			}
 			time.Sleep(300 * time.Microsecond) // the bubble's clock
-			return rest()
+			return 0, rest()
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -97,6 +100,11 @@ func TestWorkTakesTurns(t *testing.T) {
 			t.Errorf("%d ns were charged for 300 µs", charged)
 		}
 		i.turn.release()
+		before = i.unbilled
+		_ = i.Work(t.Context(), func(func() error) (time.Duration, error) { return time.Microsecond, nil })
+		if charged := i.unbilled - before; charged != 1000 {
+			t.Errorf("%d ns were charged for work that took 1 µs and did not rest", charged)
+		}
 		if len(g.holders) != 0 || len(g.queue) != 0 {
 			t.Errorf("left: %d holders, %d in the queue", len(g.holders), len(g.queue))
 		}
@@ -110,7 +118,7 @@ func TestShortWorkAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	do := func(func() error) error { return nil }
+	do := func(func() error) (time.Duration, error) { return 0, nil }
 	if n := testing.AllocsPerRun(100, func() { _ = i.Work(t.Context(), do) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -3,6 +3,7 @@ package schema
 import (
 	"math"
 	"runtime"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -16,10 +17,12 @@ type check struct {
 	b      []byte // walk.Text
 	rest   func() error
 
-	steps, pause, most int   // done; when to let others run; when to give up
-	stop               error // ends the walk, whatever alternatives there are: malformed data, too many steps, rest's
-	depth              int   // of calls
-	quiet              int   // within how many schemas that may fail without harm
+	steps, pause, most int           // done; when to let others run; when to give up
+	took               time.Duration // what was done before others were let run
+	rested             bool          // they were let run
+	stop               error         // ends the walk, whatever alternatives there are: malformed data, too many steps, rest's
+	depth              int           // of calls
+	quiet              int           // within how many schemas that may fail without harm
 	path               []step
 	last               violation // what made the last schema that failed fail
 	seen               []uint64  // sets of members, those of inner objects on top
@@ -44,18 +47,20 @@ func (c *check) free() {
 		c.scratch = nil
 	}
 	c.schema, c.b, c.walk.Text, c.rest, c.stop, c.last = nil, nil, nil, nil, nil, violation{path: c.last.path[:0]}
+	c.took = 0
 	checks.Put(c)
 }
 
 func (c *check) run(s *Schema, data []byte, rest func() error) error {
 	c.schema, c.b, c.walk.Text, c.rest = s, data, data, rest
-	c.steps, c.pause, c.depth, c.quiet, c.stop = 0, yield.Step, 0, 0, nil
+	c.steps, c.pause, c.depth, c.quiet, c.stop, c.rested = 0, firstRest, 0, 0, nil, false
 	c.path, c.seen = c.path[:0], c.seen[:0]
 	c.most = freeSteps + perByte*len(data)
 	if perByte*len(data)/perByte != len(data) {
 		c.most = math.MaxInt
 	}
 	end, ok := c.value(s.root, 0, nil)
+	c.measured()
 	switch {
 	case c.stop != nil:
 		return c.stop
@@ -67,6 +72,9 @@ func (c *check) run(s *Schema, data []byte, rest func() error) error {
 	}
 	return nil
 }
+
+// firstRest is after how many steps others are let run for the first time.
+const firstRest = 2_000
 
 // spend counts work, in steps of about a nanosecond, and lets others run from time to
 // time.
@@ -84,7 +92,16 @@ func (c *check) toil(ns int) {
 	}
 }
 
+// measured says that who called can measure from here on.
+func (c *check) measured() {
+	if !c.rested {
+		c.rested = true
+		c.took += time.Duration(c.steps)
+	}
+}
+
 func (c *check) let() {
+	c.measured()
 	c.pause = c.steps + yield.Step
 	switch {
 	case c.stop != nil:

@@ -15,6 +15,7 @@ package schema
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -140,22 +141,23 @@ func New(what, text string) (*Schema, error) {
 // Pointer to the first place; data that it would take too long to check is KindTooLarge. No
 // data at all is checked as {} and null: it may be left out if one of these fits.
 //
-// rest is called after each tenth of a millisecond or so, to let others run; its error ends
-// the check and is returned. It may be nil.
-func (s *Schema) Check(data []byte, rest func() error) error {
+// rest is called after a few microseconds, and then after each tenth of a millisecond or so, to let others
+// run; its error ends the check and is returned. It may be nil. took is how long the check took until
+// it first called rest, about, by what was done: most checks are over by then, and too short to be measured.
+func (s *Schema) Check(data []byte, rest func() error) (took time.Duration, err error) {
 	c := checks.Get().(*check)
 	defer c.free()
 	if len(data) > 0 {
-		return c.run(s, data, rest)
+		err = c.run(s, data, rest)
+		return c.took, err
 	}
-	err := c.run(s, emptyObject, rest)
-	if err == nil || c.run(s, null, rest) == nil {
-		return nil
+	if err = c.run(s, emptyObject, rest); err == nil || c.run(s, null, rest) == nil {
+		return c.took, nil
 	}
 	if e, ok := err.(*service.Error); ok && e.Pointer != nil {
 		e.Message = "there is no data, and " + e.Message
 	}
-	return err
+	return c.took, err
 }
 
 var emptyObject, null = []byte("{}"), []byte("null")

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -18,6 +19,12 @@ func made(t testing.TB, text string) *Schema {
 		t.Fatalf("%.200s: %v, %v", text, s, err)
 	}
 	return s
+}
+
+// check is Check without the time.
+func (s *Schema) check(data []byte, rest func() error) error {
+	_, err := s.Check(data, rest)
+	return err
 }
 
 const deposit = `{"type":"object","properties":{"amount":{"type":"integer","minimum":1},"from":{"type":"string","maxLength":20},` +
@@ -54,7 +61,7 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		{`{"amount":1`, "", `the data is not JSON: the JSON ends too early`},
 		{`{"amount":1} x`, "", `the data is not JSON: there is something behind the JSON, at byte 13`},
 	} {
-		err := s.Check([]byte(c.data), nil)
+		err := s.check([]byte(c.data), nil)
 		var e *service.Error
 		if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Pointer == nil {
 			t.Errorf("%s: %v", c.data, err)
@@ -68,7 +75,7 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		`{"amount":1}`, `{"amount":1.0}`, `{"amount":1e3,"from":"x"}`, ` { "amount" : 7 , "tags" : [ "a" , "b" ] } `, `{"\u0061mount":5}`,
 		`{"amount":1e999999999}`, `{"amount":1,"note":null,"kind":"ca\u0073h","step":0.15,"to":{"a/b~c":-0.5e-7}}`,
 	} {
-		if err := s.Check([]byte(data), nil); err != nil {
+		if err := s.check([]byte(data), nil); err != nil {
 			t.Errorf("%s: %v", data, err)
 		}
 	}
@@ -77,11 +84,11 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 // Of several alternatives the one that got farthest says what is wrong.
 func TestTheFarthestAlternativeIsReported(t *testing.T) {
 	s := made(t, `{"oneOf":[{"type":"null"},{"properties":{"kind":{"const":"a"},"n":{"type":"integer"}},"required":["kind"]},{"properties":{"kind":{"const":"b"},"m":{"properties":{"x":{"type":"string"}}}},"required":["kind","m"]}]}`)
-	err := s.Check([]byte(`{"kind":"b","m":{"x":1}}`), nil)
+	err := s.check([]byte(`{"kind":"b","m":{"x":1}}`), nil)
 	if e, ok := err.(*service.Error); !ok || *e.Pointer != "/m/x" {
 		t.Errorf("%v", err)
 	}
-	if err := made(t, `{"oneOf":[{"type":"integer"},{"minimum":2}]}`).Check([]byte("3"), nil); err == nil || !strings.Contains(err.Error(), "more than one of the alternatives") {
+	if err := made(t, `{"oneOf":[{"type":"integer"},{"minimum":2}]}`).check([]byte("3"), nil); err == nil || !strings.Contains(err.Error(), "more than one of the alternatives") {
 		t.Errorf("%v", err)
 	}
 }
@@ -89,11 +96,11 @@ func TestTheFarthestAlternativeIsReported(t *testing.T) {
 // No data is fine where {} or null is.
 func TestNoData(t *testing.T) {
 	for _, text := range []string{`{"type":"object","additionalProperties":false}`, `{"type":"null"}`, `{"type":["object","null"],"required":["a"]}`} {
-		if err := made(t, text).Check(nil, nil); err != nil {
+		if err := made(t, text).check(nil, nil); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	if err := made(t, `false`).Check(nil, nil); err == nil {
+	if err := made(t, `false`).check(nil, nil); err == nil {
 		t.Error("false takes no data")
 	}
 }
@@ -207,34 +214,54 @@ func TestDataThatTakesLongToCheck(t *testing.T) {
 	tree := `{"$defs":{"t":{"anyOf":[{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":1}},"required":["k"]},{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":2}},"required":["k"]}]}},"$ref":"#/$defs/t"}`
 	data := strings.Repeat(`{"l":`, 40) + `{}` + strings.Repeat(`,"k":3}`, 40)
 	rests := 0
-	err := made(t, tree).Check([]byte(data), func() error { rests++; return nil })
+	err := made(t, tree).check([]byte(data), func() error { rests++; return nil })
 	if service.KindOf(err) != service.KindTooLarge || rests < 5 || rests > 20 {
 		t.Errorf("%v, after %d rests", err, rests)
 	}
 	ended := errors.New("ended")
-	if err := made(t, tree).Check([]byte(data), func() error { return ended }); err != ended {
+	if err := made(t, tree).check([]byte(data), func() error { return ended }); err != ended {
 		t.Errorf("%v", err)
 	}
 	for _, c := range []struct{ text, data string }{
 		{`{"items":{"pattern":"(a*)*(b|c)*d{400}$"}}`, `["` + strings.Repeat("abc", 1<<20) + `"]`},
 		{`{"uniqueItems":true}`, `[` + strings.Repeat(`[],`, 1) + series(maxUnique+1) + `]`},
 	} {
-		if err := made(t, c.text).Check([]byte(c.data), nil); service.KindOf(err) != service.KindTooLarge {
+		if err := made(t, c.text).check([]byte(c.data), nil); service.KindOf(err) != service.KindTooLarge {
 			t.Errorf("%s: %v", c.text, err)
 		}
 	}
 	deep := strings.Repeat(`[`, 2000) + strings.Repeat(`]`, 2000)
 	for _, text := range []string{`{"items":{"$ref":"#"}}`, `{"const":[]}`} {
-		if err := made(t, text).Check([]byte(deep), nil); service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), "nested deeper") {
+		if err := made(t, text).check([]byte(deep), nil); service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), "nested deeper") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 	chain := `{"$ref":"#/$defs/t","$defs":{"t":{"type":["array","null"],"allOf":[{"anyOf":[{"items":{"$ref":"#/$defs/t"}},{"type":"null"}]}]}}}`
-	if err := made(t, chain).Check([]byte(strings.Repeat(`[`, 450)+strings.Repeat(`]`, 450)), nil); err != nil {
+	if err := made(t, chain).check([]byte(strings.Repeat(`[`, 450)+strings.Repeat(`]`, 450)), nil); err != nil {
 		t.Errorf("450 levels with four schemas for each: %v", err)
 	}
-	if err := made(t, `{"items":{"type":"integer"}}`).Check([]byte("["+strings.Repeat("1", maxNumber+1)+"e0]"), nil); service.KindOf(err) != service.KindInvalid {
+	if err := made(t, `{"items":{"type":"integer"}}`).check([]byte("["+strings.Repeat("1", maxNumber+1)+"e0]"), nil); service.KindOf(err) != service.KindInvalid {
 		t.Errorf("a long number: %v", err)
+	}
+}
+
+// A check says how long it took before its first rest, which is not more than some microseconds.
+func TestACheckSaysHowLongItTook(t *testing.T) {
+	s := made(t, `{"items":{"type":"integer"}}`)
+	last := time.Duration(0)
+	for _, n := range []int{1, 10, 30} {
+		took, err := s.Check([]byte("["+series(n)+"]"), nil)
+		if err != nil || took <= last || took > firstRest {
+			t.Errorf("%d elements: %v after %v, %v", n, took, last, err)
+		}
+		last = took
+	}
+	rests := 0
+	if took, err := s.Check([]byte("["+series(1000)+"]"), func() error { rests++; return nil }); err != nil || rests != 1 || took < firstRest || took > 2*firstRest {
+		t.Errorf("%v, %d rests, %v", took, rests, err)
+	}
+	if took, _ := made(t, `{"type":"null"}`).Check(nil, nil); took < 2*lookSteps { // as {} and as null
+		t.Errorf("no data: %v", took)
 	}
 }
 
@@ -258,7 +285,7 @@ func TestLargeDataIsCheckedInSteps(t *testing.T) {
 		`{"other":[` + strings.TrimSuffix(strings.Repeat(`[],`, 8<<20/3), ",") + `]}`,
 	} {
 		rests := 0
-		if err := s.Check([]byte(data), func() error { rests++; return nil }); err != nil || rests < 60 {
+		if err := s.check([]byte(data), func() error { rests++; return nil }); err != nil || rests < 60 {
 			t.Errorf("%.20s: %v, %d rests", data, err, rests)
 		}
 	}
@@ -270,20 +297,20 @@ func TestOthersRunWhileAnExpressionWorks(t *testing.T) {
 	const size, states = 250, 2 * 320
 	s := made(t, `{"pattern":"(?:a?){320}b"}`)
 	rests := 0
-	err := s.Check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { rests++; return nil })
+	err := s.check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { rests++; return nil })
 	// Each state may take 10 ns for a character; others are not to wait for a millisecond.
 	if want := size * states * 10 / 1_000_000; service.KindOf(err) != service.KindInvalid || rests < want {
 		t.Errorf("%d rests, want at least %d: %v", rests, want, err)
 	}
 	ended := errors.New("enough")
-	if err := s.Check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { return ended }); err != ended {
+	if err := s.check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { return ended }); err != ended {
 		t.Errorf("it goes on after %v: %v", ended, err)
 	}
 }
 
 func TestAPointerIsBounded(t *testing.T) {
 	s := made(t, `{"additionalProperties":{"additionalProperties":{"type":"string"}}}`)
-	err := s.Check([]byte(`{"a":{"`+strings.Repeat("n", 2*maxPointer)+`":1}}`), nil)
+	err := s.check([]byte(`{"a":{"`+strings.Repeat("n", 2*maxPointer)+`":1}}`), nil)
 	if e, ok := err.(*service.Error); !ok || *e.Pointer != "/a" || len(e.Message) > 300 {
 		t.Errorf("%v", err)
 	}
@@ -313,7 +340,7 @@ func BenchmarkCheck(b *testing.B) {
 			text := []byte(data)
 			b.ReportAllocs()
 			for b.Loop() {
-				_ = s.Check(text, nil)
+				_ = s.check(text, nil)
 			}
 		})
 	}
@@ -322,7 +349,7 @@ func BenchmarkCheck(b *testing.B) {
 		text := []byte(`{"amount":5,"from":"alice","note":null,"kind":"card","tags":["a","b"],"code":"de"}`)
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := s.Check(text, nil); err != nil {
+			if err := s.check(text, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

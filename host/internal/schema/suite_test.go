@@ -103,7 +103,7 @@ func TestTheSuiteOfJSONSchema(t *testing.T) {
 			tests++
 			var err error
 			if s != nil {
-				err = s.Check(x.Data, nil)
+				err = s.check(x.Data, nil)
 			}
 			if (err == nil) != x.Valid {
 				t.Errorf("%s, %s: %v; it is valid: %v", g.Group, x.About, err, x.Valid)
@@ -129,7 +129,7 @@ func ours(s *Schema, data []byte) (verdict, error) {
 	if s == nil {
 		return fits, nil
 	}
-	err := s.Check(data, nil)
+	err := s.check(data, nil)
 	var e *service.Error
 	switch {
 	case err == nil:
