@@ -229,8 +229,7 @@ func AppendBody(b []byte, r Response, body []byte) []byte {
 // without metadata, Reply, Snapshot, Description or Log) that the caller then
 // appends in place; [EndBody] closes it.
 func BeginBody(b []byte) (buf []byte, start int) {
-	b, start = BeginResponse(b)
-	return append(b, padding[:8]...), start
+	return append(b, padding[:ResponseHeaderSize+8]...), len(b)
 }
 
 // EndBody fills in the body's length and closes the frame that [BeginBody] began.

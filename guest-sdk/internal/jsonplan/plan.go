@@ -125,8 +125,10 @@ func (p *Plan) read(b []byte, v unsafe.Pointer, mode mode) error {
 	}
 	d.b, d.i, d.depth, d.mode = b, 0, 0, mode
 	err := p.decode(d, v)
-	if d.space(); err == nil && d.i != len(d.b) {
-		err = ErrSyntax
+	if err == nil && d.i != len(d.b) {
+		if d.space(); d.i != len(d.b) {
+			err = ErrSyntax
+		}
 	}
 	d.b = nil // it is the caller's
 	p.spare.Store(d)

@@ -66,11 +66,16 @@ func (m *Maker) planStruct(p *Plan) string {
 		return append(b, '}'), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
-		if d.peek() == 'n' && d.left() { // null looks, too, but is a call
-			return nil
-		}
 		var seen marks
-		more, err := d.open('{', '}')
+		var more bool
+		var err error
+		if i, b := d.i, d.b; i < len(b)-1 && b[i] == '{' && b[i+1] == '"' && d.depth < maxDepth {
+			d.i, d.depth, more = i+1, d.depth+1, true // as below, without the calls
+		} else if d.peek() == 'n' && d.left() { // null looks, too, but is a call
+			return nil
+		} else {
+			more, err = d.open('{', '}')
+		}
 		next := 0 // members mostly come in the order of the fields, and as they are written
 		for more && err == nil {
 			i := next
@@ -97,22 +102,23 @@ func (m *Maker) planStruct(p *Plan) string {
 					}
 				}
 				at := unsafe.Add(v, f.offset)
+				x, ok := int64(0), false
 				if f.plan.wide { // a call of its decode would take as long again
-					if x, ok := d.short(); ok {
-						*(*int64)(at) = x
-						if !d.comma() {
-							more, err = d.more('}')
-						}
-						continue
-					}
+					x, ok = d.short()
 				}
-				if err := f.plan.decode(d, at); err != nil {
+				if ok {
+					*(*int64)(at) = x
+				} else if err := f.plan.decode(d, at); err != nil {
 					return within(err, -1, f.name)
 				}
 			} else if err := d.skip(); err != nil {
 				return err
 			}
-			if !d.comma() {
+			if i, b := d.i, d.b; i < len(b) && b[i] == ',' {
+				d.i = i + 1
+			} else if i < len(b) && b[i] == '}' {
+				d.i, d.depth, more = i+1, d.depth-1, false
+			} else {
 				more, err = d.more('}')
 			}
 		}
