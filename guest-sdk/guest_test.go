@@ -286,6 +286,62 @@ func TestABadBodyIsNamed(t *testing.T) {
 }
 
 // Whatever the host sends, the guest answers with frames and does not panic.
+// A command takes no memory but that of its event.
+func TestWhatACommandAllocates(t *testing.T) {
+	s := guest.New[state]("svc").Events(moved{})
+	guest.Command(s, "move", func(tx *guest.Tx[state], c moved) (state, error) {
+		tx.Emit(c)
+		return *tx.State(), nil
+	})
+	s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+	request := command(0, 0, `{"by":1000}`)
+	if got := say(t, s, request); got != `Event {"by":1000}, Reply {"n":1000}` {
+		t.Fatal(got)
+	}
+	if n := testing.AllocsPerRun(100, func() { s.Exchange(request) }); n > 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// A handler's command and reply are its own, whatever comes after.
+func TestCommandsAreNotShared(t *testing.T) {
+	s := guest.New[state]("svc")
+	var got []map[string][]int
+	guest.Command(s, "keep", func(_ *guest.Tx[state], c map[string][]int) (map[string][]int, error) {
+		got = append(got, c)
+		return c, nil
+	})
+	s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+	for _, body := range []string{`{"a":[1,2]}`, `{"a":[1,2]`, `{"b":[3]}`, `null`} {
+		s.Exchange(command(0, 0, body))
+	}
+	if text := fmt.Sprint(got); text != "[map[a:[1 2]] map[b:[3]] map[]]" {
+		t.Error(text)
+	}
+}
+
+type numbered[N any] struct{}
+
+func (numbered[N]) Apply(*state) {}
+
+// Events are found by their type, be they few or many.
+func TestManyEventTypes(t *testing.T) {
+	all := []guest.Event[state]{numbered[[0]int]{}, numbered[[1]int]{}, numbered[[2]int]{}, numbered[[3]int]{}, numbered[[4]int]{},
+		numbered[[5]int]{}, numbered[[6]int]{}, numbered[[7]int]{}, numbered[[8]int]{}, numbered[[9]int]{}, numbered[[10]int]{},
+		numbered[[11]int]{}, numbered[[12]int]{}, numbered[[13]int]{}, numbered[[14]int]{}, numbered[[15]int]{}, numbered[[16]int]{}, numbered[[17]int]{}}
+	for _, many := range []int{1, 16, 17, len(all)} {
+		s := guest.New[state]("svc")
+		for i, e := range all[:many] {
+			s.Events(guest.Named(e, "e"+strconv.Itoa(i)))
+		}
+		for i, e := range all {
+			if n, ok := s.EventNumber(e); ok != (i < many) || ok && int(n) != i {
+				t.Errorf("event %d of %d has the number %d, %v", i, many, n, ok)
+			}
+		}
+	}
+}
+
 func FuzzExchange(f *testing.F) {
 	f.Add(abi.AppendQuery(command(0, 0, `{"by":2}`), 0, 0, 0, 0, nil))
 	f.Add(abi.AppendSnapshotRequest(abi.AppendApply(nil, 0, 0, 1, 0, []byte(`{"by":1}`), nil), 0))

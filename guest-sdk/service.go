@@ -41,6 +41,7 @@ type Service[S any] struct {
 type eventType[S any] struct {
 	id     uint16
 	plan   *jsonplan.Plan
+	typ    reflect.Type
 	direct bool // an interface holds the value itself, not a pointer to it
 	exact  jsonplan.Exactness
 	apply  func(s *S, body []byte) error
@@ -121,7 +122,7 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 func (s *Service[S]) addEvent(zero Event[S], t reflect.Type, name string, aliases []string) {
 	p := s.plan(t, "event "+name)
 	s.whole(t, "event "+name)
-	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, direct: direct(t), exact: p.Exactness()}
+	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, typ: t, direct: direct(t), exact: p.Exactness()}
 	e.apply = func(state *S, body []byte) error {
 		v := reflect.New(t)
 		if err := p.Decode(body, v.UnsafePointer()); err != nil {
@@ -159,11 +160,27 @@ func applyInPlace[S any](zero Event[S], t reflect.Type, p *jsonplan.Plan) func(*
 // EventNumber is the type number of an event in the manifest, for test kits; false if
 // its type is not registered.
 func (s *Service[S]) EventNumber(e Event[S]) (number uint16, ok bool) {
-	t := s.byType[reflect.TypeOf(e)]
+	t := s.eventOf(reflect.TypeOf(e))
 	if t == nil {
 		return 0, false
 	}
 	return t.id, true
+}
+
+// fewEvents are found by looking at each, which takes less than a map does.
+const fewEvents = 16
+
+// eventOf is the registered event of a type; nil if there is none.
+func (s *Service[S]) eventOf(t reflect.Type) *eventType[S] {
+	if len(s.events) > fewEvents {
+		return s.byType[t]
+	}
+	for i := range s.events {
+		if s.events[i].typ == t {
+			return &s.events[i]
+		}
+	}
+	return nil
 }
 
 // named is an event with a name of its own, for registration only.
@@ -193,16 +210,17 @@ func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], com
 	s.unique(name, "command")
 	s.manifest.Commands = append(s.manifest.Commands,
 		abi.CommandType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
+	command, reply := new(C), new(R) // a decoder and an encoder have them escape, so they are made once
 	s.commands = append(s.commands, handler[S]{func(tx *Tx[S], body []byte) error {
-		var c C
-		if err := in.decode(body, unsafe.Pointer(&c)); err != nil {
+		c, err := decodeAt(in, command, body)
+		if err != nil {
 			return Reject(abi.CodeBadCommand, err.Error())
 		}
 		r, err := decide(tx, c)
 		if err != nil {
 			return err
 		}
-		return tx.reply(out, unsafe.Pointer(&r))
+		return replyFrom(tx, out, reply, r)
 	}})
 }
 
@@ -214,16 +232,17 @@ func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], quer
 	s.unique(name, "query")
 	s.manifest.Queries = append(s.manifest.Queries,
 		abi.QueryType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
+	question, reply := new(Q), new(R)
 	s.queries = append(s.queries, handler[S]{func(tx *Tx[S], body []byte) error {
-		var q Q
-		if err := in.decode(body, unsafe.Pointer(&q)); err != nil {
+		q, err := decodeAt(in, question, body)
+		if err != nil {
 			return Reject(abi.CodeBadQuery, err.Error())
 		}
 		r, err := answer(&tx.View, q)
 		if err != nil {
 			return err
 		}
-		return tx.reply(out, unsafe.Pointer(&r))
+		return replyFrom(tx, out, reply, r)
 	}})
 }
 
@@ -243,6 +262,25 @@ func (in input) decode(body []byte, v unsafe.Pointer) error {
 		return nil
 	}
 	return in.plan.DecodeInput(body, v)
+}
+
+// decodeAt reads a body into a place that is used again, and copies what is there.
+func decodeAt[T any](in input, place *T, body []byte) (v T, err error) {
+	var zero T
+	*place = zero // a decoder may have panicked
+	err = in.decode(body, unsafe.Pointer(place))
+	v = *place
+	*place = zero // what it refers to is v's
+	return v, err
+}
+
+// replyFrom appends the Reply frame, with the value in a place that is used again.
+func replyFrom[S, R any](tx *Tx[S], p *jsonplan.Plan, place *R, v R) error {
+	*place = v
+	err := tx.reply(p, unsafe.Pointer(place))
+	var zero R
+	*place = zero
+	return err
 }
 
 // plan makes the plan of a type that a registration names.

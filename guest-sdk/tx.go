@@ -90,7 +90,7 @@ func (tx *Tx[S]) Emit(e Event[S]) { tx.EmitWith(e, nil) }
 // its events. Metadata that are larger than 16 KiB, without a name or no UTF-8 panic.
 func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	s := tx.service
-	t := s.byType[reflect.TypeOf(e)]
+	t := s.eventOf(reflect.TypeOf(e))
 	if t == nil {
 		panic("guest: event " + reflect.TypeOf(e).String() + " is not registered with Events")
 	}
@@ -100,7 +100,7 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 		if err := metadata.Valid(); err != nil {
 			panic("guest: metadata of event " + reflect.TypeOf(e).String() + ": " + err.Error())
 		}
-		b, err := t.plan.Append(s.scratch[:0], dataOf(&e, t.direct))
+		b, err := t.plan.Append(s.scratch[:0], dataOf(e, t.direct))
 		if err != nil {
 			panic(err)
 		}
@@ -109,7 +109,7 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	} else {
 		b, at := abi.BeginBody(s.out)
 		start := len(b)
-		b, err := t.plan.Append(b, dataOf(&e, t.direct))
+		b, err := t.plan.Append(b, dataOf(e, t.direct))
 		if err != nil {
 			panic(err)
 		}
@@ -125,13 +125,16 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	tx.events++
 }
 
-// dataOf is the address of the value in an interface.
-func dataOf[S any](e *Event[S], direct bool) unsafe.Pointer {
-	data := unsafe.Add(unsafe.Pointer(e), unsafe.Sizeof(uintptr(0)))
+// dataOf is the address of the value in an interface. It takes no address of e, which would
+// then be in memory of its own.
+func dataOf[S any](e Event[S], direct bool) unsafe.Pointer {
+	data := (*[2]unsafe.Pointer)(unsafe.Pointer(&e))[1]
 	if direct {
-		return data
+		word := new(unsafe.Pointer)
+		*word = data
+		return unsafe.Pointer(word)
 	}
-	return *(*unsafe.Pointer)(data)
+	return data
 }
 
 // reply appends the Reply frame.
