@@ -17,12 +17,15 @@ type way struct {
 // writer writes one function.
 type writer struct {
 	r         *rewriter
+	function  int // of the module's own
 	b         []byte
 	unchecked int64 // charged since the last check, on the worst path; -1 where nothing gets
 	ways      []way
 	counted   bool  // its stack is
 	frame     int64 //
 	temps     [3]uint32
+
+	localTypes []wasmbin.ValType // of the first maxCopied, or nil
 }
 
 // code writes the content of the code section.
@@ -127,7 +130,7 @@ func (r *rewriter) beyond(size int) bool { return r.o.MaxBytes > 0 && int64(size
 func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 	p := &r.plan
 	body := &r.m.Bodies[i]
-	w := writer{r: r, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
+	w := writer{r: r, function: i, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
 	w.counted = p.calls || w.frame > maxLeafFrame
 	w.declarations(body, p)
 	w.ways = append(w.ways, way{label: -1, around: -1})
@@ -235,8 +238,15 @@ func (w *writer) edit(e *edit, p *plan) {
 		w.charge(p.pieces[e.arg].cost, false)
 	case editParamPoint:
 		w.charge(p.pieces[e.arg].cost, true)
-	case editLoopPoint:
-		w.loopHead(p.pieces[e.arg].cost)
+	case editLoopPoint, editLoopEnd, editBlockPoint:
+		l := &p.bodies[e.arg]
+		w.loop(e.kind, l, p.pieces[l.piece].cost)
+	case editBlockEnd:
+		w.b = append(w.b, byte(wasmbin.OpEnd))
+	case editLabel:
+		w.b = wasmbin.AppendU32(w.b, uint32(e.arg))
+	case editTable:
+		w.newLabels(p.labels[e.arg:])
 	case editCall:
 		w.call(uint32(e.arg))
 	case editCallIndirect:
@@ -276,23 +286,6 @@ func (w *writer) charge(cost int64, check bool) {
 	} else if cost > 0 {
 		w.b = w.r.appendCharge(w.b, cost)
 	}
-}
-
-// loopHead charges the piece at the head of a loop, and checks. After a refuelling
-// the charge is taken back and the head begins anew: so the code behind it has one
-// way to be reached, on which the compiler keeps what it knows, and the refuelling
-// is out of the way.
-func (w *writer) loopHead(cost int64) {
-	r := w.r
-	w.b = append(w.b, byte(wasmbin.OpBlock), 0x40)
-	w.take(r.fuelGet, r.fuelSet, cost)
-	w.b = append(w.b, 0x42, 0, 0x59, byte(wasmbin.OpBrIf), 0) // i64.const 0, i64.ge_s
-	w.b = append(w.b, r.callTrouble...)
-	if cost > 0 {
-		w.b = r.appendCharge(w.b, -cost)
-	}
-	w.b = append(w.b, byte(wasmbin.OpBr), 1, byte(wasmbin.OpEnd))
-	w.unchecked = 0
 }
 
 // grow notes what a function is about to charge without a check.
@@ -370,8 +363,11 @@ func (w *writer) flow(e *edit) {
 			w.giveBack()
 		}
 		w.exit(maxReturned)
-	case editBranch:
-		if c := &w.ways[top-int(e.arg)]; !c.loop {
+	case editJump, editBranch:
+		if e.kind == editJump {
+			w.b = wasmbin.AppendU32(w.b, uint32(e.arg>>32))
+		}
+		if c := &w.ways[top-int(uint32(e.arg))]; !c.loop {
 			c.label = max(c.label, w.unchecked)
 		}
 	case editDead:

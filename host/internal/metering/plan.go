@@ -38,7 +38,10 @@ type editKind uint8
 
 const (
 	editPoint            editKind = iota // charge a piece; arg: its place in plan.pieces
-	editLoopPoint                        // the same, at the head of a loop that something branches back to
+	editLoopPoint                        // the same, at the head of a loop with an if around its body; arg: in plan.bodies
+	editLoopEnd                          // the end of that body; arg: the same
+	editBlockPoint                       // the head of one with a block around it; arg: the same
+	editBlockEnd                         // the end of that
 	editParamPoint                       // the same, if the loop takes parameters
 	editCall                             // arg: old function
 	editCallIndirect                     // nothing changes, but what is known of the fuel
@@ -56,6 +59,9 @@ const (
 	editElse                             //
 	editEnd                              //
 	editBranch                           // arg: label
+	editJump                             // the same, and the label as it is written; arg: that << 32 | label
+	editLabel                            // another label, in code that is not reached; arg: label
+	editTable                            // other labels; arg: the place of their list in plan.labels
 	editDead                             // what follows is not reached
 	editNothing                          // withdrawn
 )
@@ -64,8 +70,11 @@ const (
 type plan struct {
 	edits  []edit
 	pieces []piece
-	walked int64 // what the code up to here costs
-	calls  bool  // calls functions of the module's own
+	bodies []body   // of loops, that something is put around
+	copied int      // locals that are copied for loops
+	labels []uint32 // of each br_table that gets others: how many, and those
+	walked int64    // what the code up to here costs
+	calls  bool     // calls functions of the module's own
 	loops  bool
 	sized  bool // has charges by size
 
@@ -98,6 +107,9 @@ type control struct {
 	reach     int  // the outermost construct that a branch from inside goes to
 	ends      int  // ways that lead behind its end
 	since     int  // where it starts, for the frame
+	loop      int  // its place in plan.bodies, or nowhere
+	wraps     int  // constructs that are put around the bodies of loops, from the function's to this one
+	use       use
 }
 
 // freeEdits is how many edits a function may have whatever its length; beyond them it
@@ -123,14 +135,15 @@ func (r *rewriter) analyse(i int) error {
 	m := r.m
 	p := planner{plan: &r.plan, r: r, stack: r.planStack[:0]}
 	t := m.Types[m.Functions[i]]
-	*p.plan = plan{edits: p.edits[:0], pieces: p.pieces[:0], frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
+	*p.plan = plan{edits: p.edits[:0], pieces: p.pieces[:0], bodies: p.bodies[:0], labels: p.labels[:0],
+		frame: p.plan.frame, fixed: len(t.Params) + m.Bodies[i].Locals}
 	p.locals = uint32(p.fixed)
 	p.nan.stack = r.nanStack[:0]
 	p.frame.begin(r, i, t)
 	code := m.Bodies[i].Code
 	p.maxEdits = freeEdits + code.Len()
 	p.at = code.Start
-	p.stack = append(p.stack, control{op: wasmbin.OpBlock, reachable: true, point: nowhere, reach: 0})
+	p.stack = append(p.stack, control{op: wasmbin.OpBlock, reachable: true, point: nowhere, reach: 0, loop: nowhere})
 	p.newPoint(editPoint, nowhere)
 	err := m.Walk(i, wasmbin.Limits{}, p.instruction)
 	r.planStack = p.stack
@@ -226,6 +239,7 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 	if p.point != nowhere {
 		p.frame.instruction(in)
 		p.nan.instruction(p, in)
+		p.top().use.local(in)
 	}
 	switch in.Op {
 	case wasmbin.OpBlock, wasmbin.OpLoop, wasmbin.OpIf:
@@ -233,21 +247,23 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 	case wasmbin.OpElse:
 		p.otherwise(in)
 	case wasmbin.OpEnd:
+		p.loopEnd(in)
 		p.close()
 	case wasmbin.OpBr:
-		p.branch(in, in.Index)
+		p.jump(in)
 		p.dead()
 	case wasmbin.OpBrIf:
-		p.branch(in, in.Index)
+		p.jump(in)
 		if p.point != nowhere {
 			p.newPoint(editPoint, p.point)
 		}
 	case wasmbin.OpBrTable:
-		p.r.m.BranchTargets(in, func(label uint32) { p.branch(in, label) })
+		p.table(in)
 		p.dead()
 	case wasmbin.OpReturn:
-		p.add(editReturn, in.Start, in.End, int64(len(p.stack)-1))
-		p.branch(in, uint32(len(p.stack)-1))
+		label := uint32(len(p.stack) - 1)
+		p.add(editReturn, in.Start, in.End, int64(p.moved(label)))
+		p.branch(in, label)
 		p.dead()
 	case wasmbin.OpUnreachable:
 		p.dead()
@@ -317,7 +333,7 @@ func (p *planner) tailCall(in *wasmbin.Instr) {
 		} else {
 			p.add(editOrdinaryIndirect, in.Start, in.Start+1, 0)
 		}
-		p.add(editReturn, in.End, in.End, int64(label))
+		p.add(editReturn, in.End, in.End, int64(p.moved(label)))
 	}
 	p.branch(in, label)
 	p.dead()
@@ -360,7 +376,10 @@ func (p *planner) check(in *wasmbin.Instr) {
 func (p *planner) top() *control { return &p.stack[len(p.stack)-1] }
 
 func (p *planner) open(in *wasmbin.Instr) {
-	c := control{op: in.Op, reachable: p.point != nowhere, point: p.point, reach: len(p.stack), since: p.at}
+	c := control{
+		op: in.Op, reachable: p.point != nowhere, point: p.point, reach: len(p.stack), since: p.at,
+		loop: nowhere, wraps: p.top().wraps,
+	}
 	if c.reachable {
 		switch in.Op {
 		case wasmbin.OpBlock:
@@ -372,7 +391,7 @@ func (p *planner) open(in *wasmbin.Instr) {
 			if in.Index != wasmbin.NoIndex && len(p.r.m.Types[in.Index].Params) > 0 {
 				p.newPoint(editParamPoint, nowhere)
 			} else {
-				p.newPoint(editLoopPoint, nowhere)
+				p.loopHead(&c, in)
 			}
 		case wasmbin.OpIf:
 			p.add(editIf, p.at, p.at, 0)
@@ -416,6 +435,7 @@ func (p *planner) close() {
 	}
 	parent := p.top()
 	parent.reach = min(parent.reach, c.reach)
+	parent.use.inner(c.use)
 	loop := c.op == wasmbin.OpLoop
 	again := loop && c.targeted
 	parent.long = parent.long || c.long
@@ -426,7 +446,7 @@ func (p *planner) close() {
 		c.ends++
 	}
 	p.add(editEnd, p.at, p.at, 0)
-	if loop && !again {
+	if loop && !again && c.loop == nowhere {
 		p.edits[c.headEdit].kind = editPoint // a block by another name
 	}
 	p.frame.merge(&c)
@@ -447,14 +467,22 @@ func (p *planner) close() {
 
 // branch notes that a branch goes to a label.
 func (p *planner) branch(in *wasmbin.Instr, label uint32) {
+	if p.targets(in, label) {
+		p.add(editBranch, p.at, p.at, int64(label))
+	}
+}
+
+// targets reports whether something is reached that branches to a label, and notes that
+// for the construct.
+func (p *planner) targets(in *wasmbin.Instr, label uint32) bool {
 	if int64(label) >= int64(len(p.stack)) {
 		if p.err == nil {
 			p.err = p.r.bad(in.Start, wasmbin.SectionCode, "label %d does not exist", label)
 		}
-		return
+		return false
 	}
 	if p.point == nowhere {
-		return
+		return false
 	}
 	to := len(p.stack) - 1 - int(label)
 	p.stack[to].targeted = true
@@ -462,7 +490,7 @@ func (p *planner) branch(in *wasmbin.Instr, label uint32) {
 		p.stack[to].ends++
 	}
 	p.top().reach = min(p.top().reach, to)
-	p.add(editBranch, p.at, p.at, int64(label))
+	return true
 }
 
 func (p *planner) dead() {

@@ -50,7 +50,7 @@ const formMagic = "bulkhead form 2\n"
 // formVersion is part of the name of whatever is kept of a module. It has to be raised
 // when the same module would be verified otherwise, rewritten otherwise under the same
 // tariff, or kept otherwise: else what an earlier version has made is used.
-const formVersion = 2
+const formVersion = 3
 
 // Bounds of a form.
 const (
