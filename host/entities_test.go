@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -110,7 +111,8 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 }
 
 // Entities whose states cannot be encoded, or are too large for a snapshot, keep nobody else
-// from having one, break nothing, and hold a retention up no earlier than at their first events.
+// from having one, break nothing, and do not hold a retention up, which keeps their events: they come back from them, also
+// when the host is started again.
 func TestStatesWithoutSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{NaNAt: 2, HugeAt: 3}),
@@ -127,8 +129,19 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("more", i))))
 	}
 	last := h.MustSend(add("good2")).Position
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: last, MaxKept: -1}); err != nil || done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
+		t.Errorf("without room for them: %+v, %v", done, err)
+	}
+	was := map[service.Key][]*host.Event{}
+	for _, key := range []service.Key{"nan", "huge"} {
+		events, err := h.EntityEvents(t.Context(), "tally", key, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was[key] = events
+	}
 	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: last})
-	if err != nil || done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
+	if err != nil || done.First != last || done.Held != 0 || done.Kept != 2 || fmt.Sprint(done.KeptOf) != "[huge nan]" || done.KeptEvents < 2 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	st, err := h.Status("tally")
@@ -139,6 +152,33 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		if code := map[service.Key]string{"nan": "NaN", "huge": "it may have 16777216"}[f.Key]; f.Cannot != service.CannotSnapshot || !strings.Contains(f.Problem, code) {
 			t.Errorf("%+v", f)
 		}
+	}
+	// They are what they were, before and after a restart.
+	for range 2 {
+		for key, n := range map[service.Key]string{"good": "1", "nan": "2", "huge": "3", "more3": "1"} {
+			if got, err := count(t.Context(), h, key); err != nil || got != n {
+				t.Errorf("%s counts %s, %v", key, got, err)
+			}
+		}
+		for key, want := range was {
+			events, err := h.EntityEvents(t.Context(), "tally", key, 0, 0)
+			if err != nil || len(events) == 0 || len(events) > len(want) {
+				t.Fatalf("%d events of %s, %v", len(events), key, err)
+			}
+			want = want[len(want)-len(events):] // before them was a state that has a snapshot
+			for i, e := range events {
+				if e.Cursor() != want[i].Cursor() || e.Position != want[i].Position || e.Version != want[i].Version || !bytes.Equal(e.Data, want[i].Data) {
+					t.Errorf("event %d of %s is %+v, not %+v", i, key, e, want[i])
+				}
+				if v, ok, err := h.KeptVersion(t.Context(), "tally", key, e.Cursor().String()); !ok || v != e.Version || err != nil {
+					t.Errorf("the cursor of version %d is of %d, %v, %v", e.Version, v, ok, err)
+				}
+				if _, ok, err := h.KeptVersion(t.Context(), "tally", "good", e.Cursor().String()); ok || err != nil {
+					t.Errorf("the cursor of another entity: %v, %v", ok, err)
+				}
+			}
+		}
+		h.Restart()
 	}
 	for key, n := range map[service.Key]int{"nan": 2, "huge": 1} { // to where nothing is wrong with them
 		for range n {

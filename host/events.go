@@ -169,7 +169,7 @@ const (
 
 // EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none. Version 0 begins with the first
-// event that a retention has left; another one below that is KindBadCursor, and so is one that the entity has not
+// event that a retention has left, in the log or apart from it; another one below that is KindBadCursor, and so is one that the entity has not
 // come to.
 func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
 	events, _, err := h.EntityPage(ctx, name, key, after, limit, math.MaxInt)
@@ -243,6 +243,32 @@ func (h *Host) EntityFirst(ctx context.Context, name service.Name, key service.K
 		return 0, entityError(name, err)
 	}
 	return first, nil
+}
+
+// KeptVersion is the version of the event of an entity that a cursor is of, if a retention has kept that event apart:
+// the cursor is of no place in the log any more, and one of the entity's events. ok is false if it is none of these.
+func (h *Host) KeptVersion(ctx context.Context, name service.Name, key service.Key, cursor string) (v service.Version, ok bool, err error) {
+	at, err := service.ParseCursor(cursor)
+	if err != nil {
+		return 0, false, err
+	}
+	c, _, err := h.readService(name)
+	if err != nil {
+		return 0, false, err
+	}
+	turn := h.readers.turn(ctx, name)
+	if err := turn.Begin(ctx); err != nil {
+		return 0, false, turnError(name, err)
+	}
+	defer turn.End()
+	log := journal.LogName(name)
+	if at.Origin != c.journal.Origin(log) {
+		return 0, false, nil
+	}
+	if v, ok, err = c.journal.KeptVersion(ctx, log, string(key), at.Position, at.Stamp); err != nil {
+		return 0, false, entityError(name, err)
+	}
+	return v, ok, nil
 }
 
 // errPageFull ends the reading of a page.

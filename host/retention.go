@@ -21,6 +21,10 @@ type Retention struct {
 	// Through lets no batch go that is behind the one with this sequence; 0: no bound. It
 	// is for who has kept what a dry run said would be deleted; see [Host.Batches].
 	Through uint64
+	// MaxKept bounds the events of entities without snapshots that are kept apart, in bytes; see
+	// [journal.Retention]. 0 is [journal.DefaultMaxKept], or nothing more than is kept already if the service does not
+	// run; a negative value is that in any case.
+	MaxKept int64
 	// DryRun takes the snapshots that are missing and says what would be deleted.
 	DryRun bool
 	// Force deletes events that no snapshot covers, and so the states of their entities,
@@ -33,10 +37,12 @@ type Retention struct {
 // Retain deletes the first events of a service, in whole batches. Entities that lose
 // events go on from snapshots, which are written into the log before; the service
 // is asked for those that are missing. If some cannot be had, the events of these entities
-// stay, with all that is behind the first of them; Held says so. If that is everything the
+// are kept apart; Kept says so. They can be read by entity, and take part in hydrations, until there is a snapshot. Beyond
+// MaxKept they stay in the log, with all that is behind the first of them; Held says so. If that is everything the
 // error has kind KindConflicting, and nothing is deleted.
 //
-// A service that is stopped, or does not start, takes no snapshots, so that only those that are there count.
+// A service that is stopped, or does not start, takes no snapshots, so that only those that are there count. Unless
+// MaxKept says otherwise nothing is kept apart then: that is for entities of which none can be had.
 //
 // Positions and versions stay what they are. A snapshot is of its module's state
 // schema: entities whose events are gone cannot be hydrated by a module of another
@@ -69,12 +75,15 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	module, schema := c.supervisor.Module(svc)
 	o := journal.Retention{
 		Pace:   pace,
-		Before: r.Before, Through: r.Through, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
+		Before: r.Before, Through: r.Through, MaxKept: r.MaxKept, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
 		Schema: schema, Module: journal.Digest(module),
 		Hold: func() (func(), error) { return c.supervisor.HoldModule(ctx, svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
 			return cover(ctx, func(done func(error)) error { return svc.Snapshot(service.Key(key), done) })
 		},
+	}
+	if st := svc.State(); o.MaxKept == 0 && (st == service.StateStopped || st == service.StateFailed) {
+		o.MaxKept = -1
 	}
 	if r.OlderThan > 0 {
 		o.OlderThan = max(unixNano(h.now().Add(-r.OlderThan)), 1) // 0 would be no bound
@@ -82,7 +91,8 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
 	if err == nil && !r.DryRun && done.Batches > 0 {
 		c.supervisor.LogChanged(svc)
-		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events, "first", uint64(done.First), "entities", done.Entities)
+		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events, "first", uint64(done.First), "entities", done.Entities,
+			"kept_events", done.KeptEvents, "kept_of", done.KeptOf)
 	}
 	return done, stoppedRetention(svc, backupError("retain", err))
 }

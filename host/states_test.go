@@ -186,11 +186,19 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 	h.MustSend(add("k1"))
 	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
 	deploy(unable("2", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault}}))
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); service.KindOf(err) != service.KindConflicting {
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	deploy(testguest.CounterWith(ofSchema("3", 1), nil))
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 {
+	for _, key := range []service.Key{"k0", "k1"} {
+		if got, err := count(t.Context(), h, key); err != nil || got != "1" {
+			t.Errorf("%s counts %s, %v", key, got, err)
+		}
+	}
+	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 3}); err != nil || done.First != 3 || done.Kept != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
 }

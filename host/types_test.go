@@ -101,3 +101,39 @@ func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 	}
 	h.MustDeploy("tally", knowing("3", "counted", "added"))
 }
+
+// A module must know the types of events that a retention has kept apart, too, and a service that has no others is one
+// that can be read: it is not forgotten.
+func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
+	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
+	h.MustSend(add("nan"))
+	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2})
+	if err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	for range 2 {
+		refusedFor(t, h, knowing("2", "counted"), `1 event of type "added", the first at position 1`)
+		for range 2 {
+			if err := h.Delete(t.Context(), "tally"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st := h.States()["tally"]; st != service.StateStopped {
+			t.Errorf("it is %q", st)
+		}
+		if events, err := h.EntityEvents(t.Context(), "tally", "nan", 0, 0); err != nil || len(events) != 1 || events[0].Version != 1 {
+			t.Errorf("%d events, %v", len(events), err)
+		}
+		h.Restart()
+	}
+	h.MustDeploy("tally", knowing("3", "counted", "added"))
+	if got, err := count(t.Context(), h, "nan"); err != nil || got != "1" {
+		t.Errorf("it counts %s, %v", got, err)
+	}
+	// The new module takes a snapshot, and so nothing is kept any more.
+	done, err = h.Retain(t.Context(), "tally", host.Retention{OlderThan: 1})
+	if first, wrong := h.EntityFirst(t.Context(), "tally", "nan"); err != nil || done.Batches == 0 || done.Kept != 0 || wrong != nil || first != 2 {
+		t.Errorf("%+v, %v; it begins at %d, %v", done, err, first, wrong)
+	}
+}

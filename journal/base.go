@@ -5,32 +5,62 @@ import "encoding/binary"
 // A retention deletes the first batches of a log. What they left behind is
 // written into the log itself before, as it must be possible to make everything
 // derived from what the log still has: base batches, which have format version 2 and
-// no commits. Their records are the state of each entity that loses events, and at
-// last the cut, without which the others count for nothing.
+// no commits. Their records are events of entities without a snapshot, see kept.go, the state
+// of each entity that loses events, and at last the cut, without which the others count for nothing.
 //
 //	base record                       cut record
 //	uint  length of the rest          uint  length of the rest
 //	u8    3                           u8    4
-//	u8    flags: 1 has a snapshot     u64   sequence of the first batch that is kept
-//	str   key                         u64   position of the first event that is kept
-//	uint  floor                       u64   sequence of the first base batch
-//	…     snapshot                    uint  number of base records
-//	                                  8 B   stamp of the log's first batch
-//	                                  8 B   stamp of the batch with the last deleted event
+//	u8    flags: 1 has a snapshot,    u64   sequence of the first batch that is kept
+//	      2 has kept events           u64   position of the first event that is kept
+//	str   key                         u64   sequence of the first base batch
+//	uint  floor                       uint  number of records of the retention before it
+//	uint  with flag 2: version of     8 B   stamp of the log's first batch
+//	      the first kept event        8 B   stamp of the batch with the last deleted event
+//	…     snapshot
 //
-// The floor is the entity's version before the first kept batch: the events up to it
-// are gone. The snapshot is of a version not below it.
+// The floor is the entity's version before the first batch that stays: the events up to it
+// are gone, but for those from the first kept event on. The snapshot is of a version not below
+// the last one whose event is gone.
 const (
 	recordBase      = 3
 	recordCut       = 4
 	baseHasSnapshot = 1
+	baseHasKept     = 2
 )
 
 // base is what is kept of an entity that has lost its first events.
 type base struct {
 	key      string
 	floor    Version
-	snapshot *Snapshot // nil: its state is lost, as somebody wanted
+	kept     Version   // of the first kept event; the others follow, up to floor. 0: there are none
+	snapshot *Snapshot // nil: all events are kept, or the state is lost, as somebody wanted
+}
+
+// gone is the version up to which the events cannot be read any more.
+func (x *base) gone() Version {
+	if x.kept > 0 {
+		return x.kept - 1
+	}
+	return x.floor
+}
+
+// flags are those of the record.
+func (x *base) flags() (flags byte) {
+	if x.snapshot != nil {
+		flags = baseHasSnapshot
+	}
+	if x.kept > 0 {
+		flags |= baseHasKept
+	}
+	return flags
+}
+
+// baseRecord is a record of a base batch: one of the three.
+type baseRecord struct {
+	base *base
+	kept *Event
+	cut  *cut
 }
 
 // cut says which batches a retention deleted.
@@ -44,21 +74,29 @@ type cut struct {
 	at       uint64 // sequence of the batch that holds it; not in the record
 }
 
-// appendBaseValue encodes a base without its key, as it stands in the index too.
+// appendBaseValue encodes a base without flags and key, as it stands in the index too.
 func appendBaseValue(b []byte, x *base) []byte {
 	w := writer{b}
 	w.uint(uint64(x.floor))
+	if x.kept > 0 {
+		w.uint(uint64(x.kept))
+	}
 	if x.snapshot != nil {
 		w.b = appendSnapshot(w.b, x.snapshot)
 	}
 	return w.b
 }
 
-func readBaseValue(r *reader, has bool, x *base) bool {
-	x.floor, x.snapshot = Version(r.uint()), nil
-	if has {
+func readBaseValue(r *reader, flags byte, x *base) bool {
+	x.floor, x.kept, x.snapshot = Version(r.uint()), 0, nil
+	if flags&baseHasKept != 0 {
+		if x.kept = Version(r.uint()); x.kept == 0 || x.kept > x.floor {
+			return false
+		}
+	}
+	if flags&baseHasSnapshot != 0 {
 		x.snapshot = &Snapshot{}
-		if !readSnapshot(r, x.snapshot) || x.snapshot.Version < x.floor {
+		if !readSnapshot(r, x.snapshot) || x.snapshot.Version < x.gone() {
 			return false
 		}
 	}
@@ -66,10 +104,7 @@ func readBaseValue(r *reader, has bool, x *base) bool {
 }
 
 func appendBase(b []byte, x *base) []byte {
-	w := writer{[]byte{recordBase, 0}}
-	if x.snapshot != nil {
-		w.b[1] = baseHasSnapshot
-	}
+	w := writer{[]byte{recordBase, x.flags()}}
 	w.str(x.key)
 	w.b = appendBaseValue(w.b, x)
 	out := writer{b}
@@ -89,8 +124,8 @@ func appendCut(b []byte, c *cut) []byte {
 	return out.b
 }
 
-// eachBase decodes a block and, if it is a base batch, yields its records: for each
-// either a base or a cut. They are valid during their yield only.
+// eachBase decodes a block and, if it is a base batch, yields its records. They are valid during
+// their yield only.
 func eachBase(block Block, yield baseYield) error {
 	h, packed, err := block.open()
 	if err != nil || !h.base {
@@ -101,6 +136,8 @@ func eachBase(block Block, yield baseYield) error {
 
 func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 	var x base
+	var e Event
+	var types typeNames
 	for range h.commits {
 		rec := reader{b: body.bytes()}
 		kind := rec.take(1)
@@ -112,10 +149,15 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 		case recordBase:
 			flags := rec.take(1)
 			x.key = rec.str()
-			if rec.bad || len(x.key) == 0 || len(x.key) > MaxKey || !readBaseValue(&rec, flags[0]&baseHasSnapshot != 0, &x) {
+			if rec.bad || len(x.key) == 0 || len(x.key) > MaxKey || !readBaseValue(&rec, flags[0], &x) {
 				return b.corrupt("a base record is malformed")
 			}
-			err = yield(h, &x, nil)
+			err = yield(h, baseRecord{base: &x})
+		case recordKept:
+			if !readKept(&rec, h, &e, &types) {
+				return b.corrupt("the record of a kept event is malformed")
+			}
+			err = yield(h, baseRecord{kept: &e})
 		case recordCut:
 			c := cut{at: h.sequence, sequence: rec.u64(), position: Position(rec.u64()), from: rec.u64(), bases: rec.uint()}
 			if len(rec.b) > 0 { // one that does not have them proves nothing of what stood before it
@@ -125,7 +167,7 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence || c.position > h.first || c.from > h.sequence {
 				return b.corrupt("a cut record is malformed")
 			}
-			err = yield(h, nil, &c)
+			err = yield(h, baseRecord{cut: &c})
 		default:
 			return b.corrupt("a base batch has a record of a kind that this program does not know")
 		}
@@ -170,9 +212,7 @@ func parseFloorKey(log LogName, k []byte) (key string, sequence uint64, ok bool)
 // sealFloor encodes a base for the index: flags, and what appendBaseValue makes.
 func sealFloor(x *base) []byte {
 	b := make([]byte, 5, 64)
-	if x.snapshot != nil {
-		b[4] = baseHasSnapshot
-	}
+	b[4] = x.flags()
 	return sealValue(appendBaseValue(b, x))
 }
 
@@ -182,7 +222,7 @@ func openFloor(value []byte, x *base) bool {
 		return false
 	}
 	flags := r.take(1)
-	return !r.bad && readBaseValue(&r, flags[0]&baseHasSnapshot != 0, x) && len(r.b) == 0
+	return !r.bad && readBaseValue(&r, flags[0], x) && len(r.b) == 0
 }
 
 func trimKey(log LogName) []byte { return indexPrefix('t', log) }

@@ -228,14 +228,14 @@ func Unpacked(batch []byte) ([]byte, error) {
 
 type (
 	commitYield = func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error
-	baseYield   = func(h *batchHeader, x *base, c *cut) error
+	baseYield   = func(h *batchHeader, r baseRecord) error
 )
 
 // eachCommit decodes a block and yields its commits in order, each with the
 // position of its first event and its ordinal in the batch. The decoded commit is
 // valid during its yield only. A base batch has none.
 func eachCommit(block Block, yield commitYield) error {
-	return eachRecord(block, yield, func(*batchHeader, *base, *cut) error { return nil })
+	return eachRecord(block, yield, func(*batchHeader, baseRecord) error { return nil })
 }
 
 // eachRecord yields the commits of a block as eachCommit does, or the records of a base batch as eachBase
@@ -254,7 +254,7 @@ func (b *Block) opened(h batchHeader, packed []byte, commit commitYield, ofBase 
 		if !h.base {
 			return b.commits(&h, body, commit)
 		}
-		if err := b.bases(&h, body, func(*batchHeader, *base, *cut) error { return nil }); err != nil {
+		if err := b.bases(&h, body, func(*batchHeader, baseRecord) error { return nil }); err != nil {
 			return err
 		}
 		return b.bases(&h, body, ofBase)

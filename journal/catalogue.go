@@ -3,6 +3,8 @@ package journal
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 )
 
 // The event catalogue says which types of events a log holds. It is an entry of the index for
@@ -88,7 +90,7 @@ func storedTypes(ctx context.Context, index IndexStore, log LogName) (map[string
 }
 
 // EventTypes is the event catalogue of a log: all types of its events that can be read, by
-// name. It has the events of all commits that were handed in before it was called, and waits until they
+// name, with those that a retention has kept apart; while one goes on, it may have these twice. It has the events of all commits that were handed in before it was called, and waits until they
 // are indexed: [KindFailed] if nobody knows what became of them. Of a damaged log it has what stands before the damage.
 func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, error) {
 	if err := j.awaitIndex(ctx, log); err != nil {
@@ -98,11 +100,15 @@ func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, err
 		return nil, err
 	}
 	defer j.reads.leave()
+	types, err := storedTypes(ctx, j.engine.Index(), log)
+	if err == nil {
+		err = addKeptTypes(ctx, j.engine.Index(), log, j.cutOf(log), types)
+	}
 	var all []EventType
-	err := eachTypeEntry(ctx, j.engine.Index(), log, func(name string, e typeEntry) error {
+	for _, name := range slices.Sorted(maps.Keys(types)) {
+		e := types[name]
 		all = append(all, EventType{name, e.count, e.first, e.last})
-		return nil
-	})
+	}
 	return all, readError("event types", log, err)
 }
 

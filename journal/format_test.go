@@ -23,6 +23,16 @@ func exampleBatch() []byte {
 	return b
 }
 
+// exampleKept are the records of FORMAT.md by which a retention keeps the event of exampleBatch.
+func exampleKept() (records []byte) {
+	_ = eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+		e := c.event(h, first, 0)
+		records = appendKept(nil, &e)
+		return nil
+	})
+	return appendBase(records, &base{key: "alice", floor: 1, kept: 1})
+}
+
 // inFormat fails the test unless the block of hex of that name in FORMAT.md is want.
 func inFormat(t *testing.T, name string, want []byte) {
 	t.Helper()
@@ -48,6 +58,7 @@ func inFormat(t *testing.T, name string, want []byte) {
 // The examples in FORMAT.md are what the code writes, byte for byte.
 func TestFormatExample(t *testing.T) {
 	inFormat(t, "hex", exampleBatch())
+	inFormat(t, "hex kept", exampleKept())
 	inFormat(t, "hex snapshot", sealSnapshot(snapshotKey("bank", "alice"), exampleSnapshot()).Value)
 	err := eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
 		if e := c.event(h, first, 0); e.Key != "alice" || e.Version != 1 || e.Position != 1 || e.Type != "opened" {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -117,20 +118,37 @@ func FuzzIndexKeys(f *testing.F) {
 	})
 }
 
+// keptRecords are of a retention that keeps two events of alice, one of a type of its own, behind a snapshot, and one of bob, in
+// a batch behind position 49.
+func keptRecords() []byte {
+	alice := Event{Log: "bank", Key: "alice", Version: 8, Position: 7, Time: 8, Type: "opened", ContentType: "application/json",
+		CommandID: "c1", CommandType: "open", CommandTime: 6, CommandFuel: 300, Metadata: []byte("m"), Data: []byte("d"), Stamp: Stamp{1, 2}}
+	records := appendKept(nil, &alice)
+	bob := alice
+	bob.Key, bob.Version, bob.Position = "bob", 1, 8
+	records = appendKept(records, &bob)
+	alice.Version, alice.Position, alice.Type = 9, 9, "closed"
+	records = appendKept(records, &alice)
+	return appendBase(records, &base{key: "alice", floor: 9, kept: 8, snapshot: &Snapshot{Version: 7, Schema: 2, State: []byte("state")}})
+}
+
 // Whatever the records of a base batch are, they are decoded or refused as corrupt,
 // and what is decoded is what its own encoding gives again.
 func FuzzBase(f *testing.F) {
 	bases := appendBase(nil, &base{key: "alice", floor: 7, snapshot: &Snapshot{Version: 9, Schema: 2, State: []byte("state")}})
 	bases = appendBase(bases, &base{key: "bob", floor: 1})
 	f.Add(bases, uint8(2))
+	f.Add(keptRecords(), uint8(4))
+	f.Add(exampleKept(), uint8(2))
 	f.Add(appendCut(nil, &cut{sequence: 3, position: 4, from: 3, bases: 2, origin: Stamp{1}, before: Stamp{2}}), uint8(1))
 	f.Fuzz(func(t *testing.T, records []byte, n uint8) {
 		h := batchHeader{log: "bank", commits: uint32(n), first: 50, sequence: 50, base: true}
 		b := append(beginBatch(nil, h.log), records...)
 		endBatch(b, &h)
 		var again []byte
-		err := eachBase(Block{"bank", 50, 50, b}, func(_ *batchHeader, x *base, c *cut) error {
-			if x == nil {
+		var types keptTypes
+		err := eachBase(Block{"bank", 50, 50, b}, func(_ *batchHeader, r baseRecord) error {
+			if c := r.cut; c != nil {
 				again = appendCut(again, c)
 				var back cut
 				back, ok := openTrim(sealTrim(c))
@@ -139,9 +157,30 @@ func FuzzBase(f *testing.F) {
 				}
 				return nil
 			}
+			if e := r.kept; e != nil {
+				again = appendKept(again, e)
+				types.add(e)
+				if entry, ok := decodeTypeEntry(types.pair(e.Type, Block{Log: "bank", Sequence: 9}).Value); !ok || entry.last != e.Position {
+					t.Fatalf("the types up to %+v do not survive the index", e)
+				}
+				back := Event{Log: e.Log, Key: e.Key, Version: e.Version}
+				var names typeNames
+				if !decodeIndexEvent(encodeIndexEvent(e), &back, &names) || !reflect.DeepEqual(&back, e) {
+					t.Fatalf("%+v does not survive the index", e)
+				}
+				prefix := keptPrefix("bank", e.Key)
+				if v, sequence, ok := parseKeptKey(prefix, keptKey(e, 9)); !ok || v != e.Version || sequence != 9 || !bytes.HasPrefix(keptKey(e, 9), prefix) {
+					t.Fatalf("the key of %+v does not survive the index", e)
+				}
+				if name, sequence, ok := parseKeptTypeKey(indexPrefix('z', "bank"), keptTypeKey("bank", e.Type, 9)); !ok || name != e.Type || sequence != 9 {
+					t.Fatalf("the key of type %q does not survive the index", e.Type)
+				}
+				return nil
+			}
+			x := r.base
 			again = appendBase(again, x)
 			var back base
-			if !openFloor(sealFloor(x), &back) || back.floor != x.floor || (back.snapshot == nil) != (x.snapshot == nil) {
+			if !openFloor(sealFloor(x), &back) || back.floor != x.floor || back.kept != x.kept || (back.snapshot == nil) != (x.snapshot == nil) || x.gone() > x.floor {
 				t.Fatalf("%+v does not survive the index", x)
 			}
 			if key, sequence, ok := parseFloorKey("bank", floorKey("bank", x.key, 9)); !ok || key != x.key || sequence != 9 {

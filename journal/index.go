@@ -21,6 +21,9 @@ import (
 //	'c' log                   checkpoint: how far the log is indexed
 //	's' log key               the latest snapshot of an entity; see snapshot.go
 //	'f' log key u64 sequence  what a base batch keeps of an entity; see base.go
+//	'k' log key u64 version u64 sequence
+//	                          an event that a base batch keeps of an entity; see kept.go
+//	'z' log type u64 sequence events of a type that a base batch keeps
 //	't' log                   the latest retention's cut
 //	'y' log type              events of a type that the log has; see catalogue.go
 //	'b' log                   bytes of the log's batches; see bytes.go. It may be missing
@@ -29,7 +32,7 @@ import (
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
 // byte order is the order of versions and no name is a prefix of another. Values
 // start with a CRC-32C of the rest.
-const indexLayout = 4
+const indexLayout = 5
 
 func indexPrefix(kind byte, log LogName) []byte {
 	return appendIndexPrefix(make([]byte, 0, 32+len(log)), kind, log)
@@ -110,7 +113,14 @@ func openValue(b []byte) (reader, bool) {
 func encodeIndexEvent(e *Event) []byte { return appendIndexEvent(nil, e) }
 
 func appendIndexEvent(b []byte, e *Event) []byte {
-	w := writer{append(b, 0, 0, 0, 0)}
+	out := appendEventValue(append(b, 0, 0, 0, 0), e)
+	sealValue(out[len(b):])
+	return out
+}
+
+// appendEventValue encodes an event without log, key and version, as it stands in records of kept events, too.
+func appendEventValue(b []byte, e *Event) []byte {
+	w := writer{b}
 	w.u64(uint64(e.Position))
 	w.u64(uint64(e.Time))
 	w.u64(uint64(e.CommandTime))
@@ -122,23 +132,23 @@ func appendIndexEvent(b []byte, e *Event) []byte {
 	w.str(e.CommandType)
 	w.bytes(e.Metadata)
 	w.bytes(e.Data)
-	sealValue(w.b[len(b):])
 	return w.b
 }
 
 // decodeIndexEvent fills in what the value says; the slices are views.
 func decodeIndexEvent(b []byte, e *Event, types *typeNames) bool {
 	r, ok := openValue(b)
-	if !ok {
-		return false
-	}
+	return ok && readEventValue(&r, e, types) && len(r.b) == 0
+}
+
+func readEventValue(r *reader, e *Event, types *typeNames) bool {
 	e.Position, e.Time, e.CommandTime = Position(r.u64()), UnixNano(r.u64()), UnixNano(r.u64())
 	r.fill(e.Stamp[:])
 	e.CommandFuel = r.uint()
 	e.Type, e.ContentType = types.str(r.bytes()), types.str(r.bytes())
 	e.CommandID, e.CommandType = CommandID(r.str()), types.str(r.bytes())
 	e.Metadata, e.Data = r.bytes(), r.bytes()
-	return !r.bad && len(r.b) == 0
+	return !r.bad
 }
 
 // place is where a commit stands in its log.
@@ -200,6 +210,7 @@ func indexBlock(pairs []Pair, block Block, types *typeCounter, from uint64) (_ [
 	next = block.First
 	x := entries{pairs: pairs}
 	types.block = types.block[:0]
+	var kept keptTypes
 	err = eachRecord(block, func(h *batchHeader, ordinal int, first Position, c *decodedCommit) error {
 		if x.room == nil {
 			x.expect(h.records)
@@ -212,14 +223,21 @@ func indexBlock(pairs []Pair, block Block, types *typeCounter, from uint64) (_ [
 		x.answer(h.log, c.command.ID, place{h.first, h.sequence, uint64(ordinal), h.time})
 		next = first + Position(len(c.events))
 		return nil
-	}, func(h *batchHeader, b *base, c *cut) error {
-		if b != nil {
-			x.pairs = append(x.pairs, Pair{floorKey(h.log, b.key, h.sequence), sealFloor(b)})
-		} else {
-			x.pairs = append(x.pairs, Pair{trimKey(h.log), sealTrim(c)})
+	}, func(h *batchHeader, r baseRecord) error {
+		switch {
+		case r.base != nil:
+			x.pairs = append(x.pairs, Pair{floorKey(h.log, r.base.key, h.sequence), sealFloor(r.base)})
+		case r.kept != nil:
+			x.pairs = append(x.pairs, Pair{keptKey(r.kept, h.sequence), encodeIndexEvent(r.kept)})
+			kept.add(r.kept)
+		default:
+			x.pairs = append(x.pairs, Pair{trimKey(h.log), sealTrim(r.cut)})
 		}
 		return nil
 	})
+	if err == nil {
+		x.pairs = kept.pairs(x.pairs, block)
+	}
 	if err == nil {
 		err = types.countBlock(block, from)
 	}

@@ -252,27 +252,28 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 	if v, known := j.nothingAbove(log, key, after); known {
 		return v, j.reads.check("load", log)
 	}
-	if err := j.above(ctx, log, key, after); err != nil {
-		return 0, err
-	}
 	at, there := after, false
-	for again := false; ; again = true {
+	for gapped := false; ; {
+		c := j.cutOf(log)
+		var err error
+		if at, err = j.loadKept(ctx, log, key, c, at, yield); errors.Is(err, errGap) && j.cutOf(log) != c {
+			gapped = true
+			continue
+		} else if err != nil {
+			return 0, err
+		}
 		held, seen, s := j.overlay(log, key)
 		most := ^Version(0) // what the overlay has is taken from there: the index may have half of it
 		if len(held) > 0 {
 			most = held[0].Version - 1
 		}
-		var err error
 		at, there, err = j.scanEntity(ctx, log, key, at, most, yield)
-		if errors.Is(err, errGap) {
+		lacks := errors.Is(err, errGap)
+		if (err == nil || lacks) && j.cutOf(log) != c || lacks && j.moved(s, key, seen) {
 			// A part of what was handed in since may be in the index already; or a retention
-			// has begun meanwhile, and takes events away.
-			if j.moved(s, key, seen) {
-				continue
-			}
-			if gone := j.above(ctx, log, key, after); gone != nil {
-				err = gone
-			}
+			// has begun meanwhile, and takes events away: the last ones, too, which leaves no gap.
+			gapped = gapped || lacks
+			continue
 		}
 		if err != nil {
 			return 0, err
@@ -290,7 +291,7 @@ func (j *Journal) Load(ctx context.Context, log LogName, key string, after Versi
 			}
 			at = e.Version
 		}
-		if at == after && !there && !again {
+		if at == after && !there && !gapped {
 			// This is only what the caller claims.
 			if at, err = j.versionUpTo(ctx, log, key, after); err != nil {
 				return 0, err
@@ -321,13 +322,24 @@ func (j *Journal) nothingAbove(log LogName, key string, after Version) (Version,
 	return v, known && v <= after
 }
 
-// above refuses to read an entity from a version below what a retention has deleted.
-func (j *Journal) above(ctx context.Context, log LogName, key string, after Version) error {
-	x, lost, err := j.floor(ctx, log, key)
-	if err == nil && lost && after < x.floor {
-		err = errorf(KindTrimmed, "load", log, "a retention has deleted the events of entity %q up to version %d", key, x.floor)
+// loadKept yields what a retention has kept apart of an entity's events above a version, which come before those in
+// the log, and returns the version behind which to go on, also with an error. It refuses a version below what is deleted.
+func (j *Journal) loadKept(ctx context.Context, log LogName, key string, c cut, after Version, yield func(*Event) error) (Version, error) {
+	if c.sequence == 0 {
+		return after, nil
 	}
-	return err
+	x, lost, err := j.storedFloor(ctx, log, key, c)
+	switch {
+	case err != nil || !lost || after >= x.floor:
+		return after, err
+	case after < x.gone():
+		return after, errorf(KindTrimmed, "load", log, "a retention has deleted the events of entity %q up to version %d", key, x.gone())
+	}
+	at, stopped, err := j.scanKept(ctx, log, &x, c, after, yield)
+	if stopped != nil {
+		err = stopped
+	}
+	return at, err
 }
 
 // overlay returns the events of an entity that are not in the index yet, and how often
@@ -371,7 +383,7 @@ func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Ver
 		if err != nil {
 			return err
 		}
-		after = floor.floor
+		after = floor.gone()
 	}
 	held, _, _ := j.overlay(log, key)
 	v, err := j.Load(ctx, log, key, after, func(e *Event) error {
@@ -598,7 +610,7 @@ func (s *logScan) flush(next *batchHeader) error {
 		s.order.next = first + Position(len(c.events))
 		s.stopped = s.yield(h, first, c)
 		return s.stopped
-	}, func(*batchHeader, *base, *cut) error { return nil })
+	}, func(*batchHeader, baseRecord) error { return nil })
 }
 
 // cutOf is the cut of a log's latest retention; zero if there was none.

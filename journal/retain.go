@@ -1,10 +1,12 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -32,11 +34,17 @@ type Retention struct {
 	// Archive, if not nil, is called with the batches that are about to be deleted; if
 	// it fails, nothing is.
 	Archive func(ctx context.Context, r BatchRange) error
-	// Hold, if not nil, is called when it is known what may go and nothing is written yet. It makes sure
+	// Hold, if not nil, is called when it is known what may go, and kept events alone are written, which mean nothing
+	// yet. It makes sure
 	// that Schema and Module are still those of the service, and that they stay so until release is
 	// called, which is when the cut is in force or will not be. Its error ends it all, with nothing deleted.
 	Hold func() (release func(), err error)
-	// Force deletes events that no snapshot covers, and so the states of these entities,
+	// MaxKept bounds the events of entities without snapshots that are kept apart, in bytes of their records:
+	// their batches go, and the events stay readable by entity until a retention finds a snapshot. Beyond it
+	// batches with such events stay, and all behind them. What an earlier retention has kept counts, and stays in any
+	// case. 0 is [DefaultMaxKept], a negative value lets nothing be kept that is not already.
+	MaxKept int64
+	// Force deletes events that no snapshot covers, also those that were kept, and so the states of these entities,
 	// and batches whose answers to command ids are still promised.
 	Force bool
 	// DryRun does all but what changes the log: it makes sure of snapshots, and says what
@@ -49,17 +57,33 @@ type Retention struct {
 	Progress func(stage string, done, total uint64)
 }
 
+// DefaultMaxKept is the bound of [Retention.MaxKept] unless it says another one.
+const DefaultMaxKept = 64 << 20
+
+func (o *Retention) maxKept() int64 {
+	if o.MaxKept == 0 {
+		return DefaultMaxKept
+	}
+	return max(o.MaxKept, 0)
+}
+
 // Retained is what a retention did.
 type Retained struct {
 	First     Position `json:"first"`     // of the first event that is there now
 	Through   uint64   `json:"through"`   // sequence of the last batch that was deleted now; 0 if none was
 	Batches   uint64   `json:"batches"`   // deleted now
-	Events    uint64   `json:"events"`    // likewise
+	Events    uint64   `json:"events"`    // of these, also those that were kept apart
 	Bytes     uint64   `json:"bytes"`     // of the batches, packed as they are
 	Entities  int      `json:"entities"`  // that have lost events by now
 	Uncovered int      `json:"uncovered"` // of them, whose state is lost; only with Force
+	// Kept says of how many entities events were kept apart, as no snapshot covers them and none could be had:
+	// so many events, of so many bytes. KeptOf names some of the entities.
+	Kept       int      `json:"kept,omitempty"`
+	KeptOf     []string `json:"kept_of,omitempty"`
+	KeptEvents uint64   `json:"kept_events,omitempty"`
+	KeptBytes  uint64   `json:"kept_bytes,omitempty"`
 	// Held says how many entities kept it from deleting more: no snapshot covers their events,
-	// and none could be had. HeldBy names some.
+	// none could be had, and there was no room to keep them apart. HeldBy names some.
 	Held   int      `json:"held,omitempty"`
 	HeldBy []string `json:"held_by,omitempty"`
 	// Promised says that there were more to go, but for the answers to their command ids,
@@ -69,9 +93,10 @@ type Retained struct {
 
 // Retain deletes the first events of a log. What they left behind is written into the
 // log before, synced: for each entity that loses events a snapshot from which, with the
-// events that are kept, it can be hydrated. Events of an entity without one, also after
-// Cover was asked, are kept, and all that are behind the first of them; see Retained.Held. If
-// that leaves nothing to delete, the error is of kind KindInvalid and names some.
+// events behind it, it can be hydrated. Of an entity without one, also after Cover was asked, the events
+// themselves are, up to a bound for all; see Retention.MaxKept. Beyond it they stay in the log, and all
+// that are behind the first of them; see Retained.Held. If that leaves nothing to delete, the error
+// is of kind KindInvalid and names some.
 //
 // Batches go whole and in order, so that a few events may stay that could go. Whatever
 // interrupts Retain, the log is as it was or as it should be, and what is left to remove is
@@ -119,9 +144,12 @@ type retention struct {
 	cut    cut
 	old    map[string]bool    // entities that had lost events before
 	floors map[string]floored // of all entities that have lost events then
+	kept   map[string]Version // of those whose events are kept: of the first of these
 	types  typeCut
 	looked uint64 // up to this batch at least the index had come when firsts looked
-	result Retained
+	// records are those of the base batch that is being made.
+	records baseRecords
+	result  Retained
 }
 
 // floored is an entity that loses events, or has lost some.
@@ -147,6 +175,9 @@ func (r *retention) run() error {
 		}
 	}
 	if err := r.firsts(); err != nil {
+		return err
+	}
+	if err := r.keep(); err != nil {
 		return err
 	}
 	if err := r.enforce(keys); err != nil {
@@ -264,6 +295,14 @@ func (r *retention) cutTypes() error {
 	}
 }
 
+// pace waits before another batch is looked at.
+func (r *retention) pace() error {
+	if r.o.Pace != nil {
+		return r.o.Pace()
+	}
+	return nil
+}
+
 func (r *retention) tell(stage string, done, total uint64) {
 	if r.o.Progress != nil {
 		r.o.Progress(stage, done, total)
@@ -273,35 +312,46 @@ func (r *retention) tell(stage string, done, total uint64) {
 // plan finds a cut by which no entity loses its state, and the entities that it concerns.
 func (r *retention) plan() (keys []string, err error) {
 	for {
-		r.cut, r.floors = cut{}, map[string]floored{}
+		r.cut, r.floors, r.kept = cut{}, map[string]floored{}, map[string]Version{}
 		r.types = typeCut{log: r.s, gone: map[string]uint64{}, firsts: map[string]Position{}}
 		r.result = Retained{First: r.result.First, Held: r.result.Held, HeldBy: r.result.HeldBy}
 		if err := r.find(); err != nil || r.cut.sequence == 0 {
 			return nil, err
 		}
 		keys = slices.Sorted(maps.Keys(r.floors))
-		without, first, err := r.uncovered(keys)
+		without, err := r.uncovered(keys)
 		if err != nil {
 			return nil, err
 		}
-		if r.result.Uncovered = len(without); len(without) == 0 || r.o.Force {
+		if r.o.Force {
+			r.result.Uncovered = len(without)
 			return keys, nil
 		}
+		held, first, err := r.fit(without)
+		if err != nil || len(held) == 0 {
+			return keys, err
+		}
 		if r.result.Held == 0 { // later rounds have fewer of the same
-			r.result.Held = len(without)
-			r.result.HeldBy = without[:min(len(without), heldNames)]
+			r.result.Held = len(held)
+			r.result.HeldBy = some(held)
 		}
 		if first <= r.cutOf(r.log).sequence || first <= 1 {
-			return nil, errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, %d have no snapshot that covers these, among them %s; nothing was deleted",
-				len(keys), len(without), quoted(r.result.HeldBy))
+			return nil, errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, %d have no snapshot that covers these, among them %s, and no more than %d bytes of such events may be kept apart; nothing was deleted",
+				len(keys), len(held), quoted(r.result.HeldBy), r.o.maxKept())
 		}
 		// Batches go in order, so what is behind an event that stays has to stay, too.
 		r.o.Through = first - 1
 	}
 }
 
-// heldNames bounds Retained.HeldBy.
-const heldNames = 10
+// namedMost bounds the names in a Retained.
+const namedMost = 10
+
+// some are the first few of names, in order.
+func some(names []string) []string {
+	slices.Sort(names)
+	return slices.Clone(names[:min(len(names), namedMost)])
+}
 
 func quoted(keys []string) string {
 	out := make([]string, len(keys))
@@ -316,10 +366,8 @@ func (r *retention) find() error {
 	promised := r.opt.Clock() - UnixNano(r.opt.AnswerWindow)
 	r.cut.origin, r.cut.before = r.Origin(r.log), r.cutOf(r.log).before
 	err := r.Batches(r.ctx, r.log, BatchRange{}, func(b Block) error {
-		if r.o.Pace != nil {
-			if err := r.o.Pace(); err != nil {
-				return err
-			}
+		if err := r.pace(); err != nil {
+			return err
 		}
 		h, _, reason := decodeBatch(b.Data)
 		if reason != "" {
@@ -397,30 +445,40 @@ func (r *retention) inside(f func() error) error {
 	return f()
 }
 
-// base is what is to be written of an entity; has says that its state is covered.
-func (r *retention) base(key string) (x base, has bool, err error) {
+// base is what is to be written of an entity; covered says that it needs no more events than the log has then, or
+// than it had before. If it does, and nobody forces the retention, x.kept is the version of the first that is to be kept.
+func (r *retention) base(key string) (x base, covered bool, err error) {
 	x = base{key: key, floor: r.floors[key].at}
+	var old base
+	if r.old[key] {
+		if old, _, err = r.floor(r.ctx, r.log, key); err != nil {
+			return x, false, err
+		}
+	}
 	s, ok, err := r.Snapshot(r.ctx, r.log, key)
 	if err != nil && KindOf(err) != KindCorrupt {
 		return x, false, err
 	}
-	if err == nil && ok && s.Version >= x.floor && r.onDisk(key, s.Version) {
+	ok = err == nil && ok && s.Version >= old.gone() && (s.Version <= x.floor || r.onDisk(key, s.Version))
+	counts := ok && s.Schema == r.o.Schema && (r.o.Module == Digest{} || r.o.Module == s.Module)
+	switch {
+	case counts && s.Version >= x.floor:
 		x.snapshot = &s
-		// One of another schema is better than none, but does not count, unless there was
-		// nothing better before.
-		has = s.Schema == r.o.Schema && (r.o.Module == Digest{} || r.o.Module == s.Module)
-	}
-	if !has && r.old[key] {
-		old, lost, err := r.floor(r.ctx, r.log, key)
-		if err != nil {
-			return x, false, err
+		return x, true, nil
+	case r.old[key] && old.kept == 0 && old.floor == x.floor:
+		// It loses nothing now. Its state is what it was, also if that is none.
+		return old, true, nil
+	case r.o.Force:
+		if ok && s.Version >= x.floor {
+			x.snapshot = &s // one that does not count is better than none
 		}
-		if lost && old.floor == x.floor {
-			// It loses nothing now. Its state is what it was, also if that is none.
-			return old, true, nil
-		}
+		return x, false, nil
+	case counts:
+		x.kept, x.snapshot = s.Version+1, &s
+	default:
+		x.kept, x.snapshot = old.gone()+1, old.snapshot
 	}
-	return x, has, nil
+	return x, false, nil
 }
 
 // onDisk reports whether an entity has durably come to a version, and waits for what
@@ -431,73 +489,98 @@ func (r *retention) onDisk(key string, v Version) bool {
 	return <-done
 }
 
+// uncovered is an entity whose state no snapshot covers.
+type uncovered struct {
+	key   string
+	from  Version // of the first event that it needs
+	first uint64  // as that of floored
+}
+
 // uncovered makes sure that the states of entities can be kept, and returns those of which
-// that is not so, and the sequence of the first batch with an event that they would lose.
-func (r *retention) uncovered(keys []string) (without []string, first uint64, err error) {
+// that is not so.
+func (r *retention) uncovered(keys []string) (without []uncovered, err error) {
 	for i, key := range keys {
 		if i%256 == 0 {
 			r.tell("checking snapshots", uint64(i), uint64(len(keys)))
 		}
-		_, has, err := r.base(key)
+		x, covered, err := r.base(key)
+		if err != nil {
+			return nil, err
+		}
+		if !covered && r.o.Cover != nil {
+			if err := r.o.Cover(r.ctx, key, r.floors[key].at); err != nil && r.ctx.Err() != nil {
+				return nil, &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Err: r.ctx.Err()}
+			}
+			if x, covered, err = r.base(key); err != nil {
+				return nil, err
+			}
+		}
+		if !covered {
+			without = append(without, uncovered{key, x.kept, r.floors[key].first})
+		}
+	}
+	return without, nil
+}
+
+// fit decides whose events are kept apart: of those without a snapshot, the ones that would lose events first, as
+// many as there is room for. It returns the others, and the sequence of the first batch with an event that they would lose.
+// What is kept already stays so.
+func (r *retention) fit(without []uncovered) (held []string, first uint64, err error) {
+	slices.SortFunc(without, func(a, b uncovered) int {
+		return cmp.Or(cmp.Compare(a.first, b.first), strings.Compare(a.key, b.key))
+	})
+	left := r.o.maxKept()
+	var names []string
+	for i, x := range without {
+		most := left
+		if x.first == 0 {
+			most = math.MaxInt64
+		}
+		n, events, err := r.keptBytes(x.key, x.from, most)
 		if err != nil {
 			return nil, 0, err
 		}
-		if !has && r.o.Cover != nil {
-			if err := r.o.Cover(r.ctx, key, r.floors[key].at); err != nil && r.ctx.Err() != nil {
-				return nil, 0, &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Err: r.ctx.Err()}
+		if n > most {
+			for _, x := range without[i:] {
+				held = append(held, x.key)
 			}
-			if _, has, err = r.base(key); err != nil {
-				return nil, 0, err
-			}
+			return held, x.first, nil
 		}
-		if has {
-			continue
-		}
-		without = append(without, key)
-		if at := r.floors[key].first; at > 0 && (first == 0 || at < first) {
-			first = at
-		}
+		left = max(left-n, 0)
+		r.kept[x.key] = x.from
+		names = append(names, x.key)
+		r.result.KeptEvents += events
+		r.result.KeptBytes += uint64(n)
 	}
-	return without, first, nil
+	r.result.Kept, r.result.KeptOf = len(names), some(names)
+	return nil, 0, nil
 }
 
 // baseBytes is about how many bytes of records go into one base batch.
 const baseBytes = 256 << 10
 
-// write appends the base batches, the one with the cut last and when all others are in.
+// write appends the base records, and then the batch with the cut, when all others are in.
 func (r *retention) write(keys []string) error {
-	var records uint32
-	var encoded []byte
-	flush := func() error {
-		if records == 0 {
-			return nil
-		}
-		sequence, err := r.append(records, encoded)
-		if r.cut.from == 0 {
-			r.cut.from = sequence
-		}
-		r.cut.bases += uint64(records)
-		records, encoded = 0, nil
-		return err
-	}
 	for i, key := range keys {
-		x, has, err := r.base(key)
+		x, covered, err := r.base(key)
 		if err != nil {
 			return err
 		}
-		if !has && !r.o.Force {
+		from, kept := r.kept[key]
+		if !covered && !r.o.Force && (!kept || x.kept < from) {
 			return errorf(KindInvalid, "retain", r.log, "the snapshot of entity %q is gone; nothing was deleted", key)
 		}
-		encoded = appendBase(encoded, &x)
-		records++
-		if len(encoded) >= baseBytes {
-			if err := flush(); err != nil {
-				return err
-			}
+		if kept { // maybe more than it needs by now
+			x.kept = from
+		}
+		if err := r.records.add(r, appendBase(nil, &x)); err != nil {
+			return err
+		}
+		if i%4096 == 0 {
 			r.tell("writing what is kept of entities", uint64(i), uint64(len(keys)))
 		}
 	}
-	if err := flush(); err != nil {
+	if err := r.records.flush(r); err != nil {
 		return err
 	}
 	if r.cut.from == 0 {

@@ -163,7 +163,7 @@ func (j *Journal) storedSnapshots(all []*held) {
 func (j *Journal) Snapshot(ctx context.Context, log LogName, key string) (s Snapshot, ok bool, err error) {
 	s, ok, err = j.latestSnapshot(ctx, log, key)
 	x, lost, damage := j.floor(ctx, log, key)
-	if damage == nil && lost && x.snapshot != nil && (err != nil || !ok || s.Version < x.floor) {
+	if damage == nil && lost && x.snapshot != nil && (err != nil || !ok || s.Version < x.gone()) {
 		return *x.snapshot, true, nil
 	}
 	return s, ok, err

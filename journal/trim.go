@@ -87,6 +87,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 			return errStop
 		}
 		size := len(b.Data)
+		var kept keptTypes
 		err := eachRecord(b, func(h *batchHeader, _ int, _ Position, d *decodedCommit) error {
 			size = max(size, h.records)
 			prefix := entityPrefix(log, d.command.Key)
@@ -95,13 +96,20 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 			}
 			ids = append(ids, d.command.ID)
 			return nil
-		}, func(h *batchHeader, x *base, _ *cut) error {
+		}, func(h *batchHeader, r baseRecord) error {
 			size = max(size, h.records)
-			if x != nil {
-				keys = append(keys, floorKey(log, x.key, h.sequence))
+			switch {
+			case r.base != nil:
+				keys = append(keys, floorKey(log, r.base.key, h.sequence))
+			case r.kept != nil:
+				keys = append(keys, keptKey(r.kept, h.sequence))
+				kept.add(r.kept)
 			}
 			return nil
 		})
+		for _, name := range kept.names() {
+			keys = append(keys, keptTypeKey(log, name, b.Sequence))
+		}
 		if err != nil && KindOf(err) != KindCorrupt {
 			return err
 		}
@@ -138,7 +146,7 @@ func (j *Journal) floor(ctx context.Context, log LogName, key string) (x base, o
 // there were any: 1 if it has deleted none.
 func (j *Journal) EntityFirst(ctx context.Context, log LogName, key string) (Version, error) {
 	x, _, err := j.floor(ctx, log, key)
-	return x.floor + 1, err
+	return x.gone() + 1, err
 }
 
 func (j *Journal) storedFloor(ctx context.Context, log LogName, key string, c cut) (x base, ok bool, err error) {

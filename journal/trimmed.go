@@ -8,17 +8,25 @@ import (
 // Trimmed is what a retention has left of an entity: it has lost its first events.
 type Trimmed struct {
 	Key   string
-	Floor Version // the events up to this version are gone
-	// Snapshot is of a version not below Floor; nil if the state was lost, as somebody wanted.
+	Floor Version // the events up to this version are gone from the log
+	// Kept is the version of the first event that the retention has kept apart, as no snapshot stood for it;
+	// the others up to Floor follow on it. 0 if there are none. [Journal.Load] and [Journal.Entity] yield them.
+	Kept Version
+	// Snapshot is of a version not below the last one whose event cannot be read any more: Floor, or the one
+	// before Kept. It is nil if all events are kept, or the state was lost, as somebody wanted.
 	// It is in the log, so it stays whatever is put by PutSnapshot.
 	Snapshot *Snapshot
+}
+
+func (x *base) trimmed(key string) Trimmed {
+	return Trimmed{Key: key, Floor: x.floor, Kept: x.kept, Snapshot: x.snapshot}
 }
 
 // Trimmed returns what the latest retention has left of an entity; ok is false if it has all
 // of its events.
 func (j *Journal) Trimmed(ctx context.Context, log LogName, key string) (t Trimmed, ok bool, err error) {
 	x, ok, err := j.floor(ctx, log, key)
-	return Trimmed{Key: key, Floor: x.floor, Snapshot: x.snapshot}, ok, err
+	return x.trimmed(key), ok, err
 }
 
 // AllTrimmed yields the entities of a log that have lost events to a retention, those behind
@@ -48,7 +56,7 @@ func (j *Journal) AllTrimmed(ctx context.Context, log LogName, after string, yie
 		if !ok || !openFloor(bytes.Clone(value), &x) {
 			return errorf(KindCorrupt, "trimmed", log, "what a retention left is damaged in the index; rebuild the index")
 		}
-		stopped = yield(Trimmed{Key: key, Floor: x.floor, Snapshot: x.snapshot})
+		stopped = yield(x.trimmed(key))
 		return stopped
 	})
 	if stopped != nil {

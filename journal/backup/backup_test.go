@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -31,9 +33,14 @@ type source struct {
 
 func newSource(t *testing.T) *source {
 	t.Helper()
+	return newSourceWith(t, journal.Options{MaxBatchBytes: 600})
+}
+
+func newSourceWith(t *testing.T, o journal.Options) *source {
+	t.Helper()
 	s := &source{t: t, disk: journaltest.NewMemory(), at: map[string]journal.Version{}}
 	var err error
-	if s.Journal, err = journal.Open(t.Context(), s.disk, journal.Options{MaxBatchBytes: 600}); err != nil {
+	if s.Journal, err = journal.Open(t.Context(), s.disk, o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -616,4 +623,56 @@ func FuzzRead(f *testing.F) {
 		}
 		_, _ = ParseManifest(data)
 	})
+}
+
+// Events that a retention has kept apart are in backups, as what else it has left, and can be read where one is restored.
+func TestBackupsOfKeptEvents(t *testing.T) {
+	s := newSourceWith(t, journal.Options{MaxBatchBytes: 600, AnswerWindow: time.Nanosecond})
+	s.add(60)
+	read := func(j *journal.Journal) map[string]string {
+		all := map[string]string{}
+		for id := range s.at {
+			log, key, _ := strings.Cut(id, "/")
+			_, err := j.Load(t.Context(), journal.LogName(log), key, 0, func(e *journal.Event) error {
+				all[id] += fmt.Sprintf("%+v\n", *e)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return all
+	}
+	before := read(s.Journal)
+	r, err := s.Retain(t.Context(), "bank", journal.Retention{Before: 20})
+	if err != nil || r.Kept == 0 || r.Batches == 0 || r.Held > 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got := read(s.Journal); !maps.Equal(got, before) {
+		t.Errorf("kept are\n%v\nnot\n%v", got, before)
+	}
+	dir := t.TempDir()
+	s.backup(dir)
+	s.add(4)
+	s.backup(dir)
+	want := read(s.Journal)
+	files, err := Files(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := journaltest.NewMemory()
+	if _, err := Restore(t.Context(), back, files, RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, back)
+	j, err := journal.Open(t.Context(), back, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(j); !maps.Equal(got, want) {
+		t.Errorf("restored there are\n%v\nnot\n%v", got, want)
+	}
+	if err := j.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

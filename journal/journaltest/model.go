@@ -2,6 +2,7 @@ package journaltest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -47,6 +48,7 @@ type handed struct {
 type model struct {
 	mu       sync.Mutex
 	entities map[string][]*handed // "log/key"
+	kept     uint64               // events that retentions have kept apart
 }
 
 func version(commits []*handed) (v journal.Version) {
@@ -147,7 +149,7 @@ func Model(t *testing.T, disk ModelDisk, seed uint64, long time.Duration) {
 	for _, of := range m.entities {
 		commits += len(of)
 	}
-	t.Logf("%d rounds, %d commits, %d events deleted", rounds, commits, retained)
+	t.Logf("%d rounds, %d commits, %d events deleted, %d of them kept apart", rounds, commits, retained, m.kept)
 }
 
 // retain deletes the first events of a log, up to somewhere.
@@ -158,16 +160,23 @@ func (m *model) retain(t *testing.T, j *journal.Journal, rng *rand.Rand, faulty 
 	if head == 0 {
 		return 0
 	}
+	without, schema := rng.IntN(3), uint32(rng.IntN(3)) // of the keys: these cannot have a snapshot now
 	done, err := j.Retain(ctx, log, journal.Retention{
-		Before: 1 + journal.Position(rng.Uint64N(uint64(head))),
+		Before: 1 + journal.Position(rng.Uint64N(uint64(head))), Schema: schema, MaxKept: int64(rng.IntN(5)-1) * 4000,
 		Cover: func(_ context.Context, key string, _ journal.Version) error {
+			if strings.HasSuffix(key, fmt.Sprint(without)) {
+				return errors.New("its state cannot be encoded")
+			}
 			commits := m.entities[string(log)+"/"+key]
-			j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: version(commits), State: []byte(stateAt(commits, version(commits)))})
+			j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: version(commits), Schema: schema, State: []byte(stateAt(commits, version(commits)))})
 			return nil
 		},
 	})
-	if err != nil && !faulty {
+	if err != nil && !faulty && journal.KindOf(err) != journal.KindInvalid { // which says that all has to stay
 		t.Errorf("retain: %v", err)
+	}
+	if err == nil {
+		m.kept += done.KeptEvents
 	}
 	return done.Events
 }
@@ -203,7 +212,7 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 			}
 		case 3:
 			if at > 0 {
-				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: at, State: []byte(stateAt(commits, at))})
+				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: at, Schema: uint32(rng.IntN(3)), State: []byte(stateAt(commits, at))})
 			}
 		case 4:
 			snapshot(t, j, log, key, commits)
@@ -286,8 +295,45 @@ func (m *model) compare(t *testing.T, j *journal.Journal, round int) {
 	for entity, commits := range there {
 		log, key, _ := strings.Cut(entity, "/")
 		snapshot(t, j, journal.LogName(log), key, commits)
+		events(t, j, journal.LogName(log), key, commits)
 	}
 	m.entities = there
+}
+
+// events holds what can be read of an entity to what was handed in: with a snapshot or without one, there is all that
+// makes its state.
+func events(t *testing.T, j *journal.Journal, log journal.LogName, key string, commits []*handed) {
+	t.Helper()
+	ctx := context.Background()
+	first, err := j.EntityFirst(ctx, log, key)
+	if err != nil {
+		t.Errorf("%s/%s: %v", log, key, err)
+		return
+	}
+	s, ok, err := j.Snapshot(ctx, log, key)
+	if err != nil || first > 1 && (!ok || s.Version < first-1) {
+		t.Errorf("%s/%s begins at version %d, its snapshot is of %d, %v", log, key, first, s.Version, err)
+	}
+	type event struct {
+		id       string
+		position journal.Position
+	}
+	var want []event
+	for _, c := range commits {
+		for i := range c.events {
+			want = append(want, event{c.id, c.first + journal.Position(i)})
+		}
+	}
+	at := first - 1
+	last, err := j.Load(ctx, log, key, at, func(e *journal.Event) error {
+		if at++; e.Version != at || int(at) > len(want) || want[at-1] != (event{string(e.CommandID), e.Position}) {
+			t.Errorf("%s/%s has at version %d %s at position %d, of %v", log, key, e.Version, e.CommandID, e.Position, want)
+		}
+		return nil
+	})
+	if err != nil || last != at || int(at) != len(want) {
+		t.Errorf("%s/%s is read to version %d, %d, and not to %d, %v", log, key, at, last, len(want), err)
+	}
 }
 
 // compareEntity holds the commits of an entity that are there to those handed in.

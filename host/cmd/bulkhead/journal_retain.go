@@ -23,8 +23,9 @@ type journalRetainCmd struct {
 	Before    uint64        `env:"-" placeholder:"POSITION" help:"Delete events before this position."`
 	OlderThan time.Duration `env:"-" name:"older-than" placeholder:"AGE" help:"Delete events written so long ago, such as 720h."`
 	Archive   string        `env:"-" type:"path" placeholder:"DIR" help:"Keep what is deleted in a file there before, which journal import takes."`
+	MaxKept   *size         `env:"-" name:"max-kept" placeholder:"SIZE" help:"Events of entities without snapshots are kept apart up to this size; beyond it the log stays from the first of the others on. 0 keeps none. Default: 64MiB, or none of a service that does not run."`
 	DryRun    bool          `env:"-" name:"dry-run" help:"Say what would be deleted."`
-	Force     bool          `env:"-" help:"Delete events that no snapshot covers, and so the states of their entities, and answers to command ids that are still promised."`
+	Force     bool          `env:"-" help:"Delete events that no snapshot covers, also those that were kept apart, and so the states of their entities, and answers to command ids that are still promised."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -49,6 +50,10 @@ func (c *journalRetainCmd) Run(e *env) error {
 	defer bar.done()
 	name := service.Name(c.Service)
 	want := api.Retention{Before: service.Position(c.Before), OlderThanMS: c.OlderThan.Milliseconds(), DryRun: c.DryRun || c.Archive != "", Force: c.Force}
+	if c.MaxKept != nil {
+		most := int64(*c.MaxKept)
+		want.MaxKeptBytes = &most
+	}
 	bar.at("looking for what may go, and taking snapshots", 0, 0, countUnit)
 	done, err := host.Retain(e.ctx, name, want)
 	if err != nil {
@@ -121,13 +126,21 @@ func printRetained(w io.Writer, r *retainedEvents) {
 		fmt.Fprintf(w, "%s: nothing %s; the first event has position %d\n", r.Service, verb, r.First)
 	} else {
 		fmt.Fprintf(w, "%s: %d events in %d batches, %s, %s; the first event has position %d\n", r.Service, r.Events, r.Batches, bytesUnit(int64(r.Bytes)), verb, r.First)
-		fmt.Fprintf(w, "%d entities go on from snapshots\n", r.Entities-r.Uncovered)
+		fmt.Fprintf(w, "%d entities go on from snapshots\n", r.Entities-r.Uncovered-r.Kept)
+	}
+	if r.Kept > 0 {
+		is := "are"
+		if r.DryRun {
+			is = "would be"
+		}
+		fmt.Fprintf(w, "%d events, %s, of %d entities %s kept apart, as these have no snapshot and none could be had: %s\n", r.KeptEvents, bytesUnit(int64(r.KeptBytes)),
+			r.Kept, is, safetext.Text(strings.Join(r.KeptOf, ", ")))
 	}
 	if r.Uncovered > 0 {
 		fmt.Fprintf(w, "the states of %d entities are lost\n", r.Uncovered)
 	}
 	if r.Held > 0 {
-		fmt.Fprintf(w, "the rest stays, as %d entities have no snapshot and none could be had: %s\n", r.Held, safetext.Text(strings.Join(r.HeldBy, ", ")))
+		fmt.Fprintf(w, "the rest stays, as %d entities have no snapshot and none could be had, and the bound of what is kept apart has no room for their events: %s\n", r.Held, safetext.Text(strings.Join(r.HeldBy, ", ")))
 	}
 	if r.Promised {
 		fmt.Fprintln(w, "the rest stays, as answers to its command ids are still promised")

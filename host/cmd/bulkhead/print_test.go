@@ -67,7 +67,12 @@ func TestFaultsAreShown(t *testing.T) {
 	}
 	out.Reset()
 	printRetained(&out, &retainedEvents{Service: "bank", Retained: journal.Retained{First: 6, Held: 12, HeldBy: []string{"alice", "\x1b[31m"}}})
-	if got := out.String(); !strings.Contains(got, "12 entities have no snapshot and none could be had: alice, ") || strings.Contains(got, "\x1b") {
+	if got := out.String(); !strings.Contains(got, "12 entities have no snapshot and none could be had, and the bound of what is kept apart has no room for their events: alice, ") || strings.Contains(got, "\x1b") {
+		t.Errorf("got %q", got)
+	}
+	out.Reset()
+	printRetained(&out, &retainedEvents{Service: "bank", Retained: journal.Retained{First: 6, Through: 5, Entities: 5, Kept: 2, KeptOf: []string{"alice", "\x1b[31m"}, KeptEvents: 3, KeptBytes: 2048}})
+	if got := out.String(); !strings.Contains(got, "\n3 entities go on from snapshots\n3 events, 2.0 KiB, of 2 entities are kept apart, as these have no snapshot and none could be had: alice, ") || strings.Contains(got, "\x1b") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -13,6 +13,8 @@ type Retention struct {
 	Through     uint64           `json:"through,omitempty"` // no batch behind the one with this sequence
 	DryRun      bool             `json:"dry_run,omitempty"`
 	Force       bool             `json:"force,omitempty"`
+	// MaxKeptBytes bounds the events of entities without snapshots that are kept apart; 0 is none, nil the default.
+	MaxKeptBytes *int64 `json:"max_kept_bytes,omitempty"`
 }
 
 // Journal is what the journal of a host counted, and its logs.

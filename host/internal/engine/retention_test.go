@@ -140,8 +140,9 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	wantBalance(t, fifth, "alice", 8)
 }
 
-// A retention goes as far as it can: what has no snapshot keeps its events, and what comes
-// behind them. It says who that was.
+// Entities of which there is no snapshot keep their events when a retention deletes those of all, or if there
+// is no room for them the log from the first of these on. It says who that was. They come back from what was kept, with the budget
+// that follows from it, and are faults where they were.
 func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -159,8 +160,9 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		history(t, j, "broken", 0, 7, "13")
 		deposits(t, e, "carol", 5)
 		time.Sleep(25 * time.Hour) // no answer is promised any more
+		most := int64(-1)
 		retain := func(force bool) (journal.Retained, error) {
-			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, Force: force, Cover: func(_ context.Context, key string, _ journal.Version) error {
+			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, MaxKept: most, Force: force, Cover: func(_ context.Context, key string, _ journal.Version) error {
 				done := make(chan error, 1)
 				if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
 					return err
@@ -181,15 +183,36 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		if f := e.Faults(); f.Count != 2 {
 			t.Errorf("%+v", f)
 		}
+		most = 0
+		got, err = retain(false)
+		if err != nil || got.First != 18 || got.Events != 12 || got.Held != 0 || got.Kept != 2 || got.KeptEvents != 2 || fmt.Sprint(got.KeptOf) != "[broken nan]" {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		encode := g.encode
+		for range 2 {
+			for key, n := range map[string]int{"alice": 5, "bob": 5, "carol": 5, "nan": 1} {
+				wantBalance(t, e, key, n)
+			}
+			var fault *service.Error
+			if _, err := ask(e, balance("broken")); !errors.As(err, &fault) || fault.Code == historyDeleted || !strings.Contains(fault.Message, "at version 1, position 12") {
+				t.Errorf("broken: %v", err)
+			}
+			if err := e.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			e, g, _ = bankOn(t, j, nil)
+			g.unlucky, g.encode = true, encode
+		}
 		g.encode = nil
 		deposits(t, e, "nan", 1)
 		time.Sleep(25 * time.Hour)
 		got, err = retain(false)
-		if err != nil || got.First != 12 || got.Events != 6 || got.Held != 1 || fmt.Sprint(got.HeldBy) != "[broken]" {
+		if err != nil || got.First != 19 || got.Kept != 1 || fmt.Sprint(got.KeptOf) != "[broken]" {
 			t.Errorf("%+v, %v", got, err)
 		}
+		wantBalance(t, e, "nan", 2)
 		got, err = retain(true)
-		if err != nil || got.First != 19 || got.Uncovered != 1 || got.Held != 0 {
+		if err != nil || got.Uncovered != 1 || got.Kept != 0 {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})

@@ -67,6 +67,8 @@ type Backend interface {
 	Subscribe(ctx context.Context, s Selection) (Subscriber, error)
 	// EntityVersion is an entity's version after the event at a position.
 	EntityVersion(ctx context.Context, name service.Name, key service.Key, at service.Position) (service.Version, error)
+	// KeptVersion is the version of the event of an entity that a cursor is of, if a retention has kept that event apart.
+	KeptVersion(ctx context.Context, name service.Name, key service.Key, cursor string) (v service.Version, ok bool, err error)
 	// Cursor is that of a position, which may have to be read from the log. Place takes its text.
 	Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error)
 
@@ -134,6 +136,7 @@ type Retention struct {
 	Before    service.Position // events before this position
 	OlderThan time.Duration    // events written so long ago
 	Through   uint64           // no batch behind the one with this sequence; 0: no bound
+	MaxKept   int64            // bytes of events of entities without snapshots; as that of the host
 	DryRun    bool
 	Force     bool
 }

@@ -104,13 +104,23 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	if want.Before == 0 && want.OlderThanMS == 0 {
 		return service.Errorf(service.KindInvalid, "the retention needs before or older_than_ms, or would delete all there is")
 	}
+	maxKept := int64(0)
+	switch most := want.MaxKeptBytes; {
+	case most == nil:
+	case *most < 0:
+		return service.Errorf(service.KindInvalid, "max_kept_bytes is %d; it is a number of bytes, or 0 to keep nothing", *most)
+	case *most == 0:
+		maxKept = -1
+	default:
+		maxKept = *most
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
 	a.stream = true // its time says nothing
 	done, err := s.backend.Retain(ctx, name, Retention{
 		Before: want.Before, OlderThan: time.Duration(want.OlderThanMS) * time.Millisecond,
-		Through: want.Through, DryRun: want.DryRun, Force: want.Force,
+		Through: want.Through, MaxKept: maxKept, DryRun: want.DryRun, Force: want.Force,
 	})
 	if err != nil {
 		return err

@@ -107,18 +107,25 @@ func (s *Server) entityCursor(ctx context.Context, name service.Name, key servic
 	if !isVersion {
 		return s.placeBehind(ctx, name, after)
 	}
-	if version > 0 {
-		events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1, host.NativeEvent)
-		if err == nil && len(events) > 0 && events[0].Version == version {
-			return events[0].Cursor, nil
-		}
-		// A retention may have deleted that event. If it has deleted none of the later ones, they
-		// are all there is.
-		if _, _, err := s.backend.EntityEvents(ctx, name, key, version, 1, host.NativeEvent); err != nil {
-			return service.Cursor{}, err
-		}
+	start, err := s.placeOf(ctx, name, service.From{Kind: service.FromStart})
+	if err != nil || version == 0 {
+		return start, err
 	}
-	return s.placeOf(ctx, name, service.From{Kind: service.FromStart})
+	events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1, host.NativeEvent)
+	found := err == nil && len(events) > 0 && events[0].Version == version
+	if found && events[0].Cursor.Position >= start.Position {
+		return events[0].Cursor, nil
+	}
+	// A retention has taken that event out of the log. If it has taken none of the later ones, they
+	// are all there is.
+	later, _, err := s.backend.EntityEvents(ctx, name, key, version, 1, host.NativeEvent)
+	if err != nil {
+		return service.Cursor{}, err
+	}
+	if found && len(later) > 0 && later[0].Cursor.Position <= start.Position {
+		return events[0].Cursor, nil // which is refused, as the log does not have what comes next
+	}
+	return start, nil
 }
 
 // noLimit refuses a limit of a stream, which has none.

@@ -513,6 +513,11 @@ func (f *fake) EntityVersion(_ context.Context, name service.Name, key service.K
 	return v, nil
 }
 
+// KeptVersion says that the event of k9 at position 2, with its version 2, is kept apart.
+func (f *fake) KeptVersion(_ context.Context, name service.Name, key service.Key, cursor string) (service.Version, bool, error) {
+	return 2, key == "k9" && cursor == cursorAt(name, 2).String(), nil
+}
+
 func (f *fake) Budget() service.Budget { return f.budget }
 
 func (f *fake) Account() *budget.Account { return f.account }

@@ -133,6 +133,11 @@ func (s *Server) entityPlace(ctx context.Context, name service.Name, key service
 		return v, nil
 	}
 	at, err := s.placeBehind(ctx, name, after)
+	if service.KindOf(err) == service.KindBadCursor {
+		if v, ok, kept := s.backend.KeptVersion(ctx, name, key, after); kept == nil && ok {
+			return v, nil
+		}
+	}
 	if err != nil {
 		return 0, err
 	}

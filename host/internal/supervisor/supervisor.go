@@ -244,11 +244,20 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 	return nil
 }
 
-// forget removes a service that is stopped from the set, if its log has no event. The caller
+// forget removes a service that is stopped from the set, if there is no event to read. The caller
 // holds deploying.
 func (s *Supervisor) forget(ctx context.Context, svc *Service) error {
 	name := svc.Name()
-	if log := journal.LogName(name); s.opt.Journal.Head(log) >= s.opt.Journal.First(log) {
+	log := journal.LogName(name)
+	if s.opt.Journal.Head(log) >= s.opt.Journal.First(log) {
+		return nil
+	}
+	// Events that a retention has kept apart are in no log, and can be read all the same.
+	switch types, err := s.opt.Journal.EventTypes(ctx, log); {
+	case err != nil:
+		return &service.Error{Op: "delete", Service: name, Kind: kindOfJournal(err), Err: err,
+			Message: "whether the service has events left cannot be found out at present; nothing has changed"}
+	case len(types) > 0:
 		return nil
 	}
 	if err := s.opt.Catalog.Delete(ctx, name); err != nil {

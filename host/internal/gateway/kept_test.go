@@ -1,0 +1,83 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Events that a retention has kept apart are in the pages of their entity, with the ids that they had, which pages are
+// continued by. The log, and so each stream, begins behind them: who wants one of them there is refused, and nobody
+// who needs none.
+func TestPagesOfKeptEvents(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
+	m := testguest.CounterManifest("count")
+	h.MustDeploy("count", testguest.CounterOf(m.AppendJSON(nil), testguest.Weaknesses{NaNAt: 4}, nil))
+	var ids []string
+	for i := range 4 {
+		ids = append(ids, h.MustSend(add(fmt.Sprint(i))).Cursor.String())
+	}
+	most := int64(0)
+	s, c := serve(t, h.Host, "127.0.0.1:0")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if done, err := c.Retain(ctx, "count", api.Retention{Before: 4, MaxKeptBytes: &most}); service.KindOf(err) != service.KindConflicting {
+		t.Errorf("without room for any: %+v, %v", done, err)
+	}
+	most = -1
+	if _, err := c.Retain(ctx, "count", api.Retention{Before: 4, MaxKeptBytes: &most}); service.KindOf(err) != service.KindInvalid {
+		t.Errorf("a negative size: %v", err)
+	}
+	most = 1 << 20
+	if done, err := c.Retain(ctx, "count", api.Retention{Before: 4, MaxKeptBytes: &most}); err != nil || done.First != 4 || done.KeptEvents != 3 || !slices.Equal(done.KeptOf, []string{"a/b"}) {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	for _, limit := range []int{1, 2, 3, 10} {
+		var got []string
+		after := ""
+		for more := true; more; {
+			p, err := c.EntityEvents(ctx, "count", "a/b", after, limit)
+			if err != nil || p.First != 1 {
+				t.Fatalf("after %q: %+v, %v", after, p, err)
+			}
+			for _, text := range p.Events {
+				e, err := api.DecodeEvent(text)
+				if err != nil || e.EntityVersion != service.Version(len(got)+1) || e.Position != service.Position(len(got)+1) {
+					t.Errorf("%+v, %v", e, err)
+				}
+				got = append(got, e.ID)
+			}
+			after, more = p.Next, p.More
+		}
+		if !slices.Equal(got, ids) {
+			t.Errorf("pages of %d have %v, not %v", limit, got, ids)
+		}
+	}
+	if _, err := c.EntityEvents(ctx, "count", "other", ids[1], 1); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("another entity behind a kept event: %v", err)
+	}
+	if _, err := c.Events(ctx, client.Selection{Service: "count", From: ids[1]}, 1); service.KindOf(err) != service.KindBadCursor {
+		t.Errorf("the log behind a kept event: %v", err)
+	}
+	for after, refused := range map[string]bool{"": false, "0": false, "1": true, "2": true, "3": false, ids[1]: true, ids[2]: false} {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/v1/services/count/entities/a%2Fb/events?after="+after, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", api.ContentSSE)
+		at, err := firstSSE(req)
+		if refused && service.KindOf(err) != service.KindBadCursor || !refused && (err != nil || at != 4) {
+			t.Errorf("the stream after %q begins at %d, %v", after, at, err)
+		}
+	}
+}

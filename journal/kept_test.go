@@ -1,0 +1,547 @@
+package journal_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+// coverBut puts a snapshot as the engine would, but of some entities, which have none.
+func (r *retainer) coverBut(without ...string) func(context.Context, string, journal.Version) error {
+	put := r.cover(1)
+	return func(ctx context.Context, key string, v journal.Version) error {
+		if slices.Contains(without, key) {
+			return errors.New("its state cannot be encoded")
+		}
+		return put(ctx, key, v)
+	}
+}
+
+// later makes all answers forgotten.
+func (r *retainer) later() { *r.now += journal.UnixNano(25 * time.Hour) }
+
+// retain is a retention that has to go as far as it is asked to.
+func (r *retainer) retain(t *testing.T, before journal.Position, without ...string) journal.Retained {
+	t.Helper()
+	got, err := r.Retain(t.Context(), "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...)})
+	if err != nil || got.First != before || got.Held > 0 || got.Uncovered > 0 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	return got
+}
+
+// eventsOf are those of an entity behind a version.
+func eventsOf(t *testing.T, j *journal.Journal, key string, after journal.Version) (all []journal.Event) {
+	t.Helper()
+	at, err := j.Load(t.Context(), "bank", key, after, func(e *journal.Event) error {
+		own := *e
+		own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
+		all = append(all, own)
+		return nil
+	})
+	if err != nil || at != after+journal.Version(len(all)) {
+		t.Errorf("%s: %d events behind version %d, up to %d, %v", key, len(all), after, at, err)
+	}
+	return all
+}
+
+// entries counts the entries of an index.
+func entries(t *testing.T, e journal.Engine, kind string) (n int) {
+	t.Helper()
+	err := e.Index().Scan(t.Context(), []byte(kind), []byte(kind), func([]byte, []byte) error { n++; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// rebuilds proves a journal as it is, and that its index is what the log makes of it.
+func rebuilds(t *testing.T, m *journaltest.Memory) {
+	t.Helper()
+	proved(t, m.CrashClone(0))
+	again := m.CrashClone(0)
+	if err := journal.Rebuild(t.Context(), again, nil); err != nil {
+		t.Fatal(err)
+	}
+	if was, got := indexDump(t, m.CrashClone(0)), indexDump(t, again); got != was {
+		t.Fatalf("the index was\n%s\nrebuilt it is\n%s", was, got)
+	}
+	proved(t, again)
+}
+
+// An entity without a snapshot holds nobody up: its events are kept apart, all that they say with them, by one retention after
+// the other, until there is a snapshot.
+func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(20); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	before := map[string][]journal.Event{}
+	for key := range r.versions {
+		before[key] = eventsOf(t, r.Journal, key, 0)
+	}
+	check := func(keys ...string) {
+		t.Helper()
+		for _, key := range keys {
+			if got := eventsOf(t, r.Journal, key, 0); !reflect.DeepEqual(got, before[key]) {
+				t.Errorf("%s has\n%+v\nnot\n%+v", key, got, before[key])
+			}
+			for after, want := range before[key] {
+				got := eventsOf(t, r.Journal, key, journal.Version(after))
+				if len(got) == 0 || !reflect.DeepEqual(got[0], want) {
+					t.Errorf("%s goes on behind version %d with %+v", key, after, got)
+				}
+				v, ok, err := r.KeptVersion(ctx, "bank", key, want.Position, want.Stamp)
+				if is := want.Position < r.First("bank"); err != nil || ok != is || is && v != want.Version {
+					t.Errorf("%s has version %d, %v at position %d, not %d, %v", key, v, ok, want.Position, want.Version, err)
+				}
+				if _, ok, err = r.KeptVersion(ctx, "bank", key, want.Position, journal.Stamp{7}); ok || err != nil {
+					t.Errorf("an event of another history: %v, %v", ok, err)
+				}
+				if _, ok, err = r.KeptVersion(ctx, "bank", key, want.Position+1, want.Stamp); ok || err != nil {
+					t.Errorf("a position of another entity: %v, %v", ok, err)
+				}
+			}
+			for limit := range 4 {
+				n := 0
+				if err := r.Entity(ctx, "bank", key, 0, limit, func(e *journal.Event) error {
+					if n++; e.Version != journal.Version(n) {
+						t.Errorf("event %d of %s has version %d", n, key, e.Version)
+					}
+					return nil
+				}); err != nil || limit > 0 && n != limit || limit == 0 && n != len(before[key]) {
+					t.Errorf("%d events of %s, of %d, %v", n, key, limit, err)
+				}
+			}
+			if first, err := r.EntityFirst(ctx, "bank", key); first != 1 || err != nil {
+				t.Errorf("%s begins at %d, %v", key, first, err)
+			}
+		}
+		journaltest.CheckTypes(t, r.Journal, "bank")
+	}
+	reopen := func(rebuild bool) {
+		t.Helper()
+		closeAll(t, r.Journal)
+		m = m.CrashClone(0)
+		rebuilds(t, m)
+		if rebuild {
+			if err := journal.Rebuild(ctx, m, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j := open(t, m, journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return *r.now }})
+		r.Journal = j
+	}
+	dry, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"), DryRun: true})
+	if err != nil || dry.Kept != 2 || r.First("bank") != 1 {
+		t.Errorf("%+v, %v", dry, err)
+	}
+	got := r.retain(t, 11, "k1", "k3")
+	if got.Kept != 2 || !slices.Equal(got.KeptOf, []string{"k1", "k3"}) || got.KeptEvents != 4 || got.KeptBytes == 0 || got.Events != 10 || got.Entities != 5 {
+		t.Errorf("%+v", got)
+	}
+	if entries(t, m, "k") != 4 {
+		t.Errorf("the index has %d kept events", entries(t, m, "k"))
+	}
+	check("k1", "k3")
+	reopen(false)
+	check("k1", "k3")
+	if _, err := r.Load(ctx, "bank", "k0", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+		t.Errorf("one with a snapshot: %v", err)
+	}
+	if err := r.Read(ctx, "bank", 0, 1, func(e *journal.Event) error {
+		if e.Position != 11 {
+			t.Errorf("the log begins at %d", e.Position)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+
+	// The next one carries them on, and adds to them; that of k3 has a snapshot now.
+	got = r.retain(t, 16, "k1")
+	if got.Kept != 1 || !slices.Equal(got.KeptOf, []string{"k1"}) || got.KeptEvents != 3 {
+		t.Errorf("%+v", got)
+	}
+	check("k1")
+	reopen(true)
+	check("k1")
+	if _, at, err := journaltest.Hydrate(r.Journal, "bank", "k3"); err != nil || at != 4 {
+		t.Errorf("k3 is at %d, %v", at, err)
+	}
+	if _, err := r.Load(ctx, "bank", "k3", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+		t.Errorf("k3 has a snapshot: %v", err)
+	}
+
+	// What it goes on with comes behind what is kept, which another one carries on that takes nothing from it.
+	r.n = 21
+	if err := r.add(1); err != nil {
+		t.Fatal(err)
+	}
+	before["k1"] = append(before["k1"], eventsOf(t, r.Journal, "k1", 4)...)
+	if len(before["k1"]) != 5 {
+		t.Fatalf("%d events", len(before["k1"]))
+	}
+	r.later()
+	got = r.retain(t, 17, "k1")
+	if got.Kept != 1 || got.KeptEvents != 3 {
+		t.Errorf("%+v", got)
+	}
+	check("k1")
+	reopen(false)
+	check("k1")
+
+	// Until there is a snapshot.
+	got = r.retain(t, 18)
+	if got.Kept != 0 || got.KeptOf != nil || got.KeptEvents != 0 {
+		t.Errorf("%+v", got)
+	}
+	if _, at, err := journaltest.Hydrate(r.Journal, "bank", "k1"); err != nil || at != 5 {
+		t.Errorf("k1 is at %d, %v", at, err)
+	}
+	r.later()
+	r.retain(t, 22) // what it deletes holds the bases of those before
+	if n := entries(t, m, "k") + entries(t, m, "z"); n != 0 {
+		t.Errorf("%d entries of kept events are left", n)
+	}
+	reopen(false)
+	for key, v := range r.versions {
+		if _, at, err := journaltest.Hydrate(r.Journal, "bank", key); err != nil || at != v {
+			t.Errorf("%s is at %d, %v", key, at, err)
+		}
+	}
+}
+
+// Whoever forces a retention has all events deleted that no snapshot covers, also those that were kept.
+func TestAForcedRetentionKeepsNothing(t *testing.T) {
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(20); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	r.retain(t, 6, "k1", "k2")
+	got, err := r.Retain(t.Context(), "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1"), Force: true})
+	if err != nil || got.Uncovered != 1 || got.Kept != 0 || got.First != 11 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, _, err := journaltest.Hydrate(r.Journal, "bank", "k1"); journal.KindOf(err) != journal.KindTrimmed {
+		t.Errorf("k1: %v", err)
+	}
+	if _, at, err := journaltest.Hydrate(r.Journal, "bank", "k2"); err != nil || at != 4 {
+		t.Errorf("k2 is at %d, %v", at, err)
+	}
+	journaltest.CheckTypes(t, r.Journal, "bank")
+	// Its state is lost, and its later events are not: they are kept for who reads them.
+	got = r.retain(t, 16, "k1")
+	if got.Kept != 1 || got.KeptEvents != 1 {
+		t.Errorf("%+v", got)
+	}
+	if first, err := r.EntityFirst(t.Context(), "bank", "k1"); first != 3 || err != nil || len(eventsOf(t, r.Journal, "k1", 2)) != 2 {
+		t.Errorf("k1 begins at %d, %v", first, err)
+	}
+	closeAll(t, r.Journal)
+	rebuilds(t, m.CrashClone(0))
+}
+
+// There is a bound to what is kept. Beyond it the log stays from the first event on that there is no room for; what is
+// kept already stays kept.
+func TestKeptEventsAreBounded(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(20); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	try := func(before journal.Position, most int64, without ...string) (journal.Retained, error) {
+		return r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...), MaxKept: most})
+	}
+	whole, err := r.Retain(ctx, "bank", journal.Retention{Before: 16, Schema: 1, Cover: r.coverBut("k1", "k3"), DryRun: true})
+	if err != nil || whole.Kept != 2 {
+		t.Fatalf("%+v, %v", whole, err)
+	}
+	each := int64(whole.KeptBytes) / 2
+	for _, c := range []struct {
+		most  int64
+		first journal.Position
+		kept  int
+	}{{2*each + 10, 16, 2}, {each + 10, 4, 1}, {each / 2, 2, 0}, {-1, 2, 0}} {
+		got, err := r.Retain(ctx, "bank", journal.Retention{Before: 16, Schema: 1, Cover: r.coverBut("k1", "k3"), MaxKept: c.most, DryRun: true})
+		if err != nil || got.First != c.first || got.Kept != c.kept || got.Held != 2-c.kept || got.KeptBytes > uint64(max(c.most, 0)) || len(got.HeldBy) != got.Held {
+			t.Errorf("with %d bytes: %+v, %v", c.most, got, err)
+		}
+	}
+	got, err := try(16, each+10, "k1", "k3")
+	if err != nil || got.First != 4 || got.Kept != 1 || fmt.Sprint(got.HeldBy) != "[k3]" || got.KeptEvents != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if got, err = try(16, -1, "k1", "k3"); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "no more than 0 bytes") || r.First("bank") != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	// The bound has become lower: k1 keeps what it has, and loses no more.
+	if got, err = try(16, -1, "k1"); err != nil || got.First != 7 || got.Kept != 1 || got.KeptEvents != 1 || fmt.Sprint(got.HeldBy) != "[k1]" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if len(eventsOf(t, r.Journal, "k1", 0)) != 4 {
+		t.Error("k1 has lost events")
+	}
+	if got, err = try(16, 0, "k1"); err != nil || got.First != 16 || got.Kept != 1 || got.KeptEvents != 3 || got.Held != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	closeAll(t, r.Journal)
+	rebuilds(t, m.CrashClone(0))
+}
+
+// A snapshot that is behind saves the events before it, one that does not count saves none, and takes the place of none.
+func TestEventsBehindASnapshotAreKept(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(30); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	put := func(key string, v journal.Version, schema uint32) {
+		s := journal.Snapshot{Version: v, Schema: schema, State: fmt.Appendf(nil, "%s at %d", key, v)}
+		if !r.PutSnapshot(ctx, "bank", key, s) {
+			t.Fatal("not kept")
+		}
+	}
+	put("k1", 1, 1)
+	put("k2", 2, 2)
+	got := r.retain(t, 16, "k1", "k2")
+	if got.Kept != 2 || got.KeptEvents != 2+3 {
+		t.Errorf("%+v", got)
+	}
+	want := func(key string, kept journal.Version, snapshot journal.Version) {
+		t.Helper()
+		x, ok, err := r.Trimmed(ctx, "bank", key)
+		if err != nil || !ok || x.Kept != kept || (x.Snapshot == nil) != (snapshot == 0) || snapshot > 0 && x.Snapshot.Version != snapshot {
+			t.Errorf("%s: %+v, %v, %v", key, x, x.Snapshot, err)
+		}
+		if _, at, err := journaltest.Hydrate(r.Journal, "bank", key); at != 6 || err != nil {
+			t.Errorf("%s is at %d, %v", key, at, err)
+		}
+		if first, err := r.EntityFirst(ctx, "bank", key); err != nil || first != max(kept, 1) {
+			t.Errorf("%s begins at %d, %v", key, first, err)
+		}
+	}
+	want("k1", 2, 1)
+	want("k2", 1, 0)
+	if _, err := r.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed || !strings.Contains(err.Error(), "up to version 1") {
+		t.Errorf("what the snapshot covers: %v", err)
+	}
+	// One that does not count leaves the old one, and all events after it.
+	put("k1", 2, 2)
+	put("k2", 1, 1)
+	got = r.retain(t, 21, "k1", "k2")
+	if got.KeptEvents != 3+3 {
+		t.Errorf("%+v", got)
+	}
+	want("k1", 2, 1)
+	want("k2", 2, 1)
+	closeAll(t, r.Journal)
+	m = m.CrashClone(0)
+	rebuilds(t, m)
+	if err := journal.Rebuild(ctx, m, nil); err != nil { // the log alone has all of it
+		t.Fatal(err)
+	}
+	r.Journal = open(t, m, journal.Options{Clock: func() journal.UnixNano { return *r.now }})
+	want("k1", 2, 1)
+	want("k2", 2, 1)
+}
+
+// What a retention has kept that did not come to its end means nothing, and a second one begins again.
+func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(20); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	deployed := errors.New("another module was deployed")
+	_, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"), Hold: func() (func(), error) { return nil, deployed }})
+	if !errors.Is(err, deployed) || r.First("bank") != 1 || entries(t, m, "k") != 4 {
+		t.Fatalf("%v, %d", err, entries(t, m, "k"))
+	}
+	journaltest.CheckTypes(t, r.Journal, "bank")
+	rebuilds(t, m.CrashClone(0))
+	r.retain(t, 11, "k3")
+	journaltest.CheckTypes(t, r.Journal, "bank")
+	if len(eventsOf(t, r.Journal, "k3", 0)) != 4 {
+		t.Error("k3 has lost events")
+	}
+	if _, err := r.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+		t.Errorf("k1, which was kept by the one that did not come to its end: %v", err)
+	}
+	closeAll(t, r.Journal)
+	rebuilds(t, m.CrashClone(0))
+}
+
+// Damage of what is kept of an entity is found by verification, and is a fault of that entity alone.
+func TestDamageOfKeptEvents(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(20); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	r.retain(t, 11, "k1", "k3")
+	closeAll(t, r.Journal)
+	m = m.CrashClone(0)
+	of := func(kind, key string) string { return kind + "\x00\x04bank\x00\x02" + key }
+	for name, c := range map[string]struct {
+		damage func(m *journaltest.Memory)
+		says   string
+		load   journal.ErrorKind
+	}{
+		"an entry":                 {func(m *journaltest.Memory) { overwrite(t, m, of("k", "k1"), "what?") }, `the index has something else for version 1 of entity "k1"`, journal.KindCorrupt},
+		"entries that are missing": {func(m *journaltest.Memory) { remove(t, m, of("k", "k1")) }, `the index lacks version 1 of entity "k1"`, journal.KindCorrupt},
+		"those of another": {func(m *journaltest.Memory) {
+			swap(t, m, of("k", "k1"), of("k", "k3"))
+		}, `the index has something else for version 1 of entity "k1"`, journal.KindInternal},
+		"types":                      {func(m *journaltest.Memory) { overwrite(t, m, "z", "what?") }, "other types of kept events", journal.KindInternal},
+		"types that are missing":     {func(m *journaltest.Memory) { remove(t, m, "z") }, "entries of what retentions kept", journal.KindInternal},
+		"what was kept of an entity": {func(m *journaltest.Memory) { overwrite(t, m, of("f", "k1"), "what?") }, `what a retention kept of entity "k1"`, journal.KindCorrupt},
+	} {
+		bad := m.CrashClone(0)
+		c.damage(bad)
+		report, err := journal.Verify(ctx, bad.CrashClone(0), journal.VerifyOptions{})
+		if err != nil || report.Found == 0 || !strings.Contains(fmt.Sprint(report.Problems), c.says) {
+			t.Errorf("%s: verify finds %v, %v", name, report.Problems, err)
+		}
+		j := open(t, bad, journal.Options{})
+		if c.load != journal.KindInternal {
+			if _, err := j.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != c.load || !strings.Contains(err.Error(), `"k1"`) {
+				t.Errorf("%s: k1 says %v", name, err)
+			}
+		}
+		for _, key := range []string{"k0", "k2", "k4"} {
+			if _, at, err := journaltest.Hydrate(j, "bank", key); err != nil || at != 4 {
+				t.Errorf("%s: %s is at %d, %v", name, key, at, err)
+			}
+		}
+		if strings.Contains(name, "entr") && len(eventsOf(t, j, "k3", 0)) != 4 {
+			t.Errorf("%s: k3 has lost events", name)
+		}
+		closeAll(t, j)
+	}
+	for block := range 3 { // those of the kept events, the bases and the cut
+		bad := m.CrashClone(0)
+		bad.Corrupt("bank", 10+block, 8*90)
+		if report, err := journal.Verify(ctx, bad, journal.VerifyOptions{}); err != nil || report.Found == 0 {
+			t.Errorf("block %d: verify finds %v, %v", block, report.Problems, err)
+		}
+	}
+}
+
+// remove takes entries out of an index.
+func remove(t *testing.T, m *journaltest.Memory, prefix string) {
+	t.Helper()
+	var keys [][]byte
+	err := m.Index().Scan(t.Context(), []byte(prefix), []byte(prefix), func(k, _ []byte) error {
+		keys = append(keys, bytes.Clone(k))
+		return nil
+	})
+	if err == nil && len(keys) > 0 {
+		err = m.Index().Delete(t.Context(), keys)
+	}
+	if err != nil || len(keys) == 0 {
+		t.Fatalf("%d entries, %v", len(keys), err)
+	}
+}
+
+// swap gives each of two entries the value of the other one.
+func swap(t *testing.T, m *journaltest.Memory, a, b string) {
+	t.Helper()
+	var pairs []journal.Pair
+	for _, prefix := range []string{a, b} {
+		first := true
+		err := m.Index().Scan(t.Context(), []byte(prefix), []byte(prefix), func(k, v []byte) error {
+			if first {
+				pairs = append(pairs, journal.Pair{Key: bytes.Clone(k), Value: bytes.Clone(v)})
+			}
+			first = false
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pairs[0].Value, pairs[1].Value = pairs[1].Value, pairs[0].Value
+	if err := m.Index().Update(t.Context(), pairs); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever reads an entity while retentions carry its events on, and take them away, gets all of them, or is told that there is
+// a snapshot.
+func TestReadingKeptEventsBesideRetentions(t *testing.T) {
+	ctx := t.Context()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(200); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for last := false; !last; {
+				select {
+				case <-done:
+					last = true
+				default:
+				}
+				at := journal.Version(0)
+				v, err := r.Load(ctx, "bank", "k1", 0, func(e *journal.Event) error {
+					if at++; e.Version != at || e.Position != journal.Position(5*at-3) {
+						t.Errorf("version %d at position %d follows on version %d", e.Version, e.Position, at-1)
+					}
+					return nil
+				})
+				if err != nil || v != 40 || at != 40 {
+					t.Errorf("%d events up to version %d, %v", at, v, err)
+					return
+				}
+				event := journal.Position(5*7 - 3)
+				if _, _, err := r.KeptVersion(ctx, "bank", "k1", event, journal.Stamp{}); err != nil {
+					t.Error(err)
+				}
+				if _, at, err := journaltest.Hydrate(r.Journal, "bank", "k2"); err != nil || at != 40 {
+					t.Errorf("k2 is at %d, %v", at, err)
+				}
+			}
+		})
+	}
+	for before := journal.Position(10); before <= 200; before += 10 {
+		without := []string{"k1"}
+		if before%20 == 0 {
+			without = append(without, "k3")
+		}
+		if got, err := r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...)}); err != nil || got.First != before {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	close(done)
+	readers.Wait()
+	closeAll(t, r.Journal)
+	rebuilds(t, m.CrashClone(0))
+}
