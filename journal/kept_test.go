@@ -3,8 +3,10 @@ package journal_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"reflect"
 	"slices"
 	"strings"
@@ -45,7 +47,7 @@ func eventsOf(t *testing.T, j *journal.Journal, key string, after journal.Versio
 	t.Helper()
 	at, err := j.Load(t.Context(), "bank", key, after, func(e *journal.Event) error {
 		own := *e
-		own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
+		own.Data, own.Metadata = append([]byte{}, e.Data...), append([]byte{}, e.Metadata...)
 		all = append(all, own)
 		return nil
 	})
@@ -292,6 +294,10 @@ func TestKeptEventsAreBounded(t *testing.T) {
 	if got, err = try(16, -1, "k1", "k3"); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "no more than 0 bytes") || r.First("bank") != 4 {
 		t.Errorf("%+v, %v", got, err)
 	}
+	// What is kept counts: there would be room for one event of k3, but for that of k1.
+	if got, err = try(6, each/2, "k1", "k3"); journal.KindOf(err) != journal.KindInvalid || r.First("bank") != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
 	// The bound has become lower: k1 keeps what it has, and loses no more.
 	if got, err = try(16, -1, "k1"); err != nil || got.First != 7 || got.Kept != 1 || got.KeptEvents != 1 || fmt.Sprint(got.HeldBy) != "[k1]" {
 		t.Errorf("%+v, %v", got, err)
@@ -348,6 +354,9 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	// One that does not count leaves the old one, and all events after it.
 	put("k1", 2, 2)
 	put("k2", 1, 1)
+	if s, ok, err := r.Snapshot(ctx, "bank", "k1"); !ok || err != nil || s.Version != 2 {
+		t.Errorf("the latest snapshot of k1 is of version %d, %v", s.Version, err)
+	}
 	got = r.retain(t, 21, "k1", "k2")
 	if got.KeptEvents != 3+3 {
 		t.Errorf("%+v", got)
@@ -413,6 +422,12 @@ func TestDamageOfKeptEvents(t *testing.T) {
 	}{
 		"an entry":                 {func(m *journaltest.Memory) { overwrite(t, m, of("k", "k1"), "what?") }, `the index has something else for version 1 of entity "k1"`, journal.KindCorrupt},
 		"entries that are missing": {func(m *journaltest.Memory) { remove(t, m, of("k", "k1")) }, `the index lacks version 1 of entity "k1"`, journal.KindCorrupt},
+		"entries too many": {func(m *journaltest.Memory) {
+			key := []byte(of("k", "k1") + "\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x15")
+			if err := m.Index().Update(ctx, []journal.Pair{{Key: key, Value: []byte("what?")}}); err != nil {
+				t.Fatal(err)
+			}
+		}, "the index has 5 events that retentions kept, the log has 4", journal.KindInternal},
 		"those of another": {func(m *journaltest.Memory) {
 			swap(t, m, of("k", "k1"), of("k", "k3"))
 		}, `the index has something else for version 1 of entity "k1"`, journal.KindInternal},
@@ -442,11 +457,40 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		}
 		closeAll(t, j)
 	}
+	forged := m.CrashClone(0)
+	forge(t, forged, 11, []byte("\x03\x02\x02k1\x02\x01"), []byte("\x03\x02\x02k1\x02\x02")) // as if the first kept event were another one
+	if report, err := journal.Verify(ctx, forged, journal.VerifyOptions{}); err != nil || !strings.Contains(fmt.Sprint(report.Problems), "a retention keeps other events than it says") {
+		t.Errorf("forged: verify finds %v, %v", report.Problems, err)
+	}
 	for block := range 3 { // those of the kept events, the bases and the cut
 		bad := m.CrashClone(0)
 		bad.Corrupt("bank", 10+block, 8*90)
 		if report, err := journal.Verify(ctx, bad, journal.VerifyOptions{}); err != nil || report.Found == 0 {
 			t.Errorf("block %d: verify finds %v, %v", block, report.Problems, err)
+		}
+	}
+}
+
+// forge changes a block, and its checksum with it.
+func forge(t *testing.T, m *journaltest.Memory, block int, old, now []byte) {
+	t.Helper()
+	n := 0
+	var was []byte
+	if err := m.Log().Blocks(t.Context(), "bank", 0, func(b journal.Block) error {
+		if n == block {
+			was = bytes.Clone(b.Data)
+		}
+		n++
+		return nil
+	}); err != nil || !bytes.Contains(was, old) {
+		t.Fatalf("%d blocks, %v; that one is %x", n, err, was)
+	}
+	changed := bytes.Replace(was, old, now, 1)
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint32(changed[76:], crc32.Update(crc32.Checksum(changed[:76], table), table, changed[80:]))
+	for bit := range 8 * len(was) {
+		if (was[bit/8]^changed[bit/8])>>(bit%8)&1 == 1 {
+			m.Corrupt("bank", block, bit)
 		}
 	}
 }
@@ -544,4 +588,68 @@ func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 	readers.Wait()
 	closeAll(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
+}
+
+// interrupted is an engine whose index calls something before its first scan of entries of a kind.
+type interrupted struct {
+	journal.Engine
+	kind byte
+	then func()
+}
+
+func (e *interrupted) Index() journal.IndexStore { return interruptedIndex{e.Engine.Index(), e} }
+
+type interruptedIndex struct {
+	journal.IndexStore
+	e *interrupted
+}
+
+func (x interruptedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(k, v []byte) error) error {
+	if then := x.e.then; then != nil && prefix[0] == x.e.kind {
+		x.e.then = nil
+		then()
+	}
+	return x.IndexStore.Scan(ctx, prefix, from, yield)
+}
+
+// A retention may take away, or carry on, what somebody is about to read, after this or that was looked at: nobody gets
+// less than there is without a word.
+func TestARetentionWhileAnEntityIsRead(t *testing.T) {
+	ctx := t.Context()
+	for _, kind := range []byte("fke") { // what was kept of the entity, kept events, those in the log
+		for _, without := range []string{"k1", "nobody"} {
+			for _, key := range []string{"k0", "k1"} {
+				e := &interrupted{Engine: journaltest.NewMemory(), kind: kind}
+				r := newRetainer(t, e)
+				if err := r.add(20); err != nil {
+					t.Fatal(err)
+				}
+				r.later()
+				r.retain(t, 11, "k1")
+				e.then = func() {
+					r.later() // so that what the first one has kept goes, too
+					r.retain(t, 21, without)
+				}
+				after := journal.Version(0)
+				if key == "k0" {
+					after = 2
+				}
+				at := after
+				v, err := r.Load(ctx, "bank", key, after, func(e *journal.Event) error {
+					if at++; e.Version != at {
+						t.Errorf("version %d follows on %d", e.Version, at-1)
+					}
+					return nil
+				})
+				all := err == nil && v == 4 && at == 4
+				if there := key == without; there && !all || !there && !all && journal.KindOf(err) != journal.KindTrimmed {
+					t.Errorf("%c, %s without a snapshot: %s is read to version %d, %d, %v", kind, without, key, at, v, err)
+				}
+				if e.then != nil && (kind != 'k' || key == "k1") {
+					t.Errorf("%c, %s: there was no retention", kind, key)
+				}
+				closeAll(t, r.Journal)
+			}
+		}
+	}
 }

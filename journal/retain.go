@@ -50,7 +50,7 @@ type Retention struct {
 	// DryRun does all but what changes the log: it makes sure of snapshots, and says what
 	// would be deleted.
 	DryRun bool
-	// Pace, if not nil, is called before each batch that is looked at, and may wait; its error
+	// Pace, if not nil, is called before each batch, or entity without a snapshot, that is looked at, and may wait; its error
 	// ends it all, with nothing deleted.
 	Pace func() error
 	// Progress, if not nil, is told now and then how far a stage has come.
@@ -535,6 +535,9 @@ func (r *retention) fit(without []uncovered) (held []string, first uint64, err e
 		most := left
 		if x.first == 0 {
 			most = math.MaxInt64
+		}
+		if err := r.pace(); err != nil {
+			return nil, 0, err
 		}
 		n, events, err := r.keptBytes(x.key, x.from, most)
 		if err != nil {

@@ -21,7 +21,7 @@ type retainer struct {
 	now      *journal.UnixNano
 }
 
-func newRetainer(t *testing.T, m *journaltest.Memory) *retainer {
+func newRetainer(t *testing.T, m journal.Engine) *retainer {
 	t.Helper()
 	now := journal.UnixNano(1e18)
 	r := &retainer{versions: map[string]journal.Version{}, now: &now}
@@ -253,33 +253,45 @@ func eachOperationFails(t *testing.T, without ...string) {
 // A retention may end between what an earlier one kept and its cut.
 func TestRetentionCutsAnotherInTwo(t *testing.T) {
 	ctx := context.Background()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(10); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 6, Schema: 1, Cover: r.cover(1), Force: true}); err != nil {
-		t.Fatal(err)
-	}
-	// Batch 11 has the bases, batch 12 the cut.
-	got, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Through: 11, Schema: 1, Cover: r.cover(1), Force: true})
-	if err != nil || got.Through != 11 || got.Uncovered != 0 {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	if err := r.add(3); err != nil {
-		t.Fatal(err)
-	}
-	closeAll(t, r.Journal)
-	m = m.CrashClone(0)
-	proved(t, m.CrashClone(0))
-	if err := journal.Rebuild(ctx, m, nil); err != nil {
-		t.Fatal(err)
-	}
-	proved(t, m.CrashClone(0))
-	j := open(t, m, journal.Options{})
-	for key, v := range r.versions {
-		if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
-			t.Errorf("%s hydrates to %d, want %d, %v", key, at, v, err)
+	for _, without := range []string{"", "k1"} {
+		for _, through := range []uint64{11, 12, 13} {
+			m := journaltest.NewMemory()
+			r := newRetainer(t, m)
+			if err := r.add(10); err != nil {
+				t.Fatal(err)
+			}
+			r.later()
+			// Batch 11 has the bases, or kept events and 12 the bases, and the one behind it the cut.
+			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 6, Schema: 1, Cover: r.coverBut(without)}); err != nil {
+				t.Fatal(err)
+			}
+			r.later()
+			if through == 13 && without == "" {
+				through = 12 // there are no more
+			}
+			got, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Through: through, Schema: 1, Cover: r.coverBut(without)})
+			if err != nil || got.Through != through || got.Held > 0 {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if err := r.add(3); err != nil {
+				t.Fatal(err)
+			}
+			closeAll(t, r.Journal)
+			m = m.CrashClone(0)
+			rebuilds(t, m)
+			if err := journal.Rebuild(ctx, m, nil); err != nil {
+				t.Fatal(err)
+			}
+			proved(t, m.CrashClone(0))
+			j := open(t, m, journal.Options{})
+			for key, v := range r.versions {
+				if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
+					t.Errorf("through %d, %q: %s hydrates to %d, want %d, %v", through, without, key, at, v, err)
+				}
+			}
+			if without != "" && len(eventsOf(t, j, without, 0)) != int(r.versions[without]) {
+				t.Errorf("through %d: %s has lost events", through, without)
+			}
 		}
 	}
 }
