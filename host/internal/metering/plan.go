@@ -456,6 +456,8 @@ func (p *planner) close() {
 		p.point = nowhere
 	case c.op == wasmbin.OpBlock && !c.targeted || loop && (leaves || !again):
 		// The only way here is through the end of its code.
+	case leaves && c.op == wasmbin.OpIf && c.ends == 1:
+		p.newPoint(editPoint, c.point) // an if without else, and the way around it is the only one
 	case leaves:
 		p.newPoint(editPoint, nowhere)
 	case c.long:

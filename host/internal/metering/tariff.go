@@ -4,7 +4,7 @@ import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 
 // TariffVersion is the version of the tariff in TARIFF.md. A change of any charge,
 // or of where charges are made, is a new version: outcomes of the past rest on it.
-const TariffVersion = 2
+const TariffVersion = 3
 
 // The charges by size, beyond what each instruction costs. They are part of the
 // tariff.

@@ -1,6 +1,7 @@
 package meteringtest
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -57,6 +58,31 @@ func TestFuelIsTheSameHoweverItIsGranted(t *testing.T) {
 			}
 			if slice == 1000 && m.Refuels != 20 {
 				t.Errorf("%s: %d refuels", e, m.Refuels)
+			}
+		}
+	}
+}
+
+// What is short and comes after an if that is left by a branch is charged with what comes before it, taken
+// or not; what is longer is not.
+func TestShortPieceAfterAnIfThatIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		more        int // instructions of the longer tail
+		left, after int64
+	}{{0, 2 + 2 + 3, 2 + 2 + 3}, {6, 2 + 2, 2 + 2 + 9}} {
+		var b testguest.Builder
+		b.Func(i32s, i32s, nil,
+			testguest.Get(0), testguest.If(testguest.I32Const(5), testguest.Return),
+			testguest.Get(0), testguest.I32Const(1), testguest.I32Add, bytes.Repeat(testguest.Op(0x67), c.more)) // i32.clz
+		b.Export("run", wasmbin.ExternFunc, 0)
+		for _, e := range Engines {
+			in, _ := start(t, e, b.Bytes(), metering.Options{})
+			for arg, want := range map[uint64]int64{1: c.left, 0: c.after} {
+				m := &Meter{Slice: 100, Limit: 100, Stack: 1 << 20}
+				m.Begin(in)
+				if _, err := in.ExportedFunction("run").Call(m.Into(t.Context()), arg); err != nil || m.Charged(in) != want {
+					t.Errorf("%s, %d more: run(%d) is charged %d, %v; want %d", e, c.more, arg, m.Charged(in), err, want)
+				}
 			}
 		}
 	}

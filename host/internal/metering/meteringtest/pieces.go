@@ -40,6 +40,7 @@ type node struct {
 	branches int  // that go to its label
 	leaves   bool // something inside goes further out
 	long     bool // a call that is not light stands inside
+	around   bool // an if: the only way behind it is that it is not entered
 }
 
 // piece is what is charged at once.
@@ -228,6 +229,7 @@ func reach(n *node, outer []*node) bool {
 		if n.hasElse {
 			other = reachSequence(n.other, inside)
 		}
+		n.around = !n.hasElse && !falls && n.branches == 0
 		falls = falls || other
 	}
 	return falls || n.op != opLoop && n.branches > 0
@@ -322,6 +324,8 @@ func (a *assigner) construct(n *node, p *piece) *piece {
 		}
 	}
 	switch {
+	case n.leaves && n.around:
+		return a.begin(p)
 	case n.leaves:
 		return a.begin(nil)
 	case n.long:
