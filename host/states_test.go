@@ -128,6 +128,32 @@ func TestARetentionDuringTheSwap(t *testing.T) {
 	h.MustSend(add("k0"))
 }
 
+// So does one that deletes no event of the log, and leaves a snapshot in place of events that were kept.
+func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
+	h.MustSend(add("nan"))
+	retain := func(kept int) {
+		t.Helper()
+		if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != kept || done.Batches == 0 {
+			t.Errorf("%+v, %v", done, err)
+		}
+	}
+	retain(1)
+	h.MustSend(add("nan")) // its state can be encoded again
+	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p host.Progress) {
+		if p.Stage == "draining" {
+			retain(0)
+		}
+	}})
+	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `entity "nan"`) {
+		t.Errorf("got %v", err)
+	}
+	if got, err := count(t.Context(), h, "nan"); err != nil || got != "2" {
+		t.Errorf("it counts %s, %v", got, err)
+	}
+}
+
 // A retention that has looked at the snapshots of one module deletes nothing once another one is deployed, which
 // could not take them.
 func TestADeploymentDuringARetention(t *testing.T) {

@@ -29,6 +29,9 @@ func (j *Journal) Trimmed(ctx context.Context, log LogName, key string) (t Trimm
 	return x.trimmed(key), ok, err
 }
 
+// Retentions is a number that each retention of a log which deletes something makes another one; 0 while there was none.
+func (j *Journal) Retentions(log LogName) uint64 { return j.cutOf(log).at }
+
 // AllTrimmed yields the entities of a log that have lost events to a retention, those behind
 // the key after, in an order of its own; empty is before all. What it yields is the caller's to
 // keep. An error of yield ends it and is returned as it is. A yield must not ask the journal.

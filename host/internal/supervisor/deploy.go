@@ -36,6 +36,8 @@ type build struct {
 	program *sandbox.Program
 	engine  *engine.Engine
 	op      string // what it was built for, in errors: deploy or start
+	// retention is the latest one of the service's log when the module was held to what that has left.
+	retention uint64
 }
 
 // discard gives back a build that will not be used.

@@ -25,7 +25,7 @@ const (
 func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
 	c := &stateCheck{supervisor: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
 	// Before all else, so that a retention meanwhile is seen when the old module is drained.
-	next.facts.KeptFrom = s.opt.Journal.First(c.log())
+	next.facts.KeptFrom, next.retention = s.opt.Journal.First(c.log()), s.opt.Journal.Retentions(c.log())
 	if svc, err := s.Get(next.spec.Service); err == nil {
 		svc.mu.RLock()
 		same := svc.manifest != nil && svc.spec.Module == next.spec.Module
@@ -52,9 +52,10 @@ func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
 	return c.verdict()
 }
 
-// stillTakesStates does that again if a retention has deleted events since.
+// stillTakesStates does that again if there was a retention since: also one that has deleted no event of the log may have
+// left a snapshot in place of events that were kept.
 func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
-	if s.opt.Journal.First(journal.LogName(next.spec.Service)) == next.facts.KeptFrom {
+	if s.opt.Journal.Retentions(journal.LogName(next.spec.Service)) == next.retention {
 		return nil
 	}
 	return s.takesStates(ctx, next)
@@ -64,9 +65,11 @@ func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
 // it was held to what there is.
 func (s *Supervisor) takesStatesStill(ctx context.Context, next *build) error {
 	if d, ok := s.opt.Catalog.Recorded(next.spec.Service); ok && d.Spec == next.spec {
-		next.facts.KeptFrom = d.Facts.KeptFrom
+		if next.facts.KeptFrom = d.Facts.KeptFrom; next.facts.KeptFrom == s.opt.Journal.First(journal.LogName(next.spec.Service)) {
+			return nil
+		}
 	}
-	return s.stillTakesStates(ctx, next)
+	return s.takesStates(ctx, next)
 }
 
 // Module is the module that a service has been deployed with, whether it runs or not, and its state

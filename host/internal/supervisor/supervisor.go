@@ -36,6 +36,7 @@ type Journal interface {
 	stream.Reader
 	EventTypes(ctx context.Context, log journal.LogName) ([]journal.EventType, error)
 	First(log journal.LogName) journal.Position
+	Retentions(log journal.LogName) uint64
 	AllTrimmed(ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error) error
 }
 
