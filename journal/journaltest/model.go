@@ -117,7 +117,7 @@ func Model(t *testing.T, disk ModelDisk, seed uint64, long time.Duration) {
 		j := open(rng)
 		faulty := rng.IntN(3) > 0
 		if faulty {
-			disk.FailAt(1 + rng.IntN(200))
+			disk.FailAt(1 + rng.IntN([]int{200, 2000}[rng.IntN(2)])) // a retention takes hundreds
 		}
 		if rng.IntN(3) == 0 {
 			retained += m.retain(t, j, rng, faulty)
@@ -162,7 +162,7 @@ func (m *model) retain(t *testing.T, j *journal.Journal, rng *rand.Rand, faulty 
 	}
 	without, schema := rng.IntN(3), uint32(rng.IntN(3)) // of the keys: these cannot have a snapshot now
 	done, err := j.Retain(ctx, log, journal.Retention{
-		Before: 1 + journal.Position(rng.Uint64N(uint64(head))), Schema: schema, MaxKept: int64(rng.IntN(5)-1) * 4000,
+		Before: j.First(log) + journal.Position(rng.Uint64N(uint64(head-j.First(log)+2))), Schema: schema, MaxKept: int64(rng.IntN(5)-1) * 4000,
 		Cover: func(_ context.Context, key string, _ journal.Version) error {
 			if strings.HasSuffix(key, fmt.Sprint(without)) {
 				return errors.New("its state cannot be encoded")
