@@ -27,7 +27,7 @@ type Retention struct {
 	MaxKept int64
 	// DryRun takes the snapshots that are missing and says what would be deleted.
 	DryRun bool
-	// Force deletes events that no snapshot covers, and so the states of their entities,
+	// Force deletes events that no snapshot covers, also those that were kept, and so the states of their entities,
 	// and answers to command ids that are still promised.
 	Force bool
 	// Progress, if not nil, is told now and then how far a stage has come.

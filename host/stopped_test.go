@@ -118,6 +118,18 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	rests(t, h, 1, 2)
+	// Unless somebody says that the events shall be kept apart.
+	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, MaxKept: 1 << 20})
+	if err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) != 2 || events[0].Position != 1 {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+	h.MustDeploy("tally", testguest.Counter("tally"))
+	if r := h.MustSend(add("k")); r.Version != 3 {
+		t.Errorf("%+v", r)
+	}
 }
 
 // Who stops a service again that has nothing to read has it forgotten: one that never had

@@ -132,7 +132,7 @@ func (f EntityFaults) IsZero() bool { return f.Count == 0 }
 // What a module cannot do with an entity.
 const (
 	CannotHydrate  = "hydrate"  // its commands and queries are refused
-	CannotSnapshot = "snapshot" // it goes on, is hydrated from its events, and holds retentions up
+	CannotSnapshot = "snapshot" // it goes on, is hydrated from its events, and retentions keep these
 )
 
 // EntityFault is what is wrong with one entity.
