@@ -89,7 +89,7 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after s
 	}
 	var at service.Cursor
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" {
-		at, err = s.placeBehind(r.Context(), sel.Service, last)
+		at, err = s.entityBehind(r.Context(), sel.Service, sel.Keys[0], last)
 	} else {
 		at, err = s.entityCursor(r.Context(), sel.Service, sel.Keys[0], after)
 	}
@@ -105,8 +105,21 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after s
 func (s *Server) entityCursor(ctx context.Context, name service.Name, key service.Key, after string) (service.Cursor, error) {
 	version, isVersion := entityVersion(after)
 	if !isVersion {
-		return s.placeBehind(ctx, name, after)
+		return s.entityBehind(ctx, name, key, after)
 	}
+	return s.entityVersionCursor(ctx, name, key, version)
+}
+
+// entityBehind is entityCursor of an event, whose id or cursor is given.
+func (s *Server) entityBehind(ctx context.Context, name service.Name, key service.Key, id string) (service.Cursor, error) {
+	at, err := s.placeBehind(ctx, name, id)
+	if v, ok := s.keptVersion(ctx, name, key, id, err); ok {
+		return s.entityVersionCursor(ctx, name, key, v)
+	}
+	return at, err
+}
+
+func (s *Server) entityVersionCursor(ctx context.Context, name service.Name, key service.Key, version service.Version) (service.Cursor, error) {
 	start, err := s.placeOf(ctx, name, service.From{Kind: service.FromStart})
 	if err != nil || version == 0 {
 		return start, err

@@ -133,13 +133,21 @@ func (s *Server) entityPlace(ctx context.Context, name service.Name, key service
 		return v, nil
 	}
 	at, err := s.placeBehind(ctx, name, after)
-	if service.KindOf(err) == service.KindBadCursor {
-		if v, ok, kept := s.backend.KeptVersion(ctx, name, key, after); kept == nil && ok {
-			return v, nil
-		}
+	if v, ok := s.keptVersion(ctx, name, key, after, err); ok {
+		return v, nil
 	}
 	if err != nil {
 		return 0, err
 	}
 	return s.backend.EntityVersion(ctx, name, key, at.Position)
+}
+
+// keptVersion is the version of an entity's event that a retention has kept apart, whose cursor was refused as that of a
+// place in the log.
+func (s *Server) keptVersion(ctx context.Context, name service.Name, key service.Key, cursor string, refused error) (service.Version, bool) {
+	if service.KindOf(refused) != service.KindBadCursor {
+		return 0, false
+	}
+	v, ok, err := s.backend.KeptVersion(ctx, name, key, cursor)
+	return v, ok && err == nil
 }
