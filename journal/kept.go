@@ -285,24 +285,30 @@ func (r *retention) broken(key string, at, next Version) error {
 	return errorf(KindCorrupt, "retain", r.log, "the log goes from version %d of entity %q to %d; nothing was deleted", at, key, next)
 }
 
-// keptBytes is how many bytes the records of an entity's events take from a version on up to its floor; once they are more
-// than most, that is enough to know.
-func (r *retention) keptBytes(key string, from Version, most int64) (n int64, events uint64, err error) {
-	floor := r.floors[key].at
+// keptBytes is how many bytes the records of an entity's events take, from one version through another one, and adds them to
+// the result; once they are more than most, that is enough to know.
+func (r *retention) keptBytes(key string, from, through Version, most int64) (n int64, err error) {
+	if from > through {
+		return 0, nil
+	}
+	if err := r.pace(); err != nil {
+		return 0, err
+	}
 	var record []byte
 	_, err = r.Load(r.ctx, r.log, key, from-1, func(e *Event) error {
-		if e.Version > floor || n > most {
+		if e.Version > through || n > most {
 			return errStop
 		}
 		record = appendKept(record[:0], e)
 		n += int64(len(record))
-		events++
+		r.result.KeptEvents++
 		return nil
 	})
 	if errors.Is(err, errStop) {
 		err = nil
 	}
-	return n, events, err
+	r.result.KeptBytes += uint64(n)
+	return n, err
 }
 
 // baseRecords gathers the records of base batches.

@@ -312,6 +312,54 @@ func TestKeptEventsAreBounded(t *testing.T) {
 	rebuilds(t, m.CrashClone(0))
 }
 
+// Where the bound is used up by what is kept already, the second cut that is tried is right, however many entities have no snapshot.
+func TestAFullBoundIsFoundAtOnce(t *testing.T) {
+	const n = 20
+	now := journal.UnixNano(1e18)
+	j := open(t, journaltest.NewMemory(), journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
+	defer closeAll(t, j)
+	asked := map[string]int{}
+	retain := func(before journal.Position, most int64) journal.Retained {
+		t.Helper()
+		now += journal.UnixNano(25 * time.Hour)
+		clear(asked)
+		got, err := j.Retain(t.Context(), "bank", journal.Retention{Before: before, MaxKept: most, Cover: func(_ context.Context, key string, _ journal.Version) error {
+			asked[key]++
+			return errors.New("its state cannot be encoded")
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	add := func(i int, size int) {
+		key, at := fmt.Sprintf("k%02d", i%n), journal.Version(i/n)
+		c := journaltest.Commit("bank", key, at, fmt.Sprint("c", i), 1)
+		c.Events[0].Data = make([]byte, size)
+		if _, err := journaltest.Append(j, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		add(i, 10_000)
+	}
+	first := retain(n+1, 0)
+	for i := range n {
+		add(n+i, 10)
+	}
+	// There is room for the new events of a few.
+	got := retain(2*n+1, int64(first.KeptBytes)+500)
+	few := int(got.First) - n - 1
+	if few == 0 || few > 10 || got.Kept != n || got.KeptEvents != uint64(n+few) || got.KeptBytes > first.KeptBytes+500 || got.Held != n-few || got.HeldBy[0] != fmt.Sprintf("k%02d", few) {
+		t.Errorf("%+v", got)
+	}
+	for key, times := range asked {
+		if times > 2 {
+			t.Errorf("a snapshot of %s was asked for %d times", key, times)
+		}
+	}
+}
+
 // A snapshot that is behind saves the events before it, one that does not count saves none, and takes the place of none.
 func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	ctx := t.Context()

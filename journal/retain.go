@@ -155,7 +155,8 @@ type retention struct {
 // floored is an entity that loses events, or has lost some.
 type floored struct {
 	at    Version
-	first uint64 // sequence of the first batch with events that it loses now; 0 if it loses none
+	kept  Version // of the last event that is kept already; 0 if none is
+	first uint64  // sequence of the first batch with events that it loses now; 0 if it loses none
 }
 
 func (r *retention) run() error {
@@ -428,6 +429,9 @@ func (r *retention) find() error {
 			r.old[key] = true
 			now := r.floors[key]
 			now.at = max(now.at, x.floor)
+			if x.kept > 0 {
+				now.kept = x.floor
+			}
 			r.floors[key] = now
 			return nil
 		})
@@ -523,37 +527,36 @@ func (r *retention) uncovered(keys []string) (without []uncovered, err error) {
 }
 
 // fit decides whose events are kept apart: of those without a snapshot, the ones that would lose events first, as
-// many as there is room for. It returns the others, and the sequence of the first batch with an event that they would lose.
-// What is kept already stays so.
+// many as there is room for beside what is kept already, which stays so. It returns the others, and the sequence of the first
+// batch with an event that they would lose. A cut before that batch leaves as much room for the first ones.
 func (r *retention) fit(without []uncovered) (held []string, first uint64, err error) {
 	slices.SortFunc(without, func(a, b uncovered) int {
 		return cmp.Or(cmp.Compare(a.first, b.first), strings.Compare(a.key, b.key))
 	})
 	left := r.o.maxKept()
-	var names []string
-	for i, x := range without {
-		most := left
-		if x.first == 0 {
-			most = math.MaxInt64
-		}
-		if err := r.pace(); err != nil {
-			return nil, 0, err
-		}
-		n, events, err := r.keptBytes(x.key, x.from, most)
+	for _, x := range without {
+		n, err := r.keptBytes(x.key, x.from, r.floors[x.key].kept, math.MaxInt64)
 		if err != nil {
 			return nil, 0, err
 		}
-		if n > most {
+		left = max(left-n, 0)
+	}
+	var names []string
+	for i, x := range without {
+		at := r.floors[x.key]
+		n, err := r.keptBytes(x.key, max(x.from, at.kept+1), at.at, left)
+		if err != nil {
+			return nil, 0, err
+		}
+		if n > left {
 			for _, x := range without[i:] {
 				held = append(held, x.key)
 			}
 			return held, x.first, nil
 		}
-		left = max(left-n, 0)
+		left -= n
 		r.kept[x.key] = x.from
 		names = append(names, x.key)
-		r.result.KeptEvents += events
-		r.result.KeptBytes += uint64(n)
 	}
 	r.result.Kept, r.result.KeptOf = len(names), some(names)
 	return nil, 0, nil
