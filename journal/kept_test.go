@@ -505,10 +505,18 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		}
 		closeAll(t, j)
 	}
-	forged := m.CrashClone(0)
-	forge(t, forged, 11, []byte("\x03\x02\x02k1\x02\x01"), []byte("\x03\x02\x02k1\x02\x02")) // as if the first kept event were another one
-	if report, err := journal.Verify(ctx, forged, journal.VerifyOptions{}); err != nil || !strings.Contains(fmt.Sprint(report.Problems), "a retention keeps other events than it says") {
-		t.Errorf("forged: verify finds %v, %v", report.Problems, err)
+	for name, c := range map[string]struct {
+		block    int
+		old, now string
+	}{
+		"another first event":   {11, "\x03\x02\x02k1\x02\x01", "\x03\x02\x02k1\x02\x02"},
+		"a cut before an event": {12, "\x04\x0b\x00\x00\x00\x00\x00\x00\x00\x0b", "\x04\x0b\x00\x00\x00\x00\x00\x00\x00\x09"},
+	} {
+		forged := m.CrashClone(0)
+		forge(t, forged, c.block, []byte(c.old), []byte(c.now))
+		if report, err := journal.Verify(ctx, forged, journal.VerifyOptions{}); err != nil || !strings.Contains(fmt.Sprint(report.Problems), "a retention keeps other events than it says") {
+			t.Errorf("%s: verify finds %v, %v", name, report.Problems, err)
+		}
 	}
 	for block := range 3 { // those of the kept events, the bases and the cut
 		bad := m.CrashClone(0)

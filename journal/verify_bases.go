@@ -22,6 +22,7 @@ type strayBases struct {
 	sequence, records uint64
 	kept              map[string]versions // events that it keeps
 	claims            map[string]versions // what its base records say of that
+	first, last       Position            // of these events
 	types             keptTypes
 }
 
@@ -155,6 +156,10 @@ func (l *logVerifier) keptEvent(block Block, h *batchHeader, here *strayBases, e
 		l.problem(l.log, block.Sequence, e.Position, "a retention keeps version %d of entity %q, and not the one before", e.Version, e.Key)
 	}
 	here.kept[e.Key] = of
+	if here.first == 0 {
+		here.first = e.Position
+	}
+	here.last = e.Position
 	if h.sequence < b.cut.sequence {
 		return nil
 	}
@@ -177,7 +182,7 @@ func (l *logVerifier) cutFound(block Block, c *cut) {
 	b := &l.bases
 	bad := func(format string, args ...any) { l.problem(l.log, block.Sequence, block.First, format, args...) }
 	there, kept, claims := uint64(0), map[string]versions{}, map[string]versions{}
-	whole := true
+	whole, at := true, Position(0)
 	for _, batch := range b.stray {
 		if batch.sequence < c.from {
 			continue
@@ -189,13 +194,17 @@ func (l *logVerifier) cutFound(block Block, c *cut) {
 			kept[key] = of
 		}
 		maps.Copy(claims, batch.claims)
+		if batch.last > 0 {
+			whole = whole && batch.first > at
+			at = batch.last
+		}
 	}
 	// Unless a later retention has deleted them, and only just not this cut.
 	if c.from > l.counts.Deleted && l.damages == 0 {
 		if there != c.bases {
 			bad("a retention says that it keeps %d records, but keeps %d", c.bases, there)
 		}
-		if !whole || !maps.Equal(kept, claims) {
+		if !whole || at >= c.position || !maps.Equal(kept, claims) {
 			bad("a retention keeps other events than it says")
 		}
 	}
