@@ -247,7 +247,9 @@ func (h *Host) EntityFirst(ctx context.Context, name service.Name, key service.K
 
 // KeptVersion is the version of the event of an entity that a cursor is of, if a retention has kept that event apart:
 // the cursor is of no place in the log any more, and one of the entity's events. ok is false if it is none of these.
-func (h *Host) KeptVersion(ctx context.Context, name service.Name, key service.Key, cursor string) (v service.Version, ok bool, err error) {
+func (h *Host) KeptVersion(
+	ctx context.Context, name service.Name, key service.Key, cursor string,
+) (v service.Version, ok bool, err error) {
 	at, err := service.ParseCursor(cursor)
 	if err != nil {
 		return 0, false, err

@@ -75,7 +75,8 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	module, schema := c.supervisor.Module(svc)
 	o := journal.Retention{
 		Pace:   pace,
-		Before: r.Before, Through: r.Through, MaxKept: r.MaxKept, DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
+		Before: r.Before, Through: r.Through, MaxKept: r.MaxKept,
+		DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
 		Schema: schema, Module: journal.Digest(module),
 		Hold: func() (func(), error) { return c.supervisor.HoldModule(ctx, svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
@@ -91,8 +92,8 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
 	if err == nil && !r.DryRun && done.Batches > 0 {
 		c.supervisor.LogChanged(svc)
-		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events, "first", uint64(done.First), "entities", done.Entities,
-			"kept_events", done.KeptEvents, "kept_of", done.KeptOf)
+		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events,
+			"first", uint64(done.First), "entities", done.Entities, "kept_events", done.KeptEvents, "kept_of", done.KeptOf)
 	}
 	return done, stoppedRetention(svc, backupError("retain", err))
 }

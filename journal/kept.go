@@ -39,7 +39,8 @@ func readKept(r *reader, h *batchHeader, e *Event, types *typeNames) bool {
 	*e = Event{Log: h.log, Key: r.str(), Version: Version(r.uint())}
 	return readEventValue(r, e, types) && e.Version > 0 && e.Position > before && e.Position < h.first &&
 		len(e.Key) > 0 && len(e.Key) <= MaxKey && len(e.CommandID) > 0 && len(e.CommandID) <= MaxCommandID &&
-		len(e.CommandType) <= MaxTypeName && len(e.Type) <= MaxTypeName && len(e.ContentType) > 0 && len(e.ContentType) <= MaxTypeName
+		len(e.CommandType) <= MaxTypeName && len(e.Type) <= MaxTypeName &&
+		len(e.ContentType) > 0 && len(e.ContentType) <= MaxTypeName
 }
 
 // Entries of the index. As those of base records they count if the cut in force keeps their batch.
@@ -136,7 +137,9 @@ func addKeptTypes(ctx context.Context, index IndexStore, log LogName, c cut, all
 
 // scanKept yields the kept events of an entity above a version up to the last of them, as the cut c keeps them, and
 // returns the last version that it yielded, also with an error. stopped is that of yield.
-func (j *Journal) scanKept(ctx context.Context, log LogName, x *base, c cut, after Version, yield func(*Event) error) (at Version, stopped, err error) {
+func (j *Journal) scanKept(
+	ctx context.Context, log LogName, x *base, c cut, after Version, yield func(*Event) error,
+) (at Version, stopped, err error) {
 	if err := j.reads.enter("load", log); err != nil {
 		return after, nil, err
 	}
@@ -155,7 +158,8 @@ func (j *Journal) scanKept(ctx context.Context, log LogName, x *base, c cut, aft
 		}
 		e = Event{Log: log, Key: x.key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e, &types) {
-			return errorf(KindCorrupt, "load", log, "the index entry of a kept event of entity %q after version %d is damaged; rebuild the index", x.key, at)
+			return errorf(KindCorrupt, "load", log,
+				"the index entry of a kept event of entity %q after version %d is damaged; rebuild the index", x.key, at)
 		}
 		if v != at+1 {
 			return gap("load", log, x.key, at, v)
@@ -178,7 +182,9 @@ func (j *Journal) scanKept(ctx context.Context, log LogName, x *base, c cut, aft
 
 // KeptVersion is the version of the event of an entity at a position, with the stamp of the batch that it came to the
 // log in, if the latest retention has kept that event; ok is false if it has not. It costs some look-ups.
-func (j *Journal) KeptVersion(ctx context.Context, log LogName, key string, at Position, stamp Stamp) (v Version, ok bool, err error) {
+func (j *Journal) KeptVersion(
+	ctx context.Context, log LogName, key string, at Position, stamp Stamp,
+) (v Version, ok bool, err error) {
 	c := j.cutOf(log)
 	if at == 0 || at >= c.position {
 		return 0, false, nil
@@ -218,7 +224,8 @@ func (r *retention) eachKept(yield func(*Event) error) error {
 	if last.sequence == 0 {
 		return nil
 	}
-	return r.Batches(r.ctx, r.log, BatchRange{From: last.position, After: last.from - 1, UpTo: last.at}, func(b Block) error {
+	written := BatchRange{From: last.position, After: last.from - 1, UpTo: last.at}
+	return r.Batches(r.ctx, r.log, written, func(b Block) error {
 		if err := r.pace(); err != nil {
 			return err
 		}
@@ -238,6 +245,7 @@ func (r *retention) keep() error {
 		return nil
 	}
 	next := maps.Clone(r.kept) // version of the event that comes next, of each entity
+	written := uint64(0)
 	keep := func(e *Event) error {
 		want, ok := next[e.Key]
 		if !ok || e.Version < want {
@@ -247,6 +255,9 @@ func (r *retention) keep() error {
 			return r.broken(e.Key, want-1, e.Version)
 		}
 		next[e.Key]++
+		if written++; written%4096 == 0 {
+			r.tell("keeping events of entities without snapshots", written, r.result.KeptEvents)
+		}
 		return r.records.add(r, appendKept(nil, e))
 	}
 	if err := r.eachKept(keep); err != nil {
@@ -282,7 +293,8 @@ func (r *retention) keep() error {
 
 // broken is the error of a log that lacks events of an entity.
 func (r *retention) broken(key string, at, next Version) error {
-	return errorf(KindCorrupt, "retain", r.log, "the log goes from version %d of entity %q to %d; nothing was deleted", at, key, next)
+	return errorf(KindCorrupt, "retain", r.log,
+		"the log goes from version %d of entity %q to %d; nothing was deleted", at, key, next)
 }
 
 // keptBytes is how many bytes the records of an entity's events take, from one version through another one, and adds them to

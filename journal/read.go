@@ -324,7 +324,9 @@ func (j *Journal) nothingAbove(log LogName, key string, after Version) (Version,
 
 // loadKept yields what a retention has kept apart of an entity's events above a version, which come before those in
 // the log, and returns the version behind which to go on, also with an error. It refuses a version below what is deleted.
-func (j *Journal) loadKept(ctx context.Context, log LogName, key string, c cut, after Version, yield func(*Event) error) (Version, error) {
+func (j *Journal) loadKept(
+	ctx context.Context, log LogName, key string, c cut, after Version, yield func(*Event) error,
+) (Version, error) {
 	if c.sequence == 0 {
 		return after, nil
 	}
@@ -333,7 +335,8 @@ func (j *Journal) loadKept(ctx context.Context, log LogName, key string, c cut, 
 	case err != nil || !lost || after >= x.floor:
 		return after, err
 	case after < x.gone():
-		return after, errorf(KindTrimmed, "load", log, "a retention has deleted the events of entity %q up to version %d", key, x.gone())
+		return after, errorf(KindTrimmed, "load", log,
+			"a retention has deleted the events of entity %q up to version %d", key, x.gone())
 	}
 	at, stopped, err := j.scanKept(ctx, log, &x, c, after, yield)
 	if stopped != nil {

@@ -337,7 +337,9 @@ func (r *retention) plan() (keys []string, err error) {
 			r.result.HeldBy = some(held)
 		}
 		if first <= r.cutOf(r.log).sequence || first <= 1 {
-			return nil, errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, %d have no snapshot that covers these, among them %s, and no more than %d bytes of such events may be kept apart; nothing was deleted",
+			return nil, errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, "+
+				"%d have no snapshot that covers these, among them %s, "+
+				"and no more than %d bytes of such events may be kept apart; nothing was deleted",
 				len(keys), len(held), quoted(r.result.HeldBy), r.o.maxKept())
 		}
 		// Batches go in order, so what is behind an event that stays has to stay, too.

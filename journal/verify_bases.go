@@ -153,7 +153,8 @@ func (l *logVerifier) keptEvent(block Block, h *batchHeader, here *strayBases, e
 	b := &l.bases
 	of := here.kept[e.Key]
 	if !of.join(versions{e.Version, e.Version}) {
-		l.problem(l.log, block.Sequence, e.Position, "a retention keeps version %d of entity %q, and not the one before", e.Version, e.Key)
+		l.problem(l.log, block.Sequence, e.Position,
+			"a retention keeps version %d of entity %q, and not the one before", e.Version, e.Key)
 	}
 	here.kept[e.Key] = of
 	if here.first == 0 {
@@ -172,7 +173,8 @@ func (l *logVerifier) keptEvent(block Block, h *batchHeader, here *strayBases, e
 	}
 	b.kept++
 	if !ok || string(got) != string(encodeIndexEvent(e)) {
-		l.problem(l.log, block.Sequence, e.Position, "the index %s version %d of entity %q, which a retention keeps; rebuild the index", hasOther(ok), e.Version, e.Key)
+		l.problem(l.log, block.Sequence, e.Position,
+			"the index %s version %d of entity %q, which a retention keeps; rebuild the index", hasOther(ok), e.Version, e.Key)
 	}
 	return nil
 }
@@ -251,10 +253,12 @@ func (l *logVerifier) checkBases() error {
 		}
 	}
 	if entries < len(b.values) {
-		l.problem(l.log, 0, 0, "the index has %d entries of what retentions kept, the log has %d; rebuild the index", entries, len(b.values))
+		l.problem(l.log, 0, 0, "the index has %d entries of what retentions kept, the log has %d; rebuild the index",
+			entries, len(b.values))
 	}
 	if kept != b.kept {
-		l.problem(l.log, 0, 0, "the index has %d events that retentions kept, the log has %d; rebuild the index", kept, b.kept)
+		l.problem(l.log, 0, 0, "the index has %d events that retentions kept, the log has %d; rebuild the index",
+			kept, b.kept)
 	}
 	return nil
 }

@@ -133,14 +133,15 @@ func printRetained(w io.Writer, r *retainedEvents) {
 		if r.DryRun {
 			is = "would be"
 		}
-		fmt.Fprintf(w, "%d events, %s, of %d entities %s kept apart, as these have no snapshot and none could be had: %s\n", r.KeptEvents, bytesUnit(int64(r.KeptBytes)),
-			r.Kept, is, safetext.Text(strings.Join(r.KeptOf, ", ")))
+		fmt.Fprintf(w, "%d events, %s, of %d entities %s kept apart, as these have no snapshot and none could be had: %s\n",
+			r.KeptEvents, bytesUnit(int64(r.KeptBytes)), r.Kept, is, safetext.Text(strings.Join(r.KeptOf, ", ")))
 	}
 	if r.Uncovered > 0 {
 		fmt.Fprintf(w, "the states of %d entities are lost\n", r.Uncovered)
 	}
 	if r.Held > 0 {
-		fmt.Fprintf(w, "the rest stays, as %d entities have no snapshot and none could be had, and the bound of what is kept apart has no room for their events: %s\n", r.Held, safetext.Text(strings.Join(r.HeldBy, ", ")))
+		fmt.Fprintf(w, "the rest stays, as %d entities have no snapshot and none could be had, "+
+			"and the bound of what is kept apart has no room for their events: %s\n", r.Held, safetext.Text(strings.Join(r.HeldBy, ", ")))
 	}
 	if r.Promised {
 		fmt.Fprintln(w, "the rest stays, as answers to its command ids are still promised")

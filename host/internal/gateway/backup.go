@@ -108,7 +108,8 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	switch most := want.MaxKeptBytes; {
 	case most == nil:
 	case *most < 0:
-		return service.Errorf(service.KindInvalid, "max_kept_bytes is %d; it is a number of bytes, or 0 to keep nothing", *most)
+		return service.Errorf(service.KindInvalid,
+			"max_kept_bytes is %d; it is a number of bytes, or 0 to keep nothing", *most)
 	case *most == 0:
 		maxKept = -1
 	default:

@@ -111,7 +111,9 @@ func (s *Server) entityCursor(ctx context.Context, name service.Name, key servic
 }
 
 // entityBehind is entityCursor of an event, whose id or cursor is given.
-func (s *Server) entityBehind(ctx context.Context, name service.Name, key service.Key, id string) (service.Cursor, error) {
+func (s *Server) entityBehind(
+	ctx context.Context, name service.Name, key service.Key, id string,
+) (service.Cursor, error) {
 	at, err := s.placeBehind(ctx, name, id)
 	if v, ok := s.keptVersion(ctx, name, key, id, err); ok {
 		return s.entityVersionCursor(ctx, name, key, v)
@@ -119,7 +121,9 @@ func (s *Server) entityBehind(ctx context.Context, name service.Name, key servic
 	return at, err
 }
 
-func (s *Server) entityVersionCursor(ctx context.Context, name service.Name, key service.Key, version service.Version) (service.Cursor, error) {
+func (s *Server) entityVersionCursor(
+	ctx context.Context, name service.Name, key service.Key, version service.Version,
+) (service.Cursor, error) {
 	start, err := s.placeOf(ctx, name, service.From{Kind: service.FromStart})
 	if err != nil || version == 0 {
 		return start, err

@@ -76,7 +76,10 @@ func (b hostBackend) Batches(ctx context.Context, name service.Name, w io.Writer
 }
 
 func (b hostBackend) Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error) {
-	return b.Host.Retain(ctx, name, host.Retention{Before: r.Before, OlderThan: r.OlderThan, Through: r.Through, MaxKept: r.MaxKept, DryRun: r.DryRun, Force: r.Force})
+	return b.Host.Retain(ctx, name, host.Retention{
+		Before: r.Before, OlderThan: r.OlderThan, Through: r.Through,
+		MaxKept: r.MaxKept, DryRun: r.DryRun, Force: r.Force,
+	})
 }
 
 type hostSubscriber struct {

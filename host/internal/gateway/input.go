@@ -144,7 +144,9 @@ func (s *Server) entityPlace(ctx context.Context, name service.Name, key service
 
 // keptVersion is the version of an entity's event that a retention has kept apart, whose cursor was refused as that of a
 // place in the log.
-func (s *Server) keptVersion(ctx context.Context, name service.Name, key service.Key, cursor string, refused error) (service.Version, bool) {
+func (s *Server) keptVersion(
+	ctx context.Context, name service.Name, key service.Key, cursor string, refused error,
+) (service.Version, bool) {
 	if service.KindOf(refused) != service.KindBadCursor {
 		return 0, false
 	}

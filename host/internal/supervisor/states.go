@@ -65,7 +65,8 @@ func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
 // it was held to what there is.
 func (s *Supervisor) takesStatesStill(ctx context.Context, next *build) error {
 	if d, ok := s.opt.Catalog.Recorded(next.spec.Service); ok && d.Spec == next.spec {
-		if next.facts.KeptFrom = d.Facts.KeptFrom; next.facts.KeptFrom == s.opt.Journal.First(journal.LogName(next.spec.Service)) {
+		next.facts.KeptFrom = d.Facts.KeptFrom
+		if s.opt.Journal.First(journal.LogName(next.spec.Service)) == next.facts.KeptFrom {
 			return nil
 		}
 	}
