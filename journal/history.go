@@ -134,7 +134,8 @@ func (j *Journal) findStamps(ctx context.Context) error {
 	return nil
 }
 
-// VersionAt is an entity's version after the event at a position of its log, which is on disk.
+// VersionAt is an entity's version after the event at a position of its log, which is on disk. If a retention has deleted
+// the event behind it, the error is of kind KindTrimmed: which of the entity's events it had taken out of the log by then nobody knows.
 func (j *Journal) VersionAt(ctx context.Context, log LogName, key string, at Position) (Version, error) {
 	held, _, _ := j.overlay(log, key)
 	r := j.ReadKeys(log, []string{key})
@@ -148,6 +149,9 @@ func (j *Journal) VersionAt(ctx context.Context, log LogName, key string, at Pos
 		if e := &held[i]; e.Position > 0 && e.Position <= at {
 			v = max(v, e.Version)
 		}
+	}
+	if first := j.First(log); at+1 < first {
+		return 0, trimmedLog(log, first)
 	}
 	return v, nil
 }

@@ -360,6 +360,24 @@ func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	}
 }
 
+// A retention may take an event out of the log whose place somebody has just looked up. Where its entity was then is not
+// known any more: the floor would have the events up to there, which are kept, left out.
+func TestTheVersionAtAPlaceThatIsGone(t *testing.T) {
+	r := newRetainer(t, journaltest.NewMemory())
+	defer closeAll(t, r.Journal)
+	if err := r.add(20); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	r.retain(t, 11, "k1")
+	for at := journal.Position(1); at <= 20; at++ {
+		v, err := r.VersionAt(t.Context(), "bank", "k1", at)
+		if at < 10 && journal.KindOf(err) != journal.KindTrimmed || at >= 10 && (err != nil || v != journal.Version((at+3)/5)) {
+			t.Errorf("k1 has version %d at position %d, %v", v, at, err)
+		}
+	}
+}
+
 // A snapshot that is behind saves the events before it, one that does not count saves none, and takes the place of none.
 func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	ctx := t.Context()
@@ -390,8 +408,8 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 		if _, at, err := journaltest.Hydrate(r.Journal, "bank", key); at != 6 || err != nil {
 			t.Errorf("%s is at %d, %v", key, at, err)
 		}
-		if first, err := r.EntityFirst(ctx, "bank", key); err != nil || first != max(kept, 1) {
-			t.Errorf("%s begins at %d, %v", key, first, err)
+		if first, err := r.EntityFirst(ctx, "bank", key); err != nil || first != max(kept, 1) || x.Gone() != first-1 {
+			t.Errorf("%s begins at %d, its events up to %d are gone, %v", key, first, x.Gone(), err)
 		}
 	}
 	want("k1", 2, 1)

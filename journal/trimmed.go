@@ -12,10 +12,15 @@ type Trimmed struct {
 	// Kept is the version of the first event that the retention has kept apart, as no snapshot stood for it;
 	// the others up to Floor follow on it. 0 if there are none. [Journal.Load] and [Journal.Entity] yield them.
 	Kept Version
-	// Snapshot is of a version not below the last one whose event cannot be read any more: Floor, or the one
-	// before Kept. It is nil if all events are kept, or the state was lost, as somebody wanted.
+	// Snapshot is of the version Gone or a later one. It is nil if all events are kept, or the state was lost, as somebody wanted.
 	// It is in the log, so it stays whatever is put by PutSnapshot.
 	Snapshot *Snapshot
+}
+
+// Gone is the version up to which the entity's events cannot be read any more.
+func (t *Trimmed) Gone() Version {
+	x := base{floor: t.Floor, kept: t.Kept}
+	return x.gone()
 }
 
 func (x *base) trimmed(key string) Trimmed {

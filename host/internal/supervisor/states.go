@@ -209,7 +209,7 @@ func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
 
 func (c *stateCheck) refuse(t *journal.Trimmed, why string) {
 	if c.refused++; c.refused == 1 {
-		c.first = fmt.Sprintf("entity %q, whose events up to version %d are deleted: %s", t.Key, t.Floor, why)
+		c.first = fmt.Sprintf("entity %q, whose events up to version %d are deleted: %s", t.Key, t.Gone(), why)
 	}
 }
 
