@@ -100,9 +100,14 @@ func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, err
 		return nil, err
 	}
 	defer j.reads.leave()
-	types, err := storedTypes(ctx, j.engine.Index(), log)
-	if err == nil {
-		err = addKeptTypes(ctx, j.engine.Index(), log, j.cutOf(log), types)
+	var types map[string]typeEntry
+	var err error
+	for again := true; again && err == nil; {
+		c := j.cutOf(log)
+		if types, err = storedTypes(ctx, j.engine.Index(), log); err == nil {
+			err = addKeptTypes(ctx, j.engine.Index(), log, c, types)
+		}
+		again = j.cutOf(log) != c // a retention has begun meanwhile, and may have taken away what the one before kept
 	}
 	var all []EventType
 	for _, name := range slices.Sorted(maps.Keys(types)) {

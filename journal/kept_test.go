@@ -727,3 +727,25 @@ func TestARetentionWhileAnEntityIsRead(t *testing.T) {
 		}
 	}
 }
+
+// What a retention carries on of those before is in the catalogue, also if the retention comes while somebody reads that.
+func TestARetentionWhileTheCatalogueIsRead(t *testing.T) {
+	for _, kind := range []byte("yz") {
+		e := &interrupted{Engine: journaltest.NewMemory(), kind: kind}
+		r := newRetainer(t, e)
+		if err := r.add(20); err != nil {
+			t.Fatal(err)
+		}
+		r.later()
+		r.retain(t, 11, "k1")
+		r.later()
+		e.then = func() { r.retain(t, 21, "k1") }
+		types, err := r.EventTypes(t.Context(), "bank")
+		again, wrong := r.EventTypes(t.Context(), "bank")
+		if err != nil || wrong != nil || e.then != nil || len(types) == 0 || !slices.Equal(types, again) {
+			t.Errorf("%c: %v, %v; later %v, %v", kind, types, err, again, wrong)
+		}
+		journaltest.CheckTypes(t, r.Journal, "bank")
+		closeAll(t, r.Journal)
+	}
+}
