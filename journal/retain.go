@@ -591,8 +591,10 @@ func (r *retention) write(keys []string) error {
 	if err := r.records.flush(r); err != nil {
 		return err
 	}
-	if r.cut.from == 0 {
-		r.cut.from = r.cut.sequence // there are none
+	if r.cut.from == 0 { // there are none: those of retentions that did not come to their end stand before it
+		r.mu.Lock()
+		r.cut.from = r.s.batches + 1
+		r.mu.Unlock()
 	}
 	var err error
 	r.cut.at, err = r.append(1, appendCut(nil, &r.cut))

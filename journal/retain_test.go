@@ -250,6 +250,54 @@ func eachOperationFails(t *testing.T, without ...string) {
 	}
 }
 
+// What a retention has written that did not come to its end does not count for the next one either, which takes no event away
+// and so writes nothing but its cut.
+func TestRetentionOfNoEvents(t *testing.T) {
+	ctx := t.Context()
+	deployed := errors.New("another module was deployed")
+	for _, without := range []string{"", "k1"} {
+		for n := 0; n < 60; n++ { // 0: it ends by itself, with events kept
+			m := journaltest.NewMemory()
+			r := newRetainer(t, m)
+			if _, err := journaltest.Append(r.Journal, journaltest.Commit("bank", "k0", 0, "nothing", 0)); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.add(20); err != nil {
+				t.Fatal(err)
+			}
+			r.later()
+			o := journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut(without)}
+			if n == 0 {
+				o.Hold = func() (func(), error) { return nil, deployed }
+			}
+			m.FailAt(n)
+			_, err := r.Retain(ctx, "bank", o)
+			m.FailAt(0)
+			closeAll(t, r.Journal)
+			m = m.CrashClone(0)
+			r.Journal = open(t, m, journal.Options{Clock: func() journal.UnixNano { return *r.now }})
+			if err == nil || r.First("bank") > 1 {
+				closeAll(t, r.Journal)
+				break
+			}
+			if got, err := r.Retain(ctx, "bank", journal.Retention{Before: 2, Through: 1, Schema: 1}); err != nil || got.Batches != 1 || got.Entities != 0 {
+				t.Errorf("%d: %+v, %v", n, got, err)
+			}
+			for key, v := range r.versions {
+				if got := eventsOf(t, r.Journal, key, 0); len(got) != int(v) {
+					t.Errorf("%d: %s has %d events", n, key, len(got))
+				}
+			}
+			journaltest.CheckTypes(t, r.Journal, "bank")
+			closeAll(t, r.Journal)
+			rebuilds(t, m.CrashClone(0))
+			if t.Failed() {
+				t.Fatalf("the operation number %d of the first one failed, %q has no snapshot", n, without)
+			}
+		}
+	}
+}
+
 // A retention may end between what an earlier one kept and its cut.
 func TestRetentionCutsAnotherInTwo(t *testing.T) {
 	ctx := context.Background()
