@@ -42,7 +42,8 @@ type Retention struct {
 	// MaxKept bounds the events of entities without snapshots that are kept apart, in bytes of their records:
 	// their batches go, and the events stay readable by entity until a retention finds a snapshot. Beyond it
 	// batches with such events stay, and all behind them. What an earlier retention has kept counts, and stays in any
-	// case. 0 is [DefaultMaxKept], a negative value lets nothing be kept that is not already.
+	// case. Each retention writes all of it again, and what the one before wrote stays in log and index until its batches
+	// go, too. 0 is [DefaultMaxKept], a negative value lets nothing be kept that is not already.
 	MaxKept int64
 	// Force deletes events that no snapshot covers, also those that were kept, and so the states of these entities,
 	// and batches whose answers to command ids are still promised.
