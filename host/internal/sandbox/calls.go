@@ -82,15 +82,12 @@ func (i *Instance) failed(err error) error {
 //
 // KindFault means that the guest could not take the snapshot or an event; the
 // instance is fine, the entity is not resident. If it was an event, or after a trap one of
-// several, the error is a [*service.ReplayError].
+// several, the error is a [*service.ReplayError]. The snapshot goes with the first events, so
+// after a trap nobody knows whether it or one of these was to blame: that error is none.
 func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
 	c := chunk{instance: i, slot: slot, b: abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot), frames: 1}
 	if snapshot != nil {
-		// By itself, so that it is known whether the snapshot is refused or an event after it.
 		c.opens = saturate(startCalls-1, i.limits.Fuel) + saturate(int64(len(snapshot)), snapshotFuel)
-		if err := c.send(ctx); err != nil {
-			return err
-		}
 	}
 	return c.replay(ctx, events)
 }
@@ -115,7 +112,7 @@ type chunk struct {
 	events      uint32          // of them, those at its end that are events
 	first, last service.Version // of the events
 	fuel        int64           // what the events may take
-	opens       int64           // what the Open may take beyond the limit
+	opens       int64           // what the Open may take beyond the limit; 0 without a snapshot
 }
 
 // snapshotFuel is what a guest may take for a byte of a snapshot: parsers of text take a
@@ -131,14 +128,15 @@ func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 	var failed error                    // of the guest
 	finding := startLap(clock(), false) // what the host does to find the events
 	err := events(func(e service.GuestEvent) error {
-		if c.full(&e) {
+		fuel := c.mayTake(&e)
+		if c.full(&e, fuel) {
 			i.hostWork(finding)
 			if failed = c.send(ctx); failed != nil {
 				return failed
 			}
-			finding = startLap(clock(), false)
+			finding, fuel = startLap(clock(), false), c.mayTake(&e)
 		}
-		c.add(&e)
+		c.add(&e, fuel)
 		return nil
 	})
 	if failed != nil {
@@ -152,19 +150,19 @@ func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 	return c.send(ctx)
 }
 
-// full reports whether the request has to be sent before another event is added.
-func (c *chunk) full(e *service.GuestEvent) bool {
+// full reports whether the request has to be sent before another event is added, which may take so much fuel.
+func (c *chunk) full(e *service.GuestEvent, fuel int64) bool {
 	size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
-	fuel := c.mayTake(e)
-	return c.events >= chunkEvents || c.events > 0 && (len(c.b)+size > chunkBytes || c.fuel+fuel > fuelMargin*chunkFuel)
+	return c.events >= chunkEvents || c.frames > 0 && len(c.b)+size > chunkBytes ||
+		c.events > 0 && c.fuel+fuel > fuelMargin*chunkFuel
 }
 
-func (c *chunk) add(e *service.GuestEvent) {
+func (c *chunk) add(e *service.GuestEvent, fuel int64) {
 	c.b = abi.AppendApply(c.b, c.slot, e.Type, uint64(e.Version), uint64(e.Time), e.Data, e.Metadata)
 	if c.events == 0 {
 		c.first = e.Version
 	}
-	c.fuel += c.mayTake(e)
+	c.fuel += fuel
 	c.last = e.Version
 	c.frames++
 	c.events++
@@ -192,7 +190,7 @@ func (c *chunk) send(ctx context.Context) error {
 	case err == nil && a.terminal != abi.RespFault:
 		c.b, c.frames, c.events, c.fuel, c.opens = c.b[:0], 0, 0, 0, 0
 		return nil
-	case err != nil && c.events > 0:
+	case err != nil && c.events > 0 && c.opens == 0:
 		return &service.ReplayError{First: c.first, Last: c.last, Err: err}
 	case err != nil:
 		return err

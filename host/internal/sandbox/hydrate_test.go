@@ -80,7 +80,8 @@ func TestACommandWithMoreEventsThanARequest(t *testing.T) {
 	took := func(n service.Version) (fuel int64) {
 		c := chunk{}
 		for v := range n {
-			c.add(&service.GuestEvent{Version: v + 1, Fuel: 10, Again: v > 0})
+			e := service.GuestEvent{Version: v + 1, Fuel: 10, Again: v > 0}
+			c.add(&e, c.mayTake(&e))
 		}
 		return c.fuel
 	}
@@ -115,14 +116,46 @@ func TestWhichEventWasToBlame(t *testing.T) {
 	}
 	blamed(i.Apply(t.Context(), testguest.LiarSlot, took(101, 10, 1)), 103)
 
-	// The snapshot is no event.
-	refused := map[abi.RequestKind][]byte{abi.ReqOpen: fault(0)}
+	// The snapshot is no event, although the first ones go with it.
+	refused := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(0), fault(1))}
 	i = instantiate(t, compile(t, testguest.Liar{Answers: refused}.Bytes(), quick), nil)
 	given = 0
-	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, []byte("{}"), counted(took(8, 3, 1)))
+	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, []byte("{}"), counted(took(8, 1000, 1)))
 	var replay *service.ReplayError
-	if service.KindOf(err) != service.KindFault || errors.As(err, &replay) || given != 0 {
+	if service.KindOf(err) != service.KindFault || errors.As(err, &replay) || i.Broken() || given > chunkEvents+1 {
 		t.Errorf("%v after %d events", err, given)
+	}
+}
+
+// A snapshot and the first events after it are one request, unless it is large.
+func TestASnapshotGoesWithItsEvents(t *testing.T) {
+	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event", "what is this")
+	i := instantiate(t, compile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqApply: fault}}.Bytes(), quick), nil)
+	hydrate := func(i *Instance, snapshot []byte, n int) error {
+		return i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, snapshot, took(8, n, 1))
+	}
+	for _, n := range []int{0, 1, chunkEvents} {
+		if err := hydrate(i, []byte("{}"), n); err != nil {
+			t.Errorf("a snapshot and %d events: %v", n, err)
+		}
+	}
+	var replay *service.ReplayError
+	if err := hydrate(i, []byte("{}"), chunkEvents+1); !errors.As(err, &replay) || replay.First != 8+chunkEvents || replay.Last != replay.First {
+		t.Errorf("more events than a request has: %v", err)
+	}
+	small, large := chunk{frames: 1, b: make([]byte, chunkBytes/2)}, chunk{frames: 1, b: make([]byte, chunkBytes)}
+	if e := (service.GuestEvent{Version: 8}); small.full(&e, 0) || !large.full(&e, 0) {
+		t.Error("events go with a large snapshot, or not with a small one")
+	}
+
+	// After a trap it is not known to be an event.
+	traps := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Unreachable)}}.Bytes()
+	for _, snapshot := range [][]byte{nil, []byte("{}")} {
+		i := instantiate(t, compile(t, traps, quick), nil)
+		err := hydrate(i, snapshot, 3)
+		if service.KindOf(err) != service.KindTrap || !i.Broken() || errors.As(err, &replay) != (snapshot == nil) {
+			t.Errorf("a trap with the snapshot %q: %v", snapshot, err)
+		}
 	}
 }
 
