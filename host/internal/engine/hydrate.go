@@ -34,6 +34,7 @@ func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked boo
 			e, err, more := s.step(x)
 			if !more {
 				s.hydrations.remove(x)
+				s.hydrations.reuse(x)
 			}
 			switch begun := t.command.Claim.Begin(); {
 			case !begun:

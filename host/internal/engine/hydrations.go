@@ -53,6 +53,7 @@ type hydrations struct {
 	begun int
 	full  bool          // there is no place for another one until one is there
 	turn  int           // of those that have begun: whose step is next
+	spare *hydration    // is used for the next one
 	ended time.Time     // the last step
 	took  time.Duration // that step
 }
@@ -61,7 +62,11 @@ func (w *hydrations) add(key service.Key) *hydration {
 	if w.byKey == nil {
 		w.byKey = map[service.Key]*hydration{}
 	}
-	x := &hydration{key: key}
+	x := w.spare
+	if w.spare = nil; x == nil {
+		x = new(hydration)
+	}
+	x.key = key
 	w.byKey[key] = x
 	w.order = append(w.order, x)
 	return x
@@ -76,6 +81,19 @@ func (w *hydrations) remove(x *hydration) {
 		w.begun--
 	}
 	w.full = false
+}
+
+// reuse keeps x for the next hydration. It was removed, and nothing refers to it any more.
+func (w *hydrations) reuse(x *hydration) {
+	*x = hydration{}
+	w.spare = x
+}
+
+// move puts x into the place of order that is behind those that have begun.
+func (w *hydrations) move(x *hydration) {
+	if at := slices.Index(w.order, x); at != w.begun {
+		w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
+	}
 }
 
 // waits reports whether a task waits here.
@@ -223,10 +241,8 @@ func (s *shard) end(x *hydration, resident bool) *entity {
 		return nil // the guest has been reset
 	}
 	x.begun = false
-	w := &s.hydrations
-	w.begun--
-	at := slices.Index(w.order, x)
-	w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
+	s.hydrations.begun--
+	s.hydrations.move(x)
 	s.residents.give(x.key)
 	if !resident {
 		s.residents.retire(x.slot)
@@ -259,8 +275,10 @@ func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool
 			}
 		}
 		began, version := time.Now(), x.replay.version
+		if x.started.IsZero() {
+			x.started = began
+		}
 		err := s.stepGuest(x, began)
-		x.worked += time.Since(began)
 		switch {
 		case err != nil:
 			if again, failure := s.stepFailed(x, err); !again {
@@ -269,7 +287,9 @@ func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool
 			continue // with the next source
 		case x.replay.whole:
 			return s.end(x, true), nil, false
-		case x.replay.version > version:
+		}
+		x.worked += time.Since(began)
+		if x.replay.version > version {
 			s.snapshotMidway(x)
 		}
 		return nil, nil, true
@@ -313,14 +333,10 @@ func (s *shard) beginHydration(x *hydration) (ready bool, failure *service.Error
 	if err := s.dropRetired(); err != nil {
 		return false, err
 	}
-	at := slices.Index(w.order, x)
-	w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
+	w.move(x)
 	w.begun++
 	s.residents.hold(x.key)
 	x.begun, x.slot, x.worked, x.kept = true, s.residents.takeSlot(), 0, 0
-	if x.started.IsZero() {
-		x.started = time.Now()
-	}
 	x.replay = replay{shard: s, key: x.key}
 	if x.from != nil {
 		x.replay.from, x.replay.version = x.from.Version, x.from.Version

@@ -45,6 +45,9 @@ type snapshots struct {
 	told   int       // of the snapshots that were refused
 }
 
+// leftAlone reports whether the snapshots that there are are not used for a while.
+func (n *snapshots) leftAlone() bool { return !n.unused.IsZero() && time.Now().Before(n.unused) }
+
 // due reports whether e has gone on so far since its latest snapshot that it is time
 // for another.
 func (s *shard) due(e *entity, evicted bool) bool {
@@ -199,7 +202,7 @@ func (s *shard) source(x *hydration) *journal.Snapshot {
 
 // latest is the latest snapshot of an entity, if it may be used.
 func (s *shard) latest(x *hydration) *journal.Snapshot {
-	if time.Now().Before(s.snapshots.unused) {
+	if s.snapshots.leftAlone() {
 		return nil
 	}
 	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(x.key))
@@ -237,7 +240,7 @@ func (s *shard) retained(x *hydration) *journal.Snapshot {
 // keptMidway is the snapshot that this hydration has kept on its way, after the ones before it were
 // refused; nil if it has been dropped, or snapshots are not used for a while.
 func (s *shard) keptMidway(x *hydration) *journal.Snapshot {
-	if time.Now().Before(s.snapshots.unused) {
+	if s.snapshots.leftAlone() {
 		return nil
 	}
 	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(x.key))
