@@ -137,7 +137,7 @@ func eachBase(block Block, yield baseYield) error {
 func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 	var x base
 	var e Event
-	var types typeNames
+	var t texts
 	for range h.commits {
 		rec := reader{b: body.bytes()}
 		kind := rec.take(1)
@@ -154,7 +154,7 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 			}
 			err = yield(h, baseRecord{base: &x})
 		case recordKept:
-			if !readKept(&rec, h, &e, &types) {
+			if !readKept(&rec, h, &e, &t) {
 				return b.corrupt("the record of a kept event is malformed")
 			}
 			err = yield(h, baseRecord{kept: &e})

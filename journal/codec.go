@@ -2,6 +2,7 @@ package journal
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -144,6 +145,31 @@ func (t *typeNames) str(b []byte) string {
 		*at = string(b)
 	}
 	return *at
+}
+
+// texts makes the strings of events that are read one after the other.
+type texts struct {
+	types typeNames
+	// together has command ids share memory, which stays as long as one of them: for readers who soon let go
+	// of all.
+	together bool
+	ids      strings.Builder
+}
+
+// togetherMost bounds the memory that ids share, in bytes.
+const togetherMost = 1 << 10
+
+func (t *texts) id(b []byte) CommandID {
+	if !t.together {
+		return CommandID(b)
+	}
+	if size := t.ids.Cap(); size-t.ids.Len() < len(b) {
+		t.ids.Reset()
+		t.ids.Grow(max(len(b), min(2*size, togetherMost))) // the first one by itself, as there may be no other
+	}
+	at := t.ids.Len()
+	t.ids.Write(b)
+	return CommandID(t.ids.String()[at:])
 }
 
 // readCommit takes the records of one commit off r. most bounds the events, as

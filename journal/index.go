@@ -136,17 +136,17 @@ func appendEventValue(b []byte, e *Event) []byte {
 }
 
 // decodeIndexEvent fills in what the value says; the slices are views.
-func decodeIndexEvent(b []byte, e *Event, types *typeNames) bool {
+func decodeIndexEvent(b []byte, e *Event, t *texts) bool {
 	r, ok := openValue(b)
-	return ok && readEventValue(&r, e, types) && len(r.b) == 0
+	return ok && readEventValue(&r, e, t) && len(r.b) == 0
 }
 
-func readEventValue(r *reader, e *Event, types *typeNames) bool {
+func readEventValue(r *reader, e *Event, t *texts) bool {
 	e.Position, e.Time, e.CommandTime = Position(r.u64()), UnixNano(r.u64()), UnixNano(r.u64())
 	r.fill(e.Stamp[:])
 	e.CommandFuel = r.uint()
-	e.Type, e.ContentType = types.str(r.bytes()), types.str(r.bytes())
-	e.CommandID, e.CommandType = CommandID(r.str()), types.str(r.bytes())
+	e.Type, e.ContentType = t.types.str(r.bytes()), t.types.str(r.bytes())
+	e.CommandID, e.CommandType = t.id(r.bytes()), t.types.str(r.bytes())
 	e.Metadata, e.Data = r.bytes(), r.bytes()
 	return !r.bad
 }

@@ -34,10 +34,10 @@ func appendKept(b []byte, e *Event) []byte {
 
 // readKept takes the rest of a record off r. e is the one before, or zero: positions increase. What is behind the
 // fields is skipped, as in all records. Byte slices are views.
-func readKept(r *reader, h *batchHeader, e *Event, types *typeNames) bool {
+func readKept(r *reader, h *batchHeader, e *Event, t *texts) bool {
 	before := e.Position
 	*e = Event{Log: h.log, Key: r.str(), Version: Version(r.uint())}
-	return readEventValue(r, e, types) && e.Version > 0 && e.Position > before && e.Position < h.first &&
+	return readEventValue(r, e, t) && e.Version > 0 && e.Position > before && e.Position < h.first &&
 		len(e.Key) > 0 && len(e.Key) <= MaxKey && len(e.CommandID) > 0 && len(e.CommandID) <= MaxCommandID &&
 		len(e.CommandType) <= MaxTypeName && len(e.Type) <= MaxTypeName &&
 		len(e.ContentType) > 0 && len(e.ContentType) <= MaxTypeName
@@ -147,7 +147,7 @@ func (j *Journal) scanKept(
 	prefix := keptPrefix(log, x.key)
 	at = after
 	var e Event
-	var types typeNames
+	t := texts{together: true}
 	err = j.engine.Index().Scan(ctx, prefix, keptFrom(prefix, after+1), func(k, value []byte) error {
 		v, sequence, ok := parseKeptKey(prefix, k)
 		if ok && !c.keeps(sequence) {
@@ -157,7 +157,7 @@ func (j *Journal) scanKept(
 			return errStop
 		}
 		e = Event{Log: log, Key: x.key, Version: v}
-		if !ok || !decodeIndexEvent(value, &e, &types) {
+		if !ok || !decodeIndexEvent(value, &e, &t) {
 			return errorf(KindCorrupt, "load", log,
 				"the index entry of a kept event of entity %q after version %d is damaged; rebuild the index", x.key, at)
 		}

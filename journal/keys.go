@@ -126,7 +126,7 @@ type keyPass struct {
 
 	count int
 	ahead int // bytes that are held
-	types typeNames
+	texts texts
 }
 
 func (p *keyPass) run() error {
@@ -222,7 +222,7 @@ func (p *keyPass) look(k *keyPlace) error {
 	err := p.journal.engine.Index().Scan(p.ctx, prefix, entityKey(prefix, k.next), func(key, value []byte) error {
 		var e Event
 		switch v, ok := entityVersion(prefix, key); {
-		case !ok || !decodeIndexEvent(value, &e, &p.types):
+		case !ok || !decodeIndexEvent(value, &e, &p.texts):
 			return p.damaged(k, k.next)
 		case v != k.next || e.Position <= p.at:
 			return gap("read", p.log, k.key, k.next-1, v)
@@ -265,7 +265,7 @@ func (p *keyPass) positionOf(k *keyPlace, v Version) (Position, error) {
 		return 0, err
 	}
 	var e Event
-	if !decodeIndexEvent(value, &e, &p.types) || e.Position == 0 {
+	if !decodeIndexEvent(value, &e, &p.texts) || e.Position == 0 {
 		return 0, p.damaged(k, v)
 	}
 	return e.Position, nil
@@ -310,7 +310,7 @@ func (p *keyPass) take(k *keyPlace, second Position) error {
 	err := p.journal.engine.Index().Scan(p.ctx, prefix, entityKey(prefix, k.next), func(key, value []byte) error {
 		v, ok := entityVersion(prefix, key)
 		e := Event{Log: p.log, Key: k.key, Version: v}
-		if !ok || !decodeIndexEvent(value, &e, &p.types) {
+		if !ok || !decodeIndexEvent(value, &e, &p.texts) {
 			return p.damaged(k, at+1)
 		}
 		if v != at+1 || e.Position <= p.at {

@@ -427,7 +427,7 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 	at := after
 	there = after == 0
 	var e Event
-	var types typeNames
+	t := texts{together: true}
 	var stopped error // of yield, which goes back as it is
 	// From after on, and not from what follows: it costs less than another look-up.
 	err = j.engine.Index().Scan(ctx, prefix, entityKey(prefix, max(after, 1)), func(k, value []byte) error {
@@ -440,7 +440,7 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 			return errStop
 		}
 		e = Event{Log: log, Key: key, Version: v}
-		if !ok || !decodeIndexEvent(value, &e, &types) {
+		if !ok || !decodeIndexEvent(value, &e, &t) {
 			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; rebuild the index", key, at)
 		}
 		if v != at+1 {
