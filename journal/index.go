@@ -21,7 +21,7 @@ import (
 //	'c' log                   checkpoint: how far the log is indexed
 //	's' log key               the latest snapshot of an entity; see snapshot.go
 //	'f' log key u64 sequence  what a base batch keeps of an entity; see base.go
-//	'k' log key u64 version u64 sequence
+//	'k' log key u64 sequence u64 version
 //	                          an event that a base batch keeps of an entity; see kept.go
 //	'z' log type u64 sequence events of a type that a base batch keeps
 //	't' log                   the latest retention's cut

@@ -51,11 +51,14 @@ func keptPrefix(log LogName, key string) []byte {
 	return b
 }
 
-// keptFrom is before the entries of an entity's kept events from a version on.
-func keptFrom(prefix []byte, v Version) []byte { return entityKey(prefix, v) }
+// keptPlace is the key of an entity's event of a version in a base batch. Each retention writes what it keeps again, in
+// later batches: so the batch comes first, and those of earlier retentions cost its readers nothing.
+func keptPlace(prefix []byte, sequence uint64, v Version) []byte {
+	return entityKey(binary.BigEndian.AppendUint64(slices.Clip(prefix), sequence), v)
+}
 
 func keptKey(e *Event, sequence uint64) []byte {
-	return binary.BigEndian.AppendUint64(keptFrom(keptPrefix(e.Log, e.Key), e.Version), sequence)
+	return keptPlace(keptPrefix(e.Log, e.Key), sequence, e.Version)
 }
 
 // parseKeptKey reads what keptKey made behind the prefix of an entity.
@@ -64,7 +67,7 @@ func parseKeptKey(prefix, key []byte) (v Version, sequence uint64, ok bool) {
 		return 0, 0, false
 	}
 	rest := key[len(prefix):]
-	return Version(binary.BigEndian.Uint64(rest)), binary.BigEndian.Uint64(rest[8:]), true
+	return Version(binary.BigEndian.Uint64(rest[8:])), binary.BigEndian.Uint64(rest), true
 }
 
 func keptTypeKey(log LogName, name string, sequence uint64) []byte {
@@ -135,6 +138,9 @@ func addKeptTypes(ctx context.Context, index IndexStore, log LogName, c cut, all
 	})
 }
 
+// errSeek ends a scan that goes on elsewhere.
+var errSeek = errors.New("seek")
+
 // scanKept yields the kept events of an entity above a version up to the last of them, as the cut c keeps them, and
 // returns the last version that it yielded, also with an error. stopped is that of yield.
 func (j *Journal) scanKept(
@@ -148,13 +154,16 @@ func (j *Journal) scanKept(
 	at = after
 	var e Event
 	t := texts{together: true}
-	err = j.engine.Index().Scan(ctx, prefix, keptFrom(prefix, after+1), func(k, value []byte) error {
+	// The versions of an entity increase from batch to batch, so this passes over those with lower ones only.
+	next := c.from
+	scan := func(k, value []byte) error {
 		v, sequence, ok := parseKeptKey(prefix, k)
-		if ok && !c.keeps(sequence) {
-			return nil
-		}
-		if ok && v > x.floor {
+		if ok && (!c.keeps(sequence) || v > x.floor) {
 			return errStop
+		}
+		if ok && v <= after {
+			next = sequence
+			return errSeek
 		}
 		e = Event{Log: log, Key: x.key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e, &t) {
@@ -167,7 +176,13 @@ func (j *Journal) scanKept(
 		at = v
 		stopped = yield(&e)
 		return stopped
-	})
+	}
+	for {
+		err = j.engine.Index().Scan(ctx, prefix, keptPlace(prefix, next, after+1), scan)
+		if !errors.Is(err, errSeek) || stopped != nil {
+			break
+		}
+	}
 	switch {
 	case stopped != nil:
 		return at, stopped, nil

@@ -489,7 +489,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		"an entry":                 {func(m *journaltest.Memory) { overwrite(t, m, of("k", "k1"), "what?") }, `the index has something else for version 1 of entity "k1"`, journal.KindCorrupt},
 		"entries that are missing": {func(m *journaltest.Memory) { remove(t, m, of("k", "k1")) }, `the index lacks version 1 of entity "k1"`, journal.KindCorrupt},
 		"entries too many": {func(m *journaltest.Memory) {
-			key := []byte(of("k", "k1") + "\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x15")
+			key := []byte(of("k", "k1") + "\x00\x00\x00\x00\x00\x00\x00\x15\x00\x00\x00\x00\x00\x00\x00\x09")
 			if err := m.Index().Update(ctx, []journal.Pair{{Key: key, Value: []byte("what?")}}); err != nil {
 				t.Fatal(err)
 			}
@@ -660,6 +660,68 @@ func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
+	closeAll(t, r.Journal)
+	rebuilds(t, m.CrashClone(0))
+}
+
+// keptReads is an engine that counts the entries of kept events that are read.
+type keptReads struct {
+	journal.Engine
+	read *int
+}
+
+func (e keptReads) Index() journal.IndexStore { return keptReadsIndex{e.Engine.Index(), e.read} }
+
+type keptReadsIndex struct {
+	journal.IndexStore
+	read *int
+}
+
+func (x keptReadsIndex) Scan(ctx context.Context, prefix, from []byte, yield func(k, v []byte) error) error {
+	return x.IndexStore.Scan(ctx, prefix, from, func(k, v []byte) error {
+		if prefix[0] == 'k' {
+			*x.read++
+		}
+		return yield(k, v)
+	})
+}
+
+// Each retention writes what it keeps again. Who reads an entity passes over none of the copies, wherever in
+// the events of several batches it begins.
+func TestCopiesOfKeptEventsCostReadersNothing(t *testing.T) {
+	const events, batches = 40, 8
+	m := journaltest.NewMemory()
+	read := 0
+	r := newRetainer(t, keptReads{m, &read})
+	for at := range journal.Version(events) {
+		c := journaltest.Commit("bank", "large", at, fmt.Sprint("large", at), 1)
+		c.Events[0].Data = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", batches*256<<10/events))
+		if _, err := journaltest.Append(r.Journal, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const retentions = 6
+	if err := r.add(retentions); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	for n := range journal.Position(retentions) {
+		if got := r.retain(t, events+1+n, "large"); got.KeptEvents != events {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if n := entries(t, m, "k"); n != events*retentions {
+		t.Fatalf("the index has %d kept events", n)
+	}
+	for after := range journal.Version(events) {
+		read = 0
+		if got := eventsOf(t, r.Journal, "large", after); len(got) != int(events-after) {
+			t.Errorf("%d events behind version %d", len(got), after)
+		}
+		if most := int(events-after) + batches + 1; read > most {
+			t.Errorf("%d entries are read for %d events", read, events-after)
+		}
+	}
 	closeAll(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }

@@ -229,7 +229,11 @@ func (l *logVerifier) checkBases() error {
 	for _, kind := range []byte("fkz") {
 		prefix := indexPrefix(kind, l.log)
 		err := l.engine.Index().Scan(l.ctx, prefix, prefix, func(k, value []byte) error {
-			if len(k) >= len(prefix)+8 && binary.BigEndian.Uint64(k[len(k)-8:]) < b.cut.sequence {
+			behind := 8 // the sequence of the batch, and what follows it
+			if kind == 'k' {
+				behind = 16
+			}
+			if at := len(k) - behind; at >= len(prefix) && binary.BigEndian.Uint64(k[at:]) < b.cut.sequence {
 				return nil // about to be removed
 			}
 			if kind == 'k' {
