@@ -76,7 +76,7 @@ func (i *Instance) beginMeter(ctx context.Context, on *scene) {
 
 // run starts the first slice of a call.
 func (i *Instance) run(now int64) {
-	i.meter.slice, i.meter.first, i.meter.hosts = startLap(now, false), true, false
+	i.meter.slice, i.meter.first, i.meter.hosts = startLap(now, i.account.slow.suspected()), true, false
 	i.grant(now)
 }
 
@@ -154,8 +154,8 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 	m := &i.meter
 	unproven := m.slice.cpu == unread
 	used := i.lap(now, m.ran > m.budget.time/2)
-	if !m.hosts && lastGrant > longLap && (unproven || used > longLap) {
-		i.account.slow.lower(fitting(lastGrant, m.spent()-m.spentAt))
+	if !m.hosts && lastGrant > longLap {
+		i.account.slow.long(lastGrant, m.spent()-m.spentAt, used, unproven)
 	}
 	if trap := m.interrupted(); trap != nil {
 		panic(trap)
@@ -180,8 +180,8 @@ func (i *Instance) endGrant(now int64) {
 		return
 	}
 	i.pace.took(elapsed, spent)
-	if elapsed > longLap && m.slice.cpu == unread {
-		i.account.slow.lower(fitting(elapsed, spent))
+	if elapsed > longLap {
+		i.account.slow.long(elapsed, spent, m.slice.took(now, false), m.slice.cpu == unread)
 	}
 }
 

@@ -25,7 +25,8 @@ const (
 	firstGrant = 4_096 // of an instance
 
 	// firstSliceGrant bounds the grants in the first slice of a call, in which the
-	// thread's processor time is not read, as that costs more than many a call.
+	// thread's processor time is not read, as that costs more than many a call, unless the
+	// service is suspected.
 	firstSliceGrant = 32_768
 
 	// A grant that took longer than slowGrant makes the next ones smaller, one that took
@@ -41,6 +42,10 @@ const (
 	// healing is after how much processor time a service that was slow gets grants twice
 	// as large again.
 	healing = 250_000_000 // ns
+
+	// suspicion is for how much processor time a service is suspected of being slow. No grants
+	// that are lowered take longer to heal, so the grants that nobody has measured are not more.
+	suspicion = 8 * healing
 )
 
 // pace is how large the grants of one instance are. The goroutine that runs it owns it.
@@ -76,9 +81,29 @@ func fitting(elapsed, spent int64) int64 {
 // and slow then; so this is forgotten slowly, by the processor time that the service
 // has had since. It is safe for concurrent use.
 type slowness struct {
-	served atomic.Int64 // ns of processor time
-	most   atomic.Int64 // fuel of a grant when since was set; 0 is no bound
-	since  atomic.Int64 // what served was
+	served  atomic.Int64 // ns of processor time
+	most    atomic.Int64 // fuel of a grant when since was set; 0 is no bound
+	since   atomic.Int64 // what served was
+	suspect atomic.Int64 // what served is when the suspicion ends; 0 is none
+}
+
+// long notes a grant that took longer than longLap by the clock, in a slice that used so much processor time. If that
+// is unproven, as the thread's time was not read in the call's first slice, it may as well be that the
+// thread had no processor, which is common on a busy machine: then the service is suspected, and its calls are
+// measured from their beginning. To give it small grants at once had quick services ask for fuel 25 times as often.
+func (s *slowness) long(elapsed, spent, used int64, unproven bool) {
+	switch {
+	case unproven:
+		s.suspect.Store(s.served.Load() + suspicion)
+	case used > longLap:
+		s.lower(fitting(min(elapsed, used), spent))
+	}
+}
+
+// suspected reports whether the thread's time has to be read also in the first slice of a call.
+func (s *slowness) suspected() bool {
+	until := s.suspect.Load()
+	return until != 0 && s.served.Load() < until
 }
 
 // ceiling is the largest grant.

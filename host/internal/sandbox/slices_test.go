@@ -142,6 +142,53 @@ func TestSlownessIsForgottenSlowly(t *testing.T) {
 	}
 }
 
+// A call whose thread had no processor does not make its service slow; one that computed for long does, if not the first
+// time.
+func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
+	const long = 5 * longLap
+	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	slow := &i.account.slow
+	call := func(change func(*meter)) {
+		t.Helper()
+		if err := i.begin(t.Context(), &scene{budget: i.callBudget()}); err != nil {
+			t.Fatal(err)
+		}
+		m := &i.meter
+		m.grantAt, m.slice.began, m.left = m.grantAt-long, m.slice.began-long, m.left-2*minGrant
+		change(m)
+		i.finish()
+	}
+	waits := func(want bool) func(*meter) {
+		return func(m *meter) {
+			if got := m.slice.cpu != unread; got != want {
+				t.Errorf("the thread's time is read: %v, want %v", got, want)
+			}
+		}
+	}
+	call(waits(false))
+	if got := slow.ceiling(); got != maxGrant || !slow.suspected() {
+		t.Errorf("after one long grant: at most %d, suspected %v", got, slow.suspected())
+	}
+	if threadTime() != untold {
+		call(waits(true))
+		if got := slow.ceiling(); got != maxGrant {
+			t.Errorf("after a grant in which the thread did nothing: at most %d", got)
+		}
+	}
+	call(func(m *meter) {
+		if m.slice.cpu > 0 {
+			m.slice.cpu -= long
+		}
+	})
+	if got, want := slow.ceiling(), fitting(long, 2*minGrant); got > 2*want || got < want/2 {
+		t.Errorf("after a grant in which the thread computed: at most %d, want about %d", got, want)
+	}
+	i.account.burn(suspicion, 1, false)
+	if slow.suspected() {
+		t.Error("it is suspected for ever")
+	}
+}
+
 // What a lap took is the thread's own time if it was long.
 func TestLaps(t *testing.T) {
 	now := clock()
