@@ -274,6 +274,42 @@ func TestTheReasonIsNotLost(t *testing.T) {
 	}
 }
 
+// It arrives also if the host cannot send at present, as the client does not read before it has sent all.
+func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
+	s := start(t, Options{MessageBytes: 1 << 10, linger: time.Minute})
+	service := s.fake.services["bank"]
+	large := fmt.Sprintf(`{"by":1,"text":%q}`, strings.Repeat("x", 16<<10))
+	s.fake.mu.Lock()
+	for range 1000 {
+		service.append("k", "added", 1, large)
+	}
+	s.fake.mu.Unlock()
+	for path, tt := range map[string]struct {
+		first string
+		code  int
+	}{
+		"/v1/stream":               {frame(text, `{"op":"subscribe","id":"s","service":"bank","credits":1000}`), 1009},
+		"/v1/services/bank/events": {"", 1009},
+	} {
+		a := s.shaken(path)
+		a.put(tt.first)
+		s.until("the host cannot send", func() bool {
+			s.server.flights.mu.Lock()
+			defer s.server.flights.mu.Unlock()
+			for f := range s.server.flights.open {
+				if at := f.writing.Load(); at > 0 && time.Now().UnixNano()-at > int64(100*time.Millisecond) {
+					return true
+				}
+			}
+			return false
+		})
+		a.put(frame(text, strings.Repeat("x", 8<<20)))
+		if code, reason := a.closed(); code != tt.code {
+			t.Errorf("%s: closed with %d %q; want %d", path, code, reason, tt.code)
+		}
+	}
+}
+
 func TestBrokenHandshakes(t *testing.T) {
 	s := start(t, Options{})
 	const good = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

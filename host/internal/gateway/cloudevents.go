@@ -53,7 +53,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 		err = &closing{websocket.ClosePolicyViolation, "this stream takes no messages"}
 	}
 	cancel(err)
-	<-pumped
+	k.settle(pumped, err)
 	err = context.Cause(ctx) // whichever came first
 	var e *service.Error
 	if errors.As(err, &e) {

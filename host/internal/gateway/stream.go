@@ -87,7 +87,7 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	err = t.receiveAll()
 	t.finish(err)
 	close(t.last)
-	<-sent
+	k.settle(sent, err)
 	t.end()
 	k.farewell(s.cut, err)
 	return nil

@@ -328,6 +328,24 @@ const (
 	lingerBytes = 64 << 20
 )
 
+// settle waits until the sending goroutine is done, when the receiving one has ended with err. If that is a reason
+// to say, what the client is still sending is dropped meanwhile: it may not read what is sent before it has written all.
+func (k *socket) settle(sent <-chan struct{}, err error) {
+	var c *closing
+	if errors.As(err, &c) {
+		_ = k.cork.SetReadDeadline(time.Now().Add(k.options.WriteTime))
+		dropped := make(chan struct{})
+		go func() {
+			defer close(dropped)
+			_, _ = io.CopyN(io.Discard, k.cork, lingerBytes)
+		}()
+		<-sent
+		_ = k.cork.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
+		<-dropped
+	}
+	<-sent
+}
+
 // farewell says why, writes what is queued, and closes. Both goroutines must be
 // past using the socket.
 func (k *socket) farewell(cut context.Context, err error) {
