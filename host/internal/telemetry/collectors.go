@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"fmt"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -262,9 +263,8 @@ type latencies struct {
 	desc *prometheus.Desc
 }
 
-// newLatencies shows what is read of a "command" or a "query".
-func newLatencies(what string, read func() []service.Latency) *latencies {
-	plural := map[string]string{"command": "commands", "query": "queries"}[what]
+// newLatencies shows how long something took: what is its name, as "command", plural that of several.
+func newLatencies(what, plural string, read func() []service.Latency) *latencies {
 	help := fmt.Sprintf("How long %[2]s took from when the host had them until their outcome was known, in seconds, by service and type of %[1]s, whichever way they came; %[2]s beyond the host's bound on such series, and of types that the service does not have, are of type other.",
 		what, plural)
 	return &latencies{read, prometheus.NewDesc("bulkhead_"+what+"_seconds", help, []string{"service", "type"}, nil)}

@@ -95,10 +95,10 @@ func New(o Options) *Telemetry {
 		t.registry.MustRegister(newReaders(o.Readers))
 	}
 	if o.Latencies != nil {
-		t.registry.MustRegister(newLatencies("command", o.Latencies))
+		t.registry.MustRegister(newLatencies("command", "commands", o.Latencies))
 	}
 	if o.QueryLatencies != nil {
-		t.registry.MustRegister(newLatencies("query", o.QueryLatencies))
+		t.registry.MustRegister(newLatencies("query", "queries", o.QueryLatencies))
 	}
 	if o.Resources != nil {
 		t.registry.MustRegister(newResources(o.Resources))
