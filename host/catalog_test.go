@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
@@ -143,12 +142,7 @@ func TestARecordedModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 
 // What a forced retention has taken from a module is no reason not to start it again.
 func TestAModuleStartsAgainAfterAForcedRetention(t *testing.T) {
-	h, deploy := tallies(t)
-	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
-	h.MustSend(add("k0"))
-	h.MustSend(add("k1"))
-	refusal := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
-	deploy(unable("2", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: refusal}}))
+	h, _ := refusing(t)
 	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
 		t.Fatalf("%+v, %v", done, err)
 	}

@@ -132,8 +132,8 @@ func TestCursorsAtTheEdges(t *testing.T) {
 	refused(second, "does not have")
 }
 
-// Who reads behind the place before the first event of all does not pass by what a retention has deleted; who
-// reads from the start does.
+// A reader who resumes at the place before the first event is refused if a retention has deleted that event. A reader
+// who begins at the start gets the first event that there is.
 func TestTheBeginningIsAPlace(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))

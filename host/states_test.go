@@ -203,15 +203,22 @@ func tallies(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 	}
 }
 
-// A retention counts only snapshots that the module which runs has made: another build's may
-// have another form under the same schema, and then the events are all there is.
-func TestARetentionTrustsNoOtherBuild(t *testing.T) {
-	h, deploy := tallies(t)
+// refusing is a host with two entities, whose service runs a second build that refuses all snapshots.
+func refusing(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
+	t.Helper()
+	h, deploy = tallies(t)
 	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
 	h.MustSend(add("k0"))
 	h.MustSend(add("k1"))
-	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
-	deploy(unable("2", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault}}))
+	refusal := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
+	deploy(unable("2", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: refusal}}))
+	return h, deploy
+}
+
+// A retention counts only snapshots that the module which runs has made: another build's may
+// have another form under the same schema, and then the events are all there is.
+func TestARetentionTrustsNoOtherBuild(t *testing.T) {
+	h, deploy := refusing(t)
 	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
 		t.Errorf("%+v, %v", done, err)
 	}

@@ -32,6 +32,18 @@ func (r *retainer) coverBut(without ...string) func(context.Context, string, jou
 // later makes all answers forgotten.
 func (r *retainer) later() { *r.now += journal.UnixNano(25 * time.Hour) }
 
+// filled is a journal with so many events, of five entities in turn, whose answers are forgotten.
+func filled(t *testing.T, events int) (*journaltest.Memory, *retainer) {
+	t.Helper()
+	m := journaltest.NewMemory()
+	r := newRetainer(t, m)
+	if err := r.add(events); err != nil {
+		t.Fatal(err)
+	}
+	r.later()
+	return m, r
+}
+
 // retain is a retention that has to go as far as it is asked to.
 func (r *retainer) retain(t *testing.T, before journal.Position, without ...string) journal.Retained {
 	t.Helper()
@@ -85,12 +97,7 @@ func rebuilds(t *testing.T, m *journaltest.Memory) {
 // the other, until there is a snapshot.
 func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 	ctx := t.Context()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(20); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 20)
 	before := map[string][]journal.Event{}
 	for key := range r.versions {
 		before[key] = eventsOf(t, r.Journal, key, 0)
@@ -229,12 +236,7 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 
 // Whoever forces a retention has all events deleted that no snapshot covers, also those that were kept.
 func TestAForcedRetentionKeepsNothing(t *testing.T) {
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(20); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 20)
 	r.retain(t, 6, "k1", "k2")
 	got, err := r.Retain(t.Context(), "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1"), Force: true})
 	if err != nil || got.Uncovered != 1 || got.Kept != 0 || got.First != 11 {
@@ -263,12 +265,7 @@ func TestAForcedRetentionKeepsNothing(t *testing.T) {
 // kept already stays kept.
 func TestKeptEventsAreBounded(t *testing.T) {
 	ctx := t.Context()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(20); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 20)
 	try := func(before journal.Position, most int64, without ...string) (journal.Retained, error) {
 		return r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...), MaxKept: most})
 	}
@@ -381,12 +378,7 @@ func TestTheVersionAtAPlaceThatIsGone(t *testing.T) {
 // A snapshot that is behind saves the events before it, one that does not count saves none, and takes the place of none.
 func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	ctx := t.Context()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(30); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 30)
 	put := func(key string, v journal.Version, schema uint32) {
 		s := journal.Snapshot{Version: v, Schema: schema, State: fmt.Appendf(nil, "%s at %d", key, v)}
 		if !r.PutSnapshot(ctx, "bank", key, s) {
@@ -443,12 +435,7 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 // What a retention has kept that did not come to its end means nothing, and a second one begins again.
 func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 	ctx := t.Context()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(20); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 20)
 	deployed := errors.New("another module was deployed")
 	_, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"), Hold: func() (func(), error) { return nil, deployed }})
 	if !errors.Is(err, deployed) || r.First("bank") != 1 || entries(t, m, "k") != 4 {
@@ -471,12 +458,7 @@ func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 // Damage of what is kept of an entity is found by verification, and is a fault of that entity alone.
 func TestDamageOfKeptEvents(t *testing.T) {
 	ctx := t.Context()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(20); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 20)
 	r.retain(t, 11, "k1", "k3")
 	closeAll(t, r.Journal)
 	m = m.CrashClone(0)
@@ -612,12 +594,7 @@ func swap(t *testing.T, m *journaltest.Memory, a, b string) {
 // a snapshot.
 func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 	ctx := t.Context()
-	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
-	if err := r.add(200); err != nil {
-		t.Fatal(err)
-	}
-	r.later()
+	m, r := filled(t, 200)
 	done := make(chan struct{})
 	var readers sync.WaitGroup
 	for range 2 {

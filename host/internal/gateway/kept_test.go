@@ -16,9 +16,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Events that a retention has kept apart are in the pages of their entity, with the ids that they had, which pages are
-// continued by. The log, and so each stream, begins behind them: who wants one of them there is refused, and nobody
-// who needs none.
+// Events that a retention has kept apart are in the pages of their entity, with the ids that they had, by which
+// the next page is asked for. The log begins after them, and so does each stream: a stream that would need one of them is
+// refused, and no other one.
 func TestPagesOfKeptEvents(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	m := testguest.CounterManifest("count")

@@ -207,7 +207,7 @@ func TestConflictsSayTheVersion(t *testing.T) {
 	}
 }
 
-// OPTIONS tells what a path takes, to whoever asks, and does nothing. It takes the parameters of the path's operations,
+// OPTIONS says which methods a path has. It needs no token and changes nothing. It takes the parameters of the path's operations,
 // and no body. Browsers ask before a page's request with all parameters that it has.
 func TestOptions(t *testing.T) {
 	s := start(t, Options{Token: secret})
