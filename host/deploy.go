@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/registry"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -64,11 +64,11 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 	if err := p.Close(ctx); err != nil {
 		return service.Module{}, err
 	}
-	progress(Progress{string(supervisor.StageStoring), 0, m.Size})
+	progress(Progress{string(registry.StageStoring), 0, m.Size})
 	if _, err := c.catalog.Put(module); err != nil {
 		return service.Module{}, err
 	}
-	progress(Progress{string(supervisor.StageStoring), m.Size, m.Size})
+	progress(Progress{string(registry.StageStoring), m.Size, m.Size})
 	h.opt.Logger.Info("a module was stored", "module", digest, "of", m.Manifest.Service, "bytes", m.Size)
 	return m, nil
 }
@@ -102,16 +102,16 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	if err := cmp.Or(spec.Validate(), h.opt.Budget.Fits(spec.Limits)); err != nil {
 		return service.Status{}, err
 	}
-	progress := func(supervisor.Stage, int64, int64) {}
+	progress := func(registry.Stage, int64, int64) {}
 	if d.Progress != nil {
-		progress = func(stage supervisor.Stage, done, total int64) { d.Progress(Progress{string(stage), done, total}) }
+		progress = func(stage registry.Stage, done, total int64) { d.Progress(Progress{string(stage), done, total}) }
 	}
 	var before abi.Manifest
-	if old, err := c.supervisor.Get(d.Service); err == nil {
+	if old, err := c.registry.Get(d.Service); err == nil {
 		before = old.Status().Manifest
 	}
 	begun := time.Now()
-	svc, err := c.supervisor.Deploy(ctx, spec, d.Module, progress)
+	svc, err := c.registry.Deploy(ctx, spec, d.Module, progress)
 	about := []any{"service", string(d.Service), "module", digest, "took", time.Since(begun).Round(time.Millisecond)}
 	if err != nil {
 		h.opt.Logger.Warn("a deployment failed", append(about, "error", err)...)
@@ -136,7 +136,7 @@ func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	if err != nil {
 		return err
 	}
-	err = c.supervisor.Delete(ctx, name)
+	err = c.registry.Delete(ctx, name)
 	if err == nil {
 		h.opt.Logger.Info("a service was stopped; its log stays", "service", string(name))
 	}
@@ -152,7 +152,7 @@ func (h *Host) Status(name service.Name) (service.Status, error) {
 	return h.status(c, svc), nil
 }
 
-func (h *Host) status(c *core, svc *supervisor.Service) service.Status {
+func (h *Host) status(c *core, svc *registry.Service) service.Status {
 	st := svc.Status()
 	log := journal.LogName(st.Spec.Service)
 	st.Cursor.Origin = c.journal.Origin(log)
@@ -174,7 +174,7 @@ func (h *Host) Services() []service.Status {
 		return nil
 	}
 	var all []service.Status
-	for _, svc := range c.supervisor.All() {
+	for _, svc := range c.registry.All() {
 		all = append(all, h.status(c, svc))
 	}
 	return all

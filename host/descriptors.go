@@ -156,7 +156,7 @@ func (h *Host) keepSpare() {
 		return
 	}
 	select {
-	case <-h.core.supervisor.Tried():
+	case <-h.core.registry.Tried():
 		h.files.keep()
 	default:
 	}

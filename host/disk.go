@@ -105,7 +105,7 @@ func (h *Host) measureDisk() {
 	}
 	others := int64(0)
 	running := map[journal.LogName]*budget.Account{}
-	for _, svc := range c.supervisor.All() {
+	for _, svc := range c.registry.All() {
 		running[journal.LogName(svc.Name())] = svc.Account()
 	}
 	for _, info := range c.journal.Logs() {

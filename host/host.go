@@ -31,8 +31,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/logging"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/registry"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
@@ -72,9 +72,9 @@ type Host struct {
 // core is all that stands on one open journal. When the journal fails, the whole
 // of it is replaced.
 type core struct {
-	journal    *journal.Journal
-	catalog    *catalog.Catalog
-	supervisor *supervisor.Supervisor
+	journal  *journal.Journal
+	catalog  *catalog.Catalog
+	registry *registry.Registry
 }
 
 // Open opens the host in o.Dir and begins to start every service that is deployed
@@ -185,13 +185,13 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
-	c := &core{journal: j, catalog: cat, supervisor: supervisor.New(supervisor.Options{
+	c := &core{journal: j, catalog: cat, registry: registry.New(registry.Options{
 		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling, Budget: h.opt.Budget,
 		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, Latencies: h.latencies, QueryLatencies: h.queries, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}
-	c.supervisor.StartAll()
+	c.registry.StartAll()
 	return c, nil
 }
 
@@ -294,7 +294,7 @@ func (h *Host) setCore(c *core, why error) {
 
 // close ends everything in a core: services first, the journal last.
 func (c *core) close(ctx context.Context, cause error) error {
-	return errors.Join(c.supervisor.Close(ctx, cause), c.journal.Close(ctx))
+	return errors.Join(c.registry.Close(ctx, cause), c.journal.Close(ctx))
 }
 
 // Close ends the host in stages: nothing new is accepted, commands in flight get
@@ -345,20 +345,20 @@ func (h *Host) reading() (*core, error) {
 	return h.core, nil
 }
 
-func (h *Host) service(name service.Name) (*supervisor.Service, error) {
+func (h *Host) service(name service.Name) (*registry.Service, error) {
 	c, err := h.open()
 	if err != nil {
 		return nil, err
 	}
-	return c.supervisor.Get(name)
+	return c.registry.Get(name)
 }
 
-func (h *Host) readService(name service.Name) (*core, *supervisor.Service, error) {
+func (h *Host) readService(name service.Name) (*core, *registry.Service, error) {
 	c, err := h.reading()
 	if err != nil {
 		return nil, nil, err
 	}
-	svc, err := c.supervisor.Get(name)
+	svc, err := c.registry.Get(name)
 	return c, svc, err
 }
 
@@ -371,7 +371,7 @@ func (h *Host) Started(ctx context.Context) error {
 		return err
 	}
 	select {
-	case <-c.supervisor.Tried():
+	case <-c.registry.Tried():
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -385,7 +385,7 @@ func (h *Host) States() map[service.Name]service.State {
 		return nil
 	}
 	states := map[service.Name]service.State{}
-	for _, svc := range c.supervisor.All() {
+	for _, svc := range c.registry.All() {
 		state := svc.State()
 		if c.journal.Damage(journal.LogName(svc.Name())) != nil {
 			state = service.StateFailed
@@ -525,7 +525,7 @@ func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, erro
 }
 
 // waitedInVain is the error of a request that its sender has given up before it began.
-func waitedInVain(svc *supervisor.Service, key service.Key, err error) error {
+func waitedInVain(svc *registry.Service, key service.Key, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		if starting := svc.Starting(key); starting != nil {
 			return starting

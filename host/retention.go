@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/supervisor"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/registry"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
@@ -58,7 +58,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	if err != nil {
 		return journal.Retained{}, err
 	}
-	svc, err := c.supervisor.Get(name)
+	svc, err := c.registry.Get(name)
 	if err != nil {
 		return journal.Retained{}, err
 	}
@@ -72,13 +72,13 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	if err := pace(); err != nil {
 		return journal.Retained{}, err
 	}
-	module, schema := c.supervisor.Module(svc)
+	module, schema := c.registry.Module(svc)
 	o := journal.Retention{
 		Pace:   pace,
 		Before: r.Before, Through: r.Through, MaxKept: r.MaxKept,
 		DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
 		Schema: schema, Module: journal.Digest(module),
-		Hold: func() (func(), error) { return c.supervisor.HoldModule(ctx, svc, module) },
+		Hold: func() (func(), error) { return c.registry.HoldModule(ctx, svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
 			return cover(ctx, func(done func(error)) error { return svc.Snapshot(service.Key(key), done) })
 		},
@@ -91,7 +91,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	}
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
 	if err == nil && !r.DryRun && done.Batches > 0 {
-		c.supervisor.LogChanged(svc)
+		c.registry.LogChanged(svc)
 		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events,
 			"first", uint64(done.First), "entities", done.Entities, "kept_events", done.KeptEvents, "kept_of", done.KeptOf)
 	}
@@ -99,7 +99,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 }
 
 // stoppedRetention says of a service that is stopped that it takes no snapshots.
-func stoppedRetention(svc *supervisor.Service, err error) error {
+func stoppedRetention(svc *registry.Service, err error) error {
 	var refused *service.Error
 	if svc.State() != service.StateStopped || !errors.As(err, &refused) || refused.Kind != service.KindConflicting {
 		return err
@@ -117,7 +117,7 @@ var busy = lifecycle.Backoff{First: 50 * time.Millisecond, Max: time.Second}
 const coverTime = 10 * time.Second
 
 // cover has a snapshot taken, and waits while whoever is asked is busy. ask is as
-// [supervisor.Service.Snapshot] of the entity.
+// [registry.Service.Snapshot] of the entity.
 func cover(ctx context.Context, ask func(done func(error)) error) error {
 	done := make(chan error, 1)
 	begun := time.Now()

@@ -84,7 +84,7 @@ var house = []room{
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and neither wazero nor Badger is in sight"},
 	{path: "host/internal/conform", level: 3, may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
 		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},
-	{path: "host/internal/supervisor", level: 4,
+	{path: "host/internal/registry", level: 4,
 		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
 		why: "keeps the set of services running; how requests come in is not its business"},
 	{path: "host", level: 5, may: []string{"below"},
@@ -102,7 +102,7 @@ var house = []room{
 		may: []string{"host", "host/service", "host/internal/gateway/client", "host/internal/api", "abi", "journal"},
 		why: "load comes in by the public ways only, so that what is measured is what others get"},
 	{path: "host/cmd/bulkhead", level: 8, may: []string{"below"}, outside: []string{"github.com/alecthomas/kong"},
-		never: []string{"host/internal/sandbox", "host/internal/engine", "host/internal/supervisor", "host/internal/catalog", "host/internal/stream"},
+		never: []string{"host/internal/sandbox", "host/internal/engine", "host/internal/registry", "host/internal/catalog", "host/internal/stream"},
 		why:   "flags, signals, exit codes and printing; whatever it needs of the machinery is a call of the host"},
 
 	{path: "plugins/*", level: 3, may: []string{"guest-sdk"},

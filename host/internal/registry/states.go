@@ -1,4 +1,4 @@
-package supervisor
+package registry
 
 import (
 	"context"
@@ -22,8 +22,8 @@ const (
 // beside those that run, opens as many as there is time for.
 //
 // What cannot be brought back by what runs now is no reason to refuse.
-func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
-	c := &stateCheck{supervisor: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
+func (s *Registry) takesStates(ctx context.Context, next *build) error {
+	c := &stateCheck{registry: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
 	// Before all else, so that a retention meanwhile is seen when the old module is drained.
 	next.facts.KeptFrom, next.retention = s.opt.Journal.First(c.log()), s.opt.Journal.Retentions(c.log())
 	if svc, err := s.Get(next.spec.Service); err == nil {
@@ -54,7 +54,7 @@ func (s *Supervisor) takesStates(ctx context.Context, next *build) error {
 
 // stillTakesStates does that again if there was a retention since: also one that has deleted no event of the log may have
 // left a snapshot in place of events that were kept.
-func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
+func (s *Registry) stillTakesStates(ctx context.Context, next *build) error {
 	if s.opt.Journal.Retentions(journal.LogName(next.spec.Service)) == next.retention {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (s *Supervisor) stillTakesStates(ctx context.Context, next *build) error {
 
 // takesStatesStill is takesStates of a module that has been recorded, unless its record says that
 // it was held to what there is.
-func (s *Supervisor) takesStatesStill(ctx context.Context, next *build) error {
+func (s *Registry) takesStatesStill(ctx context.Context, next *build) error {
 	if d, ok := s.opt.Catalog.Recorded(next.spec.Service); ok && d.Spec == next.spec {
 		next.facts.KeptFrom = d.Facts.KeptFrom
 		if s.opt.Journal.First(journal.LogName(next.spec.Service)) == next.facts.KeptFrom {
@@ -75,7 +75,7 @@ func (s *Supervisor) takesStatesStill(ctx context.Context, next *build) error {
 
 // Module is the module that a service has been deployed with, whether it runs or not, and its state
 // schema.
-func (s *Supervisor) Module(svc *Service) (module service.Digest, schema uint32) {
+func (s *Registry) Module(svc *Service) (module service.Digest, schema uint32) {
 	if d, ok := s.opt.Catalog.Recorded(svc.Name()); ok {
 		return d.Spec.Module, d.Facts.StateSchema
 	}
@@ -87,7 +87,7 @@ func (s *Supervisor) Module(svc *Service) (module service.Digest, schema uint32)
 // HoldModule keeps a service at its module until release is called, and waits while a deployment
 // swaps it, until ctx ends. It is for a retention, which relies on the snapshots of that module: what is
 // deployed afterwards is held to what the retention has left. KindConflicting says that the module is another one.
-func (s *Supervisor) HoldModule(ctx context.Context, svc *Service, module service.Digest) (release func(), err error) {
+func (s *Registry) HoldModule(ctx context.Context, svc *Service, module service.Digest) (release func(), err error) {
 	if gone := svc.swapping.LockWithin(ctx); gone != nil {
 		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindOf(gone), Err: gone,
 			Message: "the caller gave up while a deployment of the service was under way; nothing was deleted"}
@@ -107,7 +107,7 @@ func (s *Supervisor) HoldModule(ctx context.Context, svc *Service, module servic
 // noteRetention records that the module of a service was held to what a retention has left, if it was held to
 // what there was before. What the retention has taken from it by force was its operator's wish, and is no
 // reason not to start it again.
-func (s *Supervisor) noteRetention(ctx context.Context, name service.Name, before journal.Position) {
+func (s *Registry) noteRetention(ctx context.Context, name service.Name, before journal.Position) {
 	d, ok := s.opt.Catalog.Recorded(name)
 	first := s.opt.Journal.First(journal.LogName(name))
 	if !ok || first == before || d.Facts.KeptFrom != before {
@@ -121,17 +121,17 @@ func (s *Supervisor) noteRetention(ctx context.Context, name service.Name, befor
 }
 
 // LogChanged has a service that could not be started tried again now, as its log is another one.
-func (s *Supervisor) LogChanged(svc *Service) { s.starter.hurry(svc) }
+func (s *Registry) LogChanged(svc *Service) { s.starter.hurry(svc) }
 
 // stateCheck is one run of takesStates.
 type stateCheck struct {
-	supervisor *Supervisor
-	next       *build
-	turn       *sandbox.HostTurn
-	schema     uint32 // of the new module
-	old        bool   // it is known what runs
-	oldSchema  uint32 // of that
-	running    *build // nil if nothing runs, or it has been drained
+	registry  *Registry
+	next      *build
+	turn      *sandbox.HostTurn
+	schema    uint32 // of the new module
+	old       bool   // it is known what runs
+	oldSchema uint32 // of that
+	running   *build // nil if nothing runs, or it has been drained
 
 	schemas  map[uint32]bool // of snapshots that the new module does not take
 	all      int             // entities with a snapshot
@@ -156,7 +156,7 @@ func (c *stateCheck) each(ctx context.Context, look func(context.Context, *journ
 		}
 		var page []journal.Trimmed
 		bytes := 0
-		err := c.supervisor.opt.Journal.AllTrimmed(ctx, c.log(), after, func(t journal.Trimmed) error {
+		err := c.registry.opt.Journal.AllTrimmed(ctx, c.log(), after, func(t journal.Trimmed) error {
 			after = t.Key
 			if t.Snapshot != nil && t.Kept != 1 { // all events are as good as a snapshot
 				page = append(page, t)
@@ -188,7 +188,7 @@ func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
 		c.readable++
 		return nil
 	}
-	latest, ok, err := c.supervisor.opt.Journal.Snapshot(ctx, c.log(), t.Key)
+	latest, ok, err := c.registry.opt.Journal.Snapshot(ctx, c.log(), t.Key)
 	switch {
 	case err != nil && journal.KindOf(err) != journal.KindCorrupt:
 		return c.failed(err)
@@ -218,12 +218,12 @@ var errTime = errors.New("no more time")
 
 // open has a sandbox of the new module open the snapshots, for as long as it may take.
 func (c *stateCheck) open(ctx context.Context) error {
-	guest, err := c.next.program.Instantiate(ctx, sandbox.SlogLogger(c.supervisor.opt.Logger))
+	guest, err := c.next.program.Instantiate(ctx, sandbox.SlogLogger(c.registry.opt.Logger))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = guest.Close(context.WithoutCancel(ctx)) }()
-	within, cancel := context.WithTimeoutCause(ctx, c.supervisor.opt.OpenTime, errTime)
+	within, cancel := context.WithTimeoutCause(ctx, c.registry.opt.OpenTime, errTime)
 	defer cancel()
 	err = c.each(within, func(ctx context.Context, t *journal.Trimmed) error { return c.openOne(ctx, guest, t) })
 	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(within), errTime) {
@@ -234,7 +234,7 @@ func (c *stateCheck) open(ctx context.Context) error {
 
 // openOne has the guest open the snapshots of an entity, until it takes one.
 func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *journal.Trimmed) error {
-	latest, ok, err := c.supervisor.opt.Journal.Snapshot(ctx, c.log(), t.Key)
+	latest, ok, err := c.registry.opt.Journal.Snapshot(ctx, c.log(), t.Key)
 	if err != nil && journal.KindOf(err) != journal.KindCorrupt {
 		return c.failed(err)
 	}
@@ -285,7 +285,7 @@ func (c *stateCheck) lostAlready(ctx context.Context, key string, candidates []*
 	if c.running == nil {
 		return false, nil
 	}
-	guest, err := c.running.program.Instantiate(ctx, sandbox.SlogLogger(c.supervisor.opt.Logger))
+	guest, err := c.running.program.Instantiate(ctx, sandbox.SlogLogger(c.registry.opt.Logger))
 	if err != nil {
 		return false, err
 	}
@@ -327,7 +327,7 @@ func (c *stateCheck) verdict() error {
 	case !c.old && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
 		// Snapshots of several schemas, as only a forced retention leaves them: no module takes
 		// them all, and one has to run.
-		c.supervisor.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that begins to serve",
+		c.registry.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that begins to serve",
 			"service", c.next.spec.Service, "entities", c.refused, "of", c.all, "first", c.first)
 		return nil
 	}

@@ -1,4 +1,4 @@
-package supervisor
+package registry
 
 import (
 	"context"
@@ -19,7 +19,7 @@ func TestARetentionGivesUpWithItsClient(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		_, err := new(Supervisor).HoldModule(ctx, svc, service.Digest{})
+		_, err := new(Registry).HoldModule(ctx, svc, service.Digest{})
 		if service.KindOf(err) != service.KindDeadline || time.Since(began) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}

@@ -1,4 +1,4 @@
-package supervisor
+package registry
 
 import (
 	"context"
@@ -14,16 +14,16 @@ type check func(ctx context.Context, next *build) error
 
 // before are the checks of a deployment before anything of the service is touched: what was
 // there goes on if one fails. They may take their time.
-func (s *Supervisor) before() []check { return []check{s.knowsTypes, s.takesStates} }
+func (s *Registry) before() []check { return []check{s.knowsTypes, s.takesStates} }
 
 // drained are the checks when the old module has stopped and the new one has not begun, for
 // what the old one has written meanwhile. Requests wait for them.
-func (s *Supervisor) drained() []check { return []check{s.knowsTypes, s.stillTakesStates} }
+func (s *Registry) drained() []check { return []check{s.knowsTypes, s.stillTakesStates} }
 
 // recorded are the checks of a module that was recorded and is about to start: the log may have
 // come from elsewhere meanwhile, or have lost events by force. Where nothing has, they read a few
 // entries of the index.
-func (s *Supervisor) recorded() []check { return []check{s.knowsTypes, s.takesStatesStill} }
+func (s *Registry) recorded() []check { return []check{s.knowsTypes, s.takesStatesStill} }
 
 // fits makes checks, up to the first that fails.
 func fits(ctx context.Context, checks []check, next *build) error {
@@ -41,7 +41,7 @@ const maxTypes = 32
 // knowsTypes holds a module to the event catalogue: an entity that has an event of a type
 // that the module does not know, by name or alias, cannot be hydrated. What ran before, or declared
 // what, makes no difference.
-func (s *Supervisor) knowsTypes(ctx context.Context, next *build) error {
+func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 	name := next.spec.Service
 	types, err := s.opt.Journal.EventTypes(ctx, journal.LogName(name))
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package supervisor keeps the set of services: it starts them, swaps their
+// Package registry keeps the set of services: it starts them, swaps their
 // modules and stops them. What happens inside one service is the engine's.
 //
 // A deployment goes: verify and compile the module, hold it to the service's log, close
@@ -8,7 +8,7 @@
 // was drained; after the record a crash starts the new module. Commands
 // that arrive while the gate is closed wait behind it, in order and bounded in
 // number; none is lost and none is handled twice.
-package supervisor
+package registry
 
 import (
 	"context"
@@ -30,7 +30,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Journal is what a supervisor needs of the journal; see [journal.Journal].
+// Journal is what a registry needs of the journal; see [journal.Journal].
 type Journal interface {
 	engine.Log
 	stream.Reader
@@ -40,7 +40,7 @@ type Journal interface {
 	AllTrimmed(ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error) error
 }
 
-// Options are what a supervisor is made of. All are needed, and all numbers above 0.
+// Options are what a registry is made of. All are needed, and all numbers above 0.
 type Options struct {
 	Journal Journal
 	Catalog *catalog.Catalog
@@ -80,8 +80,8 @@ type Options struct {
 	Patience time.Duration
 }
 
-// Supervisor is the set of services. It may be used concurrently.
-type Supervisor struct {
+// Registry is the set of services. It may be used concurrently.
+type Registry struct {
 	opt     Options
 	starter *starter
 	modules *budget.Account // bytes of stored modules that are in memory, to be compiled
@@ -93,9 +93,9 @@ type Supervisor struct {
 	closed   bool
 }
 
-// New makes a supervisor without services.
-func New(o Options) *Supervisor {
-	s := &Supervisor{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}}
+// New makes a registry without services.
+func New(o Options) *Registry {
+	s := &Registry{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.starter = newStarter(o, s.start)
 	return s
@@ -104,7 +104,7 @@ func New(o Options) *Supervisor {
 // StartAll begins to start every service of the catalog, and returns at once. Until
 // they run they are StateStarting; one that cannot be started is StateFailed, says why,
 // and is tried again. Those that were stopped are StateStopped. It is called once.
-func (s *Supervisor) StartAll() {
+func (s *Registry) StartAll() {
 	var all []*start
 	for _, d := range s.opt.Catalog.Deployments() {
 		svc, err := s.add(d.Spec, d.Facts)
@@ -135,11 +135,11 @@ func loadTime(size int64) time.Duration { return time.Duration(size) * 30 * time
 
 // Tried is closed when every service that StartAll found has been tried once, and so
 // runs or has failed.
-func (s *Supervisor) Tried() <-chan struct{} { return s.starter.tried }
+func (s *Registry) Tried() <-chan struct{} { return s.starter.tried }
 
 // start builds what was recorded from the stored module, holds it to the service's log and puts it
 // in place, unless another deployment has done so first, which ends ctx.
-func (s *Supervisor) start(ctx context.Context, x *start) error {
+func (s *Registry) start(ctx context.Context, x *start) error {
 	module, err := s.stored(x.spec.Module)
 	if err != nil {
 		return err
@@ -164,7 +164,7 @@ func (s *Supervisor) start(ctx context.Context, x *start) error {
 }
 
 // add puts a service that does not run into the set, or finds it there.
-func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, error) {
+func (s *Registry) add(spec service.Spec, known catalog.Facts) (*Service, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -183,7 +183,7 @@ func (s *Supervisor) add(spec service.Spec, known catalog.Facts) (*Service, erro
 }
 
 // Get finds a service, which may be stopped; KindNotFound if there is none.
-func (s *Supervisor) Get(name service.Name) (*Service, error) {
+func (s *Registry) Get(name service.Name) (*Service, error) {
 	s.mu.RLock()
 	svc := s.services[name]
 	s.mu.RUnlock()
@@ -198,7 +198,7 @@ func notFound(name service.Name) error {
 }
 
 // All lists the services, by name.
-func (s *Supervisor) All() []*Service {
+func (s *Registry) All() []*Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var all []*Service
@@ -213,7 +213,7 @@ func (s *Supervisor) All() []*Service {
 // and calls under way are canceled. The log stays, and can be read, and a later deployment under the same
 // name goes on with it. Once the deletion is recorded, its caller going away does not stop it. Of a
 // service that is stopped already nothing changes, unless there is no event to read: then it is gone.
-func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
+func (s *Registry) Delete(ctx context.Context, name service.Name) error {
 	svc, err := s.Get(name)
 	if err != nil {
 		return err
@@ -247,7 +247,7 @@ func (s *Supervisor) Delete(ctx context.Context, name service.Name) error {
 
 // forget removes a service that is stopped from the set, if there is no event to read. The caller
 // holds deploying.
-func (s *Supervisor) forget(ctx context.Context, svc *Service) error {
+func (s *Registry) forget(ctx context.Context, svc *Service) error {
 	name := svc.Name()
 	log := journal.LogName(name)
 	if s.opt.Journal.Head(log) >= s.opt.Journal.First(log) {
@@ -274,38 +274,29 @@ func (s *Supervisor) forget(ctx context.Context, svc *Service) error {
 // Close stops all services, at once. Their commands in flight get their answers;
 // those that wait for a start are refused, and when ctx ends, all that have not begun.
 // cause is what subscribers and late commands are told.
-func (s *Supervisor) Close(ctx context.Context, cause error) error {
+func (s *Registry) Close(ctx context.Context, cause error) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.end()
 	s.starter.close()
 	var all sync.WaitGroup
-	errs := make(chan error, 1)
-	var first error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for err := range errs {
-			if first == nil {
-				first = err
-			}
-		}
-	}()
+	var mu sync.Mutex // guards errs
+	var errs []error
 	for _, svc := range s.All() {
 		all.Go(func() {
 			svc.deploying.Lock() // what is under way has been canceled
 			defer svc.deploying.Unlock()
-			// The next supervisor of the host goes on with what was counted.
+			// The host's next registry adds to these counters.
 			svc.latency.Leave()
 			svc.queries.Leave()
 			if err := svc.stop(ctx, cause); err != nil {
-				errs <- err
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
-	close(errs)
-	<-done
-	return first
+	return errors.Join(errs...)
 }

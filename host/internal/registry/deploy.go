@@ -1,4 +1,4 @@
-package supervisor
+package registry
 
 import (
 	"cmp"
@@ -49,7 +49,7 @@ func (b *build) discard(ctx context.Context) error {
 // one that spec names. Deploying what already runs changes nothing. One deployment of a
 // service goes at a time; a stored module is read only then, and only if it has to be
 // compiled.
-func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byte, progress Progress) (*Service, error) {
+func (s *Registry) Deploy(ctx context.Context, spec service.Spec, module []byte, progress Progress) (*Service, error) {
 	if progress == nil {
 		progress = func(Stage, int64, int64) {}
 	}
@@ -84,7 +84,7 @@ func (s *Supervisor) Deploy(ctx context.Context, spec service.Spec, module []byt
 
 // lockForDeploy finds or adds the service and takes its deployment lock. Whoever has the
 // lock removes a service that is not recorded when its deployment fails, whoever added it.
-func (s *Supervisor) lockForDeploy(ctx context.Context, spec service.Spec) (*Service, error) {
+func (s *Registry) lockForDeploy(ctx context.Context, spec service.Spec) (*Service, error) {
 	for {
 		svc, err := s.add(spec, catalog.Facts{})
 		if err != nil {
@@ -102,7 +102,7 @@ func (s *Supervisor) lockForDeploy(ctx context.Context, spec service.Spec) (*Ser
 
 // stored is a module of the catalog. While it is in memory it counts among the bytes in
 // flight.
-func (s *Supervisor) stored(d service.Digest) (sandbox.Source, error) {
+func (s *Registry) stored(d service.Digest) (sandbox.Source, error) {
 	size, err := s.opt.Catalog.Check(d)
 	if err != nil {
 		return sandbox.Source{}, err
@@ -121,11 +121,11 @@ func (s *Supervisor) stored(d service.Digest) (sandbox.Source, error) {
 	}}, nil
 }
 
-func (s *Supervisor) isRecorded(name service.Name) bool {
+func (s *Registry) isRecorded(name service.Name) bool {
 	return slices.ContainsFunc(s.opt.Catalog.Specs(), func(spec service.Spec) bool { return spec.Service == name })
 }
 
-func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) error {
+func (s *Registry) deploy(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) error {
 	building, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)() // so that a build does not hold up the host's end
@@ -158,7 +158,7 @@ func (s *Supervisor) deploy(ctx context.Context, svc *Service, spec service.Spec
 
 // prepare does what comes before a service is touched: it builds a module, stores it if it is
 // new, and holds it to the service's log.
-func (s *Supervisor) prepare(ctx context.Context, svc *Service, spec service.Spec, module []byte, source sandbox.Source, progress Progress) (*build, error) {
+func (s *Registry) prepare(ctx context.Context, svc *Service, spec service.Spec, module []byte, source sandbox.Source, progress Progress) (*build, error) {
 	built, err := s.build(ctx, svc, spec, source, false, progress)
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func (s *Supervisor) prepare(ctx context.Context, svc *Service, spec service.Spe
 // swap drains what runs, holds the new build to what that has written, records the
 // deployment and starts the new build. If it cannot be recorded, what ran goes on. The
 // caller holds swapping.
-func (s *Supervisor) swap(ctx context.Context, svc *Service, next *build) error {
+func (s *Registry) swap(ctx context.Context, svc *Service, next *build) error {
 	old := svc.drain(ctx, s.opt.DrainTime)
 	err := fits(ctx, s.drained(), next)
 	if err == nil {
@@ -199,7 +199,7 @@ func (s *Supervisor) swap(ctx context.Context, svc *Service, next *build) error 
 }
 
 // resume has what was drained go on, in sandboxes of its own; nil was nothing.
-func (s *Supervisor) resume(ctx context.Context, svc *Service, old *build) error {
+func (s *Registry) resume(ctx context.Context, svc *Service, old *build) error {
 	if old == nil {
 		return nil
 	}
@@ -216,7 +216,7 @@ func (s *Supervisor) resume(ctx context.Context, svc *Service, old *build) error
 // build compiles a module, which tries a first sandbox, and makes an engine that
 // makes the others when it needs them. recorded says that it is what the service has been
 // deployed with.
-func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec, module sandbox.Source, recorded bool, progress Progress) (_ *build, err error) {
+func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, module sandbox.Source, recorded bool, progress Progress) (_ *build, err error) {
 	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
 		return nil, err
 	}
@@ -258,7 +258,7 @@ func (s *Supervisor) build(ctx context.Context, svc *Service, spec service.Spec,
 }
 
 // withEngine is a build with an engine of its own that has not been started.
-func (s *Supervisor) withEngine(svc *Service, b *build) (*build, error) {
+func (s *Registry) withEngine(svc *Service, b *build) (*build, error) {
 	logger := sandbox.SlogLogger(s.opt.Logger)
 	own := *b
 	var err error
