@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 )
 
 // buildDir holds what tests have built; see [RemoveBuilt].

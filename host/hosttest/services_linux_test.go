@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )

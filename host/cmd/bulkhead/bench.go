@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/loadgen"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"

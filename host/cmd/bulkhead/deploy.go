@@ -5,8 +5,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )

@@ -7,8 +7,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )

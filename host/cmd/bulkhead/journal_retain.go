@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )

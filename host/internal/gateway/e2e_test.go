@@ -19,11 +19,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"

@@ -15,10 +15,10 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
