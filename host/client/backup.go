@@ -57,8 +57,8 @@ func (c *Client) Retain(ctx context.Context, name service.Name, r api.Retention)
 
 // Journal is what the host's journal counted; with measure, it counts the sizes of all
 // logs too.
-func (c *Client) Journal(ctx context.Context, measure bool) (api.Journal, error) {
-	var j api.Journal
+func (c *Client) Journal(ctx context.Context, measure bool) (service.JournalStats, error) {
+	var j service.JournalStats
 	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/journal", query: url.Values{"measure": {strconv.FormatBool(measure)}}}, &j)
 	return j, err
 }

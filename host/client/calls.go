@@ -23,18 +23,18 @@ import (
 // goes out, with bytes, from another goroutine but never two at a time. progress,
 // if not nil, is called with each progress that the host reports, from the
 // goroutine that called Upload.
-func (c *Client) Upload(ctx context.Context, module []byte, sent func(done, total int64), progress func(api.Progress)) (api.Module, error) {
+func (c *Client) Upload(ctx context.Context, module []byte, sent func(done, total int64), progress func(api.Progress)) (service.Module, error) {
 	last, err := c.lines(ctx, request{
 		method: http.MethodPost, path: "/v1/modules", header: contentType(api.ContentWasm),
 		body: counted(module, sent), length: int64(len(module)),
 	}, progress)
 	if err != nil {
-		return api.Module{}, err
+		return service.Module{}, err
 	}
 	if last.Module == nil {
-		return api.Module{}, c.garbled(errors.New("the last line is of something else"), false)
+		return service.Module{}, c.garbled(errors.New("the last line is of something else"), false)
 	}
-	return *last.Module, nil
+	return last.Module.Value(), nil
 }
 
 // line is one line of an upload or a deployment.
@@ -88,31 +88,31 @@ type Deployment struct {
 
 // Deploy makes a module a service, or swaps the module of a running one, and
 // returns when it runs.
-func (c *Client) Deploy(ctx context.Context, d Deployment) (api.Service, error) {
+func (c *Client) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
 	var r request
 	if d.Module != nil {
 		query, err := deploymentQuery(d.Limits, d.Settings)
 		if err != nil {
-			return api.Service{}, err
+			return service.Status{}, err
 		}
 		r.method, r.path, r.query = http.MethodPost, servicePath(d.Service, "/deployments"), query
 		r.header, r.body, r.length = contentType(api.ContentWasm), counted(d.Module, d.Sent), int64(len(d.Module))
 	} else {
 		text, err := json.Marshal(api.Deployment{Module: d.Digest, Limits: d.Limits, Settings: d.Settings})
 		if err != nil {
-			return api.Service{}, service.Errorf(service.KindInvalid, "deployment: %w", err)
+			return service.Status{}, service.Errorf(service.KindInvalid, "deployment: %w", err)
 		}
 		r.method, r.path = http.MethodPut, servicePath(d.Service, "")
 		r.header, r.body, r.length = contentType(api.ContentJSON), body(text), int64(len(text))
 	}
 	last, err := c.lines(ctx, r, d.Progress)
 	if err != nil {
-		return api.Service{}, err
+		return service.Status{}, err
 	}
 	if last.Service == nil {
-		return api.Service{}, c.garbled(errors.New("the last line is of something else"), false)
+		return service.Status{}, c.garbled(errors.New("the last line is of something else"), false)
 	}
-	return *last.Service, nil
+	return last.Service.Value(), nil
 }
 
 // deploymentQuery writes limits and settings as the parameters of a deployment,
@@ -138,10 +138,10 @@ func deploymentQuery(l service.Limits, s service.Settings) (url.Values, error) {
 }
 
 // Service is what a service is and does now.
-func (c *Client) Service(ctx context.Context, name service.Name) (api.Service, error) {
+func (c *Client) Service(ctx context.Context, name service.Name) (service.Status, error) {
 	var s api.Service
 	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "")}, &s)
-	return s, err
+	return s.Value(), err
 }
 
 // EventTypes is the event catalogue of a service: the types of the events that can be read, by name.
@@ -152,10 +152,17 @@ func (c *Client) EventTypes(ctx context.Context, name service.Name) ([]journal.E
 }
 
 // Services are all services, by name; with manifests, which can be large, if they are wanted.
-func (c *Client) Services(ctx context.Context, manifests bool) ([]api.Service, error) {
+func (c *Client) Services(ctx context.Context, manifests bool) ([]service.Status, error) {
 	var s api.Services
 	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services", query: url.Values{"manifest": {strconv.FormatBool(manifests)}}}, &s)
-	return s.Services, err
+	if err != nil {
+		return nil, err
+	}
+	all := make([]service.Status, len(s.Services))
+	for i := range all {
+		all[i] = s.Services[i].Value()
+	}
+	return all, nil
 }
 
 // Resources is how much of each of the host's resources is in use, and by whom most.
@@ -189,12 +196,6 @@ func (c *Client) Ready(ctx context.Context) error {
 
 // Send sends a command and returns when its events are on disk.
 func (c *Client) Send(ctx context.Context, cmd service.Command) (service.Reply, error) {
-	r, err := c.Command(ctx, cmd)
-	return r.Value(), err
-}
-
-// Command is Send with all that the host answers.
-func (c *Client) Command(ctx context.Context, cmd service.Command) (api.Reply, error) {
 	h := http.Header{}
 	if cmd.ID != "" {
 		h.Set(api.HeaderCommandID, api.FormatIdempotencyKey(cmd.ID))
@@ -205,7 +206,7 @@ func (c *Client) Command(ctx context.Context, cmd service.Command) (api.Reply, e
 	if len(cmd.Metadata) > 0 {
 		text, err := api.Metadata(cmd.Metadata).MarshalJSON()
 		if err != nil {
-			return api.Reply{}, service.Errorf(service.KindInvalid, "metadata: %w", err)
+			return service.Reply{}, service.Errorf(service.KindInvalid, "metadata: %w", err)
 		}
 		h.Set(api.HeaderMetadata, string(text))
 	}
@@ -216,7 +217,7 @@ func (c *Client) Command(ctx context.Context, cmd service.Command) (api.Reply, e
 		method: http.MethodPost, path: entityPath(cmd.Service, cmd.Key, "/commands/"+url.PathEscape(string(cmd.Type))),
 		header: h, body: body(cmd.Data), length: int64(len(cmd.Data)), command: true,
 	}, &r)
-	return r, err
+	return r.Value(), err
 }
 
 // Query asks an entity.
@@ -235,7 +236,7 @@ func (c *Client) Query(ctx context.Context, q service.Query) (service.QueryReply
 // Selection says which events of a service to read.
 type Selection struct {
 	Service service.Name
-	From    string // api.FromStart (the default), api.FromEnd, a cursor, or what else [service.ParseFrom] reads
+	From    string // "start" (the default), "end", a cursor, or whatever else [service.ParseFrom] reads
 	Types   []service.Type
 	Keys    []service.Key
 }
@@ -255,19 +256,19 @@ func (s *Selection) query() url.Values {
 }
 
 // Events reads one page of a service's events, at most limit; 0: as many as the host likes.
-func (c *Client) Events(ctx context.Context, s Selection, limit int) (api.Page, error) {
+func (c *Client) Events(ctx context.Context, s Selection, limit int) (Page, error) {
 	q := s.query()
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}
-	var p api.Page
+	var p Page
 	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(s.Service, "/events"), query: q}, &p)
 	return p, err
 }
 
 // EntityEvents reads one page of an entity's events after a version in digits, a cursor, or, if that is empty, from
 // the start.
-func (c *Client) EntityEvents(ctx context.Context, name service.Name, key service.Key, after string, limit int) (api.EntityPage, error) {
+func (c *Client) EntityEvents(ctx context.Context, name service.Name, key service.Key, after string, limit int) (EntityPage, error) {
 	q := url.Values{}
 	if after != "" {
 		q.Set("after", after)
@@ -275,7 +276,7 @@ func (c *Client) EntityEvents(ctx context.Context, name service.Name, key servic
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}
-	var p api.EntityPage
+	var p EntityPage
 	err := c.call(ctx, request{method: http.MethodGet, path: entityPath(name, key, "/events"), query: q}, &p)
 	return p, err
 }
@@ -284,7 +285,7 @@ func (c *Client) EntityEvents(ctx context.Context, name service.Name, key servic
 func setContent(h http.Header, data []byte) {
 	switch {
 	case len(data) == 0:
-	case utf8.Valid(data) && json.Valid(data):
+	case isJSON(data):
 		h.Set("Content-Type", api.ContentJSON)
 	default:
 		h.Set("Content-Type", "application/octet-stream")
@@ -298,6 +299,9 @@ func setDeadline(ctx context.Context, h http.Header, deadline time.Time) {
 		h.Set(api.HeaderDeadline, api.FormatDeadline(left))
 	}
 }
+
+// isJSON reports whether data can stand in a JSON text as it is.
+func isJSON(data []byte) bool { return utf8.Valid(data) && json.Valid(data) }
 
 func left(ctx context.Context, deadline time.Time) (time.Duration, bool) {
 	if d, ok := ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {

@@ -1,5 +1,11 @@
-// Package client speaks to a running host over HTTP and WebSocket. It knows what
-// goes over the wire and nothing else of the host.
+// Package client speaks to a running host over HTTP and WebSocket.
+//
+// A [Client] sends each command, query and administrative request as one HTTP request, and follows a
+// service's events. A [Stream] is one WebSocket connection for many commands, queries and
+// subscriptions at a time: it has the higher throughput.
+//
+// Errors are [*service.Error]. Branch on [service.KindOf]. Sending a command again under the same
+// [service.CommandID] is always safe: the host answers a repeated command with its first answer.
 package client
 
 import (
@@ -27,8 +33,8 @@ const maxAnswer = 2 << 30
 
 // Options says how to reach a host.
 type Options struct {
-	// URL is the host's address, such as http://127.0.0.1:8080; required. What
-	// stands behind the authority goes before all paths.
+	// URL is the host's address, such as http://127.0.0.1:8080. It is required. A path in it
+	// is put before the path of each request.
 	URL string
 	// Token is the host's token; empty: none.
 	Token string

@@ -160,7 +160,7 @@ func TestFollowResumes(t *testing.T) {
 	})
 	want := service.Position(1)
 	enough := errors.New("enough")
-	err := c.Follow(t.Context(), Selection{Service: "bank", Keys: []service.Key{"a,b"}}, func(e api.Event) error {
+	err := c.Follow(t.Context(), Selection{Service: "bank", Keys: []service.Key{"a,b"}}, func(e Event) error {
 		if e.Position != want {
 			t.Errorf("position %d; want %d", e.Position, want)
 		}
@@ -191,7 +191,7 @@ func TestFollowEnds(t *testing.T) {
 		}
 	})
 	for i, kind := range []service.Kind{service.KindNotFound, service.KindNotFound, service.KindInternal, service.KindUnavailable} {
-		if err := c.Follow(t.Context(), Selection{Service: "bank"}, func(api.Event) error { return nil }); service.KindOf(err) != kind {
+		if err := c.Follow(t.Context(), Selection{Service: "bank"}, func(Event) error { return nil }); service.KindOf(err) != kind {
 			t.Errorf("%d: %v", i, err)
 		}
 	}

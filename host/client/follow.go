@@ -14,12 +14,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Follow calls each with a service's events, from where s says on and as they
-// come, until ctx ends, each returns an error (which Follow returns), or the host
-// refuses. If the connection breaks it resumes behind the last event, so each
-// gets every event once, in order; it gives up after Options.Retries tries in a
-// row that brought nothing.
-func (c *Client) Follow(ctx context.Context, s Selection, each func(api.Event) error) error {
+// Follow calls each with a service's events, from s.From on and as they are committed, until ctx
+// ends, each returns an error (which Follow returns), or the host refuses. If the connection breaks,
+// Follow resumes after the last event, so each gets every event once, in order. It gives up after
+// Options.Retries tries in a row that brought nothing.
+func (c *Client) Follow(ctx context.Context, s Selection, each func(Event) error) error {
 	last, failed := "", 0
 	waits := lifecycle.Backoff{First: c.options.Backoff, Max: 100 * c.options.Backoff}
 	for {
@@ -52,7 +51,7 @@ type callerError struct{ err error }
 func (e *callerError) Error() string { return e.err.Error() }
 
 // follow reads one connection's events. last is the cursor of the last one.
-func (c *Client) follow(ctx context.Context, s Selection, last *string, each func(api.Event) error) error {
+func (c *Client) follow(ctx context.Context, s Selection, last *string, each func(Event) error) error {
 	h := http.Header{}
 	if *last != "" {
 		h.Set(api.HeaderLastEventID, *last)
@@ -85,7 +84,7 @@ func (c *Client) follow(ctx context.Context, s Selection, last *string, each fun
 			if err != nil {
 				return c.garbled(err, false)
 			}
-			if err := each(e); err != nil {
+			if err := each(eventOf(&e)); err != nil {
 				return &callerError{err}
 			}
 		}

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 
@@ -24,7 +23,7 @@ import (
 type Stream struct {
 	conn   *websocket.Conn
 	cork   *cork
-	limits api.Limits
+	limits StreamLimits
 
 	out     chan []byte   // to the writer
 	slots   chan struct{} // one for each command or query without an answer
@@ -86,7 +85,7 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 		_ = conn.Close()
 		return nil, c.broken(err, false)
 	}
-	s.limits = *hello.Limits
+	s.limits = StreamLimits(*hello.Limits)
 	s.slots = make(chan struct{}, s.limits.InFlight)
 	conn.SetPingHandler(func(text string) error {
 		if err := conn.WriteControl(websocket.PongMessage, []byte(text), time.Now().Add(time.Second)); err != nil {
@@ -101,8 +100,16 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	return s, nil
 }
 
+// StreamLimits says what the host lets one connection do.
+type StreamLimits struct {
+	MessageBytes  int64 // of one message to the host
+	InFlight      int   // commands and queries without an answer yet
+	Subscriptions int   // at a time
+	Credits       int64 // events on their way to one subscription
+}
+
 // Limits is what the host lets this connection do.
-func (s *Stream) Limits() api.Limits { return s.limits }
+func (s *Stream) Limits() StreamLimits { return s.limits }
 
 // Close ends the connection and waits for its goroutines. Commands without an
 // answer end as unknown. It must not be called from a function given to SendAsync.
@@ -385,7 +392,7 @@ func appendCall(b []byte, op api.Op, id string, name service.Name, key service.K
 	b = api.AppendString(b, string(typ))
 	switch {
 	case len(data) == 0:
-	case utf8.Valid(data) && json.Valid(data):
+	case isJSON(data):
 		b = append(append(b, `,"data":`...), data...)
 	default:
 		b = append(b, `,"data_base64":"`...)

@@ -120,7 +120,7 @@ var errEnded = service.Errorf(service.KindCanceled, "the subscription has ended"
 
 // Next waits for the next event. After the last one it fails with why the
 // subscription or its connection ended.
-func (s *Subscription) Next(ctx context.Context) (api.Event, error) {
+func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	var raw json.RawMessage
 	select {
 	case raw = <-s.events:
@@ -132,31 +132,31 @@ func (s *Subscription) Next(ctx context.Context) (api.Event, error) {
 		case <-s.stream.closing:
 			return s.last(s.stream.lost(s.stream.Err(), false))
 		case <-ctx.Done():
-			return api.Event{}, service.Errorf(service.KindOf(ctx.Err()), "no event in time: %w", ctx.Err())
+			return Event{}, service.Errorf(service.KindOf(ctx.Err()), "no event in time: %w", ctx.Err())
 		}
 	}
 	return s.deliver(raw)
 }
 
 // last gives what came before the end, and then the end.
-func (s *Subscription) last(err error) (api.Event, error) {
+func (s *Subscription) last(err error) (Event, error) {
 	select {
 	case raw := <-s.events:
 		return s.deliver(raw)
 	default:
-		return api.Event{}, err
+		return Event{}, err
 	}
 }
 
-func (s *Subscription) deliver(raw json.RawMessage) (api.Event, error) {
+func (s *Subscription) deliver(raw json.RawMessage) (Event, error) {
 	if s.taken++; s.taken >= (s.window+1)/2 {
 		m := api.ClientMessage{Op: api.OpCredit, ID: s.id, Credits: uint64(s.taken)}
 		s.taken = 0
 		_ = s.stream.write(context.Background(), encode(&m)) // or the connection has ended, which Next will find
 	}
-	e, err := api.DecodeEvent(raw)
-	if err != nil {
-		return api.Event{}, service.Errorf(service.KindInternal, "an event cannot be read: %w", err)
+	var e Event
+	if err := e.UnmarshalJSON(raw); err != nil {
+		return Event{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,7 +28,7 @@ func (c *deployCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return err
 	}
@@ -42,14 +42,14 @@ func (c *deployCmd) Run(e *env) error {
 		arrived = done == total
 	}
 	stages := map[string]bool{}
-	m, err := host.Upload(e.ctx, module, sent, func(p api.Progress) {
+	m, err := cl.Upload(e.ctx, module, sent, func(p api.Progress) {
 		stages[p.Stage] = true
 		bar.at(p.Stage, p.Done, p.Total, bytesUnit)
 	})
 	if err != nil {
 		return err
 	}
-	s, err := host.Deploy(e.ctx, client.Deployment{
+	s, err := cl.Deploy(e.ctx, client.Deployment{
 		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
 		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every, KeepNaN: c.KeepNaN},
 		Progress: func(p api.Progress) {
@@ -67,7 +67,7 @@ func (c *deployCmd) Run(e *env) error {
 	if !e.json { // which has them in what it prints
 		e.warn(s.Warnings...)
 	}
-	e.print(s, func(w io.Writer) {
+	e.print(api.ServiceOf(s), func(w io.Writer) {
 		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)), s.Spec.Module, len(s.Shards), s.Head)
 	})
 	return nil

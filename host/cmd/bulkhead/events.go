@@ -8,7 +8,6 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/bulkhead-wasm/bulkhead/host/client"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -59,12 +58,12 @@ func (c *eventsCmd) Run(e *env) error {
 	for _, t := range c.Type {
 		s.Types = append(s.Types, service.Type(t))
 	}
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return err
 	}
 	left := c.Limit
-	each := func(ev api.Event) error {
+	each := func(ev client.Event) error {
 		if err := c.show(e, &ev); err != nil {
 			return err
 		}
@@ -74,12 +73,12 @@ func (c *eventsCmd) Run(e *env) error {
 		return nil
 	}
 	if c.Follow {
-		err = host.Follow(e.ctx, s, each)
+		err = cl.Follow(e.ctx, s, each)
 		if e.ctx.Err() != nil {
 			return nil // an interrupt is how following ends
 		}
 	} else {
-		err = readAll(e, host, s, each)
+		err = readAll(e, cl, s, each)
 	}
 	if errors.Is(err, errEnough) {
 		return nil
@@ -88,17 +87,13 @@ func (c *eventsCmd) Run(e *env) error {
 }
 
 // readAll reads page after page until the end of the log.
-func readAll(e *env, host *client.Client, s client.Selection, each func(api.Event) error) error {
+func readAll(e *env, cl *client.Client, s client.Selection, each func(client.Event) error) error {
 	for {
-		page, err := host.Events(e.ctx, s, 0)
+		page, err := cl.Events(e.ctx, s, 0)
 		if err != nil {
 			return err
 		}
-		for _, raw := range page.Events {
-			ev, err := api.DecodeEvent(raw)
-			if err != nil {
-				return fmt.Errorf("the host sent an event that is not one: %w", err)
-			}
+		for _, ev := range page.Events {
 			if err := each(ev); err != nil {
 				return err
 			}
@@ -111,11 +106,11 @@ func readAll(e *env, host *client.Client, s client.Selection, each func(api.Even
 }
 
 // show prints one event, one a line either way; as JSON it is in the native form, however it came.
-func (c *eventsCmd) show(e *env, ev *api.Event) error {
+func (c *eventsCmd) show(e *env, ev *client.Event) error {
 	if e.json {
 		return writeJSON(e.out, ev, false)
 	}
-	_, err := fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), safetext.Text(string(ev.Subject)), ev.EntityVersion,
-		safetext.Text(string(ev.Type)), safetext.Body(ev.Body()))
+	_, err := fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), safetext.Text(string(ev.Key)), ev.Version,
+		safetext.Text(string(ev.Type)), safetext.Body(ev.Data))
 	return err
 }

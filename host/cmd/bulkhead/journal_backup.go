@@ -90,7 +90,7 @@ func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err er
 
 // fetch takes a backup from a host and checks it on the way.
 func (c *journalBackupCmd) fetch(e *env, to io.Writer, since *backup.Manifest, bar *progress) (*backup.Manifest, error) {
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (c *journalBackupCmd) fetch(e *env, to io.Writer, since *backup.Manifest, b
 			return nil, err
 		}
 	}
-	stream, err := host.Backup(e.ctx, text)
+	stream, err := cl.Backup(e.ctx, text)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (c *journalRetainCmd) Run(e *env) error {
 	if c.Before == 0 && c.OlderThan <= 0 {
 		return usageError{errors.New("name what to delete: --before a position, or --older-than an age")}
 	}
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return err
 	}
@@ -55,19 +55,19 @@ func (c *journalRetainCmd) Run(e *env) error {
 		want.MaxKeptBytes = &most
 	}
 	bar.at("looking for what may go, and taking snapshots", 0, 0, countUnit)
-	done, err := host.Retain(e.ctx, name, want)
+	done, err := cl.Retain(e.ctx, name, want)
 	if err != nil {
 		return err
 	}
 	out := retainedEvents{Service: name, DryRun: c.DryRun, Retained: done}
 	if c.Archive != "" && !c.DryRun && done.Through > 0 {
-		if out.Archive, err = c.archive(e, host, done.Through, bar); err != nil {
+		if out.Archive, err = c.archive(e, cl, done.Through, bar); err != nil {
 			return err
 		}
 		// No more than what is in the archive now.
 		bar.at("deleting", 0, 0, countUnit)
 		want.DryRun, want.Through = false, done.Through
-		deleted, err := host.Retain(e.ctx, name, want)
+		deleted, err := cl.Retain(e.ctx, name, want)
 		if err != nil {
 			return err
 		}
@@ -89,11 +89,11 @@ func sinceLooked(looked, deleted journal.Retained) journal.Retained {
 }
 
 // archive keeps the batches that are about to be deleted in a file.
-func (c *journalRetainCmd) archive(e *env, host *client.Client, through uint64, bar *progress) (string, error) {
+func (c *journalRetainCmd) archive(e *env, cl *client.Client, through uint64, bar *progress) (string, error) {
 	if err := os.MkdirAll(c.Archive, 0o700); err != nil {
 		return "", err
 	}
-	stream, err := host.Batches(e.ctx, service.Name(c.Service), through)
+	stream, err := cl.Batches(e.ctx, service.Name(c.Service), through)
 	if err != nil {
 		return "", err
 	}

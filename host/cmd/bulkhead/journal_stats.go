@@ -5,8 +5,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -19,7 +19,7 @@ type journalStatsCmd struct {
 }
 
 func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
-	var got api.Journal
+	var got service.JournalStats
 	if c.Offline {
 		err := all.with(e.ctx, func(j *journal.Journal) error {
 			got.Stats = j.Stats()
@@ -28,7 +28,7 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 				if err != nil {
 					return damaged(err)
 				}
-				got.Logs = append(got.Logs, api.MeasuredLog(size))
+				got.Logs = append(got.Logs, service.MeasuredLog(size))
 			}
 			return nil
 		})
@@ -36,11 +36,11 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 			return err
 		}
 	} else {
-		host, err := c.Remote.connect(e)
+		cl, err := c.Remote.connect(e)
 		if err != nil {
 			return err
 		}
-		if got, err = host.Journal(e.ctx, c.Measure); err != nil {
+		if got, err = cl.Journal(e.ctx, c.Measure); err != nil {
 			return err
 		}
 	}
@@ -48,7 +48,7 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 	return nil
 }
 
-func printStats(w io.Writer, got *api.Journal, offline bool) {
+func printStats(w io.Writer, got *service.JournalStats, offline bool) {
 	for _, l := range got.Logs {
 		fmt.Fprintf(w, "%s: up to position %d in %d batches", safetext.Text(string(l.Name)), l.Head, l.Batches-l.Deleted)
 		if l.Bytes != nil {

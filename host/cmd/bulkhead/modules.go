@@ -20,11 +20,11 @@ type modulesCmd struct {
 type modulesListCmd struct{}
 
 func (*modulesListCmd) Run(e *env, all *modulesCmd) error {
-	host, err := all.Remote.connect(e)
+	cl, err := all.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	m, err := host.Modules(e.ctx)
+	m, err := cl.Modules(e.ctx)
 	if err != nil {
 		return err
 	}
@@ -63,11 +63,11 @@ type modulesDeleteCmd struct {
 }
 
 func (c *modulesDeleteCmd) Run(e *env, all *modulesCmd) error {
-	host, err := all.Remote.connect(e)
+	cl, err := all.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	if err := host.DeleteModule(e.ctx, c.Digest); err != nil {
+	if err := cl.DeleteModule(e.ctx, c.Digest); err != nil {
 		return err
 	}
 	e.print(map[string]any{"deleted": c.Digest}, func(w io.Writer) { fmt.Fprintf(w, "%s is deleted\n", c.Digest) })

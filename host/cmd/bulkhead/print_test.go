@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -61,7 +60,7 @@ func TestFaultsAreShown(t *testing.T) {
 		t.Errorf("got %s", &out)
 	}
 	out.Reset()
-	printService(&out, &api.Service{Status: service.Status{Faults: service.EntityFaults{Count: 1, Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}}, nil)
+	printService(&out, &service.Status{Faults: service.EntityFaults{Count: 1, Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}, nil)
 	if strings.ContainsAny(out.String(), "\u202e\x1b") || !strings.Contains(out.String(), "\nfault ") {
 		t.Errorf("got %q", &out)
 	}

@@ -26,13 +26,13 @@ func (c *queryCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
-	reply, err := host.Query(ctx, service.Query{Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type), Data: data})
+	reply, err := cl.Query(ctx, service.Query{Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type), Data: data})
 	if err != nil {
 		return explainData(err, data)
 	}

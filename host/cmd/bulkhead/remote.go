@@ -64,16 +64,16 @@ var readyWaits = lifecycle.Backoff{First: 50 * time.Millisecond, Max: 500 * time
 // connect makes a client for the host that the flags name, and waits for it if
 // that is wanted.
 func (f *remoteFlags) connect(e *env) (*client.Client, error) {
-	host, err := client.New(client.Options{URL: hostURL(f.Host), Token: f.Token})
+	cl, err := client.New(client.Options{URL: hostURL(f.Host), Token: f.Token})
 	if err != nil || f.Wait == 0 {
-		return host, err
+		return cl, err
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, f.Wait)
 	defer cancel()
 	for try := 1; ; try++ {
-		err := host.Ready(ctx)
+		err := cl.Ready(ctx)
 		if err == nil {
-			return host, nil
+			return cl, nil
 		}
 		if again := service.KindOf(err) == service.KindUnavailable; !again || !lifecycle.Sleep(ctx, readyWaits.Wait(try, 0)) {
 			return nil, err

@@ -15,11 +15,11 @@ type resourcesCmd struct {
 }
 
 func (c *resourcesCmd) Run(e *env) error {
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	all, err := host.Resources(e.ctx)
+	all, err := cl.Resources(e.ctx)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,13 +55,13 @@ func (c *sendCmd) Run(e *env) error {
 		v := service.Version(*c.Version)
 		cmd.Expected = &v
 	}
-	host, err := c.Remote.connect(e)
+	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
-	reply, err := sendUntilKnown(ctx, host, cmd, c.Retries)
+	reply, err := sendUntilKnown(ctx, cl, cmd, c.Retries)
 	err = explainData(err, data)
 	if service.KindOf(err) == service.KindUnknown && !e.json {
 		fmt.Fprintf(e.err, "The command may have been carried out. Send it again with --id %s to find out.\n", cmd.ID)
@@ -68,9 +69,10 @@ func (c *sendCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	e.print(reply, func(w io.Writer) {
-		if data := reply.Data(); len(data) > 0 {
-			e.body(w, data)
+	text := api.ReplyText(nil, &reply)
+	e.print(json.RawMessage(text.Append(nil)), func(w io.Writer) {
+		if len(reply.Data) > 0 {
+			e.body(w, reply.Data)
 		}
 		note := ""
 		if reply.Repeated {
@@ -83,15 +85,15 @@ func (c *sendCmd) Run(e *env) error {
 
 // commander is what sending needs of a connection.
 type commander interface {
-	Command(ctx context.Context, c service.Command) (api.Reply, error)
+	Send(ctx context.Context, c service.Command) (service.Reply, error)
 }
 
 // sendUntilKnown sends a command again, under its id, while its outcome is
 // unknown or it was not taken. That is safe, because the host knows ids.
-func sendUntilKnown(ctx context.Context, host commander, c service.Command, retries int) (api.Reply, error) {
+func sendUntilKnown(ctx context.Context, cl commander, c service.Command, retries int) (service.Reply, error) {
 	lost := false // the answer of an earlier try
 	for try := 0; ; try++ {
-		reply, err := host.Command(ctx, c)
+		reply, err := cl.Send(ctx, c)
 		kind := service.KindOf(err)
 		lost = lost || kind == service.KindUnknown
 		again := kind == service.KindUnknown || kind == service.KindOverloaded || kind == service.KindUnavailable

@@ -27,15 +27,15 @@ type servicesListCmd struct {
 }
 
 func (c *servicesListCmd) Run(e *env, all *servicesCmd) error {
-	host, err := all.Remote.connect(e)
+	cl, err := all.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	list, err := host.Services(e.ctx, c.Manifest)
+	list, err := cl.Services(e.ctx, c.Manifest)
 	if err != nil {
 		return err
 	}
-	e.print(api.Services{Services: list}, func(w io.Writer) {
+	e.print(servicesOf(list), func(w io.Writer) {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "SERVICE\tSTATE\tMODULE\tSHARDS\tEVENTS\tCOMMITTED\tREJECTED\tFAILED")
 		for _, s := range list {
@@ -47,8 +47,17 @@ func (c *servicesListCmd) Run(e *env, all *servicesCmd) error {
 	return nil
 }
 
+// servicesOf is the list as --json prints it.
+func servicesOf(list []service.Status) api.Services {
+	all := api.Services{Services: make([]api.Service, len(list))}
+	for i := range list {
+		all.Services[i] = api.ServiceOf(list[i])
+	}
+	return all
+}
+
 // stateCell is the state of a service, with the attempts to start it if some failed.
-func stateCell(s *api.Service) string {
+func stateCell(s *service.Status) string {
 	switch {
 	case s.Failed == 0:
 		return string(s.State)
@@ -66,19 +75,19 @@ type servicesShowCmd struct {
 }
 
 func (c *servicesShowCmd) Run(e *env, all *servicesCmd) error {
-	host, err := all.Remote.connect(e)
+	cl, err := all.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	s, err := host.Service(e.ctx, service.Name(c.Service))
+	s, err := cl.Service(e.ctx, service.Name(c.Service))
 	if err != nil {
 		return err
 	}
-	types, err := host.EventTypes(e.ctx, service.Name(c.Service))
+	types, err := cl.EventTypes(e.ctx, service.Name(c.Service))
 	if err != nil { // what there is to say of the service may say why
 		e.warn("the types of its events cannot be read: " + err.Error())
 	}
-	e.print(shownService{s, types}, func(w io.Writer) { printService(w, &s, types) })
+	e.print(shownService{api.ServiceOf(s), types}, func(w io.Writer) { printService(w, &s, types) })
 	return nil
 }
 
@@ -89,7 +98,7 @@ type shownService struct {
 	EventTypes []journal.EventType `json:"event_types"`
 }
 
-func printService(w io.Writer, s *api.Service, types []journal.EventType) {
+func printService(w io.Writer, s *service.Status, types []journal.EventType) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-10s %s\n", name, safetext.Text(fmt.Sprintf(format, args...)))
 	}
@@ -99,7 +108,7 @@ func printService(w io.Writer, s *api.Service, types []journal.EventType) {
 	row("module", "%s", s.Spec.Module)
 	row("position", "%d", s.Head)
 	row("disk", "%s of %s", bytesUnit(s.LogBytes), bytesUnit(s.Spec.Limits.WithDefaults().DiskBytes))
-	if m := s.Manifest; m != nil {
+	if m := &s.Manifest; m.ABI != 0 {
 		row("version", "%s", cmp.Or(m.Version, "not said"))
 		row("made with", "%s", cmp.Or(m.SDK, "not said"))
 		for _, c := range m.Commands {
@@ -194,15 +203,15 @@ type servicesDeleteCmd struct {
 }
 
 func (c *servicesDeleteCmd) Run(e *env, all *servicesCmd) error {
-	host, err := all.Remote.connect(e)
+	cl, err := all.Remote.connect(e)
 	if err != nil {
 		return err
 	}
-	if err := host.Delete(e.ctx, service.Name(c.Service)); err != nil {
+	if err := cl.Delete(e.ctx, service.Name(c.Service)); err != nil {
 		return err
 	}
 	e.print(map[string]any{"deleted": c.Service}, func(w io.Writer) {
-		if _, err := host.Service(e.ctx, service.Name(c.Service)); service.KindOf(err) == service.KindNotFound {
+		if _, err := cl.Service(e.ctx, service.Name(c.Service)); service.KindOf(err) == service.KindNotFound {
 			fmt.Fprintf(w, "%s is gone; it had no event\n", c.Service)
 			return
 		}

@@ -17,29 +17,6 @@ type Retention struct {
 	MaxKeptBytes *int64 `json:"max_kept_bytes,omitempty"`
 }
 
-// Journal is what the journal of a host counted, and its logs.
-type Journal struct {
-	Stats              journal.Stats `json:"stats"`
-	WriteAmplification float64       `json:"write_amplification"` // bytes written for each byte of events; 0 if not known
-	// Readers is what those do who read the logs; nil if nobody can but who asked.
-	Readers *service.Readers `json:"readers,omitempty"`
-	Logs    []JournalLog     `json:"logs"`
-}
-
-// JournalLog is one log. What has to be counted is there if it was asked for.
-type JournalLog struct {
-	journal.LogInfo
-	Commits *uint64 `json:"commits,omitempty"`
-	Events  *uint64 `json:"events,omitempty"`
-	Bytes   *uint64 `json:"bytes,omitempty"`
-	Types   *int    `json:"types,omitempty"` // of events
-}
-
-// MeasuredLog is a log that was measured.
-func MeasuredLog(s journal.LogSize) JournalLog {
-	return JournalLog{LogInfo: s.LogInfo, Commits: &s.Commits, Events: &s.Events, Bytes: &s.Bytes, Types: &s.Types}
-}
-
 // EventTypes is the event catalogue of a service: the types of the events that can be read, by name.
 type EventTypes struct {
 	Types []journal.EventType `json:"types"`

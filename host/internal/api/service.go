@@ -55,6 +55,11 @@ func ModuleOf(m service.Module) Module {
 	return Module{Digest: m.Digest, Size: m.Size, Manifest: Manifest(m.Manifest), Tariff: m.Tariff}
 }
 
+// Value is the module in the vocabulary of services.
+func (m *Module) Value() service.Module {
+	return service.Module{Digest: m.Digest, Size: m.Size, Manifest: abi.Manifest(m.Manifest), Tariff: m.Tariff}
+}
+
 // Deployment is the body of PUT /v1/services/{service}: which stored module the
 // service shall run. Limits and settings left out take their defaults.
 type Deployment struct {
@@ -79,6 +84,16 @@ func ServiceOf(s service.Status) Service {
 	if s.Manifest.ABI != 0 {
 		m := Manifest(s.Manifest)
 		out.Manifest = &m
+	}
+	return out
+}
+
+// Value is the status in the vocabulary of services.
+func (s *Service) Value() service.Status {
+	out := s.Status
+	out.Cursor, _ = service.ParseCursor(s.Cursor) // the zero one if the host does not speak like this
+	if s.Manifest != nil {
+		out.Manifest = abi.Manifest(*s.Manifest)
 	}
 	return out
 }

@@ -94,7 +94,7 @@ var house = []room{
 	{path: "host/internal/telemetry", level: 6, may: []string{"host", "host/service", "journal"}, outside: []string{"github.com/prometheus/client_golang"},
 		why: "metrics are read off the host from outside; no part below may depend on being measured"},
 	{path: "host/client", level: 6, may: []string{"host/internal/api", "host/service", "abi", "journal", "host/internal/lifecycle"}, outside: []string{"github.com/gorilla/websocket"},
-		why: "a client knows what goes over the wire and how long to wait, and nothing else, or it would work only in our own process"},
+		why: "the public Go client knows what goes over the wire and how long to wait, and nothing else, or it would work only in our own process"},
 	{path: "host/internal/gateway", level: 7, outside: []string{"github.com/gorilla/websocket", "golang.org/x/time"},
 		may: []string{"internal/yield", "host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
 		why: "HTTP and WebSocket are one way in; they use the same public host as everybody else"},

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/host/client"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -54,8 +53,8 @@ func dial(ctx context.Context, c *child, http bool) (conn connection, hangUp fun
 	return s, func() { _ = s.Close(); cl.Close() }, nil
 }
 
-func factOf(e *api.Event) fact {
-	return fact{e.Position, e.EntityVersion, service.Key(e.Subject), e.Type, e.CommandID, string(e.Body())}
+func factOf(e *client.Event) fact {
+	return fact{e.Position, e.Version, e.Key, string(e.Type), e.CommandID, string(e.Data)}
 }
 
 // readLog reads all events of the bank by pages.
@@ -71,11 +70,7 @@ func readLog(ctx context.Context, c *child) ([]fact, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, raw := range page.Events {
-			e, err := api.DecodeEvent(raw)
-			if err != nil {
-				return nil, err
-			}
+		for _, e := range page.Events {
 			log = append(log, factOf(&e))
 		}
 		if !page.More {
@@ -122,7 +117,7 @@ func (r *reader) read(ctx context.Context, c *child, done func() bool) error {
 		return err
 	}
 	defer cl.Close()
-	each := func(e api.Event) error {
+	each := func(e client.Event) error {
 		r.seen, r.cursor = append(r.seen, factOf(&e)), e.ID
 		if done() {
 			return errSeen

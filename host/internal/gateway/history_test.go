@@ -36,16 +36,6 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() }) // always nil
-	firstOf := func(events [][]byte, err error) (service.Position, error) {
-		if err != nil {
-			return 0, err
-		}
-		if len(events) == 0 {
-			return 0, fmt.Errorf("there is no event")
-		}
-		e, err := api.DecodeEvent(events[0])
-		return e.Position, err
-	}
 	embedded := func(c service.Cursor, err error) (service.Position, error) {
 		if err != nil {
 			return 0, err
@@ -70,17 +60,17 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 	return map[string]func(cursor string) (service.Position, error){
 		"page": func(cursor string) (service.Position, error) {
 			p, err := c.Events(ctx, client.Selection{Service: "count", From: cursor}, 1)
-			return firstOf(raws(p.Events), err)
+			return firstOf(p.Events, err)
 		},
 		"page of an entity": func(cursor string) (service.Position, error) {
 			p, err := c.EntityEvents(ctx, "count", "a/b", cursor, 1)
-			return firstOf(raws(p.Events), err)
+			return firstOf(p.Events, err)
 		},
 		"Last-Event-ID":              follow("/v1/services/count/events"),
 		"Last-Event-ID of an entity": follow("/v1/services/count/entities/a%2Fb/events"),
 		"followed": func(cursor string) (at service.Position, err error) {
 			enough := fmt.Errorf("enough")
-			err = c.Follow(ctx, client.Selection{Service: "count", From: cursor}, func(e api.Event) error {
+			err = c.Follow(ctx, client.Selection{Service: "count", From: cursor}, func(e client.Event) error {
 				at = e.Position
 				return enough
 			})
@@ -131,11 +121,15 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 	}
 }
 
-func raws[S ~[]byte](list []S) (out [][]byte) {
-	for _, text := range list {
-		out = append(out, text)
+// firstOf is the position of the first event of a page.
+func firstOf(events []client.Event, err error) (service.Position, error) {
+	if err != nil {
+		return 0, err
 	}
-	return out
+	if len(events) == 0 {
+		return 0, fmt.Errorf("there is no event")
+	}
+	return events[0].Position, nil
 }
 
 // firstSSE is the position of the first event that a request for a stream brings.
@@ -294,7 +288,7 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 			t.Errorf("behind version %s: %+v, %v", after, p, err)
 		}
 	}
-	if status, err := c.Service(t.Context(), "count"); err != nil || status.Cursor != cursors[7].String() {
+	if status, err := c.Service(t.Context(), "count"); err != nil || status.Cursor != cursors[7] {
 		t.Errorf("the status has %s, %v", status.Cursor, err)
 	}
 }

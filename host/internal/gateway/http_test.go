@@ -539,14 +539,14 @@ func TestBackup(t *testing.T) {
 
 func TestJournal(t *testing.T) {
 	s := start(t, Options{})
-	j := decode[api.Journal](s, s.do("GET", "/v1/journal", ""))
+	j := decode[service.JournalStats](s, s.do("GET", "/v1/journal", ""))
 	if j.Stats.Events != 7 || len(j.Logs) != 1 || j.Logs[0].Head != 3 || j.Logs[0].Bytes != nil {
 		t.Errorf("%+v", j)
 	}
 	if j.Readers == nil || j.Readers.AtOnce != 1 || j.Readers.Turns != 7 {
 		t.Errorf("readers %+v", j.Readers)
 	}
-	j = decode[api.Journal](s, s.do("GET", "/v1/journal?measure=true", ""))
+	j = decode[service.JournalStats](s, s.do("GET", "/v1/journal?measure=true", ""))
 	if j.Logs[0].Bytes == nil || *j.Logs[0].Bytes != 99 || j.Logs[0].Types == nil || *j.Logs[0].Types != 2 {
 		t.Errorf("%+v", j)
 	}

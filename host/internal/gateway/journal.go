@@ -27,15 +27,15 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 		return err
 	}
 	readers := s.backend.Readers()
-	out := api.Journal{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers, Logs: []api.JournalLog{}}
+	out := service.JournalStats{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers, Logs: []service.LogStats{}}
 	for _, l := range logs {
-		log := api.JournalLog{LogInfo: l}
+		log := service.LogStats{LogInfo: l}
 		if measure == "true" {
 			size, err := s.backend.Measure(r.Context(), l.Name)
 			if err != nil {
 				return err
 			}
-			log = api.MeasuredLog(size)
+			log = service.MeasuredLog(size)
 		}
 		out.Logs = append(out.Logs, log)
 	}

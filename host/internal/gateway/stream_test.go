@@ -234,7 +234,7 @@ func TestSubscription(t *testing.T) {
 	if err != nil || end.Cursor() != cursorOf("bank", 10) {
 		t.Fatal(err, end)
 	}
-	var last api.Event
+	var last client.Event
 	for i, want := range []service.Position{1, 2, 4, 5, 7, 8, 10} {
 		if last, err = sub.Next(t.Context()); err != nil || last.Position != want {
 			t.Fatalf("event %d: %+v %v", i, last, err)
@@ -442,7 +442,7 @@ func TestFollow(t *testing.T) {
 	s.add(5)
 	done := errors.New("enough")
 	var seen []string
-	err := s.client.Follow(t.Context(), client.Selection{Service: "bank"}, func(e api.Event) error {
+	err := s.client.Follow(t.Context(), client.Selection{Service: "bank"}, func(e client.Event) error {
 		seen = append(seen, fmt.Sprint(e.Position))
 		if e.Position == 5 {
 			s.add(1)
