@@ -4,133 +4,151 @@ package archtest
 // package directly below.
 type room struct {
 	path  string
-	level int // imports go only downwards: to rooms of a lower level
-	// may lists the rooms it may import; "below" stands for every room of a lower level.
+	layer string // of layers; imports go to rooms of lower layers only
+	// may lists the rooms it may import; "below" stands for every room of a lower layer.
 	may []string
 	// outside lists the modules from elsewhere that it alone may import.
 	outside []string
-	// never lists what else it must not import, although its level allows it.
+	// never lists what else it must not import, although its layer allows it.
 	never []string
 	// support is a room for tests: only tests and other support rooms import it.
 	support bool
 	why     string // one sentence: what it knows, and so why it must not know more
 }
 
-// house is the whole tree, ground floor first.
+// layers are the layers of the tree, the lowest first.
+var layers = []string{
+	"ground",    // needs nothing
+	"packing",   // bytes in, bytes out
+	"contracts", // what has to outlive every implementation
+	"words",     // what the host speaks of, and the smallest tools
+	"tools",     // one job each, none of which knows a service that runs
+	"parts",     // what a service that runs is made of
+	"engine",    // one service
+	"registry",  // all services
+	"host",      // the whole, and what of it goes over the wire
+	"adapters",  // the host seen from outside
+	"doors",     // how requests come in
+	"program",   // what is started
+	"proofs",    // tests of the whole, and examples
+	"modules",   // guests of the examples
+}
+
+// house is the whole tree.
 var house = []room{
-	{path: "abi", level: -1, never: []string{"fmt", "reflect", "encoding/json"},
+	{path: "abi", layer: "contracts", never: []string{"fmt", "reflect", "encoding/json"},
 		why: "the contract of host and guest is compiled into every guest, where fmt, reflect and encoding/json cost size, start and speed"},
-	{path: "internal/yield", level: -3,
+	{path: "internal/yield", layer: "ground",
 		why: "when long work in memory lets others run is one rule for journal and host, and needs neither"},
-	{path: "journal/internal/pack", level: -2, may: []string{"internal/yield"}, outside: []string{"github.com/klauspost/compress"},
+	{path: "journal/internal/pack", layer: "packing", may: []string{"internal/yield"}, outside: []string{"github.com/klauspost/compress"},
 		why: "packing is bytes in and bytes out, the same for batches and for tables; what they mean is not its business"},
-	{path: "journal", level: -1, may: []string{"journal/internal/pack", "internal/yield"},
+	{path: "journal", layer: "contracts", may: []string{"journal/internal/pack", "internal/yield"},
 		why: "the rules of the log must outlive every storage engine and every host, so they know neither"},
-	{path: "host/service", level: 0, may: []string{"internal/yield", "abi", "journal", "host/internal/safetext", "host/internal/jsoncheck"},
+	{path: "host/service", layer: "words", may: []string{"internal/yield", "abi", "journal", "host/internal/safetext", "host/internal/jsoncheck"},
 		why: "the vocabulary that everything in the host speaks; a word that needs a mechanism is not a word"},
-	{path: "host/internal/safetext", level: -1,
+	{path: "host/internal/safetext", layer: "contracts",
 		why: "what a terminal or a log must not get is one rule, for the words of the host, its logs and the program, so it is below all of them"},
-	{path: "host/internal/logging", level: 0,
+	{path: "host/internal/logging", layer: "words",
 		why: "what a log may cost is bytes that wait and bytes a second; what is logged is none of its business"},
-	{path: "host/internal/jsoncheck", level: -1, may: []string{"internal/yield"},
+	{path: "host/internal/jsoncheck", layer: "contracts", may: []string{"internal/yield"},
 		why: "whether a text is JSON, and JSON that everybody reads alike, is asked at every border, and is nothing but a question about bytes"},
-	{path: "host/internal/lifecycle", level: 0,
+	{path: "host/internal/lifecycle", layer: "words",
 		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
 
-	{path: "host/internal/fair", level: 0,
+	{path: "host/internal/fair", layer: "words",
 		why: "who comes to a turn, and when, must not depend on what is done in it; so it can be tested by itself"},
-	{path: "host/internal/wasmbin", level: 0,
+	{path: "host/internal/wasmbin", layer: "words",
 		why: "a WebAssembly binary is bytes; reading one must be possible, and be fuzzed, without a runtime"},
-	{path: "host/internal/metering", level: 1, may: []string{"host/internal/wasmbin"},
+	{path: "host/internal/metering", layer: "tools", may: []string{"host/internal/wasmbin"},
 		why: "rewriting a module is bytes in and bytes out: it must be possible to prove it against any runtime, and so it knows none"},
-	{path: "host/internal/metering/meteringtest", level: 3, may: []string{"host/internal/metering", "host/internal/wasmbin", "host/internal/testguest"},
+	{path: "host/internal/metering/meteringtest", layer: "engine", may: []string{"host/internal/metering", "host/internal/wasmbin", "host/internal/testguest"},
 		outside: []string{"github.com/tetratelabs/wazero"}, support: true,
 		why: "holds rewritten modules against the originals, on wazero's two engines and a slow interpreter of its own"},
-	{path: "host/internal/compartment", level: 1,
+	{path: "host/internal/compartment", layer: "tools",
 		why: "a child process with bounds is the same whatever it works on, and what works on it is none of its business"},
-	{path: "host/internal/metering/kernels", level: 4, may: []string{"host/internal/metering", "host/internal/metering/meteringtest", "host/internal/wasmbin"},
+	{path: "host/internal/metering/kernels", layer: "registry", may: []string{"host/internal/metering", "host/internal/metering/meteringtest", "host/internal/wasmbin"},
 		outside: []string{"github.com/tetratelabs/wazero"}, support: true,
 		why: "real work in the languages of real guests, to measure what metering costs them"},
-	{path: "journal/badgerengine", level: 2, may: []string{"journal", "journal/lsm"}, outside: []string{"github.com/dgraph-io/badger/v4"},
+	{path: "journal/badgerengine", layer: "parts", may: []string{"journal", "journal/lsm"}, outside: []string{"github.com/dgraph-io/badger/v4"},
 		why: "Badger is one way to keep a log, and can only be replaced if nobody else has met it"},
-	{path: "journal/lsm", level: 1, may: []string{"journal", "journal/internal/pack", "internal/yield"},
+	{path: "journal/lsm", layer: "tools", may: []string{"journal", "journal/internal/pack", "internal/yield"},
 		why: "an index is a cache of a log, whoever keeps that; it needs a file system and nothing else"},
-	{path: "journal/backup", level: 1, may: []string{"journal"},
+	{path: "journal/backup", layer: "tools", may: []string{"journal"},
 		why: "a backup is batches in a file; it must be readable by whoever has the file, without an engine or a host"},
-	{path: "guest-sdk/internal/*", level: 1, may: []string{"abi"}, outside: guestJSON,
+	{path: "guest-sdk/internal/*", layer: "tools", may: []string{"abi"}, outside: guestJSON,
 		why: "parts of the SDK live by the rule of the SDK"},
-	{path: "guest-sdk", level: 2, may: []string{"abi", "guest-sdk/internal/*"}, outside: guestJSON,
+	{path: "guest-sdk", layer: "parts", may: []string{"abi", "guest-sdk/internal/*"}, outside: guestJSON,
 		why: "guest and host meet in abi alone; whatever else the SDK imported would be in every guest"},
-	{path: "guest-sdk/guesttest", level: 3, may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
+	{path: "guest-sdk/guesttest", layer: "engine", may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", level: 2, may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
+	{path: "host/internal/sandbox", layer: "parts", may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
-	{path: "host/internal/budget", level: 1, may: []string{"host/service"},
+	{path: "host/internal/budget", layer: "tools", may: []string{"host/service"},
 		why: "how much there is of a resource, and who holds it, is counted in one place by those who know what they take it for"},
-	{path: "host/internal/schema", level: 1, may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi"},
+	{path: "host/internal/schema", layer: "tools", may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi"},
 		outside: []string{"github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/text"},
 		why:     "whether data fits a schema is a question about two texts of strangers; it has bounds of its own and needs nothing that runs"},
-	{path: "host/internal/latency", level: 1, may: []string{"host/service"},
+	{path: "host/internal/latency", layer: "tools", may: []string{"host/service"},
 		why: "how long commands take is counted within a bound on what is kept of them; who shows it, and how, is not its business"},
-	{path: "host/internal/machine", level: 0,
+	{path: "host/internal/machine", layer: "words",
 		why: "what a machine has is read from its files; what part of it a host takes is the host's decision"},
-	{path: "host/internal/catalog", level: 2, may: []string{"host/service", "host/internal/budget", "journal", "abi"},
+	{path: "host/internal/catalog", layer: "parts", may: []string{"host/service", "host/internal/budget", "journal", "abi"},
 		why: "modules and deployments at rest are files and events; what runs them is not its business"},
-	{path: "host/internal/stream", level: 2, may: []string{"host/service", "host/internal/budget", "host/internal/fair", "journal", "abi", "host/internal/lifecycle"},
+	{path: "host/internal/stream", layer: "parts", may: []string{"host/service", "host/internal/budget", "host/internal/fair", "journal", "abi", "host/internal/lifecycle"},
 		why: "a subscriber is a cursor over the log; it must work for readers that have never heard of a sandbox"},
-	{path: "host/internal/engine", level: 3, may: []string{"host/service", "host/internal/budget", "host/internal/schema", "abi", "journal", "host/internal/lifecycle"},
+	{path: "host/internal/engine", layer: "engine", may: []string{"host/service", "host/internal/budget", "host/internal/schema", "abi", "journal", "host/internal/lifecycle"},
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and neither wazero nor Badger is in sight"},
-	{path: "host/internal/conform", level: 3, may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
+	{path: "host/internal/conform", layer: "engine", may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
 		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},
-	{path: "host/internal/registry", level: 4,
+	{path: "host/internal/registry", layer: "registry",
 		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
 		why: "keeps the set of services running; how requests come in is not its business"},
-	{path: "host", level: 5, may: []string{"below"},
+	{path: "host", layer: "host", may: []string{"below"},
 		why: "the composition root and the public API: it may know every part below, and no interface above"},
-	{path: "host/internal/api", level: 5, may: []string{"host/internal/jsoncheck", "host/service", "abi", "journal"},
+	{path: "host/internal/api", layer: "host", may: []string{"host/internal/jsoncheck", "host/service", "abi", "journal"},
 		why: "the JSON that goes over the wire is the same for gateway and client, and rests on nothing that runs"},
-	{path: "host/internal/telemetry", level: 6, may: []string{"host", "host/service", "journal"}, outside: []string{"github.com/prometheus/client_golang"},
+	{path: "host/internal/telemetry", layer: "adapters", may: []string{"host", "host/service", "journal"}, outside: []string{"github.com/prometheus/client_golang"},
 		why: "metrics are read off the host from outside; no part below may depend on being measured"},
-	{path: "host/client", level: 6, may: []string{"host/internal/api", "host/service", "abi", "journal", "host/internal/lifecycle"}, outside: []string{"github.com/gorilla/websocket"},
+	{path: "host/client", layer: "adapters", may: []string{"host/internal/api", "host/service", "abi", "journal", "host/internal/lifecycle"}, outside: []string{"github.com/gorilla/websocket"},
 		why: "the public Go client knows what goes over the wire and how long to wait, and nothing else, or it would work only in our own process"},
-	{path: "host/internal/gateway", level: 7, outside: []string{"github.com/gorilla/websocket", "golang.org/x/time"},
+	{path: "host/internal/gateway", layer: "doors", outside: []string{"github.com/gorilla/websocket", "golang.org/x/time"},
 		may: []string{"internal/yield", "host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
 		why: "HTTP and WebSocket are one way in; they use the same public host as everybody else"},
-	{path: "host/internal/loadgen", level: 7, outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
+	{path: "host/internal/loadgen", layer: "doors", outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
 		may: []string{"host", "host/service", "host/client", "host/internal/api", "abi", "journal"},
 		why: "load comes in by the public ways only, so that what is measured is what others get"},
-	{path: "host/cmd/bulkhead", level: 8, may: []string{"below"}, outside: []string{"github.com/alecthomas/kong"},
+	{path: "host/cmd/bulkhead", layer: "program", may: []string{"below"}, outside: []string{"github.com/alecthomas/kong"},
 		never: []string{"host/internal/sandbox", "host/internal/engine", "host/internal/registry", "host/internal/catalog", "host/internal/stream"},
 		why:   "flags, signals, exit codes and printing; whatever it needs of the machinery is a call of the host"},
 
-	{path: "plugins/*", level: 3, may: []string{"guest-sdk"},
+	{path: "plugins/*", layer: "engine", may: []string{"guest-sdk"},
 		why: "a service is written against the SDK alone, ours like anybody's"},
-	{path: "plugins/*/wasm", level: 4, may: []string{"guest-sdk", "plugins/*"},
+	{path: "plugins/*/wasm", layer: "registry", may: []string{"guest-sdk", "plugins/*"},
 		why: "ten lines that make a module of a service"},
-	{path: "plugins/*/*test", level: 4, may: []string{"guest-sdk", "guest-sdk/guesttest", "plugins/*"}, support: true,
+	{path: "plugins/*/*test", layer: "registry", may: []string{"guest-sdk", "guest-sdk/guesttest", "plugins/*"}, support: true,
 		why: "one table of cases, run natively here and against the module by whoever has a sandbox"},
-	{path: "examples/*", level: 9, may: []string{"host", "host/service", "guest-sdk", "abi", "journal"},
+	{path: "examples/*", layer: "proofs", may: []string{"host", "host/service", "guest-sdk", "abi", "journal"},
 		why: "an example uses what its readers can use"},
-	{path: "examples/*/wasm", level: 10, may: []string{"guest-sdk", "examples/*"},
+	{path: "examples/*/wasm", layer: "modules", may: []string{"guest-sdk", "examples/*"},
 		why: "the module of an example's service"},
 
-	{path: "abi/abitest", level: 1, may: []string{"abi"}, support: true,
+	{path: "abi/abitest", layer: "tools", may: []string{"abi"}, support: true,
 		why: "golden vectors of the contract, for the tests of every implementation"},
-	{path: "journal/journaltest", level: 1, may: []string{"journal"}, support: true,
+	{path: "journal/journaltest", layer: "tools", may: []string{"journal"}, support: true,
 		why: "what an engine must promise, and a memory engine that breaks on demand"},
-	{path: "host/hosttest", level: 8, may: []string{"below"}, support: true,
+	{path: "host/hosttest", layer: "program", may: []string{"below"}, support: true,
 		why: "a whole host on a temporary directory and a free port"},
-	{path: "host/internal/testguest", level: 2, may: []string{"abi", "host/internal/wasmbin", "host/service"}, support: true,
+	{path: "host/internal/testguest", layer: "parts", may: []string{"abi", "host/internal/wasmbin", "host/service"}, support: true,
 		why: "guests that misbehave"},
-	{path: "host/internal/crash", level: 9, may: []string{"below"}, support: true,
+	{path: "host/internal/crash", layer: "proofs", may: []string{"below"}, support: true,
 		why: "kills the real program and holds it to what it told its clients"},
-	{path: "host/internal/hostile", level: 9, may: []string{"below"}, support: true,
+	{path: "host/internal/hostile", layer: "proofs", may: []string{"below"}, support: true,
 		why: "runs the real program among hostile guests and clients, and measures what its neighbours feel"},
-	{path: "host/internal/readmetest", level: 9, support: true,
+	{path: "host/internal/readmetest", layer: "proofs", support: true,
 		why: "executes the README as a newcomer would"},
-	{path: "host/internal/archtest", level: 9, support: true,
+	{path: "host/internal/archtest", layer: "proofs", support: true,
 		why: "this test"},
 }
 

@@ -87,6 +87,9 @@ func sources(t *testing.T) []source {
 	return all
 }
 
+// height is the place of a room's layer among all, from the lowest; -1 if there is no such layer.
+func (r *room) height() int { return slices.Index(layers, r.layer) }
+
 // matches reports whether a directory is the room with that path: the one of the
 // name, or, for a path with "*", any name in its place.
 func matches(pattern, dir string) bool {
@@ -124,7 +127,7 @@ func TestEveryImportGoesDownwards(t *testing.T) {
 	for _, s := range sources(t) {
 		r := roomOf(s.dir)
 		if r == nil {
-			t.Errorf("%s: package %s is not in the table of house_test.go. Add it there with its level, what it may import and a sentence on what it knows.", s.name, s.dir)
+			t.Errorf("%s: package %s is not in the table of house_test.go. Add it there with its layer, what it may import and a sentence on what it knows.", s.name, s.dir)
 			continue
 		}
 		for _, p := range s.imports {
@@ -160,7 +163,7 @@ func checkInside(t *testing.T, s *source, r *room, inside string) {
 		return
 	}
 	named := slices.ContainsFunc(r.may, func(m string) bool { return matches(m, inside) })
-	below := slices.Contains(r.may, "below") && to.level < r.level
+	below := slices.Contains(r.may, "below") && to.height() < r.height()
 	if !named && !below || slices.Contains(r.never, inside) {
 		t.Errorf("%s imports %s, but %s may import %s: %s", s.name, inside, s.dir, list(r.may), r.why)
 	}
@@ -175,21 +178,72 @@ func list(names []string) string {
 
 // The table itself keeps the law it states.
 func TestTableGoesDownwards(t *testing.T) {
+	used := map[string]bool{}
 	for _, r := range house {
+		used[r.layer] = true
+		if r.height() < 0 {
+			t.Errorf("%s is in %q, which is no layer", r.path, r.layer)
+		}
 		if len(strings.Fields(r.why)) < 2 {
 			t.Errorf("%s has no reason", r.path)
 		}
 		for _, m := range r.may {
 			to := roomOf(m)
-			if m == "below" || m == "host/internal/metering" {
-				continue // metering has its place before it has its code
+			if m == "below" {
+				continue
 			}
 			if to == nil {
 				t.Errorf("%s may import %s, which is not in the table", r.path, m)
-			} else if to.level >= r.level {
-				t.Errorf("%s (level %d) may import %s (level %d): that is not downwards", r.path, r.level, m, to.level)
+			} else if to.height() >= r.height() {
+				t.Errorf("%s (in %s) may import %s (in %s): that is not downwards", r.path, r.layer, m, to.layer)
 			}
 		}
+	}
+	for _, l := range layers {
+		if !used[l] {
+			t.Errorf("layer %q has no package", l)
+		}
+	}
+}
+
+// ARCHITECTURE.md shows the same layers, from the top, with the same packages in them, but for
+// plugins, examples and what only tests import.
+func TestTheTableIsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n## The house\n")
+	_, rest, _ = strings.Cut(rest, "\n```text\n")
+	table, _, ok := strings.Cut(rest, "\n```\n")
+	if !ok {
+		t.Fatal("there is no table in ARCHITECTURE.md")
+	}
+	var order []string
+	shown := map[string]string{}
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if !strings.HasPrefix(line, " ") {
+			order = append(order, fields[0])
+			fields = fields[1:]
+		}
+		shown[fields[0]] = order[len(order)-1]
+	}
+	slices.Reverse(order)
+	if i := slices.Index(layers, "proofs"); !slices.Equal(order, layers[:i]) {
+		t.Errorf("ARCHITECTURE.md has the layers %q, the table has %q", order, layers[:i])
+	}
+	for _, r := range house {
+		if r.support || strings.Contains(r.path, "*") {
+			continue
+		}
+		if shown[r.path] != r.layer {
+			t.Errorf("ARCHITECTURE.md has %s in %q; the table has it in %q", r.path, shown[r.path], r.layer)
+		}
+		delete(shown, r.path)
+	}
+	for name := range shown {
+		t.Errorf("ARCHITECTURE.md has %s, which is not in the table", name)
 	}
 }
 
