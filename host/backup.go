@@ -17,20 +17,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 )
 
-// BackupOptions are the choices of a backup.
-type BackupOptions struct {
-	// Since is the manifest of the backup that this one continues; nil makes one that
-	// is complete in itself.
-	Since *backup.Manifest
-	// Progress, if not nil, is told now and then how far it has come.
-	Progress func(backup.Progress)
-}
-
 // Backup writes a backup of everything that a host in another directory needs to go
 // on from this moment: the logs of all services, the host's own with the deployments,
 // and the modules. The host goes on meanwhile. Only when Backup has returned without
 // an error is the backup whole, which whoever reads it finds out too.
-func (h *Host) Backup(ctx context.Context, w io.Writer, o BackupOptions) (*backup.Manifest, error) {
+func (h *Host) Backup(ctx context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	c, err := h.open()
 	if err != nil {
 		return nil, err
@@ -39,9 +30,16 @@ func (h *Host) Backup(ctx context.Context, w io.Writer, o BackupOptions) (*backu
 	return writeBackup(ctx, w, &pacedLogs{Journal: c.journal, turn: h.readers.turn(ctx, "")}, c.catalog.Modules, o)
 }
 
-func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *catalog.Modules, o BackupOptions) (*backup.Manifest, error) {
+func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *catalog.Modules, o service.BackupOptions) (*backup.Manifest, error) {
+	var since *backup.Manifest
+	if len(o.Since) > 0 {
+		var err error
+		if since, err = backup.ParseManifest(o.Since); err != nil {
+			return nil, service.Errorf(service.KindInvalid, "a backup can only continue one whose manifest is given: %w", err)
+		}
+	}
 	m, err := backup.Write(ctx, w, logs, backup.Options{
-		Since: o.Since, Progress: o.Progress,
+		Since: since, Progress: batchProgress("backing up", o.Progress),
 		Modules: func() (all []backup.Hash, err error) {
 			digests, err := modules.List()
 			for _, d := range digests {
@@ -52,6 +50,16 @@ func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *
 		Module: func(d backup.Hash) ([]byte, error) { return modules.Get(service.Digest(d)) },
 	})
 	return m, backupError("back up", err)
+}
+
+// batchProgress is the progress of a backup, or of what is made of one; nil stays nil.
+func batchProgress(stage string, to func(service.Progress)) func(backup.Progress) {
+	if to == nil {
+		return nil
+	}
+	return func(p backup.Progress) {
+		to(service.Progress{Stage: stage, Done: int64(p.Batches), Total: int64(p.Total)})
+	}
 }
 
 // backupError gives errors of the journal and of backups the kind that callers of a
@@ -80,7 +88,7 @@ func backupError(op string, err error) error {
 }
 
 // BackupDir is [Host.Backup] for a directory on which no host is running.
-func BackupDir(ctx context.Context, dir string, w io.Writer, o BackupOptions) (*backup.Manifest, error) {
+func BackupDir(ctx context.Context, dir string, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	engine, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
 	if err != nil {
 		return nil, backupError("back up", err)
@@ -106,9 +114,9 @@ type RestoreOptions struct {
 	NoVerify bool
 	// AnswerWindow is as in [journal.VerifyOptions].
 	AnswerWindow time.Duration
-	// Progress, if not nil, is told how far a stage has come: restoring, in batches, and
-	// verifying, in events. total is 0 if unknown.
-	Progress func(stage string, done, total uint64)
+	// Progress, if not nil, hears how far a stage has come: restoring, in batches, and
+	// verifying, in events.
+	Progress func(service.Progress)
 }
 
 // Restored is the result of RestoreDir.
@@ -198,19 +206,19 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if err != nil {
 		return backupError("restore", err)
 	}
-	tell := func(stage string, done, total uint64) {
+	tell := func(stage string, done uint64) {
 		if o.Progress != nil {
-			o.Progress(stage, done, total)
+			o.Progress(service.Progress{Stage: stage, Done: int64(done)})
 		}
 	}
 	r.Manifest, err = backup.Restore(ctx, engine, files, backup.RestoreOptions{
 		Module:   func(_ backup.Hash, module []byte) error { _, err := modules.Put(module); return err },
-		Progress: func(p backup.Progress) { tell("restoring", p.Batches, p.Total) },
+		Progress: batchProgress("restoring", o.Progress),
 	})
 	if err != nil {
 		return errors.Join(err, engine.Close())
 	}
-	tell("deriving the index", 0, 0)
+	tell("deriving the index", 0)
 	j, err := journal.Open(ctx, engine, journal.Options{})
 	if err != nil {
 		return errors.Join(err, engine.Close())
@@ -224,7 +232,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if engine, err = badgerengine.Open(JournalDir(dir), badgerengine.Options{}); err != nil {
 		return err
 	}
-	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow, Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events, 0) }})
+	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow, Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events) }})
 	r.Report = &report
 	return errors.Join(err, engine.Close())
 }

@@ -34,7 +34,7 @@ func beVictim(dir string) {
 		name := filepath.Join(dir, fmt.Sprintf("backup-%d-%d", os.Getpid(), i))
 		err := backup.Create(name, func(f *os.File) error {
 			fmt.Println("backing up")
-			_, err := host.BackupDir(context.Background(), filepath.Join(dir, "data"), f, host.BackupOptions{})
+			_, err := host.BackupDir(context.Background(), filepath.Join(dir, "data"), f, service.BackupOptions{})
 			return err
 		})
 		if err == nil {

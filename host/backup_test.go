@@ -3,6 +3,7 @@ package host_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,8 +22,14 @@ import (
 func writeBackup(t *testing.T, h *hosttest.Host, name string, since *backup.Manifest) *backup.Manifest {
 	t.Helper()
 	var m *backup.Manifest
+	var o service.BackupOptions
 	err := backup.Create(name, func(f *os.File) (err error) {
-		m, err = h.Backup(t.Context(), f, host.BackupOptions{Since: since})
+		if since != nil {
+			if o.Since, err = json.Marshal(since); err != nil {
+				return err
+			}
+		}
+		m, err = h.Backup(t.Context(), f, o)
 		return err
 	})
 	if err != nil {
@@ -131,10 +138,10 @@ func TestRestoreKeepsWhatWasThere(t *testing.T) {
 	}
 	// A host that is closed has no backup.
 	h.Stop()
-	if _, err := h.Backup(t.Context(), new(bytes.Buffer), host.BackupOptions{}); service.KindOf(err) != service.KindUnavailable {
+	if _, err := h.Backup(t.Context(), new(bytes.Buffer), service.BackupOptions{}); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("a backup of a closed host: %v", err)
 	}
-	if _, err := host.BackupDir(t.Context(), h.Dir(), new(bytes.Buffer), host.BackupOptions{}); err != nil {
+	if _, err := host.BackupDir(t.Context(), h.Dir(), new(bytes.Buffer), service.BackupOptions{}); err != nil {
 		t.Errorf("a backup of its directory: %v", err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
@@ -24,7 +23,7 @@ func BenchmarkHydration(b *testing.B) {
 	module := hosttest.Guest(b, "bank")
 	deploy := func(b *testing.B, residents, every int) {
 		b.Helper()
-		_, err := h.Deploy(context.Background(), host.Deployment{Service: "bank", Module: module,
+		_, err := h.Deploy(context.Background(), service.Deployment{Service: "bank", Module: module,
 			Limits:   service.Limits{ResidentEntities: residents, MailboxCommands: 1 << 16},
 			Settings: service.Settings{Shards: 1, SnapshotEvery: every}})
 		if err != nil {

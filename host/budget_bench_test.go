@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
@@ -76,7 +75,7 @@ func BenchmarkWideDeployments(b *testing.B) {
 		wide, refused := 0, error(nil)
 		for ; wide < 24; wide++ {
 			name := service.Name(fmt.Sprint("wide-", wide))
-			_, refused = h.Deploy(b.Context(), host.Deployment{Service: name, Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: service.GreatestShards}})
+			_, refused = h.Deploy(b.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: service.GreatestShards}})
 			if refused != nil {
 				break
 			}

@@ -30,7 +30,7 @@ func counters(t *testing.T, h *hosttest.Host, most, shards int) (n int, refused 
 	t.Helper()
 	for ; n < most; n++ {
 		name := service.Name(fmt.Sprint("many-", n))
-		_, err := h.Deploy(t.Context(), host.Deployment{Service: name, Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: shards}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: shards}})
 		if err != nil {
 			return n, err
 		}
@@ -63,7 +63,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if r := h.MustSend(add("a")); r.Version != 1 {
 		t.Errorf("%+v", r)
 	}
-	_, err = h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 17}}) // what it replaces counts as free
+	_, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 17}}) // what it replaces counts as free
 	wantQuota(t, err, budget.Sandboxes, limit)
 	after, err := h.Status("tally")
 	if err != nil || after.State != service.StateRunning || after.Spec != before.Spec || after.Since != before.Since {
@@ -77,7 +77,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if err := h.Delete(t.Context(), "many-0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 12}}); err != nil {
+	if _, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 12}}); err != nil {
 		t.Errorf("after another service has gone: %v", err)
 	}
 	h.Restart()
@@ -143,7 +143,7 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 	if l := st.Spec.Limits; l.MemoryBytes != 8<<20 || l.Fuel != 10_000_000 || l.Events != service.DefaultLimits().Events {
 		t.Errorf("a service that sets no limits has %+v", l)
 	}
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
 		Limits: service.Limits{MemoryBytes: 4 << 30, Fuel: 10_000_000, CallTime: time.Hour}, Settings: service.Settings{Shards: 1024}})
 	var e *service.Error
 	if !errors.As(err, &e) || e.Kind != service.KindInvalid || !slices.Equal(e.Reasons, []string{
@@ -154,7 +154,7 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 		t.Errorf("the service is %+v, %v", now, err)
 	}
 	h.MustSend(add("a"))
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "wide", Module: testguest.Counter("wide"), Settings: service.Settings{Shards: 4}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "wide", Module: testguest.Counter("wide"), Settings: service.Settings{Shards: 4}}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -166,7 +166,7 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 	if r := h.MustSend(add("a")); r.Version != 2 {
 		t.Errorf("the other service: %+v", r)
 	}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "wide", Module: testguest.Counter("wide"), Settings: service.Settings{Shards: 3}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "wide", Module: testguest.Counter("wide"), Settings: service.Settings{Shards: 3}}); err != nil {
 		t.Errorf("deployed again within it: %v", err)
 	}
 
@@ -180,7 +180,7 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 // why.
 func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 	h := hosttest.New(t)
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{CommandBytes: 4 << 20}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{CommandBytes: 4 << 20}}); err != nil {
 		t.Fatal(err)
 	}
 	h.Change(func(o *host.Options) { o.Budget.ConnectionBytes = 5 << 20 })
@@ -195,7 +195,7 @@ func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 func TestWhatRanStartsAgain(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = 64 })
 	deploy := func(name service.Name, shards int) error {
-		_, err := h.Deploy(t.Context(), host.Deployment{Service: name, Module: testguest.CounterWith(manifestOf(string(name), "1"), nil), Settings: service.Settings{Shards: shards}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.CounterWith(manifestOf(string(name), "1"), nil), Settings: service.Settings{Shards: shards}})
 		return err
 	}
 	names := []service.Name{"a", "b", "c"}
@@ -204,7 +204,7 @@ func TestWhatRanStartsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "c", Module: testguest.CounterWith(manifestOf("c", "2"), nil), Settings: service.Settings{Shards: 16}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "c", Module: testguest.CounterWith(manifestOf("c", "2"), nil), Settings: service.Settings{Shards: 16}}); err != nil {
 		t.Errorf("deployed again: %v", err)
 	}
 	h.Change(func(o *host.Options) { o.Budget.Sandboxes = 60 })

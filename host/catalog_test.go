@@ -117,7 +117,7 @@ func TestARecordedModuleMustKnowTheLog(t *testing.T) {
 	wantUnfit(t, h, unknown...)
 	h.Restart()
 	wantUnfit(t, h, unknown...)
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	if r := h.MustSend(add("other")); r.Version != 1 {
@@ -143,7 +143,7 @@ func TestARecordedModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 // What a forced retention has taken from a module is no reason not to start it again.
 func TestAModuleStartsAgainAfterAForcedRetention(t *testing.T) {
 	h, _ := refusing(t)
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	h.Restart()

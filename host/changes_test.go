@@ -7,7 +7,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Whoever deploys a module whose events have lost a member is told, once.
@@ -18,7 +18,7 @@ func TestADeploymentTellsOfChangedEvents(t *testing.T) {
 		for i := range m.Events {
 			m.Events[i].Schema = schema
 		}
-		st, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
+		st, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,38 +12,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Deployment says which module shall run under which name.
-type Deployment struct {
-	Service service.Name
-	// Module is the module's bytes. Empty means the stored module with Digest.
-	Module []byte
-	// Digest names a stored module; see [Host.Upload]. Not used with Module.
-	Digest service.Digest
-	// Limits and Settings of the service. Zero fields are the host's own.
-	Limits   service.Limits
-	Settings service.Settings
-	// Progress, if not nil, hears how the deployment goes on, from the goroutine of
-	// Deploy. It must not block for long.
-	Progress func(Progress)
-}
-
-// Progress is a step of a deployment or an upload.
-type Progress struct {
-	// Stage is verifying, rewriting, compiling, initialising, describing,
-	// storing, draining or ready; in this order. An upload ends with storing.
-	Stage string `json:"stage"`
-	Done  int64  `json:"done"`  // of Total
-	Total int64  `json:"total"` // in units of the stage; 0 if unknown
-}
-
 // Upload verifies a module, compiles it and stores it, and tells what it is. A
 // module that breaks rules is refused with KindBadModule, all violations in Reasons,
 // and nothing is stored. Uploading a module again changes nothing. progress, if not
 // nil, hears how the upload goes on, from the goroutine of Upload; it must not block
 // for long.
-func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress)) (service.Module, error) {
+func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error) {
 	if progress == nil {
-		progress = func(Progress) {}
+		progress = func(service.Progress) {}
 	}
 	c, err := h.open()
 	if err != nil {
@@ -55,7 +31,7 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 		return service.Module{}, err
 	}
 	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s sandbox.Stage, done, total int64) {
-		progress(Progress{string(s), done, total})
+		progress(service.Progress{Stage: string(s), Done: done, Total: total})
 	})
 	if err != nil {
 		return service.Module{}, err
@@ -64,11 +40,11 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 	if err := p.Close(ctx); err != nil {
 		return service.Module{}, err
 	}
-	progress(Progress{string(registry.StageStoring), 0, m.Size})
+	progress(service.Progress{Stage: string(registry.StageStoring), Total: m.Size})
 	if _, err := c.catalog.Put(module); err != nil {
 		return service.Module{}, err
 	}
-	progress(Progress{string(registry.StageStoring), m.Size, m.Size})
+	progress(service.Progress{Stage: string(registry.StageStoring), Done: m.Size, Total: m.Size})
 	h.opt.Logger.Info("a module was stored", "module", digest, "of", m.Manifest.Service, "bytes", m.Size)
 	return m, nil
 }
@@ -79,7 +55,7 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(Progress
 // Deploying what already runs changes nothing. If Deploy fails, the service is as it
 // was, unless the error's kind is KindUnknown. Warnings of the status tell of events whose members the new module has not,
 // or with other types.
-func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+func (h *Host) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
 	if _, err := service.ParseName(string(d.Service)); err != nil {
 		return service.Status{}, err
 	}
@@ -104,7 +80,9 @@ func (h *Host) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 	}
 	progress := func(registry.Stage, int64, int64) {}
 	if d.Progress != nil {
-		progress = func(stage registry.Stage, done, total int64) { d.Progress(Progress{string(stage), done, total}) }
+		progress = func(stage registry.Stage, done, total int64) {
+			d.Progress(service.Progress{Stage: string(stage), Done: done, Total: total})
+		}
 	}
 	var before abi.Manifest
 	if old, err := c.registry.Get(d.Service); err == nil {

@@ -66,11 +66,11 @@ func TestModulesComeAndGo(t *testing.T) {
 	if err := h.DeleteModule(first); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Digest: first}); service.KindOf(err) != service.KindNotFound {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: first}); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("deploying a deleted module: %v", err)
 	}
 	// Back to the one before needs no upload.
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Digest: second}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: second}); err != nil {
 		t.Error(err)
 	}
 	other, err := h.Upload(t.Context(), testguest.Counter("other"), nil)
@@ -99,7 +99,7 @@ func TestModulesHaveAQuota(t *testing.T) {
 	h.MustDeploy("tally", module)
 	padded := testguest.CounterWith(manifestOf("tally", "2"), nil)
 	_, uploaded := h.Upload(t.Context(), padded, nil)
-	_, deployed := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: padded})
+	_, deployed := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: padded})
 	for what, err := range map[string]error{"upload": uploaded, "deploy": deployed} {
 		var e *service.Error
 		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" || e.Used != int64(len(module)) || e.Limit != int64(len(module))+10 {
@@ -118,7 +118,7 @@ func TestModulesAreAResource(t *testing.T) {
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	other := testguest.Counter("other")
 	_, uploaded := h.Upload(t.Context(), other, nil)
-	_, deployed := h.Deploy(t.Context(), host.Deployment{Service: "other", Module: other})
+	_, deployed := h.Deploy(t.Context(), service.Deployment{Service: "other", Module: other})
 	for what, err := range map[string]error{"upload": uploaded, "deploy": deployed} {
 		var e *service.Error
 		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 1 || e.Limit != 1 {
@@ -142,7 +142,7 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 		o.Journal.Codec = journal.CodecNone
 	})
 	const limit = 16 << 10
-	d := host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{DiskBytes: limit}, Settings: service.Settings{Shards: 1}}
+	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{DiskBytes: limit}, Settings: service.Settings{Shards: 1}}
 	if _, err := h.Deploy(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 		t.Errorf("the host says %+v", u)
 	}
 	now.Add(int64(25 * time.Hour))
-	if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: st.Head}); err != nil {
+	if _, err := h.Retain(t.Context(), "tally", service.Retention{Before: st.Head}); err != nil {
 		t.Fatal(err)
 	}
 	if err := send(); err != nil {

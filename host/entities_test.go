@@ -30,7 +30,7 @@ func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 	h := hosttest.New(t)
 	limits := service.Limits{CallTime: 100 * time.Millisecond, Fuel: 4_000_000, EventFuel: 1000}
 	settings := service.Settings{SnapshotEvery: -1}
-	deployed := host.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{Toil: 300_000}), Limits: limits, Settings: settings}
+	deployed := service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{Toil: 300_000}), Limits: limits, Settings: settings}
 	if _, err := h.Deploy(t.Context(), deployed); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 // when the host is started again.
 func TestStatesWithoutSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{NaNAt: 2, HugeAt: 3}),
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{NaNAt: 2, HugeAt: 3}),
 		Settings: service.Settings{SnapshotEvery: 1, Shards: 1}}); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("more", i))))
 	}
 	last := h.MustSend(add("good2")).Position
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: last, MaxKept: -1}); err != nil || done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: last, MaxKept: -1}); err != nil || done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
 		t.Errorf("without room for them: %+v, %v", done, err)
 	}
 	was := map[service.Key][]*host.Event{}
@@ -140,7 +140,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		}
 		was[key] = events
 	}
-	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: last})
+	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: last})
 	if err != nil || done.First != last || done.Held != 0 || done.Kept != 2 || fmt.Sprint(done.KeptOf) != "[huge nan]" || done.KeptEvents < 2 {
 		t.Errorf("%+v, %v", done, err)
 	}
@@ -190,7 +190,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 			t.Errorf("%s counts %s, %v", key, got, err)
 		}
 	}
-	done, err = h.Retain(t.Context(), "tally", host.Retention{Before: last})
+	done, err = h.Retain(t.Context(), "tally", service.Retention{Before: last})
 	if err != nil || done.First != last || done.Held != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}

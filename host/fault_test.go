@@ -115,7 +115,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := h.Ready(); service.KindOf(err) != service.KindFull {
 		t.Errorf("ready: %v", err)
 	}
-	_, err = h.Deploy(t.Context(), host.Deployment{Service: "other", Module: testguest.Counter("other")})
+	_, err = h.Deploy(t.Context(), service.Deployment{Service: "other", Module: testguest.Counter("other")})
 	if service.KindOf(err) != service.KindFull {
 		t.Errorf("a deployment: %v", err)
 	}
@@ -219,7 +219,7 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 		return c
 	}
 	for _, name := range []service.Name{"tally", "other"} {
-		if _, err := h.Deploy(ctx, host.Deployment{Service: name, Module: testguest.Counter(string(name))}); err != nil {
+		if _, err := h.Deploy(ctx, service.Deployment{Service: name, Module: testguest.Counter(string(name))}); err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {

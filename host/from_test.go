@@ -59,7 +59,7 @@ func TestPlacesInALog(t *testing.T) {
 	}
 	refused("12", "not come that far")
 	cursor := h.MustSend(add("k")).Position
-	if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: 5, Force: true}); err != nil {
+	if _, err := h.Retain(t.Context(), "tally", service.Retention{Before: 5, Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	start, err := place("start")
@@ -121,7 +121,7 @@ func TestCursorsAtTheEdges(t *testing.T) {
 	}
 	second := h.MustSend(add("k")).Cursor
 	h.MustSend(add("k"))
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 3}); err != nil || done.First != 3 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 3}); err != nil || done.First != 3 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	for _, c := range []service.Cursor{unborn, born, first} {
@@ -154,7 +154,7 @@ func TestTheBeginningIsAPlace(t *testing.T) {
 			t.Errorf("%+v begins with %d, %v", s, first, err)
 		}
 	}
-	if done, err := h.Retain(ctx, "tally", host.Retention{Before: 3}); err != nil || done.First != 3 {
+	if done, err := h.Retain(ctx, "tally", service.Retention{Before: 3}); err != nil || done.First != 3 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	if first, err := read(start); err != nil || first != 3 {

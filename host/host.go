@@ -2,7 +2,7 @@
 // whose events are on disk before anybody sees them.
 //
 //	h, err := host.Open(ctx, host.Options{Dir: "data"})
-//	_, err = h.Deploy(ctx, host.Deployment{Service: "bank", Module: wasm})
+//	_, err = h.Deploy(ctx, service.Deployment{Service: "bank", Module: wasm})
 //	reply, err := h.Send(ctx, service.Command{Service: "bank", Key: "alice", Type: "deposit", Data: data})
 //	err = h.Close(ctx)
 //

@@ -87,7 +87,7 @@ func TestNothingIsLostByARestart(t *testing.T) {
 // snapshots of the guest's own making, with what happened since.
 func TestEntitiesComeBackFromSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Settings.SnapshotEvery = 10 })
-	d := host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{ResidentEntities: 2}, Settings: service.Settings{Shards: 1}}
+	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{ResidentEntities: 2}, Settings: service.Settings{Shards: 1}}
 	if st, err := h.Deploy(t.Context(), d); err != nil || st.Spec.Settings.SnapshotEvery != 10 {
 		t.Fatalf("deployed %+v, %v", st.Spec, err)
 	}
@@ -147,7 +147,7 @@ func TestFailuresAreContained(t *testing.T) {
 	h := hosttest.New(t)
 	limits := service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes: 2 << 20}
 	for _, name := range []service.Name{"tally", "victim"} {
-		if _, err := h.Deploy(t.Context(), host.Deployment{Service: name, Module: testguest.Counter(string(name)), Limits: limits}); err != nil {
+		if _, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)), Limits: limits}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,7 +190,7 @@ var spin = service.Command{Service: "tally", Key: "k", Type: "spin"}
 // deployEndless deploys a service with no limits to speak of, in which a command may spin.
 func deployEndless(t *testing.T, h *hosttest.Host) {
 	t.Helper()
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
 		Limits: service.Limits{Fuel: 1 << 50, CallTime: time.Hour}, Settings: service.Settings{Shards: 1}}); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func manifestOf(name, version string) []byte {
 func TestARefusedModuleLeavesNothing(t *testing.T) {
 	h := hosttest.New(t)
 	for _, b := range append(testguest.Statically(), testguest.Dynamically()...) {
-		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: b.Module, Limits: service.Limits{Fuel: 5_000_000}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: b.Module, Limits: service.Limits{Fuel: 5_000_000}})
 		if err == nil {
 			t.Errorf("%s was deployed", b.Name)
 		}
@@ -297,11 +297,11 @@ func TestAFailedDeploymentLeavesTheOldModuleRunning(t *testing.T) {
 	h.MustSend(add("k"))
 	m := testguest.CounterManifest("tally")
 	m.Events[0].Name, m.Events[0].Aliases = "renamed", nil
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
 	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `"added"`) {
 		t.Errorf("a module that does not know an event of the log: %v", err)
 	}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
 		t.Errorf("no module at all: %v", err)
 	}
 	now, err := h.Status("tally")
@@ -349,7 +349,7 @@ func TestDeployUnderLoad(t *testing.T) {
 		})
 	}
 	for n := range 5 {
-		st, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: version(n + 1), Settings: service.Settings{Shards: n%3 + 1}})
+		st, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: version(n + 1), Settings: service.Settings{Shards: n%3 + 1}})
 		if err != nil || st.Manifest.Version != fmt.Sprint(n+1) || len(st.Shards) != n%3+1 {
 			t.Errorf("deployment %d: %+v, %v", n, st, err)
 		}

@@ -19,7 +19,7 @@ type InspectOptions struct {
 	// Compiler is as in [Options].
 	Compiler []string
 	// Progress, if not nil, hears how it goes on, from the goroutine of Inspect.
-	Progress func(Progress)
+	Progress func(service.Progress)
 }
 
 // Inspect tells what a module is, without a host: what stands in it, what of it
@@ -33,7 +33,7 @@ func Inspect(ctx context.Context, module []byte, o InspectOptions) (_ *Inspectio
 	defer func() { err = errors.Join(err, runtime.Close(context.WithoutCancel(ctx))) }()
 	return runtime.Inspect(ctx, module, o.Limits, func(s sandbox.Stage, done, total int64) {
 		if o.Progress != nil {
-			o.Progress(Progress{string(s), done, total})
+			o.Progress(service.Progress{Stage: string(s), Done: done, Total: total})
 		}
 	})
 }

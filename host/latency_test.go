@@ -3,7 +3,6 @@ package host_test
 import (
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -76,7 +75,7 @@ func TestCountersGoOnAcrossDeployments(t *testing.T) {
 	queries()
 	before, _ := h.Status("tally")
 	for _, shards := range []int{2, 3} {
-		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: shards}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: shards}})
 		if err != nil {
 			t.Fatal(err)
 		}

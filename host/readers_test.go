@@ -94,11 +94,14 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 			_, _, _, err := h.Events(short, host.Selection{Service: "tally", Keys: []service.Key{"k1"}}, 0)
 			return err
 		},
-		"of an entity":    func() error { _, err := h.EntityEvents(short, "tally", "k1", 0, 0); return err },
-		"a backup":        func() error { _, err := h.Backup(short, io.Discard, host.BackupOptions{}); return err },
-		"batches":         func() error { _, err := h.Batches(short, "tally", io.Discard, 0); return err },
-		"a measurement":   func() error { _, err := h.Measure(short, "tally"); return err },
-		"for a retention": func() error { _, err := h.Retain(short, "tally", host.Retention{Before: 5, DryRun: true}); return err },
+		"of an entity":  func() error { _, err := h.EntityEvents(short, "tally", "k1", 0, 0); return err },
+		"a backup":      func() error { _, err := h.Backup(short, io.Discard, service.BackupOptions{}); return err },
+		"batches":       func() error { _, err := h.Batches(short, "tally", io.Discard, 0); return err },
+		"a measurement": func() error { _, err := h.Measure(short, "tally"); return err },
+		"for a retention": func() error {
+			_, err := h.Retain(short, "tally", service.Retention{Before: 5, DryRun: true})
+			return err
+		},
 	} {
 		if err := read(); err == nil {
 			t.Errorf("%s did not wait", name)
@@ -118,7 +121,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	})
 	var backup bytes.Buffer
 	waiting.Go(func() {
-		if _, err := h.Backup(context.Background(), &backup, host.BackupOptions{}); err != nil {
+		if _, err := h.Backup(context.Background(), &backup, service.BackupOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -179,7 +182,7 @@ func TestTooManyReadersAreRefused(t *testing.T) {
 	for name, read := range map[string]func() error{
 		"a page":       func() error { _, _, _, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 0); return err },
 		"of an entity": func() error { _, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); return err },
-		"a backup":     func() error { _, err := h.Backup(t.Context(), io.Discard, host.BackupOptions{}); return err },
+		"a backup":     func() error { _, err := h.Backup(t.Context(), io.Discard, service.BackupOptions{}); return err },
 	} {
 		if err := read(); service.KindOf(err) != service.KindOverloaded {
 			t.Errorf("%s: %v", name, err)

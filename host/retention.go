@@ -13,27 +13,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// Retention says which of a service's first events shall be deleted. At least one of
-// Before and OlderThan is set; if both are, both have to apply.
-type Retention struct {
-	Before    service.Position // events before this position
-	OlderThan time.Duration    // events written so long ago
-	// Through lets no batch go that is behind the one with this sequence; 0: no bound. It
-	// is for who has kept what a dry run said would be deleted; see [Host.Batches].
-	Through uint64
-	// MaxKept bounds the events of entities without snapshots that are kept apart, in bytes; see
-	// [journal.Retention]. 0 is [journal.DefaultMaxKept], or nothing more than is kept already if the service does not
-	// run; a negative value is that in any case.
-	MaxKept int64
-	// DryRun takes the snapshots that are missing and says what would be deleted.
-	DryRun bool
-	// Force deletes events that no snapshot covers, also those that were kept, and so the states of their entities,
-	// and answers to command ids that are still promised.
-	Force bool
-	// Progress, if not nil, is told now and then how far a stage has come.
-	Progress func(stage string, done, total uint64)
-}
-
 // Retain deletes the first events of a service, in whole batches. Entities that lose
 // events go on from snapshots, which are written into the log before; the service
 // is asked for those that are missing. If some cannot be had, the events of these entities
@@ -47,7 +26,7 @@ type Retention struct {
 // Positions and versions stay what they are. A snapshot is of its module's state
 // schema: entities whose events are gone cannot be hydrated by a module of another
 // one (KindFault with code history_deleted).
-func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error) {
+func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error) {
 	if r.Before == 0 && r.OlderThan == 0 {
 		return journal.Retained{}, service.Errorf(service.KindInvalid, "neither a position nor an age bounds what shall be deleted")
 	}
@@ -76,7 +55,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 	o := journal.Retention{
 		Pace:   pace,
 		Before: r.Before, Through: r.Through, MaxKept: r.MaxKept,
-		DryRun: r.DryRun, Force: r.Force, Progress: r.Progress,
+		DryRun: r.DryRun, Force: r.Force, Progress: stageProgress(r.Progress),
 		Schema: schema, Module: journal.Digest(module),
 		Hold: func() (func(), error) { return c.registry.HoldModule(ctx, svc, module) },
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
@@ -96,6 +75,16 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r Retention) (jour
 			"first", uint64(done.First), "entities", done.Entities, "kept_events", done.KeptEvents, "kept_of", done.KeptOf)
 	}
 	return done, stoppedRetention(svc, backupError("retain", err))
+}
+
+// stageProgress is progress as the journal reports it; nil stays nil.
+func stageProgress(to func(service.Progress)) func(stage string, done, total uint64) {
+	if to == nil {
+		return nil
+	}
+	return func(stage string, done, total uint64) {
+		to(service.Progress{Stage: stage, Done: int64(done), Total: int64(total)})
+	}
 }
 
 // stoppedRetention says of a service that is stopped that it takes no snapshots.

@@ -58,7 +58,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 		if _, err := follower.Next(t.Context(), 0); err != nil && service.KindOf(err) != service.KindBadCursor {
 			t.Error(err)
 		}
-		done, err := h.Retain(t.Context(), "tally", host.Retention{Before: position})
+		done, err := h.Retain(t.Context(), "tally", service.Retention{Before: position})
 		if err != nil || done.Uncovered > 0 || done.First < first || done.First > position {
 			t.Fatalf("%+v, %v", done, err)
 		}
@@ -114,7 +114,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) == 0 || events[len(events)-1].Version != 12 {
 		t.Errorf("what is left of k: %+v, %v", events, err)
 	}
-	if _, err := h.Retain(t.Context(), "tally", host.Retention{}); service.KindOf(err) != service.KindInvalid {
+	if _, err := h.Retain(t.Context(), "tally", service.Retention{}); service.KindOf(err) != service.KindInvalid {
 		t.Errorf("without a bound: %v", err)
 	}
 }

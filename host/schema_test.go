@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -74,7 +73,7 @@ func TestTheSchemaIsThatOfTheRunningModule(t *testing.T) {
 	first := add("a")
 	first.ID, first.Data = "first", []byte(`{"anything":1}`)
 	h.MustSend(first)
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: strict(`{"$ref":"http://example.com/x"}`)})
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: strict(`{"$ref":"http://example.com/x"}`)})
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), `of the command "add", cannot be used: it refers to "http://example.com/x"`) {
 		t.Errorf("a schema that refers outside: %v", err)
 	}

@@ -20,7 +20,7 @@ import (
 func BenchmarkRestartBesideSlowStarts(b *testing.B) {
 	const slow, want = 8, 8 * time.Second
 	h := hosttest.New(b)
-	d := host.Deployment{Limits: service.Limits{Fuel: 1 << 50, CallTime: time.Hour}}
+	d := service.Deployment{Limits: service.Limits{Fuel: 1 << 50, CallTime: time.Hour}}
 	deploy := func(name string, millions int32) time.Duration {
 		d.Service, d.Module = service.Name(name), slowStart(name, millions)
 		began := time.Now()

@@ -140,7 +140,7 @@ func TestOpenDoesNotWaitForServices(t *testing.T) {
 	if r := <-waiting; r.Version != 2 {
 		t.Errorf("what waited was carried out as %+v; nothing before it should have been", r)
 	}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: strange}); service.KindOf(err) != service.KindConflicting {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: strange}); service.KindOf(err) != service.KindConflicting {
 		t.Errorf("a module that does not know the events: %v", err)
 	}
 	if err := h.Started(t.Context()); err != nil {
@@ -223,7 +223,7 @@ func TestAFailedStartIsTriedAgain(t *testing.T) {
 	}
 	m := testguest.CounterManifest("other")
 	m.Events[0].Name, m.Events[0].Aliases = "renamed", nil
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "other", Module: testguest.CounterWith(m.AppendJSON(nil), nil)}); service.KindOf(err) != service.KindConflicting {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "other", Module: testguest.CounterWith(m.AppendJSON(nil), nil)}); service.KindOf(err) != service.KindConflicting {
 		t.Errorf("a module that does not know the events of one that cannot be started: %v", err)
 	}
 	if st := h.MustDeploy("other", testguest.CounterWith(manifestOf("other", "2"), nil)); st.State != service.StateRunning || st.Attempts != (service.Attempts{}) {
@@ -264,7 +264,7 @@ func slowStart(name string, millions int32) []byte {
 func TestOnlyShardsThatAreUsedStart(t *testing.T) {
 	h := hosttest.New(t)
 	const slow = 3
-	d := host.Deployment{Settings: service.Settings{Shards: 64}, Limits: service.Limits{CallTime: time.Minute}}
+	d := service.Deployment{Settings: service.Settings{Shards: 64}, Limits: service.Limits{CallTime: time.Minute}}
 	for i := range slow {
 		d.Service = service.Name(fmt.Sprint("slow", i))
 		d.Module = slowStart(string(d.Service), 20)
@@ -359,8 +359,8 @@ func TestStoredModulesAreReadWithinTheBudget(t *testing.T) {
 	if most := int64(len(module) + len(testguest.Counter("other"))); flight() > most {
 		t.Errorf("%d bytes of modules with %d are in flight", flight(), most)
 	}
-	d := host.Deployment{Service: "tally", Digest: service.DigestOf(module), Settings: service.Settings{Shards: 3}}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "none", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
+	d := service.Deployment{Service: "tally", Digest: service.DigestOf(module), Settings: service.Settings{Shards: 3}}
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "none", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("a module that is not stored: %v", err)
 	}
 	if _, err := h.Status("none"); service.KindOf(err) != service.KindNotFound {
@@ -388,7 +388,7 @@ func TestWhatRunsIsNotRead(t *testing.T) {
 	if err := os.Rename(modules[0], modules[0]+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Digest: st.Spec.Module, Settings: st.Spec.Settings}); err != nil || again.Since != st.Since {
+	if again, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: st.Spec.Module, Settings: st.Spec.Settings}); err != nil || again.Since != st.Since {
 		t.Errorf("what runs already: %+v, %v", again, err)
 	}
 	if err := os.Rename(modules[0]+".away", modules[0]); err != nil {

@@ -37,7 +37,7 @@ func forgetful(t *testing.T) *hosttest.Host {
 			h.MustSend(add(service.Key(fmt.Sprint("k", i))))
 		}
 	}
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 6}); err != nil || done.First != 6 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 6}); err != nil || done.First != 6 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	return h
@@ -46,7 +46,7 @@ func forgetful(t *testing.T) *hosttest.Host {
 // couldNotBringBack deploys a module that is refused for these reasons, and the one before goes on.
 func couldNotBringBack(t *testing.T, h *hosttest.Host, module []byte, parts ...string) {
 	t.Helper()
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module})
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module})
 	if service.KindOf(err) != service.KindConflicting {
 		t.Fatalf("got %v", err)
 	}
@@ -114,9 +114,9 @@ func TestARetentionDuringTheSwap(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
 	}
 	h.MustSend(add("other"))
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p host.Progress) {
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p service.Progress) {
 		if p.Stage == "draining" {
-			if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4}); err != nil || done.First != 4 {
+			if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4}); err != nil || done.First != 4 {
 				t.Errorf("%+v, %v", done, err)
 			}
 		}
@@ -135,13 +135,13 @@ func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
 	h.MustSend(add("nan"))
 	retain := func(kept int) {
 		t.Helper()
-		if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != kept || done.Batches == 0 {
+		if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != kept || done.Batches == 0 {
 			t.Errorf("%+v, %v", done, err)
 		}
 	}
 	retain(1)
 	h.MustSend(add("nan")) // its state can be encoded again
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p host.Progress) {
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p service.Progress) {
 		if p.Stage == "draining" {
 			retain(0)
 		}
@@ -163,12 +163,12 @@ func TestADeploymentDuringARetention(t *testing.T) {
 	for i := range entities {
 		h.MustSend(add(service.Key(fmt.Sprintf("k%03d", i))))
 	}
-	retain := func(progress func(stage string, done, total uint64)) (journal.Retained, error) {
-		return h.Retain(t.Context(), "tally", host.Retention{Before: entities + 1, Progress: progress})
+	retain := func(progress func(service.Progress)) (journal.Retained, error) {
+		return h.Retain(t.Context(), "tally", service.Retention{Before: entities + 1, Progress: progress})
 	}
 	deployed := false
-	done, err := retain(func(stage string, done, _ uint64) {
-		if stage == "checking snapshots" && done == entities-1 && !deployed {
+	done, err := retain(func(p service.Progress) {
+		if p.Stage == "checking snapshots" && p.Done == entities-1 && !deployed {
 			deployed = true
 			h.MustDeploy("tally", testguest.CounterWith(ofSchema("2", 2), nil))
 		}
@@ -196,7 +196,7 @@ func tallies(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 	h = hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	return h, func(module []byte) {
 		t.Helper()
-		_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module, Settings: service.Settings{SnapshotEvery: 1}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module, Settings: service.Settings{SnapshotEvery: 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,10 +219,10 @@ func refusing(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 // have another form under the same schema, and then the events are all there is.
 func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 	h, deploy := refusing(t)
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	deploy(testguest.CounterWith(ofSchema("3", 1), nil))
@@ -231,7 +231,7 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 			t.Errorf("%s counts %s, %v", key, got, err)
 		}
 	}
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 3}); err != nil || done.First != 3 || done.Kept != 0 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 3}); err != nil || done.First != 3 || done.Kept != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
 }
@@ -248,25 +248,25 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
 	}
 	h.MustSend(add("last"))
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4}); err != nil || done.First != 4 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4}); err != nil || done.First != 4 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	spin := unable("2", 1, testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)), testguest.I64Const(0))}})
 	endless := service.Limits{Fuel: 1 << 50, CallTime: time.Hour}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: spin, Limits: endless}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: spin, Limits: endless}); err != nil {
 		t.Errorf("a module that is too slow to be judged: %v", err)
 	}
 	patient := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	patient.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
 	patient.MustSend(add("k0"))
 	patient.MustSend(add("last"))
-	if done, err := patient.Retain(t.Context(), "tally", host.Retention{Before: 2}); err != nil || done.First != 2 {
+	if done, err := patient.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var gone time.Time
-	_, err := patient.Deploy(ctx, host.Deployment{Service: "tally", Module: spin, Limits: endless, Progress: func(p host.Progress) {
+	_, err := patient.Deploy(ctx, service.Deployment{Service: "tally", Module: spin, Limits: endless, Progress: func(p service.Progress) {
 		if p.Stage == "describing" && p.Done == p.Total { // the last before the snapshots
 			gone = time.Now().Add(50 * time.Millisecond)
 			time.AfterFunc(time.Until(gone), cancel)
@@ -292,7 +292,7 @@ func TestWhatIsLostAlreadyRefusesNoModule(t *testing.T) {
 		abi.ReqOpen: abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")}}
 	trap := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}
 	deploy(unable("2", 1, fault))
-	if done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4, Force: true}); err != nil || done.First != 4 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4, Force: true}); err != nil || done.First != 4 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	deploy(unable("3", 1, trap))

@@ -66,7 +66,7 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	rests(t, h, 1, 3)
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
 		t.Errorf("no module: %v", err)
 	}
 	rests(t, h, 1, 3)
@@ -83,11 +83,11 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 	h.Restart()
 	rests(t, h, 1, 4)
 	// Nobody can be asked for the states of the entities.
-	_, err = h.Retain(t.Context(), "tally", host.Retention{Before: 4})
+	_, err = h.Retain(t.Context(), "tally", service.Retention{Before: 4})
 	if err != nil {
 		t.Fatal(err) // all is promised yet
 	}
-	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 4, Force: true})
+	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4, Force: true})
 	if err != nil || done.Events != 3 || done.Uncovered != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
@@ -113,13 +113,13 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 	if err := h.Delete(t.Context(), "tally"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2})
+	_, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2})
 	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), "the service is stopped and takes no snapshots") {
 		t.Errorf("got %v", err)
 	}
 	rests(t, h, 1, 2)
 	// Unless somebody says that the events shall be kept apart.
-	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, MaxKept: 1 << 20})
+	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, MaxKept: 1 << 20})
 	if err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
@@ -150,7 +150,7 @@ func TestAStoppedServiceIsForgotten(t *testing.T) {
 		}
 		if events > 0 {
 			rests(t, h, 1, events)
-			if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: events + 1, Force: true}); err != nil {
+			if _, err := h.Retain(t.Context(), "tally", service.Retention{Before: events + 1, Force: true}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -22,7 +22,7 @@ func knowing(version string, event string, aliases ...string) []byte {
 // refusedFor deploys a module that does not know what the log has.
 func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string) {
 	t.Helper()
-	_, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: module})
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module})
 	said := ""
 	for _, reason := range reasons {
 		said += "; " + reason + ": keep the type, or name it as an alias of another one"
@@ -60,7 +60,7 @@ func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
 	h.Restart()
 	refusedFor(t, h, knowing("3", "counted", "added"), `1 event of type "more", the first at position 4`)
 	// What a retention has deleted nobody has to know.
-	if _, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2, Force: true}); err != nil {
+	if _, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustDeploy("tally", knowing("6", "more", "counted"))
@@ -75,7 +75,7 @@ func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: knowing("2", "counted"), Progress: func(p host.Progress) {
+	_, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: knowing("2", "counted"), Progress: func(p service.Progress) {
 		if p.Stage == "draining" {
 			h.MustSend(add("k"))
 		}
@@ -108,7 +108,7 @@ func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
 	h.MustSend(add("nan"))
-	done, err := h.Retain(t.Context(), "tally", host.Retention{Before: 2})
+	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2})
 	if err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -132,7 +132,7 @@ func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
 		t.Errorf("it counts %s, %v", got, err)
 	}
 	// The new module takes a snapshot, and so nothing is kept any more.
-	done, err = h.Retain(t.Context(), "tally", host.Retention{OlderThan: 1})
+	done, err = h.Retain(t.Context(), "tally", service.Retention{OlderThan: 1})
 	if first, wrong := h.EntityFirst(t.Context(), "tally", "nan"); err != nil || done.Batches == 0 || done.Kept != 0 || wrong != nil || first != 2 {
 		t.Errorf("%+v, %v; it begins at %d, %v", done, err, first, wrong)
 	}

@@ -31,7 +31,7 @@ func run(ctx context.Context, out io.Writer, options host.Options, bank []byte) 
 		return err
 	}
 	defer h.Close(ctx) // whatever it says: what was sent is on disk already
-	if _, err := h.Deploy(ctx, host.Deployment{Service: "bank", Module: bank}); err != nil {
+	if _, err := h.Deploy(ctx, service.Deployment{Service: "bank", Module: bank}); err != nil {
 		return err
 	}
 	for _, c := range []service.Command{

@@ -14,18 +14,17 @@ import (
 )
 
 // Backup asks for a backup of the whole host, which comes as the stream that is
-// returned and that the caller closes. since is the manifest of the backup that it
-// shall continue, as JSON, or nothing. A stream that broke off has no manifest at its
-// end; whoever reads it to the end finds out.
-func (c *Client) Backup(ctx context.Context, since []byte) (io.ReadCloser, error) {
+// returned and that the caller closes. A stream that broke off has no manifest at its
+// end; reading it to the end tells. o.Progress is called as the stream is read.
+func (c *Client) Backup(ctx context.Context, o service.BackupOptions) (io.ReadCloser, error) {
 	resp, err := c.do(ctx, request{
 		method: http.MethodPost, path: "/v1/backup", header: contentType(api.ContentJSON), accept: api.ContentBackup,
-		body: body(since), length: int64(len(since)),
+		body: body(o.Since), length: int64(len(o.Since)),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return brokenStream{resp.Body, c}, nil
+	return &download{ReadCloser: resp.Body, client: c, stage: "backing up", progress: o.Progress}, nil
 }
 
 // Batches asks for a service's log, up to the batch with that sequence (0: to its end),
@@ -38,13 +37,13 @@ func (c *Client) Batches(ctx context.Context, name service.Name, through uint64)
 	if err != nil {
 		return nil, err
 	}
-	return brokenStream{resp.Body, c}, nil
+	return &download{ReadCloser: resp.Body, client: c}, nil
 }
 
 // Retain deletes the first events of a service.
-func (c *Client) Retain(ctx context.Context, name service.Name, r api.Retention) (journal.Retained, error) {
+func (c *Client) Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error) {
 	var done journal.Retained
-	text, err := json.Marshal(r)
+	text, err := json.Marshal(api.RetentionOf(r))
 	if err != nil {
 		return done, err
 	}
@@ -63,17 +62,24 @@ func (c *Client) Journal(ctx context.Context, measure bool) (service.JournalStat
 	return j, err
 }
 
-// brokenStream gives errors of a connection their kind.
-type brokenStream struct {
+// download is a stream that comes from a host. It tells how much has come, and gives
+// errors of the connection their kind. One goroutine uses it.
+type download struct {
 	io.ReadCloser
-	client *Client
+	client   *Client
+	stage    string
+	progress func(service.Progress) // may be nil
+	done     int64                  // bytes
 }
 
 // Read implements io.Reader.
-func (s brokenStream) Read(b []byte) (int, error) {
-	n, err := s.ReadCloser.Read(b)
+func (d *download) Read(b []byte) (int, error) {
+	n, err := d.ReadCloser.Read(b)
+	if d.done += int64(n); n > 0 && d.progress != nil {
+		d.progress(service.Progress{Stage: d.stage, Done: d.done})
+	}
 	if err != nil && err != io.EOF {
-		err = s.client.broken(err, false)
+		err = d.client.broken(err, false)
 	}
 	return n, err
 }

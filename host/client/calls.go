@@ -19,15 +19,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Upload verifies and stores a module. sent, if not nil, is called as the module
-// goes out, with bytes, from another goroutine but never two at a time. progress,
-// if not nil, is called with each progress that the host reports, from the
-// goroutine that called Upload.
-func (c *Client) Upload(ctx context.Context, module []byte, sent func(done, total int64), progress func(api.Progress)) (service.Module, error) {
+// Upload verifies and stores a module. progress, if not nil, hears how it goes on, one call
+// at a time and none after Upload has returned: first uploading, in bytes, then what the host
+// reports. It must not block for long.
+func (c *Client) Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error) {
+	told := tell(progress)
+	defer told.end()
 	last, err := c.lines(ctx, request{
 		method: http.MethodPost, path: "/v1/modules", header: contentType(api.ContentWasm),
-		body: counted(module, sent), length: int64(len(module)),
-	}, progress)
+		body: told.counted(module), length: int64(len(module)),
+	}, told)
 	if err != nil {
 		return service.Module{}, err
 	}
@@ -44,7 +45,7 @@ type line struct {
 }
 
 // lines makes a request that is answered in lines, and returns the last one.
-func (c *Client) lines(ctx context.Context, r request, progress func(api.Progress)) (line, error) {
+func (c *Client) lines(ctx context.Context, r request, told *told) (line, error) {
 	r.accept = api.ContentLines
 	resp, err := c.do(ctx, r)
 	if err != nil {
@@ -65,38 +66,25 @@ func (c *Client) lines(ctx context.Context, r request, progress func(api.Progres
 			return line{}, l.Problem.Err()
 		case l.Service != nil || l.Module != nil:
 			return l, nil
-		case l.Progress != nil && progress != nil:
-			progress(*l.Progress)
+		case l.Progress != nil:
+			told.tell(*l.Progress)
 		}
 	}
 }
 
-// Deployment is a module that shall run as a service.
-type Deployment struct {
-	Service  service.Name
-	Module   []byte           // uploaded; or nil, and
-	Digest   service.Digest   // a module that the host has
-	Limits   service.Limits   // zero fields: the defaults
-	Settings service.Settings // zero fields: the defaults
-	// Sent, if not nil, is called as the module goes out, in bytes, from another
-	// goroutine but never two at a time.
-	Sent func(done, total int64)
-	// Progress, if not nil, is called with each progress that the host reports,
-	// from the goroutine that called Deploy.
-	Progress func(api.Progress)
-}
-
 // Deploy makes a module a service, or swaps the module of a running one, and
-// returns when it runs.
-func (c *Client) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+// returns when it runs. Progress is as that of Upload.
+func (c *Client) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
+	told := tell(d.Progress)
+	defer told.end()
 	var r request
-	if d.Module != nil {
+	if len(d.Module) > 0 {
 		query, err := deploymentQuery(d.Limits, d.Settings)
 		if err != nil {
 			return service.Status{}, err
 		}
 		r.method, r.path, r.query = http.MethodPost, servicePath(d.Service, "/deployments"), query
-		r.header, r.body, r.length = contentType(api.ContentWasm), counted(d.Module, d.Sent), int64(len(d.Module))
+		r.header, r.body, r.length = contentType(api.ContentWasm), told.counted(d.Module), int64(len(d.Module))
 	} else {
 		text, err := json.Marshal(api.Deployment{Module: d.Digest, Limits: d.Limits, Settings: d.Settings})
 		if err != nil {
@@ -105,7 +93,7 @@ func (c *Client) Deploy(ctx context.Context, d Deployment) (service.Status, erro
 		r.method, r.path = http.MethodPut, servicePath(d.Service, "")
 		r.header, r.body, r.length = contentType(api.ContentJSON), body(text), int64(len(text))
 	}
-	last, err := c.lines(ctx, r, d.Progress)
+	last, err := c.lines(ctx, r, told)
 	if err != nil {
 		return service.Status{}, err
 	}
@@ -314,29 +302,3 @@ func left(ctx context.Context, deadline time.Time) (time.Duration, bool) {
 }
 
 func contentType(t string) http.Header { return http.Header{"Content-Type": {t}} }
-
-// counted is a body that reports how much of it was read.
-func counted(b []byte, progress func(done, total int64)) io.Reader {
-	r := bytes.NewReader(b)
-	if progress == nil {
-		return r
-	}
-	return &countingReader{Reader: r, total: int64(len(b)), progress: progress}
-}
-
-type countingReader struct {
-	*bytes.Reader
-	total    int64
-	progress func(done, total int64)
-}
-
-func (r *countingReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	r.progress(r.total-int64(r.Len()), r.total)
-	return n, err
-}
-
-// WriteTo hides the bytes.Reader's, which would hand everything over at once.
-func (r *countingReader) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{r})
-}

@@ -79,7 +79,7 @@ func TestBrokenConnections(t *testing.T) {
 	if _, err := half.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnknown {
 		t.Errorf("half an answer: %v", err)
 	}
-	if _, err := half.Deploy(t.Context(), Deployment{Service: "bank"}); service.KindOf(err) != service.KindUnknown {
+	if _, err := half.Deploy(t.Context(), service.Deployment{Service: "bank"}); service.KindOf(err) != service.KindUnknown {
 		t.Errorf("half a deployment: %v", err)
 	}
 	strange := against(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") })

@@ -167,7 +167,7 @@ func (f *few) client() *client.Client {
 func TestFewDescriptorsAreTheJournals(t *testing.T) {
 	f := startFew(t, 128)
 	c := f.client()
-	if _, err := c.Deploy(t.Context(), client.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
+	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 200 {
@@ -255,7 +255,7 @@ func TestSpareDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Deploy(t.Context(), host.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
 		t.Fatal(err)
 	}
 	send := func(id string) error {

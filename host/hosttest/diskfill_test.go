@@ -65,7 +65,7 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 	const quota = 12 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec = journal.CodecNone })
 	h.MustDeploy("victim", testguest.Counter("victim"))
-	d := host.Deployment{Service: filler, Module: testguest.BigEvent(string(filler)), Limits: service.Limits{DiskBytes: quota, DiskRate: 2 << 20}}
+	d := service.Deployment{Service: filler, Module: testguest.BigEvent(string(filler)), Limits: service.Limits{DiskBytes: quota, DiskRate: 2 << 20}}
 	if _, err := h.Deploy(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func (h *Host) verify() {
 // MustDeploy deploys a module as a service.
 func (h *Host) MustDeploy(name service.Name, module []byte) service.Status {
 	h.t.Helper()
-	st, err := h.Deploy(h.t.Context(), host.Deployment{Service: name, Module: module})
+	st, err := h.Deploy(h.t.Context(), service.Deployment{Service: name, Module: module})
 	if err != nil {
 		h.t.Fatalf("deploy %s: %v", name, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -18,7 +17,7 @@ func deployMany(t testing.TB, f *few, n int) {
 	c := f.client()
 	name := func(i int) service.Name { return service.Name(fmt.Sprint("service", i)) }
 	for i := range n {
-		if _, err := c.Deploy(t.Context(), client.Deployment{Service: name(i), Module: testguest.Counter(string(name(i)))}); err != nil {
+		if _, err := c.Deploy(t.Context(), service.Deployment{Service: name(i), Module: testguest.Counter(string(name(i)))}); err != nil {
 			t.Fatalf("service %d, with %d descriptors in use: %v", i, f.open(), err)
 		}
 	}

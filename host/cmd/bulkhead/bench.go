@@ -184,7 +184,7 @@ func (b *bench) start(dir string, o journal.Options) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = p.host.Deploy(b.env.ctx, host.Deployment{Service: "bank", Module: b.module, Settings: service.Settings{Shards: b.Shards}})
+	_, err = p.host.Deploy(b.env.ctx, service.Deployment{Service: "bank", Module: b.module, Settings: service.Settings{Shards: b.Shards}})
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -34,25 +33,26 @@ func (c *deployCmd) Run(e *env) error {
 	}
 	bar := e.progress()
 	defer bar.done()
-	arrived := false // what is said about sending after that would be out of turn
-	sent := func(done, total int64) {
-		if !arrived {
-			bar.at("uploading "+relative(c.Module), done, total, bytesUnit)
-		}
-		arrived = done == total
-	}
 	stages := map[string]bool{}
-	m, err := cl.Upload(e.ctx, module, sent, func(p api.Progress) {
+	arrived := false // what is said about sending after that would be out of turn
+	m, err := cl.Upload(e.ctx, module, func(p service.Progress) {
 		stages[p.Stage] = true
+		if p.Stage == "uploading" {
+			if !arrived {
+				bar.at("uploading "+relative(c.Module), p.Done, p.Total, bytesUnit)
+			}
+			arrived = p.Done == p.Total
+			return
+		}
 		bar.at(p.Stage, p.Done, p.Total, bytesUnit)
 	})
 	if err != nil {
 		return err
 	}
-	s, err := cl.Deploy(e.ctx, client.Deployment{
+	s, err := cl.Deploy(e.ctx, service.Deployment{
 		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
 		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every, KeepNaN: c.KeepNaN},
-		Progress: func(p api.Progress) {
+		Progress: func(p service.Progress) {
 			if stages[p.Stage] { // it goes through them once more, with what the upload has left
 				bar.at("starting "+m.Manifest.Service, 0, 0, countUnit)
 				return

@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // inspectCmd tells what a module is, without a host.
@@ -41,7 +42,7 @@ func (c *inspectCmd) Run(e *env) error {
 	defer bar.done()
 	i, err := host.Inspect(e.ctx, module, host.InspectOptions{
 		Limits: c.Limits.limits(), Compiler: compiler,
-		Progress: func(p host.Progress) { bar.at(p.Stage, p.Done, p.Total, bytesUnit) },
+		Progress: func(p service.Progress) { bar.at(p.Stage, p.Done, p.Total, bytesUnit) },
 	})
 	bar.done()
 	if err != nil {

@@ -31,6 +31,12 @@ func (c *journalBackupCmd) Run(e *env, all *journalCmd) error {
 	if err != nil {
 		return damaged(err)
 	}
+	var o service.BackupOptions
+	if since != nil {
+		if o.Since, err = json.Marshal(since); err != nil {
+			return err
+		}
+	}
 	bar := e.progress()
 	defer bar.done()
 	var m *backup.Manifest
@@ -39,12 +45,12 @@ func (c *journalBackupCmd) Run(e *env, all *journalCmd) error {
 			if _, err := os.Stat(host.JournalDir(all.Data)); err != nil {
 				return usageError{fmt.Errorf("there is no journal in %s: %w", all.Data, err)}
 			}
-			m, err = host.BackupDir(e.ctx, all.Data, f, host.BackupOptions{Since: since, Progress: func(p backup.Progress) {
-				bar.at("backing up", int64(p.Batches), int64(p.Total), countUnit)
-			}})
+			o.Progress = func(p service.Progress) { bar.at(p.Stage, p.Done, p.Total, countUnit) }
+			m, err = host.BackupDir(e.ctx, all.Data, f, o)
 			return err
 		}
-		m, err = c.fetch(e, f, since, bar)
+		o.Progress = func(p service.Progress) { bar.at(p.Stage, p.Done, p.Total, bytesUnit) }
+		m, err = c.fetch(e, f, o)
 		return err
 	})
 	if err != nil {
@@ -89,28 +95,17 @@ func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err er
 }
 
 // fetch takes a backup from a host and checks it on the way.
-func (c *journalBackupCmd) fetch(e *env, to io.Writer, since *backup.Manifest, bar *progress) (*backup.Manifest, error) {
+func (c *journalBackupCmd) fetch(e *env, to io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	cl, err := c.Remote.connect(e)
 	if err != nil {
 		return nil, err
 	}
-	var text []byte
-	if since != nil {
-		if text, err = json.Marshal(since); err != nil {
-			return nil, err
-		}
-	}
-	stream, err := cl.Backup(e.ctx, text)
+	stream, err := cl.Backup(e.ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer stream.Close()
-	var done int64
-	m, err := backup.Read(io.TeeReader(stream, to), backup.Handler{Batch: func(_ *journal.Batch, data []byte) error {
-		done += int64(len(data))
-		bar.at("backing up", done, 0, bytesUnit)
-		return nil
-	}})
+	m, err := backup.Read(io.TeeReader(stream, to), backup.Handler{})
 	if journal.KindOf(err) == journal.KindCorrupt {
 		return nil, service.Errorf(service.KindUnavailable, "the host ended the backup before it was whole; its log says why: %w", err)
 	}
@@ -200,7 +195,7 @@ func (c *journalRestoreCmd) Run(e *env, all *journalCmd) error {
 	defer bar.done()
 	r, err := host.RestoreDir(e.ctx, all.Data, files, host.RestoreOptions{
 		Force: c.Force, NoVerify: c.NoVerify, AnswerWindow: c.Answers,
-		Progress: func(stage string, done, total uint64) { bar.at(stage, int64(done), int64(total), countUnit) },
+		Progress: func(p service.Progress) { bar.at(p.Stage, p.Done, p.Total, countUnit) },
 	})
 	if err != nil {
 		return damaged(err)

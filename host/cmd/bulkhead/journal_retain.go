@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/client"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -49,10 +49,9 @@ func (c *journalRetainCmd) Run(e *env) error {
 	bar := e.progress()
 	defer bar.done()
 	name := service.Name(c.Service)
-	want := api.Retention{Before: service.Position(c.Before), OlderThanMS: c.OlderThan.Milliseconds(), DryRun: c.DryRun || c.Archive != "", Force: c.Force}
+	want := service.Retention{Before: service.Position(c.Before), OlderThan: c.OlderThan, DryRun: c.DryRun || c.Archive != "", Force: c.Force}
 	if c.MaxKept != nil {
-		most := int64(*c.MaxKept)
-		want.MaxKeptBytes = &most
+		want.MaxKept = cmp.Or(int64(*c.MaxKept), -1) // 0 keeps none
 	}
 	bar.at("looking for what may go, and taking snapshots", 0, 0, countUnit)
 	done, err := cl.Retain(e.ctx, name, want)

@@ -155,9 +155,9 @@ func deployFile(ctx context.Context, h *host.Host, file string, bar *progress) (
 		return service.Status{}, err
 	}
 	defer bar.done()
-	m, err := h.Upload(ctx, module, func(p host.Progress) { bar.at(p.Stage+" "+relative(file), p.Done, p.Total, bytesUnit) })
+	m, err := h.Upload(ctx, module, func(p service.Progress) { bar.at(p.Stage+" "+relative(file), p.Done, p.Total, bytesUnit) })
 	if err != nil {
 		return service.Status{}, err
 	}
-	return h.Deploy(ctx, host.Deployment{Service: service.Name(m.Manifest.Service), Digest: m.Digest})
+	return h.Deploy(ctx, service.Deployment{Service: service.Name(m.Manifest.Service), Digest: m.Digest})
 }

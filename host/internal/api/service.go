@@ -112,24 +112,17 @@ type Resources struct {
 // UploadLine is one line of an upload that streams its progress. Exactly one member
 // is set; the last line has Module or Problem.
 type UploadLine struct {
-	Progress *Progress `json:"progress,omitempty"`
-	Module   *Module   `json:"module,omitempty"`
-	Problem  *Problem  `json:"problem,omitempty"`
-}
-
-// Progress says how far a deployment or an upload has come. Total is 0 where it is not known.
-type Progress struct {
-	Stage string `json:"stage"`
-	Done  int64  `json:"done"`
-	Total int64  `json:"total"`
+	Progress *service.Progress `json:"progress,omitempty"`
+	Module   *Module           `json:"module,omitempty"`
+	Problem  *Problem          `json:"problem,omitempty"`
 }
 
 // DeployLine is one line of a deployment that streams its progress. Exactly one
 // member is set; the last line has Service or Problem.
 type DeployLine struct {
-	Progress *Progress `json:"progress,omitempty"`
-	Service  *Service  `json:"service,omitempty"`
-	Problem  *Problem  `json:"problem,omitempty"`
+	Progress *service.Progress `json:"progress,omitempty"`
+	Service  *Service          `json:"service,omitempty"`
+	Problem  *Problem          `json:"problem,omitempty"`
 }
 
 // Health is the answer of /healthz.

@@ -25,7 +25,7 @@ func tryDeploy(ctx context.Context, c *child, module []byte) error {
 		return err
 	}
 	defer cl.Close()
-	_, err = cl.Deploy(ctx, client.Deployment{Service: "bank", Module: module,
+	_, err = cl.Deploy(ctx, service.Deployment{Service: "bank", Module: module,
 		// So few that most commands bring an account back, many from a snapshot.
 		Limits: service.Limits{ResidentEntities: 4}, Settings: service.Settings{SnapshotEvery: 5}})
 	return err

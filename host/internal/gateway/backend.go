@@ -11,13 +11,13 @@ package gateway
 import (
 	"context"
 	"io"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
 // Backend is what the gateway needs of a host. Errors are *service.Error where
@@ -26,13 +26,13 @@ import (
 type Backend interface {
 	// Upload verifies and stores a module. progress may be nil; it is called from
 	// any goroutine until Upload returns, and must not block.
-	Upload(ctx context.Context, module []byte, progress func(api.Progress)) (service.Module, error)
+	Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error)
 	// Modules are the stored modules, and DeleteModule removes one that nothing refers to.
 	Modules() (service.Modules, error)
 	DeleteModule(d service.Digest) error
 	// Deploy returns when the service runs. Progress may be called from any
 	// goroutine until then, and must not block.
-	Deploy(ctx context.Context, d Deployment) (service.Status, error)
+	Deploy(ctx context.Context, d service.Deployment) (service.Status, error)
 	// Delete stops a service.
 	Delete(ctx context.Context, name service.Name) error
 	// Status is what a service does now; KindNotFound if there is none.
@@ -72,10 +72,9 @@ type Backend interface {
 	// Cursor is that of a position, which may have to be read from the log. Place takes its text.
 	Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error)
 
-	// Backup writes a backup of everything. since is the manifest of the backup that
-	// it continues, or nothing. An error of kind KindConflicting, of a since that does
-	// not fit, comes before anything is written.
-	Backup(ctx context.Context, w io.Writer, since []byte) error
+	// Backup writes a backup of everything. An error of kind KindConflicting, of a backup that
+	// this one cannot continue, comes before anything is written.
+	Backup(ctx context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error)
 
 	// Stats is what the journal counted, Logs all logs, by name, and Measure counts
 	// what is in one, which may take a while.
@@ -95,10 +94,10 @@ type Backend interface {
 
 	// Batches writes a service's log, up to the batch with that sequence (0: to its
 	// end), as a piece that can be imported.
-	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) error
+	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error)
 	// Retain deletes the first events of a service. Those of KindConflicting are
 	// refused before anything is deleted.
-	Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error)
+	Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error)
 
 	// Ready returns nil if the host takes commands.
 	Ready() error
@@ -111,16 +110,6 @@ type Backend interface {
 	Resources() []service.ResourceUsage
 }
 
-// Deployment is a module that shall run as a service.
-type Deployment struct {
-	Service  service.Name
-	Module   []byte         // or nil, and
-	Digest   service.Digest // a module that is stored
-	Limits   service.Limits
-	Settings service.Settings
-	Progress func(api.Progress) // may be nil
-}
-
 // Selection is the part of a service's events that somebody reads.
 type Selection struct {
 	Service service.Name
@@ -128,17 +117,6 @@ type Selection struct {
 	Types   []service.Type // empty: all
 	Keys    []service.Key  // empty: all
 	Form    host.EventForm // in which they leave
-}
-
-// Retention says which events shall be deleted. At least one of Before and OlderThan
-// is set.
-type Retention struct {
-	Before    service.Position // events before this position
-	OlderThan time.Duration    // events written so long ago
-	Through   uint64           // no batch behind the one with this sequence; 0: no bound
-	MaxKept   int64            // bytes of events of entities without snapshots; as that of the host
-	DryRun    bool
-	Force     bool
 }
 
 // Event is an event on its way out. Its bytes are shared by all who get it and

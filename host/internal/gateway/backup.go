@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"math"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -42,7 +40,10 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 		return &service.Error{Kind: service.KindOverloaded, Message: "other backups are being made", RetryAfter: retrySoon,
 			Resource: "backups", Used: int64(len(s.backups)), Limit: maxBackups}
 	}
-	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error { return s.backend.Backup(ctx, w, since) })
+	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error {
+		_, err := s.backend.Backup(ctx, w, service.BackupOptions{Since: since})
+		return err
+	})
 }
 
 // batches streams a service's log as a piece that can be imported.
@@ -60,7 +61,10 @@ func (s *Server) batches(a *answer, r *http.Request) error {
 	if _, err := s.backend.Head(name); err != nil {
 		return err
 	}
-	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error { return s.backend.Batches(ctx, name, w, through) })
+	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error {
+		_, err := s.backend.Batches(ctx, name, w, through)
+		return err
+	})
 }
 
 // streamBackup answers with what write writes, unless it refuses to before.
@@ -98,31 +102,15 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	if err := service.DecodeJSON(body, &want); err != nil {
 		return about("the retention", err)
 	}
-	if want.OlderThanMS < 0 || want.OlderThanMS > math.MaxInt64/int64(time.Millisecond) {
-		return service.Errorf(service.KindInvalid, "older_than_ms is %d; it is an age in milliseconds", want.OlderThanMS)
-	}
-	if want.Before == 0 && want.OlderThanMS == 0 {
-		return service.Errorf(service.KindInvalid, "the retention needs before or older_than_ms, or would delete all there is")
-	}
-	maxKept := int64(0)
-	switch most := want.MaxKeptBytes; {
-	case most == nil:
-	case *most < 0:
-		return service.Errorf(service.KindInvalid,
-			"max_kept_bytes is %d; it is a number of bytes, or 0 to keep nothing", *most)
-	case *most == 0:
-		maxKept = -1
-	default:
-		maxKept = *most
+	retention, err := want.Value()
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
 	a.stream = true // its time says nothing
-	done, err := s.backend.Retain(ctx, name, Retention{
-		Before: want.Before, OlderThan: time.Duration(want.OlderThanMS) * time.Millisecond,
-		Through: want.Through, MaxKept: maxKept, DryRun: want.DryRun, Force: want.Force,
-	})
+	done, err := s.backend.Retain(ctx, name, retention)
 	if err != nil {
 		return err
 	}

@@ -80,10 +80,15 @@ func TestEndToEnd(t *testing.T) {
 	module := testguest.Counter("count")
 	var sent int64
 	var stages []string
-	status, err := c.Deploy(ctx, client.Deployment{
+	status, err := c.Deploy(ctx, service.Deployment{
 		Service: "count", Module: module, Limits: service.Limits{Fuel: 5_000_000}, Settings: service.Settings{Shards: 1},
-		Sent:     func(done, _ int64) { sent = done },
-		Progress: func(p api.Progress) { stages = append(stages, p.Stage) },
+		Progress: func(p service.Progress) {
+			if p.Stage == "uploading" {
+				sent = p.Done
+				return
+			}
+			stages = append(stages, p.Stage)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +97,7 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("status %+v, sent %d, stages %v", status, sent, stages)
 	}
 	stages = nil
-	m, err := c.Upload(ctx, module, nil, func(p api.Progress) {
+	m, err := c.Upload(ctx, module, func(p service.Progress) {
 		if p.Done == 0 {
 			stages = append(stages, p.Stage)
 		}
@@ -103,10 +108,10 @@ func TestEndToEnd(t *testing.T) {
 	if err != nil || m.Digest != service.DigestOf(module) {
 		t.Errorf("%+v %v", m, err)
 	}
-	if _, err := c.Upload(ctx, []byte("no wasm"), nil, nil); service.KindOf(err) != service.KindBadModule {
+	if _, err := c.Upload(ctx, []byte("no wasm"), nil); service.KindOf(err) != service.KindBadModule {
 		t.Error(err)
 	}
-	if _, err := c.Deploy(ctx, client.Deployment{Service: "count", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
+	if _, err := c.Deploy(ctx, service.Deployment{Service: "count", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
 		t.Error(err)
 	}
 
@@ -270,7 +275,7 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 	h := hosttest.New(t)
 	listen := hosttest.Address(t)
 	s, c := serve(t, h.Host, listen)
-	if _, err := c.Deploy(t.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		t.Fatal(err)
 	}
 	const senders, each = 4, 60
@@ -316,7 +321,7 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 	for range senders {
 		<-half
 	}
-	if _, err := c.Deploy(ctx, client.Deployment{Service: "count", Module: testguest.CounterWith(describe(), func(b *testguest.Builder) { b.Custom("second", nil) })}); err != nil {
+	if _, err := c.Deploy(ctx, service.Deployment{Service: "count", Module: testguest.CounterWith(describe(), func(b *testguest.Builder) { b.Custom("second", nil) })}); err != nil {
 		t.Fatal(err)
 	}
 	stop, cancelStop := context.WithTimeout(ctx, time.Minute)
@@ -344,7 +349,7 @@ func describe() []byte {
 func BenchmarkCommands(b *testing.B) {
 	h := hosttest.New(b)
 	_, c := serve(b, h.Host, "127.0.0.1:0")
-	if _, err := c.Deploy(b.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+	if _, err := c.Deploy(b.Context(), service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		b.Fatal(err)
 	}
 	run := func(name string, send func(context.Context, service.Command) (service.Reply, error)) {
@@ -376,7 +381,7 @@ func BenchmarkCommands(b *testing.B) {
 func BenchmarkSubscription(b *testing.B) {
 	h := hosttest.New(b)
 	_, c := serve(b, h.Host, "127.0.0.1:0")
-	if _, err := c.Deploy(b.Context(), client.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+	if _, err := c.Deploy(b.Context(), service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		b.Fatal(err)
 	}
 	var wait sync.WaitGroup

@@ -20,6 +20,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
 // fake is a host of the services bank, which speaks JSON, and blob, which does
@@ -78,10 +79,10 @@ func (f *fake) find(name service.Name) (*fakeService, error) {
 	return s, nil
 }
 
-func (f *fake) Upload(_ context.Context, module []byte, progress func(api.Progress)) (service.Module, error) {
+func (f *fake) Upload(_ context.Context, module []byte, progress func(service.Progress)) (service.Module, error) {
 	f.calls.Add(1)
 	if progress != nil {
-		progress(api.Progress{Stage: "verifying", Done: 1, Total: 2})
+		progress(service.Progress{Stage: "verifying", Done: 1, Total: 2})
 	}
 	if string(module) != "\x00asm good" {
 		return service.Module{}, &service.Error{Kind: service.KindBadModule, Message: "not a module", Reasons: []string{"no memory", "no exports"}, Detail: "secret path"}
@@ -89,10 +90,10 @@ func (f *fake) Upload(_ context.Context, module []byte, progress func(api.Progre
 	return service.Module{Digest: service.DigestOf(module), Size: int64(len(module)), Manifest: f.services["bank"].status.Manifest}, nil
 }
 
-func (f *fake) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
+func (f *fake) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
 	f.calls.Add(1)
 	if d.Progress != nil {
-		d.Progress(api.Progress{Stage: "compile", Done: 1, Total: 2})
+		d.Progress(service.Progress{Stage: "compile", Done: 1, Total: 2})
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -111,29 +112,29 @@ func (f *fake) Deploy(ctx context.Context, d Deployment) (service.Status, error)
 }
 
 // Backup writes what it was given; "none" is refused and "half" breaks off.
-func (f *fake) Backup(_ context.Context, w io.Writer, since []byte) error {
+func (f *fake) Backup(_ context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	f.calls.Add(1)
-	if string(since) == `{"id":"none"}` {
-		return &service.Error{Kind: service.KindConflicting, Message: "of another journal"}
+	if string(o.Since) == `{"id":"none"}` {
+		return nil, &service.Error{Kind: service.KindConflicting, Message: "of another journal"}
 	}
-	if _, err := fmt.Fprintf(w, "backup since %s", since); err != nil {
-		return err
+	if _, err := fmt.Fprintf(w, "backup since %s", o.Since); err != nil {
+		return nil, err
 	}
-	if string(since) == `{"id":"half"}` {
+	if string(o.Since) == `{"id":"half"}` {
 		_, err := w.Write(make([]byte, 2*backupPiece))
-		return errors.Join(err, service.Errorf(service.KindInternal, "the disk broke"))
+		return nil, errors.Join(err, service.Errorf(service.KindInternal, "the disk broke"))
 	}
-	return nil
+	return new(backup.Manifest), nil
 }
 
 // Batches writes how far it was asked to go.
-func (f *fake) Batches(_ context.Context, name service.Name, w io.Writer, through uint64) error {
+func (f *fake) Batches(_ context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error) {
 	_, err := fmt.Fprintf(w, "%s through %d", name, through)
-	return err
+	return new(backup.Manifest), err
 }
 
 // Retain answers with what it was asked for; 13 is refused.
-func (f *fake) Retain(_ context.Context, name service.Name, r Retention) (journal.Retained, error) {
+func (f *fake) Retain(_ context.Context, name service.Name, r service.Retention) (journal.Retained, error) {
 	f.calls.Add(1)
 	if r.Before == 13 {
 		return journal.Retained{}, &service.Error{Service: name, Kind: service.KindConflicting, Message: "no snapshots"}

@@ -178,7 +178,7 @@ func backedUp(t *testing.T, h *hosttest.Host) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "backup")
 	if err := backup.Create(name, func(f *os.File) error {
-		_, err := h.Backup(t.Context(), f, host.BackupOptions{})
+		_, err := h.Backup(t.Context(), f, service.BackupOptions{})
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	taken("on another host", other, empty) // the beginning of every history
 
 	// What a retention leaves is that history still, up to the cursor just before the first event.
-	done, err := h.Retain(t.Context(), "count", host.Retention{Before: 4, Force: true})
+	done, err := h.Retain(t.Context(), "count", service.Retention{Before: 4, Force: true})
 	if err != nil || done.First < 3 {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -348,7 +348,7 @@ func TestAFilteredSubscriberComesOn(t *testing.T) {
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := h.Retain(t.Context(), "count", host.Retention{Before: 30, Force: true}); err != nil || done.First < 20 {
+	if done, err := h.Retain(t.Context(), "count", service.Retention{Before: 30, Force: true}); err != nil || done.First < 20 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	next := to("alice", 1)

@@ -2,13 +2,10 @@ package gateway
 
 import (
 	"context"
-	"io"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
 // Host makes a host the backend of a gateway.
@@ -16,23 +13,6 @@ func Host(h *host.Host) Backend { return hostBackend{h} }
 
 // hostBackend is a host with events in the form in which they leave.
 type hostBackend struct{ *host.Host }
-
-func (b hostBackend) Upload(ctx context.Context, module []byte, progress func(api.Progress)) (service.Module, error) {
-	return b.Host.Upload(ctx, module, outgoingProgress(progress))
-}
-
-func outgoingProgress(to func(api.Progress)) func(host.Progress) {
-	if to == nil {
-		return nil
-	}
-	return func(p host.Progress) { to(api.Progress{Stage: p.Stage, Done: p.Done, Total: p.Total}) }
-}
-
-func (b hostBackend) Deploy(ctx context.Context, d Deployment) (service.Status, error) {
-	return b.Host.Deploy(ctx, host.Deployment{
-		Service: d.Service, Module: d.Module, Digest: d.Digest, Limits: d.Limits, Settings: d.Settings, Progress: outgoingProgress(d.Progress),
-	})
-}
 
 // selection is that of the host. Where it begins was a cursor, also at the start.
 func selection(s Selection) host.Selection {
@@ -55,31 +35,6 @@ func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, er
 		return nil, err
 	}
 	return hostSubscriber{sub, s.Form}, nil
-}
-
-func (b hostBackend) Backup(ctx context.Context, w io.Writer, since []byte) error {
-	var o host.BackupOptions
-	if len(since) > 0 {
-		m, err := backup.ParseManifest(since)
-		if err != nil {
-			return service.Errorf(service.KindInvalid, "the body is not the manifest of a backup: %w", err)
-		}
-		o.Since = m
-	}
-	_, err := b.Host.Backup(ctx, w, o)
-	return err
-}
-
-func (b hostBackend) Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) error {
-	_, err := b.Host.Batches(ctx, name, w, through)
-	return err
-}
-
-func (b hostBackend) Retain(ctx context.Context, name service.Name, r Retention) (journal.Retained, error) {
-	return b.Host.Retain(ctx, name, host.Retention{
-		Before: r.Before, OlderThan: r.OlderThan, Through: r.Through,
-		MaxKept: r.MaxKept, DryRun: r.DryRun, Force: r.Force,
-	})
 }
 
 type hostSubscriber struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,19 +33,21 @@ func TestPagesOfKeptEvents(t *testing.T) {
 		}
 		ids = append(ids, h.MustSend(add(fmt.Sprint(i))).Cursor.String())
 	}
-	most := int64(0)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if done, err := c.Retain(ctx, "count", api.Retention{Before: 5, MaxKeptBytes: &most}); service.KindOf(err) != service.KindConflicting {
+	if done, err := c.Retain(ctx, "count", service.Retention{Before: 5, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
 		t.Errorf("without room for any: %+v, %v", done, err)
 	}
-	most = -1
-	if _, err := c.Retain(ctx, "count", api.Retention{Before: 5, MaxKeptBytes: &most}); service.KindOf(err) != service.KindInvalid {
-		t.Errorf("a negative size: %v", err)
+	negative, err := http.Post(s.URL()+"/v1/services/count/retention", api.ContentJSON, strings.NewReader(`{"before":5,"max_kept_bytes":-1}`))
+	if err != nil {
+		t.Fatal(err)
 	}
-	most = 1 << 20
-	if done, err := c.Retain(ctx, "count", api.Retention{Before: 5, MaxKeptBytes: &most}); err != nil || done.First != 5 || done.KeptEvents != 3 || !slices.Equal(done.KeptOf, []string{"a/b"}) {
+	defer negative.Body.Close()
+	if negative.StatusCode != http.StatusBadRequest {
+		t.Errorf("a negative size: %s", negative.Status)
+	}
+	if done, err := c.Retain(ctx, "count", service.Retention{Before: 5, MaxKept: 1 << 20}); err != nil || done.First != 5 || done.KeptEvents != 3 || !slices.Equal(done.KeptOf, []string{"a/b"}) {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	for _, limit := range []int{1, 2, 3, 10} {

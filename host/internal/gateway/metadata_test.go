@@ -29,7 +29,7 @@ import (
 func TestEventsTellTheirMetadata(t *testing.T) {
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
-	if _, err := c.Deploy(t.Context(), client.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp")}); err != nil {
+	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp")}); err != nil {
 		t.Fatal(err)
 	}
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -140,7 +140,7 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 	}
 	defer ended()
 	if prefers(r, api.ContentLines) {
-		return s.inLines(a, r, 0, func(ctx context.Context, progress func(api.Progress)) (any, error) {
+		return s.inLines(a, r, 0, func(ctx context.Context, progress func(service.Progress)) (any, error) {
 			m, err := s.backend.Upload(ctx, module, progress)
 			last := api.ModuleOf(m)
 			return api.UploadLine{Module: &last}, err
@@ -175,7 +175,7 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 	if d.Module == (service.Digest{}) {
 		return service.Errorf(service.KindInvalid, "the deployment names no module")
 	}
-	return s.deploy(a, r, Deployment{Service: name, Digest: d.Module, Limits: d.Limits, Settings: d.Settings})
+	return s.deploy(a, r, service.Deployment{Service: name, Digest: d.Module, Limits: d.Limits, Settings: d.Settings})
 }
 
 func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
@@ -193,7 +193,7 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 		return err
 	}
 	defer ended()
-	return s.deploy(a, r, Deployment{Service: name, Module: module, Limits: limits, Settings: settings})
+	return s.deploy(a, r, service.Deployment{Service: name, Module: module, Limits: limits, Settings: settings})
 }
 
 // deploymentNames are the parameters of a deployment: the members of limits and settings.
@@ -237,7 +237,7 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 
 // deploy makes d run and answers with the service, or, if asked for, with lines
 // of progress and then the service.
-func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
+func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error {
 	if !prefers(r, api.ContentLines) {
 		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil { // before, so that what was done is not told as refused
 			return err
@@ -248,7 +248,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 		}
 		return s.showService(a, status)
 	}
-	return s.inLines(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(api.Progress)) (any, error) {
+	return s.inLines(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(service.Progress)) (any, error) {
 		d.Progress = progress
 		status, err := s.backend.Deploy(ctx, d)
 		if err != nil {
@@ -262,7 +262,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d Deployment) error {
 // inLines does something that takes long and answers with lines: its progress, as
 // it comes, and at the end the last line that work returns, or its problem. The last line
 // may hold a manifest and so many shards; there is room for it before the work begins.
-func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx context.Context, progress func(api.Progress)) (last any, err error)) error {
+func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx context.Context, progress func(service.Progress)) (last any, err error)) error {
 	if err := a.takeStatus(shards); err != nil {
 		return err
 	}
@@ -272,12 +272,12 @@ func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx c
 	}
 	// Progress is for show: what does not fit is left out, so that a client that
 	// does not read holds nothing up.
-	progress := make(chan api.Progress, 64)
+	progress := make(chan service.Progress, 64)
 	done := make(chan result, 1)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	go func() { // ends with the work, which ends soon after ctx
-		last, err := work(ctx, func(p api.Progress) {
+		last, err := work(ctx, func(p service.Progress) {
 			select {
 			case progress <- p:
 			default:

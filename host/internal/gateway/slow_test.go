@@ -34,7 +34,7 @@ func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 	})
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	limits := service.Limits{Fuel: 1 << 40}
-	if _, err := c.Deploy(t.Context(), client.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp"), Limits: limits}); err != nil {
+	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp"), Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
 	fill := func() service.Reply {

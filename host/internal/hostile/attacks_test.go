@@ -300,7 +300,7 @@ func uploads(ctx context.Context, c *hosttest.Child) {
 			return
 		}
 		defer cl.Close()
-		_, _ = cl.Upload(ctx, module, nil, nil)
+		_, _ = cl.Upload(ctx, module, nil)
 	})
 }
 

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -144,7 +143,7 @@ func tryDeploy(ctx context.Context, c *hosttest.Child, name service.Name, module
 		return err
 	}
 	defer cl.Close()
-	_, err = cl.Deploy(ctx, client.Deployment{Service: name, Module: module, Limits: service.Limits{
+	_, err = cl.Deploy(ctx, service.Deployment{Service: name, Module: module, Limits: service.Limits{
 		CompileBytes: 8 << 30, CompileTime: 10 * time.Minute, // of 200,000 instructions in one piece
 	}})
 	return err
