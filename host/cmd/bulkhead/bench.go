@@ -25,19 +25,19 @@ import (
 
 // benchCmd measures a host of its own, in this process, on a bank.
 type benchCmd struct {
-	Module      string        `default:"build/guests/bank.wasm" type:"existingfile" placeholder:"FILE" help:"The bank. Default ${default}, which make guests builds."`
-	Data        string        `type:"path" env:"-" placeholder:"DIR" help:"Where to put the journal; its disk is what is measured. Default: a temporary directory, removed afterwards."`
-	Accounts    int           `default:"100000" placeholder:"N" help:"Accounts of the bank. Default ${default}."`
-	Alpha       []float64     `default:"0,1.5" placeholder:"A" help:"Exponents of the Zipf law by which accounts are chosen; 0 is uniform. Default ${default}."`
-	Way         []string      `enum:"process,http,websocket" default:"process,http,websocket" placeholder:"WAY" help:"Ways in: process, http, websocket. Default ${default}."`
-	Clients     int           `default:"256" placeholder:"N" help:"Clients, each of which waits for its answer before it sends again. Default ${default}."`
-	Connections int           `default:"16" placeholder:"N" help:"WebSocket connections that they share. Default ${default}."`
-	Duration    time.Duration `default:"5s" placeholder:"TIME" help:"Time of each load. Default ${default}."`
-	Commands    int           `placeholder:"N" help:"End each load after so many commands, if that is earlier."`
-	Shards      int           `placeholder:"N" help:"Sandboxes of the bank. Default 2."`
-	Seed        uint64        `default:"1" placeholder:"N" help:"The same seed sends the same commands. Default ${default}."`
-	Profile     string        `type:"path" env:"-" placeholder:"FILE" help:"Write a CPU profile of everything to this file."`
-	Group       bool          `name:"group-commit" default:"true" negatable:"" help:"Also compare group commit with one sync a command, through the host and on the journal alone."`
+	Module      string        `default:"build/guests/bank.wasm" type:"existingfile" placeholder:"FILE" help:"Module of the bank. Default ${default}, which make guests builds."`
+	Data        string        `type:"path" env:"-" placeholder:"DIR" help:"Directory for the journal; the benchmark measures its disk. Default: a temporary directory, which is removed at the end."`
+	Accounts    int           `default:"100000" placeholder:"N" help:"Number of accounts in the bank. Default ${default}."`
+	Alpha       []float64     `default:"0,1.5" placeholder:"A" help:"Exponents of the Zipf distribution that chooses the accounts; 0 is uniform. Default ${default}."`
+	Way         []string      `enum:"process,http,websocket" default:"process,http,websocket" placeholder:"WAY" help:"How commands reach the host: process, http, websocket. Default ${default}."`
+	Clients     int           `default:"256" placeholder:"N" help:"Number of clients. Each waits for its answer before it sends again. Default ${default}."`
+	Connections int           `default:"16" placeholder:"N" help:"Number of WebSocket connections that the clients share. Default ${default}."`
+	Duration    time.Duration `default:"5s" placeholder:"TIME" help:"Duration of each load. Default ${default}."`
+	Commands    int           `placeholder:"N" help:"Maximum number of commands of each load. It ends earlier if they are sent before --duration is over."`
+	Shards      int           `placeholder:"N" help:"Number of shards of the bank. Default 2."`
+	Seed        uint64        `default:"1" placeholder:"N" help:"Seed of the random choices. The same seed sends the same commands. Default ${default}."`
+	Profile     string        `type:"path" env:"-" placeholder:"FILE" help:"Write a CPU profile of the whole run to this file."`
+	Group       bool          `name:"group-commit" default:"true" negatable:"" help:"Also compare group commit with one sync per command, through the host and on the journal alone."`
 	Limits      limitFlags    `embed:"" prefix:"limit-" group:"Limits of the bank"`
 }
 

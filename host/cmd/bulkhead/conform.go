@@ -13,8 +13,8 @@ import (
 // conformCmd judges a module by the rules of the ABI, without a host.
 type conformCmd struct {
 	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
-	Failed  bool       `help:"Show only the rules that are not kept."`
-	Samples string     `type:"existingfile" placeholder:"FILE" help:"JSON object with bodies to try, by the name of the command or query; needed where a schema says too little."`
+	Failed  bool       `help:"Show only the rules that are broken."`
+	Samples string     `type:"existingfile" placeholder:"FILE" help:"JSON file with sample bodies by the name of the command or query. Needed where a schema is not enough to make one."`
 	Limits  limitFlags `embed:"" prefix:"limit-" group:"Limits that the module is held to"`
 }
 

@@ -13,10 +13,10 @@ import (
 // deployCmd uploads a module and makes it the service that the module says it is.
 type deployCmd struct {
 	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
-	Shards  int        `placeholder:"N" help:"How many sandboxes share the service's keys. Default 2."`
-	NoData  bool       `name:"omit-command-data" help:"Keep the data of commands out of the journal."`
-	Every   int        `name:"snapshot-every" placeholder:"N" help:"After how many events of an entity to keep its state, so that they need not be replayed; -1 keeps none. Default ${snapshot_every}."`
-	KeepNaN bool       `name:"keep-nan" help:"Leave the bits of a NaN as the processor makes them: faster float arithmetic, but machines of different kinds may differ."`
+	Shards  int        `placeholder:"N" help:"Number of shards that the service's keys are divided among; each has a sandbox. Default 2."`
+	NoData  bool       `name:"omit-command-data" help:"Do not record the data of commands in the journal."`
+	Every   int        `name:"snapshot-every" placeholder:"N" help:"Take a snapshot of an entity after this number of events. -1 takes none. Default ${snapshot_every}."`
+	KeepNaN bool       `name:"keep-nan" help:"Keep the bits of NaN values as the processor makes them. Float arithmetic is faster, but results may differ between kinds of machines."`
 	Limits  limitFlags `embed:"" prefix:"limit-" group:"Limits of the service"`
 
 	Remote remoteFlags `embed:"" group:"Host"`

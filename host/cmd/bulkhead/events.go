@@ -15,10 +15,10 @@ import (
 // eventsCmd reads or follows a stream.
 type eventsCmd struct {
 	Of     string    `arg:"" name:"service[/key]" help:"A service, or one entity of it."`
-	From   fromArg   `default:"start" env:"-" placeholder:"PLACE" help:"Where to begin: start; end; after the event with an id; with the event at a position, such as 100; or with the first event since a time, such as 2026-01-31T08:00:00Z, or an age, such as -1h or -7d. Default ${default}."`
-	Type   []typeArg `placeholder:"TYPE" env:"-" help:"Only events of this type; may be repeated."`
-	Limit  uint      `env:"-" placeholder:"N" help:"End after so many events. Default: no limit."`
-	Follow bool      `short:"f" help:"Wait for more at the end, and go on across restarts of the host."`
+	From   fromArg   `default:"start" env:"-" placeholder:"PLACE" help:"Where to begin: start, end, after the event with this id, at a position such as 100, at a time such as 2026-01-31T08:00:00Z, or at an age such as -1h or -7d. Default ${default}."`
+	Type   []typeArg `placeholder:"TYPE" env:"-" help:"Show only events of this type. May be repeated."`
+	Limit  uint      `env:"-" placeholder:"N" help:"Stop after this number of events. Default: no limit."`
+	Follow bool      `short:"f" help:"Wait for new events at the end, also across restarts of the host."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }

@@ -18,7 +18,7 @@ import (
 // inspectCmd tells what a module is, without a host.
 type inspectCmd struct {
 	Module string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
-	All    bool       `help:"Show all imports, exports and limits, not only what is noteworthy."`
+	All    bool       `help:"Show all imports, exports and limits, not only those that matter most."`
 	Limits limitFlags `embed:"" prefix:"limit-" group:"Limits that the module is held to"`
 }
 

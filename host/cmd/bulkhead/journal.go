@@ -21,16 +21,16 @@ import (
 type journalCmd struct {
 	Data string `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the host's data. Default ./bulkhead-data."`
 
-	Verify  journalVerifyCmd  `cmd:"" help:"Prove the whole journal: checksums, hash chain, positions, versions, command ids, index."`
-	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log, each command with its events, one JSON object a line."`
-	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object an event a line, or the batches as they are."`
-	Import  journalImportCmd  `cmd:"" help:"Append exported batches to the journal, with the same positions."`
-	Logs    journalLogsCmd    `cmd:"" help:"List the logs, how far they have come, and the types of the events that they hold."`
-	Stats   journalStatsCmd   `cmd:"" help:"What a running host's journal counted: sizes by service, syncs, batches, write amplification, index lag."`
-	Backup  journalBackupCmd  `cmd:"" help:"Back a host up while it runs: all logs and modules, or what is new since the last backup."`
-	Restore journalRestoreCmd `cmd:"" help:"Make a data directory of backups."`
-	Retain  journalRetainCmd  `cmd:"" help:"Delete the first events of a running service, where snapshots cover them."`
-	Rebuild journalRebuildCmd `cmd:"" help:"Throw everything derived away and make it again from the log."`
+	Verify  journalVerifyCmd  `cmd:"" help:"Verify the whole journal: checksums, hash chain, positions, versions, command ids, index."`
+	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log: each command with its events, one JSON object per line."`
+	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object per event, or whole batches."`
+	Import  journalImportCmd  `cmd:"" help:"Append exported batches to the journal at the same positions."`
+	Logs    journalLogsCmd    `cmd:"" help:"List the logs with their last positions and the types of their events."`
+	Stats   journalStatsCmd   `cmd:"" help:"Show the statistics of a running host's journal: sizes by service, syncs, batches, write amplification, index lag."`
+	Backup  journalBackupCmd  `cmd:"" help:"Back up a host while it runs: all logs and modules, or what is new since the last backup."`
+	Restore journalRestoreCmd `cmd:"" help:"Create a data directory from backups."`
+	Retain  journalRetainCmd  `cmd:"" help:"Delete the oldest events of a running service that snapshots cover."`
+	Rebuild journalRebuildCmd `cmd:"" help:"Delete all derived data and rebuild it from the log."`
 }
 
 // engine opens the storage of the journal.
@@ -68,14 +68,14 @@ func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error)
 }
 
 type journalVerifyCmd struct {
-	Backups []string `arg:"" optional:"" type:"existing" help:"Directories of backups, or files of one: prove these instead of --data."`
+	Backups []string `arg:"" optional:"" type:"existing" help:"Verify these backups instead of --data: directories of backups, or the files of one backup."`
 
 	answersFlag
 }
 
 // answersFlag is for the proof of journals of the first versions.
 type answersFlag struct {
-	Answers time.Duration `name:"journal-answers" default:"24h" placeholder:"TIME" help:"How long the answer to a command id was kept when commits were written that do not say so themselves, as those of the first versions. Default ${default}."`
+	Answers time.Duration `name:"journal-answers" default:"24h" placeholder:"TIME" help:"How long answers to command ids were kept when the first versions wrote the log, whose commits do not record it. Default ${default}."`
 }
 
 func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {

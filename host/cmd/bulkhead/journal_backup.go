@@ -18,10 +18,10 @@ import (
 
 // journalBackupCmd makes a backup through a running host, or of a directory.
 type journalBackupCmd struct {
-	To      string `arg:"" type:"path" help:"A directory of backups, made if it is missing: each time it gets a file with what is new since the last, the first time with all. Or the name of a file to make, with the ending .bulkhead."`
-	Since   string `env:"-" type:"existingfile" placeholder:"FILE" help:"The backup that a single file shall continue. Default: it is complete in itself."`
-	Full    bool   `env:"-" help:"In a directory, begin again with a complete backup."`
-	Offline bool   `env:"-" help:"Back up --data, on which no host runs, instead of speaking to a host."`
+	To      string `arg:"" type:"path" help:"Directory of backups, created if it does not exist. The first backup is complete, each further one adds a file with what is new. Or the name of a new file that ends in .bulkhead."`
+	Since   string `env:"-" type:"existingfile" placeholder:"FILE" help:"Backup that a single file continues. Default: the file is a complete backup."`
+	Full    bool   `env:"-" help:"Start a directory of backups again with a complete backup."`
+	Offline bool   `env:"-" help:"Back up the directory --data, which no host uses, instead of a running host."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -170,9 +170,9 @@ func verifyBackups(e *env, names []string) error {
 
 // journalRestoreCmd makes a data directory of backups.
 type journalRestoreCmd struct {
-	From     []string `arg:"" type:"existing" name:"from" help:"A directory of backups, or files: a complete backup and what continues it, in any order."`
-	Force    bool     `env:"-" help:"Replace what is in --data; it is kept beside it, under another name."`
-	NoVerify bool     `env:"-" name:"no-verify" help:"Do not prove the whole journal before it gets its place."`
+	From     []string `arg:"" type:"existing" name:"from" help:"Directory of backups, or files in any order: a complete backup and those that continue it."`
+	Force    bool     `env:"-" help:"Replace --data. The old directory is kept next to it under another name."`
+	NoVerify bool     `env:"-" name:"no-verify" help:"Do not verify the whole journal before it replaces --data."`
 
 	answersFlag
 }

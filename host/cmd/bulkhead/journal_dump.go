@@ -16,12 +16,12 @@ import (
 
 // selectFlags say which part of a log is wanted, and where the log is.
 type selectFlags struct {
-	Log   string   `arg:"" help:"The service; _host is the host's own log."`
-	From  []string `env:"-" type:"existing" placeholder:"BACKUP" help:"Read a directory of backups, or files of one, instead of --data; may be repeated."`
-	After uint64   `env:"-" placeholder:"POSITION" help:"Begin after this position."`
-	UpTo  uint64   `env:"-" name:"up-to" placeholder:"POSITION" help:"End with this position. Default: the end of the log."`
-	Key   []string `env:"-" placeholder:"KEY" help:"Only this entity; may be repeated."`
-	Type  []string `env:"-" placeholder:"TYPE" help:"Only commands and events of this type; may be repeated."`
+	Log   string   `arg:"" help:"Name of the service; _host is the host's own log."`
+	From  []string `env:"-" type:"existing" placeholder:"BACKUP" help:"Read a directory of backups, or the files of one backup, instead of --data. May be repeated."`
+	After uint64   `env:"-" placeholder:"POSITION" help:"Start after this position."`
+	UpTo  uint64   `env:"-" name:"up-to" placeholder:"POSITION" help:"Stop after this position. Default: the end of the log."`
+	Key   []string `env:"-" placeholder:"KEY" help:"Show only this entity. May be repeated."`
+	Type  []string `env:"-" placeholder:"TYPE" help:"Show only commands and events of this type. May be repeated."`
 }
 
 // commits yields the commits whose position and key are wanted.
@@ -86,7 +86,7 @@ func (f *selectFlags) wantsType(t string) bool { return len(f.Type) == 0 || slic
 
 type journalDumpCmd struct {
 	Select selectFlags `embed:""`
-	Limit  int         `env:"-" placeholder:"N" help:"End after so many commands. Default: no limit."`
+	Limit  int         `env:"-" placeholder:"N" help:"Stop after this number of commands. Default: no limit."`
 }
 
 func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {

@@ -22,9 +22,9 @@ import (
 // journalExportCmd writes a part of a log to a file.
 type journalExportCmd struct {
 	Select   selectFlags `embed:""`
-	Output   string      `short:"o" env:"-" type:"path" placeholder:"FILE" help:"The file to make. Default: standard output."`
+	Output   string      `short:"o" env:"-" type:"path" placeholder:"FILE" help:"Name of the new file. Default: standard output."`
 	Commands bool        `env:"-" help:"Write the commands too, each before its events."`
-	Native   bool        `env:"-" help:"Write whole batches as they stand in the log, for journal import, from the one that holds --after to the one that holds --up-to; --key and --type do not go with it."`
+	Native   bool        `env:"-" help:"Write whole batches for journal import, from the batch that holds --after to the batch that holds --up-to. It cannot be used with --key or --type."`
 }
 
 // exportedLine is one line: an event, or the command that caused those that
@@ -141,7 +141,7 @@ func (c *journalExportCmd) native(e *env, all *journalCmd) error {
 
 // journalImportCmd appends exported batches to a journal.
 type journalImportCmd struct {
-	Files []string `arg:"" type:"existingfile" name:"file" help:"Files of journal export --native, in their order. What is there already is passed over."`
+	Files []string `arg:"" type:"existingfile" name:"file" help:"Files of journal export --native, in order. Batches that the journal already has are skipped."`
 }
 
 func (c *journalImportCmd) Run(e *env, all *journalCmd) error {

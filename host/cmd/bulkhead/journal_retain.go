@@ -21,11 +21,11 @@ import (
 type journalRetainCmd struct {
 	Service   nameArg       `arg:"" help:"The service."`
 	Before    uint64        `env:"-" placeholder:"POSITION" help:"Delete events before this position."`
-	OlderThan time.Duration `env:"-" name:"older-than" placeholder:"AGE" help:"Delete events written so long ago, such as 720h."`
-	Archive   string        `env:"-" type:"path" placeholder:"DIR" help:"Keep what is deleted in a file there before, which journal import takes."`
-	MaxKept   *size         `env:"-" name:"max-kept" placeholder:"SIZE" help:"Events of entities without snapshots are kept apart up to this size; beyond it the log stays from the first of the others on. 0 keeps none. Default: 64MiB, or none of a service that does not run."`
-	DryRun    bool          `env:"-" name:"dry-run" help:"Say what would be deleted."`
-	Force     bool          `env:"-" help:"Delete events that no snapshot covers, also those that were kept apart, and so the states of their entities, and answers to command ids that are still promised."`
+	OlderThan time.Duration `env:"-" name:"older-than" placeholder:"AGE" help:"Delete events that are older than this, such as 720h."`
+	Archive   string        `env:"-" type:"path" placeholder:"DIR" help:"Directory to which the deleted events are exported first, for journal import."`
+	MaxKept   *size         `env:"-" name:"max-kept" placeholder:"SIZE" help:"Maximum size of the events that are kept because their entity has no snapshot. If they need more, the deletion ends before the first event that does not fit. 0 keeps none. Default: 64MiB, or 0 if the service does not run."`
+	DryRun    bool          `env:"-" name:"dry-run" help:"Only show what would be deleted."`
+	Force     bool          `env:"-" help:"Delete events even if no snapshot covers them, which loses the states of their entities, and answers to command ids that are still promised."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }

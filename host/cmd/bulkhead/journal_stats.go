@@ -12,8 +12,8 @@ import (
 
 // journalStatsCmd says what a journal counted and how big it is.
 type journalStatsCmd struct {
-	Measure bool `env:"-" help:"Count the sizes of all logs too, which reads all that is in them. Always so with --offline."`
-	Offline bool `env:"-" help:"Look at --data, on which no host runs, instead of asking a host. There is nothing but sizes then."`
+	Measure bool `env:"-" help:"Also measure the sizes of all logs, which reads them completely. Implied by --offline."`
+	Offline bool `env:"-" help:"Read the directory --data, which no host uses, instead of asking a host. Only sizes are shown then."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }

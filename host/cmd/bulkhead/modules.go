@@ -11,8 +11,8 @@ import (
 
 // modulesCmd is about the modules that a host has on disk.
 type modulesCmd struct {
-	List   modulesListCmd   `cmd:"" default:"1" help:"List the stored modules, and which services refer to them."`
-	Delete modulesDeleteCmd `cmd:"" help:"Delete a stored module that no service runs, or ran before its present one."`
+	List   modulesListCmd   `cmd:"" default:"1" help:"List the stored modules and the services that refer to them."`
+	Delete modulesDeleteCmd `cmd:"" help:"Delete a stored module that no service runs, and none ran before its current one."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -59,7 +59,7 @@ func printModules(w io.Writer, m *service.Modules) {
 }
 
 type modulesDeleteCmd struct {
-	Digest service.Digest `arg:"" help:"The module, as sha256: and 64 hexadecimal digits."`
+	Digest service.Digest `arg:"" help:"Digest of the module: sha256: and 64 hexadecimal digits."`
 }
 
 func (c *modulesDeleteCmd) Run(e *env, all *modulesCmd) error {

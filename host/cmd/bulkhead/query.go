@@ -14,8 +14,8 @@ import (
 // queryCmd asks an entity and prints the answer.
 type queryCmd struct {
 	Entity  entityArg     `arg:"" help:"The entity, as service/key."`
-	Type    typeArg       `arg:"" help:"The query's name."`
-	Data    string        `arg:"" optional:"" help:"Its data as JSON; - reads it from standard input. Default: none."`
+	Type    typeArg       `arg:"" help:"Name of the query."`
+	Data    string        `arg:"" optional:"" help:"Data as JSON; - reads it from standard input. Default: none."`
 	Timeout time.Duration `default:"30s" help:"How long to wait for the answer."`
 
 	Remote remoteFlags `embed:"" group:"Host"`

@@ -13,9 +13,9 @@ import (
 
 // remoteFlags say which host to speak to.
 type remoteFlags struct {
-	Host  string        `placeholder:"URL" default:"http://127.0.0.1:8080" help:"The host to speak to, as a URL, or as a name and a port, which is http. Default ${default}."`
-	Wait  time.Duration `placeholder:"TIME" help:"Wait so long for the host to be ready. Default: not at all."`
-	Token string        `placeholder:"TOKEN" help:"Its access token, of at least 16 bytes. Better set in the environment than on the command line, where others can see it."`
+	Host  string        `placeholder:"URL" default:"http://127.0.0.1:8080" help:"Host to connect to: a URL, or a name and a port for http. Default ${default}."`
+	Wait  time.Duration `placeholder:"TIME" help:"How long to wait until the host is ready. Default: not at all."`
+	Token string        `placeholder:"TOKEN" help:"Access token of the host, at least 16 bytes. Set it in the environment rather than on the command line, where other users can see it."`
 }
 
 // entityArg addresses an entity as service/key. Everything behind the first

@@ -22,13 +22,13 @@ import (
 // sendCmd sends one command and prints its reply.
 type sendCmd struct {
 	Entity  entityArg     `arg:"" help:"The entity, as service/key."`
-	Type    typeArg       `arg:"" help:"The command's name."`
-	Data    string        `arg:"" optional:"" help:"Its data as JSON; - reads it from standard input. Default: none."`
-	ID      string        `name:"id" env:"-" placeholder:"ID" help:"The command's id. Sending the same command under the same id again is safe and gives the first answer. Default: a new one."`
-	Version *uint64       `name:"expect-version" env:"-" placeholder:"N" help:"Refuse unless the entity is at this version."`
+	Type    typeArg       `arg:"" help:"Name of the command."`
+	Data    string        `arg:"" optional:"" help:"Data as JSON; - reads it from standard input. Default: none."`
+	ID      string        `name:"id" env:"-" placeholder:"ID" help:"Id of the command. Sending the same command with the same id again is safe and returns the first answer. Default: a new id."`
+	Version *uint64       `name:"expect-version" env:"-" placeholder:"N" help:"Refuse the command unless the entity is at this version."`
 	Timeout time.Duration `default:"30s" help:"How long to wait for the answer."`
-	Retries int           `default:"3" placeholder:"N" help:"How often to send again, under the same id, what was not answered or not taken. Default 3."`
-	Meta    []metaArg     `name:"meta" sep:"none" env:"-" placeholder:"NAME=VALUE" help:"Metadata for the service; the host keeps it with the command and with its events. May be repeated with other names."`
+	Retries int           `default:"3" placeholder:"N" help:"How often to retry, with the same id, when there is no answer or the host is overloaded. Default 3."`
+	Meta    []metaArg     `name:"meta" sep:"none" env:"-" placeholder:"NAME=VALUE" help:"Metadata, which the host records with the command and its events. May be repeated with other names."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }

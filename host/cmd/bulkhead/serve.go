@@ -28,31 +28,31 @@ const serveCommand = "serve "
 
 // serveCmd runs a host until it is told to stop.
 type serveCmd struct {
-	Data        string        `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the journal and the modules; made if it is missing. Default ./bulkhead-data."`
-	Listen      string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Where to listen; port 0 takes a free one. Default ${default}."`
-	Token       string        `placeholder:"TOKEN" help:"What clients must show, at least 16 bytes. Better set in the environment than on the command line, where others can see it."`
-	Insecure    bool          `help:"Listen beyond loopback without a token."`
-	AllowHost   []string      `placeholder:"NAME" help:"Without a token, answer to this name too; may be repeated. Default: only to localhost."`
-	AllowOrigin []string      `placeholder:"ORIGIN" help:"Let web pages of this origin use the host; may be repeated. Default: none but its own."`
-	Demo        []string      `type:"existingfile" placeholder:"FILE" help:"Deploy this module at the start, and print what to try with it; may be repeated."`
-	Every       int           `name:"snapshot-every" placeholder:"N" help:"For services that do not say it themselves: after how many events of an entity to keep its state, so that they need not be replayed; -1 keeps none. Default ${snapshot_every}."`
-	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long commands in flight may take when the host stops. Default ${default}."`
-	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
-	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"text or json. With json there is nothing else on standard error, and nothing on standard output. Default ${default}."`
-	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"The host logs at most so many bytes a second about each service; further lines are dropped, counted, and reported in the log. 0 sets no bound. Default ${default}."`
-	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"The host logs so many bytes at once about a service that was silent before --log-rate holds it up; at least 16KiB. Default ${default}."`
-	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"At most so many bytes of the log wait while nobody reads standard error; further lines are dropped, counted, and reported in the log. Default ${default}."`
+	Data        string        `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the journal and the modules. It is created if it does not exist. Default ./bulkhead-data."`
+	Listen      string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Address to listen on. Port 0 picks a free port. Default ${default}."`
+	Token       string        `placeholder:"TOKEN" help:"Access token that clients must send, at least 16 bytes. Set it in the environment rather than on the command line, where other users can see it."`
+	Insecure    bool          `help:"Allow an address other than loopback without a token."`
+	AllowHost   []string      `placeholder:"NAME" help:"Host name to accept in requests when no token is set. May be repeated. Default: localhost only."`
+	AllowOrigin []string      `placeholder:"ORIGIN" help:"Origin whose web pages may use the host. May be repeated. Default: the host's own origin only."`
+	Demo        []string      `type:"existingfile" placeholder:"FILE" help:"Module to deploy at the start. The host then prints commands to try. May be repeated."`
+	Every       int           `name:"snapshot-every" placeholder:"N" help:"Take a snapshot of an entity after this number of events, for services that do not set it themselves. -1 takes none. Default ${snapshot_every}."`
+	StopTime    time.Duration `name:"stop-timeout" default:"30s" placeholder:"TIME" help:"How long the host waits for commands in flight when it stops. Default ${default}."`
+	LogLevel    slog.Level    `default:"INFO" placeholder:"LEVEL" help:"Least severe level that is logged: debug, info, warn or error. Default ${default}."`
+	LogFormat   string        `enum:"text,json" default:"text" placeholder:"FORM" help:"Format of the log: text or json. With json, standard error has nothing but JSON, and standard output has nothing. Default ${default}."`
+	LogRate     size          `default:"64KiB" placeholder:"SIZE" help:"Maximum number of bytes per second that the host logs about one service. Further lines are dropped, counted, and reported in the log. 0 sets no limit. Default ${default}."`
+	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"Number of bytes that the host may log about one service at once before --log-rate applies, at least 16KiB. Default ${default}."`
+	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"Maximum number of bytes of the log that wait while nobody reads standard error. Further lines are dropped, counted, and reported in the log. Default ${default}."`
 
-	ModuleKeep time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk that no service runs or ran last; 0 is for ever. Default ${default}."`
+	ModuleKeep time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk after no service runs it, or ran it last. 0 keeps it forever. Default ${default}."`
 
-	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without their own; 0 is the default, and a service keeps its limits until it is deployed again"`
-	Start   startFlags   `embed:"" prefix:"start-" group:"Starting of services; 0 is the default"`
-	Ceiling ceilingFlags `embed:"" prefix:"max-" group:"Ceilings that no deployment may exceed, whatever it asks for; 0 is the default, and a service that was deployed under a higher one does not start"`
-	Budget  budgetFlags  `embed:"" group:"Budget of the host: what all services and connections hold together; 0 is the default"`
-	Gateway gatewayFlags `embed:"" group:"Limits of the gateway; 0 is the default"`
-	Compile compileFlags `embed:"" group:"Limits of compiling modules; 0 is the default"`
-	Reading readFlags    `embed:"" group:"Limits of reading logs; 0 is the default"`
-	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal; 0 is the default"`
+	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without limits of their own (a service keeps its limits until it is deployed again; 0 is the default)"`
+	Start   startFlags   `embed:"" prefix:"start-" group:"Starts of services (0 is the default)"`
+	Ceiling ceilingFlags `embed:"" prefix:"max-" group:"Ceilings for the limits of all deployments (a service that was deployed with a higher limit does not start; 0 is the default)"`
+	Budget  budgetFlags  `embed:"" group:"Budget that all services and connections share (0 is the default)"`
+	Gateway gatewayFlags `embed:"" group:"Limits of the gateway (0 is the default)"`
+	Compile compileFlags `embed:"" group:"Limits of compiling modules (0 is the default)"`
+	Reading readFlags    `embed:"" group:"Limits of reading logs (0 is the default)"`
+	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal (0 is the default)"`
 }
 
 // served is what serve says about itself, one a line, with --json.

@@ -16,14 +16,14 @@ import (
 // servicesCmd is about what runs on a host.
 type servicesCmd struct {
 	List   servicesListCmd   `cmd:"" default:"1" help:"List the services."`
-	Show   servicesShowCmd   `cmd:"" help:"Show what one service is and does."`
-	Delete servicesDeleteCmd `cmd:"" help:"Stop a service. Its log stays and can be read, and it can be deployed again. A stopped service without events is forgotten."`
+	Show   servicesShowCmd   `cmd:"" help:"Show the state of one service."`
+	Delete servicesDeleteCmd `cmd:"" help:"Stop a service. Its log can still be read, and it can be deployed again. A stopped service without events is removed."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
 type servicesListCmd struct {
-	Manifest bool `help:"With --json, print each service's manifest too, which can be large."`
+	Manifest bool `help:"With --json, also print the manifest of each service, which can be large."`
 }
 
 func (c *servicesListCmd) Run(e *env, all *servicesCmd) error {

@@ -63,27 +63,27 @@ type limitFlags struct {
 	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"the time to compile a module"`
 	CompileBytes     size          `name:"compile-memory" placeholder:"SIZE" help:"the memory to compile a module"`
 	MemoryBytes      size          `name:"memory" placeholder:"SIZE" help:"the linear memory of one sandbox"`
-	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"the processor time of a guest in one call, in which waiting for a processor is not counted"`
+	CallTime         time.Duration `name:"call-time" placeholder:"TIME" help:"the processor time of a guest in one call, without the time it waits for a processor"`
 	Fuel             int64         `name:"fuel" placeholder:"N" help:"the fuel, counted in instructions, of one command or query"`
-	EventFuel        int64         `name:"event-fuel" placeholder:"N" help:"the fuel that each event adds to a hydration's"`
-	StackBytes       size          `name:"stack" placeholder:"SIZE" help:"the call stack of a call"`
-	TableElements    int           `name:"table-elements" placeholder:"N" help:"the elements of each table"`
+	EventFuel        int64         `name:"event-fuel" placeholder:"N" help:"the fuel that each event adds to the fuel of a hydration"`
+	StackBytes       size          `name:"stack" placeholder:"SIZE" help:"the call stack of one call"`
+	TableElements    int           `name:"table-elements" placeholder:"N" help:"the number of elements of each table"`
 	MemoryWatermark  int           `name:"memory-watermark" placeholder:"PERCENT" help:"the share of its memory that a sandbox may use before it is replaced between two commands"`
 	CommandBytes     size          `name:"command" placeholder:"SIZE" help:"the data of one command or query"`
-	Events           int           `name:"events" placeholder:"N" help:"the events of one command"`
+	Events           int           `name:"events" placeholder:"N" help:"the number of events of one command"`
 	OutcomeBytes     size          `name:"outcome" placeholder:"SIZE" help:"the whole answer to one call"`
-	LogBytes         size          `name:"log" placeholder:"SIZE" help:"the log output of one call, of which the rest is cut"`
-	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"the commands that wait in one shard"`
+	LogBytes         size          `name:"log" placeholder:"SIZE" help:"the log output of one call; the rest is cut"`
+	MailboxCommands  int           `name:"mailbox-commands" placeholder:"N" help:"the number of commands that wait in one shard"`
 	MailboxBytes     size          `name:"mailbox" placeholder:"SIZE" help:"the data of the commands that wait in one shard"`
-	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"the entities that one shard keeps in its sandbox"`
-	DiskBytes        size          `name:"disk" placeholder:"SIZE" help:"the log of a service on disk, beyond which commands are refused until a retention has deleted events; on a disk smaller than four times the default it is a quarter of the disk"`
-	DiskRate         size          `name:"disk-rate" placeholder:"SIZE" help:"the growth of a service's log in a second, before it is packed and after a burst of two seconds' worth, beyond which commands are refused for a moment"`
+	ResidentEntities int           `name:"resident-entities" placeholder:"N" help:"the number of entities that one shard keeps in its sandbox"`
+	DiskBytes        size          `name:"disk" placeholder:"SIZE" help:"the size of a service's log on disk; above it commands are refused until a retention has deleted events, and on a disk smaller than four times the default it is a quarter of the disk"`
+	DiskRate         size          `name:"disk-rate" placeholder:"SIZE" help:"the growth of a service's log per second, before compression; above it, and after a burst of two seconds, commands are refused for a moment"`
 }
 
 // ceilingFlags are what no deployment may exceed: every limit, and the shards.
 type ceilingFlags struct {
 	Limits limitFlags `embed:""`
-	Shards int        `name:"shards" placeholder:"N" help:"the sandboxes that share a service's keys"`
+	Shards int        `name:"shards" placeholder:"N" help:"the number of shards of a service"`
 }
 
 // limits are the flags as the host takes them; zero fields stay zero.
@@ -122,10 +122,10 @@ const (
 func limitHelp(f *kong.Flag) {
 	vars := limitVars()
 	if name, ok := strings.CutPrefix(f.Name, limitPrefix); ok && vars[f.Name] != "" {
-		f.Help = fmt.Sprintf("Bounds %s. Default %s.", f.Help, vars[limitPrefix+name])
+		f.Help = fmt.Sprintf("Limit on %s. Default %s.", f.Help, vars[limitPrefix+name])
 	}
 	if name, ok := strings.CutPrefix(f.Name, maxPrefix); ok && vars[f.Name] != "" {
-		f.Help = fmt.Sprintf("The highest bound that a deployment may set for %s. Default %s.", f.Help, vars[maxPrefix+name])
+		f.Help = fmt.Sprintf("Highest limit that a deployment may set on %s. Default %s.", f.Help, vars[maxPrefix+name])
 	}
 }
 
