@@ -55,7 +55,7 @@ var house = []room{
 	{path: "host/internal/lifecycle", layer: "words",
 		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
 
-	{path: "host/internal/fair", layer: "words",
+	{path: "host/internal/fair", layer: "words", outside: []string{"golang.org/x/sys"}, // for the processor time of a thread
 		why: "who comes to a turn, and when, must not depend on what is done in it; so it can be tested by itself"},
 	{path: "host/internal/wasmbin", layer: "words",
 		why: "a WebAssembly binary is bytes; reading one must be possible, and be fuzzed, without a runtime"},
@@ -82,7 +82,7 @@ var house = []room{
 	{path: "guest-sdk/guesttest", layer: "engine", may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", layer: "parts", may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
+	{path: "host/internal/sandbox", layer: "parts", may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/fair", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", layer: "tools", may: []string{"host/service"},
@@ -103,7 +103,7 @@ var house = []room{
 	{path: "host/internal/conform", layer: "engine", may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
 		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},
 	{path: "host/internal/registry", layer: "registry",
-		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
+		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/fair", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
 		why: "keeps the set of services running; how requests come in is not its business"},
 	{path: "host", layer: "host", may: []string{"below"},
 		why: "the composition root and the public API: it may know every part below, and no interface above"},

@@ -1,12 +1,15 @@
-// Package fair shares a few places among many who want to work for long. Whoever works
-// holds a turn; there are only so many turns at a time, each is short, and they go round:
-// first among accounts, then among the members of an account, then among what a member
-// does at the same time. Who asks for little waits for little, however much others ask for.
+// Package fair shares a few places among many who want to work for long: in turns, which are short,
+// and of which there is a fixed number at a time. It knows nothing of the work.
 //
-// A turn is given up only at a point that its holder chooses ([Turn.Begin], [Turn.End]), so
-// what it does between two such points should be small. While its holder waits for
-// somebody else ([Turn.Rest]), a turn that has lasted long enough is taken away if others
-// want it.
+// [Turns] share time by the clock, such as that for reading logs. They go round: first among
+// accounts, then among the members of an account, then among what a member does at the same time.
+// Somebody who asks for little waits for little, however much others ask for. A turn is given up only
+// at a point that its holder chooses ([Turn.Begin], [Turn.End]), so what the holder does between two
+// such points should be small. While the holder waits for somebody else ([Turn.Rest]), a turn that
+// has lasted long enough is taken away if others want it.
+//
+// [Processors] share processor time among services that compute. Turns go to the service that has
+// used the least of late, and a service that uses little takes none. [Lap] measures that time.
 package fair
 
 import (

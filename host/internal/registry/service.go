@@ -9,8 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -63,7 +63,7 @@ func (s *Service) Account() *budget.Account { return s.account }
 
 // HostTurn is a place for work that is done for the service outside of its sandboxes; nil
 // while no module runs.
-func (s *Service) HostTurn() *sandbox.HostTurn {
+func (s *Service) HostTurn() *fair.HostTurn {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.running == nil {

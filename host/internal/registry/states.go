@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -127,7 +128,7 @@ func (s *Registry) LogChanged(svc *Service) { s.starter.hurry(svc) }
 type stateCheck struct {
 	registry  *Registry
 	next      *build
-	turn      *sandbox.HostTurn
+	turn      *fair.HostTurn
 	schema    uint32 // of the new module
 	old       bool   // it is known what runs
 	oldSchema uint32 // of that

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -125,8 +126,8 @@ const fuelMargin = 4
 // replay sends events in requests, with what is in the chunk already.
 func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 	i := c.instance
-	var failed error                    // of the guest
-	finding := startLap(clock(), false) // what the host does to find the events
+	var failed error                            // of the guest
+	finding := fair.StartLap(fair.Now(), false) // what the host does to find the events
 	err := events(func(e service.GuestEvent) error {
 		fuel := c.mayTake(&e)
 		if c.full(&e, fuel) {
@@ -134,7 +135,7 @@ func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 			if failed = c.send(ctx); failed != nil {
 				return failed
 			}
-			finding, fuel = startLap(clock(), false), c.mayTake(&e)
+			finding, fuel = fair.StartLap(fair.Now(), false), c.mayTake(&e)
 		}
 		c.add(&e, fuel)
 		return nil

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero/api"
 )
@@ -45,10 +46,10 @@ type meter struct {
 	left    int64 // of it, when the guest is not running
 	charged int64 // of what was spent: told to the account
 
-	slice   lap
+	slice   fair.Lap
 	first   bool          // the slice is the call's first
 	hosts   bool          // the slice is the host's own work on an answer; see hostLap
-	grantAt int64         // of clock: when the present grant was given
+	grantAt int64         // of fair.Now: when the present grant was given
 	spentAt int64         // what was spent then
 	ran     time.Duration // on a processor, up to the present slice
 	waited  time.Duration // for turns
@@ -58,12 +59,6 @@ type meter struct {
 	gone  <-chan struct{} // see scene
 	until time.Time       // see scene
 }
-
-// epoch is where clock begins.
-var epoch = time.Now()
-
-// clock is monotonic time in nanoseconds.
-func clock() int64 { return int64(time.Since(epoch)) }
 
 // beginMeter starts a call: one request to the guest, which may enter it several times.
 func (i *Instance) beginMeter(ctx context.Context, on *scene) {
@@ -76,7 +71,7 @@ func (i *Instance) beginMeter(ctx context.Context, on *scene) {
 
 // run starts the first slice of a call.
 func (i *Instance) run(now int64) {
-	i.meter.slice, i.meter.first, i.meter.hosts = startLap(now, i.account.slow.suspected()), true, false
+	i.meter.slice, i.meter.first, i.meter.hosts = fair.StartLap(now, i.account.slow.suspected()), true, false
 	i.grant(now)
 }
 
@@ -113,12 +108,12 @@ func (i *Instance) refuel() {
 		// charge by a size that the guest made up.
 		m.fuel.Set(uint64(m.granted - m.budget.fuel))
 		m.stop()
-		i.lap(clock(), false)
+		i.lap(fair.Now(), false)
 		panic(&hostTrap{service.KindGuestFuel, fmt.Sprintf(
 			"the call spent its fuel: all of the limit of %d, in %v; do less in one call, or raise the service's limit fuel",
 			m.budget.fuel, m.ran.Round(time.Microsecond))})
 	}
-	now := clock()
+	now := fair.Now()
 	elapsed := now - m.grantAt
 	if i.account.watch != nil {
 		i.account.watch.ended()
@@ -126,7 +121,7 @@ func (i *Instance) refuel() {
 	if !m.hosts {
 		i.pace.took(elapsed, m.spent()-m.spentAt)
 	}
-	if now-m.slice.began >= sliceTime {
+	if m.slice.Elapsed(now) >= sliceTime {
 		now = i.nextSlice(now, elapsed)
 	}
 	i.grant(now)
@@ -152,23 +147,23 @@ func (i *Instance) grant(now int64) {
 // one: whatever can end a call is looked at between the two, and whose turn it is.
 func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 	m := &i.meter
-	unproven := m.slice.cpu == unread
+	unproven := !m.slice.Read()
 	used := i.lap(now, m.ran > m.budget.time/2)
-	if !m.hosts && lastGrant > longLap {
+	if !m.hosts && lastGrant > fair.LongLap {
 		i.account.slow.long(lastGrant, m.spent()-m.spentAt, used, unproven)
 	}
 	if trap := m.interrupted(); trap != nil {
 		panic(trap)
 	}
-	if i.turn.held() || i.account.heavy(now) {
+	if i.turn.Held() || i.account.Heavy(now) {
 		if _, trap := i.takeTurn(now); trap != nil {
 			panic(trap)
 		}
 		// Whoever waits for this processor and is no guest goes first.
 		runtime.Gosched()
 	}
-	now = clock()
-	m.slice, m.first = startLap(now, true), false
+	now = fair.Now()
+	m.slice, m.first = fair.StartLap(now, true), false
 	return now
 }
 
@@ -180,8 +175,8 @@ func (i *Instance) endGrant(now int64) {
 		return
 	}
 	i.pace.took(elapsed, spent)
-	if elapsed > longLap {
-		i.account.slow.long(elapsed, spent, m.slice.took(now, false), m.slice.cpu == unread)
+	if elapsed > fair.LongLap {
+		i.account.slow.long(elapsed, spent, m.slice.Took(now, false), !m.slice.Read())
 	}
 }
 
@@ -190,11 +185,11 @@ func (i *Instance) endGrant(now int64) {
 // the service, but is no time of the call's.
 func (i *Instance) lap(now int64, exactly bool) (used int64) {
 	m := &i.meter
-	used = m.slice.took(now, exactly)
+	used = m.slice.Took(now, exactly)
 	if !m.hosts {
 		m.ran += time.Duration(used)
 	}
-	m.slice = lap{now, unread}
+	m.slice = fair.StartLap(now, false)
 	spent := m.spent()
 	i.charge(max(used, (spent-m.charged)/burnRate)+m.owed, now)
 	m.charged, m.owed = spent, 0
@@ -212,16 +207,16 @@ const largeAnswer = 64 << 10
 
 // hostLap ends the guest's slice and measures what the host does from here on.
 func (i *Instance) hostLap() {
-	now := clock()
+	now := fair.Now()
 	i.endGrant(now)
 	i.lap(now, false)
-	i.meter.slice, i.meter.hosts = startLap(now, true), true
+	i.meter.slice, i.meter.hosts = fair.StartLap(now, true), true
 }
 
 // hostWork charges what the host did for the guest outside of a call.
-func (i *Instance) hostWork(l lap) {
-	now := clock()
-	i.charge(l.took(now, false), now)
+func (i *Instance) hostWork(l fair.Lap) {
+	now := fair.Now()
+	i.charge(l.Took(now, false), now)
 }
 
 // charge tells the account, and the turn, of work that was done for the guest: so many
@@ -229,15 +224,23 @@ func (i *Instance) hostWork(l lap) {
 //
 // The account is shared, so it is told only of as much as is worth that.
 func (i *Instance) charge(work, now int64) {
-	i.turn.credit -= work // of no meaning unless it is held
+	i.turn.Spend(work) // of no meaning unless it is held
 	if i.unbilled += work; i.unbilled >= billing {
-		i.account.burn(i.unbilled, now, i.turn.held())
+		i.account.Burn(i.unbilled, now, i.turn.Held())
 		i.unbilled = 0
 	}
 }
 
 // billing is the work, in nanoseconds, of which an account is told at once.
 const billing = 10_000
+
+// waiter is who waits for a turn of the call, which has a patience of its own.
+func (m *meter) waiter() *fair.Waiter {
+	return &fair.Waiter{
+		Context: m.ctx, Gone: m.gone, Until: m.until,
+		Patience: patience*m.budget.time - m.waited, Patient: m.budget.patient,
+	}
+}
 
 // interrupted says why the guest has to end now, if it has to.
 func (m *meter) interrupted() *hostTrap {
@@ -271,18 +274,18 @@ func (m *meter) abandoned(why error) *hostTrap {
 // takeTurn waits for the instance's turn to run, and returns when it came.
 func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 	m := &i.meter
-	if i.turn.resume() || i.turn.held() {
-		if i.turn.renew(now) {
+	if i.turn.Resume() || i.turn.Held() {
+		if i.turn.Renew(now) {
 			return now, nil
 		}
 	}
-	err := i.turn.wait(m)
-	after := clock()
+	err := i.turn.Wait(m.waiter())
+	after := fair.Now()
 	m.waited += time.Duration(after - now)
 	switch {
 	case err == nil:
 		return after, nil
-	case errors.Is(err, errNoTurn):
+	case errors.Is(err, fair.ErrPatience):
 		return after, &hostTrap{service.KindOverloaded, fmt.Sprintf(
 			"the call waited %v for its turn to compute, behind other calls that take much; nothing was written, try again",
 			m.waited.Round(time.Millisecond))}

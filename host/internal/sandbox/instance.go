@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
@@ -27,11 +28,11 @@ type Instance struct {
 	name    service.Name
 	limits  service.Limits
 	account *account
-	turn    *turn
+	turn    *fair.Place
 	pace    pace
 	// unbilled is work in nanoseconds that the account has not been told of yet.
 	unbilled int64
-	yielded  int64 // of clock: when it last let others run between two calls
+	yielded  int64 // of fair.Now: when it last let others run between two calls
 	guest    guestContext
 	working  working
 
@@ -84,7 +85,7 @@ type instanceKey struct{}
 // setting its memory up and running _initialize. log takes what the guest logs; nil
 // discards it.
 func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error) {
-	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account, turn: newTurn(p.account)}
+	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account, turn: fair.NewPlace(p.account.Account)}
 	i.guest = guestContext{context.Background(), i}
 	i.log = guestLog{to: log, name: i.name, limit: p.limits.LogBytes}
 	if !p.adopt(i) {
@@ -108,10 +109,10 @@ var errProgramClosed = &service.Error{Kind: service.KindUnavailable, Message: "t
 // start begins an incarnation. A turn that the instance holds is given up while it waits
 // for others, and taken again.
 func (i *Instance) start(ctx context.Context) error {
-	inTurn := i.turn.held()
+	inTurn := i.turn.Held()
 	image, made, err := i.program.base(ctx, func() {
 		if inTurn {
-			i.turn.release()
+			i.turn.Release()
 		}
 	})
 	if err != nil {
@@ -119,7 +120,7 @@ func (i *Instance) start(ctx context.Context) error {
 	}
 	var initialised *Instance
 	defer func() { made(initialised) }()
-	if inTurn && !i.turn.held() {
+	if inTurn && !i.turn.Held() {
 		if err := i.takeTurnToReset(ctx); err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (i *Instance) start(ctx context.Context) error {
 // instantiate makes wazero's instance. No code of the guest runs in it: the
 // rewriting has put all that would into a function of its own. image may be nil.
 func (i *Instance) instantiate(image *image) error {
-	defer i.hostWork(startLap(clock(), true))
+	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	p := i.program
 	memory, err := newMemory(p.runtime.backing, uint64(memoryLimit(i.limits)), uint64(p.minBytes), image, &p.hold, i.covered)
 	if err != nil {
@@ -220,14 +221,14 @@ func (i *Instance) begin(ctx context.Context, on *scene) error {
 	i.log.begin()
 	i.words = i.words[:0]
 	i.memory.begin()
-	now := clock()
+	now := fair.Now()
 	// A call that ends within its first slice does not wait for a turn: others have their
 	// moment between two calls, if only the shard gives way now and then. A turn that is
 	// there is used.
-	if i.account.heavy(now) && !i.turn.resume() && now-i.yielded > yieldTime {
+	if i.account.Heavy(now) && !i.turn.Resume() && now-i.yielded > yieldTime {
 		i.yielded = now
 		runtime.Gosched()
-		now = clock()
+		now = fair.Now()
 	}
 	i.run(now)
 	return nil
@@ -235,10 +236,10 @@ func (i *Instance) begin(ctx context.Context, on *scene) error {
 
 // finish ends a request.
 func (i *Instance) finish() {
-	now := clock()
+	now := fair.Now()
 	i.endGrant(now)
 	i.lap(now, false)
-	i.turn.pause(now)
+	i.turn.Pause(now)
 	i.burnt += uint64(i.meter.spent())
 	i.meter.forget()
 }
@@ -293,10 +294,10 @@ func (i *Instance) Reset(ctx context.Context) error {
 	if err := i.takeTurnToReset(ctx); err != nil {
 		return err
 	}
-	defer func() { i.turn.pause(clock()) }()
+	defer func() { i.turn.Pause(fair.Now()) }()
 	if m := i.memory.image; m != nil && i.module != nil && !i.module.IsClosed() && uint64(len(i.memory.b)) == m.size {
 		i.broken = true
-		defer i.hostWork(startLap(clock(), true))
+		defer i.hostWork(fair.StartLap(fair.Now(), true))
 		if err := i.memory.reset(); err != nil {
 			return err
 		}
@@ -304,7 +305,7 @@ func (i *Instance) Reset(ctx context.Context) error {
 		i.ready()
 		return nil
 	}
-	work := startLap(clock(), true)
+	work := fair.StartLap(fair.Now(), true)
 	i.end(ctx)
 	i.hostWork(work)
 	if err := i.start(ctx); err != nil {
@@ -316,8 +317,8 @@ func (i *Instance) Reset(ctx context.Context) error {
 
 // takeTurnToReset waits for a turn if the service has to have one.
 func (i *Instance) takeTurnToReset(ctx context.Context) error {
-	now := clock()
-	if !i.account.heavy(now) {
+	now := fair.Now()
+	if !i.account.Heavy(now) {
 		return nil
 	}
 	i.beginMeter(ctx, &scene{budget: i.startBudget()})
@@ -348,7 +349,7 @@ func (i *Instance) Close(ctx context.Context) error {
 		return nil
 	}
 	i.closed = true
-	i.turn.release()
+	i.turn.Release()
 	i.end(ctx)
 	i.giveAll()
 	i.program.disown(i)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -122,7 +123,7 @@ func TestACallWithoutATurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close(t.Context())
-	r.gate = newGate(1)
+	r.processors = fair.NewProcessors(1)
 	p, err := r.Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{CallTime: 5 * time.Millisecond, Fuel: endless}, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -132,9 +133,9 @@ func TestACallWithoutATurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := newTurn(&account{gate: r.gate})
+	other := fair.NewPlace(fair.NewAccount(r.processors))
 	mustWait(t, other)
-	p.account.used.empty.Store(clock() + int64(time.Hour)) // it has used a lot
+	p.account.Burn(1, fair.Now()+int64(time.Hour), true) // it has used a lot
 	var e *service.Error
 	if _, err := i.Handle(t.Context(), add); err != nil {
 		t.Errorf("a short call: %v", err)
@@ -142,7 +143,7 @@ func TestACallWithoutATurn(t *testing.T) {
 	if _, err := i.Handle(t.Context(), spin); !errors.As(err, &e) || e.Kind != service.KindOverloaded || e.RetryAfter == 0 {
 		t.Errorf("a long call: %v", err)
 	}
-	other.release()
+	other.Release()
 	if err := i.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}

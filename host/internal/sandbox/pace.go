@@ -1,6 +1,11 @@
 package sandbox
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
 
 // Fuel says how much a guest has done, not how long that took: instructions differ by
 // a factor of a thousand, from an addition to a load that misses every cache. So a
@@ -35,10 +40,6 @@ const (
 	quickGrant = 100_000 // ns
 	goodGrant  = 200_000 // ns; what a slow guest's grants are made to take
 
-	// longLap is from where on wall time is not taken for processor time: the thread may
-	// have waited for a processor.
-	longLap = 1_000_000 // ns
-
 	// healing is after how much processor time a service that was slow gets grants twice
 	// as large again.
 	healing = 250_000_000 // ns
@@ -47,6 +48,31 @@ const (
 	// that are lowered take longer to heal, so the grants that nobody has measured are not more.
 	suspicion = 8 * healing
 )
+
+// account is what a service's programs share: what it has used of late, and how slow its guests were.
+type account struct {
+	*fair.Account
+	slow  slowness
+	watch watch // of a test; nil otherwise
+
+	name     service.Name
+	programs int // that share it; guarded by the runtime's mutex
+}
+
+func newAccount(g *fair.Processors, name service.Name) *account {
+	a := &account{Account: fair.NewAccount(g), name: name}
+	a.slow.account = a.Account
+	return a
+}
+
+// ceiling is the largest grant of the service's instances.
+func (a *account) ceiling() int64 { return a.slow.ceiling() }
+
+// watch is told of each grant, on the thread that runs the guest.
+type watch interface {
+	began()
+	ended() // all of it was used
+}
 
 // pace is how large the grants of one instance are. The goroutine that runs it owns it.
 type pace struct {
@@ -81,21 +107,21 @@ func fitting(elapsed, spent int64) int64 {
 // and slow then; so this is forgotten slowly, by the processor time that the service
 // has had since. It is safe for concurrent use.
 type slowness struct {
-	served  atomic.Int64 // ns of processor time
+	account *fair.Account
 	most    atomic.Int64 // fuel of a grant when since was set; 0 is no bound
-	since   atomic.Int64 // what served was
-	suspect atomic.Int64 // what served is when the suspicion ends; 0 is none
+	since   atomic.Int64 // what the service had had then, in ns of processor time
+	suspect atomic.Int64 // what it has had when the suspicion ends; 0 is none
 }
 
-// long notes a grant that took longer than longLap by the clock, in a slice that used so much processor time. If that
+// long notes a grant that took longer than fair.LongLap by the clock, in a slice that used so much processor time. If that
 // is unproven, as the thread's time was not read in the call's first slice, it may as well be that the
 // thread had no processor, which is common on a busy machine: then the service is suspected, and its calls are
 // measured from their beginning. To give it small grants at once had quick services ask for fuel 25 times as often.
 func (s *slowness) long(elapsed, spent, used int64, unproven bool) {
 	switch {
 	case unproven:
-		s.suspect.Store(s.served.Load() + suspicion)
-	case used > longLap:
+		s.suspect.Store(s.account.Served() + suspicion)
+	case used > fair.LongLap:
 		s.lower(fitting(min(elapsed, used), spent))
 	}
 }
@@ -103,7 +129,7 @@ func (s *slowness) long(elapsed, spent, used int64, unproven bool) {
 // suspected reports whether the thread's time has to be read also in the first slice of a call.
 func (s *slowness) suspected() bool {
 	until := s.suspect.Load()
-	return until != 0 && s.served.Load() < until
+	return until != 0 && s.account.Served() < until
 }
 
 // ceiling is the largest grant.
@@ -112,7 +138,7 @@ func (s *slowness) ceiling() int64 {
 	if most == 0 {
 		return maxGrant
 	}
-	doubled := (s.served.Load() - s.since.Load()) / healing
+	doubled := (s.account.Served() - s.since.Load()) / healing
 	if doubled >= 8 { // by then it is beyond the largest
 		s.most.CompareAndSwap(most, 0)
 		return maxGrant
@@ -123,46 +149,7 @@ func (s *slowness) ceiling() int64 {
 // lower notes that grants have to be small.
 func (s *slowness) lower(most int64) {
 	if most < s.ceiling() {
-		s.since.Store(s.served.Load())
+		s.since.Store(s.account.Served())
 		s.most.Store(most)
 	}
-}
-
-// lap is a stretch of work that is measured: a slice of a guest, or what the host does
-// for it.
-type lap struct {
-	began int64 // of clock
-	cpu   int64 // threadTime then, or unread
-}
-
-// What threadTime is if there is none.
-const (
-	unread = -1 // it was not asked
-	untold = -2 // the system does not tell
-)
-
-func startLap(now int64, exactly bool) lap {
-	l := lap{now, unread}
-	if exactly {
-		l.cpu = threadTime()
-	}
-	return l
-}
-
-// took is the processor time of the lap, in nanoseconds: up to a millisecond as the
-// clock says, beyond that as the thread's own processor time says. If that was not
-// read when the lap began, nobody knows, and it counts as a millisecond. exactly has
-// it read in any case.
-//
-// A goroutine may change its thread in the midst of a lap. That is rare, as guests
-// are not preempted; then it is a number between nothing and what the clock says.
-func (l lap) took(now int64, exactly bool) int64 {
-	elapsed := max(now-l.began, 0)
-	switch {
-	case elapsed <= longLap && !exactly, l.cpu == untold:
-		return elapsed
-	case l.cpu == unread:
-		return min(elapsed, longLap)
-	}
-	return min(max(threadTime()-l.cpu, 0), elapsed)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
@@ -82,10 +83,10 @@ type Runtime struct {
 
 	compilations atomic.Int64 // begun, of those that go to the store
 
-	loading sync.Mutex // held while compiled code is loaded; see Program.load
-	gate    *gate
-	backing backing // of images and memories
-	budget  *quota.Account
+	loading    sync.Mutex // held while compiled code is loaded; see Program.load
+	processors *fair.Processors
+	backing    backing // of images and memories
+	budget     *quota.Account
 }
 
 // NewRuntime makes a runtime.
@@ -99,7 +100,7 @@ func NewRuntime(o Options) (*Runtime, error) {
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
-	r.gate = newGate(processors - 1)
+	r.processors = fair.NewProcessors(processors - 1)
 	if r.budget = o.Account; r.budget == nil {
 		r.budget = quota.New(nil)
 	}
@@ -141,12 +142,17 @@ func (r *Runtime) account(name service.Name) *account {
 	defer r.mu.Unlock()
 	a := r.accounts[name]
 	if a == nil || name == "" { // nobody's in particular
-		a = &account{gate: r.gate, name: name}
+		a = newAccount(r.processors, name)
 	}
 	if a.programs++; name != "" {
 		r.accounts[name] = a
 	}
 	return a
+}
+
+// HostTurn makes a place for work that the host does for the program's service.
+func (p *Program) HostTurn() *fair.HostTurn {
+	return fair.NewHostTurn(fair.NewPlace(p.account.Account))
 }
 
 func (r *Runtime) giveUp(a *account) {
@@ -427,7 +433,7 @@ func (p *Program) base(ctx context.Context, wait func()) (m *image, made func(*I
 // capture makes the image of a program from an instance that has just initialised. If
 // that fails the instance is none the worse, and the next one tries again.
 func (p *Program) capture(i *Instance) {
-	defer i.hostWork(startLap(clock(), true))
+	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	m, err := captureImage(p.runtime.backing, i.memory.b, i.module, p.metered.Globals, &p.hold)
 	if err != nil {
 		p.runtime.logger.Warn("a module's image cannot be made; its sandboxes initialise themselves", "service", i.name, "error", err)

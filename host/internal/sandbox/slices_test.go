@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -18,10 +19,10 @@ type grantTimes struct {
 	sum    int64
 }
 
-func (g *grantTimes) began() { g.thread, g.at = threadID(), threadTime() }
+func (g *grantTimes) began() { g.thread, g.at = threadID(), fair.ThreadTime() }
 
 func (g *grantTimes) ended() {
-	if took := threadTime() - g.at; threadID() == g.thread {
+	if took := fair.ThreadTime() - g.at; threadID() == g.thread {
 		g.all = append(g.all, took)
 		g.sum += took
 	}
@@ -83,14 +84,14 @@ func BenchmarkSlices(b *testing.B) {
 // A grant becomes so small that a slow guest does not run for long between two looks,
 // and large again where it is quick.
 func TestGrantsFollowTheClock(t *testing.T) {
-	a := &account{gate: newGate(1)}
+	a := newAccount(fair.NewProcessors(1), "")
 	var p pace
 	run := func(nsPerUnit float64, grants int) (last int64) {
 		for range grants {
 			grant := p.next(a, maxGrant)
 			last = int64(float64(grant) * nsPerUnit)
 			p.took(last, grant)
-			a.burn(last, 1, false)
+			a.Burn(last, 1, false)
 		}
 		return last
 	}
@@ -111,7 +112,7 @@ func TestGrantsFollowTheClock(t *testing.T) {
 		if got := p.next(a, maxGrant); got > 2*c.grant || got < c.grant/2 {
 			t.Errorf("%s: grants of %d, want about %d", c.name, got, c.grant)
 		}
-		if last > longLap {
+		if last > fair.LongLap {
 			t.Errorf("%s: a grant takes %v", c.name, time.Duration(last))
 		}
 	}
@@ -120,7 +121,7 @@ func TestGrantsFollowTheClock(t *testing.T) {
 // A service that was slow in large grants gets small ones until it has long been
 // quick, in all of its instances.
 func TestSlownessIsForgottenSlowly(t *testing.T) {
-	a := &account{gate: newGate(1)}
+	a := newAccount(fair.NewProcessors(1), "")
 	a.slow.lower(minGrant)
 	var p pace
 	p.grant = maxGrant
@@ -128,9 +129,9 @@ func TestSlownessIsForgottenSlowly(t *testing.T) {
 		if got, want := p.next(a, maxGrant), int64(minGrant)<<served; got != want {
 			t.Errorf("after %d quarters of a second: a grant of %d, want %d", served, got, want)
 		}
-		a.burn(healing, 1, false)
+		a.Burn(healing, 1, false)
 	}
-	a.burn(10*healing, 1, false)
+	a.Burn(10*healing, 1, false)
 	if got := p.next(a, maxGrant); got != maxGrant {
 		t.Errorf("in the end: a grant of %d", got)
 	}
@@ -145,7 +146,7 @@ func TestSlownessIsForgottenSlowly(t *testing.T) {
 // A call whose thread had no processor does not make its service slow; one that computed for long does, if not the first
 // time.
 func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
-	const long = 5 * longLap
+	const long = 5 * fair.LongLap
 	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
 	slow := &i.account.slow
 	call := func(change func(*meter)) {
@@ -154,13 +155,18 @@ func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := &i.meter
-		m.grantAt, m.slice.began, m.left = m.grantAt-long, m.slice.began-long, m.left-2*minGrant
+		thread := int64(fair.Unread)
+		if m.slice.Read() {
+			thread = fair.ThreadTime()
+		}
+		m.grantAt, m.left = m.grantAt-long, m.left-2*minGrant
+		m.slice = fair.LapFrom(fair.Now()-long, thread)
 		change(m)
 		i.finish()
 	}
 	waits := func(want bool) func(*meter) {
 		return func(m *meter) {
-			if got := m.slice.cpu != unread; got != want {
+			if got := m.slice.Read(); got != want {
 				t.Errorf("the thread's time is read: %v, want %v", got, want)
 			}
 		}
@@ -169,46 +175,23 @@ func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 	if got := slow.ceiling(); got != maxGrant || !slow.suspected() {
 		t.Errorf("after one long grant: at most %d, suspected %v", got, slow.suspected())
 	}
-	if threadTime() != untold {
+	if fair.ThreadTime() != fair.Untold {
 		call(waits(true))
 		if got := slow.ceiling(); got != maxGrant {
 			t.Errorf("after a grant in which the thread did nothing: at most %d", got)
 		}
 	}
 	call(func(m *meter) {
-		if m.slice.cpu > 0 {
-			m.slice.cpu -= long
+		if now := fair.ThreadTime(); now != fair.Untold {
+			m.slice = fair.LapFrom(fair.Now()-long, now-long)
 		}
 	})
 	if got, want := slow.ceiling(), fitting(long, 2*minGrant); got > 2*want || got < want/2 {
 		t.Errorf("after a grant in which the thread computed: at most %d, want about %d", got, want)
 	}
-	i.account.burn(suspicion, 1, false)
+	i.account.Burn(suspicion, 1, false)
 	if slow.suspected() {
 		t.Error("it is suspected for ever")
-	}
-}
-
-// What a lap took is the thread's own time if it was long.
-func TestLaps(t *testing.T) {
-	now := clock()
-	for name, c := range map[string]struct {
-		lap      lap
-		exactly  bool
-		low, top int64
-	}{
-		"short":                   {lap{now - 1000, unread}, false, 1000, 1000},
-		"long and never read":     {lap{now - 50*longLap, unread}, false, longLap, longLap},
-		"long, and it did little": {lap{now - int64(time.Hour), threadTime()}, false, 0, int64(time.Minute)},
-		"unknown to the system":   {lap{now - 50*longLap, untold}, false, 50 * longLap, 50 * longLap},
-		"a clock that stands":     {lap{now + 1000, unread}, false, 0, 0},
-	} {
-		if name == "long, and it did little" && threadTime() == untold {
-			continue
-		}
-		if took := c.lap.took(now, c.exactly); took < c.low || took > c.top {
-			t.Errorf("%s: %v, want %v to %v", name, time.Duration(took), time.Duration(c.low), time.Duration(c.top))
-		}
 	}
 }
 
@@ -246,7 +229,7 @@ func TestWaitingIsNotInACallsTime(t *testing.T) {
 		longest = max(longest, r.wall)
 	}
 	// Together they computed so long, in turns, on few processors.
-	if least := time.Duration(whole) * limit / time.Duration(p.runtime.gate.slots+1) * 8 / 10; whole == 0 || longest < least {
+	if least := time.Duration(whole) * limit / time.Duration(p.runtime.processors.Slots()+1) * 8 / 10; whole == 0 || longest < least {
 		t.Errorf("%d calls had their %v; the last of them ended after %v, want at least %v", whole, limit, longest, least)
 	}
 }
@@ -262,9 +245,9 @@ func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 		return p
 	}
 	first := program("c")
-	first.account.burn(int64(time.Second), clock(), true)
+	first.account.Burn(int64(time.Second), fair.Now(), true)
 	second := program("c")
-	if first.account != second.account || !second.account.heavy(clock()) {
+	if first.account != second.account || !second.account.Heavy(fair.Now()) {
 		t.Error("a new program of a service has another account")
 	}
 	if other := program(""); other.account == first.account {
@@ -290,19 +273,19 @@ func TestTheHostsWorkIsNoTimeOfTheCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	const guests, hosts = 5_000_000, 900_000_000
-	i.meter.slice = lap{clock() - guests, untold}
+	i.meter.slice = fair.LapFrom(fair.Now()-guests, fair.Untold)
 	i.hostLap()
-	ran, served, grant := i.meter.ran, i.account.slow.served.Load(), i.pace
+	ran, served, grant := i.meter.ran, i.account.Served(), i.pace
 	if ran < guests || ran > hosts {
 		t.Errorf("the guest ran for %v", ran)
 	}
-	i.meter.slice, i.meter.grantAt, i.meter.left = lap{clock() - hosts, untold}, clock()-hosts, -2*minGrant
-	i.endGrant(clock())
-	i.lap(clock(), false)
+	i.meter.slice, i.meter.grantAt, i.meter.left = fair.LapFrom(fair.Now()-hosts, fair.Untold), fair.Now()-hosts, -2*minGrant
+	i.endGrant(fair.Now())
+	i.lap(fair.Now(), false)
 	if i.meter.ran != ran || i.pace != grant || i.account.ceiling() != maxGrant {
 		t.Errorf("with the host's work the call took %v, not %v, and its grants are %v, not %v, and at most %d", i.meter.ran, ran, i.pace, grant, i.account.ceiling())
 	}
-	if got := i.account.slow.served.Load() - served; got < hosts {
+	if got := i.account.Served() - served; got < hosts {
 		t.Errorf("for %v of the host's work the service is charged %v", time.Duration(hosts), time.Duration(got))
 	}
 	i.finish()

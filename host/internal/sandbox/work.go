@@ -3,11 +3,13 @@ package sandbox
 import (
 	"context"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 )
 
 // working is what [Instance.Work] needs, made once so that short work allocates nothing.
 type working struct {
-	turn HostTurn        // that of the instance
+	turn *fair.HostTurn  // of the instance's place
 	ctx  context.Context // of the present work
 	rest func() error
 }
@@ -21,20 +23,19 @@ type working struct {
 func (i *Instance) Work(ctx context.Context, do func(rest func() error) (took time.Duration, err error)) error {
 	w := &i.working
 	if w.rest == nil {
-		w.turn.turn = i.turn
+		w.turn = fair.NewHostTurn(i.turn)
 		w.rest = func() error { return w.turn.Begin(w.ctx) }
 	}
 	w.ctx = ctx
 	took, err := do(w.rest)
 	w.ctx = nil
 	i.unbilled += int64(took) // to be told with what follows
-	i.turn.credit -= int64(took)
-	if w.turn.busy { // it has rested, and not waited for a turn in vain
-		w.turn.busy = false
-		i.hostWork(w.turn.work)
+	i.turn.Spend(int64(took))
+	if work, ok := w.turn.Stop(); ok { // it has rested, and not waited for a turn in vain
+		i.hostWork(work)
 	}
-	if i.turn.held() {
-		i.turn.pause(clock())
+	if i.turn.Held() {
+		i.turn.Pause(fair.Now())
 	}
 	return err
 }

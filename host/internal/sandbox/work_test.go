@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -49,18 +50,16 @@ func TestSchemasAreBounded(t *testing.T) {
 // that from its first rest on, if it has used much.
 func TestWorkTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		a := &account{gate: g}
-		now := clock() // the bubble's
-		g.crowd.empty.Store(now)
-		a.used.empty.Store(now + 2*burst)
-		other := newTurn(&account{gate: g})
+		g := fair.NewProcessors(1)
+		a := newAccount(g, "")
+		a.Burn(1, fair.Now()+int64(time.Hour), true) // it has used a lot
+		other := fair.NewPlace(fair.NewAccount(g))
 		mustWait(t, other)
-		i := &Instance{account: a, turn: newTurn(a)}
+		i := &Instance{account: a, turn: fair.NewPlace(a.Account)}
 		rested, done := false, make(chan error, 1)
 		go func() {
 			done <- i.Work(t.Context(), func(rest func() error) (time.Duration, error) {
-				if i.turn.held() {
+				if i.turn.Held() {
 					t.Error("work waited for a turn before its first rest")
 				}
 				err := rest()
@@ -72,11 +71,11 @@ func TestWorkTakesTurns(t *testing.T) {
 		if rested {
 			t.Error("the work went on while another service had the only turn")
 		}
-		other.release()
+		other.Release()
 		if err := <-done; err != nil || !rested {
 			t.Errorf("%v, rested %v", err, rested)
 		}
-		i.turn.release()
+		i.turn.Release()
 
 		mustWait(t, other)
 		gone, cancel := context.WithCancel(t.Context())
@@ -84,9 +83,9 @@ func TestWorkTakesTurns(t *testing.T) {
 		if err := i.Work(gone, func(rest func() error) (time.Duration, error) { return 0, rest() }); !errors.Is(err, context.Canceled) {
 			t.Errorf("work whose caller has gone: %v", err)
 		}
-		other.release()
+		other.Release()
 
-		before := a.slow.served.Load()
+		before := a.Served()
 		if err := i.Work(t.Context(), func(rest func() error) (time.Duration, error) {
 			if err := rest(); err != nil {
 				return 0, err
@@ -96,18 +95,17 @@ func TestWorkTakesTurns(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if charged := a.slow.served.Load() - before; charged < 300_000 {
+		if charged := a.Served() - before; charged < 300_000 {
 			t.Errorf("%d ns were charged for 300 µs", charged)
 		}
-		i.turn.release()
+		i.turn.Release()
 		before = i.unbilled
 		_ = i.Work(t.Context(), func(func() error) (time.Duration, error) { return time.Microsecond, nil })
 		if charged := i.unbilled - before; charged != 1000 {
 			t.Errorf("%d ns were charged for work that took 1 µs and did not rest", charged)
 		}
-		if len(g.holders) != 0 || len(g.queue) != 0 {
-			t.Errorf("left: %d holders, %d in the queue", len(g.holders), len(g.queue))
-		}
+		mustWait(t, other) // nothing is left of the work
+		other.Release()
 	})
 }
 

@@ -1,13 +1,13 @@
-package sandbox
+package fair
 
 import "golang.org/x/sys/unix"
 
-// threadTime is the processor time of the calling thread in nanoseconds; untold if
+// ThreadTime is the processor time of the calling thread in nanoseconds; Untold if
 // the system does not tell. Reading it costs half a microsecond.
-func threadTime() int64 {
+func ThreadTime() int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
-		return untold
+		return Untold
 	}
 	return t.Nano()
 }

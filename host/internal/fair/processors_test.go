@@ -1,4 +1,4 @@
-package sandbox
+package fair
 
 import (
 	"context"
@@ -8,46 +8,41 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
-	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// patient is the meter of a call that waits as long as it takes.
-func patient(ctx context.Context) *meter {
-	return &meter{ctx: ctx, budget: budget{fuel: 1, time: time.Hour}}
-}
+// patient waits for hours.
+func patient(ctx context.Context) *Waiter { return &Waiter{Context: ctx, Patience: 10 * time.Hour} }
 
-func mustWait(t *testing.T, turns ...*turn) {
+func mustWait(t *testing.T, turns ...*Place) {
 	t.Helper()
 	for _, turn := range turns {
-		if err := turn.wait(patient(t.Context())); err != nil {
+		if err := turn.Wait(patient(t.Context())); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
 func TestServicesThatUseLittleTakeNoTurns(t *testing.T) {
-	a := &account{gate: newGate(1)}
+	a := NewAccount(NewProcessors(1))
 	now := int64(1_000_000_000)
 	for range 1000 { // at just the rate that is free
-		if a.heavy(now) {
+		if a.Heavy(now) {
 			t.Fatal("a service within the light rate is heavy")
 		}
 		now += 1000 * lightShare
-		a.burn(1000, now, false)
+		a.Burn(1000, now, false)
 	}
-	a = &account{gate: newGate(1)}
-	a.burn(burst/lightShare, now, true)
-	if a.heavy(now) {
+	a = NewAccount(NewProcessors(1))
+	a.Burn(burst/lightShare, now, true)
+	if a.Heavy(now) {
 		t.Error("heavy after one burst")
 	}
-	a.burn(1000, now, true)
-	if !a.heavy(now) {
+	a.Burn(1000, now, true)
+	if !a.Heavy(now) {
 		t.Error("not heavy after more than a burst")
 	}
-	a.burn(1000*burst, now, true)
-	if later := now + debt - burst; a.heavy(later) || !a.heavy(later-1) {
+	a.Burn(1000*burst, now, true)
+	if later := now + debt - burst; a.Heavy(later) || !a.Heavy(later-1) {
 		t.Error("what was used is not forgotten in time, or too soon")
 	}
 }
@@ -56,25 +51,25 @@ func TestServicesThatUseLittleTakeNoTurns(t *testing.T) {
 // together: beyond half a processor they take turns, but for those that do next to
 // nothing.
 func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
-	g := newGate(1)
-	services := make([]*account, 50)
+	g := NewProcessors(1)
+	services := make([]*Account, 50)
 	for k := range services {
-		services[k] = &account{gate: g}
+		services[k] = NewAccount(g)
 	}
-	quiet := &account{gate: g}
+	quiet := NewAccount(g)
 	now, free := int64(1_000_000_000), int64(0)
 	const step, work = 1_000_000, 100_000 // each wants a tenth of a processor: five in all
 	start := now
 	for range 1000 {
 		now += step
 		for _, a := range services {
-			if !a.heavy(now) {
-				a.burn(work, now, false)
+			if !a.Heavy(now) {
+				a.Burn(work, now, false)
 				free += work
 			}
 		}
-		quiet.burn(1000, now, false) // a thousandth
-		if quiet.heavy(now) && g.crowd.level(now) <= throng {
+		quiet.Burn(1000, now, false) // a thousandth
+		if quiet.Heavy(now) && g.crowd.level(now) <= throng {
 			t.Fatal("a service that does next to nothing has to take turns")
 		}
 	}
@@ -87,8 +82,8 @@ func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
 // A free turn goes to the service that has used the least.
 func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		holder := newTurn(&account{gate: g})
+		g := NewProcessors(1)
+		holder := NewPlace(NewAccount(g))
 		mustWait(t, holder)
 		order := make(chan string, 10)
 		var all sync.WaitGroup
@@ -96,17 +91,17 @@ func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
 			name string
 			work int64
 		}{{"much", 3 * turnTime}, {"little", turnTime}, {"more", 2 * turnTime}} {
-			a := &account{gate: g}
-			a.burn(s.work, 1, true)
+			a := NewAccount(g)
+			a.Burn(s.work, 1, true)
 			all.Go(func() {
-				turn := newTurn(a)
+				turn := NewPlace(a)
 				mustWait(t, turn)
 				order <- s.name
-				turn.release()
+				turn.Release()
 			})
 			synctest.Wait() // it waits now
 		}
-		holder.release()
+		holder.Release()
 		all.Wait()
 		close(order)
 		got := ""
@@ -123,22 +118,22 @@ func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
 // through, also when callers go away while they wait.
 func TestTurnsAreBounded(t *testing.T) {
 	for _, slots := range []int{1, 3} {
-		g := newGate(slots)
+		g := NewProcessors(slots)
 		var running, most atomic.Int64
 		var all sync.WaitGroup
 		for s := range 5 {
-			a := &account{gate: g}
+			a := NewAccount(g)
 			for k := range 4 {
 				all.Go(func() {
-					turn := newTurn(a)
-					defer turn.release()
+					turn := NewPlace(a)
+					defer turn.Release()
 					for n := range 200 {
 						ctx, cancel := context.WithCancel(t.Context())
 						if s == 0 && n%3 == 0 {
 							go cancel()
 						}
-						if !turn.resume() {
-							if err := turn.wait(patient(ctx)); err != nil {
+						if !turn.Resume() {
+							if err := turn.Wait(patient(ctx)); err != nil {
 								if !errors.Is(err, context.Canceled) || s > 0 {
 									t.Error(err)
 								}
@@ -151,8 +146,8 @@ func TestTurnsAreBounded(t *testing.T) {
 						}
 						running.Add(-1)
 						turn.credit -= turnTime / int64(1+(n+k)%4)
-						if turn.renew(clock()) {
-							turn.pause(clock())
+						if turn.Renew(Now()) {
+							turn.Pause(Now())
 						}
 						cancel()
 					}
@@ -169,22 +164,22 @@ func TestTurnsAreBounded(t *testing.T) {
 	}
 }
 
-// waiters are turns that wait, and the order in which they were given.
-type waiters struct {
+// queuedPlaces are places that wait, and the order in which they were given.
+type queuedPlaces struct {
 	t     *testing.T
 	order chan string
 	all   sync.WaitGroup
 }
 
-func newWaiters(t *testing.T) *waiters { return &waiters{t: t, order: make(chan string, 10)} }
+func newQueued(t *testing.T) *queuedPlaces { return &queuedPlaces{t: t, order: make(chan string, 10)} }
 
 // add has an account wait for a turn, and returns when it does.
-func (w *waiters) add(name string, a *account) {
+func (w *queuedPlaces) add(name string, a *Account) {
 	w.all.Go(func() {
-		turn := newTurn(a)
+		turn := NewPlace(a)
 		mustWait(w.t, turn)
 		w.order <- name
-		turn.release()
+		turn.Release()
 	})
 	synctest.Wait()
 }
@@ -192,16 +187,16 @@ func (w *waiters) add(name string, a *account) {
 // Turns go round among services, however many instances one has.
 func TestTurnsGoRoundAmongServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		busy, other := &account{gate: g}, &account{gate: g}
-		holder := newTurn(busy)
+		g := NewProcessors(1)
+		busy, other := NewAccount(g), NewAccount(g)
+		holder := NewPlace(busy)
 		mustWait(t, holder)
-		waiters := newWaiters(t)
+		waiters := newQueued(t)
 		for range 3 {
 			waiters.add("busy", busy)
 		}
 		waiters.add("other", other)
-		holder.release()
+		holder.Release()
 		waiters.all.Wait()
 		close(waiters.order)
 		got := ""
@@ -218,12 +213,12 @@ func TestTurnsGoRoundAmongServices(t *testing.T) {
 // is taken away, used it is not.
 func TestTurnsBetweenCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &account{gate: newGate(1)}
-		first, second := newTurn(a), newTurn(a)
+		a := NewAccount(NewProcessors(1))
+		first, second := NewPlace(a), NewPlace(a)
 		mustWait(t, first)
 		first.credit -= turnTime / 2
-		first.pause(clock())
-		if !first.resume() {
+		first.Pause(Now())
+		if !first.Resume() {
 			t.Fatal("a turn with credit left cannot be taken up again")
 		}
 		got := make(chan struct{})
@@ -237,58 +232,53 @@ func TestTurnsBetweenCalls(t *testing.T) {
 			t.Fatal("a turn in use was taken away")
 		default:
 		}
-		first.pause(clock())
+		first.Pause(Now())
 		<-got
-		if first.resume() || first.held() || !second.held() {
+		if first.Resume() || first.Held() || !second.Held() {
 			t.Error("an unused turn was not taken away")
 		}
 		second.credit = 0
-		if !second.renew(1) || second.credit != turnTime {
+		if !second.Renew(1) || second.credit != turnTime {
 			t.Error("nobody waits, and the turn is not renewed")
 		}
-		second.release()
+		second.Release()
 	})
 }
 
 func TestWaitingForATurnEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &account{gate: newGate(1)}
-		holder, waiter := newTurn(a), newTurn(a)
+		a := NewAccount(NewProcessors(1))
+		holder, waiter := NewPlace(a), NewPlace(a)
 		mustWait(t, holder)
 		gone := make(chan struct{})
 		close(gone)
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		for name, c := range map[string]struct {
-			m    meter
+			m    Waiter
 			want error
 		}{
-			"patience": {meter{ctx: t.Context(), budget: budget{time: time.Second}}, errNoTurn},
-			"context":  {meter{ctx: ended, budget: budget{time: time.Hour}}, context.Canceled},
-			"caller":   {meter{ctx: t.Context(), gone: gone, budget: budget{time: time.Hour}}, context.Canceled},
-			"deadline": {meter{ctx: t.Context(), until: time.Now().Add(time.Minute), budget: budget{time: time.Hour}}, context.DeadlineExceeded},
+			"patience": {Waiter{Context: t.Context(), Patience: 10 * time.Second}, ErrPatience},
+			"context":  {Waiter{Context: ended, Patience: time.Hour}, context.Canceled},
+			"caller":   {Waiter{Context: t.Context(), Gone: gone, Patience: time.Hour}, context.Canceled},
+			"deadline": {Waiter{Context: t.Context(), Until: time.Now().Add(time.Minute), Patience: time.Hour}, context.DeadlineExceeded},
 		} {
-			if err := waiter.wait(&c.m); !errors.Is(err, c.want) {
+			if err := waiter.Wait(&c.m); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 		if a.gate.waiting.Load() != 0 || len(a.waiters) != 0 {
 			t.Error("who gave up still waits")
 		}
-		i := Instance{account: a, turn: waiter}
-		i.meter = meter{ctx: t.Context(), budget: budget{time: time.Second}}
-		if _, trap := i.takeTurn(clock()); trap == nil || trap.kind != service.KindOverloaded {
-			t.Errorf("%v", trap)
-		}
 		// A start waits as long as its caller does.
 		patient, stop := context.WithTimeout(t.Context(), time.Hour)
 		defer stop()
-		start := meter{ctx: patient, budget: budget{time: time.Second, patient: true}}
+		start := Waiter{Context: patient, Patience: time.Second, Patient: true}
 		began := time.Now()
-		if err := waiter.wait(&start); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Hour {
+		if err := waiter.Wait(&start); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Hour {
 			t.Errorf("a start: %v after %v", err, time.Since(began))
 		}
-		holder.release()
+		holder.Release()
 	})
 }
 
@@ -296,32 +286,32 @@ func TestWaitingForATurnEnds(t *testing.T) {
 // used up; one that uses much, too, waits for that.
 func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
+		g := NewProcessors(1)
 		g.now = func() int64 { return 1 }
-		heavy := func() *account {
-			a := &account{gate: g}
-			a.burn(burst, 1, true)
+		heavy := func() *Account {
+			a := NewAccount(g)
+			a.Burn(burst, 1, true)
 			return a
 		}
-		holder := newTurn(heavy())
+		holder := NewPlace(heavy())
 		mustWait(t, holder)
 		var waiting sync.WaitGroup
 		got := make(chan string, 2)
-		wait := func(name string, a *account) {
+		wait := func(name string, a *Account) {
 			waiting.Go(func() {
-				turn := newTurn(a)
+				turn := NewPlace(a)
 				mustWait(t, turn)
 				got <- name
-				turn.release()
+				turn.Release()
 			})
 			synctest.Wait()
 		}
 		wait("heavy", heavy())
-		if !holder.renew(1) {
+		if !holder.Renew(1) {
 			t.Error("a turn with credit left went to a service that uses as much")
 		}
-		wait("light", &account{gate: g})
-		if holder.renew(1) {
+		wait("light", NewAccount(g))
+		if holder.Renew(1) {
 			t.Error("a service that uses little waits for the credit of one that uses much")
 		}
 		waiting.Wait()
@@ -331,75 +321,20 @@ func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
 	})
 }
 
-// An instance that is reset in a turn and waits for the image that another one makes does
-// not keep the turn that the other one needs, and has one again when it goes on.
-func TestWhoWaitsForAnImageHoldsNoTurn(t *testing.T) {
-	r := newRuntime(t, Options{CacheDir: codeDir()})
-	r.gate = newGate(1)
-	p, err := r.Compile(t.Context(), "", testguest.Counter("c"), quick, service.Settings{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close(t.Context())
-	i, err := p.Instantiate(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, patient := range []bool{true, false, true} {
-		ctx, cancel := context.WithCancel(t.Context())
-		p.mu.Lock()
-		if p.image != nil {
-			p.image.close()
-			p.image = nil // as if it could not be made
-		}
-		p.mu.Unlock()
-		p.account.used.empty.Store(clock() + int64(time.Hour)) // it has used a lot
-		if err := i.takeTurnToReset(ctx); err != nil || !i.turn.held() {
-			t.Fatalf("no turn: %v", err)
-		}
-		i.end(ctx)
-		p.making <- struct{}{} // the other one, which needs a turn to go on
-		started := make(chan error, 1)
-		go func() { started <- i.start(ctx) }()
-		other := newTurn(p.account)
-		mustWait(t, other)
-		if !patient {
-			cancel()
-			if err := <-started; service.KindOf(err) != service.KindCanceled {
-				t.Errorf("whose caller has gone: %v", err)
-			}
-		}
-		other.release()
-		<-p.making
-		if patient {
-			if err := <-started; err != nil || p.image == nil {
-				t.Errorf("image %v, %v", p.image, err)
-			}
-			if since, idle := i.turn.idle(); !i.turn.held() && !idle {
-				t.Errorf("the turn is in state %d", since)
-			}
-			if _, err := i.Handle(t.Context(), add); err != nil {
-				t.Error(err)
-			}
-		}
-		cancel()
-	}
-}
-
 // A service for which work is done elsewhere while it waits is not passed by for ever.
 func TestWaitingServicesKeepTheirRank(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		holder := newTurn(&account{gate: g})
+		g := NewProcessors(1)
+		holder := NewPlace(NewAccount(g))
 		mustWait(t, holder)
-		waiters := newWaiters(t)
-		first, second := &account{gate: g}, &account{gate: g}
-		first.burn(turnTime, 1, true)
+		waiters := newQueued(t)
+		first, second := NewAccount(g), NewAccount(g)
+		first.Burn(turnTime, 1, true)
 		waiters.add("first", first)
-		first.burn(10*turnTime, 1, true) // elsewhere
-		second.burn(2*turnTime, 1, true)
+		first.Burn(10*turnTime, 1, true) // elsewhere
+		second.Burn(2*turnTime, 1, true)
 		waiters.add("second", second)
-		holder.release()
+		holder.Release()
 		waiters.all.Wait()
 		if name := <-waiters.order; name != "first" {
 			t.Errorf("the turn went to the %s", name)

@@ -1,4 +1,4 @@
-package sandbox
+package fair
 
 import (
 	"context"
@@ -8,29 +8,28 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// gate shares the processors among the services of a host. Go's scheduler cannot
-// interrupt a guest within a slice, so if guests that compute took all processors,
-// everybody else (the guests that do little, the journal, the gateway) would wait a
-// slice for each of their steps. So one processor is always left to those: services
-// that have used much of late run in turns, no more than slots at a time; services
-// that have not never meet the gate.
+// Processors share the processors of the machine among services that compute in sandboxes. Go's
+// scheduler cannot interrupt a guest within a slice. If guests that compute took all processors,
+// everybody else (guests that do little, the journal, the gateway) would wait a slice for each of
+// their steps. So one processor is always left to those: a service that has used much of late takes
+// turns, no more than a number of slots at a time; a service that has not takes none.
 //
-// A turn is an amount of processor time. An instance that holds one may leave the
-// guest and enter it again, so a service with many short calls gets as much as one with
-// few long ones. A free turn goes to the waiting service that has used the least of
-// late: one that seldom computes does not wait for all that always do. Among equals,
-// and within a service among its instances, turns go in the order in which they came.
-type gate struct {
+// A turn is an amount of processor time. An instance that holds one may leave the guest and enter it
+// again, so a service with many short calls gets as much as one with few long ones. A free turn goes
+// to the waiting service that has used the least of late: one that seldom computes does not wait for
+// all that always do. Among equals, and within a service among its instances, turns go in the order
+// in which they came.
+//
+// Their methods are safe for concurrent use. They hold nothing that has to be closed.
+type Processors struct {
 	slots int
 	now   func() int64
 
 	mu      sync.Mutex
-	holders []*turn    // at most slots
-	queue   []*account // that have somebody waiting, in order
+	holders []*Place   // at most slots
+	queue   []*Account // that have somebody waiting, in order
 	waiting atomic.Int64
 	crowd   bucket      // what was used without turns
 	timer   *time.Timer // for turns that are held and not used; nil before it is needed
@@ -66,30 +65,27 @@ const turnTime = 1_400_000
 // idleTurn is how long a turn may be held between two calls while others wait.
 const idleTurn = 100 * time.Microsecond
 
-func newGate(slots int) *gate {
-	return &gate{slots: max(1, slots), now: clock}
+// NewProcessors makes slots, of which there is at least one, for services that take turns.
+func NewProcessors(slots int) *Processors {
+	return &Processors{slots: max(1, slots), now: Now}
 }
 
-// account is what one service has used of late, with all its instances. It is safe
-// for concurrent use.
-type account struct {
-	gate    *gate
+// Slots is how many turns there are at a time.
+func (g *Processors) Slots() int { return g.slots }
+
+// Account is what one service has used of late, with all its instances. It is safe for concurrent
+// use.
+type Account struct {
+	gate    *Processors
+	served  atomic.Int64 // ns of processor time, ever
 	used    bucket
-	little  bucket // the same, forgotten more slowly
-	slow    slowness
-	waiters []*turn // guarded by gate.mu
-	rank    int64   // of the service in the queue: what used was when it came; guarded by gate.mu
-	watch   watch   // of a test; nil otherwise
-
-	name     service.Name
-	programs int // that share it; guarded by the runtime's mutex
+	little  bucket   // the same, forgotten more slowly
+	waiters []*Place // guarded by gate.mu
+	rank    int64    // of the service in the queue: what used was when it came; guarded by gate.mu
 }
 
-// watch is told of each grant, on the thread that runs the guest.
-type watch interface {
-	began()
-	ended() // all of it was used
-}
+// NewAccount makes the account of a service that has used nothing.
+func NewAccount(g *Processors) *Account { return &Account{gate: g} }
 
 // bucket leaks all the time: it holds the instant at which it will be empty.
 type bucket struct{ empty atomic.Int64 }
@@ -108,8 +104,8 @@ func (b *bucket) add(n, most, now int64) {
 // level is how long the bucket takes to leak out.
 func (b *bucket) level(now int64) int64 { return b.empty.Load() - now }
 
-// heavy reports whether the service has to take turns.
-func (a *account) heavy(now int64) bool {
+// Heavy reports whether the service has to take turns.
+func (a *Account) Heavy(now int64) bool {
 	if a.used.level(now) > burst {
 		return true
 	}
@@ -117,9 +113,9 @@ func (a *account) heavy(now int64) bool {
 	return crowd > crowdBurst && (crowd > throng || a.little.level(now) > littleBurst)
 }
 
-// burn notes work of so many nanoseconds.
-func (a *account) burn(work, now int64, inTurn bool) {
-	a.slow.served.Add(work)
+// Burn notes work of so many nanoseconds of a processor, by an instance that held a turn or did not.
+func (a *Account) Burn(work, now int64, inTurn bool) {
+	a.served.Add(work)
 	a.used.add(work*lightShare, debt, now)
 	a.little.add(work*littleShare, littleDebt, now)
 	if !inTurn {
@@ -127,8 +123,8 @@ func (a *account) burn(work, now int64, inTurn bool) {
 	}
 }
 
-// ceiling is the largest grant of the service's instances.
-func (a *account) ceiling() int64 { return a.slow.ceiling() }
+// Served is the processor time, in nanoseconds, that the account was ever told of.
+func (a *Account) Served() int64 { return a.served.Load() }
 
 // The states of a turn; any other says since when it has been idle: held between two
 // calls, so that whoever waits may take it.
@@ -137,43 +133,48 @@ const (
 	turnUsed int64 = math.MinInt64 + 1 // held by a call that runs
 )
 
-// turn is one instance's place at the gate. Its owner is the goroutine that runs the
-// instance; state is also changed by others, from idle to none.
-type turn struct {
-	account *account
+// Place is where one instance takes its turns. One goroutine at a time uses it, which runs the
+// instance; its state is also changed by others, from idle to none.
+type Place struct {
+	account *Account
 	state   atomic.Int64
 	credit  int64 // ns left of the turn
 	granted chan struct{}
 }
 
-func newTurn(a *account) *turn {
-	t := &turn{account: a, granted: make(chan struct{}, 1)}
+// NewPlace makes a place of an instance of the account's service. It holds no turn.
+func NewPlace(a *Account) *Place {
+	t := &Place{account: a, granted: make(chan struct{}, 1)}
 	t.state.Store(turnNone)
 	return t
 }
 
-func (t *turn) held() bool { return t.state.Load() == turnUsed }
+// Held reports whether the instance has a turn and uses it.
+func (t *Place) Held() bool { return t.state.Load() == turnUsed }
+
+// Spend takes work of so many nanoseconds off the turn, if it is held.
+func (t *Place) Spend(work int64) { t.credit -= work }
 
 // idle reports whether the turn is held and not used, and since when.
-func (t *turn) idle() (since int64, ok bool) {
+func (t *Place) idle() (since int64, ok bool) {
 	since = t.state.Load()
 	return since, since > turnUsed
 }
 
-// resume takes an idle turn up again.
-func (t *turn) resume() bool {
+// Resume takes an idle turn up again.
+func (t *Place) Resume() bool {
 	since, ok := t.idle()
 	return ok && t.state.CompareAndSwap(since, turnUsed)
 }
 
-// pause leaves the turn idle at the end of a call, or gives it up if it is used up.
-func (t *turn) pause(now int64) {
-	if !t.held() {
+// Pause leaves the turn idle at the end of a call, or gives it up if it is used up.
+func (t *Place) Pause(now int64) {
+	if !t.Held() {
 		return
 	}
 	g := t.account.gate
 	if t.credit <= 0 {
-		t.release()
+		t.Release()
 		return
 	}
 	t.state.Store(now)
@@ -184,17 +185,17 @@ func (t *turn) pause(now int64) {
 	}
 }
 
-// renew reports whether the turn can go on within a call: it has credit left, or
+// Renew reports whether the turn can go on within a call: it has credit left, or
 // nobody else wants it. A service that uses little does not wait for the credit of one
 // that uses much.
-func (t *turn) renew(now int64) bool {
-	if !t.held() {
+func (t *Place) Renew(now int64) bool {
+	if !t.Held() {
 		return false
 	}
 	g := t.account.gate
 	switch wanted := g.waiting.Load() > 0; {
 	case wanted && (t.credit <= 0 || g.overtakes(t.account, now)):
-		t.release()
+		t.Release()
 		return false
 	case t.credit <= 0:
 		t.credit = turnTime
@@ -204,17 +205,17 @@ func (t *turn) renew(now int64) bool {
 
 // overtakes reports whether a service waits that has used little while this one has
 // used much.
-func (g *gate) overtakes(holder *account, now int64) bool {
+func (g *Processors) overtakes(holder *Account, now int64) bool {
 	if holder.used.level(now) <= burst {
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.ContainsFunc(g.queue, func(a *account) bool { return a.used.level(now) <= burst })
+	return slices.ContainsFunc(g.queue, func(a *Account) bool { return a.used.level(now) <= burst })
 }
 
-// release gives the turn up.
-func (t *turn) release() {
+// Release gives the turn up. Without one it does nothing.
+func (t *Place) Release() {
 	g := t.account.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -223,11 +224,22 @@ func (t *turn) release() {
 	g.grant()
 }
 
-var errNoTurn = errors.New("no turn came")
+// ErrPatience is why a wait ended whose patience was over.
+var ErrPatience = errors.New("no turn came")
 
-// wait waits for a turn; it fails when the call's caller goes away, or when the
-// call's patience ends, which that of a start does not.
-func (t *turn) wait(m *meter) error {
+// Waiter is who waits for a turn, and for how long.
+type Waiter struct {
+	Context context.Context
+	Gone    <-chan struct{} // closed when nobody wants the work any more; may be nil
+	Until   time.Time       // the work's deadline; zero is none
+	// Patience bounds the wait, unless Patient is set.
+	Patience time.Duration
+	Patient  bool
+}
+
+// Wait waits for a turn. It fails with the context's error, with context.Canceled if w.Gone was
+// closed, with context.DeadlineExceeded at w.Until, and with [ErrPatience].
+func (t *Place) Wait(w *Waiter) error {
 	g := t.account.gate
 	g.mu.Lock()
 	if len(g.queue) == 0 && g.room() {
@@ -244,13 +256,13 @@ func (t *turn) wait(m *meter) error {
 	g.mu.Unlock()
 
 	var limit, deadline <-chan time.Time
-	if !m.budget.patient {
-		d := time.NewTimer(patience*m.budget.time - m.waited)
+	if !w.Patient {
+		d := time.NewTimer(w.Patience)
 		defer d.Stop()
 		limit = d.C
 	}
-	if !m.until.IsZero() {
-		d := time.NewTimer(time.Until(m.until))
+	if !w.Until.IsZero() {
+		d := time.NewTimer(time.Until(w.Until))
 		defer d.Stop()
 		deadline = d.C
 	}
@@ -258,14 +270,14 @@ func (t *turn) wait(m *meter) error {
 	select {
 	case <-t.granted:
 		return nil
-	case <-m.ctx.Done():
-		err = m.ctx.Err()
-	case <-m.gone:
+	case <-w.Context.Done():
+		err = w.Context.Err()
+	case <-w.Gone:
 		err = context.Canceled
 	case <-deadline:
 		err = context.DeadlineExceeded
 	case <-limit:
-		err = errNoTurn
+		err = ErrPatience
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -282,7 +294,7 @@ func (t *turn) wait(m *meter) error {
 
 // room reports whether there is a slot, or makes one of a turn that is not used.
 // The caller holds mu, as for all below.
-func (g *gate) room() bool {
+func (g *Processors) room() bool {
 	if len(g.holders) < g.slots {
 		return true
 	}
@@ -291,28 +303,28 @@ func (g *gate) room() bool {
 }
 
 // reclaim takes turns away that have not been used for a while.
-func (g *gate) reclaim() {
+func (g *Processors) reclaim() {
 	now := g.now()
-	g.holders = slices.DeleteFunc(g.holders, func(h *turn) bool {
+	g.holders = slices.DeleteFunc(g.holders, func(h *Place) bool {
 		since, ok := h.idle()
 		return ok && now-since >= int64(idleTurn) && h.state.CompareAndSwap(since, turnNone)
 	})
 }
 
-func (g *gate) take(t *turn) {
+func (g *Processors) take(t *Place) {
 	t.credit = turnTime
 	t.state.Store(turnUsed)
 	g.holders = append(g.holders, t)
 }
 
-func (g *gate) remove(t *turn) {
+func (g *Processors) remove(t *Place) {
 	if k := slices.Index(g.holders, t); k >= 0 {
 		g.holders = slices.Delete(g.holders, k, k+1)
 	}
 }
 
 // grant gives free slots to those that wait.
-func (g *gate) grant() {
+func (g *Processors) grant() {
 	for len(g.queue) > 0 && len(g.holders) < g.slots {
 		k := g.next()
 		a := g.queue[k]
@@ -332,13 +344,13 @@ func (g *gate) grant() {
 // to the same in the end, as debts are bounded, and so those that came earlier go first.
 // Were it what it has used when a turn is free, one for which work is done elsewhere
 // meanwhile could wait for ever.
-func (g *gate) enqueue(a *account) {
+func (g *Processors) enqueue(a *Account) {
 	a.rank = a.used.empty.Load()
 	g.queue = append(g.queue, a)
 }
 
 // next is the place in the queue of the service that had used the least.
-func (g *gate) next() int {
+func (g *Processors) next() int {
 	least := 0
 	for k, a := range g.queue {
 		if a.rank < g.queue[least].rank {
@@ -349,7 +361,7 @@ func (g *gate) next() int {
 }
 
 // forget takes a turn out of the queue; false if it is not there.
-func (g *gate) forget(t *turn) bool {
+func (g *Processors) forget(t *Place) bool {
 	a := t.account
 	k := slices.Index(a.waiters, t)
 	if k < 0 {
@@ -357,14 +369,14 @@ func (g *gate) forget(t *turn) bool {
 	}
 	a.waiters = slices.Delete(a.waiters, k, k+1)
 	if len(a.waiters) == 0 {
-		g.queue = slices.DeleteFunc(g.queue, func(x *account) bool { return x == a })
+		g.queue = slices.DeleteFunc(g.queue, func(x *Account) bool { return x == a })
 	}
 	g.waiting.Add(-1)
 	return true
 }
 
 // watch has the timer look after turns that are held and not used.
-func (g *gate) watch() {
+func (g *Processors) watch() {
 	if g.armed || len(g.queue) == 0 {
 		return
 	}
@@ -382,7 +394,7 @@ func (g *gate) watch() {
 }
 
 // sweep runs when the timer does.
-func (g *gate) sweep() {
+func (g *Processors) sweep() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.armed = false

@@ -1,4 +1,4 @@
-package sandbox
+package fair
 
 import (
 	"context"
@@ -12,22 +12,22 @@ import (
 // together; one that uses little does not wait.
 func TestHostWorkTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		heavy, light := &account{gate: g}, &account{gate: g}
-		now := clock() // the bubble's, which is before the process began
+		g := NewProcessors(1)
+		heavy, light := NewAccount(g), NewAccount(g)
+		now := Now() // the bubble's, which is before the process began
 		g.crowd.empty.Store(now)
 		light.used.empty.Store(now)
 		heavy.used.empty.Store(now + 2*burst)
-		guest := newTurn(heavy)
+		guest := NewPlace(heavy)
 		mustWait(t, guest)
 
-		small := HostTurn{turn: newTurn(light)}
-		if err := small.Begin(t.Context()); err != nil || small.turn.held() {
-			t.Errorf("a service that uses little: %v, held %v", err, small.turn.held())
+		small := NewHostTurn(NewPlace(light))
+		if err := small.Begin(t.Context()); err != nil || small.turn.Held() {
+			t.Errorf("a service that uses little: %v, held %v", err, small.turn.Held())
 		}
 		small.End()
 
-		large := HostTurn{turn: newTurn(heavy)}
+		large := NewHostTurn(NewPlace(heavy))
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := large.Begin(gone); !errors.Is(err, context.Canceled) {
@@ -47,9 +47,9 @@ func TestHostWorkTakesTurns(t *testing.T) {
 		if began.Load() {
 			t.Error("the host's work began while the service's guest had the only turn")
 		}
-		guest.release()
+		guest.Release()
 		<-done
-		if err := large.Begin(t.Context()); err != nil || !large.turn.held() {
+		if err := large.Begin(t.Context()); err != nil || !large.turn.Held() {
 			t.Errorf("going on after a rest: %v", err)
 		}
 		large.End()
