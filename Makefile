@@ -67,7 +67,7 @@ test-js: ## read every kind of event with the official JavaScript SDK of CloudEv
 	@mkdir -p build/js
 	cp .ci/js/package.json .ci/js/package-lock.json build/js/
 	npm ci --prefix build/js --ignore-scripts --no-audit --no-fund --silent
-	$(GO) test -count=1 -tags node -run JavaScript ./host/internal/stream
+	$(GO) test -count=1 -tags node -run JavaScript ./host/service
 
 hostile: ## everything hostile at once beside a service that behaves, with little memory, few files and a small disk: HOSTILETIME=1m
 	$(GO) test -count=1 -timeout 60m -v -run '^TestEverythingHostile$$' ./host/internal/hostile -hostile.time $(HOSTILETIME)
@@ -101,7 +101,7 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	$(GO) test -run '^$$' -bench Slices -benchtime 3x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench Neighbours -benchtime 1x ./host/hosttest
 	$(GO) test -run '^$$' -bench "Neighbours|BytesInFlight" -benchtime 10x -timeout 2h ./host/internal/hostile
-	$(GO) test -run '^$$' -bench . -benchtime 1s ./host/internal/fair ./host/internal/stream
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./host/internal/fair ./host/internal/stream ./host/service
 	$(GO) test -run '^$$' -bench Readers -benchtime 1x -timeout 1h ./host/internal/gateway
 
 lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
@@ -109,7 +109,7 @@ lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
 		test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
-	$(GO) vet -tags node ./host/internal/stream
+	$(GO) vet -tags node ./host/service
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi ./guest-sdk/... ./plugins/...
 	$(GO) build -modfile=.ci/tools.mod -o build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(STATICCHECK) ./...

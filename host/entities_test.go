@@ -132,7 +132,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: last, MaxKept: -1}); err != nil || done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
 		t.Errorf("without room for them: %+v, %v", done, err)
 	}
-	was := map[service.Key][]*host.Event{}
+	was := map[service.Key][]*service.Event{}
 	for _, key := range []service.Key{"nan", "huge"} {
 		events, err := h.EntityEvents(t.Context(), "tally", key, 0, 0)
 		if err != nil {

@@ -12,10 +12,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Event is an event on disk. It is shared by all who get it: nobody changes it or
-// its slices.
-type Event = stream.Event
-
 // Selection says which events of a service somebody wants.
 type Selection struct {
 	Service service.Name
@@ -79,7 +75,7 @@ func (s *Subscriber) begin(after service.Position, exact bool) error {
 // many as is sensible). When ctx ends it fails with its cause and has lost nothing.
 // When the service is gone or the host closes it fails with that reason; resume
 // at Position then. While the service is stopped there is nothing new.
-func (s *Subscriber) Next(ctx context.Context, limit int) ([]*Event, error) {
+func (s *Subscriber) Next(ctx context.Context, limit int) ([]*service.Event, error) {
 	for {
 		events, err := s.cursor.Next(ctx, limit)
 		if err == nil || ctx.Err() != nil {
@@ -137,7 +133,7 @@ func (h *Host) Head(name service.Name) (service.Position, error) {
 // where to go on; atHead says that there is nothing more now. A page may be empty and
 // not the last, when a filter lets little through, or ctx ends before it was looked at all
 // there is.
-func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Event, next service.Position, atHead bool, err error) {
+func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*service.Event, next service.Position, atHead bool, err error) {
 	sub, err := h.Subscribe(ctx, s)
 	if err != nil {
 		return nil, 0, false, err
@@ -146,39 +142,18 @@ func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*Ev
 	return events, sub.Position(), atHead, err
 }
 
-// EventForm is a JSON form of an event, for [Event.Text]: NativeEvent for programs that know
-// Bulkhead, CloudEvent for all that read CloudEvents 1.0.
-type EventForm = stream.Form
-
-// The forms of events.
-const (
-	NativeEvent = stream.Native
-	CloudEvent  = stream.CloudEvent
-)
-
-// DataForm is how an event's data stands in its encoded forms.
-type DataForm = stream.DataForm
-
-// LargeData is the size of an event's data, in bytes, above which its encoded forms are
-// better written in pieces, with [Event.Around]. The forms of data are those of that.
-const (
-	LargeData  = stream.LargeData
-	LineData   = stream.Lines
-	BinaryData = stream.NotJSON
-)
-
 // EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none. Version 0 begins with the first
 // event that a retention has left, in the log or apart from it; another one below that is KindBadCursor, and so is one that the entity has not
 // come to.
-func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*Event, error) {
+func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*service.Event, error) {
 	events, _, err := h.EntityPage(ctx, name, key, after, limit, math.MaxInt)
 	return events, err
 }
 
 // EntityPage is EntityEvents for those who want no more at a time than some bytes of data,
 // or one event. more says that there are more events.
-func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Key, after service.Version, limit, most int) (events []*Event, more bool, err error) {
+func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Key, after service.Version, limit, most int) (events []*service.Event, more bool, err error) {
 	c, _, err := h.readService(name)
 	if err != nil {
 		return nil, false, err
@@ -201,7 +176,7 @@ func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Ke
 		size += len(e.Data) + len(e.Metadata)
 		own := *e
 		own.Data, own.Metadata = bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-		events = append(events, stream.NewEvent(name, origin, own))
+		events = append(events, service.NewEvent(name, origin, own))
 		return nil
 	})
 	if errors.Is(err, errPageFull) {

@@ -111,7 +111,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	waiting.Go(func() {
 		sub, err := h.Subscribe(context.Background(), host.Selection{Service: "tally"})
 		for read := 0; err == nil && read < 44; {
-			var events []*host.Event
+			var events []*service.Event
 			events, err = sub.Next(context.Background(), 0)
 			read += len(events)
 		}

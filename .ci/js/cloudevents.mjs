@@ -1,5 +1,5 @@
 // Reads events with the official JavaScript SDK of CloudEvents, each by itself and all in a batch, and holds what it finds
-// to what the caller says: on standard input one JSON object a line, as host/internal/stream/cloudevents_node_test.go writes them.
+// to what the caller says: on standard input one JSON object a line, as host/service/cloudevents_node_test.go writes them.
 import assert from "node:assert/strict";
 import { createInterface } from "node:readline";
 import { createRequire } from "node:module";

@@ -59,7 +59,7 @@ type Backend interface {
 	Events(ctx context.Context, s Selection, limit int) (events []Event, next service.Position, atHead bool, err error)
 	// EntityEvents reads one entity's events after a version, at most limit, and fewer if
 	// they are large. more says that there are more.
-	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int, form host.EventForm) (events []Event, more bool, err error)
+	EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int, form service.EventForm) (events []Event, more bool, err error)
 	// EntityFirst is the version of the first of its events that a retention has left.
 	EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error)
 	// Subscribe opens a cursor behind s.After; KindBadCursor if the log has not come
@@ -114,9 +114,9 @@ type Backend interface {
 type Selection struct {
 	Service service.Name
 	After   service.Position
-	Types   []service.Type // empty: all
-	Keys    []service.Key  // empty: all
-	Form    host.EventForm // in which they leave
+	Types   []service.Type    // empty: all
+	Keys    []service.Key     // empty: all
+	Form    service.EventForm // in which they leave
 }
 
 // Event is an event on its way out. Its bytes are shared by all who get it and

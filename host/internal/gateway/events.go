@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -128,14 +127,14 @@ func (s *Server) entityVersionCursor(
 	if err != nil || version == 0 {
 		return start, err
 	}
-	events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1, host.NativeEvent)
+	events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1, service.NativeEvent)
 	found := err == nil && len(events) > 0 && events[0].Version == version
 	if found && events[0].Cursor.Position >= start.Position {
 		return events[0].Cursor, nil
 	}
 	// A retention has taken that event out of the log. If it has taken none of the later ones, they
 	// are all there is.
-	later, _, err := s.backend.EntityEvents(ctx, name, key, version, 1, host.NativeEvent)
+	later, _, err := s.backend.EntityEvents(ctx, name, key, version, 1, service.NativeEvent)
 	if err != nil {
 		return service.Cursor{}, err
 	}
@@ -196,7 +195,7 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	sel.After = at.Position
 	switch {
 	case isUpgrade(r):
-		sel.Form = host.CloudEvent
+		sel.Form = service.CloudEvent
 		return s.cloudEvents(a, r, sel)
 	case streams:
 		return s.sendSSE(a, r, sel, at)

@@ -47,7 +47,7 @@ type fakeService struct {
 
 type fakeEvent struct {
 	Event          // the native one of
-	forms [2]Event // by their host.EventForm
+	forms [2]Event // by their service.EventForm
 	key   service.Key
 	typ   service.Type
 }
@@ -302,14 +302,14 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 	s.status.Head++
 	s.status.Cursor = cursorAt(s.status.Spec.Service, s.status.Head)
 	e := fakeEvent{key: key, typ: typ}
-	for form, format := range map[host.EventForm]string{
-		host.NativeEvent: `{"id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":%d,"position":%d}`,
-		host.CloudEvent:  `{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
+	for form, format := range map[service.EventForm]string{
+		service.NativeEvent: `{"id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":%d,"position":%d}`,
+		service.CloudEvent:  `{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
 	} {
 		text := fmt.Sprintf(format, cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
 		e.forms[form] = Event{Cursor: cursorAt(s.status.Spec.Service, s.status.Head), Version: version, Text: api.Text([]byte(text)), Size: len(text)}
 	}
-	e.Event = e.forms[host.NativeEvent]
+	e.Event = e.forms[service.NativeEvent]
 	s.events = append(s.events, e)
 	close(s.more)
 	s.more = make(chan struct{})
@@ -387,7 +387,7 @@ func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, ser
 	return found, next, next == s.status.Head, nil
 }
 
-func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int, form host.EventForm) ([]Event, bool, error) {
+func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int, form service.EventForm) ([]Event, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(name)

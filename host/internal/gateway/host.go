@@ -24,7 +24,7 @@ func (b hostBackend) Events(ctx context.Context, s Selection, limit int) ([]Even
 	return outgoing(events, s.Form), next, atHead, err
 }
 
-func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int, form host.EventForm) ([]Event, bool, error) {
+func (b hostBackend) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int, form service.EventForm) ([]Event, bool, error) {
 	events, more, err := b.EntityPage(ctx, name, key, after, limit, batchBytes)
 	return outgoing(events, form), more, err
 }
@@ -39,7 +39,7 @@ func (b hostBackend) Subscribe(ctx context.Context, s Selection) (Subscriber, er
 
 type hostSubscriber struct {
 	sub  *host.Subscriber
-	form host.EventForm
+	form service.EventForm
 }
 
 func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
@@ -56,7 +56,7 @@ func (s hostSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 
 func (s hostSubscriber) Position() service.Position { return s.sub.Position() }
 
-func outgoing(events []*host.Event, form host.EventForm) []Event {
+func outgoing(events []*service.Event, form service.EventForm) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {
 		text := textOf(e, form)
@@ -70,10 +70,10 @@ const eventBytes = 512
 
 // textOf is an event in a form. The text of a large one is not made before it is
 // written, nor kept.
-func textOf(e *host.Event, form host.EventForm) api.Pieces {
-	if len(e.Data) <= host.LargeData {
+func textOf(e *service.Event, form service.EventForm) api.Pieces {
+	if len(e.Data) <= service.LargeData {
 		return api.Text(e.Text(form))
 	}
 	head, tail, data := e.Around(form)
-	return api.Around(head, e.Data, map[host.DataForm]api.Form{host.LineData: api.OneLine, host.BinaryData: api.Base64}[data], tail)
+	return api.Around(head, e.Data, map[service.DataForm]api.Form{service.LineData: api.OneLine, service.BinaryData: api.Base64}[data], tail)
 }

@@ -6,8 +6,8 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // page gathers the events of an answer: a page of JSON, or a batch of CloudEvents.
@@ -101,11 +101,11 @@ func nextLink(rawQuery, param, next string) string {
 }
 
 // formOf is the form of events that goes with the media type of an answer.
-func formOf(contentType string) host.EventForm {
+func formOf(contentType string) service.EventForm {
 	if contentType == api.ContentJSON {
-		return host.NativeEvent
+		return service.NativeEvent
 	}
-	return host.CloudEvent
+	return service.CloudEvent
 }
 
 // eventsAs is the media type in which a client wants events: a page of JSON, a batch of CloudEvents, or

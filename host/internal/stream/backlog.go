@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -60,7 +61,7 @@ type place struct {
 type piece struct {
 	source         source
 	after, through journal.Position
-	events         []*Event
+	events         []*service.Event
 	bytes          int64 // that it takes in memory, with the encoded forms of its events
 	place          *list.Element
 }
@@ -69,8 +70,8 @@ type piece struct {
 const pieceBytes = 256
 
 // behind returns the events of a piece behind a position.
-func (p *piece) behind(after journal.Position) []*Event {
-	at, _ := slices.BinarySearchFunc(p.events, after+1, func(e *Event, p journal.Position) int { return cmp.Compare(e.Position, p) })
+func (p *piece) behind(after journal.Position) []*service.Event {
+	at, _ := slices.BinarySearchFunc(p.events, after+1, func(e *service.Event, p journal.Position) int { return cmp.Compare(e.Position, p) })
 	return p.events[at:]
 }
 
@@ -144,7 +145,7 @@ func byAfter(p *piece, after journal.Position) int { return cmp.Compare(p.after,
 func (b *Backlog) keep(s source, p *piece) {
 	p.source, p.bytes = s, pieceBytes
 	for _, e := range p.events {
-		p.bytes += e.size()
+		p.bytes += e.Size()
 	}
 	if p.through == p.after || p.bytes > b.most {
 		return

@@ -50,7 +50,7 @@ func fanOut(b *testing.B, n int) {
 						return
 					}
 					for _, e := range events {
-						size += len(e.Text(CloudEvent))
+						size += len(e.Text(service.CloudEvent))
 					}
 				}
 				bytes.Add(int64(size))
@@ -86,24 +86,6 @@ func BenchmarkPublishAlone(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/event")
-}
-
-func BenchmarkCloudEvent(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		e := NewEvent("bank", origin, sample)
-		e.Text(CloudEvent)
-	}
-}
-
-func BenchmarkCursor(b *testing.B) {
-	c := NewEvent("bank", origin, sample).Cursor()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := service.ParseCursor(c.String()); err != nil {
-			b.Fatal(err)
-		}
-	}
 }
 
 // BenchmarkCatchUp reads a whole log from the journal.

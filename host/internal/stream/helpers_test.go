@@ -83,8 +83,8 @@ func event(typ, data string) journal.NewEvent {
 // roomFor is what a ring has to hold for about so many events as fill writes.
 func roomFor(events int) int64 {
 	e := event("down", "1")
-	largest := Event{Event: journal.Event{Key: "alice", Type: e.Type, CommandID: "c100", Data: e.Data, Metadata: e.Metadata}}
-	return int64(events) * largest.size()
+	largest := service.Event{Event: journal.Event{Key: "alice", Type: e.Type, CommandID: "c100", Data: e.Data, Metadata: e.Metadata}}
+	return int64(events) * largest.Size()
 }
 
 // fill commits n events in commits of one to three.

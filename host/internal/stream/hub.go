@@ -46,7 +46,7 @@ type Options struct {
 	// one of the hub's own.
 	Backlog *Backlog
 	// Account counts the bytes of events that subscribers hold while they write them, each event
-	// once, however many hold it; see [Share]. Default: an account without a limit.
+	// once, however many hold it; see [service.Share]. Default: an account without a limit.
 	Account *budget.Account
 }
 
@@ -71,6 +71,7 @@ func (o Options) withDefaults() Options {
 type Hub struct {
 	options Options
 	log     journal.LogName
+	memory  memory
 
 	mu      sync.Mutex // guards all below; held for a copy of pointers at the most
 	ring    ring
@@ -80,9 +81,19 @@ type Hub struct {
 	ended   error         // why there will be no more; nil while there may be
 }
 
+// memory counts what subscribers hold of events in an account.
+type memory struct{ account *budget.Account }
+
+// TryTake implements service.Memory.
+func (m memory) TryTake(bytes int64) bool { return m.account.TryTake(budget.FlightBytes, bytes) }
+
+// Give implements service.Memory.
+func (m memory) Give(bytes int64) { m.account.Give(budget.FlightBytes, bytes) }
+
 // New makes a hub. What is in the log by now it leaves there.
 func New(o Options) *Hub {
 	h := &Hub{options: o.withDefaults(), log: journal.LogName(o.Service)}
+	h.memory = memory{h.options.Account}
 	h.ring = newRing(min(h.options.RingBytes, h.options.Rings.most), o.Reader.Head(h.log))
 	h.options.Rings.add(h)
 	return h
@@ -98,19 +109,17 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 	if !r.Valid() || r.Events() == 0 {
 		return
 	}
-	events, room := make([]*Event, len(c.Events)), blocks{}
+	events, room := make([]*service.Event, len(c.Events)), blocks{}
 	for i := range events {
 		e := &c.Events[i]
 		events[i] = room.next(len(e.Data)+len(e.Metadata), len(events)-i)
-		events[i].hub = h
-		events[i].service, events[i].origin = h.options.Service, r.Origin()
-		events[i].Event = journal.Event{
+		events[i].Init(h.options.Service, r.Origin(), journal.Event{
 			Log: h.log, Position: r.First() + journal.Position(i),
 			Key: c.Command.Key, Version: c.Expected + journal.Version(i) + 1,
-			Type: e.Type, ContentType: contentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
+			Type: e.Type, ContentType: e.ContentType, Data: e.Data, Metadata: e.Metadata,
 			CommandID: c.Command.ID, CommandType: c.Command.Type, CommandTime: c.Command.Time, CommandFuel: c.Command.Fuel,
 			Time: r.Time(), Stamp: r.Stamp(),
-		}
+		}, h.memory)
 	}
 	h.mu.Lock()
 	h.changed(func() { h.push(r, events) })
@@ -124,7 +133,7 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 }
 
 // push puts the events of a receipt into the ring. The caller holds mu.
-func (h *Hub) push(r journal.Receipt, events []*Event) {
+func (h *Hub) push(r journal.Receipt, events []*service.Event) {
 	if h.ended != nil { // those that are still reading have the log
 		h.ring.reset(max(h.ring.head, r.Last()))
 		return
@@ -225,7 +234,7 @@ func Gone(after, first journal.Position) *service.Error {
 // ring holds the events with the positions head-count+1 to head. It has as many slots as
 // it needs, within a factor.
 type ring struct {
-	slots []*Event
+	slots []*service.Event
 	most  int64
 	head  journal.Position
 	count int
@@ -237,18 +246,20 @@ const minSlots = 64
 
 func newRing(bytes int64, head journal.Position) ring { return ring{most: bytes, head: head} }
 
-func (r *ring) slot(p journal.Position) *(*Event) { return &r.slots[uint64(p)%uint64(len(r.slots))] }
+func (r *ring) slot(p journal.Position) *(*service.Event) {
+	return &r.slots[uint64(p)%uint64(len(r.slots))]
+}
 
 // push adds the event after head and takes out the oldest as the bound demands,
 // e itself if it is too big.
-func (r *ring) push(e *Event) {
+func (r *ring) push(e *service.Event) {
 	if r.count == len(r.slots) {
 		r.resize(max(2*r.count, minSlots))
 	}
 	r.head++
 	*r.slot(r.head) = e
 	r.count++
-	r.bytes += e.size()
+	r.bytes += e.Size()
 	for r.bytes > r.most {
 		r.pop()
 	}
@@ -256,7 +267,7 @@ func (r *ring) push(e *Event) {
 
 func (r *ring) pop() {
 	oldest := r.slot(r.head - journal.Position(r.count) + 1)
-	r.bytes -= (*oldest).size()
+	r.bytes -= (*oldest).Size()
 	*oldest = nil
 	r.count--
 }
@@ -276,7 +287,7 @@ func (r *ring) shrink(to int64) {
 
 // resize gives the ring another number of slots, not below count.
 func (r *ring) resize(slots int) {
-	next := ring{slots: make([]*Event, slots)}
+	next := ring{slots: make([]*service.Event, slots)}
 	for p := r.head - journal.Position(r.count) + 1; p <= r.head; p++ {
 		*next.slot(p) = *r.slot(p)
 	}
@@ -294,7 +305,7 @@ func (r *ring) has(after journal.Position) bool {
 }
 
 // read appends the events after a position, at most limit.
-func (r *ring) read(to []*Event, after journal.Position, limit int) []*Event {
+func (r *ring) read(to []*service.Event, after journal.Position, limit int) []*service.Event {
 	for p := after + 1; p <= r.head && limit > 0; p++ {
 		to = append(to, *r.slot(p))
 		limit--

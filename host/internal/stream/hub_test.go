@@ -102,7 +102,7 @@ func TestFilters(t *testing.T) {
 		}
 		c := b.subscribe(0, f)
 		for atHead := false; !atHead; {
-			var events []*Event
+			var events []*service.Event
 			var err error
 			if events, atHead, err = c.Poll(t.Context(), 10); err != nil {
 				t.Fatal(err)
@@ -341,7 +341,7 @@ func TestWhatASmallEventKeeps(t *testing.T) {
 	}
 	large := `"` + strings.Repeat("x", size) + `"`
 	small := b.subscribe(0, Filter{Types: []service.Type{"small"}})
-	var held []*Event
+	var held []*service.Event
 	before := heap()
 	for range commits {
 		b.commit("alice", event("small", "1"), journal.NewEvent{Type: "large", Data: []byte(strings.Clone(large))}, event("small", "2"))

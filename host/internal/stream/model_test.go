@@ -134,7 +134,7 @@ func (m *model) read(random *rand.Rand, f Filter, done <-chan struct{}) error {
 			ended = true
 		default:
 		}
-		var events []*Event
+		var events []*service.Event
 		var err error
 		if random.IntN(2) == 0 {
 			events, _, err = c.Poll(context.Background(), random.IntN(40))
@@ -169,7 +169,7 @@ func (m *model) read(random *rand.Rand, f Filter, done <-chan struct{}) error {
 }
 
 // same holds what a cursor gave on its way from one position to another to the model.
-func (m *model) same(f *filter, after, through journal.Position, got []*Event) error {
+func (m *model) same(f *filter, after, through journal.Position, got []*service.Event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for p := after + 1; p <= through; p++ {

@@ -87,7 +87,7 @@ func TestManyPublishIntoRings(t *testing.T) {
 			h := New(Options{Service: service.Name(fmt.Sprint("s", n)), Reader: empty{}, Rings: rings})
 			random := rand.New(rand.NewPCG(n, n))
 			for range 2000 {
-				e := &Event{Event: journal.Event{Data: make([]byte, random.IntN(3000))}}
+				e := &service.Event{Event: journal.Event{Data: make([]byte, random.IntN(3000))}}
 				h.mu.Lock()
 				h.changed(func() { h.ring.push(e) })
 				h.mu.Unlock()

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -18,7 +19,7 @@ func TestShares(t *testing.T) {
 	const limit = 200_000
 	host := budget.New(budget.Limits{budget.FlightBytes: limit})
 	b := newBench(t, Options{Account: host.Child("bank", nil)})
-	for _, size := range []int{1, LargeData - 2, LargeData, 50_000} {
+	for _, size := range []int{1, service.LargeData - 2, service.LargeData, 50_000} {
 		b.commit("alice", event("up", `"`+strings.Repeat("x", size)+`"`))
 	}
 	events, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
@@ -26,9 +27,9 @@ func TestShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A small event has a text to share in each form, a large one its data in both.
-	var shares []*Share
+	var shares []*service.Share
 	for _, e := range events {
-		for form := range Form(forms) {
+		for form := range service.EventForm(2) {
 			if share := e.Share(form); !slices.Contains(shares, share) {
 				shares = append(shares, share)
 			}
@@ -108,6 +109,36 @@ func TestAStepIsBoundedInBytes(t *testing.T) {
 			c.Release()
 			if len(c.out) != 0 || c.out[:want][0] != nil {
 				t.Error("the events are still held")
+			}
+		}
+	}
+}
+
+// TestEncodedOnce has all subscribers share one encoding, and events read from
+// the journal look as those from memory.
+func TestEncodedOnce(t *testing.T) {
+	b := newBench(t, Options{})
+	b.fill(3)
+	one, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open(Options{})
+	read, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range one {
+		for form := range service.EventForm(2) {
+			if &one[i].Text(form)[0] != &other[i].Text(form)[0] {
+				t.Errorf("event %d was encoded twice", i)
+			}
+			if !bytes.Equal(one[i].Text(form), read[i].Text(form)) {
+				t.Errorf("in memory %s\nin the journal %s", one[i].Text(form), read[i].Text(form))
 			}
 		}
 	}

@@ -86,7 +86,7 @@ type Cursor struct {
 	reader string
 	at     journal.Position
 	filter filter
-	out    []*Event
+	out    []*service.Event
 	waiter *waiter // while it waits for something at the head
 
 	// Of a cursor that was far behind.
@@ -113,7 +113,7 @@ func (c *Cursor) Position() journal.Position { return c.at }
 //
 // The error is the cause of ctx's end, a failure of the journal as a
 // [*service.Error], or the reason of [Hub.Close]; the cursor stays usable.
-func (c *Cursor) Next(ctx context.Context, most int) ([]*Event, error) {
+func (c *Cursor) Next(ctx context.Context, most int) ([]*service.Event, error) {
 	for {
 		news, err := c.step(ctx, most, true)
 		switch {
@@ -162,7 +162,7 @@ func (c *Cursor) woken() {
 // atHead reports whether that was all; if not, ask again, even after none: the
 // cursor may have passed by what is not wanted, which is also what comes of it when ctx
 // ends on the way.
-func (c *Cursor) Poll(ctx context.Context, most int) (events []*Event, atHead bool, err error) {
+func (c *Cursor) Poll(ctx context.Context, most int) (events []*service.Event, atHead bool, err error) {
 	defer c.endTurn()
 	begin := c.at
 	for range pageSteps {
@@ -359,9 +359,9 @@ func (p *collector) take(e *journal.Event) error {
 		return errFull
 	}
 	own := p.room.next(len(e.Data)+len(e.Metadata), together)
-	own.Event, own.service, own.origin, own.hub = *e, p.cursor.hub.options.Service, p.origin, p.cursor.hub
-	data := append(append(make([]byte, 0, len(e.Data)+len(e.Metadata)), e.Data...), e.Metadata...)
-	own.Data, own.Metadata = data[:len(e.Data):len(e.Data)], data[len(e.Data):]
+	of, data := *e, append(append(make([]byte, 0, len(e.Data)+len(e.Metadata)), e.Data...), e.Metadata...)
+	of.Data, of.Metadata = data[:len(e.Data):len(e.Data)], data[len(e.Data):]
+	own.Init(p.cursor.hub.options.Service, p.origin, of, p.cursor.hub.memory)
 	p.bytes += len(data)
 	p.events = append(p.events, own)
 	p.through = e.Position

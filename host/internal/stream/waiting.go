@@ -1,6 +1,9 @@
 package stream
 
-import "github.com/bulkhead-wasm/bulkhead/journal"
+import (
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+)
 
 // waiting are the cursors at the head that do not want everything, by what they want: a
 // commit wakes those that want it and costs nothing for the others, however many they are.
@@ -59,7 +62,7 @@ func (n *waiter) wake(to journal.Position) {
 }
 
 // publish wakes those that want an event, which follows on all that they were not woken for.
-func (w *waiting) publish(e *Event) {
+func (w *waiting) publish(e *service.Event) {
 	for _, set := range []map[*waiter]struct{}{w.byKey[e.Key], w.byType[e.Type]} {
 		for n := range set {
 			if n.filter.wants(&e.Event) {

@@ -1,4 +1,4 @@
-package stream
+package service
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -21,7 +20,7 @@ var origin = journal.Stamp{1, 2, 3}
 
 func TestCloudEvent(t *testing.T) {
 	got := string(NewEvent("bank", origin, sample).Text(CloudEvent))
-	want := `{"specversion":"1.0","id":"` + service.Cursor{Position: 42, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
+	want := `{"specversion":"1.0","id":"` + Cursor{Position: 42, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
 		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
 		`"entityversion":"3","position":"42","sequence":"00000000000000000042","commandid":"c-1","commandtype":"deposit"}`
 	if got != want {
@@ -33,8 +32,8 @@ func TestNativeEvent(t *testing.T) {
 	e := sample
 	e.Position, e.Version = math.MaxUint64, 1<<53+1
 	e.Metadata = metadataOf("tenant", "acme", "X-Actor", "clerk \"7\"\n", "id", "mine", "", "", "tenant", "other", "bad", "\xff")
-	got := string(NewEvent("bank", origin, e).Text(Native))
-	want := `{"id":"` + service.Cursor{Position: math.MaxUint64, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
+	got := string(NewEvent("bank", origin, e).Text(NativeEvent))
+	want := `{"id":"` + Cursor{Position: math.MaxUint64, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
 		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
 		`"entityversion":9007199254740993,"position":18446744073709551615,"commandid":"c-1","commandtype":"deposit",` +
 		`"metadata":{"tenant":"acme","X-Actor":"clerk \"7\"\u000a","id":"mine","bad":"\ufffd"}}`
@@ -42,7 +41,7 @@ func TestNativeEvent(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	e.Metadata = nil
-	if got := string(NewEvent("bank", origin, e).Text(Native)); !strings.HasSuffix(got, `"commandtype":"deposit"}`) {
+	if got := string(NewEvent("bank", origin, e).Text(NativeEvent)); !strings.HasSuffix(got, `"commandtype":"deposit"}`) {
 		t.Errorf("without metadata %s", got)
 	}
 }
@@ -65,7 +64,7 @@ func TestCloudEventData(t *testing.T) {
 		e.ContentType, e.Data = c.contentType, []byte(c.data)
 		event := NewEvent("bank", origin, e)
 		got := string(event.Text(CloudEvent))
-		if native := string(event.Text(Native)); !strings.Contains(native, c.want) || strings.Contains(native, `"data`) != strings.Contains(got, `"data`) {
+		if native := string(event.Text(NativeEvent)); !strings.Contains(native, c.want) || strings.Contains(native, `"data`) != strings.Contains(got, `"data`) {
 			t.Errorf("%s: %s in the native form", c.name, native)
 		}
 		if !json.Valid([]byte(got)) || strings.ContainsAny(got, "\r\n") {
@@ -95,46 +94,11 @@ func TestCloudEventText(t *testing.T) {
 	}
 }
 
-// TestEncodedOnce has all subscribers share one encoding, and events read from
-// the journal look as those from memory.
-func TestEncodedOnce(t *testing.T) {
-	b := newBench(t, Options{})
-	b.fill(3)
-	one, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.open(Options{})
-	read, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range one {
-		for form := range Form(forms) {
-			if &one[i].Text(form)[0] != &other[i].Text(form)[0] {
-				t.Errorf("event %d was encoded twice", i)
-			}
-			if !bytes.Equal(one[i].Text(form), read[i].Text(form)) {
-				t.Errorf("in memory %s\nin the journal %s", one[i].Text(form), read[i].Text(form))
-			}
-		}
-	}
-}
-
 // TestAFormThatNobodyWantsIsNotEncoded: whoever asks for one form pays for that alone.
 func TestAFormThatNobodyWantsIsNotEncoded(t *testing.T) {
-	for form := range Form(forms) {
-		b := newBench(t, Options{})
-		b.fill(1)
-		events, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e := events[0]
+	for form := range EventForm(eventForms) {
+		e := new(Event)
+		e.Init("bank", origin, sample, unbounded{})
 		if share := e.Share(form); share.Bytes() != cap(e.Text(form)) {
 			t.Errorf("%d bytes are shared, the text takes %d", share.Bytes(), cap(e.Text(form)))
 		}
@@ -144,6 +108,12 @@ func TestAFormThatNobodyWantsIsNotEncoded(t *testing.T) {
 	}
 }
 
+// unbounded is memory without a bound.
+type unbounded struct{}
+
+func (unbounded) TryTake(int64) bool { return true }
+func (unbounded) Give(int64)         {}
+
 func FuzzTexts(f *testing.F) {
 	f.Add("alice", "deposited", "application/json", []byte(`{"a":1}`), []byte{3, 0, 0, 0, 'a', 'b', 'c'}, uint64(1))
 	f.Add("\xff", "", "text/plain", []byte("\n"), []byte(nil), uint64(1<<63))
@@ -151,7 +121,7 @@ func FuzzTexts(f *testing.F) {
 		e := NewEvent("bank", origin, journal.Event{Position: journal.Position(n), Key: key, Version: journal.Version(n), Type: typ,
 			ContentType: contentType, Data: data, Metadata: metadata, Time: journal.UnixNano(n)})
 		held := 0
-		for form := range Form(forms) {
+		for form := range EventForm(eventForms) {
 			text := e.Text(form)
 			held += len(text)
 			if !json.Valid(text) || bytes.ContainsAny(text, "\r\n") {
@@ -168,8 +138,26 @@ func FuzzTexts(f *testing.F) {
 				t.Errorf("data changed: %q", back.Base64)
 			}
 		}
-		if held += len(data) + len(metadata); e.size() < int64(held) && len(typ)+len(key)+len(contentType) < 256 {
-			t.Errorf("%d bytes of texts, data and metadata count as %d", held, e.size())
+		if held += len(data) + len(metadata); e.Size() < int64(held) && len(typ)+len(key)+len(contentType) < 256 {
+			t.Errorf("%d bytes of texts, data and metadata count as %d", held, e.Size())
 		}
 	})
+}
+
+func BenchmarkCloudEvent(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		e := NewEvent("bank", origin, sample)
+		e.Text(CloudEvent)
+	}
+}
+
+func BenchmarkCursor(b *testing.B) {
+	c := NewEvent("bank", origin, sample).Cursor()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseCursor(c.String()); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package stream
+package service
 
 import (
 	"bytes"
@@ -12,39 +12,38 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Event is an event for subscribers. It is shared by all of them: nobody changes
-// it or its slices. Its methods are safe for concurrent use.
+// Event is an event on disk. It is shared by all who get it: nobody changes it or its slices.
+// Its methods are safe for concurrent use. The zero value is none; see [NewEvent].
 type Event struct {
 	journal.Event
 
-	service service.Name
-	hub     *Hub // nil: of nobody's stream
-	origin  journal.Stamp
-	texts   [forms]atomic.Pointer[text] // nil: nobody has asked for that form
-	looked  sync.Once                   // at the data
+	service Name
+	origin  journal.Stamp                         // identity of the log
+	memory  Memory                                // nil: of nobody's stream
+	texts   [eventForms]atomic.Pointer[eventText] // nil: nobody has asked for that form
+	looked  sync.Once                             // at the data
 	data    DataForm
 }
 
-// Form is a JSON form of an event. Both have the same members where they can.
-type Form uint8
+// EventForm is a JSON form of an event. Both have the same members where they can.
+type EventForm uint8
 
 // The forms of events.
 const (
-	// Native is the form of programs that know Bulkhead: position and entityversion are numbers of
+	// NativeEvent is the form of programs that know Bulkhead: position and entityversion are numbers of
 	// up to 64 bits, and metadata is an object with all pairs.
-	Native Form = iota
+	NativeEvent EventForm = iota
 	// CloudEvent is the JSON format of CloudEvents 1.0, which has texts for both numbers and no
 	// objects: pairs of metadata are attributes where they can, the others the text in metadata.
 	CloudEvent
-	forms = iota
+	eventForms = iota
 )
 
-// text is an event in one form, encoded when the first asks for it.
-type text struct {
+// eventText is an event in one form, encoded when the first asks for it.
+type eventText struct {
 	once   sync.Once
 	bytes  []byte
 	shared sync.Once // guards the making of share
@@ -56,10 +55,10 @@ type DataForm uint8
 
 // The forms of data.
 const (
-	NoData  DataForm = iota
-	JSON             // as it is
-	Lines            // JSON with line breaks, which are white space
-	NotJSON          // in base64
+	NoData     DataForm = iota
+	JSONData            // as it is
+	LineData            // JSON with line breaks, which are white space
+	BinaryData          // in base64
 )
 
 // LargeData is the size of an event's data, in bytes, above which no encoded form of it
@@ -67,14 +66,14 @@ const (
 const LargeData = 16 << 10
 
 // Around is what stands before and after the data in an encoded form of the event, and how
-// the data stands there, for those who write it in pieces: Lines with spaces instead of
-// line breaks, NotJSON between the quotes that are there.
-func (e *Event) Around(form Form) (head, tail []byte, data DataForm) {
+// the data stands there, for those who write it in pieces: LineData with spaces instead of
+// line breaks, BinaryData between the quotes that are there.
+func (e *Event) Around(form EventForm) (head, tail []byte, data DataForm) {
 	head = appendHead(make([]byte, 0, 512+len(e.Key)), e, form)
 	switch data = e.dataForm(); data {
-	case JSON, Lines:
+	case JSONData, LineData:
 		head = append(head, `,"data":`...)
-	case NotJSON:
+	case BinaryData:
 		head = append(head, `,"data_base64":"`...)
 		tail = append(tail, '"')
 	}
@@ -86,12 +85,12 @@ func (e *Event) dataForm() DataForm {
 		switch {
 		case len(e.Data) == 0:
 			e.data = NoData
-		case !isJSON(e.ContentType) || !utf8.Valid(e.Data) || !json.Valid(e.Data):
-			e.data = NotJSON
+		case !isEventJSON(e.ContentType) || !utf8.Valid(e.Data) || !json.Valid(e.Data):
+			e.data = BinaryData
 		case bytes.IndexByte(e.Data, '\n') < 0 && bytes.IndexByte(e.Data, '\r') < 0:
-			e.data = JSON
+			e.data = JSONData
 		default:
-			e.data = Lines
+			e.data = LineData
 		}
 	})
 	return e.data
@@ -99,19 +98,29 @@ func (e *Event) dataForm() DataForm {
 
 // NewEvent makes an event of one that was read from the log with that identity. It keeps e's
 // slices, which must be its own.
-func NewEvent(name service.Name, origin journal.Stamp, e journal.Event) *Event {
-	e.ContentType = contentType(e.ContentType)
-	return &Event{Event: e, service: name, origin: origin}
+func NewEvent(name Name, origin journal.Stamp, e journal.Event) *Event {
+	made := new(Event)
+	made.Init(name, origin, e, nil)
+	return made
+}
+
+// Init is NewEvent for an event that has its place in memory already, and its zero value so far.
+// memory, if not nil, counts what its subscribers hold of it; see [Share].
+func (e *Event) Init(name Name, origin journal.Stamp, of journal.Event, memory Memory) {
+	if of.ContentType == "" {
+		of.ContentType = abi.EncodingJSON
+	}
+	e.Event, e.service, e.origin, e.memory = of, name, origin, memory
 }
 
 // Cursor is the event's place: a reader that begins there gets the event after this one first.
-func (e *Event) Cursor() service.Cursor {
-	return service.Cursor{Position: e.Position, Origin: e.origin, Stamp: e.Stamp}
+func (e *Event) Cursor() Cursor {
+	return Cursor{Position: e.Position, Origin: e.origin, Stamp: e.Stamp}
 }
 
 // Text is the event in a form, in one line without line breaks. Each form is encoded once for
 // all subscribers, when the first asks for it; each time if the data is large.
-func (e *Event) Text(form Form) []byte {
+func (e *Event) Text(form EventForm) []byte {
 	if len(e.Data) > LargeData {
 		return appendEvent(nil, e, form)
 	}
@@ -120,16 +129,16 @@ func (e *Event) Text(form Form) []byte {
 	return t.bytes
 }
 
-func (e *Event) text(form Form) *text {
+func (e *Event) text(form EventForm) *eventText {
 	at := &e.texts[form]
 	if at.Load() == nil {
-		at.CompareAndSwap(nil, new(text)) // unless somebody else was faster
+		at.CompareAndSwap(nil, new(eventText)) // unless somebody else was faster
 	}
 	return at.Load()
 }
 
-// size is what the event takes in memory, in bytes, with the encoded forms that are kept: no less.
-func (e *Event) size() int64 {
+// Size is what the event takes in memory, in bytes, with the encoded forms that are kept: no less.
+func (e *Event) Size() int64 {
 	data := len(e.Data)
 	if data <= LargeData {
 		data *= 4 // itself, and in base64 in either form
@@ -137,47 +146,18 @@ func (e *Event) size() int64 {
 	return int64(1280 + data + 3*len(e.Key) + 3*len(e.Type) + 3*len(e.CommandID) + metadataSize(e.Metadata))
 }
 
-// blocks makes events, many small ones in one piece of memory. Who keeps one of them keeps
-// the whole piece, and so what the others refer to: little, as large ones stand alone.
-type blocks struct{ room []Event }
-
-const (
-	together = 64      // events in a piece
-	alone    = 1 << 10 // bytes of data and metadata from which on an event is no part of one
-)
-
-// next makes an event with so many bytes of data and metadata. left is how many there may be yet.
-func (b *blocks) next(bytes, left int) *Event {
-	if bytes >= alone {
-		return new(Event)
-	}
-	if len(b.room) == 0 {
-		b.room = make([]Event, min(together, left))
-	}
-	e := &b.room[0]
-	b.room = b.room[1:]
-	return e
-}
-
-func contentType(s string) string {
-	if s == "" {
-		return abi.EncodingJSON
-	}
-	return s
-}
-
 // appendEvent appends an event in a form. Names of extensions are of lower case letters and
 // digits, as the specification demands, and the native form has the same. Numbers of CloudEvents
 // have 31 bits, and SDKs refuse the whole event for a larger one, so they are texts there.
 // sequence is the position as an extension of that name wants it: ordered as text.
-func appendEvent(b []byte, e *Event, form Form) []byte {
+func appendEvent(b []byte, e *Event, form EventForm) []byte {
 	if b == nil {
 		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3+2*len(e.Metadata))
 	}
 	return appendTail(appendData(appendHead(b, e, form), e), e, form)
 }
 
-func appendHead(b []byte, e *Event, form Form) []byte {
+func appendHead(b []byte, e *Event, form EventForm) []byte {
 	b = append(b, '{')
 	if form == CloudEvent {
 		b = append(b, `"specversion":"1.0",`...)
@@ -195,7 +175,7 @@ func appendHead(b []byte, e *Event, form Form) []byte {
 	return appendText(b, "datacontenttype", e.ContentType)
 }
 
-func appendTail(b []byte, e *Event, form Form) []byte {
+func appendTail(b []byte, e *Event, form EventForm) []byte {
 	b = appendNumber(b, "entityversion", uint64(e.Version), form)
 	b = appendNumber(b, "position", uint64(e.Position), form)
 	if form == CloudEvent {
@@ -214,7 +194,7 @@ func appendTail(b []byte, e *Event, form Form) []byte {
 }
 
 // appendNumber appends a member with a number of up to 64 bits, which is a text in a CloudEvent.
-func appendNumber(b []byte, name string, n uint64, form Form) []byte {
+func appendNumber(b []byte, name string, n uint64, form EventForm) []byte {
 	b = append(append(append(b, ',', '"'), name...), '"', ':')
 	if form != CloudEvent {
 		return strconv.AppendUint(b, n, 10)
@@ -227,9 +207,9 @@ func appendData(b []byte, e *Event) []byte {
 	switch e.dataForm() {
 	case NoData:
 		return b
-	case JSON:
+	case JSONData:
 		return append(append(b, `,"data":`...), e.Data...)
-	case Lines:
+	case LineData:
 		b = append(b, `,"data":`...)
 		// Line breaks would end the event in a stream of lines.
 		compact := bytes.NewBuffer(b)
@@ -241,10 +221,10 @@ func appendData(b []byte, e *Event) []byte {
 	return append(b, '"')
 }
 
-// isJSON reports whether data of a content type are JSON within an event: application/json and
+// isEventJSON reports whether data of a content type are JSON within an event: application/json and
 // text/json. Those of other kinds of JSON, +json, are in base64: the official Go SDK refuses an
 // event that has them as JSON.
-func isJSON(contentType string) bool {
+func isEventJSON(contentType string) bool {
 	if contentType == abi.EncodingJSON {
 		return true
 	}

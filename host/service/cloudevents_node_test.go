@@ -1,6 +1,6 @@
 //go:build node
 
-package stream
+package service
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 // TestTheJavaScriptSDKReadsEveryEvent is TestTheGoSDKReadsEveryEvent for the SDK that make
 // test-js installs.
 func TestTheJavaScriptSDKReadsEveryEvent(t *testing.T) {
-	root, err := filepath.Abs("../../..")
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,9 @@
-package stream
+package service
 
 import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Metadata in a CloudEvent. Pairs that can be attributes are extensions of their own, so that
@@ -15,8 +14,8 @@ import (
 // maxAttributeName is the length that the specification recommends for names.
 const maxAttributeName = 20
 
-// taken are the names that no pair of metadata has as an attribute.
-var taken = map[string]bool{
+// takenNames are the names that no pair of metadata has as an attribute.
+var takenNames = map[string]bool{
 	// Attributes of CloudEvents 1.0, and the member that holds the data.
 	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
 	"datacontenttype": true, "dataschema": true, "data": true,
@@ -31,7 +30,7 @@ var taken = map[string]bool{
 
 // isAttribute reports whether a pair can be an extension of its own.
 func isAttribute(name, value []byte) bool {
-	if len(name) == 0 || len(name) > maxAttributeName || taken[string(name)] {
+	if len(name) == 0 || len(name) > maxAttributeName || takenNames[string(name)] {
 		return false
 	}
 	for _, c := range name {
@@ -61,7 +60,7 @@ func appendAttributes(b []byte, m abi.Metadata) []byte {
 		return b
 	}
 	others := 0
-	for name, value := range service.Pairs(m) {
+	for name, value := range Pairs(m) {
 		if isAttribute(name, value) {
 			b = appendText(b, string(name), string(value))
 		} else {
@@ -72,7 +71,7 @@ func appendAttributes(b []byte, m abi.Metadata) []byte {
 		return b
 	}
 	separator := `,"metadata":"{`
-	for name, value := range service.Pairs(m) {
+	for name, value := range Pairs(m) {
 		if !isAttribute(name, value) {
 			b = append(appendTextInText(append(b, separator...), name), ':')
 			b = appendTextInText(b, value)
@@ -85,7 +84,7 @@ func appendAttributes(b []byte, m abi.Metadata) []byte {
 // appendMetadata appends the member metadata of the native form: an object of strings.
 func appendMetadata(b []byte, m abi.Metadata) []byte {
 	separator := `,"metadata":{`
-	for name, value := range service.Pairs(m) {
+	for name, value := range Pairs(m) {
 		b = append(appendString(append(b, separator...), string(name)), ':')
 		b = appendString(b, string(value))
 		separator = ","

@@ -1,4 +1,4 @@
-package stream
+package service
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -104,7 +103,7 @@ func cloudCases(t *testing.T) []cloudCase {
 				"entityversion": fmt.Sprint(uint64(e.Version)), "commandid": string(e.CommandID), "commandtype": e.CommandType,
 			},
 		}
-		for name, value := range service.Pairs(e.Metadata) {
+		for name, value := range Pairs(e.Metadata) {
 			text := strings.ToValidUTF8(string(value), "\ufffd")
 			if strings.Contains(string(value), "\xff\xc3") { // each byte by itself
 				text = "\ufffd\ufffd"
@@ -168,7 +167,7 @@ func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 func TestTheNativeFormHasEverything(t *testing.T) {
 	cases := cloudCases(t)
 	for i, e := range manyEvents() {
-		c, text := cases[i], e.Text(Native)
+		c, text := cases[i], e.Text(NativeEvent)
 		var got map[string]any
 		d := json.NewDecoder(bytes.NewReader(text))
 		d.UseNumber()
@@ -245,7 +244,7 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 			t.Errorf("%d members, %d are expected: %q", attributes, want, text)
 		}
 		pairs := 0
-		for range service.Pairs(metadata) {
+		for range Pairs(metadata) {
 			pairs++
 		}
 		all := map[string]string{}
@@ -263,7 +262,7 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 			t.Errorf("%d pairs of %d: %q", len(all), pairs, text)
 		}
 		native := struct{ Metadata map[string]string }{}
-		if err := json.Unmarshal(NewEvent("bank", origin, e).Text(Native), &native); err != nil {
+		if err := json.Unmarshal(NewEvent("bank", origin, e).Text(NativeEvent), &native); err != nil {
 			t.Fatal(err)
 		}
 		if !maps.Equal(native.Metadata, all) && pairs > 0 {
