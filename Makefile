@@ -8,18 +8,25 @@ GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 FUZZTIME  ?= 10s
-ROUNDS    ?= 50
-HOSTILETIME ?= 1m
-SEARCHTIME ?= 5m
-SEED      ?= 0
-PROVETIME ?= 3m
-CASES     ?= 1000
 BENCHTIME ?= 5s
 GROWTH    ?= 1000000,10000000
 ADDRESS   ?= 127.0.0.1:8080
 DATA      ?= build/data
 
-NOT_RACED := ^TestEveryCommandInTheReadme|^TestNeighbours|^TestEverythingHostile|^TestBytesInFlight|^TestSlowestPrograms|^TestSearchForSlowModules|^TestHostileGuests$$/^straight$$
+# How long a proof is, if not as long as it says itself, and what repeats a run.
+TIME      ?= 0
+ROUNDS    ?= 0
+SEED      ?= 0
+
+# runtests is go test that fails when no test ran, and keeps how long each test took.
+RUNTESTS := build/tools/runtests
+TEST      = GO='$(GO)' $(RUNTESTS) -times build/times/$@.json
+# A proof is a test that imports internal/prove; it is long with -prove only. With
+# -short the other tests of its package are not longer than in `make quick`.
+PROVE     = $(TEST) -count=1 -p 1 -timeout 3h -v -short
+LENGTH    = -prove -prove.time $(TIME) -prove.rounds $(ROUNDS) -prove.seed $(SEED)
+PROOFS    = $(shell $(GO) list -f '{{$$p := .ImportPath}}{{range .TestImports}}{{.}}:{{$$p}} {{end}}{{range .XTestImports}}{{.}}:{{$$p}} {{end}}' ./... \
+	| tr ' ' '\n' | sed -n 's|^.*/internal/prove:||p' | sort -u)
 
 # A guest is any plugins/<name>/wasm: the main package around the service in plugins/<name>.
 GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/wasm))
@@ -31,7 +38,8 @@ GUESTS := $(patsubst plugins/%/wasm,build/guests/%.wasm,$(wildcard plugins/*/was
 STATICCHECK := build/tools/staticcheck -checks inherit,-S1016
 
 .DEFAULT_GOAL := help
-.PHONY: help build guests run test test-race test-c test-js hostile slow crash prove fuzz bench bench-growth lint check clean $(GUESTS)
+.PHONY: help build guests run quick test test-alone test-race test-c test-js hostile slow crash prove fuzz bench bench-growth lint check node clean \
+	$(GUESTS) $(RUNTESTS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,43 +57,50 @@ $(GUESTS): build/guests/%.wasm:
 run: build guests ## start a host on loopback with the bank deployed, and say what to try next
 	bin/bulkhead serve --data $(DATA) --listen $(ADDRESS) --demo build/guests/bank.wasm
 
-test: ## run all tests that need nothing but Go
-	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v /host/internal/hostile$$)
-	@# What a neighbour feels beside hostile guests is measured without other tests beside it.
-	$(GO) test -timeout 30m ./host/internal/hostile
+$(RUNTESTS):
+	@$(GO) build -o $@ ./internal/runtests
 
-test-race: ## run them under the race detector (needs a C compiler)
-	@# What runs other processes only is left out, as the detector does not see them, and
-	@# so is what measures how long guests run, or compiles 200,000 instructions at once.
-	CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip '$(NOT_RACED)' ./...
+quick: $(RUNTESTS) ## vet, and the tests that need neither a whole host nor much time: the loop while you work
+	$(GO) vet ./...
+	$(TEST) -short ./...
 
-test-c: ## run the tests of the guest written in C (needs clang and lld)
-	$(GO) test -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
+test: test-alone ## run all tests that need nothing but Go
+	$(TEST) -tags '$(TAGS)' -timeout 30m $$($(GO) list ./... | grep -v /host/internal/hostile$$)
+
+# What a neighbour feels beside hostile guests is measured without other tests beside it.
+test-alone: $(RUNTESTS)
+	$(TEST) -timeout 30m ./host/internal/hostile
+
+test-race: $(RUNTESTS) ## run the tests that have concurrency under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(TEST) -race -timeout 40m ./...
+
+test-c: $(RUNTESTS) ## run the tests of the guest written in C (needs clang and lld)
+	$(TEST) -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
+
+test-js: $(RUNTESTS) node ## read every kind of event with the official JavaScript SDK of CloudEvents (needs Node.js and npm)
+	$(TEST) -tags node ./host/service
 
 # npm ci installs what the lock file says, by checksum, and runs no scripts of packages.
-test-js: ## read every kind of event with the official JavaScript SDK of CloudEvents (needs Node.js and npm)
+node:
 	@mkdir -p build/js
 	cp .ci/js/package.json .ci/js/package-lock.json build/js/
 	npm ci --prefix build/js --ignore-scripts --no-audit --no-fund --silent
-	$(GO) test -count=1 -tags node -run JavaScript ./host/service
 
-hostile: ## everything hostile at once beside a service that behaves, with little memory, few files and a small disk: HOSTILETIME=1m
-	$(GO) test -count=1 -timeout 60m -v -run '^TestEverythingHostile$$' ./host/internal/hostile -hostile.time $(HOSTILETIME)
+hostile: $(RUNTESTS) ## everything hostile at once beside a service that behaves, with little memory, few files and a small disk: TIME=1m
+	$(PROVE) ./host/internal/hostile $(LENGTH)
 
-slow: ## search for modules that run for long between two looks of the host: SEARCHTIME=5m
-	$(GO) test -count=1 -timeout 60m -v -run '^TestSearchForSlowModules$$' ./host/internal/sandbox -slow.search $(SEARCHTIME)
+slow: $(RUNTESTS) ## search for modules that run for long between two checks of the host: TIME=5m, SEED=n repeats a run
+	$(PROVE) ./host/internal/sandbox $(LENGTH)
 
-crash: ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
-	$(GO) test -count=1 -timeout 60m -v -run '^TestKill' ./host/internal/crash -rounds $(ROUNDS) -seed $(SEED)
+crash: $(RUNTESTS) ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n repeats a run
+	$(PROVE) ./host/internal/crash $(LENGTH)
 
-prove: ## the journal's tests at length: kills, losses of power, damaged files, models and linearizability for PROVETIME=3m each
-	$(GO) test -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestPowerCuts|TestDamagedFiles|TestDamageOfTheIndexIsNoticedByNobody|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
-		-kill.rounds 200 -cut.rounds 50 -damage.cases $(CASES) -damage.index $(CASES) -model.time $(PROVETIME)
-	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal -model.time $(PROVETIME)
-	$(GO) test -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/lsm -model.time $(PROVETIME)
-	$(GO) test -count=1 -timeout 60m -v -run '^TestLinearizable$$' ./host -linear.time $(PROVETIME)
-	$(GO) test -count=1 -timeout 60m -v -run '^TestKilledBackupsAndRestores$$' ./host -kill.rounds 200
-	$(MAKE) crash ROUNDS=$(ROUNDS)
+prove: $(RUNTESTS) ## all proofs at full length: kills, power cuts, damaged files, models, linearizability, hostile services; TIME=3m for each that is timed
+	$(PROVE) $(PROOFS) $(LENGTH)
+	@# These two have flags of their own.
+	$(TEST) -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestPowerCuts|TestDamagedFiles|TestDamageOfTheIndexIsNoticedByNobody|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
+		-kill.rounds 200 -cut.rounds 50 -damage.cases 1000 -damage.index 1000 -model.time 3m
+	$(TEST) -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/lsm -model.time 3m
 
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz
@@ -104,20 +119,26 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./host/internal/fair ./host/internal/stream ./host/service
 	$(GO) test -run '^$$' -bench Readers -benchtime 1x -timeout 1h ./host/internal/gateway
 
-lint: ## gofmt, go vet and staticcheck, for this machine and for wasip1
+lint: ## gofmt, go mod tidy, go vet and staticcheck, for this machine and for wasip1
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*' -not -path './build/*')); \
 		test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
+	$(GO) mod tidy -diff
 	$(GO) vet ./...
-	$(GO) vet -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
-	$(GO) vet -tags node ./host/service
+	$(GO) vet -tags cguest,node ./...
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi ./guest-sdk/... ./plugins/...
 	$(GO) build -modfile=.ci/tools.mod -o build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(STATICCHECK) ./...
 	GOOS=wasip1 GOARCH=wasm $(STATICCHECK),-U1000 ./abi ./guest-sdk/... ./plugins/...
 
-check: lint build guests test test-race test-c test-js ## everything that must pass before a change goes in
-	$(MAKE) fuzz FUZZTIME=5s
+# The tests of the guest in C and of the JavaScript SDK run among the others.
+check: lint build guests node ## everything that must pass before a change goes in
+	@rm -rf build/times
+	$(MAKE) test TAGS=cguest,node
+	$(MAKE) test-race
+	$(MAKE) fuzz FUZZTIME=3s
 	$(MAKE) crash ROUNDS=5
+	@echo 'The ten slowest tests:'
+	@$(RUNTESTS) -slowest 10 build/times/*.json
 
 bench-growth: ## measure journals of GROWTH=1000000,10000000 events against each other (10 GB of disk, some minutes)
 	$(GO) test -run '^$$' -bench Growth -timeout 2h ./journal/badgerengine -events $(GROWTH)

@@ -3,7 +3,6 @@ package host_test
 import (
 	"bufio"
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,12 +16,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
-)
-
-var (
-	killRounds = flag.Int("kill.rounds", 6, "how often TestKilledBackupsAndRestores kills its child")
-	killSeed   = flag.Uint64("kill.seed", 0, "repeat a run with this seed; 0 takes a new one")
 )
 
 // victimDir names the directory of a test binary that is started to be killed.
@@ -52,12 +47,8 @@ func beVictim(dir string) {
 // the name of a backup is a whole one, and a directory that has the name of the
 // restored one is whole.
 func TestKilledBackupsAndRestores(t *testing.T) {
-	seed := *killSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-kill.seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 7))
+	rounds := prove.Rounds(t, 6, 200)
+	rng := rand.New(rand.NewPCG(prove.Seed(t), 7))
 	dir := t.TempDir()
 	h := hosttest.New(t, func(o *host.Options) { o.Dir = filepath.Join(dir, "data") })
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -66,7 +57,7 @@ func TestKilledBackupsAndRestores(t *testing.T) {
 	}
 	h.Stop()
 	found := 0
-	for round := range *killRounds {
+	for round := range rounds {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), victimDir+"="+dir)
 		out, err := cmd.StdoutPipe()
@@ -111,5 +102,5 @@ func TestKilledBackupsAndRestores(t *testing.T) {
 		}
 		h.Stop()
 	}
-	t.Logf("%d rounds of %d left a restored directory", found, *killRounds)
+	t.Logf("%d rounds of %d left a restored directory", found, rounds)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,13 +18,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
-)
-
-var (
-	linearTime = flag.Duration("linear.time", 2*time.Second, "how long TestLinearizable keeps clients busy")
-	linearSeed = flag.Uint64("linear.seed", 0, "repeat the choices of TestLinearizable with this seed; 0 takes new ones")
 )
 
 // asked and told are an operation on one entity of the counter, whose state is the
@@ -99,11 +94,8 @@ func TestTheCounterIsChecked(t *testing.T) {
 // clients are told at last is the history of one counter each, in an order that
 // their clocks allow.
 func TestLinearizable(t *testing.T) {
-	seed := *linearSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-linear.seed %d", seed)
+	length := prove.Time(t, 2*time.Second, 3*time.Minute)
+	seed := prove.Seed(t)
 	var mu sync.Mutex // guards disk and rng
 	rng := rand.New(rand.NewPCG(seed, 0))
 	disk := journaltest.NewMemory()
@@ -126,7 +118,7 @@ func TestLinearizable(t *testing.T) {
 		}
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))
-	ctx, stop := context.WithTimeout(t.Context(), *linearTime)
+	ctx, stop := context.WithTimeout(t.Context(), length)
 	defer stop()
 	var clients sync.WaitGroup
 	c := &clerk{t: t, h: h, began: time.Now(), news: make(chan struct{})}

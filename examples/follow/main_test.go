@@ -15,11 +15,13 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // The example against the real program, which is killed in the middle and comes
 // back on the same address.
 func TestFollowMissesNothing(t *testing.T) {
+	prove.SkipShort(t, "it starts a whole host")
 	b := build(t)
 	host := b.serve(t)
 	b.bulkhead(t, "send", "bank/alice", "open", `{"owner":"Alice"}`)

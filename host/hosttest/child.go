@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/client"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // buildDir holds what tests have built; see [RemoveBuilt].
@@ -99,6 +100,7 @@ type Child struct {
 // came first. The process ends with the test at the latest.
 func StartChild(t testing.TB, o ChildOptions) *Child {
 	t.Helper()
+	prove.SkipShort(t, "it starts the program")
 	c := &Child{Log: &LastLines{}, Exited: make(chan struct{})}
 	args := append([]string{o.Program, "serve", "--json", "--data", o.Dir, "--listen", "127.0.0.1:0"}, o.Args...)
 	if o.Files > 0 {

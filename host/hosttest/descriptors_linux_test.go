@@ -23,6 +23,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
@@ -165,6 +166,7 @@ func (f *few) client() *client.Client {
 // With 128 descriptors and more connections than that, of which none is idle that can help
 // it, the journal has what it needs: commands are carried out or refused by name.
 func TestFewDescriptorsAreTheJournals(t *testing.T) {
+	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
 	c := f.client()
 	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {

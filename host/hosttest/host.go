@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 )
@@ -35,6 +36,7 @@ type Host struct {
 // waits for services to start, as Restart does.
 func New(t testing.TB, change ...func(*host.Options)) *Host {
 	t.Helper()
+	prove.SkipShort(t, "it starts a whole host")
 	h := &Host{t: t, options: host.Options{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}}
 	h.options.Limits.CompileTime = compileTime
 	for _, f := range change {

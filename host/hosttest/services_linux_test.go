@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 var manyServices = flag.Int("services", 1000, "services of BenchmarkManyServices, which has 1,024 descriptors")
@@ -33,6 +34,7 @@ func deployMany(t testing.TB, f *few, n int) {
 
 // A service needs no descriptor of its own: as many as there are descriptors run.
 func TestManyServicesWithFewDescriptors(t *testing.T) {
+	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
 	deployMany(t, f, 100)
 	f.stop()

@@ -17,11 +17,13 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // A host whose log and whose standard output go to a pipe that nobody empties, or whose reader has gone, answers
 // everybody, counts what it cannot write, and stops when it is told to.
 func TestALogThatNobodyReads(t *testing.T) {
+	prove.SkipShort(t, "it runs the program")
 	for _, gone := range []bool{false, true} {
 		t.Run(map[bool]string{false: "full", true: "gone"}[gone], func(t *testing.T) {
 			dir, address := t.TempDir(), hosttest.Address(t)

@@ -21,6 +21,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // asProgram is the variable with which the test binary is the program.
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the program as its users do; see testdata/script.
 func TestScripts(t *testing.T) {
+	prove.SkipShort(t, "it runs the program")
 	guests := buildGuests(t)
 	code := compileBank(t, guests)
 	testscript.Run(t, testscript.Params{

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // output is what a command writes, also while it is looked at.
@@ -77,6 +78,7 @@ func cliRun(t *testing.T, want int, args ...string) (stdout, stderr string) {
 
 // Nothing that a guest or a client says reaches a terminal as it is: whatever command shows it, in whatever form.
 func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
+	prove.SkipShort(t, "it starts a whole host")
 	dir, address := t.TempDir(), hosttest.Address(t)
 	t.Setenv("BULKHEAD_HOST", "http://"+address)
 	t.Setenv("BULKHEAD_LIMIT_COMPILE_TIME", "10m") // under the race detector, beside other tests

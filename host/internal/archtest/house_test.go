@@ -148,6 +148,12 @@ var house = []room{
 		why: "runs the real program among hostile guests and clients, and measures what its neighbours feel"},
 	{path: "host/internal/readmetest", layer: "proofs", support: true,
 		why: "executes the README as a newcomer would"},
+	{path: "internal/prove", layer: "ground", support: true,
+		why: "how long tests are is one flag for all of them, and tests of every layer ask"},
+	{path: "internal/raced", layer: "ground", support: true,
+		why: "whether the race detector watches is asked by tests of every layer"},
+	{path: "internal/runtests", layer: "program", may: []string{"internal/prove"}, support: true,
+		why: "runs go test for the Makefile; what is tested is none of its business"},
 	{path: "host/internal/archtest", layer: "proofs", support: true,
 		why: "this test"},
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 func init() { works["kernel facts"], works["use and die"], parent = kernelFacts, useAndDie, runParent }
@@ -30,6 +32,7 @@ func useAndDie(_ context.Context, job Job) (string, error) {
 // The kernel holds a limit of processor time by ticks of its clock, and may be early:
 // who is killed close to the limit has met it.
 func TestKilledNearTheLimit(t *testing.T) {
+	prove.SkipShort(t, "it starts processes that use up their memory")
 	for _, c := range []struct {
 		use  string
 		want Reason

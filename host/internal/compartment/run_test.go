@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // The test binary is its own child: "child" and the name of a work follow its name.
@@ -147,6 +149,7 @@ func TestTold(t *testing.T) {
 
 // Whatever happens to the child, the parent learns what it was, in time.
 func TestEnds(t *testing.T) {
+	prove.SkipShort(t, "it starts processes and waits for their ends")
 	for _, c := range []struct {
 		work   string
 		change func(*Task)

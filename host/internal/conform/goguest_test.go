@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // buildGo builds a Go guest.
@@ -27,6 +29,7 @@ func buildGo(t *testing.T, dir string) []byte {
 // A guest whose events share memory with the state is found, although its state is right
 // again in between.
 func TestEventsThatShareTheStateAreFound(t *testing.T) {
+	prove.SkipShort(t, "it builds and compiles a Go guest")
 	rep := run(t, buildGo(t, "testdata/keptguest"), Options{})
 	r, _ := rep.Result("G21")
 	if r.Status != Failed || !strings.Contains(r.Got, "acted against replayed") {
@@ -40,6 +43,7 @@ func TestEventsThatShareTheStateAreFound(t *testing.T) {
 // A Go guest without an SDK, and the project's own services, which are written
 // with it.
 func TestGoGuestsKeepAllRules(t *testing.T) {
+	prove.SkipShort(t, "it builds and compiles Go guests")
 	dirs, err := filepath.Glob("../../../plugins/*/wasm")
 	if err != nil {
 		t.Fatal(err)

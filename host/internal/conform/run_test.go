@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 func run(t *testing.T, module []byte, o Options) Report {
@@ -53,6 +54,7 @@ func TestModuleThatTraps(t *testing.T) {
 // The modules that the host refuses are reported as refused, each under the rule
 // that it breaks.
 func TestReasonsOfARefusal(t *testing.T) {
+	prove.SkipShort(t, "it builds and compiles a Go guest")
 	atUpload := []string{ruleStatic, ruleExports, ruleImports, ruleStart, ruleManifest}
 	limits := service.Limits{Fuel: 5_000_000}
 	for _, x := range append(testguest.Statically(), testguest.Dynamically()...) {

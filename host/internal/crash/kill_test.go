@@ -2,7 +2,6 @@ package crash
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -14,11 +13,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-)
-
-var (
-	rounds = flag.Int("rounds", 3, "how many rounds of load and kill -9; make crash has 50")
-	seed   = flag.Uint64("seed", 0, "repeats the random choices of a run; 0 takes a new one")
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 const (
@@ -30,26 +25,23 @@ const (
 
 // TestKillNine is the whole promise in one test; see the package's comment.
 func TestKillNine(t *testing.T) {
+	rounds, seed := prove.Rounds(t, 3, 50), prove.Seed(t)
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("seed %d: repeat with make crash SEED=%d ROUNDS=%d", *seed, *seed, *rounds)
 	var sum totals
-	for first := 0; first < *rounds; first += roundsPerDir {
-		h := &house{bin: bin, dir: filepath.Join(t.TempDir(), "data"), ledger: newLedger(), rng: rand.New(rand.NewPCG(*seed, uint64(first)))}
+	for first := 0; first < rounds; first += roundsPerDir {
+		h := &house{bin: bin, dir: filepath.Join(t.TempDir(), "data"), ledger: newLedger(), rng: rand.New(rand.NewPCG(seed, uint64(first)))}
 		if err := os.MkdirAll(h.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for n := first; n < min(first+roundsPerDir, *rounds) && !t.Failed(); n++ {
+		for n := first; n < min(first+roundsPerDir, rounds) && !t.Failed(); n++ {
 			h.round(t, n)
 		}
 		sum.add(h)
 	}
-	t.Logf("%d rounds: %v", *rounds, sum)
+	t.Logf("%d rounds: %v", rounds, sum)
 }
 
 // house is one directory through several rounds.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -13,11 +12,10 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
-
-var seed = flag.Uint64("seed", 0, "of the random tests; 0 chooses one")
 
 // observation is what a client saw of an entity at a version.
 type observation struct {
@@ -125,10 +123,7 @@ func (c *client) tolerate(err error) {
 // Afterwards everything any client saw has to be a state that the log passed
 // through, and what was deposited less what was withdrawn has to be there.
 func TestRandomLoad(t *testing.T) {
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed %d", *seed)
+	seed := prove.Seed(t)
 	disk := journaltest.NewMemory()
 	j, err := journal.Open(t.Context(), disk, journal.Options{MaxPendingCommits: 8})
 	if err != nil {
@@ -136,7 +131,7 @@ func TestRandomLoad(t *testing.T) {
 	}
 	t.Cleanup(func() { j.Close(context.Background()) })
 	told := &published{ids: map[journal.CommandID]int{}}
-	random := rand.New(rand.NewPCG(*seed, 0))
+	random := rand.New(rand.NewPCG(seed, 0))
 	every := 1 // of the first engine, so that there are snapshots in each run
 	newEngine := func() *Engine {
 		o, _ := bankOptions(t, j, 1+random.IntN(3))
@@ -165,7 +160,7 @@ func TestRandomLoad(t *testing.T) {
 	var steps atomic.Int64
 	swap := make(chan struct{}, 8)
 	for i := range clients {
-		c := &client{t: t, number: i, random: rand.New(rand.NewPCG(*seed, uint64(i)+1)), versions: map[string]service.Version{}}
+		c := &client{t: t, number: i, random: rand.New(rand.NewPCG(seed, uint64(i)+1)), versions: map[string]service.Version{}}
 		clients[i] = c
 		running.Go(func() {
 			for i := range 250 {

@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // attacker is a client that writes what it likes.
@@ -276,6 +277,7 @@ func TestTheReasonIsNotLost(t *testing.T) {
 
 // It arrives also if the host cannot send at present, as the client does not read before it has sent all.
 func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
+	prove.SkipShort(t, "it fills the buffers of sockets")
 	s := start(t, Options{MessageBytes: 1 << 10, linger: time.Minute})
 	service := s.fake.services["bank"]
 	large := fmt.Sprintf(`{"by":1,"text":%q}`, strings.Repeat("x", 16<<10))
@@ -344,6 +346,7 @@ func TestBrokenHandshakes(t *testing.T) {
 // A client that never reads holds its own connection up, and for no longer than
 // a write may take.
 func TestNeverReading(t *testing.T) {
+	prove.SkipShort(t, "it fills the buffers of sockets")
 	s := start(t, Options{WriteTime: time.Second, InFlight: 4})
 	s.fake.mu.Lock()
 	for i := range 400 {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 var only = flag.String("attack", "", "measure this attack alone")
@@ -30,6 +32,8 @@ const stall = 30 * time.Millisecond
 // A neighbour loses nothing beside any one hostile guest or client, and does not wait
 // for it. A short run each; what it measured is printed.
 func TestNeighbours(t *testing.T) {
+	prove.SkipShort(t, "it runs the program")
+	raced.Skip(t, "it runs other processes only")
 	for _, a := range attacks() {
 		if *only != "" && a.name != *only {
 			continue

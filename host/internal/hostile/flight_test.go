@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // held is what clients make a host hold at the most, in bytes.
@@ -86,6 +88,8 @@ func (h held) String() string {
 // than its budget, and one of them no more than its part; the neighbour's commands all
 // succeed meanwhile.
 func TestBytesInFlight(t *testing.T) {
+	prove.SkipShort(t, "it runs the program")
+	raced.Skip(t, "it runs other processes only")
 	const connection = 8 << 20
 	for _, a := range holdingAttacks() {
 		if *only != "" && a.name != *only {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -23,9 +22,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
-
-var hostileTime = flag.Duration("hostile.time", 10*time.Second, "how long everything hostile runs at once")
 
 // What the host has in the test of everything at once.
 const (
@@ -125,6 +124,8 @@ func (r *refusals) RoundTrip(req *http.Request) (*http.Response, error) {
 // memory, few descriptors and a small disk: it lives, the neighbour loses nothing,
 // each refusal says what it is, and afterwards all is as before.
 func TestEverythingHostile(t *testing.T) {
+	raced.Skip(t, "it runs other processes only")
+	length := prove.Time(t, 10*time.Second, time.Minute)
 	limits := limited(t)
 	c := startHost(t, hosttest.ChildOptions{
 		Dir: limits.dir, Files: openFiles, Wrap: limits.wrap,
@@ -186,7 +187,7 @@ func TestEverythingHostile(t *testing.T) {
 			pause(ctx, 100*time.Millisecond)
 		}
 	}()
-	beside := measure(ctx, c, *hostileTime)
+	beside := measure(ctx, c, length)
 	cancel()
 	raid.Wait()
 	<-watched

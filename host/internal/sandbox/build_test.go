@@ -19,6 +19,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // A refusal says the same, whoever has found it out.
@@ -37,6 +38,7 @@ func TestRefusalsAreTheSameApart(t *testing.T) {
 // What a module would become when it is rewritten, and that it is looked into at all, is
 // no memory of this process.
 func TestTheHostDoesNotLookIntoModules(t *testing.T) {
+	prove.SkipShort(t, "it compiles large modules")
 	const size = 1 << 20
 	r := newRuntime(t, Options{Compiler: compilerCommand()})
 	for _, b := range testguest.Growers(size) {
@@ -283,6 +285,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 // A program that was loaded by its skeleton does what one does that was compiled whole:
 // the same errors, the same fuel and the same stacks.
 func TestSkeletonsRunLikeWholeModules(t *testing.T) {
+	prove.SkipShort(t, "it builds and compiles Go guests")
 	stored := newRuntime(t, Options{CacheDir: t.TempDir()})
 	limits := service.Limits{Fuel: 200_000, CallTime: inTime.CallTime, MemoryBytes: 8 << 20}
 	var all []testguest.Misbehaviour

@@ -13,11 +13,13 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // A bomb costs the compiler process its life at the most. The uploader is told
 // which limit it was, the host's memory is as before, and the next module compiles.
 func TestCompileBombs(t *testing.T) {
+	prove.SkipShort(t, "it compiles large modules")
 	r := newRuntime(t, Options{Compiler: compilerCommand()})
 	for _, b := range testguest.Bombs() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -140,6 +142,7 @@ func TestSameModuleAtOnce(t *testing.T) {
 // A caller who gives up stops the compiler, and one who waits for the same module
 // then compiles it.
 func TestCancelStopsTheCompiler(t *testing.T) {
+	prove.SkipShort(t, "it compiles a large module")
 	module, err := goGuest()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -57,6 +58,7 @@ func goProgram(t testing.TB, l service.Limits) *Program {
 }
 
 func TestGoGuest(t *testing.T) {
+	prove.SkipShort(t, "it builds and compiles a Go guest")
 	ctx := t.Context()
 	p := goProgram(t, service.Limits{MemoryBytes: 16 << 20, CallTime: time.Minute})
 	types := map[string]uint16{}

@@ -10,6 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // Each hostile guest does what it says: it is a service that starts and answers,
@@ -17,6 +19,10 @@ import (
 func TestHostileGuests(t *testing.T) {
 	for _, g := range testguest.HostileGuests() {
 		t.Run(g.Name, func(t *testing.T) {
+			if g.Name == "straight" {
+				prove.SkipShort(t, "it compiles 200,000 instructions at once")
+				raced.Skip(t, "compiling 200,000 instructions at once takes minutes, and has one goroutine")
+			}
 			l := service.Limits{Fuel: 20_000_000, CompileTime: time.Hour}
 			if g.Name == "logframes" { // which costs 60,000,000
 				l.Fuel = 100_000_000

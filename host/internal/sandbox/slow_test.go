@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"flag"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -9,11 +8,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
-)
-
-var (
-	slowSearch = flag.Duration("slow.search", 2*time.Second, "how long to search for modules that run for long between two looks of the host")
-	slowSeed   = flag.Uint64("slow.seed", 0, "repeats the choices of a search; 0 takes a new seed")
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // slowest are the worst programs that searches have found so far, and what they do.
@@ -66,6 +62,8 @@ func checkSlow(t *testing.T, program []byte) {
 }
 
 func TestSlowestPrograms(t *testing.T) {
+	prove.SkipShort(t, "it measures how long guests run")
+	raced.Skip(t, "it measures how long guests run")
 	for name, program := range slowest {
 		t.Run(name, func(t *testing.T) { checkSlow(t, program) })
 	}
@@ -73,6 +71,7 @@ func TestSlowestPrograms(t *testing.T) {
 
 // FuzzSlow looks for programs that run for long between two looks of the host.
 func FuzzSlow(f *testing.F) {
+	prove.SkipShort(f, "it measures how long guests run")
 	for _, program := range slowest {
 		f.Add(program)
 	}
@@ -87,11 +86,9 @@ func FuzzSlow(f *testing.F) {
 // A search by mutation for the worst program: fuzzing goes by what code it reaches,
 // this by how long grants take. It prints what it found.
 func TestSearchForSlowModules(t *testing.T) {
-	if *slowSeed == 0 {
-		*slowSeed = uint64(time.Now().UnixNano())
-	}
-	random := rand.New(rand.NewPCG(*slowSeed, 0))
-	t.Logf("-slow.seed %d -slow.search %v", *slowSeed, *slowSearch)
+	raced.Skip(t, "it measures how long guests run")
+	length := prove.Time(t, 2*time.Second, 5*time.Minute)
+	random := rand.New(rand.NewPCG(prove.Seed(t), 0))
 	type found struct {
 		program []byte
 		score   time.Duration
@@ -100,7 +97,7 @@ func TestSearchForSlowModules(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(slowest)) {
 		best = append(best, found{program: slowest[name]})
 	}
-	end := time.Now().Add(*slowSearch)
+	end := time.Now().Add(length)
 	for n := 0; time.Now().Before(end); n++ {
 		program := slices.Clone(best[random.IntN(min(len(best), 16))].program)
 		for range 1 + random.IntN(4) {

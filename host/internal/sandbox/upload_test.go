@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // quick keeps guests that spin from holding the tests up.
@@ -155,6 +156,7 @@ func TestManifestSectionThatAgrees(t *testing.T) {
 // A module that takes too long is refused in time; the compiler, which cannot be
 // stopped, ends in the background, and Close waits for it.
 func TestCompileTimeLimit(t *testing.T) {
+	prove.SkipShort(t, "it waits for the limit")
 	module, err := goGuest()
 	if err != nil {
 		t.Fatal(err)

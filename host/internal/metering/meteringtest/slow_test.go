@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
@@ -131,7 +133,8 @@ func (a *arena) hold(t *testing.T, module []byte, args ...uint64) (outcome, bool
 // The slow interpreter, which was written from the tariff's text, agrees with what
 // is charged to the unit, on random modules; and the modules do what they did.
 func TestSlowMeterAgrees(t *testing.T) {
-	if underRace {
+	prove.SkipShort(t, "it interprets 200 modules")
+	if raced.Enabled {
 		*count = min(*count, 30)
 	}
 	a := newArena(t)

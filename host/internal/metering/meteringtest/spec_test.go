@@ -17,6 +17,8 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
@@ -51,10 +53,11 @@ type specCount struct {
 // does not validate does not validate after it was rewritten. On both engines, with
 // the same fuel.
 func TestSpecSuite(t *testing.T) {
+	prove.SkipShort(t, "it compiles thousands of modules")
 	dir := specDir(t)
 	total := specCount{refused: map[string]int{}}
 	suites, engines := specSuites, Engines
-	if underRace { // which cannot look into guests, and nothing here is concurrent: only that it runs at all
+	if raced.Enabled { // which cannot look into guests, and nothing here is concurrent: only that it runs at all
 		suites, engines = suites[2:], engines[:1]
 	}
 	for _, suite := range suites {
@@ -93,7 +96,7 @@ func TestSpecSuite(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(total.refused)) {
 		t.Logf("  refused %d times: %s", total.refused[name], name)
 	}
-	if !underRace && (total.modules < 1000 || total.assertions < 50_000) {
+	if !raced.Enabled && (total.modules < 1000 || total.assertions < 50_000) {
 		t.Errorf("only %d modules with %d assertions were run; has the suite moved?", total.modules, total.assertions)
 	}
 }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package meteringtest
-
-const underRace = false
