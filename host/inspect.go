@@ -9,9 +9,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Inspection is all that can be told about a module.
-type Inspection = sandbox.Inspection
-
 // InspectOptions say how to look at a module.
 type InspectOptions struct {
 	// Limits are those the module is held to. Zero fields are [service.DefaultLimits].
@@ -25,7 +22,7 @@ type InspectOptions struct {
 // Inspect tells what a module is, without a host: what stands in it, what of it
 // breaks the rules and limits, and, if nothing does, what it takes to start. That a
 // module would be refused is no error; its problems are in the result.
-func Inspect(ctx context.Context, module []byte, o InspectOptions) (_ *Inspection, err error) {
+func Inspect(ctx context.Context, module []byte, o InspectOptions) (_ *service.Inspection, err error) {
 	runtime, err := sandbox.NewRuntime(sandbox.Options{Compiler: o.Compiler, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err

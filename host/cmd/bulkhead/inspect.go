@@ -24,7 +24,7 @@ type inspectCmd struct {
 
 // inspected is what inspect prints with --json.
 type inspected struct {
-	*host.Inspection
+	*service.Inspection
 	Manifest *api.Manifest `json:"manifest,omitempty"`
 	Accepted bool          `json:"accepted"`
 }
@@ -60,7 +60,7 @@ func (c *inspectCmd) Run(e *env) error {
 	return nil
 }
 
-func (c *inspectCmd) print(w io.Writer, i *host.Inspection) {
+func (c *inspectCmd) print(w io.Writer, i *service.Inspection) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
 	row := func(name, format string, args ...any) {
@@ -113,7 +113,7 @@ func (c *inspectCmd) print(w io.Writer, i *host.Inspection) {
 }
 
 // printSelf is what the module says of itself.
-func printSelf(row func(name, format string, args ...any), i *host.Inspection) {
+func printSelf(row func(name, format string, args ...any), i *service.Inspection) {
 	m := i.Manifest
 	if m == nil {
 		return
@@ -140,7 +140,7 @@ func printSelf(row func(name, format string, args ...any), i *host.Inspection) {
 }
 
 // printStart is what it takes to start the module.
-func printStart(row func(name, format string, args ...any), i *host.Inspection) {
+func printStart(row func(name, format string, args ...any), i *service.Inspection) {
 	s := i.Start
 	switch {
 	case s == nil:

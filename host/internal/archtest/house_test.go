@@ -24,6 +24,7 @@ var layers = []string{
 	"words",     // what the host speaks of, and the smallest tools
 	"tools",     // one job each, none of which knows a service that runs
 	"parts",     // what a service that runs is made of
+	"sandbox",   // guests that run
 	"engine",    // one service
 	"registry",  // all services
 	"host",      // the whole, and what of it goes over the wire
@@ -64,6 +65,8 @@ var house = []room{
 	{path: "host/internal/metering/meteringtest", layer: "engine", may: []string{"host/internal/metering", "host/internal/wasmbin", "host/internal/testguest"},
 		outside: []string{"github.com/tetratelabs/wazero"}, support: true,
 		why: "holds rewritten modules against the originals, on wazero's two engines and a slow interpreter of its own"},
+	{path: "host/internal/admission", layer: "parts", may: []string{"abi", "host/service", "host/internal/metering", "host/internal/wasmbin"},
+		why: "what a module may be is a question about its bytes; it is answered before anything runs, by a process that has no runtime if need be"},
 	{path: "host/internal/compartment", layer: "tools",
 		why: "a child process with bounds is the same whatever it works on, and what works on it is none of its business"},
 	{path: "host/internal/metering/kernels", layer: "registry", may: []string{"host/internal/metering", "host/internal/metering/meteringtest", "host/internal/wasmbin"},
@@ -82,7 +85,7 @@ var house = []room{
 	{path: "guest-sdk/guesttest", layer: "engine", may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", layer: "parts", may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/fair", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
+	{path: "host/internal/sandbox", layer: "sandbox", may: []string{"internal/yield", "host/internal/admission", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/fair", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", layer: "tools", may: []string{"host/service"},

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -33,7 +36,7 @@ var liarAnswer = [][]byte{testguest.I32Const(int32(abi.ReqCommand) * 8), testgue
 func i32s(n int) []wasmbin.ValType {
 	t := make([]wasmbin.ValType, n)
 	for i := range t {
-		t[i] = i32
+		t[i] = wasmbin.I32
 	}
 	return t
 }
@@ -59,7 +62,7 @@ func TestClockIsTheCommands(t *testing.T) {
 	read := func(id, at int32) []byte {
 		return testguest.Code(testguest.I32Const(id), testguest.I64Const(0), testguest.I32Const(scratch+at), testguest.Call(0), testguest.Drop)
 	}
-	i := instantiate(t, compile(t, asker(wasiModule, "clock_time_get", []wasmbin.ValType{i32, i64, i32}, i32s(1),
+	i := instantiate(t, compile(t, asker(admission.WASI, "clock_time_get", []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, i32s(1),
 		read(0, 0), read(1, 8), read(1, 16), read(0, 24)), quick), nil)
 	for range 2 { // the same at each command: nothing of the last one is left
 		command(t, i, 1_000_000, 0)
@@ -80,7 +83,7 @@ func TestRandomIsTheSeeds(t *testing.T) {
 	draw := func(at int32) []byte {
 		return testguest.Code(testguest.I32Const(scratch+at), testguest.I32Const(16), testguest.Call(0), testguest.Drop)
 	}
-	i := instantiate(t, compile(t, asker(wasiModule, "random_get", i32s(2), i32s(1), draw(0), draw(16)), quick), nil)
+	i := instantiate(t, compile(t, asker(admission.WASI, "random_get", i32s(2), i32s(1), draw(0), draw(16)), quick), nil)
 	seen := map[string]bool{}
 	for _, seed := range []byte{1, 2, 1} {
 		command(t, i, 0, seed)
@@ -99,8 +102,8 @@ func TestPollReturnsAtOnceAndMovesTheClock(t *testing.T) {
 	const year = 365 * 24 * 3600 * 1_000_000_000
 	module := testguest.Liar{
 		Imports: []testguest.Import{
-			{Module: wasiModule, Name: "poll_oneoff", Params: i32s(4), Results: i32s(1)},
-			{Module: wasiModule, Name: "clock_time_get", Params: []wasmbin.ValType{i32, i64, i32}, Results: i32s(1)},
+			{Module: admission.WASI, Name: "poll_oneoff", Params: i32s(4), Results: i32s(1)},
+			{Module: admission.WASI, Name: "clock_time_get", Params: []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, Results: i32s(1)},
 		},
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 			// Two clocks: a year, relative, and one that is later.
@@ -128,21 +131,22 @@ func TestPollReturnsAtOnceAndMovesTheClock(t *testing.T) {
 // Every system function with pointers that lead nowhere: an error number or a
 // trap, and the instance lives.
 func TestSystemFunctionsCheckPointers(t *testing.T) {
-	for name, f := range wasiFunctions() {
+	for name := range wasiFunctions() {
 		if name == "proc_exit" {
 			continue
 		}
+		f, _ := admission.Signature(admission.WASI, name)
 		for _, v := range []int32{-1, testguest.LiarBytes - 1, -8, 1 << 30} {
 			var code []byte
-			for _, p := range f.params {
-				if p == i64 {
+			for _, p := range f.Params {
+				if p == wasmbin.I64 {
 					code = append(code, testguest.I64Const(int64(v))...)
 				} else {
 					code = append(code, testguest.I32Const(v)...)
 				}
 			}
 			call := testguest.Code(code, testguest.Call(0), testguest.Drop)
-			i := instantiate(t, compile(t, asker(wasiModule, name, f.params, f.results, call), quick), nil)
+			i := instantiate(t, compile(t, asker(admission.WASI, name, f.Params, f.Results, call), quick), nil)
 			command(t, i, 0, 0)
 			if i.Broken() {
 				t.Errorf("%s(%d …) broke the instance", name, v)
@@ -157,24 +161,23 @@ func TestFilesAreNotThere(t *testing.T) {
 		"path_unlink_file": errnoBadf, "proc_raise": errnoNosys, "sock_send": errnoNotsock, "fd_seek": errnoSpipe,
 		"sched_yield": errnoSuccess, "environ_sizes_get": errnoSuccess, "args_get": errnoSuccess, "fd_fdstat_get": errnoSuccess,
 	}
-	all := wasiFunctions()
 	for name, want := range results {
-		f := all[name]
+		f, _ := admission.Signature(admission.WASI, name)
 		code := testguest.I32Const(scratch)
-		for k, p := range f.params {
+		for k, p := range f.Params {
 			switch {
 			case k == 0 && strings.HasPrefix(name, "environ"):
 				code = append(code, testguest.I32Const(scratch+8)...)
 			case k == 0:
 				code = append(code, testguest.I32Const(1)...)
-			case p == i64:
+			case p == wasmbin.I64:
 				code = append(code, testguest.I64Const(0)...)
 			default:
 				code = append(code, testguest.I32Const(scratch+16)...)
 			}
 		}
 		call := testguest.Code(code, testguest.Call(0), testguest.Store32(0))
-		i := instantiate(t, compile(t, asker(wasiModule, name, f.params, f.results, call), quick), nil)
+		i := instantiate(t, compile(t, asker(admission.WASI, name, f.Params, f.Results, call), quick), nil)
 		command(t, i, 0, 0)
 		if got := errno(binary.LittleEndian.Uint32(peek(t, i, 0, 4))); got != want {
 			t.Errorf("%s answers %d, want %d", name, got, want)
@@ -189,7 +192,7 @@ func TestLogs(t *testing.T) {
 	module := testguest.Liar{
 		Imports: []testguest.Import{
 			{Module: abi.ImportModule, Name: abi.ImportLog, Params: i32s(3)},
-			{Module: wasiModule, Name: "fd_write", Params: i32s(4), Results: i32s(1)},
+			{Module: admission.WASI, Name: "fd_write", Params: i32s(4), Results: i32s(1)},
 		},
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 			log(1, scratch, 5), log(99, scratch+5, 4), log(0, scratch, 0),
@@ -239,7 +242,7 @@ func TestLogFloods(t *testing.T) {
 		"lines":        asker(abi.ImportModule, abi.ImportLog, i32s(3), nil, times(2000, three(100))),
 		"empty lines":  asker(abi.ImportModule, abi.ImportLog, i32s(3), nil, times(50_000, three(0))),
 		"one huge log": asker(abi.ImportModule, abi.ImportLog, i32s(3), nil, three(0x30000)),
-		"stderr":       asker(wasiModule, "fd_write", i32s(4), i32s(1), times(2000, write)),
+		"stderr":       asker(admission.WASI, "fd_write", i32s(4), i32s(1), times(2000, write)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			sink := &logSink{}
@@ -278,6 +281,18 @@ func TestSlogLogger(t *testing.T) {
 	for _, want := range []string{"DEBUG", "INFO", "WARN", "ERROR", `msg="a line"`, "service=bank", `entity=a`, `command_id="id 1"`, "trace_id=01000000000000000000000000000000"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in %s", want, out.String())
+		}
+	}
+}
+
+// What admission lets modules import is there, and nothing else is.
+func TestEveryOfferedFunctionIsThere(t *testing.T) {
+	if got := slices.Sorted(maps.Keys(offered)); !slices.Equal(got, admission.Modules()) {
+		t.Errorf("there are functions of %v; offered are %v", got, admission.Modules())
+	}
+	for module, functions := range offered {
+		if got, want := slices.Sorted(maps.Keys(functions)), admission.Functions(module); !slices.Equal(got, want) {
+			t.Errorf("of %s there are %v; offered are %v", module, got, want)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -65,7 +66,7 @@ func (o order) limits(size int) service.Limits {
 // reasons.
 func rewrite(module []byte, o order, tell func(Stage)) (*facts, []byte, error) {
 	tell(StageVerifying)
-	m, err := verify(module, o.limits(len(module)))
+	m, err := admission.Verify(module, o.limits(len(module)))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
@@ -98,7 +99,7 @@ func TestAStoredModuleIsHeldToTheLimits(t *testing.T) {
 	for _, c := range []struct {
 		bytes int64
 		want  string
-	}{{8 << 20, ""}, {pageBytes, "this service's limit is 65536"}, {8 << 20, ""}} {
+	}{{8 << 20, ""}, {admission.PageBytes, "this service's limit is 65536"}, {8 << 20, ""}} {
 		l := quick
 		l.MemoryBytes = c.bytes
 		err := compileWith(t, r, module, l)
@@ -191,7 +192,7 @@ func sampleFacts() *facts {
 	return &facts{
 		tariff: 1, setup: true, why: "it imports a table", memoryPages: 17, hasManifest: true, manifest: []byte(`{"service":"c"}`),
 		globals: []metering.Global{{Export: "bulkhead_meter_v1.global.0", Type: wasmbin.I32}, {Export: "bulkhead_meter_v1.global.7", Type: wasmbin.F64}},
-		modules: []string{abi.ImportModule, wasiModule},
+		modules: []string{abi.ImportModule, admission.WASI},
 	}
 }
 
@@ -269,12 +270,12 @@ func FuzzParseRefusal(f *testing.F) {
 func TestRefusalsAreBounded(t *testing.T) {
 	long := strings.Repeat("ä", maxReasonBytes)
 	var reasons []string
-	for range 2 * maxReasons {
+	for range 2 * admission.MaxReasons {
 		reasons = append(reasons, long)
 	}
 	b := appendRefusal(nil, long, reasons)
 	message, got, err := parseRefusal(b)
-	if err != nil || len(b) > maxRefusalBytes || len(got) != maxReasons+1 || message != long[:maxReasonBytes] || got[0] != long[:maxReasonBytes] {
+	if err != nil || len(b) > maxRefusalBytes || len(got) != admission.MaxReasons+1 || message != long[:maxReasonBytes] || got[0] != long[:maxReasonBytes] {
 		t.Errorf("%d bytes, %d reasons, %v", len(b), len(got), err)
 	}
 	if _, err := readAtMost(os.DevNull, 10); err == nil {

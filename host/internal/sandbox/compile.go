@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -134,7 +135,7 @@ func (p *Program) know(f *facts) {
 	p.manifest, p.hasManifest = f.manifest, f.hasManifest
 	p.tableBytes = int64(f.tableBytes)
 	p.heapBytes = heapBytes(f, p.limits)
-	p.minBytes = int64(f.memoryPages) * pageBytes
+	p.minBytes = int64(f.memoryPages) * admission.PageBytes
 	p.startBytes = p.minBytes
 }
 
@@ -207,9 +208,9 @@ func (p *Program) load(name string, size int) error {
 	if f.tariff != metering.TariffVersion {
 		return fmt.Errorf("%w: it is metered by tariff %d", errNotLoaded, f.tariff)
 	}
-	var v verification // it may have been built for a service with a higher limit
-	if v.memoryPages(f.memoryPages, p.limits); v.err() != nil {
-		return v.err()
+	var v admission.Violations // it may have been built for a service with a higher limit
+	if v.MemoryPages(f.memoryPages, p.limits); v.Err() != nil {
+		return v.Err()
 	}
 	ctx := context.Background()
 	if coded {

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"bytes"
 	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 )
 
 // copying is the backing where the system cannot map images: memories are slices on
@@ -36,7 +38,7 @@ func (c *copied) held(size uint64) uint64 {
 	if size <= have {
 		return have
 	}
-	return min(max(size, have/4*5), c.limit) / pageBytes * pageBytes
+	return min(max(size, have/4*5), c.limit) / admission.PageBytes * admission.PageBytes
 }
 
 func (c *copied) grow(size uint64) ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
@@ -148,7 +149,7 @@ func parseForm(b []byte) (_ *facts, module []byte, err error) {
 	}
 	f.setup, f.hasManifest = flags&flagSetup != 0, flags&flagManifest != 0
 	f.why = r.text("a reason", maxWhy)
-	f.memoryPages = r.number("pages of memory", maxMemoryBytes/pageBytes)
+	f.memoryPages = r.number("pages of memory", admission.MaxMemoryBytes/admission.PageBytes)
 	f.tableBytes = r.number("bytes of tables", maxTableBytes)
 	f.allGlobals = r.number("globals", uint64(wasmbin.DefaultLimits().Globals))
 	for n := r.number("globals", uint64(wasmbin.DefaultLimits().Globals)); n > 0 && r.err == nil; n-- {
@@ -161,7 +162,7 @@ func parseForm(b []byte) (_ *facts, module []byte, err error) {
 	seen := map[string]bool{}
 	for n := r.number("modules", maxModules); n > 0 && r.err == nil; n-- {
 		m := r.text("a module's name", maxModuleName)
-		if _, ok := offered[m]; r.err == nil && (!ok || seen[m]) {
+		if r.err == nil && (!admission.Offered(m) || seen[m]) {
 			r.fail("imports from a module that this host does not offer, or twice from one")
 		}
 		seen[m] = true
@@ -230,14 +231,14 @@ func (r *formReader) text(what string, most int) string {
 //	uvarint  number of reasons; of each a string
 const refusalMagic = "bulkhead refusal 1\n"
 
-// Bounds of a refusal. A verification gives maxReasons and one that says how many more.
+// Bounds of a refusal. A verification gives admission.MaxReasons and one that says how many more.
 const (
 	maxReasonBytes  = 4 << 10
-	maxRefusalBytes = (maxReasons + 3) * (maxReasonBytes + 8)
+	maxRefusalBytes = (admission.MaxReasons + 3) * (maxReasonBytes + 8)
 )
 
 func appendRefusal(b []byte, message string, reasons []string) []byte {
-	reasons = reasons[:min(len(reasons), maxReasons+1)]
+	reasons = reasons[:min(len(reasons), admission.MaxReasons+1)]
 	b = appendText(append(b, refusalMagic...), clip(message, maxReasonBytes))
 	b = binary.AppendUvarint(b, uint64(len(reasons)))
 	for _, r := range reasons {
@@ -253,7 +254,7 @@ func parseRefusal(b []byte) (message string, reasons []string, err error) {
 	}
 	r.b = r.b[len(refusalMagic):]
 	message = r.text("a message", maxReasonBytes)
-	for n := r.number("reasons", maxReasons+1); n > 0 && r.err == nil; n-- {
+	for n := r.number("reasons", admission.MaxReasons+1); n > 0 && r.err == nil; n-- {
 		reasons = append(reasons, strings.ToValidUTF8(r.text("a reason", maxReasonBytes), "\uFFFD"))
 	}
 	if r.err == nil && len(r.b) > 0 {

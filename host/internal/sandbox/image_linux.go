@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 )
 
 // arena is the backing where the system can map images. It keeps all of a host's
@@ -46,12 +48,12 @@ func (a *arena) try() error {
 		return err
 	}
 	defer m.drop()
-	s, err := a.reserve(pageBytes)
+	s, err := a.reserve(admission.PageBytes)
 	if err != nil {
 		return err
 	}
 	defer s.release()
-	b, err := s.show(&image{size: pageBytes, memory: m})
+	b, err := s.show(&image{size: admission.PageBytes, memory: m})
 	if err == nil && (b[0] != 1 || b[1] != 0) {
 		err = errors.New("a mapped image is not what was stored")
 	}

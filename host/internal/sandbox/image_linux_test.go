@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -51,7 +52,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 	before, memory := descriptors(), a.inMemory(t)
 	var images []*image
 	for k := range 1000 {
-		b := bytes.Repeat([]byte{byte(k), 1}, pageBytes/2)
+		b := bytes.Repeat([]byte{byte(k), 1}, admission.PageBytes/2)
 		clear(b[5000:])
 		m, err := captureImage(a, b, nil, nil, hold)
 		if err != nil {
@@ -66,7 +67,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 	if got, taken := a.inMemory(t)-memory, hold.account.Used(quota.SandboxBytes); got != taken {
 		t.Errorf("images take %d bytes of memory, and %d were taken", got, taken)
 	}
-	mem, err := newMemory(a, pageBytes, 0, images[7], hold, pageBytes)
+	mem, err := newMemory(a, admission.PageBytes, 0, images[7], hold, admission.PageBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 	for _, m := range images {
 		m.close()
 	}
-	if _, err := newMemory(a, pageBytes, 0, images[7], hold, pageBytes); err != errProgramClosed {
+	if _, err := newMemory(a, admission.PageBytes, 0, images[7], hold, admission.PageBytes); err != errProgramClosed {
 		t.Errorf("another memory of an image that is closed: %v", err)
 	}
 	if mem.b[0] != 99 || mem.b[1] != 1 || mem.b[2] != 7 || mem.b[4999] != 1 || mem.b[5000] != 0 {
@@ -93,15 +94,15 @@ func TestImagesShareADescriptor(t *testing.T) {
 func TestAddressSpaceThatIsNotThere(t *testing.T) {
 	a := openArena(t)
 	hold := &holding{account: shared().budget}
-	if _, err := newMemory(a, 1<<60, pageBytes, nil, hold, pageBytes); err == nil {
+	if _, err := newMemory(a, 1<<60, admission.PageBytes, nil, hold, admission.PageBytes); err == nil {
 		t.Error("a memory in a space of 1 EiB")
 	}
-	s, err := a.reserve(pageBytes)
+	s, err := a.reserve(admission.PageBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.release()
-	if _, err := s.grow(2 * pageBytes); err == nil {
+	if _, err := s.grow(2 * admission.PageBytes); err == nil {
 		t.Error("a memory has grown out of its space")
 	}
 }

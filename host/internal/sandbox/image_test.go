@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -41,7 +42,7 @@ func TestMemoryIsItsImage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		for round := range 30 {
-			want := make([]byte, rng.IntN(6)*pageBytes)
+			want := make([]byte, rng.IntN(6)*admission.PageBytes)
 			for n := rng.IntN(20); n > 0 && len(want) > 0; n-- {
 				at := rng.IntN(len(want))
 				piece := want[at:min(len(want), at+rng.IntN(3000))]
@@ -54,9 +55,9 @@ func TestMemoryIsItsImage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			limit := uint64(len(want) + rng.IntN(3)*pageBytes)
+			limit := uint64(len(want) + rng.IntN(3)*admission.PageBytes)
 			if limit == 0 {
-				limit = pageBytes
+				limit = admission.PageBytes
 			}
 			mem, err := newMemory(r.backing, limit, 0, m, hold, 0)
 			if err != nil {
@@ -86,7 +87,7 @@ func TestMemoryIsItsImage(t *testing.T) {
 			for k := range grown { // all of it can be used
 				grown[k] = 1
 			}
-			if mem.refused || mem.Reallocate(limit+pageBytes) != nil || !mem.refused {
+			if mem.refused || mem.Reallocate(limit+admission.PageBytes) != nil || !mem.refused {
 				t.Error("growth beyond the limit was not refused")
 			}
 			m.close()

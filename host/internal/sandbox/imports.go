@@ -7,6 +7,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -19,14 +20,8 @@ import (
 // wazero turns into an error of the call; no other panic is meant to happen, and
 // one that does stays within the call too.
 type hostFunc struct {
-	params  []wasmbin.ValType
-	results []wasmbin.ValType
-	run     func(i *Instance, mem api.Memory, s []uint64)
-	free    bool // costs the guest no fuel
-}
-
-func (f *hostFunc) signature() wasmbin.FuncType {
-	return wasmbin.FuncType{Params: f.params, Results: f.results}
+	run  func(i *Instance, mem api.Memory, s []uint64)
+	free bool // costs the guest no fuel
 }
 
 // What the host's functions charge for the work that they do in a guest's name,
@@ -72,24 +67,17 @@ type hostTrap struct {
 // Error implements error, so that it survives wazero's wrapping.
 func (t *hostTrap) Error() string { return t.text }
 
-const (
-	i32 = wasmbin.I32
-	i64 = wasmbin.I64
-)
-
-func sig(t ...wasmbin.ValType) []wasmbin.ValType { return t }
-
-// offered are all imports that a guest may have, by module and name. It is
-// built once and never written again.
+// offered are all functions that guests may import, by module and name; admission has their
+// signatures. They are built once and never written again.
 var offered = map[string]map[string]*hostFunc{
 	abi.ImportModule: {
-		abi.ImportLog:   {params: sig(i32, i32, i32), run: importLog},
-		abi.ImportFault: {params: sig(i32, i32), run: importFault},
+		abi.ImportLog:   {run: importLog},
+		abi.ImportFault: {run: importFault},
 	},
 	"env": {
-		"abort": {params: sig(i32, i32, i32, i32), run: importAbort},
+		"abort": {run: importAbort},
 	},
-	wasiModule: wasiFunctions(),
+	admission.WASI: wasiFunctions(),
 }
 
 // importLog is bulkhead_v1.log(level, ptr, len).
@@ -180,7 +168,8 @@ var metered = map[string]*hostFunc{
 func provideModule(ctx context.Context, r wazero.Runtime, module string, functions map[string]*hostFunc) error {
 	b := r.NewHostModuleBuilder(module)
 	for name, f := range functions {
-		b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(f.params), valueTypes(f.results)).WithName(name).Export(name)
+		t, _ := admission.Signature(module, name) // those of the rewriting have neither parameters nor results
+		b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(t.Params), valueTypes(t.Results)).WithName(name).Export(name)
 	}
 	_, err := b.Instantiate(ctx)
 	return err

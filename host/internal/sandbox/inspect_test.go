@@ -12,7 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-func inspect(t *testing.T, module []byte, l service.Limits) *Inspection {
+func inspect(t *testing.T, module []byte, l service.Limits) *service.Inspection {
 	t.Helper()
 	i, err := shared().Inspect(t.Context(), module, l, nil)
 	if err != nil {
@@ -43,16 +43,16 @@ func TestInspect(t *testing.T) {
 	for what, got := range map[string]any{
 		"module":     i.Digest == service.DigestOf(module) && i.Size == int64(len(module)),
 		"manifest":   i.Manifest.Service == "liar",
-		"section":    slices.Contains(i.Sections, InspectedSection{`custom section "a note"`, 14}),
-		"export":     slices.Contains(i.Exports, InspectedExport{abi.ExportCall, "function", "(i32) -> (i64)"}),
+		"section":    slices.Contains(i.Sections, service.InspectedSection{Name: `custom section "a note"`, Bytes: 14}),
+		"export":     slices.Contains(i.Exports, service.InspectedExport{Name: abi.ExportCall, Kind: "function", Type: "(i32) -> (i64)"}),
 		"functions":  i.Functions.Count == 2 && i.Functions.Name == "call" && i.Functions.Largest > 20,
 		"memory":     i.Memory.Min == testguest.LiarBytes && i.Memory.Max == nil,
 		"table":      len(i.Tables) == 1 && i.Tables[0].Min == 5,
 		"data":       i.Data.Segments > 8 && i.Data.Bytes > 100,
 		"rewritten":  i.Metering.Tariff == metering.TariffVersion && i.Metering.Bytes > len(module) && i.Metering.Imageable,
 		"start":      i.Start.Fuel > 0 && i.Start.MemoryBytes == testguest.LiarBytes && i.Start.ImageBytes == testguest.LiarBytes,
-		"limits":     slices.Contains(i.Limits, Measured{"functions", 2, 100_000}),
-		"its memory": slices.Contains(i.Limits, Measured{"bytes of memory at start", testguest.LiarBytes, 64 << 20}),
+		"limits":     slices.Contains(i.Limits, service.Measured{Name: "functions", Value: 2, Limit: 100_000}),
+		"its memory": slices.Contains(i.Limits, service.Measured{Name: "bytes of memory at start", Value: testguest.LiarBytes, Limit: 64 << 20}),
 	} {
 		if got != true {
 			t.Errorf("%s is wrong in %+v", what, i)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -143,7 +144,7 @@ func (i *Instance) start(ctx context.Context) error {
 func (i *Instance) instantiate(image *image) error {
 	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	p := i.program
-	memory, err := newMemory(p.runtime.backing, uint64(memoryLimit(i.limits)), uint64(p.minBytes), image, &p.hold, i.covered)
+	memory, err := newMemory(p.runtime.backing, uint64(admission.MemoryLimit(i.limits)), uint64(p.minBytes), image, &p.hold, i.covered)
 	if err != nil {
 		return err
 	}
@@ -193,7 +194,7 @@ func (i *Instance) ready() {
 	i.reserve = i.module.ExportedFunction(abi.ExportReserve)
 	i.call = i.module.ExportedFunction(abi.ExportCall)
 	i.mailbox, i.capacity, i.memory.started = 0, 0, true
-	start, limit := i.MemoryBytes(), memoryLimit(i.limits)
+	start, limit := i.MemoryBytes(), admission.MemoryLimit(i.limits)
 	i.watermark = max(limit*int64(i.limits.MemoryWatermark)/100, start+(limit-start)/2)
 	i.broken = false
 }

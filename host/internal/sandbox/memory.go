@@ -5,12 +5,6 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// pageBytes is the unit of linear memory.
-const pageBytes = 64 << 10
-
-// maxMemoryBytes keeps every address and the memory's size within 32 bits.
-const maxMemoryBytes = 4<<30 - pageBytes
-
 // linearMemory is one instance's memory. wazero asks it for every growth, so the
 // service's limit and the host's budget are enforced here, and a refusal is
 // remembered: it tells a guest that ran out of memory from one that trapped for

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -139,8 +140,8 @@ func TestCompilingBeyondTheBudget(t *testing.T) {
 			account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: limit, quota.Sandboxes: 1})
 			p, err := r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(hungry), unhurried, service.Settings{}, nil)
 			if err == nil {
-				if limit < 100*pageBytes {
-					t.Errorf("a memory of %d bytes with a budget of %d", 100*pageBytes, limit)
+				if limit < 100*admission.PageBytes {
+					t.Errorf("a memory of %d bytes with a budget of %d", 100*admission.PageBytes, limit)
 				}
 				_ = p.Close(t.Context())
 			} else {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
@@ -278,9 +279,9 @@ func (r *Runtime) program(ctx context.Context, hold holding, module Source, l se
 	p := &Program{runtime: r, limits: l, hold: hold, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = module.Digest, total
 	err := step(StageVerifying, func() error {
-		var v verification
-		if v.tooLarge(int(module.Size), l); v.err() != nil {
-			return v.err()
+		var v admission.Violations
+		if v.Size(int(module.Size), l); v.Err() != nil {
+			return v.Err()
 		}
 		return p.compile(ctx, module, set, func(s Stage) {
 			if s != stage {
@@ -501,9 +502,9 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 	if err != nil {
 		return err
 	}
-	var v verification
+	var v admission.Violations
 	if name != "" && manifest.Service != string(name) {
-		v.bad("the module is service %q; it was uploaded as %q", manifest.Service, name)
+		v.Add("the module is service %q; it was uploaded as %q", manifest.Service, name)
 	}
 	var wrong []string
 	if err := i.Work(ctx, func(rest func() error) (time.Duration, error) {
@@ -516,21 +517,21 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up while the module's schemas were compiled", Err: err}
 	}
 	for _, w := range wrong {
-		v.bad("%s", w)
+		v.Add("%s", w)
 	}
 	for _, c := range manifest.Capabilities {
-		v.bad("the module wants the capability %q; this host offers none", c)
+		v.Add("the module wants the capability %q; this host offers none", c)
 	}
 	if p.hasManifest {
 		baked, err := service.ParseManifest(p.manifest)
 		if err != nil {
-			v.bad("custom section %q: %v", abi.ManifestSection, err)
+			v.Add("custom section %q: %v", abi.ManifestSection, err)
 		} else if string(baked.AppendJSON(nil)) != string(manifest.AppendJSON(nil)) {
-			v.bad("custom section %q and the answer to Describe differ; build the module again, or leave the section out", abi.ManifestSection)
+			v.Add("custom section %q and the answer to Describe differ; build the module again, or leave the section out", abi.ManifestSection)
 		}
 	}
 	p.module.Manifest, p.manifest = manifest, nil
-	if err := v.err(); err != nil {
+	if err := v.Err(); err != nil {
 		return err
 	}
 	if err := p.hold.takeStart(p.schemas.Bytes()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -69,7 +70,7 @@ func TestUploadTruncatedAtEveryByte(t *testing.T) {
 			refused(t, testguest.Broken{Module: module[:n], Want: []string{"describing"}})
 			continue
 		}
-		if _, err := verify(module[:n:n], service.DefaultLimits()); service.KindOf(err) != service.KindBadModule {
+		if _, err := admission.Verify(module[:n:n], service.DefaultLimits()); service.KindOf(err) != service.KindBadModule {
 			t.Fatalf("cut at byte %d: %v", n, err)
 		}
 	}
@@ -89,7 +90,7 @@ func TestBombsAreRefusedCheaply(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		start := time.Now()
-		_, err := verify(c.Module, service.DefaultLimits())
+		_, err := admission.Verify(c.Module, service.DefaultLimits())
 		took := time.Since(start)
 		runtime.ReadMemStats(&after)
 		if err == nil {
@@ -134,16 +135,8 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 	}
 }
 
-func TestReservedNames(t *testing.T) {
-	for name, want := range map[string]bool{
-		"bulkhead_v1_more": true, "bulkhead_": true, "bulkhead_fuel": true, "bulkhead_v_call": true, "bulkhead_v02_call": true, "bulkhead_v2": true,
-		"bulkhead.fuel": true, "bulkhead_v+2_call": true, "bulkhead_vv2_call": true,
-		"bulkhead_v2_call": false, "bulkhead_v10_reserve": false, "bulkhead": false, "memory": false, "_initialize": false,
-	} {
-		if reserved(name) != want {
-			t.Errorf("reserved(%q) is %v", name, !want)
-		}
-	}
+// A module may have the exports of two major versions of the ABI.
+func TestAModuleForTwoMajors(t *testing.T) {
 	two := testguest.Liar{With: func(b *testguest.Builder) { b.Export("bulkhead_v2_call", wasmbin.ExternFunc, 0) }}
 	compile(t, two.Bytes(), quick) // a module for two majors
 }

@@ -8,17 +8,10 @@ import (
 	"math/rand/v2"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/tetratelabs/wazero/api"
 )
-
-// wasiModule is the system interface that ordinary toolchains link against. All
-// its functions are offered, so that any guest links, but nothing of the machine
-// is behind them: time and randomness are the command's, output becomes log
-// lines, there are no files, and a guest cannot sleep.
-const wasiModule = "wasi_snapshot_preview1"
 
 // errno is a result of a system call, as WASI numbers them.
 type errno uint32
@@ -71,12 +64,12 @@ func (a *ambient) advance(ns uint64) {
 
 func wasiFunctions() map[string]*hostFunc {
 	m := map[string]*hostFunc{
-		"proc_exit": {params: sig(i32), run: func(_ *Instance, _ api.Memory, s []uint64) {
+		"proc_exit": {run: func(_ *Instance, _ api.Memory, s []uint64) {
 			panic(&hostTrap{service.KindGuestExit, fmt.Sprintf("the guest called proc_exit(%d); a service has no end of its own", uint32(s[0]))})
 		}},
 	}
-	add := func(name string, run func(i *Instance, mem api.Memory, s []uint64) errno, params ...wasmbin.ValType) {
-		m[name] = &hostFunc{params: params, results: sig(i32), run: func(i *Instance, mem api.Memory, s []uint64) {
+	add := func(name string, run func(i *Instance, mem api.Memory, s []uint64) errno) {
+		m[name] = &hostFunc{run: func(i *Instance, mem api.Memory, s []uint64) {
 			s[0] = uint64(run(i, mem, s))
 		}}
 	}
@@ -92,56 +85,56 @@ func wasiFunctions() map[string]*hostFunc {
 			return e
 		}
 	}
-	add("args_get", answer(errnoSuccess), i32, i32)
-	add("args_sizes_get", wasiNoSizes, i32, i32)
-	add("environ_get", answer(errnoSuccess), i32, i32)
-	add("environ_sizes_get", wasiNoSizes, i32, i32)
-	add("clock_res_get", wasiClockResGet, i32, i32)
-	add("clock_time_get", wasiClockTimeGet, i32, i64, i32)
-	add("random_get", wasiRandomGet, i32, i32)
-	add("poll_oneoff", wasiPollOneoff, i32, i32, i32, i32)
+	add("args_get", answer(errnoSuccess))
+	add("args_sizes_get", wasiNoSizes)
+	add("environ_get", answer(errnoSuccess))
+	add("environ_sizes_get", wasiNoSizes)
+	add("clock_res_get", wasiClockResGet)
+	add("clock_time_get", wasiClockTimeGet)
+	add("random_get", wasiRandomGet)
+	add("poll_oneoff", wasiPollOneoff)
 	add("sched_yield", answer(errnoSuccess))
-	add("proc_raise", answer(errnoNosys), i32)
+	add("proc_raise", answer(errnoNosys))
 
-	add("fd_write", wasiFdWrite, i32, i32, i32, i32)
-	add("fd_fdstat_get", wasiFdstatGet, i32, i32)
-	add("fd_filestat_get", wasiFilestatGet, i32, i32)
-	add("fd_fdstat_set_flags", stdio(errnoSuccess), i32, i32)
-	add("fd_fdstat_set_rights", stdio(errnoNosys), i32, i64, i64)
-	add("fd_close", stdio(errnoSuccess), i32)
-	add("fd_datasync", stdio(errnoSuccess), i32)
-	add("fd_sync", stdio(errnoSuccess), i32)
-	add("fd_seek", stdio(errnoSpipe), i32, i64, i32, i32)
-	add("fd_tell", stdio(errnoSpipe), i32, i32)
-	add("fd_advise", stdio(errnoSpipe), i32, i64, i64, i32)
-	add("fd_allocate", stdio(errnoBadf), i32, i64, i64)
-	add("fd_filestat_set_size", stdio(errnoInval), i32, i64)
-	add("fd_filestat_set_times", stdio(errnoNosys), i32, i64, i64, i32)
+	add("fd_write", wasiFdWrite)
+	add("fd_fdstat_get", wasiFdstatGet)
+	add("fd_filestat_get", wasiFilestatGet)
+	add("fd_fdstat_set_flags", stdio(errnoSuccess))
+	add("fd_fdstat_set_rights", stdio(errnoNosys))
+	add("fd_close", stdio(errnoSuccess))
+	add("fd_datasync", stdio(errnoSuccess))
+	add("fd_sync", stdio(errnoSuccess))
+	add("fd_seek", stdio(errnoSpipe))
+	add("fd_tell", stdio(errnoSpipe))
+	add("fd_advise", stdio(errnoSpipe))
+	add("fd_allocate", stdio(errnoBadf))
+	add("fd_filestat_set_size", stdio(errnoInval))
+	add("fd_filestat_set_times", stdio(errnoNosys))
 	// A directory that is preopened would be found by fd_prestat_get; EBADF ends a
 	// guest's search for one.
-	add("fd_prestat_get", answer(errnoBadf), i32, i32)
-	add("fd_prestat_dir_name", answer(errnoBadf), i32, i32, i32)
-	add("fd_read", answer(errnoBadf), i32, i32, i32, i32)
-	add("fd_pread", answer(errnoBadf), i32, i32, i32, i64, i32)
-	add("fd_pwrite", stdio(errnoSpipe), i32, i32, i32, i64, i32)
-	add("fd_readdir", answer(errnoBadf), i32, i32, i32, i64, i32)
-	add("fd_renumber", answer(errnoBadf), i32, i32)
+	add("fd_prestat_get", answer(errnoBadf))
+	add("fd_prestat_dir_name", answer(errnoBadf))
+	add("fd_read", answer(errnoBadf))
+	add("fd_pread", answer(errnoBadf))
+	add("fd_pwrite", stdio(errnoSpipe))
+	add("fd_readdir", answer(errnoBadf))
+	add("fd_renumber", answer(errnoBadf))
 
-	add("path_create_directory", answer(errnoBadf), i32, i32, i32)
-	add("path_filestat_get", answer(errnoBadf), i32, i32, i32, i32, i32)
-	add("path_filestat_set_times", answer(errnoBadf), i32, i32, i32, i32, i64, i64, i32)
-	add("path_link", answer(errnoBadf), i32, i32, i32, i32, i32, i32, i32)
-	add("path_open", answer(errnoBadf), i32, i32, i32, i32, i32, i64, i64, i32, i32)
-	add("path_readlink", answer(errnoBadf), i32, i32, i32, i32, i32, i32)
-	add("path_remove_directory", answer(errnoBadf), i32, i32, i32)
-	add("path_rename", answer(errnoBadf), i32, i32, i32, i32, i32, i32)
-	add("path_symlink", answer(errnoBadf), i32, i32, i32, i32, i32)
-	add("path_unlink_file", answer(errnoBadf), i32, i32, i32)
+	add("path_create_directory", answer(errnoBadf))
+	add("path_filestat_get", answer(errnoBadf))
+	add("path_filestat_set_times", answer(errnoBadf))
+	add("path_link", answer(errnoBadf))
+	add("path_open", answer(errnoBadf))
+	add("path_readlink", answer(errnoBadf))
+	add("path_remove_directory", answer(errnoBadf))
+	add("path_rename", answer(errnoBadf))
+	add("path_symlink", answer(errnoBadf))
+	add("path_unlink_file", answer(errnoBadf))
 
-	add("sock_accept", stdio(errnoNotsock), i32, i32, i32)
-	add("sock_recv", stdio(errnoNotsock), i32, i32, i32, i32, i32, i32)
-	add("sock_send", stdio(errnoNotsock), i32, i32, i32, i32, i32)
-	add("sock_shutdown", stdio(errnoNotsock), i32, i32)
+	add("sock_accept", stdio(errnoNotsock))
+	add("sock_recv", stdio(errnoNotsock))
+	add("sock_send", stdio(errnoNotsock))
+	add("sock_shutdown", stdio(errnoNotsock))
 	return m
 }
 

@@ -1,4 +1,4 @@
-package sandbox
+package admission
 
 import (
 	"fmt"
@@ -11,8 +11,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// maxReasons bounds how many violations one refusal lists.
-const maxReasons = 64
+// MaxReasons bounds how many violations one refusal lists, beside one that says how many more there are.
+const MaxReasons = 64
+
+// PageBytes is the unit of linear memory.
+const PageBytes = 64 << 10
+
+// MaxMemoryBytes keeps every address and a memory's size within 32 bits.
+const MaxMemoryBytes = 4<<30 - PageBytes
 
 // exports are the functions a guest has, with their signatures.
 var exports = []struct {
@@ -26,22 +32,23 @@ var exports = []struct {
 	{abi.ExportInitialize, true, wasmbin.FuncType{}, "initialises the module"},
 }
 
-// verification gathers violations.
-type verification struct {
+// Violations gathers the rules that a module breaks. The zero value has none.
+type Violations struct {
 	reasons []string
 	more    int
 }
 
-func (v *verification) bad(format string, args ...any) {
-	if len(v.reasons) == maxReasons {
+// Add adds a violation, for the one who uploaded the module.
+func (v *Violations) Add(format string, args ...any) {
+	if len(v.reasons) == MaxReasons {
 		v.more++
 		return
 	}
 	v.reasons = append(v.reasons, fmt.Sprintf(format, args...))
 }
 
-// err is nil, or the refusal with all violations.
-func (v *verification) err() error {
+// Err is nil, or the refusal, of service.KindBadModule, with all violations.
+func (v *Violations) Err() error {
 	if len(v.reasons) == 0 {
 		return nil
 	}
@@ -51,25 +58,25 @@ func (v *verification) err() error {
 	return &service.Error{Kind: service.KindBadModule, Message: "the module breaks rules of the ABI", Reasons: v.reasons}
 }
 
-// verify checks everything about a module that can be known without running
+// Verify checks everything about a module that can be known without running
 // it. The error lists all violations; a file that is not even a well-formed
 // module has one, with its place.
-func verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
-	var v verification
-	if v.tooLarge(len(module), l); v.err() != nil {
-		return nil, v.err()
+func Verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
+	var v Violations
+	if v.Size(len(module), l); v.Err() != nil {
+		return nil, v.Err()
 	}
 	limits := binaryLimits(l)
 	m, err := wasmbin.Parse(module, limits)
 	if err != nil {
-		v.bad("%v", err)
-		return nil, v.err()
+		v.Add("%v", err)
+		return nil, v.Err()
 	}
 	v.rules(m, l)
 	if err := m.CheckCode(limits); err != nil {
-		v.bad("%v", err)
+		v.Add("%v", err)
 	}
-	return m, v.err()
+	return m, v.Err()
 }
 
 // binaryLimits bound what a service's modules may declare.
@@ -80,49 +87,49 @@ func binaryLimits(l service.Limits) wasmbin.Limits {
 }
 
 // rules checks what is declared in a module, everything but its code.
-func (v *verification) rules(m *wasmbin.Module, l service.Limits) {
+func (v *Violations) rules(m *wasmbin.Module, l service.Limits) {
 	v.imports(m)
 	v.memory(m, l)
 	v.tables(m)
 	v.exports(m)
 	if section, ok := m.Custom(abi.ManifestSection); ok && len(section) > abi.MaxManifestSize {
-		v.bad("custom section %q has %d bytes; a manifest may have %d", abi.ManifestSection, len(section), abi.MaxManifestSize)
+		v.Add("custom section %q has %d bytes; a manifest may have %d", abi.ManifestSection, len(section), abi.MaxManifestSize)
 	}
 }
 
-func (v *verification) imports(m *wasmbin.Module) {
+func (v *Violations) imports(m *wasmbin.Module) {
 	unknown := false
 	for _, x := range m.Imports {
 		name := shortName(x.Module) + "." + shortName(x.Name)
 		switch x.Kind {
 		case wasmbin.ExternFunc:
 		case wasmbin.ExternMemory:
-			v.bad("import %s is a memory; a guest owns its memory: define it in the module and export it as %q (for LLVM linkers leave --import-memory out)", name, abi.ExportMemory)
+			v.Add("import %s is a memory; a guest owns its memory: define it in the module and export it as %q (for LLVM linkers leave --import-memory out)", name, abi.ExportMemory)
 			continue
 		default:
-			v.bad("import %s is a %s; only functions can be imported", name, x.Kind)
+			v.Add("import %s is a %s; only functions can be imported", name, x.Kind)
 			continue
 		}
-		f, ok := offered[x.Module][x.Name]
+		want, ok := Signature(x.Module, x.Name)
 		if !ok {
-			v.bad("import %s is unknown", name)
+			v.Add("import %s is unknown", name)
 			unknown = true
 			continue
 		}
-		if t, want := m.Types[x.Type], f.signature(); !t.Equal(want) {
-			v.bad("import %s has the signature %s; expected is %s", name, t, want)
+		if t := m.Types[x.Type]; !t.Equal(want) {
+			v.Add("import %s has the signature %s; expected is %s", name, t, want)
 		}
 	}
 	if unknown {
-		v.bad("allowed imports are: %s", allowedImports())
+		v.Add("allowed imports are: %s", allowedImports())
 	}
 }
 
 // allowedImports lists what a guest may import.
 func allowedImports() string {
 	var parts []string
-	for module, functions := range offered {
-		if module == wasiModule {
+	for module, functions := range signatures {
+		if module == WASI {
 			parts = append(parts, module+".*")
 			continue
 		}
@@ -134,60 +141,60 @@ func allowedImports() string {
 	return strings.Join(parts, ", ")
 }
 
-func (v *verification) memory(m *wasmbin.Module, l service.Limits) {
+func (v *Violations) memory(m *wasmbin.Module, l service.Limits) {
 	if n := len(m.Memories); n > 1 {
-		v.bad("the module has %d memories; a guest has one", n)
+		v.Add("the module has %d memories; a guest has one", n)
 	}
 	for _, mem := range m.Memories {
 		if mem.Shared {
-			v.bad("the memory is shared (threads); build the guest without threads")
+			v.Add("the memory is shared (threads); build the guest without threads")
 		}
 		if mem.Is64 {
-			v.bad("the memory is 64-bit (memory64); build the guest for wasm32")
+			v.Add("the memory is 64-bit (memory64); build the guest for wasm32")
 		}
-		v.memoryPages(mem.Min, l)
+		v.MemoryPages(mem.Min, l)
 		if mem.HasMax && mem.Max > 65536 {
-			v.bad("the memory's maximum is %d pages; a 32-bit memory has at most 65536", mem.Max)
+			v.Add("the memory's maximum is %d pages; a 32-bit memory has at most 65536", mem.Max)
 		}
 	}
 	switch e, ok := m.Export(abi.ExportMemory); {
 	case !ok && len(m.Memories) == 0 && m.Imported(wasmbin.ExternMemory) == 0:
-		v.bad("the module has no memory; expected is one, exported as %q", abi.ExportMemory)
+		v.Add("the module has no memory; expected is one, exported as %q", abi.ExportMemory)
 	case !ok:
-		v.bad("export %q is missing; expected is the module's memory", abi.ExportMemory)
+		v.Add("export %q is missing; expected is the module's memory", abi.ExportMemory)
 	case e.Kind != wasmbin.ExternMemory:
-		v.bad("export %q is a %s; expected is the module's memory", abi.ExportMemory, e.Kind)
+		v.Add("export %q is a %s; expected is the module's memory", abi.ExportMemory, e.Kind)
 	}
 }
 
-// memoryPages checks what a module's memory starts with against the limit of a service.
-func (v *verification) memoryPages(pages uint64, l service.Limits) {
-	if limit := uint64(memoryLimit(l)); pages > limit/pageBytes {
-		v.bad("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", pages, pages*pageBytes, limit)
+// MemoryPages checks what a module's memory starts with against the limit of a service.
+func (v *Violations) MemoryPages(pages uint64, l service.Limits) {
+	if limit := uint64(MemoryLimit(l)); pages > limit/PageBytes {
+		v.Add("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", pages, pages*PageBytes, limit)
 	}
 }
 
-// tooLarge checks a module's own size against the limit of a service.
-func (v *verification) tooLarge(size int, l service.Limits) {
+// Size checks a module's own size, in bytes, against the limit of a service.
+func (v *Violations) Size(size int, l service.Limits) {
 	if int64(size) > l.ModuleBytes {
-		v.bad("the module has %d bytes; this service's limit is %d", size, l.ModuleBytes)
+		v.Add("the module has %d bytes; this service's limit is %d", size, l.ModuleBytes)
 	}
 }
 
-// memoryLimit is the service's limit in whole pages.
-func memoryLimit(l service.Limits) int64 {
-	return min(l.MemoryBytes, maxMemoryBytes) / pageBytes * pageBytes
+// MemoryLimit is the bytes that a guest's memory may have by the service's limits: whole pages.
+func MemoryLimit(l service.Limits) int64 {
+	return min(l.MemoryBytes, MaxMemoryBytes) / PageBytes * PageBytes
 }
 
-func (v *verification) tables(m *wasmbin.Module) {
+func (v *Violations) tables(m *wasmbin.Module) {
 	for i, t := range m.Tables {
 		if t.Size.Shared || t.Size.Is64 {
-			v.bad("table %d is shared or 64-bit; build the guest for wasm32 without threads", i)
+			v.Add("table %d is shared or 64-bit; build the guest for wasm32 without threads", i)
 		}
 	}
 }
 
-func (v *verification) exports(m *wasmbin.Module) {
+func (v *Violations) exports(m *wasmbin.Module) {
 	known := map[string]bool{}
 	missing := false
 	for _, want := range exports {
@@ -195,25 +202,25 @@ func (v *verification) exports(m *wasmbin.Module) {
 		e, ok := m.Export(want.name)
 		if !ok {
 			if !want.optional {
-				v.bad("export %q is missing; expected is a function %s that %s", want.name, want.sig, want.purpose)
+				v.Add("export %q is missing; expected is a function %s that %s", want.name, want.sig, want.purpose)
 				missing = true
 			}
 			continue
 		}
 		if e.Kind != wasmbin.ExternFunc {
-			v.bad("export %q is a %s; expected is a function %s", want.name, e.Kind, want.sig)
+			v.Add("export %q is a %s; expected is a function %s", want.name, e.Kind, want.sig)
 			continue
 		}
 		if t, ok := m.FuncTypeOf(e.Index); !ok || !t.Equal(want.sig) {
-			v.bad("export %q has the signature %s; expected is %s", want.name, t, want.sig)
+			v.Add("export %q has the signature %s; expected is %s", want.name, t, want.sig)
 		}
 	}
 	if _, command := m.Export("_start"); command && missing {
-		v.bad(`the module is a program with a main of its own ("_start"); build it as a reactor (for Go -buildmode=c-shared, for clang -mexec-model=reactor)`)
+		v.Add(`the module is a program with a main of its own ("_start"); build it as a reactor (for Go -buildmode=c-shared, for clang -mexec-model=reactor)`)
 	}
 	for _, e := range m.Exports {
 		if reserved(e.Name) && !known[e.Name] {
-			v.bad("export %s is reserved: names that start with %q belong to the host", shortName(e.Name), abi.ReservedPrefix)
+			v.Add("export %s is reserved: names that start with %q belong to the host", shortName(e.Name), abi.ReservedPrefix)
 		}
 	}
 }
