@@ -12,8 +12,8 @@ const sample = "# Title\n\n```sh\nx=1\necho one\ncd /\n```\n\n```text\none\n```\
 
 // The machinery itself: one shell, backgrounds, outputs compared.
 func TestBlocksRunInOneShell(t *testing.T) {
-	all := blocks(t, sample)
-	if len(all) != 4 || all[0].line != 3 || all[1].info != "sh background" {
+	all := blocks(t, "SAMPLE.md", sample)
+	if len(all) != 4 || all[0].at != "SAMPLE.md:3" || all[1].info != "sh background" {
 		t.Fatalf("blocks: %+v", all)
 	}
 	dir := t.TempDir()
@@ -44,7 +44,7 @@ func TestAFailingBlockFails(t *testing.T) {
 		"background": "```sh background\nexit 3\n```\n```text\nnever\n```\n",
 		"mark":       "```sh whatever\ntrue\n```\n",
 	} {
-		out, err := exec.CommandContext(t.Context(), "bash", "-c", script(blocks(t, text), t.TempDir())).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "bash", "-c", script(blocks(t, "SAMPLE.md", text), t.TempDir())).CombinedOutput()
 		if err == nil {
 			t.Errorf("%s: passes:\n%s", name, out)
 		}

@@ -1,15 +1,16 @@
-// Package readmetest executes the README: each block of shell commands in it, in
-// order, in one shell, in a copy of the tree with an empty home directory. What
-// the README shows as output must appear. So nobody can break the first five
-// minutes of a newcomer without a test failing.
+// Package readmetest executes the documents for newcomers: each block of shell
+// commands in the README, in that of the program and in CONTRIBUTING, in order, in one
+// shell, in a copy of the tree with an empty home directory. The output that a
+// document shows must appear.
 //
-// Blocks are marked in the README's own fences:
+// Blocks are marked in the documents' own fences:
 //
 //	```sh              run, must succeed
-//	```sh background   run beside what follows; goes on once it has printed the
-//	                   output that the next block shows, and is interrupted at the
-//	                   end or when the README says "kill"
-//	```sh check        `make test` and the like: would run this very test again, so
-//	                   here everything is compiled and no test is run
-//	```text            output of the block above; "…" stands for anything
+//	```sh background   run in the background; the next block starts once this one has
+//	                   printed the output that the document shows, and it is
+//	                   interrupted at the end
+//	```sh offline      run without access to module proxies
+//	```sh check        `make test` and the like, which would run this very test again:
+//	                   everything is compiled, and no test is run
+//	```text            output of the block above; "…" matches anything
 package readmetest

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,23 +21,26 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// block is one fenced block of the README.
+// documents are executed in this order, in one shell.
+var documents = []string{"README.md", "host/cmd/bulkhead/README.md", ".github/CONTRIBUTING.md"}
+
+// block is one fenced block of a document.
 type block struct {
-	line   int
-	info   string // what stands behind the fence
+	at     string // file and line
+	info   string // the text after the opening fence
 	text   string
 	output []string // the lines of the text block that follows
 }
 
-// address is what the README uses; the test takes a free port instead.
+// address is what the documents use; the test takes a free port instead.
 const address = "127.0.0.1:8080"
 
 // blocks finds the shell blocks and the outputs that belong to them.
-func blocks(t *testing.T, readme string) []block {
+func blocks(t *testing.T, name, text string) []block {
 	t.Helper()
 	var all []block
 	var open *block
-	for i, line := range strings.Split(readme, "\n") {
+	for i, line := range strings.Split(text, "\n") {
 		fence, info, _ := strings.Cut(line, "```")
 		switch {
 		case !strings.Contains(line, "```"):
@@ -45,9 +49,9 @@ func blocks(t *testing.T, readme string) []block {
 			}
 		case open == nil:
 			if strings.TrimSpace(fence) != "" {
-				t.Fatalf("README.md:%d: a fence does not begin its line", i+1)
+				t.Fatalf("%s:%d: a fence does not begin its line", name, i+1)
 			}
-			open = &block{line: i + 1, info: strings.TrimSpace(info)}
+			open = &block{at: fmt.Sprintf("%s:%d", name, i+1), info: strings.TrimSpace(info)}
 		default:
 			switch lang, _, _ := strings.Cut(open.info, " "); {
 			case lang == "sh":
@@ -55,28 +59,32 @@ func blocks(t *testing.T, readme string) []block {
 			case lang == "text" && len(all) > 0:
 				all[len(all)-1].output = append(all[len(all)-1].output, strings.Split(strings.TrimSpace(open.text), "\n")...)
 			case lang == "":
-				t.Errorf("README.md:%d: a fence without a language is neither executed nor compared", open.line)
+				t.Errorf("%s: a fence without a language is neither executed nor compared", open.at)
 			}
 			open = nil
 		}
 	}
 	if open != nil {
-		t.Fatalf("README.md:%d: a fence is not closed", open.line)
+		t.Fatalf("%s: a fence is not closed", open.at)
 	}
 	return all
 }
 
-func TestEveryCommandInTheReadmeWorks(t *testing.T) {
+func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 	prove.SkipShort(t, "it runs the program")
 	raced.Skip(t, "it runs other processes only")
 	tree := copyTree(t)
-	readme, err := os.ReadFile(filepath.Join(tree, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := blocks(t, string(readme))
-	if len(all) == 0 {
-		t.Fatal("found no shell block")
+	var all []block
+	for _, name := range documents {
+		text, err := os.ReadFile(filepath.Join(tree, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := blocks(t, name, string(text))
+		if len(found) == 0 {
+			t.Fatalf("%s has no shell block", name)
+		}
+		all = append(all, found...)
 	}
 	free := hosttest.Address(t)
 	logs := t.TempDir()
@@ -92,7 +100,7 @@ func TestEveryCommandInTheReadmeWorks(t *testing.T) {
 	shell := exec.CommandContext(ctx, "bash", "-c", script(all, logs))
 	shell.Dir = tree
 	shell.Env = cleanEnv(t, free)
-	// A group of its own, so that what the README starts in the background ends
+	// A group of its own, so that what the documents start in the background ends
 	// with the test whatever happens.
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	shell.Cancel = func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
@@ -100,16 +108,16 @@ func TestEveryCommandInTheReadmeWorks(t *testing.T) {
 	out, err := shell.CombinedOutput()
 	_ = syscall.Kill(-shell.Process.Pid, syscall.SIGKILL)
 	if err != nil {
-		t.Errorf("a command of the README failed: %v (context: %v)\n%s", err, context.Cause(ctx), tail(out))
+		t.Errorf("a command failed: %v (context: %v)\n%s", err, context.Cause(ctx), tail(out))
 	}
 	for i, b := range all {
 		got, err := os.ReadFile(logName(logs, i))
 		if err != nil {
-			t.Errorf("README.md:%d was not reached", b.line)
+			t.Errorf("%s was not reached", b.at)
 			continue
 		}
 		if line, ok := shows(got, b.output); !ok {
-			t.Errorf("README.md:%d promises the output\n  %s\nbut it is not there, or not in this order:\n%s", b.line, line, tail(got))
+			t.Errorf("%s promises the output\n  %s\nbut it is not there, or not in this order:\n%s", b.at, line, tail(got))
 		}
 	}
 }
@@ -122,7 +130,7 @@ func script(all []block, logs string) string {
 	s.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
 	for i, b := range all {
 		log := logName(logs, i)
-		fmt.Fprintf(&s, "echo '== README.md:%d'\n", b.line)
+		fmt.Fprintf(&s, "echo '== %s'\n", b.at)
 		switch mark := strings.TrimSpace(strings.TrimPrefix(b.info, "sh")); mark {
 		case "offline": // what it says must not need the network
 			b.text = "online=$GOPROXY; export GOPROXY=off\n" + b.text + "export GOPROXY=$online\n"
@@ -133,13 +141,13 @@ func script(all []block, logs string) string {
 		case "check":
 			fmt.Fprintf(&s, "( export GOFLAGS=\"${GOFLAGS:-} -exec=true -vet=off\"\n%s) >%s 2>&1 || { cat %[2]s; exit 1; }\n", b.text, log)
 		case "background":
-			// Ready when the last line that the README shows has been printed.
+			// Ready when the last line that the document shows has been printed.
 			fmt.Fprintf(&s, "( exec >%[1]s 2>&1\n%[2]s) &\n", log, b.text)
 			if n := len(b.output); n > 0 {
 				fmt.Fprintf(&s, "until grep -qE %s %s; do kill -0 $! || { cat %[2]s; exit 1; }; sleep 0.1; done\ncat %[2]s\n", quote(pattern(b.output[n-1])), log)
 			}
 		default:
-			fmt.Fprintf(&s, "echo 'README.md:%d: no such mark: %s'; exit 1\n", b.line, mark)
+			fmt.Fprintf(&s, "echo '%s: no such mark: %s'; exit 1\n", b.at, mark)
 		}
 	}
 	return s.String()
@@ -200,6 +208,9 @@ func cleanEnv(t *testing.T, listen string) []string {
 	}
 }
 
+// notCloned are the directories at the root that are not part of the tree.
+var notCloned = []string{".git", "bin", "build", ".cache"}
+
 // copyTree copies the tree as a fresh clone has it.
 func copyTree(t *testing.T) string {
 	t.Helper()
@@ -214,7 +225,7 @@ func copyTree(t *testing.T) string {
 		}
 		rel, _ := filepath.Rel(from, name)
 		switch {
-		case d.IsDir() && (rel == ".git" || rel == "bin" || rel == "build" || rel == ".cache"):
+		case d.IsDir() && slices.Contains(notCloned, rel):
 			return fs.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(filepath.Join(to, rel), 0o755)
@@ -241,18 +252,32 @@ func copyTree(t *testing.T) string {
 func TestLinksLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	code := regexp.MustCompile("(?ms)^```.*?^```$")
-	for _, name := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md"} {
-		text, err := os.ReadFile(filepath.Join("../../..", name))
+	tree := os.DirFS("../../..")
+	found := 0
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains(notCloned, name):
+			return fs.SkipDir
+		case d.IsDir() || path.Ext(name) != ".md":
+			return nil
+		}
+		found++
+		text, err := fs.ReadFile(tree, name)
 		if err != nil {
-			t.Error(err)
-			continue
+			return err
 		}
 		text = code.ReplaceAllFunc(text, func(b []byte) []byte { return bytes.Repeat([]byte("\n"), bytes.Count(b, []byte("\n"))) })
 		for _, m := range link.FindAllSubmatchIndex(text, -1) {
-			to := string(text[m[2]:m[3]])
-			if _, err := os.Stat(filepath.Join("../../..", to)); err != nil {
+			to := path.Join(path.Dir(name), string(text[m[2]:m[3]]))
+			if _, err := fs.Stat(tree, to); err != nil {
 				t.Errorf("%s:%d: %s is not there", name, 1+bytes.Count(text[:m[0]], []byte("\n")), to)
 			}
 		}
+		return nil
+	})
+	if err != nil || found < len(documents) {
+		t.Errorf("%d documents (%v)", found, err)
 	}
 }
