@@ -213,7 +213,7 @@ func TestTheTableIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "\n## The house\n")
+	_, rest, _ := strings.Cut(string(text), "\n## The packages\n")
 	_, rest, _ = strings.Cut(rest, "\n```text\n")
 	table, _, ok := strings.Cut(rest, "\n```\n")
 	if !ok {
