@@ -39,12 +39,16 @@ type Service[S any] struct {
 
 // eventType is a registered event.
 type eventType[S any] struct {
-	id     uint16
-	plan   *jsonplan.Plan
-	typ    reflect.Type
-	direct bool // an interface holds the value itself, not a pointer to it
-	exact  jsonplan.Exactness
-	apply  func(s *S, body []byte) error
+	id    uint16
+	plan  *jsonplan.Plan
+	typ   reflect.Type
+	exact jsonplan.Exactness
+
+	// place holds one event at a time: decoding and encoding use it again and again, as an
+	// allocation for each event would cost more than most events do.
+	place   unsafe.Pointer
+	value   reflect.Value // the event at place
+	applier Event[S]      // a pointer to it; Apply gets a copy
 }
 
 // handler is a registered command or query.
@@ -114,47 +118,31 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 		for _, a := range aliases {
 			s.unique(a, "event")
 		}
-		s.addEvent(e, t, name, aliases)
+		s.addEvent(t, name, aliases)
 	}
 	return s
 }
 
-func (s *Service[S]) addEvent(zero Event[S], t reflect.Type, name string, aliases []string) {
+func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
 	p := s.plan(t, "event "+name)
 	s.whole(t, "event "+name)
-	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, typ: t, direct: direct(t), exact: p.Exactness()}
-	e.apply = func(state *S, body []byte) error {
-		v := reflect.New(t)
-		if err := p.Decode(body, v.UnsafePointer()); err != nil {
-			return err
-		}
-		v.Elem().Interface().(Event[S]).Apply(state)
-		return nil
-	}
-	if !e.direct {
-		e.apply = applyInPlace(zero, t, p)
-	}
+	place := reflect.New(t)
+	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, typ: t, exact: p.Exactness(),
+		place: place.UnsafePointer(), value: place.Elem(), applier: place.Interface().(Event[S])}
 	s.byType[t] = e
 	s.events = append(s.events, *e)
 	s.manifest.Events = append(s.manifest.Events, abi.EventType{Name: name, Schema: p.Schema(), Aliases: aliases})
 }
 
-// applyInPlace decodes events of a type into one place and applies them from there:
-// a history is replayed event by event, and an allocation, a copy and a type assertion
-// for each would cost more than most events do. Apply gets a copy of the struct, as
-// events are values, and what that refers to is decoded anew each time.
-func applyInPlace[S any](zero Event[S], t reflect.Type, p *jsonplan.Plan) func(*S, []byte) error {
-	place := reflect.New(t)
-	at, value := place.UnsafePointer(), place.Elem()
-	event := inPlace(zero, at)
-	return func(state *S, body []byte) error {
-		value.SetZero()
-		if err := p.Decode(body, at); err != nil {
-			return err
-		}
-		event.Apply(state)
-		return nil
+// apply decodes an event and applies it to a state. What the event refers to is new memory
+// each time, so the state may keep it.
+func (e *eventType[S]) apply(state *S, body []byte) error {
+	e.value.SetZero()
+	if err := e.plan.Decode(body, e.place); err != nil {
+		return err
 	}
+	e.applier.Apply(state)
+	return nil
 }
 
 // EventNumber is the type number of an event in the manifest, for test kits; false if
@@ -330,20 +318,6 @@ func (s *Service[S]) unique(name, kind string) {
 	if taken {
 		misuse("service " + s.manifest.Service + ": " + kind + " \"" + name + "\" is registered twice")
 	}
-}
-
-// direct reports whether an interface holds values of t themselves: those that
-// are one pointer in memory.
-func direct(t reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Map, reflect.Chan, reflect.Func, reflect.UnsafePointer:
-		return true
-	case reflect.Struct:
-		return t.NumField() == 1 && direct(t.Field(0).Type)
-	case reflect.Array:
-		return t.Len() == 1 && direct(t.Elem())
-	}
-	return false
 }
 
 // rejection is a refusal by the domain.

@@ -95,12 +95,13 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 		panic("guest: event " + reflect.TypeOf(e).String() + " is not registered with Events")
 	}
 	frame := abi.Response{Kind: abi.RespEvent, Type: t.id, Slot: tx.frame.Slot, Index: tx.index}
+	t.value.Set(reflect.ValueOf(e))
 	var body []byte
 	if len(metadata) > 0 {
 		if err := metadata.Valid(); err != nil {
 			panic("guest: metadata of event " + reflect.TypeOf(e).String() + ": " + err.Error())
 		}
-		b, err := t.plan.Append(s.scratch[:0], dataOf(e, t.direct))
+		b, err := t.plan.Append(s.scratch[:0], t.place)
 		if err != nil {
 			panic(err)
 		}
@@ -109,7 +110,7 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	} else {
 		b, at := abi.BeginBody(s.out)
 		start := len(b)
-		b, err := t.plan.Append(b, dataOf(e, t.direct))
+		b, err := t.plan.Append(b, t.place)
 		if err != nil {
 			panic(err)
 		}
@@ -125,18 +126,6 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	tx.events++
 }
 
-// dataOf is the address of the value in an interface. It takes no address of e, which would
-// then be in memory of its own.
-func dataOf[S any](e Event[S], direct bool) unsafe.Pointer {
-	data := (*[2]unsafe.Pointer)(unsafe.Pointer(&e))[1]
-	if direct {
-		word := new(unsafe.Pointer)
-		*word = data
-		return unsafe.Pointer(word)
-	}
-	return data
-}
-
 // reply appends the Reply frame.
 func (tx *Tx[S]) reply(p *jsonplan.Plan, v unsafe.Pointer) error {
 	s := tx.service
@@ -147,11 +136,4 @@ func (tx *Tx[S]) reply(p *jsonplan.Plan, v unsafe.Pointer) error {
 	}
 	s.out = abi.EndBody(b, at, abi.Response{Kind: abi.RespReply, Slot: tx.frame.Slot, Index: tx.index, Aux: tx.events})
 	return nil
-}
-
-// inPlace is an interface of e's type whose value stands at p, and changes with what
-// stands there. It is for types whose values an interface points to.
-func inPlace[S any](e Event[S], p unsafe.Pointer) Event[S] {
-	(*[2]unsafe.Pointer)(unsafe.Pointer(&e))[1] = p
-	return e
 }
