@@ -113,9 +113,9 @@ func TestWhatIsEmittedIsWhatIsReplayed(t *testing.T) {
 		var state *memory
 		guest.Command(s, "emit", func(tx *guest.Tx[memory], _ struct{}) (struct{}, error) { emit(tx); return struct{}{}, nil })
 		guest.Query(s, "look", func(v *guest.View[memory], _ struct{}) (struct{}, error) { state = v.State(); return struct{}{}, nil })
-		s.Exchange(abi.AppendOpen(abi.AppendOpen(nil, 0, 0, "k", nil), 1, 0, "k", nil))
+		exchange(s, abi.AppendOpen(abi.AppendOpen(nil, 0, 0, "k", nil), 1, 0, "k", nil))
 		var replay []byte
-		for out := append([]byte(nil), s.Exchange(command(0, 0, ""))...); len(out) > 0; {
+		for out := append([]byte(nil), exchange(s, command(0, 0, ""))...); len(out) > 0; {
 			r, rest, err := abi.DecodeResponse(out)
 			if err != nil {
 				t.Fatal(err)
@@ -135,7 +135,7 @@ func TestWhatIsEmittedIsWhatIsReplayed(t *testing.T) {
 			t.Errorf("%s: %s", name, out)
 		}
 		look := func(slot uint32) *memory {
-			s.Exchange(abi.AppendQuery(nil, slot, 0, 0, 0, nil))
+			exchange(s, abi.AppendQuery(nil, slot, 0, 0, 0, nil))
 			return state
 		}
 		live, replayed := look(0), look(1)
@@ -157,8 +157,8 @@ func TestWhatCannotBeEmitted(t *testing.T) {
 	} {
 		s := guest.New[memory]("memory").Events(odd{}, loose{})
 		guest.Command(s, "emit", func(tx *guest.Tx[memory], _ struct{}) (struct{}, error) { emit(tx); return struct{}{}, nil })
-		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
-		r, _, err := abi.DecodeResponse(s.Exchange(command(0, 0, "")))
+		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
+		r, _, err := abi.DecodeResponse(exchange(s, command(0, 0, "")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,12 +188,12 @@ func (e errorString) Error() string { return string(e) }
 // A state that its snapshot would change has none: it is replayed.
 func TestNoSnapshotThatSaysSomethingElse(t *testing.T) {
 	s := guest.New[memory]("memory").Events(cut{})
-	s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 	for body, want := range map[string]string{
 		`{"S":"cafes","N":4}`: `Snapshot {"Odd":[{"Text":"cafe"`,
 		`{"S":"cafés","N":4}`: "Fault error",
 	} {
-		s.Exchange(abi.AppendApply(abi.AppendOpen(nil, 0, 0, "k", nil), 0, 0, 1, 0, []byte(body), nil))
+		exchange(s, abi.AppendApply(abi.AppendOpen(nil, 0, 0, "k", nil), 0, 0, 1, 0, []byte(body), nil))
 		if got := say(t, s, abi.AppendSnapshotRequest(nil, 0)); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", body, got, want)
 		}

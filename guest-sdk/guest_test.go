@@ -15,6 +15,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/kit"
 )
 
 type state struct {
@@ -69,11 +70,14 @@ func command(slot uint32, typ uint16, body string) []byte {
 	return abi.AppendCommand(nil, slot, typ, 0, 0, &[abi.SeedSize]byte{}, "c1", abi.Metadata(nil).AppendPair("traceparent", "00-1"), []byte(body))
 }
 
+// exchange sends a request to a service and returns the response.
+func exchange[S any](s *guest.Service[S], request []byte) []byte { return kit.Of(s).Exchange(request) }
+
 // say sends a request and shows the answer's frames.
 func say[S any](t *testing.T, s *guest.Service[S], request []byte) string {
 	t.Helper()
 	var all []string
-	for out := s.Exchange(request); len(out) > 0; {
+	for out := exchange(s, request); len(out) > 0; {
 		r, rest, err := abi.DecodeResponse(out)
 		if err != nil {
 			t.Fatal(err)
@@ -234,8 +238,8 @@ func TestErrorsOfHandlers(t *testing.T) {
 		{func() error { return guest.Reject("long", strings.Repeat("é", 4096)) }, "Reject long: éé"},
 	} {
 		guest.Command(s, "c"+strconv.Itoa(i), func(*guest.Tx[state], struct{}) (struct{}, error) { return struct{}{}, c.fail() })
-		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
-		r, _, err := abi.DecodeResponse(s.Exchange(command(0, uint16(i), "")))
+		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
+		r, _, err := abi.DecodeResponse(exchange(s, command(0, uint16(i), "")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -270,8 +274,8 @@ func TestABadBodyIsNamed(t *testing.T) {
 		`{"lines":[]}`:                            "json: lines: there is no such member",
 		`{"Lines":[],"Lines":[]}`:                 "json: Lines: the member appears twice",
 	} {
-		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
-		r, _, err := abi.DecodeResponse(s.Exchange(command(0, 0, body)))
+		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
+		r, _, err := abi.DecodeResponse(exchange(s, command(0, 0, body)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,12 +297,12 @@ func TestWhatACommandAllocates(t *testing.T) {
 		tx.Emit(c)
 		return *tx.State(), nil
 	})
-	s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 	request := command(0, 0, `{"by":1000}`)
 	if got := say(t, s, request); got != `Event {"by":1000}, Reply {"n":1000}` {
 		t.Fatal(got)
 	}
-	if n := testing.AllocsPerRun(100, func() { s.Exchange(request) }); n > 1 {
+	if n := testing.AllocsPerRun(100, func() { exchange(s, request) }); n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -311,9 +315,9 @@ func TestCommandsAreNotShared(t *testing.T) {
 		got = append(got, c)
 		return c, nil
 	})
-	s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
+	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 	for _, body := range []string{`{"a":[1,2]}`, `{"a":[1,2]`, `{"b":[3]}`, `null`} {
-		s.Exchange(command(0, 0, body))
+		exchange(s, command(0, 0, body))
 	}
 	if text := fmt.Sprint(got); text != "[map[a:[1 2]] map[b:[3]] map[]]" {
 		t.Error(text)
@@ -335,7 +339,7 @@ func TestManyEventTypes(t *testing.T) {
 			s.Events(guest.Named(e, "e"+strconv.Itoa(i)))
 		}
 		for i, e := range all {
-			if n, ok := s.EventNumber(e); ok != (i < many) || ok && int(n) != i {
+			if n, ok := kit.Of(s).EventNumber(e); ok != (i < many) || ok && int(n) != i {
 				t.Errorf("event %d of %d has the number %d, %v", i, many, n, ok)
 			}
 		}
@@ -350,8 +354,8 @@ func FuzzExchange(f *testing.F) {
 		s := guest.New[state]("svc").Events(moved{})
 		guest.Command(s, "move", func(tx *guest.Tx[state], c moved) (int, error) { tx.Emit(c); return tx.State().N, nil })
 		guest.Query(s, "n", func(v *guest.View[state], _ struct{}) (int, error) { return v.State().N, nil })
-		s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
-		for out := s.Exchange(request); len(out) > 0; {
+		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
+		for out := exchange(s, request); len(out) > 0; {
 			_, rest, err := abi.DecodeResponse(out)
 			if err != nil {
 				t.Fatal(err)
@@ -374,6 +378,8 @@ func TestGuestsStayLean(t *testing.T) {
 		switch {
 		case dep == "encoding/json", dep == "net", dep == "regexp", dep == "text/template":
 			t.Errorf("a guest links %s", dep)
+		case strings.HasSuffix(dep, "/guest-sdk/internal/kit"):
+			t.Error("a guest links the hooks of test kits")
 		case strings.Contains(dep, ".") && !strings.HasPrefix(dep, "github.com/bulkhead-wasm/bulkhead/"):
 			t.Errorf("a guest links the outside module of %s", dep)
 		}

@@ -3,29 +3,46 @@
 package guest
 
 import (
+	"reflect"
 	"runtime"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/kit"
 )
 
-// register does nothing natively: tests may have many services in one program.
-func register(interface{ Exchange([]byte) []byte }) {}
+func init() {
+	kit.Of = func(service any) kit.Guest { return service.(interface{ hooks() kit.Guest }).hooks() }
+}
 
-// NativeLog, if not nil, gets the log lines of services that run natively. It is for
-// test kits; set it before any service runs.
-var NativeLog func(level abi.LogLevel, text string)
+func (s *Service[S]) hooks() kit.Guest { return hooks[S]{s} }
+
+// hooks is what test kits may do with a service.
+type hooks[S any] struct{ service *Service[S] }
+
+func (h hooks[S]) Exchange(request []byte) []byte { return h.service.exchange(request) }
+
+func (h hooks[S]) EventNumber(event any) (uint16, bool) {
+	t := h.service.eventOf(reflect.TypeOf(event))
+	if t == nil {
+		return 0, false
+	}
+	return t.id, true
+}
+
+// register does nothing natively: one test program may hold many services.
+func register(interface{ exchange([]byte) []byte }) {}
 
 func logLine(level abi.LogLevel, text string) {
-	if NativeLog != nil {
-		NativeLog(level, text)
+	if kit.Log != nil {
+		kit.Log(level, text)
 	}
 }
 
 func misuse(message string) { panic("guest: " + message) }
 
-// leftBehind reports whether there are more goroutines than before. Natively the
-// test's own come and go, so one that ends soon does not count.
-func leftBehind(before int) bool {
+// leaked reports whether there are more goroutines than before. Natively the test program
+// has goroutines of its own that come and go, so goroutines that end soon do not count.
+func leaked(before int) bool {
 	for range 1000 {
 		if runtime.NumGoroutine() <= before {
 			return false

@@ -8,21 +8,22 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/kit"
 )
 
 // A panic's message and place are in the log.
 func TestAPanicIsLogged(t *testing.T) {
 	var lines []string
-	guest.NativeLog = func(level guest.LogLevel, text string) {
+	kit.Log = func(level guest.LogLevel, text string) {
 		if level == guest.LogError {
 			lines = append(lines, text)
 		}
 	}
-	defer func() { guest.NativeLog = nil }()
+	defer func() { kit.Log = nil }()
 	s := guest.New[state]("svc")
 	guest.Command(s, "c", func(*guest.Tx[state], struct{}) (struct{}, error) { panic("boom") })
-	s.Exchange(abi.AppendOpen(nil, 0, 0, "k", nil))
-	s.Exchange(command(0, 0, ""))
+	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
+	exchange(s, command(0, 0, ""))
 	if len(lines) != 1 || !strings.HasPrefix(lines[0], "panic: boom at ") || !strings.Contains(lines[0], "module_native_test.go:") {
 		t.Errorf("the log has %q", lines)
 	}

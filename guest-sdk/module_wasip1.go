@@ -10,19 +10,19 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// The module's one service, and its mailbox. Go's collector does not move memory,
-// so the mailbox's address holds until the next reserve.
+// The module's only service, and its mailbox. Go's garbage collector does not move memory,
+// so the mailbox's address is valid until the next reserve.
 var (
-	module  interface{ Exchange([]byte) []byte }
+	module  interface{ exchange([]byte) []byte }
 	mailbox = make([]byte, 64<<10)
 )
 
 // register makes s the module's service.
-func register(s interface{ Exchange([]byte) []byte }) {
+func register(s interface{ exchange([]byte) []byte }) {
 	if module != nil {
 		misuse("a module holds one service; guest.New was called twice")
 	}
-	// Runaway recursion shall fail long before it has used up the memory.
+	// Runaway recursion must fail long before it has used up the memory.
 	debug.SetMaxStack(1 << 20)
 	module = s
 }
@@ -37,14 +37,14 @@ func logLine(level abi.LogLevel, text string) {
 	hostLog(uint32(level), unsafe.Pointer(unsafe.StringData(text)), uint32(len(text)))
 }
 
-// misuse ends the start of a module that was put together wrongly.
+// misuse reports a mistake in how the module is written, and ends its start.
 func misuse(message string) {
 	message = "guest: " + message
 	hostFault(unsafe.Pointer(unsafe.StringData(message)), uint32(len(message)))
 	panic(message)
 }
 
-// maxMailbox bounds the mailbox, so that a wrong size cannot take all memory.
+// maxMailbox bounds the mailbox, so that a wrong size cannot use up the memory. In bytes.
 const maxMailbox = 64 << 20
 
 //go:wasmexport bulkhead_v1_reserve
@@ -66,12 +66,12 @@ func call(n uint32) uint64 {
 	if uint64(n) > uint64(len(mailbox)) {
 		misuse("the host sent more than it reserved")
 	}
-	out := module.Exchange(mailbox[:n:n])
+	out := module.exchange(mailbox[:n:n])
 	if len(out) == 0 {
 		return 0
 	}
 	return abi.PackRange(uint32(uintptr(unsafe.Pointer(unsafe.SliceData(out)))), uint32(len(out)))
 }
 
-// leftBehind reports whether there are more goroutines than before.
-func leftBehind(before int) bool { return runtime.NumGoroutine() > before }
+// leaked reports whether there are more goroutines than before.
+func leaked(before int) bool { return runtime.NumGoroutine() > before }

@@ -98,7 +98,7 @@ func TestReplayingEndsAtTheFirstFault(t *testing.T) {
 		request := event(abi.AppendOpen(nil, 3, version, "a\u202eb", snapshot), 0, 1, `{"N":1}`)
 		request = event(event(c.broken(request), 0, 3, `{"N":1}`), 0, 4, `{"N":0}`)
 		request = abi.AppendApply(abi.AppendOpen(request, 4, 0, "other", nil), 4, 0, 1, 0, []byte(`{"N":1}`), nil)
-		r, rest, err := abi.DecodeResponse(s.Exchange(request))
+		r, rest, err := abi.DecodeResponse(exchange(s, request))
 		if err != nil || len(rest) > 0 {
 			t.Fatalf("%s: %v, %d more bytes", c.name, err, len(rest))
 		}
@@ -159,7 +159,7 @@ func TestSnapshotsAreWhole(t *testing.T) {
 		`null`: "value has another type than its field",
 		``:     "malformed",
 	} {
-		out := s.Exchange(abi.AppendOpen(nil, 0, 7, "k", append([]byte{}, snapshot...)))
+		out := exchange(s, abi.AppendOpen(nil, 0, 7, "k", append([]byte{}, snapshot...)))
 		if want == "" {
 			if len(out) > 0 {
 				t.Errorf("%s is refused", snapshot)

@@ -24,10 +24,10 @@ type slot[S any] struct {
 // maxSlot bounds slot numbers, which the host gives out densely.
 const maxSlot = 1 << 24
 
-// Exchange runs the request frames in request and returns the response frames,
-// valid until the next call. It is the whole of a guest; the module's exports and
-// test kits call it. It is for one goroutine.
-func (s *Service[S]) Exchange(request []byte) []byte {
+// exchange runs the request frames in request and returns the response frames, which are
+// valid until the next call. The module's export and test kits call it, from one goroutine
+// at a time.
+func (s *Service[S]) exchange(request []byte) []byte {
 	s.out = s.out[:0]
 	s.goroutines = runtime.NumGoroutine()
 	at := cursor{rest: request}
@@ -192,7 +192,7 @@ func (s *Service[S]) begin(at *cursor, e *slot[S]) {
 // finish turns a handler's error into a refusal, and finds what it left behind.
 func (s *Service[S]) finish(at *cursor, err error) {
 	switch refused, ok := errors.AsType[*rejection](err); {
-	case leftBehind(s.goroutines):
+	case leaked(s.goroutines):
 		// It would go on in the middle of another entity's command.
 		s.refuse(at, abi.RespFault, abi.CodeGoroutineLeak, "the handler left a goroutine behind")
 	case err == nil:

@@ -145,16 +145,6 @@ func (e *eventType[S]) apply(state *S, body []byte) error {
 	return nil
 }
 
-// EventNumber is the type number of an event in the manifest, for test kits; false if
-// its type is not registered.
-func (s *Service[S]) EventNumber(e Event[S]) (number uint16, ok bool) {
-	t := s.eventOf(reflect.TypeOf(e))
-	if t == nil {
-		return 0, false
-	}
-	return t.id, true
-}
-
 // fewEvents are found by looking at each, which takes less than a map does.
 const fewEvents = 16
 

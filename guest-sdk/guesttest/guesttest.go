@@ -29,6 +29,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/kit"
 )
 
 // Driver is where the service runs: request frames go in, response frames come out,
@@ -38,12 +39,12 @@ type Driver interface {
 }
 
 // native runs a service in this process.
-type native[S any] struct{ service *guest.Service[S] }
+type native struct{ guest kit.Guest }
 
-func (n native[S]) Exchange(request []byte) ([]byte, error) { return n.service.Exchange(request), nil }
+func (n native) Exchange(request []byte) ([]byte, error) { return n.guest.Exchange(request), nil }
 
 // Native is the driver that runs the service in this process.
-func Native[S any](s *guest.Service[S]) Driver { return native[S]{s} }
+func Native[S any](s *guest.Service[S]) Driver { return native{kit.Of(s)} }
 
 // defaultTime is the time of commands until [Case.At] sets another.
 var defaultTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -58,7 +59,7 @@ func Given[S any](t testing.TB, s *guest.Service[S], key string, events ...guest
 // GivenOn starts a case where the driver runs the service.
 func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
 	t.Helper()
-	c := &Case[S]{t: t, driver: d, service: s, key: key, now: defaultTime, id: "guesttest", seed: [abi.SeedSize]byte{1, 2, 3, 4}}
+	c := &Case[S]{t: t, driver: d, service: kit.Of(s), key: key, now: defaultTime, id: "guesttest", seed: [abi.SeedSize]byte{1, 2, 3, 4}}
 	c.manifest = c.describe()
 	for _, e := range events {
 		c.history = append(c.history, c.record(e))
@@ -70,7 +71,7 @@ func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, eve
 type Case[S any] struct {
 	t        testing.TB
 	driver   Driver
-	service  *guest.Service[S]
+	service  kit.Guest
 	manifest manifest
 	key      string
 	now      time.Time
