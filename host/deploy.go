@@ -121,6 +121,15 @@ func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	return err
 }
 
+// Accepts is what data a service takes in commands and queries.
+func (h *Host) Accepts(name service.Name) (service.Accepts, error) {
+	_, svc, err := h.readService(name)
+	if err != nil {
+		return service.Accepts{}, err
+	}
+	return svc.Accepts(), nil
+}
+
 // Status is what a service does now.
 func (h *Host) Status(name service.Name) (service.Status, error) {
 	c, svc, err := h.readService(name)

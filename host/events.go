@@ -12,49 +12,55 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Selection says which events of a service somebody wants.
-type Selection struct {
-	Service service.Name
-	// After is the position behind which to begin: 0 is the start of what there is,
-	// [Host.Head] the end, [Host.ParseCursor] gives a cursor's.
-	After service.Position
-	// Exact says that After is a place where somebody has been, such as that of a cursor: 0 is the place before
-	// the first event of all, and KindBadCursor where a retention has deleted that.
-	Exact bool
-	// Types and Keys let through events of these types and entities only; empty
-	// lets all through.
-	Types []service.Type
-	Keys  []service.Key
-}
+// filter is what a selection lets through.
+func filter(s *service.Selection) stream.Filter { return stream.Filter{Types: s.Types, Keys: s.Keys} }
 
-func (s Selection) filter() stream.Filter { return stream.Filter{Types: s.Types, Keys: s.Keys} }
-
-// Subscriber reads a service's events in order, each once. One goroutine at a time
-// uses it. It holds nothing but its place, so there is nothing to close, and a slow
-// one costs nobody else anything: those that are behind wait for each other, see
-// [service.Budget.Readers]. When the host has to open its journal again, it
-// waits for that and goes on where it was.
-type Subscriber struct {
+// subscriber implements [service.Subscriber].
+type subscriber struct {
 	host   *Host
-	wants  Selection
-	reader string // on whose behalf it reads; see [WithReader]
+	wants  service.Selection
+	reader string // on whose behalf it reads; see [service.WithReader]
 	core   *core  // that cursor reads from
 	cursor *stream.Cursor
 }
 
 // Subscribe begins to read the events that s selects. A place that the log has not
-// reached is an error of kind KindBadCursor, and so is one behind which a retention has
-// deleted events.
-func (h *Host) Subscribe(ctx context.Context, s Selection) (*Subscriber, error) {
-	sub := &Subscriber{host: h, wants: s, reader: readerOf(ctx)}
-	if err := sub.begin(s.After, s.Exact); err != nil {
+// reached is an error of kind KindBadCursor, and so is one after which a retention has
+// deleted events. Finding a time or a cursor waits for its turn to read the log.
+func (h *Host) Subscribe(ctx context.Context, s service.Selection) (service.Subscriber, error) {
+	sub, err := h.subscribe(ctx, s)
+	if err != nil {
 		return nil, err
 	}
 	return sub, nil
 }
 
+func (h *Host) subscribe(ctx context.Context, s service.Selection) (*subscriber, error) {
+	after, exact, err := h.placeOf(ctx, s.Service, s.From)
+	if err != nil {
+		return nil, err
+	}
+	sub := &subscriber{host: h, wants: s, reader: service.ReaderOf(ctx)}
+	return sub, sub.begin(after, exact)
+}
+
+// placeOf is the position after which a selection begins, and whether a reader has been there.
+func (h *Host) placeOf(ctx context.Context, name service.Name, from service.From) (after service.Position, exact bool, err error) {
+	switch from.Kind {
+	case service.FromStart:
+		return 0, false, nil
+	case service.FromPosition:
+		if from.Position == 0 {
+			return 0, false, service.Errorf(service.KindInvalid, "positions begin with 1")
+		}
+		return from.Position - 1, true, nil // its event is looked for by whoever begins there
+	}
+	at, err := h.Place(ctx, name, from)
+	return at.Position, true, err
+}
+
 // begin reads behind a position, on the core that there is now.
-func (s *Subscriber) begin(after service.Position, exact bool) error {
+func (s *subscriber) begin(after service.Position, exact bool) error {
 	c, svc, err := s.host.readService(s.wants.Service)
 	if err != nil {
 		return err
@@ -63,7 +69,7 @@ func (s *Subscriber) begin(after service.Position, exact bool) error {
 	if exact {
 		subscribe = svc.Hub().Resume
 	}
-	cursor, err := subscribe(after, s.wants.filter(), s.reader)
+	cursor, err := subscribe(after, filter(&s.wants), s.reader)
 	if err != nil {
 		return err
 	}
@@ -71,11 +77,8 @@ func (s *Subscriber) begin(after service.Position, exact bool) error {
 	return nil
 }
 
-// Next waits for events and returns at least one and at most limit of them (0: as
-// many as is sensible). When ctx ends it fails with its cause and has lost nothing.
-// When the service is gone or the host closes it fails with that reason; resume
-// at Position then. While the service is stopped there is nothing new.
-func (s *Subscriber) Next(ctx context.Context, limit int) ([]*service.Event, error) {
+// Next implements [service.Subscriber].
+func (s *subscriber) Next(ctx context.Context, limit int) ([]*service.Event, error) {
 	for {
 		events, err := s.cursor.Next(ctx, limit)
 		if err == nil || ctx.Err() != nil {
@@ -89,7 +92,7 @@ func (s *Subscriber) Next(ctx context.Context, limit int) ([]*service.Event, err
 
 // move goes over to the core that has replaced the subscriber's, once it is there.
 // false means that there is no need to, or why it cannot be done.
-func (s *Subscriber) move(ctx context.Context) (bool, error) {
+func (s *subscriber) move(ctx context.Context) (bool, error) {
 	for {
 		h := s.host
 		h.mu.RLock()
@@ -112,13 +115,11 @@ func (s *Subscriber) move(ctx context.Context) (bool, error) {
 	}
 }
 
-// Release lets go of the events that Next returned last, for those who take long before
-// they call it again.
-func (s *Subscriber) Release() { s.cursor.Release() }
+// Release implements [service.Subscriber].
+func (s *subscriber) Release() { s.cursor.Release() }
 
-// Position is how far the subscriber has come. A new one that begins there goes on
-// without gap or repetition.
-func (s *Subscriber) Position() service.Position { return s.cursor.Position() }
+// Position implements [service.Subscriber].
+func (s *subscriber) Position() service.Position { return s.cursor.Position() }
 
 // Head is the position of the last event of a service.
 func (h *Host) Head(name service.Name) (service.Position, error) {
@@ -129,17 +130,16 @@ func (h *Host) Head(name service.Name) (service.Position, error) {
 	return svc.Hub().Head(), nil
 }
 
-// Events returns events that are on disk, at most limit, without waiting. next is
-// where to go on; atHead says that there is nothing more now. A page may be empty and
-// not the last, when a filter lets little through, or ctx ends before it was looked at all
-// there is.
-func (h *Host) Events(ctx context.Context, s Selection, limit int) (events []*service.Event, next service.Position, atHead bool, err error) {
-	sub, err := h.Subscribe(ctx, s)
+// Events returns events that are on disk, at most limit, without waiting for more. A page may be
+// empty and not the last, when a filter lets little through, or ctx ends before all there is was
+// looked at.
+func (h *Host) Events(ctx context.Context, s service.Selection, limit int) (service.Page, error) {
+	sub, err := h.subscribe(ctx, s)
 	if err != nil {
-		return nil, 0, false, err
+		return service.Page{}, err
 	}
-	events, atHead, err = sub.cursor.Poll(ctx, limit)
-	return events, sub.Position(), atHead, err
+	events, atHead, err := sub.cursor.Poll(ctx, limit)
+	return service.Page{Events: events, Next: sub.Position(), AtHead: atHead}, err
 }
 
 // EntityEvents returns the events of one entity with a version above after, at most

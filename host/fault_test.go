@@ -68,12 +68,12 @@ func reads(t *testing.T, h *hosttest.Host, head service.Position) {
 	t.Helper()
 	read, at := 0, service.Position(0)
 	for done := false; !done; {
-		events, next, atHead, err := h.Events(t.Context(), host.Selection{Service: "tally", After: at}, 0)
+		page, err := h.Events(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(at)}, 0)
 		if err != nil {
 			t.Errorf("a page after %d: %v", at, err)
 			break
 		}
-		read, at, done = read+len(events), next, atHead
+		read, at, done = read+len(page.Events), page.Next, page.AtHead
 	}
 	if at != head || read != int(head) {
 		t.Errorf("pages have %d events up to %d, not %d", read, at, head)
@@ -96,7 +96,7 @@ func TestAFullDisk(t *testing.T) {
 	h, d := onMemory(t)
 	h.MustSend(add("k"))
 	h.MustSend(add("cold"))
-	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 2})
+	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(2)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestAFullDisk(t *testing.T) {
 func TestAWriteMeetsAFullDisk(t *testing.T) {
 	h, d := onMemory(t)
 	h.MustSend(add("k"))
-	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 1})
+	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	defer h.Close(ctx)
 	_, sent := h.Send(ctx, to("tally", "k"))
 	_, asked := h.Query(ctx, service.Query{Service: "tally", Key: "k", Type: "count"})
-	_, _, _, read := h.Events(ctx, host.Selection{Service: "tally", After: 2}, 0)
+	_, read := h.Events(ctx, service.Selection{Service: "tally", From: service.AfterPosition(2)}, 0)
 	for what, err := range map[string]error{"a command": sent, "a query": asked} {
 		if service.KindOf(err) != service.KindDamaged || !strings.Contains(err.Error(), "batch 3") {
 			t.Errorf("%s: %v", what, err)
@@ -246,8 +246,8 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	if read != nil && service.KindOf(read) != service.KindDamaged {
 		t.Errorf("its events: %v", read)
 	}
-	if events, _, _, err := h.Events(ctx, host.Selection{Service: "tally"}, 2); err != nil || len(events) != 2 {
-		t.Errorf("the events before the damage: %d, %v", len(events), err)
+	if page, err := h.Events(ctx, service.Selection{Service: "tally"}, 2); err != nil || len(page.Events) != 2 {
+		t.Errorf("the events before the damage: %d, %v", len(page.Events), err)
 	}
 	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed || !strings.Contains(st.Problem, "batch 3") {
 		t.Errorf("its status: %s, %q, %v", st.State, st.Problem, err)

@@ -141,15 +141,15 @@ func TestTheBeginningIsAPlace(t *testing.T) {
 		h.MustSend(add("k"))
 	}
 	ctx := t.Context()
-	read := func(s host.Selection) (first service.Position, err error) {
-		events, _, _, err := h.Events(ctx, s, 1)
-		if err == nil && len(events) > 0 {
-			first = events[0].Position
+	read := func(s service.Selection) (first service.Position, err error) {
+		page, err := h.Events(ctx, s, 1)
+		if err == nil && len(page.Events) > 0 {
+			first = page.Events[0].Position
 		}
 		return first, err
 	}
-	start, exact := host.Selection{Service: "tally"}, host.Selection{Service: "tally", Exact: true}
-	for _, s := range []host.Selection{start, exact} {
+	start, exact := service.Selection{Service: "tally"}, service.Selection{Service: "tally", From: service.AfterPosition(0)}
+	for _, s := range []service.Selection{start, exact} {
 		if first, err := read(s); err != nil || first != 1 {
 			t.Errorf("%+v begins with %d, %v", s, first, err)
 		}

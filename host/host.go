@@ -16,7 +16,6 @@ package host
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -549,10 +548,6 @@ func (h *Host) Latencies() []service.Latency { return h.latencies.Read() }
 
 // QueryLatencies is how long queries took, as Latencies.
 func (h *Host) QueryLatencies() []service.Latency { return h.queries.Read() }
-
-// NewCommandID makes a command id that nobody has used. A sender that keeps it can
-// send the command again safely.
-func NewCommandID() service.CommandID { return service.CommandID(rand.Text()) }
 
 // Query asks for one entity's state and waits for the answer, which rests on
 // events that are on disk. Its data is held to its schema as that of a command is.

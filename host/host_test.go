@@ -323,7 +323,7 @@ func TestDeployUnderLoad(t *testing.T) {
 		return testguest.CounterWith(m.AppendJSON(nil), nil)
 	}
 	h.MustDeploy("tally", version(0))
-	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally"})
+	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,14 +384,14 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 	h.Restart() // so that the ring in memory is empty
 	var got []service.Position
 	for at, done := service.Position(0), false; !done; {
-		events, next, atHead, err := h.Events(t.Context(), host.Selection{Service: "tally", After: at, Keys: []service.Key{"k1"}}, 2)
+		page, err := h.Events(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(at), Keys: []service.Key{"k1"}}, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range events {
+		for _, e := range page.Events {
 			got = append(got, e.Position)
 		}
-		at, done = next, atHead
+		at, done = page.Next, page.AtHead
 	}
 	if fmt.Sprint(got) != "[2 6 10 14 18]" {
 		t.Errorf("k1's positions are %v", got)
@@ -400,7 +400,7 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 	if err != nil || len(events) != 3 || events[0].Version != 2 || events[2].Position != 15 {
 		t.Errorf("k2's events: %v, %v", events, err)
 	}
-	if _, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 21}); service.KindOf(err) != service.KindBadCursor {
+	if _, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(21)}); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of the future: %v", err)
 	}
 }

@@ -47,9 +47,9 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 	h.MustDeploy("quiet", testguest.Vandal("quiet", false))
 	talk := func(name service.Name, n int) {
 		for i := range n {
-			c := service.Command{Service: name, Key: service.Key(fmt.Sprint("k", i%2)), Type: "c", ID: host.NewCommandID()}
+			c := service.Command{Service: name, Key: service.Key(fmt.Sprint("k", i%2)), Type: "c", ID: service.NewCommandID()}
 			h.MustSend(c)
-			c.Type, c.ID = "trap", host.NewCommandID()
+			c.Type, c.ID = "trap", service.NewCommandID()
 			var failed *service.Error
 			if _, err := h.Send(t.Context(), c); !errors.As(err, &failed) || failed.Kind != service.KindTrap {
 				t.Fatalf("the trap of %s: %v", name, err)

@@ -42,41 +42,15 @@ func (h *Host) Readers() service.Readers {
 	}
 }
 
-type readerKey struct{}
-
-// WithReader names who reads logs under a context, a connection for instance. Readers of a
-// service take turns; all that reads under one name shares those of one.
-func WithReader(ctx context.Context, name string) context.Context {
-	return context.WithValue(ctx, readerKey{}, name)
-}
-
-func readerOf(ctx context.Context) string {
-	name, _ := ctx.Value(readerKey{}).(string)
-	return name
-}
-
 // turn makes a place for who reads the log of a service, or all of them if the name is empty.
 func (r *readers) turn(ctx context.Context, name service.Name) *fair.Turn {
-	return r.turns.Turn(string(name), readerOf(ctx))
-}
-
-// Turn is a place for work of milliseconds that is done for a client. One goroutine at a
-// time uses it. Work is done between Begin, which is called again now and then, and Rest
-// or End.
-type Turn interface {
-	// Begin waits for a turn, or goes on with one. It fails when ctx ends, or when too
-	// many wait.
-	Begin(ctx context.Context) error
-	// Rest keeps the turn, but lets others take it away: its owner waits for somebody.
-	Rest()
-	// End gives the turn up. Without one it does nothing.
-	End()
+	return r.turns.Turn(string(name), service.ReaderOf(ctx))
 }
 
 // Turn makes a place for work on what a service answers: among its sandboxes, if it has to
 // take turns. Without a name, for what is nobody's in particular, such as a body that
 // arrives, it is a place among those that read logs.
-func (h *Host) Turn(ctx context.Context, name service.Name) Turn {
+func (h *Host) Turn(ctx context.Context, name service.Name) service.Turn {
 	if svc, err := h.service(name); err == nil {
 		if t := svc.HostTurn(); t != nil {
 			return t

@@ -75,12 +75,12 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	}
 	h.Restart() // nothing is in memory
 	engine.close()
-	ctx := host.WithReader(context.Background(), "first")
+	ctx := service.WithReader(context.Background(), "first")
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		events, _, _, err := h.Events(ctx, host.Selection{Service: "tally"}, 0)
-		if err != nil || len(events) == 0 {
-			t.Errorf("the one who reads: %d events, %v", len(events), err)
+		page, err := h.Events(ctx, service.Selection{Service: "tally"}, 0)
+		if err != nil || len(page.Events) == 0 {
+			t.Errorf("the one who reads: %d events, %v", len(page.Events), err)
 		}
 	})
 	until(t, func() bool { return h.Readers().Reading == 1 })
@@ -89,9 +89,9 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	defer cancel()
 	<-short.Done()
 	for name, read := range map[string]func() error{
-		"a page": func() error { _, _, _, err := h.Events(short, host.Selection{Service: "tally"}, 0); return err },
+		"a page": func() error { _, err := h.Events(short, service.Selection{Service: "tally"}, 0); return err },
 		"a page by key": func() error {
-			_, _, _, err := h.Events(short, host.Selection{Service: "tally", Keys: []service.Key{"k1"}}, 0)
+			_, err := h.Events(short, service.Selection{Service: "tally", Keys: []service.Key{"k1"}}, 0)
 			return err
 		},
 		"of an entity":  func() error { _, err := h.EntityEvents(short, "tally", "k1", 0, 0); return err },
@@ -109,7 +109,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	}
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		sub, err := h.Subscribe(context.Background(), host.Selection{Service: "tally"})
+		sub, err := h.Subscribe(context.Background(), service.Selection{Service: "tally"})
 		for read := 0; err == nil && read < 44; {
 			var events []*service.Event
 			events, err = sub.Next(context.Background(), 0)
@@ -173,14 +173,17 @@ func TestTooManyReadersAreRefused(t *testing.T) {
 	var all sync.WaitGroup
 	for n := range 2 {
 		all.Go(func() {
-			if _, _, _, err := h.Events(context.Background(), host.Selection{Service: "tally"}, 0); err != nil {
+			if _, err := h.Events(context.Background(), service.Selection{Service: "tally"}, 0); err != nil {
 				t.Error(err)
 			}
 		})
 		until(t, func() bool { r := h.Readers(); return r.Reading+r.Waiting == n+1 })
 	}
 	for name, read := range map[string]func() error{
-		"a page":       func() error { _, _, _, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 0); return err },
+		"a page": func() error {
+			_, err := h.Events(t.Context(), service.Selection{Service: "tally"}, 0)
+			return err
+		},
 		"of an entity": func() error { _, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); return err },
 		"a backup":     func() error { _, err := h.Backup(t.Context(), io.Discard, service.BackupOptions{}); return err },
 	} {

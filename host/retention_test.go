@@ -46,7 +46,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	follower, err := h.Subscribe(t.Context(), host.Selection{Service: "tally"})
+	follower, err := h.Subscribe(t.Context(), service.Selection{Service: "tally"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,18 +77,18 @@ func TestRetentionUnderLoad(t *testing.T) {
 		}
 	}
 	// Reading from the start begins with what there is; a place before that is told.
-	events, _, _, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 1)
-	if err != nil || len(events) != 1 || events[0].Position != first {
-		t.Errorf("from the start: %+v, %v", events, err)
+	page, err := h.Events(t.Context(), service.Selection{Service: "tally"}, 1)
+	if err != nil || len(page.Events) != 1 || page.Events[0].Position != first {
+		t.Errorf("from the start: %+v, %v", page.Events, err)
 	}
-	if _, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 1}); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), fmt.Sprintf("first available has position %d", first)) {
+	if _, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(1)}); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), fmt.Sprintf("first available has position %d", first)) {
 		t.Errorf("a place that is gone: %v", err)
 	}
 	for _, p := range []service.Position{0, 1, first - 2} {
 		if _, err := h.Cursor(t.Context(), "tally", p); service.KindOf(err) != service.KindBadCursor {
 			t.Errorf("the cursor of %d: %v", p, err)
 		}
-		gone := events[0].Cursor()
+		gone := page.Events[0].Cursor()
 		gone.Position = p
 		if _, err := h.ParseCursor(t.Context(), "tally", gone.String()); service.KindOf(err) != service.KindBadCursor {
 			t.Errorf("a cursor at %d: %v", p, err)

@@ -22,12 +22,12 @@ func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 	if all := h.Services(); len(all) != 1 || all[0].State != service.StateStopped || h.States()["tally"] != service.StateStopped {
 		t.Errorf("services %+v", all)
 	}
-	events, next, atHead, err := h.Events(t.Context(), host.Selection{Service: "tally"}, 100)
-	if err != nil || next != last || !atHead || len(events) != int(last-first)+1 || len(events) > 0 && events[0].Position != first {
-		t.Errorf("%d events up to %d, %t, %v", len(events), next, atHead, err)
+	page, err := h.Events(t.Context(), service.Selection{Service: "tally"}, 100)
+	if err != nil || page.Next != last || !page.AtHead || len(page.Events) != int(last-first)+1 || len(page.Events) > 0 && page.Events[0].Position != first {
+		t.Errorf("%d events up to %d, %t, %v", len(page.Events), page.Next, page.AtHead, err)
 	}
 	own, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0)
-	if err != nil || len(own) != len(events) {
+	if err != nil || len(own) != len(page.Events) {
 		t.Errorf("%d events of the entity, %v", len(own), err)
 	}
 	types, err := h.EventTypes(t.Context(), "tally")
@@ -58,7 +58,7 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 	for range 3 {
 		h.MustSend(add("k"))
 	}
-	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 3})
+	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(3)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 	rests(t, h, 4, 4)
 	h.Restart()
 	rests(t, h, 4, 4)
-	if sub, err = h.Subscribe(t.Context(), host.Selection{Service: "tally", After: 4}); err != nil {
+	if sub, err = h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(4)}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -141,7 +141,7 @@ func TestAStoppedServiceIsForgotten(t *testing.T) {
 		for range events {
 			h.MustSend(add("k"))
 		}
-		sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally", After: events})
+		sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(events)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -71,7 +71,7 @@ func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
 func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 	h := hosttest.New(t)
 	st := h.MustDeploy("tally", knowing("1", "added"))
-	sub, err := h.Subscribe(t.Context(), host.Selection{Service: "tally"})
+	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally"})
 	if err != nil {
 		t.Fatal(err)
 	}

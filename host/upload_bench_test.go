@@ -57,7 +57,7 @@ func worstUpload(b *testing.B, module []byte) {
 		o.Limits.CompileTime = service.DefaultLimits().CompileTime
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))
-	s, err := gateway.New(gateway.Host(h.Host), gateway.Options{Listen: "127.0.0.1:0"})
+	s, err := gateway.New(h.Host, gateway.Options{Listen: "127.0.0.1:0"})
 	if err != nil {
 		b.Fatal(err)
 	}

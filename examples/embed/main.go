@@ -47,7 +47,7 @@ func run(ctx context.Context, out io.Writer, options host.Options, bank []byte) 
 		return err
 	}
 	fmt.Fprintf(out, "balance %s at version %d\n", balance.Data, balance.Version)
-	stream, err := h.Subscribe(ctx, host.Selection{Service: "bank"})
+	stream, err := h.Subscribe(ctx, service.Selection{Service: "bank"})
 	if err != nil {
 		return err
 	}

@@ -221,18 +221,11 @@ func (c *Client) Query(ctx context.Context, q service.Query) (service.QueryReply
 	return r.Value(), err
 }
 
-// Selection says which events of a service to read.
-type Selection struct {
-	Service service.Name
-	From    string // "start" (the default), "end", a cursor, or whatever else [service.ParseFrom] reads
-	Types   []service.Type
-	Keys    []service.Key
-}
-
-func (s *Selection) query() url.Values {
+// selectionQuery is a selection as parameters of a request.
+func selectionQuery(s *service.Selection) url.Values {
 	q := url.Values{}
-	if s.From != "" {
-		q.Set("from", s.From)
+	if s.From.Kind != service.FromStart { // which is the default
+		q.Set("from", s.From.String())
 	}
 	for _, t := range s.Types {
 		q.Add("types", string(t))
@@ -244,8 +237,8 @@ func (s *Selection) query() url.Values {
 }
 
 // Events reads one page of a service's events, at most limit; 0: as many as the host likes.
-func (c *Client) Events(ctx context.Context, s Selection, limit int) (Page, error) {
-	q := s.query()
+func (c *Client) Events(ctx context.Context, s service.Selection, limit int) (Page, error) {
+	q := selectionQuery(&s)
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}

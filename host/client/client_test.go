@@ -113,7 +113,7 @@ func TestBrokenConnections(t *testing.T) {
 	if _, err := nobody.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("nobody there: %v", err)
 	}
-	if err := nobody.Follow(t.Context(), Selection{Service: "bank"}, nil); service.KindOf(err) != service.KindUnavailable {
+	if err := nobody.Follow(t.Context(), service.Selection{Service: "bank"}, nil); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("nobody there: %v", err)
 	}
 	silent, arrived := make(chan struct{}), make(chan struct{})
@@ -160,7 +160,7 @@ func TestFollowResumes(t *testing.T) {
 	})
 	want := service.Position(1)
 	enough := errors.New("enough")
-	err := c.Follow(t.Context(), Selection{Service: "bank", Keys: []service.Key{"a,b"}}, func(e Event) error {
+	err := c.Follow(t.Context(), service.Selection{Service: "bank", Keys: []service.Key{"a,b"}}, func(e Event) error {
 		if e.Position != want {
 			t.Errorf("position %d; want %d", e.Position, want)
 		}
@@ -191,7 +191,7 @@ func TestFollowEnds(t *testing.T) {
 		}
 	})
 	for i, kind := range []service.Kind{service.KindNotFound, service.KindNotFound, service.KindInternal, service.KindUnavailable} {
-		if err := c.Follow(t.Context(), Selection{Service: "bank"}, func(Event) error { return nil }); service.KindOf(err) != kind {
+		if err := c.Follow(t.Context(), service.Selection{Service: "bank"}, func(Event) error { return nil }); service.KindOf(err) != kind {
 			t.Errorf("%d: %v", i, err)
 		}
 	}
@@ -200,7 +200,7 @@ func TestFollowEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Follow(ctx, Selection{Service: "bank"}, nil); service.KindOf(err) != service.KindCanceled {
+	if err := c.Follow(ctx, service.Selection{Service: "bank"}, nil); service.KindOf(err) != service.KindCanceled {
 		t.Error(err)
 	}
 }
@@ -273,10 +273,10 @@ func TestTooManyEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.Subscribe(t.Context(), Selection{Service: "bank"}, 11); service.KindOf(err) != service.KindInvalid {
+	if _, err := s.Subscribe(t.Context(), service.Selection{Service: "bank"}, 11); service.KindOf(err) != service.KindInvalid {
 		t.Error(err)
 	}
-	if _, err := s.Subscribe(t.Context(), Selection{Service: "bank"}, 2); err != nil {
+	if _, err := s.Subscribe(t.Context(), service.Selection{Service: "bank"}, 2); err != nil {
 		t.Error(err)
 	}
 	<-s.Done()

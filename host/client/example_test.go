@@ -65,7 +65,7 @@ func ExampleClient_Events() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	s := client.Selection{Service: "bank", Types: []service.Type{"deposited"}}
+	s := service.Selection{Service: "bank", Types: []service.Type{"deposited"}}
 	for more := true; more; {
 		page, err := c.Events(context.Background(), s, 100)
 		if err != nil {
@@ -74,7 +74,7 @@ func ExampleClient_Events() {
 		for _, e := range page.Events {
 			fmt.Printf("%d %s %s %s\n", e.Position, e.Key, e.Type, e.Data)
 		}
-		s.From, more = page.Next, page.More
+		s.From, more = service.AfterCursor(page.Next), page.More
 	}
 	// Output: 1 alice deposited {"amount":10}
 }

@@ -18,7 +18,7 @@ import (
 // ends, each returns an error (which Follow returns), or the host refuses. If the connection breaks,
 // Follow resumes after the last event, so each gets every event once, in order. It gives up after
 // Options.Retries tries in a row that brought nothing.
-func (c *Client) Follow(ctx context.Context, s Selection, each func(Event) error) error {
+func (c *Client) Follow(ctx context.Context, s service.Selection, each func(Event) error) error {
 	last, failed := "", 0
 	waits := lifecycle.Backoff{First: c.options.Backoff, Max: 100 * c.options.Backoff}
 	for {
@@ -51,13 +51,13 @@ type callerError struct{ err error }
 func (e *callerError) Error() string { return e.err.Error() }
 
 // follow reads one connection's events. last is the cursor of the last one.
-func (c *Client) follow(ctx context.Context, s Selection, last *string, each func(Event) error) error {
+func (c *Client) follow(ctx context.Context, s service.Selection, last *string, each func(Event) error) error {
 	h := http.Header{}
 	if *last != "" {
 		h.Set(api.HeaderLastEventID, *last)
 	}
 	resp, err := c.do(ctx, request{
-		method: http.MethodGet, path: servicePath(s.Service, "/events"), query: s.query(), header: h, accept: api.ContentSSE,
+		method: http.MethodGet, path: servicePath(s.Service, "/events"), query: selectionQuery(&s), header: h, accept: api.ContentSSE,
 	})
 	if err != nil {
 		return err

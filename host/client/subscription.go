@@ -33,7 +33,7 @@ type Subscription struct {
 
 // Subscribe starts a subscription that has at most window events on the way at a
 // time; it grants the host credit again as Next takes them. s.From works as for Follow.
-func (s *Stream) Subscribe(ctx context.Context, sel Selection, window int) (*Subscription, error) {
+func (s *Stream) Subscribe(ctx context.Context, sel service.Selection, window int) (*Subscription, error) {
 	if window < 1 || int64(window) > s.limits.Credits {
 		return nil, service.Errorf(service.KindInvalid, "a window of %d events; the host allows 1 to %d", window, s.limits.Credits)
 	}
@@ -41,7 +41,7 @@ func (s *Stream) Subscribe(ctx context.Context, sel Selection, window int) (*Sub
 	got := make(chan error, 1)
 	err := s.ask(ctx, func(id string) []byte {
 		sub.id = id
-		m := api.ClientMessage{Op: api.OpSubscribe, ID: id, Service: sel.Service, From: sel.From, Credits: uint64(window)}
+		m := api.ClientMessage{Op: api.OpSubscribe, ID: id, Service: sel.Service, From: sel.From.String(), Credits: uint64(window)}
 		for _, t := range sel.Types {
 			m.Types = append(m.Types, string(t))
 		}

@@ -54,7 +54,7 @@ func TestServeWithFewDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
-	s, err := gateway.New(gateway.Host(h), gateway.Options{Listen: "127.0.0.1:0", Logger: logger})
+	s, err := gateway.New(h, gateway.Options{Listen: "127.0.0.1:0", Logger: logger})
 	if err == nil {
 		err = s.Start(t.Context())
 	}

@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
@@ -34,6 +35,10 @@ type Command struct {
 	// [CheckJSON] already.
 	Carrier Carrier
 }
+
+// NewCommandID makes a command id that nobody has used. A sender that keeps it can
+// send the command again safely.
+func NewCommandID() CommandID { return CommandID(rand.Text()) }
 
 // Fingerprint tells a repeated command from another one under the same id. It
 // covers key, type, expectation and data.

@@ -29,6 +29,31 @@ type From struct {
 	Cursor   string        // of FromCursor; whether it is one, its log tells
 }
 
+// AfterPosition is the place after the event at a position, where a reader has been; 0 is the place
+// before the first event of all. Where a retention has deleted the next event, reading from there is
+// KindBadCursor.
+func AfterPosition(p Position) From { return From{Kind: FromPosition, Position: p + 1} }
+
+// AfterCursor is the place of a cursor's text, which is also the id of the event before it.
+func AfterCursor(text string) From { return From{Kind: FromCursor, Cursor: text} }
+
+// String is the text that [ParseFrom] reads. An age has the form of a [time.Duration].
+func (f From) String() string {
+	switch f.Kind {
+	case FromEnd:
+		return "end"
+	case FromPosition:
+		return strconv.FormatUint(uint64(f.Position), 10)
+	case FromTime:
+		return f.Time.Format(time.RFC3339Nano)
+	case FromAge:
+		return "-" + f.Age.String()
+	case FromCursor:
+		return f.Cursor
+	}
+	return "start"
+}
+
 // ParseFrom reads a place: start (or nothing), end, a position such as 100, a time as in RFC 3339 such as
 // 2026-01-31T08:00:00Z, an age such as -1h30m or -7d, and anything else is a cursor. It is total. Its errors are of kind
 // KindInvalid.

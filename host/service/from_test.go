@@ -46,3 +46,16 @@ func FuzzParseFrom(f *testing.F) {
 		}
 	})
 }
+
+// The text of a place is that place.
+func TestTheTextOfAPlace(t *testing.T) {
+	for _, from := range []From{
+		{}, {Kind: FromEnd}, AfterPosition(0), AfterPosition(99), AfterCursor("AgAAAA"),
+		{Kind: FromTime, Time: time.Date(2026, 1, 31, 8, 0, 0, 5, time.UTC)},
+		{Kind: FromAge, Age: 90 * time.Minute}, {Kind: FromAge, Age: 7 * 24 * time.Hour},
+	} {
+		if got, err := ParseFrom(from.String()); err != nil || got != from {
+			t.Errorf("%+v is %q, which is %+v, %v", from, from.String(), got, err)
+		}
+	}
+}

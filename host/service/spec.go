@@ -171,3 +171,24 @@ type Counters struct {
 	LogLinesDropped uint64 `json:"log_lines_dropped"` // as more was logged about the service than its rate allows
 	LogBytesDropped uint64 `json:"log_bytes_dropped"` // about what they would have taken
 }
+
+// Add adds each counter of o.
+func (c *Counters) Add(o *Counters) {
+	c.Committed += o.Committed
+	c.Events += o.Events
+	c.Rejected += o.Rejected
+	c.Failed += o.Failed
+	c.Overloaded += o.Overloaded
+	c.Repeated += o.Repeated
+	c.Unknown += o.Unknown
+	c.Queries += o.Queries
+	c.Hydrated += o.Hydrated
+	c.Resets += o.Resets
+	c.Recycled += o.Recycled
+	c.SnapshotsTaken += o.SnapshotsTaken
+	c.SnapshotsUsed += o.SnapshotsUsed
+	c.SnapshotsRefused += o.SnapshotsRefused
+	c.Fuel += o.Fuel
+	c.LogLinesDropped += o.LogLinesDropped
+	c.LogBytesDropped += o.LogBytesDropped
+}

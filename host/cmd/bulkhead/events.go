@@ -24,7 +24,7 @@ type eventsCmd struct {
 }
 
 // fromArg is where to begin to read a log. An age begins with a hyphen, as flags do.
-type fromArg string
+type fromArg struct{ service.From }
 
 // Decode implements kong.MapperValue.
 func (a *fromArg) Decode(ctx *kong.DecodeContext) error {
@@ -33,8 +33,8 @@ func (a *fromArg) Decode(ctx *kong.DecodeContext) error {
 	if token.IsEOL() || text == "" || strings.HasPrefix(text, "--") {
 		return errors.New("a place is missing")
 	}
-	_, err := service.ParseFrom(text)
-	*a = fromArg(text)
+	var err error
+	a.From, err = service.ParseFrom(text)
 	return err
 }
 
@@ -42,7 +42,7 @@ func (a *fromArg) Decode(ctx *kong.DecodeContext) error {
 var errEnough = errors.New("enough events")
 
 func (c *eventsCmd) Run(e *env) error {
-	s := client.Selection{From: string(c.From)}
+	s := service.Selection{From: c.From.From}
 	name, key, isEntity := strings.Cut(c.Of, "/")
 	var err error
 	if s.Service, err = service.ParseName(name); err != nil {
@@ -87,7 +87,7 @@ func (c *eventsCmd) Run(e *env) error {
 }
 
 // readAll reads page after page until the end of the log.
-func readAll(e *env, cl *client.Client, s client.Selection, each func(client.Event) error) error {
+func readAll(e *env, cl *client.Client, s service.Selection, each func(client.Event) error) error {
 	for {
 		page, err := cl.Events(e.ctx, s, 0)
 		if err != nil {
@@ -101,7 +101,7 @@ func readAll(e *env, cl *client.Client, s client.Selection, each func(client.Eve
 		if !page.More {
 			return nil
 		}
-		s.From = page.Next
+		s.From = service.AfterCursor(page.Next)
 	}
 }
 

@@ -67,7 +67,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	}
 	o.gateway.Logger = h.Logger()
 	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped, Readers: h.Readers, Latencies: h.Latencies, QueryLatencies: h.QueryLatencies, Resources: h.Resources})
-	b := &backend{Backend: gateway.Host(h)}
+	b := &preparedHost{Host: h}
 	b.preparing.Store(o.prepare != nil)
 	s, err := gateway.New(b, o.gateway)
 	if err == nil {
@@ -86,19 +86,19 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	return p, nil
 }
 
-// backend is the host as the gateway sees it.
-type backend struct {
-	gateway.Backend
+// preparedHost is a host that is not ready before it has what it was started with.
+type preparedHost struct {
+	*host.Host
 	preparing atomic.Bool
 }
 
-// Ready implements gateway.Backend. Whoever waits for the host waits for what it was
+// Ready is as that of the host. Clients that wait for the host wait for what it was
 // told to deploy at its start, too; requests to other services go on meanwhile.
-func (b *backend) Ready() error {
-	if b.preparing.Load() {
+func (h *preparedHost) Ready() error {
+	if h.preparing.Load() {
 		return service.Errorf(service.KindUnavailable, "the modules that the host was started with are being deployed")
 	}
-	return b.Backend.Ready()
+	return h.Host.Ready()
 }
 
 // Address is where the program listens.

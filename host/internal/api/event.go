@@ -22,12 +22,6 @@ const (
 	ProtocolTokenPrefix = "bulkhead.token."
 )
 
-// FromStart and FromEnd are where to read a log from, beside what else [service.ParseFrom] reads.
-const (
-	FromStart = "start" // the first event; the default
-	FromEnd   = "end"   // what comes after now
-)
-
 // Event is an event as clients see it. Its JSON is the native form, which pages and messages of
 // bulkhead.v1.json have. The names of its members are those that attributes of CloudEvents have; it is not
 // one itself, as its numbers are not texts and its metadata is an object.

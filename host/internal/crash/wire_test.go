@@ -65,7 +65,7 @@ func readLog(ctx context.Context, c *child) ([]fact, error) {
 	}
 	defer cl.Close()
 	var log []fact
-	for s := (client.Selection{Service: "bank"}); ; {
+	for s := (service.Selection{Service: "bank"}); ; {
 		page, err := cl.Events(ctx, s, 0)
 		if err != nil {
 			return nil, err
@@ -76,7 +76,7 @@ func readLog(ctx context.Context, c *child) ([]fact, error) {
 		if !page.More {
 			return log, nil
 		}
-		s.From = page.Next
+		s.From = service.AfterCursor(page.Next)
 	}
 }
 
@@ -124,7 +124,7 @@ func (r *reader) read(ctx context.Context, c *child, done func() bool) error {
 		}
 		return nil
 	}
-	s := client.Selection{Service: "bank", From: r.cursor}
+	s := service.Selection{Service: "bank", From: service.AfterCursor(r.cursor)}
 	if !r.socket {
 		return cl.Follow(ctx, s, each)
 	}

@@ -9,8 +9,22 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
+
+// keeper copies and deletes what is in logs.
+type keeper interface {
+	// Backup writes a backup of everything. An error of kind KindConflicting, of a backup that
+	// this one cannot continue, comes before anything is written.
+	Backup(ctx context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error)
+	// Batches writes a service's log, up to the batch with that sequence (0: to its
+	// end), as a piece that can be imported.
+	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error)
+	// Retain deletes the first events of a service. Retentions of KindConflicting are
+	// refused before anything is deleted.
+	Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error)
+}
 
 // maxManifest bounds the manifest of the backup that is to be continued, in bytes:
 // some hundred bytes a service and a module.
@@ -41,7 +55,7 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 			Resource: "backups", Used: int64(len(s.backups)), Limit: maxBackups}
 	}
 	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error {
-		_, err := s.backend.Backup(ctx, w, service.BackupOptions{Since: since})
+		_, err := s.keeper.Backup(ctx, w, service.BackupOptions{Since: since})
 		return err
 	})
 }
@@ -58,11 +72,11 @@ func (s *Server) batches(a *answer, r *http.Request) error {
 			return service.Errorf(service.KindInvalid, "through is %.80q; it is the sequence of a batch", text)
 		}
 	}
-	if _, err := s.backend.Head(name); err != nil {
+	if _, err := s.reader.Head(name); err != nil {
 		return err
 	}
 	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error {
-		_, err := s.backend.Batches(ctx, name, w, through)
+		_, err := s.keeper.Batches(ctx, name, w, through)
 		return err
 	})
 }
@@ -110,7 +124,7 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
 	a.stream = true // its time says nothing
-	done, err := s.backend.Retain(ctx, name, retention)
+	done, err := s.keeper.Retain(ctx, name, retention)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 // cloudEvents streams a service's events on a WebSocket, a CloudEvent a message.
 // The client says nothing.
-func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
+func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service.Cursor) error {
 	ended, err := s.openStream(api.ProtocolCloudEvents)
 	if err != nil {
 		return err
@@ -27,7 +27,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel Selection) error {
 		return err
 	}
 	defer gone()
-	feed, err := s.newFeed(ctx, a.flight, sel)
+	feed, err := s.newFeed(ctx, a.flight, sel, first.Position)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) err
 		}
 		for i := range events {
 			if err == nil {
-				err = k.sendPieces(&events[i].Text)
+				err = k.sendPieces(&events[i].text)
 			}
 		}
 		clear(events)

@@ -9,10 +9,22 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
+
+// commander carries out commands and queries.
+type commander interface {
+	// Send returns when the command's events are on disk.
+	Send(ctx context.Context, c service.Command) (service.Reply, error)
+	// SendAsync hands a command in. Unless it returns an error, done is called
+	// exactly once with the outcome, on a goroutine of the host; done does not block.
+	SendAsync(c service.Command, done func(service.Reply, error)) error
+	// Query returns when what the answer rests on is on disk.
+	Query(ctx context.Context, q service.Query) (service.QueryReply, error)
+	// Accepts is what data a service takes; KindNotFound if there is no such service.
+	Accepts(name service.Name) (service.Accepts, error)
+}
 
 // graceTime is how long an answer is waited for beyond the sender's deadline: a
 // command that had started by then has an outcome soon, and that is better to
@@ -63,15 +75,15 @@ func errTooLate() error {
 func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 	limit := int64(smallBody)
 	if large := r.ContentLength < 0 || r.ContentLength > smallBody; large || a.bodyType != "" && a.bodyType != api.ContentJSON {
-		status, err := s.backend.Status(c.service)
+		accepts, err := s.commander.Accepts(c.service)
 		if err != nil {
 			return err
 		}
-		if err := mayBe(a.bodyType, &status); err != nil && r.ContentLength != 0 {
+		if err := mayBe(a.bodyType, c.service, accepts); err != nil && r.ContentLength != 0 {
 			return err
 		}
 		if large {
-			limit = int64(status.Spec.Limits.CommandBytes)
+			limit = int64(accepts.CommandBytes)
 		}
 	}
 	var err error
@@ -90,28 +102,28 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 // mayBe says whether data of a media type may be what a service understands. JSON may always be. What
 // is JSON with a meaning of its own is taken only by a service that speaks just that, and all
 // else by services that do not speak JSON.
-func mayBe(t string, status *service.Status) error {
+func mayBe(t string, name service.Name, accepts service.Accepts) error {
 	if t == "" || t == api.ContentJSON {
 		return nil
 	}
-	want, err := encodingOf(status)
+	want, err := encodingOf(name, accepts)
 	if err != nil {
 		return err
 	}
 	if speaks, _, _ := mime.ParseMediaType(want); t == speaks || !service.IsJSON(speaks) && !service.IsJSON(t) {
 		return nil
 	}
-	return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", status.Spec.Service, want, t)
+	return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", name, want, t)
 }
 
 // encodingOf is what a service's data is encoded as. It may not be known of a service
 // that has not started; then the sender has to come again.
-func encodingOf(s *service.Status) (string, error) {
-	if s.Manifest.ABI == 0 && s.Manifest.Encoding == "" {
-		return "", &service.Error{Service: s.Spec.Service, Kind: service.KindUnavailable, RetryAfter: retrySoon,
-			Message: "the service is " + string(s.State) + ", and until it has run it is not known whether it takes data of this type"}
+func encodingOf(name service.Name, accepts service.Accepts) (string, error) {
+	if accepts.Encoding == "" {
+		return "", &service.Error{Service: name, Kind: service.KindUnavailable, RetryAfter: retrySoon,
+			Message: "the service is " + string(accepts.State) + ", and until it has run it is not known whether it takes data of this type"}
 	}
-	return or(s.Manifest.Encoding, abi.EncodingJSON), nil
+	return accepts.Encoding, nil
 }
 
 // takes reports whether a service that is sent data without a content type can
@@ -124,11 +136,11 @@ func (s *Server) takes(f *flight, name service.Name, data []byte) error {
 	if !isMalformed(wrong) {
 		return wrong
 	}
-	status, err := s.backend.Status(name)
+	accepts, err := s.commander.Accepts(name)
 	if err != nil {
 		return err
 	}
-	if encoding, err := encodingOf(&status); err != nil || !service.IsJSON(encoding) {
+	if encoding, err := encodingOf(name, accepts); err != nil || !service.IsJSON(encoding) {
 		return err
 	}
 	return wrong
@@ -163,7 +175,7 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 	cmd.Data, cmd.Carrier = c.data, carried
 	ctx, cancel := s.wait(r.Context(), c.deadline)
 	defer cancel()
-	reply, err := s.backend.Send(ctx, cmd)
+	reply, err := s.commander.Send(ctx, cmd)
 	cmd.Data = nil
 	if err != nil {
 		return &commandError{withRetry(err), cmd.ID}
@@ -192,7 +204,7 @@ func commandHeaders(h http.Header, cmd *service.Command) error {
 	var err error
 	switch ids := h.Values(api.HeaderCommandID); len(ids) {
 	case 0: // named here, so that it can be repeated if its outcome turns out unknown
-		cmd.ID = host.NewCommandID()
+		cmd.ID = service.NewCommandID()
 	case 1:
 		if cmd.ID, err = api.ParseIdempotencyKey(ids[0]); err != nil {
 			return err
@@ -285,7 +297,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 	defer carried.free()
 	ctx, cancel := s.wait(r.Context(), c.deadline)
 	defer cancel()
-	reply, err := s.backend.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried})
+	reply, err := s.commander.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried})
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 // serve puts a gateway before a host, at the address listen or a free one.
 func serve(t testing.TB, h *host.Host, listen string) (*gateway.Server, *client.Client) {
 	t.Helper()
-	s, err := gateway.New(gateway.Host(h), gateway.Options{
+	s, err := gateway.New(h, gateway.Options{
 		Listen: listen, Logger: slog.New(slog.DiscardHandler),
 		Metrics: telemetry.New(telemetry.Options{Services: h.Services, Journal: h.Stats, Latencies: h.Latencies, QueryLatencies: h.QueryLatencies}),
 	})
@@ -159,7 +159,7 @@ func TestEndToEnd(t *testing.T) {
 			t.Errorf("%s: %+v %v", way, q, err)
 		}
 	}
-	page, err := c.Events(ctx, client.Selection{Service: "count"}, 1)
+	page, err := c.Events(ctx, service.Selection{Service: "count"}, 1)
 	if err != nil || len(page.Events) != 1 || !page.More || page.Next != first.Cursor.String() {
 		t.Fatalf("%+v %v", page, err)
 	}
@@ -167,7 +167,7 @@ func TestEndToEnd(t *testing.T) {
 	if e.Type != "added" || e.Key != "a/b" || e.Position != 1 || e.Version != 1 || e.CommandID != "1" || e.CommandType != "add" || e.ID != first.Cursor.String() || e.Source != "/services/count" || e.Time.IsZero() {
 		t.Errorf("%+v", e)
 	}
-	page, err = c.Events(ctx, client.Selection{Service: "count", From: page.Next}, 0)
+	page, err = c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(page.Next)}, 0)
 	if err != nil || len(page.Events) != 1 || page.More {
 		t.Errorf("%+v %v", page, err)
 	}
@@ -179,13 +179,13 @@ func TestEndToEnd(t *testing.T) {
 	if again, failed := c.EntityEvents(ctx, "count", "a/b", entity.Next, 0); err != nil || failed != nil || len(again.Events) != 0 || again.Next != entity.Next || again.More {
 		t.Errorf("%+v %v %v", again, err, failed)
 	}
-	if _, err := c.Events(ctx, client.Selection{Service: "count", From: service.Cursor{Position: 99, Origin: mark.Origin, Stamp: mark.Stamp}.String()}, 0); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(service.Cursor{Position: 99, Origin: mark.Origin, Stamp: mark.Stamp}.String())}, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of the future: %v", err)
 	}
-	if _, err := c.Events(ctx, client.Selection{Service: "count", From: service.Cursor{Position: 1, Origin: mark.Stamp, Stamp: mark.Stamp}.String()}, 0); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(service.Cursor{Position: 1, Origin: mark.Stamp, Stamp: mark.Stamp}.String())}, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of another service: %v", err)
 	}
-	sub, err := st.Subscribe(ctx, client.Selection{Service: "count", Types: []service.Type{"added"}}, 1)
+	sub, err := st.Subscribe(ctx, service.Selection{Service: "count", Types: []service.Type{"added"}}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestEndToEnd(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].State != service.StateStopped {
 		t.Errorf("%+v %v", all, err)
 	}
-	if page, err := c.Events(ctx, client.Selection{Service: "count"}, 0); err != nil || len(page.Events) != 2 {
+	if page, err := c.Events(ctx, service.Selection{Service: "count"}, 0); err != nil || len(page.Events) != 2 {
 		t.Errorf("%+v %v", page, err)
 	}
 	if err := sub.Close(ctx); err != nil {
@@ -308,7 +308,7 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 	followed := make(chan error, 1)
 	go func() {
 		want := service.Position(1)
-		followed <- c.Follow(ctx, client.Selection{Service: "count"}, func(e client.Event) error {
+		followed <- c.Follow(ctx, service.Selection{Service: "count"}, func(e client.Event) error {
 			if e.Position != want {
 				return fmt.Errorf("position %d; want %d", e.Position, want)
 			}
@@ -399,7 +399,7 @@ func BenchmarkSubscription(b *testing.B) {
 	}
 	defer st.Close()
 	for b.Loop() {
-		sub, err := st.Subscribe(b.Context(), client.Selection{Service: "count"}, 10_000)
+		sub, err := st.Subscribe(b.Context(), service.Selection{Service: "count"}, 10_000)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -469,7 +469,7 @@ func TestLargeEventsArrive(t *testing.T) {
 	}
 	from, read := "", 0
 	for more := true; more; {
-		page, err := c.Events(t.Context(), client.Selection{Service: "bigevent", From: from}, 0)
+		page, err := c.Events(t.Context(), service.Selection{Service: "bigevent", From: service.AfterCursor(from)}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,37 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// reader reads events.
+type reader interface {
+	// Head is the position of a service's last event; KindNotFound if there is no
+	// such service.
+	Head(name service.Name) (service.Position, error)
+	// Place is the cursor after which to read to begin where a reader wants to, and Cursor that of a
+	// position. Either may have to read the log.
+	Place(ctx context.Context, name service.Name, from service.From) (service.Cursor, error)
+	Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error)
+	// Events reads at most limit events without waiting for more.
+	Events(ctx context.Context, s service.Selection, limit int) (service.Page, error)
+	// Subscribe begins to read events. There is nothing to close.
+	Subscribe(ctx context.Context, s service.Selection) (service.Subscriber, error)
+	// EntityPage reads one entity's events after a version, at most limit, and no more than so many bytes of
+	// data, or one event. more says that there are more events.
+	EntityPage(
+		ctx context.Context, name service.Name, key service.Key, after service.Version, limit, maxBytes int,
+	) (events []*service.Event, more bool, err error)
+	// EntityFirst is the version of the first of its events that can be read.
+	EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error)
+	// EntityVersion is an entity's version after the event at a position.
+	EntityVersion(
+		ctx context.Context, name service.Name, key service.Key, at service.Position,
+	) (service.Version, error)
+	// KeptVersion is the version of the event of an entity that a cursor is of, if a retention has kept that
+	// event apart.
+	KeptVersion(
+		ctx context.Context, name service.Name, key service.Key, cursor string,
+	) (v service.Version, ok bool, err error)
+}
+
 // Bounds of what is gathered before it is written, so that large events cannot
 // make a page or a batch as large as they like.
 const (
@@ -32,13 +63,13 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	after := a.params.Get("after")
 	as := eventsAs(r)
 	if as == api.ContentSSE {
-		return s.entityStream(a, r, Selection{Service: name, Keys: []service.Key{key}, Form: formOf(as)}, after)
+		return s.entityStream(a, r, view{service.Selection{Service: name, Keys: []service.Key{key}}, formOf(as)}, after)
 	}
 	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
 		return err
 	}
-	if _, err := s.backend.Head(name); err != nil {
+	if _, err := s.reader.Head(name); err != nil {
 		return err
 	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
@@ -47,7 +78,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	first, err := s.backend.EntityFirst(ctx, name, key)
+	first, err := s.reader.EntityFirst(ctx, name, key)
 	if err != nil {
 		return err
 	}
@@ -57,22 +88,23 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	}
 	p, more := page{a: a, batch: as == api.ContentBatch}, true
 	for more && p.count < limit && !p.full {
-		var events []Event
-		if events, more, err = s.backend.EntityEvents(ctx, name, key, next, min(limit-p.count, entityReads), formOf(as)); err != nil {
+		var events []*service.Event
+		if events, more, err = s.reader.EntityPage(ctx, name, key, next, min(limit-p.count, entityReads), batchBytes); err != nil {
 			return err
 		}
+		out := outgoing(events, formOf(as))
 		if begins && p.count == 0 && len(events) > 0 {
 			first = events[0].Version // there may have been a retention meanwhile
 		}
 		for i := range events {
-			if err := p.add(&events[i]); err != nil {
+			if err := p.add(&out[i]); err != nil {
 				return err
 			}
 			if p.full {
 				more = true
 				break
 			}
-			next, after = events[i].Version, events[i].Cursor.String()
+			next, after = events[i].Version, out[i].cursor.String()
 		}
 	}
 	p.goOn(r, "after", after, more)
@@ -82,7 +114,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 
 // entityStream streams the events of one entity after a version or a cursor, or after the id that the client
 // has seen last.
-func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after string) (err error) {
+func (s *Server) entityStream(a *answer, r *http.Request, sel view, after string) (err error) {
 	if err := noLimit(a); err != nil {
 		return err
 	}
@@ -95,7 +127,6 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel Selection, after s
 	if err != nil {
 		return err
 	}
-	sel.After = at.Position
 	return s.sendSSE(a, r, sel, at)
 }
 
@@ -127,19 +158,19 @@ func (s *Server) entityVersionCursor(
 	if err != nil || version == 0 {
 		return start, err
 	}
-	events, _, err := s.backend.EntityEvents(ctx, name, key, version-1, 1, service.NativeEvent)
+	events, _, err := s.reader.EntityPage(ctx, name, key, version-1, 1, batchBytes)
 	found := err == nil && len(events) > 0 && events[0].Version == version
-	if found && events[0].Cursor.Position >= start.Position {
-		return events[0].Cursor, nil
+	if found && events[0].Position >= start.Position {
+		return events[0].Cursor(), nil
 	}
 	// A retention has taken that event out of the log. If it has taken none of the later ones, they
 	// are all there is.
-	later, _, err := s.backend.EntityEvents(ctx, name, key, version, 1, service.NativeEvent)
+	later, _, err := s.reader.EntityPage(ctx, name, key, version, 1, batchBytes)
 	if err != nil {
 		return service.Cursor{}, err
 	}
-	if found && len(later) > 0 && later[0].Cursor.Position <= start.Position {
-		return events[0].Cursor, nil // which is refused, as the log does not have what comes next
+	if found && len(later) > 0 && later[0].Position <= start.Position {
+		return events[0].Cursor(), nil // which is refused, as the log does not have what comes next
 	}
 	return start, nil
 }
@@ -168,7 +199,7 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 		return err
 	}
 	as := eventsAs(r)
-	sel := Selection{Service: name, Form: formOf(as)}
+	sel := view{service.Selection{Service: name}, formOf(as)}
 	if sel.Types, sel.Keys, err = filter(types, keys); err != nil {
 		return err
 	}
@@ -192,19 +223,18 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	sel.After = at.Position
 	switch {
 	case isUpgrade(r):
-		sel.Form = service.CloudEvent
-		return s.cloudEvents(a, r, sel)
+		sel.form = service.CloudEvent
+		return s.cloudEvents(a, r, sel, at)
 	case streams:
 		return s.sendSSE(a, r, sel, at)
 	}
 	return s.eventsPage(a, r, sel, at, limit, as)
 }
 
-// eventsPage answers with a page, or a batch, that begins behind a cursor, which is where sel begins.
-func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last service.Cursor, limit int, as string) error {
+// eventsPage answers with a page, or a batch, that begins after a cursor.
+func (s *Server) eventsPage(a *answer, r *http.Request, sel view, last service.Cursor, limit int, as string) error {
 	if err := a.take(readerRoom(&sel)); err != nil {
 		return err
 	}
@@ -214,36 +244,39 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last serv
 	// little a filter lets through, and however long it waits for others.
 	reading, stop := context.WithTimeout(ctx, s.options.RequestTime*3/4)
 	defer stop()
-	begin := sel.After
+	begin, at := last.Position, last.Position
 	p, atEnd := page{a: a, batch: as == api.ContentBatch}, false
 	for reads := 0; reads < pageReads && !atEnd && p.count < limit && !p.full; reads++ {
-		events, next, atHead, err := s.backend.Events(reading, sel, min(limit-p.count, pageEvents))
+		sel.From = service.AfterPosition(at)
+		read, err := s.reader.Events(reading, sel.Selection, min(limit-p.count, pageEvents))
 		if p.count > 0 && service.KindOf(err) == service.KindDamaged {
 			break // the next page says so
 		}
-		if err != nil && sel.After > begin && reading.Err() != nil {
+		if err != nil && at > begin && reading.Err() != nil {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		atEnd = atHead
+		next := read.Next
+		atEnd = read.AtHead
+		events := outgoing(read.Events, sel.form)
 		for i := range events {
 			if err := p.add(&events[i]); err != nil {
 				return err
 			}
 			if p.full {
-				next, atEnd = sel.After, false // what is left is for the next page
+				next, atEnd = at, false // what is left is for the next page
 				break
 			}
-			last = events[i].Cursor
-			sel.After = last.Position
+			last = events[i].cursor
+			at = last.Position
 		}
-		sel.After = max(sel.After, next)
+		at = max(at, next)
 	}
-	if sel.After > last.Position {
-		if at, err := s.backend.Cursor(ctx, sel.Service, sel.After); err == nil {
-			last = at
+	if at > last.Position {
+		if c, err := s.reader.Cursor(ctx, sel.Service, at); err == nil {
+			last = c
 		} // else what was passed by is passed by once more
 	}
 	p.goOn(r, "from", last.String(), !atEnd)
@@ -252,8 +285,8 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel Selection, last serv
 }
 
 // sendSSE streams server-sent events until the client goes away or the server
-// stops; either way the client resumes by the last id. first is where sel begins.
-func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection, first service.Cursor) error {
+// stops; either way the client resumes by the last id. first is where they begin.
+func (s *Server) sendSSE(a *answer, r *http.Request, sel view, first service.Cursor) error {
 	ended, err := s.openStream("sse")
 	if err != nil {
 		return err
@@ -270,7 +303,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection, first servic
 		return err
 	}
 	defer gone()
-	feed, err := s.newFeed(ctx, a.flight, sel)
+	feed, err := s.newFeed(ctx, a.flight, sel, first.Position)
 	if err != nil {
 		return err
 	}
@@ -292,7 +325,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection, first servic
 			return nil
 		}
 		b = kept(b[:0])
-		var events []Event
+		var events []event
 		events, held, err = feed.nextOrPing(ctx, batchEvents)
 		switch {
 		case ctx.Err() != nil:
@@ -315,13 +348,13 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel Selection, first servic
 		a.limitWrite(sizeOf(events))
 		for i := range events {
 			e := &events[i]
-			b = append(e.Cursor.Append(append(b, "id: "...)), '\n')
-			if text, ok := e.Text.Short(); ok {
+			b = append(e.cursor.Append(append(b, "id: "...)), '\n')
+			if text, ok := e.text.Short(); ok {
 				if b = appendSSE(b, text); len(b) < maxCork/2 {
 					continue
 				}
 			} else {
-				long := e.Text.Within(append(b, "data: "...), []byte("\n\n"))
+				long := e.text.Within(append(b, "data: "...), []byte("\n\n"))
 				b = nil
 				if err := a.write(&long); err != nil {
 					return nil

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -46,10 +44,9 @@ type fakeService struct {
 }
 
 type fakeEvent struct {
-	Event          // the native one of
-	forms [2]Event // by their service.EventForm
-	key   service.Key
-	typ   service.Type
+	*service.Event
+	key service.Key
+	typ service.Type
 }
 
 func newFake() *fake {
@@ -158,7 +155,7 @@ func (f *fake) EventTypes(_ context.Context, name service.Name) ([]journal.Event
 	return []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3}, {Type: "taken", Count: 1, First: 2, Last: 2}}, nil
 }
 
-func (f *fake) Turn(context.Context, service.Name) host.Turn {
+func (f *fake) Turn(context.Context, service.Name) service.Turn {
 	return fair.New(fair.Options{}).Turn("", "")
 }
 
@@ -208,6 +205,11 @@ func (f *fake) Status(name service.Name) (service.Status, error) {
 		return service.Status{}, err
 	}
 	return s.status, nil
+}
+
+func (f *fake) Accepts(name service.Name) (service.Accepts, error) {
+	s, err := f.Status(name)
+	return service.Accepts{CommandBytes: s.Spec.Limits.CommandBytes, Encoding: s.Manifest.Encoding, State: s.State}, err
 }
 
 func (f *fake) Services() []service.Status {
@@ -301,15 +303,11 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 	}
 	s.status.Head++
 	s.status.Cursor = cursorAt(s.status.Spec.Service, s.status.Head)
-	e := fakeEvent{key: key, typ: typ}
-	for form, format := range map[service.EventForm]string{
-		service.NativeEvent: `{"id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":%d,"position":%d}`,
-		service.CloudEvent:  `{"specversion":"1.0","id":%q,"source":"/services/%s","type":%q,"subject":%q,"time":"2026-01-02T03:04:05Z","datacontenttype":"application/json","data":%s,"entityversion":"%d","position":"%d"}`,
-	} {
-		text := fmt.Sprintf(format, cursorOf(s.status.Spec.Service, s.status.Head), s.status.Spec.Service, typ, key, data, version, s.status.Head)
-		e.forms[form] = Event{Cursor: cursorAt(s.status.Spec.Service, s.status.Head), Version: version, Text: api.Text([]byte(text)), Size: len(text)}
-	}
-	e.Event = e.forms[service.NativeEvent]
+	name := s.status.Spec.Service
+	e := fakeEvent{key: key, typ: typ, Event: service.NewEvent(name, journal.Unborn(journal.LogName(name)), journal.Event{
+		Position: s.status.Head, Key: string(key), Version: version, Type: string(typ), Data: []byte(data),
+		Time: journal.UnixNano(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixNano()), Stamp: journal.Stamp{7},
+	})}
 	s.events = append(s.events, e)
 	close(s.more)
 	s.more = make(chan struct{})
@@ -358,49 +356,54 @@ func (f *fake) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 	return service.QueryReply{Data: r.Data, Version: r.Version, Fuel: r.Fuel}, nil
 }
 
-func (s *Selection) wants(e *fakeEvent) bool {
-	return e.Cursor.Position > s.After && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
+// after is the position after which a selection of the gateway begins.
+func after(s *service.Selection) service.Position { return s.From.Position - 1 }
+
+func wants(s *service.Selection, e *fakeEvent) bool {
+	return e.Position > after(s) && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
 }
 
 // Events scans at most limit events at a time, so that filters show.
-func (f *fake) Events(_ context.Context, sel Selection, limit int) ([]Event, service.Position, bool, error) {
+func (f *fake) Events(_ context.Context, sel service.Selection, limit int) (service.Page, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(sel.Service)
 	if err != nil {
-		return nil, 0, false, err
+		return service.Page{}, err
 	}
-	if sel.After > s.status.Head {
-		return nil, 0, false, service.Errorf(service.KindBadCursor, "of the future")
+	if after(&sel) > s.status.Head {
+		return service.Page{}, service.Errorf(service.KindBadCursor, "of the future")
 	}
-	var found []Event
-	next := sel.After
+	var found []*service.Event
+	next := after(&sel)
 	for i := range s.events {
-		if e := &s.events[i]; e.Cursor.Position > sel.After && limit > 0 {
+		if e := &s.events[i]; e.Position > after(&sel) && limit > 0 {
 			limit--
-			next = e.Cursor.Position
-			if sel.wants(e) {
-				found = append(found, e.forms[sel.Form])
+			next = e.Position
+			if wants(&sel, e) {
+				found = append(found, e.Event)
 			}
 		}
 	}
-	return found, next, next == s.status.Head, nil
+	return service.Page{Events: found, Next: next, AtHead: next == s.status.Head}, nil
 }
 
-func (f *fake) EntityEvents(_ context.Context, name service.Name, key service.Key, after service.Version, limit int, form service.EventForm) ([]Event, bool, error) {
+func (f *fake) EntityPage(
+	_ context.Context, name service.Name, key service.Key, after service.Version, limit, _ int,
+) ([]*service.Event, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(name)
 	if err != nil {
 		return nil, false, err
 	}
-	var found []Event
+	var found []*service.Event
 	for _, e := range s.events {
 		if e.key == key && e.Version > after {
 			if len(found) == limit {
 				return found, true, nil
 			}
-			found = append(found, e.forms[form])
+			found = append(found, e.Event)
 		}
 	}
 	return found, false, nil
@@ -421,23 +424,23 @@ func (f *fake) Head(name service.Name) (service.Position, error) {
 
 type fakeSubscriber struct {
 	f   *fake
-	sel Selection
+	sel service.Selection
 }
 
-func (f *fake) Subscribe(_ context.Context, sel Selection) (Subscriber, error) {
+func (f *fake) Subscribe(_ context.Context, sel service.Selection) (service.Subscriber, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(sel.Service)
 	if err != nil {
 		return nil, err
 	}
-	if sel.After > s.status.Head {
+	if after(&sel) > s.status.Head {
 		return nil, service.Errorf(service.KindBadCursor, "of the future")
 	}
 	return &fakeSubscriber{f, sel}, nil
 }
 
-func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
+func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]*service.Event, error) {
 	for {
 		s.f.mu.Lock()
 		svc, err := s.f.find(s.sel.Service)
@@ -445,17 +448,17 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 			s.f.mu.Unlock()
 			return nil, err
 		}
-		var found []Event
+		var found []*service.Event
 		for i := range svc.events {
-			if e := &svc.events[i]; s.sel.wants(e) && len(found) < limit {
-				found = append(found, e.forms[s.sel.Form])
+			if e := &svc.events[i]; wants(&s.sel, e) && len(found) < limit {
+				found = append(found, e.Event)
 			}
 		}
 		more := svc.more
 		if len(found) > 0 {
-			s.sel.After = found[len(found)-1].Cursor.Position
+			s.sel.From = service.AfterPosition(found[len(found)-1].Position)
 		} else {
-			s.sel.After = svc.status.Head // it has passed them all
+			s.sel.From = service.AfterPosition(svc.status.Head) // it has passed them all
 		}
 		s.f.mu.Unlock()
 		if len(found) > 0 {
@@ -469,7 +472,9 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]Event, error) {
 	}
 }
 
-func (s *fakeSubscriber) Position() service.Position { return s.sel.After }
+func (s *fakeSubscriber) Position() service.Position { return after(&s.sel) }
+
+func (s *fakeSubscriber) Release() {}
 
 // cursorAt is a cursor of a fake service, whose log has an identity of its own and one history.
 func cursorAt(name service.Name, p service.Position) service.Cursor {
@@ -507,7 +512,7 @@ func (f *fake) EntityVersion(_ context.Context, name service.Name, key service.K
 		return 0, err
 	}
 	for _, e := range s.events {
-		if e.key == key && e.Cursor.Position <= at {
+		if e.key == key && e.Position <= at {
 			v = e.Version
 		}
 	}

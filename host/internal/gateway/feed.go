@@ -18,11 +18,11 @@ func (p *pace) limit() int {
 	return min(max(batchBytes/p.average, 1), batchEvents)
 }
 
-func (p *pace) saw(events []Event) { p.average = max(1, sizeOf(events)/max(1, len(events))) }
+func (p *pace) saw(events []event) { p.average = max(1, sizeOf(events)/max(1, len(events))) }
 
-func sizeOf(events []Event) (size int) {
+func sizeOf(events []event) (size int) {
 	for i := range events {
-		size += events[i].Size
+		size += events[i].size
 	}
 	return size
 }
@@ -31,18 +31,18 @@ func sizeOf(events []Event) (size int) {
 // parts in what is shared with others. One goroutine at a time uses it; the zero value is nothing.
 type holding struct {
 	own    int
-	shared []Shared
+	shared []*service.Share
 }
 
 // hold takes what events take in memory, or nothing. What others hold, too, is counted once for
 // all of them, as long as there is room for such; else it is the connection's own.
-func (f *flight) hold(events []Event) (h holding, ok bool) {
+func (f *flight) hold(events []event) (h holding, ok bool) {
 	for i := range events {
 		e := &events[i]
-		h.own += e.Size
-		if e.Shared != nil && e.Shared.Take() {
-			h.own -= e.Shared.Bytes()
-			h.shared = append(h.shared, e.Shared)
+		h.own += e.size
+		if e.shared != nil && e.shared.Take() {
+			h.own -= e.shared.Bytes()
+			h.shared = append(h.shared, e.shared)
 		}
 	}
 	if !f.try(h.own) {
@@ -68,8 +68,9 @@ func (f *flight) drop(h *holding) {
 type feed struct {
 	s      *Server
 	f      *flight
-	sel    Selection // what is still to come
-	sub    Subscriber
+	sel    view
+	after  service.Position // what is still to come comes after it
+	sub    service.Subscriber
 	pace   pace
 	told   service.Position // that of the last cursor that the client has got
 	untold bool             // it has got none
@@ -77,35 +78,49 @@ type feed struct {
 
 // newFeed opens a feed. It holds nothing while nothing is read, so there is nothing to
 // close.
-func (s *Server) newFeed(ctx context.Context, f *flight, sel Selection) (*feed, error) {
-	sub, err := s.backend.Subscribe(ctx, sel)
-	if err != nil {
+func (s *Server) newFeed(ctx context.Context, f *flight, sel view, after service.Position) (*feed, error) {
+	r := &feed{s: s, f: f, sel: sel, after: after, told: after}
+	if err := r.subscribe(ctx); err != nil {
 		return nil, err
 	}
-	return &feed{s: s, f: f, sel: sel, sub: sub, told: sel.After}, nil
+	return r, nil
+}
+
+func (r *feed) subscribe(ctx context.Context) (err error) {
+	r.sel.From = service.AfterPosition(r.after)
+	r.sub, err = r.s.reader.Subscribe(ctx, r.sel.Selection)
+	return err
+}
+
+// read waits for events and returns at least one and at most limit of them, as they leave.
+func (r *feed) read(ctx context.Context, limit int) ([]event, error) {
+	events, err := r.sub.Next(ctx, limit)
+	out := subscribed(events, r.sel.form)
+	r.sub.Release() // whoever is slow holds what is counted, and not what it was made of
+	return out, err
 }
 
 // next waits for events and returns at least one and at most limit of them. What they
 // take is returned, too; drop it when they are written or dropped. If ctx ends first it
 // fails with ctx's error and has lost none.
-func (r *feed) next(ctx context.Context, limit int) (events []Event, held holding, err error) {
+func (r *feed) next(ctx context.Context, limit int) (events []event, held holding, err error) {
 	for {
 		if r.sub == nil {
-			if r.sub, err = r.s.backend.Subscribe(ctx, r.sel); err != nil {
+			if err := r.subscribe(ctx); err != nil {
 				return nil, holding{}, err
 			}
 		}
-		events, err := r.sub.Next(ctx, min(limit, r.pace.limit()))
+		events, err := r.read(ctx, min(limit, r.pace.limit()))
 		if err != nil {
 			return nil, holding{}, err
 		}
 		if held, ok := r.f.hold(events); ok {
 			r.pace.saw(events)
-			r.sel.After = events[len(events)-1].Cursor.Position
-			r.told, r.untold = r.sel.After, false
+			r.after = events[len(events)-1].cursor.Position
+			r.told, r.untold = r.after, false
 			return events, held, nil
 		}
-		need := events[0].Size
+		need := events[0].size
 		r.sub, r.pace.average = nil, batchBytes // one by one until there is more room
 		clear(events)
 		if err := r.f.wait(ctx, need); err != nil {
@@ -125,7 +140,7 @@ func (r *feed) checkpoint(ctx context.Context) (c service.Cursor, ok bool) {
 	// Mostly that is the head, which memory knows. Else a batch is read, and in its turn.
 	ctx, cancel := context.WithTimeout(ctx, r.s.options.PingTime/4)
 	defer cancel()
-	c, err := r.s.backend.Cursor(ctx, r.sel.Service, at)
+	c, err := r.s.reader.Cursor(ctx, r.sel.Service, at)
 	if err != nil {
 		return service.Cursor{}, false
 	}
@@ -136,9 +151,9 @@ func (r *feed) checkpoint(ctx context.Context) (c service.Cursor, ok bool) {
 // position is how far the feed has come, past what its filter has left out.
 func (r *feed) position() service.Position {
 	if r.sub == nil {
-		return r.sel.After
+		return r.after
 	}
-	return max(r.sel.After, r.sub.Position())
+	return max(r.after, r.sub.Position())
 }
 
 // Bounds of the wait between two looks for room that others have to give back.
@@ -181,7 +196,7 @@ func (f *flight) wait(ctx context.Context, n int) error {
 
 // nextOrPing waits for events no longer than a stream may be silent; no events
 // and no error is a reason to give a sign of life, and a checkpoint if there is one.
-func (r *feed) nextOrPing(ctx context.Context, limit int) ([]Event, holding, error) {
+func (r *feed) nextOrPing(ctx context.Context, limit int) ([]event, holding, error) {
 	waiting, cancel := context.WithTimeout(ctx, r.s.options.PingTime)
 	defer cancel()
 	events, held, err := r.next(waiting, limit)

@@ -234,7 +234,7 @@ const (
 )
 
 // readerRoom is what a reader of a selection takes until it ends, in bytes.
-func readerRoom(sel *Selection) int {
+func readerRoom(sel *view) int {
 	n := readerBytes + filterBytes*(len(sel.Types)+len(sel.Keys))
 	for _, t := range sel.Types {
 		n += 2 * len(t)

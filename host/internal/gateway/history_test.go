@@ -40,11 +40,11 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 		if err != nil {
 			return 0, err
 		}
-		events, _, _, err := h.Events(ctx, host.Selection{Service: "count", After: c.Position}, 1)
-		if err != nil || len(events) == 0 {
-			return 0, fmt.Errorf("%d events, %w", len(events), err)
+		page, err := h.Events(ctx, service.Selection{Service: "count", From: service.AfterPosition(c.Position)}, 1)
+		if err != nil || len(page.Events) == 0 {
+			return 0, fmt.Errorf("%d events, %w", len(page.Events), err)
 		}
-		return events[0].Position, nil
+		return page.Events[0].Position, nil
 	}
 	follow := func(path string) func(string) (service.Position, error) {
 		return func(cursor string) (at service.Position, err error) {
@@ -59,7 +59,7 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 	}
 	return map[string]func(cursor string) (service.Position, error){
 		"page": func(cursor string) (service.Position, error) {
-			p, err := c.Events(ctx, client.Selection{Service: "count", From: cursor}, 1)
+			p, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(cursor)}, 1)
 			return firstOf(p.Events, err)
 		},
 		"page of an entity": func(cursor string) (service.Position, error) {
@@ -70,7 +70,7 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 		"Last-Event-ID of an entity": follow("/v1/services/count/entities/a%2Fb/events"),
 		"followed": func(cursor string) (at service.Position, err error) {
 			enough := fmt.Errorf("enough")
-			err = c.Follow(ctx, client.Selection{Service: "count", From: cursor}, func(e client.Event) error {
+			err = c.Follow(ctx, service.Selection{Service: "count", From: service.AfterCursor(cursor)}, func(e client.Event) error {
 				at = e.Position
 				return enough
 			})
@@ -80,7 +80,7 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 			return at, err
 		},
 		"subscription": func(cursor string) (service.Position, error) {
-			sub, err := st.Subscribe(ctx, client.Selection{Service: "count", From: cursor}, 1)
+			sub, err := st.Subscribe(ctx, service.Selection{Service: "count", From: service.AfterCursor(cursor)}, 1)
 			if err != nil {
 				return 0, err
 			}
@@ -298,7 +298,7 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 func TestAFilteredSubscriberComesOn(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))
-	s, err := gateway.New(gateway.Host(h.Host), gateway.Options{
+	s, err := gateway.New(h.Host, gateway.Options{
 		Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), PingTime: 20 * time.Millisecond,
 	})
 	if err == nil {
@@ -329,7 +329,7 @@ func TestAFilteredSubscriberComesOn(t *testing.T) {
 		return r
 	}
 	mine := to("alice", 1)
-	wants := client.Selection{Service: "count", Keys: []service.Key{"alice"}}
+	wants := service.Selection{Service: "count", Keys: []service.Key{"alice"}}
 	sub, err := st.Subscribe(t.Context(), wants, 10)
 	if err != nil {
 		t.Fatal(err)
@@ -353,7 +353,7 @@ func TestAFilteredSubscriberComesOn(t *testing.T) {
 	}
 	next := to("alice", 1)
 	for name, from := range map[string]string{"checkpoint": last.Cursor.String(), "event": mine.Cursor.String()} {
-		wants.From = from
+		wants.From = service.AfterCursor(from)
 		p, err := c.Events(t.Context(), wants, 1)
 		switch name {
 		case "event":

@@ -96,7 +96,7 @@ func filter(types, keys []string) (t []service.Type, k []service.Key, err error)
 // place finds where a reader wants to begin. The service must be there. It may have to wait for its turn to read
 // the log.
 func (s *Server) place(ctx context.Context, name service.Name, text string) (service.Cursor, error) {
-	if _, err := s.backend.Head(name); err != nil {
+	if _, err := s.reader.Head(name); err != nil {
 		return service.Cursor{}, err
 	}
 	from, err := service.ParseFrom(text)
@@ -114,7 +114,7 @@ func (s *Server) placeBehind(ctx context.Context, name service.Name, id string) 
 func (s *Server) placeOf(ctx context.Context, name service.Name, from service.From) (service.Cursor, error) {
 	ctx, cancel := s.wait(ctx, time.Time{})
 	defer cancel()
-	return s.backend.Place(ctx, name, from)
+	return s.reader.Place(ctx, name, from)
 }
 
 // entityVersion reads what a reader of one entity's events has seen, if that is a version; else it is a cursor.
@@ -139,7 +139,7 @@ func (s *Server) entityPlace(ctx context.Context, name service.Name, key service
 	if err != nil {
 		return 0, err
 	}
-	return s.backend.EntityVersion(ctx, name, key, at.Position)
+	return s.reader.EntityVersion(ctx, name, key, at.Position)
 }
 
 // keptVersion is the version of an entity's event that a retention has kept apart, whose cursor was refused as that of a
@@ -150,6 +150,6 @@ func (s *Server) keptVersion(
 	if service.KindOf(refused) != service.KindBadCursor {
 		return 0, false
 	}
-	v, ok, err := s.backend.KeptVersion(ctx, name, key, cursor)
+	v, ok, err := s.reader.KeptVersion(ctx, name, key, cursor)
 	return v, ok && err == nil
 }

@@ -1,15 +1,30 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
+
+// meter counts.
+type meter interface {
+	// Stats is what the journal counted, Logs are all logs, by name, and Measure counts
+	// what is in one, which may take a while.
+	Stats() journal.Stats
+	Logs() []journal.LogInfo
+	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
+	// Readers is what those do who read logs.
+	Readers() service.Readers
+	// Resources is how much of each of the host's resources is in use, and by whom.
+	Resources() []service.ResourceUsage
+}
 
 // resources answers with what of the host's resources is in use, a line each.
 func (s *Server) resources(a *answer, _ *http.Request) error {
-	return a.json(http.StatusOK, api.Resources{Resources: s.backend.Resources()})
+	return a.json(http.StatusOK, api.Resources{Resources: s.meter.Resources()})
 }
 
 // logRoom is what a log takes in a list of logs, as a structure and as JSON, in bytes.
@@ -22,16 +37,16 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 	if measure != "" && measure != "true" && measure != "false" {
 		return service.Errorf(service.KindInvalid, "measure is %.80q; it is true or false", measure)
 	}
-	stats, logs := s.backend.Stats(), s.backend.Logs()
+	stats, logs := s.meter.Stats(), s.meter.Logs()
 	if err := a.take(len(logs) * logRoom); err != nil {
 		return err
 	}
-	readers := s.backend.Readers()
+	readers := s.meter.Readers()
 	out := service.JournalStats{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers, Logs: []service.LogStats{}}
 	for _, l := range logs {
 		log := service.LogStats{LogInfo: l}
 		if measure == "true" {
-			size, err := s.backend.Measure(r.Context(), l.Name)
+			size, err := s.meter.Measure(r.Context(), l.Name)
 			if err != nil {
 				return err
 			}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
-	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
@@ -73,7 +72,7 @@ func TestPagesOfKeptEvents(t *testing.T) {
 	if _, err := c.EntityEvents(ctx, "count", "other", ids[1], 1); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("another entity behind a kept event: %v", err)
 	}
-	if _, err := c.Events(ctx, client.Selection{Service: "count", From: ids[1]}, 1); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(ids[1])}, 1); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("the log behind a kept event: %v", err)
 	}
 	for after, refused := range map[string]bool{"": false, "0": false, "1": true, "2": true, "3": false, ids[1]: true, ids[2]: false} {

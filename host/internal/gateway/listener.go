@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -262,7 +261,7 @@ type connKey struct{}
 
 // withConn lets handlers find their connection, by whose name they read logs.
 func withConn(ctx context.Context, c net.Conn) context.Context {
-	ctx = host.WithReader(ctx, c.RemoteAddr().String())
+	ctx = service.WithReader(ctx, c.RemoteAddr().String())
 	return context.WithValue(ctx, connKey{}, c)
 }
 

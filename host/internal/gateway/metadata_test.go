@@ -106,7 +106,7 @@ func TestEventsTellTheirMetadata(t *testing.T) {
 		}
 	}
 	enough, seen := errors.New("enough"), 0
-	if err := c.Follow(t.Context(), client.Selection{Service: "stamp"}, func(e client.Event) error {
+	if err := c.Follow(t.Context(), service.Selection{Service: "stamp"}, func(e client.Event) error {
 		holds(t, "Follow", e, nil, seen, want[seen])
 		if seen++; seen == n {
 			return enough

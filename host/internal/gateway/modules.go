@@ -17,7 +17,7 @@ const (
 
 // listModules answers with a module after the other, as listServices does.
 func (s *Server) listModules(a *answer, _ *http.Request) error {
-	m, err := s.backend.Modules()
+	m, err := s.deployer.Modules()
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *Server) deleteModule(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.backend.DeleteModule(d); err != nil {
+	if err := s.deployer.DeleteModule(d); err != nil {
 		return err
 	}
 	a.limitWrite(0)

@@ -24,12 +24,12 @@ var comma = []byte(",")
 
 // add adds an event, unless the page is full or there is no room for more: then the event
 // is for the next page. It fails if there is no room for the first.
-func (p *page) add(e *Event) error {
-	if p.count > 0 && p.size+e.Size > pageBytes {
+func (p *page) add(e *event) error {
+	if p.count > 0 && p.size+e.size > pageBytes {
 		p.full = true
 		return nil
 	}
-	if err := p.a.take(e.Size); err != nil {
+	if err := p.a.take(e.size); err != nil {
 		p.full = true
 		if p.count > 0 {
 			err = nil
@@ -40,9 +40,9 @@ func (p *page) add(e *Event) error {
 	if p.count == 0 {
 		before = p.start()
 	}
-	p.texts = append(p.texts, api.Text(before), e.Text)
+	p.texts = append(p.texts, api.Text(before), e.text)
 	p.count++
-	p.size += e.Size
+	p.size += e.size
 	return nil
 }
 

@@ -232,7 +232,7 @@ func (s *Server) readyz(a *answer, r *http.Request) error {
 	if s.stopping.Err() != nil {
 		return errStopping()
 	}
-	if err := s.backend.Ready(); err != nil {
+	if err := s.owner.Ready(); err != nil {
 		message := "the host is not ready"
 		var why *service.Error
 		switch kind := service.KindOf(err); {
@@ -244,7 +244,7 @@ func (s *Server) readyz(a *answer, r *http.Request) error {
 		return &expectedError{&service.Error{Kind: service.KindUnavailable, Message: message, Err: err}}
 	}
 	named := s.access.check(r, guarded) == nil
-	return a.json(http.StatusOK, api.ReadinessOf(s.backend.States(), named))
+	return a.json(http.StatusOK, api.ReadinessOf(s.owner.States(), named))
 }
 
 func (s *Server) showMetrics(a *answer, r *http.Request) error {

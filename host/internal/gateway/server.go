@@ -1,3 +1,14 @@
+// Package gateway is the way into a host over HTTP and WebSocket. It turns
+// requests into calls of the host and answers into the JSON of package api, keeps
+// outsiders within their bounds, and knows nothing of how services run.
+//
+// Nobody is trusted: each read and write has a deadline, each body, queue and
+// number of connections a bound, and what a client gets to see of an error is
+// only what was made for clients. STREAM.md describes the WebSocket protocol for
+// those who write clients.
+//
+// What it needs of a host are small interfaces, each beside the routes that use it. An operation of
+// the host becomes a line in one of them and a route.
 package gateway
 
 import (
@@ -22,9 +33,42 @@ import (
 // metadata escaped, a key and a cursor.
 const maxHeader = 64 << 10
 
+// Host is all that the gateway needs of a host; *host.Host is one. Errors are
+// *service.Error where the client can do something about them. All methods are safe for
+// concurrent use; those without a context do not block.
+type Host interface {
+	commander
+	deployer
+	observer
+	reader
+	keeper
+	meter
+	owner
+}
+
+// owner has the resources that connections draw from.
+type owner interface {
+	// Budget bounds what the host holds, and Account is where it is counted.
+	Budget() service.Budget
+	Account() *budget.Account
+	// Turn makes a place for work of milliseconds that is done for a client of a service,
+	// or, without a name, for a client.
+	Turn(ctx context.Context, name service.Name) service.Turn
+	// Ready returns nil if the host takes commands, and States is the state of each service.
+	Ready() error
+	States() map[service.Name]service.State
+}
+
 // Server serves a host to clients. It keeps the contract of package lifecycle.
 type Server struct {
-	backend Backend
+	commander commander
+	deployer  deployer
+	observer  observer
+	reader    reader
+	keeper    keeper
+	meter     meter
+	owner     owner
+
 	options Options
 	access  *access
 	log     *slog.Logger
@@ -56,22 +100,23 @@ type Server struct {
 }
 
 // New makes a server; Start makes it serve.
-func New(backend Backend, o Options) (*Server, error) {
+func New(h Host, o Options) (*Server, error) {
 	o = o.withDefaults()
-	b := backend.Budget()
+	b := h.Budget()
 	if err := o.Validate(b); err != nil {
 		return nil, err
 	}
-	o = o.withinDescriptors(backend.Account())
+	o = o.withinDescriptors(h.Account())
 	a, err := newAccess(o)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		backend: backend, options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
-		streams: make(chan struct{}, o.Streams), uploads: newUploads(backend.Account(), o),
+		commander: h, deployer: h, observer: h, reader: h, keeper: h, meter: h, owner: h,
+		options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
+		streams: make(chan struct{}, o.Streams), uploads: newUploads(h.Account(), o),
 		bodies:  rate.NewLimiter(rate.Limit(o.BodyRate), bodyBurst),
-		backups: make(chan struct{}, maxBackups), flights: newFlights(backend.Account(), b.ConnectionBytes, &o), files: backend.Account().Child("connections' descriptors", nil),
+		backups: make(chan struct{}, maxBackups), flights: newFlights(h.Account(), b.ConnectionBytes, &o), files: h.Account().Child("connections' descriptors", nil),
 	}
 	var run [4]byte
 	_, _ = rand.Read(run[:]) // never fails
@@ -131,7 +176,7 @@ func (s *Server) URL() string {
 // Stop takes no new connections, lets what is in flight finish, ends streams
 // with a word of farewell, and closes whatever is left when ctx ends. It returns
 // when all goroutines of the server are gone; then with ctx's error if something
-// had to be cut off. The backend must still be running.
+// had to be cut off. The host must still be running.
 func (s *Server) Stop(ctx context.Context) error {
 	return s.life.Stop(ctx, func(ctx context.Context, started bool) error {
 		s.stop()

@@ -13,7 +13,33 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
+
+// deployer changes which modules there are, and which of them run.
+type deployer interface {
+	// Upload verifies and stores a module. progress may be nil; it is called until Upload
+	// returns, and must not block.
+	Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error)
+	// Deploy returns when the service runs.
+	Deploy(ctx context.Context, d service.Deployment) (service.Status, error)
+	// Delete stops a service.
+	Delete(ctx context.Context, name service.Name) error
+	// Modules are the stored modules, and DeleteModule removes one that nothing refers to.
+	Modules() (service.Modules, error)
+	DeleteModule(d service.Digest) error
+}
+
+// observer tells what services there are and do.
+type observer interface {
+	// Services is the status of all services, by name, and Status that of one; KindNotFound
+	// if there is none.
+	Services() []service.Status
+	Status(name service.Name) (service.Status, error)
+	// EventTypes is the event catalogue of a service: the types of the events that can be read,
+	// by name.
+	EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error)
+}
 
 // Bounds of what the status of a service takes while it is encoded, in bytes: its
 // manifest as a structure, as JSON, and in what is around it; and the rest.
@@ -34,7 +60,7 @@ func (s *Server) listServices(a *answer, _ *http.Request) error {
 	if manifests == "true" {
 		room = manifestRoom
 	}
-	all := s.backend.Services()
+	all := s.observer.Services()
 	for i := range all {
 		room += shardRoom * len(all[i].Shards)
 	}
@@ -54,7 +80,7 @@ func (s *Server) getService(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	status, err := s.backend.Status(name)
+	status, err := s.observer.Status(name)
 	if err != nil {
 		return err
 	}
@@ -92,7 +118,7 @@ func (s *Server) eventTypes(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	types, err := s.backend.EventTypes(r.Context(), name)
+	types, err := s.observer.EventTypes(r.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -107,7 +133,7 @@ func (s *Server) deleteService(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.backend.Delete(r.Context(), name); err != nil {
+	if err := s.deployer.Delete(r.Context(), name); err != nil {
 		return err
 	}
 	a.limitWrite(0)
@@ -141,7 +167,7 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 	defer ended()
 	if prefers(r, api.ContentLines) {
 		return s.inLines(a, r, 0, func(ctx context.Context, progress func(service.Progress)) (any, error) {
-			m, err := s.backend.Upload(ctx, module, progress)
+			m, err := s.deployer.Upload(ctx, module, progress)
 			last := api.ModuleOf(m)
 			return api.UploadLine{Module: &last}, err
 		})
@@ -149,7 +175,7 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 	if err := a.takeStatus(0); err != nil {
 		return err
 	}
-	m, err := s.backend.Upload(r.Context(), module, nil)
+	m, err := s.deployer.Upload(r.Context(), module, nil)
 	if err != nil {
 		return err
 	}
@@ -242,7 +268,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error 
 		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil { // before, so that what was done is not told as refused
 			return err
 		}
-		status, err := s.backend.Deploy(r.Context(), d)
+		status, err := s.deployer.Deploy(r.Context(), d)
 		if err != nil {
 			return err
 		}
@@ -250,7 +276,7 @@ func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error 
 	}
 	return s.inLines(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(service.Progress)) (any, error) {
 		d.Progress = progress
-		status, err := s.backend.Deploy(ctx, d)
+		status, err := s.deployer.Deploy(ctx, d)
 		if err != nil {
 			return nil, err
 		}

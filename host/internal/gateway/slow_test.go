@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
-	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -83,7 +82,7 @@ func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 	last := fill()
 	page := ""
 	for n := 0; n < int(last.Position); {
-		p, err := c.Events(t.Context(), client.Selection{Service: "stamp", From: page}, 1)
+		p, err := c.Events(t.Context(), service.Selection{Service: "stamp", From: service.AfterCursor(page)}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

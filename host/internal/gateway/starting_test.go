@@ -42,7 +42,7 @@ func TestTheGatewayAnswersWhileServicesStart(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, err := gateway.New(gateway.Host(h), gateway.Options{Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), RequestTime: wait})
+	s, err := gateway.New(h, gateway.Options{Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), RequestTime: wait})
 	if err == nil {
 		err = s.Start(t.Context())
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -20,7 +19,7 @@ import (
 func TestStopDrains(t *testing.T) {
 	s := start(t, Options{})
 	st := s.stream()
-	sub, err := st.Subscribe(t.Context(), client.Selection{Service: "bank", From: api.FromEnd}, 5)
+	sub, err := st.Subscribe(t.Context(), service.Selection{Service: "bank", From: service.From{Kind: service.FromEnd}}, 5)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -293,7 +292,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 		Expected: m.Expected, Metadata: m.MetadataOf(), Gone: t.ctx.Done(),
 	}
 	if m.CommandID == "" {
-		cmd.ID = host.NewCommandID()
+		cmd.ID = service.NewCommandID()
 	} else if cmd.ID, err = service.ParseCommandID(m.CommandID); err != nil {
 		return err
 	}
@@ -307,7 +306,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 	}
 	cmd.Carrier = carried
 	id, name, command := m.ID, cmd.Service, cmd.ID
-	err = t.s.backend.SendAsync(cmd, func(r service.Reply, err error) {
+	err = t.s.commander.SendAsync(cmd, func(r service.Reply, err error) {
 		t.answer(outcome{id: id, service: name, command: command, reply: r, err: err, carried: carried})
 	})
 	if err != nil { // and so nobody else gives the answer
@@ -336,7 +335,7 @@ func (t *stream) query(m *api.ClientMessage) error {
 		defer cancel()
 		sent := *q
 		q.Data = nil // it is the host's
-		r, err := t.s.backend.Query(ctx, sent)
+		r, err := t.s.commander.Query(ctx, sent)
 		t.answer(outcome{id: id, service: name, query: &r, err: err, carried: carried})
 	})
 	return nil

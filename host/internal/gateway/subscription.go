@@ -15,7 +15,7 @@ type subscription struct {
 	t      *stream
 	id     string
 	from   string // where it is to begin
-	sel    Selection
+	sel    view
 	head   []byte // what stands before each event in its message
 	feed   *feed
 	cancel context.CancelFunc
@@ -33,7 +33,7 @@ type subscription struct {
 type batch struct {
 	sub    *subscription
 	word   []byte // a whole message, or nil
-	events []Event
+	events []event
 	held   holding // for them
 }
 
@@ -45,7 +45,7 @@ func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
 	}
 	defer k.flight.drop(&b.held)
 	for i := range b.events {
-		text := b.events[i].Text.Within(append(buf[:0], b.sub.head...), closingBrace)
+		text := b.events[i].text.Within(append(buf[:0], b.sub.head...), closingBrace)
 		if err := k.sendPieces(&text); err != nil {
 			return buf, err
 		}
@@ -64,7 +64,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	if err != nil {
 		return err
 	}
-	sel := Selection{Service: name}
+	sel := view{Selection: service.Selection{Service: name}}
 	if sel.Types, sel.Keys, err = filter(m.Types, m.Keys); err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon,
 			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
-	if _, err := t.s.backend.Head(name); err != nil { // it is not there
+	if _, err := t.s.reader.Head(name); err != nil { // it is not there
 		return err
 	}
 	sub := &subscription{t: t, id: m.ID, from: m.From, sel: sel, head: api.AppendEventHead(nil, m.ID), sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
@@ -165,8 +165,7 @@ func (s *subscription) begin(ctx context.Context) (first []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.sel.After = at.Position
-	if s.feed, err = s.t.s.newFeed(ctx, s.t.k.flight, s.sel); err != nil {
+	if s.feed, err = s.t.s.newFeed(ctx, s.t.k.flight, s.sel, at.Position); err != nil {
 		return nil, err
 	}
 	return api.AppendSubscribed(nil, s.id, at.String()), nil
@@ -189,7 +188,7 @@ func (s *subscription) run(ctx context.Context) {
 		if credits, err = s.held(ctx); err != nil {
 			break
 		}
-		var events []Event
+		var events []event
 		var held holding
 		if events, held, err = s.feed.nextOrPing(ctx, int(min(credits, batchEvents))); err != nil {
 			break

@@ -22,12 +22,16 @@ type counted struct {
 	asked int
 }
 
-func (c *counted) Subscribe(context.Context, Selection) (Subscriber, error) { return c, nil }
-
-func (c *counted) Next(context.Context, int) ([]Event, error) {
-	c.asked++
-	return []Event{{Text: api.Text([]byte("{}")), Size: 2}}, nil
+func (c *counted) Subscribe(context.Context, service.Selection) (service.Subscriber, error) {
+	return c, nil
 }
+
+func (c *counted) Next(context.Context, int) ([]*service.Event, error) {
+	c.asked++
+	return []*service.Event{new(service.Event)}, nil
+}
+
+func (c *counted) Release() {}
 
 func (c *counted) Position() service.Position { return service.Position(c.asked) }
 
@@ -41,8 +45,8 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 		from := &counted{fake: newFake()}
 		o := Options{Credits: 100, Metrics: noMetrics{}, PingTime: time.Minute, RequestTime: time.Minute}
 		flight := newFlights(budget.New(nil), 1<<20, &o).join("client", nil)
-		s := &stream{s: &Server{options: o, backend: from}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
-		sub := &subscription{t: s, id: "s", sel: Selection{Service: "bank"}, cancel: cancel, ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+		s := &stream{s: &Server{options: o, reader: from}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
+		sub := &subscription{t: s, id: "s", sel: view{Selection: service.Selection{Service: "bank"}}, cancel: cancel, ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 		if err := sub.grant(100); err != nil {
 			t.Fatal(err)
 		}
@@ -71,19 +75,19 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 	})
 }
 
-// late is a backend whose log takes long to read: each read goes on until the context
+// late is a host whose log takes long to read: each read goes on until the context
 // ends, and comes on by one.
 type late struct {
-	Backend
+	reader
 	comesOn bool
 }
 
-func (l *late) Events(ctx context.Context, s Selection, _ int) ([]Event, service.Position, bool, error) {
-	if s.After > 0 || !l.comesOn {
+func (l *late) Events(ctx context.Context, s service.Selection, _ int) (service.Page, error) {
+	if after(&s) > 0 || !l.comesOn {
 		<-ctx.Done()
-		return nil, 0, false, ctx.Err()
+		return service.Page{}, ctx.Err()
 	}
-	return nil, s.After + 7, false, nil
+	return service.Page{Next: after(&s) + 7}, nil
 }
 
 // A page that is not full in time ends with the cursor that it has come to; without one
@@ -91,7 +95,7 @@ func (l *late) Events(ctx context.Context, s Selection, _ int) ([]Event, service
 func TestAPageEndsInTime(t *testing.T) {
 	for _, comesOn := range []bool{true, false} {
 		s := start(t, Options{RequestTime: 50 * time.Millisecond})
-		s.server.backend = &late{s.fake, comesOn}
+		s.server.reader = &late{s.fake, comesOn}
 		r := s.do("GET", "/v1/services/bank/events?keys=nobody", "")
 		if !comesOn {
 			s.problem(r, http.StatusGatewayTimeout, "deadline_exceeded")

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 
-	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -23,7 +22,7 @@ const large = 64 << 10
 
 // pacer has large bodies read, and large answers made, in turns. The zero value has none.
 type pacer struct {
-	turn host.Turn
+	turn service.Turn
 	ctx  context.Context
 }
 
@@ -34,7 +33,7 @@ func (s *Server) pace(ctx context.Context, name service.Name, size int) (p pacer
 	if size < large {
 		return p
 	}
-	p = pacer{s.backend.Turn(ctx, name), ctx}
+	p = pacer{s.owner.Turn(ctx, name), ctx}
 	p.begin()
 	return p
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -233,7 +234,7 @@ func (s *Service) stopEngine(ctx context.Context, old *build) error {
 	err := old.engine.Stop(ctx)
 	_, counters := old.engine.Status()
 	s.mu.Lock()
-	s.past = sum(s.past, counters)
+	s.past.Add(&counters)
 	s.running = nil
 	s.mu.Unlock()
 	return err
@@ -361,6 +362,17 @@ func (s *Service) Name() service.Name {
 	return s.spec.Service
 }
 
+// Accepts is what data the service takes.
+func (s *Service) Accepts() service.Accepts {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a := service.Accepts{CommandBytes: s.spec.Limits.CommandBytes, Encoding: s.known.Encoding, State: s.state}
+	if s.manifest != nil {
+		a.Encoding = cmp.Or(s.manifest.Encoding, abi.EncodingJSON)
+	}
+	return a
+}
+
 // Status is what the service does now, but for its position in the log.
 func (s *Service) Status() service.Status {
 	s.mu.RLock()
@@ -376,29 +388,11 @@ func (s *Service) Status() service.Status {
 	}
 	if s.running != nil {
 		shards, counters := s.running.engine.Status()
-		st.Shards, st.Counters = shards, sum(st.Counters, counters)
+		st.Shards = shards
+		st.Counters.Add(&counters)
 		st.Faults = s.running.engine.Faults()
 		memory := s.running.program.Memory()
 		st.CodeBytes, st.ImageBytes, st.TableBytes = memory.Code, memory.Image, memory.Tables
 	}
 	return st
-}
-
-func sum(a, b service.Counters) service.Counters {
-	a.Committed += b.Committed
-	a.Events += b.Events
-	a.Rejected += b.Rejected
-	a.Failed += b.Failed
-	a.Overloaded += b.Overloaded
-	a.Repeated += b.Repeated
-	a.Unknown += b.Unknown
-	a.Queries += b.Queries
-	a.Hydrated += b.Hydrated
-	a.Resets += b.Resets
-	a.Recycled += b.Recycled
-	a.SnapshotsTaken += b.SnapshotsTaken
-	a.SnapshotsUsed += b.SnapshotsUsed
-	a.SnapshotsRefused += b.SnapshotsRefused
-	a.Fuel += b.Fuel
-	return a
 }
