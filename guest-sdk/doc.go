@@ -1,5 +1,5 @@
-// Package guest is what a Go author writes a Bulkhead service against: an
-// event-sourced aggregate in ordinary Go.
+// Package guest is the SDK for Bulkhead services: a service is an event-sourced aggregate,
+// written in ordinary Go.
 //
 //	type Account struct{ Balance int64 }
 //
@@ -20,30 +20,31 @@
 //
 //	func init() { guest.Command(Service, "deposit", deposit) }
 //
-// Built with GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared, the module that
-// imports such a package is a service: pointers, exports and encoding are this
-// package's. Package guesttest runs the same service natively under go test.
+// Built with GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared, a module that imports such a
+// package is a service. This package contains the module's exports and all encoding. Package
+// guesttest runs the same service natively under go test.
 //
 // # The rules
 //
-// State changes in Apply only, and Apply depends on nothing but the event and the
-// state: the host runs it again whenever it rebuilds an entity from its events. A
-// handler checks, then emits; it may read the new state afterwards. Time and
-// randomness come from the command ([Tx.Now], [Tx.Rand]). A handler leaves nothing
-// behind: no goroutine, no global state.
+// State changes in Apply only. Apply depends on nothing but the event and the state: the host
+// runs it again whenever it rebuilds an entity from its events. A handler checks first and then
+// emits; afterwards it may read the new state. Time and randomness come from the command
+// ([Tx.Now], [Tx.Rand]). A handler must not start goroutines that outlive it, and must not
+// change global state.
 //
-// A handler that returns [Reject]'s error, or one that wraps it, has refused: nothing
-// is written. Any other error, an error after an event, a panic, or a goroutine left
-// behind is a fault: nothing is written, the caller learns that the handler failed,
-// the log has the panic's message and place, and the host rebuilds the entity.
+// A handler refuses by returning the error of [Reject], or an error that wraps it. Then nothing
+// is written. Any other error is a fault, and so are an error after an event, a panic, and a
+// goroutine that is still running. After a fault nothing is written either; the caller learns
+// that the handler failed, the log gets the message and the place of a panic, and the host
+// rebuilds the entity.
 //
-// Bodies are JSON. Types may be built of booleans, numbers, strings, []byte,
-// slices, arrays, maps with string keys, pointers, structs, and types that have a
-// text form such as time.Time. A type that would lose something on the way, such as
-// one with fields that are not exported, is refused when the module starts. The
-// options omitempty and omitzero mean what they mean in encoding/json.
+// Bodies are JSON. Types may be built of booleans, numbers, strings, []byte, slices, arrays,
+// maps with string keys, pointers, structs, and types that have a text form such as time.Time.
+// A type of state or event that encoding would not keep whole, such as a struct with fields that
+// are not exported, is refused when the module starts. The options omitempty and omitzero mean
+// the same as in encoding/json.
 //
-// Commands and queries are read strictly, see [Command]. Events are read leniently, as
-// they happened: members that the type does not have are ignored, and those that are
-// missing have their zero value.
+// Commands and queries are read strictly, see [Command]. Events have already happened, so they
+// are read leniently: members that the type does not have are ignored, and missing members have
+// their zero value.
 package guest

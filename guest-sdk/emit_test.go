@@ -11,12 +11,12 @@ import (
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
 )
 
-// memory keeps every event as it was applied.
+// memory keeps each event that was applied.
 type memory struct {
 	Odd []odd
 }
 
-// odd is an event that Go can say and JSON cannot, or says otherwise.
+// odd is an event with values that JSON cannot express, or expresses differently.
 type odd struct {
 	Text   string
 	Texts  []string
@@ -35,12 +35,12 @@ type odd struct {
 
 func (e odd) Apply(m *memory) { m.Odd = append(m.Odd, e) }
 
-// stamp is left out although it is something.
+// stamp is left out although it is not zero.
 type stamp struct{ N int }
 
 func (s stamp) IsZero() bool { return s.N < 10 }
 
-// shortened has a text form that is shorter than it is.
+// shortened has a text form that loses part of it.
 type shortened struct{ S string }
 
 func (s shortened) MarshalText() ([]byte, error) { return []byte(s.S[:min(2, len(s.S))]), nil }
@@ -57,7 +57,7 @@ type flat struct {
 
 func (e flat) Apply(m *memory) { m.Odd = append(m.Odd, odd{Text: e.Text, Left: e.N}) }
 
-// changed changes what the state has of earlier events.
+// changed changes memory that earlier events have given the state.
 type changed struct{ N int }
 
 func (e changed) Apply(m *memory) {
@@ -78,26 +78,34 @@ func (e changed) Apply(m *memory) {
 	}
 }
 
-// The state after an event is the state after its replay, whatever Go makes of the event
-// and whatever the handler does with it afterwards.
+// The state after an event is the state after its replay, whatever value the event has, and
+// whatever the handler does with it afterwards.
 func TestWhatIsEmittedIsWhatIsReplayed(t *testing.T) {
 	n := 1
 	shared := odd{Texts: []string{"a", "b"}, Map: map[string][]int{"k": {1}}, Bytes: []byte{1, 2}, Ref: &n}
 	for name, emit := range map[string]func(*guest.Tx[memory]){
-		"half a rune":             func(tx *guest.Tx[memory]) { tx.Emit(odd{Text: "cafés"[:4]}) },
-		"half a rune in a slice":  func(tx *guest.Tx[memory]) { tx.Emit(odd{Texts: []string{"\xff"}}) },
-		"half a rune of a flat":   func(tx *guest.Tx[memory]) { tx.Emit(flat{Text: "\xe2\x82"}) },
-		"an exact flat":           func(tx *guest.Tx[memory]) { tx.Emit(flat{Text: "é\ufffd\\ufffd", N: 2}) },
-		"a zone with seconds":     func(tx *guest.Tx[memory]) { tx.Emit(odd{Time: time.Unix(1e9, 0).In(time.FixedZone("", 3601))}) },
-		"a named zone":            func(tx *guest.Tx[memory]) { tx.Emit(odd{Time: time.Unix(1e9, 0).In(time.FixedZone("CET", 3600))}) },
+		"half a rune":            func(tx *guest.Tx[memory]) { tx.Emit(odd{Text: "cafés"[:4]}) },
+		"half a rune in a slice": func(tx *guest.Tx[memory]) { tx.Emit(odd{Texts: []string{"\xff"}}) },
+		"half a rune of a flat":  func(tx *guest.Tx[memory]) { tx.Emit(flat{Text: "\xe2\x82"}) },
+		"an exact flat":          func(tx *guest.Tx[memory]) { tx.Emit(flat{Text: "é\ufffd\\ufffd", N: 2}) },
+		"a zone with seconds": func(tx *guest.Tx[memory]) {
+			tx.Emit(odd{Time: time.Unix(1e9, 0).In(time.FixedZone("", 3601))})
+		},
+		"a named zone": func(tx *guest.Tx[memory]) {
+			tx.Emit(odd{Time: time.Unix(1e9, 0).In(time.FixedZone("CET", 3600))})
+		},
 		"a monotonic clock":       func(tx *guest.Tx[memory]) { tx.Emit(odd{Time: time.Now()}) },
 		"minus zero left out":     func(tx *guest.Tx[memory]) { tx.Emit(odd{Zero: math.Copysign(0, -1)}) },
 		"a field left out":        func(tx *guest.Tx[memory]) { tx.Emit(odd{Left: 3}) },
 		"an inner field left out": func(tx *guest.Tx[memory]) { o := odd{}; o.Hidden.N = 3; tx.Emit(o) },
 		"its own zero":            func(tx *guest.Tx[memory]) { tx.Emit(odd{Stamp: stamp{9}}) },
 		"its own text":            func(tx *guest.Tx[memory]) { tx.Emit(odd{Cut: shortened{"long"}}) },
-		"nil and empty":           func(tx *guest.Tx[memory]) { tx.Emit(odd{Texts: []string{}, Bytes: []byte{}, Map: map[string][]int{}}) },
-		"with metadata":           func(tx *guest.Tx[memory]) { tx.EmitWith(odd{Text: "\xff"}, guest.Metadata(nil).AppendPair("a", "b")) },
+		"nil and empty": func(tx *guest.Tx[memory]) {
+			tx.Emit(odd{Texts: []string{}, Bytes: []byte{}, Map: map[string][]int{}})
+		},
+		"with metadata": func(tx *guest.Tx[memory]) {
+			tx.EmitWith(odd{Text: "\xff"}, guest.Metadata(nil).AppendPair("a", "b"))
+		},
 		"what the event refers to": func(tx *guest.Tx[memory]) {
 			tx.Emit(shared)
 			shared.Texts[0], shared.Bytes[0], shared.Map["new"], n = "x", 9, nil, 99
@@ -111,8 +119,16 @@ func TestWhatIsEmittedIsWhatIsReplayed(t *testing.T) {
 	} {
 		s := guest.New[memory]("memory").Events(odd{}, flat{}, changed{})
 		var state *memory
-		guest.Command(s, "emit", func(tx *guest.Tx[memory], _ struct{}) (struct{}, error) { emit(tx); return struct{}{}, nil })
-		guest.Query(s, "look", func(v *guest.View[memory], _ struct{}) (struct{}, error) { state = v.State(); return struct{}{}, nil })
+		guest.Command(s, "emit", func(tx *guest.Tx[memory], _ struct{}) (struct{}, error) {
+			emit(tx)
+			return struct{}{},
+				nil
+		})
+		guest.Query(s, "look", func(v *guest.View[memory], _ struct{}) (struct{},
+			error) {
+			state = v.State()
+			return struct{}{}, nil
+		})
 		exchange(s, abi.AppendOpen(abi.AppendOpen(nil, 0, 0, "k", nil), 1, 0, "k", nil))
 		var replay []byte
 		for out := append([]byte(nil), exchange(s, command(0, 0, ""))...); len(out) > 0; {
@@ -145,25 +161,34 @@ func TestWhatIsEmittedIsWhatIsReplayed(t *testing.T) {
 	}
 }
 
-// An event that no JSON says, or that cannot be read as it is written, is a fault.
+// An event that has no JSON form, or that cannot be read back, is a fault.
 func TestWhatCannotBeEmitted(t *testing.T) {
 	for want, emit := range map[string]func(*guest.Tx[memory]){
 		"json: Zero: NaN and infinity have no form": func(tx *guest.Tx[memory]) { tx.Emit(odd{Zero: math.NaN()}) },
-		"json: Map.\ufffd: text is not UTF-8":       func(tx *guest.Tx[memory]) { tx.Emit(odd{Map: map[string][]int{"\xff": nil, "\xfe": nil}}) },
-		"json: Time: Time.AppendText":               func(tx *guest.Tx[memory]) { tx.Emit(odd{Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}) },
+		"json: Map.\ufffd: text is not UTF-8": func(tx *guest.Tx[memory]) {
+			tx.Emit(odd{Map: map[string][]int{"\xff": nil, "\xfe": nil}})
+		},
+		"json: Time: Time.AppendText": func(tx *guest.Tx[memory]) {
+			tx.Emit(odd{Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)})
+		},
 		"guest: event loose cannot be read as it is written: json: T: so not": func(tx *guest.Tx[memory]) {
 			tx.Emit(loose{writeOnly{1}})
 		},
 	} {
 		s := guest.New[memory]("memory").Events(odd{}, loose{})
-		guest.Command(s, "emit", func(tx *guest.Tx[memory], _ struct{}) (struct{}, error) { emit(tx); return struct{}{}, nil })
+		guest.Command(s, "emit", func(tx *guest.Tx[memory], _ struct{}) (struct{}, error) {
+			emit(tx)
+			return struct{}{},
+				nil
+		})
 		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 		r, _, err := abi.DecodeResponse(exchange(s, command(0, 0, "")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		x, err := abi.DecodeRefusal(&r)
-		if err != nil || r.Kind != abi.RespFault || string(x.Code) != abi.CodePanic || !strings.HasPrefix(string(x.Message), want) {
+		if err != nil || r.Kind != abi.RespFault || string(x.Code) != abi.CodePanic ||
+			!strings.HasPrefix(string(x.Message), want) {
 			t.Errorf("%v %s: %s, %v; want %s", r.Kind, x.Code, x.Message, err, want)
 		}
 	}
@@ -173,7 +198,7 @@ type loose struct{ T writeOnly }
 
 func (loose) Apply(*memory) {}
 
-// writeOnly takes nothing of what it writes.
+// writeOnly cannot read what it writes.
 type writeOnly struct{ N int }
 
 func (writeOnly) MarshalText() ([]byte, error)  { return []byte("x"), nil }
@@ -185,7 +210,7 @@ type errorString string
 
 func (e errorString) Error() string { return string(e) }
 
-// A state that its snapshot would change has none: it is replayed.
+// A state that a snapshot would change has no snapshot; it is replayed.
 func TestNoSnapshotThatSaysSomethingElse(t *testing.T) {
 	s := guest.New[memory]("memory").Events(cut{})
 	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))

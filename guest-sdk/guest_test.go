@@ -32,7 +32,7 @@ type renamed struct{}
 
 func (renamed) Apply(*state) {}
 
-type box struct{ P *int } // one pointer in memory, which an interface holds itself
+type box struct{ P *int } // one pointer in memory, which an interface holds directly
 
 func (e box) Apply(s *state) { s.N = *e.P }
 
@@ -49,7 +49,8 @@ func newService() *guest.Service[state] {
 		tx.EmitWith(c, abi.Metadata(nil).AppendPair("by", tx.CommandID()))
 		return tx.State().N, nil
 	})
-	guest.Command(s, "box", func(tx *guest.Tx[state], n int) (uint64, error) { tx.Emit(box{&n}); return tx.Version(), nil })
+	guest.Command(s, "box",
+		func(tx *guest.Tx[state], n int) (uint64, error) { tx.Emit(box{&n}); return tx.Version(), nil })
 	guest.Command(s, "leak", func(tx *guest.Tx[state], c struct{}) (struct{}, error) {
 		until := release
 		go func() { <-until }()
@@ -63,11 +64,12 @@ func newService() *guest.Service[state] {
 	return s
 }
 
-// release ends the goroutines that the leaking handler leaves behind.
+// release ends the goroutines that the leaking handler has started.
 var release chan struct{}
 
 func command(slot uint32, typ uint16, body string) []byte {
-	return abi.AppendCommand(nil, slot, typ, 0, 0, &[abi.SeedSize]byte{}, "c1", abi.Metadata(nil).AppendPair("traceparent", "00-1"), []byte(body))
+	return abi.AppendCommand(nil, slot, typ, 0, 0, &[abi.SeedSize]byte{}, "c1",
+		abi.Metadata(nil).AppendPair("traceparent", "00-1"), []byte(body))
 }
 
 // exchange sends a request to a service and returns the response.
@@ -112,9 +114,8 @@ func say[S any](t *testing.T, s *guest.Service[S], request []byte) string {
 	return strings.Join(all, ", ")
 }
 
-// alone waits until the goroutines of tests that are over have ended. A guest counts
-// goroutines to find one that a handler leaves behind; one that ends meanwhile would
-// hide it.
+// alone waits until goroutines of earlier tests have ended. A guest counts goroutines to find
+// one that a handler has started; one that ends in the meantime would hide it.
 func alone() {
 	stacks := make([]byte, 1<<20)
 	for strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "\ncreated by testing.(*T).Run ") > 1 {
@@ -174,7 +175,8 @@ func TestManifest(t *testing.T) {
 	}
 	for _, want := range []string{
 		`"abi":1,"service":"svc","version":"v7","sdk":"bulkhead-go/1","state_schema":3`,
-		`{"name":"move","input":{"type":"object","properties":{"by":{"type":"integer"}},"required":["by"],"additionalProperties":false},"reply":{"type":"integer"}}`,
+		`{"name":"move","input":{"type":"object","properties":{"by":{"type":"integer"}},"required":["by"],` +
+			`"additionalProperties":false},"reply":{"type":"integer"}}`,
 		`{"name":"new.name","schema":{"type":"object","properties":{}},"aliases":["old.name"]}`,
 	} {
 		if !strings.Contains(got, want) {
@@ -183,20 +185,32 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// A mistake in registering ends the start, and says what is wrong.
+// A mistake in a registration ends the start with a message that names it.
 func TestMistakesAreNamed(t *testing.T) {
 	type none = struct{}
 	nop := func(*guest.Tx[state], none) (none, error) { return none{}, nil }
 	fresh := func() *guest.Service[state] { return guest.New[state]("svc") }
 	for want, mistake := range map[string]func(){
-		`event type guest_test.moved is registered twice`:         func() { fresh().Events(moved{}, moved{}) },
-		`event "moved" is registered twice`:                       func() { fresh().Events(moved{}, guest.Named(renamed{}, "moved")) },
-		`event "a" is registered twice`:                           func() { fresh().Events(guest.Named(moved{}, "a"), guest.Named(renamed{}, "b", "a")) },
-		`must be registered as a struct value`:                    func() { fresh().Events(&moved{}) },
-		`command "x" is registered twice`:                         func() { s := fresh(); guest.Command(s, "x", nop); guest.Command(s, "x", nop) },
-		`command name "x y" must be`:                              func() { guest.Command(fresh(), "x y", nop) },
-		`query name "" must be`:                                   func() { guest.Query(fresh(), "", func(*guest.View[state], none) (none, error) { return none{}, nil }) },
-		`command x: json: interface {} has no JSON form`:          func() { guest.Command(fresh(), "x", func(*guest.Tx[state], any) (none, error) { return none{}, nil }) },
+		`event type guest_test.moved is registered twice`: func() { fresh().Events(moved{}, moved{}) },
+		`event "moved" is registered twice`: func() {
+			fresh().Events(moved{}, guest.Named(renamed{}, "moved"))
+		},
+		`event "a" is registered twice`: func() {
+			fresh().Events(guest.Named(moved{}, "a"), guest.Named(renamed{}, "b", "a"))
+		},
+		`must be registered as a struct value`: func() { fresh().Events(&moved{}) },
+		`command "x" is registered twice`: func() {
+			s := fresh()
+			guest.Command(s, "x", nop)
+			guest.Command(s, "x", nop)
+		},
+		`command name "x y" must be`: func() { guest.Command(fresh(), "x y", nop) },
+		`query name "" must be`: func() {
+			guest.Query(fresh(), "", func(*guest.View[state], none) (none, error) { return none{}, nil })
+		},
+		`command x: json: interface {} has no JSON form`: func() {
+			guest.Command(fresh(), "x", func(*guest.Tx[state], any) (none, error) { return none{}, nil })
+		},
 		`the state: field guest_test.closed.n is not exported`:    func() { guest.New[closed]("svc") },
 		`event secret: field guest_test.closed.n is not exported`: func() { fresh().Events(secret{}) },
 		`command x: json: json.RawMessage has a JSON form of its own`: func() {
@@ -218,7 +232,7 @@ func TestMistakesAreNamed(t *testing.T) {
 	}
 }
 
-// A handler's errors, as the host hears of them.
+// The errors of handlers as the host receives them.
 func TestErrorsOfHandlers(t *testing.T) {
 	s := guest.New[state]("svc")
 	for i, c := range []struct {
@@ -226,18 +240,24 @@ func TestErrorsOfHandlers(t *testing.T) {
 		want string
 	}{
 		{func() error { return guest.Reject("no_money", "none left") }, "Reject no_money: none left"},
-		{func() error { return fmt.Errorf("account 7: %w", guest.Reject("no_money", "none left")) }, "Reject no_money: none left"},
+		{func() error {
+			return fmt.Errorf("account 7: %w", guest.Reject("no_money", "none left"))
+		}, "Reject no_money: none left"},
 		{func() error { return errors.New("disk full") }, "Fault error: disk full"},
 		{func() error { panic("boom") }, "Fault panic: boom"},
 		{func() error { panic(fmt.Errorf("wrapped %w", errors.New("inner"))) }, "Fault panic: wrapped inner"},
 		{func() error { panic(state{}) }, "Fault panic: a value of type guest_test.state"},
 		{func() error { return errors.New(os.Args[len(os.Args)]) }, "Fault panic: runtime error: index out of range"},
-		{func() error { return guest.Reject("Not good", "") }, `Fault panic: guest: the code "Not good" of a rejection is not 1 to 128 printable`},
+		{func() error { return guest.Reject("Not good", "") }, `Fault panic: guest: the code "Not good" of a ` +
+			`rejection is not 1 to 128 printable`},
 		{func() error { return guest.Reject("", "") }, `Fault panic: guest: the code "" of a rejection`},
 		{func() error { return guest.Reject(strings.Repeat("x", 129), "") }, `Fault panic: guest: the code "xxx`},
 		{func() error { return guest.Reject("long", strings.Repeat("é", 4096)) }, "Reject long: éé"},
 	} {
-		guest.Command(s, "c"+strconv.Itoa(i), func(*guest.Tx[state], struct{}) (struct{}, error) { return struct{}{}, c.fail() })
+		guest.Command(s, "c"+strconv.Itoa(i), func(*guest.Tx[state], struct{}) (struct{}, error) {
+			return struct{}{},
+				c.fail()
+		})
 		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 		r, _, err := abi.DecodeResponse(exchange(s, command(0, uint16(i), "")))
 		if err != nil {
@@ -247,13 +267,14 @@ func TestErrorsOfHandlers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.Kind.String() + " " + string(x.Code) + ": " + string(x.Message); !strings.HasPrefix(got, c.want) || !utf8.ValidString(got) {
+		if got := r.Kind.String() + " " + string(x.Code) + ": " + string(x.Message); !strings.HasPrefix(got, c.want) ||
+			!utf8.ValidString(got) {
 			t.Errorf("got %.200s, want %s", got, c.want)
 		}
 	}
 }
 
-// A body that does not fit is refused with the name of what does not.
+// A body that does not fit is refused; the message names the member.
 func TestABadBodyIsNamed(t *testing.T) {
 	type in struct {
 		Lines []struct{ Amount int }
@@ -283,14 +304,14 @@ func TestABadBodyIsNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Kind != abi.RespReject || string(x.Code) != abi.CodeBadCommand || !strings.HasPrefix(string(x.Message), want) {
+		if r.Kind != abi.RespReject || string(x.Code) != abi.CodeBadCommand ||
+			!strings.HasPrefix(string(x.Message), want) {
 			t.Errorf("%s: %v %s: %s; want %s", body, r.Kind, x.Code, x.Message, want)
 		}
 	}
 }
 
-// Whatever the host sends, the guest answers with frames and does not panic.
-// A command takes no memory but that of its event.
+// A command allocates memory for its event only.
 func TestWhatACommandAllocates(t *testing.T) {
 	s := guest.New[state]("svc").Events(moved{})
 	guest.Command(s, "move", func(tx *guest.Tx[state], c moved) (state, error) {
@@ -307,7 +328,7 @@ func TestWhatACommandAllocates(t *testing.T) {
 	}
 }
 
-// A handler's command and reply are its own, whatever comes after.
+// A handler's command and reply are not changed by later calls.
 func TestCommandsAreNotShared(t *testing.T) {
 	s := guest.New[state]("svc")
 	var got []map[string][]int
@@ -328,11 +349,14 @@ type numbered[N any] struct{}
 
 func (numbered[N]) Apply(*state) {}
 
-// Events are found by their type, be they few or many.
+// Events are found by their type, whether there are few or many.
 func TestManyEventTypes(t *testing.T) {
-	all := []guest.Event[state]{numbered[[0]int]{}, numbered[[1]int]{}, numbered[[2]int]{}, numbered[[3]int]{}, numbered[[4]int]{},
-		numbered[[5]int]{}, numbered[[6]int]{}, numbered[[7]int]{}, numbered[[8]int]{}, numbered[[9]int]{}, numbered[[10]int]{},
-		numbered[[11]int]{}, numbered[[12]int]{}, numbered[[13]int]{}, numbered[[14]int]{}, numbered[[15]int]{}, numbered[[16]int]{}, numbered[[17]int]{}}
+	all := []guest.Event[state]{numbered[[0]int]{}, numbered[[1]int]{}, numbered[[2]int]{}, numbered[[3]int]{},
+		numbered[[4]int]{},
+		numbered[[5]int]{}, numbered[[6]int]{}, numbered[[7]int]{}, numbered[[8]int]{}, numbered[[9]int]{},
+		numbered[[10]int]{},
+		numbered[[11]int]{}, numbered[[12]int]{}, numbered[[13]int]{}, numbered[[14]int]{}, numbered[[15]int]{},
+		numbered[[16]int]{}, numbered[[17]int]{}}
 	for _, many := range []int{1, 16, 17, len(all)} {
 		s := guest.New[state]("svc")
 		for i, e := range all[:many] {
@@ -352,7 +376,8 @@ func FuzzExchange(f *testing.F) {
 	f.Add(abi.AppendDescribe(abi.AppendDrop(abi.AppendOpen(nil, 3, 0, "k", []byte(`{}`)), 3)))
 	f.Fuzz(func(t *testing.T, request []byte) {
 		s := guest.New[state]("svc").Events(moved{})
-		guest.Command(s, "move", func(tx *guest.Tx[state], c moved) (int, error) { tx.Emit(c); return tx.State().N, nil })
+		guest.Command(s, "move",
+			func(tx *guest.Tx[state], c moved) (int, error) { tx.Emit(c); return tx.State().N, nil })
 		guest.Query(s, "n", func(v *guest.View[state], _ struct{}) (int, error) { return v.State().N, nil })
 		exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 		for out := exchange(s, request); len(out) > 0; {
@@ -365,8 +390,8 @@ func FuzzExchange(f *testing.F) {
 	})
 }
 
-// What every guest would pay for is not linked into one. (fmt and os are: runtime/debug
-// brings them, whose bound on the stack is worth their three percent.)
+// Guests do not link large packages, which every guest would pay for. (They do link fmt and os:
+// runtime/debug needs them, and its bound on the stack is worth three percent of the size.)
 func TestGuestsStayLean(t *testing.T) {
 	cmd := exec.Command("go", "list", "-deps", "github.com/bulkhead-wasm/bulkhead/plugins/bank/wasm")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")

@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/kit"
 )
 
-// A panic's message and place are in the log.
+// The message and the place of a panic are in the log.
 func TestAPanicIsLogged(t *testing.T) {
 	var lines []string
 	kit.Log = func(level guest.LogLevel, text string) {
@@ -24,7 +24,8 @@ func TestAPanicIsLogged(t *testing.T) {
 	guest.Command(s, "c", func(*guest.Tx[state], struct{}) (struct{}, error) { panic("boom") })
 	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
 	exchange(s, command(0, 0, ""))
-	if len(lines) != 1 || !strings.HasPrefix(lines[0], "panic: boom at ") || !strings.Contains(lines[0], "module_native_test.go:") {
+	if len(lines) != 1 || !strings.HasPrefix(lines[0], "panic: boom at ") ||
+		!strings.Contains(lines[0], "module_native_test.go:") {
 		t.Errorf("the log has %q", lines)
 	}
 }

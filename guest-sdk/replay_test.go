@@ -32,8 +32,8 @@ func (e noted) Apply(s *ledger) {
 	}
 }
 
-// Replayed events are decoded into one place. None has anything of the one before, and
-// what a state keeps of one is not touched by the next, nor by one that is refused.
+// Replayed events are decoded into one place. No event has anything of the one before, and what
+// a state keeps of an event is not changed by the next one, even if that is refused.
 func TestReplayedEventsAreApart(t *testing.T) {
 	s := guest.New[ledger]("ledger").Events(noted{})
 	request := abi.AppendOpen(nil, 0, 0, "k", nil)
@@ -49,7 +49,8 @@ func TestReplayedEventsAreApart(t *testing.T) {
 	if got := say(t, s, abi.AppendSnapshotRequest(nil, 0)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := say(t, s, abi.AppendApply(nil, 0, 0, 5, 0, []byte(`{"lines":["e"],"ref":9,"tags":{"y":2},"by":"x"}`), nil)); got == "" {
+	if got := say(t, s, abi.AppendApply(nil, 0, 0, 5, 0, []byte(`{"lines":["e"],"ref":9,"tags":{"y":2},"by":"x"}`),
+		nil)); got == "" {
 		t.Error("a body that does not fit is taken")
 	}
 }
@@ -66,8 +67,8 @@ func (e touched) Apply(s *fragile) {
 
 var applied int
 
-// Replaying ends at the first event that cannot be applied: the fault names entity, version
-// and event, and nothing is told or run for what follows, until the slot is opened again.
+// A replay ends at the first event that cannot be applied. The fault names entity, version and
+// event. Later frames are neither run nor answered until the slot is opened again.
 func TestReplayingEndsAtTheFirstFault(t *testing.T) {
 	s := guest.New[fragile]("fragile").Events(touched{})
 	guest.Query(s, "n", func(v *guest.View[fragile], _ struct{}) (int, error) { return v.State().N, nil })
@@ -86,7 +87,9 @@ func TestReplayingEndsAtTheFirstFault(t *testing.T) {
 			"bad_event: " + open + "2, event touched: json: N: value has another type than its field", 1},
 		{"a panic", "", func(r []byte) []byte { return event(r, 0, 2, `{}`) },
 			"panic: " + open + "2, event touched: runtime error: integer divide by zero", 1},
-		{"an unknown type", "", func(r []byte) []byte { return event(r, 9, 2, `{}`) }, "unknown_type: " + open + "2: there is no event type 9", 1},
+		{"an unknown type", "",
+			func(r []byte) []byte { return event(r, 9, 2, `{}`) }, "unknown_type: " + open + "2: there is no event " +
+				"type 9", 1},
 		{"a snapshot of another shape", `{"N":"x"}`, func(r []byte) []byte { return r },
 			"bad_snapshot: " + open + "7, snapshot: json: N: value has another type than its field", 0},
 	} {
@@ -103,13 +106,14 @@ func TestReplayingEndsAtTheFirstFault(t *testing.T) {
 			t.Fatalf("%s: %v, %d more bytes", c.name, err, len(rest))
 		}
 		x, err := abi.DecodeRefusal(&r)
-		if got := string(x.Code) + ": " + string(x.Message); err != nil || r.Kind != abi.RespFault || r.Slot != 3 || got != c.want {
+		if got := string(x.Code) + ": " + string(x.Message); err != nil || r.Kind != abi.RespFault || r.Slot != 3 ||
+			got != c.want {
 			t.Errorf("%s: got  %s\nwant %s", c.name, got, c.want)
 		}
-		if applied != c.runs+1 { // and one of the other entity
+		if applied != c.runs+1 { // one event is of the other entity
 			t.Errorf("%s: %d events were applied", c.name, applied)
 		}
-		// Later, too, and whatever else is asked.
+		// It is the same in later requests, for all kinds of frames.
 		if got := say(t, s, event(nil, 0, 5, `{"N":1}`)); got != "" || applied != c.runs+1 {
 			t.Errorf("%s: then %s, %d events were applied", c.name, got, applied)
 		}
@@ -128,7 +132,7 @@ func TestReplayingEndsAtTheFirstFault(t *testing.T) {
 	}
 }
 
-// A snapshot is this state's, whole, or refused.
+// A snapshot is a complete state of this service, or it is refused.
 func TestSnapshotsAreWhole(t *testing.T) {
 	type state struct {
 		Total int            `json:"total"`
@@ -141,20 +145,20 @@ func TestSnapshotsAreWhole(t *testing.T) {
 		} `json:"deep"`
 	}
 	s := guest.New[state]("whole")
-	const most = `"last":null,"tags":null,"deep":{"a":1}`
+	const others = `"last":null,"tags":null,"deep":{"a":1}`
 	for snapshot, want := range map[string]string{
-		`{"total":1,` + most + `}`:                             "",
-		`{` + most + `,"total":1,"note":"n"}`:                  "",
-		`{"sum":1,` + most + `}`:                               "sum: there is no such member",
-		`{"total":1,"remark":"n",` + most + `}`:                "remark: there is no such member",
-		`{"Total":1,` + most + `}`:                             "Total: there is no such member",
-		`{` + most + `}`:                                       "total: the member is missing",
-		`{"total":1,"total":2,` + most + `}`:                   "total: the member appears twice",
-		`{"total":null,` + most + `}`:                          "total: value has another type than its field",
+		`{"total":1,` + others + `}`:                           "",
+		`{` + others + `,"total":1,"note":"n"}`:                "",
+		`{"sum":1,` + others + `}`:                             "sum: there is no such member",
+		`{"total":1,"remark":"n",` + others + `}`:              "remark: there is no such member",
+		`{"Total":1,` + others + `}`:                           "Total: there is no such member",
+		`{` + others + `}`:                                     "total: the member is missing",
+		`{"total":1,"total":2,` + others + `}`:                 "total: the member appears twice",
+		`{"total":null,` + others + `}`:                        "total: value has another type than its field",
 		`{"total":1,"tags":null,"deep":{"a":1}}`:               "last: the member is missing",
 		`{"total":1,"last":null,"tags":null,"deep":{"b":1}}`:   "deep.a: the member is missing",
 		`{"total":1,"last":null,"tags":{"a":1,"a":1},"deep":{`: "tags.a: the member appears twice",
-		`{"total":1,"note":"` + "\xff" + `",` + most + `}`:     "note: text is not UTF-8",
+		`{"total":1,"note":"` + "\xff" + `",` + others + `}`:   "note: text is not UTF-8",
 		`{}`:   "total: the member is missing",
 		`null`: "value has another type than its field",
 		``:     "malformed",

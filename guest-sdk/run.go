@@ -12,16 +12,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
 )
 
-// slot is a resident entity.
+// slot holds an entity that is in memory.
 type slot[S any] struct {
 	state   S
 	key     string
 	version uint64
 	open    bool
-	broken  bool // it could not be rebuilt; holds until the slot is opened or dropped
+	broken  bool // the entity could not be rebuilt; until the slot is opened again or dropped
 }
 
-// maxSlot bounds slot numbers, which the host gives out densely.
+// maxSlot bounds slot numbers. The host numbers slots densely.
 const maxSlot = 1 << 24
 
 // exchange runs the request frames in request and returns the response frames, which are
@@ -37,16 +37,16 @@ func (s *Service[S]) exchange(request []byte) []byte {
 	return s.out
 }
 
-// cursor is where in a request the guest is.
+// cursor is the guest's position in a request.
 type cursor struct {
 	rest  []byte
 	frame abi.Request
 	index uint32
-	start int // of the current frame's response in out
+	start int // where the current frame's response begins in out
 }
 
-// frames runs frames until the end or a panic. There is one deferred call a
-// request, not one a frame: it costs about as much as a small command.
+// frames runs frames until the end or a panic. A deferred call costs about as much as a small
+// command, so there is one for each request, not for each frame.
 func (s *Service[S]) frames(at *cursor) {
 	finished := false
 	defer func() {
@@ -110,14 +110,16 @@ func (s *Service[S]) one(at *cursor) error {
 	case abi.ReqDrop:
 		s.drop(r.Slot)
 	case abi.ReqDescribe:
-		s.out = abi.AppendBody(s.out, abi.Response{Kind: abi.RespDescription, Slot: r.Slot, Index: at.index}, s.manifest.AppendJSON(nil))
+		s.out = abi.AppendBody(s.out, abi.Response{Kind: abi.RespDescription, Slot: r.Slot, Index: at.index},
+			s.manifest.AppendJSON(nil))
 	default:
 		s.refuse(at, abi.RespFault, abi.CodeBadFrame, "unknown request kind "+strconv.Itoa(int(r.Kind)))
 	}
 	return nil
 }
 
-// at finds the open entity in a slot, or answers that there is none.
+// entity returns the open entity in the frame's slot. If there is none, it answers so and
+// returns nil.
 func (s *Service[S]) entity(at *cursor) *slot[S] {
 	e, why := s.slotOf(at), " is not open"
 	if e != nil {
@@ -130,7 +132,7 @@ func (s *Service[S]) entity(at *cursor) *slot[S] {
 	return nil
 }
 
-// slotOf is what is in the current frame's slot, nil if it is not open.
+// slotOf returns what is in the current frame's slot, or nil if the slot is not open.
 func (s *Service[S]) slotOf(at *cursor) *slot[S] {
 	if n := at.frame.Slot; uint64(n) < uint64(len(s.slots)) {
 		return s.slots[n]
@@ -138,8 +140,8 @@ func (s *Service[S]) slotOf(at *cursor) *slot[S] {
 	return nil
 }
 
-// rebuilding says of a frame that rebuilds an entity what it is about: the entity, its
-// version and the event. Of other frames it says nothing.
+// rebuilding describes a frame that rebuilds an entity: the entity, its version and the event.
+// It returns "" for other frames.
 func (s *Service[S]) rebuilding(at *cursor) string {
 	r, e := &at.frame, s.slotOf(at)
 	if e == nil || r.Kind != abi.ReqApply && r.Kind != abi.ReqOpen {
@@ -184,20 +186,21 @@ func (s *Service[S]) query(at *cursor, q abi.Query) {
 	s.finish(at, err)
 }
 
-// begin makes tx that of the current frame.
+// begin sets tx for the current frame.
 func (s *Service[S]) begin(at *cursor, e *slot[S]) {
 	s.tx = Tx[S]{View: View[S]{service: s, slot: e, time: at.frame.Time, frame: at.frame, index: at.index}}
 }
 
-// finish turns a handler's error into a refusal, and finds what it left behind.
+// finish turns a handler's error into a refusal, and finds goroutines that are still running.
 func (s *Service[S]) finish(at *cursor, err error) {
 	switch refused, ok := errors.AsType[*rejection](err); {
 	case leaked(s.goroutines):
-		// It would go on in the middle of another entity's command.
+		// The goroutine would continue in the middle of another entity's command.
 		s.refuse(at, abi.RespFault, abi.CodeGoroutineLeak, "the handler left a goroutine behind")
 	case err == nil:
 	case s.tx.events > 0:
-		s.refuse(at, abi.RespFault, abi.CodeErrorAfterEmit, "the handler emitted an event and then failed: "+err.Error())
+		s.refuse(at, abi.RespFault, abi.CodeErrorAfterEmit,
+			"the handler emitted an event and then failed: "+err.Error())
 	case ok:
 		s.refuse(at, abi.RespReject, refused.code, refused.message)
 	default:
@@ -226,7 +229,7 @@ func (s *Service[S]) open(at *cursor, o abi.Open) {
 	if o.Snapshot == nil {
 		return
 	}
-	e.broken = true // should it panic
+	e.broken = true // in case of a panic
 	if err := s.state.DecodeWhole(o.Snapshot, unsafe.Pointer(&e.state)); err != nil {
 		s.refuse(at, abi.RespFault, abi.CodeBadSnapshot, s.rebuilding(at)+err.Error())
 		return
@@ -250,12 +253,12 @@ func (s *Service[S]) apply(at *cursor, a abi.Apply) {
 	e := s.slotOf(at)
 	switch {
 	case e == nil:
-		s.entity(at) // refuses
+		s.entity(at) // answers that there is none
 		return
 	case e.broken:
-		return // the first fault was told; those behind it would only hide it
+		return // the first fault was reported; a later one would only hide it
 	}
-	e.broken = true // should it panic
+	e.broken = true // in case of a panic
 	if int(at.frame.Type) >= len(s.events) {
 		s.refuse(at, abi.RespFault, abi.CodeUnknownType,
 			s.rebuilding(at)+"there is no event type "+strconv.Itoa(int(at.frame.Type)))
@@ -277,7 +280,7 @@ func (s *Service[S]) snapshot(at *cursor) {
 	start := len(b)
 	b, err := s.state.Append(b, unsafe.Pointer(&e.state))
 	if err == nil && jsonplan.Replaced(b[start:]) {
-		err = jsonplan.ErrText // restored, it would be another state
+		err = jsonplan.ErrText // restoring it would give another state
 	}
 	if err != nil {
 		s.refuse(at, abi.RespFault, abi.CodeError, "the state cannot be encoded: "+err.Error())
@@ -286,12 +289,13 @@ func (s *Service[S]) snapshot(at *cursor) {
 	s.out = abi.EndBody(b, begin, abi.Response{Kind: abi.RespSnapshot, Slot: at.frame.Slot, Index: at.index})
 }
 
-// refuse replaces what the current frame has answered by a Reject or a Fault.
+// refuse replaces the answer to the current frame by a Reject or a Fault.
 func (s *Service[S]) refuse(at *cursor, kind abi.ResponseKind, code, message string) {
-	s.out = abi.AppendRefusal(s.out[:at.start], abi.Response{Kind: kind, Slot: at.frame.Slot, Index: at.index}, code, message)
+	s.out = abi.AppendRefusal(s.out[:at.start], abi.Response{Kind: kind, Slot: at.frame.Slot, Index: at.index}, code,
+		message)
 }
 
-// panicText says what was panicked with, without package fmt.
+// panicText formats the value of a panic, without package fmt.
 func panicText(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -308,14 +312,15 @@ func panicText(v any) string {
 	return "a value of type " + reflect.TypeOf(v).String()
 }
 
-// panicPlace is the first place outside the runtime and this package, as
-// " at file:line".
+// panicPlace returns the innermost place outside the runtime and this package, as
+// " at file:line", or "" if there is none.
 func panicPlace() string {
 	var pcs [32]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
 	for {
 		f, more := frames.Next()
-		if !strings.HasPrefix(f.Function, "runtime.") && !strings.Contains(f.Function, "/guest-sdk.") && f.Function != "" {
+		if !strings.HasPrefix(f.Function, "runtime.") && !strings.Contains(f.Function, "/guest-sdk.") &&
+			f.Function != "" {
 			return " at " + f.File + ":" + strconv.Itoa(f.Line)
 		}
 		if !more {

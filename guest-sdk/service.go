@@ -9,16 +9,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
 )
 
-// sdkName goes into manifests.
+// sdkName is the name of this SDK in manifests.
 const sdkName = "bulkhead-go/1"
 
-// Event is something that happened to an entity with state S. Apply changes the
-// state accordingly, and must depend on nothing else. Events are struct types.
+// Event is something that happened to an entity with state S. Apply changes the state
+// accordingly, and must depend on nothing but the event and the state. Event types are structs.
 type Event[S any] interface{ Apply(*S) }
 
-// Service is a service under construction, and, once its module has started, the
-// service. Registering is for package initialisation; a mistake in it panics, which
-// the host reports when the module is uploaded.
+// Service is the definition of a service, and, once its module has started, the service.
+// Register commands, queries and events during package initialisation. A mistake in this
+// panics, and the host reports it when the module is uploaded. A Service is for one goroutine.
 type Service[S any] struct {
 	manifest abi.Manifest
 	plans    jsonplan.Maker
@@ -28,7 +28,7 @@ type Service[S any] struct {
 	events   []eventType[S]
 	byType   map[reflect.Type]*eventType[S]
 
-	// The rest belongs to the call that runs; see run.go.
+	// The fields below belong to the running call; see run.go.
 	slots      []*slot[S]
 	free       []*slot[S]
 	out        []byte // response frames
@@ -44,8 +44,8 @@ type eventType[S any] struct {
 	typ   reflect.Type
 	exact jsonplan.Exactness
 
-	// place holds one event at a time: decoding and encoding use it again and again, as an
-	// allocation for each event would cost more than most events do.
+	// place holds one event at a time. All decoding and encoding uses it: an allocation for
+	// each event would cost more than most events do.
 	place   unsafe.Pointer
 	value   reflect.Value // the event at place
 	applier Event[S]      // a pointer to it; Apply gets a copy
@@ -56,12 +56,11 @@ type handler[S any] struct {
 	run func(tx *Tx[S], body []byte) error // appends the reply's body to out
 }
 
-// New starts the definition of a service whose entities have the state S; its zero
-// value is the state of an entity without events. The name is the one the service
-// is deployed under.
+// New starts the definition of a service whose entities have the state S. The zero value of S
+// is the state of an entity without events. The service must be deployed under this name.
 //
-// S is encoded for snapshots, so its fields are exported; one that is not is a
-// mistake, as the entity would lose it on the way. The same goes for events.
+// S is encoded for snapshots, so all its fields must be exported: a field that is not would be
+// lost. New panics if there is one. The same applies to events.
 func New[S any](name string) *Service[S] {
 	s := &Service[S]{byType: map[reflect.Type]*eventType[S]{}}
 	s.manifest = abi.Manifest{ABI: abi.Version, Service: name, SDK: sdkName}
@@ -79,25 +78,29 @@ func (s *Service[S]) Version(v string) *Service[S] {
 	return s
 }
 
-// StateSchema sets the version of the state's form. If it is not set, it follows from S:
-// from the names of the members in JSON, their kinds, how they nest and which of them may
-// be left out, and is another one when one of these changes. Snapshots of another version
-// are not used: entities are rebuilt from their events.
+// StateSchema sets the version of the state's form. If it is not set, it is computed from S:
+// from the JSON names of the members, their kinds, how they nest, and which of them may be
+// left out. It changes when one of these changes. Snapshots of another version are not used,
+// and entities are rebuilt from their events.
 //
-// Set it in two cases. When an Apply does something else now, old snapshots no longer are
-// what replaying the events gives: set a number that was not there before. When S has
-// changed and old snapshots are good all the same, as with a new member that has the option
-// omitempty, set the number that the manifest of the old build has; snapshots with a member
-// that S does not have, or without one that it always writes, are refused even so. Where
-// the first events of entities were deleted, their snapshots are all there is of these.
+// Set it in two cases:
+//   - An Apply now does something else, so old snapshots are no longer what replaying the
+//     events gives. Set a number that was not used before.
+//   - S has changed, but old snapshots are still good, for example after adding a member with
+//     the option omitempty. Set the number from the manifest of the old build. Snapshots with a
+//     member that S does not have, or without one that S always writes, are refused all the
+//     same.
+//
+// Be careful where the first events of entities were deleted: their snapshots are all that is
+// left of these events.
 func (s *Service[S]) StateSchema(version uint32) *Service[S] {
 	s.manifest.StateSchema = version
 	return s
 }
 
-// Events registers the service's events by their zero values. An event's name is
-// that of its type; [Named] gives it another. A name is forever: the journal holds
-// it.
+// Events registers the service's events by their zero values. An event's name is the name of
+// its type; [Named] gives it another one. Never change a name: the journal has events with it.
+// Events panics if a value is not a struct, or a name or a type is registered twice.
 func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 	for _, e := range events {
 		name, aliases := "", []string(nil)
@@ -134,8 +137,8 @@ func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
 	s.manifest.Events = append(s.manifest.Events, abi.EventType{Name: name, Schema: p.Schema(), Aliases: aliases})
 }
 
-// apply decodes an event and applies it to a state. What the event refers to is new memory
-// each time, so the state may keep it.
+// apply decodes an event and applies it to a state. Memory that the event refers to is new each
+// time, so the state may keep it.
 func (e *eventType[S]) apply(state *S, body []byte) error {
 	e.value.SetZero()
 	if err := e.plan.Decode(body, e.place); err != nil {
@@ -145,10 +148,10 @@ func (e *eventType[S]) apply(state *S, body []byte) error {
 	return nil
 }
 
-// fewEvents are found by looking at each, which takes less than a map does.
+// fewEvents is the number of event types up to which a linear search is faster than a map.
 const fewEvents = 16
 
-// eventOf is the registered event of a type; nil if there is none.
+// eventOf returns the registered event of a type, or nil.
 func (s *Service[S]) eventOf(t reflect.Type) *eventType[S] {
 	if len(s.events) > fewEvents {
 		return s.byType[t]
@@ -161,34 +164,34 @@ func (s *Service[S]) eventOf(t reflect.Type) *eventType[S] {
 	return nil
 }
 
-// named is an event with a name of its own, for registration only.
+// named is an event with a name of its own. It is used for registration only.
 type named[S any] struct {
 	Event[S]
 	name    string
 	aliases []string
 }
 
-// Named gives an event a name other than its type's, for [Service.Events]. Aliases
-// are older names that the journal may still hold.
+// Named gives an event a name other than its type's, for [Service.Events]. Aliases are older
+// names of the event that the journal may still have.
 func Named[S any](e Event[S], name string, aliases ...string) Event[S] {
 	return named[S]{e, name, aliases}
 }
 
-// Command registers the handler of a command. It decides: it looks at the state,
-// and emits events or refuses. What it returns is the reply. C and R are any types
-// that JSON can carry; struct{} is fine for nothing.
+// Command registers the handler of a command. The handler decides: it looks at the state, and
+// then emits events or refuses. What it returns is the reply. C and R are any types that JSON
+// can carry; use struct{} for nothing.
 //
-// Commands are read strictly: a body with a member that C does not have, or that appears
-// twice, or without one that is required, is rejected before decide runs. Required is every
-// member that is neither a pointer nor has the option omitempty or omitzero. Names match
-// exactly. The manifest says the same as a JSON Schema.
+// Commands are read strictly. A body is rejected before decide runs if it has a member that C
+// does not have, has a member twice, or lacks a required member. A member is required unless it
+// is a pointer or has the option omitempty or omitzero. Names match exactly. The manifest says
+// the same as a JSON Schema.
 func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], command C) (R, error)) {
 	in := s.input(reflect.TypeFor[C](), "command "+name)
 	out := s.plan(reflect.TypeFor[R](), "the reply to command "+name)
 	s.unique(name, "command")
 	s.manifest.Commands = append(s.manifest.Commands,
 		abi.CommandType{Name: name, Input: in.plan.InputSchema(), Reply: out.Schema()})
-	command, reply := new(C), new(R) // a decoder and an encoder have them escape, so they are made once
+	command, reply := new(C), new(R) // made once: they escape to the decoder and the encoder
 	s.commands = append(s.commands, handler[S]{func(tx *Tx[S], body []byte) error {
 		c, err := decodeAt(in, command, body)
 		if err != nil {
@@ -202,8 +205,8 @@ func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], com
 	}})
 }
 
-// Query registers the handler of a query, which reads the state and changes
-// nothing. Its bodies are read as strictly as those of commands.
+// Query registers the handler of a query. It reads the state and changes nothing. The bodies of
+// queries are read as strictly as those of commands.
 func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], query Q) (R, error)) {
 	in := s.input(reflect.TypeFor[Q](), "query "+name)
 	out := s.plan(reflect.TypeFor[R](), "the reply to query "+name)
@@ -224,10 +227,10 @@ func Query[S, Q, R any](s *Service[S], name string, answer func(v *View[S], quer
 	}})
 }
 
-// input reads the bodies of a command or a query.
+// input reads the bodies of one type of command or query.
 type input struct {
 	plan     *jsonplan.Plan
-	optional bool // a body of no bytes is the zero value
+	optional bool // a body of no bytes means the zero value
 }
 
 func (s *Service[S]) input(t reflect.Type, what string) input {
@@ -242,17 +245,17 @@ func (in input) decode(body []byte, v unsafe.Pointer) error {
 	return in.plan.DecodeInput(body, v)
 }
 
-// decodeAt reads a body into a place that is used again, and copies what is there.
+// decodeAt reads a body into place, which is used for each call, and returns a copy.
 func decodeAt[T any](in input, place *T, body []byte) (v T, err error) {
 	var zero T
-	*place = zero // a decoder may have panicked
+	*place = zero // the last decoding may have panicked
 	err = in.decode(body, unsafe.Pointer(place))
 	v = *place
-	*place = zero // what it refers to is v's
+	*place = zero // memory that it refers to belongs to v now
 	return v, err
 }
 
-// replyFrom appends the Reply frame, with the value in a place that is used again.
+// replyFrom appends the Reply frame. It encodes the value at place, which is used for each call.
 func replyFrom[S, R any](tx *Tx[S], p *jsonplan.Plan, place *R, v R) error {
 	*place = v
 	err := tx.reply(p, unsafe.Pointer(place))
@@ -261,7 +264,7 @@ func replyFrom[S, R any](tx *Tx[S], p *jsonplan.Plan, place *R, v R) error {
 	return err
 }
 
-// plan makes the plan of a type that a registration names.
+// plan makes the plan of a type; what names the registration in the error.
 func (s *Service[S]) plan(t reflect.Type, what string) *jsonplan.Plan {
 	p, err := s.plans.Make(t)
 	if err != nil {
@@ -270,22 +273,25 @@ func (s *Service[S]) plan(t reflect.Type, what string) *jsonplan.Plan {
 	return p
 }
 
-// whole refuses a type of which something would get lost between two instances.
+// whole refuses a type with a field that encoding would lose.
 func (s *Service[S]) whole(t reflect.Type, what string) {
 	if field := jsonplan.Lost(t); field != "" {
-		misuse("service " + s.manifest.Service + ": " + what + ": field " + field + " is not exported, so it would be lost whenever the entity is stored; export it")
+		misuse("service " + s.manifest.Service + ": " + what + ": field " + field +
+			" is not exported, so it would be lost whenever the entity is stored; export it")
 	}
 }
 
-// unique refuses a name that is no name or is taken already.
+// unique refuses a name that is malformed or already registered.
 func (s *Service[S]) unique(name, kind string) {
 	ok := len(name) > 0 && len(name) <= abi.MaxNameSize
 	for i := range len(name) {
 		c := name[i]
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' ||
+			c == '-')
 	}
 	if !ok {
-		misuse("service " + s.manifest.Service + ": " + kind + " name \"" + name + "\" must be 1 to 128 letters, digits, '.', '_' or '-'")
+		misuse("service " + s.manifest.Service + ": " + kind + " name \"" + name +
+			"\" must be 1 to 128 letters, digits, '.', '_' or '-'")
 	}
 	taken := false
 	switch kind {
@@ -310,22 +316,23 @@ func (s *Service[S]) unique(name, kind string) {
 	}
 }
 
-// rejection is a refusal by the domain.
+// rejection is the error of a handler that refuses.
 type rejection struct{ code, message string }
 
 func (r *rejection) Error() string { return r.code + ": " + r.message }
 
-// Reject is the error of a handler that refuses: code is for programs (1 to 128
-// printable ASCII characters without space; best lower case with underscores, and
-// stable), message for people. Nothing of the command is written. A code of another
-// form is a mistake in the service and panics.
+// Reject returns the error by which a handler refuses a command or a query. Nothing of the
+// command is written. The code is for programs: 1 to 128 printable ASCII characters without
+// space, and best in stable lower case with underscores. The message is for people. A code of
+// another form is a mistake in the service, and Reject panics.
 func Reject(code, message string) error {
 	ok := len(code) > 0 && len(code) <= abi.MaxCodeSize
 	for i := range len(code) {
 		ok = ok && code[i] > ' ' && code[i] <= '~'
 	}
 	if !ok {
-		panic("guest: the code \"" + code + "\" of a rejection is not 1 to " + strconv.Itoa(abi.MaxCodeSize) + " printable ASCII characters without space")
+		panic("guest: the code \"" + code + "\" of a rejection is not 1 to " + strconv.Itoa(abi.MaxCodeSize) +
+			" printable ASCII characters without space")
 	}
 	return &rejection{code, message}
 }

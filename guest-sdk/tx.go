@@ -11,8 +11,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan"
 )
 
-// View is an entity as a handler sees it. It is valid during the handler's call
-// only.
+// View is an entity as a handler sees it. It is valid only during the handler's call, and is
+// for the handler's goroutine.
 type View[S any] struct {
 	service *Service[S]
 	slot    *slot[S]
@@ -21,7 +21,7 @@ type View[S any] struct {
 	index   uint32
 }
 
-// State is the entity's present state. It is for reading: only Apply may change it.
+// State is the entity's current state. Only read it: changes belong into Apply.
 func (v *View[S]) State() *S { return &v.slot.state }
 
 // Key is the entity's key.
@@ -30,11 +30,11 @@ func (v *View[S]) Key() string { return v.slot.key }
 // Version is the number of the entity's events.
 func (v *View[S]) Version() uint64 { return v.slot.version }
 
-// Now is the command's or query's time. It is the same however often it is asked
-// for, and when the command is executed again.
+// Now is the time of the command or query, in UTC. It is the same at each call, and when the
+// command is executed again.
 func (v *View[S]) Now() time.Time { return time.Unix(0, int64(v.time)).UTC() }
 
-// LogLevel says how much a log line matters.
+// LogLevel is the importance of a log line.
 type LogLevel = abi.LogLevel
 
 // The levels of log lines.
@@ -45,13 +45,14 @@ const (
 	LogError = abi.LogError
 )
 
-// Metadata is text pairs that travel beside a body; grow it with AppendPair.
+// Metadata are pairs of texts that travel with a body. Add one with AppendPair.
 type Metadata = abi.Metadata
 
 // Log writes a line to the service's log.
 func (v *View[S]) Log(level LogLevel, text string) { logLine(level, text) }
 
-// Tx is a command under way. It is valid during the handler's call only.
+// Tx is a command in progress. It is valid only during the handler's call, and is for the
+// handler's goroutine.
 type Tx[S any] struct {
 	View[S]
 	command abi.Command
@@ -62,14 +63,14 @@ type Tx[S any] struct {
 // CommandID is the command's id.
 func (tx *Tx[S]) CommandID() string { return string(tx.command.ID) }
 
-// Metadata is what travels with the command beside its body, by name.
+// Metadata returns a value of the command's metadata; ok is false if there is none of the name.
 func (tx *Tx[S]) Metadata(name string) (value string, ok bool) {
 	v, ok := abi.Metadata(tx.command.Metadata).Get(name)
 	return string(v), ok
 }
 
-// Rand gives random numbers that come from the command's seed: unpredictable from
-// outside, and the same when the command is executed again.
+// Rand returns a source of random numbers that is seeded by the command. The numbers cannot be
+// predicted from outside, and are the same when the command is executed again.
 func (tx *Tx[S]) Rand() *rand.Rand {
 	if tx.random == nil {
 		seed := tx.command.Seed
@@ -78,16 +79,16 @@ func (tx *Tx[S]) Rand() *rand.Rand {
 	return tx.random
 }
 
-// Emit records that e happened and applies it to the state at once. What is applied is
-// what was recorded: where the event's JSON says something else than e, as with a string
-// that is not UTF-8, the state has what the JSON says, and it shares no memory with e. A
-// handler that fails afterwards costs the entity a rebuild, so check first and emit last.
-// An event that was not registered, or that JSON cannot say, panics.
+// Emit records that e happened and applies it to the state at once. It applies what it has
+// recorded: if the event's JSON differs from e, for example because a string is not UTF-8, the
+// state gets what the JSON says. The state shares no memory with e. A handler that fails after
+// Emit costs the host a rebuild of the entity, so check first and emit last. Emit panics if
+// the event's type is not registered or its value has no JSON form.
 func (tx *Tx[S]) Emit(e Event[S]) { tx.EmitWith(e, nil) }
 
-// EmitWith is Emit with metadata, which travel with the event beside its body: everybody who
-// reads the event gets them. Those of the command need not be copied, as the host keeps them with
-// its events. Metadata that are larger than 16 KiB, without a name or no UTF-8 panic.
+// EmitWith is Emit with metadata, which are stored with the event and which all its readers
+// get. Do not copy the command's metadata: the host keeps them with its events. EmitWith panics
+// if the metadata are larger than 16 KiB, or have an empty name or text that is not UTF-8.
 func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	s := tx.service
 	t := s.eventOf(reflect.TypeOf(e))
@@ -118,7 +119,7 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 		s.out = abi.EndBody(b, at, frame)
 	}
 	if t.exact == jsonplan.Exact || t.exact == jsonplan.ExactText && !jsonplan.Replaced(body) {
-		e.Apply(&tx.slot.state) // as decoding would give the same
+		e.Apply(&tx.slot.state) // decoding would give the same value
 	} else if err := t.apply(&tx.slot.state, body); err != nil {
 		panic("guest: event " + s.manifest.Events[t.id].Name + " cannot be read as it is written: " + err.Error())
 	}

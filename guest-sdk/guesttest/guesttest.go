@@ -1,20 +1,22 @@
-// Package guesttest tests services: given events, when a command comes, then these
-// events, this reply or this rejection.
+// Package guesttest tests services with tables: given some events, when a command comes, then
+// the service emits these events and replies, or rejects the command.
 //
 //	guesttest.Given(t, bank.Service, "alice", bank.Opened{"Alice"}).
 //		When("deposit", bank.Deposit{100}).Then(bank.Deposited{100}).Reply(bank.Balance{100}).
 //		When("withdraw", bank.Withdraw{500}).Rejected("insufficient_funds")
 //
-// Natively the service runs in the test's own process. Through a [Driver] the same
-// table runs against the compiled module.
+// Given runs the service natively, in the test's own process. GivenOn runs the same table on a
+// [Driver], for example against the compiled module.
 //
-// Each When also checks what the host relies on: the state after the command is the
-// state rebuilt from the events, whether all of them are replayed or a snapshot at any
-// place and the rest; a refusal leaves the state as it was; the same command on
-// the same history gives the same bytes again. So a handler that changes state without
-// an event, that reads a clock, or that depends on the order of a map fails its test.
-// In a long history the snapshots are at some places only, the last events among them, so
-// that a When takes time in proportion to the history.
+// Each When also checks what the host relies on:
+//   - The state after the command is the state that the events give, when all of them are
+//     replayed, and when a snapshot at any version is followed by the rest.
+//   - A refusal leaves the state unchanged.
+//   - The same command on the same history gives the same bytes again.
+//
+// So a handler that changes state without an event, reads a clock, or depends on the order of a
+// map fails its test. In a long history, snapshots are tried at some versions only, the last
+// ones among them, so that the time of a When is proportional to the history.
 package guesttest
 
 import (
@@ -32,7 +34,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/kit"
 )
 
-// Driver is where the service runs: request frames go in, response frames come out,
+// Driver runs a service. Exchange takes request frames and returns response frames, which are
+// valid until the next call. An error means that the guest broke, for example by a trap.
 // valid until the next call. An error is a broken guest, a trap for example.
 type Driver interface {
 	Exchange(request []byte) (response []byte, err error)
@@ -43,23 +46,23 @@ type native struct{ guest kit.Guest }
 
 func (n native) Exchange(request []byte) ([]byte, error) { return n.guest.Exchange(request), nil }
 
-// Native is the driver that runs the service in this process.
+// Native returns a driver that runs the service in this process.
 func Native[S any](s *guest.Service[S]) Driver { return native{kit.Of(s)} }
 
 // defaultTime is the time of commands until [Case.At] sets another.
 var defaultTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// Given starts a case natively: an entity with a key, to which these events have
-// happened.
+// Given starts a case natively: an entity with a key and a history of events.
 func Given[S any](t testing.TB, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
 	t.Helper()
 	return GivenOn(t, Native(s), s, key, events...)
 }
 
-// GivenOn starts a case where the driver runs the service.
+// GivenOn starts a case in which the driver runs the service.
 func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
 	t.Helper()
-	c := &Case[S]{t: t, driver: d, service: kit.Of(s), key: key, now: defaultTime, id: "guesttest", seed: [abi.SeedSize]byte{1, 2, 3, 4}}
+	c := &Case[S]{t: t, driver: d, service: kit.Of(s), key: key, now: defaultTime, id: "guesttest",
+		seed: [abi.SeedSize]byte{1, 2, 3, 4}}
 	c.manifest = c.describe()
 	for _, e := range events {
 		c.history = append(c.history, c.record(e))
@@ -67,7 +70,7 @@ func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, eve
 	return c
 }
 
-// Case is an entity under test. Its methods return it, so that they can be chained.
+// Case is an entity under test. Its methods return the case, so that calls can be chained.
 type Case[S any] struct {
 	t        testing.TB
 	driver   Driver
@@ -80,11 +83,11 @@ type Case[S any] struct {
 	metadata guest.Metadata
 	history  []recorded
 	plans    jsonplan.Maker
-	step     string // what the assertions are about
+	step     string // the command or query that assertions are about
 	answer   answer
 }
 
-// recorded is an event as the journal would hold it.
+// recorded is an event in the form in which the journal stores it.
 type recorded struct {
 	number uint16
 	body   string
@@ -95,7 +98,7 @@ type manifest struct {
 	Commands, Queries, Events []struct{ Name string }
 }
 
-// answer is what came of a command or a query.
+// answer is the answer to a command or a query.
 type answer struct {
 	kind     abi.ResponseKind
 	events   []recorded
@@ -117,7 +120,7 @@ func (c *Case[S]) ID(id string) *Case[S] {
 	return c
 }
 
-// Seed sets what the randomness of the commands that follow comes from.
+// Seed sets the seed of the commands that follow.
 func (c *Case[S]) Seed(seed [16]byte) *Case[S] {
 	c.seed = seed
 	return c
@@ -129,11 +132,11 @@ func (c *Case[S]) With(name, value string) *Case[S] {
 	return c
 }
 
-// runs is how often a command is tried: natively the order of maps differs from run
-// to run, so that a handler that depends on it is found out.
+// runs is how often a command is tried. Natively the order of a map differs from run to run, so
+// that a handler that depends on it fails.
 const runs = 4
 
-// When has the service handle a command. What it emits becomes part of the history.
+// When sends a command to the service. The events that it emits are added to the history.
 func (c *Case[S]) When(command string, data any) *Case[S] {
 	c.t.Helper()
 	c.step = command
@@ -149,14 +152,16 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 			&c.seed, c.id, c.metadata, body))
 		if got.kind == abi.RespFault {
 			c.answer = got
-			return c // the host throws the state away
+			return c // the host would drop the state
 		}
 		state := c.snapshot()
 		if got.kind == abi.RespReject && state != before {
-			c.t.Errorf("%s was rejected (%s) and changed the state:\n  before %s\n  after  %s", command, got.code, before, state)
+			c.t.Errorf("%s was rejected (%s) and changed the state:\n  before %s\n  after  %s", command, got.code,
+				before, state)
 		}
 		if i > 0 && (!reflect.DeepEqual(got, c.answer) || state != after) {
-			c.t.Errorf("%s is not deterministic:\n  once  %s %s\n  again %s %s", command, c.show(c.answer), after, c.show(got), state)
+			c.t.Errorf("%s is not deterministic:\n  once  %s %s\n  again %s %s", command, c.show(c.answer), after,
+				c.show(got), state)
 		}
 		c.answer, after = got, state
 	}
@@ -165,28 +170,28 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 	return c
 }
 
-// mostCuts is how many places of a history snapshots are tried at, and how long a history
-// is of which all places are.
-const mostCuts = 32
+// maxCuts is the number of versions of a history at which snapshots are tried. Up to this
+// length, all versions of a history are tried.
+const maxCuts = 32
 
-// cuts are the places of a history of n events to try a snapshot at: all, or some that are
-// spread over it and the last ones.
+// cuts returns the versions at which to try snapshots of a history of n events: all, or some
+// that are spread over the history and the last ones.
 func cuts(n int) (places []int) {
-	const last = mostCuts / 4
-	if n > mostCuts {
-		const spread = mostCuts - last
+	const last = maxCuts / 4
+	if n > maxCuts {
+		const spread = maxCuts - last
 		for i := range spread {
 			places = append(places, i*(n-last)/spread)
 		}
 	}
-	for i := max(0, n-max(last, mostCuts-len(places))); i < n; i++ {
+	for i := max(0, n-max(last, maxCuts-len(places))); i < n; i++ {
 		places = append(places, i)
 	}
 	return places
 }
 
-// replay compares the state after a command with that of its events, and with what
-// snapshots before some of them lead to.
+// replay compares the state after a command with the state that all events give, and with the
+// states that snapshots and the rest of the events give.
 func (c *Case[S]) replay(command, after string) {
 	c.t.Helper()
 	all, places := len(c.history), cuts(len(c.history))
@@ -199,26 +204,31 @@ func (c *Case[S]) replay(command, after string) {
 	}
 	c.apply(version, all)
 	if replayed := c.snapshot(); replayed != after {
-		c.t.Errorf("%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s", command, after, replayed)
+		c.t.Errorf(
+			"%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s",
+			command, after, replayed)
 		return
 	}
 	places, states = append(places, all), append(states, after)
 	for i, cut := range places[:len(places)-1] {
-		to := len(places) - 1 // to the end, or, which comes to the same, to where the next snapshot goes on
-		if all > mostCuts {
+		// To the end, or, which is equivalent, to the version of the next snapshot.
+		to := len(places) - 1
+		if all > maxCuts {
 			to = i + 1
 		}
 		c.hydrate(cut, []byte(states[i]))
 		c.apply(cut, places[to])
 		if got := c.snapshot(); got != states[to] {
-			c.t.Errorf("%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  restored %s",
+			c.t.Errorf(
+				"%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  "+
+					"restored %s",
 				command, cut, states[i], states[to], got)
 			return
 		}
 	}
 }
 
-// Query asks the service; Reply or Rejected then looks at the answer.
+// Query sends a query to the service. Reply and Rejected then assert its answer.
 func (c *Case[S]) Query(query string, data any) *Case[S] {
 	c.t.Helper()
 	c.step = query
@@ -227,7 +237,8 @@ func (c *Case[S]) Query(query string, data any) *Case[S] {
 		c.t.Fatalf("the service has no query %q", query)
 	}
 	before := c.rebuild()
-	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()), c.encode(data)))
+	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()),
+		c.encode(data)))
 	if c.answer.kind != abi.RespFault {
 		if after := c.snapshot(); after != before {
 			c.t.Errorf("query %s changed the state:\n  before %s\n  after  %s", query, before, after)
@@ -249,8 +260,7 @@ func (c *Case[S]) Then(events ...guest.Event[S]) *Case[S] {
 	return c
 }
 
-// Carries asserts what metadata an event that the command emitted has, the first
-// being 0.
+// Carries asserts a value of an emitted event's metadata. Events are numbered from 0.
 func (c *Case[S]) Carries(event int, name, want string) *Case[S] {
 	c.t.Helper()
 	if event >= len(c.answer.metadata) {
@@ -263,7 +273,7 @@ func (c *Case[S]) Carries(event int, name, want string) *Case[S] {
 	return c
 }
 
-// Reply asserts what the command or query answered.
+// Reply asserts the reply to the command or query.
 func (c *Case[S]) Reply(want any) *Case[S] {
 	c.t.Helper()
 	w := string(c.encode(want))
@@ -273,14 +283,14 @@ func (c *Case[S]) Reply(want any) *Case[S] {
 	return c
 }
 
-// Rejected asserts that the service refused with that code.
+// Rejected asserts that the service refused with this code.
 func (c *Case[S]) Rejected(code string) *Case[S] {
 	c.t.Helper()
 	return c.refused(abi.RespReject, "rejected", code)
 }
 
-// Fault asserts that the handler failed with that code: "panic", "error",
-// "error_after_emit" or "goroutine_leak".
+// Fault asserts that the handler failed with this code: "panic", "error", "error_after_emit"
+// or "goroutine_leak".
 func (c *Case[S]) Fault(code string) *Case[S] {
 	c.t.Helper()
 	return c.refused(abi.RespFault, "fault", code)
@@ -294,7 +304,7 @@ func (c *Case[S]) refused(kind abi.ResponseKind, what, code string) *Case[S] {
 	return c
 }
 
-// State hands the state, as it is after all events, to check.
+// State calls check with the state after all events.
 func (c *Case[S]) State(check func(*S)) *Case[S] {
 	c.t.Helper()
 	text := c.rebuild()
@@ -320,8 +330,8 @@ func (c *Case[S]) hydrate(version int, snapshot []byte) {
 	c.quiet(abi.AppendOpen(nil, 0, uint64(version), c.key, snapshot), version)
 }
 
-// mostRequest is about how many bytes of events go into a request, as a host has it.
-const mostRequest = 256 << 10
+// maxRequest is about how many bytes of events go into one request, the same as in a host.
+const maxRequest = 256 << 10
 
 // apply applies the events from one version to another.
 func (c *Case[S]) apply(from, to int) {
@@ -329,14 +339,14 @@ func (c *Case[S]) apply(from, to int) {
 	var request []byte
 	for i, e := range c.history[from:to] {
 		request = abi.AppendApply(request, 0, e.number, uint64(from+i+1), uint64(c.now.UnixNano()), []byte(e.body), nil)
-		if len(request) > mostRequest || from+i+1 == to {
+		if len(request) > maxRequest || from+i+1 == to {
 			c.quiet(request, from+i+1)
 			request = request[:0]
 		}
 	}
 }
 
-// quiet sends frames that have no answer unless the entity cannot be rebuilt.
+// quiet sends frames that are answered only if the entity cannot be rebuilt.
 func (c *Case[S]) quiet(request []byte, version int) {
 	c.t.Helper()
 	for _, r := range c.frames(request) {
@@ -362,7 +372,7 @@ func (c *Case[S]) exchange(request []byte) answer {
 	return c.collect(c.frames(request))
 }
 
-// frames sends a request and returns a copy of the response's frames, without logs.
+// frames sends a request and returns a copy of the response's frames, without log frames.
 func (c *Case[S]) frames(request []byte) []abi.Response {
 	c.t.Helper()
 	out, err := c.driver.Exchange(request)
@@ -384,7 +394,7 @@ func (c *Case[S]) frames(request []byte) []abi.Response {
 	return frames
 }
 
-// collect puts the frames of one answer together.
+// collect joins the frames of one answer.
 func (c *Case[S]) collect(frames []abi.Response) (a answer) {
 	c.t.Helper()
 	for i := range frames {
@@ -452,7 +462,7 @@ func (c *Case[S]) plan(t reflect.Type) *jsonplan.Plan {
 	return p
 }
 
-// encode is the JSON of a value, as the service writes it.
+// encode returns the JSON of a value, as the service writes it.
 func (c *Case[S]) encode(v any) []byte {
 	c.t.Helper()
 	if v == nil {
@@ -467,7 +477,7 @@ func (c *Case[S]) encode(v any) []byte {
 	return b
 }
 
-// show is an answer for people.
+// show formats an answer for people.
 func (c *Case[S]) show(a answer) string {
 	switch a.kind {
 	case abi.RespReject:

@@ -12,7 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
 )
 
-// box is a service with everything wrong in it that a test should find.
+// box is a service with every mistake that a test should find.
 type box struct {
 	N      int            `json:"n"`
 	Counts map[string]int `json:"counts"`
@@ -42,7 +42,7 @@ type foreign struct{}
 
 func (foreign) Apply(*box) {}
 
-// listener is a testing.TB that keeps what it is told.
+// listener is a testing.TB that records the errors it gets.
 type listener struct {
 	testing.TB
 	said []string
@@ -53,7 +53,7 @@ func (l *listener) Errorf(f string, args ...any) { l.said = append(l.said, fmt.S
 func (l *listener) Fatalf(f string, args ...any) { l.Errorf(f, args...); panic(l) }
 func (l *listener) Fatal(args ...any)            { l.Errorf("%s", fmt.Sprint(args...)); panic(l) }
 
-// listen runs a case and returns what it complains about.
+// listen runs a case and returns the errors that it reports.
 func listen(t *testing.T, run func(t testing.TB)) string {
 	l := &listener{TB: t}
 	func() {
@@ -80,13 +80,15 @@ func init() {
 	})
 	guest.Command(s, "hide", func(tx *guest.Tx[box], _ none) (none, error) { tx.Emit(hid{1}); return none{}, nil })
 	guest.Command(s, "clock", func(tx *guest.Tx[box], _ none) (int64, error) { return time.Now().UnixNano(), nil })
-	guest.Command(s, "panic", func(tx *guest.Tx[box], _ none) (none, error) { var p *box; return none{}, fmt.Errorf("%d", p.N) })
+	guest.Command(s, "panic",
+		func(tx *guest.Tx[box], _ none) (none, error) { var p *box; return none{}, fmt.Errorf("%d", p.N) })
 	guest.Command(s, "late", func(tx *guest.Tx[box], _ none) (none, error) {
 		tx.Emit(put{N: 1})
 		return none{}, guest.Reject("no", "no")
 	})
 	guest.Command(s, "error", func(tx *guest.Tx[box], _ none) (none, error) { return none{}, fmt.Errorf("plain") })
-	guest.Command(s, "foreign", func(tx *guest.Tx[box], _ none) (none, error) { tx.Emit(foreign{}); return none{}, nil })
+	guest.Command(s, "foreign",
+		func(tx *guest.Tx[box], _ none) (none, error) { tx.Emit(foreign{}); return none{}, nil })
 	guest.Command(s, "random", func(tx *guest.Tx[box], _ none) (uint64, error) { return tx.Rand().Uint64(), nil })
 	guest.Command(s, "when", func(tx *guest.Tx[box], _ none) (time.Time, error) { return tx.Now(), nil })
 	guest.Command(s, "stamp", func(tx *guest.Tx[box], _ none) (string, error) {
@@ -117,7 +119,7 @@ func TestGoodServicesPass(t *testing.T) {
 		})
 }
 
-// Each kind of wrong service, and each wrong expectation, fails its test and is told why.
+// Each kind of wrong service, and each wrong expectation, fails its test with a reason.
 func TestBadServicesFail(t *testing.T) {
 	start := func(t testing.TB) *guesttest.Case[box] { return guesttest.Given(t, good, "k") }
 	for _, c := range []struct {
@@ -125,23 +127,35 @@ func TestBadServicesFail(t *testing.T) {
 		run  func(t testing.TB)
 		want string
 	}{
-		{"state without an event", func(t testing.TB) { start(t).When("sneak", nil) }, "changed the state without an event"},
-		{"state changed by a refusal", func(t testing.TB) { start(t).When("sneak-refuse", nil) }, "was rejected (no) and changed the state"},
-		{"state that no snapshot holds", func(t testing.TB) { start(t).When("hide", nil).When("hide", nil) }, "loses something that later events need"},
+		{"state without an event",
+			func(t testing.TB) { start(t).When("sneak", nil) }, "changed the state without an event"},
+		{"state changed by a refusal",
+			func(t testing.TB) { start(t).When("sneak-refuse", nil) }, "was rejected (no) and changed the state"},
+		{"state that no snapshot holds",
+			func(t testing.TB) { start(t).When("hide", nil).When("hide", nil) }, "loses something that later events " +
+				"need"},
 		{"the clock", func(t testing.TB) { start(t).When("clock", nil) }, "is not deterministic"},
 		{"a query that writes", func(t testing.TB) { start(t).Query("poke", nil) }, "query poke changed the state"},
-		{"wrong events", func(t testing.TB) { start(t).When("put", put{N: 1}).Then(put{N: 2}) }, `put{"n":1,"name":""}, reply 1`},
+		{"wrong events",
+			func(t testing.TB) { start(t).When("put", put{N: 1}).Then(put{N: 2}) }, `put{"n":1,"name":""}, reply 1`},
 		{"missing events", func(t testing.TB) { start(t).When("put", put{N: 1}).Then() }, "want no events"},
-		{"wrong metadata", func(t testing.TB) { start(t).When("stamp", nil).Carries(0, "user", "ada") }, `event 0 carries user "", want "ada"`},
-		{"metadata of no event", func(t testing.TB) { start(t).When("stamp", nil).Carries(1, "user", "ada") }, "there is no event 1"},
+		{"wrong metadata",
+			func(t testing.TB) { start(t).When("stamp", nil).Carries(0, "user", "ada") }, `event 0 carries user "",` +
+				` want "ada"`},
+		{"metadata of no event",
+			func(t testing.TB) { start(t).When("stamp", nil).Carries(1, "user", "ada") }, "there is no event 1"},
 		{"a wrong reply", func(t testing.TB) { start(t).When("put", put{N: 1}).Reply(2) }, "want reply 2"},
-		{"a rejection that was none", func(t testing.TB) { start(t).When("put", put{N: 1}).Rejected("no") }, "want rejected (no)"},
-		{"a fault that was none", func(t testing.TB) { start(t).When("put", put{N: 1}).Fault("panic") }, "want fault (panic)"},
-		{"a fault not expected", func(t testing.TB) { start(t).When("panic", nil).Then() }, "fault (panic): runtime error"},
+		{"a rejection that was none",
+			func(t testing.TB) { start(t).When("put", put{N: 1}).Rejected("no") }, "want rejected (no)"},
+		{"a fault that was none",
+			func(t testing.TB) { start(t).When("put", put{N: 1}).Fault("panic") }, "want fault (panic)"},
+		{"a fault not expected",
+			func(t testing.TB) { start(t).When("panic", nil).Then() }, "fault (panic): runtime error"},
 		{"an unknown command", func(t testing.TB) { start(t).When("fly", nil) }, `no command "fly"`},
 		{"an unknown query", func(t testing.TB) { start(t).Query("fly", nil) }, `no query "fly"`},
 		{"an unregistered event", func(t testing.TB) { guesttest.Given(t, good, "k", foreign{}) }, "not registered"},
-		{"a guest that breaks", func(t testing.TB) { guesttest.GivenOn(t, broken{}, good, "k") }, "the guest broke: trap"},
+		{"a guest that breaks",
+			func(t testing.TB) { guesttest.GivenOn(t, broken{}, good, "k") }, "the guest broke: trap"},
 	} {
 		if got := listen(t, c.run); !strings.Contains(got, c.want) {
 			t.Errorf("%s: the test says %q, want something with %q", c.name, got, c.want)
@@ -149,7 +163,7 @@ func TestBadServicesFail(t *testing.T) {
 	}
 }
 
-// counted counts the events and the snapshots that a service is given.
+// counted counts the events and the snapshots that are sent to a service.
 type counted struct {
 	guesttest.Driver
 	applied, snapshots, bytes int
@@ -172,7 +186,7 @@ func (c *counted) Exchange(request []byte) ([]byte, error) {
 	return c.Driver.Exchange(request)
 }
 
-// A When replays each event of its history some times and no more, however long it is.
+// A When replays each event of its history a bounded number of times, however long it is.
 func TestLongHistoriesAreLinear(t *testing.T) {
 	for _, n := range []int{0, 1, 31, 32, 33, 100, 800, 3200} {
 		events := make([]guest.Event[box], n)
@@ -190,8 +204,8 @@ func TestLongHistoriesAreLinear(t *testing.T) {
 	}
 }
 
-// In a long history, too, it is found what a snapshot loses and what no event says, at its
-// beginning, in its middle and at its end.
+// In a long history, too, a When finds what snapshots lose and what no event records: at the
+// beginning, in the middle and at the end.
 func TestLongHistoriesAreChecked(t *testing.T) {
 	for _, n := range []int{33, 200} {
 		for at := range n - 1 {
@@ -202,7 +216,8 @@ func TestLongHistoriesAreChecked(t *testing.T) {
 			for i := range events {
 				events[i] = put{N: 1}
 			}
-			events[at], events[n-1] = hid{1}, hid{1} // the last one needs what the snapshots before it have not
+			// The last event needs what the snapshots before it have lost.
+			events[at], events[n-1] = hid{1}, hid{1}
 			got := listen(t, func(t testing.TB) { guesttest.Given(t, good, "k", events...).When("put", put{N: 1}) })
 			if !strings.Contains(got, "loses something that later events need") {
 				t.Errorf("hidden at %d of %d events: %q", at, n, got)

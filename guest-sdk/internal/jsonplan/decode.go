@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// placed is an error with the place of the value that it is about.
+// placed is an error with the place of the value that caused it.
 type placed struct {
-	place string // such as lines[2].amount
+	place string // for example lines[2].amount
 	err   error
 }
 
@@ -18,14 +18,14 @@ func (e *placed) Error() string {
 }
 func (e *placed) Unwrap() error { return e.err }
 
-// within puts the place of an error within an array or an object in front of it:
-// an index, or, if that is negative, a name.
+// within adds an outer step to the place of an error: an index of an array, or, if index is
+// negative, the name of a member.
 func within(err error, index int, name string) error {
 	if err == nil {
 		return nil
 	}
-	const most = 64                                              // names of maps are the sender's
-	step := strings.ToValidUTF8(name[:min(len(name), most)], "") // the cut may be within a rune
+	const maxNameSize = 64                                              // bytes; the sender chooses the names in maps
+	step := strings.ToValidUTF8(name[:min(len(name), maxNameSize)], "") // the cut may split a rune
 	if index >= 0 {
 		step = "[" + strconv.Itoa(index) + "]"
 	}
@@ -33,7 +33,7 @@ func within(err error, index int, name string) error {
 	switch {
 	case !ok:
 		return &placed{step, err}
-	case len(e.place) > 4*most: // deep enough to be found
+	case len(e.place) > 4*maxNameSize: // long enough to find the value
 	case strings.HasPrefix(e.place, "["):
 		e.place = step + e.place
 	default:
@@ -42,28 +42,28 @@ func within(err error, index int, name string) error {
 	return e
 }
 
-// decoder reads JSON from b. It is total: whatever b holds, it ends with a value
-// or an error, and allocates in proportion to b at most.
+// decoder reads JSON from b. It is total: for every b it ends with a value or an error, and
+// the memory that it allocates is at most proportional to b.
 type decoder struct {
 	b       []byte
 	i       int
 	depth   int
 	mode    mode
-	scratch []byte // of strings with escapes
+	scratch []byte // holds strings with escapes
 }
 
-// mode is how strict a decoder is.
+// mode says how strict a decoder is.
 type mode uint8
 
 const (
 	lenient mode = iota
-	asInput      // what a client sends: pointers may be left out
-	asWhole      // what Append has written: all is there that it always writes
+	asInput      // from a client: pointers may be left out
+	asWhole      // written by Append: every member that it always writes must be there
 	modes
 )
 
-// enter goes one level deeper. Who has entered leaves again, unless it ends all with an
-// error.
+// enter goes one level deeper. The caller must call leave at the end of the level, unless
+// decoding ends with an error.
 func (d *decoder) enter() error {
 	if d.depth++; d.depth > maxDepth {
 		return ErrDepth
@@ -84,10 +84,10 @@ func (d *decoder) space() {
 	}
 }
 
-// The loops below go over local variables and slices: in a guest each field of d that
-// they read would be a load from memory, and each index a check.
+// The loops below use local variables and slices. In a guest, each use of a field of d would
+// be a load from memory, and each index a bounds check.
 
-// peek skips space and returns the next byte, 0 at the end.
+// peek skips space and returns the next byte without reading it; 0 at the end.
 func (d *decoder) peek() byte {
 	if i := d.i; uint(i) < uint(len(d.b)) {
 		if c := d.b[i]; c > ' ' {
@@ -112,10 +112,10 @@ func (d *decoder) literal(word string) bool {
 
 func (d *decoder) null() bool { return d.peek() == 'n' && d.literal("null") }
 
-// left reads a null that leaves a value as it is, which a strict decoder does not take.
+// left reads a null that leaves the value unchanged. Strict decoders do not accept one.
 func (d *decoder) left() bool { return d.mode == lenient && d.null() }
 
-// wrong says why the next value is not of the type that was expected.
+// wrong returns the error for a value of another type than expected, or for malformed JSON.
 func (d *decoder) wrong() error {
 	before := d.i
 	if d.skip() != nil {
@@ -125,7 +125,7 @@ func (d *decoder) wrong() error {
 	return ErrType
 }
 
-// number returns the next number's token, of valid form.
+// number returns the text of the next number, after checking its form.
 func (d *decoder) number() ([]byte, error) {
 	if c := d.peek(); c != '-' && (c < '0' || c > '9') {
 		return nil, d.wrong()
@@ -161,7 +161,7 @@ func (d *decoder) number() ([]byte, error) {
 	return b[:i], nil
 }
 
-// digits counts those that b starts with.
+// digits counts the digits at the start of b.
 func digits(b []byte) int {
 	for i, c := range b {
 		if c-'0' > 9 {
@@ -171,7 +171,7 @@ func digits(b []byte) int {
 	return len(b)
 }
 
-// str returns the next string's text, valid until the next call.
+// str returns the text of the next string. It is valid until the next call.
 func (d *decoder) str() ([]byte, error) {
 	if d.peek() != '"' {
 		return nil, d.wrong()
@@ -194,7 +194,7 @@ func (d *decoder) str() ([]byte, error) {
 	return nil, ErrSyntax
 }
 
-// slowString reads on where a string has an escape or is not ASCII.
+// slowString continues a string from its first byte that is an escape or not ASCII.
 func (d *decoder) slowString(start int) ([]byte, error) {
 	out := append(d.scratch[:0], d.b[start:d.i]...)
 	for d.i < len(d.b) {
@@ -219,7 +219,7 @@ func (d *decoder) slowString(start int) ([]byte, error) {
 			if n == 1 && d.mode != lenient {
 				return nil, ErrText
 			}
-			out = utf8.AppendRune(out, r) // U+FFFD for what is not UTF-8
+			out = utf8.AppendRune(out, r) // U+FFFD for bytes that are not UTF-8
 			d.i += n
 		}
 	}
@@ -251,7 +251,7 @@ func (d *decoder) escape(out []byte) ([]byte, error) {
 			return out, ErrSyntax
 		}
 		if utf16.IsSurrogate(r) {
-			// Half of a pair: with its other half one rune, alone U+FFFD.
+			// Half of a surrogate pair: with its other half one rune, alone U+FFFD.
 			if d.i+1 < len(d.b) && d.b[d.i] == '\\' && d.b[d.i+1] == 'u' {
 				before := d.i
 				d.i += 2
@@ -295,8 +295,8 @@ func (d *decoder) hex4() (rune, bool) {
 	return r, true
 }
 
-// open goes into the next array or object, which begins with first, and reports whether
-// there is something in it. Who has got an element or a member calls more.
+// open enters the next array or object, which must begin with first, and reports whether it
+// has an element or a member. After each of them the caller calls more.
 func (d *decoder) open(first, last byte) (more bool, err error) {
 	if d.peek() != first {
 		return false, d.wrong()
@@ -313,7 +313,7 @@ func (d *decoder) open(first, last byte) (more bool, err error) {
 	return true, nil
 }
 
-// more goes on behind an element or a member, and reports whether another one follows.
+// more reads what follows an element or a member, and reports whether another one comes.
 func (d *decoder) more(last byte) (more bool, err error) {
 	switch d.peek() {
 	case ',':
@@ -327,7 +327,7 @@ func (d *decoder) more(last byte) (more bool, err error) {
 	return false, ErrSyntax
 }
 
-// comma reads a comma, if that is what comes next, byte by byte.
+// comma reads a comma if it is the very next byte.
 func (d *decoder) comma() bool {
 	if i := d.i; uint(i) < uint(len(d.b)) && d.b[i] == ',' {
 		d.i = i + 1
@@ -336,7 +336,7 @@ func (d *decoder) comma() bool {
 	return false
 }
 
-// name reads the name of a member and the colon. It is valid until the next string is
+// name reads the name of a member and the colon. The name is valid until the next string is
 // read.
 func (d *decoder) name() ([]byte, error) {
 	if d.peek() != '"' {
@@ -353,8 +353,8 @@ func (d *decoder) name() ([]byte, error) {
 	return name, nil
 }
 
-// prefix reads a name with its quotes and the colon, if that is what comes next, byte by
-// byte.
+// prefix reads name, which includes quotes and colon, if the input continues with exactly
+// these bytes, and reports whether it did.
 func (d *decoder) prefix(name string) bool {
 	b := d.b[d.i:]
 	if len(b) < len(name) || string(b[:len(name)]) != name {
@@ -364,7 +364,7 @@ func (d *decoder) prefix(name string) bool {
 	return true
 }
 
-// skip reads over the next value, of whatever type.
+// skip reads the next value, of any type, and drops it.
 func (d *decoder) skip() error {
 	switch d.peek() {
 	case '"':

@@ -6,21 +6,21 @@ import (
 	"strings"
 )
 
-// Exactness says what decoding the encoding of a value gives.
+// Exactness compares a value with what decoding its encoding gives.
 type Exactness uint8
 
 const (
-	// Unlike: maybe another value, or one that refers to other memory. Slices, maps and
-	// pointers are shared with what the value was made of, and their decoding is not; a
-	// type with a text form says what it likes; and a field may not be written at all.
+	// Unlike: it may be another value, or refer to other memory. Slices, maps and pointers
+	// share memory with the value that was encoded, and their decoding does not; a type with
+	// a text form may write anything; and a field may not be written at all.
 	Unlike Exactness = iota
-	// ExactText: the same value, if [Replaced] does not find anything in the encoding.
+	// ExactText: the same value, if [Replaced] finds nothing in the encoding.
 	ExactText
 	// Exact: always the same value.
 	Exact
 )
 
-// Exactness is what it is for all values of the type that can be encoded.
+// Exactness is the exactness that holds for all values of the type that can be encoded.
 func (p *Plan) Exactness() Exactness { return exactness(p.typ) }
 
 func exactness(t reflect.Type) Exactness {
@@ -30,7 +30,7 @@ func exactness(t reflect.Type) Exactness {
 	switch t.Kind() {
 	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr,
-		reflect.Float32, reflect.Float64: // as many digits as it takes, and the sign of zero
+		reflect.Float32, reflect.Float64: // written with enough digits, and with the sign of zero
 		return Exact
 	case reflect.String:
 		return ExactText
@@ -42,17 +42,17 @@ func exactness(t reflect.Type) Exactness {
 	return Unlike
 }
 
-// exactFields is the least exactness of a struct's fields. Of two with one name, one at
-// least is not written.
+// exactFields is the lowest exactness of a struct's fields. names are the names so far: of two
+// fields with one name, at least one is not written.
 func exactFields(t reflect.Type, names map[string]bool) Exactness {
-	least := Exact
+	lowest := Exact
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Name != "_" {
-			least = min(least, exactField(f, names))
+			lowest = min(lowest, exactField(f, names))
 		}
 	}
-	return least
+	return lowest
 }
 
 func exactField(f reflect.StructField, names map[string]bool) Exactness {
@@ -77,8 +77,8 @@ func exactField(f reflect.StructField, names map[string]bool) Exactness {
 	if member.omit(f.Type, options); member.skip == nil {
 		return exactness(f.Type)
 	}
-	// What is left out is decoded as zero. It may be something else: minus zero, or what a
-	// method IsZero says.
+	// A member that is left out is decoded as zero. Its value may be something else: minus
+	// zero, or a value for which a method IsZero says true.
 	switch f.Type.Kind() {
 	case reflect.Float32, reflect.Float64, reflect.Array, reflect.Struct:
 		return Unlike
@@ -89,15 +89,15 @@ func exactField(f reflect.StructField, names map[string]bool) Exactness {
 	return exactness(f.Type)
 }
 
-// Replaced reports whether a string in what [Plan.Append] has written was not UTF-8, so
-// that it says something else.
+// Replaced reports whether [Plan.Append] has replaced bytes that were not UTF-8, so that b says
+// something else than the value.
 func Replaced(b []byte) bool {
 	for {
 		i := bytes.Index(b, []byte(replaced))
 		if i < 0 {
 			return false
 		}
-		// An escaped backslash and "ufffd" look alike but for the number of backslashes.
+		// An escaped backslash followed by "ufffd" differs only in the number of backslashes.
 		before := 0
 		for before < i && b[i-1-before] == '\\' {
 			before++

@@ -47,7 +47,7 @@ func TestExactness(t *testing.T) {
 		reflect.TypeFor[[]int]():                      Unlike,
 		reflect.TypeFor[*int]():                       Unlike,
 		reflect.TypeFor[time.Time]():                  Unlike,
-		reflect.TypeFor[level]():                      Unlike, // its text form says what it likes
+		reflect.TypeFor[level]():                      Unlike, // its text form may be anything
 		reflect.TypeFor[[4]level]():                   Unlike,
 		reflect.TypeFor[all]():                        Unlike,
 		reflect.TypeFor[exactInner]():                 Exact,
@@ -103,8 +103,8 @@ func TestExactness(t *testing.T) {
 	}
 }
 
-// What is said to be exact is: whatever the value, its encoding is decoded to the same
-// bits. What is not must have an example, or the list is longer than it need be.
+// Types that are said to be exact are: every value's encoding is decoded to the same bits.
+// Each other type must have a value that is not, or it is listed wrongly.
 func TestExactTypesAreExact(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -129,7 +129,8 @@ func TestExactTypesAreExact(t *testing.T) {
 
 		var back exactPlain
 		same := func(a, b exactPlain) bool {
-			return a == b && math.Float64bits(a.F) == math.Float64bits(b.F) && math.Float32bits(a.G) == math.Float32bits(b.G)
+			return a == b && math.Float64bits(a.F) == math.Float64bits(b.F) &&
+				math.Float32bits(a.G) == math.Float32bits(b.G)
 		}
 		b, err := plain.Append(nil, unsafe.Pointer(&v.exactPlain))
 		if err != nil {
@@ -170,7 +171,7 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
-// Two keys that are not UTF-8 could become one, so neither is written.
+// Two keys that are not UTF-8 could become one, so encoding fails.
 func TestKeysAreText(t *testing.T) {
 	v := struct{ M map[string]int }{map[string]int{"a": 1, "\xff": 2}}
 	if b, err := encode(t, &v); err == nil || err.Error() != "json: M.\ufffd: text is not UTF-8" {
@@ -182,7 +183,7 @@ func TestKeysAreText(t *testing.T) {
 	}
 }
 
-// A time that RFC 3339 has no zone for keeps its instant.
+// A time in a zone that RFC 3339 cannot express keeps its instant.
 func TestTimesKeepTheirInstant(t *testing.T) {
 	for _, offset := range []int{0, 3600, -3600, 60, 3601, -3599, 1, 59, 14*3600 + 30, 24*3600 - 1} {
 		in := time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", offset))

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// Form is what the JSON of the type looks like, as text: its members by name, which of
-// them may be missing, what they are, and how they nest. Types of equal form read each
-// other's encodings, as [Plan.DecodeWhole] does. It is the same in every build, whatever
-// the compiler, the processor and the order of the fields.
+// Form describes the JSON of the type as text: the members by name, which of them may be
+// missing, their kinds, and how they nest. Types of equal form read each other's encodings,
+// see [Plan.DecodeWhole]. The form does not depend on the compiler, the processor or the
+// order of the fields.
 func (p *Plan) Form() string { return string(p.form(nil, nil)) }
 
-// Fingerprint is a hash of the form, of 31 bits and the highest one set, so that it is
-// neither zero nor a number that people choose.
+// Fingerprint is a hash of the form. It has 31 bits and the highest bit set, so it is not zero,
+// and it differs from the small numbers that people choose.
 func (p *Plan) Fingerprint() uint32 {
 	h := uint32(2166136261) // FNV-1a
 	for _, c := range p.form(nil, nil) {
@@ -23,15 +23,15 @@ func (p *Plan) Fingerprint() uint32 {
 	return h | 1<<31
 }
 
-// form appends the form of p, which stands within open, the outermost first.
+// form appends the form of p. The types in open enclose it, the outermost first.
 func (p *Plan) form(b []byte, open []*Plan) []byte {
 	if i := slices.Index(open, p); i >= 0 {
-		return strconv.AppendInt(append(b, '^'), int64(len(open)-i), 10) // so many levels up
+		return strconv.AppendInt(append(b, '^'), int64(len(open)-i), 10) // the type this many levels up
 	}
 	open = append(open, p)
 	t := p.typ
 	if isText(t) {
-		// Its name, as nothing else is known of the text. Not where it comes from: a main
+		// The name of the type only, as the text may be anything. Not its package: a main
 		// package has another path when it is tested.
 		name, _, _ := strings.Cut(t.Name(), "[")
 		return append(append(b, "text "...), name...)

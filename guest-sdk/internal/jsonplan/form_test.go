@@ -10,11 +10,12 @@ func forms[A, B any](t *testing.T, same bool) {
 	t.Helper()
 	a, b := plan[A](t), plan[B](t)
 	if got := a.Form() == b.Form(); got != same || (a.Fingerprint() == b.Fingerprint()) != same {
-		t.Errorf("%v and %v: the same form %v\n%s %#x\n%s %#x", a.typ, b.typ, got, a.Form(), a.Fingerprint(), b.Form(), b.Fingerprint())
+		t.Errorf("%v and %v: the same form %v\n%s %#x\n%s %#x", a.typ, b.typ, got, a.Form(), a.Fingerprint(), b.Form(),
+			b.Fingerprint())
 	}
 }
 
-// The form is what JSON shows, and no more.
+// The form depends on what JSON shows, and on nothing else.
 func TestForms(t *testing.T) {
 	type base struct {
 		A int    `json:"a"`
@@ -67,7 +68,7 @@ func TestForms(t *testing.T) {
 	forms[time.Time, big.Int](t, false)
 	forms[struct{ A struct{ B int } }, struct{ A, B int }](t, false)
 	forms[map[string]struct{ A int }, struct{ A map[string]int }](t, false)
-	forms[list, []list](t, false) // nothing, and a level of nothing
+	forms[list, []list](t, false) // no level, and one level
 	type recursive struct {
 		Next []recursive
 	}
@@ -77,7 +78,7 @@ func TestForms(t *testing.T) {
 	forms[recursive, unrolled](t, false)
 }
 
-// A form is the same in every build, and so is its hash: snapshots hang on it.
+// A form is the same in every build, and so is its hash: the validity of snapshots depends on it.
 func TestFingerprintsStay(t *testing.T) {
 	for _, c := range []struct {
 		p    *Plan
@@ -86,8 +87,10 @@ func TestFingerprintsStay(t *testing.T) {
 	}{
 		{plan[struct{}](t), `{}`, 0xd465b825},
 		{plan[list](t), `[^1]`, 0xff8c50ce},
-		{plan[order](t), `{"count":int64;"extra":?map[{"inner":*^2;"kind":?string;"width":int64;}];"inner":*{"inner":^2;"kind":?string;"width":int64;};` +
-			`"kind":?string;"labels":?map[string];"note":*string;"pair":[2 bool];"parts":?[{"inner":*^2;"kind":?string;"width":int64;}];"price":?float64;` +
+		{plan[order](t), `{"count":int64;"extra":?map[{"inner":*^2;"kind":?string;"width":int64;}];"inner":*{"inner":^2;` +
+			`"kind":?string;"width":int64;};` +
+			`"kind":?string;"labels":?map[string];"note":*string;"pair":[2 bool];` +
+			`"parts":?[{"inner":*^2;"kind":?string;"width":int64;}];"price":?float64;` +
 			`"raw":?bytes;"sku":string;"small":?uint8;"tags":[string];"when":?text Time;"width":int64;}`, 0x875126ec},
 	} {
 		if got := c.p.Form(); got != c.form {

@@ -29,10 +29,10 @@ type embedded struct {
 	Count uint16
 }
 
-// Embedded is exported, so that a pointer to it could be set.
+// Embedded is exported, so that a pointer to it can be set.
 type Embedded struct{ X int }
 
-// all has a field of each kind that a plan knows.
+// all has a field of each kind that plans support.
 type all struct {
 	embedded
 	I8     int8              `json:"i8"`
@@ -83,7 +83,7 @@ func decode[T any](t testing.TB, b string, v *T) error {
 	return plan[T](t).Decode([]byte(b), reflect.ValueOf(v).UnsafePointer())
 }
 
-// standard is what encoding/json writes, without its escapes for HTML.
+// standard returns what encoding/json writes, without its escapes for HTML.
 func standard(t testing.TB, v any) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -102,18 +102,21 @@ func values() []all {
 		{},
 		{I8: math.MinInt8, I16: math.MinInt16, I32: math.MinInt32, I64: math.MinInt64, I: -1,
 			U8: math.MaxUint8, U16: math.MaxUint16, U32: math.MaxUint32, U64: math.MaxUint64},
-		{I8: math.MaxInt8, I16: math.MaxInt16, I32: math.MaxInt32, I64: math.MaxInt64, F32: math.MaxFloat32, F64: math.MaxFloat64},
-		{F32: 1e-7, F64: 1e-7}, {F32: 1e21, F64: 1e21}, {F32: 0.1, F64: 0.1}, {F64: -1e-9}, {F64: 5e-324}, {F64: 123456789.125},
+		{I8: math.MaxInt8, I16: math.MaxInt16, I32: math.MaxInt32, I64: math.MaxInt64, F32: math.MaxFloat32,
+			F64: math.MaxFloat64},
+		{F32: 1e-7, F64: 1e-7}, {F32: 1e21, F64: 1e21}, {F32: 0.1, F64: 0.1}, {F64: -1e-9}, {F64: 5e-324},
+		{F64: 123456789.125},
 		{S: "a\"\\\n\r\t\b\f\x00\x1f\x7f<>&é世\u2028\u2029\U0001f600\xff\xed\xa0\x80", Name: "n"},
 		{Bytes: []byte{}, Ints: []int{}, Names: []name{}, Map: map[string]inner{}, Maps: map[name][]string{}},
 		{Bytes: []byte{0, 1, 255}, Ints: []int{3, -2}, Names: []name{"x"}, Array: [3]int{1, 2, 3},
-			Map: map[string]inner{"b": {A: 1}, "a": {B: "x"}, "": {}, "\"": {}}, Maps: map[name][]string{"k": nil, "j": {"v"}},
+			Map:   map[string]inner{"b": {A: 1}, "a": {B: "x"}, "": {}, "\"": {}},
+			Maps:  map[name][]string{"k": nil, "j": {"v"}},
 			Inner: inner{A: 1, B: "b"}, Inners: []inner{{}, {A: 2}}, Ptr: &inner{A: 3}, Omit: &n,
 			Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), embedded: embedded{true, 9}, Skip: 6},
 	}
 }
 
-// What it writes is what encoding/json writes, and both read it back alike.
+// A plan writes what encoding/json writes, and both read it alike.
 func TestSameAsEncodingJSON(t *testing.T) {
 	for _, v := range values() {
 		want := standard(t, v)
@@ -137,12 +140,17 @@ func TestSameAsEncodingJSON(t *testing.T) {
 
 func TestWhatIsRefused(t *testing.T) {
 	for in, want := range map[string]error{
-		`{"i8":128}`: ErrRange, `{"i8":-129}`: ErrRange, `{"u8":256}`: ErrRange, `{"u8":-1}`: ErrRange, `{"i64":9223372036854775808}`: ErrRange,
-		`{"u64":18446744073709551616}`: ErrRange, `{"i":1.5}`: ErrWhole, `{"i":1e-3}`: ErrWhole, `{"f64":1e999}`: ErrRange,
+		`{"i8":128}`: ErrRange, `{"i8":-129}`: ErrRange, `{"u8":256}`: ErrRange, `{"u8":-1}`: ErrRange,
+		`{"i64":9223372036854775808}`:  ErrRange,
+		`{"u64":18446744073709551616}`: ErrRange, `{"i":1.5}`: ErrWhole, `{"i":1e-3}`: ErrWhole,
+		`{"f64":1e999}`:   ErrRange,
 		`{"array":[1,2]}`: ErrLength, `{"array":[1,2,3,4]}`: ErrLength,
-		`{"i":"1"}`: ErrType, `{"s":1}`: ErrType, `{"bool":0}`: ErrType, `{"inner":[]}`: ErrType, `{"ints":{}}`: ErrType, `{"bytes":"?"}`: ErrType, `[]`: ErrType,
-		``: ErrSyntax, `{`: ErrSyntax, `{}x`: ErrSyntax, `{"i":01}`: ErrSyntax, `{"i":-}`: ErrSyntax, `{"i":1,}`: ErrSyntax, `{,}`: ErrSyntax, `{"i" 1}`: ErrSyntax,
-		`{"s":"` + "\n" + `"}`: ErrSyntax, `{"s":"\x"}`: ErrSyntax, `{"s":"\u12"}`: ErrSyntax, `{"s":"`: ErrSyntax, `{"bool":tru}`: ErrSyntax, `{"x":nul}`: ErrSyntax,
+		`{"i":"1"}`: ErrType, `{"s":1}`: ErrType, `{"bool":0}`: ErrType, `{"inner":[]}`: ErrType,
+		`{"ints":{}}`: ErrType, `{"bytes":"?"}`: ErrType, `[]`: ErrType,
+		``: ErrSyntax, `{`: ErrSyntax, `{}x`: ErrSyntax, `{"i":01}`: ErrSyntax, `{"i":-}`: ErrSyntax,
+		`{"i":1,}`: ErrSyntax, `{,}`: ErrSyntax, `{"i" 1}`: ErrSyntax,
+		`{"s":"` + "\n" + `"}`: ErrSyntax, `{"s":"\x"}`: ErrSyntax, `{"s":"\u12"}`: ErrSyntax, `{"s":"`: ErrSyntax,
+		`{"bool":tru}`: ErrSyntax, `{"x":nul}`: ErrSyntax,
 		`{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`: ErrDepth,
 	} {
 		var v all
@@ -162,7 +170,8 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 	for _, typ := range []reflect.Type{
 		reflect.TypeFor[any](), reflect.TypeFor[chan int](), reflect.TypeFor[func()](), reflect.TypeFor[complex64](),
-		reflect.TypeFor[map[int]int](), reflect.TypeFor[[]any](), reflect.TypeFor[struct{ E error }](), reflect.TypeFor[*map[bool]int](),
+		reflect.TypeFor[map[int]int](), reflect.TypeFor[[]any](), reflect.TypeFor[struct{ E error }](),
+		reflect.TypeFor[*map[bool]int](),
 		reflect.TypeFor[struct{ *inner }](), reflect.TypeFor[[]struct{ *Embedded }](),
 		reflect.TypeFor[struct {
 			N int `json:",string"`
@@ -174,7 +183,7 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-// half has one direction of a text form, rich a form in JSON only.
+// half has a text form in one direction only; rich has a form in JSON only.
 type half struct{ n int }
 
 func (h half) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(h.n), 10), nil }
@@ -183,14 +192,14 @@ type rich struct{ n int }
 
 func (r *rich) UnmarshalJSON(b []byte) error { r.n = len(b); return nil }
 
-// old has the text form that there was before AppendText.
+// old has the kind of text form that existed before AppendText.
 type old struct{ n int }
 
 func (o old) MarshalText() ([]byte, error)        { return strconv.AppendInt(nil, int64(o.n), 10), nil }
 func (o *old) UnmarshalText(b []byte) (err error) { o.n, err = strconv.Atoi(string(b)); return err }
 
-// Types with a form of their own keep what they mean, or are refused; walking
-// their memory would write {} for all of these.
+// Types with a form of their own keep their meaning or are refused. Walking their memory would
+// write {} for all of them.
 func TestTypesWithTheirOwnForm(t *testing.T) {
 	type all struct {
 		Big  big.Int
@@ -201,11 +210,13 @@ func TestTypesWithTheirOwnForm(t *testing.T) {
 	in := all{Ptr: big.NewInt(-7), Addr: netip.MustParseAddr("::1"), Old: []old{{1}, {2}}}
 	in.Big.SetString("123456789012345678901234567890", 10)
 	b, err := encode(t, &in)
-	if want := `{"Big":"123456789012345678901234567890","Ptr":"-7","Addr":"::1","Old":["1","2"]}`; err != nil || string(b) != want {
+	if want := `{"Big":"123456789012345678901234567890","Ptr":"-7","Addr":"::1","Old":["1","2"]}`; err != nil ||
+		string(b) != want {
 		t.Fatalf("got %s, %v, want %s", b, err, want)
 	}
 	var out all
-	if err := decode(t, string(b), &out); err != nil || out.Big.Cmp(&in.Big) != 0 || out.Ptr.Cmp(in.Ptr) != 0 || out.Addr != in.Addr || !slices.Equal(out.Old, in.Old) {
+	if err := decode(t, string(b), &out); err != nil || out.Big.Cmp(&in.Big) != 0 || out.Ptr.Cmp(in.Ptr) != 0 ||
+		out.Addr != in.Addr || !slices.Equal(out.Old, in.Old) {
 		t.Errorf("%s is read as %+v, %v", b, out, err)
 	}
 	for typ, want := range map[reflect.Type]string{
@@ -252,16 +263,18 @@ func TestLost(t *testing.T) {
 func TestNullAndDuplicates(t *testing.T) {
 	n := 1
 	v := all{I: 5, S: "s", Ints: []int{1}, Map: map[string]inner{"a": {}}, Ptr: &inner{}, Omit: &n, Inner: inner{A: 2}}
-	if err := decode(t, `{"i":null,"s":null,"ints":null,"map":null,"ptr":null,"omit":null,"inner":null,"i8":1,"i8":2}`, &v); err != nil {
+	if err := decode(t, `{"i":null,"s":null,"ints":null,"map":null,"ptr":null,"omit":null,"inner":null,"i8":1,"i8":2}`,
+		&v); err != nil {
 		t.Fatal(err)
 	}
-	if v.I != 5 || v.S != "s" || v.Ints != nil || v.Map != nil || v.Ptr != nil || v.Omit != nil || v.Inner.A != 2 || v.I8 != 2 {
+	if v.I != 5 || v.S != "s" || v.Ints != nil || v.Map != nil || v.Ptr != nil || v.Omit != nil || v.Inner.A != 2 ||
+		v.I8 != 2 {
 		t.Errorf("%+v", v)
 	}
 }
 
-// What a slice held before shows nowhere, whether its memory is used again or grows, and
-// elements of the same array do not see each other.
+// Old elements of a slice do not show up, whether its memory is reused or grows, and elements of
+// one array do not affect each other.
 func TestSlicesAreUsedAgain(t *testing.T) {
 	type pair struct{ A, B int }
 	stale := []pair{{9, 9}, {9, 9}, {9, 9}}
@@ -284,8 +297,8 @@ type tree struct {
 	A, B, C, D, E int64
 }
 
-// Memory is in proportion to the input, however slices of different lengths follow and
-// contain each other.
+// Memory is proportional to the input, in whatever order slices of different lengths come and
+// nest.
 func TestSlicesTakeMemoryInProportion(t *testing.T) {
 	p := plan[[]tree](t)
 	long := `{"Children":[` + strings.Repeat("{},", 63) + `{}]}`
@@ -298,16 +311,17 @@ func TestSlicesTakeMemoryInProportion(t *testing.T) {
 		t.Fatal(len(v), err)
 	}
 	runtime.ReadMemStats(&after)
-	// Four trees of 64 bytes for each 15 bytes of input are 17 a byte; growing doubles it.
+	// Four trees of 64 bytes for each 15 bytes of input are 17 for each byte; growing doubles it.
 	if n := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(in)); n > 60 {
 		t.Errorf("%.0f bytes for each byte of the input", n)
 	}
 }
 
-// Integers of every length, up to and beyond what their type holds.
+// Integers of every length, also longer than their type holds.
 func TestLongIntegers(t *testing.T) {
 	for digits := 1; digits <= 21; digits++ {
-		for _, text := range []string{"1" + strings.Repeat("0", digits-1), strings.Repeat("9", digits), "0" + strings.Repeat("1", digits)} {
+		for _, text := range []string{"1" + strings.Repeat("0", digits-1), strings.Repeat("9", digits),
+			"0" + strings.Repeat("1", digits)} {
 			for _, sign := range []string{"", "-"} {
 				var ours, theirs struct {
 					I int64
@@ -323,8 +337,8 @@ func TestLongIntegers(t *testing.T) {
 	}
 }
 
-// Names of every length that is compared in another way, whole, with one byte changed, and
-// where the input ends.
+// Names of every length that has its own way of comparing: complete, with one byte changed, and
+// cut at the end of the input.
 func TestNamesOfEveryLength(t *testing.T) {
 	for n := 1; n <= 20; n++ {
 		name := strings.Repeat("abcdefg", 3)[:n]
@@ -339,8 +353,10 @@ func TestNamesOfEveryLength(t *testing.T) {
 		whole := `{"` + name + `":1,"` + name + `x":2}`
 		check := func(in string) {
 			ours, theirs := reflect.New(typ), reflect.New(typ)
-			ourErr, theirErr := p.Decode([]byte(in), ours.UnsafePointer()), json.Unmarshal([]byte(in), theirs.Interface())
-			if (ourErr == nil) != (theirErr == nil) || ourErr == nil && !reflect.DeepEqual(ours.Interface(), theirs.Interface()) {
+			ourErr, theirErr := p.Decode([]byte(in), ours.UnsafePointer()),
+				json.Unmarshal([]byte(in), theirs.Interface())
+			if (ourErr == nil) != (theirErr == nil) || ourErr == nil &&
+				!reflect.DeepEqual(ours.Interface(), theirs.Interface()) {
 				t.Errorf("%s is %+v, %v; encoding/json %+v, %v", in, ours.Elem(), ourErr, theirs.Elem(), theirErr)
 			}
 		}
@@ -359,7 +375,9 @@ func TestSchemas(t *testing.T) {
 		Leaf     string  `json:"leaf"`
 		Children []*tree `json:"children"`
 	}
-	if got, want := plan[tree](t).Schema(), `{"$anchor":"t1","type":"object","properties":{"leaf":{"type":"string"},"children":{"type":["array","null"],"items":{"anyOf":[{"$ref":"#t1"},{"type":"null"}]}}}}`; got != want {
+	if got, want := plan[tree](t).Schema(),
+		`{"$anchor":"t1","type":"object","properties":{"leaf":{"type":"string"},"children":{"type":["array","null"],`+
+			`"items":{"anyOf":[{"$ref":"#t1"},{"type":"null"}]}}}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if s := plan[all](t).Schema(); !json.Valid([]byte(s)) {
@@ -367,8 +385,8 @@ func TestSchemas(t *testing.T) {
 	}
 }
 
-// Whatever the input, encoding/json and the plan agree on whether it is valid, and,
-// where both take it, on what it says.
+// For every input, encoding/json and the plan agree whether it is valid; if both accept it, they
+// agree on the value.
 func FuzzDecode(f *testing.F) {
 	for _, v := range values() {
 		b, err := encode(f, &v)

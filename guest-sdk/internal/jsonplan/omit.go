@@ -26,8 +26,8 @@ func (f *field) omit(t reflect.Type, options string) {
 	}
 }
 
-// isEmpty is the test of omitempty, as encoding/json has it; nil for types none of whose
-// values is empty.
+// isEmpty is the test of omitempty, as in encoding/json. It is nil for types that have no
+// empty value.
 func isEmpty(t reflect.Type) func(unsafe.Pointer) bool {
 	size := t.Size()
 	switch t.Kind() {
@@ -56,8 +56,8 @@ func isEmpty(t reflect.Type) func(unsafe.Pointer) bool {
 
 type isZeroer interface{ IsZero() bool }
 
-// isZero is the test of omitzero, as encoding/json has it: a method IsZero decides, and
-// otherwise the zero value of the type is it.
+// isZero is the test of omitzero, as in encoding/json: the method IsZero if there is one, or
+// else whether the value is the type's zero value.
 func isZero(t reflect.Type) func(unsafe.Pointer) bool {
 	switch {
 	case t.Kind() == reflect.Pointer && t.Implements(reflect.TypeFor[isZeroer]()):
@@ -71,5 +71,5 @@ func isZero(t reflect.Type) func(unsafe.Pointer) bool {
 	case reflect.Slice, reflect.Map, reflect.Array, reflect.Struct:
 		return func(v unsafe.Pointer) bool { return reflect.NewAt(t, v).Elem().IsZero() }
 	}
-	return isEmpty(t) // which the others are only if they are zero
+	return isEmpty(t) // the other types are empty only if they are zero
 }

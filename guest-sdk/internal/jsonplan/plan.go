@@ -1,25 +1,28 @@
-// Package jsonplan is the JSON codec of guests. A plan is made once for a type by
-// reflection; encoding and decoding then walk memory by offsets, without
-// reflection, allocation beyond the values themselves, or package state.
+// Package jsonplan is the JSON codec of guests. A plan is made once for each type, by
+// reflection. Encoding and decoding then walk memory by offsets: without reflection, without
+// package state, and without allocation other than for the values themselves.
 //
-// It speaks the JSON of encoding/json, with these differences: field names match
-// exactly; strings are not escaped for HTML, and map keys must be UTF-8; times whose
-// offset has seconds are written in UTC; interfaces, embedded pointers, channels, functions and
-// complex numbers are refused when the plan is made. Map keys are sorted and NaN is
-// an error, so equal values have equal bytes. Types with a text form, in both
-// directions (time.Time, netip.Addr and big.Int are some), are JSON strings; a type
-// with a form of its own in JSON only is refused, as walking its memory would lose
-// what it means. An integer may be written in any way that is whole, such as 1.0 or 1e3.
+// It speaks the JSON of encoding/json, with these differences:
+//   - Field names match exactly.
+//   - Strings are not escaped for HTML. Map keys must be UTF-8.
+//   - A time whose zone offset has seconds is written in UTC.
+//   - Interfaces, embedded pointers, channels, functions and complex numbers are refused when
+//     the plan is made.
+//   - Map keys are sorted and NaN is an error, so equal values have equal bytes.
+//   - Types with a text form in both directions, such as time.Time, netip.Addr and big.Int, are
+//     JSON strings. A type that has only a JSON form of its own is refused, as walking its
+//     memory would lose its meaning.
+//   - An integer may be written in any way that is whole, such as 1.0 or 1e3.
 //
-// There are three ways to read. [Plan.Decode] is for what happened: it takes what it
-// knows. [Plan.DecodeInput] is for what somebody asks for: what it does not know, or
-// lacks, is an error. [Plan.DecodeWhole] is for what [Plan.Append] has written, maybe in
-// another build: it is this type's, or an error.
+// There are three ways to read. [Plan.Decode] is for events, which have happened: it ignores
+// what it does not know. [Plan.DecodeInput] is for commands and queries: unknown and missing
+// members are errors. [Plan.DecodeWhole] is for state that [Plan.Append] has written, perhaps
+// in another build: it accepts only the form of this type.
 //
 // Why a codec of our own: measured in a module (BenchmarkCodecInGuest in host/hosttest),
-// encoding/json takes about four times as long for a command of 200 bytes, its event
-// and its reply, with 18 allocations instead of 11, and makes the module a third
-// larger and slower to start. GOEXPERIMENT=jsonv2 was no faster and larger still.
+// encoding/json takes about four times as long for a command of 200 bytes, its event and its
+// reply, with 18 allocations instead of 11. It also makes the module a third larger and slower
+// to start. GOEXPERIMENT=jsonv2 was no faster, and larger still.
 package jsonplan
 
 import (
@@ -33,8 +36,8 @@ import (
 	"unsafe"
 )
 
-// maxDepth bounds nesting, in both directions: of input, and of values, which
-// pointers could make endless.
+// maxDepth bounds nesting in both directions: of input, and of values, which pointers can make
+// endless.
 const maxDepth = 64
 
 // Errors of encoding and decoding.
@@ -63,18 +66,17 @@ type Plan struct {
 	fields []field // of a struct
 	elem   *Plan   // of a pointer, slice, array or map
 	wide   bool    // a signed integer of eight bytes
-	// spare is a decoder of an earlier call: making one for each would be the greatest
-	// part of decoding a small value.
+	// spare is the decoder of an earlier call. Making one for each call would be most of the
+	// cost of decoding a small value.
 	spare atomic.Pointer[decoder]
 }
 
-// Maker makes plans and remembers them, as types refer to each other. It is for
-// one goroutine.
+// Maker makes plans and remembers them, as types refer to each other. It is for one goroutine.
 type Maker struct {
 	plans map[reflect.Type]*Plan
 }
 
-// Make returns the plan of a type, or an error that names what in it has no JSON.
+// Make returns the plan of a type, or an error that names the part that has no JSON form.
 func (m *Maker) Make(t reflect.Type) (*Plan, error) {
 	if m.plans == nil {
 		m.plans = map[reflect.Type]*Plan{}
@@ -86,28 +88,27 @@ func (m *Maker) Make(t reflect.Type) (*Plan, error) {
 	return p, nil
 }
 
-// Append appends the JSON of the value that v points to, which has the plan's type.
+// Append appends the JSON of the value at v to b. The value must be of the plan's type.
 func (p *Plan) Append(b []byte, v unsafe.Pointer) ([]byte, error) { return p.append(b, v, 0) }
 
-// Decode reads one JSON value, and nothing after it, into the value that v points
-// to. Members that the type does not know are skipped, of two members with one name
-// the last counts, and null leaves what is there. After an error the value is partly
-// set.
+// Decode reads one JSON value into the value at v, and nothing may follow it. Unknown members
+// are skipped; if a name appears twice, the last one counts; null leaves the value unchanged.
+// After an error the value is partly set.
 func (p *Plan) Decode(b []byte, v unsafe.Pointer) error { return p.read(b, v, lenient) }
 
-// DecodeInput is Decode as [Plan.InputSchema] describes it: every member is known and
-// appears once, those that are required appear, null stands only where the type has a
-// nil, and text is UTF-8. The value that v points to is the zero value.
+// DecodeInput is Decode, but strict, as [Plan.InputSchema] describes: every member is known and
+// appears once, required members are there, null is allowed only where the type has a nil, and
+// text is UTF-8. The value at v must be the zero value.
 func (p *Plan) DecodeInput(b []byte, v unsafe.Pointer) error { return p.read(b, v, asInput) }
 
-// DecodeWhole is Decode of what Append wrote for this type, or for one of the same form:
-// every member is known and appears once, those that Append always writes appear, null
-// stands only where the type has a nil, and text is UTF-8. The value that v points to is
-// the zero value.
+// DecodeWhole is Decode of what Append wrote for this type, or for a type of the same form:
+// every member is known and appears once, members that Append always writes are there, null is
+// allowed only where the type has a nil, and text is UTF-8. The value at v must be the zero
+// value.
 func (p *Plan) DecodeWhole(b []byte, v unsafe.Pointer) error { return p.read(b, v, asWhole) }
 
-// Optional reports whether an empty object, or null, is a value of the type as DecodeInput
-// takes it: then no bytes at all may stand for the zero value.
+// Optional reports whether DecodeInput accepts an empty object, or null, for the type. If so, a
+// body of no bytes may mean the zero value.
 func (p *Plan) Optional() bool {
 	switch {
 	case isText(p.typ):
@@ -130,18 +131,18 @@ func (p *Plan) read(b []byte, v unsafe.Pointer, mode mode) error {
 			err = ErrSyntax
 		}
 	}
-	d.b = nil // it is the caller's
+	d.b = nil // it belongs to the caller
 	p.spare.Store(d)
 	return err
 }
 
-// plan returns the plan of t; problem says why there is none.
+// plan returns the plan of t. If there is none, problem says why.
 func (m *Maker) plan(t reflect.Type) (_ *Plan, problem string) {
 	if p := m.plans[t]; p != nil {
 		return p, ""
 	}
 	p := &Plan{typ: t}
-	m.plans[t] = p // before its parts, which may refer to it
+	m.plans[t] = p // before its parts, which may refer back to it
 	if isText(t) {
 		planText(p)
 		return p, ""
@@ -194,7 +195,7 @@ type (
 	jsonUnmarshaler interface{ UnmarshalJSON(text []byte) error }
 )
 
-// has reports whether a variable of type t has the methods of I.
+// has reports whether *T has the methods of I.
 func has[I any](t reflect.Type) bool { return reflect.PointerTo(t).Implements(reflect.TypeFor[I]()) }
 
 // isText reports whether t is written as text and read back from it.
@@ -203,8 +204,8 @@ func isText(t reflect.Type) bool {
 		has[unmarshalTexter](t) && (has[appendTexter](t) || has[marshalTexter](t))
 }
 
-// ownForm says why a type that has methods for JSON or text cannot be walked
-// field by field: they are there because its fields are not what it means.
+// ownForm says why a type with methods for JSON or text cannot be walked field by field: it
+// has these methods because its fields are not its meaning.
 func ownForm(t reflect.Type) (problem string) {
 	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface {
 		return ""
@@ -212,7 +213,8 @@ func ownForm(t reflect.Type) (problem string) {
 	const remedy = "; give it MarshalText or AppendText, and UnmarshalText"
 	switch {
 	case has[jsonMarshaler](t) || has[jsonUnmarshaler](t):
-		return t.String() + " has a JSON form of its own (MarshalJSON, UnmarshalJSON), which is not spoken here" + remedy
+		return t.String() + " has a JSON form of its own (MarshalJSON, UnmarshalJSON), which is not spoken here" +
+			remedy
 	case has[unmarshalTexter](t):
 		return t.String() + " has UnmarshalText and no way to write text" + remedy
 	case has[appendTexter](t) || has[marshalTexter](t):
@@ -248,7 +250,7 @@ func planText(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
 }
 
-// decodeText reads a string and has set make a value of it.
+// decodeText reads a string and passes it to set, which makes a value of it.
 func decodeText(set func(v unsafe.Pointer, s []byte) error) func(*decoder, unsafe.Pointer) error {
 	return func(d *decoder, v unsafe.Pointer) error {
 		if d.left() {
@@ -262,8 +264,8 @@ func decodeText(set func(v unsafe.Pointer, s []byte) error) func(*decoder, unsaf
 	}
 }
 
-// planTime is planText for times. RFC 3339 has no seconds in offsets: times in such a zone
-// are written in UTC, as they would be off by these seconds otherwise.
+// planTime is planText for times. RFC 3339 has no seconds in zone offsets, so a time in such a
+// zone is written in UTC; otherwise it would be wrong by these seconds.
 func planTime(p *Plan) {
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
 		t := *(*time.Time)(v)
@@ -280,7 +282,7 @@ func planTime(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":"string","format":"date-time"}`) }
 }
 
-// element makes the plan of what p has elements of.
+// element makes the plan of p's elements.
 func (m *Maker) element(p *Plan) (elem *Plan, problem string) {
 	p.elem, problem = m.plan(p.typ.Elem())
 	return p.elem, problem
@@ -306,7 +308,7 @@ func (m *Maker) planPointer(p *Plan) string {
 			*(*unsafe.Pointer)(v) = nil
 			return nil
 		}
-		// A type of nothing but pointers would otherwise recurse without input.
+		// A type made only of pointers would otherwise recurse without reading anything.
 		if err := d.enter(); err != nil {
 			return err
 		}
@@ -326,7 +328,7 @@ func (m *Maker) planPointer(p *Plan) string {
 	return ""
 }
 
-// none is where slices without elements begin.
+// none is the address of slices without elements.
 var none struct{}
 
 // sliceHeader is the memory of a slice.
@@ -341,12 +343,12 @@ func (m *Maker) planSlice(p *Plan) string {
 		return problem
 	}
 	t, size := p.typ, p.typ.Elem().Size()
-	// Growing takes as long as a dozen elements, and most values of a type are alike: the
-	// first memory is for as many elements as the one before had. Each guess is used once, or
-	// nested slices would all get as many as a long one in front of them.
-	const least, most = 4, 64
+	// Growing a slice takes as long as a dozen elements, and most values of a type are alike.
+	// So the first memory has room for as many elements as the slice before. Each guess is
+	// used once, or else nested slices would all be as large as a long one before them.
+	const minGuess, maxGuess = 4, 64
 	var guess atomic.Int32
-	guess.Store(least)
+	guess.Store(minGuess)
 	p.append = func(b []byte, v unsafe.Pointer, depth int) ([]byte, error) {
 		s := (*sliceHeader)(v)
 		if s.data == nil {
@@ -361,14 +363,14 @@ func (m *Maker) planSlice(p *Plan) string {
 		}
 		s := (*sliceHeader)(v)
 		s.len = 0
-		old := s.cap // elements up to there may hold what was
+		old := s.cap // elements below may hold old values
 		more, err := d.open('[', ']')
 		for n := 0; more && err == nil; n++ {
 			if n == 0 && s.cap == 0 {
-				first := int(guess.Swap(least))
+				first := int(guess.Swap(minGuess))
 				s.data, s.cap = reflect.MakeSlice(t, first, first).UnsafePointer(), first
 			} else if n == s.cap {
-				reflect.NewAt(t, v).Elem().Grow(max(n, 4)) // what it adds is zero
+				reflect.NewAt(t, v).Elem().Grow(max(n, 4)) // new elements are zero
 			}
 			s.len = n + 1
 			if n < old {
@@ -381,7 +383,7 @@ func (m *Maker) planSlice(p *Plan) string {
 				more, err = d.more(']')
 			}
 		}
-		guess.Store(int32(min(max(s.len, least), most)))
+		guess.Store(int32(min(max(s.len, minGuess), maxGuess)))
 		if s.data == nil {
 			s.data = unsafe.Pointer(&none)
 		}
@@ -479,7 +481,7 @@ func (m *Maker) planMap(p *Plan) string {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			if name := k.String(); !utf8.ValidString(name) { // two could become one
+			if name := k.String(); !utf8.ValidString(name) { // two keys could become one
 				return b, within(ErrText, -1, strings.ToValidUTF8(name, "\ufffd"))
 			}
 			b = append(appendString(b, k.String()), ':')

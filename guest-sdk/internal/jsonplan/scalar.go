@@ -55,14 +55,14 @@ func storeInt(v unsafe.Pointer, size uintptr, x int64) {
 
 func planInt(p *Plan) {
 	size := p.typ.Size()
-	most := int64(1)<<(8*size-1) - 1
+	maxValue := int64(1)<<(8*size-1) - 1
 	p.wide = size == 8
 	p.append = func(b []byte, v unsafe.Pointer, _ int) ([]byte, error) {
 		return strconv.AppendInt(b, loadInt(v, size), 10), nil
 	}
 	p.decode = func(d *decoder, v unsafe.Pointer) error {
 		if x, ok := d.short(); ok {
-			if x < -most-1 || x > most {
+			if x < -maxValue-1 || x > maxValue {
 				return ErrRange
 			}
 			storeInt(v, size, x)
@@ -75,7 +75,7 @@ func planInt(p *Plan) {
 		if err != nil {
 			return err
 		}
-		limit := uint64(most) + 1
+		limit := uint64(maxValue) + 1
 		if u > limit || u == limit && !negative {
 			return ErrRange
 		}
@@ -122,9 +122,10 @@ func planUint(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":"integer","minimum":0}`) }
 }
 
-// short reads the next integer if it stands right there and is short, as most do.
+// short reads an integer of few digits that starts at the very next byte. ok is false, and
+// nothing is read, if there is none; most integers are of this form.
 func (d *decoder) short() (x int64, ok bool) {
-	const most = 18 // so many digits cannot overflow
+	const maxDigits = 18 // integers of 18 digits cannot overflow
 	i := d.i
 	if uint(i) >= uint(len(d.b)) {
 		return 0, false
@@ -142,7 +143,8 @@ func (d *decoder) short() (x int64, ok bool) {
 		}
 		x = x*10 + int64(c)
 	}
-	if n == 0 || n > most || b[0] == '0' && (n > 1 || negative) || n < len(b) && (b[n] == '.' || b[n]|0x20 == 'e') {
+	if n == 0 || n > maxDigits || b[0] == '0' && (n > 1 || negative) || n < len(b) &&
+		(b[n] == '.' || b[n]|0x20 == 'e') {
 		return 0, false
 	}
 	d.i += n
@@ -153,7 +155,7 @@ func (d *decoder) short() (x int64, ok bool) {
 	return x, true
 }
 
-// integer returns the next number, which has to be whole, in whatever way it is written.
+// integer returns the next number. It must be whole, but may be written in any way.
 func (d *decoder) integer() (negative bool, u uint64, err error) {
 	token, err := d.number()
 	if err != nil {
@@ -171,10 +173,10 @@ func (d *decoder) integer() (negative bool, u uint64, err error) {
 	return negative && u != 0, u, err
 }
 
-// long goes on reading a number of which u has been read.
+// long continues reading a number; u is what its first digits are.
 func long(u uint64, digits []byte) (uint64, error) {
 	for _, c := range digits {
-		// A division for each digit would cost more than all the rest.
+		// A division for each digit would cost more than everything else here.
 		if u >= math.MaxUint64/10 && (u > math.MaxUint64/10 || c-'0' > math.MaxUint64%10) {
 			return 0, ErrRange
 		}
@@ -183,8 +185,8 @@ func long(u uint64, digits []byte) (uint64, error) {
 	return u, nil
 }
 
-// whole reads a number with a fraction or an exponent, of valid form, exactly: 1.50e1 is
-// 15.
+// whole reads a number with a fraction or an exponent exactly: 1.50e1 is 15. The form of the
+// number has been checked.
 func whole(before, rest []byte) (uint64, error) {
 	var fraction []byte
 	if rest[0] == '.' {
@@ -192,7 +194,7 @@ func whole(before, rest []byte) (uint64, error) {
 		fraction, rest = rest[1:1+n], rest[1+n:]
 	}
 	fraction = bytes.TrimRight(fraction, "0")
-	shift := exponent(rest) // of the decimal point
+	shift := exponent(rest) // how far the decimal point moves
 	if len(bytes.Trim(before, "0"))+len(bytes.Trim(fraction, "0")) == 0 {
 		return 0, nil
 	}
@@ -219,13 +221,13 @@ func whole(before, rest []byte) (uint64, error) {
 	return u, err
 }
 
-// exponent reads the exponent of a number, which may be missing. What is too
-// large for any integer whose digits fit into an input is cut.
+// exponent reads the exponent of a number, 0 if it has none. It is cut to a value that is
+// already too large for every integer whose digits fit into an input.
 func exponent(rest []byte) int {
 	if len(rest) == 0 {
 		return 0
 	}
-	const most = 1 << 27
+	const maxExponent = 1 << 27
 	rest = rest[1:]
 	sign := 1
 	if rest[0] == '+' || rest[0] == '-' {
@@ -236,7 +238,7 @@ func exponent(rest []byte) int {
 	}
 	n := 0
 	for _, c := range rest {
-		n = min(n*10+int(c-'0'), most)
+		n = min(n*10+int(c-'0'), maxExponent)
 	}
 	return sign * n
 }
@@ -254,7 +256,7 @@ func planFloat(p *Plan) {
 		if math.IsNaN(f) || math.IsInf(f, 0) {
 			return b, ErrFloat
 		}
-		// As ECMAScript writes numbers: an exponent only where it is shorter to read.
+		// As ECMAScript writes numbers: an exponent only for very large and very small ones.
 		format := byte('f')
 		if a := math.Abs(f); a != 0 {
 			if bits == 64 && (a < 1e-6 || a >= 1e21) || bits == 32 && (float32(a) < 1e-6 || float32(a) >= 1e21) {
@@ -335,11 +337,11 @@ func planBytes(p *Plan) {
 	p.schema = func(s *schema) { s.raw(`{"type":["string","null"],"contentEncoding":"base64"}`) }
 }
 
-// replaced is what stands for bytes that are not UTF-8. Nothing else is written so.
+// replaced is written for bytes that are not UTF-8, and for nothing else.
 const replaced = `\ufffd`
 
-// appendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD, as an
-// escape.
+// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD, written as
+// an escape.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')

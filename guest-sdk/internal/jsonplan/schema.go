@@ -3,13 +3,13 @@ package jsonplan
 import "strconv"
 
 // Schema is the JSON Schema (draft 2020-12) of what the plan writes, and of what
-// [Plan.Decode] reads: members may be missing and others may be there. It describes
-// recursive types by reference.
+// [Plan.Decode] reads: members may be missing, and unknown members are allowed. Recursive
+// types are described by reference.
 func (p *Plan) Schema() string { return p.describe(false) }
 
-// InputSchema is the JSON Schema of what [Plan.DecodeInput] reads. Objects have the
-// members of their structs and no others. Required are those that are neither a pointer
-// nor have the option omitempty or omitzero.
+// InputSchema is the JSON Schema of what [Plan.DecodeInput] reads. Objects have the members
+// of their structs and no others. A member is required unless it is a pointer or has the
+// option omitempty or omitzero.
 func (p *Plan) InputSchema() string { return p.describe(true) }
 
 func (p *Plan) describe(input bool) string {
@@ -18,19 +18,19 @@ func (p *Plan) describe(input bool) string {
 	return string(s.b)
 }
 
-// schema writes a schema. A type that refers to itself gets an anchor, which its inner
-// uses refer to.
+// schema writes a schema. A type that refers to itself gets an anchor, and its inner uses
+// refer to the anchor.
 type schema struct {
 	b       []byte
 	input   bool
-	open    map[*Plan]int // types being written, with the numbers of their anchors; 0: none
-	anchors int           // so many in the document
+	open    map[*Plan]int // types being written, with their anchor's number; 0 if they have none
+	anchors int           // number of anchors in the document
 }
 
 func (s *schema) raw(text string) { s.b = append(s.b, text...) }
 func (s *schema) int(n int)       { s.b = strconv.AppendInt(s.b, int64(n), 10) }
 
-// closed says which members an object must have, and that it has no others.
+// closed writes which members an object must have, and that it may have no others.
 func (s *schema) closed(fields []field) {
 	first := `,"required":[`
 	for i := range fields {
@@ -46,7 +46,7 @@ func (s *schema) closed(fields []field) {
 	s.raw(`,"additionalProperties":false`)
 }
 
-// plan writes the schema of a part, which starts with an opening brace.
+// plan writes the schema of one type. It starts with an opening brace.
 func (s *schema) plan(p *Plan) {
 	if n, ok := s.open[p]; ok {
 		if n == 0 {

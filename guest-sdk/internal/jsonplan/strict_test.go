@@ -18,7 +18,7 @@ import (
 	"unsafe"
 )
 
-// order is a command with members of every kind of obligation.
+// order is a command whose members cover each rule about required members.
 type order struct {
 	SKU    string            `json:"sku"`
 	Count  int64             `json:"count"`
@@ -41,9 +41,9 @@ type part struct {
 	Kind  string `json:"kind,omitempty"`
 }
 
-const least = `"sku":"a","count":1,"tags":null,"width":2`
+const minimal = `"sku":"a","count":1,"tags":null,"width":2`
 
-// decodeInput reads strictly into a fresh value.
+// decodeInput reads strictly into a new value.
 func decodeInput[T any](t testing.TB, b string) (v T, err error) {
 	t.Helper()
 	return v, plan[T](t).DecodeInput([]byte(b), reflect.ValueOf(&v).UnsafePointer())
@@ -51,27 +51,27 @@ func decodeInput[T any](t testing.TB, b string) (v T, err error) {
 
 func TestInputIsStrict(t *testing.T) {
 	for _, c := range [][2]string{
-		{`{` + least + `}`, ""},
-		{`{` + least + `,"note":null,"inner":null,"labels":null,"parts":null,"raw":null}`, ""},
-		{`{` + least + `,"inner":{"width":1,"inner":{"width":1}},"extra":{"a":{"width":1}}}`, ""},
+		{`{` + minimal + `}`, ""},
+		{`{` + minimal + `,"note":null,"inner":null,"labels":null,"parts":null,"raw":null}`, ""},
+		{`{` + minimal + `,"inner":{"width":1,"inner":{"width":1}},"extra":{"a":{"width":1}}}`, ""},
 		{`{"count":1,"tags":[],"width":2}`, "json: sku: the member is missing"},
-		{`{` + least + `,"inner":{}}`, "json: inner.width: the member is missing"},
-		{`{` + least + `,"parts":[{"width":1},{"kind":"b"}]}`, "json: parts[1].width: the member is missing"},
-		{`{` + least + `,"extra":{"a":{"width":1,"Width":1}}}`, "json: extra.a.Width: there is no such member"},
-		{`{` + least + `,"SKU":"b"}`, "json: SKU: there is no such member"},
-		{`{` + least + `,"sku":"b"}`, "json: sku: the member appears twice"},
-		{`{` + least + `,"s\u006bu":"b"}`, "json: sku: the member appears twice"},
-		{`{` + least + `,"labels":{"a":"","a":""}}`, "json: labels.a: the member appears twice"},
-		{`{` + least + `,"` + strings.Repeat("é", 50) + `":1}`,
+		{`{` + minimal + `,"inner":{}}`, "json: inner.width: the member is missing"},
+		{`{` + minimal + `,"parts":[{"width":1},{"kind":"b"}]}`, "json: parts[1].width: the member is missing"},
+		{`{` + minimal + `,"extra":{"a":{"width":1,"Width":1}}}`, "json: extra.a.Width: there is no such member"},
+		{`{` + minimal + `,"SKU":"b"}`, "json: SKU: there is no such member"},
+		{`{` + minimal + `,"sku":"b"}`, "json: sku: the member appears twice"},
+		{`{` + minimal + `,"s\u006bu":"b"}`, "json: sku: the member appears twice"},
+		{`{` + minimal + `,"labels":{"a":"","a":""}}`, "json: labels.a: the member appears twice"},
+		{`{` + minimal + `,"` + strings.Repeat("é", 50) + `":1}`,
 			"json: " + strings.Repeat("é", 32) + ": there is no such member"},
-		{`{` + least + `,"a` + strings.Repeat("é", 50) + `":1}`,
+		{`{` + minimal + `,"a` + strings.Repeat("é", 50) + `":1}`,
 			"json: a" + strings.Repeat("é", 31) + ": there is no such member"},
 		{`{"sku":null,"count":1,"tags":null,"width":2}`, "json: sku: value has another type than its field"},
-		{`{` + least + `,"small":null}`, "json: small: value has another type than its field"},
-		{`{` + least + `,"pair":null}`, "json: pair: value has another type than its field"},
-		{`{` + least + `,"when":null}`, "json: when: value has another type than its field"},
-		{`{` + least + `,"price":null}`, "json: price: value has another type than its field"},
-		{`{` + least + `,"parts":[null]}`, "json: parts[0]: value has another type than its field"},
+		{`{` + minimal + `,"small":null}`, "json: small: value has another type than its field"},
+		{`{` + minimal + `,"pair":null}`, "json: pair: value has another type than its field"},
+		{`{` + minimal + `,"when":null}`, "json: when: value has another type than its field"},
+		{`{` + minimal + `,"price":null}`, "json: price: value has another type than its field"},
+		{`{` + minimal + `,"parts":[null]}`, "json: parts[0]: value has another type than its field"},
 		{`null`, "json: value has another type than its field"},
 		{``, "json: malformed"},
 		{`{}`, "json: sku: the member is missing"},
@@ -105,7 +105,7 @@ func TestInputIsStrict(t *testing.T) {
 	}
 }
 
-// A struct of more than 64 members knows of each whether it was there.
+// In a struct of more than 64 members, each member is checked.
 func TestManyMembers(t *testing.T) {
 	var fields []reflect.StructField
 	var members []string
@@ -125,10 +125,12 @@ func TestManyMembers(t *testing.T) {
 		t.Error(err)
 	}
 	for i := range members {
-		if err := read(slices.Delete(slices.Clone(members), i, i+1)); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), fmt.Sprintf("F%d:", i)) {
+		if err := read(slices.Delete(slices.Clone(members), i, i+1)); !errors.Is(err, ErrMissing) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("F%d:", i)) {
 			t.Errorf("without %d: %v", i, err)
 		}
-		if err := read(append(slices.Clone(members), members[i])); !errors.Is(err, ErrTwice) || !strings.Contains(err.Error(), fmt.Sprintf("F%d:", i)) {
+		if err := read(append(slices.Clone(members), members[i])); !errors.Is(err, ErrTwice) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("F%d:", i)) {
 			t.Errorf("%d twice: %v", i, err)
 		}
 	}
@@ -163,7 +165,7 @@ func TestOptional(t *testing.T) {
 	}
 }
 
-// Integers are read exactly in whatever way they are written.
+// Integers are read exactly, however they are written.
 func TestWholeNumbers(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -187,7 +189,8 @@ func TestWholeNumbers(t *testing.T) {
 			text += "." + digit(1+r.IntN(22))
 		}
 		if r.IntN(2) == 0 {
-			text += []string{"e", "E"}[r.IntN(2)] + []string{"", "+", "-"}[r.IntN(3)] + fmt.Sprintf("%0*d", 1+r.IntN(3), r.IntN(25))
+			text += []string{"e", "E"}[r.IntN(2)] + []string{"", "+", "-"}[r.IntN(3)] +
+				fmt.Sprintf("%0*d", 1+r.IntN(3), r.IntN(25))
 		}
 		exact, ok := new(big.Rat).SetString(text)
 		if !ok {
@@ -198,7 +201,7 @@ func TestWholeNumbers(t *testing.T) {
 		iErr, uErr := is.Decode([]byte(text), unsafe.Pointer(&i)), us.Decode([]byte(text), unsafe.Pointer(&u))
 		switch {
 		case !exact.IsInt():
-			// Too large before the point is as good a reason.
+			// The part before the point may be too large, which is a valid reason too.
 			if iErr == nil || uErr == nil {
 				t.Fatalf("%s is not whole: %v, %v", text, iErr, uErr)
 			}
@@ -210,7 +213,7 @@ func TestWholeNumbers(t *testing.T) {
 	}
 }
 
-// Types that say themselves what zero is.
+// Types with a method that says what zero is.
 type (
 	byValue   struct{ N int }
 	byPointer struct{ N int }
@@ -257,7 +260,7 @@ type optional struct {
 	Blob    []byte         `json:"blob,omitzero"`
 }
 
-// Text types of kinds that can be empty.
+// Text types of kinds that have empty values.
 type (
 	level int
 	ip    []byte
@@ -271,7 +274,7 @@ func (l *level) UnmarshalText(b []byte) error {
 func (i ip) MarshalText() ([]byte, error)  { return i, nil }
 func (i *ip) UnmarshalText(b []byte) error { *i = append(ip{}, b...); return nil }
 
-// fill makes a value of bytes: each decides about one member.
+// fill makes a value from bytes; each byte decides about one member.
 func (o *optional) fill(b []byte) {
 	next := func() int {
 		if len(b) == 0 {
@@ -309,7 +312,7 @@ func (o *optional) fill(b []byte) {
 	o.Blob = [][]byte{nil, {}, {1}, nil, {}, nil, nil, {2}, {}}[next()]
 }
 
-// What is left out by omitempty and omitzero is what encoding/json leaves out.
+// omitempty and omitzero leave out what encoding/json leaves out.
 func FuzzOmitted(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1})
@@ -339,7 +342,7 @@ func FuzzOmitted(f *testing.F) {
 	})
 }
 
-// node is a JSON value with what encoding/json forgets.
+// node is a JSON value with all its members, in order and with repetitions.
 type node struct {
 	value   any // nil, bool, json.Number, string, []node or []member
 	members []member
@@ -376,7 +379,7 @@ func parse(t testing.TB, d *json.Decoder) node {
 	return n
 }
 
-// fits is as much of JSON Schema as input schemas use, and that no name comes twice.
+// fits checks the part of JSON Schema that input schemas use, and that no name appears twice.
 func fits(schema map[string]any, anchors map[string]map[string]any, n node) bool {
 	if ref, ok := schema["$ref"].(string); ok {
 		return fits(anchors[strings.TrimPrefix(ref, "#")], anchors, n)
@@ -385,7 +388,8 @@ func fits(schema map[string]any, anchors map[string]map[string]any, n node) bool
 		anchors[name] = schema
 	}
 	if any, ok := schema["anyOf"].([]any); ok {
-		return slices.ContainsFunc(any, func(s interface{}) bool { return fits(s.(map[string]interface{}), anchors, n) })
+		return slices.ContainsFunc(any,
+			func(s interface{}) bool { return fits(s.(map[string]interface{}), anchors, n) })
 	}
 	types, ok := schema["type"].([]any)
 	if !ok {
@@ -407,8 +411,8 @@ func fits(schema map[string]any, anchors map[string]map[string]any, n node) bool
 		return is("integer") || is("number")
 	}
 	if n.value == json.Delim('[') {
-		least, ok := schema["minItems"].(float64)
-		if !is("array") || ok && len(n.items) != int(least) {
+		minimal, ok := schema["minItems"].(float64)
+		if !is("array") || ok && len(n.items) != int(minimal) {
 			return false
 		}
 		for _, item := range n.items {
@@ -437,13 +441,16 @@ func fits(schema map[string]any, anchors map[string]map[string]any, n node) bool
 	return !slices.ContainsFunc(required, func(name any) bool { return !seen[name.(string)] })
 }
 
-// What is taken as input is what the schema of input says, and what lenient decoding makes
-// of it.
+// DecodeInput accepts exactly what the input schema describes, and gives the value that lenient
+// decoding gives.
 func FuzzDecodeInput(f *testing.F) {
 	for _, in := range []string{
-		`{` + least + `}`, `{` + least + `,"inner":{"width":1,"inner":{"width":1}},"extra":{"a":{"width":1}},"parts":[{"width":1.0}]}`,
-		`{` + least + `,"sku":1}`, `{` + least + `,"labels":{"a":"","a":""}}`, `{"sku":null}`, `{` + least + `,"pair":[true]}`,
-		`{` + least + `,"small":-1e0,"raw":"AAE=","when":"2026-01-02T03:04:05Z","price":1e400,"note":"\ud800"}`, `{` + least + `,"x":1}`,
+		`{` + minimal + `}`,
+		`{` + minimal + `,"inner":{"width":1,"inner":{"width":1}},"extra":{"a":{"width":1}},"parts":[{"width":1.0}]}`,
+		`{` + minimal + `,"sku":1}`, `{` + minimal + `,"labels":{"a":"","a":""}}`, `{"sku":null}`,
+		`{` + minimal + `,"pair":[true]}`,
+		`{` + minimal + `,"small":-1e0,"raw":"AAE=","when":"2026-01-02T03:04:05Z","price":1e400,"note":"\ud800"}`,
+		`{` + minimal + `,"x":1}`,
 	} {
 		f.Add(in)
 	}
@@ -460,11 +467,12 @@ func FuzzDecodeInput(f *testing.F) {
 		case !json.Valid([]byte(in)) || errors.Is(err, ErrRange) || errors.Is(err, ErrDepth) || errors.Is(err, ErrText):
 			return
 		case err != nil && (strings.Contains(err.Error(), "when") || strings.Contains(err.Error(), "raw")):
-			return // the schema says less of them
+			return // the schema does not describe their text
 		}
-		if len(in) > 10_000 || strings.ContainsAny(in, "eE") && slices.ContainsFunc(strings.Split(strings.ToLower(in), "e"), func(s string) bool {
-			return len(s) > 4 && strings.Trim(s[:4], "+-0123456789") == ""
-		}) {
+		if len(in) > 10_000 || strings.ContainsAny(in, "eE") &&
+			slices.ContainsFunc(strings.Split(strings.ToLower(in), "e"), func(s string) bool {
+				return len(s) > 4 && strings.Trim(s[:4], "+-0123456789") == ""
+			}) {
 			return // too large for exact fractions
 		}
 		d := json.NewDecoder(strings.NewReader(in))
@@ -485,18 +493,20 @@ func FuzzDecodeInput(f *testing.F) {
 	})
 }
 
-// What is taken for a whole state is one: it is written as it was read, and read again.
+// A state that DecodeWhole accepts is written as it was read, and can be read again.
 func FuzzDecodeWhole(f *testing.F) {
 	p := plan[order](f)
 	n := "note"
-	for _, v := range []order{{}, {SKU: "é", Note: &n, Tags: []string{}, Extra: map[string]part{"a": {Kind: "k"}}, Raw: []byte{1}}} {
+	for _, v := range []order{{}, {SKU: "é", Note: &n, Tags: []string{}, Extra: map[string]part{"a": {Kind: "k"}},
+		Raw: []byte{1}}} {
 		b, err := p.Append(nil, unsafe.Pointer(&v))
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(string(b))
 	}
-	for _, in := range []string{`{` + least + `}`, `{}`, `null`, `{"sku":"","count":1,"tags":[],"width":0,"inner":null,"note":null,"pair":[true,false]}`} {
+	for _, in := range []string{`{` + minimal + `}`, `{}`, `null`,
+		`{"sku":"","count":1,"tags":[],"width":0,"inner":null,"note":null,"pair":[true,false]}`} {
 		f.Add(in)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
@@ -504,7 +514,8 @@ func FuzzDecodeWhole(f *testing.F) {
 		if p.DecodeWhole([]byte(in), unsafe.Pointer(&first)) != nil {
 			return
 		}
-		if err := p.Decode([]byte(in), unsafe.Pointer(&loose)); err != nil || !json.Valid([]byte(in)) || !utf8.ValidString(in) {
+		if err := p.Decode([]byte(in), unsafe.Pointer(&loose)); err != nil || !json.Valid([]byte(in)) ||
+			!utf8.ValidString(in) {
 			t.Fatalf("%q is taken: %v", in, err)
 		}
 		b, err := p.Append(nil, unsafe.Pointer(&first))
@@ -518,7 +529,8 @@ func FuzzDecodeWhole(f *testing.F) {
 		if err != nil || string(again) != string(b) {
 			t.Fatalf("%q became %q and then %q, %v", in, b, again, err)
 		}
-		for _, member := range []string{"sku", "count", "note", "tags", "pair", "width", "inner"} { // what is always written
+		// Members that are always written.
+		for _, member := range []string{"sku", "count", "note", "tags", "pair", "width", "inner"} {
 			if !strings.Contains(in, `"`) || strings.Count(in, `"`+member+`"`) == 0 && !strings.Contains(in, `\u`) {
 				t.Fatalf("%q is taken without %s", in, member)
 			}
@@ -532,16 +544,23 @@ func TestInputSchemas(t *testing.T) {
 		List list
 	}
 	for got, want := range map[string]string{
-		plan[part](t).Schema(): `{"$anchor":"t1","type":"object","properties":{"width":{"type":"integer"},"inner":{"anyOf":[{"$ref":"#t1"},{"type":"null"}]},"kind":{"type":"string"}}}`,
-		plan[part](t).InputSchema(): `{"$anchor":"t1","type":"object","properties":{"width":{"type":"integer"},"inner":{"anyOf":[{"$ref":"#t1"},{"type":"null"}]},"kind":{"type":"string"}},` +
+		plan[part](
+			t).Schema(): `{"$anchor":"t1","type":"object","properties":{"width":{"type":"integer"},` +
+			`"inner":{"anyOf":[{"$ref":"#t1"},{"type":"null"}]},"kind":{"type":"string"}}}`,
+		plan[part](
+			t).InputSchema(): `{"$anchor":"t1","type":"object","properties":{"width":{"type":"integer"},` +
+			`"inner":{"anyOf":[{"$ref":"#t1"},{"type":"null"}]},"kind":{"type":"string"}},` +
 			`"required":["width"],"additionalProperties":false}`,
 		plan[struct{}](t).InputSchema(): `{"type":"object","properties":{},"additionalProperties":false}`,
 		plan[twice](t).InputSchema(): `{"type":"object","properties":{` +
 			`"A":{"$anchor":"t1","anyOf":[` +
-			`{"type":"object","properties":{"width":{"type":"integer"},"inner":{"$ref":"#t1"},"kind":{"type":"string"}},"required":["width"],"additionalProperties":false},{"type":"null"}]},` +
+			`{"type":"object","properties":{"width":{"type":"integer"},"inner":{"$ref":"#t1"},` +
+			`"kind":{"type":"string"}},"required":["width"],"additionalProperties":false},{"type":"null"}]},` +
 			`"B":{"$anchor":"t2","anyOf":[` +
-			`{"type":"object","properties":{"width":{"type":"integer"},"inner":{"$ref":"#t2"},"kind":{"type":"string"}},"required":["width"],"additionalProperties":false},{"type":"null"}]},` +
-			`"List":{"$anchor":"t3","type":["array","null"],"items":{"$ref":"#t3"}}},"required":["List"],"additionalProperties":false}`,
+			`{"type":"object","properties":{"width":{"type":"integer"},"inner":{"$ref":"#t2"},` +
+			`"kind":{"type":"string"}},"required":["width"],"additionalProperties":false},{"type":"null"}]},` +
+			`"List":{"$anchor":"t3","type":["array","null"],"items":{"$ref":"#t3"}}},"required":["List"],` +
+			`"additionalProperties":false}`,
 	} {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

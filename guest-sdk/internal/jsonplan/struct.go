@@ -6,18 +6,18 @@ import (
 	"unsafe"
 )
 
-// field is a member of a struct, embedded structs flattened.
+// field is a member of a struct. The members of embedded structs are members of the outer one.
 type field struct {
 	name   string
-	prefix string // `"name":`, as it is written
+	prefix string // the name as it is written, with the colon: `"name":`
 	offset uintptr
 	plan   *Plan
-	// By omitempty or omitzero: whether the member may be missing, and the test for values
-	// that are not written; nil if all are.
+	// optional: the tag has omitempty or omitzero, so the member may be missing. skip reports
+	// whether a value is not written; nil if every value is written.
 	optional bool
 	skip     func(p unsafe.Pointer) bool
 
-	depth  int // of embedding
+	depth  int // how deep the field's struct is embedded
 	tagged bool
 
 	head, mask, tail uint64 // see setWords
@@ -33,11 +33,11 @@ func (m *Maker) planStruct(p *Plan) string {
 		fields[i].setWords()
 	}
 	p.fields = fields
-	var least [modes]uint64 // of the first 64 fields, those that are required
+	var mandatory [modes]uint64 // bit i: field i is required in this mode; the first 64 fields only
 	for i := range min(len(fields), 64) {
 		for mode := range modes {
 			if fields[i].required(mode) {
-				least[mode] |= 1 << i
+				mandatory[mode] |= 1 << i
 			}
 		}
 	}
@@ -70,13 +70,13 @@ func (m *Maker) planStruct(p *Plan) string {
 		var more bool
 		var err error
 		if i, b := d.i, d.b; i < len(b)-1 && b[i] == '{' && b[i+1] == '"' && d.depth < maxDepth {
-			d.i, d.depth, more = i+1, d.depth+1, true // as below, without the calls
-		} else if d.peek() == 'n' && d.left() { // null looks, too, but is a call
+			d.i, d.depth, more = i+1, d.depth+1, true // what open does, without the calls
+		} else if d.peek() == 'n' && d.left() { // left peeks, too, but is a call
 			return nil
 		} else {
 			more, err = d.open('{', '}')
 		}
-		next := 0 // members mostly come in the order of the fields, and as they are written
+		next := 0 // most members come in the order of the fields, and without spaces
 		for more && err == nil {
 			i := next
 			if i >= len(fields) || !d.starts(&fields[i]) {
@@ -96,14 +96,14 @@ func (m *Maker) planStruct(p *Plan) string {
 				next = i + 1
 				if d.mode != lenient {
 					if bit := uint64(1) << (i & 63); i < 64 && seen.low&bit == 0 {
-						seen.low |= bit // add would be a call
+						seen.low |= bit // inlined: add would be a call
 					} else if !seen.add(i) {
 						return within(ErrTwice, -1, f.name)
 					}
 				}
 				at := unsafe.Add(v, f.offset)
 				x, ok := int64(0), false
-				if f.plan.wide { // a call of its decode would take as long again
+				if f.plan.wide { // a call of its decode would double the time
 					x, ok = d.short()
 				}
 				if ok {
@@ -122,7 +122,7 @@ func (m *Maker) planStruct(p *Plan) string {
 				more, err = d.more('}')
 			}
 		}
-		if d.mode != lenient && err == nil && (^seen.low&least[d.mode] != 0 || len(fields) > 64) {
+		if d.mode != lenient && err == nil && (^seen.low&mandatory[d.mode] != 0 || len(fields) > 64) {
 			err = missing(fields, &seen, d.mode)
 		}
 		return err
@@ -156,7 +156,7 @@ func (f *field) required(mode mode) bool {
 	return false
 }
 
-// missing names the first member that is required and was not seen.
+// missing returns an error that names the first required member that was not seen.
 func missing(fields []field, seen *marks, mode mode) error {
 	for i := range fields {
 		if f := &fields[i]; !seen.has(i) && f.required(mode) {
@@ -169,10 +169,10 @@ func missing(fields []field, seen *marks, mode mode) error {
 // marks is a set of small numbers.
 type marks struct {
 	low  uint64
-	more map[int]bool // those that low has no bit for
+	more map[int]bool // numbers from 64
 }
 
-// add reports whether i is new.
+// add adds i, and reports whether it was not in the set.
 func (m *marks) add(i int) bool {
 	if m.has(i) {
 		return false
@@ -195,7 +195,7 @@ func (m *marks) has(i int) bool {
 	return m.more[i]
 }
 
-// fields lists the members of a struct type that stands at offset.
+// fields lists the members of a struct type at an offset, with those of embedded structs.
 func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, problem string) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
@@ -239,8 +239,8 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 	return all, ""
 }
 
-// dominant resolves equal names as Go does: the least embedded wins, then the
-// tagged one; a draw removes all.
+// dominant resolves equal names as Go does: the least deeply embedded field wins, then the
+// tagged one. If two are equal in both, none is kept.
 func dominant(all []field) []field {
 	var kept []field
 	for i, f := range all {
@@ -263,8 +263,9 @@ func dominant(all []field) []field {
 	return kept
 }
 
-// Lost names a field of t, at whatever depth, that has no place in its JSON although
-// nobody said so with a "-": it is not exported. Empty if there is none.
+// Lost names a field of t, at any depth, that JSON would lose because it is not exported. A
+// field with the tag "-" is left out on purpose, and does not count. It returns "" if there
+// is no such field.
 func Lost(t reflect.Type) string { return lost(t, map[reflect.Type]bool{}) }
 
 func lost(t reflect.Type, seen map[reflect.Type]bool) string {
@@ -283,9 +284,10 @@ func lost(t reflect.Type, seen map[reflect.Type]bool) string {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
 		name, _, _ := strings.Cut(tag, ",")
-		embedded := f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct // its exported fields are the struct's own
+		// The exported fields of an embedded struct are the outer struct's own.
+		embedded := f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct
 		switch {
-		case tag == "-" || f.Name == "_" || f.Type.Size() == 0: // left out on purpose, or nothing
+		case tag == "-" || f.Name == "_" || f.Type.Size() == 0: // left out on purpose, or holds nothing
 		case !f.IsExported() && !embedded:
 			return t.String() + "." + f.Name
 		default:
@@ -297,9 +299,9 @@ func lost(t reflect.Type, seen map[reflect.Type]bool) string {
 	return ""
 }
 
-// setWords sets what starts compares: head is the first eight bytes of prefix, mask says
-// which of them there are, if it is shorter, and tail is the last eight, if it is longer.
-// Comparing byte by byte takes a guest as long as reading a small number.
+// setWords sets what starts compares. head is the first eight bytes of prefix; mask selects
+// the bytes that a shorter prefix has; tail is the last eight bytes of a longer one. In a
+// guest, comparing byte by byte takes as long as reading a small number.
 func (f *field) setWords() {
 	if n := len(f.prefix); n < 8 {
 		f.mask = 1<<(8*n) - 1
@@ -310,8 +312,8 @@ func (f *field) setWords() {
 	}
 }
 
-// starts reads the name of f with its quotes and the colon, if that is what comes next,
-// byte by byte.
+// starts reads the name of f and the colon if the input continues with exactly these bytes,
+// and reports whether it did.
 func (d *decoder) starts(f *field) bool {
 	n := len(f.prefix)
 	b := d.b[d.i:]

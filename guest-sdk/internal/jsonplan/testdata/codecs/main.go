@@ -1,6 +1,6 @@
-// Command codecs is a guest that does nothing but encode and decode, so that what
-// a codec costs can be measured where it runs: in a module, in a sandbox. Each
-// query repeats its work and answers how many allocations one round took.
+// Command codecs is a guest that only encodes and decodes. It measures the cost of codecs where
+// they run: in a module, in a sandbox. Each query repeats its work and answers the allocations
+// of one round.
 package main
 
 import (
@@ -44,7 +44,7 @@ func init() {
 	query("json-standard", jsonStandard)
 }
 
-// The workload of the ABI's own benchmarks: a command with a body of 200 bytes; an
+// The workload is that of the ABI's own benchmarks: a command with a body of 200 bytes, and an
 // outcome with two events and a reply.
 var (
 	seed     [abi.SeedSize]byte
@@ -79,8 +79,8 @@ func abiOutcome() {
 	}
 }
 
-// What the JSON codecs are measured with: a command of about 200 bytes is read, an
-// event and a reply are written.
+// The workload of the JSON codecs: read a command of about 200 bytes, write an event and a
+// reply.
 type (
 	line struct {
 		SKU   string `json:"sku"`
@@ -105,7 +105,9 @@ type (
 )
 
 var (
-	command = []byte(`{"customer":"Ada Lovelace, 12 St James's Square","express":true,"lines":[{"sku":"tea-earl-grey","count":2,"cents":450},{"sku":"cup-bone-china","count":4,"cents":1299},{"sku":"spoon","count":4,"cents":99}]}`)
+	command = []byte(
+		`{"customer":"Ada Lovelace, 12 St James's Square","express":true,"lines":[{"sku":"tea-earl-grey","count":2,` +
+			`"cents":450},{"sku":"cup-bone-china","count":4,"cents":1299},{"sku":"spoon","count":4,"cents":99}]}`)
 
 	maker     jsonplan.Maker
 	placeIn   = plan[place]()
