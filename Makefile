@@ -97,9 +97,10 @@ crash: $(RUNTESTS) ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n
 
 prove: $(RUNTESTS) ## all proofs at full length: kills, power cuts, damaged files, models, linearizability, hostile services; TIME=3m for each that is timed
 	$(PROVE) $(PROOFS) $(LENGTH)
-	@# These two have flags of their own.
-	$(TEST) -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestPowerCuts|TestDamagedFiles|TestDamageOfTheIndexIsNoticedByNobody|TestModel|TestAFullFileSystem)$$' ./journal/badgerengine \
-		-kill.rounds 200 -cut.rounds 50 -damage.cases 1000 -damage.index 1000 -model.time 3m
+	@# These have flags of their own.
+	$(TEST) -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestDamagedFiles|TestDamageOfTheIndexIsNoticedByNobody|TestModel|TestAFullFileSystem)$$' ./journal/storage \
+		-kill.rounds 200 -damage.cases 1000 -damage.index 1000 -model.time 3m
+	$(TEST) -count=1 -timeout 60m -v -run '^TestPowerCuts$$' ./journal/badgerlog -cut.rounds 50
 	$(TEST) -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/lsm -model.time 3m
 
 fuzz: ## fuzz every target for FUZZTIME=10s
@@ -109,7 +110,7 @@ bench: build guests ## measure: load on a bank of 100,000 accounts, group commit
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
 	$(GO) test -run '^$$' -bench . -skip '^BenchmarkBadger$$/^bounds' -benchmem -benchtime 1s ./abi/... ./journal/... ./host ./host/internal/engine/... ./host/hosttest/...
 	@# With fewer commits a bound is spared the tables that it puts off.
-	$(GO) test -run '^$$' -bench '^BenchmarkBadger$$/^bounds' -benchtime 1000000x -timeout 1h ./journal/badgerengine
+	$(GO) test -run '^$$' -bench '^BenchmarkBadger$$/^bounds' -benchtime 1000000x -timeout 1h ./journal/badgerlog
 	$(GO) test -run '^$$' -bench . -benchtime 60x ./host/internal/metering/kernels
 	$(GO) test -run '^$$' -bench 'Upload|Neighbour' -benchtime 5x ./host/internal/sandbox
 	$(GO) test -run '^$$' -bench 'Border|Start|Reset|Ending' -benchtime 3x ./host/internal/sandbox
@@ -141,7 +142,7 @@ check: lint build guests node ## everything that must pass before a change goes 
 	@$(RUNTESTS) -slowest 10 build/times/*.json
 
 bench-growth: ## measure journals of GROWTH=1000000,10000000 events against each other (10 GB of disk, some minutes)
-	$(GO) test -run '^$$' -bench Growth -timeout 2h ./journal/badgerengine -events $(GROWTH)
+	$(GO) test -run '^$$' -bench Growth -timeout 2h ./journal/storage -events $(GROWTH)
 
 clean: ## remove what was built
 	rm -rf bin build

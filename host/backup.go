@@ -14,7 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // Backup writes a backup of everything that a host in another directory needs to go
@@ -89,7 +89,7 @@ func backupError(op string, err error) error {
 
 // BackupDir is [Host.Backup] for a directory on which no host is running.
 func BackupDir(ctx context.Context, dir string, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
-	engine, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
+	engine, err := storage.Open(JournalDir(dir), storage.Options{})
 	if err != nil {
 		return nil, backupError("back up", err)
 	}
@@ -185,7 +185,7 @@ func inUse(dir string) (bool, error) {
 		return false, err
 	}
 	if _, err := os.Stat(JournalDir(dir)); err == nil {
-		e, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
+		e, err := storage.Open(JournalDir(dir), storage.Options{})
 		if journal.KindOf(err) == journal.KindLocked {
 			return true, backupError("restore", err)
 		}
@@ -202,7 +202,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if err != nil {
 		return err
 	}
-	engine, err := badgerengine.Open(JournalDir(dir), badgerengine.Options{})
+	engine, err := storage.Open(JournalDir(dir), storage.Options{})
 	if err != nil {
 		return backupError("restore", err)
 	}
@@ -229,7 +229,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if err := j.Close(ctx); err != nil || o.NoVerify {
 		return err
 	}
-	if engine, err = badgerengine.Open(JournalDir(dir), badgerengine.Options{}); err != nil {
+	if engine, err = storage.Open(JournalDir(dir), storage.Options{}); err != nil {
 		return err
 	}
 	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow, Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events) }})

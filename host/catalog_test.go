@@ -10,8 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // forge records a deployment that no host has looked at, the second one of the service, and starts the
@@ -23,7 +23,7 @@ func forge(t *testing.T, h *hosttest.Host, spec service.Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, err := badgerengine.Open(host.JournalDir(h.Dir()), badgerengine.Options{})
+	engine, err := storage.Open(host.JournalDir(h.Dir()), storage.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // A process may have so many descriptors, and a journal that cannot open a file fails. So
@@ -59,7 +59,7 @@ func newDescriptors(dir string, all *budget.Account) (*descriptors, error) {
 		all.SetLimit(budget.Descriptors, d.limit)
 	}
 	d.account = all.Child("journal and process", nil)
-	journal, err := badgerengine.FilesOf(dir)
+	journal, err := storage.FilesOf(dir)
 	if err != nil {
 		d.account.Close()
 		return nil, openError(err)
@@ -95,7 +95,7 @@ func (d *descriptors) forJournal() int {
 
 // measure has the account tell what the journal needs now.
 func (d *descriptors) measure() {
-	if n, err := badgerengine.FilesOf(d.dir); err == nil { // else it is what it was
+	if n, err := storage.FilesOf(d.dir); err == nil { // else it is what it was
 		d.account.Set(budget.Descriptors, d.claim(int64(n)))
 	}
 }

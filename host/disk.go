@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // defaultReserve is the room that is kept for the journal on its disk: what its engine
@@ -20,7 +20,7 @@ const defaultReserve = 1 << 30
 // diskDefaults sets the bounds of the disk that come from its size: a service's log may
 // have a quarter of it, and so may all modules.
 func (o Options) diskDefaults() Options {
-	size, _, known, err := badgerengine.Disk(existing(o.Dir))
+	size, _, known, err := storage.Disk(existing(o.Dir))
 	if err != nil || !known {
 		return o // it is not known, and the host finds out why when it writes
 	}
@@ -58,7 +58,7 @@ func (h *Host) reserve() int64 {
 // journal is not theirs.
 func (h *Host) moduleRoom(bytes int64) error {
 	reserve := h.reserve()
-	size, free, known, err := badgerengine.Disk(modulesDir(h.opt.Dir))
+	size, free, known, err := storage.Disk(modulesDir(h.opt.Dir))
 	if err != nil {
 		return service.Errorf(service.KindInternal, "the room on the disk is not known: %w", err)
 	}
@@ -86,7 +86,7 @@ func (h *Host) diskLoop() {
 func (h *Host) boundDisk() {
 	limit := h.opt.Budget.DiskBytes
 	if !h.ownEngine { // which has its logs nobody knows where
-		if _, free, known, err := badgerengine.Disk(JournalDir(h.opt.Dir)); err == nil && known {
+		if _, free, known, err := storage.Disk(JournalDir(h.opt.Dir)); err == nil && known {
 			most := max(1, h.budget.Used(budget.DiskBytes)+free-h.reserve())
 			if limit == 0 || most < limit {
 				limit = most

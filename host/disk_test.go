@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // usage is what the host says of the disk.
@@ -235,7 +235,7 @@ func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 // Without a limit the disk is one: the host knows what it may write, from its start on.
 func TestTheDiskIsTheLimit(t *testing.T) {
 	dir := t.TempDir()
-	size, free, known, err := badgerengine.Disk(dir)
+	size, free, known, err := storage.Disk(dir)
 	if err != nil || !known {
 		if runtime.GOOS == "linux" {
 			t.Fatal("the disk is not known: ", err)

@@ -34,7 +34,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // Host is a running host.
@@ -103,7 +103,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
-			return badgerengine.Open(JournalDir(o.Dir), badgerengine.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
+			return storage.Open(JournalDir(o.Dir), storage.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
 		}
 	}
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})

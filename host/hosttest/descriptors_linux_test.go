@@ -25,8 +25,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // Environment of a host that is a process of its own, with few descriptors.
@@ -143,7 +143,7 @@ func (f *few) stop() {
 			f.t.Errorf("its log has %q:\n%s", word, f.log.String())
 		}
 	}
-	engine, err := badgerengine.Open(host.JournalDir(f.dir), badgerengine.Options{})
+	engine, err := storage.Open(host.JournalDir(f.dir), storage.Options{})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestSpareDescriptors(t *testing.T) {
 	h, err := host.Open(t.Context(), host.Options{
 		Dir: dir, Logger: slog.New(slog.DiscardHandler), RecoveryWait: time.Millisecond,
 		OpenEngine: func() (journal.Engine, error) {
-			e, err := badgerengine.Open(host.JournalDir(dir), badgerengine.Options{})
+			e, err := storage.Open(host.JournalDir(dir), storage.Options{})
 			opened = append(opened, err)
 			faulty = &journaltest.Faulty{Engine: e}
 			return faulty, err

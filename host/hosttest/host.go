@@ -14,7 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // patience bounds what a test waits for. It is only ever reached by a bug.
@@ -112,7 +112,7 @@ func (h *Host) verify() {
 	open := h.options.OpenEngine
 	if open == nil {
 		open = func() (journal.Engine, error) {
-			return badgerengine.Open(host.JournalDir(h.options.Dir), badgerengine.Options{})
+			return storage.Open(host.JournalDir(h.options.Dir), storage.Options{})
 		}
 	}
 	engine, err := open()

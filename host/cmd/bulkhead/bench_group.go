@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/loadgen"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // groupCompared is the same load with and without group commit: on the whole
@@ -73,7 +73,7 @@ func (b *bench) onHost(dir, title string, o journal.Options) (benchRun, error) {
 // onJournal appends the same commands, each with one event, to a journal without
 // a host around it.
 func (b *bench) onJournal(dir, title string, o journal.Options) (benchRun, error) {
-	engine, err := badgerengine.Open(host.JournalDir(dir), badgerengine.Options{})
+	engine, err := storage.Open(host.JournalDir(dir), storage.Options{})
 	if err != nil {
 		return benchRun{}, err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // journalCmd works on the journal of a host that does not run.
@@ -34,12 +34,12 @@ type journalCmd struct {
 }
 
 // engine opens the storage of the journal.
-func (c *journalCmd) engine() (*badgerengine.Engine, error) {
+func (c *journalCmd) engine() (*storage.Storage, error) {
 	dir := host.JournalDir(c.Data)
 	if _, err := os.Stat(dir); err != nil {
 		return nil, usageError{fmt.Errorf("there is no journal in %s: %w", c.Data, err)}
 	}
-	e, err := badgerengine.Open(dir, badgerengine.Options{})
+	e, err := storage.Open(dir, storage.Options{})
 	return e, c.openError(err)
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
-	"github.com/bulkhead-wasm/bulkhead/journal/badgerengine"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // journalExportCmd writes a part of a log to a file.
@@ -148,7 +148,7 @@ func (c *journalImportCmd) Run(e *env, all *journalCmd) error {
 	if err := os.MkdirAll(all.Data, 0o700); err != nil {
 		return err
 	}
-	engine, err := badgerengine.Open(host.JournalDir(all.Data), badgerengine.Options{})
+	engine, err := storage.Open(host.JournalDir(all.Data), storage.Options{})
 	if err != nil {
 		return all.openError(err)
 	}

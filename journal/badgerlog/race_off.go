@@ -1,0 +1,5 @@
+//go:build !race
+
+package badgerlog
+
+const underRace = false // see race_on.go

@@ -1,0 +1,45 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A damaged block within a table ends the process when a compaction of Badger's
+// meets it, and would again at each start. Reading every block at every start would
+// take too long, so the storage counts how often it was opened and not closed: the
+// third time within a short while every block is read, and damaged tables are put
+// aside.
+const (
+	openedFile  = "opened" // "count seconds": so often in a row, at last then
+	deepAfter   = 2        // openings that ended without a close
+	deathsApart = 10 * time.Minute
+)
+
+// begin counts an opening and notes whether to look at everything.
+func (s *Storage) begin() error {
+	path := filepath.Join(s.dir, openedFile)
+	var count, at int64
+	content, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	now := time.Now().Unix()
+	_, err = fmt.Sscan(string(content), &count, &at)
+	if err != nil || count < 0 || now-at > int64(deathsApart/time.Second) {
+		count = 0
+	}
+	if s.deep = count >= deepAfter; s.deep {
+		count = 0
+	}
+	err = os.WriteFile(path, fmt.Appendf(nil, "%d %d\n", count+1, now), 0o600)
+	s.begun = err == nil
+	return err
+}
+
+// end takes it back.
+func (s *Storage) end() error { return os.Remove(filepath.Join(s.dir, openedFile)) }

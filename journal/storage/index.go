@@ -1,0 +1,104 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/lsm"
+)
+
+// index is the store of the index.
+type index = *lsm.Store
+
+// checkedIndex is up to which size an index is read as a whole whenever it is opened, which takes
+// about a tenth of a second then. Damage of a larger one is found when the block is read.
+const checkedIndex = 64 << 20
+
+const asideSuffix = ".damaged"
+
+func (s *Storage) indexOptions() lsm.Options {
+	return lsm.Options{
+		ReadOnly:    s.options.ReadOnly,
+		MemoryBytes: int(s.options.MemTableBytes),
+		CacheBytes:  s.options.IndexCacheBytes,
+		Group:       journal.IndexGroup,
+		// The reserve is the log's. A merge that would eat into it is not worth it.
+		Room:   func(bytes int64) error { return checkSpace(s.dir, s.reserve+uint64(bytes)) },
+		Logger: s.options.Logger,
+	}
+}
+
+// openIndex opens the index, or an empty one in the place of one that is damaged.
+func (s *Storage) openIndex() (err error) {
+	dir, o := s.indexDir(), s.indexOptions()
+	if o.ReadOnly {
+		s.index, err = lsm.Open(dir, o)
+		return err
+	}
+	if s.index, err = s.openOwnIndex(dir, o); err == nil || journal.KindOf(err) != journal.KindCorrupt {
+		return err
+	}
+	if o.Logger != nil {
+		o.Logger.Error("the journal's index is damaged; it is put aside and made again from the log", "error", err)
+	}
+	// One that was put aside before makes room.
+	if err := errors.Join(os.RemoveAll(dir+asideSuffix), os.Rename(dir, dir+asideSuffix)); err != nil {
+		return err
+	}
+	if _, err := badgerlog.KeepLineage(dir, s.log.Lineage()); err != nil {
+		return err
+	}
+	s.index, err = lsm.Open(dir, o)
+	return err
+}
+
+// openOwnIndex opens the index if it is this journal's and not damaged.
+func (s *Storage) openOwnIndex(dir string, o lsm.Options) (*lsm.Store, error) {
+	own, err := false, removeOlderIndex(dir)
+	if err == nil {
+		own, err = badgerlog.KeepLineage(dir, s.log.Lineage())
+	}
+	switch {
+	case errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR):
+		return nil, damagedIndex(dir, "it is no directory, or has one in the place of a file", err)
+	case err != nil:
+		return nil, err
+	case !own:
+		return nil, damagedIndex(dir, "it is the index of another journal", nil)
+	}
+	index, err := lsm.Open(dir, o)
+	if err != nil || !s.deep && index.Stats().Bytes > checkedIndex {
+		return index, err
+	}
+	found := index.Check(context.Background())
+	if journal.KindOf(found) == journal.KindCorrupt {
+		return nil, errors.Join(found, index.Close())
+	}
+	if found != nil && o.Logger != nil { // what cannot be read now is no damage yet
+		o.Logger.Warn("the journal's index could not be checked", "error", found)
+	}
+	return index, nil
+}
+
+func damagedIndex(dir, detail string, err error) error {
+	detail = fmt.Sprintf("%s is damaged: %s", dir, detail)
+	return &journal.Error{Op: "open", Kind: journal.KindCorrupt, Detail: detail, Err: err}
+}
+
+// removeOlderIndex removes an index that was kept in Badger, as it once was. It is made from the log again.
+func removeOlderIndex(dir string) error {
+	older := dir + ".older"
+	_, err := os.Stat(filepath.Join(dir, "MANIFEST"))
+	if err == nil {
+		err = os.Rename(dir, older)
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, os.RemoveAll(older)) // which may be of a try before
+}

@@ -1,0 +1,46 @@
+package storage
+
+import (
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+)
+
+var (
+	modelTime = flag.Duration("model.time", 2*time.Second, "how long TestModel runs")
+	modelSeed = flag.Uint64("model.seed", 0, "repeat TestModel from this seed; 0 takes a new one")
+)
+
+// directory is a model's disk whose bytes are Badger's. Operations fail before it sees
+// them, or after; what a crash does to it is TestKill9's to find out.
+type directory struct {
+	dir     string
+	options Options
+	journaltest.Faulty
+}
+
+func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
+	e, err := Open(d.dir, d.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Engine = e
+	d.FailAt(0)
+	return &d.Faulty
+}
+
+// smallFiles has several files of everything.
+var smallFiles = Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20}
+
+func TestModel(t *testing.T) {
+	seed := *modelSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-model.seed %d", seed)
+	journaltest.Model(t, &directory{dir: t.TempDir(), options: smallFiles}, seed, *modelTime)
+}
