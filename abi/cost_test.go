@@ -12,8 +12,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// workload is the pair of messages that the figures are about: a command with a
-// body of 200 bytes, and an outcome with two events and a reply.
+// workload is the pair of messages that is measured: a command with a body of 200 bytes, and an
+// outcome with two events and a reply.
 type workload struct {
 	seed     [abi.SeedSize]byte
 	metadata abi.Metadata
@@ -23,14 +23,16 @@ type workload struct {
 
 func newWorkload() *workload {
 	return &workload{
-		metadata: abi.Metadata(nil).AppendPair("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-		body:     bytes.Repeat([]byte("b"), 200),
-		buf:      make([]byte, 0, 4096),
+		metadata: abi.Metadata(nil).AppendPair("traceparent",
+			"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+		body: bytes.Repeat([]byte("b"), 200),
+		buf:  make([]byte, 0, 4096),
 	}
 }
 
 func (w *workload) command(t testing.TB) {
-	b := abi.AppendCommand(w.buf[:0], 7, 1, 41, 1_700_000_000_000_000_000, &w.seed, "cmd-0123456789", w.metadata, w.body)
+	b := abi.AppendCommand(w.buf[:0], 7, 1, 41, 1_700_000_000_000_000_000, &w.seed, "cmd-0123456789", w.metadata,
+		w.body)
 	r, rest, err := abi.DecodeRequest(b)
 	if err != nil || len(rest) != 0 {
 		t.Fatal(err)
@@ -72,7 +74,7 @@ func (w *workload) outcome(t testing.TB) {
 	}
 }
 
-// Errors are part of the promise: a hostile guest must not make the host allocate.
+// Errors do not allocate either: a hostile guest must not make the host allocate.
 func (w *workload) refusals(t testing.TB) {
 	b := abi.AppendQuery(w.buf[:0], 1, 0, 0, 0, w.body)
 	if _, _, err := abi.DecodeRequest(b[:40]); err == nil {
@@ -96,7 +98,8 @@ func (w *workload) refusals(t testing.TB) {
 
 func TestNoAllocations(t *testing.T) {
 	w := newWorkload()
-	for name, f := range map[string]func(testing.TB){"command": w.command, "outcome": w.outcome, "refusals": w.refusals} {
+	for name, f := range map[string]func(testing.TB){"command": w.command, "outcome": w.outcome,
+		"refusals": w.refusals} {
 		if n := testing.AllocsPerRun(100, func() { f(t) }); n != 0 {
 			t.Errorf("%s: %v allocations a run, want none", name, n)
 		}
@@ -131,8 +134,8 @@ func gotool(t *testing.T, goos, goarch string, args ...string) string {
 	return string(out)
 }
 
-// Every Go guest carries this package and all that it imports: a new import
-// here costs each of them size and start-up time. strconv brings unicode/utf8 along.
+// Every Go guest contains this package and all that it imports: a new import costs size and
+// start-up time in each of them. strconv brings unicode/utf8 along.
 func TestDependencies(t *testing.T) {
 	pkg, err := build.ImportDir(".", 0)
 	if err != nil {
@@ -142,7 +145,8 @@ func TestDependencies(t *testing.T) {
 		t.Errorf("imports %v, want %v", pkg.Imports, want)
 	}
 	deps := strings.Fields(gotool(t, "wasip1", "wasm", "list", "-deps", "."))
-	for _, heavy := range []string{"fmt", "reflect", "encoding/json", "encoding/binary", "time", "os", "io", "sync", "sort", "unicode"} {
+	for _, heavy := range []string{"fmt", "reflect", "encoding/json", "encoding/binary", "time", "os", "io", "sync",
+		"sort", "unicode"} {
 		if slices.Contains(deps, heavy) {
 			t.Errorf("%s is among the dependencies", heavy)
 		}
@@ -154,7 +158,7 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
-// The guest's int has 64 bits under wasip1, but a host may be built for 32.
+// An int has 64 bits in guests under wasip1, but a host may be built for 32 bits.
 func TestBuildsElsewhere(t *testing.T) {
 	gotool(t, "wasip1", "wasm", "build", ".")
 	gotool(t, "linux", "386", "vet", ".")

@@ -6,14 +6,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// A guest decodes the mailbox frame by frame and encodes its answer behind the
-// frames that it has already written.
+// A guest decodes the mailbox frame by frame, and appends its answer to the frames that it has
+// already written.
 func Example() {
-	// What the host writes into the mailbox.
+	// The host writes this into the mailbox.
 	var seed [abi.SeedSize]byte
 	mailbox := abi.AppendCommand(nil, 7, 0, 3, 1_700_000_000_000_000_000, &seed, "cmd-1", nil, []byte(`{"by":5}`))
 
-	// What the guest makes of it.
+	// The guest decodes it and answers.
 	var out []byte
 	for index := uint32(0); len(mailbox) > 0; index++ {
 		r, rest, err := abi.DecodeRequest(mailbox)
@@ -23,15 +23,17 @@ func Example() {
 		}
 		c, err := abi.DecodeCommand(&r)
 		if err != nil {
-			out = abi.AppendRefusal(out, abi.Response{Kind: abi.RespFault, Slot: r.Slot, Index: index}, abi.CodeBadFrame, err.Error())
+			out = abi.AppendRefusal(out, abi.Response{Kind: abi.RespFault, Slot: r.Slot, Index: index},
+				abi.CodeBadFrame, err.Error())
 			break
 		}
 		out = abi.AppendEvent(out, r.Slot, index, 0, c.Body, nil)
-		out = abi.AppendBody(out, abi.Response{Kind: abi.RespReply, Slot: r.Slot, Index: index, Aux: 1}, []byte(`{"n":17}`))
+		out = abi.AppendBody(out, abi.Response{Kind: abi.RespReply, Slot: r.Slot, Index: index, Aux: 1},
+			[]byte(`{"n":17}`))
 		mailbox = rest
 	}
 
-	// What the host reads.
+	// The host reads the answer.
 	for len(out) > 0 {
 		r, rest, _ := abi.DecodeResponse(out)
 		fmt.Println(r.Kind, "of", len(out)-len(rest), "bytes for slot", r.Slot)

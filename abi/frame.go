@@ -1,18 +1,19 @@
 package abi
 
-// DecodeError says why bytes are not a frame or a payload. It is an enum, not
-// a struct, so that a guest pays nothing for it.
+// DecodeError says why bytes are not a frame or a payload. It is an enum, not a struct, so that
+// it costs nothing in guests.
 type DecodeError uint8
 
-// The reasons why a decoder refuses its input. Zero is no error.
+// The reasons why a decoder refuses its input. Zero is not an error.
 const (
 	ErrShortHeader  DecodeError = iota + 1 // fewer bytes than a header
-	ErrFrameLength                         // the length field is below the header's size, unaligned or beyond the buffer
+	ErrFrameLength                         // the frame's length is too small, not aligned, or beyond the buffer
 	ErrPayload                             // the payload does not fit its frame
-	ErrShortPayload                        // a payload ends before its fixed fields
-	ErrField                               // a field's length is beyond its payload
-	ErrMetadata                            // metadata pairs do not fill their bytes exactly, have no name, or are not UTF-8
-	ErrTooLarge                            // a field is above its limit
+	ErrShortPayload                        // the payload is shorter than its fixed fields
+	ErrField                               // a field ends beyond its payload
+	// metadata do not fill their field exactly, have an empty name, or are not UTF-8
+	ErrMetadata
+	ErrTooLarge // a field is larger than its limit
 )
 
 // Error implements error.
@@ -36,7 +37,7 @@ func (e DecodeError) Error() string {
 	return "abi: no error"
 }
 
-// Request is one frame from host to guest.
+// Request is a frame from host to guest.
 //
 //	offset  size  field
 //	0       4     length of the frame with header and padding, a multiple of 8
@@ -60,17 +61,17 @@ type Request struct {
 	Payload []byte // view into the decoded buffer
 }
 
-// Response is one frame from guest to host.
+// Response is a frame from guest to host.
 //
 //	offset  size  field
 //	0       4     length of the frame with header and padding, a multiple of 8
 //	4       1     kind
 //	5       1     flags
 //	6       2     type: index into the manifest's events, for Event
-//	8       4     slot: as in the request it answers
+//	8       4     slot: the same as in the request that it answers
 //	12      4     payload length
 //	16      4     index of the request frame that it answers, from 0
-//	20      4     aux: for Reply to a Command the number of its events, for Log the level
+//	20      4     aux: number of events in a Reply to a Command; level of a Log; otherwise 0
 //	24      …     payload, then zeros up to length
 //
 // All fields are little-endian.
@@ -84,8 +85,9 @@ type Response struct {
 	Payload []byte // view into the decoded buffer
 }
 
-// padding is the source of header space and of the zeros between frames.
-const padding = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+// padding is a source of zeros for headers and for the space between frames.
+const padding = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // pad appends zeros until the frame that starts at offset start has an aligned length.
 func pad(b []byte, start int) []byte {
@@ -96,15 +98,15 @@ func pad(b []byte, start int) []byte {
 	return append(b, padding[:FrameAlign-n]...)
 }
 
-// BeginRequest appends an empty request header to b. The caller appends the
-// payload and closes the frame with [EndRequest], giving it start.
+// BeginRequest appends an empty request header to b. The caller then appends the payload and
+// passes start to [EndRequest].
 func BeginRequest(b []byte) (buf []byte, start int) {
 	return append(b, padding[:RequestHeaderSize]...), len(b)
 }
 
-// EndRequest pads the frame that began at start and fills in its header. The
-// payload is what was appended since [BeginRequest]; r.Payload is not used. A
-// frame above [MaxFrameSize] is one that no decoder takes: bound what goes in.
+// EndRequest pads the frame that begins at start and fills in its header. The payload is what was
+// appended since [BeginRequest]; r.Payload is not used. The caller must keep the frame within
+// [MaxFrameSize]: decoders refuse a larger one.
 func EndRequest(b []byte, start int, r Request) []byte {
 	n := len(b) - start - RequestHeaderSize
 	b = pad(b, start)
@@ -119,8 +121,8 @@ func EndRequest(b []byte, start int, r Request) []byte {
 	return b
 }
 
-// DecodeRequest splits the first request frame off b. The payload is a view
-// into b. An unknown kind is not an error here: its frame can be skipped.
+// DecodeRequest decodes the first request frame of b. The payload is a view into b. An unknown
+// kind is not an error: the caller can skip the frame.
 func DecodeRequest(b []byte) (r Request, rest []byte, err error) {
 	length, payload, e := frameBounds(b, RequestHeaderSize)
 	if e != 0 {
@@ -135,15 +137,15 @@ func DecodeRequest(b []byte) (r Request, rest []byte, err error) {
 	return r, b[length:], nil
 }
 
-// BeginResponse appends an empty response header to b. The caller appends the
-// payload and closes the frame with [EndResponse], giving it start.
+// BeginResponse appends an empty response header to b. The caller then appends the payload and
+// passes start to [EndResponse].
 func BeginResponse(b []byte) (buf []byte, start int) {
 	return append(b, padding[:ResponseHeaderSize]...), len(b)
 }
 
-// EndResponse pads the frame that began at start and fills in its header. The
-// payload is what was appended since [BeginResponse]; r.Payload is not used. A
-// frame above [MaxFrameSize] is one that no decoder takes: bound what goes in.
+// EndResponse pads the frame that begins at start and fills in its header. The payload is what was
+// appended since [BeginResponse]; r.Payload is not used. The caller must keep the frame within
+// [MaxFrameSize]: decoders refuse a larger one.
 func EndResponse(b []byte, start int, r Response) []byte {
 	n := len(b) - start - ResponseHeaderSize
 	b = pad(b, start)
@@ -158,8 +160,8 @@ func EndResponse(b []byte, start int, r Response) []byte {
 	return b
 }
 
-// DecodeResponse splits the first response frame off b. The payload is a view
-// into b. An unknown kind is not an error here; the host refuses it by rule.
+// DecodeResponse decodes the first response frame of b. The payload is a view into b. An unknown
+// kind is not an error here, but the host's rules refuse it.
 func DecodeResponse(b []byte) (r Response, rest []byte, err error) {
 	length, payload, e := frameBounds(b, ResponseHeaderSize)
 	if e != 0 {
@@ -174,8 +176,8 @@ func DecodeResponse(b []byte) (r Response, rest []byte, err error) {
 	return r, b[length:], nil
 }
 
-// frameBounds reads and checks the two length fields that every header has at
-// the same place.
+// frameBounds decodes and checks the two length fields, which are at the same offsets in both
+// headers.
 func frameBounds(b []byte, header int) (length, payload int, err DecodeError) {
 	if len(b) < header {
 		return 0, 0, ErrShortHeader

@@ -11,9 +11,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
 )
 
-// canonical re-encodes what a frame decoded to and decodes that again: the
-// meaning must be the same. Where the input is what an encoder makes, the bytes
-// are too; see TestGoldenVectors.
+// canonical encodes a decoded frame and decodes it again: the fields must be the same. Bytes that
+// an encoder has made must be the same too; see TestGoldenVectors.
 func canonical(t *testing.T, kind abitest.Kind, frame []byte) {
 	f, err := abitest.Decode(kind, frame)
 	if err != nil {
@@ -30,7 +29,7 @@ func canonical(t *testing.T, kind abitest.Kind, frame []byte) {
 	if err != nil {
 		t.Fatalf("%s: what was encoded cannot be decoded: %v", kind, err)
 	}
-	// Fields of the header that a kind does not use are not carried over.
+	// Header fields that a kind does not use are lost.
 	f.Flags, again.Flags = 0, 0
 	switch kind {
 	case abitest.Open:
@@ -58,7 +57,8 @@ func FuzzDecodeRequest(f *testing.F) {
 		f.Add(b)
 	}
 	kinds := map[abi.RequestKind]abitest.Kind{
-		abi.ReqOpen: abitest.Open, abi.ReqApply: abitest.Apply, abi.ReqCommand: abitest.Command, abi.ReqQuery: abitest.Query,
+		abi.ReqOpen: abitest.Open, abi.ReqApply: abitest.Apply, abi.ReqCommand: abitest.Command,
+		abi.ReqQuery:    abitest.Query,
 		abi.ReqSnapshot: abitest.SnapshotRequest, abi.ReqDrop: abitest.Drop, abi.ReqDescribe: abitest.Describe,
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -82,7 +82,8 @@ func FuzzDecodeResponse(f *testing.F) {
 		f.Add(b)
 	}
 	kinds := map[abi.ResponseKind]abitest.Kind{
-		abi.RespEvent: abitest.Event, abi.RespReply: abitest.Reply, abi.RespReject: abitest.Reject, abi.RespFault: abitest.Fault,
+		abi.RespEvent: abitest.Event, abi.RespReply: abitest.Reply, abi.RespReject: abitest.Reject,
+		abi.RespFault:    abitest.Fault,
 		abi.RespSnapshot: abitest.Snapshot, abi.RespDescription: abitest.Description, abi.RespLog: abitest.Log,
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -101,7 +102,7 @@ func FuzzDecodeResponse(f *testing.F) {
 	})
 }
 
-// FuzzPayload gives every payload decoder bytes that no frame decoder has seen.
+// FuzzPayload gives the payload decoders bytes that no frame decoder has checked.
 func FuzzPayload(f *testing.F) {
 	for _, b := range goldenBytes(f) {
 		if len(b) > abi.RequestHeaderSize {
@@ -131,7 +132,8 @@ func FuzzPayload(f *testing.F) {
 		if b, err := abi.DecodeBody(&resp); err == nil && 8+len(b) > len(payload) {
 			t.Fatalf("body: %x", b)
 		}
-		if x, err := abi.DecodeRefusal(&resp); err == nil && (len(x.Code) > abi.MaxCodeSize || len(x.Message) > abi.MaxMessageSize) {
+		if x, err := abi.DecodeRefusal(&resp); err == nil && (len(x.Code) > abi.MaxCodeSize ||
+			len(x.Message) > abi.MaxMessageSize) {
 			t.Fatalf("refusal: %+v", x)
 		}
 	})
@@ -173,7 +175,8 @@ func FuzzRoundTrip(f *testing.F) {
 			t.Fatalf("command header %+v, %v", r, err)
 		}
 		c, err := abi.DecodeCommand(&r)
-		if err != nil || c.Seed != s || string(c.ID) != text || !bytes.Equal(c.Metadata, one) || !bytes.Equal(c.Body, two) {
+		if err != nil || c.Seed != s || string(c.ID) != text || !bytes.Equal(c.Metadata, one) ||
+			!bytes.Equal(c.Body, two) {
 			t.Fatalf("command %+v, %v", c, err)
 		}
 		r, _, err = abi.DecodeRequest(abi.AppendOpen(nil, slot, version, text, two))
@@ -195,7 +198,7 @@ func FuzzRoundTrip(f *testing.F) {
 	})
 }
 
-// wireManifest is the manifest's JSON as SPEC.md describes it.
+// wireManifest is the manifest's JSON as described in SPEC.md.
 type wireManifest struct {
 	ABI          int        `json:"abi"`
 	Service      string     `json:"service"`
@@ -223,7 +226,8 @@ func FuzzManifest(f *testing.F) {
 	f.Add("\x00\x1f\"\\/", "\xff\xfe", "\u2028\U0001F6A2", "", "\x7f", uint32(0))
 	f.Fuzz(func(t *testing.T, service, version, sdk, name, alias string, schema uint32) {
 		m := abi.Manifest{
-			ABI: abi.Version, Service: service, Version: version, SDK: sdk, StateSchema: schema, Features: []string{alias, ""},
+			ABI: abi.Version, Service: service, Version: version, SDK: sdk, StateSchema: schema,
+			Features: []string{alias, ""},
 			Commands: []abi.CommandType{{Name: name, Input: `{"type":"object"}`}, {Name: alias}},
 			Queries:  []abi.QueryType{{Name: name, Reply: `true`}},
 			Events:   []abi.EventType{{Name: name, Schema: `{}`, Aliases: []string{alias, name}}, {Name: "x"}},
@@ -240,9 +244,12 @@ func FuzzManifest(f *testing.F) {
 			t.Fatal(err)
 		}
 		utf := func(s string) string { return string([]rune(s)) }
-		if w.ABI != abi.Version || w.Service != utf(service) || w.Version != utf(version) || w.SDK != utf(sdk) || w.StateSchema != schema ||
-			w.Encoding != abi.EncodingJSON || len(w.Commands) != 2 || w.Commands[1].Name != utf(alias) || string(w.Commands[0].Input) != `{"type":"object"}` ||
-			len(w.Queries) != 1 || string(w.Queries[0].Reply) != `true` || len(w.Events) != 2 || w.Events[0].Aliases[0] != utf(alias) || w.Capabilities != nil {
+		if w.ABI != abi.Version || w.Service != utf(service) || w.Version != utf(version) || w.SDK != utf(sdk) ||
+			w.StateSchema != schema ||
+			w.Encoding != abi.EncodingJSON || len(w.Commands) != 2 || w.Commands[1].Name != utf(alias) ||
+			string(w.Commands[0].Input) != `{"type":"object"}` ||
+			len(w.Queries) != 1 || string(w.Queries[0].Reply) != `true` || len(w.Events) != 2 ||
+			w.Events[0].Aliases[0] != utf(alias) || w.Capabilities != nil {
 			t.Fatalf("got %+v from %s", w, b)
 		}
 	})

@@ -1,7 +1,7 @@
 package abi
 
-// Little-endian access by hand: encoding/binary brings reflect and its start-up
-// work into every guest. The compiler merges these into single loads and stores.
+// Little-endian access without encoding/binary, which would bring reflect and its start-up work
+// into every guest. The compiler merges the accesses into single loads and stores.
 
 func le16(b []byte) uint16 { _ = b[1]; return uint16(b[0]) | uint16(b[1])<<8 }
 

@@ -2,23 +2,23 @@ package abi
 
 import "strconv"
 
-// Manifest is what a service says of itself in answer to Describe, as JSON. An
-// index into Commands, Queries or Events is the type that frames carry.
+// Manifest describes a service, in answer to Describe, as JSON. The index of an entry in
+// Commands, Queries or Events is the type in frames.
 type Manifest struct {
 	ABI          int           // major version of the ABI; [Version]
 	Service      string        // the service's own name, [a-z][a-z0-9-]{0,62}
 	Version      string        // the author's version, free text
 	SDK          string        // name and version of the SDK, free text
 	Features     []string      // minor features beyond the major version, by name
-	StateSchema  uint32        // another one when old snapshots no longer are the state that their events give
+	StateSchema  uint32        // changes when old snapshots are no longer the state that their events give
 	Encoding     string        // content type of all bodies; empty means application/json
 	Commands     []CommandType // in type order
 	Queries      []QueryType   // in type order
 	Events       []EventType   // in type order
-	Capabilities []string      // capability modules wanted
+	Capabilities []string      // capability modules that the service wants
 }
 
-// CommandType describes a command. Schemas are JSON Schema documents; empty is none.
+// CommandType describes a command. Schemas are JSON Schema documents; "" means none.
 type CommandType struct {
 	Name  string
 	Input string
@@ -32,8 +32,8 @@ type QueryType struct {
 	Reply string
 }
 
-// EventType describes an event. Aliases are older names of it that the journal
-// may still hold.
+// EventType describes an event. Aliases are older names of the event that the journal may still
+// have.
 type EventType struct {
 	Name    string
 	Schema  string
@@ -43,8 +43,8 @@ type EventType struct {
 // EncodingJSON is the default encoding of bodies.
 const EncodingJSON = "application/json"
 
-// AppendJSON appends the manifest as the JSON object that a Description
-// carries. Schemas are copied as they are and must be JSON.
+// AppendJSON appends the manifest as JSON, the body of a Description. Schemas are copied
+// unchanged and must be valid JSON.
 func (m *Manifest) AppendJSON(b []byte) []byte {
 	b = append(b, `{"abi":`...)
 	b = strconv.AppendInt(b, int64(m.ABI), 10)
@@ -128,8 +128,8 @@ func appendName(b []byte, name string) []byte {
 	return append(b, '"', ':')
 }
 
-// appendString appends s as a JSON string. Bytes that are not UTF-8 become
-// U+FFFD, as the JSON of a manifest must be valid.
+// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD, so that the
+// JSON is always valid.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')

@@ -2,18 +2,17 @@ package abi
 
 import "unicode/utf8"
 
-// Metadata is text that travels with a command or an event beside its body:
-// trace context, the caller's identity, a content type. It is a sequence of
-// pairs without padding, at most [MaxMetadataSize] bytes:
+// Metadata are pairs of texts that travel with the body of a command or an event: a trace
+// context, the caller's identity, a content type. They are encoded as a sequence of pairs without
+// padding, at most [MaxMetadataSize] bytes:
 //
 //	0  2  name length
 //	2  2  value length
 //	4  …  name, value
 type Metadata []byte
 
-// AppendPair appends one pair. Name and value are at most 65,535 bytes each;
-// longer ones are cut, between characters. The sum of all pairs is the caller's
-// to bound by [MaxMetadataSize].
+// AppendPair appends one pair. Name and value have at most 65,535 bytes each; longer ones are cut
+// between characters. The caller must keep the sum of all pairs within [MaxMetadataSize].
 func (m Metadata) AppendPair(name, value string) Metadata {
 	name, value = cut(name, 0xffff), cut(value, 0xffff)
 	m = appendLE16(m, uint16(len(name)))
@@ -22,8 +21,8 @@ func (m Metadata) AppendPair(name, value string) Metadata {
 	return append(m, value...)
 }
 
-// Next splits the first pair off m, as views. ok is false at the end and when
-// the bytes are malformed; [Metadata.Valid] tells the two apart.
+// Next splits the first pair off m, as views into it. ok is false at the end, and also if the
+// bytes are malformed; use [Metadata.Valid] to tell them apart.
 func (m Metadata) Next() (name, value []byte, rest Metadata, ok bool) {
 	if len(m) < 4 {
 		return nil, nil, nil, false
@@ -35,8 +34,8 @@ func (m Metadata) Next() (name, value []byte, rest Metadata, ok bool) {
 	return m[4 : 4+n : 4+n], m[4+n : 4+n+v : 4+n+v], m[4+n+v:], true
 }
 
-// Valid returns nil if m is a whole sequence of pairs within its limit: texts in UTF-8, each
-// with a name that is not empty.
+// Valid returns nil if m is a complete sequence of pairs within the limit, in UTF-8 and without
+// empty names, and otherwise a [DecodeError].
 func (m Metadata) Valid() error {
 	if len(m) > MaxMetadataSize {
 		return ErrTooLarge
@@ -51,7 +50,7 @@ func (m Metadata) Valid() error {
 	return nil
 }
 
-// Get returns the value of the first pair with that name.
+// Get returns the value of the first pair with this name.
 func (m Metadata) Get(name string) (value []byte, ok bool) {
 	for {
 		n, v, rest, more := m.Next()

@@ -1,22 +1,21 @@
 package abi
 
-// Every payload starts with fixed fields, among them the lengths of the
-// variable ones, which follow in the order of their lengths. A decoder ignores
-// what stands behind the last field it knows, so that fields can be added
-// within a major version.
+// Every payload begins with fixed fields. Some of these are the lengths of variable fields, which
+// follow in the same order. A decoder ignores bytes after the last field that it knows, so that
+// fields can be added within a major version.
 
 // Open is the payload of an Open request: 8 bytes of fixed fields.
 //
 //	0  4  key length
-//	4  4  snapshot length; counts only with FlagSnapshot
+//	4  4  snapshot length; used only with FlagSnapshot
 //	8  …  key, snapshot
 type Open struct {
 	Key      []byte
 	Snapshot []byte // nil without FlagSnapshot
 }
 
-// AppendOpen appends an Open frame. version is the snapshot's, 0 without one;
-// a nil snapshot is none, an empty one is a snapshot of no bytes.
+// AppendOpen appends an Open frame. version is the version of the snapshot, 0 without one. A nil
+// snapshot means none; an empty one is a snapshot of no bytes.
 func AppendOpen(b []byte, slot uint32, version uint64, key string, snapshot []byte) []byte {
 	b, at := BeginRequest(b)
 	b = appendLengths(b, len(key), len(snapshot))
@@ -44,8 +43,8 @@ func DecodeOpen(r *Request) (o Open, err error) {
 	return o, nil
 }
 
-// Apply is the payload of an Apply request: 8 bytes of fixed fields. Type,
-// version and time of the event stand in the header.
+// Apply is the payload of an Apply request: 8 bytes of fixed fields. Type, version and time of the
+// event are in the header.
 //
 //	0  4  body length
 //	4  4  metadata length
@@ -55,7 +54,7 @@ type Apply struct {
 	Metadata []byte
 }
 
-// AppendApply appends an Apply frame. version is the entity's after the event.
+// AppendApply appends an Apply frame. version is the entity's version after the event.
 func AppendApply(b []byte, slot uint32, typ uint16, version, time uint64, body, metadata []byte) []byte {
 	b, at := BeginRequest(b)
 	b = appendLengths(b, len(body), len(metadata))
@@ -76,8 +75,8 @@ func DecodeApply(r *Request) (a Apply, err error) {
 	return a, nil
 }
 
-// Command is the payload of a Command request: 32 bytes of fixed fields. Type,
-// entity version before the command and time stand in the header.
+// Command is the payload of a Command request: 32 bytes of fixed fields. Type, entity version
+// before the command, and time are in the header.
 //
 //	0   16  seed
 //	16  4   command id length
@@ -92,8 +91,9 @@ type Command struct {
 	Body     []byte
 }
 
-// AppendCommand appends a Command frame. version is the entity's before the command.
-func AppendCommand(b []byte, slot uint32, typ uint16, version, time uint64, seed *[SeedSize]byte, id string, metadata, body []byte) []byte {
+// AppendCommand appends a Command frame. version is the entity's version before the command.
+func AppendCommand(b []byte, slot uint32, typ uint16, version, time uint64, seed *[SeedSize]byte, id string, metadata,
+	body []byte) []byte {
 	b, at := BeginRequest(b)
 	b = append(b, seed[:]...)
 	b = appendLengths(b, len(id), len(metadata))
@@ -119,8 +119,8 @@ func DecodeCommand(r *Request) (c Command, err error) {
 	return c, nil
 }
 
-// Query is the payload of a Query request: 8 bytes of fixed fields. Type,
-// entity version and time stand in the header.
+// Query is the payload of a Query request: 8 bytes of fixed fields. Type, entity version and time
+// are in the header.
 //
 //	0  4  body length
 //	4  4  zero
@@ -129,7 +129,7 @@ type Query struct {
 	Body []byte
 }
 
-// AppendQuery appends a Query frame. version is the entity's.
+// AppendQuery appends a Query frame. version is the entity's version.
 func AppendQuery(b []byte, slot uint32, typ uint16, version, time uint64, body []byte) []byte {
 	b, at := BeginRequest(b)
 	b = appendLengths(b, len(body), 0)
@@ -188,8 +188,8 @@ func DecodeEvent(r *Response) (e Event, err error) {
 	return e, nil
 }
 
-// AppendEvent appends an Event frame. A guest that encodes its body in place
-// uses [BeginBody] and [EndBody] instead.
+// AppendEvent appends an Event frame. A guest can also encode the body in place, with [BeginBody]
+// and [EndBody].
 func AppendEvent(b []byte, slot, index uint32, typ uint16, body, metadata []byte) []byte {
 	b, at := BeginResponse(b)
 	b = appendLengths(b, len(body), len(metadata))
@@ -217,22 +217,21 @@ func DecodeBody(r *Response) (Body, error) {
 	return body, nil
 }
 
-// AppendBody appends a frame whose payload is one body: a Reply, Snapshot,
-// Description or Log.
+// AppendBody appends a frame whose payload is a single body: a Reply, Snapshot, Description or
+// Log.
 func AppendBody(b []byte, r Response, body []byte) []byte {
 	b, at := BeginBody(b)
 	b = append(b, body...)
 	return EndBody(b, at, r)
 }
 
-// BeginBody begins a response frame whose payload holds one body (an Event
-// without metadata, Reply, Snapshot, Description or Log) that the caller then
-// appends in place; [EndBody] closes it.
+// BeginBody begins a response frame whose payload is a single body: an Event without metadata, a
+// Reply, Snapshot, Description or Log. The caller then appends the body and calls [EndBody].
 func BeginBody(b []byte) (buf []byte, start int) {
 	return append(b, padding[:ResponseHeaderSize+8]...), len(b)
 }
 
-// EndBody fills in the body's length and closes the frame that [BeginBody] began.
+// EndBody fills in the body's length and ends the frame that [BeginBody] began at start.
 func EndBody(b []byte, start int, r Response) []byte {
 	at := start + ResponseHeaderSize
 	putLE32(b[at:], uint32(len(b)-at-8))
@@ -251,9 +250,9 @@ type Refusal struct {
 	Message []byte
 }
 
-// AppendRefusal appends a Reject or Fault frame. Code and message are cut to
-// their limits, between characters. The host takes a code only if it is printable
-// ASCII without space, and not empty.
+// AppendRefusal appends a Reject or Fault frame. Code and message are cut to their limits, between
+// characters. The code must be printable ASCII without space and not empty, or the host treats the
+// answer as a violation.
 func AppendRefusal(b []byte, r Response, code, message string) []byte {
 	code, message = cut(code, MaxCodeSize), cut(message, MaxMessageSize)
 	b, at := BeginResponse(b)
@@ -275,7 +274,7 @@ func DecodeRefusal(r *Response) (x Refusal, err error) {
 	return x, nil
 }
 
-// cut shortens s to at most n bytes without cutting a UTF-8 sequence in two.
+// cut shortens s to at most n bytes, without splitting a UTF-8 sequence.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -292,8 +291,8 @@ func appendLengths(b []byte, x, y int) []byte {
 	return appendLE32(b, uint32(y))
 }
 
-// fields walks a payload: fixed bounds the fixed fields once, then variable
-// takes the variable ones in order. The first failure sticks.
+// fields decodes a payload: fixed checks the fixed fields once, then variable returns the variable
+// fields in order. After a failure, all further calls fail.
 type fields struct {
 	b   []byte
 	at  int
@@ -309,8 +308,8 @@ func (f *fields) fixed(n int) bool {
 	return true
 }
 
-// variable takes the next variable field, whose length stands at offset off of
-// the fixed fields. The result is nil after a failure.
+// variable returns the next variable field. Its length is at offset off of the fixed fields. The
+// result is nil after a failure.
 func (f *fields) variable(off int, limit uint32) []byte {
 	if f.err != 0 {
 		return nil

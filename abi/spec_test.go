@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the C sources that SPEC.md shows")
 
-// block is a fenced block of SPEC.md with more than a language behind its fence.
+// block is a fenced block of SPEC.md that has a name after its language.
 type block struct{ lang, name, text string }
 
 func specBlocks(t *testing.T) (spec string, blocks []block) {
@@ -35,7 +35,7 @@ func specBlocks(t *testing.T) (spec string, blocks []block) {
 	return string(b), blocks
 }
 
-// The bytes that SPEC.md shows are those of the golden vectors of these names.
+// The bytes in SPEC.md are those of the golden vectors of the same names.
 func TestSpecShowsGoldenBytes(t *testing.T) {
 	_, blocks := specBlocks(t)
 	shown, sizes := map[abitest.Kind]bool{}, map[string]int{}
@@ -61,8 +61,10 @@ func TestSpecShowsGoldenBytes(t *testing.T) {
 		}
 		shown[v.Kind] = true
 	}
-	for _, kind := range []abitest.Kind{abitest.Open, abitest.Apply, abitest.Command, abitest.Query, abitest.SnapshotRequest, abitest.Drop,
-		abitest.Describe, abitest.Event, abitest.Reply, abitest.Reject, abitest.Fault, abitest.Snapshot, abitest.Description, abitest.Log, abitest.Metadata} {
+	for _, kind := range []abitest.Kind{abitest.Open, abitest.Apply, abitest.Command, abitest.Query,
+		abitest.SnapshotRequest, abitest.Drop,
+		abitest.Describe, abitest.Event, abitest.Reply, abitest.Reject, abitest.Fault, abitest.Snapshot,
+		abitest.Description, abitest.Log, abitest.Metadata} {
 		if !shown[kind] {
 			t.Errorf("SPEC.md shows no example of %s", kind)
 		}
@@ -103,12 +105,14 @@ func TestSpecShowsTheTestedGuest(t *testing.T) {
 	}
 }
 
-// Every number and name of the package stands in SPEC.md.
+// Every number and name of the package is in SPEC.md.
 func TestSpecIsComplete(t *testing.T) {
 	spec, _ := specBlocks(t)
 	want := []string{
-		abi.ExportMemory, abi.ExportInitialize, abi.ExportReserve, abi.ExportCall, abi.ImportModule, abi.ReservedPrefix, abi.ManifestSection,
-		abi.CodePanic, abi.CodeError, abi.CodeErrorAfterEmit, abi.CodeBadCommand, abi.CodeBadQuery, abi.CodeBadEvent, abi.CodeBadSnapshot,
+		abi.ExportMemory, abi.ExportInitialize, abi.ExportReserve, abi.ExportCall, abi.ImportModule, abi.ReservedPrefix,
+		abi.ManifestSection,
+		abi.CodePanic, abi.CodeError, abi.CodeErrorAfterEmit, abi.CodeBadCommand, abi.CodeBadQuery, abi.CodeBadEvent,
+		abi.CodeBadSnapshot,
 		abi.CodeUnknownType, abi.CodeNoEntity, abi.CodeBadFrame, abi.CodeGoroutineLeak, abi.EncodingJSON,
 		"request, 32 bytes", "response, 24 bytes", "`0x0001000000000048`",
 	}
@@ -123,10 +127,11 @@ func TestSpecIsComplete(t *testing.T) {
 			t.Errorf("SPEC.md does not mention %s", s)
 		}
 	}
-	// The limits, as the table words them.
+	// The limits, in the words of the table.
 	for text, limit := range map[string][2]int{
-		"frame | 2^30 bytes":                {abi.MaxFrameSize, 1 << 30},
-		"type name | 256; 128; 128 bytes":   {abi.MaxKeySize<<16 | abi.MaxCommandIDSize<<8 | abi.MaxNameSize, 256<<16 | 128<<8 | 128},
+		"frame | 2^30 bytes": {abi.MaxFrameSize, 1 << 30},
+		"type name | 256; 128; 128 bytes": {abi.MaxKeySize<<16 | abi.MaxCommandIDSize<<8 | abi.MaxNameSize,
+			256<<16 | 128<<8 | 128},
 		"command or event | 16 KiB":         {abi.MaxMetadataSize, 16 << 10},
 		"refusal | 128 bytes; 4 KiB":        {abi.MaxCodeSize<<16 | abi.MaxMessageSize, 128<<16 | 4<<10},
 		"events each | 1 MiB; 4,096":        {abi.MaxManifestSize<<8 | abi.MaxTypes>>8, 1<<28 | 4096>>8},
@@ -167,10 +172,12 @@ func TestSpecSchemaFitsTheManifest(t *testing.T) {
 	if got := slices.Sorted(maps.Keys(schema.Properties)); !slices.Equal(got, members) {
 		t.Errorf("the schema has %v, a manifest %v", got, members)
 	}
-	if got := slices.Sorted(maps.Keys(schema.Defs["callable"].Properties)); !slices.Equal(got, []string{"input", "name", "reply"}) {
+	if got := slices.Sorted(maps.Keys(schema.Defs["callable"].Properties)); !slices.Equal(got,
+		[]string{"input", "name", "reply"}) {
 		t.Errorf("callable has %v", got)
 	}
-	if got := slices.Sorted(maps.Keys(schema.Defs["event"].Properties)); !slices.Equal(got, []string{"aliases", "name", "schema"}) {
+	if got := slices.Sorted(maps.Keys(schema.Defs["event"].Properties)); !slices.Equal(got,
+		[]string{"aliases", "name", "schema"}) {
 		t.Errorf("event has %v", got)
 	}
 }

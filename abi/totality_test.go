@@ -11,8 +11,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
 )
 
-// decodeAll runs every decoder over b, as request and as response, whatever the
-// frames say they are, and checks that all views lie within b.
+// decodeAll runs every decoder on b, as request and as response, for all kinds of payloads. It
+// checks that all views are within b.
 func decodeAll(t testing.TB, b []byte) {
 	within := func(what string, view []byte) {
 		if len(view) == 0 {
@@ -124,7 +124,7 @@ func goldenBytes(t testing.TB) [][]byte {
 	return all
 }
 
-// exactly copies b into memory of its size, so that a read beyond it is caught.
+// exactly copies b into memory of exactly its size, so that a read beyond it is caught.
 func exactly(b []byte) []byte { return append(make([]byte, 0, len(b)), b...) }
 
 func TestTruncatedAnywhere(t *testing.T) {
@@ -152,14 +152,15 @@ func TestEveryBitFlipped(t *testing.T) {
 	}
 }
 
-// Lengths at the edges of 31 and 32 bits in every aligned word of a frame, in
-// pairs, to provoke sums that wrap.
+// Lengths near 2^31 and 2^32 in every aligned word of a frame, and in every pair of words, to
+// provoke sums that wrap.
 func TestExtremeLengths(t *testing.T) {
-	extremes := []uint32{0, 1, 7, 8, 0x7fffffff, 0x80000000, 0x80000001, 0xfffffff8, 0xffffffff, abi.MaxFrameSize, abi.MaxFrameSize + 8}
+	extremes := []uint32{0, 1, 7, 8, 0x7fffffff, 0x80000000, 0x80000001, 0xfffffff8, 0xffffffff, abi.MaxFrameSize,
+		abi.MaxFrameSize + 8}
 	put := func(b []byte, v uint32) { b[0], b[1], b[2], b[3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24) }
 	for _, golden := range goldenBytes(t) {
 		if len(golden) > 64 {
-			continue // the same fields as in the short ones
+			continue // the short frames have the same fields
 		}
 		for i := 0; i+4 <= len(golden); i += 4 {
 			for j := i; j+4 <= len(golden); j += 4 {
@@ -200,7 +201,7 @@ func toBytes(kinds []abi.RequestKind) (b []byte) {
 }
 
 func TestEncodersKeepWhatIsThere(t *testing.T) {
-	before := []byte("odd") // frames align to their own start, not to the buffer's
+	before := []byte("odd") // frames are aligned to their own start, not to the buffer's
 	b := abi.AppendQuery(before, 1, 2, 3, 4, []byte("body"))
 	if !bytes.HasPrefix(b, before) {
 		t.Fatal("encoder overwrote the buffer")
@@ -214,7 +215,7 @@ func TestEncodersKeepWhatIsThere(t *testing.T) {
 	}
 }
 
-// A body encoded in place is the same frame as one handed over.
+// A body that is encoded in place gives the same frame as one that is passed as a slice.
 func TestBodyInPlace(t *testing.T) {
 	head := abi.Response{Kind: abi.RespEvent, Type: 3, Slot: 7, Index: 1}
 	b, at := abi.BeginBody([]byte("12345678"))
@@ -225,7 +226,7 @@ func TestBodyInPlace(t *testing.T) {
 	}
 }
 
-// Buffers with old bytes behind their length must not shine through the padding.
+// Old bytes after the buffer's length must not appear in the padding.
 func TestPaddingIsZero(t *testing.T) {
 	dirty := bytes.Repeat([]byte{0xaa}, 256)
 	b := abi.AppendEvent(dirty[:0], 1, 0, 0, []byte("x"), nil)
@@ -252,7 +253,7 @@ func TestRefusalIsCutBetweenCharacters(t *testing.T) {
 	if c != ("x" + code)[:127] || m != message[1:][:4095] {
 		t.Fatalf("code of %d bytes, message of %d: %q", len(c), len(m), m[len(m)-4:])
 	}
-	// Bytes that are no UTF-8 at all are still cut near the limit.
+	// Bytes that are not UTF-8 at all are cut near the limit.
 	b = abi.AppendRefusal(nil, abi.Response{Kind: abi.RespReject}, string(bytes.Repeat([]byte{0x80}, 300)), "")
 	if c, _ = abitest.Refusal(t, abitest.One(t, b)); len(c) != 125 {
 		t.Fatalf("code of %d bytes", len(c))
@@ -276,7 +277,8 @@ func TestMetadata(t *testing.T) {
 	if err := make(abi.Metadata, abi.MaxMetadataSize+4).Valid(); err != abi.ErrTooLarge {
 		t.Fatalf("too large: %v", err)
 	}
-	if err := abi.Metadata(nil).AppendPair("large", strings.Repeat("x", abi.MaxMetadataSize-4-len("large"))).Valid(); err != nil {
+	if err := abi.Metadata(nil).AppendPair("large", strings.Repeat("x",
+		abi.MaxMetadataSize-4-len("large"))).Valid(); err != nil {
 		t.Fatalf("largest: %v", err)
 	}
 	for _, pair := range [][2]string{{"", "no name"}, {"\xff", "a name"}, {"a value", "\xc3"}} {

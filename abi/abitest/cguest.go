@@ -11,18 +11,18 @@ import (
 //go:embed testdata/c-guest/counter.wasm
 var cguest []byte
 
-// CGuest is the freestanding C guest of testdata/c-guest, built: a counter with
-// the commands add ({"by":integer}) and reset, the query value and the events
-// added and reset. The module is kept in the repository so that tests need no C
-// compiler; a test checks that it belongs to its sources, and one with the build
-// tag cguest builds it anew.
+// CGuest returns the module of the freestanding C guest in testdata/c-guest: a counter with the
+// commands add ({"by":integer}) and reset, the query value, and the events added and reset. The
+// built module is in the repository, so that tests need no C compiler. A test checks that it
+// belongs to its sources; another, with the build tag cguest, builds it again.
 func CGuest() []byte { return append([]byte{}, cguest...) }
 
-// cflags are the flags that SPEC.md names.
-var cflags = []string{"--target=wasm32-unknown-unknown", "-O2", "-nostdlib", "-fno-builtin", "-Wl,--no-entry", "-Wl,--strip-all"}
+// cflags are the compiler flags in SPEC.md.
+var cflags = []string{"--target=wasm32-unknown-unknown", "-O2", "-nostdlib", "-fno-builtin", "-Wl,--no-entry",
+	"-Wl,--strip-all"}
 
-// BuildCGuest builds the C source at path and returns the module. Its error says
-// what to install if the compiler is missing.
+// BuildCGuest builds the C source at path and returns the module. If the compiler is missing,
+// the error says what to install.
 func BuildCGuest(path string) ([]byte, error) {
 	const install = "install them, on Debian with: apt-get install --no-install-recommends clang lld"
 	for _, tool := range []string{"clang", "wasm-ld"} {

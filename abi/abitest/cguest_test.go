@@ -11,7 +11,7 @@ import (
 
 const cdir = "testdata/c-guest"
 
-// sums is what SHA256SUMS must hold, in the form of sha256sum.
+// sums returns what SHA256SUMS must contain, in the format of sha256sum.
 func sums(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -32,20 +32,22 @@ func TestCGuestBelongsToItsSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != sums(t) {
-		t.Error("the sources changed since counter.wasm was built, or the other way round: run go test -tags cguest ./abi/abitest -update")
+		t.Error("the sources changed since counter.wasm was built, or the other way round: run go test -tags cguest " +
+			"./abi/abitest -update")
 	}
 	if len(CGuest()) > 64<<10 {
 		t.Errorf("the C guest has %d bytes", len(CGuest()))
 	}
 }
 
-// SPEC.md tells authors to build with the flags that are tested.
+// SPEC.md shows the flags that the tested module is built with.
 func TestSpecHasTheFlags(t *testing.T) {
 	spec, err := os.ReadFile("../SPEC.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "clang " + strings.Join(cflags, " ") + " -o counter.wasm counter.c"; !strings.Contains(string(spec), want) {
+	if want := "clang " + strings.Join(cflags, " ") + " -o counter.wasm counter.c"; !strings.Contains(string(spec),
+		want) {
 		t.Errorf("SPEC.md does not say: %s", want)
 	}
 }

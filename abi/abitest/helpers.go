@@ -6,8 +6,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// Responses takes an answer apart, or fails the test. The payloads are views
-// into b.
+// Responses decodes the frames of an answer; it fails the test if it cannot. The payloads are
+// views into b.
 func Responses(t testing.TB, b []byte) []abi.Response {
 	t.Helper()
 	var out []abi.Response
@@ -21,8 +21,8 @@ func Responses(t testing.TB, b []byte) []abi.Response {
 	return out
 }
 
-// Requests takes a request apart, or fails the test. The payloads are views
-// into b.
+// Requests decodes the frames of a request; it fails the test if it cannot. The payloads are
+// views into b.
 func Requests(t testing.TB, b []byte) []abi.Request {
 	t.Helper()
 	var out []abi.Request
@@ -36,7 +36,7 @@ func Requests(t testing.TB, b []byte) []abi.Request {
 	return out
 }
 
-// One is the only frame of an answer, or fails the test.
+// One returns the only frame of an answer; it fails the test if there are more or fewer.
 func One(t testing.TB, b []byte) abi.Response {
 	t.Helper()
 	all := Responses(t, b)
@@ -46,8 +46,8 @@ func One(t testing.TB, b []byte) abi.Response {
 	return all[0]
 }
 
-// Body is the body of a Reply, Snapshot, Description, Log or Event as text, or
-// fails the test.
+// Body returns the body of a Reply, Snapshot, Description, Log or Event as text; it fails the
+// test for other kinds.
 func Body(t testing.TB, r abi.Response) string {
 	t.Helper()
 	if r.Kind == abi.RespEvent {
@@ -64,7 +64,7 @@ func Body(t testing.TB, r abi.Response) string {
 	return string(b)
 }
 
-// Refusal is code and message of a Reject or Fault, or fails the test.
+// Refusal returns code and message of a Reject or Fault; it fails the test for other kinds.
 func Refusal(t testing.TB, r abi.Response) (code, message string) {
 	t.Helper()
 	if r.Kind != abi.RespReject && r.Kind != abi.RespFault {

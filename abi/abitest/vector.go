@@ -1,7 +1,6 @@
-// Package abitest holds what tests of the ABI share: golden vectors as a data
-// file that any language can read (testdata/golden.json), a freestanding C
-// guest with its built module (testdata/c-guest), and helpers to take frames
-// apart. Only tests import it.
+// Package abitest contains what tests of the ABI share: golden vectors in a data file that any
+// language can read (testdata/golden.json), a freestanding C guest with its built module
+// (testdata/c-guest), and helpers to decode frames. Only tests import it.
 package abitest
 
 import (
@@ -11,10 +10,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// Kind says what the bytes of a vector are.
+// Kind says what the bytes of a vector encode.
 type Kind string
 
-// The kinds of vectors. All but the last three are single frames.
+// The kinds of vectors. All except the last three are single frames.
 const (
 	Open            Kind = "open"
 	Apply           Kind = "apply"
@@ -30,28 +29,28 @@ const (
 	Snapshot        Kind = "snapshot"
 	Description     Kind = "description"
 	Log             Kind = "log"
-	Metadata        Kind = "metadata" // pairs alone
+	Metadata        Kind = "metadata" // pairs without a frame
 	Request         Kind = "request"  // any request frame; only used with an error
 	Response        Kind = "response" // any response frame; only used with an error
 )
 
-// Vector is one pair of meaning and bytes. With Error set it is bytes that a
-// decoder refuses; Fields is then empty.
+// Vector is a pair of fields and bytes. If Error is set, the bytes are refused by decoders, and
+// Fields is empty.
 type Vector struct {
 	Name   string `json:"name"`
 	Note   string `json:"note"`
 	Kind   Kind   `json:"kind"`
 	Fields Fields `json:"fields,omitzero"`
 	Hex    string `json:"hex"`
-	// Error is the name of the refusal, as [ErrorName] gives it.
+	// Error is the name of the error, see [ErrorName].
 	Error string `json:"error,omitempty"`
-	// DecodeOnly marks bytes that no encoder of version 1 makes but every decoder takes.
+	// DecodeOnly marks bytes that decoders accept, but that no encoder of version 1 writes.
 	DecodeOnly bool `json:"decode_only,omitempty"`
 }
 
-// Fields are the fields of all kinds of frames; those that a kind does not
-// have are zero and missing in JSON. Numbers of 64 bits are text in JSON, since
-// not every language reads them exactly.
+// Fields are the fields of all kinds of frames. Fields that a kind does not have are zero, and
+// are left out of the JSON. 64-bit numbers are strings in JSON, as not every language reads them
+// exactly.
 type Fields struct {
 	Flags    uint8       `json:"flags,omitempty"`
 	Type     uint16      `json:"type,omitempty"`
@@ -61,7 +60,7 @@ type Fields struct {
 	Index    uint32      `json:"index,omitempty"`
 	Aux      uint32      `json:"aux,omitempty"`
 	Key      string      `json:"key,omitempty"`
-	Snapshot *string     `json:"snapshot,omitempty"` // null is none, "" is one of no bytes
+	Snapshot *string     `json:"snapshot,omitempty"` // null: no snapshot; "": a snapshot of no bytes
 	SeedHex  string      `json:"seed_hex,omitempty"`
 	ID       string      `json:"id,omitempty"`
 	Metadata [][2]string `json:"metadata,omitempty"`
@@ -73,7 +72,7 @@ type Fields struct {
 // Bytes decodes the vector's hex.
 func (v Vector) Bytes() ([]byte, error) { return hex.DecodeString(v.Hex) }
 
-// Encode makes the bytes of a vector of kind k from its fields.
+// Encode makes a vector's bytes from its fields.
 func Encode(k Kind, f Fields) ([]byte, error) {
 	meta := pairs(f.Metadata)
 	body := []byte(f.Body)
@@ -123,8 +122,8 @@ func Encode(k Kind, f Fields) ([]byte, error) {
 	return nil, fmt.Errorf("kind %q has no encoder", k)
 }
 
-// Decode is the inverse of [Encode]. It refuses bytes behind the frame and a
-// frame of another kind.
+// Decode is the inverse of [Encode]. It refuses a frame of another kind, and bytes after the
+// frame.
 func Decode(k Kind, b []byte) (Fields, error) {
 	switch k {
 	case Metadata:
@@ -247,8 +246,8 @@ func unpair(m abi.Metadata) (p [][2]string, err error) {
 	}
 }
 
-// ErrorName is the stable name of a decoder's refusal, as golden.json has it;
-// empty for an error of another type.
+// ErrorName returns the stable name of a decoder's error in golden.json, or "" for an error of
+// another type.
 func ErrorName(err error) string {
 	switch err {
 	case abi.ErrShortHeader:
