@@ -66,7 +66,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 		return nil, err
 	}
 	o.gateway.Logger = h.Logger()
-	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Services: h.Services, Journal: h.Stats, LogDropped: o.dropped, Readers: h.Readers, Latencies: h.Latencies, QueryLatencies: h.QueryLatencies, Resources: h.Resources})
+	o.gateway.Metrics = telemetry.New(telemetry.Options{Version: version, Host: h, LogDropped: o.dropped})
 	b := &preparedHost{Host: h}
 	b.preparing.Store(o.prepare != nil)
 	s, err := gateway.New(b, o.gateway)

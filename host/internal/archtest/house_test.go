@@ -27,9 +27,9 @@ var layers = []string{
 	"sandbox",   // guests that run
 	"engine",    // one service
 	"registry",  // all services
-	"host",      // the whole, and what of it goes over the wire
+	"doors",     // how requests come in, to whatever host, and go out
+	"host",      // the whole
 	"adapters",  // the host seen from outside
-	"doors",     // how requests come in
 	"program",   // what is started
 	"proofs",    // tests of the whole, and examples
 	"modules",   // guests of the examples
@@ -112,16 +112,16 @@ var house = []room{
 		why: "keeps the set of services running; how requests come in is not its business"},
 	{path: "host", layer: "host", may: []string{"below"},
 		why: "the composition root and the public API: it may know every part below, and no interface above"},
-	{path: "host/internal/api", layer: "host", may: []string{"host/internal/jsoncheck", "host/service", "abi", "journal"},
+	{path: "host/internal/api", layer: "tools", may: []string{"host/internal/jsoncheck", "host/service", "abi", "journal"},
 		why: "the JSON that goes over the wire is the same for gateway and client, and rests on nothing that runs"},
-	{path: "host/internal/telemetry", layer: "adapters", may: []string{"host", "host/service", "journal"}, outside: []string{"github.com/prometheus/client_golang"},
-		why: "metrics are read off the host from outside; no part below may depend on being measured"},
-	{path: "host/client", layer: "adapters", may: []string{"host/internal/api", "host/service", "abi", "journal", "host/internal/lifecycle"}, outside: []string{"github.com/gorilla/websocket"},
+	{path: "host/internal/telemetry", layer: "doors", may: []string{"host/service", "journal"}, outside: []string{"github.com/prometheus/client_golang"},
+		why: "metrics are read off a host from outside, by an interface of its own; no part below may depend on being measured"},
+	{path: "host/client", layer: "doors", may: []string{"host/internal/api", "host/service", "abi", "journal", "host/internal/lifecycle"}, outside: []string{"github.com/gorilla/websocket"},
 		why: "the public Go client knows what goes over the wire and how long to wait, and nothing else, or it would work only in our own process"},
 	{path: "host/internal/gateway", layer: "doors", outside: []string{"github.com/gorilla/websocket", "golang.org/x/time"},
-		may: []string{"internal/yield", "host/internal/jsoncheck", "host", "host/service", "host/internal/api", "host/internal/telemetry", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
-		why: "HTTP and WebSocket are one way in; they use the same public host as everybody else"},
-	{path: "host/internal/loadgen", layer: "doors", outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
+		may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "host/internal/api", "host/internal/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle"},
+		why: "HTTP and WebSocket are one way in; what they need of a host they say in small interfaces, so that the host can offer them to programs that embed it"},
+	{path: "host/internal/loadgen", layer: "adapters", outside: []string{"github.com/HdrHistogram/hdrhistogram-go"},
 		may: []string{"host", "host/service", "host/client", "host/internal/api", "abi", "journal"},
 		why: "load comes in by the public ways only, so that what is measured is what others get"},
 	{path: "host/cmd/bulkhead", layer: "program", may: []string{"below"}, outside: []string{"github.com/alecthomas/kong"},

@@ -45,7 +45,7 @@ func serve(t testing.TB, h *host.Host, listen string) (*gateway.Server, *client.
 	t.Helper()
 	s, err := gateway.New(h, gateway.Options{
 		Listen: listen, Logger: slog.New(slog.DiscardHandler),
-		Metrics: telemetry.New(telemetry.Options{Services: h.Services, Journal: h.Stats, Latencies: h.Latencies, QueryLatencies: h.QueryLatencies}),
+		Metrics: telemetry.New(telemetry.Options{Host: h}),
 	})
 	if err == nil {
 		err = s.Start(t.Context())

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"net"
+	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -263,6 +264,21 @@ type connKey struct{}
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	ctx = service.WithReader(ctx, c.RemoteAddr().String())
 	return context.WithValue(ctx, connKey{}, c)
+}
+
+// arrive finds the account of a request: that of its connection, or, if that came in by somebody else's
+// server, one of its own. Call ended when the request has been answered. There is no account if the
+// connection has been closed.
+func (s *Server) arrive(r *http.Request, control *http.ResponseController) (_ *http.Request, _ *flight, ended func()) {
+	g := connOf(r.Context())
+	if g == nil {
+		return s.arriveElsewhere(r, control)
+	}
+	if !g.flight.use() {
+		return r, nil, nil
+	}
+	g.atWork()
+	return r, g.flight, func() { g.atRest(); g.flight.leave() }
 }
 
 func connOf(ctx context.Context) *guestConn {

@@ -100,14 +100,13 @@ func (s *Server) handler() http.Handler {
 		}
 		defer s.handlers.Done()
 		start := time.Now()
-		g := connOf(r.Context())
-		if g == nil || !g.flight.use() {
+		control := http.NewResponseController(w)
+		r, flight, ended := s.arrive(r, control)
+		if flight == nil {
 			panic(http.ErrAbortHandler) // its connection has been closed
 		}
-		defer g.flight.leave()
-		g.atWork()
-		defer g.atRest()
-		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), writeTime: s.options.WriteTime, id: s.requestID(), about: requested(r), flight: g.flight}
+		defer ended()
+		a := &answer{ResponseWriter: w, control: control, writeTime: s.options.WriteTime, id: s.requestID(), about: requested(r), flight: flight}
 		defer a.end()
 		if r.ContentLength != 0 {
 			// What a handler does not read of a body, the server reads behind its back before it

@@ -182,13 +182,12 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.stop()
 		defer s.files.Close()
 		defer s.cutOff()
-		if !started {
-			return nil
-		}
 		inTime := context.AfterFunc(ctx, s.cutOff)
-		err := s.http.Shutdown(ctx)
-		if err != nil {
-			err = errors.Join(err, s.http.Close())
+		var err error
+		if started {
+			if err = s.http.Shutdown(ctx); err != nil {
+				err = errors.Join(err, s.http.Close())
+			}
 		}
 		s.gate.Lock()
 		s.closed = true

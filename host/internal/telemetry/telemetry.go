@@ -17,24 +17,59 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Options says what to measure. The functions are called at each scrape and must
-// not block; nil: there is nothing.
+// Host is whose metrics these are; *host.Host is one. Its methods are called at each scrape and
+// must not block. They are safe for concurrent use.
+type Host interface {
+	// Services is the status of all services.
+	Services() []service.Status
+	// Stats is what the journal counted.
+	Stats() journal.Stats
+	// Readers is what those do who read logs.
+	Readers() service.Readers
+	// Latencies is how long commands took, and QueryLatencies how long queries did.
+	Latencies() []service.Latency
+	QueryLatencies() []service.Latency
+	// Resources is how much of each of the host's resources is in use.
+	Resources() []service.ResourceUsage
+}
+
+// Collector is what a registry of Prometheus takes, named here so that others need not import that.
+type Collector = prometheus.Collector
+
+// Of collects the metrics of a host.
+func Of(h Host) Collector {
+	return group{
+		newServices(h.Services), newJournal(h.Stats), newReaders(h.Readers),
+		newLatencies("command", "commands", h.Latencies), newLatencies("query", "queries", h.QueryLatencies),
+		newResources(h.Resources),
+	}
+}
+
+// group is several collectors as one.
+type group []prometheus.Collector
+
+// Describe implements prometheus.Collector.
+func (g group) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range g {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g group) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range g {
+		c.Collect(ch)
+	}
+}
+
+// Options says what to measure.
 type Options struct {
 	// Version of the program, for bulkhead_build_info. Default: that of its module.
 	Version string
-	// Services is the status of all services.
-	Services func() []service.Status
-	// Journal is what the journal counted.
-	Journal func() journal.Stats
-	// LogDropped is how many lines of the log were dropped, as nobody read it.
+	// Host, if not nil, is measured, too.
+	Host Host
+	// LogDropped is how many lines of the log were dropped, as nobody read it; nil: nobody counts them.
 	LogDropped func() uint64
-	// Readers is what those do who read logs.
-	Readers func() service.Readers
-	// Latencies is how long commands took, and QueryLatencies how long queries did.
-	Latencies      func() []service.Latency
-	QueryLatencies func() []service.Latency
-	// Resources is how much of each of the host's resources is in use.
-	Resources func() []service.ResourceUsage
 }
 
 // Telemetry holds the metrics. A nil *Telemetry takes everything and shows
@@ -80,28 +115,13 @@ func New(o Options) *Telemetry {
 	build.Set(1)
 	t.registry.MustRegister(t.requests, t.seconds, t.streams, t.messages, t.refused, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if o.Services != nil {
-		t.registry.MustRegister(newServices(o.Services))
+	if o.Host != nil {
+		t.registry.MustRegister(Of(o.Host))
 	}
 	if o.LogDropped != nil {
 		t.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "bulkhead_log_lines_dropped_total", Help: "Number of lines of the host's log that were dropped because nobody read it, or not fast enough.",
 		}, func() float64 { return float64(o.LogDropped()) }))
-	}
-	if o.Journal != nil {
-		t.registry.MustRegister(newJournal(o.Journal))
-	}
-	if o.Readers != nil {
-		t.registry.MustRegister(newReaders(o.Readers))
-	}
-	if o.Latencies != nil {
-		t.registry.MustRegister(newLatencies("command", "commands", o.Latencies))
-	}
-	if o.QueryLatencies != nil {
-		t.registry.MustRegister(newLatencies("query", "queries", o.QueryLatencies))
-	}
-	if o.Resources != nil {
-		t.registry.MustRegister(newResources(o.Resources))
 	}
 	return t
 }

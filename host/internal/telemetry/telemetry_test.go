@@ -43,6 +43,18 @@ func someLatencies() []service.Latency {
 	return []service.Latency{l, {Service: "bank", Type: "other"}}
 }
 
+// someHost is a host of these.
+type someHost struct{}
+
+func (someHost) Services() []service.Status         { return someServices() }
+func (someHost) Stats() journal.Stats               { return someStats() }
+func (someHost) Resources() []service.ResourceUsage { return someResources() }
+func (someHost) Latencies() []service.Latency       { return someLatencies() }
+func (someHost) QueryLatencies() []service.Latency  { return someLatencies() }
+func (someHost) Readers() service.Readers {
+	return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32}
+}
+
 func scrape(t *testing.T, h http.Handler) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -55,7 +67,7 @@ func scrape(t *testing.T, h http.Handler) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies, QueryLatencies: someLatencies, Readers: func() service.Readers { return service.Readers{AtOnce: 1, Reading: 2, Waiting: 31, Turns: 32} }})
+	m := New(Options{Version: "v1", Host: someHost{}})
 	m.Request("/v1/services", 200, 3*time.Millisecond)
 	m.Request("/v1/stream", 101, 0)
 	m.Message("command")
@@ -131,7 +143,7 @@ func TestMetrics(t *testing.T) {
 
 // Every metric has a help text and a name by the conventions.
 func TestNames(t *testing.T) {
-	for line := range strings.Lines(scrape(t, New(Options{Version: "v1", Services: someServices, Journal: someStats, Resources: someResources}).Handler())) {
+	for line := range strings.Lines(scrape(t, New(Options{Version: "v1", Host: someHost{}}).Handler())) {
 		name, kind, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# TYPE "), " ")
 		if !ok || !strings.HasPrefix(line, "# TYPE bulkhead_") {
 			continue
@@ -145,8 +157,7 @@ func TestNames(t *testing.T) {
 // TestHelp: each help text is a sentence of its own, understood without those of other metrics.
 func TestHelp(t *testing.T) {
 	m := New(Options{
-		Version: "v1", Services: someServices, Journal: someStats, Resources: someResources, Latencies: someLatencies, QueryLatencies: someLatencies,
-		Readers: func() service.Readers { return service.Readers{} }, LogDropped: func() uint64 { return 1 },
+		Version: "v1", Host: someHost{}, LogDropped: func() uint64 { return 1 },
 	})
 	m.Request("/", 200, 1)
 	m.Message("x")
@@ -178,7 +189,7 @@ func TestHelp(t *testing.T) {
 
 // Two hosts in one process do not share metrics; none at all takes everything.
 func TestSeparate(t *testing.T) {
-	a, b := New(Options{Version: "v1", Services: someServices, Journal: someStats}), New(Options{Version: "v1", Services: someServices, Journal: someStats})
+	a, b := New(Options{Version: "v1", Host: someHost{}}), New(Options{Version: "v1", Host: someHost{}})
 	a.Message("ping")
 	if strings.Contains(scrape(t, b.Handler()), `op="ping"`) {
 		t.Error("one shows what the other counted")
