@@ -97,10 +97,7 @@ crash: $(RUNTESTS) ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n
 
 prove: $(RUNTESTS) ## all proofs at full length: kills, power cuts, damaged files, models, linearizability, hostile services; TIME=3m for each that is timed
 	$(PROVE) $(PROOFS) $(LENGTH)
-	@# These have flags of their own.
-	$(TEST) -count=1 -timeout 120m -v -run '^(TestKill9|TestKill9InRetention|TestDamagedFiles|TestDamageOfTheIndexIsNoticedByNobody|TestModel|TestAFullFileSystem)$$' ./journal/storage \
-		-kill.rounds 200 -damage.cases 1000 -damage.index 1000 -model.time 3m
-	$(TEST) -count=1 -timeout 60m -v -run '^TestPowerCuts$$' ./journal/badgerlog -cut.rounds 50
+	@# This one has flags of its own.
 	$(TEST) -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/lsm -model.time 3m
 
 fuzz: ## fuzz every target for FUZZTIME=10s

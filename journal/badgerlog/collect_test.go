@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -113,9 +114,7 @@ func TestReadersKeepWhatTheyRead(t *testing.T) {
 
 // Whatever is removed of what, and written meanwhile, all that was not removed stays, and what was removed stays away.
 func TestCollections(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 6))
+	rng := rand.New(rand.NewPCG(prove.Seed(t), 6))
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	left := map[journal.LogName][]journal.Block{}

@@ -2,7 +2,6 @@ package badgerlog
 
 import (
 	"errors"
-	"flag"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -13,12 +12,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-)
-
-var (
-	cutRounds = flag.Int("cut.rounds", 3, "how many lives TestPowerCuts gives a journal")
-	cutSeed   = flag.Uint64("cut.seed", 0, "repeat TestPowerCuts from this seed; 0 takes a new one")
 )
 
 const pageBytes = 4 << 10
@@ -33,11 +28,7 @@ const pageBytes = 4 << 10
 // values has failed, which Badger only logs, and either may be there in part. That all is synced when an append
 // returns is TestAppendsAreSynced's to see.
 func TestPowerCuts(t *testing.T) {
-	seed := *cutSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-cut.seed %d", seed)
+	rounds, seed := prove.Rounds(t, 3, 50), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	logs := []journal.LogName{"bank", "orders", "tally"}
 	said := map[journal.LogName][]journal.Block{} // acknowledged, and not removed
@@ -51,7 +42,7 @@ func TestPowerCuts(t *testing.T) {
 		}
 		return l
 	}
-	for round := range *cutRounds {
+	for round := range rounds {
 		l := open()
 		var named map[string]bool // of the directory's names, those that are on disk
 		sync := func(path string) error {

@@ -14,20 +14,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-var indexCases = flag.Int("damage.index", 60, "how many cases TestDamageOfTheIndexIsNoticedByNobody has; 0 flips each bit of each file")
+var indexBits = flag.Bool("damage.bits", false, "TestDamageOfTheIndexIsNoticedByNobody flips each bit of each file")
 
 // Whatever happens to a file of the index, the next opening succeeds, no log is called damaged, and
 // everything can be read and written as before.
 func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
-	seed := *damageSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-damage.seed %d", seed)
+	cases, seed := prove.Rounds(t, 60, 1000), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	made, work := t.TempDir(), filepath.Join(t.TempDir(), "work")
 	want := makeSmall(t, made)
@@ -67,12 +64,12 @@ func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
 			return os.WriteFile(filepath.Join(work, name), content, 0o600)
 		}, want)
 	}
-	for range *indexCases {
+	for range cases {
 		name := names[rng.IntN(len(names))]
 		flip(name, rng.IntN(len(all[name].content)), rng.IntN(8))
 	}
 	for _, name := range names {
-		for bit := 0; *indexCases == 0 && bit < 8*len(all[name].content); bit++ {
+		for bit := 0; *indexBits && bit < 8*len(all[name].content); bit++ {
 			flip(name, bit/8, bit%8)
 		}
 	}

@@ -16,15 +16,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-var (
-	damageCases = flag.Int("damage.cases", 16, "how many files TestDamagedFiles damages, one at a time")
-	damageSeed  = flag.Uint64("damage.seed", 0, "repeat the run of TestDamagedFiles with this seed; 0 takes a new one")
-	damageFirst = flag.Int("damage.first", 0, "the first case of TestDamagedFiles, to repeat one")
-)
+var damageFirst = flag.Int("damage.first", 0, "the first case of TestDamagedFiles, to repeat one")
 
 // damageDir names the directory of the journals for a test binary that is started
 // to open damaged ones: damage may end a process.
@@ -40,15 +37,11 @@ const damageKeys = 7
 // open, by the log that is damaged, or by the read. The process survives, but for
 // compactions that meet a damaged block; after two such deaths the table is found.
 func TestDamagedFiles(t *testing.T) {
-	seed := *damageSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-damage.seed %d", seed)
+	cases, seed := prove.Rounds(t, 16, 1000), prove.Seed(t)
 	dir := t.TempDir()
 	makeTemplates(t, dir)
 	sum := map[string]int{}
-	for next, end := *damageFirst, *damageFirst+*damageCases; next < end; {
+	for next, end := *damageFirst, *damageFirst+cases; next < end; {
 		deaths := 0
 		for begun, died := next, true; died; {
 			var at int
@@ -62,11 +55,11 @@ func TestDamagedFiles(t *testing.T) {
 				deaths++
 			}
 			if deaths > deepAfter {
-				t.Fatalf("-damage.seed %d, case %d: the process died %d times", seed, at, deaths)
+				t.Fatalf("-prove.seed %d, case %d: the process died %d times", seed, at, deaths)
 			}
 		}
 	}
-	t.Logf("%d cases: %v", *damageCases, sum)
+	t.Logf("%d cases: %v", cases, sum)
 }
 
 // makeTemplates makes a journal that was closed in peace and one that was killed.
@@ -201,13 +194,13 @@ func runDamage(t *testing.T, dir string, seed uint64, from, to, deaths int, sum 
 				t.Logf("%s: %s", what, rest)
 			}
 		case "bad":
-			t.Errorf("-damage.seed %d, case %s: %s", seed, what, rest)
+			t.Errorf("-prove.seed %d, case %s: %s", seed, what, rest)
 		}
 	}
 	if err := cmd.Wait(); err != nil {
 		died = true
 		if text := stderr.String(); !strings.Contains(text, "compact") {
-			t.Errorf("-damage.seed %d, case %s: the process ended: %v\n%s", seed, what, err, text[:min(len(text), 3000)])
+			t.Errorf("-prove.seed %d, case %s: the process ended: %v\n%s", seed, what, err, text[:min(len(text), 3000)])
 		}
 	}
 	return next, died

@@ -3,7 +3,6 @@ package storage
 import (
 	"bufio"
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,13 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
-)
-
-var (
-	killRounds = flag.Int("kill.rounds", 4, "how often TestKill9 kills its child")
-	killSeed   = flag.Uint64("kill.seed", 0, "repeat the run of TestKill9 with this seed; 0 takes a new one")
 )
 
 // killKeys are the entities that a victim writes to.
@@ -75,15 +70,11 @@ func beVictim(dir string) {
 
 // A process that is killed at any moment loses nothing that it acknowledged.
 func TestKill9(t *testing.T) {
-	seed := *killSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-kill.seed %d", seed)
+	rounds, seed := prove.Rounds(t, 4, 200), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 9))
 	dir := t.TempDir()
 	told := map[string]string{} // id to what else its line says
-	for round := range *killRounds {
+	for round := range rounds {
 		lines := 1 + rng.IntN(1500)
 		t.Logf("round %d: killed after %d lines", round, lines)
 		kill(t, victimDir, dir, lines, func(line string) {
@@ -114,7 +105,7 @@ func TestKill9(t *testing.T) {
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		report := prove(t, dir)
+		report := verify(t, dir)
 		t.Logf("round %d: %d acknowledged, %d there, %d snapshots", round, len(told), len(there), report.Logs["bank"].Snapshots)
 	}
 }
@@ -139,8 +130,8 @@ func openJournal(t *testing.T, dir string) *journal.Journal {
 	return j
 }
 
-// prove verifies the journal in a directory, which nobody has open.
-func prove(t *testing.T, dir string) journal.Report {
+// verify verifies the journal in a directory, which nobody has open.
+func verify(t *testing.T, dir string) journal.Report {
 	t.Helper()
 	e, err := Open(dir, Options{})
 	if err != nil {

@@ -1,18 +1,13 @@
 package storage
 
 import (
-	"flag"
 	"math/rand/v2"
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
-)
-
-var (
-	modelTime = flag.Duration("model.time", 2*time.Second, "how long TestModel runs")
-	modelSeed = flag.Uint64("model.seed", 0, "repeat TestModel from this seed; 0 takes a new one")
 )
 
 // directory is a model's disk whose bytes are Badger's. Operations fail before it sees
@@ -37,10 +32,6 @@ func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
 var smallFiles = Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20}
 
 func TestModel(t *testing.T) {
-	seed := *modelSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-model.seed %d", seed)
-	journaltest.Model(t, &directory{dir: t.TempDir(), options: smallFiles}, seed, *modelTime)
+	disk := &directory{dir: t.TempDir(), options: smallFiles}
+	journaltest.Model(t, disk, prove.Seed(t), prove.Time(t, 2*time.Second, 3*time.Minute))
 }

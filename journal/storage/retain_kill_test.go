@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
@@ -81,16 +82,12 @@ func beRetainer(dir string) {
 
 // A process that is killed while it deletes loses nothing that an entity needs.
 func TestKill9InRetention(t *testing.T) {
-	seed := *killSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-kill.seed %d", seed)
+	rounds, seed := prove.Rounds(t, 4, 200), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 11))
 	dir := t.TempDir()
 	told := map[string]uint64{}
 	retentions := 0
-	for round := range *killRounds {
+	for round := range rounds {
 		lines := 100 + rng.IntN(400)
 		t.Logf("round %d: killed after %d lines", round, lines)
 		kill(t, retainDir, dir, lines, func(line string) {
@@ -131,7 +128,7 @@ func TestKill9InRetention(t *testing.T) {
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		prove(t, dir)
+		verify(t, dir)
 	}
-	t.Logf("%d retentions were told of in %d rounds", retentions, *killRounds)
+	t.Logf("%d retentions were told of in %d rounds", retentions, rounds)
 }
