@@ -1,0 +1,67 @@
+package guest_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log"
+
+	"github.com/bulkhead-wasm/bulkhead/abi"
+	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
+)
+
+// Light is the state of an entity.
+type Light struct {
+	On bool `json:"on"`
+}
+
+// Switched says what happened.
+type Switched struct {
+	On bool `json:"on"`
+}
+
+// Apply is the only code that changes state.
+func (e Switched) Apply(l *Light) { l.On = e.On }
+
+// Switch is a command.
+type Switch struct {
+	On bool `json:"on"`
+}
+
+// A service has a state, events that change it, and commands that decide which events happen.
+// The package of a real service registers commands in init, and its main package is
+// func main() {}.
+func Example() {
+	lights := guest.New[Light]("lights").Events(guest.Named(Switched{}, "switched"))
+	guest.Command(lights, "switch", func(tx *guest.Tx[Light], c Switch) (Light, error) {
+		if c.On == tx.State().On {
+			return Light{}, guest.Reject("no_change", "the light is like that already")
+		}
+		tx.Emit(Switched{On: c.On})
+		return *tx.State(), nil // which the event has changed
+	})
+	guest.Query(lights, "light", func(v *guest.View[Light], _ struct{}) (Light, error) { return *v.State(), nil })
+
+	// What the host reads of the module when it is deployed.
+	answer, err := guesttest.Native(lights).Exchange(abi.AppendDescribe(nil))
+	if err != nil {
+		log.Fatal(err)
+	}
+	response, _, err := abi.DecodeResponse(answer)
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, err := abi.DecodeBody(&response)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var manifest struct {
+		Service  string
+		Commands []struct{ Name string }
+	}
+	if err := json.Unmarshal(body, &manifest); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s has the command %s\n", manifest.Service, manifest.Commands[0].Name)
+	// Output: lights has the command switch
+}
