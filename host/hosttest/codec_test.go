@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 const codecs = "github.com/bulkhead-wasm/bulkhead/guest-sdk/internal/jsonplan/testdata/codecs"
@@ -44,6 +45,7 @@ func startCodecs(t testing.TB) guesttest.Driver {
 // The ABI's codec allocates nothing in a guest either, and the guest's own JSON less
 // than the standard library's.
 func TestCodecsInTheGuest(t *testing.T) {
+	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	d := startCodecs(t)
 	for query := range uint16(2) {
 		if n := codecRounds(t, d, query, 1000); n >= 0.1 { // the runtime has a few of its own

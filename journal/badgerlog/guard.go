@@ -16,7 +16,7 @@ func (l *Log) Blocks(
 	ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error,
 ) error {
 	inside := false // of yield, whose panics are not Badger's
-	return l.guardYield(&inside, func() error {
+	return l.guard(&inside, func() error {
 		return l.blocks(ctx, log, from, func(b journal.Block) error {
 			inside = true
 			err := yield(b)
@@ -28,34 +28,44 @@ func (l *Log) Blocks(
 
 // Last implements journal.LogStore.
 func (l *Log) Last(_ context.Context, log journal.LogName) (b journal.Block, ok bool, err error) {
-	err = l.guardRead(func() error { b, ok, err = l.last(log); return err })
+	err = l.guard(new(bool), func() error { b, ok, err = l.last(log); return err })
 	return b, ok, err
 }
 
 // Logs implements journal.LogStore.
 func (l *Log) Logs(context.Context) (names []journal.LogName, err error) {
-	err = l.guardRead(func() error { names, err = l.logs(); return err })
+	err = l.guard(new(bool), func() error { names, err = l.logs(); return err })
 	return names, err
 }
 
-// guardRead runs a read that calls nobody back.
-func (l *Log) guardRead(read func() error) error { return l.guardYield(new(bool), read) }
+// guard runs a read. A fault within a value leaves its file locked within Badger, so nothing is written after it.
+func (l *Log) guard(inside *bool, read func() error) error {
+	fault, err := guardYield(inside, read)
+	if fault {
+		l.faulted.Store(true)
+	}
+	return err
+}
 
-// guardYield runs a read. A panic while it is not inside the caller's own code is damage. A fault of memory that is a
-// map of a file may have left that file locked within Badger, so nothing is written after it.
-func (l *Log) guardYield(inside *bool, read func() error) (err error) {
+// guardRead runs a read that calls nobody back.
+func guardRead(read func() error) error {
+	_, err := guardYield(new(bool), read)
+	return err
+}
+
+// guardYield runs a read. A panic while it is not inside the caller's own code is damage. It says also whether it was a
+// fault of memory that is a map of a file.
+func guardYield(inside *bool, read func() error) (fault bool, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if *inside {
 			return
 		}
 		if r := recover(); r != nil {
-			if _, fault := r.(interface{ Addr() uintptr }); fault { // see debug.SetPanicOnFault
-				l.faulted.Store(true)
-			}
+			_, fault = r.(interface{ Addr() uintptr }) // see debug.SetPanicOnFault
 			err = &journal.Error{Op: "read", Kind: journal.KindCorrupt,
 				Detail: "a block of a table is damaged: " + firstLine(r)}
 		}
 	}()
-	return read()
+	return false, read()
 }

@@ -69,7 +69,7 @@ func (l *Log) findLineage() error {
 		return err
 	}
 	found := false
-	err := l.guardRead(func() error {
+	err := guardRead(func() error {
 		return l.db.View(func(txn *badger.Txn) error {
 			o := badger.DefaultIteratorOptions
 			o.PrefetchValues = false

@@ -203,7 +203,7 @@ func (p *redoing) wanted(e storedValue, whole bool) (bool, error) {
 
 // newest returns the newest version of a key, also if that is a deletion, 0 if there is none.
 func (l *Log) newest(key []byte) (version uint64, readable bool, err error) {
-	err = l.guardRead(func() error {
+	err = l.guard(new(bool), func() error {
 		return l.db.View(func(txn *badger.Txn) error {
 			o := badger.DefaultIteratorOptions
 			o.AllVersions, o.PrefetchValues = true, false
@@ -224,7 +224,7 @@ func (p *redoing) extent(log journal.LogName) (has extent, err error) {
 	if ok {
 		return has, nil
 	}
-	err = p.guardRead(func() error {
+	err = guardRead(func() error {
 		return p.db.View(func(txn *badger.Txn) error {
 			prefix := logPrefix(log)
 			o := badger.DefaultIteratorOptions
@@ -251,7 +251,7 @@ func (p *redoing) extent(log journal.LogName) (has extent, err error) {
 func (l *Log) removeTorn(top uint64) error {
 	var keys [][]byte
 	torn := false
-	err := l.guardRead(func() error {
+	err := guardRead(func() error {
 		return l.db.View(func(txn *badger.Txn) error {
 			o := badger.DefaultIteratorOptions
 			o.PrefetchValues, o.Prefix, o.SinceTs = false, []byte{'b'}, max(top, 1)-1

@@ -13,7 +13,7 @@ import (
 // meets it, and would again at each start. Reading every block at every start would
 // take too long, so the storage counts how often it was opened and not closed: the
 // third time within a short while every block is read, and damaged tables are put
-// aside. The count has no checksum: a wrong one costs one look at every block, or one death more.
+// aside.
 const (
 	openedFile  = "opened" // "count seconds": so often in a row, at last then
 	deepAfter   = 2        // openings that ended without a close

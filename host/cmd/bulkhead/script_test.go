@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // asProgram is the variable with which the test binary is the program.
@@ -49,6 +51,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BULKHEAD_LIMIT_COMPILE_TIME", "10m") // under the race detector, beside other tests
 			env.Setenv("BULKHEAD_HOST", "http://"+address)
 			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "race" {
+				return false, fmt.Errorf("there is no condition %s", name)
+			}
+			return raced.Enabled, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "remember": remember, "compiled": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 1 {

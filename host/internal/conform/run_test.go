@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 func run(t *testing.T, module []byte, o Options) Report {
@@ -54,6 +55,7 @@ func TestModuleThatTraps(t *testing.T) {
 // The modules that the host refuses are reported as refused, each under the rule
 // that it breaks.
 func TestReasonsOfARefusal(t *testing.T) {
+	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	prove.SkipShort(t, "it builds and compiles a Go guest")
 	atUpload := []string{ruleStatic, ruleExports, ruleImports, ruleStart, ruleManifest}
 	limits := service.Limits{Fuel: 5_000_000}

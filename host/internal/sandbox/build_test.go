@@ -21,6 +21,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // A refusal says the same, whoever has found it out.
@@ -39,6 +40,7 @@ func TestRefusalsAreTheSameApart(t *testing.T) {
 // What a module would become when it is rewritten, and that it is looked into at all, is
 // no memory of this process.
 func TestTheHostDoesNotLookIntoModules(t *testing.T) {
+	raced.Skip(t, "it compiles large modules, and has one goroutine")
 	prove.SkipShort(t, "it compiles large modules")
 	const size = 1 << 20
 	r := newRuntime(t, Options{Compiler: compilerCommand()})
