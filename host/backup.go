@@ -49,7 +49,7 @@ func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *
 		},
 		Module: func(d backup.Hash) ([]byte, error) { return modules.Get(service.Digest(d)) },
 	})
-	return m, backupError("back up", err)
+	return m, keepError("back up", "", err)
 }
 
 // batchProgress is the progress of a backup, or of what is made of one; nil stays nil.
@@ -62,40 +62,31 @@ func batchProgress(stage string, to func(service.Progress)) func(backup.Progress
 	}
 }
 
-// backupError gives errors of the journal and of backups the kind that callers of a
-// host know.
-func backupError(op string, err error) error {
-	var known *service.Error
-	if err == nil || errors.As(err, &known) {
-		return err
-	}
-	e := &service.Error{Op: op, Kind: service.KindInternal, Message: "the journal is damaged; bulkhead journal verify says more", Err: err}
-	switch journal.KindOf(err) {
-	case journal.KindInvalid:
-		var j *journal.Error
-		errors.As(err, &j)
-		e.Kind, e.Message = service.KindConflicting, j.Detail
-	case journal.KindClosed, journal.KindFailed, journal.KindFull:
-		e.Kind, e.Message = service.KindUnavailable, "the journal was closed meanwhile; try again"
-	case journal.KindLocked:
-		e.Kind, e.Message = service.KindUnavailable, "another process uses this data directory; stop it, or back up through it"
-	case journal.KindCanceled:
-		e.Kind, e.Message = service.KindCanceled, "canceled"
-	case journal.KindInternal:
-		return err
-	}
-	return e
+// keepError is why logs were not copied, measured or truncated.
+func keepError(op string, name service.Name, err error) error {
+	return service.FromJournal{Use: service.JournalKeep, Op: op, Service: name,
+		Words: map[journal.ErrorKind]string{
+			journal.KindInvalid:     "%s",
+			journal.KindVersion:     "%s",
+			journal.KindDuplicateID: "%s",
+			journal.KindTrimmed:     "%s",
+			journal.KindFull:        "the disk of the journal is full; make room",
+			journal.KindLocked:      "another process uses this data directory; stop it, or back up through it",
+			journal.KindCorrupt:     "the journal is damaged (%s); bulkhead journal verify says more",
+			journal.KindCanceled:    "canceled",
+		},
+		Otherwise: "the journal was closed meanwhile; try again"}.Of(err)
 }
 
 // BackupDir is [Host.Backup] for a directory on which no host is running.
 func BackupDir(ctx context.Context, dir string, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	engine, err := storage.Open(JournalDir(dir), storage.Options{})
 	if err != nil {
-		return nil, backupError("back up", err)
+		return nil, keepError("back up", "", err)
 	}
 	j, err := journal.Open(ctx, engine, journal.Options{})
 	if err != nil {
-		return nil, backupError("back up", errors.Join(err, engine.Close()))
+		return nil, keepError("back up", "", errors.Join(err, engine.Close()))
 	}
 	modules, err := catalog.OpenModules(modulesDir(dir), catalog.ModuleOptions{})
 	var m *backup.Manifest
@@ -187,7 +178,7 @@ func inUse(dir string) (bool, error) {
 	if _, err := os.Stat(JournalDir(dir)); err == nil {
 		e, err := storage.Open(JournalDir(dir), storage.Options{})
 		if journal.KindOf(err) == journal.KindLocked {
-			return true, backupError("restore", err)
+			return true, keepError("restore", "", err)
 		}
 		if err == nil {
 			return true, e.Close()
@@ -204,7 +195,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	}
 	engine, err := storage.Open(JournalDir(dir), storage.Options{})
 	if err != nil {
-		return backupError("restore", err)
+		return keepError("restore", "", err)
 	}
 	tell := func(stage string, done uint64) {
 		if o.Progress != nil {

@@ -185,7 +185,7 @@ func (h *Host) EventTypes(ctx context.Context, name service.Name) ([]journal.Eve
 		return nil, err
 	}
 	types, err := c.journal.EventTypes(ctx, journal.LogName(name))
-	return types, backupError("event types", err)
+	return types, readError("event types", name, err)
 }
 
 // Measure counts what is in a log, which takes a while if it is long.
@@ -200,7 +200,7 @@ func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSiz
 	}
 	defer turn.End()
 	size, err := c.journal.Measure(ctx, log, func() error { return turnError("", turn.Begin(ctx)) })
-	return size, backupError("measure", err)
+	return size, keepError("measure", service.Name(log), err)
 }
 
 // Stats is what the journal counted since it was opened.

@@ -252,18 +252,15 @@ func (h *Host) KeptVersion(
 var errPageFull = errors.New("the page is full")
 
 func entityError(name service.Name, err error) error {
-	if journal.KindOf(err) == journal.KindCorrupt {
-		return &service.Error{Op: "read events", Service: name, Kind: service.KindDamaged,
-			Message: "the entity's events are damaged (" + journal.DetailOf(err) + ")", Err: err}
-	}
-	if journal.KindOf(err) == journal.KindVersion {
-		return &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor, Message: journal.DetailOf(err), Err: err}
-	}
-	if journal.KindOf(err) == journal.KindTrimmed {
-		return &service.Error{Op: "read events", Service: name, Kind: service.KindBadCursor,
-			Message: journal.DetailOf(err) + "; reading from version 0 begins behind them", Err: err}
-	}
-	return &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
+	return service.FromJournal{Use: service.JournalRead, Op: "read events", Service: name,
+		Words: map[journal.ErrorKind]string{
+			journal.KindInvalid:  "%s",
+			journal.KindCorrupt:  "the entity's events are damaged (%s)",
+			journal.KindVersion:  "%s",
+			journal.KindTrimmed:  "%s; reading from version 0 begins after them",
+			journal.KindCanceled: "canceled",
+		},
+		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
 // Cursor is the place behind the event at a position of a service's log, which clients may keep for ever. A
@@ -331,27 +328,21 @@ func (h *Host) cursorAt(ctx context.Context, c *core, name service.Name, p servi
 	defer turn.End()
 	var err error
 	if here.Stamp, err = c.journal.StampAt(ctx, log, p); err != nil {
-		return service.Cursor{}, cursorError(ctx, name, p, c.journal.First(log), err)
+		return service.Cursor{}, cursorError(name, p, c.journal.First(log), err)
 	}
 	return here, nil
 }
 
-func cursorError(ctx context.Context, name service.Name, p, first service.Position, err error) error {
-	own := &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Err: err,
-		Message: "the journal cannot be read at present"}
-	switch kind := journal.KindOf(err); {
-	case kind == journal.KindTrimmed:
-		own = stream.Gone(p, first)
-	case kind == journal.KindInvalid:
-		own.Kind = service.KindBadCursor
-		own.Message = fmt.Sprintf("the cursor is of an event that this log does not have: it is of position %d, "+
-			"which the log has not reached", p)
-	case kind == journal.KindCorrupt:
-		own.Kind, own.Message = service.KindDamaged, "the event that the cursor is of is damaged ("+journal.DetailOf(err)+")"
-	case ctx.Err() != nil:
-		return notBegun(name, ctx.Err())
-	}
-	return own
+func cursorError(name service.Name, p, first service.Position, err error) error {
+	return service.FromJournal{Use: service.JournalRead, Op: "read events", Service: name,
+		Words: map[journal.ErrorKind]string{
+			journal.KindTrimmed: stream.Gone(p, first).Message,
+			journal.KindInvalid: fmt.Sprintf("the cursor is of an event that this log does not have: it is of position %d, "+
+				"which the log has not reached", p),
+			journal.KindCorrupt:  "the event that the cursor is of is damaged (%s)",
+			journal.KindCanceled: "ended before it began",
+		},
+		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
 // Start is the place before the first event that there is of a service: 0, unless a

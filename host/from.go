@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"math"
 	"time"
 
@@ -64,21 +63,16 @@ func (h *Host) beforeTime(ctx context.Context, name service.Name, t time.Time) (
 	defer turn.End()
 	first, err := c.journal.Since(ctx, journal.LogName(name), unixNano(t), func() error { return turnError(name, turn.Begin(ctx)) })
 	if err != nil {
-		return 0, placeError(name, err)
+		return 0, readError("read events", name, err)
 	}
 	return first - 1, nil
 }
 
-func placeError(name service.Name, err error) error {
-	var own *service.Error
-	if errors.As(err, &own) {
-		return err
-	}
-	own = &service.Error{Op: "read events", Service: name, Kind: service.KindUnavailable, Message: "the journal cannot be read at present", Err: err}
-	if journal.KindOf(err) == journal.KindCorrupt {
-		own.Kind, own.Message = service.KindDamaged, "the place cannot be found, as the log is damaged ("+journal.DetailOf(err)+")"
-	}
-	return own
+// readError is why a log could not be read.
+func readError(op string, name service.Name, err error) error {
+	return service.FromJournal{Use: service.JournalRead, Op: op, Service: name,
+		Words:     map[journal.ErrorKind]string{journal.KindCorrupt: "the log is damaged (%s)", journal.KindCanceled: "canceled"},
+		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
 // now is the time by the clock that events get theirs from.

@@ -195,20 +195,17 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 }
 
 func openError(err error) error {
-	e := &service.Error{Op: "open", Kind: service.KindUnavailable, Message: "the journal cannot be opened", Err: err}
-	switch journal.KindOf(err) {
-	case journal.KindLocked:
-		e.Message = "another process uses this data directory; stop it or name another directory"
-	case journal.KindFull:
-		e.Kind, e.Message = service.KindFull, "the journal cannot be opened as its disk is full; make room"
-	case journal.KindCorrupt:
-		e.Kind, e.Message = service.KindDamaged, "the journal cannot be opened as its files are damaged; restore a backup"
-	default:
-		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-			e.Kind, e.Message = service.KindInvalid, "the data directory cannot be written; the host needs to"
-		}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return &service.Error{Op: "open", Kind: service.KindInvalid, Err: err,
+			Message: "the data directory cannot be written; the host needs to"}
 	}
-	return e
+	return service.FromJournal{Use: service.JournalOpen, Op: "open",
+		Words: map[journal.ErrorKind]string{
+			journal.KindLocked:  "another process uses this data directory; stop it or name another directory",
+			journal.KindFull:    "the journal cannot be opened as its disk is full; make room",
+			journal.KindCorrupt: "the journal cannot be opened as its files are damaged; restore a backup",
+		},
+		Otherwise: "the journal cannot be opened"}.Make(err)
 }
 
 // watch replaces the core when its journal fails. Close waits for it.

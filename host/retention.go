@@ -74,7 +74,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retentio
 		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events,
 			"first", uint64(done.First), "entities", done.Entities, "kept_events", done.KeptEvents, "kept_of", done.KeptOf)
 	}
-	return done, stoppedRetention(svc, backupError("retain", err))
+	return done, stoppedRetention(svc, keepError("retain", name, err))
 }
 
 // stageProgress is progress as the journal reports it; nil stays nil.
@@ -137,5 +137,5 @@ func (h *Host) Batches(ctx context.Context, name service.Name, w io.Writer, thro
 	}
 	logs := &pacedLogs{Journal: c.journal, turn: h.readers.turn(ctx, name), name: name}
 	m, err := backup.WriteBatches(ctx, w, logs, journal.LogName(name), through, backup.Options{})
-	return m, backupError("write batches", err)
+	return m, keepError("write batches", name, err)
 }

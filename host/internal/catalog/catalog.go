@@ -239,12 +239,8 @@ func (c *Catalog) record(ctx context.Context, name service.Name, command, event 
 		GeneratedID: true,
 	}, func(_ journal.Receipt, err error) { done <- err })
 	if err != nil {
-		kind := service.KindUnavailable
-		if journal.KindOf(err) == journal.KindFull {
-			kind = service.KindFull
-		}
-		return &service.Error{Op: command, Service: name, Kind: kind,
-			Message: "the deployment could not be recorded; nothing has changed", Err: err}
+		return service.FromJournal{Use: service.JournalWrite, Op: command, Service: name,
+			Otherwise: "the deployment could not be recorded; nothing has changed"}.Of(err)
 	}
 	if err := <-done; err != nil {
 		return &service.Error{Op: command, Service: name, Kind: service.KindUnknown,

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -35,26 +37,23 @@ func (e *Engine) own(err error) *service.Error {
 	return own
 }
 
+// damagedWords are of a damaged log, which its operator has to bring in order.
+const damagedWords = "the service's log is damaged (%s); nothing was written; other services are not concerned"
+
 // refused is why the log did not take an outcome; nothing of it was written.
 func (s *shard) refused(t *task, err error) *service.Error {
-	switch journal.KindOf(err) {
-	case journal.KindDuplicateID:
-		return s.engine.errorf(service.KindIDReused, "command id %s was used for another command", t.command.ID)
-	case journal.KindVersion:
+	own := s.fromJournal(err, "the journal is not taking commands; nothing was written", map[journal.ErrorKind]string{
 		// What the command was decided on has been lost: an outcome before it was not
 		// written, of which the shard will hear in a moment. (Or somebody else writes
 		// to our log.) Decided again it will be on what is there.
-		return s.unavailable(err, "the state that the command was decided on was lost; nothing was written")
-	case journal.KindInvalid:
-		return s.engine.caused(err, service.KindInternal, "the journal cannot hold this outcome; nothing was written")
-	case journal.KindCorrupt:
-		return s.damaged(err)
-	case journal.KindFull:
-		own := s.engine.caused(err, service.KindFull, "the disk of the journal is full; nothing was written; events and queries go on, and commands when there is room")
-		own.RetryAfter = fullRetry
-		return own
+		journal.KindVersion: "the state that the command was decided on was lost; nothing was written",
+		journal.KindInvalid: "the journal cannot hold this outcome; nothing was written",
+		journal.KindFull:    "the disk of the journal is full; nothing was written; events and queries go on, and commands when there is room",
+	})
+	if own.Kind == service.KindIDReused {
+		own.Message = fmt.Sprintf("command id %s was used for another command", t.command.ID)
 	}
-	return s.unavailable(err, "the journal is not taking commands; nothing was written")
+	return own
 }
 
 // unread is why the log could not be asked.
@@ -63,15 +62,25 @@ func (s *shard) unread(err error) *service.Error {
 	if errors.As(err, &own) {
 		return s.engine.own(err)
 	}
-	if journal.KindOf(err) == journal.KindCorrupt {
-		return s.damaged(err)
-	}
-	return s.unavailable(err, "the journal cannot be read; nothing was written")
+	return s.fromJournal(err, "the journal cannot be read; nothing was written", nil)
 }
 
-// damaged says where the service's log is, which its operator has to bring in order.
-func (s *shard) damaged(err error) *service.Error {
-	return s.engine.caused(err, service.KindDamaged, "the service's log is damaged (%s); nothing was written; other services are not concerned", journal.DetailOf(err))
+// fromJournal is an error of the log's, with when to try again.
+func (s *shard) fromJournal(err error, otherwise string, words map[journal.ErrorKind]string) *service.Error {
+	from := service.FromJournal{Use: service.JournalWrite, Service: s.engine.options.Spec.Service, Otherwise: otherwise,
+		Words: map[journal.ErrorKind]string{journal.KindCorrupt: damagedWords}}
+	maps.Copy(from.Words, words)
+	own := from.Make(err)
+	switch own.Kind {
+	case service.KindUnavailable:
+		if s.ctx.Err() != nil {
+			own.Err = errors.Join(context.Cause(s.ctx), err)
+		}
+		own.RetryAfter = minRetry
+	case service.KindFull:
+		own.RetryAfter = fullRetry
+	}
+	return own
 }
 
 // historyDeleted is the code of an entity that has lost events to a retention, and
@@ -87,10 +96,7 @@ func (s *shard) unknown(id service.CommandID, err error) *service.Error {
 // unsettled is the answer when the state it would rest on did not get to the
 // disk.
 func (s *shard) unsettled(err error) *service.Error {
-	if journal.KindOf(err) == journal.KindCorrupt {
-		return s.damaged(err)
-	}
-	return s.unavailable(err, "the state that the answer rests on could not be written; nothing was written for this request")
+	return s.fromJournal(err, "the state that the answer rests on could not be written; nothing was written for this request", nil)
 }
 
 // unavailable is a passing failure of something below the service.

@@ -45,8 +45,8 @@ func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 	name := next.spec.Service
 	types, err := s.opt.Journal.EventTypes(ctx, journal.LogName(name))
 	if err != nil {
-		return &service.Error{Op: next.op, Service: name, Kind: kindOfJournal(err),
-			Message: "the event types in the service's log cannot be read at present; nothing has changed", Err: err}
+		return service.FromJournal{Use: service.JournalRead, Op: next.op, Service: name,
+			Otherwise: "the event types in the service's log cannot be read at present; nothing has changed"}.Of(err)
 	}
 	index := service.NewManifestIndex(&next.module.Manifest)
 	var reasons []string
@@ -75,14 +75,4 @@ func events(n uint64) string {
 		return "1 event"
 	}
 	return fmt.Sprint(n, " events")
-}
-
-func kindOfJournal(err error) service.Kind {
-	switch journal.KindOf(err) {
-	case journal.KindCorrupt:
-		return service.KindDamaged
-	case journal.KindCanceled:
-		return service.KindCanceled
-	}
-	return service.KindUnavailable
 }

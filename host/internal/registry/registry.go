@@ -256,8 +256,8 @@ func (s *Registry) forget(ctx context.Context, svc *Service) error {
 	// Events that a retention has kept apart are in no log, and can be read all the same.
 	switch types, err := s.opt.Journal.EventTypes(ctx, log); {
 	case err != nil:
-		return &service.Error{Op: "delete", Service: name, Kind: kindOfJournal(err), Err: err,
-			Message: "whether the service has events left cannot be found out at present; nothing has changed"}
+		return service.FromJournal{Use: service.JournalRead, Op: "delete", Service: name,
+			Otherwise: "whether the service has events left cannot be found out at present; nothing has changed"}.Of(err)
 	case len(types) > 0:
 		return nil
 	}

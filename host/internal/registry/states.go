@@ -312,12 +312,8 @@ func (c *stateCheck) cured(ctx context.Context, guest *sandbox.Instance, why err
 
 // failed is why nothing could be found out.
 func (c *stateCheck) failed(err error) error {
-	kind := kindOfJournal(err)
-	if k := service.KindOf(err); k == service.KindCanceled || k == service.KindDeadline {
-		kind = k
-	}
-	return &service.Error{Op: c.next.op, Service: c.next.spec.Service, Kind: kind, Err: err,
-		Message: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}
+	return service.FromJournal{Use: service.JournalRead, Op: c.next.op, Service: c.next.spec.Service,
+		Otherwise: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}.Make(err)
 }
 
 // verdict is the error of a deployment that is refused.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -425,15 +426,13 @@ func (c *Cursor) failure(ctx context.Context, err error) error {
 	case errors.As(err, &own):
 	case errors.As(err, &full):
 		own = Crowded(full)
-	case journal.KindOf(err) == journal.KindCorrupt:
-		own = service.Errorf(service.KindDamaged, "events behind position %d are damaged (%s)", c.at, journal.DetailOf(err))
-		own.Err = err
-	case journal.KindOf(err) == journal.KindTrimmed:
-		own = Gone(c.at, c.hub.options.Reader.First(c.hub.log))
-		own.Err = err
 	default:
-		own = service.Errorf(service.KindUnavailable, "the journal cannot be read at present")
-		own.Err = err
+		return service.FromJournal{Use: service.JournalRead, Op: "read events", Service: c.hub.options.Service,
+			Words: map[journal.ErrorKind]string{
+				journal.KindCorrupt: fmt.Sprintf("events after position %d are damaged (%%s)", c.at),
+				journal.KindTrimmed: Gone(c.at, c.hub.options.Reader.First(c.hub.log)).Message,
+			},
+			Otherwise: "the journal cannot be read at present"}.Make(err)
 	}
 	own.Op, own.Service = "read events", c.hub.options.Service
 	return own
