@@ -268,9 +268,9 @@ func showAll(all []abi.Response) string {
 
 // clip shows bytes that somebody else made: quoted, and not too many.
 func clip(b []byte) string {
-	const most = 60
-	if len(b) > most {
-		return fmt.Sprintf("%q… (%d bytes)", b[:most], len(b))
+	const maxShown = 60
+	if len(b) > maxShown {
+		return fmt.Sprintf("%q… (%d bytes)", b[:maxShown], len(b))
 	}
 	return fmt.Sprintf("%q", b)
 }

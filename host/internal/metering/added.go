@@ -7,31 +7,30 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// addedFunction is a function that the rewriting adds behind the module's own.
+// addedFunction is a function that the rewriting adds after the module's own.
 type addedFunction struct {
-	body []byte // with its locals, as it stands in the file
+	body []byte // with its locals, as in the file
 	typ  uint32
-	name string // behind the reserved prefix
+	name string // without the reserved prefix
 }
 
-// added are all of them, in the order of their indexes. The list is whole once the
+// added returns all added functions, in the order of their indexes. The list is complete once the
 // code has been written.
 func (r *rewriter) added() []addedFunction {
 	all := []addedFunction{{r.troubleBody(), r.nop, ".check"}}
 	return append(append(all, r.helpers...), r.setupFunctions...)
 }
 
-// helperKey is an instruction with its immediates.
+// helperKey identifies a helper: an instruction with its immediates.
 type helperKey struct {
 	op            wasmbin.Op
 	index, second uint32
 }
 
-// helper is a function that does what a bulk instruction does, and charges for it:
-// its place among them. Work that is longer than a step is charged and done step by
-// step, with a check in front of each; whether it is in bounds is looked at first, and
-// what is not is left to the instruction itself, which then writes nothing and traps
-// as it does.
+// helper returns the number of the helper for a bulk instruction, and writes it if it is new. A
+// helper does what the instruction does, and charges for it. Work that is longer than a step is
+// charged and done step by step, with a check before each step. The bounds are checked first; if
+// they are exceeded, the instruction itself is executed, which writes nothing and traps.
 func (r *rewriter) helper(in *wasmbin.Instr) int {
 	return r.helperFor(helperKey{in.Op, in.Index, in.Second})
 }
@@ -53,18 +52,18 @@ func (r *rewriter) helperFor(k helperKey) int {
 	return r.helperOf[k]
 }
 
-// bulk writes the helper of one instruction.
+// bulk writes the helper of one bulk instruction.
 type bulk struct {
 	r   *rewriter
 	key helperKey
 	b   []byte
 	in  []byte // the instruction
 
-	bytes bool // not elements
+	bytes bool // it counts bytes; otherwise elements
 }
 
-// The parameters of all that move something, and the one more local of table.grow.
-// That has its value and its number as parameters 0 and 1.
+// Parameters of the helpers that move something, and the additional local of table.grow.
+// The parameters 0 and 1 of table.grow are the value and the number of elements.
 const (
 	bulkTo, bulkFrom, bulkCount = 0, 1, 2
 	growValue, growCount        = 0, 1
@@ -77,7 +76,8 @@ func (h *bulk) function() addedFunction {
 		return []wasmbin.ValType{wasmbin.I32, wasmbin.I32, wasmbin.I32}[:n]
 	}
 	make := func(name string, params, results []wasmbin.ValType) addedFunction {
-		return addedFunction{append(h.b, byte(wasmbin.OpEnd)), r.typeIndex(wasmbin.FuncType{Params: params, Results: results}), name}
+		return addedFunction{append(h.b, byte(wasmbin.OpEnd)),
+			r.typeIndex(wasmbin.FuncType{Params: params, Results: results}), name}
 	}
 	h.b = []byte{0} // no locals
 	k := h.key
@@ -122,9 +122,9 @@ func (h *bulk) function() addedFunction {
 		return make(".table.fill", []wasmbin.ValType{wasmbin.I32, t, wasmbin.I32}, nil)
 	}
 	h.in = wasmbin.AppendU32([]byte{0xfc, 15}, k.index)
-	t, most := r.table(k.index)
+	t, maxElements := r.table(k.index)
 	h.b = []byte{1, 1, byte(wasmbin.I32)}
-	h.grow(k.index, most)
+	h.grow(k.index, maxElements)
 	return make(".table.grow", []wasmbin.ValType{t, wasmbin.I32}, i32s(1))
 }
 
@@ -137,7 +137,7 @@ func (h *bulk) wide(local byte) {
 	h.op(0xad) // i64.extend_i32_u
 }
 
-// Instructions that follow others in helpers.
+// Instructions that are used after others in helpers.
 const (
 	i32GtU, i32LeU, i32Add, i32Sub, i32Or = 0x4b, 0x4d, 0x6a, 0x6b, 0x72
 	i64GtU, i64Add                        = 0x56, 0x7c
@@ -145,7 +145,7 @@ const (
 	block, loop, ifThen, end, unreachable = 0x02, 0x03, 0x04, 0x0b, 0x00
 )
 
-// step is the most that is done between two checks.
+// step is how much may be done between two checks.
 func (h *bulk) step() int {
 	if h.bytes {
 		return StepBytes
@@ -153,7 +153,7 @@ func (h *bulk) step() int {
 	return StepElements
 }
 
-// charge charges what a local says, and checks.
+// charge charges the value of a local, times multiply and divided by divide, and then checks.
 func (h *bulk) charge(local byte, multiply, divide int64) {
 	h.b = append(h.b, h.r.fuelGet...)
 	h.wide(local)
@@ -184,15 +184,15 @@ func (h *bulk) chargeStep() {
 	h.b = h.r.appendCheck(h.r.appendCharge(h.b, units))
 }
 
-// long opens an if that is entered with more than a step to do.
+// long opens an if that is entered when more than a step is left to do.
 func (h *bulk) long(count byte) {
 	h.get(count)
 	h.i32(h.step())
 	h.op(i32GtU, ifThen, noResult)
 }
 
-// next ends a round: it leaves the loop and the block around it if no more than a
-// step is left, and otherwise charges for the next one.
+// next ends a round. If no more than a step is left, it leaves the loop and the block around it;
+// otherwise it charges for the next step.
 func (h *bulk) next(count byte) {
 	h.get(count)
 	h.i32(h.step())
@@ -217,8 +217,8 @@ func (h *bulk) constant(size int) func() {
 
 func nothing() {}
 
-// dropped traps if the segment that the instruction names has been dropped: no
-// place behind its start is in it any more.
+// dropped returns code that traps if the instruction's segment has been dropped: then every offset
+// but its start is out of bounds.
 func (h *bulk) dropped(size int) func() {
 	return func() {
 		h.i32(0)
@@ -228,10 +228,10 @@ func (h *bulk) dropped(size int) func() {
 	}
 }
 
-// move writes the helper of an instruction that moves something: it takes a place to
-// move it to, one to move it from or the value, and how much. to and from push
-// the sizes of what both are in; from is nil for a value. before is looked at
-// first if it is long.
+// move writes the helper of an instruction that moves something. Its parameters are the
+// destination, the source or the value, and the length. to and from push the sizes of what
+// destination and source are in; from is nil for a value. If the length is long, before is
+// executed first.
 func (h *bulk) move(before, to, from func()) {
 	outside := func(place byte, size func()) {
 		h.wide(place)
@@ -273,7 +273,7 @@ func (h *bulk) move(before, to, from func()) {
 	whole()
 }
 
-// forwards does steps from the start on, until no more than a step is left.
+// forwards does steps from the start, until no more than a step is left.
 func (h *bulk) forwards(places bool) {
 	h.op(block, noResult, loop, noResult)
 	h.get(bulkTo)
@@ -294,8 +294,8 @@ func (h *bulk) forwards(places bool) {
 	h.next(bulkCount)
 }
 
-// backwards does steps from the end on: what is moved to a higher place within
-// itself must not be written over before it has been read.
+// backwards does steps from the end: when something is moved up within itself, its end must be
+// read before it is overwritten.
 func (h *bulk) backwards() {
 	h.op(block, noResult, loop, noResult)
 	h.get(bulkCount)
@@ -312,21 +312,21 @@ func (h *bulk) backwards() {
 	h.next(bulkCount)
 }
 
-// grow writes the helper of table.grow. A table of the module's own grows in steps.
-// How far an imported one may grow is not known here.
-func (h *bulk) grow(table uint32, most uint64) {
+// grow writes the helper of table.grow. A table that the module defines grows in steps. For an
+// imported table the limit is not known here, so it grows at once.
+func (h *bulk) grow(table uint32, maxElements uint64) {
 	all := func() {
 		h.get(growValue)
 		h.get(growCount)
 		h.b = append(h.b, h.in...)
 	}
-	if most < math.MaxUint32 {
+	if maxElements < math.MaxUint32 {
 		h.long(growCount)
 		h.chargeStep()
 		h.tableSize(table)()
 		h.wide(growCount)
 		h.op(i64Add)
-		h.constant(int(most))()
+		h.constant(int(maxElements))()
 		h.op(i64GtU, ifThen, noResult)
 		all()
 		h.op(byte(wasmbin.OpReturn), end)
@@ -352,7 +352,7 @@ func (h *bulk) grow(table uint32, most uint64) {
 	all()
 }
 
-// table is what a table holds, and how many elements it may have at most.
+// table returns the type of a table's elements and its maximum number of elements.
 func (r *rewriter) table(index uint32) (wasmbin.ValType, uint64) {
 	k := int64(index)
 	for _, x := range r.m.Imports {
@@ -364,15 +364,15 @@ func (r *rewriter) table(index uint32) (wasmbin.ValType, uint64) {
 		}
 		k--
 	}
-	if k >= int64(len(r.m.Tables)) { // the instruction is not valid
+	if k >= int64(len(r.m.Tables)) { // the instruction is invalid
 		return wasmbin.FuncRef, math.MaxUint32
 	}
 	t := r.m.Tables[k]
 	return t.Type, r.tableLimit(t).Max
 }
 
-// declared reports whether something outside of the code refers to a function: then
-// the code may, too.
+// declared reports whether something outside of the code refers to a function. Only then may the
+// code refer to it too.
 func (r *rewriter) declared(old uint32) bool {
 	if r.declarations == nil {
 		r.declarations = make([]bool, r.functions)
@@ -382,7 +382,7 @@ func (r *rewriter) declared(old uint32) bool {
 			}
 		}
 		expression := func(e wasmbin.Range) {
-			_ = r.m.WalkExpr(e, func(in *wasmbin.Instr) { // what is wrong with it is found when it is written
+			_ = r.m.WalkExpr(e, func(in *wasmbin.Instr) { // errors are found when it is written
 				if in.Op == wasmbin.OpRefFunc {
 					declare(in.Index)
 				}
@@ -411,7 +411,7 @@ func (r *rewriter) declared(old uint32) bool {
 	return r.declarations[old]
 }
 
-// reference is the global that has the reference to a function.
+// reference returns the global that holds the reference to a function.
 func (r *rewriter) reference(old uint32) uint32 {
 	if g, ok := r.referenceOf[old]; ok {
 		return g

@@ -6,29 +6,29 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// way is one open construct while a function is written: what the paths to its
-// label have been charged since their last check.
+// way is an open construct while a function is written. It holds what the paths to its label have
+// been charged since their last check.
 type way struct {
 	loop   bool
-	label  int64 // the most of all branches to it, -1 for none
-	around int64 // of an if: at its start; -1 once there is an else
+	label  int64 // the maximum over all branches to it, -1 if there are none
+	around int64 // of an if: the value at its start; -1 once it has an else
 }
 
 // writer writes one function.
 type writer struct {
 	r         *rewriter
-	function  int // of the module's own
+	function  int // its number among the module's own functions
 	b         []byte
-	unchecked int64 // charged since the last check, on the worst path; -1 where nothing gets
+	unchecked int64 // charged since the last check, on the worst path; -1 if this is unreachable
 	ways      []way
-	counted   bool  // its stack is
-	frame     int64 //
+	counted   bool  // its stack is counted
+	frame     int64 // bytes
 	temps     [3]uint32
 
-	localTypes []wasmbin.ValType // of the first maxCopied, or nil
+	localTypes []wasmbin.ValType // types of the first maxCopied locals, or nil if not yet known
 }
 
-// code writes the content of the code section.
+// code returns the content of the code section.
 func (r *rewriter) code() ([]byte, error) {
 	m := r.m
 	if err := r.findLight(); err != nil {
@@ -59,7 +59,7 @@ func (r *rewriter) code() ([]byte, error) {
 	return append(wasmbin.AppendU32(nil, uint32(len(m.Bodies)+len(r.added()))), code...), nil
 }
 
-// findLight finds the functions that are so small that their callers' checks do for them.
+// findLight finds the light functions: they are so small that their callers' checks suffice.
 func (r *rewriter) findLight() error {
 	r.light = make([]int64, len(r.m.Bodies))
 	for i := range r.m.Bodies {
@@ -83,7 +83,8 @@ func (r *rewriter) findLight() error {
 	return nil
 }
 
-// troubleBody is called when a counter is below zero: it tells the host which.
+// troubleBody is the body of the function that is called when a counter is negative. It tells the
+// host which one.
 func (r *rewriter) troubleBody() []byte {
 	b := append([]byte{0}, r.stackGet...)
 	b = append(b, 0x42, 0, 0x53, byte(wasmbin.OpIf), 0x40) // i64.const 0, i64.lt_s
@@ -93,40 +94,41 @@ func (r *rewriter) troubleBody() []byte {
 	return append(b, byte(wasmbin.OpEnd))
 }
 
-// appendCharge takes units off the fuel.
+// appendCharge subtracts units from the fuel.
 func (r *rewriter) appendCharge(b []byte, units int64) []byte {
 	b = append(append(b, r.fuelGet...), 0x42)
 	b = append(wasmbin.AppendS64(b, units), 0x7d) // i64.sub
 	return append(b, r.fuelSet...)
 }
 
-// appendCheck asks for fuel if there is none left.
+// appendCheck asks for fuel if none is left.
 func (r *rewriter) appendCheck(b []byte) []byte {
 	return r.appendTrouble(append(b, r.fuelGet...))
 }
 
-// appendTrouble calls for help if the number on the stack is negative. The call stands in the else: wazero's compiler lets a place
-// where ways meet begin with the registers of the way it has seen first, and so the
-// usual way keeps its values in registers.
+// appendTrouble calls for help if the number on the stack is negative. The call is in the else:
+// where control-flow paths merge, wazero's compiler starts with the registers of the path that it
+// has seen first, so that the usual path keeps its values in registers.
 func (r *rewriter) appendTrouble(b []byte) []byte {
 	b = append(b, 0x42, 0, 0x59, byte(wasmbin.OpIf), 0x40, byte(wasmbin.OpElse)) // i64.const 0, i64.ge_s
 	return append(append(b, r.callTrouble...), byte(wasmbin.OpEnd))
 }
 
-// tooLarge refuses a module that has grown to size bytes of code when it was rewritten
-// up to the offset at.
+// tooLarge returns the error for a module whose code has size bytes when it is rewritten up to the
+// offset at.
 func (r *rewriter) tooLarge(at, size int) error {
 	return &Error{Reasons: []string{fmt.Sprintf(
-		"the module grows too much when it is rewritten to count what it does: it had become %d bytes after %d of its %d, and a module of that size may become %d; its code has too many branches, calls or instructions that are charged by size for its length",
+		"the module grows too much when it is rewritten to count what it does: it had become %d bytes after %d of "+
+			"its %d, and a module of that size may become %d; its code has too many branches, calls or instructions "+
+			"that are charged by size for its length",
 		size, at, len(r.m.Bytes), r.o.MaxBytes)}}
 }
 
-// beyond reports whether the module is larger than it may be with that many bytes.
+// beyond reports whether a module with size bytes of code is larger than allowed.
 func (r *rewriter) beyond(size int) bool { return r.o.MaxBytes > 0 && int64(size) > r.o.MaxBytes }
 
-// write appends a function's body by the plan. It stops when the module is too
-// large, of whose code there are before bytes, and says at which offset; -1 if the body
-// is whole.
+// write appends a function's body by its plan. before is the number of bytes of code before it. If
+// the module becomes too large, write stops and returns the offset; otherwise stopped is -1.
 func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 	p := &r.plan
 	body := &r.m.Bodies[i]
@@ -153,11 +155,11 @@ func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 	return w.b, -1
 }
 
-// maxLeafFrame is the largest estimated frame, in bytes, of a function whose stack
-// is not counted, as it calls none of the module's own.
+// maxLeafFrame is the largest estimated frame, in bytes, of a function whose stack is not counted
+// because it calls no function of the module.
 const maxLeafFrame = 512
 
-// declarations appends the locals of the function's own and the temporary ones.
+// declarations appends the function's own locals and the temporary ones.
 func (w *writer) declarations(body *wasmbin.Body, p *plan) {
 	added := uint32(0)
 	for k, needed := range p.needs {
@@ -188,7 +190,7 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	case w.counted:
 		w.take(r.fuelGet, r.fuelSet, cost)
 		w.take(r.stackGet, r.stackSet, w.frame)
-		w.b = append(w.b, 0x84) // i64.or: negative if one of both is
+		w.b = append(w.b, 0x84) // i64.or: negative if one of them is
 		w.b = r.appendTrouble(w.b)
 		w.unchecked = 0
 	case check:
@@ -201,8 +203,8 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	if !w.counted {
 		return
 	}
-	// A block around the whole: whatever leaves the function by a branch leaves this
-	// block instead, and comes by the one place where the frame is given back.
+	// A block around the whole body: a branch that leaves the function leaves this block
+	// instead, and then reaches the only place where the frame is released.
 	w.b = append(w.b, byte(wasmbin.OpBlock))
 	switch len(results) {
 	case 0:
@@ -214,7 +216,7 @@ func (w *writer) entry(cost int64, check bool, results []wasmbin.ValType) {
 	}
 }
 
-// take takes some off a counter and pushes what is left.
+// take subtracts n from a counter and pushes the rest.
 func (w *writer) take(get, set []byte, n int64) {
 	if n > 0 {
 		w.b = append(append(w.b, get...), 0x42)
@@ -224,7 +226,7 @@ func (w *writer) take(get, set []byte, n int64) {
 	w.b = append(w.b, get...)
 }
 
-// giveBack returns the frame.
+// giveBack releases the frame.
 func (w *writer) giveBack() {
 	w.b = append(append(w.b, w.r.stackGet...), 0x42)
 	w.b = append(wasmbin.AppendS64(w.b, w.frame), 0x7c) // i64.add
@@ -257,7 +259,7 @@ func (w *writer) edit(e *edit, p *plan) {
 	case editReturn:
 		w.leave(uint32(e.arg))
 	case editGiveBack:
-		w.exit(maxReturned - MaxLight) // what is called may be light
+		w.exit(maxReturned - MaxLight) // the called function may be light
 		if w.counted {
 			w.giveBack()
 		}
@@ -277,7 +279,7 @@ func (w *writer) edit(e *edit, p *plan) {
 	}
 }
 
-// charge charges a piece, and checks if it has to.
+// charge charges a piece, and checks if necessary.
 func (w *writer) charge(cost int64, check bool) {
 	if w.unchecked += cost; check || w.unchecked > maxUnchecked {
 		w.take(w.r.fuelGet, w.r.fuelSet, cost)
@@ -288,7 +290,7 @@ func (w *writer) charge(cost int64, check bool) {
 	}
 }
 
-// grow notes what a function is about to charge without a check.
+// grow records that the function charges without a check.
 func (w *writer) grow(by int64) {
 	if w.unchecked >= 0 && by > 0 {
 		w.charge(0, w.unchecked+by > maxUnchecked)
@@ -296,7 +298,7 @@ func (w *writer) grow(by int64) {
 	}
 }
 
-// call appends a call. Whatever is called checks at its entry, unless it is light.
+// call appends a call. The called function checks at its entry, unless it is light.
 func (w *writer) call(old uint32) {
 	r := w.r
 	light := old < r.imported
@@ -311,22 +313,22 @@ func (w *writer) call(old uint32) {
 	}
 }
 
-// returned notes that a function has returned which may have been charged, since it
-// checked last, as much as any.
+// returned records that a function has returned, which may have charged up to maxReturned since its
+// last check.
 func (w *writer) returned() {
 	if w.unchecked >= 0 {
 		w.unchecked = maxReturned
 	}
 }
 
-// exit checks where the function returns, if it has to.
-func (w *writer) exit(most int64) {
-	if w.unchecked > most {
+// exit checks at a return, if more than allowed has been charged since the last check.
+func (w *writer) exit(allowed int64) {
+	if w.unchecked > allowed {
 		w.charge(0, true)
 	}
 }
 
-// leave returns.
+// leave appends a return.
 func (w *writer) leave(label uint32) {
 	if !w.counted {
 		w.exit(maxReturned)
@@ -336,8 +338,8 @@ func (w *writer) leave(label uint32) {
 	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpBr)), label)
 }
 
-// flow follows the control flow, for what is charged without a check. Only what is
-// reached is in the plan.
+// flow follows the control flow, to know what is charged without a check. The plan has only code
+// that is reachable.
 func (w *writer) flow(e *edit) {
 	top := len(w.ways) - 1
 	switch e.kind {

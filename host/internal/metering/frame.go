@@ -2,33 +2,31 @@ package metering
 
 import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 
-// The stack is counted in bytes of estimated frames. wazero's compiler gives each
-// value that is ever spilled a slot of its own, so the frame of a function is
-// bounded by the number of values its code computes, plus one for each local at
-// each place where ways meet that have set it. Most values are never spilled, and
-// so a frame is estimated as a share of that bound: at worst the real stack is
-// that many times what was counted.
+// The stack is counted in bytes of estimated frames. wazero's compiler gives each value that is ever
+// spilled a slot of its own. So the number of slots in a frame is bounded by the number of values
+// that the code computes, plus, at each place where control-flow paths merge, one for each local
+// that they set. Most values are never spilled, so a frame is estimated as a fraction of that bound.
 const (
-	// FrameBytes is the least that a frame is counted.
+	// FrameBytes is the minimum size of a frame, in bytes.
 	FrameBytes = 64
-	// StackMultiple is the number of values that are counted as one slot, and so the
-	// most by which the real stack is larger than what was counted.
+	// StackMultiple is the number of values that are counted as one slot. So the real stack is at
+	// most this many times as large as what was counted.
 	StackMultiple = 16
-	// maxValues is where counting stops: a function with more is counted as a frame
-	// that no stack can hold.
+	// maxValues is where counting stops: a function with more values is counted as a frame that
+	// exceeds every stack.
 	maxValues = 1 << 20
 	tooLarge  = 1 << 40
 )
 
 // frame estimates the frame of one function.
 type frame struct {
-	values   int64 // computed, or merged
-	slot     int64 // bytes of one: 16 if any is a vector
+	values   int64 // number of values that are computed or merged
+	slot     int64 // bytes of a slot: 16 if any value is a vector
 	outgoing int64 // bytes of the largest list of arguments and results of a call
 	r        *rewriter
 
-	// Locals in the order in which they were last set, latest first, as a list in
-	// two arrays; the locals set since some place are its front.
+	// Locals in the order in which they were last set, the latest first, as a list in two arrays.
+	// The locals that were set since some place are the front of the list.
 	setAt        []int32
 	newer, older []int32
 	latest       int32
@@ -59,7 +57,7 @@ func (f *frame) vector(t wasmbin.ValType) {
 	}
 }
 
-// instruction counts what a reachable instruction computes.
+// instruction counts the values that a reachable instruction computes.
 func (f *frame) instruction(in *wasmbin.Instr) {
 	switch op := in.Op; {
 	case op == wasmbin.OpLocalSet || op == wasmbin.OpLocalTee:
@@ -81,17 +79,17 @@ func (f *frame) instruction(in *wasmbin.Instr) {
 	}
 }
 
-// call counts the results of a call, and the room for what does not go by register.
+// call counts the results of a call, and the space for arguments and results outside of registers.
 func (f *frame) call(t wasmbin.FuncType) {
-	f.values += int64(len(t.Results)) + 2 // the memory's place and size are looked up again
+	f.values += int64(len(t.Results)) + 2 // address and size of memory are loaded again
 	if registers(t) {
 		return
 	}
 	f.outgoing = max(f.outgoing, 16*int64(len(t.Params)+len(t.Results)))
 }
 
-// registers reports whether all arguments and results of a signature travel in
-// registers, on every machine.
+// registers reports whether all arguments and results of a signature are passed in registers, on
+// every machine.
 func registers(t wasmbin.FuncType) bool {
 	for _, list := range [2][]wasmbin.ValType{t.Params, t.Results} {
 		ints, floats := 0, 0
@@ -130,8 +128,8 @@ func (f *frame) set(local, at int32) {
 	f.latest = local
 }
 
-// merge counts the locals that differ by the way on which a construct's label is
-// reached: those set inside of it.
+// merge counts the locals that may differ between the paths that merge at a construct's label: those
+// that were set inside of it.
 func (f *frame) merge(c *control) {
 	if c.op == wasmbin.OpLoop && !c.targeted || c.op != wasmbin.OpLoop && c.ends < 2 {
 		return
@@ -142,7 +140,7 @@ func (f *frame) merge(c *control) {
 	}
 }
 
-// bytes is the estimate.
+// bytes returns the estimated size of the frame.
 func (f *frame) bytes() int64 {
 	if f.values >= maxValues {
 		return tooLarge

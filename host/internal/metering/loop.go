@@ -6,8 +6,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// A loop that something branches back to is charged and checked at its head. The check
-// is made so that it costs little in wazero's machine code:
+// A loop that is the target of a branch is charged and checked at its head. The check is written so
+// that it costs little in wazero's machine code:
 //
 //	loop
 //	  charge
@@ -20,37 +20,36 @@ import (
 //	  end
 //	end
 //
-// The compiler lays blocks out in the order of the code. So the body follows the head
-// without a jump, and what asks for fuel lies behind all else. It begins the head anew,
-// and so the body has one way to be reached, on which the compiler keeps what it knows.
+// The compiler lays out blocks in the order of the code. So the body follows the head without a
+// jump, and the code that asks for fuel comes after everything else. That code branches back to the
+// head, so the body can be reached in one way only, and the compiler keeps what it knows there.
 //
-// The if is one more construct for what branches out of the body: labels of branches
-// that leave it grow.
+// The if is an additional construct for branches out of the body: their labels grow by one.
 //
-// The compiler stores a value that the loop changes each time it is changed, if a call
-// in the loop has to preserve it. So that it need not for the call that asks for fuel,
-// the values are copied before it, and only the copies are preserved.
+// If a value that the loop changes must be preserved across a call in the loop, the compiler stores
+// it at each change. To avoid this for the call that asks for fuel, the values are copied before
+// that call, and only the copies are preserved.
 
-// body is what is known of a loop whose body is put into an if.
+// body describes a loop whose body is put into an if.
 type body struct {
-	piece   int    // at its head
-	typ     []byte // its type, which the if has too
-	changed uint64 // the locals that it changes and that have values at its head, as bits
+	piece   int    // the piece at its head
+	typ     []byte // its type, which is also the type of the if
+	changed uint64 // bit set of the locals that it changes and that have values at its head
 }
 
-// maxCopied is the most copies that a function makes for loops, and the number of its
-// locals that may be copied. The slots of so many are less than what each frame is
-// counted beyond its values: [StackMultiple] times [FrameBytes].
+// maxCopied is the maximum number of copies that a function makes for loops, and the number of its
+// locals that can be copied. The slots of this many copies are less than the minimum that each frame
+// is counted: [StackMultiple] times [FrameBytes].
 const maxCopied = 64
 
-// use is how a construct uses the first locals of its function, as bits.
+// use says how a construct uses the first locals of its function, as bit sets.
 type use struct {
-	any  uint64 // got or set
-	read uint64 // got before they are set, in the order of the code
+	any  uint64 // read or set
+	read uint64 // read before they are set, in the order of the code
 	set  uint64
 }
 
-// local notes an instruction that gets or sets a local.
+// local records an instruction that reads or sets a local.
 func (u *use) local(in *wasmbin.Instr) {
 	if in.Index >= maxCopied {
 		return
@@ -67,14 +66,14 @@ func (u *use) local(in *wasmbin.Instr) {
 	u.any |= bit
 }
 
-// inner adds what a construct inside has used.
+// inner adds the use by an inner construct.
 func (u *use) inner(c use) {
 	u.read |= c.read &^ u.any
 	u.any |= c.any
 	u.set |= c.set
 }
 
-// loopHead begins a loop's body, which an if is put around.
+// loopHead begins a loop's body, with an if around it.
 func (p *planner) loopHead(c *control, in *wasmbin.Instr) {
 	p.newPoint(editLoopPoint, nowhere)
 	c.loop = len(p.bodies)
@@ -89,7 +88,7 @@ func (p *planner) loopEnd(in *wasmbin.Instr) {
 	if c.loop == nowhere {
 		return
 	}
-	if !c.targeted { // a block by another name
+	if !c.targeted { // then it is only a block
 		p.edits[c.headEdit].kind = editBlockPoint
 		p.add(editBlockEnd, in.Start, in.Start, 0)
 		return
@@ -104,7 +103,7 @@ func (p *planner) loopEnd(in *wasmbin.Instr) {
 	p.add(editLoopEnd, in.Start, in.Start, int64(c.loop))
 }
 
-// moved is a label in the function as it is written.
+// moved returns the number of a label in the rewritten function.
 func (p *planner) moved(label uint32) uint32 {
 	to := len(p.stack) - 1 - int(label)
 	if to < 0 { // it does not exist
@@ -142,7 +141,7 @@ func (p *planner) table(in *wasmbin.Instr) {
 	p.r.m.BranchTargets(in, func(label uint32) { p.branch(in, label) })
 }
 
-// loop writes what stands around a loop's body.
+// loop writes what surrounds a loop's body.
 func (w *writer) loop(kind editKind, l *body, cost int64) {
 	switch kind {
 	case editLoopPoint:
@@ -162,7 +161,7 @@ func (w *writer) loopHead(l *body, cost int64) {
 	w.unchecked = 0
 }
 
-// loopEnd asks for fuel, out of the way, and has the loop begin anew.
+// loopEnd writes the code that asks for fuel and branches back to the head.
 func (w *writer) loopEnd(l *body, cost int64) {
 	w.b = append(w.b, byte(wasmbin.OpElse))
 	for set := l.changed; set != 0; set &= set - 1 {
@@ -175,14 +174,14 @@ func (w *writer) loopEnd(l *body, cost int64) {
 	w.b = append(w.b, byte(wasmbin.OpBr), 1, byte(wasmbin.OpEnd))
 }
 
-// blockPoint charges the piece at the head of a loop that nothing branches back to.
+// blockPoint charges the piece at the head of a loop that is no branch's target.
 func (w *writer) blockPoint(l *body, cost int64) {
 	w.charge(cost, false)
 	w.b = append(append(w.b, byte(wasmbin.OpBlock)), l.typ...)
 }
 
-// copyLocal sets a local to what it is, by an instruction that the compiler does not see
-// through.
+// copyLocal sets a local to its own value, by an instruction that the compiler does not optimise
+// away.
 func (w *writer) copyLocal(local int) {
 	var same []byte
 	switch w.localType(local) {
@@ -202,7 +201,7 @@ func (w *writer) copyLocal(local int) {
 	w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpLocalSet)), uint32(local))
 }
 
-// localType is the type of one of the function's first locals. They are looked up once.
+// localType returns the type of one of the function's first locals. They are looked up once.
 func (w *writer) localType(local int) wasmbin.ValType {
 	if w.localTypes == nil {
 		m := w.r.m

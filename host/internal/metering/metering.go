@@ -7,46 +7,45 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// The names of what is added to a module.
+// Names of what is added to a module.
 const (
-	// ReservedPrefix starts all of them. A module that uses it is refused.
+	// ReservedPrefix begins all of these names. A module that uses the prefix is refused.
 	ReservedPrefix = "bulkhead_meter"
 	// ImportModule is the module of the two imports.
 	ImportModule = "bulkhead_meter_v1"
-	// ImportRefuel is called with the fuel global below zero, () -> (). The host adds
-	// slices to the global until it is not, or ends the call by panicking. A charge
-	// by size can be more than one slice.
+	// ImportRefuel is called when the fuel global is negative, () -> (). The host adds slices to the
+	// global until it is not negative, or ends the call by a panic. A charge by size can be more
+	// than one slice.
 	ImportRefuel = "refuel"
-	// ImportOverflow is called with the stack global below zero, () -> (). It never
-	// returns.
+	// ImportOverflow is called when the stack global is negative, () -> (). It never returns.
 	ImportOverflow = "stack"
-	// ExportFuel is a mutable i64 global: the fuel left. The guest runs on while it is
-	// not negative. Values up to 2^62 are safe.
+	// ExportFuel is a mutable i64 global: the fuel that is left. The guest runs on while it is not
+	// negative. Values up to 2^62 are safe.
 	ExportFuel = "bulkhead_meter_v1.fuel"
-	// ExportStack is a mutable i64 global: the bytes of stack left. The host sets it
-	// before each call from outside, as a call that ends early leaves it where it was.
+	// ExportStack is a mutable i64 global: the bytes of stack that are left. The host sets it before
+	// each call, as a call that ends early does not restore it.
 	ExportStack = "bulkhead_meter_v1.stack"
-	// ExportSetup is a function () -> (), there only if [Metered.Setup] says so: it
-	// applies the active data segments and runs the start function.
+	// ExportSetup is a function () -> (), only present if [Metered.Setup] is set. It applies the
+	// active data segments and runs the start function.
 	ExportSetup = "bulkhead_meter_v1.setup"
-	// exportGlobal comes before the index of a captured global.
+	// exportGlobal is followed by the index of an exported global.
 	exportGlobal = "bulkhead_meter_v1.global."
 )
 
-// TableMax bounds a table of the module's own, in elements of 8 bytes of the
-// host's memory. The runtime has no limit of its own.
+// TableMax bounds a table that the module defines, in elements of 8 bytes of the host's memory. The
+// runtime has no limit of its own.
 const TableMax = 100_000 // unless Options says otherwise
 
 // Options say how to rewrite. The zero value is the default.
 type Options struct {
-	// KeepNaN leaves the bits of a NaN as the machine makes them. Without it the
-	// results of float arithmetic, conversions and roundings are canonical NaNs, so
-	// that all machines agree to the bit.
+	// KeepNaN leaves the bits of a NaN as the machine makes them. Without it, the results of float
+	// arithmetic, conversions and rounding are canonical NaNs, so that all machines agree on every
+	// bit.
 	KeepNaN bool
-	// TableMax bounds each table, in elements. 0 is the constant of that name.
+	// TableMax bounds each table, in elements. 0 means the constant of that name.
 	TableMax uint64
-	// MaxBytes bounds the rewritten module, in bytes; what would be larger is refused
-	// while it is written, with an [Error]. 0 is no bound.
+	// MaxBytes bounds the rewritten module, in bytes. A module that becomes larger is refused with an
+	// [Error] while it is written. 0 means no bound.
 	MaxBytes int64
 }
 
@@ -60,40 +59,40 @@ func (o Options) tableMax() uint64 {
 // Metered is a rewritten module.
 type Metered struct {
 	Binary []byte
-	// Tariff is the version of the tariff it is charged by.
+	// Tariff is the version of the tariff that it is charged by.
 	Tariff int
-	// Setup says that ExportSetup is there, and has to be called once, before all
-	// else, on an instance that does not start from an image. Fuel and stack have to
-	// be set before.
+	// Setup says that ExportSetup is present. It must be called once, before everything else, on an
+	// instance that is not restored from an image. Fuel and stack must be set before.
 	Setup bool
-	// Globals are the module's own mutable numeric globals under their new names.
+	// Globals are the module's own mutable numeric globals, under their new names.
 	Globals []Global
-	// Imageable says that memory and Globals are the whole state of an instance.
+	// Imageable says that memory and Globals are the complete state of an instance.
 	Imageable bool
-	// Why says what other state there is, if not Imageable.
+	// Why says what other state there is if Imageable is false.
 	Why string
 }
 
-// Global is a mutable global of the module's own that the host can read and set.
+// Global is a mutable global of the module that the host can read and set.
 type Global struct {
 	Export string
 	Type   wasmbin.ValType
 }
 
-// Error lists what makes a module one that cannot be metered.
+// Error lists the reasons why a module cannot be metered.
 type Error struct{ Reasons []string }
 
 // Error implements error.
 func (e *Error) Error() string { return strings.Join(e.Reasons, "; ") }
 
-// Check lists everything outside of the code that [Rewrite] refuses about a
-// module: names that are reserved, and features that are not metered.
+// Check returns the reasons, other than in the code, for which [Rewrite] would refuse a module:
+// reserved names and features that are not supported.
 func Check(m *wasmbin.Module, o Options) []string {
 	var reasons []string
 	bad := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	for _, x := range m.Imports {
 		if strings.HasPrefix(x.Module, ReservedPrefix) {
-			bad("import %.64q.%.64q is reserved: names that start with %q belong to the host", x.Module, x.Name, ReservedPrefix)
+			bad("import %.64q.%.64q is reserved: names that start with %q belong to the host", x.Module, x.Name,
+				ReservedPrefix)
 		}
 		if x.Kind > wasmbin.ExternGlobal {
 			bad("import %.64q.%.64q is a %s; exceptions are not supported", x.Module, x.Name, x.Kind)
@@ -126,11 +125,10 @@ func Check(m *wasmbin.Module, o Options) []string {
 	return reasons
 }
 
-// Rewrite makes the metered module. It refuses, with an [Error] or a
-// [wasmbin.Error], what it does not know how to meter; it does not validate what
-// the engine that compiles the result validates anyway. A valid module gives a
-// valid one, and one that is not valid does not become valid. m is not changed
-// and may be let go of afterwards.
+// Rewrite returns the metered module. It refuses a module that it cannot meter with an [Error] or a
+// [wasmbin.Error]. It does not check what the engine checks when it compiles the result: a valid
+// module gives a valid module, and an invalid one does not become valid. m is not changed, and is
+// not used after Rewrite has returned.
 func Rewrite(m *wasmbin.Module, o Options) (*Metered, error) {
 	if reasons := Check(m, o); len(reasons) > 0 {
 		return nil, &Error{Reasons: reasons}

@@ -11,12 +11,11 @@ const (
 	nanF64x2
 )
 
-// nanTemporary is the local that each of them needs.
+// nanTemporary is the temporary local that each way needs.
 var nanTemporary = [...]int{nanF32: tempF32, nanF64: tempF64, nanF32x4: tempV128, nanF64x2: tempV128}
 
-// nanOf is the way for the result of an instruction whose NaNs differ between
-// machines. Sign operations, moves and selections keep bits, and conversions from
-// integers give no NaN.
+// nanOf returns the way for an instruction whose NaN results differ between machines. Sign
+// operations, moves and selections keep bits, and conversions from integers give no NaN.
 func nanOf(op wasmbin.Op) int {
 	switch {
 	case op >= 0x8d && op <= 0x97: // f32: ceil, floor, trunc, nearest, sqrt, add, sub, mul, div, min, max
@@ -39,12 +38,12 @@ func nanOf(op wasmbin.Op) int {
 	return nanNone
 }
 
-// nanState follows results that may be NaN on the operand stack. One that goes
-// into arithmetic, a comparison or a conversion to an integer need not be canonical:
-// all of them treat every NaN alike, and what comes out is made canonical itself.
+// nanState follows results that may be NaN on the operand stack. A NaN need not be canonical if the
+// next instruction is arithmetic, a comparison or a conversion to an integer: these treat all NaNs
+// alike, and their own result is made canonical.
 type nanState struct {
-	// stack is the top of the operand stack, as far as it is known: for each value the
-	// edit that makes it canonical, or noEdit.
+	// stack is the known top of the operand stack. For each value it holds the edit that makes the
+	// value canonical, or noEdit.
 	stack []int32
 }
 
@@ -52,8 +51,8 @@ const noEdit = -1
 
 func (n *nanState) push(edit int) { n.stack = append(n.stack, int32(edit)) }
 
-// pop takes values off. If what takes them does not tell NaNs apart, and they are
-// of the given way or it is nanNone, their edits are withdrawn.
+// pop removes values. If the instruction that takes them treats all NaNs alike, the edits of values
+// of the given way are withdrawn, or all edits if it is nanNone.
 func (n *nanState) pop(p *planner, values int, alike bool, way int) {
 	for ; values > 0 && len(n.stack) > 0; values-- {
 		top := len(n.stack) - 1
@@ -64,7 +63,7 @@ func (n *nanState) pop(p *planner, values int, alike bool, way int) {
 	}
 }
 
-// instruction looks at one reachable instruction.
+// instruction processes one reachable instruction.
 func (n *nanState) instruction(p *planner, in *wasmbin.Instr) {
 	if p.r.o.KeepNaN {
 		return
@@ -89,13 +88,14 @@ func (n *nanState) instruction(p *planner, in *wasmbin.Instr) {
 	}
 }
 
-// operands is how many values an instruction takes, -1 if it is not known here, and
-// whether it treats all NaNs alike; of vectors only if they are of that way.
+// operands returns how many values an instruction takes, -1 if that is not known here, and whether
+// it treats all NaNs alike. For vectors, alike holds only for NaNs of the returned way.
 func operands(op wasmbin.Op) (pops int, alike bool, way int) {
 	switch {
 	case op == wasmbin.OpLocalGet, op == wasmbin.OpGlobalGet, op == 0x3f, op >= 0x41 && op <= 0x44:
 		return 0, false, 0
-	case op == 0x1a, op == wasmbin.OpLocalSet, op == wasmbin.OpLocalTee, op == wasmbin.OpGlobalSet, op >= 0x28 && op <= 0x35:
+	case op == 0x1a, op == wasmbin.OpLocalSet, op == wasmbin.OpLocalTee, op == wasmbin.OpGlobalSet,
+		op >= 0x28 && op <= 0x35:
 		return 1, false, 0
 	case op >= 0x36 && op <= 0x3e: // stores
 		return 2, false, 0
@@ -103,7 +103,8 @@ func operands(op wasmbin.Op) (pops int, alike bool, way int) {
 		return 3, false, 0
 	case op == 0x45, op == 0x50, op >= 0x67 && op <= 0x69, op >= 0x79 && op <= 0x7b, // of one integer
 		op == 0x8b, op == 0x8c, op == 0x99, op == 0x9a, // abs, neg
-		op == 0xa7, op == 0xac, op == 0xad, op >= 0xb2 && op <= 0xb5, op >= 0xb7 && op <= 0xba, op >= 0xbc && op <= 0xc4:
+		op == 0xa7, op == 0xac, op == 0xad, op >= 0xb2 && op <= 0xb5, op >= 0xb7 && op <= 0xba,
+		op >= 0xbc && op <= 0xc4:
 		return 1, false, 0
 	case op >= 0x5b && op <= 0x66: // float comparisons
 		return 2, true, 0
@@ -137,8 +138,8 @@ func vectorOperands(op wasmbin.Op) (pops int, alike bool, way int) {
 	return -1, false, 0
 }
 
-// appendNaN replaces the number on top of the stack by the canonical NaN if it is
-// not equal to itself. t is a local for it.
+// appendNaN replaces the number on top of the stack by the canonical NaN if it does not equal
+// itself. t is a local for it.
 func appendNaN(b []byte, way int, t uint32) []byte {
 	get := func() { b = wasmbin.AppendU32(append(b, byte(wasmbin.OpLocalGet)), t) }
 	b = wasmbin.AppendU32(append(b, byte(wasmbin.OpLocalTee)), t)
@@ -156,7 +157,7 @@ var nanConstants = [...][]byte{
 	nanF64x2: {0xfd, 0x0c, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f},
 }
 
-// nanSelections compare two numbers, and choose between the two below.
+// nanSelections compare two numbers and select one of the two below.
 var nanSelections = [...][]byte{
 	nanF32:   {0x5b, 0x1b},             // f32.eq, select
 	nanF64:   {0x61, 0x1b},             // f64.eq, select

@@ -6,84 +6,84 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// A function is rewritten in two steps. The first walks the code once and makes a
-// plan: a list of edits, in the order of the code, and the cost of each piece of
-// it. The second copies the code and carries the edits out.
+// A function is rewritten in two steps. The first step walks the code once and makes a plan: a list
+// of edits, in the order of the code, and the cost of each piece. The second step copies the code
+// and applies the edits.
 //
-// A piece is a set of instructions that are executed together or not at all, as
-// long as nothing traps; TARIFF.md says which. It is charged at one point, where
-// its first instruction stands. What a piece is charged is executed soon after: it
-// does not go on behind a call, but for what is quick, and not further than a bound in
-// the code. So a guest has never paid for much that it has yet to do, and a check
-// finds it without fuel in time.
+// A piece is a set of instructions that are executed together or not at all, as long as nothing
+// traps; TARIFF.md defines it. It is charged at one point, before its first instruction, and it is
+// executed soon after. A piece ends at a call, except for quick instructions, and has a maximum
+// length of code. So a guest has never paid for much that it has not executed yet, and a check
+// stops it in time when it has no fuel.
 
-// edit is one change of a function's code, or something that writing it has to know.
+// edit is a change of a function's code, or information for writing it.
 type edit struct {
 	kind editKind
-	at   int   // where, in the module
-	end  int   // what stands in [at:end) is left out
-	arg  int64 // see the kinds
+	at   int   // offset in the module
+	end  int   // the code in [at:end) is left out
+	arg  int64 // its meaning depends on the kind
 }
 
 // piece is what is charged at one point.
 type piece struct {
 	cost  int64
-	begin int64 // what the code before it costs
+	begin int64 // the cost of all code before it
 	front int   // the piece that it is charged with if it is short, or nowhere
 	slow  bool  // it has instructions that are not quick
-	quick bool  // it is charged with the one in front only if it has none
+	quick bool  // it may be charged with front only if it is quick
 }
 
 type editKind uint8
 
 const (
-	editPoint            editKind = iota // charge a piece; arg: its place in plan.pieces
-	editLoopPoint                        // the same, at the head of a loop with an if around its body; arg: in plan.bodies
-	editLoopEnd                          // the end of that body; arg: the same
-	editBlockPoint                       // the head of one with a block around it; arg: the same
-	editBlockEnd                         // the end of that
-	editParamPoint                       // the same, if the loop takes parameters
-	editCall                             // arg: old function
-	editCallIndirect                     // nothing changes, but what is known of the fuel
-	editRefFunc                          // arg: old function
-	editReturn                           // arg: the label of the whole function
-	editGiveBack                         // give the frame back, before a tail call
-	editTailCall                         // arg: old function
-	editOrdinaryIndirect                 // an indirect tail call becomes a call
-	editHelper                           // a helper does it; arg: its place among them
-	editReference                        // of a function, from a global; arg: the global
-	editNaN                              // make NaNs canonical; arg: their type
-	editBlock                            // from here on control flow, which changes nothing by itself
-	editLoop                             //
-	editIf                               //
-	editElse                             //
-	editEnd                              //
-	editBranch                           // arg: label
-	editJump                             // the same, and the label as it is written; arg: that << 32 | label
-	editLabel                            // another label, in code that is not reached; arg: label
-	editTable                            // other labels; arg: the place of their list in plan.labels
-	editDead                             // what follows is not reached
-	editNothing                          // withdrawn
+	editPoint editKind = iota // charge a piece; arg: its place in plan.pieces
+	// the same, at the head of a loop with an if around its body; arg: in plan.bodies
+	editLoopPoint
+	editLoopEnd          // the end of that body; arg: the same
+	editBlockPoint       // the head of one with a block around it; arg: the same
+	editBlockEnd         // the end of that
+	editParamPoint       // the same, if the loop takes parameters
+	editCall             // arg: old function
+	editCallIndirect     // nothing changes, but what is known of the fuel
+	editRefFunc          // arg: old function
+	editReturn           // arg: the label of the whole function
+	editGiveBack         // give the frame back, before a tail call
+	editTailCall         // arg: old function
+	editOrdinaryIndirect // an indirect tail call becomes a call
+	editHelper           // a helper does it; arg: its place among them
+	editReference        // of a function, from a global; arg: the global
+	editNaN              // make NaNs canonical; arg: their type
+	editBlock            // from here on control flow, which changes nothing by itself
+	editLoop             //
+	editIf               //
+	editElse             //
+	editEnd              //
+	editBranch           // arg: label
+	editJump             // the same, and the label as it is written; arg: that << 32 | label
+	editLabel            // another label, in code that is not reached; arg: label
+	editTable            // other labels; arg: the place of their list in plan.labels
+	editDead             // what follows is not reached
+	editNothing          // withdrawn
 )
 
-// plan is what is known of one function. It is used for one after the other.
+// plan is the plan of one function. The same object is used for one function after the other.
 type plan struct {
 	edits  []edit
 	pieces []piece
-	bodies []body   // of loops, that something is put around
-	copied int      // locals that are copied for loops
-	labels []uint32 // of each br_table that gets others: how many, and those
-	walked int64    // what the code up to here costs
-	calls  bool     // calls functions of the module's own
+	bodies []body   // loops whose bodies are put into an if or a block
+	copied int      // number of locals that are copied for loops
+	labels []uint32 // for each br_table that changes: the number of its labels, and the labels
+	walked int64    // the cost of the code so far
+	calls  bool     // it calls functions of the module
 	loops  bool
 	sized  bool // has charges by size
 
-	needs [3]bool // temporary locals, by their place in temporaries
+	needs [3]bool // which temporary locals it needs, in the order of temporaries
 	frame frame
-	fixed int // locals of the function's own, with parameters
+	fixed int // number of the function's own locals, with parameters
 }
 
-// temporaries are the types of locals that edits use.
+// temporaries are the types of the locals that edits use.
 var temporaries = [3]wasmbin.ValType{wasmbin.F32, wasmbin.F64, wasmbin.V128}
 
 const (
@@ -92,29 +92,28 @@ const (
 	tempV128 = 2
 )
 
-// nowhere is the point of code that is not reached.
+// nowhere is the point of unreachable code.
 const nowhere = -1
 
 // control is one open construct.
 type control struct {
 	op        wasmbin.Op
-	reachable bool // its start
-	targeted  bool // a branch goes to its label
-	fallen    bool // of an if with else: the end of its first part is reached
-	point     int  // before it
-	headEdit  int  // of a loop: the edit of that point
-	long      bool // a long call stands inside
+	reachable bool // its start can be reached
+	targeted  bool // it is the target of a branch
+	fallen    bool // of an if with else: the end of its first part can be reached
+	point     int  // the piece before it
+	headEdit  int  // of a loop: the edit of its first piece
+	long      bool // there is a long call inside
 	reach     int  // the outermost construct that a branch from inside goes to
-	ends      int  // ways that lead behind its end
+	ends      int  // number of paths that lead to the code after it
 	since     int  // where it starts, for the frame
-	loop      int  // its place in plan.bodies, or nowhere
-	wraps     int  // constructs that are put around the bodies of loops, from the function's to this one
+	loop      int  // its index in plan.bodies, or nowhere
+	wraps     int  // number of constructs put around bodies of loops, from the function to this one
 	use       use
 }
 
-// freeEdits is how many edits a function may have whatever its length; beyond them it
-// may have one for each byte of its code. Code that does something has one for each
-// three.
+// freeEdits is the number of edits that every function may have. Beyond it, a function may have one
+// edit for each byte of its code. Code that does something has about one edit for three bytes.
 const freeEdits = 1 << 16
 
 // planner makes the plan of a function.
@@ -122,15 +121,15 @@ type planner struct {
 	*plan
 	maxEdits int
 	r        *rewriter
-	stack    []control // the function's is the first
-	point    int       // of the piece the next instruction belongs to, or nowhere
+	stack    []control // the function is the first
+	point    int       // piece of the next instruction, or nowhere
 	at       int       // end of the last instruction
 	nan      nanState
 	locals   uint32
 	err      error
 }
 
-// analyse plans a function of the module's own.
+// analyse makes the plan of one of the module's own functions.
 func (r *rewriter) analyse(i int) error {
 	m := r.m
 	p := planner{plan: &r.plan, r: r, stack: r.planStack[:0]}
@@ -160,16 +159,17 @@ func (r *rewriter) analyse(i int) error {
 	return err
 }
 
-// roundUp charges short pieces together with those in front of them. Pieces are
-// numbered as they begin, so a piece has its own share before it is looked at.
+// roundUp charges short pieces together with the pieces before them. Pieces are numbered in the
+// order in which they begin, so the pieces that are charged with a piece are known before the piece
+// itself is looked at.
 func (p *plan) roundUp() {
 	for k := len(p.pieces) - 1; k > 0; k-- {
 		x := &p.pieces[k]
-		most := int64(ShortPiece)
+		maxCost := int64(ShortPiece)
 		if x.quick {
-			most = QuickPiece
+			maxCost = QuickPiece
 		}
-		if x.front == nowhere || x.cost > most || x.quick && x.slow {
+		if x.front == nowhere || x.cost > maxCost || x.quick && x.slow {
 			continue
 		}
 		f := &p.pieces[x.front]
@@ -182,31 +182,34 @@ func (p *plan) roundUp() {
 func (p *planner) add(kind editKind, at, end int, arg int64) {
 	if len(p.edits) >= p.maxEdits {
 		if p.err == nil {
-			p.err = &Error{Reasons: []string{fmt.Sprintf("a function of %d bytes, at offset %d, has more than %d places where something is to be counted", p.maxEdits-freeEdits, at, p.maxEdits)}}
+			p.err = &Error{
+				Reasons: []string{
+					fmt.Sprintf(
+						"a function of %d bytes, at offset %d, has more than %d places where something is to be counted",
+						p.maxEdits-freeEdits, at, p.maxEdits)}}
 		}
 		return
 	}
 	p.edits = append(p.edits, edit{kind, at, end, arg})
 }
 
-// newPoint begins a piece behind the last instruction. front is the piece that it is
-// charged with if it is short: one that has begun whenever this one does.
+// newPoint begins a piece after the last instruction. If it is short, it is charged with front, a
+// piece that has begun whenever this one does.
 func (p *planner) newPoint(kind editKind, front int) {
 	p.point = len(p.pieces)
 	p.pieces = append(p.pieces, piece{begin: p.walked, front: front})
 	p.add(kind, p.at, p.at, int64(p.point))
 }
 
-// behind begins a piece behind a long call, or behind what that stands in. It is
-// charged with the one in front only if it is short, and quick whatever it works on:
-// many functions can be on their way back at once.
+// behind begins a piece after a long call, or after a construct with one inside. It is charged with
+// the piece before it only if it is short and has only quick instructions: many functions can be
+// returning at once.
 func (p *planner) behind(front int) {
 	p.newPoint(editPoint, front)
 	p.pieces[p.point].quick = true
 }
 
-// count adds an instruction to the piece it belongs to. It begins a piece of its own
-// if that would become too long.
+// count adds an instruction to its piece, or begins a new piece if that would become too long.
 func (p *planner) count(in *wasmbin.Instr) {
 	cost := costOf(in.Op)
 	if p.walked+cost-p.pieces[p.point].begin > MaxPiece && cost > 0 {
@@ -224,7 +227,7 @@ func (p *planner) bad(in *wasmbin.Instr, what string) {
 	}
 }
 
-// instruction takes the next instruction into the plan.
+// instruction adds the next instruction to the plan.
 func (p *planner) instruction(in *wasmbin.Instr) {
 	if p.err != nil {
 		return
@@ -285,7 +288,7 @@ func (p *planner) instruction(in *wasmbin.Instr) {
 	}
 }
 
-// called begins a piece behind a call, unless of a light function or the host's.
+// called begins a piece after a call, except of a light function or a host function.
 func (p *planner) called(in *wasmbin.Instr) {
 	if p.point == nowhere || in.Op == wasmbin.OpCall && in.Index < p.r.imported {
 		return
@@ -298,11 +301,12 @@ func (p *planner) called(in *wasmbin.Instr) {
 	p.behind(p.point)
 }
 
-// reference plans ref.func. The machine code would call its runtime, which keeps
-// something for each time that it is executed: a global has the reference instead.
+// reference plans ref.func. Its machine code would call the runtime, which keeps memory for each
+// execution. It is replaced by a global with the reference.
 func (p *planner) reference(in *wasmbin.Instr) {
 	if !p.r.declared(in.Index) {
-		p.err = p.r.bad(in.Start, wasmbin.SectionCode, "function %d is referred to, but nothing outside of the code declares that", in.Index)
+		p.err = p.r.bad(in.Start, wasmbin.SectionCode,
+			"function %d is referred to, but nothing outside of the code declares that", in.Index)
 		return
 	}
 	if p.point == nowhere {
@@ -312,9 +316,8 @@ func (p *planner) reference(in *wasmbin.Instr) {
 	p.add(editReference, in.Start, in.End, int64(p.r.reference(in.Index)))
 }
 
-// tailCall plans a tail call. A runtime may make an ordinary call of one whose
-// arguments do not all travel in registers: then its frame stays, and has to stay
-// counted.
+// tailCall plans a tail call. If the arguments are not all passed in registers, a runtime may make
+// an ordinary call instead. Then the frame stays, and must stay counted.
 func (p *planner) tailCall(in *wasmbin.Instr) {
 	direct := in.Op == wasmbin.OpReturnCall
 	p.calls = p.calls || p.point != nowhere && (!direct || in.Index >= p.r.imported)
@@ -339,7 +342,7 @@ func (p *planner) tailCall(in *wasmbin.Instr) {
 	p.dead()
 }
 
-// check holds the indexes of an instruction against the module as it was.
+// check checks the indexes in an instruction against the original module.
 func (p *planner) check(in *wasmbin.Instr) {
 	m := p.r.m
 	switch in.Op {
@@ -368,7 +371,8 @@ func (p *planner) check(in *wasmbin.Instr) {
 			p.bad(in, "data segment")
 		}
 		p.r.notImageable("the code names data segments (instruction 0x%x)", int(in.Op))
-	case wasmbin.OpTableSet, wasmbin.OpTableGrow, wasmbin.OpTableFill, wasmbin.OpTableCopy, wasmbin.OpTableInit, wasmbin.OpElemDrop:
+	case wasmbin.OpTableSet, wasmbin.OpTableGrow, wasmbin.OpTableFill, wasmbin.OpTableCopy, wasmbin.OpTableInit,
+		wasmbin.OpElemDrop:
 		p.r.notImageable("the code changes tables (instruction 0x%x)", int(in.Op))
 	}
 }
@@ -421,7 +425,7 @@ func (p *planner) otherwise(in *wasmbin.Instr) {
 	p.newPoint(editPoint, c.point)
 }
 
-// close ends a construct, and says to which piece the code behind it belongs.
+// close ends a construct, and determines the piece of the code after it.
 func (p *planner) close() {
 	depth := len(p.stack) - 1
 	c := *p.top()
@@ -442,12 +446,12 @@ func (p *planner) close() {
 	if p.point != nowhere {
 		c.ends++
 	}
-	if c.op == wasmbin.OpIf { // no else: the way around
+	if c.op == wasmbin.OpIf { // no else: there is a path around it
 		c.ends++
 	}
 	p.add(editEnd, p.at, p.at, 0)
 	if loop && !again && c.loop == nowhere {
-		p.edits[c.headEdit].kind = editPoint // a block by another name
+		p.edits[c.headEdit].kind = editPoint // then it is only a block
 	}
 	p.frame.merge(&c)
 	leaves := c.reach < depth
@@ -455,9 +459,9 @@ func (p *planner) close() {
 	case c.ends == 0:
 		p.point = nowhere
 	case c.op == wasmbin.OpBlock && !c.targeted || loop && (leaves || !again):
-		// The only way here is through the end of its code.
+	// It can only be left through its end.
 	case leaves && c.op == wasmbin.OpIf && c.ends == 1:
-		p.newPoint(editPoint, c.point) // an if without else, and the way around it is the only one
+		p.newPoint(editPoint, c.point) // an if without else; only the path around it leads here
 	case leaves:
 		p.newPoint(editPoint, nowhere)
 	case c.long:
@@ -467,15 +471,14 @@ func (p *planner) close() {
 	}
 }
 
-// branch notes that a branch goes to a label.
+// branch records a branch to a label.
 func (p *planner) branch(in *wasmbin.Instr, label uint32) {
 	if p.targets(in, label) {
 		p.add(editBranch, p.at, p.at, int64(label))
 	}
 }
 
-// targets reports whether something is reached that branches to a label, and notes that
-// for the construct.
+// targets reports whether a branch can be reached, and records it for the target's construct.
 func (p *planner) targets(in *wasmbin.Instr, label uint32) bool {
 	if int64(label) >= int64(len(p.stack)) {
 		if p.err == nil {

@@ -6,51 +6,51 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// addedImports is how far the indexes of the module's own functions move.
+// addedImports is how far the indexes of the module's own functions are shifted.
 const addedImports = 2
 
-// addedGlobals are those of fuel and stack; references to functions come behind.
+// addedGlobals are the globals of fuel and stack. References to functions come after them.
 const addedGlobals = 2
 
-// rewriter makes one module. Indexes in it are those of the new module, unless
-// they are called old.
+// rewriter rewrites one module. Indexes in its fields are those of the new module, unless they are
+// called old.
 type rewriter struct {
 	m *wasmbin.Module
 	o Options
 
-	imported    uint32 // functions that the module imports; their indexes stay
+	imported    uint32 // number of functions that the module imports; their indexes stay
 	importTypes []uint32
 	functions   uint32 // old number of functions
 	globals     uint32 // old number of globals
 	types       []wasmbin.FuncType
-	typeOf      map[string]uint32 // of signatures, by their key
+	typeOf      map[string]uint32 // signatures by their key
 
 	refuel, overflow uint32 // functions
 	trouble          uint32
 	fuel, stack      uint32 // globals
 	nop              uint32 // type () -> ()
 	setup            bool
-	helpers          []addedFunction // behind trouble
+	helpers          []addedFunction // after trouble
 	helperOf         map[helperKey]int
-	setupFunctions   []addedFunction // behind the helpers; the last is ExportSetup
-	references       []uint32        // old functions of whose references there are globals, behind the meter's own
+	setupFunctions   []addedFunction // after the helpers; the last is ExportSetup
+	references       []uint32        // old functions whose references are in globals, after the meter's own
 	referenceOf      map[uint32]uint32
-	declarations     []bool // of old functions: something outside of the code refers to it; nil if it is not known yet
+	declarations     []bool // by old function: something outside of the code refers to it; nil if not yet known
 	data             []segment
 	numbered         bool // the module has a data count section
-	dataCount        bool // the new one has
+	dataCount        bool // the new module has one
 
-	light         []int64 // cost of light functions of its own; -1 for the others
+	light         []int64 // costs of the module's own light functions; -1 for the others
 	captured      []Global
 	capturedIndex []uint32
-	why           string // why there can be no image; the first reason
+	why           string // the first reason why there can be no image
 
 	out       *wasmbin.Writer
 	plan      plan
 	planStack []control
 	ways      []way
 	nanStack  []int32
-	// The charge of nothing and its parts, as bytes.
+	// Parts of charges and checks, encoded.
 	fuelGet, fuelSet, stackGet, stackSet, callTrouble []byte
 }
 
@@ -95,7 +95,7 @@ func typeKey(t wasmbin.FuncType) string {
 	return string(b)
 }
 
-// typeIndex finds or adds a signature.
+// typeIndex returns the index of a signature, and adds it if it is new.
 func (r *rewriter) typeIndex(t wasmbin.FuncType) uint32 {
 	key := typeKey(t)
 	if i, ok := r.typeOf[key]; ok {
@@ -107,7 +107,7 @@ func (r *rewriter) typeIndex(t wasmbin.FuncType) uint32 {
 	return i
 }
 
-// function is the new index of a function.
+// function returns the new index of a function.
 func (r *rewriter) function(old uint32) uint32 {
 	if old < r.imported {
 		return old
@@ -115,7 +115,7 @@ func (r *rewriter) function(old uint32) uint32 {
 	return old + addedImports
 }
 
-// signature is that of what a call calls.
+// signature returns the signature of what an instruction calls.
 func (r *rewriter) signature(in *wasmbin.Instr) wasmbin.FuncType {
 	if in.Op == wasmbin.OpCallIndirect || in.Op == wasmbin.OpReturnCallIndirect {
 		return r.m.Types[in.Index]
@@ -126,7 +126,7 @@ func (r *rewriter) signature(in *wasmbin.Instr) wasmbin.FuncType {
 	return r.m.Types[r.m.Functions[in.Index-r.imported]]
 }
 
-// notImageable notes the first reason.
+// notImageable records a reason why there can be no image. The first one is kept.
 func (r *rewriter) notImageable(format string, args ...any) {
 	if r.why == "" {
 		r.why = fmt.Sprintf(format, args...)
@@ -137,8 +137,8 @@ func (r *rewriter) bad(at int, section wasmbin.SectionID, format string, args ..
 	return &wasmbin.Error{Offset: at, Section: section.String(), Message: fmt.Sprintf(format, args...)}
 }
 
-// sections writes the module. The code comes first, as it decides on types and
-// on whether there is a setup; it is put in its place afterwards.
+// sections writes the module. The code is written first, as types and setup depend on it, and is put
+// in its place afterwards.
 func (r *rewriter) sections() error {
 	r.captureGlobals()
 	if err := r.planSetup(); err != nil {
@@ -183,7 +183,7 @@ func (r *rewriter) sections() error {
 	return nil
 }
 
-// copySection repeats a section as it stands.
+// copySection copies a section unchanged.
 func (r *rewriter) copySection(id wasmbin.SectionID) {
 	for _, s := range r.m.Sections {
 		if s.ID == id {
@@ -192,7 +192,7 @@ func (r *rewriter) copySection(id wasmbin.SectionID) {
 	}
 }
 
-// content is a section's content behind its count, or nothing.
+// content returns the content of a section after its count; nil if there is no such section.
 func (r *rewriter) content(id wasmbin.SectionID) []byte {
 	for _, s := range r.m.Sections {
 		if s.ID == id {
@@ -224,8 +224,8 @@ func appendTypes(b []byte, types []wasmbin.ValType) []byte {
 	return b
 }
 
-// importSection puts the meter's imports behind the module's own: the index of an
-// imported function stays what it was.
+// importSection adds the meter's imports after the module's own, so that the indexes of imported
+// functions do not change.
 func (r *rewriter) importSection() []byte {
 	b := wasmbin.AppendU32(nil, uint32(len(r.m.Imports)+addedImports))
 	b = append(b, r.content(wasmbin.SectionImport)...)
@@ -254,15 +254,15 @@ func (r *rewriter) tableSection() []byte {
 	return b
 }
 
-// tableLimit is the size of a table with a maximum.
+// tableLimit returns the limits of a table, with a maximum.
 func (r *rewriter) tableLimit(t wasmbin.Table) wasmbin.Limit {
-	if most := r.o.tableMax(); !t.Size.HasMax || t.Size.Max > most {
-		t.Size.HasMax, t.Size.Max = true, most
+	if maxSize := r.o.tableMax(); !t.Size.HasMax || t.Size.Max > maxSize {
+		t.Size.HasMax, t.Size.Max = true, maxSize
 	}
 	return t.Size
 }
 
-// captureGlobals lists the globals to export.
+// captureGlobals finds the globals to export.
 func (r *rewriter) captureGlobals() {
 	for _, x := range r.m.Imports {
 		if x.Kind != wasmbin.ExternFunc {
@@ -306,7 +306,7 @@ func (r *rewriter) globalSection() ([]byte, error) {
 	return b, nil
 }
 
-// constant appends a constant expression with the indexes of functions shifted.
+// constant appends a constant expression, with shifted indexes of functions.
 func (r *rewriter) constant(b []byte, expr wasmbin.Range, section wasmbin.SectionID) ([]byte, error) {
 	var bad error
 	err := r.m.WalkExpr(expr, func(in *wasmbin.Instr) {
@@ -381,8 +381,8 @@ func (r *rewriter) elementSection() ([]byte, error) {
 	return b, nil
 }
 
-// members appends the members of an element segment. The reader has checked that
-// the functions exist which are named by index.
+// members appends the members of an element segment. The reader has checked that the functions that
+// are given by index exist.
 func (r *rewriter) members(b []byte, e wasmbin.Element) ([]byte, error) {
 	if e.Exprs {
 		return r.constant(b, e.Members, wasmbin.SectionElement)
@@ -396,7 +396,7 @@ func (r *rewriter) members(b []byte, e wasmbin.Element) ([]byte, error) {
 	return b, nil
 }
 
-// leb reads a number that has been checked before.
+// leb decodes a number that has been checked before.
 func leb(b []byte) (v uint32, n int) {
 	for n < len(b) {
 		c := b[n]
@@ -409,8 +409,8 @@ func leb(b []byte) (v uint32, n int) {
 	return v, n
 }
 
-// names is the content of the name section: the functions' names, shifted, and
-// those of what was added.
+// names returns the content of the name section: the functions' names, with shifted indexes, and
+// the names of what was added.
 func (r *rewriter) names() []byte {
 	var list []byte
 	n := uint32(0)
@@ -430,7 +430,7 @@ func (r *rewriter) names() []byte {
 		if old >= r.imported {
 			own()
 		}
-		if old < r.functions { // a name for nobody would come to name what was added
+		if old < r.functions { // the name of a function that does not exist could name an added one
 			name(r.function(old), s)
 		}
 	})

@@ -7,22 +7,22 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// segment is a data segment of the new module. All are passive.
+// segment is a data segment of the new module. All segments are passive.
 type segment struct {
 	init []byte
-	at   []byte // code that pushes where it belongs; nil if the module's code applies it
+	at   []byte // code that pushes its destination; nil if the module's code applies it
 }
 
-// segmentGap is the longest run of zeros that is written out to join two data
-// segments: about what a segment of its own costs the host to keep.
+// segmentGap is the longest run of zeros that is written out to join two data segments, in bytes. It
+// is about what the host needs to keep another segment.
 const segmentGap = 64
 
-// initsPerFunction keeps the functions that apply data segments small, as the time
-// to compile a function grows faster than its size.
+// initsPerFunction bounds the size of functions that apply data segments, as the time to compile a
+// function grows faster than its size.
 const initsPerFunction = 256
 
-// planSetup turns active data segments into passive ones, and writes the functions
-// that apply them and call the start function.
+// planSetup makes active data segments passive, and writes the functions that apply them and call
+// the start function.
 func (r *rewriter) planSetup() error {
 	m := r.m
 	for _, s := range m.Sections {
@@ -42,8 +42,8 @@ func (r *rewriter) planSetup() error {
 		}
 		r.data = append(r.data, s)
 	}
-	// A module whose code names segments by number has a data count section, and
-	// keeps its segments as they are.
+	// A module whose code uses segment numbers has a data count section. Its segments stay
+	// unchanged.
 	if joined := joinSegments(m); joined != nil && !r.numbered {
 		r.data, active = joined, len(joined)
 	}
@@ -55,20 +55,21 @@ func (r *rewriter) planSetup() error {
 	return nil
 }
 
-// writeSetup writes the functions that apply the active data segments, and the one
-// that calls them and the start function. What each does is charged before, and no
-// longer than a step of a bulk instruction.
+// writeSetup writes the functions that apply the active data segments, and the function that calls
+// them and the start function. Each of them charges before it does something, which is no longer
+// than a step of a bulk instruction.
 func (r *rewriter) writeSetup() {
 	if !r.setup {
 		return
 	}
-	for i, s := range r.data { // helpers come before all else
+	for i, s := range r.data { // helpers come first
 		if s.at != nil && len(s.init) > StepBytes {
 			r.initHelper(uint32(i))
 		}
 	}
 	add := func(body []byte) {
-		r.setupFunctions = append(r.setupFunctions, addedFunction{body: append(body, byte(wasmbin.OpEnd)), typ: r.nop, name: ".setup"})
+		r.setupFunctions = append(r.setupFunctions, addedFunction{body: append(body, byte(wasmbin.OpEnd)), typ: r.nop,
+			name: ".setup"})
 	}
 	var units, size int64
 	var body []byte
@@ -93,7 +94,7 @@ func (r *rewriter) writeSetup() {
 		body = append(body, s.at...)
 		body = append(body, 0x41, 0, 0x41) // from its start, all of it
 		body = wasmbin.AppendS64(body, n)
-		if large { // which charges
+		if large { // the helper charges
 			body = wasmbin.AppendU32(append(body, byte(wasmbin.OpCall)), r.trouble+1+uint32(r.initHelper(uint32(i))))
 		} else {
 			units += n / BytesPerUnit
@@ -114,11 +115,11 @@ func (r *rewriter) writeSetup() {
 	add(last)
 }
 
-// setupUnits is charged for each data segment that the setup applies, beyond its bytes.
+// setupUnits is charged for each data segment that the setup applies, in addition to its bytes.
 const setupUnits = 5
 
-// offset is a constant expression as code, without its end. What is not constant
-// must not become valid by being moved into a function.
+// offset returns a constant expression as code, without its end. An expression that is not constant
+// must not become valid by being moved into a function, so it is an error.
 func (r *rewriter) offset(expr wasmbin.Range) ([]byte, error) {
 	var bad error
 	err := r.m.WalkExpr(expr, func(in *wasmbin.Instr) {
@@ -129,7 +130,8 @@ func (r *rewriter) offset(expr wasmbin.Range) ([]byte, error) {
 				bad = r.bad(in.Start, wasmbin.SectionData, "global %d is not constant", in.Index)
 			}
 		default:
-			bad = r.bad(in.Start, wasmbin.SectionData, "the place of a data segment is not a constant expression of type i32")
+			bad = r.bad(in.Start, wasmbin.SectionData,
+				"the place of a data segment is not a constant expression of type i32")
 		}
 	})
 	if err == nil {
@@ -139,8 +141,8 @@ func (r *rewriter) offset(expr wasmbin.Range) ([]byte, error) {
 	return b[: len(b)-1 : len(b)-1], err
 }
 
-// constantGlobal reports whether a global may be used by a constant expression:
-// imported ones, that nobody changes.
+// constantGlobal reports whether a constant expression may use a global: only imported, immutable
+// ones.
 func (r *rewriter) constantGlobal(index uint32) bool {
 	imported := uint32(0)
 	for _, x := range r.m.Imports {
@@ -155,7 +157,7 @@ func (r *rewriter) constantGlobal(index uint32) bool {
 	return false
 }
 
-// dataSection lists the segments, all passive.
+// dataSection returns the data section; all segments are passive.
 func (r *rewriter) dataSection() []byte {
 	size := 8
 	for _, s := range r.data {
@@ -169,12 +171,11 @@ func (r *rewriter) dataSection() []byte {
 	return b
 }
 
-// joinSegments joins neighbouring segments, or returns nil if that cannot be done
-// or there are none. Go's linker cuts its data at each run of zeros, into some
-// 30,000 pieces.
+// joinSegments joins neighbouring segments. It returns nil if that is not possible or there are
+// none. Go's linker splits its data at each run of zeros, into about 30,000 segments.
 //
-// Segments are joined only if no two of them overlap: then their order does not
-// matter, and the zeros between them fall on memory that is zero already.
+// Segments are joined only if no two overlap: then their order does not matter, and the zeros
+// between them are written to memory that is zero already.
 func joinSegments(m *wasmbin.Module) []segment {
 	if len(m.Memories) != 1 {
 		return nil
@@ -201,7 +202,8 @@ func joinSegments(m *wasmbin.Module) []segment {
 				return nil
 			}
 			if p.at-end <= segmentGap {
-				last.data = append(last.data, make([]byte, p.at-end)...) // the first append copies: Slice has no room behind
+				// the first append copies: Slice has no spare capacity
+				last.data = append(last.data, make([]byte, p.at-end)...)
 				last.data = append(last.data, p.data...)
 				continue
 			}

@@ -2,71 +2,68 @@ package metering
 
 import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 
-// TariffVersion is the version of the tariff in TARIFF.md. A change of any charge,
-// or of where charges are made, is a new version: outcomes of the past rest on it.
+// TariffVersion is the version of the tariff in TARIFF.md. Every change of a charge, or of where
+// charges are made, needs a new version: recorded outcomes depend on it.
 const TariffVersion = 3
 
-// The charges by size, beyond what each instruction costs. They are part of the
-// tariff.
+// Charges by size, in addition to the instruction itself. They are part of the tariff.
 const (
-	// BytesPerUnit is how many bytes memory.copy, memory.fill and memory.init move
-	// for a unit. A copy beyond the caches takes about a tenth of a nanosecond a
-	// byte, an ordinary instruction two to three tenths.
+	// BytesPerUnit is how many bytes memory.copy, memory.fill and memory.init move for one unit.
+	// Copying outside of the caches takes about 0.1 ns for a byte, an ordinary instruction 0.2 to
+	// 0.3 ns.
 	BytesPerUnit = 4
 	// UnitsPerElement is charged by table.copy, table.fill, table.init and table.grow.
 	UnitsPerElement = 2
-	// UnitsPerPage is charged by memory.grow for each page of 64 KiB, which the
-	// operating system fills with zeros when it is first touched.
+	// UnitsPerPage is charged by memory.grow for each page of 64 KiB, which the operating system
+	// fills with zeros at its first use.
 	UnitsPerPage = 16_384
-	// UnitsPerExit is charged by memory.grow and table.grow for leaving the machine
-	// code: it takes 26 and 43 ns, in which a guest executes some 7 units a nanosecond.
+	// UnitsPerExit is charged by memory.grow and table.grow for leaving the machine code. That takes
+	// 26 and 43 ns; a guest executes about 7 units in a nanosecond.
 	UnitsPerExit = 300
 )
 
-// Bulk instructions work in steps, each of which is charged before it is done. A
-// step takes some ten microseconds, and ten times as long if the system has to find
-// the memory first.
+// Bulk instructions are executed in steps. Each step is charged before it is done. A step takes about
+// ten microseconds, and ten times as long if the system has to allocate the memory first.
 const (
-	// StepBytes is that of memory.copy, memory.fill and memory.init.
+	// StepBytes is the step of memory.copy, memory.fill and memory.init.
 	StepBytes = 64 << 10
-	// StepElements is that of table.copy, table.fill, table.init and table.grow.
+	// StepElements is the step of table.copy, table.fill, table.init and table.grow.
 	StepElements = 4096
 )
 
-// ShortPiece is the most that a piece which may or may not follow another one costs
-// to be charged together with it, whether or not it follows. To charge it by
-// itself would take about as long as to run it.
+// ShortPiece is the maximum cost of a short piece. A short piece that may or may not follow another
+// one is charged together with it, whether or not it follows: a charge of its own would take about
+// as long as the piece.
 const ShortPiece = 8
 
-// QuickPiece is the same for a piece behind a long call, if it has quick instructions
-// only. Each function on the stack can have that much left to
-// do that is charged already: some 16,000 functions, and so some 0.2 ms, within the
-// default limit of the stack.
+// QuickPiece is the same maximum for a piece after a long call, if it has quick instructions only.
+// Each function on the stack can have a piece of this cost that is charged but not yet executed.
+// Within the default limit of the stack these are about 16,000 functions, or 0.2 ms.
 const QuickPiece = 32
 
-// MaxPiece is the most that the code from the first instruction of a piece to its
-// last one costs, that of other pieces in between included. So it bounds what is
-// charged before it is executed, at any place: see TARIFF.md.
+// MaxPiece bounds the cost of the code from the first instruction of a piece to its last one,
+// including other pieces in between. So it bounds what is charged before it is executed, at any
+// place: see TARIFF.md.
 const MaxPiece = 1000
 
-// maxUnchecked is the most fuel that one path through a function is charged since
-// its last check or call.
+// maxUnchecked is the maximum fuel that one path through a function may be charged since its last
+// check or call.
 const maxUnchecked = 256
 
-// maxReturned is the most that a function has been charged, since a check, when it
-// returns: the functions that it returns to go on from there.
+// maxReturned is the maximum that a function may have been charged since a check when it returns: its
+// caller continues from there.
 const maxReturned = 64
 
-// MaxLight is the most fuel that a light function costs, and MaxLightBytes the most
-// bytes its code has: it calls none of the module's own, has no loop and no charge
-// by size. It does not check, and its callers' pieces go on behind a call of it.
+// MaxLight is the maximum cost of a light function, and MaxLightBytes the maximum size of its code. A
+// light function calls no function of the module, and has no loop and no charge by size. It does not
+// check, and the pieces of its callers continue after a call of it.
 const (
 	MaxLight      = 64
 	MaxLightBytes = 256
 )
 
-// costOf is what an instruction is charged, not counting its size. What only
-// gives code its structure is no machine code, and costs nothing.
+// costOf returns the charge of an instruction, without its size. Instructions that only give code its
+// structure have no machine code, and cost nothing.
 func costOf(op wasmbin.Op) int64 {
 	switch op {
 	case wasmbin.OpBlock, wasmbin.OpLoop, wasmbin.OpElse, wasmbin.OpEnd, wasmbin.OpNop:
@@ -77,9 +74,8 @@ func costOf(op wasmbin.Op) int64 {
 	return 1
 }
 
-// quick reports whether an instruction takes about a nanosecond at most on every
-// machine, whatever it works on: it touches no memory of the guest, does not divide,
-// and is about no floats.
+// quick reports whether an instruction takes at most about a nanosecond on every machine, whatever
+// its operands are: it does not use the guest's memory, does not divide, and has no floats.
 func quick(op wasmbin.Op) bool {
 	switch {
 	case op <= wasmbin.OpReturnCallIndirect, // control flow; what is called is charged by itself
@@ -108,7 +104,7 @@ func isBulk(op wasmbin.Op) bool {
 	return false
 }
 
-// More opcodes, beside those that the reader of modules names.
+// More opcodes, in addition to those in the reader of modules.
 const (
 	opDrop     = 0x1a
 	opSelect   = 0x1b

@@ -183,9 +183,9 @@ func shows(got []byte, want []string) (string, bool) {
 }
 
 func tail(b []byte) string {
-	const most = 6000
-	if len(b) > most {
-		return "...\n" + string(b[len(b)-most:])
+	const maxShown = 6000
+	if len(b) > maxShown {
+		return "...\n" + string(b[len(b)-maxShown:])
 	}
 	return string(b)
 }

@@ -6,11 +6,11 @@ import "bytes"
 // as large, or take many times their memory, when they are rewritten to count what they
 // do. They are honest liars otherwise.
 func Growers(size int) []Bomb {
-	const most = 2<<20 - 1024 // of one body
+	const maxBody = 2<<20 - 1024 // of one body
 	fill := func(body func(bytes int) []byte) []byte {
 		return Liar{With: func(b *Builder) {
-			for left := size - 4<<10; left > 0; left -= most {
-				b.Func(nil, nil, nil, body(min(left, most)))
+			for left := size - 4<<10; left > 0; left -= maxBody {
+				b.Func(nil, nil, nil, body(min(left, maxBody)))
 			}
 		}}.Bytes()
 	}

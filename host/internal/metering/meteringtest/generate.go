@@ -14,9 +14,9 @@ func Generate(rng *rand.Rand) []byte {
 	g := &generator{rng: rng}
 	n := 2 + rng.IntN(5)
 	types := []wasmbin.ValType{wasmbin.I32, wasmbin.I64}
-	list := func(most int) []wasmbin.ValType {
+	list := func(maxTypes int) []wasmbin.ValType {
 		var l []wasmbin.ValType
-		for range rng.IntN(most + 1) {
+		for range rng.IntN(maxTypes + 1) {
 			l = append(l, types[rng.IntN(2)])
 		}
 		return l
@@ -106,9 +106,9 @@ func (g *generator) function(i int) {
 
 func (g *generator) pick(codes ...func() []byte) []byte { return codes[g.rng.IntN(len(codes))]() }
 
-func (g *generator) local(t wasmbin.ValType, most int) (uint32, bool) {
+func (g *generator) local(t wasmbin.ValType, limit int) (uint32, bool) {
 	var fit []uint32
-	for i, l := range g.locals[:most] {
+	for i, l := range g.locals[:limit] {
 		if l == t {
 			fit = append(fit, uint32(i))
 		}
@@ -347,9 +347,9 @@ func (g *generator) address() []byte {
 }
 
 // length is seldom more than a step of a bulk instruction.
-func (g *generator) length(most int) []byte {
+func (g *generator) length(maxLength int) []byte {
 	if g.rng.IntN(6) == 0 {
-		return testguest.I32Const(int32(g.rng.IntN(most)))
+		return testguest.I32Const(int32(g.rng.IntN(maxLength)))
 	}
 	return testguest.Code(g.expr(wasmbin.I32, 1), testguest.I32Const(0x3ff), testguest.I32And)
 }
@@ -422,14 +422,16 @@ func (g *generator) straight() []byte {
 }
 
 func (g *generator) bulk() []byte {
-	const most = 200_000 // bytes, a little more than memory may have
+	const maxBytes = 200_000 // bytes, a little more than memory may have
 	return g.pick(
 		func() []byte {
-			return testguest.Code(g.address(), g.expr(wasmbin.I32, 1), g.length(most), testguest.MemoryFill)
+			return testguest.Code(g.address(), g.expr(wasmbin.I32, 1), g.length(maxBytes), testguest.MemoryFill)
 		},
-		func() []byte { return testguest.Code(g.address(), g.address(), g.length(most), testguest.MemoryCopy) },
 		func() []byte {
-			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(most/2), testguest.MemoryCopy)
+			return testguest.Code(g.address(), g.address(), g.length(maxBytes), testguest.MemoryCopy)
+		},
+		func() []byte {
+			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(maxBytes/2), testguest.MemoryCopy)
 		},
 		func() []byte {
 			return testguest.Code(g.address(), testguest.I32Const(int32(g.rng.IntN(100))), g.length(segmentBytes), testguest.Op(0xfc, 0x08, 0, 0)) // memory.init

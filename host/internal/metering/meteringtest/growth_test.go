@@ -27,18 +27,18 @@ func TestGrowthIsBounded(t *testing.T) {
 			t.Errorf("%s, without a bound: %v", b.Name, err)
 			continue
 		}
-		most := 3 * int64(len(b.Module))
+		maxBytes := 3 * int64(len(b.Module))
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		bounded, err := metering.Rewrite(m, metering.Options{MaxBytes: most})
+		bounded, err := metering.Rewrite(m, metering.Options{MaxBytes: maxBytes})
 		runtime.ReadMemStats(&after)
 		taken := int64(after.TotalAlloc - before.TotalAlloc)
 		t.Logf("%-24s %8d bytes become %8d, with %8d of memory: %v", b.Name, len(b.Module), len(free.Binary), taken, err)
 		var e *metering.Error
-		switch grown := int64(len(free.Binary)) > most; {
+		switch grown := int64(len(free.Binary)) > maxBytes; {
 		case grown != (err != nil):
-			t.Errorf("%s becomes %d bytes of %d that it may: %v", b.Name, len(free.Binary), most, err)
-		case err == nil && int64(len(bounded.Binary)) > most:
+			t.Errorf("%s becomes %d bytes of %d that it may: %v", b.Name, len(free.Binary), maxBytes, err)
+		case err == nil && int64(len(bounded.Binary)) > maxBytes:
 			t.Errorf("%s: %d bytes were let through", b.Name, len(bounded.Binary))
 		case err != nil && (!errors.As(err, &e) || !strings.Contains(err.Error(), "grows too much")):
 			t.Errorf("%s: %v", b.Name, err)

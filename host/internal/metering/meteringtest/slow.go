@@ -24,19 +24,19 @@ type Slow struct {
 	// Import is called for a call of an imported function, which takes and gives nothing.
 	Import func(name string)
 
-	m       *wasmbin.Module
-	imports []string
-	funcs   []*slowFunc // of the module's own
-	memory  []byte
-	most    uint32 // pages
-	table   []int  // functions, -1 for null
-	growth  int    // what the table may grow to
-	data    [][]byte
-	members [][]int // of element segments
-	globals []uint64
-	stack   []uint64
-	depth   int
-	tail    int // function of a tail call
+	m        *wasmbin.Module
+	imports  []string
+	funcs    []*slowFunc // of the module's own
+	memory   []byte
+	maxPages uint32 // pages
+	table    []int  // functions, -1 for null
+	growth   int    // what the table may grow to
+	data     [][]byte
+	members  [][]int // of element segments
+	globals  []uint64
+	stack    []uint64
+	depth    int
+	tail     int // function of a tail call
 }
 
 type slowFunc struct {
@@ -86,9 +86,9 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 	}
 	if len(m.Memories) > 0 {
 		s.memory = make([]byte, m.Memories[0].Min<<16)
-		s.most = 65536
+		s.maxPages = 65536
 		if m.Memories[0].HasMax {
-			s.most = uint32(m.Memories[0].Max)
+			s.maxPages = uint32(m.Memories[0].Max)
 		}
 	}
 	if len(m.Tables) > 0 {
@@ -355,7 +355,7 @@ func (s *Slow) memoryStep(n *node) {
 		more := s.pop32()
 		s.size(uint64(more) * 16384)
 		have := uint32(len(s.memory) >> 16)
-		if uint64(have)+uint64(more) > uint64(s.most) {
+		if uint64(have)+uint64(more) > uint64(s.maxPages) {
 			s.push32(^uint32(0))
 			return
 		}
