@@ -185,7 +185,8 @@ func (p *planner) add(kind editKind, at, end int, arg int64) {
 			p.err = &Error{
 				Reasons: []string{
 					fmt.Sprintf(
-						"a function of %d bytes, at offset %d, has more than %d places where something is to be counted",
+						"a function of %d bytes, at offset %d, has more than %d places "+
+							"where something is to be counted",
 						p.maxEdits-freeEdits, at, p.maxEdits)}}
 		}
 		return

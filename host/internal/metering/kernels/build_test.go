@@ -16,10 +16,12 @@ var update = flag.Bool("update", false, "write the kernels in C as they are buil
 // TestCKernelsBuild builds the kernels in C, which needs clang and lld.
 func TestCKernelsBuild(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "kernels.wasm")
-	cmd := exec.Command("clang", "--target=wasm32-unknown-unknown", "-O2", "-nostdlib", "-mbulk-memory", "-Wall", "-Wextra", "-Werror",
+	cmd := exec.Command("clang", "--target=wasm32-unknown-unknown", "-O2", "-nostdlib", "-mbulk-memory", "-Wall",
+		"-Wextra", "-Werror",
 		"-Wl,--no-entry", "-Wl,--strip-all", "-o", out, cdir+"kernels.c")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s\nclang and lld are needed; on Debian: apt-get install --no-install-recommends clang lld", err, text)
+		t.Fatalf("%v\n%s\nclang and lld are needed; on Debian: apt-get install --no-install-recommends clang lld", err,
+			text)
 	}
 	built, err := os.ReadFile(out)
 	if err != nil {

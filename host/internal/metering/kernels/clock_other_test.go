@@ -6,5 +6,5 @@ import "time"
 
 var begun = time.Now()
 
-// threadTime is the time on the wall, for want of a clock of the thread's own.
+// threadTime is wall-clock time, as there is no clock of the thread here.
 func threadTime() time.Duration { return time.Since(begun) }

@@ -21,13 +21,15 @@ import (
 type Kernel struct {
 	Language string
 	Name     string
-	Floats   bool // its floats need canonical NaNs
+	Floats   bool // it has floats, which canonical NaNs make slower
 }
 
-// All are the kernels, most of what services do first.
+// All are the kernels. Those that are most like the work of services come first.
 var All = []Kernel{
-	{"go", "json", false}, {"go", "hash", false}, {"go", "sort", false}, {"go", "matrix", true}, {"go", "strings", false},
-	{"go", "loop", false}, {"go", "recursion", false}, {"go", "memcpy", false}, {"go", "maps", false}, {"go", "sieve", false},
+	{"go", "json", false}, {"go", "hash", false}, {"go", "sort", false}, {"go", "matrix", true},
+	{"go", "strings", false},
+	{"go", "loop", false}, {"go", "recursion", false}, {"go", "memcpy", false}, {"go", "maps", false},
+	{"go", "sieve", false},
 	{"c", "crc", false}, {"c", "sort", false}, {"c", "matrix", true}, {"c", "scan", false},
 	{"c", "loop", false}, {"c", "recursion", false}, {"c", "memcpy", false}, {"c", "sieve", false},
 }
@@ -35,7 +37,7 @@ var All = []Kernel{
 //go:embed testdata/ckernels/kernels.wasm
 var ckernels []byte
 
-// Module is the module of all kernels of a language.
+// Module returns the module with all kernels of a language.
 func Module(language string) ([]byte, error) {
 	if language == "c" {
 		return ckernels, nil
@@ -43,7 +45,7 @@ func Module(language string) ([]byte, error) {
 	return goKernels()
 }
 
-// goKernels are compiled once. They need nothing but Go.
+// goKernels builds the Go module once. It needs only Go.
 var goKernels = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "gokernels")
 	if err != nil {
@@ -59,21 +61,21 @@ var goKernels = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(file)
 })
 
-// Variant is a way to run a module.
+// Variant is a way of running a module.
 type Variant string
 
 // The variants.
 const (
-	Plain       Variant = "plain"       // as it is
-	Metered     Variant = "metered"     // rewritten, NaNs as they come
+	Plain       Variant = "plain"       // unchanged
+	Metered     Variant = "metered"     // rewritten, NaNs unchanged
 	Canonical   Variant = "canonical"   // rewritten, with canonical NaNs
-	ContextDone Variant = "contextdone" // as it is, with wazero looking for the end of a context
+	ContextDone Variant = "contextdone" // unchanged; wazero checks for the end of a context
 )
 
-// Variants are all of them.
+// Variants are all variants.
 var Variants = []Variant{Plain, Metered, Canonical, ContextDone}
 
-// slice is the fuel that is granted at once: as much as a host grants at most.
+// slice is the fuel that is granted at once, the maximum that a host grants.
 const slice = 65_536
 
 // Instance is a running module in one of its variants.
@@ -96,7 +98,8 @@ func Start(ctx context.Context, module []byte, v Variant) (_ *Instance, err erro
 		}
 	}()
 	if v == ContextDone {
-		i.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCoreFeatures(meteringtest.Features).WithCloseOnContextDone(true))
+		i.runtime = wazero.NewRuntimeWithConfig(ctx,
+			wazero.NewRuntimeConfigCompiler().WithCoreFeatures(meteringtest.Features).WithCloseOnContextDone(true))
 	} else if i.runtime, err = meteringtest.NewRuntime(ctx, meteringtest.Compiler); err != nil {
 		return nil, err
 	}
@@ -149,7 +152,7 @@ func (i *Instance) call(f api.Function) error {
 	return f.CallWithStack(i.ctx, i.stack[:])
 }
 
-// Fuel is what the last call was charged; 0 if it was not metered.
+// Fuel returns what the last call was charged, 0 if it was not metered.
 func (i *Instance) Fuel() int64 {
 	if i.meter == nil {
 		return 0
@@ -157,7 +160,7 @@ func (i *Instance) Fuel() int64 {
 	return i.meter.Charged(i.module)
 }
 
-// Close ends it.
+// Close ends the instance and frees its memory.
 func (i *Instance) Close() {
 	i.cancel()
 	_ = i.runtime.Close(context.Background()) // frees memory

@@ -17,8 +17,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// The kernels compute the same in every variant, and the fuel of the metered ones
-// does not depend on canonical NaNs.
+// The kernels compute the same in every variant, and the fuel does not depend on canonical NaNs.
 func TestVariantsAgree(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	prove.SkipShort(t, "it builds and compiles Go guests")
@@ -35,11 +34,13 @@ func TestVariantsAgree(t *testing.T) {
 			}
 			for _, v := range variants[language] {
 				got, err := instances[v].Run(k.Name, 3)
-				if err != nil || v != Plain && got != want && k.Name != "memcpy" && k.Name != "crc" { // which go on where they were
+				// memcpy and crc continue where they were.
+				if err != nil || v != Plain && got != want && k.Name != "memcpy" && k.Name != "crc" {
 					t.Errorf("%s/%s %s: %d, %v; want %d", k.Language, k.Name, v, got, err, want)
 				}
 			}
-			if instances[Canonical].Fuel() <= 0 || language == "c" && instances[Metered].Fuel() != instances[Canonical].Fuel() {
+			if instances[Canonical].Fuel() <= 0 || language == "c" &&
+				instances[Metered].Fuel() != instances[Canonical].Fuel() {
 				t.Errorf("%s/%s: fuel %d with canonical NaNs", k.Language, k.Name, instances[Canonical].Fuel())
 			}
 		}
@@ -48,7 +49,7 @@ func TestVariantsAgree(t *testing.T) {
 
 const cdir = "testdata/ckernels/"
 
-// sums is what SHA256SUMS holds, in the form of sha256sum.
+// sums returns what SHA256SUMS must contain, in the format of sha256sum.
 func sums(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -69,7 +70,8 @@ func TestCKernelsBelongToTheirSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != sums(t) {
-		t.Error("kernels.c changed since kernels.wasm was built, or the other way round: run go test -tags cguest ./host/internal/metering/kernels -update")
+		t.Error("kernels.c changed since kernels.wasm was built, or the other way round: run go test -tags cguest " +
+			"./host/internal/metering/kernels -update")
 	}
 }
 
@@ -91,15 +93,14 @@ func start(t testing.TB, language string, variants []Variant) map[Variant]*Insta
 	return all
 }
 
-// round is about how long one variant of a kernel runs until the next has its turn.
+// round is about how long a variant of a kernel runs before the next one gets its turn.
 const round = 2 * time.Millisecond
 
-// BenchmarkKernels runs the variants of each kernel in turns and reports their
-// processor times as ratios to the plain one's, and at the end the mean and the worst
-// of all. Times are the first quartile, as what disturbs a run only adds to it. A
-// number that ends in -mean is of all kernels but, for canonical, of those with floats.
-// The other kernels have the same code in both, at other addresses, which makes up to a
-// third of a difference to a short loop: so metered is the mean of both.
+// BenchmarkKernels runs the variants of each kernel in turns. It reports their processor times as
+// ratios to the plain variant's, and then the mean and the worst of all. Times are the first quartile,
+// as disturbances only add to a run. A number that ends in -mean is the mean over all kernels, or,
+// for canonical, over those with floats. The other kernels have the same code in both variants, at
+// other addresses, which changes short loops by up to a third: so metered is the mean of both.
 func BenchmarkKernels(b *testing.B) {
 	ratios := map[Variant][]float64{}
 	for _, language := range []string{"go", "c"} {
@@ -140,9 +141,8 @@ func BenchmarkKernels(b *testing.B) {
 	})
 }
 
-// compare runs the variants in turns, each n times a turn, and returns the times
-// of a turn, in seconds. What looks at its context gets less to do, as it would
-// take most of the time.
+// compare runs the variants in turns, each n times in a turn, and returns the times of the turns, in
+// seconds. The variant that checks its context does less, as it would take most of the time.
 func compare(b *testing.B, instances map[Variant]*Instance, name string) (times map[Variant][]float64, n int) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -13,7 +13,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// bulkPages and the others are the sizes of what the bulk module works on.
+// The sizes of memory, table and segments in the bulk module.
 const (
 	bulkPages    = 8
 	bulkData     = 200_000
@@ -22,8 +22,8 @@ const (
 	bulkMembers  = 9_000
 )
 
-// bulkModule exports each bulk instruction as a function of its operands, and
-// what there is to see of memory and table.
+// bulkModule exports each bulk instruction as a function of its operands, and functions that read
+// memory and table.
 func bulkModule() []byte {
 	var b testguest.Builder
 	b.Memory(bulkPages, bulkPages+2)
@@ -45,12 +45,14 @@ func bulkModule() []byte {
 	export("table copy", three, nil, all, testguest.Op(0xfc, 14, 0, 0))
 	export("table init", three, nil, all, testguest.Op(0xfc, 12, 0, 0))
 	export("table drop", nil, nil, testguest.Op(0xfc, 13, 0))
-	export("table fill", three, nil, testguest.Get(0), testguest.Get(1), testguest.Op(0x25, 0), testguest.Get(2), testguest.Op(0xfc, 17, 0))
+	export("table fill", three, nil, testguest.Get(0), testguest.Get(1), testguest.Op(0x25, 0), testguest.Get(2),
+		testguest.Op(0xfc, 17, 0))
 	export("table grow", i32s, i32s, testguest.Op(0xd2, 12), testguest.Get(0), testguest.Op(0xfc, 15, 0))
 	export("grow", i32s, i32s, testguest.Get(0), testguest.MemoryGrow)
-	// which is -1 for null, and else what the function there returns
+	// -1 for null, otherwise the result of the function there
 	f := uint32(10)
-	export("at", i32s, i32s, testguest.Get(0), testguest.Op(0x25, 0), testguest.Op(0xd1), testguest.If(testguest.I32Const(-1), testguest.Return),
+	export("at", i32s, i32s, testguest.Get(0), testguest.Op(0x25, 0), testguest.Op(0xd1),
+		testguest.If(testguest.I32Const(-1), testguest.Return),
 		testguest.Get(0), wasmbin.AppendU32([]byte{0x11}, b.TypeIndex(nil, i32s)), testguest.Op(0))
 	for i := range 4 {
 		b.Func(nil, i32s, nil, testguest.I32Const(int32(i)))
@@ -64,8 +66,8 @@ func bulkModule() []byte {
 	return b.Bytes()
 }
 
-// bulkCases are calls in their order: some in bounds, some not, some too long for a
-// step; after the drops nothing is left of the segments.
+// bulkCases are calls in order: some are in bounds, some are not, some are longer than a step. The
+// last ones drop the segments.
 func bulkCases() (calls []struct {
 	name string
 	args []uint64
@@ -97,7 +99,8 @@ func bulkCases() (calls []struct {
 		add("init", size-4, 0, n)
 	}
 	const elements = metering.StepElements
-	for _, n := range []uint64{0, 1, elements, elements + 1, 2 * elements, bulkMembers, bulkMembers + 1, bulkTable, bulkTable + 1, 1<<32 - 1} {
+	for _, n := range []uint64{0, 1, elements, elements + 1, 2 * elements, bulkMembers, bulkMembers + 1, bulkTable,
+		bulkTable + 1, 1<<32 - 1} {
 		add("table init", 3, 0, n)
 		add("table init", bulkTable-n&0xfff, 0, n)
 		add("table init", 0, 1, n)
@@ -125,8 +128,8 @@ func bulkCases() (calls []struct {
 	return calls
 }
 
-// What is done in steps does what the instruction does: the same memory and table,
-// the same traps, and nothing written by one that traps.
+// Doing an instruction in steps has the same effect: the same memory and table, the same traps, and
+// nothing is written if it traps.
 func TestBulkInstructions(t *testing.T) {
 	module := bulkModule()
 	rewritten, err := Rewrite(module, metering.Options{})
@@ -140,7 +143,8 @@ func TestBulkInstructions(t *testing.T) {
 	a := newArena(t)
 	ctx := t.Context()
 	in := map[string]api.Module{}
-	for name, r := range map[string]wazero.Runtime{"original": a.original, "compiler": a.metered[Compiler], "interpreter": a.metered[Interpreter]} {
+	for name, r := range map[string]wazero.Runtime{"original": a.original, "compiler": a.metered[Compiler],
+		"interpreter": a.metered[Interpreter]} {
 		binary := rewritten.Binary
 		if name == "original" {
 			binary = module
@@ -207,8 +211,7 @@ func compareTables(t *testing.T, what string, slow *Slow, in map[string]api.Modu
 	}
 }
 
-// A bulk instruction asks for fuel step by step, and stops where there is none, to
-// the unit.
+// A bulk instruction asks for fuel step by step, and stops exactly where none is left.
 func TestBulkInstructionsStopInBetween(t *testing.T) {
 	rewritten, err := Rewrite(bulkModule(), metering.Options{})
 	if err != nil {
@@ -217,7 +220,8 @@ func TestBulkInstructionsStopInBetween(t *testing.T) {
 	const step = metering.StepBytes / metering.BytesPerUnit
 	a := newArena(t)
 	for _, e := range Engines {
-		m, err := a.metered[e].InstantiateWithConfig(t.Context(), rewritten.Binary, wazero.NewModuleConfig().WithName(""))
+		m, err := a.metered[e].InstantiateWithConfig(t.Context(), rewritten.Binary,
+			wazero.NewModuleConfig().WithName(""))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,22 +229,24 @@ func TestBulkInstructionsStopInBetween(t *testing.T) {
 		meter.Begin(m)
 		_, err = m.ExportedFunction("fill").Call(meter.Into(t.Context()), 0, 9, bulkPages<<16)
 		memory, _ := m.Memory().Read(0, m.Memory().Size())
-		if done := bytes.IndexByte(memory, 0); !errors.Is(err, ErrFuel) || done != 3*metering.StepBytes || meter.Refuels < 3 {
+		if done := bytes.IndexByte(memory, 0); !errors.Is(err, ErrFuel) || done != 3*metering.StepBytes ||
+			meter.Refuels < 3 {
 			t.Errorf("%s: %v after %d bytes, %d refuels", e, err, done, meter.Refuels)
 		}
 	}
 }
 
-// A reference to a function is the function, however often it is taken, and keeps
-// nothing.
+// A reference from a global is the same function each time, and keeps no memory.
 func TestReferencesComeFromGlobals(t *testing.T) {
 	var b testguest.Builder
 	b.Table(2)
 	f := b.Func(nil, i32s, nil, testguest.I32Const(42))
 	g := b.Func(nil, i32s, nil, testguest.I32Const(43))
 	run := b.Func(nil, i32s, nil,
-		testguest.I32Const(0), testguest.Op(0xd2, byte(f)), testguest.Op(0x26, 0), testguest.I32Const(1), testguest.Op(0xd2, byte(g)), testguest.Op(0x26, 0),
-		testguest.I32Const(1), testguest.Op(0x11, 0, 0), testguest.I32Const(0), testguest.Op(0x11, 0, 0), testguest.I32Sub)
+		testguest.I32Const(0), testguest.Op(0xd2, byte(f)), testguest.Op(0x26, 0), testguest.I32Const(1),
+		testguest.Op(0xd2, byte(g)), testguest.Op(0x26, 0),
+		testguest.I32Const(1), testguest.Op(0x11, 0, 0), testguest.I32Const(0), testguest.Op(0x11, 0, 0),
+		testguest.I32Sub)
 	b.Export("run", wasmbin.ExternFunc, run)
 	undeclared := b.Bytes()
 	b.ElementRaw(3, 0, 2, byte(f), byte(g))

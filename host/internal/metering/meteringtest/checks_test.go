@@ -10,10 +10,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// stretch runs "run" of a rewritten module in the slow interpreter, as a host that
-// wants to be asked as soon as the guest can ask: whenever it does, it gets no fuel
-// beyond what it owes. The result is the most that was executed between two checks
-// that could have stopped it, in instructions of the rewritten module.
+// stretch calls "run" of a rewritten module in the slow interpreter. It acts as a host that wants to
+// be asked as often as possible: at each request, it grants only the fuel that the guest owes. It
+// returns the maximum number of instructions of the rewritten module that were executed between two
+// checks that could have stopped it.
 func stretch(t *testing.T, module []byte, steps int, args ...uint64) (longest int) {
 	t.Helper()
 	m, err := Rewrite(module, metering.Options{})
@@ -37,14 +37,13 @@ func stretch(t *testing.T, module []byte, steps int, args ...uint64) (longest in
 		note()
 		*s.Global(metering.ExportFuel) = 0
 	}
-	_, _ = s.Call("run", args...) // however it ends
+	_, _ = s.Call("run", args...) // it may end in any way
 	note()
 	return longest
 }
 
-// longest is what nothing may exceed: all that pieces can have charged ahead, what is
-// charged without a check, and two times that for what the rewriting adds to
-// code that is all charges.
+// longest is the bound for all modules: what pieces can have charged in advance, plus what is charged
+// without a check, times three, as the rewriting adds instructions to code that has many charges.
 const longest = 3 * (metering.MaxPiece + 256 + metering.MaxLight)
 
 func TestNothingRunsLongWithoutACheck(t *testing.T) {
@@ -57,42 +56,61 @@ func TestNothingRunsLongWithoutACheck(t *testing.T) {
 	}{
 		{"straight", 0, func(b *testguest.Builder) { b.Func(i32s, i32s, nil, loads(50_000), testguest.Get(0)) }},
 		{"straight, with calls of light functions", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.Get(0), testguest.Call(1), testguest.Set(0)), 5000), testguest.Get(0))
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.Get(0), testguest.Call(1), testguest.Set(0)),
+				5000), testguest.Get(0))
 			b.Func(i32s, i32s, nil, loads(60), testguest.Get(0))
 		}},
 		{"straight, with conditions", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.Block(testguest.I32Const(0), testguest.BrIf(0), loads(4))), 5000), testguest.Get(0))
+			b.Func(i32s, i32s, nil,
+				bytes.Repeat(testguest.Code(testguest.Block(testguest.I32Const(0), testguest.BrIf(0), loads(4))), 5000),
+				testguest.Get(0))
 		}},
 		{"nested blocks, work behind each", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x02, 0x40), 500), bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x02, 0x40), 500),
+				bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
 		}},
 		{"nested ifs, work behind each", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40)), 500), bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40)), 500),
+				bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
 		}},
 		{"nested loops, work behind each", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(100)), 500), testguest.Get(0))
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500),
+				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(100)),
+					500), testguest.Get(0))
 		}},
 		{"nested loops, little behind each", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(5)), 500), testguest.Get(0))
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500),
+				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(5)), 500),
+				testguest.Get(0))
 		}},
 		{"nested loops, some work behind each", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 100), bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(300)), 100), testguest.Get(0))
+			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 100),
+				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(300)),
+					100), testguest.Get(0))
 		}},
 		{"loops in ifs, work behind each", 0, func(b *testguest.Builder) {
-			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40, 0x03, 0x40)), 300),
-				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(7), testguest.End(), loads(90)), 300), testguest.Get(0))
+			b.Func(i32s, i32s, nil,
+				bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40, 0x03, 0x40)), 300),
+				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(7),
+					testguest.End(), loads(90)), 300), testguest.Get(0))
 		}},
 		{"deep calls out of loops, work behind each", 0, recursionIn(
 			testguest.Code(testguest.Op(0x03, 0x40, 0x03, 0x40)),
-			testguest.Code(loads(20), testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(50), testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(40)))},
+			testguest.Code(loads(20), testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(50),
+				testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(40)))},
 		{"deep calls, work on the way back", 0, recursion(loads(900))},
 		{"deep calls, less work on the way back", 0, recursion(loads(200))},
 		{"deep calls, little work on the way back", 0, recursion(loads(5))},
-		{"deep calls out of blocks", 0, recursion(testguest.Code(testguest.Block(testguest.Get(0), testguest.BrIf(0), loads(30)), loads(200)))},
-		{"deep calls, quick work on the way back", 50, recursion(bytes.Repeat(testguest.Code(testguest.Get(0), testguest.I32Const(3), testguest.I32Add, testguest.Set(0)), 8))},
+		{"deep calls out of blocks", 0,
+			recursion(testguest.Code(testguest.Block(testguest.Get(0), testguest.BrIf(0), loads(30)), loads(200)))},
+		{"deep calls, quick work on the way back", 50,
+			recursion(bytes.Repeat(testguest.Code(testguest.Get(0), testguest.I32Const(3), testguest.I32Add,
+				testguest.Set(0)), 8))},
 		{"deep calls through the table", 0, func(b *testguest.Builder) {
-			f := b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(8), testguest.Return),
-				testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.I32Const(0), testguest.Op(0x11, 0, 0), testguest.Set(0), loads(200), testguest.Get(0))
+			f := b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz,
+				testguest.If(testguest.I32Const(8), testguest.Return),
+				testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.I32Const(0),
+				testguest.Op(0x11, 0, 0), testguest.Set(0), loads(200), testguest.Get(0))
 			b.Table(1)
 			b.Element(f)
 		}},
@@ -118,13 +136,15 @@ func TestNothingRunsLongWithoutACheck(t *testing.T) {
 	}
 }
 
-// recursion calls itself as often as its argument says, and then works.
+// recursion calls itself as often as its argument says, and then executes work.
 func recursion(work []byte) func(b *testguest.Builder) { return recursionIn(nil, work) }
 
-// recursionIn does so with the call inside of something that work closes.
+// recursionIn is recursion with the call inside of a construct: open begins it, and work ends it.
 func recursionIn(open, work []byte) func(b *testguest.Builder) {
 	return func(b *testguest.Builder) {
-		b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(8), testguest.Return),
-			open, testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.Call(0), testguest.Set(0), work, testguest.Get(0))
+		b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(8),
+			testguest.Return),
+			open, testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.Call(0), testguest.Set(0), work,
+			testguest.Get(0))
 	}
 }

@@ -43,7 +43,7 @@ func fibonacci() []byte {
 	return b.Bytes()
 }
 
-// Fuel is the same on both engines, whatever the slices.
+// Fuel is the same on both engines, and for all sizes of slices.
 func TestFuelIsTheSameHoweverItIsGranted(t *testing.T) {
 	for _, e := range Engines {
 		in, _ := start(t, e, fibonacci(), metering.Options{})
@@ -51,8 +51,8 @@ func TestFuelIsTheSameHoweverItIsGranted(t *testing.T) {
 			m := &Meter{Slice: slice, Limit: 1 << 40, Stack: 1 << 20}
 			m.Begin(in)
 			got, err := in.ExportedFunction("run").Call(m.Into(t.Context()), 15)
-			// fib(15) makes 1973 calls: 987 end at once, after 4 and 2 instructions, and 986
-			// go on, for 4 and 9; they are charged for the 2 as well, as those are short.
+			// fib(15) makes 1973 calls. 987 end at once, after 4 and 2 instructions. 986 go on, for 4
+			// and 9 instructions, and are charged for the 2 as well, as these are a short piece.
 			if want := int64(987*6 + 986*15); err != nil || got[0] != 610 || m.Charged(in) != want {
 				t.Errorf("%s, slices of %d: %v, %v, charged %d, want %d", e, slice, got, err, m.Charged(in), want)
 			}
@@ -63,32 +63,35 @@ func TestFuelIsTheSameHoweverItIsGranted(t *testing.T) {
 	}
 }
 
-// What is short and comes after an if that is left by a branch is charged with what comes before it, taken
-// or not; what is longer is not.
+// A short piece after an if that is left by a branch is charged with the code before the if, whether
+// or not the branch is taken. A longer piece is not.
 func TestShortPieceAfterAnIfThatIsLeft(t *testing.T) {
 	for _, c := range []struct {
-		more        int // instructions of the longer tail
+		more        int // number of additional instructions after the if
 		left, after int64
 	}{{0, 2 + 2 + 3, 2 + 2 + 3}, {6, 2 + 2, 2 + 2 + 9}} {
 		var b testguest.Builder
 		b.Func(i32s, i32s, nil,
 			testguest.Get(0), testguest.If(testguest.I32Const(5), testguest.Return),
-			testguest.Get(0), testguest.I32Const(1), testguest.I32Add, bytes.Repeat(testguest.Op(0x67), c.more)) // i32.clz
+			// i32.clz
+			testguest.Get(0), testguest.I32Const(1), testguest.I32Add, bytes.Repeat(testguest.Op(0x67), c.more))
 		b.Export("run", wasmbin.ExternFunc, 0)
 		for _, e := range Engines {
 			in, _ := start(t, e, b.Bytes(), metering.Options{})
 			for arg, want := range map[uint64]int64{1: c.left, 0: c.after} {
 				m := &Meter{Slice: 100, Limit: 100, Stack: 1 << 20}
 				m.Begin(in)
-				if _, err := in.ExportedFunction("run").Call(m.Into(t.Context()), arg); err != nil || m.Charged(in) != want {
-					t.Errorf("%s, %d more: run(%d) is charged %d, %v; want %d", e, c.more, arg, m.Charged(in), err, want)
+				if _, err := in.ExportedFunction("run").Call(m.Into(t.Context()), arg); err != nil ||
+					m.Charged(in) != want {
+					t.Errorf("%s, %d more: run(%d) is charged %d, %v; want %d", e, c.more, arg, m.Charged(in), err,
+						want)
 				}
 			}
 		}
 	}
 }
 
-// A call that may cost what it costs passes; with a unit less it does not.
+// A call whose limit is exactly its cost succeeds; with one unit less it does not.
 func TestTheLimitIsExact(t *testing.T) {
 	for _, e := range Engines {
 		in, _ := start(t, e, fibonacci(), metering.Options{})
@@ -116,15 +119,19 @@ func TestTheLimitIsExact(t *testing.T) {
 func TestStackIsGivenBackOnEveryWayOut(t *testing.T) {
 	callee := func(b *testguest.Builder) uint32 { return b.Func(i32s, i32s, nil, testguest.Get(0)) }
 	for name, code := range map[string][]byte{
-		"falls through":  testguest.Code(testguest.Get(0), testguest.Call(0)),
-		"return":         testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Return),
-		"inner return":   testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Drop, testguest.Block(testguest.Loop(testguest.Get(0), testguest.Return)), testguest.Unreachable),
-		"br":             testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Br(0)),
-		"inner br":       testguest.Code(testguest.Block(testguest.Get(0), testguest.Call(0), testguest.Br(1)), testguest.Unreachable),
-		"br_if":          testguest.Code(testguest.Get(0), testguest.Call(0), testguest.I32Const(1), testguest.BrIf(0)),
-		"br_table":       testguest.Code(testguest.Block(testguest.Get(0), testguest.Call(0), testguest.I32Const(5), testguest.BrTable(1, 1)), testguest.Unreachable),
-		"tail call":      testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Op(0x12, 0)),
-		"tail call, any": testguest.Code(testguest.Get(0), testguest.Call(0), testguest.I32Const(0), testguest.Op(0x13, 0, 0)),
+		"falls through": testguest.Code(testguest.Get(0), testguest.Call(0)),
+		"return":        testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Return),
+		"inner return": testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Drop,
+			testguest.Block(testguest.Loop(testguest.Get(0), testguest.Return)), testguest.Unreachable),
+		"br": testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Br(0)),
+		"inner br": testguest.Code(testguest.Block(testguest.Get(0), testguest.Call(0), testguest.Br(1)),
+			testguest.Unreachable),
+		"br_if": testguest.Code(testguest.Get(0), testguest.Call(0), testguest.I32Const(1), testguest.BrIf(0)),
+		"br_table": testguest.Code(testguest.Block(testguest.Get(0), testguest.Call(0), testguest.I32Const(5),
+			testguest.BrTable(1, 1)), testguest.Unreachable),
+		"tail call": testguest.Code(testguest.Get(0), testguest.Call(0), testguest.Op(0x12, 0)),
+		"tail call, any": testguest.Code(testguest.Get(0), testguest.Call(0), testguest.I32Const(0),
+			testguest.Op(0x13, 0, 0)),
 	} {
 		var b testguest.Builder
 		f := callee(&b)
@@ -147,14 +154,15 @@ func TestStackIsGivenBackOnEveryWayOut(t *testing.T) {
 	}
 }
 
-// What ran at instantiation runs in the setup: data, in its order, then start.
+// The setup does what instantiation did: data segments in order, then the start function.
 func TestSetup(t *testing.T) {
 	var b testguest.Builder
 	b.Memory(1, 0)
 	g := b.GlobalI32(7)
 	b.Data(100, []byte("abcdef"))
-	b.Data(102, []byte("XY")) // overlaps: not joined, and second
-	f := b.Func(nil, nil, nil, testguest.I32Const(200), testguest.I32Const(100), testguest.Load32(0), testguest.Store32(0),
+	b.Data(102, []byte("XY")) // overlaps the first one: they are not joined
+	f := b.Func(nil, nil, nil, testguest.I32Const(200), testguest.I32Const(100), testguest.Load32(0),
+		testguest.Store32(0),
 		testguest.I32Const(9), testguest.GlobalSet(g))
 	b.Start(f)
 	b.Export("memory", wasmbin.ExternMemory, 0)
@@ -180,7 +188,8 @@ func TestSetup(t *testing.T) {
 			t.Errorf("%s: start has left %q and %d", e, b, captured.Get())
 		}
 		// Two segments of 6 and 2 bytes, then 5 instructions of the start function.
-		if charged, want := meter.Charged(in), int64(5+6/metering.BytesPerUnit+5+2/metering.BytesPerUnit+6); charged != want {
+		if charged, want := meter.Charged(in),
+			int64(5+6/metering.BytesPerUnit+5+2/metering.BytesPerUnit+6); charged != want {
 			t.Errorf("%s: charged %d, want %d", e, charged, want)
 		}
 	}

@@ -17,8 +17,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// bytesSource makes random numbers of a fuzzer's bytes, so that it can steer what
-// is generated.
+// bytesSource takes random numbers from a fuzzer's bytes, so that the fuzzer can steer the generator.
 type bytesSource struct {
 	b    []byte
 	more *rand.PCG
@@ -34,8 +33,8 @@ func (s *bytesSource) Uint64() uint64 {
 	return binary.LittleEndian.Uint64(v[:]) * 0x9e3779b97f4a7c15
 }
 
-// FuzzGenerated holds modules that validate against the slow interpreter, on both
-// engines, rewritten or not.
+// FuzzGenerated compares valid modules with the slow interpreter, on both engines, original and
+// rewritten.
 func FuzzGenerated(f *testing.F) {
 	for i := range 10 {
 		f.Add([]byte{byte(i), byte(i * 37), 3, 4, 5, 6, 7, 8, 9, 10}, uint32(i), uint32(1000*i))
@@ -47,7 +46,7 @@ func FuzzGenerated(f *testing.F) {
 	})
 }
 
-// corpus is what FuzzModules starts from.
+// corpus returns the seeds of FuzzModules.
 func corpus(f *testing.F) [][]byte {
 	all := [][]byte{testguest.Counter("c"), testguest.Liar{}.Bytes(), fibonacci(), zoo()}
 	for _, c := range testguest.Traps() {
@@ -75,9 +74,9 @@ func corpus(f *testing.F) [][]byte {
 	return all
 }
 
-// FuzzModules mutates modules. Whatever they are: the rewriter does not panic; what
-// validates validates after it was rewritten, what does not does not; and what is
-// called gives the same, rewritten or not, on both engines, for the same fuel.
+// FuzzModules mutates modules. The rewriter never panics. A valid module is still valid when it is
+// rewritten, and an invalid one does not become valid. Calls have the same results, original or
+// rewritten, on both engines, for the same fuel.
 func FuzzModules(f *testing.F) {
 	for _, m := range corpus(f) {
 		f.Add(m, uint64(3))
@@ -124,8 +123,8 @@ func FuzzModules(f *testing.F) {
 	})
 }
 
-// withoutCustom leaves out custom sections, which wazero reads and the rewriter
-// drops: a module may be refused for a broken list of names.
+// withoutCustom removes custom sections. wazero reads them and may refuse a module for a broken list
+// of names; the rewriter drops them.
 func withoutCustom(m *wasmbin.Module) []byte {
 	w := wasmbin.NewWriter(len(m.Bytes))
 	for _, s := range m.Sections {
@@ -136,7 +135,7 @@ func withoutCustom(m *wasmbin.Module) []byte {
 	return w.Bytes()
 }
 
-// compare calls everything that a module exports.
+// compare calls all exports of a module in all worlds.
 func (a *arena) compare(t *testing.T, m *wasmbin.Module, rewritten *metering.Metered, original bool, arg uint64) {
 	for _, mem := range m.Memories {
 		if mem.Min > 16 {
@@ -152,18 +151,18 @@ func (a *arena) compare(t *testing.T, m *wasmbin.Module, rewritten *metering.Met
 	for _, e := range Engines {
 		all = append(all, a.trace(a.metered[e], m, rewritten, arg))
 	}
-	// The interpreter gives up on recursion long before the compiler.
+	// The interpreter's stack ends long before the compiler's.
 	if slices.Contains(all[0].traps(), "stack") || slices.Contains(all[1].traps(), "stack") {
 		return
 	}
 	all[0].equal(t, all[1], true, "compiler and interpreter")
 	if slices.Contains(all[0].traps(), ErrFuel.Error()) || !original {
-		return // the original might never end
+		return // the original may never end
 	}
 	all[0].equal(t, a.trace(a.original, m, nil, arg), false, "rewritten and original")
 }
 
-// trace is what happened to an instance.
+// trace is what happened to one instance.
 type trace struct {
 	start string
 	calls []outcome
@@ -189,7 +188,7 @@ func (tr trace) equal(t *testing.T, other trace, fuel bool, who string) {
 	}
 }
 
-// trace instantiates a module, rewritten or not, and calls its exports in their order.
+// trace instantiates a module, original or rewritten, and calls its exports in order.
 func (a *arena) trace(r wazero.Runtime, m *wasmbin.Module, rewritten *metering.Metered, arg uint64) (tr trace) {
 	meter := &Meter{Slice: 10_000, Limit: 200_000, Stack: 1 << 14}
 	ctx := meter.Into(context.Background())
@@ -232,7 +231,8 @@ func (a *arena) trace(r wazero.Runtime, m *wasmbin.Module, rewritten *metering.M
 	return tr
 }
 
-func (a *arena) callOne(ctx context.Context, in api.Module, name string, params int, arg uint64, metered bool, meter *Meter) (o outcome) {
+func (a *arena) callOne(ctx context.Context, in api.Module, name string, params int, arg uint64, metered bool,
+	meter *Meter) (o outcome) {
 	if metered {
 		meter.Begin(in)
 	}
@@ -252,7 +252,7 @@ func (a *arena) callOne(ctx context.Context, in api.Module, name string, params 
 	return o
 }
 
-// plain signatures have numbers only.
+// plain reports whether a signature has only numbers.
 func plain(t wasmbin.FuncType) bool {
 	for _, list := range [][]wasmbin.ValType{t.Params, t.Results} {
 		if len(list) > 8 {
@@ -267,7 +267,7 @@ func plain(t wasmbin.FuncType) bool {
 	return true
 }
 
-// stub offers what a module imports, as functions that give zeros.
+// stub defines what a module imports, as functions that return zeros.
 func stub(ctx context.Context, r wazero.Runtime, m *wasmbin.Module) (made []api.Module, err error) {
 	builders := map[string]wazero.HostModuleBuilder{}
 	seen := map[[2]string]bool{}
@@ -284,7 +284,9 @@ func stub(ctx context.Context, r wazero.Runtime, m *wasmbin.Module) (made []api.
 		}
 		sig := m.Types[x.Type]
 		n := len(sig.Params)
-		f := api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) { clear(stack[:max(n, len(sig.Results))]) })
+		f := api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) {
+			clear(stack[:max(n, len(sig.Results))])
+		})
 		b.NewFunctionBuilder().WithGoModuleFunction(f, apiTypes(sig.Params), apiTypes(sig.Results)).Export(x.Name)
 	}
 	for _, b := range builders {

@@ -7,9 +7,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// Generate makes a random module that validates, of what [Slow] runs: every kind
-// of control flow, with code that cannot be reached, calls of all kinds, traps,
-// and loops that mostly end. Its export "run" takes two i32 and gives an i32.
+// Generate returns a random valid module that [Slow] can run. It has every kind of control flow,
+// unreachable code, calls of all kinds, traps, and loops that usually end. Its export "run" takes two
+// i32 and returns an i32.
 func Generate(rng *rand.Rand) []byte {
 	g := &generator{rng: rng}
 	n := 2 + rng.IntN(5)
@@ -21,10 +21,11 @@ func Generate(rng *rand.Rand) []byte {
 		}
 		return l
 	}
-	g.sigs = append(g.sigs, wasmbin.FuncType{Params: testguest.Types(wasmbin.I32, wasmbin.I32), Results: testguest.Types(wasmbin.I32)})
+	g.sigs = append(g.sigs, wasmbin.FuncType{Params: testguest.Types(wasmbin.I32, wasmbin.I32),
+		Results: testguest.Types(wasmbin.I32)})
 	for i := 1; i < n; i++ {
 		t := wasmbin.FuncType{Params: list(3), Results: list(2)}
-		if rng.IntN(8) == 0 { // more than go by register
+		if rng.IntN(8) == 0 { // more than fit into registers
 			for range 9 {
 				t.Params = append(t.Params, wasmbin.I64)
 			}
@@ -46,7 +47,7 @@ func Generate(rng *rand.Rand) []byte {
 		elements = append(elements, uint32(rng.IntN(n)))
 	}
 	b.Element(elements...)
-	passive := []byte{1, 0} // a segment for table.init, and the declaration of what is in it
+	passive := []byte{1, 0} // a segment for table.init, which also declares its functions
 	passive = wasmbin.AppendU32(passive, segmentElements)
 	for i := range segmentElements {
 		passive = append(passive, byte(i%n))
@@ -74,16 +75,16 @@ type generator struct {
 	sigs    []wasmbin.FuncType
 	globals int
 
-	// Of the present function.
+	// Of the current function.
 	self   int
 	locals []wasmbin.ValType
-	free   int     // locals from here on count loops, and nothing else writes to them
-	labels []label // innermost last
-	size   int     // what it may still grow by
-	long   bool    // it has straight code that is long
+	free   int     // locals from this index on count loops, and are not written otherwise
+	labels []label // the innermost is the last
+	size   int     // how much it may still grow
+	long   bool    // it has long straight code
 }
 
-// label is what a branch can go to.
+// label is the target of branches.
 type label struct {
 	loop   bool
 	result []wasmbin.ValType
@@ -130,7 +131,7 @@ func (g *generator) constant(t wasmbin.ValType) []byte {
 	return testguest.I64Const(v)
 }
 
-// statements is code without operands or results.
+// statements returns code without operands and results.
 func (g *generator) statements(n int) []byte {
 	var code []byte
 	for range n {
@@ -143,7 +144,7 @@ func (g *generator) statements(n int) []byte {
 	return code
 }
 
-// dead is code that cannot be reached.
+// dead returns unreachable code.
 func (g *generator) dead() []byte {
 	return g.pick(
 		func() []byte { return nil },
@@ -152,7 +153,8 @@ func (g *generator) dead() []byte {
 			return testguest.Code(testguest.I32Add, testguest.If(testguest.Unreachable), testguest.Drop)
 		},
 		func() []byte {
-			return testguest.Loop(testguest.Block(testguest.I32Const(1), testguest.BrIf(1), testguest.Br(0)), testguest.Unreachable)
+			return testguest.Loop(testguest.Block(testguest.I32Const(1), testguest.BrIf(1), testguest.Br(0)),
+				testguest.Unreachable)
 		},
 		func() []byte {
 			return testguest.Code(testguest.MemoryFill, testguest.MemoryGrow, testguest.GlobalSet(0))
@@ -160,7 +162,7 @@ func (g *generator) dead() []byte {
 	)
 }
 
-// statement is one statement, and whether what follows can never be reached.
+// statement returns one statement, and whether the code after it is unreachable.
 func (g *generator) statement() (code []byte, ends bool) {
 	if g.size--; g.size < 0 {
 		return testguest.Op(0x01), false
@@ -202,7 +204,7 @@ func (g *generator) statement() (code []byte, ends bool) {
 	return testguest.Op(0x01), false
 }
 
-// nested is the inside of a block or if.
+// nested returns the body of a block or if.
 func (g *generator) nested(loop bool, n int) []byte {
 	g.labels = append(g.labels, label{loop: loop})
 	code := g.statements(g.rng.IntN(n + 1))
@@ -210,19 +212,23 @@ func (g *generator) nested(loop bool, n int) []byte {
 	return code
 }
 
-// loop mostly ends: it counts in a local of its own.
+// loop usually ends: it counts in its own local.
 func (g *generator) loop() []byte {
 	if len(g.locals) > g.free+3 || g.rng.IntN(6) == 0 {
-		return testguest.Loop(g.nested(false, 2)) // nothing branches back; nested takes it for a block
+		return testguest.Loop(g.nested(false, 2)) // no branch goes back; nested treats it as a block
 	}
 	counter := uint32(len(g.locals))
 	g.locals = append(g.locals, wasmbin.I32)
-	again := testguest.Code(testguest.Get(counter), testguest.I32Const(1), testguest.I32Sub, testguest.Op(0x22, byte(counter)), testguest.BrIf(0))
+	again := testguest.Code(testguest.Get(counter), testguest.I32Const(1), testguest.I32Sub,
+		testguest.Op(0x22, byte(counter)), testguest.BrIf(0))
 	body := testguest.Code(g.nested(true, 3), again, g.statementsIn(true))
 	code := testguest.Code(testguest.I32Const(int32(1+g.rng.IntN(5))), testguest.Set(counter), testguest.Loop(body))
-	if g.rng.IntN(3) == 0 { // a loop that is left in its middle
-		code = testguest.Code(testguest.I32Const(3), testguest.Set(counter), testguest.Block(testguest.Loop(g.twice(), testguest.Get(counter), testguest.I32Eqz, testguest.BrIf(1),
-			testguest.Get(counter), testguest.I32Const(1), testguest.I32Sub, testguest.Set(counter), testguest.Br(0), g.dead())))
+	if g.rng.IntN(3) == 0 { // a loop that is left in the middle
+		code = testguest.Code(testguest.I32Const(3), testguest.Set(counter),
+			testguest.Block(testguest.Loop(g.twice(), testguest.Get(counter), testguest.I32Eqz, testguest.BrIf(1),
+				testguest.Get(counter), testguest.I32Const(1), testguest.I32Sub, testguest.Set(counter),
+				testguest.Br(0),
+				g.dead())))
 	}
 	g.locals = g.locals[:len(g.locals)-1]
 	g.locals = append(g.locals, wasmbin.I32)
@@ -232,7 +238,7 @@ func (g *generator) loop() []byte {
 
 func (g *generator) statementsIn(loop bool) []byte { return g.nested(loop, 1) }
 
-// twice is a statement inside of two constructs, neither of which it branches to by itself.
+// twice returns a statement inside of two constructs that are no targets of branches.
 func (g *generator) twice() []byte {
 	g.labels = append(g.labels, label{})
 	code := g.nested(true, 2)
@@ -240,7 +246,7 @@ func (g *generator) twice() []byte {
 	return code
 }
 
-// target is the number of a label to branch to. Loops are left alone: they count.
+// target chooses the label of a branch. It does not choose loops, as these count.
 func (g *generator) target() (int, bool) {
 	for range 4 {
 		l := g.rng.IntN(len(g.labels))
@@ -267,7 +273,7 @@ func (g *generator) drops(l int) (code []byte) {
 	return code
 }
 
-// leave is a statement behind which nothing can be reached.
+// leave returns a statement after which nothing is reachable.
 func (g *generator) leave() ([]byte, bool) {
 	last := len(g.labels) - 1
 	switch g.rng.IntN(7) {
@@ -300,7 +306,7 @@ func bytesOf(t []wasmbin.ValType) []byte {
 	return b
 }
 
-// callee is a function behind this one, so that calls end; -1 if there is none.
+// callee chooses a later function, so that calls end; -1 if there is none.
 func (g *generator) callee() int {
 	if g.self+1 >= len(g.sigs) {
 		return -1
@@ -321,8 +327,9 @@ func (g *generator) call() []byte {
 		return testguest.Op(0x01)
 	}
 	code := g.arguments(f)
-	if g.rng.IntN(3) == 0 { // whatever stands there: itself, so that it may be deep, or another type
-		code = testguest.Code(code, g.expr(wasmbin.I32, 1), testguest.I32Const(7), testguest.I32And, wasmbin.AppendU32([]byte{0x11}, g.typeOf(f)), testguest.Op(0))
+	if g.rng.IntN(3) == 0 { // any function: possibly itself, so that it may be deep, or another type
+		code = testguest.Code(code, g.expr(wasmbin.I32, 1), testguest.I32Const(7), testguest.I32And,
+			wasmbin.AppendU32([]byte{0x11}, g.typeOf(f)), testguest.Op(0))
 	} else {
 		code = testguest.Code(code, testguest.Call(uint32(f)))
 	}
@@ -332,12 +339,12 @@ func (g *generator) call() []byte {
 	return code
 }
 
-// typeOf is the index that the builder gives a signature: it numbers them as they come.
+// typeOf returns the index of a signature: the builder numbers signatures as they come.
 func (g *generator) typeOf(f int) uint32 {
 	return g.TypeIndex(g.sigs[f].Params, g.sigs[f].Results)
 }
 
-// address is mostly inside of memory.
+// address returns code that pushes an address, usually inside of memory.
 func (g *generator) address() []byte {
 	code := g.expr(wasmbin.I32, 1)
 	if g.rng.IntN(20) > 0 {
@@ -346,7 +353,7 @@ func (g *generator) address() []byte {
 	return code
 }
 
-// length is seldom more than a step of a bulk instruction.
+// length returns code that pushes a length, seldom more than a step of a bulk instruction.
 func (g *generator) length(maxLength int) []byte {
 	if g.rng.IntN(6) == 0 {
 		return testguest.I32Const(int32(g.rng.IntN(maxLength)))
@@ -354,7 +361,7 @@ func (g *generator) length(maxLength int) []byte {
 	return testguest.Code(g.expr(wasmbin.I32, 1), testguest.I32Const(0x3ff), testguest.I32And)
 }
 
-// reference is code that pushes one.
+// reference returns code that pushes a reference.
 func (g *generator) reference() []byte {
 	return g.pick(
 		func() []byte { return testguest.Op(0xd0, 0x70) },
@@ -363,7 +370,7 @@ func (g *generator) reference() []byte {
 	)
 }
 
-// element is mostly inside of the table.
+// element returns code that pushes an index, usually inside of the table.
 func (g *generator) element() []byte {
 	if g.rng.IntN(10) == 0 {
 		return g.expr(wasmbin.I32, 1)
@@ -371,7 +378,7 @@ func (g *generator) element() []byte {
 	return testguest.I32Const(int32(g.rng.IntN(8)))
 }
 
-// references moves references to functions about, within the start of the table.
+// references moves references to functions within the start of the table.
 func (g *generator) references() []byte {
 	few := func() []byte { return testguest.I32Const(int32(g.rng.IntN(5))) }
 	large := func() []byte {
@@ -380,9 +387,12 @@ func (g *generator) references() []byte {
 	return g.pick(
 		func() []byte { return testguest.Code(g.element(), g.reference(), testguest.Op(0x26, 0)) },
 		func() []byte { return testguest.Code(g.reference(), testguest.Op(0xd1), testguest.Drop) },
-		func() []byte { return testguest.Code(few(), few(), large(), testguest.Op(0xfc, 0x0e, 0, 0)) },      // table.copy
-		func() []byte { return testguest.Code(few(), few(), large(), testguest.Op(0xfc, 0x0c, 1, 0)) },      // table.init
-		func() []byte { return testguest.Code(few(), g.reference(), large(), testguest.Op(0xfc, 0x11, 0)) }, // table.fill
+		// table.copy
+		func() []byte { return testguest.Code(few(), few(), large(), testguest.Op(0xfc, 0x0e, 0, 0)) },
+		// table.init
+		func() []byte { return testguest.Code(few(), few(), large(), testguest.Op(0xfc, 0x0c, 1, 0)) },
+		// table.fill
+		func() []byte { return testguest.Code(few(), g.reference(), large(), testguest.Op(0xfc, 0x11, 0)) },
 		func() []byte {
 			return testguest.Code(g.reference(), large(), testguest.Op(0xfc, 0x0f, 0), testguest.Drop)
 		}, // table.grow
@@ -398,17 +408,17 @@ func (g *generator) references() []byte {
 	)
 }
 
-// straight is code that is longer than a piece may be, with something conditional
-// in it here and there.
+// straight returns code that is longer than the maximum of a piece, with some conditional code in it.
 func (g *generator) straight() []byte {
 	l, ok := g.local(wasmbin.I32, g.free)
-	if !ok || g.long { // one in a function
+	if !ok || g.long { // at most once in a function
 		return nil
 	}
 	g.long = true
 	var code []byte
 	for range 100 + g.rng.IntN(400) {
-		code = testguest.Code(code, testguest.Get(l), testguest.I32Const(int32(g.rng.IntN(9))), testguest.Op(byte(0x6a+g.rng.IntN(2))), testguest.Set(l))
+		code = testguest.Code(code, testguest.Get(l), testguest.I32Const(int32(g.rng.IntN(9))),
+			testguest.Op(byte(0x6a+g.rng.IntN(2))), testguest.Set(l))
 		switch g.rng.IntN(100) {
 		case 0:
 			code = testguest.Code(code, testguest.Get(l), testguest.If(g.nested(false, 1)))
@@ -422,7 +432,7 @@ func (g *generator) straight() []byte {
 }
 
 func (g *generator) bulk() []byte {
-	const maxBytes = 200_000 // bytes, a little more than memory may have
+	const maxBytes = 200_000 // a little more than memory may have
 	return g.pick(
 		func() []byte {
 			return testguest.Code(g.address(), g.expr(wasmbin.I32, 1), g.length(maxBytes), testguest.MemoryFill)
@@ -431,10 +441,13 @@ func (g *generator) bulk() []byte {
 			return testguest.Code(g.address(), g.address(), g.length(maxBytes), testguest.MemoryCopy)
 		},
 		func() []byte {
-			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(maxBytes/2), testguest.MemoryCopy)
+			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(1000))),
+				testguest.I32Const(int32(g.rng.IntN(1000))), testguest.I32Const(maxBytes/2), testguest.MemoryCopy)
 		},
 		func() []byte {
-			return testguest.Code(g.address(), testguest.I32Const(int32(g.rng.IntN(100))), g.length(segmentBytes), testguest.Op(0xfc, 0x08, 0, 0)) // memory.init
+			// memory.init
+			return testguest.Code(g.address(), testguest.I32Const(int32(g.rng.IntN(100))), g.length(segmentBytes),
+				testguest.Op(0xfc, 0x08, 0, 0))
 		},
 		func() []byte {
 			return testguest.Code(testguest.I32Const(int32(g.rng.IntN(3))), testguest.MemoryGrow, testguest.Drop)
@@ -448,7 +461,7 @@ func (g *generator) bulk() []byte {
 	)
 }
 
-// expr is code that pushes a number.
+// expr returns code that pushes a number.
 func (g *generator) expr(t wasmbin.ValType, depth int) []byte {
 	if g.size--; depth == 0 || g.size < 0 {
 		if l, ok := g.local(t, len(g.locals)); ok && g.rng.IntN(2) == 0 {
@@ -474,7 +487,8 @@ func (g *generator) expr(t wasmbin.ValType, depth int) []byte {
 		return testguest.Code(g.expr(t, depth-1), second, testguest.Op(op))
 	case 4:
 		if narrow {
-			return testguest.Code(g.expr(wasmbin.I64, depth-1), g.expr(wasmbin.I64, depth-1), testguest.Op(byte(0x51+g.rng.IntN(6))))
+			return testguest.Code(g.expr(wasmbin.I64, depth-1), g.expr(wasmbin.I64, depth-1),
+				testguest.Op(byte(0x51+g.rng.IntN(6))))
 		}
 		return testguest.Code(g.expr(wasmbin.I32, depth-1), testguest.Op(byte(0xac+g.rng.IntN(2))))
 	case 5:
@@ -484,15 +498,17 @@ func (g *generator) expr(t wasmbin.ValType, depth int) []byte {
 		return append(g.address(), testguest.Load64(uint32(g.rng.IntN(100)))...)
 	case 6:
 		return testguest.Code(g.expr(t, depth-1), g.expr(t, depth-1), g.expr(wasmbin.I32, depth-1), testguest.Op(0x1b))
-	case 7, 8: // a block with a result, left early or not
+	case 7, 8: // a block with a result, which may be left early
 		g.labels = append(g.labels, label{result: testguest.Types(t)})
-		code := testguest.Code(g.statements(g.rng.IntN(2)), g.expr(t, depth-1), g.expr(wasmbin.I32, depth-1), testguest.BrIf(0))
+		code := testguest.Code(g.statements(g.rng.IntN(2)), g.expr(t, depth-1), g.expr(wasmbin.I32, depth-1),
+			testguest.BrIf(0))
 		g.labels = g.labels[:len(g.labels)-1]
 		return testguest.Code(testguest.Op(0x02, byte(t)), code, testguest.End())
 	case 9, 10:
 		cond := g.expr(wasmbin.I32, depth-1)
 		g.labels = append(g.labels, label{result: testguest.Types(t)})
-		code := testguest.Code(cond, testguest.Op(0x04, byte(t)), g.statements(g.rng.IntN(2)), g.expr(t, depth-1), testguest.Op(0x05), g.expr(t, depth-1), testguest.End())
+		code := testguest.Code(cond, testguest.Op(0x04, byte(t)), g.statements(g.rng.IntN(2)), g.expr(t, depth-1),
+			testguest.Op(0x05), g.expr(t, depth-1), testguest.End())
 		g.labels = g.labels[:len(g.labels)-1]
 		return code
 	case 11:

@@ -11,9 +11,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// A module that grows beyond the bound is refused while it is written, with how large
-// it has become, and what is not refused is within the bound. Either way the memory that
-// is taken is bounded by the size of the module.
+// A module that grows beyond the limit is refused while it is written, and the error says how large
+// it had become. A module that is not refused is within the limit. In both cases memory is bounded by
+// the size of the module.
 func TestGrowthIsBounded(t *testing.T) {
 	const size = 256 << 10
 	refused := 0
@@ -33,7 +33,8 @@ func TestGrowthIsBounded(t *testing.T) {
 		bounded, err := metering.Rewrite(m, metering.Options{MaxBytes: maxBytes})
 		runtime.ReadMemStats(&after)
 		taken := int64(after.TotalAlloc - before.TotalAlloc)
-		t.Logf("%-24s %8d bytes become %8d, with %8d of memory: %v", b.Name, len(b.Module), len(free.Binary), taken, err)
+		t.Logf("%-24s %8d bytes become %8d, with %8d of memory: %v", b.Name, len(b.Module), len(free.Binary), taken,
+			err)
 		var e *metering.Error
 		switch grown := int64(len(free.Binary)) > maxBytes; {
 		case grown != (err != nil):
@@ -45,7 +46,7 @@ func TestGrowthIsBounded(t *testing.T) {
 		case grown:
 			refused++
 		}
-		if taken > 256*int64(len(b.Module)) { // most of it the plan of a function, as it grows
+		if taken > 256*int64(len(b.Module)) { // most of it is for the plan of a function as it grows
 			t.Errorf("%s: rewriting %d bytes took %d", b.Name, len(b.Module), taken)
 		}
 	}

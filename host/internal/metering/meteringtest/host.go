@@ -13,10 +13,10 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// Features are those that the rewriter admits.
+// Features are the features that the rewriter supports.
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
-// Engine is one of wazero's two.
+// Engine is one of wazero's two engines.
 type Engine string
 
 // The engines.
@@ -25,21 +25,21 @@ const (
 	Interpreter Engine = "interpreter"
 )
 
-// Engines are both.
+// Engines are both engines.
 var Engines = []Engine{Compiler, Interpreter}
 
-// What ends a metered call, as the cause of its error.
+// Causes of the error of a metered call that was ended.
 var (
 	ErrFuel  = errors.New("out of fuel")
 	ErrStack = errors.New("stack exhausted")
 )
 
-// Meter grants fuel as a host does. The zero Meter grants nothing.
+// Meter grants fuel as a host does. The zero Meter grants none.
 type Meter struct {
-	Slice   int64 // fuel granted at once
-	Limit   int64 // fuel granted altogether
+	Slice   int64 // fuel that is granted at once
+	Limit   int64 // fuel that may be granted in total
 	Stack   int64 // bytes of stack
-	Granted int64 // so far
+	Granted int64 // fuel granted so far
 	Refuels int   // calls of the import
 	Deepest func(api.Module)
 
@@ -48,7 +48,7 @@ type Meter struct {
 
 type meterKey struct{}
 
-// Into puts the meter where the imports find it.
+// Into returns a context in which the imports find the meter.
 func (m *Meter) Into(ctx context.Context) context.Context {
 	return context.WithValue(ctx, meterKey{}, m)
 }
@@ -62,7 +62,7 @@ func (m *Meter) Begin(module api.Module) {
 	global(module, metering.ExportStack).Set(uint64(m.Stack))
 }
 
-// Charged is the fuel of the call since Begin.
+// Charged returns the fuel that was charged since Begin.
 func (m *Meter) Charged(module api.Module) int64 {
 	return m.Granted - int64(global(module, metering.ExportFuel).Get())
 }
@@ -122,8 +122,8 @@ func Rewrite(module []byte, o metering.Options) (*metering.Metered, error) {
 	return metering.Rewrite(m, o)
 }
 
-// Trap is the kind of failure of a call, without what differs between engines and
-// between a module and its rewritten form: traces and indexes.
+// Trap returns the kind of a call's failure, without what differs between engines and between a
+// module and its rewritten form: traces and indexes.
 func Trap(err error) string {
 	switch {
 	case err == nil:

@@ -9,8 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// A loop asks for fuel without a change to what its locals hold, whatever their types: the
-// bits of signalling NaNs, and more locals than are copied for it.
+// A loop that asks for fuel keeps the values of its locals, of all types: the bits of signalling NaNs,
+// and more locals than are copied.
 func TestLoopsKeepTheirLocals(t *testing.T) {
 	const many = 80
 	locals := slices.Concat(
@@ -35,13 +35,15 @@ func TestLoopsKeepTheirLocals(t *testing.T) {
 		testguest.Loop(
 			swap(f32a, f32b), swap(f64a, f64b), turn,
 			testguest.Get(sum), testguest.I64Const(-3), testguest.I64Add, testguest.Set(sum),
-			testguest.Get(first), testguest.I32Const(1), testguest.I32Sub, testguest.Op(0x22, first), testguest.BrIf(0)),
+			testguest.Get(first), testguest.I32Const(1), testguest.I32Sub, testguest.Op(0x22, first),
+			testguest.BrIf(0)),
 		testguest.Get(f32a), testguest.Op(0xbc), testguest.Get(f32b), testguest.Op(0xbc),
 		testguest.Get(f64a), testguest.Op(0xbd), testguest.Get(f64b), testguest.Op(0xbd),
 		testguest.Get(sum), testguest.Get(more+many-1))
 	b.Export("run", wasmbin.ExternFunc, 0)
 	const turns = 1001
-	want := []uint64{0xffa00002, 0x7fa00001, 0x8000000000000004, 0x7ff4000000000003, 1<<64 - 3*turns, (many - 1) * turns}
+	want := []uint64{0xffa00002, 0x7fa00001, 0x8000000000000004, 0x7ff4000000000003, 1<<64 - 3*turns,
+		(many - 1) * turns}
 	for _, e := range Engines {
 		in, _ := start(t, e, b.Bytes(), metering.Options{})
 		for _, slice := range []int64{1, 1 << 40} {
@@ -58,14 +60,14 @@ func TestLoopsKeepTheirLocals(t *testing.T) {
 	}
 }
 
-// Branches out of loops find their constructs, and so do those that are not reached.
+// Branches out of loops go to the right constructs, also unreachable ones.
 func TestBranchesOutOfLoops(t *testing.T) {
 	const i32 = byte(wasmbin.I32)
 	equals := func(n int32) []byte {
 		return testguest.Code(testguest.Get(0), testguest.I32Const(n), testguest.Op(0x46))
 	}
 	work := testguest.Code(
-		testguest.Op(0x03, i32), // nothing branches back to this loop
+		testguest.Op(0x03, i32), // no branch goes back to this loop
 		testguest.Op(0x02, i32),
 		testguest.Op(0x03, 0x40),
 		testguest.Op(0x03, 0x40),
@@ -74,30 +76,33 @@ func TestBranchesOutOfLoops(t *testing.T) {
 		equals(0), testguest.If(
 			testguest.I32Const(10), testguest.Get(1), testguest.I32Add, testguest.Return, testguest.Br(2)),
 		equals(1), testguest.If(
-			testguest.I32Const(20), testguest.Br(3), testguest.Br(1), testguest.I32Const(0), testguest.BrTable(1, 2, 0)),
+			testguest.I32Const(20), testguest.Br(3), testguest.Br(1), testguest.I32Const(0),
+			testguest.BrTable(1, 2, 0)),
 		testguest.Block(
 			testguest.Block(
-				testguest.Get(0), testguest.I32Const(2), testguest.I32Sub, testguest.Op(0x22, 0), testguest.BrTable(0, 1, 3)),
+				testguest.Get(0), testguest.I32Const(2), testguest.I32Sub, testguest.Op(0x22, 0),
+				testguest.BrTable(0, 1, 3)),
 			testguest.I32Const(30), testguest.Br(3)),
 		testguest.I32Const(40), testguest.Br(2),
 		testguest.End(), testguest.End(), testguest.Unreachable, testguest.End(), testguest.End())
 	var b testguest.Builder
 	b.Func(i32s, i32s, i32s, work)
 	b.Func(i32s, i32s, i32s, equals(99), testguest.If(testguest.Get(0), testguest.Call(1), testguest.Return), work)
-	// The label of a branch that is not reached would be of another type if it stayed as it is.
+	// The label of an unreachable branch would have another type if it were not changed.
 	b.Func(nil, nil, nil, testguest.Loop(
 		testguest.Op(0x02, i32),
 		testguest.Loop(testguest.Unreachable, testguest.I64Const(1), testguest.Br(2)), testguest.Unreachable,
 		testguest.End(), testguest.Op(0x1a)))
 	b.Export("run", wasmbin.ExternFunc, 0)
-	b.Export("counted", wasmbin.ExternFunc, 1) // its stack is
+	b.Export("counted", wasmbin.ExternFunc, 1) // its stack is counted
 	for _, e := range Engines {
 		in, _ := start(t, e, b.Bytes(), metering.Options{})
 		for _, name := range []string{"run", "counted"} {
 			for n, want := range []uint64{15, 20, 30, 40, 30, 40} {
 				m := &Meter{Slice: 1, Limit: 1 << 20, Stack: 1 << 20}
 				m.Begin(in)
-				if got, err := in.ExportedFunction(name).Call(m.Into(t.Context()), uint64(n)); err != nil || got[0] != want {
+				if got, err := in.ExportedFunction(name).Call(m.Into(t.Context()), uint64(n)); err != nil ||
+					got[0] != want {
 					t.Errorf("%s, %s(%d): %d, %v; want %d", e, name, n, got, err, want)
 				}
 			}

@@ -19,13 +19,13 @@ const (
 	nan64 = 0x7ff8000000000000
 )
 
-// floats is a random program on floats, and a Go program that does the same,
-// with every result of arithmetic made canonical at once.
+// floats is a random program on floats, and its execution in Go, which makes every result of
+// arithmetic canonical at once.
 type floats struct {
 	rng   *rand.Rand
 	code  []byte
 	stack []uint64 // bits
-	wide  []bool   // f64 or f32
+	wide  []bool   // f64, otherwise f32
 }
 
 func canonical64(f float64) uint64 {
@@ -56,22 +56,24 @@ func (p *floats) pop() (uint64, bool) {
 	return v, w
 }
 
-// constant is often a NaN with something in it.
+// constant is often a NaN with a payload.
 func (p *floats) constant() {
 	if p.rng.IntN(2) == 0 {
-		bits := [...]uint64{0x7ff8dead00000000, 0xfff0000000000001, 0x7ff0000000000000, 0xfff0000000000000, math.Float64bits(1.5), 1 << 63, 0, p.rng.Uint64()}[p.rng.IntN(8)]
+		bits := [...]uint64{0x7ff8dead00000000, 0xfff0000000000001, 0x7ff0000000000000, 0xfff0000000000000,
+			math.Float64bits(1.5), 1 << 63, 0, p.rng.Uint64()}[p.rng.IntN(8)]
 		p.emit(0x44)
 		p.code = binary.LittleEndian.AppendUint64(p.code, bits)
 		p.push(bits, true)
 		return
 	}
-	bits := [...]uint32{0x7fc0dead, 0xff800001, 0x7f800000, 0xff800000, math.Float32bits(1.5), 1 << 31, 0, p.rng.Uint32()}[p.rng.IntN(8)]
+	bits := [...]uint32{0x7fc0dead, 0xff800001, 0x7f800000, 0xff800000, math.Float32bits(1.5), 1 << 31, 0,
+		p.rng.Uint32()}[p.rng.IntN(8)]
 	p.emit(0x43)
 	p.code = binary.LittleEndian.AppendUint32(p.code, bits)
 	p.push(uint64(bits), false)
 }
 
-// step appends an instruction, and does it.
+// step appends an instruction, and executes it in Go.
 func (p *floats) step() {
 	n := len(p.stack)
 	if n == 0 || n < 6 && p.rng.IntN(3) == 0 {
@@ -131,7 +133,7 @@ func (p *floats) unary() {
 			p.emit(byte(0x8d + k))
 			p.push(canonical32(float32(do(float64(math.Float32frombits(uint32(a)))))), false)
 		}
-	case k == 5: // the other width
+	case k == 5: // convert to the other width
 		if wide {
 			p.emit(0xb6)
 			p.push(canonical32(float32(math.Float64frombits(a))), false)
@@ -151,14 +153,14 @@ func (p *floats) unary() {
 			p.emit(op + 1)
 			p.push(a^sign, wide)
 		}
-	case k == 8: // there and back as an integer
+	case k == 8: // convert to an integer and back
 		if wide {
 			p.emit(0xbd, 0xbf)
 		} else {
 			p.emit(0xbc, 0xbe)
 		}
 		p.push(a, wide)
-	case k == 9: // by a local
+	case k == 9: // through a local
 		l := byte(0)
 		if !wide {
 			l = 1
@@ -176,8 +178,7 @@ func (p *floats) unary() {
 	}
 }
 
-// Results of arithmetic are canonical wherever their bits can be seen, and nothing
-// else is changed.
+// Results of arithmetic are canonical wherever their bits can be seen, and nothing else changes.
 func TestNaNsAreCanonicalWhereTheyShow(t *testing.T) {
 	ctx := context.Background()
 	r, err := NewRuntime(ctx, Compiler)
@@ -234,8 +235,7 @@ func TestNaNsAreCanonicalWhereTheyShow(t *testing.T) {
 	}
 }
 
-// Lanes are canonical too, also where the next instruction takes them for lanes of
-// another width.
+// Lanes are canonical too, even if the next instruction reads them as lanes of another width.
 func TestNaNsOfLanesAreCanonical(t *testing.T) {
 	vector := func(lo, hi uint64) []byte {
 		return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64([]byte{0xfd, 12}, lo), hi)
@@ -245,7 +245,7 @@ func TestNaNsOfLanesAreCanonical(t *testing.T) {
 		dirty64 = 0xfff8000000000001
 		one32   = 0x3f800000_3f800000
 		one64   = 0x3ff0000000000000
-		zero64  = 1 << 63 // -0.0, which changes nothing by being added
+		zero64  = 1 << 63 // -0.0, whose addition changes nothing
 	)
 	mul32, mul64, add64 := testguest.Op(0xfd, 0xe6, 1), testguest.Op(0xfd, 0xf2, 1), testguest.Op(0xfd, 0xf0, 1)
 	lane := testguest.Op(0xfd, 0x1d, 0)
@@ -253,9 +253,11 @@ func TestNaNsOfLanesAreCanonical(t *testing.T) {
 		code []byte
 		want uint64
 	}{
-		"f32x4":             {testguest.Code(vector(dirty32, one32), vector(one32, one32), mul32), nan32<<32 | nan32},
-		"f32x4, twice":      {testguest.Code(vector(dirty32, one32), vector(one32, one32), mul32, vector(one32, one32), mul32), nan32<<32 | nan32},
-		"f32x4 as f64x2":    {testguest.Code(vector(dirty32, one32), vector(one32, one32), mul32, vector(zero64, zero64), add64), nan32<<32 | nan32},
+		"f32x4": {testguest.Code(vector(dirty32, one32), vector(one32, one32), mul32), nan32<<32 | nan32},
+		"f32x4, twice": {testguest.Code(vector(dirty32, one32), vector(one32, one32), mul32, vector(one32, one32),
+			mul32), nan32<<32 | nan32},
+		"f32x4 as f64x2": {testguest.Code(vector(dirty32, one32), vector(one32, one32), mul32,
+			vector(zero64, zero64), add64), nan32<<32 | nan32},
 		"f64x2":             {testguest.Code(vector(dirty64, one64), vector(one64, one64), mul64), nan64},
 		"a move":            {vector(dirty64, 0), dirty64},
 		"the sign":          {testguest.Code(vector(dirty64, 0), testguest.Op(0xfd, 0xec, 1)), dirty64 &^ (1 << 63)},

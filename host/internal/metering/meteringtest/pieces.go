@@ -23,7 +23,7 @@ const (
 	opReturnCallIndirect = 0x13
 )
 
-// node is an instruction; a block, loop or if is one with all that it holds.
+// node is an instruction. The node of a block, loop or if includes its body.
 type node struct {
 	op              uint16
 	a, b            uint32
@@ -33,27 +33,27 @@ type node struct {
 	hasElse         bool
 	params, results int
 
-	piece *piece // nil if it cannot be reached
-	first bool   // of its piece
+	piece *piece // nil if it is unreachable
+	first bool   // it is the first one of its piece
 
 	// Of constructs.
-	branches int  // that go to its label
-	leaves   bool // something inside goes further out
-	long     bool // a call that is not light stands inside
-	around   bool // an if: the only way behind it is that it is not entered
+	branches int  // number of branches to its label
+	leaves   bool // a branch inside goes further out
+	long     bool // there is a long call inside
+	around   bool // of an if: the code after it is reached only by not entering it
 }
 
-// piece is what is charged at once.
+// piece is a set of instructions that are charged together.
 type piece struct {
 	cost   int64
 	begun  bool
-	at     int64  // what the code before it costs
-	front  *piece // the one that it is charged with if it is short
-	behind bool   // a long call: only if it is quick, too
-	slow   bool   // it is not
+	at     int64  // cost of the code before it
+	front  *piece // the piece that it is charged with if it is short
+	behind bool   // it comes after a long call: it is charged with front only if it is quick
+	slow   bool   // it is not quick
 }
 
-// cost is the tariff's table, without sizes.
+// cost is the tariff's table, without charges by size.
 func cost(n *node) int64 {
 	switch n.op {
 	case opBlock, opLoop, 0x01:
@@ -68,7 +68,8 @@ func cost(n *node) int64 {
 var quick = func() map[uint16]bool {
 	list := map[uint16]bool{}
 	for _, r := range [][2]uint16{
-		{0x00, 0x13}, {0x1a, 0x1b}, {0x20, 0x24}, {0x41, 0x44}, {0x45, 0x5a}, {0x67, 0x6c}, {0x71, 0x7e}, {0x83, 0x8a}, {0xa7, 0xa7}, {0xac, 0xad}, {0xc0, 0xc4},
+		{0x00, 0x13}, {0x1a, 0x1b}, {0x20, 0x24}, {0x41, 0x44}, {0x45, 0x5a}, {0x67, 0x6c}, {0x71, 0x7e}, {0x83, 0x8a},
+		{0xa7, 0xa7}, {0xac, 0xad}, {0xc0, 0xc4},
 	} {
 		for op := r[0]; op <= r[1]; op++ {
 			list[op] = true
@@ -77,7 +78,7 @@ var quick = func() map[uint16]bool {
 	return list
 }()
 
-// decoder reads code into nodes.
+// decoder decodes code into nodes.
 type decoder struct {
 	b []byte
 	m *wasmbin.Module
@@ -104,7 +105,7 @@ func (d *decoder) signed() int64 {
 	}
 }
 
-// sequence reads up to an end or else, and says which.
+// sequence decodes up to an end or else, and returns which of them it was.
 func (d *decoder) sequence() (nodes []*node, last byte) {
 	for {
 		op := d.b[0]
@@ -157,9 +158,9 @@ func (d *decoder) sequence() (nodes []*node, last byte) {
 	}
 }
 
-// pieces divides a function into pieces. It takes two walks: one to see what can be
-// reached and where branches go, one to follow the rules. light says which functions
-// are.
+// pieces divides a function into pieces. The first of two walks finds what is reachable and the
+// targets of branches, and the second one follows the rules. light reports whether a function is
+// light.
 func pieces(function *node, light func(int) bool) {
 	reach(function, nil)
 	a := &assigner{light: light}
@@ -173,7 +174,7 @@ func pieces(function *node, light func(int) bool) {
 	}
 }
 
-// isLight looks at a function by itself.
+// isLight reports whether a function is light.
 func isLight(function *node, bytes int) bool {
 	if bytes > 256 {
 		return false
@@ -188,7 +189,8 @@ func isLight(function *node, bytes int) bool {
 			}
 			total += cost(n)
 			switch n.op {
-			case opCall, opCallIndirect, opReturnCall, opReturnCallIndirect, opLoop, 0x40, 0xfc08, 0xfc0a, 0xfc0b, 0xfc0c, 0xfc0e, 0xfc0f, 0xfc11:
+			case opCall, opCallIndirect, opReturnCall, opReturnCallIndirect, opLoop, 0x40, 0xfc08, 0xfc0a, 0xfc0b,
+				0xfc0c, 0xfc0e, 0xfc0f, 0xfc11:
 				return false
 			}
 			if !visit(n.body) || !visit(n.other) {
@@ -202,8 +204,8 @@ func isLight(function *node, bytes int) bool {
 
 // assigner follows the rules for pieces.
 type assigner struct {
-	pieces []*piece // as they begin
-	walked int64    // what the code up to here costs
+	pieces []*piece // in the order in which they begin
+	walked int64    // cost of the code so far
 	light  func(int) bool
 }
 
@@ -219,8 +221,8 @@ func (a *assigner) beginBehind(front *piece) *piece {
 	return p
 }
 
-// reach marks branches, and reports whether the code behind a construct can be
-// reached. outer are the constructs around it, innermost last.
+// reach marks branches, and reports whether the code after a node is reachable. outer are the
+// constructs around it, the innermost last.
 func reach(n *node, outer []*node) bool {
 	inside := append(outer[:len(outer):len(outer)], n)
 	falls := reachSequence(n.body, inside)
@@ -244,7 +246,7 @@ func reachSequence(code []*node, around []*node) bool {
 		}
 	}
 	for _, n := range code {
-		n.piece = &piece{} // it can be reached
+		n.piece = &piece{} // it is reachable
 		switch n.op {
 		case opBlock, opLoop, opIf:
 			if !reach(n, around) {
@@ -270,8 +272,8 @@ func reachSequence(code []*node, around []*node) bool {
 	return true
 }
 
-// assign gives each instruction of a sequence its piece, and returns the piece that
-// its end stands in, and whether something in it may take long.
+// assign gives each instruction of a sequence its piece. It returns the piece at its end, and whether
+// there is a long call in it.
 func (a *assigner) assign(code []*node, p *piece) (end *piece, long bool) {
 	for _, n := range code {
 		if n.piece == nil {
@@ -301,8 +303,8 @@ func (a *assigner) assign(code []*node, p *piece) (end *piece, long bool) {
 	return p, long
 }
 
-// construct assigns the code inside of a construct that stands in p, and returns the
-// piece of the code behind it.
+// construct assigns pieces inside of a construct that is in p, and returns the piece of the code after
+// it.
 func (a *assigner) construct(n *node, p *piece) *piece {
 	var end *piece
 	switch n.op {

@@ -13,23 +13,28 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// THREATS, Calls: a module that tries to reach the meter. Indexes past the module's
-// own, in every place where one can stand, do not come to mean what was added.
+// THREATS, Calls: a module that tries to reach the meter. An index beyond the module's own does not
+// refer to what was added, wherever it is.
 func TestIndexesPastTheEndAreRefused(t *testing.T) {
 	leb := func(op byte, index uint32) []byte { return wasmbin.AppendU32([]byte{op}, index) }
 	body := func(code func(past uint32) []byte) func(*testguest.Builder, uint32) {
 		return func(b *testguest.Builder, past uint32) { b.Func(nil, nil, i32s, code(past)) }
 	}
 	for name, attack := range map[string]func(b *testguest.Builder, past uint32){
-		"call":            body(func(i uint32) []byte { return testguest.Call(3 + i) }),
-		"return_call":     body(func(i uint32) []byte { return leb(0x12, 3+i) }),
-		"ref.func":        body(func(i uint32) []byte { return append(leb(0xd2, 3+i), testguest.Drop...) }),
-		"global.get":      body(func(i uint32) []byte { return append(testguest.GlobalGet(1+i), testguest.Drop...) }),
-		"global.set":      body(func(i uint32) []byte { return testguest.Code(testguest.I64Const(1<<40), testguest.GlobalSet(1+i)) }),
-		"global.set dead": body(func(i uint32) []byte { return testguest.Code(testguest.Unreachable, testguest.GlobalSet(1+i)) }),
-		"call dead":       body(func(i uint32) []byte { return testguest.Code(testguest.Return, testguest.Call(3+i)) }),
+		"call":        body(func(i uint32) []byte { return testguest.Call(3 + i) }),
+		"return_call": body(func(i uint32) []byte { return leb(0x12, 3+i) }),
+		"ref.func":    body(func(i uint32) []byte { return append(leb(0xd2, 3+i), testguest.Drop...) }),
+		"global.get":  body(func(i uint32) []byte { return append(testguest.GlobalGet(1+i), testguest.Drop...) }),
+		"global.set": body(func(i uint32) []byte {
+			return testguest.Code(testguest.I64Const(1<<40), testguest.GlobalSet(1+i))
+		}),
+		"global.set dead": body(func(i uint32) []byte {
+			return testguest.Code(testguest.Unreachable, testguest.GlobalSet(1+i))
+		}),
+		"call dead": body(func(i uint32) []byte { return testguest.Code(testguest.Return, testguest.Call(3+i)) }),
 		"local.get": body(func(i uint32) []byte {
-			return testguest.Code(testguest.I32Const(0), testguest.MemoryGrow, testguest.Drop, testguest.Get(1+i), testguest.Drop)
+			return testguest.Code(testguest.I32Const(0), testguest.MemoryGrow, testguest.Drop, testguest.Get(1+i),
+				testguest.Drop)
 		}),
 		"local.set": body(func(i uint32) []byte {
 			return testguest.Code(testguest.I32Const(0), testguest.MemoryGrow, testguest.Set(1+i))
@@ -63,18 +68,28 @@ func TestIndexesPastTheEndAreRefused(t *testing.T) {
 			b.Func(nil, nil, nil)
 			b.DataRaw([]byte{0, 0x23, byte(1 + i), 0x0b, 0})
 		},
-		"data's place, own": func(b *testguest.Builder, i uint32) { b.Func(nil, nil, nil); b.DataRaw([]byte{0, 0x23, 0, 0x0b, 0}) },
+		"data's place, own": func(b *testguest.Builder, i uint32) {
+			b.Func(nil, nil, nil)
+			b.DataRaw([]byte{0, 0x23, 0, 0x0b, 0})
+		},
 		"data's place, a call": func(b *testguest.Builder, i uint32) {
 			b.Func(nil, nil, nil)
 			b.DataRaw([]byte{0, 0x10, byte(i), 0x0b, 0})
 		},
-		"export":          func(b *testguest.Builder, i uint32) { b.Func(nil, nil, nil); b.Export("x", wasmbin.ExternFunc, 3+i) },
-		"exported global": func(b *testguest.Builder, i uint32) { b.Func(nil, nil, nil); b.Export("x", wasmbin.ExternGlobal, 1+i) },
-		"start":           func(b *testguest.Builder, i uint32) { b.Func(nil, nil, nil); b.Start(3 + i) },
+		"export": func(b *testguest.Builder, i uint32) {
+			b.Func(nil, nil, nil)
+			b.Export("x", wasmbin.ExternFunc, 3+i)
+		},
+		"exported global": func(b *testguest.Builder, i uint32) {
+			b.Func(nil, nil, nil)
+			b.Export("x", wasmbin.ExternGlobal, 1+i)
+		},
+		"start": func(b *testguest.Builder, i uint32) { b.Func(nil, nil, nil); b.Start(3 + i) },
 		"memory.init": func(b *testguest.Builder, i uint32) {
 			b.Data(0, []byte("x"))
 			b.DataCount()
-			b.Func(nil, nil, nil, testguest.I32Const(0), testguest.I32Const(0), testguest.I32Const(0), testguest.Op(0xfc, 8, byte(1+i), 0))
+			b.Func(nil, nil, nil, testguest.I32Const(0), testguest.I32Const(0), testguest.I32Const(0),
+				testguest.Op(0xfc, 8, byte(1+i), 0))
 		},
 		"data.drop without a count": func(b *testguest.Builder, i uint32) {
 			b.Data(0, []byte("x"))
@@ -97,8 +112,7 @@ func TestIndexesPastTheEndAreRefused(t *testing.T) {
 	}
 }
 
-// What a module refers to after it was rewritten is never the meter: not by
-// elements, references or exports.
+// A rewritten module does not refer to the meter by elements, references or exports.
 func TestNothingRefersToTheMeter(t *testing.T) {
 	modules := [][]byte{zoo(), fibonacci(), testguest.Counter("c")}
 	for i := range uint64(30) {
@@ -131,7 +145,8 @@ func TestNothingRefersToTheMeter(t *testing.T) {
 		helpers := map[uint32]bool{} // what the module's own code may call
 		after.EachFunctionName(func(f uint32, name string) {
 			rest, ours := strings.CutPrefix(name, metering.ImportModule+".")
-			if ours && f >= imported+2+own && (rest == "check" || strings.HasPrefix(rest, "memory.") || strings.HasPrefix(rest, "table.")) {
+			if ours && f >= imported+2+own && (rest == "check" || strings.HasPrefix(rest, "memory.") ||
+				strings.HasPrefix(rest, "table.")) {
 				helpers[f] = true
 			}
 		})
@@ -175,7 +190,8 @@ func TestNothingRefersToTheMeter(t *testing.T) {
 			if e.Kind == wasmbin.ExternFunc && meters(e.Index) && !ours {
 				t.Errorf("export %q is function %d", e.Name, e.Index)
 			}
-			if e.Kind == wasmbin.ExternGlobal && int(e.Index) >= before.Imported(wasmbin.ExternGlobal)+len(before.Globals) && !ours {
+			if e.Kind == wasmbin.ExternGlobal &&
+				int(e.Index) >= before.Imported(wasmbin.ExternGlobal)+len(before.Globals) && !ours {
 				t.Errorf("export %q is global %d", e.Name, e.Index)
 			}
 		}
@@ -185,8 +201,8 @@ func TestNothingRefersToTheMeter(t *testing.T) {
 	}
 }
 
-// Names are shifted with their functions. One for a function that does not exist
-// does not come to name anything, and one list that is broken is left out.
+// Names follow their functions. A name of a function that does not exist names nothing, and a broken
+// list of names is left out.
 func TestNamesFollowTheirFunctions(t *testing.T) {
 	names := func(pairs ...any) []byte {
 		b := wasmbin.AppendU32(nil, uint32(len(pairs)/2))
@@ -199,7 +215,8 @@ func TestNamesFollowTheirFunctions(t *testing.T) {
 		list []byte
 		want map[int]string
 	}{
-		{names(0, "host", 1, "first", 2, "second"), map[int]string{0: "host", 3: "first", 4: "second", 5: "bulkhead_meter_v1.check"}},
+		{names(0, "host", 1, "first", 2, "second"), map[int]string{0: "host", 3: "first", 4: "second",
+			5: "bulkhead_meter_v1.check"}},
 		{names(2, "second"), map[int]string{4: "second"}},
 		{names(3, "past", 4, "past", 1<<32-1, "past"), map[int]string{5: "bulkhead_meter_v1.check"}},
 		{names(1, "bulkhead_meter_v1.check"), map[int]string{3: "bulkhead_meter_v1.check"}},
@@ -234,8 +251,8 @@ func TestNamesFollowTheirFunctions(t *testing.T) {
 	}
 }
 
-// Custom sections go, tables are bounded, and the globals of the meter do not take
-// the place of the module's.
+// Custom sections are removed, tables are bounded, and the meter's globals do not replace those of
+// the module.
 func TestWhatElseChanges(t *testing.T) {
 	var b testguest.Builder
 	b.Custom("producers", []byte("x"))
@@ -272,17 +289,23 @@ func TestFeaturesAreRefusedByName(t *testing.T) {
 		return module(func(b *testguest.Builder) { b.Memory(1, 1); b.Func(nil, nil, nil, ops) })
 	}
 	for want, m := range map[string][]byte{
-		"threads are not supported":                         module(func(b *testguest.Builder) { b.MemoryRaw(3, 1, 1) }),
-		"memory64 is not supported":                         module(func(b *testguest.Builder) { b.MemoryRaw(4, 1) }),
-		"several memories are not supported":                module(func(b *testguest.Builder) { b.Memory(1, 1); b.Memory(1, 1) }),
-		"a table may have 100000":                           module(func(b *testguest.Builder) { b.Table(100_001) }),
-		"threads (atomic instructions) are not supported":   code(0xfe, 3, 0),
-		"exceptions are not supported":                      code(0x08, 0),
-		"garbage collection and typed references are not":   code(0x14, 0),
-		"relaxed vector instructions are not supported":     code(0xfd, 0x80, 2),
-		"several memories are not supported (alignment":     code(0x41, 0, 0x28, 0x42, 1, 0, 0x1a),
-		"exceptions (tags) are not supported":               append(module(func(*testguest.Builder) {}), 13, 1, 0),
-		"types of the garbage collection proposal are not ": append(module(func(*testguest.Builder) {}), 1, 4, 1, 0x5f, 0, 0),
+		"threads are not supported": module(func(b *testguest.Builder) {
+			b.MemoryRaw(3, 1, 1)
+		}),
+		"memory64 is not supported": module(func(b *testguest.Builder) { b.MemoryRaw(4, 1) }),
+		"several memories are not supported": module(func(b *testguest.Builder) {
+			b.Memory(1, 1)
+			b.Memory(1, 1)
+		}),
+		"a table may have 100000":                         module(func(b *testguest.Builder) { b.Table(100_001) }),
+		"threads (atomic instructions) are not supported": code(0xfe, 3, 0),
+		"exceptions are not supported":                    code(0x08, 0),
+		"garbage collection and typed references are not": code(0x14, 0),
+		"relaxed vector instructions are not supported":   code(0xfd, 0x80, 2),
+		"several memories are not supported (alignment":   code(0x41, 0, 0x28, 0x42, 1, 0, 0x1a),
+		"exceptions (tags) are not supported":             append(module(func(*testguest.Builder) {}), 13, 1, 0),
+		"types of the garbage collection proposal are not ": append(module(func(*testguest.Builder) {}), 1, 4, 1, 0x5f,
+			0, 0),
 	} {
 		if _, err := Rewrite(m, metering.Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

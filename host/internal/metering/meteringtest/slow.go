@@ -9,30 +9,29 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// Slow is a slow interpreter that charges by TARIFF.md. It has been written from
-// that text and shares no code with the rewriter, but the reader of sections. It
-// runs what [Generate] makes: integers, memory, tables of functions, every kind of
-// control flow and call.
+// Slow is a slow interpreter that charges by TARIFF.md. It was written from that text, and shares no
+// code with the rewriter except the reader of sections. It runs what [Generate] makes: integers,
+// memory, tables of functions, and all kinds of control flow and calls.
 type Slow struct {
-	// Charged is what the tariff says for all calls so far.
+	// Charged is what the tariff charges for all calls so far.
 	Charged int64
-	// Executed is what was executed, by size too: no more than was charged, and less
-	// only by short pieces that were charged and not come by.
+	// Executed is the cost of what was executed, including charges by size. It is at most Charged; the
+	// difference are short pieces that were charged but skipped.
 	Executed int64
-	// Steps ends a call with ErrSteps when it is used up.
+	// Steps is the number of steps after which a call ends with ErrSteps.
 	Steps int
-	// Import is called for a call of an imported function, which takes and gives nothing.
+	// Import is called for an imported function, which has no parameters and results.
 	Import func(name string)
 
 	m        *wasmbin.Module
 	imports  []string
-	funcs    []*slowFunc // of the module's own
+	funcs    []*slowFunc // the module's own functions
 	memory   []byte
 	maxPages uint32 // pages
 	table    []int  // functions, -1 for null
-	growth   int    // what the table may grow to
+	growth   int    // maximum size of the table
 	data     [][]byte
-	members  [][]int // of element segments
+	members  [][]int // members of element segments
 	globals  []uint64
 	stack    []uint64
 	depth    int
@@ -56,13 +55,14 @@ const (
 	trapType        = slowTrap("indirect call type mismatch")
 	trapDivide      = slowTrap("integer divide by zero")
 	trapOverflow    = slowTrap("integer overflow")
-	// ErrSteps: the call took longer than the interpreter was allowed to.
+	// ErrSteps: the call took more steps than allowed.
 	ErrSteps = slowTrap("too many steps")
-	// ErrDepth: the call went deeper.
+	// ErrDepth: the calls were deeper than allowed.
 	ErrDepth = slowTrap("too deep")
 )
 
-// NewSlow makes an instance. Data and element segments are applied, start is not run.
+// NewSlow makes an instance. It applies data and element segments, but does not run the start
+// function.
 func NewSlow(module []byte, steps int) (*Slow, error) {
 	m, err := wasmbin.Parse(module, wasmbin.Limits{})
 	if err != nil {
@@ -129,7 +129,7 @@ func NewSlow(module []byte, steps int) (*Slow, error) {
 	return s, nil
 }
 
-// Memory is the linear memory.
+// Memory returns the linear memory itself, not a copy.
 func (s *Slow) Memory() []byte { return s.memory }
 
 // Call runs an exported function.
@@ -153,7 +153,7 @@ func (s *Slow) Call(name string, args ...uint64) (results []uint64, err error) {
 	return s.stack, nil
 }
 
-// The signals of a sequence: it ended, or it branches that many constructs out.
+// How a sequence ended: at its end, or by a branch that many constructs out.
 const (
 	signalNone   = -1
 	signalReturn = 1 << 20
@@ -187,19 +187,19 @@ func (s *Slow) invoke(f int) {
 
 func (s *Slow) own(f int) *slowFunc { return s.funcs[f-len(s.imports)] }
 
-// Global is an exported global.
+// Global returns a pointer to an exported global.
 func (s *Slow) Global(name string) *uint64 {
 	e, _ := s.m.Export(name)
 	return &s.globals[e.Index]
 }
 
-// keep leaves the top n values above base.
+// keep keeps the top n values and removes all others above base.
 func (s *Slow) keep(base, n int) {
 	copy(s.stack[base:], s.stack[len(s.stack)-n:])
 	s.stack = s.stack[:base+n]
 }
 
-// run executes a block as a whole. A branch to its label ends it.
+// run executes a block. A branch to its label ends it.
 func (s *Slow) run(n *node, locals []uint64) int {
 	base := len(s.stack) - n.params
 	code := n.body
@@ -327,7 +327,7 @@ func (s *Slow) indirect(n *node) int {
 	panic(trapType)
 }
 
-// at is a window of memory.
+// at returns a window of memory, or traps.
 func (s *Slow) at(address, length uint64) []byte {
 	if address+length > uint64(len(s.memory)) {
 		panic(trapMemory)
@@ -364,17 +364,21 @@ func (s *Slow) memoryStep(n *node) {
 	case 0xfc08:
 		length, from, to := s.pop32(), s.pop32(), s.pop32()
 		segment := s.data[n.a]
-		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)) && s.fits(from, length, len(segment)), trapMemory, func(n uint32) { s.size(uint64(n) / 4) })
+		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)) && s.fits(from, length, len(segment)), trapMemory,
+			func(n uint32) { s.size(uint64(n) / 4) })
 		copy(s.memory[to:], segment[from:from+length])
 	case 0xfc09:
 		s.data[n.a] = nil
 	case 0xfc0a:
 		length, from, to := s.pop32(), s.pop32(), s.pop32()
-		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)) && s.fits(from, length, len(s.memory)), trapMemory, func(n uint32) { s.size(uint64(n) / 4) })
+		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)) && s.fits(from, length, len(s.memory)), trapMemory,
+			func(n uint32) { s.size(uint64(n) / 4) })
 		copy(s.memory[to:], s.memory[from:from+length])
 	case 0xfc0b:
 		length, v, to := s.pop32(), s.pop32(), s.pop32()
-		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)), trapMemory, func(n uint32) { s.size(uint64(n) / 4) })
+		s.inSteps(length, 65536, s.fits(to, length, len(s.memory)), trapMemory, func(n uint32) {
+			s.size(uint64(n) / 4)
+		})
 		for i := range length {
 			s.memory[to+i] = byte(v)
 		}
@@ -383,12 +387,12 @@ func (s *Slow) memoryStep(n *node) {
 	}
 }
 
-// fits reports whether length from a place on is within size.
+// fits reports whether a range is within size.
 func (s *Slow) fits(place, length uint32, size int) bool {
 	return uint64(place)+uint64(length) <= uint64(size)
 }
 
-// inSteps charges an instruction by size, or for its first step only if it is one that traps.
+// inSteps charges an instruction by size. If it traps, only its first step is charged.
 func (s *Slow) inSteps(length, step uint32, fits bool, trap slowTrap, charge func(uint32)) {
 	if !fits {
 		charge(min(length, step))
@@ -400,8 +404,8 @@ func (s *Slow) inSteps(length, step uint32, fits bool, trap slowTrap, charge fun
 	charge(length)
 }
 
-// tableStep executes instructions about tables and references, which are one more
-// than the number of a function, and 0 for null.
+// tableStep executes instructions on tables and references. A reference is the number of a function
+// plus one, or 0 for null.
 func (s *Slow) tableStep(n *node) {
 	bySize := func(n uint32) { s.size(uint64(n) * 2) }
 	switch n.op {
@@ -425,7 +429,8 @@ func (s *Slow) tableStep(n *node) {
 		s.members[n.a] = nil
 	case 0xfc0e:
 		length, from, to := s.pop32(), s.pop32(), s.pop32()
-		s.inSteps(length, 4096, s.fits(to, length, len(s.table)) && s.fits(from, length, len(s.table)), trapTable, bySize)
+		s.inSteps(length, 4096, s.fits(to, length, len(s.table)) && s.fits(from, length, len(s.table)), trapTable,
+			bySize)
 		copy(s.table[to:], s.table[from:from+length])
 	case 0xfc0f:
 		length, v := s.pop32(), int(s.pop())-1
@@ -453,7 +458,7 @@ func (s *Slow) tableStep(n *node) {
 	}
 }
 
-// element is a place in the table.
+// element pops an index into the table, or traps.
 func (s *Slow) element() uint32 {
 	i := s.pop32()
 	if int64(i) >= int64(len(s.table)) {
@@ -494,7 +499,8 @@ func (s *Slow) number(op uint16) {
 		bit(compare(op-0x51, a, b, int64(a), int64(b)))
 	case op >= 0x6a && op <= 0x76:
 		b, a := s.pop32(), s.pop32()
-		s.push32(uint32(arithmetic(op-0x6a, uint64(a), uint64(b), uint64(int64(int32(a))), uint64(int64(int32(b))), 32)))
+		s.push32(uint32(arithmetic(op-0x6a, uint64(a), uint64(b), uint64(int64(int32(a))), uint64(int64(int32(b))),
+			32)))
 	case op >= 0x7c && op <= 0x88:
 		b, a := s.pop(), s.pop()
 		s.push(arithmetic(op-0x7c, a, b, a, b, 64))
@@ -503,14 +509,15 @@ func (s *Slow) number(op uint16) {
 	}
 }
 
-// compare is the n-th comparison, of operands as unsigned and as signed numbers.
+// compare executes the n-th comparison, given the operands as unsigned and as signed numbers.
 func compare[U uint32 | uint64, S int32 | int64](n uint16, a, b U, signedA, signedB S) bool {
 	return []bool{
-		a == b, a != b, signedA < signedB, a < b, signedA > signedB, a > b, signedA <= signedB, a <= b, signedA >= signedB, a >= b,
+		a == b, a != b, signedA < signedB, a < b, signedA > signedB, a > b, signedA <= signedB, a <= b,
+		signedA >= signedB, a >= b,
 	}[n]
 }
 
-// arithmetic is the n-th binary operation, on operands as unsigned and as signed numbers.
+// arithmetic executes the n-th binary operation, given the operands as unsigned and as signed numbers.
 func arithmetic(n uint16, a, b, signedA, signedB uint64, width uint) uint64 {
 	if n >= 3 && n <= 6 && b == 0 {
 		panic(trapDivide)

@@ -21,7 +21,7 @@ var (
 	count = flag.Int("modules", 200, "how many random modules to hold against the slow interpreter")
 )
 
-// arena runs one module on everything there is.
+// arena runs one module in all engines and forms.
 type arena struct {
 	original wazero.Runtime
 	metered  map[Engine]wazero.Runtime
@@ -45,7 +45,7 @@ func newArena(tb testing.TB) *arena {
 	return a
 }
 
-// outcome is what a call leaves.
+// outcome is the result of a call.
 type outcome struct {
 	results []uint64
 	trap    string
@@ -70,8 +70,8 @@ func run(ctx context.Context, m api.Module, args ...uint64) (o outcome) {
 	return o
 }
 
-// hold holds a generated module against the slow interpreter, everywhere. It
-// returns the outcome, and false if the module runs too long for the original.
+// hold compares a generated module with the slow interpreter, in all engines. It returns the outcome,
+// and false if the module runs too long for the original.
 func (a *arena) hold(t *testing.T, module []byte, args ...uint64) (outcome, bool) {
 	t.Helper()
 	const steps = 100_000
@@ -115,7 +115,8 @@ func (a *arena) hold(t *testing.T, module []byte, args ...uint64) (outcome, bool
 		if !ends {
 			if i == 0 {
 				first = got
-			} else if stacked := isStack(got.trap) || isStack(first.trap); !stacked && (!got.same(first) || got.charged != first.charged) {
+			} else if stacked := isStack(got.trap) || isStack(first.trap); !stacked &&
+				(!got.same(first) || got.charged != first.charged) {
 				t.Fatalf("%s gives %v, %s %v", Engines[0], first, e, got)
 			}
 			continue
@@ -130,8 +131,8 @@ func (a *arena) hold(t *testing.T, module []byte, args ...uint64) (outcome, bool
 	return want, ends
 }
 
-// The slow interpreter, which was written from the tariff's text, agrees with what
-// is charged to the unit, on random modules; and the modules do what they did.
+// The slow interpreter, which was written from the tariff's text, charges exactly the same as the
+// rewriter, on random modules; and rewritten modules compute the same.
 func TestSlowMeterAgrees(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
 	prove.SkipShort(t, "it interprets 200 modules")

@@ -23,8 +23,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// The official suite, as wazero's module carries it, of the proposals that are
-// admitted. The modules of others would be refused by name.
+// The official test suite, which is in wazero's module, for the supported proposals. Modules of other
+// proposals are refused, and the error names the feature.
 var specSuites = []string{"v1", "v2", "tail-call", "extended-const"}
 
 // specDir finds the suite in the module cache.
@@ -41,17 +41,16 @@ func specDir(t testing.TB) string {
 	return dir
 }
 
-// specCount is what was found and held.
+// specCount counts what was found and compared.
 type specCount struct {
 	modules, assertions, invalid int
-	refused                      map[string]int // by name
-	fuel                         []int64        // of each assertion, to compare engines
+	refused                      map[string]int // by feature
+	fuel                         []int64        // of each assertion, to compare the engines
 }
 
-// TestSpecSuite: for every module of the official suite, the rewritten one gives
-// the same results, traps and memory as the original on every assertion, and what
-// does not validate does not validate after it was rewritten. On both engines, with
-// the same fuel.
+// TestSpecSuite checks every module of the official test suite, on both engines: the rewritten module
+// has the same results, traps and memory as the original on every assertion, for the same fuel. A
+// module that is invalid does not become valid when it is rewritten.
 func TestSpecSuite(t *testing.T) {
 	raced.Skip(t, "it compiles thousands of modules, and has one goroutine")
 	prove.SkipShort(t, "it compiles thousands of modules")
@@ -81,7 +80,8 @@ func TestSpecSuite(t *testing.T) {
 				if !slices.Equal(fuel[0], fuel[1]) {
 					for i := range min(len(fuel[0]), len(fuel[1])) {
 						if fuel[0][i] != fuel[1][i] {
-							t.Fatalf("fuel of assertion %d: %d on the compiler, %d on the interpreter", i, fuel[0][i], fuel[1][i])
+							t.Fatalf("fuel of assertion %d: %d on the compiler, %d on the interpreter", i, fuel[0][i],
+								fuel[1][i])
 						}
 					}
 					t.Fatalf("%d assertions on the compiler, %d on the interpreter", len(fuel[0]), len(fuel[1]))
@@ -89,7 +89,8 @@ func TestSpecSuite(t *testing.T) {
 			})
 		}
 	}
-	t.Logf("%d modules, %d assertions on each engine; %d invalid modules stayed invalid; %d modules refused:", total.modules, total.assertions, total.invalid, len(total.refused))
+	t.Logf("%d modules, %d assertions on each engine; %d invalid modules stayed invalid; %d modules refused:",
+		total.modules, total.assertions, total.invalid, len(total.refused))
 	for _, name := range slices.Sorted(maps.Keys(total.refused)) {
 		t.Logf("  refused %d times: %s", total.refused[name], name)
 	}
@@ -98,7 +99,7 @@ func TestSpecSuite(t *testing.T) {
 	}
 }
 
-// world is one way to run a file's modules.
+// world is one way of running a file's modules.
 type world struct {
 	name    string
 	runtime wazero.Runtime
@@ -108,8 +109,8 @@ type world struct {
 	all     []api.Module
 }
 
-// plenty is more fuel than any assertion of the suite takes, and specStack more
-// stack than those of them take that return.
+// plenty is more fuel than any assertion of the suite takes. specStack is more stack than any assertion
+// takes that returns.
 const (
 	plenty    = 1 << 60
 	specStack = 16 << 20
@@ -129,8 +130,10 @@ func runSpec(t *testing.T, e Engine, file string) specCount {
 	rewrite := func(o metering.Options) func([]byte) (*metering.Metered, error) {
 		return func(b []byte) (*metering.Metered, error) { return Rewrite(b, o) }
 	}
-	s.worlds = []*world{{name: "original"}, {name: "rewritten", rewrite: rewrite(metering.Options{KeepNaN: true})}, {name: "canonical", rewrite: rewrite(metering.Options{})}}
-	spectest, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(file))), "testdata", "spectest.wasm"))
+	s.worlds = []*world{{name: "original"}, {name: "rewritten", rewrite: rewrite(metering.Options{KeepNaN: true})},
+		{name: "canonical", rewrite: rewrite(metering.Options{})}}
+	spectest, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(file))), "testdata",
+		"spectest.wasm"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,13 +161,13 @@ func runSpec(t *testing.T, e Engine, file string) specCount {
 	return s.count
 }
 
-// specRun is the run of one file on one engine.
+// specRun runs one file on one engine.
 type specRun struct {
 	t      *testing.T
 	ctx    context.Context
 	dir    string
 	line   int
-	worlds []*world // the original first
+	worlds []*world // the original is the first
 	count  specCount
 }
 
@@ -196,8 +199,8 @@ func (s *specRun) read(name string) []byte {
 	return b
 }
 
-// refusedByName reports whether an error refuses a module for a feature that is
-// not admitted.
+// refusedByName reports whether an error refuses a module for a feature that is not supported, and
+// which one.
 func refusedByName(err error) (string, bool) {
 	var refused *metering.Error
 	var format *wasmbin.Error
@@ -272,7 +275,7 @@ func (s *specRun) module(c *specCommand, as string) {
 	s.compareMemory(0)
 }
 
-// notAModule: what the original does not survive, the others do not either.
+// notAModule checks that a module that the original engine refuses is refused in all worlds.
 func (s *specRun) notAModule(c *specCommand) {
 	b := s.read(c.Filename)
 	s.count.invalid++
@@ -297,7 +300,7 @@ func (s *specRun) act(c *specCommand) {
 			m = w.named[c.Action.Module]
 		}
 		if m == nil {
-			return // refused
+			return // the module was refused
 		}
 		for _, m := range w.all {
 			if w.rewrite != nil {
@@ -315,7 +318,7 @@ func (s *specRun) act(c *specCommand) {
 			s.errorf("%s: %s gives %x; the original %x", w.name, c.Action.Field, got, want)
 		}
 		if i == 0 {
-			// The first edition of the suite expects what the second has changed.
+			// The first edition of the suite expects some results that the second edition has changed.
 			expected = c.Type == "assert_return" && err == nil && meets(c, got)
 		} else if expected && !meets(c, got) {
 			s.errorf("%s: %s gives %x; the suite expects otherwise", w.name, c.Action.Field, got)
@@ -327,7 +330,7 @@ func (s *specRun) act(c *specCommand) {
 	s.compareMemory(len(s.worlds[0].all) - 1)
 }
 
-// sameTrap is a failure in the words of the original: its own stack may end first.
+// sameTrap returns a failure in the original's words; the meter's stack may end first.
 func sameTrap(err error) string {
 	if kind := Trap(err); !isStack(kind) {
 		return kind
@@ -335,11 +338,11 @@ func sameTrap(err error) string {
 	return "stack"
 }
 
-// isStack reports whether a call ended for its depth: by the meter, or by the engine,
-// whose interpreter gives up much earlier than its compiler.
+// isStack reports whether a call ended for its depth, by the meter or by the engine. The interpreter's
+// stack ends much earlier than the compiler's.
 func isStack(trap string) bool { return trap == ErrStack.Error() || trap == "stack overflow" }
 
-// hasFuncRef: references to functions are addresses.
+// hasFuncRef reports whether a result is a reference to a function, which is an address.
 func hasFuncRef(c *specCommand) bool {
 	return slices.ContainsFunc(c.Expected, func(v specValue) bool { return v.Type == "funcref" })
 }
@@ -371,8 +374,8 @@ func meets(c *specCommand, got []uint64) bool {
 	return len(got) == 0
 }
 
-// compareMemory holds the memories of rewritten modules, from the given one on,
-// against the originals'.
+// compareMemory compares the memories of rewritten modules, from the given one on, with the
+// original's.
 func (s *specRun) compareMemory(from int) {
 	for i, m := range s.worlds[0].all {
 		if i < from {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The suite's JSON, as wast2json writes it.
+// The suite's JSON, in the form that wast2json writes.
 type (
 	specFile struct {
 		Commands []specCommand `json:"commands"`
@@ -36,7 +36,7 @@ type (
 	}
 )
 
-// texts are the value's numbers: one, or one a lane.
+// texts returns the value's numbers: one, or one for each lane.
 func (v specValue) texts() []string {
 	if len(v.Value) == 0 || string(v.Value) == "null" {
 		return []string{"null"}
@@ -52,7 +52,7 @@ func (v specValue) texts() []string {
 	return many
 }
 
-// width is that of each number in bits.
+// width returns the width of each number, in bits.
 func (v specValue) width() int {
 	t := v.Type
 	if t == "v128" {
@@ -65,7 +65,7 @@ func (v specValue) width() int {
 	return n
 }
 
-// words is an argument as wazero takes it.
+// words returns an argument in wazero's encoding.
 func (v specValue) words() []uint64 {
 	w := make([]uint64, 1, 2)
 	if v.Type == "v128" {
@@ -91,7 +91,7 @@ func (v specValue) bits(s string) uint64 {
 		n = uint64(i)
 	}
 	if v.Type == "externref" {
-		n++ // to wazero 0 is null
+		n++ // null is 0 in wazero
 	}
 	if w := v.width(); w < 64 {
 		n &= 1<<w - 1

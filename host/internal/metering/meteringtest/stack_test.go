@@ -12,8 +12,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// deep are functions that call themselves for ever, each with as large a frame of
-// wazero's as it can make of as few counted bytes.
+// deep are functions that call themselves without end. Each has a frame in wazero that is as large as
+// possible for the bytes that are counted.
 func deep() map[string]func(b *testguest.Builder) {
 	v128s := testguest.Types(wasmbin.V128)
 	many := func(t wasmbin.ValType, n int) []wasmbin.ValType {
@@ -48,7 +48,9 @@ func deep() map[string]func(b *testguest.Builder) {
 		},
 		"a stack of 3,000 operands": func(b *testguest.Builder) {
 			b.Func(nil, i64s, nil,
-				repeat(3000, func(i int) []byte { return testguest.Code(testguest.I32Const(int32(i)), testguest.Load64(0)) }), self,
+				repeat(3000, func(i int) []byte {
+					return testguest.Code(testguest.I32Const(int32(i)), testguest.Load64(0))
+				}), self,
 				repeat(3000, func(int) []byte { return testguest.I64Add }))
 		},
 		"a stack of 2,000 vectors": func(b *testguest.Builder) {
@@ -63,21 +65,27 @@ func deep() map[string]func(b *testguest.Builder) {
 				repeat(2000, func(int) []byte { return testguest.Code(testguest.Get(0), self, testguest.I64Add) }))
 		},
 		"500 parameters": func(b *testguest.Builder) {
-			b.Func(many(testguest.I64, 500), nil, nil, repeat(500, func(i int) []byte { return testguest.Get(uint32(i)) }), self)
+			b.Func(many(testguest.I64, 500), nil, nil, repeat(500, func(i int) []byte {
+				return testguest.Get(uint32(i))
+			}), self)
 		},
 		"500 results": func(b *testguest.Builder) {
 			b.Func(nil, many(testguest.I64, 500), nil, self)
 		},
 		"500 vectors": func(b *testguest.Builder) {
-			b.Func(many(wasmbin.V128, 500), many(wasmbin.V128, 500), nil, repeat(500, func(i int) []byte { return testguest.Get(uint32(i)) }), self)
+			b.Func(many(wasmbin.V128, 500), many(wasmbin.V128, 500), nil, repeat(500, func(i int) []byte {
+				return testguest.Get(uint32(i))
+			}), self)
 		},
 		"100 locals merged in 100 places": func(b *testguest.Builder) {
 			b.Func(i32s, nil, many(testguest.I64, 100),
 				repeat(100, func(i int) []byte {
-					return testguest.Code(testguest.Get(0), testguest.I32Const(int32(i)), testguest.Op(0x46), testguest.If(
-						repeat(100, func(k int) []byte {
-							return testguest.Code(testguest.I32Const(int32(i*k)), testguest.Load64(8), testguest.Set(uint32(1+k)))
-						})))
+					return testguest.Code(testguest.Get(0), testguest.I32Const(int32(i)), testguest.Op(0x46),
+						testguest.If(
+							repeat(100, func(k int) []byte {
+								return testguest.Code(testguest.I32Const(int32(i*k)), testguest.Load64(8),
+									testguest.Set(uint32(1+k)))
+							})))
 				}),
 				testguest.Get(0), self,
 				repeat(100, func(k int) []byte {
@@ -88,27 +96,31 @@ func deep() map[string]func(b *testguest.Builder) {
 			code := testguest.Code(testguest.Get(0), self)
 			for i := range 40 {
 				turn := repeat(40, func(k int) []byte {
-					return testguest.Code(testguest.Get(uint32(1+k)), testguest.I64Const(int64(i)), testguest.I64Add, testguest.Set(uint32(1+k)))
+					return testguest.Code(testguest.Get(uint32(1+k)), testguest.I64Const(int64(i)), testguest.I64Add,
+						testguest.Set(uint32(1+k)))
 				})
 				code = testguest.Loop(code, turn, testguest.Get(0), testguest.BrIf(0))
 			}
 			b.Func(i32s, nil, many(testguest.I64, 40), code)
 		},
 		"a tail call that is none": func(b *testguest.Builder) {
-			b.Func(many(testguest.I64, 20), nil, nil, repeat(20, func(i int) []byte { return testguest.Get(uint32(i)) }), testguest.Op(0x12, 0))
+			b.Func(many(testguest.I64, 20), nil, nil, repeat(20, func(i int) []byte {
+				return testguest.Get(uint32(i))
+			}), testguest.Op(0x12, 0))
 		},
 		"mutual recursion by a table": func(b *testguest.Builder) {
 			b.Func(nil, nil, nil, testguest.I32Const(1), testguest.Op(0x11, 0, 0))
 			b.Func(nil, nil, nil, testguest.I32Const(0), testguest.Op(0x11, 0, 0))
 		},
 		"vectors across a call": func(b *testguest.Builder) {
-			b.Func(v128s, v128s, nil, testguest.Get(0), vector, testguest.Op(0xfd, 0x51), self, testguest.Get(0), testguest.Op(0xfd, 0x51))
+			b.Func(v128s, v128s, nil, testguest.Get(0), vector, testguest.Op(0xfd, 0x51), self, testguest.Get(0),
+				testguest.Op(0xfd, 0x51))
 		},
 	}
 }
 
-// THREATS, Calls: recursion with many locals ends as "stack exhausted", and until
-// then wazero's own stack stays within [StackMultiple] of what was counted.
+// THREATS, Calls: deep recursion with many locals ends as "stack exhausted". Until then, wazero's own
+// stack is at most [StackMultiple] times what was counted.
 func TestDeepRecursionEndsAtTheLimit(t *testing.T) {
 	const stack = 1 << 20
 	for name, build := range deep() {
@@ -139,7 +151,7 @@ func TestDeepRecursionEndsAtTheLimit(t *testing.T) {
 				t.Errorf("wazero's stack took %d bytes, %d times as many as were counted", used, used/stack)
 			}
 			after := heap()
-			for try := 0; after > before+4<<20 && try < 100; try++ { // what a finalizer lets go is collected after it
+			for try := 0; after > before+4<<20 && try < 100; try++ { // a finalizer releases it after a collection
 				after = heap()
 			}
 			if after > before+4<<20 {
@@ -149,7 +161,7 @@ func TestDeepRecursionEndsAtTheLimit(t *testing.T) {
 	}
 }
 
-// callWithZeros calls "run". The stack belongs to the function that it lets go of.
+// callWithZeros calls "run". The stack is garbage when it returns.
 func callWithZeros(ctx context.Context, in api.Module) error {
 	f := in.ExportedFunction("run")
 	params := 0
@@ -163,8 +175,7 @@ func callWithZeros(ctx context.Context, in api.Module) error {
 	return err
 }
 
-// Leaving by a tail call takes no stack, however often, if the arguments travel in
-// registers.
+// Tail calls take no stack, however many, if the arguments are passed in registers.
 func TestTailCallsTakeNoStack(t *testing.T) {
 	var b testguest.Builder
 	b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(7), testguest.Return),

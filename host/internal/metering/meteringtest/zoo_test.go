@@ -8,8 +8,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// A module with something of everything does what it did, with the same fuel on
-// both engines, and says why it cannot be imaged.
+// A module with everything computes the same when it is rewritten, for the same fuel on both engines,
+// and the reason why it cannot be imaged is given.
 func TestZoo(t *testing.T) {
 	a := newArena(t)
 	module := zoo()
@@ -23,8 +23,10 @@ func TestZoo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if rewritten.Imageable || !strings.Contains(rewritten.Why, "data segments") || !rewritten.Setup || len(rewritten.Globals) != 2 {
-				t.Errorf("imageable %v (%s), setup %v, globals %v", rewritten.Imageable, rewritten.Why, rewritten.Setup, rewritten.Globals)
+			if rewritten.Imageable || !strings.Contains(rewritten.Why, "data segments") || !rewritten.Setup ||
+				len(rewritten.Globals) != 2 {
+				t.Errorf("imageable %v (%s), setup %v, globals %v", rewritten.Imageable, rewritten.Why, rewritten.Setup,
+					rewritten.Globals)
 			}
 			tr := a.trace(a.metered[Compiler], m, rewritten, arg)
 			if tr.start != "" || len(tr.calls) != 7 {

@@ -1,6 +1,5 @@
-// Command gokernels is a guest of work as services do it, for measuring what a
-// host costs them. Each export does its work n times and returns a number that
-// depends on all of it.
+// Command gokernels is a guest that does typical work of services, for measuring what a host costs
+// them. Each export does its work n times and returns a number that depends on all of it.
 package main
 
 import (
@@ -27,7 +26,8 @@ type transfer struct {
 //
 //go:wasmexport json
 func handleJSON(n int32) (sum int64) {
-	command := []byte(`{"from":"alice","to":"bob","amount":250,"note":"thanks for the \"fish\"","tags":["food","friends"]}`)
+	command := []byte(
+		`{"from":"alice","to":"bob","amount":250,"note":"thanks for the \"fish\"","tags":["food","friends"]}`)
 	for range n {
 		var t transfer
 		if err := json.Unmarshal(command, &t); err != nil || t.Amount <= 0 {
