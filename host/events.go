@@ -7,22 +7,51 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/consumer"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// filter is what a selection lets through.
-func filter(s *service.Selection) stream.Filter { return stream.Filter{Types: s.Types, Keys: s.Keys} }
-
-// subscriber implements [service.Subscriber].
-type subscriber struct {
+// serviceLog is a service's log as a consumer reads it, through the core that there is.
+type serviceLog struct {
 	host   *Host
 	wants  service.Selection
-	reader string // on whose behalf it reads; see [service.WithReader]
-	core   *core  // that cursor reads from
-	cursor *stream.Cursor
+	reader string // on whose behalf it is read; see [service.WithReader]
 }
+
+var _ consumer.Log = (*serviceLog)(nil)
+
+// Open implements consumer.Log.
+func (l *serviceLog) Open(after service.Position, resumed bool) (consumer.Cursor, consumer.Generation, error) {
+	c, svc, err := l.host.readService(l.wants.Service)
+	if err != nil {
+		return nil, nil, err
+	}
+	subscribe := svc.Hub().Subscribe
+	if resumed {
+		subscribe = svc.Hub().Resume
+	}
+	cursor, err := subscribe(after, stream.Filter{Types: l.wants.Types, Keys: l.wants.Keys}, l.reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cursor, c, nil
+}
+
+// Now implements consumer.Log.
+func (l *serviceLog) Now() (consumer.Generation, <-chan struct{}) {
+	h := l.host
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.core == nil {
+		return nil, h.changed
+	}
+	return h.core, h.changed
+}
+
+// Closing implements consumer.Log.
+func (l *serviceLog) Closing() <-chan struct{} { return l.host.life.Done() }
 
 // Subscribe begins to read the events that s selects. A place that the log has not
 // reached is an error of kind KindBadCursor, and so is one after which a retention has
@@ -35,17 +64,16 @@ func (h *Host) Subscribe(ctx context.Context, s service.Selection) (service.Subs
 	return sub, nil
 }
 
-func (h *Host) subscribe(ctx context.Context, s service.Selection) (*subscriber, error) {
-	after, exact, err := h.placeOf(ctx, s.Service, s.From)
+func (h *Host) subscribe(ctx context.Context, s service.Selection) (*consumer.Consumer, error) {
+	after, resumed, err := h.placeOf(ctx, s.Service, s.From)
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscriber{host: h, wants: s, reader: service.ReaderOf(ctx)}
-	return sub, sub.begin(after, exact)
+	return consumer.New(&serviceLog{h, s, service.ReaderOf(ctx)}, after, resumed)
 }
 
 // placeOf is the position after which a selection begins, and whether a reader has been there.
-func (h *Host) placeOf(ctx context.Context, name service.Name, from service.From) (after service.Position, exact bool, err error) {
+func (h *Host) placeOf(ctx context.Context, name service.Name, from service.From) (after service.Position, resumed bool, err error) {
 	switch from.Kind {
 	case service.FromStart:
 		return 0, false, nil
@@ -58,68 +86,6 @@ func (h *Host) placeOf(ctx context.Context, name service.Name, from service.From
 	at, err := h.Place(ctx, name, from)
 	return at.Position, true, err
 }
-
-// begin reads behind a position, on the core that there is now.
-func (s *subscriber) begin(after service.Position, exact bool) error {
-	c, svc, err := s.host.readService(s.wants.Service)
-	if err != nil {
-		return err
-	}
-	subscribe := svc.Hub().Subscribe
-	if exact {
-		subscribe = svc.Hub().Resume
-	}
-	cursor, err := subscribe(after, filter(&s.wants), s.reader)
-	if err != nil {
-		return err
-	}
-	s.core, s.cursor = c, cursor
-	return nil
-}
-
-// Next implements [service.Subscriber].
-func (s *subscriber) Next(ctx context.Context, limit int) ([]*service.Event, error) {
-	for {
-		events, err := s.cursor.Next(ctx, limit)
-		if err == nil || ctx.Err() != nil {
-			return events, err
-		}
-		if moved, why := s.move(ctx); !moved {
-			return nil, errors.Join(why, err)
-		}
-	}
-}
-
-// move goes over to the core that has replaced the subscriber's, once it is there.
-// false means that there is no need to, or why it cannot be done.
-func (s *subscriber) move(ctx context.Context) (bool, error) {
-	for {
-		h := s.host
-		h.mu.RLock()
-		now, changed := h.core, h.changed
-		h.mu.RUnlock()
-		switch {
-		case now == s.core:
-			return false, nil
-		case now != nil:
-			err := s.begin(s.cursor.Position(), true)
-			return err == nil, err
-		}
-		select {
-		case <-changed:
-		case <-h.life.Done():
-			return false, nil
-		case <-ctx.Done():
-			return false, context.Cause(ctx)
-		}
-	}
-}
-
-// Release implements [service.Subscriber].
-func (s *subscriber) Release() { s.cursor.Release() }
-
-// Position implements [service.Subscriber].
-func (s *subscriber) Position() service.Position { return s.cursor.Position() }
 
 // Head is the position of the last event of a service.
 func (h *Host) Head(name service.Name) (service.Position, error) {
@@ -138,7 +104,7 @@ func (h *Host) Events(ctx context.Context, s service.Selection, limit int) (serv
 	if err != nil {
 		return service.Page{}, err
 	}
-	events, atHead, err := sub.cursor.Poll(ctx, limit)
+	events, atHead, err := sub.Poll(ctx, limit)
 	return service.Page{Events: events, Next: sub.Position(), AtHead: atHead}, err
 }
 

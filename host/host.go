@@ -31,6 +31,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/logging"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/registry"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/router"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -51,6 +52,7 @@ type Host struct {
 	runtime       *sandbox.Runtime
 	logs          *logging.Budget // in front of the log
 	readers       readers
+	router        *router.Router // of commands and queries
 	latencies     *latency.Table // of commands
 	queries       *latency.Table // how long they took
 
@@ -124,6 +126,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	h.readers, h.latencies, h.queries = newReaders(&o, account), latency.New(0), latency.New(0)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
+	h.router = router.New(h.runs)
 	h.life, h.end = context.WithCancel(context.Background())
 	c, err := h.openCore(ctx)
 	if err != nil {
@@ -349,6 +352,15 @@ func (h *Host) service(name service.Name) (*registry.Service, error) {
 	return c.registry.Get(name)
 }
 
+// runs finds where a service runs, for the router.
+func (h *Host) runs(name service.Name) (router.Service, error) {
+	svc, err := h.service(name)
+	if err != nil {
+		return nil, err
+	}
+	return svc, nil
+}
+
 func (h *Host) readService(name service.Name) (*core, *registry.Service, error) {
 	c, err := h.reading()
 	if err != nil {
@@ -415,54 +427,7 @@ func (h *Host) Ready() error {
 //
 // The command's slices must not change any more.
 func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) error {
-	svc, err := h.service(c.Service)
-	if err == nil {
-		err = svc.Submit(c, carried(c.Carrier, c.ID, done))
-	}
-	if err != nil {
-		unload(c.Carrier)
-	}
-	return err
-}
-
-// unload says that nothing is held of a command or query.
-func unload(c service.Carrier) {
-	if c != nil {
-		c.Unload()
-	}
-}
-
-// carried has the carrier of a command asked before done gets the reply.
-func carried(carrier service.Carrier, id service.CommandID, done func(service.Reply, error)) func(service.Reply, error) {
-	if carrier == nil {
-		return done
-	}
-	return func(r service.Reply, err error) {
-		carrier.Unload()
-		if err == nil {
-			if full := carrier.Load(len(r.Data)); full != nil {
-				done(service.Reply{}, withheld(id, full))
-				return
-			}
-		}
-		done(r, err)
-	}
-}
-
-// withheld is the error of a command that was carried out and whose reply there is no
-// room for. What it says is true of all that is unknown to the sender, but for the
-// message: the same id again brings the reply.
-func withheld(id service.CommandID, full error) error {
-	e := &service.Error{Op: "send", Kind: service.KindUnknown, Err: full,
-		Message: "the command was carried out, but there is no room for its reply now; send the same command id again to get it"}
-	if id == "" {
-		e.Message = "the command was carried out, but there is no room for its reply now"
-	}
-	var why *service.Error
-	if errors.As(full, &why) {
-		e.Resource, e.Used, e.Limit, e.RetryAfter, e.Detail = why.Resource, why.Used, why.Limit, why.RetryAfter, why.Detail
-	}
-	return e
+	return h.router.SendAsync(c, done)
 }
 
 // Send sends a command and waits for its outcome. A refusal by the service is an
@@ -477,65 +442,7 @@ func withheld(id service.CommandID, full error) error {
 // became of it, send it again under the same id. A guest that is still at it some
 // milliseconds later is ended, with nothing written.
 func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, error) {
-	if err := ctx.Err(); err != nil {
-		unload(c.Carrier)
-		return service.Reply{}, notBegun(c.Service, err)
-	}
-	if deadline, ok := ctx.Deadline(); ok && (c.Deadline.IsZero() || deadline.Before(c.Deadline)) {
-		c.Deadline = deadline
-	}
-	if c.Gone == nil {
-		c.Gone = ctx.Done()
-	}
-	svc, err := h.service(c.Service)
-	if err != nil {
-		unload(c.Carrier)
-		return service.Reply{}, err
-	}
-	type result struct {
-		reply service.Reply
-		err   error
-	}
-	done := make(chan result, 1)
-	c.Claim = new(service.Claim)
-	if err := svc.Submit(c, carried(c.Carrier, c.ID, func(r service.Reply, err error) { done <- result{r, err} })); err != nil {
-		unload(c.Carrier)
-		return service.Reply{}, err
-	}
-	c.Data = nil // it is the service's now
-	select {
-	case r := <-done:
-		return r.reply, r.err
-	case <-ctx.Done():
-		switch {
-		case c.Claim.Refuse():
-			unload(c.Carrier)
-			return service.Reply{}, waitedInVain(svc, c.Key, ctx.Err())
-		case c.Claim.Refused(): // by somebody else, who is just saying so
-			r := <-done
-			return r.reply, r.err
-		}
-		return service.Reply{}, &service.Error{Op: "send", Service: c.Service, Kind: service.KindUnknown, Err: ctx.Err(),
-			Message: "gave up waiting for the outcome; the command may still be carried out, send the same command id again to learn it"}
-	}
-}
-
-// waitedInVain is the error of a request that its sender has given up before it began.
-func waitedInVain(svc *registry.Service, key service.Key, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		if starting := svc.Starting(key); starting != nil {
-			return starting
-		}
-	}
-	return notBegun(svc.Name(), err)
-}
-
-func notBegun(name service.Name, err error) error {
-	kind := service.KindCanceled
-	if errors.Is(err, context.DeadlineExceeded) {
-		kind = service.KindDeadline
-	}
-	return &service.Error{Service: name, Kind: kind, Message: "ended before it began", Err: err}
+	return h.router.Send(ctx, c)
 }
 
 // Latencies is how long commands took, by service and type, whichever way they came. There are
@@ -549,48 +456,5 @@ func (h *Host) QueryLatencies() []service.Latency { return h.queries.Read() }
 // Query asks for one entity's state and waits for the answer, which rests on
 // events that are on disk. Its data is held to its schema as that of a command is.
 func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
-	if err := ctx.Err(); err != nil {
-		unload(q.Carrier)
-		return service.QueryReply{}, notBegun(q.Service, err)
-	}
-	if deadline, ok := ctx.Deadline(); ok && (q.Deadline.IsZero() || deadline.Before(q.Deadline)) {
-		q.Deadline = deadline
-	}
-	svc, err := h.service(q.Service)
-	if err != nil {
-		unload(q.Carrier)
-		return service.QueryReply{}, err
-	}
-	if q.Gone == nil {
-		q.Gone = ctx.Done()
-	}
-	type result struct {
-		reply service.QueryReply
-		err   error
-	}
-	done := make(chan result, 1)
-	q.Claim = new(service.Claim)
-	carrier := q.Carrier
-	if err := svc.Query(q, func(r service.QueryReply, err error) {
-		unload(carrier) // it may never have come to a reply
-		done <- result{r, err}
-	}); err != nil {
-		unload(carrier)
-		return service.QueryReply{}, err
-	}
-	q.Data = nil // it is the service's now
-	select {
-	case r := <-done:
-		return r.reply, r.err
-	case <-ctx.Done():
-		switch {
-		case q.Claim.Refuse():
-			unload(carrier)
-			return service.QueryReply{}, waitedInVain(svc, q.Key, ctx.Err())
-		case q.Claim.Refused():
-			r := <-done
-			return r.reply, r.err
-		}
-		return service.QueryReply{}, notBegun(q.Service, ctx.Err())
-	}
+	return h.router.Query(ctx, q)
 }

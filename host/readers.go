@@ -70,7 +70,7 @@ func turnError(name service.Name, err error) error {
 		own.Op, own.Service = "read", name
 		return own
 	}
-	return notBegun(name, err)
+	return service.NotBegun(name, err)
 }
 
 // pacedLogs is a journal whose logs are read in turns with others; it is what backups

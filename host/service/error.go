@@ -210,3 +210,13 @@ func KindOf(err error) Kind {
 	}
 	return KindInternal
 }
+
+// NotBegun is the error of a request whose sender gave it up before it began: KindDeadline or
+// KindCanceled, by how the sender's context ended.
+func NotBegun(name Name, err error) error {
+	kind := KindCanceled
+	if errors.Is(err, context.DeadlineExceeded) {
+		kind = KindDeadline
+	}
+	return &Error{Service: name, Kind: kind, Message: "ended before it began", Err: err}
+}

@@ -27,6 +27,7 @@ var layers = []string{
 	"sandbox",   // guests that run
 	"engine",    // one service
 	"registry",  // all services
+	"routes",    // how requests find their service, and readers their log
 	"doors",     // how requests come in, to whatever host, and go out
 	"host",      // the whole
 	"adapters",  // the host seen from outside
@@ -110,6 +111,10 @@ var house = []room{
 	{path: "host/internal/registry", layer: "registry",
 		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/fair", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
 		why: "keeps the set of services running; how requests come in is not its business"},
+	{path: "host/internal/router", layer: "routes", may: []string{"host/service"},
+		why: "senders know names and keys; where a service runs may change without their knowing, so they meet it by an interface only"},
+	{path: "host/internal/consumer", layer: "routes", may: []string{"host/service"},
+		why: "who follows a log goes on when the journal is opened again, whatever the events are for; it touches no sandbox and no engine"},
 	{path: "host", layer: "host", may: []string{"below"},
 		why: "the composition root and the public API: it may know every part below, and no interface above"},
 	{path: "host/internal/api", layer: "tools", may: []string{"host/internal/jsoncheck", "host/service", "abi", "journal"},
