@@ -35,8 +35,9 @@ func rawBadger(b *testing.B) func([]journal.Block) error {
 	})
 	return func(blocks []journal.Block) error {
 		return db.Update(func(txn *badger.Txn) error {
-			for i := range blocks {
-				if err := txn.Set(fmt.Appendf(nil, "b%s%016x%016x", blocks[i].Log, blocks[i].First, blocks[i].Sequence), blocks[i].Data); err != nil {
+			for _, b := range blocks {
+				key := fmt.Appendf(nil, "b%s%016x%016x", b.Log, b.First, b.Sequence)
+				if err := txn.Set(key, b.Data); err != nil {
 					return err
 				}
 			}

@@ -159,7 +159,7 @@ func (l *Log) last(log journal.LogName) (b journal.Block, ok bool, err error) {
 	err = l.db.View(func(txn *badger.Txn) error {
 		prefix := logPrefix(log)
 		it := lastOf(txn, prefix, blockKey(prefix, ^journal.Position(0), ^uint64(0)))
-		defer it.Close() // behind all reading: meanwhile no file of values goes away
+		defer it.Close() // after the value was read: until then no file of values is removed
 		if !it.Valid() {
 			return nil
 		}

@@ -13,7 +13,10 @@ func TestAGroupBeyondATransaction(t *testing.T) {
 	l := openLog(t, t.TempDir(), smallFiles)
 	var blocks []journal.Block
 	for i := range 100 {
-		blocks = append(blocks, journal.Block{Log: "bank", First: journal.Position(i + 1), Sequence: uint64(i + 1), Data: bytes.Repeat([]byte{byte(i)}, 64<<10)})
+		blocks = append(blocks, journal.Block{
+			Log: "bank", First: journal.Position(i + 1), Sequence: uint64(i + 1),
+			Data: bytes.Repeat([]byte{byte(i)}, 64<<10),
+		})
 	}
 	if err := l.Append(ctx, blocks); err != nil {
 		t.Fatal(err)

@@ -8,24 +8,24 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// What a retention removes is given back in three steps, by Badger's own means. Tables in memory, which have the
-// deletions, are written to disk. Merging tables drops the values that were deleted, and counts for each file how
-// much of it that was. RunValueLogGC writes what is left of a file, of which half or more was dropped, into the
-// newest file, and removes it. So what was not deleted takes at most twice its size, beside the newest file.
+// The space of deleted blocks is reclaimed in three steps, all of them Badger's. Tables in memory, which have the
+// deletions, are flushed. Compactions drop pointers to deleted values, and count for each file of values how many
+// bytes were dropped. RunValueLogGC copies the live values of a file of which half or more was dropped to the newest
+// file, and removes it. So live values take at most twice their size, plus the newest file.
 //
-// Three things that RunValueLogGC does not care about are cared for here:
+// RunValueLogGC has three weaknesses, and each has its remedy here:
 //
-//   - It believes that a file ends at the first entry that is not whole, and would lose what a damaged file has
-//     behind that. So nothing is collected while a file is damaged, or anything of the log stands aside.
-//   - It removes the old file although a sync of the new one has failed, of which there is only a line in the log.
-//     An open iterator has it leave the old file where it is until it is known that there was no such line.
-//   - It writes again what it has seen in the old file, also if a merge has dropped it, together with its deletion,
-//     meanwhile. So merges drop nothing while it runs.
+//   - It takes the first entry that is not whole for the end of a file, and drops everything after it. So a file is
+//     read first, and nothing is collected while it is damaged, or while a file of the log is quarantined.
+//   - It removes the old file even if the sync of the new one failed, which Badger only logs. So an open iterator
+//     keeps the old file until it is known that no error was logged.
+//   - It writes a value again that it has read in the old file, even if a compaction has dropped that value and its
+//     deletion in the meantime. So compactions drop nothing while it runs.
 
-// collectRatio is the part of a file that has to be dropped before the rest is written again.
+// collectRatio is the part of a file that must have been dropped before the file is collected.
 const collectRatio = 0.5
 
-// flushKey is the key of an entry without meaning. Dropping it writes the tables in memory to disk.
+// flushKey is the key of an entry without meaning: DropPrefix flushes the tables in memory if there is such a key.
 var flushKey = []byte("f")
 
 // Compact implements journal.Compactor: with one worker, so that the disk is left to others too.
@@ -42,8 +42,8 @@ func (l *Log) Compact(ctx context.Context) error {
 	return Classify("compact", err)
 }
 
-// flush writes tables in memory to disk, and merges them with those of the first level, if there may be deletions
-// in them. Flatten does neither. Nothing is written to the log meanwhile.
+// flush flushes the tables in memory, and compacts them with the first level, if they may have deletions. Flatten does
+// neither. Appends wait for it.
 func (l *Log) flush() error {
 	l.writing.Lock()
 	removed := l.removed
@@ -70,7 +70,7 @@ func (l *Log) flush() error {
 	return nil
 }
 
-// collect collects files of values until there is none left that is worth it.
+// collect collects files of values until none is worth it.
 func (l *Log) collect(ctx context.Context) error {
 	for collected := true; collected; {
 		if err := ctx.Err(); err != nil {
@@ -90,7 +90,7 @@ func (l *Log) collectOne() (collected bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, l.keepAll(false)) }()
-	// It waits for the merges that are under way, so that from here on none drops anything.
+	// Flatten waits for compactions that are running, so that from here on none drops anything.
 	if err := l.db.Flatten(1); err != nil {
 		return false, err
 	}
@@ -102,10 +102,10 @@ func (l *Log) collectOne() (collected bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !whole { // what can be read is as it was, so this is no error
+	if !whole { // everything that could be read still can, so this is no error
 		if l.options.Logger != nil {
-			l.options.Logger.Warn("the journal gives no space of deleted events back while one of its files is "+
-				"damaged; a backup that is restored has no such file", "file", valuesPath(l.badger(), id))
+			l.options.Logger.Warn("the space of deleted events is not reclaimed, as a file of the journal is damaged; "+
+				"restoring a backup mends that", "file", valuesPath(l.badger(), id))
 		}
 		return false, nil
 	}
@@ -117,8 +117,8 @@ func (l *Log) collectOne() (collected bool, err error) {
 	return l.collectFile(id, ratio)
 }
 
-// collectFile has Badger collect a file. From before that on nobody misses it, and once it is known that what was
-// left of it is on disk elsewhere, it may go.
+// collectFile has Badger collect a file. First the file is struck from the list, so that it is not missed. Once its
+// live values are known to be on disk elsewhere, the list says that it may be removed.
 func (l *Log) collectFile(id uint32, ratio float64) (collected bool, err error) {
 	l.writing.Lock()
 	before, listed := l.files[id]
@@ -153,7 +153,7 @@ func (l *Log) collectFile(id uint32, ratio float64) (collected bool, err error) 
 		err = l.watch.since(mark)
 	}
 	if err != nil {
-		l.pin = pin // for ever
+		l.pin = pin // until the process ends
 		return false, l.fail(err, l.endOf(id))
 	}
 	pin.Close()
@@ -170,7 +170,7 @@ func (l *Log) collectFile(id uint32, ratio float64) (collected bool, err error) 
 	return collected, l.list()
 }
 
-// keepAll has merges drop nothing from now on, or what was deleted again.
+// keepAll has compactions drop nothing from now on; or, with false, drop deleted values again.
 func (l *Log) keepAll(keep bool) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()

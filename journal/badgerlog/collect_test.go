@@ -191,7 +191,8 @@ func TestNothingIsCollectedWhileATableStandsAside(t *testing.T) {
 		l := openLog(t, dir, smallFiles)
 		fillBank(t, l, round*100+1, round*100+100, 100<<10)
 		if round == 0 {
-			if err := l.Append(t.Context(), []journal.Block{testBlock("orders", 1, 5000), testBlock("orders", 2, 70)}); err != nil {
+			blocks := []journal.Block{testBlock("orders", 1, 5000), testBlock("orders", 2, 70)}
+			if err := l.Append(t.Context(), blocks); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -353,7 +354,8 @@ func TestRemovedBlocksDoNotComeBack(t *testing.T) {
 	closeLog(t, l)
 }
 
-// What was deleted is not found again, although its value is still there and Badger does not know of the deletion any more.
+// What was deleted is not found again, although its value is still there and Badger does not know of the deletion
+// any more.
 func TestDeletedValuesStayAway(t *testing.T) {
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
@@ -408,7 +410,8 @@ func testValuesAfterACollection(t *testing.T, spoil func(table string) error) {
 	l := openLog(t, dir, smallFiles)
 	const n = 150
 	for i := range uint64(n) {
-		if err := l.Append(t.Context(), []journal.Block{testBlock("bank", i+1, 20_000), testBlock("orders", i+1, 20_000)}); err != nil {
+		blocks := []journal.Block{testBlock("bank", i+1, 20_000), testBlock("orders", i+1, 20_000)}
+		if err := l.Append(t.Context(), blocks); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,14 +11,14 @@ import (
 	"path/filepath"
 )
 
-// filesFile lists the files of values to which nothing is written any more: as JSON, and then the CRC-32 (IEEE) of
-// that in hex. By it a file is missed that is gone or was cut short, and known which files have what was written
-// after some version.
+// filesFile lists the finished files of values, those to which nothing is written any more: a line of JSON, and a line
+// with its CRC-32 (IEEE) in hex. By this list a file that is missing or was cut short is noticed, and files are found
+// that have values after some version.
 const filesFile = "FILES"
 
 // finished is what the list has of a file, by its number.
 type finished struct {
-	Size    int64  `json:"size"`    // 0: what is left of it stands elsewhere, and it may go
+	Size    int64  `json:"size"`    // 0: it was collected and may be removed
 	Version uint64 `json:"version"` // of the last write when it was finished
 }
 
@@ -36,7 +36,8 @@ func decodeFiles(content []byte) (files map[uint32]finished) {
 	return files
 }
 
-// missFiles reads the list, leaves a sign of each file that is missing or was cut short, and removes those that may go.
+// missFiles reads the list. It leaves a sign of each file that is missing or was cut short, and removes those that were
+// collected.
 func (l *Log) missFiles() error {
 	content, err := os.ReadFile(filepath.Join(l.badger(), filesFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -57,7 +58,7 @@ func (l *Log) missFiles() error {
 		case f.Size == 0:
 			err = removeIfThere(path)
 		case sizes[id] < f.Size:
-			var sign *os.File // it may be the file itself that stands there
+			var sign *os.File // it may be there already, and be the quarantined file itself
 			if sign, err = os.OpenFile(path+asideSuffix, os.O_CREATE|os.O_RDONLY, 0o600); err == nil {
 				err = sign.Close()
 			}
@@ -69,8 +70,8 @@ func (l *Log) missFiles() error {
 	return nil
 }
 
-// settle syncs the names of Badger's files if there may be others, and lists those of values that are finished. It is
-// called by who holds writing.
+// settle syncs the names of Badger's files and lists the finished files of values, if there may be new ones. The caller
+// holds writing.
 func (l *Log) settle() error {
 	changed, err := l.names.settle()
 	if err != nil || !changed {
@@ -79,7 +80,7 @@ func (l *Log) settle() error {
 	return l.list()
 }
 
-// list writes the list if it has changed. It is called by who holds writing.
+// list writes the list if it has changed. The caller holds writing.
 func (l *Log) list() error {
 	there, err := listValues(l.badger())
 	if err != nil || len(there) == 0 {
@@ -104,7 +105,7 @@ func (l *Log) list() error {
 	return writeSynced(filepath.Join(l.badger(), filesFile), content)
 }
 
-// endOf is the version of the last write when the file before one was finished.
+// endOf returns the version of the last write before the file with this number was begun, as far as the list knows.
 func (l *Log) endOf(id uint32) (version uint64) {
 	for other, f := range l.files {
 		if other < id {

@@ -15,10 +15,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// heads notes how far each log has come, in a file of its own. A flipped bit in the file of a table
-// in memory is to Badger where its writing ended; all behind it would be gone, and
-// nothing would say so. The note is written after the log was synced, and is not synced itself: it survives a kill, and
-// never claims what was not there.
+// heads records the last block of each log, in a file of its own, by which a log is found that has lost its end. A
+// record is written after the log was synced, and is not synced itself. So it survives a kill, and it never claims a
+// block that was not there.
 //
 //	u32   CRC-32 (IEEE) of the journal's lineage as u64 and the rest
 //	u8    length of the log's name, the name
@@ -38,8 +37,8 @@ type heads struct {
 }
 
 const (
-	headsFile = "heads"
-	headsMost = 1 << 20 // bytes from which on the file is begun again
+	headsFile     = "heads"
+	maxHeadsBytes = 1 << 20 // bytes from which on the file is begun again
 )
 
 // readHeads reads the file, as far as the lineage is known.
@@ -63,7 +62,7 @@ func (l *Log) openHeads() (err error) {
 		}
 	}
 	l.heads.file, err = os.OpenFile(filepath.Join(l.dir, headsFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err == nil && l.heads.torn { // what is noted behind it would not be read
+	if err == nil && l.heads.torn { // records after the torn one would not be read
 		err = l.heads.rewrite()
 	}
 	return err
@@ -102,7 +101,7 @@ func decodeHeads(content []byte, lineage uint64) (last map[journal.LogName]journ
 	return last, len(content) - len(b)
 }
 
-// note notes blocks that are on disk. A failure is no reason to doubt these.
+// note records blocks that are on disk. They are, also if recording them fails.
 func (h *heads) note(blocks []journal.Block) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,16 +113,16 @@ func (h *heads) note(blocks []journal.Block) {
 		}
 	}
 	n, err := h.file.Write(record)
-	if h.size += int64(n); err == nil && h.size > headsMost {
+	if h.size += int64(n); err == nil && h.size > maxHeadsBytes {
 		err = h.rewrite()
 	}
 	if err != nil && h.logger != nil {
-		h.logger.Warn("how far the journal's logs have come could not be noted", "error", err)
+		h.logger.Warn("the ends of the journal's logs could not be recorded", "error", err)
 	}
 }
 
-// rewrite begins the file again. A kill meanwhile loses the notes. The caller holds mu, or
-// nobody else has h yet.
+// rewrite writes the file again, with one record for each log. A crash while it does loses the records. The caller
+// holds mu, or nobody else has h yet.
 func (h *heads) rewrite() error {
 	var all []byte
 	for _, log := range slices.Sorted(maps.Keys(h.last)) {

@@ -23,13 +23,13 @@ func TestHeads(t *testing.T) {
 	}
 	h := open(7)
 	want := map[journal.LogName]journal.Head{}
-	for i := range uint64(60_000) { // more than headsMost
+	for i := range uint64(60_000) { // more than maxHeadsBytes
 		log := []journal.LogName{"bank", "orders"}[i%2]
 		want[log] = journal.Head{Sequence: i, First: journal.Position(2 * i)}
 		h.note([]journal.Block{{Log: log, Sequence: i - i%2}, {Log: log, Sequence: i, First: journal.Position(2 * i)}})
 	}
 	path := filepath.Join(dir, headsFile)
-	if info, err := os.Stat(path); err != nil || info.Size() > headsMost+1000 {
+	if info, err := os.Stat(path); err != nil || info.Size() > maxHeadsBytes+1000 {
 		t.Errorf("the file: %v, %v", info.Size(), err)
 	}
 	for what, spoil := range map[string]func([]byte) []byte{

@@ -15,18 +15,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// A batch of another journal may be whole and stand in the right place: its file was
-// copied here by mistake. So each journal has a lineage, a random number, and each
-// entry of the log carries it, in the field that Badger has for the time of expiry,
-// which lies so far ahead that nothing expires. An entry with another one is never
-// served. A journal that was begun before there were lineages has 0, and no check.
+// A file of another journal may be copied here by mistake. Its batches are whole, and may fit into a log of ours. So
+// each journal has a lineage, a random number, and each entry of the log has it in Badger's field for the time of
+// expiry. The number is so large that nothing ever expires. An entry with another lineage is never served. A journal
+// that was begun before there were lineages has lineage 0, and is not checked.
 //
-// The number is in the file lineage, and a copy of it in the index's directory, as a
-// whole directory may be another journal's too. A backup does not carry it; what is
-// restored or imported is written anew.
+// The number is in the file lineage. A copy is in the directory of the index, which may be another journal's, too. A
+// backup does not have it: what is restored or imported is written with the lineage of the new journal.
 const (
 	lineageFile = "lineage"
-	lineageBit  = 1 << 62 // beyond all time
+	lineageBit  = 1 << 62 // as a time, far in the future
 )
 
 func encodeLineage(n uint64) []byte {
@@ -85,7 +83,7 @@ func (l *Log) findLineage() error {
 		return err
 	}
 	if !found && l.options.LineageCopy != "" {
-		// An empty log beside a copy is one that lost everything, not a new one.
+		// An empty log with a copy is no new log: it has lost everything.
 		if l.lineage, found, err = readLineage(l.options.LineageCopy); err != nil {
 			return err
 		}
@@ -126,5 +124,5 @@ func (l *Log) checkLineage(item *badger.Item) error {
 	log, first, sequence, _ := parseBlockKey(item.Key())
 	return &journal.Error{Op: "read", Log: log, Kind: journal.KindCorrupt,
 		Detail: fmt.Sprintf("batch %d at position %d belongs to another journal; "+
-			"a file of that one lies in the place of ours", sequence, first)}
+			"a file of ours was replaced by one of that journal", sequence, first)}
 }

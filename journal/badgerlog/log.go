@@ -66,7 +66,7 @@ type Log struct {
 	db      *badger.DB
 	lineage uint64 // of the entries; see lineage.go
 	heads   *heads
-	doubts  []string // files that stand aside
+	doubts  []string // quarantined files
 
 	faulted    atomic.Bool // a value could not be read, and Badger still holds its file for reading
 	compacting sync.Mutex  // held by Compact
@@ -95,9 +95,9 @@ var (
 )
 
 const (
-	// leastApart is the least length of a value that stands in the value log. Badger's own mark of a transaction's
-	// end has up to 20 digits and stands in the tables.
-	leastApart = 32
+	// minInFile is the minimum length of a value that is kept in a file of values; shorter ones are in the tables.
+	// Badger's own mark at the end of a transaction has up to 20 digits, and must be in the tables.
+	minInFile = 32
 	// tableBytes is the size of a table in memory. It has keys and pointers, so that of a gigabyte of batches
 	// or so.
 	tableBytes = 8 << 20
@@ -107,7 +107,7 @@ const (
 
 func (l *Log) badgerOptions() badger.Options {
 	dir, o := l.badger(), l.options
-	least := max(cmp.Or(o.ValueFileBytes, valueFileBytes), 8*maxInline)
+	minBytes := max(cmp.Or(o.ValueFileBytes, valueFileBytes), 8*maxInline)
 	return badger.DefaultOptions(dir).
 		WithLogger(l.watch).
 		WithReadOnly(o.ReadOnly).
@@ -120,8 +120,8 @@ func (l *Log) badgerOptions() badger.Options {
 		// Keys come in order, so merging is nothing but copying, once a level.
 		WithLevelSizeMultiplier(16).
 		WithBlockCacheSize(0).
-		WithValueThreshold(leastApart).
-		WithValueLogFileSize(fileBytesFor(dir, least, valueFilesFor(o.MaxFiles))).
+		WithValueThreshold(minInFile).
+		WithValueLogFileSize(fileBytesFor(dir, minBytes, maxOfASize(o.MaxFiles))).
 		WithValueLogMaxEntries(math.MaxUint32). // a file ends by its size
 		WithVerifyValueChecksum(true).          // before Badger believes what the entry says of its length
 		WithMetricsEnabled(true).               // for Written
@@ -157,8 +157,8 @@ func (l *Log) Close() error {
 func (l *Log) begin() *badger.Txn { return l.db.NewTransactionAt(math.MaxUint64, true) }
 
 // commit writes a transaction, which survives a loss of power when commit returns nil. After an error its outcome is
-// unknown, and nothing more is written: what the kernel failed to write to the disk it may still
-// show to whoever reads, so the next opening writes it again; see recover.go.
+// unknown and nothing more is written. The kernel may still show to readers what it failed to write to the disk, so
+// the next opening writes it again; see recover.go.
 func (l *Log) commit(txn *badger.Txn) error { return l.commitAt(txn, 0) }
 
 // commitAt writes a transaction under a version that there was before, or under the next one: 0.
@@ -195,7 +195,8 @@ func (l *Log) commitAt(txn *badger.Txn, version uint64) error {
 	return nil
 }
 
-// fail ends all writing, by who holds writing. Nobody knows what the disk has of the files that ended after a version.
+// fail ends all writing. It is unknown what the disk has of the files that ended after this version. The caller holds
+// writing.
 func (l *Log) fail(err error, after uint64) error {
 	l.failed = errors.Join(err, redo{after: after, all: true}.note(l.badger()))
 	return l.failed
@@ -208,7 +209,7 @@ func (l *Log) write(entries []*badger.Entry) error {
 	defer txn.Discard()
 	size := 0
 	for _, e := range entries {
-		if size += len(e.Value); size > l.most() {
+		if size += len(e.Value); size > l.maxTxnBytes() {
 			return badger.ErrTxnTooBig
 		}
 		if err := txn.SetEntry(e); err != nil {
@@ -270,32 +271,30 @@ func (l *Log) Written() (bytes uint64) {
 const (
 	// valueFileBytes is the size from which on Badger begins a file; see fileBytesFor. It maps twice as much.
 	valueFileBytes = 64 << 20
-	// valueFileMost is the greatest, but for what a transaction brings beyond it: opening a killed journal reads as
-	// much.
-	valueFileMost = 512 << 20
-	// valueFiles is how many files of one size there should be at most: Badger has all of them open and mapped.
-	valueFiles = 512
+	// maxFileBytes is the maximum size, plus one transaction. Opening after a kill reads as much.
+	maxFileBytes = 512 << 20
+	// maxFilesOfASize: Badger keeps all files open and mapped, so larger files are made when there are so many.
+	maxFilesOfASize = 512
 )
 
-// valueFilesFor is how many files of one size there should be at most for a journal that
-// may have so many open; 0: any number.
-func valueFilesFor(maxFiles int) int64 {
+// maxOfASize returns how many files of one size there should be for a journal that may have so many files open; 0: any
+// number.
+func maxOfASize(maxFiles int) int64 {
 	if maxFiles <= 0 {
-		return valueFiles
+		return maxFilesOfASize
 	}
-	return max(1, min(valueFiles, int64(maxFiles)/8))
+	return max(1, min(maxFilesOfASize, int64(maxFiles)/8))
 }
 
-// fileBytesFor is the size of the next files: twice as much as least, and twice as much again, while the value
-// log has so much that files of that size would be too many.
-func fileBytesFor(dir string, least, most int64) int64 {
-	files, _ := listValues(dir) // who opens them says what is wrong
+// fileBytesFor returns the size of the next files: min, doubled until files of that size would not be too many.
+func fileBytesFor(dir string, minBytes, maxFiles int64) int64 {
+	files, _ := listValues(dir) // an error comes again when they are opened
 	total := int64(0)
 	for _, f := range files {
 		total += f.size
 	}
-	size := least
-	for size < valueFileMost && total/size >= most {
+	size := minBytes
+	for size < maxFileBytes && total/size >= maxFiles {
 		size *= 2
 	}
 	return size

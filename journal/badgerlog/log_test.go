@@ -79,7 +79,8 @@ func sameBlock(a, b journal.Block) bool {
 
 // testBlock is the n-th block of a log, from 1.
 func testBlock(log journal.LogName, n uint64, size int) journal.Block {
-	return journal.Block{Log: log, First: journal.Position(n), Sequence: n, Data: journaltest.Noise(size, n+uint64(len(log))<<40)}
+	data := journaltest.Noise(size, n+uint64(len(log))<<40)
+	return journal.Block{Log: log, First: journal.Position(n), Sequence: n, Data: data}
 }
 
 // fillBank appends blocks up to the n-th of the log "bank".

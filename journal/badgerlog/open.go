@@ -22,19 +22,19 @@ type step struct {
 var steps = []step{
 	{"read the lineage", false, (*Log).readLineage},
 	{"read the heads", false, (*Log).readHeads},
-	{"remove files that were never written", true, func(l *Log) error { return removeUnborn(l.badger()) }},
+	{"remove files that were never written", true, func(l *Log) error { return removeEmpty(l.badger()) }},
 	{"empty the shelf of the opening before", true, func(l *Log) error { return clearUnlisted(l.badger()) }},
 	{"take an older log over", true, (*Log).takeOver},
 	{"mend small files", true, func(l *Log) error { return mendSmall(l.badger()) }},
-	{"put damaged tables aside", true, func(l *Log) error { return putTablesAside(l.badgerOptions(), l.options.Deep) }},
-	{"miss files of values", true, (*Log).missFiles},
-	{"put files of other journals aside", true, func(l *Log) error { return putForeignAside(l.badger(), l.lineage) }},
-	{"note lost pointers", true, func(l *Log) error { return noteLostPointers(l.badger()) }},
+	{"quarantine damaged tables", true, (*Log).quarantineTables},
+	{"look for missing files of values", true, (*Log).missFiles},
+	{"quarantine files of other journals", true, (*Log).quarantineForeign},
+	{"look for lost pointers", true, func(l *Log) error { return noteLostPointers(l.badger()) }},
 	{"keep a damaged newest file of values", true, (*Log).keepNewest},
 	{"open Badger", false, (*Log).openBadger},
 	{"find or begin the lineage", true, (*Log).findLineage},
 	{"write the heads", true, (*Log).openHeads},
-	{"list what stands aside", false, (*Log).listDoubts},
+	{"list quarantined files", false, (*Log).listDoubts},
 	{"sync the names of new files", true, (*Log).settle},
 	{"recover", true, (*Log).recoverWrites},
 }
@@ -82,7 +82,7 @@ func (l *Log) openBadger() error {
 	return nil
 }
 
-// listDoubts lists what stands aside.
+// listDoubts lists the quarantined files.
 func (l *Log) listDoubts() (err error) {
 	l.doubts, err = filepath.Glob(filepath.Join(l.badger(), "*"+asideSuffix))
 	return err

@@ -116,7 +116,8 @@ func TestPowerCuts(t *testing.T) {
 				continue // Badger syncs it
 			}
 			after[name] = mixPages(base, now, rng)
-			if ext := filepath.Ext(name); (ext == memSuffix || ext == valuesSuffix) && !durable[name] && rng.IntN(2) == 0 {
+			unnamed := !durable[name] && rng.IntN(2) == 0
+			if ext := filepath.Ext(name); unnamed && (ext == memSuffix || ext == valuesSuffix) {
 				delete(after, name)
 			}
 		}
@@ -134,7 +135,8 @@ func TestPowerCuts(t *testing.T) {
 				switch {
 				case i < len(want):
 					if !sameBlock(b, want[i]) {
-						t.Fatalf("round %d, way %d: %s has block %d in the place of %d", round, way, log, b.Sequence, want[i].Sequence)
+						t.Fatalf("round %d, way %d: %s has block %d in the place of %d",
+							round, way, log, b.Sequence, want[i].Sequence)
 					}
 				case !slices.ContainsFunc(last, func(l journal.Block) bool { return sameBlock(l, b) }):
 					t.Fatalf("round %d, way %d: %s has block %d, which nobody wrote", round, way, log, b.Sequence)
@@ -154,7 +156,8 @@ func TestPowerCuts(t *testing.T) {
 		case len(last):
 			recovered++
 		default:
-			t.Fatalf("round %d, way %d: %d of the %d blocks of the last group are there", round, way, there[""], len(last))
+			t.Fatalf("round %d, way %d: %d of the %d blocks of the last group are there",
+				round, way, there[""], len(last))
 		}
 		if rng.IntN(2) == 0 { // or it dies again right away
 			closeLog(t, l)
@@ -194,11 +197,13 @@ func TestAFailedSync(t *testing.T) {
 		id := newestValues(t, l)
 		synced := image(t, dir)
 		l.committed = func() { l.watch.Errorf("Error while curlf sync: %v\n", syscall.EIO) }
-		if err := l.Append(t.Context(), []journal.Block{testBlock("bank", uint64(before+n), 5000)}); !errors.Is(err, errLogged) {
+		next := []journal.Block{testBlock("bank", uint64(before+n), 5000)}
+		if err := l.Append(t.Context(), next); !errors.Is(err, errLogged) {
 			t.Errorf("the sync failed, and the append says %v", err)
 		}
 		l.committed = nil
-		if err := l.Append(t.Context(), []journal.Block{testBlock("bank", uint64(before+n+1), 5000)}); !errors.Is(err, errLogged) {
+		next[0] = testBlock("bank", uint64(before+n+1), 5000)
+		if err := l.Append(t.Context(), next); !errors.Is(err, errLogged) {
 			t.Errorf("an append behind it: %v", err)
 		}
 		closeLog(t, l)
@@ -264,8 +269,8 @@ func TestATornWriteIsForgotten(t *testing.T) {
 		l := openLog(t, dir, smallFiles)
 		fillBank(t, l, 1, 3, 5000)
 		before := image(t, dir)
-		err := l.Append(t.Context(), []journal.Block{testBlock("bank", 4, 9000), testBlock("bank", 5, 9000), testBlock("orders", 1, 9000)})
-		if err != nil {
+		group := []journal.Block{testBlock("bank", 4, 9000), testBlock("bank", 5, 9000), testBlock("orders", 1, 9000)}
+		if err := l.Append(t.Context(), group); err != nil {
 			t.Fatal(err)
 		}
 		values := valuesPath(badgerDir, newestValues(t, l))
@@ -287,7 +292,8 @@ func TestATornWriteIsForgotten(t *testing.T) {
 				t.Errorf("there is still a note: %v", err)
 			}
 			if top := l.db.MaxVersion(); top != l.version || round > 0 && top != version {
-				t.Errorf("opening %d: Badger is at version %d, the log at %d, and was at %d", round, top, l.version, version)
+				t.Errorf("opening %d: Badger is at version %d, the log at %d, and was at %d",
+					round, top, l.version, version)
 			}
 			version = l.version
 			closeLog(t, l)
@@ -418,7 +424,9 @@ func TestAFlippedBitInOlderPointers(t *testing.T) {
 func TestARecoveryThatIsCutShort(t *testing.T) {
 	const n, size = 10, 8000
 	for name, again := range map[string]func(second files, values string){
-		"pointers without values": func(second files, values string) { second[values] = fileContent{nil, second[values].size} },
+		"pointers without values": func(second files, values string) {
+			second[values] = fileContent{nil, second[values].size}
+		},
 		"a part of the values": func(second files, values string) {
 			second.loseMems()
 			second[values] = fileContent{second[values].content[:5*pageBytes], second[values].size}

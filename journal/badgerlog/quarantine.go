@@ -20,15 +20,15 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 )
 
-// Badger opens its files on goroutines of its own and trusts what it finds: a file that was cut short, or whose
-// footer has a flipped bit, is a panic or a SIGBUS there, which ends the process. A table that its MANIFEST does
-// not name is deleted, the last file of values is cut at the first entry that is not whole, and the collection of
-// garbage takes such an entry for the end of a file. So files are looked at first, where a panic can be caught. A
-// damaged file is put aside alone, and what the other files have goes on being read; the journal is told, and looks
-// for what is missing (see journal.Doubter). Nothing is deleted: what is put aside has asideSuffix behind its name.
+// Badger opens its files on goroutines of its own, and trusts them. A table that was cut short, or whose footer has
+// a flipped bit, is a panic or a SIGBUS there, which ends the process. A table that its MANIFEST does not name is
+// deleted. The newest file of values is cut at the first entry that is not whole, and the collection of garbage
+// takes such an entry for the end of a file. So files are inspected before Badger opens them, where a panic can be
+// caught. A damaged file is quarantined: it gets asideSuffix after its name, and is never deleted. The other files
+// are still read. The journal is told, and looks for what is missing (see journal.Doubter).
 //
-// These are all the internals of Badger that the log relies on. TestBadgersVersion fails when Badger's version
-// changes, until somebody has looked at each of them:
+// This is the list of all internals of Badger that the log relies on. TestBadgersVersion fails when Badger's version
+// changes. Whoever changes it checks each of them:
 //
 //   1. Names: N.sst tables, N.mem logs of tables in memory, N.vlog files of values, MANIFEST, KEYREGISTRY, DISCARD.
 //      Numbers of files of values grow, and the one with the greatest is the newest.
@@ -50,7 +50,7 @@ import (
 //      is false.
 //  11. An open iterator has the collection of garbage leave files where they are, until it is closed.
 //  12. DropPrefix writes all tables in memory to disk if there is a key with the prefix.
-//  13. Flatten waits for the merges that are under way, and begins those that come after it anew.
+//  13. Flatten waits for the merges that are under way, and restarts them afterwards.
 //  14. The time of expiry of an entry is compared with now, and means nothing else; see lineage.go.
 //  15. RunValueLogGC reads the version of the latest write without a lock; see race_on.go.
 //  16. Of entries with the same key and version the one that was written last counts; see recover.go.
@@ -64,9 +64,9 @@ const (
 	logHeaderSize = 20 // of .mem and .vlog
 )
 
-// removeUnborn removes the empty files that Badger leaves when it is killed after it has made a log file and before it
-// has given it a size. Nothing was ever in them, and Badger refuses to open a directory that has one.
-func removeUnborn(dir string) error {
+// removeEmpty removes empty log files. Badger makes them, if it is killed before it has given them a size, and
+// refuses to open a directory that has one.
+func removeEmpty(dir string) error {
 	files, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -86,16 +86,16 @@ func removeUnborn(dir string) error {
 	return nil
 }
 
-// putTablesAside puts the tables aside that Badger could not live with, and takes them off its list.
-func putTablesAside(o badger.Options, deep bool) error {
-	dir := o.Dir
-	lost, unlisted, err := inspectTables(o, deep)
+// quarantineTables quarantines the tables that Badger must not open, and strikes them from its list.
+func (l *Log) quarantineTables() error {
+	dir := l.badger()
+	lost, unlisted, err := inspectTables(l.badgerOptions(), l.options.Deep)
 	if err != nil {
 		return err
 	}
 	for _, id := range unlisted {
-		// A crash within a compaction leaves such a table, whose content is elsewhere
-		// too. But if it is the MANIFEST that lost its end, it may be the only one.
+		// A crash during a compaction leaves such a table, whose content is elsewhere, too. But if the MANIFEST has
+		// lost its end, the table may be the only one with its content.
 		if err := keepUnlisted(dir, table.IDToFilename(id)); err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func putTablesAside(o badger.Options, deep bool) error {
 	for _, id := range lost {
 		file := table.NewFilename(id, dir)
 		err := os.Rename(file, file+asideSuffix)
-		if errors.Is(err, fs.ErrNotExist) { // the file is missing; leave a sign of it
+		if errors.Is(err, fs.ErrNotExist) { // the file is missing: leave a sign
 			err = os.WriteFile(file+asideSuffix, nil, 0o600)
 		}
 		if err != nil {
@@ -113,7 +113,7 @@ func putTablesAside(o badger.Options, deep bool) error {
 	return strikeFromManifest(dir, lost)
 }
 
-// unlisted is where tables are kept for one run that no MANIFEST names.
+// unlistedDir has the tables that no MANIFEST names, until the next opening.
 const unlistedDir = "unlisted"
 
 func clearUnlisted(dir string) error { return os.RemoveAll(filepath.Join(dir, unlistedDir)) }
@@ -126,8 +126,7 @@ func keepUnlisted(dir, name string) error {
 	return os.Rename(filepath.Join(dir, name), filepath.Join(to, name))
 }
 
-// mendSmall mends the files whose right content is known: nothing is encrypted,
-// so there are no keys.
+// mendSmall mends files whose right content is known: nothing is encrypted, so there are no keys.
 func mendSmall(dir string) error {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -168,8 +167,8 @@ func mendSmall(dir string) error {
 // discards are counts of bytes that were dropped, by file of values.
 type discards map[uint32]int64
 
-// parseDiscards is total. ok is false if Badger would not survive the content. Without it, files of which much was
-// dropped before are not known any more, and keep their space until more of them is.
+// parseDiscards is total. ok is false if Badger would not survive the content. The file is removed then, so what was
+// dropped before does not count, and the space of it is reclaimed later.
 func parseDiscards(content []byte) (counts discards, ok bool) {
 	if len(content) < 1<<20 || len(content)%16 != 0 {
 		return nil, false
@@ -190,8 +189,8 @@ func parseDiscards(content []byte) (counts discards, ok bool) {
 	return nil, false // it is full, which Badger never lets it be
 }
 
-// toCollect says which file RunValueLogGC takes next, the one of which most was dropped, and what ratio has it do
-// so; 0 if of no file enough was dropped.
+// toCollect returns which file RunValueLogGC takes next, and the ratio with which it takes it; 0 if no file is worth
+// it. It takes the file of which the most bytes were dropped, also if only another one is worth it.
 func toCollect(dir string) (id uint32, ratio float64, err error) {
 	content, err := os.ReadFile(filepath.Join(dir, discardFile))
 	if err != nil {
@@ -216,8 +215,7 @@ func toCollect(dir string) (id uint32, ratio float64, err error) {
 	return id, ratio, nil
 }
 
-// noKey sees to it that a log file starts with the number of no key. Badger refuses to
-// open one with a key that it does not know.
+// noKey makes a log file begin with the number of no key. Badger refuses to open one with a key that it does not know.
 func noKey(path string) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -232,7 +230,7 @@ func noKey(path string) (err error) {
 		if size > 0 {
 			err = os.Rename(path, path+asideSuffix)
 		}
-		return err // an empty one is removed as unborn
+		return err // removeEmpty removes empty ones
 	}
 	var key, none [8]byte
 	if _, err := f.ReadAt(key[:], 0); err != nil || key == none {
@@ -242,8 +240,8 @@ func noKey(path string) (err error) {
 	return err
 }
 
-// inspectTables compares the tables with the MANIFEST and looks into each, into all
-// of it if deep. lost are listed and missing or damaged, unlisted are there all the same.
+// inspectTables compares the tables with the MANIFEST and inspects each, with deep all of its blocks. lost tables are
+// listed but missing or damaged; unlisted ones are there but not listed.
 func inspectTables(o badger.Options, deep bool) (lost, unlisted []uint64, err error) {
 	dir := o.Dir
 	listed, torn, err := readManifest(dir, o)
@@ -251,7 +249,7 @@ func inspectTables(o badger.Options, deep bool) (lost, unlisted []uint64, err er
 		return nil, nil, err
 	}
 	if torn {
-		// Its copy stands aside, as a sign that tables may be missing which it named.
+		// A copy of it is quarantined, as a sign that tables may be missing which it named.
 		path := filepath.Join(dir, badger.ManifestFilename)
 		content, err := os.ReadFile(path)
 		if err == nil {
@@ -292,8 +290,8 @@ func inspectTables(o badger.Options, deep bool) (lost, unlisted []uint64, err er
 	return lost, unlisted, nil
 }
 
-// readManifest lists the tables of a database, none if it is not there yet. torn
-// says that its last entry is cut short, which Badger would cut off.
+// readManifest lists the tables of a database, none if there is no MANIFEST yet. torn says that its last entry is cut
+// short; Badger would remove that entry.
 func readManifest(dir string, o badger.Options) (tables map[uint64]badger.TableManifest, torn bool, err error) {
 	path := filepath.Join(dir, badger.ManifestFilename)
 	f, err := os.Open(path)
@@ -347,8 +345,7 @@ func inspectTable(path string, id uint64, compression options.CompressionType, d
 	})
 }
 
-// catch turns a panic of Badger, or of reading a map whose file is gone, into damage
-// of a file.
+// catch turns a panic of Badger, or a fault of memory in the map of a file, into damage of a file.
 func catch(file string, f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -359,7 +356,7 @@ func catch(file string, f func() error) (err error) {
 	return f()
 }
 
-// strikeFromManifest takes tables off the list, by another change at its end:
+// strikeFromManifest strikes tables from the list, by a change that it appends:
 //
 //	u32   length of the change set
 //	u32   its CRC-32C
@@ -482,8 +479,8 @@ func parseValue(b []byte) (e storedValue, ok bool) {
 	return e, true
 }
 
-// eachValue hands over the entries of a log file, and where they begin. Where one is not whole the next is found by the
-// lineage, which each has.
+// eachValue calls use with the whole entries of a log file, and where they begin. After a damaged place it finds the
+// next entry by the lineage, which each has; with lineage 0 it ends there.
 func eachValue(content []byte, lineage uint64, use func(at int, e storedValue) error) error {
 	sign := binary.AppendUvarint(nil, lineage)
 	for at := logHeaderSize; at < len(content); {
@@ -494,7 +491,7 @@ func eachValue(content []byte, lineage uint64, use func(at int, e storedValue) e
 			if next < 0 || lineage == 0 {
 				return nil
 			}
-			// Before it stand meta, user meta and two lengths.
+			// Meta, user meta and two lengths come before it.
 			for back := 2 + 2*binary.MaxVarintLen32; back >= 4 && !ok; back-- {
 				if begin := from + next - back; begin >= at {
 					e, ok = parseValue(content[begin:])
@@ -512,8 +509,7 @@ func eachValue(content []byte, lineage uint64, use func(at int, e storedValue) e
 	return nil
 }
 
-// wholeUpTo returns where the entries of a log file end that follow on each other from its beginning, and the
-// greatest version that they have.
+// wholeUpTo returns the end of the whole entries at the beginning of a log file, and their greatest version.
 func wholeUpTo(content []byte) (end int, version uint64) {
 	end = logHeaderSize
 	_ = eachValue(content, 0, func(at int, e storedValue) error { // 0: up to the first that is not whole
@@ -523,7 +519,7 @@ func wholeUpTo(content []byte) (end int, version uint64) {
 	return end, version
 }
 
-// onlyZeros reports whether b has nothing else: a file is made larger than what is in it yet.
+// onlyZeros reports whether b has nothing but zeros, as the end of a file has that is larger than its content.
 func onlyZeros(b []byte) bool {
 	const page = 4 << 10
 	var zeros [page]byte
@@ -535,8 +531,8 @@ func onlyZeros(b []byte) bool {
 	return bytes.Equal(b, zeros[:len(b)])
 }
 
-// withMap hands the content of a file over, mapped, for as long as the call lasts. Of one that is gone, or has nothing,
-// there is nothing to be said.
+// withMap calls use with the content of a file, mapped for the time of the call. It does not call it if the file is
+// missing or has no entries.
 func withMap(path string, use func(content []byte)) (err error) {
 	content, unmap, err := mapFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -552,8 +548,8 @@ func withMap(path string, use func(content []byte)) (err error) {
 	return catch(path, func() error { use(content); return nil })
 }
 
-// noteLostPointers notes that pointers are missing if the log of a table in memory has something behind the place
-// where it is not whole. Badger cuts it there.
+// noteLostPointers notes that pointers are lost, if the log of a table in memory has something after the first entry
+// that is not whole. Badger cuts it there.
 func noteLostPointers(dir string) error {
 	logs, err := filepath.Glob(filepath.Join(dir, "*"+memSuffix))
 	for _, log := range logs {
@@ -572,10 +568,9 @@ func noteLostPointers(dir string) error {
 	return err
 }
 
-// keepNewest keeps Badger from cutting the newest file of values where it is damaged, and with that all that was
-// written behind that place: if there are entries behind it that were acknowledged. Else it is a write that was cut
-// short. An empty file is made to be the newest. It notes the greatest version, too, that the newest file with values
-// has.
+// keepNewest keeps Badger from cutting the newest file of values at a damaged place, if acknowledged entries come
+// after it. Otherwise the place is the end of a write that was cut short. It makes an empty file, which is the
+// newest then. It also reads the greatest version of the newest file that has entries.
 func (l *Log) keepNewest() error {
 	dir := l.badger()
 	files, err := listValues(dir)
@@ -607,18 +602,19 @@ func (l *Log) keepNewest() error {
 	return nil
 }
 
-// putForeignAside puts files of values aside that begin with an entry of another journal: a pointer does not tell whose
-// its value is.
-func putForeignAside(dir string, lineage uint64) error {
+// quarantineForeign quarantines files of values that begin with an entry of another journal: a pointer does not tell
+// which journal its value belongs to.
+func (l *Log) quarantineForeign() error {
+	dir := l.badger()
 	files, err := listValues(dir)
-	if err != nil || lineage == 0 {
+	if err != nil || l.lineage == 0 {
 		return err
 	}
 	for _, f := range files {
 		foreign := false
 		err := withMap(valuesPath(dir, f.id), func(content []byte) {
 			e, ok := parseValue(content[logHeaderSize:])
-			foreign = ok && e.expires != lineage
+			foreign = ok && e.expires != l.lineage
 		})
 		if err != nil && !errors.Is(err, errDamaged) {
 			return err
@@ -632,7 +628,7 @@ func putForeignAside(dir string, lineage uint64) error {
 	return nil
 }
 
-// wholeValues reports whether the entries of a file of values follow on each other up to its end, but for zeros.
+// wholeValues reports whether a file of values has nothing but whole entries, and zeros at its end.
 func wholeValues(dir string, id uint32) (whole bool, err error) {
 	whole = true
 	err = withMap(valuesPath(dir, id), func(content []byte) {

@@ -44,17 +44,17 @@ func TestBadgersVersion(t *testing.T) {
 // A log of a terabyte is not ten thousands of open files.
 func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
 	dir := t.TempDir()
-	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes, valueFiles); size != valueFileBytes {
+	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes, maxFilesOfASize); size != valueFileBytes {
 		t.Errorf("the first file has %d bytes", size)
 	}
 	const least = 64 // bytes of an entry
-	if most := (&Log{dir: dir, watch: &watch{}}).badgerOptions().ValueLogMaxEntries; int64(most)*least < valueFileMost {
+	if most := (&Log{dir: dir, watch: &watch{}}).badgerOptions().ValueLogMaxEntries; int64(most)*least < maxFileBytes {
 		t.Errorf("files end after %d entries", most)
 	}
 	count, total := 0, int64(0)
 	for total < 1<<40 {
-		size := fileBytesFor(dir, valueFileBytes, valueFiles)
-		if size < valueFileBytes || size > valueFileMost {
+		size := fileBytesFor(dir, valueFileBytes, maxFilesOfASize)
+		if size < valueFileBytes || size > maxFileBytes {
 			t.Fatalf("a file of %d bytes", size)
 		}
 		for range 64 { // with one process
@@ -71,7 +71,7 @@ func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
 	if count > 3500 {
 		t.Errorf("%d files for a terabyte", count)
 	}
-	if n := valueFilesFor(70); n != 70/8 {
+	if n := maxOfASize(70); n != 70/8 {
 		t.Errorf("of 70 descriptors %d are for files of one size", n)
 	}
 }
@@ -195,7 +195,7 @@ func TestStoredValues(t *testing.T) {
 			t.Errorf("%s: %d bytes, version %d", b.Log, len(v.value), v.version)
 		}
 	}
-	if group := found[string(groupKey)]; len(group.value) != leastApart || group.value[0] != 2 {
+	if group := found[string(groupKey)]; len(group.value) != minInFile || group.value[0] != 2 {
 		t.Errorf("the group is %v", group.value)
 	}
 	closeLog(t, l)
@@ -338,7 +338,9 @@ func FuzzValues(f *testing.F) {
 		f.Fatal(err)
 	}
 	for i := range uint64(3) {
-		b := journal.Block{Log: "bank", First: journal.Position(i + 1), Sequence: i + 1, Data: journaltest.Noise(100, i)}
+		b := journal.Block{
+			Log: "bank", First: journal.Position(i + 1), Sequence: i + 1, Data: journaltest.Noise(100, i),
+		}
 		if err := l.Append(f.Context(), []journal.Block{b}); err != nil {
 			f.Fatal(err)
 		}

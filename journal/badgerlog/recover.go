@@ -14,37 +14,37 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Badger syncs values before it writes pointers to them, so a value whose pointer is gone can be found in the files of
-// values, with its key and its version. It is written again under that version, by a transaction: of entries with the
-// same key and version Badger reads the one that was written last, so a recovery that is cut short can begin again.
+// Badger syncs values before it writes pointers to them. So a value whose pointer is lost can be found in the files of
+// values, with its key and its version. It is written again by a transaction with the same version. Of entries with the
+// same key and version Badger reads the one that was written last, so a recovery that is interrupted can start again.
 //
-// Pointers are missing where a table, the list of tables, or the log of a table in memory is damaged, and where the
-// process was killed between the values of a group and their pointers. Blocks are deleted from the beginning of a
-// log, so what comes before the first block that has a pointer was deleted. Of a group of which nobody knows
-// whether it was acknowledged, either all blocks are written again or none: see groupKey.
+// Pointers are lost when a table, the list of tables or the log of a table in memory is damaged, and when the process
+// is killed between the values of a group and their pointers. Blocks are deleted from the beginning of a log: a block
+// before the first one that has a pointer was deleted. A group of which it is unknown whether it was acknowledged is
+// written again as a whole or not at all; see groupKey.
 
-// groupKey is the key of an entry that each transaction of values has: how many others it has. Badger writes a
-// transaction in no particular order, and nothing else says whether all of its values are there.
+// groupKey is the key of an entry that each transaction with values has: the number of its other entries. Badger writes
+// the entries of a transaction in no particular order, and does not mark the end of one in a file of values.
 var groupKey = []byte("g")
 
 // groupEntry is the entry of a transaction with so many others.
 func (l *Log) groupEntry(others int) *badger.Entry {
-	value := make([]byte, leastApart)
+	value := make([]byte, minInFile)
 	binary.PutUvarint(value, uint64(others))
 	return l.entry(groupKey, value)
 }
 
-// redo says what has to be written again.
+// redo says which values have to be written again.
 type redo struct {
-	after uint64 // the files of values are read that ended after this version
-	all   bool   // all that they have is written again, and not only what has no pointer
+	after uint64 // read the files of values that ended after this version
+	all   bool   // write all live values of these files again, and not only those without a pointer
 }
 
-// redoFile is there while values have to be written again: "after all" as text. The kernel takes what it could not
-// write for written, so after a failed write all of that file is.
+// redoFile exists while values have to be written again. It has "after all" as text. After a failed write all is true:
+// the kernel takes what it could not write for written.
 const redoFile = "UNSYNCED"
 
-// note notes what has to be written again, beside what was noted before.
+// note writes the file, which keeps what was noted before.
 func (r redo) note(dir string) error {
 	before, there, err := readRedo(dir)
 	if there {
@@ -53,7 +53,7 @@ func (r redo) note(dir string) error {
 	return errors.Join(err, writeSynced(filepath.Join(dir, redoFile), fmt.Appendln(nil, r.after, r.all)))
 }
 
-// readRedo reads the note. A damaged one means everything.
+// readRedo reads the file. A damaged one means everything.
 func readRedo(dir string) (r redo, there bool, err error) {
 	content, err := os.ReadFile(filepath.Join(dir, redoFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,8 +65,8 @@ func readRedo(dir string) (r redo, there bool, err error) {
 	return r, true, err
 }
 
-// recoverWrites removes a write that was cut short and writes again what has to be. Where a table is damaged nothing
-// is known of a key, so what cannot be done now is tried at the next opening.
+// recoverWrites removes a write that was cut short, and writes values again. Where a table is damaged nothing is
+// known of a key, so what cannot be done now is tried again at the next opening.
 func (l *Log) recoverWrites() error {
 	top := l.db.MaxVersion()
 	cut := l.version > top
@@ -84,7 +84,7 @@ func (l *Log) recoverWrites() error {
 		return err
 	}
 	err = l.redo(r)
-	if err == nil && cut { // Badger knows from now on that a write that was cut short had this version
+	if err == nil && cut { // from now on Badger knows of this version, so it is not used twice
 		err = l.write(nil)
 	}
 	if journal.KindOf(err) == journal.KindCorrupt {
@@ -116,7 +116,7 @@ func (l *Log) redo(r redo) error {
 		if err = errors.Join(inner, err); err != nil && !errors.Is(err, errDamaged) {
 			return err
 		}
-		if p.all && whole && err == nil { // all that it has stands elsewhere now
+		if p.all && whole && err == nil { // every live value of it is in another file now
 			l.files[f.id] = finished{Version: ended.Version}
 		}
 	}
@@ -138,7 +138,7 @@ type extent struct {
 	last  uint64 // of the last block that was acknowledged, as far as is known
 }
 
-// file writes again what a file of values has.
+// file writes values of a file again.
 func (p *redoing) file(content []byte) error {
 	var group []storedValue
 	err := eachValue(content, p.lineage, func(_ int, e storedValue) error {
@@ -158,7 +158,7 @@ func (p *redoing) file(content []byte) error {
 	return p.group(group)
 }
 
-// group writes those entries of a transaction again that are wanted.
+// group writes those entries of a transaction again that are missing.
 func (p *redoing) group(group []storedValue) error {
 	whole := slices.ContainsFunc(group, func(e storedValue) bool {
 		others, _ := binary.Uvarint(e.value)
@@ -245,9 +245,8 @@ func (p *redoing) extent(log journal.LogName) (has extent, err error) {
 	return has, Classify("recover", err)
 }
 
-// removeTorn removes the blocks of the last write if not all of them can be read and nobody was told that they are
-// there. Badger writes a pointer after its value, also if it could not sync that; then a loss of power may leave the
-// pointer alone.
+// removeTorn removes the blocks of the last write if some of them cannot be read and they were not acknowledged. Badger
+// writes pointers even if it failed to sync their values, so a loss of power may leave pointers without values.
 func (l *Log) removeTorn(top uint64) error {
 	var keys [][]byte
 	torn := false
@@ -276,7 +275,7 @@ func (l *Log) removeTorn(top uint64) error {
 		})
 	})
 	if journal.KindOf(err) == journal.KindCorrupt {
-		return nil // a table is damaged there; whoever reads is told
+		return nil // a table is damaged there, which readers are told
 	}
 	if err != nil || !torn || len(keys) == 0 {
 		return err

@@ -47,8 +47,7 @@ func (l *Log) Trim(ctx context.Context, log journal.LogName, below uint64) (more
 	return more, Classify("trim", err)
 }
 
-// blockKeys are the keys under which a block stands, its parts last: without the
-// entry they mean nothing.
+// blockKeys returns the keys of a block. Its parts come last: without the entry they mean nothing.
 func blockKeys(item *badger.Item) ([][]byte, error) {
 	keys := [][]byte{item.KeyCopy(nil)}
 	if item.UserMeta() != metaParts {
@@ -56,7 +55,7 @@ func blockKeys(item *badger.Item) ([][]byte, error) {
 	}
 	err := item.Value(func(v []byte) error {
 		if len(v) < 8 {
-			return nil // it is damaged; what is left of it is in nobody's way
+			return nil // it is damaged; its parts mean nothing without it
 		}
 		for i := range (binary.BigEndian.Uint64(v) + maxInline - 1) / maxInline {
 			if i > 1<<16 {

@@ -34,8 +34,9 @@ func partKey(key []byte, i int) []byte {
 // flushEntries bounds the entries of one transaction of parts.
 const flushEntries = 1000
 
-// most bounds the values of one transaction: the map of a file of values must not have to grow while it is read.
-func (l *Log) most() int { return int(l.db.Opts().ValueLogFileSize / 4) }
+// maxTxnBytes bounds the values of one transaction, so that the map of a file of values never has to grow while it is
+// read.
+func (l *Log) maxTxnBytes() int { return int(l.db.Opts().ValueLogFileSize / 4) }
 
 // batch writes entries in order, in a few transactions.
 type batch struct {
@@ -57,7 +58,7 @@ func (b *batch) flush() error {
 // set adds an entry. One that does not fit any more goes into the next transaction,
 // when the one before is written.
 func (b *batch) set(e *badger.Entry) error {
-	if b.bytes+len(e.Value) > b.log.most() || len(b.entries) >= flushEntries {
+	if b.bytes+len(e.Value) > b.log.maxTxnBytes() || len(b.entries) >= flushEntries {
 		if err := b.flush(); err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func (b *batch) setParts(key, value []byte) (*badger.Entry, error) {
 		}
 		value = value[n:]
 	}
-	head := make([]byte, leastApart) // as long as what stands in the value log
+	head := make([]byte, minInFile) // so long that it is in a file of values
 	binary.BigEndian.PutUint64(head, uint64(length))
 	return b.log.entry(key, head).WithMeta(metaParts), nil
 }

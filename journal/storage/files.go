@@ -11,22 +11,20 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
 )
 
-// Badger and the index have each of their files open as long as it is there, and some
-// for a moment while they make new ones. A file that cannot be opened for want of a
-// descriptor would end the journal. So a storage that has been told how many it may have
-// says that it is full before that, as when its disk is full.
+// Log and index keep all of their files open, and some more while they make new ones. If the process had no descriptor
+// left for a new file, the journal would fail. So a storage that was given a maximum refuses writes before it reaches
+// that, as it does when the disk is full.
 
 const (
-	// fileGrowth is how many descriptors a storage needs beside one for each of its files:
-	// for its directories and lock, and for tables that are written by flushes and merges of
-	// log and index while those that they replace are still there.
+	// fileGrowth is the number of descriptors that a storage needs in addition to one for each file: for its
+	// directories and lock, and for tables that are written while those that they replace are still there.
 	fileGrowth = 32
-	// fileReserve is how many of these have to be left for what was accepted before.
+	// fileReserve is the number of these that must be free, for commits that were accepted before.
 	fileReserve = 16
 )
 
-// FilesOf is how many descriptors a storage in a directory needs for what is there now and
-// for what it may make in the next seconds.
+// FilesOf returns how many descriptors the storage in a directory needs, for the files that are there and those that it
+// may make in the next seconds.
 func FilesOf(dir string) (int, error) {
 	n := fileGrowth
 	for _, sub := range []string{"log", "index"} {
@@ -39,7 +37,7 @@ func FilesOf(dir string) (int, error) {
 	return n, nil
 }
 
-// checkFiles says that the storage is full if it has too few descriptors left.
+// checkFiles returns a KindFull error if too few descriptors are left.
 func (s *Storage) checkFiles() error {
 	if s.options.MaxFiles <= 0 {
 		return nil

@@ -7,17 +7,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
 )
 
-// Badger writes its tables and its write-ahead logs through maps of files that
-// have their size and not yet their blocks. When the disk is full the kernel has no
-// error for such a write: it sends SIGBUS, on one of Badger's goroutines, and that
-// is the end of the process. So Badger must not meet a full disk. While there is
-// less room than the reserve, the storage says that it is full and the journal
-// takes nothing in; the reserve is for what was accepted before, and for Badger's
-// compactions, which write new tables before they remove the old ones.
+// Badger writes its files through memory maps, and the disk blocks of these files are allocated by the writes. When the
+// disk is full the kernel cannot return an error for such a write. It sends SIGBUS to one of Badger's goroutines, which
+// ends the process. So Badger must never meet a full disk. While less space is free than the reserve, the storage says
+// that it is full, and the journal refuses commits. The reserve is for commits that were accepted before, and for
+// compactions, which write new tables before they remove old ones.
 //
-// What this cannot prevent: somebody else who fills the disk below the reserve while
-// Badger writes, and a quota that the file system does not tell as free space. The
-// process then dies as by kill -9, and the next one says that the disk is full.
+// This does not help if another program fills the disk while Badger writes, or against a quota that the file system does
+// not report as free space. The process then ends as by kill -9, and after a restart says that the disk is full.
 
 // Space implements journal.Spacer.
 func (s *Storage) Space() error {
@@ -34,18 +31,18 @@ func Disk(dir string) (size, free int64, known bool, err error) {
 	return int64(total), int64(left), known, err
 }
 
-func checkSpace(dir string, least uint64) error {
-	if least == 0 {
+func checkSpace(dir string, minFree uint64) error {
+	if minFree == 0 {
 		return nil
 	}
 	_, free, known, err := diskBytes(dir)
 	if err != nil {
 		return badgerlog.Classify("space", err)
 	}
-	if known && free < least {
+	if known && free < minFree {
 		return &journal.Error{Op: "space", Kind: journal.KindFull,
 			Detail: fmt.Sprintf("the disk of %s has %d MiB left and the journal needs %d; make room",
-				dir, free>>20, least>>20)}
+				dir, free>>20, minFree>>20)}
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package storage keeps a journal in a directory: its log in package badgerlog, its index in a store beside it.
 //
-// Both are under one directory: log/, of which every write is synced, and index/, which can be made
-// from the log again. The directory is locked for one process.
+// The directory has log/, of which every write is synced, index/, which can be rebuilt from the log, and some small
+// files. It is locked: one process can have it open.
 package storage
 
 import (
@@ -24,11 +24,11 @@ type Options struct {
 	Logger *slog.Logger
 	// ReadOnly opens the journal for reading only. Default: false.
 	ReadOnly bool
-	// MemTableBytes is what the index gathers in memory before it writes it. Default 32 MiB, least 8 MiB.
+	// MemTableBytes is how much the index gathers in memory before it writes a table. Default 32 MiB, minimum 8 MiB.
 	MemTableBytes int64
-	// ReserveBytes is the room on the disk below which the storage says that it is
-	// full; see space.go. Negative is none. Default 32 times MemTableBytes: 13 for the log's
-	// tables and for a file of values that is written again, 2 for what the index has in memory, and as much again.
+	// ReserveBytes is the free disk space below which the storage says that it is full; see space.go. Negative means
+	// none. Default 32 times MemTableBytes: 13 for tables of the log and for a file of values that is collected, 2 for
+	// what the index has in memory, and the same again.
 	ReserveBytes int64
 	// IndexCacheBytes bounds the memory for blocks of the index that were looked into. Negative is none. Default
 	// 32 MiB.
@@ -120,9 +120,8 @@ func (s *Storage) makeDir() error {
 	return nil
 }
 
-// closeToOthers sees to it that only its owner can enter the journal's directory, also if it was copied there by
-// something that gave it another mode. Badger makes its files readable for all, so it is the directory that
-// protects them.
+// closeToOthers makes sure that only its owner can enter the journal's directory, whatever mode it was created or copied
+// with. Badger makes its files readable for everybody, so the directory protects them.
 func closeToOthers(dir string, logger *slog.Logger) {
 	info, err := os.Stat(dir)
 	if err != nil || runtime.GOOS == "windows" || info.Mode().Perm()&0o077 == 0 { // there these bits mean nothing
@@ -147,7 +146,7 @@ func (s *Storage) openLog() (err error) {
 		MaxFiles:       s.options.MaxFiles,
 		Deep:           s.deep,
 		LineageCopy:    s.indexDir(),
-		// What was deleted has to be given back while the disk is full, so a part of the reserve is for that.
+		// The space of deleted events must be reclaimed while the disk is full, so a part of the reserve is for that.
 		Room: func(bytes int64) error { return checkSpace(s.dir, s.opening()/2+uint64(bytes)) },
 	})
 	return err
