@@ -11,13 +11,13 @@ import (
 	"syscall"
 )
 
-// prepare makes the child die with its parent and, so that an interrupt at the
-// terminal stops the parent in its own time, not receive the terminal's signals.
+// prepare makes the child die with its parent. It also keeps the terminal's signals from the child, so
+// that the parent decides when an interrupt stops it.
 func prepare(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
 
-// ownImage is the running program, even if its file has been replaced or removed.
+// ownImage is a path of the running program that works even if its file has been replaced or removed.
 func ownImage() string {
 	const self = "/proc/self/exe"
 	if _, err := os.Stat(self); err != nil {
@@ -26,8 +26,8 @@ func ownImage() string {
 	return self
 }
 
-// dataSlack is what the kernel counts beyond what is in use: stacks of threads, and
-// what Go takes in advance. Within it the child watches itself; see watch.
+// dataSlack is what the kernel counts beyond the memory in use: stacks of threads, and what Go reserves
+// in advance. In bytes. Within it the child watches itself; see watch.
 const dataSlack = 256 << 20
 
 // confine bounds this process for good.
@@ -38,11 +38,11 @@ func confine(b bounds) error {
 	if err := lowerPriority(); err != nil {
 		return fmt.Errorf("priority: %w", err)
 	}
-	// If the whole machine runs out of memory, this process goes first. Not being
-	// able to say so is no reason not to work.
+	// If the whole machine runs out of memory, this process is killed first. An error here does
+	// not matter.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
-	// RLIMIT_DATA counts what can be written to, which is what memory is needed for;
-	// RLIMIT_AS would count the addresses that Go's runtime only reserves.
+	// RLIMIT_DATA counts writable memory. RLIMIT_AS would also count addresses that Go's runtime
+	// only reserves.
 	data, err := statm(5)
 	if err != nil {
 		return err
@@ -56,9 +56,8 @@ func confine(b bounds) error {
 	})
 }
 
-// closeInherited closes what a careless parent, or whoever started that, has left
-// open. What this process opened itself is marked to be closed on exec, as all
-// that Go opens is; what came through an exec is not.
+// closeInherited closes files that were inherited by mistake. Files that this process has opened are
+// marked close-on-exec, as all files that Go opens are; inherited files are not marked.
 func closeInherited() error {
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -79,13 +78,13 @@ func closeInherited() error {
 	return nil
 }
 
-// nice is the priority of a child: on a busy machine it gets a tenth of what an
-// ordinary process gets, on an idle one all that there is.
+// nice is the priority of a child. On a busy machine it gets a tenth of what an ordinary process gets;
+// on an idle one it gets everything.
 const nice = 10
 
-// lowerPriority lowers the priority of every thread. The kernel keeps it by
-// thread, and new threads have that of their makers: so it is done again until a
-// pass finds nothing left to do.
+// lowerPriority lowers the priority of every thread. The kernel has a priority for each thread, and a
+// new thread inherits it from the thread that starts it. So the threads are walked again until a pass
+// finds nothing to do.
 func lowerPriority() error {
 	for {
 		threads, err := os.ReadDir("/proc/self/task")
@@ -98,7 +97,7 @@ func lowerPriority() error {
 			if err != nil {
 				continue
 			}
-			now, err := syscall.Getpriority(syscall.PRIO_PROCESS, id) // the kernel's answer is 20 - nice
+			now, err := syscall.Getpriority(syscall.PRIO_PROCESS, id) // the kernel returns 20 - nice
 			if errors.Is(err, syscall.ESRCH) || err == nil && 20-now >= nice {
 				continue
 			}
@@ -116,7 +115,7 @@ func lowerPriority() error {
 	}
 }
 
-// memoryInUse is what of this process is in memory, in bytes.
+// memoryInUse is the resident memory of this process, in bytes.
 func memoryInUse() uint64 {
 	n, err := statm(1)
 	if err != nil {
@@ -125,7 +124,7 @@ func memoryInUse() uint64 {
 	return n
 }
 
-// statm reads a field of /proc/self/statm, in bytes. 1 is what is in memory, 5 data and stack.
+// statm reads a field of /proc/self/statm, in bytes: 1 is resident memory, 5 is data and stack.
 func statm(field int) (uint64, error) {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -12,13 +12,13 @@ func prepare(*exec.Cmd) {}
 
 func ownImage() string { return "" }
 
-// confine: these systems have no limits that a process can set for itself. It
-// watches its memory, and its parent its time.
+// confine does nothing: on these systems a process cannot limit itself. The child watches its memory,
+// and the parent watches its time.
 func confine(bounds) error { return nil }
 
 func memoryInUse() uint64 { return goMemory() }
 
 func cpuTime() time.Duration { return 0 }
 
-// killedByKernel: these systems have no limits that a kernel holds.
+// killedByKernel is always false: these systems have no such limits.
 func killedByKernel(*os.ProcessState) bool { return false }

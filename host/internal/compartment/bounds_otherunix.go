@@ -8,15 +8,15 @@ import (
 	"syscall"
 )
 
-// prepare keeps the terminal's signals from the child. That its parent is gone it
-// finds out for itself; see watch.
+// prepare keeps the terminal's signals from the child. The child itself notices when its parent is
+// gone; see watch.
 func prepare(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// ownImage: these systems have no name for it.
+// ownImage is empty: these systems have no path for it.
 func ownImage() string { return "" }
 
-// confine bounds this process for good. The memory is left to watch: what these
-// systems count differs too much.
+// confine bounds this process permanently. Memory is bounded by watch only, as these systems count it in
+// different ways.
 func confine(b bounds) error {
 	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 10); err != nil {
 		return fmt.Errorf("priority: %w", err)

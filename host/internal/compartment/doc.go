@@ -1,16 +1,13 @@
-// Package compartment does one piece of work on untrusted input in a child
-// process that has little to lose: its memory, CPU time and wall time are bounded,
-// it has a low priority, no environment and no files open but its three pipes, and
-// it dies with its parent. What goes wrong in it costs the parent nothing but an
+// Package compartment does one piece of work on untrusted input in a child process. The child's memory,
+// processor time and wall time are bounded. It has a low priority, no environment, and no open files
+// except its three pipes, and it dies with its parent. A failure in it costs the parent nothing but an
 // [Error] that says which bound was hit.
 //
-// The parent calls [Run] with a command that leads to [Serve] in the child,
-// usually a hidden subcommand of the parent's own program. The input goes in at
-// standard input, small messages come out at standard output, and large results
-// are files that parent and child have agreed on.
+// The parent calls [Run] with a command that leads to [Serve] in the child, usually a hidden subcommand
+// of the parent's own program. The child reads its input from standard input and writes small messages
+// to standard output. Large results are files whose names parent and child have agreed on.
 //
-// The bounds are the child's own doing, set before it reads its input; on Unix
-// systems the kernel keeps them, and everywhere the child watches itself. They
-// hold against input that makes honest code take too much. They are no jail for
-// code that an attacker has taken over.
+// The child sets its bounds itself, before it reads its input. On Unix systems the kernel enforces them,
+// and on all systems the child watches itself. The bounds hold against input that makes honest code
+// use too much. They do not hold against code that an attacker has taken over.
 package compartment

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Reason says why the work came to nothing.
+// Reason says why the work failed.
 type Reason uint8
 
 // The reasons.
@@ -16,20 +16,20 @@ const (
 	CPU                // the child needed more processor time than Task.CPU
 	Wall               // the child took longer than Task.Wall
 	Canceled           // the caller's context ended
-	Crashed            // the child failed in a way that nobody foresaw, as a bug that the input found would make it
+	Crashed            // the child failed in an unexpected way, for example by a bug that the input triggers
 	Killed             // somebody else killed the child: an operator, or a system that is short of memory
-	Unstartable        // there is no child: the command is not there, or the system has no room for it
-	Failed             // the work met an obstacle that has nothing to do with the input; Text says which
+	Unstartable        // there is no child: the command does not exist, or the system has no resources for it
+	Failed             // the work failed for a reason that has nothing to do with the input; Text says which
 )
 
-// Error is why the work came to nothing, and what it had used by then.
+// Error says why the work failed, and what it had used by then.
 type Error struct {
 	Reason   Reason
-	Text     string        // of Refused and Failed
+	Text     string        // with Refused and Failed
 	UsedCPU  time.Duration // of the child, as the system counted it
 	UsedWall time.Duration
-	// UsedMemory is what the child last said about itself, in bytes. It can be less
-	// than the limit that it hit, as the last request for memory is not in it.
+	// UsedMemory is what the child last reported, in bytes. It can be less than the limit that it
+	// hit, as the last request for memory is not included.
 	UsedMemory int64
 	Output     string // what the child wrote to standard error, cut; for the operator
 	Err        error  // the cause; may be nil
@@ -45,7 +45,8 @@ func (e *Error) Error() string {
 		s += ": " + e.Err.Error()
 	}
 	if e.UsedWall > 0 {
-		s += fmt.Sprintf(" (after %v, %v of processor time, with %d bytes)", e.UsedWall.Round(time.Millisecond), e.UsedCPU.Round(time.Millisecond), e.UsedMemory)
+		s += fmt.Sprintf(" (after %v, %v of processor time, with %d bytes)", e.UsedWall.Round(time.Millisecond),
+			e.UsedCPU.Round(time.Millisecond), e.UsedMemory)
 	}
 	return s
 }
@@ -53,7 +54,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// String says it in words.
+// String describes the reason.
 func (r Reason) String() string {
 	switch r {
 	case Refused:

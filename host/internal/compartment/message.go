@@ -17,21 +17,20 @@ import (
 const (
 	headerSize = 1 + 4 + 8
 	maxText    = 4 << 10
-	// maxMessages bounds what a child may say: one who watches itself says
-	// something ten times a second, for an hour at the longest.
+	// maxMessages bounds the number of messages: a child reports ten times a second, for an hour at most.
 	maxMessages = 100_000
 )
 
-// messageKind says what a message means. 0 is none, so that zeros are not taken for one.
+// messageKind is the meaning of a message. 0 is none, so that zeros are not a message.
 type messageKind uint8
 
 const (
-	messageAlive   messageKind = iota + 1 // the work goes on; text, if any, says how far
-	messageDone                           // text is the result; nothing follows
-	messageRefused                        // the input is at fault: text says why; nothing follows
-	messageFailed                         // something else is at fault: text says what; nothing follows
-	messageMemory                         // the child ends itself as its memory is used up; nothing follows
-	messageCPU                            // the child ends itself as its processor time is used up; nothing follows
+	messageAlive   messageKind = iota + 1 // the work continues; text, if any, is its progress
+	messageDone                           // text is the result; the last message
+	messageRefused                        // the input is at fault, text says why; the last message
+	messageFailed                         // something else is at fault, text says what; the last message
+	messageMemory                         // the child ends itself because its memory is used up; the last message
+	messageCPU                            // the child ends itself because its time is used up; the last message
 )
 
 type message struct {
@@ -48,7 +47,7 @@ func appendMessage(b []byte, m message) []byte {
 	return append(b, text...)
 }
 
-// readMessage reads one message. At the end between two messages it is io.EOF.
+// readMessage reads one message. At the end of the messages it returns io.EOF.
 func readMessage(r io.Reader) (message, error) {
 	var header [headerSize]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {

@@ -15,37 +15,37 @@ import (
 	"time"
 )
 
-// Task is a piece of work for a child.
+// Task is a piece of work for a child process.
 type Task struct {
-	// Command is the program and its first arguments; it has to end up in [Serve].
+	// Command is the program and its first arguments. It must lead to [Serve].
 	Command []string
-	// Args are for the work, behind what is for the child.
+	// Args are arguments of the work.
 	Args []string
-	// Dir is the child's working directory, the only place that it needs to write to.
+	// Dir is the child's working directory, the only place where it needs to write.
 	Dir string
-	// Input is what the work is done on.
+	// Input is the input of the work.
 	Input []byte
-	// Memory bounds the child's memory, in bytes, beyond what the program itself takes.
+	// Memory bounds the child's memory, in bytes, in addition to what the program itself takes.
 	Memory int64
-	// CPU bounds its processor time; the kernel counts whole seconds.
+	// CPU bounds the processor time. The kernel counts whole seconds.
 	CPU time.Duration
-	// Wall bounds the time until it is through.
+	// Wall bounds the time from start to end.
 	Wall time.Duration
-	// FileBytes bounds each file that it writes.
+	// FileBytes bounds each file that the child writes.
 	FileBytes int64
-	// Alive, if not nil, is called now and then while the work goes on, with the
-	// memory in use, on the goroutine of Run.
+	// Alive, if not nil, is called from time to time during the work, with the memory in use in
+	// bytes, on the goroutine of Run.
 	Alive func(memory int64)
-	// Told, if not nil, is called with what the work says about how it goes on, in
-	// order, on the goroutine of Run.
+	// Told, if not nil, is called with the progress that the work reports, in order, on the goroutine
+	// of Run.
 	Told func(text string)
 }
 
-// Run does a task in a child and returns the result that its work reported. It
-// returns only when the child is gone. Errors are *Error.
+// Run does a task in a child process and returns the result of its work. It returns only after the child
+// has ended. Errors are *Error. It is safe for concurrent use.
 func Run(ctx context.Context, t Task) (string, error) {
-	// The system kills the child when the thread that made it ends; see prepare.
-	// So this goroutine keeps its thread until the child is gone.
+	// The system kills the child when the thread that started it ends; see prepare. So this goroutine
+	// keeps its thread until the child has ended.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -55,14 +55,15 @@ func Run(ctx context.Context, t Task) (string, error) {
 	if err != nil {
 		return "", &Error{Reason: Unstartable, Err: err}
 	}
-	cmd := exec.CommandContext(limited, program, append(t.Command[1:len(t.Command):len(t.Command)], t.arguments()...)...)
+	cmd := exec.CommandContext(limited, program, append(t.Command[1:len(t.Command):len(t.Command)],
+		t.arguments()...)...)
 	cmd.Args[0] = t.Command[0]
-	cmd.Env = []string{} // not nil, which would be the parent's
+	cmd.Env = []string{} // nil would mean the parent's environment
 	cmd.Dir = t.Dir
 	cmd.Stdin = bytes.NewReader(t.Input)
 	output := &head{room: 8 << 10}
 	cmd.Stderr = output
-	cmd.WaitDelay = 5 * time.Second // for pipes that somebody else keeps open
+	cmd.WaitDelay = 5 * time.Second // in case another process keeps the pipes open
 	prepare(cmd)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
@@ -77,7 +78,7 @@ func Run(ctx context.Context, t Task) (string, error) {
 	}
 	last, memory, strange := listen(pipe, t.Alive, t.Told)
 	if strange != nil {
-		_ = cmd.Process.Kill() // its word is worth nothing any more
+		_ = cmd.Process.Kill() // its messages cannot be trusted any more
 	}
 	waited := cmd.Wait()
 	e := &Error{
@@ -103,7 +104,7 @@ func Run(ctx context.Context, t Task) (string, error) {
 	return "", e
 }
 
-// judge finds out what ended a child that has not said so itself.
+// judge finds out why a child has ended that did not report it.
 func (t *Task) judge(ctx, limited context.Context, last message, state *os.ProcessState, e *Error) Reason {
 	switch {
 	case last.kind == messageMemory || outOfMemory(e.Output):
@@ -114,9 +115,9 @@ func (t *Task) judge(ctx, limited context.Context, last message, state *os.Proce
 		return Canceled
 	case limited.Err() != nil:
 		return Wall
-	case e.Err != nil && last.kind != 0: // it spoke nonsense
+	case e.Err != nil && last.kind != 0: // its messages were malformed
 		return Crashed
-	case last.kind == 0: // not even a greeting, so it has not seen the input
+	case last.kind == 0: // not even the first message, so it has not read the input
 		return Unstartable
 	case state.Exited():
 		return Crashed
@@ -126,11 +127,11 @@ func (t *Task) judge(ctx, limited context.Context, last message, state *os.Proce
 	return Killed
 }
 
-// outOfMemory recognises the last words of Go programs that the system gave no
-// more memory. It does not matter that a refused input could bring a program to
-// say so: it is refused either way.
+// outOfMemory recognises the output of a Go program that got no more memory from the system. An input
+// that makes the program write the same text gains nothing: it is refused either way.
 func outOfMemory(output string) bool {
-	for _, words := range []string{"out of memory", "cannot allocate memory", "failed to reserve memory", "failed to allocate"} {
+	for _, words := range []string{"out of memory", "cannot allocate memory", "failed to reserve memory",
+		"failed to allocate"} {
 		if strings.Contains(output, words) {
 			return true
 		}
@@ -138,9 +139,9 @@ func outOfMemory(output string) bool {
 	return false
 }
 
-// Executable is the program of a command. A program that is replaced while it
-// runs would otherwise start its successor, with which it has agreed on nothing:
-// so where the system can tell, the program itself is meant.
+// Executable returns the program of a command. If a program's file is replaced while it runs, it would
+// start a child from the new file, which may differ. So on systems that allow it, the path of the
+// running program itself is returned.
 func Executable(command []string) (string, error) {
 	if len(command) == 0 || command[0] == "" {
 		return "", errors.New("the command is empty")
@@ -164,20 +165,20 @@ func (t *Task) arguments() []string {
 	}, t.Args...)
 }
 
-// listen reads the child's messages until there are no more, and returns the last
-// one and the memory that it last reported.
+// listen reads the child's messages until they end. It returns the last one, and the memory that was
+// last reported.
 func listen(r io.Reader, alive func(int64), told func(string)) (last message, memory uint64, err error) {
 	in := bufio.NewReader(r)
 	for range maxMessages {
 		m, err := readMessage(in)
 		if err == io.EOF || err == io.ErrUnexpectedEOF || errors.Is(err, os.ErrClosed) {
-			return last, memory, nil // a message may be cut off by the child's end
+			return last, memory, nil // the child's end may have cut a message
 		}
 		if err == nil && last.kind > messageAlive {
 			err = errors.New("a message behind the last one")
 		}
 		if err != nil {
-			last.kind = min(last.kind, messageAlive) // what else it said does not count
+			last.kind = min(last.kind, messageAlive) // ignore a result before the error
 			return last, memory, err
 		}
 		last, memory = m, max(m.memory, memory)

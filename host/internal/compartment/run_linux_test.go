@@ -18,8 +18,8 @@ import (
 
 func init() { works["kernel facts"], works["use and die"], parent = kernelFacts, useAndDie, runParent }
 
-// useAndDie uses the processor for as long as its argument says, and then gets the
-// signal with which the kernel holds its limit.
+// useAndDie uses the processor for as long as its argument says, and then gets the signal of the kernel's
+// limit.
 func useAndDie(_ context.Context, job Job) (string, error) {
 	d, err := time.ParseDuration(job.Args[0])
 	for err == nil && cpuTime() < d {
@@ -29,8 +29,8 @@ func useAndDie(_ context.Context, job Job) (string, error) {
 	select {}
 }
 
-// The kernel holds a limit of processor time by ticks of its clock, and may be early:
-// who is killed close to the limit has met it.
+// The kernel measures processor time by ticks of its clock, and may be early: a child that is killed
+// close to its limit has hit it.
 func TestKilledNearTheLimit(t *testing.T) {
 	prove.SkipShort(t, "it starts processes that use up their memory")
 	for _, c := range []struct {
@@ -47,7 +47,7 @@ func TestKilledNearTheLimit(t *testing.T) {
 	}
 }
 
-// kernelFacts is how the kernel holds the child, a line each, some for each thread.
+// kernelFacts reports how the kernel limits the child, in lines, some for each thread.
 func kernelFacts(context.Context, Job) (string, error) {
 	var out strings.Builder
 	threads, err := os.ReadDir("/proc/self/task")
@@ -67,7 +67,9 @@ func kernelFacts(context.Context, Job) (string, error) {
 	}
 	open, err := os.ReadDir("/proc/self/fd")
 	for _, fd := range open {
-		if target, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && !strings.HasPrefix(target, "anon_inode:") && !strings.HasPrefix(target, "/sys/") { // those are Go's
+		// those are Go's
+		if target, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil &&
+			!strings.HasPrefix(target, "anon_inode:") && !strings.HasPrefix(target, "/sys/") {
 			fmt.Fprintf(&out, "open %s\n", strings.TrimRight(target, "[]0123456789"))
 		}
 	}
@@ -76,7 +78,7 @@ func kernelFacts(context.Context, Job) (string, error) {
 	return out.String(), err
 }
 
-// The kernel holds the child as it should, and the child has nothing open but its pipes.
+// The kernel enforces the child's bounds, and the child has no open files except its pipes.
 func TestTheKernelHoldsTheChild(t *testing.T) {
 	secret, err := syscall.Open(os.Args[0], syscall.O_RDONLY, 0) // not closed on exec
 	if err != nil {
@@ -101,7 +103,8 @@ func TestTheKernelHoldsTheChild(t *testing.T) {
 	}
 	delete(count, expected)
 	for line, n := range map[string]int{
-		fmt.Sprintf("limit %d 61 61", syscall.RLIMIT_CPU): 1, fmt.Sprintf("limit %d 1048576 1048576", syscall.RLIMIT_FSIZE): 1,
+		fmt.Sprintf("limit %d 61 61", syscall.RLIMIT_CPU): 1, fmt.Sprintf("limit %d 1048576 1048576",
+			syscall.RLIMIT_FSIZE): 1,
 		fmt.Sprintf("limit %d 0 0", syscall.RLIMIT_CORE): 1, "open pipe:": 3, "oom 1000": 1,
 	} {
 		if count[line] != n {
@@ -114,7 +117,7 @@ func TestTheKernelHoldsTheChild(t *testing.T) {
 	}
 }
 
-// children are the processes that the test binary has started and not yet waited for.
+// children returns the processes that the test binary has started and not yet waited for.
 func children(t *testing.T) (ids []int) {
 	t.Helper()
 	tasks, err := filepath.Glob("/proc/self/task/*/children")
@@ -122,7 +125,7 @@ func children(t *testing.T) (ids []int) {
 		t.Fatal(err)
 	}
 	for _, file := range tasks {
-		text, _ := os.ReadFile(file) // a thread may have ended
+		text, _ := os.ReadFile(file) // the thread may have ended
 		for _, f := range strings.Fields(string(text)) {
 			id, err := strconv.Atoi(f)
 			if err != nil {
@@ -151,7 +154,7 @@ func TestKilledFromOutside(t *testing.T) {
 	}
 }
 
-// runParent runs a child that waits, and writes down its number.
+// runParent runs a child that waits, and writes the child's process id to a file.
 func runParent(file string) {
 	k := task("wait", "")
 	k.Alive = func(int64) {
@@ -166,7 +169,7 @@ func runParent(file string) {
 	_, _ = Run(context.Background(), k)
 }
 
-// A parent that is killed takes its child along.
+// When a parent is killed, its child dies too.
 func TestDiesWithItsParent(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "child")
 	self, err := os.Executable()
@@ -189,11 +192,11 @@ func TestDiesWithItsParent(t *testing.T) {
 	_ = p.Wait() // it was killed
 	wait(t, "the child's end", func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
-		return err != nil || strings.Contains(string(text), ") Z ") // nobody here may bury it
+		return err != nil || strings.Contains(string(text), ") Z ") // perhaps nobody here reaps it
 	})
 }
 
-// wait asks again and again until something is so.
+// wait polls until a condition holds.
 func wait(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// parent is another role of the test binary, on systems that have a test for it.
+// parent is another role of the test binary, on systems that test it.
 var parent func(file string)
 
 var works = map[string]Work{
@@ -109,7 +109,7 @@ var works = map[string]Work{
 
 var sink int
 
-// facts is what a child can see of the world.
+// facts reports what a child can see of its environment.
 func facts(context.Context, Job) (string, error) {
 	dir, err := os.Getwd()
 	return fmt.Sprintf("%s|%v|%v", dir, os.Environ(), err), err
@@ -130,31 +130,33 @@ func TestResults(t *testing.T) {
 	if got, err := Run(t.Context(), task("reverse", "abc")); err != nil || got != "cba" {
 		t.Errorf("%q, %v", got, err)
 	}
-	if got, err := Run(t.Context(), task("large", strings.Repeat("x", 8<<20))); err != nil || got != strconv.Itoa(8<<20) {
+	if got, err := Run(t.Context(), task("large", strings.Repeat("x", 8<<20))); err != nil ||
+		got != strconv.Itoa(8<<20) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
-// What the work says on its way is heard, in order.
+// What the work reports arrives, in order.
 func TestTold(t *testing.T) {
 	k := task("tell", "all")
 	k.Args = []string{"first", "--second", strings.Repeat("x", 2*maxText)}
 	var told []string
 	k.Told = func(text string) { told = append(told, text) }
 	got, err := Run(t.Context(), k)
-	if want := []string{"first", "--second", strings.Repeat("x", maxText)}; err != nil || got != "told all" || !slices.Equal(told, want) {
+	if want := []string{"first", "--second", strings.Repeat("x", maxText)}; err != nil || got != "told all" ||
+		!slices.Equal(told, want) {
 		t.Errorf("%q, told %.100q, %v", got, told, err)
 	}
 }
 
-// Whatever happens to the child, the parent learns what it was, in time.
+// Whatever ends the child, the parent learns the reason, in time.
 func TestEnds(t *testing.T) {
 	prove.SkipShort(t, "it starts processes and waits for their ends")
 	for _, c := range []struct {
 		work   string
 		change func(*Task)
 		want   Reason
-		text   string // in the error or in what the child wrote
+		text   string // in the error or in the child's output
 	}{
 		{"refuse", nil, Refused, "no. no. "},
 		{"panic", nil, Refused, "a bug"},
@@ -214,7 +216,7 @@ func TestFilesAreBounded(t *testing.T) {
 	}
 }
 
-// The child has no environment and stands where it is told to.
+// The child has no environment, and the working directory of its task.
 func TestNothingIsInherited(t *testing.T) {
 	t.Setenv("BULKHEAD_TOKEN", "secret")
 	k := task("facts", "")
@@ -229,7 +231,7 @@ func TestNothingIsInherited(t *testing.T) {
 	}
 }
 
-// A caller who gives up is answered when the child is gone.
+// When the caller cancels, Run returns once the child has ended.
 func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	k := task("wait", "")
@@ -270,14 +272,16 @@ func TestListen(t *testing.T) {
 	} {
 		heard := 0
 		last, memory, err := listen(strings.NewReader(c.in), func(int64) { heard++ }, nil)
-		if last.kind != c.last || (err != nil) != c.bad || memory > 7 || (heard > 0) != strings.HasPrefix(c.in, string(alive)) {
+		if last.kind != c.last || (err != nil) != c.bad || memory > 7 ||
+			(heard > 0) != strings.HasPrefix(c.in, string(alive)) {
 			t.Errorf("%s: %+v, memory %d, heard %d, %v", c.name, last, memory, heard, err)
 		}
 	}
 }
 
 func FuzzReadMessage(f *testing.F) {
-	for _, m := range []message{{kind: messageAlive, memory: 1 << 40}, {kind: messageRefused, text: "no"}, {kind: messageDone, text: strings.Repeat("x", maxText)}} {
+	for _, m := range []message{{kind: messageAlive, memory: 1 << 40}, {kind: messageRefused, text: "no"},
+		{kind: messageDone, text: strings.Repeat("x", maxText)}} {
 		f.Add(appendMessage(nil, m))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -296,7 +300,7 @@ func FuzzReadMessage(f *testing.F) {
 	})
 }
 
-// A program that was replaced while it runs starts itself, not its successor.
+// A program whose file was replaced while it runs starts itself, not the new file.
 func TestItselfWhenReplaced(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Logf("%s has no name for a program whose file is gone", runtime.GOOS)

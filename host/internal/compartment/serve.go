@@ -11,35 +11,33 @@ import (
 	"time"
 )
 
-// Refusal is an error of the work that lies with the input.
+// Refusal is an error of the work for which the input is at fault.
 type Refusal struct{ Text string }
 
 // Error implements error.
 func (r Refusal) Error() string { return r.Text }
 
-// Job is what the work of a child is done on.
+// Job is the input of a child's work.
 type Job struct {
-	// Args are those of [Task].Args.
+	// Args are [Task].Args.
 	Args []string
-	// Input is that of [Task].Input.
+	// Input is [Task].Input.
 	Input []byte
-	// Tell says how the work goes on; see [Task].Told. What is longer than a message
-	// is cut.
+	// Tell reports progress; see [Task].Told. A text that is longer than a message is cut.
 	Tell func(text string)
 }
 
 // Work is what a child does. Its result is a short text, which [Run] returns.
 type Work func(ctx context.Context, job Job) (string, error)
 
-// maxInput bounds what a child reads; its memory would end it not much later.
+// maxInput bounds what a child reads, in bytes. More would exceed its memory anyway.
 const maxInput = 1 << 30
 
-// maxStack bounds the child's stacks, in bytes: a deep recursion that its input
-// brings about ends in little time.
+// maxStack bounds the child's stacks, in bytes: deep recursion that the input causes ends soon.
 const maxStack = 64 << 20
 
-// The exit codes of a child. They tell nothing that the messages do not; they are
-// for those who look at the process.
+// Exit codes of a child. They say nothing beyond the messages; they are for people who look at the
+// process.
 const (
 	exitDone    = 0
 	exitRefused = 1
@@ -49,9 +47,9 @@ const (
 	exitCPU     = 5
 )
 
-// bounds are what the parent asks of the child.
+// bounds are what the parent requires of the child.
 type bounds struct {
-	args       []string // of the work
+	args       []string // arguments of the work
 	memory     int64    // bytes
 	cpuSeconds int64
 	fileBytes  int64
@@ -67,18 +65,19 @@ func parseBounds(args []string) (b bounds, err error) {
 		return b, err
 	}
 	if b.memory <= 0 || b.cpuSeconds <= 0 || b.fileBytes <= 0 {
-		return b, fmt.Errorf("this is for Bulkhead's own use: it wants --memory, --cpu and --file, and then what is for its work")
+		return b,
+			fmt.Errorf(
+				"this is for Bulkhead's own use: it wants --memory, --cpu and --file, and then what is for its work")
 	}
 	b.args = flags.Args()
 	return b, nil
 }
 
-// Serve is the child's side of [Run]: it bounds this process, for good, reads the
-// input and does the work on it. It returns the exit code. args are what follows
-// the task's command.
+// Serve is the child's side of [Run]. It bounds this process permanently, reads the input and does the
+// work. It returns the exit code. args are the arguments after the task's command.
 //
-// An error of the work that is a [Refusal], and a panic, lie with the input; any
-// other error with the host. ctx ends only with the process.
+// If the work returns a [Refusal], or panics, the input is at fault. Any other error is a failure of the
+// host. ctx ends only with the process.
 func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, work Work) int {
 	b, err := parseBounds(args)
 	if err != nil {
@@ -90,8 +89,8 @@ func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer
 		say.say(message{kind: messageFailed, text: "the process could not be bounded: " + err.Error()})
 		return exitFailed
 	}
-	say.say(message{kind: messageAlive}) // a greeting: what ends it from here on may lie with the input
-	// The collector works harder near the limit before the limit is hit.
+	say.say(message{kind: messageAlive}) // the first message: from here on the input may be at fault
+	// Near the limit the garbage collector works harder, before the limit is hit.
 	debug.SetMemoryLimit(b.memory / 10 * 9)
 	debug.SetMaxStack(maxStack)
 	debug.SetTraceback("single")
@@ -108,7 +107,9 @@ func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer
 		say.say(message{kind: messageFailed, text: "the input cannot be read: " + err.Error()})
 		return exitFailed
 	}
-	result, err := guarded(ctx, Job{Args: b.args, Input: input, Tell: func(text string) { say.say(message{kind: messageAlive, text: text}) }}, work)
+	result, err := guarded(ctx, Job{Args: b.args, Input: input, Tell: func(text string) {
+		say.say(message{kind: messageAlive, text: text})
+	}}, work)
 	m, code := message{kind: messageDone, text: result}, exitDone
 	switch err := err.(type) {
 	case nil:
@@ -133,11 +134,11 @@ func guarded(ctx context.Context, job Job, work Work) (result string, err error)
 	return work(ctx, job)
 }
 
-// speaker sends messages, the last one once.
+// speaker sends messages, and at most one that is the last.
 type speaker struct {
-	base uint64 // memory of the program itself, which does not count
+	base uint64 // memory of the program itself, which is not counted
 
-	mu    sync.Mutex // guards all below
+	mu    sync.Mutex // guards the fields below
 	to    io.Writer
 	ended bool
 }
@@ -150,7 +151,7 @@ func (s *speaker) say(m message) {
 	}
 	s.ended = m.kind != messageAlive
 	m.memory = s.used()
-	_, _ = s.to.Write(appendMessage(nil, m)) // a parent who is gone has taken this process along
+	_, _ = s.to.Write(appendMessage(nil, m)) // if the parent is gone, this process ends too
 }
 
 func (s *speaker) used() uint64 {
@@ -158,14 +159,14 @@ func (s *speaker) used() uint64 {
 	return now - min(s.base, now)
 }
 
-// How often the child looks at itself, and how often it says so.
+// How often the child checks itself, and how often it reports.
 const (
 	watchEvery = 10 * time.Millisecond
 	tellEvery  = 100 * time.Millisecond
 )
 
-// watch ends the process when it has used its memory or its processor time up, or
-// when its parent is gone. The kernel's own limits catch what is faster than it.
+// watch ends the process when its memory or its processor time is used up, or when its parent is gone.
+// The kernel's limits catch what happens between two checks.
 func watch(ctx context.Context, b bounds, s *speaker) {
 	parent := os.Getppid()
 	ticker := time.NewTicker(watchEvery)

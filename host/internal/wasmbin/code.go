@@ -1,10 +1,10 @@
 package wasmbin
 
-// Op is an opcode. A prefixed one holds its prefix in the high byte and the
-// number behind it in the low byte.
+// Op is an opcode. For an opcode with a prefix, the high byte holds the prefix and the low byte the
+// number after it.
 type Op uint16
 
-// The opcodes that the package or its users tell apart.
+// The opcodes that this package or its users need by name.
 const (
 	OpUnreachable        Op = 0x00
 	OpNop                Op = 0x01
@@ -42,20 +42,20 @@ const (
 	OpTableFill          Op = 0xfc11
 )
 
-// NoIndex is the Index of an instruction that names nothing, and of a block
-// whose type is not one of the module's.
+// NoIndex is the Index of an instruction that has no index, and of a block whose type is not an
+// index.
 const NoIndex = ^uint32(0)
 
 // Instr is one instruction.
 type Instr struct {
 	Op         Op
-	Start, End int    // in the module
-	Index      uint32 // its first index immediate: label, function, local, global, table, segment or type; or NoIndex
-	Second     uint32 // its second index immediate, of those that have two
-	Depth      int    // how many blocks it stands in; a block's own opcode stands outside of it, its end inside
+	Start, End int    // offsets in the module
+	Index      uint32 // first index immediate: label, function, local, global, table, segment or type; or NoIndex
+	Second     uint32 // second index immediate, if there are two
+	Depth      int    // number of enclosing blocks; a block encloses its end, but not its own opcode
 }
 
-// immediate says what stands behind an opcode.
+// immediate is what follows an opcode.
 type immediate uint8
 
 const (
@@ -80,7 +80,7 @@ const (
 	immThreads   // refused: threads
 )
 
-// immediates is the table by first byte. It is built once and never written again.
+// immediates is indexed by the first byte of an opcode. It is built once and never changed.
 var immediates = func() (t [256]immediate) {
 	set := func(from, to int, i immediate) {
 		for op := from; op <= to; op++ {
@@ -123,14 +123,14 @@ var immediates = func() (t [256]immediate) {
 	return t
 }()
 
-// walker takes instructions off a reader.
+// walker reads instructions.
 type walker struct {
 	*reader
 	limits *Limits
-	depth  int // open blocks; -1 behind the end that closes the expression
+	depth  int // open blocks; -1 after the end of the expression
 }
 
-// next takes one instruction.
+// next reads one instruction.
 func (w *walker) next() Instr {
 	in := Instr{Start: w.at, Depth: w.depth, Index: NoIndex}
 	b := w.u8("an instruction")
@@ -155,7 +155,7 @@ func (w *walker) next() Instr {
 		in.Second = w.u32("an index")
 	case immBrTable:
 		n := w.count("branch targets", 1, w.limits.BranchTargets)
-		for i := 0; i <= n && w.err == nil; i++ { // one more: the default
+		for i := 0; i <= n && w.err == nil; i++ { // one more than n: the default
 			w.u32("a label")
 		}
 	case immMemArg:
@@ -188,8 +188,8 @@ func (w *walker) next() Instr {
 	return in
 }
 
-// blockType takes a block's type: nothing, a value type, or an index into the
-// module's types, which are told apart by the sign of one number.
+// blockType reads a block's type: nothing, a value type, or an index into the module's types. The
+// sign of one number tells them apart.
 func (w *walker) blockType(in *Instr) {
 	at := w.at
 	switch t := w.signed(33, "a block type"); {
@@ -216,18 +216,20 @@ func (w *walker) refuse(in *Instr, i immediate) {
 		w.fail(in.Start, "unknown instruction 0x%02x", byte(in.Op))
 		return
 	}
-	w.fail(in.Start, "%s not supported (instruction 0x%02x); build the guest without that feature", feature, byte(in.Op))
+	w.fail(in.Start, "%s not supported (instruction 0x%02x); build the guest without that feature", feature,
+		byte(in.Op))
 }
 
 func (w *walker) memArg(start int) {
 	align := w.u32("an alignment")
 	if align >= 64 && w.err == nil {
-		w.fail(start, "several memories are not supported (alignment flags 0x%x); build the guest without that feature", align)
+		w.fail(start, "several memories are not supported (alignment flags 0x%x); build the guest without that feature",
+			align)
 	}
 	w.u32("an offset")
 }
 
-// memory takes the index of a memory, which is one byte.
+// memory reads the index of a memory, which is one byte.
 func (w *walker) memory(start int) {
 	switch m := w.u8("a memory index"); {
 	case m >= 0x80:
@@ -237,7 +239,7 @@ func (w *walker) memory(start int) {
 	}
 }
 
-// prefixFC takes saturating conversions, bulk memory and table instructions.
+// prefixFC reads saturating conversions, bulk memory instructions and table instructions.
 func (w *walker) prefixFC(in *Instr) {
 	sub := w.u32("an instruction")
 	switch {
@@ -262,7 +264,7 @@ func (w *walker) prefixFC(in *Instr) {
 	in.Op = 0xfc00 | Op(sub)
 }
 
-// prefixFD takes vector instructions.
+// prefixFD reads vector instructions.
 func (w *walker) prefixFD(in *Instr) {
 	sub := w.u32("an instruction")
 	switch {
@@ -277,20 +279,22 @@ func (w *walker) prefixFD(in *Instr) {
 		w.u8("a lane")
 	case sub <= 0xff:
 	default:
-		w.fail(in.Start, "relaxed vector instructions are not supported (0xfd 0x%x): their results differ between machines; build the guest without that feature", sub)
+		w.fail(in.Start,
+			"relaxed vector instructions are not supported (0xfd 0x%x): their results differ between machines; build "+
+				"the guest without that feature", sub)
 		return
 	}
 	in.Op = 0xfd00 | Op(sub)
 }
 
-// Walk calls visit for each instruction of a function of the module's own, by
-// its place among them. The Instr is good during the call only. Walk fails where
-// the code breaks the format or a limit.
+// Walk calls visit for each instruction of one of the module's own functions, given by its number
+// among them. The Instr is valid only during the call. Walk returns an [Error] where the code breaks
+// the format or a limit.
 func (m *Module) Walk(function int, l Limits, visit func(*Instr)) error {
 	code := m.Bodies[function].Code
 	r := reader{b: m.Bytes, at: code.Start, end: code.End, section: SectionCode.String()}
 	w := walker{reader: &r, limits: &l}
-	var in Instr // one for all calls, as it escapes into visit
+	var in Instr // one for all calls, as it escapes to visit
 	for r.err == nil && w.depth >= 0 {
 		in = w.next()
 		if r.err == nil && visit != nil {
@@ -306,8 +310,7 @@ func (m *Module) Walk(function int, l Limits, visit func(*Instr)) error {
 	return nil
 }
 
-// BranchTargets calls visit with each label of a br_table that [Module.Walk] has
-// come by, the default last.
+// BranchTargets calls visit with each label of a br_table from [Module.Walk], the default last.
 func (m *Module) BranchTargets(in *Instr, visit func(label uint32)) {
 	r := reader{b: m.Bytes, at: in.Start + 1, end: in.End}
 	n := int64(r.u32("branch targets"))
@@ -318,7 +321,7 @@ func (m *Module) BranchTargets(in *Instr, visit func(label uint32)) {
 	}
 }
 
-// WalkExpr calls visit for each instruction of a constant expression, its end included.
+// WalkExpr calls visit for each instruction of a constant expression, including its end.
 func (m *Module) WalkExpr(expr Range, visit func(*Instr)) error {
 	r := reader{b: m.Bytes, at: expr.Start, end: expr.End, section: "constant expression"}
 	w := walker{reader: &r, limits: &Limits{}}
@@ -345,8 +348,8 @@ func (m *Module) CheckCode(l Limits) error {
 	return nil
 }
 
-// ConstI32 is the value of a constant expression that is one i32.const; false if
-// it is anything else. It is read as unsigned, as addresses are.
+// ConstI32 returns the value of a constant expression that is a single i32.const, as an unsigned
+// number like an address. ok is false for any other expression.
 func (m *Module) ConstI32(r Range) (uint32, bool) {
 	b := m.Slice(r)
 	if len(b) < 3 || b[0] != 0x41 || b[len(b)-1] != byte(OpEnd) {

@@ -1,23 +1,22 @@
 package wasmbin
 
-// Limits bound what [Parse] and [Module.CheckCode] accept, beyond what the
-// format itself allows. A field that is 0 bounds nothing.
+// Limits bound what [Parse] and [Module.CheckCode] accept, more tightly than the format itself. A
+// field that is 0 does not bound anything.
 //
-// The outer bounds are those of the WebAssembly JavaScript API, so that any
-// toolchain keeps them; they are tightened to a multiple of what the guests of
-// known toolchains need, because each of them is a lever on the time and memory
-// that compiling takes.
+// No default is higher than the limits of the WebAssembly JavaScript API, so every toolchain stays
+// within those. Many are lower, a multiple of what guests of known toolchains need, because each of
+// these numbers can make compiling take much time or memory.
 type Limits struct {
 	Types          int // signatures
 	Params         int // of one signature
 	Results        int // of one signature
 	Imports        int
-	Functions      int // of the module's own
+	Functions      int // defined by the module
 	Tables         int
-	TableElements  uint64 // at start, of one table
+	TableElements  uint64 // initial, of one table
 	Globals        int
 	Exports        int
-	Segments       int // data segments, and element segments
+	Segments       int // data segments, and likewise element segments
 	SegmentMembers int // of all element segments together
 	Locals         int // declared by one function
 	AllLocals      int // declared by all functions together
@@ -28,9 +27,9 @@ type Limits struct {
 	CustomSections int
 }
 
-// DefaultLimits are what the host accepts. A Go guest of 3 MB has about 32,600
-// data segments, 5,000 functions, 300 types and, as its compiler opens a block
-// for each place where a function can be resumed, a nesting of some thousand.
+// DefaultLimits returns the limits of the host. A Go guest of 3 MB has about 32,600 data segments,
+// 5,000 functions and 300 types. Its nesting is some thousand, as the compiler opens a block for each
+// place where a function can be resumed.
 func DefaultLimits() Limits {
 	return Limits{
 		Types:          65_536,

@@ -8,12 +8,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// What is measured is what the limits bound: with limits of exactly that the module
-// is read, with one of them lower by one it is not.
+// Measure measures what the limits bound: with exactly these limits the module is accepted, and with
+// any of them lower by one it is refused.
 func TestMeasureIsWhatTheLimitsBound(t *testing.T) {
 	i32 := testguest.Types(testguest.I32)
 	module := testguest.Liar{With: func(b *testguest.Builder) {
-		f := b.Func(testguest.Types(testguest.I32, testguest.I32), nil, testguest.Types(testguest.I32, testguest.I32, testguest.I32, testguest.I32),
+		f := b.Func(testguest.Types(testguest.I32, testguest.I32), nil,
+			testguest.Types(testguest.I32, testguest.I32, testguest.I32, testguest.I32),
 			testguest.Block(testguest.Block(testguest.Block(testguest.Get(0), testguest.BrTable(0, 1, 2, 3)))))
 		b.Func(nil, testguest.Types(testguest.I32, testguest.I32), nil, testguest.I32Const(1), testguest.I32Const(2))
 		b.Func(i32, nil, i32)
@@ -25,7 +26,9 @@ func TestMeasureIsWhatTheLimitsBound(t *testing.T) {
 		b.GlobalI32(2)
 		b.Custom("one", nil)
 		b.Custom("a longer name than all others in this module", nil)
-	}, Imports: []testguest.Import{{Module: "env", Name: "abort", Params: testguest.Types(testguest.I32, testguest.I32, testguest.I32, testguest.I32)}, {Module: "bulkhead_v1", Name: "fault", Params: testguest.Types(testguest.I32, testguest.I32)}}}.Bytes()
+	}, Imports: []testguest.Import{{Module: "env", Name: "abort", Params: testguest.Types(testguest.I32, testguest.I32,
+		testguest.I32, testguest.I32)}, {Module: "bulkhead_v1", Name: "fault",
+		Params: testguest.Types(testguest.I32, testguest.I32)}}}.Bytes()
 	read := func(l wasmbin.Limits) error {
 		m, err := wasmbin.Parse(module, l)
 		if err == nil {

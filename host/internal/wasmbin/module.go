@@ -1,27 +1,25 @@
 package wasmbin
 
-// Module is a parsed binary. Its slices and ranges refer to Bytes and must not
-// be changed.
+// Module is a parsed binary. Its slices and ranges refer to Bytes. Nothing in it may be changed.
 type Module struct {
 	Bytes     []byte
 	Sections  []Section // in file order
 	Types     []FuncType
 	Imports   []Import
-	Functions []uint32 // type index of each function of the module's own
+	Functions []uint32 // type index of each function that the module defines
 	Tables    []Table
-	Memories  []Limit // of the module's own
+	Memories  []Limit // memories that the module defines
 	Globals   []Global
 	Exports   []Export
 	Start     int // function index, -1 without a start section
 	Elements  []Element
-	Bodies    []Body // one for each of Functions
+	Bodies    []Body // one for each element of Functions
 	Data      []Data
 
-	imported [5]int // imports by kind
+	imported [5]int // number of imports by kind
 }
 
-// Imported is the number of imports of a kind. They take the first indexes of
-// that kind's index space.
+// Imported returns the number of imports of a kind. They have the first indexes of that kind.
 func (m *Module) Imported(k ExternKind) int {
 	if int(k) >= len(m.imported) {
 		return 0
@@ -29,8 +27,8 @@ func (m *Module) Imported(k ExternKind) int {
 	return m.imported[k]
 }
 
-// FuncTypeOf is the signature of a function by its index, imports first; false
-// beyond the module.
+// FuncTypeOf returns the signature of a function by its index; imports come first. ok is false if
+// there is no such function.
 func (m *Module) FuncTypeOf(index uint32) (FuncType, bool) {
 	i := int64(index)
 	if i < int64(m.imported[ExternFunc]) {
@@ -51,7 +49,7 @@ func (m *Module) FuncTypeOf(index uint32) (FuncType, bool) {
 	return m.Types[m.Functions[i]], true
 }
 
-// Export finds an export by name.
+// Export returns the export of a name; ok is false if there is none.
 func (m *Module) Export(name string) (Export, bool) {
 	for _, e := range m.Exports {
 		if e.Name == name {
@@ -61,8 +59,8 @@ func (m *Module) Export(name string) (Export, bool) {
 	return Export{}, false
 }
 
-// Custom returns the content of the first custom section of that name, as a
-// view; false if there is none.
+// Custom returns a view of the content of the first custom section of a name; ok is false if there is
+// none.
 func (m *Module) Custom(name string) ([]byte, bool) {
 	for _, s := range m.Sections {
 		if s.ID == SectionCustom && s.Name == name {
@@ -72,18 +70,18 @@ func (m *Module) Custom(name string) ([]byte, bool) {
 	return nil, false
 }
 
-// Slice is a view of a range of the module.
+// Slice returns a view of a range of the module.
 func (m *Module) Slice(r Range) []byte { return m.Bytes[r.Start:r.End:r.End] }
 
-// The first bytes of a core module and of a component.
+// The first bytes of a core module, and of a component.
 const (
 	magic            = "\x00asm"
 	coreVersion      = "\x01\x00\x00\x00"
 	componentVersion = "\x0d\x00\x01\x00"
 )
 
-// Header returns nil if b starts like a core WebAssembly module, and otherwise
-// an [Error] that says what b looks like and what to do.
+// Header returns nil if b starts like a core WebAssembly module. Otherwise it returns an [Error] that
+// says what b looks like and what to do.
 func Header(b []byte) error {
 	at := func(offset int, message string) error {
 		return &Error{Offset: offset, Section: "header", Message: message}
@@ -94,18 +92,22 @@ func Header(b []byte) error {
 	case len(b) < 8 && (len(b) < 4 && magic[:len(b)] == string(b) || len(b) >= 4 && string(b[:4]) == magic):
 		return at(len(b), "the module ends inside its 8-byte header")
 	case len(b) < 4 || string(b[:4]) != magic:
-		return at(0, `not WebAssembly: it does not start with "\0asm"; upload the .wasm file, not text, an archive or a native program`)
+		return at(0,
+			`not WebAssembly: it does not start with "\0asm"; upload the .wasm file, not text,`+
+				` an archive or a native program`)
 	case string(b[4:8]) == componentVersion:
-		return at(4, "a WebAssembly component; this host runs core modules: build the guest as a core module (for Rust wasm32-unknown-unknown, for Go GOOS=wasip1), or take the core module out of the component")
+		return at(4,
+			"a WebAssembly component; this host runs core modules: build the guest as a core module (for Rust "+
+				"wasm32-unknown-unknown, for Go GOOS=wasip1), or take the core module out of the component")
 	case string(b[4:8]) != coreVersion:
 		return at(4, "WebAssembly of a version other than 1")
 	}
 	return nil
 }
 
-// Parse reads a module. It checks the structure of every section, that indexes
-// of types, functions and the like exist, and the limits; function bodies are
-// measured but not walked, which [Module.CheckCode] does. The result refers to b.
+// Parse reads a module. It checks the structure of every section, that the indexes of types,
+// functions and the like exist, and the limits. It does not read the instructions of function bodies;
+// [Module.CheckCode] does. The result refers to b, which must not be changed.
 func Parse(b []byte, l Limits) (*Module, error) {
 	if err := Header(b); err != nil {
 		return nil, err
@@ -123,9 +125,9 @@ type parser struct {
 	reader
 	limits    Limits
 	m         *Module
-	locals    int // declared so far
-	members   int // of element segments so far
-	dataCount int // -1 without a data count section
+	locals    int // number of locals declared so far
+	members   int // number of members of element segments so far
+	dataCount int // -1 if there is no data count section
 }
 
 func (p *parser) sections() {
@@ -187,7 +189,7 @@ func (p *parser) sections() {
 	p.whole()
 }
 
-// whole checks what concerns several sections.
+// whole checks what involves several sections.
 func (p *parser) whole() {
 	if p.err != nil {
 		return
@@ -195,7 +197,8 @@ func (p *parser) whole() {
 	p.section = "module"
 	m := p.m
 	if len(m.Bodies) != len(m.Functions) {
-		p.fail(p.end, "the function section declares %d functions, the code section holds %d", len(m.Functions), len(m.Bodies))
+		p.fail(p.end, "the function section declares %d functions, the code section holds %d", len(m.Functions),
+			len(m.Bodies))
 	}
 	if p.dataCount >= 0 && p.dataCount != len(m.Data) {
 		p.fail(p.end, "the data count section says %d segments, the data section holds %d", p.dataCount, len(m.Data))

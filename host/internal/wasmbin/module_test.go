@@ -15,7 +15,8 @@ func whole() []byte {
 	m := testguest.CounterManifest("whole")
 	return testguest.CounterWith(m.AppendJSON(nil), func(b *testguest.Builder) {
 		g := b.GlobalI32(-7)
-		f := b.Func(nil, nil, nil, testguest.GlobalGet(g), testguest.GlobalSet(g), testguest.Op(0xfd, 0x0c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), testguest.Drop)
+		f := b.Func(nil, nil, nil, testguest.GlobalGet(g), testguest.GlobalSet(g),
+			testguest.Op(0xfd, 0x0c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), testguest.Drop)
 		b.Table(4)
 		b.Element(f, f)
 		b.Start(f)
@@ -134,7 +135,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// section is a module of one section.
+// section returns a module with one section.
 func section(id byte, content ...byte) []byte {
 	w := wasmbin.NewWriter(0)
 	w.Section(wasmbin.SectionID(id), content)
@@ -149,7 +150,7 @@ func join(first []byte, more ...[]byte) []byte {
 	return b
 }
 
-// code is a module of one function () -> () with that body behind its size.
+// code returns a module with one function () -> () of this body.
 func code(body ...byte) []byte {
 	content := wasmbin.AppendU32([]byte{1}, uint32(len(body)))
 	return join(section(1, 1, 0x60, 0, 0), section(3, 1, 0), section(10, append(content, body...)...))
@@ -163,18 +164,20 @@ func TestRefuses(t *testing.T) {
 		in   []byte
 		want string
 	}{
-		"unknown section":       {section(99), "unknown section id 99"},
-		"section beyond file":   {append(bytes.Clone(header), 1, 100, 0), "the section has 100 bytes, but the module ends after 1"},
-		"section cut in size":   {append(bytes.Clone(header), 1, 0x80), "ends inside the section's size"},
-		"section twice":         {join(types, types), "type section: the section stands twice"},
-		"section out of order":  {join(section(3, 0), types), "stands behind the function section"},
-		"bytes behind":          {section(1, 0, 0), "1 bytes stand behind"},
-		"overlong count":        {section(1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00), "more than 5 bytes"},
-		"overflowing count":     {section(1, 0xff, 0xff, 0xff, 0xff, 0x1f), "overflows 32 bits"},
-		"count beyond bytes":    {section(1, many(0xffffffff)...), "4294967295 types do not fit"},
-		"imports beyond bytes":  {section(2, many(1<<31)...), "imports do not fit"},
-		"code beyond bytes":     {section(10, many(1<<28, 0, 0)...), "function bodies do not fit"},
-		"params beyond bytes":   {section(1, append([]byte{1, 0x60}, many(1<<30, 0x7f)...)...), "parameters do not fit"},
+		"unknown section": {section(99), "unknown section id 99"},
+		"section beyond file": {append(bytes.Clone(header), 1, 100, 0),
+			"the section has 100 bytes, but the module ends after 1"},
+		"section cut in size":  {append(bytes.Clone(header), 1, 0x80), "ends inside the section's size"},
+		"section twice":        {join(types, types), "type section: the section stands twice"},
+		"section out of order": {join(section(3, 0), types), "stands behind the function section"},
+		"bytes behind":         {section(1, 0, 0), "1 bytes stand behind"},
+		"overlong count":       {section(1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00), "more than 5 bytes"},
+		"overflowing count":    {section(1, 0xff, 0xff, 0xff, 0xff, 0x1f), "overflows 32 bits"},
+		"count beyond bytes":   {section(1, many(0xffffffff)...), "4294967295 types do not fit"},
+		"imports beyond bytes": {section(2, many(1<<31)...), "imports do not fit"},
+		"code beyond bytes":    {section(10, many(1<<28, 0, 0)...), "function bodies do not fit"},
+		"params beyond bytes": {section(1, append([]byte{1, 0x60}, many(1<<30, 0x7f)...)...),
+			"parameters do not fit"},
 		"br_table beyond bytes": {code(0, 0x0e, 0xff, 0xff, 0x03, 0x0b), "branch targets do not fit"},
 		"unknown type form":     {section(1, 1, 0x40, 0, 0), "form 0x40"},
 		"gc type":               {section(1, 1, 0x5f, 0, 0), "garbage collection"},
@@ -187,38 +190,47 @@ func TestRefuses(t *testing.T) {
 		"tags":                  {section(13, 1, 0, 0), "exceptions (tags) are not supported"},
 		"mutability":            {section(6, 1, 0x7f, 2, 0x41, 0, 0x0b), "mutability 0x02"},
 		"export of nothing":     {section(7, 1, 1, 'a', 0, 0), "function 0, which does not exist"},
-		"export twice":          {join(section(5, 1, 0, 1), section(7, 2, 1, 'a', 2, 0, 1, 'a', 2, 0)), "two exports are named \"a\""},
-		"start of nothing":      {section(8, 7), "function 7, which does not exist"},
-		"functions without":     {join(types, section(3, 1, 0)), "declares 1 functions, the code section holds 0"},
-		"data count":            {section(12, 3), "says 3 segments"},
-		"data for no memory":    {section(11, 1, 0, 0x41, 0, 0x0b, 0), "memory 0, which does not exist"},
-		"data beyond":           {join(section(5, 1, 0, 1), section(11, 1, 0, 0x41, 0, 0x0b, 9, 1)), "a data segment has 9 bytes, but 1 remain"},
-		"data form":             {section(11, 1, 7, 0), "data segment of form 7"},
-		"element form":          {section(9, 1, 9, 0), "element segment of form 9"},
-		"element for no table":  {section(9, 1, 0, 0x41, 0, 0x0b, 0), "table 0, which does not exist"},
-		"element of nothing":    {section(9, 1, 1, 0, 1, 0), "function 0, which does not exist"},
-		"table too large":       {section(4, 1, 0x70, 0, 0xc0, 0x84, 0x3d), "a table of 1000000 elements"},
-		"body without end":      {code(0, 0x01, 0x01), "does not close with end"},
-		"body beyond":           {join(types, section(3, 1, 0), section(10, 1, 50, 0, 0x0b)), "has 50 bytes, but 2 remain"},
-		"locals":                {code(append([]byte{1}, append(many(50000), 0x7f, 0x0b)...)...), "more than 10000 locals"},
-		"locals overflow":       {code(append([]byte{2}, append(append(many(0xffffffff), 0x7f), append(many(0xffffffff), 0x7f, 0x0b)...)...)...), "locals"},
-		"code behind end":       {code(0, 0x0b, 0x01, 0x0b), "goes on for 2 bytes"},
-		"unknown instruction":   {code(0, 0xff, 0x0b), "unknown instruction 0xff"},
-		"unknown 0xfc":          {code(0, 0xfc, 0x30, 0x0b), "unknown instruction 0xfc 48"},
-		"else outside":          {code(0, 0x05, 0x0b), "else outside"},
-		"block type":            {code(0, 0x02, 0x50, 0x0b), "a block of type 0x50, which is unknown"},
+		"export twice": {join(section(5, 1, 0, 1), section(7, 2, 1, 'a', 2, 0, 1, 'a', 2, 0)),
+			"two exports are named \"a\""},
+		"start of nothing":   {section(8, 7), "function 7, which does not exist"},
+		"functions without":  {join(types, section(3, 1, 0)), "declares 1 functions, the code section holds 0"},
+		"data count":         {section(12, 3), "says 3 segments"},
+		"data for no memory": {section(11, 1, 0, 0x41, 0, 0x0b, 0), "memory 0, which does not exist"},
+		"data beyond": {join(section(5, 1, 0, 1), section(11, 1, 0, 0x41, 0, 0x0b, 9, 1)),
+			"a data segment has 9 bytes, but 1 remain"},
+		"data form":            {section(11, 1, 7, 0), "data segment of form 7"},
+		"element form":         {section(9, 1, 9, 0), "element segment of form 9"},
+		"element for no table": {section(9, 1, 0, 0x41, 0, 0x0b, 0), "table 0, which does not exist"},
+		"element of nothing":   {section(9, 1, 1, 0, 1, 0), "function 0, which does not exist"},
+		"table too large":      {section(4, 1, 0x70, 0, 0xc0, 0x84, 0x3d), "a table of 1000000 elements"},
+		"body without end":     {code(0, 0x01, 0x01), "does not close with end"},
+		"body beyond": {join(types, section(3, 1, 0), section(10, 1, 50, 0, 0x0b)),
+			"has 50 bytes, but 2 remain"},
+		"locals": {code(append([]byte{1}, append(many(50000), 0x7f, 0x0b)...)...),
+			"more than 10000 locals"},
+		"locals overflow": {
+			code(append([]byte{2}, append(append(many(0xffffffff), 0x7f),
+				append(many(0xffffffff), 0x7f, 0x0b)...)...)...), "locals"},
+		"code behind end":     {code(0, 0x0b, 0x01, 0x0b), "goes on for 2 bytes"},
+		"unknown instruction": {code(0, 0xff, 0x0b), "unknown instruction 0xff"},
+		"unknown 0xfc":        {code(0, 0xfc, 0x30, 0x0b), "unknown instruction 0xfc 48"},
+		"else outside":        {code(0, 0x05, 0x0b), "else outside"},
+		"block type":          {code(0, 0x02, 0x50, 0x0b), "a block of type 0x50, which is unknown"},
 		"else outside of a block behind a tail call": {code(0, 0x12, 0, 0x05, 0x0b), "else outside"},
-		"exceptions":        {code(0, 0x1f, 0x0b), "exceptions are not supported"},
-		"atomics":           {code(0, 0xfe, 0, 0x0b), "threads (atomic instructions) are not supported"},
-		"gc instruction":    {code(0, 0xfb, 0, 0x0b), "garbage collection and typed references are not supported"},
-		"relaxed simd":      {code(0, 0xfd, 0x80, 0x02, 0x0b), "relaxed vector instructions"},
-		"second memory":     {code(0, 0x3f, 1, 0x1a, 0x0b), "memory 1 is used"},
-		"memarg of memory":  {code(0, 0x41, 0, 0x28, 0x42, 0, 0, 0x1a, 0x0b), "several memories"},
-		"constant overlong": {code(0, 0x41, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x1a, 0x0b), "a constant is a LEB128 number of more than 5 bytes"},
+		"exceptions":       {code(0, 0x1f, 0x0b), "exceptions are not supported"},
+		"atomics":          {code(0, 0xfe, 0, 0x0b), "threads (atomic instructions) are not supported"},
+		"gc instruction":   {code(0, 0xfb, 0, 0x0b), "garbage collection and typed references are not supported"},
+		"relaxed simd":     {code(0, 0xfd, 0x80, 0x02, 0x0b), "relaxed vector instructions"},
+		"second memory":    {code(0, 0x3f, 1, 0x1a, 0x0b), "memory 1 is used"},
+		"memarg of memory": {code(0, 0x41, 0, 0x28, 0x42, 0, 0, 0x1a, 0x0b), "several memories"},
+		"constant overlong": {code(0, 0x41, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x1a, 0x0b),
+			"a constant is a LEB128 number of more than 5 bytes"},
 		"constant overflow": {code(0, 0x41, 0xff, 0xff, 0xff, 0xff, 0x4f, 0x1a, 0x0b), "a constant overflows 32 bits"},
 		"constant cut":      {code(0, 0x44, 0, 0x0b), "a constant has 8 bytes, but 2 remain"},
-		"nesting":           {code(append(append([]byte{0}, bytes.Repeat([]byte{0x02, 0x40}, 10001)...), 0x0b)...), "nested more than 10000 deep"},
-		"endless constant":  {join(section(6, append([]byte{1, 0x7f, 0}, bytes.Repeat([]byte{0x41, 0}, 600)...)...)), "more than 1024 bytes"},
+		"nesting": {code(append(append([]byte{0}, bytes.Repeat([]byte{0x02, 0x40}, 10001)...), 0x0b)...),
+			"nested more than 10000 deep"},
+		"endless constant": {join(section(6, append([]byte{1, 0x7f, 0}, bytes.Repeat([]byte{0x41, 0}, 600)...)...)),
+			"more than 1024 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := wasmbin.Parse(c.in, wasmbin.DefaultLimits())
@@ -233,8 +245,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// A count that lies must cost nothing: neither for the reader nor, as it refuses,
-// for anything behind it.
+// A wrong count must cost nothing: the reader allocates nothing for it and refuses the module.
 func TestLyingCountsAllocateNothing(t *testing.T) {
 	for _, id := range []byte{1, 2, 3, 4, 5, 6, 7, 9, 10, 11} {
 		b := section(id, append(wasmbin.AppendU32(nil, 0xfffffff0), make([]byte, 64)...)...)
@@ -267,7 +278,8 @@ func TestFunctionNamesThatLieAreLeftOut(t *testing.T) {
 }
 
 func TestSignatures(t *testing.T) {
-	a := wasmbin.FuncType{Params: testguest.Types(testguest.I32, testguest.I64), Results: testguest.Types(testguest.F64)}
+	a := wasmbin.FuncType{Params: testguest.Types(testguest.I32, testguest.I64),
+		Results: testguest.Types(testguest.F64)}
 	if a.String() != "(i32, i64) -> (f64)" {
 		t.Error(a.String())
 	}

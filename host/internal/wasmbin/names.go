@@ -3,13 +3,12 @@ package wasmbin
 // NameSection is the custom section with the names of functions and locals.
 const NameSection = "name"
 
-// functionNames is the id of the subsection that names functions.
+// functionNames is the id of the subsection with the names of functions.
 const functionNames = 1
 
-// FunctionNames returns the content for a name section that holds the module's
-// function names and nothing else, or nil if it has none or they break the
-// format: names are for people, so a broken list of them is no reason to refuse
-// a module, but a reader that trusts its counts must not see it.
+// FunctionNames returns the content of a name section that has only the module's function names, or
+// nil if there are none or they break the format. Names are for people, so a broken list of names is
+// no reason to refuse a module; but a reader that trusts its counts must not see it.
 func (m *Module) FunctionNames() []byte {
 	content, ok := m.Custom(NameSection)
 	if !ok {
@@ -31,8 +30,8 @@ func (m *Module) FunctionNames() []byte {
 	return nil
 }
 
-// EachFunctionName calls visit with each name that [Module.FunctionNames] holds,
-// in the order of indexes. An index need not be one of a function that exists.
+// EachFunctionName calls visit with each name in [Module.FunctionNames], in the order of indexes.
+// There need not be a function of that index.
 func (m *Module) EachFunctionName(visit func(index uint32, name string)) {
 	content := m.FunctionNames()
 	r := reader{b: content, end: len(content), section: NameSection}

@@ -5,10 +5,10 @@ import (
 	"unicode/utf8"
 )
 
-// Error says where a binary breaks the format, and how.
+// Error says where and how a binary breaks the format.
 type Error struct {
 	Offset  int    // in bytes from the start of the module
-	Section string // the section it is in; "header" before the first
+	Section string // the section of the offset; "header" before the first
 	Message string // what was found and what is expected
 }
 
@@ -17,21 +17,21 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("offset %d, %s: %s", e.Offset, e.Section, e.Message)
 }
 
-// reader takes values off a window of the module. The first failure sticks; after
-// it every value is zero, so that callers check once a loop, not once a value.
+// reader reads values from a window of the module. After the first failure every value is zero, so
+// that callers check once for each loop, not for each value.
 type reader struct {
 	b       []byte
-	at      int // next byte
-	end     int // of the window
+	at      int // offset of the next byte
+	end     int // end of the window
 	section string
 	err     *Error
 }
 
-// fail records the first failure, at the given offset.
+// fail records the first failure, with its offset.
 func (r *reader) fail(at int, format string, args ...any) {
 	if r.err == nil {
 		r.err = &Error{Offset: at, Section: r.section, Message: fmt.Sprintf(format, args...)}
-		r.at = r.end // stops loops over the rest
+		r.at = r.end // ends loops over the rest
 	}
 }
 
@@ -46,7 +46,7 @@ func (r *reader) u8(what string) byte {
 	return r.b[r.at-1]
 }
 
-// u32 takes an unsigned LEB128 of at most 32 bits: 5 bytes, the last of which may use 4 bits.
+// u32 reads an unsigned LEB128 number of at most 32 bits: 5 bytes, of which the last has 4 bits.
 func (r *reader) u32(what string) uint32 {
 	start := r.at
 	var v uint32
@@ -74,7 +74,7 @@ func (r *reader) u32(what string) uint32 {
 	}
 }
 
-// u64 takes an unsigned LEB128 of at most 64 bits.
+// u64 reads an unsigned LEB128 number of at most 64 bits.
 func (r *reader) u64(what string) uint64 {
 	start := r.at
 	var v uint64
@@ -96,8 +96,8 @@ func (r *reader) u64(what string) uint64 {
 	}
 }
 
-// signed takes a signed LEB128 of the given width in bits. The unused bits of
-// the last byte must repeat the sign.
+// signed reads a signed LEB128 number of the given width in bits. The unused bits of its last byte
+// must repeat the sign.
 func (r *reader) signed(bits int, what string) int64 {
 	start := r.at
 	var v int64
@@ -114,7 +114,7 @@ func (r *reader) signed(bits int, what string) int64 {
 				r.fail(start, "%s is a LEB128 number of more than %d bytes", what, (bits+6)/7)
 				return 0
 			}
-			// The sign bit and all above it, 8-rest bits of the 7.
+			// The sign bit and all bits above it: 8-rest bits of the 7.
 			if top := c >> (rest - 1); top != 0 && top != 1<<(8-rest)-1 {
 				r.fail(start, "%s overflows %d bits", what, bits)
 				return 0
@@ -129,9 +129,8 @@ func (r *reader) signed(bits int, what string) int64 {
 	}
 }
 
-// count takes the number of members of a vector, each of at least size bytes. A
-// number that the rest of the window cannot hold is refused here, so that no
-// caller allocates by it.
+// count reads the number of members of a vector, each of at least size bytes. It refuses a number that
+// the rest of the window cannot hold, so that callers may allocate by it.
 func (r *reader) count(what string, size int, limit int) int {
 	start := r.at
 	n := r.u32("the number of " + what)
@@ -149,7 +148,7 @@ func (r *reader) count(what string, size int, limit int) int {
 	return int(n)
 }
 
-// bytes takes n bytes as a view.
+// bytes reads n bytes, as a view.
 func (r *reader) bytes(n uint32, what string) []byte {
 	if int64(n) > int64(r.left()) {
 		r.fail(r.at, "%s has %d bytes, but %d remain", what, n, r.left())
@@ -160,8 +159,7 @@ func (r *reader) bytes(n uint32, what string) []byte {
 	return v
 }
 
-// name takes a vector of bytes that is UTF-8. The limit keeps error messages
-// and tables of names small.
+// name reads a name, which must be UTF-8. The limit keeps error messages and tables of names small.
 func (r *reader) name(what string, limit int) string {
 	start := r.at
 	v := r.bytes(r.u32("the length of "+what), what)

@@ -56,8 +56,8 @@ func (p *parser) mutability() bool {
 	return b == 1
 }
 
-// limit reads the size of a memory or table. What proposals have added is
-// read, so that the caller can name it among other violations.
+// limit reads the size of a memory or table. It accepts the forms of proposals, so that the caller can
+// report them together with other violations.
 func (p *parser) limit(what string) (l Limit) {
 	at := p.at
 	flags := p.u8("the flags of a " + what)
@@ -136,8 +136,7 @@ func (p *parser) tables() {
 	}
 }
 
-// constExpr walks a constant expression. Whether it is constant and of the
-// right type is a matter of validation.
+// constExpr reads a constant expression. Validation checks that it is constant and has the right type.
 func (p *parser) constExpr() Range {
 	start := p.at
 	w := walker{reader: &p.reader, limits: &p.limits}
@@ -151,9 +150,8 @@ func (p *parser) constExpr() Range {
 	return Range{start, p.at}
 }
 
-// elements reads element segments in their eight forms: bit 0 says passive or
-// declarative, bit 1 says that the table is named or (with bit 0) that it is
-// declarative, bit 2 says that the members are expressions.
+// elements reads element segments in their eight forms. Bit 0: passive or declarative. Bit 1: the table
+// is given, or, with bit 0, the segment is declarative. Bit 2: the members are expressions.
 func (p *parser) elements() {
 	n := p.count("element segments", 2, p.limits.Segments)
 	for i := 0; i < n && p.err == nil; i++ {
@@ -221,7 +219,8 @@ func (p *parser) data() {
 			if flags == 2 {
 				d.Memory = p.u32("a memory index")
 			}
-			if memories := len(p.m.Memories) + p.m.imported[ExternMemory]; p.err == nil && int64(d.Memory) >= int64(memories) {
+			if memories := len(p.m.Memories) + p.m.imported[ExternMemory]; p.err == nil &&
+				int64(d.Memory) >= int64(memories) {
 				p.fail(at, "data segment for memory %d, which does not exist", d.Memory)
 			}
 			d.At = p.constExpr()
@@ -273,7 +272,7 @@ func (p *parser) bodies() {
 	}
 }
 
-// declarations reads the local declarations of a body: runs of a count and a type.
+// declarations reads a body's declarations of locals: runs of a count and a type.
 func (p *parser) declarations(body int) int {
 	var sum uint64
 	runs := p.count("local declarations", 2, 0)

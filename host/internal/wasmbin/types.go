@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// ValType is the type of a value, as the format encodes it.
+// ValType is the type of a value, in the format's encoding.
 type ValType byte
 
 // The value types of WebAssembly 2.0.
@@ -19,7 +19,7 @@ const (
 	ExternRef ValType = 0x6f
 )
 
-// String names the type as the text format does.
+// String returns the type's name in the text format.
 func (t ValType) String() string {
 	switch t {
 	case I32:
@@ -47,7 +47,7 @@ type FuncType struct {
 	Params, Results []ValType
 }
 
-// String writes the signature as "(i32, i32) -> (i64)".
+// String returns the signature as "(i32, i32) -> (i64)".
 func (t FuncType) String() string {
 	var b strings.Builder
 	list := func(v []ValType) {
@@ -72,7 +72,8 @@ func (t FuncType) String() string {
 
 // Equal reports whether two signatures are the same.
 func (t FuncType) Equal(u FuncType) bool {
-	return string(bytesOf(t.Params)) == string(bytesOf(u.Params)) && string(bytesOf(t.Results)) == string(bytesOf(u.Results))
+	return string(bytesOf(t.Params)) == string(bytesOf(u.Params)) &&
+		string(bytesOf(t.Results)) == string(bytesOf(u.Results))
 }
 
 func bytesOf(v []ValType) []byte {
@@ -83,7 +84,7 @@ func bytesOf(v []ValType) []byte {
 	return b
 }
 
-// ExternKind says what an import or export is.
+// ExternKind is the kind of an import or export.
 type ExternKind byte
 
 // The kinds of imports and exports.
@@ -95,7 +96,7 @@ const (
 	ExternTag    ExternKind = 4 // of the exceptions proposal
 )
 
-// String names the kind.
+// String returns the kind's name.
 func (k ExternKind) String() string {
 	switch k {
 	case ExternFunc:
@@ -112,10 +113,10 @@ func (k ExternKind) String() string {
 	return fmt.Sprintf("kind 0x%02x", byte(k))
 }
 
-// Range is a piece of the module: bytes [Start:End).
+// Range is a part of the module: bytes [Start:End).
 type Range struct{ Start, End int }
 
-// Len is its length in bytes.
+// Len returns the length in bytes.
 func (r Range) Len() int { return r.End - r.Start }
 
 // Limit is the size of a memory (in pages of 64 KiB) or a table (in elements).
@@ -126,24 +127,24 @@ type Limit struct {
 	Is64     bool // of the memory64 proposal
 }
 
-// Import is one import. Type counts for functions only; it is an index into Module.Types.
+// Import is one import. Type is an index into Module.Types, and is used for functions only.
 type Import struct {
 	Module, Name string
 	Kind         ExternKind
 	Type         uint32
 	Mutable      bool    // of a global
 	Elements     ValType // of a table
-	Offset       int     // where it stands
+	Offset       int     // in the module
 }
 
-// Table is a table of the module's own.
+// Table is a table that the module defines.
 type Table struct {
 	Type  ValType
 	Size  Limit
 	Range Range // its whole entry
 }
 
-// Global is a global of the module's own.
+// Global is a global that the module defines.
 type Global struct {
 	Type    ValType
 	Mutable bool
@@ -196,15 +197,15 @@ type Body struct {
 	Code         Range // instructions, without local declarations, with the end
 }
 
-// Section is one section as it stands in the file.
+// Section is one section of the file.
 type Section struct {
 	ID      SectionID
 	Name    string // of a custom section
-	Entry   Range  // with id and size in front
-	Content Range  // without; for a custom section without its name too
+	Entry   Range  // including id and size
+	Content Range  // without them; of a custom section, also without its name
 }
 
-// SectionID says what a section holds.
+// SectionID is the kind of a section.
 type SectionID byte
 
 // The sections of the format.
@@ -231,7 +232,7 @@ var sectionNames = [...]string{
 	"data count section", "tag section",
 }
 
-// String names the section.
+// String returns the section's name.
 func (s SectionID) String() string {
 	if int(s) < len(sectionNames) {
 		return sectionNames[s]
@@ -239,8 +240,9 @@ func (s SectionID) String() string {
 	return fmt.Sprintf("section %d", byte(s))
 }
 
-// sectionOrder is the place of each non-custom section in the file.
+// sectionOrder is the order of the non-custom sections in a file.
 var sectionOrder = [...]int{
-	SectionType: 1, SectionImport: 2, SectionFunction: 3, SectionTable: 4, SectionMemory: 5, SectionTag: 6, SectionGlobal: 7,
+	SectionType: 1, SectionImport: 2, SectionFunction: 3, SectionTable: 4, SectionMemory: 5, SectionTag: 6,
+	SectionGlobal: 7,
 	SectionExport: 8, SectionStart: 9, SectionElement: 10, SectionDataCount: 11, SectionCode: 12, SectionData: 13,
 }

@@ -1,17 +1,16 @@
 package wasmbin
 
-// Writer puts a module together from sections. The zero Writer is not ready;
-// use [NewWriter].
+// Writer builds a module from sections. Use [NewWriter]; the zero Writer is not valid.
 type Writer struct{ b []byte }
 
-// NewWriter starts a module with room for size bytes.
+// NewWriter starts a module, with capacity for size bytes.
 func NewWriter(size int) *Writer {
 	b := make([]byte, 0, size)
 	b = append(b, magic...)
 	return &Writer{b: append(b, coreVersion...)}
 }
 
-// Raw appends a whole section as it stands in another module, with id and size.
+// Raw appends a complete section of another module, including id and size.
 func (w *Writer) Raw(entry []byte) { w.b = append(w.b, entry...) }
 
 // Section appends a section with the given content.
@@ -27,7 +26,7 @@ func (w *Writer) Custom(name string, content []byte) {
 	w.Section(SectionCustom, append(body, content...))
 }
 
-// Bytes is the module so far.
+// Bytes returns the module so far.
 func (w *Writer) Bytes() []byte { return w.b }
 
 // AppendU32 appends an unsigned LEB128 number.
@@ -39,7 +38,7 @@ func AppendU32(b []byte, v uint32) []byte {
 	return append(b, byte(v))
 }
 
-// AppendS64 appends a signed LEB128 number, which is also the form of an s32.
+// AppendS64 appends a signed LEB128 number. An s32 has the same form.
 func AppendS64(b []byte, v int64) []byte {
 	for {
 		c := byte(v & 0x7f)
