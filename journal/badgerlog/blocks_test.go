@@ -9,6 +9,7 @@ import (
 
 // A group that is too big for one of Badger's transactions is still all or nothing.
 func TestAGroupBeyondATransaction(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	l := openLog(t, t.TempDir(), smallFiles)
 	var blocks []journal.Block
@@ -40,6 +41,7 @@ func TestAGroupBeyondATransaction(t *testing.T) {
 
 // A part that is missing is damage, not a shorter value.
 func TestAMissingPartIsFound(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	l := openLog(t, t.TempDir(), Options{})
 	b := journal.Block{Log: "bank", First: 1, Sequence: 1, Data: make([]byte, 3*maxInline)}

@@ -37,6 +37,7 @@ func sizeOf(t *testing.T, dir string) (bytes int64) {
 
 // What was deleted takes no room any more when it has been compacted, whether the log was closed in between or not.
 func TestDeletedBlocksGiveTheirSpaceBack(t *testing.T) {
+	t.Parallel()
 	for name, reopened := range map[string]bool{"open": false, "reopened": true} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -75,6 +76,7 @@ func TestDeletedBlocksGiveTheirSpaceBack(t *testing.T) {
 
 // Readers who began before blocks were removed read none of them wrong, and what they read stays until they have ended.
 func TestReadersKeepWhatTheyRead(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	const n = 200
@@ -114,6 +116,7 @@ func TestReadersKeepWhatTheyRead(t *testing.T) {
 
 // Whatever is removed of what, and written meanwhile, all that was not removed stays, and what was removed stays away.
 func TestCollections(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(prove.Seed(t), 6))
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
@@ -186,6 +189,7 @@ func TestCollections(t *testing.T) {
 
 // Nothing is collected while a table stands aside, as what it pointed to may be wanted.
 func TestNothingIsCollectedWhileATableStandsAside(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for round := range uint64(2) {
 		l := openLog(t, dir, smallFiles)
@@ -220,6 +224,7 @@ func TestNothingIsCollectedWhileATableStandsAside(t *testing.T) {
 // A damaged file is not collected: Badger would take the damage for its end. What it has behind that stays
 // readable, whether it is a deleted block that is damaged or not.
 func TestADamagedFileIsNotCollected(t *testing.T) {
+	t.Parallel()
 	for name, at := range map[string]int{"of a deleted block": 100_000, "of a block": 3_500_000} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -254,6 +259,7 @@ func TestADamagedFileIsNotCollected(t *testing.T) {
 // When a sync fails while values are moved, the files in which they were stay, nothing is written any more, and the
 // next opening writes everything again.
 func TestAFailedSyncOfACollection(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	const n, size = 200, 60_000
@@ -316,6 +322,7 @@ func valuesOf(t *testing.T, l *Log) (bytes int64) {
 
 // What was removed stays so when tables are merged, and when everything is looked into.
 func TestRemovedBlocksDoNotComeBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	fillBank(t, l, 1, 300, 10<<10)
@@ -357,6 +364,7 @@ func TestRemovedBlocksDoNotComeBack(t *testing.T) {
 // What was deleted is not found again, although its value is still there and Badger does not know of the deletion
 // any more.
 func TestDeletedValuesStayAway(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	fillBank(t, l, 1, 100, 10<<10)
@@ -397,6 +405,7 @@ func TestDeletedValuesStayAway(t *testing.T) {
 
 // With all pointers lost, what a collection left is found.
 func TestValuesAfterACollection(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(table string) error{
 		"damaged": func(table string) error { flipAt(t, table, -20); return nil },
 		"missing": os.Remove, // as when its name did not come to the disk, and the removal of its log did
@@ -452,6 +461,7 @@ func testValuesAfterACollection(t *testing.T, spoil func(table string) error) {
 // A file that was collected while a reader held it is removed at the next opening, if the process is killed before
 // the reader ends; and it is not missed.
 func TestACollectedFileThatWasHeld(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	const n, size = 200, 60_000

@@ -13,6 +13,7 @@ import (
 // The notes survive being opened and being begun again; a record that is torn, damaged or of another
 // journal ends them.
 func TestHeads(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	open := func(lineage uint64) *heads {
 		l := &Log{dir: dir, lineage: lineage}

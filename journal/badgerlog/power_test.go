@@ -28,6 +28,7 @@ const pageBytes = 4 << 10
 // values has failed, which Badger only logs, and either may be there in part. That all is synced when an append
 // returns is TestAppendsAreSynced's to see.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	rounds, seed := prove.Rounds(t, 3, 50), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	logs := []journal.LogName{"bank", "orders", "tally"}
@@ -185,6 +186,7 @@ func mixPages(was, is fileContent, rng *rand.Rand) fileContent {
 // Badger only logs that a sync of its values has failed. The append has failed then, nothing is written any more,
 // and the next opening writes again what the kernel may have given up: whatever the disk has of it, it is there.
 func TestAFailedSync(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for n := 1; n <= 4; n++ {
 		l := openLog(t, dir, smallFiles)
@@ -239,6 +241,7 @@ func TestAFailedSync(t *testing.T) {
 
 // A line of the log that is about a reader does not fail a writer.
 func TestADamagedValueDoesNotFailAppends(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	fillBank(t, l, 1, 10, 5000)
@@ -264,6 +267,7 @@ func TestADamagedValueDoesNotFailAppends(t *testing.T) {
 // A write that was cut short, of which nobody was told, is gone as a whole, whether its pointers are there or not,
 // and is not looked for again.
 func TestATornWriteIsForgotten(t *testing.T) {
+	t.Parallel()
 	for _, pointers := range []bool{true, false} {
 		dir := t.TempDir()
 		l := openLog(t, dir, smallFiles)
@@ -320,6 +324,7 @@ func (all files) loseMems() {
 
 // Without any of Badger's pointers everything is still there.
 func TestPointersAreMadeAgain(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, Options{})
 	var want []journal.Block
@@ -343,6 +348,7 @@ func TestPointersAreMadeAgain(t *testing.T) {
 
 // A large write of which the pointers were lost is whole again.
 func TestALargeWriteIsRecovered(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, Options{})
 	var blocks []journal.Block
@@ -365,6 +371,7 @@ func TestALargeWriteIsRecovered(t *testing.T) {
 // A flipped bit in the pointers of a process that was killed costs nothing, however long ago they were written, also if
 // what was deleted is collected then.
 func TestAFlippedBitInPointers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	const n, size = 200, 100 << 10
@@ -395,6 +402,7 @@ func TestAFlippedBitInPointers(t *testing.T) {
 
 // Of two tables in memory the log of the older one is damaged: what is missing has no greater version than Badger has.
 func TestAFlippedBitInOlderPointers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	fillBank(t, l, 1, 50, 60_000)
@@ -422,6 +430,7 @@ func TestAFlippedBitInOlderPointers(t *testing.T) {
 
 // A second loss of power, while what the first one took is written again, takes nothing of it.
 func TestARecoveryThatIsCutShort(t *testing.T) {
+	t.Parallel()
 	const n, size = 10, 8000
 	for name, again := range map[string]func(second files, values string){
 		"pointers without values": func(second files, values string) {
@@ -467,6 +476,7 @@ func TestARecoveryThatIsCutShort(t *testing.T) {
 
 // What was written after a retention has its pointers made again, and what that deleted stays away.
 func TestARecoveryAfterARetention(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	const size = 60_000
@@ -495,6 +505,7 @@ func TestARecoveryAfterARetention(t *testing.T) {
 
 // The directory is synced when its files have changed, and not otherwise.
 func TestTheDirectoryIsSynced(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	syncs := 0
 	d := directory{path: dir, sync: func(string) error { syncs++; return nil }}

@@ -22,6 +22,7 @@ var lookedAt = map[string]string{
 }
 
 func TestBadgersVersion(t *testing.T) {
+	t.Parallel()
 	content, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +44,7 @@ func TestBadgersVersion(t *testing.T) {
 
 // A log of a terabyte is not ten thousands of open files.
 func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if size := fileBytesFor(filepath.Join(dir, "none"), valueFileBytes, maxFilesOfASize); size != valueFileBytes {
 		t.Errorf("the first file has %d bytes", size)
@@ -78,6 +80,7 @@ func TestFilesOfValuesGrowWithTheLog(t *testing.T) {
 
 // Files of several sizes stand in one log, whether it was killed or closed in between.
 func TestFilesOfValuesOfSeveralSizes(t *testing.T) {
+	t.Parallel()
 	const each, size = 12, 1 << 20
 	dir, n := t.TempDir(), uint64(0)
 	for life, file := range []int64{4 << 20, 8 << 20, 4 << 20} {
@@ -97,6 +100,7 @@ func TestFilesOfValuesOfSeveralSizes(t *testing.T) {
 // What a kill left in a log of a table in memory fits into one again, also if the tables are smaller now, or the
 // opening is killed, too.
 func TestALargeTableInMemory(t *testing.T) {
+	t.Parallel()
 	for name, size := range map[string]int64{"as it was made": 64 << 20, "cut to its content": 20<<20 + 1} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "00001"+memSuffix), nil, 0o600); err != nil {
@@ -137,6 +141,7 @@ func TestALargeTableInMemory(t *testing.T) {
 
 // A flipped bit in a file of values costs the batch in which it is, and no other, also in the newest file.
 func TestAFlippedBitInAValue(t *testing.T) {
+	t.Parallel()
 	for _, killed := range []bool{false, true} {
 		dir := t.TempDir()
 		l := openLog(t, dir, smallFiles)
@@ -171,6 +176,7 @@ func TestAFlippedBitInAValue(t *testing.T) {
 
 // What Badger writes to its files of values is read as it is.
 func TestStoredValues(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, Options{})
 	blocks := []journal.Block{testBlock("bank", 1, 100), testBlock("orders", 1, 70_000)}
@@ -203,6 +209,7 @@ func TestStoredValues(t *testing.T) {
 
 // A list that is as long as it can be is read back, and a damaged one is none.
 func TestLists(t *testing.T) {
+	t.Parallel()
 	files := map[uint32]finished{}
 	for id := range uint32(1000) {
 		files[id*7] = finished{int64(id) << 30, uint64(id) << 40}
@@ -222,6 +229,7 @@ func TestLists(t *testing.T) {
 
 // A file of values that is missing or was cut short is noticed.
 func TestAMissingFileOfValues(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(path string) error{
 		"missing": os.Remove,
 		"short":   func(path string) error { return os.Truncate(path, 100<<10) },
@@ -255,6 +263,7 @@ func TestAMissingFileOfValues(t *testing.T) {
 
 // Counts of deleted values that Badger would not survive are thrown away.
 func TestDamagedDiscards(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, dir, smallFiles)
 	const n, size = 200, 60_000
@@ -297,6 +306,7 @@ func TestDamagedDiscards(t *testing.T) {
 
 // A log of an earlier version, which may lack any of its pointers, is taken over.
 func TestOlderLogs(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []bool{false, true} {
 		dir := t.TempDir()
 		l := openLog(t, dir, smallFiles)

@@ -24,6 +24,7 @@ var indexBits = flag.Bool("damage.bits", false, "TestDamageOfTheIndexIsNoticedBy
 // Whatever happens to a file of the index, the next opening succeeds, no log is called damaged, and
 // everything can be read and written as before.
 func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
+	t.Parallel()
 	cases, seed := prove.Rounds(t, 60, 1000), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	made, work := t.TempDir(), filepath.Join(t.TempDir(), "work")
@@ -191,6 +192,7 @@ func lookAtSmall(t *testing.T, all files, dir, what string, damage func() error,
 
 // An error of the system is no damage: the index stays.
 func TestTheIndexStaysWhenTheSystemFails(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	want := makeSmall(t, dir)
 	tables, err := filepath.Glob(filepath.Join(dir, "index", "*.table"))

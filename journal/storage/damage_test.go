@@ -37,6 +37,7 @@ const damageKeys = 7
 // open, by the log that is damaged, or by the read. The process survives, but for
 // compactions that meet a damaged block; after two such deaths the table is found.
 func TestDamagedFiles(t *testing.T) {
+	t.Parallel()
 	cases, seed := prove.Rounds(t, 16, 1000), prove.Seed(t)
 	dir := t.TempDir()
 	makeTemplates(t, dir)

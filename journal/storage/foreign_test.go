@@ -39,6 +39,7 @@ func makeTwin(t *testing.T, name string, rounds int) string {
 // Files of another journal, one or all, are found where they are read, and no event of
 // that journal is served.
 func TestFilesOfAnotherJournal(t *testing.T) {
+	t.Parallel()
 	for _, what := range []string{"log/000001.sst", "log/000002.sst", "log/000001.vlog", "log/*.vlog", "log/*", "index/*"} {
 		t.Run(strings.ReplaceAll(what, "/", " "), func(t *testing.T) {
 			ours, others := makeTwin(t, "ours", 2), makeTwin(t, "others", 2)
@@ -99,6 +100,7 @@ func replace(t *testing.T, to, from, what string) {
 
 // An older copy of the log's files over newer ones: index and heads know better.
 func TestAnOlderLogOverANewerOne(t *testing.T) {
+	t.Parallel()
 	ours := makeTwin(t, "ours", 1)
 	older, err := readJournal(ours)
 	if err != nil {
@@ -140,6 +142,7 @@ func TestAnOlderLogOverANewerOne(t *testing.T) {
 
 // A lost or damaged lineage is found again in the log.
 func TestALostLineage(t *testing.T) {
+	t.Parallel()
 	dir := makeTwin(t, "ours", 1)
 	e := openStorage(t, dir, Options{})
 	want := e.log.Lineage()
@@ -175,6 +178,7 @@ func TestALostLineage(t *testing.T) {
 // Without its lineage and with its list of tables emptied, a journal is not taken for a new one: what the values are is
 // still there.
 func TestAnEmptiedLogIsNoNewJournal(t *testing.T) {
+	t.Parallel()
 	dir := makeTwin(t, "ours", 1)
 	if err := os.Remove(filepath.Join(dir, "lineage")); err != nil {
 		t.Fatal(err)

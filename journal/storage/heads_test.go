@@ -13,6 +13,7 @@ import (
 // A log that lost the end of what was acknowledged, in a process that was killed before any of it was
 // in a table of the index, is refused, verify says so, and a rebuild accepts it.
 func TestALostEndAfterAKill(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir, killed := t.TempDir(), t.TempDir()
 	j := openJournal(t, dir)

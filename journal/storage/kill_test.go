@@ -70,6 +70,7 @@ func beVictim(dir string) {
 
 // A process that is killed at any moment loses nothing that it acknowledged.
 func TestKill9(t *testing.T) {
+	t.Parallel()
 	rounds, seed := prove.Rounds(t, 4, 200), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 9))
 	dir := t.TempDir()

@@ -32,6 +32,7 @@ func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
 var smallFiles = Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20}
 
 func TestModel(t *testing.T) {
+	t.Parallel()
 	disk := &directory{dir: t.TempDir(), options: smallFiles}
 	journaltest.Model(t, disk, prove.Seed(t), prove.Time(t, 2*time.Second, 3*time.Minute))
 }

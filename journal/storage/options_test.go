@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestASecondOpenIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	e, err := Open(dir, Options{})
 	if err != nil {
@@ -45,6 +46,7 @@ func TestASecondOpenIsRefused(t *testing.T) {
 
 // Commits of any size, and many of them in one group, fit into Badger's transactions.
 func TestBigCommits(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	e, err := Open(t.TempDir(), smallFiles)
 	if err != nil {
@@ -101,6 +103,7 @@ func TestBigCommits(t *testing.T) {
 // A kill between the making of a file and its first byte leaves Badger with files that it
 // refuses to open.
 func TestFilesThatWereNeverWritten(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for range 2 {
 		e, err := Open(dir, Options{})
@@ -120,6 +123,7 @@ func TestFilesThatWereNeverWritten(t *testing.T) {
 
 // The engine counts what it writes, and what it has on disk.
 func TestCount(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	for i := range 2 {
@@ -149,6 +153,7 @@ func TestCount(t *testing.T) {
 
 // Blocks of the index stay in memory once they were looked into, unless they may not, and are counted.
 func TestIndexCache(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	for i, bytes := range []int64{0, 0, -1} { // the first fills it

@@ -82,6 +82,7 @@ func beRetainer(dir string) {
 
 // A process that is killed while it deletes loses nothing that an entity needs.
 func TestKill9InRetention(t *testing.T) {
+	t.Parallel()
 	rounds, seed := prove.Rounds(t, 4, 200), prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 11))
 	dir := t.TempDir()

@@ -10,6 +10,7 @@ import (
 )
 
 func TestStorage(t *testing.T) {
+	t.Parallel()
 	journaltest.Run(t, func(t *testing.T) journaltest.Reopener {
 		dir := t.TempDir()
 		return func(t testing.TB) journal.Engine {
@@ -37,6 +38,7 @@ func BenchmarkHydration(b *testing.B) {
 
 // Whatever the mode of a directory that was copied here is, only its owner can enter it once it is open.
 func TestOnlyTheOwnerEntersTheJournal(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("modes mean nothing there")
 	}

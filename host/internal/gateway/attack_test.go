@@ -277,6 +277,7 @@ func TestTheReasonIsNotLost(t *testing.T) {
 
 // It arrives also if the host cannot send at present, as the client does not read before it has sent all.
 func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
+	t.Parallel()
 	prove.SkipShort(t, "it fills the buffers of sockets")
 	s := start(t, Options{MessageBytes: 1 << 10, linger: time.Minute})
 	service := s.fake.services["bank"]
@@ -346,6 +347,7 @@ func TestBrokenHandshakes(t *testing.T) {
 // A client that never reads holds its own connection up, and for no longer than
 // a write may take.
 func TestNeverReading(t *testing.T) {
+	t.Parallel()
 	prove.SkipShort(t, "it fills the buffers of sockets")
 	s := start(t, Options{WriteTime: time.Second, InFlight: 4})
 	s.fake.mu.Lock()
@@ -363,14 +365,12 @@ func TestNeverReading(t *testing.T) {
 		t.Error(err)
 	}
 	// The host has let go of all three when nothing counts as a stream any more.
-	for len(s.server.streams) > 0 {
-		if t.Context().Err() != nil {
-			t.Fatal("streams are still open")
-		}
+	s.until("all streams end", func() bool {
 		if _, err := s.client.Service(t.Context(), "bank"); err != nil {
 			t.Fatal(err)
 		}
-	}
+		return len(s.server.streams) == 0
+	})
 	_ = one
 }
 
@@ -391,6 +391,7 @@ func TestCommandFloodWithoutReading(t *testing.T) {
 }
 
 func TestSlowRequests(t *testing.T) {
+	t.Parallel()
 	// Only what a test is about is short, so that nothing else is too slow on a busy machine.
 	const short = 100 * time.Millisecond
 	var sites []*site

@@ -272,6 +272,7 @@ func TestDataThatDoesNotFitIsPlaced(t *testing.T) {
 // Commands go on coming while modules are swapped and gateway and host restart;
 // each is carried out once, and a follower gets each event once, in order.
 func TestNothingLostAcrossRestarts(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	listen := hosttest.Address(t)
 	s, c := serve(t, h.Host, listen)

@@ -68,7 +68,9 @@ func (s *site) watched(wait func()) {
 // until waits for something that is bound to happen.
 func (s *site) until(what string, happens func() bool) {
 	s.Helper()
-	for begin := time.Now(); !happens(); runtime.Gosched() {
+	looks := time.NewTicker(time.Millisecond) // so that whoever makes it happen has the processor
+	defer looks.Stop()
+	for begin := time.Now(); !happens(); <-looks.C {
 		if time.Since(begin) > 2*time.Minute { // which no test takes
 			s.Fatalf("it did not happen: %s", what)
 		}
@@ -183,6 +185,7 @@ func TestAMessageWithoutRoom(t *testing.T) {
 // take all there is: small requests of others go on, and when somebody needs the room the
 // ones that stall are closed.
 func TestStalledClientsMakeRoom(t *testing.T) {
+	t.Parallel()
 	prove.SkipShort(t, "it waits for clients to stall")
 	o := within()
 	o.StallTime = 50 * time.Millisecond
@@ -341,6 +344,7 @@ func TestCarriage(t *testing.T) {
 // whole or in part, read or not, ended in any way. At no time does anybody hold more than
 // it may, and in the end everything has come back, which start checks.
 func TestRandomClients(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	o := within()

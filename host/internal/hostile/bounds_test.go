@@ -32,8 +32,8 @@ const stall = 30 * time.Millisecond
 // A neighbour loses nothing beside any one hostile guest or client, and does not wait
 // for it. A short run each; what it measured is printed.
 func TestNeighbours(t *testing.T) {
-	prove.SkipShort(t, "it runs the program")
 	raced.Skip(t, "it runs other processes only")
+	beside := prove.Time(t, time.Second, 5*time.Second)
 	for _, a := range attacks() {
 		if *only != "" && a.name != *only {
 			continue
@@ -41,7 +41,7 @@ func TestNeighbours(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			var r result
 			for range 3 { // a machine that does much else may stall by itself
-				r = run(t, a, rounds{alone: 500 * time.Millisecond, beside: 1500 * time.Millisecond})
+				r = run(t, a, rounds{alone: beside / 3, beside: beside})
 				t.Log(r)
 				if r.held() || r.beside.quantile(.99) <= stall {
 					return
