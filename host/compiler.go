@@ -4,7 +4,7 @@ import (
 	"context"
 	"os"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 )
 
 // CompilerMain is the compiler process that [Options].Compiler leads to. args are
@@ -16,5 +16,5 @@ import (
 //		os.Exit(host.CompilerMain(os.Args[2:]))
 //	}
 func CompilerMain(args []string) int {
-	return sandbox.ServeCompiler(context.Background(), args, os.Stdin, os.Stdout, os.Stderr)
+	return compile.Serve(context.Background(), args, os.Stdin, os.Stdout, os.Stderr)
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/registry"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -30,7 +30,7 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.
 	if err := c.catalog.MayPut(digest, int64(len(module))); err != nil {
 		return service.Module{}, err
 	}
-	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s sandbox.Stage, done, total int64) {
+	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s compile.Stage, done, total int64) {
 		progress(service.Progress{Stage: string(s), Done: done, Total: total})
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -28,7 +29,7 @@ func Inspect(ctx context.Context, module []byte, o InspectOptions) (_ *service.I
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, runtime.Close(context.WithoutCancel(ctx))) }()
-	return runtime.Inspect(ctx, module, o.Limits, func(s sandbox.Stage, done, total int64) {
+	return runtime.Inspect(ctx, module, o.Limits, func(s compile.Stage, done, total int64) {
 		if o.Progress != nil {
 			o.Progress(service.Progress{Stage: string(s), Done: done, Total: total})
 		}

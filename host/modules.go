@@ -17,7 +17,7 @@ func (h *Host) Modules() (service.Modules, error) {
 	if err != nil {
 		return service.Modules{}, err
 	}
-	code, err := h.runtime.CodeBytes()
+	code, err := h.runtime.Compiler().CodeBytes()
 	if err != nil {
 		return service.Modules{}, err
 	}
@@ -41,7 +41,7 @@ func (h *Host) DeleteModule(d service.Digest) error {
 	if err != nil {
 		return err
 	}
-	err = c.catalog.DeleteModule(d, h.runtime.RemoveCode)
+	err = c.catalog.DeleteModule(d, h.runtime.Compiler().RemoveCode)
 	if err == nil {
 		h.opt.Logger.Info("a module was deleted", "module", d)
 	}
@@ -66,7 +66,7 @@ func (h *Host) CollectModules(before time.Time) (Collected, error) {
 	if done.Modules, err = c.catalog.Collect(before); err != nil {
 		return done, err
 	}
-	done.CodeBytes, err = h.runtime.CollectCode(before, c.catalog.Keeps)
+	done.CodeBytes, err = h.runtime.Compiler().CollectCode(before, c.catalog.Keeps)
 	return done, err
 }
 

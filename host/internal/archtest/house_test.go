@@ -24,6 +24,7 @@ var layers = []string{
 	"words",     // what the host speaks of, and the smallest tools
 	"tools",     // one job each, none of which knows a service that runs
 	"parts",     // what a service that runs is made of
+	"compile",   // how guests are compiled
 	"sandbox",   // guests that run
 	"engine",    // one service
 	"registry",  // all services
@@ -88,7 +89,10 @@ var house = []room{
 	{path: "guest-sdk/guesttest", layer: "engine", may: []string{"abi", "guest-sdk", "guest-sdk/internal/*"}, support: true,
 		why: "runs a service natively under go test, with nothing that a guest would not have"},
 
-	{path: "host/internal/sandbox", layer: "sandbox", may: []string{"internal/yield", "host/internal/admission", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/compartment", "host/internal/fair", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema"},
+	{path: "host/internal/sandbox/compile", layer: "compile", may: []string{"abi", "host/service", "host/internal/admission", "host/internal/compartment", "host/internal/metering", "host/internal/wasmbin"},
+		outside: []string{"github.com/tetratelabs/wazero"},
+		why:     "making machine code of a module, and keeping it, is done without running anything of the module"},
+	{path: "host/internal/sandbox", layer: "sandbox", may: []string{"internal/yield", "host/internal/admission", "host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin", "host/internal/metering", "host/internal/fair", "host/internal/lifecycle", "host/internal/budget", "host/internal/schema", "host/internal/sandbox/compile"},
 		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, // the latter for memory that the Go heap cannot give
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/internal/budget", layer: "tools", may: []string{"host/service"},
@@ -109,7 +113,7 @@ var house = []room{
 	{path: "host/internal/conform", layer: "engine", may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
 		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},
 	{path: "host/internal/registry", layer: "registry",
-		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/fair", "host/internal/stream", "host/internal/sandbox", "host/internal/catalog"},
+		may: []string{"host/service", "host/internal/budget", "abi", "journal", "host/internal/lifecycle", "host/internal/latency", "host/internal/engine", "host/internal/fair", "host/internal/stream", "host/internal/sandbox", "host/internal/sandbox/compile", "host/internal/catalog"},
 		why: "keeps the set of services running; how requests come in is not its business"},
 	{path: "host/internal/router", layer: "routes", may: []string{"host/service"},
 		why: "senders know names and keys; where a service runs may change without their knowing, so they meet it by an interface only"},

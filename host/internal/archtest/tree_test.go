@@ -206,6 +206,16 @@ func TestTableGoesDownwards(t *testing.T) {
 	}
 }
 
+// What runs untrusted code is in one place of the tree.
+func TestWazeroStaysInTheSandbox(t *testing.T) {
+	const wazero, sandbox = "github.com/tetratelabs/wazero", "host/internal/sandbox"
+	for _, r := range house {
+		if slices.Contains(r.outside, wazero) && !r.support && r.path != sandbox && !strings.HasPrefix(r.path, sandbox+"/") {
+			t.Errorf("%s may import wazero; only what lies below %s may", r.path, sandbox)
+		}
+	}
+}
+
 // ARCHITECTURE.md shows the same layers, from the top, with the same packages in them, but for
 // plugins, examples and what only tests import.
 func TestTheTableIsDocumented(t *testing.T) {

@@ -12,13 +12,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Stage is a step of a deployment, for progress.
 type Stage string
 
-// The steps of a deployment that come after those of [sandbox.Stage].
+// The steps of a deployment that come after those of [compile.Stage].
 const (
 	StageStoring  Stage = "storing"
 	StageDraining Stage = "draining"
@@ -102,12 +103,12 @@ func (s *Registry) lockForDeploy(ctx context.Context, spec service.Spec) (*Servi
 
 // stored is a module of the catalog. While it is in memory it counts among the bytes in
 // flight.
-func (s *Registry) stored(d service.Digest) (sandbox.Source, error) {
+func (s *Registry) stored(d service.Digest) (compile.Source, error) {
 	size, err := s.opt.Catalog.Check(d)
 	if err != nil {
-		return sandbox.Source{}, err
+		return compile.Source{}, err
 	}
-	return sandbox.Source{Digest: d, Size: size, Read: func() ([]byte, func(), error) {
+	return compile.Source{Digest: d, Size: size, Read: func() ([]byte, func(), error) {
 		if err := s.modules.Take(budget.FlightBytes, size); err != nil {
 			return nil, nil, err
 		}
@@ -129,7 +130,7 @@ func (s *Registry) deploy(ctx context.Context, svc *Service, spec service.Spec, 
 	building, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)() // so that a build does not hold up the host's end
-	source, err := sandbox.Loaded(module), error(nil)
+	source, err := compile.Loaded(module), error(nil)
 	if len(module) == 0 {
 		source, err = s.stored(spec.Module)
 	}
@@ -158,7 +159,7 @@ func (s *Registry) deploy(ctx context.Context, svc *Service, spec service.Spec, 
 
 // prepare does what comes before a service is touched: it builds a module, stores it if it is
 // new, and holds it to the service's log.
-func (s *Registry) prepare(ctx context.Context, svc *Service, spec service.Spec, module []byte, source sandbox.Source, progress Progress) (*build, error) {
+func (s *Registry) prepare(ctx context.Context, svc *Service, spec service.Spec, module []byte, source compile.Source, progress Progress) (*build, error) {
 	built, err := s.build(ctx, svc, spec, source, false, progress)
 	if err != nil {
 		return nil, err
@@ -216,7 +217,7 @@ func (s *Registry) resume(ctx context.Context, svc *Service, old *build) error {
 // build compiles a module, which tries a first sandbox, and makes an engine that
 // makes the others when it needs them. recorded says that it is what the service has been
 // deployed with.
-func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, module sandbox.Source, recorded bool, progress Progress) (_ *build, err error) {
+func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, module compile.Source, recorded bool, progress Progress) (_ *build, err error) {
 	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
 		return nil, err
 	}
@@ -230,7 +231,7 @@ func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, m
 		return nil, err
 	}
 	var began time.Time // of its start, without what comes before, which is done once and kept
-	program, err := s.opt.Runtime.CompileFor(ctx, sandbox.Tenant{Account: svc.account, Name: spec.Service, Recorded: recorded}, module, spec.Limits, spec.Settings, func(stage sandbox.Stage, done, total int64) {
+	program, err := s.opt.Runtime.CompileFor(ctx, sandbox.Tenant{Account: svc.account, Name: spec.Service, Recorded: recorded}, module, spec.Limits, spec.Settings, func(stage compile.Stage, done, total int64) {
 		if stage == sandbox.StageInitialising && done == 0 {
 			began = time.Now()
 		}

@@ -62,7 +62,7 @@ func TestClockIsTheCommands(t *testing.T) {
 	read := func(id, at int32) []byte {
 		return testguest.Code(testguest.I32Const(id), testguest.I64Const(0), testguest.I32Const(scratch+at), testguest.Call(0), testguest.Drop)
 	}
-	i := instantiate(t, compile(t, asker(admission.WASI, "clock_time_get", []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, i32s(1),
+	i := instantiate(t, mustCompile(t, asker(admission.WASI, "clock_time_get", []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, i32s(1),
 		read(0, 0), read(1, 8), read(1, 16), read(0, 24)), quick), nil)
 	for range 2 { // the same at each command: nothing of the last one is left
 		command(t, i, 1_000_000, 0)
@@ -83,7 +83,7 @@ func TestRandomIsTheSeeds(t *testing.T) {
 	draw := func(at int32) []byte {
 		return testguest.Code(testguest.I32Const(scratch+at), testguest.I32Const(16), testguest.Call(0), testguest.Drop)
 	}
-	i := instantiate(t, compile(t, asker(admission.WASI, "random_get", i32s(2), i32s(1), draw(0), draw(16)), quick), nil)
+	i := instantiate(t, mustCompile(t, asker(admission.WASI, "random_get", i32s(2), i32s(1), draw(0), draw(16)), quick), nil)
 	seen := map[string]bool{}
 	for _, seed := range []byte{1, 2, 1} {
 		command(t, i, 0, seed)
@@ -115,7 +115,7 @@ func TestPollReturnsAtOnceAndMovesTheClock(t *testing.T) {
 			testguest.Code(liarAnswer...),
 		)},
 	}.Bytes()
-	i := instantiate(t, compile(t, module, quick), nil)
+	i := instantiate(t, mustCompile(t, module, quick), nil)
 	command(t, i, 5, 0)
 	if n := binary.LittleEndian.Uint32(peek(t, i, 0x200, 4)); n != 1 {
 		t.Errorf("%d events, want the earlier clock alone", n)
@@ -146,7 +146,7 @@ func TestSystemFunctionsCheckPointers(t *testing.T) {
 				}
 			}
 			call := testguest.Code(code, testguest.Call(0), testguest.Drop)
-			i := instantiate(t, compile(t, asker(admission.WASI, name, f.Params, f.Results, call), quick), nil)
+			i := instantiate(t, mustCompile(t, asker(admission.WASI, name, f.Params, f.Results, call), quick), nil)
 			command(t, i, 0, 0)
 			if i.Broken() {
 				t.Errorf("%s(%d …) broke the instance", name, v)
@@ -177,7 +177,7 @@ func TestFilesAreNotThere(t *testing.T) {
 			}
 		}
 		call := testguest.Code(code, testguest.Call(0), testguest.Store32(0))
-		i := instantiate(t, compile(t, asker(admission.WASI, name, f.Params, f.Results, call), quick), nil)
+		i := instantiate(t, mustCompile(t, asker(admission.WASI, name, f.Params, f.Results, call), quick), nil)
 		command(t, i, 0, 0)
 		if got := errno(binary.LittleEndian.Uint32(peek(t, i, 0, 4))); got != want {
 			t.Errorf("%s answers %d, want %d", name, got, want)
@@ -215,7 +215,7 @@ func TestLogs(t *testing.T) {
 		},
 	}.Bytes()
 	sink := &logSink{}
-	i := instantiate(t, compile(t, module, quick), sink)
+	i := instantiate(t, mustCompile(t, module, quick), sink)
 	command(t, i, 0, 0)
 	want := []string{"1 hello", `3 \xff\xfe!\n`, "0 ", "1 hello and the end", "1 unfinished", `0 in the \x1b[31manswer\u202e`}
 	if got := strings.Join(sink.lines, "|"); got != strings.Join(want, "|") {
@@ -246,7 +246,7 @@ func TestLogFloods(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			sink := &logSink{}
-			i := instantiate(t, compile(t, module, service.Limits{LogBytes: limit}), sink)
+			i := instantiate(t, mustCompile(t, module, service.Limits{LogBytes: limit}), sink)
 			for range 2 {
 				sink.lines, sink.bytes = nil, 0
 				command(t, i, 0, 0)

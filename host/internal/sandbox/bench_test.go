@@ -37,7 +37,7 @@ func BenchmarkHandle(b *testing.B) {
 		typ    uint16
 	}{{"minimal/nop", minimal, testguest.CounterNop}, {"minimal/add", minimal, testguest.CounterAdd}, {"go/echo", golang, 0}} {
 		b.Run(c.name, func(b *testing.B) {
-			i := instantiate(b, compile(b, c.module, service.Limits{}), nil)
+			i := instantiate(b, mustCompile(b, c.module, service.Limits{}), nil)
 			call := nop
 			call.Type = c.typ
 			b.ReportAllocs()
@@ -68,7 +68,7 @@ func each(rounds, n int, f func()) time.Duration {
 // guest with the same request in its mailbox: what is above it is the border itself.
 func BenchmarkBorder(b *testing.B) {
 	ctx := context.Background()
-	i := instantiate(b, compile(b, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(b, mustCompile(b, testguest.Counter("c"), service.Limits{}), nil)
 	if _, err := i.Handle(ctx, nop); err != nil {
 		b.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func BenchmarkStart(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := compile(b, module, service.Limits{})
+	p := mustCompile(b, module, service.Limits{})
 	raw := rawInstances(b, module)
 	_ = newInstance(b, p).Close() // makes the image
 	image := p.image
@@ -170,7 +170,12 @@ func rawInstances(b *testing.B, module []byte) func() io.Closer {
 	b.Cleanup(func() { _ = r.Close(ctx) })
 	m, err := wasmbin.Parse(module, wasmbin.DefaultLimits())
 	if err == nil {
-		err = provide(ctx, r, m.Imports)
+		var modules []string
+		for _, x := range m.Imports {
+			modules = append(modules, x.Module)
+		}
+		slices.Sort(modules)
+		err = provide(ctx, r, slices.Compact(modules))
 	}
 	if err != nil {
 		b.Fatal(err)
@@ -248,7 +253,7 @@ func BenchmarkResetAfterTrap(b *testing.B) {
 		trap, run string
 	}{"minimal": {testguest.Counter("c"), "trap", "nop"}, "go": {golang, "panic", "echo"}} {
 		b.Run(name, func(b *testing.B) {
-			p := compile(b, c.module, service.Limits{})
+			p := mustCompile(b, c.module, service.Limits{})
 			i := instantiate(b, p, nil)
 			call := func(name string) error {
 				n := slices.IndexFunc(p.module.Manifest.Commands, func(t abi.CommandType) bool { return t.Name == name })
@@ -301,7 +306,7 @@ func BenchmarkEndingGuests(b *testing.B) {
 	}
 	bare := start(wazero.NewRuntimeConfig())
 	watched := start(wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
-	i := instantiate(b, compile(b, module, service.Limits{Fuel: endless}), nil)
+	i := instantiate(b, mustCompile(b, module, service.Limits{Fuel: endless}), nil)
 	metered := i.module.ExportedFunction("kernel")
 	run := func(ctx context.Context, f api.Function) time.Duration {
 		var stack [1]uint64
@@ -325,7 +330,7 @@ func BenchmarkEndingGuests(b *testing.B) {
 
 // BenchmarkHydrate is one event of a long history.
 func BenchmarkHydrate(b *testing.B) {
-	i := instantiate(b, compile(b, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(b, mustCompile(b, testguest.Counter("c"), service.Limits{}), nil)
 	data := []byte(`{"amount":5,"from":"alice","to":"bob","note":"thanks for the fish"}`)
 	b.ReportAllocs()
 	err := i.Hydrate(context.Background(), 1, "key", 0, nil, func(yield func(service.GuestEvent) error) error {
@@ -344,7 +349,7 @@ func BenchmarkHydrate(b *testing.B) {
 // The sandbox allocates nothing a call beyond the outcome: the copy of the
 // answer, and the list of events. What wazero allocates is counted apart.
 func TestHandleAllocations(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	ctx := t.Context()
 	call := service.GuestCall{Type: testguest.CounterAdd, ID: "id"}
 	if _, err := i.Handle(ctx, call); err != nil {
@@ -412,7 +417,7 @@ func BenchmarkUpload(b *testing.B) {
 // millisecond, for half a second each.
 func BenchmarkNeighbourOfABomb(b *testing.B) {
 	r := newRuntime(b, Options{Compiler: compilerCommand()})
-	i := instantiate(b, compile(b, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(b, mustCompile(b, testguest.Counter("c"), service.Limits{}), nil)
 	ctx := context.Background()
 	call := service.GuestCall{Slot: 1, Type: testguest.CounterAdd, ID: "0123456789abcdef", Data: []byte(`{"amount":5}`)}
 	commands := func(took []float64) []float64 {
@@ -438,13 +443,13 @@ func BenchmarkNeighbourOfABomb(b *testing.B) {
 	for b.Loop() {
 		alone = commands(alone)
 		busy, stop := context.WithCancel(ctx)
-		before := r.compilations.Load()
+		before := r.compiler.Compilations()
 		exploded := make(chan error, 1)
 		go func() {
 			_, err := r.Compile(busy, "", bomb, service.Limits{}, service.Settings{}, nil)
 			exploded <- err
 		}()
-		for r.compilations.Load() == before {
+		for r.compiler.Compilations() == before {
 			runtime.Gosched()
 		}
 		beside = commands(beside)

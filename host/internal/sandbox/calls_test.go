@@ -50,7 +50,7 @@ func ask(i *Instance, kind abi.RequestKind, slot uint32) error {
 // within its limits, the instance refuses further calls until it is reset, and then
 // it is as it was and the next command works.
 func misbehave(t *testing.T, c testguest.Misbehaviour, l service.Limits) {
-	p := compile(t, c.Module, l)
+	p := mustCompile(t, c.Module, l)
 	i := instantiate(t, p, nil)
 	start := i.MemoryBytes()
 	if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
@@ -99,7 +99,7 @@ func TestTrapHasAStackTrace(t *testing.T) {
 			b.Custom("name", []byte{1, 12, 2, 1, 4, 'c', 'a', 'l', 'l', 2, 3, 'b', 'o', 'o'})
 		},
 	}.Bytes()
-	i := instantiate(t, compile(t, module, quick), nil)
+	i := instantiate(t, mustCompile(t, module, quick), nil)
 	err := ask(i, abi.ReqCommand, testguest.LiarSlot)
 	if d := detail(err); !strings.Contains(d, ".boo()") || !strings.Contains(d, ".call(i32) i64") {
 		t.Errorf("trace %q of %v", d, err)
@@ -108,7 +108,7 @@ func TestTrapHasAStackTrace(t *testing.T) {
 
 func TestCounter(t *testing.T) {
 	ctx := t.Context()
-	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{}), nil)
 	if err := i.Hydrate(ctx, 3, "key", 0, nil, events(10_000, bytes.Repeat([]byte("x"), 100))); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestCounter(t *testing.T) {
 
 // An outcome is a copy: what the guest does later does not reach it.
 func TestOutcomeIsACopy(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{}), nil)
 	o, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterEcho, ID: "a", Data: []byte(`"first"`)})
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestOutcomeIsACopy(t *testing.T) {
 }
 
 func TestTooLargeData(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{CommandBytes: 100}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{CommandBytes: 100}), nil)
 	big := make([]byte, 101)
 	if _, err := i.Handle(t.Context(), service.GuestCall{Data: big}); service.KindOf(err) != service.KindTooLarge || i.Broken() {
 		t.Errorf("command: %v, broken %v", err, i.Broken())
@@ -185,14 +185,14 @@ func TestTooLargeData(t *testing.T) {
 // Mailboxes grow with the request, also across a growth of memory; a guest that
 // cannot grow its own says so once.
 func TestMailboxGrows(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{}), nil)
 	for _, size := range []int{10, 100_000, 1 << 20, 50} {
 		o, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterNop, Data: make([]byte, size)})
 		if err != nil || replyOf(t, o) != "null" {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 	}
-	fixed := instantiate(t, compile(t, testguest.Liar{}.Bytes(), service.Limits{}), nil)
+	fixed := instantiate(t, mustCompile(t, testguest.Liar{}.Bytes(), service.Limits{}), nil)
 	most := testguest.LiarBytes - testguest.LiarMailbox - 64 // not a multiple of what mailboxes are rounded to
 	if _, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, most)}); err != nil {
 		t.Fatalf("a request as large as the guest's fixed mailbox: %v", err)
@@ -205,7 +205,7 @@ func TestMailboxGrows(t *testing.T) {
 
 func TestHydrateFailures(t *testing.T) {
 	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event", "what is this")
-	i := instantiate(t, compile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault, abi.ReqSnapshot: fault}}.Bytes(), quick), nil)
+	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault, abi.ReqSnapshot: fault}}.Bytes(), quick), nil)
 	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, events(3, nil))
 	if service.KindOf(err) != service.KindFault || i.Broken() {
 		t.Errorf("fault: %v, broken %v", err, i.Broken())
@@ -225,7 +225,7 @@ func TestHydrateFailures(t *testing.T) {
 
 // Limits are those of the service: one event, a small outcome.
 func TestServiceLimits(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("counter"), service.Limits{Events: 2, OutcomeBytes: 256}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{Events: 2, OutcomeBytes: 256}), nil)
 	_, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterAdd3})
 	if service.KindOf(err) != service.KindOutcomeTooLarge || !strings.Contains(err.Error(), "more than 2 events") {
 		t.Errorf("%v", err)
@@ -253,7 +253,7 @@ func TestTableLimit(t *testing.T) {
 		}.Bytes()
 	}
 	limits := service.Limits{TableElements: 50, Fuel: endless}
-	i := instantiate(t, compile(t, module(10), limits), nil)
+	i := instantiate(t, mustCompile(t, module(10), limits), nil)
 	for range 3 {
 		if err := ask(i, abi.ReqCommand, testguest.LiarSlot); err != nil {
 			t.Fatal(err)
@@ -266,7 +266,7 @@ func TestTableLimit(t *testing.T) {
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "51") || !strings.Contains(err.Error(), "50") {
 		t.Errorf("a table of 51 elements: %v", err)
 	}
-	large := instantiate(t, compile(t, module(150_000), service.Limits{TableElements: 200_000}), nil)
+	large := instantiate(t, mustCompile(t, module(150_000), service.Limits{TableElements: 200_000}), nil)
 	if err := ask(large, abi.ReqCommand, testguest.HonestSlot); err != nil {
 		t.Error(err)
 	}
@@ -280,7 +280,7 @@ func TestMemoryLimit(t *testing.T) {
 	code := testguest.Code(grow(3, testguest.LiarPages), grow(2, -1), grow(1, testguest.LiarPages+3), grow(1, -1), grow(0, testguest.LiarPages+4), testguest.Code(liarAnswer...))
 	module := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: code}}.Bytes()
 	for range 2 {
-		i := instantiate(t, compile(t, module, service.Limits{MemoryBytes: (testguest.LiarPages+4)<<16 + 100}), nil)
+		i := instantiate(t, mustCompile(t, module, service.Limits{MemoryBytes: (testguest.LiarPages+4)<<16 + 100}), nil)
 		if err := ask(i, abi.ReqCommand, testguest.LiarSlot); err != nil {
 			t.Fatal(err)
 		}

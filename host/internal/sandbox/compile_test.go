@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
@@ -30,8 +31,8 @@ func TestCompileBombs(t *testing.T) {
 				t.Fatalf("%v", err)
 			}
 			t.Logf("%d bytes: %v", len(b.Module), err)
-			if r.slots.taken() > 0 || len(r.turns.taken) > 0 {
-				t.Errorf("%d slots and %d turns are still taken", r.slots.taken(), len(r.turns.taken))
+			if r.compiler.Busy() > 0 {
+				t.Errorf("%d slots and turns are still taken", r.compiler.Busy())
 			}
 			if err := compileWith(t, r, testguest.Counter("c"), quick); err != nil {
 				t.Errorf("the next module: %v", err)
@@ -63,29 +64,6 @@ func settledHeap(most int64) (held int64) {
 		}
 	}
 	return held
-}
-
-// Each limit of the compiler process has words of its own.
-func TestCompilerLimits(t *testing.T) {
-	r := newRuntime(t, Options{Compiler: compilerCommand()})
-	bombs := map[string][]byte{}
-	for _, b := range testguest.Bombs() {
-		bombs[b.Name] = b.Module
-	}
-	for _, c := range []struct {
-		bomb   string
-		limits service.Limits
-		want   string
-	}{
-		// Less than the module itself, which no service can ask for.
-		{"size", service.Limits{CompileBytes: 8 << 20, CompileTime: time.Minute}, "takes more memory than the limit of 8 MiB"},
-		{"loops", service.Limits{CompileBytes: 1 << 30, CompileTime: 300 * time.Millisecond}, "did not compile within 300ms"},
-	} {
-		_, err := r.buildApart(t.Context(), bombs[c.bomb], orderOf(quick.WithDefaults(), service.Settings{}), t.TempDir(), c.limits, func(Stage) {})
-		if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %q is missing in %v", c.bomb, c.want, err)
-		}
-	}
 }
 
 // What does not validate is found by the compiler process and told like any refusal.
@@ -134,7 +112,7 @@ func TestSameModuleAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := r.compilations.Load(); n != 1 || failed.Load() > 0 {
+	if n := r.compiler.Compilations(); n != 1 || failed.Load() > 0 {
 		t.Errorf("compiled %d times, %d failed", n, failed.Load())
 	}
 }
@@ -151,10 +129,10 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	second := make(chan error, 1)
-	_, err = r.Compile(ctx, "", module, inTime, service.Settings{}, func(s Stage, done, _ int64) {
-		if s == StageCompiling && done == 0 {
+	_, err = r.Compile(ctx, "", module, inTime, service.Settings{}, func(s compile.Stage, done, _ int64) {
+		if s == compile.StageCompiling && done == 0 {
 			go func() {
-				for r.compilations.Load() == 0 { // it will take a second when it has begun
+				for r.compiler.Compilations() == 0 { // it will take a second when it has begun
 					runtime.Gosched()
 				}
 				go func() { second <- compileWith(t, r, module, inTime) }()
@@ -170,28 +148,8 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	if err := <-second; err != nil {
 		t.Errorf("the second: %v", err)
 	}
-	if n := r.compilations.Load(); n < 1 || n > 2 {
+	if n := r.compiler.Compilations(); n < 1 || n > 2 {
 		t.Errorf("compiled %d times", n)
-	}
-}
-
-// A compilation in this process that is late goes on while its caller has been told. What
-// it makes is there for the next one.
-func TestALateCompilationIsKept(t *testing.T) {
-	module := testguest.Counter("c")
-	r := newRuntime(t, Options{CacheDir: t.TempDir()})
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
-	ended := make(chan struct{})
-	o := orderOf(quick.WithDefaults(), service.Settings{})
-	name := o.name(service.DigestOf(module))
-	err := r.fill(t.Context(), over, name, module, o, quick, func(Stage) {}, func() { close(ended) })
-	if err != nil && service.KindOf(err) != service.KindBadModule { // it may be quick
-		t.Error(err)
-	}
-	<-ended
-	if _, _, err := r.code.open(name, maxForm(int64(len(module)))); err != nil {
-		t.Errorf("it is not there: %v", err)
 	}
 }
 
@@ -201,14 +159,19 @@ func TestCloseStopsTheCompiler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
 	r, err := NewRuntime(Options{Compiler: compilerCommand()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	compiled := make(chan error, 1)
 	go func() { compiled <- compileWith(t, r, module, inTime) }()
-	for r.compilations.Load() == 0 { // it takes a second from here
+	for r.compiler.Compilations() == 0 { // it takes a second from here
 		runtime.Gosched()
+	}
+	if there, err := os.ReadDir(temporary); err != nil || len(there) != 1 {
+		t.Errorf("it compiles in %v, %v", there, err)
 	}
 	if err := r.Close(t.Context()); err != nil {
 		t.Error(err)
@@ -219,36 +182,7 @@ func TestCloseStopsTheCompiler(t *testing.T) {
 	if err := compileWith(t, r, module, service.Limits{}); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("what came too late: %v", err)
 	}
-	if _, err := os.Stat(r.code.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("its directory is there: %v", err)
-	}
-}
-
-// While others compile, a caller waits for a slot, but not for ever.
-func TestTurns(t *testing.T) {
-	var all turns
-	end, ok := all.take(t.Context(), "a")
-	if !ok {
-		t.Fatal("the first turn")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, ok := all.take(ctx, "a"); ok {
-		t.Error("two had the same turn")
-	}
-	other, ok := all.take(ctx, "b")
-	if !ok {
-		t.Error("another turn was taken")
-	}
-	other()
-	got := make(chan func())
-	go func() {
-		end, _ := all.take(t.Context(), "a")
-		got <- end
-	}()
-	end()
-	(<-got)()
-	if len(all.taken) > 0 {
-		t.Errorf("left: %v", all.taken)
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("its directory is there: %v, %v", left, err)
 	}
 }

@@ -1,14 +1,13 @@
-// Package sandbox runs modules that nobody vouches for. It is the only package
-// that knows wazero.
+// Package sandbox runs modules that nobody vouches for. It and the packages below it are the only ones
+// that know wazero.
 //
 // A module's way through it is a chain of types: [Runtime.Compile] verifies the
 // bytes, rewrites and compiles them, starts one instance to ask for the manifest, and
 // returns a [Program]; [Program.Instantiate] starts an [Instance], which has its own
 // memory, answers calls and is thrown away by [Instance.Reset] after any failure.
 //
-// The bytes are verified, rewritten and compiled by a process of its own, if the host
-// has one to offer (build.go). Code, and what the host has to know of a module
-// (facts.go, skeleton.go), are kept on disk (code.go).
+// Package admission verifies the bytes, package compile below makes machine code of them and keeps it on
+// disk, and package fair says which instance has a turn to compute.
 //
 // What a guest can do to the host is bounded: its memory by the service's limit,
 // a call's processor time between slices, its log by a byte count, its answers by the

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"go.uber.org/goleak"
 )
@@ -18,7 +19,7 @@ import (
 // The test binary is a compiler process too: "compile" follows its name.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "compile" {
-		os.Exit(ServeCompiler(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(compile.Serve(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if usage := shared().budget.Usage(); code == 0 && slices.ContainsFunc(usage, func(u service.ResourceUsage) bool { return u.Used != 0 }) {
@@ -49,7 +50,7 @@ var shared = sync.OnceValue(func() *Runtime {
 	return r
 })
 
-func compile(t testing.TB, module []byte, l service.Limits) *Program {
+func mustCompile(t testing.TB, module []byte, l service.Limits) *Program {
 	t.Helper()
 	p, err := shared().Compile(context.Background(), "", module, l, service.Settings{}, nil)
 	if err != nil {

@@ -34,7 +34,7 @@ func TestHostileGuests(t *testing.T) {
 				}
 				return
 			}
-			p := compile(t, g.Make("hostile"), l)
+			p := mustCompile(t, g.Make("hostile"), l)
 			if p.Module().Manifest.Service != "hostile" {
 				t.Errorf("the service is called %q", p.Module().Manifest.Service)
 			}
@@ -81,7 +81,7 @@ func TestLogFramesAreLogCalls(t *testing.T) {
 	spent := func(n int, fuel int64) (uint64, int, error) {
 		sink := &logSink{}
 		module := testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqCommand: frames(n)}}.Bytes()
-		i := instantiate(t, compile(t, module, service.Limits{LogBytes: limit, Fuel: fuel}), sink)
+		i := instantiate(t, mustCompile(t, module, service.Limits{LogBytes: limit, Fuel: fuel}), sink)
 		before := i.Fuel()
 		err := ask(i, abi.ReqCommand, testguest.LiarSlot)
 		if i.Broken() != (err != nil) {

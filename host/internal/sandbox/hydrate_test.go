@@ -36,7 +36,7 @@ func toiler(n int32) []byte {
 // What an event may take when it is replayed is what its command took, with a margin, and
 // that may be longer than a call may take. Without that it would have ended.
 func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
-	i := instantiate(t, compile(t, toiler(5_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
+	i := instantiate(t, mustCompile(t, toiler(5_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
 	const fuel = chunkFuel/2 + 1 // so that each event goes by itself
 	before, began := i.Fuel(), time.Now()
 	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, took(1, 3, fuel)); err != nil {
@@ -60,7 +60,7 @@ func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
 
 // Events of one command that go in two requests may take in each what it took.
 func TestACommandWithMoreEventsThanARequest(t *testing.T) {
-	i := instantiate(t, compile(t, toiler(1_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
+	i := instantiate(t, mustCompile(t, toiler(1_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
 	const fuel = 10_000_000 // so that as many events go together as may
 	of := func(yield func(service.GuestEvent) error) error {
 		for v := range service.Version(2 * chunkEvents) {
@@ -96,7 +96,7 @@ func TestWhichEventWasToBlame(t *testing.T) {
 		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot, Index: index}, "bad_event", "what is this")
 	}
 	answers := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(3), fault(4)), abi.ReqApply: testguest.Code(fault(2), fault(5))}
-	i := instantiate(t, compile(t, testguest.Liar{Answers: answers}.Bytes(), quick), nil)
+	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: answers}.Bytes(), quick), nil)
 	blamed := func(err error, want service.Version) {
 		t.Helper()
 		var replay *service.ReplayError
@@ -118,7 +118,7 @@ func TestWhichEventWasToBlame(t *testing.T) {
 
 	// The snapshot is no event, although the first ones go with it.
 	refused := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(0), fault(1))}
-	i = instantiate(t, compile(t, testguest.Liar{Answers: refused}.Bytes(), quick), nil)
+	i = instantiate(t, mustCompile(t, testguest.Liar{Answers: refused}.Bytes(), quick), nil)
 	given = 0
 	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, []byte("{}"), counted(took(8, 1000, 1)))
 	var replay *service.ReplayError
@@ -130,7 +130,7 @@ func TestWhichEventWasToBlame(t *testing.T) {
 // A snapshot and the first events after it are one request, unless it is large.
 func TestASnapshotGoesWithItsEvents(t *testing.T) {
 	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event", "what is this")
-	i := instantiate(t, compile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqApply: fault}}.Bytes(), quick), nil)
+	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqApply: fault}}.Bytes(), quick), nil)
 	hydrate := func(i *Instance, snapshot []byte, n int) error {
 		return i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, snapshot, took(8, n, 1))
 	}
@@ -151,7 +151,7 @@ func TestASnapshotGoesWithItsEvents(t *testing.T) {
 	// After a trap it is not known to be an event.
 	traps := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Unreachable)}}.Bytes()
 	for _, snapshot := range [][]byte{nil, []byte("{}")} {
-		i := instantiate(t, compile(t, traps, quick), nil)
+		i := instantiate(t, mustCompile(t, traps, quick), nil)
 		err := hydrate(i, snapshot, 3)
 		if service.KindOf(err) != service.KindTrap || !i.Broken() || errors.As(err, &replay) != (snapshot == nil) {
 			t.Errorf("a trap with the snapshot %q: %v", snapshot, err)
@@ -175,7 +175,7 @@ func TestLargeStates(t *testing.T) {
 	}
 	for size, fits := range map[int32]bool{5 << 20: true, journal.MaxSnapshot: true, journal.MaxSnapshot + 8: false, 17 << 20: false} {
 		module := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqSnapshot: answer(size)}}.Bytes()
-		i := instantiate(t, compile(t, module, service.Limits{}), nil)
+		i := instantiate(t, mustCompile(t, module, service.Limits{}), nil)
 		state, err := i.Snapshot(t.Context(), testguest.LiarSlot)
 		if fits && (err != nil || len(state) != int(size)) {
 			t.Errorf("%d bytes: got %d, %v", size, len(state), err)

@@ -117,7 +117,7 @@ func TestMappingsOfASandbox(t *testing.T) {
 		}
 		return bytes.Count(maps, []byte("\n"))
 	}
-	p := compile(t, testguest.Counter("c"), service.Limits{MemoryBytes: 16 << 20})
+	p := mustCompile(t, testguest.Counter("c"), service.Limits{MemoryBytes: 16 << 20})
 	before := mappings()
 	const sandboxes = 300
 	for k := range sandboxes {

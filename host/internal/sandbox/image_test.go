@@ -290,7 +290,7 @@ func TestMemoryThatOnlyGrowsIsRecycled(t *testing.T) {
 	leaky := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 		testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq, testguest.If(testguest.Unreachable),
 		testguest.Code(liarAnswer...))}}.Bytes()
-	i := instantiate(t, compile(t, leaky, service.Limits{MemoryBytes: 64 << 20}), nil)
+	i := instantiate(t, mustCompile(t, leaky, service.Limits{MemoryBytes: 64 << 20}), nil)
 	recycled := 0
 	for n := range 100_000 {
 		if i.Worn() {

@@ -144,14 +144,9 @@ func (i *Instance) scriptString(mem api.Memory, ptr uint32) string {
 }
 
 // provide instantiates the host modules that a guest imports from.
-func provide(ctx context.Context, r wazero.Runtime, imports []wasmbin.Import) error {
-	done := map[string]bool{}
-	for _, x := range imports {
-		if done[x.Module] {
-			continue
-		}
-		done[x.Module] = true
-		if err := provideModule(ctx, r, x.Module, offered[x.Module]); err != nil {
+func provide(ctx context.Context, r wazero.Runtime, modules []string) error {
+	for _, m := range modules {
+		if err := provideModule(ctx, r, m, offered[m]); err != nil {
 			return err
 		}
 	}

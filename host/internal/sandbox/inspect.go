@@ -5,18 +5,19 @@ import (
 	"errors"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // Inspect tells what a module is. That the module has problems is no error: they
 // are in the result. If it has none so far it is compiled and started, to learn
 // what only that can tell. progress may be nil.
-func (r *Runtime) Inspect(ctx context.Context, module []byte, l service.Limits, progress func(stage Stage, done, total int64)) (*service.Inspection, error) {
+func (r *Runtime) Inspect(ctx context.Context, module []byte, l service.Limits, progress func(stage compile.Stage, done, total int64)) (*service.Inspection, error) {
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
 		return nil, err
 	}
-	i := admission.Inspect(module, l, orderOf(l, service.Settings{}).metering(len(module)))
+	i := admission.Inspect(module, l, compile.OrderOf(l, service.Settings{}).Metering(len(module)))
 	if len(i.Problems) > 0 {
 		return i, nil
 	}

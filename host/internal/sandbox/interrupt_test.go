@@ -23,7 +23,7 @@ const endless = 1 << 50
 // Whoever the call is for can end it: by going away or by a deadline, in the context
 // or with the command. What ends it acts between two slices of fuel.
 func TestCallerEndsTheCall(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless}), nil)
 	for name, c := range map[string]struct {
 		call func(after time.Duration) error
 		kind service.Kind
@@ -102,7 +102,7 @@ func TestCallerEndsTheCall(t *testing.T) {
 
 // A call beyond its time says how long it may run and what it has spent.
 func TestCallTime(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
 	_, err := i.Handle(t.Context(), spin)
 	var e *service.Error
 	if !errors.As(err, &e) || e.Kind != service.KindGuestDeadline || !errors.Is(err, context.DeadlineExceeded) || e.Fuel < minGrant {
@@ -155,7 +155,7 @@ func TestACallWithoutATurn(t *testing.T) {
 // A context that ends between two calls, or that belongs to an earlier call,
 // stops nothing.
 func TestContextOfAnEarlierCallStopsNothing(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	for range 200 {
 		ctx, cancel := context.WithCancel(t.Context())
 		if _, err := i.Handle(ctx, add); err != nil {
@@ -170,7 +170,7 @@ func TestContextOfAnEarlierCallStopsNothing(t *testing.T) {
 
 // Guests that spin on all processors do not stop the collector, nor other guests.
 func TestSpinnersDoNotStopNeighbours(t *testing.T) {
-	p := compile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless})
+	p := mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless})
 	ctx, stop := context.WithCancel(t.Context())
 	var spinners sync.WaitGroup
 	for range 2 * runtime.GOMAXPROCS(0) {
@@ -181,7 +181,7 @@ func TestSpinnersDoNotStopNeighbours(t *testing.T) {
 			}
 		})
 	}
-	neighbour := instantiate(t, compile(t, testguest.Counter("n"), service.Limits{}), nil)
+	neighbour := instantiate(t, mustCompile(t, testguest.Counter("n"), service.Limits{}), nil)
 	for range 100 {
 		if _, err := neighbour.Handle(t.Context(), add); err != nil {
 			t.Error(err)
@@ -194,7 +194,7 @@ func TestSpinnersDoNotStopNeighbours(t *testing.T) {
 
 func TestCloseAndReset(t *testing.T) {
 	ctx := t.Context()
-	p := compile(t, testguest.Counter("c"), service.Limits{})
+	p := mustCompile(t, testguest.Counter("c"), service.Limits{})
 	a, b := instantiate(t, p, nil), instantiate(t, p, nil)
 	for range 3 {
 		if _, err := a.Handle(ctx, add); err != nil {
@@ -227,7 +227,7 @@ func TestCloseAndReset(t *testing.T) {
 // compiled code, nothing else.
 func TestProgramsAreApart(t *testing.T) {
 	module := testguest.Counter("c")
-	p := compile(t, module, service.Limits{MemoryBytes: 4 << 20})
+	p := mustCompile(t, module, service.Limits{MemoryBytes: 4 << 20})
 	i := instantiate(t, p, nil)
 	q, err := shared().Compile(t.Context(), "c", module, service.Limits{MemoryBytes: 2 << 20}, service.Settings{}, nil)
 	if err != nil {
@@ -253,7 +253,7 @@ func TestProgramsAreApart(t *testing.T) {
 func TestStackIsGivenBack(t *testing.T) {
 	for _, c := range testguest.Recursions() {
 		t.Run(c.Name, func(t *testing.T) {
-			i := instantiate(t, compile(t, c.Module, service.Limits{}), nil)
+			i := instantiate(t, mustCompile(t, c.Module, service.Limits{}), nil)
 			before := liveHeap()
 			if err := ask(i, c.Asked, testguest.LiarSlot); service.KindOf(err) != service.KindGuestStack {
 				t.Fatal(err)

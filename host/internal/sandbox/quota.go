@@ -5,7 +5,7 @@ import (
 	"time"
 
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -15,36 +15,15 @@ const retryMemory = time.Second
 // What an instance takes on the Go heap beside its stack and its tables: wazero's
 // objects, buffers of requests and logs; and for each of its globals.
 const (
-	instanceBytes  = 64 << 10
-	bufferBytes    = 32 << 10 // of that, the buffer of requests; see [Instance.takeBuffer]
-	globalBytes    = 80
-	referenceBytes = 8 // an element of a table, or of a segment
+	instanceBytes = 64 << 10
+	bufferBytes   = 32 << 10 // of that, the buffer of requests; see [Instance.takeBuffer]
+	globalBytes   = 80
 )
-
-// tablesOf is what the tables and segments of an instance take, at most. A table that
-// grows is copied to one that is larger by a quarter than it need be.
-func tablesOf(m *wasmbin.Module, mostElements uint64, tablesChange bool) (bytes uint64) {
-	for _, t := range m.Tables {
-		n := t.Size.Min
-		if tablesChange {
-			most := mostElements
-			if t.Size.HasMax {
-				most = min(most, t.Size.Max)
-			}
-			n = max(n, most) * 5 / 4
-		}
-		bytes += n * referenceBytes
-	}
-	for _, e := range m.Elements {
-		bytes += uint64(e.Count) * referenceBytes
-	}
-	return bytes
-}
 
 // heapBytes is what an instance takes on the Go heap, at most: its call stack as large as
 // its limit lets it become, and its tables as large as they become.
-func heapBytes(f *facts, l service.Limits) int64 {
-	return int64(f.tableBytes) + instanceBytes + int64(l.StackBytes) + int64(f.allGlobals)*globalBytes
+func heapBytes(f *compile.Facts, l service.Limits) int64 {
+	return int64(f.TableBytes) + instanceBytes + int64(l.StackBytes) + int64(f.AllGlobals)*globalBytes
 }
 
 // Tenant is the service that a program is for: what the program, its image and its
@@ -180,14 +159,8 @@ func (p *Program) useReserved() bool {
 	return true
 }
 
-// codePerByte is how much machine code a module becomes, about, where it is not known.
-const codePerByte = 5
-
 // takeCode takes the memory for machine code that is about to be in it.
 func (p *Program) takeCode(bytes int64) error {
-	if p.hold.account == nil { // of a compiler that loads nothing
-		return nil
-	}
 	if err := p.hold.takeStart(bytes); err != nil {
 		return err
 	}

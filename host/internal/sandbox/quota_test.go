@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -23,7 +24,7 @@ var unhurried = service.Limits{CompileTime: 10 * time.Minute, CallTime: 10 * tim
 func compileFor(t testing.TB, r *Runtime, module []byte, l quota.Limits) (*Program, *quota.Account) {
 	t.Helper()
 	account := r.budget.Child("service", l)
-	p, err := r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(module), unhurried, service.Settings{}, nil)
+	p, err := r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(module), unhurried, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func TestCompilingBeyondTheBudget(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		for limit := int64(1); ; limit += 600 << 10 {
 			account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: limit, quota.Sandboxes: 1})
-			p, err := r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(hungry), unhurried, service.Settings{}, nil)
+			p, err := r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(hungry), unhurried, service.Settings{}, nil)
 			if err == nil {
 				if limit < 100*admission.PageBytes {
 					t.Errorf("a memory of %d bytes with a budget of %d", 100*admission.PageBytes, limit)
@@ -172,7 +173,7 @@ func TestMachineCodeIsCounted(t *testing.T) {
 		}
 		account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: 100})
 		compile := func() (*Program, error) {
-			return r.CompileFor(t.Context(), Tenant{Account: account}, Loaded(module), unhurried, service.Settings{}, nil)
+			return r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(module), unhurried, service.Settings{}, nil)
 		}
 		for range 2 {
 			_, err := compile()
@@ -186,7 +187,7 @@ func TestMachineCodeIsCounted(t *testing.T) {
 		if got := p.Memory().Code; got < int64(len(module)) || got != account.Used(quota.SandboxBytes)-p.Memory().Image {
 			t.Errorf("%s: machine code of %d bytes", name, got)
 		}
-		if n := r.compilations.Load(); n > 1 {
+		if n := r.compiler.Compilations(); n > 1 {
 			t.Errorf("%s: compiled %d times", name, n)
 		}
 		if err := p.Close(t.Context()); err != nil {
@@ -373,7 +374,7 @@ func TestTheBudgetOfManyInstances(t *testing.T) {
 					t.Errorf("a service holds %v in the end", held)
 				}
 			}()
-			p, err := shared().CompileFor(t.Context(), Tenant{Account: own}, Loaded(testguest.Counter("c")), unhurried, service.Settings{}, nil)
+			p, err := shared().CompileFor(t.Context(), Tenant{Account: own}, compile.Loaded(testguest.Counter("c")), unhurried, service.Settings{}, nil)
 			if err != nil {
 				if service.KindOf(err) != service.KindQuota {
 					t.Error(err)

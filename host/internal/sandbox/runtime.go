@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,17 +9,15 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
 )
@@ -31,7 +28,7 @@ type Options struct {
 	// but the host may write to it: what is in it is executed. Empty keeps them in memory.
 	CacheDir string
 	// Compiler is the command, a program and its first arguments, of a process that
-	// compiles modules within limits of its own; it has to lead to [ServeCompiler].
+	// compiles modules within limits of its own; it has to lead to [compile.Serve].
 	// Then nothing is compiled in this process, and with no CacheDir a temporary one
 	// is made. Empty: modules are compiled here.
 	Compiler []string
@@ -52,39 +49,25 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Stage is a step of [Runtime.Compile], for progress.
-type Stage string
-
-// The steps of Compile, in order.
+// The steps of [Runtime.Compile] that come after those of [compile.Compiler.Compile].
 const (
-	StageVerifying    Stage = "verifying"    // what stands in it
-	StageRewriting    Stage = "rewriting"    // so that it counts what it does
-	StageCompiling    Stage = "compiling"    //
-	StageInitialising Stage = "initialising" // a first instance
-	StageDescribing   Stage = "describing"   // itself, and verifying what it says
+	StageInitialising compile.Stage = "initialising" // a first instance
+	StageDescribing   compile.Stage = "describing"   // itself, and verifying what it says
 )
 
 // Runtime is what all programs of a host share: the cache of compiled code, and
 // the bound on how many modules are compiled at once. It is safe for concurrent use.
 type Runtime struct {
-	cache    wazero.CompilationCache
-	options  Options    // with defaults
-	code     *codeStore // nil: compiled code is kept in memory only
-	compiler []string   // see Options
+	compiler *compile.Compiler
 	logger   *slog.Logger
-	turns    turns
-	slots    *slots
-	behind   sync.WaitGroup // calls of Compile, and compilations in this process whose callers have gone
+	calls    sync.WaitGroup // of Compile
 	life     context.Context
 	end      context.CancelFunc // by Close
 
 	mu       sync.Mutex // guards all below
-	closed   bool       // nobody enters behind any more
+	closed   bool       // no call begins any more
 	accounts map[service.Name]*account
 
-	compilations atomic.Int64 // begun, of those that go to the store
-
-	loading    sync.Mutex // held while compiled code is loaded; see Program.load
 	processors *fair.Processors
 	backing    backing // of images and memories
 	budget     *quota.Account
@@ -93,10 +76,7 @@ type Runtime struct {
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
 	processors := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) // an operator may want more threads
-	o.SmallModule = cmp.Or(o.SmallModule, 1<<20)
-	o.CompileBase = cmp.Or(o.CompileBase, 10*time.Second)
-	o.CompilePerMiB = cmp.Or(o.CompilePerMiB, 5*time.Second)
-	r := &Runtime{options: o, accounts: map[service.Name]*account{}, compiler: o.Compiler, logger: o.Logger, slots: newSlots(max(1, processors/2), o.SmallModule)}
+	r := &Runtime{accounts: map[service.Name]*account{}, logger: o.Logger}
 	r.life, r.end = context.WithCancel(context.Background())
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
@@ -113,28 +93,19 @@ func NewRuntime(o Options) (*Runtime, error) {
 			r.logger.Info("sandboxes copy their images", "why", err)
 		}
 	}
-	if o.CacheDir == "" && len(o.Compiler) == 0 {
-		r.cache = wazero.NewCompilationCache()
-		return r, nil
-	}
-	if len(o.Compiler) > 0 {
-		if _, err := compartment.Executable(o.Compiler); err != nil {
-			return nil, errors.Join(service.Errorf(service.KindInvalid, "the compiler's command cannot be run: %w", err), r.backing.close())
-		}
-	}
-	failed := func(err error) (*Runtime, error) {
-		return nil, errors.Join(service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w", err), r.backing.close())
-	}
-	code, err := openCode(o.CacheDir)
+	var err error
+	r.compiler, err = compile.New(compile.Options{
+		Dir: o.CacheDir, Command: o.Compiler, Slots: processors / 2, SmallModule: o.SmallModule,
+		Base: o.CompileBase, PerMiB: o.CompilePerMiB, Logger: r.logger,
+	})
 	if err != nil {
-		return failed(err)
-	}
-	r.code = code
-	if r.cache, err = wazero.NewCompilationCacheWithDir(code.dir); err != nil {
-		return failed(errors.Join(err, code.close()))
+		return nil, errors.Join(err, r.backing.close())
 	}
 	return r, nil
 }
+
+// Compiler is what compiles the runtime's modules, and keeps their code.
+func (r *Runtime) Compiler() *compile.Compiler { return r.compiler }
 
 // account is what a service has used of late. Its programs share it, so that a new
 // deployment does not forget what the last one did. Each that was got is given up.
@@ -171,8 +142,8 @@ func (r *Runtime) enter() (leave func(), err error) {
 	if r.closed {
 		return nil, service.Errorf(service.KindUnavailable, "the host is shutting down")
 	}
-	r.behind.Add(1)
-	return r.behind.Done, nil
+	r.calls.Add(1)
+	return r.calls.Done, nil
 }
 
 // Close frees the compiled code. All programs must be closed before. It stops
@@ -185,7 +156,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 	r.end()
 	done := make(chan struct{})
 	go func() {
-		r.behind.Wait()
+		r.calls.Wait()
 		close(done)
 	}()
 	select {
@@ -193,11 +164,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return service.Errorf(service.KindInternal, "a compilation is still running: %w", ctx.Err())
 	}
-	err := errors.Join(r.cache.Close(ctx), r.backing.close())
-	if r.code != nil {
-		err = errors.Join(err, r.code.close())
-	}
-	return err
+	return errors.Join(r.compiler.Close(ctx), r.backing.close())
 }
 
 // Compile makes a program of a module's bytes: it verifies them, compiles them,
@@ -210,28 +177,13 @@ func (r *Runtime) Close(ctx context.Context) error {
 //
 // The limits hold for the program's instances too. Of the settings, those count that
 // say what the code does. module must not change while Compile runs.
-func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
-	return r.CompileFor(ctx, Tenant{Account: r.budget, Name: name}, Loaded(module), l, set, progress)
-}
-
-// Source is where a module comes from.
-type Source struct {
-	Digest service.Digest
-	Size   int64 // in bytes
-	// Read returns the module's bytes, which release lets go of. It is called once at most:
-	// when the module has a slot to be compiled in, and not at all if what comes of that is
-	// there already. So a module that waits is not in memory.
-	Read func() (module []byte, release func(), err error)
-}
-
-// Loaded is a module that is in memory, and its caller's.
-func Loaded(module []byte) Source {
-	return Source{service.DigestOf(module), int64(len(module)), func() ([]byte, func(), error) { return module, func() {}, nil }}
+func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage compile.Stage, done, total int64)) (*Program, error) {
+	return r.CompileFor(ctx, Tenant{Account: r.budget, Name: name}, compile.Loaded(module), l, set, progress)
 }
 
 // CompileFor is Compile for a service: the program, its image and its instances take
 // from its account what they hold.
-func (r *Runtime) CompileFor(ctx context.Context, of Tenant, module Source, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+func (r *Runtime) CompileFor(ctx context.Context, of Tenant, module compile.Source, l service.Limits, set service.Settings, progress func(stage compile.Stage, done, total int64)) (*Program, error) {
 	name := of.Name
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
@@ -253,10 +205,10 @@ func (r *Runtime) CompileFor(ctx context.Context, of Tenant, module Source, l se
 }
 
 // program does what Compile promises.
-func (r *Runtime) program(ctx context.Context, hold holding, module Source, l service.Limits, set service.Settings, progress func(stage Stage, done, total int64)) (*Program, error) {
+func (r *Runtime) program(ctx context.Context, hold holding, module compile.Source, l service.Limits, set service.Settings, progress func(stage compile.Stage, done, total int64)) (*Program, error) {
 	name, total := hold.name, module.Size
-	var stage Stage
-	enter := func(s Stage) { // the next stage, or none
+	var stage compile.Stage
+	enter := func(s compile.Stage) { // the next stage, or none
 		if progress != nil && stage != "" {
 			progress(stage, total, total)
 		}
@@ -264,7 +216,7 @@ func (r *Runtime) program(ctx context.Context, hold holding, module Source, l se
 			progress(s, 0, total)
 		}
 	}
-	step := func(s Stage, f func() error) error {
+	step := func(s compile.Stage, f func() error) error {
 		if err := ctx.Err(); err != nil {
 			return &service.Error{Op: "compile", Service: name, Kind: service.KindOf(err), Message: "gave up on the module while " + string(s), Err: err}
 		}
@@ -278,12 +230,12 @@ func (r *Runtime) program(ctx context.Context, hold holding, module Source, l se
 
 	p := &Program{runtime: r, limits: l, hold: hold, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = module.Digest, total
-	err := step(StageVerifying, func() error {
+	err := step(compile.StageVerifying, func() error {
 		var v admission.Violations
 		if v.Size(int(module.Size), l); v.Err() != nil {
 			return v.Err()
 		}
-		return p.compile(ctx, module, set, func(s Stage) {
+		return p.compile(ctx, module, set, func(s compile.Stage) {
 			if s != stage {
 				enter(s)
 			}
@@ -308,7 +260,7 @@ func (r *Runtime) program(ctx context.Context, hold holding, module Source, l se
 	if err != nil {
 		_ = p.Close(ctx)
 		if p.stored != "" && service.KindOf(err) == service.KindBadModule { // nobody wants the code of a module that is refused
-			r.code.remove(p.stored)
+			r.compiler.Remove(p.stored)
 		}
 		return nil, err
 	}
@@ -318,7 +270,7 @@ func (r *Runtime) program(ctx context.Context, hold holding, module Source, l se
 
 // asBadModule makes a refusal of the module out of whatever stopped a stage,
 // unless it is the host's or the caller's own fault.
-func asBadModule(name service.Name, s Stage, err error) error {
+func asBadModule(name service.Name, s compile.Stage, err error) error {
 	e, ok := err.(*service.Error)
 	if !ok {
 		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
@@ -346,7 +298,7 @@ type Program struct {
 	schemas     *schema.Set // of its manifest
 	schemaBytes int64       // taken for them
 	limits      service.Limits
-	imports     []wasmbin.Import
+	imports     []string          // modules that it imports functions from
 	metered     *metering.Metered // without its binary
 	wazero      wazero.Runtime    // of this program alone: closing it harms nobody else
 	compiled    wazero.CompiledModule

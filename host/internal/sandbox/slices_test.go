@@ -31,7 +31,7 @@ func (g *grantTimes) ended() {
 // grants runs commands of a module for a while of the guest's processor time and
 // returns the thread's time of each grant that was used up.
 func grants(t testing.TB, module []byte, during time.Duration) []int64 {
-	p := compile(t, module, service.Limits{CallTime: 10 * time.Second, Fuel: endless})
+	p := mustCompile(t, module, service.Limits{CallTime: 10 * time.Second, Fuel: endless})
 	var g grantTimes
 	p.account.watch = &g
 	i := instantiate(t, p, nil)
@@ -147,7 +147,7 @@ func TestSlownessIsForgottenSlowly(t *testing.T) {
 // time.
 func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 	const long = 5 * fair.LongLap
-	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	slow := &i.account.slow
 	call := func(change func(*meter)) {
 		t.Helper()
@@ -200,7 +200,7 @@ func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 // time for itself alone.
 func TestWaitingIsNotInACallsTime(t *testing.T) {
 	const limit = 50 * time.Millisecond
-	p := compile(t, testguest.Counter("c"), service.Limits{CallTime: limit, Fuel: endless})
+	p := mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: limit, Fuel: endless})
 	type ended struct {
 		err  error
 		wall time.Duration
@@ -268,7 +268,7 @@ func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 // What the host does with a large answer is charged to the service, but is no time of the
 // call's, and says nothing about how quick the guest is.
 func TestTheHostsWorkIsNoTimeOfTheCall(t *testing.T) {
-	i := instantiate(t, compile(t, testguest.Counter("c"), service.Limits{}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	if err := i.begin(t.Context(), &scene{budget: i.callBudget()}); err != nil {
 		t.Fatal(err)
 	}

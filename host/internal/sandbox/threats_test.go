@@ -251,7 +251,7 @@ func initInALoop(t *testing.T) {
 func TestReserveThatLies(t *testing.T) {
 	for _, c := range testguest.Reserves() {
 		t.Run(c.Name, func(t *testing.T) {
-			i := instantiate(t, compile(t, c.Module, quick), nil)
+			i := instantiate(t, mustCompile(t, c.Module, quick), nil)
 			if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
 				t.Fatal(err)
 			}
@@ -275,7 +275,7 @@ func chargesAreTheCodes(t *testing.T) {
 	work := testguest.Loop(testguest.Get(1), testguest.I32Const(1), testguest.I32Add, testguest.Set(1),
 		testguest.Get(1), testguest.I32Const(1000), testguest.Op(0x49), testguest.BrIf(0))
 	fuel := func(with func(*testguest.Builder)) uint64 {
-		i := instantiate(t, compile(t, testguest.Liar{With: with,
+		i := instantiate(t, mustCompile(t, testguest.Liar{With: with,
 			Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(work, testguest.Code(liarAnswer...))}}.Bytes(), quick), nil)
 		o, err := i.Handle(t.Context(), service.GuestCall{Slot: testguest.LiarSlot, ID: "id"})
 		if err != nil {
@@ -335,7 +335,7 @@ func TestNaNIsNoChannel(t *testing.T) {
 	store32(f32(payload32), f32(payload32), testguest.Op(0x92))
 	store32(f64(payload64), testguest.Op(0xb6)) // demote
 	n := int(at-scratch) / 8
-	i := instantiate(t, compile(t, testguest.Liar{
+	i := instantiate(t, mustCompile(t, testguest.Liar{
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(code, testguest.Code(liarAnswer...))}}.Bytes(), quick), nil)
 	command(t, i, 0, 0)
 	for k := range n {

@@ -11,10 +11,10 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
 // quick keeps guests that spin from holding the tests up.
@@ -106,8 +106,8 @@ func TestBombsAreRefusedCheaply(t *testing.T) {
 }
 
 func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
-	var stages []Stage
-	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, service.Settings{}, func(s Stage, done, total int64) {
+	var stages []compile.Stage
+	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, service.Settings{}, func(s compile.Stage, done, total int64) {
 		if done == 0 {
 			stages = append(stages, s)
 		} else if done != total {
@@ -118,7 +118,7 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close(context.Background())
-	if !slices.Equal(stages, []Stage{StageVerifying, StageRewriting, StageCompiling, StageInitialising, StageDescribing}) {
+	if !slices.Equal(stages, []compile.Stage{compile.StageVerifying, compile.StageRewriting, compile.StageCompiling, StageInitialising, StageDescribing}) {
 		t.Errorf("stages %v", stages)
 	}
 	m := p.Module()
@@ -138,50 +138,12 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 // A module may have the exports of two major versions of the ABI.
 func TestAModuleForTwoMajors(t *testing.T) {
 	two := testguest.Liar{With: func(b *testguest.Builder) { b.Export("bulkhead_v2_call", wasmbin.ExternFunc, 0) }}
-	compile(t, two.Bytes(), quick) // a module for two majors
+	mustCompile(t, two.Bytes(), quick) // a module for two majors
 }
 
 func TestManifestSectionThatAgrees(t *testing.T) {
 	m := testguest.LiarManifest()
-	compile(t, testguest.Liar{With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
-}
-
-// A module that takes too long is refused in time; the compiler, which cannot be
-// stopped, ends in the background, and Close waits for it.
-func TestCompileTimeLimit(t *testing.T) {
-	prove.SkipShort(t, "it waits for the limit")
-	module, err := goGuest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := NewRuntime(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	_, err = r.Compile(t.Context(), "", module, service.Limits{CompileTime: 5 * time.Millisecond}, service.Settings{}, nil)
-	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "did not compile within 5ms") {
-		t.Errorf("after %v: %v", time.Since(start), err)
-	}
-	for len(r.slots.small) < cap(r.slots.small) { // as the module that goes on is large
-		r.slots.small <- struct{}{}
-	}
-	for len(r.slots.large) < cap(r.slots.large) {
-		r.slots.large <- struct{}{}
-	}
-	_, err = r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{CompileTime: 5 * time.Millisecond}, service.Settings{}, nil)
-	if service.KindOf(err) != service.KindOverloaded {
-		t.Errorf("while that is still going on: %v", err)
-	}
-	for range cap(r.slots.small) {
-		<-r.slots.small
-	}
-	for range cap(r.slots.large) - 1 {
-		<-r.slots.large
-	}
-	if err := r.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
+	mustCompile(t, testguest.Liar{With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
 }
 
 // A cache on disk is read by the next runtime, and a name section that lies

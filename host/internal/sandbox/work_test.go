@@ -32,7 +32,7 @@ func TestSchemasAreBounded(t *testing.T) {
 	m = testguest.CounterManifest("tally")
 	m.Commands[0].Reply, m.Events[0].Schema = `{"$ref":"http://example.com/x"}`, `{"type":7}`
 	m.Commands[0].Input = `{"type":"object"}`
-	p := compile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
+	p := mustCompile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
 	if p.Schemas().Command(0) == nil || p.Schemas().Command(1) != nil {
 		t.Error("the schemas are not those of the manifest")
 	}
@@ -40,7 +40,7 @@ func TestSchemasAreBounded(t *testing.T) {
 		t.Error("the schemas are not taken from the service's account")
 	}
 	m.Encoding, m.Commands[0].Input = "application/octet-stream", `{"type":7}`
-	p = compile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
+	p = mustCompile(t, testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{})
 	if p.Schemas().Command(0) != nil {
 		t.Error("data that is not JSON has a schema")
 	}
@@ -111,7 +111,7 @@ func TestWorkTakesTurns(t *testing.T) {
 
 // Short work allocates nothing.
 func TestShortWorkAllocatesNothing(t *testing.T) {
-	p := compile(t, testguest.Counter("tally"), service.Limits{})
+	p := mustCompile(t, testguest.Counter("tally"), service.Limits{})
 	i, err := p.Instantiate(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)

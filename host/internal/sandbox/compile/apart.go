@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"context"
@@ -12,29 +12,32 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// order says what is to be made of a module: as much of a service's limits and settings
+// Order says what is to be made of a module: as much of a service's limits and settings
 // as its form and code depend on, and what it is held to.
-type order struct {
+type Order struct {
 	memoryBytes   int64
 	tableElements int64
 	keepNaN       bool
 }
 
-func orderOf(l service.Limits, s service.Settings) order {
-	return order{memoryBytes: l.MemoryBytes, tableElements: int64(l.TableElements), keepNaN: s.KeepNaN}
+// OrderOf is what is to be made of a service's module.
+func OrderOf(l service.Limits, s service.Settings) Order {
+	return Order{memoryBytes: l.MemoryBytes, tableElements: int64(l.TableElements), keepNaN: s.KeepNaN}
 }
 
 // args are read by parseOrder.
-func (o order) args() []string {
+func (o Order) args() []string {
 	return []string{
 		"--memory-limit=" + strconv.FormatInt(o.memoryBytes, 10),
 		"--table-elements=" + strconv.FormatInt(o.tableElements, 10),
@@ -42,7 +45,7 @@ func (o order) args() []string {
 	}
 }
 
-func parseOrder(args []string) (o order, err error) {
+func parseOrder(args []string) (o Order, err error) {
 	flags := flag.NewFlagSet("compiler", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Int64Var(&o.memoryBytes, "memory-limit", 0, "")
@@ -58,28 +61,28 @@ func parseOrder(args []string) (o order, err error) {
 }
 
 // limits are those that a module is verified against. Its size is the host's to check.
-func (o order) limits(size int) service.Limits {
+func (o Order) limits(size int) service.Limits {
 	return service.Limits{ModuleBytes: int64(size), MemoryBytes: o.memoryBytes, TableElements: int(o.tableElements)}
 }
 
 // rewrite verifies a module and rewrites it. Refusals are *service.Error with all
 // reasons.
-func rewrite(module []byte, o order, tell func(Stage)) (*facts, []byte, error) {
+func rewrite(module []byte, o Order, tell func(Stage)) (*Facts, []byte, error) {
 	tell(StageVerifying)
 	m, err := admission.Verify(module, o.limits(len(module)))
 	if err != nil {
 		return nil, nil, err
 	}
 	tell(StageRewriting)
-	metered, err := metering.Rewrite(m, o.metering(len(module)))
+	metered, err := metering.Rewrite(m, o.Metering(len(module)))
 	if err != nil {
 		return nil, nil, refusedRewriting(err)
 	}
 	return factsOf(m, metered, o), metered.Binary, nil
 }
 
-// metering are how a module of size bytes is rewritten.
-func (o order) metering(size int) metering.Options {
+// Metering is how a module of size bytes is rewritten.
+func (o Order) Metering(size int) metering.Options {
 	return metering.Options{TableMax: uint64(o.tableElements), KeepNaN: o.keepNaN, MaxBytes: maxGrowth(int64(size))}
 }
 
@@ -101,7 +104,7 @@ const (
 // compileForm makes of a rewritten module what the host loads, in an empty directory:
 // the form, and machine code, whose file relative to the directory it returns; none
 // where wazero has no compiler, only its interpreter, which needs the whole module.
-func compileForm(ctx context.Context, f *facts, whole []byte, dir string) (code string, err error) {
+func compileForm(ctx context.Context, f *Facts, whole []byte, dir string) (code string, err error) {
 	form := appendForm(nil, f)
 	loads := whole
 	compiled, err := compileInto(ctx, whole, filepath.Join(dir, "whole"))
@@ -138,9 +141,9 @@ func compileInto(ctx context.Context, module []byte, dir string) (file string, e
 		return "", storeError(err)
 	}
 	defer func() { _ = cache.Close(ctx) }()
-	p := Program{wazero: wazero.NewRuntimeWithConfig(ctx, wazeroConfig(cache))}
-	defer func() { _ = p.wazero.Close(ctx) }()
-	err = p.compileNow(ctx, module, 0)
+	r := wazero.NewRuntimeWithConfig(ctx, wazeroConfig(cache))
+	defer func() { _ = r.Close(ctx) }()
+	compiled, err := Module(ctx, r, module)
 	var path *fs.PathError
 	var link *os.LinkError
 	switch {
@@ -151,7 +154,7 @@ func compileInto(ctx context.Context, module []byte, dir string) (file string, e
 	case err != nil:
 		return "", err
 	}
-	_ = p.compiled.Close(ctx)
+	_ = compiled.Close(ctx)
 	if file, err = onlyCode(dir); err != nil {
 		return "", storeError(err)
 	}
@@ -164,10 +167,10 @@ const (
 	answerInterpreted = "interpreted" // there is a form, but no machine code
 )
 
-// ServeCompiler is the compiler process: what the command in [Options] has to
+// Serve is the compiler process: what the command in [Options] has to
 // lead to. args are what follows the command. It bounds the process it runs in,
 // for good, and returns its exit code.
-func ServeCompiler(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
+func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	return compartment.Serve(ctx, args, in, out, errs, func(ctx context.Context, job compartment.Job) (string, error) {
 		o, err := parseOrder(job.Args)
 		if err != nil {
@@ -192,23 +195,23 @@ func ServeCompiler(ctx context.Context, args []string, in io.Reader, out, errs i
 	})
 }
 
-// buildApart has the compiler process build into a stage. tell hears its stages.
-func (r *Runtime) buildApart(ctx context.Context, module []byte, o order, stage string, l service.Limits, tell func(Stage)) (code string, err error) {
-	time := r.compileTime(l, len(module))
+// apart has the compiler process build into a stage.
+func (c *Compiler) apart(ctx context.Context, module []byte, r Request, stage string) (code string, err error) {
+	cpu := c.compileTime(r.Limits, len(module))
 	answer, err := compartment.Run(ctx, compartment.Task{
-		Command: r.compiler, Args: o.args(), Dir: stage, Input: module,
-		Memory: l.CompileBytes, CPU: time, Wall: l.CompileTime, FileBytes: maxCodeBytes,
+		Command: c.options.Command, Args: r.Order.args(), Dir: stage, Input: module,
+		Memory: r.Limits.CompileBytes, CPU: cpu, Wall: r.Limits.CompileTime, FileBytes: maxCodeBytes,
 		Told: func(text string) {
 			switch s := Stage(text); s {
 			case StageVerifying, StageRewriting, StageCompiling:
-				tell(s)
+				r.Tell(s)
 			}
 		},
 	})
 	var e *compartment.Error
 	if errors.As(err, &e) {
-		r.logger.Warn("the compiler process failed", "error", e, "output", e.Output)
-		return "", compilerError(e, l, time)
+		c.options.Logger.Warn("the compiler process failed", "error", e, "output", e.Output)
+		return "", compilerError(e, r.Limits, cpu)
 	}
 	switch answer {
 	case answerInterpreted:
@@ -249,4 +252,43 @@ func readAtMost(name string, most int64) ([]byte, error) {
 	b := make([]byte, info.Size())
 	_, err = io.ReadFull(f, b)
 	return b, err
+}
+
+// wazeroConfig is how modules are compiled. The compiler process and the host
+// have to agree in it, or the one would not find what the other has made.
+func wazeroConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
+	return wazero.NewRuntimeConfig().
+		WithCompilationCache(cache).
+		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst).
+		WithDebugInfoEnabled(false) // the rewriting has moved the code
+}
+
+// compilerError says to the uploader what became of the compiler process.
+func compilerError(e *compartment.Error, l service.Limits, cpu time.Duration) error {
+	out := &service.Error{Kind: service.KindBadModule, Detail: e.Output, Err: e}
+	used := fmt.Sprintf("after %v, with %v of processor time and %d MiB of memory", e.UsedWall.Round(time.Millisecond), e.UsedCPU.Round(time.Millisecond), e.UsedMemory>>20)
+	const smaller = "make the module or its largest functions smaller, or have the limit raised"
+	switch e.Reason {
+	case compartment.Refused:
+		out.Message, out.Reasons = "the module does not validate", []string{e.Text}
+	case compartment.Memory:
+		out.Message = fmt.Sprintf("compiling the module takes more memory than the limit of %d MiB (it ended %s); %s", l.CompileBytes>>20, used, smaller)
+	case compartment.CPU:
+		out.Message = fmt.Sprintf("compiling the module takes more processor time than the limit of %v for one of its size (it ended %s); %s", cpu.Round(time.Millisecond), used, smaller)
+	case compartment.Wall:
+		out.Message = fmt.Sprintf("the module did not compile within %v (it ended %s); %s", l.CompileTime, used, smaller)
+	case compartment.Crashed:
+		out.Message = "the compiler crashed on the module (it ended " + used + "); the host's log has its last words"
+	case compartment.Canceled:
+		out.Kind, out.Message = service.KindOf(e.Err), "the caller gave up while the module compiled"
+	case compartment.Killed:
+		out.Kind, out.Message = service.KindUnavailable, "the compiler process was killed from outside (it ended "+used+"); the machine may be short of memory; try again"
+	default:
+		out.Kind, out.Message = service.KindInternal, "the compiler process does not work"
+	}
+	if out.Kind == service.KindBadModule && out.Reasons == nil {
+		out.Reasons = []string{out.Message}
+		out.Message = "the module cannot be compiled"
+	}
+	return out
 }

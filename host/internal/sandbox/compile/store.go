@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// codeStore is compiled code on disk. wazero's own cache is a part of it, of whose
+// store is compiled code on disk. wazero's own cache is a part of it, of whose
 // files wazero checks little before it executes them. So nothing is looked for in
 // it but what has a seal: a file that names a file of wazero's, and has the hashes of
 // its content and of the form that belongs to it. What was cut, overwritten or put
@@ -34,7 +34,7 @@ import (
 //
 // Whoever can write to the directory can have code executed, hash or not: it is
 // for the host's user alone.
-type codeStore struct {
+type store struct {
 	dir       string
 	temporary bool // removed at the end
 }
@@ -51,9 +51,9 @@ const (
 	maxCodeBytes = 1 << 30
 )
 
-// openCode opens or makes a store. Without a directory it is a temporary one.
-func openCode(dir string) (*codeStore, error) {
-	s := &codeStore{dir: dir}
+// openStore opens or makes a store. Without a directory it is a temporary one.
+func openStore(dir string) (*store, error) {
+	s := &store{dir: dir}
 	if dir == "" {
 		var err error
 		if s.dir, err = os.MkdirTemp("", "bulkhead-code-"); err != nil {
@@ -72,7 +72,7 @@ func openCode(dir string) (*codeStore, error) {
 // sweep removes the stages of processes that have ended, and those that are too old.
 // Another host that was started on this directory by mistake does not remove the stages
 // of the one that runs.
-func (s *codeStore) sweep() error {
+func (s *store) sweep() error {
 	left, err := os.ReadDir(filepath.Join(s.dir, stageDir))
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-func (s *codeStore) close() error {
+func (s *store) close() error {
 	if !s.temporary {
 		return nil
 	}
@@ -127,14 +127,14 @@ func (s *codeStore) close() error {
 }
 
 // name is the name under which a module's form and code are kept.
-func (o order) name(d service.Digest) string {
+func (o Order) name(d service.Digest) string {
 	rest := sha256.Sum256(fmt.Appendf(nil, "form %d, tariff %d, tables %d, NaN %t", formVersion, metering.TariffVersion, o.tableElements, o.keepNaN))
 	return hex.EncodeToString(d[:]) + "-" + hex.EncodeToString(rest[:8])
 }
 
 // open reads the form of that name, if it and its code are there as they were written.
 // coded says whether there is code.
-func (s *codeStore) open(name string, most int64) (form []byte, coded bool, err error) {
+func (s *store) open(name string, most int64) (form []byte, coded bool, err error) {
 	text, err := readAtMost(filepath.Join(s.dir, sealDir, name), maxSeal)
 	if err != nil {
 		return nil, false, err
@@ -160,7 +160,7 @@ func (s *codeStore) open(name string, most int64) (form []byte, coded bool, err 
 }
 
 // size is how large the code of that name is; 0 if it is not there.
-func (s *codeStore) size(name string) int64 {
+func (s *store) size(name string) int64 {
 	text, err := readAtMost(filepath.Join(s.dir, sealDir, name), maxSeal)
 	if err != nil {
 		return 0
@@ -178,7 +178,7 @@ func (s *codeStore) size(name string) int64 {
 
 // stage makes a directory to compile into, which is empty but for its lock. unstage
 // removes it; if this process ends before, a later one does.
-func (s *codeStore) stage() (dir string, unstage func(), err error) {
+func (s *store) stage() (dir string, unstage func(), err error) {
 	if err := s.sweep(); err != nil {
 		return "", nil, err
 	}
@@ -199,7 +199,7 @@ func (s *codeStore) stage() (dir string, unstage func(), err error) {
 
 // install takes over what a compilation has left in a stage: the form, and the code in
 // a file of that name if it is not empty. It seals them.
-func (s *codeStore) install(name, stage, file string) (err error) {
+func (s *store) install(name, stage, file string) (err error) {
 	seal := seal{file: file}
 	if file != "" {
 		if err := checkCodeFile(file); err != nil {
@@ -222,7 +222,7 @@ func (s *codeStore) install(name, stage, file string) (err error) {
 }
 
 // move moves a file to its place in the store, and returns the hash of its content.
-func (s *codeStore) move(from, to string) (sum [sha256.Size]byte, err error) {
+func (s *store) move(from, to string) (sum [sha256.Size]byte, err error) {
 	to = filepath.Join(s.dir, to)
 	if sum, err = hashFile(from); err != nil {
 		return sum, err
@@ -235,7 +235,7 @@ func (s *codeStore) move(from, to string) (sum [sha256.Size]byte, err error) {
 
 // remove takes form and code away again. Whoever runs it has loaded it; whoever wants
 // it compiles it again.
-func (s *codeStore) remove(name string) {
+func (s *store) remove(name string) {
 	file := filepath.Join(s.dir, sealDir, name)
 	text, err := readAtMost(file, maxSeal)
 	if err != nil {

@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"encoding/hex"
@@ -15,7 +15,7 @@ import (
 // is old; files that two entries have stay while one of them does.
 func TestCodeIsCollected(t *testing.T) {
 	dir := t.TempDir()
-	r := newRuntime(t, Options{CacheDir: dir})
+	c := newCompiler(t, Options{Dir: dir})
 	put := func(name, content string, age time.Duration) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -50,11 +50,11 @@ func TestCodeIsCollected(t *testing.T) {
 	garbage := put("seals/garbage", "no seal", old)
 	other := put("other", "not ours", old)
 
-	sizes, err := r.CodeBytes()
+	sizes, err := c.CodeBytes()
 	if err != nil || sizes[service.Digest{1}] < 1100 || sizes[service.Digest{2}] < 1100 || sizes[service.Digest{}] != int64(len("no seal")) {
 		t.Fatalf("%v, %v", sizes, err)
 	}
-	freed, err := r.CollectCode(time.Now().Add(-day), func(d service.Digest) bool { return d == service.Digest{1} })
+	freed, err := c.CollectCode(time.Now().Add(-day), func(d service.Digest) bool { return d == service.Digest{1} })
 	if err != nil || freed < 1100+100 {
 		t.Errorf("%d bytes were given back, %v", freed, err)
 	}
@@ -70,12 +70,12 @@ func TestCodeIsCollected(t *testing.T) {
 	there(false, seal2, code2, seal4, unsealed, garbage)
 
 	// However soon the code may go, what a compilation has just left is not touched.
-	if _, err := r.CollectCode(time.Now(), func(service.Digest) bool { return false }); err != nil {
+	if _, err := c.CollectCode(time.Now(), func(service.Digest) bool { return false }); err != nil {
 		t.Error(err)
 	}
 	there(true, seal3, code3, young)
 	there(false, seal1, code1)
-	if err := r.RemoveCode(service.Digest{3}); err != nil {
+	if err := c.RemoveCode(service.Digest{3}); err != nil {
 		t.Error(err)
 	}
 	there(true, young)

@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"context"
@@ -11,94 +11,29 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/abi"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
-	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/tetratelabs/wazero"
 )
-
-// compilerCommand is the test binary as a compiler process; see TestMain.
-func compilerCommand() []string {
-	self, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	return []string{self, "compile"}
-}
-
-func newRuntime(t testing.TB, o Options) *Runtime {
-	t.Helper()
-	r, err := NewRuntime(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
-}
-
-// compileWith compiles, sees that the program works, and closes it.
-func compileWith(t testing.TB, r *Runtime, module []byte, l service.Limits) error {
-	t.Helper()
-	p, err := r.Compile(context.Background(), "", module, l, service.Settings{}, nil)
-	if err != nil {
-		return err
-	}
-	return p.Close(context.Background())
-}
-
-// A module is compiled once: by the compiler process, and not again after a
-// restart, for which the compiler need not even work.
-func TestCompiledOnce(t *testing.T) {
-	dir := t.TempDir()
-	module := testguest.Counter("c")
-	for _, c := range []struct {
-		name    string
-		options Options
-		want    int64
-	}{
-		{"at first", Options{CacheDir: dir, Compiler: compilerCommand()}, 1},
-		{"after a restart", Options{CacheDir: dir, Compiler: []string{"/bin/sh", "-c", "exit 1"}}, 0},
-		{"without a compiler process", Options{CacheDir: dir}, 0},
-	} {
-		r := newRuntime(t, c.options)
-		for range 2 {
-			if err := compileWith(t, r, module, quick); err != nil {
-				t.Fatalf("%s: %v", c.name, err)
-			}
-		}
-		if got := r.compilations.Load(); got != c.want {
-			t.Errorf("%s it was compiled %d times, want %d", c.name, got, c.want)
-		}
-	}
-	left, err := os.ReadDir(filepath.Join(dir, stageDir))
-	if err != nil || len(left) > 0 {
-		t.Errorf("left in the stages: %v, %v", left, err)
-	}
-}
 
 // The host's process compiles nothing: what wazero does not find it would have to
 // compile, and is kept from it.
 func TestLoadNeverCompiles(t *testing.T) {
-	r := newRuntime(t, Options{CacheDir: t.TempDir(), Compiler: compilerCommand()})
+	c := newCompiler(t, Options{Dir: t.TempDir(), Command: compilerCommand()})
 	load := func() error {
-		p := &Program{runtime: r, limits: quick.WithDefaults(), wazero: wazero.NewRuntimeWithConfig(t.Context(), wazeroConfig(r.cache))}
-		defer p.wazero.Close(t.Context())
-		err := p.load("name", 1<<20)
-		if err == nil {
-			_ = p.compiled.Close(t.Context())
-		}
-		return err
+		r := c.Runtime(t.Context())
+		defer r.Close(t.Context())
+		return c.load("name", 1<<20, func(ctx context.Context, _ *Facts, module []byte, _ int64) error {
+			m, err := Module(ctx, r, module)
+			if err == nil {
+				_ = m.Close(t.Context())
+			}
+			return err
+		})
 	}
 	if err := load(); !errors.Is(err, errNotLoaded) {
 		t.Errorf("loading what is not there: %v", err)
 	}
 	// A form that claims to have code under a name by which wazero does not look for it.
-	stage, unstage, err := r.code.stage()
+	stage, unstage, err := c.store.stage()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,26 +44,16 @@ func TestLoadNeverCompiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := filepath.Join(filepath.Dir(code), strings.Repeat("0a", 32))
-	if err := errors.Join(os.Rename(filepath.Join(stage, code), filepath.Join(stage, other)), r.code.install("name", stage, other)); err != nil {
+	if err := errors.Join(os.Rename(filepath.Join(stage, code), filepath.Join(stage, other)), c.store.install("name", stage, other)); err != nil {
 		t.Fatal(err)
 	}
 	if err := load(); !errors.Is(err, errNotLoaded) {
 		t.Errorf("loading what has another name: %v", err)
 	}
-	left, err := filepath.Glob(filepath.Join(r.code.dir, "wazero-*", "*"))
+	left, err := filepath.Glob(filepath.Join(c.store.dir, "wazero-*", "*"))
 	if err != nil || len(left) != 1 {
 		t.Errorf("there is %q, %v", left, err)
 	}
-}
-
-// prepared is a module verified and rewritten, and what is known of it.
-func prepared(t testing.TB, module []byte) (*facts, []byte) {
-	t.Helper()
-	f, whole, err := rewrite(module, orderOf(quick.WithDefaults(), service.Settings{}), func(Stage) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f, whole
 }
 
 // Code on disk that is not as it was written is not executed: it is compiled again.
@@ -137,11 +62,11 @@ func TestDamagedCode(t *testing.T) {
 	module := testguest.Counter("c")
 	run := func() int64 {
 		t.Helper()
-		r := newRuntime(t, Options{CacheDir: dir})
-		if err := compileWith(t, r, module, quick); err != nil {
+		all := newCompiler(t, Options{Dir: dir})
+		if err := compileWith(t, all, module, quick); err != nil {
 			t.Fatal(err)
 		}
-		return r.compilations.Load()
+		return all.compilations.Load()
 	}
 	if n := run(); n != 1 {
 		t.Fatalf("compiled %d times at first", n)
@@ -233,33 +158,13 @@ func TestDamagedCode(t *testing.T) {
 	}
 }
 
-// Modules that compile but are refused for what they then do leave nothing on disk.
-func TestRefusedModulesLeaveNoCode(t *testing.T) {
-	dir := t.TempDir()
-	r := newRuntime(t, Options{CacheDir: dir, Compiler: compilerCommand()})
-	compiled := int64(0)
-	for _, c := range testguest.Dynamically()[:8] {
-		if err := compileWith(t, r, c.Module, quick); service.KindOf(err) != service.KindBadModule {
-			t.Fatalf("%s: %v", c.Name, err)
-		}
-		if compiled++; r.compilations.Load() != compiled {
-			t.Errorf("%s: %d compilations, want %d", c.Name, r.compilations.Load(), compiled)
-		}
-		for _, pattern := range []string{"wazero-*/*", "forms/*", "seals/*", "stages/*"} {
-			if left, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(left) > 0 {
-				t.Errorf("%s leaves %v, %v", c.Name, left, err)
-			}
-		}
-	}
-}
-
 // The directory of compiled code is its owner's alone.
 func TestCodeIsPrivate(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	newRuntime(t, Options{CacheDir: dir})
+	newCompiler(t, Options{Dir: dir})
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
@@ -267,7 +172,7 @@ func TestCodeIsPrivate(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewRuntime(Options{CacheDir: dir}); err == nil || !strings.Contains(err.Error(), "written to by others") {
+	if _, err := New(Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "written to by others") {
 		t.Errorf("a directory that is everybody's: %v", err)
 	}
 }
@@ -276,7 +181,7 @@ func TestCodeIsPrivate(t *testing.T) {
 // they are old; others are not.
 func TestLeftStagesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
-	r := newRuntime(t, Options{CacheDir: dir})
+	c := newCompiler(t, Options{Dir: dir})
 	stages := filepath.Join(dir, stageDir)
 	young, old, left := filepath.Join(stages, "young"), filepath.Join(stages, "old"), filepath.Join(stages, "left")
 	long := time.Now().Add(-2 * stageAge)
@@ -284,12 +189,12 @@ func TestLeftStagesAreRemoved(t *testing.T) {
 		os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, stageLock), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	used, unstage, err := r.code.stage() // which looks around, too
+	used, unstage, err := c.store.stage() // which looks around, too
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unstage()
-	newRuntime(t, Options{CacheDir: dir})
+	newCompiler(t, Options{Dir: dir})
 	want := []string{filepath.Base(used), "young"}
 	if !canLock(t) {
 		want = append(want, "left")
@@ -337,53 +242,4 @@ func FuzzParseSeal(f *testing.F) {
 			t.Errorf("%+v came back as %+v, %v", s, again, err)
 		}
 	})
-}
-
-// What was compiled under an older tariff is not run: the module is rewritten and
-// compiled again when it is next loaded. testdata/tariff1.wasm is what tariff 1 made
-// of the zero Liar.
-func TestCodeOfAnOlderTariff(t *testing.T) {
-	old, err := os.ReadFile(filepath.Join("testdata", "tariff1.wasm"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	module := testguest.Liar{}.Bytes()
-	dir := t.TempDir()
-	before := newRuntime(t, Options{CacheDir: dir})
-	stage, unstage, err := before.code.stage()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unstage()
-	f, _ := prepared(t, module)
-	f.tariff = 1
-	code, err := compileForm(t.Context(), f, old, stage)
-	if err != nil || code == "" {
-		t.Fatalf("compiled into %q: %v", code, err)
-	}
-	// Under the name that it would have today, as if that did not tell tariffs apart.
-	name := orderOf(quick.WithDefaults(), service.Settings{}).name(service.DigestOf(module))
-	if err := before.code.install(name, stage, code); err != nil {
-		t.Fatal(err)
-	}
-	if _, coded, err := before.code.open(name, maxForm(int64(len(module)))); err != nil || !coded {
-		t.Fatalf("the store does not have it: %v", err)
-	}
-	for _, want := range []int64{1, 0} {
-		r := newRuntime(t, Options{CacheDir: dir})
-		p, err := r.Compile(t.Context(), "", module, quick, service.Settings{}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		i := instantiate(t, p, nil)
-		if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
-			t.Error(err)
-		}
-		if got := r.compilations.Load(); got != want || p.Module().Tariff != metering.TariffVersion {
-			t.Errorf("it was compiled %d times under tariff %d, want %d", got, p.Module().Tariff, want)
-		}
-		if err := p.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}
 }

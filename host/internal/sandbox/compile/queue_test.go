@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"context"
@@ -14,31 +14,31 @@ import (
 // loaded; another large one waits.
 func TestSmallModulesDoNotWait(t *testing.T) {
 	small, large := testguest.Counter("c"), testguest.Growers(32 << 10)[2].Module
-	r := newRuntime(t, Options{Compiler: compilerCommand(), SmallModule: len(small)})
-	if err := compileWith(t, r, large, quick); err != nil {
+	c := newCompiler(t, Options{Command: compilerCommand(), SmallModule: len(small)})
+	if err := compileWith(t, c, large, quick); err != nil {
 		t.Fatal(err)
 	}
-	for range cap(r.slots.large) {
-		r.slots.large <- struct{}{}
+	for range cap(c.slots.large) {
+		c.slots.large <- struct{}{}
 	}
-	if err := compileWith(t, r, small, quick); err != nil {
+	if err := compileWith(t, c, small, quick); err != nil {
 		t.Errorf("a small module: %v", err)
 	}
-	if err := compileWith(t, r, large, quick); err != nil {
+	if err := compileWith(t, c, large, quick); err != nil {
 		t.Errorf("a large module that is stored: %v", err)
 	}
 	limits := quick
 	limits.CompileTime = 20 * time.Millisecond
 	var e *service.Error
-	if err := compileWith(t, r, testguest.Growers(64 << 10)[2].Module, limits); !errors.As(err, &e) || e.Kind != service.KindOverloaded ||
-		e.Resource != "compilations" || e.Used != int64(cap(r.slots.large)) || e.Limit != int64(2*cap(r.slots.large)) || e.RetryAfter <= 0 {
+	if err := compileWith(t, c, testguest.Growers(64 << 10)[2].Module, limits); !errors.As(err, &e) || e.Kind != service.KindOverloaded ||
+		e.Resource != "compilations" || e.Used != int64(cap(c.slots.large)) || e.Limit != int64(2*cap(c.slots.large)) || e.RetryAfter <= 0 {
 		t.Errorf("another large module: %+v", err)
 	}
-	for range cap(r.slots.large) {
-		<-r.slots.large
+	for range cap(c.slots.large) {
+		<-c.slots.large
 	}
-	if n := r.slots.taken(); n != 0 || len(r.turns.taken) != 0 {
-		t.Errorf("%d slots and %d turns are still taken", n, len(r.turns.taken))
+	if n := c.slots.taken(); n != 0 || len(c.turns.taken) != 0 {
+		t.Errorf("%d slots and %d turns are still taken", n, len(c.turns.taken))
 	}
 }
 
@@ -88,13 +88,42 @@ func TestSlots(t *testing.T) {
 }
 
 func TestCompileTimeBySize(t *testing.T) {
-	r := newRuntime(t, Options{CompileBase: 10 * time.Second, CompilePerMiB: 4 * time.Second})
+	all := newCompiler(t, Options{Base: 10 * time.Second, PerMiB: 4 * time.Second})
 	for _, c := range []struct {
 		size int
 		want time.Duration
 	}{{0, 10 * time.Second}, {512 << 10, 12 * time.Second}, {5 << 20, 30 * time.Second}, {32 << 20, time.Minute}} {
-		if got := r.compileTime(service.DefaultLimits(), c.size); got != c.want {
+		if got := all.compileTime(service.DefaultLimits(), c.size); got != c.want {
 			t.Errorf("%d bytes have %v, want %v", c.size, got, c.want)
 		}
+	}
+}
+
+// While others compile, a caller waits for a slot, but not for ever.
+func TestTurns(t *testing.T) {
+	var all turns
+	end, ok := all.take(t.Context(), "a")
+	if !ok {
+		t.Fatal("the first turn")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, ok := all.take(ctx, "a"); ok {
+		t.Error("two had the same turn")
+	}
+	other, ok := all.take(ctx, "b")
+	if !ok {
+		t.Error("another turn was taken")
+	}
+	other()
+	got := make(chan func())
+	go func() {
+		end, _ := all.take(t.Context(), "a")
+		got <- end
+	}()
+	end()
+	(<-got)()
+	if len(all.taken) > 0 {
+		t.Errorf("left: %v", all.taken)
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"context"
@@ -99,7 +99,7 @@ func (s *slots) waitedTooLong(ctx context.Context) error {
 // compileTime bounds the processor time for compiling a module of size bytes: by its
 // size, so that one that is made to take long ends the sooner the smaller it is, and by
 // the limit of the service.
-func (r *Runtime) compileTime(l service.Limits, size int) time.Duration {
-	bySize := r.options.CompileBase + time.Duration(float64(r.options.CompilePerMiB)*float64(size)/(1<<20))
+func (c *Compiler) compileTime(l service.Limits, size int) time.Duration {
+	bySize := c.options.Base + time.Duration(float64(c.options.PerMiB)*float64(size)/(1<<20))
 	return min(l.CompileTime, bySize)
 }

@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"encoding/binary"
@@ -13,20 +13,20 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// facts are what the host has to know of a module that it does not look into itself.
+// Facts are what the host has to know of a module that it does not look into itself.
 // Whoever verifies and rewrites the module finds them out: the compiler process, if
 // there is one.
-type facts struct {
-	tariff      int               // the version of the tariff it is charged by
-	setup       bool              // see [metering.Metered]
-	why         string            // why instances cannot begin as copies of an image; empty if they can
-	globals     []metering.Global // that make up its state
-	modules     []string          // that it imports functions from, each once
-	memoryPages uint64            // at start
-	tableBytes  uint64            // that the tables and segments of an instance take, at most
-	allGlobals  uint64            // how many globals there are, also such as are no state
-	manifest    []byte            // the content of its manifest section
-	hasManifest bool
+type Facts struct {
+	Tariff      int               // the version of the tariff it is charged by
+	Setup       bool              // see [metering.Metered]
+	Why         string            // why instances cannot begin as copies of an image; empty if they can
+	Globals     []metering.Global // that make up its state
+	Modules     []string          // that it imports functions from, each once
+	MemoryPages uint64            // at start
+	TableBytes  uint64            // that the tables and segments of an instance take, at most
+	AllGlobals  uint64            // how many globals there are, also such as are no state
+	Manifest    []byte            // the content of its manifest section
+	HasManifest bool
 }
 
 // A form is what is kept of a module beside its machine code, and what the compiler
@@ -75,59 +75,73 @@ func maxGrowth(size int64) int64 { return 3*size + 1<<20 }
 // maxForm bounds the form of a module of size bytes.
 func maxForm(size int64) int64 { return maxFactBytes + maxGrowth(size) }
 
-func factsOf(m *wasmbin.Module, r *metering.Metered, o order) *facts {
-	f := &facts{tariff: r.Tariff, setup: r.Setup, globals: r.Globals, why: clip(r.Why, maxWhy)}
-	f.tableBytes, f.allGlobals = tablesOf(m, uint64(o.tableElements), !r.Imageable), uint64(len(m.Globals))
+func factsOf(m *wasmbin.Module, r *metering.Metered, o Order) *Facts {
+	f := &Facts{Tariff: r.Tariff, Setup: r.Setup, Globals: r.Globals, Why: clip(r.Why, maxWhy)}
+	f.TableBytes, f.AllGlobals = tablesOf(m, uint64(o.tableElements), !r.Imageable), uint64(len(m.Globals))
 	seen := map[string]bool{}
 	for _, x := range m.Imports {
 		if !seen[x.Module] {
 			seen[x.Module] = true
-			f.modules = append(f.modules, x.Module)
+			f.Modules = append(f.Modules, x.Module)
 		}
 	}
 	for _, mem := range m.Memories {
-		f.memoryPages = mem.Min
+		f.MemoryPages = mem.Min
 	}
-	f.manifest, f.hasManifest = m.Custom(abi.ManifestSection)
+	f.Manifest, f.HasManifest = m.Custom(abi.ManifestSection)
 	return f
 }
 
-// metered is what instances need to know.
-func (f *facts) metered() *metering.Metered {
-	return &metering.Metered{Tariff: f.tariff, Setup: f.setup, Globals: f.globals, Imageable: f.why == "", Why: f.why}
+// Metered is what instances need to know.
+func (f *Facts) Metered() *metering.Metered {
+	return &metering.Metered{Tariff: f.Tariff, Setup: f.Setup, Globals: f.Globals, Imageable: f.Why == "", Why: f.Why}
 }
 
-// imports are the modules that have to be provided.
-func (f *facts) imports() []wasmbin.Import {
-	var all []wasmbin.Import
-	for _, m := range f.modules {
-		all = append(all, wasmbin.Import{Module: m, Kind: wasmbin.ExternFunc})
+// referenceBytes is what an element of a table, or of a segment, takes.
+const referenceBytes = 8
+
+// tablesOf is what the tables and segments of an instance take, at most. A table that
+// grows is copied to one that is larger by a quarter than it need be.
+func tablesOf(m *wasmbin.Module, mostElements uint64, tablesChange bool) (bytes uint64) {
+	for _, t := range m.Tables {
+		n := t.Size.Min
+		if tablesChange {
+			most := mostElements
+			if t.Size.HasMax {
+				most = min(most, t.Size.Max)
+			}
+			n = max(n, most) * 5 / 4
+		}
+		bytes += n * referenceBytes
 	}
-	return all
+	for _, e := range m.Elements {
+		bytes += uint64(e.Count) * referenceBytes
+	}
+	return bytes
 }
 
 // appendForm appends the form of a module but for what wazero loads.
-func appendForm(b []byte, f *facts) []byte {
+func appendForm(b []byte, f *Facts) []byte {
 	flags := byte(0)
-	if f.setup {
+	if f.Setup {
 		flags |= flagSetup
 	}
-	if f.hasManifest {
+	if f.HasManifest {
 		flags |= flagManifest
 	}
 	b = append(b, formMagic...)
-	b = append(binary.AppendUvarint(b, uint64(f.tariff)), flags)
-	b = binary.AppendUvarint(appendText(b, f.why), f.memoryPages)
-	b = binary.AppendUvarint(binary.AppendUvarint(b, f.tableBytes), f.allGlobals)
-	b = binary.AppendUvarint(b, uint64(len(f.globals)))
-	for _, g := range f.globals {
+	b = append(binary.AppendUvarint(b, uint64(f.Tariff)), flags)
+	b = binary.AppendUvarint(appendText(b, f.Why), f.MemoryPages)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, f.TableBytes), f.AllGlobals)
+	b = binary.AppendUvarint(b, uint64(len(f.Globals)))
+	for _, g := range f.Globals {
 		b = append(appendText(b, g.Export), byte(g.Type))
 	}
-	b = binary.AppendUvarint(b, uint64(len(f.modules)))
-	for _, m := range f.modules {
+	b = binary.AppendUvarint(b, uint64(len(f.Modules)))
+	for _, m := range f.Modules {
 		b = appendText(b, m)
 	}
-	return appendText(b, string(f.manifest))
+	return appendText(b, string(f.Manifest))
 }
 
 func appendText(b []byte, s string) []byte {
@@ -136,28 +150,28 @@ func appendText(b []byte, s string) []byte {
 
 // parseForm reads a form. It believes nothing: the form comes from a process that an
 // untrusted module was let into, or from a disk. The module is a view of b.
-func parseForm(b []byte) (_ *facts, module []byte, err error) {
+func parseForm(b []byte) (_ *Facts, module []byte, err error) {
 	r := formReader{b: b}
 	if !strings.HasPrefix(string(b[:min(len(b), len(formMagic))]), formMagic) {
 		return nil, nil, errors.New("not a form")
 	}
 	r.b = r.b[len(formMagic):]
-	f := &facts{tariff: int(r.number("a tariff", 1<<16))}
+	f := &Facts{Tariff: int(r.number("a tariff", 1<<16))}
 	flags := r.byte("flags")
 	if flags&^(flagSetup|flagManifest) != 0 {
 		r.fail("unknown flags 0x%02x", flags)
 	}
-	f.setup, f.hasManifest = flags&flagSetup != 0, flags&flagManifest != 0
-	f.why = r.text("a reason", maxWhy)
-	f.memoryPages = r.number("pages of memory", admission.MaxMemoryBytes/admission.PageBytes)
-	f.tableBytes = r.number("bytes of tables", maxTableBytes)
-	f.allGlobals = r.number("globals", uint64(wasmbin.DefaultLimits().Globals))
+	f.Setup, f.HasManifest = flags&flagSetup != 0, flags&flagManifest != 0
+	f.Why = r.text("a reason", maxWhy)
+	f.MemoryPages = r.number("pages of memory", admission.MaxMemoryBytes/admission.PageBytes)
+	f.TableBytes = r.number("bytes of tables", maxTableBytes)
+	f.AllGlobals = r.number("globals", uint64(wasmbin.DefaultLimits().Globals))
 	for n := r.number("globals", uint64(wasmbin.DefaultLimits().Globals)); n > 0 && r.err == nil; n-- {
 		g := metering.Global{Export: r.text("a global's name", maxGlobalName), Type: wasmbin.ValType(r.byte("a global's type"))}
 		if r.err == nil && (!strings.HasPrefix(g.Export, metering.ReservedPrefix) || g.Type < wasmbin.F64 || g.Type > wasmbin.I32) {
 			r.fail("a global that the rewriting has not exported")
 		}
-		f.globals = append(f.globals, g)
+		f.Globals = append(f.Globals, g)
 	}
 	seen := map[string]bool{}
 	for n := r.number("modules", maxModules); n > 0 && r.err == nil; n-- {
@@ -166,10 +180,10 @@ func parseForm(b []byte) (_ *facts, module []byte, err error) {
 			r.fail("imports from a module that this host does not offer, or twice from one")
 		}
 		seen[m] = true
-		f.modules = append(f.modules, m)
+		f.Modules = append(f.Modules, m)
 	}
-	if text := r.text("a manifest section", abi.MaxManifestSize); f.hasManifest {
-		f.manifest = []byte(text)
+	if text := r.text("a manifest section", abi.MaxManifestSize); f.HasManifest {
+		f.Manifest = []byte(text)
 	} else if text != "" {
 		r.fail("a manifest section that is not there")
 	}

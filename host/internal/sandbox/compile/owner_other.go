@@ -1,6 +1,6 @@
 //go:build !unix
 
-package sandbox
+package compile
 
 import "io/fs"
 

@@ -1,4 +1,4 @@
-package sandbox
+package compile
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ var extraDirs = []string{sealDir, formDir}
 
 // entries lists what the store has a seal for. Whether it is as it was written is for
 // those to find out who load it.
-func (s *codeStore) entries() ([]codeEntry, error) {
+func (s *store) entries() ([]codeEntry, error) {
 	seals, err := os.ReadDir(filepath.Join(s.dir, sealDir))
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func sizeOf(name string) int64 {
 
 // collect removes the entries that are older than a time and not wanted, and returns the
 // bytes that it has given back, and the files of the entries that are left.
-func (s *codeStore) collect(before time.Time, wanted func(codeEntry) bool) (freed int64, kept map[string]bool, err error) {
+func (s *store) collect(before time.Time, wanted func(codeEntry) bool) (freed int64, kept map[string]bool, err error) {
 	all, err := s.entries()
 	if err != nil {
 		return 0, nil, err
@@ -119,7 +119,7 @@ func (s *codeStore) collect(before time.Time, wanted func(codeEntry) bool) (free
 
 // removeFile removes a file of the store, and returns the bytes that it had. One that is
 // gone is no error.
-func (s *codeStore) removeFile(file string) (freed int64, err error) {
+func (s *store) removeFile(file string) (freed int64, err error) {
 	path := filepath.Join(s.dir, file)
 	size := sizeOf(path)
 	if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
@@ -132,7 +132,7 @@ func (s *codeStore) removeFile(file string) (freed int64, err error) {
 
 // collectUnsealed removes files that are older than a time and that no entry has: what a
 // crash left, or another version of wazero.
-func (s *codeStore) collectUnsealed(before time.Time, kept map[string]bool) (freed int64, err error) {
+func (s *store) collectUnsealed(before time.Time, kept map[string]bool) (freed int64, err error) {
 	dirs, err := os.ReadDir(s.dir)
 	if err != nil {
 		return 0, err
@@ -158,12 +158,12 @@ func (s *codeStore) collectUnsealed(before time.Time, kept map[string]bool) (fre
 
 // CodeBytes is how much the machine code of each module takes on disk. What belongs to no
 // module that can be named is under the zero digest.
-func (r *Runtime) CodeBytes() (map[service.Digest]int64, error) {
+func (c *Compiler) CodeBytes() (map[service.Digest]int64, error) {
 	sizes := map[service.Digest]int64{}
-	if r.code == nil {
+	if c.store == nil {
 		return sizes, nil
 	}
-	all, err := r.code.entries()
+	all, err := c.store.entries()
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -174,11 +174,11 @@ func (r *Runtime) CodeBytes() (map[service.Digest]int64, error) {
 }
 
 // RemoveCode removes the machine code of a module from the disk. Programs that run go on.
-func (r *Runtime) RemoveCode(module service.Digest) error {
-	if r.code == nil {
+func (c *Compiler) RemoveCode(module service.Digest) error {
+	if c.store == nil {
 		return nil
 	}
-	_, _, err := r.code.collect(time.Now().Add(time.Hour), func(e codeEntry) bool { return e.module != module })
+	_, _, err := c.store.collect(time.Now().Add(time.Hour), func(e codeEntry) bool { return e.module != module })
 	if err != nil {
 		return storeError(err)
 	}
@@ -188,17 +188,17 @@ func (r *Runtime) RemoveCode(module service.Digest) error {
 // CollectCode removes machine code that is older than a time and of a module that is not
 // stored, and returns the bytes that it has given back. What a compilation is just about
 // to leave is younger than stageAge, so nothing of that age is removed.
-func (r *Runtime) CollectCode(before time.Time, stored func(service.Digest) bool) (freed int64, err error) {
-	if r.code == nil {
+func (c *Compiler) CollectCode(before time.Time, stored func(service.Digest) bool) (freed int64, err error) {
+	if c.store == nil {
 		return 0, nil
 	}
 	if newest := time.Now().Add(-stageAge); before.After(newest) {
 		before = newest
 	}
-	freed, kept, err := r.code.collect(before, func(e codeEntry) bool { return stored(e.module) })
+	freed, kept, err := c.store.collect(before, func(e codeEntry) bool { return stored(e.module) })
 	if err == nil {
 		var more int64
-		more, err = r.code.collectUnsealed(before, kept)
+		more, err = c.store.collectUnsealed(before, kept)
 		freed += more
 	}
 	if err != nil {
@@ -206,3 +206,7 @@ func (r *Runtime) CollectCode(before time.Time, stored func(service.Digest) bool
 	}
 	return freed, nil
 }
+
+// Remove takes what is stored under a name away again, of a module that was refused for what it did
+// when it ran.
+func (c *Compiler) Remove(name string) { c.store.remove(name) }
