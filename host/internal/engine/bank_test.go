@@ -17,9 +17,10 @@ import (
 // bankManifest is that of a bank; bodies are decimal numbers.
 var bankManifest = &abi.Manifest{
 	ABI: abi.Version, Service: "bank", Encoding: "text/plain", // amounts, and words behind them
-	Commands: []abi.CommandType{{Name: "deposit"}, {Name: "withdraw"}, {Name: "trap"}, {Name: "fault"}, {Name: "touch"}},
-	Queries:  []abi.QueryType{{Name: "balance"}, {Name: "break"}},
-	Events:   []abi.EventType{{Name: "deposited"}, {Name: "withdrawn", Aliases: []string{"taken"}}},
+	Commands: []abi.CommandType{{Name: "deposit"}, {Name: "withdraw"}, {Name: "trap"}, {Name: "fault"},
+		{Name: "touch"}},
+	Queries: []abi.QueryType{{Name: "balance"}, {Name: "break"}},
+	Events:  []abi.EventType{{Name: "deposited"}, {Name: "withdrawn", Aliases: []string{"taken"}}},
 }
 
 // bankGuest is a bank in Go that stands for a sandbox. It holds the engine to
@@ -71,7 +72,8 @@ func (g *bankGuest) enter(what string) {
 	}
 }
 
-func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
+func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, version service.Version,
+	snapshot []byte, events service.GuestEvents) error {
 	g.enter("Hydrate")
 	for s, a := range g.accounts {
 		if a.key == key && s != slot {
@@ -144,7 +146,8 @@ func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 		if string(e.Data) == "13" && g.unlucky {
 			g.record("hydrate %s: fault", a.key)
 			a.dirty = true
-			failed = &service.ReplayError{First: e.Version, Last: e.Version, Err: &service.Error{Kind: service.KindFault, Code: "panic", Message: "13 is bad luck"}}
+			failed = &service.ReplayError{First: e.Version, Last: e.Version,
+				Err: &service.Error{Kind: service.KindFault, Code: "panic", Message: "13 is bad luck"}}
 			return failed
 		}
 		a.apply(e.Type, e.Data)
@@ -155,7 +158,8 @@ func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 		if string(e.Data) == "666" {
 			g.record("hydrate %s: trap", a.key)
 			g.broken = true
-			failed = &service.ReplayError{First: first, Last: e.Version, Err: service.Errorf(service.KindTrap, "cannot bear 666")}
+			failed = &service.ReplayError{First: first, Last: e.Version, Err: service.Errorf(service.KindTrap,
+				"cannot bear 666")}
 		}
 		return failed
 	})
@@ -242,7 +246,8 @@ func (g *bankGuest) Handle(_ context.Context, c service.GuestCall) (service.Outc
 		return service.NewOutcome(nil, strconv.AppendInt(nil, a.balance, 10), 1), nil
 	case name == "withdraw" && n > a.balance:
 		g.fuel++
-		return service.NewRejection(&service.Error{Kind: service.KindRejected, Code: "overdraft", Message: fmt.Sprintf("there are only %d", a.balance)}, 1), nil
+		return service.NewRejection(&service.Error{Kind: service.KindRejected, Code: "overdraft",
+			Message: fmt.Sprintf("there are only %d", a.balance)}, 1), nil
 	}
 	typ := c.Type // command and event types agree
 	a.apply(typ, c.Data)

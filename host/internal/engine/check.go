@@ -7,7 +7,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// checkCommand refuses what no shard needs to see, and finds the type's number.
+// checkCommand refuses what no shard needs to see, and returns the number of the command's type.
 func (e *Engine) checkCommand(c *service.Command) (uint16, error) {
 	if err := e.checkTarget(c.Service, c.Key, c.Data); err != nil {
 		return 0, err
@@ -23,11 +23,12 @@ func (e *Engine) checkCommand(c *service.Command) (uint16, error) {
 	}
 	switch err := c.Metadata.Valid(); {
 	case errors.Is(err, abi.ErrTooLarge):
-		return 0, e.errorf(service.KindTooLarge, "metadata has %d bytes; it may have %d", len(c.Metadata), abi.MaxMetadataSize)
+		return 0, e.errorf(service.KindTooLarge, "metadata has %d bytes; it may have %d", len(c.Metadata),
+			abi.MaxMetadataSize)
 	case err != nil:
 		return 0, e.errorf(service.KindInvalid, "metadata is not a sequence of names and values: %w", err)
 	}
-	if c.Carrier == nil { // else its sender has looked
+	if c.Carrier == nil { // otherwise the sender has checked
 		if name := service.RepeatedName(c.Metadata); name != "" {
 			return 0, e.errorf(service.KindInvalid, "metadata has the name %.80q twice, in whatever case", name)
 		}
@@ -48,18 +49,19 @@ func (e *Engine) checkQuery(q *service.Query) (uint16, error) {
 
 func (e *Engine) checkTarget(name service.Name, key service.Key, data []byte) error {
 	if name != e.options.Spec.Service {
-		return e.errorf(service.KindInternal, "a request to service %q came to the engine of %q", name, e.options.Spec.Service)
+		return e.errorf(service.KindInternal, "a request to service %q came to the engine of %q", name,
+			e.options.Spec.Service)
 	}
 	if _, err := service.ParseKey(string(key)); err != nil {
 		return e.own(err)
 	}
-	if most := e.options.Spec.Limits.CommandBytes; len(data) > most {
-		return e.errorf(service.KindTooLarge, "data has %d bytes; the service takes %d", len(data), most)
+	if limit := e.options.Spec.Limits.CommandBytes; len(data) > limit {
+		return e.errorf(service.KindTooLarge, "data has %d bytes; the service takes %d", len(data), limit)
 	}
 	return nil
 }
 
-// unknownType quotes at most as much of a name as a type may have.
+// unknownType quotes no more of a name than a type may have.
 func (e *Engine) unknownType(what string, t service.Type) error {
 	if len(t) > abi.MaxNameSize {
 		return e.errorf(service.KindUnknownType, "the service has no %s type with a name of %d bytes", what, len(t))

@@ -22,7 +22,8 @@ func TestALogHasItsQuota(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1e18)
 	clock := func() journal.UnixNano { return journal.UnixNano(now.Load()) }
-	j, err := journal.Open(t.Context(), journaltest.NewMemory(), journal.Options{Clock: clock, Codec: journal.CodecNone})
+	j, err := journal.Open(t.Context(), journaltest.NewMemory(), journal.Options{Clock: clock,
+		Codec: journal.CodecNone})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func TestALogHasItsQuota(t *testing.T) {
 		full = deposit()
 	}
 	var refusal *service.Error
-	if !errors.As(full, &refusal) || refusal.Kind != service.KindQuota || refusal.Resource != "disk_bytes" || refusal.Limit != limit || refusal.Used < limit || refusal.Service != "bank" {
+	if !errors.As(full, &refusal) || refusal.Kind != service.KindQuota || refusal.Resource != "disk_bytes" ||
+		refusal.Limit != limit || refusal.Used < limit || refusal.Service != "bank" {
 		t.Fatalf("after %d commands: %+v", n, full)
 	}
 	if size, err := j.Measure(t.Context(), "bank", nil); err != nil || size.Bytes < limit || size.Bytes > limit+1<<10 {
@@ -62,7 +64,8 @@ func TestALogHasItsQuota(t *testing.T) {
 	}
 	wantBalance(t, e, "alice", int(j.Head("bank")))
 	now.Add(int64(25 * time.Hour))
-	_, err = j.Retain(t.Context(), "bank", journal.Retention{Before: j.Head("bank"), Cover: func(_ context.Context, key string, _ journal.Version) error {
+	_, err = j.Retain(t.Context(), "bank", journal.Retention{Before: j.Head("bank"), Cover: func(_ context.Context,
+		key string, _ journal.Version) error {
 		done := make(chan error, 1)
 		if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
 			return err
@@ -101,7 +104,8 @@ func TestALogHasItsRate(t *testing.T) {
 	for n < 1000 && refusal == nil {
 		errors.As(deposit(), &refusal)
 	}
-	if refusal == nil || refusal.Kind != service.KindOverloaded || refusal.Resource != rateResource || refusal.Limit != rate || refusal.Used <= rate || refusal.RetryAfter <= 0 {
+	if refusal == nil || refusal.Kind != service.KindOverloaded || refusal.Resource != rateResource ||
+		refusal.Limit != rate || refusal.Used <= rate || refusal.RetryAfter <= 0 {
 		t.Fatalf("after %d commands: %+v", n, refusal)
 	}
 	if n < diskBurst*rate/(9<<10) {

@@ -1,29 +1,28 @@
-// Package engine runs the commands and queries of one service. Its keys are
-// divided among shards; a shard is one guest, its mailbox, and the one goroutine
-// that owns both.
+// Package engine runs the commands and queries of one service. The service's keys are divided
+// among shards. A shard has one guest, one mailbox, and one goroutine that owns both.
 //
-// The way of a command: Submit checks it and puts it into the mailbox of the
-// shard that owns its key. The shard holds its data to the schema, hydrates the entity if it is not in the
-// guest, calls the guest, hands the outcome to the log and goes on with the next
-// command at once: its state is now ahead of the disk, speculative. When the
-// outcome is on disk, the log's completion goroutine publishes it and releases
-// the reply, in this order. Whatever else tells of a state (a rejection, a
-// version conflict, a query's answer) waits until that state is on disk.
+// The way of a command: Submit checks it and puts it into the mailbox of the shard that owns its
+// key. The shard checks the data against the schema, hydrates the entity if it is not in the
+// guest, calls the guest, and appends the outcome to the log. It goes on with the next command at
+// once: its state is now speculative, that is, ahead of the disk. When the outcome is on disk, the
+// log's completion goroutine publishes it and then releases the reply, in this order. Every other
+// answer that depends on a state (a rejection, a version conflict, the answer to a query) waits
+// until that state is on disk.
 //
-// When the log fails to write an outcome, every state in the shard may rest on
-// what is not on disk. The client learns that the outcome is unknown; the shard
-// resets its guest and forgets all entities before its next task. What it
-// did in between is void, too: the log refuses it, as it rests on what was lost.
+// When the log fails to write an outcome, every state in the shard may depend on the lost one. The
+// client learns that the outcome is unknown. Before its next task, the shard resets its guest and
+// forgets all entities. What it did in between is void, too: the log refuses it, because it
+// follows what was lost.
 //
-// A hydration that takes long goes in steps, between which the shard carries out the tasks
-// of other entities; those of this one wait until it is there. See hydration. An entity whose
-// hydration fails is refused for a while, and no other is concerned. See faultTable.
+// A long hydration is done in steps. Between two steps, the shard carries out the tasks of other
+// entities; the tasks of this entity wait until it is resident. See hydration. An entity whose
+// hydration fails is refused for a while; other entities are not affected. See faultTable.
 //
-// A shard makes its guest when its first task comes. Tasks that come meanwhile wait in
-// the mailbox, each no longer than its deadline.
+// A shard makes its guest when its first task comes. Tasks that come meanwhile wait in the
+// mailbox, each until its deadline at most.
 //
-// When the guest breaks (a trap, a violated contract), it is reset; outcomes
-// already handed to the log are not concerned, as hydration sees them.
+// When the guest breaks (a trap, a violated contract), it is reset. Outcomes that were already
+// appended to the log are not affected: hydration reads them.
 package engine
 
 import (
@@ -50,26 +49,26 @@ type Options struct {
 	Manifest *abi.Manifest
 	// Schemas are what the commands and queries of Manifest take. Default: anything.
 	Schemas *schema.Set
-	// NewGuest makes the sandbox of a shard when the shard is first used, and again when
-	// that failed. Shards call it at the same time, each on its goroutine; ctx ends when
-	// the engine cannot wait any longer. The guest belongs to the engine: Stop closes it.
+	// NewGuest makes the sandbox of a shard: when the shard is first used, and again after a
+	// failed attempt. Shards call it concurrently, each on its own goroutine. ctx ends when the
+	// engine cannot wait any longer. The engine owns the guest: Stop closes it.
 	NewGuest func(ctx context.Context, shard int) (Guest, error)
-	// Retry says when a sandbox that could not be made, or reset, is tried again: with
-	// the first request after the wait. Default: 10 ms to 5 s.
+	// Retry is the wait after a failed attempt to make or reset a sandbox. The first request
+	// after the wait causes the next attempt. Default: 10 ms to 5 s.
 	Retry lifecycle.Backoff
-	// Patience bounds how long a request without a deadline of its own waits for a
-	// sandbox that starts. Default 1 min.
+	// Patience bounds how long a request without a deadline waits for a sandbox to start.
+	// Default: 1 min.
 	Patience time.Duration
-	// Log keeps the outcomes.
+	// Log stores the outcomes.
 	Log Log
-	// Publish hears of every commit. Default: nobody does.
+	// Publish is told of every commit. Default: commits are not published.
 	Publish Publisher
-	// Account is the service's in the host's budget; its limit of budget.DiskBytes bounds
-	// the log. Default: one without limits.
+	// Account is the service's account in the host's budget. Its limit of budget.DiskBytes
+	// bounds the log. Default: an account without limits.
 	Account *budget.Account
-	// Clock gives commands their time. Default: the system's clock.
+	// Clock gives commands their time. Default: the system clock.
 	Clock func() journal.UnixNano
-	// Logger gets what an operator should see. Default: nothing is logged.
+	// Logger gets the messages for the operator. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -97,7 +96,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate reports everything that is wrong at once.
+// validate reports all problems at once.
 func (o Options) validate() error {
 	var errs []error
 	if err := o.Spec.Validate(); err != nil {
@@ -135,21 +134,22 @@ type Engine struct {
 	disk     *disk
 
 	life   lifecycle.Life
-	cancel context.CancelCauseFunc // of the shards' context; set by Start
+	cancel context.CancelCauseFunc // ends the shards' context; set by Start
 
-	mu           sync.Mutex              // guards all below
-	cancelStarts context.CancelCauseFunc // of the context of starts; set by Start
-	startsOver   bool                    // there shall be no starts any more
+	mu             sync.Mutex              // guards all below
+	cancelStarts   context.CancelCauseFunc // ends the context of sandbox starts; set by Start
+	startsCanceled bool                    // no sandbox may start any more
 }
 
-// New makes an engine. It does nothing until Start, and makes no sandbox before one is
-// needed.
+// New makes an engine. Nothing runs before Start, and each sandbox is made when it is first
+// needed. An error has kind KindInvalid and names all problems of o.
 func New(o Options) (*Engine, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest), disk: newDisk(o.Account, o.Spec.Limits.DiskRate)}
+	e := &Engine{options: o, manifest: service.NewManifestIndex(o.Manifest),
+		disk: newDisk(o.Account, o.Spec.Limits.DiskRate)}
 	e.json = service.IsJSON(e.manifest.Encoding())
 	e.inflight.idle = make(chan struct{}, 1)
 	for i := range o.Spec.Settings.Shards {
@@ -158,7 +158,7 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Start takes commands from now on. ctx bounds the start only.
+// Start begins to take commands. ctx bounds the start only; canceling it later has no effect.
 func (e *Engine) Start(ctx context.Context) error {
 	return e.life.Start(func() error {
 		run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -166,7 +166,7 @@ func (e *Engine) Start(ctx context.Context) error {
 		starts, cancelStarts := context.WithCancelCause(run)
 		e.mu.Lock()
 		e.cancelStarts = cancelStarts
-		if e.startsOver {
+		if e.startsCanceled {
 			cancelStarts(errPatience)
 		}
 		e.mu.Unlock()
@@ -179,16 +179,16 @@ func (e *Engine) Start(ctx context.Context) error {
 	})
 }
 
-// errPatience ends what is left when Stop's context has ended.
+// errPatience is the cause with which calls and starts are canceled when Stop's context ends.
 var errPatience = errors.New("the engine has to stop now")
 
-// Stop ends the engine in stages: no new commands, those in the mailboxes are
-// carried out, what was handed to the log is waited for, the guests are closed.
-// Each command has had its one answer when Stop returns nil.
+// Stop ends the engine in stages: it takes no new commands, carries out those in the mailboxes,
+// waits for the log, and closes the guests. When Stop returns nil, each command has had its one
+// answer.
 //
-// When ctx ends earlier, the commands that have not begun end as KindUnavailable
-// and the calls under way are canceled; Stop returns an error. Outcomes that the
-// log has been given then get their answer from the log, when it knows.
+// If ctx ends earlier, commands that have not begun end as KindUnavailable, calls in progress are
+// canceled, and Stop returns an error. Outcomes that were already appended get their answer from
+// the log, when it knows.
 func (e *Engine) Stop(ctx context.Context) error {
 	return e.life.Stop(ctx, func(ctx context.Context, started bool) error {
 		err := lifecycle.Stop(ctx,
@@ -212,7 +212,7 @@ func (e *Engine) finishMailboxes(ctx context.Context) error {
 		e.cancel(errPatience)
 	}
 	if err != nil {
-		// Calls end within their limits at the latest, so this wait is bounded.
+		// Calls end within their own limits, so this wait is bounded.
 		return errors.Join(err, e.life.Wait(context.WithoutCancel(ctx)))
 	}
 	return nil
@@ -229,15 +229,13 @@ func (e *Engine) closeGuests(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Submit hands a command in and never blocks. If it returns an error, the command
-// was refused and done is not called. Otherwise done is called exactly once: with
-// a reply once the command's events are on disk and published, or with a
-// [*service.Error] that says what became of it. An empty command id is replaced
-// by a random one.
+// Submit takes a command and never blocks. If it returns an error, the command was refused and
+// done is not called. Otherwise done is called exactly once: with a reply, after the command's
+// events are on disk and published, or with a [*service.Error] that says what became of the
+// command. An empty command id is replaced by a random one.
 //
-// done runs on a goroutine that others wait for and must not block, nor call
-// Stop. The command's slices must not change any more, even after done:
-// subscribers read them.
+// done runs on a goroutine that serves all commands: it must not block, and must not call Stop.
+// The command's slices must never be changed, not even after done: subscribers read them.
 func (e *Engine) Submit(c service.Command, done func(service.Reply, error)) error {
 	typ, err := e.checkCommand(&c)
 	if err != nil {
@@ -247,20 +245,21 @@ func (e *Engine) Submit(c service.Command, done func(service.Reply, error)) erro
 	return e.put(t)
 }
 
-// Query hands a query in; it is as Submit in all else. The answer comes when the
-// state it rests on is on disk.
+// Query takes a query; in all else it is like Submit. The answer comes when the state that it
+// depends on is on disk.
 func (e *Engine) Query(q service.Query, done func(service.QueryReply, error)) error {
 	typ, err := e.checkQuery(&q)
 	if err != nil {
 		return err
 	}
 	t := &task{typ: typ, size: int64(len(q.Data)), answer: done,
-		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline, Gone: q.Gone, Claim: q.Claim, Carrier: q.Carrier}}
+		command: service.Command{Service: q.Service, Key: q.Key, Type: q.Type, Data: q.Data, Deadline: q.Deadline,
+			Gone: q.Gone, Claim: q.Claim, Carrier: q.Carrier}}
 	return e.put(t)
 }
 
-// Snapshot hands in that a snapshot of an entity's state be put into the log, as it is
-// when the entity's shard comes to it; it is as Submit in all else.
+// Snapshot asks for a snapshot of an entity's state in the log. The state is that of the moment
+// when the shard carries the request out. In all else it is like Submit.
 func (e *Engine) Snapshot(key service.Key, done func(error)) error {
 	return e.put(&task{command: service.Command{Service: e.options.Spec.Service, Key: key}, snapshot: done})
 }
@@ -268,7 +267,7 @@ func (e *Engine) Snapshot(key service.Key, done func(error)) error {
 func (e *Engine) put(t *task) error {
 	s := e.shards[shardOf(t.command.Key, len(e.shards))]
 	t.shard = s
-	if err := t.expect(); err != nil {
+	if err := t.startTimer(); err != nil {
 		return err
 	}
 	t.command.Claim.Hold(t)
@@ -279,14 +278,15 @@ func (e *Engine) put(t *task) error {
 	if t.timer != nil {
 		t.timer.Stop()
 		if !t.command.Claim.Refuse() {
-			return nil // the timer was faster, and has answered
+			return nil // the timer fired first, and has answered
 		}
 	}
 	switch {
 	case admitted == admissionClosed:
 		return e.errorf(service.KindUnavailable, "the service is not taking commands now")
 	case !s.health.up():
-		err := e.errorf(service.KindUnavailable, "the service's sandbox is starting, and as many commands wait for it as may; nothing was written")
+		err := e.errorf(service.KindUnavailable, "the service's sandbox is starting, and the queue of commands "+
+			"that wait for it is full; nothing was written")
 		err.RetryAfter = startRetry
 		return err
 	default:
@@ -301,8 +301,8 @@ func (e *Engine) put(t *task) error {
 	}
 }
 
-// Status is what the shards do now, and what the engine has done since it was
-// made. It may be called at any time.
+// Status returns the present state of each shard, and the sum of their counters since New. It may
+// be called at any time.
 func (e *Engine) Status() ([]service.ShardStatus, service.Counters) {
 	var sum service.Counters
 	status := make([]service.ShardStatus, len(e.shards))
@@ -313,8 +313,8 @@ func (e *Engine) Status() ([]service.ShardStatus, service.Counters) {
 	return status, sum
 }
 
-// Faults are the entities that the module has failed over since the engine was made. It may
-// be called at any time.
+// Faults returns the number of entities that the module failed over since New, and the latest
+// failures. It may be called at any time.
 func (e *Engine) Faults() service.EntityFaults {
 	var all service.EntityFaults
 	for _, s := range e.shards {
@@ -326,8 +326,8 @@ func (e *Engine) Faults() service.EntityFaults {
 	return all
 }
 
-// shardOf finds the shard that owns a key: FNV-1a, so that it is the same in each
-// run.
+// shardOf returns the shard that owns a key. The hash is FNV-1a, so the result is the same in
+// each run.
 func shardOf(key service.Key, shards int) int {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {

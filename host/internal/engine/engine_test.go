@@ -31,11 +31,15 @@ func TestRefusedAtOnce(t *testing.T) {
 		{"a long key", func(c *service.Command) { c.Key = service.Key(strings.Repeat("k", 257)) }, service.KindInvalid},
 		{"unknown type", func(c *service.Command) { c.Type = "rob" }, service.KindUnknownType},
 		{"a query's type", func(c *service.Command) { c.Type = "balance" }, service.KindUnknownType},
-		{"a giant type", func(c *service.Command) { c.Type = service.Type(strings.Repeat("t", 10000)) }, service.KindUnknownType},
+		{"a giant type", func(c *service.Command) {
+			c.Type = service.Type(strings.Repeat("t", 10000))
+		}, service.KindUnknownType},
 		{"bad id", func(c *service.Command) { c.ID = "a b" }, service.KindInvalid},
 		{"too much data", func(c *service.Command) { c.Data = make([]byte, 11) }, service.KindTooLarge},
 		{"broken metadata", func(c *service.Command) { c.Metadata = abi.Metadata{1, 2, 3} }, service.KindInvalid},
-		{"too much metadata", func(c *service.Command) { c.Metadata = make([]byte, abi.MaxMetadataSize+1) }, service.KindTooLarge},
+		{"too much metadata", func(c *service.Command) {
+			c.Metadata = make([]byte, abi.MaxMetadataSize+1)
+		}, service.KindTooLarge},
 	} {
 		cmd := command("deposit", "alice", "c1", "1")
 		c.change(&cmd)
@@ -47,7 +51,9 @@ func TestRefusedAtOnce(t *testing.T) {
 			t.Errorf("%s: the error has %d bytes", c.name, len(err.Error()))
 		}
 	}
-	err := e.Query(service.Query{Service: "bank", Key: "alice", Type: "deposit"}, func(service.QueryReply, error) { t.Error("answered") })
+	err := e.Query(service.Query{Service: "bank", Key: "alice", Type: "deposit"}, func(service.QueryReply, error) {
+		t.Error("answered")
+	})
 	wantKind(t, err, service.KindUnknownType)
 	r, err := send(e, command("deposit", "alice", "c1", "1"))
 	if err != nil || r.Version != 1 {
@@ -90,11 +96,15 @@ func TestWhatIsJournaled(t *testing.T) {
 			t.Errorf("ids %q and %q", first.CommandID, second.CommandID)
 		}
 		var all []*journal.Committed
-		if err := j.Commits(t.Context(), "bank", 0, func(c *journal.Committed) error { all = append(all, c); return nil }); err != nil {
+		if err := j.Commits(t.Context(), "bank", 0, func(c *journal.Committed) error {
+			all = append(all, c)
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		a, b := &all[0].Command, &all[1].Command
-		if a.ID != journal.CommandID(first.CommandID) || a.Type != "deposit" || a.Key != "alice" || a.Module != (journal.Digest{1, 2, 3}) ||
+		if a.ID != journal.CommandID(first.CommandID) || a.Type != "deposit" || a.Key != "alice" ||
+			a.Module != (journal.Digest{1, 2, 3}) ||
 			!bytes.Equal(a.Metadata, c.Metadata) || a.Fuel != 2 || string(a.Reply) != "100" {
 			t.Errorf("recorded %+v", a)
 		}
@@ -114,8 +124,9 @@ func TestUnknownEvent(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
 	appendEvent := func(key, typ string) {
 		done := make(chan error)
-		err := j.Append(t.Context(), &journal.Commit{Log: "bank", Command: journal.Command{ID: journal.CommandID("x" + key), Key: key},
-			Events: []journal.NewEvent{{Type: "deposited", Data: []byte("50")}, {Type: typ, Data: []byte("20")}}},
+		err := j.Append(t.Context(),
+			&journal.Commit{Log: "bank", Command: journal.Command{ID: journal.CommandID("x" + key), Key: key},
+				Events: []journal.NewEvent{{Type: "deposited", Data: []byte("50")}, {Type: typ, Data: []byte("20")}}},
 			func(_ journal.Receipt, err error) { done <- err })
 		if err != nil {
 			t.Fatal(err)
@@ -163,12 +174,13 @@ func TestFullMailbox(t *testing.T) {
 		e := start(t, o)
 		var answers atomic.Int64
 		submit := func(size int) error {
-			err := e.Submit(command("deposit", "alice", "", strings.Repeat("0", size-1)+"1"), func(_ service.Reply, err error) {
-				if err != nil {
-					t.Error(err)
-				}
-				answers.Add(1)
-			})
+			err := e.Submit(command("deposit", "alice", "", strings.Repeat("0", size-1)+"1"),
+				func(_ service.Reply, err error) {
+					if err != nil {
+						t.Error(err)
+					}
+					answers.Add(1)
+				})
 			synctest.Wait()
 			return err
 		}
@@ -186,7 +198,8 @@ func TestFullMailbox(t *testing.T) {
 		}
 		check(1, 300)
 		var own *service.Error
-		if err := submit(1); !errors.As(err, &own) || own.Kind != service.KindOverloaded || own.Resource != "mailbox_bytes" || own.Used != 300 || own.Limit >= 300 || own.RetryAfter <= 0 {
+		if err := submit(1); !errors.As(err, &own) || own.Kind != service.KindOverloaded ||
+			own.Resource != "mailbox_bytes" || own.Used != 300 || own.Limit >= 300 || own.RetryAfter <= 0 {
 			t.Errorf("beyond its bytes: %+v", err)
 		}
 		p.gate <- struct{}{}
@@ -310,12 +323,13 @@ func TestStopUnderLoad(t *testing.T) {
 		for s := range 4 {
 			senders.Go(func() {
 				for i := range 100 {
-					err := e.Submit(command("deposit", fmt.Sprint("k", i%7), fmt.Sprint(s, "-", i), "1"), func(_ service.Reply, err error) {
-						answered.Add(1)
-						if err == nil {
-							committed.Add(1)
-						}
-					})
+					err := e.Submit(command("deposit", fmt.Sprint("k", i%7), fmt.Sprint(s, "-", i), "1"),
+						func(_ service.Reply, err error) {
+							answered.Add(1)
+							if err == nil {
+								committed.Add(1)
+							}
+						})
 					if err == nil {
 						accepted.Add(1)
 					}
@@ -349,7 +363,8 @@ func TestCounters(t *testing.T) {
 	send(e, command("deposit", "alice", "c0", "60"))
 	ask(e, balance("bob"))
 	status, got := counted(t, e)
-	want := service.Counters{Committed: 3, Events: 3, Rejected: 1, Failed: 2, Repeated: 1, Queries: 1, Hydrated: 4, Resets: 1, Fuel: 14} // also of what failed
+	// also of what failed
+	want := service.Counters{Committed: 3, Events: 3, Rejected: 1, Failed: 2, Repeated: 1, Queries: 1, Hydrated: 4, Resets: 1, Fuel: 14}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

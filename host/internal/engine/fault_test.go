@@ -107,7 +107,7 @@ func oneFault(t *testing.T, n int) (failed bool) {
 		t.Fatal(err)
 	}
 	for _, s := range e.shards {
-		s.stepMost = 1 + n%3
+		s.maxStep = 1 + n%3
 	}
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -149,7 +149,8 @@ func checkTold(t *testing.T, n int, id service.CommandID, r replied, there *jour
 			t.Errorf("operation %d: %s was committed as %+v and the log has %+v", n, id, r.reply, there)
 		}
 	case kind == service.KindUnknown:
-	case kind == service.KindUnavailable || kind == service.KindRejected || kind == service.KindTrap || kind == service.KindFault:
+	case kind == service.KindUnavailable || kind == service.KindRejected || kind == service.KindTrap ||
+		kind == service.KindFault:
 		// A repeated command may be refused although the first was committed.
 		if there != nil && id[0] != 'd' {
 			t.Errorf("operation %d: %s is in the log, but the client was told %v", n, id, r.err)
@@ -197,7 +198,8 @@ func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*jo
 
 // repeatAll sends every command that was committed or is unknown again, to a new
 // engine: afterwards each is there once, and the first answers still hold.
-func repeatAll(t *testing.T, n int, disk *journaltest.Memory, o *outcomes, before map[journal.CommandID]*journal.Committed) {
+func repeatAll(t *testing.T, n int, disk *journaltest.Memory, o *outcomes,
+	before map[journal.CommandID]*journal.Committed) {
 	j, err := journal.Open(context.Background(), disk, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +226,8 @@ func repeatAll(t *testing.T, n int, disk *journaltest.Memory, o *outcomes, befor
 				t.Errorf("operation %d: %s again: %+v, the log had %+v", n, id, r, there)
 			}
 			for _, first := range o.of[service.CommandID(id)] {
-				if first.err == nil && (r.Position != first.reply.Position || string(r.Data) != string(first.reply.Data)) {
+				if first.err == nil && (r.Position != first.reply.Position ||
+					string(r.Data) != string(first.reply.Data)) {
 					t.Errorf("operation %d: %s again: %+v, at first %+v", n, id, r, first.reply)
 				}
 			}

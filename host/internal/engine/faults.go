@@ -11,47 +11,46 @@ import (
 )
 
 const (
-	// maxFaulty bounds the entities of a shard whose failures are remembered, and listed
+	// maxFaulty bounds the entities of a shard whose failures are remembered. listed bounds
 	// those that a shard names in its status.
 	maxFaulty = 256
 	listed    = 16
-	// maxProblem bounds the text of a failure that is remembered, in bytes.
+	// maxProblem bounds the text of a remembered failure, in bytes.
 	maxProblem = 1 << 10
 )
 
-// retryBackoff says when an entity that could not be hydrated is tried again, and when a module is
-// asked for snapshots again after it has failed over several.
+// retryBackoff is the wait before another attempt: to hydrate an entity that failed, and to ask a
+// module for snapshots after several failures.
 var retryBackoff = lifecycle.Backoff{First: time.Second, Max: 5 * time.Minute}
 
-// faultTable has the entities that a shard's module has failed over: in hydrating them, or in
-// encoding their states. It belongs to the shard's goroutine. A failure is the entity's own:
-// it says nothing of any other one. When the table is full, the oldest failure is forgotten,
-// which costs another attempt.
+// faultTable holds the entities that a shard's module failed over: when it hydrated them, or when
+// it encoded their states. The shard's goroutine owns it. A failure concerns one entity only. When
+// the table is full, the oldest failure is forgotten, which costs another attempt.
 type faultTable struct {
 	all    map[service.Key]*entityFaults
-	status atomic.Pointer[service.EntityFaults] // for everybody; replaced with each change
+	status atomic.Pointer[service.EntityFaults] // for any reader; replaced with each change
 }
 
-// entityFaults is what is wrong with an entity; either may be nil.
+// entityFaults are the failures of one entity; each may be nil.
 type entityFaults struct {
 	hydration, snapshot *failure
 }
 
-// failure is the last one of its kind.
+// failure is the last failure of an entity to hydrate, or to be encoded.
 type failure struct {
 	err    *service.Error
-	failed int       // in a row
-	since  time.Time // of the first
-	next   time.Time // no attempt before; zero for a snapshot
-	last   time.Time
-	// at is the version that the entity comes to no more, or that has no snapshot. It is the
-	// first of several, up to until, if it is not known which event is to blame.
+	failed int       // failures in a row
+	since  time.Time // of the first of them
+	next   time.Time // earliest next attempt; zero for a snapshot
+	last   time.Time // of this failure
+	// at is the version that cannot be reached, or that cannot be encoded. If it is not known
+	// which event is to blame, it is one of at to until.
 	at, until service.Version
-	event     service.Type     // of that version, if it is known
-	position  service.Position // likewise
+	event     service.Type     // type of the event with that version, if known
+	position  service.Position // position of that event, if known
 }
 
-// latest is when an entity has failed last.
+// latest is the time of the entity's last failure.
 func (a *entityFaults) latest() time.Time {
 	var t time.Time
 	for _, f := range [...]*failure{a.hydration, a.snapshot} {
@@ -62,7 +61,7 @@ func (a *entityFaults) latest() time.Time {
 	return t
 }
 
-// refuses is why an entity is not hydrated now; nil if it may be tried.
+// refuses returns the error with which an entity is refused now; nil if it may be hydrated.
 func (a *faultTable) refuses(key service.Key) *service.Error {
 	x := a.all[key]
 	if x == nil || x.hydration == nil {
@@ -77,8 +76,8 @@ func (a *faultTable) refuses(key service.Key) *service.Error {
 	return &err
 }
 
-// suspects are the events of an entity that have to be applied one by one, as it is not known
-// which of them is to blame.
+// suspects returns the range of events that have to be applied one by one, because it is not known
+// which of them is to blame; 0, 0 if there are none.
 func (a *faultTable) suspects(key service.Key) (first, last service.Version) {
 	if x := a.all[key]; x != nil && x.hydration != nil && x.hydration.at < x.hydration.until {
 		return x.hydration.at, x.hydration.until
@@ -86,8 +85,8 @@ func (a *faultTable) suspects(key service.Key) (first, last service.Version) {
 	return 0, 0
 }
 
-// noSnapshot is why an entity has no snapshot of a version; nil if it may be asked for one.
-// Where nobody needs it, it is asked again when it has come twice as far.
+// noSnapshot returns why an entity must not be asked for a snapshot at a version; nil if it may be.
+// If the snapshot is not needed, the entity is asked again when its version has doubled.
 func (a *faultTable) noSnapshot(key service.Key, version service.Version, needed bool) *service.Error {
 	x := a.all[key]
 	if x == nil || x.snapshot == nil {
@@ -99,7 +98,7 @@ func (a *faultTable) noSnapshot(key service.Key, version service.Version, needed
 	return nil
 }
 
-// hydrationFailed remembers a failed hydration that took so long, and says when the next one may be.
+// hydrationFailed records a failed hydration that took the given time, and sets the next attempt.
 func (a *faultTable) hydrationFailed(key service.Key, f failure, took time.Duration) *failure {
 	x := a.entry(key)
 	f.begin(x.hydration)
@@ -109,7 +108,7 @@ func (a *faultTable) hydrationFailed(key service.Key, f failure, took time.Durat
 	return &f
 }
 
-// snapshotFailed remembers that a state could not be encoded.
+// snapshotFailed records that a state could not be encoded.
 func (a *faultTable) snapshotFailed(key service.Key, f failure) {
 	x := a.entry(key)
 	f.begin(x.snapshot)
@@ -117,7 +116,7 @@ func (a *faultTable) snapshotFailed(key service.Key, f failure) {
 	a.changed()
 }
 
-// begin counts a failure after the last one of its kind.
+// begin sets the counts and times of f, which follows the failure last of the same kind, or nil.
 func (f *failure) begin(last *failure) {
 	f.last, f.failed = time.Now(), 1
 	f.since = f.last
@@ -131,7 +130,7 @@ func (f *failure) begin(last *failure) {
 	}
 }
 
-// hydrated forgets that an entity could not be hydrated, and kept that its state could not be encoded.
+// hydrated removes the failure to hydrate an entity, and kept the failure to encode it.
 func (a *faultTable) hydrated(key service.Key) {
 	if x := a.all[key]; x != nil && x.hydration != nil {
 		x.hydration = nil
@@ -153,7 +152,7 @@ func (a *faultTable) dropIfEmpty(key service.Key, x *entityFaults) {
 	a.changed()
 }
 
-// entry is the entity's, made if there is none.
+// entry returns the entity's entry; it adds one if there is none.
 func (a *faultTable) entry(key service.Key) *entityFaults {
 	if x := a.all[key]; x != nil {
 		return x
@@ -175,7 +174,7 @@ func (a *faultTable) entry(key service.Key) *entityFaults {
 	return x
 }
 
-// changed publishes the list: the latest failures first.
+// changed publishes the status list, the latest failures first.
 func (a *faultTable) changed() {
 	keys := make([]service.Key, 0, len(a.all))
 	for key := range a.all {
@@ -204,12 +203,13 @@ func (f *failure) entry(key service.Key, cannot string) service.EntityFault {
 	}
 }
 
-// permanent reports whether an entity that has failed so once will probably do so again. What is
-// missing for a moment, or not of the entity's doing, is not remembered of it.
+// permanent reports whether a failure of this kind is likely to repeat. Only such failures are
+// remembered: others are temporary, or not caused by the entity.
 func permanent(kind service.Kind) bool {
 	switch kind {
 	case service.KindFault, service.KindTrap, service.KindGuestDeadline, service.KindGuestMemory, service.KindGuestExit,
-		service.KindGuestStack, service.KindGuestFuel, service.KindProtocol, service.KindOutcomeTooLarge, service.KindInternal,
+		service.KindGuestStack, service.KindGuestFuel, service.KindProtocol, service.KindOutcomeTooLarge,
+		service.KindInternal,
 		service.KindDamaged:
 		return true
 	}

@@ -7,23 +7,23 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// checking is the task whose data a shard holds to its schema. It is kept, so that nothing
-// is allocated for one.
+// checking holds the task whose data a shard checks. Each shard has one and reuses it, so that a
+// check does not allocate.
 type checking struct {
 	task   *task
 	schema *schema.Schema
-	rest   func() error // of the guest's turns
+	rest   func() error // gives up the guest's turn for a moment; see Guest.Work
 
-	do    func(rest func() error) (time.Duration, error) // check
-	pause func() error                                   // letOthers
+	do    func(rest func() error) (time.Duration, error) // the method check
+	pause func() error                                   // the method letOthers
 }
 
-// fits holds a task's data to the schema of its type, and to the rules of all JSON. This is done here, before
-// the entity is hydrated, and not when the task is handed in: a repeated id gets its first answer, whatever the
-// service's schema has become since; the time is the service's own; and what holds is the schema of the module
-// that would run.
+// fits checks a task's data against the schema of its type, and against the rules for all JSON. The
+// shard does this before it hydrates the entity, and Submit does not, for three reasons: a repeated
+// id gets its first answer, even if the schema has changed since; the time is charged to the
+// service; and the schema is that of the module that would run.
 func (s *shard) fits(t *task, x *schema.Schema) *service.Error {
-	if t.fitted || s.guest == nil { // without a guest the task fails for that
+	if t.fitted || s.guest == nil { // without a guest the task fails anyway
 		return nil
 	}
 	if x == nil {
@@ -42,8 +42,8 @@ func (s *shard) fits(t *task, x *schema.Schema) *service.Error {
 	return s.engine.own(err)
 }
 
-// reads holds a task's data to the rules of all JSON. A schema does so for what it describes only. A
-// sender with a carrier has done it.
+// reads checks a task's data against the rules for all JSON. A schema checks only the parts that it
+// describes. If the task has a carrier, its sender has made this check.
 func (s *shard) reads(t *task) *service.Error {
 	if data := t.command.Data; s.engine.json && t.command.Carrier == nil && len(data) > 0 {
 		if err := service.CheckJSON("the data", data); err != nil {
@@ -54,13 +54,14 @@ func (s *shard) reads(t *task) *service.Error {
 	return nil
 }
 
-// check is what the guest's turns are taken for.
+// check runs within the guest's turns.
 func (c *checking) check(rest func() error) (took time.Duration, err error) {
 	c.rest = rest
 	return c.schema.Check(c.task.command.Data, c.pause)
 }
 
-// letOthers lets others run, and ends the check of what nobody waits for any more.
+// letOthers lets other services run. It ends the check if the deadline has passed or the caller is
+// gone.
 func (c *checking) letOthers() error {
 	if err := c.rest(); err != nil {
 		return err

@@ -57,7 +57,8 @@ func TestDataIsHeldToItsSchema(t *testing.T) {
 	if r, err := send(e, command("deposit", "alice", "d1", "7")); err != nil || r.Repeated || r.Version != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if a, err := ask(e, service.Query{Service: "bank", Key: "alice", Type: "balance", Data: []byte("1")}); err != nil || string(a.Data) != "7" {
+	if a, err := ask(e, service.Query{Service: "bank", Key: "alice", Type: "balance",
+		Data: []byte("1")}); err != nil || string(a.Data) != "7" {
 		t.Errorf("%+v, %v", a, err)
 	}
 }

@@ -36,7 +36,8 @@ func openJournal(t testing.TB, e journal.Engine) *journal.Journal {
 
 // bankOptions are those of a bank with the given number of shards.
 func bankOptions(t testing.TB, log Log, shards int) (Options, []*bankGuest) {
-	o := Options{Spec: service.Spec{Service: "bank", Settings: service.Settings{Shards: shards}}, Manifest: bankManifest, Log: log, Account: budget.New(nil)}
+	o := Options{Spec: service.Spec{Service: "bank", Settings: service.Settings{Shards: shards}},
+		Manifest: bankManifest, Log: log, Account: budget.New(nil)}
 	var guests []*bankGuest
 	for range shards {
 		guests = append(guests, newBankGuest(t))
@@ -142,7 +143,8 @@ func counted(t testing.TB, e *Engine) ([]service.ShardStatus, service.Counters) 
 }
 
 func command(typ, key, id, data string) service.Command {
-	return service.Command{Service: "bank", Key: service.Key(key), Type: service.Type(typ), ID: service.CommandID(id), Data: []byte(data)}
+	return service.Command{Service: "bank", Key: service.Key(key), Type: service.Type(typ),
+		ID: service.CommandID(id), Data: []byte(data)}
 }
 
 func balance(key string) service.Query {

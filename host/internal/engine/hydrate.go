@@ -9,12 +9,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// dropGroup is how many entities are dropped with one call of the guest.
+// dropGroup is the number of retired entities that are dropped together, with one call of the guest.
 const dropGroup = 64
 
-// resident returns the entity of a task, and makes it resident if that takes no more than
-// one step. Otherwise the task is parked: it is carried out when its entity is there, unless
-// its sender has given up.
+// resident returns the entity of a task. If the entity is not resident, it is hydrated, provided
+// that one step is enough. Otherwise the task is parked: it is carried out when the entity is
+// resident, unless the sender gives up first.
 func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked bool) {
 	key := t.command.Key
 	if err := s.usable(); err != nil {
@@ -30,7 +30,7 @@ func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked boo
 	if x == nil {
 		x = s.hydrations.add(key)
 		if s.mayBegin() {
-			t.command.Claim.Wait(t) // a step may take longer than its sender waits
+			t.command.Claim.Wait(t) // a step may take longer than the sender waits
 			e, err, more := s.step(x)
 			if !more {
 				s.hydrations.remove(x)
@@ -38,7 +38,7 @@ func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked boo
 			}
 			switch begun := t.command.Claim.Begin(); {
 			case !begun:
-				return nil, nil, true // and so it has been answered
+				return nil, nil, true // the sender gave up, and the task was answered
 			case !more:
 				return e, err, false
 			}
@@ -48,11 +48,11 @@ func (s *shard) resident(t *task) (e *entity, failure *service.Error, parked boo
 	return nil, nil, true
 }
 
-// drop gives an entity up whose state in the guest is not that of the log.
+// drop removes an entity whose state in the guest is not that of the log.
 func (s *shard) drop(e *entity) { s.residents.remove(e) }
 
-// makePlace evicts entities until another one fits in. It fails if the budget has no
-// room for a single one.
+// makePlace evicts entities until there is a place for another one. It fails if the budget is too
+// small even without any other resident entity.
 func (s *shard) makePlace(key service.Key) error {
 	for {
 		var err error
@@ -66,7 +66,7 @@ func (s *shard) makePlace(key service.Key) error {
 			return err
 		}
 		if s.due(e, true) {
-			_ = s.snapshot(e) // it is told, and goes without
+			_ = s.snapshot(e) // a failure is logged, and the entity is evicted without
 		}
 		if s.residents.byKey[e.key] == e {
 			s.residents.remove(e)
@@ -74,9 +74,9 @@ func (s *shard) makePlace(key service.Key) error {
 	}
 }
 
-// dropRetired has the guest forget entities that were dropped, if there are many.
+// dropRetired has the guest drop the retired entities, if there are many.
 func (s *shard) dropRetired() *service.Error {
-	// One of them is used again now.
+	// One of the slots is about to be used again.
 	if n := len(s.residents.retired) - 1; n >= dropGroup || n > s.residents.len() {
 		if err := s.guest.Drop(s.ctx, s.residents.retired...); err != nil {
 			return s.failed(nil, "", err)
@@ -86,51 +86,51 @@ func (s *shard) dropRetired() *service.Error {
 	return nil
 }
 
-// replay is one hydration's way through the log. It is made in steps.
+// replay reads an entity's events from the log for one hydration, in steps.
 type replay struct {
 	shard   *shard
 	key     service.Key
-	from    service.Version   // of the snapshot, 0 without one
-	until   service.Version   // of the last event that is wanted, 0 for all
-	version service.Version   // of the last event
-	command journal.CommandID // of that event
-	time    journal.UnixNano  // of that command; an id may be used again when its answer is forgotten
-	opened  bool              // the guest has the entity
+	from    service.Version   // version of the snapshot; 0 without one
+	until   service.Version   // version of the last event to replay; 0: all
+	version service.Version   // version of the last event replayed
+	command journal.CommandID // id of that event's command
+	time    journal.UnixNano  // time of that command: an id may be reused once its answer is forgotten
+	opened  bool              // the guest has opened the entity
 	whole   bool              // there are no more events
-	err     error             // of the log, or with an event
+	err     error             // an error of the log, or of an event's translation
 
-	// Events from careful to carefulUntil are applied one by one: one of them has broken the guest.
+	// Events careful to carefulUntil are applied one by one: one of them has broken the guest.
 	careful, carefulUntil service.Version
 
-	// Of the present step.
-	most int       // events
-	end  time.Time // no event is begun after it; zero is never
+	// Bounds of the present step.
+	maxEvents int
+	end       time.Time // no event begins after it; zero: no bound
 }
 
-// step bounds what events yields next.
+// step sets the bounds of the next call of events.
 func (r *replay) step(began time.Time) {
-	r.most, r.end = r.shard.stepMost, began.Add(stepTime)
+	r.maxEvents, r.end = r.shard.maxStep, began.Add(stepTime)
 	switch next := r.version + 1; {
 	case next > r.carefulUntil:
 	case next >= r.careful:
-		r.most = 1
+		r.maxEvents = 1
 	default:
-		r.most = int(min(service.Version(r.most), r.careful-next))
+		r.maxEvents = int(min(service.Version(r.maxEvents), r.careful-next))
 	}
 }
 
-// errEnough ends a step of a replay before the log has come to its end.
+// errEnough ends a step before the end of the log.
 var errEnough = errors.New("no more events wanted")
 
-// enough reports whether the step ends before an event of a version, when so many have been yielded.
+// enough reports whether the step ends before the event of a version, after yielded events.
 func (r *replay) enough(version service.Version, yielded int) bool {
-	const look = 16 // so often at the clock
-	return r.until > 0 && version > r.until || r.most > 0 && yielded >= r.most ||
+	const look = 16 // events between two looks at the clock
+	return r.until > 0 && version > r.until || r.maxEvents > 0 && yielded >= r.maxEvents ||
 		yielded > 0 && yielded%look == 0 && !r.end.IsZero() && time.Now().After(r.end)
 }
 
-// events yields the entity's next events, each of which is valid during its yield, and returns
-// an error of yield as it is; another one is in r.err, too.
+// events yields the entity's next events; each is valid during its yield only. An error of yield is
+// returned as it is. Any other error is returned and kept in r.err.
 func (r *replay) events(yield func(service.GuestEvent) error) error {
 	s := r.shard
 	var failed error
@@ -169,7 +169,8 @@ func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
 	typ, known := r.shard.engine.manifest.Event(e.Type)
 	if !known {
 		err := r.shard.engine.errorf(service.KindFault,
-			"the service's module does not know events of type %q; a module must know all types it ever emitted, if only as an alias", e.Type)
+			"the service's module does not know events of type %q; a module must know all types it ever emitted, "+
+				"if only as an alias", e.Type)
 		err.Code = "unknown_event"
 		return service.GuestEvent{}, err
 	}
@@ -181,7 +182,7 @@ func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
 	return g, nil
 }
 
-// where says at which event a hydration has failed, as far as it is known, and completes f.
+// where describes the event at which a hydration failed, if it can be found, and completes f.
 func (s *shard) where(key service.Key, f *failure) string {
 	var first, last *journal.Event
 	_, _ = s.engine.options.Log.Load(s.ctx, s.name, string(key), f.at-1, func(e *journal.Event) error {
@@ -197,23 +198,26 @@ func (s *shard) where(key service.Key, f *failure) string {
 		return nil
 	})
 	if first == nil || first.Version != f.at {
-		return "" // it is not an event that is to blame
+		return "" // no event is to blame
 	}
 	f.position = first.Position
 	if f.at < f.until {
-		return fmt.Sprintf(" beyond version %d: one of the events up to version %d, at positions %d to %d, has ended its sandbox", f.at-1, last.Version, first.Position, last.Position)
+		return fmt.Sprintf(" beyond version %d: one of the events up to version %d, at positions %d to %d, has "+
+			"ended its sandbox", f.at-1, last.Version, first.Position, last.Position)
 	}
 	f.event = service.Type(first.Type)
-	return fmt.Sprintf(" beyond version %d: its event of type %q at version %d, position %d", f.at-1, first.Type, f.at, first.Position)
+	return fmt.Sprintf(" beyond version %d: its event of type %q at version %d, position %d", f.at-1, first.Type,
+		f.at, first.Position)
 }
 
-// deleted is why an entity cannot be hydrated of which events are gone.
+// deleted is the error of an entity that cannot be hydrated because a retention deleted its events.
 func (s *shard) deleted(x *hydration, err error) *service.Error {
-	why := "there is no snapshot that stands for them"
+	why := "no snapshot contains them"
 	if x.reason != nil {
 		why = "its snapshot is refused: " + x.reason.Message
 	}
-	own := s.engine.caused(err, service.KindFault, "%s, and %s; a module that takes the snapshot can go on", journal.DetailOf(err), why)
+	own := s.engine.caused(err, service.KindFault, "%s, and %s; a module that takes the snapshot can go on",
+		journal.DetailOf(err), why)
 	own.Code = historyDeleted
 	return own
 }

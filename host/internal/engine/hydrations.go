@@ -10,52 +10,51 @@ import (
 )
 
 const (
-	// stepEvents and stepTime bound a step of a hydration: so long do the other entities of
-	// a shard wait. A step has one request to the guest at least.
+	// stepEvents and stepTime bound one step of a hydration, and so the wait of a shard's other
+	// entities. A step makes at least one request to the guest.
 	stepEvents = 1024
 	stepTime   = 5 * time.Millisecond
-	// maxHydrations bounds the entities of a shard that are half in the guest.
+	// maxHydrations bounds the entities of a shard whose hydration has begun.
 	maxHydrations = 8
-	// keepAfter is how long a hydration works until its state is kept as a snapshot, from
-	// which it goes on if the sandbox is reset or the host is started again.
+	// keepAfter is the working time after which a hydration stores its state as a snapshot. If
+	// the sandbox is reset or the host is restarted, it continues from there.
 	keepAfter = 2 * time.Second
 )
 
-// hydration is an entity on its way into the guest, which takes more than one step. Its shard
-// makes a step of it, carries out what others have waiting, and so on. What is wanted of the
-// entity waits here, each until its deadline; when nobody waits any more the entity comes
-// back all the same, so that one with a long history does not have to begin again and again.
+// hydration is the hydration of one entity, if it takes more than one step. Its shard makes a step,
+// carries out the tasks of other entities, makes the next step, and so on. The tasks of this entity
+// wait here, each until its deadline. The hydration goes on when none is left: otherwise an entity
+// with a long history would begin again and again.
 type hydration struct {
 	key   service.Key
 	tasks []*task // in order; some may have been refused meanwhile
-	bytes int64   // of their data
+	bytes int64   // data size of tasks
 
 	begun   bool // it has a slot, and a place among the residents
 	slot    uint32
 	replay  replay
-	from    *journal.Snapshot // it began with; nil if with none
-	next    int               // of its sources, which to begin with
-	reason  *service.Error    // why the last snapshot was not taken
-	tried   service.Version   // of the latest snapshot
+	from    *journal.Snapshot // the snapshot it began with; nil if none
+	next    int               // the source to begin with: fromLatest, fromRetained or fromEvents
+	reason  *service.Error    // why the last snapshot was not used
+	tried   service.Version   // version of the latest snapshot, which was tried
 	broke   bool              // a snapshot has broken the guest
-	again   bool              // it has looked for a snapshot twice
-	started time.Time         // when it began
-	worked  time.Duration     // since its state was kept
-	kept    service.Version   // of the snapshot that was kept on the way
+	again   bool              // it has looked for snapshots a second time
+	started time.Time         // of its first step
+	worked  time.Duration     // working time since its state was last stored
+	kept    service.Version   // version of the snapshot that it stored on the way; 0: none
 	noKeep  bool              // its state cannot be encoded
 }
 
-// hydrations are the entities of a shard on their way into its guest. Those that have begun
-// are the first of order.
+// hydrations holds the hydrations of a shard. Those that have begun are first in order.
 type hydrations struct {
 	byKey map[service.Key]*hydration
 	order []*hydration
 	begun int
-	full  bool          // there is no place for another one until one is there
-	turn  int           // of those that have begun: whose step is next
-	spare *hydration    // is used for the next one
-	ended time.Time     // the last step
-	took  time.Duration // that step
+	full  bool          // no other may begin until one of those that have begun ends
+	turn  int           // index in order: whose step was last
+	spare *hydration    // reused by the next add
+	ended time.Time     // end of the last step
+	took  time.Duration // duration of the last step
 }
 
 func (w *hydrations) add(key service.Key) *hydration {
@@ -83,41 +82,43 @@ func (w *hydrations) remove(x *hydration) {
 	w.full = false
 }
 
-// reuse keeps x for the next hydration. It was removed, and nothing refers to it any more.
+// reuse keeps x for the next hydration. It was removed, and nothing else refers to it.
 func (w *hydrations) reuse(x *hydration) {
 	*x = hydration{}
 	w.spare = x
 }
 
-// move puts x into the place of order that is behind those that have begun.
+// move puts x directly after the hydrations that have begun.
 func (w *hydrations) move(x *hydration) {
 	if at := slices.Index(w.order, x); at != w.begun {
 		w.order = slices.Insert(slices.Delete(w.order, at, at+1), w.begun, x)
 	}
 }
 
-// waits reports whether a task waits here.
+// waits reports whether any hydration has a task that was not refused.
 func (w *hydrations) waits() bool {
 	return slices.ContainsFunc(w.order, func(x *hydration) bool {
 		return slices.ContainsFunc(x.tasks, func(t *task) bool { return !t.command.Claim.Refused() })
 	})
 }
 
-// park has t wait until x is resident.
+// park makes t wait until x is resident.
 func (s *shard) park(x *hydration, t *task) {
 	l := s.engine.options.Spec.Limits
-	// The other half of the mailbox is for others.
+	// Half of the mailbox is left to other entities.
 	if len(x.tasks) >= max(1, l.MailboxCommands/2) || len(x.tasks) > 0 && x.bytes+t.size > l.MailboxBytes/2 {
 		s.prune(x)
 	}
 	if n := len(x.tasks); n >= max(1, l.MailboxCommands/2) || n > 0 && x.bytes+t.size > l.MailboxBytes/2 {
 		s.counters.overloaded.Add(1)
-		err := s.engine.errorf(service.KindOverloaded, "entity %q is hydrated from a long history, and as many commands wait for it as may; nothing was written", x.key)
-		err.Resource, err.Used, err.Limit, err.RetryAfter = "mailbox_commands", int64(n), int64(max(1, l.MailboxCommands/2)), startRetry
+		err := s.engine.errorf(service.KindOverloaded, "entity %q is being hydrated from a long history, and the "+
+			"queue of commands that wait for it is full; nothing was written", x.key)
+		err.Resource, err.Used, err.Limit, err.RetryAfter = "mailbox_commands", int64(n),
+			int64(max(1, l.MailboxCommands/2)), startRetry
 		t.fail(err)
 		return
 	}
-	s.mail.back(t)
+	s.mail.requeued(t)
 	x.tasks = append(x.tasks, t)
 	x.bytes += t.size
 	d := t.command.Deadline
@@ -125,7 +126,7 @@ func (s *shard) park(x *hydration, t *task) {
 		t.command.Claim = new(service.Claim)
 		t.command.Claim.Begin()
 	}
-	claim := t.command.Claim // of the task, which belongs to somebody else when the timer fires
+	claim := t.command.Claim // copied: when the timer fires, the task has another owner
 	claim.Wait(t)
 	if d.IsZero() {
 		return
@@ -141,7 +142,7 @@ func (s *shard) park(x *hydration, t *task) {
 	})
 }
 
-// prune lets go of tasks that were refused meanwhile.
+// prune removes tasks of x that were refused meanwhile.
 func (s *shard) prune(x *hydration) {
 	x.tasks = slices.DeleteFunc(x.tasks, func(t *task) bool {
 		if !t.command.Claim.Refused() {
@@ -153,7 +154,7 @@ func (s *shard) prune(x *hydration) {
 	})
 }
 
-// release takes the tasks that wait for x.
+// release removes and returns the tasks that wait for x.
 func (s *shard) release(x *hydration) []*task {
 	tasks := x.tasks
 	x.tasks, x.bytes = nil, 0
@@ -163,8 +164,8 @@ func (s *shard) release(x *hydration) []*task {
 	return tasks
 }
 
-// hydrateNext makes a step of one of the entities that are on their way, and carries out what
-// waits for it if that was the last one.
+// hydrateNext makes one step of one hydration. If that was the last step, it carries out the tasks
+// that wait for the entity.
 func (s *shard) hydrateNext() {
 	began := time.Now()
 	defer func() {
@@ -181,10 +182,11 @@ func (s *shard) hydrateNext() {
 	}
 	s.hydrations.remove(x)
 	if e != nil && len(x.tasks) == 0 && s.due(e, false) {
-		s.snapshot(e) // or the way back would be as long the next time
+		s.snapshot(e) // otherwise the next hydration would take as long
 	}
 	for _, t := range s.release(x) {
-		// What has failed for one has for all; a sandbox that was reset may do for the next one.
+		// A failure is that of all tasks. After a success, each task runs even if the one before
+		// reset the guest.
 		if err != nil && t.begin() {
 			t.fail(err)
 		} else if err == nil {
@@ -194,10 +196,10 @@ func (s *shard) hydrateNext() {
 	}
 }
 
-// nextHydration is the entity whose step is next; nil if there is none left.
+// nextHydration returns the hydration whose step is next; nil if there is none left.
 func (s *shard) nextHydration() *hydration {
 	w := &s.hydrations
-	// Those that nobody waits for and that have not begun need not.
+	// A hydration that has not begun and that no task waits for is not needed.
 	for i := w.begun; i < len(w.order); {
 		x := w.order[i]
 		if s.prune(x); len(x.tasks) > 0 {
@@ -216,18 +218,17 @@ func (s *shard) nextHydration() *hydration {
 	return w.order[w.turn]
 }
 
-// mayBegin reports whether another entity may be half in the guest.
+// mayBegin reports whether another hydration may begin.
 func (s *shard) mayBegin() bool {
 	w := &s.hydrations
 	if w.begun == 0 {
 		return true
 	}
-	// A guest that is worn is reset when those that are on their way are there.
-	return !w.full && w.begun < min(maxHydrations, s.residents.most) && (s.broken || !s.guest.Worn())
+	// A worn guest is reset when the hydrations that have begun have ended.
+	return !w.full && w.begun < min(maxHydrations, s.residents.max) && (s.broken || !s.guest.Worn())
 }
 
-// startOver makes all entities that are on their way begin again: the guest has forgotten
-// them.
+// startOver makes all hydrations begin again: the guest was reset and has forgotten their entities.
 func (s *shard) startOver() {
 	for _, x := range s.hydrations.order {
 		x.begun = false
@@ -235,10 +236,10 @@ func (s *shard) startOver() {
 	s.hydrations.begun, s.hydrations.full = 0, false
 }
 
-// end takes a place among the residents and a slot back from x, or makes an entity of it.
+// end ends x: it either makes x a resident entity, or gives back its place and its slot.
 func (s *shard) end(x *hydration, resident bool) *entity {
 	if !x.begun {
-		return nil // the guest has been reset
+		return nil // the guest was reset meanwhile
 	}
 	x.begun = false
 	s.hydrations.begun--
@@ -253,7 +254,7 @@ func (s *shard) end(x *hydration, resident bool) *entity {
 		e.snapshot = x.from.Version
 	}
 	e.snapshot = max(e.snapshot, x.kept)
-	// One that was not taken is replaced, or it would be tried again the next time.
+	// A snapshot that was refused is replaced, or it would be tried again the next time.
 	e.renew = x.reason != nil && x.reason.Kind != service.KindConflicting && x.kept == 0
 	s.used(x)
 	s.counters.hydrated.Add(1)
@@ -261,8 +262,8 @@ func (s *shard) end(x *hydration, resident bool) *entity {
 	return e
 }
 
-// step makes a step of a hydration. It returns the entity when it is resident, or why it
-// cannot be; more says that there are steps to be made.
+// step makes one step of a hydration. It returns the entity when that is resident, or why it cannot
+// be hydrated. more is true if there are more steps to make.
 func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool) {
 	for {
 		if err := s.usable(); err != nil {
@@ -296,7 +297,7 @@ func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool
 	}
 }
 
-// stepGuest has the guest take the next events.
+// stepGuest has the guest apply the next events.
 func (s *shard) stepGuest(x *hydration, began time.Time) error {
 	r := &x.replay
 	r.step(began)
@@ -312,12 +313,12 @@ func (s *shard) stepGuest(x *hydration, began time.Time) error {
 	return s.guest.Hydrate(s.ctx, x.slot, x.key, r.version, state, r.events)
 }
 
-// beginHydration finds what x can begin with, and a place for it. ready is false if others
-// have to be there first.
+// beginHydration finds the source and a place for x. ready is false if other hydrations have to end
+// first.
 func (s *shard) beginHydration(x *hydration) (ready bool, failure *service.Error) {
 	w := &s.hydrations
 	x.from = s.source(x)
-	if err := s.usable(); err != nil { // it may have called the guest, as what follows may
+	if err := s.usable(); err != nil { // source may have called the guest, as may the next calls
 		return false, s.engine.own(err)
 	}
 	if err := s.makePlace(x.key); err != nil {
@@ -345,8 +346,8 @@ func (s *shard) beginHydration(x *hydration) (ready bool, failure *service.Error
 	return true, nil
 }
 
-// stepFailed decides what becomes of a hydration of which a step has failed: whether it begins
-// again with another source, or why it has failed.
+// stepFailed decides what follows a failed step: the hydration begins again with another source, or
+// it fails.
 func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *service.Error) {
 	r := &x.replay
 	own := s.engine.own(err)
@@ -354,7 +355,7 @@ func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *servic
 	switch {
 	case r.err != nil && journal.KindOf(r.err) == journal.KindTrimmed:
 		if x.next == fromEvents && x.reason == nil && !x.again {
-			// A retention may have been faster, and has left a snapshot.
+			// A retention may have deleted the events just now, and left a snapshot.
 			x.next, x.again = fromLatest, true
 			s.end(x, false)
 			return true, nil
@@ -373,17 +374,17 @@ func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *servic
 		s.reset()
 	}
 	if !permanent(own.Kind) {
-		return false, own // and the next attempt may have better luck
+		return false, own // the next attempt may succeed
 	}
-	if x.from != nil && own.Kind != service.KindDamaged { // what is damaged is behind all sources
+	if x.from != nil && own.Kind != service.KindDamaged { // damaged events are needed with any source
 		s.notTaken(x, own, broke)
 		return true, nil
 	}
 	return false, s.giveUp(x, err, own)
 }
 
-// giveUp remembers that an entity cannot be hydrated, tells the log once, and says so with
-// its version and event.
+// giveUp remembers that an entity cannot be hydrated, logs it once, and returns an error that names
+// the version and the event.
 func (s *shard) giveUp(x *hydration, err error, own *service.Error) *service.Error {
 	s.counters.failed.Add(1)
 	f := failure{at: x.replay.version + 1, until: x.replay.version + 1}
@@ -402,6 +403,7 @@ func (s *shard) giveUp(x *hydration, err error, own *service.Error) *service.Err
 	named.RetryAfter = max(minRetry, time.Until(r.next))
 	s.logger.Warn("an entity cannot be hydrated; its commands and queries are refused until the next attempt",
 		"entity", string(x.key), "version", r.at, "until", r.until, "event", string(r.event), "position", r.position,
-		"kind", own.Kind.String(), "code", own.Code, "error", own, "detail", own.Detail, "attempts", r.failed, "next_attempt", r.next)
+		"kind", own.Kind.String(), "code", own.Code, "error", own, "detail", own.Detail, "attempts", r.failed,
+		"next_attempt", r.next)
 	return &named
 }

@@ -112,11 +112,15 @@ func TestALongHydrationGivesWay(t *testing.T) {
 	}
 	query := func(key string) {
 		pending.Add(1)
-		asked(t, e, key, time.Time{}, func(r service.QueryReply, err error) { note(fmt.Sprint(key, " ", string(r.Data)), err) })
+		asked(t, e, key, time.Time{}, func(r service.QueryReply, err error) {
+			note(fmt.Sprint(key, " ", string(r.Data)), err)
+		})
 	}
 	deposit := func(key, id string) {
 		pending.Add(1)
-		if err := e.Submit(command("deposit", key, id, "1"), func(r service.Reply, err error) { note(fmt.Sprint(key, " ", string(r.Data)), err) }); err != nil {
+		if err := e.Submit(command("deposit", key, id, "1"), func(r service.Reply, err error) {
+			note(fmt.Sprint(key, " ", string(r.Data)), err)
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,11 +135,14 @@ func TestALongHydrationGivesWay(t *testing.T) {
 	close(all)
 	pending.Wait()
 	got := strings.Join(order, ", ")
-	if want := fmt.Sprintf("bob0 0, bob1 0, bob2 0, bob3 0, alice %d, alice %d, alice %d, alice %d", long, long+1, long+2, long+2); got != want {
+	if want := fmt.Sprintf("bob0 0, bob1 0, bob2 0, bob3 0, alice %d, alice %d, alice %d, alice %d", long, long+1,
+		long+2, long+2); got != want {
 		t.Errorf("answered: %s; want %s", got, want)
 	}
-	if status, c := counted(t, e); c.Hydrated != 5 || c.Queries != 6 || g.replayed != long || g.granted != 7*long || status[0].Queued != 0 || status[0].QueuedBytes != 0 {
-		t.Errorf("%d hydrated, %d queries, %d events replayed with %d fuel, %+v", c.Hydrated, c.Queries, g.replayed, g.granted, status[0])
+	if status, c := counted(t, e); c.Hydrated != 5 || c.Queries != 6 || g.replayed != long || g.granted != 7*long ||
+		status[0].Queued != 0 || status[0].QueuedBytes != 0 {
+		t.Errorf("%d hydrated, %d queries, %d events replayed with %d fuel, %+v", c.Hydrated, c.Queries, g.replayed,
+			g.granted, status[0])
 	}
 }
 
@@ -196,13 +203,16 @@ func TestAHydrationGoesOnAfterAReset(t *testing.T) {
 		history(t, j, "alice", 0, 7, ones(events)...)
 		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
 		g.onApply = func(*account, service.GuestEvent) { time.Sleep(10 * time.Millisecond) }
-		asked(t, e, "alice", time.Now().Add(time.Second), func(_ service.QueryReply, err error) { wantKind(t, err, service.KindDeadline) })
+		asked(t, e, "alice", time.Now().Add(time.Second), func(_ service.QueryReply, err error) {
+			wantKind(t, err, service.KindDeadline)
+		})
 		time.Sleep(20 * time.Second)
 		if _, err := send(e, command("trap", "bob", "", "0")); service.KindOf(err) != service.KindTrap {
 			t.Fatal(err)
 		}
 		wantBalance(t, e, "alice", events)
-		if _, c := counted(t, e); g.replayed > events+300 || g.replayed <= events || c.Resets != 1 || c.SnapshotsUsed != 1 {
+		if _, c := counted(t, e); g.replayed > events+300 || g.replayed <= events || c.Resets != 1 ||
+			c.SnapshotsUsed != 1 {
 			t.Errorf("%d events were replayed, %+v", g.replayed, c)
 		}
 	})
@@ -234,7 +244,8 @@ func TestAHydrationWithARefusedSnapshotGoesOnAfterAReset(t *testing.T) {
 			t.Error(err)
 		}
 		wantBalance(t, e, "alice", events)
-		if _, c := counted(t, e); g.replayed > events+600 || g.replayed <= events || c.Resets != 2 || c.SnapshotsUsed != 1 || c.SnapshotsRefused != 1 {
+		if _, c := counted(t, e); g.replayed > events+600 || g.replayed <= events || c.Resets != 2 ||
+			c.SnapshotsUsed != 1 || c.SnapshotsRefused != 1 {
 			t.Errorf("%d events were replayed, %+v", g.replayed, c)
 		}
 	})
@@ -254,7 +265,8 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 		var last *service.Error
 		for i := range 10 {
 			_, err := ask(e, balance("alice"))
-			if !errors.As(err, &last) || last.Kind != service.KindFault || last.Code != "panic" || last.RetryAfter <= 0 || last.RetryAfter > time.Second {
+			if !errors.As(err, &last) || last.Kind != service.KindFault || last.Code != "panic" ||
+				last.RetryAfter <= 0 || last.RetryAfter > time.Second {
 				t.Fatalf("%d: %+v", i, err)
 			}
 			for _, part := range []string{`"alice"`, `"deposited"`, "version 21,", "position 24", "13 is bad luck"} {
@@ -269,15 +281,18 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 		if _, c := counted(t, e); c.Resets != 0 || g.replayed != 3+21 || c.Hydrated != 1 {
 			t.Errorf("%d events replayed, %+v", g.replayed, c)
 		}
-		if told.count("alice") != 1 || told.count("version=21") != 1 || told.count("position=24") != 1 || told.count("event=deposited") != 1 {
+		if told.count("alice") != 1 || told.count("version=21") != 1 || told.count("position=24") != 1 ||
+			told.count("event=deposited") != 1 {
 			t.Errorf("told: %s", told)
 		}
 		f := e.Faults()
 		if f.Count != 1 || len(f.Latest) != 1 {
 			t.Fatalf("%+v", f)
 		}
-		if x := f.Latest[0]; x.Key != "alice" || x.Cannot != service.CannotHydrate || x.Version != 21 || x.Event != "deposited" ||
-			x.Position != 24 || x.Failed != 1 || x.NextAttempt.IsZero() || !strings.Contains(x.Problem, "13 is bad luck") {
+		if x := f.Latest[0]; x.Key != "alice" || x.Cannot != service.CannotHydrate || x.Version != 21 ||
+			x.Event != "deposited" ||
+			x.Position != 24 || x.Failed != 1 || x.NextAttempt.IsZero() ||
+			!strings.Contains(x.Problem, "13 is bad luck") {
 			t.Errorf("%+v", x)
 		}
 		var waits []time.Duration
@@ -289,7 +304,8 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 			}
 			waits = append(waits, last.RetryAfter)
 		}
-		if waits[1] < waits[0] || waits[3] < 2*waits[0] || waits[11] > retryBackoff.Max || waits[11] < retryBackoff.Max*3/4 {
+		if waits[1] < waits[0] || waits[3] < 2*waits[0] || waits[11] > retryBackoff.Max ||
+			waits[11] < retryBackoff.Max*3/4 {
 			t.Errorf("waits of %v", waits)
 		}
 		if told.count("alice") != 13 {
@@ -314,7 +330,8 @@ type holed struct {
 	reads int
 }
 
-func (h *holed) Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error) {
+func (h *holed) Load(ctx context.Context, log journal.LogName, key string, after journal.Version,
+	yield func(*journal.Event) error) (journal.Version, error) {
 	if key != h.key {
 		return h.Log.Load(ctx, log, key, after, yield)
 	}
@@ -483,7 +500,8 @@ func TestManyLongHydrations(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if status, c := counted(t, e); status[0].Resident > most || c.Hydrated != entities || g.replayed != entities*events {
+		if status, c := counted(t, e); status[0].Resident > most || c.Hydrated != entities ||
+			g.replayed != entities*events {
 			t.Errorf("%d resident, %d hydrated, %d replayed", status[0].Resident, c.Hydrated, g.replayed)
 		}
 	}

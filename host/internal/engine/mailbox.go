@@ -5,19 +5,19 @@ import (
 	"sync/atomic"
 )
 
-// mailbox is a bounded queue of many senders and one owner. Putting never
-// blocks; the owner takes all there is at once, so that the lock is taken once a
-// group and not once a command.
+// mailbox is a bounded queue with many senders and one owner. put never blocks. The owner takes all
+// tasks at once, so that it locks once a group and not once a command.
 type mailbox struct {
 	maxTasks int64
 	maxBytes int64
 
-	// wake holds a token whenever there may be something that the owner has not
-	// seen: tasks, or the end of intake.
+	// wake holds a token whenever there may be something new for the owner: tasks, or the end of
+	// intake.
 	wake chan struct{}
 
-	// queued and bytes count what was put and has not been begun, and what waits again.
-	// They grow under mu, or by the owner, who makes them shrink; anybody reads them.
+	// queued and bytes count the tasks that were put and have not begun, and those that were
+	// requeued. put adds to them, under mu; the owner adds and subtracts; any goroutine may read
+	// them.
 	queued atomic.Int64
 	bytes  atomic.Int64
 
@@ -26,22 +26,22 @@ type mailbox struct {
 	tasks []*task
 }
 
-// admission is what became of a task that was put.
+// admission is the result of put.
 type admission uint8
 
 const (
 	admissionAdmitted admission = iota
 	admissionClosed
-	admissionMany  // there are as many tasks as may be
-	admissionLarge // with it there were more bytes than may be
+	admissionMany  // refused: there are maxTasks tasks
+	admissionLarge // refused: with it there were more than maxBytes
 )
 
 func newMailbox(maxTasks int, maxBytes int64) *mailbox {
 	return &mailbox{maxTasks: int64(maxTasks), maxBytes: maxBytes, wake: make(chan struct{}, 1)}
 }
 
-// put hands t to the owner. A task that is bigger than all of the mailbox may
-// enter an empty one: it would never get in otherwise.
+// put gives t to the owner. A task that is larger than maxBytes is admitted to an empty mailbox; it
+// would never be admitted otherwise.
 func (m *mailbox) put(t *task) admission {
 	m.mu.Lock()
 	if !m.open {
@@ -66,13 +66,13 @@ func (m *mailbox) put(t *task) admission {
 	first := len(m.tasks) == 1
 	m.mu.Unlock()
 	if first {
-		m.rouse()
+		m.notify()
 	}
 	return admissionAdmitted
 }
 
-// take swaps all waiting tasks for an empty buffer. They count as queued until
-// the owner has begun each. open is false once no more can come.
+// take swaps all waiting tasks for an empty buffer. Each still counts as queued until begun. open
+// is false when no more tasks can come.
 func (m *mailbox) take(buffer []*task) (tasks []*task, open bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,20 +80,20 @@ func (m *mailbox) take(buffer []*task) (tasks []*task, open bool) {
 	return tasks, m.open
 }
 
-// begun tells that the owner has begun t.
+// begun subtracts t, which the owner begins now.
 func (m *mailbox) begun(t *task) {
 	m.queued.Add(-1)
 	m.bytes.Add(-t.size)
 }
 
-// back tells that t, which was begun, waits again.
-func (m *mailbox) back(t *task) {
+// requeued adds t again, which has begun but has to wait once more.
+func (m *mailbox) requeued(t *task) {
 	m.queued.Add(1)
 	m.bytes.Add(t.size)
 }
 
-// rouse makes the owner look, if it is not about to.
-func (m *mailbox) rouse() {
+// notify makes sure that the owner looks at the mailbox.
+func (m *mailbox) notify() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -105,5 +105,5 @@ func (m *mailbox) setOpen(open bool) {
 	m.mu.Lock()
 	m.open = open
 	m.mu.Unlock()
-	m.rouse()
+	m.notify()
 }

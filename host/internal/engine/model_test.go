@@ -91,7 +91,8 @@ func (c *client) step(engine func() *Engine, i int) {
 		if k := service.KindOf(err); err != nil && (k == service.KindUnavailable || k == service.KindOverloaded) {
 			return
 		}
-		if err != nil || !again.Repeated || again.Version != r.Version || again.Position != r.Position || string(again.Data) != string(r.Data) {
+		if err != nil || !again.Repeated || again.Version != r.Version || again.Position != r.Position ||
+			string(again.Data) != string(r.Data) {
 			c.t.Errorf("%s again: %+v, %v; at first %+v", id, again, err, r)
 		}
 	}
@@ -102,7 +103,8 @@ func (c *client) step(engine func() *Engine, i int) {
 func persist(engine func() *Engine, c service.Command) (service.Reply, error) {
 	for {
 		r, err := send(engine(), c)
-		if err == nil || service.KindOf(err) != service.KindUnavailable && service.KindOf(err) != service.KindOverloaded {
+		if err == nil || service.KindOf(err) != service.KindUnavailable &&
+			service.KindOf(err) != service.KindOverloaded {
 			return r, err
 		}
 		runtime.Gosched()
@@ -111,16 +113,16 @@ func persist(engine func() *Engine, c service.Command) (service.Reply, error) {
 
 func (c *client) tolerate(err error) {
 	switch service.KindOf(err) {
-	case service.KindRejected, service.KindTrap, service.KindFault, service.KindVersionConflict, service.KindOverloaded, service.KindUnavailable:
+	case service.KindRejected, service.KindTrap, service.KindFault, service.KindVersionConflict,
+		service.KindOverloaded, service.KindUnavailable:
 	default:
 		c.t.Errorf("unexpected: %v", err)
 	}
 }
 
-// TestRandomLoad has clients send at random, among them traps, faults, repeats
-// and expectations, while entities are evicted and kept in snapshots, and engines are
-// replaced, also by such with another state schema.
-// Afterwards everything any client saw has to be a state that the log passed
+// TestRandomLoad has clients send at random, among them traps, faults, repeats and expectations,
+// while entities are evicted and kept in snapshots, and engines are replaced, also by such with
+// another state schema. Afterwards everything any client saw has to be a state that the log passed
 // through, and what was deposited less what was withdrawn has to be there.
 func TestRandomLoad(t *testing.T) {
 	seed := prove.Seed(t)
@@ -146,7 +148,7 @@ func TestRandomLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range e.shards { // most hydrations take several steps
-			s.stepMost, s.keepAfter = 1+random.IntN(8), time.Duration(random.IntN(2))*keepAfter
+			s.maxStep, s.keepAfter = 1+random.IntN(8), time.Duration(random.IntN(2))*keepAfter
 		}
 		if err := e.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -160,7 +162,8 @@ func TestRandomLoad(t *testing.T) {
 	var steps atomic.Int64
 	swap := make(chan struct{}, 8)
 	for i := range clients {
-		c := &client{t: t, number: i, random: rand.New(rand.NewPCG(seed, uint64(i)+1)), versions: map[string]service.Version{}}
+		c := &client{t: t, number: i, random: rand.New(rand.NewPCG(seed, uint64(i)+1)),
+			versions: map[string]service.Version{}}
 		clients[i] = c
 		running.Go(func() {
 			for i := range 250 {

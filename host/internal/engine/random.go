@@ -8,9 +8,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// random hands out cryptographic randomness from a buffer, as a system call a
-// command would cost more than the command. Its owner is one shard. What has
-// been handed out is erased.
+// random hands out cryptographic random bytes from a buffer: a system call for each command would
+// cost more than the command. One shard owns it. Bytes that were handed out are erased.
 type random struct {
 	buffer [4096]byte
 	used   int // bytes of buffer handed out
@@ -19,7 +18,7 @@ type random struct {
 
 func (r *random) seed() (seed [abi.SeedSize]byte) {
 	if !r.filled || len(r.buffer)-r.used < len(seed) {
-		rand.Read(r.buffer[:]) // never fails: it would end the process
+		rand.Read(r.buffer[:]) // never fails: the runtime ends the process instead
 		r.used, r.filled = 0, true
 	}
 	from := r.buffer[r.used : r.used+len(seed)]

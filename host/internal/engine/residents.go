@@ -5,49 +5,49 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// entity is an entity that is in the guest.
+// entity is one entity that is resident in the guest.
 type entity struct {
 	key     service.Key
 	slot    uint32
-	version service.Version // with everything handed to the log, durable or not
-	// snapshot is the version of its latest snapshot, 0 if there is none that serves.
+	version service.Version // includes everything appended to the log, durable or not
+	// snapshot is the version of the latest usable snapshot; 0 if there is none.
 	snapshot service.Version
-	renew    bool // another one is taken as soon as may be, as there is one that does not serve
+	renew    bool // the present snapshot is unusable, so another is taken as soon as possible
 
 	newer, older *entity // in the order of use
 }
 
-// residents is the table of the entities in a guest: by key, and in the order of
-// their last use. Slots are dense numbers; those of removed entities are retired, and
-// the guest forgets what it has in them when another entity is opened there, or when it
-// is told to drop them.
+// residents is the table of the entities in a guest, by key and in the order of their last use.
+// Slots are dense numbers. The slot of a removed entity is retired: the guest still holds the old
+// entity there. It forgets that when another entity is opened in the slot, or when it is told to
+// drop it.
 //
-// Each takes some bytes of the host's own, which come from the budget, also those of
-// keys that nobody has written to. They are taken some at a time.
+// Each entity takes some bytes of the host's memory, which are drawn from the budget, even for
+// keys without any event. They are drawn in larger amounts.
 type residents struct {
-	most    int
+	max     int // entities
 	account *budget.Account
-	taken   int64 // from the account
-	used    int64 // of that
-	held    int   // places of entities that are on their way into the guest
+	taken   int64 // bytes drawn from the account
+	used    int64 // bytes of taken that are in use
+	held    int   // places reserved for entities that are being hydrated
 	byKey   map[service.Key]*entity
-	use     entity // of a ring: use.older is the most recently used, use.newer the least
+	use     entity // head of a ring: use.older is the most recently used, use.newer the least
 	free    []uint32
 	retired []uint32
-	next    uint32 // slots from here on were never used
+	next    uint32 // this slot and all above were never used
 }
 
-// entityBytes is what an entity takes beside its key: itself, and its places in the
-// map and in the lists of slots.
+// entityBytes is the size of an entity without its key: the struct, and its entries in the map and
+// in the lists of slots.
 const entityBytes = 192
 
-// takeAtOnce is how much is taken from the account, if there is so much.
+// takeAtOnce is how many bytes are drawn from the account at once, if it has plenty.
 const takeAtOnce = 64 << 10
 
 func sizeOf(key service.Key) int64 { return entityBytes + int64(len(key)) }
 
-func newResidents(most int, account *budget.Account) *residents {
-	r := &residents{most: most, account: account}
+func newResidents(maxEntities int, account *budget.Account) *residents {
+	r := &residents{max: maxEntities, account: account}
 	r.forget()
 	return r
 }
@@ -61,15 +61,15 @@ func (r *residents) forget() {
 	r.taken, r.used, r.held = 0, 0, 0
 }
 
-// reserve makes sure that there are bytes for another entity. If there are none the
-// error says so; then it helps to remove one.
+// reserve makes sure that there are bytes for another entity. If it fails, the caller may remove
+// an entity and try again.
 func (r *residents) reserve(key service.Key) error {
 	need := r.used + sizeOf(key) - r.taken
 	if need <= 0 {
 		return nil
 	}
 	take := max(need, takeAtOnce)
-	if take > r.account.Room(budget.SandboxBytes)/2 { // the rest is for others
+	if take > r.account.Room(budget.SandboxBytes)/2 { // leave the rest to others
 		take = need
 	}
 	if err := r.account.TakeShare(budget.SandboxBytes, take); err != nil {
@@ -91,7 +91,7 @@ func (r *residents) get(key service.Key) *entity {
 	return e
 }
 
-// add enters an entity that has just been made resident. Its bytes are reserved.
+// add enters an entity that has just become resident. Its bytes were reserved before.
 func (r *residents) add(key service.Key, slot uint32, version service.Version) *entity {
 	e := &entity{key: key, slot: slot, version: version}
 	r.byKey[key] = e
@@ -100,8 +100,8 @@ func (r *residents) add(key service.Key, slot uint32, version service.Version) *
 	return e
 }
 
-// hold keeps a place, whose bytes are reserved, for an entity that is on its way into the
-// guest; give gives it back.
+// hold reserves the place of an entity that is being hydrated; its bytes were reserved before.
+// give gives the place back.
 func (r *residents) hold(key service.Key) {
 	r.held++
 	r.used += sizeOf(key)
@@ -128,10 +128,10 @@ func (r *residents) oldest() *entity {
 	return r.use.newer
 }
 
-// full reports whether another entity would be one too many.
-func (r *residents) full() bool { return len(r.byKey)+r.held >= r.most }
+// full reports whether there is no place for another entity.
+func (r *residents) full() bool { return len(r.byKey)+r.held >= r.max }
 
-// takeSlot takes the number for the next entity; it is not yet in the table.
+// takeSlot returns a slot for the next entity, which is not yet in the table.
 func (r *residents) takeSlot() uint32 {
 	for _, from := range [...]*[]uint32{&r.retired, &r.free} {
 		if n := len(*from); n > 0 {
@@ -144,10 +144,10 @@ func (r *residents) takeSlot() uint32 {
 	return r.next - 1
 }
 
-// retire gives a slot back that no entity of the table has.
+// retire gives back a slot that no entity of the table has.
 func (r *residents) retire(slot uint32) { r.retired = append(r.retired, slot) }
 
-// dropped frees the retired slots.
+// dropped frees the retired slots. The guest has just dropped them.
 func (r *residents) dropped() {
 	r.free = append(r.free, r.retired...)
 	r.retired = r.retired[:0]

@@ -104,7 +104,8 @@ func TestResidentsKeepToTheBudget(t *testing.T) {
 	e, _, _ = startBank(t, 1, func(o *Options) { o.Account = other })
 	err := touch(0)
 	var refused *service.Error
-	if !errors.As(err, &refused) || refused.Kind != service.KindQuota || refused.Resource != "sandbox_bytes" || refused.Limit != 100 || refused.Service != "bank" {
+	if !errors.As(err, &refused) || refused.Kind != service.KindQuota || refused.Resource != "sandbox_bytes" ||
+		refused.Limit != 100 || refused.Service != "bank" {
 		t.Errorf("without room for one: %+v", err)
 	}
 	_, err = send(e, command("deposit", "account-0", "", "1"))

@@ -37,10 +37,11 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 	deposits(t, e, "alice", 5)
 	deposits(t, e, "bob", 2)
 	asked := 0
-	retained, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 6, Schema: 3, Force: true, Cover: func(_ context.Context, key string, _ journal.Version) error {
-		asked++
-		return snapshot(e, key)
-	}})
+	retained, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 6, Schema: 3, Force: true,
+		Cover: func(_ context.Context, key string, _ journal.Version) error {
+			asked++
+			return snapshot(e, key)
+		}})
 	if err != nil || asked != 1 || retained.Uncovered != 0 || retained.First != 6 {
 		t.Fatalf("%+v, %v; asked %d times", retained, err, asked)
 	}
@@ -58,7 +59,8 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 	e = deploy(4, 4, false)
 	_, err = ask(e, balance("alice"))
 	var failure *service.Error
-	if !errors.As(err, &failure) || failure.Kind != service.KindFault || failure.Code != historyDeleted || !strings.Contains(err.Error(), "up to version 5") {
+	if !errors.As(err, &failure) || failure.Kind != service.KindFault || failure.Code != historyDeleted ||
+		!strings.Contains(err.Error(), "up to version 5") {
 		t.Errorf("a module of another schema: %v", err)
 	}
 	if err := snapshot(e, "alice"); service.KindOf(err) != service.KindFault {
@@ -104,7 +106,8 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 		_, err := ask(second, balance("alice"))
 		var failure *service.Error
 		if !errors.As(err, &failure) || failure.Kind != service.KindFault || failure.Code != historyDeleted ||
-			!strings.Contains(failure.Message, `"alice"`) || !strings.Contains(failure.Message, "up to version 4") || !strings.Contains(failure.Message, "not my form") {
+			!strings.Contains(failure.Message, `"alice"`) || !strings.Contains(failure.Message,
+			"up to version 4") || !strings.Contains(failure.Message, "not my form") {
 			t.Errorf("alice: %v", err)
 		}
 	}
@@ -116,7 +119,8 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	counted(t, second)
-	if s, ok, err := j.Snapshot(t.Context(), "bank", "alice"); !ok || err != nil || s.Module != (journal.Digest{1}) || s.Version != 4 {
+	if s, ok, err := j.Snapshot(t.Context(), "bank", "alice"); !ok || err != nil ||
+		s.Module != (journal.Digest{1}) || s.Version != 4 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	stop(second)
@@ -132,7 +136,8 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	wantBalance(t, fourth, "alice", 4)
 	deposits(t, fourth, "alice", 4)
 	counted(t, fourth)
-	if s, ok, err := j.Snapshot(t.Context(), "bank", "alice"); !ok || err != nil || s.Module != (journal.Digest{4}) || s.Version != 8 {
+	if s, ok, err := j.Snapshot(t.Context(), "bank", "alice"); !ok || err != nil ||
+		s.Module != (journal.Digest{4}) || s.Version != 8 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	stop(fourth)
@@ -140,9 +145,10 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	wantBalance(t, fifth, "alice", 8)
 }
 
-// Entities of which there is no snapshot keep their events when a retention deletes those of all, or if there
-// is no room for them the log from the first of these on. It says who that was. They come back from what was kept, with the budget
-// that follows from it, and are faults where they were.
+// Entities of which there is no snapshot keep their events when a retention deletes those of all,
+// or if there is no room for them the log from the first of these on. It says who that was. They
+// come back from what was kept, with the budget that follows from it, and are faults where they
+// were.
 func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -162,19 +168,22 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		time.Sleep(25 * time.Hour) // no answer is promised any more
 		most := int64(-1)
 		retain := func(force bool) (journal.Retained, error) {
-			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, MaxKept: most, Force: force, Cover: func(_ context.Context, key string, _ journal.Version) error {
-				done := make(chan error, 1)
-				if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
-					return err
-				}
-				return <-done
-			}})
+			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, MaxKept: most, Force: force,
+				Cover: func(_ context.Context, key string, _ journal.Version) error {
+					done := make(chan error, 1)
+					if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
+						return err
+					}
+					return <-done
+				}})
 		}
 		got, err := retain(false)
-		if err != nil || got.First != 6 || got.Events != 5 || got.Entities != 1 || got.Uncovered != 0 || got.Held != 2 || fmt.Sprint(got.HeldBy) != "[broken nan]" {
+		if err != nil || got.First != 6 || got.Events != 5 || got.Entities != 1 || got.Uncovered != 0 ||
+			got.Held != 2 || fmt.Sprint(got.HeldBy) != "[broken nan]" {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		if _, err = retain(false); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), `"broken", "nan"`) {
+		if _, err = retain(false); journal.KindOf(err) != journal.KindInvalid ||
+			!strings.Contains(err.Error(), `"broken", "nan"`) {
 			t.Errorf("there is nothing that can go: %v", err)
 		}
 		for key, n := range map[string]int{"alice": 5, "bob": 5, "carol": 5, "nan": 1} {
@@ -185,7 +194,8 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		}
 		most = 0
 		got, err = retain(false)
-		if err != nil || got.First != 18 || got.Events != 12 || got.Held != 0 || got.Kept != 2 || got.KeptEvents != 2 || fmt.Sprint(got.KeptOf) != "[broken nan]" {
+		if err != nil || got.First != 18 || got.Events != 12 || got.Held != 0 || got.Kept != 2 ||
+			got.KeptEvents != 2 || fmt.Sprint(got.KeptOf) != "[broken nan]" {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		encode := g.encode
@@ -194,7 +204,8 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 				wantBalance(t, e, key, n)
 			}
 			var fault *service.Error
-			if _, err := ask(e, balance("broken")); !errors.As(err, &fault) || fault.Code == historyDeleted || !strings.Contains(fault.Message, "at version 1, position 12") {
+			if _, err := ask(e, balance("broken")); !errors.As(err, &fault) || fault.Code == historyDeleted ||
+				!strings.Contains(fault.Message, "at version 1, position 12") {
 				t.Errorf("broken: %v", err)
 			}
 			if err := e.Stop(t.Context()); err != nil {

@@ -12,37 +12,36 @@ import (
 
 // shard owns one guest and carries out the tasks of its mailbox, one by one.
 //
-// Invariant: what the guest holds of an entity is what the log has been given of
-// it, durable or not. Whenever that is in doubt the entity is dropped, or the
-// guest is reset.
+// Invariant: the guest's state of an entity is what was appended to the log, durable or not.
+// Whenever that is in doubt, the entity is dropped or the guest is reset.
 type shard struct {
 	engine *Engine
 	number int
 	name   journal.LogName
 	logger *slog.Logger
 	mail   *mailbox
-	ctx    context.Context // set by Start; ends when Stop has lost its patience
-	starts context.Context // the same for starts of the sandbox; ends with ctx or before
+	ctx    context.Context // set by Start; canceled when Stop ends, or when its context ends
+	starts context.Context // of sandbox starts; child of ctx, canceled by CancelStarts
 	health health
 
 	counters counters
 	pace     pace
-	// void is set by the log's goroutine when an outcome of this shard was not
-	// written: all its states may rest on it. The shard takes it back, and forgets
-	// them, before its next task. So the one never waits for the other.
+	// void is set by the log's completion goroutine when an outcome of this shard was not
+	// written: all states of the shard may depend on it. Before its next task, the shard clears
+	// void and forgets all states. So neither goroutine waits for the other.
 	void atomic.Bool
 
-	// All below belongs to the shard's goroutine.
+	// All below is owned by the shard's goroutine.
 
 	guest      Guest // nil until the first task
-	broken     bool  // the guest must not be called: it is not there, or has to be reset
-	why        error // the last attempt to make it or to reset it failed; nil if none has
+	broken     bool  // the guest must not be called: it does not exist, or has to be reset
+	why        error // of the last attempt to make or reset it; nil if that succeeded
 	residents  *residents
 	snapshots  snapshots
 	faults     faultTable
 	hydrations hydrations
-	keepAfter  time.Duration // see the constants
-	stepMost   int
+	keepAfter  time.Duration // the constant keepAfter, except in tests
+	maxStep    int           // the constant stepEvents, except in tests
 	random     random
 	time       journal.UnixNano // of the last call; never decreases
 	checking   checking
@@ -57,15 +56,15 @@ func newShard(e *Engine, number int) *shard {
 		mail:      newMailbox(l.MailboxCommands, l.MailboxBytes),
 		residents: newResidents(l.ResidentEntities, e.options.Account),
 		pace:      pace{origin: time.Now()},
-		keepAfter: keepAfter, stepMost: stepEvents,
+		keepAfter: keepAfter, maxStep: stepEvents,
 	}
 	s.checking.do, s.checking.pause = s.checking.check, s.checking.letOthers
 	s.health.set(service.StateIdle, service.Attempts{})
 	return s
 }
 
-// run carries out tasks until the mailbox is closed and empty. Between two tasks it makes
-// steps of hydrations that take long, which have half of its time.
+// run carries out tasks until the mailbox is closed and empty. Between two tasks it makes steps of
+// long hydrations, which get half of its time.
 func (s *shard) run() {
 	var group []*task
 	for {
@@ -103,15 +102,15 @@ func (s *shard) carryOutAll(group []*task) {
 }
 
 func (s *shard) carryOut(t *task) {
-	// Before the task has begun, as this may take long: its timer can refuse it meanwhile.
+	// Before begin, because this may take long: meanwhile the task's timer can refuse it.
 	if s.ctx.Err() == nil {
 		switch {
 		case s.void.Load():
-			// Some state rests on what was not written, so all are given up.
-			s.void.Store(false) // first: what fails from now on counts anew
+			// Some state depends on an outcome that was not written, so all are forgotten.
+			s.void.Store(false) // first: a failure from now on sets it again
 			s.reset()
 		case s.broken && t.wanted():
-			s.cure()
+			s.renewIfDue()
 		}
 	}
 	if !t.begin() {
@@ -138,7 +137,7 @@ func (s *shard) carryOut(t *task) {
 	s.counted()
 }
 
-// counted tells others what the shard has by now.
+// counted publishes the shard's present figures.
 func (s *shard) counted() {
 	s.counters.resident.Store(int64(s.residents.len()))
 	if s.guest != nil {
@@ -146,7 +145,7 @@ func (s *shard) counted() {
 	}
 }
 
-// command carries out a command up to where the log has it.
+// command carries out a command up to its append to the log.
 func (s *shard) command(t *task) {
 	c := &t.command
 	if c.ID == "" {
@@ -159,7 +158,7 @@ func (s *shard) command(t *task) {
 		return
 	}
 	if err := s.engine.options.Log.Accepts(s.name); err != nil {
-		t.fail(s.refused(t, err)) // before the guest does work that nobody can keep
+		t.fail(s.refused(t, err)) // before the guest does work in vain
 		return
 	}
 	if err := s.mayWrite(s.time); err != nil {
@@ -177,7 +176,8 @@ func (s *shard) command(t *task) {
 	t.version = e.version
 	if c.Expected != nil && *c.Expected != e.version {
 		at := e.version
-		conflict := s.engine.errorf(service.KindVersionConflict, "entity %q is at version %d, expected was %d; nothing was written", c.Key, at, *c.Expected)
+		conflict := s.engine.errorf(service.KindVersionConflict, "entity %q is at version %d, expected was %d; "+
+			"nothing was written", c.Key, at, *c.Expected)
 		conflict.Version = &at
 		t.refusal = conflict
 		s.settle(t)
@@ -211,7 +211,7 @@ func (s *shard) command(t *task) {
 	s.engine.inflight.add()
 	if err := s.engine.options.Log.Append(s.ctx, t.commit, t.appended); err != nil {
 		s.engine.inflight.done()
-		s.drop(e) // it is ahead of the log, for good
+		s.drop(e) // its state is ahead of the log for good
 		t.fail(s.refused(t, err))
 		return
 	}
@@ -220,7 +220,7 @@ func (s *shard) command(t *task) {
 	}
 }
 
-// query carries out a query up to where its answer waits for the log.
+// query carries out a query up to the point where its answer waits for the log.
 func (s *shard) query(t *task) {
 	if err := s.fits(t, s.engine.options.Schemas.Query(t.typ)); err != nil {
 		s.counters.queries.Add(1)
@@ -229,7 +229,7 @@ func (s *shard) query(t *task) {
 	}
 	e, err, parked := s.resident(t)
 	if parked {
-		return // it comes here again, and counts once
+		return // the task comes here again, and is counted then
 	}
 	s.counters.queries.Add(1)
 	if err != nil {
@@ -238,14 +238,15 @@ func (s *shard) query(t *task) {
 	}
 	t.version = e.version
 	s.guest.About(service.About{Key: t.command.Key})
-	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version, Time: s.time, Data: t.command.Data,
+	outcome, failure := s.guest.Query(s.ctx, service.GuestQuery{Slot: e.slot, Type: t.typ, Version: e.version,
+		Time: s.time, Data: t.command.Data,
 		Deadline: t.command.Deadline, Gone: t.command.Gone})
 	if failure != nil {
 		t.fail(s.failed(e, t.command.ID, failure))
 		return
 	}
 	if c := t.command.Carrier; c != nil {
-		// The reply may wait for the log as long as a commit takes, and many with it.
+		// The reply may wait for the log as long as a commit takes, and many others with it.
 		t.command.Data = nil
 		c.Unload()
 		if err := c.Load(outcome.ReplyBytes()); err != nil {
@@ -255,17 +256,17 @@ func (s *shard) query(t *task) {
 	}
 	t.outcome = outcome
 	s.settle(t)
-	if s.due(e, false) { // it has a long history, and nobody has written to it of late
+	if s.due(e, false) { // its history is long, and has no recent snapshot
 		_ = s.snapshot(e)
 	}
 }
 
-// failed brings the guest in order after a call that failed. e is the entity
-// that was called; nil if it is not in the table. id is the command's, if it was one.
+// failed repairs the guest after a call that failed. e is the entity of the call; nil if it is not
+// in the table. id is the id of the command; empty if it was none.
 func (s *shard) failed(e *entity, id service.CommandID, err error) *service.Error {
 	own := s.engine.own(err)
 	if s.ctx.Err() != nil {
-		s.broken = true // and not worth a cure
+		s.broken = true // not worth a reset
 		return s.unavailable(err, "the service was stopped while the command ran; nothing was written")
 	}
 	s.counters.failed.Add(1)
@@ -277,7 +278,7 @@ func (s *shard) failed(e *entity, id service.CommandID, err error) *service.Erro
 	}
 	level := slog.LevelWarn
 	if own.Kind == service.KindCanceled || own.Kind == service.KindOverloaded {
-		level = slog.LevelInfo // it was ended for no fault of its own
+		level = slog.LevelInfo // the module is not to blame
 	}
 	about := []any{"kind", own.Kind.String(), "error", own, "detail", own.Detail}
 	if e != nil {
@@ -291,8 +292,7 @@ func (s *shard) failed(e *entity, id service.CommandID, err error) *service.Erro
 	return own
 }
 
-// reset makes the guest as new. If that fails it is broken, until usable has
-// managed it.
+// reset makes the guest as new. If that fails the guest is broken, and usable tries again later.
 func (s *shard) reset() {
 	s.residents.forget()
 	s.startOver()
@@ -301,14 +301,15 @@ func (s *shard) reset() {
 	s.renew()
 }
 
-// recycle resets a guest that has grown too far. Memory does not shrink in a
-// guest, so this is what keeps one that leaks from failing in the end; its
-// entities hydrate again when next touched, and no client sees it.
+// recycle resets a guest that has grown too large. A guest's memory never shrinks, so without this
+// a guest that leaks would fail in the end. Its entities are hydrated when next used, and no client
+// notices.
 func (s *shard) recycle() {
 	if s.broken || s.ctx.Err() != nil || s.hydrations.begun > 0 || !s.guest.Worn() {
 		return
 	}
-	s.logger.Debug("the guest has grown and is reset", "memory_bytes", s.guest.MemoryBytes(), "entities", s.residents.len())
+	s.logger.Debug("the guest has grown and is reset", "memory_bytes", s.guest.MemoryBytes(), "entities",
+		s.residents.len())
 	s.counters.recycled.Add(1)
 	s.reset()
 }

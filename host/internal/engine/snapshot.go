@@ -11,45 +11,45 @@ import (
 )
 
 const (
-	// evictionTail is how far an entity must be ahead of its latest snapshot for
-	// another one when it is evicted: about as many events as take as long to replay as a
-	// small snapshot takes to be made, written and compacted.
+	// evictionTail is how many events an entity must have since its latest snapshot for another
+	// one when it is evicted. Replaying that many events takes about as long as it takes to make,
+	// write and compact a small snapshot.
 	evictionTail = 16
-	// bytesPerEvent is what an event costs in replay, as bytes of a state that is
-	// encoded and written. A service with big states takes fewer snapshots.
+	// bytesPerEvent is the size of a state that costs as much to encode and write as one event
+	// costs to replay. So a service with large states takes fewer snapshots.
 	bytesPerEvent = 256
-	// maxSnapshotFaults is after how many entities in a row whose states it cannot encode a
-	// module is left alone for a while, and after how many whose snapshots break it these are
-	// not used for a while. The one costs an entity's hydration each time, the other those of
-	// a whole shard.
+	// maxSnapshotFaults is a number of failures in a row. After that many entities whose states
+	// cannot be encoded, a module is not asked for snapshots for a while. After that many
+	// entities whose snapshots break the guest, snapshots are not used for a while. The former
+	// failure costs one entity's hydration, the latter those of the whole shard.
 	maxSnapshotFaults = 3
-	// maxChecks is how many snapshots of other builds a shard compares with what its own
-	// build makes of the events, checkedEvents how many events that may take, and checkTime how long.
+	// maxChecks bounds how many snapshots of other builds a shard compares with the state that
+	// its own build makes of the events. checkedEvents bounds the events that one check may
+	// replay, and checkTime its duration.
 	maxChecks     = 4
 	checkedEvents = 2000
 	checkTime     = 50 * time.Millisecond
-	// maxRefusedTold is how many refused snapshots a shard writes to the log.
-	maxRefusedTold = 8
+	// maxRefusedLogged is how many refused snapshots a shard logs as warnings.
+	maxRefusedLogged = 8
 )
 
-// snapshots is what a shard knows of its module's snapshots. They are an
-// optimisation: whatever goes wrong with one, the events say the same. What is wrong with
-// one entity's is remembered of that entity; see faultTable.
+// snapshots is what a shard knows of its module's snapshots in general. They are an optimisation:
+// if one fails, the events give the same state. Failures of one entity's snapshots are in the
+// faultTable.
 type snapshots struct {
-	faults int       // of making them, since one was made
-	until  time.Time // so long none are taken that nobody needs
-	breaks int       // over those that there are, where the events did not break it, since one was used
-	unused time.Time // so long those are not used
-	bytes  int       // of the last state, as a guess of the next one's size
-	checks int       // of other builds' snapshots
-	told   int       // of the snapshots that were refused
+	faults int       // entities that could not be encoded, in a row
+	until  time.Time // until then, only needed snapshots are taken
+	breaks int       // snapshots that broke the guest although the events did not, in a row
+	unused time.Time // until then, snapshots are not used
+	bytes  int       // size of the last state, as an estimate of the next one's
+	checks int       // checked snapshots of other builds
+	logged int       // logged refusals
 }
 
-// leftAlone reports whether the snapshots that there are are not used for a while.
+// leftAlone reports whether snapshots are not used at present.
 func (n *snapshots) leftAlone() bool { return !n.unused.IsZero() && time.Now().Before(n.unused) }
 
-// due reports whether e has gone on so far since its latest snapshot that it is time
-// for another.
+// due reports whether e has had enough events since its latest snapshot for another one.
 func (s *shard) due(e *entity, evicted bool) bool {
 	every := s.engine.options.Spec.Settings.SnapshotEvery
 	if every < 0 || s.broken || e.version == e.snapshot {
@@ -64,7 +64,7 @@ func (s *shard) due(e *entity, evicted bool) bool {
 	return !time.Now().Before(s.snapshots.until) && s.faults.noSnapshot(e.key, e.version, false) == nil
 }
 
-// keep takes a snapshot because somebody needs one.
+// keep takes a snapshot on request.
 func (s *shard) keep(t *task) {
 	e, err, parked := s.resident(t)
 	if parked {
@@ -86,7 +86,7 @@ func (s *shard) keep(t *task) {
 	t.snapshot(nil)
 }
 
-// mayKeep is why the log takes no snapshots at present; nil if it does.
+// mayKeep returns nil if the log takes snapshots now, and otherwise the reason.
 func (s *shard) mayKeep() *service.Error {
 	if err := s.engine.options.Log.Accepts(s.name); err != nil && journal.KindOf(err) != journal.KindFull {
 		return s.unread(err)
@@ -94,11 +94,11 @@ func (s *shard) mayKeep() *service.Error {
 	return nil
 }
 
-// snapshot has the guest encode e's state and hands that to the log, which writes it
-// once what it rests on is on disk. It returns why that is not kept. e may be gone
-// afterwards, and all others with it.
+// snapshot has the guest encode e's state and gives the result to the log. The log writes it after
+// the events that it includes are on disk. It returns why there is no snapshot. Afterwards e may
+// no longer be resident; if the guest was reset, no entity is.
 //
-// The shard does nothing else meanwhile; the call is bounded as every other.
+// The shard does nothing else meanwhile. The call has the same bounds as every other.
 func (s *shard) snapshot(e *entity) *service.Error {
 	state, err := s.encode(e.key, e.slot, e.version)
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *shard) snapshot(e *entity) *service.Error {
 	return s.put(e.key, e.version, state)
 }
 
-// put hands a snapshot to the log.
+// put gives a snapshot to the log.
 func (s *shard) put(key service.Key, version service.Version, state []byte) *service.Error {
 	kept := s.engine.options.Log.PutSnapshot(s.ctx, s.name, string(key), journal.Snapshot{
 		Version: version, Module: journal.Digest(s.engine.options.Spec.Module),
@@ -128,8 +128,9 @@ func (s *shard) put(key service.Key, version service.Version, state []byte) *ser
 	return nil
 }
 
-// encode has the guest encode the state of an entity in a slot. If it cannot, the entity
-// has to be dropped, unless the guest was reset; that is remembered of the entity, and of no other one.
+// encode has the guest encode the state of the entity in a slot. If that fails, the failure is
+// remembered of this entity only, and the caller has to drop the entity, unless the guest was
+// reset.
 func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([]byte, *service.Error) {
 	s.guest.About(service.About{Key: key})
 	state, err := s.guest.Snapshot(s.ctx, slot)
@@ -140,7 +141,7 @@ func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([
 	}
 	own := s.engine.own(err)
 	if s.ctx.Err() != nil {
-		s.broken = true // and not worth a cure
+		s.broken = true // not worth a reset
 		return nil, own
 	}
 	if permanent(own.Kind) {
@@ -160,25 +161,27 @@ func (s *shard) unencoded(key service.Key, version service.Version, err *service
 	if broke || s.snapshots.faults >= maxSnapshotFaults {
 		s.snapshots.until = time.Now().Add(retryBackoff.Wait(s.snapshots.faults, 0))
 	}
-	s.logger.Warn("the state of an entity cannot be encoded; it goes on without a snapshot, and is asked for one when it has come twice as far",
-		"entity", string(key), "version", version, "kind", err.Kind.String(), "code", err.Code, "error", err, "reset", broke)
+	s.logger.Warn("the state of an entity cannot be encoded; it goes on without a snapshot; the next attempt is "+
+		"made when its version has doubled",
+		"entity", string(key), "version", version, "kind", err.Kind.String(), "code", err.Code, "error", err,
+		"reset", broke)
 }
 
 // The sources of a hydration, in the order in which they are tried.
 const (
 	fromLatest   = iota // the latest snapshot
-	fromRetained        // what a retention has left in the log, if that is another one
+	fromRetained        // the snapshot in the log that a retention made, if it is another one
 	fromEvents          // all events
 )
 
-// source finds what a hydration can begin with: a snapshot, or nil, if it has to be all
-// events. It may call the guest.
+// source returns the snapshot with which a hydration begins, or nil if it replays all events. It
+// may call the guest.
 //
-// The state schema of the manifest decides, and then the module, which refuses a state that
-// has another form than its own; not the digest of the module. A new build usually keeps
-// both; to distrust every other build would have each deployment replay all histories at the
-// moment when all entities are cold, and would leave those that no longer have their first
-// events without any state. What other entities' snapshots were like decides nothing.
+// First the state schema in the manifest decides. Then the module decides, which refuses a state
+// whose form it does not know. The module's digest does not matter: a new build usually keeps
+// schema and form. If every other build were distrusted, each deployment would replay all histories
+// at the moment when all entities are cold, and entities whose first events are deleted would have
+// no state. The snapshots of other entities do not matter either.
 func (s *shard) source(x *hydration) *journal.Snapshot {
 	if x.kept > 0 && x.next > fromLatest {
 		if found := s.keptMidway(x); found != nil {
@@ -200,7 +203,7 @@ func (s *shard) source(x *hydration) *journal.Snapshot {
 	return nil
 }
 
-// latest is the latest snapshot of an entity, if it may be used.
+// latest returns an entity's latest snapshot, or nil if there is none or it must not be used.
 func (s *shard) latest(x *hydration) *journal.Snapshot {
 	if s.snapshots.leftAlone() {
 		return nil
@@ -208,7 +211,7 @@ func (s *shard) latest(x *hydration) *journal.Snapshot {
 	found, ok, err := s.engine.options.Log.Snapshot(s.ctx, s.name, string(x.key))
 	switch {
 	case err != nil:
-		// If the journal cannot be read at all, the events will say so.
+		// If the whole journal is unreadable, the replay of the events will fail and say so.
 		s.refuse(x, 0, s.engine.caused(err, service.KindInternal, "it cannot be read: %s", journal.DetailOf(err)))
 	case !ok:
 	case found.Schema != s.engine.options.Manifest.StateSchema:
@@ -221,8 +224,8 @@ func (s *shard) latest(x *hydration) *journal.Snapshot {
 	return nil
 }
 
-// retained is the snapshot that a retention has left of an entity, if it is another one than
-// the latest and may be used.
+// retained returns the entity's snapshot that a retention made, or nil if there is none, it is the
+// latest one, or it must not be used.
 func (s *shard) retained(x *hydration) *journal.Snapshot {
 	found, ok, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(x.key))
 	switch {
@@ -237,8 +240,8 @@ func (s *shard) retained(x *hydration) *journal.Snapshot {
 	return found.Snapshot
 }
 
-// keptMidway is the snapshot that this hydration has kept on its way, after the ones before it were
-// refused; nil if it has been dropped, or snapshots are not used for a while.
+// keptMidway returns the snapshot that this hydration stored on its way, after earlier ones were
+// refused. It returns nil if that was dropped, or snapshots are not used at present.
 func (s *shard) keptMidway(x *hydration) *journal.Snapshot {
 	if s.snapshots.leftAlone() {
 		return nil
@@ -252,32 +255,34 @@ func (s *shard) keptMidway(x *hydration) *journal.Snapshot {
 }
 
 func (s *shard) otherSchema(schema uint32) *service.Error {
-	return s.engine.errorf(service.KindConflicting, "it is of state schema %d, and the module has %d", schema, s.engine.options.Manifest.StateSchema)
+	return s.engine.errorf(service.KindConflicting, "it is of state schema %d, and the module has %d", schema,
+		s.engine.options.Manifest.StateSchema)
 }
 
-// refuse notes that a snapshot is not used, and why.
+// refuse counts and logs that a snapshot is not used.
 func (s *shard) refuse(x *hydration, version service.Version, reason *service.Error) {
 	x.reason = reason
 	s.counters.snapshotsRefused.Add(1)
 	level := slog.LevelDebug
-	if s.snapshots.told < maxRefusedTold && reason.Kind != service.KindConflicting {
-		s.snapshots.told++
+	if s.snapshots.logged < maxRefusedLogged && reason.Kind != service.KindConflicting {
+		s.snapshots.logged++
 		level = slog.LevelWarn
 	}
-	s.logger.Log(s.ctx, level, "a snapshot is not used; the entity's events are replayed", "entity", string(x.key), "version", version,
+	s.logger.Log(s.ctx, level, "a snapshot is not used; the entity's events are replayed", "entity", string(x.key),
+		"version", version,
 		"kind", reason.Kind.String(), "code", reason.Code, "error", reason)
 }
 
-// notTaken notes that the guest has not taken the snapshot of x, or has failed over an event
-// after it. broke says that it had to be reset.
+// notTaken records that the guest refused the snapshot of x, or failed on an event after it, and
+// moves on to the next source. broke says that the guest had to be reset.
 func (s *shard) notTaken(x *hydration, reason *service.Error, broke bool) {
 	s.refuse(x, x.from.Version, reason)
 	x.broke = x.broke || broke
 	x.next = min(x.next+1, fromEvents)
 }
 
-// used counts the end of a hydration that began with a snapshot, or with the events after
-// snapshots have broken the guest.
+// used counts a successful hydration that began with a snapshot, or that began with the events
+// after snapshots had broken the guest.
 func (s *shard) used(x *hydration) {
 	switch {
 	case x.from != nil:
@@ -290,15 +295,16 @@ func (s *shard) used(x *hydration) {
 	}
 }
 
-// check compares the snapshot of another build with what the running one makes of the same
-// events, for the first few. It decides nothing: two builds may well differ in how they
-// write one state. But an author who has changed what an event does, and not the schema,
-// learns of it.
+// check compares a snapshot of another build with the state that the running build makes of the
+// same events, for the first few. The result decides nothing: two builds may write the same state
+// in different ways. But it warns an author who changed the effect of an event and not the schema.
 func (s *shard) check(key service.Key, from *journal.Snapshot) {
-	if from.Module == journal.Digest(s.engine.options.Spec.Module) || s.snapshots.checks >= maxChecks || from.Version > checkedEvents {
+	if from.Module == journal.Digest(s.engine.options.Spec.Module) || s.snapshots.checks >= maxChecks ||
+		from.Version > checkedEvents {
 		return
 	}
-	if _, trimmed, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(key)); trimmed || err != nil || s.faults.noSnapshot(key, from.Version, true) != nil {
+	if _, trimmed, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(key)); trimmed || err != nil ||
+		s.faults.noSnapshot(key, from.Version, true) != nil {
 		return
 	}
 	s.snapshots.checks++
@@ -319,18 +325,22 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 	case s.ctx.Err() != nil || r.err != nil:
 	case err != nil:
 		s.snapshots.checks = maxChecks
-		s.logger.Warn("this build of the module cannot make the state of a snapshot from the events; the snapshot is used, as its schema and form are the module's",
+		s.logger.Warn("this build of the module cannot make the state of a snapshot from the events; the "+
+			"snapshot is used because its schema and form are those of the module",
 			"entity", string(key), "version", from.Version, "error", err)
 	case r.version == from.Version && !bytes.Equal(state, from.State):
-		s.snapshots.checks = maxChecks // it has been said
-		s.logger.Warn("this build of the module makes another state of the same events than the one before, under the same state schema; snapshots are used all the same: a greater state schema would have them made again from the events",
+		s.snapshots.checks = maxChecks // one warning is enough
+		s.logger.Warn("this build of the module makes of the same events another state than the snapshot of "+
+			"another build has, under the same state schema; snapshots are still used; with a greater state "+
+			"schema, the module would replay the events instead",
 			"entity", string(key), "version", from.Version)
 	}
 }
 
-// snapshotMidway puts a snapshot of an entity that has been on its way for long.
+// snapshotMidway stores a snapshot of an entity whose hydration has taken long.
 func (s *shard) snapshotMidway(x *hydration) {
-	if x.worked < s.keepAfter || x.noKeep || s.engine.options.Spec.Settings.SnapshotEvery < 0 || time.Now().Before(s.snapshots.until) ||
+	if x.worked < s.keepAfter || x.noKeep || s.engine.options.Spec.Settings.SnapshotEvery < 0 ||
+		time.Now().Before(s.snapshots.until) ||
 		s.faults.noSnapshot(x.key, x.replay.version, false) != nil {
 		return
 	}
@@ -338,7 +348,7 @@ func (s *shard) snapshotMidway(x *hydration) {
 	version := x.replay.version
 	state, err := s.encode(x.key, x.slot, version)
 	if err != nil {
-		x.noKeep = true // and it has to begin again
+		x.noKeep = true // and the hydration has to begin again
 		s.end(x, false)
 		return
 	}
@@ -347,5 +357,5 @@ func (s *shard) snapshotMidway(x *hydration) {
 	}
 }
 
-// errAhead says that a snapshot is of a version that the log does not have.
+// errAhead means that a snapshot has a version that the log does not have.
 var errAhead = errors.New("the snapshot is ahead of the journal")

@@ -38,7 +38,8 @@ func wantBalance(t *testing.T, e *Engine, key string, n int) {
 func wantSnapshots(t *testing.T, e *Engine, taken, used, refused uint64) {
 	t.Helper()
 	if _, c := counted(t, e); c.SnapshotsTaken != taken || c.SnapshotsUsed != used || c.SnapshotsRefused != refused {
-		t.Errorf("%d snapshots are taken, %d used, %d refused; want %d, %d, %d", c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused, taken, used, refused)
+		t.Errorf("%d snapshots are taken, %d used, %d refused; want %d, %d, %d", c.SnapshotsTaken, c.SnapshotsUsed,
+			c.SnapshotsRefused, taken, used, refused)
 	}
 }
 
@@ -71,7 +72,8 @@ func TestSnapshotOnEviction(t *testing.T) {
 	counted(t, big)
 	s1 := big.shards[0]
 	s1.snapshots.bytes = 100 * bytesPerEvent
-	for events, due := range map[service.Version]bool{evictionTail: false, evictionTail + 99: false, evictionTail + 100: true} {
+	for events, due := range map[service.Version]bool{evictionTail: false, evictionTail + 99: false, evictionTail +
+		100: true} {
 		if s1.due(&entity{version: 7 + events, snapshot: 7}, true) != due {
 			t.Errorf("after %d events of an entity with a big state: want %v", events, due)
 		}
@@ -266,7 +268,8 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 				t.Errorf("told %d times", n)
 			}
 			f := e.Faults()
-			if f.Count != bad || f.Latest[0].Key != "nan0" || f.Latest[0].Cannot != service.CannotSnapshot || f.Latest[0].Version != 20 ||
+			if f.Count != bad || f.Latest[0].Key != "nan0" || f.Latest[0].Cannot != service.CannotSnapshot ||
+				f.Latest[0].Version != 20 ||
 				f.Latest[0].Failed != 2 || !strings.Contains(f.Latest[0].Problem, "NaN") {
 				t.Errorf("%+v", f)
 			}
@@ -293,7 +296,9 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 // A module that cannot encode any state is not asked for each one.
 func TestAModuleWithoutSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, g, told := bankOn(t, openJournal(t, journaltest.NewMemory()), func(o *Options) { o.Spec.Settings.SnapshotEvery = 2 })
+		e, g, told := bankOn(t, openJournal(t, journaltest.NewMemory()), func(o *Options) {
+			o.Spec.Settings.SnapshotEvery = 2
+		})
 		g.encode = func(*account) error { return service.Errorf(service.KindFault, "what is a snapshot") }
 		for i := range 100 {
 			deposits(t, e, fmt.Sprint("a", i), 2)
@@ -329,7 +334,8 @@ func TestSnapshotsThatBreakTheGuest(t *testing.T) {
 			wantBalance(t, e, fmt.Sprint("a", i), 3)
 		}
 		_, c := counted(t, e)
-		if c.Resets != maxSnapshotFaults || c.SnapshotsRefused != maxSnapshotFaults || c.SnapshotsTaken != maxSnapshotFaults {
+		if c.Resets != maxSnapshotFaults || c.SnapshotsRefused != maxSnapshotFaults ||
+			c.SnapshotsTaken != maxSnapshotFaults {
 			t.Errorf("%+v", c)
 		}
 		if f := e.Faults(); !f.IsZero() {

@@ -14,14 +14,14 @@ const (
 	defaultPatience   = time.Minute
 )
 
-// condition is what others see of a shard's sandbox: its state, and the attempts to
-// make it or to reset it that failed in a row. The shard's goroutine replaces it.
+// condition is the visible state of a shard's sandbox, with the number of failed attempts in a row
+// to make or reset it. It is immutable; the shard's goroutine replaces it.
 type condition struct {
 	state service.State
 	service.Attempts
 }
 
-// health is the condition of a shard's sandbox, for everybody.
+// health publishes the condition of a shard's sandbox. Any goroutine may read it.
 type health struct{ atomic.Pointer[condition] }
 
 // up reports whether the sandbox takes calls.
@@ -31,11 +31,11 @@ func (h *health) set(state service.State, a service.Attempts) {
 	h.Store(&condition{state, a})
 }
 
-// shardRunning is shared, as it is set after every reset.
+// shardRunning is shared, so that a reset does not allocate.
 var shardRunning = &condition{state: service.StateRunning}
 
-// renew makes the shard's sandbox, or makes it as new. If that fails it is broken, and
-// usable tries again when a request comes after the wait.
+// renew makes the shard's sandbox, or resets it if there is one. If that fails, the sandbox is
+// broken, and the first request after the wait has usable try again.
 func (s *shard) renew() {
 	a := s.health.Load().Attempts
 	a.NextAttempt = time.Time{}
@@ -62,30 +62,32 @@ func (s *shard) renew() {
 	a.NextAttempt = time.Now().Add(wait)
 	s.health.set(service.StateFailed, a)
 	if s.starts.Err() == nil {
-		s.logger.Error("the shard's sandbox cannot be set up", "error", err, "attempts", a.Failed, "next_attempt_in", wait)
+		s.logger.Error("the shard's sandbox cannot be set up", "error", err, "attempts", a.Failed,
+			"next_attempt_in", wait)
 	}
 }
 
-// cure makes the guest usable if it is not, unless it is too early for another attempt.
-func (s *shard) cure() {
+// renewIfDue renews a broken guest, unless it is too early for another attempt.
+func (s *shard) renewIfDue() {
 	if s.broken && s.starts.Err() == nil && !time.Now().Before(s.health.Load().NextAttempt) {
 		s.renew()
 	}
 }
 
-// usable reports whether the guest can be called, and tries to make it so. It
-// returns why not.
+// usable returns nil if the guest can be called, after an attempt to repair it if that is due.
+// Otherwise it returns the reason.
 func (s *shard) usable() error {
 	if !s.broken {
 		return nil
 	}
 	if s.starts.Err() != nil {
-		return s.unavailable(nil, "the service was stopped while the command waited for its sandbox; nothing was written")
+		return s.unavailable(nil, "the service was stopped while the command waited for its sandbox; nothing was "+
+			"written")
 	}
-	if s.cure(); !s.broken {
+	if s.renewIfDue(); !s.broken {
 		return nil
 	}
-	if why := s.engine.own(s.why); why.Kind == service.KindQuota { // which somebody has to act on
+	if why := s.engine.own(s.why); why.Kind == service.KindQuota { // the operator has to act
 		own := *why
 		own.Message = "the service's sandbox cannot be set up: " + own.Message + "; nothing was written"
 		return &own
@@ -95,11 +97,11 @@ func (s *shard) usable() error {
 	return err
 }
 
-// expect arms the timer of a task that has to wait for its shard's sandbox: when its
-// deadline passes, or the engine's patience ends, it is refused, and the shard passes
-// it by. A task that waits for others only has no timer: its shard gets to it soon.
-// It fails if that would be long after the deadline.
-func (t *task) expect() error {
+// startTimer bounds the wait of a task for its shard's sandbox. When the task's deadline passes,
+// or the engine's patience ends, the timer refuses the task, and the shard skips it. If the
+// sandbox runs, the task waits for other tasks only and needs no timer. startTimer fails if the
+// deadline has passed and the shard would reach the task only long after.
+func (t *task) startTimer() error {
 	s := t.shard
 	now := s.health.Load()
 	if now.state == service.StateRunning {
@@ -111,14 +113,14 @@ func (t *task) expect() error {
 	}
 	if wait <= 0 {
 		if now.state != service.StateStarting {
-			return nil // the shard gets to it soon, and sees the deadline
+			return nil // the shard reaches it soon, and checks the deadline
 		}
 		return s.engine.errorf(service.KindDeadline, "the deadline passed before the command ran; nothing was written")
 	}
 	if t.command.Claim == nil {
 		t.command.Claim = new(service.Claim)
 	}
-	claim := t.command.Claim // of the task, which belongs to somebody else when the timer fires
+	claim := t.command.Claim // copied: when the timer fires, the task has another owner
 	t.timer = time.AfterFunc(wait, func() {
 		if claim.Refuse() {
 			t.fail(s.engine.starting())
@@ -127,13 +129,14 @@ func (t *task) expect() error {
 	return nil
 }
 
-// wanted reports whether a sandbox should be started for the task.
+// wanted reports whether the task justifies a start of the sandbox: it was not refused, and its
+// deadline is still ahead.
 func (t *task) wanted() bool {
 	d := t.command.Deadline
 	return !t.command.Claim.Refused() && (d.IsZero() || time.Now().Before(d))
 }
 
-// begin takes the task's claim; false if somebody has refused it, and answered.
+// begin takes the task's claim. It returns false if the task was refused, and so answered, before.
 func (t *task) begin() bool {
 	if t.timer != nil {
 		t.timer.Stop()
@@ -141,18 +144,18 @@ func (t *task) begin() bool {
 	return t.command.Claim.Begin()
 }
 
-// starting is the answer to a request that has waited for a sandbox in vain.
+// starting is the error of a request that waited for a sandbox in vain.
 func (e *Engine) starting() *service.Error {
 	err := e.errorf(service.KindUnavailable, "the service's sandbox is still starting; nothing was written")
 	err.RetryAfter = startRetry
 	return err
 }
 
-// startRetry is when a request that has waited for a sandbox in vain may come again.
+// startRetry is the RetryAfter of a request that waited for a sandbox in vain.
 const startRetry = time.Second
 
-// Starting returns the error of a request for an entity that has to wait for its
-// shard's sandbox, or nil if it does not have to.
+// Starting returns nil if the sandbox of the shard that owns key runs. Otherwise it returns the
+// error of a request that cannot wait for it.
 func (e *Engine) Starting(key service.Key) error {
 	if e.shards[shardOf(key, len(e.shards))].health.up() {
 		return nil
@@ -160,12 +163,12 @@ func (e *Engine) Starting(key service.Key) error {
 	return e.starting()
 }
 
-// CancelStarts ends the starts of sandboxes that are under way, and begins none any
-// more: requests that wait for one are refused. It is for a Stop that shall not wait for them.
+// CancelStarts ends the sandbox starts in progress and prevents further ones. Requests that wait
+// for a sandbox are refused. It is for a Stop that must not wait for starts.
 func (e *Engine) CancelStarts() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.startsOver = true
+	e.startsCanceled = true
 	if e.cancelStarts != nil {
 		e.cancelStarts(errPatience)
 	}

@@ -115,7 +115,8 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		for id, deadline := range map[string]time.Duration{"short": time.Second, "long": time.Hour, "hours": 100 * time.Hour} {
+		for id, deadline := range map[string]time.Duration{"short": time.Second, "long": time.Hour,
+			"hours": 100 * time.Hour} {
 			if err := submit(id, deadline); err != nil {
 				t.Fatal(err)
 			}
@@ -205,9 +206,11 @@ func TestARefusedRequestLeavesNothingInTheMailbox(t *testing.T) {
 			all := []weak.Pointer[data]{weak.Make(body)}
 			var err error
 			if query {
-				err = e.Query(service.Query{Service: "bank", Key: "alice", Type: "balance", Data: body[:], Deadline: deadline, Claim: c.Claim}, func(service.QueryReply, error) {})
+				err = e.Query(service.Query{Service: "bank", Key: "alice", Type: "balance", Data: body[:],
+					Deadline: deadline, Claim: c.Claim}, func(service.QueryReply, error) {})
 			} else {
-				c.Metadata, all = abi.Metadata(metadata[:0]).AppendPair("name", "value"), append(all, weak.Make(metadata))
+				c.Metadata, all = abi.Metadata(metadata[:0]).AppendPair("name", "value"),
+					append(all, weak.Make(metadata))
 				err = e.Submit(c, func(service.Reply, error) {})
 			}
 			if err != nil {
@@ -278,7 +281,8 @@ func TestASandboxThatCannotBeMadeIsTriedAgain(t *testing.T) {
 			}
 			status, _ := e.Status()
 			s := status[0]
-			if s.State != service.StateFailed || s.Failed != n || !s.NextAttempt.Equal(time.Now().Add(retry)) || s.Problem != fmt.Sprintf("bank: internal: no room for attempt %d", n) {
+			if s.State != service.StateFailed || s.Failed != n || !s.NextAttempt.Equal(time.Now().Add(retry)) ||
+				s.Problem != fmt.Sprintf("bank: internal: no room for attempt %d", n) {
 				t.Errorf("after %d failures: %+v", n, s)
 			}
 			_, err = send(e, command("deposit", "alice", "", "1"))
@@ -296,7 +300,8 @@ func TestASandboxThatCannotBeMadeIsTriedAgain(t *testing.T) {
 		if r, err := send(e, command("deposit", "alice", "", "1")); err != nil || r.Version != 2 {
 			t.Errorf("after %v: %+v, %v", last, r, err)
 		}
-		if status, _ := e.Status(); status[0].State != service.StateRunning || status[0].Attempts != (service.Attempts{}) {
+		if status, _ := e.Status(); status[0].State != service.StateRunning ||
+			status[0].Attempts != (service.Attempts{}) {
 			t.Errorf("at last: %+v", status[0])
 		}
 	})
@@ -307,7 +312,9 @@ func TestStopDoesNotWaitForStarts(t *testing.T) {
 	e, _, _ := gatedBank(t, nil)
 	done := make(chan error, 2)
 	for range cap(done) {
-		if err := e.Submit(command("deposit", "alice", "", "1"), func(_ service.Reply, err error) { done <- err }); err != nil {
+		if err := e.Submit(command("deposit", "alice", "", "1"), func(_ service.Reply, err error) {
+			done <- err
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -340,14 +347,16 @@ func TestStopDoesNotWaitForStarts(t *testing.T) {
 // A command whose sandbox cannot start as the host has no more of something is told so, as
 // a deployment would be.
 func TestAStartBeyondTheQuota(t *testing.T) {
-	full := &service.Error{Kind: service.KindQuota, Resource: "sandbox_bytes", Used: 9, Limit: 10, Message: "sandbox_bytes is used up"}
+	full := &service.Error{Kind: service.KindQuota, Resource: "sandbox_bytes", Used: 9, Limit: 10,
+		Message: "sandbox_bytes is used up"}
 	e, _, _ := startBank(t, 1, func(o *Options) {
 		o.NewGuest = func(context.Context, int) (Guest, error) { return nil, fmt.Errorf("a sandbox: %w", full) }
 	})
 	_, err := send(e, command("deposit", "alice", "", "1"))
 	wantKind(t, err, service.KindQuota)
 	var own *service.Error
-	if !errors.As(err, &own) || own.Resource != full.Resource || own.Used != 9 || own.Limit != 10 || own.Service != "bank" || !strings.Contains(own.Message, full.Message) {
+	if !errors.As(err, &own) || own.Resource != full.Resource || own.Used != 9 || own.Limit != 10 ||
+		own.Service != "bank" || !strings.Contains(own.Message, full.Message) {
 		t.Errorf("the refusal is %+v", own)
 	}
 	if full.Service != "" || full.Message != "sandbox_bytes is used up" {

@@ -9,8 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// counters count what one shard has done. Its goroutine and the log's write
-// them, anybody reads them.
+// counters count what one shard has done. The shard's goroutine and the log's completion goroutine
+// write them; any goroutine may read them.
 type counters struct {
 	committed, events, rejected, failed, overloaded, repeated atomic.Uint64
 	unknown, queries, hydrated, resets, recycled, fuel        atomic.Uint64
@@ -47,19 +47,19 @@ func (s *shard) status() service.ShardStatus {
 	}
 }
 
-// Bounds of what a client is told to wait.
+// Bounds of RetryAfter.
 const (
 	minRetry = 10 * time.Millisecond
 	maxRetry = 10 * time.Second
-	// fullRetry is for a full disk, which somebody has to make room on.
+	// fullRetry is for a full disk, on which the operator has to free space.
 	fullRetry = 5 * time.Second
 )
 
-// pace is how fast a shard has been of late. Its goroutine writes it, once a
-// group of tasks; anybody reads it.
+// pace measures how fast a shard carries out tasks. The shard's goroutine writes it, once a group
+// of tasks; any goroutine may read it.
 type pace struct {
 	perTask atomic.Int64 // nanoseconds, a moving average
-	since   atomic.Int64 // when the group under way began, after origin; 0 if there is none
+	since   atomic.Int64 // start of the group in progress, in nanoseconds after origin; 0: none
 	origin  time.Time
 }
 
@@ -73,15 +73,15 @@ func (p *pace) end(began time.Time, tasks int) {
 	p.since.Store(0)
 	each := int64(time.Since(began)) / int64(tasks)
 	if old := p.perTask.Load(); old > 0 {
-		// A big group says more than a small one.
+		// The larger the group, the more it weighs.
 		weight := min(int64(tasks), 32)
 		each = (old*(64-weight) + each*weight) / 64
 	}
 	p.perTask.Store(max(1, each))
 }
 
-// retryAfter is when about half of the queued tasks should be through. If the
-// group under way takes longer than usual, that is the pace now.
+// retryAfter is the time after which about half of the queued tasks should be done. If the group
+// in progress takes longer than usual, its time so far counts.
 func (p *pace) retryAfter(queued int64) time.Duration {
 	wait := time.Duration(p.perTask.Load()) * time.Duration(queued/2+1)
 	if since := p.since.Load(); since > 0 {
@@ -90,7 +90,7 @@ func (p *pace) retryAfter(queued int64) time.Duration {
 	return min(max(wait, minRetry), maxRetry)
 }
 
-// inflight counts what waits for the log.
+// inflight counts the requests that wait for the log.
 type inflight struct {
 	n    atomic.Int64
 	idle chan struct{} // gets a token when n becomes 0
@@ -107,7 +107,7 @@ func (f *inflight) done() {
 	}
 }
 
-// wait returns when nothing is in flight; nothing may be added meanwhile.
+// wait returns when nothing is in flight. The caller makes sure that nothing is added meanwhile.
 func (f *inflight) wait(ctx context.Context) error {
 	for f.n.Load() > 0 {
 		select {

@@ -8,33 +8,33 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// task is one command or query on its way. It has one owner at a time: the
-// sender, the mailbox, the shard, the log; its methods are the log's callbacks
-// and end it.
+// task is one command or query in progress. It has one owner at a time: the sender, the mailbox,
+// the shard, the log. Its methods appended, settled and repeated are the log's callbacks and end
+// it.
 type task struct {
 	shard   *shard
-	command service.Command // a query fills in what it has
+	command service.Command // of a query, the fields that a query has
 	typ     uint16
-	// generated says that the shard has made the command's id.
+	// generated is set if the shard made the command's id.
 	generated bool
-	fitted    bool        // the data has been held to its schema
-	size      int64       // as the mailbox counts it
-	timer     *time.Timer // ends the wait for a sandbox; nil if there was none to wait for
+	fitted    bool        // the data has passed the checks of fits
+	size      int64       // in bytes, as the mailbox counts it
+	timer     *time.Timer // bounds the wait for a sandbox or a hydration; nil if there is no such wait
 
-	// Exactly one of the three is set, and is called exactly once.
+	// Exactly one of these three is set. It is called exactly once.
 	reply    func(service.Reply, error)      // of a command
 	answer   func(service.QueryReply, error) // of a query
-	snapshot func(error)                     // of who wants a snapshot
+	snapshot func(error)                     // of a request for a snapshot
 
-	// What came of it, set by the shard.
+	// The result, set by the shard.
 	outcome service.Outcome
 	commit  *journal.Commit
-	version service.Version // of the entity the outcome rests on
-	refusal *service.Error  // the host's own, resting on the entity's state
+	version service.Version // of the entity, on which the outcome depends
+	refusal *service.Error  // by the host, because of the entity's version
 }
 
-// Drop implements service.Dropper: the task was refused, and its data is nobody's,
-// however long the task stays in the mailbox.
+// Drop implements service.Dropper: the task was refused. It may stay in the mailbox for some time,
+// but its data is released now.
 func (t *task) Drop() { t.command.Data, t.command.Metadata = nil, nil }
 
 // fail ends the task with an error.
@@ -49,14 +49,14 @@ func (t *task) fail(err *service.Error) {
 	}
 }
 
-// appended is told what became of the commit. Published first, then released: a
-// client that has its reply finds the events in the stream.
+// appended is the log's callback for a commit. It first publishes the commit and then releases the
+// reply, so that a client that has its reply finds the events in the stream.
 func (t *task) appended(r journal.Receipt, err error) {
 	s := t.shard
 	defer s.engine.inflight.done()
 	if err != nil {
 		s.counters.unknown.Add(1)
-		s.void.Store(true) // before the client knows: what it sends next must not meet void state
+		s.void.Store(true) // before the client knows: its next command must not meet lost state
 		t.reply(service.Reply{}, s.unknown(t.command.ID, err))
 		return
 	}
@@ -66,8 +66,8 @@ func (t *task) appended(r journal.Receipt, err error) {
 	t.reply(t.outcome.Reply(r))
 }
 
-// settled releases what rests on the entity's state: a rejection, a refusal, a
-// query's answer.
+// settled is the log's callback for an answer that depends on the entity's state: a rejection, a
+// refusal, the answer to a query.
 func (t *task) settled(r journal.Receipt, err error) {
 	s := t.shard
 	defer s.engine.inflight.done()
@@ -75,12 +75,12 @@ func (t *task) settled(r journal.Receipt, err error) {
 	case err != nil:
 		t.fail(s.unsettled(err))
 	case r.Valid() && r.Version() < t.version:
-		// What we looked at is ahead of what is on disk although nothing is pending:
-		// it was lost, and the shard has not yet heard of it.
+		// The state was ahead of the disk although nothing is pending: it was lost, and the
+		// shard has not yet learned of it.
 		t.fail(s.unsettled(nil))
 	case t.answer != nil:
 		a, err := t.outcome.QueryReply(r)
-		a.Version = t.version // not that of what may have followed
+		a.Version = t.version // not that of later commits
 		if service.KindOf(err) == service.KindRejected {
 			s.counters.rejected.Add(1)
 		}
@@ -93,7 +93,7 @@ func (t *task) settled(r journal.Receipt, err error) {
 	}
 }
 
-// repeated answers a command whose id the log knows.
+// repeated is the log's callback for a command whose id the log knows.
 func (t *task) repeated(first *journal.Committed, r journal.Receipt, err error) {
 	s := t.shard
 	defer s.engine.inflight.done()
@@ -103,7 +103,8 @@ func (t *task) repeated(first *journal.Committed, r journal.Receipt, err error) 
 		t.fail(s.unknown(t.command.ID, err))
 	case first.Command.Fingerprint != t.command.Fingerprint():
 		was := &first.Command
-		t.fail(s.engine.errorf(service.KindIDReused, "command id %s was used at %s, for the command %s of entity %q, with other content; nothing was written",
+		t.fail(s.engine.errorf(service.KindIDReused, "command id %s was used at %s, for the command %s of entity "+
+			"%q, with other content; nothing was written",
 			t.command.ID, time.Unix(0, int64(first.Time)).UTC().Format(time.RFC3339Nano), was.Type, was.Key))
 	default:
 		s.counters.repeated.Add(1)
@@ -111,7 +112,8 @@ func (t *task) repeated(first *journal.Committed, r journal.Receipt, err error) 
 	}
 }
 
-// look has the log answer t if it knows its id; then t is over for the shard.
+// look asks the log for the answer to t's id. If the log knows the id, it answers t, and over is
+// true.
 func (s *shard) look(ctx context.Context, t *task) (over bool) {
 	s.engine.inflight.add()
 	found, err := s.engine.options.Log.Answer(ctx, s.name, journal.CommandID(t.command.ID), t.repeated)
@@ -126,7 +128,7 @@ func (s *shard) look(ctx context.Context, t *task) (over bool) {
 	return false
 }
 
-// settle has the log answer t when the state it rests on is on disk.
+// settle has the log answer t when the state that the answer depends on is on disk.
 func (s *shard) settle(t *task) {
 	s.engine.inflight.add()
 	s.engine.options.Log.Settle(s.name, string(t.command.Key), t.settled)

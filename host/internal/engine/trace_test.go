@@ -53,7 +53,8 @@ func (r *tracer) Settle(log journal.LogName, key string, done func(journal.Recei
 	r.log.Settle(log, key, done)
 }
 
-func (r *tracer) Answer(ctx context.Context, log journal.LogName, id journal.CommandID, done func(*journal.Committed, journal.Receipt, error)) (bool, error) {
+func (r *tracer) Answer(ctx context.Context, log journal.LogName, id journal.CommandID,
+	done func(*journal.Committed, journal.Receipt, error)) (bool, error) {
 	found, err := r.log.Answer(ctx, log, id, done)
 	if found {
 		r.record("known %s", id)
@@ -61,7 +62,8 @@ func (r *tracer) Answer(ctx context.Context, log journal.LogName, id journal.Com
 	return found, err
 }
 
-func (r *tracer) Load(ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error) (journal.Version, error) {
+func (r *tracer) Load(ctx context.Context, log journal.LogName, key string, after journal.Version,
+	yield func(*journal.Event) error) (journal.Version, error) {
 	return r.log.Load(ctx, log, key, after, yield)
 }
 
