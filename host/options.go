@@ -57,8 +57,8 @@ type Options struct {
 	// with KindFull, so that no write meets a full disk; reading goes on. Negative
 	// is none. Default 1 GiB. Not used with OpenEngine.
 	ReserveBytes int64
-	// IndexCacheBytes bounds the memory for blocks of the journal's index that were read lately. Negative
-	// is none. Default 32 MiB. Not used with OpenEngine.
+	// IndexCacheBytes bounds the memory of the journal's index, in bytes: blocks that were read lately, filters, and
+	// what is not written yet. Less than 8 MiB is taken for 8 MiB. Default 128 MiB. Not used with OpenEngine.
 	IndexCacheBytes int64
 	// ModuleKeep is how long a module stays that no service refers to, counted from when it
 	// was stored last, or referred to last. Its machine code stays as long. Negative: for ever. Default 24 h.

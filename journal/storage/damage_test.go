@@ -67,7 +67,7 @@ func TestDamagedFiles(t *testing.T) {
 func makeTemplates(t *testing.T, dir string) {
 	made := filepath.Join(dir, "closed")
 	for round := range 5 {
-		e, err := Open(made, Options{MemTableBytes: 8 << 20})
+		e, err := Open(made, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,11 @@ func readJournal(dir string) (files, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths = append(paths, filepath.Join(dir, "lineage"), filepath.Join(dir, "heads"))
+	index, err := filepath.Glob(filepath.Join(dir, "index", "*", "*"))
+	if err != nil {
+		return nil, err
+	}
+	paths = append(append(paths, index...), filepath.Join(dir, "lineage"), filepath.Join(dir, "heads"))
 	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil && info.IsDir() { // unlisted
 			continue
@@ -278,7 +282,7 @@ func doDamage(dir string, all files, rng *rand.Rand) (what string, err error) {
 func lookAtDamaged(dir string) string {
 	ctx := context.Background()
 	bad := func(format string, args ...any) { fmt.Printf("bad "+format+"\n", args...) }
-	e, err := Open(dir, Options{MemTableBytes: 8 << 20})
+	e, err := Open(dir, Options{})
 	if err != nil {
 		if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), dir) {
 			bad("the engine does not open and does not say what is damaged: %v", err)

@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
 
-// Log and index keep all of their files open, and some more while they make new ones. If the process had no descriptor
+// The log keeps all of its files open, the index as many of its tables as it may, and both some more while they make new
+// ones. If the process had no descriptor
 // left for a new file, the journal would fail. So a storage that was given a maximum refuses writes before it reaches
 // that, as it does when the disk is full.
 
@@ -26,15 +27,29 @@ const (
 // FilesOf returns how many descriptors the storage in a directory needs, for the files that are there and those that it
 // may make in the next seconds.
 func FilesOf(dir string) (int, error) {
-	n := fileGrowth
-	for _, sub := range []string{"log", "index"} {
-		files, err := os.ReadDir(filepath.Join(dir, sub))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, badgerlog.Classify("files", err)
-		}
-		n += len(files)
+	log, err := filesIn(filepath.Join(dir, "log"))
+	if err != nil {
+		return 0, err
 	}
-	return n, nil
+	index, err := filesIn(filepath.Join(dir, "index"))
+	if err != nil {
+		return 0, err
+	}
+	return fileGrowth + log + min(index, pebbleindex.MaxFiles), nil
+}
+
+// filesIn counts the files below a directory, which may not be there.
+func filesIn(dir string) (n int, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // also if it is removed meanwhile
+			return nil
+		}
+		if err == nil && !d.IsDir() {
+			n++
+		}
+		return err
+	})
+	return n, badgerlog.Classify("files", err)
 }
 
 // checkFiles returns a KindFull error if too few descriptors are left.

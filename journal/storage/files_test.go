@@ -31,7 +31,7 @@ func openFiles(t *testing.T, dir string) (n int) {
 func TestFilesThatAnEngineHasOpen(t *testing.T) {
 	dir := t.TempDir()
 	const most = 70
-	e, err := Open(dir, Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20, ReserveBytes: -1, MaxFiles: most})
+	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20, ReserveBytes: -1, MaxFiles: most})
 	if err != nil {
 		t.Fatal(err)
 	}

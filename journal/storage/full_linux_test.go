@@ -90,7 +90,7 @@ func beFull(dir string) {
 const fullReserve = 48 << 20
 
 func openFull(dir string) (*journal.Journal, error) {
-	e, err := Open(dir, Options{MemTableBytes: 8 << 20, ReserveBytes: fullReserve})
+	e, err := Open(dir, Options{IndexCacheBytes: 32 << 20, ReserveBytes: fullReserve})
 	if err != nil {
 		return nil, err
 	}

@@ -10,11 +10,11 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
-	"github.com/bulkhead-wasm/bulkhead/journal/lsm"
+	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
 
 // index is the store of the index.
-type index = *lsm.Store
+type index = *pebbleindex.Store
 
 // checkedIndex is up to which size an index is read as a whole whenever it is opened, which takes
 // about a tenth of a second then. Damage of a larger one is found when the block is read.
@@ -22,13 +22,12 @@ const checkedIndex = 64 << 20
 
 const asideSuffix = ".damaged"
 
-func (s *Storage) indexOptions() lsm.Options {
-	return lsm.Options{
+func (s *Storage) indexOptions() pebbleindex.Options {
+	return pebbleindex.Options{
 		ReadOnly:    s.options.ReadOnly,
-		MemoryBytes: int(s.options.MemTableBytes),
-		CacheBytes:  s.options.IndexCacheBytes,
+		MemoryBytes: s.options.IndexCacheBytes,
 		Group:       journal.IndexGroup,
-		// The reserve is the log's. A merge that would eat into it is not worth it.
+		// The reserve is the log's. A compaction that would eat into it is not worth it.
 		Room:   func(bytes int64) error { return checkSpace(s.dir, s.reserve+uint64(bytes)) },
 		Logger: s.options.Logger,
 	}
@@ -38,7 +37,7 @@ func (s *Storage) indexOptions() lsm.Options {
 func (s *Storage) openIndex() (err error) {
 	dir, o := s.indexDir(), s.indexOptions()
 	if o.ReadOnly {
-		s.index, err = lsm.Open(dir, o)
+		s.index, err = pebbleindex.Open(dir, o)
 		return err
 	}
 	if s.index, err = s.openOwnIndex(dir, o); err == nil || journal.KindOf(err) != journal.KindCorrupt {
@@ -54,12 +53,12 @@ func (s *Storage) openIndex() (err error) {
 	if _, err := badgerlog.KeepLineage(dir, s.log.Lineage()); err != nil {
 		return err
 	}
-	s.index, err = lsm.Open(dir, o)
+	s.index, err = pebbleindex.Open(dir, o)
 	return err
 }
 
 // openOwnIndex opens the index if it is this journal's and not damaged.
-func (s *Storage) openOwnIndex(dir string, o lsm.Options) (*lsm.Store, error) {
+func (s *Storage) openOwnIndex(dir string, o pebbleindex.Options) (*pebbleindex.Store, error) {
 	own, err := false, removeOlderIndex(dir)
 	if err == nil {
 		own, err = badgerlog.KeepLineage(dir, s.log.Lineage())
@@ -72,7 +71,7 @@ func (s *Storage) openOwnIndex(dir string, o lsm.Options) (*lsm.Store, error) {
 	case !own:
 		return nil, damagedIndex(dir, "it is the index of another journal", nil)
 	}
-	index, err := lsm.Open(dir, o)
+	index, err := pebbleindex.Open(dir, o)
 	if err != nil || !s.deep && index.Stats().Bytes > checkedIndex {
 		return index, err
 	}
@@ -91,14 +90,20 @@ func damagedIndex(dir, detail string, err error) error {
 	return &journal.Error{Op: "open", Kind: journal.KindCorrupt, Detail: detail, Err: err}
 }
 
-// removeOlderIndex removes an index that was kept in Badger, as it once was. It is made from the log again.
+// removeOlderIndex removes an index of an earlier version, which kept it in Badger, or in tables of its own. It is made
+// from the log again.
 func removeOlderIndex(dir string) error {
 	older := dir + ".older"
-	_, err := os.Stat(filepath.Join(dir, "MANIFEST"))
-	if err == nil {
-		err = os.Rename(dir, older)
-	} else if errors.Is(err, os.ErrNotExist) {
-		err = nil
+	err := os.RemoveAll(older) // which may be of a try before
+	for _, name := range []string{"MANIFEST", "RUNS"} {
+		if err != nil {
+			return err
+		}
+		if _, err = os.Stat(filepath.Join(dir, name)); err == nil {
+			err = errors.Join(os.Rename(dir, older), os.RemoveAll(older))
+		} else if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
 	}
-	return errors.Join(err, os.RemoveAll(older)) // which may be of a try before
+	return err
 }

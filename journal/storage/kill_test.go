@@ -29,7 +29,7 @@ func beVictim(dir string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	e, err := Open(dir, Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20}) // small, so that there are several files
+	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20}) // small, so that there are several files
 	if err != nil {
 		fail(err)
 	}

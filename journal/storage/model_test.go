@@ -29,7 +29,7 @@ func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
 }
 
 // smallFiles has several files of everything.
-var smallFiles = Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20}
+var smallFiles = Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20}
 
 func TestModel(t *testing.T) {
 	t.Parallel()

@@ -29,7 +29,7 @@ func beRetainer(dir string) {
 			os.Exit(1)
 		}
 	}
-	e, err := Open(dir, Options{MemTableBytes: 8 << 20, ValueFileBytes: 4 << 20})
+	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20})
 	must(err)
 	j, err := journal.Open(ctx, e, journal.Options{MaxBatchBytes: 2000, AnswerWindow: time.Nanosecond})
 	must(err)

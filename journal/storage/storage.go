@@ -24,14 +24,11 @@ type Options struct {
 	Logger *slog.Logger
 	// ReadOnly opens the journal for reading only. Default: false.
 	ReadOnly bool
-	// MemTableBytes is how much the index gathers in memory before it writes a table. Default 32 MiB, minimum 8 MiB.
-	MemTableBytes int64
 	// ReserveBytes is the free disk space below which the storage says that it is full; see space.go. Negative means
-	// none. Default 32 times MemTableBytes: 13 for tables of the log and for a file of values that is collected, 2 for
-	// what the index has in memory, and the same again.
+	// none. Default 1 GiB.
 	ReserveBytes int64
-	// IndexCacheBytes bounds the memory for blocks of the index that were looked into. Negative is none. Default
-	// 32 MiB.
+	// IndexCacheBytes bounds the memory of the index: blocks that were read recently, and entries that are not written
+	// yet. Default and minimum are those of package pebbleindex.
 	IndexCacheBytes int64
 	// ValueFileBytes is the size from which on the log begins another file of batches. Default 64 MiB.
 	ValueFileBytes int64
@@ -39,6 +36,15 @@ type Options struct {
 	// left it says that it is full. Default: no bound.
 	MaxFiles int
 }
+
+const (
+	// defaultReserve is for tables of the log, for a file of values that is collected, for what the index has in memory,
+	// and the same again.
+	defaultReserve = 1 << 30
+	// openingBytes is for what opening writes: tables of the log that were in memory, and entries of the index that are
+	// missing.
+	openingBytes = 256 << 20
+)
 
 // Storage is an open storage.
 type Storage struct {
@@ -85,12 +91,8 @@ var steps = []step{
 // Open opens or makes the journal in dir. If another process has it
 // open, the error's kind is journal.KindLocked.
 func Open(dir string, o Options) (*Storage, error) {
-	if o.MemTableBytes <= 0 {
-		o.MemTableBytes = 32 << 20
-	}
-	o.MemTableBytes = max(o.MemTableBytes, 8<<20)
 	if o.ReserveBytes == 0 {
-		o.ReserveBytes = 32 * o.MemTableBytes
+		o.ReserveBytes = defaultReserve
 	}
 	s := &Storage{dir: dir, options: o, reserve: uint64(max(o.ReserveBytes, 0))}
 	for _, step := range steps {
@@ -105,7 +107,7 @@ func Open(dir string, o Options) (*Storage, error) {
 }
 
 // opening is the room that opening needs.
-func (s *Storage) opening() uint64 { return min(s.reserve/2, uint64(8*s.options.MemTableBytes)) }
+func (s *Storage) opening() uint64 { return min(s.reserve/2, openingBytes) }
 
 func (s *Storage) takeLock() (err error) {
 	s.lock, err = lockDir(s.dir, s.options.ReadOnly)

@@ -92,7 +92,7 @@ type journalFlags struct {
 	GroupCommits   int           `name:"group-commits" default:"8192" placeholder:"N" help:"Maximum number of commits that share one sync. Default ${default}."`
 	Answers        time.Duration `name:"answers" default:"24h" placeholder:"TIME" help:"How long the journal keeps the answer to a command id, so that the same command can be sent again safely. Default ${default}."`
 	Reserve        size          `name:"reserve" default:"1GiB" placeholder:"SIZE" help:"Free disk space that is kept in reserve. When less is free, commands are refused and only reads continue, so that no write meets a full disk. 0 disables it. Default ${default}."`
-	Cache          size          `name:"cache" default:"32MiB" placeholder:"SIZE" help:"Memory for blocks of the journal's index that were read recently. 0 disables it. Default ${default}."`
+	Cache          size          `name:"cache" default:"128MiB" placeholder:"SIZE" help:"Memory for the journal's index: blocks that were read recently, filters, and entries that are not written yet. At least 8MiB is used. Default ${default}."`
 	Versions       int           `name:"versions" default:"1048576" placeholder:"N" help:"Maximum number of entities whose version is kept in memory, at about 50 bytes each. Default ${default}."`
 }
 

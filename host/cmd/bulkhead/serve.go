@@ -142,7 +142,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.Settings = service.Settings{SnapshotEvery: c.Every}
 	o.Journal = c.Journal.options()
 	o.ReserveBytes = orNone(c.Journal.Reserve)
-	o.IndexCacheBytes = orNone(c.Journal.Cache)
+	o.IndexCacheBytes = max(1, int64(c.Journal.Cache)) // 0 is as little as it can do with, not the default
 	o.SmallModule = int64(c.Compile.Small)
 	o.CompileBase = c.Compile.Base
 	o.CompilePerMiB = c.Compile.PerMiB

@@ -1,4 +1,4 @@
-package lsm
+package pebbleindex
 
 import (
 	"bytes"
@@ -21,7 +21,8 @@ func benchPairs(n int) []journal.Pair {
 	for i := range pairs {
 		at := n*benchEntries + i
 		pairs[i] = pair(fmt.Sprintf("account-%08d/%08d", at%benchGroups*7919%benchGroups, at/benchGroups),
-			fmt.Sprintf(`{"amount":%d,"currency":"EUR","reference":"%08x","booked":"2026-01-01T%02d:%02d:00Z","note":"abcdefghijklmnopqrstuvwxyz"}`,
+			fmt.Sprintf(`{"amount":%d,"currency":"EUR","reference":"%08x","booked":"2026-01-01T%02d:%02d:00Z",`+
+				`"note":"abcdefghijklmnopqrstuvwxyz"}`,
 				at*37%10_000, uint32(at)*2654435761, at/60%24, at%60))
 	}
 	slices.SortFunc(pairs, func(a, b journal.Pair) int { return bytes.Compare(a.Key, b.Key) })
@@ -37,7 +38,7 @@ func benchGroup(key []byte) int {
 
 func benchStore(b *testing.B, updates int) *Store {
 	b.Helper()
-	s := openTest(b, b.TempDir(), Options{Group: benchGroup, MemoryBytes: 32 << 20})
+	s := openTest(b, b.TempDir(), Options{Group: benchGroup, MemoryBytes: 128 << 20})
 	for n := range updates {
 		if err := s.Update(context.Background(), benchPairs(n)); err != nil {
 			b.Fatal(err)
