@@ -10,8 +10,9 @@ import (
 
 // The space of deleted blocks is reclaimed in three steps, all of them Badger's. Tables in memory, which have the
 // deletions, are flushed. Compactions drop pointers to deleted values, and count for each file of values how many
-// bytes were dropped. RunValueLogGC copies the live values of a file of which half or more was dropped to the newest
-// file, and removes it. So live values take at most twice their size, plus the newest file.
+// bytes were dropped. RunValueLogGC copies the live values of a file to the newest file, and removes it. It is called
+// as long as half or more of the files that it would take next was dropped. So live values take at most twice their
+// size, plus the newest file.
 //
 // RunValueLogGC has three weaknesses, and each has its remedy here:
 //
@@ -22,7 +23,7 @@ import (
 //   - It writes a value again that it has read in the old file, even if a compaction has dropped that value and its
 //     deletion in the meantime. So compactions drop nothing while it runs.
 
-// collectRatio is the part of a file that must have been dropped before the file is collected.
+// collectRatio is the part of files that must have been dropped before they are collected.
 const collectRatio = 0.5
 
 // flushKey is the key of an entry without meaning: DropPrefix flushes the tables in memory if there is such a key.
@@ -159,7 +160,7 @@ func (l *Log) collectFile(id uint32, ratio float64) (collected bool, err error) 
 	pin.Close()
 	txn.Discard()
 	l.moving = 0
-	if collected {
+	if counts, err := readDiscards(l.badger()); collected && err == nil && counts[id] == 0 {
 		l.files[id] = finished{Version: before.Version}
 	} else if listed {
 		l.files[id] = before

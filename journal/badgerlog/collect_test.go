@@ -3,6 +3,7 @@ package badgerlog
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
@@ -304,6 +305,47 @@ func TestAFailedSyncOfACollection(t *testing.T) {
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 120, n, size)
 		closeLog(t, l)
+	}
+}
+
+// Files are collected if at least half of what has to be read and copied for that is reclaimed.
+func TestWhatIsWorthCollecting(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		sizes, dropped []int64 // of files 1, 2, ...
+		id             uint32
+	}{
+		"nothing dropped":           {[]int64{mib, mib, 0}, []int64{0, 0, 0}, 0},
+		"less than half":            {[]int64{mib, mib, 0}, []int64{mib / 3, mib / 4, 0}, 0},
+		"half of one":               {[]int64{mib, mib, 0}, []int64{0, mib / 2, 0}, 2},
+		"of equal ones the first":   {[]int64{mib, mib, mib, 0}, []int64{mib / 3, mib, mib, 0}, 2},
+		"the newest":                {[]int64{mib, mib}, []int64{mib / 3, mib}, 0},
+		"a small one after a large": {[]int64{64 * mib, 100, 0}, []int64{mib / 2, 100, 0}, 0},
+		"many small ones after a large": {
+			[]int64{4 * mib, mib, mib, mib, mib, 0}, []int64{mib + 1, mib, mib, mib, mib, 0}, 1,
+		},
+	} {
+		dir := t.TempDir()
+		content := make([]byte, mib)
+		for i, size := range c.sizes {
+			path := valuesPath(dir, uint32(i+1))
+			if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size)); err != nil {
+				t.Fatal(err)
+			}
+			binary.BigEndian.PutUint64(content[16*i:], uint64(i+1))
+			binary.BigEndian.PutUint64(content[16*i+8:], uint64(c.dropped[i]))
+		}
+		if err := os.WriteFile(filepath.Join(dir, discardFile), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		id, ratio, err := toCollect(dir)
+		if err != nil || id != c.id {
+			t.Errorf("%s: file %d, %v", name, id, err)
+		}
+		if id > 0 && (ratio > collectRatio || ratio*float64(c.sizes[id-1]) > float64(c.dropped[id-1])) {
+			t.Errorf("%s: Badger would not take it with ratio %v", name, ratio)
+		}
 	}
 }
 

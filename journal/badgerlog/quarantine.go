@@ -2,6 +2,7 @@ package badgerlog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ import (
 //      missing.
 //   7. DISCARD has slots of u64 file and u64 bytes, big-endian, sorted by file, up to the first with file 0. With
 //      other content RunValueLogGC may never return. It is made again if it is missing. RunValueLogGC takes the
-//      file with the greatest count, or, if that is the newest or too little of it was dropped, none.
+//      first file with the greatest count, or, if that is the newest or too little of it was dropped, none. It sets
+//      the count of a file that it has collected to 0.
 //   8. A value that cannot be read is logged and returned as an empty one, without an error.
 //   9. Readers of a value hold a lock of its file, also after a fault of memory, and Close waits for them.
 //  10. Values are read ahead on goroutines of Badger's own, where nobody can catch a fault, unless PrefetchValues
@@ -189,30 +191,33 @@ func parseDiscards(content []byte) (counts discards, ok bool) {
 	return nil, false // it is full, which Badger never lets it be
 }
 
-// toCollect returns which file RunValueLogGC takes next, and the ratio with which it takes it; 0 if no file is worth
-// it. It takes the file of which the most bytes were dropped, also if only another one is worth it.
-func toCollect(dir string) (id uint32, ratio float64, err error) {
+// readDiscards reads the counts.
+func readDiscards(dir string) (discards, error) {
 	content, err := os.ReadFile(filepath.Join(dir, discardFile))
-	if err != nil {
-		return 0, 0, err
-	}
 	counts, _ := parseDiscards(content)
-	files, err := listValues(dir)
-	if err != nil || len(files) == 0 {
+	return counts, err
+}
+
+// toCollect returns which file RunValueLogGC takes next, and the ratio with which it takes it; 0 if that is not worth it.
+// It takes the file of which the most bytes were dropped. So collecting is worth it if there are some files that it
+// takes first of which together enough was dropped.
+func toCollect(dir string) (id uint32, ratio float64, err error) {
+	counts, err := readDiscards(dir)
+	files, listed := listValues(dir)
+	if err = errors.Join(err, listed); err != nil || len(files) == 0 {
 		return 0, 0, err
 	}
-	worth, most := false, int64(0)
-	for _, f := range files[:len(files)-1] { // never the newest
-		part := float64(counts[f.id]) / float64(max(f.size, 1))
-		worth = worth || part >= collectRatio
-		if counts[f.id] > most {
-			most, id, ratio = counts[f.id], f.id, min(collectRatio, part*0.99)
+	files = files[:len(files)-1] // never the newest
+	slices.SortStableFunc(files, func(a, b valueFile) int { return cmp.Compare(counts[b.id], counts[a.id]) })
+	dropped, size := int64(0), int64(0)
+	for _, f := range files {
+		dropped, size = dropped+counts[f.id], size+f.size
+		if dropped > 0 && float64(dropped) >= collectRatio*float64(size) {
+			first := files[0]
+			return first.id, min(collectRatio, 0.99*float64(counts[first.id])/float64(first.size)), nil
 		}
 	}
-	if !worth {
-		return 0, 0, nil
-	}
-	return id, ratio, nil
+	return 0, 0, nil
 }
 
 // noKey makes a log file begin with the number of no key. Badger refuses to open one with a key that it does not know.

@@ -16,6 +16,7 @@ import (
 // values, or log of a table in memory: Badger writes both through maps, and the kernel says which pages of a map
 // are dirty.
 func TestAppendsAreSynced(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {

@@ -30,6 +30,7 @@ func init() { children[fullDir] = beFull }
 // a mount namespace of a child, for which one has to be root or be allowed user
 // namespaces. Where neither is so, the limit on the size of files is all that is tested.
 func TestAFullFileSystem(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"tmpfs", "file size", "read only"} {
 		t.Run(way, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0])

@@ -13,8 +13,9 @@ import (
 // that it is full, and the journal refuses commits. The reserve is for commits that were accepted before, and for
 // compactions, which write new tables before they remove old ones.
 //
-// This does not help if another program fills the disk while Badger writes, or against a quota that the file system does
-// not report as free space. The process then ends as by kill -9, and after a restart says that the disk is full.
+// This does not help if another program fills the disk while Badger writes, or against a quota that the file system
+// does not report as free space. The process then ends as by kill -9, and after a restart says that the disk is
+// full.
 
 // Space implements journal.Spacer.
 func (s *Storage) Space() error {

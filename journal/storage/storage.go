@@ -122,8 +122,8 @@ func (s *Storage) makeDir() error {
 	return nil
 }
 
-// closeToOthers makes sure that only its owner can enter the journal's directory, whatever mode it was created or copied
-// with. Badger makes its files readable for everybody, so the directory protects them.
+// closeToOthers makes sure that only its owner can enter the journal's directory, whatever mode it was created or
+// copied with. Badger makes its files readable for everybody, so the directory protects them.
 func closeToOthers(dir string, logger *slog.Logger) {
 	info, err := os.Stat(dir)
 	if err != nil || runtime.GOOS == "windows" || info.Mode().Perm()&0o077 == 0 { // there these bits mean nothing
