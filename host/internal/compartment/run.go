@@ -175,7 +175,7 @@ func listen(r io.Reader, alive func(int64), told func(string)) (last message, me
 			return last, memory, nil // the child's end may have cut a message
 		}
 		if err == nil && last.kind > messageAlive {
-			err = errors.New("a message behind the last one")
+			err = errors.New("a message after the last one")
 		}
 		if err != nil {
 			last.kind = min(last.kind, messageAlive) // ignore a result before the error

@@ -169,7 +169,7 @@ func TestEnds(t *testing.T) {
 		{"grow", func(t *Task) { t.Memory = 64 << 20 }, Memory, ""},
 		{"grow at once", func(t *Task) { t.Input = []byte(strconv.Itoa(4 << 30)) }, Memory, ""},
 		{"garbage", nil, Crashed, "unknown kind"},
-		{"babble", nil, Crashed, "behind the last one"},
+		{"babble", nil, Crashed, "after the last one"},
 		{"no such work", nil, Refused, "nil pointer"},
 		{"reverse", func(t *Task) { t.Command = nil }, Unstartable, "empty"},
 		{"reverse", func(t *Task) { t.Command = []string{"/nowhere/to/be/found"} }, Unstartable, "no such file"},

@@ -20,7 +20,7 @@ func checkMailbox(k *kit) error {
 				return failf("%s to an empty request", showAll(got))
 			}
 			small := abi.AppendDrop(nil, 1)
-			big := bytes.Repeat(small, size/len(small)) // answered by nothing, every one
+			big := bytes.Repeat(small, size/len(small)) // none of these frames has an answer
 			for _, request := range [][]byte{small, big, small, big[:len(big)/2], big, nil, small} {
 				if err := s.quiet(request); err != nil {
 					return err
@@ -29,8 +29,8 @@ func checkMailbox(k *kit) error {
 			return s.open(0, "alice", 0, nil)
 		})
 		if err != nil && size > 64<<10 {
-			// Above the least size a guest may refuse. That is for reserve to do,
-			// which the host reports as a violation or as memory that ran out.
+			// More than a guest must grant. If reserve refuses it, the host reports a violation
+			// or that memory ran out.
 			k.watched = before
 			return remark(fmt.Sprintf("requests of up to %d bytes; not of %d: %v", granted, size, err))
 		}
@@ -107,8 +107,7 @@ func checkNotOpen(k *kit) error {
 	})
 }
 
-// refused sends a request that must be answered by one Fault, or, if it may, by
-// a Reject.
+// refused sends a request that must be answered by one Fault, or, with rejectToo, by one Fault or Reject.
 func (s *session) refused(request []byte, rejectToo bool) error {
 	got, err := s.exchange(request)
 	if err != nil {
@@ -123,7 +122,7 @@ func (s *session) refused(request []byte, rejectToo bool) error {
 
 func checkUnknownTypes(k *kit) error {
 	return k.with(func(s *session) error {
-		reopen := func() error { return s.open(0, "alice", 0, nil) } // a Fault leaves it dirty
+		reopen := func() error { return s.open(0, "alice", 0, nil) } // a Fault makes the entity dirty
 		for _, far := range []int{0, 1, 250, 65535} {
 			c, q, e := len(k.manifest.Commands)+far, len(k.manifest.Queries)+far, len(k.manifest.Events)+far
 			for _, x := range []struct {
@@ -147,8 +146,8 @@ func checkUnknownTypes(k *kit) error {
 	})
 }
 
-// checkGarbage sends what clients may send. The answer may be anything legal: a
-// body that fits no type may still fit this one.
+// checkGarbage sends what clients may send. Any legal answer is right: a body that fits no other type may
+// fit this one.
 func checkGarbage(k *kit) error {
 	return k.with(func(s *session) error {
 		try := func(request []byte) error {
@@ -182,7 +181,7 @@ func checkGarbage(k *kit) error {
 					return err
 				}
 			}
-			// A snapshot comes from the module itself, but maybe from an older one.
+			// The module makes snapshots itself, but an older build may have made this one.
 			open := abi.AppendOpen(nil, 0, 1, "alice", append([]byte{}, body...))
 			if _, err := s.exchange(open); err != nil {
 				return err
@@ -197,7 +196,7 @@ func checkGarbage(k *kit) error {
 
 func checkUnknownKind(k *kit) error {
 	return k.with(func(s *session) error {
-		s.loose = true // whether the Describe is answered is this rule's business
+		s.loose = true // whether Describe is answered is checked here
 		for _, kind := range []abi.RequestKind{0, 8, 100, 255} {
 			b, at := abi.BeginRequest(nil)
 			b = append(b, "fields of a later version"...)
@@ -221,8 +220,8 @@ func checkUnknownKind(k *kit) error {
 	})
 }
 
-// checkMalformed sends what the host never sends. A guest that decodes carefully
-// is one whose other bugs are found.
+// checkMalformed sends what the host never sends. A guest that decodes carefully makes its other bugs
+// easier to find.
 func checkMalformed(k *kit) error {
 	word := func(b []byte, at int, v uint32) []byte {
 		b[at], b[at+1], b[at+2], b[at+3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
@@ -234,23 +233,24 @@ func checkMalformed(k *kit) error {
 	return k.with(func(s *session) error {
 		s.loose = true
 		for name, request := range map[string][]byte{
-			"8 bytes":                       describe()[:8],
-			"a length of 0":                 word(describe(), 0, 0),
-			"a length of 24":                word(describe(), 0, 24),
-			"a length of 36":                word(open(), 0, 36),
-			"a length beyond the request":   word(describe(), 0, 40),
-			"a length of 0xfffffff8":        word(describe(), 0, 0xfffffff8),
-			"a payload beyond its frame":    word(describe(), 12, 1),
-			"a payload of 0xffffffff":       word(open(), 12, 0xffffffff),
-			"a payload without its fields":  word(open(), 12, 7),
-			"a key beyond its payload":      word(open(), 32, 200),
-			"a key of 0xffffffff bytes":     word(open(), 32, 0xffffffff),
-			"a command without its fields":  word(command(), 12, 31),
-			"a body beyond its payload":     word(command(), 32+24, 1000),
-			"a body of 0xfffffff0 bytes":    word(command(), 32+24, 0xfffffff0),
-			"a command id of 0x80000000":    word(command(), 32+16, 0x80000000),
-			"metadata of 0x7fffffff bytes":  word(command(), 32+20, 0x7fffffff),
-			"metadata that is no pairs":     abi.AppendCommand(nil, 0, 0, 0, 0, new([16]byte), "id", []byte{9, 9, 9}, nil),
+			"8 bytes":                      describe()[:8],
+			"a length of 0":                word(describe(), 0, 0),
+			"a length of 24":               word(describe(), 0, 24),
+			"a length of 36":               word(open(), 0, 36),
+			"a length beyond the request":  word(describe(), 0, 40),
+			"a length of 0xfffffff8":       word(describe(), 0, 0xfffffff8),
+			"a payload beyond its frame":   word(describe(), 12, 1),
+			"a payload of 0xffffffff":      word(open(), 12, 0xffffffff),
+			"a payload without its fields": word(open(), 12, 7),
+			"a key beyond its payload":     word(open(), 32, 200),
+			"a key of 0xffffffff bytes":    word(open(), 32, 0xffffffff),
+			"a command without its fields": word(command(), 12, 31),
+			"a body beyond its payload":    word(command(), 32+24, 1000),
+			"a body of 0xfffffff0 bytes":   word(command(), 32+24, 0xfffffff0),
+			"a command id of 0x80000000":   word(command(), 32+16, 0x80000000),
+			"metadata of 0x7fffffff bytes": word(command(), 32+20, 0x7fffffff),
+			"metadata that is no pairs": abi.AppendCommand(nil, 0, 0, 0, 0, new([16]byte), "id", []byte{9, 9, 9},
+				nil),
 			"a good frame, then half a one": append(describe(), describe()[:16]...),
 		} {
 			got, err := s.exchange(request)
@@ -260,7 +260,7 @@ func checkMalformed(k *kit) error {
 			r, ok := last(got)
 			if !ok || r.Kind != abi.RespFault {
 				if name == "metadata that is no pairs" && ok && r.Kind.Terminal() {
-					continue // pairs are checked by whoever reads them
+					continue // guests need not check metadata
 				}
 				return failf("%s: %s", name, showAll(got))
 			}

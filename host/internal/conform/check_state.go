@@ -9,8 +9,8 @@ import (
 
 const noEvents inapplicable = "no command caused an event; give sample bodies that do"
 
-// slotsTried is more than a small table holds and less than a service's default
-// of resident entities.
+// slotsTried is larger than a small table of entities, and smaller than the default number of resident
+// entities.
 const slotsTried = 3000
 
 func checkSlots(k *kit) error {
@@ -23,7 +23,7 @@ func checkSlots(k *kit) error {
 		if err != nil {
 			return err
 		}
-		// Many, the highest first, so that a table has to grow by leaps.
+		// Many slots, the highest first, so that a table must grow by large steps.
 		var b []byte
 		for slot := slots; slot > 0; slot-- {
 			b = abi.AppendOpen(b, slot-1, 0, fmt.Sprintf("entity-%d", slot-1), nil)
@@ -38,7 +38,7 @@ func checkSlots(k *kit) error {
 		if err != nil {
 			return err
 		}
-		// Opened again without Drop, then after it: a fresh entity each time.
+		// Open again, first without a Drop and then after one: each time the entity is new.
 		for _, dropped := range []bool{false, true} {
 			if dropped {
 				if err := s.drop(slots - 1); err != nil {
@@ -53,10 +53,12 @@ func checkSlots(k *kit) error {
 				return err
 			}
 			if !bytes.Equal(again, fresh) {
-				return failf("a slot opened again (dropped before: %v, after %d events) snapshots as %s, a fresh one as %s", dropped, len(h.events), clip(again), clip(fresh))
+				return failf(
+					"a slot opened again (dropped before: %v, after %d events) snapshots as %s, a fresh one as %s",
+					dropped, len(h.events), clip(again), clip(fresh))
 			}
 		}
-		// All at once gone, and usable again.
+		// Drop all at once, and use a slot again.
 		for slot := range slots {
 			b = abi.AppendDrop(b, slot)
 		}
@@ -74,8 +76,8 @@ func checkSlots(k *kit) error {
 	})
 }
 
-// later rebuilds every frame of a request with unknown flag bits and with more
-// fields behind its payload.
+// later returns a request in which every frame has unknown flag bits and additional fields after its
+// payload.
 func later(request []byte, flags uint8, fields string) []byte {
 	var out []byte
 	for len(request) > 0 {
@@ -104,10 +106,11 @@ func checkLater(k *kit) error {
 	for typ := range k.manifest.Events {
 		requests = append(requests, abi.AppendApply(nil, 1, uint16(typ), 1, epoch, []byte("{}"), nil))
 	}
-	requests = append(requests, abi.AppendSnapshotRequest(nil, 0), abi.AppendDrop(nil, 0), abi.AppendOpen(nil, 0, 0, "bob", nil), abi.AppendSnapshotRequest(nil, 0))
+	requests = append(requests, abi.AppendSnapshotRequest(nil, 0), abi.AppendDrop(nil, 0),
+		abi.AppendOpen(nil, 0, 0, "bob", nil), abi.AppendSnapshotRequest(nil, 0))
 	run := func(flags uint8, fields string) (all [][]byte, err error) {
 		err = k.with(func(s *session) error {
-			s.loose = flags != 0 || fields != "" // what differs is this rule's business
+			s.loose = flags != 0 || fields != "" // differences are checked here
 			for _, request := range requests {
 				if _, err := s.exchange(later(request, flags, fields)); err != nil {
 					return err
@@ -132,16 +135,16 @@ func checkLater(k *kit) error {
 		}
 		for i := range plain {
 			if !bytes.Equal(plain[i], got[i]) {
-				return failf("with flags %#02x and %d more bytes of fields another answer to %s: %s", x.flags, len(x.fields), show(requests[i]), differ(string(plain[i]), string(got[i])))
+				return failf("with flags %#02x and %d more bytes of fields another answer to %s: %s", x.flags,
+					len(x.fields), show(requests[i]), differ(string(plain[i]), string(got[i])))
 			}
 		}
 	}
 	return nil
 }
 
-// checkReplayed compares an entity that carried out commands with one in a fresh
-// instance that had their events applied, after each command: what is wrong in between
-// may be right at the end.
+// checkReplayed compares an entity that decided commands with an entity in a new instance that had their
+// events applied. It compares after each command, as a difference may be gone at the end.
 func checkReplayed(k *kit) error {
 	var h *history
 	var acted string
@@ -182,7 +185,8 @@ func checkReplayed(k *kit) error {
 			return err
 		}
 		if replayed != acted {
-			return failf("after %d commands and their %d events, acted against replayed %s", len(h.outcomes), len(h.events), differ(acted, replayed))
+			return failf("after %d commands and their %d events, acted against replayed %s", len(h.outcomes),
+				len(h.events), differ(acted, replayed))
 		}
 		return remark(fmt.Sprintf("%d commands, %d events", len(h.outcomes), len(h.events)))
 	})
@@ -204,7 +208,7 @@ func checkRefusalsLeaveNothing(k *kit) error {
 			if err != nil {
 				return err
 			}
-			if o.kind == abi.RespFault || len(o.events) > 0 { // dirty or changed, rightly
+			if o.kind == abi.RespFault || len(o.events) > 0 { // then the entity may be dirty or changed
 				if err := s.drop(0); err != nil {
 					return err
 				}
@@ -216,7 +220,8 @@ func checkRefusalsLeaveNothing(k *kit) error {
 				return err
 			}
 			if after != before {
-				return failf("%s without an event changed the entity %s, after %s", o, differ(before, after), show(request))
+				return failf("%s without an event changed the entity %s, after %s", o, differ(before, after),
+					show(request))
 			}
 			return nil
 		}
@@ -292,8 +297,8 @@ func checkSnapshots(k *kit) error {
 	})
 }
 
-// restored opens an entity with each snapshot of a history and applies the events up to
-// the next one. What a snapshot leaves out is found where an event needs it.
+// restored opens an entity with each snapshot of a history, and applies the events up to the next one. An
+// event that needs what a snapshot has left out shows it.
 func (s *session) restored(h *history) error {
 	for i, from := range h.steps[:len(h.steps)-1] {
 		to := h.steps[i+1]
@@ -306,7 +311,8 @@ func (s *session) restored(h *history) error {
 			return err
 		}
 		if !bytes.Equal(state, to.state) {
-			return failf("the entity itself, after %d events, against its snapshot after %d events and the events since, %s",
+			return failf(
+				"the entity itself, after %d events, against its snapshot after %d events and the events since, %s",
 				to.version, from.version, differ(string(to.state), string(state)))
 		}
 	}
@@ -375,7 +381,7 @@ func checkDeterminism(k *kit) error {
 	return nil
 }
 
-// checkIndependence drives the same entity alone, and in another slot among
+// checkIndependence sends the same commands to an entity alone, and to the entity in another slot among
 // others.
 func checkIndependence(k *kit) error {
 	var alone *history

@@ -1,11 +1,10 @@
-// Package conform runs any module through the rules of the guest ABI, as
-// abi/SPEC.md numbers them, and says of each whether the module keeps it. It
-// needs no knowledge of the service: it reads the manifest, makes up bodies from
-// the schemas and watches the frames that come back.
+// Package conform checks a module against the rules of the guest ABI, which abi/SPEC.md numbers. It
+// reports for each rule whether the module keeps it. It needs to know nothing about the service: it reads
+// the manifest, makes bodies from the schemas and checks the frames of the answers.
 //
-// There are two sorts of rules. Watched rules are about every answer, such as
-// the slot in its frames; they are checked at each of the hundreds of exchanges.
-// The others are scenarios of their own, each in fresh instances.
+// There are two kinds of rules. Watched rules concern every answer, such as the slot in its frames; they
+// are checked at each of hundreds of exchanges. Each of the other rules has its own scenario, in new
+// instances.
 package conform
 
 import (
@@ -21,43 +20,42 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Options of a run. The zero value is good.
+// Options of a run. The zero value is valid.
 type Options struct {
-	// Limits are those the module is run under. Zero fields mean the defaults.
+	// Limits are the limits of the module. Zero fields mean the defaults.
 	Limits service.Limits
-	// Samples are bodies for commands and queries, by name, that are tried before
-	// the ones made up from the schemas. Give some where a schema says too little
-	// for a command to be carried out.
+	// Samples are bodies for commands and queries, by name. They are tried before the bodies that are
+	// made from the schemas. They are needed if a command can only succeed with data that its schema
+	// does not describe.
 	Samples map[string][]json.RawMessage
-	// Logger receives what the module logs. Default: nowhere.
+	// Logger gets what the module logs. Default: it is dropped.
 	Logger *slog.Logger
-	// Progress is called with each result as it is known, on the goroutine of
-	// [Run]. Watched rules come last. Default: none.
+	// Progress is called with each result as soon as it is known, on the goroutine of [Run]. Watched
+	// rules come last. Default: none.
 	Progress func(Result)
 }
 
-// Status of a rule after a run.
+// Status is the result of a rule in a run.
 type Status string
 
-// What can become of a rule. A skipped one could not be checked on this module,
-// for the reason its result gives.
+// The results of a rule. A skipped rule could not be checked on this module; its result says why.
 const (
 	Passed  Status = "passed"
 	Failed  Status = "failed"
 	Skipped Status = "skipped"
 )
 
-// Result is what a run found out about one rule.
+// Result is the result of one rule.
 type Result struct {
 	Rule     string `json:"rule"` // its number in SPEC.md, such as "G12"
 	Title    string `json:"title"`
 	Status   Status `json:"status"`
 	Expected string `json:"expected"`
-	Got      string `json:"got,omitempty"`    // of a failed rule; of a passed one, a remark
+	Got      string `json:"got,omitempty"`    // of a failed rule; of a passed rule, a remark
 	Reason   string `json:"reason,omitempty"` // of a skipped rule
 }
 
-// Report is the outcome of a run: one result a rule, in the order of their numbers.
+// Report is the result of a run: one result for each rule, in the order of their numbers.
 type Report struct {
 	Module  service.Digest `json:"module"`
 	Bytes   int            `json:"bytes"`
@@ -72,7 +70,7 @@ type Report struct {
 // OK reports whether no rule failed.
 func (r Report) OK() bool { return r.Failed == 0 }
 
-// Result finds the result of one rule.
+// Result returns the result of one rule.
 func (r Report) Result(rule string) (Result, bool) {
 	i := slices.IndexFunc(r.Results, func(x Result) bool { return x.Rule == rule })
 	if i < 0 {
@@ -81,21 +79,21 @@ func (r Report) Result(rule string) (Result, bool) {
 	return r.Results[i], true
 }
 
-// Instance is one sandbox as the kit uses it: raw frames in, raw frames out.
-// After an error it is not used again. *sandbox.Instance is one.
+// Instance is a sandbox as this package uses it: it takes and returns raw frames. After an error it is not
+// used again. *sandbox.Instance implements it.
 type Instance interface {
 	Exchange(ctx context.Context, request []byte) (response []byte, err error)
 	Close(ctx context.Context) error
 }
 
-// Subject is a module that passed the host's checks at upload.
+// Subject is a module that has passed the host's checks at upload.
 type Subject interface {
 	Manifest() abi.Manifest
 	Instantiate(ctx context.Context) (Instance, error)
 }
 
-// Check runs the rules that need a running module over s. [Run] is this with the
-// host's own sandbox. The error is ctx's, if that ended first.
+// Check checks the rules that need a running module. [Run] uses it with the host's own sandbox. It returns
+// an error only if ctx ends.
 func Check(ctx context.Context, s Subject, o Options) (Report, error) {
 	o.Limits = o.Limits.WithDefaults()
 	k := &kit{ctx: ctx, o: o, subject: s, manifest: s.Manifest(), watched: map[string]string{}}
@@ -138,8 +136,8 @@ func Check(ctx context.Context, s Subject, o Options) (Report, error) {
 	return rep, nil
 }
 
-// refused is the report on a module that the host does not take: the reasons
-// are laid to the rules they are about, and nothing else could be checked.
+// refused returns the report on a module that the host refuses. Each reason is reported under its rule, and
+// all other rules are skipped.
 func refused(reasons map[string][]string, o Options) Report {
 	var rep Report
 	found := map[string]Result{}
@@ -172,22 +170,22 @@ func (r *Report) add(found map[string]Result) {
 	}
 }
 
-// rule is one rule of SPEC.md. Without check and not static it is watched.
+// rule is one rule of SPEC.md. It is watched if it has no check and is not static.
 type rule struct {
 	id       string
 	title    string
 	expected string
-	static   bool // checked by the host at upload: a module that gets here keeps it
+	static   bool // the host checks it at upload, so a module that gets here keeps it
 	check    func(*kit) error
 }
 
-// The errors that a check may return. Anything else it returns is a failure too.
+// The errors that a check may return. Any other error is a failure too.
 type (
-	failure      string // the rule is broken: what was got
-	inapplicable string // this module gives no occasion to check the rule
-	remark       string // the rule is kept, and there is something to say
-	// broken says that an answer broke a watched rule, so that nothing can be said
-	// about the rule in question.
+	failure      string // the rule is broken; the text says what was got
+	inapplicable string // the rule cannot be checked on this module
+	remark       string // the rule is kept; the text is a remark
+	// broken says that an answer broke a watched rule. Then nothing is known about the rule of the
+	// check.
 	broken struct{ rule, got string }
 )
 

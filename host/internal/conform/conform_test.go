@@ -53,7 +53,7 @@ func TestHonestGuestPassesAll(t *testing.T) {
 	}
 }
 
-// Each lie breaks one rule, and the kit names that rule and not merely some.
+// Each lie breaks one rule, and the report names exactly that rule.
 func TestEachLieIsFound(t *testing.T) {
 	raced.Skip(t, "it compiles many modules, and has one goroutine")
 	prove.SkipShort(t, "it compiles many modules")
@@ -121,13 +121,14 @@ func TestMailboxMayRefuseAboveTheLeastSize(t *testing.T) {
 }
 
 func TestSkippedForAReason(t *testing.T) {
-	rep := check(t, "wrong count") // nothing can be said of replay
+	rep := check(t, "wrong count") // nothing is known about replay
 	r, _ := rep.Result("G21")
 	if r.Status != Skipped || !strings.Contains(r.Reason, "G11") {
 		t.Errorf("got %+v", r)
 	}
 	rep = refused(map[string][]string{ruleImports: {"import env.fopen is unknown"}}, Options{})
-	if rep.OK() || rep.Failed != 1 || rep.Skipped != len(rules)-1 || rep.Results[2].Rule != ruleImports || !strings.Contains(rep.Results[2].Got, "env.fopen") {
+	if rep.OK() || rep.Failed != 1 || rep.Skipped != len(rules)-1 || rep.Results[2].Rule != ruleImports ||
+		!strings.Contains(rep.Results[2].Got, "env.fopen") {
 		t.Errorf("got %+v", rep)
 	}
 }
@@ -153,8 +154,9 @@ func TestReportIsJSON(t *testing.T) {
 
 func TestSampleOf(t *testing.T) {
 	for schema, want := range map[string]string{
-		`{"type":"object","properties":{"b":{"type":"integer"},"a":{"type":"string","minLength":3}}}`: `{"a":"aaa","b":1}`,
-		`{"$ref":"#/$defs/x","$defs":{"x":{"type":"array","items":{"enum":["one","two"]}}}}`:          `["one"]`,
+		`{"type":"object","properties":{"b":{"type":"integer"},"a":{"type":"string","minLength":3}}}`: `{"a":"aaa",` +
+			`"b":1}`,
+		`{"$ref":"#/$defs/x","$defs":{"x":{"type":"array","items":{"enum":["one","two"]}}}}`: `["one"]`,
 		`{"type":["null","boolean"]}`:            `true`,
 		`{"type":"number","exclusiveMinimum":5}`: `6`,
 		`{"anyOf":[{"const":7}]}`:                `7`,
@@ -175,7 +177,7 @@ func TestSampleOf(t *testing.T) {
 	}
 }
 
-// The numbers of the rules are those of SPEC.md, and so are their titles.
+// The rules have the numbers of SPEC.md.
 func TestRulesAreThoseOfTheSpec(t *testing.T) {
 	spec, err := os.ReadFile("../../../abi/SPEC.md")
 	if err != nil {
@@ -191,12 +193,12 @@ func TestRulesAreThoseOfTheSpec(t *testing.T) {
 			t.Errorf("%s is no rule of SPEC.md", r.id)
 		}
 		if seen[r.id] {
-			t.Errorf("%s stands twice", r.id)
+			t.Errorf("%s appears twice", r.id)
 		}
 		seen[r.id] = true
 	}
 	for id := range inSpec {
-		if !seen[id] && id != "G26" && id != "G27" { // advice that no exchange shows
+		if !seen[id] && id != "G26" && id != "G27" { // these two cannot be checked from outside
 			t.Errorf("%s of SPEC.md is not checked", id)
 		}
 	}

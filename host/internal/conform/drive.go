@@ -7,33 +7,33 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// history is what driving an entity led to.
+// history is what commands have done to an entity.
 type history struct {
 	outcomes []outcome
 	events   []event
 	faults   int
-	steps    []step // if they were asked for
+	steps    []step // if they were requested
 }
 
-// step is an entity after a command, or, the first one, before any.
+// step is an entity after a command. The first step is the entity before any command.
 type step struct {
 	version uint64
-	state   []byte // as its snapshot says it
+	state   []byte // its snapshot
 }
 
-// version of the entity: the number of its events.
+// version is the entity's version: the number of its events.
 func (h *history) version() uint64 { return uint64(len(h.events)) }
 
-// maxDriven bounds the commands of one drive: enough for state machines of a few
-// steps, few enough that a run stays short.
+// maxDriven bounds the commands of one drive. It is enough for state machines of a few steps, and keeps a
+// run short.
 const maxDriven = 96
 
-// drive opens an entity and sends it every command with every sample body, in
-// rounds, since some commands only succeed after others. It treats the entity as
-// the host does: after a Fault it is dropped and rebuilt from its events.
+// drive opens an entity and sends it every command with every sample body. It does so in rounds, as some
+// commands succeed only after others. It treats the entity as the host does: after a Fault it drops it
+// and rebuilds it from its events.
 func (s *session) drive(slot uint32, key string) (*history, error) { return s.driven(slot, key, false) }
 
-// driven is drive. If asked to, it takes a snapshot after each command.
+// driven is drive. With steps, it takes a snapshot after each command.
 func (s *session) driven(slot uint32, key string, steps bool) (*history, error) {
 	h := &history{}
 	if err := s.open(slot, key, 0, nil); err != nil {
@@ -69,7 +69,7 @@ func (s *session) driven(slot uint32, key string, steps bool) (*history, error) 
 	return h, nil
 }
 
-// step sends one command and takes its outcome into the history.
+// step sends one command and adds its outcome to the history.
 func (s *session) step(h *history, n int, slot uint32, key string, typ uint16, body []byte) error {
 	o, err := s.call(commandFrame(n, slot, typ, h.version(), body))
 	if err != nil {
@@ -89,20 +89,19 @@ func (s *session) step(h *history, n int, slot uint32, key string, typ uint16, b
 	return nil
 }
 
-// keep takes a snapshot into the history.
+// keep adds a snapshot to the history.
 func (s *session) keep(h *history, slot uint32) error {
 	state, err := s.snapshot(slot)
 	h.steps = append(h.steps, step{h.version(), state})
 	return err
 }
 
-// replay opens an entity and applies events, in requests of several frames, as
-// the host hydrates.
+// replay opens an entity and applies events, in requests of several frames, as the host does.
 func (s *session) replay(slot uint32, key string, events []event) error {
 	return s.apply(abi.AppendOpen(nil, slot, 0, key, nil), slot, 0, events)
 }
 
-// apply sends events to an entity of that version, behind the frames in b.
+// apply sends events to an entity of that version, after the frames in b.
 func (s *session) apply(b []byte, slot uint32, version uint64, events []event) error {
 	for i, e := range events {
 		b = abi.AppendApply(b, slot, e.typ, version+uint64(i+1), epoch, e.body, e.metadata)
@@ -119,8 +118,7 @@ func (s *session) apply(b []byte, slot uint32, version uint64, events []event) e
 	return s.quiet(b)
 }
 
-// look is everything that can be seen of an entity's state: its snapshot and the
-// answers to all queries.
+// look returns all that can be seen of an entity's state: its snapshot and the answers to all queries.
 func (s *session) look(slot uint32, version uint64) (string, error) {
 	var b bytes.Buffer
 	state, err := s.snapshot(slot)
@@ -135,7 +133,7 @@ func (s *session) look(slot uint32, version uint64) (string, error) {
 				return "", err
 			}
 			if o.kind == abi.RespFault {
-				// The entity may be in any state now; a query that faults is legal.
+				// The entity may be in any state, so a query may fault.
 				return b.String(), nil
 			}
 			fmt.Fprintf(&b, "\n%s %s: %v %s %s %s", q.Name, body, o.kind, o.body, o.code, o.message)
@@ -144,7 +142,7 @@ func (s *session) look(slot uint32, version uint64) (string, error) {
 	return b.String(), nil
 }
 
-// differ says where two texts part.
+// differ says where two texts begin to differ.
 func differ(a, b string) string {
 	i := 0
 	for i < len(a) && i < len(b) && a[i] == b[i] {
@@ -154,8 +152,8 @@ func differ(a, b string) string {
 	return fmt.Sprintf("at byte %d: %s against %s", i, clip([]byte(a[from:])), clip([]byte(b[from:])))
 }
 
-// first returns the body of a command's first sample, and whether the module
-// has a command at all.
+// firstCommand returns the body of the first command's first sample; ok is false if the module has no
+// command.
 func (k *kit) firstCommand() (typ uint16, body []byte, ok bool) {
 	if len(k.manifest.Commands) == 0 {
 		return 0, nil, false

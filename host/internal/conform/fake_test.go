@@ -10,8 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// fake is a counter service in Go behind the kit's seam: an honest one keeps
-// every rule, and each lie breaks one.
+// fake is a counter service in Go. An honest one keeps every rule, and each lie breaks one.
 type fake struct {
 	lie     string
 	started int
@@ -20,9 +19,10 @@ type fake struct {
 func (f *fake) Manifest() abi.Manifest {
 	return abi.Manifest{
 		ABI: abi.Version, Service: "fake", SDK: "fake",
-		Commands: []abi.CommandType{{Name: "add", Input: `{"type":"object","properties":{"by":{"type":"integer"}}}`}, {Name: "refuse"}},
-		Queries:  []abi.QueryType{{Name: "value"}},
-		Events:   []abi.EventType{{Name: "added"}},
+		Commands: []abi.CommandType{{Name: "add", Input: `{"type":"object","properties":{"by":{"type":"integer"}}}`},
+			{Name: "refuse"}},
+		Queries: []abi.QueryType{{Name: "value"}},
+		Events:  []abi.EventType{{Name: "added"}},
 	}
 }
 
@@ -34,15 +34,15 @@ func (f *fake) Instantiate(context.Context) (Instance, error) {
 type counter struct {
 	N    int `json:"n"`
 	hide int // state that a snapshot leaves out
-	live int // so many commands
-	runs int // so many events since it was opened
+	live int // number of commands
+	runs int // number of events since it was opened
 }
 
 type fakeInstance struct {
 	*fake
 	open  map[uint32]*counter
 	calls int
-	total int // of all entities
+	total int // sum of all entities
 	out   []byte
 }
 
@@ -219,7 +219,7 @@ func (i *fakeInstance) apply(r abi.Request, index uint32, e *counter) error {
 	return nil
 }
 
-// forget has an event do something else when the one before it was in a snapshot.
+// forget makes an event do something else if the event before it was in a snapshot.
 func (i *fakeInstance) forget(e *counter) {
 	if e.runs++; i.lie == "forgets by snapshot" && e.runs > 1 && e.runs < 4 {
 		e.N++

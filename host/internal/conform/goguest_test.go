@@ -27,8 +27,7 @@ func buildGo(t *testing.T, dir string) []byte {
 	return module
 }
 
-// A guest whose events share memory with the state is found, although its state is right
-// again in between.
+// A guest whose events share memory with its state is found, even if the state is right again later.
 func TestEventsThatShareTheStateAreFound(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	prove.SkipShort(t, "it builds and compiles a Go guest")
@@ -37,13 +36,12 @@ func TestEventsThatShareTheStateAreFound(t *testing.T) {
 	if r.Status != Failed || !strings.Contains(r.Got, "acted against replayed") {
 		t.Errorf("got %+v", r)
 	}
-	if ids := failed(rep); len(ids) > 2 { // G21, and G23 with it
+	if ids := failed(rep); len(ids) > 2 { // G21, and with it G23
 		t.Errorf("failed are %v", ids)
 	}
 }
 
-// A Go guest without an SDK, and the project's own services, which are written
-// with it.
+// A Go guest without an SDK keeps all rules, and so do the project's own services, which use the SDK.
 func TestGoGuestsKeepAllRules(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	prove.SkipShort(t, "it builds and compiles Go guests")

@@ -10,9 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Run runs a module through the rules, in the host's own sandbox. A module that
-// the host refuses has a report too. The error is for what is not the module's
-// doing: ctx ended, or the host cannot compile anything at present.
+// Run checks a module in the host's own sandbox. For a module that the host refuses it returns a report
+// too. An error is not the module's fault: ctx has ended, or the host cannot compile modules now.
 func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) {
 	o.Limits = o.Limits.WithDefaults()
 	if err := o.Limits.Validate(); err != nil {
@@ -22,7 +21,7 @@ func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) 
 	if err != nil {
 		return Report{}, err
 	}
-	// Closing must go on when ctx has ended; nothing is lost if it fails.
+	// Closing continues when ctx has ended. Its error does not matter.
 	defer func() { _ = r.Close(context.WithoutCancel(ctx)) }()
 	p, err := r.Compile(ctx, "", module, o.Limits, service.Settings{}, nil)
 	var bad *service.Error
@@ -41,8 +40,8 @@ func Run(ctx context.Context, module []byte, o Options) (rep Report, err error) 
 	return rep, nil
 }
 
-// sortReasons lays the reasons of a refusal to the rules they are about. The
-// host words them for people; what no word gives away is about the module as such.
+// sortReasons finds the rules that the reasons of a refusal are about. The host writes reasons for people; a
+// reason that is not recognised concerns the module as a whole.
 func sortReasons(bad *service.Error) map[string][]string {
 	reasons := bad.Reasons
 	if len(reasons) == 0 {
@@ -69,7 +68,7 @@ func sortReasons(bad *service.Error) map[string][]string {
 	return out
 }
 
-// program is the sandbox behind the kit's seam.
+// program adapts the sandbox to [Subject].
 type program struct {
 	p *sandbox.Program
 	o Options

@@ -8,8 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi/abitest"
 )
 
-// What this machine's clang makes of the C guest keeps the rules as the module
-// that is kept in the repository does.
+// The C guest keeps all rules also if this machine's clang builds it.
 func TestFreshlyBuiltCGuestKeepsAllRules(t *testing.T) {
 	module, err := abitest.BuildCGuest("../../../abi/abitest/testdata/c-guest/counter.c")
 	if err != nil {

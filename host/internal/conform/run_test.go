@@ -18,7 +18,8 @@ import (
 
 func run(t *testing.T, module []byte, o Options) Report {
 	t.Helper()
-	o.Limits.CompileTime, o.Limits.CallTime = 10*time.Minute, time.Minute // under the race detector, beside other tests
+	// Compiling is slow under the race detector and beside other tests.
+	o.Limits.CompileTime, o.Limits.CallTime = 10*time.Minute, time.Minute
 	rep, err := Run(context.Background(), module, o)
 	if err != nil {
 		t.Fatal(err)
@@ -36,15 +37,15 @@ func allPassed(t *testing.T, rep Report) {
 }
 
 func TestCGuestKeepsAllRules(t *testing.T) {
-	rep := run(t, abitest.CGuest(), Options{Samples: map[string][]json.RawMessage{"add": {[]byte(`{"by":41}`), []byte(`{"by":-3}`)}}})
+	rep := run(t, abitest.CGuest(),
+		Options{Samples: map[string][]json.RawMessage{"add": {[]byte(`{"by":41}`), []byte(`{"by":-3}`)}}})
 	allPassed(t, rep)
 	if rep.Service != "c-counter" || rep.SDK != "bulkhead.h" || rep.Bytes != len(abitest.CGuest()) {
 		t.Errorf("report is about %q %q", rep.Service, rep.SDK)
 	}
 }
 
-// The counter is made to trap on command, and knows no JSON: what it breaks must
-// be found in a real module too.
+// The counter traps on command and does not know JSON. What it breaks is found in a real module too.
 func TestModuleThatTraps(t *testing.T) {
 	rep := run(t, testguest.Counter("counter"), Options{})
 	if r, _ := rep.Result(ruleNoTrap); r.Status != Failed || !strings.Contains(r.Got, "Command") {
@@ -52,8 +53,7 @@ func TestModuleThatTraps(t *testing.T) {
 	}
 }
 
-// The modules that the host refuses are reported as refused, each under the rule
-// that it breaks.
+// A module that the host refuses is reported as refused, under the rule that it breaks.
 func TestReasonsOfARefusal(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	prove.SkipShort(t, "it builds and compiles a Go guest")
@@ -61,7 +61,7 @@ func TestReasonsOfARefusal(t *testing.T) {
 	limits := service.Limits{Fuel: 5_000_000}
 	for _, x := range append(testguest.Statically(), testguest.Dynamically()...) {
 		if x.Name == "another service's name" {
-			continue // the kit takes a module under any name
+			continue // conform accepts any name of a service
 		}
 		t.Run(x.Name, func(t *testing.T) {
 			rep := run(t, x.Module, Options{Limits: limits})
@@ -78,7 +78,8 @@ func TestReasonsOfARefusal(t *testing.T) {
 	}
 	for name, rule := range map[string]string{
 		"two memories": ruleStatic, "call with two results": ruleExports, "imported global": ruleImports,
-		"start traps": ruleStart, "reserve unaligned": ruleStart, "manifest with many faults": ruleManifest, "wants a capability": ruleManifest,
+		"start traps": ruleStart, "reserve unaligned": ruleStart, "manifest with many faults": ruleManifest,
+		"wants a capability": ruleManifest,
 	} {
 		for _, x := range append(testguest.Statically(), testguest.Dynamically()...) {
 			if x.Name == name {
@@ -90,20 +91,24 @@ func TestReasonsOfARefusal(t *testing.T) {
 	}
 }
 
-// What a running module does to the sandbox is found in passing.
+// Watched rules find what a running module does to the sandbox.
 func TestLiesAboutMemory(t *testing.T) {
 	limits := service.Limits{Fuel: 5_000_000}
 	for name, x := range map[string]struct {
 		rule, want string
 		liar       testguest.Liar
 	}{
-		"answer outside": {ruleMailbox, "outside of memory", testguest.Liar{Ranges: map[abi.RequestKind]uint64{abi.ReqOpen: abi.PackRange(0xfffffff8, 16)}}},
+		"answer outside": {ruleMailbox, "outside of memory",
+			testguest.Liar{Ranges: map[abi.RequestKind]uint64{abi.ReqOpen: abi.PackRange(0xfffffff8, 16)}}},
 		"answer in the mailbox": {ruleMailbox, "overlaps", testguest.Liar{
 			Ranges: map[abi.RequestKind]uint64{abi.ReqOpen: abi.PackRange(testguest.LiarMailbox, 24)}}},
-		"half a frame": {ruleFrames, "byte 0", testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: make([]byte, 16)}}},
-		"trap":         {ruleNoTrap, "unreachable", testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}},
+		"half a frame": {ruleFrames, "byte 0",
+			testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: make([]byte, 16)}}},
+		"trap": {ruleNoTrap, "unreachable",
+			testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}},
 		"spin": {ruleNoTrap, "guest_fuel", testguest.Liar{
-			Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)), testguest.Unreachable)}}},
+			Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)),
+				testguest.Unreachable)}}},
 	} {
 		rep := run(t, x.liar.Bytes(), Options{Limits: limits})
 		if r, _ := rep.Result(x.rule); r.Status != Failed || !strings.Contains(r.Got, x.want) {
@@ -112,7 +117,7 @@ func TestLiesAboutMemory(t *testing.T) {
 	}
 }
 
-// FuzzWatch gives the kit answers that no guest should make.
+// FuzzWatch checks answers that no guest should give.
 func FuzzWatch(f *testing.F) {
 	file, err := abitest.Load()
 	if err != nil {

@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-// sampleOf makes up a value that fits a JSON Schema, as far as its common words
-// go. For a schema it cannot follow the value may not fit; the kit then gets
-// rejections, which are answers too. Values of different variants, from 0, differ where
-// the schema lets them: a guest that keeps what it should copy is not found by writing the
-// same value over it.
+// sampleOf makes a value that fits a JSON Schema, as far as it knows the schema's keywords. If it does not
+// know them all, the value may not fit, and the answer may be a rejection, which is an answer too. Values of
+// different variants, from 0, differ if the schema allows it: a guest that fails to copy a value would not
+// be found if the same value were written over it.
 func sampleOf(schema string, variant int) (json.RawMessage, bool) {
 	var root any
 	if schema == "" || json.Unmarshal([]byte(schema), &root) != nil {
@@ -30,9 +29,9 @@ type sampler struct {
 }
 
 func (s sampler) value(schema any, depth int) any {
-	const deepest = 12 // of schemas that contain themselves
+	const maxDepth = 12 // levels, of schemas that contain themselves
 	m, ok := schema.(map[string]any)
-	if !ok || depth > deepest {
+	if !ok || depth > maxDepth {
 		return nil
 	}
 	for _, word := range []string{"const", "default"} {
@@ -71,7 +70,7 @@ func (s sampler) value(schema any, depth int) any {
 		if low, ok := m["exclusiveMinimum"].(float64); ok && low >= n {
 			n = low + 1
 		}
-		more := float64(s.variant % 7) // not ever more, as then what is spent is never there
+		more := float64(s.variant % 7) // not ever larger values, as large withdrawals would always be refused
 		if high, ok := m["maximum"].(float64); !ok || n+more <= high {
 			n += more
 		}
@@ -149,7 +148,7 @@ func typeOf(m map[string]any) string {
 	switch t := m["type"].(type) {
 	case string:
 		return t
-	case []any: // several: the first that is not null
+	case []any: // several types: the first that is not null
 		for _, x := range t {
 			if name, ok := x.(string); ok && name != "null" {
 				return name
@@ -162,11 +161,11 @@ func typeOf(m map[string]any) string {
 	return ""
 }
 
-// bodies are the bodies tried for a command or query: the caller's, the one made
-// up, and the empty object.
+// bodies returns the bodies to try for a command or query: the caller's, one made from the schema, and the
+// empty object.
 func (k *kit) bodies(name, schema string) [][]byte { return k.bodiesOf(name, schema, 0) }
 
-// bodiesOf is bodies with another variant of the one that is made up.
+// bodiesOf is bodies with a variant of the body that is made from the schema.
 func (k *kit) bodiesOf(name, schema string, variant int) [][]byte {
 	var out [][]byte
 	for _, b := range k.o.Samples[name] {
@@ -178,7 +177,7 @@ func (k *kit) bodiesOf(name, schema string, variant int) [][]byte {
 	return append(out, []byte(`{}`))
 }
 
-// garbage are bodies that fit no type, or hardly any.
+// garbage returns bodies that fit no type, or hardly any.
 func garbage() [][]byte {
 	return [][]byte{
 		nil,

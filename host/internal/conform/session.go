@@ -15,23 +15,23 @@ type kit struct {
 	o         Options
 	subject   Subject
 	manifest  abi.Manifest
-	rule      string            // being checked
-	watched   map[string]string // watched rules that were broken, with the first occasion
+	rule      string            // the rule that is being checked
+	watched   map[string]string // watched rules that were broken, each with its first occasion
 	exchanges int
 }
 
-// session is one fresh instance and what happens to it.
+// session is one new instance and its exchanges.
 type session struct {
 	k   *kit
 	box Instance
-	// loose suspends the rules about frames that a request of the host would
-	// never break itself, for requests that are malformed on purpose.
+	// loose suspends the rules about frames that the host's own requests would never break. It is for
+	// requests that are malformed on purpose.
 	loose bool
-	// transcript holds all answers, for comparison with another session's.
+	// transcript holds all answers, for comparison with another session.
 	transcript [][]byte
 }
 
-// session starts a fresh instance. The caller closes it.
+// session starts a new instance. The caller closes it.
 func (k *kit) session() (*session, error) {
 	box, err := k.subject.Instantiate(k.ctx)
 	if err != nil {
@@ -40,7 +40,7 @@ func (k *kit) session() (*session, error) {
 	return &session{k: k, box: box}, nil
 }
 
-// with runs f over a fresh instance.
+// with calls f with a new instance.
 func (k *kit) with(f func(*session) error) error {
 	s, err := k.session()
 	if err != nil {
@@ -52,8 +52,8 @@ func (k *kit) with(f func(*session) error) error {
 
 func (s *session) close() { _ = s.box.Close(s.k.ctx) }
 
-// exchange sends a request and watches the answer. Errors are a failure (the
-// guest trapped), or a broken watched rule.
+// exchange sends a request and checks the watched rules on the answer. The error is a failure, if the guest
+// trapped, or a broken watched rule.
 func (s *session) exchange(request []byte) ([]abi.Response, error) {
 	k := s.k
 	k.exchanges++
@@ -75,7 +75,7 @@ func (s *session) exchange(request []byte) ([]abi.Response, error) {
 	return k.watch(request, raw, s.loose)
 }
 
-// broke notes that a watched rule was broken.
+// broke records that a watched rule was broken.
 func (k *kit) broke(rule, got string) error {
 	if _, old := k.watched[rule]; !old {
 		k.watched[rule] = got
@@ -83,7 +83,7 @@ func (k *kit) broke(rule, got string) error {
 	return &broken{rule: rule, got: got}
 }
 
-// quiet sends a request that has no answer unless something is wrong.
+// quiet sends a request that is answered only if something is wrong.
 func (s *session) quiet(request []byte) error {
 	got, err := s.exchange(request)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *session) open(slot uint32, key string, version uint64, snapshot []byte)
 
 func (s *session) drop(slot uint32) error { return s.quiet(abi.AppendDrop(nil, slot)) }
 
-// snapshot asks for an entity's state.
+// snapshot requests an entity's state.
 func (s *session) snapshot(slot uint32) ([]byte, error) {
 	got, err := s.exchange(abi.AppendSnapshotRequest(nil, slot))
 	if err != nil {
@@ -113,18 +113,17 @@ func (s *session) snapshot(slot uint32) ([]byte, error) {
 	if !ok || r.Kind != abi.RespSnapshot {
 		return nil, failf("%s to a Snapshot of an open slot", showAll(got))
 	}
-	body, _ := abi.DecodeBody(&r) // watched: it decodes
+	body, _ := abi.DecodeBody(&r) // the watched rules have checked that it decodes
 	return append([]byte{}, body...), nil
 }
 
-// event is one that a command caused.
+// event is an event of a command.
 type event struct {
 	typ            uint16
 	body, metadata []byte
 }
 
-// outcome is the answer to a command or query, without what depends on slot and
-// place, so that outcomes can be compared.
+// outcome is the answer to a command or query, without slot and index, so that outcomes can be compared.
 type outcome struct {
 	kind          abi.ResponseKind
 	body          string // of a reply
@@ -145,14 +144,14 @@ func (o outcome) String() string {
 	return b.String()
 }
 
-// call sends a request with one command or query and reads its outcome.
+// call sends a request with one command or query and decodes its outcome.
 func (s *session) call(request []byte) (outcome, error) {
 	got, err := s.exchange(request)
 	if err != nil {
 		return outcome{}, err
 	}
 	var o outcome
-	for _, r := range got { // watched: all decode, one is terminal
+	for _, r := range got { // the watched rules have checked that all decode and one is terminal
 		switch r.Kind {
 		case abi.RespEvent:
 			e, _ := abi.DecodeEvent(&r)
@@ -168,18 +167,19 @@ func (s *session) call(request []byte) (outcome, error) {
 	return o, nil
 }
 
-// The time of the first command; each later one is a second on.
+// epoch is the time of the first command, in nanoseconds. Each later command is a second later.
 const epoch = 1_700_000_000_000_000_000
 
-// commandFrame makes the n-th command that a session sends. All of it follows
-// from n, so that sessions can be compared.
+// commandFrame makes the n-th command of a session. Its fields are computed from n, so that sessions can be
+// compared.
 func commandFrame(n int, slot uint32, typ uint16, version uint64, body []byte) []byte {
 	var seed [abi.SeedSize]byte
 	for i := range seed {
 		seed[i] = byte(n*31 + i*7 + 1)
 	}
 	meta := abi.Metadata(nil).AppendPair("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	return abi.AppendCommand(nil, slot, typ, version, epoch+uint64(n)*1e9, &seed, fmt.Sprintf("conform-%d", n), meta, body)
+	return abi.AppendCommand(nil, slot, typ, version, epoch+uint64(n)*1e9, &seed, fmt.Sprintf("conform-%d", n), meta,
+		body)
 }
 
 func queryFrame(slot uint32, typ uint16, version uint64, body []byte) []byte {
@@ -195,7 +195,7 @@ func last(all []abi.Response) (abi.Response, bool) {
 	return abi.Response{}, false
 }
 
-// show describes a request for a report: its frames, shortly.
+// show describes the frames of a request for a report, shortly.
 func show(request []byte) string {
 	var parts []string
 	for rest := request; len(rest) > 0; {
@@ -266,7 +266,7 @@ func showAll(all []abi.Response) string {
 	return strings.Join(parts, "; ")
 }
 
-// clip shows bytes that somebody else made: quoted, and not too many.
+// clip quotes untrusted bytes, and cuts them.
 func clip(b []byte) string {
 	const maxShown = 60
 	if len(b) > maxShown {

@@ -8,14 +8,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// frame is what the kit knows of a request frame when it reads the answer.
+// frame is what is known of a request frame when the answer is read.
 type frame struct {
 	kind abi.RequestKind
 	slot uint32
 }
 
-// watch takes an answer apart and checks the rules that every answer keeps. The
-// payloads are views into raw, which nobody changes.
+// watch decodes an answer and checks the rules that every answer must keep. The payloads are views into raw,
+// which is not changed later.
 func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 	var asked []frame
 	whole := true
@@ -34,7 +34,9 @@ func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 	for rest := raw; len(rest) > 0; {
 		r, next, err := abi.DecodeResponse(rest)
 		if err != nil {
-			return nil, k.broke(ruleFrames, fmt.Sprintf("%v at byte %d of %d, after %s", err, len(raw)-len(rest), len(raw), show(request)))
+			return nil,
+				k.broke(ruleFrames, fmt.Sprintf("%v at byte %d of %d, after %s", err, len(raw)-len(rest), len(raw),
+					show(request)))
 		}
 		rest = next
 		if r.Kind == 0 || r.Kind > abi.RespLog {
@@ -58,13 +60,14 @@ func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 			return nil, k.broke(ruleKinds, after(r))
 		}
 		if ended[r.Index] {
-			return nil, k.broke(ruleTerminal, "a frame behind the terminal one: "+after(r))
+			return nil, k.broke(ruleTerminal, "a frame after the terminal one: "+after(r))
 		}
 		switch r.Kind {
 		case abi.RespEvent:
 			events[r.Index]++
 			if int(r.Type) >= len(k.manifest.Events) {
-				return nil, k.broke(ruleEvents, fmt.Sprintf("the manifest has %d events: %s", len(k.manifest.Events), after(r)))
+				return nil,
+					k.broke(ruleEvents, fmt.Sprintf("the manifest has %d events: %s", len(k.manifest.Events), after(r)))
 			}
 		case abi.RespReply:
 			if r.Aux != events[r.Index] {
@@ -82,7 +85,8 @@ func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 	}
 	for i, q := range asked {
 		if (q.kind == abi.ReqCommand || q.kind == abi.ReqQuery) && !ended[uint32(i)] {
-			return nil, k.broke(ruleTerminal, fmt.Sprintf("%s without a terminal frame, after %s", showAll(got), show(request)))
+			return nil,
+				k.broke(ruleTerminal, fmt.Sprintf("%s without a terminal frame, after %s", showAll(got), show(request)))
 		}
 		if (q.kind == abi.ReqSnapshot || q.kind == abi.ReqDescribe) && !ended[uint32(i)] {
 			return nil, k.broke(ruleKinds, fmt.Sprintf("%s, after %s", showAll(got), show(request)))
@@ -91,7 +95,7 @@ func (k *kit) watch(request, raw []byte, loose bool) ([]abi.Response, error) {
 	return got, nil
 }
 
-// allowed is the table of SPEC.md: which frames answer which.
+// allowed is the table in SPEC.md of which frames answer which.
 func allowed(q abi.RequestKind, r abi.ResponseKind) bool {
 	if r == abi.RespFault {
 		return q != abi.ReqDrop && q != abi.ReqDescribe
@@ -109,7 +113,7 @@ func allowed(q abi.RequestKind, r abi.ResponseKind) bool {
 	return false
 }
 
-// payload checks that a response's payload is what its kind says.
+// payload checks that a response's payload is one of its kind.
 func (k *kit) payload(r abi.Response) error {
 	switch r.Kind {
 	case abi.RespEvent:
@@ -138,8 +142,7 @@ func (k *kit) payload(r abi.Response) error {
 	return err
 }
 
-// encoded checks a body against the manifest's encoding, as far as that can be
-// known. A body of no bytes is one.
+// encoded checks a body against the manifest's encoding, if that is a known one. An empty body is valid.
 func (k *kit) encoded(body []byte) error {
 	if k.manifest.Encoding != "" && k.manifest.Encoding != abi.EncodingJSON {
 		return nil

@@ -302,7 +302,7 @@ func (m *Module) Walk(function int, l Limits, visit func(*Instr)) error {
 		}
 	}
 	if r.err == nil && r.at != r.end {
-		r.fail(r.at, "function body %d goes on for %d bytes behind its end", function, r.left())
+		r.fail(r.at, "function body %d continues for %d bytes after its end", function, r.left())
 	}
 	if r.err != nil {
 		return r.err

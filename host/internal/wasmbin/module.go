@@ -153,11 +153,11 @@ func (p *parser) sections() {
 		}
 		if id != SectionCustom {
 			if sectionOrder[id] == sectionOrder[last] {
-				p.fail(start, "the section stands twice")
+				p.fail(start, "the section appears twice")
 				return
 			}
 			if sectionOrder[id] < sectionOrder[last] {
-				p.fail(start, "the section stands behind the %s; it belongs in front of it", last)
+				p.fail(start, "the section comes after the %s; it belongs before it", last)
 				return
 			}
 			last = id
@@ -180,7 +180,7 @@ func (p *parser) sections() {
 			return
 		}
 		if p.at != p.end {
-			p.fail(p.at, "%d bytes stand behind the section's last member", p.left())
+			p.fail(p.at, "%d bytes follow the section's last member", p.left())
 			return
 		}
 		p.end = end

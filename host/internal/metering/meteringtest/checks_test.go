@@ -65,20 +65,20 @@ func TestNothingRunsLongWithoutACheck(t *testing.T) {
 				bytes.Repeat(testguest.Code(testguest.Block(testguest.I32Const(0), testguest.BrIf(0), loads(4))), 5000),
 				testguest.Get(0))
 		}},
-		{"nested blocks, work behind each", 0, func(b *testguest.Builder) {
+		{"nested blocks, work after each", 0, func(b *testguest.Builder) {
 			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x02, 0x40), 500),
 				bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
 		}},
-		{"nested ifs, work behind each", 0, func(b *testguest.Builder) {
+		{"nested ifs, work after each", 0, func(b *testguest.Builder) {
 			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40)), 500),
 				bytes.Repeat(testguest.Code(testguest.End(), loads(100)), 500), testguest.Get(0))
 		}},
-		{"nested loops, work behind each", 0, func(b *testguest.Builder) {
+		{"nested loops, work after each", 0, func(b *testguest.Builder) {
 			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500),
 				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(100)),
 					500), testguest.Get(0))
 		}},
-		{"nested loops, little behind each", 0, func(b *testguest.Builder) {
+		{"nested loops, little after each", 0, func(b *testguest.Builder) {
 			b.Func(i32s, i32s, nil, bytes.Repeat(testguest.Op(0x03, 0x40), 500),
 				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(5)), 500),
 				testguest.Get(0))
@@ -88,13 +88,13 @@ func TestNothingRunsLongWithoutACheck(t *testing.T) {
 				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(300)),
 					100), testguest.Get(0))
 		}},
-		{"loops in ifs, work behind each", 0, func(b *testguest.Builder) {
+		{"loops in ifs, work after each", 0, func(b *testguest.Builder) {
 			b.Func(i32s, i32s, nil,
 				bytes.Repeat(testguest.Code(testguest.I32Const(1), testguest.Op(0x04, 0x40, 0x03, 0x40)), 300),
 				bytes.Repeat(testguest.Code(testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(7),
 					testguest.End(), loads(90)), 300), testguest.Get(0))
 		}},
-		{"deep calls out of loops, work behind each", 0, recursionIn(
+		{"deep calls out of loops, work after each", 0, recursionIn(
 			testguest.Code(testguest.Op(0x03, 0x40, 0x03, 0x40)),
 			testguest.Code(loads(20), testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(50),
 				testguest.I32Const(0), testguest.BrIf(0), testguest.End(), loads(40)))},

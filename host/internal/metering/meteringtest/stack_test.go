@@ -60,7 +60,7 @@ func deep() map[string]func(b *testguest.Builder) {
 				}), self,
 				repeat(2000, func(int) []byte { return testguest.Op(0xfd, 0x51) })) // v128.xor
 		},
-		"a value that dies behind each of 2,000 calls": func(b *testguest.Builder) {
+		"a value that dies after each of 2,000 calls": func(b *testguest.Builder) {
 			b.Func(i64s, i64s, nil, testguest.Get(0),
 				repeat(2000, func(int) []byte { return testguest.Code(testguest.Get(0), self, testguest.I64Add) }))
 		},

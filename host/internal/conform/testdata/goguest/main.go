@@ -1,8 +1,7 @@
 //go:build wasip1
 
-// Goguest is a service in Go without an SDK: package abi and nothing else. All
-// its bodies are JSON numbers. It keeps every rule, and the tests of the kit
-// hold it to that.
+// Goguest is a service in Go without an SDK: it uses only package abi. All its bodies are JSON numbers. It
+// keeps every rule; the tests of package conform check this.
 package main
 
 import (
@@ -110,7 +109,7 @@ func answer(r *abi.Request, index uint32) {
 		return
 	case abi.ReqApply, abi.ReqCommand, abi.ReqQuery, abi.ReqSnapshot:
 	default:
-		return // of a later version
+		return // added by a later version
 	}
 	if s == nil {
 		fault(r, index, abi.CodeNoEntity, "the slot is not open")
@@ -180,7 +179,7 @@ func command(r *abi.Request, index uint32, s *sum) {
 			reject(r, index, "too_large", "the sum has 64 bits")
 			return
 		}
-		data = number(by) // as the event spells it: "+1" is no JSON
+		data = number(by) // as in the event: "+1" is not JSON
 	case 1:
 		data = nil
 	default:

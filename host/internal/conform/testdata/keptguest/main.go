@@ -1,7 +1,7 @@
 //go:build wasip1
 
-// Keptguest breaks G21 as a guest does that applies the values of its language instead of
-// what it encoded: the slice in its event is the state's own.
+// Keptguest breaks G21: it applies the values of its language instead of what it encoded. The slice in its
+// event is the state's own.
 package main
 
 import guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
@@ -25,7 +25,7 @@ type (
 	cleared struct{}
 )
 
-// own is the slice of the event that is being emitted, which the SDK copies.
+// own is the slice of the event that is being emitted. The SDK copies it, but Apply uses this one.
 var own []line
 
 func (e added) Apply(c *cart)   { c.Lines = append(c.Lines, e.Line) }
@@ -43,7 +43,10 @@ var service = guest.New[cart]("kept").Events(added{}, changed{}, kept{}, cleared
 
 func init() {
 	type none = struct{}
-	guest.Command(service, "add", func(tx *guest.Tx[cart], l line) (none, error) { tx.Emit(added{l}); return none{}, nil })
+	guest.Command(service, "add", func(tx *guest.Tx[cart], l line) (none, error) {
+		tx.Emit(added{l})
+		return none{}, nil
+	})
 	guest.Command(service, "keep", func(tx *guest.Tx[cart], _ none) (none, error) {
 		own = tx.State().Lines
 		tx.Emit(kept{own})
@@ -53,6 +56,9 @@ func init() {
 		tx.Emit(changed{c.Qty})
 		return none{}, nil
 	})
-	// At the end of a round nothing is to be seen.
-	guest.Command(service, "clear", func(tx *guest.Tx[cart], _ none) (none, error) { tx.Emit(cleared{}); return none{}, nil })
+	// It ends a round, so that no difference is left.
+	guest.Command(service, "clear", func(tx *guest.Tx[cart], _ none) (none, error) {
+		tx.Emit(cleared{})
+		return none{}, nil
+	})
 }
