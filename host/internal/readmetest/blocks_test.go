@@ -7,10 +7,13 @@ import (
 	"testing"
 )
 
-const sample = "# Title\n\n```sh\nx=1\necho one\ncd /\n```\n\n```text\none\n```\n\n```sh background\nsleep 0.05; echo up on 127.0.0.1:8080 after 12 ms; sleep 60\n```\n\n" +
-	"```text\nup on 127.0.0.1:8080 after … ms\n```\n\n```go\nnot run\n```\n\n```sh offline\necho proxy $GOPROXY\n```\n\n```text\nproxy off\n```\n\n```sh\necho $x $PWD\necho proxy $GOPROXY\nkill $!\n```\n\n```text\n1 /\nproxy direct\n```\n"
+const sample = "# Title\n\n```sh\nx=1\necho one\ncd /\n```\n\n```text\none\n```\n\n```sh background\nsleep 0.05; " +
+	"echo up on 127.0.0.1:8080 after 12 ms; sleep 60\n```\n\n" +
+	"```text\nup on 127.0.0.1:8080 after … ms\n```\n\n```go\nnot run\n```\n\n```sh offline\necho proxy " +
+	"$GOPROXY\n```\n\n```text\nproxy off\n```\n\n```sh\necho $x $PWD\necho proxy $GOPROXY\nkill " +
+	"$!\n```\n\n```text\n1 /\nproxy direct\n```\n"
 
-// The machinery itself: one shell, backgrounds, outputs compared.
+// Blocks run in one shell, in the background if marked, and their outputs are compared.
 func TestBlocksRunInOneShell(t *testing.T) {
 	all := blocks(t, "SAMPLE.md", sample)
 	if len(all) != 4 || all[0].at != "SAMPLE.md:3" || all[1].info != "sh background" {
@@ -44,7 +47,8 @@ func TestAFailingBlockFails(t *testing.T) {
 		"background": "```sh background\nexit 3\n```\n```text\nnever\n```\n",
 		"mark":       "```sh whatever\ntrue\n```\n",
 	} {
-		out, err := exec.CommandContext(t.Context(), "bash", "-c", script(blocks(t, "SAMPLE.md", text), t.TempDir())).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "bash", "-c", script(blocks(t, "SAMPLE.md", text),
+			t.TempDir())).CombinedOutput()
 		if err == nil {
 			t.Errorf("%s: passes:\n%s", name, out)
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A law whose guard has been renamed or removed is a law without a guard.
+// The tests that GUARANTEES.md names as guards of the laws exist.
 func TestGuardsOfTheLawsExist(t *testing.T) {
 	text, err := os.ReadFile("../../GUARANTEES.md")
 	if err != nil {

@@ -32,7 +32,7 @@ type block struct {
 	output []string // the lines of the text block that follows
 }
 
-// address is what the documents use; the test takes a free port instead.
+// address is the address in the documents. The test uses a free port instead.
 const address = "127.0.0.1:8080"
 
 // blocks finds the shell blocks and the outputs that belong to them.
@@ -57,7 +57,8 @@ func blocks(t *testing.T, name, text string) []block {
 			case lang == "sh":
 				all = append(all, *open)
 			case lang == "text" && len(all) > 0:
-				all[len(all)-1].output = append(all[len(all)-1].output, strings.Split(strings.TrimSpace(open.text), "\n")...)
+				all[len(all)-1].output = append(all[len(all)-1].output,
+					strings.Split(strings.TrimSpace(open.text), "\n")...)
 			case lang == "":
 				t.Errorf("%s: a fence without a language is neither executed nor compared", open.at)
 			}
@@ -100,8 +101,8 @@ func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 	shell := exec.CommandContext(ctx, "bash", "-c", script(all, logs))
 	shell.Dir = tree
 	shell.Env = cleanEnv(t, free)
-	// A group of its own, so that what the documents start in the background ends
-	// with the test whatever happens.
+	// A process group of its own, so that everything that the documents start in the background ends
+	// with the test.
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	shell.Cancel = func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
 	shell.WaitDelay = 10 * time.Second
@@ -117,14 +118,15 @@ func TestEveryCommandInTheDocumentsWorks(t *testing.T) {
 			continue
 		}
 		if line, ok := shows(got, b.output); !ok {
-			t.Errorf("%s promises the output\n  %s\nbut it is not there, or not in this order:\n%s", b.at, line, tail(got))
+			t.Errorf("%s promises the output\n  %s\nbut it is not there, or not in this order:\n%s", b.at, line,
+				tail(got))
 		}
 	}
 }
 
 func logName(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("block-%02d", i)) }
 
-// script joins the blocks to one for a single shell.
+// script joins the blocks to one script for a single shell.
 func script(all []block, logs string) string {
 	var s strings.Builder
 	s.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
@@ -132,19 +134,25 @@ func script(all []block, logs string) string {
 		log := logName(logs, i)
 		fmt.Fprintf(&s, "echo '== %s'\n", b.at)
 		switch mark := strings.TrimSpace(strings.TrimPrefix(b.info, "sh")); mark {
-		case "offline": // what it says must not need the network
+		case "offline": // the block must not need the network
 			b.text = "online=$GOPROXY; export GOPROXY=off\n" + b.text + "export GOPROXY=$online\n"
 			fallthrough
 		case "":
-			// tee would put the block into a subshell, where cd and variables are lost.
-			fmt.Fprintf(&s, "exec 3>&1 4>&2 >%[1]s 2>&1\ntrap 'cat %[1]s >&3; kill $(jobs -p) 2>/dev/null || true' EXIT\n%[2]sexec >&3 2>&4\ncat %[1]s\n", log, b.text)
+			// Without tee: it would put the block into a subshell, which loses cd and variables.
+			fmt.Fprintf(&s,
+				"exec 3>&1 4>&2 >%[1]s 2>&1\ntrap 'cat %[1]s >&3; kill $(jobs -p) 2>/dev/null || true' "+
+					"EXIT\n%[2]sexec >&3 2>&4\ncat %[1]s\n", log, b.text)
 		case "check":
-			fmt.Fprintf(&s, "( export GOFLAGS=\"${GOFLAGS:-} -exec=true -vet=off\"\n%s) >%s 2>&1 || { cat %[2]s; exit 1; }\n", b.text, log)
+			fmt.Fprintf(&s,
+				"( export GOFLAGS=\"${GOFLAGS:-} -exec=true -vet=off\"\n%s) >%s 2>&1 || { cat %[2]s; exit 1; }\n",
+				b.text, log)
 		case "background":
-			// Ready when the last line that the document shows has been printed.
+			// It is ready when the last line in the document has been printed.
 			fmt.Fprintf(&s, "( exec >%[1]s 2>&1\n%[2]s) &\n", log, b.text)
 			if n := len(b.output); n > 0 {
-				fmt.Fprintf(&s, "until grep -qE %s %s; do kill -0 $! || { cat %[2]s; exit 1; }; sleep 0.1; done\ncat %[2]s\n", quote(pattern(b.output[n-1])), log)
+				fmt.Fprintf(&s,
+					"until grep -qE %s %s; do kill -0 $! || { cat %[2]s; exit 1; }; sleep 0.1; done\ncat %[2]s\n",
+					quote(pattern(b.output[n-1])), log)
 			}
 		default:
 			fmt.Fprintf(&s, "echo '%s: no such mark: %s'; exit 1\n", b.at, mark)
@@ -155,7 +163,7 @@ func script(all []block, logs string) string {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// pattern is a line of output as a regular expression.
+// pattern returns a line of output as a regular expression.
 func pattern(line string) string {
 	parts := strings.Split(strings.TrimSpace(line), "…")
 	for i := range parts {
@@ -164,8 +172,8 @@ func pattern(line string) string {
 	return strings.Join(parts, ".*")
 }
 
-// shows reports whether the wanted lines appear in the output, in their order,
-// with anything between them, and which one does not.
+// shows reports whether the wanted lines appear in the output, in order, with any lines between them. If not, it
+// returns the first line that is missing.
 func shows(got []byte, want []string) (string, bool) {
 	lines := strings.Split(string(got), "\n")
 	for _, w := range want {
@@ -190,8 +198,8 @@ func tail(b []byte) string {
 	return string(b)
 }
 
-// cleanEnv is that of somebody who has just installed Go: nothing of Bulkhead,
-// an empty home. The caches of Go are kept, as they only save time.
+// cleanEnv returns the environment of a user who has just installed Go: nothing of Bulkhead, and an empty home.
+// Go's caches are kept, as they only save time.
 func cleanEnv(t *testing.T, listen string) []string {
 	t.Helper()
 	goEnv, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOPROXY", "GOFLAGS").Output()
@@ -202,16 +210,16 @@ func cleanEnv(t *testing.T, listen string) []string {
 	return []string{
 		"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir(),
 		"GOCACHE=" + v[0], "GOMODCACHE=" + v[1], "GOPROXY=" + v[2],
-		"GOFLAGS=" + strings.TrimSpace(v[3]+" -trimpath"), // or nothing in the cache would fit another directory
+		"GOFLAGS=" + strings.TrimSpace(v[3]+" -trimpath"), // otherwise the cache would not work for another directory
 		"ADDRESS=" + listen, "BULKHEAD_LISTEN=" + listen, "BULKHEAD_HOST=http://" + listen,
 		"BULKHEAD_LIMIT_COMPILE_TIME=10m", // beside other tests
 	}
 }
 
-// notCloned are the directories at the root that are not part of the tree.
+// notCloned are directories at the root that are not part of the tree.
 var notCloned = []string{".git", "bin", "build", ".cache"}
 
-// copyTree copies the tree as a fresh clone has it.
+// copyTree copies the tree, like a fresh clone.
 func copyTree(t *testing.T) string {
 	t.Helper()
 	from, err := filepath.Abs("../../..")
@@ -248,7 +256,7 @@ func copyTree(t *testing.T) string {
 	return to
 }
 
-// Links to files of the tree must lead somewhere.
+// Links to files of the tree work.
 func TestLinksLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	code := regexp.MustCompile("(?ms)^```.*?^```$")
@@ -268,7 +276,9 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		text = code.ReplaceAllFunc(text, func(b []byte) []byte { return bytes.Repeat([]byte("\n"), bytes.Count(b, []byte("\n"))) })
+		text = code.ReplaceAllFunc(text, func(b []byte) []byte {
+			return bytes.Repeat([]byte("\n"), bytes.Count(b, []byte("\n")))
+		})
 		for _, m := range link.FindAllSubmatchIndex(text, -1) {
 			to := path.Join(path.Dir(name), string(text[m[2]:m[3]]))
 			if _, err := fs.Stat(tree, to); err != nil {

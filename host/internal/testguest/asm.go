@@ -1,6 +1,5 @@
-// Package testguest makes guests for tests: well-behaved ones, and ones that
-// break each rule there is to break. They are assembled here from WebAssembly
-// instructions, so no toolchain is needed and each is a few hundred bytes.
+// Package testguest makes guests for tests: well-behaved ones, and ones that break every rule. It assembles
+// them from WebAssembly instructions, so no toolchain is needed and each has a few hundred bytes.
 // Production code does not import it.
 package testguest
 
@@ -8,18 +7,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// Shorthand for value types in signatures.
+// Short names of value types, for signatures.
 const (
 	I32 = wasmbin.I32
 	I64 = wasmbin.I64
 	F64 = wasmbin.F64
 )
 
-// Types lists value types.
+// Types returns a list of value types.
 func Types(t ...wasmbin.ValType) []wasmbin.ValType { return t }
 
-// Builder assembles a module. Its zero value is ready. Imports come before
-// functions, as their indexes do.
+// Builder assembles a module. Its zero value is ready. Add imports before functions, as imports have the
+// first indexes.
 type Builder struct {
 	types    [][]byte
 	imports  [][]byte
@@ -54,7 +53,7 @@ func (b *Builder) typ(params, results []wasmbin.ValType) uint32 {
 	return uint32(len(b.types) - 1)
 }
 
-// TypeIndex is the index of a signature, for instructions that name one.
+// TypeIndex returns the index of a signature, for instructions that need it.
 func (b *Builder) TypeIndex(params, results []wasmbin.ValType) uint32 { return b.typ(params, results) }
 
 // ImportFunc adds an imported function and returns its index.
@@ -64,14 +63,14 @@ func (b *Builder) ImportFunc(module, name string, params, results []wasmbin.ValT
 	return uint32(len(b.imports) - 1)
 }
 
-// ImportRaw adds an import of any kind, whose description follows its names.
+// ImportRaw adds an import of any kind, given its names and the encoded description.
 func (b *Builder) ImportRaw(module, name string, description ...byte) {
 	x := wasmbin.AppendName(wasmbin.AppendName(nil, module), name)
 	b.imports = append(b.imports, append(x, description...))
 }
 
-// Func adds a function and returns its index, given that all imports are
-// functions. code is without the closing end. Locals are added to the parameters.
+// Func adds a function and returns its index, which is right if all imports are functions. The code is
+// given without the final end. Locals come after the parameters.
 func (b *Builder) Func(params, results, locals []wasmbin.ValType, code ...[]byte) uint32 {
 	b.funcs = append(b.funcs, b.typ(params, results))
 	body := wasmbin.AppendU32(nil, uint32(len(locals)))
@@ -85,8 +84,7 @@ func (b *Builder) Func(params, results, locals []wasmbin.ValType, code ...[]byte
 	return uint32(len(b.imports) + len(b.funcs) - 1)
 }
 
-// RawBody replaces the body of the function added last: local declarations and
-// code, as they stand in the file.
+// RawBody replaces the body of the function that was added last: encoded declarations of locals, and code.
 func (b *Builder) RawBody(body []byte) { b.bodies[len(b.bodies)-1] = body }
 
 // Memory adds a memory of min pages, with a maximum if max is not 0.
@@ -94,7 +92,7 @@ func (b *Builder) Memory(min, max uint64) {
 	b.memories = append(b.memories, wasmbin.AppendLimit(nil, wasmbin.Limit{Min: min, Max: max, HasMax: max > 0}))
 }
 
-// MemoryRaw adds a memory from its flags and sizes.
+// MemoryRaw adds a memory, given its encoded flags and sizes.
 func (b *Builder) MemoryRaw(m ...byte) { b.memories = append(b.memories, m) }
 
 // Table adds a table of functions.
@@ -104,7 +102,8 @@ func (b *Builder) Table(min uint64) {
 
 // TableUpTo adds a table of functions that may grow to max elements.
 func (b *Builder) TableUpTo(min, max uint64) {
-	b.tables = append(b.tables, wasmbin.AppendLimit([]byte{byte(wasmbin.FuncRef)}, wasmbin.Limit{Min: min, Max: max, HasMax: true}))
+	b.tables = append(b.tables, wasmbin.AppendLimit([]byte{byte(wasmbin.FuncRef)},
+		wasmbin.Limit{Min: min, Max: max, HasMax: true}))
 }
 
 // Element fills table 0 from index 0 on.
@@ -123,17 +122,16 @@ func (b *Builder) GlobalI32(v int32) uint32 {
 	return uint32(len(b.globals) - 1)
 }
 
-// GlobalRaw adds a global as it stands in the file.
+// GlobalRaw adds an encoded global.
 func (b *Builder) GlobalRaw(g []byte) { b.globals = append(b.globals, g) }
 
-// ElementRaw adds an element segment as it stands in the file.
+// ElementRaw adds an encoded element segment.
 func (b *Builder) ElementRaw(e ...byte) { b.elements = append(b.elements, e) }
 
-// DataRaw adds a data segment as it stands in the file.
+// DataRaw adds an encoded data segment.
 func (b *Builder) DataRaw(d []byte) { b.data = append(b.data, d) }
 
-// DataCount makes the module say how many data segments it has, as it must if its
-// code names them.
+// DataCount adds a data count section, which a module needs if its code refers to data segments.
 func (b *Builder) DataCount() { b.dataCount = true }
 
 // Export adds an export.
@@ -141,13 +139,13 @@ func (b *Builder) Export(name string, kind wasmbin.ExternKind, index uint32) {
 	b.exports = append(b.exports, wasmbin.AppendU32(append(wasmbin.AppendName(nil, name), byte(kind)), index))
 }
 
-// Data puts bytes into memory.
+// Data adds an active data segment.
 func (b *Builder) Data(at uint32, bytes []byte) {
 	d := append([]byte{0}, Code(I32Const(int32(at)), End())...)
 	b.data = append(b.data, append(wasmbin.AppendU32(d, uint32(len(bytes))), bytes...))
 }
 
-// Passive adds a segment for memory.init, in front of all others.
+// Passive adds a passive segment for memory.init, before all others.
 func (b *Builder) Passive(bytes []byte) {
 	b.DataCount()
 	b.data = append([][]byte{append(wasmbin.AppendU32([]byte{1}, uint32(len(bytes))), bytes...)}, b.data...)
@@ -163,7 +161,7 @@ func (b *Builder) Custom(name string, content []byte) {
 // Start makes a function the module's start function.
 func (b *Builder) Start(function uint32) { b.start = int(function) + 1 }
 
-// Bytes writes the module.
+// Bytes returns the module.
 func (b *Builder) Bytes() []byte {
 	w := wasmbin.NewWriter(1024)
 	vector := func(id wasmbin.SectionID, items [][]byte) {
@@ -212,12 +210,12 @@ func Code(parts ...[]byte) []byte {
 	return b
 }
 
-// Op is an instruction without immediates, or a sequence of them.
+// Op returns an instruction without immediates, or a sequence of bytes.
 func Op(ops ...byte) []byte { return ops }
 
 func withIndex(op byte, i uint32) []byte { return wasmbin.AppendU32([]byte{op}, i) }
 
-// The instructions that the guests here are made of.
+// I32Const and the functions below return one instruction each. I32Const pushes a number.
 func I32Const(v int32) []byte { return wasmbin.AppendS64([]byte{0x41}, int64(v)) }
 
 // I64Const pushes a number.
@@ -281,19 +279,19 @@ func Store32(offset uint32) []byte { return memory(0x36, 0, offset) }
 // Store64 is i64.store.
 func Store64(offset uint32) []byte { return memory(0x37, 0, offset) }
 
-// End closes a block.
+// End ends a block.
 func End() []byte { return []byte{0x0b} }
 
-// Block is a block without a result.
+// Block returns a block without a result.
 func Block(code ...[]byte) []byte { return Code([]byte{0x02, 0x40}, Code(code...), End()) }
 
-// Loop is a loop without a result.
+// Loop returns a loop without a result.
 func Loop(code ...[]byte) []byte { return Code([]byte{0x03, 0x40}, Code(code...), End()) }
 
-// If is a conditional without a result.
+// If returns a conditional without a result.
 func If(code ...[]byte) []byte { return Code([]byte{0x04, 0x40}, Code(code...), End()) }
 
-// Plain instructions.
+// Instructions without immediates.
 var (
 	Unreachable = Op(0x00)
 	Return      = Op(0x0f)

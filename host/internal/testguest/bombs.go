@@ -2,15 +2,15 @@ package testguest
 
 import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 
-// Bomb is a module within all static limits that costs its compiler far more time
-// or memory than an honest module of its size.
+// Bomb is a module within all static limits that needs far more time or memory to compile than an honest
+// module of its size.
 type Bomb struct {
 	Name   string
 	Module []byte
 }
 
-// Bombs returns modules for compilers. They are honest liars otherwise, so that
-// one that can be compiled is a working guest.
+// Bombs returns modules that are hard to compile. Otherwise they are honest liars, so that a bomb that can be
+// compiled is a working guest.
 func Bombs() []Bomb {
 	bomb := func(f func(*Builder)) []byte { return Liar{With: f}.Bytes() }
 	times := func(n int, code []byte) []byte {
@@ -20,7 +20,7 @@ func Bombs() []Bomb {
 		}
 		return out
 	}
-	// body is one function's declarations of i32 locals, and its code.
+	// body returns one function's declarations of i32 locals, and its code.
 	body := func(locals uint32, code []byte) []byte {
 		b := append(wasmbin.AppendU32([]byte{1}, locals), byte(I32))
 		return append(append(b, code...), 0x0b)

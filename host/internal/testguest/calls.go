@@ -5,12 +5,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Misbehaviour is a guest that passes upload and then breaks a rule when it is
-// asked about entity LiarSlot. About HonestSlot it is honest.
+// Misbehaviour is a guest that passes the upload and then breaks a rule in a request about entity LiarSlot.
+// About HonestSlot it is honest.
 type Misbehaviour struct {
 	Name   string
 	Module []byte
-	Asked  abi.RequestKind // what it breaks a rule on
+	Asked  abi.RequestKind // the kind of request in which it breaks the rule
 	Kind   service.Kind    // of the error
 	Want   string          // in its message
 }
@@ -60,8 +60,10 @@ func Lies() []Misbehaviour {
 	command("body beyond its payload", "Reply: abi: field length", patch(reply(0), 24, 0xff))
 	command("body length that wraps", "Reply: abi: field", patch(reply(0), 24, 0xff, 0xff, 0xff, 0xff))
 	command("payload too short", "Reply: abi: payload ends", patch(reply(0), 12, 4))
-	command("wrong slot", "Reply is for slot 7; the request is for slot 1", abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: 7}, nil))
-	command("index beyond the request", "Reply answers request frame 1; the request has 1", abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: LiarSlot, Index: 1}, nil))
+	command("wrong slot", "Reply is for slot 7; the request is for slot 1",
+		abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: 7}, nil))
+	command("index beyond the request", "Reply answers request frame 1; the request has 1",
+		abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: LiarSlot, Index: 1}, nil))
 	command("no answer", "the answer to Command has no Reply, Reject or Fault")
 	command("no terminal", "has no Reply, Reject or Fault", event(0, 0))
 	command("two replies", "response frame 1: Reply stands behind Reply", reply(0), reply(0))
@@ -71,19 +73,29 @@ func Lies() []Misbehaviour {
 	command("unknown event, large", "Event of type 65535", event(0, 65535), reply(1))
 	command("events not counted", "Reply counts 0 events, but 1 stand before it", event(0, 0), reply(0))
 	command("events made up", "Reply counts 9 events, but 0 stand before it", reply(9))
-	command("rejection behind an event", "an error after an event is a Fault", event(0, 0), refuse(abi.RespReject, "no", ""))
+	command("rejection behind an event", "an error after an event is a Fault", event(0, 0),
+		refuse(abi.RespReject, "no", ""))
 	command("rejection without a code", "printable ASCII", refuse(abi.RespReject, "", "no"))
 	command("rejection with a bad code", "printable ASCII", refuse(abi.RespReject, "a\nb", "no"))
-	command("rejection with a long code", "Reject: abi: field is above its size limit", patch(refuse(abi.RespReject, string(make([]byte, 128)), "x"), 24, 129))
-	command("unknown effect", "an Effect is unknown", abi.AppendBody(nil, abi.Response{Kind: abi.RespEffect, Slot: LiarSlot}, nil), reply(0))
-	command("unknown kind", "unknown kind 77", abi.AppendBody(nil, abi.Response{Kind: 77, Slot: LiarSlot}, nil), reply(0))
+	command("rejection with a long code", "Reject: abi: field is above its size limit",
+		patch(refuse(abi.RespReject, string(make([]byte, 128)), "x"), 24, 129))
+	command("unknown effect", "an Effect is unknown", abi.AppendBody(nil,
+		abi.Response{Kind: abi.RespEffect, Slot: LiarSlot}, nil), reply(0))
+	command("unknown kind", "unknown kind 77", abi.AppendBody(nil, abi.Response{Kind: 77, Slot: LiarSlot}, nil),
+		reply(0))
 	command("kind 0", "unknown kind 0", abi.AppendBody(nil, abi.Response{Slot: LiarSlot}, nil))
-	command("snapshot to a command", "Snapshot does not answer Command", abi.AppendBody(nil, abi.Response{Kind: abi.RespSnapshot, Slot: LiarSlot}, nil))
-	command("event metadata that lies", "metadata pairs do not fill", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), []byte{9, 0, 9, 0}), reply(1))
-	command("event metadata without a name", "have no name", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), abi.Metadata(nil).AppendPair("", "x")), reply(1))
-	command("event metadata that is no text", "not UTF-8", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), abi.Metadata(nil).AppendPair("x", "\xff")), reply(1))
-	command("event body no JSON", "Event: the body is not JSON", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{"a":1},{"forged":1}`), nil), reply(1))
-	command("reply body no JSON", "Reply: the body is not JSON", abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: LiarSlot}, []byte("\xff")))
+	command("snapshot to a command", "Snapshot does not answer Command",
+		abi.AppendBody(nil, abi.Response{Kind: abi.RespSnapshot, Slot: LiarSlot}, nil))
+	command("event metadata that lies", "metadata pairs do not fill",
+		abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`), []byte{9, 0, 9, 0}), reply(1))
+	command("event metadata without a name", "have no name", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`),
+		abi.Metadata(nil).AppendPair("", "x")), reply(1))
+	command("event metadata that is no text", "not UTF-8", abi.AppendEvent(nil, LiarSlot, 0, 0, []byte(`{}`),
+		abi.Metadata(nil).AppendPair("x", "\xff")), reply(1))
+	command("event body no JSON", "Event: the body is not JSON", abi.AppendEvent(nil, LiarSlot, 0, 0,
+		[]byte(`{"a":1},{"forged":1}`), nil), reply(1))
+	command("reply body no JSON", "Reply: the body is not JSON", abi.AppendBody(nil,
+		abi.Response{Kind: abi.RespReply, Slot: LiarSlot}, []byte("\xff")))
 
 	other := func(name string, asked abi.RequestKind, want string, f ...[]byte) {
 		add(name, asked, Liar{Answers: map[abi.RequestKind][]byte{asked: frames(f...)}}, want)
@@ -105,7 +117,8 @@ func Lies() []Misbehaviour {
 		many = append(many, event(0, 0)...)
 	}
 	out = append(out,
-		Misbehaviour{"too many events", Liar{Answers: map[abi.RequestKind][]byte{abi.ReqCommand: many}}.Bytes(), abi.ReqCommand, service.KindOutcomeTooLarge, "more than 1024 events"},
+		Misbehaviour{"too many events", Liar{Answers: map[abi.RequestKind][]byte{abi.ReqCommand: many}}.Bytes(),
+			abi.ReqCommand, service.KindOutcomeTooLarge, "more than 1024 events"},
 		Misbehaviour{"outcome too large", Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: Code(
 			I32Const(100), MemoryGrow, Drop, I64Const(int64(abi.PackRange(LiarBytes, 5<<20))),
 		)}}.Bytes(), abi.ReqCommand, service.KindOutcomeTooLarge, "the limit is 4194304"},
@@ -122,10 +135,14 @@ func Traps() []Misbehaviour {
 	}
 	add("unreachable", service.KindTrap, "unreachable", Liar{}, Unreachable)
 	add("load out of bounds", service.KindTrap, "memory access out of bounds", Liar{}, I32Const(-1), Load32(0), Drop)
-	add("store out of bounds", service.KindTrap, "memory access out of bounds", Liar{}, I32Const(LiarBytes-3), I32Const(1), Store32(0))
-	add("fill out of bounds", service.KindTrap, "memory access out of bounds", Liar{}, I32Const(0), I32Const(0), I32Const(LiarBytes+1), MemoryFill)
-	add("division by zero", service.KindTrap, "integer division by zero", Liar{}, I32Const(1), I32Const(0), I32DivU, Drop)
-	add("integer overflow", service.KindTrap, "integer overflow", Liar{}, I32Const(-1<<31), I32Const(-1), Op(0x6d), Drop)
+	add("store out of bounds", service.KindTrap, "memory access out of bounds", Liar{}, I32Const(LiarBytes-3),
+		I32Const(1), Store32(0))
+	add("fill out of bounds", service.KindTrap, "memory access out of bounds", Liar{}, I32Const(0), I32Const(0),
+		I32Const(LiarBytes+1), MemoryFill)
+	add("division by zero", service.KindTrap, "integer division by zero", Liar{}, I32Const(1), I32Const(0), I32DivU,
+		Drop)
+	add("integer overflow", service.KindTrap, "integer overflow", Liar{}, I32Const(-1<<31), I32Const(-1), Op(0x6d),
+		Drop)
 	add("conversion of NaN", service.KindTrap, "no integer", Liar{}, Op(0x43, 0, 0, 0xc0, 0x7f), Op(0xa8), Drop)
 	add("fault message", service.KindTrap, "unreachable: out of cheese", Liar{
 		Imports: []Import{{abi.ImportModule, abi.ImportFault, Types(I32, I32), nil}},
@@ -151,17 +168,22 @@ func Traps() []Misbehaviour {
 		Imports: []Import{{"wasi_snapshot_preview1", "proc_exit", Types(I32), nil}},
 	}, I32Const(42), Call(0))
 	table := Liar{With: func(b *Builder) { b.Table(2); b.Element(0) }}
-	// The liar's types are numbered as they come: reserve's is 0, call's 1.
-	add("indirect call out of bounds", service.KindTrap, "indirect call", table, I32Const(1), I32Const(7), Op(0x11, 0, 0), Drop)
-	add("indirect call of nothing", service.KindTrap, "indirect call", table, I32Const(1), I32Const(1), Op(0x11, 0, 0), Drop)
-	add("indirect call of another type", service.KindTrap, "another type", table, I32Const(1), I32Const(0), Op(0x11, 1, 0), Drop)
+	// The liar's types are numbered in the order of use: reserve has 0, call has 1.
+	add("indirect call out of bounds", service.KindTrap, "indirect call", table, I32Const(1), I32Const(7),
+		Op(0x11, 0, 0), Drop)
+	add("indirect call of nothing", service.KindTrap, "indirect call", table, I32Const(1), I32Const(1), Op(0x11, 0, 0),
+		Drop)
+	add("indirect call of another type", service.KindTrap, "another type", table, I32Const(1), I32Const(0),
+		Op(0x11, 1, 0), Drop)
 
-	add("memory bomb", service.KindGuestMemory, "memory limit", Liar{}, Loop(I32Const(1), MemoryGrow, I32Const(-1), I32Eq, I32Eqz, BrIf(0)), Unreachable)
-	add("memory bomb in one piece", service.KindGuestMemory, "memory limit", Liar{}, I32Const(1025), MemoryGrow, Load32(0), Drop, Unreachable)
+	add("memory bomb", service.KindGuestMemory, "memory limit", Liar{},
+		Loop(I32Const(1), MemoryGrow, I32Const(-1), I32Eq, I32Eqz, BrIf(0)), Unreachable)
+	add("memory bomb in one piece", service.KindGuestMemory, "memory limit", Liar{}, I32Const(1025), MemoryGrow,
+		Load32(0), Drop, Unreachable)
 	return out
 }
 
-// utf16String is a string as AssemblyScript keeps it, with its length in front.
+// utf16String encodes a string as AssemblyScript does, with its length before it.
 func utf16String(s string) []byte {
 	b := []byte{byte(2 * len(s)), 0, 0, 0}
 	for _, c := range []byte(s) {

@@ -14,7 +14,7 @@ const (
 	CounterFault  = 4 // emits an event and faults with code "error"
 	CounterTrap   = 5 // executes unreachable
 	CounterSpin   = 6 // never ends
-	CounterGrow   = 7 // takes all memory it can get and traps
+	CounterGrow   = 7 // allocates all memory that it can get, and traps
 	CounterAdd3   = 8 // three events "added"; replies with the new count
 )
 
@@ -31,10 +31,10 @@ func CounterManifest(name string) abi.Manifest {
 	return m
 }
 
-// Where things stand in the counter's memory.
+// Addresses in the counter's memory.
 const (
 	describeAt = 0x400   // the answer to Describe
-	stateAt    = 0x10000 // a count (u64) a slot, for 65,536 slots
+	stateAt    = 0x10000 // a count (u64) for each of 65,536 slots
 	stateSlots = 65536
 	outAt      = 0x90000 // answers
 	outEnd     = 0xa0000
@@ -42,29 +42,28 @@ const (
 	startPages = mailboxAt>>16 + 1
 )
 
-// Counter is a whole service that counts, one counter an entity, and conforms
-// to the ABI: as the smallest guest there is it shows what the host itself costs,
-// and its other commands fail in the ways a service can. It keeps 65,536 slots.
+// Counter returns a complete service that counts, with one counter for each entity. It conforms to the ABI. As
+// the smallest possible guest it shows what the host itself costs. Its other commands fail in the ways in
+// which a service can fail. It has 65,536 slots.
 func Counter(name string) []byte {
 	m := CounterManifest(name)
 	return CounterWith(m.AppendJSON(nil), nil)
 }
 
-// CounterWith is the counter with another manifest, and with more in the module
-// if more is not nil.
+// CounterWith is Counter with another manifest. If more is not nil, it adds to the module.
 func CounterWith(manifest []byte, more func(*Builder)) []byte {
 	return CounterOf(manifest, Weaknesses{}, more)
 }
 
-// Weaknesses are what a counter cannot do, or not quickly. Zero is none.
+// Weaknesses are what a counter cannot do, or only slowly. Zero fields have no effect.
 type Weaknesses struct {
-	Toil    int32 // steps that it works for each event, when it is emitted and when it is replayed
-	FaultAt int64 // the count that it does not come to when it replays: each event from there on is a Fault
+	Toil    int32 // number of steps of work for each event, when it is emitted and when it is replayed
+	FaultAt int64 // the count at which replaying fails: every event from there on is a Fault
 	NaNAt   int64 // the count that it cannot encode
-	HugeAt  int64 // the count that takes 17 MiB as a snapshot
+	HugeAt  int64 // the count whose snapshot has 17 MiB
 }
 
-// CounterOf is CounterWith for a counter that has weaknesses.
+// CounterOf is CounterWith for a counter with weaknesses.
 func CounterOf(manifest []byte, weak Weaknesses, more func(*Builder)) []byte {
 	var b Builder
 	b.Memory(startPages, 0)
@@ -77,7 +76,8 @@ func CounterOf(manifest []byte, weak Weaknesses, more func(*Builder)) []byte {
 	frame := b.Func(Types(I32, I32, I32, I32, I32, I32, I32), Types(I32), Types(I32), frameCode())
 	number := b.Func(Types(I32, I64), Types(I32), Types(I32, I64), numberCode())
 	reserve := b.Func(Types(I32), Types(I32), Types(I32), reserveCode())
-	call := b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I32, I32, I32, I32, I32, I32, I64, I32), counterCode(frame, number, len(describe), weak))
+	call := b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I32, I32, I32, I32, I32, I32, I64, I32),
+		counterCode(frame, number, len(describe), weak))
 	b.Export(abi.ExportMemory, wasmbin.ExternMemory, 0)
 	b.Export(abi.ExportReserve, wasmbin.ExternFunc, reserve)
 	b.Export(abi.ExportCall, wasmbin.ExternFunc, call)
@@ -87,8 +87,8 @@ func CounterOf(manifest []byte, weak Weaknesses, more func(*Builder)) []byte {
 	return b.Bytes()
 }
 
-// frameCode is frame(out, kind, type, slot, index, aux, payload) -> the end of
-// the frame: it writes a response header.
+// frameCode is frame(out, kind, type, slot, index, aux, payload): it writes a response header and returns the
+// end of the frame.
 func frameCode() []byte {
 	const out, kind, typ, slot, index, aux, payload, size = 0, 1, 2, 3, 4, 5, 6, 7
 	return Code(
@@ -105,7 +105,7 @@ func frameCode() []byte {
 	)
 }
 
-// numberCode is number(at, v) -> length: it writes v in decimal.
+// numberCode is number(at, v): it writes v in decimal and returns the length.
 func numberCode() []byte {
 	const at, v, n, t = 0, 1, 2, 3
 	return Code(
@@ -126,7 +126,7 @@ func numberCode() []byte {
 	)
 }
 
-// reserveCode is reserve(n) -> the mailbox, for which memory grows.
+// reserveCode is reserve(n): it returns the mailbox, and grows memory for it.
 func reserveCode() []byte {
 	const n, pages = 0, 1
 	return Code(
@@ -138,22 +138,22 @@ func reserveCode() []byte {
 	)
 }
 
-// counterCode is call(n) -> the packed range of the answer.
+// counterCode is call(n): it returns the packed range of the answer.
 func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
 	const n, p, end, out, kind, slot, index, state, size, events, v, step = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 	var toil []byte
 	if weak.Toil > 0 {
 		toil = Code(I32Const(weak.Toil), Set(step), Loop(Get(step), I32Const(1), I32Sub, Set(step), Get(step), BrIf(0)))
 	}
-	// respond(kind, type, aux) writes the header of a frame whose payload of size
-	// bytes stands behind it, and moves on.
+	// respond(kind, type, aux) writes the header of a frame whose payload of size bytes has been
+	// written after it, and moves on.
 	respond := func(k abi.ResponseKind, aux []byte) []byte {
 		return Code(
 			Get(out), I32Const(int32(k)), I32Const(0), Get(slot), Get(index), aux, Get(size), Call(frame), Set(out),
 		)
 	}
-	const body = abi.ResponseHeaderSize + 8 // of a frame with one body
-	// text is a payload of two lengths and their fields, at most 16 bytes together.
+	const body = abi.ResponseHeaderSize + 8 // where the body of a frame with one body begins
+	// text writes a payload of two lengths and their fields, of at most 16 bytes together.
 	text := func(first, second string) []byte {
 		c := Code(
 			Get(out), I32Const(int32(len(first))), Store32(abi.ResponseHeaderSize),
@@ -171,7 +171,7 @@ func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
 		Get(out), Load32(abi.ResponseHeaderSize), I32Const(8), I32Add, Set(size),
 		respond(abi.RespReply, Get(events)),
 	)
-	// either runs weakly if the count is n, and well otherwise; none of it costs anything without a weakness.
+	// either runs weakly if the count is n, and well otherwise. Without a weakness it costs nothing.
 	either := func(has bool, n int64, weakly, well []byte) []byte {
 		if !has {
 			return well
@@ -263,7 +263,7 @@ func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
 	)
 }
 
-// choose runs the case whose number is on the stack, or otherwise.
+// choose runs the case whose number is on the stack, or otherwise if there is no such case.
 func choose(number []byte, cases [][]byte, otherwise []byte) []byte {
 	targets := make([]uint32, len(cases)+1)
 	for i := range targets {
@@ -271,7 +271,7 @@ func choose(number []byte, cases [][]byte, otherwise []byte) []byte {
 	}
 	code := Block(number, BrTable(targets...))
 	for i, c := range cases {
-		// Behind the block of case i; leaving all others goes to the end.
+		// After the block of case i. Leaving all other blocks goes to the end.
 		code = Block(code, c, Br(uint32(len(cases)-i)))
 	}
 	return Block(code, otherwise)

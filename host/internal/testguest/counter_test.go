@@ -9,7 +9,8 @@ import (
 
 func TestCounterIsAWellFormedModule(t *testing.T) {
 	m := testguest.CounterManifest("counter")
-	for _, b := range [][]byte{testguest.Counter("counter"), testguest.CounterOf(m.AppendJSON(nil), testguest.Weaknesses{Toil: 1, FaultAt: 2, NaNAt: 3, HugeAt: 4}, nil)} {
+	for _, b := range [][]byte{testguest.Counter("counter"), testguest.CounterOf(m.AppendJSON(nil),
+		testguest.Weaknesses{Toil: 1, FaultAt: 2, NaNAt: 3, HugeAt: 4}, nil)} {
 		wellFormed(t, b)
 	}
 }

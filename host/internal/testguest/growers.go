@@ -2,11 +2,10 @@ package testguest
 
 import "bytes"
 
-// Growers returns modules of about size bytes, at least 8 KiB, that become many times
-// as large, or take many times their memory, when they are rewritten to count what they
-// do. They are honest liars otherwise.
+// Growers returns modules of about size bytes, at least 8 KiB, that become many times larger, or need many
+// times their memory, when they are rewritten for metering. Otherwise they are honest liars.
 func Growers(size int) []Bomb {
-	const maxBody = 2<<20 - 1024 // of one body
+	const maxBody = 2<<20 - 1024 // bytes of one body
 	fill := func(body func(bytes int) []byte) []byte {
 		return Liar{With: func(b *Builder) {
 			for left := size - 4<<10; left > 0; left -= maxBody {
@@ -23,7 +22,8 @@ func Growers(size int) []Bomb {
 			return Code(I32Const(0), bytes.Repeat([]byte{0x40, 0}, n/2), Drop)
 		})},
 		{"chains of square roots", fill(func(n int) []byte {
-			return Code(Op(0x43, 0, 0, 0, 0), bytes.Repeat(Code(Op(0x91), Op(0xbc, 0xbe)), n/3), Drop) // f32.sqrt, to an i32 and back
+			// f32.sqrt, to an i32 and back
+			return Code(Op(0x43, 0, 0, 0, 0), bytes.Repeat(Code(Op(0x91), Op(0xbc, 0xbe)), n/3), Drop)
 		})},
 		{"branch tables", fill(func(n int) []byte {
 			table := Block(I32Const(0), BrTable(targets[:min(len(targets), n/2)]...))

@@ -7,7 +7,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// More instructions, for slow guests alone.
+// More instructions, for slow guests only.
 var (
 	i32LtU   = Op(0x49)
 	i32Shl   = Op(0x74)
@@ -20,7 +20,7 @@ var (
 
 func tee(local uint32) []byte { return withIndex(0x22, local) }
 
-// f64Bits pushes the number that has these bits.
+// f64Bits pushes the number with these bits.
 func f64Bits(v uint64) []byte {
 	b := []byte{0x44}
 	for i := range 8 {
@@ -31,19 +31,19 @@ func f64Bits(v uint64) []byte {
 
 func times(n int, code []byte) []byte { return slices.Repeat(code, n) }
 
-// HostileGuest is a guest that costs its host more time, memory or log than its
-// fuel says, or that used to. It is a whole service with command "c", query "q"
-// and event "e": what it does to the host, it does on the command and the query.
+// HostileGuest is a guest that costs its host more time, memory or log than its fuel says, or that once did.
+// It is a complete service with command "c", query "q" and event "e". It attacks the host in the command and
+// the query.
 type HostileGuest struct {
-	// Name is what it does.
+	// Name describes the attack.
 	Name string
 	// Ends says that its calls end by themselves.
 	Ends bool
-	// Make makes the module, as the service of that name.
+	// Make returns the module, for a service of that name.
 	Make func(service string) []byte
 }
 
-// HostileGuests are all of them. None needs more than 64 MiB.
+// HostileGuests returns all of them. None needs more than 64 MiB.
 func HostileGuests() []HostileGuest {
 	return []HostileGuest{
 		{"chase", false, Chase},
@@ -67,24 +67,23 @@ func HostileGuests() []HostileGuest {
 	}
 }
 
-// Where things stand in a hostile guest's memory.
+// Addresses in a hostile guest's memory.
 const (
 	hostileRanges     = 0x100 // packed ranges of its answers, by kind of request
-	hostileIovecs     = 0x300 // and room for a result of a call
+	hostileIovecs     = 0x300 // with space for the result of a call
 	hostileAnswers    = 0x1000
 	hostileMailbox    = 2 << 20
 	hostileMailboxEnd = 4 << 20
-	hostileFree       = hostileMailboxEnd // from here on
+	hostileFree       = hostileMailboxEnd // free memory begins here
 	hostilePages      = hostileFree >> 16
 )
 
-// hostile describes a guest that is honest but for the code that it runs first.
-// The code has locals 1 to 3 (i32), 4 (i64), 5 and 6 (f64), and leaves nothing on
-// the stack; if it ends, an honest answer follows, and so it does if it returns
-// the range of another one.
+// hostile describes a guest that runs some code first, and is honest otherwise. The code has locals 1 to 3
+// (i32), 4 (i64), 5 and 6 (f64), and leaves nothing on the stack. If it ends, an honest answer follows. It may
+// also return the range of another answer.
 type hostile struct {
 	service    string
-	pages      uint64 // beside what every guest has
+	pages      uint64 // in addition to the memory of every guest
 	imports    []Import
 	command    []byte
 	query      []byte // nil: the same as command
@@ -92,8 +91,8 @@ type hostile struct {
 	with       func(*Builder)
 }
 
-// hostileFunctions is how many functions come before those that hostile.with adds,
-// beside imports, if there is no code for _initialize.
+// hostileFunctions is the number of functions before those that hostile.with adds, except imports, if there is
+// no code for _initialize.
 const hostileFunctions = 2
 
 func (h hostile) bytes() []byte {
@@ -104,7 +103,8 @@ func (h hostile) bytes() []byte {
 	b.Memory(hostilePages+h.pages, 0)
 	manifest := abi.Manifest{
 		ABI: abi.Version, Service: h.service, Version: "1", SDK: "testguest",
-		Commands: []abi.CommandType{{Name: "c"}}, Queries: []abi.QueryType{{Name: "q"}}, Events: []abi.EventType{{Name: "e"}},
+		Commands: []abi.CommandType{{Name: "c"}}, Queries: []abi.QueryType{{Name: "q"}},
+		Events: []abi.EventType{{Name: "e"}},
 	}
 	answers := Honest(0)
 	answers[abi.ReqDescribe] = abi.AppendBody(nil, abi.Response{Kind: abi.RespDescription}, manifest.AppendJSON(nil))
@@ -126,9 +126,11 @@ func (h hostile) bytes() []byte {
 	b.Export(abi.ExportMemory, wasmbin.ExternMemory, 0)
 	b.Export(abi.ExportReserve, wasmbin.ExternFunc, b.Func(Types(I32), Types(I32), nil,
 		Get(0), I32Const(hostileMailboxEnd-hostileMailbox), I32GtU, If(I32Const(0), Return), I32Const(hostileMailbox)))
-	b.Export(abi.ExportCall, wasmbin.ExternFunc, b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I64, F64, F64), h.call(len(Honest(0)[abi.ReqCommand]))))
+	b.Export(abi.ExportCall, wasmbin.ExternFunc, b.Func(Types(I32), Types(I64), Types(I32, I32, I32, I64, F64, F64),
+		h.call(len(Honest(0)[abi.ReqCommand]))))
 	if h.initialize != nil {
-		b.Export(abi.ExportInitialize, wasmbin.ExternFunc, b.Func(nil, nil, Types(I32, I32, I32, I32, I64, F64, F64), h.initialize))
+		b.Export(abi.ExportInitialize, wasmbin.ExternFunc, b.Func(nil, nil, Types(I32, I32, I32, I32, I64, F64, F64),
+			h.initialize))
 	}
 	if h.with != nil {
 		h.with(&b)
@@ -136,16 +138,14 @@ func (h hostile) bytes() []byte {
 	return b.Bytes()
 }
 
-// call runs the code for a command or query, and then answers honestly about the
-// slot of the first frame.
+// call runs the code for a command or query, and then answers honestly about the slot of the first frame.
 func (h hostile) call(commandBytes int) []byte {
 	kind := Code(I32Const(hostileMailbox), Load8(4))
 	query := h.query
 	if query == nil {
 		query = h.command
 	}
-	// The frames of the answers are patched: an event's is as long as what is left
-	// when the reply's is taken away.
+	// The frames of the answers are patched. An event's length is the rest after the reply.
 	reply := len(abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Aux: 1}, []byte(`1`)))
 	start := Code(kind, I32Const(8), I32Mul, Load64(hostileRanges), I64Const(32), Op(0x88), I32Wrap) // i64.shr_u
 	patch := func(k abi.RequestKind, offsets ...int) []byte {
@@ -163,8 +163,8 @@ func (h hostile) call(commandBytes int) []byte {
 	)
 }
 
-// hostileFrame writes the start of a frame with a body of that length, up to the body
-// itself, which begins 32 bytes behind. It returns the frame's whole length.
+// hostileFrame writes the beginning of a frame with a body of that length. The body itself begins 32 bytes
+// later. It returns the total length of the frame.
 func hostileFrame(at uint32, kind abi.ResponseKind, body, aux uint32) (code []byte, size uint32) {
 	size = (abi.ResponseHeaderSize + 8 + body + 7) &^ 7
 	if kind == abi.RespEvent {
@@ -172,7 +172,8 @@ func hostileFrame(at uint32, kind abi.ResponseKind, body, aux uint32) (code []by
 	}
 	word := func(offset uint32, v []byte) []byte { return Code(I32Const(int32(at)), v, Store32(offset)) }
 	return Code(
-		word(0, I32Const(int32(size))), word(4, I32Const(int32(kind))), word(8, Code(I32Const(hostileMailbox), Load32(8))),
+		word(0, I32Const(int32(size))), word(4, I32Const(int32(kind))),
+		word(8, Code(I32Const(hostileMailbox), Load32(8))),
 		word(12, I32Const(int32(8+body))), word(16, I32Const(0)), word(20, I32Const(int32(aux))),
 		word(24, I32Const(int32(body))), word(28, I32Const(0)),
 	), size
@@ -189,16 +190,15 @@ func hostileBody(at, size uint32) []byte {
 		I32Const(int32(at)), I32Const('"'), Store8(0), I32Const(int32(at+size-1)), I32Const('"'), Store8(0))
 }
 
-// endless runs code again and again. It must leave nothing on the stack.
+// endless repeats code, which must leave nothing on the stack.
 func endless(code ...[]byte) []byte { return Loop(Code(code...), Br(0)) }
 
-// keepResult stores a float, so that no compiler leaves its computation out.
+// keepResult stores a float, so that no compiler removes its computation.
 func keepResult(local uint32) []byte {
 	return Code(I32Const(hostileIovecs), Get(local), memory(0x39, 0, 0)) // f64.store
 }
 
-// A ring of pointers through 32 MiB, one in each cache line, in an order that no
-// machine foresees.
+// A ring of pointers through 32 MiB, one in each cache line, in an order that no processor predicts.
 const (
 	ringLines = 1 << 19
 	ringPages = ringLines * 64 >> 16
@@ -209,30 +209,29 @@ func ringCode() []byte {
 	line := func(i []byte) []byte { return Code(I32Const(hostileFree), i, I32Const(6), i32Shl, I32Add) }
 	return Code(I32Const(0), Set(1), Loop(
 		line(Get(1)),
-		line(Code(Get(1), I32Const(1664525), I32Mul, I32Const(1013904223), I32Add, I32Const(ringLines-1), I32And)), // a full period
+		// a full period
+		line(Code(Get(1), I32Const(1664525), I32Mul, I32Const(1013904223), I32Add, I32Const(ringLines-1), I32And)),
 		Store32(0),
 		Get(1), I32Const(1), I32Add, tee(1), I32Const(ringLines), i32LtU, BrIf(0)))
 }
 
-// chaseCode follows the ring from local 1 on.
+// chaseCode follows the ring, beginning with local 1.
 func chaseCode(loads int) []byte { return Code(Get(1), times(loads, Load32(0)), Set(1)) }
 
-// Chase follows pointers through 32 MiB: each load waits for the one before, and
-// for memory.
+// Chase follows pointers through 32 MiB: each load waits for the one before it, and for memory.
 func Chase(service string) []byte {
 	return hostile{service: service, pages: ringPages, initialize: ringCode(),
 		command: Code(I32Const(hostileFree), Set(1), endless(chaseCode(200)))}.bytes()
 }
 
-// Denormal multiplies numbers that are too small for a float to be normal, which
-// takes some machines a hundred times as long.
+// Denormal multiplies denormal numbers, which takes a hundred times as long on some processors.
 func Denormal(service string) []byte {
 	return hostile{service: service, command: Code(
 		f64Bits(0x000f_ffff_ffff_ffff), Set(5), endless(
 			Get(5), times(200, Code(f64Bits(0x3fef_ffff_ffff_ffff), f64Mul)), Set(5), keepResult(5)))}.bytes()
 }
 
-// DivSqrt divides and takes square roots, each of the result before.
+// DivSqrt divides and takes square roots, each of the last result.
 func DivSqrt(service string) []byte {
 	return hostile{service: service, command: Code(
 		f64Bits(0x3ff8_0000_0000_0001), Set(5), I64Const(-1<<62+12345), Set(4), endless(
@@ -241,16 +240,16 @@ func DivSqrt(service string) []byte {
 			keepResult(5), I32Const(hostileIovecs+8), Get(4), Store64(0)))}.bytes()
 }
 
-// RefFunc takes references to a function, for which the machine code calls its
-// runtime.
+// RefFunc takes references to a function. For each, the machine code calls its runtime.
 func RefFunc(service string) []byte {
-	return hostile{service: service, command: endless(times(100, Op(0xd2, hostileFunctions, 0x1a))), with: func(b *Builder) {
-		f := b.Func(nil, nil, nil)
-		b.ElementRaw(3, 0, 1, byte(f)) // declares that its reference is taken
-	}}.bytes()
+	return hostile{service: service, command: endless(times(100, Op(0xd2, hostileFunctions, 0x1a))),
+		with: func(b *Builder) {
+			f := b.Func(nil, nil, nil)
+			b.ElementRaw(3, 0, 1, byte(f)) // declares that the code takes its reference
+		}}.bytes()
 }
 
-// Grow0 grows its memory by nothing, for which the machine code calls its runtime.
+// Grow0 grows its memory by nothing. For each, the machine code calls its runtime.
 func Grow0(service string) []byte {
 	return hostile{service: service, command: endless(I32Const(0), MemoryGrow, Drop)}.bytes()
 }
@@ -261,17 +260,17 @@ func TableGrow0(service string) []byte {
 		command: endless(times(50, Code(refNull, I32Const(0), tableGrow, Drop)))}.bytes()
 }
 
-// Faults writes to each page of 60 MiB, and traps, so that all of it has to be
-// put back.
+// Faults writes to each page of 60 MiB, and traps, so that all of it must be restored.
 func Faults(service string) []byte {
 	const pages = 960
 	return hostile{service: service, pages: pages - hostilePages, command: Code(
 		I32Const(hostileFree), Set(1),
-		Loop(Get(1), I32Const(2), Store8(0), Get(1), I32Const(4096), I32Add, tee(1), I32Const(pages<<16), i32LtU, BrIf(0)),
+		Loop(Get(1), I32Const(2), Store8(0), Get(1), I32Const(4096), I32Add, tee(1), I32Const(pages<<16), i32LtU,
+			BrIf(0)),
 		Unreachable)}.bytes()
 }
 
-// The bulk guests work on this much memory in one instruction.
+// bulkBytes is the memory on which the bulk guests work with one instruction.
 const bulkBytes = 56 << 20
 
 // BulkCopy copies most of its memory at once.
@@ -310,8 +309,8 @@ func Straight(service string) []byte {
 		command: Code(I32Const(hostileFree), Set(1), endless(chaseCode(200_000)))}.bytes()
 }
 
-// DeepReturns calls itself some thousand levels deep, and does its work on the way
-// back: a little at each level, and as slowly as can be.
+// DeepReturns calls itself some thousand levels deep, and works when the calls return: a little at each level,
+// as slowly as possible.
 func DeepReturns(service string) []byte {
 	const f = hostileFunctions + 1 // _initialize comes before
 	return hostile{service: service, pages: ringPages, initialize: ringCode(),
@@ -329,13 +328,14 @@ func FdWrite(service string) []byte {
 	vectors := Code(
 		I32Const(at), I32Const(at+n*8), Store32(0), I32Const(at), I32Const(65_537), Store32(4),
 		I32Const(8), Set(1),
-		// What is there is copied behind itself until there are enough.
+		// Copy the vectors to the memory after them until there are enough.
 		Loop(I32Const(at), Get(1), I32Add, I32Const(at), Get(1), MemoryCopy,
 			Get(1), I32Const(1), i32Shl, tee(1), I32Const(n*8/2+1), i32LtU, BrIf(0)),
 		I32Const(at), Get(1), I32Add, I32Const(at), I32Const(n*8), Get(1), I32Sub, MemoryCopy)
 	return hostile{service: service, pages: n*8>>16 + 3,
 		imports: []Import{{"wasi_snapshot_preview1", "fd_write", Types(I32, I32, I32, I32), Types(I32)}},
-		command: Code(vectors, endless(I32Const(2), I32Const(at), I32Const(n), I32Const(hostileIovecs), Call(0), Drop))}.bytes()
+		command: Code(vectors, endless(I32Const(2), I32Const(at), I32Const(n), I32Const(hostileIovecs), Call(0),
+			Drop))}.bytes()
 }
 
 // LogFrames answers with 120,000 empty Log frames.
@@ -354,8 +354,10 @@ func LogFrames(service string) []byte {
 		reply, replyBytes := hostileFrame(at, abi.RespReply, 1, events)
 		return Code(
 			I32Const(hostileFree), Set(1),
-			Loop(word(0, I32Const(size)), word(4, I32Const(int32(abi.RespLog))), word(8, Code(I32Const(hostileMailbox), Load32(8))),
-				word(12, I32Const(8)), word(16, I32Const(0)), word(20, I32Const(1)), word(24, I32Const(0)), word(28, I32Const(0)),
+			Loop(word(0, I32Const(size)), word(4, I32Const(int32(abi.RespLog))),
+				word(8, Code(I32Const(hostileMailbox), Load32(8))),
+				word(12, I32Const(8)), word(16, I32Const(0)), word(20, I32Const(1)), word(24, I32Const(0)),
+				word(28, I32Const(0)),
 				Get(1), I32Const(size), I32Add, tee(1), I32Const(end), i32LtU, BrIf(0)),
 			event, reply, I32Const(int32(at)), I32Const('1'), Store8(32),
 			hostileRange(hostileFree, at+replyBytes-hostileFree))
@@ -366,7 +368,7 @@ func LogFrames(service string) []byte {
 // hostileBig is the length of a body that makes an answer of nearly 4 MiB.
 const hostileBig = 4<<20 - 4096
 
-// BigReply answers with a reply of nearly 4 MiB, which is no work to make.
+// BigReply answers with a reply of nearly 4 MiB, which takes no work to make.
 func BigReply(service string) []byte {
 	frame, size := hostileFrame(hostileFree, abi.RespReply, hostileBig, 0)
 	code := Code(frame, hostileBody(hostileFree+32, hostileBig), hostileRange(hostileFree, size))
@@ -382,8 +384,7 @@ func BigEvent(service string) []byte {
 	return hostile{service: service, pages: 65, command: code, query: []byte{}}.bytes()
 }
 
-// SlowInit takes some seconds to start, and starts each shard anew, as its table is
-// state that no image holds.
+// SlowInit takes some seconds to start. Each shard starts it again, as it has a table, which no image holds.
 func SlowInit(service string) []byte {
 	return hostile{service: service, pages: ringPages,
 		initialize: Code(ringCode(), I32Const(hostileFree), Set(1), I32Const(0), Set(2),

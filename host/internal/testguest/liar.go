@@ -5,18 +5,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// Where things stand in a liar's memory.
+// Addresses in a liar's memory.
 const (
 	liarHonest  = 0x100   // packed ranges of honest answers, by kind of request
-	liarLies    = 0x180   // and of what it answers in their place
-	liarAnswers = 0x400   // their frames
-	LiarScratch = 0x10000 // free for code, to LiarMailbox
+	liarLies    = 0x180   // packed ranges of its other answers
+	liarAnswers = 0x400   // frames of the other answers
+	LiarScratch = 0x10000 // free for code, up to LiarMailbox
 	LiarMailbox = 0x20000
 	LiarPages   = 6
 	LiarBytes   = LiarPages << 16 // of memory at start
 )
 
-// The entity that a liar lies about and the one that it is honest about.
+// The entity about which a liar lies, and the one about which it is honest.
 const (
 	LiarSlot   = 1
 	HonestSlot = 2
@@ -28,24 +28,23 @@ type Import struct {
 	Params, Results []wasmbin.ValType
 }
 
-// Liar is a guest that answers with whatever bytes it is given. About entity
-// HonestSlot it answers by the rules, so that one module shows both a violation
-// and that the sandbox works again after it. The zero Liar is honest throughout,
-// as service "liar" with command "c", query "q" and event "e".
+// Liar is a guest that answers with given bytes. About entity HonestSlot it answers by the rules, so that one
+// module shows both a violation and that the sandbox works again after it. The zero Liar is always honest, as
+// service "liar" with command "c", query "q" and event "e".
 type Liar struct {
-	// Answers are frames as they stand in memory, by kind of request. Not there: as
-	// an honest guest. Empty: an empty answer.
+	// Answers are encoded frames, by kind of request. A missing entry means an honest answer, an empty
+	// one an empty answer.
 	Answers map[abi.RequestKind][]byte
-	// Ranges are packed results, in place of the range of the frames.
+	// Ranges are packed results that replace the range of the frames.
 	Ranges map[abi.RequestKind]uint64
-	// Code runs in place of an answer and leaves an i64. It may use local 0, an
-	// i32, and locals 1 (i32) and 2 (i64).
+	// Code is run instead of an answer and pushes an i64. It may use locals 0 and 1 (i32) and 2
+	// (i64).
 	Code map[abi.RequestKind][]byte
 
-	Manifest   []byte // answered to Describe; nil for the default
+	Manifest   []byte // the answer to Describe; nil for the default
 	Initialize []byte // code of _initialize; nil for none
 	Start      []byte // code of a start function; nil for none
-	Reserve    []byte // code in place of handing out LiarMailbox; it has the size in local 0 and leaves an i32
+	Reserve    []byte // code that pushes the mailbox's address (i32) instead of LiarMailbox; local 0 is the size
 	Imports    []Import
 	With       func(*Builder) // adds to the module at the end
 }
@@ -54,11 +53,12 @@ type Liar struct {
 func LiarManifest() abi.Manifest {
 	return abi.Manifest{
 		ABI: abi.Version, Service: "liar", Version: "1", SDK: "testguest",
-		Commands: []abi.CommandType{{Name: "c"}}, Queries: []abi.QueryType{{Name: "q"}}, Events: []abi.EventType{{Name: "e"}},
+		Commands: []abi.CommandType{{Name: "c"}}, Queries: []abi.QueryType{{Name: "q"}},
+		Events: []abi.EventType{{Name: "e"}},
 	}
 }
 
-// Honest are the answers of an honest guest about one entity.
+// Honest returns the answers of an honest guest about one entity.
 func Honest(slot uint32) map[abi.RequestKind][]byte {
 	event := abi.AppendEvent(nil, slot, 0, 0, []byte(`{"n":1}`), nil)
 	return map[abi.RequestKind][]byte{
@@ -71,7 +71,7 @@ func Honest(slot uint32) map[abi.RequestKind][]byte {
 	}
 }
 
-// Bytes writes the module.
+// Bytes returns the module.
 func (l Liar) Bytes() []byte {
 	var b Builder
 	for _, x := range l.Imports {
@@ -130,7 +130,7 @@ func (l Liar) Bytes() []byte {
 	return b.Bytes()
 }
 
-// call looks up the answer by the kind of the first frame.
+// call finds the answer by the kind of the first frame.
 func (l Liar) call() []byte {
 	kind := Code(I32Const(LiarMailbox), Load8(4))
 	entry := Code(kind, I32Const(8), I32Mul)

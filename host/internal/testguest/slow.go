@@ -1,14 +1,12 @@
 package testguest
 
-// slowPages is the memory that a slow program works in, a ring of pointers and the
-// room behind it.
+// slowPages is the memory in which a slow program works: a ring of pointers, and the space after it.
 const slowPages = ringPages + 64
 
-// Slow makes a guest of any bytes, which computes for ever. Two bytes are an
-// instruction, or a few, of those that take long for what they are: the first says
-// which, the second how large or how often. A program has several phases, so that it
-// can be quick until its host expects that, and slow then. A search over programs
-// finds those that keep a processor for longest between two looks of the host.
+// Slow makes a guest that computes without end from any bytes. Each two bytes give one or a few instructions
+// that are slow for their fuel: the first byte selects them, the second their size or number. A program has
+// several phases, so that it can be quick until its host expects that, and then slow. A search over programs
+// finds those that use a processor for longest between two checks of the host.
 func Slow(service string, program []byte) []byte {
 	p := slowProgram{left: program}
 	var phases []byte
@@ -25,7 +23,8 @@ func Slow(service string, program []byte) []byte {
 			{wasiModule, "random_get", Types(I32, I32), Types(I32)},
 			{wasiModule, "poll_oneoff", Types(I32, I32, I32, I32), Types(I32)},
 		},
-		command: Code(I32Const(hostileFree), Set(1), f64Bits(0x000f_ffff_ffff_ffff), Set(5), I64Const(-1<<62+12345), Set(4), endless(phases)),
+		command: Code(I32Const(hostileFree), Set(1), f64Bits(0x000f_ffff_ffff_ffff), Set(5), I64Const(-1<<62+12345),
+			Set(4), endless(phases)),
 		with: func(b *Builder) {
 			b.Table(10_000)
 			// _initialize comes before.
@@ -40,8 +39,8 @@ func Slow(service string, program []byte) []byte {
 
 const wasiModule = "wasi_snapshot_preview1"
 
-// maxPhase is how many instructions a phase may have, each of them up to maxRepeats
-// times: the module stays small.
+// maxPhase bounds the instructions of a phase. Each is repeated up to maxRepeats times, so the module stays
+// small.
 const (
 	maxPhase   = 16
 	maxRepeats = 256
@@ -49,7 +48,7 @@ const (
 
 type slowProgram struct{ left []byte }
 
-// take is the next byte; zeros follow the last.
+// take returns the next byte. After the last byte it returns zeros.
 func (p *slowProgram) take() byte {
 	if len(p.left) == 0 {
 		return 0
@@ -69,13 +68,13 @@ func (p *slowProgram) phase() []byte {
 	return Code(I32Const(0), Set(3), Loop(body, Get(3), I32Const(1), I32Add, tee(3), I32Const(runs), i32LtU, BrIf(0)))
 }
 
-// instruction is one of those that are slow, or of those that are quick.
+// instruction returns one of the slow or one of the quick instructions.
 func (p *slowProgram) instruction() []byte {
 	which, arg := p.take(), int(p.take())
 	n := 1 + arg%maxRepeats
 	at := I32Const(hostileFree + int32(arg)<<12)
 	size := I32Const(int32(1) << (arg % 23)) // up to 4 MiB
-	// A walk through the memory behind the ring, by steps of up to 32 KiB.
+	// Walk through the memory after the ring, in steps of up to 32 KiB.
 	walk := Code(Get(2), I32Const(int32(64)<<(arg%10)), I32Add, I32Const(slowPages<<16-1<<16), I32And, Set(2))
 	const writable = hostileFree + ringPages<<16
 	switch which % 22 {
@@ -114,7 +113,8 @@ func (p *slowProgram) instruction() []byte {
 	case 16:
 		return Code(I32Const(writable), size, Call(1), Drop)
 	case 17:
-		return Code(I32Const(hostileFree), I32Const(writable), I32Const(int32(n)), I32Const(hostileIovecs), Call(2), Drop)
+		return Code(I32Const(hostileFree), I32Const(writable), I32Const(int32(n)), I32Const(hostileIovecs), Call(2),
+			Drop)
 	case 18:
 		return Code(I32Const(int32(16*n)), Get(1), Call(3+hostileFunctions+2), Set(1))
 	case 19:

@@ -7,20 +7,21 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// VandalText is text that does all that text can do to a terminal and to its reader: it moves the cursor, sets
-// title and colours, forges a line, turns the direction around, and hides.
-const VandalText = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x7f\b\r\n2  2026-01-01T00:00:00.000Z  admin  v1  granted  {\"all\":true}\n" +
+// VandalText does everything that a text can do to a terminal and its reader: it moves the cursor, sets title and
+// colours, forges a line, changes the direction of text, and hides.
+const VandalText = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x7f\b\r\n2  2026-01-01T00:00:00.000Z  admin  v1  granted  " +
+	"{\"all\":true}\n" +
 	"\u009b31m\u202e\u2066x\u2069\u200e\u200b\ufeff\u2028\u061c\U000e0041 end"
 
-// vandalQuiet is text without control characters, for where none may be.
+// vandalQuiet is for places where control characters are not allowed.
 const vandalQuiet = "1\u202e2\u2066\u200b\u2028\u061c"
 
 // Commands of the vandal, by type number.
 var vandalCommands = []string{"c", "reject", "fault", "trap", "binary"}
 
-// Vandal is a service whose words are all [VandalText]: its events and replies, refusals, traps, log lines,
-// schemas, and names that it has in its module. Its commands are c, reject, fault, trap, and binary, whose bodies are
-// no text; its query is q. Its bodies are text/plain, or JSON strings if asJSON.
+// Vandal is a service that writes [VandalText] everywhere: in events and replies, refusals, traps, log lines,
+// schemas, and names in its module. Its commands are c, reject, fault, trap, and binary, whose bodies are not
+// text. Its query is q. Its bodies are text/plain, or JSON strings if asJSON.
 func Vandal(name string, asJSON bool) []byte {
 	quoted, err := json.Marshal(VandalText)
 	if err != nil {
@@ -54,7 +55,7 @@ func Vandal(name string, asJSON bool) []byte {
 
 	at := uint32(LiarScratch)
 	var data [][]byte
-	// answer leaves the range of some frames, which are about the entity that was asked about.
+	// answer returns the range of some frames about the entity of the request.
 	answer := func(frames ...[]byte) []byte {
 		begin := at
 		var code []byte
@@ -67,10 +68,12 @@ func Vandal(name string, asJSON bool) []byte {
 	}
 	say := Code(I32Const(LiarScratch-0x1000), I32Const(int32(len(VandalText))), Call(0))
 	commands := Code(say, Unreachable) // the trap
-	for i, a := range [][]byte{answer(commit(body)...), answer(log, refuse(abi.RespReject)), answer(refuse(abi.RespFault))} {
+	for i, a := range [][]byte{answer(commit(body)...), answer(log, refuse(abi.RespReject)),
+		answer(refuse(abi.RespFault))} {
 		commands = Code(I32Const(LiarMailbox), Load16(6), I32Const(int32(i)), I32Eq, If(a, Return), commands)
 	}
-	commands = Code(I32Const(LiarMailbox), Load16(6), I32Const(4), I32Eq, If(answer(commit(binary)...), Return), commands)
+	commands = Code(I32Const(LiarMailbox), Load16(6), I32Const(4), I32Eq, If(answer(commit(binary)...), Return),
+		commands)
 
 	manifest := m.AppendJSON(nil)
 	return Liar{

@@ -6,7 +6,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// More instructions, for the zoo alone.
+// More instructions, for the zoo only.
 var (
 	refNull   = Op(0xd0, 0x70)
 	tableGrow = Op(0xfc, 0x0f, 0)
@@ -23,12 +23,10 @@ func callIndirect(typ uint32) []byte { return append(withIndex(0x11, typ), 0) }
 // tailCallIndirect is return_call_indirect through table 0.
 func tailCallIndirect(typ uint32) []byte { return append(withIndex(0x13, typ), 0) }
 
-// the first function that Liar.With adds, if there are no imports: reserve and call
-// come before it.
+// firstOwn is the first function that Liar.With adds, if there are no imports: reserve and call come before it.
 const firstOwn = 2
 
-// Spinners returns guests that never end: each burns its fuel in another way. None
-// of them needs more than 8 MiB.
+// Spinners returns guests that never end; each uses its fuel in another way. None needs more than 8 MiB.
 func Spinners() []Misbehaviour {
 	var out []Misbehaviour
 	add := func(name string, l Liar, code ...[]byte) {
@@ -38,7 +36,7 @@ func Spinners() []Misbehaviour {
 	wasi := func(name string, params ...wasmbin.ValType) Liar {
 		return Liar{Imports: []Import{{"wasi_snapshot_preview1", name, params, Types(I32)}}}
 	}
-	all := func(op []byte) []byte { // of the memory, at once
+	all := func(op []byte) []byte { // of all memory, in one instruction
 		return Loop(I32Const(0), I32Const(0), MemorySize, I32Const(16), Op(0x74), op, Br(0))
 	}
 	table := Liar{With: func(b *Builder) { b.Table(1000) }}
@@ -50,13 +48,17 @@ func Spinners() []Misbehaviour {
 	targets := make([]uint32, 4096)
 	add("loop through a large table", Liar{}, Loop(Block(
 		Get(1), I32Const(1), I32Add, Set(1), Get(1), I32Const(4095), I32And, BrTable(targets...)), Br(0)))
-	add("loop that calls nothing much", Liar{With: func(b *Builder) { b.Func(nil, nil, nil) }}, Loop(Call(firstOwn), Br(0)))
+	add("loop that calls nothing much", Liar{With: func(b *Builder) {
+		b.Func(nil, nil, nil)
+	}}, Loop(Call(firstOwn), Br(0)))
 	add("loop of indirect calls", Liar{With: func(b *Builder) {
 		f := b.Func(nil, nil, nil)
 		b.Table(1)
 		b.Element(f)
 	}}, Loop(I32Const(0), callIndirect(2), Br(0)))
-	add("tail calls of itself", Liar{With: func(b *Builder) { b.Func(nil, nil, nil, tailCall(firstOwn)) }}, Call(firstOwn))
+	add("tail calls of itself", Liar{With: func(b *Builder) {
+		b.Func(nil, nil, nil, tailCall(firstOwn))
+	}}, Call(firstOwn))
 	add("tail calls in a ring", Liar{With: func(b *Builder) {
 		b.Func(Types(I32), Types(I32), nil, Get(0), tailCall(firstOwn+1))
 		b.Func(Types(I32), Types(I32), nil, Get(0), I32Const(1), I32Add, tailCall(firstOwn))
@@ -67,7 +69,7 @@ func Spinners() []Misbehaviour {
 		b.Element(f)
 	}}, I32Const(0), Call(firstOwn), Drop)
 	add("tree of calls", Liar{With: func(b *Builder) {
-		// Each function calls the next one twice; there is no loop anywhere.
+		// Each function calls the next one twice; there are no loops.
 		first := uint32(len(b.funcs))
 		for k := range uint32(60) {
 			b.Func(nil, nil, nil, Call(first+k+1), Call(first+k+1))
@@ -94,23 +96,32 @@ func Spinners() []Misbehaviour {
 	add("loop that copies a table", table, Loop(I32Const(0), I32Const(0), I32Const(1000), tableCopy, Br(0)))
 	add("loop that grows a table", table, Loop(refNull, I32Const(1), tableGrow, Drop, Br(0)))
 
-	add("loop that asks the time", wasi("clock_time_get", I32, I64, I32), Loop(I32Const(1), I64Const(0), I32Const(LiarScratch), Call(0), Drop, Br(0)))
-	add("loop that draws random bytes", wasi("random_get", I32, I32), Loop(I32Const(LiarScratch), I32Const(4096), Call(0), Drop, Br(0)))
-	add("loop that draws memory full of random bytes", wasi("random_get", I32, I32), Loop(I32Const(0), I32Const(LiarBytes), Call(0), Drop, Br(0)))
-	add("loop that sleeps", wasi("poll_oneoff", I32, I32, I32, I32), Loop(I32Const(LiarScratch), I32Const(LiarScratch+64), I32Const(1), I32Const(LiarScratch+128), Call(0), Drop, Br(0)))
-	add("loop that polls all of memory", wasi("poll_oneoff", I32, I32, I32, I32), Loop(I32Const(0), I32Const(0), I32Const(LiarBytes/48), I32Const(8), Call(0), Drop, Br(0)))
-	add("loop that writes all of memory as vectors", wasi("fd_write", I32, I32, I32, I32), Loop(I32Const(1), I32Const(0), I32Const(LiarBytes/8), I32Const(8), Call(0), Drop, Br(0)))
-	add("loop that reads files", wasi("fd_read", I32, I32, I32, I32), Loop(I32Const(0), I32Const(0), I32Const(0), I32Const(0), Call(0), Drop, Br(0)))
+	add("loop that asks the time", wasi("clock_time_get", I32, I64, I32),
+		Loop(I32Const(1), I64Const(0), I32Const(LiarScratch), Call(0), Drop, Br(0)))
+	add("loop that draws random bytes", wasi("random_get", I32, I32),
+		Loop(I32Const(LiarScratch), I32Const(4096), Call(0), Drop, Br(0)))
+	add("loop that draws memory full of random bytes", wasi("random_get", I32, I32),
+		Loop(I32Const(0), I32Const(LiarBytes), Call(0), Drop, Br(0)))
+	add("loop that sleeps", wasi("poll_oneoff", I32, I32, I32, I32), Loop(I32Const(LiarScratch),
+		I32Const(LiarScratch+64), I32Const(1), I32Const(LiarScratch+128), Call(0), Drop, Br(0)))
+	add("loop that polls all of memory", wasi("poll_oneoff", I32, I32, I32, I32),
+		Loop(I32Const(0), I32Const(0), I32Const(LiarBytes/48), I32Const(8), Call(0), Drop, Br(0)))
+	add("loop that writes all of memory as vectors", wasi("fd_write", I32, I32, I32, I32),
+		Loop(I32Const(1), I32Const(0), I32Const(LiarBytes/8), I32Const(8), Call(0), Drop, Br(0)))
+	add("loop that reads files", wasi("fd_read", I32, I32, I32, I32),
+		Loop(I32Const(0), I32Const(0), I32Const(0), I32Const(0), Call(0), Drop, Br(0)))
 	add("loop that opens files", wasi("path_open", I32, I32, I32, I32, I32, I64, I64, I32, I32), Loop(
-		I32Const(3), I32Const(0), I32Const(0), I32Const(1), I32Const(0), I64Const(0), I64Const(0), I32Const(0), I32Const(8), Call(0), Drop, Br(0)))
+		I32Const(3), I32Const(0), I32Const(0), I32Const(1), I32Const(0), I64Const(0), I64Const(0), I32Const(0),
+		I32Const(8), Call(0), Drop, Br(0)))
 	add("loop that logs nothing", Liar{Imports: []Import{{abi.ImportModule, abi.ImportLog, Types(I32, I32, I32), nil}}},
 		Loop(I32Const(1), I32Const(8), I32Const(0), Call(0), Br(0)))
-	add("loop that leaves fault messages", Liar{Imports: []Import{{abi.ImportModule, abi.ImportFault, Types(I32, I32), nil}}},
+	add("loop that leaves fault messages",
+		Liar{Imports: []Import{{abi.ImportModule, abi.ImportFault, Types(I32, I32), nil}}},
 		Loop(I32Const(8), I32Const(LiarBytes-8), Call(0), Br(0)))
 	return out
 }
 
-// Recursions returns guests that call ever deeper.
+// Recursions returns guests that call deeper and deeper.
 func Recursions() []Misbehaviour {
 	var out []Misbehaviour
 	add := func(name string, with func(b *Builder), code ...[]byte) {
@@ -118,9 +129,12 @@ func Recursions() []Misbehaviour {
 		out = append(out, Misbehaviour{name, l.Bytes(), abi.ReqCommand, service.KindGuestStack, "call stack"})
 	}
 	add("recursion", func(b *Builder) {
-		b.Func(Types(I64), Types(I64), Types(I64, I64, I64, I64), Get(0), I64Const(1), I64Add, Call(firstOwn), Get(0), I64Add)
+		b.Func(Types(I64), Types(I64), Types(I64, I64, I64, I64), Get(0), I64Const(1), I64Add, Call(firstOwn), Get(0),
+			I64Add)
 	}, I64Const(0), Call(firstOwn), Drop)
-	add("recursion without anything", func(b *Builder) { b.Func(nil, nil, nil, Call(firstOwn), Op(0x01)) }, Call(firstOwn))
+	add("recursion without anything", func(b *Builder) {
+		b.Func(nil, nil, nil, Call(firstOwn), Op(0x01))
+	}, Call(firstOwn))
 	add("mutual recursion", func(b *Builder) {
 		b.Func(nil, nil, nil, Call(firstOwn+1), Op(0x01))
 		b.Func(nil, nil, nil, Call(firstOwn), Op(0x01))
@@ -131,7 +145,7 @@ func Recursions() []Misbehaviour {
 		b.Element(f)
 	}, I32Const(0), Call(firstOwn), Drop)
 	add("recursion with many locals", func(b *Builder) {
-		// All of them are alive across the call, so the compiler cannot leave them out.
+		// All locals are live across the call, so the compiler cannot remove them.
 		locals := make([]wasmbin.ValType, 2000)
 		var before, after []byte
 		for k := range locals {
@@ -151,13 +165,13 @@ func Recursions() []Misbehaviour {
 	return out
 }
 
-// Reachers returns guests that try to get at their meter while they run. Each sets
-// whatever globals it has to a great value, or calls whatever is in its table, and
-// then spins: it runs out of fuel as if it had not.
+// Reachers returns guests that try to change their meter while they run. Each sets all its globals to a large
+// value, or calls all functions in its table, and then spins. It must run out of fuel all the same.
 func Reachers() []Misbehaviour {
 	var out []Misbehaviour
 	add := func(name string, with func(b *Builder), code ...[]byte) {
-		l := Liar{With: with, Code: map[abi.RequestKind][]byte{abi.ReqCommand: Code(Code(code...), Loop(Br(0)), I64Const(0))}}
+		l := Liar{With: with,
+			Code: map[abi.RequestKind][]byte{abi.ReqCommand: Code(Code(code...), Loop(Br(0)), I64Const(0))}}
 		out = append(out, Misbehaviour{name, l.Bytes(), abi.ReqCommand, service.KindGuestFuel, "spent its fuel"})
 	}
 	add("global of its own set high", func(b *Builder) {
@@ -181,8 +195,8 @@ func Reachers() []Misbehaviour {
 	return out
 }
 
-// Grabbers returns modules that name their meter, or what is not theirs, and must
-// be refused at upload.
+// Grabbers returns modules that refer to their meter, or to something that is not theirs. They must be refused
+// at upload.
 func Grabbers() []Broken {
 	var b Builder
 	b.ImportFunc("bulkhead_meter_v1", "refuel", nil, nil)
@@ -197,25 +211,36 @@ func Grabbers() []Broken {
 	}
 	return []Broken{
 		{"imports the meter", b.Bytes(), []string{"bulkhead_meter_v1.refuel"}},
-		{"exports the fuel", reserved("bulkhead_meter_v1.fuel", wasmbin.ExternGlobal), []string{"bulkhead_meter_v1.fuel", "reserved"}},
-		{"exports the stack", reserved("bulkhead_meter_v1.stack", wasmbin.ExternFunc), []string{"bulkhead_meter_v1.stack", "reserved"}},
-		{"exports the setup", reserved("bulkhead_meter_v1.setup", wasmbin.ExternFunc), []string{"bulkhead_meter_v1.setup", "reserved"}},
-		{"exports a captured global", reserved("bulkhead_meter_v1.global.0", wasmbin.ExternGlobal), []string{"bulkhead_meter_v1.global.0", "reserved"}},
+		{"exports the fuel", reserved("bulkhead_meter_v1.fuel", wasmbin.ExternGlobal),
+			[]string{"bulkhead_meter_v1.fuel", "reserved"}},
+		{"exports the stack", reserved("bulkhead_meter_v1.stack", wasmbin.ExternFunc),
+			[]string{"bulkhead_meter_v1.stack", "reserved"}},
+		{"exports the setup", reserved("bulkhead_meter_v1.setup", wasmbin.ExternFunc),
+			[]string{"bulkhead_meter_v1.setup", "reserved"}},
+		{"exports a captured global", reserved("bulkhead_meter_v1.global.0", wasmbin.ExternGlobal),
+			[]string{"bulkhead_meter_v1.global.0", "reserved"}},
 		{"reads a global past its own", raw(0, 0x23, 0, 0x1a, 0x0b), []string{"global"}},
 		{"sets a global past its own", raw(0, 0x42, 0x7f, 0x24, 0, 0x0b), []string{"global"}},
 		{"sets a global far past its own", raw(0, 0x42, 0x7f, 0x24, 5, 0x0b), []string{"global"}},
 		{"calls a function past its own", raw(0, 0x10, 3, 0x0b), []string{"function"}},
 		{"tail calls a function past its own", raw(0, 0x12, 4, 0x0b), []string{"function"}},
 		{"takes a reference past its own", raw(0, 0xd2, 3, 0x1a, 0x0b), []string{"function"}},
-		{"has a function past its own in the table", Liar{With: func(b *Builder) { b.Table(1); b.Element(2) }}.Bytes(), []string{"function"}},
-		{"exports a function past its own", Liar{With: func(b *Builder) { b.Export("f", wasmbin.ExternFunc, 2) }}.Bytes(), []string{"function"}},
-		{"exports a global past its own", Liar{With: func(b *Builder) { b.Export("g", wasmbin.ExternGlobal, 0) }}.Bytes(), []string{"global"}},
+		{"has a function past its own in the table", Liar{With: func(b *Builder) {
+			b.Table(1)
+			b.Element(2)
+		}}.Bytes(), []string{"function"}},
+		{"exports a function past its own", Liar{With: func(b *Builder) {
+			b.Export("f", wasmbin.ExternFunc, 2)
+		}}.Bytes(), []string{"function"}},
+		{"exports a global past its own", Liar{With: func(b *Builder) {
+			b.Export("g", wasmbin.ExternGlobal, 0)
+		}}.Bytes(), []string{"global"}},
 		{"starts a function past its own", Liar{With: func(b *Builder) { b.Start(2) }}.Bytes(), []string{"function"}},
 	}
 }
 
-// Reserves returns guests whose first mailbox is right and whose next one, for a
-// request of more than 16 KiB, is not.
+// Reserves returns guests whose first mailbox is right, and whose next one, for a request of more than 16 KiB,
+// is wrong.
 func Reserves() []Misbehaviour {
 	var out []Misbehaviour
 	add := func(name string, kind service.Kind, want string, l Liar, code ...[]byte) {
