@@ -16,16 +16,16 @@ import (
 
 // bankManifest is that of a bank; bodies are decimal numbers.
 var bankManifest = &abi.Manifest{
-	ABI: abi.Version, Service: "bank", Encoding: "text/plain", // amounts, and words behind them
+	ABI: abi.Version, Service: "bank", Encoding: "text/plain", // amounts, followed by words
 	Commands: []abi.CommandType{{Name: "deposit"}, {Name: "withdraw"}, {Name: "trap"}, {Name: "fault"},
 		{Name: "touch"}},
 	Queries: []abi.QueryType{{Name: "balance"}, {Name: "break"}},
 	Events:  []abi.EventType{{Name: "deposited"}, {Name: "withdrawn", Aliases: []string{"taken"}}},
 }
 
-// bankGuest is a bank in Go that stands for a sandbox. It holds the engine to
-// the contract: a slot that is not open, a wrong version, time that goes back, or
-// a call while broken fail the test.
+// bankGuest is a bank in Go that replaces a sandbox. It checks that the engine keeps the contract:
+// the test fails on a slot that is not open, a wrong version, time that goes back, or a call while
+// broken.
 type bankGuest struct {
 	about  service.About // what it was last told
 	t      testing.TB
@@ -158,8 +158,8 @@ func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 		if string(e.Data) == "666" {
 			g.record("hydrate %s: trap", a.key)
 			g.broken = true
-			failed = &service.ReplayError{First: first, Last: e.Version, Err: service.Errorf(service.KindTrap,
-				"cannot bear 666")}
+			failed = &service.ReplayError{First: first, Last: e.Version,
+				Err: service.Errorf(service.KindTrap, "cannot bear 666")}
 		}
 		return failed
 	})

@@ -15,8 +15,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// A service whose log has as many bytes as it may have is refused by name before its
-// guest runs, reads on, knows its ids, and goes on when a retention has given bytes back.
+// A service whose log has reached its limit is refused by name, before its guest runs. It still
+// reads, and answers repeated ids. It continues when a retention has freed bytes.
 func TestALogHasItsQuota(t *testing.T) {
 	const limit = 8 << 10
 	var now atomic.Int64
@@ -64,14 +64,14 @@ func TestALogHasItsQuota(t *testing.T) {
 	}
 	wantBalance(t, e, "alice", int(j.Head("bank")))
 	now.Add(int64(25 * time.Hour))
-	_, err = j.Retain(t.Context(), "bank", journal.Retention{Before: j.Head("bank"), Cover: func(_ context.Context,
-		key string, _ journal.Version) error {
-		done := make(chan error, 1)
-		if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
-			return err
-		}
-		return <-done
-	}})
+	_, err = j.Retain(t.Context(), "bank", journal.Retention{Before: j.Head("bank"),
+		Cover: func(_ context.Context, key string, _ journal.Version) error {
+			done := make(chan error, 1)
+			if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
+				return err
+			}
+			return <-done
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +121,8 @@ func TestALogHasItsRate(t *testing.T) {
 	for deposit() == nil {
 		accepted++
 	}
-	if most := diskBurst*rate/(4<<10) + 2; accepted > most {
-		t.Errorf("after an hour %d commands are taken at once; %d are a burst", accepted, most)
+	if limit := diskBurst*rate/(4<<10) + 2; accepted > limit {
+		t.Errorf("after an hour %d commands are taken at once; %d are a burst", accepted, limit)
 	}
 	if r, err := ask(e, balance("k1")); err != nil || string(r.Data) != "1" {
 		t.Errorf("a query: %s, %v", r.Data, err)

@@ -50,10 +50,10 @@ func (o *outcomes) submit(e *Engine, c service.Command) {
 	}
 }
 
-// TestEveryOperationFailsOnce runs the same load again and again and has the
-// first, second, third… operation of the disk fail, and all that follow, until
-// the load is through without one. Each time it loses power, opens what is left,
-// and holds it to what clients and subscribers were told.
+// TestEveryOperationFailsOnce runs the same load again and again. The first, second, third …
+// operation of the disk fails, and all later ones, until the load ends without a failure. After
+// each run the disk loses power, is opened again, and its content is compared with what clients and
+// subscribers were told.
 func TestEveryOperationFailsOnce(t *testing.T) {
 	for n := 1; ; n++ {
 		if n > 2000 {

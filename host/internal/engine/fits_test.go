@@ -63,8 +63,8 @@ func TestDataIsHeldToItsSchema(t *testing.T) {
 	}
 }
 
-// A command that was carried out gets its first answer again, also from a module whose schema
-// would refuse it; and other data under its id is another command, whether it fits or not.
+// A command that was carried out gets its first answer again, even from a module whose schema would
+// refuse it. Other data under its id is another command, whether it fits the schema or not.
 func TestARepeatedCommandIsNotHeldToANewSchema(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
 	o, _ := bankOptions(t, j, 1)
@@ -112,8 +112,8 @@ func TestALongCheckEndsWithItsSender(t *testing.T) {
 	wantMisfit(t, err, "/300000")
 }
 
-// Data of programs that embed the host is held to what doors hold all JSON to, also without a
-// schema. Who has a carrier has looked at it already.
+// The data of programs that embed the host is checked by the gateway's rules for all JSON, even
+// without a schema. With a carrier, the sender has made this check.
 func TestDataIsJSONThatAllReadAlike(t *testing.T) {
 	e, guests, _ := startBank(t, 1, func(o *Options) {
 		m := *o.Manifest

@@ -127,8 +127,8 @@ func ask(e *Engine, q service.Query) (service.QueryReply, error) {
 	return r.reply, r.err
 }
 
-// counted returns e's Status once each shard is done with all that was handed in: it
-// still counts, takes snapshots and recycles behind the answer that a client has.
+// counted returns e's Status when each shard has finished all earlier tasks: after the client has
+// its answer, a shard still counts, takes snapshots and recycles.
 func counted(t testing.TB, e *Engine) ([]service.ShardStatus, service.Counters) {
 	t.Helper()
 	for _, s := range e.shards {

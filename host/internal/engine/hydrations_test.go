@@ -146,8 +146,8 @@ func TestALongHydrationGivesWay(t *testing.T) {
 	}
 }
 
-// An entity whose replay takes longer than any client waits comes back all the same: each
-// client is told by its deadline, and the hydration goes on.
+// An entity whose replay takes longer than any client waits is hydrated all the same: each client
+// is answered at its deadline, and the hydration goes on.
 func TestAHydrationOutlivesItsClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -251,8 +251,8 @@ func TestAHydrationWithARefusedSnapshotGoesOnAfterAReset(t *testing.T) {
 	})
 }
 
-// An entity that cannot be hydrated costs one hydration and one line of the log, however
-// often it is asked for, and nobody else anything. It is tried again after growing waits.
+// An entity that cannot be hydrated costs one hydration and one line of the log, however often it
+// is requested. Other entities are not affected. It is tried again after growing waits.
 func TestABrokenEntityAmongOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -290,8 +290,7 @@ func TestABrokenEntityAmongOthers(t *testing.T) {
 			t.Fatalf("%+v", f)
 		}
 		if x := f.Latest[0]; x.Key != "alice" || x.Cannot != service.CannotHydrate || x.Version != 21 ||
-			x.Event != "deposited" ||
-			x.Position != 24 || x.Failed != 1 || x.NextAttempt.IsZero() ||
+			x.Event != "deposited" || x.Position != 24 || x.Failed != 1 || x.NextAttempt.IsZero() ||
 			!strings.Contains(x.Problem, "13 is bad luck") {
 			t.Errorf("%+v", x)
 		}
@@ -369,7 +368,7 @@ func TestADamagedEntity(t *testing.T) {
 	wantBalance(t, e, "bob", 0)
 }
 
-// After a trap nobody knows which of many events it was. The next attempt finds out.
+// After a trap it is unknown which of many events caused it. The next attempt finds out.
 func TestAnEventThatBreaksTheSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -419,8 +418,8 @@ func TestARepeatOfABrokenEntity(t *testing.T) {
 	}
 }
 
-// What waits for a hydration is bounded, by half of the mailbox, and what was refused
-// meanwhile makes room. A stop carries it out.
+// The tasks that wait for a hydration are bounded by half of the mailbox, and refused tasks free
+// their places. A stop carries the others out.
 func TestWhatWaitsForAHydration(t *testing.T) {
 	for _, patience := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -487,8 +486,8 @@ func TestManyLongHydrations(t *testing.T) {
 	for i := range entities {
 		history(t, j, fmt.Sprint("a", i), 0, 7, ones(events)...)
 	}
-	for _, most := range []int{1, 3, 100} {
-		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Limits.ResidentEntities = most })
+	for _, maxResident := range []int{1, 3, 100} {
+		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Limits.ResidentEntities = maxResident })
 		var all sync.WaitGroup
 		for i := range entities {
 			all.Add(1)
@@ -500,7 +499,7 @@ func TestManyLongHydrations(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if status, c := counted(t, e); status[0].Resident > most || c.Hydrated != entities ||
+		if status, c := counted(t, e); status[0].Resident > maxResident || c.Hydrated != entities ||
 			g.replayed != entities*events {
 			t.Errorf("%d resident, %d hydrated, %d replayed", status[0].Resident, c.Hydrated, g.replayed)
 		}

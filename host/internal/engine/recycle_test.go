@@ -7,8 +7,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A guest whose memory only grows is made anew between commands, again and again,
-// and no client sees anything of it: every command succeeds, in order.
+// A guest whose memory only grows is reset between commands, again and again, and no client
+// notices: every command succeeds, in order.
 func TestAWornGuestIsRecycledUnseen(t *testing.T) {
 	const commands = 400
 	e, guests, _ := startBank(t, 1, func(o *Options) {

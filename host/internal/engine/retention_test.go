@@ -14,8 +14,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// An entity whose events were deleted goes on from its snapshot, which the engine takes
-// when it is asked to: under every build of the same state schema, and under no other.
+// An entity whose events were deleted continues from its snapshot, which the engine takes on
+// request: under every build with the same state schema, and under no other.
 func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
 	deploy := func(digest byte, schema uint32, double bool) *Engine {
@@ -106,8 +106,8 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 		_, err := ask(second, balance("alice"))
 		var failure *service.Error
 		if !errors.As(err, &failure) || failure.Kind != service.KindFault || failure.Code != historyDeleted ||
-			!strings.Contains(failure.Message, `"alice"`) || !strings.Contains(failure.Message,
-			"up to version 4") || !strings.Contains(failure.Message, "not my form") {
+			!strings.Contains(failure.Message, `"alice"`) ||
+			!strings.Contains(failure.Message, "up to version 4") || !strings.Contains(failure.Message, "not my form") {
 			t.Errorf("alice: %v", err)
 		}
 	}
@@ -145,10 +145,10 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	wantBalance(t, fifth, "alice", 8)
 }
 
-// Entities of which there is no snapshot keep their events when a retention deletes those of all,
-// or if there is no room for them the log from the first of these on. It says who that was. They
-// come back from what was kept, with the budget that follows from it, and are faults where they
-// were.
+// Entities without a snapshot keep their events when a retention deletes those of all other
+// entities. If there is no room for these events, the log is kept from the first of them on. The
+// retention names the entities. They are hydrated from the kept events, within the budget that
+// these allow, and fail at the same event as before.
 func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -166,9 +166,9 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		history(t, j, "broken", 0, 7, "13")
 		deposits(t, e, "carol", 5)
 		time.Sleep(25 * time.Hour) // no answer is promised any more
-		most := int64(-1)
+		maxKept := int64(-1)
 		retain := func(force bool) (journal.Retained, error) {
-			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, MaxKept: most, Force: force,
+			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, MaxKept: maxKept, Force: force,
 				Cover: func(_ context.Context, key string, _ journal.Version) error {
 					done := make(chan error, 1)
 					if err := e.Snapshot(service.Key(key), func(err error) { done <- err }); err != nil {
@@ -192,7 +192,7 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		if f := e.Faults(); f.Count != 2 {
 			t.Errorf("%+v", f)
 		}
-		most = 0
+		maxKept = 0
 		got, err = retain(false)
 		if err != nil || got.First != 18 || got.Events != 12 || got.Held != 0 || got.Kept != 2 ||
 			got.KeptEvents != 2 || fmt.Sprint(got.KeptOf) != "[broken nan]" {

@@ -43,8 +43,8 @@ func wantSnapshots(t *testing.T, e *Engine, taken, used, refused uint64) {
 	}
 }
 
-// An entity that is dropped for space leaves a snapshot if it has come far enough
-// since its last one, and comes back from it.
+// An entity that is evicted leaves a snapshot if it has had enough events since its last one, and
+// is hydrated from it.
 func TestSnapshotOnEviction(t *testing.T) {
 	e, _, j := startBank(t, 1, func(o *Options) { o.Spec.Limits.ResidentEntities = 1 })
 	deposits(t, e, "alice", evictionTail-1)
@@ -72,8 +72,9 @@ func TestSnapshotOnEviction(t *testing.T) {
 	counted(t, big)
 	s1 := big.shards[0]
 	s1.snapshots.bytes = 100 * bytesPerEvent
-	for events, due := range map[service.Version]bool{evictionTail: false, evictionTail + 99: false, evictionTail +
-		100: true} {
+	for events, due := range map[service.Version]bool{
+		evictionTail: false, evictionTail + 99: false, evictionTail + 100: true,
+	} {
 		if s1.due(&entity{version: 7 + events, snapshot: 7}, true) != due {
 			t.Errorf("after %d events of an entity with a big state: want %v", events, due)
 		}
@@ -98,8 +99,8 @@ func TestSnapshotsOff(t *testing.T) {
 	wantSnapshots(t, e, 0, 1, 0)
 }
 
-// A snapshot serves every build of a module with the same state schema, and none with
-// another, whose own then takes its place.
+// A snapshot is used by every build of a module with the same state schema. A build with another
+// schema does not use it, and replaces it by its own.
 func TestSnapshotsAcrossDeployments(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
 	deploy := func(digest byte, schema uint32) *Engine {
@@ -126,9 +127,9 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 	}
 }
 
-// A build that makes another state of the same events, and does not say so by its
-// schema, is told of it, once. Which entities were looked at first decides nothing: the
-// schema does, and so all snapshots are used, or none.
+// A build that makes another state of the same events, under the same schema, is warned of once.
+// The order in which entities are looked at does not matter: only the schema decides, and so either
+// all snapshots are used or none.
 func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory())
 	const accounts = 3 * maxChecks
@@ -156,7 +157,7 @@ func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 		deposits(t, e, fmt.Sprint("a", i), 3)
 	}
 	wantSnapshots(t, e, accounts, 0, 0)
-	e, told := deploy(2, 0, false) // the same code, built anew
+	e, told := deploy(2, 0, false) // the same code, built again
 	all(e, "3")
 	wantSnapshots(t, e, 0, accounts, 0)
 	if n := e.shards[0].snapshots.checks; n != maxChecks || told.count("another state") != 0 {
@@ -231,8 +232,8 @@ func TestUselessSnapshots(t *testing.T) {
 	}
 }
 
-// An entity whose state cannot be encoded is the only one without snapshots, whether the
-// guest says so or breaks over it, and however many there are.
+// An entity whose state cannot be encoded is the only one without snapshots, whether the guest
+// reports an error or breaks, and however many such entities there are.
 func TestStatesThatCannotBeEncoded(t *testing.T) {
 	for _, kind := range []service.Kind{service.KindFault, service.KindTrap} {
 		synctest.Test(t, func(t *testing.T) {
@@ -269,8 +270,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 			}
 			f := e.Faults()
 			if f.Count != bad || f.Latest[0].Key != "nan0" || f.Latest[0].Cannot != service.CannotSnapshot ||
-				f.Latest[0].Version != 20 ||
-				f.Latest[0].Failed != 2 || !strings.Contains(f.Latest[0].Problem, "NaN") {
+				f.Latest[0].Version != 20 || f.Latest[0].Failed != 2 || !strings.Contains(f.Latest[0].Problem, "NaN") {
 				t.Errorf("%+v", f)
 			}
 			encode := g.encode

@@ -20,8 +20,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// A service with many shards has no sandbox before somebody needs one, and then
-// those that are needed.
+// A service with many shards makes a sandbox only when it is needed.
 func TestShardsStartWhenFirstUsed(t *testing.T) {
 	made := make(chan int, 1024)
 	e, _, _ := startBank(t, 1, func(o *Options) {
@@ -167,7 +166,7 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 	})
 }
 
-// Those whose time is not over are carried out when the sandbox is there, in order.
+// When the sandbox is there, the tasks whose deadlines have not passed are carried out, in order.
 func TestWhatWaitedIsCarriedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, result := gatedBank(t, nil)
@@ -193,8 +192,8 @@ func TestWhatWaitedIsCarriedOut(t *testing.T) {
 	})
 }
 
-// The data of a request that is refused while it waits in a mailbox is in memory no
-// longer, whoever refused it: nobody counts it any more.
+// When a request is refused while it waits in a mailbox, its data is released at once, whoever
+// refused it, and is no longer counted.
 func TestARefusedRequestLeavesNothingInTheMailbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, result := gatedBank(t, nil)
@@ -246,8 +245,8 @@ func TestARefusedRequestLeavesNothingInTheMailbox(t *testing.T) {
 	})
 }
 
-// A sandbox that cannot be made is tried again with growing waits, which status and
-// refusals tell. What the journal knows is answered meanwhile.
+// A sandbox that cannot be made is tried again with growing waits, which status and refusals show.
+// Repeated ids are answered from the journal meanwhile.
 func TestASandboxThatCannotBeMadeIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory())
@@ -344,8 +343,8 @@ func TestStopDoesNotWaitForStarts(t *testing.T) {
 	wantKind(t, err, service.KindUnavailable)
 }
 
-// A command whose sandbox cannot start as the host has no more of something is told so, as
-// a deployment would be.
+// A command whose sandbox cannot start because a resource of the host is used up is refused with
+// that reason, like a deployment.
 func TestAStartBeyondTheQuota(t *testing.T) {
 	full := &service.Error{Kind: service.KindQuota, Resource: "sandbox_bytes", Used: 9, Limit: 10,
 		Message: "sandbox_bytes is used up"}

@@ -15,9 +15,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// tracer records the order of effects. It stands between an engine, its guest,
-// its log, its subscribers and its clients; each sync of the log waits for the
-// scenario.
+// tracer records the order of effects. It sits between an engine, its guest, its log, its
+// subscribers and its clients. Each sync of the log waits for the scenario.
 type tracer struct {
 	t      *testing.T
 	engine *Engine
@@ -183,7 +182,7 @@ var traces = map[string]func(r *tracer){
 		r.sync()
 	},
 	"query-rests-on-pending": func(r *tracer) {
-		r.query(balance("alice")) // nobody has seen her yet
+		r.query(balance("alice")) // she has no events yet
 		r.submit(command("deposit", "alice", "c1", "100"))
 		r.query(balance("alice"))
 		r.submit(command("deposit", "alice", "c2", "11"))
@@ -197,7 +196,7 @@ var traces = map[string]func(r *tracer){
 		r.submit(command("withdraw", "alice", "c2", "50")) // rests on c1
 		r.submit(command("withdraw", "alice", "c3", "52")) // is refused for c2
 		r.query(balance("alice"))
-		r.submit(command("deposit", "bob", "c4", "1")) // is behind c1 in the log
+		r.submit(command("deposit", "bob", "c4", "1")) // comes after c1 in the log
 		r.submit(command("deposit", "alice", "c1", "100"))
 		r.failSync()
 		r.query(balance("alice")) // what is on disk, from a fresh guest
@@ -319,7 +318,7 @@ var traces = map[string]func(r *tracer){
 			r.query(balance("alice"))
 		}
 	},
-	"no-snapshots": func(r *tracer) { // the guest is asked again when the entity has come twice as far
+	"no-snapshots": func(r *tracer) { // the guest is asked again when the entity's version has doubled
 		r.guest.encode = func(*account) error { return service.Errorf(service.KindFault, "what is a snapshot") }
 		for n := range 5 {
 			r.submit(command("deposit", "alice", fmt.Sprint("c", 2*n), "1"))
