@@ -8,7 +8,8 @@ import (
 )
 
 // Kind classes errors by what a caller can do about them. It is the only part
-// of an error that code branches on. Values are only ever appended.
+// of an error that code branches on. Names are stable and are what goes over the wire; numbers
+// are not.
 type Kind uint8
 
 // The kinds of errors, grouped by when they can happen.
@@ -27,11 +28,16 @@ const (
 	KindBadModule   // the module breaks rules of the ABI; Reasons lists all of them
 	KindConflicting // it does not fit what is there: a deployment the log, or a command a service that is stopped
 
+	// Anything that would hold more of the host than there is; see Resource, Used and Limit.
+	KindOverloaded // a bound that frees itself is reached, such as a full mailbox; nothing written; retry after RetryAfter
+	KindQuota      // a resource is used up until somebody acts; nothing written
+
 	// A command or query, before the guest ran.
 	KindVersionConflict // the entity is not at the expected version; nothing written
 	KindIDReused        // the command id was used with other content; nothing written
-	KindOverloaded      // a bound that frees itself is reached, such as a full mailbox; nothing written; retry after RetryAfter
 	KindUnavailable     // the service or the journal is not taking commands; nothing written
+	KindFull            // the journal's disk has no room for more; nothing written; reading goes on
+	KindDamaged         // the service's log is damaged; nothing written; other services are not concerned
 	KindDeadline        // the deadline passed before the command ran; nothing written
 	KindCanceled        // the caller went away before the command ran; nothing written
 
@@ -39,6 +45,7 @@ const (
 	KindRejected        // the domain refused: Code and Message are the service's own
 	KindFault           // the handler failed: panic, error after an event, undecodable body
 	KindTrap            // the guest trapped: unreachable, out of bounds, division, bad indirect call
+	KindGuestFuel       // the call spent its fuel
 	KindGuestDeadline   // the guest computed longer than its limit of processor time, or the caller's deadline passed
 	KindGuestMemory     // the guest ran out of its memory limit
 	KindGuestExit       // the guest called proc_exit
@@ -49,16 +56,8 @@ const (
 	// After the guest ran.
 	KindUnknown // the connection or the disk failed in between; send the same id again
 
-	// Streams.
+	// Reading.
 	KindBadCursor // a cursor of another service, of the future, or garbage
-
-	// Appended; they belong with the guest's.
-	KindGuestFuel // the call spent its fuel; nothing written, the sandbox is fresh again
-	// A command, before the guest ran; appended later than its neighbours above.
-	KindFull    // the journal's disk has no room for more; nothing written; reading goes on
-	KindDamaged // the service's log is damaged; nothing written; other services are not concerned
-	// Anything that would hold more of the host than there is; see Resource, Used and Limit.
-	KindQuota // a resource is used up until somebody acts; nothing written
 )
 
 // String is the stable name of the kind, as clients see it.

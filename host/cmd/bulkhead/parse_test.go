@@ -33,6 +33,7 @@ func TestEveryKindHasItsExitCode(t *testing.T) {
 		service.KindOverloaded: exitUnavailable, service.KindUnavailable: exitUnavailable,
 		service.KindDeadline: exitUnavailable, service.KindCanceled: exitUnavailable,
 		service.KindUnknown: exitUnknown,
+		service.KindFull:    exitFull, service.KindQuota: exitFull, service.KindDamaged: exitCheck,
 	}
 	for k := service.KindInternal; k <= service.KindBadCursor; k++ {
 		code, ok := want[k]

@@ -2,7 +2,8 @@ package api
 
 import _ "embed"
 
-// OpenAPI is the document that describes the protocol, in JSON. Do not change it.
-//
 //go:embed openapi.json
-var OpenAPI []byte
+var openAPI string
+
+// OpenAPI is the document that describes the protocol, in JSON. The bytes are the caller's.
+func OpenAPI() []byte { return []byte(openAPI) }

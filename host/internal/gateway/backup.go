@@ -26,6 +26,18 @@ type keeper interface {
 	Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error)
 }
 
+// keeperRoutes lead to a keeper.
+func (s *Server) keeperRoutes() []route {
+	return []route{
+		{
+			"GET", "/v1/services/{service}/batches", guarded,
+			takes{params: []string{"through"}, answers: backups}, s.batches,
+		},
+		{"POST", "/v1/services/{service}/retention", guarded, takes{body: jsonBody}, s.retain},
+		{"POST", "/v1/backup", guarded, takes{body: jsonBody, answers: backups}, s.backup},
+	}
+}
+
 // maxManifest bounds the manifest of the backup that is to be continued, in bytes:
 // some hundred bytes a service and a module.
 const maxManifest = 16 << 20
@@ -44,7 +56,7 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 	}
 	if len(since) > 0 {
 		if err := service.DecodeJSON(since, new(backup.Manifest)); err != nil {
-			return about("the manifest of a backup", err)
+			return prefixError("the manifest of a backup", err)
 		}
 	}
 	select { // with the body there, so that one that trickles holds no place
@@ -114,7 +126,7 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	}
 	var want api.Retention
 	if err := service.DecodeJSON(body, &want); err != nil {
-		return about("the retention", err)
+		return prefixError("the retention", err)
 	}
 	retention, err := want.Value()
 	if err != nil {

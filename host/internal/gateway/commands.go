@@ -26,6 +26,22 @@ type commander interface {
 	Accepts(name service.Name) (service.Accepts, error)
 }
 
+// commanderRoutes lead to a commander.
+func (s *Server) commanderRoutes() []route {
+	return []route{
+		{
+			"POST", "/v1/services/{service}/entities/{key}/commands/{type}", guarded,
+			takes{body: dataBody}, s.sendCommand,
+		},
+		{
+			"GET", "/v1/services/{service}/entities/{key}/queries/{type}", running,
+			takes{params: []string{"data"}}, s.queryEntity,
+		},
+		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{body: dataBody}, s.queryEntity},
+		{"GET", "/v1/stream", guarded, takes{answers: nothing}, s.stream},
+	}
+}
+
 // graceTime is how long an answer is waited for beyond the sender's deadline: a
 // command that had started by then has an outcome soon, and that is better to
 // know than that it is not known.

@@ -42,6 +42,20 @@ type reader interface {
 	) (v service.Version, ok bool, err error)
 }
 
+// readerRoutes lead to a reader.
+func (s *Server) readerRoutes() []route {
+	return []route{
+		{
+			"GET", "/v1/services/{service}/entities/{key}/events", guarded,
+			takes{params: []string{"after", "limit"}, answers: streams}, s.entityEvents,
+		},
+		{
+			"GET", "/v1/services/{service}/events", guarded,
+			takes{params: []string{"from", "limit", "types", "keys"}, answers: streams}, s.serviceEvents,
+		},
+	}
+}
+
 // Bounds of what is gathered before it is written, so that large events cannot
 // make a page or a batch as large as they like.
 const (

@@ -483,7 +483,7 @@ func TestOtherRoutes(t *testing.T) {
 	s.fake.mu.Unlock()
 	s.problem(s.do("GET", "/readyz", ""), 503, "unavailable")
 	s.problem(s.do("GET", "/metrics", ""), 404, "not_found") // no metrics were given
-	if g := s.do("GET", "/openapi.json", ""); g.status != 200 || string(g.body) != string(api.OpenAPI) {
+	if g := s.do("GET", "/openapi.json", ""); g.status != 200 || string(g.body) != string(api.OpenAPI()) {
 		t.Errorf("openapi: %d", g.status)
 	}
 	s.problem(s.do("GET", "/nothing", ""), 404, "not_found")

@@ -22,6 +22,14 @@ type meter interface {
 	Resources() []service.ResourceUsage
 }
 
+// meterRoutes lead to a meter.
+func (s *Server) meterRoutes() []route {
+	return []route{
+		{"GET", "/v1/journal", guarded, takes{params: []string{"measure"}}, s.journal},
+		{"GET", "/v1/resources", guarded, takes{}, s.resources},
+	}
+}
+
 // resources answers with what of the host's resources is in use, a line each.
 func (s *Server) resources(a *answer, _ *http.Request) error {
 	return a.json(http.StatusOK, api.Resources{Resources: s.meter.Resources()})

@@ -8,6 +8,21 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
+// moduleStore has the modules that were uploaded.
+type moduleStore interface {
+	// Modules are the stored modules, and DeleteModule removes one that nothing refers to.
+	Modules() (service.Modules, error)
+	DeleteModule(d service.Digest) error
+}
+
+// moduleRoutes lead to a module store.
+func (s *Server) moduleRoutes() []route {
+	return []route{
+		{"GET", "/v1/modules", guarded, takes{}, s.listModules},
+		{"DELETE", "/v1/modules/{digest}", guarded, takes{answers: nothing}, s.deleteModule},
+	}
+}
+
 // Bounds of what a line of the list of modules takes while it is encoded, in bytes: of the
 // list, and of a name in it; each is there as a value and as JSON.
 const (
@@ -17,7 +32,7 @@ const (
 
 // listModules answers with a module after the other, as listServices does.
 func (s *Server) listModules(a *answer, _ *http.Request) error {
-	m, err := s.deployer.Modules()
+	m, err := s.modules.Modules()
 	if err != nil {
 		return err
 	}
@@ -53,7 +68,7 @@ func (s *Server) deleteModule(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.deployer.DeleteModule(d); err != nil {
+	if err := s.modules.DeleteModule(d); err != nil {
 		return err
 	}
 	a.limitWrite(0)

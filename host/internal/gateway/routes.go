@@ -34,29 +34,16 @@ const (
 	running             // as guarded, but runs a guest: no link of another site leads here
 )
 
-// routes is the whole HTTP interface. The OpenAPI document has exactly these.
+// routes is the whole HTTP interface: those of each interface that the gateway needs of a host stand
+// beside it. The OpenAPI document has exactly these.
 func (s *Server) routes() []route {
+	return slices.Concat(s.deployerRoutes(), s.moduleRoutes(), s.observerRoutes(), s.commanderRoutes(), s.readerRoutes(),
+		s.keeperRoutes(), s.meterRoutes(), s.ownRoutes())
+}
+
+// ownRoutes are of the gateway itself.
+func (s *Server) ownRoutes() []route {
 	return []route{
-		{"POST", "/v1/modules", guarded, takes{body: moduleBody, answers: lines}, s.uploadModule},
-		{"GET", "/v1/modules", guarded, takes{}, s.listModules},
-		{"DELETE", "/v1/modules/{digest}", guarded, takes{answers: nothing}, s.deleteModule},
-		{"GET", "/v1/services", guarded, takes{params: []string{"manifest"}}, s.listServices},
-		{"GET", "/v1/services/{service}", guarded, takes{}, s.getService},
-		{"PUT", "/v1/services/{service}", guarded, takes{body: jsonBody, answers: lines}, s.deployService},
-		{"DELETE", "/v1/services/{service}", guarded, takes{answers: nothing}, s.deleteService},
-		{"POST", "/v1/services/{service}/deployments", guarded, takes{deploymentNames, moduleBody, lines}, s.uploadAndDeploy},
-		{"POST", "/v1/services/{service}/entities/{key}/commands/{type}", guarded, takes{body: dataBody}, s.sendCommand},
-		{"GET", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{params: []string{"data"}}, s.queryEntity},
-		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{body: dataBody}, s.queryEntity},
-		{"GET", "/v1/services/{service}/entities/{key}/events", guarded, takes{params: []string{"after", "limit"}, answers: streams}, s.entityEvents},
-		{"GET", "/v1/services/{service}/events", guarded, takes{params: []string{"from", "limit", "types", "keys"}, answers: streams}, s.serviceEvents},
-		{"GET", "/v1/services/{service}/event-types", guarded, takes{}, s.eventTypes},
-		{"GET", "/v1/services/{service}/batches", guarded, takes{params: []string{"through"}, answers: backups}, s.batches},
-		{"POST", "/v1/services/{service}/retention", guarded, takes{body: jsonBody}, s.retain},
-		{"GET", "/v1/stream", guarded, takes{answers: nothing}, s.stream},
-		{"GET", "/v1/journal", guarded, takes{params: []string{"measure"}}, s.journal},
-		{"GET", "/v1/resources", guarded, takes{}, s.resources},
-		{"POST", "/v1/backup", guarded, takes{body: jsonBody, answers: backups}, s.backup},
 		{"GET", "/openapi.json", open, takes{}, s.openAPI},
 		{"GET", "/healthz", open, takes{}, s.healthz},
 		{"GET", "/readyz", open, takes{}, s.readyz},
@@ -217,7 +204,7 @@ func methodsAt(r *http.Request, mux *http.ServeMux) (all, patterns []string) {
 }
 
 func (s *Server) openAPI(a *answer, _ *http.Request) error {
-	a.send(http.StatusOK, api.ContentJSON, api.OpenAPI)
+	a.send(http.StatusOK, api.ContentJSON, s.document)
 	return nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -39,6 +40,7 @@ const maxHeader = 64 << 10
 type Host interface {
 	commander
 	deployer
+	moduleStore
 	observer
 	reader
 	keeper
@@ -63,16 +65,18 @@ type owner interface {
 type Server struct {
 	commander commander
 	deployer  deployer
+	modules   moduleStore
 	observer  observer
 	reader    reader
 	keeper    keeper
 	meter     meter
 	owner     owner
 
-	options Options
-	access  *access
-	log     *slog.Logger
-	metrics Metrics
+	document []byte // of the interface
+	options  Options
+	access   *access
+	log      *slog.Logger
+	metrics  Metrics
 
 	life     lifecycle.Life
 	http     *http.Server
@@ -112,8 +116,8 @@ func New(h Host, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		commander: h, deployer: h, observer: h, reader: h, keeper: h, meter: h, owner: h,
-		options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
+		commander: h, deployer: h, modules: h, observer: h, reader: h, keeper: h, meter: h, owner: h,
+		document: api.OpenAPI(), options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
 		streams: make(chan struct{}, o.Streams), uploads: newUploads(h.Account(), o),
 		bodies:  rate.NewLimiter(rate.Limit(o.BodyRate), bodyBurst),
 		backups: make(chan struct{}, maxBackups), flights: newFlights(h.Account(), b.ConnectionBytes, &o), files: h.Account().Child("connections' descriptors", nil),

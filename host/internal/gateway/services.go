@@ -16,7 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// deployer changes which modules there are, and which of them run.
+// deployer changes which services there are, and what they run.
 type deployer interface {
 	// Upload verifies and stores a module. progress may be nil; it is called until Upload
 	// returns, and must not block.
@@ -25,9 +25,19 @@ type deployer interface {
 	Deploy(ctx context.Context, d service.Deployment) (service.Status, error)
 	// Delete stops a service.
 	Delete(ctx context.Context, name service.Name) error
-	// Modules are the stored modules, and DeleteModule removes one that nothing refers to.
-	Modules() (service.Modules, error)
-	DeleteModule(d service.Digest) error
+}
+
+// deployerRoutes lead to a deployer.
+func (s *Server) deployerRoutes() []route {
+	return []route{
+		{"POST", "/v1/modules", guarded, takes{body: moduleBody, answers: lines}, s.uploadModule},
+		{"PUT", "/v1/services/{service}", guarded, takes{body: jsonBody, answers: lines}, s.deployService},
+		{"DELETE", "/v1/services/{service}", guarded, takes{answers: nothing}, s.deleteService},
+		{
+			"POST", "/v1/services/{service}/deployments", guarded,
+			takes{deploymentNames, moduleBody, lines}, s.uploadAndDeploy,
+		},
+	}
 }
 
 // observer tells what services there are and do.
@@ -39,6 +49,15 @@ type observer interface {
 	// EventTypes is the event catalogue of a service: the types of the events that can be read,
 	// by name.
 	EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error)
+}
+
+// observerRoutes lead to an observer.
+func (s *Server) observerRoutes() []route {
+	return []route{
+		{"GET", "/v1/services", guarded, takes{params: []string{"manifest"}}, s.listServices},
+		{"GET", "/v1/services/{service}", guarded, takes{}, s.getService},
+		{"GET", "/v1/services/{service}/event-types", guarded, takes{}, s.eventTypes},
+	}
 }
 
 // Bounds of what the status of a service takes while it is encoded, in bytes: its
@@ -166,10 +185,10 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 	}
 	defer ended()
 	if prefers(r, api.ContentLines) {
-		return s.inLines(a, r, 0, func(ctx context.Context, progress func(service.Progress)) (any, error) {
+		return s.streamProgress(a, r, 0, func(ctx context.Context, progress func(service.Progress)) (any, error) {
 			m, err := s.deployer.Upload(ctx, module, progress)
-			last := api.ModuleOf(m)
-			return api.UploadLine{Module: &last}, err
+			module := api.ModuleOf(m)
+			return api.UploadLine{Module: &module}, err
 		})
 	}
 	if err := a.takeStatus(0); err != nil {
@@ -196,7 +215,7 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 	}
 	var d api.Deployment
 	if err := service.DecodeJSON(body, &d); err != nil {
-		return about("the deployment", err)
+		return prefixError("the deployment", err)
 	}
 	if d.Module == (service.Digest{}) {
 		return service.Errorf(service.KindInvalid, "the deployment names no module")
@@ -253,7 +272,7 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 		err = service.DecodeJSON(text, &v)
 	}
 	if err != nil {
-		return service.Limits{}, service.Settings{}, about("the parameters, which are limits and settings", err)
+		return service.Limits{}, service.Settings{}, prefixError("the parameters, which are limits and settings", err)
 	}
 	if err := v.Limits.WithDefaults().Validate(); err != nil {
 		return service.Limits{}, service.Settings{}, err
@@ -274,26 +293,29 @@ func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error 
 		}
 		return s.showService(a, status)
 	}
-	return s.inLines(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(service.Progress)) (any, error) {
+	return s.streamProgress(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(service.Progress)) (any, error) {
 		d.Progress = progress
 		status, err := s.deployer.Deploy(ctx, d)
 		if err != nil {
 			return nil, err
 		}
-		last := api.ServiceOf(status)
-		return api.DeployLine{Service: &last}, nil
+		deployed := api.ServiceOf(status)
+		return api.DeployLine{Service: &deployed}, nil
 	})
 }
 
-// inLines does something that takes long and answers with lines: its progress, as
-// it comes, and at the end the last line that work returns, or its problem. The last line
-// may hold a manifest and so many shards; there is room for it before the work begins.
-func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx context.Context, progress func(service.Progress)) (last any, err error)) error {
+// work is something that takes long and says how far it has come. Its result is a line of an answer.
+type work func(ctx context.Context, progress func(service.Progress)) (line any, err error)
+
+// streamProgress does work and answers with lines: its progress, as it comes, and at the end
+// its result or its problem. The result may hold a manifest and so many shards; room for that is taken
+// before the work begins.
+func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work) error {
 	if err := a.takeStatus(shards); err != nil {
 		return err
 	}
 	type result struct {
-		last any
+		line any
 		err  error
 	}
 	// Progress is for show: what does not fit is left out, so that a client that
@@ -303,20 +325,20 @@ func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx c
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	go func() { // ends with the work, which ends soon after ctx
-		last, err := work(ctx, func(p service.Progress) {
+		line, err := do(ctx, func(p service.Progress) {
 			select {
 			case progress <- p:
 			default:
 			}
 		})
-		done <- result{last, err}
+		done <- result{line, err}
 	}()
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentLines)
 	a.limitWrite(0)
 	a.WriteHeader(http.StatusOK)
-	line := func(l any) {
-		text, _ := json.Marshal(l) // of types that encode
+	write := func(line any) {
+		text, _ := json.Marshal(line) // of types that encode
 		a.limitWrite(len(text))
 		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the work
 		_ = a.flush()
@@ -324,24 +346,24 @@ func (s *Server) inLines(a *answer, r *http.Request, shards int, work func(ctx c
 	for {
 		select {
 		case p := <-progress:
-			line(api.DeployLine{Progress: &p})
+			write(api.DeployLine{Progress: &p})
 		case res := <-done:
 			for len(progress) > 0 {
 				p := <-progress
-				line(api.DeployLine{Progress: &p})
+				write(api.DeployLine{Progress: &p})
 			}
 			if res.err != nil {
 				p := s.problem(res.err, a.id, a.about...)
-				res.last = api.DeployLine{Problem: &p}
+				res.line = api.DeployLine{Problem: &p}
 			}
-			line(res.last)
+			write(res.line)
 			return nil
 		}
 	}
 }
 
-// about says what a malformed thing is, in front of what is wrong with it.
-func about(what string, err error) error {
+// prefixError says what a malformed thing is, in front of what is wrong with it.
+func prefixError(what string, err error) error {
 	var e *service.Error
 	if !errors.As(err, &e) {
 		return err

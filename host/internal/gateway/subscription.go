@@ -28,20 +28,20 @@ type subscription struct {
 	granted chan struct{} // has one when credits came since it was last looked at
 }
 
-// batch is what a subscription has for the sender: its first word, events, or its
-// last word.
+// batch is what a subscription has for the sender: events, or another message, such as
+// that it has begun or ended.
 type batch struct {
-	sub    *subscription
-	word   []byte // a whole message, or nil
-	events []event
-	held   holding // for them
+	sub     *subscription
+	message []byte // a whole one, or nil
+	events  []event
+	held    holding // for them
 }
 
 // send encodes and queues a batch. The events are shared with others who read
 // the log, so small ones are copied once, behind the head.
 func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
-	if b.word != nil {
-		return buf, k.send(b.word)
+	if b.message != nil {
+		return buf, k.send(b.message)
 	}
 	defer k.flight.drop(&b.held)
 	for i := range b.events {
@@ -86,7 +86,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	if err := sub.grant(m.Credits); err != nil {
 		return err
 	}
-	if sub.ended, err = t.k.flight.subscribe(readerRoom(&sel) + 4*len(m.ID)); err != nil { // the id is in its head and its words
+	if sub.ended, err = t.k.flight.subscribe(readerRoom(&sel) + 4*len(m.ID)); err != nil { // the id is in its head and its messages
 		return err
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
@@ -116,7 +116,7 @@ func (t *stream) credit(m *api.ClientMessage) error {
 	return sub.grant(m.Credits)
 }
 
-// unsubscribe asks the subscription to end; its last word answers.
+// unsubscribe asks the subscription to end; its last message answers.
 func (t *stream) unsubscribe(m *api.ClientMessage) error {
 	sub, err := t.find(m.ID)
 	if err != nil {
@@ -181,7 +181,7 @@ func (s *subscription) run(ctx context.Context) {
 		last = api.OpUnsubscribed
 	}
 	if err == nil {
-		err = s.give(ctx, batch{sub: s, word: first})
+		err = s.give(ctx, batch{sub: s, message: first})
 	}
 	for err == nil {
 		var credits int64
@@ -195,7 +195,7 @@ func (s *subscription) run(ctx context.Context) {
 		}
 		if len(events) == 0 {
 			if c, ok := s.feed.checkpoint(ctx); ok {
-				err = s.give(ctx, batch{sub: s, word: api.AppendCheckpoint(nil, s.id, c.String())})
+				err = s.give(ctx, batch{sub: s, message: api.AppendCheckpoint(nil, s.id, c.String())})
 			}
 			continue
 		}
@@ -219,8 +219,8 @@ func (s *subscription) run(ctx context.Context) {
 		p := s.t.s.problem(err, s.t.id, s.t.about...)
 		problem = &p
 	}
-	// Whatever this returns, the connection ends or the word was given.
-	_ = s.give(s.t.ctx, batch{sub: s, word: api.AppendProblem(nil, last, s.id, problem)})
+	// Whatever this returns, the connection ends or the message was given.
+	_ = s.give(s.t.ctx, batch{sub: s, message: api.AppendProblem(nil, last, s.id, problem)})
 }
 
 // written waits until the sender is through with what it was given.

@@ -51,8 +51,8 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.waiting.Go(func() { sub.run(ctx) })
-		if b := <-s.batches; string(b.word) != `{"op":"subscribed","id":"s","cursor":"`+cursorOf("bank", 0)+`"}` {
-			t.Errorf("the first word is %q", b.word)
+		if b := <-s.batches; string(b.message) != `{"op":"subscribed","id":"s","cursor":"`+cursorOf("bank", 0)+`"}` {
+			t.Errorf("the first message is %q", b.message)
 		}
 		for n := 1; n < 5; n++ {
 			b := <-s.batches
