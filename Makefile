@@ -97,8 +97,6 @@ crash: $(RUNTESTS) ## kill -9 a loaded host at random moments: ROUNDS=50, SEED=n
 
 prove: $(RUNTESTS) ## all proofs at full length: kills, power cuts, damaged files, models, linearizability, hostile services; TIME=3m for each that is timed
 	$(PROVE) $(PROOFS) $(LENGTH)
-	@# This one has flags of its own.
-	$(TEST) -count=1 -timeout 60m -v -run '^TestModel$$' ./journal/pebbleindex -model.time 3m
 
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz

@@ -9,9 +9,11 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 func TestRun(t *testing.T) {
+	raced.Skip(t, "it compiles a Go guest, and the tests of host have its concurrency")
 	var out strings.Builder
 	options := host.Options{Dir: t.TempDir()}
 	options.Limits.CompileTime = 10 * time.Minute // under the race detector, beside other tests

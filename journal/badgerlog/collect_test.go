@@ -38,6 +38,7 @@ func sizeOf(t *testing.T, dir string) (bytes int64) {
 
 // What was deleted takes no room any more when it has been compacted, whether the log was closed in between or not.
 func TestDeletedBlocksGiveTheirSpaceBack(t *testing.T) {
+	prove.SkipShort(t, "it writes and collects files")
 	t.Parallel()
 	for name, reopened := range map[string]bool{"open": false, "reopened": true} {
 		t.Run(name, func(t *testing.T) {
@@ -117,6 +118,7 @@ func TestReadersKeepWhatTheyRead(t *testing.T) {
 
 // Whatever is removed of what, and written meanwhile, all that was not removed stays, and what was removed stays away.
 func TestCollections(t *testing.T) {
+	prove.SkipShort(t, "it writes and collects files")
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(prove.Seed(t), 6))
 	dir := t.TempDir()

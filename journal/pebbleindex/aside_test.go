@@ -15,6 +15,7 @@ import (
 // A store that has met damage, in a read or in a compaction that ended it, is set aside: it is empty and
 // good, and the damaged files are beside it, those of the latest damage only.
 func TestSetAside(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := filepath.Join(t.TempDir(), "index")
 	s := openTest(t, dir, unhurried())
@@ -80,6 +81,7 @@ func TestSetAside(t *testing.T) {
 
 // Who makes a damaged store empty has a good one.
 func TestClearMendsDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	s := openTest(t, dir, unhurried())

@@ -15,6 +15,7 @@ import (
 
 // Whatever comes together with Close is done or refused.
 func TestCloseAtAnyTime(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	for range 30 {
 		s := openTest(t, t.TempDir(), small())
@@ -44,6 +45,7 @@ func TestCloseAtAnyTime(t *testing.T) {
 
 // Who scans goes on while the store is cleared, and sees what was there.
 func TestClearDuringAScan(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := openTest(t, t.TempDir(), small())
 	fillTest(t, s, 1000, 0)
@@ -65,6 +67,7 @@ func TestClearDuringAScan(t *testing.T) {
 
 // An error of yield is returned as it is. What a caller appends to what a scan yields is not seen by others.
 func TestWhatAScanYields(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := openTest(t, t.TempDir(), small())
 	fillTest(t, s, 1000, 0)
@@ -96,6 +99,7 @@ func TestWhatAScanYields(t *testing.T) {
 
 // Keys are counted by their number, over openings, deletions, ranges that are deleted, and compactions.
 func TestCounts(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	dir := t.TempDir()
 	want := int64(0)
@@ -151,6 +155,7 @@ func TestCounts(t *testing.T) {
 
 // Blocks and what is not written yet have the memory that they may have, and no more.
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	o := Options{MemoryBytes: MinMemory}
 	s := openTest(t, t.TempDir(), o)

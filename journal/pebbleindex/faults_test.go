@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/goleak"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -77,8 +78,9 @@ func (h *history) found(s *Store) error {
 // The n-th operation that writes to files fails, and all that follow, for each n. The store says so, or can do without it.
 // When it is opened again, it has the beginning of what it was given, with all that Delete has said to be safe.
 func TestFailedWrites(t *testing.T) {
+	t.Parallel()
 	t.Cleanup(func() { leftBehind = append(leftBehind, goleak.IgnoreCurrent()) })
-	seed := seedOf(t)
+	seed := prove.Seed(t)
 	step := 1
 	if testing.Short() {
 		step = 5
@@ -103,7 +105,7 @@ func TestFailedWrites(t *testing.T) {
 		}
 		switch {
 		case err != nil && (!failed.Load() || !failedTest(err)):
-			t.Fatalf("-model.seed %d, operation %d: %v", seed, n, err)
+			t.Fatalf("-prove.seed=%d, operation %d: %v", seed, n, err)
 		case err == nil && !failed.Load():
 			t.Logf("%d operations", n-1)
 			return
@@ -119,7 +121,7 @@ func TestFailedWrites(t *testing.T) {
 				err = errors.Join(h.found(s), s.Check(t.Context()), s.Close())
 			}
 			if err != nil {
-				t.Fatalf("-model.seed %d, operation %d, %s: %v", seed, n, what, err)
+				t.Fatalf("-prove.seed=%d, operation %d, %s: %v", seed, n, what, err)
 			}
 		}
 	}
@@ -127,8 +129,9 @@ func TestFailedWrites(t *testing.T) {
 
 // An operation that reads fails once: no read is wrong, and that the system cannot read is no damage.
 func TestFailedReads(t *testing.T) {
+	t.Parallel()
 	t.Cleanup(func() { leftBehind = append(leftBehind, goleak.IgnoreCurrent()) })
-	seed := seedOf(t)
+	seed := prove.Seed(t)
 	ctx := t.Context()
 	disk := vfs.NewMem()
 	o := small()
@@ -151,18 +154,18 @@ func TestFailedReads(t *testing.T) {
 		s, err := Open(storeDir, o)
 		if err != nil {
 			if !failedTest(err) {
-				t.Fatalf("-model.seed %d, operation %d: %v", seed, n, err)
+				t.Fatalf("-prove.seed=%d, operation %d: %v", seed, n, err)
 			}
 			continue
 		}
 		for key, value := range want {
 			got, ok, err := s.Get(ctx, []byte(key))
 			if err != nil && !failedTest(err) || err == nil && (!ok || string(got) != value) {
-				t.Fatalf("-model.seed %d, operation %d: %q is %.20q, %v, %v", seed, n, key, got, ok, err)
+				t.Fatalf("-prove.seed=%d, operation %d: %q is %.20q, %v, %v", seed, n, key, got, ok, err)
 			}
 		}
 		if err := s.Check(ctx); err != nil && journal.KindOf(err) != journal.KindInternal {
-			t.Fatalf("-model.seed %d, operation %d: %v", seed, n, err)
+			t.Fatalf("-prove.seed=%d, operation %d: %v", seed, n, err)
 		}
 		closeTest(t, s)
 		if count.Load() < n {
@@ -174,7 +177,8 @@ func TestFailedReads(t *testing.T) {
 
 // A loss of power at any time leaves the beginning of what the store was given.
 func TestLossOfPower(t *testing.T) {
-	seed := seedOf(t)
+	t.Parallel()
+	seed := prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	for range 20 {
 		disk := vfs.NewCrashableMem()
@@ -193,7 +197,7 @@ func TestLossOfPower(t *testing.T) {
 		s := openTest(t, storeDir, o)
 		err := h.work(s, random{rand.New(rand.NewPCG(rng.Uint64(), 2))})
 		if err = errors.Join(err, s.Close()); err != nil {
-			t.Fatalf("-model.seed %d: %v", seed, err)
+			t.Fatalf("-prove.seed=%d: %v", seed, err)
 		}
 		h.safe = 0 // what was safe when the power went is not known here; TestFailedWrites knows
 		select {
@@ -204,13 +208,14 @@ func TestLossOfPower(t *testing.T) {
 		}
 		s = openTest(t, storeDir, o)
 		if err := errors.Join(h.found(s), s.Check(t.Context()), s.Close()); err != nil {
-			t.Fatalf("-model.seed %d, after %d operations: %v", seed, at, err)
+			t.Fatalf("-prove.seed=%d, after %d operations: %v", seed, at, err)
 		}
 	}
 }
 
 // The disk is full while a table is written: the store says so, and what is behind is refused; nothing waits for ever.
 func TestAFullDisk(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	disk := vfs.NewMem()
 	var full atomic.Bool
@@ -251,6 +256,7 @@ func TestAFullDisk(t *testing.T) {
 // Pebble gives up: the process goes on, whoever calls has the error, the store is abandoned and counted, and the
 // next Open finds that it is damaged.
 func TestPebbleGivesUp(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	for name, giveUp := range map[string]func(*Store){
 		"on a goroutine of its own": func(s *Store) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -17,12 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
-)
-
-var (
-	modelSeed = flag.Uint64("model.seed", 0, "repeat a random test from this seed; 0 takes a new one")
-	modelFor  = flag.Duration("model.time", 2*time.Second, "how long TestModel goes on")
 )
 
 func TestMain(m *testing.M) {
@@ -211,18 +206,10 @@ func (r random) read(s *Store, m model) error {
 	return nil
 }
 
-func seedOf(t *testing.T) uint64 {
-	seed := *modelSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-model.seed %d", seed)
-	return seed
-}
-
 // Random operations do to a store what they do to a map.
 func TestModel(t *testing.T) {
-	seed := seedOf(t)
+	t.Parallel()
+	length, seed := prove.Time(t, 2*time.Second, 3*time.Minute), prove.Seed(t)
 	ctx := context.Background()
 	r := random{rand.New(rand.NewPCG(seed, 1))}
 	dir := t.TempDir()
@@ -231,11 +218,11 @@ func TestModel(t *testing.T) {
 	check := func(what string, err error) {
 		t.Helper()
 		if err != nil {
-			t.Fatalf("-model.seed %d: %s: %v", seed, what, err)
+			t.Fatalf("-prove.seed=%d: %s: %v", seed, what, err)
 		}
 	}
 	operations := 0
-	for end := time.Now().Add(*modelFor); time.Now().Before(end); operations++ {
+	for end := time.Now().Add(length); time.Now().Before(end); operations++ {
 		switch k := r.IntN(1000); {
 		case k < 300:
 			check("update", s.Update(ctx, r.pairs(m)))

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -33,6 +34,7 @@ func fillTest(t testing.TB, s *Store, keys, g int) {
 
 // Updates of all sizes replace what earlier ones wrote, in one process and after it.
 func TestUpdatesReplaceEachOther(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	want := model{}
@@ -60,6 +62,7 @@ func TestUpdatesReplaceEachOther(t *testing.T) {
 
 // Who reads while there are updates, flushes and merges sees each update whole or not at all.
 func TestReadersSeeWholeUpdates(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	s := openTest(t, t.TempDir(), small())
 	const keys, updates, readers = 40, 300, 3
@@ -113,7 +116,8 @@ func TestReadersSeeWholeUpdates(t *testing.T) {
 // Whatever happens to a file, nothing is read that was at no time there. It is an error of the right kind, or Pebble
 // finds the state of an earlier time. Damage that a read finds is remembered, and the next Open says so.
 func TestDamage(t *testing.T) {
-	seed := seedOf(t)
+	t.Parallel()
+	seed := prove.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	ctx := context.Background()
 	made := t.TempDir()
@@ -150,7 +154,7 @@ func TestDamage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := fmt.Sprintf("-model.seed %d, case %d, %s", seed, i, name)
+		at := fmt.Sprintf("-prove.seed=%d, case %d, %s", seed, i, name)
 		damageFileAt(t, rng, filepath.Join(dir, name))
 		s, err := Open(dir, o)
 		if err != nil {
@@ -215,6 +219,7 @@ func damageFileAt(t *testing.T, rng *rand.Rand, path string) {
 // A compaction that meets damage ends the store with an error, which the next update gets; the process
 // goes on.
 func TestACompactionMeetsDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	s := openTest(t, dir, unhurried())
@@ -270,6 +275,7 @@ func damageTable(t *testing.T, dir string) string {
 
 // While there is no room for a compaction, updates and reads go on; then it is made.
 func TestNoRoomForACompaction(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	o := small()
 	var full atomic.Bool
@@ -313,6 +319,7 @@ func TestNoRoomForACompaction(t *testing.T) {
 
 // What a crash left of a Clear is removed, and nothing else.
 func TestLeftovers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openTest(t, dir, small())
 	fillTest(t, s, 10, 0)
@@ -342,6 +349,7 @@ func TestLeftovers(t *testing.T) {
 
 // A store that is open for reading only, or closed, refuses what it has to.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	s := openTest(t, dir, small())

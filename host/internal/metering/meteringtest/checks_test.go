@@ -8,6 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // stretch calls "run" of a rewritten module in the slow interpreter. It acts as a host that wants to
@@ -47,6 +48,7 @@ func stretch(t *testing.T, module []byte, steps int, args ...uint64) (longest in
 const longest = 3 * (metering.MaxPiece + 256 + metering.MaxLight)
 
 func TestNothingRunsLongWithoutACheck(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	load := testguest.Load32(0)
 	loads := func(n int) []byte { return testguest.Code(testguest.Get(0), bytes.Repeat(load, n), testguest.Set(0)) }
 	for _, c := range []struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
@@ -36,6 +37,7 @@ func (s *bytesSource) Uint64() uint64 {
 // FuzzGenerated compares valid modules with the slow interpreter, on both engines, original and
 // rewritten.
 func FuzzGenerated(f *testing.F) {
+	raced.Skip(f, "it has one goroutine")
 	for i := range 10 {
 		f.Add([]byte{byte(i), byte(i * 37), 3, 4, 5, 6, 7, 8, 9, 10}, uint32(i), uint32(1000*i))
 	}
@@ -78,6 +80,7 @@ func corpus(f *testing.F) [][]byte {
 // rewritten, and an invalid one does not become valid. Calls have the same results, original or
 // rewritten, on both engines, for the same fuel.
 func FuzzModules(f *testing.F) {
+	raced.Skip(f, "it has one goroutine")
 	for _, m := range corpus(f) {
 		f.Add(m, uint64(3))
 	}

@@ -9,12 +9,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // A module that grows beyond the limit is refused while it is written, and the error says how large
 // it had become. A module that is not refused is within the limit. In both cases memory is bounded by
 // the size of the module.
 func TestGrowthIsBounded(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	const size = 256 << 10
 	refused := 0
 	for _, b := range testguest.Growers(size) {

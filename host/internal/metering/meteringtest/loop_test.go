@@ -7,11 +7,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
 // A loop that asks for fuel keeps the values of its locals, of all types: the bits of signalling NaNs,
 // and more locals than are copied.
 func TestLoopsKeepTheirLocals(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	const many = 80
 	locals := slices.Concat(
 		testguest.Types(testguest.I32, wasmbin.F32, wasmbin.F32, wasmbin.F64, wasmbin.F64, testguest.I64),
@@ -62,6 +64,7 @@ func TestLoopsKeepTheirLocals(t *testing.T) {
 
 // Branches out of loops go to the right constructs, also unreachable ones.
 func TestBranchesOutOfLoops(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	const i32 = byte(wasmbin.I32)
 	equals := func(n int32) []byte {
 		return testguest.Code(testguest.Get(0), testguest.I32Const(n), testguest.Op(0x46))

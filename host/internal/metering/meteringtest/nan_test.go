@@ -10,6 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 	"github.com/tetratelabs/wazero"
 )
 
@@ -180,6 +181,7 @@ func (p *floats) unary() {
 
 // Results of arithmetic are canonical wherever their bits can be seen, and nothing else changes.
 func TestNaNsAreCanonicalWhereTheyShow(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	ctx := context.Background()
 	r, err := NewRuntime(ctx, Compiler)
 	if err != nil {
@@ -237,6 +239,7 @@ func TestNaNsAreCanonicalWhereTheyShow(t *testing.T) {
 
 // Lanes are canonical too, even if the next instruction reads them as lanes of another width.
 func TestNaNsOfLanesAreCanonical(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	vector := func(lo, hi uint64) []byte {
 		return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64([]byte{0xfd, 12}, lo), hi)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 	"github.com/tetratelabs/wazero/api"
 )
 
@@ -122,6 +123,7 @@ func deep() map[string]func(b *testguest.Builder) {
 // THREATS, Calls: deep recursion with many locals ends as "stack exhausted". Until then, wazero's own
 // stack is at most [StackMultiple] times what was counted.
 func TestDeepRecursionEndsAtTheLimit(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	const stack = 1 << 20
 	for name, build := range deep() {
 		t.Run(name, func(t *testing.T) {
@@ -177,6 +179,7 @@ func callWithZeros(ctx context.Context, in api.Module) error {
 
 // Tail calls take no stack, however many, if the arguments are passed in registers.
 func TestTailCallsTakeNoStack(t *testing.T) {
+	raced.Skip(t, "it has one goroutine")
 	var b testguest.Builder
 	b.Func(i32s, i32s, nil, testguest.Get(0), testguest.I32Eqz, testguest.If(testguest.I32Const(7), testguest.Return),
 		testguest.Get(0), testguest.I32Const(1), testguest.I32Sub, testguest.Op(0x12, 0))
