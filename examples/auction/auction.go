@@ -1,7 +1,6 @@
-// Package auction is a service from start to finish: its rules, its tests, its
-// module. Each entity is one lot. It shows what handlers of an event-sourced
-// service look like when time matters: the clock is that of the command, so a
-// lot that is rebuilt from its events years later has closed at the same moment.
+// Package auction is a complete service: rules, tests and module. Each entity is one lot. It shows handlers of an
+// event-sourced service that depend on time: the clock is the command's, so a lot that is rebuilt from its events
+// years later has closed at the same moment.
 package auction
 
 import (
@@ -15,21 +14,21 @@ import (
 type Lot struct {
 	Title   string    `json:"title"`
 	Closes  time.Time `json:"closes"`
-	Highest int64     `json:"highest"` // bid so far, in cents; 0 is none
+	Highest int64     `json:"highest"` // bid so far, in cents; 0 means none
 	Leader  string    `json:"leader"`
 	Bids    int       `json:"bids"`
 	Sold    bool      `json:"sold"`
 }
 
-// The events: what happened. They are facts and carry all that is needed to apply
-// them again, such as a time that was computed when the command ran.
+// Events: what happened. They contain all that is needed to apply them again, such as a time that was computed when
+// the command ran.
 type (
-	// Offered says that a lot was put up.
+	// Offered says that a lot was offered.
 	Offered struct {
 		Title  string    `json:"title"`
 		Closes time.Time `json:"closes"`
 	}
-	// BidPlaced says that somebody leads now.
+	// BidPlaced says that there is a new highest bid.
 	BidPlaced struct {
 		Bidder string `json:"bidder"`
 		Amount int64  `json:"amount"`
@@ -38,7 +37,7 @@ type (
 	Extended struct {
 		Closes time.Time `json:"closes"`
 	}
-	// Sold says that the hammer fell.
+	// Sold says that the auction ended.
 	Sold struct {
 		Winner string `json:"winner"`
 		Amount int64  `json:"amount"`
@@ -57,9 +56,9 @@ func (e Extended) Apply(l *Lot) { l.Closes = e.Closes }
 // Apply implements guest.Event.
 func (Sold) Apply(l *Lot) { l.Sold = true }
 
-// The commands: what somebody wants.
+// Commands: what a client asks for.
 type (
-	// Offer puts a lot up for some minutes.
+	// Offer offers a lot for some minutes.
 	Offer struct {
 		Title   string `json:"title"`
 		Minutes int    `json:"minutes"`
@@ -73,7 +72,7 @@ type (
 	Hammer struct{}
 )
 
-// A bid in the last minute gives everybody that minute again.
+// lastMinute is how long an auction goes on at least after a bid.
 const lastMinute = time.Minute
 
 // Service is what the host runs.

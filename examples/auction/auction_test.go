@@ -8,14 +8,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
 )
 
-// The rules, natively: no module, no host, and the clock is the test's.
+// The rules, natively: without module and host, and with a clock that the test sets.
 func TestAnAuctionFromOfferToHammer(t *testing.T) {
 	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	end := noon.Add(10 * time.Minute)
 	guesttest.Given(t, auction.Service, "clock").At(noon).
 		When("bid", auction.Bid{Bidder: "Ada", Amount: 1}).Rejected("no_lot").
 		When("offer", auction.Offer{Title: "A clock", Minutes: 0}).Rejected("bad_offer").
-		When("offer", auction.Offer{Title: "A clock", Minutes: 10}).Then(auction.Offered{Title: "A clock", Closes: end}).
+		When("offer", auction.Offer{Title: "A clock", Minutes: 10}).Then(auction.Offered{Title: "A clock",
+		Closes: end}).
 		When("offer", auction.Offer{Title: "A clock", Minutes: 10}).Rejected("already_offered").
 		When("bid", auction.Bid{Bidder: "Ada", Amount: 100}).Then(auction.BidPlaced{Bidder: "Ada", Amount: 100}).
 		When("bid", auction.Bid{Bidder: "Grace", Amount: 100}).Rejected("too_low").
@@ -28,7 +29,8 @@ func TestAnAuctionFromOfferToHammer(t *testing.T) {
 		When("hammer", auction.Hammer{}).Then(auction.Sold{Winner: "Grace", Amount: 200}).
 		When("hammer", auction.Hammer{}).Rejected("no_lot").
 		Query("lot", nil).
-		Reply(auction.Lot{Title: "A clock", Closes: end.Add(59 * time.Second), Highest: 200, Leader: "Grace", Bids: 2, Sold: true})
+		Reply(auction.Lot{Title: "A clock", Closes: end.Add(59 * time.Second), Highest: 200, Leader: "Grace", Bids: 2,
+			Sold: true})
 }
 
 func TestNobodyBids(t *testing.T) {

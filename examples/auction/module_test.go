@@ -14,7 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// The service as a module in a real host, across a restart.
+// The service runs as a module in a real host, and keeps its state across a restart.
 func TestAuctionInAHost(t *testing.T) {
 	raced.Skip(t, "it compiles a Go guest, and the tests of host have its concurrency")
 	h := hosttest.New(t)
@@ -37,7 +37,8 @@ func TestAuctionInAHost(t *testing.T) {
 	h.Restart()
 	refused(t, "too_low")(send("bid", `{"bidder":"Grace","amount":100}`))
 	refused(t, "too_early")(send("hammer", `{}`))
-	if l, err := send("bid", `{"bidder":"Grace","amount":10000}`); err != nil || l.Leader != "Grace" || l.Bids != 2 || l.Highest != 10000 {
+	if l, err := send("bid", `{"bidder":"Grace","amount":10000}`); err != nil || l.Leader != "Grace" || l.Bids != 2 ||
+		l.Highest != 10000 {
 		t.Fatalf("bid after the restart: %+v, %v", l, err)
 	}
 }

@@ -1,5 +1,5 @@
-// Command embed runs a Bulkhead host inside a program of its own: it deploys a bank,
-// sends two commands, asks for the balance and reads the events.
+// Command embed runs a Bulkhead host inside its own process: it deploys a bank, sends two commands, asks for the
+// balance and reads the events.
 //
 //	make guests && go run ./examples/embed build/guests/bank.wasm
 package main
@@ -30,7 +30,7 @@ func run(ctx context.Context, out io.Writer, options host.Options, bank []byte) 
 	if err != nil {
 		return err
 	}
-	defer h.Close(ctx) // whatever it says: what was sent is on disk already
+	defer h.Close(ctx) // the error does not matter: what was sent is already on disk
 	if _, err := h.Deploy(ctx, service.Deployment{Service: "bank", Module: bank}); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func run(ctx context.Context, out io.Writer, options host.Options, bank []byte) 
 		{ID: "1", Service: "bank", Key: "alice", Type: "open", Data: []byte(`{"owner":"Alice"}`)},
 		{ID: "2", Service: "bank", Key: "alice", Type: "deposit", Data: []byte(`{"amount":100}`)},
 	} {
-		if _, err := h.Send(ctx, c); err != nil { // nil: on disk, maybe by an earlier run
+		if _, err := h.Send(ctx, c); err != nil { // nil: on disk, perhaps since an earlier run
 			return err
 		}
 	}
@@ -51,7 +51,7 @@ func run(ctx context.Context, out io.Writer, options host.Options, bank []byte) 
 	if err != nil {
 		return err
 	}
-	events, err := stream.Next(ctx, 10) // waits if there is none
+	events, err := stream.Next(ctx, 10) // waits until there is an event
 	for _, e := range events {
 		fmt.Fprintf(out, "%d %s %s\n", e.Position, e.Type, e.Data)
 	}

@@ -1,13 +1,12 @@
-// Command follow keeps a read model of a bank up to date from outside: it follows
-// the bank's events over HTTP and prints the richest accounts whenever they
-// change. It uses nothing but the standard library, so it is also what a client
-// in another language has to do.
+// Command follow keeps a read model of a bank up to date from outside: it follows the bank's events over HTTP and
+// prints the richest accounts whenever they change. It uses only the standard library, so it also shows what a
+// client in another language must do.
 //
 //	go run ./examples/follow [-host http://127.0.0.1:8080]
 //
-// The last id that the host gave is all that it has to remember: when the connection
-// or the host goes away it asks for what came after that, and misses nothing. With a filter the
-// host gives ids without an event, too, so that it does not fall behind where nothing passes.
+// It needs to remember only the last id that the host sent. When the connection or the host goes away, it asks for
+// the events after that id, and misses nothing. If a stream has a filter, the host also sends ids without an event,
+// so that the client's id advances even where no event passes.
 package main
 
 import (
@@ -51,13 +50,13 @@ type event struct {
 	Data    struct{ Amount int64 }
 }
 
-// richest is the read model: derived, and made again from the start at each start.
+// richest is the read model. It is derived from events, and rebuilt at each start.
 type richest struct {
 	balances map[string]int64
 	top      []string
 }
 
-// apply takes one event in, and reports whether the order of the first three changed.
+// apply adds an event, and reports whether the order of the first three changed.
 func (r *richest) apply(e event) bool {
 	switch e.Type {
 	case "deposited":
@@ -88,8 +87,8 @@ func (r *richest) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// follow calls each with every event from the first on, until ctx ends or each
-// fails. A connection that ends is made again, from where the last one had come to.
+// follow calls each with every event from the first on, until ctx ends or each returns an error. When a connection
+// ends, it connects again and continues after the last event.
 func follow(ctx context.Context, url string, each func(event) error) error {
 	cursor := ""
 	for {
@@ -105,7 +104,7 @@ func follow(ctx context.Context, url string, each func(event) error) error {
 	}
 }
 
-// errEnded is a connection that ended, for whatever reason.
+// errEnded says that a connection ended, for any reason.
 var errEnded = fmt.Errorf("the stream ended")
 
 // stream reads one connection of server-sent events.
@@ -120,7 +119,7 @@ func stream(ctx context.Context, url string, cursor *string, each func(event) er
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return errEnded // not there yet, or not there any more
+		return errEnded // the host is not there now
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 400 && resp.StatusCode < 500 {
@@ -128,8 +127,8 @@ func stream(ctx context.Context, url string, cursor *string, each func(event) er
 		return fmt.Errorf("%s: %s", resp.Status, problem)
 	}
 	lines := bufio.NewReader(resp.Body)
-	id := ""      // of the message that is being read
-	last := false // it says why the stream ends
+	id := ""      // of the current message
+	last := false // the message says why the stream ends
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {

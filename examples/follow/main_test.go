@@ -18,8 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// The example against the real program, which is killed in the middle and comes
-// back on the same address.
+// The example misses nothing when the real program is killed and started again on the same address.
 func TestFollowMissesNothing(t *testing.T) {
 	prove.SkipShort(t, "it starts a whole host")
 	b := build(t)
@@ -60,10 +59,12 @@ func TestFollowMissesNothing(t *testing.T) {
 	}
 }
 
-// What a host says last is no event: it ends the following.
+// The host's last message on a stream is not an event: it ends the following.
 func TestTheLastWordIsNoEvent(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "id: 1\ndata: {\"type\":\"opened\",\"id\":\"1\"}\n\nevent: problem\ndata: {\"type\":\"urn:bulkhead:problem:not-found\"}\n\n")
+		_, _ = io.WriteString(w,
+			"id: 1\ndata: {\"type\":\"opened\",\"id\":\"1\"}\n\nevent: problem\ndata: "+
+				"{\"type\":\"urn:bulkhead:problem:not-found\"}\n\n")
 	}))
 	defer s.Close()
 	var seen []string
@@ -73,19 +74,21 @@ func TestTheLastWordIsNoEvent(t *testing.T) {
 	}
 }
 
-// built is the program and the bank, and where the program shall listen.
+// built has the program and the bank's module, and the address on which the program listens.
 type built struct{ program, bank, data, address string }
 
 func build(t *testing.T) built {
 	t.Helper()
 	dir := t.TempDir()
-	b := built{program: filepath.Join(dir, "bulkhead"), bank: filepath.Join(dir, "bank.wasm"), data: filepath.Join(dir, "data")}
+	b := built{program: filepath.Join(dir, "bulkhead"), bank: filepath.Join(dir, "bank.wasm"),
+		data: filepath.Join(dir, "data")}
 	for _, c := range []struct {
 		env  []string
 		args []string
 	}{
 		{nil, []string{"build", "-o", b.program, "../../host/cmd/bulkhead"}},
-		{[]string{"GOOS=wasip1", "GOARCH=wasm"}, []string{"build", "-buildmode=c-shared", "-o", b.bank, "../../plugins/bank/wasm"}},
+		{[]string{"GOOS=wasip1", "GOARCH=wasm"}, []string{"build", "-buildmode=c-shared", "-o", b.bank,
+			"../../plugins/bank/wasm"}},
 	} {
 		cmd := exec.Command("go", c.args...)
 		cmd.Env = append(os.Environ(), c.env...)
@@ -122,7 +125,8 @@ func (b *built) serve(t *testing.T) *exec.Cmd {
 
 func (b *built) bulkhead(t *testing.T, args ...string) {
 	t.Helper()
-	if out, err := exec.Command(b.program, append(args, "--host", "http://"+b.address)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(b.program,
+		append(args, "--host", "http://"+b.address)...).CombinedOutput(); err != nil {
 		t.Errorf("bulkhead %v: %v\n%s", args, err, out)
 	}
 }

@@ -36,7 +36,8 @@ func init() { cmdline.register(flag.CommandLine) }
 
 func (f *flags) register(set *flag.FlagSet) {
 	set.BoolVar(&f.prove, "prove", false, "run proofs at full length")
-	set.IntVar(&f.rounds, "prove.rounds", 0, "with -prove: the number of rounds of each proof that counts rounds; 0 is the proof's own number")
+	set.IntVar(&f.rounds, "prove.rounds", 0,
+		"with -prove: the number of rounds of each proof that counts rounds; 0 is the proof's own number")
 	set.DurationVar(&f.time, "prove.time", 0, "with -prove: how long each timed proof runs; 0 is the proof's own time")
 	set.Uint64Var(&f.seed, "prove.seed", 0, "repeat the random choices of a run; 0 chooses a new seed")
 }

@@ -58,7 +58,8 @@ func TestLengths(t *testing.T) {
 			rounds := length(&tb, &f, 3, 50, f.rounds)
 			spent := length(&tb, &f, time.Second, time.Minute, f.time)
 			if tb.skipped != c.skipped || !tb.skipped && (rounds != c.rounds || spent != c.time) {
-				t.Errorf("%d rounds and %v, skipped %v; want %d and %v, %v", rounds, spent, tb.skipped, c.rounds, c.time, c.skipped)
+				t.Errorf("%d rounds and %v, skipped %v; want %d and %v, %v", rounds, spent, tb.skipped, c.rounds,
+					c.time, c.skipped)
 			}
 		})
 	}

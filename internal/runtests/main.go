@@ -5,10 +5,9 @@
 //
 // GO names another go command.
 //
-// The first form prints what `go test` prints, writes the times to FILE, and ends with
-// its exit code. It also fails when a package has tests and none of them ran, and
-// with -prove when there was no proof: a renamed test or a wrong -run must not pass. The second form prints the N slowest
-// tests of these files.
+// The first form prints what `go test` prints, writes the times to FILE, and ends with its exit code. It also fails
+// when a package has tests and none of them ran, and with -prove when there was no proof: a renamed test or a wrong
+// -run must not pass. The second form prints the N slowest tests of these files.
 package main
 
 import (
@@ -83,7 +82,8 @@ func run(w io.Writer, times string, args []string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	p := printer{w: w, verbose: slices.Contains(args, "-v"), race: slices.Contains(args, "-race"), prove: slices.Contains(args, "-prove")}
+	p := printer{w: w, verbose: slices.Contains(args, "-v"), race: slices.Contains(args, "-race"),
+		prove: slices.Contains(args, "-prove")}
 	readErr := p.read(out)
 	_, _ = io.Copy(io.Discard, out) // or go test would wait for us for ever
 	if err := errors.Join(cmd.Wait(), readErr, p.verdict()); err != nil {

@@ -32,7 +32,9 @@ const tests = "import \"testing\"\n\n"
 
 func TestRun(t *testing.T) {
 	prove.SkipShort(t, "it runs go test")
-	passing := "package a\n\n" + tests + "func TestQuick(t *testing.T) { t.Log(\"unseen\") }\n\nfunc TestSlow(t *testing.T) { t.Run(\"part\", func(t *testing.T) {}) }\n"
+	passing := "package a\n\n" + tests +
+		"func TestQuick(t *testing.T) { t.Log(\"unseen\") }\n\nfunc TestSlow(t *testing.T) { t.Run(\"part\", func(t " +
+		"*testing.T) {}) }\n"
 	for _, c := range []struct {
 		name, test string
 		args       []string
@@ -41,13 +43,22 @@ func TestRun(t *testing.T) {
 	}{
 		{name: "passes", test: passing, want: []string{"ok  \texample.org/m/a"}, not: []string{"unseen", "RUN"}},
 		{name: "verbose", test: passing, args: []string{"-v"}, want: []string{"unseen", "--- PASS: TestQuick"}},
-		{name: "no test is meant", test: passing, args: []string{"-run", "^TestRenamed$"}, err: "no test ran in example.org/m/a"},
-		{name: "no proof", test: "package a\n\nimport (\n\t\"flag\"\n\t\"testing\"\n)\n\nvar _ = flag.Bool(\"prove\", false, \"\")\n\nfunc TestQuick(t *testing.T) {}\n",
+		{name: "no test is meant", test: passing, args: []string{"-run", "^TestRenamed$"},
+			err: "no test ran in example.org/m/a"},
+		{name: "no proof",
+			test: "package a\n\nimport (\n\t\"flag\"\n\t\"testing\"\n)\n\nvar _ = flag.Bool(\"prove\", false, " +
+				"\"\")\n\nfunc TestQuick(t *testing.T) {}\n",
 			args: []string{"-v", "-prove"}, err: "these packages have no proof"},
-		{name: "fails", test: "package a\n\n" + tests + "func TestGood(t *testing.T) { t.Log(\"unseen\") }\n\nfunc TestBad(t *testing.T) { t.Error(\"why it fails\") }\n",
-			err: "exit status 1", want: []string{"why it fails", "--- FAIL: TestBad", "FAIL\texample.org/m/a"}, not: []string{"unseen"}},
-		{name: "panics", test: "package a\n\n" + tests + "func TestBad(t *testing.T) { panic(\"the panic\") }\n", err: "exit status 1", want: []string{"the panic", "a_test.go"}},
-		{name: "does not build", test: "package a\n\n" + tests + "func TestBad(t *testing.T) { undefined() }\n", err: "exit status 1", want: []string{"undefined: undefined"}},
+		{name: "fails",
+			test: "package a\n\n" + tests +
+				"func TestGood(t *testing.T) { t.Log(\"unseen\") }\n\nfunc TestBad(t *testing.T) { t.Error(\"why it " +
+				"fails\") }\n",
+			err: "exit status 1", want: []string{"why it fails", "--- FAIL: TestBad", "FAIL\texample.org/m/a"},
+			not: []string{"unseen"}},
+		{name: "panics", test: "package a\n\n" + tests + "func TestBad(t *testing.T) { panic(\"the panic\") }\n",
+			err: "exit status 1", want: []string{"the panic", "a_test.go"}},
+		{name: "does not build", test: "package a\n\n" + tests + "func TestBad(t *testing.T) { undefined() }\n",
+			err: "exit status 1", want: []string{"undefined: undefined"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			module(t, map[string]string{"a/a_test.go": c.test})
@@ -90,7 +101,9 @@ func TestTimesOfSubtests(t *testing.T) {
 }
 
 func TestSlowest(t *testing.T) {
-	module(t, map[string]string{"a/a_test.go": "package a\n\n" + tests + "func TestOne(t *testing.T) { t.Run(\"part\", func(*testing.T) {}) }\n"})
+	module(t,
+		map[string]string{"a/a_test.go": "package a\n\n" + tests +
+			"func TestOne(t *testing.T) { t.Run(\"part\", func(*testing.T) {}) }\n"})
 	var out bytes.Buffer
 	if err := run(&out, "times.json", []string{"./..."}); err != nil {
 		t.Fatalf("%v\n%s", err, &out)

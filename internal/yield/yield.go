@@ -1,6 +1,5 @@
-// Package yield has long work in memory let others run. Go takes a processor away from a
-// goroutine only after about ten milliseconds, and those that wait in the same processor's queue
-// stand still until then.
+// Package yield lets long work in memory yield the processor. Go interrupts a goroutine only after about ten
+// milliseconds, and until then the goroutines in the same processor's queue wait.
 package yield
 
 import (
@@ -10,14 +9,14 @@ import (
 	"unsafe"
 )
 
-// Step is after how many bytes work yields: copying and hashing that much takes about a tenth of
-// a millisecond.
+// Step is the number of bytes after which work yields. Copying and hashing that much takes about a tenth of a
+// millisecond.
 const Step = 128 << 10
 
-// Work counts what one goroutine has done. The zero value is ready.
+// Work counts the work of one goroutine. The zero value is ready.
 type Work struct{ bytes int }
 
-// Did notes work on so many bytes, and yields when a step is full.
+// Did records work on some bytes, and yields when a step is complete.
 func (w *Work) Did(bytes int) {
 	if w.bytes += bytes; w.bytes >= Step {
 		w.bytes = 0
@@ -25,9 +24,9 @@ func (w *Work) Did(bytes int) {
 	}
 }
 
-// Write writes p in steps to what does not fail, such as a hash. Go cannot interrupt the assembly
-// of hashes at all: one of 32 MiB would keep a processor for tens of milliseconds, and everybody
-// waiting for the garbage collector.
+// Write writes p in steps to a writer that cannot fail, such as a hash. Go cannot interrupt the assembly of hashes
+// at all: hashing 32 MiB at once would block a processor for tens of milliseconds, and with it everybody who waits
+// for the garbage collector.
 func Write(to io.Writer, p []byte) {
 	for len(p) > Step {
 		_, _ = to.Write(p[:Step])
@@ -37,15 +36,15 @@ func Write(to io.Writer, p []byte) {
 	_, _ = to.Write(p)
 }
 
-// Uncleared is new memory, of which length is 0 and capacity at least n. Unlike make it does not
-// clear the memory, which takes a millisecond for a few megabytes, in one step. What is in it is
-// unknown: append to it.
+// Uncleared returns new memory with length 0 and a capacity of at least n bytes. Unlike make it does not clear the
+// memory, which would take a millisecond for a few megabytes, in one step. Its contents are undefined: only append
+// to it.
 func Uncleared(n int) []byte {
 	if n < Step {
 		return make([]byte, 0, n)
 	}
 	var b strings.Builder
-	b.Grow(n) // "at least n bytes can be written to b without another allocation"
+	b.Grow(n) // documented: "at least n bytes can be written to b without another allocation"
 	b.WriteByte(0)
 	return unsafe.Slice(unsafe.StringData(b.String()), n)[:0]
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What is appended in steps is what append makes of it, at any length about a step.
+// Appending in steps gives the same as append, for all lengths near a step.
 func TestAppend(t *testing.T) {
 	all := make([]byte, 3*Step+2)
 	rng := rand.NewChaCha8([32]byte{1})
@@ -20,7 +20,7 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// What is written in steps is what is written at once.
+// Writing in steps gives the same as writing at once.
 func TestWrite(t *testing.T) {
 	all := bytes.Repeat([]byte("once more "), Step/3)
 	h := sha256.New()
@@ -30,7 +30,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// Uncleared memory takes what fits into it without being moved, up to its last byte.
+// Uncleared memory can be filled to its capacity without being moved.
 func TestUncleared(t *testing.T) {
 	for _, n := range []int{0, 1, Step - 1, Step, 5*Step + 7} {
 		b := Uncleared(n)
@@ -53,8 +53,8 @@ func TestUncleared(t *testing.T) {
 	}
 }
 
-// Long work lets others run on the same processor, without being interrupted. It yields often: now
-// and then the scheduler takes up again at once who has just yielded.
+// Others run on the same processor during long work, without an interrupt. The work yields often, as the scheduler
+// sometimes resumes a goroutine at once after it has yielded.
 func TestOthersRunMeanwhile(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for name, work := range map[string]func(){

@@ -1,5 +1,5 @@
-// Package bank is a service of accounts: open, deposit, withdraw, close. Amounts
-// are whole numbers of the smallest unit.
+// Package bank is a service of accounts: open, deposit, withdraw, close. Amounts are whole numbers of the smallest
+// unit.
 package bank
 
 import (
@@ -9,8 +9,8 @@ import (
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
 )
 
-// StatementLines is how many of its last movements an account remembers. Accounts
-// live in the sandbox's memory by the ten thousands, so they are kept small.
+// StatementLines is how many of its last movements an account keeps. It is low, as tens of thousands of accounts
+// are in a sandbox's memory.
 const StatementLines = 8
 
 // Account is the state.
@@ -86,12 +86,12 @@ type Withdraw struct {
 // Close asks to close an account, which must be empty.
 type Close struct{}
 
-// Balance is the reply to the commands, and to the query of that name.
+// Balance is the reply to the commands, and to the query of the same name.
 type Balance struct {
 	Balance int64 `json:"balance"`
 }
 
-// Statement is the reply to the query of that name.
+// Statement is the reply to the query of the same name.
 type Statement struct {
 	Owner   string `json:"owner"`
 	Open    bool   `json:"open"`
@@ -139,7 +139,7 @@ func open(tx *guest.Tx[Account], c Open) (Balance, error) {
 	return balance(tx.State()), nil
 }
 
-// usable refuses what no account can do.
+// usable rejects amounts that no account can handle, and accounts that are not open.
 func usable(a *Account, amount int64) error {
 	switch {
 	case a.Owner == "":
@@ -182,7 +182,8 @@ func closeAccount(tx *guest.Tx[Account], _ Close) (Balance, error) {
 		return Balance{}, err
 	}
 	if a.Balance != 0 {
-		return Balance{}, guest.Reject("not_empty", "withdraw the balance of "+strconv.FormatInt(a.Balance, 10)+" first")
+		return Balance{},
+			guest.Reject("not_empty", "withdraw the balance of "+strconv.FormatInt(a.Balance, 10)+" first")
 	}
 	tx.Emit(Closed{})
 	return balance(a), nil

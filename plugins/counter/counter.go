@@ -8,7 +8,7 @@ type Counter struct {
 	Value int64 `json:"value"`
 }
 
-// Added says that the counter went up, or down.
+// Added says that the counter changed.
 type Added struct {
 	By int64 `json:"by"`
 }
@@ -16,7 +16,7 @@ type Added struct {
 // Apply implements guest.Event.
 func (e Added) Apply(c *Counter) { c.Value += e.By }
 
-// Add asks for that.
+// Add asks to change the counter.
 type Add struct {
 	By int64 `json:"by"`
 }

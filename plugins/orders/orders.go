@@ -1,6 +1,5 @@
-// Package orders is a service of orders: lines are added, then the order is placed,
-// paid, shipped, or cancelled on the way. Prices are whole numbers of the smallest
-// unit.
+// Package orders is a service of orders. Lines are added, then the order is placed, paid and shipped; it may be
+// cancelled before. Prices are whole numbers of the smallest unit.
 package orders
 
 import (
@@ -23,7 +22,7 @@ const (
 	Cancelled Status = "cancelled"
 )
 
-// MaxLines bounds an order's lines.
+// MaxLines is the maximum number of lines of an order.
 const MaxLines = 100
 
 // Order is the state.
@@ -37,10 +36,10 @@ type Order struct {
 type Line struct {
 	SKU      string `json:"sku"`
 	Quantity int64  `json:"quantity"`
-	Price    int64  `json:"price"` // of one
+	Price    int64  `json:"price"` // of one article
 }
 
-// LineAdded says that an article was added, or more of it.
+// LineAdded says that an article was added, or more of the same article.
 type LineAdded struct{ Line }
 
 // LineRemoved says that an article was removed.
@@ -48,13 +47,13 @@ type LineRemoved struct {
 	SKU string `json:"sku"`
 }
 
-// OrderPlaced says that the customer ordered.
+// OrderPlaced says that the customer placed the order.
 type OrderPlaced struct {
 	Total int64     `json:"total"`
 	At    time.Time `json:"at"`
 }
 
-// OrderPaid says that the money came.
+// OrderPaid says that the payment arrived.
 type OrderPaid struct {
 	Reference string `json:"reference"`
 }
@@ -149,7 +148,7 @@ func init() {
 	guest.Query(Service, "show", func(v *guest.View[Order], _ struct{}) (Order, error) { return *v.State(), nil })
 }
 
-// in refuses unless the order is in that stage.
+// in rejects a command unless the order is in the wanted stage.
 func in(o *Order, want Status) error {
 	if o.Status == want {
 		return nil

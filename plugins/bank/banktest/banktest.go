@@ -1,5 +1,4 @@
-// Package banktest is the bank's test, for wherever the bank runs: in the test's own
-// process or as a compiled module.
+// Package banktest is the test of package bank. It runs natively or against the compiled module.
 package banktest
 
 import (
@@ -23,8 +22,10 @@ func Run(t *testing.T, d guesttest.Driver) {
 	t.Run("life of an account", func(t *testing.T) {
 		given(t).
 			When("open", bank.Open{Owner: "Alice"}).Then(opened).Reply(bank.Balance{}).
-			When("deposit", bank.Deposit{Amount: 100}).Then(bank.Deposited{Amount: 100, At: ms}).Reply(bank.Balance{Balance: 100}).
-			When("withdraw", bank.Withdraw{Amount: 30}).Then(bank.Withdrawn{Amount: 30, At: ms}).Reply(bank.Balance{Balance: 70}).
+			When("deposit", bank.Deposit{Amount: 100}).Then(bank.Deposited{Amount: 100,
+			At: ms}).Reply(bank.Balance{Balance: 100}).
+			When("withdraw", bank.Withdraw{Amount: 30}).Then(bank.Withdrawn{Amount: 30,
+			At: ms}).Reply(bank.Balance{Balance: 70}).
 			When("close", bank.Close{}).Rejected("not_empty").
 			When("withdraw", bank.Withdraw{Amount: 70}).Then(bank.Withdrawn{Amount: 70, At: ms}).
 			When("close", bank.Close{}).Then(bank.Closed{}).

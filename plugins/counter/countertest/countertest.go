@@ -1,4 +1,4 @@
-// Package countertest is the counter's test, for wherever the counter runs.
+// Package countertest is the test of package counter. It runs natively or against the compiled module.
 package countertest
 
 import (

@@ -1,4 +1,4 @@
-// Package orderstest is the orders' test, for wherever the orders run.
+// Package orderstest is the test of package orders. It runs natively or against the compiled module.
 package orderstest
 
 import (
@@ -27,21 +27,25 @@ func Run(t *testing.T, d guesttest.Driver) {
 	t.Run("from draft to shipped", func(t *testing.T) {
 		given(t).
 			When("add", pens).Then(added).
-			When("add", orders.Line{SKU: "ink", Quantity: 1, Price: 900}).Then(orders.LineAdded{Line: orders.Line{SKU: "ink", Quantity: 1, Price: 900}}).
+			When("add",
+				orders.Line{SKU: "ink", Quantity: 1, Price: 900}).Then(
+			orders.LineAdded{Line: orders.Line{SKU: "ink", Quantity: 1, Price: 900}}).
 			When("add", pens).Then(added).
 			When("remove", orders.Remove{SKU: "ink"}).Then(orders.LineRemoved{SKU: "ink"}).
-			Query("show", struct{}{}).Reply(orders.Order{Lines: []orders.Line{{SKU: "pen", Quantity: 4, Price: 150}}, Total: 600}).
+			Query("show", struct{}{}).Reply(orders.Order{Lines: []orders.Line{{SKU: "pen", Quantity: 4, Price: 150}},
+			Total: 600}).
 			When("place", struct{}{}).Then(orders.OrderPlaced{Total: 600, At: at}).
 			When("pay", orders.Pay{Reference: "r", Amount: 600}).Then(paid).
 			When("ship", orders.Ship{Tracking: "t"}).Then(shipped)
 	})
-	// What each stage allows; all else is refused.
+	// What each stage allows. Everything else is rejected.
 	stages := []struct {
 		name    string
 		events  []guest.Event[orders.Order]
 		allowed map[string]bool
 	}{
-		{"draft", []guest.Event[orders.Order]{added}, map[string]bool{"add": true, "remove": true, "place": true, "cancel": true}},
+		{"draft", []guest.Event[orders.Order]{added}, map[string]bool{"add": true, "remove": true, "place": true,
+			"cancel": true}},
 		{"placed", []guest.Event[orders.Order]{added, placed}, map[string]bool{"pay": true, "cancel": true}},
 		{"paid", []guest.Event[orders.Order]{added, placed, paid}, map[string]bool{"ship": true, "cancel": true}},
 		{"shipped", []guest.Event[orders.Order]{added, placed, paid, shipped}, nil},
@@ -51,8 +55,9 @@ func Run(t *testing.T, d guesttest.Driver) {
 		data any
 		then guest.Event[orders.Order]
 	}{
-		"add": {pens, added}, "remove": {orders.Remove{SKU: "pen"}, orders.LineRemoved{SKU: "pen"}}, "place": {struct{}{}, placed},
-		"pay": {orders.Pay{Reference: "r", Amount: 300}, paid}, "ship": {orders.Ship{Tracking: "t"}, shipped},
+		"add": {pens, added}, "remove": {orders.Remove{SKU: "pen"}, orders.LineRemoved{SKU: "pen"}},
+		"place": {struct{}{}, placed},
+		"pay":   {orders.Pay{Reference: "r", Amount: 300}, paid}, "ship": {orders.Ship{Tracking: "t"}, shipped},
 		"cancel": {orders.Cancel{Reason: "changed my mind"}, cancelled},
 	}
 	for _, stage := range stages {
@@ -68,7 +73,8 @@ func Run(t *testing.T, d guesttest.Driver) {
 		}
 	}
 	t.Run("what makes no sense", func(t *testing.T) {
-		for _, l := range []orders.Line{{}, {SKU: "a"}, {SKU: "a", Quantity: -1}, {SKU: "a", Quantity: 1, Price: -1}, {SKU: "a", Quantity: math.MaxInt64, Price: 2}} {
+		for _, l := range []orders.Line{{}, {SKU: "a"}, {SKU: "a", Quantity: -1}, {SKU: "a", Quantity: 1, Price: -1},
+			{SKU: "a", Quantity: math.MaxInt64, Price: 2}} {
 			given(t).When("add", l).Rejected("bad_line")
 		}
 		given(t, orders.LineAdded{Line: orders.Line{SKU: "a", Quantity: math.MaxInt64}}).
