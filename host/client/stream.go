@@ -5,15 +5,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"net"
+	"io"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -21,8 +20,7 @@ import (
 // commands, queries and subscriptions side by side. It is safe for concurrent
 // use. Once the connection has failed, every call fails; dial another one.
 type Stream struct {
-	conn   *websocket.Conn
-	cork   *cork
+	conn   *ws.Conn
 	limits StreamLimits
 
 	out     chan []byte   // to the writer
@@ -52,30 +50,19 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	if c.options.Token != "" {
 		header.Set("Authorization", "Bearer "+c.options.Token)
 	}
-	var corked *cork
-	d := websocket.Dialer{
-		Proxy: http.ProxyFromEnvironment, HandshakeTimeout: 15 * time.Second, Subprotocols: []string{api.ProtocolStream},
-		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			corked = &cork{Conn: conn}
-			return corked, nil
-		},
-	}
-	conn, resp, err := d.DialContext(ctx, target.String()+"/v1/stream", header)
+	conn, refusal, err := ws.Dial(ctx, target.String()+"/v1/stream", header, ws.DialOptions{
+		Subprotocol: api.ProtocolStream, HandshakeTime: 15 * time.Second, Limit: maxAnswer, WriteTime: writeWait,
+	})
 	if err != nil {
-		if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
-			return nil, errorOf(resp) // the body is there in full, as far as gorilla reads it
+		if refusal != nil {
+			return nil, errorOf(refusal) // the body is there in full, as far as the library reads it
 		}
 		return nil, c.broken(err, false)
 	}
 	s := &Stream{
-		conn: conn, cork: corked, closing: make(chan struct{}), out: make(chan []byte, 256),
+		conn: conn, closing: make(chan struct{}), out: make(chan []byte, 256),
 		pending: map[string]func(*api.ServerMessage, error){}, subs: map[string]*Subscription{},
 	}
-	conn.SetReadLimit(maxAnswer)
 	_ = conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) // fails only as the reading below will
 	hello, err := s.read()
 	if err == nil && (hello.Op != api.OpHello || hello.Limits == nil || hello.Limits.InFlight < 1) {
@@ -87,14 +74,8 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	}
 	s.limits = StreamLimits(*hello.Limits)
 	s.slots = make(chan struct{}, s.limits.InFlight)
-	conn.SetPingHandler(func(text string) error {
-		if err := conn.WriteControl(websocket.PongMessage, []byte(text), time.Now().Add(time.Second)); err != nil {
-			return err
-		}
-		return corked.flush(time.Second)
-	})
-	conn.SetPongHandler(func(string) error { return conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) })
-	corked.hold()
+	conn.OnControl(time.Second, func() error { return conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) })
+	conn.Hold()
 	s.done.Go(s.readAll)
 	s.done.Go(s.writeAll)
 	return s, nil
@@ -148,7 +129,11 @@ func (s *Stream) fail(err error) {
 }
 
 func (s *Stream) read() (*api.ServerMessage, error) {
-	_, text, err := s.conn.ReadMessage()
+	r, err := s.conn.NextReader()
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(r)
 	if err != nil {
 		return nil, err
 	}
@@ -212,20 +197,19 @@ func (s *Stream) writeAll() {
 		var err error
 		select {
 		case text := <-s.out:
-			err = s.conn.WriteMessage(websocket.TextMessage, text)
+			err = s.conn.Send(text)
 			for n := len(s.out); n > 0 && err == nil; n-- {
-				err = s.conn.WriteMessage(websocket.TextMessage, <-s.out)
+				err = s.conn.Send(<-s.out)
 			}
 		case <-ping.C:
-			err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
+			err = s.conn.Ping(writeWait)
 		case <-s.closing:
 			// The host may be gone; nothing is left to do about it.
-			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
-			_ = s.cork.flush(time.Second)
+			_ = s.conn.SayClose(ws.CloseNormal, "", time.Second)
 			return
 		}
 		if err == nil {
-			err = s.cork.flush(writeWait)
+			err = s.conn.Flush(writeWait)
 		}
 		if err != nil {
 			s.fail(err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -145,7 +146,7 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	a.WriteHeader(status)
 	var out io.Writer = a
 	// A call of the system for each event of a page would cost more than the page.
-	if n := min(size, maxCork); len(body) > fewTexts && a.flight.account.TryTake(flightBytes, int64(n)) {
+	if n := min(size, ws.MaxGathered); len(body) > fewTexts && a.flight.account.TryTake(flightBytes, int64(n)) {
 		a.held += n
 		together := bufio.NewWriterSize(a, n)
 		defer together.Flush()

@@ -7,6 +7,8 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 )
 
 // writes keeps what was written, call by call.
@@ -28,7 +30,7 @@ func TestManyTextsAreGathered(t *testing.T) {
 		calls int
 	}{
 		"room":    {1 << 20, 4}, // twice what has gathered, the large one in between, and the rest
-		"no room": {maxCork - 1, 2*300 + 1},
+		"no room": {ws.MaxGathered - 1, 2*300 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			flights := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), c.limit, new(Options{}.withDefaults()))
@@ -46,7 +48,7 @@ func TestManyTextsAreGathered(t *testing.T) {
 			for range 300 {
 				add(100)
 			}
-			add(maxCork + 1)
+			add(ws.MaxGathered + 1)
 			for range 300 {
 				add(120)
 			}

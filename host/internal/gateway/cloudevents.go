@@ -6,9 +6,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -37,7 +36,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 		return err
 	}
 	defer context.AfterFunc(s.stopping, k.drain)()
-	defer context.AfterFunc(s.cut, func() { _ = k.cork.Close() })()
+	defer context.AfterFunc(s.cut, func() { _ = k.conn.Close() })()
 
 	pumped := make(chan struct{})
 	go func() { // the sending goroutine; joined below
@@ -50,7 +49,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 	_, err = k.receive()
 	k.flight.give(k.keep())
 	if err == nil {
-		err = &closing{websocket.ClosePolicyViolation, "this stream takes no messages"}
+		err = &ws.Closing{Code: ws.ClosePolicy, Reason: "this stream takes no messages"}
 	}
 	cancel(err)
 	k.settle(pumped, err)
@@ -58,7 +57,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 	var e *service.Error
 	if errors.As(err, &e) {
 		p := s.problem(err, a.id, a.about...)
-		err = &closing{websocket.CloseInternalServerErr, closeReason(p)}
+		err = &ws.Closing{Code: ws.CloseInternal, Reason: closeReason(p)}
 	}
 	k.farewell(s.cut, err)
 	return nil
@@ -82,7 +81,7 @@ func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) err
 			return err
 		}
 		if len(events) == 0 {
-			err = k.beat()
+			err = k.ping()
 			if c, ok := feed.checkpoint(ctx); ok && err == nil {
 				err = k.send(api.AppendCheckpointEvent(nil, feed.sel.Service, c.String(), time.Now()))
 			}

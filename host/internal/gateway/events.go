@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -364,7 +365,7 @@ func (s *Server) sendSSE(a *answer, r *http.Request, sel view, first service.Cur
 			e := &events[i]
 			b = append(e.cursor.Append(append(b, "id: "...)), '\n')
 			if text, ok := e.text.Short(); ok {
-				if b = appendSSE(b, text); len(b) < maxCork/2 {
+				if b = appendSSE(b, text); len(b) < ws.MaxGathered/2 {
 					continue
 				}
 			} else {

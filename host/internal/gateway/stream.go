@@ -7,9 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -66,7 +65,7 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(r.Context())) // the request ends with the upgrade, the stream does not
 	defer t.cancel(nil)
 	defer context.AfterFunc(s.stopping, k.drain)()
-	defer context.AfterFunc(s.cut, func() { t.cancel(errCutOff); _ = k.cork.Close() })()
+	defer context.AfterFunc(s.cut, func() { t.cancel(errCutOff); _ = k.conn.Close() })()
 
 	sent := make(chan struct{})
 	go func() { // the sending goroutine; joined below
@@ -75,8 +74,8 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 			t.cancel(err)
 			// After a close frame nothing can be sent. It was the receiving goroutine that
 			// wrote it, on its way out, and it may still wait in the cork for the farewell.
-			if !errors.Is(err, websocket.ErrCloseSent) {
-				_ = k.cork.Close() // ends the receiving
+			if !errors.Is(err, ws.ErrCloseSent) {
+				_ = k.conn.Close() // ends the receiving
 			}
 		}
 	}()
@@ -161,8 +160,8 @@ func (t *stream) finish(err error) {
 		sub.cancel()
 	}
 	t.mu.Unlock()
-	var c *closing
-	if errors.As(err, &c) && c.code == websocket.CloseGoingAway {
+	var c *ws.Closing
+	if errors.As(err, &c) && c.Code == ws.CloseGoingAway {
 		for range cap(t.slots) {
 			select {
 			case t.slots <- struct{}{}:
@@ -360,23 +359,14 @@ func (t *stream) sendAll() error {
 		case b := <-t.batches:
 			buf, err = b.send(t.k, buf)
 		case <-beat.C:
-			err = t.k.beat()
+			err = t.k.ping()
 		case <-t.last:
 			return t.sendRest(buf)
 		}
 		// What else is there leaves in the same packet, up to a point.
 		more := true
 		for n := 0; n < together && more && err == nil; n++ {
-			select {
-			case <-t.answers.news:
-				buf, err = t.sendNext(buf)
-			case text := <-t.notices:
-				err = t.k.send(text)
-			case b := <-t.batches:
-				buf, err = b.send(t.k, buf)
-			default:
-				more = false
-			}
+			buf, more, err = t.sendPresent(buf)
 		}
 		if err == nil {
 			err = t.k.flush()
@@ -387,22 +377,27 @@ func (t *stream) sendAll() error {
 	}
 }
 
-// sendRest writes what is there, when nobody gives anything more.
-func (t *stream) sendRest(buf []byte) error {
-	for {
-		var err error
-		select {
-		case <-t.answers.news:
-			buf, err = t.sendNext(buf)
-		case text := <-t.notices:
-			err = t.k.send(text)
-		default:
-			return nil // the farewell flushes
-		}
-		if err != nil {
-			return err
-		}
+// sendRest writes what is there, when nobody gives anything more. The farewell flushes.
+func (t *stream) sendRest(buf []byte) (err error) {
+	for more := true; more && err == nil; {
+		buf, more, err = t.sendPresent(buf)
 	}
+	return err
+}
+
+// sendPresent sends one message of those that are there. more is false if there is none.
+func (t *stream) sendPresent(buf []byte) (_ []byte, more bool, err error) {
+	select {
+	case <-t.answers.news:
+		buf, err = t.sendNext(buf)
+	case text := <-t.notices:
+		err = t.k.send(text)
+	case b := <-t.batches:
+		buf, err = b.send(t.k, buf)
+	default:
+		return buf, false, nil
+	}
+	return buf, true, err
 }
 
 // sendNext sends the first of the answers.
@@ -444,7 +439,7 @@ func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 
 // kept is a buffer for the next message, unless it has grown large.
 func kept(buf []byte) []byte {
-	if cap(buf) > maxCork {
+	if cap(buf) > ws.MaxGathered {
 		return nil
 	}
 	return buf

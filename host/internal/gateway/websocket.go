@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,18 +14,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
-	"github.com/gorilla/websocket"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // socket is a WebSocket: one goroutine calls receive, one calls send and flush.
-// The library answers pings and protocol errors on the receiving goroutine, which
-// is safe as writes are serialised below it.
 type socket struct {
-	ws      *websocket.Conn
-	cork    *cork
+	conn    *ws.Conn
 	options *Options
 	flight  *flight
 	limit   int64          // of one message, in bytes
@@ -53,16 +48,6 @@ const streamBytes = 48 << 10
 // period without saying anything.
 const maxControls = 100
 
-// closing is an error that says how to close a connection.
-type closing struct {
-	code   int
-	reason string
-}
-
-func (e *closing) Error() string { return fmt.Sprintf("close %d: %s", e.code, e.reason) }
-
-var writeBuffers sync.Pool
-
 // upgrade makes a WebSocket of a request, speaking one protocol. A client that
 // offers none is taken to mean that one.
 func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int64) (*socket, error) {
@@ -75,39 +60,25 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 	if len(speaks) > 0 && !slices.Contains(speaks, protocol) {
 		return nil, withStatus(http.StatusBadRequest, service.Errorf(service.KindUnsupported, "the subprotocol here is %s", protocol))
 	}
-	var refused error
-	u := websocket.Upgrader{
-		ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &writeBuffers,
-		HandshakeTimeout: s.options.WriteTime,
-		CheckOrigin:      func(*http.Request) bool { return true }, // the access check has been made
-		Error: func(_ http.ResponseWriter, _ *http.Request, status int, reason error) {
-			refused = withStatus(status, service.Errorf(service.KindInvalid, "%w", reason))
-		},
-	}
-	if len(speaks) > 0 {
-		u.Subprotocols = []string{protocol}
-	}
 	if err := a.take(streamBytes); err != nil {
 		return nil, err
 	}
-	corking := &corkingAnswer{answer: a, wait: s.options.WriteTime}
-	ws, err := u.Upgrade(corking, r, nil)
-	switch {
-	case refused != nil:
-		if a.stream { // hijacked already: the client broke the handshake
-			corking.cork.Close()
-			return nil, nil
-		}
-		return nil, refused
-	case err != nil:
-		return nil, nil // the connection broke; the library has closed it
+	o := ws.AcceptOptions{Limit: limit, WriteTime: s.options.WriteTime, Writes: a.flight.writes, Wrote: a.flight.wrote}
+	if len(speaks) > 0 {
+		o.Subprotocols = []string{protocol}
 	}
-	k := &socket{ws: ws, cork: corking.cork, options: &s.options, flight: a.flight, limit: limit}
+	conn, err := ws.Accept(a, r, o)
+	var refused *ws.HandshakeError
+	switch {
+	case errors.As(err, &refused) && !refused.Hijacked:
+		return nil, withStatus(refused.Status, service.Errorf(service.KindInvalid, "%w", refused.Err))
+	case err != nil:
+		return nil, nil // the connection broke, and is closed
+	}
+	k := &socket{conn: conn, options: &s.options, flight: a.flight, limit: limit}
 	k.reading = func() reading { return s.reading(r.Context(), a.flight, false) }
-	ws.SetReadLimit(limit)
-	ws.SetPingHandler(k.ping)
-	ws.SetPongHandler(func(string) error { return k.control() })
-	k.cork.hold()
+	conn.OnControl(s.options.WriteTime, k.control)
+	conn.Hold()
 	return k, nil
 }
 
@@ -119,7 +90,7 @@ func (k *socket) wait(d time.Duration) bool {
 	if k.draining {
 		return false
 	}
-	_ = k.ws.SetReadDeadline(time.Now().Add(d)) // a closed connection fails when it is read
+	_ = k.conn.SetReadDeadline(time.Now().Add(d)) // a closed connection fails when it is read
 	return true
 }
 
@@ -128,7 +99,7 @@ func (k *socket) drain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.draining = true
-	_ = k.ws.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
+	_ = k.conn.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
 }
 
 // silence is how long a client may be without a sign of life: two pings lost.
@@ -141,23 +112,12 @@ func (k *socket) control() error {
 		k.controls, k.controlsSince = 0, now
 	}
 	if k.controls++; k.controls > maxControls {
-		return &closing{websocket.ClosePolicyViolation, "too many pings"}
+		return &ws.Closing{Code: ws.ClosePolicy, Reason: "too many pings"}
 	}
 	if !k.within { // else a message could be stretched for ever
 		k.wait(k.silence())
 	}
 	return nil
-}
-
-func (k *socket) ping(text string) error {
-	if err := k.control(); err != nil {
-		return err
-	}
-	// On this goroutine and not queued: who does not read the pongs is not read either.
-	if err := k.ws.WriteControl(websocket.PongMessage, []byte(text), time.Now().Add(k.options.WriteTime)); err != nil {
-		return err
-	}
-	return k.cork.flush(k.options.WriteTime)
 }
 
 // noRoom is the error of a message that there was no room for. The connection goes on.
@@ -177,14 +137,11 @@ const startBytes = 4 << 10
 // frames.
 func (k *socket) receive() ([]byte, error) {
 	if !k.wait(k.silence()) {
-		return nil, &closing{websocket.CloseGoingAway, "the host is stopping"}
+		return nil, &ws.Closing{Code: ws.CloseGoingAway, Reason: "the host is stopping"}
 	}
-	kind, r, err := k.ws.NextReader()
+	r, err := k.conn.NextReader()
 	if err != nil {
 		return nil, k.why(err)
-	}
-	if kind != websocket.TextMessage {
-		return nil, &closing{websocket.CloseUnsupportedData, "text messages only"}
 	}
 	k.controls, k.within = 0, true
 	defer func() { k.within = false }()
@@ -225,7 +182,7 @@ func (k *socket) receive() ([]byte, error) {
 		return nil, full
 	}
 	if !utf8.Valid(buf) {
-		return nil, &closing{websocket.CloseInvalidFramePayloadData, "a text message must be UTF-8"}
+		return nil, &ws.Closing{Code: ws.CloseNotUTF8, Reason: "a text message must be UTF-8"}
 	}
 	k.buf = buf
 	return buf, nil
@@ -257,7 +214,7 @@ func (k *socket) keep() (taken int) {
 
 // shrink lets go of a buffer that a large message has left. It is called between messages.
 func (k *socket) shrink() {
-	if cap(k.buf) > maxCork {
+	if cap(k.buf) > ws.MaxGathered {
 		k.flight.give(k.keep())
 	}
 }
@@ -270,17 +227,17 @@ func (k *socket) why(err error) error {
 	var timeout net.Error
 	switch {
 	case draining:
-		return &closing{websocket.CloseGoingAway, "the host is stopping"}
+		return &ws.Closing{Code: ws.CloseGoingAway, Reason: "the host is stopping"}
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &closing{websocket.ClosePolicyViolation, "no sign of life, or a message that did not end"}
-	case errors.Is(err, websocket.ErrReadLimit): // which the library says in most cases, but not in all
-		return &closing{websocket.CloseMessageTooBig, "the message is too large"}
+		return &ws.Closing{Code: ws.ClosePolicy, Reason: "no sign of life, or a message that did not end"}
+	case errors.Is(err, ws.ErrTooLarge): // which the library says in most cases, but not in all
+		return &ws.Closing{Code: ws.CloseTooLarge, Reason: "the message is too large"}
 	}
 	return err
 }
 
 // send queues one text message for the next flush.
-func (k *socket) send(text []byte) error { return k.ws.WriteMessage(websocket.TextMessage, text) }
+func (k *socket) send(text []byte) error { return k.conn.Send(text) }
 
 // sendPieces sends a message that may be large. Then it goes in several frames, without
 // being copied, and has the time of an answer of its size.
@@ -288,185 +245,39 @@ func (k *socket) sendPieces(text *api.Pieces) error {
 	if whole, ok := text.Short(); ok {
 		return k.send(whole)
 	}
-	k.cork.allow(k.options.WriteTime + time.Duration(text.Len()/bodyRate)*time.Second)
-	w, err := k.ws.NextWriter(websocket.TextMessage)
-	if err != nil {
-		return err
-	}
-	if err := text.Each(func(piece []byte) error {
-		for len(piece) > 0 {
-			part := piece[:min(len(piece), pieceBytes)]
-			piece = piece[len(part):]
-			k.pacer.begin()
-			k.pacer.rest() // the client may take its time
-			if _, err := w.Write(part); err != nil {
-				return err
+	within := k.options.WriteTime + time.Duration(text.Len()/bodyRate)*time.Second
+	return k.conn.SendPieces(within, func(w io.Writer) error {
+		return text.Each(func(piece []byte) error {
+			for len(piece) > 0 {
+				part := piece[:min(len(piece), pieceBytes)]
+				piece = piece[len(part):]
+				k.pacer.begin()
+				k.pacer.rest() // the client may take its time
+				if _, err := w.Write(part); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	err = w.Close()
-	k.cork.allow(0)
-	return err
+			return nil
+		})
+	})
 }
 
 // flush writes what was queued.
-func (k *socket) flush() error { return k.cork.flush(k.options.WriteTime) }
+func (k *socket) flush() error { return k.conn.Flush(k.options.WriteTime) }
 
-// beat queues a ping.
-func (k *socket) beat() error {
-	return k.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(k.options.WriteTime))
-}
+// ping queues a ping.
+func (k *socket) ping() error { return k.conn.Ping(k.options.WriteTime) }
 
-// lingering bounds how long, and how much, of a client is still read after the
-// last word, so that the last word is not lost with what is unread: who sent a
-// message that is too large is mostly still sending it.
-const (
-	lingerTime  = time.Second
-	lingerBytes = 64 << 20
-)
+// lingerTime bounds how long a client is still read after the last word.
+const lingerTime = time.Second
 
-// settle waits until the sending goroutine is done, when the receiving one has ended with err. If that is a reason
-// to say, what the client is still sending is dropped meanwhile: it may not read what is sent before it has written all.
+// settle waits for the sending goroutine, when the receiving one has ended with err.
 func (k *socket) settle(sent <-chan struct{}, err error) {
-	var c *closing
-	if errors.As(err, &c) {
-		_ = k.cork.SetReadDeadline(time.Now().Add(k.options.WriteTime))
-		dropped := make(chan struct{})
-		go func() {
-			defer close(dropped)
-			_, _ = io.CopyN(io.Discard, k.cork, lingerBytes)
-		}()
-		<-sent
-		_ = k.cork.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
-		<-dropped
-	}
-	<-sent
+	k.conn.Settle(sent, k.options.WriteTime, err)
 }
 
 // farewell says why, writes what is queued, and closes. Both goroutines must be
 // past using the socket.
 func (k *socket) farewell(cut context.Context, err error) {
-	defer k.cork.Close()
-	defer context.AfterFunc(cut, func() { _ = k.cork.Close() })()
-	linger := k.options.linger
-	var c *closing
-	if errors.As(err, &c) {
-		text := websocket.FormatCloseMessage(c.code, c.reason)
-		_ = k.ws.WriteControl(websocket.CloseMessage, text, time.Now().Add(linger)) // unless the library has closed already
-	}
-	if k.cork.flush(linger) != nil || k.cork.closeWrite() != nil {
-		return
-	}
-	_ = k.cork.SetReadDeadline(time.Now().Add(linger))
-	_, _ = io.CopyN(io.Discard, k.cork, lingerBytes)
-}
-
-// corkingAnswer hands the library a connection that can gather writes.
-type corkingAnswer struct {
-	*answer
-	cork *cork
-	wait time.Duration
-}
-
-// Hijack implements http.Hijacker.
-func (a *corkingAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := a.answer.Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	a.cork = &cork{Conn: conn, wait: a.wait, flight: a.answer.flight}
-	return a.cork, rw, nil
-}
-
-// cork is a connection whose writes, once held, wait until they are flushed, so
-// that many small messages leave in one packet.
-type cork struct {
-	net.Conn
-	wait   time.Duration // for a write that is too large to hold
-	flight *flight
-
-	mu    sync.Mutex // guards what follows, and writing
-	held  bool
-	buf   []byte
-	until time.Time // when the large message that is being written must be; zero: there is none
-}
-
-// maxCork bounds what waits, in bytes; what is larger is written at once.
-const maxCork = 32 << 10
-
-func (c *cork) hold() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.held = true
-}
-
-// Write implements net.Conn.
-func (c *cork) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.held {
-		return c.Conn.Write(b)
-	}
-	if len(c.buf)+len(b) > maxCork {
-		if err := c.write(c.wait); err != nil {
-			return 0, err
-		}
-	}
-	if len(b) >= maxCork {
-		return len(b), c.writeOut(b, c.wait)
-	}
-	if c.buf == nil {
-		c.buf = make([]byte, 0, maxCork)
-	}
-	c.buf = append(c.buf, b...)
-	return len(b), nil
-}
-
-// allow gives the large message that follows a time of its own; 0: it has been written.
-func (c *cork) allow(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.until = time.Time{}
-	if d > 0 {
-		c.until = time.Now().Add(d)
-	}
-}
-
-func (c *cork) flush(wait time.Duration) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.write(wait)
-}
-
-func (c *cork) write(wait time.Duration) error {
-	if len(c.buf) == 0 {
-		return nil
-	}
-	err := c.writeOut(c.buf, wait)
-	c.buf = c.buf[:0]
-	return err
-}
-
-func (c *cork) writeOut(b []byte, wait time.Duration) error {
-	deadline := c.until
-	if deadline.IsZero() {
-		deadline = time.Now().Add(wait)
-	}
-	if err := c.Conn.SetWriteDeadline(deadline); err != nil {
-		return err
-	}
-	c.flight.writes()
-	defer c.flight.wrote()
-	_, err := c.Conn.Write(b)
-	return err
-}
-
-func (c *cork) closeWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return nil
+	k.conn.Farewell(cut, k.options.linger, err)
 }
