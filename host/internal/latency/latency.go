@@ -1,6 +1,6 @@
-// Package latency counts how long commands, or queries, take, by service and type, within a bound on the
-// number of series: whoever watches a host keeps each of them, and services and their types are
-// as many as their authors like.
+// Package latency counts how long commands and queries take, by service and type. The number of
+// series is bounded: a monitoring system stores every series of a host, and module authors choose
+// the names and the number of services and types.
 package latency
 
 import (
@@ -14,22 +14,24 @@ import (
 )
 
 const (
-	// Other is the type of those whose own has no series.
+	// Other is the type of all commands or queries whose own type has no series.
 	Other service.Type = "other"
-	// Others is the service of those for whose service not even one could be made. No service has such a name.
+	// Others is the service of all commands or queries of services without any series of their own.
+	// No real service can have this name.
 	Others service.Name = "_other"
 )
 
-// DefaultSeries is how many series a table has by default.
+// DefaultSeries is the default maximum of series in a table.
 const DefaultSeries = 1000
 
-// ServiceSeries is how many series one service has at the most, so that a module with many types, or
-// a service that is deployed with others again and again, does not take those of all others.
+// ServiceSeries is the maximum of series of one service. It keeps a module with many types, or a
+// service that is redeployed again and again with other types, from using up the series of all
+// services.
 const ServiceSeries = 100
 
-// Table has the series of a host. It is safe for concurrent use.
+// Table holds the series of a host. It is safe for concurrent use.
 type Table struct {
-	most   int64
+	max    int64
 	series atomic.Int64
 	others series
 
@@ -37,31 +39,33 @@ type Table struct {
 	services map[*Service]struct{}
 }
 
-// New makes a table of at most so many series (0: the default), and one for all others.
-func New(most int) *Table {
-	return &Table{most: int64(cmp.Or(most, DefaultSeries)), services: map[*Service]struct{}{}}
+// New makes a table of at most max series (0: [DefaultSeries]), and one more for all that exceed
+// it.
+func New(max int) *Table {
+	return &Table{max: int64(cmp.Or(max, DefaultSeries)), services: map[*Service]struct{}{}}
 }
 
-// Service is what a table has of one service. It is safe for concurrent use; nil counts nothing.
+// Service is the part of a table that counts for one service. It is safe for concurrent use; a nil
+// Service counts nothing.
 type Service struct {
 	table *Table
 	name  service.Name
 
-	mu     sync.RWMutex // guards all below, but not what the series count
+	mu     sync.RWMutex // guards all below, but not the counters inside the series
 	known  map[service.Type]struct{}
 	series map[service.Type]*series
 	closed bool
-	left   bool // nobody counts for it at present
+	left   bool // Leave was called, and nobody has taken the counters over yet
 }
 
-// series is one histogram. Anybody counts in it.
+// series is one histogram. It is safe for concurrent use.
 type series struct {
 	sum     atomic.Int64
 	buckets [len(service.LatencyBounds) + 1]atomic.Uint64
 }
 
-// Service begins to count for a service, or goes on with what was left of it. It ends with Close or
-// Leave.
+// Service returns the counters for the named service: the ones that [Service.Leave] kept, if there
+// are any, or new ones. The caller ends its use with [Service.Close] or [Service.Leave].
 func (t *Table) Service(name service.Name) *Service {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -75,7 +79,7 @@ func (t *Table) Service(name service.Name) *Service {
 	return s
 }
 
-// takeUp reports whether the service was left, and takes it up if so.
+// takeUp takes the counters over if Leave kept them, and reports whether it did.
 func (s *Service) takeUp() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +88,7 @@ func (s *Service) takeUp() bool {
 	return was
 }
 
-// Leave keeps what was counted for who next counts for a service of this name.
+// Leave ends the caller's use and keeps the counters for the next [Table.Service] of the same name.
 func (s *Service) Leave() {
 	if s == nil {
 		return
@@ -94,7 +98,7 @@ func (s *Service) Leave() {
 	s.left = true
 }
 
-// Know says which types the service has. What was counted of others stays.
+// Know sets the types that the service has. Series of types that it had before stay.
 func (s *Service) Know(types []service.Type) {
 	if s == nil {
 		return
@@ -108,7 +112,7 @@ func (s *Service) Know(types []service.Type) {
 	s.known = known
 }
 
-// Close takes the service's series out of the table. What is counted later is not.
+// Close removes the series from the table. Later observations are not counted.
 func (s *Service) Close() {
 	if s == nil {
 		return
@@ -123,8 +127,8 @@ func (s *Service) Close() {
 	s.closed, s.series = true, nil
 }
 
-// Observe counts one that took so long. A type that the service does not have, which may
-// be any text of a client, is an [Other].
+// Observe counts one command or query that took the given time. A type that [Service.Know] was not
+// told of can be any text from a client, so it counts as [Other].
 func (s *Service) Observe(typ service.Type, took time.Duration) {
 	if s == nil {
 		return
@@ -148,7 +152,8 @@ func (s *Service) Observe(typ service.Type, took time.Duration) {
 	at.buckets[bucket].Add(1)
 }
 
-// add makes a series, or finds the one that takes its place; nil if the service is closed.
+// add returns the series for typ: a new one, or [Other]'s, or the table's last one if there is no
+// room. It returns nil if the service is closed.
 func (s *Service) add(typ service.Type) *series {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +167,7 @@ func (s *Service) add(typ service.Type) *series {
 		if typ != Other && len(s.series) >= ServiceSeries-1 { // the last one is for Other
 			continue
 		}
-		if s.table.series.Add(1) <= s.table.most {
+		if s.table.series.Add(1) <= s.table.max {
 			at := new(series)
 			s.series[typ] = at
 			return at
@@ -172,7 +177,8 @@ func (s *Service) add(typ service.Type) *series {
 	return &s.table.others
 }
 
-// Read is what was counted, by service and type.
+// Read returns all counts, sorted by service and type. It is not a snapshot: counting goes on
+// meanwhile.
 func (t *Table) Read() []service.Latency {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -193,8 +199,8 @@ func (t *Table) Read() []service.Latency {
 	return merged(all)
 }
 
-// merged adds up what is of one service and type: a service that is deleted may still answer
-// while another of its name is there.
+// merged adds up entries of the same service and type. There are two while a deleted service still
+// answers and a new one of the same name already runs.
 func merged(sorted []service.Latency) []service.Latency {
 	all := sorted[:0]
 	for _, l := range sorted {

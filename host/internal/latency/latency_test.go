@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// count is how many commands a table has counted, by service and type.
+// count returns how many commands a table has counted, by service and type.
 func count(t *Table) map[string]uint64 {
 	all := map[string]uint64{}
 	for _, l := range t.Read() {
@@ -31,7 +31,8 @@ func TestBuckets(t *testing.T) {
 	table := New(0)
 	s := table.Service("bank")
 	s.Know([]service.Type{"open"})
-	for _, took := range []time.Duration{0, service.LatencyBounds[0], service.LatencyBounds[0] + 1, 32 * time.Second, 33 * time.Second} {
+	for _, took := range []time.Duration{0, service.LatencyBounds[0], service.LatencyBounds[0] + 1, 32 * time.Second,
+		33 * time.Second} {
 		s.Observe("open", took)
 	}
 	got := table.Read()
@@ -44,7 +45,7 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// One service does not take the series of all others, whatever types it has had.
+// One service cannot use up the series of all others, however many types it has had.
 func TestAServiceHasItsShareOfTheSeries(t *testing.T) {
 	table := New(0)
 	bank, shop := table.Service("bank"), table.Service("shop")
@@ -66,12 +67,12 @@ func TestAServiceHasItsShareOfTheSeries(t *testing.T) {
 	}
 }
 
-// What clients call a type makes no series, and neither services nor their types make more
-// than the table may have.
+// A type that only clients name gets no series, and the table's maximum holds for any number of
+// services and types.
 func TestSeriesAreBounded(t *testing.T) {
 	table := New(4)
 	bank := table.Service("bank")
-	bank.Observe("before", 1) // it is not known yet what there is
+	bank.Observe("before", 1) // no types are known yet
 	bank.Know([]service.Type{"open", "close"})
 	for n := range 100 {
 		bank.Observe(service.Type(fmt.Sprint("made up ", n)), 1)
@@ -81,17 +82,19 @@ func TestSeriesAreBounded(t *testing.T) {
 	wantCounts(t, table, map[string]uint64{"bank other": 101, "bank open": 1, "bank close": 1})
 	shop := table.Service("shop")
 	shop.Know([]service.Type{"a", "b", "c"})
-	for _, typ := range []service.Type{"a", "b", "c", "c"} { // there is room for one, and for none that has the others
+	for _, typ := range []service.Type{"a", "b", "c", "c"} { // room for one type, and none for the service's Other
 		shop.Observe(typ, 1)
 	}
-	wantCounts(t, table, map[string]uint64{"bank other": 101, "bank open": 1, "bank close": 1, "shop a": 1, "_other other": 3})
-	// One of the same name.
+	wantCounts(t, table, map[string]uint64{"bank other": 101, "bank open": 1, "bank close": 1, "shop a": 1,
+		"_other other": 3})
+	// A second service of the same name.
 	again := table.Service("shop")
 	again.Know([]service.Type{"a"})
 	again.Observe("a", 1)
-	wantCounts(t, table, map[string]uint64{"bank other": 101, "bank open": 1, "bank close": 1, "shop a": 1, "_other other": 4})
+	wantCounts(t, table, map[string]uint64{"bank other": 101, "bank open": 1, "bank close": 1, "shop a": 1,
+		"_other other": 4})
 	again.Close()
-	// What is gone makes room, and is not counted any more.
+	// Closing frees series, and a closed service counts nothing.
 	bank.Close()
 	bank.Observe("open", 1)
 	bank.Observe("new", 1)
@@ -112,14 +115,14 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
-// Who counts for a service that was left goes on with what there is of it.
+// A service of the same name continues the counters that Leave kept.
 func TestALeftServiceIsTakenUp(t *testing.T) {
 	table := New(0)
 	bank := table.Service("bank")
 	bank.Know([]service.Type{"open"})
 	bank.Observe("open", 1)
 	bank.Leave()
-	bank.Observe("open", 1) // an answer that was still to come
+	bank.Observe("open", 1) // an answer that was under way at Leave
 	wantCounts(t, table, map[string]uint64{"bank open": 2})
 	other, again := table.Service("other"), table.Service("bank")
 	again.Observe("open", 1)
@@ -135,8 +138,8 @@ func TestALeftServiceIsTakenUp(t *testing.T) {
 }
 
 func TestAnybodyAtAnyTime(t *testing.T) {
-	const most = 10
-	table := New(most)
+	const limit = 10
+	table := New(limit)
 	var all sync.WaitGroup
 	for n := range 8 {
 		all.Go(func() {
@@ -155,7 +158,7 @@ func TestAnybodyAtAnyTime(t *testing.T) {
 					s.Close()
 				}
 				users.Wait()
-				if got := table.Read(); len(got) > most+1 {
+				if got := table.Read(); len(got) > limit+1 {
 					t.Errorf("%d series", len(got))
 				}
 				s.Close()
