@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Backoff says how long to wait before something that failed is tried again. The
-// waits double from First to Max. Each is shortened by up to a quarter at random, so
-// that many that failed together do not try again together.
+// Backoff computes how long to wait before a failed operation is retried. The waits double from
+// First to Max. Each is shortened at random by up to a quarter, so that callers that failed
+// together do not retry together. It has no state: one Backoff may be used concurrently.
 type Backoff struct {
-	First time.Duration // after the first failure; above 0
-	Max   time.Duration // the longest wait; at least First
+	First time.Duration // wait after the first failure; above 0
+	Max   time.Duration // upper bound of the waits; at least First
 }
 
-// Wait is the wait after so many failures in a row, of which the last took took. It
-// is at least as long as that, as what takes long to fail would otherwise be tried
-// nearly all the time, but no longer than Max.
+// Wait returns the wait after the given number of consecutive failures; took is the duration of the
+// last attempt. The wait is not shorter than took (less the random part), so that an operation that
+// fails slowly does not run nearly all the time. It never exceeds Max.
 func (b Backoff) Wait(failures int, took time.Duration) time.Duration {
 	wait := b.First
 	for n := 1; n < failures && wait < b.Max; n++ {
@@ -26,8 +26,9 @@ func (b Backoff) Wait(failures int, took time.Duration) time.Duration {
 	return wait - rand.N(wait/4+1)
 }
 
-// Asked is the wait after so many failures in a row, the last of which asked for a wait, such as with Retry-After (0: it
-// did not). It is never shorter than that, but up to a quarter longer, as others were asked for the same.
+// Asked is Wait for a failure that named a wait itself, for example with Retry-After (0: it named
+// none). The result is never shorter than asked, and up to a quarter longer, because other clients
+// may have been told the same wait. It may exceed Max.
 func (b Backoff) Asked(failures int, asked time.Duration) time.Duration {
 	wait := b.Wait(failures, 0)
 	if asked < wait {
@@ -36,7 +37,7 @@ func (b Backoff) Asked(failures int, asked time.Duration) time.Duration {
 	return asked + rand.N(asked/4+1)
 }
 
-// Sleep waits; false if ctx ended first.
+// Sleep waits for d and returns true, or returns false as soon as ctx ends.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -11,9 +11,10 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 	for _, c := range []struct {
 		failures int
 		took     time.Duration
-		want     time.Duration // without what chance takes off
+		want     time.Duration // before the random part is subtracted
 	}{
-		{0, 0, 100 * time.Millisecond}, {1, 0, 100 * time.Millisecond}, {2, 0, 200 * time.Millisecond}, {3, 0, 400 * time.Millisecond},
+		{0, 0, 100 * time.Millisecond}, {1, 0, 100 * time.Millisecond}, {2, 0, 200 * time.Millisecond},
+		{3, 0, 400 * time.Millisecond},
 		{4, 0, 800 * time.Millisecond}, {5, 0, time.Second}, {1_000_000, 0, time.Second},
 		{1, 700 * time.Millisecond, 700 * time.Millisecond}, {1, time.Hour, time.Second},
 	} {
@@ -21,7 +22,8 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 		for range 100 {
 			got := b.Wait(c.failures, c.took)
 			if got > c.want || got < c.want*3/4 {
-				t.Fatalf("after %d failures that took %v: %v, want %v or up to a quarter less", c.failures, c.took, got, c.want)
+				t.Fatalf("after %d failures that took %v: %v, want %v or up to a quarter less", c.failures, c.took, got,
+					c.want)
 			}
 			different[got] = true
 		}
@@ -31,14 +33,15 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 	}
 }
 
-// What asks for a wait gets it, and not everybody at the same time.
+// A failure that names a wait gets at least that wait, spread at random.
 func TestBackoffWaitsAsAsked(t *testing.T) {
 	b := Backoff{First: 100 * time.Millisecond, Max: time.Second}
 	for _, c := range []struct {
 		failures         int
 		asked, low, high time.Duration
 	}{
-		{1, 0, 75 * time.Millisecond, 100 * time.Millisecond}, {2, 10 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond},
+		{1, 0, 75 * time.Millisecond, 100 * time.Millisecond},
+		{2, 10 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond},
 		{1, time.Second, time.Second, 1250 * time.Millisecond}, {9, time.Minute, time.Minute, 75 * time.Second},
 	} {
 		different := map[time.Duration]bool{}

@@ -1,10 +1,9 @@
-// Package lifecycle is the one contract for starting and stopping of everything
-// in the host that runs:
+// Package lifecycle is the one contract by which every component of the host starts and stops:
 //
-//   - Start returns when what was started is set up, not when it is done.
+//   - Start returns when the component is set up, not when its work is done.
 //   - Stop may be called any number of times, from any goroutine, also before or
-//     instead of Start; it returns when the goroutines are gone.
-//   - What has been stopped is not started again.
+//     instead of Start. It returns when the component's goroutines have ended.
+//   - A stopped component is never started again.
 package lifecycle
 
 import (
@@ -22,21 +21,21 @@ var (
 	ErrStopped = errors.New("already stopped")
 )
 
-// Life keeps the contract for the type that embeds or holds it. The zero value
-// is ready. All methods are safe for concurrent use.
+// Life keeps the contract for the type that embeds or holds it. The zero value is ready. All
+// methods are safe for concurrent use.
 type Life struct {
 	goroutines sync.WaitGroup
 
-	mu      sync.Mutex // guards all below; not held while anything of the owner runs but its set-up
+	mu      sync.Mutex // guards all below; held while setUp runs, and never while other code of the owner runs
 	started bool
 	stopped bool
-	done    chan struct{} // of the first Stop; closed when it is through
-	err     error         // its result; read only after done
+	done    chan struct{} // made by the first Stop, closed when its tearDown has returned
+	err     error         // result of tearDown; read only after done is closed
 }
 
-// Start runs setUp once. If that fails its error is returned and the thing counts
-// as stopped, so setUp has to leave nothing behind then. Stop waits for a Start
-// under way, so setUp must not call it.
+// Start runs setUp once. If setUp fails, Start returns its error and the component counts as
+// stopped, so a setUp that fails has to release everything itself. A concurrent Stop waits until
+// Start has returned, so setUp must not call it. Later calls return [ErrStarted] or [ErrStopped].
 func (l *Life) Start(setUp func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,22 +54,23 @@ func (l *Life) Start(setUp func() error) error {
 	return err
 }
 
-// Go runs f in a goroutine that [Life.Wait] waits for. It is for setUp of
-// [Life.Start] and for goroutines that Go started.
+// Go runs f in a goroutine that [Life.Wait] waits for. Only setUp of [Life.Start], and goroutines
+// that Go started, may call it.
 func (l *Life) Go(f func()) { l.goroutines.Go(f) }
 
-// Wait returns when every goroutine that [Life.Go] started is gone, or with the
-// cause of ctx's end.
+// Wait returns nil when every goroutine started by [Life.Go] has ended. If ctx ends first, it
+// returns the cause.
 func (l *Life) Wait(ctx context.Context) error {
 	gone := make(chan struct{})
-	// Without this one goroutine a wait could not be given up. It ends with the last of the others.
+	// sync.WaitGroup.Wait cannot be cancelled, so it gets a goroutine of its own, which ends with
+	// the last of the others.
 	go func() { l.goroutines.Wait(); close(gone) }()
 	select {
 	case <-gone:
 		return nil
 	case <-ctx.Done():
 		select {
-		case <-gone: // both: being done counts
+		case <-gone: // both are ready: success counts
 			return nil
 		default:
 			return context.Cause(ctx)
@@ -78,9 +78,9 @@ func (l *Life) Wait(ctx context.Context) error {
 	}
 }
 
-// Stop runs tearDown, the first time it is called. Later and concurrent calls
-// wait for the first one, each no longer than its own ctx, and return its error.
-// tearDown is told whether there was a Start.
+// Stop runs tearDown when it is called for the first time, and returns its error. Later and
+// concurrent calls return the same error once the first call is done, or the cause when their own
+// ctx ends. started tells tearDown whether Start was called.
 func (l *Life) Stop(ctx context.Context, tearDown func(ctx context.Context, started bool) error) error {
 	l.mu.Lock()
 	first := !l.stopped
@@ -102,15 +102,15 @@ func (l *Life) Stop(ctx context.Context, tearDown func(ctx context.Context, star
 	}
 }
 
-// Stage is one step of stopping.
+// Stage is one step of a shutdown.
 type Stage struct {
 	Name string // for errors, as in "stop intake"
 	Run  func(ctx context.Context) error
 }
 
-// Stop runs the stages one after the other. A stage that fails does not keep the
-// later ones from running, as what they release must not leak; all errors are
-// joined, each with its stage's name.
+// Stop runs the stages one after the other. After a stage has failed, the later ones still run,
+// because what they release must not leak. All errors are joined, each prefixed with its stage's
+// name.
 func Stop(ctx context.Context, stages ...Stage) error {
 	var errs []error
 	for _, s := range stages {
