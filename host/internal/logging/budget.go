@@ -11,58 +11,65 @@ import (
 	"time"
 )
 
-// The attributes by which a line is charged: to the service that it is about, or else to all
-// clients together, if it is about a request. Other lines are the host's own and are not bounded.
+// A line is charged to the service that its attribute "service" names. If it has none, but a
+// "request", it is charged to one account for all clients. All other lines are the host's own and
+// are not bounded.
 const (
 	serviceKey = "service"
 	requestKey = "request"
 )
 
-// clients is the account of lines about requests that name no service, and of services beyond accountsMost.
+// clients names the account of lines about requests without a service, and of services beyond
+// maxAccounts.
 const clients = ""
 
-// accountsMost bounds the accounts. There are as many as services that have logged something.
-const accountsMost = 16384
+// maxAccounts bounds the number of accounts. A service gets one with its first line.
+const maxAccounts = 16384
 
-// noticeEvery is the time between two lines that tell what was dropped of a service.
+// noticeEvery is the minimum time between two reports of dropped lines.
 const noticeEvery = time.Second
 
-// BudgetOptions are the choices of a [Budget]. A zero field means its default.
+// BudgetOptions configure a [Budget]. A zero field means its default.
 type BudgetOptions struct {
-	Rate  int64 // bytes a second of each service. Negative: without bound. Default 64 KiB
-	Burst int64 // bytes that a service which was silent may log at once. Default 256 KiB, and never below 16 KiB, so that each line has room
+	// Rate is the number of bytes per second for each service. Negative: unlimited. Default 64 KiB.
+	Rate int64
+	// Burst is the number of bytes that a service may log at once after a pause. Default 256 KiB.
+	// Values below 16 KiB count as 16 KiB, so that one line always fits.
+	Burst int64
 }
 
-// Budget is a [slog.Handler] in front of another that holds the lines about each service to a rate. A line is
-// charged with about what it takes as text, before it is made; one for which there is no room is dropped and
-// counted, and how many were dropped is logged a second later.
+// Budget is a [slog.Handler] that applies a rate limit to the lines about each service and passes
+// the rest on to another handler. It charges a line with an estimate of its size as text, before
+// the line is formatted. A line that exceeds the limit is dropped and counted; about a second later
+// one line reports how many were dropped. Its methods are safe for concurrent use.
 type Budget struct {
 	to    slog.Handler
-	rate  float64 // bytes a second
-	burst float64
+	rate  float64 // bytes per second
+	burst float64 // bytes
 
 	mu       sync.Mutex // guards all below, and the accounts
 	accounts map[string]*account
 	stopped  bool
 
-	wake chan struct{} // capacity 1: something is to be told
+	wake chan struct{} // capacity 1: an account has something to report
 	stop chan struct{}
 	run  sync.WaitGroup
 }
 
-// account is what a service has logged.
+// account is the token bucket of one service, and the count of its dropped lines.
 type account struct {
-	room      float64   // bytes that it may log at the time at
+	room      float64   // bytes that the service may log at the time at
 	at        time.Time // of the last line
-	dropped   Dropped
-	told      Dropped // of them
-	announced bool    // that there is something to tell
+	dropped   Dropped   // since the start
+	reported  Dropped   // the part of dropped that has been reported
+	announced bool      // the account waits for a report
 }
 
 // Dropped counts lines that were not logged.
 type Dropped struct{ Lines, Bytes uint64 }
 
-// NewBudget returns a budget in front of to, and starts its goroutine. Stop it.
+// NewBudget returns a budget in front of the handler to, and starts its goroutine, which
+// [Budget.Stop] ends.
 func NewBudget(to slog.Handler, o BudgetOptions) *Budget {
 	if o.Rate == 0 {
 		o.Rate = 64 << 10
@@ -74,11 +81,13 @@ func NewBudget(to slog.Handler, o BudgetOptions) *Budget {
 		to: to, rate: float64(o.Rate), burst: float64(max(o.Burst, 16<<10)), accounts: map[string]*account{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	b.run.Go(b.tellAll)
+	b.run.Go(b.reportAll)
 	return b
 }
 
-// Stop tells what was not told yet, and returns when the goroutine is gone. Lines are still passed on afterwards.
+// Stop reports the drops that have not been reported yet, and returns when the goroutine has ended.
+// It may be called again. Afterwards lines are still passed on, and dropped, but drops are not
+// reported.
 func (b *Budget) Stop() {
 	b.mu.Lock()
 	if !b.stopped {
@@ -89,7 +98,7 @@ func (b *Budget) Stop() {
 	b.run.Wait()
 }
 
-// Dropped is what was dropped of a service since the start.
+// Dropped returns what was dropped of a service since the start.
 func (b *Budget) Dropped(service string) Dropped {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,26 +108,24 @@ func (b *Budget) Dropped(service string) Dropped {
 	return Dropped{}
 }
 
-// Usage is how much of what they may log at once all services have used, in bytes: what
-// comes back to them at the rate.
+// Usage is how much of their bursts all services have used, in bytes. It falls again at the rate.
 type Usage struct {
 	Used    int64
-	Limit   int64    // what all that have logged something may log at once; 0: there is no bound
+	Limit   int64    // sum of the bursts of all accounts; 0: nothing has been logged, or the rate is unlimited
 	Dropped Dropped  // since the start
-	Holders []Holder // those that have used most, the largest first
+	Holders []Holder // those with the largest use, in descending order
 }
 
-// Holder is a service, or all clients together, and how much of its burst it has used, in
-// bytes.
+// Holder is a service, or all clients together, and how much of its burst it has used, in bytes.
 type Holder struct {
 	Name string
 	Used int64
 }
 
-// usageHolders bounds how many services are named in a usage.
+// usageHolders bounds the number of holders in a [Usage].
 const usageHolders = 5
 
-// Usage tells how much of the log's rate is used now, and by whom.
+// Usage returns how much of the budget is used now, and by which services.
 func (b *Budget) Usage() Usage {
 	var u Usage
 	now := time.Now()
@@ -144,15 +151,15 @@ func (b *Budget) Usage() Usage {
 	return u
 }
 
-// roomOf is what an account may log now, in bytes. The caller holds mu.
+// roomOf returns how many bytes an account may log now. The caller holds mu.
 func (b *Budget) roomOf(a *account, now time.Time) float64 {
 	return min(a.room+b.rate*max(now.Sub(a.at), 0).Seconds(), b.burst)
 }
 
-// Logger is a logger whose lines are held to the budget.
+// Logger returns a logger whose lines are subject to the budget.
 func (b *Budget) Logger() *slog.Logger { return slog.New(budgeted{budget: b, to: b.to}) }
 
-// take charges a line to an account. false means that it is to be dropped.
+// take charges a line of size bytes to an account. It returns false if the line has to be dropped.
 func (b *Budget) take(name string, size int) bool {
 	if b.rate < 0 {
 		return true
@@ -162,7 +169,7 @@ func (b *Budget) take(name string, size int) bool {
 	defer b.mu.Unlock()
 	a := b.accounts[name]
 	if a == nil {
-		if len(b.accounts) >= accountsMost {
+		if len(b.accounts) >= maxAccounts {
 			name = clients
 			a = b.accounts[name]
 		}
@@ -189,13 +196,13 @@ func (b *Budget) take(name string, size int) bool {
 	return false
 }
 
-// tellAll logs what was dropped, a while after the first line was.
-func (b *Budget) tellAll() {
+// reportAll is the goroutine. It reports dropped lines, at most once every noticeEvery.
+func (b *Budget) reportAll() {
 	for {
 		select {
 		case <-b.wake:
 		case <-b.stop:
-			b.tell()
+			b.report()
 			return
 		}
 		timer := time.NewTimer(noticeEvery)
@@ -204,18 +211,18 @@ func (b *Budget) tellAll() {
 		case <-b.stop:
 			timer.Stop()
 		}
-		b.tell()
+		b.report()
 	}
 }
 
-// tell logs one line for each account that has lost some since the last time.
-func (b *Budget) tell() {
+// report logs one line for each account that has dropped lines since its last report.
+func (b *Budget) report() {
 	news := map[string]Dropped{}
 	b.mu.Lock()
 	for name, a := range b.accounts {
 		if a.announced {
-			news[name] = Dropped{a.dropped.Lines - a.told.Lines, a.dropped.Bytes - a.told.Bytes}
-			a.told, a.announced = a.dropped, false
+			news[name] = Dropped{a.dropped.Lines - a.reported.Lines, a.dropped.Bytes - a.reported.Bytes}
+			a.reported, a.announced = a.dropped, false
 		}
 	}
 	b.mu.Unlock()
@@ -226,18 +233,19 @@ func (b *Budget) tell() {
 		if name == clients {
 			about = slog.String(requestKey, "any")
 		}
-		own.LogAttrs(context.Background(), slog.LevelWarn, fmt.Sprintf("%d lines dropped, as more was logged than the log's rate allows", d.Lines), about, slog.Uint64("bytes", d.Bytes))
+		own.LogAttrs(context.Background(), slog.LevelWarn, fmt.Sprintf("%d lines dropped, as more was logged than "+
+			"the log's rate allows", d.Lines), about, slog.Uint64("bytes", d.Bytes))
 	}
 }
 
-// budgeted is the handler.
+// budgeted is the [slog.Handler] of the loggers that [Budget.Logger] returns.
 type budgeted struct {
 	budget  *Budget
 	to      slog.Handler
-	service string // of all lines
-	request bool   // all lines are about one
-	size    int    // of what is in all lines
-	grouped bool   // further attributes are in a group, where names mean something else
+	service string // named by the attributes of all lines; "" if none
+	request bool   // the attributes of all lines name a request
+	size    int    // bytes of the attributes of all lines
+	grouped bool   // further attributes are in a group, so their keys do not name a service or request
 }
 
 // Enabled implements slog.Handler.
@@ -256,7 +264,7 @@ func (h budgeted) Handle(ctx context.Context, r slog.Record) error {
 	return h.to.Handle(ctx, r)
 }
 
-// note takes an attribute into account.
+// note adds an attribute's size, and looks whether it names a service or request.
 func (h *budgeted) note(a slog.Attr) {
 	h.size += len(a.Key) + sizeOf(a.Value) + 2
 	switch {
@@ -284,10 +292,10 @@ func (h budgeted) WithGroup(name string) slog.Handler {
 	return h
 }
 
-// lineBytes is about what time, level and names take in a line.
+// lineBytes estimates the bytes of time, level and keys in a line.
 const lineBytes = 80
 
-// sizeOf is about what a value takes in a line.
+// sizeOf estimates the bytes of a value in a line.
 func sizeOf(v slog.Value) int {
 	switch v.Kind() {
 	case slog.KindString:
@@ -304,7 +312,7 @@ func sizeOf(v slog.Value) int {
 	return 20
 }
 
-// shown is the length of a text with its quotes and what has to be escaped within.
+// shown returns the length of a text with quotes and escapes.
 func shown(s string) int {
 	n := len(s) + 2
 	for i := range len(s) {

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// What a service logs beyond its rate is dropped, counted, and told; others, and the host, log on.
+// Lines of a service beyond its rate are dropped, counted and reported. Other services, and the
+// host, are not affected.
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out reader
@@ -28,30 +29,32 @@ func TestBudget(t *testing.T) {
 			t.Errorf("dropped are %+v", d)
 		}
 		u := b.Usage()
-		if u.Limit != 20_000 || u.Used <= 19_000 || u.Used > u.Limit || u.Dropped != d || len(u.Holders) != 1 || u.Holders[0] != (Holder{"loud", u.Used}) {
+		if u.Limit != 20_000 || u.Used <= 19_000 || u.Used > u.Limit || u.Dropped != d || len(u.Holders) != 1 ||
+			u.Holders[0] != (Holder{"loud", u.Used}) {
 			t.Errorf("usage is %+v", u)
 		}
 		out.take()
 		log.With("service", "quiet").Info("hello")
-		log.WithGroup("g").Info("the host's own", "service", "loud") // in a group it is another word
+		log.WithGroup("g").Info("the host's own", "service", "loud") // in a group the key does not name a service
 		log.Info("the host's own", "text", strings.Repeat(text, 100))
 		if n := strings.Count(out.String(), "\n"); n != 3 || b.Dropped("quiet").Lines > 0 {
 			t.Errorf("%d of 3 lines of others passed:\n%.1000s", n, &out)
 		}
 		out.take()
-		time.Sleep(1500 * time.Millisecond) // of the bubble
+		time.Sleep(1500 * time.Millisecond) // on the synthetic clock
 		synctest.Wait()
-		if want := fmt.Sprintf("%d lines dropped", d.Lines); strings.Count(out.String(), want) != 1 || !strings.Contains(out.String(), "service=loud") {
+		if want := fmt.Sprintf("%d lines dropped", d.Lines); strings.Count(out.String(), want) != 1 ||
+			!strings.Contains(out.String(), "service=loud") {
 			t.Errorf("told is %q, want %s", &out, want)
 		}
 		out.take()
-		log.Info(text, "service", "loud") // there is room for one by now
+		log.Info(text, "service", "loud") // one fits again
 		log.Info(text, "service", "loud")
 		if n := strings.Count(out.String(), text); n != 1 {
 			t.Errorf("%d lines passed after 1.5 s at 1,000 bytes a second", n)
 		}
 		out.take()
-		b.Stop() // what is not told yet is told now
+		b.Stop() // the rest is reported now
 		if !strings.Contains(out.String(), "1 lines dropped") {
 			t.Errorf("told at the end is %q", &out)
 		}
@@ -59,16 +62,19 @@ func TestBudget(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		log.Info("hello", "service", "loud")
 		u = b.Usage()
-		if u.Limit != 60_000 || u.Used < 9_000 || u.Used > 10_500 || u.Dropped.Lines != d.Lines+1 || len(u.Holders) != 1 || u.Holders[0].Name != "loud" {
+		if u.Limit != 60_000 || u.Used < 9_000 || u.Used > 10_500 || u.Dropped.Lines != d.Lines+1 ||
+			len(u.Holders) != 1 || u.Holders[0].Name != "loud" {
 			t.Errorf("usage ten seconds later is %+v", u)
 		}
 	})
 }
 
-// Over a while a service logs as many bytes as its rate allows, whatever its lines are made of, and in whatever form.
+// In the long run a service logs as many bytes as its rate allows, whatever text its lines hold, in
+// both formats.
 func TestRateOfTheLog(t *testing.T) {
 	for name, text := range map[string]string{
-		"empty": "", "plain": strings.Repeat("x", 300), "quoted": strings.Repeat(`"`, 300), "lines": strings.Repeat("\n", 300), "backslashes": strings.Repeat(`\`, 300),
+		"empty": "", "plain": strings.Repeat("x", 300), "quoted": strings.Repeat(`"`, 300),
+		"lines": strings.Repeat("\n", 300), "backslashes": strings.Repeat(`\`, 300),
 	} {
 		for _, form := range []string{"text", "JSON"} {
 			synctest.Test(t, func(t *testing.T) {
@@ -84,10 +90,11 @@ func TestRateOfTheLog(t *testing.T) {
 					for range 100 {
 						log.Warn(text, "error", fmt.Errorf("it failed: %s", text))
 					}
-					time.Sleep(100 * time.Millisecond) // of the bubble
+					time.Sleep(100 * time.Millisecond) // on the synthetic clock
 				}
 				b.Stop()
-				if most := seconds*64<<10 + 256<<10; len(out.String()) > most*5/4 || text != "" && len(out.String()) < most/2 {
+				if limit := seconds*64<<10 + 256<<10; len(out.String()) > limit*5/4 ||
+					text != "" && len(out.String()) < limit/2 {
 					t.Errorf("%s, as %s: %d bytes in %d s", name, form, len(out.String()), seconds)
 				}
 			})
@@ -95,7 +102,7 @@ func TestRateOfTheLog(t *testing.T) {
 	}
 }
 
-// Lines about requests that name no service have an account together, and so have services beyond the bound.
+// Lines about requests without a service share one account, and so do services beyond the maximum.
 func TestAccountsAreBounded(t *testing.T) {
 	var out reader
 	b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: 1, Burst: 16 << 10})
@@ -107,18 +114,18 @@ func TestAccountsAreBounded(t *testing.T) {
 	if n := strings.Count(out.String(), "\n"); n < 50 || n > 200 {
 		t.Errorf("%d lines about requests passed", n)
 	}
-	for i := range accountsMost + 1000 {
+	for i := range maxAccounts + 1000 {
 		log.Info("hello", "service", fmt.Sprint("s", i))
 	}
-	if n := len(b.accounts); n != accountsMost {
+	if n := len(b.accounts); n != maxAccounts {
 		t.Errorf("there are %d accounts", n)
 	}
-	if got := strings.Count(out.String(), "hello"); got < accountsMost-1 || got > accountsMost+10 {
+	if got := strings.Count(out.String(), "hello"); got < maxAccounts-1 || got > maxAccounts+10 {
 		t.Errorf("%d services logged something", got)
 	}
 }
 
-// With a negative rate there is no bound.
+// A negative rate is unlimited.
 func TestNoBudget(t *testing.T) {
 	var out reader
 	b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: -1})

@@ -1,4 +1,4 @@
-// Package logging keeps a log from costing more than it may: [Writer] lets nobody wait for whoever
-// reads the log, and [Budget] gives each service so many bytes of it a second. What is dropped is
-// counted, and told in the log itself.
+// Package logging bounds the cost of the log. With [Writer], no caller waits for the reader of the
+// log. [Budget] limits each service to a number of bytes per second. Both count the lines that they
+// drop, and report that number in the log itself.
 package logging

@@ -7,33 +7,35 @@ import (
 	"sync"
 )
 
-// WriterOptions are the choices of a [Writer]. A zero field means its default.
+// WriterOptions configure a [Writer]. A zero field means its default.
 type WriterOptions struct {
-	// Bytes bounds the lines that wait to be written. As many again may be on their way into a write that
-	// blocks. Default 1 MiB.
+	// Bytes bounds the lines that wait to be written. The same number of bytes may be in memory
+	// again for the write under way. Default 1 MiB.
 	Bytes int
-	// Notice makes the line, with its newline, that says that so many lines were dropped. Default: nothing is said.
+	// Notice formats the line, with its newline, that reports how many lines were dropped. Default:
+	// drops are not reported.
 	Notice func(lines uint64) []byte
 }
 
-// Writer is an [io.Writer] for lines that never waits: a goroutine of its own writes them. While that
-// is held up, as nobody empties a pipe, lines are kept up to a bound, and then dropped; so are those of which
-// the write failed, as the pipe's reader has gone. Its methods may be called concurrently.
+// Writer is an [io.Writer] for lines that never blocks: its goroutine does the writing. While a
+// write blocks, for example because nobody reads the pipe, lines are kept up to a bound, and
+// dropped beyond it. Lines are also dropped when their write fails, for example because the reader
+// of the pipe is gone. Its methods are safe for concurrent use.
 type Writer struct {
 	to io.Writer
 	o  WriterOptions
 
-	mu      sync.Mutex // guards all below
-	waiting []byte     // whole lines
-	dropped uint64     // lines, since New
-	untold  uint64     // of them, those that no notice was queued for
-	closed  bool
+	mu         sync.Mutex // guards all below
+	waiting    []byte     // whole lines
+	dropped    uint64     // lines, since NewWriter
+	unreported uint64     // part of dropped that no notice was written for yet
+	closed     bool
 
 	wake chan struct{} // capacity 1: there is something waiting, or closed
 	done chan struct{} // closed when the goroutine has ended
 }
 
-// NewWriter returns a writer to w, and starts its goroutine. Close it.
+// NewWriter returns a writer to w and starts its goroutine, which [Writer.Close] ends.
 func NewWriter(w io.Writer, o WriterOptions) *Writer {
 	if o.Bytes <= 0 {
 		o.Bytes = 1 << 20
@@ -43,7 +45,7 @@ func NewWriter(w io.Writer, o WriterOptions) *Writer {
 	return l
 }
 
-// Write takes whole lines, all or none of them, and never fails. It keeps nothing of b.
+// Write queues whole lines, all of them or none, and never fails. It does not retain b.
 func (l *Writer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -57,10 +59,10 @@ func (l *Writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// drop counts lines. The caller holds mu.
+// drop counts dropped lines. The caller holds mu.
 func (l *Writer) drop(lines uint64) {
 	l.dropped += lines
-	l.untold += lines
+	l.unreported += lines
 }
 
 func (l *Writer) signal() {
@@ -78,46 +80,48 @@ func countLines(b []byte) uint64 {
 	return uint64(n)
 }
 
-// run writes what is waiting, until the writer is closed and nothing is.
+// run writes the queued lines, until the writer is closed and the queue is empty.
 func (l *Writer) run() {
 	defer close(l.done)
 	var chunk []byte
 	for range l.wake {
 		for failed := false; ; {
-			var untold uint64
+			var unreported uint64
 			var closed bool
-			chunk, untold, closed = l.next(chunk, failed)
-			if len(chunk) == 0 && untold == 0 {
+			chunk, unreported, closed = l.next(chunk, failed)
+			if len(chunk) == 0 && unreported == 0 {
 				if closed {
 					return
 				}
 				break
 			}
-			failed = !l.write(chunk, untold)
+			failed = !l.write(chunk, unreported)
 		}
 	}
 }
 
-// next takes what is waiting, and gives used, the memory of what it took the last time, in exchange. If that
-// could not be written, there is nothing to tell before there is something to write.
-func (l *Writer) next(used []byte, failed bool) (chunk []byte, untold uint64, closed bool) {
+// next takes the queue and gives it the buffer used, that of the previous chunk, in exchange.
+// failed says that the previous write failed: then a notice is due only together with new lines, so
+// that a broken pipe is not retried in a loop.
+func (l *Writer) next(used []byte, failed bool) (chunk []byte, unreported uint64, closed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	chunk, l.waiting = l.waiting, used[:0]
 	if len(chunk) > 0 || !failed {
-		untold, l.untold = l.untold, 0
+		unreported, l.unreported = l.unreported, 0
 	}
-	return chunk, untold, l.closed
+	return chunk, unreported, l.closed
 }
 
-// write writes lines, and that others were dropped after them. If it fails, the lines are dropped.
-func (l *Writer) write(chunk []byte, untold uint64) bool {
+// write writes the chunk and then, if unreported is not 0, a notice. If a write fails, it counts
+// the lines that were not written as dropped and returns false.
+func (l *Writer) write(chunk []byte, unreported uint64) bool {
 	n, err := 0, error(nil)
 	if len(chunk) > 0 {
 		n, err = l.to.Write(chunk)
 	}
-	if err == nil && untold > 0 && l.o.Notice != nil {
-		_, err = l.to.Write(l.o.Notice(untold))
+	if err == nil && unreported > 0 && l.o.Notice != nil {
+		_, err = l.to.Write(l.o.Notice(unreported))
 		n = len(chunk)
 	}
 	if err == nil {
@@ -126,19 +130,20 @@ func (l *Writer) write(chunk []byte, untold uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drop(countLines(chunk[min(max(n, 0), len(chunk)):]))
-	l.untold += untold
+	l.unreported += unreported
 	return false
 }
 
-// Dropped is how many lines were not written.
+// Dropped returns how many lines were not written.
 func (l *Writer) Dropped() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.dropped
 }
 
-// Close takes no more lines and waits until those that wait are written, or for ctx: then the goroutine stays in
-// its write until that ends, which may be with the process, and the rest is lost. It may be called again.
+// Close stops taking lines, and waits until the queued ones are written or ctx ends. In the second
+// case it returns ctx's error, and the goroutine stays in its write until that returns, possibly
+// until the process ends; the queued lines may be lost. It may be called again.
 func (l *Writer) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true

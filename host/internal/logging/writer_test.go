@@ -17,7 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// reader reads the log: it takes a line when it is told to, or is gone.
+// reader is the other end of the log. With a gate, each write blocks until the gate has a token for
+// it; when it is gone, writes fail.
 type reader struct {
 	mu   sync.Mutex
 	read bytes.Buffer
@@ -58,7 +59,8 @@ func (r *reader) leave(gone bool) {
 
 func notice(lines uint64) []byte { return fmt.Appendf(nil, "%d lines dropped\n", lines) }
 
-// Nobody waits for who does not read. What there is no room for is dropped, counted and told, in its place.
+// No caller waits while nobody reads the log. Lines that do not fit are dropped and counted, and a
+// notice is written in their place.
 func TestALogThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reader{gate: make(chan struct{})}
@@ -70,7 +72,7 @@ func TestALogThatNobodyReads(t *testing.T) {
 			}
 		}
 		write(0)
-		synctest.Wait() // it is on its way
+		synctest.Wait() // its write blocks
 		for i := 1; i <= 30; i++ {
 			write(i)
 		}
@@ -100,7 +102,8 @@ func TestALogThatNobodyReads(t *testing.T) {
 	})
 }
 
-// A reader that has gone is nobody's concern, and one that comes back is told what it missed.
+// Failing writes do not disturb callers. When the reader returns, the notice tells how many lines
+// it missed.
 func TestAReaderThatHasGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reader{gone: true}
@@ -132,7 +135,8 @@ func TestCloseWithAReaderThatHasGone(t *testing.T) {
 	}
 }
 
-// Lines of many are whole, in the order in which each wrote them, and none is lost without being counted.
+// Lines of concurrent callers stay whole and in each caller's order, and every lost line is
+// counted.
 func TestManyWriters(t *testing.T) {
 	r := &reader{}
 	w := NewWriter(r, WriterOptions{Bytes: 400})
