@@ -1,5 +1,5 @@
-// Package machine tells how much of what a process uses there is on this machine:
-// what the defaults of a host's budget come from.
+// Package machine reads how much memory and how many mappings the operating system gives this
+// process. The defaults of a host's budget are derived from them.
 package machine
 
 import (
@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// Memory is how many bytes of memory this process may use: the least of what the
-// machine has and of the limits of its control groups, of version 1 or 2. It is 0 where
-// nobody can tell.
+// Memory returns how many bytes of memory this process may use: the minimum of the machine's memory
+// and the limits of its control groups (version 1 or 2). It returns 0 where this cannot be found
+// out.
 func Memory() int64 { return memory(os.DirFS("/")) }
 
-// Mappings is how many mappings of memory a process may have; 0 where nobody can tell,
-// or where there is no such limit.
+// Mappings returns how many memory mappings a process may have. It returns 0 where this cannot be
+// found out, or where there is no such limit.
 func Mappings() int64 { return mappings(os.DirFS("/")) }
 
 func mappings(root fs.FS) int64 {
@@ -29,29 +29,29 @@ func mappings(root fs.FS) int64 {
 }
 
 func memory(root fs.FS) int64 {
-	least := int64(math.MaxInt64)
+	limit := int64(math.MaxInt64)
 	if total := memTotal(root); total > 0 {
-		least = total
+		limit = total
 	}
 	for _, g := range groups(root) {
-		// A group's limit holds for the groups below it. In a container the path may be as
-		// the machine sees it, of which only the end is there.
-		for at := g.path; ; at = path.Dir(at) {
-			if n, ok := number(root, path.Join(g.mount, at, g.file)); ok && n > 0 {
-				least = min(least, n)
+		// The limit of a group applies to all groups inside it. In a container the path may be the
+		// one that the machine sees, while only its last elements exist here.
+		for dir := g.path; ; dir = path.Dir(dir) {
+			if n, ok := number(root, path.Join(g.mount, dir, g.file)); ok && n > 0 {
+				limit = min(limit, n)
 			}
-			if at == "/" || at == "." {
+			if dir == "/" || dir == "." {
 				break
 			}
 		}
 	}
-	if least == math.MaxInt64 {
+	if limit == math.MaxInt64 {
 		return 0
 	}
-	return least
+	return limit
 }
 
-// memTotal is the machine's memory in bytes; 0 if it is not told.
+// memTotal returns the machine's memory in bytes; 0 if it is unknown.
 func memTotal(root fs.FS) int64 {
 	text, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
@@ -68,10 +68,10 @@ func memTotal(root fs.FS) int64 {
 	return 0
 }
 
-// group is a control group that bounds memory, and the file that says so.
+// group is a control group that bounds memory; file is the name of the file with its limit.
 type group struct{ mount, path, file string }
 
-// groups are the memory groups of this process.
+// groups returns the memory control groups of this process.
 func groups(root fs.FS) (all []group) {
 	text, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -82,18 +82,20 @@ func groups(root fs.FS) (all []group) {
 		if len(parts) != 3 {
 			continue
 		}
-		at := path.Join("/", parts[2])
+		dir := path.Join("/", parts[2])
 		switch {
 		case parts[1] == "":
-			all = append(all, group{"sys/fs/cgroup", at, "memory.max"}, group{"sys/fs/cgroup/unified", at, "memory.max"})
+			all = append(all, group{"sys/fs/cgroup", dir, "memory.max"},
+				group{"sys/fs/cgroup/unified", dir, "memory.max"})
 		case strings.Contains(","+parts[1]+",", ",memory,"):
-			all = append(all, group{"sys/fs/cgroup/memory", at, "memory.limit_in_bytes"})
+			all = append(all, group{"sys/fs/cgroup/memory", dir, "memory.limit_in_bytes"})
 		}
 	}
 	return all
 }
 
-// number reads a file with one number; false if there is none, as in "max".
+// number reads a file that holds one number. It returns false if the file is missing or holds
+// something else, such as "max".
 func number(root fs.FS, name string) (int64, bool) {
 	text, err := fs.ReadFile(root, strings.TrimPrefix(name, "/"))
 	if err != nil {
