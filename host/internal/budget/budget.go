@@ -1,8 +1,8 @@
-// Package budget bounds what a host holds at one time. It is a tree of accounts:
-// the host's at the root, services below it, and connections and sandboxes below
-// those. Whoever wants to hold something takes it from the narrowest account that
-// it is for, before it exists; that takes it from all accounts above, too. Whoever
-// took it gives it back. So no sum of bounded things is without a bound.
+// Package budget bounds what a host holds at one time. It is a tree of accounts: the host's account
+// is the root; below it are services, and below those connections and sandboxes. Code that is about
+// to use a resource first takes it from the narrowest account that applies, which also takes it
+// from all accounts above, and gives it back afterwards. So every sum of bounded things is bounded,
+// too.
 package budget
 
 import (
@@ -17,15 +17,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Resource is something of which a host has only so much.
+// Resource is something that a host has a limited amount of.
 type Resource uint8
 
 // The resources that are held and given back.
 const (
-	// FlightBytes are the bytes of bodies, messages and answers that are in memory
-	// on their way in or out.
+	// FlightBytes are the bytes in memory of bodies, messages and answers on their way in or out.
 	FlightBytes Resource = iota
-	// Sandboxes are the instances of modules; each takes a few mappings of memory.
+	// Sandboxes are the instances of modules. Each takes a few memory mappings.
 	Sandboxes
 	// SandboxBytes are the machine code, images, linear memories, call stacks, tables and
 	// resident entities of sandboxes.
@@ -42,7 +41,7 @@ const (
 
 var names = [resources]string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "descriptors", "disk_bytes", "readers"}
 
-// String is the stable name of the resource, as clients and metrics see it.
+// String returns the stable name of the resource that clients and metrics see.
 func (r Resource) String() string {
 	if int(r) < resources {
 		return names[r]
@@ -50,8 +49,8 @@ func (r Resource) String() string {
 	return fmt.Sprintf("resource %d", uint8(r))
 }
 
-// kind says how a refusal looks. What ends by itself is an overload; what stays
-// until somebody acts is a quota.
+// kind returns the error kind of a refusal: overloaded for resources that become free by
+// themselves, quota for those that stay used until somebody acts.
 func (r Resource) kind() service.Kind {
 	switch r {
 	case Sandboxes, SandboxBytes, DiskBytes:
@@ -60,34 +59,34 @@ func (r Resource) kind() service.Kind {
 	return service.KindOverloaded
 }
 
-// retryAfter is when to try again if a resource that comes back by itself is used up.
+// retryAfter is the wait that a refusal of kind overloaded asks for.
 const retryAfter = time.Second
 
-// Limits bound what an account may hold. A resource that is not in it has no bound
-// in this account but those of the accounts above.
+// Limits bound what an account may hold. A resource without an entry is bounded only by the
+// accounts above.
 type Limits map[Resource]int64
 
-// Account is a place in the tree. It is safe for concurrent use.
+// Account is a node of the tree. It is safe for concurrent use.
 type Account struct {
 	parent *Account
 	name   string
-	group  bool                    // it only holds others together, and is no holder itself
-	used   [resources]atomic.Int64 // about gone once it is closed
-	limit  [resources]atomic.Int64 // 0 is none
-	share  [resources]Share        // none if it has no parts
+	group  bool                    // it only holds others together, and is not a holder itself
+	used   [resources]atomic.Int64 // close to gone once the account is closed
+	limit  [resources]atomic.Int64 // 0: no limit
+	share  [resources]Share        // of the accounts right below; Parts is 0 if there is none
 	denied [resources]atomic.Uint64
 
-	mu       sync.Mutex // guards what follows, and is held by Set
+	mu       sync.Mutex // guards all below; held by Set
 	children map[*Account]struct{}
 	closed   bool
-	released [resources]int64 // what Close gave back, but for what was given back since
+	released [resources]int64 // what Close gave back to the accounts above, less what holders have given back since
 }
 
-// gone is far below what an account that is open may be said to hold: below half of it an
-// account is closed.
+// gone marks a closed account: it is far below any value of an open one. A used value below gone/2
+// means that the account is closed.
 const gone = math.MinInt64 / 2
 
-// New makes the account of a host.
+// New makes the root account of a host.
 func New(l Limits) *Account { return newAccount(nil, "host", l) }
 
 func newAccount(parent *Account, name string, l Limits) *Account {
@@ -98,15 +97,15 @@ func newAccount(parent *Account, name string, l Limits) *Account {
 	return a
 }
 
-// Child opens an account below a. name says whose it is, to operators.
+// Child opens an account below a. Operators see its name.
 func (a *Account) Child(name string, l Limits) *Account {
 	c := newAccount(a, name, l)
 	a.adopt(c)
 	return c
 }
 
-// Group opens an account below a for what many have together, such as all
-// connections. Holders shows those below it instead of it.
+// Group opens an account below a that bounds what several accounts hold together, such as all
+// connections. [Account.Holders] lists the accounts below it instead of the group.
 func (a *Account) Group(name string, l Limits) *Account {
 	c := newAccount(a, name, l)
 	c.group = true
@@ -123,11 +122,10 @@ func (a *Account) adopt(c *Account) {
 	a.children[c] = struct{}{}
 }
 
-// Close takes the account out of the tree. What it still holds is given back to the
-// accounts above and returned, so that a test can say what was forgotten. Whoever holds
-// something still gives it back later, as always: the accounts above do not get it twice.
-// What is taken from a closed account is taken from those above. Its refusals go on to
-// count.
+// Close removes the account from the tree. What it still holds is given back to the accounts above
+// and returned, so that tests can find leaks. Holders call [Account.Give] as always, also after
+// Close: the accounts above do not get the same amount twice. What is taken from a closed account
+// is taken only from those above. Its refusals still count. A second Close returns nil.
 func (a *Account) Close() (held Limits) {
 	if !a.close() {
 		return nil
@@ -152,7 +150,7 @@ func (a *Account) Close() (held Limits) {
 	return held
 }
 
-// close has nothing be set any more; false if the account is closed already.
+// close makes Set ineffective. It returns false if the account is closed already.
 func (a *Account) close() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -161,7 +159,7 @@ func (a *Account) close() bool {
 	return !was
 }
 
-// held ends the account of what it holds, and returns that.
+// held marks the account as closed, and returns what it held.
 func (a *Account) held() Limits {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,28 +172,27 @@ func (a *Account) held() Limits {
 	return all
 }
 
-// SetLimit changes the bound of a resource. What is held already stays. 0 is no bound.
+// SetLimit changes the limit of a resource (0: no limit). It does not affect what is held already.
 func (a *Account) SetLimit(r Resource, n int64) { a.limit[r].Store(n) }
 
-// Share is how accounts right below another one share a resource.
+// Share says how the accounts right below another one share a resource.
 type Share struct {
-	// Parts is the fairness: no account may come to hold more than the Parts-th part of
-	// what is left for all, apart from Reserve. So the share of one shrinks as more is
-	// in use, and those that hold much get nothing more.
+	// Parts bounds what one account may hold to 1/Parts of what is left for all, less Reserve. So
+	// the bound of each shrinks as more is in use, and accounts that hold much get nothing more.
 	Parts int64
-	// Small is what any account may hold as long as there is some left at all, and
-	// Reserve is what is left for those that hold no more than that.
+	// Small is what any account may hold as long as something is left. Reserve is the amount that
+	// only accounts that hold at most Small can use.
 	Small, Reserve int64
 }
 
-// SetShare has the accounts right below share a resource fairly. It is called before
-// there are any.
+// SetShare makes the accounts right below share a resource fairly. It must be called before the
+// first of them is opened.
 func (a *Account) SetShare(r Resource, s Share) { a.share[r] = s }
 
-// Limit is the bound of a resource in this account; 0 is none.
+// Limit returns the limit of a resource in this account; 0: no limit.
 func (a *Account) Limit(r Resource) int64 { return a.limit[r].Load() }
 
-// Used is what the account and those below hold.
+// Used returns what the account and those below hold; 0 if it is closed.
 func (a *Account) Used(r Resource) int64 {
 	if n := a.used[r].Load(); n > gone/2 {
 		return n
@@ -203,8 +200,8 @@ func (a *Account) Used(r Resource) int64 {
 	return 0
 }
 
-// Room is what may still be taken: the least that this account and those above have
-// left, shares included. It is the largest number if nothing bounds it.
+// Room returns how much may still be taken: the minimum of what this account and those above have
+// left, shares included. It is math.MaxInt64 if nothing limits it.
 func (a *Account) Room(r Resource) int64 {
 	room := int64(math.MaxInt64)
 	for at := a; at != nil; at = at.parent {
@@ -218,7 +215,7 @@ func (a *Account) Room(r Resource) int64 {
 	return room
 }
 
-// part is what a may hold by its parent's share, if that has one.
+// part returns what a may hold by its parent's share; shared is false if there is none.
 func (a *Account) part(r Resource) (part int64, shared bool) {
 	if a.parent == nil || a.parent.share[r].Parts <= 0 {
 		return 0, false
@@ -227,20 +224,20 @@ func (a *Account) part(r Resource) (part int64, shared bool) {
 	return max(s.Small, (a.parent.Room(r)-s.Reserve)/s.Parts), true
 }
 
-// tightest is the account among a and those above that has least left.
+// tightest returns the account with the least room among a and those above.
 func (a *Account) tightest(r Resource) *Account {
-	found, least := a, int64(math.MaxInt64)
+	found, minRoom := a, int64(math.MaxInt64)
 	for at := a; at != nil; at = at.parent {
-		if limit := at.limit[r].Load(); limit > 0 && limit-at.Used(r) < least {
-			found, least = at, limit-at.Used(r)
+		if limit := at.limit[r].Load(); limit > 0 && limit-at.Used(r) < minRoom {
+			found, minRoom = at, limit-at.Used(r)
 		}
 	}
 	return found
 }
 
-// Take takes n of a resource, or nothing. The error is a *service.Error of kind
-// overloaded or quota that says which resource is used up, how much of how much is
-// used, and, for the operator, who holds most of it.
+// Take takes n of a resource, or nothing. The error is a *service.Error of kind overloaded or
+// quota. It names the resource, how much of it is used, and the limit; its Detail, for operators,
+// names the largest holders.
 func (a *Account) Take(r Resource, n int64) error {
 	full, shared := a.take(r, n)
 	if full == nil {
@@ -250,15 +247,14 @@ func (a *Account) Take(r Resource, n int64) error {
 	return full.refusal(r, n, shared)
 }
 
-// TryTake is Take for those that do something else if there is not enough. It counts
-// no refusal.
+// TryTake is [Account.Take] for callers that have an alternative. It counts no refusal.
 func (a *Account) TryTake(r Resource, n int64) bool {
 	full, _ := a.take(r, n)
 	return full == nil
 }
 
-// take returns the account that has not enough, or nil. shared says that it has, but that
-// what is left is not for those that hold so much.
+// take returns the account that has too little left, or nil. shared means that something is left,
+// but not for accounts that hold as much as a does.
 func (a *Account) take(r Resource, n int64) (full *Account, shared bool) {
 	for at := a; at != nil; at = at.parent {
 		if !at.add(r, n) {
@@ -290,26 +286,27 @@ func (a *Account) add(r Resource, n int64) bool {
 	}
 }
 
-// undo takes back what was taken from a and the accounts above, up to but without to.
+// undo gives back what was taken from a and the accounts above, up to but not including to.
 func (a *Account) undo(r Resource, n int64, to *Account) {
 	at, rest := a, n
 	for ; at != to; at = at.parent {
 		rest = at.give(r, rest)
 	}
-	for ; at != nil && rest != n; at = at.parent { // one was closed meanwhile, and gave them what they had not got
+	// An account was closed meanwhile, and its Close gave n-rest to accounts that nothing was taken from.
+	for ; at != nil && rest != n; at = at.parent {
 		at.used[r].Add(n - rest)
 	}
 }
 
-// Give gives back what was taken.
+// Give gives back n of what was taken. Unlike Take, it cannot fail.
 func (a *Account) Give(r Resource, n int64) {
 	for at := a; at != nil; at = at.parent {
 		n = at.give(r, n)
 	}
 }
 
-// give gives back to this account alone, and returns how much of it is for those above:
-// without what they have got already, when this one was closed.
+// give gives n back to this account alone. It returns how much the accounts above are still to get:
+// less than n if Close has already given them some of it.
 func (a *Account) give(r Resource, n int64) int64 {
 	if a.used[r].Add(-n) > gone/2 || n <= 0 {
 		return n
@@ -321,7 +318,7 @@ func (a *Account) give(r Resource, n int64) int64 {
 	return n - had
 }
 
-// refusal says what is used up.
+// refusal is the error for n of a resource that a has too little of.
 func (a *Account) refusal(r Resource, n int64, shared bool) *service.Error {
 	used, limit := a.Used(r), a.limit[r].Load()
 	e := &service.Error{
@@ -337,8 +334,8 @@ func (a *Account) refusal(r Resource, n int64, shared bool) *service.Error {
 	} else {
 		e.Message += "; free some of it, or raise the limit"
 	}
-	if most := a.Holders(r, 3); len(most) > 0 {
-		e.Detail = fmt.Sprintf("most of %s is held by %v", r, most)
+	if top := a.Holders(r, 3); len(top) > 0 {
+		e.Detail = fmt.Sprintf("most of %s is held by %v", r, top)
 	}
 	return e
 }
@@ -349,11 +346,11 @@ type Holder struct {
 	Used int64
 }
 
-// String is how a log shows a holder.
+// String is the form for logs.
 func (h Holder) String() string { return fmt.Sprintf("%s: %d", h.Name, h.Used) }
 
-// Holders are the accounts right below that hold most of a resource, no more than n,
-// the largest first. Instead of a group there are those below it.
+// Holders returns the n largest holders of a resource among the accounts right below, in descending
+// order. A group is replaced by the accounts below it.
 func (a *Account) Holders(r Resource, n int) []Holder {
 	all := a.holders(nil, r)
 	slices.SortFunc(all, func(x, y Holder) int {
@@ -378,15 +375,16 @@ func (a *Account) holders(all []Holder, r Resource) []Holder {
 	return all
 }
 
-// namedHolders bounds how many holders of a resource are named.
+// namedHolders bounds the number of holders of each resource in a usage.
 const namedHolders = 5
 
-// Usage is the state of all resources of an account, in the order of the resources.
-// Of each it names those who hold most, the largest first.
+// Usage returns the state of all resources of an account, in the order of the constants. For each
+// it names the largest holders, in descending order.
 func (a *Account) Usage() []service.ResourceUsage {
 	all := make([]service.ResourceUsage, 0, resources)
 	for r := range Resource(resources) {
-		usage := service.ResourceUsage{Resource: r.String(), Used: a.Used(r), Limit: a.limit[r].Load(), Refused: a.denials(r)}
+		usage := service.ResourceUsage{Resource: r.String(), Used: a.Used(r), Limit: a.limit[r].Load(),
+			Refused: a.denials(r)}
 		for _, h := range a.Holders(r, namedHolders) {
 			usage.Holders = append(usage.Holders, service.ResourceHolder{Name: h.Name, Used: h.Used})
 		}
@@ -395,7 +393,7 @@ func (a *Account) Usage() []service.ResourceUsage {
 	return all
 }
 
-// denials are the refusals of an account and of those below, closed ones included.
+// denials counts the refusals of an account and those below, closed ones included.
 func (a *Account) denials(r Resource) uint64 {
 	n := a.denied[r].Load()
 	a.mu.Lock()

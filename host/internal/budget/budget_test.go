@@ -24,7 +24,8 @@ func TestTakingIsAllOrNothing(t *testing.T) {
 	if err := b.Take(FlightBytes, 41); err == nil {
 		t.Error("b took more than the host has")
 	}
-	if got := [...]int64{a.Used(FlightBytes), b.Used(FlightBytes), host.Used(FlightBytes), b.Room(FlightBytes), a.Room(FlightBytes)}; got != [...]int64{60, 0, 60, 40, 0} {
+	if got := [...]int64{a.Used(FlightBytes), b.Used(FlightBytes), host.Used(FlightBytes), b.Room(FlightBytes),
+		a.Room(FlightBytes)}; got != [...]int64{60, 0, 60, 40, 0} {
 		t.Errorf("used by a, b, host and room of b, a: %v", got)
 	}
 	if !b.TryTake(FlightBytes, 40) {
@@ -52,7 +53,8 @@ func TestARefusalSaysWhatIsUsedUp(t *testing.T) {
 	if err := b.Take(FlightBytes, 11); !errors.As(err, &e) {
 		t.Fatalf("taking too much: %v", err)
 	}
-	if e.Kind != service.KindOverloaded || e.Resource != "bytes_in_flight" || e.Used != 90 || e.Limit != 100 || e.RetryAfter == 0 {
+	if e.Kind != service.KindOverloaded || e.Resource != "bytes_in_flight" || e.Used != 90 || e.Limit != 100 ||
+		e.RetryAfter == 0 {
 		t.Errorf("the refusal is %+v", e)
 	}
 	if strings.Contains(e.Message, "a: 70") || !strings.Contains(e.Detail, "a: 70 b: 20") {
@@ -62,7 +64,9 @@ func TestARefusalSaysWhatIsUsedUp(t *testing.T) {
 		t.Errorf("sandbox memory that is used up is %v", err)
 	}
 	usage := host.Usage()
-	if want := (service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1, Holders: []service.ResourceHolder{{Name: "a", Used: 70}, {Name: "b", Used: 20}}}); !reflect.DeepEqual(usage[0], want) {
+	want := service.ResourceUsage{Resource: "bytes_in_flight", Used: 90, Limit: 100, Refused: 1,
+		Holders: []service.ResourceHolder{{Name: "a", Used: 70}, {Name: "b", Used: 20}}}
+	if !reflect.DeepEqual(usage[0], want) {
 		t.Errorf("usage is %+v, want %+v", usage[0], want)
 	}
 }
@@ -81,7 +85,7 @@ func TestClosingGivesBackWhatWasForgotten(t *testing.T) {
 	}
 }
 
-// No schedule lets a sum go beyond its limit, and nothing is lost.
+// With concurrent callers no sum exceeds its limit, and nothing is lost.
 func TestManyTakersKeepTheLimit(t *testing.T) {
 	const limit = 1000
 	host := New(Limits{FlightBytes: limit})
@@ -116,8 +120,8 @@ func TestManyTakersKeepTheLimit(t *testing.T) {
 	}
 }
 
-// However many accounts take what they can get, there is room for those that hold little,
-// and nobody gets more than its share.
+// However many accounts take all they can get, those that hold little find room, and none exceeds
+// its share.
 func TestAShareLeavesRoomForOthers(t *testing.T) {
 	const total, reserve, small = 256 << 20, 32 << 20, 64 << 10
 	for _, greedy := range []int{1, 8, 32, 200} {
@@ -138,7 +142,8 @@ func TestAShareLeavesRoomForOthers(t *testing.T) {
 			t.Errorf("after %d greedy ones a newcomer gets %d", greedy, room)
 		}
 		var e *service.Error
-		if err := late.Take(FlightBytes, 8<<20); !errors.As(err, &e) || e.Kind != service.KindOverloaded || e.Limit == 0 {
+		if err := late.Take(FlightBytes, 8<<20); !errors.As(err, &e) || e.Kind != service.KindOverloaded ||
+			e.Limit == 0 {
 			t.Errorf("beyond its share: %v", err)
 		}
 		if host.Used(FlightBytes) > total {
@@ -159,12 +164,13 @@ func TestAGroupIsNoHolder(t *testing.T) {
 	if got, want := host.Holders(FlightBytes, 10), []Holder{{"b", 7}, {"a", 5}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("holders are %v, want %v", got, want)
 	}
-	if got, want := host.Usage()[FlightBytes].Holders, []service.ResourceHolder{{Name: "b", Used: 7}, {Name: "a", Used: 5}}; !reflect.DeepEqual(got, want) {
+	if got, want := host.Usage()[FlightBytes].Holders, []service.ResourceHolder{{Name: "b", Used: 7},
+		{Name: "a", Used: 5}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("usage names %v, want %v", got, want)
 	}
 }
 
-// A refusal is not forgotten with the account that was refused.
+// Refusals of a closed account still count.
 func TestRefusalsOutliveTheirAccount(t *testing.T) {
 	host := New(nil)
 	group := host.Group("connections", nil)
@@ -192,12 +198,12 @@ func BenchmarkTakeAndGive(b *testing.B) {
 	}
 }
 
-// What is measured counts in all accounts above, and others find less room for it.
+// A measured resource counts in all accounts above, and reduces the room of the others.
 func TestWhatIsMeasuredCounts(t *testing.T) {
 	host := New(Limits{DiskBytes: 100})
 	a, b := host.Child("a", Limits{DiskBytes: 50}), host.Child("b", nil)
 	a.Set(DiskBytes, 40)
-	a.Set(DiskBytes, 70) // beyond its limit: it is there
+	a.Set(DiskBytes, 70) // beyond its limit, as it is measured
 	if got := [...]int64{a.Used(DiskBytes), host.Used(DiskBytes), b.Room(DiskBytes)}; got != [...]int64{70, 70, 30} {
 		t.Errorf("used by a, host, and room of b: %v", got)
 	}
@@ -205,7 +211,8 @@ func TestWhatIsMeasuredCounts(t *testing.T) {
 		t.Errorf("a and b are over their limits by %v", over)
 	}
 	var e *service.Error
-	if err := a.Check(DiskBytes, 1); !errors.As(err, &e) || e.Kind != service.KindQuota || e.Used != 70 || e.Limit != 50 {
+	if err := a.Check(DiskBytes, 1); !errors.As(err, &e) || e.Kind != service.KindQuota || e.Used != 70 ||
+		e.Limit != 50 {
 		t.Errorf("a is checked: %v", err)
 	}
 	if err := b.Check(DiskBytes, 31); !errors.As(err, &e) || e.Limit != 100 {
@@ -225,8 +232,8 @@ func TestWhatIsMeasuredCounts(t *testing.T) {
 	}
 }
 
-// What is given back after its account was closed is not given back twice to those above,
-// however the two meet, and what is taken then is given back once.
+// What is given back after Close does not reach the accounts above twice, whatever the order of the
+// two, and what is taken after Close is given back once.
 func TestGivingBackAfterClose(t *testing.T) {
 	host := New(Limits{SandboxBytes: 1000})
 	service := host.Child("service", Limits{SandboxBytes: 500})
@@ -254,7 +261,7 @@ func TestGivingBackAfterClose(t *testing.T) {
 	used(0, 0, 100)
 	service.Give(SandboxBytes, 100)
 	used(0, 0, 100)
-	if err := service.Take(SandboxBytes, 30); err != nil { // by somebody who is late
+	if err := service.Take(SandboxBytes, 30); err != nil { // after Close
 		t.Fatal(err)
 	}
 	used(30, 0, 100)
@@ -290,7 +297,8 @@ func TestGivingBackAfterClose(t *testing.T) {
 	}
 }
 
-// The last part of what is measured is for those that hold little, whoever took the rest.
+// The last part of a measured resource is for accounts that hold little, no matter how much the
+// others hold.
 func TestTheLastPartIsForThoseWhoHoldLittle(t *testing.T) {
 	const limit = 800
 	host := New(Limits{DiskBytes: limit})
@@ -312,7 +320,8 @@ func TestTheLastPartIsForThoseWhoHoldLittle(t *testing.T) {
 		t.Errorf("they hold %d of %d", used, limit)
 	}
 	var e *service.Error
-	if err := greedy[0].CheckShare(DiskBytes, 1, 8); !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" || e.Used != host.Used(DiskBytes) || e.Limit != limit ||
+	if err := greedy[0].CheckShare(DiskBytes, 1, 8); !errors.As(err, &e) || e.Kind != service.KindQuota ||
+		e.Resource != "disk_bytes" || e.Used != host.Used(DiskBytes) || e.Limit != limit ||
 		!strings.Contains(e.Message, "which greedy 0 does") {
 		t.Errorf("the refusal is %+v", err)
 	}

@@ -2,8 +2,8 @@ package budget
 
 import "fmt"
 
-// Check returns what Take would, and takes nothing: for what is measured with [Account.Set]
-// after it has happened.
+// Check returns the error that [Account.Take] would return, and takes nothing. It is for resources
+// that are measured afterwards and recorded with [Account.Set].
 func (a *Account) Check(r Resource, n int64) error {
 	for at := a; at != nil; at = at.parent {
 		if limit := at.limit[r].Load(); limit > 0 && at.Used(r) > limit-n {
@@ -14,9 +14,9 @@ func (a *Account) Check(r Resource, n int64) error {
 	return nil
 }
 
-// CheckShare is Check for those who are not to use up what others need: the last part of
-// what the accounts above may hold, one of so many, is for those that hold no more than what
-// is left of it. So however many hold all they can get, somebody who holds little goes on.
+// CheckShare is [Account.Check] for accounts that must leave something for others. Once less than
+// 1/parts of the limit of an account above is left, only accounts that hold no more than what is
+// left pass. So an account that holds little can go on, no matter how much the others hold.
 func (a *Account) CheckShare(r Resource, n, parts int64) error {
 	if err := a.Check(r, n); err != nil {
 		return err
@@ -26,16 +26,17 @@ func (a *Account) CheckShare(r Resource, n, parts int64) error {
 		if left := limit - at.used[r].Load(); limit > 0 && left < limit/parts && a.used[r].Load() > left {
 			at.denied[r].Add(1)
 			e := at.refusal(r, n, false)
-			e.Message = fmt.Sprintf("%s of %s has %d of %d in use, and what is left is for those that hold no more than that, which %s does; free some of it, or raise the limit", r, at.name, e.Used, e.Limit, a.name)
+			e.Message = fmt.Sprintf("%s of %s has %d of %d in use, and what is left is for those that hold no more "+
+				"than that, which %s does; free some of it, or raise the limit", r, at.name, e.Used, e.Limit, a.name)
 			return e
 		}
 	}
 	return nil
 }
 
-// Set says that the account holds n of a resource, whatever the limits are: for what is
-// measured, and not taken. Nobody takes that resource from the account, or from one below
-// it, at the same time. After Close nothing is set.
+// Set records that the account holds n of a resource, whatever the limits are. It is for resources
+// that are measured, not taken: nobody may take the same resource from this account, or from one
+// below it, concurrently. After Close it has no effect.
 func (a *Account) Set(r Resource, n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,8 +52,9 @@ func (a *Account) Set(r Resource, n int64) {
 	}
 }
 
-// Over is how much more of a resource is held than the limits of the account, and of those
-// above it, allow: what is measured may have grown beyond what others left. 0 if nothing is.
+// Over returns by how much the use of a resource exceeds the limit of this account or of one above,
+// whichever is more; 0 if none is exceeded. It happens with measured resources, which grow without
+// asking.
 func (a *Account) Over(r Resource) int64 {
 	over := int64(0)
 	for at := a; at != nil; at = at.parent {

@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// However many want all that there is, each gets the same part, and so much is left.
+// All accounts that want everything get the same amount, and that amount is left.
 func TestSharesLeaveRoomForOthers(t *testing.T) {
 	const limit = 1200
 	for _, greedy := range []int64{1, 2, 3, 5} {
@@ -48,7 +48,8 @@ func TestARefusedShareSaysWhy(t *testing.T) {
 	if err := a.TakeShare(Sandboxes, 8); !errors.As(err, &e) {
 		t.Fatalf("more than what is left: %v", err)
 	}
-	if e.Kind != service.KindQuota || e.Resource != "sandboxes" || e.Used != 8 || e.Limit != 20 || !strings.Contains(e.Message, "a would hold more than what is left") || !strings.Contains(e.Detail, "a: 8") {
+	if e.Kind != service.KindQuota || e.Resource != "sandboxes" || e.Used != 8 || e.Limit != 20 ||
+		!strings.Contains(e.Message, "a would hold more than what is left") || !strings.Contains(e.Detail, "a: 8") {
 		t.Errorf("the refusal is %+v", e)
 	}
 	if err := a.TakeShare(Sandboxes, 13); !errors.As(err, &e) || !strings.Contains(e.Message, "8 of 20 in use") {
@@ -67,8 +68,8 @@ func TestARefusedShareSaysWhy(t *testing.T) {
 	}
 }
 
-// What is replaced counts as free: a service that holds much can be replaced, but not with
-// something that is larger than its share.
+// What is replaced counts as free: a large service can be replaced, but not by something larger
+// than its share.
 func TestTheShareOfWhatIsReplaced(t *testing.T) {
 	host := New(Limits{SandboxBytes: 100})
 	a := host.Child("a", nil)
