@@ -10,9 +10,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Books hold what clients were told: the balance of each account by the
-// acknowledged commands, and the highest position and version. Several loads on
-// the same bank share one. Methods may be called concurrently.
+// Books record what clients were told: the balance of each account by the acknowledged commands,
+// and the highest position and version. Several loads on the same bank share one. Methods may be
+// called concurrently.
 type Books struct {
 	accounts []entry
 	events   atomic.Uint64
@@ -25,7 +25,7 @@ type entry struct {
 	version service.Version
 }
 
-// NewBooks makes empty books for a bank of that many accounts.
+// NewBooks makes empty books for a bank with the given number of accounts.
 func NewBooks(accounts int) *Books { return &Books{accounts: make([]entry, accounts)} }
 
 func (b *Books) committed(account int, kind service.Type, amount int64, r *service.Reply) {
@@ -48,30 +48,31 @@ func (b *Books) committed(account int, kind service.Type, amount int64, r *servi
 	e.version = max(e.version, r.Version)
 }
 
-// Events is the number of events that clients were told of.
+// Events returns the number of events that clients were told of.
 func (b *Books) Events() uint64 { return b.events.Load() }
 
-// Highest is the highest position that a client was told.
+// Highest returns the highest position that a client was told.
 func (b *Books) Highest() service.Position { return service.Position(b.highest.Load()) }
 
-// Querier answers queries; a host does.
+// Querier answers queries, as a host does.
 type Querier interface {
 	Query(ctx context.Context, q service.Query) (service.QueryReply, error)
 }
 
 // Audit is what [Books.Audit] found.
 type Audit struct {
-	Accounts int      `json:"accounts"` // asked
-	Expected int64    `json:"expected"` // sum of all balances by what clients were told
-	Found    int64    `json:"found"`    // sum of all balances by the bank
-	Wrong    []string `json:"wrong"`    // the first accounts that differ in balance or version
+	Accounts int      `json:"accounts"` // that were queried
+	Expected int64    `json:"expected"` // sum of all balances according to the books
+	Found    int64    `json:"found"`    // sum of all balances according to the bank
+	Wrong    []string `json:"wrong"`    // accounts that differ in balance or version, 10 at most
 }
 
-// OK reports whether every account is as its clients were told.
+// OK reports whether every account agrees with the books.
 func (a Audit) OK() bool { return len(a.Wrong) == 0 && a.Expected == a.Found }
 
-// Audit asks the bank for the balance of every account and compares. It must run
-// after the loads, and only their commands may have changed the accounts.
+// Audit queries the balance of every account and compares it with the books. It must run after the
+// loads, and only commands of these loads may have changed the accounts. The first failed query
+// ends it with an error.
 func (b *Books) Audit(ctx context.Context, bank service.Name, q Querier) (Audit, error) {
 	a := Audit{Accounts: len(b.accounts), Wrong: []string{}}
 	var mu sync.Mutex
@@ -92,7 +93,8 @@ func (b *Books) Audit(ctx context.Context, bank service.Name, q Querier) (Audit,
 				a.Expected += e.balance
 				a.Found += balance
 				if (balance != e.balance || version != e.version) && len(a.Wrong) < 10 {
-					a.Wrong = append(a.Wrong, fmt.Sprintf("%s has %d at version %d; its clients were told %d at version %d", Account(i), balance, version, e.balance, e.version))
+					a.Wrong = append(a.Wrong, fmt.Sprintf("%s has %d at version %d; its clients were told %d at "+
+						"version %d", Account(i), balance, version, e.balance, e.version))
 				}
 				mu.Unlock()
 			}

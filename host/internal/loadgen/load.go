@@ -15,26 +15,26 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Sender is one way into a host. Send returns when the command's outcome is
-// known, with a *service.Error otherwise. Several goroutines may share it.
+// Sender is one way into a host. Send returns a nil error if the command was committed, and a
+// *service.Error otherwise. It may be called concurrently.
 type Sender interface {
 	Send(ctx context.Context, c service.Command) (service.Reply, error)
 }
 
-// Load says what to put on a bank.
+// Load describes a load on a bank.
 type Load struct {
 	Service  service.Name  // the bank; default "bank"
 	Accounts int           // how many accounts there are; required
-	Alpha    float64       // of the Zipf law by which accounts are chosen; 0 is uniform
-	Clients  int           // how many wait for an answer at a time; default 64
-	Duration time.Duration // when to stop; 0: not by time
-	Commands int           // when to stop; 0: not by number. One of the two is needed
-	Seed     uint64        // the same seed sends the same commands, whatever the outcome
-	// Run tells the command ids of this load from those of others on the same
-	// bank; required.
+	Alpha    float64       // exponent of the Zipf distribution by which accounts are chosen; 0 is uniform
+	Clients  int           // number of concurrent clients, each with one command at a time; default 64
+	Duration time.Duration // when to stop; 0: no time limit
+	Commands int           // when to stop; 0: no limit by number. One of the two is required
+	Seed     uint64        // the same seed sends the same commands, whatever their outcome
+	// Run distinguishes the command ids of this load from those of other loads on the same bank;
+	// required.
 	Run string
-	// Progress, if set, is called now and then with the number of commands that
-	// are done, from one goroutine at a time.
+	// Progress, if set, is called from time to time with the number of commands done. Calls do not
+	// overlap.
 	Progress func(done int)
 }
 
@@ -68,15 +68,16 @@ func (l Load) validate() error {
 	return errors.Join(errs...)
 }
 
-// Account is the key of account number i.
+// Account returns the key of account number i.
 func Account(i int) service.Key { return service.Key("account-" + strconv.Itoa(i)) }
 
-// openingDeposit is what each account starts with, in cents: enough that a load
-// of a few minutes meets few overdrafts.
+// openingDeposit is the first deposit of each account, in cents: enough that a load of a few
+// minutes meets few overdrafts.
 const openingDeposit = 100_000
 
-// Open opens accounts 0 to l.Accounts-1 and makes a first deposit on each.
-// Senders are dealt out to the clients in turn.
+// Open opens accounts 0 to l.Accounts-1 and makes a first deposit on each. The clients are assigned
+// to the senders in turn. Rejections are counted, and overloads and unknown outcomes retried; any
+// other error ends the load and is returned.
 func Open(ctx context.Context, l Load, senders []Sender, books *Books) (Result, error) {
 	l = l.withDefaults()
 	l.Commands = l.Accounts
@@ -90,7 +91,7 @@ func Open(ctx context.Context, l Load, senders []Sender, books *Books) (Result, 
 	})
 }
 
-// Run deposits and withdraws, one as often as the other.
+// Run deposits and withdraws with equal probability. Senders and errors are treated as by [Open].
 func Run(ctx context.Context, l Load, senders []Sender, books *Books) (Result, error) {
 	return run(ctx, l.withDefaults(), senders, books, func(c *client) func(context.Context, int) error {
 		zipf := NewZipf(c.rng, c.load.Accounts, c.load.Alpha)
@@ -104,10 +105,10 @@ func Run(ctx context.Context, l Load, senders []Sender, books *Books) (Result, e
 	})
 }
 
-// scatter spreads ranks over the accounts, one to one, so that the hot ones are
-// not also those that were opened first.
+// scatter maps ranks to accounts one to one, so that the frequently used accounts are not the ones
+// that were opened first.
 func scatter(rank, n int) int {
-	const prime = 2_147_483_647 // larger than any number of accounts, so without a common divisor
+	const prime = 2_147_483_647 // larger than n, so the two have no common divisor
 	return int(uint64(rank) * prime % uint64(n))
 }
 
@@ -121,12 +122,15 @@ type client struct {
 	counts  Counts
 }
 
-func run(ctx context.Context, l Load, senders []Sender, books *Books, script func(*client) func(context.Context, int) error) (Result, error) {
+// run runs the clients until the load is done. script returns a client's step, which sends the
+// command or commands of number n.
+func run(ctx context.Context, l Load, senders []Sender, books *Books,
+	script func(*client) func(context.Context, int) error) (Result, error) {
 	if err := l.validate(); err != nil {
 		return Result{}, fmt.Errorf("load: %w", err)
 	}
-	// The end of a load is no reason to hang up on a command: its outcome belongs
-	// into the books. So the clients stop taking up new ones instead.
+	// The end of the duration does not cancel commands under way, as their outcome belongs into the
+	// books. It only keeps the clients from starting new ones.
 	var stop atomic.Bool
 	start := time.Now()
 	if l.Duration > 0 {
@@ -141,7 +145,8 @@ func run(ctx context.Context, l Load, senders []Sender, books *Books, script fun
 	var wait sync.WaitGroup
 	var progress sync.Mutex
 	for i := range clients {
-		c := &client{load: &l, books: books, sender: senders[i%len(senders)], rng: rand.New(rand.NewPCG(l.Seed, uint64(i))), latency: newLatency()}
+		c := &client{load: &l, books: books, sender: senders[i%len(senders)],
+			rng: rand.New(rand.NewPCG(l.Seed, uint64(i))), latency: newLatency()}
 		clients[i] = c
 		step := script(c)
 		wait.Go(func() {
@@ -172,7 +177,7 @@ func run(ctx context.Context, l Load, senders []Sender, books *Books, script fun
 	return r, context.Cause(ctx)
 }
 
-// send sends one command until its outcome is known and enters it into the books.
+// send sends one command until its outcome is known, and records that in the books.
 func (c *client) send(ctx context.Context, id string, account int, kind service.Type, amount int64) error {
 	cmd := service.Command{
 		Service: c.load.Service, Key: Account(account), Type: kind,
@@ -205,12 +210,12 @@ func (c *client) send(ctx context.Context, id string, account int, kind service.
 	}
 }
 
-// again reports whether sending the same command once more is the thing to do.
+// again reports whether the same command should be sent once more.
 func again(k service.Kind) bool {
 	return k == service.KindOverloaded || k == service.KindUnavailable || k == service.KindUnknown
 }
 
-// pause waits as long as the refusal asked for, at least 5 ms and at most 1 s.
+// pause waits as long as the refusal asked for, but at least 5 ms and at most 1 s.
 func pause(ctx context.Context, err error) error {
 	wait := 5 * time.Millisecond
 	var e *service.Error
@@ -227,7 +232,7 @@ func pause(ctx context.Context, err error) error {
 	}
 }
 
-// body is the JSON of a command of the bank.
+// body returns the JSON body of a command of the bank.
 func body(kind service.Type, account int, amount int64) []byte {
 	if kind == "open" {
 		return []byte(`{"owner":"Owner ` + strconv.Itoa(account) + `"}`)

@@ -12,8 +12,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// fakeBank behaves as the bank does, refuses every n-th command for overload and
-// leaves every m-th one's outcome unknown although it was carried out.
+// fakeBank behaves like the bank. It refuses every n-th command as overloaded, and carries out
+// every m-th one but returns an unknown outcome.
 type fakeBank struct {
 	mu       sync.Mutex
 	calls    int
@@ -26,7 +26,8 @@ type fakeBank struct {
 }
 
 func newFakeBank() *fakeBank {
-	return &fakeBank{balance: map[service.Key]int64{}, version: map[service.Key]service.Version{}, answers: map[service.CommandID]service.Reply{}}
+	return &fakeBank{balance: map[service.Key]int64{}, version: map[service.Key]service.Version{},
+		answers: map[service.CommandID]service.Reply{}}
 }
 
 func (b *fakeBank) Send(_ context.Context, c service.Command) (service.Reply, error) {
@@ -54,7 +55,8 @@ func (b *fakeBank) Send(_ context.Context, c service.Command) (service.Reply, er
 	}
 	b.position++
 	b.version[c.Key]++
-	r := service.Reply{Service: c.Service, Key: c.Key, CommandID: c.ID, Events: 1, Position: b.position, Version: b.version[c.Key]}
+	r := service.Reply{Service: c.Service, Key: c.Key, CommandID: c.ID, Events: 1, Position: b.position,
+		Version: b.version[c.Key]}
 	b.answers[c.ID] = r
 	if b.unknown > 0 && b.calls%b.unknown == 0 {
 		return service.Reply{}, service.Errorf(service.KindUnknown, "cut")
@@ -65,7 +67,8 @@ func (b *fakeBank) Send(_ context.Context, c service.Command) (service.Reply, er
 func (b *fakeBank) Query(_ context.Context, q service.Query) (service.QueryReply, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return service.QueryReply{Data: fmt.Appendf(nil, `{"balance":%d}`, b.balance[q.Key]), Version: b.version[q.Key]}, nil
+	data := fmt.Appendf(nil, `{"balance":%d}`, b.balance[q.Key])
+	return service.QueryReply{Data: data, Version: b.version[q.Key]}, nil
 }
 
 func TestBooksAgreeWithAnHonestBank(t *testing.T) {
@@ -77,7 +80,8 @@ func TestBooksAgreeWithAnHonestBank(t *testing.T) {
 	if err != nil || opened.Committed != 100 || opened.Events != 100 {
 		t.Fatalf("opened %+v, %v", opened, err)
 	}
-	loaded, err := Run(t.Context(), Load{Accounts: 50, Alpha: 1.5, Clients: 8, Commands: 2000, Run: "load"}, senders, books)
+	loaded, err := Run(t.Context(), Load{Accounts: 50, Alpha: 1.5, Clients: 8, Commands: 2000, Run: "load"}, senders,
+		books)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,13 +120,15 @@ func TestAuditFindsWhatIsWrong(t *testing.T) {
 
 func TestLoadStopsAtItsTimeAndAtAnError(t *testing.T) {
 	bank, books := newFakeBank(), NewBooks(5)
-	if r, err := Run(t.Context(), Load{Accounts: 5, Duration: 20 * time.Millisecond, Run: "r"}, []Sender{bank}, books); err != nil || r.Elapsed < 20*time.Millisecond {
+	if r, err := Run(t.Context(), Load{Accounts: 5, Duration: 20 * time.Millisecond, Run: "r"}, []Sender{bank},
+		books); err != nil || r.Elapsed < 20*time.Millisecond {
 		t.Errorf("%+v, %v", r, err)
 	}
 	broken := senderFunc(func(context.Context, service.Command) (service.Reply, error) {
 		return service.Reply{}, service.Errorf(service.KindTrap, "unreachable")
 	})
-	if _, err := Run(t.Context(), Load{Accounts: 5, Duration: time.Hour, Run: "r"}, []Sender{broken}, books); service.KindOf(err) != service.KindTrap {
+	if _, err := Run(t.Context(), Load{Accounts: 5, Duration: time.Hour, Run: "r"}, []Sender{broken},
+		books); service.KindOf(err) != service.KindTrap {
 		t.Errorf("a trap ends the load with %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -131,7 +137,8 @@ func TestLoadStopsAtItsTimeAndAtAnError(t *testing.T) {
 		<-ctx.Done()
 		return service.Reply{}, ctx.Err()
 	})
-	if _, err := Run(ctx, Load{Accounts: 5, Duration: time.Hour, Run: "r"}, []Sender{waiting}, books); !errors.Is(err, context.Canceled) {
+	_, err := Run(ctx, Load{Accounts: 5, Duration: time.Hour, Run: "r"}, []Sender{waiting}, books)
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled load ends with %v", err)
 	}
 	if _, err := Run(ctx, Load{}, nil, books); err == nil {

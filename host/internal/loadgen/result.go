@@ -6,12 +6,12 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Counts are the outcomes that clients were told.
+// Counts are the numbers of outcomes that clients were told.
 type Counts struct {
 	Committed uint64 `json:"committed"`
 	Rejected  uint64 `json:"rejected"` // by the bank: overdrafts
-	Again     uint64 `json:"again"`    // sent once more, for overload or an unknown outcome
-	Events    uint64 `json:"events"`   // of the committed
+	Again     uint64 `json:"again"`    // attempts that were repeated, after an overload or an unknown outcome
+	Events    uint64 `json:"events"`   // of the committed commands
 }
 
 func (c *Counts) add(d Counts) {
@@ -21,8 +21,8 @@ func (c *Counts) add(d Counts) {
 	c.Events += d.Events
 }
 
-// Result is what a load measured. Latencies are of whole commands, from the
-// first try to the known outcome.
+// Result is what a load measured. A latency is that of a whole command, from the first attempt to
+// the known outcome.
 type Result struct {
 	Clients  int           `json:"clients"`
 	Accounts int           `json:"accounts"`
@@ -36,8 +36,8 @@ type Result struct {
 	Max       time.Duration `json:"max_ns"`
 }
 
-// newLatency makes a histogram of 1 µs to 10 min with two significant digits,
-// 40 KiB each; beyond is counted as the bound.
+// newLatency makes a histogram for 1 µs to 10 min with two significant digits, 40 KiB in size.
+// Longer times are not counted.
 func newLatency() *hdrhistogram.Histogram {
 	return hdrhistogram.New(int64(time.Microsecond), int64(10*time.Minute), 2)
 }

@@ -5,26 +5,26 @@ import (
 	"math/rand/v2"
 )
 
-// Zipf draws ranks 0 to n-1, rank k with a probability proportional to
-// 1/(k+1)^alpha. Alpha 0 is uniform; at 1.5 the first ten of 100,000 take three
-// quarters of all draws. (math/rand's own needs alpha > 1.) One goroutine at a time.
+// Zipf draws ranks from 0 to n-1, rank k with a probability proportional to 1/(k+1)^alpha. Alpha 0
+// is uniform; with 1.5 the first ten of 100,000 ranks get three quarters of all draws. (The sampler
+// of math/rand requires alpha > 1.) It is not safe for concurrent use.
 //
-// The method is rejection-inversion by Hörmann and Derflinger, 1996: invert the
-// integral of the density, which lies above the histogram of the law, and reject
-// what falls between the two. It needs no table and less than 1.3 draws a rank.
+// The method is rejection-inversion by Hörmann and Derflinger, 1996: invert the integral of the
+// density, which lies above the histogram of the distribution, and reject what falls between the
+// two. It needs no table, and fewer than 1.3 random numbers per rank.
 type Zipf struct {
 	rng   *rand.Rand
 	n     float64
 	alpha float64
 	low   float64 // integral(1.5) - 1
 	high  float64 // integral(n + 0.5)
-	sure  float64 // below this distance to the next rank there is nothing to reject
+	sure  float64 // if the distance to the next rank is at most this, nothing is rejected
 }
 
-// NewZipf makes a sampler of n ranks, n at least 1, and alpha at least 0.
+// NewZipf makes a sampler of n ranks. It panics unless n is at least 1 and alpha at least 0.
 func NewZipf(rng *rand.Rand, n int, alpha float64) *Zipf {
 	if n < 1 || alpha < 0 || math.IsNaN(alpha) {
-		panic("loadgen: a Zipf law needs at least one rank and an alpha of at least 0")
+		panic("loadgen: a Zipf distribution needs at least one rank and an alpha of at least 0")
 	}
 	z := &Zipf{rng: rng, n: float64(n), alpha: alpha}
 	z.low = z.integral(1.5) - 1
@@ -50,7 +50,7 @@ func (z *Zipf) Next() int {
 
 func (z *Zipf) density(x float64) float64 { return math.Exp(-z.alpha * math.Log(x)) }
 
-// integral is that of the density from 1 to x, (x^(1-alpha) - 1) / (1 - alpha),
+// integral returns the integral of the density from 1 to x, (x^(1-alpha) - 1) / (1 - alpha),
 // written so that alpha = 1, where it is log x, is no special case.
 func (z *Zipf) integral(x float64) float64 {
 	l := math.Log(x)

@@ -12,7 +12,8 @@ func TestZipfFollowsTheLaw(t *testing.T) {
 	for _, c := range []struct {
 		n     int
 		alpha float64
-	}{{1, 0}, {1, 1.5}, {2, 1}, {10, 0}, {10, 0.3}, {10, 1}, {50, 0.99}, {50, 1.5}, {50, 3}, {100_000, 0}, {100_000, 1.5}} {
+	}{{1, 0}, {1, 1.5}, {2, 1}, {10, 0}, {10, 0.3}, {10, 1}, {50, 0.99}, {50, 1.5}, {50, 3}, {100_000, 0},
+		{100_000, 1.5}} {
 		z := NewZipf(rand.New(rand.NewPCG(1, uint64(c.n))), c.n, c.alpha)
 		counts := make([]int, c.n)
 		for range draws {
