@@ -8,7 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A check that finds nothing proves nothing unless it is known to find things.
+// The ledger's check is only worth something if it finds each kind of violation.
 func TestLedgerFindsEachViolation(t *testing.T) {
 	rejected := service.Errorf(service.KindRejected, "no")
 	build := func() (*ledger, []fact) {

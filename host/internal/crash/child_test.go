@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
-// binaries are the real things, built once.
+// binaries are the real program and modules, built once.
 type binaries struct {
 	bulkhead string
 	bank     []byte // the module
@@ -34,15 +34,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience bounds what a test waits for. It is only ever reached by a bug.
+// patience bounds every wait of a test. Only a bug can exceed it.
 const patience = 5 * time.Minute
 
 // child is one running host.
 type child = hosttest.Child
 
-// start runs a host on dir and waits until it serves. With a kill delay it is
-// killed that long after its birth, whatever it is doing then; start returns
-// without a child if that came first.
+// start runs a host on dir and waits until it serves. If killAfter is above 0, the host is killed
+// that long after its start, whatever it is doing; start returns nil if that happens before it
+// serves.
 func start(t *testing.T, bulkhead, dir string, killAfter time.Duration) *child {
 	t.Helper()
 	return hosttest.StartChild(t, hosttest.ChildOptions{Program: bulkhead, Dir: dir, Kill: killAfter})

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	accounts     = 40 // few, so that commands meet on the same entities
+	accounts     = 40 // few, so that commands compete for the same entities
 	httpClients  = 12
 	wsClients    = 12
-	roundsPerDir = 10 // then a new directory, so that the whole log can be checked each time
+	roundsPerDir = 10 // few, because each round checks the whole log of its directory
 )
 
-// TestKillNine is the whole promise in one test; see the package's comment.
+// TestKillNine checks the whole promise of durability; see the package's comment.
 func TestKillNine(t *testing.T) {
 	raced.Skip(t, "it runs other processes only")
 	rounds, seed := prove.Rounds(t, 3, 50), prove.Seed(t)
@@ -34,7 +34,8 @@ func TestKillNine(t *testing.T) {
 	}
 	var sum totals
 	for first := 0; first < rounds; first += roundsPerDir {
-		h := &house{bin: bin, dir: filepath.Join(t.TempDir(), "data"), ledger: newLedger(), rng: rand.New(rand.NewPCG(seed, uint64(first)))}
+		h := &house{bin: bin, dir: filepath.Join(t.TempDir(), "data"), ledger: newLedger(),
+			rng: rand.New(rand.NewPCG(seed, uint64(first)))}
 		if err := os.MkdirAll(h.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -46,12 +47,12 @@ func TestKillNine(t *testing.T) {
 	t.Logf("%d rounds: %v", rounds, sum)
 }
 
-// house is one directory through several rounds.
+// house is one directory that is used for several rounds.
 type house struct {
 	bin     binaries
 	dir     string
 	ledger  *ledger
-	rng     *rand.Rand // of the round's choices; clients have their own
+	rng     *rand.Rand // for the choices of the rounds; each client has its own
 	readers []*reader
 	log     []fact
 	restart []time.Duration
@@ -59,11 +60,11 @@ type house struct {
 	deploys int // rounds with a deployment under way
 }
 
-// plan is what is random about a round.
+// plan holds the random choices of a round.
 type plan struct {
-	killAfter  time.Duration // of load
-	deployAt   time.Duration // a new module is put over the running one; 0 is not in this round
-	killsAtRun []time.Duration
+	killAfter  time.Duration   // of load
+	deployAt   time.Duration   // when a new module replaces the running one; 0: not in this round
+	killsAtRun []time.Duration // kills during the restart
 }
 
 func (h *house) plan() plan {
@@ -86,8 +87,8 @@ func (h *house) round(t *testing.T, n int) {
 	}
 	h.load(t, c, n, p)
 
-	// Whatever the host was doing when it was killed, and killed again while it
-	// got up, it comes back on the same directory.
+	// The host must come back on the same directory, whatever it was doing when it was killed, also
+	// if it is killed again while it starts.
 	for _, after := range p.killsAtRun {
 		h.early++
 		if early := start(t, h.bin.bulkhead, h.dir, after); early != nil {
@@ -105,7 +106,7 @@ func (h *house) round(t *testing.T, n int) {
 	}
 }
 
-// load sends until the kill. All clients and readers have ended when it returns.
+// load sends commands until the kill. When it returns, all clients and readers have ended.
 func (h *house) load(t *testing.T, c *child, n int, p plan) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -125,7 +126,7 @@ func (h *house) load(t *testing.T, c *child, n int, p plan) {
 			if wait := time.NewTimer(p.deployAt); !after(ctx, wait) {
 				return
 			}
-			_ = tryDeploy(ctx, c, module) // it may well be cut off
+			_ = tryDeploy(ctx, c, module) // the kill may interrupt it
 		})
 	}
 	after(ctx, time.NewTimer(p.killAfter))
@@ -149,7 +150,7 @@ func after(ctx context.Context, timer *time.Timer) bool {
 func (h *house) client(ctx context.Context, t *testing.T, c *child, name string, http bool, rng *rand.Rand) {
 	s, hangUp, err := dial(ctx, c, http)
 	if err != nil {
-		return // killed before the connection stood
+		return // killed before the connection was made
 	}
 	defer hangUp()
 	for i := 0; ctx.Err() == nil; i++ {
@@ -172,7 +173,7 @@ func (h *house) client(ctx context.Context, t *testing.T, c *child, name string,
 			return
 		}
 		if service.KindOf(err) == service.KindUnavailable {
-			after(ctx, time.NewTimer(5*time.Millisecond)) // as it was not taken, and may be gone
+			after(ctx, time.NewTimer(5*time.Millisecond)) // it was not accepted, and the host may be gone
 		}
 		select {
 		case <-c.Exited:
@@ -182,8 +183,8 @@ func (h *house) client(ctx context.Context, t *testing.T, c *child, name string,
 	}
 }
 
-// settle sends everything again whose outcome its client does not know, as a
-// client would, and each acknowledged command of the last moments once more.
+// settle sends every command again whose outcome its client does not know, and the most recently
+// acknowledged ones, too.
 func (h *house) settle(t *testing.T, c *child) {
 	t.Helper()
 	s, hangUp, err := dial(t.Context(), c, false)
@@ -199,7 +200,7 @@ func (h *house) settle(t *testing.T, c *child) {
 	}
 }
 
-// compare holds log, readers and balances to what clients were told.
+// compare compares the log, the readers and the balances with what the clients were told.
 func (h *house) compare(t *testing.T, c *child, n int) {
 	t.Helper()
 	log, err := readLog(t.Context(), c)
@@ -207,7 +208,7 @@ func (h *house) compare(t *testing.T, c *child, n int) {
 		t.Fatalf("round %d: reading the log: %v", n, err)
 	}
 	if len(log) < len(h.log) || !slices.Equal(log[:len(h.log)], h.log) {
-		t.Errorf("round %d: the log is not the one of the last round with something behind it", n)
+		t.Errorf("round %d: the log does not begin with the log of the last round", n)
 	}
 	h.log = log
 	for _, v := range h.ledger.check(log, true) {
@@ -217,7 +218,8 @@ func (h *house) compare(t *testing.T, c *child, n int) {
 		if err := r.catchUp(t.Context(), c, service.Position(len(log))); err != nil {
 			t.Errorf("round %d: %s: %v", n, r.name, err)
 		} else if !slices.Equal(r.seen, log[:len(r.seen)]) || len(r.seen) != len(log) {
-			t.Errorf("round %d: %s has seen %d events, not the %d of the log in their order: %s", n, r.name, len(r.seen), len(log), firstDifference(r.seen, log))
+			t.Errorf("round %d: %s has seen %d events, not the %d of the log in their order: %s", n, r.name,
+				len(r.seen), len(log), firstDifference(r.seen, log))
 		}
 	}
 	if err := balances(t.Context(), c, log); err != nil {
@@ -231,10 +233,10 @@ func firstDifference(seen, log []fact) string {
 			return fmt.Sprintf("at %d it saw %+v, the log has %+v", i, seen[i], log[i])
 		}
 	}
-	return "one is a part of the other"
+	return "one is a prefix of the other"
 }
 
-// totals sum up for whoever runs it.
+// totals are the sums that the test prints.
 type totals struct {
 	told           map[told]int
 	events         int
@@ -261,6 +263,8 @@ func (s totals) String() string {
 	if len(s.restarts) > 0 {
 		middle = s.restarts[len(s.restarts)/2]
 	}
-	return fmt.Sprintf("%d commands acknowledged, %d rejected, %d not taken; %d events; %d kills while starting, %d deployments under way; median restart %s",
-		s.told[toldYes], s.told[toldNo], s.told[toldNotTaken], s.events, s.early, s.deploys, middle.Round(time.Millisecond))
+	return fmt.Sprintf("%d commands acknowledged, %d rejected, %d not taken; %d events; %d kills while starting, %d "+
+		"deployments under way; median restart %s",
+		s.told[toldYes], s.told[toldNo], s.told[toldNotTaken], s.events, s.early, s.deploys,
+		middle.Round(time.Millisecond))
 }

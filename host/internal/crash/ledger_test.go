@@ -7,11 +7,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// told is what a client knows of one command.
+// told is what a client knows about one command.
 type told int
 
 const (
-	toldNothing  told = iota // sent, and no answer, or one that says "unknown"
+	toldNothing  told = iota // sent, without an answer, or with the answer "unknown"
 	toldYes                  // committed, with a reply
 	toldNo                   // refused: nothing was written
 	toldNotTaken             // refused before the handler ran; free to send again
@@ -21,7 +21,7 @@ func (t told) String() string {
 	return [...]string{"nothing", "committed", "rejected", "not taken"}[t]
 }
 
-// record is one command and what its client was told of it.
+// record is one command, and what its client was told about it.
 type record struct {
 	command service.Command
 	told    told
@@ -29,7 +29,7 @@ type record struct {
 	err     error         // the last one
 }
 
-// ledger is what all clients together were told, over all rounds on one directory.
+// ledger records what all clients were told, over all rounds on one directory.
 type ledger struct {
 	mu      sync.Mutex // guards all below
 	records map[service.CommandID]*record
@@ -38,8 +38,7 @@ type ledger struct {
 
 func newLedger() *ledger { return &ledger{records: map[service.CommandID]*record{}} }
 
-// sent enters a command before it is sent, so that even one that is never
-// answered is known.
+// sent records a command before it is sent, so that a command that is never answered is known, too.
 func (l *ledger) sent(c service.Command) *record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -49,25 +48,28 @@ func (l *ledger) sent(c service.Command) *record {
 	return r
 }
 
-// answered enters what the client was told. A first answer that was lost may be
-// followed by a second that is known, but two known ones must agree.
+// answered records what the client was told. A lost answer may be followed by a known one, but two
+// known answers must agree.
 func (l *ledger) answered(r *record, reply service.Reply, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch kind := service.KindOf(err); {
 	case err == nil && r.told == toldYes:
-		if reply.Version != r.reply.Version || reply.Position != r.reply.Position || string(reply.Data) != string(r.reply.Data) {
-			return fmt.Errorf("command %s was answered twice and differently: %+v, then %+v", r.command.ID, r.reply, reply)
+		if reply.Version != r.reply.Version || reply.Position != r.reply.Position ||
+			string(reply.Data) != string(r.reply.Data) {
+			return fmt.Errorf("command %s was answered twice and differently: %+v, then %+v",
+				r.command.ID, r.reply, reply)
 		}
 	case err == nil:
 		r.told, r.reply, r.err = toldYes, reply, nil
 	case r.told == toldYes:
-		return fmt.Errorf("command %s was acknowledged with %+v, and sent again it is answered %w", r.command.ID, r.reply, err)
+		return fmt.Errorf("command %s was acknowledged with %+v, and sent again it is answered %w", r.command.ID,
+			r.reply, err)
 	case kind == service.KindRejected:
 		r.told, r.err = toldNo, err
 	case kind == service.KindOverloaded || kind == service.KindUnavailable || kind == service.KindFull:
-		// Only the first try can know that nothing was written: an earlier one
-		// whose answer was lost may have been.
+		// Only a refusal of the first attempt proves that nothing was written: an earlier attempt
+		// without an answer may have been committed.
 		if r.told == toldNothing && r.err == nil {
 			r.told = toldNotTaken
 		}
@@ -78,7 +80,7 @@ func (l *ledger) answered(r *record, reply service.Reply, err error) error {
 	return nil
 }
 
-// open lists the commands whose outcome their clients do not know.
+// open returns the commands whose outcome their clients do not know.
 func (l *ledger) open() []*record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +93,7 @@ func (l *ledger) open() []*record {
 	return open
 }
 
-// lastAcknowledged lists the n commands that were entered last among the acknowledged.
+// lastAcknowledged returns the n acknowledged commands that were recorded last, newest first.
 func (l *ledger) lastAcknowledged(n int) []*record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,7 +106,7 @@ func (l *ledger) lastAcknowledged(n int) []*record {
 	return last
 }
 
-// count counts the commands by what was told of them.
+// count counts the commands by what their clients were told.
 func (l *ledger) count() map[told]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +117,7 @@ func (l *ledger) count() map[told]int {
 	return n
 }
 
-// fact is one event as the log has it, or as a subscriber got it.
+// fact is one event, as read from the log or received by a subscriber.
 type fact struct {
 	position service.Position
 	version  service.Version
@@ -125,9 +127,9 @@ type fact struct {
 	data     string
 }
 
-// check compares the log, all its events in order, with the ledger. settled says
-// that every open command has been sent again since, so that none may be open.
-// It returns every violation, at most a few of each sort.
+// check compares all events of the log, in order, with the ledger. settled means that every open
+// command has been sent again since, so none may be open. It returns the violations, a few of each
+// kind at most.
 func (l *ledger) check(log []fact, settled bool) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,11 +142,13 @@ func (l *ledger) check(log []fact, settled bool) []string {
 		}
 		versions[f.key]++
 		if f.version != versions[f.key] {
-			v.add("versions", "event at position %d has version %d of %s, want %d", f.position, f.version, f.key, versions[f.key])
+			v.add("versions", "event at position %d has version %d of %s, want %d", f.position, f.version, f.key,
+				versions[f.key])
 			versions[f.key] = f.version
 		}
 		if prior := events[f.id]; len(prior) > 0 && prior[len(prior)-1].position+1 != f.position {
-			v.add("twice", "command %s has events at %d and, apart from them, at %d", f.id, prior[len(prior)-1].position, f.position)
+			v.add("twice", "command %s has events at %d and, apart from them, at %d", f.id,
+				prior[len(prior)-1].position, f.position)
 		}
 		events[f.id] = append(events[f.id], f)
 	}
@@ -172,7 +176,8 @@ func (l *ledger) checkRecord(v *violations, r *record, events []fact, settled bo
 			return
 		}
 		if e := events[0]; e.position != r.reply.Position || e.version != r.reply.Version || e.key != r.command.Key {
-			v.add("different", "command %s was acknowledged for %s at position %d, version %d; the log has %s at %d, %d",
+			v.add("different",
+				"command %s was acknowledged for %s at position %d, version %d; the log has %s at %d, %d",
 				id, r.command.Key, r.reply.Position, r.reply.Version, e.key, e.position, e.version)
 		}
 	case toldNo, toldNotTaken:
@@ -186,8 +191,8 @@ func (l *ledger) checkRecord(v *violations, r *record, events []fact, settled bo
 	}
 }
 
-// violations collects findings, a few of each sort so that a thorough failure
-// stays readable.
+// violations collects findings, a few of each kind, so that the report of a large failure stays
+// readable.
 type violations struct {
 	list  []string
 	sorts map[string]int

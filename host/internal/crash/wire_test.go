@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// deploy makes a module the bank and waits until it runs.
+// deploy deploys a module as the bank, and waits until it runs.
 func deploy(t *testing.T, c *child, module []byte) {
 	t.Helper()
 	if err := tryDeploy(t.Context(), c, module); err != nil {
@@ -26,7 +26,7 @@ func tryDeploy(ctx context.Context, c *child, module []byte) error {
 	}
 	defer cl.Close()
 	_, err = cl.Deploy(ctx, service.Deployment{Service: "bank", Module: module,
-		// So few that most commands bring an account back, many from a snapshot.
+		// So few that most commands have to hydrate an account, many from a snapshot.
 		Limits: service.Limits{ResidentEntities: 4}, Settings: service.Settings{SnapshotEvery: 5}})
 	return err
 }
@@ -36,7 +36,7 @@ type connection interface {
 	Send(ctx context.Context, c service.Command) (service.Reply, error)
 }
 
-// dial connects a client over HTTP or over a WebSocket of its own.
+// dial connects a client over HTTP, or over a WebSocket of its own.
 func dial(ctx context.Context, c *child, http bool) (conn connection, hangUp func(), err error) {
 	cl, err := c.Client()
 	if err != nil {
@@ -57,7 +57,7 @@ func factOf(e *client.Event) fact {
 	return fact{e.Position, e.Version, e.Key, string(e.Type), e.CommandID, string(e.Data)}
 }
 
-// readLog reads all events of the bank by pages.
+// readLog reads all events of the bank, page by page.
 func readLog(ctx context.Context, c *child) ([]fact, error) {
 	cl, err := c.Client()
 	if err != nil {
@@ -80,11 +80,11 @@ func readLog(ctx context.Context, c *child) ([]fact, error) {
 	}
 }
 
-// reader is a subscriber that outlives the host: it remembers what it has seen
-// and goes on from its last cursor.
+// reader is a subscriber that outlives the host: it keeps what it has seen, and resumes from its
+// last cursor.
 type reader struct {
 	name   string
-	socket bool // over WebSocket; else server-sent events
+	socket bool // over WebSocket; otherwise by server-sent events
 	seen   []fact
 	cursor string
 }
@@ -94,10 +94,10 @@ func (r *reader) follow(ctx context.Context, c *child) {
 	_ = r.read(ctx, c, func() bool { return false })
 }
 
-// errSeen ends reading when there is nothing more to come.
+// errSeen ends reading when the reader has seen everything.
 var errSeen = errors.New("seen everything")
 
-// catchUp reads up to a position.
+// catchUp reads up to position head.
 func (r *reader) catchUp(ctx context.Context, c *child, head service.Position) error {
 	done := func() bool { return len(r.seen) > 0 && r.seen[len(r.seen)-1].position >= head }
 	if head == 0 || done() {
@@ -106,7 +106,8 @@ func (r *reader) catchUp(ctx context.Context, c *child, head service.Position) e
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := r.read(ctx, c, done); !errors.Is(err, errSeen) {
-		return fmt.Errorf("going on from its cursor it came to %d of %d events and ended with %w", len(r.seen), head, err)
+		return fmt.Errorf("resumed from its cursor, it got to %d of %d events and ended with %w",
+			len(r.seen), head, err)
 	}
 	return nil
 }
@@ -148,8 +149,8 @@ func (r *reader) read(ctx context.Context, c *child, done func() bool) error {
 	}
 }
 
-// balances asks for the balance of each account and compares it with the sum of
-// the log's events.
+// balances queries the balance of each account and compares it with the sum of its events in the
+// log.
 func balances(ctx context.Context, c *child, log []fact) error {
 	cl, err := c.Client()
 	if err != nil {
@@ -181,7 +182,8 @@ func balances(ctx context.Context, c *child, log []fact) error {
 			return fmt.Errorf("balance of %s: %.100q: %w", key, r.Data, err)
 		}
 		if got.Balance != sum || r.Version != versions[key] {
-			return fmt.Errorf("%s has a balance of %d at version %d, its events add up to %d at version %d", key, got.Balance, r.Version, sum, versions[key])
+			return fmt.Errorf("%s has a balance of %d at version %d, its events add up to %d at version %d", key,
+				got.Balance, r.Version, sum, versions[key])
 		}
 	}
 	return nil
