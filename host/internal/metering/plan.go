@@ -202,10 +202,10 @@ func (p *planner) newPoint(kind editKind, front int) {
 	p.add(kind, p.at, p.at, int64(p.point))
 }
 
-// behind begins a piece after a long call, or after a construct with one inside. It is charged with
+// afterCall begins a piece after a long call, or after a construct with one inside. It is charged with
 // the piece before it only if it is short and has only quick instructions: many functions can be
 // returning at once.
-func (p *planner) behind(front int) {
+func (p *planner) afterCall(front int) {
 	p.newPoint(editPoint, front)
 	p.pieces[p.point].quick = true
 }
@@ -299,7 +299,7 @@ func (p *planner) called(in *wasmbin.Instr) {
 		return
 	}
 	p.top().long = true
-	p.behind(p.point)
+	p.afterCall(p.point)
 }
 
 // reference plans ref.func. Its machine code would call the runtime, which keeps memory for each
@@ -466,7 +466,7 @@ func (p *planner) close() {
 	case leaves:
 		p.newPoint(editPoint, nowhere)
 	case c.long:
-		p.behind(c.point)
+		p.afterCall(c.point)
 	default:
 		p.point = c.point
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// serviceMetric is one number of a service.
+// serviceMetric is a number of each service.
 type serviceMetric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
@@ -105,14 +105,14 @@ func (c *services) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// journalMetric is one number of the journal.
+// journalMetric is a number of the journal.
 type journalMetric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 	of   func(*journal.Stats) float64
 }
 
-// journalHistogram is one distribution of the journal. unit is what 1 of it is worth.
+// journalHistogram is a distribution of the journal. Its values are multiplied by unit.
 type journalHistogram struct {
 	desc *prometheus.Desc
 	unit float64
@@ -186,7 +186,7 @@ func (c *journalStats) Collect(ch chan<- prometheus.Metric) {
 		counted := h.of(&j)
 		buckets := map[float64]uint64{}
 		var below uint64
-		for i, n := range counted.Buckets[:journal.HistogramBuckets-1] { // the last is +Inf
+		for i, n := range counted.Buckets[:journal.HistogramBuckets-1] { // the last one is +Inf
 			below += n
 			buckets[h.unit*float64(uint64(1)<<i)] = below
 		}
@@ -194,7 +194,7 @@ func (c *journalStats) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// readersStats is who reads logs.
+// readersStats collects how many readers of logs there are.
 type readersStats struct {
 	read  func() service.Readers
 	state *prometheus.Desc
@@ -221,7 +221,7 @@ func (c *readersStats) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.turns, prometheus.CounterValue, float64(r.Turns))
 }
 
-// resources shows the host's budget.
+// resources collects the use of the host's resources.
 type resources struct {
 	read                 func() []service.ResourceUsage
 	used, limit, refused *prometheus.Desc
@@ -257,13 +257,14 @@ func (c *resources) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// latencies shows how long commands took, or queries.
+// latencies collects how long commands, or queries, took.
 type latencies struct {
 	read func() []service.Latency
 	desc *prometheus.Desc
 }
 
-// newLatencies shows how long something took: what is its name, as "command", plural that of several.
+// newLatencies returns a collector of latencies. what is the singular for names of metrics, such as "command"; plural
+// is for the help text.
 func newLatencies(what, plural string, read func() []service.Latency) *latencies {
 	help := fmt.Sprintf("How long %[2]s took from when the host had them until their outcome was known, in seconds, by service and type of %[1]s, whichever way they came; %[2]s beyond the host's bound on such series, and of types that the service does not have, are of type other.",
 		what, plural)

@@ -1,5 +1,5 @@
-// Package telemetry shows what a host does as Prometheus metrics. It reads the
-// host from outside, when it is asked; nothing below depends on being measured.
+// Package telemetry presents a host's numbers as Prometheus metrics. It reads them from the host at each scrape; the
+// host does not depend on it.
 package telemetry
 
 import (
@@ -17,26 +17,26 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Host is whose metrics these are; *host.Host is one. Its methods are called at each scrape and
-// must not block. They are safe for concurrent use.
+// Host is the host that is measured; *host.Host implements it. Its methods are called at each scrape. They must not
+// block, and must be safe for concurrent use.
 type Host interface {
-	// Services is the status of all services.
+	// Services returns the status of all services.
 	Services() []service.Status
-	// Stats is what the journal counted.
+	// Stats returns the journal's counters.
 	Stats() journal.Stats
-	// Readers is what those do who read logs.
+	// Readers returns what readers of logs are doing.
 	Readers() service.Readers
-	// Latencies is how long commands took, and QueryLatencies how long queries did.
+	// Latencies returns how long commands took, and QueryLatencies how long queries took.
 	Latencies() []service.Latency
 	QueryLatencies() []service.Latency
-	// Resources is how much of each of the host's resources is in use.
+	// Resources returns how much of each of the host's resources is in use.
 	Resources() []service.ResourceUsage
 }
 
-// Collector is what a registry of Prometheus takes, named here so that others need not import that.
+// Collector is Prometheus's type of that name, so that other packages need not import Prometheus.
 type Collector = prometheus.Collector
 
-// Of collects the metrics of a host.
+// Of returns a collector of a host's metrics.
 func Of(h Host) Collector {
 	return group{
 		newServices(h.Services), newJournal(h.Stats), newReaders(h.Readers),
@@ -45,7 +45,7 @@ func Of(h Host) Collector {
 	}
 }
 
-// group is several collectors as one.
+// group is several collectors in one.
 type group []prometheus.Collector
 
 // Describe implements prometheus.Collector.
@@ -64,16 +64,15 @@ func (g group) Collect(ch chan<- prometheus.Metric) {
 
 // Options says what to measure.
 type Options struct {
-	// Version of the program, for bulkhead_build_info. Default: that of its module.
+	// Version is the program's version, for bulkhead_build_info. Default: the version of its module.
 	Version string
-	// Host, if not nil, is measured, too.
+	// Host, if not nil, is measured.
 	Host Host
-	// LogDropped is how many lines of the log were dropped, as nobody read it; nil: nobody counts them.
+	// LogDropped, if not nil, returns how many log lines were dropped because nobody read them.
 	LogDropped func() uint64
 }
 
-// Telemetry holds the metrics. A nil *Telemetry takes everything and shows
-// nothing. It is safe for concurrent use.
+// Telemetry holds the metrics. The methods of a nil *Telemetry do nothing. It is safe for concurrent use.
 type Telemetry struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
@@ -83,7 +82,7 @@ type Telemetry struct {
 	refused  *prometheus.CounterVec
 }
 
-// New makes a registry of its own, so that several hosts can live in one process.
+// New returns a Telemetry with its own registry, so that several hosts can be in one process.
 func New(o Options) *Telemetry {
 	if o.Version == "" {
 		o.Version = moduleVersion()
@@ -95,7 +94,7 @@ func New(o Options) *Telemetry {
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "bulkhead_http_request_seconds", Help: "How long HTTP requests took that were not streams, in seconds, by route.",
-			// From a fraction of a sync of the disk to the longest that a call may take.
+			// In seconds: from a fraction of a disk sync to the maximum time of a call.
 			Buckets: []float64{.0005, .001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4, 8, 16, 32},
 		}, []string{"route"}),
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -133,17 +132,17 @@ func moduleVersion() string {
 	return "unknown"
 }
 
-// Handler answers a scrape.
+// Handler returns the handler of scrapes.
 func (t *Telemetry) Handler() http.Handler {
 	if t == nil {
 		return http.NotFoundHandler()
 	}
-	// What can be collected is shown, even if something else fails.
+	// If one collector fails, the others are shown.
 	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 }
 
-// Request counts an answered request. Route is a pattern, never a path: there
-// must be few different ones. Took is 0 for a stream.
+// Request counts an answered request. route is a pattern, never a path, as there must be few different ones. took is
+// 0 for a stream.
 func (t *Telemetry) Request(route string, status int, took time.Duration) {
 	if t == nil {
 		return
@@ -154,7 +153,7 @@ func (t *Telemetry) Request(route string, status int, took time.Duration) {
 	}
 }
 
-// Stream counts an open stream; call what it returns when it has ended.
+// Stream counts an open stream. The caller calls ended when it has ended.
 func (t *Telemetry) Stream(protocol string) (ended func()) {
 	if t == nil {
 		return func() {}
@@ -164,16 +163,15 @@ func (t *Telemetry) Stream(protocol string) (ended func()) {
 	return g.Dec
 }
 
-// Message counts a message of a client. Op is one of the protocol's own, or
-// anything else by one name.
+// Message counts a message from a client. op is one of the protocol's operations, or one fixed name for all others.
 func (t *Telemetry) Message(op string) {
 	if t != nil {
 		t.messages.WithLabelValues(op).Inc()
 	}
 }
 
-// Refused counts a connection that was closed to make room: "newcomer", "idle", "stalled"
-// or "working".
+// Refused counts a connection that was closed to make room. which says what it was: "newcomer", "idle", "stalled" or
+// "working".
 func (t *Telemetry) Refused(which string) {
 	if t != nil {
 		t.refused.WithLabelValues(which).Inc()

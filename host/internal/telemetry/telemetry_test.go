@@ -141,7 +141,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// Every metric has a help text and a name by the conventions.
+// Every metric has a help text, and a name that follows the conventions.
 func TestNames(t *testing.T) {
 	for line := range strings.Lines(scrape(t, New(Options{Version: "v1", Host: someHost{}}).Handler())) {
 		name, kind, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# TYPE "), " ")
@@ -154,7 +154,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestHelp: each help text is a sentence of its own, understood without those of other metrics.
+// Each help text is a sentence that is understood without the others.
 func TestHelp(t *testing.T) {
 	m := New(Options{
 		Version: "v1", Host: someHost{}, LogDropped: func() uint64 { return 1 },
@@ -187,7 +187,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// Two hosts in one process do not share metrics; none at all takes everything.
+// Two hosts in one process do not share metrics, and a nil Telemetry does nothing.
 func TestSeparate(t *testing.T) {
 	a, b := New(Options{Version: "v1", Host: someHost{}}), New(Options{Version: "v1", Host: someHost{}})
 	a.Message("ping")

@@ -45,12 +45,12 @@ type node struct {
 
 // piece is a set of instructions that are charged together.
 type piece struct {
-	cost   int64
-	begun  bool
-	at     int64  // cost of the code before it
-	front  *piece // the piece that it is charged with if it is short
-	behind bool   // it comes after a long call: it is charged with front only if it is quick
-	slow   bool   // it is not quick
+	cost      int64
+	begun     bool
+	at        int64  // cost of the code before it
+	front     *piece // the piece that it is charged with if it is short
+	afterCall bool   // it comes after a long call: it is charged with front only if it is quick
+	slow      bool   // it is not quick
 }
 
 // cost is the tariff's table, without charges by size.
@@ -166,7 +166,7 @@ func pieces(function *node, light func(int) bool) {
 	a := &assigner{light: light}
 	a.assign(function.body, a.begin(nil))
 	for i := len(a.pieces) - 1; i >= 0; i-- {
-		if p := a.pieces[i]; p.front != nil && (!p.behind && p.cost <= 8 || p.behind && !p.slow && p.cost <= 32) {
+		if p := a.pieces[i]; p.front != nil && (!p.afterCall && p.cost <= 8 || p.afterCall && !p.slow && p.cost <= 32) {
 			p.front.cost += p.cost
 			p.front.slow = p.front.slow || p.slow
 			p.cost = 0
@@ -215,9 +215,9 @@ func (a *assigner) begin(front *piece) *piece {
 	return p
 }
 
-func (a *assigner) beginBehind(front *piece) *piece {
+func (a *assigner) beginAfterCall(front *piece) *piece {
 	p := a.begin(front)
-	p.behind = true
+	p.afterCall = true
 	return p
 }
 
@@ -291,7 +291,7 @@ func (a *assigner) assign(code []*node, p *piece) (end *piece, long bool) {
 		case opCall, opCallIndirect:
 			if n.op == opCallIndirect || !a.light(int(n.a)) {
 				long = true
-				p = a.beginBehind(p)
+				p = a.beginAfterCall(p)
 			}
 		case opBrIf:
 			p = a.begin(p)
@@ -331,7 +331,7 @@ func (a *assigner) construct(n *node, p *piece) *piece {
 	case n.leaves:
 		return a.begin(nil)
 	case n.long:
-		return a.beginBehind(p)
+		return a.beginAfterCall(p)
 	}
 	return p
 }
