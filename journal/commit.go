@@ -454,6 +454,7 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group, types *typeCoun
 		g = j.along(len(pairs))
 	}
 	pairs, snapshots := j.takeSnapshots(pairs)
+	pairs, days := j.daysOf(pairs, groups)
 	pairs = types.take(j.takeCounts(pairs, groups))
 	if len(pairs) == 0 {
 		return groups, pairs, nil
@@ -468,11 +469,12 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group, types *typeCoun
 	j.stats.IndexUpdates++
 	j.stats.IndexTime += took
 	j.storedSnapshots(snapshots)
+	j.days = days // before the overlay gives up what is in them
 	j.mu.Unlock()
 	for _, g := range groups {
 		j.releaseIndexed(g)
 	}
-	return groups, pairs, nil
+	return groups, pairs, j.endAnswers(context.Background())
 }
 
 // along returns the group that goes into the same update of the index behind so many

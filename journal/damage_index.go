@@ -40,6 +40,10 @@ func (x watchedIndex) Delete(ctx context.Context, keys [][]byte) error {
 	return x.mark(x.IndexStore.Delete(ctx, keys))
 }
 
+func (x watchedIndex) DeleteRange(ctx context.Context, from, to []byte) error {
+	return x.mark(x.IndexStore.DeleteRange(ctx, from, to))
+}
+
 func (x watchedIndex) Clear(ctx context.Context) error { return x.mark(x.IndexStore.Clear(ctx)) }
 
 func (x watchedIndex) Get(ctx context.Context, key []byte) ([]byte, bool, error) {
@@ -109,6 +113,9 @@ func (j *Journal) tryIndex(ctx context.Context) error {
 			return &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
 		}
 		s.counted = s.trimmed.sequence
+	}
+	if err := j.findAnswerDays(ctx, watched{j.engine}.Index()); err != nil {
+		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
 	}
 	if err := j.findCounts(ctx, watched{j.engine}.Index()); err != nil {
 		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}

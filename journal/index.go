@@ -17,7 +17,9 @@ import (
 // the index anew.
 //
 //	'e' log key u64 version   an event of an entity: position, times, stamp, fields
-//	'a' log command id        where the command's commit stands
+//	'a' u32 day log command id
+//	                          where the command's commit stands; see answers.go
+//	'a' u32 day u16 0         for how long the answers of the day were promised. It may be missing
 //	'c' log                   checkpoint: how far the log is indexed
 //	's' log key               the latest snapshot of an entity; see snapshot.go
 //	'f' log key u64 sequence  what a base batch keeps of an entity; see base.go
@@ -32,7 +34,7 @@ import (
 // log and key carry a u16 length, big-endian like all numbers in keys, so that
 // byte order is the order of versions and no name is a prefix of another. Values
 // start with a CRC-32C of the rest.
-const indexLayout = 5
+const indexLayout = 6
 
 func indexPrefix(kind byte, log LogName) []byte {
 	return appendIndexPrefix(make([]byte, 0, 32+len(log)), kind, log)
@@ -82,8 +84,6 @@ func IndexGroup(key []byte) int {
 	}
 	return at
 }
-
-func answerKey(log LogName, id CommandID) []byte { return append(indexPrefix('a', log), id...) }
 
 func checkpointKey(log LogName) []byte { return indexPrefix('c', log) }
 
@@ -316,7 +316,7 @@ func (x *entries) event(e *Event) {
 func (x *entries) answer(log LogName, id CommandID, at place) {
 	x.fit(len(log) + len(id))
 	start := len(x.room)
-	x.room = append(appendIndexPrefix(x.room, 'a', log), id...)
+	x.room = appendAnswerKey(x.room, log, id, at.time)
 	end := len(x.room)
 	x.room = appendPlace(x.room, at)
 	x.pair(start, end)

@@ -30,6 +30,7 @@ type Journal struct {
 	typeCuts   []*typeCut             // of retentions, for the indexer
 	typesEnded bool                   // the indexer has ended, and takes no more of them
 	recount    []*logState            // whose size changed otherwise than by a group, for the indexer
+	days       []answerDay            // of which the index has answers, the latest first; never changed in place
 	wanted     int                    // those who wait for the index
 	commits    int                    // handed in, not yet indexed
 	bytes      int64                  // their encoded size

@@ -28,8 +28,9 @@ type Options struct {
 	// MaxGroupCommits bounds the commits of one append of the engine. 1 syncs each
 	// commit by itself, which only a measurement wants. Default 8,192.
 	MaxGroupCommits int
-	// AnswerWindow is how long the answer to a command id is found. After that the id may be used
-	// again, which the log notes together with the window, so that [Verify] knows it. Default 24 h.
+	// AnswerWindow is how long the answer to a command id is found. After that the id may be used again. The log notes
+	// the window if the index still has the answer, so that [Verify] knows it. Answers are deleted by whole days, no
+	// sooner than 24 hours after the end of the day. Default 24 h.
 	AnswerWindow time.Duration
 	// VersionCache bounds the entities whose version is kept in memory, about 50 bytes
 	// each. Default 1,048,576.

@@ -163,9 +163,16 @@ func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (pl
 		return place{}, idUnused, err
 	}
 	defer j.reads.leave()
-	value, ok, err := j.engine.Index().Get(ctx, answerKey(log, id))
-	if err != nil {
-		return place{}, idUnused, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
+	j.mu.Lock()
+	days := j.days
+	j.mu.Unlock()
+	var value []byte
+	ok := false
+	for i := 0; i < len(days) && !ok; i++ {
+		var err error
+		if value, ok, err = j.engine.Index().Get(ctx, answerKey(log, id, days[i].day)); err != nil {
+			return place{}, idUnused, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
+		}
 	}
 	if !ok {
 		return place{}, idUnused, nil

@@ -57,6 +57,10 @@ type EngineStats struct {
 	IndexCacheBytes  int64  `json:"index_cache_bytes"` // now
 	IndexCacheHits   uint64 `json:"index_cache_hits"`
 	IndexCacheMisses uint64 `json:"index_cache_misses"`
+	// Answers are the command ids whose answers the index has, now: those of the last days.
+	Answers int64 `json:"answers"`
+	// IndexAbandoned counts indexes of this process that could not be closed, and whose memory is lost until it ends.
+	IndexAbandoned int64 `json:"index_abandoned"`
 	// Written counts bytes written since the journal was opened, of log and index,
 	// including the engine's own logs and compactions.
 	Written uint64 `json:"written_bytes"`

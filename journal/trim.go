@@ -81,7 +81,7 @@ func trim(ctx context.Context, e Engine, log LogName, c cut, step func(func() er
 // which has the sequence last; 0 if there are none.
 func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte, last uint64, err error) {
 	bytes := 0
-	var ids []CommandID
+	var answers [][]byte
 	err = e.Log().Blocks(ctx, log, 0, func(b Block) error {
 		if b.Sequence >= c.sequence || bytes >= trimBytes {
 			return errStop
@@ -94,7 +94,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 			for i := range d.events {
 				keys = append(keys, entityKey(prefix, d.expected+Version(i)+1))
 			}
-			ids = append(ids, d.command.ID)
+			answers = append(answers, answerKey(log, d.command.ID, dayOf(h.time)))
 			return nil
 		}, func(h *batchHeader, r baseRecord) error {
 			size = max(size, h.records)
@@ -120,8 +120,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 	if err != nil && !errors.Is(err, errStop) {
 		return nil, 0, err
 	}
-	for _, id := range ids {
-		k := answerKey(log, id)
+	for _, k := range answers {
 		value, ok, err := e.Index().Get(ctx, k)
 		if err != nil {
 			return nil, 0, err

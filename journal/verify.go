@@ -144,6 +144,8 @@ type logVerifier struct {
 	covered  uint64     // events up to there
 	bases    verifiedBases
 	types    verifiedTypes
+	days     []answerDay            // of which the index has answers, the latest first
+	floor    day                    // the first of which it must have all
 	uses     map[CommandID]UnixNano // of ids that are used again behind what was looked at, or may be
 	damages  int                    // batches that were unreadable or missing so far
 	adrift   bool                   // the last one was: the next cannot be held against it
@@ -164,6 +166,9 @@ func (v *verifier) problem(log LogName, sequence uint64, at Position, format str
 
 func (v *verifier) verifyLog(log LogName) error {
 	l := &logVerifier{verifier: v, log: log, next: 1, versions: map[string]verified{}, uses: map[CommandID]UnixNano{}}
+	if err := l.findDays(); err != nil {
+		return err
+	}
 	v.progress.Log = log
 	if err := l.checkpoint(); err != nil {
 		return err
@@ -283,7 +288,8 @@ func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, 
 // others that there will be one.
 func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
 	id := c.command.ID
-	value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, id))
+	today := dayOf(h.time)
+	value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, id, today))
 	if err != nil {
 		return err
 	}
@@ -294,7 +300,7 @@ func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position
 	later := good && (there.sequence > here.sequence || there.sequence == here.sequence && there.ordinal > here.ordinal)
 	before, used := l.uses[id]
 	switch {
-	case !ok && !tail:
+	case !ok && !tail && today >= l.floor:
 		bad("the index lacks the answer to command id %q; rebuild the index", id)
 	case ok && !good:
 		bad("the index's answer to command id %q is damaged; rebuild the index", id)
@@ -303,11 +309,16 @@ func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position
 	case ok && !later && there != here && !used:
 		before, used = there.time, there.sequence >= l.bases.cut.sequence // the last use that is indexed
 	}
-	if used {
-		window, says := l.opt.AnswerWindow, "its answer was promised for %s, if the journal had this window"
-		if c.again > 0 {
-			window, says = c.again, "its answer was promised for %s, as the commit says"
+	window, says := l.opt.AnswerWindow, "its answer was promised for %s, if the journal had this window"
+	if c.again > 0 {
+		window, says = c.again, "its answer was promised for %s, as the commit says"
+	}
+	if !used {
+		if before, used, err = l.usedBefore(id, here, window); err != nil {
+			return err
 		}
+	}
+	if used {
 		if here.time-before <= UnixNano(window) {
 			bad("command id %q is used again after %s; "+says, id, time.Duration(here.time-before), window)
 		}
@@ -316,6 +327,38 @@ func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position
 		l.uses[id] = here.time
 	}
 	return nil
+}
+
+// findDays finds of which days the index has answers.
+func (l *logVerifier) findDays() (err error) {
+	var damage *indexDamage
+	if l.days, err = answerDays(l.ctx, l.engine.Index()); err == nil {
+		l.floor = floorDay(l.days)
+	}
+	if errors.As(err, &damage) {
+		l.problem(l.log, 0, 0, "%v; rebuild the index", err)
+		return nil
+	}
+	return err
+}
+
+// usedBefore finds the latest use of a command id on a day before a commit's, as far back as its window. Of older days
+// the index may have no answers any more.
+func (l *logVerifier) usedBefore(id CommandID, here place, window time.Duration) (at UnixNano, used bool, err error) {
+	from := dayOf(here.time - UnixNano(window))
+	for _, d := range l.days {
+		if d.day >= dayOf(here.time) || d.day < max(from, l.floor) {
+			continue
+		}
+		value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, id, d.day))
+		if err != nil {
+			return 0, false, err
+		}
+		if there, good := decodePlace(value); ok && good {
+			return there.time, there.sequence >= l.bases.cut.sequence, nil
+		}
+	}
+	return 0, false, nil
 }
 
 // events compares what the index has of a commit's events.

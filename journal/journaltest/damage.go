@@ -48,6 +48,13 @@ func (x *spoiledIndex) Delete(ctx context.Context, keys [][]byte) error {
 	return x.IndexStore.Delete(ctx, keys)
 }
 
+func (x *spoiledIndex) DeleteRange(ctx context.Context, from, to []byte) error {
+	if err := x.s.operation(); err != nil {
+		return err
+	}
+	return x.IndexStore.DeleteRange(ctx, from, to)
+}
+
 func (x *spoiledIndex) Clear(ctx context.Context) error {
 	if err := x.s.operation(); err != nil {
 		return err

@@ -101,6 +101,10 @@ func (x faultyIndex) Delete(ctx context.Context, keys [][]byte) error {
 	return x.f.write(func() error { return x.index.Delete(ctx, keys) })
 }
 
+func (x faultyIndex) DeleteRange(ctx context.Context, from, to []byte) error {
+	return x.f.write(func() error { return x.index.DeleteRange(ctx, from, to) })
+}
+
 func (x faultyIndex) Clear(ctx context.Context) error {
 	return x.f.write(func() error { return x.index.Clear(ctx) })
 }

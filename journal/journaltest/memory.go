@@ -102,7 +102,9 @@ func (m *Memory) CrashClone(lost int) *Memory {
 	c.synced = maps.Clone(m.synced)
 	for _, update := range m.unsynced[:max(0, len(m.unsynced)-lost)] {
 		for k, v := range update {
-			c.index[k] = bytes.Clone(v)
+			if c.index[k] = bytes.Clone(v); v == nil {
+				delete(c.index, k)
+			}
 		}
 		c.unsynced = append(c.unsynced, update)
 	}
@@ -261,7 +263,7 @@ func (x *memoryIndex) Update(_ context.Context, pairs []journal.Pair) error {
 	}
 	update := map[string][]byte{}
 	for _, p := range pairs {
-		v := bytes.Clone(p.Value)
+		v := append([]byte{}, p.Value...)
 		if _, there := m.index[string(p.Key)]; !there {
 			m.keys = nil
 		}
@@ -283,6 +285,25 @@ func (x *memoryIndex) Delete(_ context.Context, keys [][]byte) error {
 		delete(m.index, string(k))
 	}
 	m.keys, m.synced, m.unsynced = nil, maps.Clone(m.index), nil
+	return nil
+}
+
+func (x *memoryIndex) DeleteRange(_ context.Context, from, to []byte) error {
+	m := (*Memory)(x)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.operation(); err != nil {
+		return err
+	}
+	update := map[string][]byte{}
+	for k := range m.index {
+		if k >= string(from) && k < string(to) {
+			update[k] = nil // which is a deletion
+			delete(m.index, k)
+		}
+	}
+	m.keys = nil
+	m.unsynced = append(m.unsynced, update)
 	return nil
 }
 

@@ -210,6 +210,13 @@ func testEngine(t *testing.T, open Reopener) {
 	if _, ok, _ := e.Index().Last(ctx, []byte("a")); ok {
 		t.Error("Last of an absent prefix is there")
 	}
+	must(t, e.Index().DeleteRange(ctx, []byte("k1"), []byte("l"))) // the end is not in it
+	for key, want := range map[string]bool{"k1": false, "k2": false, "l": true} {
+		if has, err := e.Index().Has(ctx, []byte(key)); has != want || err != nil {
+			t.Errorf("after a range was deleted, Has %s: %v, %v", key, has, err)
+		}
+	}
+	must(t, e.Index().Update(ctx, pairs))
 	must(t, e.Index().Clear(ctx))
 	if _, ok, _ := e.Index().Get(ctx, []byte("k2")); ok {
 		t.Error("k2 survived Clear")

@@ -75,8 +75,8 @@ func (h *history) found(s *Store) error {
 		h.safe, len(h.states), h.states[h.safe].compare(s))
 }
 
-// The n-th operation that writes to files fails, and all that follow, for each n. The store says so, or can do without it.
-// When it is opened again, it has the beginning of what it was given, with all that Delete has said to be safe.
+// The n-th operation that writes to files fails, and all that follow, for each n. The store says so, or can do without
+// it. When it is opened again, it has the beginning of what it was given, with all that Delete has said to be safe.
 func TestFailedWrites(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() { leftBehind = append(leftBehind, goleak.IgnoreCurrent()) })

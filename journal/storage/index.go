@@ -27,6 +27,7 @@ func (s *Storage) indexOptions() pebbleindex.Options {
 		ReadOnly:    s.options.ReadOnly,
 		MemoryBytes: s.options.IndexCacheBytes,
 		Group:       journal.IndexGroup,
+		Counted:     pebbleindex.Counted{Of: journal.AnswerDay, Prefix: journal.AnswerPrefix},
 		// The reserve is the log's. A compaction that would eat into it is not worth it.
 		Room:   func(bytes int64) error { return checkSpace(s.dir, s.reserve+uint64(bytes)) },
 		Logger: s.options.Logger,

@@ -201,6 +201,7 @@ func (s *Storage) Count() journal.EngineStats {
 	return journal.EngineStats{
 		LogBytes: s.log.Bytes(), IndexBytes: index.Bytes, Written: s.log.Written() + index.Written,
 		IndexCacheBytes: index.Cached, IndexCacheHits: index.Hits, IndexCacheMisses: index.Misses,
+		Answers: index.Counted, IndexAbandoned: index.Abandoned,
 	}
 }
 

@@ -58,6 +58,7 @@ func printStats(w io.Writer, got *service.JournalStats, offline bool) {
 	}
 	s := &got.Stats
 	fmt.Fprintf(w, "on disk: log %s, index %s\n", bytesUnit(s.Engine.LogBytes), bytesUnit(s.Engine.IndexBytes))
+	fmt.Fprintf(w, "answers: those to %d command ids are kept\n", s.Engine.Answers)
 	if offline {
 		return
 	}

@@ -148,6 +148,8 @@ func newJournal(read func() journal.Stats) *journalStats {
 	add(prometheus.GaugeValue, "index_disk_bytes", "Bytes on disk of the tables that hold the journal's index.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexBytes) })
 	add(prometheus.GaugeValue, "index_cache_bytes", "Bytes of memory that hold blocks of the journal's index that were read lately.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexCacheBytes) })
 	add(prometheus.CounterValue, "index_cache_hits_total", "Number of reads of a block of the journal's index that found it in memory.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexCacheHits) })
+	add(prometheus.GaugeValue, "answers", "Number of command ids whose answers the journal's index keeps.", func(j *journal.Stats) float64 { return float64(j.Engine.Answers) })
+	add(prometheus.GaugeValue, "index_abandoned", "Number of indexes that could not be closed; their memory is lost until the process ends.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexAbandoned) })
 	add(prometheus.CounterValue, "index_cache_misses_total", "Number of reads of a block of the journal's index that had to read it from a file.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexCacheMisses) })
 	add(prometheus.CounterValue, "written_bytes_total", "Bytes that were written to disk for the journal's log and index, reorganising included.", func(j *journal.Stats) float64 { return float64(j.Engine.Written) })
 	add(prometheus.GaugeValue, "write_amplification", "Bytes that the journal wrote to disk for each byte of events, since the start.", (*journal.Stats).WriteAmplification)

@@ -29,7 +29,7 @@ func someStats() journal.Stats {
 	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5, Snapshots: 11, SnapshotBytes: 12, SnapshotsDropped: 13, PendingSnapshotBytes: 14, IndexLag: 4}
 	s.SyncMicros.Count, s.SyncMicros.Sum = 3, 1_500_000
 	s.SyncMicros.Buckets[9], s.SyncMicros.Buckets[10], s.SyncMicros.Buckets[journal.HistogramBuckets-1] = 1, 1, 1
-	s.Engine = journal.EngineStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17}
+	s.Engine = journal.EngineStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17, Answers: 18, IndexAbandoned: 19}
 	return s
 }
 
@@ -110,6 +110,8 @@ func TestMetrics(t *testing.T) {
 		`bulkhead_journal_index_cache_bytes 15`,
 		`bulkhead_journal_index_cache_hits_total 16`,
 		`bulkhead_journal_index_cache_misses_total 17`,
+		`bulkhead_journal_answers 18`,
+		`bulkhead_journal_index_abandoned 19`,
 		`bulkhead_journal_sync_seconds_bucket{le="0.000512"} 1`,
 		`bulkhead_journal_sync_seconds_bucket{le="0.001024"} 2`,
 		`bulkhead_journal_sync_seconds_bucket{le="+Inf"} 3`,
