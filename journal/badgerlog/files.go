@@ -5,15 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// filesFile lists the finished files of values, those to which nothing is written any more: a line of JSON, and a line
-// with its CRC-32 (IEEE) in hex. By this list a file that is missing or was cut short is noticed, and files are found
-// that have values after some version.
+// filesFile lists the finished files of values, those to which nothing is written any more: a line of JSON, and a
+// line with the CRC-32 (IEEE) of the lineage as u64 and that line, in hex. By this list a file that is missing or
+// was cut short is noticed, and files are found that have values after some version.
 const filesFile = "FILES"
 
 // finished is what the list has of a file, by its number.
@@ -22,15 +21,15 @@ type finished struct {
 	Version uint64 `json:"version"` // of the last write when it was finished
 }
 
-func encodeFiles(files map[uint32]finished) []byte {
+func encodeFiles(files map[uint32]finished, lineage uint64) []byte {
 	text, _ := json.Marshal(files) // numbers only, so it never fails
-	return fmt.Appendf(nil, "%s\n%08x\n", text, crc32.ChecksumIEEE(text))
+	return fmt.Appendf(nil, "%s\n%08x\n", text, lineageCRC(lineage, text))
 }
 
-// decodeFiles is total. A damaged list is none.
-func decodeFiles(content []byte) (files map[uint32]finished) {
+// decodeFiles is total. A list that is damaged or of another journal is none.
+func decodeFiles(content []byte, lineage uint64) (files map[uint32]finished) {
 	text, _, _ := bytes.Cut(content, []byte("\n"))
-	if json.Unmarshal(text, &files) != nil || !bytes.Equal(encodeFiles(files), content) {
+	if json.Unmarshal(text, &files) != nil || !bytes.Equal(encodeFiles(files, lineage), content) {
 		return nil
 	}
 	return files
@@ -51,7 +50,7 @@ func (l *Log) missFiles() error {
 	for _, f := range there {
 		sizes[f.id] = f.size
 	}
-	l.files = decodeFiles(content)
+	l.files = decodeFiles(content, l.lineage)
 	for id, f := range l.files {
 		path := valuesPath(l.badger(), id)
 		switch {
@@ -97,7 +96,7 @@ func (l *Log) list() error {
 		}
 	}
 	l.files = files
-	content := encodeFiles(files)
+	content := encodeFiles(files, l.lineage)
 	if bytes.Equal(content, l.listed) {
 		return nil
 	}

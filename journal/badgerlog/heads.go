@@ -74,11 +74,12 @@ func appendHead(b []byte, lineage uint64, log journal.LogName, head journal.Head
 	b = append(b, log...)
 	b = binary.BigEndian.AppendUint64(b, head.Sequence)
 	b = binary.BigEndian.AppendUint64(b, uint64(head.First))
-	binary.BigEndian.PutUint32(b[start:], headCRC(lineage, b[start+4:]))
+	binary.BigEndian.PutUint32(b[start:], lineageCRC(lineage, b[start+4:]))
 	return b
 }
 
-func headCRC(lineage uint64, record []byte) uint32 {
+// lineageCRC is a checksum that differs from that of another journal.
+func lineageCRC(lineage uint64, record []byte) uint32 {
 	crc := crc32.ChecksumIEEE(binary.BigEndian.AppendUint64(nil, lineage))
 	return crc32.Update(crc, crc32.IEEETable, record)
 }
@@ -89,7 +90,7 @@ func decodeHeads(content []byte, lineage uint64) (last map[journal.LogName]journ
 	b := content
 	for len(b) >= 5 {
 		size := 5 + int(b[4]) + 16
-		if len(b) < size || binary.BigEndian.Uint32(b) != headCRC(lineage, b[4:size]) {
+		if len(b) < size || binary.BigEndian.Uint32(b) != lineageCRC(lineage, b[4:size]) {
 			break
 		}
 		at := b[size-16:]

@@ -214,14 +214,17 @@ func TestLists(t *testing.T) {
 	for id := range uint32(1000) {
 		files[id*7] = finished{int64(id) << 30, uint64(id) << 40}
 	}
-	content := encodeFiles(files)
-	if !maps.Equal(decodeFiles(content), files) {
+	content := encodeFiles(files, 7)
+	if decodeFiles(content, 8) != nil {
+		t.Error("a list of another journal is read")
+	}
+	if !maps.Equal(decodeFiles(content, 7), files) {
 		t.Error("it is read as another one")
 	}
 	for at := 0; at < len(content); at += 97 {
 		damaged := bytes.Clone(content)
 		damaged[at] ^= 1
-		if decodeFiles(damaged) != nil || decodeFiles(content[:at]) != nil {
+		if decodeFiles(damaged, 7) != nil || decodeFiles(content[:at], 7) != nil {
 			t.Errorf("damage at %d is not noticed", at)
 		}
 	}
@@ -400,10 +403,10 @@ func FuzzValues(f *testing.F) {
 // FuzzFiles: a list of files is read as it was written, or not at all.
 func FuzzFiles(f *testing.F) {
 	f.Add([]byte("null\n00000000\n"))
-	f.Add(encodeFiles(nil))
-	f.Add(encodeFiles(map[uint32]finished{3: {100, 1 << 40}, 7: {1 << 40, 1}}))
+	f.Add(encodeFiles(nil, 7))
+	f.Add(encodeFiles(map[uint32]finished{3: {100, 1 << 40}, 7: {1 << 40, 1}}, 7))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if files := decodeFiles(b); files != nil && string(encodeFiles(files)) != string(b) {
+		if files := decodeFiles(b, 7); files != nil && string(encodeFiles(files, 7)) != string(b) {
 			t.Errorf("%q is read as %v", b, files)
 		}
 	})
