@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/durable"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
@@ -162,7 +163,7 @@ func RestoreDir(ctx context.Context, dir string, files []string, o RestoreOption
 	if err := os.Rename(work, dir); err != nil {
 		return r, err
 	}
-	return r, backup.SyncDir(parent)
+	return r, durable.SyncDir(parent)
 }
 
 // inUse reports whether there is anything in a directory, and refuses one on which a
@@ -235,6 +236,6 @@ func syncTree(dir string) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return backup.SyncDir(name)
+		return durable.SyncDir(name)
 	})
 }

@@ -7,14 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bulkhead-wasm/bulkhead/internal/durable"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // Extension is that of files of a directory of backups.
 const Extension = ".bulkhead"
-
-// unfinished is behind the name of a file that is being written.
-const unfinished = ".unfinished"
 
 // inFile names the file in an error about what is in it.
 func inFile(name string, err error) error {
@@ -30,40 +28,10 @@ func Create(name string, write func(*os.File) error) (err error) {
 	if _, err := os.Lstat(name); err == nil {
 		return errorf(journal.KindInvalid, "%s is there already; backups are not written over", name)
 	}
-	f, err := os.OpenFile(name+unfinished, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
-	if err != nil {
+	if err := durable.RemoveLeftOf(name); err != nil {
 		return err
 	}
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		// A link, not a rename, as that would replace what somebody else has put there.
-		err = os.Link(f.Name(), name)
-	}
-	if e := os.Remove(f.Name()); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return SyncDir(filepath.Dir(name))
-}
-
-// SyncDir makes the names in a directory survive a loss of power.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if e := d.Close(); err == nil {
-		err = e
-	}
+	_, err = durable.Write(name, write, durable.Keep)
 	return err
 }
 

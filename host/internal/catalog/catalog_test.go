@@ -217,7 +217,7 @@ func TestModuleFiles(t *testing.T) {
 		t.Errorf("a mended module: %v", err)
 	}
 	// What a crash left half-written is gone after opening, and was never listed.
-	half := filepath.Join(dir, ".new-123")
+	half := filepath.Join(dir, "abc.wasm.123.unfinished")
 	if err := os.WriteFile(half, []byte("mod"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/durable"
 )
 
 // ModuleOptions bound the module files. A zero field sets no bound.
@@ -67,14 +68,8 @@ func (m *Modules) prepare() error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return service.Errorf(service.KindInternal, "make the directory of modules: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(m.dir, ".new-*"))
-	if err != nil {
-		return service.Errorf(service.KindInternal, "list the directory of modules: %w", err)
-	}
-	for _, file := range left {
-		if err := os.Remove(file); err != nil {
-			return service.Errorf(service.KindInternal, "remove a module that was half-written: %w", err)
-		}
+	if err := durable.RemoveLeft(m.dir); err != nil {
+		return service.Errorf(service.KindInternal, "remove modules that were half-written: %w", err)
 	}
 	all, err := m.Stored()
 	if err != nil {
@@ -352,7 +347,7 @@ func (m *Modules) remove(d service.Digest, before time.Time, also func(service.D
 	case !info.ModTime().Before(before):
 		return false, nil
 	}
-	if err := errors.Join(os.Remove(m.path(d)), syncDir(m.dir)); err != nil {
+	if err := errors.Join(os.Remove(m.path(d)), durable.SyncDir(m.dir)); err != nil {
 		return false, service.Errorf(service.KindInternal, "delete module %s: %w", d, err)
 	}
 	m.opt.Account.Give(budget.DiskBytes, info.Size())
@@ -366,27 +361,16 @@ func (m *Modules) remove(d service.Digest, before time.Time, also func(service.D
 // piece is how much of a module is written before the disk's room is looked at again.
 const piece = 1 << 20
 
-// writeWhole writes a file that is there completely or not at all, whatever
-// happens in between: to a new file, synced, renamed, and the rename synced. named says
-// whether the file has its name, which it may without the rename being synced.
+// writeWhole writes a file that is there completely or not at all, also after a loss of power. named says
+// whether the file has its name, which it may without the name being synced.
 func (m *Modules) writeWhole(path string, data []byte) (named bool, err error) {
 	if err := m.opt.Room(int64(len(data))); err != nil {
 		return false, err
 	}
-	f, err := os.CreateTemp(m.dir, ".new-")
-	if err != nil {
-		return false, err
-	}
-	if err = errors.Join(m.fill(f, data), f.Close()); err == nil {
-		err = m.name(f.Name(), path)
-	}
-	if err != nil {
-		return false, errors.Join(err, os.Remove(f.Name()))
-	}
-	return true, syncDir(m.dir)
+	return durable.Write(path, func(f *os.File) error { return m.fill(f, data) }, m.name)
 }
 
-// fill writes a file and syncs it.
+// fill writes a file.
 func (m *Modules) fill(f *os.File, data []byte) error {
 	for rest := data; len(rest) > 0; {
 		if len(rest) < len(data) { // others write meanwhile
@@ -400,7 +384,7 @@ func (m *Modules) fill(f *os.File, data []byte) error {
 		}
 		rest = rest[n:]
 	}
-	return f.Sync()
+	return nil
 }
 
 // name gives a file its name. What had it before counts no more.
@@ -416,12 +400,4 @@ func (m *Modules) name(from, to string) error {
 		m.count--
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
