@@ -87,7 +87,8 @@ func TestFingerprintsStay(t *testing.T) {
 	}{
 		{plan[struct{}](t), `{}`, 0xd465b825},
 		{plan[list](t), `[^1]`, 0xff8c50ce},
-		{plan[order](t), `{"count":int64;"extra":?map[{"inner":*^2;"kind":?string;"width":int64;}];"inner":*{"inner":^2;` +
+		{plan[order](t), `{"count":int64;"extra":?map[{"inner":*^2;"kind":?string;` +
+			`"width":int64;}];"inner":*{"inner":^2;` +
 			`"kind":?string;"width":int64;};` +
 			`"kind":?string;"labels":?map[string];"note":*string;"pair":[2 bool];` +
 			`"parts":?[{"inner":*^2;"kind":?string;"width":int64;}];"price":?float64;` +
