@@ -13,27 +13,26 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Backlog is what cursors read that are behind the rings: pieces of logs. It is one for
-// all hubs of a host. Cursors that are far behind take turns, there and in a ring, so that
-// however many there are, most processors are left to those who write. What one has read is kept for a while, as
-// those that come after a restart come to the same places at about the same time.
+// Backlog reads pieces of logs for cursors that have fallen behind the rings. All hubs of a host
+// share one. Such cursors take turns, so that most processors stay free for writers, however many
+// cursors there are. A piece is kept for a while after it was read: after a restart, many cursors
+// come to the same places at about the same time.
 type Backlog struct {
-	turns *fair.Turns
-	most  int64
+	turns    *fair.Turns
+	maxBytes int64
 
 	mu      sync.Mutex // guards all below; nothing is read under it
 	pieces  map[source][]*piece
-	recent  list.List // of *piece, the one used last at the front
+	recent  list.List // of *piece, the most recently used first
 	bytes   int64
 	reading map[place]*reading
 }
 
-// DefaultBacklogBytes is how much a backlog keeps by default, in bytes.
+// DefaultBacklogBytes is the default size of the kept pieces, in bytes.
 const DefaultBacklogBytes = 32 << 20
 
-// NewBacklog makes a backlog that keeps pieces up to a size in bytes (0: the default;
-// negative: none), of which cursors make use in turns (nil: one fewer than there are
-// processors).
+// NewBacklog makes a backlog that keeps pieces of at most the given bytes (0: the default;
+// negative: none). Cursors use it in turns (nil: one turn fewer than there are processors).
 func NewBacklog(turns *fair.Turns, bytes int64) *Backlog {
 	if turns == nil {
 		turns = fair.New(fair.Options{Slots: runtime.GOMAXPROCS(0) - 1})
@@ -41,11 +40,10 @@ func NewBacklog(turns *fair.Turns, bytes int64) *Backlog {
 	if bytes == 0 {
 		bytes = DefaultBacklogBytes
 	}
-	return &Backlog{turns: turns, most: bytes, pieces: map[source][]*piece{}, reading: map[place]*reading{}}
+	return &Backlog{turns: turns, maxBytes: bytes, pieces: map[source][]*piece{}, reading: map[place]*reading{}}
 }
 
-// source is where events come from: the log of a hub, or what some of its entities have
-// in the index.
+// source is where events are read from: the log of a hub, or the index of some of its entities.
 type source struct {
 	hub  *Hub
 	keys [32]byte // a hash of them; zero is the log
@@ -56,35 +54,38 @@ type place struct {
 	after  journal.Position
 }
 
-// piece is a part of what a source has: all its events with positions above after and
-// not above through. It is not changed any more.
+// piece is a part of a source: all its events with positions above after and up to through. It is
+// immutable.
 type piece struct {
 	source         source
 	after, through journal.Position
 	events         []*service.Event
-	bytes          int64 // that it takes in memory, with the encoded forms of its events
+	bytes          int64 // size in memory, with the encoded forms of its events
 	place          *list.Element
 }
 
-// pieceBytes is what a piece takes beside its events.
+// pieceBytes is the size of a piece without its events.
 const pieceBytes = 256
 
-// behind returns the events of a piece behind a position.
+// behind returns the events of a piece with positions above after.
 func (p *piece) behind(after journal.Position) []*service.Event {
-	at, _ := slices.BinarySearchFunc(p.events, after+1, func(e *service.Event, p journal.Position) int { return cmp.Compare(e.Position, p) })
+	at, _ := slices.BinarySearchFunc(p.events, after+1, func(e *service.Event, p journal.Position) int {
+		return cmp.Compare(e.Position, p)
+	})
 	return p.events[at:]
 }
 
-// reading is a read that goes on. piece is there when done is closed; nil if it failed.
+// reading is a read in progress. When done is closed, piece is set, or nil if the read failed.
 type reading struct {
 	done  chan struct{}
 	piece *piece
 }
 
-// get returns a piece of a source that begins at or before a position and has what
-// follows on it. If there is none it is read, by one for all who want it; so whoever calls
-// get holds a turn, and read does not wait for another.
-func (b *Backlog) get(ctx context.Context, s source, after journal.Position, read func() (*piece, error)) (*piece, error) {
+// get returns a piece of a source that begins at or before a position and includes the next events
+// after it. If there is none, one caller reads it for all that want it. So every caller must hold a
+// turn before, and read must not wait for another one.
+func (b *Backlog) get(ctx context.Context, s source, after journal.Position, read func() (*piece, error)) (*piece,
+	error) {
 	for {
 		b.mu.Lock()
 		if p := b.find(s, after); p != nil {
@@ -125,7 +126,7 @@ func (b *Backlog) read(here place, r *reading, read func() (*piece, error)) (*pi
 	return p, err
 }
 
-// find looks for a piece. The caller holds mu, as for all below.
+// find looks for a piece. The caller holds mu, as for all functions below.
 func (b *Backlog) find(s source, after journal.Position) *piece {
 	all := b.pieces[s]
 	at, found := slices.BinarySearchFunc(all, after, byAfter)
@@ -140,25 +141,25 @@ func (b *Backlog) find(s source, after journal.Position) *piece {
 
 func byAfter(p *piece, after journal.Position) int { return cmp.Compare(p.after, after) }
 
-// keep puts a piece where others find it, and takes out those that were not used for
-// longest as the bound demands.
+// keep stores a piece for other cursors, and evicts the least recently used pieces until the bound
+// holds.
 func (b *Backlog) keep(s source, p *piece) {
 	p.source, p.bytes = s, pieceBytes
 	for _, e := range p.events {
 		p.bytes += e.Size()
 	}
-	if p.through == p.after || p.bytes > b.most {
+	if p.through == p.after || p.bytes > b.maxBytes {
 		return
 	}
 	all := b.pieces[s]
 	at, found := slices.BinarySearchFunc(all, p.after, byAfter)
-	if found { // with less in it
+	if found { // that piece is shorter
 		b.drop(all[at])
 		all = b.pieces[s]
 	}
 	b.pieces[s] = slices.Insert(all, at, p)
 	p.place = b.recent.PushFront(p)
-	for b.bytes += p.bytes; b.bytes > b.most; {
+	for b.bytes += p.bytes; b.bytes > b.maxBytes; {
 		b.drop(b.recent.Back().Value.(*piece))
 	}
 }
@@ -188,7 +189,7 @@ func (b *Backlog) forget(h *Hub) {
 	}
 }
 
-// Bytes is the size of what the backlog keeps, in bytes.
+// Bytes is the size of the kept pieces, in bytes.
 func (b *Backlog) Bytes() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -18,13 +18,14 @@ import (
 // counting is a journal that counts what is read of its log, and can be held up.
 type counting struct {
 	Reader
-	reads, events, inside, most atomic.Int64
-	hold                        chan struct{} // if not nil, a read waits until it is closed
+	reads, events, inside, maxSeen atomic.Int64
+	hold                           chan struct{} // if not nil, a read waits until it is closed
 }
 
-func (c *counting) Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error {
+func (c *counting) Read(ctx context.Context, log journal.LogName, after journal.Position, limit int,
+	yield func(*journal.Event) error) error {
 	c.reads.Add(1)
-	c.most.Store(max(c.most.Load(), c.inside.Add(1)))
+	c.maxSeen.Store(max(c.maxSeen.Load(), c.inside.Add(1)))
 	defer c.inside.Add(-1)
 	if c.hold != nil {
 		<-c.hold
@@ -66,7 +67,7 @@ func TestSubscribersShareAScan(t *testing.T) {
 	if n := c.events.Load(); n < events || n > 4*events {
 		t.Errorf("200 subscribers of %d events read %d from the log", events, n)
 	}
-	if n := c.most.Load(); n > 2 {
+	if n := c.maxSeen.Load(); n > 2 {
 		t.Errorf("%d read at a time", n)
 	}
 	if s := turns.Stats(); s.Begun < 200 || s.Waiting != 0 {
@@ -82,7 +83,8 @@ func TestAFilterByKeyReadsTheIndex(t *testing.T) {
 	}
 	head := b.journal.Head("bank")
 	var readers sync.WaitGroup
-	for _, keys := range [][]service.Key{{"alice"}, {"carol", "alice"}, {"alice", "carol"}, {"nobody"}, {"nobody", "zoe"}} {
+	for _, keys := range [][]service.Key{{"alice"}, {"carol", "alice"}, {"alice", "carol"}, {"nobody"},
+		{"nobody", "zoe"}} {
 		want := 0
 		x := newFilter(Filter{Keys: keys})
 		if err := b.journal.Read(t.Context(), "bank", 0, 0, func(e *journal.Event) error {
@@ -250,7 +252,8 @@ func TestTooManyWait(t *testing.T) {
 		}
 		_, err := b.subscribe(0, Filter{}).Next(t.Context(), 0)
 		var full *service.Error
-		if !errors.As(err, &full) || full.Kind != service.KindOverloaded || full.Resource != "waiting_readers" || full.Used != 1 || full.Limit != 1 || full.RetryAfter <= 0 {
+		if !errors.As(err, &full) || full.Kind != service.KindOverloaded || full.Resource != "waiting_readers" ||
+			full.Used != 1 || full.Limit != 1 || full.RetryAfter <= 0 {
 			t.Errorf("%+v", err)
 		}
 		close(c.hold)

@@ -77,13 +77,15 @@ func (b *bench) commit(key string, events ...journal.NewEvent) journal.Receipt {
 
 // event is a small event.
 func event(typ, data string) journal.NewEvent {
-	return journal.NewEvent{Type: typ, Data: []byte(data), Metadata: abi.Metadata(nil).AppendPair("traceparent", "00-01")}
+	return journal.NewEvent{Type: typ, Data: []byte(data), Metadata: abi.Metadata(nil).AppendPair("traceparent",
+		"00-01")}
 }
 
 // roomFor is what a ring has to hold for about so many events as fill writes.
 func roomFor(events int) int64 {
 	e := event("down", "1")
-	largest := service.Event{Event: journal.Event{Key: "alice", Type: e.Type, CommandID: "c100", Data: e.Data, Metadata: e.Metadata}}
+	largest := service.Event{Event: journal.Event{Key: "alice", Type: e.Type, CommandID: "c100", Data: e.Data,
+		Metadata: e.Metadata}}
 	return int64(events) * largest.Size()
 }
 

@@ -1,8 +1,7 @@
-// Package stream hands a service's events to its subscribers. A subscriber is a
-// [Cursor]: a position in the log and nothing else. It reads from a ring of recent
-// events in memory while it can and from the journal when it has fallen behind, in
-// turns with others while it has a long way to go, and waits at the head. So a slow one costs itself time and others nothing;
-// there is no buffer that grows and no event that is left out.
+// Package stream gives a service's events to its subscribers. A subscriber is a [Cursor]: a
+// position in the log and nothing else. It reads recent events from a ring in memory. If it has
+// fallen behind the ring, it reads the journal, in turns with others. At the head it waits. So a
+// slow subscriber delays only itself. No buffer grows without bound, and no event is left out.
 package stream
 
 import (
@@ -14,13 +13,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Reader is the journal as far as a hub knows it; see [journal.Journal].
+// Reader is the part of the journal that a hub uses; see [journal.Journal].
 type Reader interface {
-	// Read yields the durable events with a position above after, in order. What
-	// it yields is valid during the yield only.
-	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error
-	// Head is the position of the last durable event, First that of the first one that
-	// is there, or will be: 1 if no retention has deleted any.
+	// Read yields the durable events with a position above after, in order. An event is valid
+	// during its yield only.
+	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int,
+		yield func(*journal.Event) error) error
+	// Head is the position of the last durable event. First is the position of the first event that
+	// was not deleted, or of the next one if there is none: 1 before any retention.
 	Head(log journal.LogName) journal.Position
 	First(log journal.LogName) journal.Position
 	// Indexed is the position up to which ReadKeys finds all events of entities.
@@ -34,19 +34,21 @@ var _ Reader = (*journal.Journal)(nil)
 
 // Options are what a hub is made of.
 type Options struct {
-	// Service is whose events these are.
+	// Service is the service whose events are published.
 	Service service.Name
-	// Reader reads what is not in memory any more.
+	// Reader reads the events that are no longer in memory.
 	Reader Reader
-	// RingBytes bounds the recent events in memory, in bytes, their encoded forms included. Default 16 MiB.
+	// RingBytes bounds the recent events in memory, in bytes, with their encoded forms. Default: 16
+	// MiB.
 	RingBytes int64
-	// Rings bounds the rings of all hubs of a host together. Default: one of the hub's own.
+	// Rings bounds the rings of all hubs of a host together. Default: one for this hub.
 	Rings *Rings
-	// Backlog is how cursors read that are behind the ring; one for all hubs of a host. Default:
-	// one of the hub's own.
+	// Backlog reads for cursors that have fallen behind the ring; all hubs of a host share one.
+	// Default: one for this hub.
 	Backlog *Backlog
-	// Account counts the bytes of events that subscribers hold while they write them, each event
-	// once, however many hold it; see [service.Share]. Default: an account without a limit.
+	// Account counts the bytes of the events that subscribers hold while they write them. Each
+	// event counts once, however many subscribers hold it; see [service.Share]. Default: an account
+	// without a limit.
 	Account *budget.Account
 }
 
@@ -66,22 +68,22 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Hub is the meeting place of a service's commits and its subscribers. All
-// methods are safe for concurrent use; Publish by one goroutine at a time.
+// Hub takes a service's commits and gives their events to its subscribers. All methods are safe for
+// concurrent use, except that only one goroutine at a time may call Publish.
 type Hub struct {
 	options Options
 	log     journal.LogName
 	memory  memory
 
-	mu      sync.Mutex // guards all below; held for a copy of pointers at the most
+	mu      sync.Mutex // guards all below; held only while pointers are copied
 	ring    ring
-	gaps    uint64        // times that the ring had to be given up
-	news    chan struct{} // closed at the next publication; nil if nobody waits for anything
-	waiting waiting       // for something
-	ended   error         // why there will be no more; nil while there may be
+	gaps    uint64        // how often the ring was emptied because a commit did not follow the last
+	news    chan struct{} // closed at the next publication; nil if no cursor waits for it
+	waiting waiting       // the filtered cursors at the head
+	ended   error         // cause of Close; nil before it
 }
 
-// memory counts what subscribers hold of events in an account.
+// memory counts the bytes of events that subscribers hold.
 type memory struct{ account *budget.Account }
 
 // TryTake implements service.Memory.
@@ -90,21 +92,20 @@ func (m memory) TryTake(bytes int64) bool { return m.account.TryTake(budget.Flig
 // Give implements service.Memory.
 func (m memory) Give(bytes int64) { m.account.Give(budget.FlightBytes, bytes) }
 
-// New makes a hub. What is in the log by now it leaves there.
+// New makes a hub. Its ring is empty: events that are already in the log are read from there.
 func New(o Options) *Hub {
 	h := &Hub{options: o.withDefaults(), log: journal.LogName(o.Service)}
 	h.memory = memory{h.options.Account}
-	h.ring = newRing(min(h.options.RingBytes, h.options.Rings.most), o.Reader.Head(h.log))
+	h.ring = newRing(min(h.options.RingBytes, h.options.Rings.maxBytes), o.Reader.Head(h.log))
 	h.options.Rings.add(h)
 	return h
 }
 
-// Publish tells subscribers about a commit that is on disk. It keeps the slices
-// of c's events, and does not block.
+// Publish tells subscribers about a commit that is on disk. It keeps the slices of c's events, and
+// does not block.
 //
-// Commits have to come in the order of the log. If one does not follow the last,
-// the hub forgets what it has in memory, and subscribers read the journal: they
-// may come late by that, but miss nothing.
+// Commits have to come in the order of the log. If one does not follow the last, the hub forgets
+// the events in memory, and subscribers read the journal: they may get events later, but miss none.
 func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 	if !r.Valid() || r.Events() == 0 {
 		return
@@ -117,8 +118,9 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 			Log: h.log, Position: r.First() + journal.Position(i),
 			Key: c.Command.Key, Version: c.Expected + journal.Version(i) + 1,
 			Type: e.Type, ContentType: e.ContentType, Data: e.Data, Metadata: e.Metadata,
-			CommandID: c.Command.ID, CommandType: c.Command.Type, CommandTime: c.Command.Time, CommandFuel: c.Command.Fuel,
-			Time: r.Time(), Stamp: r.Stamp(),
+			CommandID: c.Command.ID, CommandType: c.Command.Type, CommandTime: c.Command.Time,
+			CommandFuel: c.Command.Fuel,
+			Time:        r.Time(), Stamp: r.Stamp(),
 		}, h.memory)
 	}
 	h.mu.Lock()
@@ -134,13 +136,13 @@ func (h *Hub) Publish(r journal.Receipt, c *journal.Commit) {
 
 // push puts the events of a receipt into the ring. The caller holds mu.
 func (h *Hub) push(r journal.Receipt, events []*service.Event) {
-	if h.ended != nil { // those that are still reading have the log
+	if h.ended != nil { // cursors that are still reading use the log
 		h.ring.reset(max(h.ring.head, r.Last()))
 		return
 	}
 	switch {
 	case r.First() == h.ring.head+1:
-	case r.Last() <= h.ring.head: // again, or late; the journal has it where it belongs
+	case r.Last() <= h.ring.head: // repeated, or late; the journal has it in its place
 		h.gaps++
 		h.ring.reset(h.ring.head)
 		events = nil
@@ -163,8 +165,8 @@ func (h *Hub) Head() journal.Position {
 	return max(head, h.options.Reader.Head(h.log))
 }
 
-// Close ends all cursors: their Next returns cause when they have come to the last event.
-// What the hub has in memory it lets go of. Later calls change nothing.
+// Close ends all cursors: when a cursor has returned the last event, its Next returns cause. The
+// hub releases its memory. Later calls change nothing.
 func (h *Hub) Close(cause error) {
 	h.options.Rings.remove(h)
 	h.mu.Lock()
@@ -180,33 +182,32 @@ func (h *Hub) Close(cause error) {
 		close(news)
 	}
 	h.options.Backlog.forget(h)
-	h.options.Account.Close() // who still holds something gives it back later
+	h.options.Account.Close() // subscribers give back later what they still hold
 }
 
-// Rest gives back what is in memory, for a service from which nothing comes for a while.
+// Rest releases the hub's memory, for a service that is not expected to publish for a while.
 // Subscribers read the log, and wait at its end.
 func (h *Hub) Rest() { h.shrink(0) }
 
-// Stats are what a hub holds.
+// Stats are the figures of a hub.
 type Stats struct {
 	Head   journal.Position `json:"position"`
 	Events int              `json:"events"` // in memory
-	Bytes  int64            `json:"bytes"`  // of them
-	Gaps   uint64           `json:"gaps"`   // publications that did not follow the one before
+	Bytes  int64            `json:"bytes"`  // size of those events
+	Gaps   uint64           `json:"gaps"`   // publications that did not follow the last one
 }
 
-// Stats returns what the hub holds now.
+// Stats returns the present figures.
 func (h *Hub) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return Stats{Head: h.ring.head, Events: h.ring.count, Bytes: h.ring.bytes, Gaps: h.gaps}
 }
 
-// Subscribe makes a cursor that begins after a position: 0 is the start of what
-// there is, [Hub.Head] the end. A position that the log has not reached is
-// KindBadCursor, and so is one with events behind it that a retention has deleted.
-// There is nothing to close. reader says on whose behalf it reads, a connection for
-// instance: those of one reader share the turns of one.
+// Subscribe makes a cursor that begins after a position: 0 is the first available event, [Hub.Head]
+// the end. KindBadCursor refuses a position that the log has not reached, and a position after
+// which a retention has deleted events. A cursor need not be closed. reader names the owner of the
+// cursor, for instance a connection: all cursors of one reader share its turns.
 func (h *Hub) Subscribe(after journal.Position, f Filter, reader string) (*Cursor, error) {
 	if after == 0 {
 		after = h.options.Reader.First(h.log) - 1
@@ -214,11 +215,12 @@ func (h *Hub) Subscribe(after journal.Position, f Filter, reader string) (*Curso
 	return h.Resume(after, f, reader)
 }
 
-// Resume is [Hub.Subscribe] for who has been at a position: 0 is the place before the first event of
-// all, behind which a retention may have deleted events as well.
+// Resume is [Hub.Subscribe] for a subscriber that has read up to a position. Here 0 is the position
+// before the very first event; it is refused if a retention has deleted that event.
 func (h *Hub) Resume(after journal.Position, f Filter, reader string) (*Cursor, error) {
 	if head := h.Head(); after > head {
-		return nil, service.Errorf(service.KindBadCursor, "the cursor is of the future: it stands at %d, the last event of the service at %d", after, head)
+		return nil, service.Errorf(service.KindBadCursor, "the cursor is of the future: it is at position %d, "+
+			"and the last event of the service has position %d", after, head)
 	}
 	if first := h.options.Reader.First(h.log); after < first-1 {
 		return nil, Gone(after, first)
@@ -226,32 +228,33 @@ func (h *Hub) Resume(after journal.Position, f Filter, reader string) (*Cursor, 
 	return &Cursor{hub: h, reader: reader, at: after, filter: newFilter(f)}, nil
 }
 
-// Gone is the error of a cursor behind which events are missing.
+// Gone is the error of a cursor whose next events were deleted by a retention.
 func Gone(after, first journal.Position) *service.Error {
-	return service.Errorf(service.KindBadCursor, "the events after position %d were deleted by a retention; the first available has position %d, from where reading from the start begins", after, first)
+	return service.Errorf(service.KindBadCursor, "the events after position %d were deleted by a retention; the "+
+		"first available has position %d, from where reading from the start begins", after, first)
 }
 
-// ring holds the events with the positions head-count+1 to head. It has as many slots as
-// it needs, within a factor.
+// ring holds the events with the positions head-count+1 to head. The number of slots follows the
+// number of events, within a factor.
 type ring struct {
-	slots []*service.Event
-	most  int64
-	head  journal.Position
-	count int
-	bytes int64
+	slots    []*service.Event
+	maxBytes int64
+	head     journal.Position
+	count    int
+	bytes    int64
 }
 
-// minSlots is how many slots a ring has that holds anything.
+// minSlots is the smallest number of slots of a ring that is not empty.
 const minSlots = 64
 
-func newRing(bytes int64, head journal.Position) ring { return ring{most: bytes, head: head} }
+func newRing(bytes int64, head journal.Position) ring { return ring{maxBytes: bytes, head: head} }
 
 func (r *ring) slot(p journal.Position) *(*service.Event) {
 	return &r.slots[uint64(p)%uint64(len(r.slots))]
 }
 
-// push adds the event after head and takes out the oldest as the bound demands,
-// e itself if it is too big.
+// push adds the event after head. Then it removes the oldest events until the bound holds, even e
+// itself if it is too large.
 func (r *ring) push(e *service.Event) {
 	if r.count == len(r.slots) {
 		r.resize(max(2*r.count, minSlots))
@@ -260,7 +263,7 @@ func (r *ring) push(e *service.Event) {
 	*r.slot(r.head) = e
 	r.count++
 	r.bytes += e.Size()
-	for r.bytes > r.most {
+	for r.bytes > r.maxBytes {
 		r.pop()
 	}
 }
@@ -272,7 +275,7 @@ func (r *ring) pop() {
 	r.count--
 }
 
-// shrink takes out the oldest until the ring is not larger than a size.
+// shrink removes the oldest events until the ring is not larger than to, in bytes.
 func (r *ring) shrink(to int64) {
 	for r.bytes > to {
 		r.pop()
@@ -285,7 +288,7 @@ func (r *ring) shrink(to int64) {
 	}
 }
 
-// resize gives the ring another number of slots, not below count.
+// resize changes the number of slots, which must be at least count.
 func (r *ring) resize(slots int) {
 	next := ring{slots: make([]*service.Event, slots)}
 	for p := r.head - journal.Position(r.count) + 1; p <= r.head; p++ {

@@ -63,7 +63,8 @@ func TestGapsAreNotHidden(t *testing.T) {
 	if s := b.hub.Stats(); s.Gaps != 1 || s.Events != 10 || s.Head != 25 {
 		t.Errorf("stats %+v", s)
 	}
-	c := &journal.Commit{Log: "bank", Command: journal.Command{ID: "again", Key: "dora"}, Events: []journal.NewEvent{event("up", "1")}}
+	c := &journal.Commit{Log: "bank", Command: journal.Command{ID: "again", Key: "dora"},
+		Events: []journal.NewEvent{event("up", "1")}}
 	r := b.commit("dora", c.Events...)
 	b.hub.Publish(r, c)
 	next(t, b.subscribe(0, Filter{}), 26, 100)
@@ -177,7 +178,8 @@ func TestWhoWantsSomethingIsWokenByThat(t *testing.T) {
 		sleeps := func(c *Cursor, at, head journal.Position, positions ...journal.Position) {
 			t.Helper()
 			synctest.Wait()
-			if c.waiter == nil || c.waiter.woken || c.at != at || b.hub.Head() != head || !slices.Equal(got, positions) {
+			if c.waiter == nil || c.waiter.woken || c.at != at || b.hub.Head() != head ||
+				!slices.Equal(got, positions) {
 				t.Errorf("at %d of %d, with %v", c.at, b.hub.Head(), got)
 			}
 			got = nil
@@ -274,7 +276,8 @@ type flaky struct {
 	failAfter, leaveOut int
 }
 
-func (f *flaky) Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error {
+func (f *flaky) Read(ctx context.Context, log journal.LogName, after journal.Position, limit int,
+	yield func(*journal.Event) error) error {
 	n := 0
 	return f.Reader.Read(ctx, log, after, limit, func(e *journal.Event) error {
 		if n++; f.failAfter > 0 && n > f.failAfter {
@@ -344,7 +347,8 @@ func TestWhatASmallEventKeeps(t *testing.T) {
 	var held []*service.Event
 	before := heap()
 	for range commits {
-		b.commit("alice", event("small", "1"), journal.NewEvent{Type: "large", Data: []byte(strings.Clone(large))}, event("small", "2"))
+		b.commit("alice", event("small", "1"), journal.NewEvent{Type: "large", Data: []byte(strings.Clone(large))},
+			event("small", "2"))
 		events, err := small.Next(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)

@@ -45,7 +45,8 @@ func (m *model) later(d time.Duration) {
 func (m *model) commit(random *rand.Rand, n int, written *sync.WaitGroup) {
 	m.mu.Lock()
 	key := fmt.Sprint("k", random.IntN(6))
-	c := &journal.Commit{Log: "bank", Expected: m.versions[key], Command: journal.Command{ID: journal.CommandID(fmt.Sprint("c", n)), Type: "do", Key: key}}
+	c := &journal.Commit{Log: "bank", Expected: m.versions[key],
+		Command: journal.Command{ID: journal.CommandID(fmt.Sprint("c", n)), Type: "do", Key: key}}
 	for range random.IntN(4) {
 		m.versions[key]++
 		e := event(fmt.Sprint("t", random.IntN(3)), strings.Repeat("7", 1+random.IntN(100)))
@@ -87,7 +88,8 @@ func (m *model) write(random *rand.Rand, commits, begin int) {
 			m.later(25 * time.Hour)
 			if head := m.journal.Head("bank"); head > 0 {
 				before := journal.Position(1 + random.Uint64N(uint64(head)))
-				if _, err := m.journal.Retain(context.Background(), "bank", journal.Retention{Before: before, Force: true}); err != nil {
+				if _, err := m.journal.Retain(context.Background(), "bank", journal.Retention{Before: before,
+					Force: true}); err != nil {
 					m.t.Error(err)
 				}
 			}
@@ -180,7 +182,8 @@ func (m *model) same(f *filter, after, through journal.Position, got []*service.
 		if len(got) == 0 || got[0].Position != p {
 			return fmt.Errorf("from %d to %d: position %d is missing", after, through, p)
 		}
-		if e := got[0]; e.Key != want.Key || e.Version != want.Version || e.Type != want.Type || string(e.Data) != string(want.Data) || e.CommandType != "do" {
+		if e := got[0]; e.Key != want.Key || e.Version != want.Version || e.Type != want.Type ||
+			string(e.Data) != string(want.Data) || e.CommandType != "do" {
 			return fmt.Errorf("position %d is another event: %s at %d", p, e.Key, e.Version)
 		}
 		got = got[1:]
@@ -202,13 +205,15 @@ func TestModel(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, uint64(round)))
 		m.engine = &journaltest.Lagging{Engine: memory}
 		var err error
-		m.journal, err = journal.Open(context.Background(), m.engine, journal.Options{Clock: m.clock, MaxBatchBytes: 1 << (9 + random.IntN(6))})
+		m.journal, err = journal.Open(context.Background(), m.engine, journal.Options{Clock: m.clock,
+			MaxBatchBytes: 1 << (9 + random.IntN(6))})
 		if err != nil {
 			t.Fatal(err)
 		}
 		turns := fair.New(fair.Options{Slots: 1 + random.IntN(3), Length: 50 * time.Microsecond})
 		backlog := NewBacklog(turns, []int64{-1, 4 << 20, 1 << 16, 0}[random.IntN(4)])
-		m.hub = New(Options{Service: "bank", Reader: m.journal, RingBytes: roomFor(1 << random.IntN(10)), Backlog: backlog})
+		m.hub = New(Options{Service: "bank", Reader: m.journal, RingBytes: roomFor(1 << random.IntN(10)),
+			Backlog: backlog})
 		filters := []Filter{{}, randomFilter(random), randomFilter(random), randomFilter(random)}
 		done := make(chan struct{})
 		var readers sync.WaitGroup
@@ -229,8 +234,8 @@ func TestModel(t *testing.T) {
 		if s := turns.Stats(); s.Waiting != 0 {
 			t.Errorf("%d still wait", s.Waiting)
 		}
-		if b := backlog.Bytes(); b > max(backlog.most, 0) {
-			t.Errorf("the backlog keeps %d bytes, and may %d", b, backlog.most)
+		if b := backlog.Bytes(); b > max(backlog.maxBytes, 0) {
+			t.Errorf("the backlog keeps %d bytes, and may %d", b, backlog.maxBytes)
 		}
 		m.hub.Close(service.Errorf(service.KindUnavailable, "restart"))
 		if b := backlog.Bytes(); b != 0 || len(backlog.pieces) != 0 {

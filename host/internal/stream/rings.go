@@ -11,19 +11,19 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Rings bounds the recent events that all hubs of a host keep in memory together. When
-// there are more, the largest rings lose their oldest events, so that a service with few
-// keeps them whatever others publish; its subscribers read the log for what is gone. It is
-// safe for concurrent use.
+// Rings bounds the recent events that all hubs of a host keep in memory together. When there are
+// too many, the largest rings lose their oldest events, so that a service with few events keeps
+// them whatever others publish. Subscribers read lost events from the log. Rings is safe for
+// concurrent use.
 type Rings struct {
-	most int64
-	used atomic.Int64 // by all; each hub changes it under its own lock
+	maxBytes int64
+	used     atomic.Int64 // by all rings; each hub changes it under its own lock
 
-	mu   sync.Mutex // guards hubs, and is held while rings shrink; before the lock of a hub
+	mu   sync.Mutex // guards hubs, and is held while rings shrink; lock it before a hub's
 	hubs map[*Hub]struct{}
 }
 
-// DefaultRingsBytes is how much all rings keep by default, in bytes.
+// DefaultRingsBytes is the default bound of all rings together, in bytes.
 const DefaultRingsBytes = 64 << 20
 
 // NewRings makes a bound for the rings of many hubs, in bytes (0: the default).
@@ -31,7 +31,7 @@ func NewRings(bytes int64) *Rings {
 	if bytes <= 0 {
 		bytes = DefaultRingsBytes
 	}
-	return &Rings{most: bytes, hubs: map[*Hub]struct{}{}}
+	return &Rings{maxBytes: bytes, hubs: map[*Hub]struct{}{}}
 }
 
 func (r *Rings) add(h *Hub) {
@@ -46,52 +46,52 @@ func (r *Rings) remove(h *Hub) {
 	delete(r.hubs, h)
 }
 
-// slack is the part of the bound that is made free at a time, so that the hubs are looked
-// at seldom.
+// slack is the divisor of the part of the bound that is freed at a time, so that settle seldom has
+// to look at all hubs.
 const slack = 8
 
-// settle has the largest rings shrink if there are too many events. It is called without
-// the lock of a hub after each publication, and so the bound is exceeded by no more than
-// what is being published.
+// settle has the largest rings shrink if all rings together are too large. It is called after each
+// publication, without the lock of a hub. So the bound is exceeded by no more than what is being
+// published.
 func (r *Rings) settle() {
-	if r.used.Load() <= r.most {
+	if r.used.Load() <= r.maxBytes {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.used.Load() <= r.most { // somebody else has done it
+	if r.used.Load() <= r.maxBytes { // another goroutine was faster
 		return
 	}
 	sizes := make([]int64, 0, len(r.hubs))
 	for h := range r.hubs {
 		sizes = append(sizes, h.Stats().Bytes)
 	}
-	level := level(sizes, r.most-r.most/slack)
+	level := level(sizes, r.maxBytes-r.maxBytes/slack)
 	for h := range r.hubs {
 		h.shrink(level)
 	}
 }
 
-// level is the greatest size to which all have to shrink that are larger, so that together
-// they are not larger than most.
-func level(sizes []int64, most int64) int64 {
+// level returns the largest size such that all rings together fit into maxBytes if each larger ring
+// shrinks to it.
+func level(sizes []int64, maxBytes int64) int64 {
 	slices.Sort(sizes)
 	for i, size := range sizes {
-		if each := most / int64(len(sizes)-i); size > each {
+		if each := maxBytes / int64(len(sizes)-i); size > each {
 			return each
 		}
-		most -= size
+		maxBytes -= size
 	}
 	return math.MaxInt64
 }
 
-// ringHolders bounds how many services are named in a usage.
+// ringHolders bounds how many services a usage names.
 const ringHolders = 5
 
-// Usage is how much all rings hold, and the services that hold most. Nothing is ever
-// refused.
+// Usage is the size of all rings, with the services whose rings are the largest. A full ring
+// refuses nothing.
 func (r *Rings) Usage() service.ResourceUsage {
-	u := service.ResourceUsage{Resource: "recent_event_bytes", Used: r.used.Load(), Limit: r.most}
+	u := service.ResourceUsage{Resource: "recent_event_bytes", Used: r.used.Load(), Limit: r.maxBytes}
 	r.mu.Lock()
 	hubs := slices.Collect(maps.Keys(r.hubs))
 	r.mu.Unlock()
@@ -107,15 +107,14 @@ func (r *Rings) Usage() service.ResourceUsage {
 	return u
 }
 
-// shrink takes the oldest events out of a hub's ring until it is not larger than a size.
+// shrink removes the oldest events of a hub's ring until it is not larger than to, in bytes.
 func (h *Hub) shrink(to int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changed(func() { h.ring.shrink(to) })
 }
 
-// changed does something with the ring, and has what it holds then counted. The caller
-// holds mu.
+// changed runs do, which changes the ring, and updates the sum of all rings. The caller holds mu.
 func (h *Hub) changed(do func()) {
 	before := h.ring.bytes
 	do()

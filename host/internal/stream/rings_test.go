@@ -61,7 +61,8 @@ func TestAllRingsTogetherAreBounded(t *testing.T) {
 		next(t, b.subscribe(0, Filter{}), int(b.hub.Head()), 100)
 	}
 	u := rings.Usage()
-	if u.Used != rings.held(t) || u.Limit != most || len(u.Holders) != ringHolders || u.Holders[0].Name != "bank" || u.Holders[0].Used < u.Holders[4].Used {
+	if u.Used != rings.held(t) || u.Limit != most || len(u.Holders) != ringHolders || u.Holders[0].Name != "bank" ||
+		u.Holders[0].Used < u.Holders[4].Used {
 		t.Errorf("usage %+v", u)
 	}
 	for _, b := range append(benches, small) {

@@ -42,7 +42,7 @@ func set[S ~string](list []S) map[string]struct{} {
 	return m
 }
 
-// fingerprint stands for the entities, zero for all.
+// fingerprint is a hash of the entities' keys; zero for all entities.
 func (f *filter) fingerprint() (hash [sha256.Size]byte) {
 	if f.keys == nil {
 		return hash
@@ -72,51 +72,48 @@ func (f *filter) wants(e *journal.Event) bool {
 const (
 	stepEvents = 512     // events looked at
 	stepBytes  = 1 << 20 // bytes of the events that a step reads from the journal, or returns, but for the last
-	// pageSteps bounds the steps of a Poll that finds nothing, so that a page over a
-	// long log with a narrow filter ends in reasonable time.
+	// pageSteps bounds the steps of a Poll that finds nothing, so that a page over a long log with
+	// a narrow filter ends in reasonable time.
 	pageSteps = 256
-	// turnEvents bounds the positions that a cursor passes in one turn, so
-	// that those that go the same way stay together and find what one of them has read.
+	// turnEvents bounds the positions that a cursor passes in one turn, so that cursors on the same
+	// way stay together and use the pieces that one of them has read.
 	turnEvents = 4 * stepEvents
 )
 
-// Cursor reads a service's events one after the other. One goroutine at a time
-// uses it.
+// Cursor reads a service's events one after the other. It is not safe for concurrent use.
 type Cursor struct {
 	hub    *Hub
 	reader string
 	at     journal.Position
 	filter filter
 	out    []*service.Event
-	waiter *waiter // while it waits for something at the head
+	waiter *waiter // set while it waits at the head with a filter
 
-	// Of a cursor that was far behind.
+	// The fields below are set once the cursor has read from the backlog.
 	turn   *fair.Turn
 	turned bool             // the turn may be held
-	passed journal.Position // positions in this turn
+	passed journal.Position // number of positions passed in this turn
 	source source
-	keys   *journal.KeyReader // nil if it is not one of some entities
+	keys   *journal.KeyReader // nil if the filter has no keys
 }
 
-// Position is how far the cursor has come: every event up to it has been
-// returned, or is not wanted. It goes on although nothing is found, and is where a
-// later subscriber may resume.
+// Position is the position up to which every event has been returned or is not wanted. It advances
+// even when nothing is found. A later subscriber may resume there.
 func (c *Cursor) Position() journal.Position { return c.at }
 
-// Next returns the next events, at least one and at most most (0: as many as is
-// sensible), and waits for them if there are none. Each event comes once, in
-// the order of the log, without gaps. The slice is valid until the next call, or
-// [Cursor.Release]; the events may be kept. There are no more than a MiB of them, or one.
+// Next returns the next events, at least one and at most limit (0: no limit but that of a step). It
+// waits if there are none. Each event comes once, in the order of the log, without gaps. All events
+// of a call have at most 1 MiB, unless there is only one. The slice is valid until the next call,
+// or [Cursor.Release]; the events may be kept.
 //
-// A cursor that is far behind waits for its turn to read, and keeps that while its
-// events are on their way to whom they are for: until the next call, but no longer than a
-// turn lasts.
+// A cursor that is far behind waits for its turn to read. It keeps the turn while the caller
+// delivers the events: until the next call, but no longer than a turn lasts.
 //
-// The error is the cause of ctx's end, a failure of the journal as a
-// [*service.Error], or the reason of [Hub.Close]; the cursor stays usable.
-func (c *Cursor) Next(ctx context.Context, most int) ([]*service.Event, error) {
+// The error is the cause of ctx's end, a failure of the journal as a [*service.Error], or the cause
+// of [Hub.Close]. The cursor stays usable.
+func (c *Cursor) Next(ctx context.Context, limit int) ([]*service.Event, error) {
 	for {
-		news, err := c.step(ctx, most, true)
+		news, err := c.step(ctx, limit, true)
 		switch {
 		case err != nil:
 			c.endTurn()
@@ -142,7 +139,8 @@ func (c *Cursor) Next(ctx context.Context, most int) ([]*service.Event, error) {
 	}
 }
 
-// woken goes past what was published while the cursor waited, and was not for it.
+// woken advances the cursor past the events that were published while it waited and that it does
+// not want.
 func (c *Cursor) woken() {
 	if c.waiter == nil {
 		return
@@ -159,15 +157,15 @@ func (c *Cursor) woken() {
 	c.waiter = nil
 }
 
-// Poll returns what there is, without waiting for more: at most most events, maybe none.
-// atHead reports whether that was all; if not, ask again, even after none: the
-// cursor may have passed by what is not wanted, which is also what comes of it when ctx
-// ends on the way.
-func (c *Cursor) Poll(ctx context.Context, most int) (events []*service.Event, atHead bool, err error) {
+// Poll returns the next events without waiting: at most limit, maybe none. atHead reports whether
+// there are no more. If it is false, ask again, even if no event was returned: the cursor may have
+// passed events that are not wanted. If ctx ends after the cursor has advanced, Poll returns
+// without an error.
+func (c *Cursor) Poll(ctx context.Context, limit int) (events []*service.Event, atHead bool, err error) {
 	defer c.endTurn()
 	begin := c.at
 	for range pageSteps {
-		if _, err := c.step(ctx, most, false); err != nil && (ctx.Err() == nil || c.at == begin) {
+		if _, err := c.step(ctx, limit, false); err != nil && (ctx.Err() == nil || c.at == begin) {
 			return nil, false, err
 		}
 		if len(c.out) > 0 || c.at >= c.hub.Head() || ctx.Err() != nil && c.at > begin {
@@ -187,19 +185,19 @@ func (c *Cursor) endTurn() {
 	}
 }
 
-// step looks at the next few events and leaves those that are wanted in out. At
-// the head it returns the channel that closes with news, if wait is set.
-func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan struct{}, err error) {
-	if most <= 0 || most > stepEvents {
-		most = stepEvents
+// step looks at the next events and puts the wanted ones into out. At the head, if wait is set, it
+// returns the channel that is closed when there are more.
+func (c *Cursor) step(ctx context.Context, limit int, wait bool) (news <-chan struct{}, err error) {
+	if limit <= 0 || limit > stepEvents {
+		limit = stepEvents
 	}
-	c.Release() // what was returned before belongs to nobody now
+	c.Release() // the last call's slice is no longer valid
 	h := c.hub
 	h.mu.Lock()
 	if h.ring.head > c.at+stepEvents || !h.ring.has(c.at) {
-		// It has a long way to go, in the ring or not.
+		// It is far behind, even if the ring still has its events.
 		h.mu.Unlock()
-		runtime.Gosched() // small commands shall not wait for a whole turn
+		runtime.Gosched() // so that small commands need not wait for a whole turn
 		if err := c.begin(ctx); err != nil {
 			return nil, c.failure(ctx, err)
 		}
@@ -209,10 +207,10 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 	}
 	if !h.ring.has(c.at) {
 		h.mu.Unlock()
-		return nil, c.fromBacklog(ctx, most)
+		return nil, c.fromBacklog(ctx, limit)
 	}
-	// With a filter look at more than is asked for: few may be wanted.
-	look := most
+	// With a filter, look at more events than are asked for: few may be wanted.
+	look := limit
 	if c.filter.types != nil || c.filter.keys != nil {
 		look = stepEvents
 	}
@@ -235,17 +233,17 @@ func (c *Cursor) step(ctx context.Context, most int, wait bool) (news <-chan str
 		return h.news, nil
 	}
 	h.mu.Unlock()
-	c.sift(most)
+	c.sift(limit)
 	return nil, nil
 }
 
-// sift keeps those of out that are wanted, at most most and not many bytes, and moves the
-// cursor behind all that were looked at.
-func (c *Cursor) sift(most int) {
+// sift keeps the wanted events of out, within limit and stepBytes, and moves the cursor past all
+// events that were looked at.
+func (c *Cursor) sift(limit int) {
 	kept, size, before := 0, 0, c.at
 	for _, e := range c.out {
 		if c.filter.wants(&e.Event) {
-			if kept == most || size >= stepBytes {
+			if kept == limit || size >= stepBytes {
 				break
 			}
 			size += len(e.Data) + len(e.Metadata)
@@ -259,22 +257,21 @@ func (c *Cursor) sift(most int) {
 	c.out = c.out[:kept]
 }
 
-// Release lets go of the events that were returned last, for those who take long before
-// they ask for the next.
+// Release releases the events that were returned last. It is for callers that will not ask for more
+// for some time.
 func (c *Cursor) Release() {
 	clear(c.out)
 	c.out = c.out[:0]
 }
 
-// fromBacklog is a step behind the ring, of a cursor with a turn.
-func (c *Cursor) fromBacklog(ctx context.Context, most int) error {
+// fromBacklog is a step that reads the backlog. The cursor has a turn.
+func (c *Cursor) fromBacklog(ctx context.Context, limit int) error {
 	err := c.gone()
 	var p *piece
 	if err == nil {
 		p, err = c.piece(ctx)
 	}
-	// A retention may have begun meanwhile. Whoever reads from 0 gets what it leaves, which is
-	// not what follows on the cursor.
+	// A retention may have begun meanwhile: then the piece may begin later than at the cursor.
 	if gone := c.gone(); gone != nil {
 		err = gone
 	}
@@ -285,7 +282,7 @@ func (c *Cursor) fromBacklog(ctx context.Context, most int) error {
 	defer func() { c.passed += c.at - before }()
 	for _, e := range p.behind(c.at) {
 		if c.filter.wants(&e.Event) {
-			if len(c.out) == most {
+			if len(c.out) == limit {
 				return nil
 			}
 			c.out = append(c.out, e)
@@ -296,7 +293,7 @@ func (c *Cursor) fromBacklog(ctx context.Context, most int) error {
 	return nil
 }
 
-// gone is the error of a cursor behind which a retention has deleted events.
+// gone returns an error if a retention has deleted events after the cursor.
 func (c *Cursor) gone() error {
 	if first := c.hub.options.Reader.First(c.hub.log); c.at+1 < first {
 		return Gone(c.at, first)
@@ -304,7 +301,7 @@ func (c *Cursor) gone() error {
 	return nil
 }
 
-// begin waits for a turn, or goes on with the one that the cursor has.
+// begin waits for a turn, unless the cursor still has one.
 func (c *Cursor) begin(ctx context.Context) error {
 	if c.turn == nil {
 		c.turn = c.hub.options.Backlog.turns.Turn(string(c.hub.options.Service), c.reader)
@@ -321,8 +318,8 @@ func (c *Cursor) begin(ctx context.Context) error {
 	return nil
 }
 
-// piece returns what follows on the cursor: of some entities what the index has, else
-// what is in the log.
+// piece returns the next piece for the cursor: from the index if only some entities are wanted, and
+// otherwise from the log.
 func (c *Cursor) piece(ctx context.Context) (*piece, error) {
 	o := &c.hub.options
 	if c.filter.keys != nil && c.at < o.Reader.Indexed(c.hub.log) {
@@ -330,15 +327,15 @@ func (c *Cursor) piece(ctx context.Context) (*piece, error) {
 		if journal.KindOf(err) != journal.KindCorrupt {
 			return p, err
 		}
-		// The index is derived: what is damaged in it may be whole in the log.
+		// The index is derived: if it is damaged, the log may still be whole.
 	}
 	return o.Backlog.get(ctx, source{hub: c.hub}, c.at, func() (*piece, error) { return c.readLog(ctx) })
 }
 
-// errFull ends a read of the journal that has brought enough.
+// errFull ends a read of the journal when a step has enough.
 var errFull = errors.New("enough for one step")
 
-// collector makes a piece of what is read.
+// collector makes a piece of the events that are read.
 type collector struct {
 	*piece
 	cursor *Cursor
@@ -348,10 +345,11 @@ type collector struct {
 }
 
 func (c *Cursor) collect() *collector {
-	return &collector{piece: &piece{after: c.at, through: c.at}, cursor: c, origin: c.hub.options.Reader.Origin(c.hub.log)}
+	return &collector{piece: &piece{after: c.at, through: c.at}, cursor: c,
+		origin: c.hub.options.Reader.Origin(c.hub.log)}
 }
 
-// take copies an event out of the journal, unless that was enough.
+// take copies an event of the journal into the piece. It returns errFull if the piece is complete.
 func (p *collector) take(e *journal.Event) error {
 	if p.bytes >= stepBytes {
 		return errFull
@@ -374,23 +372,25 @@ func (c *Cursor) readLog(ctx context.Context) (*piece, error) {
 	p := c.collect()
 	err := c.hub.options.Reader.Read(ctx, c.hub.log, c.at, stepEvents, func(e *journal.Event) error {
 		if e.Position != p.through+1 {
-			return service.Errorf(service.KindInternal, "position %d follows position %d in the journal", e.Position, p.through)
+			return service.Errorf(service.KindInternal, "position %d follows position %d in the journal",
+				e.Position, p.through)
 		}
 		return p.take(e)
 	})
 	switch {
 	case err == nil && p.through == p.after:
-		// What is behind the ring must be there, or nobody would have published it.
+		// Events that were published must be in the journal.
 		return nil, service.Errorf(service.KindInternal, "the event after position %d is not in the journal", p.after)
 	case err == nil, errors.Is(err, errFull),
-		journal.KindOf(err) == journal.KindCorrupt && p.through > p.after: // what is whole goes out; the next step meets the damage
+		// return the undamaged events; the next step meets the damage
+		journal.KindOf(err) == journal.KindCorrupt && p.through > p.after:
 		return p.piece, nil
 	}
 	return nil, err
 }
 
-// readKeys reads what the index has of the cursor's entities. It may come to nothing but
-// a better idea of where that is, when the turn is over.
+// readKeys reads events of the cursor's entities from the index. When the turn is over, the piece
+// may be empty; even so the next read begins further on.
 func (c *Cursor) readKeys(ctx context.Context) (*piece, error) {
 	if c.keys == nil {
 		c.keys = c.hub.options.Reader.ReadKeys(c.hub.log, slices.Sorted(maps.Keys(c.filter.keys)))
@@ -404,9 +404,10 @@ func (c *Cursor) readKeys(ctx context.Context) (*piece, error) {
 	return p.piece, nil
 }
 
-// Crowded is the error of who wants to read a log when as many wait for that as may.
+// Crowded is the error of a reader that has to wait for a turn when too many readers wait already.
 func Crowded(e *fair.FullError) *service.Error {
-	return &service.Error{Kind: service.KindOverloaded, RetryAfter: time.Second, Message: "too many readers are waiting for their turn",
+	return &service.Error{Kind: service.KindOverloaded, RetryAfter: time.Second,
+		Message:  "too many readers are waiting for their turn",
 		Resource: "waiting_readers", Used: int64(e.Waiting), Limit: int64(e.Most)}
 }
 
@@ -417,7 +418,7 @@ func (c *Cursor) failure(ctx context.Context, err error) error {
 	c.hub.mu.Lock()
 	ended := c.hub.ended
 	c.hub.mu.Unlock()
-	if ended != nil { // and the log may have been closed with it
+	if ended != nil { // the log may have been closed, too
 		return ended
 	}
 	var own *service.Error

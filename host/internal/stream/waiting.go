@@ -5,12 +5,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// waiting are the cursors at the head that do not want everything, by what they want: a
-// commit wakes those that want it and costs nothing for the others, however many they are.
-// The hub's lock guards it.
+// waiting holds the filtered cursors that wait at the head, by what they want. A commit wakes those
+// that want it and costs nothing for the others, however many there are. The hub's lock guards it.
 type waiting struct {
 	byKey  map[string]map[*waiter]struct{}
-	byType map[string]map[*waiter]struct{} // those that are not by key
+	byType map[string]map[*waiter]struct{} // those without keys in their filter
 }
 
 // waiter is one cursor that waits.
@@ -18,10 +17,10 @@ type waiter struct {
 	filter *filter
 	ready  chan struct{} // closed when it is woken
 	woken  bool
-	to     journal.Position // up to where nothing was wanted, if it is woken
+	to     journal.Position // if woken: no event up to here is wanted
 }
 
-// places are the sets in which a waiter is, and the names under which they are.
+// places returns the sets that a waiter is in, and its names in them.
 func (w *waiting) places(of *waiter) (sets *map[string]map[*waiter]struct{}, names map[string]struct{}) {
 	if of.filter.keys != nil {
 		return &w.byKey, of.filter.keys
@@ -53,7 +52,7 @@ func (w *waiting) remove(n *waiter) {
 	}
 }
 
-// wake lets a waiter go on behind a position.
+// wake wakes a waiter. It wants none of the events up to the position to.
 func (n *waiter) wake(to journal.Position) {
 	if !n.woken {
 		n.woken, n.to = true, to
@@ -61,7 +60,8 @@ func (n *waiter) wake(to journal.Position) {
 	}
 }
 
-// publish wakes those that want an event, which follows on all that they were not woken for.
+// publish wakes the cursors that want e. The waiters that were not woken have seen, or do not want,
+// all events before e.
 func (w *waiting) publish(e *service.Event) {
 	for _, set := range []map[*waiter]struct{}{w.byKey[e.Key], w.byType[e.Type]} {
 		for n := range set {
@@ -72,7 +72,7 @@ func (w *waiting) publish(e *service.Event) {
 	}
 }
 
-// wakeAll wakes all, as nobody knows what they may want behind a position.
+// wakeAll wakes all waiters: it is unknown which of the events after the position to they want.
 func (w *waiting) wakeAll(to journal.Position) {
 	for _, sets := range []map[string]map[*waiter]struct{}{w.byKey, w.byType} {
 		for _, set := range sets {
