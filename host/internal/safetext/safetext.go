@@ -1,8 +1,9 @@
-// Package safetext makes text of strangers safe to show: nothing that comes out of it moves a cursor,
-// rings a bell, sets a clipboard, turns the direction of text around, hides, or begins a new line.
+// Package safetext makes untrusted text safe to show. Safe text does not move the cursor, ring the
+// bell, set the clipboard, change the direction of text, hide anything, or begin a new line.
 //
-// What is unsafe is escaped as Go and JSON do; backslashes stay as they are, so what is safe is never
-// changed, and escaping twice is escaping once. Who needs the text as it was asks for JSON.
+// Unsafe characters are escaped as in Go or JSON. Backslashes stay as they are, so safe text is
+// never changed, and escaping twice is the same as escaping once. The original text is only in the
+// JSON output.
 package safetext
 
 import (
@@ -14,9 +15,9 @@ import (
 	"unicode/utf8"
 )
 
-// Unsafe reports whether a rune does something else than being seen: controls (C0, DEL, C1), line and
-// paragraph separators, all format characters (marks of direction, zero-width characters, tags), and
-// letters that are invisible, such as the Hangul fillers.
+// Unsafe reports whether a rune does more than show a character: controls (C0, DEL, C1), line and
+// paragraph separators, all format characters (direction marks, zero-width characters, tags), and
+// invisible letters such as the Hangul fillers.
 func Unsafe(r rune) bool {
 	if r < 0x7f {
 		return r < ' '
@@ -24,8 +25,8 @@ func Unsafe(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// Text is s in one line of valid UTF-8, with everything unsafe escaped as in Go: \n, \x1b, \u202e.
-// Bytes that are not UTF-8 are escaped as well: \xff.
+// Text returns s as one line of valid UTF-8, with everything unsafe escaped as in Go: \n, \x1b,
+// \u202e. Bytes that are not UTF-8 are escaped as well: \xff.
 func Text(s string) string {
 	if safe(s) {
 		return s
@@ -33,7 +34,7 @@ func Text(s string) string {
 	return string(appendText(make([]byte, 0, len(s)+16), []byte(s), false))
 }
 
-// Lines is [Text] for text that may have several lines: newlines stay.
+// Lines is [Text] for text with several lines: it keeps newlines.
 func Lines(s string) string {
 	return string(appendText(make([]byte, 0, len(s)), []byte(s), true))
 }
@@ -52,7 +53,7 @@ func safe(s string) bool {
 	return true
 }
 
-// appendText appends b, escaped. newlines says that these stay.
+// appendText appends b, escaped. If newlines is true, newlines are kept.
 func appendText(out, b []byte, newlines bool) []byte {
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
@@ -86,9 +87,9 @@ func appendHex(out []byte, v uint32, digits int) []byte {
 	return out
 }
 
-// JSON is a JSON text in one line, with everything unsafe escaped as in JSON: \u001b, \u202e. It means what
-// b means, if b is JSON; bytes that are not UTF-8 become U+FFFD, as which JSON's readers take them. What
-// is not JSON is made safe all the same.
+// JSON returns a JSON text as one line, with everything unsafe escaped as in JSON: \u001b, \u202e.
+// If b is JSON, the result has the same meaning; bytes that are not UTF-8 become U+FFFD, as JSON
+// parsers read them. Text that is not JSON becomes safe, too.
 func JSON(b []byte) []byte {
 	out := make([]byte, 0, len(b)+16)
 	for len(b) > 0 {
@@ -98,7 +99,7 @@ func JSON(b []byte) []byte {
 			out = append(out, `\ufffd`...)
 		case !Unsafe(r):
 			out = append(out, b[:n]...)
-		case r == '\n' || r == '\r' || r == '\t': // no string has them: they are between tokens
+		case r == '\n' || r == '\r' || r == '\t': // only between tokens: a string cannot have them
 			out = append(out, ' ')
 		case r < 0x10000:
 			out = appendHex(append(out, '\\', 'u'), uint32(r), 4)
@@ -112,11 +113,11 @@ func JSON(b []byte) []byte {
 	return out
 }
 
-// base64Prefix is in front of what is not text.
+// base64Prefix begins the text of a body that is not text.
 const base64Prefix = "base64:"
 
-// Body is the body of a command, event or reply in one line: JSON as JSON without its white space; other text as
-// it is, if nothing in it is unsafe; and anything else as "base64:" and its base64.
+// Body returns the body of a command, event or reply as one line: JSON without white space; other
+// text as it is, if it is safe; anything else as "base64:" and its base64.
 func Body(b []byte) string {
 	if utf8.Valid(b) && json.Valid(b) {
 		var compact bytes.Buffer

@@ -5,18 +5,19 @@ import (
 	"unicode/utf8"
 )
 
-// Writer escapes what is written to it as [Lines] does, also what is split between writes. It is the last
-// line of defence, where a newline is the program's own. It is not for concurrent use.
+// Writer escapes what is written to it like [Lines], even characters that are split between writes.
+// It is the last line of defence; newlines are taken to be the program's own. It is not safe for
+// concurrent use.
 type Writer struct {
 	to   io.Writer
-	held []byte // the beginning of a character, at most 3 bytes
+	held []byte // an incomplete character, at most 3 bytes
 	out  []byte // reused
 }
 
-// NewWriter returns a writer to w. Flush it at the end.
+// NewWriter returns a Writer to w. Call Flush at the end.
 func NewWriter(w io.Writer) *Writer { return &Writer{to: w} }
 
-// Write implements io.Writer. After an error nobody knows how much was written.
+// Write implements io.Writer. After an error, the number of bytes written is unknown.
 func (w *Writer) Write(b []byte) (int, error) {
 	all := b
 	if len(w.held) > 0 {
@@ -44,7 +45,7 @@ func (w *Writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Flush writes the beginning of a character that nothing followed.
+// Flush writes the incomplete character that is held, escaped.
 func (w *Writer) Flush() error {
 	rest := appendText(nil, w.held, true)
 	w.held = nil
