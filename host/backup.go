@@ -36,7 +36,7 @@ func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *
 	if len(o.Since) > 0 {
 		var err error
 		if since, err = backup.ParseManifest(o.Since); err != nil {
-			return nil, service.Errorf(service.KindInvalid, "a backup can only continue one whose manifest is given: %w", err)
+			return nil, service.Errorf(service.KindInvalid, "the manifest of the backup to continue cannot be read: %w", err)
 		}
 	}
 	m, err := backup.Write(ctx, w, logs, backup.Options{

@@ -73,7 +73,9 @@ func (h *Host) subscribe(ctx context.Context, s service.Selection) (*consumer.Co
 }
 
 // placeOf is the position after which a selection begins, and whether a reader has been there.
-func (h *Host) placeOf(ctx context.Context, name service.Name, from service.From) (after service.Position, resumed bool, err error) {
+func (h *Host) placeOf(
+	ctx context.Context, name service.Name, from service.From,
+) (after service.Position, resumed bool, err error) {
 	switch from.Kind {
 	case service.FromStart:
 		return 0, false, nil
@@ -110,16 +112,20 @@ func (h *Host) Events(ctx context.Context, s service.Selection, limit int) (serv
 
 // EntityEvents returns the events of one entity with a version above after, at most
 // limit (0: all). An entity without events has none. Version 0 begins with the first
-// event that a retention has left, in the log or apart from it; another one below that is KindBadCursor, and so is one that the entity has not
-// come to.
-func (h *Host) EntityEvents(ctx context.Context, name service.Name, key service.Key, after service.Version, limit int) ([]*service.Event, error) {
+// event that a retention has left, in the log or apart from it; another one below that is
+// KindBadCursor, and so is one that the entity has not come to.
+func (h *Host) EntityEvents(
+	ctx context.Context, name service.Name, key service.Key, after service.Version, limit int,
+) ([]*service.Event, error) {
 	events, _, err := h.EntityPage(ctx, name, key, after, limit, math.MaxInt)
 	return events, err
 }
 
-// EntityPage is EntityEvents for those who want no more at a time than some bytes of data,
-// or one event. more says that there are more events.
-func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Key, after service.Version, limit, most int) (events []*service.Event, more bool, err error) {
+// EntityPage is EntityEvents with at most maxBytes of data and metadata, or one event. more says
+// that there are more events.
+func (h *Host) EntityPage(
+	ctx context.Context, name service.Name, key service.Key, after service.Version, limit, maxBytes int,
+) (events []*service.Event, more bool, err error) {
 	c, _, err := h.readService(name)
 	if err != nil {
 		return nil, false, err
@@ -135,7 +141,7 @@ func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Ke
 	}
 	size, origin := 0, c.journal.Origin(journal.LogName(name))
 	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, read, func(e *journal.Event) error {
-		if limit > 0 && len(events) == limit || len(events) > 0 && len(e.Data)+len(e.Metadata) > most-size {
+		if limit > 0 && len(events) == limit || len(events) > 0 && len(e.Data)+len(e.Metadata) > maxBytes-size {
 			more = true
 			return errPageFull
 		}
@@ -155,7 +161,9 @@ func (h *Host) EntityPage(ctx context.Context, name service.Name, key service.Ke
 }
 
 // EntityVersion is an entity's version after the event at a position of its service's log, which is on disk.
-func (h *Host) EntityVersion(ctx context.Context, name service.Name, key service.Key, at service.Position) (service.Version, error) {
+func (h *Host) EntityVersion(
+	ctx context.Context, name service.Name, key service.Key, at service.Position,
+) (service.Version, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
 		return 0, err
@@ -229,9 +237,9 @@ func entityError(name service.Name, err error) error {
 		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
-// Cursor is the place behind the event at a position of a service's log, which clients may keep for ever. A
-// position that the log has not reached is KindBadCursor, and so is one behind which a retention has deleted events. It costs
-// nothing at the head, else it waits for its turn to read the log.
+// Cursor is the place after the event at a position of a service's log, which clients may keep for
+// ever. A position that the log has not reached is KindBadCursor, and so is one after which a
+// retention has deleted events. At the head it costs nothing, else it waits for its turn to read the log.
 func (h *Host) Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
@@ -240,9 +248,10 @@ func (h *Host) Cursor(ctx context.Context, name service.Name, p service.Position
 	return h.cursorAt(ctx, c, name, p)
 }
 
-// ParseCursor reads the text of a cursor and makes sure that the service's log has the event that it is of. KindBadCursor
-// if it is not a cursor, of the log of another service or host, of an event that this log does not have,
-// as it was restored from a backup without it, or of a place behind which a retention has deleted events.
+// ParseCursor reads the text of a cursor and makes sure that the service's log has its event.
+// KindBadCursor if it is no cursor, is of the log of another service or host, is of an event that this log
+// does not have, as it was restored from a backup without it, or is of a place after which a retention has
+// deleted events.
 func (h *Host) ParseCursor(ctx context.Context, name service.Name, text string) (service.Cursor, error) {
 	given, err := service.ParseCursor(text)
 	if err != nil {

@@ -11,7 +11,8 @@
 // kind KindUnknown (nobody knows; send the same command id again), or any other
 // error (nothing was written).
 //
-// A Host may be used concurrently.
+// [Host.Handler] serves a host within an HTTP server of the program, and [Host.Collector] has
+// its metrics. A Host may be used concurrently.
 package host
 
 import (

@@ -49,5 +49,6 @@ func textOf(e *service.Event, form service.EventForm) api.Pieces {
 		return api.Text(e.Text(form))
 	}
 	head, tail, data := e.Around(form)
-	return api.Around(head, e.Data, map[service.DataForm]api.Form{service.LineData: api.OneLine, service.BinaryData: api.Base64}[data], tail)
+	as := map[service.DataForm]api.Form{service.LineData: api.OneLine, service.BinaryData: api.Base64}[data]
+	return api.Around(head, e.Data, as, tail)
 }

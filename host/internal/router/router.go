@@ -74,7 +74,8 @@ func (r *Router) Send(ctx context.Context, c service.Command) (service.Reply, er
 	c.Data = nil // it is the service's now
 	return outcome.wait(ctx, func() error { return waitedInVain(svc, c.Service, c.Key, ctx.Err()) }, func() error {
 		return &service.Error{Op: "send", Service: c.Service, Kind: service.KindUnknown, Err: ctx.Err(),
-			Message: "gave up waiting for the outcome; the command may still be carried out, send the same command id again to learn it"}
+			Message: "gave up waiting for the outcome; the command may still be carried out, " +
+				"send the same command id again to learn it"}
 	})
 }
 
@@ -165,7 +166,9 @@ func unload(c service.Carrier) {
 }
 
 // carried has the carrier of a command asked before done gets the reply.
-func carried(carrier service.Carrier, id service.CommandID, done func(service.Reply, error)) func(service.Reply, error) {
+func carried(
+	carrier service.Carrier, id service.CommandID, done func(service.Reply, error),
+) func(service.Reply, error) {
 	if carrier == nil {
 		return done
 	}
@@ -186,7 +189,8 @@ func carried(carrier service.Carrier, id service.CommandID, done func(service.Re
 // message: the same id again brings the reply.
 func withheld(id service.CommandID, full error) error {
 	e := &service.Error{Op: "send", Kind: service.KindUnknown, Err: full,
-		Message: "the command was carried out, but there is no room for its reply now; send the same command id again to get it"}
+		Message: "the command was carried out, but there is no room for its reply now; " +
+			"send the same command id again to get it"}
 	if id == "" {
 		e.Message = "the command was carried out, but there is no room for its reply now"
 	}
