@@ -104,7 +104,7 @@ func send(ctx context.Context, c *hosttest.Child, name service.Name, what []stri
 	wait.Wait()
 }
 
-// pause waits, but not longer than ctx.
+// pause waits, until ctx ends at most.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -133,13 +133,14 @@ func setUpBigReply(t testing.TB, c *hosttest.Child) {
 	deploy(t, c, bigReply, testguest.BigReply(string(bigReply)))
 }
 
-// pastEvents is how many events subscribers have to look through, of so many entities.
+// pastEvents is the number of events that subscribers have to look through, pastKeys that of their
+// entities.
 const (
 	pastKeys   = 64
 	pastEvents = pastKeys * 265
 )
 
-// setUpEvents gives the neighbour's log a past.
+// setUpEvents fills the neighbour's log with old events.
 func setUpEvents(t testing.TB, c *hosttest.Child) {
 	to := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	var wait sync.WaitGroup
@@ -180,7 +181,8 @@ func upgrade(ctx context.Context, c *hosttest.Child) *connection {
 	if conn == nil {
 		return nil
 	}
-	fmt.Fprint(conn, "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+	fmt.Fprint(conn, "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: "+
+		"websocket\r\nSec-WebSocket-Version: 13\r\n"+
 		"Sec-WebSocket-Protocol: bulkhead.v1.json\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	resp, err := http.ReadResponse(conn.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
@@ -226,7 +228,8 @@ func unreadSocket(ctx context.Context, c *hosttest.Child) {
 		}
 		defer conn.Close()
 		for n := range 1024 {
-			if err := conn.message(fmt.Sprintf(`{"op":"query","id":"%d","service":"bigreply","key":"k%d","type":"q","data":{}}`, n, n%8)); err != nil {
+			if err := conn.message(fmt.Sprintf(
+				`{"op":"query","id":"%d","service":"bigreply","key":"k%d","type":"q","data":{}}`, n, n%8)); err != nil {
 				return
 			}
 		}
@@ -234,7 +237,7 @@ func unreadSocket(ctx context.Context, c *hosttest.Child) {
 	})
 }
 
-// unreadHTTP asks by two hundred connections and reads none.
+// unreadHTTP sends requests on two hundred connections and reads no answer.
 func unreadHTTP(ctx context.Context, c *hosttest.Child) {
 	again(ctx, 200, func(ctx context.Context) {
 		conn := dial(ctx, c)
@@ -242,12 +245,13 @@ func unreadHTTP(ctx context.Context, c *hosttest.Child) {
 			return
 		}
 		defer conn.Close()
-		fmt.Fprint(conn, "POST /v1/services/bigreply/entities/k/queries/q HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+		fmt.Fprint(conn, "POST /v1/services/bigreply/entities/k/queries/q HTTP/1.1\r\nHost: "+
+			"localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 		pause(ctx, 30*time.Second)
 	})
 }
 
-// readers subscribe to everything from the beginning, for a key that nobody has.
+// readers subscribe from the beginning, with a key that does not exist.
 func readers(ctx context.Context, c *hosttest.Child) {
 	again(ctx, 16, func(ctx context.Context) {
 		conn := upgrade(ctx, c)
@@ -258,7 +262,9 @@ func readers(ctx context.Context, c *hosttest.Child) {
 		for n := range 64 {
 			// Some filter by key, some by type: the former need the index, the latter the log.
 			filter := []string{`"keys":["nobody"]`, `"types":["nothing"]`}[n%2]
-			if err := conn.message(fmt.Sprintf(`{"op":"subscribe","id":"%d","service":"neighbour","from":"start",%s,"credits":1000}`, n, filter)); err != nil {
+			if err := conn.message(fmt.Sprintf(
+				`{"op":"subscribe","id":"%d","service":"neighbour","from":"start",%s,"credits":1000}`,
+				n, filter)); err != nil {
 				return
 			}
 		}
@@ -270,7 +276,8 @@ func readers(ctx context.Context, c *hosttest.Child) {
 func pages(ctx context.Context, c *hosttest.Child) {
 	again(ctx, 64, func(ctx context.Context) {
 		for _, filter := range []string{"keys=nobody", "types=nothing", "limit=1000"} {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Address+"/v1/services/neighbour/events?"+filter, nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+				"http://"+c.Address+"/v1/services/neighbour/events?"+filter, nil)
 			if err != nil {
 				return
 			}
@@ -312,7 +319,8 @@ func trickle(ctx context.Context, c *hosttest.Child) {
 			return
 		}
 		defer conn.Close()
-		fmt.Fprint(conn, "POST /v1/modules HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\nContent-Length: 30000000\r\n\r\n")
+		fmt.Fprint(conn, "POST /v1/modules HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
+			"application/wasm\r\nContent-Length: 30000000\r\n\r\n")
 		for range 1000 {
 			if _, err := conn.Write([]byte{0}); err != nil {
 				return

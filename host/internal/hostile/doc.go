@@ -1,9 +1,9 @@
-// Package hostile holds the real program to its first promise: no module, and no
-// client, slows its neighbours or ends the host.
+// Package hostile tests the first promise of the real program: no module and no client can slow its
+// neighbours down or end the host.
 //
-// A neighbour is a small well-behaved service with an open-loop client: its commands
-// are due at fixed times, and a command's latency counts from when it was due, so a
-// stall counts for all that it held up. It is measured alone and then beside one
-// kind of hostile guest or client, in one run; or beside all of them at once, in a
-// host with little memory, few descriptors and a small disk.
+// A neighbour is a small well-behaved service with an open-loop client. Its commands are due at
+// fixed times, and the latency of a command counts from its due time, so a stall counts for all
+// commands that it delayed. In one run, the neighbour is measured alone, and then beside one kind
+// of hostile guest or client, or beside all of them at once in a host with little memory, few
+// descriptors and a small disk.
 package hostile

@@ -21,7 +21,7 @@ type held struct {
 	alone, beside   *times
 }
 
-// holdingAttacks are the clients that have much in flight.
+// holdingAttacks are the clients that make the host hold many bytes.
 func holdingAttacks() (all []attack) {
 	for _, a := range clientAttacks() {
 		if strings.HasPrefix(a.name, "unread") || a.name == "half-messages" || a.name == "pages" {
@@ -31,7 +31,7 @@ func holdingAttacks() (all []attack) {
 	return all
 }
 
-// hold runs an attack and looks at what the host holds meanwhile.
+// hold runs an attack, and measures during it how much the host holds.
 func hold(t testing.TB, a attack, during time.Duration) (h held) {
 	t.Helper()
 	c := startHost(t, hosttest.ChildOptions{})
@@ -80,13 +80,14 @@ func hold(t testing.TB, a attack, during time.Duration) (h held) {
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 func (h held) String() string {
-	return fmt.Sprintf("%.1f of %.0f MiB in flight, %.1f by one connection; resident memory +%.0f MiB; neighbour alone %v; beside %v",
+	return fmt.Sprintf("%.1f of %.0f MiB in flight, %.1f by one connection; resident memory +%.0f MiB; neighbour "+
+		"alone %v; beside %v",
 		mib(h.all), mib(h.limit), mib(h.connection), mib(h.resident), h.alone, h.beside)
 }
 
-// Clients that do not read, or do not finish what they send, have the host hold no more
-// than its budget, and one of them no more than its part; the neighbour's commands all
-// succeed meanwhile.
+// Clients that do not read, or do not finish what they send, make the host hold no more than its
+// budget, and a single client no more than its share. All commands of the neighbour succeed
+// meanwhile.
 func TestBytesInFlight(t *testing.T) {
 	prove.SkipShort(t, "it runs the program")
 	raced.Skip(t, "it runs other processes only")
@@ -122,7 +123,8 @@ func BenchmarkBytesInFlight(b *testing.B) {
 				if worst.beside == nil || h.beside.quantile(.99) > worst.beside.quantile(.99) {
 					worst.alone, worst.beside = h.alone, h.beside
 				}
-				worst.all, worst.connection, worst.resident = max(worst.all, h.all), max(worst.connection, h.connection), max(worst.resident, h.resident)
+				worst.all, worst.connection, worst.resident = max(worst.all, h.all),
+					max(worst.connection, h.connection), max(worst.resident, h.resident)
 			}
 			b.ReportMetric(mib(worst.all), "MiB-all")
 			b.ReportMetric(mib(worst.connection), "MiB-connection")

@@ -48,7 +48,8 @@ type usage struct {
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d goroutines, %d files, %d mappings, %d MiB", u.goroutines, u.files, u.mappings, u.resident>>20)
+	return fmt.Sprintf("%d goroutines, %d files, %d mappings, %d MiB", u.goroutines, u.files, u.mappings,
+		u.resident>>20)
 }
 
 func usageOf(t testing.TB, c *hosttest.Child) (u usage) {
@@ -312,7 +313,8 @@ func resident(c *hosttest.Child) int64 {
 func cleared(t testing.TB, c *hosttest.Child, names []service.Name) {
 	t.Helper()
 	for _, name := range names {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://"+c.Address+"/v1/services/"+string(name), nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete,
+			"http://"+c.Address+"/v1/services/"+string(name), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,12 +382,14 @@ func makeLimits(t testing.TB) (l limits, err error) {
 		return l, err
 	}
 	t.Cleanup(func() { _ = os.Remove(group) }) // it is empty by then
-	return limits{dir: filepath.Join(dir, "data"), wrap: []string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, group}}, nil
+	return limits{dir: filepath.Join(dir, "data"),
+		wrap: []string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, group}}, nil
 }
 
 // memoryGroup makes a control group with a limit of memory, of either version.
 func memoryGroup(name string) (string, error) {
-	for _, g := range []struct{ dir, limit string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+	for _, g := range []struct{ dir, limit string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+		{"/sys/fs/cgroup", "memory.max"}} {
 		dir := filepath.Join(g.dir, name)
 		if _, err := os.Stat(filepath.Join(g.dir, "cgroup.procs")); err != nil {
 			continue

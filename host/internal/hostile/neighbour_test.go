@@ -20,7 +20,7 @@ import (
 // neighbour is the well-behaved service.
 const neighbour = service.Name("neighbour")
 
-// Of the neighbour's load: so many commands a second, no more of them under way.
+// The neighbour's load: the time between two commands, and the maximum in progress.
 const (
 	pace     = 5 * time.Millisecond
 	underWay = 256
@@ -56,7 +56,8 @@ func (l *times) quantile(q float64) time.Duration {
 }
 
 func (l *times) String() string {
-	return fmt.Sprintf("p50 %.2f, p99 %.2f, max %.2f ms of %d", ms(l.quantile(.5)), ms(l.quantile(.99)), ms(l.quantile(1)), len(l.all))
+	return fmt.Sprintf("p50 %.2f, p99 %.2f, max %.2f ms of %d", ms(l.quantile(.5)), ms(l.quantile(.99)),
+		ms(l.quantile(1)), len(l.all))
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -89,7 +90,8 @@ func post(ctx context.Context, to *http.Client, c *hosttest.Child, name service.
 	return postData(ctx, to, c, name, key, what, `{}`)
 }
 
-func postData(ctx context.Context, to *http.Client, c *hosttest.Child, name service.Name, key, what, data string) error {
+func postData(ctx context.Context, to *http.Client, c *hosttest.Child, name service.Name, key, what,
+	data string) error {
 	url := fmt.Sprintf("http://%s/v1/services/%s/entities/%s/%s", c.Address, name, key, what)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(data))
 	if err != nil {
@@ -183,7 +185,8 @@ func run(t testing.TB, a attack, r rounds) result {
 	}
 	measure(t.Context(), c, r.alone/4) // connections, caches
 	res := result{name: a.name}
-	for res.alone = measure(t.Context(), c, r.alone); res.alone.quantile(1) > noisy && res.repeated < 5; res.repeated++ {
+	for res.alone = measure(t.Context(), c, r.alone); res.alone.quantile(1) > noisy &&
+		res.repeated < 5; res.repeated++ {
 		res.alone = measure(t.Context(), c, r.alone)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
