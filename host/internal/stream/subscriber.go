@@ -102,9 +102,9 @@ type Cursor struct {
 func (c *Cursor) Position() journal.Position { return c.at }
 
 // Next returns the next events, at least one and at most limit (0: no limit but that of a step). It
-// waits if there are none. Each event comes once, in the order of the log, without gaps. All events
-// of a call have at most 1 MiB, unless there is only one. The slice is valid until the next call,
-// or [Cursor.Release]; the events may be kept.
+// waits if there are none. Each event comes once, in the order of the log, without gaps. The data
+// and metadata of all events but the last are less than 1 MiB together. The slice is valid until
+// the next call, or [Cursor.Release]; the events may be kept.
 //
 // A cursor that is far behind waits for its turn to read. It keeps the turn while the caller
 // delivers the events: until the next call, but no longer than a turn lasts.
