@@ -1,9 +1,8 @@
-// Package catalog keeps modules and deployments at rest.
+// Package catalog stores modules and deployments.
 //
-// A deployment is an event: it stands in the journal's own log [Log], under the
-// service's name as key, so the journal alone says which module ran when. What is
-// deployed now is a fold over that log. Modules are files named by their digest,
-// written whole or not at all.
+// A deployment is an event in the journal's own log [Log], with the service's name as key. So the
+// journal alone says which module ran when, and what is deployed now is a fold over that log.
+// Modules are files named by their digest, each written atomically.
 package catalog
 
 import (
@@ -19,75 +18,80 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Log is the host's own log. No service can have the name.
+// Log is the host's own log. No service can have this name.
 const Log journal.LogName = "_host"
 
-// Types of the events in it: part of the disk format.
+// Types of the events in [Log]. They are part of the disk format.
 const (
 	eventDeployed = "service_deployed" // data: deployment
 	eventDeleted  = "service_deleted"  // data: {}
 )
 
-// deployment is what is recorded of one: part of the disk format.
+// deployment is the data of an [eventDeployed]. It is part of the disk format.
 type deployment struct {
 	service.Spec
 	Facts
 }
 
-// Facts are what was learnt of a module when it was deployed. They are part of the
-// disk format; records of earlier versions have none, or the tariff only, or also `events`, the
-// names of the module's event types, which nobody reads any more: the log says what is in it.
+// Facts are what the host learnt about a module when it deployed or started it. They are part of
+// the disk format. Records of earlier versions have none of them, or only the tariff, or also
+// `events`, the names of the module's event types, which is no longer read because the log has
+// them.
 type Facts struct {
-	// Tariff is the version of the rules by which fuel is charged from here on: a program
-	// that charges by others records the deployment again when it starts the service. Fuel
-	// of commands is compared only under the same tariff.
+	// Tariff is the version of the rules by which fuel is charged from here on. A program with
+	// another tariff records the deployment again when it starts the service. Fuel of commands may
+	// only be compared under the same tariff.
 	Tariff int `json:"tariff,omitempty"`
-	// Start is how long its first sandbox took to initialise and to describe itself; 0
-	// is not known. It says which services start first.
+	// Start is how long the first sandbox took to initialise and to describe itself; 0: unknown. It
+	// decides which services start first.
 	Start time.Duration `json:"start_ns,omitempty"`
-	// Encoding is what the module's data is encoded as, so that requests can be judged
-	// before it has started; empty is not known.
+	// Encoding is the encoding of the module's data, so that requests can be checked before the
+	// module has started; empty: unknown.
 	Encoding string `json:"encoding,omitempty"`
-	// StateSchema is the module's, so that snapshots can be told that it takes when it does
-	// not run; 0 is also not known.
+	// StateSchema is the module's state schema, which tells which snapshots the module accepts when
+	// it does not run; 0: none, or unknown.
 	StateSchema uint32 `json:"state_schema,omitempty"`
-	// KeptFrom is the position of the first event of the service's log when the module was last held to
-	// what retentions have left of the log; 0 is not known.
+	// KeptFrom is the position of the first event of the service's log when the module was last
+	// checked against what retentions have left of the log; 0: unknown.
 	KeptFrom journal.Position `json:"kept_from,omitempty"`
 }
 
+// same reports whether two facts are equal, except for the start time, which always differs.
 func (f Facts) same(other *Facts) bool {
-	f.Start = other.Start // which is another one each time
+	f.Start = other.Start
 	return f == *other
 }
 
-// Deployment is what runs under a service's name, and what is known of it.
+// Deployment is what runs under a service's name, and what is known about its module.
 type Deployment struct {
 	Spec  service.Spec
 	Facts Facts
 }
 
-// Journal is the part of the journal that a catalog needs; see [journal.Journal].
+// Journal is the part of the journal that a catalog uses; see [journal.Journal].
 type Journal interface {
 	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
-	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error) error
+	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int,
+		yield func(*journal.Event) error) error
 }
 
-// Catalog is an open catalog. It may be used concurrently.
+// Catalog is an open catalog. It is safe for concurrent use.
 type Catalog struct {
 	*Modules
 	journal Journal
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
 	deployed map[service.Name]Deployment
-	stopped  map[service.Name]Deployment      // what ran before the service was stopped
-	earlier  map[service.Name]service.Digest  // the module that ran before the one that is deployed
+	stopped  map[service.Name]Deployment      // the last deployment of each stopped service
+	earlier  map[service.Name]service.Digest  // the module that ran before the deployed one
 	versions map[service.Name]journal.Version // of the entity in the log
 }
 
-// Open folds the deployments in the journal.
+// Open reads the deployments from the journal. An error of kind KindInternal means that the host's
+// log has an event that this program cannot read.
 func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
-	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{}, stopped: map[service.Name]Deployment{},
+	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{},
+		stopped: map[service.Name]Deployment{},
 		earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
 	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
 		name := service.Name(e.Key)
@@ -96,31 +100,34 @@ func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
 		case eventDeployed:
 			var d deployment
 			if err := json.Unmarshal(e.Data, &d); err != nil {
-				return service.Errorf(service.KindInternal, "the deployment of %s at position %d cannot be read: %w", name, e.Position, err)
+				return service.Errorf(service.KindInternal, "the deployment of %s at position %d cannot be read: %w",
+					name, e.Position, err)
 			}
 			if _, err := service.ParseName(e.Key); err != nil || d.Service != name {
-				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and recorded for %q", e.Position, d.Service, e.Key)
+				return service.Errorf(service.KindInternal, "the deployment at position %d is of service %q, and "+
+					"recorded for %q", e.Position, d.Service, e.Key)
 			}
-			c.noteDeployed(Deployment{d.Spec, d.Facts}) // whose numbers are looked at when it is started
+			c.noteDeployed(Deployment{d.Spec, d.Facts}) // its limits are validated at start
 		case eventDeleted:
 			c.noteDeleted(name)
 		default:
-			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer version wrote", e.Type)
+			return service.Errorf(service.KindInternal, "the host's log has an event of type %q, which a newer "+
+				"version wrote", e.Type)
 		}
 		return nil
 	})
 	return c, err
 }
 
-// Deployments lists what is deployed, by name.
+// Deployments returns what is deployed, sorted by name.
 func (c *Catalog) Deployments() []Deployment { return c.list(c.deployed) }
 
-// Stopped lists what ran last of services that were stopped and not deployed again, by
-// name. Nothing keeps their modules.
+// Stopped returns the last deployments of services that were stopped and not deployed again, sorted
+// by name. Their modules may have been removed.
 func (c *Catalog) Stopped() []Deployment { return c.list(c.stopped) }
 
-// Recorded is what a service was deployed with last, whether it runs or was stopped. ok is false if
-// nothing is recorded of it.
+// Recorded returns the last deployment of a service, whether it runs or is stopped. ok is false if
+// there is none.
 func (c *Catalog) Recorded(name service.Name) (d Deployment, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +146,7 @@ func (c *Catalog) list(of map[service.Name]Deployment) (all []Deployment) {
 	return all
 }
 
-// Specs lists the specs of what is deployed, by name.
+// Specs returns the specs of what is deployed, sorted by name.
 func (c *Catalog) Specs() []service.Spec {
 	var all []service.Spec
 	for _, d := range c.Deployments() {
@@ -148,18 +155,17 @@ func (c *Catalog) Specs() []service.Spec {
 	return all
 }
 
-// Deploy records that a service shall run as spec says, and what is known of its
-// module. When it returns nil the deployment is on disk. An error of kind KindUnknown
-// leaves open whether it is.
+// Deploy records that a service shall run according to spec, and what is known about its module.
+// When it returns nil, the deployment is on disk. After an error of kind KindUnknown it may be.
 func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, known Facts) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.deploy(ctx, spec, known)
 }
 
-// Started records that a deployed service has started and what is known of its module
-// now, unless its deployment says the same already, but for the time of its start. A deployment that has been replaced meanwhile is left alone. Errors are those
-// of Deploy.
+// Started records what is known about the module of a deployed service after its start. It does
+// nothing if only the start time differs from what is recorded, or if the deployment has been
+// replaced meanwhile. Errors are those of Deploy.
 func (c *Catalog) Started(ctx context.Context, spec service.Spec, known Facts) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,8 +189,8 @@ func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts) er
 	return nil
 }
 
-// noteDeployed notes what a service runs now, and returns the modules that it referred to
-// before. The caller holds mu, or is Open.
+// noteDeployed applies a deployment to the maps. It returns the modules that the service referred
+// to before. The caller holds mu, or is Open.
 func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
 	name := d.Spec.Service
 	if old, ok := c.deployed[name]; ok && old.Spec.Module != d.Spec.Module {
@@ -198,7 +204,8 @@ func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
 	return before
 }
 
-// noteDeleted notes that a service runs no more, or, if it was stopped before, that it is gone. It is as noteDeployed in all else.
+// noteDeleted applies a deletion to the maps: a running service becomes stopped, a stopped one is
+// removed. Otherwise it is like noteDeployed.
 func (c *Catalog) noteDeleted(name service.Name) (before []service.Digest) {
 	before = append(before, c.deployed[name].Spec.Module)
 	if e, ok := c.earlier[name]; ok {
@@ -214,7 +221,8 @@ func (c *Catalog) noteDeleted(name service.Name) (before []service.Digest) {
 	return before
 }
 
-// Delete records that a service shall not run any more, or, if it is stopped, that it is gone.
+// Delete records that a service shall no longer run or, if it is stopped already, that it is
+// removed. Errors are those of Deploy.
 func (c *Catalog) Delete(ctx context.Context, name service.Name) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

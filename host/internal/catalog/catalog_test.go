@@ -45,7 +45,8 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
 	deploy := func(name service.Name, first byte) {
-		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults(), Facts{Tariff: int(first)}); err != nil {
+		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults(),
+			Facts{Tariff: int(first)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,13 +83,13 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 	if got := j.Head(Log); got != 5 {
 		t.Errorf("%d events tell of 5 deployments", got)
 	}
-	deploy("orders", 5) // goes on where it was deleted
+	deploy("orders", 5) // continues at the version where it was deleted
 	if err := j.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// A service that starts under another tariff is deployed again by it, once.
+// A service that starts under another tariff is recorded again, once.
 func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
@@ -132,7 +133,8 @@ func TestFactsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if all := c.Deployments(); len(all) != 1 || !reflect.DeepEqual(all[0].Facts, want) || all[0].Spec.Service != "bank" {
+		if all := c.Deployments(); len(all) != 1 || !reflect.DeepEqual(all[0].Facts, want) ||
+			all[0].Spec.Service != "bank" {
 			t.Errorf("got %+v, want the facts %+v", all, want)
 		}
 		if err := j.Close(context.Background()); err != nil {
@@ -141,7 +143,7 @@ func TestFactsAreKept(t *testing.T) {
 		disk = disk.CrashClone(0)
 		c, j = open(t, t.TempDir(), disk)
 	}
-	// What an earlier version did not record is recorded when the service has started.
+	// Facts that an earlier version did not record are recorded after the start.
 	bank := service.Spec{Service: "bank", Module: service.Digest{2}}.WithDefaults()
 	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 2}); err != nil {
 		t.Fatal(err)
@@ -197,14 +199,15 @@ func TestModuleFiles(t *testing.T) {
 	if all, err := c.List(); err != nil || len(all) != 1 || all[0] != d {
 		t.Errorf("list: %v, %v", all, err)
 	}
-	// A damaged file is not served, and an upload mends it.
+	// A damaged file is not served, and an upload replaces it.
 	if err := os.WriteFile(c.path(d), []byte("modulo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Get(d); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged module: %v", err)
 	}
-	if _, err := c.Check(d); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "damaged") {
+	if _, err := c.Check(d); service.KindOf(err) != service.KindUnavailable ||
+		!strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged module that is checked: %v", err)
 	}
 	if _, err := c.Check(service.DigestOf([]byte("nowhere"))); service.KindOf(err) != service.KindNotFound {
@@ -216,7 +219,7 @@ func TestModuleFiles(t *testing.T) {
 	if _, err := c.Get(d); err != nil {
 		t.Errorf("a mended module: %v", err)
 	}
-	// What a crash left half-written is gone after opening, and was never listed.
+	// Opening removes partly written files, which are never listed.
 	half := filepath.Join(dir, "abc.wasm.123.unfinished")
 	if err := os.WriteFile(half, []byte("mod"), 0o600); err != nil {
 		t.Fatal(err)

@@ -21,34 +21,34 @@ import (
 
 // ModuleOptions bound the module files. A zero field sets no bound.
 type ModuleOptions struct {
-	// Account is charged with the bytes of all modules, as budget.DiskBytes. Nobody else
-	// takes these from it.
+	// Account is charged with the bytes of all modules, as budget.DiskBytes. Only Modules takes
+	// these from it.
 	Account *budget.Account
-	// Count bounds the modules.
+	// Count is the maximum number of modules.
 	Count int64
-	// Room says whether so many bytes may be written to the disk now; if not, its error
-	// is a [*service.Error] that says why.
+	// Room returns nil if the given number of bytes may be written to disk now, and otherwise a
+	// [*service.Error] with the reason.
 	Room func(bytes int64) error
 }
 
-// Modules are the module files. Equal modules are one file. A file's time is when the
-// module was stored last, or lost its last reference: it is removed only so long after. It
-// may be used concurrently.
+// Modules are the module files. Equal modules share one file. The modification time of a file is
+// when the module was stored last, or when it lost its last reference; collection depends on it.
+// Modules is safe for concurrent use.
 type Modules struct {
 	dir string
 	opt ModuleOptions
 
-	mu    sync.Mutex             // guards what follows, and is held while a file gets or loses its name
-	held  map[service.Digest]int // by those that are about to refer to a module
-	whole int                    // by those that read them all
-	// count is how many there are, with those that are being written; refused is how many
-	// were not stored, as there were too many.
+	mu    sync.Mutex             // guards all below; held while a file is renamed or removed
+	held  map[service.Digest]int // number of holds of each module
+	whole int                    // number of holds of all modules
+	// count is the number of modules, including those being written; refused counts modules that
+	// were not stored because there were too many.
 	count   int64
 	refused uint64
 }
 
-// OpenModules opens the module files in a directory, which is made if it is not
-// there. No host may be running on it.
+// OpenModules opens the module files in a directory, and makes the directory if it is missing. No
+// other host may use it.
 func OpenModules(dir string, o ModuleOptions) (*Modules, error) {
 	if o.Account == nil {
 		o.Account = budget.New(nil)
@@ -62,8 +62,8 @@ func OpenModules(dir string, o ModuleOptions) (*Modules, error) {
 
 const extension = ".wasm"
 
-// prepare makes the directory, removes what a crash left half-written, and counts
-// what there is.
+// prepare makes the directory, removes partly written files of a crashed process, and counts the
+// modules.
 func (m *Modules) prepare() error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return service.Errorf(service.KindInternal, "make the directory of modules: %w", err)
@@ -88,9 +88,9 @@ func (m *Modules) path(d service.Digest) string {
 	return filepath.Join(m.dir, hex.EncodeToString(d[:])+extension)
 }
 
-// Put stores a module and returns its digest once it is on disk. Storing the same
-// module again makes it young and changes nothing else. If the modules have used up
-// their room on the disk, or it is the journal's, the error is of kind KindQuota.
+// Put stores a module and returns its digest once it is on disk. If the module is stored already,
+// only its time is renewed. The error has KindQuota if the disk, or the modules' part of it, is
+// full.
 func (m *Modules) Put(module []byte) (service.Digest, error) {
 	d := service.DigestOf(module)
 	if _, err := m.Get(d); err == nil && m.touch(d) {
@@ -115,8 +115,8 @@ func (m *Modules) Put(module []byte) (service.Digest, error) {
 	return d, nil
 }
 
-// MayPut returns why a module of so many bytes would not be stored now, so that nobody
-// works on one in vain. The answer may have changed when Put comes.
+// MayPut returns the error that Put would return now for a module of the given size, so that an
+// upload can be refused early. A later Put may have another result.
 func (m *Modules) MayPut(d service.Digest, bytes int64) error {
 	if _, err := os.Stat(m.path(d)); err == nil {
 		return nil
@@ -136,10 +136,10 @@ func (m *Modules) MayPut(d service.Digest, bytes int64) error {
 	return nil
 }
 
-// Resource is the name of the number of modules in refusals.
+// Resource names the number of modules in refusals.
 const Resource = "modules"
 
-// full says that there are as many modules as there may be, or nothing. The caller holds mu.
+// full returns an error if the maximum number of modules is reached. The caller holds mu.
 func (m *Modules) full() error {
 	if m.opt.Count <= 0 || m.count < m.opt.Count {
 		return nil
@@ -149,8 +149,8 @@ func (m *Modules) full() error {
 		Message: fmt.Sprintf("there are %d modules of the %d that there may be", m.count, m.opt.Count)}
 }
 
-// enter counts a module before it is written, and leave one fewer. There is always a
-// place for one that takes the place of its damaged file.
+// enter counts a module before it is written; leave undoes that. A module that replaces its own
+// damaged file is always accepted.
 func (m *Modules) enter(d service.Digest) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,14 +169,14 @@ func (m *Modules) leave() {
 	m.count--
 }
 
-// Usage is how many modules there are, of how many.
+// Usage returns the number of modules and its maximum.
 func (m *Modules) Usage() service.ResourceUsage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return service.ResourceUsage{Resource: Resource, Used: m.count, Limit: m.opt.Count, Refused: m.refused}
 }
 
-// aboutModules says what to do about a quota of the disk.
+// aboutModules adds to a quota error what the operator can do.
 func aboutModules(err error) error {
 	var e *service.Error
 	if !errors.As(err, &e) {
@@ -187,8 +187,8 @@ func aboutModules(err error) error {
 	return &own
 }
 
-// touch makes a module young, so that nobody removes it for a while. It reports
-// whether it is there.
+// touch renews a module's time, so that it is not collected for a while. It reports whether the
+// module exists.
 func (m *Modules) touch(d service.Digest) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -196,20 +196,21 @@ func (m *Modules) touch(d service.Digest) bool {
 	return os.Chtimes(m.path(d), now, now) == nil
 }
 
-// writeError says why the file of a module could not be written.
+// writeError translates an error of writing a module's file.
 func writeError(d service.Digest, err error) error {
 	var own *service.Error
 	switch {
 	case errors.As(err, &own):
 		return aboutModules(err)
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return aboutModules(&service.Error{Kind: service.KindQuota, Resource: budget.DiskBytes.String(), Message: "the disk is full", Err: err})
+		return aboutModules(&service.Error{Kind: service.KindQuota, Resource: budget.DiskBytes.String(),
+			Message: "the disk is full", Err: err})
 	}
 	return service.Errorf(service.KindUnavailable, "store module %s: %w", d, err)
 }
 
-// Get reads a module and checks it against its digest. KindNotFound if there is
-// none.
+// Get reads a module and checks it against its digest. The error has KindNotFound if there is none,
+// and KindUnavailable if the file is damaged.
 func (m *Modules) Get(d service.Digest) ([]byte, error) {
 	module, err := os.ReadFile(m.path(d))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -219,13 +220,14 @@ func (m *Modules) Get(d service.Digest) ([]byte, error) {
 		return nil, service.Errorf(service.KindInternal, "read module %s: %w", d, err)
 	}
 	if service.DigestOf(module) != d {
-		return nil, service.Errorf(service.KindUnavailable, "the file of module %s is damaged; upload the module again", d)
+		return nil, service.Errorf(service.KindUnavailable,
+			"the file of module %s is damaged; upload the module again", d)
 	}
 	return module, nil
 }
 
-// Check is Get without holding the module: it reads it in pieces, checks it against its
-// digest, and returns its size in bytes. Errors are those of Get.
+// Check is Get for a caller that does not need the content: it reads the file in pieces and returns
+// its size in bytes. Errors are those of Get.
 func (m *Modules) Check(d service.Digest) (size int64, err error) {
 	f, err := os.Open(m.path(d))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -240,12 +242,13 @@ func (m *Modules) Check(d service.Digest) (size int64, err error) {
 		return 0, service.Errorf(service.KindInternal, "read module %s: %w", d, err)
 	}
 	if service.Digest(hash.Sum(nil)) != d {
-		return 0, service.Errorf(service.KindUnavailable, "the file of module %s is damaged; upload the module again", d)
+		return 0, service.Errorf(service.KindUnavailable,
+			"the file of module %s is damaged; upload the module again", d)
 	}
 	return size, nil
 }
 
-// Size is the size of a stored module in bytes; 0 if it cannot be told.
+// Size returns the size of a stored module in bytes; 0 if it is unknown.
 func (m *Modules) Size(d service.Digest) int64 {
 	info, err := os.Stat(m.path(d))
 	if err != nil {
@@ -254,7 +257,7 @@ func (m *Modules) Size(d service.Digest) int64 {
 	return info.Size()
 }
 
-// List names the stored modules, in order of their digests.
+// List returns the digests of the stored modules, sorted.
 func (m *Modules) List() ([]service.Digest, error) {
 	stored, err := m.Stored()
 	var all []service.Digest
@@ -264,7 +267,7 @@ func (m *Modules) List() ([]service.Digest, error) {
 	return all, err
 }
 
-// Keeps reports whether a module is stored, or held by who is about to store it.
+// Keeps reports whether a module is stored, or held by a caller that is about to store it.
 func (m *Modules) Keeps(d service.Digest) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -272,8 +275,7 @@ func (m *Modules) Keeps(d service.Digest) bool {
 	return err == nil || m.held[d] > 0
 }
 
-// Stored lists the stored modules, in order of their digests. It does not know what
-// refers to them.
+// Stored returns the stored modules, sorted by digest, without what refers to them.
 func (m *Modules) Stored() ([]service.StoredModule, error) {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
@@ -301,8 +303,8 @@ func (m *Modules) Stored() ([]service.StoredModule, error) {
 	return all, nil
 }
 
-// Hold keeps a module from being removed, whether it is there or not, until release
-// is called: for who is about to refer to it. release may be called more than once.
+// Hold keeps a module from being removed, whether it exists or not, until release is called. It is
+// for callers that are about to refer to it. release may be called more than once.
 func (m *Modules) Hold(d service.Digest) (release func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -316,8 +318,8 @@ func (m *Modules) Hold(d service.Digest) (release func()) {
 	})
 }
 
-// HoldAll keeps all modules from being removed until release is called: for who reads
-// them one after the other.
+// HoldAll keeps all modules from being removed until release is called. It is for callers that read
+// them one after the other. release may be called more than once.
 func (m *Modules) HoldAll() (release func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -329,11 +331,12 @@ func (m *Modules) HoldAll() (release func()) {
 	})
 }
 
-// remove removes a module that is older than a time, and is not held; removed says
-// whether it did. It is gone for good when remove returns, and so is what also removes of
-// it, before anybody can hold it again. KindConflicting if it is held, KindNotFound if it is
-// not there.
-func (m *Modules) remove(d service.Digest, before time.Time, also func(service.Digest) error) (removed bool, err error) {
+// remove removes a module that was stored before the given time and is not held, and reports
+// whether it did. The removal is on disk when remove returns, and also (may be nil) has run before
+// anyone can hold the module again. The error has KindConflicting if the module is held, and
+// KindNotFound if it does not exist.
+func (m *Modules) remove(d service.Digest, before time.Time,
+	also func(service.Digest) error) (removed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	info, err := os.Stat(m.path(d))
@@ -343,7 +346,8 @@ func (m *Modules) remove(d service.Digest, before time.Time, also func(service.D
 	case err != nil:
 		return false, service.Errorf(service.KindInternal, "delete module %s: %w", d, err)
 	case m.held[d] > 0 || m.whole > 0:
-		return false, service.Errorf(service.KindConflicting, "module %s is being uploaded, deployed or backed up; try again later", d)
+		return false, service.Errorf(service.KindConflicting, "module %s is being uploaded, deployed or backed up; "+
+			"try again later", d)
 	case !info.ModTime().Before(before):
 		return false, nil
 	}
@@ -358,11 +362,11 @@ func (m *Modules) remove(d service.Digest, before time.Time, also func(service.D
 	return true, nil
 }
 
-// piece is how much of a module is written before the disk's room is looked at again.
+// piece is how many bytes of a module are written before the room on disk is checked again.
 const piece = 1 << 20
 
-// writeWhole writes a file that is there completely or not at all, also after a loss of power. named says
-// whether the file has its name, which it may without the name being synced.
+// writeWhole writes a file atomically, also if the power fails. named reports whether the file has
+// its name, which can be so even if the error is not nil: then the name may not be on disk yet.
 func (m *Modules) writeWhole(path string, data []byte) (named bool, err error) {
 	if err := m.opt.Room(int64(len(data))); err != nil {
 		return false, err
@@ -373,7 +377,7 @@ func (m *Modules) writeWhole(path string, data []byte) (named bool, err error) {
 // fill writes a file.
 func (m *Modules) fill(f *os.File, data []byte) error {
 	for rest := data; len(rest) > 0; {
-		if len(rest) < len(data) { // others write meanwhile
+		if len(rest) < len(data) { // others may have written meanwhile
 			if err := m.opt.Room(int64(len(rest))); err != nil {
 				return err
 			}
@@ -387,7 +391,7 @@ func (m *Modules) fill(f *os.File, data []byte) error {
 	return nil
 }
 
-// name gives a file its name. What had it before counts no more.
+// name renames a file. If it replaces one, that is no longer counted.
 func (m *Modules) name(from, to string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,13 +10,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A module is referred to by every service that it is deployed as, and by those that ran
-// it before the module that they run now, so that going back to it needs no upload.
-// Everything else is what a deletion or a collection may remove. What runs under a
-// digest that is gone stays in the log all the same; only executing its commands again
-// needs the module.
+// A service refers to the module that it runs, and to the one that it ran before, so that a
+// rollback needs no upload. All other modules may be deleted or collected. The log keeps the events
+// of a deleted module; only re-executing its commands needs the module itself.
 
-// ModuleUse lists the stored modules with what refers to them, in order of their digests.
+// ModuleUse returns the stored modules with the services that refer to them, sorted by digest.
 func (c *Catalog) ModuleUse() ([]service.StoredModule, error) {
 	all, err := c.Stored()
 	if err != nil {
@@ -31,10 +29,10 @@ func (c *Catalog) ModuleUse() ([]service.StoredModule, error) {
 	return all, nil
 }
 
-// referrers are the services that run a module, and those that ran it before; by name.
+// referrers are the services that run a module, and those that ran it before; sorted by name.
 type referrers struct{ run, earlier []service.Name }
 
-// referring are the referrers of each module that has any. It looks at each service once.
+// referring returns the referrers of each module that has any.
 func (c *Catalog) referring() map[service.Digest]*referrers {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,7 +55,7 @@ func (c *Catalog) referring() map[service.Digest]*referrers {
 	return all
 }
 
-// references are the referrers of one module. The caller holds mu.
+// references returns the referrers of one module. The caller holds mu.
 func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
 	for name := range c.deployed {
 		if c.deployed[name].Spec.Module == d {
@@ -71,24 +69,25 @@ func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
 	return run, earlier
 }
 
-// released makes modules young that have lost their last reference. The caller holds mu.
+// released touches those modules that have lost their last reference, so that they are kept for a
+// while. The caller holds mu.
 func (c *Catalog) released(modules []service.Digest) {
 	for _, d := range modules {
 		if run, earlier := c.references(d); len(run)+len(earlier) == 0 {
-			c.touch(d) // if it is there
+			c.touch(d) // a missing module is ignored
 		}
 	}
 }
 
-// DeleteModule removes a module that nothing refers to, however young it is, and what also
-// removes of it, which may be nil; no deployment of it begins in between. KindConflicting
-// names the services that refer to it.
+// DeleteModule removes a module without references, whatever its age, and calls also (may be nil)
+// to remove what belongs to it. No deployment of it can begin meanwhile. The error has
+// KindConflicting if services refer to the module, and names them.
 func (c *Catalog) DeleteModule(d service.Digest, also func(service.Digest) error) error {
 	_, err := c.removeUnreferenced(d, time.Now().Add(time.Hour), also)
 	return err
 }
 
-// Collect removes the modules that nothing has referred to since a time, and returns them.
+// Collect removes the modules without references since before the given time, and returns them.
 func (c *Catalog) Collect(before time.Time) (gone []service.Digest, err error) {
 	all, err := c.Stored()
 	if err != nil {
@@ -111,10 +110,10 @@ func (c *Catalog) Collect(before time.Time) (gone []service.Digest, err error) {
 	return gone, errors.Join(errs...)
 }
 
-// removeUnreferenced removes a module unless something refers to it. Whoever is about
-// to refer to it holds it, from before it looks whether it is there until the deployment
-// is noted, so nothing can come between.
-func (c *Catalog) removeUnreferenced(d service.Digest, before time.Time, also func(service.Digest) error) (removed bool, err error) {
+// removeUnreferenced removes a module unless something refers to it. A deployment holds its module
+// from before it checks for the file until it is recorded, so it cannot miss the removal.
+func (c *Catalog) removeUnreferenced(d service.Digest, before time.Time,
+	also func(service.Digest) error) (removed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	run, earlier := c.references(d)

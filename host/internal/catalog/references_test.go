@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stored puts a module and gives it an age.
+// stored puts a module and sets its age.
 func stored(t *testing.T, m *Modules, content string, age time.Duration) service.Digest {
 	t.Helper()
 	d, err := m.Put([]byte(content))
@@ -42,18 +42,20 @@ func aged(t *testing.T, m *Modules, d service.Digest, age time.Duration) {
 
 const day = 24 * time.Hour
 
-// What a service runs, and what it ran before, stays however old it is; what nothing
-// refers to goes a day after that began.
+// The module that a service runs, and the one it ran before, stay however old they are. A module
+// without references is collected a day after it lost the last one.
 func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
 	deploy := func(name service.Name, d service.Digest) {
 		t.Helper()
-		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(), Facts{Tariff: 1}); err != nil {
+		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(),
+			Facts{Tariff: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	first, second, third := stored(t, c.Modules, "first", 9*day), stored(t, c.Modules, "second", 9*day), stored(t, c.Modules, "third", 9*day)
+	first, second, third := stored(t, c.Modules, "first", 9*day), stored(t, c.Modules, "second", 9*day),
+		stored(t, c.Modules, "third", 9*day)
 	unused, young := stored(t, c.Modules, "unused", 2*day), stored(t, c.Modules, "young", time.Hour)
 	deploy("bank", first)
 	deploy("bank", second)
@@ -74,7 +76,8 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	for _, m := range use {
 		got[m.Digest] = fmt.Sprint(m.Services, m.Earlier, m.Size)
 	}
-	for d, want := range map[service.Digest]string{first: "[] [] 5", second: "[orders] [bank] 6", third: "[bank] [] 5", unused: "[] [] 6", young: "[] [] 5"} {
+	for d, want := range map[service.Digest]string{first: "[] [] 5", second: "[orders] [bank] 6", third: "[bank] [] 5",
+		unused: "[] [] 6", young: "[] [] 5"} {
 		if got[d] != want {
 			t.Errorf("%s has %s, want %s", d, got[d], want)
 		}
@@ -93,12 +96,13 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	}
 	collect(time.Now().Add(-day), unused)
 	aged(t, c.Modules, first, 2*day)
-	if _, err := c.Put([]byte("first")); err != nil { // makes it young again
+	if _, err := c.Put([]byte("first")); err != nil { // renews its time
 		t.Fatal(err)
 	}
 	collect(time.Now().Add(-day))
 
-	for d, names := range map[service.Digest]string{second: "service orders runs it; service bank ran it before", third: "service bank runs it"} {
+	for d, names := range map[service.Digest]string{second: "service orders runs it; service bank ran it before",
+		third: "service bank runs it"} {
 		err := c.DeleteModule(d, nil)
 		if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), names) {
 			t.Errorf("deleting what is referred to: %v", err)
@@ -113,7 +117,7 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	if err := c.DeleteModule(service.Digest{}, nil); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("deleting what never was: %v", err)
 	}
-	// A deleted service refers to nothing; its modules become young then.
+	// A deleted service refers to nothing. The time of its modules is renewed then.
 	if err := c.Delete(t.Context(), "bank"); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +127,7 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	collect(time.Now().Add(-day), third)
 }
 
-// Who is about to deploy a module, or reads all of them, keeps it.
+// A module is kept while a deployment of it, or a reader of all modules, holds it.
 func TestHeldModulesStay(t *testing.T) {
 	c, j := open(t, t.TempDir(), journaltest.NewMemory())
 	defer func() { _ = j.Close(context.Background()) }()
@@ -146,7 +150,7 @@ func TestHeldModulesStay(t *testing.T) {
 	}
 }
 
-// Deployments by digest and collections at the same time: what is deployed is there.
+// Deployments by digest and collections run at the same time: what is deployed exists.
 func TestDeployingWhileModulesAreCollected(t *testing.T) {
 	c, j := open(t, t.TempDir(), journaltest.NewMemory())
 	defer func() { _ = j.Close(context.Background()) }()
@@ -161,7 +165,8 @@ func TestDeployingWhileModulesAreCollected(t *testing.T) {
 			for _, d := range digests[worker*5:][:5] {
 				release := c.Hold(d)
 				if _, err := c.Get(d); err == nil {
-					if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(), Facts{Tariff: 1}); err != nil {
+					if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(),
+						Facts{Tariff: 1}); err != nil {
 						t.Error(err)
 					}
 				} else if service.KindOf(err) != service.KindNotFound {
@@ -184,14 +189,15 @@ func TestDeployingWhileModulesAreCollected(t *testing.T) {
 	}
 }
 
-// Modules have a quota, and keep off what is the journal's, also when the room goes while
-// they are written. What was refused leaves nothing, and is not counted.
+// Modules have a quota and leave the journal's room alone, also when that shrinks while they are
+// written. A refused module leaves nothing, and is not counted.
 func TestModulesAreBounded(t *testing.T) {
 	host := budget.New(nil)
 	room := func(int64) error { return nil }
 	dir := t.TempDir()
 	reopen := func() *Modules {
-		m, err := OpenModules(dir, ModuleOptions{Account: host.Child("modules", budget.Limits{budget.DiskBytes: 10 << 20}), Room: func(n int64) error { return room(n) }})
+		m, err := OpenModules(dir, ModuleOptions{Account: host.Child("modules",
+			budget.Limits{budget.DiskBytes: 10 << 20}), Room: func(n int64) error { return room(n) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +216,8 @@ func TestModulesAreBounded(t *testing.T) {
 	refused := func(what string, err error) {
 		t.Helper()
 		var e *service.Error
-		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" || !strings.Contains(e.Message, "modules that nothing refers to can be deleted") {
+		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" ||
+			!strings.Contains(e.Message, "modules that nothing refers to can be deleted") {
 			t.Errorf("%s: %v", what, err)
 		}
 		files, _ := os.ReadDir(dir)
@@ -239,10 +246,11 @@ func TestModulesAreBounded(t *testing.T) {
 	if m = reopen(); host.Used(budget.DiskBytes) != 8<<20 {
 		t.Errorf("after a restart %d bytes are counted", host.Used(budget.DiskBytes))
 	}
-	if removed, err := m.remove(service.DigestOf(big(0)), time.Now().Add(time.Minute), nil); err != nil || !removed || host.Used(budget.DiskBytes) != 4<<20 {
+	if removed, err := m.remove(service.DigestOf(big(0)), time.Now().Add(time.Minute), nil); err != nil || !removed ||
+		host.Used(budget.DiskBytes) != 4<<20 {
 		t.Errorf("removed: %v, %v; %d bytes are counted", removed, err, host.Used(budget.DiskBytes))
 	}
-	// A damaged file counts with its own size, and not twice when it is mended.
+	// A damaged file counts with its own size, and only once after it is replaced.
 	if err := os.WriteFile(m.path(service.DigestOf(big(1))), []byte("cut"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +260,8 @@ func TestModulesAreBounded(t *testing.T) {
 	}
 }
 
-// Modules are bounded in number, too; what is refused, removed or mended is counted right.
+// The number of modules is bounded, too. Refused, removed and replaced modules are counted
+// correctly.
 func TestModulesAreCounted(t *testing.T) {
 	dir := t.TempDir()
 	reopen := func() *Modules {
@@ -270,7 +279,8 @@ func TestModulesAreCounted(t *testing.T) {
 		_, put := m.Put([]byte("third"))
 		for what, err := range map[string]error{"put": put, "asked before": m.MayPut(service.Digest{9}, 5)} {
 			var e *service.Error
-			if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 2 || e.Limit != 2 {
+			if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 2 ||
+				e.Limit != 2 {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
@@ -282,7 +292,7 @@ func TestModulesAreCounted(t *testing.T) {
 	if err := os.WriteFile(m.path(second), []byte("cut"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stored(t, m, "second", 0) // mended
+	stored(t, m, "second", 0) // replaced
 	if removed, err := m.remove(first, time.Now().Add(time.Minute), nil); err != nil || !removed {
 		t.Fatal(removed, err)
 	}
@@ -295,7 +305,7 @@ func TestModulesAreCounted(t *testing.T) {
 	}
 }
 
-// A deployment that begins while a module is deleted waits until all of it is gone, so that
+// A deployment that begins while a module is deleted waits until the deletion is complete, so that
 // nothing that the deployment makes is deleted with it.
 func TestNobodyHoldsAModuleThatIsBeingDeleted(t *testing.T) {
 	c, j := open(t, t.TempDir(), journaltest.NewMemory())
