@@ -10,26 +10,28 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// check is one walk over the data of one command or query. It is used again.
+// check is one walk over the data of one command or query. It is reused.
 type check struct {
 	schema *Schema
 	walk   jsoncheck.Walker
 	b      []byte // walk.Text
 	rest   func() error
 
-	steps, pause, most int           // done; when to let others run; when to give up
-	took               time.Duration // what was done before others were let run
-	rested             bool          // they were let run
-	stop               error         // ends the walk, whatever alternatives there are: malformed data, too many steps, rest's
-	depth              int           // of calls
-	quiet              int           // within how many schemas that may fail without harm
-	path               []step
-	last               violation // what made the last schema that failed fail
-	seen               []uint64  // sets of members, those of inner objects on top
-	scratch            []byte
+	steps, pause, maxSteps int           // done so far; when to let others run next; when to give up
+	took                   time.Duration // estimated time before rest was first called
+	rested                 bool          // rest was called
+	// ends the walk regardless of alternatives: malformed data, too many steps, or the error of rest
+	stop    error
+	depth   int // of calls
+	quiet   int // number of enclosing schemas whose failure does not fail the check
+	path    []step
+	last    violation // the violation of the last schema that failed
+	seen    []uint64  // sets of members, those of inner objects on top
+	scratch []byte
 }
 
-// step is a way into the data: the token of a member's name, or the index of an element.
+// step is one step of a path into the data: the token of a member's name, or the index of an
+// element.
 type step struct{ from, to, index int }
 
 // kept bounds the scratch memory that is kept for the next check.
@@ -41,7 +43,7 @@ func newCheck() *check {
 	return c
 }
 
-// free gives the check back for the next one.
+// free makes the check available for reuse.
 func (c *check) free() {
 	if cap(c.scratch) > kept {
 		c.scratch = nil
@@ -55,9 +57,9 @@ func (c *check) run(s *Schema, data []byte, rest func() error) error {
 	c.schema, c.b, c.walk.Text, c.rest = s, data, data, rest
 	c.steps, c.pause, c.depth, c.quiet, c.stop, c.rested = 0, firstRest, 0, 0, nil, false
 	c.path, c.seen = c.path[:0], c.seen[:0]
-	c.most = freeSteps + perByte*len(data)
+	c.maxSteps = freeSteps + perByte*len(data)
 	if perByte*len(data)/perByte != len(data) {
-		c.most = math.MaxInt
+		c.maxSteps = math.MaxInt
 	}
 	end, ok := c.value(s.root, 0, nil)
 	c.measured()
@@ -73,26 +75,25 @@ func (c *check) run(s *Schema, data []byte, rest func() error) error {
 	return nil
 }
 
-// firstRest is after how many steps others are let run for the first time.
+// firstRest is the number of steps after which others may run for the first time.
 const firstRest = 2_000
 
-// spend counts work, in steps of about a nanosecond, and lets others run from time to
-// time.
+// spend counts work, in steps of about a nanosecond, and lets others run from time to time.
 func (c *check) spend(steps int) {
 	if c.steps += steps; c.steps >= c.pause {
 		c.let()
 	}
 }
 
-// toil tells of work that may take so many nanoseconds, and lets others run when that is due. It
-// counts for nothing else, as it seldom takes that long.
+// toil announces work that may take the given nanoseconds, and lets others run first if that is
+// due. It does not count the work, because it seldom takes that long.
 func (c *check) toil(ns int) {
 	if c.pause -= ns; c.steps >= c.pause {
 		c.let()
 	}
 }
 
-// measured says that who called can measure from here on.
+// measured marks the first call of rest: from here on the caller can measure the time itself.
 func (c *check) measured() {
 	if !c.rested {
 		c.rested = true
@@ -105,9 +106,10 @@ func (c *check) let() {
 	c.pause = c.steps + yield.Step
 	switch {
 	case c.stop != nil:
-	case c.steps > c.most:
+	case c.steps > c.maxSteps:
 		c.stop = service.Errorf(service.KindTooLarge, "the data would take more than %d steps to be checked against "+
-			"the schema of the %s; send less at a time, or have its schema name fewer alternatives", c.most, c.schema.what)
+			"the schema of the %s; send less at a time, or have its schema name fewer alternatives", c.maxSteps,
+			c.schema.what)
 	case c.rest != nil:
 		c.stop = c.rest()
 	default:
@@ -115,10 +117,10 @@ func (c *check) let() {
 	}
 }
 
-// stopped reports whether the walk is over, whatever the data says.
+// stopped reports whether the walk is over, whatever the data is.
 func (c *check) stopped() bool { return c.stop != nil }
 
-// malformed ends the walk: the data is not JSON, whatever alternatives there are.
+// malformed ends the walk because the data is not JSON.
 func (c *check) malformed() (int, bool) {
 	if c.stop == nil {
 		why := "the data is not JSON"
@@ -130,7 +132,7 @@ func (c *check) malformed() (int, bool) {
 	return 0, false
 }
 
-// halt ends the walk for what the data must not have in any case.
+// halt ends the walk because of something that no data may have.
 func (c *check) halt(message string) {
 	if c.stop == nil {
 		pointer := c.pointer(c.path)
@@ -138,15 +140,15 @@ func (c *check) halt(message string) {
 	}
 }
 
-// What a look at a value, and at a member, costs beside its bytes, in steps.
+// The cost of examining a value, and a member, in addition to its bytes, in steps.
 const (
 	lookSteps   = 16
 	memberSteps = 8
 )
 
-// value checks the value at a place, in front of which there may be white space, and
-// returns where it ends. looked, if not nil, takes which of its members or elements the
-// schema looked at. If it does not fit, last says why and the end is of no meaning.
+// value checks the value at an offset, which may be preceded by white space, and returns the offset
+// after it. looked, if not nil, records which of its members or elements the schema examined. If
+// the value does not fit, last says why, and the offset is meaningless.
 func (c *check) value(n *node, at int, looked *marks) (end int, ok bool) {
 	if n == nil {
 		return c.skip(at)
@@ -185,7 +187,7 @@ func (c *check) value(n *node, at int, looked *marks) (end int, ok bool) {
 	return end, !c.stopped()
 }
 
-// skip walks over a value of which nothing is known.
+// skip walks over a value without checking it.
 func (c *check) skip(at int) (end int, ok bool) {
 	if end, ok = c.walk.Value(at); !ok {
 		return c.malformed()
@@ -194,7 +196,7 @@ func (c *check) skip(at int) (end int, ok bool) {
 	return end, !c.stopped()
 }
 
-// itself checks what n says of the type and content of the value.
+// itself checks what n requires of the type and content of the value.
 func (c *check) itself(n *node, at int, looked *marks) (end int, ok bool) {
 	switch c.b[at] {
 	case '{':
@@ -264,7 +266,7 @@ func (c *check) numberAt(n *node, at int) (end int, ok bool) {
 	if !n.takes(isNumber | isInteger) {
 		return c.fail(n, reasonType, at)
 	}
-	integral := !n.takes(isNumber) // it has to be an integer
+	integral := !n.takes(isNumber) // only integers are allowed
 	if n.number == nil && (!integral || integer(c.b[at:end])) {
 		return end, true
 	}
@@ -305,7 +307,7 @@ func integer(token []byte) bool {
 	return true
 }
 
-// inPlace checks the other schemas for the same value.
+// inPlace checks the subschemas that apply to the same value.
 func (c *check) inPlace(n *node, at int, looked *marks) bool {
 	for _, x := range n.all {
 		if !c.also(x, at, looked) {
@@ -332,8 +334,7 @@ func (c *check) inPlace(n *node, at int, looked *marks) bool {
 	return !c.stopped()
 }
 
-// also checks one more schema for the same value. What it looked at counts only if it
-// fits.
+// also checks one subschema for the same value. What it examined counts only if the value fits.
 func (c *check) also(n *node, at int, looked *marks) bool {
 	if looked == nil {
 		_, ok := c.value(n, at, nil)
@@ -347,7 +348,7 @@ func (c *check) also(n *node, at int, looked *marks) bool {
 	return ok
 }
 
-// quietly is also, for a schema that need not fit.
+// quietly is also, for a subschema that need not fit.
 func (c *check) quietly(n *node, at int, looked *marks) bool {
 	depth, path, seen := c.depth, len(c.path), len(c.seen)
 	c.quiet++
@@ -357,8 +358,8 @@ func (c *check) quietly(n *node, at int, looked *marks) bool {
 	return ok
 }
 
-// alternatives checks that one of several schemas fits, or exactly one. If none does, the
-// one to report is that which got farthest into the data.
+// alternatives checks that at least one, or exactly one, of several schemas fits. If none does, the
+// violation that is reported is the one farthest into the data.
 func (c *check) alternatives(n *node, list []*node, at int, looked *marks, exactly bool) bool {
 	depth, path, seen := c.depth, len(c.path), len(c.seen)
 	fitting := 0

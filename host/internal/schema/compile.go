@@ -12,8 +12,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// compile makes the plan for a schema, and says about how many bytes it takes. nil takes
-// anything.
+// compile makes the plan for a schema, and estimates its size in memory in bytes. A nil plan
+// accepts anything.
 func compile(text string) (*node, int64, error) {
 	if text == "" {
 		return nil, 0, nil
@@ -44,9 +44,9 @@ const (
 	textBytes        = 10
 )
 
-// planner turns what the library made of a schema into nodes.
+// planner converts the library's form of a schema into nodes.
 type planner struct {
-	nodes        map[*jsonschema.Schema]*node // also of those that are being made
+	nodes        map[*jsonschema.Schema]*node // including those under construction
 	made         []*node
 	instructions int // of patterns
 }
@@ -154,7 +154,7 @@ func valuesOf(list []any) (*values, error) {
 			return nil, err
 		}
 		c := newCheck()
-		c.b, c.walk.Text, c.most = text, text, freeSteps+perByte*len(text)
+		c.b, c.walk.Text, c.maxSteps = text, text, freeSteps+perByte*len(text)
 		h, ok := c.hash(0)
 		if !ok {
 			return nil, fmt.Errorf("the value %s cannot be compared", cut(string(text)))

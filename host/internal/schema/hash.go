@@ -38,7 +38,7 @@ func hashOf(k shape, a, b []byte) (sum hash) {
 
 // among reports whether a value is one of a list.
 func (c *check) among(v *values, at, end int) bool {
-	if c.b[at] == '"' && end-at > 6*v.short+2 { // each of its characters has 6 bytes at the most
+	if c.b[at] == '"' && end-at > 6*v.short+2 { // each character has at most 6 bytes
 		return false
 	}
 	h, ok := c.hash(at)

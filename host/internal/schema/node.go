@@ -15,11 +15,11 @@ const (
 	isObject
 )
 
-// node is a schema as it is checked. A nil node takes anything.
+// node is a schema in the form that is checked. A nil node accepts anything.
 type node struct {
 	place string // in the schema's text, as a fragment
 
-	never  bool // it takes nothing
+	never  bool // it accepts nothing
 	types  types
 	enum   *values
 	number *numberRules
@@ -27,19 +27,20 @@ type node struct {
 	array  *arrayRules
 	object *objectRules
 
-	// More schemas for the same value.
+	// Subschemas for the same value.
 	all, any, one   []*node
 	not             *node
 	cond, then, els *node
 
-	// For members and elements that nothing above looked at; nil is any.
+	// For members and elements that nothing above examined; nil accepts any.
 	otherMembers, otherElements *leftover
 }
 
-// leftover is the schema for what others left over; a nil node takes anything.
+// leftover is the schema for members or elements that no other subschema examined. A nil node
+// accepts anything.
 type leftover struct{ node *node }
 
-// values is a list of which the value has to be one. They are known by their hashes.
+// values is a list of allowed values, which are compared by their hashes.
 type values struct {
 	list  []hash
 	texts []string // as JSON, for people
@@ -66,13 +67,13 @@ type arrayRules struct {
 	min, max  int // elements; max -1 is no bound
 	first     []*node
 	rest      *node
-	restGiven bool // rest says something of all elements after the first ones
+	restGiven bool // rest applies to all elements after the first ones
 	unique    bool
 
 	contains                 *node
 	contained                bool // contains is given
 	minContains, maxContains int  // maxContains -1 is no bound
-	containsCounts           bool // what contains matched has been looked at
+	containsCounts           bool // elements that contains matched count as examined
 }
 
 type objectRules struct {
@@ -82,7 +83,7 @@ type objectRules struct {
 	needs     bool           // some are required
 	patterns  []patternMember
 	rest      *node
-	restGiven bool // rest says something of all other members
+	restGiven bool // rest applies to all other members
 	names     *node
 	dependent []dependent
 }
@@ -100,7 +101,7 @@ type patternMember struct {
 	node    *node
 }
 
-// dependent is what holds if a member is there.
+// dependent is what must hold if a member is present.
 type dependent struct {
 	member int // in members
 	needs  []int
@@ -126,7 +127,7 @@ func (o *objectRules) find(name []byte) int {
 	return -1
 }
 
-// trivial reports whether the node takes anything.
+// trivial reports whether the node accepts anything.
 func (n *node) trivial() bool {
 	return !n.never && n.types == 0 && n.enum == nil && n.number == nil && n.text == nil &&
 		n.array == nil && n.object == nil && !n.applies() && !n.marks()

@@ -1,15 +1,13 @@
-// Package schema holds the data of commands and queries to the JSON Schemas that a module
-// gives for them.
+// Package schema checks the data of commands and queries against the JSON Schemas of a module.
 //
-// A module's schema is untrusted twice: it may be made to exhaust the host when it is read,
-// and, beside data made for it, when it is used. So it is held to the bounds below before
-// the library compiles it, and what the library makes of it is turned into a plan of
-// this package's own, which walks over the bytes of the data. The library's validator is
-// not run on data: it decodes all of it first, gathers an error for each thing that is
-// wrong, cannot be stopped, and panics on 1e1000001 beside a minimum. A plan allocates
-// nothing for data that fits, stops at the first thing that does not, lets others run, and
-// ends after a number of steps that is linear in the size of the data. Tests and
-// FuzzSchema hold both to the same verdict.
+// A module's schema is untrusted in two ways: it may exhaust the host when it is compiled, or when
+// it is applied to data made for that purpose. So it must be within the bounds below before the
+// library compiles it, and the library's result is converted into a plan of this package, which
+// walks over the bytes of the data. The library's validator is not run on data: it first decodes
+// all of it, collects an error for each violation, cannot be stopped, and panics on 1e1000001
+// beside a minimum. A plan allocates nothing for data that fits, stops at the first violation, lets
+// others run, and ends after a number of steps that is linear in the size of the data. Tests and
+// FuzzSchema compare the verdicts of both.
 package schema
 
 import (
@@ -26,8 +24,8 @@ const (
 	MaxBytes    = 64 << 10 // of its text
 	MaxValues   = 10_000   // in it, of any type
 	MaxDepth    = 64       // of arrays and objects
-	MaxNodes    = 2_000    // of the schemas that it is made of
-	MaxLooks    = 256      // how often it may look at the same value
+	MaxNodes    = 2_000    // number of subschemas
+	MaxLooks    = 256      // how many of its subschemas may examine the same value
 	MaxPattern  = 1_000    // instructions of one regular expression
 	MaxPatterns = 10_000   // instructions of all of them
 	MaxDigits   = 100      // of a number in it, which has an exponent of at most MaxExponent
@@ -42,19 +40,19 @@ const (
 	maxNesting = 500     // of what a schema describes
 	maxCalls   = 2_000   // of schemas within each other, for the same value or what is in it
 	maxNumber  = 1_000   // characters of a number that a schema looks at
-	maxUnique  = 65_536  // values of which each has to be another
+	maxUnique  = 65_536  // elements that have to be unique
 	perByte    = 64      // steps of a check for each byte of data
-	freeSteps  = 1 << 20 // and beside them
+	freeSteps  = 1 << 20 // additional steps of a check
 )
 
-// Set is what the commands and queries of a module take. It is immutable and safe for
-// concurrent use. A nil Set takes anything.
+// Set holds the schemas of a module's commands and queries. It is immutable and safe for concurrent
+// use. A nil Set accepts anything.
 type Set struct {
 	commands, queries []*Schema
 	bytes             int64
 }
 
-// Bytes is about what the schemas take in memory.
+// Bytes estimates the memory of the schemas in bytes.
 func (s *Set) Bytes() int64 {
 	if s == nil {
 		return 0
@@ -62,10 +60,10 @@ func (s *Set) Bytes() int64 {
 	return s.bytes
 }
 
-// Compile compiles the input schemas of a manifest. A schema that cannot be used is a
-// reason, which names the command or query and the place; with reasons there is no Set. rest is
-// called between two schemas, to let others run; its error ends the work and is returned.
-// Services whose data is not JSON have no schemas.
+// Compile compiles the input schemas of a manifest. Each schema that cannot be used adds a reason,
+// which names the command or query and the place in the schema. If there are reasons, the Set is
+// nil. rest is called between two schemas to let others run; its error ends the work and is
+// returned. Services whose data is not JSON have no schemas.
 func Compile(m *abi.Manifest, rest func() error) (*Set, []string, error) {
 	if m.Encoding != "" && !service.IsJSON(m.Encoding) {
 		return nil, nil, nil
@@ -105,7 +103,7 @@ func Compile(m *abi.Manifest, rest func() error) (*Set, []string, error) {
 	return s, nil, nil
 }
 
-// Command is the schema of a command by its number; nil takes anything.
+// Command returns the schema of the command with the given number; nil accepts anything.
 func (s *Set) Command(n uint16) *Schema {
 	if s == nil || int(n) >= len(s.commands) {
 		return nil
@@ -113,7 +111,7 @@ func (s *Set) Command(n uint16) *Schema {
 	return s.commands[n]
 }
 
-// Query is the schema of a query by its number; nil takes anything.
+// Query returns the schema of the query with the given number; nil accepts anything.
 func (s *Set) Query(n uint16) *Schema {
 	if s == nil || int(n) >= len(s.queries) {
 		return nil
@@ -128,7 +126,7 @@ type Schema struct {
 	bytes int64 // in memory, about
 }
 
-// New compiles a schema. What takes anything (no text, true, {}) is nil.
+// New compiles a schema. It returns nil for a schema that accepts anything (no text, true, {}).
 func New(what, text string) (*Schema, error) {
 	root, bytes, err := compile(text)
 	if root == nil || err != nil {
@@ -137,13 +135,14 @@ func New(what, text string) (*Schema, error) {
 	return &Schema{what, root, bytes}, nil
 }
 
-// Check holds data to the schema. What does not fit is an error of kind KindInvalid with a
-// Pointer to the first place; data that it would take too long to check is KindTooLarge. No
-// data at all is checked as {} and null: it may be left out if one of these fits.
+// Check checks data against the schema. The error has KindInvalid and a Pointer to the first
+// violation, or KindTooLarge if the check would take too long. Empty data is checked as {} and as
+// null, and passes if either fits.
 //
-// rest is called after a few microseconds, and then after each tenth of a millisecond or so, to let others
-// run; its error ends the check and is returned. It may be nil. took is how long the check took until
-// it first called rest, about, by what was done: most checks are over by then, and too short to be measured.
+// rest, which may be nil, is called after a few microseconds and then about every tenth of a
+// millisecond, to let others run. Its error ends the check and is returned. took estimates, from
+// the number of steps, how long the check ran before it first called rest. Most checks end before
+// that, and are too short to be measured.
 func (s *Schema) Check(data []byte, rest func() error) (took time.Duration, err error) {
 	c := checks.Get().(*check)
 	defer c.free()

@@ -27,10 +27,13 @@ func (s *Schema) check(data []byte, rest func() error) error {
 	return err
 }
 
-const deposit = `{"type":"object","properties":{"amount":{"type":"integer","minimum":1},"from":{"type":"string","maxLength":20},` +
-	`"tags":{"type":"array","items":{"type":"string"},"uniqueItems":true},"kind":{"enum":["cash","card"]},"note":{"anyOf":[{"type":"string"},{"type":"null"}]},` +
+const deposit = `{"type":"object","properties":{"amount":{"type":"integer","minimum":1},"from":{"type":"string",` +
+	`"maxLength":20},` +
+	`"tags":{"type":"array","items":{"type":"string"},"uniqueItems":true},"kind":{"enum":["cash","card"]},` +
+	`"note":{"anyOf":[{"type":"string"},{"type":"null"}]},` +
 	`"to":{"type":"object","properties":{"a/b~c":{"type":"number"}},"required":["a/b~c"],"additionalProperties":false},` +
-	`"step":{"multipleOf":0.05},"code":{"type":"string","pattern":"^[a-z]{2}$"},"x":false},"required":["amount"],"additionalProperties":false}`
+	`"step":{"multipleOf":0.05},"code":{"type":"string","pattern":"^[a-z]{2}$"},"x":false},"required":["amount"],` +
+	`"additionalProperties":false}`
 
 // What does not fit is named by a pointer and by words that say what was wrong and what was
 // expected.
@@ -40,20 +43,28 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		{`{}`, "/amount", `the data lacks the member "amount" (an integer), which the command deposit requires`},
 		{`null`, "", `the data is null; it has to be an object`},
 		{`[1]`, "", `the data is an array; it has to be an object`},
-		{``, "/amount", `there is no data, and the data lacks the member "amount" (an integer), which the command deposit requires`},
-		{`{"Amount":3}`, "/Amount", `the data has the member "Amount", which the command deposit does not know; did you mean "amount"?`},
-		{`{"amount":3,"By":4}`, "/By", `the data has the member "By", which the command deposit does not know; it knows "amount", "code", "from", "kind", "note", "step", "tags", "to", "x"`},
+		{``, "/amount",
+			`there is no data, and the data lacks the member "amount" (an integer), which the command deposit requires`},
+		{`{"Amount":3}`, "/Amount",
+			`the data has the member "Amount", which the command deposit does not know; did you mean "amount"?`},
+		{`{"amount":3,"By":4}`, "/By",
+			`the data has the member "By", which the command deposit does not know; it knows "amount", "code", ` +
+				`"from", "kind", "note", "step", "tags", "to", "x"`},
 		{`{"amount":"3"}`, "/amount", `the data at /amount is a string; it has to be an integer`},
 		{`{"amount":1.5}`, "/amount", `the data at /amount is the number 1.5; it has to be an integer`},
 		{`{"amount":0}`, "/amount", `the data at /amount is 0; it has to be 1 or more`},
 		{`{"amount":-1e999999999}`, "/amount", `the data at /amount is -1e999999999; it has to be 1 or more`},
-		{`{"amount":1,"from":"` + strings.Repeat("é", 21) + `"}`, "/from", `the data at /from has more than 20 characters`},
-		{`{"amount":1,"tags":["a","b","a"]}`, "/tags/2", `the data at /tags/2 is there already; each element has to be another`},
+		{`{"amount":1,"from":"` + strings.Repeat("é", 21) + `"}`, "/from",
+			`the data at /from has more than 20 characters`},
+		{`{"amount":1,"tags":["a","b","a"]}`, "/tags/2",
+			`the data at /tags/2 is there already; each element has to be another`},
 		{`{"amount":1,"tags":["a",7]}`, "/tags/1", `the data at /tags/1 is the number 7; it has to be a string`},
 		{`{"amount":1,"kind":"gold"}`, "/kind", `the data at /kind has to be one of "cash", "card"`},
 		{`{"amount":1,"note":1}`, "/note", `the data at /note is a number; it has to be null or a string`},
-		{`{"amount":1,"to":{}}`, "/to/a~1b~0c", `the data at /to lacks the member "a/b~c" (a number), which the command deposit requires`},
-		{`{"amount":1,"to":{"a\/b~c":true}}`, "/to/a~1b~0c", `the data at /to/a~1b~0c is a boolean; it has to be a number`},
+		{`{"amount":1,"to":{}}`, "/to/a~1b~0c",
+			`the data at /to lacks the member "a/b~c" (a number), which the command deposit requires`},
+		{`{"amount":1,"to":{"a\/b~c":true}}`, "/to/a~1b~0c",
+			`the data at /to/a~1b~0c is a boolean; it has to be a number`},
 		{`{"amount":1,"step":0.12}`, "/step", `the data at /step is 0.12; it has to be a multiple of 0.05`},
 		{`{"amount":1,"code":"abc"}`, "/code", `the data at /code does not match the pattern "^[a-z]{2}$"`},
 		{`{"amount":1,"x":1}`, "/x", `the data at /x has to be left out: the command deposit has no use for it`},
@@ -72,7 +83,8 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		}
 	}
 	for _, data := range []string{
-		`{"amount":1}`, `{"amount":1.0}`, `{"amount":1e3,"from":"x"}`, ` { "amount" : 7 , "tags" : [ "a" , "b" ] } `, `{"\u0061mount":5}`,
+		`{"amount":1}`, `{"amount":1.0}`, `{"amount":1e3,"from":"x"}`, ` { "amount" : 7 , "tags" : [ "a" , "b" ] } `,
+		`{"\u0061mount":5}`,
 		`{"amount":1e999999999}`, `{"amount":1,"note":null,"kind":"ca\u0073h","step":0.15,"to":{"a/b~c":-0.5e-7}}`,
 	} {
 		if err := s.check([]byte(data), nil); err != nil {
@@ -83,19 +95,23 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 
 // Of several alternatives the one that got farthest says what is wrong.
 func TestTheFarthestAlternativeIsReported(t *testing.T) {
-	s := made(t, `{"oneOf":[{"type":"null"},{"properties":{"kind":{"const":"a"},"n":{"type":"integer"}},"required":["kind"]},{"properties":{"kind":{"const":"b"},"m":{"properties":{"x":{"type":"string"}}}},"required":["kind","m"]}]}`)
+	s := made(t,
+		`{"oneOf":[{"type":"null"},{"properties":{"kind":{"const":"a"},"n":{"type":"integer"}},"required":["kind"]},`+
+			`{"properties":{"kind":{"const":"b"},"m":{"properties":{"x":{"type":"string"}}}},"required":["kind","m"]}]}`)
 	err := s.check([]byte(`{"kind":"b","m":{"x":1}}`), nil)
 	if e, ok := err.(*service.Error); !ok || *e.Pointer != "/m/x" {
 		t.Errorf("%v", err)
 	}
-	if err := made(t, `{"oneOf":[{"type":"integer"},{"minimum":2}]}`).check([]byte("3"), nil); err == nil || !strings.Contains(err.Error(), "more than one of the alternatives") {
+	if err := made(t, `{"oneOf":[{"type":"integer"},{"minimum":2}]}`).check([]byte("3"), nil); err == nil ||
+		!strings.Contains(err.Error(), "more than one of the alternatives") {
 		t.Errorf("%v", err)
 	}
 }
 
 // No data is fine where {} or null is.
 func TestNoData(t *testing.T) {
-	for _, text := range []string{`{"type":"object","additionalProperties":false}`, `{"type":"null"}`, `{"type":["object","null"],"required":["a"]}`} {
+	for _, text := range []string{`{"type":"object","additionalProperties":false}`, `{"type":"null"}`,
+		`{"type":["object","null"],"required":["a"]}`} {
 		if err := made(t, text).check(nil, nil); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -107,7 +123,9 @@ func TestNoData(t *testing.T) {
 
 // Schemas that take anything cost nothing.
 func TestWhatTakesAnythingIsNothing(t *testing.T) {
-	for _, text := range []string{"", "true", "{}", ` { } `, `{"title":"x","description":"y","examples":[1],"x-order":3,"$defs":{"a":{"type":"string"}}}`, `{"allOf":[true,{}]}`} {
+	for _, text := range []string{"", "true", "{}", ` { } `,
+		`{"title":"x","description":"y","examples":[1],"x-order":3,"$defs":{"a":{"type":"string"}}}`,
+		`{"allOf":[true,{}]}`} {
 		if s, err := New("command x", text); s != nil || err != nil {
 			t.Errorf("%s: %v, %v", text, s, err)
 		}
@@ -137,21 +155,27 @@ func TestBoundsOfSchemas(t *testing.T) {
 		{`{"$ref":"http://127.0.0.1/x.json"}`, `it refers to "http://127.0.0.1/x.json", which is outside of it`},
 		{`{"$ref":"file:///etc/passwd"}`, `it refers to "file:///etc/passwd", which is outside of it`},
 		{`{"$ref":"other.json#/a"}`, `it refers to "other.json", which is outside of it`},
-		{`{"$id":"https://example.com/a","properties":{"x":{"$ref":"b"}}}`, `it refers to "https://example.com/b", which is outside of it`},
+		{`{"$id":"https://example.com/a","properties":{"x":{"$ref":"b"}}}`,
+			`it refers to "https://example.com/b", which is outside of it`},
 		{`{"$ref":"#/$defs/none"}`, "not found"},
 		{`{"$schema":"https://example.com/mine"}`, "its $schema is"},
 		{`{"$ref":"#"}`, "refers to itself without going into the data"},
-		{`{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"type":"string"},{"$ref":"#/$defs/b"}]},"b":{"not":{"$ref":"#/$defs/a"}}}}`, "refers to itself without going into the data"},
+		{
+			`{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"type":"string"},{"$ref":"#/$defs/b"}]},` +
+				`"b":{"not":{"$ref":"#/$defs/a"}}}}`, "refers to itself without going into the data"},
 		{`{"$ref":"https://json-schema.org/draft/2020-12/schema"}`, "refers to the schema of schemas"},
 		{`{"$dynamicRef":"#a"}`, "$dynamicRef"},
 		{doubling, "looks at the same value more than 256 times"},
-		{`{"anyOf":[` + strings.Repeat(`{"minLength":2},`, 300) + `{"type":"string"}]}`, "looks at the same value more than 256 times"},
-		{`{"properties":{` + strings.Repeat(`"x":{"type":"string"},`, 1) + manyProperties(MaxNodes) + `}}`, "made of more than 2000 schemas"},
+		{`{"anyOf":[` + strings.Repeat(`{"minLength":2},`, 300) + `{"type":"string"}]}`, "looks at the same value " +
+			"more than 256 times"},
+		{`{"properties":{` + strings.Repeat(`"x":{"type":"string"},`, 1) + manyProperties(MaxNodes) + `}}`,
+			"made of more than 2000 schemas"},
 		{`{"pattern":"(?=a)b"}`, "regular expression"},
 		{`{"pattern":"(?:abcdefghi){200}"}`, "more than 1000 instructions"},
 		{`{"pattern":"(((a{100}){100}){100}){100}"}`, "pattern"},
 		{`{"patternProperties":{"(":true}}`, "regular expression"},
-		{`{"allOf":[` + strings.TrimSuffix(strings.Repeat(`{"pattern":"^[a-z]{490}$"},`, 30), ",") + `]}`, "instructions together"},
+		{`{"allOf":[` + strings.TrimSuffix(strings.Repeat(`{"pattern":"^[a-z]{490}$"},`, 30), ",") + `]}`,
+			"instructions together"},
 		{`{"minimum":1e1000000}`, "a number has more than 100 characters or an exponent beyond 400, at #/minimum"},
 		{`{"const":{"a":[` + strings.Repeat("9", 200) + `]}}`, "at #/const/a/0"},
 		{`{"multipleOf":1e-999999999}`, "at #/multipleOf"},
@@ -170,14 +194,16 @@ func manyProperties(n int) string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(`"p` + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676)) + `":{"type":"string"}`)
+		b.WriteString(`"p` + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) +
+			string(rune('a'+i/676)) + `":{"type":"string"}`)
 	}
 	return b.String()
 }
 
 // A refusal of a manifest names the command or query, and all that are wrong.
 func TestManifestsAreRefusedByName(t *testing.T) {
-	m := &abi.Manifest{Commands: []abi.CommandType{{Name: "a"}, {Name: "add", Input: `{"$ref":"http://example.com/"}`}}, Queries: []abi.QueryType{{Name: "q", Input: `{"type":1}`}}}
+	m := &abi.Manifest{Commands: []abi.CommandType{{Name: "a"}, {Name: "add", Input: `{"$ref":"http://example.com/"}`}},
+		Queries: []abi.QueryType{{Name: "q", Input: `{"type":1}`}}}
 	rests := 0
 	_, reasons, err := Compile(m, func() error { rests++; return nil })
 	if err != nil || rests != 2 {
@@ -187,12 +213,15 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 	if _, reasons, err := Compile(m, func() error { return ended }); err != ended || len(reasons) != 1 {
 		t.Errorf("%v, %v", reasons, err)
 	}
-	if len(reasons) != 2 || !strings.HasPrefix(reasons[0], `commands[1].input, of the command "add", cannot be used: it refers to`) || !strings.HasPrefix(reasons[1], `queries[0].input, of the query "q", `) {
+	if len(reasons) != 2 || !strings.HasPrefix(reasons[0],
+		`commands[1].input, of the command "add", cannot be used: it refers to`) ||
+		!strings.HasPrefix(reasons[1], `queries[0].input, of the query "q", `) {
 		t.Errorf("%q", reasons)
 	}
 	large := &abi.Manifest{}
 	for range 100 {
-		large.Commands = append(large.Commands, abi.CommandType{Name: "c", Input: `{"properties":{` + manyProperties(500) + `}}`})
+		large.Commands = append(large.Commands, abi.CommandType{Name: "c", Input: `{"properties":{` +
+			manyProperties(500) + `}}`})
 	}
 	_, reasons, err = Compile(large, func() error { return nil })
 	if err != nil || len(reasons) != 1 || !strings.Contains(reasons[0], "take more than 16777216 bytes in memory") {
@@ -203,7 +232,8 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 		t.Errorf("%q, %v", reasons, err)
 	}
 	m.Encoding = "application/octet-stream"
-	if s, reasons, err := Compile(m, nil); s != nil || reasons != nil || err != nil || s.Command(1) != nil || s.Query(0) != nil {
+	if s, reasons, err := Compile(m, nil); s != nil || reasons != nil || err != nil || s.Command(1) != nil ||
+		s.Query(0) != nil {
 		t.Error("schemas of what is not JSON are looked at")
 	}
 }
@@ -211,7 +241,8 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 // The time of a check is bounded by the size of the data, whatever schema and data were made
 // for each other.
 func TestDataThatTakesLongToCheck(t *testing.T) {
-	tree := `{"$defs":{"t":{"anyOf":[{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":1}},"required":["k"]},{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":2}},"required":["k"]}]}},"$ref":"#/$defs/t"}`
+	tree := `{"$defs":{"t":{"anyOf":[{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":1}},"required":["k"]},` +
+		`{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":2}},"required":["k"]}]}},"$ref":"#/$defs/t"}`
 	data := strings.Repeat(`{"l":`, 40) + `{}` + strings.Repeat(`,"k":3}`, 40)
 	rests := 0
 	err := made(t, tree).check([]byte(data), func() error { rests++; return nil })
@@ -232,15 +263,18 @@ func TestDataThatTakesLongToCheck(t *testing.T) {
 	}
 	deep := strings.Repeat(`[`, 2000) + strings.Repeat(`]`, 2000)
 	for _, text := range []string{`{"items":{"$ref":"#"}}`, `{"const":[]}`} {
-		if err := made(t, text).check([]byte(deep), nil); service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), "nested deeper") {
+		if err := made(t, text).check([]byte(deep), nil); service.KindOf(err) != service.KindInvalid ||
+			!strings.Contains(err.Error(), "nested deeper") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	chain := `{"$ref":"#/$defs/t","$defs":{"t":{"type":["array","null"],"allOf":[{"anyOf":[{"items":{"$ref":"#/$defs/t"}},{"type":"null"}]}]}}}`
+	chain := `{"$ref":"#/$defs/t","$defs":{"t":{"type":["array","null"],` +
+		`"allOf":[{"anyOf":[{"items":{"$ref":"#/$defs/t"}},{"type":"null"}]}]}}}`
 	if err := made(t, chain).check([]byte(strings.Repeat(`[`, 450)+strings.Repeat(`]`, 450)), nil); err != nil {
 		t.Errorf("450 levels with four schemas for each: %v", err)
 	}
-	if err := made(t, `{"items":{"type":"integer"}}`).check([]byte("["+strings.Repeat("1", maxNumber+1)+"e0]"), nil); service.KindOf(err) != service.KindInvalid {
+	if err := made(t, `{"items":{"type":"integer"}}`).check([]byte("["+strings.Repeat("1", maxNumber+1)+"e0]"),
+		nil); service.KindOf(err) != service.KindInvalid {
 		t.Errorf("a long number: %v", err)
 	}
 }
@@ -257,7 +291,8 @@ func TestACheckSaysHowLongItTook(t *testing.T) {
 		last = took
 	}
 	rests := 0
-	if took, err := s.Check([]byte("["+series(1000)+"]"), func() error { rests++; return nil }); err != nil || rests != 1 || took < firstRest || took > 2*firstRest {
+	if took, err := s.Check([]byte("["+series(1000)+"]"), func() error { rests++; return nil }); err != nil ||
+		rests != 1 || took < firstRest || took > 2*firstRest {
 		t.Errorf("%v, %d rests, %v", took, rests, err)
 	}
 	if took, _ := made(t, `{"type":"null"}`).Check(nil, nil); took < 2*lookSteps { // as {} and as null
@@ -278,7 +313,10 @@ func series(n int) string {
 
 // Large data is checked in steps between which others run.
 func TestLargeDataIsCheckedInSteps(t *testing.T) {
-	s := made(t, `{"type":"object","properties":{"lines":{"type":"array","items":{"type":"object","properties":{"sku":{"type":"string"},"n":{"type":"integer"}},"required":["sku","n"],"additionalProperties":false}},"blob":{"type":"string"}}}`)
+	s := made(t,
+		`{"type":"object","properties":{"lines":{"type":"array","items":{"type":"object",`+
+			`"properties":{"sku":{"type":"string"},"n":{"type":"integer"}},"required":["sku","n"],`+
+			`"additionalProperties":false}},"blob":{"type":"string"}}}`)
 	for _, data := range []string{
 		`{"lines":[` + strings.TrimSuffix(strings.Repeat(`{"sku":"abc","n":12},`, 8<<20/21), ",") + `]}`,
 		`{"blob":"` + strings.Repeat("x", 8<<20) + `"}`,
@@ -320,7 +358,8 @@ func TestAPointerIsBounded(t *testing.T) {
 // race detector.
 func TestDataThatFitsAllocatesNothing(t *testing.T) {
 	s, c := made(t, deposit), newCheck()
-	for _, text := range []string{`{"amount":5,"from":"alice"}`, `{"amount":5,"note":null,"kind":"cash","to":{"a\/b~c":1.5}}`} {
+	for _, text := range []string{`{"amount":5,"from":"alice"}`,
+		`{"amount":5,"note":null,"kind":"cash","to":{"a\/b~c":1.5}}`} {
 		data := []byte(text)
 		if n := testing.AllocsPerRun(100, func() {
 			if err := c.run(s, data, nil); err != nil {
@@ -334,8 +373,11 @@ func TestDataThatFitsAllocatesNothing(t *testing.T) {
 
 // BenchmarkCheck is the check of the bank's commands.
 func BenchmarkCheck(b *testing.B) {
-	s := made(b, `{"type":"object","properties":{"amount":{"type":"integer"},"currency":{"type":"string"}},"required":["amount"],"additionalProperties":false}`)
-	for name, data := range map[string]string{"deposit": `{"amount":100}`, "two": `{"amount":100,"currency":"EUR"}`, "refused": `{"amount":100,"Currency":"EUR"}`} {
+	s := made(b,
+		`{"type":"object","properties":{"amount":{"type":"integer"},"currency":{"type":"string"}},`+
+			`"required":["amount"],"additionalProperties":false}`)
+	for name, data := range map[string]string{"deposit": `{"amount":100}`, "two": `{"amount":100,"currency":"EUR"}`,
+		"refused": `{"amount":100,"Currency":"EUR"}`} {
 		b.Run(name, func(b *testing.B) {
 			text := []byte(data)
 			b.ReportAllocs()

@@ -45,7 +45,8 @@ func suite(t testing.TB) (groups []group) {
 		t.Fatalf("the module of Google's JSON Schema, which carries the suite, cannot be found: %v", err)
 	}
 	for _, draft := range slices.Sorted(maps.Keys(suiteDrafts)) {
-		files, _ := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "jsonschema", "testdata", draft, "*.json"))
+		files, _ := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "jsonschema", "testdata", draft,
+			"*.json"))
 		if len(files) == 0 {
 			t.Fatalf("the module no longer carries the suite of %s", draft)
 		}
@@ -69,7 +70,8 @@ func groupsOf(t testing.TB, file, draft string) (groups []group) {
 	for i := range groups {
 		g := &groups[i]
 		g.Group = filepath.Base(filepath.Dir(file)) + ", " + g.Group
-		if rest, ok := bytes.CutPrefix(bytes.TrimSpace(g.Schema), []byte("{")); ok && !bytes.Contains(g.Schema, []byte(`"$schema"`)) {
+		if rest, ok := bytes.CutPrefix(bytes.TrimSpace(g.Schema), []byte("{")); ok &&
+			!bytes.Contains(g.Schema, []byte(`"$schema"`)) {
 			own := `{"$schema":"` + draft + `"`
 			if bytes.TrimSpace(rest)[0] != '}' {
 				own += ","
@@ -136,7 +138,8 @@ func ours(s *Schema, data []byte) (verdict, error) {
 		return fits, nil
 	case !errors.As(err, &e) || e.Kind != service.KindInvalid:
 		return unsaid, err
-	case strings.HasPrefix(e.Message, "the data is not JSON"), strings.HasSuffix(e.Message, " is there twice"), strings.HasPrefix(e.Message, "the data is nested deeper"), strings.HasPrefix(e.Message, "a number has more"):
+	case strings.HasPrefix(e.Message, "the data is not JSON"), strings.HasSuffix(e.Message, " is there twice"),
+		strings.HasPrefix(e.Message, "the data is nested deeper"), strings.HasPrefix(e.Message, "a number has more"):
 		return unsaid, err
 	}
 	return doesNot, err
@@ -235,13 +238,15 @@ func FuzzSchema(f *testing.F) {
 			f.Add(string(g.Schema), []byte(g.Tests[i%len(g.Tests)].Data))
 		}
 	}
-	for _, data := range []string{`{}`, `null`, ``, `{"amount":1,"tags":["a","a"]}`, `{"amount":1e999999999}`, `{"amount":1,"to":{"a/b~c":1},"step":0.15}`, "[", `{"amount":1,"code":"\ud800"}`} {
+	for _, data := range []string{`{}`, `null`, ``, `{"amount":1,"tags":["a","a"]}`, `{"amount":1e999999999}`,
+		`{"amount":1,"to":{"a/b~c":1},"step":0.15}`, "[", `{"amount":1,"code":"\ud800"}`} {
 		f.Add(deposit, []byte(data))
 	}
 	f.Add(`{"multipleOf":1e400,"minimum":-1e-400}`, []byte(`1e400`))
 	f.Add(`{"pattern":"^(a|b{2,5})*$","minLength":2}`, []byte(`"\u0061bb"`))
 	f.Add(`{"$anchor":"a","items":{"$ref":"#a"},"maxItems":2}`, []byte(`[[[],[]],[]]`))
-	f.Add(`{"allOf":[{"properties":{"a":true}},{"patternProperties":{"^b":true}}],"unevaluatedProperties":false}`, []byte(`{"a":1,"bc":2,"c":3}`))
+	f.Add(`{"allOf":[{"properties":{"a":true}},{"patternProperties":{"^b":true}}],"unevaluatedProperties":false}`,
+		[]byte(`{"a":1,"bc":2,"c":3}`))
 	f.Fuzz(func(t *testing.T, text string, data []byte) {
 		s, err := New("command x", text)
 		if err != nil {
@@ -251,17 +256,19 @@ func FuzzSchema(f *testing.F) {
 			c := newCheck()
 			_ = c.run(s, data, nil)
 			// Beyond the bound comes the step in which that is noticed, and no more.
-			if slack := 64 * (len(data) + freeSteps); c.steps > c.most+slack {
+			if slack := 64 * (len(data) + freeSteps); c.steps > c.maxSteps+slack {
 				t.Errorf("%d steps for %d bytes", c.steps, len(data))
 			}
 		}
 		got, err := ours(s, data)
 		var e *service.Error
-		if errors.As(err, &e) && e.Pointer != nil && *e.Pointer != "" && ((*e.Pointer)[0] != '/' || len(*e.Pointer) > maxPointer+len(text)) {
+		if errors.As(err, &e) && e.Pointer != nil && *e.Pointer != "" && ((*e.Pointer)[0] != '/' ||
+			len(*e.Pointer) > maxPointer+len(text)) {
 			t.Errorf("a pointer %q", *e.Pointer)
 		}
 		// No data, formats before 2019-09, which are annotations here, and what is not UTF-8, or there twice, are judged otherwise by the library.
-		if got == unsaid || len(data) == 0 || strings.Contains(text, "format") || strings.Contains(text, `\u`) || strings.Contains(string(data), `\u`) ||
+		if got == unsaid || len(data) == 0 || strings.Contains(text, "format") || strings.Contains(text, `\u`) ||
+			strings.Contains(string(data), `\u`) ||
 			!utf8.Valid(data) || !utf8.ValidString(text) || s != nil && twice(data) {
 			return
 		}

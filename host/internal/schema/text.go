@@ -9,13 +9,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// runes reads the characters of a JSON string between its quotation marks, whose form has
+// runes reads the characters of a JSON string between its quotation marks. The string's form has
 // been checked. It implements io.RuneReader for regular expressions.
 type runes struct {
 	b    []byte
 	at   int
-	rest *check // is told of the work
-	each int    // nanoseconds that the expression may work on a character
+	rest *check // counts the work
+	each int    // maximum nanoseconds of the expression for one character
 }
 
 // ReadRune implements io.RuneReader.
@@ -97,10 +97,10 @@ func (c *check) plain(token []byte) []byte {
 	return c.scratch
 }
 
-// characters counts those of a string token, but none beyond most.
-func (c *check) characters(token []byte, most int) (n int) {
+// characters counts the characters of a string token, up to limit.
+func (c *check) characters(token []byte, limit int) (n int) {
 	r := runes{b: token[1 : len(token)-1]}
-	for r.at < len(r.b) && n < most {
+	for r.at < len(r.b) && n < limit {
 		from := r.at
 		r.next()
 		c.spend(r.at - from)
@@ -113,16 +113,16 @@ func (c *check) characters(token []byte, most int) (n int) {
 // character, if all of them are alive. Most expressions take a thousandth of that.
 const matchTime = 16
 
-// matches reports whether a string token has a match of the pattern. One that may take long is read
-// by the regular expression character by character, so that others can run meanwhile.
+// matches reports whether a string token matches the pattern. If that may take long, the regular
+// expression reads the string character by character, so that others can run meanwhile.
 func (c *check) matches(p *pattern, token []byte) bool {
 	c.spend(len(token) * (1 + p.instructions/4))
 	if c.stopped() {
 		return false
 	}
 	inner, each := token[1:len(token)-1], p.instructions*matchTime
-	if most := len(inner) * each; most <= yield.Step && bytes.IndexByte(inner, '\\') < 0 {
-		c.toil(most)
+	if work := len(inner) * each; work <= yield.Step && bytes.IndexByte(inner, '\\') < 0 {
+		c.toil(work)
 		return p.Match(inner)
 	}
 	return p.MatchReader(&runes{b: inner, rest: c, each: each})

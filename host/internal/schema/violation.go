@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// reason is why data does not fit.
+// reason is the kind of a violation.
 type reason uint8
 
 const (
@@ -37,8 +37,7 @@ const (
 	reasonSeveral
 )
 
-// violation is the place that does not fit. It becomes words only if somebody wants to
-// know.
+// violation is a place in the data that does not fit. Its text is made only when it is needed.
 type violation struct {
 	reason reason
 	node   *node // what it does not fit
@@ -46,10 +45,11 @@ type violation struct {
 	depth  int   // of path
 	path   []step
 	member int     // in node.object, of what is missing
-	list   []*node // of which none fits
+	list   []*node // the alternatives, none of which fits
 }
 
-// fail notes why a schema does not fit, and where, and returns that.
+// fail records why a schema does not fit, and where, unless the failure may be harmless. It returns
+// the results of a failed check.
 func (c *check) fail(n *node, why reason, at int) (int, bool) {
 	if c.quiet == 0 {
 		path := append(c.last.path[:0], c.path...)
@@ -58,7 +58,7 @@ func (c *check) fail(n *node, why reason, at int) (int, bool) {
 	return 0, false
 }
 
-// failure is the error of what last failed.
+// failure returns the error for the last violation.
 func (c *check) failure() error {
 	v := &c.last
 	pointer := c.pointer(v.path)
@@ -68,8 +68,8 @@ func (c *check) failure() error {
 	return &service.Error{Kind: service.KindInvalid, Message: c.words(v), Pointer: &pointer}
 }
 
-// maxPointer bounds a JSON Pointer, in bytes. A longer one leads to the innermost
-// ancestor that it has room for.
+// maxPointer bounds a JSON Pointer, in bytes. A longer one is cut to the innermost ancestor that
+// fits.
 const maxPointer = 1 << 10
 
 func (c *check) pointer(path []step) string {
@@ -204,7 +204,8 @@ func (c *check) broken(v *violation) string {
 	case reasonNot:
 		return fmt.Sprintf("is what the %s excludes (%s/not of its schema)", c.schema.what, n.place)
 	case reasonSeveral:
-		return fmt.Sprintf("fits more than one of the alternatives that the %s has for it; it has to be clear which is meant",
+		return fmt.Sprintf("fits more than one of the alternatives that the %s has for it; it has to be clear "+
+			"which is meant",
 			c.schema.what)
 	}
 	return "does not fit"
