@@ -12,13 +12,13 @@ import (
 	"sync"
 )
 
-// Decode reads one JSON value that passes [Check] into v, which is a pointer, as encoding/json does,
-// but takes a member only under its exact name, refuses one that v has no place for, and null for
-// a whole object. An error is an *[Error], or that of one of v's own types.
+// Decode reads one JSON value that passes [Check] into v, a pointer, like encoding/json does. It is
+// stricter: a member must have its exact name, unknown members are refused, and so is null for a
+// whole object. The error is an *[Error], or one of v's own types.
 func Decode(b []byte, v any) error { return decode(b, v, false) }
 
-// DecodeKnown is Decode for texts that later versions may add to: members that v has no place for
-// are ignored, but for those whose names differ from one of v's in case only.
+// DecodeKnown is Decode for texts that later versions may extend: unknown members are ignored,
+// unless their names differ from a known one only in case.
 func DecodeKnown(b []byte, v any) error { return decode(b, v, true) }
 
 func decode(b []byte, v any, ignore bool) error {
@@ -38,12 +38,13 @@ func decode(b []byte, v any, ignore bool) error {
 	case !errors.As(err, &wrong):
 		return err
 	case wrong.Field == "":
-		return &Error{Fault: Unfit, What: "it is " + article(wrong.Value) + "; it should be " + strings.Replace(wanted(wrong.Type), "an object", "a JSON object", 1)}
+		return &Error{Fault: Unfit, What: "it is " + article(wrong.Value) + "; it should be " +
+			strings.Replace(wanted(wrong.Type), "an object", "a JSON object", 1)}
 	}
 	return &Error{Fault: Unfit, What: wrong.Field + " is " + article(wrong.Value) + "; it takes " + wanted(wrong.Type)}
 }
 
-// article makes a phrase of what encoding/json calls a value: "string" or
+// article turns encoding/json's description of a value into a phrase. It is given "string" or
 // "number -2".
 func article(value string) string {
 	switch value {
@@ -58,7 +59,7 @@ func article(value string) string {
 	return "a " + value
 }
 
-// wanted says what a value of a type takes.
+// wanted describes the values that a type accepts.
 func wanted(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Int, reflect.Int32, reflect.Int64:
@@ -83,14 +84,14 @@ var (
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// unknown names, in quotes, a member of b that a value of type t has no place for; empty if there
-// is none, or none that shall not be ignored. b is JSON that has passed Check.
+// unknown returns, quoted, the name of a member of b that a value of type t has no field for, or ""
+// if there is none that must be refused. b has passed Check.
 func unknown(b []byte, t reflect.Type, ignore bool) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if p := reflect.PointerTo(t); p.Implements(unmarshaler) || p.Implements(textUnmarshaler) {
-		return "" // it looks for itself
+		return "" // the type decodes itself
 	}
 	switch kind := t.Kind(); {
 	case kind == reflect.Struct && b[0] == '{':
@@ -140,7 +141,7 @@ func otherwise(known map[string]reflect.Type, name string) string {
 
 var memberCache sync.Map // of maps from names to types, by the type of a struct; there are few
 
-// membersOf are the members of a struct, by their names in JSON.
+// membersOf returns the members of a struct by their JSON names.
 func membersOf(t reflect.Type) map[string]reflect.Type {
 	if m, ok := memberCache.Load(t); ok {
 		return m.(map[string]reflect.Type)

@@ -6,26 +6,26 @@ import (
 	"unicode/utf8"
 )
 
-// Fault says what is wrong with a text.
+// Fault is the kind of error in a text.
 type Fault uint8
 
 // The faults that [Check] finds, and the last two that only [Decode] does.
 const (
 	Malformed Fault = iota + 1 // it is not JSON
-	Behind                     // there is something behind the JSON value
+	Behind                     // there is something after the JSON value
 	TooDeep                    // arrays and objects are nested too deeply
 	NotUTF8                    // a byte of it is not UTF-8
 	HalfPair                   // an escape is half of a surrogate pair, and stands for no character
 	Twice                      // an object has two members of one name
-	TooMany                    // it has more members in objects that are open at a time than can be compared
-	Unknown                    // a member that the value has no place for
-	Unfit                      // a member, or the whole, is of another type
+	TooMany                    // the open objects have too many members to be compared
+	Unknown                    // a member that the value has no field for
+	Unfit                      // a member, or the whole value, has another type
 )
 
-// Error is what is wrong with a text. Its message is for whoever wrote the text.
+// Error says what is wrong with a text. Its message is for the author of the text.
 type Error struct {
 	Fault Fault
-	At    int    // where, in bytes from the start; of Unknown and Unfit it is not said
+	At    int    // offset in bytes; not set for Unknown and Unfit
 	What  string // the character, escape or name concerned; what is unfit
 }
 
@@ -39,7 +39,8 @@ func (e *Error) Error() string {
 	case NotUTF8:
 		return fmt.Sprintf("it is not UTF-8: the byte %s at %d", e.What, e.At)
 	case HalfPair:
-		return fmt.Sprintf("the escape %s at byte %d is half of a surrogate pair and stands for no character", e.What, e.At)
+		return fmt.Sprintf("the escape %s at byte %d is half of a surrogate pair and stands for no character", e.What,
+			e.At)
 	case Twice:
 		return fmt.Sprintf("there are two members %s, the second one at byte %d", e.What, e.At)
 	case TooMany:
@@ -58,7 +59,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("it is not JSON: invalid character %s at byte %d", e.What, e.At)
 }
 
-// character is the first character of a text in quotes, or its first byte if that is none.
+// character returns the first character of a text in quotes, or its first byte if it is not UTF-8.
 func character(b []byte) string {
 	r, n := utf8.DecodeRune(b)
 	if r == utf8.RuneError && n == 1 {
@@ -67,13 +68,13 @@ func character(b []byte) string {
 	return strconv.QuoteRuneToASCII(r)
 }
 
-// shown is a name with its quotes, or as much of it as is worth to be shown.
+// shown returns a quoted name, shortened if it is long.
 func shown(name []byte) string {
-	const most = 100
-	if len(name) <= most {
+	const maxShown = 100
+	if len(name) <= maxShown {
 		return string(name)
 	}
-	n := most
+	n := maxShown
 	for !utf8.RuneStart(name[n]) {
 		n--
 	}

@@ -1,6 +1,6 @@
-// Package jsoncheck looks whether a text is JSON, as encoding/json does, but for large
-// texts without keeping a processor from others. [Check] and [Decode] are stricter: what they
-// accept means the same to every parser.
+// Package jsoncheck checks whether a text is JSON, by the rules of encoding/json, and lets other
+// goroutines run while it reads a large text. [Check] and [Decode] are stricter: what they accept
+// means the same to every parser.
 package jsoncheck
 
 import (
@@ -12,28 +12,28 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// Valid reports whether b is one JSON value, by the same rules as encoding/json's
-// Valid (RFC 8259, nested no deeper than maxNesting). It lets others run every
-// yield.Step: an answer may have megabytes, and a goroutine that is not interrupted
-// keeps its processor from everybody else for ten milliseconds. It also takes a fifth
-// of the time, as it has no function to call for each byte.
+// Valid reports whether b is one JSON value, by the same rules as encoding/json's Valid (RFC 8259,
+// nested no deeper than maxNesting). It lets other goroutines run every yield.Step bytes: an answer
+// may have megabytes, and a goroutine that is not interrupted keeps its processor for ten
+// milliseconds. It takes a fifth of encoding/json's time, because it does not call a function for
+// each byte.
 func Valid(b []byte) bool {
 	s := scanner{b: b, yield: yield.Step}
 	return s.value() && s.space() == len(b)
 }
 
-// Check reports whether b is one JSON value, as [Valid] does, and is also I-JSON (RFC 7493): it is
-// UTF-8, no escape in it is half of a surrogate pair, and no object has two members of one name,
-// however the names are escaped. Noncharacters are allowed. An error is an *[Error].
+// Check reports whether b is one JSON value, like [Valid], and also I-JSON (RFC 7493): it is UTF-8,
+// no escape is half of a surrogate pair, and no object has two members with the same name, however
+// the names are escaped. Noncharacters are allowed. The error is an *[Error].
 //
-// The names of objects that are open at a time are kept, at most maxNames of them; see [Room].
+// The names of all open objects are kept, at most maxNames of them; see [Room].
 func Check(b []byte) error {
 	n := namesPool.Get().(*names)
 	defer namesPool.Put(n)
 	return n.check(b)
 }
 
-// check is [Check], with names that are not of use at the moment.
+// check is [Check] with names, which it may reuse.
 func (n *names) check(b []byte) error {
 	n.begin(b)
 	defer n.end()
@@ -52,21 +52,21 @@ func (n *names) check(b []byte) error {
 	return &Error{Fault: Malformed, At: s.at, What: character(b[s.at:])}
 }
 
-// maxNesting is that of encoding/json.
+// maxNesting is the limit of encoding/json.
 const maxNesting = 10_000
 
-// scanner walks over a JSON text.
+// scanner walks over a JSON text. It is not safe for concurrent use.
 type scanner struct {
 	b     []byte
 	at    int
-	yield int    // where to let others run
-	hook  func() // what does so; nil: the scheduler
+	yield int    // offset at which to let others run next
+	hook  func() // called to let others run; nil: the scheduler is
 	depth int    // of open arrays and objects
-	flat  uint64 // of the first 64 levels: a bit that is set for an object
-	deep  []bool // of the levels from there on
+	flat  uint64 // one bit for each of the first 64 levels: set for an object
+	deep  []bool // the same for deeper levels
 
-	names   *names // of the objects that are open; nil: the rules are those of encoding/json
-	escapes bool   // there was an escape since somebody set it to false
+	names   *names // of the open objects; nil: the rules of encoding/json apply
+	escapes bool   // there was an escape since this was last set to false
 	fault   *Error // what is wrong, if it is known
 }
 
@@ -84,7 +84,7 @@ func (s *scanner) push(object bool) {
 	}
 }
 
-// object reports whether the innermost of what is open is one.
+// object reports whether the innermost open value is an object.
 func (s *scanner) object() bool {
 	if s.depth > 64 {
 		return s.deep[s.depth-65]
@@ -128,7 +128,7 @@ func (s *scanner) let() {
 	runtime.Gosched()
 }
 
-// next is the byte after white space, or 0 at the end, which no JSON text has.
+// next returns the next byte after white space, or 0 at the end. No valid JSON has a 0 there.
 func (s *scanner) next() byte {
 	if s.at < len(s.b) && s.b[s.at] > ' ' {
 		return s.b[s.at]
@@ -139,7 +139,7 @@ func (s *scanner) next() byte {
 	return s.b[s.at]
 }
 
-// take takes a byte if it comes next.
+// take consumes the given byte if it is next.
 func (s *scanner) take(c byte) bool {
 	if s.next() != c {
 		return false
@@ -148,7 +148,7 @@ func (s *scanner) take(c byte) bool {
 	return true
 }
 
-// value walks over one value, with all that is in it.
+// value walks over one value, including what is nested in it.
 func (s *scanner) value() bool {
 	for {
 		opened, ok := s.begin()
@@ -187,7 +187,7 @@ func closing(object bool) byte {
 	return ']'
 }
 
-// begin begins a value: a whole one, or an array or object that has something in it.
+// begin walks over a scalar or an empty array or object, or opens one that is not empty.
 func (s *scanner) begin() (opened, ok bool) {
 	switch c := s.next(); c {
 	case '{', '[':
@@ -274,7 +274,7 @@ func plainWords(b []byte) (n int, seen uint64) {
 	return n, seen
 }
 
-// few is how many bytes of a string or number are looked at without thinking of others.
+// few is how many bytes of a string or number are examined without letting others run.
 const few = 16
 
 // shortText is where a string of a few characters of ASCII ends, without escapes, whose quotation mark

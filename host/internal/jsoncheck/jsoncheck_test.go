@@ -15,10 +15,13 @@ import (
 
 // jsonTexts are right and wrong in each way that the grammar knows.
 var jsonTexts = []string{
-	``, ` `, `null`, ` null `, `nul`, `nullx`, `true`, `tru e`, `false`, `0`, `-0`, `-`, `01`, `1.`, `1.5`, `.5`, `1e`, `1e+`, `1e+5`, `1E-05`, `1e5.2`, `--1`, `+1`, `0x1`, `1 2`,
-	`"`, `""`, `"a"`, `"\"`, `"\\"`, `"\u00e9"`, `"\u00g9"`, `"\u00e"`, `"\x"`, `"\n\t\r\b\f\/"`, "\"\n\"", "\"\x00\"", "\"\x7f\"", "\"\xff\"", `"a"b`,
+	``, ` `, `null`, ` null `, `nul`, `nullx`, `true`, `tru e`, `false`, `0`, `-0`, `-`, `01`, `1.`, `1.5`, `.5`, `1e`,
+	`1e+`, `1e+5`, `1E-05`, `1e5.2`, `--1`, `+1`, `0x1`, `1 2`,
+	`"`, `""`, `"a"`, `"\"`, `"\\"`, `"\u00e9"`, `"\u00g9"`, `"\u00e"`, `"\x"`, `"\n\t\r\b\f\/"`, "\"\n\"", "\"\x00\"",
+	"\"\x7f\"", "\"\xff\"", `"a"b`,
 	`[]`, `[ ]`, `[`, `]`, `[1`, `[1,`, `[1,]`, `[,1]`, `[1 2]`, `[1,2]`, `[[],[[]]]`, `[}`, `[1}`,
-	`{}`, `{ }`, `{`, `}`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":1,}`, `{,}`, `{"a" : 1 , "b":[]}`, `{a:1}`, `{"a":1]`, `{"a":1 "b":2}`, `{"a":{"b":{}}}`, `{1:2}`,
+	`{}`, `{ }`, `{`, `}`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":1,}`, `{,}`, `{"a" : 1 , "b":[]}`, `{a:1}`,
+	`{"a":1]`, `{"a":1 "b":2}`, `{"a":{"b":{}}}`, `{1:2}`,
 	"\ufeff1", "1\x00", "\v1", "\u00a01",
 }
 
@@ -27,11 +30,13 @@ func TestValidAgreesWithTheLibrary(t *testing.T) {
 	for _, depth := range []int{63, 64, 65, 66, maxNesting - 1, maxNesting, maxNesting + 1} {
 		for _, pair := range []string{"[]", "{}"} {
 			open := strings.Repeat(map[string]string{"[]": "[", "{}": `{"a":`}[pair], depth-1)
-			texts = append(texts, open+pair+strings.Repeat(pair[1:], depth-1), open+"1"+strings.Repeat(pair[1:], depth-1))
+			texts = append(texts, open+pair+strings.Repeat(pair[1:], depth-1), open+"1"+strings.Repeat(pair[1:],
+				depth-1))
 		}
 	}
 	long := `"` + strings.Repeat("x", 3*yield.Step) + `"`
-	texts = append(texts, long, long[1:], long+",", "["+long+","+long+"]", strings.Repeat(" ", 2*yield.Step)+"1", strings.Repeat("1", 2*yield.Step), "["+strings.Repeat("[],", yield.Step)+"1]")
+	texts = append(texts, long, long[1:], long+",", "["+long+","+long+"]", strings.Repeat(" ", 2*yield.Step)+"1",
+		strings.Repeat("1", 2*yield.Step), "["+strings.Repeat("[],", yield.Step)+"1]")
 	for _, text := range texts {
 		if got, want := Valid([]byte(text)), json.Valid([]byte(text)); got != want {
 			t.Errorf("%.60q (%d bytes): %v, want %v", text, len(text), got, want)
@@ -75,9 +80,12 @@ func BenchmarkValid(b *testing.B) {
 
 // strictTexts are right JSON, some of which [Check] refuses.
 var strictTexts = []string{
-	`"\ud83d\ude00"`, `"\ud83d"`, `"\ude00"`, `"\ud83d\ud83d"`, `"\ude00\ud83d"`, `"\ud83dx"`, `"\ud83d\n"`, `"\ud83d\u0041"`, `"\uD83D\uDE00"`, `"\uffff\ufffd\u0000"`,
-	"\"é\"", "\"\xc3\"", "\"\xa9\"", "\"a\xc3\\n\xa9\"", "\"\xed\xa0\x80\"", "\"\xf0\x9f\x98\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xc0\x80\"", "{\"\xff\":1}", "[\"\xff\"]",
-	`{"a":1,"a":2}`, `{"a":1,"A":2}`, `{"a":1,"\u0061":2}`, `{"\u0061\n":1,"a\u000a":2}`, `{"\ud83d\ude00":1,"😀":2}`, `{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}`, `{"a":{"b":1},"c":1,"a":2}`,
+	`"\ud83d\ude00"`, `"\ud83d"`, `"\ude00"`, `"\ud83d\ud83d"`, `"\ude00\ud83d"`, `"\ud83dx"`, `"\ud83d\n"`,
+	`"\ud83d\u0041"`, `"\uD83D\uDE00"`, `"\uffff\ufffd\u0000"`,
+	"\"é\"", "\"\xc3\"", "\"\xa9\"", "\"a\xc3\\n\xa9\"", "\"\xed\xa0\x80\"", "\"\xf0\x9f\x98\x80\"",
+	"\"\xf4\x90\x80\x80\"", "\"\xc0\x80\"", "{\"\xff\":1}", "[\"\xff\"]",
+	`{"a":1,"a":2}`, `{"a":1,"A":2}`, `{"a":1,"\u0061":2}`, `{"\u0061\n":1,"a\u000a":2}`, `{"\ud83d\ude00":1,"😀":2}`,
+	`{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}`, `{"a":{"b":1},"c":1,"a":2}`,
 	`{"a":1,"a\u0000":2,"\/":1,"/":2}`, `{"":1,"":2}`, `{"":1," ":2}`,
 }
 
@@ -162,7 +170,8 @@ func TestCheckAgreesWithTheLibrary(t *testing.T) {
 		}
 	}
 	inner := object(40, -1, "1")
-	texts = append(texts, object(50, -1, object(30, -1, inner)), object(50, 3, object(5, -1, inner)), object(50, -1, object(30, -1, object(40, 7, "1"))), object(3, -1, object(1000, -1, "[]")))
+	texts = append(texts, object(50, -1, object(30, -1, inner)), object(50, 3, object(5, -1, inner)),
+		object(50, -1, object(30, -1, object(40, 7, "1"))), object(3, -1, object(1000, -1, "[]")))
 	for shift := range 8 { // a character across the places where others are let run
 		text := `"` + strings.Repeat("x", yield.Step-shift) + "😀" + strings.Repeat("é", yield.Step) + `"`
 		texts = append(texts, text, strings.Replace(text, "😀", "\xf0\x9f\x98", 1), text[:len(text)-2]+`"`)
@@ -177,9 +186,10 @@ func TestCheckAgreesWithTheLibrary(t *testing.T) {
 // What is wrong is said to whoever wrote it, with the place.
 func TestWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"a":1,"\u0061":2}`:              `there are two members "\u0061", the second one at byte 7`,
-		"[\"é\xff\"]":                     "it is not UTF-8: the byte 0xff at 4",
-		`["\ud800"]`:                      `the escape \ud800 at byte 2 is half of a surrogate pair and stands for no character`,
+		`{"a":1,"\u0061":2}`: `there are two members "\u0061", the second one at byte 7`,
+		"[\"é\xff\"]":        "it is not UTF-8: the byte 0xff at 4",
+		`["\ud800"]`: `the escape \ud800 at byte 2 is half of a surrogate pair and stands for ` +
+			`no character`,
 		`{"a":}`:                          `it is not JSON: invalid character '}' at byte 5`,
 		`{"a":1} x`:                       `there is something behind the JSON, at byte 8`,
 		`{"a":1`:                          "the JSON ends too early",
@@ -202,7 +212,8 @@ func TestWhatIsWrong(t *testing.T) {
 // Most texts are small, and checked without memory of their own.
 func TestCheckAllocatesNothing(t *testing.T) {
 	n := new(names) // the pool's may be taken away
-	for _, text := range []string{`{"amount":5,"from":"alice"}`, object(fewNames, -1, "1"), "[" + object(3, -1, object(4, -1, "1")) + "]"} {
+	for _, text := range []string{`{"amount":5,"from":"alice"}`, object(fewNames, -1, "1"),
+		"[" + object(3, -1, object(4, -1, "1")) + "]"} {
 		b := []byte(text)
 		if allocs := testing.AllocsPerRun(100, func() {
 			if err := n.check(b); err != nil {
@@ -247,7 +258,8 @@ type whole struct {
 // A member counts under its exact name only, however deep, and data of no type has any.
 func TestDecodeIsExact(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"name":"a","number":1,"parts":[{"number":2}],"by":{"Number":{"number":3}},"at":{"any":{"x":1,"X":2}},"bytes":"AA=="}`: "",
+		`{"name":"a","number":1,"parts":[{"number":2}],"by":{"Number":{"number":3}},"at":{"any":{"x":1,"X":2}},` +
+			`"bytes":"AA=="}`: "",
 		` {"n\u0061me":"a"} `: "", `{"at":null}`: "", `{}`: "", ` null`: "it is null; it should be a JSON object",
 		`{"Name":"a"}`:                 `there is no member "Name"; it is written "name"`,
 		`{"nam\u0065s":"a"}`:           `there is no member "nam\u0065s"`,
@@ -284,7 +296,8 @@ func TestDecodeKnown(t *testing.T) {
 
 // FuzzDecode holds it to what the library makes of texts that both take.
 func FuzzDecode(f *testing.F) {
-	for _, text := range []string{`{"name":"a","parts":[{"number":1,"any":[1,{"a":"}"}]}],"at":{}}`, `{"Name":1}`, `{"by":{"a":{}}}`, ` null`, `[{}]`} {
+	for _, text := range []string{`{"name":"a","parts":[{"number":1,"any":[1,{"a":"}"}]}],"at":{}}`, `{"Name":1}`,
+		`{"by":{"a":{}}}`, ` null`, `[{}]`} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -8,56 +8,59 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what looking for members that are there twice takes: the members of objects that are
-// open at a time, and the bytes of those names among them that are written with escapes.
+// Bounds of the search for repeated names: the number of members of all open objects, and the bytes
+// of those names that are written with escapes.
 const (
 	maxNames   = 32 << 10
 	maxEscaped = 256 << 10
 )
 
-// Room bounds what [Check] takes in memory beside a text of a size, in bytes.
+// Room bounds the memory that [Check] uses for a text of the given size, in bytes, in addition to
+// the text.
 func Room(size int) int { return 10 * min(size, 5*maxNames) }
 
-// names are the names of the members so far of all objects that are open; those of the innermost
-// object are the last. Few are compared one by one, as in most objects. Those of larger objects
-// are also found by their hash. Objects are closed in the reverse of the order in which they are
-// opened, so what leaves the table is always what came last, and no chain of slots breaks.
+// names holds the names of the members so far of all open objects, those of the innermost object
+// last. A few names are compared one by one, which is enough for most objects. Larger objects also
+// have their names in a hash table. Objects are closed in the reverse of the order in which they
+// were opened, so the entries that leave the table are always those that were added last, and no
+// probe chain breaks.
 type names struct {
-	text    []byte // in which they are
-	escaped []byte // those that are written with escapes, without them
+	text    []byte // the text that contains the names
+	escaped []byte // the names that are written with escapes, unescaped
 	all     []memberName
 	objects []openObject
 
 	slots  []uint32 // indices into all, plus 1; a power of two of them; 0: free
-	hashed int      // how many are taken
+	hashed int      // number of slots in use
 	seed   maphash.Seed
 
 	firstNames   [16]memberName
 	firstObjects [8]openObject
 }
 
-// memberName is where a name is: in the text, or, below 0, in escaped, behind -at-1.
+// memberName is where a name is: at an offset in the text or, if the offset is below 0, at -at-1 in
+// escaped.
 type memberName struct {
 	at, size int32
-	object   uint32 // the number of its object, if it is in the table; 0: it is not
+	object   uint32 // number of its object if it is in the table; otherwise 0
 }
 
 type openObject struct {
-	names   int // where its names begin
-	escaped int // where those begin that are written with escapes
+	names   int // index of its first name
+	escaped int // index of its first byte in escaped
 }
 
-// fewNames are compared one by one.
+// fewNames is the number of names up to which an object's names are compared one by one.
 const fewNames = 12
 
 var namesPool = sync.Pool{New: func() any { return new(names) }}
 
-// begin makes n ready for a text.
+// begin prepares n for a text.
 func (n *names) begin(text []byte) {
 	n.text, n.all, n.objects = text, n.firstNames[:0], n.firstObjects[:0]
 }
 
-// end keeps nothing of the text, and no memory that only a few texts need.
+// end drops the references to the text, and memory that only few texts need.
 func (n *names) end() {
 	n.text, n.all, n.objects = nil, nil, nil
 	if n.escaped != nil || n.slots != nil {
@@ -74,7 +77,7 @@ func (n *names) of(m memberName) []byte {
 
 func (n *names) open() { n.objects = append(n.objects, openObject{len(n.all), len(n.escaped)}) }
 
-// close forgets the innermost object.
+// close removes the names of the innermost object.
 func (n *names) close() {
 	last := n.objects[len(n.objects)-1]
 	for i := len(n.all) - 1; i >= last.names && n.all[i].object != 0; i-- {
@@ -84,8 +87,8 @@ func (n *names) close() {
 	n.objects, n.all, n.escaped = n.objects[:len(n.objects)-1], n.all[:last.names], n.escaped[:last.escaped]
 }
 
-// add adds a name of the innermost object, which is between two places of the text, and may be written
-// with escapes. twice says that the object has it already, room that there is some for it.
+// add adds a name of the innermost object, given by its bounds in the text; it may contain escapes.
+// twice reports that the object has the name already, room that it could be stored.
 func (n *names) add(from, to int, escapes bool) (twice, room bool) {
 	m := memberName{at: int32(from), size: int32(to - from)}
 	if escapes {
@@ -121,7 +124,7 @@ func (n *names) add(from, to int, escapes bool) (twice, room bool) {
 	return false, true
 }
 
-// put puts a name into the table, unless there is an equal one.
+// put puts a name into the table unless an equal one is there.
 func (n *names) put(i int) (equal bool) {
 	if 2*n.hashed >= len(n.slots) {
 		n.grow(i)
@@ -135,7 +138,7 @@ func (n *names) put(i int) (equal bool) {
 	return false
 }
 
-// grow makes the table larger, for the names before one.
+// grow enlarges the table, and inserts the names before the given one again.
 func (n *names) grow(end int) {
 	if n.slots == nil {
 		n.seed = maphash.MakeSeed()
@@ -148,14 +151,15 @@ func (n *names) grow(end int) {
 	}
 }
 
-// find finds the slot of a name, or of one that is equal to it, or where it would be.
+// find returns the slot of a name or an equal one, or the free slot for it.
 func (n *names) find(i int) int {
 	m := n.all[i]
 	name := n.of(m)
 	mask := len(n.slots) - 1
 	slot := int(maphash.Bytes(n.seed, name)+uint64(m.object)*0x9e3779b97f4a7c15) & mask
 	for ; n.slots[slot] != 0; slot = (slot + 1) & mask {
-		if other := n.all[n.slots[slot]-1]; other.object == m.object && other.size == m.size && bytes.Equal(n.of(other), name) {
+		if other := n.all[n.slots[slot]-1]; other.object == m.object && other.size == m.size &&
+			bytes.Equal(n.of(other), name) {
 			break
 		}
 	}

@@ -2,14 +2,14 @@ package jsoncheck
 
 import "github.com/bulkhead-wasm/bulkhead/internal/yield"
 
-// Walker finds where the pieces of a JSON text end, for who looks at them one by one. Each
-// method takes where a piece begins and returns the index after it; false means that it is
-// not JSON. It is not safe for concurrent use.
+// Walker finds the ends of the parts of a JSON text, for callers that examine them one by one. Each
+// method takes the offset of a part and returns the offset after it, or false if it is not JSON. It
+// is not safe for concurrent use.
 type Walker struct {
-	// Text is what is walked over.
+	// Text is the JSON text.
 	Text []byte
-	// Rest, if not nil, is called within long pieces each yield.Step bytes, instead of
-	// letting others run. It cannot stop the walk.
+	// Rest, if not nil, is called every yield.Step bytes within long parts, instead of the
+	// scheduler. It cannot stop the walk.
 	Rest func()
 }
 
@@ -26,14 +26,14 @@ func (w *Walker) Space(at int) int {
 	return s.space()
 }
 
-// Value walks over one value with all that is in it. White space may be in front of it.
+// Value walks over one value, including what is nested in it, and white space before it.
 func (w *Walker) Value(at int) (end int, ok bool) {
 	s := w.scanner(at)
 	ok = s.value()
 	return s.at, ok
 }
 
-// String walks over a string, whose quotation mark is right there.
+// String walks over a string that begins at the offset with its quotation mark.
 func (w *Walker) String(at int) (end int, ok bool) {
 	if end = shortText(w.Text, at+1); end > 0 {
 		return end, true
@@ -43,7 +43,7 @@ func (w *Walker) String(at int) (end int, ok bool) {
 	return s.at, ok
 }
 
-// Number walks over a number, which begins right there.
+// Number walks over a number that begins at the offset.
 func (w *Walker) Number(at int) (end int, ok bool) {
 	if end = shortNumber(w.Text, at); end > 0 {
 		return end, true

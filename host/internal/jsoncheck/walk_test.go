@@ -32,7 +32,8 @@ func TestPiecesEndWhereTheyDo(t *testing.T) {
 // Who walks over something long is asked to rest meanwhile.
 func TestAWalkRests(t *testing.T) {
 	long := strings.Repeat("x", 4*yield.Step)
-	for _, text := range []string{`"` + long + `"`, `[` + strings.Repeat("1,", 2*yield.Step) + `1]`, strings.Repeat(" ", 4*yield.Step) + "1"} {
+	for _, text := range []string{`"` + long + `"`, `[` + strings.Repeat("1,", 2*yield.Step) + `1]`,
+		strings.Repeat(" ", 4*yield.Step) + "1"} {
 		rests := 0
 		w := Walker{Text: []byte(text), Rest: func() { rests++ }}
 		if _, ok := w.Value(0); !ok || rests < 3 {
