@@ -329,7 +329,7 @@ func TestNobodyHoldsAModuleThatIsBeingDeleted(t *testing.T) {
 		}
 		close(begun)
 		for range 1000 {
-			runtime.Gosched() // it would hold it by now
+			runtime.Gosched() // time in which the hold could succeed
 		}
 		close(gone)
 		return nil

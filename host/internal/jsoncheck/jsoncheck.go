@@ -446,7 +446,7 @@ func (s *scanner) number() bool {
 	return true
 }
 
-// optional takes a byte if it stands right here.
+// optional consumes the given byte if it is next, without skipping white space.
 func (s *scanner) optional(c byte) bool {
 	if s.at < len(s.b) && s.b[s.at] == c {
 		s.at++

@@ -13,7 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// jsonTexts are right and wrong in each way that the grammar knows.
+// jsonTexts are valid and invalid in every way of the grammar.
 var jsonTexts = []string{
 	``, ` `, `null`, ` null `, `nul`, `nullx`, `true`, `tru e`, `false`, `0`, `-0`, `-`, `01`, `1.`, `1.5`, `.5`, `1e`,
 	`1e+`, `1e+5`, `1E-05`, `1e5.2`, `--1`, `+1`, `0x1`, `1 2`,
@@ -55,7 +55,7 @@ func FuzzValid(f *testing.F) {
 	})
 }
 
-// BenchmarkValid compares it with the library's.
+// BenchmarkValid compares Valid with encoding/json's.
 func BenchmarkValid(b *testing.B) {
 	for name, text := range map[string][]byte{
 		"small":  []byte(`{"amount":5,"from":"alice"}`),
@@ -78,7 +78,7 @@ func BenchmarkValid(b *testing.B) {
 	}
 }
 
-// strictTexts are right JSON, some of which [Check] refuses.
+// strictTexts are valid JSON, some of which [Check] refuses.
 var strictTexts = []string{
 	`"\ud83d\ude00"`, `"\ud83d"`, `"\ude00"`, `"\ud83d\ud83d"`, `"\ude00\ud83d"`, `"\ud83dx"`, `"\ud83d\n"`,
 	`"\ud83d\u0041"`, `"\uD83D\uDE00"`, `"\uffff\ufffd\u0000"`,
@@ -89,7 +89,7 @@ var strictTexts = []string{
 	`{"a":1,"a\u0000":2,"\/":1,"/":2}`, `{"":1,"":2}`, `{"":1," ":2}`,
 }
 
-// reference is Check, as the library has it.
+// reference is a slow Check on top of encoding/json.
 func reference(b []byte) bool {
 	if !json.Valid(b) || !utf8.Valid(b) {
 		return false
@@ -149,7 +149,7 @@ func reference(b []byte) bool {
 	}
 }
 
-// object is one with so many members, whose last name is the n-th again.
+// object returns an object with the given number of members; the last repeats the n-th name.
 func object(members, again int, value string) string {
 	var b strings.Builder
 	for i := range members {
@@ -172,7 +172,7 @@ func TestCheckAgreesWithTheLibrary(t *testing.T) {
 	inner := object(40, -1, "1")
 	texts = append(texts, object(50, -1, object(30, -1, inner)), object(50, 3, object(5, -1, inner)),
 		object(50, -1, object(30, -1, object(40, 7, "1"))), object(3, -1, object(1000, -1, "[]")))
-	for shift := range 8 { // a character across the places where others are let run
+	for shift := range 8 { // a character across the offsets at which others run
 		text := `"` + strings.Repeat("x", yield.Step-shift) + "😀" + strings.Repeat("é", yield.Step) + `"`
 		texts = append(texts, text, strings.Replace(text, "😀", "\xf0\x9f\x98", 1), text[:len(text)-2]+`"`)
 	}
@@ -183,7 +183,7 @@ func TestCheckAgreesWithTheLibrary(t *testing.T) {
 	}
 }
 
-// What is wrong is said to whoever wrote it, with the place.
+// An error tells the author of the text what is wrong, and where.
 func TestWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"a":1,"\u0061":2}`: `there are two members "\u0061", the second one at byte 7`,
@@ -209,9 +209,9 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 }
 
-// Most texts are small, and checked without memory of their own.
+// Most texts are small, and checked without an allocation.
 func TestCheckAllocatesNothing(t *testing.T) {
-	n := new(names) // the pool's may be taken away
+	n := new(names) // the pool's may be collected
 	for _, text := range []string{`{"amount":5,"from":"alice"}`, object(fewNames, -1, "1"),
 		"[" + object(3, -1, object(4, -1, "1")) + "]"} {
 		b := []byte(text)
@@ -255,7 +255,7 @@ type whole struct {
 	Bytes []byte          `json:"bytes"`
 }
 
-// A member counts under its exact name only, however deep, and data of no type has any.
+// A member must have its exact name, at any depth; untyped data may have any members.
 func TestDecodeIsExact(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"name":"a","number":1,"parts":[{"number":2}],"by":{"Number":{"number":3}},"at":{"any":{"x":1,"X":2}},` +
@@ -280,7 +280,7 @@ func TestDecodeIsExact(t *testing.T) {
 	}
 }
 
-// What later versions add is ignored, and what only looks like a member is not.
+// Unknown members are ignored, but names that differ only in case are refused.
 func TestDecodeKnown(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"name":"a","later":1,"parts":[{"later":{"x":1}}]}`: "",
@@ -294,7 +294,7 @@ func TestDecodeKnown(t *testing.T) {
 	}
 }
 
-// FuzzDecode holds it to what the library makes of texts that both take.
+// FuzzDecode compares Decode with encoding/json on texts that both accept.
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{`{"name":"a","parts":[{"number":1,"any":[1,{"a":"}"}]}],"at":{}}`, `{"Name":1}`,
 		`{"by":{"a":{}}}`, ` null`, `[{}]`} {

@@ -8,7 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// A walk by pieces ends where the pieces do, and refuses what Valid does.
+// A walk finds the ends of all parts, and refuses what Valid refuses.
 func TestPiecesEndWhereTheyDo(t *testing.T) {
 	for _, text := range jsonTexts {
 		w := Walker{Text: []byte("  " + text)}
@@ -29,7 +29,7 @@ func TestPiecesEndWhereTheyDo(t *testing.T) {
 	}
 }
 
-// Who walks over something long is asked to rest meanwhile.
+// Rest is called during a walk over a long part.
 func TestAWalkRests(t *testing.T) {
 	long := strings.Repeat("x", 4*yield.Step)
 	for _, text := range []string{`"` + long + `"`, `[` + strings.Repeat("1,", 2*yield.Step) + `1]`,

@@ -2,7 +2,7 @@ package schema
 
 import "github.com/bulkhead-wasm/bulkhead/host/service"
 
-// marks says which members or elements of a value a schema looked at, by their order.
+// marks records which members or elements of a value a schema has examined, by their index.
 type marks struct {
 	bits []uint64
 	all  bool
@@ -29,9 +29,9 @@ func (m *marks) add(other *marks) {
 	}
 }
 
-// each walks over the members of the object, or the elements of the array, that begins at a
-// place. f gets the token of the name, if it has one, and where the value begins, and
-// returns where it ends.
+// each walks over the members of the object, or the elements of the array, at an offset. It calls f
+// with the index, the bounds of the name's token (of a member), and the offset of the value; f
+// returns the offset after the value.
 func (c *check) each(at int, f func(i, nameAt, nameEnd, value int) (end int, ok bool)) (end int, ok bool) {
 	closing, object := byte(']'), c.b[at] == '{'
 	if object {
@@ -174,7 +174,7 @@ func (c *check) member(n *node, o *objectRules, seen, i, nameAt, nameEnd, value 
 	return c.value(o.rest, value, nil)
 }
 
-// missing fails for a member that is not there. The place is where it would be.
+// missing fails for a required member that is absent. The violation points to where it would be.
 func (c *check) missing(n *node, member, at int) (int, bool) {
 	c.fail(n, reasonMissing, at)
 	c.last.member = member
@@ -240,7 +240,8 @@ func (c *check) elements(n *node, at int, looked *marks) (end int, ok bool) {
 	return end, true
 }
 
-// left checks what no schema of the value has looked at; after that, all of it has been.
+// left checks the members or elements that no schema of the value has examined, and marks all as
+// examined.
 func (c *check) left(n *node, at int, looked *marks) bool {
 	var rest *leftover
 	switch c.b[at] {

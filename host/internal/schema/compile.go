@@ -36,8 +36,8 @@ func compile(text string) (*node, int64, error) {
 	return root, int64(len(p.made)*nodeBytes + p.instructions*instructionBytes + len(text)*textBytes), nil
 }
 
-// What a plan takes in memory, in bytes: for each node with its rules, each instruction of
-// a pattern, and each character of its text, of which names and values are kept.
+// The estimated memory of a plan, in bytes: for each node with its rules, for each instruction of a
+// pattern, and for each character of the schema's text, whose names and values are kept.
 const (
 	nodeBytes        = 1 << 10
 	instructionBytes = 100
@@ -90,14 +90,14 @@ func (p *planner) node(s *jsonschema.Schema) (*node, error) {
 	return n, nil
 }
 
-// only reports whether the node is nothing but other schemas that all have to fit.
+// only reports whether the node consists of subschemas that all have to fit, and nothing else.
 func (n *node) only() bool {
 	alone := *n
 	alone.all = nil
 	return alone.trivial()
 }
 
-// list makes nodes of several schemas.
+// list makes the nodes of several schemas.
 func (p *planner) list(schemas []*jsonschema.Schema) (nodes []*node, err error) {
 	for _, s := range schemas {
 		n, err := p.node(s)
@@ -328,7 +328,7 @@ func (p *planner) patterns(o *objectRules, s *jsonschema.Schema, at string) erro
 	return nil
 }
 
-// dependents gathers what holds if a member is there, by the words of all drafts.
+// dependents collects the rules for members that depend on others, from the keywords of all drafts.
 func (p *planner) dependents(o *objectRules, s *jsonschema.Schema, place func(string) int) error {
 	needs, schemas := maps.Clone(s.DependentRequired), maps.Clone(s.DependentSchemas)
 	if needs == nil {
@@ -426,8 +426,8 @@ func (p *planner) leftover(n *node, s *jsonschema.Schema) error {
 	return nil
 }
 
-// looking counts how often a schema may look at one value: once for each schema in it that
-// is for the same value. A schema that is for the same value as itself has no end.
+// looking counts how many subschemas may examine the same value. A schema that applies itself to
+// the same value would never end, and is an error.
 type looking struct{ counted map[*node]int }
 
 func (l looking) of(n *node) (int, error) {

@@ -17,10 +17,10 @@ import (
 	"golang.org/x/text/message"
 )
 
-// self is the address of a schema for itself. It cannot be asked for anything.
+// self is the address that the library knows a schema by. Nothing can be fetched from it.
 const self = "https://schema.invalid/"
 
-// read makes of a schema's text what the library makes of it. nil is true or {}.
+// read parses the text of a schema and has the library compile it. nil stands for true and {}.
 func read(text string) (*jsonschema.Schema, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("it has %d bytes; it may have %d", len(text), MaxBytes)
@@ -44,7 +44,7 @@ func read(text string) (*jsonschema.Schema, error) {
 	return compiled(doc)
 }
 
-// sizes counts what is in a document, before anything is done for each of it.
+// sizes counts the values of a document before any work is done for each of them.
 type sizes struct{ values int }
 
 func (s *sizes) of(v any, at string, depth int) error {
@@ -81,13 +81,13 @@ func (s *sizes) of(v any, at string, depth int) error {
 	return nil
 }
 
-// counts are the words whose value is a count.
+// counts are the keywords whose value is a count.
 var counts = map[string]bool{
 	"minLength": true, "maxLength": true, "minItems": true, "maxItems": true,
 	"minProperties": true, "maxProperties": true, "minContains": true, "maxContains": true,
 }
 
-// word refuses what the library does not, or not for the right reason.
+// word refuses keywords that the library does not refuse, or refuses with a misleading reason.
 func word(name string, v any, at string) error {
 	switch text, isText := v.(string); {
 	case isText && (name == "$dynamicRef" || name == "$recursiveRef"):
@@ -113,8 +113,8 @@ var dialects = map[string]bool{
 	"http://json-schema.org/draft-06/schema":       true,
 }
 
-// compiled has the library check a document and resolve its references. It is not trusted
-// with every document that there is, so a panic of it is a refusal.
+// compiled has the library check a document and resolve its references. The library may panic for
+// some documents; a panic counts as a refusal.
 func compiled(doc any) (s *jsonschema.Schema, err error) {
 	defer func() {
 		if bug := recover(); bug != nil {
@@ -134,7 +134,7 @@ func compiled(doc any) (s *jsonschema.Schema, err error) {
 	return s, nil
 }
 
-// outside refuses references to anything but the schema itself.
+// outside refuses all references to other documents.
 type outside struct{}
 
 // Load implements jsonschema.URLLoader.
@@ -143,7 +143,7 @@ func (outside) Load(url string) (any, error) {
 		quote(strings.TrimPrefix(url, self)))
 }
 
-// readable makes one sentence of an error of the library.
+// readable converts an error of the library into one sentence.
 func readable(err error) error {
 	var load *jsonschema.LoadURLError
 	var invalid *jsonschema.SchemaValidationError
@@ -178,8 +178,9 @@ func deepest(causes []*jsonschema.ValidationError) *jsonschema.ValidationError {
 	return best
 }
 
-// newPattern compiles a regular expression that is not too large. Go's take time linear in
-// their size times that of the text; they know neither look-around nor references back.
+// newPattern compiles a regular expression unless it is too large. Matching takes time linear in
+// the size of the expression times that of the text. Go's expressions have no look-around and no
+// backreferences.
 func newPattern(text string) (*pattern, error) {
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
@@ -198,8 +199,8 @@ func newPattern(text string) (*pattern, error) {
 	return &pattern{r, size}, nil
 }
 
-// instructions is about how many a program for an expression has, without making it: that
-// of (x{1000}){9} would be large.
+// instructions estimates the size of the program for an expression without compiling it, because
+// the program of (x{1000}){9} would be large.
 func instructions(r *syntax.Regexp) int {
 	const enough = 1 << 20
 	sum := 1
@@ -215,5 +216,5 @@ func instructions(r *syntax.Regexp) int {
 	return sum
 }
 
-// sentence bounds what the library says, between characters.
+// sentence shortens a message of the library, at a character's boundary.
 func sentence(s string) string { return cutTo(s, 3*maxWord) }

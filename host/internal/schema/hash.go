@@ -6,14 +6,14 @@ import (
 	"math/bits"
 )
 
-// hash tells values apart: equal ones have the same hash, whatever way they are written,
-// and others do not, but with a chance that nobody needs to think of. Nobody outside knows the
-// seeds, so nobody can make two values with one hash.
+// hash identifies a value: equal values have the same hash, however they are written, and different
+// ones have different hashes, except with negligible probability. The seeds are secret, so nobody
+// can construct a collision.
 type hash [2]uint64
 
 var hashSeeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
-// shape sets values of different types apart.
+// shape distinguishes the hashes of values of different types.
 type shape byte
 
 const (
@@ -36,7 +36,7 @@ func hashOf(k shape, a, b []byte) (sum hash) {
 	return sum
 }
 
-// among reports whether a value is one of a list.
+// among reports whether a value is in the list.
 func (c *check) among(v *values, at, end int) bool {
 	if c.b[at] == '"' && end-at > 6*v.short+2 { // each character has at most 6 bytes
 		return false
@@ -53,7 +53,7 @@ func (c *check) among(v *values, at, end int) bool {
 	return false
 }
 
-// hash hashes the value at a place.
+// hash returns the hash of the value at an offset.
 func (c *check) hash(at int) (sum hash, ok bool) {
 	sum, _, ok = c.hashValue(c.walk.Space(at))
 	return sum, ok
@@ -98,7 +98,7 @@ func (c *check) hashValue(at int) (sum hash, end int, ok bool) {
 	return sum, 0, ok
 }
 
-// hashChildren hashes an object, of which the order is of no meaning, or an array.
+// hashChildren returns the hash of an array, or of an object, whose members may be in any order.
 func (c *check) hashChildren(at int) (sum hash, end int, ok bool) {
 	if c.depth++; c.depth > maxCalls || len(c.path) > maxNesting {
 		c.halt("the data is nested deeper than its values are compared")
@@ -130,7 +130,7 @@ func (c *check) hashChildren(at int) (sum hash, end int, ok bool) {
 	return sum, end, ok
 }
 
-// mixed is a hash of two hashes in their order.
+// mixed combines two hashes; their order matters.
 func mixed(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, bits.RotateLeft64(b, 32)^0xd6e8feb86659fd93)
 	return hi ^ lo

@@ -133,16 +133,16 @@ func (n *node) trivial() bool {
 		n.array == nil && n.object == nil && !n.applies() && !n.marks()
 }
 
-// marks reports whether the node has to know what other schemas have looked at.
+// marks reports whether the node has to know which members or elements other schemas have examined.
 func (n *node) marks() bool { return n.otherMembers != nil || n.otherElements != nil }
 
-// applies reports whether there are more schemas for the same value.
+// applies reports whether there are subschemas for the same value.
 func (n *node) applies() bool {
 	return len(n.all) > 0 || len(n.any) > 0 || len(n.one) > 0 ||
 		n.not != nil || n.cond != nil || n.then != nil || n.els != nil
 }
 
-// inPlace calls f with each schema for the same value.
+// inPlace calls f with each subschema for the same value.
 func (n *node) inPlace(f func(*node)) {
 	for _, list := range [][]*node{n.all, n.any, n.one, {n.not, n.cond, n.then, n.els}} {
 		for _, x := range list {

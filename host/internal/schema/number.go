@@ -6,19 +6,19 @@ import (
 	"math/bits"
 )
 
-// number is a decimal: digits · 10^exp. digits neither begin nor end with a zero; none
-// are zero. It is never written out, so 1e999999999 costs no more than 1.
+// number is a decimal: digits · 10^exp, where digits neither begins nor ends with a zero, and is
+// empty for zero. It is never expanded, so 1e999999999 costs no more than 1.
 type number struct {
 	negative bool
 	digits   []byte
 	exp      int64
 }
 
-// bigExponent is where exponents end: what is beyond them is larger, or smaller, than anything
-// a schema has.
+// bigExponent caps exponents. A number beyond it is larger, or smaller, than any number of a
+// schema.
 const bigExponent = 1 << 40
 
-// parseNumber reads a number of JSON. The digits are in scratch or in text.
+// parseNumber parses a JSON number. The digits of the result are in scratch or in text.
 func parseNumber(text, scratch []byte) (n number, _ []byte) {
 	if text[0] == '-' {
 		n.negative, text = true, text[1:]
@@ -55,7 +55,7 @@ func parseExponent(text []byte) (exp int64) {
 	return exp
 }
 
-// numberOf is a number of the library's, which has read it from a decimal.
+// numberOf converts a number of the library, which was parsed from a decimal.
 func numberOf(r *big.Rat) *number {
 	digits, _ := r.FloatPrec()
 	n, _ := parseNumber([]byte(r.FloatString(digits)), nil)
@@ -73,7 +73,7 @@ func (n *number) compare(m *number) int {
 	case a == 0:
 		return 0
 	}
-	// Of the same sign: the place of the first digit decides, then the digits.
+	// The signs are equal: the exponent of the first digit decides, then the digits.
 	c := 0
 	if x, y := int64(len(n.digits))+n.exp, int64(len(m.digits))+m.exp; x != y {
 		if c = 1; x < y {
@@ -102,7 +102,7 @@ type divisor struct {
 	text   string
 }
 
-// divisorOf is nil if the number has more than 18 digits.
+// divisorOf returns nil if the number has more than 18 digits.
 func divisorOf(n *number, text string) *divisor {
 	if len(n.digits) > 18 || len(n.digits) == 0 {
 		return nil
@@ -114,7 +114,7 @@ func divisorOf(n *number, text string) *divisor {
 	return &d
 }
 
-// divides reports whether n is a multiple, exactly.
+// divides reports whether n is an exact multiple.
 func (d *divisor) divides(n *number) bool {
 	if len(n.digits) == 0 {
 		return true

@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// made compiles a schema that has to be right.
+// made compiles a schema that must be valid.
 func made(t testing.TB, text string) *Schema {
 	t.Helper()
 	s, err := New("command deposit", text)
@@ -35,8 +35,7 @@ const deposit = `{"type":"object","properties":{"amount":{"type":"integer","mini
 	`"step":{"multipleOf":0.05},"code":{"type":"string","pattern":"^[a-z]{2}$"},"x":false},"required":["amount"],` +
 	`"additionalProperties":false}`
 
-// What does not fit is named by a pointer and by words that say what was wrong and what was
-// expected.
+// An error has a pointer to the violation, and says what was wrong and what was expected.
 func TestWhatDoesNotFitIsNamed(t *testing.T) {
 	s := made(t, deposit)
 	for _, c := range []struct{ data, pointer, words string }{
@@ -93,7 +92,7 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 	}
 }
 
-// Of several alternatives the one that got farthest says what is wrong.
+// If no alternative fits, the one that got farthest into the data is reported.
 func TestTheFarthestAlternativeIsReported(t *testing.T) {
 	s := made(t,
 		`{"oneOf":[{"type":"null"},{"properties":{"kind":{"const":"a"},"n":{"type":"integer"}},"required":["kind"]},`+
@@ -108,7 +107,7 @@ func TestTheFarthestAlternativeIsReported(t *testing.T) {
 	}
 }
 
-// No data is fine where {} or null is.
+// Empty data passes where {} or null does.
 func TestNoData(t *testing.T) {
 	for _, text := range []string{`{"type":"object","additionalProperties":false}`, `{"type":"null"}`,
 		`{"type":["object","null"],"required":["a"]}`} {
@@ -121,7 +120,7 @@ func TestNoData(t *testing.T) {
 	}
 }
 
-// Schemas that take anything cost nothing.
+// Schemas that accept anything cost nothing.
 func TestWhatTakesAnythingIsNothing(t *testing.T) {
 	for _, text := range []string{"", "true", "{}", ` { } `,
 		`{"title":"x","description":"y","examples":[1],"x-order":3,"$defs":{"a":{"type":"string"}}}`,
@@ -132,7 +131,7 @@ func TestWhatTakesAnythingIsNothing(t *testing.T) {
 	}
 }
 
-// Each bound of a schema refuses, and says what and where.
+// A schema that exceeds a bound is refused, with the bound and the place.
 func TestBoundsOfSchemas(t *testing.T) {
 	nested := func(n int, open, inner, shut string) string {
 		return strings.Repeat(open, n) + inner + strings.Repeat(shut, n)
@@ -200,7 +199,7 @@ func manyProperties(n int) string {
 	return b.String()
 }
 
-// A refusal of a manifest names the command or query, and all that are wrong.
+// The refusal of a manifest names every command or query with a wrong schema.
 func TestManifestsAreRefusedByName(t *testing.T) {
 	m := &abi.Manifest{Commands: []abi.CommandType{{Name: "a"}, {Name: "add", Input: `{"$ref":"http://example.com/"}`}},
 		Queries: []abi.QueryType{{Name: "q", Input: `{"type":1}`}}}
@@ -238,8 +237,7 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 	}
 }
 
-// The time of a check is bounded by the size of the data, whatever schema and data were made
-// for each other.
+// The time of a check is linear in the size of the data, also if schema and data are made to be slow.
 func TestDataThatTakesLongToCheck(t *testing.T) {
 	tree := `{"$defs":{"t":{"anyOf":[{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":1}},"required":["k"]},` +
 		`{"properties":{"l":{"$ref":"#/$defs/t"},"k":{"const":2}},"required":["k"]}]}},"$ref":"#/$defs/t"}`
@@ -279,7 +277,7 @@ func TestDataThatTakesLongToCheck(t *testing.T) {
 	}
 }
 
-// A check says how long it took before its first rest, which is not more than some microseconds.
+// A check returns how long it ran before its first rest: a few microseconds at most.
 func TestACheckSaysHowLongItTook(t *testing.T) {
 	s := made(t, `{"items":{"type":"integer"}}`)
 	last := time.Duration(0)
@@ -329,14 +327,14 @@ func TestLargeDataIsCheckedInSteps(t *testing.T) {
 	}
 }
 
-// The instructions of an expression can all be alive at each character. Others run meanwhile, and
-// do so even if a string is short.
+// All instructions of an expression can be active at each character. Others still get to run, even if
+// the string is short.
 func TestOthersRunWhileAnExpressionWorks(t *testing.T) {
 	const size, states = 250, 2 * 320
 	s := made(t, `{"pattern":"(?:a?){320}b"}`)
 	rests := 0
 	err := s.check([]byte(`"`+strings.Repeat("a", size)+`"`), func() error { rests++; return nil })
-	// Each state may take 10 ns for a character; others are not to wait for a millisecond.
+	// Each state may take 10 ns for a character; others must not wait for a millisecond.
 	if want := size * states * 10 / 1_000_000; service.KindOf(err) != service.KindInvalid || rests < want {
 		t.Errorf("%d rests, want at least %d: %v", rests, want, err)
 	}

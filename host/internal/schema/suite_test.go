@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	_ "github.com/google/jsonschema-go/jsonschema" // for the suite that it carries
+	_ "github.com/google/jsonschema-go/jsonschema" // for the test suite that it contains
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -30,8 +30,7 @@ type group struct {
 	} `json:"tests"`
 }
 
-// suiteDrafts are the drafts of the suite that Google's module carries, with what their schemas
-// are taken for.
+// suiteDrafts are the drafts of the suite in Google's module, and the $schema that their schemas get.
 var suiteDrafts = map[string]string{
 	"draft2020-12": "https://json-schema.org/draft/2020-12/schema",
 	"draft7":       "http://json-schema.org/draft-07/schema#",
@@ -57,7 +56,7 @@ func suite(t testing.TB) (groups []group) {
 	return groups
 }
 
-// groupsOf reads a file of the suite. A schema that does not say its draft gets that one.
+// groupsOf reads a file of the suite. A schema without $schema gets the given one.
 func groupsOf(t testing.TB, file, draft string) (groups []group) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -82,8 +81,8 @@ func groupsOf(t testing.TB, file, draft string) (groups []group) {
 	return groups
 }
 
-// What the test suite of JSON Schema says is what the check says, but for schemas that
-// refer to something outside, or to the schemas of schemas, which are refused.
+// The checks agree with the test suite of JSON Schema. Schemas that refer to other documents, or to
+// the meta-schemas, are refused instead.
 func TestTheSuiteOfJSONSchema(t *testing.T) {
 	refused, tests := map[string]int{}, 0
 	for _, g := range suite(t) {
@@ -118,13 +117,13 @@ func TestTheSuiteOfJSONSchema(t *testing.T) {
 	}
 }
 
-// verdict is what a check comes to.
+// verdict is the result of a check.
 type verdict int
 
 const (
 	fits verdict = iota
 	doesNot
-	unsaid // it is not decided by the schema: malformed, too long to check
+	unsaid // not decided by the schema: malformed data, or too long to check
 )
 
 func ours(s *Schema, data []byte) (verdict, error) {
@@ -145,10 +144,10 @@ func ours(s *Schema, data []byte) (verdict, error) {
 	return doesNot, err
 }
 
-// theirs is what the library says of decoded data.
+// theirs is the verdict of the library on decoded data.
 func theirs(text string, data []byte) (v verdict) {
 	defer func() {
-		if recover() != nil { // it has limits of its own
+		if recover() != nil { // the library has limits of its own
 			v = unsaid
 		}
 	}()
@@ -175,8 +174,8 @@ func theirs(text string, data []byte) (v verdict) {
 	return fits
 }
 
-// plain reports whether the library can be asked about a value: it has no numbers that
-// take it long, or on which it panics.
+// plain reports whether the library can check a value: the value has no numbers that take the
+// library long, or make it panic.
 func plain(v any) bool {
 	switch v := v.(type) {
 	case map[string]any:
@@ -198,7 +197,7 @@ func plain(v any) bool {
 	return true
 }
 
-// twice reports whether data has a member twice: the library sees the last one only.
+// twice reports whether data has a repeated member, of which the library sees only the last.
 func twice(data []byte) bool {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -230,8 +229,8 @@ func twice(data []byte) bool {
 	return walk()
 }
 
-// FuzzSchema reads any schema and holds any data to it: that ends in bounded time, says the
-// same as the library where that can be asked, and each place it points to is a pointer.
+// FuzzSchema compiles any schema and checks any data. That ends in bounded time, agrees with the
+// library where the library can be used, and returns valid JSON Pointers.
 func FuzzSchema(f *testing.F) {
 	for i, g := range suite(f) {
 		if i%3 == 0 && len(g.Tests) > 0 {
@@ -255,7 +254,7 @@ func FuzzSchema(f *testing.F) {
 		if s != nil {
 			c := newCheck()
 			_ = c.run(s, data, nil)
-			// Beyond the bound comes the step in which that is noticed, and no more.
+			// The bound is exceeded only by the step that notices it.
 			if slack := 64 * (len(data) + freeSteps); c.steps > c.maxSteps+slack {
 				t.Errorf("%d steps for %d bytes", c.steps, len(data))
 			}
@@ -266,7 +265,8 @@ func FuzzSchema(f *testing.F) {
 			len(*e.Pointer) > maxPointer+len(text)) {
 			t.Errorf("a pointer %q", *e.Pointer)
 		}
-		// No data, formats before 2019-09, which are annotations here, and what is not UTF-8, or there twice, are judged otherwise by the library.
+		// The library differs for empty data, for formats before 2019-09 (annotations here), for
+		// text that is not UTF-8, and for repeated members.
 		if got == unsaid || len(data) == 0 || strings.Contains(text, "format") || strings.Contains(text, `\u`) ||
 			strings.Contains(string(data), `\u`) ||
 			!utf8.Valid(data) || !utf8.ValidString(text) || s != nil && twice(data) {

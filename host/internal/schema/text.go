@@ -30,7 +30,7 @@ func (r *runes) ReadRune() (rune, int, error) {
 	return c, utf8.RuneLen(c), nil
 }
 
-// next is the next character; there is one.
+// next returns the next character; there must be one.
 func (r *runes) next() rune {
 	c := r.b[r.at]
 	switch {
@@ -83,8 +83,8 @@ func hex4(b []byte) (x rune) {
 	return x
 }
 
-// plain is what stands between the quotation marks of a string token, in the data or, if it
-// has escapes, decoded into scratch.
+// plain returns the text of a string token without its quotation marks: a part of the data or, if
+// it has escapes, decoded into scratch.
 func (c *check) plain(token []byte) []byte {
 	inner := token[1 : len(token)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
@@ -109,8 +109,8 @@ func (c *check) characters(token []byte, limit int) (n int) {
 	return n
 }
 
-// matchTime is how many nanoseconds an instruction of a regular expression may take for each
-// character, if all of them are alive. Most expressions take a thousandth of that.
+// matchTime is the maximum time, in nanoseconds, of one instruction of a regular expression for one
+// character, if all instructions are active. Most expressions take a thousandth of that.
 const matchTime = 16
 
 // matches reports whether a string token matches the pattern. If that may take long, the regular

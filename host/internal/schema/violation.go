@@ -95,7 +95,7 @@ func joined(pointer, name string) string {
 
 var escaping = strings.NewReplacer("~", "~0", "/", "~1")
 
-// words says in a sentence what was wrong and what was expected.
+// words describes a violation in a sentence: what was wrong and what was expected.
 func (c *check) words(v *violation) string {
 	n, what := v.node, c.schema.what
 	switch v.reason {
@@ -117,7 +117,7 @@ func (c *check) words(v *violation) string {
 	return c.place(v.path) + " " + c.broken(v)
 }
 
-// unknown is about a member or element that its schema leaves no room for.
+// unknown describes a member or element that its schema does not allow.
 func (c *check) unknown(v *violation) string {
 	s := v.path[len(v.path)-1]
 	inside := c.place(v.path[:len(v.path)-1])
@@ -142,8 +142,8 @@ func (c *check) unknown(v *violation) string {
 	return text + "; it knows " + listed(known)
 }
 
-// none is about a value that fits no alternative. If all of them want other types, these
-// are what is to be said.
+// none describes a value that fits no alternative. If each alternative requires another type, it
+// lists the types.
 func (c *check) none(v *violation) string {
 	var wanted types
 	for _, n := range v.list {
@@ -156,7 +156,7 @@ func (c *check) none(v *violation) string {
 	return fmt.Sprintf("%s is %s; it has to be %s", c.place(v.path), typeName(c.b[v.at]), wanted)
 }
 
-// broken is what is wrong with the value at a place, as the end of a sentence.
+// broken describes what is wrong with the value at an offset, as the end of a sentence.
 func (c *check) broken(v *violation) string {
 	n := v.node
 	switch v.reason {
@@ -211,7 +211,7 @@ func (c *check) broken(v *violation) string {
 	return "does not fit"
 }
 
-// place is what a sentence begins with.
+// place returns the beginning of a sentence, which names a place in the data.
 func (c *check) place(path []step) string {
 	if pointer := c.pointer(path); pointer != "" {
 		return "the data at " + cut(pointer)
@@ -219,13 +219,13 @@ func (c *check) place(path []step) string {
 	return "the data"
 }
 
-// excerpt is the beginning of the number at a place.
+// excerpt returns the beginning of the number at an offset.
 func (c *check) excerpt(at int) string {
 	end, _ := c.walk.Number(at)
 	return cut(string(c.b[at:end]))
 }
 
-// expected is what a member has to be, in parentheses, if that is simple.
+// expected describes in parentheses what a member has to be, or is empty if that is not simple.
 func (n *node) expected() string {
 	if n == nil || n.types == 0 {
 		return ""
@@ -249,7 +249,7 @@ func (t types) String() string {
 	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
 }
 
-// typeOf is the type of a value by its first byte.
+// typeOf returns the type of a value by its first byte.
 func typeOf(b byte) types {
 	switch b {
 	case '{':
@@ -268,7 +268,7 @@ func typeOf(b byte) types {
 
 func typeName(b byte) string { return typeOf(b).String() }
 
-// String is the number as a person would write it, if that is short.
+// String returns the number in the usual notation if that is short.
 func (n *number) String() string {
 	sign := ""
 	if n.negative {
@@ -314,7 +314,7 @@ func listed(names []string) string {
 
 func quote(s string) string { return strconv.Quote(cut(s)) }
 
-// cut bounds a text, between characters.
+// cut shortens a text, at a character's boundary.
 func cut(s string) string { return cutTo(s, maxWord) }
 
 func cutTo(s string, n int) string {
