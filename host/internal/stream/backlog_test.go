@@ -46,8 +46,8 @@ func behindRing(t *testing.T, n int, b *Backlog) (*bench, *counting) {
 	return x, c
 }
 
-// TestSubscribersShareAScan has many subscribers come back to the same place, and others
-// to places near it: the log is read about once, and by no more at a time than may.
+// Many subscribers resume at the same position, and others near it. The log is read about once, by
+// no more readers at a time than there are turns.
 func TestSubscribersShareAScan(t *testing.T) {
 	const events = 5000
 	turns := fair.New(fair.Options{Slots: 2})
@@ -62,8 +62,8 @@ func TestSubscribersShareAScan(t *testing.T) {
 		readers.Go(func() { next(t, cursor, events-int(begin), 1+n*3) })
 	}
 	readers.Wait()
-	// Cursors that begin within the first piece read it as others have it; those who come
-	// before it is there read up to a piece of their own.
+	// Cursors that begin within the first piece use it once it is cached. Those that begin earlier
+	// read up to a piece each.
 	if n := c.events.Load(); n < events || n > 4*events {
 		t.Errorf("200 subscribers of %d events read %d from the log", events, n)
 	}
@@ -75,7 +75,7 @@ func TestSubscribersShareAScan(t *testing.T) {
 	}
 }
 
-// Those of a filter by key do not look into the log at all, and share what they find.
+// Cursors with keys do not read the log at all, and share what they read from the index.
 func TestAFilterByKeyReadsTheIndex(t *testing.T) {
 	b, c := behindRing(t, 3000, NewBacklog(nil, 0))
 	for b.journal.Indexed("bank") < 3000 {
@@ -119,7 +119,7 @@ func TestAFilterByKeyReadsTheIndex(t *testing.T) {
 	}
 }
 
-// What the index cannot give, as it is damaged, comes from the log.
+// Events that a damaged index cannot return are read from the log.
 func TestADamagedIndexIsNotFollowed(t *testing.T) {
 	b, c := behindRing(t, 600, NewBacklog(nil, 0))
 	for b.journal.Indexed("bank") < 600 {
@@ -172,7 +172,7 @@ func (b *brokenKeys) ReadKeys(log journal.LogName, keys []string) *journal.KeyRe
 	return b.broken.ReadKeys(log, keys)
 }
 
-// Those that are far behind in the ring take turns as well; who follows at the head does not.
+// A cursor that is far behind in the ring takes turns as well; one at the head does not.
 func TestALongWayInTheRingIsGoneInTurns(t *testing.T) {
 	turns := fair.New(fair.Options{})
 	b := newBench(t, Options{Backlog: NewBacklog(turns, 0)})
@@ -195,8 +195,7 @@ func TestALongWayInTheRingIsGoneInTurns(t *testing.T) {
 	}
 }
 
-// A cursor that goes away while it waits for its turn, or for what another reads, has lost
-// nothing.
+// A cursor that is cancelled while it waits for a turn, or for another's read, loses nothing.
 func TestGoingAwayWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := fair.New(fair.Options{Slots: 2})
@@ -239,7 +238,7 @@ func TestGoingAwayWhileWaiting(t *testing.T) {
 	})
 }
 
-// Too many who wait are told so.
+// Waiting readers above the maximum are refused.
 func TestTooManyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, c := behindRing(t, 100, NewBacklog(fair.New(fair.Options{Waiting: 1}), 0))

@@ -4,16 +4,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// blocks makes events, many small ones in one piece of memory. Who keeps one of them keeps
-// the whole piece, and so what the others refer to: little, as large ones stand alone.
+// blocks allocates events, many small ones at a time in one slice. A reference to one of them keeps
+// the whole slice in memory, with the data of its events. That is little, because large events are
+// allocated alone.
 type blocks struct{ room []service.Event }
 
 const (
-	together = 64      // events in a piece
-	alone    = 1 << 10 // bytes of data and metadata from which on an event is no part of one
+	together = 64      // events in one allocation
+	alone    = 1 << 10 // from this many bytes of data and metadata on, an event is allocated alone
 )
 
-// next makes an event with so many bytes of data and metadata. left is how many there may be yet.
+// next allocates an event with the given number of bytes of data and metadata. left is an upper
+// bound of how many more events the caller needs.
 func (b *blocks) next(bytes, left int) *service.Event {
 	if bytes >= alone {
 		return new(service.Event)

@@ -81,7 +81,7 @@ func event(typ, data string) journal.NewEvent {
 		"00-01")}
 }
 
-// roomFor is what a ring has to hold for about so many events as fill writes.
+// roomFor returns the size of a ring for about the given number of fill's events.
 func roomFor(events int) int64 {
 	e := event("down", "1")
 	largest := service.Event{Event: journal.Event{Key: "alice", Type: e.Type, CommandID: "c100", Data: e.Data,

@@ -153,9 +153,9 @@ func TestProgressWithoutMatches(t *testing.T) {
 	})
 }
 
-// Those that want something are woken by that alone, also behind a gap, and go on where
-// they would have been.
-func TestWhoWantsSomethingIsWokenByThat(t *testing.T) {
+// Cursors with a filter are woken only by events that they want, also after a gap, and continue at
+// the right position.
+func TestWaitingCursorsAreWokenByTheirEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, Options{RingBytes: roomFor(4)})
 		var got []journal.Position
@@ -331,8 +331,8 @@ func TestManyReadersAtTheirOwnPace(t *testing.T) {
 	readers.Wait()
 }
 
-// TestWhatASmallEventKeeps: who holds small events does not hold the large ones that were
-// committed with them, neither those of the ring nor those that were read from the log.
+// A reference to a small event does not keep the large ones in memory that were committed with it,
+// neither those of the ring nor those read from the log.
 func TestWhatASmallEventKeeps(t *testing.T) {
 	const commits, size = 64, 1 << 20
 	b := newBench(t, Options{RingBytes: 4 * size, Backlog: NewBacklog(nil, -1)})

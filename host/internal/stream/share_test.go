@@ -13,8 +13,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// TestShares has many hold the same events at any time: each event is counted once, never more
-// than there is room for, and nothing is left in the end, also if the hub is closed before.
+// Many subscribers hold the same events: each event is counted once, the sum never exceeds the
+// limit, and nothing is left in the end, also if the hub is closed first.
 func TestShares(t *testing.T) {
 	const limit = 200_000
 	host := budget.New(budget.Limits{budget.FlightBytes: limit})
@@ -93,8 +93,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestAStepIsBoundedInBytes: what a subscriber is given at a time, also from the ring, is not
-// more the larger the events are.
+// One step returns a bounded number of bytes, also from the ring, however large the events are.
 func TestAStepIsBoundedInBytes(t *testing.T) {
 	b := newBench(t, Options{})
 	for range 12 {
