@@ -31,7 +31,8 @@ const deposit = `{"type":"object","properties":{"amount":{"type":"integer","mini
 	`"maxLength":20},` +
 	`"tags":{"type":"array","items":{"type":"string"},"uniqueItems":true},"kind":{"enum":["cash","card"]},` +
 	`"note":{"anyOf":[{"type":"string"},{"type":"null"}]},` +
-	`"to":{"type":"object","properties":{"a/b~c":{"type":"number"}},"required":["a/b~c"],"additionalProperties":false},` +
+	`"to":{"type":"object","properties":{"a/b~c":{"type":"number"}},"required":["a/b~c"],` +
+	`"additionalProperties":false},` +
 	`"step":{"multipleOf":0.05},"code":{"type":"string","pattern":"^[a-z]{2}$"},"x":false},"required":["amount"],` +
 	`"additionalProperties":false}`
 
@@ -43,7 +44,8 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		{`null`, "", `the data is null; it has to be an object`},
 		{`[1]`, "", `the data is an array; it has to be an object`},
 		{``, "/amount",
-			`there is no data, and the data lacks the member "amount" (an integer), which the command deposit requires`},
+			`there is no data, and the data lacks the member "amount" (an integer), which the command ` +
+				`deposit requires`},
 		{`{"Amount":3}`, "/Amount",
 			`the data has the member "Amount", which the command deposit does not know; did you mean "amount"?`},
 		{`{"amount":3,"By":4}`, "/By",
@@ -96,7 +98,8 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 func TestTheFarthestAlternativeIsReported(t *testing.T) {
 	s := made(t,
 		`{"oneOf":[{"type":"null"},{"properties":{"kind":{"const":"a"},"n":{"type":"integer"}},"required":["kind"]},`+
-			`{"properties":{"kind":{"const":"b"},"m":{"properties":{"x":{"type":"string"}}}},"required":["kind","m"]}]}`)
+			`{"properties":{"kind":{"const":"b"},"m":{"properties":{"x":{"type":"string"}}}},`+
+			`"required":["kind","m"]}]}`)
 	err := s.check([]byte(`{"kind":"b","m":{"x":1}}`), nil)
 	if e, ok := err.(*service.Error); !ok || *e.Pointer != "/m/x" {
 		t.Errorf("%v", err)
