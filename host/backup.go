@@ -31,12 +31,15 @@ func (h *Host) Backup(ctx context.Context, w io.Writer, o service.BackupOptions)
 	return writeBackup(ctx, w, &pacedLogs{Journal: c.journal, turn: h.readers.turn(ctx, "")}, c.catalog.Modules, o)
 }
 
-func writeBackup(ctx context.Context, w io.Writer, logs backup.Source, modules *catalog.Modules, o service.BackupOptions) (*backup.Manifest, error) {
+func writeBackup(
+	ctx context.Context, w io.Writer, logs backup.Source, modules *catalog.Modules, o service.BackupOptions,
+) (*backup.Manifest, error) {
 	var since *backup.Manifest
 	if len(o.Since) > 0 {
 		var err error
 		if since, err = backup.ParseManifest(o.Since); err != nil {
-			return nil, service.Errorf(service.KindInvalid, "the manifest of the backup to continue cannot be read: %w", err)
+			return nil, service.Errorf(service.KindInvalid, "the manifest of the backup to continue cannot be read: %w",
+				err)
 		}
 	}
 	m, err := backup.Write(ctx, w, logs, backup.Options{
@@ -130,7 +133,8 @@ func RestoreDir(ctx context.Context, dir string, files []string, o RestoreOption
 		return r, err
 	}
 	if taken && !o.Force {
-		return r, service.Errorf(service.KindConflicting, "%s is not empty; name a new directory, or force it to be replaced", dir)
+		return r, service.Errorf(service.KindConflicting, "%s is not empty; name a new directory, or force it to be "+
+			"replaced", dir)
 	}
 	parent, base := filepath.Dir(dir), filepath.Base(dir)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
@@ -149,7 +153,8 @@ func RestoreDir(ctx context.Context, dir string, files []string, o RestoreOption
 		return r, err
 	}
 	if r.Report != nil && r.Report.Found > 0 {
-		return r, service.Errorf(service.KindInternal, "the restored journal has %d problems, the first: %s", r.Report.Found, r.Report.Problems[0])
+		return r, service.Errorf(service.KindInternal, "the restored journal has %d problems, the first: %s",
+			r.Report.Found, r.Report.Problems[0])
 	}
 	if err := syncTree(work); err != nil {
 		return r, err
@@ -224,7 +229,8 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if engine, err = storage.Open(JournalDir(dir), storage.Options{}); err != nil {
 		return err
 	}
-	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow, Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events) }})
+	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow,
+		Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events) }})
 	r.Report = &report
 	return errors.Join(err, engine.Close())
 }

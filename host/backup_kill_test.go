@@ -34,7 +34,8 @@ func beVictim(dir string) {
 		})
 		if err == nil {
 			fmt.Println("restoring")
-			_, err = host.RestoreDir(context.Background(), filepath.Join(dir, "restored"), []string{name}, host.RestoreOptions{Force: true})
+			_, err = host.RestoreDir(context.Background(), filepath.Join(dir, "restored"), []string{name},
+				host.RestoreOptions{Force: true})
 		}
 		if err != nil {
 			fmt.Println("failed:", err)

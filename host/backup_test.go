@@ -113,10 +113,12 @@ func TestRestoreKeepsWhatWasThere(t *testing.T) {
 	if err := os.WriteFile(precious, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := host.RestoreDir(t.Context(), data, []string{full}, host.RestoreOptions{}); service.KindOf(err) != service.KindConflicting {
+	if _, err := host.RestoreDir(t.Context(), data, []string{full}, host.RestoreOptions{}); service.KindOf(
+		err) != service.KindConflicting {
 		t.Errorf("restoring over something: %v", err)
 	}
-	if _, err := host.RestoreDir(t.Context(), data, []string{torn}, host.RestoreOptions{Force: true}); journal.KindOf(err) != journal.KindCorrupt {
+	if _, err := host.RestoreDir(t.Context(), data, []string{torn}, host.RestoreOptions{Force: true}); journal.KindOf(
+		err) != journal.KindCorrupt {
 		t.Errorf("restoring a torn file: %v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".data*")); len(left) > 0 {
@@ -133,12 +135,14 @@ func TestRestoreKeepsWhatWasThere(t *testing.T) {
 		t.Error(err)
 	}
 	// A directory that a host uses is not touched, forced or not.
-	if _, err := host.RestoreDir(t.Context(), h.Dir(), []string{full}, host.RestoreOptions{Force: true}); service.KindOf(err) != service.KindUnavailable {
+	if _, err := host.RestoreDir(t.Context(), h.Dir(), []string{full},
+		host.RestoreOptions{Force: true}); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("restoring over a running host: %v", err)
 	}
 	// A host that is closed has no backup.
 	h.Stop()
-	if _, err := h.Backup(t.Context(), new(bytes.Buffer), service.BackupOptions{}); service.KindOf(err) != service.KindUnavailable {
+	if _, err := h.Backup(t.Context(), new(bytes.Buffer), service.BackupOptions{}); service.KindOf(
+		err) != service.KindUnavailable {
 		t.Errorf("a backup of a closed host: %v", err)
 	}
 	if _, err := host.BackupDir(t.Context(), h.Dir(), new(bytes.Buffer), service.BackupOptions{}); err != nil {

@@ -51,7 +51,8 @@ func BenchmarkManyServices(b *testing.B) {
 		}
 		for k := range services {
 			for key := range 4 {
-				h.MustSend(service.Command{Service: service.Name(fmt.Sprint("many-", k)), Key: service.Key(fmt.Sprint(key)), Type: "add"})
+				h.MustSend(service.Command{Service: service.Name(fmt.Sprint("many-", k)),
+					Key: service.Key(fmt.Sprint(key)), Type: "add"})
 			}
 		}
 		after := holding(b)
@@ -75,7 +76,8 @@ func BenchmarkWideDeployments(b *testing.B) {
 		wide, refused := 0, error(nil)
 		for ; wide < 24; wide++ {
 			name := service.Name(fmt.Sprint("wide-", wide))
-			_, refused = h.Deploy(b.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: service.GreatestShards}})
+			_, refused = h.Deploy(b.Context(), service.Deployment{Service: name,
+				Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: service.GreatestShards}})
 			if refused != nil {
 				break
 			}

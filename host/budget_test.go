@@ -19,7 +19,8 @@ import (
 func wantQuota(t *testing.T, err error, r budget.Resource, limit int64) {
 	t.Helper()
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != r.String() || e.Limit != limit || e.Used > limit || e.Used == 0 {
+	if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != r.String() || e.Limit != limit ||
+		e.Used > limit || e.Used == 0 {
 		t.Errorf("want the refusal of %v, got %+v", r, err)
 	}
 }
@@ -30,7 +31,8 @@ func counters(t *testing.T, h *hosttest.Host, most, shards int) (n int, refused 
 	t.Helper()
 	for ; n < most; n++ {
 		name := service.Name(fmt.Sprint("many-", n))
-		_, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)), Settings: service.Settings{Shards: shards}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)),
+			Settings: service.Settings{Shards: shards}})
 		if err != nil {
 			return n, err
 		}
@@ -63,7 +65,9 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if r := h.MustSend(add("a")); r.Version != 1 {
 		t.Errorf("%+v", r)
 	}
-	_, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 17}}) // what it replaces counts as free
+	// what it replaces counts as free
+	_, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Settings: service.Settings{Shards: 17}})
 	wantQuota(t, err, budget.Sandboxes, limit)
 	after, err := h.Status("tally")
 	if err != nil || after.State != service.StateRunning || after.Spec != before.Spec || after.Since != before.Since {
@@ -77,7 +81,8 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if err := h.Delete(t.Context(), "many-0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 12}}); err != nil {
+	if _, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Settings: service.Settings{Shards: 12}}); err != nil {
 		t.Errorf("after another service has gone: %v", err)
 	}
 	h.Restart()
@@ -100,8 +105,10 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 	for _, s := range st.Shards {
 		linear += s.MemoryBytes
 	}
-	if st.CodeBytes == 0 || st.ImageBytes == 0 || linear == 0 || st.SandboxBytes < st.CodeBytes+st.ImageBytes+linear || st.SandboxBytes > h.Account().Used(budget.SandboxBytes) {
-		t.Errorf("the service holds %d bytes with an image of %d and memories of %d", st.SandboxBytes, st.ImageBytes, linear)
+	if st.CodeBytes == 0 || st.ImageBytes == 0 || linear == 0 || st.SandboxBytes < st.CodeBytes+st.ImageBytes+linear ||
+		st.SandboxBytes > h.Account().Used(budget.SandboxBytes) {
+		t.Errorf("the service holds %d bytes with an image of %d and memories of %d", st.SandboxBytes, st.ImageBytes,
+			linear)
 	}
 	n := 0
 	for err = nil; err == nil && n < 100; n++ { // of which each takes memory when it is used
@@ -109,7 +116,8 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 			break
 		}
 		for key := range 4 {
-			if _, e := h.Send(t.Context(), service.Command{Service: service.Name(fmt.Sprint("many-", n)), Key: service.Key(fmt.Sprint(key)), Type: "add"}); e != nil {
+			if _, e := h.Send(t.Context(), service.Command{Service: service.Name(fmt.Sprint("many-", n)),
+				Key: service.Key(fmt.Sprint(key)), Type: "add"}); e != nil {
 				err = e
 			}
 		}
@@ -129,7 +137,8 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.Send(t.Context(), service.Command{Service: "tally", Key: "a", Type: "grow"}); service.KindOf(err) != service.KindQuota && service.KindOf(err) != service.KindGuestMemory {
+	if _, err := h.Send(t.Context(), service.Command{Service: "tally", Key: "a", Type: "grow"}); service.KindOf(
+		err) != service.KindQuota && service.KindOf(err) != service.KindGuestMemory {
 		t.Error(err)
 	}
 	h.MustSend(add("b"))
@@ -140,11 +149,13 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 	ceiling := service.Ceiling{Limits: service.Limits{MemoryBytes: 8 << 20, Fuel: 10_000_000}, Shards: 4}
 	h := hosttest.New(t, func(o *host.Options) { o.Ceiling = ceiling })
 	st := h.MustDeploy("tally", testguest.Counter("tally"))
-	if l := st.Spec.Limits; l.MemoryBytes != 8<<20 || l.Fuel != 10_000_000 || l.Events != service.DefaultLimits().Events {
+	if l := st.Spec.Limits; l.MemoryBytes != 8<<20 || l.Fuel != 10_000_000 ||
+		l.Events != service.DefaultLimits().Events {
 		t.Errorf("a service that sets no limits has %+v", l)
 	}
 	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
-		Limits: service.Limits{MemoryBytes: 4 << 30, Fuel: 10_000_000, CallTime: time.Hour}, Settings: service.Settings{Shards: 1024}})
+		Limits:   service.Limits{MemoryBytes: 4 << 30, Fuel: 10_000_000, CallTime: time.Hour},
+		Settings: service.Settings{Shards: 1024}})
 	var e *service.Error
 	if !errors.As(err, &e) || e.Kind != service.KindInvalid || !slices.Equal(e.Reasons, []string{
 		"memory_bytes is 4294967296; this host allows 8388608", "shards is 1024; this host allows 4"}) {
@@ -154,23 +165,27 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 		t.Errorf("the service is %+v, %v", now, err)
 	}
 	h.MustSend(add("a"))
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "wide", Module: testguest.Counter("wide"), Settings: service.Settings{Shards: 4}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "wide", Module: testguest.Counter("wide"),
+		Settings: service.Settings{Shards: 4}}); err != nil {
 		t.Fatal(err)
 	}
 
 	// A service that was deployed under a higher ceiling does not start, and says why.
 	h.Change(func(o *host.Options) { o.Ceiling.Shards = 3 })
-	if st, err := h.Status("wide"); err != nil || st.State != service.StateFailed || !strings.Contains(st.Problem, "ceilings") || !strings.Contains(st.Problem, "shards is 4; this host allows 3") {
+	if st, err := h.Status("wide"); err != nil || st.State != service.StateFailed ||
+		!strings.Contains(st.Problem, "ceilings") || !strings.Contains(st.Problem, "shards is 4; this host allows 3") {
 		t.Errorf("a service above a ceiling that was lowered: %+v, %v", st, err)
 	}
 	if r := h.MustSend(add("a")); r.Version != 2 {
 		t.Errorf("the other service: %+v", r)
 	}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "wide", Module: testguest.Counter("wide"), Settings: service.Settings{Shards: 3}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "wide", Module: testguest.Counter("wide"),
+		Settings: service.Settings{Shards: 3}}); err != nil {
 		t.Errorf("deployed again within it: %v", err)
 	}
 
-	_, err = host.Open(t.Context(), host.Options{Dir: t.TempDir(), Limits: service.Limits{MemoryBytes: 64 << 20}, Ceiling: ceiling})
+	_, err = host.Open(t.Context(), host.Options{Dir: t.TempDir(), Limits: service.Limits{MemoryBytes: 64 << 20},
+		Ceiling: ceiling})
 	if service.KindOf(err) != service.KindInvalid {
 		t.Errorf("a default above its ceiling: %v", err)
 	}
@@ -180,11 +195,13 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 // why.
 func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 	h := hosttest.New(t)
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{CommandBytes: 4 << 20}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Limits: service.Limits{CommandBytes: 4 << 20}}); err != nil {
 		t.Fatal(err)
 	}
 	h.Change(func(o *host.Options) { o.Budget.ConnectionBytes = 5 << 20 })
-	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed || !strings.Contains(st.Problem, "command_bytes is 4194304; with 5242880 bytes for one connection") {
+	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed ||
+		!strings.Contains(st.Problem, "command_bytes is 4194304; with 5242880 bytes for one connection") {
 		t.Errorf("a service with commands that no connection carries: %+v, %v", st, err)
 	}
 }
@@ -195,7 +212,9 @@ func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 func TestWhatRanStartsAgain(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = 64 })
 	deploy := func(name service.Name, shards int) error {
-		_, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.CounterWith(manifestOf(string(name), "1"), nil), Settings: service.Settings{Shards: shards}})
+		_, err := h.Deploy(t.Context(),
+			service.Deployment{Service: name, Module: testguest.CounterWith(manifestOf(string(name), "1"), nil),
+				Settings: service.Settings{Shards: shards}})
 		return err
 	}
 	names := []service.Name{"a", "b", "c"}
@@ -204,7 +223,8 @@ func TestWhatRanStartsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "c", Module: testguest.CounterWith(manifestOf("c", "2"), nil), Settings: service.Settings{Shards: 16}}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "c",
+		Module: testguest.CounterWith(manifestOf("c", "2"), nil), Settings: service.Settings{Shards: 16}}); err != nil {
 		t.Errorf("deployed again: %v", err)
 	}
 	h.Change(func(o *host.Options) { o.Budget.Sandboxes = 60 })

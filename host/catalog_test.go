@@ -82,7 +82,8 @@ func wantUnfit(t *testing.T, h *hosttest.Host, reasons ...string) {
 		}
 	}
 	_, err = h.Send(t.Context(), add("k"))
-	if service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "the service could not be started (conflict: ") {
+	if service.KindOf(err) != service.KindUnavailable ||
+		!strings.Contains(err.Error(), "the service could not be started (conflict: ") {
 		t.Errorf("a command: %v", err)
 	}
 }
@@ -117,7 +118,8 @@ func TestARecordedModuleMustKnowTheLog(t *testing.T) {
 	wantUnfit(t, h, unknown...)
 	h.Restart()
 	wantUnfit(t, h, unknown...)
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil ||
+		done.First != 2 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	if r := h.MustSend(add("other")); r.Version != 1 {
@@ -143,7 +145,8 @@ func TestARecordedModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 // What a forced retention has taken from a module is no reason not to start it again.
 func TestAModuleStartsAgainAfterAForcedRetention(t *testing.T) {
 	h, _ := refusing(t)
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil || done.First != 2 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil ||
+		done.First != 2 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	h.Restart()

@@ -18,7 +18,8 @@ func TestADeploymentTellsOfChangedEvents(t *testing.T) {
 		for i := range m.Events {
 			m.Events[i].Schema = schema
 		}
-		st, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
+		st, err := h.Deploy(t.Context(),
+			service.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,7 +30,8 @@ func TestADeploymentTellsOfChangedEvents(t *testing.T) {
 	}
 	got := deploy(`{"type":"object","properties":{"cents":{"type":"integer"}}}`)
 	event := testguest.CounterManifest("tally").Events[0].Name
-	if want := "event " + event + ": the member amount is gone; what earlier events have there is ignored"; !slices.Contains(got, want) {
+	if want := "event " + event +
+		": the member amount is gone; what earlier events have there is ignored"; !slices.Contains(got, want) {
 		t.Errorf("with another member: %q, want %s", got, want)
 	}
 	if st, err := h.Status("tally"); err != nil || st.Warnings != nil {

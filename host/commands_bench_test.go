@@ -39,7 +39,8 @@ var benchKeys = func() (keys [10_000]service.Key) {
 
 func benchCommands(b *testing.B, ids bool) {
 	h := hosttest.New(b)
-	_, err := h.Deploy(b.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 64}})
+	_, err := h.Deploy(b.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Settings: service.Settings{Shards: 64}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -131,7 +132,8 @@ func BenchmarkGroupCommit(b *testing.B) {
 	const clients = 256
 	rate := func(o journal.Options) (perSecond, perSync, milliseconds float64) {
 		h := hosttest.New(b, func(all *host.Options) { all.Journal = o })
-		if _, err := h.Deploy(b.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: 8}}); err != nil {
+		if _, err := h.Deploy(b.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+			Settings: service.Settings{Shards: 8}}); err != nil {
 			b.Fatal(err)
 		}
 		run := func(d time.Duration) (sent int64) {

@@ -29,7 +29,8 @@ func TestCoverWaitsForAWhile(t *testing.T) {
 		}
 		begun := time.Now()
 		asked, free = 0, 1<<30
-		if err := cover(t.Context(), ask); service.KindOf(err) != service.KindOverloaded || time.Since(begun) > coverTime+busy.Max || asked > 30 {
+		if err := cover(t.Context(), ask); service.KindOf(err) != service.KindOverloaded ||
+			time.Since(begun) > coverTime+busy.Max || asked > 30 {
 			t.Errorf("asked %d times in %v: %v", asked, time.Since(begun), err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

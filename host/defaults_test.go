@@ -18,11 +18,13 @@ func TestTheBudgetComesFromTheMachine(t *testing.T) {
 		{1 << 30, 3, 1, 512 << 20},
 		{0, 0, 4096, 1 << 30},
 	} {
-		if b := budgetOf(service.Budget{}, c.memory, c.mappings); b.Sandboxes != c.sandboxes || b.SandboxBytes != c.memories {
+		if b := budgetOf(service.Budget{}, c.memory, c.mappings); b.Sandboxes != c.sandboxes ||
+			b.SandboxBytes != c.memories {
 			t.Errorf("%d bytes and %d mappings give %+v", c.memory, c.mappings, b)
 		}
 	}
-	if b := budgetOf(service.Budget{Sandboxes: 7, SandboxBytes: 8}, 24<<30, 65530); b.Sandboxes != 7 || b.SandboxBytes != 8 {
+	if b := budgetOf(service.Budget{Sandboxes: 7, SandboxBytes: 8}, 24<<30, 65530); b.Sandboxes != 7 ||
+		b.SandboxBytes != 8 {
 		t.Errorf("what was said became %+v", b)
 	}
 }

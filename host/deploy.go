@@ -30,9 +30,10 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.
 	if err := c.catalog.MayPut(digest, int64(len(module))); err != nil {
 		return service.Module{}, err
 	}
-	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings, func(s compile.Stage, done, total int64) {
-		progress(service.Progress{Stage: string(s), Done: done, Total: total})
-	})
+	p, err := h.runtime.Compile(ctx, "", module, h.opt.Limits, h.opt.Settings,
+		func(s compile.Stage, done, total int64) {
+			progress(service.Progress{Stage: string(s), Done: done, Total: total})
+		})
 	if err != nil {
 		return service.Module{}, err
 	}
@@ -53,8 +54,8 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.
 // a running service it first starts the new module, then lets the old one finish
 // what it has taken on, and swaps: no command is lost and none is handled twice.
 // Deploying what already runs changes nothing. If Deploy fails, the service is as it
-// was, unless the error's kind is KindUnknown. Warnings of the status tell of events whose members the new module has not,
-// or with other types.
+// was, unless the error's kind is KindUnknown. Warnings of the status tell of events whose members the new module has
+// not, or with other types.
 func (h *Host) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
 	if _, err := service.ParseName(string(d.Service)); err != nil {
 		return service.Status{}, err

@@ -16,9 +16,9 @@ import (
 // A process may have so many descriptors, and a journal that cannot open a file fails. So
 // connections get what is left when the journal has what it needs, which grows with it, and
 // the process has some for itself; whoever accepts connections takes one for each from the
-// host's account, and closes some when the journal has come to need more. Beside that the host keeps some open for nothing: it gives them up
-// when the journal is closed, which writes files, and opened again, so that not even descriptors that
-// somebody else in the process has opened keep it from that.
+// host's account, and closes some when the journal has come to need more. Beside that the host keeps some open for
+// nothing: it gives them up when the journal is closed, which writes files, and opened again, so that not even
+// descriptors that somebody else in the process has opened keep it from that.
 
 const (
 	// processDescriptors are those of the process beside the ones that it has when a host is
@@ -67,8 +67,10 @@ func newDescriptors(dir string, all *budget.Account) (*descriptors, error) {
 	d.account.Set(budget.Descriptors, d.process+int64(journal))
 	if least := d.process + int64(journal) + leastConnections; d.limit > 0 && d.limit < least {
 		d.account.Close()
-		return nil, &service.Error{Op: "open", Kind: service.KindInvalid, Resource: budget.Descriptors.String(), Used: least, Limit: d.limit,
-			Message: fmt.Sprintf("the process may have %d descriptors and needs at least %d: %d for the journal, %d for itself and %d for connections; raise the limit of open files (ulimit -n)",
+		return nil, &service.Error{Op: "open", Kind: service.KindInvalid, Resource: budget.Descriptors.String(),
+			Used: least, Limit: d.limit,
+			Message: fmt.Sprintf("the process may have %d descriptors and needs at least %d: %d for the journal, %d "+
+				"for itself and %d for connections; raise the limit of open files (ulimit -n)",
 				d.limit, least, journal, d.process, leastConnections)}
 	}
 	widenTable(min(cmp.Or(d.limit, tableDescriptors), tableDescriptors))

@@ -83,7 +83,8 @@ func unusable(dir string, err error) error {
 	if full, e := filepath.Abs(dir); e == nil {
 		dir = full
 	}
-	return &service.Error{Op: "open", Kind: service.KindInvalid, Message: fmt.Sprintf("the data directory %s cannot be used: %s", dir, err), Err: err}
+	return &service.Error{Op: "open", Kind: service.KindInvalid, Message: fmt.Sprintf("the data directory %s cannot "+
+		"be used: %s", dir, err), Err: err}
 }
 
 // causeOf is an error without its path, which the message has already.

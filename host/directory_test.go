@@ -47,7 +47,8 @@ func TestADirectoryThatCannotBeUsed(t *testing.T) {
 			_ = h.Close(t.Context())
 			continue
 		}
-		if text := err.Error(); service.KindOf(err) != service.KindInvalid || !strings.Contains(text, "the data directory "+path+" cannot be used: ") || !strings.Contains(text, want) {
+		if text := err.Error(); service.KindOf(err) != service.KindInvalid ||
+			!strings.Contains(text, "the data directory "+path+" cannot be used: ") || !strings.Contains(text, want) {
 			t.Errorf("%s is refused with %v, want %s", path, err, want)
 		}
 	}
@@ -69,7 +70,8 @@ func TestTheDirectoryIsLockedFirst(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "cache")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "another process uses this data directory") {
+	if _, err := open(); service.KindOf(err) != service.KindUnavailable ||
+		!strings.Contains(err.Error(), "another process uses this data directory") {
 		t.Errorf("a second host: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "cache")); err == nil {

@@ -65,8 +65,10 @@ func (h *Host) moduleRoom(bytes int64) error {
 	if !known || free-reserve >= bytes {
 		return nil
 	}
-	return &service.Error{Kind: service.KindQuota, Resource: budget.DiskBytes.String(), Used: size - free, Limit: size - reserve,
-		Message: fmt.Sprintf("the disk has %d MiB left, of which %d are kept for the journal, and %d bytes are to be written; make room", free>>20, reserve>>20, bytes)}
+	return &service.Error{Kind: service.KindQuota, Resource: budget.DiskBytes.String(), Used: size - free,
+		Limit: size - reserve,
+		Message: fmt.Sprintf("the disk has %d MiB left, of which %d are kept for the journal, and %d bytes are to be "+
+			"written; make room", free>>20, reserve>>20, bytes)}
 }
 
 // diskEvery is how often the disk is measured.

@@ -55,7 +55,8 @@ func TestModulesComeAndGo(t *testing.T) {
 	third := h.MustDeploy("tally", version("3")).Spec.Module
 	h.Restart()
 	all := modules()
-	if len(all) != 3 || fmt.Sprint(all[first].Services, all[first].Earlier, all[second].Earlier, all[third].Services) != "[] [] [tally] [tally]" || all[third].CodeBytes < 0 {
+	if len(all) != 3 || fmt.Sprint(all[first].Services, all[first].Earlier, all[second].Earlier,
+		all[third].Services) != "[] [] [tally] [tally]" || all[third].CodeBytes < 0 {
 		t.Errorf("%+v", all)
 	}
 	for _, d := range []service.Digest{second, third} {
@@ -66,7 +67,8 @@ func TestModulesComeAndGo(t *testing.T) {
 	if err := h.DeleteModule(first); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: first}); service.KindOf(err) != service.KindNotFound {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: first}); service.KindOf(
+		err) != service.KindNotFound {
 		t.Errorf("deploying a deleted module: %v", err)
 	}
 	// Back to the one before needs no upload.
@@ -102,7 +104,8 @@ func TestModulesHaveAQuota(t *testing.T) {
 	_, deployed := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: padded})
 	for what, err := range map[string]error{"upload": uploaded, "deploy": deployed} {
 		var e *service.Error
-		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" || e.Used != int64(len(module)) || e.Limit != int64(len(module))+10 {
+		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "disk_bytes" ||
+			e.Used != int64(len(module)) || e.Limit != int64(len(module))+10 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -121,7 +124,8 @@ func TestModulesAreAResource(t *testing.T) {
 	_, deployed := h.Deploy(t.Context(), service.Deployment{Service: "other", Module: other})
 	for what, err := range map[string]error{"upload": uploaded, "deploy": deployed} {
 		var e *service.Error
-		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 1 || e.Limit != 1 {
+		if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != "modules" || e.Used != 1 ||
+			e.Limit != 1 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -142,7 +146,8 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 		o.Journal.Codec = journal.CodecNone
 	})
 	const limit = 16 << 10
-	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{DiskBytes: limit}, Settings: service.Settings{Shards: 1}}
+	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Limits: service.Limits{DiskBytes: limit}, Settings: service.Settings{Shards: 1}}
 	if _, err := h.Deploy(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +164,8 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 	h.Restart()
 	for range 2 {
 		var e *service.Error
-		if !errors.As(full, &e) || e.Kind != service.KindQuota || e.Service != "tally" || e.Limit != limit || e.Used < limit {
+		if !errors.As(full, &e) || e.Kind != service.KindQuota || e.Service != "tally" || e.Limit != limit ||
+			e.Used < limit {
 			t.Fatalf("the refusal is %v", full)
 		}
 		full = send()
@@ -194,7 +200,8 @@ func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec, o.Budget.DiskBytes = journal.CodecNone, limit })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	send := func(name service.Name) error {
-		_, err := h.Send(t.Context(), service.Command{Service: name, Key: "a", Type: "add", Data: append(bytes.Repeat([]byte(" "), 16<<10-1), '1')})
+		_, err := h.Send(t.Context(), service.Command{Service: name, Key: "a", Type: "add",
+			Data: append(bytes.Repeat([]byte(" "), 16<<10-1), '1')})
 		return err
 	}
 	fillers := map[service.Name]bool{} // to whether they are refused

@@ -30,7 +30,8 @@ func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 	h := hosttest.New(t)
 	limits := service.Limits{CallTime: 100 * time.Millisecond, Fuel: 4_000_000, EventFuel: 1000}
 	settings := service.Settings{SnapshotEvery: -1}
-	deployed := service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{Toil: 300_000}), Limits: limits, Settings: settings}
+	deployed := service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{Toil: 300_000}),
+		Limits: limits, Settings: settings}
 	if _, err := h.Deploy(t.Context(), deployed); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,8 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 	for range 10 {
 		_, err := count(t.Context(), h, "broken")
 		var fault *service.Error
-		if !errors.As(err, &fault) || fault.Kind != service.KindFault || fault.Code != "bad_event" || fault.RetryAfter <= 0 ||
+		if !errors.As(err, &fault) || fault.Kind != service.KindFault || fault.Code != "bad_event" ||
+			fault.RetryAfter <= 0 ||
 			!strings.Contains(fault.Message, `entity "broken"`) || !strings.Contains(fault.Message, `"added" at version 101, position 101`) {
 			t.Fatalf("%+v", err)
 		}
@@ -95,10 +97,12 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 		t.Errorf("%s, %v", got, err)
 	}
 	st, err := h.Status("tally")
-	if most := 1 + uint64(time.Since(began)/(700*time.Millisecond)); st.Counters.Failed > most { // the first wait is 750 ms at least
+	// the first wait is 750 ms at least
+	if most := 1 + uint64(time.Since(began)/(700*time.Millisecond)); st.Counters.Failed > most {
 		t.Errorf("%d hydrations failed", st.Counters.Failed)
 	}
-	if err != nil || st.Counters.Resets != 0 || st.Faults.Count != 1 || st.Faults.Latest[0].Key != "broken" || st.Faults.Latest[0].Version != 101 {
+	if err != nil || st.Counters.Resets != 0 || st.Faults.Count != 1 || st.Faults.Latest[0].Key != "broken" ||
+		st.Faults.Latest[0].Version != 101 {
 		t.Errorf("%+v, %v", st.Faults, err)
 	}
 	h.MustDeploy("tally", weakly("3", testguest.Weaknesses{}))
@@ -111,12 +115,13 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 }
 
 // Entities whose states cannot be encoded, or are too large for a snapshot, keep nobody else
-// from having one, break nothing, and do not hold a retention up, which keeps their events: they come back from them, also
-// when the host is started again.
+// from having one, break nothing, and do not hold a retention up, which keeps their events: they come back from them,
+// also when the host is started again.
 func TestStatesWithoutSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{NaNAt: 2, HugeAt: 3}),
-		Settings: service.Settings{SnapshotEvery: 1, Shards: 1}}); err != nil {
+	if _, err := h.Deploy(t.Context(),
+		service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{NaNAt: 2, HugeAt: 3}),
+			Settings: service.Settings{SnapshotEvery: 1, Shards: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustSend(add("good"))
@@ -129,7 +134,8 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("more", i))))
 	}
 	last := h.MustSend(add("good2")).Position
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: last, MaxKept: -1}); err != nil || done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: last, MaxKept: -1}); err != nil ||
+		done.First != 2 || done.Held != 2 || fmt.Sprint(done.HeldBy) != "[huge nan]" {
 		t.Errorf("without room for them: %+v, %v", done, err)
 	}
 	was := map[service.Key][]*service.Event{}
@@ -141,7 +147,8 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		was[key] = events
 	}
 	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: last})
-	if err != nil || done.First != last || done.Held != 0 || done.Kept != 2 || fmt.Sprint(done.KeptOf) != "[huge nan]" || done.KeptEvents < 2 {
+	if err != nil || done.First != last || done.Held != 0 || done.Kept != 2 ||
+		fmt.Sprint(done.KeptOf) != "[huge nan]" || done.KeptEvents < 2 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	st, err := h.Status("tally")
@@ -149,7 +156,9 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		t.Errorf("%+v, %+v, %v", st.Counters, st.Faults, err)
 	}
 	for _, f := range st.Faults.Latest {
-		if code := map[service.Key]string{"nan": "NaN", "huge": "it may have 16777216"}[f.Key]; f.Cannot != service.CannotSnapshot || !strings.Contains(f.Problem, code) {
+		if code := map[service.Key]string{"nan": "NaN",
+			"huge": "it may have 16777216"}[f.Key]; f.Cannot != service.CannotSnapshot ||
+			!strings.Contains(f.Problem, code) {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -167,10 +176,12 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 			}
 			want = want[len(want)-len(events):] // before them was a state that has a snapshot
 			for i, e := range events {
-				if e.Cursor() != want[i].Cursor() || e.Position != want[i].Position || e.Version != want[i].Version || !bytes.Equal(e.Data, want[i].Data) {
+				if e.Cursor() != want[i].Cursor() || e.Position != want[i].Position || e.Version != want[i].Version ||
+					!bytes.Equal(e.Data, want[i].Data) {
 					t.Errorf("event %d of %s is %+v, not %+v", i, key, e, want[i])
 				}
-				if v, ok, err := h.KeptVersion(t.Context(), "tally", key, e.Cursor().String()); !ok || v != e.Version || err != nil {
+				if v, ok, err := h.KeptVersion(t.Context(), "tally", key, e.Cursor().String()); !ok || v != e.Version ||
+					err != nil {
 					t.Errorf("the cursor of version %d is of %d, %v, %v", e.Version, v, ok, err)
 				}
 				if _, ok, err := h.KeptVersion(t.Context(), "tally", "good", e.Cursor().String()); ok || err != nil {

@@ -270,7 +270,8 @@ func (h *Host) ParseCursor(ctx context.Context, name service.Name, text string) 
 		given.Origin = origin // of a time before the first event, which is the beginning of every history
 	}
 	if given.Origin != origin {
-		return bad("the cursor is of another log: that of another service, or of a service with this name on another host")
+		return bad("the cursor is of another log: that of another service, or of a service with this name on another " +
+			"host")
 	}
 	if given.Position < first-1 { // a place before the first event of all is the start only for who says start
 		return service.Cursor{}, stream.Gone(given.Position, first)
@@ -312,7 +313,8 @@ func cursorError(name service.Name, p, first service.Position, err error) error 
 	return service.FromJournal{Use: service.JournalRead, Op: "read events", Service: name,
 		Words: map[journal.ErrorKind]string{
 			journal.KindTrimmed: stream.Gone(p, first).Message,
-			journal.KindInvalid: fmt.Sprintf("the cursor is of an event that this log does not have: it is of position %d, "+
+			journal.KindInvalid: fmt.Sprintf("the cursor is of an event that this log does not have: it is of "+
+				"position %d, "+
 				"which the log has not reached", p),
 			journal.KindCorrupt:  "the event that the cursor is of is damaged (%s)",
 			journal.KindCanceled: "ended before it began",

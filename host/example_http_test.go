@@ -48,7 +48,8 @@ func ExampleHost_Handler() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	reply, err := c.Send(ctx, service.Command{Service: "tally", Key: "visits", Type: "add", ID: "visit-1", Data: []byte("1")})
+	reply, err := c.Send(ctx, service.Command{Service: "tally", Key: "visits", Type: "add", ID: "visit-1",
+		Data: []byte("1")})
 	if err != nil {
 		log.Fatal(err)
 	}

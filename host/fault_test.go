@@ -203,10 +203,11 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	ctx := t.Context()
 	open := func() *host.Host {
-		h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), OpenEngine: func() (journal.Engine, error) {
-			disk = disk.CrashClone(0)
-			return disk, nil
-		}})
+		h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler),
+			OpenEngine: func() (journal.Engine, error) {
+				disk = disk.CrashClone(0)
+				return disk, nil
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +220,8 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 		return c
 	}
 	for _, name := range []service.Name{"tally", "other"} {
-		if _, err := h.Deploy(ctx, service.Deployment{Service: name, Module: testguest.Counter(string(name))}); err != nil {
+		if _, err := h.Deploy(ctx,
+			service.Deployment{Service: name, Module: testguest.Counter(string(name))}); err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
@@ -249,7 +251,8 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	if page, err := h.Events(ctx, service.Selection{Service: "tally"}, 2); err != nil || len(page.Events) != 2 {
 		t.Errorf("the events before the damage: %d, %v", len(page.Events), err)
 	}
-	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed || !strings.Contains(st.Problem, "batch 3") {
+	if st, err := h.Status("tally"); err != nil || st.State != service.StateFailed ||
+		!strings.Contains(st.Problem, "batch 3") {
 		t.Errorf("its status: %s, %q, %v", st.State, st.Problem, err)
 	}
 	if r, err := h.Send(ctx, to("other", "k")); err != nil || r.Version != 4 {
@@ -269,12 +272,16 @@ func TestWhyAJournalDoesNotOpen(t *testing.T) {
 	}{
 		{&journal.Error{Kind: journal.KindLocked}, service.KindUnavailable, "another process uses this data directory"},
 		{&journal.Error{Kind: journal.KindFull, Err: syscall.ENOSPC}, service.KindFull, "make room"},
-		{&journal.Error{Kind: journal.KindCorrupt, Detail: "MANIFEST is damaged"}, service.KindDamaged, "MANIFEST is damaged"},
-		{&journal.Error{Err: &os.PathError{Op: "open", Path: "opened", Err: syscall.EROFS}}, service.KindInvalid, "cannot be written"},
-		{&journal.Error{Err: &os.PathError{Op: "open", Path: "opened", Err: syscall.EACCES}}, service.KindInvalid, "cannot be written"},
+		{&journal.Error{Kind: journal.KindCorrupt, Detail: "MANIFEST is damaged"}, service.KindDamaged,
+			"MANIFEST is damaged"},
+		{&journal.Error{Err: &os.PathError{Op: "open", Path: "opened", Err: syscall.EROFS}}, service.KindInvalid,
+			"cannot be written"},
+		{&journal.Error{Err: &os.PathError{Op: "open", Path: "opened", Err: syscall.EACCES}}, service.KindInvalid,
+			"cannot be written"},
 		{errors.New("anything"), service.KindUnavailable, "cannot be opened"},
 	} {
-		_, err := host.Open(t.Context(), host.Options{Dir: t.TempDir(), OpenEngine: func() (journal.Engine, error) { return nil, c.err }})
+		_, err := host.Open(t.Context(),
+			host.Options{Dir: t.TempDir(), OpenEngine: func() (journal.Engine, error) { return nil, c.err }})
 		if service.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v", c.err, err)
 		}

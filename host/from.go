@@ -61,7 +61,8 @@ func (h *Host) beforeTime(ctx context.Context, name service.Name, t time.Time) (
 	}
 	turn := h.readers.turn(ctx, name)
 	defer turn.End()
-	first, err := c.journal.Since(ctx, journal.LogName(name), unixNano(t), func() error { return turnError(name, turn.Begin(ctx)) })
+	first, err := c.journal.Since(ctx, journal.LogName(name), unixNano(t),
+		func() error { return turnError(name, turn.Begin(ctx)) })
 	if err != nil {
 		return 0, readError("read events", name, err)
 	}
@@ -71,7 +72,8 @@ func (h *Host) beforeTime(ctx context.Context, name service.Name, t time.Time) (
 // readError is why a log could not be read.
 func readError(op string, name service.Name, err error) error {
 	return service.FromJournal{Use: service.JournalRead, Op: op, Service: name,
-		Words:     map[journal.ErrorKind]string{journal.KindCorrupt: "the log is damaged (%s)", journal.KindCanceled: "canceled"},
+		Words: map[journal.ErrorKind]string{journal.KindCorrupt: "the log is damaged (%s)",
+			journal.KindCanceled: "canceled"},
 		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 

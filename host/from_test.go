@@ -39,7 +39,8 @@ func TestPlacesInALog(t *testing.T) {
 	}
 	refused := func(text, want string) {
 		t.Helper()
-		if got, err := place(text); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), want) {
+		if got, err := place(text); service.KindOf(err) != service.KindBadCursor ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("from %s begins behind position %d, %v; want %s", text, got, err, want)
 		}
 	}
@@ -70,7 +71,8 @@ func TestPlacesInALog(t *testing.T) {
 	check("2026-01-31T08:06:00Z", 6)
 	check("-1m", cursor-2)
 	refused("1", "deleted by a retention")
-	if _, err := h.Place(t.Context(), "nobody", service.From{Kind: service.FromAge}); service.KindOf(err) != service.KindNotFound {
+	if _, err := h.Place(t.Context(), "nobody", service.From{Kind: service.FromAge}); service.KindOf(
+		err) != service.KindNotFound {
 		t.Errorf("of no service: %v", err)
 	}
 }
@@ -148,7 +150,8 @@ func TestTheBeginningIsAPlace(t *testing.T) {
 		}
 		return first, err
 	}
-	start, exact := service.Selection{Service: "tally"}, service.Selection{Service: "tally", From: service.AfterPosition(0)}
+	start, exact := service.Selection{Service: "tally"},
+		service.Selection{Service: "tally", From: service.AfterPosition(0)}
 	for _, s := range []service.Selection{start, exact} {
 		if first, err := read(s); err != nil || first != 1 {
 			t.Errorf("%+v begins with %d, %v", s, first, err)

@@ -106,7 +106,8 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	}
 	if o.OpenEngine == nil {
 		o.OpenEngine = func() (journal.Engine, error) {
-			return storage.Open(JournalDir(o.Dir), storage.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes, IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
+			return storage.Open(JournalDir(o.Dir), storage.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes,
+				IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
 		}
 	}
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
@@ -116,14 +117,16 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		}
 	}()
 	o.Logger = logs.Logger()
-	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler, Logger: o.Logger,
+	runtime, err := sandbox.NewRuntime(sandbox.Options{CacheDir: filepath.Join(o.Dir, "cache"), Compiler: o.Compiler,
+		Logger:      o.Logger,
 		SmallModule: int(o.SmallModule), CompileBase: o.CompileBase, CompilePerMiB: o.CompilePerMiB,
 		Account: account.Child("modules that are being uploaded", nil)})
 	if err != nil {
 		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs, changed: make(chan struct{})}
+	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs,
+		changed: make(chan struct{})}
 	h.readers, h.latencies, h.queries = newReaders(&o, account), latency.New(0), latency.New(0)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
 	h.moduleAccount = h.budget.Child("modules", budget.Limits{budget.DiskBytes: o.Budget.ModuleBytes})
@@ -170,15 +173,18 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		h.opt.Logger.Warn("the journal's index was damaged; it was set aside and rebuilt from the log", "error", err)
 	}
 	for _, log := range j.DamagedLogs() {
-		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error", j.Damage(log))
+		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error",
+			j.Damage(log))
 	}
 	if err := j.Damage(catalog.Log); err != nil { // or services would be missing
 		own := &service.Error{Op: "open", Kind: service.KindDamaged, Err: err,
-			Message: "the host's own log, which knows what is deployed, is damaged (" + journal.DetailOf(err) + "); restore a backup, or rebuild the index to accept what there is"}
+			Message: "the host's own log, which knows what is deployed, is damaged (" + journal.DetailOf(err) +
+				"); restore a backup, or rebuild the index to accept what there is"}
 		return nil, errors.Join(own, j.Close(ctx))
 	}
 	if h.modules == nil { // after the journal, whose lock keeps other hosts out of the directory
-		m, err := catalog.OpenModules(modulesDir(h.opt.Dir), catalog.ModuleOptions{Account: h.moduleAccount, Count: h.opt.Budget.Modules, Room: h.moduleRoom})
+		m, err := catalog.OpenModules(modulesDir(h.opt.Dir),
+			catalog.ModuleOptions{Account: h.moduleAccount, Count: h.opt.Budget.Modules, Room: h.moduleRoom})
 		if err != nil {
 			return nil, errors.Join(err, j.Close(ctx))
 		}
@@ -189,8 +195,10 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
 	c := &core{journal: j, catalog: cat, registry: registry.New(registry.Options{
-		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling, Budget: h.opt.Budget,
-		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared, Latencies: h.latencies, QueryLatencies: h.queries, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
+		Journal: j, Catalog: cat, Runtime: h.runtime, Logger: h.opt.Logger, Account: h.budget, Ceiling: h.opt.Ceiling,
+		Budget:    h.opt.Budget,
+		RingBytes: h.opt.RingBytes, Rings: h.readers.rings, Backlog: h.readers.backlog, Shared: h.readers.shared,
+		Latencies: h.latencies, QueryLatencies: h.queries, DrainTime: h.opt.DrainTime, OpenTime: h.opt.OpenTime,
 		StartPlaces: h.opt.StartPlaces, Retry: lifecycle.Backoff{First: h.opt.StartRetry, Max: h.opt.StartRetryMax},
 		RareRetry: h.opt.StartRetryRare, Patience: h.opt.StartWait,
 	})}

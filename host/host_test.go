@@ -87,7 +87,8 @@ func TestNothingIsLostByARestart(t *testing.T) {
 // snapshots of the guest's own making, with what happened since.
 func TestEntitiesComeBackFromSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Settings.SnapshotEvery = 10 })
-	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Limits: service.Limits{ResidentEntities: 2}, Settings: service.Settings{Shards: 1}}
+	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+		Limits: service.Limits{ResidentEntities: 2}, Settings: service.Settings{Shards: 1}}
 	if st, err := h.Deploy(t.Context(), d); err != nil || st.Spec.Settings.SnapshotEvery != 10 {
 		t.Fatalf("deployed %+v, %v", st.Spec, err)
 	}
@@ -97,7 +98,8 @@ func TestEntitiesComeBackFromSnapshots(t *testing.T) {
 	used := func(least uint64) {
 		t.Helper()
 		for i := range 5 {
-			q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("k", i)), Type: "count"})
+			q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("k", i)),
+				Type: "count"})
 			if err != nil || string(q.Data) != "25" || q.Version != 25 {
 				t.Errorf("k%d has %s at %d, %v", i, q.Data, q.Version, err)
 			}
@@ -125,7 +127,8 @@ func TestARepeatedCommandHasOneEffect(t *testing.T) {
 	first := h.MustSend(c)
 	for range 2 {
 		again := h.MustSend(c)
-		if !again.Repeated || again.Position != first.Position || again.Version != first.Version || string(again.Data) != string(first.Data) {
+		if !again.Repeated || again.Position != first.Position || again.Version != first.Version ||
+			string(again.Data) != string(first.Data) {
 			t.Errorf("the repeat got %+v, the first %+v", again, first)
 		}
 		h.Restart()
@@ -147,7 +150,8 @@ func TestFailuresAreContained(t *testing.T) {
 	h := hosttest.New(t)
 	limits := service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes: 2 << 20}
 	for _, name := range []service.Name{"tally", "victim"} {
-		if _, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)), Limits: limits}); err != nil {
+		if _, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)),
+			Limits: limits}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +195,8 @@ var spin = service.Command{Service: "tally", Key: "k", Type: "spin"}
 func deployEndless(t *testing.T, h *hosttest.Host) {
 	t.Helper()
 	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
-		Limits: service.Limits{Fuel: 1 << 50, CallTime: time.Hour}, Settings: service.Settings{Shards: 1}}); err != nil {
+		Limits:   service.Limits{Fuel: 1 << 50, CallTime: time.Hour},
+		Settings: service.Settings{Shards: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustSend(add("k"))
@@ -278,7 +283,8 @@ func manifestOf(name, version string) []byte {
 func TestARefusedModuleLeavesNothing(t *testing.T) {
 	h := hosttest.New(t)
 	for _, b := range append(testguest.Statically(), testguest.Dynamically()...) {
-		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: b.Module, Limits: service.Limits{Fuel: 5_000_000}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: b.Module,
+			Limits: service.Limits{Fuel: 5_000_000}})
 		if err == nil {
 			t.Errorf("%s was deployed", b.Name)
 		}
@@ -297,11 +303,13 @@ func TestAFailedDeploymentLeavesTheOldModuleRunning(t *testing.T) {
 	h.MustSend(add("k"))
 	m := testguest.CounterManifest("tally")
 	m.Events[0].Name, m.Events[0].Aliases = "renamed", nil
-	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
+	_, err := h.Deploy(t.Context(),
+		service.Deployment{Service: "tally", Module: testguest.CounterWith(m.AppendJSON(nil), nil)})
 	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `"added"`) {
 		t.Errorf("a module that does not know an event of the log: %v", err)
 	}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(
+		err) != service.KindBadModule {
 		t.Errorf("no module at all: %v", err)
 	}
 	now, err := h.Status("tally")
@@ -349,7 +357,8 @@ func TestDeployUnderLoad(t *testing.T) {
 		})
 	}
 	for n := range 5 {
-		st, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: version(n + 1), Settings: service.Settings{Shards: n%3 + 1}})
+		st, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: version(n + 1),
+			Settings: service.Settings{Shards: n%3 + 1}})
 		if err != nil || st.Manifest.Version != fmt.Sprint(n+1) || len(st.Shards) != n%3+1 {
 			t.Errorf("deployment %d: %+v, %v", n, st, err)
 		}
@@ -384,7 +393,8 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 	h.Restart() // so that the ring in memory is empty
 	var got []service.Position
 	for at, done := service.Position(0), false; !done; {
-		page, err := h.Events(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(at), Keys: []service.Key{"k1"}}, 2)
+		page, err := h.Events(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(at),
+			Keys: []service.Key{"k1"}}, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -400,7 +410,8 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 	if err != nil || len(events) != 3 || events[0].Version != 2 || events[2].Position != 15 {
 		t.Errorf("k2's events: %v, %v", events, err)
 	}
-	if _, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(21)}); service.KindOf(err) != service.KindBadCursor {
+	if _, err := h.Subscribe(t.Context(), service.Selection{Service: "tally",
+		From: service.AfterPosition(21)}); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of the future: %v", err)
 	}
 }

@@ -75,7 +75,8 @@ func TestCountersGoOnAcrossDeployments(t *testing.T) {
 	queries()
 	before, _ := h.Status("tally")
 	for _, shards := range []int{2, 3} {
-		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"), Settings: service.Settings{Shards: shards}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
+			Settings: service.Settings{Shards: shards}})
 		if err != nil {
 			t.Fatal(err)
 		}

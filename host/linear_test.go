@@ -76,12 +76,15 @@ func TestTheCounterIsChecked(t *testing.T) {
 		history []porcupine.Operation
 		good    bool
 	}{
-		"in order":         {[]porcupine.Operation{op(0, 1, add, told{count: 1}), op(2, 3, get, told{count: 1})}, true},
-		"at once":          {[]porcupine.Operation{op(0, 9, add, told{count: 2}), op(1, 8, add, told{count: 1})}, true},
-		"a stale read":     {[]porcupine.Operation{op(0, 1, add, told{count: 1}), op(2, 3, get, told{count: 0})}, false},
-		"a lost command":   {[]porcupine.Operation{op(0, 1, add, told{count: 1}), op(2, 3, add, told{count: 1})}, false},
+		"in order": {[]porcupine.Operation{op(0, 1, add, told{count: 1}), op(2, 3, get, told{count: 1})}, true},
+		"at once":  {[]porcupine.Operation{op(0, 9, add, told{count: 2}), op(1, 8, add, told{count: 1})}, true},
+		"a stale read": {[]porcupine.Operation{op(0, 1, add, told{count: 1}), op(2, 3, get, told{count: 0})},
+			false},
+		"a lost command": {[]porcupine.Operation{op(0, 1, add, told{count: 1}), op(2, 3, add, told{count: 1})},
+			false},
 		"a false conflict": {[]porcupine.Operation{op(0, 1, asked{expected: 0}, told{conflict: true})}, false},
-		"a dirty read":     {[]porcupine.Operation{op(0, 1, get, told{count: 1}), op(2, 3, add, told{count: 1})}, false},
+		"a dirty read": {[]porcupine.Operation{op(0, 1, get, told{count: 1}), op(2, 3, add, told{count: 1})},
+			false},
 	} {
 		if porcupine.CheckOperations(counter, c.history) != c.good {
 			t.Errorf("%s: linearizable is not %v", name, c.good)
@@ -151,7 +154,8 @@ func TestLinearizable(t *testing.T) {
 		return
 	}
 	result, info := porcupine.CheckOperationsVerbose(counter, c.history, time.Minute)
-	t.Logf("%d operations, %d openings of the journal, %d tries without an outcome: %v", len(c.history), openings, c.lost, result)
+	t.Logf("%d operations, %d openings of the journal, %d tries without an outcome: %v", len(c.history), openings,
+		c.lost, result)
 	if result != porcupine.Ok {
 		file, err := os.CreateTemp("", "linear-*.html")
 		if err == nil {
@@ -205,7 +209,8 @@ func (c *clerk) work(ctx context.Context, client int, rng *rand.Rand) {
 			last[in.key] = out.count
 		}
 		c.mu.Lock()
-		c.history = append(c.history, porcupine.Operation{ClientId: client, Input: in, Output: out, Call: call, Return: int64(time.Since(c.began))})
+		c.history = append(c.history, porcupine.Operation{ClientId: client, Input: in, Output: out, Call: call,
+			Return: int64(time.Since(c.began))})
 		c.mu.Unlock()
 		select {
 		case c.news <- struct{}{}:

@@ -47,7 +47,8 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 	h.MustDeploy("quiet", testguest.Vandal("quiet", false))
 	talk := func(name service.Name, n int) {
 		for i := range n {
-			c := service.Command{Service: name, Key: service.Key(fmt.Sprint("k", i%2)), Type: "c", ID: service.NewCommandID()}
+			c := service.Command{Service: name, Key: service.Key(fmt.Sprint("k", i%2)), Type: "c",
+				ID: service.NewCommandID()}
 			h.MustSend(c)
 			c.Type, c.ID = "trap", service.NewCommandID()
 			var failed *service.Error
@@ -60,7 +61,8 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 	talk("vandal", 200)
 	before := log.String()
 	about := func(name string) int { // lines, but that of its deployment
-		return strings.Count(log.String(), "service="+name) - strings.Count(log.String(), "was deployed\" service="+name)
+		return strings.Count(log.String(), "service="+name) - strings.Count(log.String(), "was deployed\" service="+
+			name)
 	}
 	lines := about("vandal")
 	if len(before) > 100<<10 || lines < 60 {
@@ -75,7 +77,8 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c := status.Counters; int(c.LogLinesDropped) != 600-lines || c.LogBytesDropped < 50*c.LogLinesDropped {
-		t.Errorf("the status says that %d lines were dropped, %d bytes; the log has %d of 600 lines", c.LogLinesDropped, c.LogBytesDropped, lines)
+		t.Errorf("the status says that %d lines were dropped, %d bytes; the log has %d of 600 lines", c.LogLinesDropped,
+			c.LogBytesDropped, lines)
 	}
 	h.Stop() // what was not told yet is told then
 	if !strings.Contains(log.String(), "lines dropped") {
@@ -91,7 +94,8 @@ func TestLinesOfGuestsTellWhatTheyAreAbout(t *testing.T) {
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	traced := abi.Metadata(nil).AppendPair("traceparent", "00-"+trace+"-b7ad6b7169203331-01")
 	h.MustSend(service.Command{Service: "quiet", Key: "a", Type: "c", ID: "one", Metadata: traced})
-	h.MustSend(service.Command{Service: "quiet", Key: "b", Type: "c", ID: "two", Metadata: abi.Metadata(nil).AppendPair("traceparent", "00-x")})
+	h.MustSend(service.Command{Service: "quiet", Key: "b", Type: "c", ID: "two",
+		Metadata: abi.Metadata(nil).AppendPair("traceparent", "00-x")})
 	type about struct {
 		Service, From, Entity string
 		Command               string `json:"command_id"`
@@ -107,7 +111,8 @@ func TestLinesOfGuestsTellWhatTheyAreAbout(t *testing.T) {
 			got = append(got, a)
 		}
 	}
-	if want := []about{{"quiet", "guest", "a", "one", trace}, {"quiet", "guest", "b", "two", ""}}; !slices.Equal(got, want) {
+	if want := []about{{"quiet", "guest", "a", "one", trace}, {"quiet", "guest", "b", "two", ""}}; !slices.Equal(got,
+		want) {
 		t.Errorf("the lines are about %+v, want %+v", got, want)
 	}
 }

@@ -87,7 +87,8 @@ func (h *Host) collectLoop() {
 		case err != nil && service.KindOf(err) != service.KindUnavailable:
 			h.opt.Logger.Warn("modules that nobody refers to cannot be removed", "error", err)
 		case len(done.Modules) > 0 || done.CodeBytes > 0:
-			h.opt.Logger.Info("modules that nobody refers to were removed", "modules", done.Modules, "machine_code_bytes", done.CodeBytes, "after", keep)
+			h.opt.Logger.Info("modules that nobody refers to were removed", "modules", done.Modules,
+				"machine_code_bytes", done.CodeBytes, "after", keep)
 		}
 	}
 }

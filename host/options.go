@@ -140,12 +140,14 @@ func (o Options) withDefaults() Options {
 func (o Options) validate() error {
 	var errs []error
 	if o.Dir == "" {
-		errs = append(errs, service.Errorf(service.KindInvalid, "Options.Dir is empty; name the directory of the host's data"))
+		errs = append(errs, service.Errorf(service.KindInvalid, "Options.Dir is empty; name the directory of the "+
+			"host's data"))
 	}
 	if err := o.Ceiling.Validate(); err != nil {
 		errs = append(errs, err)
 	} else {
-		errs = append(errs, o.Limits.Validate(), o.Settings.Validate(), o.Budget.Validate(), o.Budget.Fits(o.Limits), o.Ceiling.Check(o.Limits, o.Settings))
+		errs = append(errs, o.Limits.Validate(), o.Settings.Validate(), o.Budget.Validate(), o.Budget.Fits(o.Limits),
+			o.Ceiling.Check(o.Limits, o.Settings))
 	}
 	for _, f := range []struct {
 		name string
@@ -154,18 +156,24 @@ func (o Options) validate() error {
 		{"RingBytes", o.RingBytes}, {"RecentEventBytes", o.RecentEventBytes},
 		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
-		{"Budget.DiskBytes", o.Budget.DiskBytes}, {"Budget.ModuleBytes", o.Budget.ModuleBytes}, {"Budget.Modules", o.Budget.Modules}, {"Budget.Descriptors", o.Budget.Descriptors},
-		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)}, {"CompilePerMiB", int64(o.CompilePerMiB)},
-		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"OpenTime", int64(o.OpenTime)}, {"RecoveryWait", int64(o.RecoveryWait)},
-		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)}, {"StartRetryMax", int64(o.StartRetryMax)},
+		{"Budget.DiskBytes", o.Budget.DiskBytes}, {"Budget.ModuleBytes", o.Budget.ModuleBytes},
+		{"Budget.Modules", o.Budget.Modules}, {"Budget.Descriptors", o.Budget.Descriptors},
+		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)},
+		{"CompilePerMiB", int64(o.CompilePerMiB)},
+		{"LogBurst", o.LogBurst}, {"DrainTime", int64(o.DrainTime)}, {"OpenTime", int64(o.OpenTime)},
+		{"RecoveryWait", int64(o.RecoveryWait)},
+		{"StartPlaces", int64(o.StartPlaces)}, {"StartRetry", int64(o.StartRetry)},
+		{"StartRetryMax", int64(o.StartRetryMax)},
 		{"StartRetryRare", int64(o.StartRetryRare)}, {"StartWait", int64(o.StartWait)},
 	} {
 		if f.v < 0 {
-			errs = append(errs, service.Errorf(service.KindInvalid, "Options.%s is %d; it may not be negative", f.name, f.v))
+			errs = append(errs, service.Errorf(service.KindInvalid, "Options.%s is %d; it may not be negative", f.name,
+				f.v))
 		}
 	}
 	if o.StartRetryMax < o.StartRetry {
-		errs = append(errs, service.Errorf(service.KindInvalid, "Options.StartRetryMax is %s; it may not be below StartRetry, which is %s", o.StartRetryMax, o.StartRetry))
+		errs = append(errs, service.Errorf(service.KindInvalid, "Options.StartRetryMax is %s; it may not be below "+
+			"StartRetry, which is %s", o.StartRetryMax, o.StartRetry))
 	}
 	return errors.Join(errs...)
 }

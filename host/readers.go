@@ -29,8 +29,10 @@ const sharedPart = 8
 // kind, and not among its guests: else whoever may read a log could hold up its service.
 func newReaders(o *Options, account *budget.Account) readers {
 	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders})
-	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes), rings: stream.NewRings(o.RecentEventBytes),
-		shared: account.Group("events that subscribers share", budget.Limits{budget.FlightBytes: max(1, o.Budget.FlightBytes/sharedPart)})}
+	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes),
+		rings: stream.NewRings(o.RecentEventBytes),
+		shared: account.Group("events that subscribers share",
+			budget.Limits{budget.FlightBytes: max(1, o.Budget.FlightBytes/sharedPart)})}
 }
 
 // Readers is what those do who read logs.
@@ -83,7 +85,9 @@ type pacedLogs struct {
 
 // Batches implements backup.Source. What yield does, waiting for a client for instance, may
 // take as long as it likes.
-func (p *pacedLogs) Batches(ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error) error {
+func (p *pacedLogs) Batches(
+	ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error,
+) error {
 	if err := p.turn.Begin(ctx); err != nil {
 		return turnError(p.name, err)
 	}

@@ -46,7 +46,9 @@ type stuckLog struct {
 	s *stuck
 }
 
-func (l stuckLog) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
+func (l stuckLog) Blocks(
+	ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error,
+) error {
 	l.s.mu.Lock()
 	gate := l.s.gate
 	l.s.mu.Unlock()
@@ -149,7 +151,8 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	engine.open()
 	reading.Wait()
 	waiting.Wait()
-	if r := h.Readers(); r.Waiting != 0 || r.Turns < 4 || r.ReadTime == 0 || r.WaitTime == 0 || r.SharedBytes == 0 || backup.Len() == 0 {
+	if r := h.Readers(); r.Waiting != 0 || r.Turns < 4 || r.ReadTime == 0 || r.WaitTime == 0 || r.SharedBytes == 0 ||
+		backup.Len() == 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -185,7 +188,11 @@ func TestTooManyReadersAreRefused(t *testing.T) {
 			return err
 		},
 		"of an entity": func() error { _, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); return err },
-		"a backup":     func() error { _, err := h.Backup(t.Context(), io.Discard, service.BackupOptions{}); return err },
+		"a backup": func() error {
+			_,
+				err := h.Backup(t.Context(), io.Discard, service.BackupOptions{})
+			return err
+		},
 	} {
 		if err := read(); service.KindOf(err) != service.KindOverloaded {
 			t.Errorf("%s: %v", name, err)

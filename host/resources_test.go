@@ -31,12 +31,14 @@ func TestEachResourceHasALine(t *testing.T) {
 	h.MustSend(add("k1"))
 	h.Logger().Info("a line", "service", "tally")
 	all := lines()
-	for _, name := range []string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "descriptors", "disk_bytes", "readers", "recent_event_bytes", "log_bytes"} {
+	for _, name := range []string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "descriptors", "disk_bytes",
+		"readers", "recent_event_bytes", "log_bytes"} {
 		if _, ok := all[name]; !ok {
 			t.Errorf("there is no line for %s", name)
 		}
 	}
-	if u := all["recent_event_bytes"]; u.Limit != 1<<20 || u.Used == 0 || len(u.Holders) != 1 || u.Holders[0] != (service.ResourceHolder{Name: "tally", Used: u.Used}) {
+	if u := all["recent_event_bytes"]; u.Limit != 1<<20 || u.Used == 0 || len(u.Holders) != 1 ||
+		u.Holders[0] != (service.ResourceHolder{Name: "tally", Used: u.Used}) {
 		t.Errorf("recent events: %+v", u)
 	}
 	if u := all["log_bytes"]; u.Limit == 0 || u.Refused != 0 {

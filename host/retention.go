@@ -16,9 +16,9 @@ import (
 // Retain deletes the first events of a service, in whole batches. Entities that lose
 // events go on from snapshots, which are written into the log before; the service
 // is asked for those that are missing. If some cannot be had, the events of these entities
-// are kept apart; Kept says so. They can be read by entity, and take part in hydrations, until there is a snapshot. Beyond
-// MaxKept they stay in the log, with all that is behind the first of them; Held says so. If that is everything the
-// error has kind KindConflicting, and nothing is deleted.
+// are kept apart; Kept says so. They can be read by entity, and take part in hydrations, until there is a snapshot.
+// Beyond MaxKept they stay in the log, with all that is behind the first of them; Held says so. If that is everything
+// the error has kind KindConflicting, and nothing is deleted.
 //
 // A service that is stopped, or does not start, takes no snapshots, so that only those that are there count. Unless
 // MaxKept says otherwise nothing is kept apart then: that is for entities of which none can be had.
@@ -28,7 +28,8 @@ import (
 // one (KindFault with code history_deleted).
 func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error) {
 	if r.Before == 0 && r.OlderThan == 0 {
-		return journal.Retained{}, service.Errorf(service.KindInvalid, "neither a position nor an age bounds what shall be deleted")
+		return journal.Retained{},
+			service.Errorf(service.KindInvalid, "neither a position nor an age bounds what shall be deleted")
 	}
 	if r.OlderThan < 0 {
 		return journal.Retained{}, service.Errorf(service.KindInvalid, "the age %s is negative", r.OlderThan)
@@ -72,7 +73,8 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retentio
 	if err == nil && !r.DryRun && done.Batches > 0 {
 		c.registry.LogChanged(svc)
 		h.opt.Logger.Info("the first events of a service were deleted", "service", string(name), "events", done.Events,
-			"first", uint64(done.First), "entities", done.Entities, "kept_events", done.KeptEvents, "kept_of", done.KeptOf)
+			"first", uint64(done.First), "entities", done.Entities, "kept_events", done.KeptEvents, "kept_of",
+			done.KeptOf)
 	}
 	return done, stoppedRetention(svc, keepError("retain", name, err))
 }

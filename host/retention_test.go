@@ -71,7 +71,8 @@ func TestRetentionUnderLoad(t *testing.T) {
 	}
 	h.Restart()
 	for w, n := range counts {
-		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("w", w)), Type: "count"})
+		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("w", w)),
+			Type: "count"})
 		if err != nil || string(q.Data) != fmt.Sprint(n) || int(q.Version) != n {
 			t.Errorf("w%d counts %s at version %d after %d commands, %v", w, q.Data, q.Version, n, err)
 		}
@@ -81,7 +82,10 @@ func TestRetentionUnderLoad(t *testing.T) {
 	if err != nil || len(page.Events) != 1 || page.Events[0].Position != first {
 		t.Errorf("from the start: %+v, %v", page.Events, err)
 	}
-	if _, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(1)}); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), fmt.Sprintf("first available has position %d", first)) {
+	if _, err := h.Subscribe(t.Context(),
+		service.Selection{Service: "tally", From: service.AfterPosition(1)}); service.KindOf(
+		err) != service.KindBadCursor ||
+		!strings.Contains(err.Error(), fmt.Sprintf("first available has position %d", first)) {
 		t.Errorf("a place that is gone: %v", err)
 	}
 	for _, p := range []service.Position{0, 1, first - 2} {
@@ -98,20 +102,23 @@ func TestRetentionUnderLoad(t *testing.T) {
 		t.Errorf("the start is %d, %v", start, err)
 	}
 	c, err := h.Cursor(t.Context(), "tally", first-1)
-	if back, again := h.ParseCursor(t.Context(), "tally", c.String()); err != nil || again != nil || back != c || c.Position != first-1 {
+	if back, again := h.ParseCursor(t.Context(), "tally", c.String()); err != nil || again != nil || back != c ||
+		c.Position != first-1 {
 		t.Errorf("a cursor at %d: %+v, %+v, %v, %v", first-1, c, back, err, again)
 	}
 	if _, err := h.EntityEvents(t.Context(), "tally", "k", 1, 0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a version that is gone: %v", err)
 	}
 	left, err := h.EntityEvents(t.Context(), "tally", "k", 0, 1)
-	if v, wrong := h.EntityFirst(t.Context(), "tally", "k"); err != nil || wrong != nil || len(left) != 1 || v != left[0].Version || v < 2 {
+	if v, wrong := h.EntityFirst(t.Context(), "tally", "k"); err != nil || wrong != nil || len(left) != 1 ||
+		v != left[0].Version || v < 2 {
 		t.Errorf("the first version is %d, %v; %+v, %v", v, wrong, left, err)
 	}
 	if v, err := h.EntityFirst(t.Context(), "tally", "nobody"); err != nil || v != 1 {
 		t.Errorf("the first version of nobody is %d, %v", v, err)
 	}
-	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) == 0 || events[len(events)-1].Version != 12 {
+	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) == 0 ||
+		events[len(events)-1].Version != 12 {
 		t.Errorf("what is left of k: %+v, %v", events, err)
 	}
 	if _, err := h.Retain(t.Context(), "tally", service.Retention{}); service.KindOf(err) != service.KindInvalid {

@@ -25,7 +25,8 @@ const byInput = `{"type":"object","properties":{"by":{"type":"integer","minimum"
 func wantPlace(t *testing.T, what string, err error, pointer string) {
 	t.Helper()
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Pointer == nil || *e.Pointer != pointer || e.Service != "tally" {
+	if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Pointer == nil || *e.Pointer != pointer ||
+		e.Service != "tally" {
 		t.Errorf("%s: %+v; want the place %q", what, err, pointer)
 	}
 }
@@ -54,7 +55,8 @@ func TestCommandsAreHeldToTheirSchemas(t *testing.T) {
 	wantPlace(t, "asynchronously", <-done, "/by")
 	_, err := h.Query(t.Context(), service.Query{Service: "tally", Key: "a", Type: "count", Data: []byte(`{"At":1}`)})
 	wantPlace(t, "a query", err, "/At")
-	if q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: "a", Type: "count"}); err != nil || string(q.Data) != "0" {
+	if q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: "a", Type: "count"}); err != nil ||
+		string(q.Data) != "0" {
 		t.Errorf("a query without data: %s, %v", q.Data, err)
 	}
 	if head, err := h.Head("tally"); err != nil || head != 0 {

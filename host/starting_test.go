@@ -53,7 +53,8 @@ func restarted(t *testing.T, names ...service.Name) (h *host.Host, release func(
 		t.Fatal(err)
 	}
 	compiler, release := heldCompiler(t)
-	o := host.Options{Dir: before.Dir(), Compiler: compiler, Logger: slog.New(slog.DiscardHandler), StartWait: time.Hour}
+	o := host.Options{Dir: before.Dir(), Compiler: compiler, Logger: slog.New(slog.DiscardHandler),
+		StartWait: time.Hour}
 	o.Limits.CompileTime = time.Hour
 	h, err := host.Open(t.Context(), o)
 	if err != nil {
@@ -74,11 +75,13 @@ func TestOpenDoesNotWaitForServices(t *testing.T) {
 	if err := h.Ready(); err != nil {
 		t.Errorf("while services start: %v", err)
 	}
-	if states := h.States(); len(states) != 2 || states["tally"] != service.StateStarting || states["other"] != service.StateStarting {
+	if states := h.States(); len(states) != 2 || states["tally"] != service.StateStarting ||
+		states["other"] != service.StateStarting {
 		t.Errorf("states %v", states)
 	}
 	st, err := h.Status("tally")
-	if err != nil || st.State != service.StateStarting || st.Head != 1 || st.Manifest.Encoding != "application/json" || st.Manifest.ABI != 0 {
+	if err != nil || st.State != service.StateStarting || st.Head != 1 || st.Manifest.Encoding != "application/json" ||
+		st.Manifest.ABI != 0 {
 		t.Errorf("status %+v, %v", st, err)
 	}
 	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) != 1 {
@@ -140,7 +143,8 @@ func TestOpenDoesNotWaitForServices(t *testing.T) {
 	if r := <-waiting; r.Version != 2 {
 		t.Errorf("what waited was carried out as %+v; nothing before it should have been", r)
 	}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: strange}); service.KindOf(err) != service.KindConflicting {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: strange}); service.KindOf(
+		err) != service.KindConflicting {
 		t.Errorf("a module that does not know the events: %v", err)
 	}
 	if err := h.Started(t.Context()); err != nil {
@@ -212,10 +216,12 @@ func TestAFailedStartIsTriedAgain(t *testing.T) {
 		st, err = h.Status("tally")
 		return err == nil && st.Failed >= 3 && st.State == service.StateFailed
 	})
-	if !strings.Contains(st.Problem, "damaged") || st.NextAttempt.IsZero() || h.States()["tally"] != service.StateFailed {
+	if !strings.Contains(st.Problem, "damaged") || st.NextAttempt.IsZero() ||
+		h.States()["tally"] != service.StateFailed {
 		t.Errorf("status %+v", st)
 	}
-	if _, err := h.Send(t.Context(), add("k")); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "could not be started (") || !strings.Contains(err.Error(), "damaged") {
+	if _, err := h.Send(t.Context(), add("k")); service.KindOf(err) != service.KindUnavailable ||
+		!strings.Contains(err.Error(), "could not be started (") || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a command gets %v", err)
 	}
 	if err := h.Ready(); err != nil {
@@ -223,10 +229,12 @@ func TestAFailedStartIsTriedAgain(t *testing.T) {
 	}
 	m := testguest.CounterManifest("other")
 	m.Events[0].Name, m.Events[0].Aliases = "renamed", nil
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "other", Module: testguest.CounterWith(m.AppendJSON(nil), nil)}); service.KindOf(err) != service.KindConflicting {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "other",
+		Module: testguest.CounterWith(m.AppendJSON(nil), nil)}); service.KindOf(err) != service.KindConflicting {
 		t.Errorf("a module that does not know the events of one that cannot be started: %v", err)
 	}
-	if st := h.MustDeploy("other", testguest.CounterWith(manifestOf("other", "2"), nil)); st.State != service.StateRunning || st.Attempts != (service.Attempts{}) {
+	if st := h.MustDeploy("other", testguest.CounterWith(manifestOf("other", "2"),
+		nil)); st.State != service.StateRunning || st.Attempts != (service.Attempts{}) {
 		t.Errorf("deployed over the attempts: %+v", st)
 	}
 	for file, content := range whole {
@@ -249,13 +257,15 @@ func slowStart(name string, millions int32) []byte {
 	const n, m = 0, 1
 	count := func(local uint32, to int32, body ...[]byte) []byte {
 		return testguest.Code(testguest.I32Const(to), testguest.Set(local), testguest.Loop(testguest.Code(body...),
-			testguest.Get(local), testguest.I32Const(1), testguest.I32Sub, testguest.Set(local), testguest.Get(local), testguest.BrIf(0)))
+			testguest.Get(local), testguest.I32Const(1), testguest.I32Sub, testguest.Set(local), testguest.Get(local),
+			testguest.BrIf(0)))
 	}
 	return testguest.CounterWith(manifestOf(name, "1"), func(b *testguest.Builder) {
 		b.Table(1)
-		b.Export(abi.ExportInitialize, wasmbin.ExternFunc, b.Func(nil, nil, testguest.Types(testguest.I32, testguest.I32),
-			testguest.I32Const(0), testguest.Op(0xd0, 0x70), testguest.Op(0x26, 0), // table.set
-			count(m, millions, count(n, 1_000_000))))
+		b.Export(abi.ExportInitialize, wasmbin.ExternFunc,
+			b.Func(nil, nil, testguest.Types(testguest.I32, testguest.I32),
+				testguest.I32Const(0), testguest.Op(0xd0, 0x70), testguest.Op(0x26, 0), // table.set
+				count(m, millions, count(n, 1_000_000))))
 	})
 }
 
@@ -360,7 +370,8 @@ func TestStoredModulesAreReadWithinTheBudget(t *testing.T) {
 		t.Errorf("%d bytes of modules with %d are in flight", flight(), most)
 	}
 	d := service.Deployment{Service: "tally", Digest: service.DigestOf(module), Settings: service.Settings{Shards: 3}}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "none", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "none",
+		Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
 		t.Errorf("a module that is not stored: %v", err)
 	}
 	if _, err := h.Status("none"); service.KindOf(err) != service.KindNotFound {
@@ -388,7 +399,8 @@ func TestWhatRunsIsNotRead(t *testing.T) {
 	if err := os.Rename(modules[0], modules[0]+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: st.Spec.Module, Settings: st.Spec.Settings}); err != nil || again.Since != st.Since {
+	if again, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: st.Spec.Module,
+		Settings: st.Spec.Settings}); err != nil || again.Since != st.Since {
 		t.Errorf("what runs already: %+v, %v", again, err)
 	}
 	if err := os.Rename(modules[0]+".away", modules[0]); err != nil {

@@ -60,7 +60,8 @@ func couldNotBringBack(t *testing.T, h *hosttest.Host, module []byte, parts ...s
 func wantCounts(t *testing.T, h *hosttest.Host, want string) {
 	t.Helper()
 	for i := range 3 {
-		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("k", i)), Type: "count"})
+		q, err := h.Query(t.Context(), service.Query{Service: "tally", Key: service.Key(fmt.Sprint("k", i)),
+			Type: "count"})
 		if err != nil || string(q.Data) != want {
 			t.Errorf("k%d counts %s, %v; want %s", i, q.Data, err, want)
 		}
@@ -78,7 +79,8 @@ func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 	refusal := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")
 	couldNotBringBack(t, h, unable("3", 1, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: refusal}}),
 		`entity "k0"`, "bad_snapshot", "not my form", "the snapshots of 3 were looked at")
-	couldNotBringBack(t, h, unable("4", 1, testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}),
+	couldNotBringBack(t, h,
+		unable("4", 1, testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}),
 		`entity "k0"`, "unreachable", "the snapshots of 3 were looked at")
 	wantCounts(t, h, "2")
 	if st, err := h.Status("tally"); err != nil || st.Counters.Resets != 0 || !st.Faults.IsZero() {
@@ -114,13 +116,15 @@ func TestARetentionDuringTheSwap(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("k", i))))
 	}
 	h.MustSend(add("other"))
-	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p service.Progress) {
-		if p.Stage == "draining" {
-			if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4}); err != nil || done.First != 4 {
-				t.Errorf("%+v, %v", done, err)
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally",
+		Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p service.Progress) {
+			if p.Stage == "draining" {
+				if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4}); err != nil ||
+					done.First != 4 {
+					t.Errorf("%+v, %v", done, err)
+				}
 			}
-		}
-	}})
+		}})
 	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `entity "k0"`) {
 		t.Errorf("got %v", err)
 	}
@@ -135,17 +139,19 @@ func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
 	h.MustSend(add("nan"))
 	retain := func(kept int) {
 		t.Helper()
-		if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != kept || done.Batches == 0 {
+		if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 ||
+			done.Kept != kept || done.Batches == 0 {
 			t.Errorf("%+v, %v", done, err)
 		}
 	}
 	retain(1)
 	h.MustSend(add("nan")) // its state can be encoded again
-	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p service.Progress) {
-		if p.Stage == "draining" {
-			retain(0)
-		}
-	}})
+	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally",
+		Module: testguest.CounterWith(ofSchema("2", 2), nil), Progress: func(p service.Progress) {
+			if p.Stage == "draining" {
+				retain(0)
+			}
+		}})
 	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `entity "nan"`) {
 		t.Errorf("got %v", err)
 	}
@@ -196,7 +202,8 @@ func tallies(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 	h = hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	return h, func(module []byte) {
 		t.Helper()
-		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module, Settings: service.Settings{SnapshotEvery: 1}})
+		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module,
+			Settings: service.Settings{SnapshotEvery: 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,10 +226,12 @@ func refusing(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 // have another form under the same schema, and then the events are all there is.
 func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 	h, deploy := refusing(t)
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, MaxKept: -1}); service.KindOf(
+		err) != service.KindConflicting {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2}); err != nil || done.First != 2 ||
+		done.Kept != 1 || done.KeptEvents != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	deploy(testguest.CounterWith(ofSchema("3", 1), nil))
@@ -231,7 +240,8 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 			t.Errorf("%s counts %s, %v", key, got, err)
 		}
 	}
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 3}); err != nil || done.First != 3 || done.Kept != 0 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 3}); err != nil || done.First != 3 ||
+		done.Kept != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
 }
@@ -251,9 +261,12 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4}); err != nil || done.First != 4 {
 		t.Fatalf("%+v, %v", done, err)
 	}
-	spin := unable("2", 1, testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)), testguest.I64Const(0))}})
+	spin := unable("2", 1,
+		testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Loop(testguest.Br(0)),
+			testguest.I64Const(0))}})
 	endless := service.Limits{Fuel: 1 << 50, CallTime: time.Hour}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: spin, Limits: endless}); err != nil {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: spin,
+		Limits: endless}); err != nil {
 		t.Errorf("a module that is too slow to be judged: %v", err)
 	}
 	patient := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
@@ -266,12 +279,13 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var gone time.Time
-	_, err := patient.Deploy(ctx, service.Deployment{Service: "tally", Module: spin, Limits: endless, Progress: func(p service.Progress) {
-		if p.Stage == "describing" && p.Done == p.Total { // the last before the snapshots
-			gone = time.Now().Add(50 * time.Millisecond)
-			time.AfterFunc(time.Until(gone), cancel)
-		}
-	}})
+	_, err := patient.Deploy(ctx, service.Deployment{Service: "tally", Module: spin, Limits: endless,
+		Progress: func(p service.Progress) {
+			if p.Stage == "describing" && p.Done == p.Total { // the last before the snapshots
+				gone = time.Now().Add(50 * time.Millisecond)
+				time.AfterFunc(time.Until(gone), cancel)
+			}
+		}})
 	if service.KindOf(err) != service.KindCanceled || gone.IsZero() || time.Since(gone) > 5*time.Second {
 		t.Errorf("its deployer has gone: %v, %v later", err, time.Since(gone))
 	}
@@ -292,7 +306,8 @@ func TestWhatIsLostAlreadyRefusesNoModule(t *testing.T) {
 		abi.ReqOpen: abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault}, abi.CodeBadSnapshot, "not my form")}}
 	trap := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Unreachable}}
 	deploy(unable("2", 1, fault))
-	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4, Force: true}); err != nil || done.First != 4 {
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4, Force: true}); err != nil ||
+		done.First != 4 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	deploy(unable("3", 1, trap))

@@ -19,11 +19,13 @@ func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 	if err != nil || st.State != service.StateStopped || st.Problem != "" || st.Head != last || len(st.Shards) != 0 {
 		t.Errorf("status %+v, %v", st, err)
 	}
-	if all := h.Services(); len(all) != 1 || all[0].State != service.StateStopped || h.States()["tally"] != service.StateStopped {
+	if all := h.Services(); len(all) != 1 || all[0].State != service.StateStopped ||
+		h.States()["tally"] != service.StateStopped {
 		t.Errorf("services %+v", all)
 	}
 	page, err := h.Events(t.Context(), service.Selection{Service: "tally"}, 100)
-	if err != nil || page.Next != last || !page.AtHead || len(page.Events) != int(last-first)+1 || len(page.Events) > 0 && page.Events[0].Position != first {
+	if err != nil || page.Next != last || !page.AtHead || len(page.Events) != int(last-first)+1 ||
+		len(page.Events) > 0 && page.Events[0].Position != first {
 		t.Errorf("%d events up to %d, %t, %v", len(page.Events), page.Next, page.AtHead, err)
 	}
 	own, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0)
@@ -31,7 +33,8 @@ func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 		t.Errorf("%d events of the entity, %v", len(own), err)
 	}
 	types, err := h.EventTypes(t.Context(), "tally")
-	if err != nil || len(types) != 1 || types[0] != (journal.EventType{Type: "added", Count: uint64(last - first + 1), First: first, Last: last}) {
+	if err != nil || len(types) != 1 ||
+		types[0] != (journal.EventType{Type: "added", Count: uint64(last - first + 1), First: first, Last: last}) {
 		t.Errorf("event types %v, %v", types, err)
 	}
 	refused := func(err error) {
@@ -66,7 +69,8 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	rests(t, h, 1, 3)
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(err) != service.KindBadModule {
+	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: []byte("no wasm")}); service.KindOf(
+		err) != service.KindBadModule {
 		t.Errorf("no module: %v", err)
 	}
 	rests(t, h, 1, 3)
@@ -94,7 +98,8 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 	rests(t, h, 4, 4)
 	h.Restart()
 	rests(t, h, 4, 4)
-	if sub, err = h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(4)}); err != nil {
+	if sub, err = h.Subscribe(t.Context(),
+		service.Selection{Service: "tally", From: service.AfterPosition(4)}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -114,7 +119,8 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2})
-	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), "the service is stopped and takes no snapshots") {
+	if service.KindOf(err) != service.KindConflicting ||
+		!strings.Contains(err.Error(), "the service is stopped and takes no snapshots") {
 		t.Errorf("got %v", err)
 	}
 	rests(t, h, 1, 2)
@@ -123,7 +129,8 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 	if err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) != 2 || events[0].Position != 1 {
+	if events, err := h.EntityEvents(t.Context(), "tally", "k", 0, 0); err != nil || len(events) != 2 ||
+		events[0].Position != 1 {
 		t.Errorf("%d events, %v", len(events), err)
 	}
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -150,7 +157,8 @@ func TestAStoppedServiceIsForgotten(t *testing.T) {
 		}
 		if events > 0 {
 			rests(t, h, 1, events)
-			if _, err := h.Retain(t.Context(), "tally", service.Retention{Before: events + 1, Force: true}); err != nil {
+			if _, err := h.Retain(t.Context(), "tally",
+				service.Retention{Before: events + 1, Force: true}); err != nil {
 				t.Fatal(err)
 			}
 		}

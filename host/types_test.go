@@ -27,7 +27,8 @@ func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string
 	for _, reason := range reasons {
 		said += "; " + reason + ": keep the type, or name it as an alias of another one"
 	}
-	if service.KindOf(err) != service.KindConflicting || !strings.HasSuffix(err.Error(), "has events that the module does not know"+said) {
+	if service.KindOf(err) != service.KindConflicting ||
+		!strings.HasSuffix(err.Error(), "has events that the module does not know"+said) {
 		t.Errorf("got %v, want reasons %s", err, said)
 	}
 }
@@ -75,11 +76,12 @@ func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: knowing("2", "counted"), Progress: func(p service.Progress) {
-		if p.Stage == "draining" {
-			h.MustSend(add("k"))
-		}
-	}})
+	_, err = h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: knowing("2", "counted"),
+		Progress: func(p service.Progress) {
+			if p.Stage == "draining" {
+				h.MustSend(add("k"))
+			}
+		}})
 	if service.KindOf(err) != service.KindConflicting || !strings.Contains(err.Error(), `1 event of type "added"`) {
 		t.Errorf("got %v", err)
 	}
@@ -122,7 +124,8 @@ func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
 		if st := h.States()["tally"]; st != service.StateStopped {
 			t.Errorf("it is %q", st)
 		}
-		if events, err := h.EntityEvents(t.Context(), "tally", "nan", 0, 0); err != nil || len(events) != 1 || events[0].Version != 1 {
+		if events, err := h.EntityEvents(t.Context(), "tally", "nan", 0, 0); err != nil || len(events) != 1 ||
+			events[0].Version != 1 {
 			t.Errorf("%d events, %v", len(events), err)
 		}
 		h.Restart()
@@ -133,7 +136,8 @@ func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
 	}
 	// The new module takes a snapshot, and so nothing is kept any more.
 	done, err = h.Retain(t.Context(), "tally", service.Retention{OlderThan: 1})
-	if first, wrong := h.EntityFirst(t.Context(), "tally", "nan"); err != nil || done.Batches == 0 || done.Kept != 0 || wrong != nil || first != 2 {
+	if first, wrong := h.EntityFirst(t.Context(), "tally", "nan"); err != nil || done.Batches == 0 || done.Kept != 0 ||
+		wrong != nil || first != 2 {
 		t.Errorf("%+v, %v; it begins at %d, %v", done, err, first, wrong)
 	}
 }

@@ -173,7 +173,8 @@ func (j *Journal) daysOf(pairs []Pair, groups []*group) (_ []Pair, days []answer
 				continue
 			}
 			last = d
-			i, there := slices.BinarySearchFunc(days, d, func(x answerDay, d day) int { return int(int64(d) - int64(x.day)) })
+			i, there := slices.BinarySearchFunc(days, d,
+				func(x answerDay, d day) int { return int(int64(d) - int64(x.day)) })
 			if there && days[i].window >= j.opt.AnswerWindow {
 				continue
 			}

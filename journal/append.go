@@ -91,7 +91,8 @@ func (j *Journal) mayEnter(ctx context.Context, s *logState, c *Commit) (again b
 		return false, err
 	}
 	if version != c.Expected {
-		return false, errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key, version, c.Expected)
+		return false, errorf(KindVersion, "append", c.Log, "entity %q is at version %d, not at %d", c.Command.Key,
+			version, c.Expected)
 	}
 	return again, j.refusal(c.Log)
 }

@@ -159,12 +159,14 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 			}
 			err = yield(h, baseRecord{kept: &e})
 		case recordCut:
-			c := cut{at: h.sequence, sequence: rec.u64(), position: Position(rec.u64()), from: rec.u64(), bases: rec.uint()}
+			c := cut{at: h.sequence, sequence: rec.u64(), position: Position(rec.u64()), from: rec.u64(),
+				bases: rec.uint()}
 			if len(rec.b) > 0 { // one that does not have them proves nothing of what stood before it
 				rec.fill(c.origin[:])
 				rec.fill(c.before[:])
 			}
-			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence || c.position > h.first || c.from > h.sequence {
+			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence ||
+				c.position > h.first || c.from > h.sequence {
 				return b.corrupt("a cut record is malformed")
 			}
 			err = yield(h, baseRecord{cut: &c})

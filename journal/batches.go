@@ -52,19 +52,20 @@ func ReadBatch(data []byte, yield func(*Committed) error) (Batch, error) {
 		Base: h.base,
 	}
 	var out Committed
-	err := eachCommit(Block{h.log, h.first, h.sequence, data}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
-		if yield == nil {
-			return nil
-		}
-		h.hash = b.Hash
-		out = Committed{Log: h.log, Command: c.command, First: first, Time: h.time,
-			Version: c.expected + Version(len(c.events)), Events: out.Events[:0]}
-		for i := range c.events {
-			out.Events = append(out.Events, c.event(h, first, i))
-		}
-		out.Stamp = h.stampAt(first + Position(len(c.events)) - 1)
-		return yield(&out)
-	})
+	err := eachCommit(Block{h.log, h.first, h.sequence, data},
+		func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+			if yield == nil {
+				return nil
+			}
+			h.hash = b.Hash
+			out = Committed{Log: h.log, Command: c.command, First: first, Time: h.time,
+				Version: c.expected + Version(len(c.events)), Events: out.Events[:0]}
+			for i := range c.events {
+				out.Events = append(out.Events, c.event(h, first, i))
+			}
+			out.Stamp = h.stampAt(first + Position(len(c.events)) - 1)
+			return yield(&out)
+		})
 	return b, err
 }
 

@@ -48,7 +48,8 @@ func TestBytesOfALog(t *testing.T) {
 		when := fmt.Sprintf("round %d", round)
 		if head := r.Head("bank"); rng.IntN(3) == 0 && head > 5 {
 			*r.now += journal.UnixNano(25 * time.Hour)
-			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: head - journal.Position(rng.IntN(5)), Schema: 1, Cover: r.cover(1)}); err != nil {
+			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: head - journal.Position(rng.IntN(5)),
+				Schema: 1, Cover: r.cover(1)}); err != nil {
 				t.Fatal(err)
 			}
 			when += " after a retention"
@@ -73,7 +74,8 @@ func TestBytesOfALog(t *testing.T) {
 		}
 		m = disk
 		var err error
-		if r.Journal, err = journal.Open(ctx, m, journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return *r.now }}); err != nil {
+		if r.Journal, err = journal.Open(ctx, m,
+			journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return *r.now }}); err != nil {
 			t.Fatal(err)
 		}
 		counted(t, r.Journal, "bank", when+" and a new start")
@@ -131,7 +133,8 @@ func TestBytesOnTheirWayCount(t *testing.T) {
 // been given as much, and what is small does not share its write.
 func TestTurnsGoByBytes(t *testing.T) {
 	const small = 300
-	j, busy, free, appends := held(t, journal.Options{MaxBatchBytes: 1 << 10, MaxGroupBytes: 16 << 10, MaxGroupCommits: 4, Codec: journal.CodecNone})
+	j, busy, free, appends := held(t, journal.Options{MaxBatchBytes: 1 << 10, MaxGroupBytes: 16 << 10,
+		MaxGroupCommits: 4, Codec: journal.CodecNone})
 	if err := handIn(t, t.Context(), j, "first", 0); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,8 @@ func decodeTypeEntry(b []byte) (e typeEntry, ok bool) {
 		return typeEntry{}, false
 	}
 	e = typeEntry{from: r.u64(), count: r.uint(), first: Position(r.u64()), last: Position(r.u64())}
-	return e, !r.bad && len(r.b) == 0 && e.count > 0 && e.first > 0 && e.first <= e.last && e.count-1 <= uint64(e.last-e.first)
+	return e, !r.bad && len(r.b) == 0 && e.count > 0 && e.first > 0 && e.first <= e.last &&
+		e.count-1 <= uint64(e.last-e.first)
 }
 
 // add counts an event that stands behind all that were counted.
@@ -65,7 +66,9 @@ func (e *typeEntry) add(at Position) {
 }
 
 // eachTypeEntry yields a log's entries in the order of the types' names.
-func eachTypeEntry(ctx context.Context, index IndexStore, log LogName, yield func(name string, e typeEntry) error) error {
+func eachTypeEntry(
+	ctx context.Context, index IndexStore, log LogName, yield func(name string, e typeEntry) error,
+) error {
 	prefix := typePrefix(log)
 	return index.Scan(ctx, prefix, prefix, func(key, value []byte) error {
 		e, ok := decodeTypeEntry(value)
@@ -90,8 +93,9 @@ func storedTypes(ctx context.Context, index IndexStore, log LogName) (map[string
 }
 
 // EventTypes is the event catalogue of a log: all types of its events that can be read, by
-// name, with those that a retention has kept apart; while one goes on, it may have these twice. It has the events of all commits that were handed in before it was called, and waits until they
-// are indexed: [KindFailed] if nobody knows what became of them. Of a damaged log it has what stands before the damage.
+// name, with those that a retention has kept apart; while one goes on, it may have these twice. It has the events of
+// all commits that were handed in before it was called, and waits until they are indexed: [KindFailed] if nobody knows
+// what became of them. Of a damaged log it has what stands before the damage.
 func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, error) {
 	if err := j.awaitIndex(ctx, log); err != nil {
 		return nil, err
@@ -396,7 +400,8 @@ func (j *Journal) endTypeCuts() {
 }
 
 func errClosedIndex(log LogName) error {
-	return errorf(KindClosed, "retain", log, "the journal was closed; the event catalogue is completed when it is next opened")
+	return errorf(KindClosed, "retain", log, "the journal was closed; the event catalogue is completed when it is "+
+		"next opened")
 }
 
 // askTypeCut has the indexer do c, and waits for the answer.

@@ -90,7 +90,8 @@ func TestEventTypesWaitForTheIndex(t *testing.T) {
 		got <- types
 	}()
 	lagging.Hold(false)
-	if types := <-got; len(types) != 1 || types[0] != (journal.EventType{Type: "Deposited", Count: 1, First: 1, Last: 1}) {
+	if types := <-got; len(types) != 1 ||
+		types[0] != (journal.EventType{Type: "Deposited", Count: 1, First: 1, Last: 1}) {
 		t.Errorf("%v", types)
 	}
 	closeAll(t, j)

@@ -211,7 +211,8 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 			return false
 		}
 	}
-	if len(key) == 0 || len(key) > MaxKey || len(id) == 0 || len(id) > MaxCommandID || len(c.Type) > MaxTypeName || n > MaxEvents {
+	if len(key) == 0 || len(key) > MaxKey || len(id) == 0 || len(id) > MaxCommandID || len(c.Type) > MaxTypeName ||
+		n > MaxEvents {
 		return false
 	}
 	// An event record has at least 6 bytes, so the count cannot make us allocate
@@ -226,7 +227,8 @@ func readCommit(r *reader, most uint64, into *decodedCommit) bool {
 		if r.bad || ev.bad || kind[0] != recordEvent {
 			return false
 		}
-		e := NewEvent{Type: into.types.str(ev.bytes()), ContentType: into.types.str(ev.bytes()), Data: ev.bytes(), Metadata: ev.bytes()}
+		e := NewEvent{Type: into.types.str(ev.bytes()), ContentType: into.types.str(ev.bytes()), Data: ev.bytes(),
+			Metadata: ev.bytes()}
 		if ev.bad || len(e.Type) > MaxTypeName || len(e.ContentType) > MaxTypeName {
 			return false
 		}

@@ -58,11 +58,13 @@ func TestCodecs(t *testing.T) {
 		next++
 		return nil
 	}))
-	if v, err := j.Load(ctx, "bank", "alice", 0, func(*journal.Event) error { return nil }); v != at || err != nil || next != journal.Position(at)+1 {
+	if v, err := j.Load(ctx, "bank", "alice", 0, func(*journal.Event) error { return nil }); v != at || err != nil ||
+		next != journal.Position(at)+1 {
 		t.Errorf("version %d, %v, read up to %d, not %d", v, err, next-1, at)
 	}
 
-	if _, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{Codec: "zip"}); journal.KindOf(err) != journal.KindInvalid {
+	if _, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{Codec: "zip"}); journal.KindOf(
+		err) != journal.KindInvalid {
 		t.Errorf("an unknown codec: %v", err)
 	}
 }
@@ -96,7 +98,8 @@ func TestRetentionStepsOfPackedBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range commits {
-			if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i*events), fmt.Sprint("c", i), events)); err != nil {
+			if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i*events),
+				fmt.Sprint("c", i), events)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -109,7 +112,8 @@ func TestRetentionStepsOfPackedBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if plain, packed := most[journal.CodecNone], most[journal.CodecS2]; plain == 0 || packed > plain+events || plain >= commits*events/2 {
+	if plain, packed := most[journal.CodecNone], most[journal.CodecS2]; plain == 0 || packed > plain+events ||
+		plain >= commits*events/2 {
 		t.Errorf("at most %d keys at once of batches that are not packed, %d of those that are", plain, packed)
 	}
 }

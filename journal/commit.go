@@ -319,7 +319,8 @@ func (b *baseBatch) block(m *batchMaker) Block {
 	s := b.log
 	s.sequence++
 	b.sequence = s.sequence
-	h := batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain, commits: b.records, base: true}
+	h := batchHeader{log: s.name, first: s.next, sequence: s.sequence, time: s.time, previous: s.chain,
+		commits: b.records, base: true}
 	data := append(beginBatch(m.take(batchHeaderSize+len(s.name)+len(b.encoded)), s.name), b.encoded...)
 	data, s.chain = m.finish(data, &h)
 	return Block{Log: s.name, First: h.first, Sequence: h.sequence, Data: data}
@@ -387,7 +388,8 @@ func (j *Journal) completeLoop() {
 	for g := range j.completed {
 		for _, p := range g.commits {
 			if g.err != nil {
-				err := &Error{Op: "append", Log: p.commit.Log, Kind: KindFailed, Detail: "nobody knows whether the commit is on disk", Err: g.err}
+				err := &Error{Op: "append", Log: p.commit.Log, Kind: KindFailed,
+					Detail: "nobody knows whether the commit is on disk", Err: g.err}
 				p.done(Receipt{}, err)
 				for _, w := range p.waiters {
 					w(p, err)
@@ -493,7 +495,8 @@ func (j *Journal) along(entries int) *group {
 	}
 	j.mu.Lock()
 	// Those who append must not come to wait for room, which only an update makes.
-	wait := j.flying > 0 && j.wanted == 0 && j.commits <= j.opt.MaxPendingCommits/2 && j.bytes <= j.opt.MaxPendingBytes/2
+	wait := j.flying > 0 && j.wanted == 0 && j.commits <= j.opt.MaxPendingCommits/2 && j.bytes <= j.opt.MaxPendingBytes/
+		2
 	j.mu.Unlock()
 	if !wait {
 		return nil

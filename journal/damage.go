@@ -106,7 +106,8 @@ type sequel struct {
 // follow returns a KindCorrupt error if b is not the block behind the one before.
 func (s *sequel) follow(b Block) error {
 	if s.sequence != 0 && (b.Sequence != s.sequence+1 || b.First != s.next) {
-		return errorf(KindCorrupt, "read", s.log, "batch %d at position %d follows on batch %d, which ends before position %d: a part of the log is missing",
+		return errorf(KindCorrupt, "read", s.log, "batch %d at position %d follows on batch %d, which ends before "+
+			"position %d: a part of the log is missing",
 			b.Sequence, b.First, s.sequence, s.next)
 	}
 	s.sequence, s.next = b.Sequence, b.First

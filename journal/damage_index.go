@@ -84,12 +84,15 @@ func (j *Journal) openIndex(ctx context.Context) error {
 		return err
 	}
 	if err := j.engine.Index().SetAside(ctx); err != nil {
-		return &Error{Op: "open: index", Kind: unlessCorrupt(err), Detail: "the index is damaged (" + damage.err.Error() + ") and cannot be set aside", Err: err}
+		return &Error{Op: "open: index", Kind: unlessCorrupt(err), Detail: "the index is damaged (" +
+			damage.err.Error() + ") and cannot be set aside", Err: err}
 	}
 	j.mended, j.damaged = damage, found
 	err = j.tryIndex(ctx)
 	if errors.As(err, &damage) { // then it is no damage that was there before
-		return &Error{Op: "open: index", Kind: KindInternal, Detail: "the index was damaged, was rebuilt from the log, and is damaged again; the log is not concerned: look at the disk and the memory of this machine", Err: damage}
+		return &Error{Op: "open: index", Kind: KindInternal, Detail: "the index was damaged, was rebuilt from the " +
+			"log, and is damaged again; the log is not concerned: look at the disk and the memory of this machine",
+			Err: damage}
 	}
 	return err
 }

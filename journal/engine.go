@@ -60,8 +60,8 @@ type IndexStore interface {
 	// same time as Update. When it returns, the removal survives a loss of power, and so
 	// do all updates that came before it.
 	Delete(ctx context.Context, keys [][]byte) error
-	// DeleteRange removes the entries whose keys are not below from and below to. Like an Update, which it is not called
-	// at the same time as, a crash may take it back.
+	// DeleteRange removes the entries whose keys are not below from and below to. Like an Update, which it is not
+	// called at the same time as, a crash may take it back.
 	DeleteRange(ctx context.Context, from, to []byte) error
 	// Get returns the value of a key; ok is false if there is none. The caller owns it.
 	Get(ctx context.Context, key []byte) (value []byte, ok bool, err error)

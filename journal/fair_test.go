@@ -11,7 +11,9 @@ import (
 
 // held opens a journal on a disk that does the first append only when free is called,
 // and says then what each append was.
-func held(t *testing.T, o journal.Options) (j *journal.Journal, busy chan struct{}, free func(), appends func() [][]journal.Block) {
+func held(
+	t *testing.T, o journal.Options,
+) (j *journal.Journal, busy chan struct{}, free func(), appends func() [][]journal.Block) {
 	t.Helper()
 	m := journaltest.NewMemory()
 	var seen [][]journal.Block
@@ -47,7 +49,8 @@ func handIn(t *testing.T, ctx context.Context, j *journal.Journal, log journal.L
 func TestAFloodDoesNotHoldUpOthers(t *testing.T) {
 	ctx := context.Background()
 	const flood, others = 5000, 3
-	j, busy, free, appends := held(t, journal.Options{MaxBatchBytes: 1 << 10, MaxGroupBytes: 8 << 10, Codec: journal.CodecNone})
+	j, busy, free, appends := held(t, journal.Options{MaxBatchBytes: 1 << 10, MaxGroupBytes: 8 << 10,
+		Codec: journal.CodecNone})
 	for i := range flood {
 		if err := handIn(t, ctx, j, "flood", i); err != nil {
 			t.Fatal(err)

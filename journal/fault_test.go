@@ -48,7 +48,8 @@ func TestEachOperationFails(t *testing.T) {
 				if j.Err() == nil {
 					t.Errorf("n=%d: failed without a reason", n)
 				}
-				if _, err := journaltest.Append(j, journaltest.Commit("bank", "k0", 99, "late", 1)); journal.KindOf(err) != journal.KindFailed {
+				if _, err := journaltest.Append(j, journaltest.Commit("bank", "k0", 99, "late", 1)); journal.KindOf(
+					err) != journal.KindFailed {
 					t.Errorf("n=%d: a failed journal answers %v", n, err)
 				}
 			}
@@ -66,7 +67,9 @@ func TestEachOperationFails(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, n int, m *journaltest.Memory, acknowledged map[string]journal.Receipt, unknown map[string]bool) {
+func check(
+	t *testing.T, n int, m *journaltest.Memory, acknowledged map[string]journal.Receipt, unknown map[string]bool,
+) {
 	t.Helper()
 	ctx := context.Background()
 	j, err := journal.Open(ctx, m, journal.Options{})
@@ -77,7 +80,8 @@ func check(t *testing.T, n int, m *journaltest.Memory, acknowledged map[string]j
 	err = j.Commits(ctx, "bank", 0, func(c *journal.Committed) error {
 		id := string(c.Command.ID)
 		seen[id]++
-		if r, ok := acknowledged[id]; ok && (r.Version() != c.Version || r.First() != c.First || r.Events() != len(c.Events)) {
+		if r, ok := acknowledged[id]; ok && (r.Version() != c.Version || r.First() != c.First ||
+			r.Events() != len(c.Events)) {
 			t.Errorf("n=%d: %s was acknowledged as %+v and is %+v", n, id, r, c)
 		} else if !ok && !unknown[id] {
 			t.Errorf("n=%d: %s is there although it was refused", n, id)
@@ -91,11 +95,12 @@ func check(t *testing.T, n int, m *journaltest.Memory, acknowledged map[string]j
 		if seen[id] != 1 {
 			t.Errorf("n=%d: %s was acknowledged and is there %d times", n, id, seen[id])
 		}
-		found, err := j.Answer(ctx, "bank", journal.CommandID(id), func(c *journal.Committed, again journal.Receipt, err error) {
-			if err != nil || again != r {
-				t.Errorf("n=%d: the answer of %s was %+v and is %+v, %v", n, id, r, again, err)
-			}
-		})
+		found, err := j.Answer(ctx, "bank", journal.CommandID(id),
+			func(c *journal.Committed, again journal.Receipt, err error) {
+				if err != nil || again != r {
+					t.Errorf("n=%d: the answer of %s was %+v and is %+v, %v", n, id, r, again, err)
+				}
+			})
 		if !found || err != nil {
 			t.Errorf("n=%d: no answer for %s: %v", n, id, err)
 		}
@@ -119,7 +124,8 @@ func TestFlippedBitsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)); err != nil {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i),
+			1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +166,8 @@ func TestBackPressure(t *testing.T) {
 	}
 	done := make(chan error, 3)
 	add := func(ctx context.Context, at journal.Version) error {
-		return j.Append(ctx, journaltest.Commit("bank", "k", at, fmt.Sprint("c", at), 1), func(_ journal.Receipt, err error) { done <- err })
+		return j.Append(ctx, journaltest.Commit("bank", "k", at, fmt.Sprint("c", at), 1),
+			func(_ journal.Receipt, err error) { done <- err })
 	}
 	for i := range journal.Version(2) {
 		if err := add(ctx, i); err != nil {

@@ -49,14 +49,16 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 			}
 			fill(t, j, 0, 1)
 			s.onAppend = &os.PathError{Op: "write", Path: "log", Err: cause}
-			if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 1, "c1", 1)); journal.KindOf(err) != journal.KindFailed || !errors.Is(err, cause) {
+			if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 1, "c1", 1)); journal.KindOf(
+				err) != journal.KindFailed || !errors.Is(err, cause) {
 				t.Errorf("the commit that was written: %v", err)
 			}
 			<-j.Failed()
 			appends := s.appends
 			s.onAppend = nil
 			for _, log := range []journal.LogName{"bank", "orders"} {
-				if _, err := journaltest.Append(j, journaltest.Commit(log, "other", 0, "c2", 1)); journal.KindOf(err) != journal.KindFailed {
+				if _, err := journaltest.Append(j, journaltest.Commit(log, "other", 0, "c2", 1)); journal.KindOf(
+					err) != journal.KindFailed {
 					t.Errorf("a commit afterwards: %v", err)
 				}
 				if err := j.Accepts(log); journal.KindOf(err) != journal.KindFailed {
@@ -64,7 +66,8 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 				}
 			}
 			read := 0
-			if err := j.Read(ctx, "bank", 0, 0, func(*journal.Event) error { read++; return nil }); err != nil || read != 1 {
+			if err := j.Read(ctx, "bank", 0, 0, func(*journal.Event) error { read++; return nil }); err != nil ||
+				read != 1 {
 				t.Errorf("%d events are read, %v", read, err)
 			}
 			if err := j.Close(ctx); err != nil {
@@ -118,7 +121,8 @@ func TestASlowDisk(t *testing.T) {
 			all.Go(func() {
 				for i := range each {
 					began := time.Now()
-					c := journaltest.Commit("bank", fmt.Sprint("k", s), journal.Version(i), fmt.Sprint("c", s, "-", i), 1)
+					c := journaltest.Commit("bank", fmt.Sprint("k", s), journal.Version(i), fmt.Sprint("c", s, "-", i),
+						1)
 					c.Events[0].Data = make([]byte, 4<<10)
 					if _, err := journaltest.Append(j, c); err != nil {
 						t.Error(err)
@@ -142,7 +146,8 @@ func TestASlowDisk(t *testing.T) {
 		if j.Head("bank") != senders*each {
 			t.Errorf("%d events of %d", j.Head("bank"), senders*each)
 		}
-		t.Logf("%d commits in %d syncs of a second: at most %d bytes held, the slowest took %v", st.Commits, st.Syncs, held, slowest)
+		t.Logf("%d commits in %d syncs of a second: at most %d bytes held, the slowest took %v", st.Commits, st.Syncs,
+			held, slowest)
 		if err := j.Close(context.Background()); err != nil {
 			t.Error(err)
 		}

@@ -25,11 +25,12 @@ func exampleBatch() []byte {
 
 // exampleKept are the records of FORMAT.md by which a retention keeps the event of exampleBatch.
 func exampleKept() (records []byte) {
-	_ = eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
-		e := c.event(h, first, 0)
-		records = appendKept(nil, &e)
-		return nil
-	})
+	_ = eachCommit(Block{"bank", 1, 1, exampleBatch()},
+		func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+			e := c.event(h, first, 0)
+			records = appendKept(nil, &e)
+			return nil
+		})
 	return appendBase(records, &base{key: "alice", floor: 1, kept: 1})
 }
 
@@ -60,12 +61,13 @@ func TestFormatExample(t *testing.T) {
 	inFormat(t, "hex", exampleBatch())
 	inFormat(t, "hex kept", exampleKept())
 	inFormat(t, "hex snapshot", sealSnapshot(snapshotKey("bank", "alice"), exampleSnapshot()).Value)
-	err := eachCommit(Block{"bank", 1, 1, exampleBatch()}, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
-		if e := c.event(h, first, 0); e.Key != "alice" || e.Version != 1 || e.Position != 1 || e.Type != "opened" {
-			t.Errorf("the example decodes to %+v", e)
-		}
-		return nil
-	})
+	err := eachCommit(Block{"bank", 1, 1, exampleBatch()},
+		func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+			if e := c.event(h, first, 0); e.Key != "alice" || e.Version != 1 || e.Position != 1 || e.Type != "opened" {
+				t.Errorf("the example decodes to %+v", e)
+			}
+			return nil
+		})
 	if err != nil {
 		t.Error(err)
 	}

@@ -18,7 +18,8 @@ func FuzzBatch(f *testing.F) {
 	f.Add([]byte(batchMagic))
 	f.Add(packedBatch(1))
 	f.Add(packedBatch(100))
-	twice := appendCommit(beginBatch(nil, "bank"), &Commit{Log: "bank", Command: Command{ID: "c1", Key: "alice"}, again: time.Hour})
+	twice := appendCommit(beginBatch(nil, "bank"), &Commit{Log: "bank", Command: Command{ID: "c1", Key: "alice"},
+		again: time.Hour})
 	endBatch(twice, &batchHeader{log: "bank", commits: 1, first: 1, sequence: 1})
 	f.Add(twice)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -47,7 +48,8 @@ func FuzzBatch(f *testing.F) {
 				events += uint64(len(c.events))
 				again := Commit{Log: h.log, Command: c.command, Expected: c.expected, Events: c.events, again: c.again}
 				var back decodedCommit
-				if r := (&reader{b: appendCommit(nil, &again)}); !readCommit(r, uint64(len(c.events)), &back) || len(r.b) != 0 || back.again != c.again {
+				if r := (&reader{b: appendCommit(nil, &again)}); !readCommit(r, uint64(len(c.events)), &back) ||
+					len(r.b) != 0 || back.again != c.again {
 					t.Fatalf("%+v does not survive its own encoding", again)
 				}
 				return nil
@@ -63,7 +65,8 @@ func FuzzBatch(f *testing.F) {
 }
 
 func FuzzIndexValues(f *testing.F) {
-	e := Event{Position: 7, Time: 8, Type: "t", ContentType: "c", CommandID: "i", CommandType: "ct", CommandFuel: 300, Metadata: []byte("m"), Data: []byte("d"), Stamp: Stamp{1, 2}}
+	e := Event{Position: 7, Time: 8, Type: "t", ContentType: "c", CommandID: "i", CommandType: "ct", CommandFuel: 300,
+		Metadata: []byte("m"), Data: []byte("d"), Stamp: Stamp{1, 2}}
 	f.Add(encodeIndexEvent(&e)[4:])
 	f.Add(encodePlace(place{1, 2, 3, 4})[4:])
 	f.Add(encodeCheckpoint(checkpoint{5, 6})[4:])
@@ -112,35 +115,41 @@ func FuzzIndexKeys(f *testing.F) {
 			t.Errorf("%q is read as the checkpoint of %q", key, log)
 		}
 		prefix := entityPrefix("bank", "alice")
-		if v, ok := entityVersion(prefix, append(prefix, key...)); ok && !bytes.Equal(entityKey(prefix, v), append(prefix, key...)) {
+		if v, ok := entityVersion(prefix, append(prefix, key...)); ok &&
+			!bytes.Equal(entityKey(prefix, v), append(prefix, key...)) {
 			t.Errorf("%q is read as version %d", key, v)
 		}
 	})
 }
 
-// keptRecords are of a retention that keeps two events of alice, one of a type of its own, behind a snapshot, and one of bob, in
-// a batch behind position 49.
+// keptRecords are of a retention that keeps two events of alice, one of a type of its own, behind a snapshot, and one
+// of bob, in a batch behind position 49.
 func keptRecords() []byte {
-	alice := Event{Log: "bank", Key: "alice", Version: 8, Position: 7, Time: 8, Type: "opened", ContentType: "application/json",
-		CommandID: "c1", CommandType: "open", CommandTime: 6, CommandFuel: 300, Metadata: []byte("m"), Data: []byte("d"), Stamp: Stamp{1, 2}}
+	alice := Event{Log: "bank", Key: "alice", Version: 8, Position: 7, Time: 8, Type: "opened",
+		ContentType: "application/json",
+		CommandID:   "c1", CommandType: "open", CommandTime: 6, CommandFuel: 300, Metadata: []byte("m"),
+		Data: []byte("d"), Stamp: Stamp{1, 2}}
 	records := appendKept(nil, &alice)
 	bob := alice
 	bob.Key, bob.Version, bob.Position = "bob", 1, 8
 	records = appendKept(records, &bob)
 	alice.Version, alice.Position, alice.Type = 9, 9, "closed"
 	records = appendKept(records, &alice)
-	return appendBase(records, &base{key: "alice", floor: 9, kept: 8, snapshot: &Snapshot{Version: 7, Schema: 2, State: []byte("state")}})
+	return appendBase(records,
+		&base{key: "alice", floor: 9, kept: 8, snapshot: &Snapshot{Version: 7, Schema: 2, State: []byte("state")}})
 }
 
 // Whatever the records of a base batch are, they are decoded or refused as corrupt,
 // and what is decoded is what its own encoding gives again.
 func FuzzBase(f *testing.F) {
-	bases := appendBase(nil, &base{key: "alice", floor: 7, snapshot: &Snapshot{Version: 9, Schema: 2, State: []byte("state")}})
+	bases := appendBase(nil,
+		&base{key: "alice", floor: 7, snapshot: &Snapshot{Version: 9, Schema: 2, State: []byte("state")}})
 	bases = appendBase(bases, &base{key: "bob", floor: 1})
 	f.Add(bases, uint8(2))
 	f.Add(keptRecords(), uint8(4))
 	f.Add(exampleKept(), uint8(2))
-	f.Add(appendCut(nil, &cut{sequence: 3, position: 4, from: 3, bases: 2, origin: Stamp{1}, before: Stamp{2}}), uint8(1))
+	f.Add(appendCut(nil, &cut{sequence: 3, position: 4, from: 3, bases: 2, origin: Stamp{1}, before: Stamp{2}}),
+		uint8(1))
 	f.Fuzz(func(t *testing.T, records []byte, n uint8) {
 		h := batchHeader{log: "bank", commits: uint32(n), first: 50, sequence: 50, base: true}
 		b := append(beginBatch(nil, h.log), records...)
@@ -160,7 +169,8 @@ func FuzzBase(f *testing.F) {
 			if e := r.kept; e != nil {
 				again = appendKept(again, e)
 				types.add(e)
-				if entry, ok := decodeTypeEntry(types.pair(e.Type, Block{Log: "bank", Sequence: 9}).Value); !ok || entry.last != e.Position {
+				if entry, ok := decodeTypeEntry(types.pair(e.Type, Block{Log: "bank", Sequence: 9}).Value); !ok ||
+					entry.last != e.Position {
 					t.Fatalf("the types up to %+v do not survive the index", e)
 				}
 				back := Event{Log: e.Log, Key: e.Key, Version: e.Version}
@@ -169,10 +179,12 @@ func FuzzBase(f *testing.F) {
 					t.Fatalf("%+v does not survive the index", e)
 				}
 				prefix := keptPrefix("bank", e.Key)
-				if v, sequence, ok := parseKeptKey(prefix, keptKey(e, 9)); !ok || v != e.Version || sequence != 9 || !bytes.HasPrefix(keptKey(e, 9), prefix) {
+				if v, sequence, ok := parseKeptKey(prefix, keptKey(e, 9)); !ok || v != e.Version || sequence != 9 ||
+					!bytes.HasPrefix(keptKey(e, 9), prefix) {
 					t.Fatalf("the key of %+v does not survive the index", e)
 				}
-				if name, sequence, ok := parseKeptTypeKey(indexPrefix('z', "bank"), keptTypeKey("bank", e.Type, 9)); !ok || name != e.Type || sequence != 9 {
+				if name, sequence, ok := parseKeptTypeKey(indexPrefix('z', "bank"),
+					keptTypeKey("bank", e.Type, 9)); !ok || name != e.Type || sequence != 9 {
 					t.Fatalf("the key of type %q does not survive the index", e.Type)
 				}
 				return nil
@@ -180,10 +192,12 @@ func FuzzBase(f *testing.F) {
 			x := r.base
 			again = appendBase(again, x)
 			var back base
-			if !openFloor(sealFloor(x), &back) || back.floor != x.floor || back.kept != x.kept || (back.snapshot == nil) != (x.snapshot == nil) || x.gone() > x.floor {
+			if !openFloor(sealFloor(x), &back) || back.floor != x.floor || back.kept != x.kept ||
+				(back.snapshot == nil) != (x.snapshot == nil) || x.gone() > x.floor {
 				t.Fatalf("%+v does not survive the index", x)
 			}
-			if key, sequence, ok := parseFloorKey("bank", floorKey("bank", x.key, 9)); !ok || key != x.key || sequence != 9 {
+			if key, sequence, ok := parseFloorKey("bank", floorKey("bank", x.key, 9)); !ok || key != x.key ||
+				sequence != 9 {
 				t.Fatalf("the key of %q does not survive the index", x.key)
 			}
 			return nil
@@ -198,7 +212,8 @@ func FuzzBase(f *testing.F) {
 		var x base
 		openFloor(sealed, &x)
 		openTrim(sealed)
-		if key, sequence, ok := parseFloorKey("bank", records); ok && !bytes.Equal(floorKey("bank", key, sequence), records) {
+		if key, sequence, ok := parseFloorKey("bank", records); ok &&
+			!bytes.Equal(floorKey("bank", key, sequence), records) {
 			t.Fatalf("%q is read as the floor of %q", records, key)
 		}
 	})

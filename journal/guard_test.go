@@ -30,7 +30,8 @@ func open(t *testing.T, m journal.Engine, o journal.Options) *journal.Journal {
 func fill(t *testing.T, j *journal.Journal, from, n int) {
 	t.Helper()
 	for i := from; i < from+n; i++ {
-		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)); err != nil {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i),
+			1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,7 +51,8 @@ func TestAFalseVersionIsNotBelieved(t *testing.T) {
 	if _, err := j.Load(ctx, "bank", "k", 99, func(*journal.Event) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 99, "x", 1)); journal.KindOf(err) != journal.KindVersion {
+	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 99, "x", 1)); journal.KindOf(
+		err) != journal.KindVersion {
 		t.Errorf("an event behind version 99 of an entity at 3: %v", err)
 	}
 	fill(t, j, 3, 1)
@@ -118,7 +120,8 @@ func refusesDamaged(t *testing.T, m *journaltest.Memory, says string) {
 			t.Errorf("settle: %+v, %v", r, err)
 		}
 	})
-	if _, err := journaltest.Append(j, journaltest.Commit("other", "k", 0, "c", 1)); err != nil || j.Damage("other") != nil {
+	if _, err := journaltest.Append(j, journaltest.Commit("other", "k", 0, "c", 1)); err != nil ||
+		j.Damage("other") != nil {
 		t.Errorf("another log: %v, %v", err, j.Damage("other"))
 	}
 	if err := j.Close(context.Background()); err != nil {
@@ -175,10 +178,12 @@ func TestCloseWaitsForReaders(t *testing.T) {
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Read(ctx, "bank", 0, 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindClosed {
+	if err := j.Read(ctx, "bank", 0, 0, func(*journal.Event) error { return nil }); journal.KindOf(
+		err) != journal.KindClosed {
 		t.Errorf("read after close: %v", err)
 	}
-	if _, err := j.Load(ctx, "bank", "k", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindClosed {
+	if _, err := j.Load(ctx, "bank", "k", 0, func(*journal.Event) error { return nil }); journal.KindOf(
+		err) != journal.KindClosed {
 		t.Errorf("load after close: %v", err)
 	}
 }

@@ -36,9 +36,9 @@ func (j *Journal) Newest(log LogName) (Position, Stamp) {
 }
 
 // StampAt is the stamp of the batch with the event at a position, by which a reader that was there is told from one
-// of another history. Position 0, behind which is the first event of all, has the zero stamp. It costs nothing at the head of
-// a log, else it reads one batch. Of what a retention has deleted the position just before the first event that is
-// kept has a stamp too, if the retention noted it; others are a KindTrimmed error. A position beyond the head is
+// of another history. Position 0, behind which is the first event of all, has the zero stamp. It costs nothing at the
+// head of a log, else it reads one batch. Of what a retention has deleted the position just before the first event that
+// is kept has a stamp too, if the retention noted it; others are a KindTrimmed error. A position beyond the head is
 // KindInvalid.
 func (j *Journal) StampAt(ctx context.Context, log LogName, at Position) (Stamp, error) {
 	known, stamp, err := j.knownStamp(log, at)
@@ -134,8 +134,9 @@ func (j *Journal) findStamps(ctx context.Context) error {
 	return nil
 }
 
-// VersionAt is an entity's version after the event at a position of its log, which is on disk. If a retention has deleted
-// the event behind it, the error is of kind KindTrimmed: which of the entity's events it had taken out of the log by then nobody knows.
+// VersionAt is an entity's version after the event at a position of its log, which is on disk. If a retention has
+// deleted the event behind it, the error is of kind KindTrimmed: which of the entity's events it had taken out of the
+// log by // then nobody knows.
 func (j *Journal) VersionAt(ctx context.Context, log LogName, key string, at Position) (Version, error) {
 	held, _, _ := j.overlay(log, key)
 	r := j.ReadKeys(log, []string{key})

@@ -32,8 +32,9 @@ type historyModel struct {
 func (m *historyModel) open() {
 	m.engine = &journaltest.Lagging{Engine: m.memory}
 	var err error
-	m.journal, err = journal.Open(context.Background(), m.engine, journal.Options{MaxBatchBytes: 1 << (7 + m.random.IntN(5)),
-		Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
+	m.journal, err = journal.Open(context.Background(), m.engine,
+		journal.Options{MaxBatchBytes: 1 << (7 + m.random.IntN(5)),
+			Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -93,7 +94,8 @@ func (m *historyModel) commit() {
 	}
 	a := answers[m.random.IntN(len(answers))]
 	repeated := make(chan journal.Receipt, 1)
-	found, err := m.journal.Answer(context.Background(), "bank", a.id, func(_ *journal.Committed, r journal.Receipt, err error) { repeated <- r })
+	found, err := m.journal.Answer(context.Background(), "bank", a.id,
+		func(_ *journal.Committed, r journal.Receipt, err error) { repeated <- r })
 	if !found || err != nil {
 		m.t.Fatalf("command %s is not known: %v", a.id, err)
 	}
@@ -103,27 +105,29 @@ func (m *historyModel) commit() {
 func (m *historyModel) proves(r journal.Receipt) {
 	m.t.Helper()
 	if r.Stamp() != m.stamps[r.Last()] || r.Origin() != m.origin {
-		m.t.Fatalf("the receipt of %s at %d has stamp %x of log %x, want %x of %x", r.CommandID(), r.Last(), r.Stamp(), r.Origin(), m.stamps[r.Last()], m.origin)
+		m.t.Fatalf("the receipt of %s at %d has stamp %x of log %x, want %x of %x", r.CommandID(), r.Last(), r.Stamp(),
+			r.Origin(), m.stamps[r.Last()], m.origin)
 	}
 }
 
 // hash learns what the log has come to have.
 func (m *historyModel) hash() {
-	err := m.memory.Log().Blocks(context.Background(), "bank", journal.Position(len(m.stamps)-1), func(b journal.Block) error {
-		if b.Sequence <= m.seen {
-			return nil
-		}
-		m.seen = b.Sequence
-		sum := sha256.Sum256(b.Data)
-		if b.Sequence == 1 {
-			m.origin = journal.Stamp(sum[:8])
-		}
-		what, err := journal.ReadBatch(b.Data, nil)
-		for range what.Events {
-			m.stamps = append(m.stamps, journal.Stamp(sum[:8]))
-		}
-		return err
-	})
+	err := m.memory.Log().Blocks(context.Background(), "bank", journal.Position(len(m.stamps)-1),
+		func(b journal.Block) error {
+			if b.Sequence <= m.seen {
+				return nil
+			}
+			m.seen = b.Sequence
+			sum := sha256.Sum256(b.Data)
+			if b.Sequence == 1 {
+				m.origin = journal.Stamp(sum[:8])
+			}
+			what, err := journal.ReadBatch(b.Data, nil)
+			for range what.Events {
+				m.stamps = append(m.stamps, journal.Stamp(sum[:8]))
+			}
+			return err
+		})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -136,7 +140,8 @@ func (m *historyModel) retain() {
 	m.engine.Hold(false)
 	m.now.Add(int64(25 * time.Hour))
 	before := journal.Position(1 + m.random.IntN(len(m.stamps)))
-	if _, err := m.journal.Retain(context.Background(), "bank", journal.Retention{Before: before, Force: true}); err != nil {
+	if _, err := m.journal.Retain(context.Background(), "bank",
+		journal.Retention{Before: before, Force: true}); err != nil {
 		m.t.Fatal(err)
 	}
 	m.hash()
@@ -230,7 +235,8 @@ func TestStamps(t *testing.T) {
 		if err := m.journal.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if report, err := journal.Verify(context.Background(), m.memory.CrashClone(0), journal.VerifyOptions{}); err != nil || report.Found > 0 {
+		if report, err := journal.Verify(context.Background(), m.memory.CrashClone(0),
+			journal.VerifyOptions{}); err != nil || report.Found > 0 {
 			t.Fatalf("%v, %v", report.Problems, err)
 		}
 	}
@@ -245,7 +251,8 @@ func TestHistoriesPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := from; i < to; i++ {
-			if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1)); err != nil {
+			if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i),
+				1)); err != nil {
 				t.Fatal(err)
 			}
 		}

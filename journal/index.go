@@ -476,7 +476,8 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 			}
 		}
 		if b.Sequence != at.sequence+1 || at.sequence > 0 && b.First != at.next {
-			return errorf(KindCorrupt, "open", log, "batch %d at position %d follows on batch %d, which ends before position %d: a part of the log is missing",
+			return errorf(KindCorrupt, "open", log, "batch %d at position %d follows on batch %d, which ends before "+
+				"position %d: a part of the log is missing",
 				b.Sequence, b.First, at.sequence, at.next)
 		}
 		whole := len(c.pairs)
@@ -525,11 +526,13 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 }
 
 func lostStart(log LogName, missing uint64) error {
-	return errorf(KindCorrupt, "open", log, "the first %d batches are missing, and no retention has deleted them", missing)
+	return errorf(KindCorrupt, "open", log, "the first %d batches are missing, and no retention has deleted them",
+		missing)
 }
 
 func lostTail(log LogName, known uint64, position Position, last uint64) error {
-	return errorf(KindCorrupt, "open", log, "there was a batch %d, at position %d, but the log ends with batch %d: it lost its end, or an older copy is in its place; rebuilding the index accepts the log as it is",
+	return errorf(KindCorrupt, "open", log, "there was a batch %d, at position %d, but the log ends with batch %d: "+
+		"it lost its end, or an older copy is in its place; rebuilding the index accepts the log as it is",
 		known, position, last)
 }
 

@@ -62,10 +62,11 @@ type entityID struct {
 // logState is what the journal keeps of one log. Guarded by Journal.mu, but for
 // the fields of the committer.
 type logState struct {
-	name     LogName
-	head     Position // of the last event on disk
-	stamp    Stamp    // of the batch with that event; zero if there is none, or it is damaged
-	origin   Stamp    // of the log's first batch, once that is on disk; constant then, so that receipts read it without mu
+	name  LogName
+	head  Position // of the last event on disk
+	stamp Stamp    // of the batch with that event; zero if there is none, or it is damaged
+	// of the log's first batch, once that is on disk; constant then, so that receipts read it without mu
+	origin   Stamp
 	indexed  Position // up to which all events are in the index
 	batches  uint64   // on disk
 	size     logBytes // of them, from the cut on
@@ -137,13 +138,14 @@ func (p *pending) receipt() Receipt {
 
 // Open opens the journal that the engine holds. It completes the index from the
 // log, which takes time in proportion to what the index lacks, and loads no
-// event. An index that is damaged is set aside and rebuilt; see [Journal.IndexDamage]. A log that is damaged is refused by what follows, and the others work; see
-// [Journal.Damage]. The journal closes the engine when it is closed; after an error of Open
-// the engine stays with the caller.
+// event. An index that is damaged is set aside and rebuilt; see [Journal.IndexDamage]. A log that is damaged is refused
+// by what follows, and the others work; see [Journal.Damage]. The journal closes the engine when it is closed; after an
+// error of Open the engine stays with the caller.
 func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 	o = o.withDefaults()
 	if o.Codec != CodecS2 && o.Codec != CodecNone {
-		return nil, &Error{Op: "open", Kind: KindInvalid, Detail: "there is no codec " + strconv.Quote(string(o.Codec)) + "; there are s2 and none"}
+		return nil, &Error{Op: "open", Kind: KindInvalid, Detail: "there is no codec " +
+			strconv.Quote(string(o.Codec)) + "; there are s2 and none"}
 	}
 	j := &Journal{
 		engine: e, opt: o, maker: batchMaker{codec: o.Codec}, space: newSpace(e), damaged: damages{},
@@ -215,12 +217,14 @@ func openLog(last Block) (*logState, error) {
 		s.next = last.First
 		last.Sequence--
 	}
-	s.sequence, s.batches, s.head, s.indexed = last.Sequence, last.Sequence, s.next-1, s.next-1 // Open completes the index
+	// Open completes the index
+	s.sequence, s.batches, s.head, s.indexed = last.Sequence, last.Sequence, s.next-1, s.next-1
 	return s, err
 }
 
 func newLog(name LogName) *logState {
-	return &logState{name: name, next: 1, last: new(Stamp), size: logBytes{known: true}, entities: map[string]*entity{}, ids: map[CommandID]*pending{}, unused: map[CommandID]idUse{}}
+	return &logState{name: name, next: 1, last: new(Stamp), size: logBytes{known: true}, entities: map[string]*entity{},
+		ids: map[CommandID]*pending{}, unused: map[CommandID]idUse{}}
 }
 
 // log returns the state of a log, made on first use. The caller holds mu.

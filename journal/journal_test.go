@@ -31,7 +31,8 @@ func TestLostIndexIsCompleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 10 {
-		if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i), string(rune('a'+i)), 1)); err != nil {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i), string(rune('a'+i)),
+			1)); err != nil {
 			t.Fatal(err)
 		}
 	}

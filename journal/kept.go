@@ -168,7 +168,8 @@ func (j *Journal) scanKept(
 		e = Event{Log: log, Key: x.key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e, &t) {
 			return errorf(KindCorrupt, "load", log,
-				"the index entry of a kept event of entity %q after version %d is damaged; rebuild the index", x.key, at)
+				"the index entry of a kept event of entity %q after version %d is damaged; rebuild the index", x.key,
+				at)
 		}
 		if v != at+1 {
 			return gap("load", log, x.key, at, v)
@@ -312,8 +313,8 @@ func (r *retention) broken(key string, at, next Version) error {
 		"the log goes from version %d of entity %q to %d; nothing was deleted", at, key, next)
 }
 
-// keptBytes is how many bytes the records of an entity's events take, from one version through another one, and adds them to
-// the result; once they are more than most, that is enough to know.
+// keptBytes is how many bytes the records of an entity's events take, from one version through another one, and adds
+// them to the result; once they are more than most, that is enough to know.
 func (r *retention) keptBytes(key string, from, through Version, most int64) (n int64, err error) {
 	if from > through {
 		return 0, nil

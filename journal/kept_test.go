@@ -47,7 +47,8 @@ func filled(t *testing.T, events int) (*journaltest.Memory, *retainer) {
 // retain is a retention that has to go as far as it is asked to.
 func (r *retainer) retain(t *testing.T, before journal.Position, without ...string) journal.Retained {
 	t.Helper()
-	got, err := r.Retain(t.Context(), "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...)})
+	got, err := r.Retain(t.Context(), "bank",
+		journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...)})
 	if err != nil || got.First != before || got.Held > 0 || got.Uncovered > 0 {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -93,8 +94,8 @@ func rebuilds(t *testing.T, m *journaltest.Memory) {
 	proved(t, again)
 }
 
-// An entity without a snapshot holds nobody up: its events are kept apart, all that they say with them, by one retention after
-// the other, until there is a snapshot.
+// An entity without a snapshot holds nobody up: its events are kept apart, all that they say with them, by one
+// retention after the other, until there is a snapshot.
 func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 	ctx := t.Context()
 	m, r := filled(t, 20)
@@ -115,7 +116,8 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 				}
 				v, ok, err := r.KeptVersion(ctx, "bank", key, want.Position, want.Stamp)
 				if is := want.Position < r.First("bank"); err != nil || ok != is || is && v != want.Version {
-					t.Errorf("%s has version %d, %v at position %d, not %d, %v", key, v, ok, want.Position, want.Version, err)
+					t.Errorf("%s has version %d, %v at position %d, not %d, %v", key, v, ok, want.Position,
+						want.Version, err)
 				}
 				if _, ok, err = r.KeptVersion(ctx, "bank", key, want.Position, journal.Stamp{7}); ok || err != nil {
 					t.Errorf("an event of another history: %v, %v", ok, err)
@@ -154,12 +156,14 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 		j := open(t, m, journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return *r.now }})
 		r.Journal = j
 	}
-	dry, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"), DryRun: true})
+	dry, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
+		DryRun: true})
 	if err != nil || dry.Kept != 2 || r.First("bank") != 1 {
 		t.Errorf("%+v, %v", dry, err)
 	}
 	got := r.retain(t, 11, "k1", "k3")
-	if got.Kept != 2 || !slices.Equal(got.KeptOf, []string{"k1", "k3"}) || got.KeptEvents != 4 || got.KeptBytes == 0 || got.Events != 10 || got.Entities != 5 {
+	if got.Kept != 2 || !slices.Equal(got.KeptOf, []string{"k1", "k3"}) || got.KeptEvents != 4 || got.KeptBytes == 0 ||
+		got.Events != 10 || got.Entities != 5 {
 		t.Errorf("%+v", got)
 	}
 	if entries(t, m, "k") != 4 {
@@ -168,7 +172,8 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 	check("k1", "k3")
 	reopen(false)
 	check("k1", "k3")
-	if _, err := r.Load(ctx, "bank", "k0", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+	if _, err := r.Load(ctx, "bank", "k0", 0, func(*journal.Event) error { return nil }); journal.KindOf(
+		err) != journal.KindTrimmed {
 		t.Errorf("one with a snapshot: %v", err)
 	}
 	if err := r.Read(ctx, "bank", 0, 1, func(e *journal.Event) error {
@@ -191,7 +196,8 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 	if _, at, err := journaltest.Hydrate(r.Journal, "bank", "k3"); err != nil || at != 4 {
 		t.Errorf("k3 is at %d, %v", at, err)
 	}
-	if _, err := r.Load(ctx, "bank", "k3", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+	if _, err := r.Load(ctx, "bank", "k3", 0, func(*journal.Event) error { return nil }); journal.KindOf(
+		err) != journal.KindTrimmed {
 		t.Errorf("k3 has a snapshot: %v", err)
 	}
 
@@ -238,7 +244,8 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 func TestAForcedRetentionKeepsNothing(t *testing.T) {
 	m, r := filled(t, 20)
 	r.retain(t, 6, "k1", "k2")
-	got, err := r.Retain(t.Context(), "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1"), Force: true})
+	got, err := r.Retain(t.Context(), "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1"),
+		Force: true})
 	if err != nil || got.Uncovered != 1 || got.Kept != 0 || got.First != 11 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -254,7 +261,8 @@ func TestAForcedRetentionKeepsNothing(t *testing.T) {
 	if got.Kept != 1 || got.KeptEvents != 1 {
 		t.Errorf("%+v", got)
 	}
-	if first, err := r.EntityFirst(t.Context(), "bank", "k1"); first != 3 || err != nil || len(eventsOf(t, r.Journal, "k1", 2)) != 2 {
+	if first, err := r.EntityFirst(t.Context(), "bank", "k1"); first != 3 || err != nil ||
+		len(eventsOf(t, r.Journal, "k1", 2)) != 2 {
 		t.Errorf("k1 begins at %d, %v", first, err)
 	}
 	closeAll(t, r.Journal)
@@ -267,9 +275,11 @@ func TestKeptEventsAreBounded(t *testing.T) {
 	ctx := t.Context()
 	m, r := filled(t, 20)
 	try := func(before journal.Position, most int64, without ...string) (journal.Retained, error) {
-		return r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...), MaxKept: most})
+		return r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...),
+			MaxKept: most})
 	}
-	whole, err := r.Retain(ctx, "bank", journal.Retention{Before: 16, Schema: 1, Cover: r.coverBut("k1", "k3"), DryRun: true})
+	whole, err := r.Retain(ctx, "bank", journal.Retention{Before: 16, Schema: 1, Cover: r.coverBut("k1", "k3"),
+		DryRun: true})
 	if err != nil || whole.Kept != 2 {
 		t.Fatalf("%+v, %v", whole, err)
 	}
@@ -279,8 +289,10 @@ func TestKeptEventsAreBounded(t *testing.T) {
 		first journal.Position
 		kept  int
 	}{{2*each + 10, 16, 2}, {each + 10, 4, 1}, {each / 2, 2, 0}, {-1, 2, 0}} {
-		got, err := r.Retain(ctx, "bank", journal.Retention{Before: 16, Schema: 1, Cover: r.coverBut("k1", "k3"), MaxKept: c.most, DryRun: true})
-		if err != nil || got.First != c.first || got.Kept != c.kept || got.Held != 2-c.kept || got.KeptBytes > uint64(max(c.most, 0)) || len(got.HeldBy) != got.Held {
+		got, err := r.Retain(ctx, "bank", journal.Retention{Before: 16, Schema: 1, Cover: r.coverBut("k1", "k3"),
+			MaxKept: c.most, DryRun: true})
+		if err != nil || got.First != c.first || got.Kept != c.kept || got.Held != 2-c.kept ||
+			got.KeptBytes > uint64(max(c.most, 0)) || len(got.HeldBy) != got.Held {
 			t.Errorf("with %d bytes: %+v, %v", c.most, got, err)
 		}
 	}
@@ -288,7 +300,8 @@ func TestKeptEventsAreBounded(t *testing.T) {
 	if err != nil || got.First != 4 || got.Kept != 1 || fmt.Sprint(got.HeldBy) != "[k3]" || got.KeptEvents != 1 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got, err = try(16, -1, "k1", "k3"); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "no more than 0 bytes") || r.First("bank") != 4 {
+	if got, err = try(16, -1, "k1", "k3"); journal.KindOf(err) != journal.KindInvalid ||
+		!strings.Contains(err.Error(), "no more than 0 bytes") || r.First("bank") != 4 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	// What is kept counts: there would be room for one event of k3, but for that of k1.
@@ -296,34 +309,39 @@ func TestKeptEventsAreBounded(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	// The bound has become lower: k1 keeps what it has, and loses no more.
-	if got, err = try(16, -1, "k1"); err != nil || got.First != 7 || got.Kept != 1 || got.KeptEvents != 1 || fmt.Sprint(got.HeldBy) != "[k1]" {
+	if got, err = try(16, -1, "k1"); err != nil || got.First != 7 || got.Kept != 1 || got.KeptEvents != 1 ||
+		fmt.Sprint(got.HeldBy) != "[k1]" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if len(eventsOf(t, r.Journal, "k1", 0)) != 4 {
 		t.Error("k1 has lost events")
 	}
-	if got, err = try(16, 0, "k1"); err != nil || got.First != 16 || got.Kept != 1 || got.KeptEvents != 3 || got.Held != 0 {
+	if got, err = try(16, 0, "k1"); err != nil || got.First != 16 || got.Kept != 1 || got.KeptEvents != 3 ||
+		got.Held != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	closeAll(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }
 
-// Where the bound is used up by what is kept already, the second cut that is tried is right, however many entities have no snapshot.
+// Where the bound is used up by what is kept already, the second cut that is tried is right, however many entities have
+// no snapshot.
 func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	const n = 20
 	now := journal.UnixNano(1e18)
-	j := open(t, journaltest.NewMemory(), journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
+	j := open(t, journaltest.NewMemory(),
+		journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
 	defer closeAll(t, j)
 	asked := map[string]int{}
 	retain := func(before journal.Position, most int64) journal.Retained {
 		t.Helper()
 		now += journal.UnixNano(25 * time.Hour)
 		clear(asked)
-		got, err := j.Retain(t.Context(), "bank", journal.Retention{Before: before, MaxKept: most, Cover: func(_ context.Context, key string, _ journal.Version) error {
-			asked[key]++
-			return errors.New("its state cannot be encoded")
-		}})
+		got, err := j.Retain(t.Context(), "bank", journal.Retention{Before: before, MaxKept: most,
+			Cover: func(_ context.Context, key string, _ journal.Version) error {
+				asked[key]++
+				return errors.New("its state cannot be encoded")
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -347,7 +365,8 @@ func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	// There is room for the new events of a few.
 	got := retain(2*n+1, int64(first.KeptBytes)+500)
 	few := int(got.First) - n - 1
-	if few == 0 || few > 10 || got.Kept != n || got.KeptEvents != uint64(n+few) || got.KeptBytes > first.KeptBytes+500 || got.Held != n-few || got.HeldBy[0] != fmt.Sprintf("k%02d", few) {
+	if few == 0 || few > 10 || got.Kept != n || got.KeptEvents != uint64(n+few) || got.KeptBytes > first.KeptBytes+
+		500 || got.Held != n-few || got.HeldBy[0] != fmt.Sprintf("k%02d", few) {
 		t.Errorf("%+v", got)
 	}
 	for key, times := range asked {
@@ -357,8 +376,8 @@ func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	}
 }
 
-// A retention may take an event out of the log whose place somebody has just looked up. Where its entity was then is not
-// known any more: the floor would have the events up to there, which are kept, left out.
+// A retention may take an event out of the log whose place somebody has just looked up. Where its entity was then is
+// not known any more: the floor would have the events up to there, which are kept, left out.
 func TestTheVersionAtAPlaceThatIsGone(t *testing.T) {
 	r := newRetainer(t, journaltest.NewMemory())
 	defer closeAll(t, r.Journal)
@@ -369,13 +388,15 @@ func TestTheVersionAtAPlaceThatIsGone(t *testing.T) {
 	r.retain(t, 11, "k1")
 	for at := journal.Position(1); at <= 20; at++ {
 		v, err := r.VersionAt(t.Context(), "bank", "k1", at)
-		if at < 10 && journal.KindOf(err) != journal.KindTrimmed || at >= 10 && (err != nil || v != journal.Version((at+3)/5)) {
+		if at < 10 && journal.KindOf(err) != journal.KindTrimmed || at >= 10 &&
+			(err != nil || v != journal.Version((at+3)/5)) {
 			t.Errorf("k1 has version %d at position %d, %v", v, at, err)
 		}
 	}
 }
 
-// A snapshot that is behind saves the events before it, one that does not count saves none, and takes the place of none.
+// A snapshot that is behind saves the events before it, one that does not count saves none, and takes the place of
+// none.
 func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	ctx := t.Context()
 	m, r := filled(t, 30)
@@ -394,7 +415,8 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	want := func(key string, kept journal.Version, snapshot journal.Version) {
 		t.Helper()
 		x, ok, err := r.Trimmed(ctx, "bank", key)
-		if err != nil || !ok || x.Kept != kept || (x.Snapshot == nil) != (snapshot == 0) || snapshot > 0 && x.Snapshot.Version != snapshot {
+		if err != nil || !ok || x.Kept != kept || (x.Snapshot == nil) != (snapshot == 0) || snapshot > 0 &&
+			x.Snapshot.Version != snapshot {
 			t.Errorf("%s: %+v, %v, %v", key, x, x.Snapshot, err)
 		}
 		if _, at, err := journaltest.Hydrate(r.Journal, "bank", key); at != 6 || err != nil {
@@ -406,7 +428,8 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	}
 	want("k1", 2, 1)
 	want("k2", 1, 0)
-	if _, err := r.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed || !strings.Contains(err.Error(), "up to version 1") {
+	if _, err := r.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(
+		err) != journal.KindTrimmed || !strings.Contains(err.Error(), "up to version 1") {
 		t.Errorf("what the snapshot covers: %v", err)
 	}
 	// One that does not count leaves the old one, and all events after it.
@@ -437,7 +460,8 @@ func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 	ctx := t.Context()
 	m, r := filled(t, 20)
 	deployed := errors.New("another module was deployed")
-	_, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"), Hold: func() (func(), error) { return nil, deployed }})
+	_, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
+		Hold: func() (func(), error) { return nil, deployed }})
 	if !errors.Is(err, deployed) || r.First("bank") != 1 || entries(t, m, "k") != 4 {
 		t.Fatalf("%v, %d", err, entries(t, m, "k"))
 	}
@@ -448,7 +472,8 @@ func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 	if len(eventsOf(t, r.Journal, "k3", 0)) != 4 {
 		t.Error("k3 has lost events")
 	}
-	if _, err := r.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+	if _, err := r.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(
+		err) != journal.KindTrimmed {
 		t.Errorf("k1, which was kept by the one that did not come to its end: %v", err)
 	}
 	closeAll(t, r.Journal)
@@ -479,8 +504,10 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		"those of another": {func(m *journaltest.Memory) {
 			swap(t, m, of("k", "k1"), of("k", "k3"))
 		}, `the index has something else for version 1 of entity "k1"`, journal.KindInternal},
-		"types":                      {func(m *journaltest.Memory) { overwrite(t, m, "z", "what?") }, "other types of kept events", journal.KindInternal},
-		"types that are missing":     {func(m *journaltest.Memory) { remove(t, m, "z") }, "entries of what retentions kept", journal.KindInternal},
+		"types": {func(m *journaltest.Memory) { overwrite(t, m, "z", "what?") },
+			"other types of kept events", journal.KindInternal},
+		"types that are missing": {func(m *journaltest.Memory) { remove(t, m, "z") },
+			"entries of what retentions kept", journal.KindInternal},
 		"what was kept of an entity": {func(m *journaltest.Memory) { overwrite(t, m, of("f", "k1"), "what?") }, `what a retention kept of entity "k1"`, journal.KindCorrupt},
 	} {
 		bad := m.CrashClone(0)
@@ -509,12 +536,14 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		block    int
 		old, now string
 	}{
-		"another first event":   {11, "\x03\x02\x02k1\x02\x01", "\x03\x02\x02k1\x02\x02"},
-		"a cut before an event": {12, "\x04\x0b\x00\x00\x00\x00\x00\x00\x00\x0b", "\x04\x0b\x00\x00\x00\x00\x00\x00\x00\x09"},
+		"another first event": {11, "\x03\x02\x02k1\x02\x01", "\x03\x02\x02k1\x02\x02"},
+		"a cut before an event": {12, "\x04\x0b\x00\x00\x00\x00\x00\x00\x00\x0b",
+			"\x04\x0b\x00\x00\x00\x00\x00\x00\x00\x09"},
 	} {
 		forged := m.CrashClone(0)
 		forge(t, forged, c.block, []byte(c.old), []byte(c.now))
-		if report, err := journal.Verify(ctx, forged, journal.VerifyOptions{}); err != nil || !strings.Contains(fmt.Sprint(report.Problems), "a retention keeps other events than it says") {
+		if report, err := journal.Verify(ctx, forged, journal.VerifyOptions{}); err != nil ||
+			!strings.Contains(fmt.Sprint(report.Problems), "a retention keeps other events than it says") {
 			t.Errorf("%s: verify finds %v, %v", name, report.Problems, err)
 		}
 	}
@@ -590,8 +619,8 @@ func swap(t *testing.T, m *journaltest.Memory, a, b string) {
 	}
 }
 
-// Whoever reads an entity while retentions carry its events on, and take them away, gets all of them, or is told that there is
-// a snapshot.
+// Whoever reads an entity while retentions carry its events on, and take them away, gets all of them, or is told that
+// there is a snapshot.
 func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 	ctx := t.Context()
 	m, r := filled(t, 200)
@@ -631,7 +660,8 @@ func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 		if before%20 == 0 {
 			without = append(without, "k3")
 		}
-		if got, err := r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1, Cover: r.coverBut(without...)}); err != nil || got.First != before {
+		if got, err := r.Retain(ctx, "bank", journal.Retention{Before: before, Schema: 1,
+			Cover: r.coverBut(without...)}); err != nil || got.First != before {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
@@ -755,8 +785,10 @@ func TestARetentionWhileAnEntityIsRead(t *testing.T) {
 					return nil
 				})
 				all := err == nil && v == 4 && at == 4
-				if there := key == without; there && !all || !there && !all && journal.KindOf(err) != journal.KindTrimmed {
-					t.Errorf("%c, %s without a snapshot: %s is read to version %d, %d, %v", kind, without, key, at, v, err)
+				if there := key == without; there && !all || !there && !all &&
+					journal.KindOf(err) != journal.KindTrimmed {
+					t.Errorf("%c, %s without a snapshot: %s is read to version %d, %d, %v", kind, without, key, at, v,
+						err)
 				}
 				if e.then != nil && (kind != 'k' || key == "k1") {
 					t.Errorf("%c, %s: there was no retention", kind, key)
@@ -767,7 +799,8 @@ func TestARetentionWhileAnEntityIsRead(t *testing.T) {
 	}
 }
 
-// What a retention carries on of those before is in the catalogue, also if the retention comes while somebody reads that.
+// What a retention carries on of those before is in the catalogue, also if the retention comes while somebody reads
+// that.
 func TestARetentionWhileTheCatalogueIsRead(t *testing.T) {
 	for _, kind := range []byte("yz") {
 		e := &interrupted{Engine: journaltest.NewMemory(), kind: kind}

@@ -65,7 +65,9 @@ func (j *Journal) ReadKeys(log LogName, keys []string) *KeyReader {
 // more, if not nil, is asked between look-ups that yield nothing; false ends the call early.
 // An event for which yield returns an error was not yielded: the place that comes with the
 // error is before it.
-func (r *KeyReader) Read(ctx context.Context, after Position, limit int, more func() bool, yield func(*Event) error) (Position, error) {
+func (r *KeyReader) Read(
+	ctx context.Context, after Position, limit int, more func() bool, yield func(*Event) error,
+) (Position, error) {
 	j := r.journal
 	if first := j.First(r.log); after == 0 {
 		after = first - 1
@@ -249,7 +251,8 @@ func (p *keyPass) lastIndexed(key string) (Version, error) {
 	}
 	v, ok := entityVersion(prefix, last)
 	if !ok {
-		return 0, errorf(KindCorrupt, "read", p.log, "the index has a malformed key for entity %q; rebuild the index", key)
+		return 0, errorf(KindCorrupt, "read", p.log, "the index has a malformed key for entity %q; rebuild the index",
+			key)
 	}
 	return v, nil
 }
@@ -272,7 +275,8 @@ func (p *keyPass) positionOf(k *keyPlace, v Version) (Position, error) {
 }
 
 func (p *keyPass) damaged(k *keyPlace, v Version) error {
-	return errorf(KindCorrupt, "read", p.log, "the index entry of entity %q for version %d is damaged; rebuild the index", k.key, v)
+	return errorf(KindCorrupt, "read", p.log, "the index entry of entity %q for version %d is damaged; rebuild the "+
+		"index", k.key, v)
 }
 
 // take yields the events of an entity before the position second: those that are held,

@@ -34,7 +34,9 @@ type keysModel struct {
 func (m *keysModel) open() {
 	m.engine = &journaltest.Lagging{Engine: m.memory}
 	var err error
-	m.journal, err = journal.Open(context.Background(), m.engine, journal.Options{MaxBatchBytes: 1 << (8 + m.random.IntN(8)), Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
+	m.journal, err = journal.Open(context.Background(), m.engine,
+		journal.Options{MaxBatchBytes: 1 << (8 + m.random.IntN(8)),
+			Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -67,7 +69,8 @@ func (m *keysModel) commit() {
 			Command: journal.Command{ID: journal.CommandID(fmt.Sprint("c", m.commits)), Type: "do", Key: key}}
 		for range m.random.IntN(5) {
 			m.versions[key]++
-			e := journal.NewEvent{Type: fmt.Sprint("type", m.random.IntN(3)), Data: make([]byte, m.random.IntN(1000)), Metadata: make([]byte, m.random.IntN(10))}
+			e := journal.NewEvent{Type: fmt.Sprint("type", m.random.IntN(3)), Data: make([]byte, m.random.IntN(1000)),
+				Metadata: make([]byte, m.random.IntN(10))}
 			if m.random.IntN(200) == 0 {
 				e.Data = make([]byte, 200<<10) // more than is read in advance
 			}
@@ -75,7 +78,8 @@ func (m *keysModel) commit() {
 				e.Data[i] = byte(m.commits)
 			}
 			c.Events = append(c.Events, e)
-			m.events = append(m.events, journal.Event{Key: key, Version: m.versions[key], Type: e.Type, Data: e.Data, Metadata: e.Metadata})
+			m.events = append(m.events, journal.Event{Key: key, Version: m.versions[key], Type: e.Type, Data: e.Data,
+				Metadata: e.Metadata})
 		}
 		all.Add(1)
 		if err := m.journal.Append(context.Background(), c, func(_ journal.Receipt, err error) {
@@ -97,7 +101,8 @@ func (m *keysModel) retain() {
 	m.hold(false)
 	m.now.Add(int64(25 * time.Hour))
 	before := journal.Position(1 + m.random.IntN(len(m.events)+1))
-	if _, err := m.journal.Retain(context.Background(), "bank", journal.Retention{Before: before, Force: true}); err != nil {
+	if _, err := m.journal.Retain(context.Background(), "bank",
+		journal.Retention{Before: before, Force: true}); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -177,7 +182,8 @@ func (m *keysModel) same(keys []string, after, through journal.Position, got []j
 		}
 		e := &got[0]
 		if e.Position != p || e.Key != want.Key || e.Version != want.Version || e.Type != want.Type ||
-			string(e.Data) != string(want.Data) || string(e.Metadata) != string(want.Metadata) || e.CommandType != "do" || e.Time == 0 {
+			string(e.Data) != string(want.Data) || string(e.Metadata) != string(want.Metadata) ||
+			e.CommandType != "do" || e.Time == 0 {
 			m.t.Fatalf("position %d: got %d of %s at %d", p, e.Position, e.Key, e.Version)
 		}
 		got = got[1:]
@@ -301,14 +307,17 @@ func TestReadingByKeyMeetsDamage(t *testing.T) {
 			for _, limit := range []int{0, 6} {
 				n := 0
 				at, err := keys.Read(ctx, 0, limit, nil, func(*journal.Event) error { n++; return nil })
-				if limit == 0 && (journal.KindOf(err) != journal.KindCorrupt || at != 0) || limit == 6 && (err != nil || at != 6) || n != 6 {
+				if limit == 0 && (journal.KindOf(err) != journal.KindCorrupt || at != 0) || limit == 6 &&
+					(err != nil || at != 6) || n != 6 {
 					t.Errorf("%d events, up to %d, %v", n, at, err)
 				}
 			}
-			if _, err := keys.Read(ctx, 6, 0, nil, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindCorrupt {
+			if _, err := keys.Read(ctx, 6, 0, nil, func(*journal.Event) error { return nil }); journal.KindOf(
+				err) != journal.KindCorrupt {
 				t.Errorf("got %v", err)
 			}
-			if at, err := keys.Read(ctx, 8, 0, nil, func(*journal.Event) error { return nil }); name == "changed" && (err != nil || at != 10) {
+			if at, err := keys.Read(ctx, 8, 0, nil, func(*journal.Event) error { return nil }); name == "changed" &&
+				(err != nil || at != 10) {
 				t.Errorf("behind it: %d, %v", at, err)
 			}
 		})

@@ -129,9 +129,12 @@ func TestForgedNames(t *testing.T) {
 		"id":           {Command: Command{ID: CommandID(strings.Repeat("c", MaxCommandID+1)), Key: "k"}},
 		"no id":        {Command: Command{Key: "k"}},
 		"command type": {Command: Command{ID: "c", Key: "k", Type: strings.Repeat("t", MaxTypeName+1)}},
-		"event type":   {Command: Command{ID: "c", Key: "k"}, Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName+1)}}},
-		"content type": {Command: Command{ID: "c", Key: "k"}, Events: []NewEvent{{ContentType: strings.Repeat("t", MaxTypeName+1)}}},
-		"":             {Command: Command{ID: "c", Key: strings.Repeat("k", MaxKey)}, Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName)}}},
+		"event type": {Command: Command{ID: "c", Key: "k"},
+			Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName+1)}}},
+		"content type": {Command: Command{ID: "c", Key: "k"},
+			Events: []NewEvent{{ContentType: strings.Repeat("t", MaxTypeName+1)}}},
+		"": {Command: Command{ID: "c", Key: strings.Repeat("k", MaxKey)},
+			Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName)}}},
 	} {
 		b := appendCommit(beginBatch(nil, "bank"), &c)
 		endBatch(b, &batchHeader{log: "bank", first: 1, sequence: 1, commits: 1, events: uint32(len(c.Events))})

@@ -76,7 +76,9 @@ func (j *Journal) refusesReceipt(log LogName) error {
 // If found is true, done is called once the commit is on disk: before Answer
 // returns if it is already, else on the journal's goroutine, where it must not
 // block. The Committed it gets is done's to keep.
-func (j *Journal) Answer(ctx context.Context, log LogName, id CommandID, done func(*Committed, Receipt, error)) (found bool, err error) {
+func (j *Journal) Answer(
+	ctx context.Context, log LogName, id CommandID, done func(*Committed, Receipt, error),
+) (found bool, err error) {
 	for {
 		j.mu.Lock()
 		s := j.logs[log]
@@ -180,7 +182,8 @@ func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (pl
 	where, ok := decodePlace(value)
 	switch {
 	case !ok:
-		return place{}, idUnused, errorf(KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild the index", id)
+		return place{}, idUnused,
+			errorf(KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild the index", id)
 	case where.sequence < j.cutOf(log).sequence:
 		return place{}, idUnused, nil
 	case where.time+UnixNano(j.opt.AnswerWindow) < j.opt.Clock():
@@ -215,7 +218,8 @@ func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Comm
 		return nil, readError("answer", log, err)
 	}
 	if found == nil {
-		return nil, errorf(KindCorrupt, "answer", log, "the index points to commit %d of batch %d, which is not there; rebuild the index", where.ordinal, where.sequence)
+		return nil, errorf(KindCorrupt, "answer", log, "the index points to commit %d of batch %d, which is not "+
+			"there; rebuild the index", where.ordinal, where.sequence)
 	}
 	if last := found.First + Position(len(found.Events)) - 1; found.Stamp == (Stamp{}) && last > 0 {
 		// The event before it is in another batch. Where that is damaged the answer is still the answer.
@@ -230,7 +234,8 @@ func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Comm
 func (c *decodedCommit) committed(h *batchHeader, first Position) *Committed {
 	cmd := c.command
 	cmd.Data, cmd.Metadata, cmd.Reply = clone(cmd.Data), clone(cmd.Metadata), clone(cmd.Reply)
-	out := &Committed{Log: h.log, Command: cmd, First: first, Time: h.time, Version: c.expected + Version(len(c.events)),
+	out := &Committed{Log: h.log, Command: cmd, First: first, Time: h.time, Version: c.expected +
+		Version(len(c.events)),
 		Stamp: h.stampAt(first + Position(len(c.events)) - 1)}
 	for i := range c.events {
 		e := c.event(h, first, i)
@@ -255,7 +260,9 @@ func clone(b []byte) []byte {
 // claim when the log has lost its end, nothing is yielded; the version says so. If
 // memory knows that nothing follows on after, nothing is read. If a retention has
 // deleted some of these events, the error's kind is KindTrimmed.
-func (j *Journal) Load(ctx context.Context, log LogName, key string, after Version, yield func(*Event) error) (Version, error) {
+func (j *Journal) Load(
+	ctx context.Context, log LogName, key string, after Version, yield func(*Event) error,
+) (Version, error) {
 	if v, known := j.nothingAbove(log, key, after); known {
 		return v, j.reads.check("load", log)
 	}
@@ -330,7 +337,8 @@ func (j *Journal) nothingAbove(log LogName, key string, after Version) (Version,
 }
 
 // loadKept yields what a retention has kept apart of an entity's events above a version, which come before those in
-// the log, and returns the version behind which to go on, also with an error. It refuses a version below what is deleted.
+// the log, and returns the version behind which to go on, also with an error. It refuses a version below what is
+// deleted.
 func (j *Journal) loadKept(
 	ctx context.Context, log LogName, key string, c cut, after Version, yield func(*Event) error,
 ) (Version, error) {
@@ -385,7 +393,9 @@ func (j *Journal) moved(s *logState, key string, seen uint64) bool {
 // order, at most limit of them if limit is above 0. It may lag behind Head by what
 // is not indexed yet. After 0 begins with the first event that a retention has left; a version that the entity
 // has not durably come to is an error of kind KindVersion. Otherwise the rules are those of [Journal.Load].
-func (j *Journal) Entity(ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error) error {
+func (j *Journal) Entity(
+	ctx context.Context, log LogName, key string, after Version, limit int, yield func(*Event) error,
+) error {
 	head := j.Head(log)
 	count := 0
 	if after == 0 {
@@ -423,9 +433,11 @@ func gap(op string, log LogName, key string, at, next Version) error {
 }
 
 // scanEntity yields an entity's events up to the version most as the index has them
-// and returns the last version, also with an error. there says that the index has the event of version after, too, or that this
-// is 0.
-func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after, most Version, yield func(*Event) error) (last Version, there bool, err error) {
+// and returns the last version, also with an error. there says that the index has the event of version after, too, or
+// that this is 0.
+func (j *Journal) scanEntity(
+	ctx context.Context, log LogName, key string, after, most Version, yield func(*Event) error,
+) (last Version, there bool, err error) {
 	if err := j.reads.enter("load", log); err != nil {
 		return after, false, err
 	}
@@ -448,7 +460,8 @@ func (j *Journal) scanEntity(ctx context.Context, log LogName, key string, after
 		}
 		e = Event{Log: log, Key: key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e, &t) {
-			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; rebuild the index", key, at)
+			return errorf(KindCorrupt, "load", log, "the index entry of entity %q after version %d is damaged; "+
+				"rebuild the index", key, at)
 		}
 		if v != at+1 {
 			return gap("load", log, key, at, v)
@@ -496,7 +509,8 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 				return trimmedLog(log, first) // a retention has begun meanwhile
 			}
 			if e.Position != at+1 {
-				return errorf(KindCorrupt, "read", log, "position %d follows on position %d: a part of the log is missing", e.Position, at)
+				return errorf(KindCorrupt, "read", log, "position %d follows on position %d: a part of the log is "+
+					"missing", e.Position, at)
 			}
 			at = e.Position
 			count++
@@ -507,7 +521,8 @@ func (j *Journal) Read(ctx context.Context, log LogName, after Position, limit i
 		return nil
 	})
 	if err == nil && at < head && (limit <= 0 || count < limit) {
-		return errorf(KindCorrupt, "read", log, "the log ends at position %d and should at %d: its end is missing", at, head)
+		return errorf(KindCorrupt, "read", log, "the log ends at position %d and should at %d: its end is missing", at,
+			head)
 	}
 	if err == nil && at == head && (limit <= 0 || count < limit) {
 		err = j.Damage(log)
@@ -529,7 +544,9 @@ func (j *Journal) Commits(ctx context.Context, log LogName, after Position, yiel
 
 // scanLog yields the commits of a log, beginning somewhere at or before from, but not
 // with what a retention has deleted. errStop of yield ends it without error.
-func (j *Journal) scanLog(ctx context.Context, log LogName, from Position, yield func(*batchHeader, Position, *decodedCommit) error) error {
+func (j *Journal) scanLog(
+	ctx context.Context, log LogName, from Position, yield func(*batchHeader, Position, *decodedCommit) error,
+) error {
 	if err := j.reads.enter("read", log); err != nil {
 		return err
 	}

@@ -113,7 +113,8 @@ func TestRebuildIsByteEqual(t *testing.T) {
 			a, b := strings.Split(was, "\n"), strings.Split(got, "\n")
 			a, b = slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) }),
 				slices.DeleteFunc(slices.Clone(b), func(s string) bool { return slices.Contains(a, s) })
-			t.Fatalf("seed %d: the index had\n%.4000s\nrebuilt it has\n%.4000s", seed, strings.Join(a, "\n"), strings.Join(b, "\n"))
+			t.Fatalf("seed %d: the index had\n%.4000s\nrebuilt it has\n%.4000s", seed, strings.Join(a, "\n"),
+				strings.Join(b, "\n"))
 		}
 		m = m.CrashClone(rng.IntN(10)) // the next Open completes it
 	}

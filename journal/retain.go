@@ -42,8 +42,8 @@ type Retention struct {
 	// MaxKept bounds the events of entities without snapshots that are kept apart, in bytes of their records:
 	// their batches go, and the events stay readable by entity until a retention finds a snapshot. Beyond it
 	// batches with such events stay, and all behind them. What an earlier retention has kept counts, and stays in any
-	// case. Each retention writes all of it again, and what the one before wrote stays in log and index until its batches
-	// go, too. 0 is [DefaultMaxKept], a negative value lets nothing be kept that is not already.
+	// case. Each retention writes all of it again, and what the one before wrote stays in log and index until its
+	// batches go, too. 0 is [DefaultMaxKept], a negative value lets nothing be kept that is not already.
 	MaxKept int64
 	// Force deletes events that no snapshot covers, also those that were kept, and so the states of these entities,
 	// and batches whose answers to command ids are still promised.
@@ -51,8 +51,8 @@ type Retention struct {
 	// DryRun does all but what changes the log: it makes sure of snapshots, and says what
 	// would be deleted.
 	DryRun bool
-	// Pace, if not nil, is called before each batch, or entity without a snapshot, that is looked at, and may wait; its error
-	// ends it all, with nothing deleted.
+	// Pace, if not nil, is called before each batch, or entity without a snapshot, that is looked at, and may wait; its
+	// error ends it all, with nothing deleted.
 	Pace func() error
 	// Progress, if not nil, is told now and then how far a stage has come.
 	Progress func(stage string, done, total uint64)
@@ -104,7 +104,8 @@ type Retained struct {
 // removed when the journal is next opened.
 func (j *Journal) Retain(ctx context.Context, log LogName, o Retention) (Retained, error) {
 	if o.Before == 0 && o.OlderThan == 0 {
-		return Retained{}, errorf(KindInvalid, "retain", log, "neither a position nor a time bounds what shall be deleted")
+		return Retained{}, errorf(KindInvalid, "retain", log, "neither a position nor a time bounds what shall be "+
+			"deleted")
 	}
 	j.mu.Lock()
 	s := j.logs[log]
@@ -378,7 +379,8 @@ func (r *retention) find() error {
 			return errorf(KindCorrupt, "retain", r.log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
 		}
 		next := h.first + Position(h.events)
-		if r.o.Through > 0 && b.Sequence > r.o.Through || r.o.Before > 0 && next > r.o.Before || r.o.OlderThan > 0 && h.time >= r.o.OlderThan {
+		if r.o.Through > 0 && b.Sequence > r.o.Through || r.o.Before > 0 && next > r.o.Before || r.o.OlderThan > 0 &&
+			h.time >= r.o.OlderThan {
 			return errStop
 		}
 		if h.time >= promised && !r.o.Force {
@@ -427,7 +429,8 @@ func (r *retention) find() error {
 			}
 			var x base
 			if !ok || !openFloor(value, &x) {
-				return errorf(KindCorrupt, "retain", r.log, "what an earlier retention left is damaged in the index; rebuild the index")
+				return errorf(KindCorrupt, "retain", r.log, "what an earlier retention left is damaged in the index; "+
+					"rebuild the index")
 			}
 			r.old[key] = true
 			now := r.floors[key]
@@ -453,7 +456,8 @@ func (r *retention) inside(f func() error) error {
 }
 
 // base is what is to be written of an entity; covered says that it needs no more events than the log has then, or
-// than it had before. If it does, and nobody forces the retention, x.kept is the version of the first that is to be kept.
+// than it had before. If it does, and nobody forces the retention, x.kept is the version of the first that is to be
+// kept.
 func (r *retention) base(key string) (x base, covered bool, err error) {
 	x = base{key: key, floor: r.floors[key].at}
 	var old base
@@ -530,8 +534,8 @@ func (r *retention) uncovered(keys []string) (without []uncovered, err error) {
 }
 
 // fit decides whose events are kept apart: of those without a snapshot, the ones that would lose events first, as
-// many as there is room for beside what is kept already, which stays so. It returns the others, and the sequence of the first
-// batch with an event that they would lose. A cut before that batch leaves as much room for the first ones.
+// many as there is room for beside what is kept already, which stays so. It returns the others, and the sequence of the
+// first batch with an event that they would lose. A cut before that batch leaves as much room for the first ones.
 func (r *retention) fit(without []uncovered) (held []string, first uint64, err error) {
 	slices.SortFunc(without, func(a, b uncovered) int {
 		return cmp.Or(cmp.Compare(a.first, b.first), strings.Compare(a.key, b.key))
@@ -642,7 +646,8 @@ func (r *retention) remove() error {
 		case <-timer.C:
 			return nil
 		case <-r.ctx.Done():
-			return &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Detail: "what is left of the deleted events is removed when the journal is next opened", Err: r.ctx.Err()}
+			return &Error{Op: "retain", Log: r.log, Kind: KindCanceled, Detail: "what is left of the deleted events " +
+				"is removed when the journal is next opened", Err: r.ctx.Err()}
 		case <-r.failed:
 			return &Error{Op: "retain", Log: r.log, Kind: KindFailed, Err: r.Err()}
 		}

@@ -26,7 +26,8 @@ func newRetainer(t *testing.T, m journal.Engine) *retainer {
 	now := journal.UnixNano(1e18)
 	r := &retainer{versions: map[string]journal.Version{}, now: &now}
 	var err error
-	r.Journal, err = journal.Open(t.Context(), m, journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
+	r.Journal, err = journal.Open(t.Context(), m,
+		journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,8 @@ func (r *retainer) add(n int) error {
 func (r *retainer) cover(schema uint32) func(context.Context, string, journal.Version) error {
 	return func(ctx context.Context, key string, _ journal.Version) error {
 		v := r.versions[key]
-		r.PutSnapshot(ctx, "bank", key, journal.Snapshot{Version: v, Schema: schema, State: fmt.Appendf(nil, "%s at %d", key, v)})
+		r.PutSnapshot(ctx, "bank", key,
+			journal.Snapshot{Version: v, Schema: schema, State: fmt.Appendf(nil, "%s at %d", key, v)})
 		return nil
 	}
 }
@@ -111,30 +113,37 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	fails(journal.Retention{Before: 11, Schema: 2}, "5 have no snapshot") // of another schema does not count
 	fails(journal.Retention{Before: 11, Schema: 1, Cover: r.cover(2)}, "4 have no snapshot")
 	archived := errors.New("the archive is full")
-	if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.cover(1), Archive: func(context.Context, journal.BatchRange) error { return archived }}); !errors.Is(err, archived) || r.First("bank") != 1 {
+	if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.cover(1),
+		Archive: func(context.Context, journal.BatchRange) error { return archived }}); !errors.Is(err, archived) ||
+		r.First("bank") != 1 {
 		t.Errorf("an archive that fails: %v", err)
 	}
 	stages := map[string]bool{}
-	got, err = r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.cover(1), Progress: func(stage string, _, _ uint64) { stages[stage] = true }})
-	if err != nil || got.First != 11 || got.Batches != 10 || got.Events != 10 || got.Entities != 5 || got.Uncovered != 0 || got.Promised || !stages["deleting"] {
+	got, err = r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.cover(1),
+		Progress: func(stage string, _, _ uint64) { stages[stage] = true }})
+	if err != nil || got.First != 11 || got.Batches != 10 || got.Events != 10 || got.Entities != 5 ||
+		got.Uncovered != 0 || got.Promised || !stages["deleting"] {
 		t.Errorf("%+v, %v, %v", got, err, stages)
 	}
 	for key, v := range r.versions {
 		if _, at, err := journaltest.Hydrate(r.Journal, "bank", key); at != v || err != nil {
 			t.Errorf("%s hydrates to %d, want %d, %v", key, at, v, err)
 		}
-		if _, err := r.Load(ctx, "bank", key, 1, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed {
+		if _, err := r.Load(ctx, "bank", key, 1, func(*journal.Event) error { return nil }); journal.KindOf(
+			err) != journal.KindTrimmed {
 			t.Errorf("loading %s from its start: %v", key, err)
 		}
 		seen := 0
-		if err := r.Entity(ctx, "bank", key, 0, 0, func(e *journal.Event) error { seen++; return nil }); err != nil || seen != 2 {
+		if err := r.Entity(ctx, "bank", key, 0, 0, func(e *journal.Event) error { seen++; return nil }); err != nil ||
+			seen != 2 {
 			t.Errorf("%s has %d events left, %v", key, seen, err)
 		}
 	}
 	if found, err := r.Answer(ctx, "bank", "c3", nil); found || err != nil {
 		t.Errorf("an answer that was deleted: %v, %v", found, err)
 	}
-	if found, err := r.Answer(ctx, "bank", "c15", func(*journal.Committed, journal.Receipt, error) {}); found || err != nil {
+	if found, err := r.Answer(ctx, "bank", "c15", func(*journal.Committed, journal.Receipt, error) {}); found ||
+		err != nil {
 		t.Errorf("an answer outside the window: %v, %v", found, err)
 	}
 	// By age, and with force: k9 has no snapshot, and its state is lost.
@@ -146,7 +155,8 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	if err != nil || got.First != 23 || got.Entities != 6 || got.Uncovered != 1 {
 		t.Errorf("forced: %+v, %v", got, err)
 	}
-	if _, _, err := journaltest.Hydrate(r.Journal, "bank", "k9"); journal.KindOf(err) != journal.KindTrimmed || !strings.Contains(err.Error(), "up to version 2") {
+	if _, _, err := journaltest.Hydrate(r.Journal, "bank", "k9"); journal.KindOf(err) != journal.KindTrimmed ||
+		!strings.Contains(err.Error(), "up to version 2") {
 		t.Errorf("an entity whose state is lost: %v", err)
 	}
 	if _, err := journaltest.Append(r.Journal, journaltest.Commit("bank", "k9", 2, "c-k9-2", 1)); err != nil {
@@ -193,7 +203,8 @@ func eachOperationFails(t *testing.T, without ...string) {
 		before := []journal.Position{1}
 		failed := false
 		for _, position := range []journal.Position{8, 15} {
-			_, err := r.Retain(ctx, "bank", journal.Retention{Before: position, Schema: 1, Cover: r.coverBut(without...)})
+			_, err := r.Retain(ctx, "bank",
+				journal.Retention{Before: position, Schema: 1, Cover: r.coverBut(without...)})
 			before = append(before, position)
 			if err == nil {
 				err = r.add(2)
@@ -250,8 +261,8 @@ func eachOperationFails(t *testing.T, without ...string) {
 	}
 }
 
-// What a retention has written that did not come to its end does not count for the next one either, which takes no event away
-// and so writes nothing but its cut.
+// What a retention has written that did not come to its end does not count for the next one either, which takes no
+// event away and so writes nothing but its cut.
 func TestRetentionOfNoEvents(t *testing.T) {
 	ctx := t.Context()
 	deployed := errors.New("another module was deployed")
@@ -280,7 +291,8 @@ func TestRetentionOfNoEvents(t *testing.T) {
 				closeAll(t, r.Journal)
 				break
 			}
-			if got, err := r.Retain(ctx, "bank", journal.Retention{Before: 2, Through: 1, Schema: 1}); err != nil || got.Batches != 1 || got.Entities != 0 {
+			if got, err := r.Retain(ctx, "bank", journal.Retention{Before: 2, Through: 1, Schema: 1}); err != nil ||
+				got.Batches != 1 || got.Entities != 0 {
 				t.Errorf("%d: %+v, %v", n, got, err)
 			}
 			for key, v := range r.versions {
@@ -310,14 +322,16 @@ func TestRetentionCutsAnotherInTwo(t *testing.T) {
 			}
 			r.later()
 			// Batch 11 has the bases, or kept events and 12 the bases, and the one behind it the cut.
-			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 6, Schema: 1, Cover: r.coverBut(without)}); err != nil {
+			if _, err := r.Retain(ctx, "bank",
+				journal.Retention{Before: 6, Schema: 1, Cover: r.coverBut(without)}); err != nil {
 				t.Fatal(err)
 			}
 			r.later()
 			if through == 13 && without == "" {
 				through = 12 // there are no more
 			}
-			got, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Through: through, Schema: 1, Cover: r.coverBut(without)})
+			got, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Through: through, Schema: 1,
+				Cover: r.coverBut(without)})
 			if err != nil || got.Through != through || got.Held > 0 {
 				t.Fatalf("%+v, %v", got, err)
 			}
@@ -355,7 +369,8 @@ func TestALostBeginningIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		if retain > 0 {
-			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: retain, Schema: 1, Cover: r.cover(1), Force: true}); err != nil {
+			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: retain, Schema: 1, Cover: r.cover(1),
+				Force: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -363,7 +378,8 @@ func TestALostBeginningIsFound(t *testing.T) {
 		whole := m.CrashClone(0)
 		m.Lose("bank", 0)
 		for _, lost := range []*journaltest.Memory{m.CrashClone(0), m.CrashClone(1000)} {
-			if report, err := journal.Verify(ctx, lost.CrashClone(0), journal.VerifyOptions{}); err != nil || report.Found == 0 {
+			if report, err := journal.Verify(ctx, lost.CrashClone(0), journal.VerifyOptions{}); err != nil ||
+				report.Found == 0 {
 				t.Errorf("retention before %d: verify finds %v, %v", retain, report.Problems, err)
 			}
 			err := journal.Rebuild(ctx, lost, nil)
@@ -384,7 +400,8 @@ func TestRetentionIsUnderVerification(t *testing.T) {
 	if err := r.add(10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 6, Schema: 1, Cover: r.cover(1), Force: true}); err != nil {
+	if _, err := r.Retain(ctx, "bank", journal.Retention{Before: 6, Schema: 1, Cover: r.cover(1),
+		Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	closeAll(t, r.Journal)
@@ -399,7 +416,8 @@ func TestRetentionIsUnderVerification(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range []struct{ prefix, says string }{{"f", "what a retention kept of entity"}, {"t", "index entry of the retention is damaged"}} {
+	for _, c := range []struct{ prefix, says string }{{"f", "what a retention kept of entity"},
+		{"t", "index entry of the retention is damaged"}} {
 		bad := m.CrashClone(0)
 		overwrite(t, bad, c.prefix, "what?")
 		report, err := journal.Verify(ctx, bad, journal.VerifyOptions{})

@@ -7,8 +7,8 @@ import (
 
 // Since is the position of the first event of a log that was written at a time or later, or the one behind the head if
 // there is none. Events of one batch have one time, and those of a later batch no earlier one, so it looks at
-// about as many batches as it takes to halve the number of events down to one. pace, if not nil, is called before each, and
-// may wait; its error ends it. What a retention has deleted is not looked for.
+// about as many batches as it takes to halve the number of events down to one. pace, if not nil, is called before each,
+// and may wait; its error ends it. What a retention has deleted is not looked for.
 func (j *Journal) Since(ctx context.Context, log LogName, t UnixNano, pace func() error) (Position, error) {
 	low, high := j.First(log), j.Head(log)+1 // it is one of them, or between them
 	for low < high {
@@ -37,7 +37,9 @@ func (j *Journal) Since(ctx context.Context, log LogName, t UnixNano, pace func(
 
 // batchBefore finds the batch with the event at a position, and says whether it was written before a time: its events
 // begin at first, and those of the batch after it at next, which is only known if it was.
-func (j *Journal) batchBefore(ctx context.Context, log LogName, at Position, t UnixNano) (first, next Position, earlier bool, err error) {
+func (j *Journal) batchBefore(
+	ctx context.Context, log LogName, at Position, t UnixNano,
+) (first, next Position, earlier bool, err error) {
 	if err := j.reads.enter("since", log); err != nil {
 		return 0, 0, false, err
 	}

@@ -44,7 +44,8 @@ func TestSince(t *testing.T) {
 func checkSince(t *testing.T, j *journal.Journal, from, to journal.UnixNano) {
 	t.Helper()
 	var all []journal.Event
-	if err := j.Read(t.Context(), "bank", 0, 0, func(e *journal.Event) error { all = append(all, *e); return nil }); err != nil {
+	if err := j.Read(t.Context(), "bank", 0, 0,
+		func(e *journal.Event) error { all = append(all, *e); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for at := from; at <= to; at++ {
@@ -82,7 +83,8 @@ func TestSinceFails(t *testing.T) {
 		t.Errorf("it fails with %v", err)
 	}
 	m.Corrupt("bank", 5, 700)
-	if at, err := r.Since(t.Context(), "bank", *r.now-journal.UnixNano(5*time.Minute), nil); journal.KindOf(err) != journal.KindCorrupt {
+	if at, err := r.Since(t.Context(), "bank", *r.now-journal.UnixNano(5*time.Minute),
+		nil); journal.KindOf(err) != journal.KindCorrupt {
 		t.Errorf("with a damaged batch: %d, %v", at, err)
 	}
 }

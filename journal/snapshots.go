@@ -194,7 +194,8 @@ func (j *Journal) latestSnapshot(ctx context.Context, log LogName, key string) (
 		return Snapshot{}, false, nil
 	}
 	if !openSnapshot(k, value, &s) {
-		return Snapshot{}, false, errorf(KindCorrupt, "snapshot", log, "the snapshot of entity %q is damaged; its events are replayed instead", key)
+		return Snapshot{}, false, errorf(KindCorrupt, "snapshot", log,
+			"the snapshot of entity %q is damaged; its events are replayed instead", key)
 	}
 	return s, true, nil
 }

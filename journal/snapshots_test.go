@@ -26,7 +26,8 @@ func stored(t *testing.T, e journal.Engine) (all []journal.Pair) {
 // hand hands a commit in; done hears of it.
 func hand(t *testing.T, j *journal.Journal, key string, at journal.Version, id string, events int, done func(error)) {
 	t.Helper()
-	err := j.Append(context.Background(), journaltest.Commit("bank", key, at, id, events), func(_ journal.Receipt, err error) { done(err) })
+	err := j.Append(context.Background(), journaltest.Commit("bank", key, at, id, events),
+		func(_ journal.Receipt, err error) { done(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +255,8 @@ func TestDamagedSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, ok, err := j.Snapshot(ctx, "bank", "alice"); ok || journal.KindOf(err) != journal.KindCorrupt || s.State != nil {
+		if s, ok, err := j.Snapshot(ctx, "bank", "alice"); ok || journal.KindOf(err) != journal.KindCorrupt ||
+			s.State != nil {
 			t.Fatalf("bit %d: got %+v, %v, %v", bit, s, ok, err)
 		}
 		if v, err := j.Load(ctx, "bank", "alice", 0, func(*journal.Event) error { return nil }); v != 1 || err != nil {
@@ -280,7 +282,8 @@ func TestSnapshotAheadOfTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i), fmt.Sprint("c", i), 1)); err != nil {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "alice", journal.Version(i), fmt.Sprint("c", i),
+			1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -312,7 +315,8 @@ func TestSnapshotAheadOfTheLog(t *testing.T) {
 		t.Fatalf("got %v, %v", ok, err)
 	}
 	for range 2 { // the second time from memory
-		if at, err := j.Load(ctx, "bank", "alice", s.Version, func(*journal.Event) error { return nil }); at != 2 || err != nil {
+		if at, err := j.Load(ctx, "bank", "alice", s.Version, func(*journal.Event) error { return nil }); at != 2 ||
+			err != nil {
 			t.Errorf("alice is at %d, %v; her snapshot is of %d", at, err, s.Version)
 		}
 	}

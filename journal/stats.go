@@ -52,8 +52,8 @@ func (s *Stats) WriteAmplification() float64 {
 type EngineStats struct {
 	LogBytes   int64 `json:"log_bytes"`   // on disk, now
 	IndexBytes int64 `json:"index_bytes"` // on disk, now
-	// Blocks of the index that were read lately are kept in memory. Hits and misses count the reads of blocks, since the
-	// journal was opened, that found them there, and that read them from a file.
+	// Blocks of the index that were read lately are kept in memory. Hits and misses count the reads of blocks, since
+	// the journal was opened, that found them there, and that read them from a file.
 	IndexCacheBytes  int64  `json:"index_cache_bytes"` // now
 	IndexCacheHits   uint64 `json:"index_cache_hits"`
 	IndexCacheMisses uint64 `json:"index_cache_misses"`

@@ -48,13 +48,16 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := j.Stats()
-	if s.Commits != 11 || s.Events != 22 || s.Batches != 2 || s.Syncs != 2 || s.LargestGroup != 10 || s.Pending != 0 || s.IndexLag != 0 {
+	if s.Commits != 11 || s.Events != 22 || s.Batches != 2 || s.Syncs != 2 || s.LargestGroup != 10 || s.Pending != 0 ||
+		s.IndexLag != 0 {
 		t.Errorf("%+v", s)
 	}
-	if g := s.GroupCommits; g.Count != 2 || g.Sum != 11 || g.Buckets[0] != 1 || g.Buckets[4] != 1 || g.Quantile(0.5) != 1 || g.Quantile(1) != 16 {
+	if g := s.GroupCommits; g.Count != 2 || g.Sum != 11 || g.Buckets[0] != 1 || g.Buckets[4] != 1 ||
+		g.Quantile(0.5) != 1 || g.Quantile(1) != 16 {
 		t.Errorf("groups: %+v", g)
 	}
-	if s.BatchBytes.Sum != s.Bytes || s.BatchBytes.Count != 2 || s.SyncMicros.Count != 2 || s.EventBytes == 0 || s.IndexUpdates == 0 {
+	if s.BatchBytes.Sum != s.Bytes || s.BatchBytes.Count != 2 || s.SyncMicros.Count != 2 || s.EventBytes == 0 ||
+		s.IndexUpdates == 0 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -160,7 +160,8 @@ func (j *Journal) storedFloor(ctx context.Context, log LogName, key string, c cu
 			return errStop
 		}
 		if !good || !openFloor(bytes.Clone(value), &x) {
-			return errorf(KindCorrupt, "load", log, "what a retention left of entity %q is damaged in the index; rebuild the index", key)
+			return errorf(KindCorrupt, "load", log, "what a retention left of entity %q is damaged in the index; "+
+				"rebuild the index", key)
 		}
 		ok = true
 		return errStop
@@ -174,5 +175,6 @@ func (j *Journal) storedFloor(ctx context.Context, log LogName, key string, c cu
 
 // trimmedLog is the error of who wants events that a retention has deleted.
 func trimmedLog(log LogName, first Position) error {
-	return errorf(KindTrimmed, "read", log, "a retention has deleted the events before position %d, which is the first available", first)
+	return errorf(KindTrimmed, "read", log, "a retention has deleted the events before position %d, which is the "+
+		"first available", first)
 }

@@ -12,8 +12,8 @@ type Trimmed struct {
 	// Kept is the version of the first event that the retention has kept apart, as no snapshot stood for it;
 	// the others up to Floor follow on it. 0 if there are none. [Journal.Load] and [Journal.Entity] yield them.
 	Kept Version
-	// Snapshot is of the version Gone or a later one. It is nil if all events are kept, or the state was lost, as somebody wanted.
-	// It is in the log, so it stays whatever is put by PutSnapshot.
+	// Snapshot is of the version Gone or a later one. It is nil if all events are kept, or the state was lost, as
+	// somebody wanted. It is in the log, so it stays whatever is put by PutSnapshot.
 	Snapshot *Snapshot
 }
 
@@ -34,7 +34,8 @@ func (j *Journal) Trimmed(ctx context.Context, log LogName, key string) (t Trimm
 	return x.trimmed(key), ok, err
 }
 
-// Retentions is a number that each retention of a log which deletes something makes another one; 0 while there was none.
+// Retentions is a number that each retention of a log which deletes something makes another one; 0 while there was
+// none.
 func (j *Journal) Retentions(log LogName) uint64 { return j.cutOf(log).at }
 
 // AllTrimmed yields the entities of a log that have lost events to a retention, those behind
@@ -62,7 +63,8 @@ func (j *Journal) AllTrimmed(ctx context.Context, log LogName, after string, yie
 		}
 		var x base
 		if !ok || !openFloor(bytes.Clone(value), &x) {
-			return errorf(KindCorrupt, "trimmed", log, "what a retention left is damaged in the index; rebuild the index")
+			return errorf(KindCorrupt, "trimmed", log, "what a retention left is damaged in the index; rebuild the "+
+				"index")
 		}
 		stopped = yield(x.trimmed(key))
 		return stopped

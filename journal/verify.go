@@ -80,7 +80,8 @@ func Verify(ctx context.Context, e Engine, o VerifyOptions) (Report, error) {
 	if o.AnswerWindow <= 0 {
 		o.AnswerWindow = 24 * time.Hour
 	}
-	v := &verifier{ctx: ctx, engine: e, opt: o, heads: rememberedHeads(e), report: Report{Logs: map[LogName]LogReport{}, Problems: []Problem{}}}
+	v := &verifier{ctx: ctx, engine: e, opt: o, heads: rememberedHeads(e),
+		report: Report{Logs: map[LogName]LogReport{}, Problems: []Problem{}}}
 	logs, err := e.Log().Logs(ctx)
 	if err != nil {
 		return v.report, readError("verify", "", err)
@@ -274,7 +275,8 @@ func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, 
 	l.countTypes(b, at, c)
 	l.next = at + Position(len(c.events))
 	if was := l.versionOf(key); was.version != c.expected && was.damages == l.damages {
-		bad("command %q finds entity %q at version %d, its last commit left it at %d", c.command.ID, key, c.expected, was.version)
+		bad("command %q finds entity %q at version %d, its last commit left it at %d", c.command.ID, key, c.expected,
+			was.version)
 	}
 	l.versions[key] = verified{c.expected + Version(len(c.events)), l.damages}
 	if err := l.answered(b, h, ordinal, at, c); err != nil {
@@ -374,7 +376,8 @@ func (l *logVerifier) events(b Block, h *batchHeader, at Position, c *decodedCom
 			continue
 		}
 		if want := encodeIndexEvent(&e); !ok || string(got) != string(want) {
-			l.problem(l.log, b.Sequence, e.Position, "the index %s version %d of entity %q; rebuild the index", hasOther(ok), e.Version, e.Key)
+			l.problem(l.log, b.Sequence, e.Position, "the index %s version %d of entity %q; rebuild the index",
+				hasOther(ok), e.Version, e.Key)
 		}
 	}
 	return nil
@@ -412,10 +415,12 @@ func (l *logVerifier) index() error {
 		return err
 	}
 	if (entries < l.covered || entries > l.counts.Events) && l.damages == 0 {
-		l.problem(l.log, 0, 0, "the index has %d events, the log %d, of which %d are indexed; rebuild the index", entries, l.counts.Events, l.covered)
+		l.problem(l.log, 0, 0, "the index has %d events, the log %d, of which %d are indexed; rebuild the index",
+			entries, l.counts.Events, l.covered)
 	}
 	if known := max(l.indexed.sequence, l.heads[l.log].Sequence); known > l.counts.Batches {
-		l.problem(l.log, 0, 0, "there was a batch %d, the log ends with %d: it lost its end, or an older copy is in its place", known, l.counts.Batches)
+		l.problem(l.log, 0, 0, "there was a batch %d, the log ends with %d: it lost its end, or an older copy is in "+
+			"its place", known, l.counts.Batches)
 	}
 	l.counts.Unindexed = l.counts.Batches - min(l.indexed.sequence, l.counts.Batches)
 	return nil

@@ -142,7 +142,8 @@ func (l *logVerifier) base(block Block) baseYield {
 			b.values[string(floorKey(l.log, x.key, h.sequence))] = sha256.Sum256(sealFloor(x))
 		}
 		if was := l.versionOf(x.key).version; x.floor > was && l.damages == 0 {
-			l.problem(l.log, block.Sequence, block.First, "a retention keeps entity %q as it was before version %d, its last commit left it at %d", x.key, x.floor+1, was)
+			l.problem(l.log, block.Sequence, block.First, "a retention keeps entity %q as it was before version %d, "+
+				"its last commit left it at %d", x.key, x.floor+1, was)
 		}
 		return nil
 	}
@@ -174,7 +175,8 @@ func (l *logVerifier) keptEvent(block Block, h *batchHeader, here *strayBases, e
 	b.kept++
 	if !ok || string(got) != string(encodeIndexEvent(e)) {
 		l.problem(l.log, block.Sequence, e.Position,
-			"the index %s version %d of entity %q, which a retention keeps; rebuild the index", hasOther(ok), e.Version, e.Key)
+			"the index %s version %d of entity %q, which a retention keeps; rebuild the index", hasOther(ok), e.Version,
+			e.Key)
 	}
 	return nil
 }
@@ -223,7 +225,8 @@ func (l *logVerifier) checkBases() error {
 		return nil // opening the journal completes it; or it cannot be told
 	}
 	if b.found.bases = b.cut.bases; b.found != b.cut { // the index does not have how many there are
-		l.problem(l.log, 0, 0, "the index says that a retention kept position %d and what follows, the log says %d; rebuild the index", b.cut.position, b.found.position)
+		l.problem(l.log, 0, 0, "the index says that a retention kept position %d and what follows, the log says %d; "+
+			"rebuild the index", b.cut.position, b.found.position)
 	}
 	entries, kept := 0, uint64(0)
 	for _, kind := range []byte("fkz") {
@@ -249,7 +252,8 @@ func (l *logVerifier) checkBases() error {
 				return nil
 			}
 			key, _, _ := parseFloorKey(l.log, k)
-			l.problem(l.log, 0, 0, "the index has something else than the log of what a retention kept of entity %q; rebuild the index", key)
+			l.problem(l.log, 0, 0, "the index has something else than the log of what a retention kept of entity %q; "+
+				"rebuild the index", key)
 			return nil
 		})
 		if err != nil {

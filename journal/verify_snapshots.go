@@ -13,7 +13,8 @@ func (l *logVerifier) snapshots() error {
 		case !openSnapshot(key, value, &s):
 			l.problem(l.log, 0, 0, "the snapshot of entity %q is damaged and is not used; rebuild the index", entity)
 		case s.Version > l.versionOf(entity).version && l.damages == 0:
-			l.problem(l.log, 0, 0, "the snapshot of entity %q is of version %d, the log ends with its version %d; rebuild the index",
+			l.problem(l.log, 0, 0, "the snapshot of entity %q is of version %d, the log ends with its version %d; "+
+				"rebuild the index",
 				entity, s.Version, l.versionOf(entity).version)
 		default:
 			l.counts.Snapshots++

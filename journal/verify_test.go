@@ -85,9 +85,15 @@ func TestVerifyFinds(t *testing.T) {
 		says   string
 	}{
 		{"nothing", func(*testing.T, *journaltest.Memory) {}, 0, ""},
-		{"a flipped bit", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000) }, 1, "batch 2 at position 2: the batch's checksum"},
-		{"two flipped bits", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000); m.Corrupt("bank", 3, 40) }, 2, "batch 4 at position 4"},
-		{"a missing batch", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 2) }, 1, "batch 4 at position 4: the log's batch number 3"},
+		{"a flipped bit", func(t *testing.T, m *journaltest.Memory) { m.Corrupt("bank", 1, 1000) }, 1,
+			"batch 2 at position 2: the batch's checksum"},
+		{"two flipped bits", func(t *testing.T, m *journaltest.Memory) {
+			m.Corrupt("bank", 1, 1000)
+			m.Corrupt("bank",
+				3, 40)
+		}, 2, "batch 4 at position 4"},
+		{"a missing batch", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 2) }, 1,
+			"batch 4 at position 4: the log's batch number 3"},
 		{"a lost end", func(t *testing.T, m *journaltest.Memory) { m.Lose("bank", 4) }, 3, "lost its end"},
 		{"a lost log", func(t *testing.T, m *journaltest.Memory) {
 			for range 5 {
@@ -105,10 +111,14 @@ func TestVerifyFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 2, "hash of the batch before"}, // and the index has the stamp of the one that was there
-		{"events of the index", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "e", "what?") }, 5, "has something else for version 1"},
-		{"answers", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "a", "what?") }, 5, "answer to command id \"c0\" is damaged"},
-		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "c", "what?") }, 1, "checkpoint is damaged"},
-		{"an index behind the log", func(t *testing.T, m *journaltest.Memory) { indexOf(t, m, journalOf(t, 3, "reply")) }, 0, ""},
+		{"events of the index", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "e", "what?") }, 5,
+			"has something else for version 1"},
+		{"answers", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "a", "what?") }, 5,
+			"answer to command id \"c0\" is damaged"},
+		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "c", "what?") }, 1,
+			"checkpoint is damaged"},
+		{"an index behind the log",
+			func(t *testing.T, m *journaltest.Memory) { indexOf(t, m, journalOf(t, 3, "reply")) }, 0, ""},
 		{"an index behind the log that lies", func(t *testing.T, m *journaltest.Memory) {
 			indexOf(t, m, journalOf(t, 3, "reply"))
 			overwrite(t, m, "e", "what?")
@@ -118,7 +128,8 @@ func TestVerifyFinds(t *testing.T) {
 			copyIndex(t, part, m, "c")
 			indexOf(t, m, part)
 		}, 6, "lacks version 4"},
-		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "y", "what?") }, 1, "count of the events of type \"Deposited\" is damaged"},
+		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "y", "what?") }, 1,
+			"count of the events of type \"Deposited\" is damaged"},
 		{"an event catalogue that lies", func(t *testing.T, m *journaltest.Memory) {
 			copyIndex(t, m, journalOf(t, 4, "reply"), "y")
 		}, 1, "has 4 events of type \"Deposited\" at 1 to 4, the log 5 at 1 to 5"},
@@ -135,18 +146,21 @@ func TestVerifyFinds(t *testing.T) {
 			m := journalOf(t, 5, "reply")
 			c.damage(t, m)
 			var last journal.VerifyProgress
-			report, err := journal.Verify(ctx, m, journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { last = p }})
+			report, err := journal.Verify(ctx, m,
+				journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { last = p }})
 			if err != nil {
 				t.Fatal(err)
 			}
 			said := fmt.Sprint(report.Problems)
 			if report.Found != c.found || len(report.Problems) != c.found || !strings.Contains(said, c.says) {
-				t.Errorf("%d problems found, want %d with %q:\n%s", report.Found, c.found, c.says, strings.Join(strings.Split(said, "} {"), "\n"))
+				t.Errorf("%d problems found, want %d with %q:\n%s", report.Found, c.found, c.says,
+					strings.Join(strings.Split(said, "} {"), "\n"))
 			}
 			if last.Batches != report.Logs["bank"].Batches && c.name != "a missing batch" {
 				t.Errorf("progress ends with %+v", last)
 			}
-			if unindexed := report.Logs["bank"].Unindexed; (unindexed == 2) != strings.Contains(c.name, "behind the log") {
+			if unindexed := report.Logs["bank"].Unindexed; (unindexed == 2) != strings.Contains(c.name,
+				"behind the log") {
 				t.Errorf("%d batches are said not to be indexed", unindexed)
 			}
 			if _, err := json.Marshal(report); err != nil {
@@ -220,7 +234,8 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 			}
 		}
 		j := open(t, m, journal.Options{Clock: func() journal.UnixNano { return now }})
-		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(use), "same", 1)); err != nil {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(use), "same",
+			1)); err != nil {
 			t.Fatal(err)
 		}
 		closeAll(t, j)
@@ -287,7 +302,8 @@ func TestWindowsThatChange(t *testing.T) {
 	again := 0
 	for round := range 60 {
 		window := time.Duration(1 + rng.Int64N(int64(time.Hour)))
-		j := open(t, m, journal.Options{AnswerWindow: window, MaxBatchBytes: 400, Clock: func() journal.UnixNano { return now }})
+		j := open(t, m, journal.Options{AnswerWindow: window, MaxBatchBytes: 400,
+			Clock: func() journal.UnixNano { return now }})
 		first := j.First("bank")
 		for i := range 15 {
 			now += journal.UnixNano(rng.Int64N(int64(20 * time.Minute)))
@@ -296,7 +312,8 @@ func TestWindowsThatChange(t *testing.T) {
 			}
 			key, id := fmt.Sprint("k", rng.IntN(3)), fmt.Sprint("id", rng.IntN(6))
 			if rng.IntN(2) == 0 { // as a shard does
-				if _, err := j.Answer(ctx, "bank", journal.CommandID(id), func(*journal.Committed, journal.Receipt, error) {}); err != nil {
+				if _, err := j.Answer(ctx, "bank", journal.CommandID(id),
+					func(*journal.Committed, journal.Receipt, error) {}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -310,7 +327,8 @@ func TestWindowsThatChange(t *testing.T) {
 			if was, ok := last[id]; ok {
 				again++
 				if r.Time() <= was+journal.UnixNano(window) && first == j.First("bank") {
-					t.Errorf("seed %d: id %s was taken again after %s, with a window of %s", seed, id, time.Duration(r.Time()-was), window)
+					t.Errorf("seed %d: id %s was taken again after %s, with a window of %s", seed, id,
+						time.Duration(r.Time()-was), window)
 				}
 			}
 			versions[key], last[id] = r.Version(), r.Time()

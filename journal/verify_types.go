@@ -54,16 +54,19 @@ func (l *logVerifier) checkTypes() {
 		switch found := l.types.found[name]; {
 		case e.count == 0 || e.from < l.bases.cut.sequence: // damaged, which was told, or stale
 		case found == nil:
-			l.problem(l.log, 0, e.first, "the index has %d events of type %q, the log none; rebuild the index", e.count, name)
+			l.problem(l.log, 0, e.first, "the index has %d events of type %q, the log none; rebuild the index", e.count,
+				name)
 		case *found != e:
-			l.problem(l.log, 0, e.first, "the index has %d events of type %q at %d to %d, the log %d at %d to %d; rebuild the index",
+			l.problem(l.log, 0, e.first, "the index has %d events of type %q at %d to %d, the log %d at %d to %d; "+
+				"rebuild the index",
 				e.count, name, e.first, e.last, found.count, found.first, found.last)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.types.found)) {
 		if _, ok := l.types.there[name]; !ok {
 			found := l.types.found[name]
-			l.problem(l.log, 0, found.first, "the index has no event of type %q, the log %d; rebuild the index", name, found.count)
+			l.problem(l.log, 0, found.first, "the index has no event of type %q, the log %d; rebuild the index", name,
+				found.count)
 		}
 	}
 }

@@ -109,7 +109,8 @@ func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (
 	}
 	v, ok := entityVersion(prefix, last)
 	if !ok {
-		return 0, errorf(KindCorrupt, "version", log, "the index has a malformed key for entity %q; rebuild the index", key)
+		return 0, errorf(KindCorrupt, "version", log, "the index has a malformed key for entity %q; rebuild the index",
+			key)
 	}
 	return v, nil
 }

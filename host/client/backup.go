@@ -58,7 +58,8 @@ func (c *Client) Retain(ctx context.Context, name service.Name, r service.Retent
 // logs too.
 func (c *Client) Journal(ctx context.Context, measure bool) (service.JournalStats, error) {
 	var j service.JournalStats
-	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/journal", query: url.Values{"measure": {strconv.FormatBool(measure)}}}, &j)
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/journal",
+		query: url.Values{"measure": {strconv.FormatBool(measure)}}}, &j)
 	return j, err
 }
 

@@ -59,7 +59,8 @@ func (c *Client) lines(ctx context.Context, r request, told *told) (line, error)
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return line{}, service.Errorf(service.KindUnknown, "the connection ended before the host was through; ask for the service's status, or do it again: %w", err)
+			return line{}, service.Errorf(service.KindUnknown, "the connection ended before the host was through; "+
+				"ask for the service's status, or do it again: %w", err)
 		}
 		switch {
 		case l.Problem != nil:
@@ -142,7 +143,8 @@ func (c *Client) EventTypes(ctx context.Context, name service.Name) ([]journal.E
 // Services are all services, by name; with manifests, which can be large, if they are wanted.
 func (c *Client) Services(ctx context.Context, manifests bool) ([]service.Status, error) {
 	var s api.Services
-	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services", query: url.Values{"manifest": {strconv.FormatBool(manifests)}}}, &s)
+	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services",
+		query: url.Values{"manifest": {strconv.FormatBool(manifests)}}}, &s)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +251,9 @@ func (c *Client) Events(ctx context.Context, s service.Selection, limit int) (Pa
 
 // EntityEvents reads one page of an entity's events after a version in digits, a cursor, or, if that is empty, from
 // the start.
-func (c *Client) EntityEvents(ctx context.Context, name service.Name, key service.Key, after string, limit int) (EntityPage, error) {
+func (c *Client) EntityEvents(
+	ctx context.Context, name service.Name, key service.Key, after string, limit int,
+) (EntityPage, error) {
 	q := url.Values{}
 	if after != "" {
 		q.Set("after", after)

@@ -9,7 +9,8 @@ import (
 
 // The cursor of a subscription is never ahead of what Next has given, nor behind it.
 func TestACheckpointIsNotAheadOfItsEvents(t *testing.T) {
-	s := &Subscription{window: 100, cursor: "begin", events: make(chan json.RawMessage, 100), ended: make(chan struct{})}
+	s := &Subscription{window: 100, cursor: "begin", events: make(chan json.RawMessage, 100),
+		ended: make(chan struct{})}
 	take := func(m api.ServerMessage) {
 		t.Helper()
 		if err := s.take(&m); err != nil {

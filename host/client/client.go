@@ -77,10 +77,12 @@ func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	base, err := url.Parse(o.URL)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return nil, service.Errorf(service.KindInvalid, "%q is not an address of a host, such as http://127.0.0.1:8080", o.URL)
+		return nil, service.Errorf(service.KindInvalid, "%q is not an address of a host, such as http://127.0.0.1:8080",
+			o.URL)
 	}
 	if base.RawQuery != "" || base.Fragment != "" {
-		return nil, service.Errorf(service.KindInvalid, "the address of a host has no query and no fragment, but this one has")
+		return nil, service.Errorf(service.KindInvalid, "the address of a host has no query and no fragment, but "+
+			"this one has")
 	}
 	base.Path, base.RawPath = strings.TrimSuffix(base.Path, "/"), ""
 	t := &http.Transport{
@@ -93,7 +95,8 @@ func New(o Options) (*Client, error) {
 		TLSHandshakeTimeout: 10 * time.Second,
 		DisableCompression:  true,
 	}
-	return &Client{options: o, base: base, transport: t, http: http.Client{Transport: t, CheckRedirect: noRedirect}}, nil
+	return &Client{options: o, base: base, transport: t, http: http.Client{Transport: t, CheckRedirect: noRedirect}},
+		nil
 }
 
 // noRedirect makes a redirect an answer: a command is not sent to where an answer points.
@@ -179,7 +182,8 @@ func (c *Client) broken(err error, sent bool) error {
 	}
 	switch {
 	case sent:
-		return service.Errorf(service.KindUnknown, "the connection to %s ended before the answer; send the same command id again: %w", c.base.Host, err)
+		return service.Errorf(service.KindUnknown, "the connection to %s ended before the answer; send the same "+
+			"command id again: %w", c.base.Host, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return service.Errorf(service.KindDeadline, "no answer from %s in time: %w", c.base.Host, err)
 	case errors.Is(err, context.Canceled):
@@ -201,7 +205,8 @@ func (c *Client) garbled(err error, command bool) error {
 func errorOf(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var p api.Problem
-	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && t == api.ContentProblem && json.Unmarshal(body, &p) == nil {
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && t == api.ContentProblem &&
+		json.Unmarshal(body, &p) == nil {
 		return p.Err()
 	}
 	return api.ErrorOfAnswer(resp.StatusCode)

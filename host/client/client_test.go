@@ -41,7 +41,8 @@ var cmd = service.Command{Service: "bank", Key: "a/b", Type: "add", ID: `i"d`}
 
 func TestRequests(t *testing.T) {
 	c := against(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.EscapedPath() != "/behind/a/proxy/v1/services/bank/entities/a%2Fb/commands/add" || r.Header.Get("Authorization") != "Bearer the token" ||
+		if r.URL.EscapedPath() != "/behind/a/proxy/v1/services/bank/entities/a%2Fb/commands/add" ||
+			r.Header.Get("Authorization") != "Bearer the token" ||
 			r.Header.Get("Idempotency-Key") != `"i\"d"` || r.Header.Get("Bulkhead-Deadline-Ms") == "" {
 			t.Errorf("%s %v", r.URL, r.Header)
 		}
@@ -79,7 +80,8 @@ func TestBrokenConnections(t *testing.T) {
 	if _, err := half.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnknown {
 		t.Errorf("half an answer: %v", err)
 	}
-	if _, err := half.Deploy(t.Context(), service.Deployment{Service: "bank"}); service.KindOf(err) != service.KindUnknown {
+	if _, err := half.Deploy(t.Context(), service.Deployment{Service: "bank"}); service.KindOf(
+		err) != service.KindUnknown {
 		t.Errorf("half a deployment: %v", err)
 	}
 	strange := against(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") })
@@ -113,7 +115,8 @@ func TestBrokenConnections(t *testing.T) {
 	if _, err := nobody.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("nobody there: %v", err)
 	}
-	if err := nobody.Follow(t.Context(), service.Selection{Service: "bank"}, nil); service.KindOf(err) != service.KindUnavailable {
+	if err := nobody.Follow(t.Context(), service.Selection{Service: "bank"},
+		nil); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("nobody there: %v", err)
 	}
 	silent, arrived := make(chan struct{}), make(chan struct{})
@@ -190,8 +193,10 @@ func TestFollowEnds(t *testing.T) {
 		default: // nothing, again and again
 		}
 	})
-	for i, kind := range []service.Kind{service.KindNotFound, service.KindNotFound, service.KindInternal, service.KindUnavailable} {
-		if err := c.Follow(t.Context(), service.Selection{Service: "bank"}, func(Event) error { return nil }); service.KindOf(err) != kind {
+	for i, kind := range []service.Kind{service.KindNotFound, service.KindNotFound, service.KindInternal,
+		service.KindUnavailable} {
+		if err := c.Follow(t.Context(), service.Selection{Service: "bank"},
+			func(Event) error { return nil }); service.KindOf(err) != kind {
 			t.Errorf("%d: %v", i, err)
 		}
 	}
@@ -273,7 +278,8 @@ func TestTooManyEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.Subscribe(t.Context(), service.Selection{Service: "bank"}, 11); service.KindOf(err) != service.KindInvalid {
+	if _, err := s.Subscribe(t.Context(), service.Selection{Service: "bank"},
+		11); service.KindOf(err) != service.KindInvalid {
 		t.Error(err)
 	}
 	if _, err := s.Subscribe(t.Context(), service.Selection{Service: "bank"}, 2); err != nil {

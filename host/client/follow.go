@@ -34,7 +34,8 @@ func (c *Client) Follow(ctx context.Context, s service.Selection, each func(Even
 			failed = 0
 		}
 		switch service.KindOf(err) {
-		case service.KindUnavailable, service.KindOverloaded, service.KindUnknown, service.KindDeadline, service.KindCanceled:
+		case service.KindUnavailable, service.KindOverloaded, service.KindUnknown, service.KindDeadline,
+			service.KindCanceled:
 		default:
 			return err // it would be refused again
 		}
@@ -57,7 +58,8 @@ func (c *Client) follow(ctx context.Context, s service.Selection, last *string, 
 		h.Set(api.HeaderLastEventID, *last)
 	}
 	resp, err := c.do(ctx, request{
-		method: http.MethodGet, path: servicePath(s.Service, "/events"), query: selectionQuery(&s), header: h, accept: api.ContentSSE,
+		method: http.MethodGet, path: servicePath(s.Service, "/events"), query: selectionQuery(&s), header: h,
+		accept: api.ContentSSE,
 	})
 	if err != nil {
 		return err

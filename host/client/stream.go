@@ -277,7 +277,8 @@ func (s *Stream) lost(err error, sent bool) error {
 	case !errors.As(err, &lost):
 		return err
 	case sent:
-		return service.Errorf(service.KindUnknown, "the connection ended before the answer; send the same command id again: %w", err)
+		return service.Errorf(service.KindUnknown, "the connection ended before the answer; send the same command id "+
+			"again: %w", err)
 	}
 	return service.Errorf(service.KindUnavailable, "the connection has ended: %w", err)
 }
@@ -286,13 +287,14 @@ func (s *Stream) lost(err error, sent bool) error {
 // connection has as much in flight as the host allows. Then done is called once,
 // on the reading goroutine: it must not block.
 func (s *Stream) SendAsync(ctx context.Context, c service.Command, done func(service.Reply, error)) error {
-	return s.ask(ctx, func(id string) []byte { return appendCommand(ctx, id, &c) }, func(m *api.ServerMessage, err error) {
-		if err != nil {
-			done(service.Reply{}, s.lost(err, true))
-			return
-		}
-		done(m.Value(), nil)
-	})
+	return s.ask(ctx, func(id string) []byte { return appendCommand(ctx, id, &c) },
+		func(m *api.ServerMessage, err error) {
+			if err != nil {
+				done(service.Reply{}, s.lost(err, true))
+				return
+			}
+			done(m.Value(), nil)
+		})
 }
 
 // Send sends a command and returns when its events are on disk.
@@ -309,7 +311,8 @@ func (s *Stream) Send(ctx context.Context, c service.Command) (service.Reply, er
 	case a := <-got:
 		return a.r, a.err
 	case <-ctx.Done():
-		return service.Reply{}, service.Errorf(service.KindUnknown, "not waited for; send the same command id again: %w", ctx.Err())
+		return service.Reply{},
+			service.Errorf(service.KindUnknown, "not waited for; send the same command id again: %w", ctx.Err())
 	}
 }
 
@@ -320,13 +323,14 @@ func (s *Stream) Query(ctx context.Context, q service.Query) (service.QueryReply
 		err error
 	}
 	got := make(chan answer, 1)
-	err := s.ask(ctx, func(id string) []byte { return appendQuery(ctx, id, &q) }, func(m *api.ServerMessage, err error) {
-		if err != nil {
-			got <- answer{err: s.lost(err, false)}
-			return
-		}
-		got <- answer{r: service.QueryReply{Data: m.Data(), Version: m.Version, Fuel: m.Fuel}}
-	})
+	err := s.ask(ctx, func(id string) []byte { return appendQuery(ctx, id, &q) },
+		func(m *api.ServerMessage, err error) {
+			if err != nil {
+				got <- answer{err: s.lost(err, false)}
+				return
+			}
+			got <- answer{r: service.QueryReply{Data: m.Data(), Version: m.Version, Fuel: m.Fuel}}
+		})
 	if err != nil {
 		return service.QueryReply{}, err
 	}
@@ -363,7 +367,9 @@ func appendQuery(ctx context.Context, id string, q *service.Query) []byte {
 	return closeCall(ctx, appendCall(b, api.OpQuery, id, q.Service, q.Key, q.Type, q.Data), q.Deadline)
 }
 
-func appendCall(b []byte, op api.Op, id string, name service.Name, key service.Key, typ service.Type, data []byte) []byte {
+func appendCall(
+	b []byte, op api.Op, id string, name service.Name, key service.Key, typ service.Type, data []byte,
+) []byte {
 	b = append(b, `{"op":"`...)
 	b = append(b, op...)
 	b = append(b, `","id":"`...)

@@ -35,13 +35,16 @@ type Subscription struct {
 // time; it grants the host credit again as Next takes them. s.From works as for Follow.
 func (s *Stream) Subscribe(ctx context.Context, sel service.Selection, window int) (*Subscription, error) {
 	if window < 1 || int64(window) > s.limits.Credits {
-		return nil, service.Errorf(service.KindInvalid, "a window of %d events; the host allows 1 to %d", window, s.limits.Credits)
+		return nil, service.Errorf(service.KindInvalid, "a window of %d events; the host allows 1 to %d", window,
+			s.limits.Credits)
 	}
-	sub := &Subscription{stream: s, window: window, events: make(chan json.RawMessage, window), ended: make(chan struct{})}
+	sub := &Subscription{stream: s, window: window, events: make(chan json.RawMessage, window),
+		ended: make(chan struct{})}
 	got := make(chan error, 1)
 	err := s.ask(ctx, func(id string) []byte {
 		sub.id = id
-		m := api.ClientMessage{Op: api.OpSubscribe, ID: id, Service: sel.Service, From: sel.From.String(), Credits: uint64(window)}
+		m := api.ClientMessage{Op: api.OpSubscribe, ID: id, Service: sel.Service, From: sel.From.String(),
+			Credits: uint64(window)}
 		for _, t := range sel.Types {
 			m.Types = append(m.Types, string(t))
 		}
@@ -67,7 +70,8 @@ func (s *Stream) Subscribe(ctx context.Context, sel service.Selection, window in
 			err = s.lost(err, false)
 		case <-ctx.Done():
 			err = service.Errorf(service.KindOf(ctx.Err()), "not waited for: %w", ctx.Err())
-			_ = s.write(context.Background(), encode(&api.ClientMessage{Op: api.OpUnsubscribe, ID: sub.id})) // or the connection has ended, and so has it
+			// or the connection has ended, and so has it
+			_ = s.write(context.Background(), encode(&api.ClientMessage{Op: api.OpUnsubscribe, ID: sub.id}))
 		}
 	}
 	s.mu.Lock()

@@ -41,7 +41,8 @@ func BuiltModule(pkg, ldflags string) ([]byte, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "module.wasm")
-	if err := GoBuild([]string{"GOOS=wasip1", "GOARCH=wasm"}, "-buildmode=c-shared", "-ldflags="+ldflags, "-o", file, pkg); err != nil {
+	if err := GoBuild([]string{"GOOS=wasip1", "GOARCH=wasm"}, "-buildmode=c-shared", "-ldflags="+ldflags, "-o", file,
+		pkg); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(file)
@@ -108,7 +109,9 @@ func StartChild(t testing.TB, o ChildOptions) *Child {
 	}
 	args = append(slices.Clone(o.Wrap), args...)
 	c.cmd = exec.Command(args[0], args[1:]...)
-	c.cmd.Env = append(append(os.Environ(), "HOME="+o.Dir, "BULKHEAD_LIMIT_COMPILE_TIME=10m", "BULKHEAD_COMPILE_BASE=10m"), o.Env...) // it may have the machine for others
+	// it may have the machine for others
+	c.cmd.Env = append(append(os.Environ(), "HOME="+o.Dir, "BULKHEAD_LIMIT_COMPILE_TIME=10m",
+		"BULKHEAD_COMPILE_BASE=10m"), o.Env...)
 	stdout, err := c.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

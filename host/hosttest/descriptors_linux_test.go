@@ -169,7 +169,8 @@ func TestFewDescriptorsAreTheJournals(t *testing.T) {
 	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
 	c := f.client()
-	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
+	if _, err := c.Deploy(t.Context(),
+		service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 200 {
@@ -179,7 +180,8 @@ func TestFewDescriptorsAreTheJournals(t *testing.T) {
 		}
 		defer conn.Close()
 		if i%4 != 0 { // the others say nothing
-			_, _ = io.WriteString(conn, "GET /v1/services/tally/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+			_, _ = io.WriteString(conn, "GET /v1/services/tally/events HTTP/1.1\r\nHost: localhost\r\nAccept: "+
+				"text/event-stream\r\n\r\n")
 		}
 	}
 	noise := make([]byte, 400_000)
@@ -187,7 +189,8 @@ func TestFewDescriptorsAreTheJournals(t *testing.T) {
 	data := fmt.Appendf(nil, "%q", fmt.Sprintf("%x", noise))
 	done := 0
 	for i := range 100 {
-		_, err := c.Send(t.Context(), service.Command{Service: "tally", Key: "a", Type: "add", Data: data, ID: service.CommandID(fmt.Sprint("c", i))})
+		_, err := c.Send(t.Context(), service.Command{Service: "tally", Key: "a", Type: "add", Data: data,
+			ID: service.CommandID(fmt.Sprint("c", i))})
 		switch kind := service.KindOf(err); {
 		case err == nil:
 			done++
@@ -213,7 +216,8 @@ func TestFewDescriptorsAreTheJournals(t *testing.T) {
 func TestTooFewDescriptors(t *testing.T) {
 	_, err := host.Open(t.Context(), host.Options{Dir: t.TempDir(), Budget: service.Budget{Descriptors: 60}})
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Resource != "descriptors" || e.Limit != 60 || e.Used <= 60 || !strings.Contains(e.Message, "ulimit -n") {
+	if !errors.As(err, &e) || e.Kind != service.KindInvalid || e.Resource != "descriptors" || e.Limit != 60 ||
+		e.Used <= 60 || !strings.Contains(e.Message, "ulimit -n") {
 		t.Errorf("with 60 descriptors: %v", err)
 	}
 }
@@ -257,11 +261,13 @@ func TestSpareDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
+	if _, err := h.Deploy(t.Context(),
+		service.Deployment{Service: "tally", Module: testguest.Counter("tally")}); err != nil {
 		t.Fatal(err)
 	}
 	send := func(id string) error {
-		_, err := h.Send(t.Context(), service.Command{Service: "tally", Key: "a", Type: "add", ID: service.CommandID(id)})
+		_, err := h.Send(t.Context(), service.Command{Service: "tally", Key: "a", Type: "add",
+			ID: service.CommandID(id)})
 		return err
 	}
 	if err := send("c1"); err != nil {

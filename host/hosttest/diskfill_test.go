@@ -29,7 +29,8 @@ func fill(ctx context.Context, h *hosttest.Host) (wait func(), refused func(serv
 	for n := range 6 {
 		senders.Go(func() {
 			for ctx.Err() == nil {
-				_, err := h.Send(ctx, service.Command{Service: filler, Key: service.Key(fmt.Sprint("key", n)), Type: "c"})
+				_, err := h.Send(ctx, service.Command{Service: filler, Key: service.Key(fmt.Sprint("key", n)),
+					Type: "c"})
 				var e *service.Error
 				if errors.As(err, &e) {
 					mu.Lock()
@@ -65,7 +66,8 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 	const quota = 12 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec = journal.CodecNone })
 	h.MustDeploy("victim", testguest.Counter("victim"))
-	d := service.Deployment{Service: filler, Module: testguest.BigEvent(string(filler)), Limits: service.Limits{DiskBytes: quota, DiskRate: 2 << 20}}
+	d := service.Deployment{Service: filler, Module: testguest.BigEvent(string(filler)),
+		Limits: service.Limits{DiskBytes: quota, DiskRate: 2 << 20}}
 	if _, err := h.Deploy(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
@@ -78,14 +80,16 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 	})
 	cancel()
 	wait()
-	if rate, full := refused(service.KindOverloaded, "disk_bytes_per_second"), refused(service.KindQuota, "disk_bytes"); rate == 0 || full == 0 {
+	if rate, full := refused(service.KindOverloaded, "disk_bytes_per_second"),
+		refused(service.KindQuota, "disk_bytes"); rate == 0 || full == 0 {
 		t.Errorf("it was refused %d times for its rate and %d times for its quota", rate, full)
 	}
 	st, err := h.Status(filler)
 	if most := int64(quota + 2*5<<20); err != nil || st.LogBytes < quota || st.LogBytes > most { // an outcome a shard
 		t.Errorf("it has written %d bytes, %v", st.LogBytes, err)
 	}
-	if st, err := h.Status("victim"); err != nil || int(st.Counters.Committed) != len(times) || st.Counters.Failed != 0 {
+	if st, err := h.Status("victim"); err != nil || int(st.Counters.Committed) != len(times) ||
+		st.Counters.Failed != 0 {
 		t.Errorf("its neighbour: %+v, %v", st.Counters, err)
 	}
 }

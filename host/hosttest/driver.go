@@ -21,7 +21,8 @@ func Driver(t testing.TB, name service.Name, module []byte) guesttest.Driver {
 			t.Error(err)
 		}
 	})
-	program, err := runtime.Compile(t.Context(), name, module, service.Limits{CompileTime: compileTime}, service.Settings{}, nil)
+	program, err := runtime.Compile(t.Context(), name, module, service.Limits{CompileTime: compileTime},
+		service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

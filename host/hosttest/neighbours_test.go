@@ -33,7 +33,8 @@ func raid(ctx context.Context, t testing.TB, h *hosttest.Host) (wait func()) {
 		for n := range 4 {
 			senders.Go(func() {
 				for ctx.Err() == nil {
-					_, _ = h.Send(ctx, service.Command{Service: name, Key: service.Key(fmt.Sprint("key", n)), Type: typ})
+					_, _ = h.Send(ctx, service.Command{Service: name, Key: service.Key(fmt.Sprint("key", n)),
+						Type: typ})
 				}
 			})
 		}
@@ -52,7 +53,8 @@ func TestNeighboursLoseNothing(t *testing.T) {
 	for n := range 4 {
 		clients.Go(func() {
 			for k := range 100 {
-				r, err := h.Send(t.Context(), service.Command{Service: "victim", Key: service.Key(fmt.Sprint("key", n)), Type: "add"})
+				r, err := h.Send(t.Context(), service.Command{Service: "victim", Key: service.Key(fmt.Sprint("key", n)),
+					Type: "add"})
 				if err != nil || r.Version != service.Version(k+1) || string(r.Data) != fmt.Sprint(k+1) || r.Fuel == 0 {
 					t.Errorf("command %d of client %d: %+v, %v", k, n, r, err)
 					return

@@ -35,7 +35,8 @@ func TestPluginsAsModules(t *testing.T) {
 // native are the plugins in this process. What they say of themselves, the hash of the
 // state's form for one, does not depend on what they are compiled to.
 var native = map[service.Name]guesttest.Driver{
-	"bank": guesttest.Native(bank.Service), "counter": guesttest.Native(counter.Service), "orders": guesttest.Native(orders.Service),
+	"bank": guesttest.Native(bank.Service), "counter": guesttest.Native(counter.Service),
+	"orders": guesttest.Native(orders.Service),
 }
 
 func describe(t *testing.T, d guesttest.Driver) string {

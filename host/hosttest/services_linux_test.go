@@ -18,12 +18,14 @@ func deployMany(t testing.TB, f *few, n int) {
 	c := f.client()
 	name := func(i int) service.Name { return service.Name(fmt.Sprint("service", i)) }
 	for i := range n {
-		if _, err := c.Deploy(t.Context(), service.Deployment{Service: name(i), Module: testguest.Counter(string(name(i)))}); err != nil {
+		if _, err := c.Deploy(t.Context(),
+			service.Deployment{Service: name(i), Module: testguest.Counter(string(name(i)))}); err != nil {
 			t.Fatalf("service %d, with %d descriptors in use: %v", i, f.open(), err)
 		}
 	}
 	for i := range n {
-		if r, err := c.Send(t.Context(), service.Command{Service: name(i), Key: "a", Type: "add"}); err != nil || r.Version != 1 {
+		if r, err := c.Send(t.Context(), service.Command{Service: name(i), Key: "a", Type: "add"}); err != nil ||
+			r.Version != 1 {
 			t.Fatalf("service %d: %+v, %v", i, r, err)
 		}
 	}

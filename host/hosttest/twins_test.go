@@ -65,7 +65,8 @@ func TestPluginsAreDeterministic(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = r.Close(context.Background()) })
-				p, err := r.Compile(t.Context(), name, hosttest.Guest(t, string(name)), service.Limits{CompileTime: 10 * time.Minute}, service.Settings{}, nil)
+				p, err := r.Compile(t.Context(), name, hosttest.Guest(t, string(name)),
+					service.Limits{CompileTime: 10 * time.Minute}, service.Settings{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

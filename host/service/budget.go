@@ -67,7 +67,8 @@ func (b Budget) Validate() error {
 		bad = append(bad, fmt.Sprintf("connection_bytes is %d; it may be %d or more", b.ConnectionBytes, least))
 	}
 	if most := b.FlightBytes / (ConnectionParts + 2); b.ConnectionBytes > most {
-		bad = append(bad, fmt.Sprintf("connection_bytes is %d; of flight_bytes, which is %d, it may be a tenth, %d", b.ConnectionBytes, b.FlightBytes, most))
+		bad = append(bad, fmt.Sprintf("connection_bytes is %d; of flight_bytes, which is %d, it may be a tenth, %d",
+			b.ConnectionBytes, b.FlightBytes, most))
 	}
 	return invalid("budget", bad)
 }
@@ -87,12 +88,14 @@ func (b Budget) Fits(l Limits) error {
 		{"outcome_bytes", l.OutcomeBytes, room},
 	} {
 		if int64(limit.v) > limit.most {
-			bad = append(bad, fmt.Sprintf("%s is %d; with %d bytes for one connection it may be %d", limit.name, limit.v, b.ConnectionBytes, limit.most))
+			bad = append(bad, fmt.Sprintf("%s is %d; with %d bytes for one connection it may be %d", limit.name,
+				limit.v, b.ConnectionBytes, limit.most))
 		}
 	}
 	if len(bad) == 0 {
 		return nil
 	}
 	return &Error{Kind: KindInvalid, Reasons: bad,
-		Message: "limits are above what one connection may hold; lower them, or raise the bytes of a connection in the host's budget"}
+		Message: "limits are above what one connection may hold; lower them, or raise the bytes of a connection in " +
+			"the host's budget"}
 }

@@ -16,7 +16,8 @@ func TestBudget(t *testing.T) {
 	}
 	for _, wrong := range []Budget{{ConnectionBytes: 1 << 10}, {FlightBytes: 64 << 20}, {ConnectionBytes: 200 << 20}} {
 		var e *Error
-		if err := wrong.WithDefaults().Validate(); !errors.As(err, &e) || e.Kind != KindInvalid || len(e.Reasons) != 1 || !strings.HasPrefix(e.Reasons[0], "connection_bytes is ") {
+		if err := wrong.WithDefaults().Validate(); !errors.As(err, &e) || e.Kind != KindInvalid ||
+			len(e.Reasons) != 1 || !strings.HasPrefix(e.Reasons[0], "connection_bytes is ") {
 			t.Errorf("%+v: %v", wrong, err)
 		}
 	}

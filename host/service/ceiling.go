@@ -57,5 +57,6 @@ func (c Ceiling) Check(l Limits, s Settings) error {
 	if len(above) == 0 {
 		return nil
 	}
-	return &Error{Kind: KindInvalid, Message: "the limits are above the ceilings of this host; lower them, or have its operator raise the ceilings", Reasons: above}
+	return &Error{Kind: KindInvalid, Message: "the limits are above the ceilings of this host; lower them, or have " +
+		"its operator raise the ceilings", Reasons: above}
 }

@@ -21,11 +21,13 @@ func TestEveryLimitHasACeiling(t *testing.T) {
 		}
 		reflect.ValueOf(&l).Elem().Field(i).SetInt(70<<20 + 1)
 		var e *Error
-		if err := c.Check(l, s); !errors.As(err, &e) || e.Kind != KindInvalid || len(e.Reasons) != 1 || e.Reasons[0] != name+" is 73400321; this host allows 73400320" {
+		if err := c.Check(l, s); !errors.As(err, &e) || e.Kind != KindInvalid || len(e.Reasons) != 1 ||
+			e.Reasons[0] != name+" is 73400321; this host allows 73400320" {
 			t.Errorf("%s above its ceiling: %+v", name, err)
 		}
 		reflect.ValueOf(&c.Limits).Elem().Field(i).SetInt(-1)
-		if err := c.Validate(); KindOf(err) != KindInvalid || !strings.Contains(err.Error(), "the ceiling of "+name+" is -1") {
+		if err := c.Validate(); KindOf(err) != KindInvalid ||
+			!strings.Contains(err.Error(), "the ceiling of "+name+" is -1") {
 			t.Errorf("a ceiling of -1 for %s: %v", name, err)
 		}
 	}

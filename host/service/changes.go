@@ -24,7 +24,10 @@ func ChangedEvents(before, after abi.Manifest) []string {
 	var c changes
 	for i := range before.Events {
 		old := &before.Events[i]
-		at := slices.IndexFunc(after.Events, func(e abi.EventType) bool { return e.Name == old.Name || slices.Contains(e.Aliases, old.Name) })
+		at := slices.IndexFunc(after.Events, func(e abi.EventType) bool {
+			return e.Name == old.Name ||
+				slices.Contains(e.Aliases, old.Name)
+		})
 		if at >= 0 && old.Schema != "" && after.Events[at].Schema != "" {
 			c.event = old.Name
 			c.compare("", json.RawMessage(old.Schema), json.RawMessage(after.Events[at].Schema), changesDepth)
@@ -88,7 +91,8 @@ func (c *changes) compare(path string, before, after json.RawMessage, depth int)
 		what = "the member " + path
 	}
 	if had, has := old.types(), now.types(); len(has) > 0 && !covers(has, had) {
-		c.add("%s was %s and is %s; earlier events may not be readable", what, strings.Join(had, " or "), strings.Join(has, " or "))
+		c.add("%s was %s and is %s; earlier events may not be readable", what, strings.Join(had, " or "),
+			strings.Join(has, " or "))
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(old.Properties)) {

@@ -38,7 +38,8 @@ func manyEvents() []*Event {
 		change(&e)
 		all = append(all, NewEvent("bank", origin, e))
 	}
-	for _, n := range []uint64{1, math.MaxInt32, math.MaxInt32 + 1, 1<<53 - 1, 1<<53 + 1, math.MaxInt64, math.MaxUint64} {
+	for _, n := range []uint64{1, math.MaxInt32, math.MaxInt32 + 1, 1<<53 - 1, 1<<53 + 1, math.MaxInt64,
+		math.MaxUint64} {
 		add(func(e *journal.Event) { e.Position, e.Version = journal.Position(n), journal.Version(n) })
 	}
 	for _, data := range []string{"", "null", "1", `"x"`, `{"n":18446744073709551615}`, "[1,\r\n2]", "\xff", "plain"} {
@@ -51,7 +52,8 @@ func manyEvents() []*Event {
 	for _, key := range []string{"alice", "ü/\u2028\"\\", strings.Repeat("k", 256)} {
 		add(func(e *journal.Event) { e.Key = key })
 	}
-	for _, at := range []time.Time{time.Unix(0, 1), time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2262, 4, 11, 0, 0, 0, 0, time.UTC)} {
+	for _, at := range []time.Time{time.Unix(0, 1), time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(2262, 4, 11, 0, 0, 0, 0, time.UTC)} {
 		add(func(e *journal.Event) { e.Time = journal.UnixNano(at.UnixNano()) })
 	}
 	for _, pairs := range manyPairs() {
@@ -72,10 +74,13 @@ func manyPairs() [][]string {
 	all := [][]string{
 		{"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate", "x=y"},
 		{"tenant", "acme", "tenant", "other", "Tenant", "ACME"},
-		{"data_base64", "AA==", "Specversion", "0.3", "constructor", "x", "tostring", "x", "hasownproperty", "x", "prototype", "x", "inspect", "x"},
-		{"a", "", "0", "1", "007", "bond", "partitionkey", "p", "dataref", "/x", "sampledrate", "30", "__proto__", "x", "toJSON", "x"},
+		{"data_base64", "AA==", "Specversion", "0.3", "constructor", "x", "tostring", "x", "hasownproperty", "x",
+			"prototype", "x", "inspect", "x"},
+		{"a", "", "0", "1", "007", "bond", "partitionkey", "p", "dataref", "/x", "sampledrate", "30", "__proto__", "x",
+			"toJSON", "x"},
 		{long, "fits", long + "a", "does not", "a b", "x", "a\"b\\c", "\"\\", "ü", "ü"},
-		{"control", "a\x00b\x1f\x7f\u0085", "line", "a\r\nb\u2028", "none", "\uffff\ufdd0\U0001fffe", "emoji", "\U0001f600", "bad", "\xff\xc3", "\xff", "no name", "\xfe", "nor this"},
+		{"control", "a\x00b\x1f\x7f\u0085", "line", "a\r\nb\u2028", "none", "\uffff\ufdd0\U0001fffe", "emoji",
+			"\U0001f600", "bad", "\xff\xc3", "\xff", "no name", "\xfe", "nor this"},
 		{"", "", "kept", "by the host", "kept", "twice"},
 		{"big", strings.Repeat("\x01\"", 8<<10)},
 	}
@@ -97,10 +102,12 @@ func cloudCases(t *testing.T) []cloudCase {
 	var all []cloudCase
 	for _, e := range manyEvents() {
 		c := cloudCase{
-			Text: string(e.Text(CloudEvent)), ID: e.Cursor().String(), Type: e.Type, Subject: e.Key, Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
+			Text: string(e.Text(CloudEvent)), ID: e.Cursor().String(), Type: e.Type, Subject: e.Key,
+			Time: time.Unix(0, int64(e.Time)).UTC(), Base64: e.Data,
 			Extensions: map[string]string{
 				"position": fmt.Sprint(uint64(e.Position)), "sequence": fmt.Sprintf("%020d", uint64(e.Position)),
-				"entityversion": fmt.Sprint(uint64(e.Version)), "commandid": string(e.CommandID), "commandtype": e.CommandType,
+				"entityversion": fmt.Sprint(uint64(e.Version)), "commandid": string(e.CommandID),
+				"commandtype": e.CommandType,
 			},
 		}
 		for name, value := range Pairs(e.Metadata) {
@@ -108,7 +115,8 @@ func cloudCases(t *testing.T) []cloudCase {
 			if strings.Contains(string(value), "\xff\xc3") { // each byte by itself
 				text = "\ufffd\ufffd"
 			}
-			if len(name) <= 20 && strings.Trim(string(name), "abcdefghijklmnopqrstuvwxyz0123456789") == "" && !slices.Contains(noAttributes, string(name)) &&
+			if len(name) <= 20 && strings.Trim(string(name), "abcdefghijklmnopqrstuvwxyz0123456789") == "" &&
+				!slices.Contains(noAttributes, string(name)) &&
 				text == string(value) && !strings.ContainsFunc(text, func(r rune) bool { return !inAttributes(r) }) {
 				c.Extensions[string(name)] = text
 				continue
@@ -135,11 +143,13 @@ func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 		if err := e.Validate(); err != nil {
 			t.Errorf("%v: %.300s", err, c.Text)
 		}
-		if e.ID() != c.ID || e.Type() != c.Type || e.Subject() != c.Subject || !e.Time().Equal(c.Time) || e.Source() != "/services/bank" || e.SpecVersion() != "1.0" {
+		if e.ID() != c.ID || e.Type() != c.Type || e.Subject() != c.Subject || !e.Time().Equal(c.Time) ||
+			e.Source() != "/services/bank" || e.SpecVersion() != "1.0" {
 			t.Errorf("got %s of %.300s", e, c.Text)
 		}
 		// To the SDK null is no data, and line breaks in JSON are taken out.
-		if got := string(e.Data()); got != string(c.Base64) && got != strings.Join(strings.Fields(string(c.Base64)), "") && (got != "" || string(c.Base64) != "null") {
+		if got := string(e.Data()); got != string(c.Base64) && got != strings.Join(strings.Fields(string(c.Base64)),
+			"") && (got != "" || string(c.Base64) != "null") {
 			t.Errorf("data %q became %q", c.Base64, got)
 		}
 		got := map[string]string{}
@@ -175,9 +185,11 @@ func TestTheNativeFormHasEverything(t *testing.T) {
 			t.Fatalf("%v: %.300s", err, text)
 		}
 		want := map[string]any{
-			"id": c.ID, "source": "/services/bank", "type": c.Type, "subject": c.Subject, "time": c.Time.Format(time.RFC3339Nano), "datacontenttype": e.ContentType,
-			"entityversion": json.Number(fmt.Sprint(uint64(e.Version))), "position": json.Number(fmt.Sprint(uint64(e.Position))),
-			"commandid": string(e.CommandID), "commandtype": e.CommandType,
+			"id": c.ID, "source": "/services/bank", "type": c.Type, "subject": c.Subject,
+			"time": c.Time.Format(time.RFC3339Nano), "datacontenttype": e.ContentType,
+			"entityversion": json.Number(fmt.Sprint(uint64(e.Version))),
+			"position":      json.Number(fmt.Sprint(uint64(e.Position))),
+			"commandid":     string(e.CommandID), "commandtype": e.CommandType,
 		}
 		var cloud map[string]any // data is in both as it was: TestCloudEventData
 		d = json.NewDecoder(strings.NewReader(c.Text))
@@ -239,7 +251,8 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		const others = 7 // specversion, id, source, type, subject, time and datacontenttype are no extensions, and neither is data
+		// specversion, id, source, type, subject, time and datacontenttype are no extensions, and neither is data
+		const others = 7
 		if want := others + 1 + len(got.Extensions()); attributes != want {
 			t.Errorf("%d members, %d are expected: %q", attributes, want, text)
 		}

@@ -151,11 +151,13 @@ func (o *Outcome) Reply(r journal.Receipt) (Reply, error) {
 		return Reply{}, Errorf(KindInternal, "reply asked for without the receipt of its commit")
 	}
 	if r.Events() != len(o.Events) {
-		return Reply{}, Errorf(KindInternal, "receipt of another command: it has %d events, the outcome %d", r.Events(), len(o.Events))
+		return Reply{}, Errorf(KindInternal, "receipt of another command: it has %d events, the outcome %d", r.Events(),
+			len(o.Events))
 	}
 	return Reply{
 		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
-		Data: o.reply, Events: len(o.Events), Position: r.Last(), Cursor: CursorOf(r), Version: r.Version(), Fuel: o.Fuel,
+		Data: o.reply, Events: len(o.Events), Position: r.Last(), Cursor: CursorOf(r), Version: r.Version(),
+		Fuel: o.Fuel,
 	}, nil
 }
 

@@ -7,7 +7,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-var sampleCursor = Cursor{Position: 42, Origin: journal.Stamp{1, 2, 3, 4, 5, 6, 7, 8}, Stamp: journal.Stamp{0xff, 0xfe, 0xfd}}
+var sampleCursor = Cursor{Position: 42, Origin: journal.Stamp{1, 2, 3, 4, 5, 6, 7, 8},
+	Stamp: journal.Stamp{0xff, 0xfe, 0xfd}}
 
 func TestCursorText(t *testing.T) {
 	for _, p := range []Position{0, 1, 42, 1 << 40, ^Position(0)} {
@@ -21,7 +22,8 @@ func TestCursorText(t *testing.T) {
 	if got := sampleCursor.String(); got != "AgAAAAAAAAAqAQIDBAUGBwj__v0AAAAAAP_tLHE" {
 		t.Errorf("the form changed: %s", got)
 	}
-	if _, err := ParseCursor("AQAAAAAAAAAqO5Uul4VrZq8"); KindOf(err) != KindBadCursor || !strings.Contains(err.Error(), "earlier version") {
+	if _, err := ParseCursor("AQAAAAAAAAAqO5Uul4VrZq8"); KindOf(err) != KindBadCursor ||
+		!strings.Contains(err.Error(), "earlier version") {
 		t.Errorf("a cursor of version 1: %v", err)
 	}
 }

@@ -29,8 +29,9 @@ const (
 	KindConflicting // it does not fit what is there: a deployment the log, or a command a service that is stopped
 
 	// Anything that would hold more of the host than there is; see Resource, Used and Limit.
-	KindOverloaded // a bound that frees itself is reached, such as a full mailbox; nothing written; retry after RetryAfter
-	KindQuota      // a resource is used up until somebody acts; nothing written
+	// a bound that frees itself is reached, such as a full mailbox; nothing written; retry after RetryAfter
+	KindOverloaded
+	KindQuota // a resource is used up until somebody acts; nothing written
 
 	// A command or query, before the guest ran.
 	KindVersionConflict // the entity is not at the expected version; nothing written
@@ -115,13 +116,14 @@ func ParseKind(s string) (Kind, bool) {
 // Error is the one error type of the host. Message is safe to show to a client;
 // Err and Detail are for the operator.
 type Error struct {
-	Op         string        // what was being done, such as "send"; may be empty
-	Service    Name          // the service concerned; may be empty
-	Kind       Kind          // what a caller branches on
-	Code       string        // of a rejection or fault: the service's own code
-	Message    string        // what was wrong, what was expected, what to do
-	Reasons    []string      // every violation, if there can be several
-	Pointer    *string       // of data that does not fit its schema: a JSON Pointer (RFC 6901) to the place; "" is all of it
+	Op      string   // what was being done, such as "send"; may be empty
+	Service Name     // the service concerned; may be empty
+	Kind    Kind     // what a caller branches on
+	Code    string   // of a rejection or fault: the service's own code
+	Message string   // what was wrong, what was expected, what to do
+	Reasons []string // every violation, if there can be several
+	// of data that does not fit its schema: a JSON Pointer (RFC 6901) to the place; "" is all of it
+	Pointer    *string
 	Version    *Version      // of a version conflict: the entity's present version
 	Detail     string        // for the operator only: guest stack trace, paths
 	RetryAfter time.Duration // when to try again; 0 if unknown

@@ -152,7 +152,8 @@ func (e *Event) Size() int64 {
 // sequence is the position as an extension of that name wants it: ordered as text.
 func appendEvent(b []byte, e *Event, form EventForm) []byte {
 	if b == nil {
-		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3+2*len(e.Metadata))
+		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3+
+			2*len(e.Metadata))
 	}
 	return appendTail(appendData(appendHead(b, e, form), e), e, form)
 }

@@ -31,7 +31,8 @@ func TestCloudEvent(t *testing.T) {
 func TestNativeEvent(t *testing.T) {
 	e := sample
 	e.Position, e.Version = math.MaxUint64, 1<<53+1
-	e.Metadata = metadataOf("tenant", "acme", "X-Actor", "clerk \"7\"\n", "id", "mine", "", "", "tenant", "other", "bad", "\xff")
+	e.Metadata = metadataOf("tenant", "acme", "X-Actor", "clerk \"7\"\n", "id", "mine", "", "", "tenant", "other",
+		"bad", "\xff")
 	got := string(NewEvent("bank", origin, e).Text(NativeEvent))
 	want := `{"id":"` + Cursor{Position: math.MaxUint64, Origin: origin, Stamp: sample.Stamp}.String() + `","source":"/services/bank","type":"deposited","subject":"alice",` +
 		`"time":"2023-11-14T22:13:20.123456789Z","datacontenttype":"application/json","data":{"amount":100},` +
@@ -80,7 +81,8 @@ func TestCloudEventText(t *testing.T) {
 	e := sample
 	e.Key = "a\"b\\c\x7f ü\u2028"
 	e.CommandID = `"{}"`
-	e.Metadata = abi.Metadata(nil).AppendPair("user", "x").AppendPair("traceparent", "00-ab").AppendPair("line", "a\nb\xff")
+	e.Metadata = abi.Metadata(nil).AppendPair("user", "x").AppendPair("traceparent", "00-ab").AppendPair("line",
+		"a\nb\xff")
 	var got struct {
 		Subject, CommandID, User, TraceParent, Line, Metadata string
 	}
@@ -118,7 +120,8 @@ func FuzzTexts(f *testing.F) {
 	f.Add("alice", "deposited", "application/json", []byte(`{"a":1}`), []byte{3, 0, 0, 0, 'a', 'b', 'c'}, uint64(1))
 	f.Add("\xff", "", "text/plain", []byte("\n"), []byte(nil), uint64(1<<63))
 	f.Fuzz(func(t *testing.T, key, typ, contentType string, data, metadata []byte, n uint64) {
-		e := NewEvent("bank", origin, journal.Event{Position: journal.Position(n), Key: key, Version: journal.Version(n), Type: typ,
+		e := NewEvent("bank", origin, journal.Event{Position: journal.Position(n), Key: key,
+			Version: journal.Version(n), Type: typ,
 			ContentType: contentType, Data: data, Metadata: metadata, Time: journal.UnixNano(n)})
 		held := 0
 		for form := range EventForm(eventForms) {

@@ -55,8 +55,8 @@ func (f From) String() string {
 }
 
 // ParseFrom reads a place: start (or nothing), end, a position such as 100, a time as in RFC 3339 such as
-// 2026-01-31T08:00:00Z, an age such as -1h30m or -7d, and anything else is a cursor. It is total. Its errors are of kind
-// KindInvalid.
+// 2026-01-31T08:00:00Z, an age such as -1h30m or -7d, and anything else is a cursor. It is total. Its errors are of
+// kind KindInvalid.
 func ParseFrom(text string) (From, error) {
 	switch {
 	case text == "" || text == "start":
@@ -66,13 +66,15 @@ func ParseFrom(text string) (From, error) {
 	case digits(text) == len(text):
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || n == 0 {
-			return From{}, Errorf(KindInvalid, "from is %.40q: positions begin with 1; the beginning is called start", text)
+			return From{}, Errorf(KindInvalid, "from is %.40q: positions begin with 1; the beginning is called start",
+				text)
 		}
 		return From{Kind: FromPosition, Position: Position(n)}, nil
 	case digits(text) == 4 && text[4] == '-': // as no cursor begins
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			return From{}, Errorf(KindInvalid, "from is %.40q, which is no time such as 2026-01-31T08:00:00Z or, with a + that a URL has as %%2B, 2026-01-31T08:00:00+01:00", text)
+			return From{}, Errorf(KindInvalid, "from is %.40q, which is no time such as 2026-01-31T08:00:00Z or, "+
+				"with a + that a URL has as %%2B, 2026-01-31T08:00:00+01:00", text)
 		}
 		return From{Kind: FromTime, Time: at}, nil
 	case text[0] == '-' && digits(text[1:]) > 0:

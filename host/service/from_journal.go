@@ -57,7 +57,8 @@ func (f FromJournal) Of(err error) error {
 	if err == nil || errors.As(err, &own) {
 		return err
 	}
-	if ended := KindOf(err); f.Use == JournalKeep && journal.KindOf(err) == journal.KindInternal && ended == KindInternal {
+	if ended := KindOf(err); f.Use == JournalKeep && journal.KindOf(err) == journal.KindInternal &&
+		ended == KindInternal {
 		return err
 	}
 	return f.Make(err)

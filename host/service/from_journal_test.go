@@ -28,7 +28,8 @@ func TestEachKindOfTheJournalIsTranslated(t *testing.T) {
 			if k == journal.KindCorrupt {
 				want = "damaged (batch 7 is torn)"
 			}
-			if got.Kind != kind || got.Message != want || got.Op != "look" || got.Service != "bank" || !errors.Is(got, err) {
+			if got.Kind != kind || got.Message != want || got.Op != "look" || got.Service != "bank" ||
+				!errors.Is(got, err) {
 				t.Errorf("%s for use %d: %+v", k, use, got)
 			}
 		}
@@ -62,8 +63,10 @@ func TestErrorsThatAreNoneOfTheJournal(t *testing.T) {
 		{read, context.DeadlineExceeded, KindDeadline},
 		{keep, context.Canceled, KindCanceled},
 		{read, &journal.Error{Kind: journal.KindCanceled, Err: context.DeadlineExceeded}, KindDeadline},
-		{FromJournal{Use: JournalWrite}, &journal.Error{Kind: journal.KindCanceled, Err: context.Canceled}, KindUnavailable},
-		{FromJournal{Use: JournalWrite}, &journal.Error{Kind: journal.KindClosed, Err: context.Canceled}, KindUnavailable},
+		{FromJournal{Use: JournalWrite}, &journal.Error{Kind: journal.KindCanceled, Err: context.Canceled},
+			KindUnavailable},
+		{FromJournal{Use: JournalWrite}, &journal.Error{Kind: journal.KindClosed, Err: context.Canceled},
+			KindUnavailable},
 	} {
 		if got := KindOf(c.from.Of(c.err)); got != c.want {
 			t.Errorf("%v is %s for use %d, want %s", c.err, got, c.from.Use, c.want)

@@ -79,10 +79,12 @@ func limited[T ~int | ~int64](name string, of func(*Limits) *T, least, usual, gr
 // limits is the one table of them. What is done with all limits goes through it.
 var limits = []limit{
 	limited("module_bytes", func(l *Limits) *int64 { return &l.ModuleBytes }, 8, 32<<20, 1<<30),
-	limited("compile_time_ns", func(l *Limits) *time.Duration { return &l.CompileTime }, int64(time.Millisecond), int64(time.Minute), int64(time.Hour)),
+	limited("compile_time_ns", func(l *Limits) *time.Duration { return &l.CompileTime }, int64(time.Millisecond),
+		int64(time.Minute), int64(time.Hour)),
 	limited("compile_bytes", func(l *Limits) *int64 { return &l.CompileBytes }, 64<<20, 2<<30, 64<<30),
 	limited("memory_bytes", func(l *Limits) *int64 { return &l.MemoryBytes }, 64<<10, 64<<20, 4<<30),
-	limited("call_time_ns", func(l *Limits) *time.Duration { return &l.CallTime }, int64(time.Millisecond), int64(time.Second), int64(time.Hour)),
+	limited("call_time_ns", func(l *Limits) *time.Duration { return &l.CallTime }, int64(time.Millisecond),
+		int64(time.Second), int64(time.Hour)),
 	limited("fuel", func(l *Limits) *int64 { return &l.Fuel }, 1000, 500_000_000, 1<<50),
 	limited("event_fuel", func(l *Limits) *int64 { return &l.EventFuel }, 1000, 5_000_000, 1<<50),
 	limited("stack_bytes", func(l *Limits) *int { return &l.StackBytes }, 4<<10, 1<<20, 64<<20),
@@ -90,7 +92,8 @@ var limits = []limit{
 	limited("memory_watermark_percent", func(l *Limits) *int { return &l.MemoryWatermark }, 1, 75, 100),
 	limited("command_bytes", func(l *Limits) *int { return &l.CommandBytes }, 0, 1<<20, abi.MaxFrameSize/2),
 	limited("events", func(l *Limits) *int { return &l.Events }, 1, 1024, 1<<20),
-	limited("outcome_bytes", func(l *Limits) *int { return &l.OutcomeBytes }, abi.ResponseHeaderSize, 4<<20, abi.MaxFrameSize),
+	limited("outcome_bytes", func(l *Limits) *int { return &l.OutcomeBytes }, abi.ResponseHeaderSize, 4<<20,
+		abi.MaxFrameSize),
 	limited("log_bytes", func(l *Limits) *int { return &l.LogBytes }, 0, 64<<10, 64<<20),
 	limited("mailbox_commands", func(l *Limits) *int { return &l.MailboxCommands }, 1, 1024, 1<<20),
 	limited("mailbox_bytes", func(l *Limits) *int64 { return &l.MailboxBytes }, 1, 8<<20, 8<<30),
@@ -187,7 +190,8 @@ func (s Settings) Validate() error {
 		bad = append(bad, fmt.Sprintf("shards is %d; it may be 1 to %d", s.Shards, GreatestShards))
 	}
 	if s.SnapshotEvery < -1 || s.SnapshotEvery == 0 || s.SnapshotEvery > 1<<30 {
-		bad = append(bad, fmt.Sprintf("snapshot_every is %d; it may be 1 to %d, or -1 for none", s.SnapshotEvery, 1<<30))
+		bad = append(bad, fmt.Sprintf("snapshot_every is %d; it may be 1 to %d, or -1 for none", s.SnapshotEvery,
+			1<<30))
 	}
 	return invalid("settings", bad)
 }

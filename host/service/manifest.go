@@ -60,7 +60,8 @@ func ParseManifest(b []byte) (abi.Manifest, error) {
 		if more := c.count - len(c.reasons); more > 0 {
 			c.reasons = append(c.reasons, fmt.Sprintf("and %d more", more))
 		}
-		return abi.Manifest{}, &Error{Kind: KindInvalid, Message: "manifest breaks rules of the ABI", Reasons: c.reasons}
+		return abi.Manifest{}, &Error{Kind: KindInvalid, Message: "manifest breaks rules of the ABI",
+			Reasons: c.reasons}
 	}
 	return m, nil
 }
@@ -109,7 +110,8 @@ func (c *manifestChecker) manifest(raw *manifestJSON) abi.Manifest {
 		taken := map[string]string{}
 		for i, x := range raw.Commands {
 			c.callable("commands", i, &x, taken)
-			m.Commands = append(m.Commands, abi.CommandType{Name: x.Name, Input: string(x.Input), Reply: string(x.Reply)})
+			m.Commands = append(m.Commands, abi.CommandType{Name: x.Name, Input: string(x.Input),
+				Reply: string(x.Reply)})
 		}
 	}
 	if c.size("queries", len(raw.Queries)) {

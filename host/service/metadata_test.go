@@ -32,7 +32,8 @@ func TestEventsKeepTheMetadataOfTheirCommand(t *testing.T) {
 	own := meta(TraceParent, "00-own", "why", "x")
 	// What the guest wrote lies in its answer, before the next event.
 	answer := append(append(abi.Metadata(nil), own...), "behind"...)
-	o := NewOutcome([]journal.NewEvent{{Type: "a"}, {Type: "b", Metadata: answer[:len(own)]}, {Type: "c", Metadata: meta("actor", "", "tenant", "", TraceParent, "")}}, nil, 0)
+	o := NewOutcome([]journal.NewEvent{{Type: "a"}, {Type: "b", Metadata: answer[:len(own)]},
+		{Type: "c", Metadata: meta("actor", "", "tenant", "", TraceParent, "")}}, nil, 0)
 	commit := o.Commit(&c, 0)
 	for i, want := range []struct{ all, own string }{
 		{"traceparent=00-command actor=ada tenant=acme", ""},
@@ -141,8 +142,10 @@ func TestNamesThatAreThereTwice(t *testing.T) {
 		want string
 	}{
 		{nil, ""}, {meta("a", "1"), ""}, {meta("a", "1", "b", "1", "ab", "a"), ""},
-		{meta("a", "1", "a", "1"), "a"}, {meta("a", "1", "b", "", "A", "2"), "A"}, {meta("Straße", "", "STRAßE", ""), "STRAßE"},
-		{meta("s", "", "\u017f", ""), "\u017f"}, {meta("\u212a", "", "k", ""), "k"}, // folded, and not only in lower case
+		{meta("a", "1", "a", "1"), "a"}, {meta("a", "1", "b", "", "A", "2"), "A"},
+		{meta("Straße", "", "STRAßE", ""), "STRAßE"},
+		// folded, and not only in lower case
+		{meta("s", "", "\u017f", ""), "\u017f"}, {meta("\u212a", "", "k", ""), "k"},
 		{append(meta("a", "1"), "cut"...), ""},
 	} {
 		if got := RepeatedName(c.m); got != c.want {

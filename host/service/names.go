@@ -69,7 +69,8 @@ func ParseKey(s string) (Key, error) {
 	}
 	if i := strings.IndexFunc(s, safetext.Unsafe); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(s[i:])
-		return "", Errorf(KindInvalid, "key %s has a control character or an invisible one, %U at byte %d", quote(s), r, i)
+		return "", Errorf(KindInvalid, "key %s has a control character or an invisible one, %U at byte %d", quote(s), r,
+			i)
 	}
 	return Key(s), nil
 }

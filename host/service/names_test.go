@@ -27,7 +27,8 @@ func TestNamesAreChecked(t *testing.T) {
 			[]string{"", "a b", "a\tb", "é", "\x7f", long[:129]}},
 		{"digest", func(s string) error { _, err := ParseDigest(s); return err },
 			[]string{DigestOf(nil).String(), strings.Repeat("0", 64)},
-			[]string{"", "sha256:", "sha512:" + strings.Repeat("0", 64), strings.Repeat("0", 63), strings.Repeat("g", 64)}},
+			[]string{"", "sha256:", "sha512:" + strings.Repeat("0", 64), strings.Repeat("0", 63),
+				strings.Repeat("g", 64)}},
 	}
 	for _, c := range cases {
 		for _, s := range c.good {
@@ -62,7 +63,8 @@ func FuzzNames(f *testing.F) {
 	f.Add("a\x00\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, err := range []error{
-			second(ParseName(s)), second(ParseKey(s)), second(ParseType(s)), second(ParseCommandID(s)), second(ParseDigest(s)),
+			second(ParseName(s)), second(ParseKey(s)), second(ParseType(s)), second(ParseCommandID(s)),
+			second(ParseDigest(s)),
 		} {
 			if err != nil && KindOf(err) != KindInvalid {
 				t.Fatalf("%q: %v", s, err)

@@ -47,8 +47,9 @@ const (
 	StateStarting State = "starting" // its commands wait
 	StateRunning  State = "running"
 	StateDraining State = "draining" // another module is about to take over; its commands wait
-	StateFailed   State = "failed"   // could not be started; Status.Problem says why, and NextAttempt when it is tried again
-	StateStopped  State = "stopped"  // on purpose; its events can be read, and a deployment starts it again
+	// could not be started; Status.Problem says why, and NextAttempt when it is tried again
+	StateFailed  State = "failed"
+	StateStopped State = "stopped" // on purpose; its events can be read, and a deployment starts it again
 )
 
 // StateIdle is the state of a shard that has had nothing to do, and has no sandbox.

@@ -49,7 +49,8 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 		_, err := f.WriteString("new")
 		return err
 	}
-	if named, err := Write(path, whole, func(string, string) error { return errFault }); named || !errors.Is(err, errFault) {
+	if named, err := Write(path, whole, func(string, string) error { return errFault }); named ||
+		!errors.Is(err, errFault) {
 		t.Errorf("a file that got no name: named %v, %v", named, err)
 	}
 	want(t, path, "old")
@@ -84,9 +85,10 @@ func TestNamedWithoutTheDirectorySynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "file")
-	named, err := Write(path, func(f *os.File) error { _, err := f.WriteString("x"); return err }, func(from, to string) error {
-		return errors.Join(os.Rename(from, to), os.Rename(dir, dir+".gone")) // so that it is not found
-	})
+	named, err := Write(path, func(f *os.File) error { _, err := f.WriteString("x"); return err },
+		func(from, to string) error {
+			return errors.Join(os.Rename(from, to), os.Rename(dir, dir+".gone")) // so that it is not found
+		})
 	if !named || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("named %v, %v", named, err)
 	}

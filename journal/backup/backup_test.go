@@ -158,7 +158,8 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 	}
 	m := journaltest.NewMemory()
 	var stored []byte
-	_, err = Restore(t.Context(), m, files, RestoreOptions{Module: func(_ Hash, b []byte) error { stored = bytes.Clone(b); return nil }})
+	_, err = Restore(t.Context(), m, files,
+		RestoreOptions{Module: func(_ Hash, b []byte) error { stored = bytes.Clone(b); return nil }})
 	if err != nil || !bytes.Equal(stored, module) {
 		t.Fatal(err, stored)
 	}
@@ -204,7 +205,8 @@ func TestBackupUnderLoad(t *testing.T) {
 			for range n {
 				// First in orders, then in bank: whoever sees the second sees the first.
 				for _, log := range []journal.LogName{"orders", "bank"} {
-					if _, err := journaltest.Append(s.Journal, journaltest.Commit(log, "pair", journal.Version(i), fmt.Sprint(log, i), 1)); err != nil {
+					if _, err := journaltest.Append(s.Journal, journaltest.Commit(log, "pair", journal.Version(i),
+						fmt.Sprint(log, i), 1)); err != nil {
 						t.Error(err)
 					}
 				}
@@ -319,7 +321,8 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Damage("orders"); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "batches are missing") {
+	if err := j.Damage("orders"); journal.KindOf(err) != journal.KindCorrupt ||
+		!strings.Contains(err.Error(), "batches are missing") {
 		t.Errorf("a log without its beginning is opened: %v", err)
 	}
 	if err := j.Close(t.Context()); err != nil {
@@ -329,7 +332,8 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 	s.add(40)
 	retain(s.Head("bank") + 1)
 	for _, since := range []*Manifest{second, m} {
-		if _, err := Write(t.Context(), new(bytes.Buffer), s, Options{Since: since}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "make a complete backup") {
+		if _, err := Write(t.Context(), new(bytes.Buffer), s, Options{Since: since}); journal.KindOf(
+			err) != journal.KindInvalid || !strings.Contains(err.Error(), "make a complete backup") {
 			t.Errorf("continuing what is gone: %v", err)
 		}
 	}
@@ -359,17 +363,20 @@ func TestMixedBackupsAreRefused(t *testing.T) {
 		{[]string{full, second, foreign}, "begin at the same place"},
 		{[]string{full, second, foreign2}, "000002.bulkhead does not continue"},
 	} {
-		if _, err := Files(c.files...); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), c.says) {
+		if _, err := Files(c.files...); journal.KindOf(err) != journal.KindInvalid ||
+			!strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v", c.files, err)
 		}
 	}
 	if got, err := Files(third, full, second); err != nil || got[0] != full || got[2] != third {
 		t.Errorf("files in any order: %v, %v", got, err)
 	}
-	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{full, foreign2}, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), foreign2) {
+	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{full, foreign2},
+		RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), foreign2) {
 		t.Errorf("a file of another journal: %v", err)
 	}
-	if _, err := Write(t.Context(), new(bytes.Buffer), other, Options{Since: m}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "another journal") {
+	if _, err := Write(t.Context(), new(bytes.Buffer), other, Options{Since: m}); journal.KindOf(
+		err) != journal.KindInvalid || !strings.Contains(err.Error(), "another journal") {
 		t.Errorf("continuing a backup of another journal: %v", err)
 	}
 	// A journal that was set back does not continue the backup of what it was.
@@ -386,7 +393,8 @@ func TestMixedBackupsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Write(t.Context(), new(bytes.Buffer), j, Options{Since: latest}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), "does not come as far") {
+	if _, err := Write(t.Context(), new(bytes.Buffer), j, Options{Since: latest}); journal.KindOf(
+		err) != journal.KindInvalid || !strings.Contains(err.Error(), "does not come as far") {
 		t.Errorf("an older copy under a newer backup: %v", err)
 	}
 }
@@ -413,7 +421,8 @@ func TestDamagedFilesAreFound(t *testing.T) {
 			t.Fatalf("a flipped bit in byte %d of %d: %v", n, len(whole), err)
 		}
 	}
-	if _, err := Read(bytes.NewReader(append(bytes.Clone(whole), 0)), Handler{}); journal.KindOf(err) != journal.KindCorrupt {
+	if _, err := Read(bytes.NewReader(append(bytes.Clone(whole), 0)),
+		Handler{}); journal.KindOf(err) != journal.KindCorrupt {
 		t.Errorf("a byte behind the end: %v", err)
 	}
 	if _, err := Read(bytes.NewReader(whole), Handler{}); err != nil {
@@ -424,7 +433,8 @@ func TestDamagedFilesAreFound(t *testing.T) {
 	if err := os.WriteFile(name, whole[:len(whole)-20], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{name}, RestoreOptions{}); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), name) {
+	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{name}, RestoreOptions{}); journal.KindOf(
+		err) != journal.KindCorrupt || !strings.Contains(err.Error(), name) {
 		t.Errorf("restoring a torn file: %v", err)
 	}
 }
@@ -451,7 +461,8 @@ func TestPiecesAreImported(t *testing.T) {
 	m := journaltest.NewMemory()
 	refused := func(name, says string) {
 		t.Helper()
-		if _, err := Import(t.Context(), m, name, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), says) {
+		if _, err := Import(t.Context(), m, name, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -616,7 +627,8 @@ func FuzzRead(f *testing.F) {
 			if _, err := Read(bytes.NewReader(b), Handler{}); err != nil && journal.KindOf(err) != journal.KindCorrupt {
 				t.Errorf("%v", err)
 			}
-			if _, err := ReadManifest(bytes.NewReader(b), int64(len(b))); err != nil && journal.KindOf(err) == journal.KindInternal {
+			if _, err := ReadManifest(bytes.NewReader(b), int64(len(b))); err != nil &&
+				journal.KindOf(err) == journal.KindInternal {
 				t.Errorf("%v", err)
 			}
 			_, _ = ReadHead(bytes.NewReader(b))
@@ -625,7 +637,8 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// Events that a retention has kept apart are in backups, as what else it has left, and can be read where one is restored.
+// Events that a retention has kept apart are in backups, as what else it has left, and can be read where one is
+// restored.
 func TestBackupsOfKeptEvents(t *testing.T) {
 	s := newSourceWith(t, journal.Options{MaxBatchBytes: 600, AnswerWindow: time.Nanosecond})
 	s.add(60)

@@ -66,7 +66,8 @@ func Next(dir string, complete bool) (name string, since *Manifest, err error) {
 			}
 		}
 		if _, err := fmt.Sscanf(filepath.Base(last), "%d"+Extension, &number); err != nil {
-			return "", nil, errorf(journal.KindInvalid, "%s is not named as a file of a directory of backups is, such as 000001%s", last, Extension)
+			return "", nil, errorf(journal.KindInvalid, "%s is not named as a file of a directory of backups is, "+
+				"such as 000001%s", last, Extension)
 		}
 	}
 	return filepath.Join(dir, fmt.Sprintf("%06d%s", number+1, Extension)), since, nil
@@ -152,16 +153,20 @@ func order(files []string) ([]string, error) {
 		}
 		switch {
 		case len(next) == 0 && previous == "":
-			return nil, errorf(journal.KindInvalid, "none of the files is a complete backup; %s continues one that is not given", files[0])
+			return nil, errorf(journal.KindInvalid, "none of the files is a complete backup; %s continues one that "+
+				"is not given", files[0])
 		case len(next) == 0:
 			i := slices.IndexFunc(files, func(f string) bool { return !slices.Contains(sorted, f) })
-			return nil, errorf(journal.KindInvalid, "%s does not continue %s or a backup before it: one in between is missing, or it is of another journal", files[i], sorted[len(sorted)-1])
+			return nil, errorf(journal.KindInvalid, "%s does not continue %s or a backup before it: one in between "+
+				"is missing, or it is of another journal", files[i], sorted[len(sorted)-1])
 		case len(next) > 1:
-			return nil, errorf(journal.KindInvalid, "%s and %s begin at the same place: give the files of one backup only", files[next[0]], files[next[1]])
+			return nil, errorf(journal.KindInvalid, "%s and %s begin at the same place: give the files of one backup "+
+				"only", files[next[0]], files[next[1]])
 		}
 		i := next[0]
 		if heads[i].Piece {
-			return nil, errorf(journal.KindInvalid, "%s is a piece of a log and no backup; it can be imported", files[i])
+			return nil, errorf(journal.KindInvalid, "%s is a piece of a log and no backup; it can be imported",
+				files[i])
 		}
 		sorted = append(sorted, files[i])
 		previous = heads[i].ID

@@ -108,7 +108,8 @@ type Module struct {
 
 // end is the log's last batch, for [journal.Batch.Follows].
 func (l *Log) end() journal.Batch {
-	return journal.Batch{Log: l.Name, Sequence: l.Sequence, First: l.First, Next: l.Position + 1, Time: l.Time, Hash: l.Hash}
+	return journal.Batch{Log: l.Name, Sequence: l.Sequence, First: l.First, Next: l.Position + 1, Time: l.Time,
+		Hash: l.Hash}
 }
 
 // log finds a log of the manifest, or nil.

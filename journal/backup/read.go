@@ -208,7 +208,8 @@ func ReadHead(in io.Reader) (Head, error) {
 // ReadManifest reads the manifest of a file of that size from its end. It does not
 // look at the rest.
 func ReadManifest(in io.ReaderAt, size int64) (*Manifest, error) {
-	unfinished := errorf(journal.KindCorrupt, "the file does not end as a finished one does: it was not finished, or its end is lost")
+	unfinished := errorf(journal.KindCorrupt, "the file does not end as a finished one does: it was not finished, or "+
+		"its end is lost")
 	var footer [footerSize]byte
 	if size < int64(len(magic)+footerSize) {
 		return nil, unfinished
@@ -225,7 +226,8 @@ func ReadManifest(in io.ReaderAt, size int64) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind != recordEnd || at+uint64(recordHeader+len(content)+footerSize) != uint64(size) || len(content) > maxDescriptor {
+	if kind != recordEnd || at+uint64(recordHeader+len(content)+footerSize) != uint64(size) ||
+		len(content) > maxDescriptor {
 		return nil, unfinished
 	}
 	return ParseManifest(content)

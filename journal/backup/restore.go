@@ -167,7 +167,8 @@ func (in *inserter) batch(b *journal.Batch, data []byte) error {
 	if in.dry {
 		return nil
 	}
-	in.blocks = append(in.blocks, journal.Block{Log: b.Log, First: b.First, Sequence: b.Sequence, Data: bytes.Clone(data)})
+	in.blocks = append(in.blocks, journal.Block{Log: b.Log, First: b.First, Sequence: b.Sequence,
+		Data: bytes.Clone(data)})
 	in.bytes += len(data)
 	if in.bytes >= 4<<20 || len(in.blocks) >= 4096 {
 		return in.flush()
@@ -189,7 +190,8 @@ func (in *inserter) same(b *journal.Batch, data []byte) error {
 		return err
 	}
 	if !same {
-		return errorf(journal.KindInvalid, "batch %d of log %s is another one here: the file is of another journal", b.Sequence, b.Log)
+		return errorf(journal.KindInvalid, "batch %d of log %s is another one here: the file is of another journal",
+			b.Sequence, b.Log)
 	}
 	return nil
 }

@@ -88,10 +88,13 @@ func checkSince(ctx context.Context, src Source, logs []journal.LogInfo, since *
 	for _, was := range since.Logs {
 		i := slices.IndexFunc(logs, func(l journal.LogInfo) bool { return l.Name == was.Name })
 		if i >= 0 && logs[i].Deleted >= was.Sequence {
-			return errorf(journal.KindInvalid, "a retention has deleted the end of what the earlier backup holds of log %s; make a complete backup", was.Name)
+			return errorf(journal.KindInvalid, "a retention has deleted the end of what the earlier backup holds of "+
+				"log %s; make a complete backup", was.Name)
 		}
 		if i < 0 || logs[i].Batches < was.Sequence {
-			return errorf(journal.KindInvalid, "log %s does not come as far as the earlier backup, which holds it up to batch %d at position %d: it is another journal, or an older copy of it, or has lost its end; make a complete backup", was.Name, was.Sequence, was.Position)
+			return errorf(journal.KindInvalid, "log %s does not come as far as the earlier backup, which holds it up "+
+				"to batch %d at position %d: it is another journal, or an older copy of it, or has lost its end; "+
+				"make a complete backup", was.Name, was.Sequence, was.Position)
 		}
 		found := false
 		r := journal.BatchRange{From: was.First, After: was.Sequence - 1, UpTo: was.Sequence}
@@ -103,7 +106,8 @@ func checkSince(ctx context.Context, src Source, logs []journal.LogInfo, since *
 			return err
 		}
 		if !found {
-			return errorf(journal.KindInvalid, "batch %d of log %s is not the one that the earlier backup ends with: that is a backup of another journal; make a complete backup", was.Sequence, was.Name)
+			return errorf(journal.KindInvalid, "batch %d of log %s is not the one that the earlier backup ends with: "+
+				"that is a backup of another journal; make a complete backup", was.Sequence, was.Name)
 		}
 	}
 	return nil
@@ -112,7 +116,9 @@ func checkSince(ctx context.Context, src Source, logs []journal.LogInfo, since *
 // WritePiece writes the batches of one log that hold positions above after, up to
 // upTo (0: to the end). As batches are not cut, there may be a few more events at
 // both ends.
-func WritePiece(ctx context.Context, w io.Writer, src Source, log journal.LogName, after, upTo journal.Position, o Options) (*Manifest, error) {
+func WritePiece(
+	ctx context.Context, w io.Writer, src Source, log journal.LogName, after, upTo journal.Position, o Options,
+) (*Manifest, error) {
 	return writePiece(ctx, w, src, log, journal.BatchRange{From: after + 1}, o, func(b *journal.Batch) (in, more bool) {
 		in = b.Next > after+1 || b.Events == 0 && b.First > after
 		return in, upTo == 0 || b.First <= upTo
@@ -121,11 +127,17 @@ func WritePiece(ctx context.Context, w io.Writer, src Source, log journal.LogNam
 
 // WriteBatches writes the first batches of a log, up to the one with a sequence (0: to
 // the end).
-func WriteBatches(ctx context.Context, w io.Writer, src Source, log journal.LogName, through uint64, o Options) (*Manifest, error) {
-	return writePiece(ctx, w, src, log, journal.BatchRange{UpTo: through}, o, func(*journal.Batch) (in, more bool) { return true, true })
+func WriteBatches(
+	ctx context.Context, w io.Writer, src Source, log journal.LogName, through uint64, o Options,
+) (*Manifest, error) {
+	return writePiece(ctx, w, src, log, journal.BatchRange{UpTo: through}, o,
+		func(*journal.Batch) (in, more bool) { return true, true })
 }
 
-func writePiece(ctx context.Context, w io.Writer, src Source, log journal.LogName, r journal.BatchRange, o Options, wanted func(*journal.Batch) (in, more bool)) (*Manifest, error) {
+func writePiece(
+	ctx context.Context, w io.Writer, src Source, log journal.LogName, r journal.BatchRange, o Options,
+	wanted func(*journal.Batch) (in, more bool),
+) (*Manifest, error) {
 	b := builder{o: o, manifest: newManifest()}
 	b.manifest.Piece = true
 	if err := b.begin(w); err != nil {
@@ -159,7 +171,8 @@ func writePiece(ctx context.Context, w io.Writer, src Source, log journal.LogNam
 var errEnough = errors.New("enough")
 
 func newManifest() Manifest {
-	return Manifest{Head: Head{ID: rand.Text(), Created: time.Now().UTC().Truncate(time.Second)}, Logs: []Log{}, Modules: []Module{}}
+	return Manifest{Head: Head{ID: rand.Text(), Created: time.Now().UTC().Truncate(time.Second)}, Logs: []Log{},
+		Modules: []Module{}}
 }
 
 // builder is a file that is being written.
@@ -210,10 +223,12 @@ func (b *builder) log(ctx context.Context, src Source, info journal.LogInfo) err
 		}
 		if err != nil {
 			return &journal.Error{Op: "backup", Log: info.Name, Kind: journal.KindCorrupt,
-				Detail: fmt.Sprintf("batch %d at position %d is damaged, so what comes behind it cannot be backed up", block.Sequence, block.First), Err: err}
+				Detail: fmt.Sprintf("batch %d at position %d is damaged, so what comes behind it cannot be backed up",
+					block.Sequence, block.First), Err: err}
 		}
 		if end.Sequence == 0 && batch.Sequence != info.Deleted+1 {
-			return errorf(journal.KindInvalid, "log %s begins with batch %d and should with %d: a retention has begun meanwhile, or its beginning is lost; try again", info.Name, batch.Sequence, info.Deleted+1)
+			return errorf(journal.KindInvalid, "log %s begins with batch %d and should with %d: a retention has "+
+				"begun meanwhile, or its beginning is lost; try again", info.Name, batch.Sequence, info.Deleted+1)
 		}
 		return b.batch(&end, &batch, block.Data)
 	})
@@ -221,7 +236,8 @@ func (b *builder) log(ctx context.Context, src Source, info journal.LogInfo) err
 		return err
 	}
 	if end.Sequence != info.Batches {
-		return errorf(journal.KindCorrupt, "log %s ends with batch %d and should come to batch %d: a part of it is missing", info.Name, end.Sequence, info.Batches)
+		return errorf(journal.KindCorrupt, "log %s ends with batch %d and should come to batch %d: a part of it is "+
+			"missing", info.Name, end.Sequence, info.Batches)
 	}
 	b.manifest.Logs = append(b.manifest.Logs, end)
 	return nil
@@ -259,7 +275,8 @@ func (b *builder) modules() error {
 		return err
 	}
 	for _, digest := range all {
-		here := b.o.Since == nil || !slices.ContainsFunc(b.o.Since.Modules, func(m Module) bool { return m.Digest == digest })
+		here := b.o.Since == nil ||
+			!slices.ContainsFunc(b.o.Since.Modules, func(m Module) bool { return m.Digest == digest })
 		if here {
 			module, err := b.o.Module(digest)
 			if err != nil {

@@ -198,8 +198,8 @@ func readDiscards(dir string) (discards, error) {
 	return counts, err
 }
 
-// toCollect returns which file RunValueLogGC takes next, and the ratio with which it takes it; 0 if that is not worth it.
-// It takes the file of which the most bytes were dropped. So collecting is worth it if there are some files that it
+// toCollect returns which file RunValueLogGC takes next, and the ratio with which it takes it; 0 if that is not worth
+// it. It takes the file of which the most bytes were dropped. So collecting is worth it if there are some files that it
 // takes first of which together enough was dropped.
 func toCollect(dir string) (id uint32, ratio float64, err error) {
 	counts, err := readDiscards(dir)

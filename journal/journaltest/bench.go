@@ -52,7 +52,8 @@ func benchOpen(b *testing.B, e journal.Engine, o journal.Options) *journal.Journ
 // of a bank might write: the names of the members are always the same, half of the rest is words, and
 // half is numbers and identifiers that nobody can guess.
 func sized(key string, at journal.Version, id string, events int) *journal.Commit {
-	words := [...]string{"invoice", "rent", "for", "march", "salary", "the", "refund", "of", "order", "gift", "card", "payment", "to", "from", "monthly", "fee"}
+	words := [...]string{"invoice", "rent", "for", "march", "salary", "the", "refund", "of", "order", "gift", "card",
+		"payment", "to", "from", "monthly", "fee"}
 	c := noisy(key, at, id, events)
 	for i := range c.Events {
 		noise := c.Events[i].Data
@@ -158,7 +159,8 @@ func (l recordedLog) Append(ctx context.Context, blocks []journal.Block) error {
 // groups as the journal gave it; and a file that these bytes are appended to, with as many syncs. All of the
 // journal's work counts, that on the index too, which the bounds do not have; making the commits
 // does not.
-func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine, raw func(b *testing.B) func([]journal.Block) error,
+func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine,
+	raw func(b *testing.B) func([]journal.Block) error,
 	o journal.Options, clients, events int, commit makeCommit) {
 	const rounds = 8
 	ctx := context.Background()
@@ -270,7 +272,8 @@ func benchFilled(b *testing.B, e journal.Engine) *journal.Journal {
 	for v := range benchVersions {
 		for k := range benchEntities {
 			waiting.Add(1)
-			err := j.Append(context.Background(), sized(fmt.Sprint("key", k), journal.Version(v), fmt.Sprint(k, "-", v), 1),
+			err := j.Append(context.Background(), sized(fmt.Sprint("key", k), journal.Version(v), fmt.Sprint(k, "-", v),
+				1),
 				func(_ journal.Receipt, err error) { waiting.Done() })
 			must(b, err)
 		}
@@ -288,7 +291,8 @@ func benchHydrate(b *testing.B, e journal.Engine) {
 	b.ResetTimer()
 	for i := range b.N {
 		events := 0
-		_, err := j.Load(context.Background(), "bank", fmt.Sprint("key", i*7%benchEntities), 0, func(*journal.Event) error { events++; return nil })
+		_, err := j.Load(context.Background(), "bank", fmt.Sprint("key", i*7%benchEntities), 0,
+			func(*journal.Event) error { events++; return nil })
 		must(b, err)
 		if events != benchVersions {
 			b.Fatalf("%d events", events)
@@ -325,7 +329,8 @@ func Fill(ctx context.Context, j *journal.Journal, events int) (perSecond float6
 		if i == last {
 			start = time.Now()
 		}
-		c := sized(fmt.Sprintf("account-%08d", i%entities*prime%entities), journal.Version(i/entities), fmt.Sprintf("command-%d", i), 1)
+		c := sized(fmt.Sprintf("account-%08d", i%entities*prime%entities), journal.Version(i/entities),
+			fmt.Sprintf("command-%d", i), 1)
 		err := j.Append(ctx, c, func(_ journal.Receipt, err error) {
 			if err != nil {
 				failed.Store(&err)

@@ -141,7 +141,8 @@ func testDamagedIndex(t *testing.T, open Reopener) {
 				continue
 			case err != nil:
 				t.Fatalf("%s: %v", at, err)
-			case met && (e.aside != 1 || !errors.Is(j.IndexDamage(), damage)) || !met && (e.aside > 0 || j.IndexDamage() != nil):
+			case met && (e.aside != 1 || !errors.Is(j.IndexDamage(), damage)) || !met &&
+				(e.aside > 0 || j.IndexDamage() != nil):
 				t.Errorf("%s: set aside %d times, the damage is %v", at, e.aside, j.IndexDamage())
 			}
 			if logs := j.DamagedLogs(); len(logs) > 0 {

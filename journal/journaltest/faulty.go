@@ -62,7 +62,9 @@ func (l faultyLog) Append(ctx context.Context, blocks []journal.Block) error {
 	return l.f.write(func() error { return l.log.Append(ctx, blocks) })
 }
 
-func (l faultyLog) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
+func (l faultyLog) Blocks(
+	ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error,
+) error {
 	if _, err := l.f.operation(); err != nil {
 		return err
 	}

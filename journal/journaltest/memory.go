@@ -177,7 +177,9 @@ func (l *memoryLog) Append(_ context.Context, blocks []journal.Block) error {
 	return nil
 }
 
-func (l *memoryLog) Blocks(ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error) error {
+func (l *memoryLog) Blocks(
+	ctx context.Context, log journal.LogName, from journal.Position, yield func(journal.Block) error,
+) error {
 	m := (*Memory)(l)
 	m.mu.Lock()
 	if err := m.operation(); err != nil {

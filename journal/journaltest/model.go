@@ -162,13 +162,15 @@ func (m *model) retain(t *testing.T, j *journal.Journal, rng *rand.Rand, faulty 
 	}
 	without, schema := rng.IntN(3), uint32(rng.IntN(3)) // of the keys: these cannot have a snapshot now
 	done, err := j.Retain(ctx, log, journal.Retention{
-		Before: j.First(log) + journal.Position(rng.Uint64N(uint64(head-j.First(log)+2))), Schema: schema, MaxKept: int64(rng.IntN(5)-1) * 4000,
+		Before: j.First(log) + journal.Position(rng.Uint64N(uint64(head-j.First(log)+2))), Schema: schema,
+		MaxKept: int64(rng.IntN(5)-1) * 4000,
 		Cover: func(_ context.Context, key string, _ journal.Version) error {
 			if strings.HasSuffix(key, fmt.Sprint(without)) {
 				return errors.New("its state cannot be encoded")
 			}
 			commits := m.entities[string(log)+"/"+key]
-			j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: version(commits), Schema: schema, State: []byte(stateAt(commits, version(commits)))})
+			j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: version(commits), Schema: schema,
+				State: []byte(stateAt(commits, version(commits)))})
 			return nil
 		},
 	})
@@ -212,7 +214,8 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 			}
 		case 3:
 			if at > 0 {
-				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: at, Schema: uint32(rng.IntN(3)), State: []byte(stateAt(commits, at))})
+				j.PutSnapshot(ctx, log, key, journal.Snapshot{Version: at, Schema: uint32(rng.IntN(3)),
+					State: []byte(stateAt(commits, at))})
 			}
 		case 4:
 			snapshot(t, j, log, key, commits)
@@ -287,7 +290,8 @@ func (m *model) compare(t *testing.T, j *journal.Journal, round int) {
 			gone++
 		}
 		if len(there[entity]) > 0 && version(commits[:gone]) != begins[entity] {
-			t.Errorf("round %d: what is left of %s begins at version %d, not %d", round, entity, begins[entity], version(commits[:gone]))
+			t.Errorf("round %d: what is left of %s begins at version %d, not %d", round, entity, begins[entity],
+				version(commits[:gone]))
 		}
 		m.compareEntity(t, entity, commits[gone:], there[entity], round)
 		there[entity] = append(commits[:gone:gone], there[entity]...)
@@ -327,7 +331,8 @@ func events(t *testing.T, j *journal.Journal, log journal.LogName, key string, c
 	at := first - 1
 	last, err := j.Load(ctx, log, key, at, func(e *journal.Event) error {
 		if at++; e.Version != at || int(at) > len(want) || want[at-1] != (event{string(e.CommandID), e.Position}) {
-			t.Errorf("%s/%s has at version %d %s at position %d, of %v", log, key, e.Version, e.CommandID, e.Position, want)
+			t.Errorf("%s/%s has at version %d %s at position %d, of %v", log, key, e.Version, e.CommandID, e.Position,
+				want)
 		}
 		return nil
 	})

@@ -23,7 +23,8 @@ func testTrim(t *testing.T, open Reopener) {
 		if i%300 == 7 {
 			data = append(data, make([]byte, 1<<20)...)
 		}
-		blocks = append(blocks, journal.Block{Log: "a", First: journal.Position(i/2 + 1), Sequence: uint64(i + 1), Data: data})
+		blocks = append(blocks, journal.Block{Log: "a", First: journal.Position(i/2 + 1), Sequence: uint64(i + 1),
+			Data: data})
 	}
 	other := journal.Block{Log: "ab", First: 1, Sequence: 1, Data: []byte("other")}
 	must(t, e.Log().Append(ctx, append(blocks, other)))
@@ -32,7 +33,8 @@ func testTrim(t *testing.T, open Reopener) {
 			if last > 0 && b.Sequence != last+1 {
 				t.Errorf("block %d follows on %d", b.Sequence, last)
 			}
-			if want := blocks[b.Sequence-1]; log == "a" && (string(b.Data) != string(want.Data) || b.First != want.First) {
+			if want := blocks[b.Sequence-1]; log == "a" &&
+				(string(b.Data) != string(want.Data) || b.First != want.First) {
 				t.Errorf("block %d is another one", b.Sequence)
 			}
 			if first == 0 {
@@ -69,7 +71,8 @@ func testTrim(t *testing.T, open Reopener) {
 	if err != nil || !ok || last.Sequence != n {
 		t.Errorf("the last block is %+v, %v", last, err)
 	}
-	must(t, e.Index().Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("1")}, {Key: []byte("k2"), Value: []byte("2")}, {Key: []byte("k3"), Value: []byte("3")}}))
+	must(t, e.Index().Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("1")},
+		{Key: []byte("k2"), Value: []byte("2")}, {Key: []byte("k3"), Value: []byte("3")}}))
 	must(t, e.Index().Delete(ctx, [][]byte{[]byte("k2"), []byte("never")}))
 	must(t, e.Index().Delete(ctx, nil))
 	must(t, e.Close())
@@ -80,7 +83,8 @@ func testTrim(t *testing.T, open Reopener) {
 		}
 	}
 	var got []string
-	must(t, e.Index().Scan(ctx, []byte("k"), []byte("k"), func(k, _ []byte) error { got = append(got, string(k)); return nil }))
+	must(t, e.Index().Scan(ctx, []byte("k"), []byte("k"),
+		func(k, _ []byte) error { got = append(got, string(k)); return nil }))
 	if fmt.Sprint(got) != "[k1 k3]" {
 		t.Errorf("a scan finds %v", got)
 	}
@@ -158,7 +162,8 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 		}
 		CheckTypes(t, j, "bank")
 		if first > 2 {
-			if err := j.Read(ctx, "bank", first-2, 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != journal.KindTrimmed || !strings.Contains(err.Error(), fmt.Sprint(first)) {
+			if err := j.Read(ctx, "bank", first-2, 0, func(*journal.Event) error { return nil }); journal.KindOf(
+				err) != journal.KindTrimmed || !strings.Contains(err.Error(), fmt.Sprint(first)) {
 				t.Fatalf("seed %d: reading what is deleted: %v", seed, err)
 			}
 		}
@@ -183,7 +188,8 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 			r, err := j.Retain(ctx, "bank", want)
 			must(t, err)
 			kept += r.Kept
-			if r.Uncovered > 0 || r.Held > 0 || r.First > max(before, first) || r.First < first || uint64(r.First-first) != r.Events {
+			if r.Uncovered > 0 || r.Held > 0 || r.First > max(before, first) || r.First < first ||
+				uint64(r.First-first) != r.Events {
 				t.Fatalf("seed %d: a retention before %d does %+v", seed, before, r)
 			}
 			first = r.First

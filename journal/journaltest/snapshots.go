@@ -12,7 +12,8 @@ import (
 
 // Snapshot is one of an entity at a version; its state says of which.
 func Snapshot(log journal.LogName, key string, v journal.Version) journal.Snapshot {
-	return journal.Snapshot{Version: v, Module: journal.Digest{7}, Schema: 3, State: fmt.Appendf(nil, "%s/%s at %d", log, key, v)}
+	return journal.Snapshot{Version: v, Module: journal.Digest{7}, Schema: 3,
+		State: fmt.Appendf(nil, "%s/%s at %d", log, key, v)}
 }
 
 // testSnapshots puts and gets snapshots, before and after opening again.
@@ -24,7 +25,8 @@ func testSnapshots(t *testing.T, open Reopener) {
 		s, ok, err := j.Snapshot(ctx, "bank", key)
 		must(t, err)
 		if ok != (v > 0) || s.Version != v || string(s.State) != state {
-			t.Errorf("the snapshot of %s is %v, version %d, %d bytes; want version %d", key, ok, s.Version, len(s.State), v)
+			t.Errorf("the snapshot of %s is %v, version %d, %d bytes; want version %d", key, ok, s.Version,
+				len(s.State), v)
 		}
 		if ok && (s.Module != journal.Digest{7} || s.Schema != 3 || s.State == nil) {
 			t.Errorf("the snapshot of %s has %v, %d, %v", key, s.Module, s.Schema, s.State)
@@ -37,7 +39,8 @@ func testSnapshots(t *testing.T, open Reopener) {
 		_, err := Append(j, Commit("bank", key, 0, "c-"+key, 3))
 		must(t, err)
 	}
-	if j.PutSnapshot(ctx, "bank", "alice", Snapshot("bank", "alice", 4)) || j.PutSnapshot(ctx, "bank", "alice", journal.Snapshot{State: []byte{}}) ||
+	if j.PutSnapshot(ctx, "bank", "alice", Snapshot("bank", "alice", 4)) ||
+		j.PutSnapshot(ctx, "bank", "alice", journal.Snapshot{State: []byte{}}) ||
 		j.PutSnapshot(ctx, "bank", "alice", journal.Snapshot{Version: 1, State: make([]byte, journal.MaxSnapshot+1)}) {
 		t.Error("kept one that is ahead of its entity, of no version, or too big")
 	}
@@ -68,7 +71,8 @@ func testSnapshots(t *testing.T, open Reopener) {
 		j = openJournal(t, open, journal.Options{VersionCache: 1})
 	}
 	// An entity that has not been touched yet since.
-	if !j.PutSnapshot(ctx, "bank", "bob", Snapshot("bank", "bob", 3)) || j.PutSnapshot(ctx, "bank", "carol", Snapshot("bank", "carol", 4)) {
+	if !j.PutSnapshot(ctx, "bank", "bob", Snapshot("bank", "bob", 3)) ||
+		j.PutSnapshot(ctx, "bank", "carol", Snapshot("bank", "carol", 4)) {
 		t.Error("the version of a cold entity is mistaken")
 	}
 	_, err := Append(j, Commit("bank", "bob", 3, "c2-bob", 2))
@@ -131,7 +135,8 @@ func testRebuild(t *testing.T, open Reopener) {
 	must(t, journal.Rebuild(ctx, e, nil))
 	snapshots, after := index(t, e)
 	if snapshots != 0 || !bytes.Equal(before, after) {
-		t.Errorf("made again it has %d snapshots and %d bytes; before it had %d bytes", snapshots, len(after), len(before))
+		t.Errorf("made again it has %d snapshots and %d bytes; before it had %d bytes", snapshots, len(after),
+			len(before))
 	}
 	must(t, e.Close())
 	verified(t, open, 0)

@@ -54,7 +54,8 @@ func CheckTypes(t testing.TB, j *journal.Journal, log journal.LogName) {
 	t.Helper()
 	var want []journal.EventType
 	add := func(e *journal.Event) error {
-		i, ok := slices.BinarySearchFunc(want, e.Type, func(x journal.EventType, name string) int { return strings.Compare(x.Type, name) })
+		i, ok := slices.BinarySearchFunc(want, e.Type,
+			func(x journal.EventType, name string) int { return strings.Compare(x.Type, name) })
 		if !ok {
 			want = slices.Insert(want, i, journal.EventType{Type: e.Type, First: e.Position})
 		}
@@ -108,7 +109,8 @@ func Append(j *journal.Journal, c *journal.Commit) (journal.Receipt, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	if err := j.Append(context.Background(), c, func(r journal.Receipt, err error) { done <- result{r, err} }); err != nil {
+	if err := j.Append(context.Background(), c,
+		func(r journal.Receipt, err error) { done <- result{r, err} }); err != nil {
 		return journal.Receipt{}, err
 	}
 	got := <-done
@@ -149,7 +151,8 @@ func testEngine(t *testing.T, open Reopener) {
 		for _, c := range []struct {
 			from journal.Position
 			want string
-		}{{0, "[1 2 3 4]"}, {1, "[1 2 3 4]"}, {4, "[1 2 3 4]"}, {5, "[2 3 4]"}, {8, "[2 3 4]"}, {9, "[4]"}, {99, "[4]"}} {
+		}{{0, "[1 2 3 4]"}, {1, "[1 2 3 4]"}, {4, "[1 2 3 4]"}, {5, "[2 3 4]"}, {8, "[2 3 4]"}, {9, "[4]"},
+			{99, "[4]"}} {
 			var got []uint64
 			must(t, e.Log().Blocks(ctx, "a", c.from, func(b journal.Block) error {
 				if want := block("a", b.First, b.Sequence); !bytes.Equal(b.Data, want.Data) || b.Log != "a" {
@@ -180,7 +183,8 @@ func testEngine(t *testing.T, open Reopener) {
 		must(t, e.Close())
 		e = open(t)
 	}
-	pairs := []journal.Pair{{Key: []byte("k1"), Value: []byte("1")}, {Key: []byte("k2"), Value: []byte("2")}, {Key: []byte("l"), Value: []byte{}}}
+	pairs := []journal.Pair{{Key: []byte("k1"), Value: []byte("1")}, {Key: []byte("k2"), Value: []byte("2")},
+		{Key: []byte("l"), Value: []byte{}}}
 	must(t, e.Index().Update(ctx, pairs))
 	must(t, e.Index().Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("one")}}))
 	v, ok, err := e.Index().Get(ctx, []byte("k1"))
@@ -232,7 +236,9 @@ func openJournal(t testing.TB, open Reopener, o journal.Options) *journal.Journa
 }
 
 // versions loads an entity and returns its versions and whether its events are those of Commit.
-func load(t testing.TB, j *journal.Journal, log journal.LogName, key string, after journal.Version) (seen []journal.Version, v journal.Version) {
+func load(
+	t testing.TB, j *journal.Journal, log journal.LogName, key string, after journal.Version,
+) (seen []journal.Version, v journal.Version) {
 	t.Helper()
 	v, err := j.Load(context.Background(), log, key, after, func(e *journal.Event) error {
 		if e.CommandTime != 42 || e.CommandFuel != 7 {
@@ -256,11 +262,13 @@ func testExpected(t *testing.T, open Reopener) {
 		key      string
 		expected journal.Version
 		at       journal.Version // what the error tells
-	}{{"alice", 0, 3}, {"alice", 1, 3}, {"alice", 2, 3}, {"alice", 4, 3}, {"alice", highest - 1, 3}, {"alice", highest, 3}, {"bob", 1, 0}, {"bob", highest, 0}} {
+	}{{"alice", 0, 3}, {"alice", 1, 3}, {"alice", 2, 3}, {"alice", 4, 3}, {"alice", highest - 1, 3},
+		{"alice", highest, 3}, {"bob", 1, 0}, {"bob", highest, 0}} {
 		must(t, j.Close(ctx))
 		j = openJournal(t, open, journal.Options{})
 		_, err := Append(j, Commit("bank", c.key, c.expected, "c2", 1))
-		if want := fmt.Sprintf("entity %q is at version %d, not at %d", c.key, c.at, c.expected); journal.KindOf(err) != journal.KindVersion || !strings.Contains(err.Error(), want) {
+		if want := fmt.Sprintf("entity %q is at version %d, not at %d", c.key, c.at,
+			c.expected); journal.KindOf(err) != journal.KindVersion || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s, expected at %d: %v, want %s", c.key, c.expected, err, want)
 		}
 	}
@@ -307,7 +315,8 @@ func testJournal(t *testing.T, open Reopener) {
 		}
 		var positions []journal.Position
 		must(t, j.Read(ctx, "bank", 0, 0, func(e *journal.Event) error {
-			if e.ContentType != "application/json" || e.CommandID != "c1" || e.Time == 0 || e.CommandTime != 42 || e.CommandFuel != 7 {
+			if e.ContentType != "application/json" || e.CommandID != "c1" || e.Time == 0 || e.CommandTime != 42 ||
+				e.CommandFuel != 7 {
 				t.Errorf("event %+v", e)
 			}
 			positions = append(positions, e.Position)
@@ -317,7 +326,8 @@ func testJournal(t *testing.T, open Reopener) {
 			t.Errorf("the log has %v, head %d", positions, j.Head("bank"))
 		}
 		var ids []journal.CommandID
-		must(t, j.Commits(ctx, "bank", 0, func(c *journal.Committed) error { ids = append(ids, c.Command.ID); return nil }))
+		must(t, j.Commits(ctx, "bank", 0,
+			func(c *journal.Committed) error { ids = append(ids, c.Command.ID); return nil }))
 		if fmt.Sprint(ids) != "[c1 c2]" {
 			t.Errorf("commits are %v", ids)
 		}
@@ -347,7 +357,8 @@ func testAnswers(t *testing.T, open Reopener) {
 			id := journal.CommandID(fmt.Sprint("c", i))
 			found, err := j.Answer(ctx, "bank", id, func(c *journal.Committed, r journal.Receipt, err error) {
 				must(t, err)
-				if string(c.Command.Reply) != "reply to "+string(id) || r.CommandID() != id || int(r.First()) != i+1 || int(r.Version()) != i/3+1 {
+				if string(c.Command.Reply) != "reply to "+string(id) || r.CommandID() != id || int(r.First()) != i+1 ||
+					int(r.Version()) != i/3+1 {
 					t.Errorf("answer of %s: %+v %+v", id, c, r)
 				}
 			})
@@ -362,7 +373,8 @@ func testAnswers(t *testing.T, open Reopener) {
 			if found != (try > 0) || err != nil {
 				t.Errorf("try %d of %s: %v, %v", try, asked.Command.ID, found, err)
 			}
-			if _, err := Append(j, asked); (err == nil) != (try == 0) || try > 0 && journal.KindOf(err) != journal.KindDuplicateID {
+			if _, err := Append(j, asked); (err == nil) != (try == 0) || try > 0 &&
+				journal.KindOf(err) != journal.KindDuplicateID {
 				t.Errorf("try %d of %s: %v", try, asked.Command.ID, err)
 			}
 			for try == 1 && j.Stats().Pending > 0 { // the last one finds it in the index
@@ -402,7 +414,8 @@ func testModel(t *testing.T, open Reopener, seed uint64) {
 			must(t, j.Close(ctx))
 			j = openJournal(t, open, journal.Options{MaxBatchBytes: 512})
 		case 1:
-			if _, err := Append(j, Commit(log, key, at+1, fmt.Sprint("wrong", i), 1)); journal.KindOf(err) != journal.KindVersion {
+			if _, err := Append(j, Commit(log, key, at+1, fmt.Sprint("wrong", i), 1)); journal.KindOf(
+				err) != journal.KindVersion {
 				t.Fatalf("seed %d: version %d of an entity at %d: %v", seed, at+1, at, err)
 			}
 		case 2:
@@ -463,13 +476,14 @@ func testConcurrent(t *testing.T, open Reopener) {
 			last := journal.Position(0)
 			for i := range each {
 				answered.Add(1)
-				err := j.Append(ctx, Commit("bank", key, journal.Version(i), fmt.Sprint(w, "-", i), 1), func(r journal.Receipt, err error) {
-					if err != nil || r.Version() != journal.Version(i+1) || r.First() <= last {
-						t.Errorf("writer %d, commit %d: %+v, %v", w, i, r, err)
-					}
-					last = r.First()
-					answered.Done()
-				})
+				err := j.Append(ctx, Commit("bank", key, journal.Version(i), fmt.Sprint(w, "-", i), 1),
+					func(r journal.Receipt, err error) {
+						if err != nil || r.Version() != journal.Version(i+1) || r.First() <= last {
+							t.Errorf("writer %d, commit %d: %+v, %v", w, i, r, err)
+						}
+						last = r.First()
+						answered.Done()
+					})
 				if err != nil {
 					t.Error(err)
 					answered.Done()

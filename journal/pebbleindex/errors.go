@@ -68,7 +68,8 @@ func ofTheSystem(err error) bool {
 func openError(dir string, err error) error {
 	var ours *journal.Error
 	switch known := errors.As(err, &ours); {
-	case err == nil, ofTheSystem(err), known && (ours.Kind != journal.KindCorrupt || strings.Contains(err.Error(), dir)):
+	case err == nil, ofTheSystem(err), known &&
+		(ours.Kind != journal.KindCorrupt || strings.Contains(err.Error(), dir)):
 		return classify("open", err)
 	}
 	return damaged("open", dir, err)

@@ -216,7 +216,8 @@ func damageFileAt(t *testing.T, rng *rand.Rand, path string) {
 	}
 }
 
-// A check reads what is on the disk, also where a block is in memory from before it was damaged. The next opening knows.
+// A check reads what is on the disk, also where a block is in memory from before it was damaged. The next opening
+// knows.
 func TestCheckReadsTheDisk(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()

@@ -34,16 +34,20 @@ func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := slices.Sorted(maps.Keys(all))
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "index"+string(filepath.Separator)) })
+	names = slices.DeleteFunc(names,
+		func(name string) bool { return !strings.HasPrefix(name, "index"+string(filepath.Separator)) })
 	if len(names) < 3 { // a table, a manifest and lineage
 		t.Fatalf("the index has the files %v only", names)
 	}
 	for _, name := range names { // whole files
 		path, other := filepath.Join(work, name), filepath.Join(work, names[rng.IntN(len(names))])
 		for what, damage := range map[string]func() error{
-			"removed":                           func() error { return os.Remove(path) },
-			"emptied":                           func() error { return os.Truncate(path, 0) },
-			"cut":                               func() error { return os.Truncate(path, rng.Int64N(max(all[name].size, 1))) },
+			"removed": func() error { return os.Remove(path) },
+			"emptied": func() error { return os.Truncate(path, 0) },
+			"cut": func() error {
+				return os.Truncate(path,
+					rng.Int64N(max(all[name].size, 1)))
+			},
 			"longer":                            func() error { return os.Truncate(path, all[name].size+1) },
 			"a directory":                       func() error { return becomeDir(path) },
 			"swapped with " + other[len(work):]: func() error { return swap(path, other) },
@@ -51,7 +55,8 @@ func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
 			lookAtSmall(t, all, work, name+" "+what, damage, want)
 		}
 	}
-	lookAtSmall(t, all, work, "the index is gone", func() error { return os.RemoveAll(filepath.Join(work, "index")) }, want)
+	lookAtSmall(t, all, work, "the index is gone", func() error { return os.RemoveAll(filepath.Join(work, "index")) },
+		want)
 	lookAtSmall(t, all, work, "the index is a file", func() error {
 		if err := os.RemoveAll(filepath.Join(work, "index")); err != nil {
 			return err
@@ -115,7 +120,8 @@ func makeSmall(t *testing.T, dir string) string {
 			t.Fatal(err)
 		}
 		for i := round * 12; i < (round+1)*12; i++ {
-			if _, err := journaltest.Append(j, journaltest.Commit("bank", fmt.Sprint("k", i%2), journal.Version(i/2), fmt.Sprint("c", i), 1)); err != nil {
+			if _, err := journaltest.Append(j, journaltest.Commit("bank", fmt.Sprint("k", i%2), journal.Version(i/2),
+				fmt.Sprint("c", i), 1)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -164,9 +170,10 @@ func readSmall(t *testing.T, dir, what string, write bool) string {
 		fmt.Fprintln(&all, key, v, err)
 	}
 	for i := range 24 {
-		found, err := j.Answer(ctx, "bank", journal.CommandID(fmt.Sprint("c", i)), func(c *journal.Committed, r journal.Receipt, err error) {
-			fmt.Fprintf(&all, "%s at %d: %v\n", c.Command.Reply, r.First(), err)
-		})
+		found, err := j.Answer(ctx, "bank", journal.CommandID(fmt.Sprint("c", i)),
+			func(c *journal.Committed, r journal.Receipt, err error) {
+				fmt.Fprintf(&all, "%s at %d: %v\n", c.Command.Reply, r.First(), err)
+			})
 		fmt.Fprintln(&all, i, found, err)
 	}
 	if write {

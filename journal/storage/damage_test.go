@@ -97,7 +97,8 @@ func makeTemplates(t *testing.T, dir string) {
 
 // damageCommit is the n-th commit of a log, with one event, whose content tells all.
 func damageCommit(log journal.LogName, n int) *journal.Commit {
-	c := journaltest.Commit(log, fmt.Sprint("k", n%damageKeys), journal.Version(n/damageKeys), fmt.Sprint(log, "-", n), 1)
+	c := journaltest.Commit(log, fmt.Sprint("k", n%damageKeys), journal.Version(n/damageKeys), fmt.Sprint(log, "-", n),
+		1)
 	c.Events[0].Data = damageEvent(log, journal.Position(n+1))
 	return c
 }
@@ -320,7 +321,8 @@ func lookAtLog(ctx context.Context, j *journal.Journal, log journal.LogName, bad
 	way := "whole"
 	if damage != nil {
 		way = "damaged log"
-		if _, err := journaltest.Append(j, damageCommit(log, damageEvents)); journal.KindOf(err) != journal.KindCorrupt {
+		if _, err := journaltest.Append(j, damageCommit(log, damageEvents)); journal.KindOf(
+			err) != journal.KindCorrupt {
 			bad("%s is damaged and takes a commit: %v", log, err)
 		}
 	}

@@ -11,10 +11,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
 
-// The log keeps all of its files open, the index as many of its tables as it may, and both some more while they make new
-// ones. If the process had no descriptor
-// left for a new file, the journal would fail. So a storage that was given a maximum refuses writes before it reaches
-// that, as it does when the disk is full.
+// The log keeps all of its files open, the index as many of its tables as it may, and both some more while they make
+// new ones. If the process had no descriptor left for a new file, the journal would fail. So a storage that was given a
+// maximum refuses writes before it reaches that, as it does when the disk is full.
 
 const (
 	// fileGrowth is the number of descriptors that a storage needs in addition to one for each file: for its

@@ -51,7 +51,8 @@ func TestFilesThatAnEngineHasOpen(t *testing.T) {
 			open := openFiles(t, dir)
 			said, err := FilesOf(dir)
 			if err != nil || open > said || open > most {
-				t.Fatalf("after %d commits %d files are open, at most %d were said, and %d allowed: %v", i, open, said, most, err)
+				t.Fatalf("after %d commits %d files are open, at most %d were said, and %d allowed: %v", i, open, said,
+					most, err)
 			}
 		}
 	}

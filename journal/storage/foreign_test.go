@@ -40,7 +40,8 @@ func makeTwin(t *testing.T, name string, rounds int) string {
 // that journal is served.
 func TestFilesOfAnotherJournal(t *testing.T) {
 	t.Parallel()
-	for _, what := range []string{"log/000001.sst", "log/000002.sst", "log/000001.vlog", "log/*.vlog", "log/*", "index/*"} {
+	for _, what := range []string{"log/000001.sst", "log/000002.sst", "log/000001.vlog", "log/*.vlog", "log/*",
+		"index/*"} {
 		t.Run(strings.ReplaceAll(what, "/", " "), func(t *testing.T) {
 			ours, others := makeTwin(t, "ours", 2), makeTwin(t, "others", 2)
 			replace(t, ours, others, what)
@@ -57,7 +58,8 @@ func TestFilesOfAnotherJournal(t *testing.T) {
 			err := j.Read(context.Background(), "bank", 0, 0, note)
 			if strings.HasPrefix(what, "log") {
 				// A file of values is put aside before anything is read.
-				if journal.KindOf(err) != journal.KindCorrupt || !strings.HasSuffix(what, ".vlog") && !strings.Contains(err.Error(), "another journal") {
+				if journal.KindOf(err) != journal.KindCorrupt || !strings.HasSuffix(what, ".vlog") &&
+					!strings.Contains(err.Error(), "another journal") {
 					t.Errorf("the log is read with %v", err)
 				}
 				return
@@ -135,7 +137,8 @@ func TestAnOlderLogOverANewerOne(t *testing.T) {
 	if got := fmt.Sprint(j.DamagedLogs()); got != "[bank orders]" {
 		t.Errorf("damaged are %s", got)
 	}
-	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 10, "other", 1)); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "older copy") {
+	if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", 10, "other", 1)); journal.KindOf(
+		err) != journal.KindCorrupt || !strings.Contains(err.Error(), "older copy") {
 		t.Errorf("a commit: %v", err)
 	}
 }

@@ -46,7 +46,8 @@ func TestAFullFileSystem(t *testing.T) {
 			}
 			out, err := cmd.CombinedOutput()
 			var start *os.PathError // of fork and exec, when namespaces are not allowed
-			if way != "file size" && (errors.As(err, &start) || cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == cannotMount) {
+			if way != "file size" && (errors.As(err, &start) || cmd.ProcessState != nil &&
+				cmd.ProcessState.ExitCode() == cannotMount) {
 				t.Logf("no file system of the test's own: %v %s", err, out)
 				return
 			}
@@ -125,7 +126,8 @@ func fillFileSystem(dir string) error {
 			for w := range errs {
 				all.Go(func() {
 					for ; ; next[w]++ {
-						c := journaltest.Commit("bank", fmt.Sprint("k", w, "-", round, "-", next[w]), 0, fmt.Sprint("c", w, "-", round, "-", next[w]), 1)
+						c := journaltest.Commit("bank", fmt.Sprint("k", w, "-", round, "-", next[w]), 0,
+							fmt.Sprint("c", w, "-", round, "-", next[w]), 1)
 						c.Events[0].Data = journaltest.Noise(60<<10, uint64(next[w]))
 						if _, errs[w] = journaltest.Append(j, c); errs[w] != nil {
 							return

@@ -109,7 +109,8 @@ func benchGrowth(b *testing.B, events int) {
 	const touched = 1000
 	for i := range touched {
 		n := 0
-		_, err := j.Load(ctx, "bank", journaltest.FilledKey(i*7919, events), 0, func(*journal.Event) error { n++; return nil })
+		_, err := j.Load(ctx, "bank", journaltest.FilledKey(i*7919, events), 0,
+			func(*journal.Event) error { n++; return nil })
 		if err != nil || n != 20 {
 			b.Fatalf("%d events, %v", n, err)
 		}
@@ -208,7 +209,8 @@ func sizeOnDisk(t testing.TB, dir string) (n int64) {
 // onDisk is how many bytes of the disk a file takes, where the system tells: files are made larger than what is in
 // them.
 func onDisk(info fs.FileInfo) int64 {
-	if blocks := reflect.Indirect(reflect.ValueOf(info.Sys())).FieldByName("Blocks"); blocks.IsValid() && blocks.CanInt() {
+	if blocks := reflect.Indirect(reflect.ValueOf(info.Sys())).FieldByName("Blocks"); blocks.IsValid() &&
+		blocks.CanInt() {
 		return blocks.Int() * 512
 	}
 	return info.Size()

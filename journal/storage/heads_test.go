@@ -18,7 +18,8 @@ func TestALostEndAfterAKill(t *testing.T) {
 	dir, killed := t.TempDir(), t.TempDir()
 	j := openJournal(t, dir)
 	for i := range 20 {
-		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), string(rune('a'+i)), 1)); err != nil {
+		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(i), string(rune('a'+i)),
+			1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,7 +40,8 @@ func TestALostEndAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	j = openJournal(t, killed)
-	if err := j.Damage("bank"); journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "lost its end") {
+	if err := j.Damage("bank"); journal.KindOf(err) != journal.KindCorrupt ||
+		!strings.Contains(err.Error(), "lost its end") {
 		t.Errorf("the damage is %v", err)
 	}
 	if err := j.Close(ctx); err != nil {

@@ -29,7 +29,8 @@ func beVictim(dir string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20}) // small, so that there are several files
+	// small, so that there are several files
+	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20})
 	if err != nil {
 		fail(err)
 	}
@@ -40,7 +41,8 @@ func beVictim(dir string) {
 	const keys = killKeys
 	var versions [keys]journal.Version
 	for k := range versions {
-		versions[k], err = j.Load(context.Background(), "bank", fmt.Sprint("k", k), 0, func(*journal.Event) error { return nil })
+		versions[k], err = j.Load(context.Background(), "bank", fmt.Sprint("k", k), 0,
+			func(*journal.Event) error { return nil })
 		if err != nil {
 			fail(err)
 		}
@@ -107,7 +109,8 @@ func TestKill9(t *testing.T) {
 			t.Fatal(err)
 		}
 		report := verify(t, dir)
-		t.Logf("round %d: %d acknowledged, %d there, %d snapshots", round, len(told), len(there), report.Logs["bank"].Snapshots)
+		t.Logf("round %d: %d acknowledged, %d there, %d snapshots", round, len(told), len(there),
+			report.Logs["bank"].Snapshots)
 	}
 }
 

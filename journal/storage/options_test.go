@@ -142,7 +142,8 @@ func TestCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The index is on disk once there was a Close.
-		if s := j.Stats(); s.Engine.Written < 10_000 || s.WriteAmplification() < 1 || s.WriteAmplification() > 20 || s.Engine.LogBytes < 10_000 ||
+		if s := j.Stats(); s.Engine.Written < 10_000 || s.WriteAmplification() < 1 || s.WriteAmplification() > 20 ||
+			s.Engine.LogBytes < 10_000 ||
 			i == 1 && (s.Engine.LogBytes < 20_000 || s.Engine.IndexBytes == 0) {
 			t.Errorf("opened for the %d. time: %+v", i+1, s)
 		}
@@ -152,7 +153,8 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// Blocks of the index stay in memory once they were looked into, and are counted. Less memory than it needs it does not have.
+// Blocks of the index stay in memory once they were looked into, and are counted. Less memory than it needs it does not
+// have.
 func TestIndexCache(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -174,7 +176,8 @@ func TestIndexCache(t *testing.T) {
 			}
 		}
 		s := j.Stats().Engine
-		if i == 1 && (s.IndexCacheHits < 4 || s.IndexCacheMisses < 1 || s.IndexCacheBytes < 100) || i == 2 && (s.IndexCacheHits < 4 || s.IndexCacheBytes > pebbleindex.MinMemory) {
+		if i == 1 && (s.IndexCacheHits < 4 || s.IndexCacheMisses < 1 || s.IndexCacheBytes < 100) || i == 2 &&
+			(s.IndexCacheHits < 4 || s.IndexCacheBytes > pebbleindex.MinMemory) {
 			t.Errorf("with %d: %+v", bytes, s)
 		}
 		if err := j.Close(ctx); err != nil {

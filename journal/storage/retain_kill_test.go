@@ -48,7 +48,8 @@ func beRetainer(dir string) {
 				if strings.HasSuffix(key, without) {
 					return errors.New("its state cannot be encoded")
 				}
-				j.PutSnapshot(ctx, "bank", key, journal.Snapshot{Version: v, Schema: 3, State: fmt.Appendf(nil, "%s at %d", key, v)})
+				j.PutSnapshot(ctx, "bank", key,
+					journal.Snapshot{Version: v, Schema: 3, State: fmt.Appendf(nil, "%s at %d", key, v)})
 				return nil
 			}})
 		if err == nil {

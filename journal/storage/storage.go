@@ -38,8 +38,8 @@ type Options struct {
 }
 
 const (
-	// defaultReserve is for tables of the log, for a file of values that is collected, for what the index has in memory,
-	// and the same again.
+	// defaultReserve is for tables of the log, for a file of values that is collected, for what the index has in
+	// memory, and the same again.
 	defaultReserve = 1 << 30
 	// openingBytes is for what opening writes: tables of the log that were in memory, and entries of the index that are
 	// missing.

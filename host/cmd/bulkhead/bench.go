@@ -180,11 +180,13 @@ func (b *bench) loads(dir string, report *benchReport) error {
 func (b *bench) start(dir string, o journal.Options) (*program, error) {
 	b.bar.at("starting", 0, 0, countUnit)
 	quiet := slog.New(slog.DiscardHandler)
-	p, err := startProgram(b.env.ctx, programOptions{host: host.Options{Dir: dir, Limits: b.Limits.limits(), Journal: o, Logger: quiet}, gateway: gateway.Options{Listen: "127.0.0.1:0", Logger: quiet}})
+	p, err := startProgram(b.env.ctx, programOptions{host: host.Options{Dir: dir, Limits: b.Limits.limits(), Journal: o,
+		Logger: quiet}, gateway: gateway.Options{Listen: "127.0.0.1:0", Logger: quiet}})
 	if err != nil {
 		return nil, err
 	}
-	_, err = p.host.Deploy(b.env.ctx, service.Deployment{Service: "bank", Module: b.module, Settings: service.Settings{Shards: b.Shards}})
+	_, err = p.host.Deploy(b.env.ctx, service.Deployment{Service: "bank", Module: b.module,
+		Settings: service.Settings{Shards: b.Shards}})
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -197,7 +199,9 @@ func nonce() string { return strconv.FormatInt(time.Now().UnixNano(), 36) }
 type loader func(context.Context, loadgen.Load, []loadgen.Sender, *loadgen.Books) (loadgen.Result, error)
 
 // measure runs one load and counts what the journal did meanwhile.
-func (b *bench) measure(p *program, way, title string, load loadgen.Load, run loader, books *loadgen.Books) (benchRun, error) {
+func (b *bench) measure(
+	p *program, way, title string, load loadgen.Load, run loader, books *loadgen.Books,
+) (benchRun, error) {
 	senders, hangUp, err := b.senders(p, way)
 	if err != nil {
 		return benchRun{}, err
@@ -256,11 +260,14 @@ func (b *bench) senders(p *program, way string) ([]loadgen.Sender, func(), error
 }
 
 func printBench(w io.Writer, r *benchReport) {
-	fmt.Fprintf(w, "bulkhead %s, %s, %s, %d CPUs; load and host share them\n\n", r.Version.Version, r.Version.Go, r.Version.Platform, r.CPUs)
+	fmt.Fprintf(w, "bulkhead %s, %s, %s, %d CPUs; load and host share them\n\n", r.Version.Version, r.Version.Go,
+		r.Version.Platform, r.CPUs)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "way\talpha\tclients\tcommands\trejected\tcommands/s\tp50 ms\tp99 ms\tp99.9 ms\tsyncs\tevents/sync\tms/sync\t")
+	fmt.Fprintln(t, "way\talpha\tclients\tcommands\trejected\tcommands/s\tp50 ms\tp99 ms\tp99.9 "+
+		"ms\tsyncs\tevents/sync\tms/sync\t")
 	row := func(name string, b *benchRun) {
-		fmt.Fprintf(t, "%s\t%g\t%d\t%d\t%d\t%.0f\t%s\t%s\t%s\t%d\t%.1f\t%s\t\n", name, b.Alpha, b.Clients, b.Committed+b.Rejected, b.Rejected, b.PerSecond,
+		fmt.Fprintf(t, "%s\t%g\t%d\t%d\t%d\t%.0f\t%s\t%s\t%s\t%d\t%.1f\t%s\t\n", name, b.Alpha, b.Clients, b.Committed+
+			b.Rejected, b.Rejected, b.PerSecond,
 			ms(b.P50), ms(b.P99), ms(b.P999), b.Syncs, b.EventsPerSync, ms(b.MeanSync))
 	}
 	row("open", &r.Opened)
@@ -276,7 +283,8 @@ func printBench(w io.Writer, r *benchReport) {
 	t.Flush()
 	fmt.Fprintln(w)
 	if g := r.Group; g != nil {
-		fmt.Fprintf(w, "group commit at %d clients: %.1f times the rate of one sync a command through the host, %.1f times on the journal alone\n",
+		fmt.Fprintf(w, "group commit at %d clients: %.1f times the rate of one sync a command through the host, %.1f "+
+			"times on the journal alone\n",
 			g.HostWith.Clients, g.HostRatio, g.JournalRatio)
 	}
 	verdict := "as clients were told"

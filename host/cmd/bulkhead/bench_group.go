@@ -30,7 +30,8 @@ func (b *bench) compare(dir string) (*groupCompared, error) {
 	var g groupCompared
 	for i, out := range []*benchRun{&g.HostWith, &g.HostWithout, &g.JournalWith, &g.JournalWithout} {
 		options := []journal.Options{{}, {MaxGroupCommits: 1}}[i%2]
-		title := []string{"host, group commit", "host, one sync a command", "journal, group commit", "journal, one sync a command"}[i]
+		title := []string{"host, group commit", "host, one sync a command", "journal, group commit",
+			"journal, one sync a command"}[i]
 		run := b.onHost
 		if i >= 2 {
 			run = b.onJournal

@@ -105,7 +105,8 @@ func parse(e *env, args []string) (run func() error, err error) {
 	}()
 	k, err := kong.New(&c,
 		kong.Name("bulkhead"),
-		kong.Description("A WebAssembly host for untrusted event-sourced services: each in a sandbox of its own, each event on disk before anybody sees it.\n\n"+exitHelp),
+		kong.Description("A WebAssembly host for untrusted event-sourced services: each in a sandbox of its own, "+
+			"each event on disk before anybody sees it.\n\n"+exitHelp),
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.DefaultEnvars(strings.TrimSuffix(envPrefix, "_")),
 		kong.Configuration(loadConfig),
@@ -216,7 +217,8 @@ func (e *env) printLine(v any, human func(w io.Writer)) {
 // screenWidth is how much of a JSON text is shown in one line on a terminal.
 const screenWidth = 80
 
-// body shows the body of a reply: in one line, or in several if it is JSON that is long and standard output is a terminal.
+// body shows the body of a reply: in one line, or in several if it is JSON that is long and standard output is a
+// terminal.
 func (e *env) body(w io.Writer, data []byte) {
 	line := safetext.Body(data)
 	if e.screen && len(line) > screenWidth && json.Valid(data) {

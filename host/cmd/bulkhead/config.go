@@ -125,7 +125,8 @@ func (c configFile) Validate(app *kong.Application) error {
 	}
 	slices.Sort(strange)
 	if len(strange) > 0 {
-		return fmt.Errorf("the configuration file sets %s, which no setting is called; they are those of serve --help, with '_' for '-'", strings.Join(strange, ", "))
+		return fmt.Errorf("the configuration file sets %s, which no setting is called; they are those of serve "+
+			"--help, with '_' for '-'", strings.Join(strange, ", "))
 	}
 	return nil
 }

@@ -51,12 +51,14 @@ func printConformance(w io.Writer, report conform.Report, failedOnly bool) {
 		fmt.Fprintf(w, "%-8s %-4s %s\n", r.Status, r.Rule, safetext.Text(r.Title))
 		switch r.Status {
 		case conform.Failed:
-			fmt.Fprintf(w, "         expected: %s\n         got:      %s\n", safetext.Text(r.Expected), safetext.Text(r.Got))
+			fmt.Fprintf(w, "         expected: %s\n         got:      %s\n", safetext.Text(r.Expected),
+				safetext.Text(r.Got))
 		case conform.Skipped:
 			fmt.Fprintf(w, "         because %s\n", safetext.Text(r.Reason))
 		}
 	}
-	fmt.Fprintf(w, "%s: service %q, %d rules passed, %d failed, %d skipped\n", report.Module, report.Service, report.Passed, report.Failed, report.Skipped)
+	fmt.Fprintf(w, "%s: service %q, %d rules passed, %d failed, %d skipped\n", report.Module, report.Service,
+		report.Passed, report.Failed, report.Skipped)
 }
 
 func readSamples(file string) (map[string][]json.RawMessage, error) {

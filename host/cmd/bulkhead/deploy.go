@@ -51,7 +51,8 @@ func (c *deployCmd) Run(e *env) error {
 	}
 	s, err := cl.Deploy(e.ctx, service.Deployment{
 		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
-		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every, KeepNaN: c.KeepNaN},
+		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every,
+			KeepNaN: c.KeepNaN},
 		Progress: func(p service.Progress) {
 			if stages[p.Stage] { // it goes through them once more, with what the upload has left
 				bar.at("starting "+m.Manifest.Service, 0, 0, countUnit)
@@ -68,7 +69,8 @@ func (c *deployCmd) Run(e *env) error {
 		e.warn(s.Warnings...)
 	}
 	e.print(api.ServiceOf(s), func(w io.Writer) {
-		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)), s.Spec.Module, len(s.Shards), s.Head)
+		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)),
+			s.Spec.Module, len(s.Shards), s.Head)
 	})
 	return nil
 }

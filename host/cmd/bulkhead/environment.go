@@ -39,7 +39,8 @@ func (e *environment) read(k *kong.Kong) error {
 	e.known = slices.Compact(e.known)
 	for _, pair := range os.Environ() {
 		name, value, _ := strings.Cut(pair, "=")
-		if strings.HasPrefix(name, envPrefix) && value != "" && !slices.Contains(e.known, name) && !ofKubernetes(name, value) {
+		if strings.HasPrefix(name, envPrefix) && value != "" && !slices.Contains(e.known, name) &&
+			!ofKubernetes(name, value) {
 			e.strange = append(e.strange, noSetting(name, e.known))
 		}
 	}

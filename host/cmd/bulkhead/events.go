@@ -110,7 +110,8 @@ func (c *eventsCmd) show(e *env, ev *client.Event) error {
 	if e.json {
 		return writeJSON(e.out, ev, false)
 	}
-	_, err := fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position, ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), safetext.Text(string(ev.Key)), ev.Version,
+	_, err := fmt.Fprintf(e.out, "%d  %s  %s  v%d  %s  %s\n", ev.Position,
+		ev.Time.Format("2006-01-02T15:04:05.000Z07:00"), safetext.Text(string(ev.Key)), ev.Version,
 		safetext.Text(string(ev.Type)), safetext.Body(ev.Data))
 	return err
 }

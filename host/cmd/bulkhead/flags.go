@@ -24,7 +24,8 @@ type budgetFlags struct {
 func (f *budgetFlags) budget() service.Budget {
 	return service.Budget{
 		FlightBytes: int64(f.FlightBytes), ConnectionBytes: int64(f.ConnectionBytes),
-		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes), DiskBytes: int64(f.Disk), ModuleBytes: int64(f.ModuleBytes), Modules: f.Modules,
+		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes), DiskBytes: int64(f.Disk),
+		ModuleBytes: int64(f.ModuleBytes), Modules: f.Modules,
 	}
 }
 
@@ -51,9 +52,12 @@ type gatewayFlags struct {
 
 func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
-		Listen: c.Listen, Token: c.Token, Insecure: c.Insecure, AllowedHosts: c.AllowHost, AllowedOrigins: c.AllowOrigin, Logger: logger,
-		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, SmallModule: int64(c.Compile.Small), ModuleBytes: int64(c.Limits.ModuleBytes),
-		HeaderTime: f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime, RequestTime: f.RequestTime, PingTime: f.PingTime, StallTime: f.StallTime,
+		Listen: c.Listen, Token: c.Token, Insecure: c.Insecure, AllowedHosts: c.AllowHost,
+		AllowedOrigins: c.AllowOrigin, Logger: logger,
+		Connections: f.Connections, Streams: f.Streams, Uploads: f.Uploads, SmallModule: int64(c.Compile.Small),
+		ModuleBytes: int64(c.Limits.ModuleBytes),
+		HeaderTime:  f.HeaderTime, BodyTime: f.BodyTime, WriteTime: f.WriteTime, IdleTime: f.IdleTime,
+		RequestTime: f.RequestTime, PingTime: f.PingTime, StallTime: f.StallTime,
 		BodyRate: int64(f.BodyRate), SocketBytes: int64(f.Socket),
 		MessageBytes: int64(f.Message), InFlight: f.InFlight, Subscriptions: f.Subscriptions, Credits: f.Credits,
 	}
@@ -101,7 +105,9 @@ func orNone(s size) int64 { return cmp.Or(int64(s), -1) }
 
 func (f *journalFlags) options() journal.Options {
 	return journal.Options{
-		MaxPendingCommits: f.PendingCommits, MaxPendingBytes: int64(f.PendingBytes), MaxBatchBytes: int(f.BatchBytes), Codec: f.Codec,
-		MaxGroupBytes: int(f.GroupBytes), MaxGroupCommits: f.GroupCommits, AnswerWindow: f.Answers, VersionCache: f.Versions,
+		MaxPendingCommits: f.PendingCommits, MaxPendingBytes: int64(f.PendingBytes), MaxBatchBytes: int(f.BatchBytes),
+		Codec:         f.Codec,
+		MaxGroupBytes: int(f.GroupBytes), MaxGroupCommits: f.GroupCommits, AnswerWindow: f.Answers,
+		VersionCache: f.Versions,
 	}
 }

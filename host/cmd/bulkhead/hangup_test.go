@@ -12,13 +12,15 @@ import (
 	"testing"
 )
 
-// A hangup, as when the terminal of the host is closed, ends nothing: it is logged, and the host stops when it is told to.
+// A hangup, as when the terminal of the host is closed, ends nothing: it is logged, and the host stops when it is told
+// to.
 func TestAHangupEndsNothing(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve := exec.CommandContext(t.Context(), self, "serve", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--log-format", "json")
+	serve := exec.CommandContext(t.Context(), self, "serve", "--data", filepath.Join(t.TempDir(), "data"), "--listen",
+		"127.0.0.1:0", "--log-format", "json")
 	serve.Env = append(os.Environ(), asProgram+"=1")
 	log, err := serve.StderrPipe()
 	if err != nil {
@@ -31,7 +33,8 @@ func TestAHangupEndsNothing(t *testing.T) {
 	for _, step := range []struct {
 		line string
 		then syscall.Signal
-	}{{"the host serves", syscall.SIGHUP}, {"SIGHUP has no effect", syscall.SIGHUP}, {"SIGHUP has no effect", syscall.SIGTERM}, {"the host has stopped", 0}} {
+	}{{"the host serves", syscall.SIGHUP}, {"SIGHUP has no effect", syscall.SIGHUP},
+		{"SIGHUP has no effect", syscall.SIGTERM}, {"the host has stopped", 0}} {
 		for lines.Scan() && !strings.Contains(lines.Text(), step.line) {
 		}
 		if !strings.Contains(lines.Text(), step.line) {

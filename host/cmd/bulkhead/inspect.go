@@ -55,7 +55,8 @@ func (c *inspectCmd) Run(e *env) error {
 	}
 	e.print(out, func(w io.Writer) { c.print(w, i) })
 	if !out.Accepted {
-		return checkError{fmt.Sprintf("%s would be refused: %d of its properties are against the rules", relative(c.Module), len(i.Problems))}
+		return checkError{fmt.Sprintf("%s would be refused: %d of its properties are against the rules",
+			relative(c.Module), len(i.Problems))}
 	}
 	return nil
 }
@@ -72,7 +73,8 @@ func (c *inspectCmd) print(w io.Writer, i *service.Inspection) {
 		row(s.Name, "%s", bytesUnit(int64(s.Bytes)))
 	}
 	if f := i.Functions; f != nil {
-		row("functions", "%d, %s; the largest has %s %s", f.Count, bytesUnit(f.Bytes), bytesUnit(int64(f.Largest)), f.Name)
+		row("functions", "%d, %s; the largest has %s %s", f.Count, bytesUnit(f.Bytes), bytesUnit(int64(f.Largest)),
+			f.Name)
 	}
 	if d := i.Data; d != nil {
 		row("data", "%s in %d segments", bytesUnit(d.Bytes), d.Segments)
@@ -132,7 +134,8 @@ func printSelf(row func(name, format string, args ...any), i *service.Inspection
 	for _, list := range []struct {
 		name  string
 		names []string
-	}{{"commands", commands}, {"queries", queries}, {"events", events}, {"capabilities", slices.Clone(m.Capabilities)}} {
+	}{{"commands", commands}, {"queries", queries}, {"events", events},
+		{"capabilities", slices.Clone(m.Capabilities)}} {
 		if len(list.names) > 0 {
 			row(list.name, "%s", strings.Join(list.names, ", "))
 		}

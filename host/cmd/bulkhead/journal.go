@@ -49,7 +49,8 @@ func (c *journalCmd) openError(err error) error {
 		return service.Errorf(service.KindUnavailable, "a host has the journal in %s open; stop it first", c.Data)
 	}
 	if journal.KindOf(err) == journal.KindFull {
-		return &service.Error{Kind: service.KindFull, Message: "the journal cannot be opened, as opening writes", Err: err}
+		return &service.Error{Kind: service.KindFull, Message: "the journal cannot be opened, as opening writes",
+			Err: err}
 	}
 	return err
 }
@@ -100,9 +101,10 @@ func (c *journalCmd) verify(e *env, window time.Duration) (journal.Report, time.
 	}
 	bar := e.progress()
 	begin := time.Now()
-	report, err := journal.Verify(e.ctx, engine, journal.VerifyOptions{AnswerWindow: window, Progress: func(p journal.VerifyProgress) {
-		bar.at("verifying "+string(p.Log), int64(p.Events), 0, countUnit)
-	}})
+	report, err := journal.Verify(e.ctx, engine,
+		journal.VerifyOptions{AnswerWindow: window, Progress: func(p journal.VerifyProgress) {
+			bar.at("verifying "+string(p.Log), int64(p.Events), 0, countUnit)
+		}})
 	bar.done()
 	return report, time.Since(begin), errors.Join(err, engine.Close())
 }
@@ -117,9 +119,11 @@ func printVerification(w io.Writer, report *journal.Report, took time.Duration) 
 	slices.Sort(names)
 	for _, name := range names {
 		l := report.Logs[journal.LogName(name)]
-		fmt.Fprintf(w, "%s: %d events of %d entities, %d commands in %d batches, %s\n", safetext.Text(name), l.Events, l.Entities, l.Commits, l.Batches, bytesUnit(int64(l.Bytes)))
+		fmt.Fprintf(w, "%s: %d events of %d entities, %d commands in %d batches, %s\n", safetext.Text(name), l.Events,
+			l.Entities, l.Commits, l.Batches, bytesUnit(int64(l.Bytes)))
 		if l.Unindexed > 0 {
-			fmt.Fprintf(w, "%s: %d batches are not indexed yet, as after a crash; the next start does it\n", safetext.Text(name), l.Unindexed)
+			fmt.Fprintf(w, "%s: %d batches are not indexed yet, as after a crash; the next start does it\n",
+				safetext.Text(name), l.Unindexed)
 		}
 	}
 	for _, p := range report.Problems {
@@ -159,7 +163,8 @@ func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
 				if strings.HasPrefix(string(l.Name), "_") {
 					note = " (the host's own)"
 				}
-				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", safetext.Text(string(l.Name)), l.Head, l.Batches, note)
+				fmt.Fprintf(w, "%s: %d events in %d batches%s\n", safetext.Text(string(l.Name)), l.Head, l.Batches,
+					note)
 				for _, t := range l.Types {
 					fmt.Fprintf(w, "  %s, from position %d to %d\n", typeCount(&t), t.First, t.Last)
 				}

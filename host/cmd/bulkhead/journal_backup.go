@@ -76,7 +76,8 @@ func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err er
 	}
 	if !isDir && filepath.Ext(c.To) == backup.Extension {
 		if c.Full {
-			return "", nil, usageError{errors.New("--full is for a directory of backups; a file is complete if --since does not say otherwise")}
+			return "", nil, usageError{errors.New("--full is for a directory of backups; a file is complete if " +
+				"--since does not say otherwise")}
 		}
 		if c.Since != "" {
 			if since, err = backup.ManifestOf(c.Since); err != nil {
@@ -86,7 +87,8 @@ func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err er
 		return c.To, since, nil
 	}
 	if c.Since != "" {
-		return "", nil, usageError{fmt.Errorf("--since is for a single file, whose name ends in %s; in a directory each backup continues the last", backup.Extension)}
+		return "", nil, usageError{fmt.Errorf("--since is for a single file, whose name ends in %s; in a directory "+
+			"each backup continues the last", backup.Extension)}
 	}
 	if err := os.MkdirAll(c.To, 0o700); err != nil {
 		return "", nil, err
@@ -107,7 +109,8 @@ func (c *journalBackupCmd) fetch(e *env, to io.Writer, o service.BackupOptions) 
 	defer stream.Close()
 	m, err := backup.Read(io.TeeReader(stream, to), backup.Handler{})
 	if journal.KindOf(err) == journal.KindCorrupt {
-		return nil, service.Errorf(service.KindUnavailable, "the host ended the backup before it was whole; its log says why: %w", err)
+		return nil, service.Errorf(service.KindUnavailable, "the host ended the backup before it was whole; its log "+
+			"says why: %w", err)
 	}
 	return m, err
 }
@@ -123,7 +126,8 @@ func printManifest(w io.Writer, name string, m *backup.Manifest) {
 	}
 	fmt.Fprintf(w, "%s: %s, %d batches, %s\n", name, what, m.Batches, bytesUnit(int64(m.Bytes)))
 	for _, l := range m.Logs {
-		fmt.Fprintf(w, "%s: up to position %d; %d events in %d batches here\n", safetext.Text(string(l.Name)), l.Position, l.Events, l.Batches)
+		fmt.Fprintf(w, "%s: up to position %d; %d events in %d batches here\n", safetext.Text(string(l.Name)),
+			l.Position, l.Events, l.Batches)
 	}
 }
 

@@ -147,7 +147,8 @@ func dumped(c *journal.Committed) dumpedCommit {
 	d.Reply, d.ReplyBase64 = split(c.Command.Reply)
 	for i := range c.Events {
 		ev := &c.Events[i]
-		e := dumpedEvent{Position: uint64(ev.Position), Version: uint64(ev.Version), Type: ev.Type, Metadata: pairs(ev.Metadata)}
+		e := dumpedEvent{Position: uint64(ev.Position), Version: uint64(ev.Version), Type: ev.Type,
+			Metadata: pairs(ev.Metadata)}
 		e.Data, e.DataBase64 = split(ev.Data)
 		d.Events = append(d.Events, e)
 	}

@@ -64,7 +64,8 @@ func split(b []byte) (text json.RawMessage, other []byte) {
 
 func exportedEvent(e *journal.Event) exportedLine {
 	l := exportedLine{
-		Kind: "event", Log: string(e.Log), Position: uint64(e.Position), Key: e.Key, Version: uint64(e.Version), Type: e.Type,
+		Kind: "event", Log: string(e.Log), Position: uint64(e.Position), Key: e.Key, Version: uint64(e.Version),
+		Type: e.Type,
 		Time: instant(e.Time), ContentType: e.ContentType, Metadata: pairs(abi.Metadata(e.Metadata)),
 		CommandID: string(e.CommandID), Command: e.CommandType, CommandTime: instant(e.CommandTime),
 	}
@@ -75,9 +76,11 @@ func exportedEvent(e *journal.Event) exportedLine {
 func exportedCommand(c *journal.Committed) exportedLine {
 	n := len(c.Events)
 	l := exportedLine{
-		Kind: "command", Log: string(c.Log), Position: uint64(c.First), Key: c.Command.Key, Version: uint64(c.Version), Type: c.Command.Type,
+		Kind: "command", Log: string(c.Log), Position: uint64(c.First), Key: c.Command.Key, Version: uint64(c.Version),
+		Type: c.Command.Type,
 		Time: instant(c.Time), Metadata: pairs(abi.Metadata(c.Command.Metadata)), CommandID: string(c.Command.ID),
-		CommandTime: instant(c.Command.Time), Events: &n, Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel,
+		CommandTime: instant(c.Command.Time), Events: &n, Module: service.Digest(c.Command.Module).String(),
+		Fuel: c.Command.Fuel,
 	}
 	l.Data, l.DataBase64 = split(c.Command.Data)
 	l.Reply, l.ReplyBase64 = split(c.Command.Reply)
@@ -117,7 +120,8 @@ func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
 func (c *journalExportCmd) native(e *env, all *journalCmd) error {
 	switch {
 	case len(c.Select.Key)+len(c.Select.Type) > 0 || c.Commands || len(c.Select.From) > 0:
-		return usageError{errors.New("--native writes batches as they stand in the log of --data: --key, --type, --commands and --from do not go with it")}
+		return usageError{errors.New("--native writes batches as they stand in the log of --data: --key, --type, " +
+			"--commands and --from do not go with it")}
 	case filepath.Ext(c.Output) != backup.Extension:
 		return usageError{fmt.Errorf("--native needs --output with a file whose name ends in %s", backup.Extension)}
 	}
@@ -127,7 +131,8 @@ func (c *journalExportCmd) native(e *env, all *journalCmd) error {
 	err := all.with(e.ctx, func(j *journal.Journal) error {
 		return backup.Create(c.Output, func(f *os.File) (err error) {
 			o := backup.Options{Progress: func(p backup.Progress) { bar.at("exporting", int64(p.Bytes), 0, bytesUnit) }}
-			m, err = backup.WritePiece(e.ctx, f, j, journal.LogName(c.Select.Log), journal.Position(c.Select.After), journal.Position(c.Select.UpTo), o)
+			m, err = backup.WritePiece(e.ctx, f, j, journal.LogName(c.Select.Log), journal.Position(c.Select.After),
+				journal.Position(c.Select.UpTo), o)
 			return err
 		})
 	})

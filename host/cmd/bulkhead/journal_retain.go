@@ -49,7 +49,8 @@ func (c *journalRetainCmd) Run(e *env) error {
 	bar := e.progress()
 	defer bar.done()
 	name := service.Name(c.Service)
-	want := service.Retention{Before: service.Position(c.Before), OlderThan: c.OlderThan, DryRun: c.DryRun || c.Archive != "", Force: c.Force}
+	want := service.Retention{Before: service.Position(c.Before), OlderThan: c.OlderThan, DryRun: c.DryRun ||
+		c.Archive != "", Force: c.Force}
 	if c.MaxKept != nil {
 		want.MaxKept = cmp.Or(int64(*c.MaxKept), -1) // 0 keeps none
 	}
@@ -106,12 +107,14 @@ func (c *journalRetainCmd) archive(e *env, cl *client.Client, through uint64, ba
 			return nil
 		}})
 		if err == nil && last != through {
-			err = service.Errorf(service.KindUnavailable, "the archive ends with batch %d and should with %d", last, through)
+			err = service.Errorf(service.KindUnavailable, "the archive ends with batch %d and should with %d", last,
+				through)
 		}
 		return err
 	})
 	if journal.KindOf(err) == journal.KindCorrupt {
-		err = service.Errorf(service.KindUnavailable, "the host ended the archive before it was whole; nothing was deleted: %w", err)
+		err = service.Errorf(service.KindUnavailable, "the host ended the archive before it was whole; nothing was "+
+			"deleted: %w", err)
 	}
 	return name, err
 }
@@ -124,7 +127,8 @@ func printRetained(w io.Writer, r *retainedEvents) {
 	if r.Through == 0 {
 		fmt.Fprintf(w, "%s: nothing %s; the first event has position %d\n", r.Service, verb, r.First)
 	} else {
-		fmt.Fprintf(w, "%s: %d events in %d batches, %s, %s; the first event has position %d\n", r.Service, r.Events, r.Batches, bytesUnit(int64(r.Bytes)), verb, r.First)
+		fmt.Fprintf(w, "%s: %d events in %d batches, %s, %s; the first event has position %d\n", r.Service, r.Events,
+			r.Batches, bytesUnit(int64(r.Bytes)), verb, r.First)
 		fmt.Fprintf(w, "%d entities go on from snapshots\n", r.Entities-r.Uncovered-r.Kept)
 	}
 	if r.Kept > 0 {
@@ -132,7 +136,8 @@ func printRetained(w io.Writer, r *retainedEvents) {
 		if r.DryRun {
 			is = "would be"
 		}
-		fmt.Fprintf(w, "%d events, %s, of %d entities %s kept apart, as these have no snapshot and none could be had: %s\n",
+		fmt.Fprintf(w, "%d events, %s, of %d entities %s kept apart, as these have no snapshot and none could be "+
+			"had: %s\n",
 			r.KeptEvents, bytesUnit(int64(r.KeptBytes)), r.Kept, is, safetext.Text(strings.Join(r.KeptOf, ", ")))
 	}
 	if r.Uncovered > 0 {
@@ -140,7 +145,8 @@ func printRetained(w io.Writer, r *retainedEvents) {
 	}
 	if r.Held > 0 {
 		fmt.Fprintf(w, "the rest stays, as %d entities have no snapshot and none could be had, "+
-			"and the bound of what is kept apart has no room for their events: %s\n", r.Held, safetext.Text(strings.Join(r.HeldBy, ", ")))
+			"and the bound of what is kept apart has no room for their events: %s\n", r.Held,
+			safetext.Text(strings.Join(r.HeldBy, ", ")))
 	}
 	if r.Promised {
 		fmt.Fprintln(w, "the rest stays, as answers to its command ids are still promised")

@@ -50,9 +50,11 @@ func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 
 func printStats(w io.Writer, got *service.JournalStats, offline bool) {
 	for _, l := range got.Logs {
-		fmt.Fprintf(w, "%s: up to position %d in %d batches", safetext.Text(string(l.Name)), l.Head, l.Batches-l.Deleted)
+		fmt.Fprintf(w, "%s: up to position %d in %d batches", safetext.Text(string(l.Name)), l.Head,
+			l.Batches-l.Deleted)
 		if l.Bytes != nil {
-			fmt.Fprintf(w, "; %d commands, %d events of %d types, %s", *l.Commits, *l.Events, *l.Types, bytesUnit(int64(*l.Bytes)))
+			fmt.Fprintf(w, "; %d commands, %d events of %d types, %s", *l.Commits, *l.Events, *l.Types,
+				bytesUnit(int64(*l.Bytes)))
 		}
 		fmt.Fprintln(w)
 	}
@@ -62,17 +64,26 @@ func printStats(w io.Writer, got *service.JournalStats, offline bool) {
 	if offline {
 		return
 	}
-	fmt.Fprintf(w, "since the start: %d commands, %d events, %s of batches\n", s.Commits, s.Events, bytesUnit(int64(s.Bytes)))
-	fmt.Fprintf(w, "written: %s, %.1f bytes for each byte of events\n", bytesUnit(int64(s.Engine.Written)), got.WriteAmplification)
+	fmt.Fprintf(w, "since the start: %d commands, %d events, %s of batches\n", s.Commits, s.Events,
+		bytesUnit(int64(s.Bytes)))
+	fmt.Fprintf(w, "written: %s, %.1f bytes for each byte of events\n", bytesUnit(int64(s.Engine.Written)),
+		got.WriteAmplification)
 	micros := func(v uint64) time.Duration { return time.Duration(v) * time.Microsecond }
-	fmt.Fprintf(w, "syncs: %d; half within %s, 99%% within %s\n", s.Syncs, micros(s.SyncMicros.Quantile(0.5)), micros(s.SyncMicros.Quantile(0.99)))
-	fmt.Fprintf(w, "commands that shared a sync: half up to %d, 99%% up to %d, most %d\n", s.GroupCommits.Quantile(0.5), s.GroupCommits.Quantile(0.99), s.LargestGroup)
-	fmt.Fprintf(w, "batches: half up to %s, 99%% up to %s\n", bytesUnit(int64(s.BatchBytes.Quantile(0.5))), bytesUnit(int64(s.BatchBytes.Quantile(0.99))))
-	fmt.Fprintf(w, "index: %d commands behind the log; %d snapshots written, %d dropped\n", s.IndexLag, s.Snapshots, s.SnapshotsDropped)
-	fmt.Fprintf(w, "index in memory: %s; %d blocks were found there, %d were read from a file\n", bytesUnit(s.Engine.IndexCacheBytes), s.Engine.IndexCacheHits, s.Engine.IndexCacheMisses)
+	fmt.Fprintf(w, "syncs: %d; half within %s, 99%% within %s\n", s.Syncs, micros(s.SyncMicros.Quantile(0.5)),
+		micros(s.SyncMicros.Quantile(0.99)))
+	fmt.Fprintf(w, "commands that shared a sync: half up to %d, 99%% up to %d, most %d\n", s.GroupCommits.Quantile(0.5),
+		s.GroupCommits.Quantile(0.99), s.LargestGroup)
+	fmt.Fprintf(w, "batches: half up to %s, 99%% up to %s\n", bytesUnit(int64(s.BatchBytes.Quantile(0.5))),
+		bytesUnit(int64(s.BatchBytes.Quantile(0.99))))
+	fmt.Fprintf(w, "index: %d commands behind the log; %d snapshots written, %d dropped\n", s.IndexLag, s.Snapshots,
+		s.SnapshotsDropped)
+	fmt.Fprintf(w, "index in memory: %s; %d blocks were found there, %d were read from a file\n",
+		bytesUnit(s.Engine.IndexCacheBytes), s.Engine.IndexCacheHits, s.Engine.IndexCacheMisses)
 	if r := got.Readers; r != nil {
-		fmt.Fprintf(w, "readers: %d of %d read, %d wait; %d turns so far, in which was read for %s and for which was waited for %s; %s are kept for others who come to the same place\n",
-			r.Reading, r.AtOnce, r.Waiting, r.Turns, r.ReadTime.Round(time.Millisecond), r.WaitTime.Round(time.Millisecond), bytesUnit(r.SharedBytes))
+		fmt.Fprintf(w, "readers: %d of %d read, %d wait; %d turns so far, in which was read for %s and for which was "+
+			"waited for %s; %s are kept for others who come to the same place\n",
+			r.Reading, r.AtOnce, r.Waiting, r.Turns, r.ReadTime.Round(time.Millisecond),
+			r.WaitTime.Round(time.Millisecond), bytesUnit(r.SharedBytes))
 	}
 	fmt.Fprintf(w, "waited for room: %d times, %s\n", s.Stalls, s.StallTime.Round(time.Millisecond))
 	for i, n := range s.SyncMicros.Buckets {

@@ -48,14 +48,16 @@ func printModules(w io.Writer, m *service.Modules) {
 		} else if by == "" {
 			by = "nothing; removed after " + s.Since.Add(m.Keep).Format(time.RFC3339)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Digest, bytesUnit(s.Size), bytesUnit(s.CodeBytes), s.Since.Format(time.RFC3339), by)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Digest, bytesUnit(s.Size), bytesUnit(s.CodeBytes),
+			s.Since.Format(time.RFC3339), by)
 	}
 	table.Flush()
 	limit := "no limit"
 	if m.Limit > 0 {
 		limit = bytesUnit(m.Limit)
 	}
-	fmt.Fprintf(w, "modules use %s of %s; machine code without a module uses %s\n", bytesUnit(m.Bytes), limit, bytesUnit(m.OtherCodeBytes))
+	fmt.Fprintf(w, "modules use %s of %s; machine code without a module uses %s\n", bytesUnit(m.Bytes), limit,
+		bytesUnit(m.OtherCodeBytes))
 }
 
 type modulesDeleteCmd struct {

@@ -28,8 +28,9 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // Each kind of error has the exit code that the help promises.
 func TestEveryKindHasItsExitCode(t *testing.T) {
 	want := map[service.Kind]int{
-		service.KindInvalid: exitUsage, service.KindTooLarge: exitUsage, service.KindUnknownType: exitUsage, service.KindBadCursor: exitUsage,
-		service.KindRejected: exitRejected, service.KindVersionConflict: exitRejected,
+		service.KindInvalid: exitUsage, service.KindTooLarge: exitUsage, service.KindUnknownType: exitUsage,
+		service.KindBadCursor: exitUsage,
+		service.KindRejected:  exitRejected, service.KindVersionConflict: exitRejected,
 		service.KindOverloaded: exitUnavailable, service.KindUnavailable: exitUnavailable,
 		service.KindDeadline: exitUnavailable, service.KindCanceled: exitUnavailable,
 		service.KindUnknown: exitUnknown,
@@ -64,7 +65,8 @@ func TestHelpSaysEverything(t *testing.T) {
 	if code != exitOK || stderr != "" {
 		t.Fatalf("help ends with %d and %q", code, stderr)
 	}
-	for _, word := range []string{"serve", "deploy", "services", "resources", "send", "query", "events", "journal", "conform", "bench", "version", "Exit codes", "$BULKHEAD_CONFIG"} {
+	for _, word := range []string{"serve", "deploy", "services", "resources", "send", "query", "events", "journal",
+		"conform", "bench", "version", "Exit codes", "$BULKHEAD_CONFIG"} {
 		if !strings.Contains(out, word) {
 			t.Errorf("the help does not mention %s", word)
 		}
@@ -87,11 +89,24 @@ func TestHelpSaysEverything(t *testing.T) {
 func TestWrongCommandLines(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, args := range [][]string{
-		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"}, {"send", "bank/alice", "de posit"},
-		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"}, {"deploy", "does-not-exist.wasm"},
-		{"serve", "--limit-memory", "lots"}, {"serve", "--limit-memory", "64MiB", "--max-memory", "8MiB"}, {"serve", "--max-sandboxes=-1"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"}, {"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
-		{"serve", "--max-connection-bytes", "1KiB"}, {"serve", "--max-message", "7MiB"}, {"serve", "--limit-outcome", "64MiB"}, {"serve", "--limit-module", "512MiB"}, {"serve", "--token", "short"}, {"events", "bank", "--limit=-1"}, {"events", "bank", "--from"}, {"events", "bank", "--from="}, {"events", "bank", "--from", "--follow"}, {"events", "bank", "--from", "-1"}, {"events", "bank", "--from=0"},
-		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"}, {"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"}, {"services", "--host", "ftp://nowhere"}, {"services", "--host", "http://"}, {"services", "--host", "http://localhost:1?a=b"}, {"serve", "--data="}, {"send", "bank/alice", "deposit", "-"}, {"query", "bank/alice", "balance", "-"}, {"send", "bank/alice", "deposit", "--meta", "a"}, {"send", "bank/alice", "deposit", "--meta", "a=1", "--meta", "a=2"}, {"help", "fly"}, {"version", "--loud"}, {"events", "Bank"},
+		{"fly"}, {"send"}, {"send", "bank", "deposit"}, {"send", "Bank/alice", "deposit"},
+		{"send", "bank/alice", "de posit"},
+		{"send", "bank/alice", "deposit", "--expect-version", "-1"}, {"query", "bank/alice"},
+		{"deploy", "does-not-exist.wasm"},
+		{"serve", "--limit-memory", "lots"}, {"serve", "--limit-memory", "64MiB", "--max-memory", "8MiB"},
+		{"serve", "--max-sandboxes=-1"}, {"serve", "--journal-group-commits=-1"}, {"serve", "--journal-codec=zip"},
+		{"serve", "--stop-timeout=-1s"}, {"serve", "--max-streams=-1"},
+		{"serve", "--max-connection-bytes", "1KiB"}, {"serve", "--max-message", "7MiB"},
+		{"serve", "--limit-outcome", "64MiB"}, {"serve", "--limit-module", "512MiB"}, {"serve", "--token", "short"},
+		{"events", "bank", "--limit=-1"}, {"events", "bank", "--from"}, {"events", "bank", "--from="},
+		{"events", "bank", "--from", "--follow"}, {"events", "bank", "--from", "-1"}, {"events", "bank", "--from=0"},
+		{"bench", "--accounts=0"}, {"bench", "--accounts=-5"}, {"bench", "--clients=0"}, {"bench", "--connections=0"},
+		{"bench", "--duration=-1s"}, {"bench", "--alpha=-1"}, {"bench", "--commands=-1"}, {"services", "show"},
+		{"services", "--host", "ftp://nowhere"}, {"services", "--host", "http://"},
+		{"services", "--host", "http://localhost:1?a=b"}, {"serve", "--data="}, {"send", "bank/alice", "deposit", "-"},
+		{"query", "bank/alice", "balance", "-"}, {"send", "bank/alice", "deposit", "--meta", "a"},
+		{"send", "bank/alice", "deposit", "--meta", "a=1", "--meta", "a=2"}, {"help", "fly"}, {"version", "--loud"},
+		{"events", "Bank"},
 	} {
 		code, out, stderr := run(t, args...)
 		if code != exitUsage || stderr == "" || out != "" {
@@ -123,8 +138,10 @@ func TestDurationsInTheLogHaveUnits(t *testing.T) {
 func TestFlagsBeforeTheCommand(t *testing.T) {
 	const nobody = "127.0.0.1:1"
 	for _, args := range [][]string{
-		{"--host", nobody, "services"}, {"--host=" + nobody, "services", "list"}, {"--json", "--host", nobody, "--wait", "1ms", "journal", "stats", "--measure"},
-		{"--measure", "--host", nobody, "journal", "stats"}, {"--retries", "0", "--host", nobody, "send", "--", "bank/alice", "open"},
+		{"--host", nobody, "services"}, {"--host=" + nobody, "services", "list"},
+		{"--json", "--host", nobody, "--wait", "1ms", "journal", "stats", "--measure"},
+		{"--measure", "--host", nobody, "journal", "stats"}, {"--retries", "0", "--host", nobody, "send", "--",
+			"bank/alice", "open"},
 		{"--host", nobody, "--json", "query", "bank/alice", "balance"},
 	} {
 		if code, _, stderr := run(t, args...); code != exitUnavailable || !strings.Contains(stderr, nobody) {
@@ -132,8 +149,9 @@ func TestFlagsBeforeTheCommand(t *testing.T) {
 		}
 	}
 	for args, want := range map[[3]string]string{
-		{"--host", nobody, "version"}: "unknown flag --host", {"--hosts", nobody, "services"}: "unknown flag --hosts", {"services", "--host", ""}: "",
-		{"--host", nobody, ""}: "", {"--measure", "services", "list"}: "unknown flag --measure",
+		{"--host", nobody, "version"}: "unknown flag --host", {"--hosts", nobody, "services"}: "unknown flag --hosts",
+		{"services", "--host", ""}: "",
+		{"--host", nobody, ""}:     "", {"--measure", "services", "list"}: "unknown flag --measure",
 	} {
 		if code, _, stderr := run(t, args[:]...); code != exitUsage || !strings.Contains(stderr, want) {
 			t.Errorf("%q ends with %d, error %q", args, code, stderr)
@@ -142,9 +160,11 @@ func TestFlagsBeforeTheCommand(t *testing.T) {
 }
 
 func TestNoHostThere(t *testing.T) {
-	for _, args := range [][]string{{"services"}, {"send", "bank/alice", "open", "--retries", "0"}, {"query", "bank/alice", "balance"}, {"events", "bank"}, {"services", "--wait", "1ms"}} {
+	for _, args := range [][]string{{"services"}, {"send", "bank/alice", "open", "--retries", "0"},
+		{"query", "bank/alice", "balance"}, {"events", "bank"}, {"services", "--wait", "1ms"}} {
 		// Port 1 is reserved, nobody listens there.
-		if code, _, stderr := run(t, append(args, "--host", "http://127.0.0.1:1")...); code != exitUnavailable || stderr == "" {
+		if code, _, stderr := run(t, append(args, "--host", "http://127.0.0.1:1")...); code != exitUnavailable ||
+			stderr == "" {
 			t.Errorf("%q ends with %d, error %q", args, code, stderr)
 		}
 	}
@@ -196,13 +216,15 @@ func TestSettingsComeInOrder(t *testing.T) {
 		"": "empty", " \n": "empty", "{\n\n\"host\": nul}": "line 3", `{"host": "http://a:1"`: "unexpected EOF", `{} {}`: "follows the object", `{"host" 1}`: "colon",
 	} {
 		write(text)
-		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage || !strings.Contains(stderr, "configuration file cannot be used: ") || !strings.Contains(stderr, want) {
+		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage ||
+			!strings.Contains(stderr, "configuration file cannot be used: ") || !strings.Contains(stderr, want) {
 			t.Errorf("a configuration of %q ends with %d: %s, want %q", text, code, stderr, want)
 		}
 	}
 	for _, text := range []string{`{"hots": "http://file:1"}`, `[]`, `{`, ``, `null`, `{} {}`, `{"meta": {"a": "b"}}`, `{"id": "once"}`} {
 		write(text)
-		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage || !strings.Contains(stderr, "configuration file") {
+		if code, _, stderr := run(t, "--config", file, "version"); code != exitUsage ||
+			!strings.Contains(stderr, "configuration file") {
 			t.Errorf("a configuration of %q ends with %d: %s", text, code, stderr)
 		}
 	}
@@ -222,7 +244,8 @@ func TestNumbersOfTheFile(t *testing.T) {
 		return c, err
 	}
 	c, err := load(`{"accounts": 5, "alpha": [0.5, 1], "duration": "2s", "group_commit": false, "data": "somewhere", "way": ["http"]}`)
-	if b := c.Bench; err != nil || b.Accounts != 5 || !slices.Equal(b.Alpha, []float64{0.5, 1}) || b.Duration != 2*time.Second || b.Group || !slices.Equal(b.Way, []string{"http"}) {
+	if b := c.Bench; err != nil || b.Accounts != 5 || !slices.Equal(b.Alpha, []float64{0.5, 1}) ||
+		b.Duration != 2*time.Second || b.Group || !slices.Equal(b.Way, []string{"http"}) {
 		t.Errorf("%+v, %v", b, err)
 	}
 	if c.Bench.Data != "" {
@@ -235,8 +258,8 @@ func TestNumbersOfTheFile(t *testing.T) {
 	}
 }
 
-// A variable that no setting has keeps a host from running as somebody believes it does. It is named, with the one that is
-// meant; other commands only warn. What Kubernetes sets for a service called bulkhead is no mistake.
+// A variable that no setting has keeps a host from running as somebody believes it does. It is named, with the one that
+// is meant; other commands only warn. What Kubernetes sets for a service called bulkhead is no mistake.
 func TestVariablesThatNoSettingHas(t *testing.T) {
 	t.Setenv("BULKHEAD_TOKN", "0123456789abcdef")
 	t.Setenv("BULKHEAD_LIMIT_MEMROY", "1GiB")
@@ -250,13 +273,15 @@ func TestVariablesThatNoSettingHas(t *testing.T) {
 	t.Setenv("BULKHEAD_TOKEN_FILE", "") // as if it were not there
 	want := []string{
 		"BULKHEAD_ID is set in the environment, but there is no such setting",
-		"BULKHEAD_LIMIT_MEMROY is set in the environment, but there is no such setting; did you mean BULKHEAD_LIMIT_MEMORY?",
+		"BULKHEAD_LIMIT_MEMROY is set in the environment, but there is no such setting; did you mean " +
+			"BULKHEAD_LIMIT_MEMORY?",
 		"BULKHEAD_PORT is set in the environment, but there is no such setting",
 		"BULKHEAD_TOKN is set in the environment, but there is no such setting; did you mean BULKHEAD_TOKEN?",
 	}
 	data := filepath.Join(t.TempDir(), "data")
 	code, _, stderr := run(t, "serve", "--data", data)
-	if code != exitUsage || stderr != "bulkhead: "+strings.Join(want, "\nbulkhead: ")+"\nRun \"bulkhead serve --help\" for how it is used.\n" {
+	if code != exitUsage || stderr != "bulkhead: "+strings.Join(want, "\nbulkhead: ")+
+		"\nRun \"bulkhead serve --help\" for how it is used.\n" {
 		t.Errorf("serve ends with %d and says\n%s", code, stderr)
 	}
 	if _, err := os.Stat(data); err == nil {
@@ -275,18 +300,21 @@ func TestVariablesThatNoSettingHas(t *testing.T) {
 // What is not UTF-8 is refused wherever it stands, and not told, as it may be a secret.
 func TestWhatIsNotUTF8IsRefused(t *testing.T) {
 	for i, args := range [][]string{
-		{"send", "count/k\xff", "add"}, {"send", "count/k", "add", "\"\xff\""}, {"send", "count/k", "add", "--meta", "a=\xff"},
+		{"send", "count/k\xff", "add"}, {"send", "count/k", "add", "\"\xff\""},
+		{"send", "count/k", "add", "--meta", "a=\xff"},
 		{"query", "count/k", "get", "--token=0123456789abcdef\xff"}, {"events", "count/\xed\xa0\x80"}, {"\xff"},
 	} {
 		code, out, stderr := run(t, args...)
-		want := fmt.Sprintf("bulkhead: argument %d is not UTF-8\n", slices.IndexFunc(args, func(s string) bool { return !utf8.ValidString(s) })+1)
+		want := fmt.Sprintf("bulkhead: argument %d is not UTF-8\n",
+			slices.IndexFunc(args, func(s string) bool { return !utf8.ValidString(s) })+1)
 		if code != exitUsage || out != "" || !strings.HasPrefix(stderr, want) {
 			t.Errorf("%d: %q ends with %d, prints %q and says %q", i, args, code, out, stderr)
 		}
 	}
 	t.Setenv("BULKHEAD_TOKEN", "0123456789abcdef\xff")
 	code, _, stderr := run(t, "version")
-	if code != exitUsage || !strings.HasPrefix(stderr, "bulkhead: BULKHEAD_TOKEN in the environment is not UTF-8\n") || strings.Contains(stderr, "0123") {
+	if code != exitUsage || !strings.HasPrefix(stderr, "bulkhead: BULKHEAD_TOKEN in the environment is not UTF-8\n") ||
+		strings.Contains(stderr, "0123") {
 		t.Errorf("a token that is not UTF-8: %d, %q", code, stderr)
 	}
 }
@@ -322,14 +350,16 @@ func TestEmptyVariablesAreUnset(t *testing.T) {
 // A host can be named without the scheme.
 func TestAHostWithoutAScheme(t *testing.T) {
 	for address, want := range map[string]string{
-		"localhost:8080": "http://localhost:8080", "localhost": "http://localhost", "[::1]:80": "http://[::1]:80", "example.org/behind": "http://example.org/behind",
+		"localhost:8080": "http://localhost:8080", "localhost": "http://localhost", "[::1]:80": "http://[::1]:80",
+		"example.org/behind":  "http://example.org/behind",
 		"https://example.org": "https://example.org", "http://a:1": "http://a:1",
 	} {
 		if got := hostURL(address); got != want {
 			t.Errorf("%s is %s, want %s", address, got, want)
 		}
 	}
-	if code, _, stderr := run(t, "services", "--host", "localhost:1"); code != exitUnavailable || !strings.Contains(stderr, "localhost:1") {
+	if code, _, stderr := run(t, "services", "--host", "localhost:1"); code != exitUnavailable ||
+		!strings.Contains(stderr, "localhost:1") {
 		t.Errorf("nobody at localhost:1 ends with %d: %s", code, stderr)
 	}
 }

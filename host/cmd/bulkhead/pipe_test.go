@@ -42,7 +42,8 @@ func TestALogThatNobodyReads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			serve := exec.CommandContext(context.Background(), self, "serve", "--data", filepath.Join(dir, "data"), "--listen", address, "--log-rate", "0", "--log-buffer", "16KiB")
+			serve := exec.CommandContext(context.Background(), self, "serve", "--data", filepath.Join(dir, "data"),
+				"--listen", address, "--log-rate", "0", "--log-buffer", "16KiB")
 			serve.Env = append(os.Environ(), asProgram+"=1")
 			serve.Stdout, serve.Stderr = write, write
 			if err := serve.Start(); err != nil {

@@ -27,7 +27,8 @@ func TestJSONOnATerminal(t *testing.T) {
 		{true, false, func(e *env) { e.body(e.out, []byte(`{"a": 1}`)) }, "{\"a\":1}\n"},
 		{true, false, func(e *env) { e.body(e.out, []byte(long)) }, indentedLong},
 		{false, false, func(e *env) { e.body(e.out, []byte(long)) }, long + "\n"},
-		{true, false, func(e *env) { e.body(e.out, []byte(strings.Repeat("x", 100))) }, strings.Repeat("x", 100) + "\n"},
+		{true, false, func(e *env) { e.body(e.out, []byte(strings.Repeat("x", 100))) }, strings.Repeat("x", 100) +
+			"\n"},
 	} {
 		var out, errs strings.Builder
 		e := &env{json: c.json, screen: c.screen}
@@ -50,28 +51,36 @@ func TestFaultsAreShown(t *testing.T) {
 		t.Errorf("without faults: %s", &out)
 	}
 	printFaults(row, &service.EntityFaults{Count: 3, Latest: []service.EntityFault{
-		{Key: "alice", Cannot: service.CannotHydrate, Problem: "it panics", Version: 7, Failed: 2, Since: since, NextAttempt: since.Add(time.Minute)},
+		{Key: "alice", Cannot: service.CannotHydrate, Problem: "it panics", Version: 7, Failed: 2, Since: since,
+			NextAttempt: since.Add(time.Minute)},
 		{Key: "bob", Cannot: service.CannotSnapshot, Problem: "NaN", Version: 9, Failed: 1, Since: since},
 	}})
 	want := "faults: 3 entities that the module cannot hydrate, or whose states it cannot encode\n" +
-		"fault: alice: cannot hydrate since 2026-01-02T03:04:05Z, 2 attempts, next attempt at 2026-01-02T03:05:05Z: it panics\n" +
+		"fault: alice: cannot hydrate since 2026-01-02T03:04:05Z, 2 attempts, next attempt at 2026-01-02T03:05:05Z: " +
+		"it panics\n" +
 		"fault: bob: cannot snapshot since 2026-01-02T03:04:05Z, 1 attempts: NaN\n"
 	if out.String() != want {
 		t.Errorf("got %s", &out)
 	}
 	out.Reset()
-	printService(&out, &service.Status{Faults: service.EntityFaults{Count: 1, Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}, nil)
+	printService(&out, &service.Status{Faults: service.EntityFaults{Count: 1,
+		Latest: []service.EntityFault{{Key: "\u202e\x1b[31m", Problem: "\x1b[2J"}}}}, nil)
 	if strings.ContainsAny(out.String(), "\u202e\x1b") || !strings.Contains(out.String(), "\nfault ") {
 		t.Errorf("got %q", &out)
 	}
 	out.Reset()
-	printRetained(&out, &retainedEvents{Service: "bank", Retained: journal.Retained{First: 6, Held: 12, HeldBy: []string{"alice", "\x1b[31m"}}})
-	if got := out.String(); !strings.Contains(got, "12 entities have no snapshot and none could be had, and the bound of what is kept apart has no room for their events: alice, ") || strings.Contains(got, "\x1b") {
+	printRetained(&out, &retainedEvents{Service: "bank",
+		Retained: journal.Retained{First: 6, Held: 12, HeldBy: []string{"alice", "\x1b[31m"}}})
+	if got := out.String(); !strings.Contains(got, "12 entities have no snapshot and none could be had, and the "+
+		"bound of what is kept apart has no room for their events: alice, ") || strings.Contains(got, "\x1b") {
 		t.Errorf("got %q", got)
 	}
 	out.Reset()
-	printRetained(&out, &retainedEvents{Service: "bank", Retained: journal.Retained{First: 6, Through: 5, Entities: 5, Kept: 2, KeptOf: []string{"alice", "\x1b[31m"}, KeptEvents: 3, KeptBytes: 2048}})
-	if got := out.String(); !strings.Contains(got, "\n3 entities go on from snapshots\n3 events, 2.0 KiB, of 2 entities are kept apart, as these have no snapshot and none could be had: alice, ") || strings.Contains(got, "\x1b") {
+	printRetained(&out, &retainedEvents{Service: "bank", Retained: journal.Retained{First: 6, Through: 5, Entities: 5,
+		Kept: 2, KeptOf: []string{"alice", "\x1b[31m"}, KeptEvents: 3, KeptBytes: 2048}})
+	if got := out.String(); !strings.Contains(got, "\n3 entities go on from snapshots\n3 events, 2.0 KiB, of 2 "+
+		"entities are kept apart, as these have no snapshot and none could be had: alice, ") ||
+		strings.Contains(got, "\x1b") {
 		t.Errorf("got %q", got)
 	}
 }

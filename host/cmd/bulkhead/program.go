@@ -155,7 +155,8 @@ func deployFile(ctx context.Context, h *host.Host, file string, bar *progress) (
 		return service.Status{}, err
 	}
 	defer bar.done()
-	m, err := h.Upload(ctx, module, func(p service.Progress) { bar.at(p.Stage+" "+relative(file), p.Done, p.Total, bytesUnit) })
+	m, err := h.Upload(ctx, module,
+		func(p service.Progress) { bar.at(p.Stage+" "+relative(file), p.Done, p.Total, bytesUnit) })
 	if err != nil {
 		return service.Status{}, err
 	}

@@ -32,7 +32,8 @@ func (c *queryCmd) Run(e *env) error {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
-	reply, err := cl.Query(ctx, service.Query{Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type), Data: data})
+	reply, err := cl.Query(ctx, service.Query{Service: c.Entity.service, Key: c.Entity.key, Type: service.Type(c.Type),
+		Data: data})
 	if err != nil {
 		return explainData(err, data)
 	}

@@ -75,7 +75,8 @@ func (f *remoteFlags) connect(e *env) (*client.Client, error) {
 		if err == nil {
 			return cl, nil
 		}
-		if again := service.KindOf(err) == service.KindUnavailable; !again || !lifecycle.Sleep(ctx, readyWaits.Wait(try, 0)) {
+		if again := service.KindOf(err) == service.KindUnavailable; !again ||
+			!lifecycle.Sleep(ctx, readyWaits.Wait(try, 0)) {
 			return nil, err
 		}
 	}

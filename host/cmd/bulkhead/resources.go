@@ -35,7 +35,8 @@ func (c *resourcesCmd) Run(e *env) error {
 			for _, h := range r.Holders {
 				holders = append(holders, fmt.Sprintf("%s (%s)", h.Name, amount(r.Resource, h.Used)))
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", r.Resource, amount(r.Resource, r.Used), limit, r.Refused, strings.Join(holders, ", "))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", r.Resource, amount(r.Resource, r.Used), limit, r.Refused,
+				strings.Join(holders, ", "))
 		}
 		table.Flush()
 	})

@@ -21,8 +21,8 @@ func withSchema(name, schema string) string {
 const schemaDepth = 5
 
 // schemaText is a JSON Schema in short, such as {owner: string, tags?: [string]}: a member with a question mark may be
-// missing, an array is [what is in it], and an object as a map is {…: what is in it}. What does not fit this form is shown
-// as it is. Title and description of the whole follow. It is total.
+// missing, an array is [what is in it], and an object as a map is {…: what is in it}. What does not fit this form is
+// shown as it is. Title and description of the whole follow. It is total.
 func schemaText(raw json.RawMessage) string {
 	text, ok := shortSchema(raw, schemaDepth)
 	if !ok {

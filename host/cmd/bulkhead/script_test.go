@@ -30,7 +30,8 @@ import (
 const asProgram = "BULKHEADTEST_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == compileModule || os.Getenv(asProgram) != "" { // by a host within a test, or by a test
+	// by a host within a test, or by a test
+	if len(os.Args) > 1 && os.Args[1] == compileModule || os.Getenv(asProgram) != "" {
 		main()
 	}
 	testscript.Main(m, map[string]func(){"bulkhead": func() { main() }})
@@ -58,17 +59,19 @@ func TestScripts(t *testing.T) {
 			}
 			return raced.Enabled, nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "remember": remember, "compiled": func(ts *testscript.TestScript, neg bool, args []string) {
-			if neg || len(args) != 1 {
-				ts.Fatalf("usage: compiled data-directory")
-			}
-			ts.Check(copyPrivately(filepath.Join(ts.MkAbs(args[0]), "cache"), code))
-		}},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "remember": remember,
+			"compiled": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 1 {
+					ts.Fatalf("usage: compiled data-directory")
+				}
+				ts.Check(copyPrivately(filepath.Join(ts.MkAbs(args[0]), "cache"), code))
+			}},
 	})
 }
 
 // compileBank has a host compile the bank and returns the directory with the code. Scripts that
-// are about something else put it into their hosts' with the command "compiled": compiling it takes half a minute under the race detector.
+// are about something else put it into their hosts' with the command "compiled": compiling it takes half a minute under
+// the race detector.
 func compileBank(t *testing.T, guests string) string {
 	t.Helper()
 	ctx := context.Background()
@@ -77,7 +80,8 @@ func compileBank(t *testing.T, guests string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), Limits: service.Limits{CompileTime: 10 * time.Minute}})
+	h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler),
+		Limits: service.Limits{CompileTime: 10 * time.Minute}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +141,8 @@ func buildGuests(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"bank", "counter"} {
-		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", filepath.Join(dir, name+".wasm"), "./plugins/"+name+"/wasm")
+		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o",
+			filepath.Join(dir, name+".wasm"), "./plugins/"+name+"/wasm")
 		cmd.Dir = "../../.."
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -160,7 +165,8 @@ func TestProgramStopsInStages(t *testing.T) {
 	defer cancel()
 	code := make(chan int, 1)
 	go func() {
-		code <- Main(ctx, []string{"serve", "--json", "--data", dir, "--listen", "127.0.0.1:0"}, strings.NewReader(""), in, in)
+		code <- Main(ctx, []string{"serve", "--json", "--data", dir, "--listen", "127.0.0.1:0"}, strings.NewReader(""),
+			in, in)
 		in.Close()
 	}()
 	lines := bufio.NewScanner(out)

@@ -78,7 +78,8 @@ func (c *sendCmd) Run(e *env) error {
 		if reply.Repeated {
 			note = ", carried out before"
 		}
-		fmt.Fprintf(e.err, "version %d, position %d, id %s%s\n", reply.Version, reply.Position, safetext.Text(string(reply.CommandID)), note)
+		fmt.Fprintf(e.err, "version %d, position %d, id %s%s\n", reply.Version, reply.Position,
+			safetext.Text(string(reply.CommandID)), note)
 	})
 	return nil
 }
@@ -97,10 +98,12 @@ func sendUntilKnown(ctx context.Context, cl commander, c service.Command, retrie
 		kind := service.KindOf(err)
 		lost = lost || kind == service.KindUnknown
 		again := kind == service.KindUnknown || kind == service.KindOverloaded || kind == service.KindUnavailable
-		if err == nil || !again || try >= retries || !lifecycle.Sleep(ctx, sendWaits.Asked(try+1, service.RetryAfterOf(err))) {
+		if err == nil || !again || try >= retries ||
+			!lifecycle.Sleep(ctx, sendWaits.Asked(try+1, service.RetryAfterOf(err))) {
 			if lost && (again || kind == service.KindFull) && kind != service.KindUnknown {
 				// That a later try was not taken says nothing about the earlier one.
-				err = &service.Error{Kind: service.KindUnknown, Message: "the answer to an earlier try was lost, and then", Err: err}
+				err = &service.Error{Kind: service.KindUnknown, Message: "the answer to an earlier try was lost, and " +
+					"then", Err: err}
 			}
 			return reply, err
 		}

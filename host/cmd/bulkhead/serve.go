@@ -72,7 +72,8 @@ func (c *serveCmd) checkData() error {
 }
 
 func (c *serveCmd) Run(e *env) error {
-	if err := errors.Join(e.environment.check(), c.checkData(), c.checkListen(), c.checkRanges(), c.Ceiling.check(c.Limits)); err != nil {
+	if err := errors.Join(e.environment.check(), c.checkData(), c.checkListen(), c.checkRanges(),
+		c.Ceiling.check(c.Limits)); err != nil {
 		return usageError{err}
 	}
 	e.programs = c.LogFormat == "json"
@@ -101,7 +102,8 @@ func (c *serveCmd) Run(e *env) error {
 					return err
 				}
 				demos = append(demos, status)
-				say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service, status.Spec.Module)
+				say(served{Event: "deployed", Service: status.Spec.Service}, "%s runs %s", status.Spec.Service,
+					status.Spec.Module)
 			}
 			return nil
 		}
@@ -116,8 +118,10 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	defer unmark()
-	logger.Info("the host serves", "address", p.Address(), "data", c.Data, "version", version, "pid", os.Getpid(), "token", c.Token != "")
-	say(served{Event: "serving", Address: p.Address(), Data: c.Data}, "Bulkhead serves on http://%s with its data in %s", p.Address(), relative(c.Data))
+	logger.Info("the host serves", "address", p.Address(), "data", c.Data, "version", version, "pid", os.Getpid(),
+		"token", c.Token != "")
+	say(served{Event: "serving", Address: p.Address(), Data: c.Data},
+		"Bulkhead serves on http://%s with its data in %s", p.Address(), relative(c.Data))
 	if len(demos) > 0 && !e.json && !e.programs {
 		suggest(e.out, p.Address(), demos)
 	}
@@ -182,17 +186,20 @@ func (c *serveCmd) checkListen() error {
 	if name == "localhost" || ip != nil && ip.IsLoopback() || c.Token != "" || c.Insecure {
 		return nil
 	}
-	return fmt.Errorf("--listen %s can be reached from other machines: set a token in BULKHEAD_TOKEN, or allow it with --insecure", c.Listen)
+	return fmt.Errorf("--listen %s can be reached from other machines: set a token in BULKHEAD_TOKEN, or allow it "+
+		"with --insecure", c.Listen)
 }
 
 // checkRanges refuses what the parts below take for something else than it says.
 func (c *serveCmd) checkRanges() error {
 	var errs []error
 	for name, value := range map[string]int64{
-		"stop-timeout": int64(c.StopTime), "journal-pending-commits": int64(c.Journal.PendingCommits), "journal-group-commits": int64(c.Journal.GroupCommits),
-		"max-readers": c.Reading.Readers, "max-waiting-readers": int64(c.Reading.Waiting),
+		"stop-timeout": int64(c.StopTime), "journal-pending-commits": int64(c.Journal.PendingCommits),
+		"journal-group-commits": int64(c.Journal.GroupCommits),
+		"max-readers":           c.Reading.Readers, "max-waiting-readers": int64(c.Reading.Waiting),
 		"journal-answers": int64(c.Journal.Answers), "journal-versions": int64(c.Journal.Versions),
-		"start-places": int64(c.Start.Places), "start-retry": int64(c.Start.Retry), "start-retry-max": int64(c.Start.RetryMax), "start-retry-rare": int64(c.Start.Rarely),
+		"start-places": int64(c.Start.Places), "start-retry": int64(c.Start.Retry),
+		"start-retry-max": int64(c.Start.RetryMax), "start-retry-rare": int64(c.Start.Rarely),
 	} {
 		if value < 0 {
 			errs = append(errs, fmt.Errorf("--%s is below 0", name))
@@ -239,11 +246,12 @@ func (c *serveCmd) neverWait(e *env) (dropped func() uint64) {
 	gone := make(chan os.Signal, 1)
 	signal.Notify(gone, syscall.SIGPIPE) // from now on such a write fails, and does not kill
 	out := logging.NewWriter(e.rawOut, logging.WriterOptions{Bytes: int(c.LogBuffer)})
-	errs := logging.NewWriter(e.rawErr, logging.WriterOptions{Bytes: int(c.LogBuffer), Notice: func(lines uint64) []byte {
-		var line bytes.Buffer
-		slog.New(c.handler(&line)).Warn(fmt.Sprintf("%d lines dropped, as nobody read the log", lines))
-		return line.Bytes()
-	}})
+	errs := logging.NewWriter(e.rawErr,
+		logging.WriterOptions{Bytes: int(c.LogBuffer), Notice: func(lines uint64) []byte {
+			var line bytes.Buffer
+			slog.New(c.handler(&line)).Warn(fmt.Sprintf("%d lines dropped, as nobody read the log", lines))
+			return line.Bytes()
+		}})
 	e.show(out, errs)
 	e.atEnd(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), lastWords)
@@ -273,9 +281,11 @@ func suggest(w io.Writer, address string, demos []service.Status) {
 		} else {
 			lines = append(lines, bulkhead+" services show "+name+at+"   # its commands, and what they take")
 		}
-		lines = append(lines, bulkhead+" events "+name+" --follow"+at, "curl -s http://"+address+"/v1/services/"+name+"/events")
+		lines = append(lines, bulkhead+" events "+name+" --follow"+at, "curl -s http://"+address+"/v1/services/"+name+
+			"/events")
 	}
-	fmt.Fprintf(w, "\nTry in another terminal:\n\n  %s\n\nStop it with Ctrl-C, or kill it any way you like: what was acknowledged is on disk.\n", strings.Join(lines, "\n  "))
+	fmt.Fprintf(w, "\nTry in another terminal:\n\n  %s\n\nStop it with Ctrl-C, or kill it any way you like: what was "+
+		"acknowledged is on disk.\n", strings.Join(lines, "\n  "))
 }
 
 // relative shortens a path for people.

@@ -39,7 +39,8 @@ func (c *servicesListCmd) Run(e *env, all *servicesCmd) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "SERVICE\tSTATE\tMODULE\tSHARDS\tEVENTS\tCOMMITTED\tREJECTED\tFAILED")
 		for _, s := range list {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), stateCell(&s), shortDigest(s.Spec.Module), len(s.Shards), s.Head,
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", safetext.Text(string(s.Spec.Service)), stateCell(&s),
+				shortDigest(s.Spec.Module), len(s.Shards), s.Head,
 				s.Counters.Committed, s.Counters.Rejected, s.Counters.Failed)
 		}
 		table.Flush()
@@ -134,29 +135,38 @@ func printService(w io.Writer, s *service.Status, types []journal.EventType) {
 			idle++
 			continue
 		}
-		row("shard", "%d: %s, %d queued, %d entities, %s of memory", i, sh.State, sh.Queued, sh.Resident, bytesUnit(sh.MemoryBytes))
+		row("shard", "%d: %s, %d queued, %d entities, %s of memory", i, sh.State, sh.Queued, sh.Resident,
+			bytesUnit(sh.MemoryBytes))
 		printAttempts(row, fmt.Sprintf("shard %d: ", i), &sh.Attempts)
 	}
 	if idle > 0 {
 		row("shards", "%d more, which have had nothing to do and have no sandbox", idle)
 	}
 	if s.SandboxBytes > 0 {
-		row("memory", "%s of the host's sandbox memory, with code of %s, an image of %s and tables of %s", bytesUnit(s.SandboxBytes), bytesUnit(s.CodeBytes), bytesUnit(s.ImageBytes), bytesUnit(s.TableBytes))
+		row("memory", "%s of the host's sandbox memory, with code of %s, an image of %s and tables of %s",
+			bytesUnit(s.SandboxBytes), bytesUnit(s.CodeBytes), bytesUnit(s.ImageBytes), bytesUnit(s.TableBytes))
 	}
 	printFaults(row, &s.Faults)
 	c := s.Counters
-	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d queries, %d hydrated, %d resets, %d recycled, %d fuel",
-		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated, c.Resets, c.Recycled, c.Fuel)
+	row("counters", "%d committed, %d events, %d rejected, %d failed, %d overloaded, %d repeated, %d unknown, %d "+
+		"queries, %d hydrated, %d resets, %d recycled, %d fuel",
+		c.Committed, c.Events, c.Rejected, c.Failed, c.Overloaded, c.Repeated, c.Unknown, c.Queries, c.Hydrated,
+		c.Resets, c.Recycled, c.Fuel)
 	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
-	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken, c.SnapshotsUsed, c.SnapshotsRefused)
+	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken,
+		c.SnapshotsUsed, c.SnapshotsRefused)
 }
 
 // printLimits shows the limits, those that belong together in one line.
 func printLimits(row func(name, format string, args ...any), l *service.Limits) {
-	row("limits", "a sandbox has %s of memory, and is replaced when %d%% of it are used; tables of %d elements", size(l.MemoryBytes), l.MemoryWatermark, l.TableElements)
-	row("", "a call takes %s and %d of fuel (%d an event when an entity comes back), with %s of stack", l.CallTime, l.Fuel, l.EventFuel, size(l.StackBytes))
-	row("", "a command has %s of data, %d events, an answer of %s and %s of log", size(l.CommandBytes), l.Events, size(l.OutcomeBytes), size(l.LogBytes))
-	row("", "in a shard wait %d commands or %s, and %d entities stay in memory", l.MailboxCommands, size(l.MailboxBytes), l.ResidentEntities)
+	row("limits", "a sandbox has %s of memory, and is replaced when %d%% of it are used; tables of %d elements",
+		size(l.MemoryBytes), l.MemoryWatermark, l.TableElements)
+	row("", "a call takes %s and %d of fuel (%d an event when an entity comes back), with %s of stack", l.CallTime,
+		l.Fuel, l.EventFuel, size(l.StackBytes))
+	row("", "a command has %s of data, %d events, an answer of %s and %s of log", size(l.CommandBytes), l.Events,
+		size(l.OutcomeBytes), size(l.LogBytes))
+	row("", "in a shard wait %d commands or %s, and %d entities stay in memory", l.MailboxCommands,
+		size(l.MailboxBytes), l.ResidentEntities)
 	row("", "a module has %s and compiles in %s with %s", size(l.ModuleBytes), l.CompileTime, size(l.CompileBytes))
 	row("", "the log has %s on disk and grows by %s a second", size(l.DiskBytes), size(l.DiskRate))
 }
@@ -173,7 +183,8 @@ func printFaults(row func(name, format string, args ...any), f *service.EntityFa
 		if !x.NextAttempt.IsZero() {
 			next = ", next attempt at " + x.NextAttempt.Format(time.RFC3339)
 		}
-		row("fault", "%s: cannot %s since %s, %d attempts%s: %s", x.Key, x.Cannot, x.Since.Format(time.RFC3339), x.Failed, next, x.Problem)
+		row("fault", "%s: cannot %s since %s, %d attempts%s: %s", x.Key, x.Cannot, x.Since.Format(time.RFC3339),
+			x.Failed, next, x.Problem)
 	}
 }
 

@@ -45,7 +45,8 @@ func harmless(t *testing.T, what, text string) {
 	for _, r := range text {
 		switch {
 		case r == '\n':
-		case r < 0x20, r >= 0x7f && r <= 0x9f, r == 0x61c, r >= 0x200b && r <= 0x200f, r >= 0x2028 && r <= 0x202e, r >= 0x2060 && r <= 0x2069, r == 0xfeff, r >= 0xe0000 && r <= 0xe007f:
+		case r < 0x20, r >= 0x7f && r <= 0x9f, r == 0x61c, r >= 0x200b && r <= 0x200f, r >= 0x2028 && r <= 0x202e,
+			r >= 0x2060 && r <= 0x2069, r == 0xfeff, r >= 0xe0000 && r <= 0xe007f:
 			t.Errorf("%s has %U: %.2000q", what, r, text)
 			return
 		}
@@ -90,7 +91,8 @@ func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
 		}
 		return path
 	}
-	text, inJSON := file("text.wasm", testguest.Vandal("vandal", false)), file("json.wasm", testguest.Vandal("vandal-json", true))
+	text, inJSON := file("text.wasm", testguest.Vandal("vandal", false)),
+		file("json.wasm", testguest.Vandal("vandal-json", true))
 	refused := file("refused.wasm", testguest.CounterWith([]byte(`{"abi":1,"service":"`+"x\u202e\u009b"+`","version":"\u001b[2J"}`), func(b *testguest.Builder) {
 		b.Export("bulkhead_v1_"+testguest.VandalText, 0, 0)
 	}))
@@ -100,7 +102,8 @@ func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
 		var out, errs output
 		ended := make(chan int, 1)
 		go func() {
-			ended <- Main(ctx, []string{"serve", "--data", data, "--listen", address, "--log-level", "debug", "--log-format", logFormat}, strings.NewReader(""), &out, &errs)
+			ended <- Main(ctx, []string{"serve", "--data", data, "--listen", address, "--log-level", "debug",
+				"--log-format", logFormat}, strings.NewReader(""), &out, &errs)
 		}()
 		cliRun(t, exitOK, "services", "list", "--wait", "1m")
 		if logFormat == "text" {
@@ -144,7 +147,8 @@ func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
 		run(exitCheck, "conform", refused)
 		for _, log := range []string{"vandal", "vandal-json", "_host"} {
 			for _, what := range []string{"dump", "export"} {
-				if out := run(exitOK, "journal", what, log, "--data", data); strings.Count(out, "\n") < 2 || !json.Valid([]byte(strings.SplitAfter(out, "\n")[0])) {
+				if out := run(exitOK, "journal", what, log, "--data", data); strings.Count(out, "\n") < 2 ||
+					!json.Valid([]byte(strings.SplitAfter(out, "\n")[0])) {
 					t.Errorf("journal %s %s: %s", what, log, out)
 				}
 			}
@@ -153,7 +157,8 @@ func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
 			run(exitOK, "journal", what, "--data", data)
 		}
 		run(exitOK, "journal", "stats", "--offline", "--data", data)
-		run(exitOK, "journal", "backup", "--offline", "--data", data, filepath.Join(dir, fmt.Sprint("backup", len(form))))
+		run(exitOK, "journal", "backup", "--offline", "--data", data,
+			filepath.Join(dir, fmt.Sprint("backup", len(form))))
 		run(exitOK, "journal", "verify", filepath.Join(dir, fmt.Sprint("backup", len(form))))
 		run(exitUsage, "send", "no-key", "c")
 		run(exitUsage, "send", "vandal/"+testguest.VandalText, "c")
@@ -177,7 +182,8 @@ func talk(t *testing.T) {
 				run(exitUsage, "send", entity, "c", "-")
 				data = `{"n":1}`
 			}
-			for _, args := range [][]string{{"send", entity, "c", data}, {"query", entity, "q"}, {"send", entity, "binary"}} {
+			for _, args := range [][]string{{"send", entity, "c", data}, {"query", entity, "q"},
+				{"send", entity, "binary"}} {
 				out, _ := run(exitOK, args...)
 				if lines := strings.Count(out, "\n"); lines != 1 {
 					t.Errorf("%v prints %d lines: %q", args, lines, out)
@@ -210,7 +216,8 @@ func talk(t *testing.T) {
 				t.Errorf("the schemas are not shown: %s", shown)
 			}
 		}
-		for _, args := range [][]string{{"services", "list"}, {"journal", "stats", "--measure"}, {"journal", "retain", "vandal", "--before", "1", "--dry-run"}} {
+		for _, args := range [][]string{{"services", "list"}, {"journal", "stats", "--measure"},
+			{"journal", "retain", "vandal", "--before", "1", "--dry-run"}} {
 			run(exitOK, args...)
 		}
 		run(exitFailure, "services", "show", "nobody")

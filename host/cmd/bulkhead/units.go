@@ -25,7 +25,8 @@ type sizeUnit struct {
 
 var (
 	sizeUnits      = []sizeUnit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
-	otherSizeUnits = []sizeUnit{{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"KB", 1e3}, {"G", 1 << 30}, {"M", 1 << 20}, {"K", 1 << 10}, {"k", 1 << 10}}
+	otherSizeUnits = []sizeUnit{{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"KB", 1e3}, {"G", 1 << 30}, {"M", 1 << 20},
+		{"K", 1 << 10}, {"k", 1 << 10}}
 )
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -133,7 +134,8 @@ func limitHelp(f *kong.Flag) {
 func limitVars() map[string]string {
 	vars := map[string]string{maxPrefix + "shards": strconv.Itoa(service.GreatestShards)}
 	flags := reflect.TypeFor[limitFlags]()
-	for prefix, l := range map[string]service.Limits{limitPrefix: service.DefaultLimits(), maxPrefix: service.GreatestLimits()} {
+	for prefix, l := range map[string]service.Limits{limitPrefix: service.DefaultLimits(),
+		maxPrefix: service.GreatestLimits()} {
 		for i := range flags.NumField() {
 			value := reflect.New(flags.Field(i).Type).Elem()
 			value.SetInt(reflect.ValueOf(l).FieldByName(flags.Field(i).Name).Int())

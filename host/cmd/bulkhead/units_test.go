@@ -11,8 +11,10 @@ import (
 )
 
 func TestSizesAreReadAndWritten(t *testing.T) {
-	for text, want := range map[string]size{"0": 0, "512": 512, "512B": 512, "64KiB": 64 << 10, "8MiB": 8 << 20, "2GiB": 2 << 30, "1536KiB": 1536 << 10,
-		"64K": 64 << 10, "64k": 64 << 10, "64M": 64 << 20, "2G": 2 << 30, "64kB": 64_000, "64KB": 64_000, "64MB": 64_000_000, "2GB": 2_000_000_000} {
+	for text, want := range map[string]size{"0": 0, "512": 512, "512B": 512, "64KiB": 64 << 10, "8MiB": 8 << 20,
+		"2GiB": 2 << 30, "1536KiB": 1536 << 10,
+		"64K": 64 << 10, "64k": 64 << 10, "64M": 64 << 20, "2G": 2 << 30, "64kB": 64_000, "64KB": 64_000,
+		"64MB": 64_000_000, "2GB": 2_000_000_000} {
 		var s size
 		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
 			t.Errorf("%q is read as %d, %v", text, s, err)
@@ -35,7 +37,8 @@ func TestEveryLimitHasAFlag(t *testing.T) {
 	f := limitFlags{
 		ModuleBytes: 1, CompileTime: 2, MemoryBytes: 3, CallTime: 4, CommandBytes: 5, Events: 6, OutcomeBytes: 7,
 		LogBytes: 8, MailboxCommands: 9, MailboxBytes: 10, ResidentEntities: 11,
-		Fuel: 12, EventFuel: 13, StackBytes: 14, TableElements: 15, MemoryWatermark: 16, CompileBytes: 17, DiskBytes: 18, DiskRate: 19,
+		Fuel: 12, EventFuel: 13, StackBytes: 14, TableElements: 15, MemoryWatermark: 16, CompileBytes: 17,
+		DiskBytes: 18, DiskRate: 19,
 	}
 	if l := f.limits(); l.Over(service.DefaultLimits()) != l {
 		t.Errorf("a limit of the service has no flag: %+v", l)
@@ -52,7 +55,8 @@ func TestLimitsAboveTheirCeilings(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing is refused")
 	}
-	for _, want := range []string{"--limit-memory 64MiB is above --max-memory 8MiB", "--limit-call-time 1m0s is above --max-call-time 1s"} {
+	for _, want := range []string{"--limit-memory 64MiB is above --max-memory 8MiB",
+		"--limit-call-time 1m0s is above --max-call-time 1s"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
 		}
@@ -81,7 +85,8 @@ func TestLimitsUnderTheCeilingsFit(t *testing.T) {
 		host:    host.Options{Budget: service.Budget{ConnectionBytes: 2 << 20}},
 		gateway: gateway.Options{MessageBytes: 256 << 10},
 	}
-	if err := o.validate(); err == nil || !strings.Contains(err.Error(), "limits are above what one connection may hold") {
+	if err := o.validate(); err == nil ||
+		!strings.Contains(err.Error(), "limits are above what one connection may hold") {
 		t.Errorf("the usual limits in 2 MiB: %v", err)
 	}
 	o.host.Ceiling.Limits = service.Limits{CommandBytes: 1 << 20, OutcomeBytes: 1 << 20}

@@ -18,7 +18,8 @@ const beyond = 16
 // such a thing is no error: it is among the problems. rewriting is how the module would be rewritten.
 func Inspect(module []byte, l service.Limits, rewriting metering.Options) *service.Inspection {
 	i := &service.Inspection{Digest: service.DigestOf(module), Size: int64(len(module)), Problems: []string{}}
-	i.Limits = []service.Measured{{Name: "bytes of the module", Value: uint64(len(module)), Limit: uint64(l.ModuleBytes)}}
+	i.Limits = []service.Measured{{Name: "bytes of the module", Value: uint64(len(module)),
+		Limit: uint64(l.ModuleBytes)}}
 	limits := binaryLimits(l)
 	m, err := wasmbin.Parse(module, limits.Times(beyond))
 	if err != nil {
@@ -38,14 +39,16 @@ func Inspect(module []byte, l service.Limits, rewriting metering.Options) *servi
 		}
 	}
 	for _, mem := range m.Memories { // if it is too large, rules says so
-		i.Limits = append(i.Limits, service.Measured{Name: "bytes of memory at start", Value: mem.Min * PageBytes, Limit: uint64(MemoryLimit(l))})
+		i.Limits = append(i.Limits, service.Measured{Name: "bytes of memory at start", Value: mem.Min * PageBytes,
+			Limit: uint64(MemoryLimit(l))})
 	}
 	var v Violations
 	v.rules(m, l)
 	i.Problems = append(i.Problems, v.reasons...)
 	describe(i, m)
 	if metered, err := metering.Rewrite(m, rewriting); err == nil {
-		i.Metering = &service.InspectedMetering{Tariff: metered.Tariff, Bytes: len(metered.Binary), Imageable: metered.Imageable, Why: metered.Why}
+		i.Metering = &service.InspectedMetering{Tariff: metered.Tariff, Bytes: len(metered.Binary),
+			Imageable: metered.Imageable, Why: metered.Why}
 	} else {
 		var list *metering.Error
 		if errors.As(err, &list) {

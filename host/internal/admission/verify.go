@@ -55,7 +55,8 @@ func (v *Violations) Err() error {
 	if v.more > 0 {
 		v.reasons = append(v.reasons, fmt.Sprintf("and %d more", v.more))
 	}
-	return &service.Error{Kind: service.KindBadModule, Message: "the module breaks rules of the ABI", Reasons: v.reasons}
+	return &service.Error{Kind: service.KindBadModule, Message: "the module breaks rules of the ABI",
+		Reasons: v.reasons}
 }
 
 // Verify checks everything about a module that can be known without running
@@ -93,7 +94,8 @@ func (v *Violations) rules(m *wasmbin.Module, l service.Limits) {
 	v.tables(m)
 	v.exports(m)
 	if section, ok := m.Custom(abi.ManifestSection); ok && len(section) > abi.MaxManifestSize {
-		v.Add("custom section %q has %d bytes; a manifest may have %d", abi.ManifestSection, len(section), abi.MaxManifestSize)
+		v.Add("custom section %q has %d bytes; a manifest may have %d", abi.ManifestSection, len(section),
+			abi.MaxManifestSize)
 	}
 }
 
@@ -104,7 +106,8 @@ func (v *Violations) imports(m *wasmbin.Module) {
 		switch x.Kind {
 		case wasmbin.ExternFunc:
 		case wasmbin.ExternMemory:
-			v.Add("import %s is a memory; a guest owns its memory: define it in the module and export it as %q (for LLVM linkers leave --import-memory out)", name, abi.ExportMemory)
+			v.Add("import %s is a memory; a guest owns its memory: define it in the module and export it as %q (for "+
+				"LLVM linkers leave --import-memory out)", name, abi.ExportMemory)
 			continue
 		default:
 			v.Add("import %s is a %s; only functions can be imported", name, x.Kind)
@@ -170,7 +173,8 @@ func (v *Violations) memory(m *wasmbin.Module, l service.Limits) {
 // MemoryPages checks what a module's memory starts with against the limit of a service.
 func (v *Violations) MemoryPages(pages uint64, l service.Limits) {
 	if limit := uint64(MemoryLimit(l)); pages > limit/PageBytes {
-		v.Add("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", pages, pages*PageBytes, limit)
+		v.Add("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", pages, pages*PageBytes,
+			limit)
 	}
 }
 
@@ -220,7 +224,8 @@ func (v *Violations) exports(m *wasmbin.Module) {
 	}
 	for _, e := range m.Exports {
 		if reserved(e.Name) && !known[e.Name] {
-			v.Add("export %s is reserved: names that start with %q belong to the host", shortName(e.Name), abi.ReservedPrefix)
+			v.Add("export %s is reserved: names that start with %q belong to the host", shortName(e.Name),
+				abi.ReservedPrefix)
 		}
 	}
 }
@@ -243,7 +248,8 @@ func shortName(s string) string {
 	if len(s) > 64 {
 		return fmt.Sprintf("%.64q…", s)
 	}
-	if plain := strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) < 0; plain && s != "" {
+	if plain := strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) < 0; plain &&
+		s != "" {
 		return s
 	}
 	return fmt.Sprintf("%q", s)

@@ -12,9 +12,11 @@ import (
 
 func TestReservedNames(t *testing.T) {
 	for name, want := range map[string]bool{
-		"bulkhead_v1_more": true, "bulkhead_": true, "bulkhead_fuel": true, "bulkhead_v_call": true, "bulkhead_v02_call": true, "bulkhead_v2": true,
+		"bulkhead_v1_more": true, "bulkhead_": true, "bulkhead_fuel": true, "bulkhead_v_call": true,
+		"bulkhead_v02_call": true, "bulkhead_v2": true,
 		"bulkhead.fuel": true, "bulkhead_v+2_call": true, "bulkhead_vv2_call": true,
-		"bulkhead_v2_call": false, "bulkhead_v10_reserve": false, "bulkhead": false, "memory": false, "_initialize": false,
+		"bulkhead_v2_call": false, "bulkhead_v10_reserve": false, "bulkhead": false, "memory": false,
+		"_initialize": false,
 	} {
 		if reserved(name) != want {
 			t.Errorf("reserved(%q) is %v", name, !want)
@@ -62,7 +64,8 @@ func TestManyViolations(t *testing.T) {
 	for range MaxReasons + 3 {
 		v.Add("no %s", abi.ExportCall)
 	}
-	if e := v.Err().(*service.Error); e.Kind != service.KindBadModule || len(e.Reasons) != MaxReasons+1 || !strings.Contains(e.Reasons[MaxReasons], "3 more") {
+	if e := v.Err().(*service.Error); e.Kind != service.KindBadModule || len(e.Reasons) != MaxReasons+1 ||
+		!strings.Contains(e.Reasons[MaxReasons], "3 more") {
 		t.Errorf("%+v", e)
 	}
 }

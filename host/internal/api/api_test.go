@@ -42,9 +42,12 @@ type media struct {
 
 // forms are the types that the schemas of the document describe.
 var forms = map[string]any{
-	"Problem": Problem{}, "Manifest": Manifest{}, "Module": Module{}, "Limits": service.Limits{}, "Settings": service.Settings{},
-	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Resources": Resources{}, "Modules": service.Modules{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
-	"QueryReply": QueryReply{}, "Event": Event{}, "Page": Page{}, "EntityPage": EntityPage{}, "ClientMessage": ClientMessage{},
+	"Problem": Problem{}, "Manifest": Manifest{}, "Module": Module{}, "Limits": service.Limits{},
+	"Settings":   service.Settings{},
+	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Resources": Resources{},
+	"Modules": service.Modules{}, "DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
+	"QueryReply": QueryReply{}, "Event": Event{}, "Page": Page{}, "EntityPage": EntityPage{},
+	"ClientMessage": ClientMessage{},
 	"ServerMessage": ServerMessage{}, "Health": Health{}, "Readiness": Readiness{},
 }
 
@@ -136,7 +139,8 @@ func roundTrip(t *testing.T, where, schema string, example []byte) {
 		t.Fatalf("%s: not objects", where)
 	}
 	for name, w := range want {
-		if name != "manifest" && name != "services" && name != "event" && !reflect.DeepEqual(got[name], w) && !strings.Contains(where, "ndjson") {
+		if name != "manifest" && name != "services" && name != "event" && !reflect.DeepEqual(got[name], w) &&
+			!strings.Contains(where, "ndjson") {
 			if g, ok := got[name].(map[string]any); ok && g["manifest"] != nil {
 				continue
 			}
@@ -222,7 +226,9 @@ func TestFailuresOfServicesAreNoBadGateway(t *testing.T) {
 			t.Errorf("%s is %d", k, got)
 		}
 	}
-	for _, k := range []service.Kind{service.KindFault, service.KindTrap, service.KindGuestMemory, service.KindGuestExit, service.KindGuestFuel, service.KindGuestStack, service.KindProtocol, service.KindOutcomeTooLarge} {
+	for _, k := range []service.Kind{service.KindFault, service.KindTrap, service.KindGuestMemory,
+		service.KindGuestExit, service.KindGuestFuel, service.KindGuestStack, service.KindProtocol,
+		service.KindOutcomeTooLarge} {
 		if got := StatusOf(k); got != http.StatusInternalServerError {
 			t.Errorf("%s is %d", k, got)
 		}
@@ -250,8 +256,11 @@ func TestPointersOfProblems(t *testing.T) {
 
 func TestProblems(t *testing.T) {
 	cause := errors.New("secret")
-	p := ProblemOf(&service.Error{Kind: service.KindRejected, Service: "bank", Code: "c", Message: "m", Reasons: []string{"r"}, Detail: "secret", Err: cause, RetryAfter: time.Microsecond}, "7")
-	want := Problem{Type: "urn:bulkhead:problem:rejected", Title: "The service refused", Status: 422, Detail: "m", Instance: "urn:bulkhead:request:7", Kind: "rejected", Service: "bank", Code: "c", Reasons: []string{"r"}, RetryAfterMS: 1}
+	p := ProblemOf(&service.Error{Kind: service.KindRejected, Service: "bank", Code: "c", Message: "m",
+		Reasons: []string{"r"}, Detail: "secret", Err: cause, RetryAfter: time.Microsecond}, "7")
+	want := Problem{Type: "urn:bulkhead:problem:rejected", Title: "The service refused", Status: 422, Detail: "m",
+		Instance: "urn:bulkhead:request:7", Kind: "rejected", Service: "bank", Code: "c", Reasons: []string{"r"},
+		RetryAfterMS: 1}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("problem %+v", p)
 	}
@@ -261,10 +270,12 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%s is there more than once: %s", k, text)
 		}
 	}
-	if e := p.Err(); e.Kind != service.KindRejected || e.Code != "c" || e.Message != "m" || e.RetryAfter != time.Millisecond || len(e.Reasons) != 1 {
+	if e := p.Err(); e.Kind != service.KindRejected || e.Code != "c" || e.Message != "m" ||
+		e.RetryAfter != time.Millisecond || len(e.Reasons) != 1 {
 		t.Errorf("error %+v", e)
 	}
-	for _, err := range []error{cause, service.Errorf(service.KindInternal, "secret"), fmt.Errorf("secret: %w", cause)} {
+	for _, err := range []error{cause, service.Errorf(service.KindInternal, "secret"),
+		fmt.Errorf("secret: %w", cause)} {
 		if p := ProblemOf(err, "7"); p.Kind != "internal" || p.Detail != "" || p.Status != 500 {
 			t.Errorf("%v: %+v", err, p)
 		} else if e := p.Err(); !strings.Contains(e.Message, "7") {
@@ -275,7 +286,9 @@ func TestProblems(t *testing.T) {
 	if len(long.Detail) > maxDetail+len("…") || !strings.HasSuffix(long.Detail, "é…") {
 		t.Errorf("detail of %d bytes", len(long.Detail))
 	}
-	for status, kind := range map[int]service.Kind{401: service.KindUnauthorized, 407: service.KindUnauthorized, 404: service.KindNotFound, 413: service.KindTooLarge, 415: service.KindUnsupported, 429: service.KindOverloaded, 418: service.KindInvalid, 500: service.KindUnknown, 502: service.KindUnknown, 302: service.KindUnknown} {
+	for status, kind := range map[int]service.Kind{401: service.KindUnauthorized, 407: service.KindUnauthorized,
+		404: service.KindNotFound, 413: service.KindTooLarge, 415: service.KindUnsupported, 429: service.KindOverloaded,
+		418: service.KindInvalid, 500: service.KindUnknown, 502: service.KindUnknown, 302: service.KindUnknown} {
 		if e := ErrorOfAnswer(status); e.Kind != kind {
 			t.Errorf("%d is %s", status, e.Kind)
 		}
@@ -305,7 +318,8 @@ func TestAppended(t *testing.T) {
 		if !utf8.Valid(text) {
 			t.Errorf("%q makes a message that is no text", data)
 		}
-		if err := json.Unmarshal(text, &m); err != nil || m.Op != OpReply || m.ID != "i\"d" || m.Version != 1 || m.Fuel != 2 {
+		if err := json.Unmarshal(text, &m); err != nil || m.Op != OpReply || m.ID != "i\"d" || m.Version != 1 ||
+			m.Fuel != 2 {
 			t.Errorf("%q: %v in %s", data, err, text)
 		}
 		if got := m.Data(); string(got) != data {
@@ -323,9 +337,12 @@ func TestAppended(t *testing.T) {
 		{AppendSubscribed(nil, "s", "c\""), ServerMessage{Op: OpSubscribed, ID: "s", Reply: Reply{Cursor: "c\""}}},
 		{AppendPong(nil, ""), ServerMessage{Op: OpPong}},
 		{AppendProblem(nil, OpUnsubscribed, "s", nil), ServerMessage{Op: OpUnsubscribed, ID: "s"}},
-		{AppendProblem(nil, OpError, "", &Problem{Kind: "x"}), ServerMessage{Op: OpError, Problem: &Problem{Kind: "x"}}},
-		{append(append(AppendEventHead(nil, "s\""), "{}"...), '}'), ServerMessage{Op: OpEvent, Sub: "s\"", Event: json.RawMessage("{}")}},
-		{AppendHello(nil, Limits{1, 2, 3, 4}), ServerMessage{Op: OpHello, Protocol: ProtocolStream, Limits: &Limits{1, 2, 3, 4}}},
+		{AppendProblem(nil, OpError, "", &Problem{Kind: "x"}),
+			ServerMessage{Op: OpError, Problem: &Problem{Kind: "x"}}},
+		{append(append(AppendEventHead(nil, "s\""), "{}"...), '}'),
+			ServerMessage{Op: OpEvent, Sub: "s\"", Event: json.RawMessage("{}")}},
+		{AppendHello(nil, Limits{1, 2, 3, 4}), ServerMessage{Op: OpHello, Protocol: ProtocolStream,
+			Limits: &Limits{1, 2, 3, 4}}},
 	} {
 		var m ServerMessage
 		if err := json.Unmarshal(tt.text, &m); err != nil || !reflect.DeepEqual(m, tt.want) {
@@ -333,11 +350,13 @@ func TestAppended(t *testing.T) {
 		}
 	}
 	var page Page
-	if err := json.Unmarshal(slices.Concat(PageStart, []byte("1,2"), PageEnd("c", true)), &page); err != nil || len(page.Events) != 2 || page.Next != "c" || !page.More {
+	if err := json.Unmarshal(slices.Concat(PageStart, []byte("1,2"), PageEnd("c", true)), &page); err != nil ||
+		len(page.Events) != 2 || page.Next != "c" || !page.More {
 		t.Errorf("%+v %v", page, err)
 	}
 	var entity EntityPage
-	if err := json.Unmarshal(slices.Concat(PageStart, EntityPageEnd(3, "7", false)), &entity); err != nil || len(entity.Events) != 0 || entity.Events == nil || entity.First != 3 || entity.Next != "7" || entity.More {
+	if err := json.Unmarshal(slices.Concat(PageStart, EntityPageEnd(3, "7", false)), &entity); err != nil ||
+		len(entity.Events) != 0 || entity.Events == nil || entity.First != 3 || entity.Next != "7" || entity.More {
 		t.Errorf("%+v %v", entity, err)
 	}
 }
@@ -361,7 +380,8 @@ func TestWrongMessagesAreExplained(t *testing.T) {
 		`{"op":"ping","data":null}`:             `ping has no member "data"`,
 	} {
 		_, err := DecodeClientMessage([]byte(text))
-		if service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "api.") {
+		if service.KindOf(err) != service.KindInvalid || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "api.") {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
@@ -405,8 +425,10 @@ func TestMetadata(t *testing.T) {
 func TestTraceparent(t *testing.T) {
 	good := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	for s, want := range map[string]bool{
-		good: true, "01" + good[2:] + "-more": true, "": false, good + "x": false, good + "-x": false, "ff" + good[2:]: false,
-		strings.ToUpper(good): false, good[:54]: false, "00-00000000000000000000000000000000-b7ad6b7169203331-01": false,
+		good: true, "01" + good[2:] + "-more": true, "": false, good + "x": false, good + "-x": false,
+		"ff" + good[2:]:       false,
+		strings.ToUpper(good): false, good[:54]: false,
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01": false,
 		"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01": false, "01" + good[2:] + "-\n": false,
 	} {
 		if ValidTraceparent(s) != want {
@@ -416,17 +438,20 @@ func TestTraceparent(t *testing.T) {
 }
 
 func TestReadinessIsBounded(t *testing.T) {
-	states := map[service.Name]service.State{"fine": service.StateRunning, "swapped": service.StateDraining, "broken": service.StateFailed}
+	states := map[service.Name]service.State{"fine": service.StateRunning, "swapped": service.StateDraining,
+		"broken": service.StateFailed}
 	for i := range 1000 {
 		states[service.Name(fmt.Sprintf("s%03d", i))] = service.StateStarting
 	}
 	r := ReadinessOf(states, true)
 	starting, failed := r.Services[service.StateStarting], r.Services[service.StateFailed]
-	if r.Status != "ready" || len(r.Services) != 2 || starting.Count != 1000 || len(starting.Names) != maxListed || starting.Names[99] != "s099" ||
+	if r.Status != "ready" || len(r.Services) != 2 || starting.Count != 1000 || len(starting.Names) != maxListed ||
+		starting.Names[99] != "s099" ||
 		failed.Count != 1 || !slices.Equal(failed.Names, []service.Name{"broken"}) {
 		t.Errorf("got %+v", r)
 	}
-	if r := ReadinessOf(states, false); r.Services[service.StateStarting].Count != 1000 || r.Services[service.StateStarting].Names != nil {
+	if r := ReadinessOf(states, false); r.Services[service.StateStarting].Count != 1000 ||
+		r.Services[service.StateStarting].Names != nil {
 		t.Errorf("without names: %+v", r)
 	}
 }

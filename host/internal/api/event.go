@@ -81,8 +81,9 @@ type cloudEvent struct {
 
 // attributes are the members of a cloudEvent. All others that an event has are pairs of its metadata.
 var attributes = map[string]bool{
-	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true, "datacontenttype": true,
-	"data": true, "data_base64": true, "entityversion": true, "position": true, "sequence": true,
+	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
+	"datacontenttype": true,
+	"data":            true, "data_base64": true, "entityversion": true, "position": true, "sequence": true,
 	"commandid": true, "commandtype": true, "metadata": true,
 }
 
@@ -149,8 +150,8 @@ func isAttributeName(s string) bool {
 	return s != ""
 }
 
-// TypeCheckpoint is the type of what a stream of CloudEvents has beside a service's events: a checkpoint, whose id is the
-// cursor that it has come to. Its source is that of no service's event.
+// TypeCheckpoint is the type of what a stream of CloudEvents has beside a service's events: a checkpoint, whose id is
+// the cursor that it has come to. Its source is that of no service's event.
 const TypeCheckpoint = "bulkhead.checkpoint"
 
 // AppendCheckpointEvent appends a checkpoint as a CloudEvent.

@@ -91,7 +91,8 @@ func FuzzDecodeEvent(f *testing.F) {
 				t.Fatal(err)
 			}
 			again, err := DecodeEvent(native)
-			if err != nil || fmt.Sprint(pairsOf(&again)) != fmt.Sprint(pairsOf(&e)) || again.Position != e.Position || again.EntityVersion != e.EntityVersion {
+			if err != nil || fmt.Sprint(pairsOf(&again)) != fmt.Sprint(pairsOf(&e)) || again.Position != e.Position ||
+				again.EntityVersion != e.EntityVersion {
 				t.Errorf("%s became %s, %v", text, native, err)
 			}
 		}

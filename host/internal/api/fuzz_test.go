@@ -26,7 +26,8 @@ func FuzzClientMessage(f *testing.F) {
 			}
 			return
 		}
-		if !utf8.Valid(b) || len(m.ID) > MaxStreamID || m.MetadataOf().Valid() != nil || len(m.Data) > 0 && !json.Valid(m.Data) {
+		if !utf8.Valid(b) || len(m.ID) > MaxStreamID || m.MetadataOf().Valid() != nil || len(m.Data) > 0 &&
+			!json.Valid(m.Data) {
 			t.Fatalf("%q is %+v", b, m)
 		}
 		text, err := json.Marshal(&m)

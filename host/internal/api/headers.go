@@ -40,7 +40,8 @@ func ParseIdempotencyKey(s string) (service.CommandID, error) {
 			id = append(id, inner[i])
 		case '"':
 			if i != len(inner)-1 {
-				return "", service.Errorf(service.KindInvalid, "Idempotency-Key: there is something behind the closing quote")
+				return "", service.Errorf(service.KindInvalid, "Idempotency-Key: there is something behind the "+
+					"closing quote")
 			}
 			return service.ParseCommandID(string(id))
 		default:
@@ -80,7 +81,8 @@ const maxDeadline = 24 * time.Hour
 func ParseDeadline(s string) (time.Duration, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return 0, service.Errorf(service.KindInvalid, "%s takes a whole number of milliseconds from now", HeaderDeadline)
+		return 0, service.Errorf(service.KindInvalid, "%s takes a whole number of milliseconds from now",
+			HeaderDeadline)
 	}
 	return DeadlineOf(n), nil
 }
@@ -101,7 +103,8 @@ func FormatDeadline(left time.Duration) string {
 // ValidTraceparent reports whether s has the form of a W3C traceparent. Anything
 // else is left out of the metadata, as that standard asks.
 func ValidTraceparent(s string) bool {
-	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" || len(s) > 55 && (s[:2] == "00" || s[55] != '-') {
+	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" || len(s) > 55 &&
+		(s[:2] == "00" || s[55] != '-') {
 		return false
 	}
 	hex := func(s string) (ok, zero bool) {

@@ -21,7 +21,8 @@ type Retention struct {
 
 // RetentionOf is r as it goes over the wire.
 func RetentionOf(r service.Retention) Retention {
-	out := Retention{Before: r.Before, OlderThanMS: r.OlderThan.Milliseconds(), Through: r.Through, DryRun: r.DryRun, Force: r.Force}
+	out := Retention{Before: r.Before, OlderThanMS: r.OlderThan.Milliseconds(), Through: r.Through, DryRun: r.DryRun,
+		Force: r.Force}
 	if r.MaxKept != 0 {
 		kept := max(r.MaxKept, 0) // below 0 is none, which is 0 here
 		out.MaxKeptBytes = &kept

@@ -30,7 +30,8 @@ func DecodingRoom(message int) int {
 func cutData(b []byte) (rest, data, binary []byte, err error) {
 	b = bytes.Trim(b, " \t\r\n")
 	if b[0] != '{' {
-		return b[:min(len(b), largeMessage)], nil, nil, service.Errorf(service.KindInvalid, "it should be a JSON object")
+		return b[:min(len(b), largeMessage)], nil, nil,
+			service.Errorf(service.KindInvalid, "it should be a JSON object")
 	}
 	rest = append(rest, '{')
 	for name, member := range jsoncheck.Members(b) {
@@ -42,7 +43,8 @@ func cutData(b []byte) (rest, data, binary []byte, err error) {
 				return rest, nil, nil, err
 			}
 		case len(rest)+len(name)+len(member) > maxMembers:
-			return nil, nil, nil, service.Errorf(service.KindTooLarge, "the message has more than %d bytes beside its data", maxMembers)
+			return nil, nil, nil,
+				service.Errorf(service.KindTooLarge, "the message has more than %d bytes beside its data", maxMembers)
 		default:
 			if len(rest) > 1 {
 				rest = append(rest, ',')

@@ -85,11 +85,12 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindGuestStack:      {http.StatusInternalServerError, "The service exhausted its stack"},
 	service.KindProtocol:        {http.StatusInternalServerError, "The service's answer broke the ABI"},
 	service.KindOutcomeTooLarge: {http.StatusInternalServerError, "The service's answer is above a limit"},
-	service.KindUnknown:         {http.StatusInternalServerError, "The outcome is not known; send the same command id again"},
-	service.KindBadCursor:       {http.StatusBadRequest, "The cursor cannot be used here"},
-	service.KindFull:            {http.StatusInsufficientStorage, "The journal is full"},
-	service.KindDamaged:         {http.StatusInternalServerError, "The service's log is damaged"},
-	service.KindQuota:           {http.StatusInsufficientStorage, "A resource of the host is used up"},
+	service.KindUnknown: {http.StatusInternalServerError, "The outcome is not known; send the same command " +
+		"id again"},
+	service.KindBadCursor: {http.StatusBadRequest, "The cursor cannot be used here"},
+	service.KindFull:      {http.StatusInsufficientStorage, "The journal is full"},
+	service.KindDamaged:   {http.StatusInternalServerError, "The service's log is damaged"},
+	service.KindQuota:     {http.StatusInsufficientStorage, "A resource of the host is used up"},
 }
 
 // StatusOf is the HTTP status that a kind usually has. A kind that this version
@@ -109,7 +110,8 @@ func facts(k service.Kind) kindFacts {
 func ProblemOf(err error, requestID string) Problem {
 	kind := service.KindOf(err)
 	f := facts(kind)
-	p := Problem{Type: problemType + strings.ReplaceAll(kind.String(), "_", "-"), Title: f.title, Status: f.status, Kind: kind.String()}
+	p := Problem{Type: problemType + strings.ReplaceAll(kind.String(), "_", "-"), Title: f.title, Status: f.status,
+		Kind: kind.String()}
 	if requestID != "" {
 		p.Instance = requestURN + requestID
 	}
@@ -141,7 +143,8 @@ func (p *Problem) Err() *service.Error {
 		kind = kindOfStatus(p.Status)
 	}
 	e := &service.Error{
-		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons, Pointer: p.Pointer, Version: p.Version,
+		Service: p.Service, Kind: kind, Code: p.Code, Message: p.Detail, Reasons: p.Reasons, Pointer: p.Pointer,
+		Version:    p.Version,
 		RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond, Fuel: p.Fuel,
 		Resource: p.Resource, Used: p.Used, Limit: p.Limit,
 	}
@@ -164,7 +167,8 @@ func kindOfStatus(status int) service.Kind {
 		return service.KindNotFound
 	case http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestURITooLong:
 		return service.KindTooLarge
-	case http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusUnsupportedMediaType, http.StatusUpgradeRequired:
+	case http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusUnsupportedMediaType,
+		http.StatusUpgradeRequired:
 		return service.KindUnsupported
 	case http.StatusTooManyRequests:
 		return service.KindOverloaded
@@ -177,7 +181,8 @@ func kindOfStatus(status int) service.Kind {
 
 // ErrorOfAnswer is the error of an answer whose body is no problem document.
 func ErrorOfAnswer(status int) *service.Error {
-	return service.Errorf(kindOfStatus(status), "the server answered %d %s without saying why", status, http.StatusText(status))
+	return service.Errorf(kindOfStatus(status), "the server answered %d %s without saying why", status,
+		http.StatusText(status))
 }
 
 func milliseconds(d time.Duration) int64 {

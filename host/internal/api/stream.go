@@ -102,18 +102,22 @@ func decodeClientMessage(b []byte, large int) (ClientMessage, error) {
 			id = "" // it may be what is wrong
 		}
 		if service.KindOf(err) == service.KindInvalid {
-			err = service.Errorf(service.KindInvalid, "the message is not one of %s: %s", ProtocolStream, messageOf(err))
+			err = service.Errorf(service.KindInvalid, "the message is not one of %s: %s", ProtocolStream,
+				messageOf(err))
 		}
 		return ClientMessage{ID: id}, err
 	}
 	if len(m.ID) > MaxStreamID {
-		return ClientMessage{}, service.Errorf(service.KindInvalid, "id has %d bytes; it may have %d", len(m.ID), MaxStreamID)
+		return ClientMessage{}, service.Errorf(service.KindInvalid, "id has %d bytes; it may have %d", len(m.ID),
+			MaxStreamID)
 	}
 	if len(m.Data) > 0 && m.DataBase64 != nil {
-		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "data and data_base64 are both there; which is meant?")
+		return ClientMessage{ID: m.ID},
+			service.Errorf(service.KindInvalid, "data and data_base64 are both there; which is meant?")
 	}
 	if name := m.foreign(); name != "" {
-		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid, "the message is not one of %s: %s has no member %q", ProtocolStream, m.Op, name)
+		return ClientMessage{ID: m.ID}, service.Errorf(service.KindInvalid,
+			"the message is not one of %s: %s has no member %q", ProtocolStream, m.Op, name)
 	}
 	return m, nil
 }

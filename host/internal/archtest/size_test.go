@@ -41,7 +41,8 @@ func TestSizes(t *testing.T) {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
 				from, to := s.fset.Position(n.Pos()), s.fset.Position(n.End())
-				functions = append(functions, measured{fmt.Sprintf("%s:%d %s", s.name, from.Line, n.Name.Name), to.Line - from.Line + 1})
+				functions = append(functions, measured{fmt.Sprintf("%s:%d %s", s.name, from.Line, n.Name.Name),
+					to.Line - from.Line + 1})
 			case *ast.GoStmt:
 				if r := roomOf(s.dir); !s.test && (r == nil || !r.support) {
 					goStatements = append(goStatements, s.fset.Position(n.Pos()).String())
@@ -68,5 +69,6 @@ func report(t *testing.T, what string, all []measured, percentile, soft int) {
 	if at.lines > soft {
 		mark = "BEYOND"
 	}
-	t.Logf("%d %ss: p%d has %d lines, %s the guard rail of %d; the largest: %v", len(all), what, percentile, at.lines, mark, soft, all[:min(3, len(all))])
+	t.Logf("%d %ss: p%d has %d lines, %s the guard rail of %d; the largest: %v", len(all), what, percentile, at.lines,
+		mark, soft, all[:min(3, len(all))])
 }

@@ -72,7 +72,8 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := source{name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), lines: bytes.Count(text, []byte("\n")), fset: token.NewFileSet()}
+		s := source{name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"),
+			lines: bytes.Count(text, []byte("\n")), fset: token.NewFileSet()}
 		if s.ast, err = parser.ParseFile(s.fset, name, text, parser.SkipObjectResolution); err != nil {
 			t.Errorf("%s does not parse: %v", name, err)
 			return
@@ -130,7 +131,8 @@ func TestEveryImportGoesDownwards(t *testing.T) {
 	for _, s := range sources(t) {
 		r := roomOf(s.dir)
 		if r == nil {
-			t.Errorf("%s: package %s is not in the table of house_test.go. Add it there with its layer, what it may import and a sentence on what it knows.", s.name, s.dir)
+			t.Errorf("%s: package %s is not in the table of house_test.go. Add it there with its layer, what it may "+
+				"import and a sentence on what it knows.", s.name, s.dir)
 			continue
 		}
 		for _, p := range s.imports {
@@ -149,7 +151,8 @@ func TestEveryImportGoesDownwards(t *testing.T) {
 				}
 			case under(p, r.outside), s.test && under(p, forTests):
 			default:
-				t.Errorf("%s imports %s, but %s may import %s from elsewhere: %s", s.name, p, s.dir, list(r.outside), r.why)
+				t.Errorf("%s imports %s, but %s may import %s from elsewhere: %s", s.name, p, s.dir, list(r.outside),
+					r.why)
 			}
 		}
 	}
@@ -215,7 +218,8 @@ func TestWazeroStaysInTheSandbox(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
 	const wazero, sandbox = "github.com/tetratelabs/wazero", "host/internal/sandbox"
 	for _, r := range house {
-		if slices.Contains(r.outside, wazero) && !r.support && r.path != sandbox && !strings.HasPrefix(r.path, sandbox+"/") {
+		if slices.Contains(r.outside, wazero) && !r.support && r.path != sandbox &&
+			!strings.HasPrefix(r.path, sandbox+"/") {
 			t.Errorf("%s may import wazero; only what lies below %s may", r.path, sandbox)
 		}
 	}
@@ -272,8 +276,10 @@ func TestTopLevelIsFixed(t *testing.T) {
 	have := map[string]bool{}
 	for _, e := range entries {
 		have[e.Name()] = true
-		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(topLevel, e.Name()) && !slices.Contains(derived, e.Name()) {
-			t.Errorf("%s does not belong at the root of the tree; there are only %s and dotfiles", e.Name(), strings.Join(topLevel, ", "))
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(topLevel, e.Name()) &&
+			!slices.Contains(derived, e.Name()) {
+			t.Errorf("%s does not belong at the root of the tree; there are only %s and dotfiles", e.Name(),
+				strings.Join(topLevel, ", "))
 		}
 	}
 	for _, name := range topLevel {
@@ -286,7 +292,8 @@ func TestTopLevelIsFixed(t *testing.T) {
 // What is compiled into a guest comes from this module alone.
 func TestGuestsBringNothingAlong(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
-	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./abi", "./guest-sdk", "./plugins/...")
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./abi", "./guest-sdk",
+		"./plugins/...")
 	cmd.Dir = root(t)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	var stderr bytes.Buffer
@@ -299,7 +306,8 @@ func TestGuestsBringNothingAlong(t *testing.T) {
 	slices.Sort(modules)
 	for _, m := range slices.Compact(modules) {
 		if m != module && !slices.Contains(guestJSON, m) {
-			t.Errorf("guests depend on module %s; they may depend on %s", m, list(append([]string{module}, guestJSON...)))
+			t.Errorf("guests depend on module %s; they may depend on %s", m,
+				list(append([]string{module}, guestJSON...)))
 		}
 	}
 }

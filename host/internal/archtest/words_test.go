@@ -39,7 +39,8 @@ func TestFilesSpeakOfThemselves(t *testing.T) {
 		}
 		for _, r := range strange {
 			if at := r.FindIndex(text); at != nil {
-				t.Errorf("%s:%d says %q, which means nothing to who reads the tree", name, 1+bytes.Count(text[:at[0]], []byte("\n")), text[at[0]:at[1]])
+				t.Errorf("%s:%d says %q, which means nothing to who reads the tree", name,
+					1+bytes.Count(text[:at[0]], []byte("\n")), text[at[0]:at[1]])
 			}
 		}
 	})

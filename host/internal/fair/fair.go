@@ -86,7 +86,8 @@ func New(o Options) *Turns { return &Turns{opt: o.withDefaults()} }
 func (t *Turns) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := Stats{Slots: t.opt.Slots, Waiting: int(t.waiting.Load()), Begun: t.begun, Worked: t.worked, Waited: t.waited, Refused: t.refused}
+	s := Stats{Slots: t.opt.Slots, Waiting: int(t.waiting.Load()), Begun: t.begun, Worked: t.worked, Waited: t.waited,
+		Refused: t.refused}
 	now := time.Now()
 	for _, h := range t.holders {
 		if h.state == working || now.Sub(h.began) < t.opt.Length {

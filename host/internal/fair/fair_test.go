@@ -282,7 +282,8 @@ func TestAnybodyAtAnyTime(t *testing.T) {
 			p := turns.Turn(fmt.Sprint("account", n%4), fmt.Sprint("member", n%3))
 			all.Go(func() {
 				for range 100 {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(random.IntN(30))*time.Millisecond)
+					ctx, cancel := context.WithTimeout(context.Background(),
+						time.Duration(random.IntN(30))*time.Millisecond)
 					err := p.Begin(ctx)
 					cancel()
 					if err != nil {

@@ -75,7 +75,8 @@ func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
 	}
 	most := (now-start)/crowdShare + throng/crowdShare + int64(len(services))*work // each looks before it works
 	if free > most {
-		t.Errorf("services used %d ms of a processor without turns in a second; at most %d are free", free/1e6, most/1e6)
+		t.Errorf("services used %d ms of a processor without turns in a second; at most %d are free", free/1e6,
+			most/1e6)
 	}
 }
 
@@ -261,7 +262,8 @@ func TestWaitingForATurnEnds(t *testing.T) {
 			"patience": {Waiter{Context: t.Context(), Patience: 10 * time.Second}, ErrPatience},
 			"context":  {Waiter{Context: ended, Patience: time.Hour}, context.Canceled},
 			"caller":   {Waiter{Context: t.Context(), Gone: gone, Patience: time.Hour}, context.Canceled},
-			"deadline": {Waiter{Context: t.Context(), Until: time.Now().Add(time.Minute), Patience: time.Hour}, context.DeadlineExceeded},
+			"deadline": {Waiter{Context: t.Context(), Until: time.Now().Add(time.Minute), Patience: time.Hour},
+				context.DeadlineExceeded},
 		} {
 			if err := waiter.Wait(&c.m); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v", name, err)

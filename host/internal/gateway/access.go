@@ -48,7 +48,8 @@ func mayListen(addr *net.TCPAddr, o Options) error {
 	if addr.IP.IsLoopback() || o.Token != "" || o.Insecure {
 		return nil
 	}
-	return service.Errorf(service.KindInvalid, "%s can be reached from other machines; set a token, or say that it shall be insecure", o.Listen)
+	return service.Errorf(service.KindInvalid, "%s can be reached from other machines; set a token, or say that it "+
+		"shall be insecure", o.Listen)
 }
 
 // check lets a request in through a door, or says why not.
@@ -58,13 +59,16 @@ func (a *access) check(r *http.Request, d door) error {
 			"without a token this host answers to localhost only; the request was for another name"))
 	}
 	if err := a.cross.Check(r); err != nil {
-		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not do this; the operator can allow an origin"))
+		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may "+
+			"not do this; the operator can allow an origin"))
 	}
 	if d != open && a.foreignRead(r, d) {
-		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not read this; the operator can allow an origin"))
+		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may "+
+			"not read this; the operator can allow an origin"))
 	}
 	if isUpgrade(r) && !a.knownOrigin(r) {
-		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may not open a WebSocket; the operator can allow an origin"))
+		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may "+
+			"not open a WebSocket; the operator can allow an origin"))
 	}
 	if a.withToken && d != open && !a.hasToken(r) {
 		return service.Errorf(service.KindUnauthorized, "this needs the host's token: Authorization: Bearer <token>")
@@ -155,7 +159,8 @@ func (a *access) knownOrigin(r *http.Request) bool {
 // offered subprotocols of an upgrade.
 func (a *access) hasToken(r *http.Request) bool {
 	for _, h := range r.Header.Values("Authorization") {
-		if scheme, token, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Bearer") && a.isToken(strings.TrimSpace(token)) {
+		if scheme, token, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Bearer") &&
+			a.isToken(strings.TrimSpace(token)) {
 			return true
 		}
 	}

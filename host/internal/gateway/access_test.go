@@ -18,7 +18,8 @@ const secret = "0123456789abcdef-token"
 
 func TestToken(t *testing.T) {
 	s := start(t, Options{Token: secret})
-	for _, h := range [][]string{nil, {"Authorization", "Bearer " + secret + "x"}, {"Authorization", "Bearer"}, {"Authorization", "Basic " + secret}, {"Authorization", secret}} {
+	for _, h := range [][]string{nil, {"Authorization", "Bearer " + secret + "x"}, {"Authorization", "Bearer"},
+		{"Authorization", "Basic " + secret}, {"Authorization", secret}} {
 		g := s.do("GET", "/v1/services", "", h...)
 		s.problem(g, 401, "unauthorized")
 		if g.header.Get("WWW-Authenticate") != "Bearer" {
@@ -33,7 +34,8 @@ func TestToken(t *testing.T) {
 		}
 	}
 	for _, scheme := range []string{"Bearer", "bearer"} {
-		if g := s.do("GET", "/v1/services", "", "Authorization", scheme+" "+secret, "Host", "any.example"); g.status != 200 {
+		if g := s.do("GET", "/v1/services", "", "Authorization", scheme+" "+secret, "Host",
+			"any.example"); g.status != 200 {
 			t.Errorf("with the token: %d", g.status)
 		}
 	}
@@ -73,7 +75,8 @@ func TestTokenAsSubprotocol(t *testing.T) {
 		t.Errorf("subprotocol %q", ws.Subprotocol())
 	}
 	ws.Close()
-	for _, bad := range []string{api.ProtocolTokenPrefix, api.ProtocolTokenPrefix + "!!", api.ProtocolTokenPrefix + "AAAA", secret} {
+	for _, bad := range []string{api.ProtocolTokenPrefix, api.ProtocolTokenPrefix + "!!", api.ProtocolTokenPrefix +
+		"AAAA", secret} {
 		if _, status, err := dial(s, "/v1/stream", nil, bad, api.ProtocolStream); err == nil || status != 401 {
 			t.Errorf("%q: %d %v", bad, status, err)
 		}
@@ -85,8 +88,10 @@ func TestTokenAsSubprotocol(t *testing.T) {
 func TestHostNames(t *testing.T) {
 	s := start(t, Options{AllowedHosts: []string{"Box.example"}})
 	for host, want := range map[string]int{
-		"localhost": 200, "LOCALHOST:1": 200, "localhost.": 200, "127.0.0.1:99": 200, "127.9.9.9": 200, "[::1]:80": 200, "box.example:8080": 200,
-		"evil.example": 421, "evil.example:8080": 421, "10.0.0.1": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421,
+		"localhost": 200, "LOCALHOST:1": 200, "localhost.": 200, "127.0.0.1:99": 200, "127.9.9.9": 200, "[::1]:80": 200,
+		"box.example:8080": 200,
+		"evil.example":     421, "evil.example:8080": 421, "10.0.0.1": 421, "localhost.evil.example": 421,
+		"127.0.0.1.evil.example": 421,
 	} {
 		g := s.do("GET", "/v1/services", "", "Host", host)
 		if g.status != want {
@@ -102,7 +107,8 @@ func TestHostNames(t *testing.T) {
 func TestOrigins(t *testing.T) {
 	s := start(t, Options{AllowedOrigins: []string{"https://console.example"}})
 	own := s.server.URL()
-	for origin, ok := range map[string]bool{"": true, own: true, "https://console.example": true, "https://evil.example": false, "null": false, "http://127.0.0.1:1": false, "file://": false} {
+	for origin, ok := range map[string]bool{"": true, own: true, "https://console.example": true,
+		"https://evil.example": false, "null": false, "http://127.0.0.1:1": false, "file://": false} {
 		header := http.Header{}
 		headers := []string{}
 		if origin != "" {
@@ -144,16 +150,20 @@ func TestCrossOrigin(t *testing.T) {
 	const friend = "https://console.example"
 	s := start(t, Options{AllowedOrigins: []string{friend}, Token: secret})
 	g := s.do("OPTIONS", commands+"add", "", "Origin", friend, "Access-Control-Request-Method", "POST")
-	if g.status != 204 || g.header.Get("Access-Control-Allow-Origin") != friend || !strings.Contains(g.header.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
+	if g.status != 204 || g.header.Get("Access-Control-Allow-Origin") != friend ||
+		!strings.Contains(g.header.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
 		t.Errorf("%d %v", g.status, g.header)
 	}
-	g = s.do("POST", commands+"add", "", "Origin", friend, "Sec-Fetch-Site", "cross-site", "Authorization", "Bearer "+secret)
+	g = s.do("POST", commands+"add", "", "Origin", friend, "Sec-Fetch-Site", "cross-site", "Authorization", "Bearer "+
+		secret)
 	if g.status != 200 || g.header.Get("Access-Control-Allow-Origin") != friend || g.header.Get("Vary") != "Origin" {
 		t.Errorf("%d %v", g.status, g.header)
 	}
 	s.problem(s.do("POST", commands+"add", "", "Origin", friend), 401, "unauthorized")
-	g = s.do("OPTIONS", commands+"add", "", "Origin", "https://evil.example", "Access-Control-Request-Method", "POST", "Authorization", "Bearer "+secret)
-	if g.status != 204 || g.header.Get("Access-Control-Allow-Origin") != "" || g.header.Get("Allow") != "OPTIONS, POST" {
+	g = s.do("OPTIONS", commands+"add", "", "Origin", "https://evil.example", "Access-Control-Request-Method", "POST",
+		"Authorization", "Bearer "+secret)
+	if g.status != 204 || g.header.Get("Access-Control-Allow-Origin") != "" ||
+		g.header.Get("Allow") != "OPTIONS, POST" {
 		t.Errorf("%d %v", g.status, g.header)
 	}
 }
@@ -162,8 +172,10 @@ func TestCrossOrigin(t *testing.T) {
 func TestForeignReads(t *testing.T) {
 	s := start(t, Options{})
 	for _, site := range []string{"cross-site", "same-site"} {
-		s.problem(s.do("GET", "/v1/services/bank/events", "", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors", "Accept", api.ContentSSE), 403, "unauthorized")
-		if g := s.do("GET", "/v1/services", "", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"); g.status != 200 {
+		s.problem(s.do("GET", "/v1/services/bank/events", "", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "no-cors",
+			"Accept", api.ContentSSE), 403, "unauthorized")
+		if g := s.do("GET", "/v1/services", "", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest",
+			"document"); g.status != 200 {
 			t.Errorf("following a link: %d", g.status)
 		}
 		if g := s.do("GET", "/openapi.json", "", "Sec-Fetch-Site", site); g.status != 200 {
@@ -176,7 +188,8 @@ func TestForeignReads(t *testing.T) {
 }
 
 func TestListening(t *testing.T) {
-	for listen, ok := range map[string]bool{"127.0.0.1:0": true, "localhost:0": true, "[::1]:0": true, ":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false} {
+	for listen, ok := range map[string]bool{"127.0.0.1:0": true, "localhost:0": true, "[::1]:0": true, ":0": false,
+		"0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false} {
 		s, err := New(newFake(), Options{Listen: listen})
 		if err != nil {
 			t.Fatal(err)

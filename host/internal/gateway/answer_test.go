@@ -33,7 +33,8 @@ func TestManyTextsAreGathered(t *testing.T) {
 		"no room": {ws.MaxGathered - 1, 2*300 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			flights := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), c.limit, new(Options{}.withDefaults()))
+			flights := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), c.limit,
+				new(Options{}.withDefaults()))
 			f := flights.join("client", nil)
 			defer f.leave()
 			w := &writes{}

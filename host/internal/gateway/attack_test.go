@@ -77,7 +77,8 @@ func (s *site) upgraded(path string) *attacker {
 func (s *site) shaken(path string) *attacker {
 	s.Helper()
 	a := s.attacker()
-	a.put("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	a.put("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: " +
+		"websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		s.Fatalf("handshake: %v %v", resp, err)
@@ -154,7 +155,8 @@ func TestWebSocketAttacks(t *testing.T) {
 	// Silence is borne for longer than these tests wait, so what ends is ended by something
 	// else; and so are messages that take their time, but where that is the attack.
 	s := start(t, Options{MessageBytes: 1 << 10, BodyTime: time.Minute, PingTime: time.Minute, linger: time.Minute})
-	impatient := start(t, Options{MessageBytes: 1 << 10, BodyTime: 100 * time.Millisecond, PingTime: time.Minute, linger: time.Minute})
+	impatient := start(t, Options{MessageBytes: 1 << 10, BodyTime: 100 * time.Millisecond, PingTime: time.Minute,
+		linger: time.Minute})
 	tests := []struct {
 		name   string
 		send   string
@@ -171,9 +173,11 @@ func TestWebSocketAttacks(t *testing.T) {
 		{"oversized", frame(text, strings.Repeat("x", 1<<10+1)), 1009, ""},
 		{"says it is huge", "\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1009, ""},
 		{"length with the top bit", "\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1009, ""},
-		{"bomb of fragments", frame(textBegins, "x") + strings.Repeat(frame(goesOn, strings.Repeat("x", 100)), 20), 1009, ""},
+		{"bomb of fragments", frame(textBegins, "x") + strings.Repeat(frame(goesOn, strings.Repeat("x", 100)), 20),
+			1009, ""},
 		{"message without end", frame(textBegins, "x") + strings.Repeat(frame(goesOn, ""), 1000), 1008, "did not end"},
-		{"message without end, with pings", frame(textBegins, "x") + strings.Repeat(frame(pingFrame, ""), 50), 1008, "did not end"},
+		{"message without end, with pings", frame(textBegins, "x") + strings.Repeat(frame(pingFrame, ""), 50), 1008,
+			"did not end"},
 		{"half a frame", "\x81\x85\x00\x00\x00\x00{", 1008, "did not end"},
 		{"bad UTF-8", frame(text, "{\"op\":\"\xff\"}"), 1007, "UTF-8"},
 		{"binary", frame(binaryFrame, "{}"), 1003, "text"},
@@ -315,7 +319,8 @@ func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
 
 func TestBrokenHandshakes(t *testing.T) {
 	s := start(t, Options{})
-	const good = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	const good = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " +
+		"dGhlIHNhbXBsZSBub25jZQ==\r\n"
 	for _, headers := range []string{
 		strings.Replace(good, "13", "12", 1),
 		strings.Replace(good, "dGhlIHNhbXBsZSBub25jZQ==", "short", 1),
@@ -331,7 +336,8 @@ func TestBrokenHandshakes(t *testing.T) {
 	}
 	// Compression is not spoken, so there is nothing to unpack.
 	a := s.attacker()
-	a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + good + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+	a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + good + "Sec-WebSocket-Extensions: " +
+		"permessage-deflate\r\n\r\n")
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Extensions") != "" {
 		t.Errorf("%v %v", resp, err)
@@ -409,7 +415,8 @@ func TestSlowRequests(t *testing.T) {
 	})
 	t.Run("body", func(t *testing.T) {
 		s := begin(t, Options{BodyTime: short})
-		s.fake.services["bank"].status.Spec.Limits.CommandBytes = 1000 // a body without a length has the time for the largest
+		// a body without a length has the time for the largest
+		s.fake.services["bank"].status.Spec.Limits.CommandBytes = 1000
 		for _, headers := range []string{"Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"} {
 			a := s.attacker()
 			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n1")
@@ -512,7 +519,8 @@ func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 	journal.Set(budget.Descriptors, 12)
 	s := startOn(t, f, Options{Connections: 100, Streams: 100})
 	if s.server.options.Connections != 8 || s.server.options.Streams != 6 {
-		t.Errorf("of 20 descriptors, of which 12 are the journal's, %d are for connections and %d for streams", s.server.options.Connections, s.server.options.Streams)
+		t.Errorf("of 20 descriptors, of which 12 are the journal's, %d are for connections and %d for streams",
+			s.server.options.Connections, s.server.options.Streams)
 	}
 	var idle []*attacker
 	for range 30 {
@@ -602,7 +610,8 @@ func TestIdleFlood(t *testing.T) {
 		defer conn.Close()
 		if i%100 == 50 {
 			s.client.Close() // its idle connection may be making room just now
-			if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add", ID: service.CommandID(fmt.Sprint(i))}); err != nil {
+			if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add",
+				ID: service.CommandID(fmt.Sprint(i))}); err != nil {
 				t.Errorf("after %d: %v", i, err)
 			}
 		}

@@ -63,8 +63,9 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 	case s.backups <- struct{}{}:
 		defer func() { <-s.backups }()
 	default:
-		return &service.Error{Kind: service.KindOverloaded, Message: "other backups are being made", RetryAfter: retrySoon,
-			Resource: "backups", Used: int64(len(s.backups)), Limit: maxBackups}
+		return &service.Error{Kind: service.KindOverloaded, Message: "other backups are being made",
+			RetryAfter: retrySoon,
+			Resource:   "backups", Used: int64(len(s.backups)), Limit: maxBackups}
 	}
 	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error {
 		_, err := s.keeper.Backup(ctx, w, service.BackupOptions{Since: since})

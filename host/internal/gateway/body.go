@@ -117,7 +117,9 @@ func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, erro
 // readInto is readBody, which asks hold before it makes a buffer, with its capacity,
 // and calls what that returns when the buffer has taken the place of the one before.
 // An error of hold ends the reading.
-func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(capacity int64) (copied func(), err error)) ([]byte, error) {
+func (s *Server) readInto(
+	a *answer, r *http.Request, limit int64, hold func(capacity int64) (copied func(), err error),
+) ([]byte, error) {
 	tooLarge := func() error {
 		return service.Errorf(service.KindTooLarge, "the body is larger than the %d bytes allowed", limit)
 	}
@@ -157,7 +159,8 @@ func (s *Server) readInto(a *answer, r *http.Request, limit int64, hold func(cap
 		case errors.As(err, &tooMany):
 			return nil, tooLarge()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return refused(withStatus(http.StatusRequestTimeout, service.Errorf(service.KindDeadline, "the body came too slowly")))
+			return refused(withStatus(http.StatusRequestTimeout,
+				service.Errorf(service.KindDeadline, "the body came too slowly")))
 		case err != nil:
 			return nil, service.Errorf(service.KindInvalid, "the body is not whole: %w", err)
 		}

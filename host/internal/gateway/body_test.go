@@ -49,7 +49,8 @@ func TestBodiesComeInAtARate(t *testing.T) {
 		bytes := time.Duration(bodies * (mib - paced))
 		want := (bytes - bodyBurst) * time.Second / mib
 		if took := time.Since(begin); took < want-time.Millisecond || took > want+time.Millisecond {
-			t.Errorf("%d bodies of 1 MiB took %v at 1 MiB/s, with a burst of %d bytes; want %v", bodies, took, bodyBurst, want)
+			t.Errorf("%d bodies of 1 MiB took %v at 1 MiB/s, with a burst of %d bytes; want %v", bodies, took,
+				bodyBurst, want)
 		}
 	})
 }

@@ -19,7 +19,8 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 		return err
 	}
 	defer ended()
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // the request ends with the upgrade, the stream does not
+	// the request ends with the upgrade, the stream does not
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer cancel(nil)
 	gone, err := a.flight.subscribe(readerRoom(&sel))
 	if err != nil {

@@ -90,7 +90,8 @@ func errTooLate() error {
 // readData reads the body of a command or query.
 func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 	limit := int64(smallBody)
-	if large := r.ContentLength < 0 || r.ContentLength > smallBody; large || a.bodyType != "" && a.bodyType != api.ContentJSON {
+	if large := r.ContentLength < 0 || r.ContentLength > smallBody; large || a.bodyType != "" &&
+		a.bodyType != api.ContentJSON {
 		accepts, err := s.commander.Accepts(c.service)
 		if err != nil {
 			return err
@@ -137,7 +138,8 @@ func mayBe(t string, name service.Name, accepts service.Accepts) error {
 func encodingOf(name service.Name, accepts service.Accepts) (string, error) {
 	if accepts.Encoding == "" {
 		return "", &service.Error{Service: name, Kind: service.KindUnavailable, RetryAfter: retrySoon,
-			Message: "the service is " + string(accepts.State) + ", and until it has run it is not known whether it takes data of this type"}
+			Message: "the service is " + string(accepts.State) + ", and until it has run it is not known whether it " +
+				"takes data of this type"}
 	}
 	return accepts.Encoding, nil
 }
@@ -268,7 +270,8 @@ func headerMetadata(h http.Header) (abi.Metadata, error) {
 	}
 	m = m.AppendPair("traceparent", traces[0])
 	// One that is there more than once is a list in parts.
-	if state := strings.Join(h.Values(api.HeaderTracestate), ","); api.ValidTracestate(state) && !names(m, "tracestate") {
+	if state := strings.Join(h.Values(api.HeaderTracestate), ","); api.ValidTracestate(state) &&
+		!names(m, "tracestate") {
 		m = m.AppendPair("tracestate", state)
 	}
 	if len(m) > abi.MaxMetadataSize {
@@ -313,7 +316,8 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 	defer carried.free()
 	ctx, cancel := s.wait(r.Context(), c.deadline)
 	defer cancel()
-	reply, err := s.commander.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried})
+	reply, err := s.commander.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data,
+		Deadline: c.deadline, Carrier: carried})
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,8 @@ func TestEndToEnd(t *testing.T) {
 	var sent int64
 	var stages []string
 	status, err := c.Deploy(ctx, service.Deployment{
-		Service: "count", Module: module, Limits: service.Limits{Fuel: 5_000_000}, Settings: service.Settings{Shards: 1},
+		Service: "count", Module: module, Limits: service.Limits{Fuel: 5_000_000},
+		Settings: service.Settings{Shards: 1},
 		Progress: func(p service.Progress) {
 			if p.Stage == "uploading" {
 				sent = p.Done
@@ -93,7 +94,8 @@ func TestEndToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status.State != service.StateRunning || status.Spec.Limits.Fuel != 5_000_000 || len(status.Shards) != 1 || status.Manifest.ABI == 0 || sent != int64(len(module)) || len(stages) < 3 {
+	if status.State != service.StateRunning || status.Spec.Limits.Fuel != 5_000_000 || len(status.Shards) != 1 ||
+		status.Manifest.ABI == 0 || sent != int64(len(module)) || len(stages) < 3 {
 		t.Errorf("status %+v, sent %d, stages %v", status, sent, stages)
 	}
 	stages = nil
@@ -102,7 +104,8 @@ func TestEndToEnd(t *testing.T) {
 			stages = append(stages, p.Stage)
 		}
 	})
-	if want := []string{"verifying", "rewriting", "compiling", "initialising", "describing", "storing"}; !slices.Equal(stages, want) {
+	if want := []string{"verifying", "rewriting", "compiling", "initialising", "describing",
+		"storing"}; !slices.Equal(stages, want) {
 		t.Errorf("the upload went by %v, want %v", stages, want)
 	}
 	if err != nil || m.Digest != service.DigestOf(module) {
@@ -111,7 +114,8 @@ func TestEndToEnd(t *testing.T) {
 	if _, err := c.Upload(ctx, []byte("no wasm"), nil); service.KindOf(err) != service.KindBadModule {
 		t.Error(err)
 	}
-	if _, err := c.Deploy(ctx, service.Deployment{Service: "count", Digest: service.DigestOf(nil)}); service.KindOf(err) != service.KindNotFound {
+	if _, err := c.Deploy(ctx, service.Deployment{Service: "count", Digest: service.DigestOf(nil)}); service.KindOf(
+		err) != service.KindNotFound {
 		t.Error(err)
 	}
 
@@ -145,7 +149,8 @@ func TestEndToEnd(t *testing.T) {
 		{service.Command{Service: "none", Key: "k", Type: "add"}, service.KindNotFound},
 		{service.Command{Service: "count", Key: "k", Type: "add", Data: []byte(`"` + strings.Repeat("x", 1<<20) + `"`)}, service.KindTooLarge},
 	} {
-		for way, send := range map[string]func(context.Context, service.Command) (service.Reply, error){"HTTP": c.Send, "WebSocket": st.Send} {
+		for way, send := range map[string]func(context.Context, service.Command) (service.Reply, error){"HTTP": c.Send,
+			"WebSocket": st.Send} {
 			if _, err := send(ctx, tt.cmd); service.KindOf(err) != tt.kind {
 				t.Errorf("%s by %s: %v; want %s", tt.cmd.Type, way, err, tt.kind)
 			}
@@ -154,8 +159,10 @@ func TestEndToEnd(t *testing.T) {
 	if r, err := st.Send(ctx, add("2")); err != nil || string(r.Data) != "2" {
 		t.Errorf("%+v %v", r, err)
 	}
-	for way, query := range map[string]func(context.Context, service.Query) (service.QueryReply, error){"HTTP": c.Query, "WebSocket": st.Query} {
-		if q, err := query(ctx, service.Query{Service: "count", Key: "a/b", Type: "count"}); err != nil || string(q.Data) != "2" || q.Version != 2 {
+	for way, query := range map[string]func(context.Context, service.Query) (service.QueryReply, error){"HTTP": c.Query,
+		"WebSocket": st.Query} {
+		if q, err := query(ctx, service.Query{Service: "count", Key: "a/b", Type: "count"}); err != nil ||
+			string(q.Data) != "2" || q.Version != 2 {
 			t.Errorf("%s: %+v %v", way, q, err)
 		}
 	}
@@ -164,7 +171,8 @@ func TestEndToEnd(t *testing.T) {
 		t.Fatalf("%+v %v", page, err)
 	}
 	e := page.Events[0]
-	if e.Type != "added" || e.Key != "a/b" || e.Position != 1 || e.Version != 1 || e.CommandID != "1" || e.CommandType != "add" || e.ID != first.Cursor.String() || e.Source != "/services/count" || e.Time.IsZero() {
+	if e.Type != "added" || e.Key != "a/b" || e.Position != 1 || e.Version != 1 || e.CommandID != "1" ||
+		e.CommandType != "add" || e.ID != first.Cursor.String() || e.Source != "/services/count" || e.Time.IsZero() {
 		t.Errorf("%+v", e)
 	}
 	page, err = c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(page.Next)}, 0)
@@ -176,13 +184,20 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("%+v %v", entity, err)
 	}
 	mark, err := service.ParseCursor(entity.Next)
-	if again, failed := c.EntityEvents(ctx, "count", "a/b", entity.Next, 0); err != nil || failed != nil || len(again.Events) != 0 || again.Next != entity.Next || again.More {
+	if again, failed := c.EntityEvents(ctx, "count", "a/b", entity.Next, 0); err != nil || failed != nil ||
+		len(again.Events) != 0 || again.Next != entity.Next || again.More {
 		t.Errorf("%+v %v %v", again, err, failed)
 	}
-	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(service.Cursor{Position: 99, Origin: mark.Origin, Stamp: mark.Stamp}.String())}, 0); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx,
+		service.Selection{Service: "count",
+			From: service.AfterCursor(service.Cursor{Position: 99, Origin: mark.Origin, Stamp: mark.Stamp}.String())},
+		0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of the future: %v", err)
 	}
-	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(service.Cursor{Position: 1, Origin: mark.Stamp, Stamp: mark.Stamp}.String())}, 0); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx,
+		service.Selection{Service: "count",
+			From: service.AfterCursor(service.Cursor{Position: 1, Origin: mark.Stamp, Stamp: mark.Stamp}.String())},
+		0); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("a cursor of another service: %v", err)
 	}
 	sub, err := st.Subscribe(ctx, service.Selection{Service: "count", Types: []service.Type{"added"}}, 1)
@@ -276,7 +291,8 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 	h := hosttest.New(t)
 	listen := hosttest.Address(t)
 	s, c := serve(t, h.Host, listen)
-	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+	if _, err := c.Deploy(t.Context(),
+		service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		t.Fatal(err)
 	}
 	const senders, each = 4, 60
@@ -291,7 +307,8 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 					half <- struct{}{}
 				}
 				for {
-					_, err := c.Send(ctx, service.Command{Service: "count", Key: service.Key(fmt.Sprint(g)), Type: "add", ID: service.CommandID(fmt.Sprintf("%d-%d", g, i)), Data: []byte("1")})
+					_, err := c.Send(ctx, service.Command{Service: "count", Key: service.Key(fmt.Sprint(g)),
+						Type: "add", ID: service.CommandID(fmt.Sprintf("%d-%d", g, i)), Data: []byte("1")})
 					if err == nil {
 						break
 					}
@@ -322,7 +339,9 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 	for range senders {
 		<-half
 	}
-	if _, err := c.Deploy(ctx, service.Deployment{Service: "count", Module: testguest.CounterWith(describe(), func(b *testguest.Builder) { b.Custom("second", nil) })}); err != nil {
+	if _, err := c.Deploy(ctx,
+		service.Deployment{Service: "count", Module: testguest.CounterWith(describe(),
+			func(b *testguest.Builder) { b.Custom("second", nil) })}); err != nil {
 		t.Fatal(err)
 	}
 	stop, cancelStop := context.WithTimeout(ctx, time.Minute)
@@ -350,7 +369,8 @@ func describe() []byte {
 func BenchmarkCommands(b *testing.B) {
 	h := hosttest.New(b)
 	_, c := serve(b, h.Host, "127.0.0.1:0")
-	if _, err := c.Deploy(b.Context(), service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+	if _, err := c.Deploy(b.Context(),
+		service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		b.Fatal(err)
 	}
 	run := func(name string, send func(context.Context, service.Command) (service.Reply, error)) {
@@ -359,7 +379,8 @@ func BenchmarkCommands(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					if _, err := send(b.Context(), service.Command{Service: "count", Key: "k", Type: "add", Data: []byte("1")}); err != nil {
+					if _, err := send(b.Context(), service.Command{Service: "count", Key: "k", Type: "add",
+						Data: []byte("1")}); err != nil {
 						b.Error(err)
 						return
 					}
@@ -382,14 +403,16 @@ func BenchmarkCommands(b *testing.B) {
 func BenchmarkSubscription(b *testing.B) {
 	h := hosttest.New(b)
 	_, c := serve(b, h.Host, "127.0.0.1:0")
-	if _, err := c.Deploy(b.Context(), service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
+	if _, err := c.Deploy(b.Context(),
+		service.Deployment{Service: "count", Module: testguest.Counter("count")}); err != nil {
 		b.Fatal(err)
 	}
 	var wait sync.WaitGroup
 	for i := range 200 {
 		wait.Go(func() {
 			for range 100 {
-				h.MustSend(service.Command{Service: "count", Key: service.Key(fmt.Sprint(i)), Type: "add", Data: []byte("1")})
+				h.MustSend(service.Command{Service: "count", Key: service.Key(fmt.Sprint(i)), Type: "add",
+					Data: []byte("1")})
 			}
 		})
 	}
@@ -432,7 +455,8 @@ func TestAReplyIsFetchedByItsID(t *testing.T) {
 	if !errors.As(err, &e) || e.Kind != service.KindUnknown || e.Resource != "bytes_in_flight" || e.RetryAfter == 0 {
 		t.Fatalf("without room: %v", err)
 	}
-	if _, err := c.Query(t.Context(), service.Query{Service: "bigreply", Key: "k", Type: "q"}); service.KindOf(err) != service.KindOverloaded {
+	if _, err := c.Query(t.Context(), service.Query{Service: "bigreply", Key: "k", Type: "q"}); service.KindOf(
+		err) != service.KindOverloaded {
 		t.Errorf("a query without room: %v", err)
 	}
 	if st, err := c.Service(t.Context(), "bigreply"); service.KindOf(err) != service.KindOverloaded {

@@ -104,7 +104,8 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	p, more := page{a: a, batch: as == api.ContentBatch}, true
 	for more && p.count < limit && !p.full {
 		var events []*service.Event
-		if events, more, err = s.reader.EntityPage(ctx, name, key, next, min(limit-p.count, entityReads), batchBytes); err != nil {
+		if events, more, err = s.reader.EntityPage(ctx, name, key, next, min(limit-p.count, entityReads),
+			batchBytes); err != nil {
 			return err
 		}
 		out := outgoing(events, formOf(as))
@@ -145,9 +146,11 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel view, after string
 	return s.sendSSE(a, r, sel, at)
 }
 
-// entityCursor finds a place in the service's log before which the entity came to a version, or the one of a cursor, and
-// after which all its later events are.
-func (s *Server) entityCursor(ctx context.Context, name service.Name, key service.Key, after string) (service.Cursor, error) {
+// entityCursor finds a place in the service's log before which the entity came to a version, or the one of a cursor,
+// and after which all its later events are.
+func (s *Server) entityCursor(
+	ctx context.Context, name service.Name, key service.Key, after string,
+) (service.Cursor, error) {
 	version, isVersion := entityVersion(after)
 	if !isVersion {
 		return s.entityBehind(ctx, name, key, after)

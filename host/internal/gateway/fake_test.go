@@ -51,7 +51,8 @@ type fakeEvent struct {
 
 func newFake() *fake {
 	b := service.Budget{}.WithDefaults()
-	f := &fake{budget: b, account: budget.New(budget.Limits{budget.FlightBytes: b.FlightBytes}), services: map[service.Name]*fakeService{}, gate: make(chan struct{}), slow: make(chan struct{}, 10_000)}
+	f := &fake{budget: b, account: budget.New(budget.Limits{budget.FlightBytes: b.FlightBytes}),
+		services: map[service.Name]*fakeService{}, gate: make(chan struct{}), slow: make(chan struct{}, 10_000)}
 	f.add("bank", abi.EncodingJSON)
 	f.add("blob", "application/octet-stream")
 	return f
@@ -61,8 +62,9 @@ func (f *fake) add(name service.Name, encoding string) *fakeService {
 	s := &fakeService{more: make(chan struct{}), status: service.Status{
 		Spec:  service.Spec{Service: name, Module: service.DigestOf([]byte(name))}.WithDefaults(),
 		State: service.StateRunning, Cursor: cursorAt(name, 0), Since: time.Unix(1, 0).UTC(),
-		Manifest: abi.Manifest{ABI: 1, Service: string(name), Encoding: encoding, Events: []abi.EventType{{Name: "Added"}}},
-		Shards:   []service.ShardStatus{{}},
+		Manifest: abi.Manifest{ABI: 1, Service: string(name), Encoding: encoding,
+			Events: []abi.EventType{{Name: "Added"}}},
+		Shards: []service.ShardStatus{{}},
 	}}
 	f.services[name] = s
 	return s
@@ -71,7 +73,8 @@ func (f *fake) add(name service.Name, encoding string) *fakeService {
 func (f *fake) find(name service.Name) (*fakeService, error) {
 	s, ok := f.services[name]
 	if !ok {
-		return nil, &service.Error{Service: name, Kind: service.KindNotFound, Message: "there is no service " + string(name)}
+		return nil, &service.Error{Service: name, Kind: service.KindNotFound, Message: "there is no service " +
+			string(name)}
 	}
 	return s, nil
 }
@@ -82,9 +85,11 @@ func (f *fake) Upload(_ context.Context, module []byte, progress func(service.Pr
 		progress(service.Progress{Stage: "verifying", Done: 1, Total: 2})
 	}
 	if string(module) != "\x00asm good" {
-		return service.Module{}, &service.Error{Kind: service.KindBadModule, Message: "not a module", Reasons: []string{"no memory", "no exports"}, Detail: "secret path"}
+		return service.Module{}, &service.Error{Kind: service.KindBadModule, Message: "not a module",
+			Reasons: []string{"no memory", "no exports"}, Detail: "secret path"}
 	}
-	return service.Module{Digest: service.DigestOf(module), Size: int64(len(module)), Manifest: f.services["bank"].status.Manifest}, nil
+	return service.Module{Digest: service.DigestOf(module), Size: int64(len(module)),
+		Manifest: f.services["bank"].status.Manifest}, nil
 }
 
 func (f *fake) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
@@ -101,7 +106,8 @@ func (f *fake) Deploy(ctx context.Context, d service.Deployment) (service.Status
 	if s == nil {
 		s = f.add(d.Service, abi.EncodingJSON)
 	}
-	s.status.Spec = service.Spec{Service: d.Service, Module: d.Digest, Limits: d.Limits, Settings: d.Settings}.WithDefaults()
+	s.status.Spec = service.Spec{Service: d.Service, Module: d.Digest, Limits: d.Limits,
+		Settings: d.Settings}.WithDefaults()
 	if d.Module != nil {
 		s.status.Spec.Module = service.DigestOf(d.Module)
 	}
@@ -152,7 +158,8 @@ func (f *fake) EventTypes(_ context.Context, name service.Name) ([]journal.Event
 	if _, err := f.find(name); err != nil {
 		return nil, err
 	}
-	return []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3}, {Type: "taken", Count: 1, First: 2, Last: 2}}, nil
+	return []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3},
+		{Type: "taken", Count: 1, First: 2, Last: 2}}, nil
 }
 
 func (f *fake) Turn(context.Context, service.Name) service.Turn {
@@ -170,7 +177,8 @@ func (f *fake) Modules() (service.Modules, error) {
 		return *f.modules, nil
 	}
 	d := service.Digest{1}
-	return service.Modules{Modules: []service.StoredModule{{Digest: d, Size: 3, Services: []service.Name{"bank"}}, {Digest: service.Digest{2}}}, Bytes: 3}, nil
+	return service.Modules{Modules: []service.StoredModule{{Digest: d, Size: 3, Services: []service.Name{"bank"}},
+		{Digest: service.Digest{2}}}, Bytes: 3}, nil
 }
 
 func (f *fake) DeleteModule(d service.Digest) error {
@@ -262,7 +270,8 @@ func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, 
 		}
 	}
 	if c.Expected != nil && *c.Expected != version {
-		return service.Reply{}, service.Errorf(service.KindVersionConflict, "%s is at version %d, not %d", c.Key, version, *c.Expected)
+		return service.Reply{}, service.Errorf(service.KindVersionConflict, "%s is at version %d, not %d", c.Key,
+			version, *c.Expected)
 	}
 	reply := service.Reply{Service: c.Service, Key: c.Key, CommandID: c.ID, Data: []byte(`{"ok":true}`), Fuel: 7}
 	if n, err := strconv.Atoi(strings.TrimPrefix(string(c.Type), "reply-")); err == nil {
@@ -275,10 +284,12 @@ func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, 
 	}
 	switch c.Type {
 	case "reject":
-		return service.Reply{}, &service.Error{Kind: service.KindRejected, Service: c.Service, Code: "insufficient_funds", Message: "the balance is 0"}
+		return service.Reply{}, &service.Error{Kind: service.KindRejected, Service: c.Service,
+			Code: "insufficient_funds", Message: "the balance is 0"}
 	case "conflict":
 		at := service.Version(7)
-		return service.Reply{}, &service.Error{Kind: service.KindVersionConflict, Service: c.Service, Version: &at, Message: "the entity is at version 7"}
+		return service.Reply{}, &service.Error{Kind: service.KindVersionConflict, Service: c.Service, Version: &at,
+			Message: "the entity is at version 7"}
 	case "binary":
 		reply.Data = []byte{0xff, '"', '}'}
 	case "look":
@@ -304,10 +315,11 @@ func (s *fakeService) append(key service.Key, typ service.Type, version service.
 	s.status.Head++
 	s.status.Cursor = cursorAt(s.status.Spec.Service, s.status.Head)
 	name := s.status.Spec.Service
-	e := fakeEvent{key: key, typ: typ, Event: service.NewEvent(name, journal.Unborn(journal.LogName(name)), journal.Event{
-		Position: s.status.Head, Key: string(key), Version: version, Type: string(typ), Data: []byte(data),
-		Time: journal.UnixNano(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixNano()), Stamp: journal.Stamp{7},
-	})}
+	e := fakeEvent{key: key, typ: typ, Event: service.NewEvent(name, journal.Unborn(journal.LogName(name)),
+		journal.Event{
+			Position: s.status.Head, Key: string(key), Version: version, Type: string(typ), Data: []byte(data),
+			Time: journal.UnixNano(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixNano()), Stamp: journal.Stamp{7},
+		})}
 	s.events = append(s.events, e)
 	close(s.more)
 	s.more = make(chan struct{})
@@ -320,7 +332,8 @@ func (f *fake) Send(ctx context.Context, c service.Command) (service.Reply, erro
 
 func landed(c service.Command, r service.Reply, err error) (service.Reply, error) {
 	if full := land(c.Carrier, len(r.Data), err); err == nil && full != nil {
-		return service.Reply{}, &service.Error{Kind: service.KindUnknown, Message: "it was carried out", Resource: "bytes_in_flight"}
+		return service.Reply{}, &service.Error{Kind: service.KindUnknown, Message: "it was carried out",
+			Resource: "bytes_in_flight"}
 	}
 	return r, err
 }
@@ -360,7 +373,8 @@ func (f *fake) Query(ctx context.Context, q service.Query) (service.QueryReply, 
 func after(s *service.Selection) service.Position { return s.From.Position - 1 }
 
 func wants(s *service.Selection, e *fakeEvent) bool {
-	return e.Position > after(s) && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) && (len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
+	return e.Position > after(s) && (len(s.Types) == 0 || slices.Contains(s.Types, e.typ)) &&
+		(len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
 }
 
 // Events scans at most limit events at a time, so that filters show.
@@ -504,7 +518,9 @@ func (f *fake) Cursor(_ context.Context, name service.Name, p service.Position) 
 	return cursorAt(name, p), nil
 }
 
-func (f *fake) EntityVersion(_ context.Context, name service.Name, key service.Key, at service.Position) (v service.Version, err error) {
+func (f *fake) EntityVersion(
+	_ context.Context, name service.Name, key service.Key, at service.Position,
+) (v service.Version, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.find(name)
@@ -520,7 +536,9 @@ func (f *fake) EntityVersion(_ context.Context, name service.Name, key service.K
 }
 
 // KeptVersion says that the event of k9 at position 2, with its version 2, is kept apart.
-func (f *fake) KeptVersion(_ context.Context, name service.Name, key service.Key, cursor string) (service.Version, bool, error) {
+func (f *fake) KeptVersion(
+	_ context.Context, name service.Name, key service.Key, cursor string,
+) (service.Version, bool, error) {
 	return 2, key == "k9" && cursor == cursorAt(name, 2).String(), nil
 }
 
@@ -529,7 +547,8 @@ func (f *fake) Budget() service.Budget { return f.budget }
 func (f *fake) Account() *budget.Account { return f.account }
 
 func (f *fake) Resources() []service.ResourceUsage {
-	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 1, Limit: 2, Refused: 3, Holders: []service.ResourceHolder{{Name: "bank", Used: 1}}}}
+	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 1, Limit: 2, Refused: 3,
+		Holders: []service.ResourceHolder{{Name: "bank", Used: 1}}}}
 }
 
 func (f *fake) Ready() error {

@@ -175,7 +175,8 @@ func (f *flight) try(n int) bool {
 // will never be.
 func (f *flight) wait(ctx context.Context, n int) error {
 	if most := f.all.limit - streamBytes - f.lasting.Load(); int64(n) > most {
-		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one connection, and the subscriptions of this one, it may take %d", n, most)
+		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one "+
+			"connection, and the subscriptions of this one, it may take %d", n, most)
 	}
 	for pause := minRoomWait; ; pause = min(2*pause, maxRoomWait) {
 		timer := time.NewTimer(pause)

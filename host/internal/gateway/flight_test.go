@@ -33,7 +33,8 @@ var little = service.Budget{FlightBytes: 40 << 20, ConnectionBytes: 4 << 20}
 // takes unless others need room.
 func within() Options {
 	return Options{
-		MessageBytes: 1 << 20, ModuleBytes: 1 << 20, InFlight: 1024, WriteTime: 5 * time.Minute, BodyTime: 5 * time.Minute, PingTime: time.Minute,
+		MessageBytes: 1 << 20, ModuleBytes: 1 << 20, InFlight: 1024, WriteTime: 5 * time.Minute,
+		BodyTime: 5 * time.Minute, PingTime: time.Minute,
 		StallTime: 5 * time.Minute,
 	}
 }
@@ -106,7 +107,8 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 			switch {
 			case m.Op == api.OpReply && len(m.Data()) == size:
 				replies++
-			case m.Op == api.OpError && m.Problem.Kind == "overloaded" && m.Problem.Resource == "bytes_in_flight" && m.Problem.RetryAfterMS > 0 && m.ID != "":
+			case m.Op == api.OpError && m.Problem.Kind == "overloaded" && m.Problem.Resource == "bytes_in_flight" &&
+				m.Problem.RetryAfterMS > 0 && m.ID != "":
 				refused++
 			default:
 				t.Fatalf("%s %s %+v", m.Op, m.ID, m.Problem)
@@ -137,12 +139,15 @@ func TestAReplyWithoutRoomIsNoFailure(t *testing.T) {
 	}
 	ws := s.raw("/v1/stream", api.ProtocolStream)
 	say(t, ws, `{"op":"command","id":"1","service":"bank","key":"k","type":"reply-5000000","command_id":"the-id"}`)
-	if m := hear(t, ws); m.Op != api.OpError || m.Problem.Kind != "unknown_outcome" || m.Problem.CommandID != "the-id" || m.Problem.Resource == "" {
+	if m := hear(t, ws); m.Op != api.OpError || m.Problem.Kind != "unknown_outcome" ||
+		m.Problem.CommandID != "the-id" || m.Problem.Resource == "" {
 		t.Errorf("%+v %+v", m, m.Problem)
 	}
 	// What fits comes, in whatever form.
-	for typ, size := range map[string]int{"reply-3000000": 3_000_000, "blob-3000001": 3_000_001, "blob-20000": 20_000, "reply-17000": 17_000} {
-		if r, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: service.Type(typ)}); err != nil || len(r.Data) != size {
+	for typ, size := range map[string]int{"reply-3000000": 3_000_000, "blob-3000001": 3_000_001, "blob-20000": 20_000,
+		"reply-17000": 17_000} {
+		if r, err := s.client.Send(t.Context(),
+			service.Command{Service: "bank", Key: "k", Type: service.Type(typ)}); err != nil || len(r.Data) != size {
 			t.Errorf("%s: %d bytes, %v", typ, len(r.Data), err)
 		}
 		say(t, ws, `{"op":"query","id":"2","service":"bank","key":"k","type":%q}`, typ)
@@ -165,7 +170,8 @@ func TestAMessageWithoutRoom(t *testing.T) {
 	refused := map[string]bool{}
 	m := hear(t, ws)
 	for ; m.Op == api.OpError; m = hear(t, ws) {
-		if m.Problem.Kind != "overloaded" || m.Problem.Resource != "bytes_in_flight" || !strings.HasPrefix(m.ID, "slow") || refused[m.ID] {
+		if m.Problem.Kind != "overloaded" || m.Problem.Resource != "bytes_in_flight" ||
+			!strings.HasPrefix(m.ID, "slow") || refused[m.ID] {
 			t.Errorf("%s %+v", m.ID, m.Problem)
 		}
 		refused[m.ID] = true
@@ -205,12 +211,14 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 		},
 		"bodies short of a byte": func(s *site) io.Closer {
 			a := s.attacker()
-			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 999_999))
+			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" +
+				strings.Repeat("x", 999_999))
 			return a
 		},
 		"bodies that trickle": func(s *site) io.Closer {
 			a := s.attacker()
-			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 990_000))
+			a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" +
+				strings.Repeat("x", 990_000))
 			return a.trickle()
 		},
 		"messages that trickle": func(s *site) io.Closer {
@@ -259,13 +267,15 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 					defer one(s).Close()
 				}
 				for i := range 20 {
-					r, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add", Data: fmt.Appendf(nil, "%q", strings.Repeat("y", 5000))})
+					r, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add",
+						Data: fmt.Appendf(nil, "%q", strings.Repeat("y", 5000))})
 					if err != nil || r.Version != service.Version(i+1) {
 						t.Fatalf("a small command among them: %+v, %v", r, err)
 					}
 				}
 				s.until("a large reply", func() bool {
-					r, err := s.client.Query(t.Context(), service.Query{Service: "bank", Key: "k", Type: "reply-2000000"})
+					r, err := s.client.Query(t.Context(),
+						service.Query{Service: "bank", Key: "k", Type: "reply-2000000"})
 					if err != nil && service.KindOf(err) != service.KindOverloaded {
 						t.Fatal(err)
 					}
@@ -295,7 +305,8 @@ func TestLargeErrorsAreCounted(t *testing.T) {
 	}
 	second.Unload()
 	var short *service.Error
-	if !errors.As(second.fit(large), &short) || short.Kind != large.Kind || short.Code != large.Code || short.Fuel != large.Fuel || len(short.Message) > 2*maxErrorText ||
+	if !errors.As(second.fit(large), &short) || short.Kind != large.Kind || short.Code != large.Code ||
+		short.Fuel != large.Fuel || len(short.Message) > 2*maxErrorText ||
 		!strings.HasPrefix(short.Message, "éé") {
 		t.Errorf("without room for it: %+v", short)
 	}
@@ -387,14 +398,17 @@ func (s *site) randomRequest(random *rand.Rand) {
 	switch random.IntN(4) {
 	case 0:
 		body := strings.Repeat("1", randomSize(random, 1<<20))
-		text = fmt.Sprintf("POST %sreply-%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", commands, randomSize(random, 5<<20), len(body), body)
+		text = fmt.Sprintf("POST %sreply-%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", commands,
+			randomSize(random, 5<<20), len(body), body)
 	case 1:
 		body := strings.Repeat("1", randomSize(random, 1<<19))
-		text = fmt.Sprintf("POST %slook HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", commands, len(body), body)
+		text = fmt.Sprintf("POST %slook HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "+
+			"chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", commands, len(body), body)
 	case 2:
 		text = "GET /v1/services/bank/events?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	case 3:
-		text = "GET /v1/services?manifest=true HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", randomSize(random, 30_000)) + "\r\n\r\n"
+		text = "GET /v1/services?manifest=true HTTP/1.1\r\nHost: localhost\r\nX: " +
+			strings.Repeat("x", randomSize(random, 30_000)) + "\r\n\r\n"
 	}
 	if random.IntN(4) == 0 {
 		text = text[:random.IntN(len(text))]
@@ -457,7 +471,8 @@ func TestLimitsAboveTheBudgetAreNamed(t *testing.T) {
 	f.budget = service.Budget{FlightBytes: 20 << 20, ConnectionBytes: 2 << 20}
 	_, err := New(f, Options{MessageBytes: 2 << 20, ModuleBytes: 16 << 20})
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindInvalid || len(e.Reasons) != 2 || !strings.HasPrefix(e.Reasons[0], "message bytes is ") || !strings.HasPrefix(e.Reasons[1], "module bytes is ") {
+	if !errors.As(err, &e) || e.Kind != service.KindInvalid || len(e.Reasons) != 2 ||
+		!strings.HasPrefix(e.Reasons[0], "message bytes is ") || !strings.HasPrefix(e.Reasons[1], "module bytes is ") {
 		t.Errorf("%v", err)
 	}
 }
@@ -467,7 +482,8 @@ func TestHoldersAreForOperators(t *testing.T) {
 	s := startWithin(t, little, within())
 	g := s.do("POST", strings.Replace(commands, "commands", "queries", 1)+"reply-5000000", "")
 	p := s.problem(g, 503, "overloaded")
-	if p.Used == 0 || p.Limit != s.fake.budget.ConnectionBytes || p.Resource != "bytes_in_flight" || strings.Contains(string(g.body), "held by") {
+	if p.Used == 0 || p.Limit != s.fake.budget.ConnectionBytes || p.Resource != "bytes_in_flight" ||
+		strings.Contains(string(g.body), "held by") {
 		t.Errorf("%s", g.body)
 	}
 	r := decode[api.Resources](s, s.do("GET", "/v1/resources", ""))
@@ -548,7 +564,8 @@ func TestTheListOfModulesIsBounded(t *testing.T) {
 	many := func(n int) service.Modules {
 		m := service.Modules{Modules: []service.StoredModule{}, Bytes: 7, Limit: 8, OtherCodeBytes: 9, Keep: time.Hour}
 		for i := range n {
-			at := service.StoredModule{Digest: service.DigestOf([]byte(fmt.Sprint(i))), Size: int64(i), Since: time.Unix(int64(i), 0).UTC(), Services: []service.Name{}, Earlier: []service.Name{}}
+			at := service.StoredModule{Digest: service.DigestOf([]byte(fmt.Sprint(i))), Size: int64(i),
+				Since: time.Unix(int64(i), 0).UTC(), Services: []service.Name{}, Earlier: []service.Name{}}
 			if i%100 == 0 {
 				at.Services, at.Earlier = []service.Name{"bank", "orders"}, []service.Name{"tally"}
 			}

@@ -10,7 +10,8 @@ import (
 )
 
 func FuzzEventParams(f *testing.F) {
-	for _, s := range []string{"from=end&limit=5&types=a,b&keys=c%2Cd,e&keys=f", "keys=%zz", "keys=..", "limit=+5", "types=", ";=&&=&a", strings.Repeat("keys=a&", 200)} {
+	for _, s := range []string{"from=end&limit=5&types=a,b&keys=c%2Cd,e&keys=f", "keys=%zz", "keys=..", "limit=+5",
+		"types=", ";=&&=&a", strings.Repeat("keys=a&", 200)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
@@ -37,7 +38,8 @@ func FuzzEventParams(f *testing.F) {
 			if k == "" {
 				return
 			}
-			if got, err := listParam(url.Values{"keys": {k}}.Encode(), "keys"); err != nil || len(got) != 1 || got[0] != k {
+			if got, err := listParam(url.Values{"keys": {k}}.Encode(), "keys"); err != nil || len(got) != 1 ||
+				got[0] != k {
 				t.Fatalf("%q comes back as %q: %v", k, got, err)
 			}
 		}

@@ -55,7 +55,8 @@ var listParams = []string{"types", "keys"}
 // onceHeaders mean nothing if they are there more than once. A traceparent is ignored then, as
 // its standard asks; see headerMetadata.
 var onceHeaders = []string{
-	"Content-Type", api.HeaderCommandID, api.HeaderExpected, api.HeaderDeadline, api.HeaderMetadata, api.HeaderLastEventID,
+	"Content-Type", api.HeaderCommandID, api.HeaderExpected, api.HeaderDeadline, api.HeaderMetadata,
+	api.HeaderLastEventID,
 }
 
 var justJSON = answers{api.ContentJSON}
@@ -106,7 +107,8 @@ func (t *takes) query(raw string) (url.Values, error) {
 			case !utf8.ValidString(v):
 				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is not UTF-8", name)
 			case v == "" && slices.Contains(listParams, name): // by mistake, and it would let everything through
-				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is empty; leave it out, or give it a value", name)
+				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is empty; leave it out, or give it "+
+					"a value", name)
 			}
 		}
 	}
@@ -118,7 +120,8 @@ func (t *takes) form(a *answer, r *http.Request) error {
 	for _, value := range r.Header.Values("Content-Encoding") {
 		if value = strings.TrimSpace(value); value != "" && !strings.EqualFold(value, "identity") {
 			a.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
-			return service.Errorf(service.KindUnsupported, "the body has the Content-Encoding %.40q; send it as it is", value)
+			return service.Errorf(service.KindUnsupported, "the body has the Content-Encoding %.40q; send it as it is",
+				value)
 		}
 	}
 	var err error
@@ -130,7 +133,8 @@ func (t *takes) form(a *answer, r *http.Request) error {
 		return service.Errorf(service.KindInvalid, "this takes no body")
 	case t.body == jsonBody && a.bodyType != "" && a.bodyType != api.ContentJSON:
 		return service.Errorf(service.KindUnsupported, "this takes %s, not %.80q", api.ContentJSON, a.bodyType)
-	case t.body == moduleBody && a.bodyType != "" && a.bodyType != api.ContentWasm && a.bodyType != "application/octet-stream":
+	case t.body == moduleBody && a.bodyType != "" && a.bodyType != api.ContentWasm &&
+		a.bodyType != "application/octet-stream":
 		return service.Errorf(service.KindUnsupported, "a module comes as %s, not %.80q", api.ContentWasm, a.bodyType)
 	}
 	return nil

@@ -59,7 +59,8 @@ func operations(t *testing.T) (all []operation) {
 			if err := json.Unmarshal(text, &op); err != nil {
 				t.Fatal(err)
 			}
-			o := operation{method: strings.ToUpper(method), path: path, answers: slices.Sorted(maps.Keys(op.Responses["200"].Content))}
+			o := operation{method: strings.ToUpper(method), path: path,
+				answers: slices.Sorted(maps.Keys(op.Responses["200"].Content))}
 			for _, p := range op.Parameters {
 				if name, ok := strings.CutPrefix(p.Ref, "#/components/parameters/"); ok {
 					p = doc.Components.Parameters[name]
@@ -91,7 +92,8 @@ func operations(t *testing.T) (all []operation) {
 
 // url is the operation's URL on the fake host.
 func (o *operation) url(query string) string {
-	path := strings.NewReplacer("{service}", "bank", "{key}", "alice", "{type}", "add", "{digest}", "sha256:02"+strings.Repeat("00", 31)).Replace(o.path)
+	path := strings.NewReplacer("{service}", "bank", "{key}", "alice", "{type}", "add", "{digest}", "sha256:02"+
+		strings.Repeat("00", 31)).Replace(o.path)
 	if query != "" {
 		path += "?" + query
 	}
@@ -157,7 +159,8 @@ func TestTheGate(t *testing.T) {
 			for _, p := range o.params {
 				names = append(names, p.Name)
 			}
-			for _, query := range append([]string{"no_such_parameter=1", "no_such_parameter", "=1", "%00=1"}, capitals(names)...) {
+			for _, query := range append([]string{"no_such_parameter=1", "no_such_parameter", "=1", "%00=1"},
+				capitals(names)...) {
 				g := as(query, o.example)
 				invalid(query, g)
 				for _, name := range names {
@@ -180,7 +183,8 @@ func TestTheGate(t *testing.T) {
 				unsupported(encoding, as("", o.example, "Content-Encoding", encoding))
 			}
 			if len(o.answers) > 0 {
-				for _, accept := range []string{"image/png", "application/json;q=0,image/*", "*/*;q=0", "application/xml, application/problem+json"} {
+				for _, accept := range []string{"image/png", "application/json;q=0,image/*", "*/*;q=0",
+					"application/xml, application/problem+json"} {
 					refused(accept, as("", o.example, "Accept", accept), 406, "unsupported")
 				}
 			}
@@ -191,7 +195,9 @@ func TestTheGate(t *testing.T) {
 				for _, charset := range []string{"iso-8859-1", "utf-16", "", `"utf-7"`} {
 					unsupported(charset, as("", o.example, "Content-Type", o.bodyType+"; charset="+charset))
 				}
-				for _, other := range []string{"application/cloudevents+json", "application/cloudevents-batch+json", "application/problem+json", "text/json", "text/plain", "json", "application/json; charset=utf-8; charset=utf-16"} {
+				for _, other := range []string{"application/cloudevents+json", "application/cloudevents-batch+json",
+					"application/problem+json", "text/json", "text/plain", "json",
+					"application/json; charset=utf-8; charset=utf-16"} {
 					unsupported(other, as("", o.example, "Content-Type", other))
 				}
 			}
@@ -210,7 +216,8 @@ func TestTheGate(t *testing.T) {
 			if o.bodyType == api.ContentJSON {
 				headers = append(headers, "Content-Type", "application/json; charset=UTF-8")
 			}
-			if g := as("", o.example, headers...); g.status == 400 || g.status == 415 || (o.bodyType != "" || o.method == "DELETE") && g.status/100 != 2 {
+			if g := as("", o.example, headers...); g.status == 400 || g.status == 415 ||
+				(o.bodyType != "" || o.method == "DELETE") && g.status/100 != 2 {
 				t.Errorf("%d %s", g.status, g.body)
 			}
 			if o.bodyType != "" && s.fake.calls.Load() == 0 {
@@ -251,7 +258,8 @@ func TestOpenAPIListsTheParameters(t *testing.T) {
 		for _, p := range o.params {
 			names = append(names, p.Name)
 			if (p.Schema.Type == "array") != slices.Contains(listParams, p.Name) {
-				t.Errorf("%s %s: whether %s is a list is said in one place and not in the other", r.method, r.path, p.Name)
+				t.Errorf("%s %s: whether %s is a list is said in one place and not in the other", r.method, r.path,
+					p.Name)
 			}
 		}
 		known = append(known, r.takes.params...)
@@ -346,7 +354,8 @@ func TestMetadataHeader(t *testing.T) {
 	if n := s.fake.calls.Load(); n != 0 {
 		t.Errorf("%d commands came through", n)
 	}
-	if g := s.do("POST", commands+"add", "1", api.HeaderTraceparent, trace, api.HeaderTracestate, "a=\xff"); g.status != 200 {
+	if g := s.do("POST", commands+"add", "1", api.HeaderTraceparent, trace, api.HeaderTracestate,
+		"a=\xff"); g.status != 200 {
 		t.Errorf("%d %s", g.status, g.body)
 	}
 	if _, kept := s.fake.seen[0].Metadata.Get("tracestate"); kept {
@@ -377,7 +386,8 @@ func TestMetadataHeader(t *testing.T) {
 func refusedMessage(t *testing.T, s *site, ws *websocket.Conn, what, text string) {
 	t.Helper()
 	say(t, ws, "%s", text)
-	if m := hear(t, ws); m.Op != api.OpError || m.Problem == nil || m.Problem.Kind != "invalid" || s.fake.calls.Load() != 0 {
+	if m := hear(t, ws); m.Op != api.OpError || m.Problem == nil || m.Problem.Kind != "invalid" ||
+		s.fake.calls.Load() != 0 {
 		t.Errorf("%s: %.200s: %+v", what, text, m)
 	}
 }

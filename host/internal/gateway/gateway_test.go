@@ -76,8 +76,10 @@ func startOn(t *testing.T, f *fake, o Options) *site {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DisableCompression: true}
-	s.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	if s.client, err = client.New(client.Options{URL: s.server.URL(), Token: o.Token, Backoff: time.Millisecond}); err != nil {
+	s.http = &http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if s.client, err = client.New(client.Options{URL: s.server.URL(), Token: o.Token,
+		Backoff: time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -91,7 +93,8 @@ func startOn(t *testing.T, f *fake, o Options) *site {
 		// What was taken is given back, at the latest when the last command has its outcome.
 		for s.fake.account.Used(budget.FlightBytes) != 0 {
 			if ctx.Err() != nil {
-				t.Errorf("%d bytes in flight are still taken, by %v", s.fake.account.Used(budget.FlightBytes), s.fake.account.Holders(budget.FlightBytes, 10))
+				t.Errorf("%d bytes in flight are still taken, by %v", s.fake.account.Used(budget.FlightBytes),
+					s.fake.account.Holders(budget.FlightBytes, 10))
 				break
 			}
 			runtime.Gosched()
@@ -163,7 +166,8 @@ func (s *site) problem(g got, status int, kind string) api.Problem {
 	if g.status != status || p.Status != status || p.Kind != kind {
 		s.Fatalf("got status %d, problem %+v; want %d %s", g.status, p, status, kind)
 	}
-	if p.Type != "urn:bulkhead:problem:"+strings.ReplaceAll(kind, "_", "-") || p.Title == "" || p.RequestID() == "" || p.RequestID() != g.header.Get(api.HeaderRequestID) {
+	if p.Type != "urn:bulkhead:problem:"+strings.ReplaceAll(kind, "_", "-") || p.Title == "" || p.RequestID() == "" ||
+		p.RequestID() != g.header.Get(api.HeaderRequestID) {
 		s.Fatalf("incomplete problem: %s", g.body)
 	}
 	if strings.Contains(string(g.body), "secret") {

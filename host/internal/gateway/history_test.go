@@ -70,10 +70,11 @@ func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (servi
 		"Last-Event-ID of an entity": follow("/v1/services/count/entities/a%2Fb/events"),
 		"followed": func(cursor string) (at service.Position, err error) {
 			enough := fmt.Errorf("enough")
-			err = c.Follow(ctx, service.Selection{Service: "count", From: service.AfterCursor(cursor)}, func(e client.Event) error {
-				at = e.Position
-				return enough
-			})
+			err = c.Follow(ctx, service.Selection{Service: "count", From: service.AfterCursor(cursor)},
+				func(e client.Event) error {
+					at = e.Position
+					return enough
+				})
 			if err == enough {
 				err = nil
 			}
@@ -280,11 +281,13 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 
 	// Versions of entities.
 	_, c := serve(t, h.Host, "127.0.0.1:0")
-	if p, err := c.EntityEvents(t.Context(), "count", "a/b", "7", 0); err != nil || len(p.Events) != 0 || p.Next != "7" {
+	if p, err := c.EntityEvents(t.Context(), "count", "a/b", "7", 0); err != nil || len(p.Events) != 0 ||
+		p.Next != "7" {
 		t.Errorf("behind the last version: %+v, %v", p, err)
 	}
 	for _, after := range []string{"8", "99", "18446744073709551615"} {
-		if p, err := c.EntityEvents(t.Context(), "count", "a/b", after, 0); service.KindOf(err) != service.KindBadCursor {
+		if p, err := c.EntityEvents(t.Context(), "count", "a/b", after,
+			0); service.KindOf(err) != service.KindBadCursor {
 			t.Errorf("behind version %s: %+v, %v", after, p, err)
 		}
 	}
@@ -348,7 +351,8 @@ func TestAFilteredSubscriberComesOn(t *testing.T) {
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := h.Retain(t.Context(), "count", service.Retention{Before: 30, Force: true}); err != nil || done.First < 20 {
+	if done, err := h.Retain(t.Context(), "count", service.Retention{Before: 30, Force: true}); err != nil ||
+		done.First < 20 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	next := to("alice", 1)

@@ -36,7 +36,8 @@ func TestCommand(t *testing.T) {
 	if string(c.Data) != `{"n":1}` || c.Expected == nil || *c.Expected != 0 || c.Deadline.IsZero() {
 		t.Errorf("command %+v", c)
 	}
-	for name, want := range map[string]string{"actor": "téller", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "x=y"} {
+	for name, want := range map[string]string{"actor": "téller",
+		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "x=y"} {
 		if v, _ := c.Metadata.Get(name); string(v) != want {
 			t.Errorf("metadata %s is %q", name, v)
 		}
@@ -58,9 +59,11 @@ func TestCommand(t *testing.T) {
 	for _, headers := range [][]string{nil, {"Content-Type", "application/x-www-form-urlencoded"}} {
 		decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/other/commands/add", "no JSON", headers...))
 	}
-	s.problem(s.do("POST", "/v1/services/blob/entities/k/commands/add", "no JSON", "Content-Type", "application/json"), 400, "invalid")
+	s.problem(s.do("POST", "/v1/services/blob/entities/k/commands/add", "no JSON", "Content-Type", "application/json"),
+		400, "invalid")
 	s.problem(s.do("POST", "/v1/services/none/entities/k/commands/add", "no JSON"), 404, "not_found")
-	r = decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/k/commands/add", "1", "Content-Type", "application/octet-stream"))
+	r = decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/k/commands/add", "1", "Content-Type",
+		"application/octet-stream"))
 	if r.Version != 1 {
 		t.Errorf("reply %+v", r)
 	}
@@ -73,7 +76,8 @@ func TestKeysInPaths(t *testing.T) {
 	s := start(t, Options{})
 	long := strings.Repeat("k", abi.MaxKeySize)
 	for path, want := range map[string]service.Key{
-		"a%2Fb": "a/b", "a%2F..%2Fb": "a/../b", "%C3%A9": "é", "a%20b+c": "a b+c", "%25": "%", "%2e%2e%2e": "...", "a;b=c,d": "a;b=c,d", long: service.Key(long), "%3F%23": "?#", "commands": "commands",
+		"a%2Fb": "a/b", "a%2F..%2Fb": "a/../b", "%C3%A9": "é", "a%20b+c": "a b+c", "%25": "%", "%2e%2e%2e": "...",
+		"a;b=c,d": "a;b=c,d", long: service.Key(long), "%3F%23": "?#", "commands": "commands",
 	} {
 		r := decode[api.Reply](s, s.do("POST", "/v1/services/bank/entities/"+path+"/commands/add", ""))
 		if r.Key != want {
@@ -84,7 +88,8 @@ func TestKeysInPaths(t *testing.T) {
 	for _, path := range []string{"%2e%2e", "%2E", "..", ".", long + "k", "a%00b", "a%0ab", "%C2%85", "%ff", "%C3"} {
 		s.problem(s.do("POST", "/v1/services/bank/entities/"+path+"/commands/add", ""), 400, "invalid")
 	}
-	for _, path := range []string{"/v1/services/bank/entities//commands/add", "/v1//services", "/v1/services//", "/v1/./services"} {
+	for _, path := range []string{"/v1/services/bank/entities//commands/add", "/v1//services", "/v1/services//",
+		"/v1/./services"} {
 		s.problem(s.do("POST", path, ""), 400, "invalid")
 	}
 	for _, typ := range []string{"a%2Fb", "a%20b", "%00", strings.Repeat("t", 129), "%C3%A9"} {
@@ -127,7 +132,8 @@ func TestCommandRefusals(t *testing.T) {
 		{"id with space", commands + "add", "", []string{"Idempotency-Key", `"a b"`}, 400, "invalid"},
 		{"two ids", commands + "add", "", []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}, 400, "invalid"},
 		{"deadline over", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "0"}, 504, "deadline_exceeded"},
-		{"deadline in the past", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "-5"}, 504, "deadline_exceeded"},
+		{"deadline in the past", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "-5"}, 504,
+			"deadline_exceeded"},
 		{"deadline no number", commands + "add", "", []string{"Bulkhead-Deadline-Ms", "1s"}, 400, "invalid"},
 		{"metadata no object", commands + "add", "", []string{"Bulkhead-Metadata", "[]"}, 400, "invalid"},
 		{"metadata no strings", commands + "add", "", []string{"Bulkhead-Metadata", `{"a":1}`}, 400, "invalid"},
@@ -141,7 +147,8 @@ func TestCommandRefusals(t *testing.T) {
 			sub := *s
 			sub.T = t
 			p := sub.problem(sub.do("POST", tt.path, tt.body, tt.headers...), tt.status, tt.kind)
-			if tt.kind == "rejected" && (p.Code != "insufficient_funds" || p.Detail != "the balance is 0" || p.CommandID != "r1" || p.Service != "bank") {
+			if tt.kind == "rejected" && (p.Code != "insufficient_funds" || p.Detail != "the balance is 0" ||
+				p.CommandID != "r1" || p.Service != "bank") {
 				t.Errorf("problem %+v", p)
 			}
 		})
@@ -160,15 +167,18 @@ func TestEveryKind(t *testing.T) {
 		if k > 0 && name == "internal" {
 			break
 		}
-		for _, path := range []string{commands + "fail-" + name, "/v1/services/bank/entities/alice/queries/fail-" + name} {
+		for _, path := range []string{commands + "fail-" + name, "/v1/services/bank/entities/alice/queries/fail-" +
+			name} {
 			p := s.problem(s.do("POST", path, ""), api.StatusOf(k), name)
 			if k == service.KindInternal && (p.Detail != "" || p.Code != "" || p.Reasons != nil) {
 				t.Errorf("an internal error says %+v", p)
 			}
-			if k != service.KindInternal && (p.Detail != "told to fail" || p.Code != "some_code" || len(p.Reasons) != 1) {
+			if k != service.KindInternal && (p.Detail != "told to fail" || p.Code != "some_code" ||
+				len(p.Reasons) != 1) {
 				t.Errorf("%s: problem %+v", name, p)
 			}
-			if log := s.logged.String(); !strings.Contains(log, "request="+p.RequestID()) || !strings.Contains(log, "secret stack") {
+			if log := s.logged.String(); !strings.Contains(log, "request="+p.RequestID()) ||
+				!strings.Contains(log, "secret stack") {
 				t.Errorf("the log does not have request %s", p.RequestID())
 			}
 			if back := p.Err(); back.Kind != k || back.Message == "" {
@@ -211,11 +221,13 @@ func TestServices(t *testing.T) {
 	s.problem(s.do("POST", "/v1/modules", ""), 422, "bad_module")
 	s.problem(s.do("POST", "/v1/modules", strings.Repeat("x", 1<<20+1)), 413, "too_large")
 	// Without a length the limit holds as well.
-	s.problem(s.doBody("POST", "/v1/modules", struct{ *strings.Reader }{strings.NewReader(strings.Repeat("x", 1<<20+1))}), 413, "too_large")
+	s.problem(s.doBody("POST", "/v1/modules",
+		struct{ *strings.Reader }{strings.NewReader(strings.Repeat("x", 1<<20+1))}), 413, "too_large")
 	s.problem(s.do("POST", "/v1/modules", "x", "Content-Type", "text/plain"), 415, "unsupported")
 
 	all := decode[api.Services](s, s.do("GET", "/v1/services?manifest=true", ""))
-	if len(all.Services) != 2 || all.Services[0].Spec.Service != "bank" || all.Services[0].Manifest.Encoding != abi.EncodingJSON {
+	if len(all.Services) != 2 || all.Services[0].Spec.Service != "bank" ||
+		all.Services[0].Manifest.Encoding != abi.EncodingJSON {
 		t.Errorf("services %+v", all)
 	}
 	all = decode[api.Services](s, s.do("GET", "/v1/services", ""))
@@ -229,7 +241,8 @@ func TestServices(t *testing.T) {
 	}
 	s.problem(s.do("GET", "/v1/services/none", ""), 404, "not_found")
 
-	body, _ := json.Marshal(api.Deployment{Module: m.Digest, Limits: service.Limits{Events: 5}, Settings: service.Settings{Shards: 3}})
+	body, _ := json.Marshal(api.Deployment{Module: m.Digest, Limits: service.Limits{Events: 5},
+		Settings: service.Settings{Shards: 3}})
 	one = decode[api.Service](s, s.do("PUT", "/v1/services/shop", string(body)))
 	if one.Spec.Module != m.Digest || one.Spec.Limits.Events != 5 || one.Spec.Settings.Shards != 3 {
 		t.Errorf("service %+v", one)
@@ -238,7 +251,8 @@ func TestServices(t *testing.T) {
 		"": "the deployment: it is empty, where JSON is expected", "{}": "names no module", `{"module":"sha256:00"}`: "is not sha256: and 64", string(body) + "x": "behind the JSON",
 		strings.Replace(string(body), "limits", "limts", 1):            `the deployment: there is no member "limts"`,
 		strings.Replace(string(body), `"events":5`, `"events":"5"`, 1): "the deployment: limits.events is a string; it takes a whole number",
-		"[]": "the deployment: it is an array; it should be a JSON object", "x": "the deployment: it is not JSON: invalid character 'x'",
+		"[]": "the deployment: it is an array; it should be a JSON object",
+		"x":  "the deployment: it is not JSON: invalid character 'x'",
 	} {
 		if p := s.problem(s.do("PUT", "/v1/services/shop", bad), 400, "invalid"); !strings.Contains(p.Detail, why) {
 			t.Errorf("%s: %q, want %q", bad, p.Detail, why)
@@ -246,11 +260,15 @@ func TestServices(t *testing.T) {
 	}
 	s.problem(s.do("PUT", "/v1/services/shop", "x", "Content-Type", "text/plain"), 415, "unsupported")
 
-	one = decode[api.Service](s, s.do("POST", "/v1/services/shop/deployments?shards=4&memory_bytes=131072&omit_command_data=true&keep_nan=true", "\x00asm"))
-	if one.Spec.Settings.Shards != 4 || !one.Spec.Settings.OmitCommandData || !one.Spec.Settings.KeepNaN || one.Spec.Limits.MemoryBytes != 131072 {
+	one = decode[api.Service](s,
+		s.do("POST", "/v1/services/shop/deployments?shards=4&memory_bytes=131072&omit_command_data=true&keep_nan=true",
+			"\x00asm"))
+	if one.Spec.Settings.Shards != 4 || !one.Spec.Settings.OmitCommandData || !one.Spec.Settings.KeepNaN ||
+		one.Spec.Limits.MemoryBytes != 131072 {
 		t.Errorf("service %+v", one)
 	}
-	for _, bad := range []string{"shards=x", "shads=1", "shards=1&shards=2", "shards=99999", "memory_bytes=1", "shards=true", "omit_command_data=1"} {
+	for _, bad := range []string{"shards=x", "shads=1", "shards=1&shards=2", "shards=99999", "memory_bytes=1",
+		"shards=true", "omit_command_data=1"} {
 		s.problem(s.do("POST", "/v1/services/shop/deployments?"+bad, "\x00asm"), 400, "invalid")
 	}
 	if g := s.do("DELETE", "/v1/services/shop", ""); g.status != http.StatusNoContent || len(g.body) != 0 {
@@ -266,7 +284,8 @@ func TestUploadProgress(t *testing.T) {
 		"\x00asm bad":  `{"progress":{"stage":"verifying","done":1,"total":2}}` + "\n" + `{"problem":{"type":"urn:bulkhead:problem:bad-module"`,
 	} {
 		g := s.do("POST", "/v1/modules", module, "Accept", api.ContentLines)
-		if g.status != 200 || g.header.Get("Content-Type") != api.ContentLines || !strings.HasPrefix(string(g.body), want) || strings.Count(string(g.body), "\n") != 2 {
+		if g.status != 200 || g.header.Get("Content-Type") != api.ContentLines ||
+			!strings.HasPrefix(string(g.body), want) || strings.Count(string(g.body), "\n") != 2 {
 			t.Errorf("%q: %d %v\n%s", module, g.status, g.header, g.body)
 		}
 	}
@@ -289,7 +308,8 @@ func TestDeploymentProgress(t *testing.T) {
 		return all
 	}
 	all := lines()
-	if len(all) != 2 || all[0].Progress == nil || all[0].Progress.Stage != "compile" || all[1].Service == nil || all[1].Service.Spec.Service != "shop" {
+	if len(all) != 2 || all[0].Progress == nil || all[0].Progress.Stage != "compile" || all[1].Service == nil ||
+		all[1].Service.Spec.Service != "shop" {
 		t.Errorf("lines %+v", all)
 	}
 	s.fake.deployErr = service.Errorf(service.KindConflicting, "does not fit")
@@ -303,7 +323,8 @@ func TestDeploymentProgress(t *testing.T) {
 func TestPages(t *testing.T) {
 	s := start(t, Options{})
 	for i := range 200 {
-		s.do("POST", fmt.Sprintf("/v1/services/bank/entities/k%d/commands/%s", i%4, []string{"add", "other"}[i/100]), "")
+		s.do("POST", fmt.Sprintf("/v1/services/bank/entities/k%d/commands/%s", i%4, []string{"add", "other"}[i/100]),
+			"")
 	}
 	read := func(query string) (positions []int, pages int) {
 		for from := ""; ; pages++ {
@@ -341,8 +362,12 @@ func TestPages(t *testing.T) {
 		t.Errorf("page %+v", p)
 	}
 	for query, kind := range map[string]string{
-		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor", "from=0": "invalid", "from=2026-01-31": "invalid", "from=-1w": "invalid", "from=" + cursorOf("blob", 1): "bad_cursor",
-		"from=" + cursorOf("bank", 201): "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid", "keys=%2e%2e": "invalid", "types=a%20b": "invalid", "types=": "invalid", "keys=": "invalid", "keys=%zz": "invalid", "from=a&from=b": "invalid",
+		"limit=0": "invalid", "limit=1001": "invalid", "limit=x": "invalid", "from=nonsense": "bad_cursor",
+		"from=0": "invalid", "from=2026-01-31": "invalid", "from=-1w": "invalid",
+		"from=" + cursorOf("blob", 1):   "bad_cursor",
+		"from=" + cursorOf("bank", 201): "bad_cursor", "keys=" + strings.Repeat("k,", 128) + "k": "invalid",
+		"keys=%2e%2e": "invalid", "types=a%20b": "invalid", "types=": "invalid", "keys=": "invalid",
+		"keys=%zz": "invalid", "from=a&from=b": "invalid",
 	} {
 		s.problem(s.do("GET", "/v1/services/bank/events?"+query, ""), 400, kind)
 	}
@@ -351,7 +376,8 @@ func TestPages(t *testing.T) {
 		t.Errorf("%d events", len(all))
 	}
 	// A mistyped filter is not no filter.
-	for _, path := range []string{"/v1/services/bank/events?type=Other", "/v1/services/bank/entities/k1/events?from=start", "/v1/services/bank/entities/k1/queries/look?date=1"} {
+	for _, path := range []string{"/v1/services/bank/events?type=Other",
+		"/v1/services/bank/entities/k1/events?from=start", "/v1/services/bank/entities/k1/queries/look?date=1"} {
 		s.problem(s.do("GET", path, ""), 400, "invalid")
 	}
 
@@ -366,7 +392,8 @@ func TestPages(t *testing.T) {
 	if e.First != 1 {
 		t.Errorf("the first is %d", e.First)
 	}
-	if gone := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k9/events", "")); gone.First != 4 || len(gone.Events) != 0 {
+	if gone := decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/k9/events", "")); gone.First != 4 ||
+		len(gone.Events) != 0 {
 		t.Errorf("where all events were deleted: %+v", gone)
 	}
 	e = decode[api.EntityPage](s, s.do("GET", "/v1/services/bank/entities/nobody/events", ""))
@@ -500,10 +527,12 @@ func TestOtherRoutes(t *testing.T) {
 	}
 	a := s.attacker()
 	a.put("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	if resp, err := http.ReadResponse(a.r, nil); err != nil || resp.StatusCode != 204 || resp.Header.Get("Allow") != "DELETE, GET, HEAD, OPTIONS, POST, PUT" {
+	if resp, err := http.ReadResponse(a.r, nil); err != nil || resp.StatusCode != 204 ||
+		resp.Header.Get("Allow") != "DELETE, GET, HEAD, OPTIONS, POST, PUT" {
 		t.Errorf("OPTIONS *: %v, %v", resp, err)
 	}
-	if g := s.do("HEAD", "/v1/services/bank/events", "", "Accept", "text/event-stream"); g.status != 200 || len(g.body) != 0 {
+	if g := s.do("HEAD", "/v1/services/bank/events", "", "Accept", "text/event-stream"); g.status != 200 ||
+		len(g.body) != 0 {
 		t.Errorf("HEAD: %d", g.status)
 	}
 }
@@ -555,8 +584,10 @@ func TestJournal(t *testing.T) {
 
 func TestEventTypes(t *testing.T) {
 	s := start(t, Options{})
-	want := []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3}, {Type: "taken", Count: 1, First: 2, Last: 2}}
-	if got := decode[api.EventTypes](s, s.do("GET", "/v1/services/bank/event-types", "")); !slices.Equal(got.Types, want) {
+	want := []journal.EventType{{Type: "added", Count: 2, First: 1, Last: 3},
+		{Type: "taken", Count: 1, First: 2, Last: 2}}
+	if got := decode[api.EventTypes](s, s.do("GET", "/v1/services/bank/event-types", "")); !slices.Equal(got.Types,
+		want) {
 		t.Errorf("%+v", got)
 	}
 	s.problem(s.do("GET", "/v1/services/nobody/event-types", ""), 404, "not_found")

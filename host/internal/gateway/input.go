@@ -71,7 +71,8 @@ func listParam(rawQuery, name string) ([]string, error) {
 // A list without values is refused: it is probably a mistake, and would let everything through.
 func filter(types, keys []string) (t []service.Type, k []service.Key, err error) {
 	if types != nil && len(types) == 0 || keys != nil && len(keys) == 0 {
-		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at least one value each; leave out what is not to be filtered by")
+		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at least one value each; leave out "+
+			"what is not to be filtered by")
 	}
 	if len(types) > maxFilter || len(keys) > maxFilter {
 		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at most %d values each", maxFilter)
@@ -128,7 +129,9 @@ func entityVersion(after string) (v service.Version, ok bool) {
 
 // entityPlace finds the version behind which a reader of one entity's events wants to begin: a number, or a cursor,
 // whose event may be of another entity.
-func (s *Server) entityPlace(ctx context.Context, name service.Name, key service.Key, after string) (service.Version, error) {
+func (s *Server) entityPlace(
+	ctx context.Context, name service.Name, key service.Key, after string,
+) (service.Version, error) {
 	if v, ok := entityVersion(after); ok {
 		return v, nil
 	}
@@ -142,8 +145,8 @@ func (s *Server) entityPlace(ctx context.Context, name service.Name, key service
 	return s.reader.EntityVersion(ctx, name, key, at.Position)
 }
 
-// keptVersion is the version of an entity's event that a retention has kept apart, whose cursor was refused as that of a
-// place in the log.
+// keptVersion is the version of an entity's event that a retention has kept apart, whose cursor was refused as that of
+// a place in the log.
 func (s *Server) keptVersion(
 	ctx context.Context, name service.Name, key service.Key, cursor string, refused error,
 ) (service.Version, bool) {

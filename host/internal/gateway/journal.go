@@ -50,7 +50,8 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 		return err
 	}
 	readers := s.meter.Readers()
-	out := service.JournalStats{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers, Logs: []service.LogStats{}}
+	out := service.JournalStats{Stats: stats, WriteAmplification: stats.WriteAmplification(), Readers: &readers,
+		Logs: []service.LogStats{}}
 	for _, l := range logs {
 		log := service.LogStats{LogInfo: l}
 		if measure == "true" {

@@ -17,8 +17,8 @@ import (
 )
 
 // Events that a retention has kept apart are in the pages of their entity, with the ids that they had, by which
-// the next page is asked for. The log begins after them, and so does each stream: a stream that would need one of them is
-// refused, and no other one.
+// the next page is asked for. The log begins after them, and so does each stream: a stream that would need one of them
+// is refused, and no other one.
 func TestPagesOfKeptEvents(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	m := testguest.CounterManifest("count")
@@ -35,7 +35,8 @@ func TestPagesOfKeptEvents(t *testing.T) {
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if done, err := c.Retain(ctx, "count", service.Retention{Before: 5, MaxKept: -1}); service.KindOf(err) != service.KindConflicting {
+	if done, err := c.Retain(ctx, "count", service.Retention{Before: 5, MaxKept: -1}); service.KindOf(
+		err) != service.KindConflicting {
 		t.Errorf("without room for any: %+v, %v", done, err)
 	}
 	negative, err := http.Post(s.URL()+"/v1/services/count/retention", api.ContentJSON, strings.NewReader(`{"before":5,"max_kept_bytes":-1}`))
@@ -46,7 +47,8 @@ func TestPagesOfKeptEvents(t *testing.T) {
 	if negative.StatusCode != http.StatusBadRequest {
 		t.Errorf("a negative size: %s", negative.Status)
 	}
-	if done, err := c.Retain(ctx, "count", service.Retention{Before: 5, MaxKept: 1 << 20}); err != nil || done.First != 5 || done.KeptEvents != 3 || !slices.Equal(done.KeptOf, []string{"a/b"}) {
+	if done, err := c.Retain(ctx, "count", service.Retention{Before: 5, MaxKept: 1 << 20}); err != nil ||
+		done.First != 5 || done.KeptEvents != 3 || !slices.Equal(done.KeptOf, []string{"a/b"}) {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	for _, limit := range []int{1, 2, 3, 10} {
@@ -72,10 +74,12 @@ func TestPagesOfKeptEvents(t *testing.T) {
 	if _, err := c.EntityEvents(ctx, "count", "other", ids[1], 1); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("another entity behind a kept event: %v", err)
 	}
-	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(ids[1])}, 1); service.KindOf(err) != service.KindBadCursor {
+	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(ids[1])},
+		1); service.KindOf(err) != service.KindBadCursor {
 		t.Errorf("the log behind a kept event: %v", err)
 	}
-	for after, refused := range map[string]bool{"": false, "0": false, "1": true, "2": true, "3": false, ids[1]: true, ids[2]: false} {
+	for after, refused := range map[string]bool{"": false, "0": false, "1": true, "2": true, "3": false, ids[1]: true,
+		ids[2]: false} {
 		for _, last := range []bool{false, true} {
 			path := s.URL() + "/v1/services/count/entities/a%2Fb/events"
 			if last && len(after) < 2 {

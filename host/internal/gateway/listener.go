@@ -55,8 +55,9 @@ type guestConn struct {
 func newCrowd(l net.Listener, s *Server) *crowd {
 	o := &s.options
 	return &crowd{
-		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused, unreadable: s.unreadable,
-		flights: s.flights, files: s.files,
+		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused,
+		unreadable: s.unreadable,
+		flights:    s.flights, files: s.files,
 	}
 }
 

@@ -18,7 +18,8 @@ func TestSocketBuffers(t *testing.T) {
 	const want = 40 << 10
 	o := Options{SocketBytes: want}.withDefaults()
 	root := budget.New(budget.Limits{budget.FlightBytes: 100 << 20, budget.Descriptors: 100})
-	c := newCrowd(l, &Server{options: o, flights: newFlights(root, 1<<20, &o), files: root.Child("connections' descriptors", nil)})
+	c := newCrowd(l, &Server{options: o, flights: newFlights(root, 1<<20, &o), files: root.Child("connections' "+
+		"descriptors", nil)})
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -26,8 +26,10 @@ var expectation = []byte(" 417 Expectation Failed\r\n")
 func malformed(b []byte) (why *service.Error, status int) {
 	line, text, ok := bytes.Cut(b[:min(len(b), maxPlain)], plainHeaders)
 	line, is11 := bytes.CutPrefix(line, []byte("HTTP/1.1 "))
-	if len(b) < maxPlain && len(b) > len("HTTP/1.1") && bytes.HasPrefix(b, []byte("HTTP/1.")) && bytes.HasPrefix(b[len("HTTP/1.1"):], expectation) {
-		return service.Errorf(service.KindUnsupported, "the header Expect may be 100-continue only"), http.StatusExpectationFailed
+	if len(b) < maxPlain && len(b) > len("HTTP/1.1") && bytes.HasPrefix(b, []byte("HTTP/1.")) &&
+		bytes.HasPrefix(b[len("HTTP/1.1"):], expectation) {
+		return service.Errorf(service.KindUnsupported, "the header Expect may be 100-continue only"),
+			http.StatusExpectationFailed
 	}
 	if !ok || !is11 || len(b) >= maxPlain || len(line) < 3 {
 		return nil, 0
@@ -43,7 +45,8 @@ func malformed(b []byte) (why *service.Error, status int) {
 func meant(status int, line []byte) *service.Error {
 	switch status {
 	case http.StatusRequestHeaderFieldsTooLarge:
-		return service.Errorf(service.KindTooLarge, "the request's line and headers are larger than %d bytes", maxHeader)
+		return service.Errorf(service.KindTooLarge, "the request's line and headers are larger than %d bytes",
+			maxHeader)
 	case http.StatusBadRequest:
 		if _, why, ok := bytes.Cut(line, []byte(": ")); ok {
 			return service.Errorf(service.KindInvalid, "the request cannot be read: %.200q", why)
@@ -66,7 +69,8 @@ func (s *Server) unreadable(why *service.Error, status int, client string) api.P
 // problemAnswer is a whole answer, after which the connection is closed.
 func problemAnswer(p api.Problem, headers ...string) []byte {
 	text, _ := json.Marshal(p) // a problem always encodes
-	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", p.Status, http.StatusText(p.Status), api.ContentProblem)
+	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", p.Status, http.StatusText(p.Status),
+		api.ContentProblem)
 	for _, h := range headers {
 		b = append(append(b, h...), "\r\n"...)
 	}

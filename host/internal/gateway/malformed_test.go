@@ -65,7 +65,8 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 		}
 		text, err := io.ReadAll(resp.Body)
 		var p api.Problem
-		if err != nil || json.Unmarshal(text, &p) != nil || resp.StatusCode != want.status || p.Status != want.status || p.Kind != want.kind ||
+		if err != nil || json.Unmarshal(text, &p) != nil || resp.StatusCode != want.status || p.Status != want.status ||
+			p.Kind != want.kind ||
 			resp.Header.Get("Content-Type") != api.ContentProblem || !resp.Close {
 			t.Errorf("%.40q: %d %v %s %v", request, resp.StatusCode, resp.Header, text, err)
 		}
@@ -73,7 +74,8 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 			t.Errorf("%.40q: %d were counted, and %d before", request, n, before)
 		}
 		told := s.told(`"request refused"`)
-		if id := strings.TrimPrefix(p.Instance, "urn:bulkhead:request:"); len(told) != lines+1 || id == "" || !strings.Contains(told[lines], "request="+id+" status="+strconv.Itoa(want.status)) ||
+		if id := strings.TrimPrefix(p.Instance, "urn:bulkhead:request:"); len(told) != lines+1 || id == "" ||
+			!strings.Contains(told[lines], "request="+id+" status="+strconv.Itoa(want.status)) ||
 			!strings.Contains(told[lines], "client=127.0.0.1:") {
 			t.Errorf("%.40q: told of %s: %q", request, p.Instance, told[lines:])
 		}
@@ -90,8 +92,10 @@ func TestAnswersAreNotTakenForRefusals(t *testing.T) {
 		t.Fatal("the library's own words are not known")
 	}
 	for _, other := range []string{
-		plain + " ", plain[1:], plain[:len(plain)-1], strings.Replace(plain, "400", "200", 1), strings.Replace(plain, "400", "4x0", 2), "HTTP/1.1 40" + string(plainHeaders),
-		"HTTP/1.1 400 Bad Request\r\nBulkhead-Request-Id: 1\r\n\r\n", "", strings.Repeat("x", maxPlain), plain + strings.Repeat("x", maxPlain),
+		plain + " ", plain[1:], plain[:len(plain)-1], strings.Replace(plain, "400", "200", 1),
+		strings.Replace(plain, "400", "4x0", 2), "HTTP/1.1 40" + string(plainHeaders),
+		"HTTP/1.1 400 Bad Request\r\nBulkhead-Request-Id: 1\r\n\r\n", "", strings.Repeat("x", maxPlain),
+		plain + strings.Repeat("x", maxPlain),
 	} {
 		if why, _ := malformed([]byte(other)); why != nil {
 			t.Errorf("%q becomes %v", other, why)

@@ -29,12 +29,16 @@ import (
 func TestEventsTellTheirMetadata(t *testing.T) {
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
-	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp")}); err != nil {
+	if _, err := c.Deploy(t.Context(),
+		service.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp")}); err != nil {
 		t.Fatal(err)
 	}
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	sent := abi.Metadata(nil).AppendPair("traceparent", trace).AppendPair("tenant", "other").AppendPair("Request", "r/1").AppendPair("position", "7")
-	for _, command := range []service.Command{{Type: "stamp", Data: []byte("{}")}, {Type: "fill", Data: []byte("20000")}} { // which is written in pieces
+	sent := abi.Metadata(nil).AppendPair("traceparent", trace).AppendPair("tenant", "other").AppendPair("Request",
+		"r/1").AppendPair("position", "7")
+	// which is written in pieces
+	for _, command := range []service.Command{{Type: "stamp", Data: []byte("{}")},
+		{Type: "fill", Data: []byte("20000")}} {
 		command.Service, command.Key, command.Metadata = "stamp", "k", sent
 		if _, err := c.Send(t.Context(), command); err != nil {
 			t.Fatal(err)
@@ -69,7 +73,8 @@ func TestEventsTellTheirMetadata(t *testing.T) {
 				Position, EntityVersion json.Number
 				Metadata                map[string]string
 			}
-			if err := json.Unmarshal([]byte(text), &got); err != nil || text != native["page"][i] || got.SpecVersion != nil ||
+			if err := json.Unmarshal([]byte(text), &got); err != nil || text != native["page"][i] ||
+				got.SpecVersion != nil ||
 				got.Position.String() != fmt.Sprint(i+1) || strings.Contains(text, `"position":"1"`) || !maps.Equal(got.Metadata, want[i]) {
 				t.Errorf("%s has %.500s, %v, a page %.500s", door, text, err, native["page"][i])
 			}
@@ -98,11 +103,13 @@ func TestEventsTellTheirMetadata(t *testing.T) {
 			left := maps.Clone(want[i])
 			delete(left, "tenant")
 			delete(left, "traceparent")
-			if x["tenant"] != want[i]["tenant"] || x["traceparent"] != trace || x["position"] != fmt.Sprint(i+1) || x["entityversion"] != fmt.Sprint(i+1) || !maps.Equal(others, left) {
+			if x["tenant"] != want[i]["tenant"] || x["traceparent"] != trace || x["position"] != fmt.Sprint(i+1) ||
+				x["entityversion"] != fmt.Sprint(i+1) || !maps.Equal(others, left) {
 				t.Errorf("%s: extensions %v", door, x)
 			}
 			own, err := api.DecodeCloudEvent([]byte(text))
-			holds(t, door, client.Event{Metadata: abi.Metadata(own.Metadata), Position: own.Position, Version: own.EntityVersion, Key: service.Key(own.Subject), Data: own.Data}, err, i, want[i])
+			holds(t, door, client.Event{Metadata: abi.Metadata(own.Metadata), Position: own.Position,
+				Version: own.EntityVersion, Key: service.Key(own.Subject), Data: own.Data}, err, i, want[i])
 		}
 	}
 	enough, seen := errors.New("enough"), 0
@@ -124,7 +131,8 @@ func holds(t *testing.T, door string, e client.Event, err error, n int, want map
 	for name, value := range service.Pairs(e.Metadata) {
 		got[string(name)] = string(value)
 	}
-	if err != nil || !maps.Equal(got, want) || e.Position != service.Position(n+1) || e.Version != service.Version(n+1) || e.Key != "k" || !json.Valid(e.Data) {
+	if err != nil || !maps.Equal(got, want) || e.Position != service.Position(n+1) ||
+		e.Version != service.Version(n+1) || e.Key != "k" || !json.Valid(e.Data) {
 		t.Errorf("%s: %v, metadata %v, want %v, in %.500v", door, err, got, want, e)
 	}
 }

@@ -45,7 +45,8 @@ func TestQuality(t *testing.T) {
 			r.Header.Set("Accept", accept)
 		}
 		q, _ := quality(r, api.ContentSSE)
-		form := map[string]string{api.ContentJSON: "json", api.ContentSSE: "sse", api.ContentBatch: "batch"}[preferred(r, api.ContentSSE, api.ContentBatch)]
+		form := map[string]string{api.ContentJSON: "json", api.ContentSSE: "sse",
+			api.ContentBatch: "batch"}[preferred(r, api.ContentSSE, api.ContentBatch)]
 		if got := fmt.Sprintf("%g %s", q, form); got != want {
 			t.Errorf("%s: %s, want %s", accept, got, want)
 		}
@@ -152,7 +153,8 @@ func TestTagsOfQueries(t *testing.T) {
 		t.Fatalf("%d %v", g.status, g.header)
 	}
 	for _, same := range []string{tag, strings.TrimPrefix(tag, "W/"), `"x", ` + tag, `W/"a,b" ,,` + tag, "*"} {
-		if g := s.do("GET", path+"look", "", "If-None-Match", same); g.status != 304 || len(g.body) != 0 || g.header.Get("ETag") != tag || g.header.Get("Content-Type") != "" {
+		if g := s.do("GET", path+"look", "", "If-None-Match", same); g.status != 304 || len(g.body) != 0 ||
+			g.header.Get("ETag") != tag || g.header.Get("Content-Type") != "" {
 			t.Errorf("%s: %d %v %s", same, g.status, g.header, g.body)
 		}
 	}
@@ -207,14 +209,15 @@ func TestConflictsSayTheVersion(t *testing.T) {
 	}
 }
 
-// OPTIONS says which methods a path has. It needs no token and changes nothing. It takes the parameters of the path's operations,
-// and no body. Browsers ask before a page's request with all parameters that it has.
+// OPTIONS says which methods a path has. It needs no token and changes nothing. It takes the parameters of the path's
+// operations, and no body. Browsers ask before a page's request with all parameters that it has.
 func TestOptions(t *testing.T) {
 	s := start(t, Options{Token: secret})
 	for _, o := range operations(t) {
 		for _, name := range []string{"x", "TYPES"} {
 			s.problem(s.do("OPTIONS", o.url(name+"=1"), ""), 400, "invalid")
-			g := s.do("OPTIONS", o.url(name+"=1"), "", "Origin", "https://friend.example", "Access-Control-Request-Method", o.method)
+			g := s.do("OPTIONS", o.url(name+"=1"), "", "Origin", "https://friend.example",
+				"Access-Control-Request-Method", o.method)
 			if g.status != 204 {
 				t.Errorf("%s asked first: %d", o.path, g.status)
 			}
@@ -226,7 +229,9 @@ func TestOptions(t *testing.T) {
 		}
 		g := s.do("OPTIONS", o.url(query), "")
 		allow := strings.Split(g.header.Get("Allow"), ", ")
-		if g.status != 204 || len(g.body) != 0 || !slices.Contains(allow, o.method) || !slices.Contains(allow, "OPTIONS") || slices.Contains(allow, "GET") != slices.Contains(allow, "HEAD") || slices.Contains(allow, "PATCH") {
+		if g.status != 204 || len(g.body) != 0 || !slices.Contains(allow, o.method) ||
+			!slices.Contains(allow, "OPTIONS") || slices.Contains(allow, "GET") != slices.Contains(allow, "HEAD") ||
+			slices.Contains(allow, "PATCH") {
 			t.Errorf("%s: %d %v", o.path, g.status, g.header)
 		}
 	}
@@ -235,7 +240,8 @@ func TestOptions(t *testing.T) {
 	if n := s.fake.calls.Load(); n != 0 {
 		t.Errorf("%d calls", n)
 	}
-	if p := s.problem(s.do("GET", "/v1/services/", "", "Authorization", "Bearer "+secret), 404, "not_found"); !strings.Contains(p.Detail, "slash") {
+	if p := s.problem(s.do("GET", "/v1/services/", "", "Authorization", "Bearer "+secret), 404,
+		"not_found"); !strings.Contains(p.Detail, "slash") {
 		t.Error(p.Detail)
 	}
 }

@@ -109,7 +109,8 @@ func documented(t *testing.T, req *http.Request, resp *http.Response) {
 	}
 	got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if !ok || got != "" && !slices.Contains(types, got) {
-		t.Errorf("%s answered %d with %q, which the OpenAPI document does not have (%v)", pattern, resp.StatusCode, got, types)
+		t.Errorf("%s answered %d with %q, which the OpenAPI document does not have (%v)", pattern, resp.StatusCode, got,
+			types)
 	}
 }
 

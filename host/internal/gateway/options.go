@@ -174,8 +174,10 @@ func (o Options) Validate(b service.Budget) error {
 		}
 	}
 	for _, origin := range o.AllowedOrigins {
-		if scheme, rest, ok := strings.Cut(origin, "://"); !ok || scheme == "" || rest == "" || strings.ContainsAny(rest, "/ ") {
-			bad = append(bad, fmt.Sprintf("allowed origin %q is not of the form https://name or https://name:port", origin))
+		if scheme, rest, ok := strings.Cut(origin, "://"); !ok || scheme == "" || rest == "" ||
+			strings.ContainsAny(rest, "/ ") {
+			bad = append(bad, fmt.Sprintf("allowed origin %q is not of the form https://name or https://name:port",
+				origin))
 		}
 	}
 	check("connections", int64(o.Connections), 1, 1<<20)
@@ -198,7 +200,8 @@ func (o Options) Validate(b service.Budget) error {
 	period("ping time", o.PingTime)
 	period("stall time", o.StallTime)
 	if len(bad) > 0 {
-		return &service.Error{Op: "serve", Kind: service.KindInvalid, Message: "gateway options out of range", Reasons: bad}
+		return &service.Error{Op: "serve", Kind: service.KindInvalid, Message: "gateway options out of range",
+			Reasons: bad}
 	}
 	return nil
 }
@@ -207,10 +210,12 @@ func (o Options) Validate(b service.Budget) error {
 // its budget, or into that of the host.
 func (o *Options) unfit(b service.Budget) (bad []string) {
 	if most := messageFits(b.ConnectionBytes); o.MessageBytes > most {
-		bad = append(bad, fmt.Sprintf("message bytes is %d; with %d bytes for one connection it may be %d", o.MessageBytes, b.ConnectionBytes, most))
+		bad = append(bad, fmt.Sprintf("message bytes is %d; with %d bytes for one connection it may be %d",
+			o.MessageBytes, b.ConnectionBytes, most))
 	}
 	if most := b.FlightBytes / uploadPart / 3 * 2; o.ModuleBytes > most {
-		bad = append(bad, fmt.Sprintf("module bytes is %d; with %d bytes in flight for all it may be %d", o.ModuleBytes, b.FlightBytes, most))
+		bad = append(bad, fmt.Sprintf("module bytes is %d; with %d bytes in flight for all it may be %d", o.ModuleBytes,
+			b.FlightBytes, most))
 	}
 	return bad
 }
@@ -231,8 +236,10 @@ func (o Options) withinDescriptors(host *budget.Account) Options {
 	}
 	connections, streams := int(max(1, room)), o.Streams
 	streams = max(1, min(streams, connections*3/4))
-	o.Logger.Warn("the process may have too few descriptors for so many connections; raise the limit of open files for more",
-		"connections", connections, "connections_wanted", o.Connections, "streams", streams, "streams_wanted", o.Streams,
+	o.Logger.Warn("the process may have too few descriptors for so many connections; raise the limit of open files "+
+		"for more",
+		"connections", connections, "connections_wanted", o.Connections, "streams", streams, "streams_wanted",
+		o.Streams,
 		"descriptors", host.Limit(budget.Descriptors), "descriptors_in_use", host.Used(budget.Descriptors))
 	o.Connections, o.Streams = connections, streams
 	return o

@@ -42,6 +42,7 @@ func TestOutcomes(t *testing.T) {
 		t.Errorf("closed with %+v, and it still takes some", left)
 	}
 	if size := unsafe.Sizeof(outcome{}); 3*size > callBytes {
-		t.Errorf("an answer in a queue that grows takes up to %d bytes, which is not within a call's %d", 3*size, callBytes)
+		t.Errorf("an answer in a queue that grows takes up to %d bytes, which is not within a call's %d", 3*size,
+			callBytes)
 	}
 }

@@ -12,7 +12,8 @@ func TestOverloadsAreNamed(t *testing.T) {
 	s := start(t, Options{Streams: 1, Subscriptions: 1, InFlight: 1, Uploads: 1})
 	named := func(p *api.Problem, resource string, limit int64) {
 		t.Helper()
-		if p == nil || p.Kind != "overloaded" || p.Resource != resource || p.Used != limit || p.Limit != limit || p.RetryAfterMS <= 0 {
+		if p == nil || p.Kind != "overloaded" || p.Resource != resource || p.Used != limit || p.Limit != limit ||
+			p.RetryAfterMS <= 0 {
 			t.Errorf("%+v, want that %s has %d of %d in use", p, resource, limit, limit)
 		}
 	}

@@ -76,12 +76,15 @@ func TestBatches(t *testing.T) {
 				t.Fatalf("%v in %s", err, page.body)
 			}
 			events, next, g := s.batch(at)
-			if len(events) != len(p.Events) || p.More != (next != "") || g.header.Get(api.HeaderNext) != p.Next || page.header.Get("Link")+page.header.Get(api.HeaderNext) != "" {
-				t.Fatalf("%s: %d events of %d, %v, the page goes on at %s", at, len(events), len(p.Events), g.header, p.Next)
+			if len(events) != len(p.Events) || p.More != (next != "") || g.header.Get(api.HeaderNext) != p.Next ||
+				page.header.Get("Link")+page.header.Get(api.HeaderNext) != "" {
+				t.Fatalf("%s: %d events of %d, %v, the page goes on at %s", at, len(events), len(p.Events), g.header,
+					p.Next)
 			}
 			for i, e := range events {
 				native, err := api.DecodeEvent(p.Events[i])
-				if err != nil || e.ID() != native.ID || e.Subject() != string(native.Subject) || e.Extensions()["position"] != fmt.Sprint(native.Position) {
+				if err != nil || e.ID() != native.ID || e.Subject() != string(native.Subject) ||
+					e.Extensions()["position"] != fmt.Sprint(native.Position) {
 					t.Errorf("%s, %v, in the page %s", e, err, p.Events[i])
 				}
 			}
@@ -93,10 +96,12 @@ func TestBatches(t *testing.T) {
 		}
 	}
 	const path = "/v1/services/bank/events?limit=1"
-	if g := s.do("HEAD", path, "", "Accept", api.ContentBatch); g.status != 200 || g.header.Get("Content-Type") != api.ContentBatch || g.header.Get("Link") == "" || len(g.body) != 0 {
+	if g := s.do("HEAD", path, "", "Accept", api.ContentBatch); g.status != 200 ||
+		g.header.Get("Content-Type") != api.ContentBatch || g.header.Get("Link") == "" || len(g.body) != 0 {
 		t.Errorf("HEAD: %d %v", g.status, g.header)
 	}
-	for _, other := range []string{"application/cloudevents+json", "application/cloudevents-batch+json;q=0", "application/xml"} {
+	for _, other := range []string{"application/cloudevents+json", "application/cloudevents-batch+json;q=0",
+		"application/xml"} {
 		s.problem(s.do("GET", path, "", "Accept", other), http.StatusNotAcceptable, "unsupported")
 	}
 	s.problem(s.do("GET", "/v1/services/none/events", "", "Accept", api.ContentBatch), 404, "not_found")

@@ -35,7 +35,8 @@ var crowds = map[string]struct {
 }{
 	// All subscribers of a service come back after a restart.
 	"resume-sse": {connections: 1000, read: func(address string) (net.Conn, error) {
-		return ask(address, "GET /v1/services/crowd/events?from=start HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+		return ask(address, "GET /v1/services/crowd/events?from=start HTTP/1.1\r\nHost: localhost\r\nAccept: "+
+			"text/event-stream\r\n\r\n")
 	}},
 	"resume-websocket": {connections: 16, read: subscriptions(64, `"from":"start"`)},
 	// Subscribers that want what there is not.
@@ -67,7 +68,8 @@ func subscriptions(n int, from string) func(string) (net.Conn, error) {
 	var connections atomic.Int64
 	return func(address string) (net.Conn, error) {
 		connection := connections.Add(1)
-		conn, err := ask(address, "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		conn, err := ask(address, "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: "+
+			"websocket\r\n"+
 			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 		if err != nil {
 			return nil, err
@@ -228,13 +230,14 @@ func BenchmarkReaders(b *testing.B) {
 	for i := range crowdEvents {
 		all.Add(1)
 		places <- struct{}{}
-		err := h.SendAsync(service.Command{Service: "crowd", Key: service.Key(fmt.Sprint("key", i%100)), Type: "add"}, func(_ service.Reply, err error) {
-			if err != nil {
-				b.Error(err)
-			}
-			<-places
-			all.Done()
-		})
+		err := h.SendAsync(service.Command{Service: "crowd", Key: service.Key(fmt.Sprint("key", i%100)), Type: "add"},
+			func(_ service.Reply, err error) {
+				if err != nil {
+					b.Error(err)
+				}
+				<-places
+				all.Done()
+			})
 		if err != nil {
 			b.Fatal(err)
 		}

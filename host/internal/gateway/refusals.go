@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Refused requests are logged at this rate and burst, in lines a second and lines. Anybody who comes near the host can make
-// it refuse as many as they like.
+// Refused requests are logged at this rate and burst, in lines a second and lines. Anybody who comes near the host can
+// make it refuse as many as they like.
 const (
 	refusalRate  = 10
 	refusalBurst = 100
@@ -32,8 +32,10 @@ func newRefusals() *refusals {
 // their service let them, or their sender has gone.
 func refused(k service.Kind) bool {
 	switch k {
-	case service.KindInvalid, service.KindTooLarge, service.KindUnauthorized, service.KindNotFound, service.KindUnknownType, service.KindUnsupported, service.KindBadModule,
-		service.KindConflicting, service.KindIDReused, service.KindOverloaded, service.KindUnavailable, service.KindBadCursor, service.KindFull, service.KindDamaged, service.KindQuota:
+	case service.KindInvalid, service.KindTooLarge, service.KindUnauthorized, service.KindNotFound,
+		service.KindUnknownType, service.KindUnsupported, service.KindBadModule,
+		service.KindConflicting, service.KindIDReused, service.KindOverloaded, service.KindUnavailable,
+		service.KindBadCursor, service.KindFull, service.KindDamaged, service.KindQuota:
 		return true
 	}
 	return false
@@ -79,7 +81,8 @@ func (s *Server) logProblem(p *api.Problem, err error, id string, about []any) {
 		if e.Detail != "" {
 			about = append(about, "detail", e.Detail)
 		}
-		if e.Service != "" && e.Kind != service.KindNotFound && e.Kind != service.KindInvalid { // then it is one, whose budget pays for the line
+		// then it is one, whose budget pays for the line
+		if e.Service != "" && e.Kind != service.KindNotFound && e.Kind != service.KindInvalid {
 			about = append(about, "service", string(e.Service))
 		}
 	}

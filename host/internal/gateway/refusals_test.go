@@ -34,7 +34,8 @@ func TestRefusedRequestsAreLogged(t *testing.T) {
 	if len(all) != 1 {
 		t.Fatalf("the log has the lines %q", all)
 	}
-	for _, want := range []string{"level=INFO", "status=401", "kind=unauthorized", "method=GET", "path=/v1/services ", "client=127.0.0.1:", "request=", "err="} {
+	for _, want := range []string{"level=INFO", "status=401", "kind=unauthorized", "method=GET", "path=/v1/services ",
+		"client=127.0.0.1:", "request=", "err="} {
 		if !strings.Contains(all[0], want) {
 			t.Errorf("%q does not have %s", all[0], want)
 		}

@@ -37,7 +37,8 @@ const (
 // routes is the whole HTTP interface: those of each interface that the gateway needs of a host stand
 // beside it. The OpenAPI document has exactly these.
 func (s *Server) routes() []route {
-	return slices.Concat(s.deployerRoutes(), s.moduleRoutes(), s.observerRoutes(), s.commanderRoutes(), s.readerRoutes(),
+	return slices.Concat(s.deployerRoutes(), s.moduleRoutes(), s.observerRoutes(), s.commanderRoutes(),
+		s.readerRoutes(),
 		s.keeperRoutes(), s.meterRoutes(), s.ownRoutes())
 }
 
@@ -93,12 +94,14 @@ func (s *Server) handler() http.Handler {
 			panic(http.ErrAbortHandler) // its connection has been closed
 		}
 		defer ended()
-		a := &answer{ResponseWriter: w, control: control, writeTime: s.options.WriteTime, id: s.requestID(), about: requested(r), flight: flight}
+		a := &answer{ResponseWriter: w, control: control, writeTime: s.options.WriteTime, id: s.requestID(),
+			about: requested(r), flight: flight}
 		defer a.end()
 		if r.ContentLength != 0 {
 			// What a handler does not read of a body, the server reads behind its back before it
 			// answers, and has no limit of its own for that.
-			_ = a.control.SetReadDeadline(start.Add(s.options.BodyTime)) // one that fails is found by who reads the body
+			// one that fails is found by who reads the body
+			_ = a.control.SetReadDeadline(start.Add(s.options.BodyTime))
 		}
 		h := a.Header()
 		if len(r.TransferEncoding) > 0 {
@@ -147,7 +150,8 @@ func unclean(r *http.Request) error {
 	case strings.HasPrefix(p, "/") && p == path.Clean(p):
 		return nil
 	case strings.HasPrefix(p, "/") && p == path.Clean(p)+"/":
-		return service.Errorf(service.KindNotFound, "there is nothing at this path, which ends in a slash; without it there may be")
+		return service.Errorf(service.KindNotFound, "there is nothing at this path, which ends in a slash; without "+
+			"it there may be")
 	}
 	return service.Errorf(service.KindInvalid, "the path must begin with / and have no segment that is empty, . or ..")
 }

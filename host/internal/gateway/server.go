@@ -120,7 +120,8 @@ func New(h Host, o Options) (*Server, error) {
 		document: api.OpenAPI(), options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
 		streams: make(chan struct{}, o.Streams), uploads: newUploads(h.Account(), o),
 		bodies:  rate.NewLimiter(rate.Limit(o.BodyRate), bodyBurst),
-		backups: make(chan struct{}, maxBackups), flights: newFlights(h.Account(), b.ConnectionBytes, &o), files: h.Account().Child("connections' descriptors", nil),
+		backups: make(chan struct{}, maxBackups), flights: newFlights(h.Account(), b.ConnectionBytes, &o),
+		files: h.Account().Child("connections' descriptors", nil),
 	}
 	var run [4]byte
 	_, _ = rand.Read(run[:]) // never fails
@@ -224,8 +225,9 @@ func (s *Server) openStream(protocol string) (ended func(), err error) {
 	select {
 	case s.streams <- struct{}{}:
 	default:
-		return nil, &service.Error{Kind: service.KindOverloaded, Message: "there are too many open streams", RetryAfter: retrySoon,
-			Resource: "streams", Used: int64(len(s.streams)), Limit: int64(cap(s.streams))}
+		return nil, &service.Error{Kind: service.KindOverloaded, Message: "there are too many open streams",
+			RetryAfter: retrySoon,
+			Resource:   "streams", Used: int64(len(s.streams)), Limit: int64(cap(s.streams))}
 	}
 	gone := s.metrics.Stream(protocol)
 	return func() { gone(); <-s.streams }, nil

@@ -166,7 +166,8 @@ func (s *Server) readModule(a *answer, r *http.Request, limit int64) (module []b
 	u := s.uploads.begin()
 	module, err = s.readInto(a, r, limit, u.hold)
 	if err == nil && len(module) == 0 {
-		err = &service.Error{Kind: service.KindBadModule, Message: "the body is empty; it should be a WebAssembly module", Reasons: []string{"no bytes"}}
+		err = &service.Error{Kind: service.KindBadModule, Message: "the body is empty; it should be a WebAssembly " +
+			"module", Reasons: []string{"no bytes"}}
 	}
 	if err == nil {
 		err = u.work(int64(len(module)))
@@ -242,7 +243,8 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 }
 
 // deploymentNames are the parameters of a deployment: the members of limits and settings.
-var deploymentNames = append(memberNames(reflect.TypeFor[service.Limits]()), memberNames(reflect.TypeFor[service.Settings]())...)
+var deploymentNames = append(memberNames(reflect.TypeFor[service.Limits]()),
+	memberNames(reflect.TypeFor[service.Settings]())...)
 
 func memberNames(t reflect.Type) (names []string) {
 	for i := range t.NumField() {
@@ -258,8 +260,10 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	members := map[string]json.RawMessage{}
 	for name := range q {
 		value := q.Get(name)
-		if _, err := strconv.ParseInt(value, 10, 64); (err != nil || !json.Valid([]byte(value))) && value != "true" && value != "false" {
-			return service.Limits{}, service.Settings{}, service.Errorf(service.KindInvalid, "parameter %.80q is %.80q; it takes a whole number, or true or false", name, value)
+		if _, err := strconv.ParseInt(value, 10, 64); (err != nil || !json.Valid([]byte(value))) && value != "true" &&
+			value != "false" {
+			return service.Limits{}, service.Settings{}, service.Errorf(service.KindInvalid,
+				"parameter %.80q is %.80q; it takes a whole number, or true or false", name, value)
 		}
 		members[name] = json.RawMessage(value)
 	}
@@ -284,7 +288,8 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 // of progress and then the service.
 func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error {
 	if !prefers(r, api.ContentLines) {
-		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil { // before, so that what was done is not told as refused
+		// before, so that what was done is not told as refused
+		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil {
 			return err
 		}
 		status, err := s.deployer.Deploy(r.Context(), d)
@@ -293,15 +298,16 @@ func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error 
 		}
 		return s.showService(a, status)
 	}
-	return s.streamProgress(a, r, or(d.Settings.Shards, service.GreatestShards), func(ctx context.Context, progress func(service.Progress)) (any, error) {
-		d.Progress = progress
-		status, err := s.deployer.Deploy(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		deployed := api.ServiceOf(status)
-		return api.DeployLine{Service: &deployed}, nil
-	})
+	return s.streamProgress(a, r, or(d.Settings.Shards, service.GreatestShards),
+		func(ctx context.Context, progress func(service.Progress)) (any, error) {
+			d.Progress = progress
+			status, err := s.deployer.Deploy(ctx, d)
+			if err != nil {
+				return nil, err
+			}
+			deployed := api.ServiceOf(status)
+			return api.DeployLine{Service: &deployed}, nil
+		})
 }
 
 // work is something that takes long and says how far it has come. Its result is a line of an answer.

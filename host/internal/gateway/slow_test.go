@@ -33,11 +33,13 @@ func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 	})
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	limits := service.Limits{Fuel: 1 << 40}
-	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "stamp", Module: hosttest.Module(t, "./testdata/stamp"), Limits: limits}); err != nil {
+	if _, err := c.Deploy(t.Context(), service.Deployment{Service: "stamp",
+		Module: hosttest.Module(t, "./testdata/stamp"), Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
 	fill := func() service.Reply {
-		r, err := c.Send(t.Context(), service.Command{Service: "stamp", Key: "k", Type: "fill", Data: []byte(strconv.Itoa(size))})
+		r, err := c.Send(t.Context(), service.Command{Service: "stamp", Key: "k", Type: "fill",
+			Data: []byte(strconv.Itoa(size))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +70,8 @@ func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 				t.Fatal(err)
 			}
 		case <-timeout:
-			t.Fatalf("%d of %d clients have got nothing; in flight: %v", clients-n, clients, h.Account().Holders(budget.FlightBytes, 3))
+			t.Fatalf("%d of %d clients have got nothing; in flight: %v", clients-n, clients,
+				h.Account().Holders(budget.FlightBytes, 3))
 		}
 	}
 	// All hold the first event now, or have it written already and hold the second.
@@ -109,7 +112,8 @@ func slowly(t *testing.T, address string) net.Conn {
 	if err := conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
 		t.Fatal(err)
 	}
-	_, err = io.WriteString(conn, "GET /v1/services/stamp/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+	_, err = io.WriteString(conn, "GET /v1/services/stamp/events HTTP/1.1\r\nHost: localhost\r\nAccept: "+
+		"text/event-stream\r\n\r\n")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,8 @@ func TestTheGatewayAnswersWhileServicesStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	const wait = 50 * time.Millisecond
-	o := host.Options{Dir: before.Dir(), Logger: slog.New(slog.DiscardHandler), Compiler: []string{"/bin/sh", "-c", "exec sleep 100000"}, StartWait: wait}
+	o := host.Options{Dir: before.Dir(), Logger: slog.New(slog.DiscardHandler),
+		Compiler: []string{"/bin/sh", "-c", "exec sleep 100000"}, StartWait: wait}
 	o.Limits.CompileTime = time.Hour
 	h, err := host.Open(t.Context(), o)
 	if err != nil {
@@ -42,7 +43,8 @@ func TestTheGatewayAnswersWhileServicesStart(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, err := gateway.New(h, gateway.Options{Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), RequestTime: wait})
+	s, err := gateway.New(h, gateway.Options{Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
+		RequestTime: wait})
 	if err == nil {
 		err = s.Start(t.Context())
 	}

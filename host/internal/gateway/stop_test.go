@@ -19,7 +19,8 @@ import (
 func TestStopDrains(t *testing.T) {
 	s := start(t, Options{})
 	st := s.stream()
-	sub, err := st.Subscribe(t.Context(), service.Selection{Service: "bank", From: service.From{Kind: service.FromEnd}}, 5)
+	sub, err := st.Subscribe(t.Context(), service.Selection{Service: "bank", From: service.From{Kind: service.FromEnd}},
+		5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,8 @@ func TestStopDrains(t *testing.T) {
 		_, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "slow"})
 		answers <- err
 	}()
-	if err := st.SendAsync(t.Context(), service.Command{Service: "bank", Key: "k", Type: "slow"}, func(_ service.Reply, err error) { answers <- err }); err != nil {
+	if err := st.SendAsync(t.Context(), service.Command{Service: "bank", Key: "k", Type: "slow"},
+		func(_ service.Reply, err error) { answers <- err }); err != nil {
 		t.Fatal(err)
 	}
 	<-s.fake.slow

@@ -45,7 +45,8 @@ type stream struct {
 func (s *Server) stream(a *answer, r *http.Request) error {
 	if !isUpgrade(r) {
 		a.Header().Set("Upgrade", "websocket")
-		return withStatus(http.StatusUpgradeRequired, service.Errorf(service.KindUnsupported, "this is a WebSocket with the subprotocol %s", api.ProtocolStream))
+		return withStatus(http.StatusUpgradeRequired, service.Errorf(service.KindUnsupported, "this is a WebSocket "+
+			"with the subprotocol %s", api.ProtocolStream))
 	}
 	ended, err := s.openStream(api.ProtocolStream)
 	if err != nil {
@@ -62,7 +63,8 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 		notices: make(chan []byte, 16), batches: make(chan batch), last: make(chan struct{}),
 		subs: map[string]*subscription{},
 	}
-	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(r.Context())) // the request ends with the upgrade, the stream does not
+	// the request ends with the upgrade, the stream does not
+	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer t.cancel(nil)
 	defer context.AfterFunc(s.stopping, k.drain)()
 	defer context.AfterFunc(s.cut, func() { t.cancel(errCutOff); _ = k.conn.Close() })()
@@ -80,7 +82,8 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 		}
 	}()
 	t.notice(api.AppendHello(nil, api.Limits{
-		MessageBytes: s.options.MessageBytes, InFlight: s.options.InFlight, Subscriptions: s.options.Subscriptions, Credits: s.options.Credits,
+		MessageBytes: s.options.MessageBytes, InFlight: s.options.InFlight, Subscriptions: s.options.Subscriptions,
+		Credits: s.options.Credits,
 	}))
 	err = t.receiveAll()
 	t.finish(err)
@@ -184,7 +187,8 @@ func (t *stream) handle(m *api.ClientMessage) error {
 	case api.OpPing:
 	default:
 		t.s.metrics.Message("unknown")
-		return service.Errorf(service.KindUnsupported, "there is no op %.80q; there are subscribe, credit, unsubscribe, command, query and ping", m.Op)
+		return service.Errorf(service.KindUnsupported, "there is no op %.80q; there are subscribe, credit, "+
+			"unsubscribe, command, query and ping", m.Op)
 	}
 	t.s.metrics.Message(string(m.Op))
 	switch m.Op {
@@ -225,7 +229,8 @@ func (t *stream) slot() error {
 		return nil
 	default:
 		return &service.Error{
-			Kind: service.KindOverloaded, RetryAfter: retrySoon, Resource: "requests_of_connection", Used: int64(len(t.slots)), Limit: int64(cap(t.slots)),
+			Kind: service.KindOverloaded, RetryAfter: retrySoon, Resource: "requests_of_connection",
+			Used: int64(len(t.slots)), Limit: int64(cap(t.slots)),
 			Message: "too many commands and queries of this connection have no answer yet; hello says how many may",
 		}
 	}
@@ -327,7 +332,8 @@ func (t *stream) query(m *api.ClientMessage) error {
 		<-t.slots
 		return err
 	}
-	q := &service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline, Carrier: carried}
+	q := &service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline,
+		Carrier: carried}
 	id, name := m.ID, c.service
 	t.waiting.Go(func() { // at most as many as there are slots
 		ctx, cancel := t.s.wait(t.ctx, q.Deadline)

@@ -34,7 +34,8 @@ func (s *site) stream() *client.Stream {
 func (s *site) add(n int) {
 	s.Helper()
 	for i := range n {
-		if _, err := s.client.Send(s.Context(), service.Command{Service: "bank", Key: service.Key(fmt.Sprintf("k%d", i%3)), Type: "add", Data: fmt.Appendf(nil, "%d", i)}); err != nil {
+		if _, err := s.client.Send(s.Context(), service.Command{Service: "bank",
+			Key: service.Key(fmt.Sprintf("k%d", i%3)), Type: "add", Data: fmt.Appendf(nil, "%d", i)}); err != nil {
 			s.Fatal(err)
 		}
 	}
@@ -69,19 +70,25 @@ func TestStreamCommands(t *testing.T) {
 	if d := s.fake.seen[2].Data; string(d) != "\xff\x00" {
 		t.Errorf("data %q", d)
 	}
-	for typ, kind := range map[service.Type]service.Kind{"reject": service.KindRejected, "refuse": service.KindOverloaded, "nothing": service.KindUnknownType, "fail-unknown_outcome": service.KindUnknown, "fail-trap": service.KindTrap, "fail-internal": service.KindInternal} {
+	for typ, kind := range map[service.Type]service.Kind{"reject": service.KindRejected,
+		"refuse": service.KindOverloaded, "nothing": service.KindUnknownType,
+		"fail-unknown_outcome": service.KindUnknown, "fail-trap": service.KindTrap,
+		"fail-internal": service.KindInternal} {
 		_, err := st.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: typ})
 		if service.KindOf(err) != kind || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", typ, err)
 		}
 	}
-	if _, err := st.Query(t.Context(), service.Query{Service: "bank", Key: "k", Type: "reject"}); service.KindOf(err) != service.KindRejected {
+	if _, err := st.Query(t.Context(), service.Query{Service: "bank", Key: "k", Type: "reject"}); service.KindOf(
+		err) != service.KindRejected {
 		t.Error(err)
 	}
-	if _, err := st.Send(t.Context(), service.Command{Service: "bank", Key: "..", Type: "add"}); service.KindOf(err) != service.KindInvalid {
+	if _, err := st.Send(t.Context(), service.Command{Service: "bank", Key: "..", Type: "add"}); service.KindOf(
+		err) != service.KindInvalid {
 		t.Error(err)
 	}
-	if _, err := st.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add", Deadline: time.Unix(1, 0)}); service.KindOf(err) != service.KindDeadline {
+	if _, err := st.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add",
+		Deadline: time.Unix(1, 0)}); service.KindOf(err) != service.KindDeadline {
 		t.Error(err)
 	}
 }
@@ -116,7 +123,8 @@ func TestStreamInFlight(t *testing.T) {
 		say(t, ws, `{"op":"command","id":"%d","service":"bank","key":"k","type":"slow"}`, i)
 	}
 	for range 2 {
-		if m := hear(t, ws); m.Op != api.OpError || m.Problem.Kind != "overloaded" || m.Problem.RetryAfterMS == 0 || m.ID != "2" && m.ID != "3" {
+		if m := hear(t, ws); m.Op != api.OpError || m.Problem.Kind != "overloaded" || m.Problem.RetryAfterMS == 0 ||
+			m.ID != "2" && m.ID != "3" {
 			t.Errorf("message %+v", m)
 		}
 	}
@@ -230,7 +238,8 @@ func TestSubscription(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := st.Subscribe(t.Context(), service.Selection{Service: "bank", From: service.From{Kind: service.FromEnd}}, 100)
+	end, err := st.Subscribe(t.Context(), service.Selection{Service: "bank", From: service.From{Kind: service.FromEnd}},
+		100)
 	if err != nil || end.Cursor() != cursorOf("bank", 10) {
 		t.Fatal(err, end)
 	}
@@ -332,7 +341,8 @@ func TestCloudEvents(t *testing.T) {
 		t.Errorf("position %d", p)
 	}
 	// The last event seen goes before from, as with server-sent events.
-	resumed, _, err := dial(s, "/v1/services/bank/events?from=start", http.Header{api.HeaderLastEventID: {cursorOf("bank", 2)}})
+	resumed, _, err := dial(s, "/v1/services/bank/events?from=start",
+		http.Header{api.HeaderLastEventID: {cursorOf("bank", 2)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +358,8 @@ func TestCloudEvents(t *testing.T) {
 		s.fake.carryOut(context.Background(), service.Command{Service: "bank", Key: "k1", Type: "add"})
 	}()
 	// When nothing comes it says how far it has come, past an event of somebody else.
-	if c := read(); c.Type != api.TypeCheckpoint || c.ID != cursorOf("bank", 3) || c.Source != "/services/bank/checkpoints" || c.Time.IsZero() {
+	if c := read(); c.Type != api.TypeCheckpoint || c.ID != cursorOf("bank", 3) ||
+		c.Source != "/services/bank/checkpoints" || c.Time.IsZero() {
 		t.Errorf("a checkpoint is %+v", c)
 	}
 	if p := read().Position; p != 4 {
@@ -365,7 +376,8 @@ func TestCloudEvents(t *testing.T) {
 	if _, status, err := dial(s, "/v1/services/blob/events", nil, "other"); err == nil || status != 400 {
 		t.Errorf("another subprotocol: %d %v", status, err)
 	}
-	if _, status, err := dial(s, "/v1/services/blob/events?from="+cursorOf("bank", 1), nil); err == nil || status != 400 {
+	if _, status, err := dial(s, "/v1/services/blob/events?from="+cursorOf("bank", 1), nil); err == nil ||
+		status != 400 {
 		t.Errorf("another service's cursor: %d %v", status, err)
 	}
 }
@@ -376,7 +388,8 @@ func TestSSETellsWhatWasPassedBy(t *testing.T) {
 	s.add(3)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, "GET", s.server.URL()+"/v1/services/bank/events?from=start&keys=nobody", nil)
+	req, _ := http.NewRequestWithContext(ctx, "GET", s.server.URL()+"/v1/services/bank/events?from=start&keys=nobody",
+		nil)
 	req.Header.Set("Accept", "text/event-stream")
 	resp, err := s.http.Do(req)
 	if err != nil {
@@ -389,7 +402,8 @@ func TestSSETellsWhatWasPassedBy(t *testing.T) {
 			got = append(got, lines.Text())
 		}
 	}
-	if want := []string{"retry: 1000", "id: " + cursorOf("bank", 0), "id: " + cursorOf("bank", 3), ": "}; !slices.Equal(got, want) {
+	if want := []string{"retry: 1000", "id: " + cursorOf("bank", 0), "id: " + cursorOf("bank", 3),
+		": "}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -429,7 +443,8 @@ func TestSSE(t *testing.T) {
 		}
 	}
 	broken := "\"data\":{\r\n\"a\":\n1\r}," // as no event is, but what would end a message
-	if got, want := string(appendSSE(nil, []byte(broken))), "data: \"data\":{\ndata: \ndata: \"a\":\ndata: 1\ndata: },\n\n"; got != want {
+	if got, want := string(appendSSE(nil, []byte(broken))),
+		"data: \"data\":{\ndata: \ndata: \"a\":\ndata: 1\ndata: },\n\n"; got != want {
 		t.Errorf("%q is sent as %q, want %q", broken, got, want)
 	}
 	cancel()

@@ -33,7 +33,8 @@ func TestPackedBodies(t *testing.T) {
 func TestNothingIsSmuggledBehindChunks(t *testing.T) {
 	s := start(t, Options{})
 	a := s.attacker()
-	a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n" +
+	a.put("POST " + commands + "add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: " +
+		"chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n" +
 		"POST " + commands + "smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1")
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil {

@@ -76,17 +76,20 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	case taken:
 		return service.Errorf(service.KindInvalid, "the id %q is that of another subscription", m.ID)
 	case count >= t.s.options.Subscriptions:
-		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as it may", RetryAfter: retrySoon,
+		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as " +
+			"it may", RetryAfter: retrySoon,
 			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
 	if _, err := t.s.reader.Head(name); err != nil { // it is not there
 		return err
 	}
-	sub := &subscription{t: t, id: m.ID, from: m.From, sel: sel, head: api.AppendEventHead(nil, m.ID), sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+	sub := &subscription{t: t, id: m.ID, from: m.From, sel: sel, head: api.AppendEventHead(nil, m.ID),
+		sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 	if err := sub.grant(m.Credits); err != nil {
 		return err
 	}
-	if sub.ended, err = t.k.flight.subscribe(readerRoom(&sel) + 4*len(m.ID)); err != nil { // the id is in its head and its messages
+	// the id is in its head and its messages
+	if sub.ended, err = t.k.flight.subscribe(readerRoom(&sel) + 4*len(m.ID)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
@@ -131,7 +134,8 @@ func (s *subscription) grant(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if most := s.t.s.options.Credits; n > uint64(most) || s.credits > most-int64(n) {
-		return service.Errorf(service.KindInvalid, "a subscription may hold %d credits; this one has %d and would get %d", most, s.credits, n)
+		return service.Errorf(service.KindInvalid, "a subscription may hold %d credits; this one has %d and would "+
+			"get %d", most, s.credits, n)
 	}
 	s.credits += int64(n)
 	select {

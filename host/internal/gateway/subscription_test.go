@@ -45,8 +45,10 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 		from := &counted{fake: newFake()}
 		o := Options{Credits: 100, Metrics: noMetrics{}, PingTime: time.Minute, RequestTime: time.Minute}
 		flight := newFlights(budget.New(nil), 1<<20, &o).join("client", nil)
-		s := &stream{s: &Server{options: o, reader: from}, ctx: ctx, k: &socket{flight: flight}, batches: make(chan batch), subs: map[string]*subscription{}}
-		sub := &subscription{t: s, id: "s", sel: view{Selection: service.Selection{Service: "bank"}}, cancel: cancel, ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
+		s := &stream{s: &Server{options: o, reader: from}, ctx: ctx, k: &socket{flight: flight},
+			batches: make(chan batch), subs: map[string]*subscription{}}
+		sub := &subscription{t: s, id: "s", sel: view{Selection: service.Selection{Service: "bank"}}, cancel: cancel,
+			ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
 		if err := sub.grant(100); err != nil {
 			t.Fatal(err)
 		}

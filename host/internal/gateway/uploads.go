@@ -85,8 +85,9 @@ func (u *upload) work(size int64) error {
 		return nil
 	default:
 	}
-	return &service.Error{Kind: service.KindOverloaded, Message: "other modules are being verified and compiled", RetryAfter: retrySoon,
-		Resource: "uploads_at_work", Used: int64(len(to.work)), Limit: int64(cap(to.work))}
+	return &service.Error{Kind: service.KindOverloaded, Message: "other modules are being verified and compiled",
+		RetryAfter: retrySoon,
+		Resource:   "uploads_at_work", Used: int64(len(to.work)), Limit: int64(cap(to.work))}
 }
 
 // end gives everything back.

@@ -77,7 +77,8 @@ func TestTricklingUploadsHoldNoPlace(t *testing.T) {
 	s := start(t, Options{Uploads: 1, ModuleBytes: 1 << 20})
 	for range 3 * smallUploads {
 		a := s.attacker()
-		a.put("POST /v1/modules HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n\x00asm\x01\x00\x00\x00\r\n")
+		a.put("POST /v1/modules HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n8\r\n\x00asm\x01\x00\x00\x00\r\n")
 	}
 	if r := s.do("POST", "/v1/modules", "\x00asm good", "Content-Type", "application/wasm"); r.status != http.StatusOK {
 		t.Errorf("status %d: %s", r.status, r.body)
@@ -104,7 +105,8 @@ func TestTheBodyOfARefusedRequestHasItsTime(t *testing.T) {
 // Small modules have bounds of their own, and everything comes back.
 func TestUploadClasses(t *testing.T) {
 	const size, small = 1 << 20, 1 << 16
-	u := newUploads(budget.New(budget.Limits{budget.FlightBytes: 256 << 20}), Options{Uploads: 2, SmallModule: small, ModuleBytes: size})
+	u := newUploads(budget.New(budget.Limits{budget.FlightBytes: 256 << 20}),
+		Options{Uploads: 2, SmallModule: small, ModuleBytes: size})
 	var large []*upload
 	for range 2 {
 		up := u.begin()

@@ -58,7 +58,8 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 		}
 	}
 	if len(speaks) > 0 && !slices.Contains(speaks, protocol) {
-		return nil, withStatus(http.StatusBadRequest, service.Errorf(service.KindUnsupported, "the subprotocol here is %s", protocol))
+		return nil, withStatus(http.StatusBadRequest, service.Errorf(service.KindUnsupported, "the subprotocol here "+
+			"is %s", protocol))
 	}
 	if err := a.take(streamBytes); err != nil {
 		return nil, err
@@ -155,7 +156,8 @@ func (k *socket) receive() ([]byte, error) {
 			if full == nil {
 				if err := k.grow(buf); err != nil {
 					full = &noRoom{bytes.Clone(buf[:min(len(buf), startBytes)]), err}
-					scratch = make([]byte, 0, startBytes) // within what is taken for the stream, and not of the socket's buffer
+					// within what is taken for the stream, and not of the socket's buffer
+					scratch = make([]byte, 0, startBytes)
 				}
 			}
 			if full != nil {

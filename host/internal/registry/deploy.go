@@ -126,7 +126,9 @@ func (s *Registry) isRecorded(name service.Name) bool {
 	return slices.ContainsFunc(s.opt.Catalog.Specs(), func(spec service.Spec) bool { return spec.Service == name })
 }
 
-func (s *Registry) deploy(ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress) error {
+func (s *Registry) deploy(
+	ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress,
+) error {
 	building, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)() // so that a build does not hold up the host's end
@@ -144,12 +146,14 @@ func (s *Registry) deploy(ctx context.Context, svc *Service, spec service.Spec, 
 		defer svc.swapping.Unlock()
 		if gone := building.Err(); gone != nil {
 			err = errors.Join(&service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindOf(gone),
-				Message: "the caller gave up; nothing has changed", Err: gone}, built.discard(context.WithoutCancel(ctx)))
+				Message: "the caller gave up; nothing has changed", Err: gone},
+				built.discard(context.WithoutCancel(ctx)))
 		}
 	}
 	if err != nil {
 		if s.life.Err() != nil && ctx.Err() == nil {
-			err = &service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
+			err = &service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindUnavailable,
+				Message: "the host is shutting down", Err: err}
 		}
 		return err
 	}
@@ -159,7 +163,9 @@ func (s *Registry) deploy(ctx context.Context, svc *Service, spec service.Spec, 
 
 // prepare does what comes before a service is touched: it builds a module, stores it if it is
 // new, and holds it to the service's log.
-func (s *Registry) prepare(ctx context.Context, svc *Service, spec service.Spec, module []byte, source compile.Source, progress Progress) (*build, error) {
+func (s *Registry) prepare(
+	ctx context.Context, svc *Service, spec service.Spec, module []byte, source compile.Source, progress Progress,
+) (*build, error) {
 	built, err := s.build(ctx, svc, spec, source, false, progress)
 	if err != nil {
 		return nil, err
@@ -217,7 +223,9 @@ func (s *Registry) resume(ctx context.Context, svc *Service, old *build) error {
 // build compiles a module, which tries a first sandbox, and makes an engine that
 // makes the others when it needs them. recorded says that it is what the service has been
 // deployed with.
-func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, module compile.Source, recorded bool, progress Progress) (_ *build, err error) {
+func (s *Registry) build(
+	ctx context.Context, svc *Service, spec service.Spec, module compile.Source, recorded bool, progress Progress,
+) (_ *build, err error) {
 	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
 		return nil, err
 	}
@@ -231,7 +239,8 @@ func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, m
 		return nil, err
 	}
 	var began time.Time // of its start, without what comes before, which is done once and kept
-	program, err := s.opt.Runtime.CompileFor(ctx, sandbox.Tenant{Account: svc.account, Name: spec.Service, Recorded: recorded}, module, spec.Limits, spec.Settings, func(stage compile.Stage, done, total int64) {
+	program, err := s.opt.Runtime.CompileFor(ctx, sandbox.Tenant{Account: svc.account, Name: spec.Service,
+		Recorded: recorded}, module, spec.Limits, spec.Settings, func(stage compile.Stage, done, total int64) {
 		if stage == sandbox.StageInitialising && done == 0 {
 			began = time.Now()
 		}
@@ -250,7 +259,8 @@ func (s *Registry) build(ctx context.Context, svc *Service, spec service.Spec, m
 	if err := program.Reserve(spec.Settings.Shards); err != nil {
 		return nil, err
 	}
-	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON), StateSchema: m.Manifest.StateSchema}
+	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON),
+		StateSchema: m.Manifest.StateSchema}
 	op := "deploy"
 	if recorded {
 		op = "start"
@@ -264,7 +274,8 @@ func (s *Registry) withEngine(svc *Service, b *build) (*build, error) {
 	own := *b
 	var err error
 	own.engine, err = engine.New(engine.Options{
-		Spec: own.spec, Manifest: &own.module.Manifest, Schemas: own.program.Schemas(), Account: svc.account, Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
+		Spec: own.spec, Manifest: &own.module.Manifest, Schemas: own.program.Schemas(), Account: svc.account,
+		Log: s.opt.Journal, Publish: svc.hub, Logger: s.opt.Logger,
 		Retry: s.opt.Retry, Patience: s.opt.Patience,
 		NewGuest: func(ctx context.Context, _ int) (engine.Guest, error) {
 			g, err := own.program.Instantiate(ctx, logger)

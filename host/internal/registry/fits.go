@@ -56,7 +56,8 @@ func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 			continue
 		}
 		if unknown++; unknown <= maxTypes {
-			reasons = append(reasons, fmt.Sprintf("%s of type %q, the first at position %d: keep the type, or name it as an alias of another one",
+			reasons = append(reasons, fmt.Sprintf("%s of type %q, the first at position %d: keep the type, or name "+
+				"it as an alias of another one",
 				events(t.Count), t.Type, t.First))
 		}
 	}

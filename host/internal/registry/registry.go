@@ -111,7 +111,8 @@ func (s *Registry) StartAll() {
 		if err != nil {
 			break // closed meanwhile
 		}
-		all = append(all, &start{svc: svc, spec: d.Spec, expected: d.Facts.Start + loadTime(s.opt.Catalog.Size(d.Spec.Module))})
+		all = append(all, &start{svc: svc, spec: d.Spec, expected: d.Facts.Start +
+			loadTime(s.opt.Catalog.Size(d.Spec.Module))})
 	}
 	for _, d := range s.opt.Catalog.Stopped() {
 		svc, err := s.add(d.Spec, d.Facts)
@@ -126,7 +127,8 @@ func (s *Registry) StartAll() {
 // stopped is the answer to commands of a service that was stopped.
 func stopped(name service.Name) error {
 	return &service.Error{Service: name, Kind: service.KindConflicting,
-		Message: "the service is stopped and takes no commands; its events can be read, and deploying it starts it again"}
+		Message: "the service is stopped and takes no commands; its events can be read, and deploying it starts it " +
+			"again"}
 }
 
 // loadTime is about how long a module of size bytes takes to be verified, rewritten
@@ -152,7 +154,8 @@ func (s *Registry) start(ctx context.Context, x *start) error {
 		return errors.Join(err, built.discard(context.WithoutCancel(ctx)))
 	}
 	if err := s.opt.Catalog.Started(ctx, x.spec, built.facts); err != nil && ctx.Err() == nil {
-		s.opt.Logger.Warn("what is known of the service's module, such as the tariff of its fuel, is not what its deployment says, and that could not be recorded",
+		s.opt.Logger.Warn("what is known of the service's module, such as the tariff of its fuel, is not what its "+
+			"deployment says, and that could not be recorded",
 			"service", x.spec.Service, "tariff", built.module.Tariff, "error", err)
 	}
 	x.svc.swapping.Lock()
@@ -173,7 +176,8 @@ func (s *Registry) add(spec service.Spec, known catalog.Facts) (*Service, error)
 	svc := s.services[spec.Service]
 	if svc == nil {
 		svc = newService(spec, known, s.opt.Account.Child(string(spec.Service), nil), stream.New(stream.Options{
-			Service: spec.Service, Reader: s.opt.Journal, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings, Backlog: s.opt.Backlog,
+			Service: spec.Service, Reader: s.opt.Journal, RingBytes: s.opt.RingBytes, Rings: s.opt.Rings,
+			Backlog: s.opt.Backlog,
 			Account: s.opt.Shared.Child("events of "+string(spec.Service), nil),
 		}), s.opt.Patience)
 		svc.latency, svc.queries = s.opt.Latencies.Service(spec.Service), s.opt.QueryLatencies.Service(spec.Service)
@@ -240,7 +244,8 @@ func (s *Registry) Delete(ctx context.Context, name service.Name) error {
 	err = svc.rest(within, stopped(name))
 	if err != nil {
 		// All the same it is stopped, and every command has had its answer.
-		s.opt.Logger.Warn("a service was stopped before it had done what it had taken on", "service", name, "error", err)
+		s.opt.Logger.Warn("a service was stopped before it had done what it had taken on", "service", name, "error",
+			err)
 	}
 	return nil
 }
@@ -257,7 +262,8 @@ func (s *Registry) forget(ctx context.Context, svc *Service) error {
 	switch types, err := s.opt.Journal.EventTypes(ctx, log); {
 	case err != nil:
 		return service.FromJournal{Use: service.JournalRead, Op: "delete", Service: name,
-			Otherwise: "whether the service has events left cannot be found out at present; nothing has changed"}.Of(err)
+			Otherwise: "whether the service has events left cannot be found out at present; nothing has changed"}.Of(
+			err)
 	case len(types) > 0:
 		return nil
 	}

@@ -46,15 +46,19 @@ type Service struct {
 }
 
 // newService makes a service that is starting: requests wait.
-func newService(spec service.Spec, known catalog.Facts, account *budget.Account, hub *stream.Hub, patience time.Duration) *Service {
-	return &Service{deploying: newLock(), swapping: newLock(), hub: hub, account: account, spec: spec, known: known, patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
+func newService(
+	spec service.Spec, known catalog.Facts, account *budget.Account, hub *stream.Hub, patience time.Duration,
+) *Service {
+	return &Service{deploying: newLock(), swapping: newLock(), hub: hub, account: account, spec: spec, known: known,
+		patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
 
 // lockDeploying waits until nobody else deploys or deletes the service, but not longer
 // than ctx.
 func (s *Service) lockDeploying(ctx context.Context, op string, name service.Name) error {
 	if gone := s.deploying.LockWithin(ctx); gone != nil {
-		return &service.Error{Op: op, Service: name, Kind: service.KindOf(gone), Message: "the caller gave up while another deployment of the service was under way; nothing has changed", Err: gone}
+		return &service.Error{Op: op, Service: name, Kind: service.KindOf(gone), Message: "the caller gave up while " +
+			"another deployment of the service was under way; nothing has changed", Err: gone}
 	}
 	return nil
 }
@@ -108,7 +112,9 @@ func (s *Service) Snapshot(key service.Key, done func(error)) error {
 
 // pass has a request entered into the running engine, now or when the gate opens.
 // refuse answers a request that waited in vain.
-func (s *Service) pass(deadline time.Time, claim **service.Claim, size int64, enter func(*build) error, refuse func(error)) error {
+func (s *Service) pass(
+	deadline time.Time, claim **service.Claim, size int64, enter func(*build) error, refuse func(error),
+) error {
 	s.mu.RLock()
 	if !s.gated {
 		defer s.mu.RUnlock()
@@ -134,11 +140,13 @@ func (s *Service) pass(deadline time.Time, claim **service.Claim, size int64, en
 		patience = min(patience, time.Until(deadline))
 	}
 	if patience <= 0 {
-		return &service.Error{Service: s.spec.Service, Kind: service.KindDeadline, Message: "the deadline passed before the command ran; nothing was written"}
+		return &service.Error{Service: s.spec.Service, Kind: service.KindDeadline,
+			Message: "the deadline passed before the command ran; nothing was written"}
 	}
 	if !s.room.enough(size, s.spec.Limits, s.spec.Settings.Shards) {
 		return &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, RetryAfter: restart,
-			Message: "the service is " + string(s.state) + ", and as many commands wait for it as may; nothing was written"}
+			Message: "the service is " + string(s.state) + ", and as many commands wait for it as may; nothing was " +
+				"written"}
 	}
 	if *claim == nil {
 		*claim = new(service.Claim)
@@ -172,7 +180,8 @@ func (s *Service) Starting(key service.Key) error {
 
 // notRunning says why there is no engine. The caller holds mu.
 func (s *Service) notRunning() error {
-	e := &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, Message: "the service is " + string(s.state), Err: s.problem}
+	e := &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, Message: "the service is " +
+		string(s.state), Err: s.problem}
 	var why *service.Error
 	switch {
 	case s.state == service.StateStopped && errors.As(s.problem, &why):
@@ -185,7 +194,8 @@ func (s *Service) notRunning() error {
 	case s.state == service.StateFailed:
 		e.Message = "the service could not be started, which is tried again; nothing was written"
 		if errors.As(s.problem, &why) && why.Kind != service.KindInternal { // of that nothing is told
-			e.Message = "the service could not be started (" + why.Kind.String() + ": " + why.Message + "), which is tried again; nothing was written"
+			e.Message = "the service could not be started (" + why.Kind.String() + ": " + why.Message +
+				"), which is tried again; nothing was written"
 		}
 		e.RetryAfter = max(restart, time.Until(s.next))
 	}
@@ -263,7 +273,8 @@ func (s *Service) openGate(next *build, cause error) {
 	switch {
 	case next != nil:
 		s.account.SetLimit(budget.DiskBytes, next.spec.Limits.WithDefaults().DiskBytes)
-		s.state, s.spec, s.manifest, s.tariff, s.known = service.StateRunning, next.spec, &next.module.Manifest, next.module.Tariff, next.facts
+		s.state, s.spec, s.manifest, s.tariff, s.known = service.StateRunning, next.spec, &next.module.Manifest,
+			next.module.Tariff, next.facts
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed
 	}
@@ -377,7 +388,8 @@ func (s *Service) Accepts() service.Accepts {
 func (s *Service) Status() service.Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past, SandboxBytes: s.account.Used(budget.SandboxBytes)}
+	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past,
+		SandboxBytes: s.account.Used(budget.SandboxBytes)}
 	st.Failed, st.NextAttempt = s.failed, s.next
 	if s.problem != nil && s.state != service.StateStopped { // which is no problem
 		st.Problem = s.problem.Error()

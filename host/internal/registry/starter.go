@@ -67,7 +67,8 @@ type start struct {
 }
 
 func newStarter(o Options, try func(context.Context, *start) error) *starter {
-	st := &starter{places: o.StartPlaces, retry: o.Retry, rare: o.RareRetry, try: try, logger: o.Logger, tried: make(chan struct{})}
+	st := &starter{places: o.StartPlaces, retry: o.Retry, rare: o.RareRetry, try: try, logger: o.Logger,
+		tried: make(chan struct{})}
 	st.life, st.end = context.WithCancel(context.Background())
 	return st
 }
@@ -281,7 +282,8 @@ func (st *starter) fail(x *start, err error, took time.Duration) (told func()) {
 	answers, failed := x.svc.setFailed(err, x.failed, x.due), x.failed
 	st.enqueue(x)
 	return func() {
-		st.logger.Error("a service cannot be started", "service", x.spec.Service, "error", err, "attempts", failed, "next_attempt_in", wait)
+		st.logger.Error("a service cannot be started", "service", x.spec.Service, "error", err, "attempts", failed,
+			"next_attempt_in", wait)
 		for _, answer := range answers {
 			answer()
 		}
@@ -292,7 +294,8 @@ func (st *starter) fail(x *start, err error, took time.Duration) (told func()) {
 // again. What the module itself does wrong it does each time.
 func heals(err error) bool {
 	switch service.KindOf(err) {
-	case service.KindBadModule, service.KindConflicting, service.KindInvalid, service.KindNotFound, service.KindTooLarge, service.KindUnsupported:
+	case service.KindBadModule, service.KindConflicting, service.KindInvalid, service.KindNotFound,
+		service.KindTooLarge, service.KindUnsupported:
 		return false
 	}
 	return true

@@ -32,7 +32,8 @@ type bench struct {
 
 func newBench(t *testing.T, places int) *bench {
 	b := &bench{takes: map[service.Name]time.Duration{}, fails: map[service.Name]error{}, since: time.Now()}
-	o := Options{Logger: slog.New(slog.DiscardHandler), StartPlaces: places, Retry: lifecycle.Backoff{First: time.Second, Max: 8 * time.Second}, RareRetry: time.Hour}
+	o := Options{Logger: slog.New(slog.DiscardHandler), StartPlaces: places,
+		Retry: lifecycle.Backoff{First: time.Second, Max: 8 * time.Second}, RareRetry: time.Hour}
 	b.starter = newStarter(o, func(ctx context.Context, x *start) error {
 		name := x.spec.Service
 		b.starter.mu.Lock()
@@ -57,7 +58,8 @@ func newBench(t *testing.T, places int) *bench {
 func (b *bench) one(name service.Name, expected, takes time.Duration) *start {
 	b.takes[name] = takes
 	spec := service.Spec{Service: name}.WithDefaults()
-	return &start{svc: newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Minute), spec: spec, expected: expected}
+	return &start{svc: newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Minute), spec: spec,
+		expected: expected}
 }
 
 func (b *bench) began() string {
@@ -71,8 +73,10 @@ func TestQuickServicesStartFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 2)
 		b.begin([]*start{
-			b.one("slow1", 8*time.Second, 8*time.Second), b.one("quick3", 30*time.Millisecond, 200*time.Millisecond), b.one("slow2", 9*time.Second, 9*time.Second),
-			b.one("slow3", 10*time.Second, 10*time.Second), b.one("quick1", 10*time.Millisecond, 200*time.Millisecond), b.one("quick2", 20*time.Millisecond, 200*time.Millisecond),
+			b.one("slow1", 8*time.Second, 8*time.Second), b.one("quick3", 30*time.Millisecond, 200*time.Millisecond),
+			b.one("slow2", 9*time.Second, 9*time.Second),
+			b.one("slow3", 10*time.Second, 10*time.Second), b.one("quick1", 10*time.Millisecond, 200*time.Millisecond),
+			b.one("quick2", 20*time.Millisecond, 200*time.Millisecond),
 		})
 		synctest.Wait()
 		select {
@@ -85,7 +89,8 @@ func TestQuickServicesStartFirst(t *testing.T) {
 			t.Errorf("all were tried after %v", took)
 		}
 		// The slow ones begin when no quick one waits for a place any more.
-		if want := "0s quick1, 0s quick2, 200ms quick3, 200ms slow1, 200ms slow2, 8.2s slow3"; sorted(b.began()) != sorted(want) {
+		if want := "0s quick1, 0s quick2, 200ms quick3, 200ms slow1, 200ms slow2, 8.2s slow3"; sorted(
+			b.began()) != sorted(want) {
 			t.Errorf("began %s, want %s", b.began(), want)
 		}
 	})
@@ -152,26 +157,30 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 		command := func(svc *Service) error {
 			refused := make(chan error, 1)
 			var claim *service.Claim
-			if err := svc.pass(time.Time{}, &claim, 0, func(*build) error { refused <- nil; return nil }, func(err error) {
-				svc.Status() // an answer may ask what the service is at, and it holds up no starts
-				b.began()
-				refused <- err
-			}); err != nil {
+			if err := svc.pass(time.Time{}, &claim, 0, func(*build) error { refused <- nil; return nil },
+				func(err error) {
+					svc.Status() // an answer may ask what the service is at, and it holds up no starts
+					b.began()
+					refused <- err
+				}); err != nil {
 				return err
 			}
 			return <-refused
 		}
 		for n := 1; n <= 5; n++ {
-			if err := command(flaky.svc); service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "no room") {
+			if err := command(flaky.svc); service.KindOf(err) != service.KindUnavailable ||
+				!strings.Contains(err.Error(), "no room") {
 				t.Errorf("a command that waited for attempt %d: %v", n, err)
 			}
 			st := flaky.svc.Status()
 			most := min(time.Second<<(n-1), 8*time.Second)
-			if wait := time.Until(st.NextAttempt); st.State != service.StateFailed || st.Failed != n || wait > most || wait < most*3/4 || st.Problem != "internal: no room" {
+			if wait := time.Until(st.NextAttempt); st.State != service.StateFailed || st.Failed != n || wait > most ||
+				wait < most*3/4 || st.Problem != "internal: no room" {
 				t.Errorf("after attempt %d: %+v, the next in %v, want about %v", n, st.Attempts, wait, most)
 			}
 			var refusal *service.Error
-			if err := command(flaky.svc); !errors.As(err, &refusal) || refusal.RetryAfter < min(time.Until(st.NextAttempt), restart) {
+			if err := command(flaky.svc); !errors.As(err, &refusal) ||
+				refusal.RetryAfter < min(time.Until(st.NextAttempt), restart) {
 				t.Errorf("a command between two attempts: %v", err)
 			}
 			if n == 4 {
@@ -181,7 +190,8 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 			}
 			time.Sleep(time.Until(st.NextAttempt))
 			synctest.Wait()
-			if st := flaky.svc.Status(); st.State != service.StateStarting || st.Failed != n || !st.NextAttempt.IsZero() {
+			if st := flaky.svc.Status(); st.State != service.StateStarting || st.Failed != n ||
+				!st.NextAttempt.IsZero() {
 				t.Errorf("during attempt %d: %s %+v", n+1, st.State, st.Attempts)
 			}
 			if n == 4 {
@@ -197,7 +207,8 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 		if state != service.StateRunning || failed != 0 {
 			t.Errorf("at last it is %s, with %d failures", state, failed)
 		}
-		if st := bad.svc.Status(); st.Failed != 1 || time.Until(st.NextAttempt) < 40*time.Minute || st.State != service.StateFailed {
+		if st := bad.svc.Status(); st.Failed != 1 || time.Until(st.NextAttempt) < 40*time.Minute ||
+			st.State != service.StateFailed {
 			t.Errorf("a bad module: %+v", st.Attempts)
 		}
 	})
@@ -290,12 +301,14 @@ func TestADroppedAttemptIsWaitedFor(t *testing.T) {
 // A service that cannot start as the host has no more of something says so.
 func TestAStartBeyondTheQuota(t *testing.T) {
 	svc := newService(service.Spec{Service: "bank"}.WithDefaults(), catalog.Facts{}, budget.New(nil), nil, time.Minute)
-	full := &service.Error{Kind: service.KindQuota, Resource: "sandboxes", Used: 10, Limit: 10, Message: "sandboxes are used up"}
+	full := &service.Error{Kind: service.KindQuota, Resource: "sandboxes", Used: 10, Limit: 10,
+		Message: "sandboxes are used up"}
 	svc.setFailed(fmt.Errorf("build: %w", full), 1, time.Now().Add(time.Hour))
 	var claim *service.Claim
 	err := svc.pass(time.Time{}, &claim, 0, nil, nil)
 	var own *service.Error
-	if !errors.As(err, &own) || own.Kind != service.KindQuota || own.Resource != "sandboxes" || own.Used != 10 || own.Limit != 10 || own.Service != "bank" || full.Service != "" {
+	if !errors.As(err, &own) || own.Kind != service.KindQuota || own.Resource != "sandboxes" || own.Used != 10 ||
+		own.Limit != 10 || own.Service != "bank" || full.Service != "" {
 		t.Errorf("a command gets %+v", err)
 	}
 }
@@ -320,7 +333,8 @@ func TestWaitingForADeploymentEnds(t *testing.T) {
 // A request that waits is bounded in time, and all of them in number and bytes.
 func TestTheRoomIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		spec := service.Spec{Service: "bank", Limits: service.Limits{MailboxCommands: 2, MailboxBytes: 100}, Settings: service.Settings{Shards: 2}}
+		spec := service.Spec{Service: "bank", Limits: service.Limits{MailboxCommands: 2, MailboxBytes: 100},
+			Settings: service.Settings{Shards: 2}}
 		svc := newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Minute)
 		answers := map[string]error{}
 		send := func(id string, size int64, deadline time.Duration) (*service.Claim, error) {
@@ -329,7 +343,8 @@ func TestTheRoomIsBounded(t *testing.T) {
 				until = time.Now().Add(deadline)
 			}
 			var claim *service.Claim
-			err := svc.pass(until, &claim, size, func(*build) error { answers[id] = nil; return nil }, func(err error) { answers[id] = err })
+			err := svc.pass(until, &claim, size, func(*build) error { answers[id] = nil; return nil },
+				func(err error) { answers[id] = err })
 			return claim, err
 		}
 		refused := func(what string, err error, kind service.Kind) {

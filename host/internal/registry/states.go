@@ -53,8 +53,8 @@ func (s *Registry) takesStates(ctx context.Context, next *build) error {
 	return c.verdict()
 }
 
-// stillTakesStates does that again if there was a retention since: also one that has deleted no event of the log may have
-// left a snapshot in place of events that were kept.
+// stillTakesStates does that again if there was a retention since: also one that has deleted no event of the log may
+// have left a snapshot in place of events that were kept.
 func (s *Registry) stillTakesStates(ctx context.Context, next *build) error {
 	if s.opt.Journal.Retentions(journal.LogName(next.spec.Service)) == next.retention {
 		return nil
@@ -96,7 +96,8 @@ func (s *Registry) HoldModule(ctx context.Context, svc *Service, module service.
 	if now, _ := s.Module(svc); now != module {
 		svc.swapping.Unlock()
 		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindConflicting,
-			Message: "another module was deployed meanwhile, which needs snapshots of its own; nothing was deleted: try again"}
+			Message: "another module was deployed meanwhile, which needs snapshots of its own; nothing was deleted: " +
+				"try again"}
 	}
 	before := s.opt.Journal.First(journal.LogName(svc.Name()))
 	return func() {
@@ -116,7 +117,8 @@ func (s *Registry) noteRetention(ctx context.Context, name service.Name, before 
 	}
 	d.Facts.KeptFrom = first
 	if err := s.opt.Catalog.Started(ctx, d.Spec, d.Facts); err != nil {
-		s.opt.Logger.Warn("that the service's module goes on with what a retention has left could not be recorded; it is looked at when the service is started again",
+		s.opt.Logger.Warn("that the service's module goes on with what a retention has left could not be recorded; "+
+			"it is looked at when the service is started again",
 			"service", name, "error", err)
 	}
 }
@@ -260,13 +262,16 @@ func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *jo
 
 // take has a guest whose module has a state schema open snapshots of an entity, until it takes one.
 // why it took none is nil if it did; err is one of the host's.
-func (c *stateCheck) take(ctx context.Context, guest *sandbox.Instance, schema uint32, key string, candidates []*journal.Snapshot) (tried bool, why, err error) {
+func (c *stateCheck) take(
+	ctx context.Context, guest *sandbox.Instance, schema uint32, key string, candidates []*journal.Snapshot,
+) (tried bool, why, err error) {
 	for _, x := range candidates {
 		if x.Schema != schema {
 			continue
 		}
 		c.turn.Rest() // what the guest does takes turns of its own
-		tried, why = true, guest.Hydrate(ctx, 0, service.Key(key), x.Version, x.State, func(func(service.GuestEvent) error) error { return nil })
+		tried, why = true, guest.Hydrate(ctx, 0, service.Key(key), x.Version, x.State,
+			func(func(service.GuestEvent) error) error { return nil })
 		if why == nil {
 			break
 		}
@@ -312,8 +317,9 @@ func (c *stateCheck) cured(ctx context.Context, guest *sandbox.Instance, why err
 
 // failed is why nothing could be found out.
 func (c *stateCheck) failed(err error) error {
-	return service.FromJournal{Use: service.JournalRead, Op: c.next.op, Service: c.next.spec.Service,
-		Otherwise: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}.Make(err)
+	from := service.FromJournal{Use: service.JournalRead, Op: c.next.op, Service: c.next.spec.Service,
+		Otherwise: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}
+	return from.Make(err)
 }
 
 // verdict is the error of a deployment that is refused.
@@ -324,11 +330,14 @@ func (c *stateCheck) verdict() error {
 	case !c.old && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
 		// Snapshots of several schemas, as only a forced retention leaves them: no module takes
 		// them all, and one has to run.
-		c.registry.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that begins to serve",
+		c.registry.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that "+
+			"begins to serve",
 			"service", c.next.spec.Service, "entities", c.refused, "of", c.all, "first", c.first)
 		return nil
 	}
 	return &service.Error{Op: c.next.op, Service: c.next.spec.Service, Kind: service.KindConflicting,
-		Message: "the module does not take the snapshots of entities whose events are deleted, and could not bring them back",
-		Reasons: []string{c.first, fmt.Sprintf("%d of %d such entities; the schemas of all and the snapshots of %d were looked at", c.refused, c.all, c.opened)}}
+		Message: "the module does not take the snapshots of entities whose events are deleted, and could not bring " +
+			"them back",
+		Reasons: []string{c.first, fmt.Sprintf("%d of %d such entities; the schemas of all and the snapshots of %d "+
+			"were looked at", c.refused, c.all, c.opened)}}
 }

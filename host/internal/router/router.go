@@ -196,7 +196,8 @@ func withheld(id service.CommandID, full error) error {
 	}
 	var why *service.Error
 	if errors.As(full, &why) {
-		e.Resource, e.Used, e.Limit, e.RetryAfter, e.Detail = why.Resource, why.Used, why.Limit, why.RetryAfter, why.Detail
+		e.Resource, e.Used, e.Limit, e.RetryAfter, e.Detail = why.Resource, why.Used, why.Limit, why.RetryAfter,
+			why.Detail
 	}
 	return e
 }

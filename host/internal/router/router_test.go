@@ -86,7 +86,8 @@ func TestCarriersAreUnloaded(t *testing.T) {
 	}{
 		"carried out": {t.Context(), "bank", carriedOut, nil, 0, 5},
 		"no room for its reply": {t.Context(), "bank", carriedOut,
-			&service.Error{Kind: service.KindOverloaded, Resource: "bytes_in_flight", Limit: 4}, service.KindUnknown, 5},
+			&service.Error{Kind: service.KindOverloaded, Resource: "bytes_in_flight", Limit: 4}, service.KindUnknown,
+			5},
 		"rejected":                {t.Context(), "bank", failed, nil, service.KindRejected, 0},
 		"refused":                 {t.Context(), "bank", refused, nil, service.KindOverloaded, 0},
 		"to nobody":               {t.Context(), "nobody", nil, nil, service.KindNotFound, 0},

@@ -25,7 +25,8 @@ const scratch = testguest.LiarScratch
 func asker(module, name string, params, results []wasmbin.ValType, code ...[]byte) []byte {
 	return testguest.Liar{
 		Imports: []testguest.Import{{Module: module, Name: name, Params: params, Results: results}},
-		Code:    map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(testguest.Code(code...), testguest.Code(liarAnswer...))},
+		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(testguest.Code(code...),
+			testguest.Code(liarAnswer...))},
 	}.Bytes()
 }
 
@@ -53,17 +54,20 @@ func peek(t *testing.T, i *Instance, at, n uint32) []byte {
 
 func command(t *testing.T, i *Instance, now journal.UnixNano, seed byte) {
 	t.Helper()
-	if _, err := i.Handle(t.Context(), service.GuestCall{Slot: testguest.LiarSlot, Time: now, Seed: [16]byte{seed}, ID: "id"}); err != nil {
+	if _, err := i.Handle(t.Context(), service.GuestCall{Slot: testguest.LiarSlot, Time: now, Seed: [16]byte{seed},
+		ID: "id"}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestClockIsTheCommands(t *testing.T) {
 	read := func(id, at int32) []byte {
-		return testguest.Code(testguest.I32Const(id), testguest.I64Const(0), testguest.I32Const(scratch+at), testguest.Call(0), testguest.Drop)
+		return testguest.Code(testguest.I32Const(id), testguest.I64Const(0), testguest.I32Const(scratch+at),
+			testguest.Call(0), testguest.Drop)
 	}
-	i := instantiate(t, mustCompile(t, asker(admission.WASI, "clock_time_get", []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, i32s(1),
-		read(0, 0), read(1, 8), read(1, 16), read(0, 24)), quick), nil)
+	i := instantiate(t, mustCompile(t,
+		asker(admission.WASI, "clock_time_get", []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, i32s(1),
+			read(0, 0), read(1, 8), read(1, 16), read(0, 24)), quick), nil)
 	for range 2 { // the same at each command: nothing of the last one is left
 		command(t, i, 1_000_000, 0)
 		b := peek(t, i, 0, 32)
@@ -83,7 +87,8 @@ func TestRandomIsTheSeeds(t *testing.T) {
 	draw := func(at int32) []byte {
 		return testguest.Code(testguest.I32Const(scratch+at), testguest.I32Const(16), testguest.Call(0), testguest.Drop)
 	}
-	i := instantiate(t, mustCompile(t, asker(admission.WASI, "random_get", i32s(2), i32s(1), draw(0), draw(16)), quick), nil)
+	i := instantiate(t, mustCompile(t, asker(admission.WASI, "random_get", i32s(2), i32s(1), draw(0), draw(16)), quick),
+		nil)
 	seen := map[string]bool{}
 	for _, seed := range []byte{1, 2, 1} {
 		command(t, i, 0, seed)
@@ -103,15 +108,18 @@ func TestPollReturnsAtOnceAndMovesTheClock(t *testing.T) {
 	module := testguest.Liar{
 		Imports: []testguest.Import{
 			{Module: admission.WASI, Name: "poll_oneoff", Params: i32s(4), Results: i32s(1)},
-			{Module: admission.WASI, Name: "clock_time_get", Params: []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, Results: i32s(1)},
+			{Module: admission.WASI, Name: "clock_time_get", Params: []wasmbin.ValType{wasmbin.I32, wasmbin.I64,
+				wasmbin.I32}, Results: i32s(1)},
 		},
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 			// Two clocks: a year, relative, and one that is later.
 			testguest.I32Const(scratch), testguest.I64Const(77), testguest.Store64(0),
 			testguest.I32Const(scratch), testguest.I64Const(year), testguest.Store64(24),
 			testguest.I32Const(scratch), testguest.I64Const(2*year), testguest.Store64(48+24),
-			testguest.I32Const(scratch), testguest.I32Const(scratch+0x100), testguest.I32Const(2), testguest.I32Const(scratch+0x200), testguest.Call(0), testguest.Drop,
-			testguest.I32Const(0), testguest.I64Const(0), testguest.I32Const(scratch+0x208), testguest.Call(1), testguest.Drop,
+			testguest.I32Const(scratch), testguest.I32Const(scratch+0x100), testguest.I32Const(2),
+			testguest.I32Const(scratch+0x200), testguest.Call(0), testguest.Drop,
+			testguest.I32Const(0), testguest.I64Const(0), testguest.I32Const(scratch+0x208), testguest.Call(1),
+			testguest.Drop,
 			testguest.Code(liarAnswer...),
 		)},
 	}.Bytes()
@@ -159,7 +167,8 @@ func TestFilesAreNotThere(t *testing.T) {
 	results := map[string]errno{
 		"fd_prestat_get": errnoBadf, "fd_read": errnoBadf, "path_open": errnoBadf, "fd_readdir": errnoBadf,
 		"path_unlink_file": errnoBadf, "proc_raise": errnoNosys, "sock_send": errnoNotsock, "fd_seek": errnoSpipe,
-		"sched_yield": errnoSuccess, "environ_sizes_get": errnoSuccess, "args_get": errnoSuccess, "fd_fdstat_get": errnoSuccess,
+		"sched_yield": errnoSuccess, "environ_sizes_get": errnoSuccess, "args_get": errnoSuccess,
+		"fd_fdstat_get": errnoSuccess,
 	}
 	for name, want := range results {
 		f, _ := admission.Signature(admission.WASI, name)
@@ -187,7 +196,8 @@ func TestFilesAreNotThere(t *testing.T) {
 
 func TestLogs(t *testing.T) {
 	log := func(level int32, at, n int32) []byte {
-		return testguest.Code(testguest.I32Const(level), testguest.I32Const(at), testguest.I32Const(n), testguest.Call(0))
+		return testguest.Code(testguest.I32Const(level), testguest.I32Const(at), testguest.I32Const(n),
+			testguest.Call(0))
 	}
 	module := testguest.Liar{
 		Imports: []testguest.Import{
@@ -197,11 +207,13 @@ func TestLogs(t *testing.T) {
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 			log(1, scratch, 5), log(99, scratch+5, 4), log(0, scratch, 0),
 			// Two vectors to stdout: "hello" and the rest with a line end.
-			testguest.I32Const(1), testguest.I32Const(scratch+0x40), testguest.I32Const(2), testguest.I32Const(scratch+0x80), testguest.Call(1), testguest.Drop,
+			testguest.I32Const(1), testguest.I32Const(scratch+0x40), testguest.I32Const(2),
+			testguest.I32Const(scratch+0x80), testguest.Call(1), testguest.Drop,
 			testguest.Code(liarAnswer...),
 		)},
 		Answers: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
-			abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: testguest.LiarSlot, Aux: uint32(abi.LogDebug)}, []byte("in the \x1b[31manswer\u202e")),
+			abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: testguest.LiarSlot, Aux: uint32(abi.LogDebug)},
+				[]byte("in the \x1b[31manswer\u202e")),
 			abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: testguest.LiarSlot}, nil),
 		)},
 		With: func(b *testguest.Builder) {
@@ -234,9 +246,11 @@ func TestLogFloods(t *testing.T) {
 	write := testguest.Code(
 		testguest.I32Const(scratch), testguest.I32Const(scratch+0x1000), testguest.Store32(0),
 		testguest.I32Const(scratch), testguest.I32Const(0x8000), testguest.Store32(4),
-		testguest.I32Const(2), testguest.I32Const(scratch), testguest.I32Const(1), testguest.I32Const(scratch+8), testguest.Call(0), testguest.Drop)
+		testguest.I32Const(2), testguest.I32Const(scratch), testguest.I32Const(1), testguest.I32Const(scratch+8),
+		testguest.Call(0), testguest.Drop)
 	three := func(n int32) []byte {
-		return testguest.Code(testguest.I32Const(1), testguest.I32Const(scratch+0x1000), testguest.I32Const(n), testguest.Call(0))
+		return testguest.Code(testguest.I32Const(1), testguest.I32Const(scratch+0x1000), testguest.I32Const(n),
+			testguest.Call(0))
 	}
 	for name, module := range map[string][]byte{
 		"lines":        asker(abi.ImportModule, abi.ImportLog, i32s(3), nil, times(2000, three(100))),
@@ -274,10 +288,12 @@ func TestSlogLogger(t *testing.T) {
 	for level := abi.LogDebug; level <= abi.LogError; level++ {
 		l.GuestLog("bank", service.About{}, level, "a line")
 	}
-	if strings.Contains(out.String(), "entity") || strings.Contains(out.String(), "command_id") || strings.Contains(out.String(), "trace_id") {
+	if strings.Contains(out.String(), "entity") || strings.Contains(out.String(), "command_id") ||
+		strings.Contains(out.String(), "trace_id") {
 		t.Errorf("lines about nothing: %s", out.String())
 	}
-	l.GuestLog("bank", service.About{Key: "a\u202eb", Command: "id 1", Trace: service.TraceID{1}}, abi.LogInfo, "a line")
+	l.GuestLog("bank", service.About{Key: "a\u202eb", Command: "id 1", Trace: service.TraceID{1}}, abi.LogInfo,
+		"a line")
 	for _, want := range []string{"DEBUG", "INFO", "WARN", "ERROR", `msg="a line"`, "service=bank", `entity=a`, `command_id="id 1"`, "trace_id=01000000000000000000000000000000"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in %s", want, out.String())

@@ -92,7 +92,8 @@ func (a *answer) read(b []byte, q *question, log func(abi.LogLevel, []byte)) *se
 		case r.Index >= q.frames:
 			return broken(n, "%v answers request frame %d; the request has %d", r.Kind, r.Index, q.frames)
 		case r.Index < index:
-			return broken(n, "%v answers request frame %d after an answer to frame %d; indexes do not decrease", r.Kind, r.Index, index)
+			return broken(n, "%v answers request frame %d after an answer to frame %d; indexes do not decrease", r.Kind,
+				r.Index, index)
 		case r.Slot != q.slotOf(r.Index):
 			return broken(n, "%v is for slot %d; the request is for slot %d", r.Kind, r.Slot, q.slotOf(r.Index))
 		case a.terminal != 0 && r.Kind != abi.RespLog && (q.kind != abi.ReqApply || r.Index == a.ended):
@@ -194,7 +195,8 @@ func (a *answer) take(n int, r *abi.Response, q *question, log func(abi.LogLevel
 			return broken(n, "%v: %v", r.Kind, err)
 		}
 		if !printable(x.Code) {
-			return broken(n, "%v: the code %.40q is not 1 to %d bytes of printable ASCII without space", r.Kind, x.Code, abi.MaxCodeSize)
+			return broken(n, "%v: the code %.40q is not 1 to %d bytes of printable ASCII without space", r.Kind, x.Code,
+				abi.MaxCodeSize)
 		}
 		if r.Kind == abi.RespReject && len(a.events) > 0 {
 			return broken(n, "Reject stands behind %d events; an error after an event is a Fault", len(a.events))

@@ -18,13 +18,18 @@ func FuzzCheckAnswer(f *testing.F) {
 	log := abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: 1}, []byte("line"))
 	f.Add([]byte{}, uint8(abi.ReqDrop), uint32(1))
 	f.Add(bytes.Join([][]byte{log, event, reply}, nil), uint8(abi.ReqCommand), uint32(1))
-	f.Add(abi.AppendRefusal(nil, abi.Response{Kind: abi.RespReject, Slot: 1}, "no", "why"), uint8(abi.ReqQuery), uint32(1))
-	f.Add(abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: 1, Index: 3}, "no", "why"), uint8(abi.ReqApply), uint32(5))
-	f.Add(abi.AppendBody(nil, abi.Response{Kind: abi.RespSnapshot, Slot: 1}, []byte("x")), uint8(abi.ReqSnapshot), uint32(1))
-	f.Add(abi.AppendBody(nil, abi.Response{Kind: abi.RespDescription, Slot: 1}, []byte("{}")), uint8(abi.ReqDescribe), uint32(1))
+	f.Add(abi.AppendRefusal(nil, abi.Response{Kind: abi.RespReject, Slot: 1}, "no", "why"), uint8(abi.ReqQuery),
+		uint32(1))
+	f.Add(abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: 1, Index: 3}, "no", "why"),
+		uint8(abi.ReqApply), uint32(5))
+	f.Add(abi.AppendBody(nil, abi.Response{Kind: abi.RespSnapshot, Slot: 1}, []byte("x")), uint8(abi.ReqSnapshot),
+		uint32(1))
+	f.Add(abi.AppendBody(nil, abi.Response{Kind: abi.RespDescription, Slot: 1}, []byte("{}")), uint8(abi.ReqDescribe),
+		uint32(1))
 	limits := service.Limits{Events: 3}.WithDefaults()
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8, frames uint32) {
-		q := question{kind: abi.RequestKind(kind), slot: 1, frames: frames, events: make([]abi.EventType, 2), limits: &limits, isJSON: true}
+		q := question{kind: abi.RequestKind(kind), slot: 1, frames: frames, events: make([]abi.EventType, 2),
+			limits: &limits, isJSON: true}
 		logs := 0
 		var a answer
 		err := checkAnswer(b, &q, &a, func(abi.LogLevel, []byte) { logs++ })
@@ -70,8 +75,10 @@ func FuzzCheckAnswer(f *testing.F) {
 }
 
 func TestRefusalIsSafeToPrint(t *testing.T) {
-	e := refusal(service.KindRejected, "bank", abi.Refusal{Code: []byte("no"), Message: []byte("a\x1b[2J\xff\u202eb\nc")})
-	if e.Message != "a\uFFFD[2J\uFFFD\uFFFDb\nc" || e.Code != "no" || e.Service != "bank" || e.Kind != service.KindRejected {
+	e := refusal(service.KindRejected, "bank",
+		abi.Refusal{Code: []byte("no"), Message: []byte("a\x1b[2J\xff\u202eb\nc")})
+	if e.Message != "a\uFFFD[2J\uFFFD\uFFFDb\nc" || e.Code != "no" || e.Service != "bank" ||
+		e.Kind != service.KindRejected {
 		t.Errorf("%#v", e)
 	}
 }
@@ -86,11 +93,13 @@ func TestSeveralFaultsInAHydration(t *testing.T) {
 	}
 	log := abi.AppendBody(nil, abi.Response{Kind: abi.RespLog, Slot: 1, Index: 2}, []byte("x"))
 	var a answer
-	err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(2, "second"), log, fault(3, "third")}, nil), &q, &a, nil)
+	err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(2, "second"), log, fault(3, "third")}, nil), &q, &a,
+		nil)
 	if err != nil || string(a.refusal.Code) != "first" {
 		t.Errorf("%+v, %v", a, err)
 	}
-	if err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(1, "again")}, nil), &q, new(answer), nil); err == nil {
+	if err := checkAnswer(bytes.Join([][]byte{fault(1, "first"), fault(1, "again")}, nil), &q, new(answer),
+		nil); err == nil {
 		t.Error("two Faults to one frame were accepted")
 	}
 	q.kind, q.frames = abi.ReqQuery, 1
@@ -137,7 +146,8 @@ func TestCompact(t *testing.T) {
 		a := answer{body: whole[:c.body], size: len(whole)}
 		if c.event > 0 {
 			rest := whole[c.body:]
-			a.events = []journal.NewEvent{{Data: rest[:c.event-4], Metadata: rest[c.event-4 : c.event]}, {Data: rest[c.event : 2*c.event]}}
+			a.events = []journal.NewEvent{{Data: rest[:c.event-4], Metadata: rest[c.event-4 : c.event]},
+				{Data: rest[c.event : 2*c.event]}}
 		}
 		body, events := bytes.Clone(a.body), slices.Clone(a.events)
 		for i := range events {
@@ -148,7 +158,8 @@ func TestCompact(t *testing.T) {
 			t.Errorf("%+v: the body has changed", c)
 		}
 		for i := range a.events {
-			if !bytes.Equal(a.events[i].Data, events[i].Data) || !bytes.Equal(a.events[i].Metadata, events[i].Metadata) {
+			if !bytes.Equal(a.events[i].Data, events[i].Data) ||
+				!bytes.Equal(a.events[i].Metadata, events[i].Metadata) {
 				t.Errorf("%+v: event %d has changed", c, i)
 			}
 		}

@@ -35,7 +35,8 @@ func BenchmarkHandle(b *testing.B) {
 		name   string
 		module []byte
 		typ    uint16
-	}{{"minimal/nop", minimal, testguest.CounterNop}, {"minimal/add", minimal, testguest.CounterAdd}, {"go/echo", golang, 0}} {
+	}{{"minimal/nop", minimal, testguest.CounterNop}, {"minimal/add", minimal, testguest.CounterAdd},
+		{"go/echo", golang, 0}} {
 		b.Run(c.name, func(b *testing.B) {
 			i := instantiate(b, mustCompile(b, c.module, service.Limits{}), nil)
 			call := nop
@@ -185,7 +186,8 @@ func rawInstances(b *testing.B, module []byte) func() io.Closer {
 		b.Fatal(err)
 	}
 	return func() io.Closer {
-		i, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+		i, err := r.InstantiateModule(ctx, compiled,
+			wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -256,7 +258,8 @@ func BenchmarkResetAfterTrap(b *testing.B) {
 			p := mustCompile(b, c.module, service.Limits{})
 			i := instantiate(b, p, nil)
 			call := func(name string) error {
-				n := slices.IndexFunc(p.module.Manifest.Commands, func(t abi.CommandType) bool { return t.Name == name })
+				n := slices.IndexFunc(p.module.Manifest.Commands,
+					func(t abi.CommandType) bool { return t.Name == name })
 				_, err := i.Handle(ctx, service.GuestCall{Slot: 1, Type: uint16(n), ID: "id", Data: []byte(`1`)})
 				return err
 			}
@@ -288,12 +291,14 @@ func BenchmarkEndingGuests(b *testing.B) {
 	// Sums memory up, a million loads a call.
 	kernel := testguest.Code(
 		testguest.Loop(
-			testguest.Get(2), testguest.Get(1), testguest.I32Const(0xffff), testguest.I32And, testguest.Load64(0), testguest.I64Add, testguest.Set(2),
+			testguest.Get(2), testguest.Get(1), testguest.I32Const(0xffff), testguest.I32And, testguest.Load64(0),
+			testguest.I64Add, testguest.Set(2),
 			testguest.Get(1), testguest.I32Const(1), testguest.I32Add, testguest.Set(1),
 			testguest.Get(1), testguest.I32Const(1_000_000), testguest.Op(0x49), testguest.BrIf(0)),
 		testguest.Get(2))
 	module := testguest.Liar{With: func(m *testguest.Builder) {
-		m.Export("kernel", wasmbin.ExternFunc, m.Func(testguest.Types(testguest.I32), testguest.Types(testguest.I64), testguest.Types(testguest.I32, testguest.I64), kernel))
+		m.Export("kernel", wasmbin.ExternFunc, m.Func(testguest.Types(testguest.I32), testguest.Types(testguest.I64),
+			testguest.Types(testguest.I32, testguest.I64), kernel))
 	}}.Bytes()
 	start := func(c wazero.RuntimeConfig) api.Function {
 		r := wazero.NewRuntimeWithConfig(ctx, c)

@@ -23,7 +23,8 @@ func TestRefusalsAreTheSameApart(t *testing.T) {
 		_, want := here.Compile(t.Context(), "liar", c.Module, quick, service.Settings{}, nil)
 		_, got := apart.Compile(t.Context(), "liar", c.Module, quick, service.Settings{}, nil)
 		var w, g *service.Error
-		if !errors.As(want, &w) || !errors.As(got, &g) || g.Kind != service.KindBadModule || g.Message != w.Message || !slices.Equal(g.Reasons, w.Reasons) {
+		if !errors.As(want, &w) || !errors.As(got, &g) || g.Kind != service.KindBadModule || g.Message != w.Message ||
+			!slices.Equal(g.Reasons, w.Reasons) {
 			t.Errorf("%s:\n%v\nin this process, and apart:\n%v", c.Name, want, got)
 		}
 	}
@@ -59,7 +60,8 @@ func TestGrowthIsRefused(t *testing.T) {
 		_, err := r.Compile(t.Context(), "", b.Module, quick, service.Settings{}, nil)
 		var e *service.Error
 		if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 ||
-			!strings.Contains(e.Reasons[0], "grows too much") || !strings.Contains(e.Reasons[0], fmt.Sprint(3*len(b.Module)+1<<20)) {
+			!strings.Contains(e.Reasons[0], "grows too much") ||
+			!strings.Contains(e.Reasons[0], fmt.Sprint(3*len(b.Module)+1<<20)) {
 			t.Errorf("%s: %v", b.Name, err)
 		}
 	}
@@ -71,7 +73,8 @@ func TestModulesThatDifferInCodeAlone(t *testing.T) {
 	const at = testguest.LiarScratch
 	var programs []*Program
 	for _, v := range []int32{1, 2} {
-		module := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(at), testguest.I32Const(v), testguest.Store8(0))}.Bytes()
+		module := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(at), testguest.I32Const(v),
+			testguest.Store8(0))}.Bytes()
 		p, err := r.Compile(t.Context(), "", module, quick, service.Settings{}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -97,7 +100,8 @@ func TestAStoredModuleIsHeldToTheLimits(t *testing.T) {
 		l := quick
 		l.MemoryBytes = c.bytes
 		err := compileWith(t, r, module, l)
-		if c.want == "" && err != nil || c.want != "" && (service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), c.want)) {
+		if c.want == "" && err != nil || c.want != "" &&
+			(service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("with %d bytes: %v", c.bytes, err)
 		}
 	}
@@ -113,7 +117,8 @@ func TestSkeletonsRunLikeWholeModules(t *testing.T) {
 	stored := newRuntime(t, Options{CacheDir: t.TempDir()})
 	limits := service.Limits{Fuel: 200_000, CallTime: inTime.CallTime, MemoryBytes: 8 << 20}
 	var all []testguest.Misbehaviour
-	for _, list := range [][]testguest.Misbehaviour{testguest.Traps(), testguest.Spinners(), testguest.Recursions(), testguest.Reachers()} {
+	for _, list := range [][]testguest.Misbehaviour{testguest.Traps(), testguest.Spinners(), testguest.Recursions(),
+		testguest.Reachers()} {
 		all = append(all, list...)
 	}
 	for _, c := range all {
@@ -133,7 +138,8 @@ func TestSkeletonsRunLikeWholeModules(t *testing.T) {
 		}
 		told, stack, fuel := run(shared())
 		if gotTold, gotStack, gotFuel := run(stored); gotTold != told || gotStack != stack || gotFuel != fuel {
-			t.Errorf("%s:\n%s with %d of fuel, whole, and by its skeleton\n%s with %d\n%s\n%s", c.Name, told, fuel, gotTold, gotFuel, stack, gotStack)
+			t.Errorf("%s:\n%s with %d of fuel, whole, and by its skeleton\n%s with %d\n%s\n%s", c.Name, told, fuel,
+				gotTold, gotFuel, stack, gotStack)
 		}
 	}
 	if n := stored.compiler.Compilations(); n != int64(len(all)) {

@@ -58,7 +58,8 @@ func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error)
 // usable fails if the instance must not be called.
 func (i *Instance) usable() error {
 	if i.broken {
-		return &service.Error{Service: i.name, Kind: service.KindUnavailable, Message: "the sandbox is broken by an earlier failure and has not been reset"}
+		return &service.Error{Service: i.name, Kind: service.KindUnavailable,
+			Message: "the sandbox is broken by an earlier failure and has not been reset"}
 	}
 	return nil
 }
@@ -85,8 +86,12 @@ func (i *Instance) failed(err error) error {
 // instance is fine, the entity is not resident. If it was an event, or after a trap one of
 // several, the error is a [*service.ReplayError]. The snapshot goes with the first events, so
 // after a trap nobody knows whether it or one of these was to blame: that error is none.
-func (i *Instance) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte, events service.GuestEvents) error {
-	c := chunk{instance: i, slot: slot, b: abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot), frames: 1}
+func (i *Instance) Hydrate(
+	ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
+	events service.GuestEvents,
+) error {
+	c := chunk{instance: i, slot: slot, b: abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot),
+		frames: 1}
 	if snapshot != nil {
 		c.opens = saturate(startCalls-1, i.limits.Fuel) + saturate(int64(len(snapshot)), snapshotFuel)
 	}
@@ -215,9 +220,11 @@ func (i *Instance) fault(x abi.Refusal) error {
 // The outcome's slices refer to copies that nobody else uses, of about their size.
 func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error) {
 	if len(c.Data) > i.limits.CommandBytes {
-		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the command's data has %d bytes; the limit is %d", len(c.Data), i.limits.CommandBytes)
+		return service.Outcome{}, service.Errorf(service.KindTooLarge,
+			"the command's data has %d bytes; the limit is %d", len(c.Data), i.limits.CommandBytes)
 	}
-	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID), c.Metadata, c.Data)
+	b := abi.AppendCommand(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), &c.Seed, string(c.ID),
+		c.Metadata, c.Data)
 	i.keep(b)
 	q := i.question(abi.ReqCommand, c.Slot)
 	on := scene{budget: i.callBudget(), now: c.Time, seed: c.Seed, gone: c.Gone, until: c.Deadline}
@@ -227,7 +234,8 @@ func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Out
 // Query reads state. Its outcome has no events; errors are as for [Instance.Handle].
 func (i *Instance) Query(ctx context.Context, c service.GuestQuery) (service.Outcome, error) {
 	if len(c.Data) > i.limits.CommandBytes {
-		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the query's data has %d bytes; the limit is %d", len(c.Data), i.limits.CommandBytes)
+		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the query's data has %d bytes; the limit is %d",
+			len(c.Data), i.limits.CommandBytes)
 	}
 	b := abi.AppendQuery(i.request[:0], c.Slot, c.Type, uint64(c.Version), uint64(c.Time), c.Data)
 	i.keep(b)
@@ -278,7 +286,8 @@ const maxSnapshotAnswer = journal.MaxSnapshot + 128<<10
 const CodeStateTooLarge = "state_too_large"
 
 func tooLarge(name service.Name, bytes int) *service.Error {
-	e := service.Errorf(service.KindFault, "the state takes %d bytes as a snapshot; it may have %d", bytes, journal.MaxSnapshot)
+	e := service.Errorf(service.KindFault, "the state takes %d bytes as a snapshot; it may have %d", bytes,
+		journal.MaxSnapshot)
 	e.Service, e.Code = name, CodeStateTooLarge
 	return e
 }

@@ -62,7 +62,8 @@ func misbehave(t *testing.T, c testguest.Misbehaviour, l service.Limits) {
 	}
 	var e *service.Error
 	errors.As(err, &e)
-	if most := uint64(p.limits.Fuel); e.Fuel == 0 || e.Fuel > most || c.Kind == service.KindGuestFuel && e.Fuel != most {
+	if most := uint64(p.limits.Fuel); e.Fuel == 0 || e.Fuel > most || c.Kind == service.KindGuestFuel &&
+		e.Fuel != most {
 		t.Errorf("%d fuel of %d", e.Fuel, most)
 	}
 	if !i.Broken() {
@@ -121,7 +122,8 @@ func TestCounter(t *testing.T) {
 	}
 	count(3, "10000")
 	o, err := i.Handle(ctx, service.GuestCall{Slot: 3, Type: testguest.CounterAdd3, ID: "a"})
-	if err != nil || replyOf(t, o) != "10003" || len(o.Events) != 3 || o.Events[2].Type != "added" || string(o.Events[2].Data) != "{}" {
+	if err != nil || replyOf(t, o) != "10003" || len(o.Events) != 3 || o.Events[2].Type != "added" ||
+		string(o.Events[2].Data) != "{}" {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	snapshot, err := i.Snapshot(ctx, 3)
@@ -146,7 +148,8 @@ func TestCounter(t *testing.T) {
 		t.Fatalf("%#v, broken %v", err, i.Broken())
 	}
 	echo := []byte(`{"text":"hello"}`)
-	o, err = i.Handle(ctx, service.GuestCall{Slot: 4, Type: testguest.CounterEcho, ID: "abc", Metadata: abi.Metadata(nil).AppendPair("a", "b"), Data: echo})
+	o, err = i.Handle(ctx, service.GuestCall{Slot: 4, Type: testguest.CounterEcho, ID: "abc",
+		Metadata: abi.Metadata(nil).AppendPair("a", "b"), Data: echo})
 	if err != nil || replyOf(t, o) != string(echo) {
 		t.Fatalf("%q, %v", replyOf(t, o), err)
 	}
@@ -174,10 +177,12 @@ func TestOutcomeIsACopy(t *testing.T) {
 func TestTooLargeData(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{CommandBytes: 100}), nil)
 	big := make([]byte, 101)
-	if _, err := i.Handle(t.Context(), service.GuestCall{Data: big}); service.KindOf(err) != service.KindTooLarge || i.Broken() {
+	if _, err := i.Handle(t.Context(), service.GuestCall{Data: big}); service.KindOf(err) != service.KindTooLarge ||
+		i.Broken() {
 		t.Errorf("command: %v, broken %v", err, i.Broken())
 	}
-	if _, err := i.Query(t.Context(), service.GuestQuery{Data: big}); service.KindOf(err) != service.KindTooLarge || i.Broken() {
+	if _, err := i.Query(t.Context(), service.GuestQuery{Data: big}); service.KindOf(err) != service.KindTooLarge ||
+		i.Broken() {
 		t.Errorf("query: %v, broken %v", err, i.Broken())
 	}
 }
@@ -204,8 +209,11 @@ func TestMailboxGrows(t *testing.T) {
 }
 
 func TestHydrateFailures(t *testing.T) {
-	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event", "what is this")
-	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault, abi.ReqSnapshot: fault}}.Bytes(), quick), nil)
+	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event",
+		"what is this")
+	i := instantiate(t, mustCompile(t,
+		testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault, abi.ReqSnapshot: fault}}.Bytes(), quick),
+		nil)
 	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, events(3, nil))
 	if service.KindOf(err) != service.KindFault || i.Broken() {
 		t.Errorf("fault: %v, broken %v", err, i.Broken())
@@ -214,7 +222,8 @@ func TestHydrateFailures(t *testing.T) {
 		t.Errorf("snapshot: %v, broken %v", err, i.Broken())
 	}
 	stop := errors.New("disk on fire")
-	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", 0, nil, func(func(service.GuestEvent) error) error { return stop })
+	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", 0, nil,
+		func(func(service.GuestEvent) error) error { return stop })
 	if !errors.Is(err, stop) || i.Broken() {
 		t.Errorf("source: %v, broken %v", err, i.Broken())
 	}
@@ -233,7 +242,8 @@ func TestServiceLimits(t *testing.T) {
 	if err := i.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, err = i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterEcho, Data: fmt.Appendf(nil, "%q", strings.Repeat("x", 300))})
+	_, err = i.Handle(t.Context(),
+		service.GuestCall{Type: testguest.CounterEcho, Data: fmt.Appendf(nil, "%q", strings.Repeat("x", 300))})
 	if service.KindOf(err) != service.KindOutcomeTooLarge || !strings.Contains(err.Error(), "the limit is 256") {
 		t.Errorf("%v", err)
 	}
@@ -248,7 +258,8 @@ func TestTableLimit(t *testing.T) {
 	}
 	module := func(size uint64) []byte {
 		return testguest.Liar{
-			Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(grow(40, 10), grow(1, -1), grow(1<<31-1, -1), grow(0, 50), testguest.Code(liarAnswer...))},
+			Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(grow(40, 10), grow(1, -1),
+				grow(1<<31-1, -1), grow(0, 50), testguest.Code(liarAnswer...))},
 			With: func(b *testguest.Builder) { b.Table(size) },
 		}.Bytes()
 	}
@@ -263,7 +274,8 @@ func TestTableLimit(t *testing.T) {
 		}
 	}
 	_, err := shared().Compile(t.Context(), "", module(51), limits, service.Settings{}, nil)
-	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "51") || !strings.Contains(err.Error(), "50") {
+	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "51") ||
+		!strings.Contains(err.Error(), "50") {
 		t.Errorf("a table of 51 elements: %v", err)
 	}
 	large := instantiate(t, mustCompile(t, module(150_000), service.Limits{TableElements: 200_000}), nil)
@@ -275,9 +287,11 @@ func TestTableLimit(t *testing.T) {
 // memory.grow gives -1 beyond the service's limit, to the page.
 func TestMemoryLimit(t *testing.T) {
 	grow := func(n, want int32) []byte {
-		return testguest.Code(testguest.I32Const(n), testguest.MemoryGrow, testguest.I32Const(want), testguest.I32Eq, testguest.I32Eqz, testguest.If(testguest.Unreachable))
+		return testguest.Code(testguest.I32Const(n), testguest.MemoryGrow, testguest.I32Const(want), testguest.I32Eq,
+			testguest.I32Eqz, testguest.If(testguest.Unreachable))
 	}
-	code := testguest.Code(grow(3, testguest.LiarPages), grow(2, -1), grow(1, testguest.LiarPages+3), grow(1, -1), grow(0, testguest.LiarPages+4), testguest.Code(liarAnswer...))
+	code := testguest.Code(grow(3, testguest.LiarPages), grow(2, -1), grow(1, testguest.LiarPages+3), grow(1, -1),
+		grow(0, testguest.LiarPages+4), testguest.Code(liarAnswer...))
 	module := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: code}}.Bytes()
 	for range 2 {
 		i := instantiate(t, mustCompile(t, module, service.Limits{MemoryBytes: (testguest.LiarPages+4)<<16 + 100}), nil)
@@ -288,7 +302,8 @@ func TestMemoryLimit(t *testing.T) {
 			t.Errorf("%d bytes", i.MemoryBytes())
 		}
 	}
-	_, err := shared().Compile(t.Context(), "", module, service.Limits{MemoryBytes: (testguest.LiarPages - 1) << 16}, service.Settings{}, nil)
+	_, err := shared().Compile(t.Context(), "", module, service.Limits{MemoryBytes: (testguest.LiarPages - 1) << 16},
+		service.Settings{}, nil)
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "this service's limit is") {
 		t.Errorf("a memory that begins beyond the limit: %v", err)
 	}

@@ -9,7 +9,9 @@ import (
 )
 
 // compile makes p ready to be instantiated, and tells the stages.
-func (p *Program) compile(ctx context.Context, from compile.Source, set service.Settings, tell func(compile.Stage)) (err error) {
+func (p *Program) compile(
+	ctx context.Context, from compile.Source, set service.Settings, tell func(compile.Stage),
+) (err error) {
 	background := context.WithoutCancel(ctx)
 	c := p.runtime.compiler
 	p.wazero = c.Runtime(background)

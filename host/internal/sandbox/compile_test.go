@@ -27,7 +27,8 @@ func TestCompileBombs(t *testing.T) {
 			before := liveHeap()
 			err := compileWith(t, r, b.Module, service.Limits{CompileTime: time.Second / 2, CompileBytes: 64 << 20})
 			var e *service.Error
-			if err != nil && (!errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 || !strings.Contains(e.Reasons[0], "limit raised") && !strings.Contains(e.Reasons[0], "grows too much")) {
+			if err != nil && (!errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 ||
+				!strings.Contains(e.Reasons[0], "limit raised") && !strings.Contains(e.Reasons[0], "grows too much")) {
 				t.Fatalf("%v", err)
 			}
 			t.Logf("%d bytes: %v", len(b.Module), err)
@@ -75,7 +76,8 @@ func TestInvalidModuleApart(t *testing.T) {
 		}
 		_, err := r.Compile(t.Context(), "liar", c.Module, quick, service.Settings{}, nil)
 		var e *service.Error
-		if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 || !strings.Contains(e.Reasons[0], c.Want[0]) {
+		if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 1 ||
+			!strings.Contains(e.Reasons[0], c.Want[0]) {
 			t.Errorf("%v", err)
 		}
 		return
@@ -85,10 +87,12 @@ func TestInvalidModuleApart(t *testing.T) {
 
 // A compiler that does not work is the host's fault, not the module's.
 func TestCompilerThatDoesNotWork(t *testing.T) {
-	if _, err := NewRuntime(Options{Compiler: []string{"/nowhere/to/be/found"}}); service.KindOf(err) != service.KindInvalid {
+	if _, err := NewRuntime(Options{Compiler: []string{"/nowhere/to/be/found"}}); service.KindOf(
+		err) != service.KindInvalid {
 		t.Errorf("one that is not there: %v", err)
 	}
-	for _, command := range [][]string{{"/bin/sh", "-c", "exit 1"}, {"/bin/sh", "-c", "echo hello"}, {"/bin/sh", "-c", "exit 0"}, {"/bin/sh", "-c", "kill -9 $$"}} {
+	for _, command := range [][]string{{"/bin/sh", "-c", "exit 1"}, {"/bin/sh", "-c", "echo hello"},
+		{"/bin/sh", "-c", "exit 0"}, {"/bin/sh", "-c", "kill -9 $$"}} {
 		r := newRuntime(t, Options{Compiler: command})
 		err := compileWith(t, r, testguest.Counter("c"), quick)
 		if k := service.KindOf(err); k != service.KindInternal && k != service.KindUnavailable {

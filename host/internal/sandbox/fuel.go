@@ -110,7 +110,8 @@ func (i *Instance) refuel() {
 		m.stop()
 		i.lap(fair.Now(), false)
 		panic(&hostTrap{service.KindGuestFuel, fmt.Sprintf(
-			"the call spent its fuel: all of the limit of %d, in %v; do less in one call, or raise the service's limit fuel",
+			"the call spent its fuel: all of the limit of %d, in %v; do less in one call, or raise the service's "+
+				"limit fuel",
 			m.budget.fuel, m.ran.Round(time.Microsecond))})
 	}
 	now := fair.Now()
@@ -246,7 +247,8 @@ func (m *meter) waiter() *fair.Waiter {
 func (m *meter) interrupted() *hostTrap {
 	if m.ran > m.budget.time {
 		return &hostTrap{service.KindGuestDeadline, fmt.Sprintf(
-			"the guest ran longer than the call's time limit: %v of %v on a processor, with %d of %d fuel spent; do less in one call, or raise the service's limit call_time",
+			"the guest ran longer than the call's time limit: %v of %v on a processor, with %d of %d fuel spent; do "+
+				"less in one call, or raise the service's limit call_time",
 			m.ran.Round(time.Microsecond), m.budget.time, m.spent(), m.budget.fuel)}
 	}
 	select {
@@ -264,7 +266,8 @@ func (m *meter) interrupted() *hostTrap {
 
 // abandoned is the end of a guest that nobody waits for any more.
 func (m *meter) abandoned(why error) *hostTrap {
-	so := fmt.Sprintf("after %v, with %d of %d fuel spent; nothing was written", m.ran.Round(time.Microsecond), m.spent(), m.budget.fuel)
+	so := fmt.Sprintf("after %v, with %d of %d fuel spent; nothing was written", m.ran.Round(time.Microsecond),
+		m.spent(), m.budget.fuel)
 	if errors.Is(why, context.DeadlineExceeded) {
 		return &hostTrap{service.KindGuestDeadline, "the caller's time limit for the call ran out " + so}
 	}
@@ -287,7 +290,8 @@ func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 		return after, nil
 	case errors.Is(err, fair.ErrPatience):
 		return after, &hostTrap{service.KindOverloaded, fmt.Sprintf(
-			"the call waited %v for its turn to compute, behind other calls that take much; nothing was written, try again",
+			"the call waited %v for its turn to compute, behind other calls that take much; nothing was written, try "+
+				"again",
 			m.waited.Round(time.Millisecond))}
 	}
 	return after, m.abandoned(err)
@@ -309,7 +313,8 @@ func (i *Instance) startBudget() budget {
 // have happened: what they take is bounded by what their commands took.
 func (i *Instance) replayBudget(c *chunk) budget {
 	fuel := i.limits.Fuel + saturate(int64(c.events), i.limits.EventFuel)
-	return budget{fuel: min(fuel+min(c.fuel, math.MaxInt64/4)+min(c.opens, math.MaxInt64/8), math.MaxInt64/2), time: math.MaxInt64, patient: true}
+	return budget{fuel: min(fuel+min(c.fuel, math.MaxInt64/4)+min(c.opens, math.MaxInt64/8), math.MaxInt64/2),
+		time: math.MaxInt64, patient: true}
 }
 
 // framesBudget is that of a request about many entities.

@@ -70,7 +70,8 @@ func TestGoGuest(t *testing.T) {
 	at := journal.UnixNano(1_700_000_000_000_000_000)
 	run := func(t *testing.T, name string, data string) (string, error) {
 		t.Helper()
-		o, err := i.Handle(ctx, service.GuestCall{Slot: 1, Type: types[name], ID: "id", Time: at, Seed: [16]byte{7}, Data: []byte(data)})
+		o, err := i.Handle(ctx, service.GuestCall{Slot: 1, Type: types[name], ID: "id", Time: at, Seed: [16]byte{7},
+			Data: []byte(data)})
 		if err != nil {
 			if service.KindOf(err) != service.KindFault {
 				if e := i.Reset(ctx); e != nil {

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 		os.Exit(compile.Serve(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if usage := shared().budget.Usage(); code == 0 && slices.ContainsFunc(usage, func(u service.ResourceUsage) bool { return u.Used != 0 }) {
+		if usage := shared().budget.Usage(); code == 0 &&
+			slices.ContainsFunc(usage, func(u service.ResourceUsage) bool { return u.Used != 0 }) {
 			fmt.Fprintf(os.Stderr, "not everything was given back: %v\n", usage)
 			code = 1
 		}

@@ -28,7 +28,8 @@ func TestHostileGuests(t *testing.T) {
 				l.Fuel = 100_000_000
 			}
 			if g.Name == "slowinit" { // it is not waited for
-				_, err := shared().Compile(context.Background(), "", g.Make("hostile"), service.Limits{Fuel: 100_000}, service.Settings{}, nil)
+				_, err := shared().Compile(context.Background(), "", g.Make("hostile"), service.Limits{Fuel: 100_000},
+					service.Settings{}, nil)
 				if err == nil || !strings.Contains(err.Error(), "guest_fuel") {
 					t.Errorf("its start: %v", err)
 				}
@@ -74,7 +75,8 @@ func TestLogFramesAreLogCalls(t *testing.T) {
 	frames := func(n int) []byte {
 		var b []byte
 		for range n {
-			b = abi.AppendBody(b, abi.Response{Kind: abi.RespLog, Slot: testguest.LiarSlot, Aux: uint32(abi.LogInfo)}, []byte("four"))
+			b = abi.AppendBody(b, abi.Response{Kind: abi.RespLog, Slot: testguest.LiarSlot, Aux: uint32(abi.LogInfo)},
+				[]byte("four"))
 		}
 		return abi.AppendBody(b, abi.Response{Kind: abi.RespReply, Slot: testguest.LiarSlot}, nil)
 	}
@@ -96,10 +98,12 @@ func TestLogFramesAreLogCalls(t *testing.T) {
 	}
 	// The last line that fits, one that ends the log with its mark, and then 500 each.
 	const fit = limit / (4 + lineOverhead)
-	if got, lines, err := spent(1000, 2_000_000); err != nil || lines > fit+2 || got != none+1000*fuelHostCall+(fit+1)*(each-fuelHostCall) {
+	if got, lines, err := spent(1000, 2_000_000); err != nil || lines > fit+2 || got != none+1000*fuelHostCall+
+		(fit+1)*(each-fuelHostCall) {
 		t.Errorf("1,000 frames: %d fuel more, %d lines, %v", got-none, lines, err)
 	}
-	if got, lines, err := spent(100, 100_000); service.KindOf(err) != service.KindGuestFuel || got != 100_000 || lines > 10 {
+	if got, lines, err := spent(100, 100_000); service.KindOf(err) != service.KindGuestFuel || got != 100_000 ||
+		lines > 10 {
 		t.Errorf("frames that there is no fuel for: %d fuel, %d lines, %v", got, lines, err)
 	}
 }

@@ -15,7 +15,8 @@ import (
 func took(first service.Version, n int, fuel uint64) service.GuestEvents {
 	return func(yield func(service.GuestEvent) error) error {
 		for v := range n {
-			if err := yield(service.GuestEvent{Version: first + service.Version(v), Data: []byte("{}"), Fuel: fuel}); err != nil {
+			if err := yield(service.GuestEvent{Version: first + service.Version(v), Data: []byte("{}"),
+				Fuel: fuel}); err != nil {
 				return err
 			}
 		}
@@ -27,7 +28,8 @@ func took(first service.Version, n int, fuel uint64) service.GuestEvents {
 func toiler(n int32) []byte {
 	work := testguest.Code(
 		testguest.I32Const(n), testguest.Set(1),
-		testguest.Loop(testguest.Get(1), testguest.I32Const(1), testguest.I32Sub, testguest.Set(1), testguest.Get(1), testguest.BrIf(0)),
+		testguest.Loop(testguest.Get(1), testguest.I32Const(1), testguest.I32Sub, testguest.Set(1), testguest.Get(1),
+			testguest.BrIf(0)),
 		testguest.I64Const(0),
 	)
 	return testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: work, abi.ReqApply: work}}.Bytes()
@@ -36,7 +38,8 @@ func toiler(n int32) []byte {
 // What an event may take when it is replayed is what its command took, with a margin, and
 // that may be longer than a call may take. Without that it would have ended.
 func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
-	i := instantiate(t, mustCompile(t, toiler(5_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
+	i := instantiate(t, mustCompile(t, toiler(5_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000,
+		EventFuel: 1000}), nil)
 	const fuel = chunkFuel/2 + 1 // so that each event goes by itself
 	before, began := i.Fuel(), time.Now()
 	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, took(1, 3, fuel)); err != nil {
@@ -53,18 +56,21 @@ func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
 
 	err := i.Apply(t.Context(), testguest.LiarSlot, took(6, 3*chunkEvents, 100))
 	var replay *service.ReplayError
-	if service.KindOf(err) != service.KindGuestFuel || !i.Broken() || !errors.As(err, &replay) || replay.First != 6 || replay.Last != 5+chunkEvents {
+	if service.KindOf(err) != service.KindGuestFuel || !i.Broken() || !errors.As(err, &replay) || replay.First != 6 ||
+		replay.Last != 5+chunkEvents {
 		t.Errorf("events of commands that took next to nothing: %v", err)
 	}
 }
 
 // Events of one command that go in two requests may take in each what it took.
 func TestACommandWithMoreEventsThanARequest(t *testing.T) {
-	i := instantiate(t, mustCompile(t, toiler(1_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000, EventFuel: 1000}), nil)
+	i := instantiate(t, mustCompile(t, toiler(1_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000,
+		EventFuel: 1000}), nil)
 	const fuel = 10_000_000 // so that as many events go together as may
 	of := func(yield func(service.GuestEvent) error) error {
 		for v := range service.Version(2 * chunkEvents) {
-			if err := yield(service.GuestEvent{Version: v + 1, Data: []byte("{}"), Fuel: fuel, Again: v > 0}); err != nil {
+			if err := yield(service.GuestEvent{Version: v + 1, Data: []byte("{}"), Fuel: fuel,
+				Again: v > 0}); err != nil {
 				return err
 			}
 		}
@@ -93,14 +99,17 @@ func TestACommandWithMoreEventsThanARequest(t *testing.T) {
 // A Fault names its event, and no more than a request's events come behind it.
 func TestWhichEventWasToBlame(t *testing.T) {
 	fault := func(index uint32) []byte {
-		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot, Index: index}, "bad_event", "what is this")
+		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot, Index: index},
+			"bad_event", "what is this")
 	}
-	answers := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(3), fault(4)), abi.ReqApply: testguest.Code(fault(2), fault(5))}
+	answers := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(3), fault(4)),
+		abi.ReqApply: testguest.Code(fault(2), fault(5))}
 	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: answers}.Bytes(), quick), nil)
 	blamed := func(err error, want service.Version) {
 		t.Helper()
 		var replay *service.ReplayError
-		if service.KindOf(err) != service.KindFault || !errors.As(err, &replay) || replay.First != want || replay.Last != want || i.Broken() {
+		if service.KindOf(err) != service.KindFault || !errors.As(err, &replay) || replay.First != want ||
+			replay.Last != want || i.Broken() {
 			t.Errorf("got %v, want version %d", err, want)
 		}
 	}
@@ -110,7 +119,8 @@ func TestWhichEventWasToBlame(t *testing.T) {
 			return events(func(e service.GuestEvent) error { given++; return yield(e) })
 		}
 	}
-	blamed(i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, counted(took(1, 1000, 1))), 3) // the Open is frame 0
+	// the Open is frame 0
+	blamed(i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, counted(took(1, 1000, 1))), 3)
 	if given > chunkEvents+1 {
 		t.Errorf("%d events were taken", given)
 	}
@@ -129,8 +139,10 @@ func TestWhichEventWasToBlame(t *testing.T) {
 
 // A snapshot and the first events after it are one request, unless it is large.
 func TestASnapshotGoesWithItsEvents(t *testing.T) {
-	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event", "what is this")
-	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqApply: fault}}.Bytes(), quick), nil)
+	fault := abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot}, "bad_event",
+		"what is this")
+	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqApply: fault}}.Bytes(),
+		quick), nil)
 	hydrate := func(i *Instance, snapshot []byte, n int) error {
 		return i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, snapshot, took(8, n, 1))
 	}
@@ -140,7 +152,8 @@ func TestASnapshotGoesWithItsEvents(t *testing.T) {
 		}
 	}
 	var replay *service.ReplayError
-	if err := hydrate(i, []byte("{}"), chunkEvents+1); !errors.As(err, &replay) || replay.First != 8+chunkEvents || replay.Last != replay.First {
+	if err := hydrate(i, []byte("{}"), chunkEvents+1); !errors.As(err, &replay) || replay.First != 8+chunkEvents ||
+		replay.Last != replay.First {
 		t.Errorf("more events than a request has: %v", err)
 	}
 	small, large := chunk{frames: 1, b: make([]byte, chunkBytes/2)}, chunk{frames: 1, b: make([]byte, chunkBytes)}
@@ -149,7 +162,8 @@ func TestASnapshotGoesWithItsEvents(t *testing.T) {
 	}
 
 	// After a trap it is not known to be an event.
-	traps := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Unreachable)}}.Bytes()
+	traps := testguest.Liar{
+		Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Unreachable)}}.Bytes()
 	for _, snapshot := range [][]byte{nil, []byte("{}")} {
 		i := instantiate(t, mustCompile(t, traps, quick), nil)
 		err := hydrate(i, snapshot, 3)
@@ -169,11 +183,13 @@ func TestLargeStates(t *testing.T) {
 		length := abi.ResponseHeaderSize + 8 + body
 		return testguest.Code(
 			testguest.I32Const(300), testguest.MemoryGrow, testguest.Drop,
-			store(0, length), store(4, int32(abi.RespSnapshot)), store(8, testguest.LiarSlot), store(12, 8+body), store(abi.ResponseHeaderSize, body),
+			store(0, length), store(4, int32(abi.RespSnapshot)), store(8, testguest.LiarSlot), store(12, 8+body),
+			store(abi.ResponseHeaderSize, body),
 			testguest.I64Const(int64(abi.PackRange(testguest.LiarBytes, uint32(length)))),
 		)
 	}
-	for size, fits := range map[int32]bool{5 << 20: true, journal.MaxSnapshot: true, journal.MaxSnapshot + 8: false, 17 << 20: false} {
+	for size, fits := range map[int32]bool{5 << 20: true, journal.MaxSnapshot: true, journal.MaxSnapshot + 8: false,
+		17 << 20: false} {
 		module := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqSnapshot: answer(size)}}.Bytes()
 		i := instantiate(t, mustCompile(t, module, service.Limits{}), nil)
 		state, err := i.Snapshot(t.Context(), testguest.LiarSlot)

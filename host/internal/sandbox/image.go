@@ -28,7 +28,9 @@ type image struct {
 }
 
 // captureImage takes the image of an instance that has just been started.
-func captureImage(from backing, memory []byte, module api.Module, globals []metering.Global, hold *holding) (*image, error) {
+func captureImage(
+	from backing, memory []byte, module api.Module, globals []metering.Global, hold *holding,
+) (*image, error) {
 	used := memory[:usedBytes(memory)]
 	m := &image{size: uint64(len(memory)), hold: hold, bytes: from.imageBytes(len(used))}
 	for _, g := range globals {

@@ -122,7 +122,8 @@ func (a *arena) write(b []byte, at int64) (int, error) {
 func (a *arena) show(at int64, base unsafe.Pointer, n uint64) error {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	_, err := unix.MmapPtr(a.fd, at, base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	_, err := unix.MmapPtr(a.fd, at, base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
 	return err
 }
 
@@ -153,7 +154,8 @@ type mapped struct {
 
 // reserve takes address space. It costs no memory until it is used.
 func (a *arena) reserve(limit uint64) (space, error) {
-	p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_NONE,
+		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("reserving %d bytes of address space: %w", limit, os.NewSyscallError("mmap", err))
 	}

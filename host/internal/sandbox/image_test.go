@@ -21,7 +21,8 @@ import (
 func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
 	for name, copying := range map[string]bool{"mapped": false, "copied": true} {
 		t.Run(name, func(t *testing.T) {
-			r, err := NewRuntime(Options{CopyImages: copying, CacheDir: codeDir()}) // what the one compiles the other loads
+			// what the one compiles the other loads
+			r, err := NewRuntime(Options{CopyImages: copying, CacheDir: codeDir()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +82,8 @@ func TestMemoryIsItsImage(t *testing.T) {
 			}
 			before := bytes.Clone(mem.b)
 			grown := mem.Reallocate(limit)
-			if uint64(len(grown)) != limit || !bytes.Equal(grown[:len(before)], before) || !allZero(grown[len(before):]) {
+			if uint64(len(grown)) != limit || !bytes.Equal(grown[:len(before)], before) ||
+				!allZero(grown[len(before):]) {
 				t.Fatalf("round %d: grown to %d bytes of %d", round, len(grown), limit)
 			}
 			for k := range grown { // all of it can be used
@@ -152,7 +154,8 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 	for n, c := range goProgram(t, service.Limits{}).Module().Manifest.Commands {
 		if slices.Contains(harmless, c.Name) {
 			for _, data := range []string{`"a"`, `{"b":[1,2,3]}`} {
-				commands["go"] = append(commands["go"], service.GuestCall{Slot: 1, Type: uint16(n), ID: "id", Time: 12345, Data: []byte(data)})
+				commands["go"] = append(commands["go"], service.GuestCall{Slot: 1, Type: uint16(n), ID: "id",
+					Time: 12345, Data: []byte(data)})
 			}
 		}
 	}
@@ -254,7 +257,8 @@ func TestWhatIsInstantiatedAnew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if start := p.Start(); start.Image != (name == "memory grows") || start.Image == (start.Why != "") || start.MemoryBytes == 0 || start.Tariff != metering.TariffVersion {
+			if start := p.Start(); start.Image != (name == "memory grows") || start.Image == (start.Why != "") ||
+				start.MemoryBytes == 0 || start.Tariff != metering.TariffVersion {
 				t.Errorf("%s: %+v", name, start)
 			}
 			i, err := p.Instantiate(t.Context(), nil)
@@ -263,7 +267,8 @@ func TestWhatIsInstantiatedAnew(t *testing.T) {
 			}
 			first, size := i.module, i.MemoryBytes()
 			if name == "memory grows" {
-				if _, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterGrow}); service.KindOf(err) != service.KindGuestMemory {
+				if _, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterGrow}); service.KindOf(
+					err) != service.KindGuestMemory {
 					t.Fatal(err)
 				}
 			}
@@ -288,7 +293,8 @@ func TestWhatIsInstantiatedAnew(t *testing.T) {
 func TestMemoryThatOnlyGrowsIsRecycled(t *testing.T) {
 	// Each command grows the memory by a page.
 	leaky := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
-		testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq, testguest.If(testguest.Unreachable),
+		testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq,
+		testguest.If(testguest.Unreachable),
 		testguest.Code(liarAnswer...))}}.Bytes()
 	i := instantiate(t, mustCompile(t, leaky, service.Limits{MemoryBytes: 64 << 20}), nil)
 	recycled := 0
@@ -350,7 +356,8 @@ func TestNaNBitsAreASetting(t *testing.T) {
 // gives up.
 func TestAnImageIsMadeOnce(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
-		init := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(testguest.LiarScratch), testguest.I32Const(7), testguest.Store32(0))}
+		init := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(testguest.LiarScratch),
+			testguest.I32Const(7), testguest.Store32(0))}
 		p, err := r.Compile(t.Context(), "", init.Bytes(), quick, service.Settings{}, nil)
 		if err != nil {
 			t.Fatal(err)

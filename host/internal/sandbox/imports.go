@@ -84,7 +84,8 @@ var offered = map[string]map[string]*hostFunc{
 func importLog(i *Instance, mem api.Memory, s []uint64) {
 	text, ok := mem.Read(uint32(s[1]), uint32(s[2]))
 	if !ok {
-		panic(&hostTrap{service.KindTrap, fmt.Sprintf("log of bytes [%d:+%d], outside of memory", uint32(s[1]), uint32(s[2]))})
+		panic(&hostTrap{service.KindTrap, fmt.Sprintf("log of bytes [%d:+%d], outside of memory", uint32(s[1]),
+			uint32(s[2]))})
 	}
 	i.logLine(abi.LogLevel(uint32(s[0])), text)
 }
@@ -101,7 +102,8 @@ func (i *Instance) logLine(level abi.LogLevel, text []byte) {
 func importFault(i *Instance, mem api.Memory, s []uint64) {
 	text, ok := mem.Read(uint32(s[0]), uint32(s[1]))
 	if !ok {
-		panic(&hostTrap{service.KindTrap, fmt.Sprintf("fault message at bytes [%d:+%d], outside of memory", uint32(s[0]), uint32(s[1]))})
+		panic(&hostTrap{service.KindTrap, fmt.Sprintf("fault message at bytes [%d:+%d], outside of memory",
+			uint32(s[0]), uint32(s[1]))})
 	}
 	text = text[:min(len(text), abi.MaxMessageSize)]
 	i.spend(int64(len(text)) / bytesPerFuel)
@@ -164,7 +166,8 @@ func provideModule(ctx context.Context, r wazero.Runtime, module string, functio
 	b := r.NewHostModuleBuilder(module)
 	for name, f := range functions {
 		t, _ := admission.Signature(module, name) // those of the rewriting have neither parameters nor results
-		b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(t.Params), valueTypes(t.Results)).WithName(name).Export(name)
+		b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(t.Params),
+			valueTypes(t.Results)).WithName(name).Export(name)
 	}
 	_, err := b.Instantiate(ctx)
 	return err

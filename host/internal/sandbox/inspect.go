@@ -12,7 +12,9 @@ import (
 // Inspect tells what a module is. That the module has problems is no error: they
 // are in the result. If it has none so far it is compiled and started, to learn
 // what only that can tell. progress may be nil.
-func (r *Runtime) Inspect(ctx context.Context, module []byte, l service.Limits, progress func(stage compile.Stage, done, total int64)) (*service.Inspection, error) {
+func (r *Runtime) Inspect(
+	ctx context.Context, module []byte, l service.Limits, progress func(stage compile.Stage, done, total int64),
+) (*service.Inspection, error) {
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
 		return nil, err

@@ -41,18 +41,22 @@ func TestInspect(t *testing.T) {
 		t.Fatal(i.Problems)
 	}
 	for what, got := range map[string]any{
-		"module":     i.Digest == service.DigestOf(module) && i.Size == int64(len(module)),
-		"manifest":   i.Manifest.Service == "liar",
-		"section":    slices.Contains(i.Sections, service.InspectedSection{Name: `custom section "a note"`, Bytes: 14}),
-		"export":     slices.Contains(i.Exports, service.InspectedExport{Name: abi.ExportCall, Kind: "function", Type: "(i32) -> (i64)"}),
-		"functions":  i.Functions.Count == 2 && i.Functions.Name == "call" && i.Functions.Largest > 20,
-		"memory":     i.Memory.Min == testguest.LiarBytes && i.Memory.Max == nil,
-		"table":      len(i.Tables) == 1 && i.Tables[0].Min == 5,
-		"data":       i.Data.Segments > 8 && i.Data.Bytes > 100,
-		"rewritten":  i.Metering.Tariff == metering.TariffVersion && i.Metering.Bytes > len(module) && i.Metering.Imageable,
-		"start":      i.Start.Fuel > 0 && i.Start.MemoryBytes == testguest.LiarBytes && i.Start.ImageBytes == testguest.LiarBytes,
-		"limits":     slices.Contains(i.Limits, service.Measured{Name: "functions", Value: 2, Limit: 100_000}),
-		"its memory": slices.Contains(i.Limits, service.Measured{Name: "bytes of memory at start", Value: testguest.LiarBytes, Limit: 64 << 20}),
+		"module":   i.Digest == service.DigestOf(module) && i.Size == int64(len(module)),
+		"manifest": i.Manifest.Service == "liar",
+		"section":  slices.Contains(i.Sections, service.InspectedSection{Name: `custom section "a note"`, Bytes: 14}),
+		"export": slices.Contains(i.Exports, service.InspectedExport{Name: abi.ExportCall, Kind: "function",
+			Type: "(i32) -> (i64)"}),
+		"functions": i.Functions.Count == 2 && i.Functions.Name == "call" && i.Functions.Largest > 20,
+		"memory":    i.Memory.Min == testguest.LiarBytes && i.Memory.Max == nil,
+		"table":     len(i.Tables) == 1 && i.Tables[0].Min == 5,
+		"data":      i.Data.Segments > 8 && i.Data.Bytes > 100,
+		"rewritten": i.Metering.Tariff == metering.TariffVersion && i.Metering.Bytes > len(module) &&
+			i.Metering.Imageable,
+		"start": i.Start.Fuel > 0 && i.Start.MemoryBytes == testguest.LiarBytes &&
+			i.Start.ImageBytes == testguest.LiarBytes,
+		"limits": slices.Contains(i.Limits, service.Measured{Name: "functions", Value: 2, Limit: 100_000}),
+		"its memory": slices.Contains(i.Limits, service.Measured{Name: "bytes of memory at start",
+			Value: testguest.LiarBytes, Limit: 64 << 20}),
 	} {
 		if got != true {
 			t.Errorf("%s is wrong in %+v", what, i)
@@ -82,7 +86,8 @@ func TestInspectTellsAllLimits(t *testing.T) {
 	i := inspect(t, module, service.Limits{ModuleBytes: 1000, MemoryBytes: 64 << 10})
 	all := strings.Join(i.Problems, "\n")
 	for _, want := range []string{
-		"10001 locals of one function; the limit is 10000", "10001 globals;", "exports; the limit is 10000", "4097 bytes of one name;", "10001 nested blocks;",
+		"10001 locals of one function; the limit is 10000", "10001 globals;", "exports; the limit is 10000",
+		"4097 bytes of one name;", "10001 nested blocks;",
 		"100001 elements of one table at start;", fmt.Sprintf("%d bytes of the module; the limit is 1000", len(module)),
 		"the memory starts with 6 pages", "import env.nothing is unknown",
 	} {

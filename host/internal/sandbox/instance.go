@@ -86,7 +86,8 @@ type instanceKey struct{}
 // setting its memory up and running _initialize. log takes what the guest logs; nil
 // discards it.
 func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error) {
-	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account, turn: fair.NewPlace(p.account.Account)}
+	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account,
+		turn: fair.NewPlace(p.account.Account)}
 	i.guest = guestContext{context.Background(), i}
 	i.log = guestLog{to: log, name: i.name, limit: p.limits.LogBytes}
 	if !p.adopt(i) {
@@ -144,14 +145,16 @@ func (i *Instance) start(ctx context.Context) error {
 func (i *Instance) instantiate(image *image) error {
 	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	p := i.program
-	memory, err := newMemory(p.runtime.backing, uint64(admission.MemoryLimit(i.limits)), uint64(p.minBytes), image, &p.hold, i.covered)
+	memory, err := newMemory(p.runtime.backing, uint64(admission.MemoryLimit(i.limits)), uint64(p.minBytes), image,
+		&p.hold, i.covered)
 	if err != nil {
 		return err
 	}
 	i.memory, i.broken = memory, true
 	err = guarded(func() (err error) {
 		inner := experimental.WithMemoryAllocator(context.Background(), memory)
-		i.module, err = p.wazero.InstantiateModule(inner, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		i.module, err = p.wazero.InstantiateModule(inner, p.compiled,
+			wazero.NewModuleConfig().WithName("").WithStartFunctions())
 		return err
 	})
 	if err != nil {
@@ -215,7 +218,8 @@ type scene struct {
 // A request that began ends with finish.
 func (i *Instance) begin(ctx context.Context, on *scene) error {
 	if err := ctx.Err(); err != nil {
-		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the guest ran", Err: err}
+		return &service.Error{Service: i.name, Kind: service.KindOf(err),
+			Message: "the caller gave up before the guest ran", Err: err}
 	}
 	i.beginMeter(ctx, on)
 	i.ambient.begin(on.now, on.seed)
@@ -286,7 +290,8 @@ func (i *Instance) Reset(ctx context.Context) error {
 		return service.Errorf(service.KindUnavailable, "the sandbox is closed")
 	}
 	if err := ctx.Err(); err != nil {
-		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up before the sandbox was reset", Err: err}
+		return &service.Error{Service: i.name, Kind: service.KindOf(err),
+			Message: "the caller gave up before the sandbox was reset", Err: err}
 	}
 	i.log.about = service.About{}
 	// Making sandboxes is work that the guest made necessary: a service that has to take
@@ -385,7 +390,8 @@ func (i *Instance) MemoryBytes() int64 {
 // instance fine. It is called between begin and finish.
 func (i *Instance) exchange(request []byte, most int, fits bool) ([]byte, error) {
 	if len(request) > abi.MaxFrameSize {
-		return nil, service.Errorf(service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request), abi.MaxFrameSize)
+		return nil, service.Errorf(service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request),
+			abi.MaxFrameSize)
 	}
 	if uint32(len(request)) > i.capacity {
 		if err := i.grow(uint32(len(request))); err != nil {
@@ -433,9 +439,11 @@ func (i *Instance) grow(n uint32) error {
 		case addr == 0:
 			return i.violation("reserve", service.KindProtocol, "the guest refused a mailbox of %d bytes", size)
 		case addr%abi.FrameAlign != 0:
-			return i.violation("reserve", service.KindProtocol, "the mailbox at address %d is not a multiple of %d", addr, abi.FrameAlign)
+			return i.violation("reserve", service.KindProtocol, "the mailbox at address %d is not a multiple of %d",
+				addr, abi.FrameAlign)
 		case uint64(addr)+uint64(size) > uint64(len(i.memory.b)):
-			return i.violation("reserve", service.KindProtocol, "the mailbox at [%d:+%d] is outside of memory, which has %d bytes", addr, size, len(i.memory.b))
+			return i.violation("reserve", service.KindProtocol, "the mailbox at [%d:+%d] is outside of memory, which "+
+				"has %d bytes", addr, size, len(i.memory.b))
 		}
 		i.mailbox, i.capacity = addr, size
 		return nil
@@ -454,15 +462,19 @@ func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
 	end := uint64(addr) + uint64(length)
 	switch size := uint64(len(i.memory.b)); {
 	case end > size:
-		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory, which has %d bytes", addr, length, size)
+		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory, which "+
+			"has %d bytes", addr, length, size)
 	case uint64(addr) < uint64(i.mailbox)+uint64(i.capacity) && end > uint64(i.mailbox):
-		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] overlaps the mailbox at [%d:+%d]", addr, length, i.mailbox, i.capacity)
+		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] overlaps the mailbox at "+
+			"[%d:+%d]", addr, length, i.mailbox, i.capacity)
 	case uint64(length) > uint64(most):
-		return nil, i.violation("answer", service.KindOutcomeTooLarge, "the answer has %d bytes; the limit is %d", length, most)
+		return nil, i.violation("answer", service.KindOutcomeTooLarge, "the answer has %d bytes; the limit is %d",
+			length, most)
 	}
 	view, ok := i.mem.Read(addr, length)
 	if !ok {
-		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory", addr, length)
+		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] is outside of memory", addr,
+			length)
 	}
 	return yield.Append(yield.Uncleared(len(view)), view), nil
 }

@@ -102,10 +102,12 @@ func TestCallerEndsTheCall(t *testing.T) {
 
 // A call beyond its time says how long it may run and what it has spent.
 func TestCallTime(t *testing.T) {
-	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
+	i := instantiate(t, mustCompile(t, testguest.Counter("c"),
+		service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
 	_, err := i.Handle(t.Context(), spin)
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindGuestDeadline || !errors.Is(err, context.DeadlineExceeded) || e.Fuel < minGrant {
+	if !errors.As(err, &e) || e.Kind != service.KindGuestDeadline || !errors.Is(err, context.DeadlineExceeded) ||
+		e.Fuel < minGrant {
 		t.Fatalf("%v", err)
 	}
 	for _, want := range []string{"time limit", "of 10ms", "call_time"} {
@@ -124,7 +126,8 @@ func TestACallWithoutATurn(t *testing.T) {
 	}
 	defer r.Close(t.Context())
 	r.processors = fair.NewProcessors(1)
-	p, err := r.Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{CallTime: 5 * time.Millisecond, Fuel: endless}, service.Settings{}, nil)
+	p, err := r.Compile(t.Context(), "c", testguest.Counter("c"),
+		service.Limits{CallTime: 5 * time.Millisecond, Fuel: endless}, service.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +143,8 @@ func TestACallWithoutATurn(t *testing.T) {
 	if _, err := i.Handle(t.Context(), add); err != nil {
 		t.Errorf("a short call: %v", err)
 	}
-	if _, err := i.Handle(t.Context(), spin); !errors.As(err, &e) || e.Kind != service.KindOverloaded || e.RetryAfter == 0 {
+	if _, err := i.Handle(t.Context(), spin); !errors.As(err, &e) || e.Kind != service.KindOverloaded ||
+		e.RetryAfter == 0 {
 		t.Errorf("a long call: %v", err)
 	}
 	other.Release()

@@ -113,10 +113,10 @@ type slowness struct {
 	suspect atomic.Int64 // what it has had when the suspicion ends; 0 is none
 }
 
-// long notes a grant that took longer than fair.LongLap by the clock, in a slice that used so much processor time. If that
-// is unproven, as the thread's time was not read in the call's first slice, it may as well be that the
-// thread had no processor, which is common on a busy machine: then the service is suspected, and its calls are
-// measured from their beginning. To give it small grants at once had quick services ask for fuel 25 times as often.
+// long notes a grant that took longer than fair.LongLap by the clock, in a slice that used so much processor time. If
+// that is unproven, as the thread's time was not read in the call's first slice, it may as well be that the thread had
+// no processor, which is common on a busy machine: then the service is suspected, and its calls are measured from their
+// beginning. To give it small grants at once had quick services ask for fuel 25 times as often.
 func (s *slowness) long(elapsed, spent, used int64, unproven bool) {
 	switch {
 	case unproven:

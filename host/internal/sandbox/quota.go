@@ -46,7 +46,8 @@ type holding struct {
 }
 
 func (t Tenant) holding() holding {
-	return holding{t.Account, t.Name, t.Recorded, [2]int64{t.Account.Used(quota.Sandboxes), t.Account.Used(quota.SandboxBytes)}}
+	return holding{t.Account, t.Name, t.Recorded,
+		[2]int64{t.Account.Used(quota.Sandboxes), t.Account.Used(quota.SandboxBytes)}}
 }
 
 // take takes bytes of sandbox memory for what has started. A refusal is a *service.Error
@@ -240,6 +241,7 @@ func (i *Instance) shortage(short error) *service.Error {
 		out = new(*e)
 	}
 	out.Service = i.name
-	out.Message = fmt.Sprintf("the guest's memory of %d bytes could not grow, and nothing was written: %s", i.MemoryBytes(), out.Message)
+	out.Message = fmt.Sprintf("the guest's memory of %d bytes could not grow, and nothing was written: %s",
+		i.MemoryBytes(), out.Message)
 	return out
 }

@@ -24,7 +24,8 @@ var unhurried = service.Limits{CompileTime: 10 * time.Minute, CallTime: 10 * tim
 func compileFor(t testing.TB, r *Runtime, module []byte, l quota.Limits) (*Program, *quota.Account) {
 	t.Helper()
 	account := r.budget.Child("service", l)
-	p, err := r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(module), unhurried, service.Settings{}, nil)
+	p, err := r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(module), unhurried, service.Settings{},
+		nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func compileFor(t testing.TB, r *Runtime, module []byte, l quota.Limits) (*Progr
 func wantQuota(t *testing.T, err error, r quota.Resource) {
 	t.Helper()
 	var e *service.Error
-	if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != r.String() || e.Limit == 0 || e.Used > e.Limit {
+	if !errors.As(err, &e) || e.Kind != service.KindQuota || e.Resource != r.String() || e.Limit == 0 ||
+		e.Used > e.Limit {
 		t.Errorf("want the refusal of %v, got %+v", r, err)
 	}
 }
@@ -87,7 +89,8 @@ func TestSandboxesAreTakenBeforeTheyStart(t *testing.T) {
 func TestGrowthBeyondTheBudget(t *testing.T) {
 	// It grows as far as it can and then answers as if nothing had been.
 	greedy := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
-		testguest.Loop(testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq, testguest.I32Eqz, testguest.BrIf(0)),
+		testguest.Loop(testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq,
+			testguest.I32Eqz, testguest.BrIf(0)),
 		testguest.Code(liarAnswer...))}}.Bytes()
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		t.Run("", func(t *testing.T) { // so that its clean-up comes before the runtime's end
@@ -134,12 +137,14 @@ func TestGrowthBeyondTheBudget(t *testing.T) {
 // What a module takes before it is known what it needs is taken too, and a refusal is
 // not the module's fault.
 func TestCompilingBeyondTheBudget(t *testing.T) {
-	hungry := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(100), testguest.MemoryGrow, testguest.Drop)}.Bytes()
+	hungry := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(100), testguest.MemoryGrow,
+		testguest.Drop)}.Bytes()
 	refused := map[quota.Resource]bool{}
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		for limit := int64(1); ; limit += 600 << 10 {
 			account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: limit, quota.Sandboxes: 1})
-			p, err := r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(hungry), unhurried, service.Settings{}, nil)
+			p, err := r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(hungry), unhurried,
+				service.Settings{}, nil)
 			if err == nil {
 				if limit < 100*admission.PageBytes {
 					t.Errorf("a memory of %d bytes with a budget of %d", 100*admission.PageBytes, limit)
@@ -173,7 +178,8 @@ func TestMachineCodeIsCounted(t *testing.T) {
 		}
 		account := r.budget.Child("service", quota.Limits{quota.SandboxBytes: 100})
 		compile := func() (*Program, error) {
-			return r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(module), unhurried, service.Settings{}, nil)
+			return r.CompileFor(t.Context(), Tenant{Account: account}, compile.Loaded(module), unhurried,
+				service.Settings{}, nil)
 		}
 		for range 2 {
 			_, err := compile()
@@ -184,7 +190,8 @@ func TestMachineCodeIsCounted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.Memory().Code; got < int64(len(module)) || got != account.Used(quota.SandboxBytes)-p.Memory().Image {
+		if got := p.Memory().Code; got < int64(len(module)) ||
+			got != account.Used(quota.SandboxBytes)-p.Memory().Image {
 			t.Errorf("%s: machine code of %d bytes", name, got)
 		}
 		if n := r.compiler.Compilations(); n > 1 {
@@ -212,7 +219,8 @@ func TestBuffersAreCounted(t *testing.T) {
 		if _, err := i.Handle(t.Context(), large); err != nil {
 			t.Fatal(err)
 		}
-		if got := account.Used(quota.SandboxBytes) - idle; cap(i.request) < 100_000 || got != int64(cap(i.request))-bufferBytes {
+		if got := account.Used(quota.SandboxBytes) - idle; cap(i.request) < 100_000 ||
+			got != int64(cap(i.request))-bufferBytes {
 			t.Errorf("a buffer of %d bytes is kept, and %d were taken", cap(i.request), got)
 		}
 	}
@@ -233,7 +241,9 @@ func TestTablesAreCounted(t *testing.T) {
 			b.Table(50_000)
 			b.Table(10)
 			if change {
-				b.Func(nil, nil, nil, testguest.Op(0xd0, 0x70), testguest.I32Const(1), testguest.Op(0xfc, 0x0f, 0), testguest.Drop) // table.grow
+				// table.grow
+				b.Func(nil, nil, nil, testguest.Op(0xd0, 0x70), testguest.I32Const(1), testguest.Op(0xfc, 0x0f, 0),
+					testguest.Drop)
 			}
 		}}.Bytes(), nil)
 		return p
@@ -245,7 +255,8 @@ func TestTablesAreCounted(t *testing.T) {
 	_ = instantiate(t, fixed, nil).Close(t.Context()) // it makes the image
 	idle := fixed.hold.account.Used(quota.SandboxBytes)
 	i := instantiate(t, fixed, nil)
-	if got := fixed.hold.account.Used(quota.SandboxBytes) - idle; got != fixed.tableBytes+instanceBytes+int64(fixed.limits.StackBytes)+i.MemoryBytes() {
+	if got := fixed.hold.account.Used(quota.SandboxBytes) - idle; got != fixed.tableBytes+instanceBytes+
+		int64(fixed.limits.StackBytes)+i.MemoryBytes() {
 		t.Errorf("an instance takes %d bytes", got)
 	}
 	if m := fixed.Memory(); m.Tables != fixed.tableBytes {
@@ -326,7 +337,8 @@ func TestMappingsThatFail(t *testing.T) {
 				return err
 			}
 			// It takes all memory it can get and traps.
-			if _, err = i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterGrow}); service.KindOf(err) != service.KindGuestMemory {
+			if _, err = i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterGrow}); service.KindOf(
+				err) != service.KindGuestMemory {
 				return err
 			}
 			return i.Reset(t.Context())
@@ -374,7 +386,8 @@ func TestTheBudgetOfManyInstances(t *testing.T) {
 					t.Errorf("a service holds %v in the end", held)
 				}
 			}()
-			p, err := shared().CompileFor(t.Context(), Tenant{Account: own}, compile.Loaded(testguest.Counter("c")), unhurried, service.Settings{}, nil)
+			p, err := shared().CompileFor(t.Context(), Tenant{Account: own}, compile.Loaded(testguest.Counter("c")),
+				unhurried, service.Settings{}, nil)
 			if err != nil {
 				if service.KindOf(err) != service.KindQuota {
 					t.Error(err)

@@ -177,13 +177,19 @@ func (r *Runtime) Close(ctx context.Context) error {
 //
 // The limits hold for the program's instances too. Of the settings, those count that
 // say what the code does. module must not change while Compile runs.
-func (r *Runtime) Compile(ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings, progress func(stage compile.Stage, done, total int64)) (*Program, error) {
+func (r *Runtime) Compile(
+	ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings,
+	progress func(stage compile.Stage, done, total int64),
+) (*Program, error) {
 	return r.CompileFor(ctx, Tenant{Account: r.budget, Name: name}, compile.Loaded(module), l, set, progress)
 }
 
 // CompileFor is Compile for a service: the program, its image and its instances take
 // from its account what they hold.
-func (r *Runtime) CompileFor(ctx context.Context, of Tenant, module compile.Source, l service.Limits, set service.Settings, progress func(stage compile.Stage, done, total int64)) (*Program, error) {
+func (r *Runtime) CompileFor(
+	ctx context.Context, of Tenant, module compile.Source, l service.Limits, set service.Settings,
+	progress func(stage compile.Stage, done, total int64),
+) (*Program, error) {
 	name := of.Name
 	l = l.WithDefaults()
 	if err := l.Validate(); err != nil {
@@ -199,13 +205,17 @@ func (r *Runtime) CompileFor(ctx context.Context, of Tenant, module compile.Sour
 	defer context.AfterFunc(r.life, cancel)()
 	p, err := r.program(live, of.holding(), module, l, set, progress)
 	if err != nil && r.life.Err() != nil && ctx.Err() == nil {
-		err = &service.Error{Op: "compile", Service: name, Kind: service.KindUnavailable, Message: "the host is shutting down", Err: err}
+		err = &service.Error{Op: "compile", Service: name, Kind: service.KindUnavailable,
+			Message: "the host is shutting down", Err: err}
 	}
 	return p, err
 }
 
 // program does what Compile promises.
-func (r *Runtime) program(ctx context.Context, hold holding, module compile.Source, l service.Limits, set service.Settings, progress func(stage compile.Stage, done, total int64)) (*Program, error) {
+func (r *Runtime) program(
+	ctx context.Context, hold holding, module compile.Source, l service.Limits, set service.Settings,
+	progress func(stage compile.Stage, done, total int64),
+) (*Program, error) {
 	name, total := hold.name, module.Size
 	var stage compile.Stage
 	enter := func(s compile.Stage) { // the next stage, or none
@@ -218,7 +228,8 @@ func (r *Runtime) program(ctx context.Context, hold holding, module compile.Sour
 	}
 	step := func(s compile.Stage, f func() error) error {
 		if err := ctx.Err(); err != nil {
-			return &service.Error{Op: "compile", Service: name, Kind: service.KindOf(err), Message: "gave up on the module while " + string(s), Err: err}
+			return &service.Error{Op: "compile", Service: name, Kind: service.KindOf(err),
+				Message: "gave up on the module while " + string(s), Err: err}
 		}
 		enter(s)
 		if err := f(); err != nil {
@@ -228,7 +239,8 @@ func (r *Runtime) program(ctx context.Context, hold holding, module compile.Sour
 		return nil
 	}
 
-	p := &Program{runtime: r, limits: l, hold: hold, making: make(chan struct{}, 1), instances: map[*Instance]struct{}{}}
+	p := &Program{runtime: r, limits: l, hold: hold, making: make(chan struct{}, 1),
+		instances: map[*Instance]struct{}{}}
 	p.module.Digest, p.module.Size = module.Digest, total
 	err := step(compile.StageVerifying, func() error {
 		var v admission.Violations
@@ -259,7 +271,8 @@ func (r *Runtime) program(ctx context.Context, hold holding, module compile.Sour
 	}
 	if err != nil {
 		_ = p.Close(ctx)
-		if p.stored != "" && service.KindOf(err) == service.KindBadModule { // nobody wants the code of a module that is refused
+		// nobody wants the code of a module that is refused
+		if p.stored != "" && service.KindOf(err) == service.KindBadModule {
 			r.compiler.Remove(p.stored)
 		}
 		return nil, err
@@ -273,10 +286,12 @@ func (r *Runtime) program(ctx context.Context, hold holding, module compile.Sour
 func asBadModule(name service.Name, s compile.Stage, err error) error {
 	e, ok := err.(*service.Error)
 	if !ok {
-		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
+		e = &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used",
+			Reasons: []string{err.Error()}, Err: err}
 	}
 	switch e.Kind {
-	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable, service.KindCanceled, service.KindDeadline, service.KindQuota, service.KindFull, service.KindNotFound:
+	case service.KindBadModule, service.KindInternal, service.KindOverloaded, service.KindUnavailable,
+		service.KindCanceled, service.KindDeadline, service.KindQuota, service.KindFull, service.KindNotFound:
 	default:
 		bad := &service.Error{
 			Kind: service.KindBadModule, Message: fmt.Sprintf("the module failed while %s", s),
@@ -341,7 +356,8 @@ type Start struct {
 
 // Start tells what the first instance showed.
 func (p *Program) Start() Start {
-	s := Start{Fuel: p.startFuel, MemoryBytes: p.startBytes, Image: p.metered.Imageable, Why: p.metered.Why, Tariff: p.metered.Tariff}
+	s := Start{Fuel: p.startFuel, MemoryBytes: p.startBytes, Image: p.metered.Imageable, Why: p.metered.Why,
+		Tariff: p.metered.Tariff}
 	return s
 }
 
@@ -368,7 +384,8 @@ func (p *Program) base(ctx context.Context, wait func()) (m *image, made func(*I
 		select {
 		case p.making <- struct{}{}:
 		case <-ctx.Done():
-			return nil, nil, &service.Error{Kind: service.KindOf(ctx.Err()), Message: "the caller gave up while the module's image was made", Err: ctx.Err()}
+			return nil, nil, &service.Error{Kind: service.KindOf(ctx.Err()),
+				Message: "the caller gave up while the module's image was made", Err: ctx.Err()}
 		}
 	}
 	if m := present(); m != nil {
@@ -389,7 +406,8 @@ func (p *Program) capture(i *Instance) {
 	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	m, err := captureImage(p.runtime.backing, i.memory.b, i.module, p.metered.Globals, &p.hold)
 	if err != nil {
-		p.runtime.logger.Warn("a module's image cannot be made; its sandboxes initialise themselves", "service", i.name, "error", err)
+		p.runtime.logger.Warn("a module's image cannot be made; its sandboxes initialise themselves", "service", i.name,
+			"error", err)
 		return
 	}
 	p.mu.Lock()
@@ -466,7 +484,8 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 		p.schemas, wrong, err = schema.Compile(&manifest, rest)
 		return 0, err
 	}); err != nil {
-		return &service.Error{Service: i.name, Kind: service.KindOf(err), Message: "the caller gave up while the module's schemas were compiled", Err: err}
+		return &service.Error{Service: i.name, Kind: service.KindOf(err),
+			Message: "the caller gave up while the module's schemas were compiled", Err: err}
 	}
 	for _, w := range wrong {
 		v.Add("%s", w)
@@ -479,7 +498,8 @@ func (p *Program) describe(ctx context.Context, i *Instance, name service.Name) 
 		if err != nil {
 			v.Add("custom section %q: %v", abi.ManifestSection, err)
 		} else if string(baked.AppendJSON(nil)) != string(manifest.AppendJSON(nil)) {
-			v.Add("custom section %q and the answer to Describe differ; build the module again, or leave the section out", abi.ManifestSection)
+			v.Add("custom section %q and the answer to Describe differ; build the module again, or leave the section "+
+				"out", abi.ManifestSection)
 		}
 	}
 	p.module.Manifest, p.manifest = manifest, nil

@@ -143,8 +143,8 @@ func TestSlownessIsForgottenSlowly(t *testing.T) {
 	}
 }
 
-// A call whose thread had no processor does not make its service slow; one that computed for long does, if not the first
-// time.
+// A call whose thread had no processor does not make its service slow; one that computed for long does, if not the
+// first time.
 func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 	const long = 5 * fair.LongLap
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
@@ -229,8 +229,10 @@ func TestWaitingIsNotInACallsTime(t *testing.T) {
 		longest = max(longest, r.wall)
 	}
 	// Together they computed so long, in turns, on few processors.
-	if least := time.Duration(whole) * limit / time.Duration(p.runtime.processors.Slots()+1) * 8 / 10; whole == 0 || longest < least {
-		t.Errorf("%d calls had their %v; the last of them ended after %v, want at least %v", whole, limit, longest, least)
+	if least := time.Duration(whole) * limit / time.Duration(p.runtime.processors.Slots()+1) * 8 / 10; whole == 0 ||
+		longest < least {
+		t.Errorf("%d calls had their %v; the last of them ended after %v, want at least %v", whole, limit, longest,
+			least)
 	}
 }
 
@@ -279,11 +281,13 @@ func TestTheHostsWorkIsNoTimeOfTheCall(t *testing.T) {
 	if ran < guests || ran > hosts {
 		t.Errorf("the guest ran for %v", ran)
 	}
-	i.meter.slice, i.meter.grantAt, i.meter.left = fair.LapFrom(fair.Now()-hosts, fair.Untold), fair.Now()-hosts, -2*minGrant
+	i.meter.slice, i.meter.grantAt, i.meter.left = fair.LapFrom(fair.Now()-hosts, fair.Untold), fair.Now()-hosts,
+		-2*minGrant
 	i.endGrant(fair.Now())
 	i.lap(fair.Now(), false)
 	if i.meter.ran != ran || i.pace != grant || i.account.ceiling() != maxGrant {
-		t.Errorf("with the host's work the call took %v, not %v, and its grants are %v, not %v, and at most %d", i.meter.ran, ran, i.pace, grant, i.account.ceiling())
+		t.Errorf("with the host's work the call took %v, not %v, and its grants are %v, not %v, and at most %d",
+			i.meter.ran, ran, i.pace, grant, i.account.ceiling())
 	}
 	if got := i.account.Served() - served; got < hosts {
 		t.Errorf("for %v of the host's work the service is charged %v", time.Duration(hosts), time.Duration(got))

@@ -22,19 +22,24 @@ import (
 var (
 	uploadThreats = []string{
 		"not wasm, wrong magic or version, truncated at every byte of a valid module",
-		"LEB128 overlong, overflowing, section sizes beyond the file, duplicate or out-of-order sections, counts larger than the bytes that remain",
+		"LEB128 overlong, overflowing, section sizes beyond the file, duplicate or out-of-order sections, counts " +
+			"larger than the bytes that remain",
 		"component instead of core module; two memories; imported memory, table or global; memory64; threads; GC",
 		"unknown import, import with another signature, reserved export name",
-		"compile bombs: one 7 MB function, 50,000 locals in each of many functions, br_table of 10^6 targets, nesting 10^5 deep, 10^6 tiny functions, 10^6 types, a name section of 100 MB",
+		"compile bombs: one 7 MB function, 50,000 locals in each of many functions, br_table of 10^6 targets, " +
+			"nesting 10^5 deep, 10^6 tiny functions, 10^6 types, a name section of 100 MB",
 		"_initialize or start that spins, allocates or traps",
 		"Describe that answers garbage, a 1 GB manifest, another service's name",
-		"a schema that is none, refers outside or endlessly to itself, doubles at each step, has a huge pattern or a number of a million digits",
+		"a schema that is none, refers outside or endlessly to itself, doubles at each step, has a huge pattern or a " +
+			"number of a million digits",
 	}
 	callThreats = []string{
-		"infinite loop; loop with no other instruction; mutual recursion; loop-free exponential call tree; tail-call loop; indirect-call loop; loop through br_table",
+		"infinite loop; loop with no other instruction; mutual recursion; loop-free exponential call tree; tail-call " +
+			"loop; indirect-call loop; loop through br_table",
 		"memory.fill/copy/init of the whole memory in a loop; table.fill/copy/grow; memory.grow in a loop",
 		"recursion with many locals",
-		"answer outside memory, address + length wrapping, overlapping the mailbox, frames of length 0 or beyond the range, wrong slot, indexes out of order, two terminals, none, an event of unknown type, Event to a Query",
+		"answer outside memory, address + length wrapping, overlapping the mailbox, frames of length 0 or beyond the " +
+			"range, wrong slot, indexes out of order, two terminals, none, an event of unknown type, Event to a Query",
 		"reserve that returns 0, an unaligned or out-of-range address, or traps",
 		"log and stdout floods, invalid UTF-8 in logs",
 		"proc_exit, poll_oneoff for a year, clock and random reads in a loop, fd_read, path_open",
@@ -73,14 +78,16 @@ func runThreats(t *testing.T, want []string, threats []threat) {
 var (
 	intruders = sync.OnceValue(func() map[string]testguest.Broken {
 		all := map[string]testguest.Broken{}
-		for _, c := range slices.Concat(testguest.Statically(), testguest.Dynamically(), testguest.Grabbers(), testguest.Malformed()) {
+		for _, c := range slices.Concat(testguest.Statically(), testguest.Dynamically(), testguest.Grabbers(),
+			testguest.Malformed()) {
 			all[c.Name] = c
 		}
 		return all
 	})
 	animals = sync.OnceValue(func() map[string]testguest.Misbehaviour {
 		all := map[string]testguest.Misbehaviour{}
-		for _, c := range slices.Concat(testguest.Lies(), testguest.Spinners(), testguest.Recursions(), testguest.Reachers()) {
+		for _, c := range slices.Concat(testguest.Lies(), testguest.Spinners(), testguest.Recursions(),
+			testguest.Reachers()) {
 			all[c.Name] = c
 		}
 		return all
@@ -145,15 +152,23 @@ func TestThreatsOfUploads(t *testing.T) {
 	runThreats(t, uploadThreats, []threat{
 		{uploadThreats[0], both(uploads("not wasm", "empty", "version"), see(TestUploadTruncatedAtEveryByte))},
 		{uploadThreats[1], uploads(malformed...)},
-		{uploadThreats[2], uploads("component", "two memories", "imported memory", "imported table", "imported global", "64-bit memory", "shared memory", "threads", "garbage collection", "exceptions")},
-		{uploadThreats[3], uploads(slices.Concat([]string{"everything wrong", "unknown WASI function", "WASI with another signature", "reserved export", "reserved dotted export"}, grabbers)...)},
+		{uploadThreats[2], uploads("component", "two memories", "imported memory", "imported table", "imported global",
+			"64-bit memory", "shared memory", "threads", "garbage collection", "exceptions")},
+		{uploadThreats[3], uploads(slices.Concat([]string{"everything wrong", "unknown WASI function",
+			"WASI with another signature", "reserved export", "reserved dotted export"}, grabbers)...)},
 		{uploadThreats[4], both(
-			uploads("function bomb", "locals bomb", "locals in many functions", "branch table bomb", "nesting bomb", "many functions", "many types"),
-			func(t *testing.T) { refused(t, testguest.HugeNames()) }, see(TestBombsAreRefusedCheaply, TestCompileBombs))},
-		{uploadThreats[5], uploads("initialize spins", "initialize traps", "initialize takes all memory", "start spins", "start traps")},
-		{uploadThreats[6], uploads("describe answers garbage", "describe answers nothing", "describe replies", "a manifest of 1 GB", "manifest is no JSON", "another service's name")},
-		{uploadThreats[7], both(uploads("a schema that is none", "a schema that refers outside", "a schema that is no end of itself", "a schema that doubles at each step",
-			"a schema with a pattern that is huge", "a schema with a number of a million digits"), see(TestSchemasAreBounded))},
+			uploads("function bomb", "locals bomb", "locals in many functions", "branch table bomb", "nesting bomb",
+				"many functions", "many types"),
+			func(t *testing.T) { refused(t, testguest.HugeNames()) },
+			see(TestBombsAreRefusedCheaply, TestCompileBombs))},
+		{uploadThreats[5], uploads("initialize spins", "initialize traps", "initialize takes all memory", "start spins",
+			"start traps")},
+		{uploadThreats[6], uploads("describe answers garbage", "describe answers nothing", "describe replies",
+			"a manifest of 1 GB", "manifest is no JSON", "another service's name")},
+		{uploadThreats[7], both(uploads("a schema that is none", "a schema that refers outside", "a schema that is "+
+			"no end of itself", "a schema that doubles at each step",
+			"a schema with a pattern that is huge", "a schema with a number of a million digits"),
+			see(TestSchemasAreBounded))},
 	})
 }
 
@@ -170,23 +185,31 @@ func TestThreatsOfCalls(t *testing.T) {
 	}
 	runThreats(t, callThreats, []threat{
 		{callThreats[0], both(
-			calls("endless loop", "loop with a condition only", "loop in a loop", "loop through a table", "loop through a large table", "loop of indirect calls",
-				"loop that calls nothing much", "tail calls of itself", "tail calls in a ring", "tail calls through the table", "tree of calls", "tree of indirect calls", "mutual recursion"))},
+			calls("endless loop", "loop with a condition only", "loop in a loop", "loop through a table",
+				"loop through a large table", "loop of indirect calls",
+				"loop that calls nothing much", "tail calls of itself", "tail calls in a ring", "tail calls through "+
+					"the table", "tree of calls", "tree of indirect calls", "mutual recursion"))},
 		{callThreats[1], both(
-			calls("loop that fills memory", "loop that copies memory", "loop that fills nothing", "loop that fills a table", "loop that copies a table", "loop that grows a table",
-				"loop that grows memory by nothing", "loop that takes all memory", "loop that asks for all memory there is"),
+			calls("loop that fills memory", "loop that copies memory", "loop that fills nothing",
+				"loop that fills a table", "loop that copies a table", "loop that grows a table",
+				"loop that grows memory by nothing", "loop that takes all memory",
+				"loop that asks for all memory there is"),
 			initInALoop)},
 		{callThreats[2], both(calls(recursions...), see(TestStackIsGivenBack))},
 		{callThreats[3], calls(lies...)},
 		{callThreats[4], see(TestReserveThatLies)},
 		{callThreats[5], see(TestLogFloods, TestLogs)},
 		{callThreats[6], both(
-			calls("loop that asks the time", "loop that draws random bytes", "loop that draws memory full of random bytes", "loop that sleeps",
-				"loop that polls all of memory", "loop that writes all of memory as vectors", "loop that reads files", "loop that opens files", "loop that logs nothing", "loop that leaves fault messages"),
+			calls("loop that asks the time", "loop that draws random bytes",
+				"loop that draws memory full of random bytes", "loop that sleeps",
+				"loop that polls all of memory", "loop that writes all of memory as vectors", "loop that reads files",
+				"loop that opens files", "loop that logs nothing", "loop that leaves fault messages"),
 			see(TestPollReturnsAtOnceAndMovesTheClock, TestFilesAreNotThere))},
 		{callThreats[7], see(TestMemoryThatOnlyGrowsIsRecycled)},
-		{callThreats[8], both(calls(reachers...), uploads("imports the meter", "exports the fuel", "exports the stack", "exports the setup", "reads a global past its own",
-			"sets a global past its own", "calls a function past its own", "takes a reference past its own", "has a function past its own in the table"), chargesAreTheCodes)},
+		{callThreats[8], both(calls(reachers...), uploads("imports the meter", "exports the fuel", "exports the stack",
+			"exports the setup", "reads a global past its own",
+			"sets a global past its own", "calls a function past its own", "takes a reference past its own",
+			"has a function past its own in the table"), chargesAreTheCodes)},
 		{callThreats[9], see(TestNaNIsNoChannel)},
 		{callThreats[10], see(TestWhatACommandLeavesBehind)},
 		{callThreats[11], see(TestWorkTakesTurns)},
@@ -239,12 +262,14 @@ func TestTheZooLeavesNothing(t *testing.T) {
 // a section of its own.
 func initInALoop(t *testing.T) {
 	code := testguest.Code(testguest.Loop(
-		testguest.I32Const(testguest.LiarScratch), testguest.I32Const(0), testguest.I32Const(60_000), testguest.Op(0xfc, 0x08, 0, 0), testguest.Br(0)), testguest.I64Const(0))
+		testguest.I32Const(testguest.LiarScratch), testguest.I32Const(0), testguest.I32Const(60_000),
+		testguest.Op(0xfc, 0x08, 0, 0), testguest.Br(0)), testguest.I64Const(0))
 	module := testguest.Liar{
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: code},
 		With: func(b *testguest.Builder) { b.Passive(make([]byte, 60_000)) },
 	}.Bytes()
-	misbehave(t, testguest.Misbehaviour{Name: "init", Module: module, Asked: abi.ReqCommand, Kind: service.KindGuestFuel, Want: "spent its fuel"}, quick)
+	misbehave(t, testguest.Misbehaviour{Name: "init", Module: module, Asked: abi.ReqCommand,
+		Kind: service.KindGuestFuel, Want: "spent its fuel"}, quick)
 }
 
 // A mailbox that is given out wrongly when the first one is outgrown.
@@ -255,7 +280,8 @@ func TestReserveThatLies(t *testing.T) {
 			if err := ask(i, abi.ReqCommand, testguest.HonestSlot); err != nil {
 				t.Fatal(err)
 			}
-			_, err := i.Handle(t.Context(), service.GuestCall{Slot: testguest.HonestSlot, ID: "id", Data: make([]byte, 30_000)})
+			_, err := i.Handle(t.Context(), service.GuestCall{Slot: testguest.HonestSlot, ID: "id",
+				Data: make([]byte, 30_000)})
 			if service.KindOf(err) != c.Kind || !strings.Contains(err.Error(), c.Want) || !i.Broken() {
 				t.Fatalf("got %v, want %v with %q; broken %v", err, c.Kind, c.Want, i.Broken())
 			}
@@ -276,7 +302,8 @@ func chargesAreTheCodes(t *testing.T) {
 		testguest.Get(1), testguest.I32Const(1000), testguest.Op(0x49), testguest.BrIf(0))
 	fuel := func(with func(*testguest.Builder)) uint64 {
 		i := instantiate(t, mustCompile(t, testguest.Liar{With: with,
-			Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(work, testguest.Code(liarAnswer...))}}.Bytes(), quick), nil)
+			Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(work,
+				testguest.Code(liarAnswer...))}}.Bytes(), quick), nil)
 		o, err := i.Handle(t.Context(), service.GuestCall{Slot: testguest.LiarSlot, ID: "id"})
 		if err != nil {
 			t.Fatal(err)
@@ -319,7 +346,8 @@ func TestNaNIsNoChannel(t *testing.T) {
 		at += 8
 	}
 	store32 := func(value ...[]byte) {
-		code = testguest.Code(code, testguest.I32Const(at), testguest.Code(value...), testguest.Op(0x38, 2, 0), testguest.I32Const(at+4), testguest.I32Const(0), testguest.Store32(0))
+		code = testguest.Code(code, testguest.I32Const(at), testguest.Code(value...), testguest.Op(0x38, 2, 0),
+			testguest.I32Const(at+4), testguest.I32Const(0), testguest.Store32(0))
 		at += 8
 	}
 	const payload64, payload32 = 0xfff8_dead_beef_0001, 0xffc0_1234
@@ -336,7 +364,8 @@ func TestNaNIsNoChannel(t *testing.T) {
 	store32(f64(payload64), testguest.Op(0xb6)) // demote
 	n := int(at-scratch) / 8
 	i := instantiate(t, mustCompile(t, testguest.Liar{
-		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(code, testguest.Code(liarAnswer...))}}.Bytes(), quick), nil)
+		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(code, testguest.Code(liarAnswer...))}}.Bytes(),
+		quick), nil)
 	command(t, i, 0, 0)
 	for k := range n {
 		got := binary.LittleEndian.Uint64(peek(t, i, uint32(8*k), 8))

@@ -39,7 +39,8 @@ func (i *Instance) classify(err error) *service.Error {
 	// Memory that was refused explains whatever failed afterwards.
 	if i.memory.refused && (e.Kind == service.KindTrap || e.Kind == service.KindGuestExit) {
 		e.Kind = service.KindGuestMemory
-		e.Message = fmt.Sprintf("the guest ran out of its memory limit of %d bytes, of which it had %d; keep less, or raise the service's limit memory: %s",
+		e.Message = fmt.Sprintf("the guest ran out of its memory limit of %d bytes, of which it had %d; keep less, "+
+			"or raise the service's limit memory: %s",
 			i.memory.limit, i.MemoryBytes(), e.Message)
 	}
 	return e
@@ -48,7 +49,8 @@ func (i *Instance) classify(err error) *service.Error {
 // overflow ends a guest whose calls are too deep; the rewriting calls it.
 func (i *Instance) overflow() {
 	panic(&hostTrap{service.KindGuestStack, fmt.Sprintf(
-		"the guest's call stack is exhausted: it reached the limit of %d bytes; if this is no endless recursion, raise the service's limit stack",
+		"the guest's call stack is exhausted: it reached the limit of %d bytes; if this is no endless recursion, "+
+			"raise the service's limit stack",
 		i.limits.StackBytes)})
 }
 
@@ -101,7 +103,8 @@ func (i *Instance) lastWords() string {
 	}
 	for line := range bytes.Lines(i.log.panics) {
 		line = bytes.TrimSpace(line)
-		if bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: ")) || bytes.HasPrefix(line, []byte("runtime: goroutine stack exceeds")) {
+		if bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: ")) ||
+			bytes.HasPrefix(line, []byte("runtime: goroutine stack exceeds")) {
 			return clean(line[:min(len(line), 512)])
 		}
 	}

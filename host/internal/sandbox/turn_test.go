@@ -26,7 +26,8 @@ func TestACallThatGetsNoTurn(t *testing.T) {
 		mustWait(t, holder)
 		i := Instance{account: a, turn: fair.NewPlace(a.Account)}
 		i.meter = meter{ctx: t.Context(), budget: budget{time: time.Second}}
-		if _, trap := i.takeTurn(fair.Now()); trap == nil || trap.kind != service.KindOverloaded || i.meter.waited != patience*time.Second {
+		if _, trap := i.takeTurn(fair.Now()); trap == nil || trap.kind != service.KindOverloaded ||
+			i.meter.waited != patience*time.Second {
 			t.Errorf("%v after %v", trap, i.meter.waited)
 		}
 		holder.Release()

@@ -70,7 +70,8 @@ func TestUploadTruncatedAtEveryByte(t *testing.T) {
 			refused(t, testguest.Broken{Module: module[:n], Want: []string{"describing"}})
 			continue
 		}
-		if _, err := admission.Verify(module[:n:n], service.DefaultLimits()); service.KindOf(err) != service.KindBadModule {
+		if _, err := admission.Verify(module[:n:n], service.DefaultLimits()); service.KindOf(
+			err) != service.KindBadModule {
 			t.Fatalf("cut at byte %d: %v", n, err)
 		}
 	}
@@ -107,30 +108,35 @@ func TestBombsAreRefusedCheaply(t *testing.T) {
 
 func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 	var stages []compile.Stage
-	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, service.Settings{}, func(s compile.Stage, done, total int64) {
-		if done == 0 {
-			stages = append(stages, s)
-		} else if done != total {
-			t.Errorf("%s: %d of %d", s, done, total)
-		}
-	})
+	p, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{}, service.Settings{},
+		func(s compile.Stage, done, total int64) {
+			if done == 0 {
+				stages = append(stages, s)
+			} else if done != total {
+				t.Errorf("%s: %d of %d", s, done, total)
+			}
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close(context.Background())
-	if !slices.Equal(stages, []compile.Stage{compile.StageVerifying, compile.StageRewriting, compile.StageCompiling, StageInitialising, StageDescribing}) {
+	if !slices.Equal(stages, []compile.Stage{compile.StageVerifying, compile.StageRewriting, compile.StageCompiling,
+		StageInitialising, StageDescribing}) {
 		t.Errorf("stages %v", stages)
 	}
 	m := p.Module()
-	if m.Digest != service.DigestOf(testguest.Counter("c")) || m.Size == 0 || m.Manifest.Service != "c" || len(m.Manifest.Commands) != 9 {
+	if m.Digest != service.DigestOf(testguest.Counter("c")) || m.Size == 0 || m.Manifest.Service != "c" ||
+		len(m.Manifest.Commands) != 9 {
 		t.Errorf("module %+v", m)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := shared().Compile(ctx, "c", testguest.Counter("c"), service.Limits{}, service.Settings{}, nil); service.KindOf(err) != service.KindCanceled {
+	if _, err := shared().Compile(ctx, "c", testguest.Counter("c"), service.Limits{}, service.Settings{},
+		nil); service.KindOf(err) != service.KindCanceled {
 		t.Errorf("compile for a caller that has gone: %v", err)
 	}
-	if _, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{Events: -1}, service.Settings{}, nil); service.KindOf(err) != service.KindInvalid {
+	if _, err := shared().Compile(t.Context(), "c", testguest.Counter("c"), service.Limits{Events: -1},
+		service.Settings{}, nil); service.KindOf(err) != service.KindInvalid {
 		t.Errorf("bad limits: %v", err)
 	}
 }
@@ -143,14 +149,16 @@ func TestAModuleForTwoMajors(t *testing.T) {
 
 func TestManifestSectionThatAgrees(t *testing.T) {
 	m := testguest.LiarManifest()
-	mustCompile(t, testguest.Liar{With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
+	mustCompile(t, testguest.Liar{
+		With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
 }
 
 // A cache on disk is read by the next runtime, and a name section that lies
 // about its size does not reach wazero.
 func TestCacheOnDisk(t *testing.T) {
 	dir := t.TempDir()
-	module := testguest.Liar{With: func(b *testguest.Builder) { b.Custom("name", []byte{1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f}) }}.Bytes()
+	module := testguest.Liar{
+		With: func(b *testguest.Builder) { b.Custom("name", []byte{1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f}) }}.Bytes()
 	for range 2 {
 		r, err := NewRuntime(Options{CacheDir: dir})
 		if err != nil {

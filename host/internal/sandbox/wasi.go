@@ -65,7 +65,8 @@ func (a *ambient) advance(ns uint64) {
 func wasiFunctions() map[string]*hostFunc {
 	m := map[string]*hostFunc{
 		"proc_exit": {run: func(_ *Instance, _ api.Memory, s []uint64) {
-			panic(&hostTrap{service.KindGuestExit, fmt.Sprintf("the guest called proc_exit(%d); a service has no end of its own", uint32(s[0]))})
+			panic(&hostTrap{service.KindGuestExit, fmt.Sprintf("the guest called proc_exit(%d); a service has no end "+
+				"of its own", uint32(s[0]))})
 		}},
 	}
 	add := func(name string, run func(i *Instance, mem api.Memory, s []uint64) errno) {

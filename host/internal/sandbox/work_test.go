@@ -19,7 +19,8 @@ func TestSchemasAreBounded(t *testing.T) {
 	m := testguest.CounterManifest("tally")
 	m.Commands[0].Input, m.Commands[1].Input = `{"$ref":"http://example.com/x"}`, `{"type":7}`
 	m.Queries[0].Input = `{"enum":[` + strings.Repeat("1,", 10_000) + `1]}`
-	_, err := shared().Compile(t.Context(), "tally", testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{}, service.Settings{}, nil)
+	_, err := shared().Compile(t.Context(), "tally", testguest.CounterWith(m.AppendJSON(nil), nil), service.Limits{},
+		service.Settings{}, nil)
 	var e *service.Error
 	if !errors.As(err, &e) || e.Kind != service.KindBadModule || len(e.Reasons) != 3 {
 		t.Fatalf("%+v", e)
@@ -80,7 +81,8 @@ func TestWorkTakesTurns(t *testing.T) {
 		mustWait(t, other)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := i.Work(gone, func(rest func() error) (time.Duration, error) { return 0, rest() }); !errors.Is(err, context.Canceled) {
+		if err := i.Work(gone, func(rest func() error) (time.Duration, error) { return 0, rest() }); !errors.Is(err,
+			context.Canceled) {
 			t.Errorf("work whose caller has gone: %v", err)
 		}
 		other.Release()

@@ -90,10 +90,12 @@ func New(o Options) *Telemetry {
 	t := &Telemetry{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_http_requests_total", Help: "Number of HTTP requests that were answered, by route and status.",
+			Name: "bulkhead_http_requests_total",
+			Help: "Number of HTTP requests that were answered, by route and status.",
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "bulkhead_http_request_seconds", Help: "How long HTTP requests took that were not streams, in seconds, by route.",
+			Name: "bulkhead_http_request_seconds",
+			Help: "How long HTTP requests took that were not streams, in seconds, by route.",
 			// In seconds: from a fraction of a disk sync to the maximum time of a call.
 			Buckets: []float64{.0005, .001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4, 8, 16, 32},
 		}, []string{"route"}),
@@ -101,10 +103,14 @@ func New(o Options) *Telemetry {
 			Name: "bulkhead_streams_open", Help: "Number of streams that are open now, by protocol.",
 		}, []string{"protocol"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_stream_messages_total", Help: "Number of messages that WebSocket clients sent, by operation.",
+			Name: "bulkhead_stream_messages_total",
+			Help: "Number of messages that WebSocket clients sent, by operation.",
 		}, []string{"op"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bulkhead_connections_refused_total", Help: "Number of connections that were closed to make room for others: newcomers and idle ones when there were too many connections, stalled ones when their bytes were needed, and working ones when the journal needed their descriptors.",
+			Name: "bulkhead_connections_refused_total",
+			Help: "Number of connections that were closed to make room for others: newcomers and idle ones when " +
+				"there were too many connections, stalled ones when their bytes were needed, and working ones when " +
+				"the journal needed their descriptors.",
 		}, []string{"which"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -119,7 +125,8 @@ func New(o Options) *Telemetry {
 	}
 	if o.LogDropped != nil {
 		t.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "bulkhead_log_lines_dropped_total", Help: "Number of lines of the host's log that were dropped because nobody read it, or not fast enough.",
+			Name: "bulkhead_log_lines_dropped_total",
+			Help: "Number of lines of the host's log that were dropped because nobody read it, or not fast enough.",
 		}, func() float64 { return float64(o.LogDropped()) }))
 	}
 	return t
@@ -138,7 +145,8 @@ func (t *Telemetry) Handler() http.Handler {
 		return http.NotFoundHandler()
 	}
 	// If one collector fails, the others are shown.
-	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 }
 
 // Request counts an answered request. route is a pattern, never a path, as there must be few different ones. took is

@@ -20,21 +20,27 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func someServices() []service.Status {
 	return []service.Status{
-		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42, Counters: service.Counters{Committed: 7, Fuel: 99, SnapshotsTaken: 3, SnapshotsUsed: 2, SnapshotsRefused: 1}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100}, {Queued: 3, MemoryBytes: 11}}, SandboxBytes: 500, CodeBytes: 50, ImageBytes: 51, TableBytes: 52},
+		{Spec: service.Spec{Service: "bank"}, State: service.StateRunning, Head: 42,
+			Counters: service.Counters{Committed: 7, Fuel: 99, SnapshotsTaken: 3, SnapshotsUsed: 2,
+				SnapshotsRefused: 1}, Shards: []service.ShardStatus{{Queued: 2, MemoryBytes: 100},
+				{Queued: 3, MemoryBytes: 11}}, SandboxBytes: 500, CodeBytes: 50, ImageBytes: 51, TableBytes: 52},
 		{Spec: service.Spec{Service: "shop"}, State: service.StateFailed},
 	}
 }
 
 func someStats() journal.Stats {
-	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond, PendingBytes: 5, Snapshots: 11, SnapshotBytes: 12, SnapshotsDropped: 13, PendingSnapshotBytes: 14, IndexLag: 4}
+	s := journal.Stats{Commits: 7, Events: 9, EventBytes: 200, Syncs: 3, SyncTime: 1500 * time.Millisecond,
+		PendingBytes: 5, Snapshots: 11, SnapshotBytes: 12, SnapshotsDropped: 13, PendingSnapshotBytes: 14, IndexLag: 4}
 	s.SyncMicros.Count, s.SyncMicros.Sum = 3, 1_500_000
 	s.SyncMicros.Buckets[9], s.SyncMicros.Buckets[10], s.SyncMicros.Buckets[journal.HistogramBuckets-1] = 1, 1, 1
-	s.Engine = journal.EngineStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17, Answers: 18, IndexAbandoned: 19}
+	s.Engine = journal.EngineStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17,
+		Answers: 18, IndexAbandoned: 19}
 	return s
 }
 
 func someResources() []service.ResourceUsage {
-	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 21, Limit: 22, Refused: 23}, {Resource: "readers", Used: 1}}
+	return []service.ResourceUsage{{Resource: "bytes_in_flight", Used: 21, Limit: 22, Refused: 23},
+		{Resource: "readers", Used: 1}}
 }
 
 func someLatencies() []service.Latency {
@@ -179,7 +185,8 @@ func TestHelp(t *testing.T) {
 		if other, twice := seen[help]; twice {
 			t.Errorf("%s and %s have one help text: %s", name, other, help)
 		}
-		if len(words) < 6 || !strings.HasSuffix(help, ".") || !unicode.IsUpper(rune(help[0])) || slices.Contains([]string{"Those", "Their", "They", "It", "Its"}, first) {
+		if len(words) < 6 || !strings.HasSuffix(help, ".") || !unicode.IsUpper(rune(help[0])) ||
+			slices.Contains([]string{"Those", "Their", "They", "It", "Its"}, first) {
 			t.Errorf("%s: %q is no sentence that is understood alone", name, help)
 		}
 		seen[help] = name

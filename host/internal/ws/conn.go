@@ -120,7 +120,9 @@ type DialOptions struct {
 }
 
 // Dial opens a WebSocket. If the server refuses it, refusal is the server's answer, as far as it is short.
-func Dial(ctx context.Context, url string, header http.Header, o DialOptions) (c *Conn, refusal *http.Response, err error) {
+func Dial(
+	ctx context.Context, url string, header http.Header, o DialOptions,
+) (c *Conn, refusal *http.Response, err error) {
 	var corked *cork
 	d := websocket.Dialer{
 		Proxy: http.ProxyFromEnvironment, HandshakeTimeout: o.HandshakeTime, Subprotocols: []string{o.Subprotocol},

@@ -171,7 +171,8 @@ func TestHandshakesThatAreNone(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Hijacked || refused.Status != http.StatusMethodNotAllowed {
 		t.Errorf("%+v, %v", refused, err)
 	}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	s := httptest.NewServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
 	defer s.Close()
 	_, answer, err := Dial(t.Context(), "ws"+strings.TrimPrefix(s.URL, "http"), nil, DialOptions{HandshakeTime: wait})
 	if err == nil || answer == nil || answer.StatusCode != http.StatusForbidden {

@@ -87,7 +87,8 @@ func (o Order) Metering(size int) metering.Options {
 }
 
 func refusedRewriting(err error) error {
-	e := &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used", Reasons: []string{err.Error()}, Err: err}
+	e := &service.Error{Kind: service.KindBadModule, Message: "the module cannot be used",
+		Reasons: []string{err.Error()}, Err: err}
 	var list *metering.Error
 	if errors.As(err, &list) {
 		e.Reasons = list.Reasons
@@ -148,7 +149,8 @@ func compileInto(ctx context.Context, module []byte, dir string) (file string, e
 	var link *os.LinkError
 	switch {
 	case errors.Is(err, syscall.EFBIG):
-		return "", service.Errorf(service.KindBadModule, "the module's machine code is larger than %d bytes", maxCodeBytes)
+		return "", service.Errorf(service.KindBadModule, "the module's machine code is larger than %d bytes",
+			maxCodeBytes)
 	case errors.As(err, &path), errors.As(err, &link):
 		return "", storeError(err)
 	case err != nil:
@@ -230,7 +232,8 @@ func readRefusal(name string) error {
 	}
 	message, reasons, err := parseRefusal(text)
 	if err != nil {
-		return service.Errorf(service.KindInternal, "the compiler process refuses the module, but its reasons cannot be read: %w", err)
+		return service.Errorf(service.KindInternal, "the compiler process refuses the module, but its reasons cannot "+
+			"be read: %w", err)
 	}
 	return &service.Error{Kind: service.KindBadModule, Message: message, Reasons: reasons}
 }
@@ -259,30 +262,36 @@ func readAtMost(name string, most int64) ([]byte, error) {
 func wazeroConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
 	return wazero.NewRuntimeConfig().
 		WithCompilationCache(cache).
-		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst).
+		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall |
+						experimental.CoreFeaturesExtendedConst).
 		WithDebugInfoEnabled(false) // the rewriting has moved the code
 }
 
 // compilerError says to the uploader what became of the compiler process.
 func compilerError(e *compartment.Error, l service.Limits, cpu time.Duration) error {
 	out := &service.Error{Kind: service.KindBadModule, Detail: e.Output, Err: e}
-	used := fmt.Sprintf("after %v, with %v of processor time and %d MiB of memory", e.UsedWall.Round(time.Millisecond), e.UsedCPU.Round(time.Millisecond), e.UsedMemory>>20)
+	used := fmt.Sprintf("after %v, with %v of processor time and %d MiB of memory", e.UsedWall.Round(time.Millisecond),
+		e.UsedCPU.Round(time.Millisecond), e.UsedMemory>>20)
 	const smaller = "make the module or its largest functions smaller, or have the limit raised"
 	switch e.Reason {
 	case compartment.Refused:
 		out.Message, out.Reasons = "the module does not validate", []string{e.Text}
 	case compartment.Memory:
-		out.Message = fmt.Sprintf("compiling the module takes more memory than the limit of %d MiB (it ended %s); %s", l.CompileBytes>>20, used, smaller)
+		out.Message = fmt.Sprintf("compiling the module takes more memory than the limit of %d MiB (it ended %s); %s",
+			l.CompileBytes>>20, used, smaller)
 	case compartment.CPU:
-		out.Message = fmt.Sprintf("compiling the module takes more processor time than the limit of %v for one of its size (it ended %s); %s", cpu.Round(time.Millisecond), used, smaller)
+		out.Message = fmt.Sprintf("compiling the module takes more processor time than the limit of %v for one of "+
+			"its size (it ended %s); %s", cpu.Round(time.Millisecond), used, smaller)
 	case compartment.Wall:
-		out.Message = fmt.Sprintf("the module did not compile within %v (it ended %s); %s", l.CompileTime, used, smaller)
+		out.Message = fmt.Sprintf("the module did not compile within %v (it ended %s); %s", l.CompileTime, used,
+			smaller)
 	case compartment.Crashed:
 		out.Message = "the compiler crashed on the module (it ended " + used + "); the host's log has its last words"
 	case compartment.Canceled:
 		out.Kind, out.Message = service.KindOf(e.Err), "the caller gave up while the module compiled"
 	case compartment.Killed:
-		out.Kind, out.Message = service.KindUnavailable, "the compiler process was killed from outside (it ended "+used+"); the machine may be short of memory; try again"
+		out.Kind, out.Message = service.KindUnavailable, "the compiler process was killed from outside (it ended "+used+
+			"); the machine may be short of memory; try again"
 	default:
 		out.Kind, out.Message = service.KindInternal, "the compiler process does not work"
 	}

@@ -146,7 +146,8 @@ func (s *store) collectUnsealed(before time.Time, kept map[string]bool) (freed i
 		errs = append(errs, err)
 		for _, f := range files {
 			file := filepath.Join(d.Name(), f.Name())
-			if info, err := f.Info(); err == nil && info.Mode().IsRegular() && info.ModTime().Before(before) && !kept[file] {
+			if info, err := f.Info(); err == nil && info.Mode().IsRegular() && info.ModTime().Before(before) &&
+				!kept[file] {
 				n, err := s.removeFile(file)
 				freed += n
 				errs = append(errs, err)

@@ -51,7 +51,8 @@ func TestCodeIsCollected(t *testing.T) {
 	other := put("other", "not ours", old)
 
 	sizes, err := c.CodeBytes()
-	if err != nil || sizes[service.Digest{1}] < 1100 || sizes[service.Digest{2}] < 1100 || sizes[service.Digest{}] != int64(len("no seal")) {
+	if err != nil || sizes[service.Digest{1}] < 1100 || sizes[service.Digest{2}] < 1100 ||
+		sizes[service.Digest{}] != int64(len("no seal")) {
 		t.Fatalf("%v, %v", sizes, err)
 	}
 	freed, err := c.CollectCode(time.Now().Add(-day), func(d service.Digest) bool { return d == service.Digest{1} })

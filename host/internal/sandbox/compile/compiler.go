@@ -101,7 +101,8 @@ func New(o Options) (*Compiler, error) {
 		return nil, service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w", err)
 	}
 	if c.cache, err = wazero.NewCompilationCacheWithDir(c.store.dir); err != nil {
-		return nil, service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w", errors.Join(err, c.store.close()))
+		return nil, service.Errorf(service.KindInternal, "the compiled code cannot be kept on disk: %w",
+			errors.Join(err, c.store.close()))
 	}
 	return c, nil
 }
@@ -153,7 +154,8 @@ type Source struct {
 
 // Loaded is a module that is in memory, and its caller's.
 func Loaded(module []byte) Source {
-	return Source{service.DigestOf(module), int64(len(module)), func() ([]byte, func(), error) { return module, func() {}, nil }}
+	return Source{service.DigestOf(module), int64(len(module)),
+		func() ([]byte, func(), error) { return module, func() {}, nil }}
 }
 
 // Request is a module that has to be made ready to run.
@@ -210,7 +212,8 @@ func (c *Compiler) Compile(ctx context.Context, r Request) (stored string, err e
 	}
 	if err := c.load(name, size, r.Load); err != nil {
 		if errors.Is(err, errNotLoaded) {
-			err = &service.Error{Kind: service.KindInternal, Message: "the compiled code is not what this host looks for", Err: err}
+			err = &service.Error{Kind: service.KindInternal, Message: "the compiled code is not what this host looks " +
+				"for", Err: err}
 		}
 		return name, err
 	}
@@ -246,7 +249,9 @@ const codePerByte = 5
 
 // slot waits for a slot and reads the module. end is the end of the turn; the returned
 // function calls it, too, and lets go of the module.
-func (c *Compiler) slot(ctx, limited context.Context, from Source, end func()) (module []byte, release func(), err error) {
+func (c *Compiler) slot(
+	ctx, limited context.Context, from Source, end func(),
+) (module []byte, release func(), err error) {
 	free, ok := c.slots.take(limited, int(from.Size))
 	if !ok {
 		end()
@@ -356,14 +361,17 @@ func Module(ctx context.Context, r wazero.Runtime, module []byte) (m wazero.Comp
 }
 
 func invalidModule(err error) error {
-	return &service.Error{Kind: service.KindBadModule, Message: "the module does not validate", Reasons: []string{err.Error()}, Err: err}
+	return &service.Error{Kind: service.KindBadModule, Message: "the module does not validate",
+		Reasons: []string{err.Error()}, Err: err}
 }
 
 // here compiles in this process, on a goroutine of its own, as wazero
 // cannot be interrupted. A compilation beyond its time goes on, unheard, and keeps
 // its slot until it ends. through is called when it has ended, before here
 // returns or, if that is too late, after.
-func (c *Compiler) here(ctx, limited context.Context, l service.Limits, work func() error, through func(err error, late bool)) error {
+func (c *Compiler) here(
+	ctx, limited context.Context, l service.Limits, work func() error, through func(err error, late bool),
+) error {
 	var once sync.Mutex // guards late and ended
 	late, ended := false, false
 	done := make(chan error, 1)
@@ -387,7 +395,8 @@ func (c *Compiler) here(ctx, limited context.Context, l service.Limits, work fun
 	}
 	late = true
 	if err := ctx.Err(); err != nil {
-		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while the module compiled", Err: err}
+		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while the module compiled",
+			Err: err}
 	}
 	return service.Errorf(service.KindBadModule, "the module did not compile within %v", l.CompileTime)
 }

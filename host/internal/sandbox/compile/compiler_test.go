@@ -24,8 +24,10 @@ func TestCompilerLimits(t *testing.T) {
 		want   string
 	}{
 		// Less than the module itself, which no service can ask for.
-		{"size", service.Limits{CompileBytes: 8 << 20, CompileTime: time.Minute}, "takes more memory than the limit of 8 MiB"},
-		{"loops", service.Limits{CompileBytes: 1 << 30, CompileTime: 300 * time.Millisecond}, "did not compile within 300ms"},
+		{"size", service.Limits{CompileBytes: 8 << 20, CompileTime: time.Minute},
+			"takes more memory than the limit of 8 MiB"},
+		{"loops", service.Limits{CompileBytes: 1 << 30, CompileTime: 300 * time.Millisecond},
+			"did not compile within 300ms"},
 	} {
 		_, err := all.apart(t.Context(), bombs[c.bomb], Request{
 			Order: OrderOf(quick.WithDefaults(), service.Settings{}), Limits: c.limits, Tell: func(Stage) {},
@@ -46,7 +48,8 @@ func TestALateCompilationIsKept(t *testing.T) {
 	ended := make(chan struct{})
 	o := OrderOf(quick.WithDefaults(), service.Settings{})
 	name := o.name(service.DigestOf(module))
-	err := c.fill(t.Context(), over, name, module, Request{Order: o, Limits: quick, Tell: func(Stage) {}}, func() { close(ended) })
+	err := c.fill(t.Context(), over, name, module, Request{Order: o, Limits: quick, Tell: func(Stage) {}},
+		func() { close(ended) })
 	if err != nil && service.KindOf(err) != service.KindBadModule { // it may be quick
 		t.Error(err)
 	}

@@ -167,8 +167,10 @@ func parseForm(b []byte) (_ *Facts, module []byte, err error) {
 	f.TableBytes = r.number("bytes of tables", maxTableBytes)
 	f.AllGlobals = r.number("globals", uint64(wasmbin.DefaultLimits().Globals))
 	for n := r.number("globals", uint64(wasmbin.DefaultLimits().Globals)); n > 0 && r.err == nil; n-- {
-		g := metering.Global{Export: r.text("a global's name", maxGlobalName), Type: wasmbin.ValType(r.byte("a global's type"))}
-		if r.err == nil && (!strings.HasPrefix(g.Export, metering.ReservedPrefix) || g.Type < wasmbin.F64 || g.Type > wasmbin.I32) {
+		g := metering.Global{Export: r.text("a global's name", maxGlobalName),
+			Type: wasmbin.ValType(r.byte("a global's type"))}
+		if r.err == nil && (!strings.HasPrefix(g.Export, metering.ReservedPrefix) || g.Type < wasmbin.F64 ||
+			g.Type > wasmbin.I32) {
 			r.fail("a global that the rewriting has not exported")
 		}
 		f.Globals = append(f.Globals, g)

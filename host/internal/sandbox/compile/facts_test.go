@@ -25,7 +25,8 @@ func TestOrders(t *testing.T) {
 			t.Errorf("%+v came back as %+v, %v", o, got, err)
 		}
 	}
-	for _, args := range [][]string{nil, {"--memory-limit=0", "--table-elements=1"}, {"more"}, append(Order{1, 1, true}.args(), "more")} {
+	for _, args := range [][]string{nil, {"--memory-limit=0", "--table-elements=1"}, {"more"},
+		append(Order{1, 1, true}.args(), "more")} {
 		if _, err := parseOrder(args); err == nil {
 			t.Errorf("%q was taken", args)
 		}
@@ -60,7 +61,8 @@ func TestFormVersion(t *testing.T) {
 		}
 		h.Write(append(appendForm(nil, f), loads...))
 	}
-	if got := fmt.Sprintf("%d %d %s", formVersion, metering.TariffVersion, hex.EncodeToString(h.Sum(nil)[:8])); got != want {
+	if got := fmt.Sprintf("%d %d %s", formVersion, metering.TariffVersion,
+		hex.EncodeToString(h.Sum(nil)[:8])); got != want {
 		t.Errorf("form version, tariff and hash are %q; they were %q", got, want)
 	}
 }
@@ -83,7 +85,8 @@ func TestSkeleton(t *testing.T) {
 	if err := s.CheckCode(wasmbin.DefaultLimits()); err != nil {
 		t.Error(err)
 	}
-	if len(s.Bodies) != len(m.Bodies) || !slices.Equal(s.Functions, m.Functions) || len(s.Exports) != len(m.Exports) || len(s.Data) != len(m.Data) {
+	if len(s.Bodies) != len(m.Bodies) || !slices.Equal(s.Functions, m.Functions) || len(s.Exports) != len(m.Exports) ||
+		len(s.Data) != len(m.Data) {
 		t.Error("they differ in more than their code")
 	}
 	sum := sha256.Sum256(whole)
@@ -98,7 +101,8 @@ func TestSkeleton(t *testing.T) {
 func sampleFacts() *Facts {
 	return &Facts{
 		Tariff: 1, Setup: true, Why: "it imports a table", MemoryPages: 17, HasManifest: true, Manifest: []byte(`{"service":"c"}`),
-		Globals: []metering.Global{{Export: "bulkhead_meter_v1.global.0", Type: wasmbin.I32}, {Export: "bulkhead_meter_v1.global.7", Type: wasmbin.F64}},
+		Globals: []metering.Global{{Export: "bulkhead_meter_v1.global.0", Type: wasmbin.I32},
+			{Export: "bulkhead_meter_v1.global.7", Type: wasmbin.F64}},
 		Modules: []string{abi.ImportModule, admission.WASI},
 	}
 }
@@ -182,7 +186,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 	b := appendRefusal(nil, long, reasons)
 	message, got, err := parseRefusal(b)
-	if err != nil || len(b) > maxRefusalBytes || len(got) != admission.MaxReasons+1 || message != long[:maxReasonBytes] || got[0] != long[:maxReasonBytes] {
+	if err != nil || len(b) > maxRefusalBytes || len(got) != admission.MaxReasons+1 ||
+		message != long[:maxReasonBytes] || got[0] != long[:maxReasonBytes] {
 		t.Errorf("%d bytes, %d reasons, %v", len(b), len(got), err)
 	}
 	if _, err := readAtMost(os.DevNull, 10); err == nil {

@@ -90,10 +90,12 @@ const retryCompile = time.Second
 // compiled; ctx is its caller's.
 func (s *slots) waitedTooLong(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while other modules were compiled", Err: err}
+		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while other modules were " +
+			"compiled", Err: err}
 	}
-	return &service.Error{Kind: service.KindOverloaded, Message: "other modules are being compiled; try again", RetryAfter: retryCompile,
-		Resource: "compilations", Used: int64(s.taken()), Limit: int64(cap(s.small) + cap(s.large))}
+	return &service.Error{Kind: service.KindOverloaded, Message: "other modules are being compiled; try again",
+		RetryAfter: retryCompile,
+		Resource:   "compilations", Used: int64(s.taken()), Limit: int64(cap(s.small) + cap(s.large))}
 }
 
 // compileTime bounds the processor time for compiling a module of size bytes: by its

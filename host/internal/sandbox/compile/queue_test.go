@@ -30,8 +30,10 @@ func TestSmallModulesDoNotWait(t *testing.T) {
 	limits := quick
 	limits.CompileTime = 20 * time.Millisecond
 	var e *service.Error
-	if err := compileWith(t, c, testguest.Growers(64 << 10)[2].Module, limits); !errors.As(err, &e) || e.Kind != service.KindOverloaded ||
-		e.Resource != "compilations" || e.Used != int64(cap(c.slots.large)) || e.Limit != int64(2*cap(c.slots.large)) || e.RetryAfter <= 0 {
+	if err := compileWith(t, c, testguest.Growers(64 << 10)[2].Module, limits); !errors.As(err, &e) ||
+		e.Kind != service.KindOverloaded ||
+		e.Resource != "compilations" || e.Used != int64(cap(c.slots.large)) || e.Limit != int64(2*cap(c.slots.large)) ||
+		e.RetryAfter <= 0 {
 		t.Errorf("another large module: %+v", err)
 	}
 	for range cap(c.slots.large) {

@@ -61,7 +61,8 @@ func openStore(dir string) (*store, error) {
 		}
 		s.temporary = true
 	}
-	for _, d := range []string{s.dir, filepath.Join(s.dir, sealDir), filepath.Join(s.dir, formDir), filepath.Join(s.dir, stageDir)} {
+	for _, d := range []string{s.dir, filepath.Join(s.dir, sealDir), filepath.Join(s.dir, formDir),
+		filepath.Join(s.dir, stageDir)} {
 		if err := makePrivate(d); err != nil {
 			return nil, err
 		}
@@ -108,11 +109,13 @@ func makePrivate(dir string) error {
 		return err
 	}
 	if uid, other := ownedByOther(info, os.Geteuid()); other {
-		return fmt.Errorf("%s belongs to another user (%d), and what is in it is executed; remove it, and the host makes it again", dir, uid)
+		return fmt.Errorf("%s belongs to another user (%d), and what is in it is executed; remove it, and the host "+
+			"makes it again", dir, uid)
 	}
 	switch mode := info.Mode().Perm(); {
 	case mode&0o022 != 0:
-		return fmt.Errorf("%s can be written to by others (mode %04o), and what is in it is executed; remove it, it will be made again", dir, mode)
+		return fmt.Errorf("%s can be written to by others (mode %04o), and what is in it is executed; remove it, it "+
+			"will be made again", dir, mode)
 	case mode&0o077 != 0:
 		return os.Chmod(dir, 0o700)
 	}
@@ -128,7 +131,8 @@ func (s *store) close() error {
 
 // name is the name under which a module's form and code are kept.
 func (o Order) name(d service.Digest) string {
-	rest := sha256.Sum256(fmt.Appendf(nil, "form %d, tariff %d, tables %d, NaN %t", formVersion, metering.TariffVersion, o.tableElements, o.keepNaN))
+	rest := sha256.Sum256(fmt.Appendf(nil, "form %d, tariff %d, tables %d, NaN %t", formVersion, metering.TariffVersion,
+		o.tableElements, o.keepNaN))
 	return hex.EncodeToString(d[:]) + "-" + hex.EncodeToString(rest[:8])
 }
 

@@ -44,7 +44,8 @@ func TestLoadNeverCompiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := filepath.Join(filepath.Dir(code), strings.Repeat("0a", 32))
-	if err := errors.Join(os.Rename(filepath.Join(stage, code), filepath.Join(stage, other)), c.store.install("name", stage, other)); err != nil {
+	if err := errors.Join(os.Rename(filepath.Join(stage, code), filepath.Join(stage, other)),
+		c.store.install("name", stage, other)); err != nil {
 		t.Fatal(err)
 	}
 	if err := load(); !errors.Is(err, errNotLoaded) {
@@ -97,7 +98,8 @@ func TestDamagedCode(t *testing.T) {
 		{"code cut", func() { change(code, func(b []byte) []byte { return b[:len(b)/2] }) }},
 		{"code empty", func() { change(code, func([]byte) []byte { return nil }) }},
 		{"a bit of the code flipped", func() { change(code, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }) }},
-		{"the number of functions flipped", func() { change(code, func(b []byte) []byte { b[7+int(b[6])+3] = 0x7f; return b }) }},
+		{"the number of functions flipped",
+			func() { change(code, func(b []byte) []byte { b[7+int(b[6])+3] = 0x7f; return b }) }},
 		{"code appended to", func() { change(code, func(b []byte) []byte { return append(b, 0) }) }},
 		{"code gone", func() { _ = os.Remove(code) }},
 		{"form cut", func() { change(form, func(b []byte) []byte { return b[:len(b)/2] }) }},

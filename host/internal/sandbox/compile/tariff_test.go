@@ -48,7 +48,8 @@ func TestCodeOfAnOlderTariff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := i.Handle(context.Background(), service.GuestCall{Slot: testguest.HonestSlot, ID: "id", Data: []byte("{}")}); err != nil {
+		if _, err := i.Handle(context.Background(), service.GuestCall{Slot: testguest.HonestSlot, ID: "id",
+			Data: []byte("{}")}); err != nil {
 			t.Error(err)
 		}
 		if got := r.Compiler().Compilations(); got != want || p.Module().Tariff != metering.TariffVersion {
