@@ -42,7 +42,7 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 		case i >= 40:
 			window = time.Hour
 		}
-		j := open(t, m, journal.Options{AnswerWindow: window, Clock: func() journal.UnixNano { return now }})
+		j := open(t, m, journal.Options{AnswerWindow: window, Clock: clockAt(&now)})
 		id := fmt.Sprint("c", i)
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", version, id, 1)); err != nil {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 		proved(t, m.CrashClone(0))
 		m = m.CrashClone(0)
 		most = max(most, len(daysKept(t, m)))
-		now += 6 * hour
+		advance(&now, 6*hour)
 	}
 	if days := daysKept(t, m); len(days) > 3 || most < 4 {
 		t.Errorf("there are answers of the days %v, and of up to %d at one time", days, most)
@@ -78,7 +78,7 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	proved(t, again.CrashClone(0))
-	closeAll(t, open(t, again, journal.Options{Clock: func() journal.UnixNano { return now }}))
+	closeAll(t, open(t, again, journal.Options{Clock: clockAt(&now)}))
 	if got, want := indexDump(t, again.CrashClone(0)), indexDump(t, m); got != want {
 		t.Errorf("rebuilt and opened the index is\n%s\nand it was\n%s", got, want)
 	}

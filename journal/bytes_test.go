@@ -47,7 +47,7 @@ func TestBytesOfALog(t *testing.T) {
 		}
 		when := fmt.Sprintf("round %d", round)
 		if head := r.Head("bank"); rng.IntN(3) == 0 && head > 5 {
-			*r.now += journal.UnixNano(25 * time.Hour)
+			advance(r.now, journal.UnixNano(25*time.Hour))
 			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: head - journal.Position(rng.IntN(5)),
 				Schema: 1, Cover: r.cover(1)}); err != nil {
 				t.Fatal(err)
@@ -75,7 +75,7 @@ func TestBytesOfALog(t *testing.T) {
 		m = disk
 		var err error
 		if r.Journal, err = journal.Open(ctx, m,
-			journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return *r.now }}); err != nil {
+			journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)}); err != nil {
 			t.Fatal(err)
 		}
 		counted(t, r.Journal, "bank", when+" and a new start")
@@ -97,8 +97,8 @@ func TestBytesAreCountedBesideARetention(t *testing.T) {
 		if err := disk.Index().Delete(ctx, [][]byte{append([]byte{'b', 0, 4}, "bank"...)}); err != nil {
 			t.Fatal(err)
 		}
-		*r.now += journal.UnixNano(25 * time.Hour)
-		j, err := journal.Open(ctx, disk, journal.Options{Clock: func() journal.UnixNano { return *r.now }})
+		advance(r.now, journal.UnixNano(25*time.Hour))
+		j, err := journal.Open(ctx, disk, journal.Options{Clock: clockAt(r.now)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ func (r *retainer) coverBut(without ...string) func(context.Context, string, jou
 }
 
 // later makes all answers forgotten.
-func (r *retainer) later() { *r.now += journal.UnixNano(25 * time.Hour) }
+func (r *retainer) later() { advance(r.now, journal.UnixNano(25*time.Hour)) }
 
 // filled is a journal with so many events, of five entities in turn, whose answers are forgotten.
 func filled(t *testing.T, events int) (*journaltest.Memory, *retainer) {
@@ -153,7 +153,7 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		j := open(t, m, journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return *r.now }})
+		j := open(t, m, journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)})
 		r.Journal = j
 	}
 	dry, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
@@ -330,12 +330,12 @@ func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	const n = 20
 	now := journal.UnixNano(1e18)
 	j := open(t, journaltest.NewMemory(),
-		journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
+		journal.Options{MaxGroupCommits: 1, Clock: clockAt(&now)})
 	defer closeAll(t, j)
 	asked := map[string]int{}
 	retain := func(before journal.Position, most int64) journal.Retained {
 		t.Helper()
-		now += journal.UnixNano(25 * time.Hour)
+		advance(&now, journal.UnixNano(25*time.Hour))
 		clear(asked)
 		got, err := j.Retain(t.Context(), "bank", journal.Retention{Before: before, MaxKept: most,
 			Cover: func(_ context.Context, key string, _ journal.Version) error {
@@ -450,7 +450,7 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	if err := journal.Rebuild(ctx, m, nil); err != nil { // the log alone has all of it
 		t.Fatal(err)
 	}
-	r.Journal = open(t, m, journal.Options{Clock: func() journal.UnixNano { return *r.now }})
+	r.Journal = open(t, m, journal.Options{Clock: clockAt(r.now)})
 	want("k1", 2, 1)
 	want("k2", 2, 1)
 }

@@ -243,7 +243,7 @@ func TestReadingByKeyAfterARetention(t *testing.T) {
 	for r.Indexed("bank") < 20 {
 		runtime.Gosched()
 	}
-	*r.now += journal.UnixNano(25 * time.Hour)
+	advance(r.now, journal.UnixNano(25*time.Hour))
 	keys := r.ReadKeys("bank", []string{"k1", "k4"})
 	var got []journal.Position
 	read := func(after journal.Position, limit int) (journal.Position, error) {

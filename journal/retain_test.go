@@ -27,7 +27,7 @@ func newRetainer(t *testing.T, m journal.Engine) *retainer {
 	r := &retainer{versions: map[string]journal.Version{}, now: &now}
 	var err error
 	r.Journal, err = journal.Open(t.Context(), m,
-		journal.Options{MaxGroupCommits: 1, Clock: func() journal.UnixNano { return now }})
+		journal.Options{MaxGroupCommits: 1, Clock: clockAt(&now)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func (r *retainer) add(n int) error {
 		}
 		r.versions[key] = receipt.Version()
 		r.n++
-		*r.now += journal.UnixNano(time.Minute)
+		advance(r.now, journal.UnixNano(time.Minute))
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	if err != nil || !got.Promised || got.Batches != 0 || got.First != 1 {
 		t.Errorf("within the answer window: %+v, %v", got, err)
 	}
-	*r.now += journal.UnixNano(25 * time.Hour)
+	advance(r.now, journal.UnixNano(25*time.Hour))
 	fails(journal.Retention{Before: 11}, "of 5 entities that would lose events, 5 have no snapshot")
 	if err := r.cover(1)(ctx, "k3", 0); err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	if _, err := journaltest.Append(r.Journal, journaltest.Commit("bank", "k9", 0, "c-k9", 2)); err != nil {
 		t.Fatal(err)
 	}
-	*r.now += journal.UnixNano(time.Hour)
+	advance(r.now, journal.UnixNano(time.Hour))
 	got, err = r.Retain(ctx, "bank", journal.Retention{OlderThan: *r.now, Schema: 1, Force: true})
 	if err != nil || got.First != 23 || got.Entities != 6 || got.Uncovered != 1 {
 		t.Errorf("forced: %+v, %v", got, err)
@@ -198,7 +198,7 @@ func eachOperationFails(t *testing.T, without ...string) {
 		if err := r.add(20); err != nil {
 			t.Fatal(err)
 		}
-		*r.now += journal.UnixNano(25 * time.Hour)
+		advance(r.now, journal.UnixNano(25*time.Hour))
 		m.FailAt(n)
 		before := []journal.Position{1}
 		failed := false
@@ -286,7 +286,7 @@ func TestRetentionOfNoEvents(t *testing.T) {
 			m.FailAt(0)
 			closeAll(t, r.Journal)
 			m = m.CrashClone(0)
-			r.Journal = open(t, m, journal.Options{Clock: func() journal.UnixNano { return *r.now }})
+			r.Journal = open(t, m, journal.Options{Clock: clockAt(r.now)})
 			if err == nil || r.First("bank") > 1 {
 				closeAll(t, r.Journal)
 				break

@@ -21,8 +21,8 @@ func TestSince(t *testing.T) {
 		r := newRetainer(t, m)
 		begin := *r.now
 		for range random.IntN(60) {
-			*r.now += journal.UnixNano(random.IntN(3)) // some are of one time
-			events := random.IntN(4) * random.IntN(2)  // many commits have none
+			advance(r.now, journal.UnixNano(random.IntN(3))) // some are of one time
+			events := random.IntN(4) * random.IntN(2)        // many commits have none
 			c := journaltest.Commit("bank", "a", r.versions["a"], string(rune(0x4e00+r.n)), events)
 			if _, err := journaltest.Append(r.Journal, c); err != nil {
 				t.Fatal(err)

@@ -175,7 +175,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 	ctx := context.Background()
 	now := journal.UnixNano(1e18)
 	m := journaltest.NewMemory()
-	o := journal.Options{Clock: func() journal.UnixNano { return now }, AnswerWindow: time.Hour}
+	o := journal.Options{Clock: clockAt(&now), AnswerWindow: time.Hour}
 	j := open(t, m, o)
 	add := func(at journal.Version) error {
 		_, err := journaltest.Append(j, journaltest.Commit("bank", "k", at, "same", 1))
@@ -184,7 +184,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 	if err := add(0); err != nil {
 		t.Fatal(err)
 	}
-	now += journal.UnixNano(time.Hour)
+	advance(&now, journal.UnixNano(time.Hour))
 	for range 2 { // known from the overlay or the index, and then from the index alone
 		if err := add(1); journal.KindOf(err) != journal.KindDuplicateID {
 			t.Errorf("at the end of the window: %v", err)
@@ -233,7 +233,7 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		j := open(t, m, journal.Options{Clock: func() journal.UnixNano { return now }})
+		j := open(t, m, journal.Options{Clock: clockAt(&now)})
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(use), "same",
 			1)); err != nil {
 			t.Fatal(err)
@@ -241,7 +241,7 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 		closeAll(t, j)
 		m = m.CrashClone(0)
 		indexes = append(indexes, m.CrashClone(0))
-		now += journal.UnixNano(time.Hour)
+		advance(&now, journal.UnixNano(time.Hour))
 	}
 	for window, want := range map[time.Duration]int{0: 2, time.Hour: 2, time.Hour - 1: 0, 24 * time.Hour: 2} {
 		for indexed, of := range indexes {
@@ -303,12 +303,12 @@ func TestWindowsThatChange(t *testing.T) {
 	for round := range 60 {
 		window := time.Duration(1 + rng.Int64N(int64(time.Hour)))
 		j := open(t, m, journal.Options{AnswerWindow: window, MaxBatchBytes: 400,
-			Clock: func() journal.UnixNano { return now }})
+			Clock: clockAt(&now)})
 		first := j.First("bank")
 		for i := range 15 {
-			now += journal.UnixNano(rng.Int64N(int64(20 * time.Minute)))
+			advance(&now, journal.UnixNano(rng.Int64N(int64(20*time.Minute))))
 			if rng.IntN(10) == 0 {
-				now -= journal.UnixNano(rng.Int64N(int64(time.Hour))) // somebody sets the clock
+				advance(&now, -journal.UnixNano(rng.Int64N(int64(time.Hour)))) // somebody sets the clock
 			}
 			key, id := fmt.Sprint("k", rng.IntN(3)), fmt.Sprint("id", rng.IntN(6))
 			if rng.IntN(2) == 0 { // as a shard does
@@ -349,7 +349,7 @@ func TestWindowsThatChange(t *testing.T) {
 		}
 		proved(t, rebuilt)
 		m = m.CrashClone(rng.IntN(5))
-		now += journal.UnixNano(rng.Int64N(int64(time.Hour)))
+		advance(&now, journal.UnixNano(rng.Int64N(int64(time.Hour))))
 	}
 	if again < 50 {
 		t.Errorf("seed %d: only %d ids were taken again", seed, again)
