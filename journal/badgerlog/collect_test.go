@@ -15,6 +15,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
 // sizeOf is what the files of values and the tables of a log take on disk.
@@ -154,7 +155,7 @@ func TestCollections(t *testing.T) {
 		}
 		switch round % 3 {
 		case 1:
-			die(t, l, dir).write(t, dir)
+			write(t, die(t, l, dir), dir)
 			l = openLog(t, dir, smallFiles)
 		case 2:
 			closeLog(t, l)
@@ -298,12 +299,12 @@ func TestAFailedSyncOfACollection(t *testing.T) {
 	holds(t, l, 120, n, size)
 	again := die(t, l, dir)
 	// The disk never got what was moved, whether the power is lost before the log is opened again or after that.
-	for when, left := range map[string]files{"before": lost, "after": again} {
-		if len(left[newest].content) <= logHeaderSize {
+	for when, left := range map[string]journaltest.Files{"before": lost, "after": again} {
+		if len(left[newest].Content) <= logHeaderSize {
 			t.Fatalf("%s: nothing was moved to %s", when, newest)
 		}
-		left[newest] = fileContent{nil, left[newest].size}
-		left.write(t, dir)
+		left[newest] = journaltest.File{Size: left[newest].Size}
+		write(t, left, dir)
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 120, n, size)
 		closeLog(t, l)
@@ -512,7 +513,7 @@ func TestACollectedFileThatWasHeld(t *testing.T) {
 	fillBank(t, l, 1, n, size)
 	trim(t, l, "bank", n-10)
 	first := valuesPath(badgerDir, oldestValues(t, l))
-	var died files
+	var died journaltest.Files
 	err := l.Blocks(t.Context(), "bank", 0, func(journal.Block) error {
 		if died == nil {
 			if err := l.Compact(t.Context()); err != nil {
@@ -529,7 +530,7 @@ func TestACollectedFileThatWasHeld(t *testing.T) {
 	if _, ok := died[first]; !ok {
 		t.Fatal("nobody held the first file")
 	}
-	died.write(t, dir)
+	write(t, died, dir)
 	l = openLog(t, dir, smallFiles)
 	if _, err := os.Stat(filepath.Join(dir, first)); err == nil {
 		t.Error("the first file is still there")

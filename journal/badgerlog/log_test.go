@@ -117,61 +117,16 @@ func holds(t *testing.T, l *Log, from, to uint64, size int) {
 	}
 }
 
-// files are the files of a log, by their path in it, without the zeros at their
-// ends, which are holes mostly.
-type files map[string]fileContent
-
-type fileContent struct {
-	content []byte
-	size    int64
-}
-
-func readLog(dir string) (files, error) {
-	all := files{}
-	paths, err := filepath.Glob(filepath.Join(dir, "*", "*"))
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range append(paths, filepath.Join(dir, lineageFile), filepath.Join(dir, headsFile)) {
-		if info, err := os.Stat(path); err == nil && info.IsDir() { // unlisted
-			continue
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return nil, err
-		}
-		all[name] = fileContent{bytes.Clone(bytes.TrimRight(content, "\x00")), int64(len(content))}
-	}
-	return all, nil
-}
-
 // write makes the files in dir, and nothing else.
-func (all files) write(t *testing.T, dir string) {
+func write(t *testing.T, all journaltest.Files, dir string) {
 	t.Helper()
-	if err := os.RemoveAll(dir); err != nil {
+	if err := all.Write(dir); err != nil {
 		t.Fatal(err)
-	}
-	for name, f := range all {
-		path := filepath.Join(dir, name)
-		err := os.MkdirAll(filepath.Dir(path), 0o700)
-		if err == nil {
-			err = os.WriteFile(path, f.content, 0o600)
-		}
-		if err == nil {
-			err = os.Truncate(path, f.size)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 
 // image is what a process that dies now leaves.
-func image(t *testing.T, dir string) files {
+func image(t *testing.T, dir string) journaltest.Files {
 	t.Helper()
 	list := func() string {
 		names, err := filepath.Glob(filepath.Join(dir, "*", "*"))
@@ -186,7 +141,7 @@ func image(t *testing.T, dir string) files {
 	}
 	for {
 		before := list()
-		all, err := readLog(dir)
+		all, err := journaltest.ReadFiles(dir, "*/*", lineageFile, headsFile)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
@@ -197,7 +152,7 @@ func image(t *testing.T, dir string) files {
 }
 
 // die is what the process that has l open leaves if it dies now. Then l is closed.
-func die(t *testing.T, l *Log, dir string) files {
+func die(t *testing.T, l *Log, dir string) journaltest.Files {
 	t.Helper()
 	died := image(t, dir)
 	closeLog(t, l)

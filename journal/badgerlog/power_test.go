@@ -14,6 +14,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
 const pageBytes = 4 << 10
@@ -112,7 +113,7 @@ func TestPowerCuts(t *testing.T) {
 				base = now
 			case ext == memSuffix || ext == valuesSuffix:
 			case filepath.Base(name) == headsFile:
-				base, now = fileContent{}, acknowledged[name] // it is written after the sync
+				base, now = journaltest.File{}, acknowledged[name] // it is written after the sync
 			default:
 				continue // Badger syncs it
 			}
@@ -122,7 +123,7 @@ func TestPowerCuts(t *testing.T) {
 				delete(after, name)
 			}
 		}
-		after.write(t, dir)
+		write(t, after, dir)
 
 		l = open()
 		there := map[journal.LogName]int{}
@@ -164,23 +165,23 @@ func TestPowerCuts(t *testing.T) {
 			closeLog(t, l)
 			continue
 		}
-		die(t, l, dir).write(t, dir)
+		write(t, die(t, l, dir), dir)
 	}
 	t.Logf("the last group was whole %d times and gone %d times", recovered, cut)
 }
 
 // mixPages takes each page from one of two states of a file.
-func mixPages(was, is fileContent, rng *rand.Rand) fileContent {
-	mixed := make([]byte, max(len(was.content), len(is.content)))
-	copy(mixed, was.content)
+func mixPages(was, is journaltest.File, rng *rand.Rand) journaltest.File {
+	mixed := make([]byte, max(len(was.Content), len(is.Content)))
+	copy(mixed, was.Content)
 	share := rng.IntN(5) // of four, that reached the disk
-	for at := 0; at < len(is.content); at += pageBytes {
+	for at := 0; at < len(is.Content); at += pageBytes {
 		if rng.IntN(4) < share {
-			end := min(at+pageBytes, len(is.content))
-			copy(mixed[at:end], is.content[at:end])
+			end := min(at+pageBytes, len(is.Content))
+			copy(mixed[at:end], is.Content[at:end])
 		}
 	}
-	return fileContent{mixed, is.size}
+	return journaltest.File{Content: mixed, Size: is.Size}
 }
 
 // Badger only logs that a sync of its values has failed. The append has failed then, nothing is written any more,
@@ -220,7 +221,7 @@ func TestAFailedSync(t *testing.T) {
 			t.Fatalf("%s is not there any more", name)
 		}
 		died[name] = synced[name]
-		died.write(t, dir)
+		write(t, died, dir)
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 1, uint64(before+n), 5000)
 		closeLog(t, l)
@@ -235,7 +236,7 @@ func TestAFailedSync(t *testing.T) {
 			t.Errorf("doubts: %v", l.Doubts())
 		}
 		closeLog(t, l)
-		closed.write(t, dir) // or every later opening would look for everything
+		write(t, closed, dir) // or every later opening would look for everything
 	}
 }
 
@@ -280,11 +281,13 @@ func TestATornWriteIsForgotten(t *testing.T) {
 		values := valuesPath(badgerDir, newestValues(t, l))
 		died := die(t, l, dir)
 		if !pointers {
-			died.loseMems()
+			loseMems(died)
 		}
 		died[headsFile] = before[headsFile]
-		died[values] = fileContent{died[values].content[:len(before[values].content)+15_000], died[values].size}
-		died.write(t, dir)
+		died[values] = journaltest.File{
+			Content: died[values].Content[:len(before[values].Content)+15_000], Size: died[values].Size,
+		}
+		write(t, died, dir)
 		var version uint64
 		for round := range 3 {
 			l = openLog(t, dir, smallFiles)
@@ -305,8 +308,8 @@ func TestATornWriteIsForgotten(t *testing.T) {
 		l = openLog(t, dir, smallFiles)
 		fillBank(t, l, 4, 4, 5000)
 		died = die(t, l, dir)
-		died.loseMems()
-		died.write(t, dir)
+		loseMems(died)
+		write(t, died, dir)
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 1, 4, 5000)
 		closeLog(t, l)
@@ -314,10 +317,10 @@ func TestATornWriteIsForgotten(t *testing.T) {
 }
 
 // loseMems makes the logs of tables in memory as if nothing had come to the disk.
-func (all files) loseMems() {
+func loseMems(all journaltest.Files) {
 	for name, f := range all {
 		if filepath.Ext(name) == memSuffix {
-			all[name] = fileContent{nil, f.size}
+			all[name] = journaltest.File{Size: f.Size}
 		}
 	}
 }
@@ -335,8 +338,8 @@ func TestPointersAreMadeAgain(t *testing.T) {
 		}
 	}
 	died := die(t, l, dir)
-	died.loseMems()
-	died.write(t, dir)
+	loseMems(died)
+	write(t, died, dir)
 	for range 2 {
 		l = openLog(t, dir, Options{})
 		if all := blocksOf(t, l, "bank"); !slices.EqualFunc(all, want, sameBlock) {
@@ -359,8 +362,8 @@ func TestALargeWriteIsRecovered(t *testing.T) {
 		t.Fatal(err)
 	}
 	died := die(t, l, dir)
-	died.loseMems()
-	died.write(t, dir)
+	loseMems(died)
+	write(t, died, dir)
 	for _, o := range []Options{smallFiles, {}} {
 		l = openLog(t, dir, o)
 		holds(t, l, 1, 40, 200_000)
@@ -379,8 +382,8 @@ func TestAFlippedBitInPointers(t *testing.T) {
 	died := die(t, l, dir)
 	flipped := 0
 	for name, f := range died {
-		if filepath.Ext(name) == memSuffix && len(f.content) > 5000 {
-			f.content[5000] ^= 4
+		if filepath.Ext(name) == memSuffix && len(f.Content) > 5000 {
+			f.Content[5000] ^= 4
 			flipped++
 		}
 	}
@@ -388,7 +391,7 @@ func TestAFlippedBitInPointers(t *testing.T) {
 		t.Fatalf("%d files have pointers", flipped)
 	}
 	delete(died, headsFile)
-	died.write(t, dir)
+	write(t, died, dir)
 	for range 2 {
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 1, n, size)
@@ -411,8 +414,8 @@ func TestAFlippedBitInOlderPointers(t *testing.T) {
 	fillBank(t, l, 51, 100, 60_000)
 	died := die(t, l, dir)
 	for name, f := range older {
-		if filepath.Ext(name) == memSuffix && len(f.content) > 2000 {
-			f.content[2000] ^= 4
+		if filepath.Ext(name) == memSuffix && len(f.Content) > 2000 {
+			f.Content[2000] ^= 4
 			died[name] = f
 		}
 	}
@@ -422,7 +425,7 @@ func TestAFlippedBitInOlderPointers(t *testing.T) {
 		}
 	}
 	delete(died, headsFile)
-	died.write(t, dir)
+	write(t, died, dir)
 	l = openLog(t, dir, smallFiles)
 	holds(t, l, 1, 100, 60_000)
 	closeLog(t, l)
@@ -432,17 +435,17 @@ func TestAFlippedBitInOlderPointers(t *testing.T) {
 func TestARecoveryThatIsCutShort(t *testing.T) {
 	t.Parallel()
 	const n, size = 10, 8000
-	for name, again := range map[string]func(second files, values string){
-		"pointers without values": func(second files, values string) {
-			second[values] = fileContent{nil, second[values].size}
+	for name, again := range map[string]func(second journaltest.Files, values string){
+		"pointers without values": func(second journaltest.Files, values string) {
+			second[values] = journaltest.File{Size: second[values].Size}
 		},
-		"a part of the values": func(second files, values string) {
-			second.loseMems()
-			second[values] = fileContent{second[values].content[:5*pageBytes], second[values].size}
+		"a part of the values": func(second journaltest.Files, values string) {
+			loseMems(second)
+			second[values] = journaltest.File{Content: second[values].Content[:5*pageBytes], Size: second[values].Size}
 		},
-		"nothing": func(second files, values string) {
-			second.loseMems()
-			second[values] = fileContent{nil, second[values].size}
+		"nothing": func(second journaltest.Files, values string) {
+			loseMems(second)
+			second[values] = journaltest.File{Size: second[values].Size}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -450,10 +453,10 @@ func TestARecoveryThatIsCutShort(t *testing.T) {
 			l := openLog(t, dir, smallFiles)
 			fillBank(t, l, 1, n, size)
 			first := die(t, l, dir)
-			first.loseMems()
+			loseMems(first)
 			delete(first, headsFile)
-			first.write(t, dir)
-			var second files
+			write(t, first, dir)
+			var second journaltest.Files
 			l = &Log{dir: dir, options: smallFiles, watch: &watch{}}
 			l.committed = func() { second = image(t, dir) } // the last is the one of which the recovery ends
 			if err := l.open(); err != nil {
@@ -466,7 +469,7 @@ func TestARecoveryThatIsCutShort(t *testing.T) {
 			closeLog(t, l)
 			again(second, values)
 			delete(second, headsFile)
-			second.write(t, dir)
+			write(t, second, dir)
 			l = openLog(t, dir, smallFiles)
 			holds(t, l, 1, n, size)
 			closeLog(t, l)
@@ -491,7 +494,7 @@ func TestARecoveryAfterARetention(t *testing.T) {
 		}
 	}
 	delete(died, headsFile)
-	died.write(t, dir)
+	write(t, died, dir)
 	for range 2 {
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 10, 200, size)

@@ -89,7 +89,7 @@ func TestFilesOfValuesOfSeveralSizes(t *testing.T) {
 		n += each
 		died := die(t, l, dir)
 		if life%2 == 0 {
-			died.write(t, dir)
+			write(t, died, dir)
 		}
 	}
 	l := openLog(t, dir, smallFiles)
@@ -128,11 +128,11 @@ func TestALargeTableInMemory(t *testing.T) {
 	for range 2 {
 		for name, f := range died {
 			if filepath.Ext(name) == memSuffix {
-				f.size = int64(len(f.content))
+				f.Size = int64(len(f.Content))
 				died[name] = f
 			}
 		}
-		died.write(t, dir)
+		write(t, died, dir)
 		l = openLog(t, dir, Options{})
 		holds(t, l, 1, 30_000, 40)
 		died = die(t, l, dir)
@@ -150,7 +150,7 @@ func TestAFlippedBitInAValue(t *testing.T) {
 		path := valuesPath(l.badger(), newestValues(t, l))
 		died := die(t, l, dir)
 		if killed {
-			died.write(t, dir)
+			write(t, died, dir)
 		}
 		for _, at := range []int{10, 5100, 5 * size, 5*size + 10*56} {
 			flipAt(t, path, at+logHeaderSize)
@@ -320,14 +320,14 @@ func TestOlderLogs(t *testing.T) {
 		if lost {
 			for name, f := range died {
 				if filepath.Ext(name) == memSuffix {
-					clear(f.content[logHeaderSize : len(f.content)/2]) // a page that did not come to the disk
+					clear(f.Content[logHeaderSize : len(f.Content)/2]) // a page that did not come to the disk
 				}
 			}
 		}
 		delete(died, headsFile)
 		delete(died, filepath.Join(badgerDir, filesFile))
-		died[filepath.Join(badgerDir, olderMark)] = fileContent{content: []byte("1 1\n0000\n")}
-		died.write(t, dir)
+		died[filepath.Join(badgerDir, olderMark)] = journaltest.File{Content: []byte("1 1\n0000\n")}
+		write(t, died, dir)
 		for range 2 {
 			l = openLog(t, dir, smallFiles)
 			if all := blocksOf(t, l, "bank"); !lost {

@@ -46,9 +46,9 @@ func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
 			"emptied": func() error { return os.Truncate(path, 0) },
 			"cut": func() error {
 				return os.Truncate(path,
-					rng.Int64N(max(all[name].size, 1)))
+					rng.Int64N(max(all[name].Size, 1)))
 			},
-			"longer":                            func() error { return os.Truncate(path, all[name].size+1) },
+			"longer":                            func() error { return os.Truncate(path, all[name].Size+1) },
 			"a directory":                       func() error { return becomeDir(path) },
 			"swapped with " + other[len(work):]: func() error { return swap(path, other) },
 		} {
@@ -65,20 +65,20 @@ func TestDamageOfTheIndexIsNoticedByNobody(t *testing.T) {
 	}, want)
 	flip := func(name string, at, bit int) {
 		lookAtSmall(t, all, work, fmt.Sprintf("bit %d of byte %d of %s flipped", bit, at, name), func() error {
-			content := bytes.Clone(all[name].content)
+			content := bytes.Clone(all[name].Content)
 			content[at] ^= 1 << bit
 			return os.WriteFile(filepath.Join(work, name), content, 0o600)
 		}, want)
 	}
 	for range cases {
 		name := names[rng.IntN(len(names))]
-		if len(all[name].content) == 0 {
+		if len(all[name].Content) == 0 {
 			continue // it is its name that counts
 		}
-		flip(name, rng.IntN(len(all[name].content)), rng.IntN(8))
+		flip(name, rng.IntN(len(all[name].Content)), rng.IntN(8))
 	}
 	for _, name := range names {
-		for bit := 0; *indexBits && bit < 8*len(all[name].content); bit++ {
+		for bit := 0; *indexBits && bit < 8*len(all[name].Content); bit++ {
 			flip(name, bit/8, bit%8)
 		}
 	}
@@ -187,9 +187,9 @@ func readSmall(t *testing.T, dir, what string, write bool) string {
 	return all.String()
 }
 
-func lookAtSmall(t *testing.T, all files, dir, what string, damage func() error, want string) {
+func lookAtSmall(t *testing.T, all journaltest.Files, dir, what string, damage func() error, want string) {
 	t.Helper()
-	if err := all.write(dir); err != nil {
+	if err := all.Write(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := damage(); err != nil {

@@ -83,7 +83,7 @@ func makeTemplates(t *testing.T, dir string) {
 		if round == 4 { // as a kill leaves it: the files as they are
 			killed, err := readJournal(made)
 			if err == nil {
-				err = killed.write(filepath.Join(dir, "killed"))
+				err = killed.Write(filepath.Join(dir, "killed"))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -109,66 +109,9 @@ func damageEvent(log journal.LogName, p journal.Position) []byte {
 
 const damageEvents = 500 // of each log
 
-// files are the files of a journal, by their path in it, without the zeros at their
-// ends, which are holes mostly.
-type files map[string]fileContent
-
-type fileContent struct {
-	content []byte
-	size    int64
-}
-
-func readJournal(dir string) (files, error) {
-	all := files{}
-	paths, err := filepath.Glob(filepath.Join(dir, "*", "*"))
-	if err != nil {
-		return nil, err
-	}
-	index, err := filepath.Glob(filepath.Join(dir, "index", "*", "*"))
-	if err != nil {
-		return nil, err
-	}
-	paths = append(append(paths, index...), filepath.Join(dir, "lineage"), filepath.Join(dir, "heads"))
-	for _, path := range paths {
-		if info, err := os.Stat(path); err == nil && info.IsDir() { // unlisted
-			continue
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return nil, err
-		}
-		all[name] = fileContent{bytes.Clone(bytes.TrimRight(content, "\x00")), int64(len(content))}
-	}
-	return all, nil
-}
-
-// write makes the files in dir, and nothing else.
-func (all files) write(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	return all.writeInto(dir)
-}
-
-func (all files) writeInto(dir string) error {
-	for name, f := range all {
-		path := filepath.Join(dir, name)
-		err := os.MkdirAll(filepath.Dir(path), 0o700)
-		if err == nil {
-			err = os.WriteFile(path, f.content, 0o600)
-		}
-		if err == nil {
-			err = os.Truncate(path, f.size)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+// readJournal reads the files of a journal.
+func readJournal(dir string) (journaltest.Files, error) {
+	return journaltest.ReadFiles(dir, "*/*", "index/*/*", "lineage", "heads")
 }
 
 // runDamage has a child run cases until it is through or dead, and returns where to
@@ -224,7 +167,7 @@ func beDamaged(dir string) {
 			panic(err)
 		}
 	}
-	templates := map[string]files{}
+	templates := map[string]journaltest.Files{}
 	for _, name := range []string{"closed", "killed"} {
 		var err error
 		templates[name], err = readJournal(filepath.Join(dir, name))
@@ -235,7 +178,7 @@ func beDamaged(dir string) {
 		rng := rand.New(rand.NewPCG(seed, uint64(n)))
 		name := []string{"closed", "killed"}[rng.IntN(2)]
 		if n > from || deaths == 0 {
-			must(templates[name].write(work))
+			must(templates[name].Write(work))
 			what, err := doDamage(work, templates[name], rng)
 			must(err)
 			fmt.Printf("case %d: %s: %s\n", n, name, what)
@@ -251,14 +194,14 @@ func beDamaged(dir string) {
 }
 
 // doDamage damages one file.
-func doDamage(dir string, all files, rng *rand.Rand) (what string, err error) {
+func doDamage(dir string, all journaltest.Files, rng *rand.Rand) (what string, err error) {
 	names := slices.Sorted(maps.Keys(all))
 	if rng.IntN(2) == 0 { // tables are what most bytes are in
 		names = slices.DeleteFunc(names, func(name string) bool { return filepath.Ext(name) != ".sst" })
 	}
 	name := names[rng.IntN(len(names))]
-	path, used := filepath.Join(dir, name), len(all[name].content) // damage where something is
-	what = fmt.Sprintf("%s of %d bytes ", name, all[name].size)
+	path, used := filepath.Join(dir, name), len(all[name].Content) // damage where something is
+	what = fmt.Sprintf("%s of %d bytes ", name, all[name].Size)
 	switch k := rng.IntN(10); {
 	case k == 0:
 		return what + "removed", os.Remove(path)
@@ -274,7 +217,7 @@ func doDamage(dir string, all files, rng *rand.Rand) (what string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = f.WriteAt([]byte{all[name].content[at] ^ 1<<bit}, int64(at))
+	_, err = f.WriteAt([]byte{all[name].Content[at] ^ 1<<bit}, int64(at))
 	return what + fmt.Sprintf("bit %d of %d flipped", bit, at), errors.Join(err, f.Close())
 }
 

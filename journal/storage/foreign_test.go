@@ -81,7 +81,7 @@ func replace(t *testing.T, to, from, what string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	some := files{}
+	some := journaltest.Files{}
 	for name, f := range all {
 		if ok, _ := filepath.Match(what, name); ok {
 			some[name] = f
@@ -95,7 +95,7 @@ func replace(t *testing.T, to, from, what string) {
 			t.Fatal(err)
 		}
 	}
-	if err := some.writeInto(to); err != nil {
+	if err := some.WriteInto(to); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -129,7 +129,7 @@ func TestAnOlderLogOverANewerOne(t *testing.T) {
 			delete(older, name)
 		}
 	}
-	if err := older.writeInto(ours); err != nil {
+	if err := older.WriteInto(ours); err != nil {
 		t.Fatal(err)
 	}
 	j = openJournal(t, ours)

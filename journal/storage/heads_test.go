@@ -32,11 +32,11 @@ func TestALostEndAfterAKill(t *testing.T) {
 	}
 	for name, f := range all {
 		// Values without pointers would be found, and pointers without values are damage of another kind.
-		if ext := filepath.Ext(name); (ext == ".mem" || ext == ".vlog") && len(f.content) > 100 {
-			f.content[len(f.content)-100] ^= 1
+		if ext := filepath.Ext(name); (ext == ".mem" || ext == ".vlog") && len(f.Content) > 100 {
+			f.Content[len(f.Content)-100] ^= 1
 		}
 	}
-	if err := all.write(killed); err != nil {
+	if err := all.Write(killed); err != nil {
 		t.Fatal(err)
 	}
 	j = openJournal(t, killed)
