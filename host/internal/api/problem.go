@@ -105,6 +105,18 @@ func facts(k service.Kind) kindFacts {
 	return f
 }
 
+// statusError is an error with another status than its kind usually has.
+type statusError struct {
+	err    error
+	status int
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+// WithStatus gives an error another HTTP status than its kind usually has.
+func WithStatus(status int, err error) error { return &statusError{err, status} }
+
 // ProblemOf turns an error into what a client may see of it. Of an internal
 // error that is nothing but the request's id.
 func ProblemOf(err error, requestID string) Problem {
@@ -112,6 +124,10 @@ func ProblemOf(err error, requestID string) Problem {
 	f := facts(kind)
 	p := Problem{Type: problemType + strings.ReplaceAll(kind.String(), "_", "-"), Title: f.title, Status: f.status,
 		Kind: kind.String()}
+	var other *statusError
+	if errors.As(err, &other) {
+		p.Status = other.status
+	}
 	if requestID != "" {
 		p.Instance = requestURN + requestID
 	}

@@ -72,6 +72,6 @@ func acceptable(r *http.Request, forms []string) error {
 	if len(forms) == 0 {
 		return nil
 	}
-	return withStatus(http.StatusNotAcceptable, service.Errorf(service.KindUnsupported, "the answer comes as %s, "+
+	return api.WithStatus(http.StatusNotAcceptable, service.Errorf(service.KindUnsupported, "the answer comes as %s, "+
 		"none of which Accept names", strings.Join(forms, ", ")))
 }

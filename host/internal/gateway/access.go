@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -55,20 +56,20 @@ func mayListen(addr *net.TCPAddr, o Options) error {
 // check lets a request in through a door, or says why not.
 func (a *access) check(r *http.Request, d door) error {
 	if !a.anyHost && !a.knownHost(r.Host) {
-		return withStatus(http.StatusMisdirectedRequest, service.Errorf(service.KindUnauthorized,
+		return api.WithStatus(http.StatusMisdirectedRequest, service.Errorf(service.KindUnauthorized,
 			"without a token this host answers to localhost only; the request was for another name"))
 	}
 	if err := a.cross.Check(r); err != nil {
-		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may "+
-			"not do this; the operator can allow an origin"))
+		return api.WithStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other "+
+			"origins may not do this; the operator can allow an origin"))
 	}
 	if d != open && a.foreignRead(r, d) {
-		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may "+
-			"not read this; the operator can allow an origin"))
+		return api.WithStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other "+
+			"origins may not read this; the operator can allow an origin"))
 	}
-	if isUpgrade(r) && !a.knownOrigin(r) {
-		return withStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other origins may "+
-			"not open a WebSocket; the operator can allow an origin"))
+	if ws.IsUpgrade(r) && !a.knownOrigin(r) {
+		return api.WithStatus(http.StatusForbidden, service.Errorf(service.KindUnauthorized, "pages of other "+
+			"origins may not open a WebSocket; the operator can allow an origin"))
 	}
 	if a.withToken && d != open && !a.hasToken(r) {
 		return service.Errorf(service.KindUnauthorized, "this needs the host's token: Authorization: Bearer <token>")
@@ -164,10 +165,10 @@ func (a *access) hasToken(r *http.Request) bool {
 			return true
 		}
 	}
-	if !isUpgrade(r) {
+	if !ws.IsUpgrade(r) {
 		return false
 	}
-	for _, p := range offered(r) {
+	for _, p := range ws.Offered(r) {
 		if text, ok := strings.CutPrefix(p, api.ProtocolTokenPrefix); ok {
 			if token, err := base64.RawURLEncoding.DecodeString(text); err == nil && a.isToken(string(token)) {
 				return true
@@ -181,33 +182,4 @@ func (a *access) hasToken(r *http.Request) bool {
 func (a *access) isToken(token string) bool {
 	sum := sha256.Sum256([]byte(token))
 	return subtle.ConstantTimeCompare(sum[:], a.token[:]) == 1
-}
-
-// offered are the subprotocols that a client would speak.
-func offered(r *http.Request) []string {
-	var all []string
-	for _, h := range r.Header.Values("Sec-Websocket-Protocol") {
-		for p := range strings.SplitSeq(h, ",") {
-			if p = strings.TrimSpace(p); p != "" {
-				all = append(all, p)
-			}
-		}
-	}
-	return all
-}
-
-// isUpgrade reports whether a request wants to become a WebSocket.
-func isUpgrade(r *http.Request) bool {
-	return hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
-}
-
-func hasToken(h http.Header, name, token string) bool {
-	for _, v := range h.Values(name) {
-		for t := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(t), token) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -12,25 +12,24 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// retrySoon is when to try again if nothing better is known.
-const retrySoon = time.Second
-
 // answer is an http.ResponseWriter that knows what was answered.
 type answer struct {
 	http.ResponseWriter
+	server    *Server
 	control   *http.ResponseController
 	writeTime time.Duration
 	id        string // of the request
 	about     []any  // what the log says about it
-	flight    *flight
+	flight    *flight.Account
 	held      int  // bytes taken from flight for it
 	status    int  // 0: nothing yet
 	stream    bool // it went on as a stream, whose time says nothing
-	pacer     pacer
+	pacer     flight.Pacer
 
 	params   url.Values // of the request: those that its operation has
 	bodyType string     // the media type of its body, without parameters; empty if none was given
@@ -50,12 +49,12 @@ func (a *answer) Write(b []byte) (written int, err error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
-	defer a.flight.wrote()
+	defer a.flight.HasWritten()
 	for {
-		a.flight.writes()
-		a.pacer.begin()
-		a.pacer.rest() // the client may take its time
-		n, err := a.ResponseWriter.Write(b[:min(len(b), pieceBytes)])
+		a.flight.Writes()
+		a.pacer.Begin()
+		a.pacer.Rest() // the client may take its time
+		n, err := a.ResponseWriter.Write(b[:min(len(b), flight.PieceBytes)])
 		written, b = written+n, b[n:]
 		if err != nil || len(b) == 0 {
 			return written, err
@@ -63,16 +62,19 @@ func (a *answer) Write(b []byte) (written int, err error) {
 	}
 }
 
-// flush sends what was written.
-func (a *answer) flush() error {
-	a.flight.writes()
-	defer a.flight.wrote()
+// FlushError sends what was written. It is the Flush of an http.ResponseController.
+func (a *answer) FlushError() error {
+	a.flight.Writes()
+	defer a.flight.HasWritten()
 	return a.control.Flush()
 }
 
-// take takes bytes that the answer holds until it gives them, or has ended.
-func (a *answer) take(n int) error {
-	err := a.flight.take(n)
+// Flight implements streams.Answer.
+func (a *answer) Flight() *flight.Account { return a.flight }
+
+// Take takes bytes that the answer holds until it gives them, or has ended.
+func (a *answer) Take(n int) error {
+	err := a.flight.Take(n)
 	if err == nil {
 		a.held += n
 	}
@@ -82,21 +84,21 @@ func (a *answer) take(n int) error {
 // give gives bytes back.
 func (a *answer) give(n int) {
 	a.held -= n
-	a.flight.give(n)
+	a.flight.Give(n)
 }
 
 // hold takes a buffer that will take the place of all that is held.
 func (a *answer) hold(capacity int64) (copied func(), err error) {
 	had := a.held
-	if err := a.take(int(capacity)); err != nil {
+	if err := a.Take(int(capacity)); err != nil {
 		return nil, err
 	}
 	return func() { a.give(had) }, nil
 }
 
 // carry has what is held carried by a command or query.
-func (a *answer) carry() (*carriage, error) {
-	c, err := a.flight.carry(a.held, callBytes)
+func (a *answer) carry() (*flight.Carriage, error) {
+	c, err := a.flight.Carry(a.held, flight.CallBytes)
 	if err == nil {
 		a.held = 0
 	}
@@ -105,7 +107,7 @@ func (a *answer) carry() (*carriage, error) {
 
 // end gives back what is left.
 func (a *answer) end() {
-	a.pacer.end()
+	a.pacer.End()
 	a.give(a.held)
 }
 
@@ -125,7 +127,7 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // bytes that are written next. A connection that does not know deadlines has
 // failed already.
 func (a *answer) limitWrite(size int) {
-	_ = a.control.SetWriteDeadline(time.Now().Add(a.writeTime + time.Duration(size/bodyRate)*time.Second))
+	_ = a.control.SetWriteDeadline(time.Now().Add(flight.WriteTime(a.writeTime, size)))
 }
 
 // send answers with a body. An error of writing is the client's, who is gone.
@@ -146,7 +148,7 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	a.WriteHeader(status)
 	var out io.Writer = a
 	// A call of the system for each event of a page would cost more than the page.
-	if n := min(size, ws.MaxGathered); len(body) > fewTexts && a.flight.account.TryTake(flightBytes, int64(n)) {
+	if n := min(size, ws.MaxGathered); len(body) > fewTexts && a.flight.Spare(n) {
 		a.held += n
 		together := bufio.NewWriterSize(a, n)
 		defer together.Flush()
@@ -161,9 +163,6 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 
 // fewTexts are not worth gathering.
 const fewTexts = 4
-
-// write writes a text.
-func (a *answer) write(text *api.Pieces) error { return writeText(a, text) }
 
 func writeText(to io.Writer, text *api.Pieces) error {
 	return text.Each(func(piece []byte) error {
@@ -202,23 +201,12 @@ func (a *answer) json(status int, v any) error {
 	if err != nil {
 		return service.Errorf(service.KindInternal, "answer: %w", err)
 	}
-	if err := a.take(cap(body)); err != nil {
+	if err := a.Take(cap(body)); err != nil {
 		return err
 	}
 	a.send(status, api.ContentJSON, append(body, '\n'))
 	return nil
 }
-
-// statusError is an error with another status than its kind usually has.
-type statusError struct {
-	err    error
-	status int
-}
-
-func (e *statusError) Error() string { return e.err.Error() }
-func (e *statusError) Unwrap() error { return e.err }
-
-func withStatus(status int, err error) error { return &statusError{err, status} }
 
 // commandError is the error of a command whose id the client may need to repeat it.
 type commandError struct {
@@ -229,19 +217,18 @@ type commandError struct {
 func (e *commandError) Error() string { return e.err.Error() }
 func (e *commandError) Unwrap() error { return e.err }
 
+// Problem is what the client gets to see of err; the log gets the rest. It is safe for concurrent use.
+func (a *answer) Problem(err error) api.Problem { return a.server.problem(err, a.id, a.about...) }
+
 // problem is what a client gets to see of err. The rest goes to the log, with what is said about the request.
 func (s *Server) problem(err error, id string, about ...any) api.Problem {
 	p := api.ProblemOf(err, id)
-	var status *statusError
-	if errors.As(err, &status) {
-		p.Status = status.status
-	}
 	var command *commandError
 	if errors.As(err, &command) {
 		p.CommandID = command.id
 	}
 	if p.RetryAfterMS == 0 && (p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable) {
-		p.RetryAfterMS = retrySoon.Milliseconds()
+		p.RetryAfterMS = flight.RetrySoon.Milliseconds()
 	}
 	s.logProblem(&p, err, id, about)
 	return p
@@ -250,7 +237,7 @@ func (s *Server) problem(err error, id string, about ...any) api.Problem {
 // fail answers with a problem. If an answer has begun already there is nothing
 // left but to break the connection, so that it is not taken for whole.
 func (s *Server) fail(a *answer, err error) {
-	p := s.problem(err, a.id, a.about...)
+	p := a.Problem(err)
 	if a.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
@@ -262,7 +249,7 @@ func (s *Server) fail(a *answer, err error) {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	body, _ := json.Marshal(p) // a problem always encodes
-	if a.take(len(body)) != nil {
+	if a.Take(len(body)) != nil {
 		p.Reasons = nil // the only part that can be large
 		body, _ = json.Marshal(p)
 	}

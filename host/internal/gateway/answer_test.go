@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"bytes"
+	"log/slog"
 	"net/http"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 )
 
@@ -33,10 +35,10 @@ func TestManyTextsAreGathered(t *testing.T) {
 		"no room": {ws.MaxGathered - 1, 2*300 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			flights := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), c.limit,
-				new(Options{}.withDefaults()))
-			f := flights.join("client", nil)
-			defer f.leave()
+			flights := flight.NewAccounts(flight.Options{Host: budget.New(budget.Limits{budget.FlightBytes: 100 << 20}),
+				ConnectionBytes: c.limit, Logger: slog.Default()})
+			f := flights.Join("client", nil)
+			defer f.Leave()
 			w := &writes{}
 			a := &answer{ResponseWriter: w, control: http.NewResponseController(w), flight: f}
 			var texts []api.Pieces

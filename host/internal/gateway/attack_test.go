@@ -301,10 +301,11 @@ func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
 		a := s.shaken(path)
 		a.put(tt.first)
 		s.until("the host cannot send", func() bool {
-			s.server.flights.mu.Lock()
-			defer s.server.flights.mu.Unlock()
-			for f := range s.server.flights.open {
-				if at := f.writing.Load(); at > 0 && time.Now().UnixNano()-at > int64(100*time.Millisecond) {
+			c := s.server.crowd
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for e := c.work.Front(); e != nil; e = e.Next() {
+				if e.Value.(*guestConn).flight.Stalled() < time.Now().Add(-100*time.Millisecond).UnixNano() {
 					return true
 				}
 			}
@@ -375,7 +376,7 @@ func TestNeverReading(t *testing.T) {
 		if _, err := s.client.Service(t.Context(), "bank"); err != nil {
 			t.Fatal(err)
 		}
-		return len(s.server.streams) == 0
+		return s.server.streams.Open() == 0
 	})
 	_ = one
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
@@ -64,7 +65,7 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 		defer func() { <-s.backups }()
 	default:
 		return &service.Error{Kind: service.KindOverloaded, Message: "other backups are being made",
-			RetryAfter: retrySoon,
+			RetryAfter: flight.RetrySoon,
 			Resource:   "backups", Used: int64(len(s.backups)), Limit: maxBackups}
 	}
 	return s.streamBackup(a, r, func(ctx context.Context, w io.Writer) error {
@@ -96,7 +97,7 @@ func (s *Server) batches(a *answer, r *http.Request) error {
 
 // streamBackup answers with what write writes, unless it refuses to before.
 func (s *Server) streamBackup(a *answer, r *http.Request, write func(context.Context, io.Writer) error) error {
-	if err := a.take(backupPiece); err != nil {
+	if err := a.Take(backupPiece); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.Context())
@@ -107,7 +108,7 @@ func (s *Server) streamBackup(a *answer, r *http.Request, write func(context.Con
 	w := bufio.NewWriterSize(pieces{a}, backupPiece)
 	if err := write(ctx, w); err != nil {
 		if s.stopping.Err() != nil {
-			err = errStopping()
+			err = flight.Stopping()
 		}
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 )
 
 // Large bodies come in at the rate that they have together, which is not held against
@@ -20,37 +22,37 @@ func TestBodiesComeInAtARate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := s.flights.join("client", nil)
-		defer f.leave()
+		f := s.flights.Join("client", nil)
+		defer f.Leave()
 		begin := time.Now()
 		var all sync.WaitGroup
 		for range bodies {
 			all.Go(func() {
-				r := s.reading(t.Context(), f, true)
-				defer r.end()
-				for range mib / pieceBytes {
-					if left := time.Until(r.waits()); left < floor/2 {
+				r := s.traffic.Read(t.Context(), f, true)
+				defer r.End()
+				for range mib / flight.PieceBytes {
+					if left := time.Until(r.Waits()); left < floor/2 {
 						t.Errorf("the client has %v left, as the host let it wait", left)
 					}
-					r.came(pieceBytes)
+					r.Came(flight.PieceBytes)
 				}
 			})
 		}
 		synctest.Wait()
-		small := s.reading(t.Context(), f, true)
+		small := s.traffic.Read(t.Context(), f, true)
 		before := time.Now()
-		small.came(paced)
-		small.came(0) // its end
-		small.end()
+		small.Came(flight.Paced)
+		small.Came(0) // its end
+		small.End()
 		if d := time.Since(before); d != 0 {
 			t.Errorf("a small one waited for %v", d)
 		}
 		all.Wait()
-		bytes := time.Duration(bodies * (mib - paced))
-		want := (bytes - bodyBurst) * time.Second / mib
+		bytes := time.Duration(bodies * (mib - flight.Paced))
+		want := (bytes - flight.BodyBurst) * time.Second / mib
 		if took := time.Since(begin); took < want-time.Millisecond || took > want+time.Millisecond {
 			t.Errorf("%d bodies of 1 MiB took %v at 1 MiB/s, with a burst of %d bytes; want %v", bodies, took,
-				bodyBurst, want)
+				flight.BodyBurst, want)
 		}
 	})
 }

@@ -10,20 +10,16 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // commander carries out commands and queries.
 type commander interface {
+	streams.Commander
 	// Send returns when the command's events are on disk.
 	Send(ctx context.Context, c service.Command) (service.Reply, error)
-	// SendAsync hands a command in. Unless it returns an error, done is called
-	// exactly once with the outcome, on a goroutine of the host; done does not block.
-	SendAsync(c service.Command, done func(service.Reply, error)) error
-	// Query returns when what the answer rests on is on disk.
-	Query(ctx context.Context, q service.Query) (service.QueryReply, error)
-	// Accepts is what data a service takes; KindNotFound if there is no such service.
-	Accepts(name service.Name) (service.Accepts, error)
 }
 
 // commanderRoutes lead to a commander.
@@ -38,14 +34,9 @@ func (s *Server) commanderRoutes() []route {
 			takes{params: []string{"data"}}, s.queryEntity,
 		},
 		{"POST", "/v1/services/{service}/entities/{key}/queries/{type}", running, takes{body: dataBody}, s.queryEntity},
-		{"GET", "/v1/stream", guarded, takes{answers: nothing}, s.stream},
+		{"GET", "/v1/stream", guarded, takes{answers: nothing}, s.openStream},
 	}
 }
-
-// graceTime is how long an answer is waited for beyond the sender's deadline: a
-// command that had started by then has an outcome soon, and that is better to
-// know than that it is not known.
-const graceTime = 5 * time.Second
 
 // smallBody is the size up to which a body is read without asking what the
 // service allows; the host checks that anyway.
@@ -76,15 +67,11 @@ func readCall(r *http.Request) (call, error) {
 			return c, err
 		}
 		if left == 0 {
-			return c, errTooLate()
+			return c, flight.TooLate()
 		}
 		c.deadline = time.Now().Add(left)
 	}
 	return c, nil
-}
-
-func errTooLate() error {
-	return service.Errorf(service.KindDeadline, "the deadline had passed when the request came")
 }
 
 // readData reads the body of a command or query.
@@ -108,10 +95,10 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 		return err
 	}
 	if a.bodyType == "" {
-		return s.takes(a.flight, c.service, c.data)
+		return a.flight.CheckUndeclared(s.commander, c.service, c.data)
 	}
 	if service.IsJSON(a.bodyType) {
-		return checkData(a.flight, c.data)
+		return a.flight.CheckJSON(c.data)
 	}
 	return nil
 }
@@ -123,7 +110,7 @@ func mayBe(t string, name service.Name, accepts service.Accepts) error {
 	if t == "" || t == api.ContentJSON {
 		return nil
 	}
-	want, err := encodingOf(name, accepts)
+	want, err := flight.EncodingOf(name, accepts)
 	if err != nil {
 		return err
 	}
@@ -133,45 +120,13 @@ func mayBe(t string, name service.Name, accepts service.Accepts) error {
 	return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", name, want, t)
 }
 
-// encodingOf is what a service's data is encoded as. It may not be known of a service
-// that has not started; then the sender has to come again.
-func encodingOf(name service.Name, accepts service.Accepts) (string, error) {
-	if accepts.Encoding == "" {
-		return "", &service.Error{Service: name, Kind: service.KindUnavailable, RetryAfter: retrySoon,
-			Message: "the service is " + string(accepts.State) + ", and until it has run it is not known whether it " +
-				"takes data of this type"}
-	}
-	return accepts.Encoding, nil
+// wait bounds how long an answer that has a deadline is waited for.
+func (s *Server) wait(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	return flight.Await(ctx, s.options.RequestTime, deadline)
 }
 
-// takes reports whether a service that is sent data without a content type can
-// understand it: all that speak JSON get nothing else.
-func (s *Server) takes(f *flight, name service.Name, data []byte) error {
-	if len(data) == 0 {
-		return nil
-	}
-	wrong := checkData(f, data)
-	if !isMalformed(wrong) {
-		return wrong
-	}
-	accepts, err := s.commander.Accepts(name)
-	if err != nil {
-		return err
-	}
-	if encoding, err := encodingOf(name, accepts); err != nil || !service.IsJSON(encoding) {
-		return err
-	}
-	return wrong
-}
-
-// wait bounds how long an answer to c is waited for.
-func (s *Server) wait(parent context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
-	longest := s.options.RequestTime
-	if !deadline.IsZero() {
-		longest = min(longest, time.Until(deadline)+graceTime)
-	}
-	return context.WithTimeout(parent, longest)
-}
+// openStream makes a WebSocket of a request.
+func (s *Server) openStream(a *answer, r *http.Request) error { return s.streams.Serve(a, r) }
 
 func (s *Server) sendCommand(a *answer, r *http.Request) error {
 	c, err := readCall(r)
@@ -189,7 +144,7 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 	if err != nil {
 		return &commandError{err, cmd.ID}
 	}
-	defer carried.free()
+	defer carried.Free()
 	cmd.Data, cmd.Carrier = c.data, carried
 	ctx, cancel := s.wait(r.Context(), c.deadline)
 	defer cancel()
@@ -199,7 +154,7 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 		return &commandError{withRetry(err), cmd.ID}
 	}
 	a.Header().Set("ETag", api.FormatETag(reply.Version))
-	a.pacer = s.pace(ctx, c.service, len(reply.Data))
+	a.pacer = s.traffic.Pace(ctx, c.service, len(reply.Data))
 	text := api.ReplyText(nil, &reply)
 	a.sendTexts(http.StatusOK, api.ContentJSON, text, api.Text(newline))
 	return nil
@@ -212,7 +167,7 @@ var newline = []byte("\n")
 func withRetry(err error) error {
 	var e *service.Error
 	if errors.As(err, &e) && e.Kind == service.KindUnknown && e.Resource != "" {
-		return withStatus(http.StatusServiceUnavailable, err)
+		return api.WithStatus(http.StatusServiceUnavailable, err)
 	}
 	return err
 }
@@ -305,7 +260,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 		}
 	} else if data := a.params.Get("data"); data != "" {
 		c.data = []byte(data)
-		if err := checkData(a.flight, c.data); err != nil {
+		if err := a.flight.CheckJSON(c.data); err != nil {
 			return err
 		}
 	}
@@ -313,7 +268,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	defer carried.free()
+	defer carried.Free()
 	ctx, cancel := s.wait(r.Context(), c.deadline)
 	defer cancel()
 	reply, err := s.commander.Query(ctx, service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data,
@@ -331,7 +286,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 			return nil
 		}
 	}
-	a.pacer = s.pace(ctx, c.service, len(reply.Data))
+	a.pacer = s.traffic.Pace(ctx, c.service, len(reply.Data))
 	a.sendTexts(http.StatusOK, api.ContentJSON, api.QueryReplyText(nil, &reply), api.Text(newline))
 	return nil
 }

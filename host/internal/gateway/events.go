@@ -1,30 +1,22 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
 // reader reads events.
 type reader interface {
-	// Head is the position of a service's last event; KindNotFound if there is no
-	// such service.
-	Head(name service.Name) (service.Position, error)
-	// Place is the cursor after which to read to begin where a reader wants to, and Cursor that of a
-	// position. Either may have to read the log.
-	Place(ctx context.Context, name service.Name, from service.From) (service.Cursor, error)
-	Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error)
+	streams.Reader
 	// Events reads at most limit events without waiting for more.
 	Events(ctx context.Context, s service.Selection, limit int) (service.Page, error)
-	// Subscribe begins to read events. There is nothing to close.
-	Subscribe(ctx context.Context, s service.Selection) (service.Subscriber, error)
 	// EntityPage reads one entity's events after a version, at most limit, and no more than so many bytes of
 	// data, or one event. more says that there are more events.
 	EntityPage(
@@ -48,24 +40,23 @@ func (s *Server) readerRoutes() []route {
 	return []route{
 		{
 			"GET", "/v1/services/{service}/entities/{key}/events", guarded,
-			takes{params: []string{"after", "limit"}, answers: streams}, s.entityEvents,
+			takes{params: []string{"after", "limit"}, answers: eventAnswers}, s.entityEvents,
 		},
 		{
 			"GET", "/v1/services/{service}/events", guarded,
-			takes{params: []string{"from", "limit", "types", "keys"}, answers: streams}, s.serviceEvents,
+			takes{params: []string{"from", "limit", "types", "keys"}, answers: eventAnswers}, s.serviceEvents,
 		},
 	}
 }
 
 // Bounds of what is gathered before it is written, so that large events cannot
-// make a page or a batch as large as they like.
+// make a page as large as they like.
 const (
 	pageBytes   = 4 << 20
 	pageEvents  = 512 // read at a time
 	entityReads = 64  // likewise, of one entity
 	pageReads   = 64  // a filter that lets little through ends a page early
 	batchBytes  = 256 << 10
-	batchEvents = 256
 )
 
 // entityEvents is a page, a batch of CloudEvents, or a stream of server-sent events, whose ids are cursors of
@@ -78,7 +69,9 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	after := a.params.Get("after")
 	as := eventsAs(r)
 	if as == api.ContentSSE {
-		return s.entityStream(a, r, view{service.Selection{Service: name, Keys: []service.Key{key}}, formOf(as)}, after)
+		return s.entityStream(a, r, streams.View{
+			Selection: service.Selection{Service: name, Keys: []service.Key{key}}, Form: formOf(as),
+		}, after)
 	}
 	limit, err := parseLimit(a.params.Get("limit"))
 	if err != nil {
@@ -108,7 +101,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 			batchBytes); err != nil {
 			return err
 		}
-		out := outgoing(events, formOf(as))
+		out := streams.Outgoing(events, formOf(as))
 		if begins && p.count == 0 && len(events) > 0 {
 			first = events[0].Version // there may have been a retention meanwhile
 		}
@@ -120,7 +113,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 				more = true
 				break
 			}
-			next, after = events[i].Version, out[i].cursor.String()
+			next, after = events[i].Version, out[i].Cursor.String()
 		}
 	}
 	p.goOn(r, "after", after, more)
@@ -130,7 +123,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 
 // entityStream streams the events of one entity after a version or a cursor, or after the id that the client
 // has seen last.
-func (s *Server) entityStream(a *answer, r *http.Request, sel view, after string) (err error) {
+func (s *Server) entityStream(a *answer, r *http.Request, sel streams.View, after string) (err error) {
 	if err := noLimit(a); err != nil {
 		return err
 	}
@@ -217,8 +210,8 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 		return err
 	}
 	as := eventsAs(r)
-	sel := view{service.Selection{Service: name}, formOf(as)}
-	if sel.Types, sel.Keys, err = filter(types, keys); err != nil {
+	sel := streams.View{Selection: service.Selection{Service: name}, Form: formOf(as)}
+	if sel.Types, sel.Keys, err = streams.Filter(types, keys); err != nil {
 		return err
 	}
 	limit, err := parseLimit(a.params.Get("limit"))
@@ -226,14 +219,14 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 		return err
 	}
 	from := a.params.Get("from")
-	streams := isUpgrade(r) || as == api.ContentSSE
-	if streams {
+	stream := ws.IsUpgrade(r) || as == api.ContentSSE
+	if stream {
 		if err := noLimit(a); err != nil {
 			return err
 		}
 	}
 	var at service.Cursor
-	if last := r.Header.Get(api.HeaderLastEventID); last != "" && streams {
+	if last := r.Header.Get(api.HeaderLastEventID); last != "" && stream {
 		at, err = s.placeBehind(r.Context(), name, last)
 	} else {
 		at, err = s.place(r.Context(), name, from)
@@ -242,18 +235,20 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 		return err
 	}
 	switch {
-	case isUpgrade(r):
-		sel.form = service.CloudEvent
-		return s.cloudEvents(a, r, sel, at)
-	case streams:
+	case ws.IsUpgrade(r):
+		sel.Form = service.CloudEvent
+		return s.streams.CloudEvents(a, r, sel, at)
+	case stream:
 		return s.sendSSE(a, r, sel, at)
 	}
 	return s.eventsPage(a, r, sel, at, limit, as)
 }
 
 // eventsPage answers with a page, or a batch, that begins after a cursor.
-func (s *Server) eventsPage(a *answer, r *http.Request, sel view, last service.Cursor, limit int, as string) error {
-	if err := a.take(readerRoom(&sel)); err != nil {
+func (s *Server) eventsPage(
+	a *answer, r *http.Request, sel streams.View, last service.Cursor, limit int, as string,
+) error {
+	if err := a.Take(flight.ReaderRoom(&sel.Selection)); err != nil {
 		return err
 	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
@@ -278,7 +273,7 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel view, last service.C
 		}
 		next := read.Next
 		atEnd = read.AtHead
-		events := outgoing(read.Events, sel.form)
+		events := streams.Outgoing(read.Events, sel.Form)
 		for i := range events {
 			if err := p.add(&events[i]); err != nil {
 				return err
@@ -287,7 +282,7 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel view, last service.C
 				next, atEnd = at, false // what is left is for the next page
 				break
 			}
-			last = events[i].cursor
+			last = events[i].Cursor
 			at = last.Position
 		}
 		at = max(at, next)
@@ -302,113 +297,9 @@ func (s *Server) eventsPage(a *answer, r *http.Request, sel view, last service.C
 	return nil
 }
 
-// sendSSE streams server-sent events until the client goes away or the server
-// stops; either way the client resumes by the last id. first is where they begin.
-func (s *Server) sendSSE(a *answer, r *http.Request, sel view, first service.Cursor) error {
-	ended, err := s.openStream("sse")
-	if err != nil {
-		return err
-	}
-	defer ended()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(s.stopping, cancel)()
-	if err := a.take(streamBytes); err != nil {
-		return err
-	}
-	gone, err := a.flight.subscribe(readerRoom(&sel))
-	if err != nil {
-		return err
-	}
-	defer gone()
-	feed, err := s.newFeed(ctx, a.flight, sel, first.Position)
-	if err != nil {
-		return err
-	}
-
-	a.stream = true
-	a.Header().Set("Content-Type", api.ContentSSE)
-	a.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for the end
-	a.WriteHeader(http.StatusOK)
-	// The first id makes who reads from the end resume here, even before any event.
-	b := append(first.Append([]byte("retry: 1000\nid: ")), "\n\n"...)
-	var held holding
-	defer func() { a.flight.drop(&held) }()
-	for {
-		a.limitWrite(len(b))
-		if _, err := a.Write(b); err != nil {
-			return nil // the client is gone
-		}
-		if err := a.flush(); err != nil {
-			return nil
-		}
-		b = kept(b[:0])
-		var events []event
-		events, held, err = feed.nextOrPing(ctx, batchEvents)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			p := s.problem(err, a.id, a.about...)
-			text, _ := json.Marshal(p) // a problem always encodes
-			a.limitWrite(len(text))
-			_, _ = a.Write(appendSSE(append(b, "event: problem\n"...), text))
-			return nil
-		case len(events) == 0:
-			// What was passed by need not be read again by who resumes. An id without data is no event.
-			if c, ok := feed.checkpoint(ctx); ok {
-				b = append(c.Append(append(b, "id: "...)), "\n\n"...)
-			} else {
-				b = append(b, ": \n\n"...)
-			}
-			continue
-		}
-		a.limitWrite(sizeOf(events))
-		for i := range events {
-			e := &events[i]
-			b = append(e.cursor.Append(append(b, "id: "...)), '\n')
-			if text, ok := e.text.Short(); ok {
-				if b = appendSSE(b, text); len(b) < ws.MaxGathered/2 {
-					continue
-				}
-			} else {
-				long := e.text.Within(append(b, "data: "...), []byte("\n\n"))
-				b = nil
-				if err := a.write(&long); err != nil {
-					return nil
-				}
-			}
-			if _, err := a.Write(b); err != nil {
-				return nil
-			}
-			b = kept(b[:0])
-		}
-		clear(events)
-		a.flight.drop(&held)
-	}
-}
-
-// appendSSE appends data and the end of its message. A line break in the data,
-// which JSON has between values only, becomes the start of another data line.
-func appendSSE(b, data []byte) []byte {
-	for first := true; first || len(data) > 0; first = false {
-		line := data
-		if i := lineBreak(data); i >= 0 {
-			line, data = data[:i], data[i+1:]
-		} else {
-			data = nil
-		}
-		b = append(append(append(b, "data: "...), line...), '\n')
-	}
-	return append(b, '\n')
-}
-
-// lineBreak is where the first line break is, or negative. There hardly ever is one, and to
-// look for two bytes one after the other is much quicker than for either.
-func lineBreak(b []byte) int {
-	r, n := bytes.IndexByte(b, '\r'), bytes.IndexByte(b, '\n')
-	if r < 0 || n >= 0 && n < r {
-		return n
-	}
-	return r
+// sendSSE goes on as a stream of server-sent events.
+func (s *Server) sendSSE(a *answer, r *http.Request, sel streams.View, first service.Cursor) error {
+	err := s.streams.SSE(a, r, sel, first)
+	a.stream = err == nil
+	return err
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
@@ -286,71 +287,6 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 	}
 }
 
-// The errors of a service are texts of a guest, and are bounded as replies are.
-func TestLargeErrorsAreCounted(t *testing.T) {
-	f := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), 1<<20, new(Options{}.withDefaults()))
-	one := f.join("test", io.NopCloser(nil))
-	large := &service.Error{Kind: service.KindRejected, Code: "code", Message: strings.Repeat("é", 300_000), Fuel: 7}
-	c, err := one.carry(0, callBytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Unload()
-	if got := c.fit(large); got != error(large) || one.account.Used(budget.FlightBytes) < 600_000 {
-		t.Errorf("with room for it: %d bytes are taken", one.account.Used(budget.FlightBytes))
-	}
-	second, err := one.carry(0, callBytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second.Unload()
-	var short *service.Error
-	if !errors.As(second.fit(large), &short) || short.Kind != large.Kind || short.Code != large.Code ||
-		short.Fuel != large.Fuel || len(short.Message) > 2*maxErrorText ||
-		!strings.HasPrefix(short.Message, "éé") {
-		t.Errorf("without room for it: %+v", short)
-	}
-	c.free()
-	second.free()
-	one.leave()
-	if n := f.group.Used(budget.FlightBytes); n != 0 || len(f.open) != 0 {
-		t.Errorf("%d bytes are still taken", n)
-	}
-}
-
-// Whatever comes first, an answer that is given up or data that the host is done with,
-// everything comes back once, and the account is open as long as it is needed.
-func TestCarriage(t *testing.T) {
-	for _, order := range []string{"UF", "FU", "ULF", "LUF", "UFL", "FUL", "UUF", "FUF", "ULLFF"} {
-		f := newFlights(budget.New(budget.Limits{budget.FlightBytes: 100 << 20}), 1<<20, new(Options{}.withDefaults()))
-		one := f.join("test", io.NopCloser(nil))
-		if err := one.take(1000); err != nil {
-			t.Fatal(err)
-		}
-		c, err := one.carry(1000, callBytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		one.leave() // the connection is gone before its call
-		for _, step := range order {
-			switch step {
-			case 'U':
-				c.Unload()
-			case 'F':
-				c.free()
-			case 'L':
-				_ = c.Load(500)
-			}
-			if used := f.group.Used(budget.FlightBytes); used < 0 || used > 3000 {
-				t.Errorf("%s: after %c %d are taken", order, step, used)
-			}
-		}
-		if n := f.group.Used(budget.FlightBytes); n != 0 || one.use() || len(f.open) != 0 {
-			t.Errorf("%s: %d bytes are still taken", order, n)
-		}
-	}
-}
-
 // Random clients: commands and queries of all sizes, subscriptions, pages, bodies, in
 // whole or in part, read or not, ended in any way. At no time does anybody hold more than
 // it may, and in the end everything has come back, which start checks.
@@ -511,10 +447,10 @@ func TestAFirstMessageWithoutRoom(t *testing.T) {
 	s := startWithin(t, little, within())
 	ws := s.raw("/v1/stream", api.ProtocolStream)
 	held := func() int64 { n, _ := s.used(); return n }
-	s.until("the stream is open", func() bool { return held() >= streamBytes })
+	s.until("the stream is open", func() bool { return held() >= flight.StreamBytes })
 	before := held()
 	back := s.leave(0)
-	say(t, ws, `{"op":"ping","id":"refused","service":"%s"}`, strings.Repeat("x", 3*startBytes))
+	say(t, ws, `{"op":"ping","id":"refused","service":"%s"}`, strings.Repeat("x", 12<<10))
 	if m := hear(t, ws); m.Op != api.OpError || m.ID != "refused" || m.Problem.Resource != "bytes_in_flight" {
 		t.Errorf("%+v %+v", m, m.Problem)
 	}
@@ -538,7 +474,7 @@ func TestAFirstMessageWithoutRoom(t *testing.T) {
 // not counted.
 func TestDeploymentsHaveRoomForTheirAnswer(t *testing.T) {
 	s := startWithin(t, service.Budget{}, Options{})
-	defer s.leave(smallFlight)()
+	defer s.leave(flight.SmallFlight)()
 	deployment := fmt.Sprintf(`{"module":%q}`, service.DigestOf([]byte("module")))
 	for _, accept := range []string{api.ContentLines, api.ContentJSON} {
 		for _, g := range []got{

@@ -1,11 +1,11 @@
 package gateway
 
 import (
-	"bytes"
 	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -23,10 +23,10 @@ func FuzzEventParams(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(types) > maxFilter || len(keys) > maxFilter {
+		if len(types) > streams.MaxFilter || len(keys) > streams.MaxFilter {
 			t.Fatalf("%d types, %d keys", len(types), len(keys))
 		}
-		if ts, ks, err := filter(types, keys); err == nil && (len(ts) != len(types) || len(ks) != len(keys)) {
+		if ts, ks, err := streams.Filter(types, keys); err == nil && (len(ts) != len(types) || len(ks) != len(keys)) {
 			t.Fatalf("%q: %v %v", raw, ts, ks)
 		}
 		if q, err := url.ParseQuery(raw); err == nil {
@@ -64,24 +64,6 @@ func FuzzDeploymentParams(f *testing.F) {
 		}
 		if l.WithDefaults().Validate() != nil || s.WithDefaults().Validate() != nil {
 			t.Fatalf("%q gives %+v %+v", raw, l, s)
-		}
-	})
-}
-
-func FuzzSSE(f *testing.F) {
-	f.Add([]byte("{\"a\":1}"))
-	f.Add([]byte("a\r\nb\rc\n"))
-	f.Add([]byte(""))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		// Whatever the data has in it, it is one message of data lines.
-		text, ok := bytes.CutSuffix(appendSSE(nil, data), []byte("\n\n"))
-		if !ok {
-			t.Fatalf("%q", text)
-		}
-		for line := range bytes.SplitSeq(text, []byte("\n")) {
-			if !bytes.HasPrefix(line, []byte("data: ")) || bytes.IndexByte(line, '\r') >= 0 {
-				t.Fatalf("line %q of %q", line, data)
-			}
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"mime"
 	"net/http"
 	"net/url"
@@ -10,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -32,11 +30,11 @@ type answers []string
 
 // What is not JSON, or not only.
 var (
-	lines     = answers{api.ContentJSON, api.ContentLines}
-	streams   = answers{api.ContentJSON, api.ContentSSE, api.ContentBatch}
-	backups   = answers{api.ContentBackup}
-	plainText = answers{"text/plain"}
-	nothing   = answers{}
+	lines        = answers{api.ContentJSON, api.ContentLines}
+	eventAnswers = answers{api.ContentJSON, api.ContentSSE, api.ContentBatch}
+	backups      = answers{api.ContentBackup}
+	plainText    = answers{"text/plain"}
+	nothing      = answers{}
 )
 
 // body is what an operation takes as its body.
@@ -158,20 +156,4 @@ func contentType(r *http.Request) (string, error) {
 		return "", nil
 	}
 	return t, nil
-}
-
-// checkData holds data to service.CheckJSON. What that takes is taken from f meanwhile.
-func checkData(f *flight, data []byte) error {
-	room := jsoncheck.Room(len(data))
-	if err := f.take(room); err != nil {
-		return err
-	}
-	defer f.give(room)
-	return service.CheckJSON("the data", data)
-}
-
-// isMalformed reports whether an error of checkData is about the data, and not about room.
-func isMalformed(err error) bool {
-	var e *service.Error
-	return errors.As(err, &e) && e.Kind == service.KindInvalid
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -19,7 +20,7 @@ func (s *Server) Handler() http.Handler {
 	own := s.http.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.stopping.Err() != nil {
-			p := api.ProblemOf(errStopping(), "")
+			p := api.ProblemOf(flight.Stopping(), "")
 			w.Header().Set("Content-Type", api.ContentProblem)
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(p.Status)
@@ -33,16 +34,16 @@ func (s *Server) Handler() http.Handler {
 // arriveElsewhere opens an account for a request that came in by another server.
 func (s *Server) arriveElsewhere(
 	r *http.Request, control *http.ResponseController,
-) (_ *http.Request, _ *flight, ended func()) {
+) (_ *http.Request, _ *flight.Account, ended func()) {
 	ctx, cancel := context.WithCancel(service.WithReader(r.Context(), r.RemoteAddr))
 	v := &visitor{control: control}
 	uncut := context.AfterFunc(s.cut, func() { cancel(); _ = v.Close() })
-	f := s.flights.join(r.RemoteAddr, v)
+	f := s.flights.Join(r.RemoteAddr, v)
 	return r.WithContext(ctx), f, func() {
 		uncut()
 		cancel()
 		v.leave()
-		f.leave()
+		f.Leave()
 	}
 }
 

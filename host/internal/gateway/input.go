@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -28,7 +29,6 @@ func pathEntity(r *http.Request) (service.Name, service.Key, error) {
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
-	maxFilter    = 128
 )
 
 // parseLimit reads how many events a page shall have.
@@ -58,40 +58,13 @@ func listParam(rawQuery, name string) ([]string, error) {
 			if err != nil {
 				return nil, service.Errorf(service.KindInvalid, "%s has a malformed escape", name)
 			}
-			if len(all) == maxFilter {
-				return nil, service.Errorf(service.KindInvalid, "%s lists more than %d values", name, maxFilter)
+			if len(all) == streams.MaxFilter {
+				return nil, service.Errorf(service.KindInvalid, "%s lists more than %d values", name, streams.MaxFilter)
 			}
 			all = append(all, value)
 		}
 	}
 	return all, nil
-}
-
-// filter checks what a reader wants to see.
-// A list without values is refused: it is probably a mistake, and would let everything through.
-func filter(types, keys []string) (t []service.Type, k []service.Key, err error) {
-	if types != nil && len(types) == 0 || keys != nil && len(keys) == 0 {
-		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at least one value each; leave out "+
-			"what is not to be filtered by")
-	}
-	if len(types) > maxFilter || len(keys) > maxFilter {
-		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at most %d values each", maxFilter)
-	}
-	for _, s := range types {
-		parsed, err := service.ParseType(s)
-		if err != nil {
-			return nil, nil, err
-		}
-		t = append(t, parsed)
-	}
-	for _, s := range keys {
-		parsed, err := service.ParseKey(s)
-		if err != nil {
-			return nil, nil, err
-		}
-		k = append(k, parsed)
-	}
-	return t, k, nil
 }
 
 // place finds where a reader wants to begin. The service must be there. It may have to wait for its turn to read

@@ -46,7 +46,7 @@ func (s *Server) journal(a *answer, r *http.Request) error {
 		return service.Errorf(service.KindInvalid, "measure is %.80q; it is true or false", measure)
 	}
 	stats, logs := s.meter.Stats(), s.meter.Logs()
-	if err := a.take(len(logs) * logRoom); err != nil {
+	if err := a.Take(len(logs) * logRoom); err != nil {
 		return err
 	}
 	readers := s.meter.Readers()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -29,7 +30,8 @@ type crowd struct {
 	refused func(which string)
 	// unreadable makes a problem of what net/http has refused.
 	unreadable func(why *service.Error, status int, client string) api.Problem
-	flights    *flights
+	flights    *flight.Accounts
+	stall      time.Duration   // for which a client may stall, when others need its descriptor
 	files      *budget.Account // of the connections' descriptors
 
 	mu   sync.Mutex // guards what follows
@@ -42,7 +44,7 @@ type crowd struct {
 type guestConn struct {
 	net.Conn
 	crowd  *crowd
-	flight *flight
+	flight *flight.Account
 
 	place *list.Element // in crowd.idle or crowd.work; nil: closed. Guarded by crowd.mu
 	gone  bool          // guarded by crowd.mu
@@ -57,7 +59,7 @@ func newCrowd(l net.Listener, s *Server) *crowd {
 	return &crowd{
 		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused,
 		unreadable: s.unreadable,
-		flights:    s.flights, files: s.files,
+		flights:    s.flights, stall: o.StallTime, files: s.files,
 	}
 }
 
@@ -69,13 +71,13 @@ func (c *crowd) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c.narrow(conn)
-		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.join(conn.RemoteAddr().String(), conn)}
+		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.Join(conn.RemoteAddr().String(), conn)}
 		full := c.admit(g)
 		if full == nil {
 			runtime.Gosched() // a thousand newcomers at once have others wait, else
 			return g, nil
 		}
-		g.flight.leave()
+		g.flight.Leave()
 		c.refused("newcomer")
 		refuse(conn, full)
 	}
@@ -119,7 +121,7 @@ func (c *crowd) admit(g *guestConn) error {
 func (c *crowd) room() error {
 	if c.open >= c.most {
 		return &service.Error{Kind: service.KindOverloaded, Message: "there are too many connections; try again later",
-			Resource: "connections", Used: int64(c.open), Limit: int64(c.most), RetryAfter: retrySoon}
+			Resource: "connections", Used: int64(c.open), Limit: int64(c.most), RetryAfter: flight.RetrySoon}
 	}
 	if c.idle.Len() > 0 { // it makes room
 		if c.files.TryTake(budget.Descriptors, 1) {
@@ -184,9 +186,9 @@ func (c *crowd) yield() {
 // longestAtWork is the connection at work that has stalled for longest, or, if none has, that
 // has been at work for longest; the caller holds mu, and there is one.
 func (c *crowd) longestAtWork() *list.Element {
-	found, since := c.work.Front(), time.Now().Add(-c.flights.grace).UnixNano()
+	found, since := c.work.Front(), time.Now().Add(-c.stall).UnixNano()
 	for e := found; e != nil; e = e.Next() {
-		if at := e.Value.(*guestConn).flight.stalled(); at < since {
+		if at := e.Value.(*guestConn).flight.Stalled(); at < since {
 			found, since = e, at
 		}
 	}
@@ -195,7 +197,7 @@ func (c *crowd) longestAtWork() *list.Element {
 
 // atWork says that a handler works for g.
 func (g *guestConn) atWork() {
-	g.headers = int(max(0, g.flight.unread.Swap(notCounted)))
+	g.headers = g.flight.Begin()
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	if !g.gone {
@@ -208,7 +210,7 @@ func (g *guestConn) atWork() {
 func (g *guestConn) Read(b []byte) (int, error) {
 	n, err := g.Conn.Read(b)
 	if n > 0 {
-		if full := g.flight.arrived(n); full != nil {
+		if full := g.flight.Arrived(n); full != nil {
 			return 0, full // the server closes the connection
 		}
 	}
@@ -217,8 +219,7 @@ func (g *guestConn) Read(b []byte) (int, error) {
 
 // atRest says that no handler does any more.
 func (g *guestConn) atRest() {
-	g.flight.give(g.headers)
-	g.flight.unread.Store(0)
+	g.flight.End(g.headers)
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	if !g.gone {
@@ -234,7 +235,7 @@ func (g *guestConn) Close() error {
 	g.crowd.leave(g)
 	g.crowd.mu.Unlock()
 	if !g.left.Swap(true) {
-		g.flight.leave()
+		g.flight.Leave()
 	}
 	return err
 }
@@ -270,16 +271,18 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 // arrive finds the account of a request: that of its connection, or, if that came in by somebody else's
 // server, one of its own. Call ended when the request has been answered. There is no account if the
 // connection has been closed.
-func (s *Server) arrive(r *http.Request, control *http.ResponseController) (_ *http.Request, _ *flight, ended func()) {
+func (s *Server) arrive(
+	r *http.Request, control *http.ResponseController,
+) (_ *http.Request, _ *flight.Account, ended func()) {
 	g := connOf(r.Context())
 	if g == nil {
 		return s.arriveElsewhere(r, control)
 	}
-	if !g.flight.use() {
+	if !g.flight.Use() {
 		return r, nil, nil
 	}
 	g.atWork()
-	return r, g.flight, func() { g.atRest(); g.flight.leave() }
+	return r, g.flight, func() { g.atRest(); g.flight.Leave() }
 }
 
 func connOf(ctx context.Context) *guestConn {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 )
 
 // The system holds no more of a connection than it was told, which it doubles for its own needs.
@@ -18,7 +19,8 @@ func TestSocketBuffers(t *testing.T) {
 	const want = 40 << 10
 	o := Options{SocketBytes: want}.withDefaults()
 	root := budget.New(budget.Limits{budget.FlightBytes: 100 << 20, budget.Descriptors: 100})
-	c := newCrowd(l, &Server{options: o, flights: newFlights(root, 1<<20, &o), files: root.Child("connections' "+
+	c := newCrowd(l, &Server{options: o, flights: flight.NewAccounts(flight.Options{Host: root,
+		ConnectionBytes: 1 << 20, Logger: o.Logger}), files: root.Child("connections' "+
 		"descriptors", nil)})
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

@@ -80,7 +80,7 @@ func problemAnswer(p api.Problem, headers ...string) []byte {
 // Write implements net.Conn. Of a request that has come in part, and that no handler is at work
 // on, only net/http can be the author of an answer.
 func (g *guestConn) Write(b []byte) (int, error) {
-	if len(b) < maxPlain && g.flight.unread.Load() > 0 {
+	if len(b) < maxPlain && g.flight.BetweenRequests() {
 		if why, status := malformed(b); why != nil {
 			p := g.crowd.unreadable(why, status, g.RemoteAddr().String())
 			if _, err := g.Conn.Write(problemAnswer(p)); err != nil {

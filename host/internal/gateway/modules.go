@@ -42,7 +42,7 @@ func (s *Server) listModules(a *answer, _ *http.Request) error {
 		names, most = names+n, max(most, n)
 	}
 	// The list, the longest line, and the buffer.
-	if err := a.take(moduleRoom/2*len(m.Modules) + nameRoom/2*names + moduleRoom + nameRoom*most +
+	if err := a.Take(moduleRoom/2*len(m.Modules) + nameRoom/2*names + moduleRoom + nameRoom*most +
 		statusRoom); err != nil {
 		return err
 	}

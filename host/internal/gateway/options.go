@@ -11,6 +11,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -90,17 +91,14 @@ type Options struct {
 	// Credits bounds the credit that one subscription may hold, in events. Default 1,000,000.
 	Credits int64
 
-	linger time.Duration // lingerTime, but for tests that must not depend on it
+	linger time.Duration // streams.LingerTime, but for tests that must not depend on it
 }
 
 // Metrics is told what happens. It must not block, and is called concurrently.
 type Metrics interface {
 	// Request is an answered request. Route is one of few. Took is 0 for a stream.
 	Request(route string, status int, took time.Duration)
-	// Stream is an opened stream; the function is called when it has ended.
-	Stream(protocol string) (ended func())
-	// Message is a message of a WebSocket client. Op is one of few.
-	Message(op string)
+	streams.Metrics
 	// Refused is a connection closed to make room: a "newcomer" or an "idle" one, as there
 	// were too many, a "stalled" one, for its bytes, or a "working" one, for its descriptor.
 	Refused(which string)
@@ -142,7 +140,7 @@ func (o Options) withDefaults() Options {
 	o.InFlight = or(o.InFlight, 1024)
 	o.Subscriptions = or(o.Subscriptions, 64)
 	o.Credits = or(o.Credits, 1_000_000)
-	o.linger = or(o.linger, lingerTime)
+	o.linger = or(o.linger, streams.LingerTime)
 	return o
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -24,12 +25,12 @@ var comma = []byte(",")
 
 // add adds an event, unless the page is full or there is no room for more: then the event
 // is for the next page. It fails if there is no room for the first.
-func (p *page) add(e *event) error {
-	if p.count > 0 && p.size+e.size > pageBytes {
+func (p *page) add(e *streams.Event) error {
+	if p.count > 0 && p.size+e.Size > pageBytes {
 		p.full = true
 		return nil
 	}
-	if err := p.a.take(e.size); err != nil {
+	if err := p.a.Take(e.Size); err != nil {
 		p.full = true
 		if p.count > 0 {
 			err = nil
@@ -40,9 +41,9 @@ func (p *page) add(e *event) error {
 	if p.count == 0 {
 		before = p.start()
 	}
-	p.texts = append(p.texts, api.Text(before), e.text)
+	p.texts = append(p.texts, api.Text(before), e.Text)
 	p.count++
-	p.size += e.size
+	p.size += e.Size
 	return nil
 }
 
@@ -62,7 +63,7 @@ func (p *page) send(ctx context.Context, s *Server, end []byte) {
 	if p.batch {
 		contentType, end = api.ContentBatch, api.BatchEnd
 	}
-	p.a.pacer = s.pace(ctx, "", p.size)
+	p.a.pacer = s.traffic.Pace(ctx, "", p.size)
 	p.a.sendTexts(http.StatusOK, contentType, append(p.texts, api.Text(end), api.Text(newline))...)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -94,7 +95,7 @@ func (s *Server) handler() http.Handler {
 			panic(http.ErrAbortHandler) // its connection has been closed
 		}
 		defer ended()
-		a := &answer{ResponseWriter: w, control: control, writeTime: s.options.WriteTime, id: s.requestID(),
+		a := &answer{ResponseWriter: w, server: s, control: control, writeTime: s.options.WriteTime, id: s.requestID(),
 			about: requested(r), flight: flight}
 		defer a.end()
 		if r.ContentLength != 0 {
@@ -187,7 +188,8 @@ func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux, param
 		a.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return withStatus(http.StatusMethodNotAllowed, service.Errorf(service.KindUnsupported, "this takes %s only", allow))
+	return api.WithStatus(http.StatusMethodNotAllowed, service.Errorf(service.KindUnsupported, "this takes %s only",
+		allow))
 }
 
 // methodsAt are the methods that a path takes, in order, and the patterns of its routes; all methods that there
@@ -220,7 +222,7 @@ func (s *Server) healthz(a *answer, _ *http.Request) error {
 // who may ask for services, and how many to everybody.
 func (s *Server) readyz(a *answer, r *http.Request) error {
 	if s.stopping.Err() != nil {
-		return errStopping()
+		return flight.Stopping()
 	}
 	if err := s.owner.Ready(); err != nil {
 		message := "the host is not ready"

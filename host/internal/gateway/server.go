@@ -25,6 +25,8 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"golang.org/x/time/rate"
@@ -80,7 +82,8 @@ type Server struct {
 
 	life     lifecycle.Life
 	http     *http.Server
-	addr     net.Addr // set by Start
+	addr     net.Addr // set by Start, as is crowd
+	crowd    *crowd
 	stopping context.Context
 	stop     context.CancelFunc // the first stage of Stop: streams end, no new ones begin
 	cut      context.Context
@@ -90,10 +93,10 @@ type Server struct {
 	closed   bool         // no handler begins any more
 	handlers sync.WaitGroup
 
-	streams chan struct{}   // one for each open stream
+	streams *streams.Streams
 	uploads *uploads        // modules on their way in
-	bodies  *rate.Limiter   // of the bytes of large bodies and messages
-	flights *flights        // what connections hold
+	traffic *flight.Traffic // what large bodies, messages and answers wait for
+	flights *flight.Accounts
 	backups chan struct{}   // one for each backup on its way out
 	files   *budget.Account // of the connections' descriptors
 
@@ -118,9 +121,13 @@ func New(h Host, o Options) (*Server, error) {
 	s := &Server{
 		commander: h, deployer: h, modules: h, observer: h, reader: h, keeper: h, meter: h, owner: h,
 		document: api.OpenAPI(), options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
-		streams: make(chan struct{}, o.Streams), uploads: newUploads(h.Account(), o),
-		bodies:  rate.NewLimiter(rate.Limit(o.BodyRate), bodyBurst),
-		backups: make(chan struct{}, maxBackups), flights: newFlights(h.Account(), b.ConnectionBytes, &o),
+		uploads: newUploads(h.Account(), o), backups: make(chan struct{}, maxBackups),
+		traffic: &flight.Traffic{Turns: h, Rate: rate.NewLimiter(rate.Limit(o.BodyRate), flight.BodyBurst),
+			BodyTime: o.BodyTime},
+		flights: flight.NewAccounts(flight.Options{
+			Host: h.Account(), ConnectionBytes: b.ConnectionBytes, StallTime: o.StallTime, Logger: o.Logger,
+			Cut: func() { o.Metrics.Refused("stalled") },
+		}),
 		files: h.Account().Child("connections' descriptors", nil),
 	}
 	var run [4]byte
@@ -128,6 +135,11 @@ func New(h Host, o Options) (*Server, error) {
 	s.run = hex.EncodeToString(run[:])
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.cut, s.cutOff = context.WithCancel(context.Background())
+	s.streams = streams.New(h, s.traffic, o.Metrics, streams.Options{
+		Streams: o.Streams, MessageBytes: o.MessageBytes, InFlight: o.InFlight, Subscriptions: o.Subscriptions,
+		Credits: o.Credits, PingTime: o.PingTime, WriteTime: o.WriteTime, RequestTime: o.RequestTime, Linger: o.linger,
+		Stopping: s.stopping, Cut: s.cut,
+	})
 	s.http = &http.Server{
 		Handler: s.handler(), ConnContext: withConn,
 		BaseContext:       func(net.Listener) context.Context { return s.cut },
@@ -154,10 +166,10 @@ func (s *Server) Start(ctx context.Context) error {
 			return service.Errorf(service.KindUnavailable, "cannot listen on %q: %w", s.options.Listen, err)
 		}
 		s.addr = l.Addr()
-		c := newCrowd(l, s)
-		s.life.Go(func() { c.watch(s.stopping) })
+		s.crowd = newCrowd(l, s)
+		s.life.Go(func() { s.crowd.watch(s.stopping) })
 		s.life.Go(func() {
-			err := s.http.Serve(c)
+			err := s.http.Serve(s.crowd)
 			if !errors.Is(err, http.ErrServerClosed) {
 				s.log.Error("gateway stopped listening", "err", err)
 			}
@@ -215,26 +227,6 @@ func (s *Server) enter() bool {
 	}
 	s.handlers.Add(1)
 	return true
-}
-
-// openStream counts a stream in; call what it returns at its end.
-func (s *Server) openStream(protocol string) (ended func(), err error) {
-	if s.stopping.Err() != nil {
-		return nil, errStopping()
-	}
-	select {
-	case s.streams <- struct{}{}:
-	default:
-		return nil, &service.Error{Kind: service.KindOverloaded, Message: "there are too many open streams",
-			RetryAfter: retrySoon,
-			Resource:   "streams", Used: int64(len(s.streams)), Limit: int64(cap(s.streams))}
-	}
-	gone := s.metrics.Stream(protocol)
-	return func() { gone(); <-s.streams }, nil
-}
-
-func errStopping() error {
-	return &service.Error{Kind: service.KindUnavailable, Message: "the host is stopping", RetryAfter: retrySoon}
 }
 
 func (s *Server) requestID() string {

@@ -83,7 +83,7 @@ func (s *Server) listServices(a *answer, _ *http.Request) error {
 	for i := range all {
 		room += shardRoom * len(all[i].Shards)
 	}
-	if err := a.take(room + len(all)*shardRoom); err != nil {
+	if err := a.Take(room + len(all)*shardRoom); err != nil {
 		return err
 	}
 	return a.sendList(`{"services":[`, "]}", len(all), func(i int) any {
@@ -114,7 +114,7 @@ func (s *Server) getService(a *answer, r *http.Request) error {
 // from the largest.
 func (a *answer) takeStatus(shards int) error {
 	room := manifestRoom + statusRoom + shardRoom*min(max(shards, 0), service.GreatestShards)
-	return a.take(min(room, int(a.flight.all.limit*3/4)))
+	return a.Take(min(room, int(a.flight.Limit()*3/4)))
 }
 
 // showService answers with all that there is to say of a service. There is room for it.
@@ -141,7 +141,7 @@ func (s *Server) eventTypes(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.take(len(types) * typeRoom); err != nil {
+	if err := a.Take(len(types) * typeRoom); err != nil {
 		return err
 	}
 	return a.sendList(`{"types":[`, "]}", len(types), func(i int) any { return types[i] })
@@ -347,7 +347,7 @@ func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work)
 		text, _ := json.Marshal(line) // of types that encode
 		a.limitWrite(len(text))
 		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the work
-		_ = a.flush()
+		_ = a.FlushError()
 	}
 	for {
 		select {
@@ -359,7 +359,7 @@ func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work)
 				write(api.DeployLine{Progress: &p})
 			}
 			if res.err != nil {
-				p := s.problem(res.err, a.id, a.about...)
+				p := a.Problem(res.err)
 				res.line = api.DeployLine{Problem: &p}
 			}
 			write(res.line)

@@ -7,75 +7,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
-
-// counted gives one event each time, and counts.
-type counted struct {
-	*fake
-	asked int
-}
-
-func (c *counted) Subscribe(context.Context, service.Selection) (service.Subscriber, error) {
-	return c, nil
-}
-
-func (c *counted) Next(context.Context, int) ([]*service.Event, error) {
-	c.asked++
-	return []*service.Event{new(service.Event)}, nil
-}
-
-func (c *counted) Release() {}
-
-func (c *counted) Position() service.Position { return service.Position(c.asked) }
-
-// A subscription asks for more when the sender is through with what there was, and not
-// before: else it would take turns at the log that others could use, for a client that does
-// not read.
-func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		from := &counted{fake: newFake()}
-		o := Options{Credits: 100, Metrics: noMetrics{}, PingTime: time.Minute, RequestTime: time.Minute}
-		flight := newFlights(budget.New(nil), 1<<20, &o).join("client", nil)
-		s := &stream{s: &Server{options: o, reader: from}, ctx: ctx, k: &socket{flight: flight},
-			batches: make(chan batch), subs: map[string]*subscription{}}
-		sub := &subscription{t: s, id: "s", sel: view{Selection: service.Selection{Service: "bank"}}, cancel: cancel,
-			ended: func() {}, sent: make(chan struct{}, 1), granted: make(chan struct{}, 1)}
-		if err := sub.grant(100); err != nil {
-			t.Fatal(err)
-		}
-		s.waiting.Go(func() { sub.run(ctx) })
-		if b := <-s.batches; string(b.message) != `{"op":"subscribed","id":"s","cursor":"`+cursorOf("bank", 0)+`"}` {
-			t.Errorf("the first message is %q", b.message)
-		}
-		for n := 1; n < 5; n++ {
-			b := <-s.batches
-			synctest.Wait()
-			if len(b.events) != 1 || from.asked != n {
-				t.Errorf("%d events; asked %d times for batch %d", len(b.events), from.asked, n)
-			}
-			flight.give(b.held.own)
-			sub.sent <- struct{}{} // as the sender does
-		}
-		// It ends while it waits for the sender, who still has room for that batch.
-		b := <-s.batches
-		cancel()
-		s.waiting.Wait()
-		flight.give(b.held.own)
-		b.sub.sent <- struct{}{}
-		if used := flight.account.Used(flightBytes); used != 0 {
-			t.Errorf("%d bytes are left in flight", used)
-		}
-	})
-}
 
 // late is a host whose log takes long to read: each read goes on until the context
 // ends, and comes on by one.
@@ -114,11 +53,11 @@ func TestAPageEndsInTime(t *testing.T) {
 // every kind; and what does not fit is refused by name.
 func TestFiltersAreCounted(t *testing.T) {
 	var keys []string
-	for i := range maxFilter {
+	for i := range streams.MaxFilter {
 		keys = append(keys, fmt.Sprintf("%0*d", abi.MaxKeySize, i))
 	}
 	list, _ := json.Marshal(keys)
-	size := int64(maxFilter * 2 * abi.MaxKeySize)
+	size := int64(streams.MaxFilter * 2 * abi.MaxKeySize)
 
 	s := startWithin(t, little, within())
 	ws := s.raw("/v1/stream", api.ProtocolStream)
@@ -156,19 +95,20 @@ func TestFiltersAreCounted(t *testing.T) {
 	ws.Close()
 	s.until("the connection gives back what it held", func() bool { now, _ := s.used(); return now < size })
 
+	held := int64(flight.StreamBytes + flight.ReaderRoom(&service.Selection{}) + 20*2*abi.MaxKeySize)
 	query := "/v1/services/bank/events?keys=" + strings.Join(keys[:20], ",")
 	a := s.attacker()
 	a.put("GET " + query + " HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
 	s.until("server-sent events take their filter", func() bool {
 		now, _ := s.used()
-		return now >= streamBytes+readerBytes+20*2*abi.MaxKeySize
+		return now >= held
 	})
 	a.Close()
 	s.until("they give it back", func() bool { now, _ := s.used(); return now < size/2 })
 	ws = s.raw(query, api.ProtocolCloudEvents)
 	s.until("CloudEvents take their filter", func() bool {
 		now, _ := s.used()
-		return now >= streamBytes+readerBytes+20*2*abi.MaxKeySize
+		return now >= held
 	})
 	ws.Close()
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -86,7 +87,7 @@ func (u *upload) work(size int64) error {
 	default:
 	}
 	return &service.Error{Kind: service.KindOverloaded, Message: "other modules are being verified and compiled",
-		RetryAfter: retrySoon,
+		RetryAfter: flight.RetrySoon,
 		Resource:   "uploads_at_work", Used: int64(len(to.work)), Limit: int64(cap(to.work))}
 }
 

@@ -1,4 +1,4 @@
-package gateway
+package streams
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -41,8 +42,8 @@ func TestOutcomes(t *testing.T) {
 	if left := q.close(); len(left) != 1 || left[0].id != "left" || q.put(outcome{}) {
 		t.Errorf("closed with %+v, and it still takes some", left)
 	}
-	if size := unsafe.Sizeof(outcome{}); 3*size > callBytes {
+	if size := unsafe.Sizeof(outcome{}); 3*size > flight.CallBytes {
 		t.Errorf("an answer in a queue that grows takes up to %d bytes, which is not within a call's %d", 3*size,
-			callBytes)
+			flight.CallBytes)
 	}
 }

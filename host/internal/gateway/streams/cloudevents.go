@@ -1,4 +1,4 @@
-package gateway
+package streams
 
 import (
 	"context"
@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// cloudEvents streams a service's events on a WebSocket, a CloudEvent a message.
-// The client says nothing.
-func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service.Cursor) error {
-	ended, err := s.openStream(api.ProtocolCloudEvents)
+// CloudEvents streams a service's events after a cursor on a WebSocket, a CloudEvent a message. The client says
+// nothing. An error means that the request has not become a stream; the stream has ended when it returns nil.
+func (s *Streams) CloudEvents(a Answer, r *http.Request, sel View, first service.Cursor) error {
+	ended, err := s.begin(api.ProtocolCloudEvents)
 	if err != nil {
 		return err
 	}
@@ -22,12 +23,12 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 	// the request ends with the upgrade, the stream does not
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer cancel(nil)
-	gone, err := a.flight.subscribe(readerRoom(&sel))
+	gone, err := a.Flight().Subscribe(flight.ReaderRoom(&sel.Selection))
 	if err != nil {
 		return err
 	}
 	defer gone()
-	feed, err := s.newFeed(ctx, a.flight, sel, first.Position)
+	feed, err := s.newFeed(ctx, a.Flight(), sel, first.Position)
 	if err != nil {
 		return err
 	}
@@ -36,8 +37,8 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 	if k == nil {
 		return err
 	}
-	defer context.AfterFunc(s.stopping, k.drain)()
-	defer context.AfterFunc(s.cut, func() { _ = k.conn.Close() })()
+	defer context.AfterFunc(s.options.Stopping, k.drain)()
+	defer context.AfterFunc(s.options.Cut, func() { _ = k.conn.Close() })()
 
 	pumped := make(chan struct{})
 	go func() { // the sending goroutine; joined below
@@ -48,7 +49,7 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 		}
 	}()
 	_, err = k.receive()
-	k.flight.give(k.keep())
+	k.flight.Give(k.keep())
 	if err == nil {
 		err = &ws.Closing{Code: ws.ClosePolicy, Reason: "this stream takes no messages"}
 	}
@@ -57,10 +58,9 @@ func (s *Server) cloudEvents(a *answer, r *http.Request, sel view, first service
 	err = context.Cause(ctx) // whichever came first
 	var e *service.Error
 	if errors.As(err, &e) {
-		p := s.problem(err, a.id, a.about...)
-		err = &ws.Closing{Code: ws.CloseInternal, Reason: closeReason(p)}
+		err = &ws.Closing{Code: ws.CloseInternal, Reason: closeReason(a.Problem(err))}
 	}
-	k.farewell(s.cut, err)
+	k.farewell(s.options.Cut, err)
 	return nil
 }
 
@@ -75,7 +75,7 @@ func closeReason(p api.Problem) string {
 }
 
 // pumpCloudEvents sends events until it cannot, and says why.
-func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) error {
+func (s *Streams) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) error {
 	for {
 		events, held, err := feed.nextOrPing(ctx, batchEvents)
 		if err != nil {
@@ -89,11 +89,11 @@ func (s *Server) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) err
 		}
 		for i := range events {
 			if err == nil {
-				err = k.sendPieces(&events[i].text)
+				err = k.sendPieces(&events[i].Text)
 			}
 		}
 		clear(events)
-		k.flight.drop(&held)
+		held.drop(k.flight)
 		if err == nil {
 			err = k.flush()
 		}

@@ -1,8 +1,9 @@
-package gateway
+package streams
 
 import (
 	"sync"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -14,12 +15,12 @@ type outcome struct {
 	reply   service.Reply
 	query   *service.QueryReply // instead of reply
 	err     error               // instead of both
-	carried *carriage
+	carried *flight.Carriage
 }
 
 // outcomes is a queue of the answers on their way to the sender. It is as long as there are
 // answers: there is one for each slot at the most, and what it takes in the queue is within
-// callBytes. So putting never waits, and a stream without commands holds no queue. Many
+// flight.CallBytes. So putting never waits, and a stream without commands holds no queue. Many
 // put; one takes.
 type outcomes struct {
 	news chan struct{} // has one while there is something

@@ -1,11 +1,17 @@
-package gateway
+package streams
 
 import (
 	"context"
 	"errors"
-	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// Bounds of what is gathered before it is written, so that large events cannot make a batch as large as they like.
+const (
+	batchBytes  = 256 << 10
+	batchEvents = 256
 )
 
 // pace says how many events to take at a time, by how large the last ones were.
@@ -18,11 +24,11 @@ func (p *pace) limit() int {
 	return min(max(batchBytes/p.average, 1), batchEvents)
 }
 
-func (p *pace) saw(events []event) { p.average = max(1, sizeOf(events)/max(1, len(events))) }
+func (p *pace) saw(events []Event) { p.average = max(1, sizeOf(events)/max(1, len(events))) }
 
-func sizeOf(events []event) (size int) {
+func sizeOf(events []Event) (size int) {
 	for i := range events {
-		size += events[i].size
+		size += events[i].Size
 	}
 	return size
 }
@@ -36,29 +42,29 @@ type holding struct {
 
 // hold takes what events take in memory, or nothing. What others hold, too, is counted once for
 // all of them, as long as there is room for such; else it is the connection's own.
-func (f *flight) hold(events []event) (h holding, ok bool) {
+func hold(f *flight.Account, events []Event) (h holding, ok bool) {
 	for i := range events {
 		e := &events[i]
-		h.own += e.size
+		h.own += e.Size
 		if e.shared != nil && e.shared.Take() {
 			h.own -= e.shared.Bytes()
 			h.shared = append(h.shared, e.shared)
 		}
 	}
-	if !f.try(h.own) {
+	if !f.Try(h.own) {
 		h.own = 0
-		f.drop(&h)
+		h.drop(f)
 		return holding{}, false
 	}
 	return h, true
 }
 
-// drop gives back what is held.
-func (f *flight) drop(h *holding) {
+// drop gives back what is held of a connection's flight.
+func (h *holding) drop(f *flight.Account) {
 	for _, s := range h.shared {
 		s.Give()
 	}
-	f.give(h.own)
+	f.Give(h.own)
 	*h = holding{}
 }
 
@@ -66,9 +72,9 @@ func (f *flight) drop(h *holding) {
 // If there is no room they are dropped and read again when there is: they are in the
 // log, so nobody loses anything by that but time. One goroutine uses it.
 type feed struct {
-	s      *Server
-	f      *flight
-	sel    view
+	s      *Streams
+	f      *flight.Account
+	sel    View
 	after  service.Position // what is still to come comes after it
 	sub    service.Subscriber
 	pace   pace
@@ -78,7 +84,7 @@ type feed struct {
 
 // newFeed opens a feed. It holds nothing while nothing is read, so there is nothing to
 // close.
-func (s *Server) newFeed(ctx context.Context, f *flight, sel view, after service.Position) (*feed, error) {
+func (s *Streams) newFeed(ctx context.Context, f *flight.Account, sel View, after service.Position) (*feed, error) {
 	r := &feed{s: s, f: f, sel: sel, after: after, told: after}
 	if err := r.subscribe(ctx); err != nil {
 		return nil, err
@@ -88,14 +94,14 @@ func (s *Server) newFeed(ctx context.Context, f *flight, sel view, after service
 
 func (r *feed) subscribe(ctx context.Context) (err error) {
 	r.sel.From = service.AfterPosition(r.after)
-	r.sub, err = r.s.reader.Subscribe(ctx, r.sel.Selection)
+	r.sub, err = r.s.host.Subscribe(ctx, r.sel.Selection)
 	return err
 }
 
 // read waits for events and returns at least one and at most limit of them, as they leave.
-func (r *feed) read(ctx context.Context, limit int) ([]event, error) {
+func (r *feed) read(ctx context.Context, limit int) ([]Event, error) {
 	events, err := r.sub.Next(ctx, limit)
-	out := subscribed(events, r.sel.form)
+	out := subscribed(events, r.sel.Form)
 	r.sub.Release() // whoever is slow holds what is counted, and not what it was made of
 	return out, err
 }
@@ -103,7 +109,7 @@ func (r *feed) read(ctx context.Context, limit int) ([]event, error) {
 // next waits for events and returns at least one and at most limit of them. What they
 // take is returned, too; drop it when they are written or dropped. If ctx ends first it
 // fails with ctx's error and has lost none.
-func (r *feed) next(ctx context.Context, limit int) (events []event, held holding, err error) {
+func (r *feed) next(ctx context.Context, limit int) (events []Event, held holding, err error) {
 	for {
 		if r.sub == nil {
 			if err := r.subscribe(ctx); err != nil {
@@ -114,16 +120,16 @@ func (r *feed) next(ctx context.Context, limit int) (events []event, held holdin
 		if err != nil {
 			return nil, holding{}, err
 		}
-		if held, ok := r.f.hold(events); ok {
+		if held, ok := hold(r.f, events); ok {
 			r.pace.saw(events)
-			r.after = events[len(events)-1].cursor.Position
+			r.after = events[len(events)-1].Cursor.Position
 			r.told, r.untold = r.after, false
 			return events, held, nil
 		}
-		need := events[0].size
+		need := events[0].Size
 		r.sub, r.pace.average = nil, batchBytes // one by one until there is more room
 		clear(events)
-		if err := r.f.wait(ctx, need); err != nil {
+		if err := r.f.Wait(ctx, need); err != nil {
 			return nil, holding{}, err
 		}
 	}
@@ -140,7 +146,7 @@ func (r *feed) checkpoint(ctx context.Context) (c service.Cursor, ok bool) {
 	// Mostly that is the head, which memory knows. Else a batch is read, and in its turn.
 	ctx, cancel := context.WithTimeout(ctx, r.s.options.PingTime/4)
 	defer cancel()
-	c, err := r.s.reader.Cursor(ctx, r.sel.Service, at)
+	c, err := r.s.host.Cursor(ctx, r.sel.Service, at)
 	if err != nil {
 		return service.Cursor{}, false
 	}
@@ -156,48 +162,9 @@ func (r *feed) position() service.Position {
 	return max(r.after, r.sub.Position())
 }
 
-// Bounds of the wait between two looks for room that others have to give back.
-const (
-	minRoomWait = 20 * time.Millisecond
-	maxRoomWait = time.Second
-)
-
-// try takes bytes as take does, but it is no refusal if there is not enough.
-func (f *flight) try(n int) bool {
-	if f.account.TryTake(flightBytes, int64(n)) {
-		return true
-	}
-	f.pressed(n)
-	return false
-}
-
-// wait waits until there is room for n bytes. It fails with ctx's error, or if there
-// will never be.
-func (f *flight) wait(ctx context.Context, n int) error {
-	if most := f.all.limit - streamBytes - f.lasting.Load(); int64(n) > most {
-		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one "+
-			"connection, and the subscriptions of this one, it may take %d", n, most)
-	}
-	for pause := minRoomWait; ; pause = min(2*pause, maxRoomWait) {
-		timer := time.NewTimer(pause)
-		select {
-		case <-f.freed:
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-		timer.Stop()
-		if f.account.Room(flightBytes) >= int64(n) {
-			return nil
-		}
-		f.pressed(n)
-	}
-}
-
 // nextOrPing waits for events no longer than a stream may be silent; no events
 // and no error is a reason to give a sign of life, and a checkpoint if there is one.
-func (r *feed) nextOrPing(ctx context.Context, limit int) ([]event, holding, error) {
+func (r *feed) nextOrPing(ctx context.Context, limit int) ([]Event, holding, error) {
 	waiting, cancel := context.WithTimeout(ctx, r.s.options.PingTime)
 	defer cancel()
 	events, held, err := r.next(waiting, limit)

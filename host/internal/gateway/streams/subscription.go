@@ -1,11 +1,13 @@
-package gateway
+package streams
 
 import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -15,7 +17,7 @@ type subscription struct {
 	t      *stream
 	id     string
 	from   string // where it is to begin
-	sel    view
+	sel    View
 	head   []byte // what stands before each event in its message
 	feed   *feed
 	cancel context.CancelFunc
@@ -33,7 +35,7 @@ type subscription struct {
 type batch struct {
 	sub     *subscription
 	message []byte // a whole one, or nil
-	events  []event
+	events  []Event
 	held    holding // for them
 }
 
@@ -43,9 +45,9 @@ func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
 	if b.message != nil {
 		return buf, k.send(b.message)
 	}
-	defer k.flight.drop(&b.held)
+	defer b.held.drop(k.flight)
 	for i := range b.events {
-		text := b.events[i].text.Within(append(buf[:0], b.sub.head...), closingBrace)
+		text := b.events[i].Text.Within(append(buf[:0], b.sub.head...), closingBrace)
 		if err := k.sendPieces(&text); err != nil {
 			return buf, err
 		}
@@ -64,8 +66,8 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 	if err != nil {
 		return err
 	}
-	sel := view{Selection: service.Selection{Service: name}}
-	if sel.Types, sel.Keys, err = filter(m.Types, m.Keys); err != nil {
+	sel := View{Selection: service.Selection{Service: name}}
+	if sel.Types, sel.Keys, err = Filter(m.Types, m.Keys); err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -77,10 +79,10 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 		return service.Errorf(service.KindInvalid, "the id %q is that of another subscription", m.ID)
 	case count >= t.s.options.Subscriptions:
 		return &service.Error{Kind: service.KindOverloaded, Message: "this connection has as many subscriptions as " +
-			"it may", RetryAfter: retrySoon,
+			"it may", RetryAfter: flight.RetrySoon,
 			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
-	if _, err := t.s.reader.Head(name); err != nil { // it is not there
+	if _, err := t.s.host.Head(name); err != nil { // it is not there
 		return err
 	}
 	sub := &subscription{t: t, id: m.ID, from: m.From, sel: sel, head: api.AppendEventHead(nil, m.ID),
@@ -89,7 +91,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 		return err
 	}
 	// the id is in its head and its messages
-	if sub.ended, err = t.k.flight.subscribe(readerRoom(&sel) + 4*len(m.ID)); err != nil {
+	if sub.ended, err = t.k.flight.Subscribe(flight.ReaderRoom(&sel.Selection) + 4*len(m.ID)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
@@ -165,7 +167,13 @@ func (s *subscription) held(ctx context.Context) (int64, error) {
 // begin finds the place where the subscription begins and opens its feed. It may have to wait for its turn to read
 // the log, which is why the receiving goroutine does not do it.
 func (s *subscription) begin(ctx context.Context) (first []byte, err error) {
-	at, err := s.t.s.place(ctx, s.sel.Service, s.from)
+	from, err := service.ParseFrom(s.from)
+	if err != nil {
+		return nil, err
+	}
+	reading, done := s.t.s.wait(ctx, time.Time{})
+	defer done()
+	at, err := s.t.s.host.Place(reading, s.sel.Service, from)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +200,7 @@ func (s *subscription) run(ctx context.Context) {
 		if credits, err = s.held(ctx); err != nil {
 			break
 		}
-		var events []event
+		var events []Event
 		var held holding
 		if events, held, err = s.feed.nextOrPing(ctx, int(min(credits, batchEvents))); err != nil {
 			break
@@ -209,7 +217,7 @@ func (s *subscription) run(ctx context.Context) {
 		// Not to be ahead of the sender: a subscriber that is behind keeps its turn until it asks
 		// for more, and so as many write as have a turn.
 		if err = s.give(ctx, batch{sub: s, events: events, held: held}); err != nil {
-			s.t.k.flight.drop(&held)
+			held.drop(s.t.k.flight)
 		} else {
 			err = s.written(ctx)
 		}
@@ -220,7 +228,7 @@ func (s *subscription) run(ctx context.Context) {
 	s.t.mu.Unlock()
 	var problem *api.Problem
 	if !errors.Is(err, context.Canceled) {
-		p := s.t.s.problem(err, s.t.id, s.t.about...)
+		p := s.t.answer.Problem(err)
 		problem = &p
 	}
 	// Whatever this returns, the connection ends or the message was given.

@@ -1,4 +1,4 @@
-package gateway
+package streams
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -24,10 +25,10 @@ import (
 type socket struct {
 	conn    *ws.Conn
 	options *Options
-	flight  *flight
-	limit   int64          // of one message, in bytes
-	reading func() reading // of a message
-	pacer   pacer          // of the sending goroutine
+	flight  *flight.Account
+	limit   int64                 // of one message, in bytes
+	reading func() flight.Reading // of a message
+	pacer   flight.Pacer          // of the sending goroutine
 
 	mu       sync.Mutex // guards draining and setting the read deadline
 	draining bool       // nothing more is received
@@ -40,31 +41,28 @@ type socket struct {
 	buf           []byte // of messages, kept from one to the next; taken from flight
 }
 
-// streamBytes is what a WebSocket holds beside what passes through it: buffers of the
-// connection, of the library, and for what is small.
-const streamBytes = 48 << 10
-
 // maxControls bounds the pings and pongs that a client sends within a ping
 // period without saying anything.
 const maxControls = 100
 
 // upgrade makes a WebSocket of a request, speaking one protocol. A client that
 // offers none is taken to mean that one.
-func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int64) (*socket, error) {
+func (s *Streams) upgrade(a Answer, r *http.Request, protocol string, limit int64) (*socket, error) {
 	var speaks []string
-	for _, p := range offered(r) {
+	for _, p := range ws.Offered(r) {
 		if !strings.HasPrefix(p, api.ProtocolTokenPrefix) {
 			speaks = append(speaks, p)
 		}
 	}
 	if len(speaks) > 0 && !slices.Contains(speaks, protocol) {
-		return nil, withStatus(http.StatusBadRequest, service.Errorf(service.KindUnsupported, "the subprotocol here "+
-			"is %s", protocol))
+		return nil, api.WithStatus(http.StatusBadRequest, service.Errorf(service.KindUnsupported, "the subprotocol "+
+			"here is %s", protocol))
 	}
-	if err := a.take(streamBytes); err != nil {
+	if err := a.Take(flight.StreamBytes); err != nil {
 		return nil, err
 	}
-	o := ws.AcceptOptions{Limit: limit, WriteTime: s.options.WriteTime, Writes: a.flight.writes, Wrote: a.flight.wrote}
+	f := a.Flight()
+	o := ws.AcceptOptions{Limit: limit, WriteTime: s.options.WriteTime, Writes: f.Writes, Wrote: f.HasWritten}
 	if len(speaks) > 0 {
 		o.Subprotocols = []string{protocol}
 	}
@@ -72,12 +70,12 @@ func (s *Server) upgrade(a *answer, r *http.Request, protocol string, limit int6
 	var refused *ws.HandshakeError
 	switch {
 	case errors.As(err, &refused) && !refused.Hijacked:
-		return nil, withStatus(refused.Status, service.Errorf(service.KindInvalid, "%w", refused.Err))
+		return nil, api.WithStatus(refused.Status, service.Errorf(service.KindInvalid, "%w", refused.Err))
 	case err != nil:
 		return nil, nil // the connection broke, and is closed
 	}
-	k := &socket{conn: conn, options: &s.options, flight: a.flight, limit: limit}
-	k.reading = func() reading { return s.reading(r.Context(), a.flight, false) }
+	k := &socket{conn: conn, options: &s.options, flight: f, limit: limit}
+	k.reading = func() flight.Reading { return s.traffic.Read(r.Context(), f, false) }
 	conn.OnControl(s.options.WriteTime, k.control)
 	conn.Hold()
 	return k, nil
@@ -147,7 +145,7 @@ func (k *socket) receive() ([]byte, error) {
 	k.controls, k.within = 0, true
 	defer func() { k.within = false }()
 	reading := k.reading()
-	defer reading.end()
+	defer reading.End()
 	buf := k.buf[:0]
 	var full *noRoom // then what comes is read into scratch and dropped
 	var scratch []byte
@@ -166,13 +164,13 @@ func (k *socket) receive() ([]byte, error) {
 				buf = k.buf[:len(buf)]
 			}
 		}
-		k.wait(time.Until(reading.waits()))
-		n, err := r.Read(buf[len(buf):min(cap(buf), len(buf)+pieceBytes)])
+		k.wait(time.Until(reading.Waits()))
+		n, err := r.Read(buf[len(buf):min(cap(buf), len(buf)+flight.PieceBytes)])
 		if full != nil {
 			full.start = append(full.start, buf[len(buf):len(buf)+min(n, max(0, startBytes-len(full.start)))]...)
 		}
 		buf = buf[:len(buf)+n]
-		reading.came(n)
+		reading.Came(n)
 		if err == io.EOF {
 			break
 		}
@@ -198,12 +196,12 @@ func (k *socket) grow(text []byte) error {
 	for next/2 > max(cap(k.buf), 1<<10) {
 		next /= 2
 	}
-	if err := k.flight.take(next); err != nil {
+	if err := k.flight.Take(next); err != nil {
 		return err
 	}
 	old := cap(k.buf)
 	k.buf = yield.Append(yield.Uncleared(next), text)
-	k.flight.give(old)
+	k.flight.Give(old)
 	return nil
 }
 
@@ -217,7 +215,7 @@ func (k *socket) keep() (taken int) {
 // shrink lets go of a buffer that a large message has left. It is called between messages.
 func (k *socket) shrink() {
 	if cap(k.buf) > ws.MaxGathered {
-		k.flight.give(k.keep())
+		k.flight.Give(k.keep())
 	}
 }
 
@@ -247,14 +245,13 @@ func (k *socket) sendPieces(text *api.Pieces) error {
 	if whole, ok := text.Short(); ok {
 		return k.send(whole)
 	}
-	within := k.options.WriteTime + time.Duration(text.Len()/bodyRate)*time.Second
-	return k.conn.SendPieces(within, func(w io.Writer) error {
+	return k.conn.SendPieces(flight.WriteTime(k.options.WriteTime, text.Len()), func(w io.Writer) error {
 		return text.Each(func(piece []byte) error {
 			for len(piece) > 0 {
-				part := piece[:min(len(piece), pieceBytes)]
+				part := piece[:min(len(piece), flight.PieceBytes)]
 				piece = piece[len(part):]
-				k.pacer.begin()
-				k.pacer.rest() // the client may take its time
+				k.pacer.Begin()
+				k.pacer.Rest() // the client may take its time
 				if _, err := w.Write(part); err != nil {
 					return err
 				}
@@ -270,9 +267,6 @@ func (k *socket) flush() error { return k.conn.Flush(k.options.WriteTime) }
 // ping queues a ping.
 func (k *socket) ping() error { return k.conn.Ping(k.options.WriteTime) }
 
-// lingerTime bounds how long a client is still read after the last word.
-const lingerTime = time.Second
-
 // settle waits for the sending goroutine, when the receiving one has ended with err.
 func (k *socket) settle(sent <-chan struct{}, err error) {
 	k.conn.Settle(sent, k.options.WriteTime, err)
@@ -281,5 +275,5 @@ func (k *socket) settle(sent <-chan struct{}, err error) {
 // farewell says why, writes what is queued, and closes. Both goroutines must be
 // past using the socket.
 func (k *socket) farewell(cut context.Context, err error) {
-	k.conn.Farewell(cut, k.options.linger, err)
+	k.conn.Farewell(cut, k.options.Linger, err)
 }

@@ -1,4 +1,4 @@
-package gateway
+package streams
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -21,10 +22,10 @@ import (
 // read is not read either once the slots and the few notices are used up. What
 // messages, answers and events take in memory is in the connection's flight.
 type stream struct {
-	s     *Server
-	k     *socket
-	id    string // of the request that became this connection
-	about []any  // what the log says about it
+	s *Streams
+	k *socket
+
+	answer Answer // to the request that became this connection
 
 	ctx    context.Context // ends when the connection must
 	cancel context.CancelCauseFunc
@@ -41,14 +42,15 @@ type stream struct {
 	subs map[string]*subscription
 }
 
-// stream makes a WebSocket of a request and serves it until it ends.
-func (s *Server) stream(a *answer, r *http.Request) error {
-	if !isUpgrade(r) {
+// Serve makes a WebSocket of a request that speaks bulkhead.v1.json, and serves it until it ends. An error means that
+// the request has not become a WebSocket.
+func (s *Streams) Serve(a Answer, r *http.Request) error {
+	if !ws.IsUpgrade(r) {
 		a.Header().Set("Upgrade", "websocket")
-		return withStatus(http.StatusUpgradeRequired, service.Errorf(service.KindUnsupported, "this is a WebSocket "+
-			"with the subprotocol %s", api.ProtocolStream))
+		return api.WithStatus(http.StatusUpgradeRequired, service.Errorf(service.KindUnsupported, "this is a "+
+			"WebSocket with the subprotocol %s", api.ProtocolStream))
 	}
-	ended, err := s.openStream(api.ProtocolStream)
+	ended, err := s.begin(api.ProtocolStream)
 	if err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 		return err
 	}
 	t := &stream{
-		s: s, k: k, id: a.id, about: a.about,
+		s: s, k: k, answer: a,
 		slots: make(chan struct{}, s.options.InFlight), answers: newOutcomes(),
 		notices: make(chan []byte, 16), batches: make(chan batch), last: make(chan struct{}),
 		subs: map[string]*subscription{},
@@ -66,8 +68,8 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	// the request ends with the upgrade, the stream does not
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer t.cancel(nil)
-	defer context.AfterFunc(s.stopping, k.drain)()
-	defer context.AfterFunc(s.cut, func() { t.cancel(errCutOff); _ = k.conn.Close() })()
+	defer context.AfterFunc(s.options.Stopping, k.drain)()
+	defer context.AfterFunc(s.options.Cut, func() { t.cancel(errCutOff); _ = k.conn.Close() })()
 
 	sent := make(chan struct{})
 	go func() { // the sending goroutine; joined below
@@ -90,26 +92,26 @@ func (s *Server) stream(a *answer, r *http.Request) error {
 	close(t.last)
 	k.settle(sent, err)
 	t.end()
-	k.farewell(s.cut, err)
+	k.farewell(s.options.Cut, err)
 	return nil
 }
 
-// answer has the sending goroutine send an answer. It never waits.
-func (t *stream) answer(o outcome) {
+// put has the sending goroutine send an answer. It never waits.
+func (t *stream) put(o outcome) {
 	if o.err != nil {
-		o.err = o.carried.fit(o.err)
+		o.err = o.carried.Fit(o.err)
 	}
 	if !t.answers.put(o) {
-		o.carried.free()
+		o.carried.Free()
 	}
 }
 
 // end drops the answers that were not sent, and those to come.
 func (t *stream) end() {
 	for _, o := range t.answers.close() {
-		o.carried.free()
+		o.carried.Free()
 	}
-	t.k.flight.give(t.k.keep())
+	t.k.flight.Give(t.k.keep())
 }
 
 var errCutOff = errors.New("cut off")
@@ -143,11 +145,11 @@ func (t *stream) receiveAll() error {
 func (t *stream) message(text []byte) (id string, err error) {
 	f := t.k.flight
 	room := api.DecodingRoom(len(text))
-	if err := f.take(room); err != nil {
+	if err := f.Take(room); err != nil {
 		return api.MessageID(text[:min(len(text), startBytes)]), err
 	}
 	m, err := api.DecodeClientMessage(text)
-	f.give(room)
+	f.Give(room)
 	if err != nil {
 		t.s.metrics.Message("malformed")
 		return m.ID, err
@@ -217,7 +219,7 @@ func (t *stream) notice(text []byte) {
 }
 
 func (t *stream) refuse(id string, command service.CommandID, err error) {
-	p := t.s.problem(err, t.id, t.about...)
+	p := t.answer.Problem(err)
 	p.CommandID = command
 	t.notice(api.AppendProblem(nil, api.OpError, id, &p))
 }
@@ -229,7 +231,7 @@ func (t *stream) slot() error {
 		return nil
 	default:
 		return &service.Error{
-			Kind: service.KindOverloaded, RetryAfter: retrySoon, Resource: "requests_of_connection",
+			Kind: service.KindOverloaded, RetryAfter: flight.RetrySoon, Resource: "requests_of_connection",
 			Used: int64(len(t.slots)), Limit: int64(cap(t.slots)),
 			Message: "too many commands and queries of this connection have no answer yet; hello says how many may",
 		}
@@ -238,50 +240,50 @@ func (t *stream) slot() error {
 
 // carry has the data of a command or query, and what a call takes beside it, taken until
 // the host has no more use for it. A large message is handed on as it is.
-func (t *stream) carry(m *api.ClientMessage, beside int) (*carriage, error) {
+func (t *stream) carry(m *api.ClientMessage, beside int) (*flight.Carriage, error) {
 	f := t.k.flight
 	if m.Keeps() {
 		taken := t.k.keep()
-		c, err := f.carry(taken, beside)
+		c, err := f.Carry(taken, beside)
 		if err != nil {
-			f.give(taken)
+			f.Give(taken)
 		}
 		return c, err
 	}
 	size := len(m.Body()) + len(m.Metadata)
-	if err := f.take(size); err != nil {
+	if err := f.Take(size); err != nil {
 		return nil, err
 	}
-	c, err := f.carry(size, beside)
+	c, err := f.Carry(size, beside)
 	if err != nil {
-		f.give(size)
+		f.Give(size)
 	}
 	return c, err
 }
 
 // target reads what commands and queries have in common.
-func (t *stream) target(m *api.ClientMessage) (c call, err error) {
-	if c.service, err = service.ParseName(string(m.Service)); err != nil {
+func (t *stream) target(m *api.ClientMessage) (c service.Query, err error) {
+	if c.Service, err = service.ParseName(string(m.Service)); err != nil {
 		return c, err
 	}
-	if c.key, err = service.ParseKey(m.Key); err != nil {
+	if c.Key, err = service.ParseKey(m.Key); err != nil {
 		return c, err
 	}
-	if c.typ, err = service.ParseType(m.Type); err != nil {
+	if c.Type, err = service.ParseType(m.Type); err != nil {
 		return c, err
 	}
-	c.data = m.Body()
+	c.Data = m.Body()
 	if m.DataBase64 != nil {
-		if err := t.s.takes(t.k.flight, c.service, c.data); err != nil {
+		if err := t.k.flight.CheckUndeclared(t.s.host, c.Service, c.Data); err != nil {
 			return c, err
 		}
 	}
 	if m.TimeoutMS != nil {
 		left := api.DeadlineOf(*m.TimeoutMS)
 		if left == 0 {
-			return c, errTooLate()
+			return c, flight.TooLate()
 		}
-		c.deadline = time.Now().Add(left)
+		c.Deadline = time.Now().Add(left)
 	}
 	return c, nil
 }
@@ -292,7 +294,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 		return err
 	}
 	cmd := service.Command{
-		Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline,
+		Service: c.Service, Key: c.Key, Type: c.Type, Data: c.Data, Deadline: c.Deadline,
 		Expected: m.Expected, Metadata: m.MetadataOf(), Gone: t.ctx.Done(),
 	}
 	if m.CommandID == "" {
@@ -303,45 +305,44 @@ func (t *stream) command(m *api.ClientMessage) error {
 	if err := t.slot(); err != nil {
 		return err
 	}
-	carried, err := t.carry(m, callBytes)
+	carried, err := t.carry(m, flight.CallBytes)
 	if err != nil {
 		<-t.slots
 		return err
 	}
 	cmd.Carrier = carried
 	id, name, command := m.ID, cmd.Service, cmd.ID
-	err = t.s.commander.SendAsync(cmd, func(r service.Reply, err error) {
-		t.answer(outcome{id: id, service: name, command: command, reply: r, err: err, carried: carried})
+	err = t.s.host.SendAsync(cmd, func(r service.Reply, err error) {
+		t.put(outcome{id: id, service: name, command: command, reply: r, err: err, carried: carried})
 	})
 	if err != nil { // and so nobody else gives the answer
-		t.answer(outcome{id: id, command: command, err: err, carried: carried})
+		t.put(outcome{id: id, command: command, err: err, carried: carried})
 	}
 	return nil
 }
 
 func (t *stream) query(m *api.ClientMessage) error {
-	c, err := t.target(m)
+	q, err := t.target(m)
 	if err != nil {
 		return err
 	}
 	if err := t.slot(); err != nil {
 		return err
 	}
-	carried, err := t.carry(m, queryBytes)
+	carried, err := t.carry(m, flight.QueryBytes)
 	if err != nil {
 		<-t.slots
 		return err
 	}
-	q := &service.Query{Service: c.service, Key: c.key, Type: c.typ, Data: c.data, Deadline: c.deadline,
-		Carrier: carried}
-	id, name := m.ID, c.service
+	q.Carrier = carried
+	id, name := m.ID, q.Service
 	t.waiting.Go(func() { // at most as many as there are slots
 		ctx, cancel := t.s.wait(t.ctx, q.Deadline)
 		defer cancel()
-		sent := *q
+		sent := q
 		q.Data = nil // it is the host's
-		r, err := t.s.commander.Query(ctx, sent)
-		t.answer(outcome{id: id, service: name, query: &r, err: err, carried: carried})
+		r, err := t.s.host.Query(ctx, sent)
+		t.put(outcome{id: id, service: name, query: &r, err: err, carried: carried})
 	})
 	return nil
 }
@@ -422,11 +423,11 @@ func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 	if o.query != nil {
 		size = len(o.query.Data)
 	}
-	t.k.pacer = t.s.pace(t.ctx, o.service, size)
-	defer t.k.pacer.end()
+	t.k.pacer = t.s.traffic.Pace(t.ctx, o.service, size)
+	defer t.k.pacer.End()
 	switch {
 	case o.err != nil:
-		p := t.s.problem(o.err, t.id, t.about...)
+		p := t.answer.Problem(o.err)
 		p.CommandID = o.command
 		text = api.Text(api.AppendProblem(buf, api.OpError, o.id, &p))
 	case o.query != nil:
@@ -435,7 +436,7 @@ func (t *stream) sendOutcome(buf []byte, o *outcome) ([]byte, error) {
 		text = api.CommandReplyText(buf, o.id, &o.reply)
 	}
 	err := t.k.sendPieces(&text)
-	o.carried.free()
+	o.carried.Free()
 	<-t.slots
 	if whole, ok := text.Short(); ok {
 		buf = whole

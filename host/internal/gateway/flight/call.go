@@ -1,0 +1,90 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// RetrySoon is when a client may try again if nothing better is known.
+const RetrySoon = time.Second
+
+// GraceTime is how long an answer is waited for beyond the sender's deadline: a
+// command that had started by then has an outcome soon, and that is better to
+// know than that it is not known.
+const GraceTime = 5 * time.Second
+
+// Await bounds how long an answer is waited for: no longer than longest, nor than [GraceTime] beyond a deadline if
+// there is one.
+func Await(ctx context.Context, longest time.Duration, deadline time.Time) (context.Context, context.CancelFunc) {
+	if !deadline.IsZero() {
+		longest = min(longest, time.Until(deadline)+GraceTime)
+	}
+	return context.WithTimeout(ctx, longest)
+}
+
+// TooLate is the error of a request whose deadline has passed before it came.
+func TooLate() error {
+	return service.Errorf(service.KindDeadline, "the deadline had passed when the request came")
+}
+
+// Stopping is the error of a request that comes when the host stops.
+func Stopping() error {
+	return &service.Error{Kind: service.KindUnavailable, Message: "the host is stopping", RetryAfter: RetrySoon}
+}
+
+// Accepter knows what services take.
+type Accepter interface {
+	// Accepts is what data a service takes; KindNotFound if there is no such service.
+	Accepts(name service.Name) (service.Accepts, error)
+}
+
+// CheckJSON holds data to service.CheckJSON. What that takes in memory is taken meanwhile.
+func (f *Account) CheckJSON(data []byte) error {
+	room := jsoncheck.Room(len(data))
+	if err := f.Take(room); err != nil {
+		return err
+	}
+	defer f.Give(room)
+	return service.CheckJSON("the data", data)
+}
+
+// CheckUndeclared reports whether a service that is sent data without a content type can
+// understand it: all that speak JSON get nothing else.
+func (f *Account) CheckUndeclared(a Accepter, name service.Name, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	wrong := f.CheckJSON(data)
+	if !isMalformed(wrong) {
+		return wrong
+	}
+	accepts, err := a.Accepts(name)
+	if err != nil {
+		return err
+	}
+	if encoding, err := EncodingOf(name, accepts); err != nil || !service.IsJSON(encoding) {
+		return err
+	}
+	return wrong
+}
+
+// isMalformed reports whether an error of CheckJSON is about the data, and not about room.
+func isMalformed(err error) bool {
+	var e *service.Error
+	return errors.As(err, &e) && e.Kind == service.KindInvalid
+}
+
+// EncodingOf is what a service's data is encoded as. It may not be known of a service
+// that has not started; then the sender has to come again.
+func EncodingOf(name service.Name, accepts service.Accepts) (string, error) {
+	if accepts.Encoding == "" {
+		return "", &service.Error{Service: name, Kind: service.KindUnavailable, RetryAfter: RetrySoon,
+			Message: "the service is " + string(accepts.State) + ", and until it has run it is not known whether it " +
+				"takes data of this type"}
+	}
+	return accepts.Encoding, nil
+}

@@ -1,0 +1,137 @@
+package streams
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
+	"github.com/bulkhead-wasm/bulkhead/host/service"
+)
+
+// SSE streams server-sent events after a cursor until the client goes away or the server
+// stops; either way the client resumes by the last id. An error means that nothing was answered yet.
+func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor) error {
+	ended, err := s.begin("sse")
+	if err != nil {
+		return err
+	}
+	defer ended()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.options.Stopping, cancel)()
+	if err := a.Take(flight.StreamBytes); err != nil {
+		return err
+	}
+	f := a.Flight()
+	gone, err := f.Subscribe(flight.ReaderRoom(&sel.Selection))
+	if err != nil {
+		return err
+	}
+	defer gone()
+	feed, err := s.newFeed(ctx, f, sel, first.Position)
+	if err != nil {
+		return err
+	}
+
+	a.Header().Set("Content-Type", api.ContentSSE)
+	a.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for the end
+	a.WriteHeader(http.StatusOK)
+	// The first id makes who reads from the end resume here, even before any event.
+	b := append(first.Append([]byte("retry: 1000\nid: ")), "\n\n"...)
+	var held holding
+	control := http.NewResponseController(a)
+	limit := func(size int) { // a connection that does not know deadlines has failed already
+		_ = control.SetWriteDeadline(time.Now().Add(flight.WriteTime(s.options.WriteTime, size)))
+	}
+	defer func() { held.drop(f) }()
+	for {
+		limit(len(b))
+		if _, err := a.Write(b); err != nil {
+			return nil // the client is gone
+		}
+		if err := control.Flush(); err != nil {
+			return nil
+		}
+		b = kept(b[:0])
+		var events []Event
+		events, held, err = feed.nextOrPing(ctx, batchEvents)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			text, _ := json.Marshal(a.Problem(err)) // a problem always encodes
+			limit(len(text))
+			_, _ = a.Write(appendSSE(append(b, "event: problem\n"...), text))
+			return nil
+		case len(events) == 0:
+			// What was passed by need not be read again by who resumes. An id without data is no event.
+			if c, ok := feed.checkpoint(ctx); ok {
+				b = append(c.Append(append(b, "id: "...)), "\n\n"...)
+			} else {
+				b = append(b, ": \n\n"...)
+			}
+			continue
+		}
+		limit(sizeOf(events))
+		for i := range events {
+			e := &events[i]
+			b = append(e.Cursor.Append(append(b, "id: "...)), '\n')
+			if text, ok := e.Text.Short(); ok {
+				if b = appendSSE(b, text); len(b) < ws.MaxGathered/2 {
+					continue
+				}
+			} else {
+				long := e.Text.Within(append(b, "data: "...), []byte("\n\n"))
+				b = nil
+				if err := writeTo(a, &long); err != nil {
+					return nil
+				}
+			}
+			if _, err := a.Write(b); err != nil {
+				return nil
+			}
+			b = kept(b[:0])
+		}
+		clear(events)
+		held.drop(f)
+	}
+}
+
+// writeTo writes a text that may be large.
+func writeTo(w io.Writer, text *api.Pieces) error {
+	return text.Each(func(piece []byte) error {
+		_, err := w.Write(piece)
+		return err
+	})
+}
+
+// appendSSE appends data and the end of its message. A line break in the data,
+// which JSON has between values only, becomes the start of another data line.
+func appendSSE(b, data []byte) []byte {
+	for first := true; first || len(data) > 0; first = false {
+		line := data
+		if i := lineBreak(data); i >= 0 {
+			line, data = data[:i], data[i+1:]
+		} else {
+			data = nil
+		}
+		b = append(append(append(b, "data: "...), line...), '\n')
+	}
+	return append(b, '\n')
+}
+
+// lineBreak is where the first line break is, or negative. There hardly ever is one, and to
+// look for two bytes one after the other is much quicker than for either.
+func lineBreak(b []byte) int {
+	r, n := bytes.IndexByte(b, '\r'), bytes.IndexByte(b, '\n')
+	if r < 0 || n >= 0 && n < r {
+		return n
+	}
+	return r
+}
