@@ -21,6 +21,9 @@ func budgetOf(b service.Budget, memory, mappings int64) service.Budget {
 			b.SandboxBytes = memory / 2
 		}
 	}
+	if b.JournalMemoryBytes == 0 {
+		b.JournalMemoryBytes = max(minJournalMemory, memory/4)
+	}
 	return b
 }
 
@@ -30,16 +33,20 @@ const (
 	mappingsPerSandbox = 8
 	maxSandboxes       = 4096
 	sandboxMemory      = 1 << 30 // where nobody can tell how much memory there is
+	// minJournalMemory is enough for a journal with the default cache, also after a crash, and for one more index, in
+	// the place of one that could not be closed.
+	minJournalMemory = 512 << 20
 )
 
 // newBudget opens the account from which everything in a host draws.
 func newBudget(b service.Budget) *budget.Account {
 	return budget.New(budget.Limits{
-		budget.FlightBytes:  b.FlightBytes,
-		budget.Sandboxes:    b.Sandboxes,
-		budget.SandboxBytes: b.SandboxBytes,
-		budget.Descriptors:  b.Descriptors,
-		budget.DiskBytes:    b.DiskBytes,
+		budget.FlightBytes:        b.FlightBytes,
+		budget.Sandboxes:          b.Sandboxes,
+		budget.SandboxBytes:       b.SandboxBytes,
+		budget.JournalMemoryBytes: b.JournalMemoryBytes,
+		budget.Descriptors:        b.Descriptors,
+		budget.DiskBytes:          b.DiskBytes,
 	})
 }
 

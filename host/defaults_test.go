@@ -1,8 +1,10 @@
 package host
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -46,5 +48,34 @@ func TestWhatIsLeftOfTheDescriptors(t *testing.T) {
 	unknown := &descriptors{process: process}
 	if unknown.forJournal() != 0 || unknown.claim(1000) != 1040 {
 		t.Error("a limit that is not known bounds something")
+	}
+}
+
+// The memory of the journal is a part of the machine's, and enough for a journal with the default cache. If stores were
+// lost, the error says so.
+func TestTheMemoryForTheJournal(t *testing.T) {
+	for memory, want := range map[int64]int64{0: 512 << 20, 1 << 30: 512 << 20, 24 << 30: 6 << 30} {
+		if b := budgetOf(service.Budget{}, memory, 0); b.JournalMemoryBytes != want {
+			t.Errorf("with %d bytes of memory the journal may have %d", memory, b.JournalMemoryBytes)
+		}
+	}
+	if b := budgetOf(service.Budget{JournalMemoryBytes: 7}, 24<<30, 0); b.JournalMemoryBytes != 7 {
+		t.Errorf("what was said became %d", b.JournalMemoryBytes)
+	}
+	all := newBudget(service.Budget{JournalMemoryBytes: 100 << 20})
+	m := newJournalMemory(all)
+	if err := m.Take(30<<20, 40<<20); err != nil {
+		t.Fatal(err)
+	}
+	m.Give(30 << 20) // the index could not be closed
+	err := m.Take(30<<20, 40<<20)
+	const want = "the journal may have 100MiB of memory and needs 110MiB: raise Budget.JournalMemoryBytes " +
+		"(--max-journal-memory) by 10MiB, or lower IndexCacheBytes (--journal-cache) to 30MiB; 40MiB of it are lost " +
+		"until the process ends, as stores could not be closed"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, not %s", err, want)
+	}
+	if used := all.Used(budget.JournalMemoryBytes); used != 40<<20 {
+		t.Errorf("%d bytes are taken", used)
 	}
 }

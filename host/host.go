@@ -105,9 +105,10 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	if o.OpenEngine == nil {
+		memory := newJournalMemory(account)
 		o.OpenEngine = func() (journal.Engine, error) {
 			return storage.Open(JournalDir(o.Dir), storage.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes,
-				IndexCacheBytes: o.IndexCacheBytes, MaxFiles: files.forJournal()})
+				IndexCacheBytes: o.IndexCacheBytes, Memory: memory, MaxFiles: files.forJournal()})
 		}
 	}
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
@@ -207,6 +208,10 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 }
 
 func openError(err error) error {
+	var own *service.Error
+	if errors.As(err, &own) { // such as of the budget
+		return own
+	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return &service.Error{Op: "open", Kind: service.KindInvalid, Err: err,
 			Message: "the data directory cannot be written; the host needs to"}

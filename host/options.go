@@ -58,7 +58,8 @@ type Options struct {
 	// is none. Default 1 GiB. Not used with OpenEngine.
 	ReserveBytes int64
 	// IndexCacheBytes bounds the memory of the journal's index, in bytes: blocks that were read lately, filters, and
-	// what is not written yet. Less than 8 MiB is taken for 8 MiB. Default 128 MiB. Not used with OpenEngine.
+	// what is not written yet. It is a part of Budget.JournalMemoryBytes. Less than 8 MiB is taken for 8 MiB.
+	// Default 128 MiB. Not used with OpenEngine.
 	IndexCacheBytes int64
 	// ModuleKeep is how long a module stays that no service refers to, counted from when it
 	// was stored last, or referred to last. Its machine code stays as long. Negative: for ever. Default 24 h.
@@ -156,6 +157,7 @@ func (o Options) validate() error {
 		{"RingBytes", o.RingBytes}, {"RecentEventBytes", o.RecentEventBytes},
 		{"Budget.Readers", o.Budget.Readers}, {"MaxWaitingReaders", int64(o.MaxWaitingReaders)},
 		{"Budget.Sandboxes", o.Budget.Sandboxes}, {"Budget.SandboxBytes", o.Budget.SandboxBytes},
+		{"Budget.JournalMemoryBytes", o.Budget.JournalMemoryBytes},
 		{"Budget.DiskBytes", o.Budget.DiskBytes}, {"Budget.ModuleBytes", o.Budget.ModuleBytes},
 		{"Budget.Modules", o.Budget.Modules}, {"Budget.Descriptors", o.Budget.Descriptors},
 		{"SmallModule", o.SmallModule}, {"CompileBase", int64(o.CompileBase)},

@@ -31,8 +31,8 @@ func TestEachResourceHasALine(t *testing.T) {
 	h.MustSend(add("k1"))
 	h.Logger().Info("a line", "service", "tally")
 	all := lines()
-	for _, name := range []string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "descriptors", "disk_bytes",
-		"readers", "recent_event_bytes", "log_bytes"} {
+	for _, name := range []string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "journal_memory_bytes",
+		"descriptors", "disk_bytes", "readers", "recent_event_bytes", "log_bytes"} {
 		if _, ok := all[name]; !ok {
 			t.Errorf("there is no line for %s", name)
 		}

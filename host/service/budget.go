@@ -24,6 +24,11 @@ type Budget struct {
 	// the host's table of resident entities. Default, of a host: half of the memory that
 	// the process may use, by the machine or its control group; 1 GiB where nobody can tell.
 	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
+	// JournalMemoryBytes bounds the memory of the journal's stores: caches and tables in memory, as their options
+	// bound them. A journal that may need more is not opened. What could not be closed counts until the process ends.
+	// Default, of a host: a quarter of the memory that the process may use, and at least 512 MiB. A host with an
+	// engine of its own takes nothing of it.
+	JournalMemoryBytes int64 `json:"journal_memory_bytes,omitempty"`
 	// Descriptors bounds the open files and connections. Default: the process's limit
 	// of open files.
 	Descriptors int64 `json:"descriptors,omitempty"`

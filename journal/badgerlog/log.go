@@ -52,6 +52,9 @@ type Options struct {
 	// Room is asked before that many bytes are written to give back the space of others. Its error, if any, ends
 	// that. Default: there is always room.
 	Room func(bytes int64) error
+	// Abandoned is called if Badger cannot be closed, so that what it has in memory stays until the process ends.
+	// Default: nobody is told.
+	Abandoned func()
 }
 
 // Log is an open log. Its methods may be called concurrently, Append by one goroutine at a time.
@@ -144,6 +147,9 @@ func Open(dir string, o Options) (*Log, error) {
 // Close closes the log when all is written. It is called once.
 func (l *Log) Close() error {
 	if l.faulted.Load() {
+		if l.options.Abandoned != nil {
+			l.options.Abandoned()
+		}
 		return errors.Join(Classify("close", errFaulted), l.heads.close())
 	}
 	var err error

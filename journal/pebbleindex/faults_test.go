@@ -286,7 +286,10 @@ func TestPebbleGivesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := openTest(t, dir, small())
+			o := small()
+			told := 0
+			o.Abandoned = func() { told++ }
+			s := openTest(t, dir, o)
 			fillTest(t, s, 100, 0)
 			before := s.Stats().Abandoned
 			in := s.now
@@ -300,8 +303,8 @@ func TestPebbleGivesUp(t *testing.T) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
-			if n := abandoned.Load(); n != before+1 {
-				t.Errorf("%d were abandoned, and %d before", n, before)
+			if n := abandoned.Load(); n != before+1 || told != 1 {
+				t.Errorf("%d were abandoned, and %d before; the owner was told %d times", n, before, told)
 			}
 			if _, err := Open(dir, small()); journal.KindOf(err) != journal.KindCorrupt {
 				t.Errorf("opening it again: %v", err)

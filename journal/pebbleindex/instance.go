@@ -21,7 +21,8 @@ type instance struct {
 	dir    string
 	logger *slog.Logger
 	db     *pebble.DB
-	cache  *pebble.Cache
+	cache  *pebble.Cache // of the store
+	lost   func()        // Options.Abandoned
 	files  *files
 	failed chan struct{} // closed when nothing is written any more
 	closed chan struct{} // closed when it is closed or abandoned
@@ -39,8 +40,9 @@ type instance struct {
 var abandoned atomic.Int64
 
 // openInstance opens or makes a database in dir. The options have their defaults.
-func openInstance(dir string, o *Options) (*instance, error) {
-	in := &instance{dir: dir, logger: o.Logger, cache: pebble.NewCache(o.MemoryBytes),
+func openInstance(dir string, o *Options, cache *pebble.Cache) (*instance, error) {
+	cache.Ref()
+	in := &instance{dir: dir, logger: o.Logger, cache: cache, lost: o.Abandoned,
 		failed: make(chan struct{}), closed: make(chan struct{})}
 	in.files = &files{FS: o.fs, room: o.Room, table: o.table, pause: o.pause, end: in.fail,
 		closing: make(chan struct{})}
@@ -128,6 +130,7 @@ func (in *instance) abandon() {
 	n := abandoned.Add(1)
 	in.logger.Error("the journal's index cannot be closed; its memory is lost until the process ends",
 		"index", in.dir, "abandoned", n)
+	in.lost()
 	close(in.closed)
 }
 

@@ -14,9 +14,12 @@ import (
 type Options struct {
 	// ReadOnly opens the store for reading only. Default: false.
 	ReadOnly bool
-	// MemoryBytes bounds the memory for blocks of data, index and filters and for what is not written yet, in
-	// bytes. Default [DefaultMemory], at least [MinMemory].
+	// MemoryBytes bounds the memory of the store, in bytes: blocks of data, index and filters, and what is not written
+	// yet. Default [DefaultMemory], at least [MinMemory].
 	MemoryBytes int64
+	// Abandoned is called for each database that cannot be closed, so that the memory of the store stays until the
+	// process ends. Default: nobody is told.
+	Abandoned func()
 	// Group is the length of the beginning of a key that it shares with those it is read together with, or 0
 	// if it has no such beginning. It is asked for keys and for prefixes of scans, and must say the same for all
 	// of them. It is total. Default: 0.
@@ -55,8 +58,8 @@ const (
 )
 
 const (
-	// A table in memory has an eighth of the memory. Three may wait to be written before updates wait, and one
-	// is kept for the next, so half of the memory is for blocks.
+	// A table in memory has a quarter of the memory, and updates wait when two are full. So half of the memory is for
+	// blocks, or a quarter while Pebble keeps a third table to use it again.
 	memTableShare = 4
 	memTables     = 2
 	maxMemTable   = 64 << 20
@@ -73,6 +76,10 @@ const (
 // earlier versions of the host.
 const formatVersion = pebble.FormatColumnarBlocks
 
+// MemoryOf returns how many bytes of memory a store with these options may take. If it is read while it is cleared, the
+// tables in memory of what was cleared can come on top until the readers have left.
+func MemoryOf(o Options) int64 { return o.withDefaults().MemoryBytes }
+
 func (o Options) withDefaults() Options {
 	if o.MemoryBytes == 0 {
 		o.MemoryBytes = DefaultMemory
@@ -86,6 +93,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Room == nil {
 		o.Room = func(int64) error { return nil }
+	}
+	if o.Abandoned == nil {
+		o.Abandoned = func() {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -23,6 +23,7 @@ import (
 type Store struct {
 	dir      string
 	opt      Options
+	cache    *pebble.Cache // of all of its databases, so that together they take no more than one
 	counts   counts
 	closings sync.WaitGroup // of databases that were cleared
 
@@ -40,8 +41,10 @@ var _ journal.IndexStore = (*Store)(nil)
 // journal.KindCorrupt. One process may have it open at a time; the caller sees to that.
 func Open(dir string, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{dir: dir, opt: o, counts: counts{of: o.Counted, n: map[uint32]int64{}}}
+	s := &Store{dir: dir, opt: o, cache: pebble.NewCache(o.MemoryBytes),
+		counts: counts{of: o.Counted, n: map[uint32]int64{}}}
 	if err := s.open(); err != nil {
+		s.cache.Unref()
 		return nil, openError(dir, err)
 	}
 	return s, nil
@@ -72,7 +75,7 @@ func (s *Store) open() error {
 	if err := s.undamaged(last); err != nil {
 		return err
 	}
-	if s.now, err = openInstance(s.path(last), &s.opt); err != nil {
+	if s.now, err = openInstance(s.path(last), &s.opt, s.cache); err != nil {
 		return err
 	}
 	if err = s.counts.load(s.now.db, s.now.hasPrefix); err != nil {
@@ -199,6 +202,7 @@ func (s *Store) Close() error {
 	in.retire()
 	<-in.closed
 	s.closings.Wait()
+	s.cache.Unref()
 	return classify("close", errors.Join(err, in.closeErr))
 }
 

@@ -154,8 +154,8 @@ func (s *Store) Clear(context.Context) error {
 	if err := s.begin(); err != nil {
 		return classify("clear", err)
 	}
+	in.retire() // at once if nobody uses it, so that its tables in memory go before there are new ones
 	s.closings.Go(func() {
-		in.retire()
 		<-in.closed
 		if err := s.opt.fs.RemoveAll(in.dir); err != nil { // the next Open tries again
 			s.opt.Logger.Warn("the files of an index that was cleared cannot be removed", "error", err)
@@ -166,7 +166,7 @@ func (s *Store) Clear(context.Context) error {
 
 // begin makes an empty database the present one. The caller holds writing.
 func (s *Store) begin() error {
-	in, err := openInstance(s.path(s.next), &s.opt)
+	in, err := openInstance(s.path(s.next), &s.opt, s.cache)
 	if err != nil {
 		return err
 	}

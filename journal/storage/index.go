@@ -29,8 +29,9 @@ func (s *Storage) indexOptions() pebbleindex.Options {
 		Group:       journal.IndexGroup,
 		Counted:     pebbleindex.Counted{Of: journal.AnswerDay, Prefix: journal.AnswerPrefix},
 		// The reserve is the log's. A compaction that would eat into it is not worth it.
-		Room:   func(bytes int64) error { return checkSpace(s.dir, s.reserve+uint64(bytes)) },
-		Logger: s.options.Logger,
+		Room:      func(bytes int64) error { return checkSpace(s.dir, s.reserve+uint64(bytes)) },
+		Abandoned: s.memory.loseIndex,
+		Logger:    s.options.Logger,
 	}
 }
 
@@ -52,6 +53,9 @@ func (s *Storage) openIndex() (err error) {
 		return err
 	}
 	if _, err := badgerlog.KeepLineage(dir, s.log.Lineage()); err != nil {
+		return err
+	}
+	if err := s.memory.again(); err != nil {
 		return err
 	}
 	s.index, err = pebbleindex.Open(dir, o)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
 
 // Options are the choices of a storage. A zero field means its default.
@@ -28,14 +29,20 @@ type Options struct {
 	// none. Default 1 GiB.
 	ReserveBytes int64
 	// IndexCacheBytes bounds the memory of the index: blocks that were read recently, and entries that are not written
-	// yet. Default and minimum are those of package pebbleindex.
+	// yet. Less than [MinIndexCacheBytes] is taken for that. The default is that of package pebbleindex.
 	IndexCacheBytes int64
+	// Memory is asked for the memory of log and index before they are opened, and has it back when Close returns, but
+	// not that of a store that could not be closed. Its error ends the opening. Default: nobody is asked.
+	Memory Memory
 	// ValueFileBytes is the size from which on the log begins another file of batches. Default 64 MiB.
 	ValueFileBytes int64
 	// MaxFiles bounds the descriptors that the storage may use; see files.go. When few are
 	// left it says that it is full. Default: no bound.
 	MaxFiles int
 }
+
+// MinIndexCacheBytes is the minimum of Options.IndexCacheBytes.
+const MinIndexCacheBytes = pebbleindex.MinMemory
 
 const (
 	// defaultReserve is for tables of the log, for a file of values that is collected, for what the index has in
@@ -54,6 +61,7 @@ type Storage struct {
 	reserve uint64
 	begun   bool // and counted as such; see deaths.go
 	deep    bool // everything is looked at
+	memory  lease
 	log     *badgerlog.Log
 	index   index
 
@@ -83,6 +91,7 @@ var steps = []step{
 	{"lock the directory", false, (*Storage).takeLock},
 	// Opening writes what a crash left in tables in memory of the log, and as much of the index as is made again.
 	{"look for room", true, func(s *Storage) error { return checkSpace(s.dir, s.opening()) }},
+	{"take memory", false, (*Storage).takeMemory},
 	{"count the opening", true, (*Storage).begin},
 	{"open the log", false, (*Storage).openLog},
 	{"open the index", false, (*Storage).openIndex},
@@ -141,7 +150,12 @@ func closeToOthers(dir string, logger *slog.Logger) {
 }
 
 func (s *Storage) openLog() (err error) {
-	s.log, err = badgerlog.Open(s.dir, badgerlog.Options{
+	s.log, err = badgerlog.Open(s.dir, s.logOptions())
+	return err
+}
+
+func (s *Storage) logOptions() badgerlog.Options {
+	return badgerlog.Options{
 		Logger:         s.options.Logger,
 		ReadOnly:       s.options.ReadOnly,
 		ValueFileBytes: s.options.ValueFileBytes,
@@ -149,9 +163,9 @@ func (s *Storage) openLog() (err error) {
 		Deep:           s.deep,
 		LineageCopy:    s.indexDir(),
 		// The space of deleted events must be reclaimed while the disk is full, so a part of the reserve is for that.
-		Room: func(bytes int64) error { return checkSpace(s.dir, s.opening()/2+uint64(bytes)) },
-	})
-	return err
+		Room:      func(bytes int64) error { return checkSpace(s.dir, s.opening()/2+uint64(bytes)) },
+		Abandoned: s.memory.loseLog,
+	}
 }
 
 // Close implements journal.Engine.
@@ -164,6 +178,7 @@ func (s *Storage) Close() error {
 		if s.log != nil {
 			err = errors.Join(err, s.log.Close())
 		}
+		s.memory.end()
 		if s.begun && err == nil {
 			err = s.end()
 		}

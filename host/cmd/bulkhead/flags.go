@@ -16,6 +16,7 @@ type budgetFlags struct {
 	ConnectionBytes size  `name:"max-connection-bytes" default:"8MiB" placeholder:"SIZE" help:"Maximum part of --max-flight-bytes that one connection may hold; it may be at most a tenth of that. A service whose limits do not fit into it is refused. Default ${default}."`
 	Sandboxes       int64 `name:"max-sandboxes" placeholder:"N" help:"Maximum number of sandboxes of all services together. Each takes up to three memory mappings. Default: an eighth of vm.max_map_count, at most 4096."`
 	SandboxBytes    size  `name:"max-sandbox-memory" placeholder:"SIZE" help:"Maximum memory of all sandboxes together: machine code, images, linear memory, call stacks, tables and resident entities. Default: half of the memory of the machine, or of its control group."`
+	JournalMemory   size  `name:"max-journal-memory" placeholder:"SIZE" help:"Maximum memory of the journal's log and index: --journal-cache, and tables of the log in memory. If they need more, the host does not start, and says how much. Default: a quarter of the memory of the machine, or of its control group, at least 512MiB."`
 	Disk            size  `name:"max-total-disk" placeholder:"SIZE" help:"Maximum size of all modules and logs on disk together. Only services whose log is smaller than the space left may use the last eighth. Default, and maximum: what they take now plus the free space of the disk, without --journal-reserve."`
 	ModuleBytes     size  `name:"max-modules-bytes" placeholder:"SIZE" help:"Maximum size of all modules on disk together. Default: a quarter of the disk."`
 	Modules         int64 `name:"max-modules" default:"10000" placeholder:"N" help:"Maximum number of modules on disk. Default ${default}."`
@@ -24,8 +25,8 @@ type budgetFlags struct {
 func (f *budgetFlags) budget() service.Budget {
 	return service.Budget{
 		FlightBytes: int64(f.FlightBytes), ConnectionBytes: int64(f.ConnectionBytes),
-		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes), DiskBytes: int64(f.Disk),
-		ModuleBytes: int64(f.ModuleBytes), Modules: f.Modules,
+		Sandboxes: f.Sandboxes, SandboxBytes: int64(f.SandboxBytes), JournalMemoryBytes: int64(f.JournalMemory),
+		DiskBytes: int64(f.Disk), ModuleBytes: int64(f.ModuleBytes), Modules: f.Modules,
 	}
 }
 
@@ -96,7 +97,7 @@ type journalFlags struct {
 	GroupCommits   int           `name:"group-commits" default:"8192" placeholder:"N" help:"Maximum number of commits that share one sync. Default ${default}."`
 	Answers        time.Duration `name:"answers" default:"24h" placeholder:"TIME" help:"How long the journal keeps the answer to a command id, so that the same command can be sent again safely. Default ${default}."`
 	Reserve        size          `name:"reserve" default:"1GiB" placeholder:"SIZE" help:"Free disk space that is kept in reserve. When less is free, commands are refused and only reads continue, so that no write meets a full disk. 0 disables it. Default ${default}."`
-	Cache          size          `name:"cache" default:"128MiB" placeholder:"SIZE" help:"Memory for the journal's index: blocks that were read recently, filters, and entries that are not written yet. At least 8MiB is used. Default ${default}."`
+	Cache          size          `name:"cache" default:"128MiB" placeholder:"SIZE" help:"Memory for the journal's index: blocks that were read recently, filters, and entries that are not written yet. It is a part of --max-journal-memory. At least 8MiB is used. Default ${default}."`
 	Versions       int           `name:"versions" default:"1048576" placeholder:"N" help:"Maximum number of entities whose version is kept in memory, at about 50 bytes each. Default ${default}."`
 }
 

@@ -29,6 +29,8 @@ const (
 	// SandboxBytes are the machine code, images, linear memories, call stacks, tables and
 	// resident entities of sandboxes.
 	SandboxBytes
+	// JournalMemoryBytes are the caches and tables in memory of the stores of the journal.
+	JournalMemoryBytes
 	// Descriptors are open files and connections.
 	Descriptors
 	// DiskBytes are the bytes of modules and logs on disk.
@@ -39,7 +41,8 @@ const (
 	resources int = iota
 )
 
-var names = [resources]string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "descriptors", "disk_bytes", "readers"}
+var names = [resources]string{"bytes_in_flight", "sandboxes", "sandbox_bytes", "journal_memory_bytes", "descriptors",
+	"disk_bytes", "readers"}
 
 // String returns the stable name of the resource that clients and metrics see.
 func (r Resource) String() string {
@@ -53,7 +56,7 @@ func (r Resource) String() string {
 // themselves, quota for those that stay used until somebody acts.
 func (r Resource) kind() service.Kind {
 	switch r {
-	case Sandboxes, SandboxBytes, DiskBytes:
+	case Sandboxes, SandboxBytes, JournalMemoryBytes, DiskBytes:
 		return service.KindQuota
 	}
 	return service.KindOverloaded
