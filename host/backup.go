@@ -84,13 +84,13 @@ func keepError(op string, name service.Name, err error) error {
 
 // BackupDir is [Host.Backup] for a directory on which no host is running.
 func BackupDir(ctx context.Context, dir string, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
-	engine, err := storage.Open(JournalDir(dir), storage.Options{})
+	opened, err := storage.Open(JournalDir(dir), storage.Options{})
 	if err != nil {
 		return nil, keepError("back up", "", err)
 	}
-	j, err := journal.Open(ctx, engine, journal.Options{})
+	j, err := journal.Open(ctx, opened, journal.Options{})
 	if err != nil {
-		return nil, keepError("back up", "", errors.Join(err, engine.Close()))
+		return nil, keepError("back up", "", errors.Join(err, opened.Close()))
 	}
 	modules, err := catalog.OpenModules(modulesDir(dir), catalog.ModuleOptions{})
 	var m *backup.Manifest
@@ -199,7 +199,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if err != nil {
 		return err
 	}
-	engine, err := storage.Open(JournalDir(dir), storage.Options{})
+	opened, err := storage.Open(JournalDir(dir), storage.Options{})
 	if err != nil {
 		return keepError("restore", "", err)
 	}
@@ -208,17 +208,17 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 			o.Progress(service.Progress{Stage: stage, Done: int64(done)})
 		}
 	}
-	r.Manifest, err = backup.Restore(ctx, engine, files, backup.RestoreOptions{
+	r.Manifest, err = backup.Restore(ctx, opened, files, backup.RestoreOptions{
 		Module:   func(_ backup.Hash, module []byte) error { _, err := modules.Put(module); return err },
 		Progress: batchProgress("restoring", o.Progress),
 	})
 	if err != nil {
-		return errors.Join(err, engine.Close())
+		return errors.Join(err, opened.Close())
 	}
 	tell("deriving the index", 0)
-	j, err := journal.Open(ctx, engine, journal.Options{})
+	j, err := journal.Open(ctx, opened, journal.Options{})
 	if err != nil {
-		return errors.Join(err, engine.Close())
+		return errors.Join(err, opened.Close())
 	}
 	for _, log := range j.DamagedLogs() {
 		return errors.Join(j.Damage(log), j.Close(ctx))
@@ -226,13 +226,13 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if err := j.Close(ctx); err != nil || o.NoVerify {
 		return err
 	}
-	if engine, err = storage.Open(JournalDir(dir), storage.Options{}); err != nil {
+	if opened, err = storage.Open(JournalDir(dir), storage.Options{}); err != nil {
 		return err
 	}
-	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{AnswerWindow: o.AnswerWindow,
+	report, err := journal.Verify(ctx, opened, journal.VerifyOptions{AnswerWindow: o.AnswerWindow,
 		Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events) }})
 	r.Report = &report
-	return errors.Join(err, engine.Close())
+	return errors.Join(err, opened.Close())
 }
 
 // syncTree makes what is in a directory survive a loss of power. Files were synced,

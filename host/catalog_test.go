@@ -23,11 +23,11 @@ func forge(t *testing.T, h *hosttest.Host, spec service.Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, err := storage.Open(host.JournalDir(h.Dir()), storage.Options{})
+	opened, err := storage.Open(host.JournalDir(h.Dir()), storage.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), engine, journal.Options{})
+	j, err := journal.Open(t.Context(), opened, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

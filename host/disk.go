@@ -13,7 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// defaultReserve is the room that is kept for the journal on its disk: what its engine
+// defaultReserve is the room that is kept for the journal on its disk: what its storage
 // keeps by default.
 const defaultReserve = 1 << 30
 
@@ -45,8 +45,8 @@ func existing(dir string) string {
 // reserve is what is kept for the journal on its disk, in bytes.
 func (h *Host) reserve() int64 {
 	switch reserve := h.opt.ReserveBytes; {
-	case reserve < 0 || reserve == 0 && h.ownEngine:
-		return 0 // nobody knows what another engine needs, and where
+	case reserve < 0 || reserve == 0 && h.ownStorage:
+		return 0 // nobody knows what another storage needs, and where
 	case reserve == 0:
 		return defaultReserve
 	default:
@@ -87,7 +87,7 @@ func (h *Host) diskLoop() {
 // the disk has: an index, code and what others write take of it, too.
 func (h *Host) boundDisk() {
 	limit := h.opt.Budget.DiskBytes
-	if !h.ownEngine { // which has its logs nobody knows where
+	if !h.ownStorage { // which has its logs nobody knows where
 		if _, free, known, err := storage.Disk(JournalDir(h.opt.Dir)); err == nil && known {
 			most := max(1, h.budget.Used(budget.DiskBytes)+free-h.reserve())
 			if limit == 0 || most < limit {

@@ -21,21 +21,21 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// disks are the engines in memory of one host: each opening gets what a machine
+// disks are the storages in memory of one host: each opening gets what a machine
 // would find that lost power at that moment.
 type disks struct {
 	mu  sync.Mutex
 	now *journaltest.Memory
 }
 
-func (d *disks) open() (journal.Engine, error) {
+func (d *disks) open() (journal.Storage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.now.Space(); err != nil {
-		return nil, err
+		return journal.Storage{}, err
 	}
 	d.now = d.now.CrashClone(0)
-	return d.now, nil
+	return d.now.Storage(), nil
 }
 
 func (d *disks) disk() *journaltest.Memory {
@@ -46,7 +46,7 @@ func (d *disks) disk() *journaltest.Memory {
 
 func onMemory(t *testing.T) (*hosttest.Host, *disks) {
 	d := &disks{now: journaltest.NewMemory()}
-	h := hosttest.New(t, func(o *host.Options) { o.OpenEngine, o.RecoveryWait = d.open, time.Millisecond })
+	h := hosttest.New(t, func(o *host.Options) { o.OpenStorage, o.RecoveryWait = d.open, time.Millisecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	return h, d
 }
@@ -204,9 +204,9 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	ctx := t.Context()
 	open := func() *host.Host {
 		h, err := host.Open(ctx, host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler),
-			OpenEngine: func() (journal.Engine, error) {
+			OpenStorage: func() (journal.Storage, error) {
 				disk = disk.CrashClone(0)
-				return disk, nil
+				return disk.Storage(), nil
 			}})
 		if err != nil {
 			t.Fatal(err)
@@ -281,7 +281,8 @@ func TestWhyAJournalDoesNotOpen(t *testing.T) {
 		{errors.New("anything"), service.KindUnavailable, "cannot be opened"},
 	} {
 		_, err := host.Open(t.Context(),
-			host.Options{Dir: t.TempDir(), OpenEngine: func() (journal.Engine, error) { return nil, c.err }})
+			host.Options{Dir: t.TempDir(),
+				OpenStorage: func() (journal.Storage, error) { return journal.Storage{}, c.err }})
 		if service.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v", c.err, err)
 		}

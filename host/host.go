@@ -49,7 +49,7 @@ type Host struct {
 	otherLogs     *budget.Account
 	moduleAccount *budget.Account // of modules
 	files         *descriptors
-	ownEngine     bool // Options.OpenEngine was given
+	ownStorage    bool // Options.OpenStorage was given
 	runtime       *sandbox.Runtime
 	logs          *logging.Budget // in front of the log
 	readers       readers
@@ -98,15 +98,15 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 			_ = lock.Close() // nothing was written to it
 		}
 	}()
-	ownEngine := o.OpenEngine != nil
+	ownStorage := o.OpenStorage != nil
 	account := newBudget(o.Budget) // the only one: all that the host holds is below it
 	files, err := newDescriptors(JournalDir(o.Dir), account)
 	if err != nil {
 		return nil, err
 	}
-	if o.OpenEngine == nil {
+	if o.OpenStorage == nil {
 		memory := newJournalMemory(account)
-		o.OpenEngine = func() (journal.Engine, error) {
+		o.OpenStorage = func() (journal.Storage, error) {
 			return storage.Open(JournalDir(o.Dir), storage.Options{Logger: o.Logger, ReserveBytes: o.ReserveBytes,
 				IndexCacheBytes: o.IndexCacheBytes, Memory: memory, MaxFiles: files.forJournal()})
 		}
@@ -126,7 +126,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		files.close()
 		return nil, err
 	}
-	h := &Host{opt: o, lock: lock, budget: account, files: files, ownEngine: ownEngine, runtime: runtime, logs: logs,
+	h := &Host{opt: o, lock: lock, budget: account, files: files, ownStorage: ownStorage, runtime: runtime, logs: logs,
 		changed: make(chan struct{})}
 	h.readers, h.latencies, h.queries = newReaders(&o, account), latency.New(0), latency.New(0)
 	h.otherLogs = h.budget.Child("logs of services that are not deployed", nil)
@@ -162,13 +162,13 @@ func modulesDir(dir string) string { return filepath.Join(dir, "modules") }
 
 // openCore opens the journal and begins to start what is deployed.
 func (h *Host) openCore(ctx context.Context) (*core, error) {
-	engine, err := h.opt.OpenEngine()
+	opened, err := h.opt.OpenStorage()
 	if err != nil {
 		return nil, openError(err)
 	}
-	j, err := journal.Open(ctx, engine, h.opt.Journal)
+	j, err := journal.Open(ctx, opened, h.opt.Journal)
 	if err != nil {
-		return nil, errors.Join(openError(err), engine.Close())
+		return nil, errors.Join(openError(err), opened.Close())
 	}
 	if err := j.IndexDamage(); err != nil {
 		h.opt.Logger.Warn("the journal's index was damaged; it was set aside and rebuilt from the log", "error", err)

@@ -422,9 +422,9 @@ func TestAFailedJournalIsOpenedAgain(t *testing.T) {
 	disk := journaltest.NewMemory()
 	h := hosttest.New(t, func(o *host.Options) {
 		o.RecoveryWait = time.Millisecond
-		o.OpenEngine = func() (journal.Engine, error) {
+		o.OpenStorage = func() (journal.Storage, error) {
 			disk = disk.CrashClone(0)
-			return disk, nil
+			return disk.Storage(), nil
 		}
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))

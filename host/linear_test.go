@@ -108,7 +108,7 @@ func TestLinearizable(t *testing.T) {
 		o.RecoveryWait = time.Millisecond
 		o.Settings.Shards = 2
 		o.Limits.ResidentEntities = 2
-		o.OpenEngine = func() (journal.Engine, error) {
+		o.OpenStorage = func() (journal.Storage, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			openings++
@@ -117,7 +117,7 @@ func TestLinearizable(t *testing.T) {
 			default:
 			}
 			disk = disk.CrashClone(rng.IntN(4))
-			return disk, nil
+			return disk.Storage(), nil
 		}
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))

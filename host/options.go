@@ -55,11 +55,11 @@ type Options struct {
 	Journal journal.Options
 	// ReserveBytes is the room on the journal's disk below which commands are refused,
 	// with KindFull, so that no write meets a full disk; reading goes on. Negative
-	// is none. Default 1 GiB. Not used with OpenEngine.
+	// is none. Default 1 GiB. Not used with OpenStorage.
 	ReserveBytes int64
 	// IndexCacheBytes bounds the memory of the journal's index, in bytes: blocks that were read lately, filters, and
 	// what is not written yet. It is a part of Budget.JournalMemoryBytes. Less than 8 MiB is taken for 8 MiB.
-	// Default 128 MiB. Not used with OpenEngine.
+	// Default 128 MiB. Not used with OpenStorage.
 	IndexCacheBytes int64
 	// ModuleKeep is how long a module stays that no service refers to, counted from when it
 	// was stored last, or referred to last. Its machine code stays as long. Negative: for ever. Default 24 h.
@@ -100,9 +100,9 @@ type Options struct {
 	// StartWait bounds how long a command or query without a deadline waits for its
 	// service to start. Default 1 min.
 	StartWait time.Duration
-	// OpenEngine opens what stores the journal's bytes. Default: Badger in Dir/journal.
+	// OpenStorage opens the journal's storage. Default: that of package journal/storage in Dir/journal.
 	// It is called again when the journal has failed.
-	OpenEngine func() (journal.Engine, error)
+	OpenStorage func() (journal.Storage, error)
 }
 
 func (o Options) withDefaults() Options {

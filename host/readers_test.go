@@ -17,9 +17,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// stuck is an engine of which scans of one log stand still while a gate is closed.
+// stuck holds up scans of one log while a gate is closed.
 type stuck struct {
-	journal.Engine
 	log journal.LogName
 
 	mu   sync.Mutex
@@ -39,7 +38,10 @@ func (s *stuck) open() {
 	s.gate = nil
 }
 
-func (s *stuck) Log() journal.LogStore { return stuckLog{s.Engine.Log(), s} }
+func (s *stuck) wrap(to journal.Storage) journal.Storage {
+	to.Log = stuckLog{to.Log, s}
+	return to
+}
 
 type stuckLog struct {
 	journal.LogStore
@@ -62,13 +64,13 @@ func (l stuckLog) Blocks(
 // do not, not even those to entities that have to be read first.
 func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	disk := journaltest.NewMemory()
-	var engine *stuck
+	var scans *stuck
 	h := hosttest.New(t, func(o *host.Options) {
 		o.Budget.Readers = 1
-		o.OpenEngine = func() (journal.Engine, error) {
+		o.OpenStorage = func() (journal.Storage, error) {
 			disk = disk.CrashClone(0)
-			engine = &stuck{Engine: disk, log: "tally"}
-			return engine, nil
+			scans = &stuck{log: "tally"}
+			return scans.wrap(disk.Storage()), nil
 		}
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -76,7 +78,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 		h.MustSend(add(service.Key(fmt.Sprint("k", n%4))))
 	}
 	h.Restart() // nothing is in memory
-	engine.close()
+	scans.close()
 	ctx := service.WithReader(context.Background(), "first")
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -148,7 +150,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	if r := h.Readers(); r.Reading != 1 || r.Waiting != 3 || r.AtOnce != 1 {
 		t.Errorf("%+v", r)
 	}
-	engine.open()
+	scans.open()
 	reading.Wait()
 	waiting.Wait()
 	if r := h.Readers(); r.Waiting != 0 || r.Turns < 4 || r.ReadTime == 0 || r.WaitTime == 0 || r.SharedBytes == 0 ||
@@ -160,19 +162,19 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 // A bound on those who wait is kept, and told as an overload.
 func TestTooManyReadersAreRefused(t *testing.T) {
 	disk := journaltest.NewMemory()
-	var engine *stuck
+	var scans *stuck
 	h := hosttest.New(t, func(o *host.Options) {
 		o.Budget.Readers, o.MaxWaitingReaders = 1, 1
-		o.OpenEngine = func() (journal.Engine, error) {
+		o.OpenStorage = func() (journal.Storage, error) {
 			disk = disk.CrashClone(0)
-			engine = &stuck{Engine: disk, log: "tally"}
-			return engine, nil
+			scans = &stuck{log: "tally"}
+			return scans.wrap(disk.Storage()), nil
 		}
 	})
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	h.MustSend(add("k"))
 	h.Restart()
-	engine.close()
+	scans.close()
 	var all sync.WaitGroup
 	for n := range 2 {
 		all.Go(func() {
@@ -198,6 +200,6 @@ func TestTooManyReadersAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	engine.open()
+	scans.open()
 	all.Wait()
 }

@@ -197,7 +197,7 @@ func (j *Journal) endAnswers(ctx context.Context) error {
 	j.mu.Lock()
 	days := j.days
 	j.mu.Unlock()
-	days, err := j.dropAnswers(ctx, j.engine.Index(), days)
+	days, err := j.dropAnswers(ctx, j.storage.Index, days)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err == nil {

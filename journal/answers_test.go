@@ -42,7 +42,7 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 		case i >= 40:
 			window = time.Hour
 		}
-		j := open(t, m, journal.Options{AnswerWindow: window, Clock: clockAt(&now)})
+		j := open(t, m.Storage(), journal.Options{AnswerWindow: window, Clock: clockAt(&now)})
 		id := fmt.Sprint("c", i)
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", version, id, 1)); err != nil {
 			t.Fatal(err)
@@ -74,12 +74,12 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 	}
 	// What is rebuilt is the same, once a journal has been opened.
 	again := m.CrashClone(0)
-	if err := journal.Rebuild(t.Context(), again, nil); err != nil {
+	if err := journal.Rebuild(t.Context(), again.Storage(), nil); err != nil {
 		t.Fatal(err)
 	}
 	proved(t, again.CrashClone(0))
-	closeAll(t, open(t, again, journal.Options{Clock: clockAt(&now)}))
-	if got, want := indexDump(t, again.CrashClone(0)), indexDump(t, m); got != want {
+	closeAll(t, open(t, again.Storage(), journal.Options{Clock: clockAt(&now)}))
+	if got, want := indexDump(t, again.CrashClone(0).Storage()), indexDump(t, m.Storage()); got != want {
 		t.Errorf("rebuilt and opened the index is\n%s\nand it was\n%s", got, want)
 	}
 }
@@ -93,7 +93,7 @@ func TestAClockThatWasAhead(t *testing.T) {
 		if i == 0 {
 			ahead = journal.UnixNano(365 * 24 * time.Hour)
 		}
-		j := open(t, m, journal.Options{Clock: func() journal.UnixNano { return now + ahead }})
+		j := open(t, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return now + ahead }})
 		if i < 2 {
 			if _, err := journaltest.Append(j, journaltest.Commit(log, "k", 0, "c", 1)); err != nil {
 				t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 // Append hands in a commit. An error means that it was not accepted and nothing
 // of it will be written: KindVersion if the entity is not at the expected version,
 // KindDuplicateID if the id is in use, KindInvalid, KindClosed, KindFailed, KindFull
-// while the disk has no more room than the engine keeps in reserve, or KindCanceled
+// while the disk has no more room than the storage keeps in reserve, or KindCanceled
 // if ctx ended while there was no room for it in memory.
 //
 // After nil, done is called exactly once: with the receipt when the commit is on

@@ -128,7 +128,7 @@ func (j *Journal) someBatches(ctx context.Context, log LogName, r BatchRange) (s
 	}
 	defer j.reads.leave()
 	bytes := 0
-	err = j.engine.Log().Blocks(ctx, log, r.From, func(b Block) error {
+	err = j.storage.Log.Blocks(ctx, log, r.From, func(b Block) error {
 		if b.Sequence <= r.After {
 			return nil
 		}

@@ -40,7 +40,7 @@ func TestBytesOfALog(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
+	r := newRetainer(t, m.Storage())
 	for round := range 60 {
 		if err := r.add(rng.IntN(12)); err != nil {
 			t.Fatal(err)
@@ -61,7 +61,7 @@ func TestBytesOfALog(t *testing.T) {
 			disk = m.CrashClone(0)
 		}
 		if rng.IntN(6) == 0 {
-			if err := journal.Rebuild(ctx, disk, nil); err != nil {
+			if err := journal.Rebuild(ctx, disk.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
 			when += " and a rebuilding"
@@ -74,7 +74,7 @@ func TestBytesOfALog(t *testing.T) {
 		}
 		m = disk
 		var err error
-		if r.Journal, err = journal.Open(ctx, m,
+		if r.Journal, err = journal.Open(ctx, m.Storage(),
 			journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)}); err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestBytesOfALog(t *testing.T) {
 func TestBytesAreCountedBesideARetention(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
+	r := newRetainer(t, m.Storage())
 	if err := r.add(200); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestBytesAreCountedBesideARetention(t *testing.T) {
 			t.Fatal(err)
 		}
 		advance(r.now, journal.UnixNano(25*time.Hour))
-		j, err := journal.Open(ctx, disk, journal.Options{Clock: clockAt(r.now)})
+		j, err := journal.Open(ctx, disk.Storage(), journal.Options{Clock: clockAt(r.now)})
 		if err != nil {
 			t.Fatal(err)
 		}

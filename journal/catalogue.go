@@ -108,8 +108,8 @@ func (j *Journal) EventTypes(ctx context.Context, log LogName) ([]EventType, err
 	var err error
 	for again := true; again && err == nil; {
 		c := j.cutOf(log)
-		if types, err = storedTypes(ctx, j.engine.Index(), log); err == nil {
-			err = addKeptTypes(ctx, j.engine.Index(), log, c, types)
+		if types, err = storedTypes(ctx, j.storage.Index, log); err == nil {
+			err = addKeptTypes(ctx, j.storage.Index, log, c, types)
 		}
 		again = j.cutOf(log) != c // a retention has begun meanwhile, and may have taken away what the one before kept
 	}
@@ -252,21 +252,21 @@ func (t *typeCounter) forget() {
 
 // settleTypes makes a log's entries right for its latest cut, if a retention was interrupted
 // before it had done so: then what the log has up to the batch through is counted again.
-func settleTypes(ctx context.Context, e Engine, log LogName, c cut, through uint64) error {
+func settleTypes(ctx context.Context, storage Storage, log LogName, c cut, through uint64) error {
 	stale := false
-	err := eachTypeEntry(ctx, e.Index(), log, func(_ string, t typeEntry) error {
+	err := eachTypeEntry(ctx, storage.Index, log, func(_ string, t typeEntry) error {
 		stale = stale || t.from != c.sequence
 		return nil
 	})
 	if err != nil || !stale {
 		return err
 	}
-	there, err := storedTypes(ctx, e.Index(), log)
+	there, err := storedTypes(ctx, storage.Index, log)
 	if err != nil {
 		return err
 	}
 	now := map[string]*typeEntry{}
-	err = e.Log().Blocks(ctx, log, c.position, func(b Block) error {
+	err = storage.Log.Blocks(ctx, log, c.position, func(b Block) error {
 		switch {
 		case b.Sequence < c.sequence:
 			return nil
@@ -298,10 +298,10 @@ func settleTypes(ctx context.Context, e Engine, log LogName, c cut, through uint
 			gone = append(gone, typeKey(log, name))
 		}
 	}
-	if err := e.Index().Update(ctx, pairs); err != nil {
+	if err := storage.Index.Update(ctx, pairs); err != nil {
 		return err
 	}
-	return e.Index().Delete(ctx, gone)
+	return storage.Index.Delete(ctx, gone)
 }
 
 // typeCut is what a retention asks the indexer to take out of a log's catalogue. It is
@@ -346,7 +346,7 @@ func (c *typeCut) after(name string, e typeEntry) (_ typeEntry, known bool, err 
 func (j *Journal) cutTypes(t *typeCounter, c *typeCut) (wanted []string, err error) {
 	var pairs []Pair
 	var gone [][]byte
-	index := j.engine.Index()
+	index := j.storage.Index
 	err = eachTypeEntry(t.ctx, index, c.log.name, func(name string, e typeEntry) error {
 		e, known, err := c.after(name, e)
 		switch {

@@ -14,7 +14,7 @@ import (
 func mixed(t *testing.T, commits int) *journaltest.Memory {
 	t.Helper()
 	m := journaltest.NewMemory()
-	j := open(t, m, journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
+	j := open(t, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
 	for i := range commits {
 		c := journaltest.Mixed(journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1))
 		if _, err := journaltest.Append(j, c); err != nil {
@@ -33,7 +33,7 @@ func TestEventTypesAheadOfTheCheckpoint(t *testing.T) {
 		indexOf(t, m, mixed(t, behind))
 		copyIndex(t, m, mixed(t, 20), "y")
 		proved(t, m.CrashClone(0))
-		j := open(t, m, journal.Options{})
+		j := open(t, m.Storage(), journal.Options{})
 		journaltest.CheckTypes(t, j, "bank")
 		if err := j.IndexDamage(); err != nil {
 			t.Error(err) // it was not completed, but rebuilt
@@ -49,7 +49,7 @@ func TestEventTypesOfAnOldIndex(t *testing.T) {
 	for indexed := range 20 {
 		old := mixed(t, indexed)
 		m := mixed(t, 20)
-		j := open(t, m, journal.Options{})
+		j := open(t, m.Storage(), journal.Options{})
 		if _, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 15, Force: true}); err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +57,7 @@ func TestEventTypesOfAnOldIndex(t *testing.T) {
 		closeAll(t, j)
 		m = m.CrashClone(0)
 		indexOf(t, m, old)
-		j = open(t, m, journal.Options{})
+		j = open(t, m.Storage(), journal.Options{})
 		journaltest.CheckTypes(t, j, "bank")
 		closeAll(t, j)
 	}
@@ -67,8 +67,8 @@ func TestEventTypesOfAnOldIndex(t *testing.T) {
 // behind it.
 func TestEventTypesWaitForTheIndex(t *testing.T) {
 	m := journaltest.NewMemory()
-	lagging := &journaltest.Lagging{Engine: m}
-	j, err := journal.Open(t.Context(), lagging, journal.Options{})
+	var lagging journaltest.Lagging
+	j, err := journal.Open(t.Context(), lagging.Wrap(m.Storage()), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestCodecs(t *testing.T) {
 	m := journaltest.NewMemory()
 	at := journal.Version(0)
 	for _, codec := range []journal.Codec{journal.CodecNone, journal.CodecS2, journal.CodecNone, ""} {
-		j, err := journal.Open(ctx, m, journal.Options{Codec: codec})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{Codec: codec})
 		must(err)
 		for range 3 {
 			const events = 20
@@ -46,8 +46,8 @@ func TestCodecs(t *testing.T) {
 	if packed != 6 || plain != 6 {
 		t.Errorf("%d batches are packed, %d are not", packed, plain)
 	}
-	must(journal.Rebuild(ctx, m, nil))
-	j, err := journal.Open(ctx, m, journal.Options{})
+	must(journal.Rebuild(ctx, m.Storage(), nil))
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	must(err)
 	defer func() { must(j.Close(ctx)) }()
 	next := journal.Position(1)
@@ -63,28 +63,21 @@ func TestCodecs(t *testing.T) {
 		t.Errorf("version %d, %v, read up to %d, not %d", v, err, next-1, at)
 	}
 
-	if _, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{Codec: "zip"}); journal.KindOf(
+	if _, err := journal.Open(ctx, journaltest.NewMemory().Storage(), journal.Options{Codec: "zip"}); journal.KindOf(
 		err) != journal.KindInvalid {
 		t.Errorf("an unknown codec: %v", err)
 	}
 }
 
-// deletions notes how many keys are deleted from the index at once.
+// deletions notes the maximum number of keys that are deleted from the index at once.
 type deletions struct {
-	*journaltest.Memory
-	most *int
-}
-
-type noting struct {
 	journal.IndexStore
-	most *int
+	max *int
 }
 
-func (d deletions) Index() journal.IndexStore { return noting{d.Memory.Index(), d.most} }
-
-func (n noting) Delete(ctx context.Context, keys [][]byte) error {
-	*n.most = max(*n.most, len(keys))
-	return n.IndexStore.Delete(ctx, keys)
+func (d deletions) Delete(ctx context.Context, keys [][]byte) error {
+	*d.max = max(*d.max, len(keys))
+	return d.IndexStore.Delete(ctx, keys)
 }
 
 // A retention goes in steps of the same size, however small batches are packed.
@@ -93,7 +86,9 @@ func TestRetentionStepsOfPackedBatches(t *testing.T) {
 	most := map[journal.Codec]int{}
 	for _, codec := range []journal.Codec{journal.CodecNone, journal.CodecS2} {
 		n := 0
-		j, err := journal.Open(t.Context(), deletions{journaltest.NewMemory(), &n}, journal.Options{Codec: codec})
+		s := journaltest.NewMemory().Storage()
+		s.Index = deletions{s.Index, &n}
+		j, err := journal.Open(t.Context(), s, journal.Options{Codec: codec})
 		if err != nil {
 			t.Fatal(err)
 		}

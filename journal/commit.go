@@ -21,7 +21,7 @@ func hashOf(batch []byte) (sum chainHash) {
 	return sum
 }
 
-// group is what one append of the engine writes.
+// group is what one append to the storage writes.
 type group struct {
 	commits []*pending
 	blocks  []Block
@@ -153,7 +153,7 @@ func (j *Journal) write(g *group) {
 	j.layOut(g)
 	start := time.Now()
 	// Not the caller's context: a commit that was handed in is written.
-	if err := j.engine.Log().Append(context.Background(), g.blocks); err != nil {
+	if err := j.storage.Log.Append(context.Background(), g.blocks); err != nil {
 		j.fail(g, &Error{Op: "append", Kind: failureKind(err), Err: err})
 		return
 	}
@@ -198,7 +198,7 @@ func (j *Journal) write(g *group) {
 
 // forget lets go of blocks that are written: what the index has to know of them, the commits say.
 func (g *group) forget() {
-	g.blocks = slices.Clone(g.blocks) // the engine may keep those
+	g.blocks = slices.Clone(g.blocks) // the storage may keep those
 	for i := range g.ends {
 		g.blocks[i].Data = nil
 	}
@@ -416,7 +416,7 @@ func (j *Journal) indexLoop() {
 	defer j.stopped.Done()
 	defer j.endTypeCuts()
 	broken := false
-	types := newTypeCounter(context.Background(), j.engine.Index())
+	types := newTypeCounter(context.Background(), j.storage.Index)
 	var groups []*group
 	var pairs []Pair
 	for open := true; open; {
@@ -463,7 +463,7 @@ func (j *Journal) index(groups []*group, pairs []Pair, g *group, types *typeCoun
 	}
 	pairs = sortPairs(pairs)
 	start := time.Now()
-	if err := j.engine.Index().Update(context.Background(), pairs); err != nil {
+	if err := j.storage.Index.Update(context.Background(), pairs); err != nil {
 		return groups, pairs, err
 	}
 	took := time.Since(start)

@@ -9,38 +9,6 @@ import (
 	"strings"
 )
 
-// Doubter is an [Engine] that may have found damage in its files when it was
-// opened, and goes on without them.
-type Doubter interface {
-	// Doubts names the files whose content is missing from the log. If there are any,
-	// Open reads the whole log to find out what is.
-	Doubts() []string
-}
-
-// Rememberer is an [Engine] that notes apart from the log how far logs have come, so
-// that one is found out which has lost its end.
-type Rememberer interface {
-	// Heads returns for each log the last block that Append is known to have stored; there may
-	// have been later ones.
-	Heads() map[LogName]Head
-	// ForgetHeads forgets them: what the logs have is all there is.
-	ForgetHeads() error
-}
-
-// Head is where the last block of a log stands.
-type Head struct {
-	Sequence uint64
-	First    Position
-}
-
-// rememberedHeads are those that the engine has noted.
-func rememberedHeads(e Engine) map[LogName]Head {
-	if r, ok := e.(Rememberer); ok {
-		return r.Heads()
-	}
-	return nil
-}
-
 // Damage returns what is wrong with a log as far as Open saw, or nil. A damaged
 // log can be read up to the damage and behind it; nothing is appended to it and no
 // state in it has a receipt, as acknowledged commits may be missing from it. Other
@@ -73,14 +41,13 @@ func (d damages) add(log LogName, err error) error {
 	return nil
 }
 
-// proveDoubtful reads every log if the engine has doubts, and notes where something
-// is missing or wrong.
-func (j *Journal) proveDoubtful(ctx context.Context, logs []LogName) error {
-	doubter, ok := j.engine.(Doubter)
-	if !ok {
+// checkQuarantined reads every log if files of the storage are quarantined, and notes where something is missing or
+// wrong.
+func (j *Journal) checkQuarantined(ctx context.Context, logs []LogName) error {
+	if j.storage.Quarantined == nil {
 		return nil
 	}
-	files := doubter.Doubts()
+	files := j.storage.Quarantined()
 	if len(files) == 0 {
 		return nil
 	}

@@ -19,10 +19,11 @@ func damagedIndex(log LogName, detail string) error {
 // watchedIndex tells damage of the index from damage of the log, whose errors have the same kind.
 type watchedIndex struct{ IndexStore }
 
-// watched is e with an index whose damage is an [indexDamage].
-type watched struct{ Engine }
-
-func (w watched) Index() IndexStore { return watchedIndex{w.Engine.Index()} }
+// watched returns a storage whose damage of the index is an [indexDamage].
+func watched(s Storage) Storage {
+	s.Index = watchedIndex{s.Index}
+	return s
+}
 
 func (watchedIndex) mark(err error) error {
 	var known *indexDamage
@@ -83,7 +84,7 @@ func (j *Journal) openIndex(ctx context.Context) error {
 	if !errors.As(err, &damage) {
 		return err
 	}
-	if err := j.engine.Index().SetAside(ctx); err != nil {
+	if err := j.storage.Index.SetAside(ctx); err != nil {
 		return &Error{Op: "open: index", Kind: unlessCorrupt(err), Detail: "the index is damaged (" +
 			damage.err.Error() + ") and cannot be set aside", Err: err}
 	}
@@ -100,28 +101,28 @@ func (j *Journal) openIndex(ctx context.Context) error {
 // unlessCorrupt is the kind of an error of the index. Damage of it is no damage of the
 // journal, which a backup would have to mend.
 func unlessCorrupt(err error) ErrorKind {
-	if k := kindOfEngine(err); k != KindCorrupt {
+	if k := storageKind(err); k != KindCorrupt {
 		return k
 	}
 	return KindInternal
 }
 
 func (j *Journal) tryIndex(ctx context.Context) error {
-	if err := completeIndex(ctx, j.engine, nil, j.damaged); err != nil {
-		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	if err := completeIndex(ctx, j.storage, nil, j.damaged); err != nil {
+		return &Error{Op: "open: index", Kind: storageKind(err), Err: err}
 	}
 	for name, s := range j.logs {
 		var err error
-		if s.trimmed, err = beginning(ctx, watched{j.engine}, name); j.damaged.add(name, err) != nil {
-			return &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
+		if s.trimmed, err = beginning(ctx, watched(j.storage), name); j.damaged.add(name, err) != nil {
+			return &Error{Op: "open", Log: name, Kind: storageKind(err), Err: err}
 		}
 		s.counted = s.trimmed.sequence
 	}
-	if err := j.findAnswerDays(ctx, watched{j.engine}.Index()); err != nil {
-		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	if err := j.findAnswerDays(ctx, watched(j.storage).Index); err != nil {
+		return &Error{Op: "open: index", Kind: storageKind(err), Err: err}
 	}
-	if err := j.findCounts(ctx, watched{j.engine}.Index()); err != nil {
-		return &Error{Op: "open: index", Kind: kindOfEngine(err), Err: err}
+	if err := j.findCounts(ctx, watched(j.storage).Index); err != nil {
+		return &Error{Op: "open: index", Kind: storageKind(err), Err: err}
 	}
 	return nil
 }

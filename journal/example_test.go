@@ -12,8 +12,8 @@ import (
 // A commit has one command and its events. Its receipt comes when they are on disk.
 func Example() {
 	ctx := context.Background()
-	// A journal in memory. On disk its engine is one of package storage.
-	j, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{})
+	// A journal in memory. On disk its storage is that of package storage.
+	j, err := journal.Open(ctx, journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// For n = 1, 2, 3 … the n-th operation of the engine fails, and all after it, until
+// For n = 1, 2, 3 … the n-th operation of the storage fails, and all after it, until
 // a run gets through. After each the machine loses power, having lost up to three
 // updates of the index: every acknowledged commit is there once and whole, and
 // the journal is sound.
@@ -27,7 +27,7 @@ func TestEachOperationFails(t *testing.T) {
 		acknowledged := map[string]journal.Receipt{}
 		unknown := map[string]bool{}
 		failed := false
-		if j, err := journal.Open(ctx, m, journal.Options{MaxGroupCommits: 2}); err != nil {
+		if j, err := journal.Open(ctx, m.Storage(), journal.Options{MaxGroupCommits: 2}); err != nil {
 			failed = true
 		} else {
 			versions := map[string]journal.Version{}
@@ -72,7 +72,7 @@ func check(
 ) {
 	t.Helper()
 	ctx := context.Background()
-	j, err := journal.Open(ctx, m, journal.Options{})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatalf("n=%d: open after the crash: %v", n, err)
 	}
@@ -108,7 +108,7 @@ func check(
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	report, err := journal.Verify(ctx, m.CrashClone(0), journal.VerifyOptions{})
+	report, err := journal.Verify(ctx, m.CrashClone(0).Storage(), journal.VerifyOptions{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("n=%d: verify: %v, %v", n, report.Problems, err)
 	}
@@ -119,7 +119,7 @@ func check(
 func TestFlippedBitsAreFound(t *testing.T) {
 	ctx := context.Background()
 	whole := journaltest.NewMemory()
-	j, err := journal.Open(ctx, whole, journal.Options{})
+	j, err := journal.Open(ctx, whole.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestFlippedBitsAreFound(t *testing.T) {
 	for bit := range 8 * 250 {
 		m := whole.CrashClone(0)
 		m.Corrupt("bank", 1, bit)
-		j, err := journal.Open(ctx, m, journal.Options{})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 		if err != nil {
 			t.Fatalf("bit %d: %v", bit, err)
 		}
@@ -147,7 +147,7 @@ func TestFlippedBitsAreFound(t *testing.T) {
 		if err := j.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
-		report, err := journal.Verify(ctx, m.CrashClone(0), journal.VerifyOptions{})
+		report, err := journal.Verify(ctx, m.CrashClone(0).Storage(), journal.VerifyOptions{})
 		if err != nil || report.Found == 0 || report.Problems[0].Sequence != 2 {
 			t.Fatalf("bit %d: verify says %v, %v", bit, report.Problems, err)
 		}
@@ -160,7 +160,7 @@ func TestBackPressure(t *testing.T) {
 	m := journaltest.NewMemory()
 	release := make(chan struct{})
 	m.OnAppend(func([]journal.Block) { <-release })
-	j, err := journal.Open(ctx, m, journal.Options{MaxPendingCommits: 2})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{MaxPendingCommits: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestClockGoesBackwards(t *testing.T) {
 	now := journal.UnixNano(1000)
 	last := journal.UnixNano(0)
 	for i := range 6 {
-		j, err := journal.Open(ctx, m, journal.Options{Clock: clockAt(&now)})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{Clock: clockAt(&now)})
 		if err != nil {
 			t.Fatal(err)
 		}

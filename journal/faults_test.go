@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// spoiled is an engine whose log does not append, or that does not close.
+// spoiled has a storage whose log does not append, or that does not close.
 type spoiled struct {
 	*journaltest.Memory
 	appends  int
@@ -23,8 +23,12 @@ type spoiled struct {
 	onClose  error
 }
 
-func (s *spoiled) Log() journal.LogStore { return spoiledLog{s.Memory.Log(), s} }
-func (s *spoiled) Close() error          { return errors.Join(s.Memory.Close(), s.onClose) }
+func (s *spoiled) Storage() journal.Storage {
+	spoiled := s.Memory.Storage()
+	spoiled.Log = spoiledLog{spoiled.Log, s}
+	spoiled.Close = func() error { return errors.Join(s.Memory.Close(), s.onClose) }
+	return spoiled
+}
 
 type spoiledLog struct {
 	journal.LogStore
@@ -43,7 +47,7 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 		t.Run(cause.Error(), func(t *testing.T) {
 			ctx := context.Background()
 			s := &spoiled{Memory: journaltest.NewMemory()}
-			j, err := journal.Open(ctx, s, journal.Options{})
+			j, err := journal.Open(ctx, s.Storage(), journal.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +80,7 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 			if s.appends != appends {
 				t.Error("the handle was written to again")
 			}
-			j = open(t, s.CrashClone(0), journal.Options{}) // opening finds out that it was written
+			j = open(t, s.CrashClone(0).Storage(), journal.Options{}) // opening finds out that it was written
 			if j.Head("bank") != 2 {
 				t.Errorf("the head is %d", j.Head("bank"))
 			}
@@ -87,7 +91,7 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 // An error of closing is told, and is no reason to doubt what was acknowledged.
 func TestAnErrorOfClosing(t *testing.T) {
 	s := &spoiled{Memory: journaltest.NewMemory(), onClose: syscall.EIO}
-	j, err := journal.Open(context.Background(), s, journal.Options{})
+	j, err := journal.Open(context.Background(), s.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +101,7 @@ func TestAnErrorOfClosing(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 	}
-	if j := open(t, s.CrashClone(3), journal.Options{}); j.Head("bank") != 3 {
+	if j := open(t, s.CrashClone(3).Storage(), journal.Options{}); j.Head("bank") != 3 {
 		t.Errorf("the head is %d", j.Head("bank"))
 	}
 }
@@ -109,7 +113,8 @@ func TestASlowDisk(t *testing.T) {
 		const most, senders, each = 32 << 10, 16, 20
 		m := journaltest.NewMemory()
 		m.OnAppend(func([]journal.Block) { time.Sleep(time.Second) }) // of the bubble's clock
-		j, err := journal.Open(context.Background(), m, journal.Options{MaxPendingBytes: most, MaxGroupBytes: most / 2})
+		j, err := journal.Open(context.Background(), m.Storage(),
+			journal.Options{MaxPendingBytes: most, MaxGroupBytes: most / 2})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,7 @@ package journal
 import "sync"
 
 // gate lets readers in until it is closed, and closes only behind the last one:
-// an engine must not be closed under a scan. Its zero value is open.
+// a storage must not be closed under a scan. Its zero value is open.
 type gate struct {
 	mu     sync.Mutex // guards the fields below; nothing is called under it
 	inside int

@@ -11,10 +11,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// open opens a journal on m; the test's end closes it.
-func open(t *testing.T, m journal.Engine, o journal.Options) *journal.Journal {
+// open opens a journal on s; the test's end closes it.
+func open(t *testing.T, s journal.Storage, o journal.Options) *journal.Journal {
 	t.Helper()
-	j, err := journal.Open(context.Background(), m, o)
+	j, err := journal.Open(context.Background(), s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,12 +42,12 @@ func fill(t *testing.T, j *journal.Journal, from, n int) {
 func TestAFalseVersionIsNotBelieved(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m, journal.Options{})
+	j := open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 3)
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	j = open(t, m.CrashClone(0), journal.Options{}) // with an empty cache
+	j = open(t, m.CrashClone(0).Storage(), journal.Options{}) // with an empty cache
 	if _, err := j.Load(ctx, "bank", "k", 99, func(*journal.Event) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := journaltest.NewMemory()
-			j := open(t, m, journal.Options{})
+			j := open(t, m.Storage(), journal.Options{})
 			fill(t, j, 0, 5)
 			if err := j.Close(ctx); err != nil {
 				t.Fatal(err)
@@ -82,10 +82,10 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 			}
 			refusesDamaged(t, m, c.says)
 			m = m.CrashClone(0)
-			if err := journal.Rebuild(ctx, m, nil); err != nil {
+			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
-			j = open(t, m, journal.Options{})
+			j = open(t, m.Storage(), journal.Options{})
 			if err := j.Damage("bank"); err != nil {
 				t.Errorf("after somebody has decided: %v", err)
 			}
@@ -98,7 +98,7 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 // written to it, no state of it has a receipt, and another log works.
 func refusesDamaged(t *testing.T, m *journaltest.Memory, says string) {
 	t.Helper()
-	j, err := journal.Open(context.Background(), m, journal.Options{})
+	j, err := journal.Open(context.Background(), m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func refusesDamaged(t *testing.T, m *journaltest.Memory, says string) {
 func TestAHoleInTheLogIsFound(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m, journal.Options{})
+	j := open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 5)
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestAHoleInTheLogIsFound(t *testing.T) {
 	m = m.CrashClone(1000) // the index is empty
 	m.Lose("bank", 2)
 	refusesDamaged(t, m, "batch 4 at position 4 follows on batch 2")
-	report, err := journal.Verify(ctx, m.CrashClone(0), journal.VerifyOptions{})
+	report, err := journal.Verify(ctx, m.CrashClone(0).Storage(), journal.VerifyOptions{})
 	if err != nil || report.Found == 0 {
 		t.Errorf("verify finds %v, %v", report.Problems, err)
 	}
@@ -150,7 +150,7 @@ func TestAHoleInTheLogIsFound(t *testing.T) {
 // Close waits for a reader, and who comes later is refused.
 func TestCloseWaitsForReaders(t *testing.T) {
 	ctx := context.Background()
-	j := open(t, journaltest.NewMemory(), journal.Options{})
+	j := open(t, journaltest.NewMemory().Storage(), journal.Options{})
 	fill(t, j, 0, 3)
 	inside, leave := make(chan bool), make(chan bool)
 	read := make(chan error, 1)
@@ -191,7 +191,7 @@ func TestCloseWaitsForReaders(t *testing.T) {
 // After a failed write no state has a receipt: the caller may have seen a void one.
 func TestNoReceiptForAVoidState(t *testing.T) {
 	m := journaltest.NewMemory()
-	j := open(t, m, journal.Options{})
+	j := open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 2)
 	loaded := false
 	m.OnAppend(func([]journal.Block) {
@@ -228,7 +228,7 @@ func TestNoReceiptForAVoidState(t *testing.T) {
 // Errors of yield come back as they are, from each scan.
 func TestYieldStopsScans(t *testing.T) {
 	ctx := context.Background()
-	j := open(t, journaltest.NewMemory(), journal.Options{})
+	j := open(t, journaltest.NewMemory().Storage(), journal.Options{})
 	fill(t, j, 0, 3)
 	stop := errors.New("enough")
 	event := func(*journal.Event) error { return stop }

@@ -79,7 +79,7 @@ func (j *Journal) readStamp(ctx context.Context, log LogName, at Position) (Stam
 		return Stamp{}, err
 	}
 	defer j.reads.leave()
-	return stampAt(ctx, j.engine.Log(), log, at)
+	return stampAt(ctx, j.storage.Log, log, at)
 }
 
 // stampAt reads the batch with the event at a position and hashes it.
@@ -107,7 +107,7 @@ func stampAt(ctx context.Context, store LogStore, log LogName, at Position) (sta
 // findStamps learns of each log, when the journal is opened, which one it is and the stamp at its head. What is
 // damaged has none; that is found again by whoever reads it.
 func (j *Journal) findStamps(ctx context.Context) error {
-	store := j.engine.Log()
+	store := j.storage.Log
 	for name, s := range j.logs {
 		if s.origin = s.trimmed.origin; s.trimmed.sequence <= 1 {
 			err := store.Blocks(ctx, name, 0, func(b Block) error {
@@ -116,7 +116,7 @@ func (j *Journal) findStamps(ctx context.Context) error {
 				}
 				return errStop
 			})
-			if err != nil && !errors.Is(err, errStop) && kindOfEngine(err) != KindCorrupt {
+			if err != nil && !errors.Is(err, errStop) && storageKind(err) != KindCorrupt {
 				return err
 			}
 		}

@@ -19,7 +19,7 @@ type historyModel struct {
 	t        *testing.T
 	random   *rand.Rand
 	memory   *journaltest.Memory
-	engine   *journaltest.Lagging
+	lagging  *journaltest.Lagging
 	journal  *journal.Journal
 	now      atomic.Int64
 	versions map[string]journal.Version
@@ -30,9 +30,9 @@ type historyModel struct {
 }
 
 func (m *historyModel) open() {
-	m.engine = &journaltest.Lagging{Engine: m.memory}
+	m.lagging = &journaltest.Lagging{}
 	var err error
-	m.journal, err = journal.Open(context.Background(), m.engine,
+	m.journal, err = journal.Open(context.Background(), m.lagging.Wrap(m.memory.Storage()),
 		journal.Options{MaxBatchBytes: 1 << (7 + m.random.IntN(5)),
 			Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
 	if err != nil {
@@ -41,13 +41,13 @@ func (m *historyModel) open() {
 }
 
 func (m *historyModel) crash() {
-	m.engine.Hold(false)
+	m.lagging.Hold(false)
 	if err := m.journal.Close(context.Background()); err != nil {
 		m.t.Fatal(err)
 	}
 	m.memory = m.memory.CrashClone(m.random.IntN(3))
 	if m.random.IntN(3) == 0 {
-		if err := journal.Rebuild(context.Background(), m.memory, nil); err != nil {
+		if err := journal.Rebuild(context.Background(), m.memory.Storage(), nil); err != nil {
 			m.t.Fatal(err)
 		}
 	}
@@ -137,7 +137,7 @@ func (m *historyModel) retain() {
 	if len(m.stamps) == 1 {
 		return
 	}
-	m.engine.Hold(false)
+	m.lagging.Hold(false)
 	m.now.Add(int64(25 * time.Hour))
 	before := journal.Position(1 + m.random.IntN(len(m.stamps)))
 	if _, err := m.journal.Retain(context.Background(), "bank",
@@ -223,19 +223,19 @@ func TestStamps(t *testing.T) {
 			case 1:
 				m.crash()
 			case 2:
-				m.engine.Hold(true)
+				m.lagging.Hold(true)
 			case 3:
-				m.engine.Hold(false)
+				m.lagging.Hold(false)
 			default:
 				m.commit()
 			}
 			m.check()
 		}
-		m.engine.Hold(false)
+		m.lagging.Hold(false)
 		if err := m.journal.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if report, err := journal.Verify(context.Background(), m.memory.CrashClone(0),
+		if report, err := journal.Verify(context.Background(), m.memory.CrashClone(0).Storage(),
 			journal.VerifyOptions{}); err != nil || report.Found > 0 {
 			t.Fatalf("%v, %v", report.Problems, err)
 		}
@@ -246,7 +246,7 @@ func TestStamps(t *testing.T) {
 func TestHistoriesPart(t *testing.T) {
 	ctx := context.Background()
 	write := func(m *journaltest.Memory, from, to int, at journal.UnixNano) *journal.Journal {
-		j, err := journal.Open(ctx, m, journal.Options{Clock: func() journal.UnixNano { return at }})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return at }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -69,7 +69,7 @@ func entityVersion(prefix, key []byte) (Version, bool) {
 
 // IndexGroup is the length of the beginning of a key, or of a prefix of a scan, of the index that all
 // entries have in common which are read together: the events of an entity, and what retentions
-// left of it. It is 0 if there is no such beginning. An engine that knows which groups are where has
+// left of it. It is 0 if there is no such beginning. A store that knows which groups are where has
 // less to look into. It is total.
 func IndexGroup(key []byte) int {
 	if len(key) < 3 || key[0] != 'e' && key[0] != 'f' {
@@ -380,14 +380,14 @@ const pairsAtOnce = 8192
 // and the others are completed.
 //
 // Damage of the index is an error, an [indexDamage].
-func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), damaged damages) error {
-	heads := rememberedHeads(e)
-	e = watched{e}
-	if err := checkLayout(ctx, e.Index()); err != nil {
+func completeIndex(ctx context.Context, storage Storage, progress func(blocks uint64), damaged damages) error {
+	storage = watched(storage)
+	if err := checkLayout(ctx, storage.Index); err != nil {
 		return err
 	}
-	c := tailIndexer{engine: e, progress: progress, heads: heads, types: newTypeCounter(ctx, e.Index())}
-	logs, err := e.Log().Logs(ctx)
+	c := tailIndexer{storage: storage, progress: progress, heads: storage.heads(),
+		types: newTypeCounter(ctx, storage.Index)}
+	logs, err := storage.Log.Logs(ctx)
 	if err != nil {
 		return err
 	}
@@ -397,7 +397,7 @@ func completeIndex(ctx context.Context, e Engine, progress func(blocks uint64), 
 		}
 	}
 	prefix := []byte{'c'}
-	err = e.Index().Scan(ctx, prefix, prefix, func(key, value []byte) error {
+	err = storage.Index.Scan(ctx, prefix, prefix, func(key, value []byte) error {
 		if log := checkpointLog(key); log != "" && !slices.Contains(logs, log) {
 			at, whole := decodeCheckpoint(value)
 			if !whole {
@@ -429,7 +429,7 @@ func checkLayout(ctx context.Context, index IndexStore) error {
 
 // tailIndexer completes the index of one log after the other.
 type tailIndexer struct {
-	engine   Engine
+	storage  Storage
 	progress func(blocks uint64)
 	heads    map[LogName]Head
 	blocks   uint64
@@ -439,7 +439,7 @@ type tailIndexer struct {
 
 func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 	var at checkpoint // how far the log is indexed; the zero value is the beginning
-	value, ok, err := c.engine.Index().Get(ctx, checkpointKey(log))
+	value, ok, err := c.storage.Index.Get(ctx, checkpointKey(log))
 	if err != nil {
 		return err
 	}
@@ -449,17 +449,17 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		}
 	}
 	was := at
-	trimmed, err := trimOf(ctx, c.engine.Index(), log)
+	trimmed, err := trimOf(ctx, c.storage.Index, log)
 	if err != nil {
 		return err
 	}
 	from := trimmed.sequence // for new entries of the event catalogue
-	count, err := newCounter(ctx, c.engine.Index(), log, at.sequence)
+	count, err := newCounter(ctx, c.storage.Index, log, at.sequence)
 	if err != nil {
 		return err
 	}
 	var last, missing uint64 // missing: so many batches at the beginning are not there
-	err = c.engine.Log().Blocks(ctx, log, at.next, func(b Block) error {
+	err = c.storage.Log.Blocks(ctx, log, at.next, func(b Block) error {
 		last = b.Sequence
 		if b.Sequence <= at.sequence {
 			return nil
@@ -467,7 +467,7 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 		if b.Sequence > at.sequence+1 {
 			// A retention may have deleted what comes before the log's first batch; the log
 			// says so further on.
-			first, err := firstSequence(ctx, c.engine.Log(), log)
+			first, err := firstSequence(ctx, c.storage.Log, log)
 			if err != nil {
 				return err
 			}
@@ -510,19 +510,19 @@ func (c *tailIndexer) log(ctx context.Context, log LogName) error {
 	if err != nil {
 		return err
 	}
-	if trimmed, err = trimOf(ctx, c.engine.Index(), log); err != nil {
+	if trimmed, err = trimOf(ctx, c.storage.Index, log); err != nil {
 		return err
 	}
 	if missing >= max(trimmed.sequence, 1) {
 		return lostStart(log, missing)
 	}
-	if err := settleTypes(ctx, c.engine, log, trimmed, at.sequence); err != nil {
+	if err := settleTypes(ctx, c.storage, log, trimmed, at.sequence); err != nil {
 		return err
 	}
-	if err := trim(ctx, c.engine, log, trimmed, func(f func() error) error { return f() }); err != nil {
+	if err := trim(ctx, c.storage, log, trimmed, func(f func() error) error { return f() }); err != nil {
 		return err
 	}
-	return count.settle(ctx, c.engine.Index(), log, trimmed.sequence)
+	return count.settle(ctx, c.storage.Index, log, trimmed.sequence)
 }
 
 func lostStart(log LogName, missing uint64) error {
@@ -542,39 +542,39 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 		return nil
 	}
 	c.pairs = sortPairs(c.pairs)
-	err := c.engine.Index().Update(ctx, c.pairs)
+	err := c.storage.Index.Update(ctx, c.pairs)
 	clear(c.pairs)
 	c.pairs = c.pairs[:0]
 	return err
 }
 
-// Reset empties the index and makes the engine forget how far logs have come: whatever they have now
-// is all there is. No journal may be open on the engine; the next Open does the rest of what Rebuild
+// Reset empties the index and makes the storage forget how far logs have come: whatever they have now
+// is all there is. No journal may be open on the storage; the next Open does the rest of what Rebuild
 // does.
-func Reset(ctx context.Context, e Engine) error {
-	err := e.Index().Clear(ctx)
-	if r, ok := e.(Rememberer); ok && err == nil {
-		err = r.ForgetHeads()
+func Reset(ctx context.Context, storage Storage) error {
+	err := storage.Index.Clear(ctx)
+	if err == nil && storage.Heads != nil {
+		err = storage.Heads.ForgetHeads()
 	}
 	if err != nil {
-		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}
+		return &Error{Op: "rebuild", Kind: storageKind(err), Err: err}
 	}
 	return nil
 }
 
 // Rebuild makes the index anew from the log alone. No journal may be open on the
-// engine. progress, if not nil, is told how many batches are done.
+// storage. progress, if not nil, is told how many batches are done.
 //
 // What it makes is byte by byte what it was, but for snapshots: only modules can
 // make those, so they are dropped, entities are hydrated from their events, and new ones
 // are taken.
-func Rebuild(ctx context.Context, e Engine, progress func(batches uint64)) error {
-	if err := Reset(ctx, e); err != nil {
+func Rebuild(ctx context.Context, storage Storage, progress func(batches uint64)) error {
+	if err := Reset(ctx, storage); err != nil {
 		return err
 	}
 	damaged := damages{}
-	if err := completeIndex(ctx, e, progress, damaged); err != nil {
-		return &Error{Op: "rebuild", Kind: kindOfEngine(err), Err: err}
+	if err := completeIndex(ctx, storage, progress, damaged); err != nil {
+		return &Error{Op: "rebuild", Kind: storageKind(err), Err: err}
 	}
 	for _, log := range slices.Sorted(maps.Keys(damaged)) {
 		return &Error{Op: "rebuild", Log: log, Kind: KindCorrupt, Err: damaged[log]}

@@ -10,9 +10,9 @@ import (
 
 // Journal is an open journal. Its methods may be called concurrently.
 type Journal struct {
-	engine Engine
-	opt    Options
-	space  *space
+	storage Storage
+	opt     Options
+	space   *space
 	// damaged logs, as Open found them. Constant after it.
 	damaged damages
 	// mended is the damage of the index, as Open found it; nil if there was none. Constant after it.
@@ -49,7 +49,7 @@ type Journal struct {
 	failed    chan struct{} // closed with failure
 	stopped   sync.WaitGroup
 	stopCount context.CancelFunc // ends countLoop
-	reads     gate               // calls that read from the engine
+	reads     gate               // calls that read from the storage
 	closeErr  error
 	closeOnce sync.Once
 }
@@ -136,19 +136,18 @@ func (p *pending) receipt() Receipt {
 	}
 }
 
-// Open opens the journal that the engine holds. It completes the index from the
-// log, which takes time in proportion to what the index lacks, and loads no
-// event. An index that is damaged is set aside and rebuilt; see [Journal.IndexDamage]. A log that is damaged is refused
-// by what follows, and the others work; see [Journal.Damage]. The journal closes the engine when it is closed; after an
-// error of Open the engine stays with the caller.
-func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
+// Open opens the journal that the storage holds. It completes the index from the log, which takes time in proportion
+// to what the index lacks, and loads no event. An index that is damaged is set aside and rebuilt; see
+// [Journal.IndexDamage]. A log that is damaged takes no commits, and the others work; see [Journal.Damage]. The journal
+// closes the storage when it is closed. If Open fails, the caller closes it.
+func Open(ctx context.Context, storage Storage, o Options) (*Journal, error) {
 	o = o.withDefaults()
 	if o.Codec != CodecS2 && o.Codec != CodecNone {
 		return nil, &Error{Op: "open", Kind: KindInvalid, Detail: "there is no codec " +
 			strconv.Quote(string(o.Codec)) + "; there are s2 and none"}
 	}
 	j := &Journal{
-		engine: e, opt: o, maker: batchMaker{codec: o.Codec}, space: newSpace(e), damaged: damages{},
+		storage: storage, opt: o, maker: batchMaker{codec: o.Codec}, space: newSpace(storage.Space), damaged: damages{},
 		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[versionKey]Version{},
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as
@@ -158,14 +157,14 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 		snapshots: heldSnapshots{latest: map[entityID]*held{}, wake: make(chan struct{}, 1)},
 	}
 	_, _ = rand.Read(j.secret[:]) // it never fails
-	names, err := e.Log().Logs(ctx)
+	names, err := storage.Log.Logs(ctx)
 	if err != nil {
-		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
+		return nil, &Error{Op: "open", Kind: storageKind(err), Err: err}
 	}
 	for _, name := range names {
-		last, ok, err := e.Log().Last(ctx, name)
+		last, ok, err := storage.Log.Last(ctx, name)
 		if err := j.damaged.add(name, err); err != nil {
-			return nil, &Error{Op: "open", Log: name, Kind: kindOfEngine(err), Err: err}
+			return nil, &Error{Op: "open", Log: name, Kind: storageKind(err), Err: err}
 		}
 		if !ok {
 			continue
@@ -180,13 +179,13 @@ func Open(ctx context.Context, e Engine, o Options) (*Journal, error) {
 		return nil, err
 	}
 	if err := j.findStamps(ctx); err != nil {
-		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
+		return nil, &Error{Op: "open", Kind: storageKind(err), Err: err}
 	}
-	if err := j.proveDoubtful(ctx, names); err != nil {
-		return nil, &Error{Op: "open", Kind: kindOfEngine(err), Err: err}
+	if err := j.checkQuarantined(ctx, names); err != nil {
+		return nil, &Error{Op: "open", Kind: storageKind(err), Err: err}
 	}
-	if c, ok := e.(Counter); ok {
-		j.stats.Engine.Written = c.Count().Written
+	if storage.Count != nil {
+		j.stats.Storage.Written = storage.Count().Written
 	}
 	j.stopped.Add(3)
 	go j.commitLoop()
@@ -238,7 +237,7 @@ func (j *Journal) log(name LogName) *logState {
 }
 
 // Close writes what was handed in, completes the index, waits for calls that are
-// reading and closes the engine. If ctx ends first, the rest goes on and Close waits
+// reading and closes the storage. If ctx ends first, the rest goes on and Close waits
 // for nothing more; call it again to wait. Later calls fail with [KindClosed].
 func (j *Journal) Close(ctx context.Context) error {
 	j.mu.Lock()
@@ -250,7 +249,7 @@ func (j *Journal) Close(ctx context.Context) error {
 	go func() {
 		j.stopped.Wait()
 		j.reads.close()
-		j.closeOnce.Do(func() { j.closeErr = j.engine.Close() })
+		j.closeOnce.Do(func() { j.closeErr = j.storage.Close() })
 		close(gone)
 	}()
 	select {
@@ -259,7 +258,7 @@ func (j *Journal) Close(ctx context.Context) error {
 		return &Error{Op: "close", Kind: KindCanceled, Err: ctx.Err()}
 	}
 	if j.closeErr != nil {
-		return &Error{Op: "close", Kind: kindOfEngine(j.closeErr), Err: j.closeErr}
+		return &Error{Op: "close", Kind: storageKind(j.closeErr), Err: j.closeErr}
 	}
 	return nil
 }
@@ -306,8 +305,8 @@ func (j *Journal) signal() {
 	}
 }
 
-// kindOfEngine classes an engine's error: its own kind if it has one.
-func kindOfEngine(err error) ErrorKind {
+// storageKind classes an error of the storage: its own kind if it has one.
+func storageKind(err error) ErrorKind {
 	if k := KindOf(err); k != KindInternal {
 		return k
 	}

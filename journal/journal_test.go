@@ -8,16 +8,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-func TestMemoryEngine(t *testing.T) {
+func TestMemoryStorage(t *testing.T) {
 	journaltest.Run(t, func(t *testing.T) journaltest.Reopener {
 		var m *journaltest.Memory
-		return func(t testing.TB) journal.Engine {
+		return func(t testing.TB) journal.Storage {
 			if m == nil {
 				m = journaltest.NewMemory()
 			} else {
 				m = m.CrashClone(0)
 			}
-			return m
+			return m.Storage()
 		}
 	})
 }
@@ -26,7 +26,7 @@ func TestMemoryEngine(t *testing.T) {
 func TestLostIndexIsCompleted(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j, err := journal.Open(ctx, m, journal.Options{})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestLostIndexIsCompleted(t *testing.T) {
 	}
 	for lost := range 12 {
 		c := m.CrashClone(lost)
-		j, err := journal.Open(ctx, c, journal.Options{})
+		j, err := journal.Open(ctx, c.Storage(), journal.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestLostIndexIsCompleted(t *testing.T) {
 		if err := j.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
-		report, err := journal.Verify(ctx, c.CrashClone(0), journal.VerifyOptions{})
+		report, err := journal.Verify(ctx, c.CrashClone(0).Storage(), journal.VerifyOptions{})
 		if err != nil || report.Found > 0 {
 			t.Errorf("%d updates lost: %v, %v", lost, report.Problems, err)
 		}
@@ -59,5 +59,5 @@ func TestLostIndexIsCompleted(t *testing.T) {
 }
 
 func BenchmarkMemory(b *testing.B) {
-	journaltest.Bench(b, func(*testing.B) journal.Engine { return journaltest.NewMemory() }, nil)
+	journaltest.Bench(b, func(*testing.B) journal.Storage { return journaltest.NewMemory().Storage() }, nil)
 }

@@ -179,7 +179,7 @@ func (j *Journal) scanKept(
 		return stopped
 	}
 	for {
-		err = j.engine.Index().Scan(ctx, prefix, keptPlace(prefix, next, after+1), scan)
+		err = j.storage.Index.Scan(ctx, prefix, keptPlace(prefix, next, after+1), scan)
 		if !errors.Is(err, errSeek) || stopped != nil {
 			break
 		}

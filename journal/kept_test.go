@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// coverBut puts a snapshot as the engine would, but of some entities, which have none.
+// coverBut puts a snapshot as a host would, but of some entities, which have none.
 func (r *retainer) coverBut(without ...string) func(context.Context, string, journal.Version) error {
 	put := r.cover(1)
 	return func(ctx context.Context, key string, v journal.Version) error {
@@ -36,7 +36,7 @@ func (r *retainer) later() { advance(r.now, journal.UnixNano(25*time.Hour)) }
 func filled(t *testing.T, events int) (*journaltest.Memory, *retainer) {
 	t.Helper()
 	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
+	r := newRetainer(t, m.Storage())
 	if err := r.add(events); err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +71,9 @@ func eventsOf(t *testing.T, j *journal.Journal, key string, after journal.Versio
 }
 
 // entries counts the entries of an index.
-func entries(t *testing.T, e journal.Engine, kind string) (n int) {
+func entries(t *testing.T, s journal.Storage, kind string) (n int) {
 	t.Helper()
-	err := e.Index().Scan(t.Context(), []byte(kind), []byte(kind), func([]byte, []byte) error { n++; return nil })
+	err := s.Index.Scan(t.Context(), []byte(kind), []byte(kind), func([]byte, []byte) error { n++; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,10 +85,10 @@ func rebuilds(t *testing.T, m *journaltest.Memory) {
 	t.Helper()
 	proved(t, m.CrashClone(0))
 	again := m.CrashClone(0)
-	if err := journal.Rebuild(t.Context(), again, nil); err != nil {
+	if err := journal.Rebuild(t.Context(), again.Storage(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if was, got := indexDump(t, m.CrashClone(0)), indexDump(t, again); got != was {
+	if was, got := indexDump(t, m.CrashClone(0).Storage()), indexDump(t, again.Storage()); got != was {
 		t.Fatalf("the index was\n%s\nrebuilt it is\n%s", was, got)
 	}
 	proved(t, again)
@@ -149,11 +149,11 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 		m = m.CrashClone(0)
 		rebuilds(t, m)
 		if rebuild {
-			if err := journal.Rebuild(ctx, m, nil); err != nil {
+			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
-		j := open(t, m, journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)})
+		j := open(t, m.Storage(), journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)})
 		r.Journal = j
 	}
 	dry, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
@@ -166,8 +166,8 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 		got.Events != 10 || got.Entities != 5 {
 		t.Errorf("%+v", got)
 	}
-	if entries(t, m, "k") != 4 {
-		t.Errorf("the index has %d kept events", entries(t, m, "k"))
+	if entries(t, m.Storage(), "k") != 4 {
+		t.Errorf("the index has %d kept events", entries(t, m.Storage(), "k"))
 	}
 	check("k1", "k3")
 	reopen(false)
@@ -229,7 +229,7 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 	}
 	r.later()
 	r.retain(t, 22) // what it deletes holds the bases of those before
-	if n := entries(t, m, "k") + entries(t, m, "z"); n != 0 {
+	if n := entries(t, m.Storage(), "k") + entries(t, m.Storage(), "z"); n != 0 {
 		t.Errorf("%d entries of kept events are left", n)
 	}
 	reopen(false)
@@ -329,7 +329,7 @@ func TestKeptEventsAreBounded(t *testing.T) {
 func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	const n = 20
 	now := journal.UnixNano(1e18)
-	j := open(t, journaltest.NewMemory(),
+	j := open(t, journaltest.NewMemory().Storage(),
 		journal.Options{MaxGroupCommits: 1, Clock: clockAt(&now)})
 	defer closeAll(t, j)
 	asked := map[string]int{}
@@ -379,7 +379,7 @@ func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 // A retention may take an event out of the log whose place somebody has just looked up. Where its entity was then is
 // not known any more: the floor would have the events up to there, which are kept, left out.
 func TestTheVersionAtAPlaceThatIsGone(t *testing.T) {
-	r := newRetainer(t, journaltest.NewMemory())
+	r := newRetainer(t, journaltest.NewMemory().Storage())
 	defer closeAll(t, r.Journal)
 	if err := r.add(20); err != nil {
 		t.Fatal(err)
@@ -447,10 +447,10 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	closeAll(t, r.Journal)
 	m = m.CrashClone(0)
 	rebuilds(t, m)
-	if err := journal.Rebuild(ctx, m, nil); err != nil { // the log alone has all of it
+	if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil { // the log alone has all of it
 		t.Fatal(err)
 	}
-	r.Journal = open(t, m, journal.Options{Clock: clockAt(r.now)})
+	r.Journal = open(t, m.Storage(), journal.Options{Clock: clockAt(r.now)})
 	want("k1", 2, 1)
 	want("k2", 2, 1)
 }
@@ -462,8 +462,8 @@ func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 	deployed := errors.New("another module was deployed")
 	_, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
 		Hold: func() (func(), error) { return nil, deployed }})
-	if !errors.Is(err, deployed) || r.First("bank") != 1 || entries(t, m, "k") != 4 {
-		t.Fatalf("%v, %d", err, entries(t, m, "k"))
+	if !errors.Is(err, deployed) || r.First("bank") != 1 || entries(t, m.Storage(), "k") != 4 {
+		t.Fatalf("%v, %d", err, entries(t, m.Storage(), "k"))
 	}
 	journaltest.CheckTypes(t, r.Journal, "bank")
 	rebuilds(t, m.CrashClone(0))
@@ -512,11 +512,11 @@ func TestDamageOfKeptEvents(t *testing.T) {
 	} {
 		bad := m.CrashClone(0)
 		c.damage(bad)
-		report, err := journal.Verify(ctx, bad.CrashClone(0), journal.VerifyOptions{})
+		report, err := journal.Verify(ctx, bad.CrashClone(0).Storage(), journal.VerifyOptions{})
 		if err != nil || report.Found == 0 || !strings.Contains(fmt.Sprint(report.Problems), c.says) {
 			t.Errorf("%s: verify finds %v, %v", name, report.Problems, err)
 		}
-		j := open(t, bad, journal.Options{})
+		j := open(t, bad.Storage(), journal.Options{})
 		if c.load != journal.KindInternal {
 			if _, err := j.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != c.load || !strings.Contains(err.Error(), `"k1"`) {
 				t.Errorf("%s: k1 says %v", name, err)
@@ -542,7 +542,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 	} {
 		forged := m.CrashClone(0)
 		forge(t, forged, c.block, []byte(c.old), []byte(c.now))
-		if report, err := journal.Verify(ctx, forged, journal.VerifyOptions{}); err != nil ||
+		if report, err := journal.Verify(ctx, forged.Storage(), journal.VerifyOptions{}); err != nil ||
 			!strings.Contains(fmt.Sprint(report.Problems), "a retention keeps other events than it says") {
 			t.Errorf("%s: verify finds %v, %v", name, report.Problems, err)
 		}
@@ -550,7 +550,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 	for block := range 3 { // those of the kept events, the bases and the cut
 		bad := m.CrashClone(0)
 		bad.Corrupt("bank", 10+block, 8*90)
-		if report, err := journal.Verify(ctx, bad, journal.VerifyOptions{}); err != nil || report.Found == 0 {
+		if report, err := journal.Verify(ctx, bad.Storage(), journal.VerifyOptions{}); err != nil || report.Found == 0 {
 			t.Errorf("block %d: verify finds %v, %v", block, report.Problems, err)
 		}
 	}
@@ -671,14 +671,7 @@ func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 	rebuilds(t, m.CrashClone(0))
 }
 
-// keptReads is an engine that counts the entries of kept events that are read.
-type keptReads struct {
-	journal.Engine
-	read *int
-}
-
-func (e keptReads) Index() journal.IndexStore { return keptReadsIndex{e.Engine.Index(), e.read} }
-
+// keptReadsIndex counts the entries of kept events that are read.
 type keptReadsIndex struct {
 	journal.IndexStore
 	read *int
@@ -699,7 +692,9 @@ func TestCopiesOfKeptEventsCostReadersNothing(t *testing.T) {
 	const events, batches = 40, 8
 	m := journaltest.NewMemory()
 	read := 0
-	r := newRetainer(t, keptReads{m, &read})
+	s := m.Storage()
+	s.Index = keptReadsIndex{s.Index, &read}
+	r := newRetainer(t, s)
 	for at := range journal.Version(events) {
 		c := journaltest.Commit("bank", "large", at, fmt.Sprint("large", at), 1)
 		c.Events[0].Data = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", batches*256<<10/events))
@@ -717,7 +712,7 @@ func TestCopiesOfKeptEventsCostReadersNothing(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 	}
-	if n := entries(t, m, "k"); n != events*retentions {
+	if n := entries(t, m.Storage(), "k"); n != events*retentions {
 		t.Fatalf("the index has %d kept events", n)
 	}
 	for after := range journal.Version(events) {
@@ -733,14 +728,18 @@ func TestCopiesOfKeptEventsCostReadersNothing(t *testing.T) {
 	rebuilds(t, m.CrashClone(0))
 }
 
-// interrupted is an engine whose index calls something before its first scan of entries of a kind.
+// interrupted has something called before the first scan of entries of a kind.
 type interrupted struct {
-	journal.Engine
 	kind byte
 	then func()
 }
 
-func (e *interrupted) Index() journal.IndexStore { return interruptedIndex{e.Engine.Index(), e} }
+// memory returns an empty storage whose scans are interrupted.
+func (e *interrupted) memory() journal.Storage {
+	s := journaltest.NewMemory().Storage()
+	s.Index = interruptedIndex{s.Index, e}
+	return s
+}
 
 type interruptedIndex struct {
 	journal.IndexStore
@@ -762,8 +761,8 @@ func TestARetentionWhileAnEntityIsRead(t *testing.T) {
 	for _, kind := range []byte("fke") { // what was kept of the entity, kept events, those in the log
 		for _, without := range []string{"k1", "nobody"} {
 			for _, key := range []string{"k0", "k1"} {
-				e := &interrupted{Engine: journaltest.NewMemory(), kind: kind}
-				r := newRetainer(t, e)
+				e := &interrupted{kind: kind}
+				r := newRetainer(t, e.memory())
 				if err := r.add(20); err != nil {
 					t.Fatal(err)
 				}
@@ -803,8 +802,8 @@ func TestARetentionWhileAnEntityIsRead(t *testing.T) {
 // that.
 func TestARetentionWhileTheCatalogueIsRead(t *testing.T) {
 	for _, kind := range []byte("yz") {
-		e := &interrupted{Engine: journaltest.NewMemory(), kind: kind}
-		r := newRetainer(t, e)
+		e := &interrupted{kind: kind}
+		r := newRetainer(t, e.memory())
 		if err := r.add(20); err != nil {
 			t.Fatal(err)
 		}

@@ -221,7 +221,7 @@ func (p *keyPass) look(k *keyPlace) error {
 	}
 	defer p.journal.reads.leave()
 	prefix := entityPrefix(p.log, k.key)
-	err := p.journal.engine.Index().Scan(p.ctx, prefix, entityKey(prefix, k.next), func(key, value []byte) error {
+	err := p.journal.storage.Index.Scan(p.ctx, prefix, entityKey(prefix, k.next), func(key, value []byte) error {
 		var e Event
 		switch v, ok := entityVersion(prefix, key); {
 		case !ok || !decodeIndexEvent(value, &e, &p.texts):
@@ -245,7 +245,7 @@ func (p *keyPass) lastIndexed(key string) (Version, error) {
 	}
 	defer p.journal.reads.leave()
 	prefix := entityPrefix(p.log, key)
-	last, ok, err := p.journal.engine.Index().Last(p.ctx, prefix)
+	last, ok, err := p.journal.storage.Index.Last(p.ctx, prefix)
 	if err != nil || !ok {
 		return 0, err
 	}
@@ -263,7 +263,7 @@ func (p *keyPass) positionOf(k *keyPlace, v Version) (Position, error) {
 		return 0, err
 	}
 	defer p.journal.reads.leave()
-	value, ok, err := p.journal.engine.Index().Get(p.ctx, entityKey(entityPrefix(p.log, k.key), v))
+	value, ok, err := p.journal.storage.Index.Get(p.ctx, entityKey(entityPrefix(p.log, k.key), v))
 	if err != nil || !ok {
 		return 0, err
 	}
@@ -311,7 +311,7 @@ func (p *keyPass) take(k *keyPlace, second Position) error {
 	first := k.next
 	at := first - 1 // the version before
 	done := true    // with all that there is
-	err := p.journal.engine.Index().Scan(p.ctx, prefix, entityKey(prefix, k.next), func(key, value []byte) error {
+	err := p.journal.storage.Index.Scan(p.ctx, prefix, entityKey(prefix, k.next), func(key, value []byte) error {
 		v, ok := entityVersion(prefix, key)
 		e := Event{Log: p.log, Key: k.key, Version: v}
 		if !ok || !decodeIndexEvent(value, &e, &p.texts) {

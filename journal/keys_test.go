@@ -21,7 +21,7 @@ type keysModel struct {
 	t        *testing.T
 	random   *rand.Rand
 	memory   *journaltest.Memory
-	engine   *journaltest.Lagging // on it
+	lagging  *journaltest.Lagging // around it
 	journal  *journal.Journal
 	now      atomic.Int64 // the clock, which the journal asks
 	held     bool         // the index is
@@ -32,9 +32,9 @@ type keysModel struct {
 }
 
 func (m *keysModel) open() {
-	m.engine = &journaltest.Lagging{Engine: m.memory}
+	m.lagging = &journaltest.Lagging{}
 	var err error
-	m.journal, err = journal.Open(context.Background(), m.engine,
+	m.journal, err = journal.Open(context.Background(), m.lagging.Wrap(m.memory.Storage()),
 		journal.Options{MaxBatchBytes: 1 << (8 + m.random.IntN(8)),
 			Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
 	if err != nil {
@@ -52,7 +52,7 @@ func (m *keysModel) close() {
 
 func (m *keysModel) hold(held bool) {
 	m.held = held
-	m.engine.Hold(held)
+	m.lagging.Hold(held)
 }
 
 // commit appends, in one go, some commits to one entity or several.
@@ -236,7 +236,7 @@ func TestReadingByKey(t *testing.T) {
 // Places that a retention has deleted are refused, also for who had a reader before.
 func TestReadingByKeyAfterARetention(t *testing.T) {
 	ctx := context.Background()
-	r := newRetainer(t, journaltest.NewMemory())
+	r := newRetainer(t, journaltest.NewMemory().Storage())
 	if err := r.add(20); err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestReadingByKeyAfterARetention(t *testing.T) {
 func TestReadingByKeyMeetsDamage(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m, journal.Options{})
+	j := open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 10)
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestReadingByKeyMeetsDamage(t *testing.T) {
 			if err := damage(m.Index()); err != nil {
 				t.Fatal(err)
 			}
-			j := open(t, m, journal.Options{})
+			j := open(t, m.Storage(), journal.Options{})
 			keys := j.ReadKeys("bank", []string{"k"})
 			for _, limit := range []int{0, 6} {
 				n := 0

@@ -11,18 +11,17 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// gated lets appends through one by one, each with the error it is given.
-type gated struct {
-	journal.Engine
-	gate chan error
+// gated returns a storage in memory that lets appends through one by one, each with the error that comes from gate.
+func gated(gate chan error) journal.Storage {
+	s := journaltest.NewMemory().Storage()
+	s.Log = gatedLog{s.Log, gate}
+	return s
 }
 
 type gatedLog struct {
 	journal.LogStore
 	gate chan error
 }
-
-func (g gated) Log() journal.LogStore { return gatedLog{g.Engine.Log(), g.gate} }
 
 func (l gatedLog) Append(ctx context.Context, blocks []journal.Block) error {
 	if err := <-l.gate; err != nil {
@@ -48,8 +47,9 @@ func TestTheIndexWaitsForWhatIsOnItsWay(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := gated{journaltest.NewMemory(), make(chan error)}
-				j, err := journal.Open(t.Context(), e, journal.Options{MaxGroupCommits: 1, MaxPendingCommits: c.room})
+				gate := make(chan error)
+				j, err := journal.Open(t.Context(), gated(gate),
+					journal.Options{MaxGroupCommits: 1, MaxPendingCommits: c.room})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -58,7 +58,7 @@ func TestTheIndexWaitsForWhatIsOnItsWay(t *testing.T) {
 					hand(t, j, fmt.Sprint("key", i), 0, fmt.Sprint("c", i), 1, func(err error) { told <- err })
 				}
 				for i, end := range c.ends {
-					e.gate <- end
+					gate <- end
 					synctest.Wait()
 					if err := <-told; (err != nil) != (end != nil) {
 						t.Errorf("commit %d: %v", i, err)
@@ -81,8 +81,8 @@ func TestTheIndexWaitsForWhatIsOnItsWay(t *testing.T) {
 // Who asks for the event catalogue waits for what is on its way then, and not until nothing is.
 func TestEventTypesDoNotWaitForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := gated{journaltest.NewMemory(), make(chan error)}
-		j, err := journal.Open(t.Context(), e, journal.Options{MaxGroupCommits: 1})
+		gate := make(chan error)
+		j, err := journal.Open(t.Context(), gated(gate), journal.Options{MaxGroupCommits: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestEventTypesDoNotWaitForOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		e.gate <- nil
+		gate <- nil
 		synctest.Wait()
 		asked := make(chan error)
 		go func() {
@@ -104,7 +104,7 @@ func TestEventTypesDoNotWaitForOthers(t *testing.T) {
 			asked <- err
 		}()
 		synctest.Wait()
-		e.gate <- nil // the index may wait for this one already
+		gate <- nil // the index may wait for this one already
 		synctest.Wait()
 		select {
 		case err := <-asked:
@@ -116,7 +116,7 @@ func TestEventTypesDoNotWaitForOthers(t *testing.T) {
 			defer func() { <-asked }()
 		}
 		for range n - 2 {
-			e.gate <- nil
+			gate <- nil
 		}
 		if err := j.Close(t.Context()); err != nil {
 			t.Error(err)

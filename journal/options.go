@@ -22,10 +22,10 @@ type Options struct {
 	MaxBatchBytes int
 	// Codec packs the records of batches that are written from now on. Default CodecS2.
 	Codec Codec
-	// MaxGroupBytes bounds what one append of the engine writes, in bytes before they are packed; a bigger
+	// MaxGroupBytes bounds what one append to the storage writes, in bytes before they are packed; a bigger
 	// commit is a group of its own. Default 4 MiB.
 	MaxGroupBytes int
-	// MaxGroupCommits bounds the commits of one append of the engine. 1 syncs each
+	// MaxGroupCommits bounds the commits of one append to the storage. 1 syncs each
 	// commit by itself, which only a measurement wants. Default 8,192.
 	MaxGroupCommits int
 	// AnswerWindow is how long the answer to a command id is found. After that the id may be used again. The log notes

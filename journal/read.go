@@ -172,8 +172,8 @@ func (j *Journal) findAnswer(ctx context.Context, log LogName, id CommandID) (pl
 	ok := false
 	for i := 0; i < len(days) && !ok; i++ {
 		var err error
-		if value, ok, err = j.engine.Index().Get(ctx, answerKey(log, id, days[i].day)); err != nil {
-			return place{}, idUnused, &Error{Op: "answer", Log: log, Kind: kindOfEngine(err), Err: err}
+		if value, ok, err = j.storage.Index.Get(ctx, answerKey(log, id, days[i].day)); err != nil {
+			return place{}, idUnused, &Error{Op: "answer", Log: log, Kind: storageKind(err), Err: err}
 		}
 	}
 	if !ok {
@@ -199,7 +199,7 @@ func (j *Journal) commitAt(ctx context.Context, log LogName, where place) (*Comm
 	}
 	defer j.reads.leave()
 	var found *Committed
-	err := j.engine.Log().Blocks(ctx, log, where.first, func(b Block) error {
+	err := j.storage.Log.Blocks(ctx, log, where.first, func(b Block) error {
 		if b.Sequence < where.sequence {
 			return nil
 		}
@@ -449,7 +449,7 @@ func (j *Journal) scanEntity(
 	t := texts{together: true}
 	var stopped error // of yield, which goes back as it is
 	// From after on, and not from what follows: it costs less than another look-up.
-	err = j.engine.Index().Scan(ctx, prefix, entityKey(prefix, max(after, 1)), func(k, value []byte) error {
+	err = j.storage.Index.Scan(ctx, prefix, entityKey(prefix, max(after, 1)), func(k, value []byte) error {
 		v, ok := entityVersion(prefix, k)
 		if ok && v == after {
 			there = true
@@ -560,7 +560,7 @@ func (j *Journal) scanLog(
 	scan := logScan{journal: j, order: sequel{log: log}, yield: yield, copy: rooms.Get().(*room)}
 	defer scan.copy.release()
 	begin := j.cutOf(log)
-	err := j.engine.Log().Blocks(ctx, log, max(from, begin.position), func(b Block) error {
+	err := j.storage.Log.Blocks(ctx, log, max(from, begin.position), func(b Block) error {
 		switch {
 		case b.Sequence < begin.sequence:
 			return nil
@@ -650,11 +650,11 @@ func (j *Journal) cutOf(log LogName) cut {
 	return cut{}
 }
 
-// readError wraps an engine's error; errors of yield and of ours pass as they are.
+// readError wraps an error of the storage; errors of yield and of ours pass as they are.
 func readError(op string, log LogName, err error) error {
 	var ours *Error
 	if err == nil || errors.As(err, &ours) {
 		return err
 	}
-	return &Error{Op: op, Log: log, Kind: kindOfEngine(err), Err: err}
+	return &Error{Op: op, Log: log, Kind: storageKind(err), Err: err}
 }

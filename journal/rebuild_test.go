@@ -17,10 +17,10 @@ import (
 )
 
 // indexDump is every byte of an index but snapshots, and counts of bytes, which may be missing.
-func indexDump(t *testing.T, e journal.Engine) string {
+func indexDump(t *testing.T, s journal.Storage) string {
 	t.Helper()
 	var out strings.Builder
-	err := e.Index().Scan(t.Context(), nil, nil, func(k, v []byte) error {
+	err := s.Index.Scan(t.Context(), nil, nil, func(k, v []byte) error {
 		if k[0] != 's' && k[0] != 'b' {
 			fmt.Fprintf(&out, "%x %x\n", k, v)
 		}
@@ -49,7 +49,7 @@ func TestRebuildIsByteEqual(t *testing.T) {
 	n := 0
 	for range 6 {
 		o := journal.Options{MaxBatchBytes: 100 + rng.IntN(2000), MaxGroupCommits: 1 + rng.IntN(20)}
-		j, err := journal.Open(ctx, m, o)
+		j, err := journal.Open(ctx, m.Storage(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,12 +104,12 @@ func TestRebuildIsByteEqual(t *testing.T) {
 		if err := j.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
-		was := indexDump(t, m.CrashClone(0))
+		was := indexDump(t, m.CrashClone(0).Storage())
 		again := m.CrashClone(0)
-		if err := journal.Rebuild(ctx, again, nil); err != nil {
+		if err := journal.Rebuild(ctx, again.Storage(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if got := indexDump(t, again); got != was {
+		if got := indexDump(t, again.Storage()); got != was {
 			a, b := strings.Split(was, "\n"), strings.Split(got, "\n")
 			a, b = slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) }),
 				slices.DeleteFunc(slices.Clone(b), func(s string) bool { return slices.Contains(a, s) })

@@ -222,13 +222,13 @@ func (r *retention) firsts() error {
 	var wanted []string
 	err := r.inside(func() error {
 		// First how far the index has come: it may go on while the entries are read.
-		value, _, err := r.engine.Index().Get(r.ctx, checkpointKey(r.log))
+		value, _, err := r.storage.Index.Get(r.ctx, checkpointKey(r.log))
 		if err != nil {
 			return err
 		}
 		at, _ := decodeCheckpoint(value)
 		r.looked = max(at.sequence, r.cut.sequence-1)
-		return eachTypeEntry(r.ctx, r.engine.Index(), r.log, func(name string, e typeEntry) error {
+		return eachTypeEntry(r.ctx, r.storage.Index, r.log, func(name string, e typeEntry) error {
 			e, known, err := r.types.after(name, e)
 			switch {
 			case err == nil && !known:
@@ -422,7 +422,7 @@ func (r *retention) find() error {
 	last := r.cutOf(r.log)
 	err = r.inside(func() error {
 		prefix := indexPrefix('f', r.log)
-		return r.engine.Index().Scan(r.ctx, prefix, prefix, func(k, value []byte) error {
+		return r.storage.Index.Scan(r.ctx, prefix, prefix, func(k, value []byte) error {
 			key, sequence, ok := parseFloorKey(r.log, k)
 			if ok && !last.keeps(sequence) {
 				return nil
@@ -446,7 +446,7 @@ func (r *retention) find() error {
 	return err
 }
 
-// inside calls f while the engine cannot be closed.
+// inside calls f while the storage cannot be closed.
 func (r *retention) inside(f func() error) error {
 	if err := r.reads.enter("retain", r.log); err != nil {
 		return err
@@ -630,10 +630,10 @@ func (r *retention) append(records uint32, encoded []byte) (sequence uint64, err
 // failed write ends the journal, as that of a commit does.
 func (r *retention) remove() error {
 	done := uint64(0)
-	err := trim(r.ctx, r.engine, r.log, r.cut, func(f func() error) error {
+	err := trim(r.ctx, r.storage, r.log, r.cut, func(f func() error) error {
 		begin := time.Now()
 		if err := r.inside(f); err != nil {
-			if kind := kindOfEngine(err); kind != KindClosed && kind != KindCanceled {
+			if kind := storageKind(err); kind != KindClosed && kind != KindCanceled {
 				r.fail(nil, &Error{Op: "retain", Log: r.log, Kind: failureKind(err), Err: err})
 			}
 			return err
@@ -652,15 +652,9 @@ func (r *retention) remove() error {
 			return &Error{Op: "retain", Log: r.log, Kind: KindFailed, Err: r.Err()}
 		}
 	})
-	if c, ok := r.engine.(Compactor); ok && err == nil {
+	if err == nil && r.storage.Compact != nil {
 		r.tell("compacting", 0, 0)
-		err = r.inside(func() error { return c.Compact(r.ctx) })
+		err = r.inside(func() error { return r.storage.Compact(r.ctx) })
 	}
 	return err
-}
-
-// Compactor is an [Engine] that can be asked to give the space of what was deleted
-// back. It takes its time, and may be called concurrently with all else.
-type Compactor interface {
-	Compact(ctx context.Context) error
 }

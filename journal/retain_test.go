@@ -21,12 +21,12 @@ type retainer struct {
 	now      *journal.UnixNano
 }
 
-func newRetainer(t *testing.T, m journal.Engine) *retainer {
+func newRetainer(t *testing.T, s journal.Storage) *retainer {
 	t.Helper()
 	now := journal.UnixNano(1e18)
 	r := &retainer{versions: map[string]journal.Version{}, now: &now}
 	var err error
-	r.Journal, err = journal.Open(t.Context(), m,
+	r.Journal, err = journal.Open(t.Context(), s,
 		journal.Options{MaxGroupCommits: 1, Clock: clockAt(&now)})
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func (r *retainer) add(n int) error {
 	return nil
 }
 
-// cover puts a snapshot as the engine would.
+// cover puts a snapshot as a host would.
 func (r *retainer) cover(schema uint32) func(context.Context, string, journal.Version) error {
 	return func(ctx context.Context, key string, _ journal.Version) error {
 		v := r.versions[key]
@@ -68,7 +68,7 @@ func closeAll(t *testing.T, j *journal.Journal) {
 
 func proved(t *testing.T, m *journaltest.Memory) journal.Report {
 	t.Helper()
-	report, err := journal.Verify(t.Context(), m, journal.VerifyOptions{})
+	report, err := journal.Verify(t.Context(), m.Storage(), journal.VerifyOptions{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("verify: %.500v, %v", report.Problems, err)
 	}
@@ -80,7 +80,7 @@ func proved(t *testing.T, m *journaltest.Memory) journal.Report {
 func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
+	r := newRetainer(t, m.Storage())
 	if err := r.add(20); err != nil {
 		t.Fatal(err)
 	}
@@ -165,10 +165,10 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	// A snapshot that is gone from the index is still in the log.
 	closeAll(t, r.Journal)
 	m = m.CrashClone(0)
-	if err := journal.Rebuild(ctx, m, nil); err != nil {
+	if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 		t.Fatal(err)
 	}
-	j := open(t, m, journal.Options{})
+	j := open(t, m.Storage(), journal.Options{})
 	for key, v := range r.versions {
 		if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
 			t.Errorf("after rebuilding, %s hydrates to %d, want %d, %v", key, at, v, err)
@@ -194,7 +194,7 @@ func eachOperationFails(t *testing.T, without ...string) {
 	ctx := context.Background()
 	for n := 1; ; n++ {
 		m := journaltest.NewMemory()
-		r := newRetainer(t, m)
+		r := newRetainer(t, m.Storage())
 		if err := r.add(20); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func eachOperationFails(t *testing.T, without ...string) {
 		_ = r.Close(ctx) // which may fail too
 		for lost := range 8 {
 			crashed := m.CrashClone(lost)
-			j, err := journal.Open(ctx, crashed, journal.Options{})
+			j, err := journal.Open(ctx, crashed.Storage(), journal.Options{})
 			if err != nil {
 				t.Fatalf("n=%d, %d lost: %v", n, lost, err)
 			}
@@ -243,12 +243,12 @@ func eachOperationFails(t *testing.T, without ...string) {
 			journaltest.CheckTypes(t, j, "bank")
 			closeAll(t, j)
 			proved(t, crashed.CrashClone(0))
-			was := indexDump(t, crashed.CrashClone(0))
+			was := indexDump(t, crashed.CrashClone(0).Storage())
 			again := crashed.CrashClone(0)
-			if err := journal.Rebuild(ctx, again, nil); err != nil {
+			if err := journal.Rebuild(ctx, again.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
-			if got := indexDump(t, again); got != was {
+			if got := indexDump(t, again.Storage()); got != was {
 				t.Fatalf("n=%d, %d lost: the index was\n%s\nrebuilt it is\n%s", n, lost, was, got)
 			}
 			// What the machine found may be verified as it is, too.
@@ -269,7 +269,7 @@ func TestRetentionOfNoEvents(t *testing.T) {
 	for _, without := range []string{"", "k1"} {
 		for n := 0; n < 60; n++ { // 0: it ends by itself, with events kept
 			m := journaltest.NewMemory()
-			r := newRetainer(t, m)
+			r := newRetainer(t, m.Storage())
 			if _, err := journaltest.Append(r.Journal, journaltest.Commit("bank", "k0", 0, "nothing", 0)); err != nil {
 				t.Fatal(err)
 			}
@@ -286,7 +286,7 @@ func TestRetentionOfNoEvents(t *testing.T) {
 			m.FailAt(0)
 			closeAll(t, r.Journal)
 			m = m.CrashClone(0)
-			r.Journal = open(t, m, journal.Options{Clock: clockAt(r.now)})
+			r.Journal = open(t, m.Storage(), journal.Options{Clock: clockAt(r.now)})
 			if err == nil || r.First("bank") > 1 {
 				closeAll(t, r.Journal)
 				break
@@ -316,7 +316,7 @@ func TestRetentionCutsAnotherInTwo(t *testing.T) {
 	for _, without := range []string{"", "k1"} {
 		for _, through := range []uint64{11, 12, 13} {
 			m := journaltest.NewMemory()
-			r := newRetainer(t, m)
+			r := newRetainer(t, m.Storage())
 			if err := r.add(10); err != nil {
 				t.Fatal(err)
 			}
@@ -341,11 +341,11 @@ func TestRetentionCutsAnotherInTwo(t *testing.T) {
 			closeAll(t, r.Journal)
 			m = m.CrashClone(0)
 			rebuilds(t, m)
-			if err := journal.Rebuild(ctx, m, nil); err != nil {
+			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
 			proved(t, m.CrashClone(0))
-			j := open(t, m, journal.Options{})
+			j := open(t, m.Storage(), journal.Options{})
 			for key, v := range r.versions {
 				if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
 					t.Errorf("through %d, %q: %s hydrates to %d, want %d, %v", through, without, key, at, v, err)
@@ -364,7 +364,7 @@ func TestALostBeginningIsFound(t *testing.T) {
 	ctx := context.Background()
 	for _, retain := range []journal.Position{0, 6} {
 		m := journaltest.NewMemory()
-		r := newRetainer(t, m)
+		r := newRetainer(t, m.Storage())
 		if err := r.add(20); err != nil {
 			t.Fatal(err)
 		}
@@ -378,11 +378,11 @@ func TestALostBeginningIsFound(t *testing.T) {
 		whole := m.CrashClone(0)
 		m.Lose("bank", 0)
 		for _, lost := range []*journaltest.Memory{m.CrashClone(0), m.CrashClone(1000)} {
-			if report, err := journal.Verify(ctx, lost.CrashClone(0), journal.VerifyOptions{}); err != nil ||
+			if report, err := journal.Verify(ctx, lost.CrashClone(0).Storage(), journal.VerifyOptions{}); err != nil ||
 				report.Found == 0 {
 				t.Errorf("retention before %d: verify finds %v, %v", retain, report.Problems, err)
 			}
-			err := journal.Rebuild(ctx, lost, nil)
+			err := journal.Rebuild(ctx, lost.Storage(), nil)
 			if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), "batches are missing") {
 				t.Errorf("retention before %d: rebuild says %v", retain, err)
 			}
@@ -396,7 +396,7 @@ func TestALostBeginningIsFound(t *testing.T) {
 func TestRetentionIsUnderVerification(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
+	r := newRetainer(t, m.Storage())
 	if err := r.add(10); err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +410,7 @@ func TestRetentionIsUnderVerification(t *testing.T) {
 		for _, block := range []int{5, 6} { // the bases, the cut
 			bad := m.CrashClone(0)
 			bad.Corrupt("bank", block, bit)
-			report, err := journal.Verify(ctx, bad, journal.VerifyOptions{})
+			report, err := journal.Verify(ctx, bad.Storage(), journal.VerifyOptions{})
 			if err != nil || report.Found == 0 {
 				t.Fatalf("bit %d of block %d: verify finds %v, %v", bit, block, report.Problems, err)
 			}
@@ -420,7 +420,7 @@ func TestRetentionIsUnderVerification(t *testing.T) {
 		{"t", "index entry of the retention is damaged"}} {
 		bad := m.CrashClone(0)
 		overwrite(t, bad, c.prefix, "what?")
-		report, err := journal.Verify(ctx, bad, journal.VerifyOptions{})
+		report, err := journal.Verify(ctx, bad.Storage(), journal.VerifyOptions{})
 		if err != nil || report.Found == 0 || !strings.Contains(fmt.Sprint(report.Problems), c.says) {
 			t.Errorf("%s: verify finds %v, %v", c.prefix, report.Problems, err)
 		}

@@ -45,7 +45,7 @@ func (j *Journal) batchBefore(
 	}
 	defer j.reads.leave()
 	found := false
-	err = j.engine.Log().Blocks(ctx, log, at, func(b Block) error {
+	err = j.storage.Log.Blocks(ctx, log, at, func(b Block) error {
 		if b.First > at {
 			return errStop
 		}

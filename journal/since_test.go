@@ -18,7 +18,7 @@ func TestSince(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 30 {
 		m := journaltest.NewMemory()
-		r := newRetainer(t, m)
+		r := newRetainer(t, m.Storage())
 		begin := *r.now
 		for range random.IntN(60) {
 			advance(r.now, journal.UnixNano(random.IntN(3))) // some are of one time
@@ -70,7 +70,7 @@ func checkSince(t *testing.T, j *journal.Journal, from, to journal.UnixNano) {
 // What keeps Since from looking is its error, and a log that is not there has nothing.
 func TestSinceFails(t *testing.T) {
 	m := journaltest.NewMemory()
-	r := newRetainer(t, m)
+	r := newRetainer(t, m.Storage())
 	defer closeAll(t, r.Journal)
 	if at, err := r.Since(t.Context(), "bank", 5, nil); at != 1 || err != nil {
 		t.Errorf("without a log: %d, %v", at, err)

@@ -186,9 +186,9 @@ func (j *Journal) latestSnapshot(ctx context.Context, log LogName, key string) (
 	}
 	defer j.reads.leave()
 	k := snapshotKey(log, key)
-	value, ok, err := j.engine.Index().Get(ctx, k)
+	value, ok, err := j.storage.Index.Get(ctx, k)
 	if err != nil {
-		return Snapshot{}, false, &Error{Op: "snapshot", Log: log, Kind: kindOfEngine(err), Err: err}
+		return Snapshot{}, false, &Error{Op: "snapshot", Log: log, Kind: storageKind(err), Err: err}
 	}
 	if !ok {
 		return Snapshot{}, false, nil

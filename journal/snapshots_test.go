@@ -10,10 +10,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// stored are the entries of an engine's snapshots.
-func stored(t *testing.T, e journal.Engine) (all []journal.Pair) {
+// stored are the entries of a storage's snapshots.
+func stored(t *testing.T, s journal.Storage) (all []journal.Pair) {
 	t.Helper()
-	err := e.Index().Scan(context.Background(), []byte("s"), []byte("s"), func(k, v []byte) error {
+	err := s.Index.Scan(context.Background(), []byte("s"), []byte("s"), func(k, v []byte) error {
 		all = append(all, journal.Pair{Key: append([]byte{}, k...), Value: append([]byte{}, v...)})
 		return nil
 	})
@@ -41,7 +41,7 @@ func TestSnapshotsAreNeverAhead(t *testing.T) {
 	gate := make(chan struct{})
 	m.OnAppend(func([]journal.Block) { <-gate })
 	// With so little room the indexer waits for no more than half of the commits.
-	j, err := journal.Open(ctx, m, journal.Options{MaxGroupCommits: 1, MaxPendingCommits: 4})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{MaxGroupCommits: 1, MaxPendingCommits: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestSnapshotsAreNeverAhead(t *testing.T) {
 		t.Errorf("got %+v, %v, %v", s, ok, err)
 	}
 	for v := range 4 {
-		if all := stored(t, m); len(all) > 0 && v < 2 {
+		if all := stored(t, m.Storage()); len(all) > 0 && v < 2 {
 			t.Errorf("there is one on disk, and %d commits", v)
 		}
 		gate <- struct{}{}
@@ -83,7 +83,7 @@ func TestSnapshotsAreNeverAhead(t *testing.T) {
 func soundSnapshots(t *testing.T, m *journaltest.Memory, when string) {
 	t.Helper()
 	ctx := context.Background()
-	j, err := journal.Open(ctx, m, journal.Options{})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatalf("%s: %v", when, err)
 	}
@@ -106,7 +106,7 @@ func soundSnapshots(t *testing.T, m *journaltest.Memory, when string) {
 	if err := j.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	report, err := journal.Verify(ctx, m.CrashClone(0), journal.VerifyOptions{})
+	report, err := journal.Verify(ctx, m.CrashClone(0).Storage(), journal.VerifyOptions{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("%s: verify: %v, %v", when, report.Problems, err)
 	}
@@ -117,7 +117,7 @@ func soundSnapshots(t *testing.T, m *journaltest.Memory, when string) {
 func TestSnapshotOfVoidState(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j, err := journal.Open(ctx, m, journal.Options{})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestSnapshotsAreDroppedUnderPressure(t *testing.T) {
 	gate := make(chan struct{})
 	m.OnAppend(func([]journal.Block) { <-gate })
 	const bound = 3 << 10
-	j, err := journal.Open(ctx, m, journal.Options{MaxPendingSnapshotBytes: bound})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{MaxPendingSnapshotBytes: bound})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestSnapshotsAreDroppedUnderPressure(t *testing.T) {
 	if err := j.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	if all := stored(t, m.CrashClone(0)); len(all) != kept {
+	if all := stored(t, m.CrashClone(0).Storage()); len(all) != kept {
 		t.Errorf("%d are on disk", len(all))
 	}
 }
@@ -199,7 +199,7 @@ func TestSnapshotsAreDroppedUnderPressure(t *testing.T) {
 func TestASnapshotLargerThanTheBound(t *testing.T) {
 	ctx := t.Context()
 	m := journaltest.NewMemory()
-	j, err := journal.Open(ctx, m, journal.Options{MaxPendingSnapshotBytes: 1})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{MaxPendingSnapshotBytes: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestASnapshotLargerThanTheBound(t *testing.T) {
 	if err := j.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	if all := stored(t, m.CrashClone(0)); len(all) != 1 {
+	if all := stored(t, m.CrashClone(0).Storage()); len(all) != 1 {
 		t.Errorf("%d are on disk", len(all))
 	}
 }
@@ -222,7 +222,7 @@ func TestASnapshotLargerThanTheBound(t *testing.T) {
 func TestDamagedSnapshot(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j, err := journal.Open(ctx, m, journal.Options{})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestDamagedSnapshot(t *testing.T) {
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	good := stored(t, m.CrashClone(0))
+	good := stored(t, m.CrashClone(0).Storage())
 	for bit := range 8*len(good[0].Value) + 1 {
 		bad := append([]byte{}, good[0].Value...)
 		if bit == 8*len(bad) {
@@ -247,11 +247,11 @@ func TestDamagedSnapshot(t *testing.T) {
 		if err := c.Index().Update(ctx, []journal.Pair{{Key: good[0].Key, Value: bad}}); err != nil {
 			t.Fatal(err)
 		}
-		report, err := journal.Verify(ctx, c, journal.VerifyOptions{})
+		report, err := journal.Verify(ctx, c.Storage(), journal.VerifyOptions{})
 		if err != nil || report.Found != 1 || report.Logs["bank"].Snapshots != 1 {
 			t.Fatalf("bit %d: verify: %v, %v", bit, report.Problems, err)
 		}
-		j, err := journal.Open(ctx, c, journal.Options{})
+		j, err := journal.Open(ctx, c.Storage(), journal.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestDamagedSnapshot(t *testing.T) {
 func TestSnapshotAheadOfTheLog(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j, err := journal.Open(ctx, m, journal.Options{})
+	j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,23 +291,23 @@ func TestSnapshotAheadOfTheLog(t *testing.T) {
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ahead := stored(t, m.CrashClone(0))
+	ahead := stored(t, m.CrashClone(0).Storage())
 	c := m.CrashClone(0)
 	c.Lose("bank", 2)
-	if err := journal.Rebuild(ctx, c, nil); err != nil { // the log is taken as it is
+	if err := journal.Rebuild(ctx, c.Storage(), nil); err != nil { // the log is taken as it is
 		t.Fatal(err)
 	}
-	if all := stored(t, c); len(all) != 0 {
+	if all := stored(t, c.Storage()); len(all) != 0 {
 		t.Error("rebuilding keeps snapshots that nothing covers")
 	}
 	if err := c.Index().Update(ctx, ahead); err != nil {
 		t.Fatal(err)
 	}
-	report, err := journal.Verify(ctx, c, journal.VerifyOptions{})
+	report, err := journal.Verify(ctx, c.Storage(), journal.VerifyOptions{})
 	if err != nil || report.Found != 1 {
 		t.Errorf("verify: %v, %v", report.Problems, err)
 	}
-	if j, err = journal.Open(ctx, c, journal.Options{}); err != nil {
+	if j, err = journal.Open(ctx, c.Storage(), journal.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	s, ok, err := j.Snapshot(ctx, "bank", "alice")
@@ -325,7 +325,7 @@ func TestSnapshotAheadOfTheLog(t *testing.T) {
 	}
 }
 
-// For n = 1, 2, 3 … the n-th operation of the engine fails, and all after it. After
+// For n = 1, 2, 3 … the n-th operation of the storage fails, and all after it. After
 // each the machine loses power and up to three updates of the index, and no snapshot
 // is ahead of the log or other than it was put.
 func TestEachOperationFailsWithSnapshots(t *testing.T) {
@@ -333,7 +333,7 @@ func TestEachOperationFailsWithSnapshots(t *testing.T) {
 	for n := 1; ; n++ {
 		m := journaltest.NewMemory()
 		m.FailAt(n)
-		if j, err := journal.Open(ctx, m, journal.Options{MaxGroupCommits: 2, VersionCache: 1}); err == nil {
+		if j, err := journal.Open(ctx, m.Storage(), journal.Options{MaxGroupCommits: 2, VersionCache: 1}); err == nil {
 			versions := map[string]journal.Version{}
 			for i := range 12 {
 				key := fmt.Sprint("k", i%3)
@@ -368,7 +368,7 @@ func TestOpeningLoadsNothing(t *testing.T) {
 	ctx := context.Background()
 	operations := func(entities int) int {
 		m := journaltest.NewMemory()
-		j, err := journal.Open(ctx, m, journal.Options{})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -382,7 +382,7 @@ func TestOpeningLoadsNothing(t *testing.T) {
 		}
 		m = m.CrashClone(0)
 		m.FailAt(0)
-		if j, err = journal.Open(ctx, m, journal.Options{}); err != nil {
+		if j, err = journal.Open(ctx, m.Storage(), journal.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		n := m.Operations()
@@ -402,7 +402,7 @@ func TestOpeningLoadsNothing(t *testing.T) {
 // However long a reader takes over an entity, commits go on, and so do other readers.
 func TestReadersHoldUpNobody(t *testing.T) {
 	ctx := context.Background()
-	j, err := journal.Open(ctx, journaltest.NewMemory(), journal.Options{})
+	j, err := journal.Open(ctx, journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,51 +5,39 @@ import (
 	"time"
 )
 
-// Spacer is an [Engine] that knows how much room its disk has left. An engine
-// whose writes must not meet a full disk says so before: the journal then refuses
-// commits while there is less room than the engine keeps in reserve, and takes
-// them again, on the same engine, when there is more.
-type Spacer interface {
-	// Space returns nil while there is more room than the reserve, else an error of
-	// KindFull that says how much there is and how much it has to be. It is cheap: it
-	// may be asked fifty times a second.
-	Space() error
-}
-
-// spaceAge is how old an answer of Space may be. What can be written in that time
-// has to fit into the reserve, beside what was accepted before.
+// spaceAge is how old an answer of [Storage.Space] may be. What can be written in that time has to fit into the
+// reserve, in addition to what was accepted before.
 const spaceAge = 20 * time.Millisecond
 
-// space remembers what the engine said about its room.
+// space remembers the last answer of a storage about its room.
 type space struct {
-	engine Spacer // nil: the engine does not know
+	ask    func() error // see [Storage.Space]; may be nil
 	born   time.Time
-	looked atomic.Int64 // when it was last asked, after born; who moves it asks
+	looked atomic.Int64 // when it was last asked, after born; whoever moves it asks
 	full   atomic.Pointer[error]
 }
 
-func newSpace(e Engine) *space {
-	s := &space{born: time.Now()}
-	s.engine, _ = e.(Spacer)
+func newSpace(ask func() error) *space {
+	s := &space{ask: ask, born: time.Now()}
 	s.looked.Store(-int64(spaceAge))
 	return s
 }
 
 // refuse returns nil, or why nothing may be written to the log now.
 func (s *space) refuse(log LogName) error {
-	if s.engine == nil {
+	if s.ask == nil {
 		return nil
 	}
 	last, now := s.looked.Load(), int64(time.Since(s.born))
 	if now-last >= int64(spaceAge) && s.looked.CompareAndSwap(last, now) {
-		if err := s.engine.Space(); err != nil {
+		if err := s.ask(); err != nil {
 			s.full.Store(&err)
 		} else {
 			s.full.Store(nil)
 		}
 	}
 	if err := s.full.Load(); err != nil {
-		return &Error{Op: "append", Log: log, Kind: kindOfEngine(*err), Err: *err}
+		return &Error{Op: "append", Log: log, Kind: storageKind(*err), Err: *err}
 	}
 	return nil
 }
@@ -66,16 +54,15 @@ func (j *Journal) Accepts(log LogName) error {
 	return j.refusal(log)
 }
 
-// Space is what the engine says about its room, asked anew: nil, or a KindFull
-// error. It may be asked of a journal that has failed, to learn whether opening it
-// again has a chance.
+// Space asks the storage about its room: nil, or a KindFull error; see [Storage.Space]. It may be called on a journal
+// that has failed, to learn whether opening it again has a chance.
 func (j *Journal) Space() error {
 	if err := j.reads.enter("space", ""); err != nil {
 		return err
 	}
 	defer j.reads.leave()
-	if j.space.engine == nil {
+	if j.storage.Space == nil {
 		return nil
 	}
-	return j.space.engine.Space()
+	return j.storage.Space()
 }

@@ -14,7 +14,7 @@ type Stats struct {
 	EventBytes   uint64        `json:"event_bytes"`   // data and metadata of the events
 	Batches      uint64        `json:"batches"`       // that hold them
 	Bytes        uint64        `json:"bytes"`         // of the batches, packed as they are
-	Syncs        uint64        `json:"syncs"`         // appends of the engine, each synced
+	Syncs        uint64        `json:"syncs"`         // appends to the storage, each synced
 	SyncTime     time.Duration `json:"sync_time_ns"`  // spent in them
 	LastSync     time.Duration `json:"last_sync_ns"`  // of the latest
 	LargestGroup int           `json:"largest_group"` // commits that shared a sync
@@ -23,7 +23,7 @@ type Stats struct {
 	Pending      int           `json:"pending"`       // commits handed in and not indexed, now
 	PendingBytes int64         `json:"pending_bytes"` // of them, now
 	IndexLag     int           `json:"index_lag"`     // commits on disk and not indexed, now
-	IndexUpdates uint64        `json:"index_updates"` // of the engine
+	IndexUpdates uint64        `json:"index_updates"` // of the storage
 	IndexTime    time.Duration `json:"index_time_ns"` // spent in them
 
 	Snapshots            uint64 `json:"snapshots"`              // written to the index
@@ -31,25 +31,25 @@ type Stats struct {
 	SnapshotsDropped     uint64 `json:"snapshots_dropped"`      // put and not written: too many waited, or what they rest on was void
 	PendingSnapshotBytes int64  `json:"pending_snapshot_bytes"` // of those that wait, now
 
-	SyncMicros   Histogram `json:"sync_us"`       // how long appends of the engine took
+	SyncMicros   Histogram `json:"sync_us"`       // how long appends to the storage took
 	GroupCommits Histogram `json:"group_commits"` // that shared a sync
 	BatchBytes   Histogram `json:"batch_bytes"`
 
-	// Engine is what the engine counted; zero if it counts nothing.
-	Engine EngineStats `json:"engine"`
+	// Storage is what the storage counted; zero if it counts nothing.
+	Storage StorageStats `json:"storage"`
 }
 
-// WriteAmplification is how many bytes the engine wrote, to its own logs and in
-// reorganising what it has, for each byte of events; 0 if it is not known.
+// WriteAmplification is the number of bytes that the storage wrote for each byte of events, its own logs and
+// compactions included; 0 if it is not known.
 func (s *Stats) WriteAmplification() float64 {
 	if s.EventBytes == 0 {
 		return 0
 	}
-	return float64(s.Engine.Written) / float64(s.EventBytes)
+	return float64(s.Storage.Written) / float64(s.EventBytes)
 }
 
-// EngineStats are counts of an engine.
-type EngineStats struct {
+// StorageStats are counts of a storage.
+type StorageStats struct {
 	LogBytes   int64 `json:"log_bytes"`   // on disk, now
 	IndexBytes int64 `json:"index_bytes"` // on disk, now
 	// Blocks of the index that were read lately are kept in memory. Hits and misses count the reads of blocks, since
@@ -61,13 +61,10 @@ type EngineStats struct {
 	Answers int64 `json:"answers"`
 	// IndexAbandoned counts indexes of this process that could not be closed, and whose memory is lost until it ends.
 	IndexAbandoned int64 `json:"index_abandoned"`
-	// Written counts bytes written since the journal was opened, of log and index,
-	// including the engine's own logs and compactions.
+	// Written counts bytes written since the journal was opened, of log and index, including the storage's own logs
+	// and compactions. [Storage.Count] may count from any earlier moment.
 	Written uint64 `json:"written_bytes"`
 }
-
-// Counter is an [Engine] that counts. Written counts from wherever it likes.
-type Counter interface{ Count() EngineStats }
 
 // Histogram counts values by powers of two: bucket i those up to 1<<i that are too
 // big for the bucket before. The last one has all that are too big for any.
@@ -110,10 +107,10 @@ func (j *Journal) Stats() Stats {
 	s.Pending, s.PendingBytes = j.commits, j.bytes
 	s.PendingSnapshotBytes = j.snapshots.bytes
 	j.mu.Unlock()
-	if c, ok := j.engine.(Counter); ok && j.reads.enter("stats", "") == nil {
-		written := s.Engine.Written // when it was opened
-		s.Engine = c.Count()
-		s.Engine.Written -= written
+	if j.storage.Count != nil && j.reads.enter("stats", "") == nil {
+		written := s.Storage.Written // when it was opened
+		s.Storage = j.storage.Count()
+		s.Storage.Written -= written
 		j.reads.leave()
 	}
 	return s

@@ -22,12 +22,12 @@ func trimOf(ctx context.Context, index IndexStore, log LogName) (cut, error) {
 
 // beginning is the cut of a log's latest retention. It is damage if the log begins
 // behind it.
-func beginning(ctx context.Context, e Engine, log LogName) (cut, error) {
-	c, err := trimOf(ctx, e.Index(), log)
+func beginning(ctx context.Context, storage Storage, log LogName) (cut, error) {
+	c, err := trimOf(ctx, storage.Index, log)
 	if err != nil {
 		return c, err
 	}
-	first, err := firstSequence(ctx, e.Log(), log)
+	first, err := firstSequence(ctx, storage.Log, log)
 	if err == nil && first > max(c.sequence, 1) {
 		err = lostStart(log, first-1)
 	}
@@ -53,18 +53,18 @@ const trimBytes = 1 << 20
 // blocks, oldest first. Whenever it is interrupted, it can be begun again, until there
 // is nothing left. Each step is done by step, which may wait before or after, and
 // whose error ends it.
-func trim(ctx context.Context, e Engine, log LogName, c cut, step func(func() error) error) error {
+func trim(ctx context.Context, storage Storage, log LogName, c cut, step func(func() error) error) error {
 	for left := true; left; {
 		err := step(func() error {
-			keys, last, err := trimmable(ctx, e, log, c)
+			keys, last, err := trimmable(ctx, storage, log, c)
 			if left = last > 0; err != nil || !left {
 				return err
 			}
-			if err := e.Index().Delete(ctx, keys); err != nil {
+			if err := storage.Index.Delete(ctx, keys); err != nil {
 				return err
 			}
 			for more := true; more; {
-				if more, err = e.Log().Trim(ctx, log, last+1); err != nil {
+				if more, err = storage.Log.Trim(ctx, log, last+1); err != nil {
 					return err
 				}
 			}
@@ -79,10 +79,10 @@ func trim(ctx context.Context, e Engine, log LogName, c cut, step func(func() er
 
 // trimmable finds what the index has of the first few blocks before a cut, the last of
 // which has the sequence last; 0 if there are none.
-func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte, last uint64, err error) {
+func trimmable(ctx context.Context, storage Storage, log LogName, c cut) (keys [][]byte, last uint64, err error) {
 	bytes := 0
 	var answers [][]byte
-	err = e.Log().Blocks(ctx, log, 0, func(b Block) error {
+	err = storage.Log.Blocks(ctx, log, 0, func(b Block) error {
 		if b.Sequence >= c.sequence || bytes >= trimBytes {
 			return errStop
 		}
@@ -121,7 +121,7 @@ func trimmable(ctx context.Context, e Engine, log LogName, c cut) (keys [][]byte
 		return nil, 0, err
 	}
 	for _, k := range answers {
-		value, ok, err := e.Index().Get(ctx, k)
+		value, ok, err := storage.Index.Get(ctx, k)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -154,7 +154,7 @@ func (j *Journal) storedFloor(ctx context.Context, log LogName, key string, c cu
 	}
 	defer j.reads.leave()
 	prefix := floorPrefix(log, key)
-	err = j.engine.Index().Scan(ctx, prefix, floorKey(log, key, c.from), func(k, value []byte) error {
+	err = j.storage.Index.Scan(ctx, prefix, floorKey(log, key, c.from), func(k, value []byte) error {
 		_, sequence, good := parseFloorKey(log, k)
 		if good && !c.keeps(sequence) {
 			return errStop

@@ -56,7 +56,7 @@ func (j *Journal) AllTrimmed(ctx context.Context, log LogName, after string, yie
 		from = floorKey(log, after, ^uint64(0))
 	}
 	var stopped error // of yield, which goes back as it is
-	err := j.engine.Index().Scan(ctx, prefix, from, func(k, value []byte) error {
+	err := j.storage.Index.Scan(ctx, prefix, from, func(k, value []byte) error {
 		key, sequence, ok := parseFloorKey(log, k)
 		if ok && !c.keeps(sequence) {
 			return nil

@@ -68,26 +68,26 @@ type Report struct {
 // Verify proves the whole journal: every batch's checksum, the chain of hashes,
 // positions dense in a log, versions dense in an entity, command ids not used again
 // before their window was over, times that never decrease, the index equal to the log, and no snapshot
-// damaged or ahead of it. No journal may be open on the engine. It keeps the entities
+// damaged or ahead of it. No journal may be open on the storage. It keeps the entities
 // of one log in memory.
 //
 // What is wrong with the data is in the report; an error means that verification
 // could not go on.
-func Verify(ctx context.Context, e Engine, o VerifyOptions) (Report, error) {
+func Verify(ctx context.Context, storage Storage, o VerifyOptions) (Report, error) {
 	if o.MaxProblems <= 0 {
 		o.MaxProblems = 100
 	}
 	if o.AnswerWindow <= 0 {
 		o.AnswerWindow = 24 * time.Hour
 	}
-	v := &verifier{ctx: ctx, engine: e, opt: o, heads: rememberedHeads(e),
+	v := &verifier{ctx: ctx, storage: storage, opt: o, heads: storage.heads(),
 		report: Report{Logs: map[LogName]LogReport{}, Problems: []Problem{}}}
-	logs, err := e.Log().Logs(ctx)
+	logs, err := storage.Log.Logs(ctx)
 	if err != nil {
 		return v.report, readError("verify", "", err)
 	}
 	for _, log := range logs {
-		last, _, err := e.Log().Last(ctx, log)
+		last, _, err := storage.Log.Last(ctx, log)
 		if err != nil {
 			return v.report, readError("verify", log, err)
 		}
@@ -101,14 +101,14 @@ func Verify(ctx context.Context, e Engine, o VerifyOptions) (Report, error) {
 	return v.report, readError("verify", "", v.lostLogs(logs))
 }
 
-// lostLogs looks for logs that only the index or the engine knows.
+// lostLogs looks for logs that only the index or the storage knows.
 func (v *verifier) lostLogs(logs []LogName) error {
 	lost := map[LogName]uint64{}
 	for log, head := range v.heads {
 		lost[log] = head.Sequence
 	}
 	prefix := []byte{'c'}
-	err := v.engine.Index().Scan(v.ctx, prefix, prefix, func(key, value []byte) error {
+	err := v.storage.Index.Scan(v.ctx, prefix, prefix, func(key, value []byte) error {
 		if log := checkpointLog(key); log != "" {
 			at, _ := decodeCheckpoint(value)
 			lost[log] = max(lost[log], at.sequence)
@@ -125,11 +125,11 @@ func (v *verifier) lostLogs(logs []LogName) error {
 
 type verifier struct {
 	ctx      context.Context
-	engine   Engine
+	storage  Storage
 	opt      VerifyOptions
 	report   Report
 	progress VerifyProgress
-	heads    map[LogName]Head // as the engine remembers them
+	heads    map[LogName]Head // as the storage remembers them
 }
 
 // logVerifier is the state of one log's verification.
@@ -180,7 +180,7 @@ func (v *verifier) verifyLog(log LogName) error {
 	if err := l.catalogue(); err != nil {
 		return err
 	}
-	if err := v.engine.Log().Blocks(v.ctx, log, 0, l.block); err != nil {
+	if err := v.storage.Log.Blocks(v.ctx, log, 0, l.block); err != nil {
 		return err
 	}
 	if err := l.index(); err != nil {
@@ -291,7 +291,7 @@ func (l *logVerifier) commit(b Block, h *batchHeader, ordinal int, at Position, 
 func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position, c *decodedCommit) error {
 	id := c.command.ID
 	today := dayOf(h.time)
-	value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, id, today))
+	value, ok, err := l.storage.Index.Get(l.ctx, answerKey(l.log, id, today))
 	if err != nil {
 		return err
 	}
@@ -334,7 +334,7 @@ func (l *logVerifier) answered(b Block, h *batchHeader, ordinal int, at Position
 // findDays finds of which days the index has answers.
 func (l *logVerifier) findDays() (err error) {
 	var damage *indexDamage
-	if l.days, err = answerDays(l.ctx, l.engine.Index()); err == nil {
+	if l.days, err = answerDays(l.ctx, l.storage.Index); err == nil {
 		l.floor = floorDay(l.days)
 	}
 	if errors.As(err, &damage) {
@@ -352,7 +352,7 @@ func (l *logVerifier) usedBefore(id CommandID, here place, window time.Duration)
 		if d.day >= dayOf(here.time) || d.day < max(from, l.floor) {
 			continue
 		}
-		value, ok, err := l.engine.Index().Get(l.ctx, answerKey(l.log, id, d.day))
+		value, ok, err := l.storage.Index.Get(l.ctx, answerKey(l.log, id, d.day))
 		if err != nil {
 			return 0, false, err
 		}
@@ -368,7 +368,7 @@ func (l *logVerifier) events(b Block, h *batchHeader, at Position, c *decodedCom
 	prefix := entityPrefix(l.log, c.command.Key)
 	for i := range c.events {
 		e := c.event(h, at, i)
-		got, ok, err := l.engine.Index().Get(l.ctx, entityKey(prefix, e.Version))
+		got, ok, err := l.storage.Index.Get(l.ctx, entityKey(prefix, e.Version))
 		if err != nil {
 			return err
 		}
@@ -393,7 +393,7 @@ func hasOther(there bool) string {
 // checkpoint reads how far the index says it has come. A damaged checkpoint covers
 // nothing, as it does for Open.
 func (l *logVerifier) checkpoint() error {
-	value, ok, err := l.engine.Index().Get(l.ctx, checkpointKey(l.log))
+	value, ok, err := l.storage.Index.Get(l.ctx, checkpointKey(l.log))
 	if err != nil || !ok {
 		return err
 	}
@@ -407,7 +407,7 @@ func (l *logVerifier) checkpoint() error {
 func (l *logVerifier) index() error {
 	var entries uint64
 	prefix := indexPrefix('e', l.log)
-	err := l.engine.Index().Scan(l.ctx, prefix, prefix, func([]byte, []byte) error {
+	err := l.storage.Index.Scan(l.ctx, prefix, prefix, func([]byte, []byte) error {
 		entries++
 		return nil
 	})

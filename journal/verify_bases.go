@@ -44,14 +44,14 @@ func (v *versions) join(next versions) bool {
 func (l *logVerifier) retained() (err error) {
 	b := &l.bases
 	b.floors, b.values = map[string]Version{}, map[string][32]byte{}
-	if b.cut, err = trimOf(l.ctx, l.engine.Index(), l.log); err != nil {
+	if b.cut, err = trimOf(l.ctx, l.storage.Index, l.log); err != nil {
 		if KindOf(err) != KindCorrupt {
 			return err
 		}
 		l.problem(l.log, 0, 0, "the index entry of the retention is damaged; rebuild the index")
 	}
 	prefix := indexPrefix('f', l.log)
-	err = l.engine.Index().Scan(l.ctx, prefix, prefix, func(k, value []byte) error {
+	err = l.storage.Index.Scan(l.ctx, prefix, prefix, func(k, value []byte) error {
 		var x base
 		if key, sequence, ok := parseFloorKey(l.log, k); ok && b.cut.keeps(sequence) && openFloor(value, &x) {
 			b.floors[key] = x.floor
@@ -61,7 +61,7 @@ func (l *logVerifier) retained() (err error) {
 	if err != nil {
 		return err
 	}
-	first, err := firstSequence(l.ctx, l.engine.Log(), l.log)
+	first, err := firstSequence(l.ctx, l.storage.Log, l.log)
 	if err != nil || first <= max(b.cut.sequence, 1) {
 		return err
 	}
@@ -71,7 +71,7 @@ func (l *logVerifier) retained() (err error) {
 		floor    Version
 	}
 	all := map[string]kept{}
-	return l.engine.Log().Blocks(l.ctx, l.log, 0, func(block Block) error {
+	return l.storage.Log.Blocks(l.ctx, l.log, 0, func(block Block) error {
 		err := eachBase(block, func(h *batchHeader, r baseRecord) error {
 			switch {
 			case r.base != nil:
@@ -168,7 +168,7 @@ func (l *logVerifier) keptEvent(block Block, h *batchHeader, here *strayBases, e
 	here.types.add(e)
 	types := here.types.pair(e.Type, block)
 	b.values[string(types.Key)] = sha256.Sum256(types.Value)
-	got, ok, err := l.engine.Index().Get(l.ctx, keptKey(e, h.sequence))
+	got, ok, err := l.storage.Index.Get(l.ctx, keptKey(e, h.sequence))
 	if err != nil || !ok && h.sequence > l.indexed.sequence {
 		return err
 	}
@@ -231,7 +231,7 @@ func (l *logVerifier) checkBases() error {
 	entries, kept := 0, uint64(0)
 	for _, kind := range []byte("fkz") {
 		prefix := indexPrefix(kind, l.log)
-		err := l.engine.Index().Scan(l.ctx, prefix, prefix, func(k, value []byte) error {
+		err := l.storage.Index.Scan(l.ctx, prefix, prefix, func(k, value []byte) error {
 			behind := 8 // the sequence of the batch, and what follows it
 			if kind == 'k' {
 				behind = 16

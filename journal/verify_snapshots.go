@@ -5,7 +5,7 @@ package journal
 func (l *logVerifier) snapshots() error {
 	prefix := indexPrefix('s', l.log)
 	var s Snapshot
-	return l.engine.Index().Scan(l.ctx, prefix, prefix, func(key, value []byte) error {
+	return l.storage.Index.Scan(l.ctx, prefix, prefix, func(key, value []byte) error {
 		entity, ok := snapshotEntity(l.log, key)
 		switch {
 		case !ok:

@@ -62,7 +62,7 @@ func TestVerifyFinds(t *testing.T) {
 	ctx := context.Background()
 	journalOf := func(t *testing.T, commits int, reply string) *journaltest.Memory {
 		m := journaltest.NewMemory()
-		j, err := journal.Open(ctx, m, journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +146,7 @@ func TestVerifyFinds(t *testing.T) {
 			m := journalOf(t, 5, "reply")
 			c.damage(t, m)
 			var last journal.VerifyProgress
-			report, err := journal.Verify(ctx, m,
+			report, err := journal.Verify(ctx, m.Storage(),
 				journal.VerifyOptions{Progress: func(p journal.VerifyProgress) { last = p }})
 			if err != nil {
 				t.Fatal(err)
@@ -176,7 +176,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 	now := journal.UnixNano(1e18)
 	m := journaltest.NewMemory()
 	o := journal.Options{Clock: clockAt(&now), AnswerWindow: time.Hour}
-	j := open(t, m, o)
+	j := open(t, m.Storage(), o)
 	add := func(at journal.Version) error {
 		_, err := journaltest.Append(j, journaltest.Commit("bank", "k", at, "same", 1))
 		return err
@@ -193,7 +193,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 			t.Fatal(err)
 		}
 		m = m.CrashClone(0)
-		j = open(t, m, o)
+		j = open(t, m.Storage(), o)
 	}
 	now++
 	if err := add(1); err != nil {
@@ -212,7 +212,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 	}
 	m = m.CrashClone(0)
 	for _, window := range []time.Duration{0, time.Minute, 2 * time.Hour} { // the log says what it was
-		report, err := journal.Verify(ctx, m, journal.VerifyOptions{AnswerWindow: window})
+		report, err := journal.Verify(ctx, m.Storage(), journal.VerifyOptions{AnswerWindow: window})
 		if err != nil || report.Found > 0 {
 			t.Errorf("verify with a window of %s: %v, %v", window, report.Problems, err)
 		}
@@ -233,7 +233,7 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		j := open(t, m, journal.Options{Clock: clockAt(&now)})
+		j := open(t, m.Storage(), journal.Options{Clock: clockAt(&now)})
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(use), "same",
 			1)); err != nil {
 			t.Fatal(err)
@@ -247,7 +247,7 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 		for indexed, of := range indexes {
 			at := m.CrashClone(0)
 			indexOf(t, at, of)
-			report, err := journal.Verify(ctx, at, journal.VerifyOptions{AnswerWindow: window})
+			report, err := journal.Verify(ctx, at.Storage(), journal.VerifyOptions{AnswerWindow: window})
 			if err != nil || report.Found != want || want > 0 && !strings.Contains(report.Problems[0].Detail, `command id "same" is used again after 1h0m0s`) {
 				t.Errorf("a window of %s, %d batches indexed: %v, %v", window, indexed+1, report.Problems, err)
 			}
@@ -260,7 +260,7 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 func TestAClockThatIsSetBack(t *testing.T) {
 	var looks atomic.Int64
 	m := journaltest.NewMemory()
-	j := open(t, m, journal.Options{AnswerWindow: time.Hour, Clock: func() journal.UnixNano {
+	j := open(t, m.Storage(), journal.Options{AnswerWindow: time.Hour, Clock: func() journal.UnixNano {
 		if looks.Add(1) == 2 { // when the id is used again
 			return 1e18 + journal.UnixNano(2*time.Hour)
 		}
@@ -302,7 +302,7 @@ func TestWindowsThatChange(t *testing.T) {
 	again := 0
 	for round := range 60 {
 		window := time.Duration(1 + rng.Int64N(int64(time.Hour)))
-		j := open(t, m, journal.Options{AnswerWindow: window, MaxBatchBytes: 400,
+		j := open(t, m.Storage(), journal.Options{AnswerWindow: window, MaxBatchBytes: 400,
 			Clock: clockAt(&now)})
 		first := j.First("bank")
 		for i := range 15 {
@@ -344,7 +344,7 @@ func TestWindowsThatChange(t *testing.T) {
 			proved(t, m.CrashClone(lost))
 		}
 		rebuilt := m.CrashClone(0)
-		if err := journal.Rebuild(ctx, rebuilt, nil); err != nil {
+		if err := journal.Rebuild(ctx, rebuilt.Storage(), nil); err != nil {
 			t.Fatal(err)
 		}
 		proved(t, rebuilt)

@@ -15,7 +15,7 @@ type verifiedTypes struct {
 func (l *logVerifier) catalogue() error {
 	l.types = verifiedTypes{map[string]typeEntry{}, map[string]*typeEntry{}}
 	prefix := typePrefix(l.log)
-	return l.engine.Index().Scan(l.ctx, prefix, prefix, func(key, value []byte) error {
+	return l.storage.Index.Scan(l.ctx, prefix, prefix, func(key, value []byte) error {
 		name := string(key[len(prefix):])
 		e, ok := decodeTypeEntry(value)
 		if !ok {

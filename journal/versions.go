@@ -70,7 +70,7 @@ func (j *Journal) indexedAt(ctx context.Context, log LogName, key string, expect
 			return false, err
 		}
 		defer j.reads.leave()
-		ok, err = j.engine.Index().Has(ctx, entityKey(prefix, v))
+		ok, err = j.storage.Index.Has(ctx, entityKey(prefix, v))
 		return ok, readError("version", log, err)
 	}
 	above := true
@@ -99,9 +99,9 @@ func (j *Journal) indexedVersion(ctx context.Context, log LogName, key string) (
 	}
 	defer j.reads.leave()
 	prefix := entityPrefix(log, key)
-	last, ok, err := j.engine.Index().Last(ctx, prefix)
+	last, ok, err := j.storage.Index.Last(ctx, prefix)
 	if err != nil {
-		return 0, &Error{Op: "version", Log: log, Kind: kindOfEngine(err), Err: err}
+		return 0, &Error{Op: "version", Log: log, Kind: storageKind(err), Err: err}
 	}
 	if !ok {
 		floor, _, err := j.floor(ctx, log, key)

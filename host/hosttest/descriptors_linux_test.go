@@ -143,12 +143,12 @@ func (f *few) stop() {
 			f.t.Errorf("its log has %q:\n%s", word, f.log.String())
 		}
 	}
-	engine, err := storage.Open(host.JournalDir(f.dir), storage.Options{})
+	opened, err := storage.Open(host.JournalDir(f.dir), storage.Options{})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	report, err := journal.Verify(context.Background(), engine, journal.VerifyOptions{})
-	if err := errors.Join(err, engine.Close()); err != nil || report.Found > 0 {
+	report, err := journal.Verify(context.Background(), opened, journal.VerifyOptions{})
+	if err := errors.Join(err, opened.Close()); err != nil || report.Found > 0 {
 		f.t.Errorf("the journal: %v, %v", report.Problems, err)
 	}
 }
@@ -251,11 +251,11 @@ func TestSpareDescriptors(t *testing.T) {
 	}
 	h, err := host.Open(t.Context(), host.Options{
 		Dir: dir, Logger: slog.New(slog.DiscardHandler), RecoveryWait: time.Millisecond,
-		OpenEngine: func() (journal.Engine, error) {
-			e, err := storage.Open(host.JournalDir(dir), storage.Options{})
+		OpenStorage: func() (journal.Storage, error) {
+			s, err := storage.Open(host.JournalDir(dir), storage.Options{})
 			opened = append(opened, err)
-			faulty = &journaltest.Faulty{Engine: e}
-			return faulty, err
+			faulty = &journaltest.Faulty{}
+			return faulty.Wrap(s), err
 		},
 	})
 	if err != nil {

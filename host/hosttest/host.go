@@ -109,28 +109,28 @@ func (h *Host) Change(options func(*host.Options)) {
 // that the index has to be whole, also where the host was not closed in peace.
 func (h *Host) verify() {
 	ctx := context.Background()
-	open := h.options.OpenEngine
+	open := h.options.OpenStorage
 	if open == nil {
-		open = func() (journal.Engine, error) {
+		open = func() (journal.Storage, error) {
 			return storage.Open(host.JournalDir(h.options.Dir), storage.Options{})
 		}
 	}
-	engine, err := open()
+	opened, err := open()
 	if err == nil {
 		var j *journal.Journal
-		if j, err = journal.Open(ctx, engine, journal.Options{}); err == nil {
+		if j, err = journal.Open(ctx, opened, journal.Options{}); err == nil {
 			err = j.Close(ctx)
 		}
 	}
 	if err == nil {
-		engine, err = open()
+		opened, err = open()
 	}
 	if err != nil {
 		h.t.Errorf("open journal to verify it: %v", err)
 		return
 	}
-	report, err := journal.Verify(ctx, engine, journal.VerifyOptions{})
-	if err := errors.Join(err, engine.Close()); err != nil {
+	report, err := journal.Verify(ctx, opened, journal.VerifyOptions{})
+	if err := errors.Join(err, opened.Close()); err != nil {
 		h.t.Errorf("verify journal: %v", err)
 	}
 	for _, p := range report.Problems {

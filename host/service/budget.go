@@ -34,7 +34,7 @@ type Budget struct {
 	Descriptors int64 `json:"descriptors,omitempty"`
 	// DiskBytes bounds the modules and logs on disk. It is never more than what they have
 	// and what the disk has left, but for what is kept for the journal, which is the default;
-	// a host with an engine of its own has none. The last eighth is for services that have no
+	// a host whose program opens the storage itself has none. The last eighth is for services that have no
 	// more than what is left.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// ModuleBytes bounds the modules among them. Default a quarter of the disk.

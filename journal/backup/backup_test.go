@@ -40,7 +40,7 @@ func newSourceWith(t *testing.T, o journal.Options) *source {
 	t.Helper()
 	s := &source{t: t, disk: journaltest.NewMemory(), at: map[string]journal.Version{}}
 	var err error
-	if s.Journal, err = journal.Open(t.Context(), s.disk, o); err != nil {
+	if s.Journal, err = journal.Open(t.Context(), s.disk.Storage(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -94,14 +94,14 @@ func (s *source) backup(dir string) (string, *Manifest) {
 	return name, m
 }
 
-// dump is every byte of an engine's logs.
-func dump(t *testing.T, e journal.Engine) string {
+// dump is every byte of a storage's logs.
+func dump(t *testing.T, e journal.Storage) string {
 	t.Helper()
 	var out strings.Builder
-	logs, err := e.Log().Logs(t.Context())
+	logs, err := e.Log.Logs(t.Context())
 	for _, log := range logs {
 		if err == nil {
-			err = e.Log().Blocks(t.Context(), log, 0, func(b journal.Block) error {
+			err = e.Log.Blocks(t.Context(), log, 0, func(b journal.Block) error {
 				fmt.Fprintf(&out, "%s %d %d %x\n", b.Log, b.First, b.Sequence, b.Data)
 				return nil
 			})
@@ -117,14 +117,14 @@ func dump(t *testing.T, e journal.Engine) string {
 func verify(t *testing.T, m *journaltest.Memory) {
 	t.Helper()
 	m = m.CrashClone(0)
-	j, err := journal.Open(t.Context(), m, journal.Options{})
+	j, err := journal.Open(t.Context(), m.Storage(), journal.Options{})
 	if err == nil {
 		err = j.Close(t.Context())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := journal.Verify(t.Context(), m.CrashClone(0), journal.VerifyOptions{})
+	report, err := journal.Verify(t.Context(), m.CrashClone(0).Storage(), journal.VerifyOptions{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("verify: %v, %v", report.Problems, err)
 	}
@@ -147,7 +147,7 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 		}
 		last = m
 	}
-	want := dump(t, s.disk)
+	want := dump(t, s.disk.Storage())
 	s.add(3) // is not in the backup
 	files, err := Files(dir)
 	if err != nil || len(files) != 4 {
@@ -158,16 +158,17 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 	}
 	m := journaltest.NewMemory()
 	var stored []byte
-	_, err = Restore(t.Context(), m, files,
+	_, err = Restore(t.Context(), m.Storage(), files,
 		RestoreOptions{Module: func(_ Hash, b []byte) error { stored = bytes.Clone(b); return nil }})
 	if err != nil || !bytes.Equal(stored, module) {
 		t.Fatal(err, stored)
 	}
-	if dump(t, m) != want {
+	if dump(t, m.Storage()) != want {
 		t.Error("the restored bytes are others")
 	}
 	verify(t, m)
-	if _, err := Restore(t.Context(), m, files, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid {
+	if _, err := Restore(t.Context(), m.Storage(), files, RestoreOptions{}); journal.KindOf(
+		err) != journal.KindInvalid {
 		t.Errorf("restoring over what is there: %v", err)
 	}
 }
@@ -260,7 +261,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := dump(t, s.disk)
+	want := dump(t, s.disk.Storage())
 	files, err := Files(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -270,11 +271,11 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 			t.Error(err)
 		}
 		back := journaltest.NewMemory()
-		if _, err := Restore(t.Context(), back, files, RestoreOptions{}); err != nil {
+		if _, err := Restore(t.Context(), back.Storage(), files, RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		verify(t, back)
-		j, err := journal.Open(t.Context(), back, journal.Options{}) // removes what the retention deleted
+		j, err := journal.Open(t.Context(), back.Storage(), journal.Options{}) // removes what the retention deleted
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +286,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 		if err := j.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if got := dump(t, back.CrashClone(0)); got != want {
+		if got := dump(t, back.CrashClone(0).Storage()); got != want {
 			t.Error("the restored bytes are others")
 		}
 	}
@@ -314,10 +315,10 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(t.Context(), forged, []string{piece}, RestoreOptions{}); err != nil {
+	if _, err := Restore(t.Context(), forged.Storage(), []string{piece}, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), forged, journal.Options{})
+	j, err := journal.Open(t.Context(), forged.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +372,7 @@ func TestMixedBackupsAreRefused(t *testing.T) {
 	if got, err := Files(third, full, second); err != nil || got[0] != full || got[2] != third {
 		t.Errorf("files in any order: %v, %v", got, err)
 	}
-	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{full, foreign2},
+	if _, err := Restore(t.Context(), journaltest.NewMemory().Storage(), []string{full, foreign2},
 		RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), foreign2) {
 		t.Errorf("a file of another journal: %v", err)
 	}
@@ -381,10 +382,10 @@ func TestMixedBackupsAreRefused(t *testing.T) {
 	}
 	// A journal that was set back does not continue the backup of what it was.
 	back := journaltest.NewMemory()
-	if _, err := Restore(t.Context(), back, []string{full}, RestoreOptions{}); err != nil {
+	if _, err := Restore(t.Context(), back.Storage(), []string{full}, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), back, journal.Options{})
+	j, err := journal.Open(t.Context(), back.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,8 +434,8 @@ func TestDamagedFilesAreFound(t *testing.T) {
 	if err := os.WriteFile(name, whole[:len(whole)-20], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(t.Context(), journaltest.NewMemory(), []string{name}, RestoreOptions{}); journal.KindOf(
-		err) != journal.KindCorrupt || !strings.Contains(err.Error(), name) {
+	_, err := Restore(t.Context(), journaltest.NewMemory().Storage(), []string{name}, RestoreOptions{})
+	if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), name) {
 		t.Errorf("restoring a torn file: %v", err)
 	}
 }
@@ -461,31 +462,31 @@ func TestPiecesAreImported(t *testing.T) {
 	m := journaltest.NewMemory()
 	refused := func(name, says string) {
 		t.Helper()
-		if _, err := Import(t.Context(), m, name, RestoreOptions{}); journal.KindOf(err) != journal.KindInvalid ||
-			!strings.Contains(err.Error(), says) {
+		_, err := Import(t.Context(), m.Storage(), name, RestoreOptions{})
+		if journal.KindOf(err) != journal.KindInvalid || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	refused(late, "import what comes first")
 	for range 2 {
-		if _, err := Import(t.Context(), m, first, RestoreOptions{}); err != nil {
+		if _, err := Import(t.Context(), m.Storage(), first, RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	refused(late, "does not fit behind")
-	if _, err := Import(t.Context(), m, second, RestoreOptions{}); err != nil {
+	if _, err := Import(t.Context(), m.Storage(), second, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Import(t.Context(), m, first, RestoreOptions{}); err != nil {
+	if _, err := Import(t.Context(), m.Storage(), first, RestoreOptions{}); err != nil {
 		t.Error(err)
 	}
 	var want strings.Builder
-	for line := range strings.Lines(dump(t, s.disk)) {
+	for line := range strings.Lines(dump(t, s.disk.Storage())) {
 		if strings.HasPrefix(line, "bank ") {
 			want.WriteString(line)
 		}
 	}
-	if dump(t, m) != want.String() {
+	if dump(t, m.Storage()) != want.String() {
 		t.Error("the imported log is another one")
 	}
 	verify(t, m)
@@ -505,13 +506,13 @@ func TestPiecesAreImported(t *testing.T) {
 	}
 }
 
-// For n = 1, 2, 3 … the n-th operation of the engine fails: a backup fails and does
+// For n = 1, 2, 3 … the n-th operation of the storage fails: a backup fails and does
 // not pass for one; a restore or an import fails, and what it left is begun again or
 // continued.
 func TestEachOperationFails(t *testing.T) {
 	s := newSource(t)
 	s.add(30)
-	want := dump(t, s.disk)
+	want := dump(t, s.disk.Storage())
 	dir := t.TempDir()
 	full := filepath.Join(dir, "full")
 	for n := 1; ; n++ {
@@ -528,10 +529,10 @@ func TestEachOperationFails(t *testing.T) {
 	for n := 1; ; n++ {
 		m := journaltest.NewMemory()
 		m.FailAt(n)
-		_, err := Restore(t.Context(), m, []string{full}, RestoreOptions{})
+		_, err := Restore(t.Context(), m.Storage(), []string{full}, RestoreOptions{})
 		if err == nil {
 			m.FailAt(0)
-			if dump(t, m) != want {
+			if dump(t, m.Storage()) != want {
 				t.Error("the restored bytes are others")
 			}
 			break
@@ -543,13 +544,14 @@ func TestEachOperationFails(t *testing.T) {
 	for n := 1; ; n++ {
 		m := journaltest.NewMemory()
 		m.FailAt(n)
-		_, err := Import(t.Context(), m, full, RestoreOptions{})
+		_, err := Import(t.Context(), m.Storage(), full, RestoreOptions{})
 		failed := err != nil
 		if failed && !errors.Is(err, journaltest.ErrInjected) {
 			t.Fatalf("n=%d: %v", n, err)
 		}
 		m = m.CrashClone(0)
-		if _, err := Import(t.Context(), m, full, RestoreOptions{}); err != nil || dump(t, m) != want {
+		if _, err := Import(t.Context(), m.Storage(), full, RestoreOptions{}); err != nil ||
+			dump(t, m.Storage()) != want {
 			t.Fatalf("n=%d: importing again: %v", n, err)
 		}
 		if !failed {
@@ -598,7 +600,7 @@ func TestADamagedLogIsNotBackedUp(t *testing.T) {
 // what is only claimed.
 func FuzzRead(f *testing.F) {
 	m := journaltest.NewMemory()
-	j, err := journal.Open(context.Background(), m, journal.Options{})
+	j, err := journal.Open(context.Background(), m.Storage(), journal.Options{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -674,11 +676,11 @@ func TestBackupsOfKeptEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	back := journaltest.NewMemory()
-	if _, err := Restore(t.Context(), back, files, RestoreOptions{}); err != nil {
+	if _, err := Restore(t.Context(), back.Storage(), files, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	verify(t, back)
-	j, err := journal.Open(t.Context(), back, journal.Options{})
+	j, err := journal.Open(t.Context(), back.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

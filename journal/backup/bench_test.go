@@ -14,7 +14,7 @@ import (
 // What a backup and reading one cost beside the disk: 100,000 events of 200 bytes.
 func BenchmarkBackup(b *testing.B) {
 	const n = 100_000
-	j, err := journal.Open(context.Background(), journaltest.NewMemory(), journal.Options{})
+	j, err := journal.Open(context.Background(), journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,19 +18,19 @@ type RestoreOptions struct {
 	Progress func(Progress)
 }
 
-// Restore puts backups into an engine that has no log yet: the files as [Files] gives
+// Restore puts backups into a storage that has no log yet: the files as [Files] gives
 // them, each continuing the one before. The index is left to the next journal that
-// is opened on the engine. After an error the engine holds a part and is of no
+// is opened on the storage. After an error the storage holds a part and is of no
 // use. The result is the manifest of the last file.
-func Restore(ctx context.Context, e journal.Engine, files []string, o RestoreOptions) (*Manifest, error) {
-	logs, err := e.Log().Logs(ctx)
+func Restore(ctx context.Context, s journal.Storage, files []string, o RestoreOptions) (*Manifest, error) {
+	logs, err := s.Log.Logs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(logs) > 0 {
 		return nil, errorf(journal.KindInvalid, "there are logs already; a backup is restored into an empty journal")
 	}
-	in := inserter{ctx: ctx, log: e.Log(), ends: map[journal.LogName]*journal.Batch{}, o: o}
+	in := inserter{ctx: ctx, log: s.Log, ends: map[journal.LogName]*journal.Batch{}, o: o}
 	var last *Manifest
 	for _, name := range files {
 		m, err := in.file(name, last)
@@ -58,17 +58,17 @@ func Check(ctx context.Context, files []string, o RestoreOptions) (*Manifest, er
 	return last, nil
 }
 
-// Import appends what is in a file to the logs of an engine on which no journal is
+// Import appends what is in a file to the logs of a storage on which no journal is
 // open: the same batches with the same positions. Batches that are already there
 // must be the same and are passed over, so importing again is safe. What comes first
 // must continue the log, or begin it. Nothing is appended if anything in the file is
 // wrong or does not fit.
-func Import(ctx context.Context, e journal.Engine, name string, o RestoreOptions) (*Manifest, error) {
-	check := inserter{ctx: ctx, log: e.Log(), ends: map[journal.LogName]*journal.Batch{}, present: true, dry: true}
+func Import(ctx context.Context, s journal.Storage, name string, o RestoreOptions) (*Manifest, error) {
+	check := inserter{ctx: ctx, log: s.Log, ends: map[journal.LogName]*journal.Batch{}, present: true, dry: true}
 	if _, err := check.file(name, nil); err != nil {
 		return nil, inFile(name, err)
 	}
-	in := inserter{ctx: ctx, log: e.Log(), ends: map[journal.LogName]*journal.Batch{}, present: true, o: o}
+	in := inserter{ctx: ctx, log: s.Log, ends: map[journal.LogName]*journal.Batch{}, present: true, o: o}
 	m, err := in.file(name, nil)
 	if err == nil {
 		err = in.flush()

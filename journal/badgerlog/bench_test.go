@@ -13,7 +13,7 @@ import (
 
 // BenchmarkBadger measures the journal as it is used, with its index.
 func BenchmarkBadger(b *testing.B) {
-	journaltest.Bench(b, func(b *testing.B) journal.Engine {
+	journaltest.Bench(b, func(b *testing.B) journal.Storage {
 		e, err := storage.Open(b.TempDir(), storage.Options{})
 		if err != nil {
 			b.Fatal(err)

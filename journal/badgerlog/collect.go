@@ -29,7 +29,8 @@ const collectRatio = 0.5
 // flushKey is the key of an entry without meaning: DropPrefix flushes the tables in memory if there is such a key.
 var flushKey = []byte("f")
 
-// Compact implements journal.Compactor: with one worker, so that the disk is left to others too.
+// Compact gives the space of deleted blocks back to the disk. It has one worker, so that the disk is left to others
+// too.
 func (l *Log) Compact(ctx context.Context) error {
 	l.compacting.Lock()
 	defer l.compacting.Unlock()
@@ -37,7 +38,7 @@ func (l *Log) Compact(ctx context.Context) error {
 	if err == nil {
 		err = l.db.Flatten(1)
 	}
-	if err == nil && len(l.doubts) == 0 {
+	if err == nil && len(l.quarantined) == 0 {
 		err = l.collect(ctx)
 	}
 	return Classify("compact", err)

@@ -211,8 +211,8 @@ func TestNothingIsCollectedWhileATableStandsAside(t *testing.T) {
 	if all := blocksOf(t, l, "orders"); len(all) != 2 {
 		t.Errorf("orders, which had pointers in that table only, has %d blocks", len(all))
 	}
-	if len(l.Doubts()) != 1 {
-		t.Errorf("doubts: %v", l.Doubts())
+	if len(l.Quarantined()) != 1 {
+		t.Errorf("quarantined: %v", l.Quarantined())
 	}
 	trim(t, l, "bank", 190)
 	before := valuesOf(t, l)
@@ -488,8 +488,8 @@ func testValuesAfterACollection(t *testing.T, spoil func(table string) error) {
 		}
 	}
 	l = openLog(t, dir, smallFiles)
-	if len(l.Doubts()) != len(tables) {
-		t.Errorf("doubts: %v", l.Doubts())
+	if len(l.Quarantined()) != len(tables) {
+		t.Errorf("quarantined: %v", l.Quarantined())
 	}
 	all := blocksOf(t, l, "orders")
 	for i, b := range all {
@@ -537,8 +537,8 @@ func TestACollectedFileThatWasHeld(t *testing.T) {
 	}
 	for range 2 {
 		holds(t, l, n-10, n, size)
-		if len(l.Doubts()) > 0 {
-			t.Errorf("doubts: %v", l.Doubts())
+		if len(l.Quarantined()) > 0 {
+			t.Errorf("quarantined: %v", l.Quarantined())
 		}
 		closeLog(t, l)
 		l = openLog(t, dir, smallFiles)

@@ -144,14 +144,14 @@ func (h *heads) close() error {
 	return h.file.Close()
 }
 
-// Heads implements journal.Rememberer.
+// Heads implements journal.HeadStore.
 func (l *Log) Heads() map[journal.LogName]journal.Head {
 	l.heads.mu.Lock()
 	defer l.heads.mu.Unlock()
 	return maps.Clone(l.heads.last)
 }
 
-// ForgetHeads implements journal.Rememberer.
+// ForgetHeads implements journal.HeadStore.
 func (l *Log) ForgetHeads() error {
 	l.heads.mu.Lock()
 	defer l.heads.mu.Unlock()

@@ -63,13 +63,13 @@ type Options struct {
 // write that is under way, so for a sync of the disk. Here a reader sees what is in the tables in memory, which may
 // be part of a write: the journal knows what is durable, and believes nothing beyond.
 type Log struct {
-	dir     string // of the journal
-	options Options
-	watch   *watch
-	db      *badger.DB
-	lineage uint64 // of the entries; see lineage.go
-	heads   *heads
-	doubts  []string // quarantined files
+	dir         string // of the journal
+	options     Options
+	watch       *watch
+	db          *badger.DB
+	lineage     uint64 // of the entries; see lineage.go
+	heads       *heads
+	quarantined []string // damaged files that were put aside
 
 	faulted    atomic.Bool // a value could not be read, and Badger still holds its file for reading
 	compacting sync.Mutex  // held by Compact
@@ -91,10 +91,8 @@ type Log struct {
 }
 
 var (
-	_ journal.LogStore   = (*Log)(nil)
-	_ journal.Rememberer = (*Log)(nil)
-	_ journal.Doubter    = (*Log)(nil)
-	_ journal.Compactor  = (*Log)(nil)
+	_ journal.LogStore  = (*Log)(nil)
+	_ journal.HeadStore = (*Log)(nil)
 )
 
 const (
@@ -234,8 +232,8 @@ func (l *Log) badger() string { return filepath.Join(l.dir, badgerDir) }
 // Lineage is the journal's lineage.
 func (l *Log) Lineage() uint64 { return l.lineage }
 
-// Doubts implements journal.Doubter.
-func (l *Log) Doubts() []string { return l.doubts }
+// Quarantined names the damaged files that were put aside; see journal.Storage.
+func (l *Log) Quarantined() []string { return l.quarantined }
 
 // Levels describes the levels of Badger's tables.
 func (l *Log) Levels() []badger.LevelInfo { return l.db.Levels() }

@@ -34,7 +34,7 @@ var steps = []step{
 	{"open Badger", false, (*Log).openBadger},
 	{"find or begin the lineage", true, (*Log).findLineage},
 	{"write the heads", true, (*Log).openHeads},
-	{"list quarantined files", false, (*Log).listDoubts},
+	{"list quarantined files", false, (*Log).listQuarantined},
 	{"sync the names of new files", true, (*Log).settle},
 	{"recover", true, (*Log).recoverWrites},
 }
@@ -82,9 +82,9 @@ func (l *Log) openBadger() error {
 	return nil
 }
 
-// listDoubts lists the quarantined files.
-func (l *Log) listDoubts() (err error) {
-	l.doubts, err = filepath.Glob(filepath.Join(l.badger(), "*"+asideSuffix))
+// listQuarantined lists the quarantined files.
+func (l *Log) listQuarantined() (err error) {
+	l.quarantined, err = filepath.Glob(filepath.Join(l.badger(), "*"+asideSuffix))
 	return err
 }
 

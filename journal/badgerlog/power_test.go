@@ -232,8 +232,8 @@ func TestAFailedSync(t *testing.T) {
 		}
 		l = openLog(t, dir, smallFiles)
 		holds(t, l, 1, uint64(before+n), 5000)
-		if len(l.Doubts()) > 0 {
-			t.Errorf("doubts: %v", l.Doubts())
+		if len(l.Quarantined()) > 0 {
+			t.Errorf("quarantined: %v", l.Quarantined())
 		}
 		closeLog(t, l)
 		write(t, closed, dir) // or every later opening would look for everything

@@ -26,7 +26,7 @@ import (
 // deleted. The newest file of values is cut at the first entry that is not whole, and the collection of garbage
 // takes such an entry for the end of a file. So files are inspected before Badger opens them, where a panic can be
 // caught. A damaged file is quarantined: it gets asideSuffix after its name, and is never deleted. The other files
-// are still read. The journal is told, and looks for what is missing (see journal.Doubter).
+// are still read. The journal is told, and looks for what is missing (see Log.Quarantined).
 //
 // This is the list of all internals of Badger that the log relies on. TestBadgersVersion fails when Badger's version
 // changes. Whoever changes it checks each of them:

@@ -246,8 +246,8 @@ func TestAMissingFileOfValues(t *testing.T) {
 			t.Fatal(err)
 		}
 		l = openLog(t, dir, smallFiles)
-		if len(l.Doubts()) != 1 || l.Doubts()[0] != path+asideSuffix {
-			t.Errorf("%s: doubts are %v", name, l.Doubts())
+		if len(l.Quarantined()) != 1 || l.Quarantined()[0] != path+asideSuffix {
+			t.Errorf("%s: quarantined: %v", name, l.Quarantined())
 		}
 		unread := 0
 		for _, b := range blocksOf(t, l, "bank") {

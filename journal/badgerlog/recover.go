@@ -80,7 +80,7 @@ func (l *Log) recoverWrites() error {
 		}
 		there, err = true, errors.Join(err, r.note(l.badger()))
 	}
-	if err != nil || !there && len(l.doubts) == 0 {
+	if err != nil || !there && len(l.quarantined) == 0 {
 		return err
 	}
 	err = l.redo(r)
@@ -102,7 +102,7 @@ func (l *Log) redo(r redo) error {
 	for _, f := range files[:max(len(files)-1, 0)] { // Badger has just begun the newest
 		ended, listed := l.files[f.id]
 		before := listed && ended.Version <= r.after
-		if before && len(l.doubts) == 0 {
+		if before && len(l.quarantined) == 0 {
 			continue
 		}
 		p.all = r.all && !before

@@ -18,10 +18,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Bench measures a journal on engines that open makes, each empty. raw, if not nil, makes what keeps blocks
-// under the engine, by itself, in the way in which somebody who knows it would use it without us: it
+// Bench measures a journal on storages that open makes, each empty. raw, if not nil, makes what keeps blocks
+// under the storage, by itself, in the way in which somebody who knows it would use it without us: it
 // writes and syncs the blocks of each call together.
-func Bench(b *testing.B, open func(b *testing.B) journal.Engine, raw func(b *testing.B) func([]journal.Block) error) {
+func Bench(b *testing.B, open func(b *testing.B) journal.Storage, raw func(b *testing.B) func([]journal.Block) error) {
 	for _, o := range []journal.Options{{}, {Codec: journal.CodecNone}} {
 		name := "bounds"
 		if o.Codec == journal.CodecNone {
@@ -40,7 +40,7 @@ func Bench(b *testing.B, open func(b *testing.B) journal.Engine, raw func(b *tes
 	b.Run("scan", func(b *testing.B) { benchScan(b, open(b)) })
 }
 
-func benchOpen(b *testing.B, e journal.Engine, o journal.Options) *journal.Journal {
+func benchOpen(b *testing.B, e journal.Storage, o journal.Options) *journal.Journal {
 	b.Helper()
 	j, err := journal.Open(context.Background(), e, o)
 	must(b, err)
@@ -137,9 +137,11 @@ func appendAll(b *testing.B, j *journal.Journal, commits []*journal.Commit, each
 }
 
 // recorder remembers what was appended.
-type recorder struct {
-	journal.Engine
-	groups [][]journal.Block
+type recorder struct{ groups [][]journal.Block }
+
+func (r *recorder) wrap(s journal.Storage) journal.Storage {
+	s.Log = recordedLog{s.Log, r}
+	return s
 }
 
 type recordedLog struct {
@@ -147,31 +149,29 @@ type recordedLog struct {
 	to *recorder
 }
 
-func (r *recorder) Log() journal.LogStore { return recordedLog{r.Engine.Log(), r} }
-
 func (l recordedLog) Append(ctx context.Context, blocks []journal.Block) error {
 	l.to.groups = append(l.to.groups, blocks)
 	return l.LogStore.Append(ctx, blocks)
 }
 
-// benchBounds holds the journal against bounds, by turns in one run: what is under the engine, as others
-// would use it, writing the batches as they are without a codec; the engine given the same bytes in the same
+// benchBounds holds the journal against bounds, by turns in one run: what is under the storage, as others
+// would use it, writing the batches as they are without a codec; the storage given the same bytes in the same
 // groups as the journal gave it; and a file that these bytes are appended to, with as many syncs. All of the
 // journal's work counts, that on the index too, which the bounds do not have; making the commits
 // does not.
-func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine,
+func benchBounds(b *testing.B, open func(b *testing.B) journal.Storage,
 	raw func(b *testing.B) func([]journal.Block) error,
 	o journal.Options, clients, events int, commit makeCommit) {
 	const rounds = 8
 	ctx := context.Background()
-	recorded := &recorder{Engine: open(b)}
-	j := benchOpen(b, recorded, o)
+	var recorded recorder
+	j := benchOpen(b, recorded.wrap(open(b)), o)
 	bare := open(b)
 	b.Cleanup(func() { must(b, bare.Close()) })
 	file, err := os.Create(filepath.Join(b.TempDir(), "bound"))
 	must(b, err)
 	b.Cleanup(func() { must(b, file.Close()) })
-	var ours, below, engine, disk, busy, engineBusy time.Duration
+	var ours, below, storage, disk, busy, storageBusy time.Duration
 	appendRaw := func([]journal.Block) error { return nil }
 	if raw != nil {
 		appendRaw = raw(b)
@@ -215,9 +215,9 @@ func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine,
 		for turn := range 3 { // each is first now and then
 			switch (turn + round) % 3 {
 			case 0:
-				took, cpu := write(groups, func(blocks []journal.Block) error { return bare.Log().Append(ctx, blocks) })
-				engine += took
-				engineBusy += cpu
+				took, cpu := write(groups, func(blocks []journal.Block) error { return bare.Log.Append(ctx, blocks) })
+				storage += took
+				storageBusy += cpu
 			case 1:
 				took, _ := write(groups, func(blocks []journal.Block) error {
 					for _, block := range blocks {
@@ -240,14 +240,14 @@ func benchBounds(b *testing.B, open func(b *testing.B) journal.Engine,
 	if raw != nil {
 		b.ReportMetric(below.Seconds()/ours.Seconds(), "of-raw")
 	}
-	b.ReportMetric(engine.Seconds()/ours.Seconds(), "of-engine")
+	b.ReportMetric(storage.Seconds()/ours.Seconds(), "of-storage")
 	b.ReportMetric(disk.Seconds()/ours.Seconds(), "of-file")
 	b.ReportMetric(float64(whole)/float64(max(packed, 1)), "packed-times")
 	b.ReportMetric(float64(busy.Nanoseconds())/float64(s.Commits), "cpu-ns/commit")
-	b.ReportMetric(float64(engineBusy.Nanoseconds())/float64(s.Commits), "engine-cpu-ns/commit")
+	b.ReportMetric(float64(storageBusy.Nanoseconds())/float64(s.Commits), "storage-cpu-ns/commit")
 }
 
-func benchAppend(b *testing.B, e journal.Engine, o journal.Options, clients int) {
+func benchAppend(b *testing.B, e journal.Storage, o journal.Options, clients int) {
 	j := benchOpen(b, e, o)
 	run := appenders(b, j, 0, b.N, clients, 1, sized)
 	b.ReportAllocs()
@@ -265,7 +265,7 @@ func report(b *testing.B, j *journal.Journal) {
 
 const benchEntities, benchVersions = 1000, 20
 
-func benchFilled(b *testing.B, e journal.Engine) *journal.Journal {
+func benchFilled(b *testing.B, e journal.Storage) *journal.Journal {
 	b.Helper()
 	j := benchOpen(b, e, journal.Options{})
 	var waiting sync.WaitGroup
@@ -285,7 +285,7 @@ func benchFilled(b *testing.B, e journal.Engine) *journal.Journal {
 	return j
 }
 
-func benchHydrate(b *testing.B, e journal.Engine) {
+func benchHydrate(b *testing.B, e journal.Storage) {
 	j := benchFilled(b, e)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -300,7 +300,7 @@ func benchHydrate(b *testing.B, e journal.Engine) {
 	}
 }
 
-func benchScan(b *testing.B, e journal.Engine) {
+func benchScan(b *testing.B, e journal.Storage) {
 	j := benchFilled(b, e)
 	head := j.Head("bank")
 	b.ReportAllocs()

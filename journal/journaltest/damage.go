@@ -10,16 +10,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// spoiled is an engine of whose index one operation fails, once.
+// spoiled has one operation of an index fail, once.
 type spoiled struct {
-	journal.Engine
 	at    int   // the operation that fails, counted down
 	err   error // with this
 	met   bool  // it has failed
 	aside int   // calls of SetAside
 }
 
-func (s *spoiled) Index() journal.IndexStore { return &spoiledIndex{s.Engine.Index(), s} }
+func (s *spoiled) index(of journal.Storage) *spoiledIndex { return &spoiledIndex{of.Index, s} }
 
 func (s *spoiled) operation() error {
 	if s.at--; s.at == 0 {
@@ -128,27 +127,30 @@ func testDamagedIndex(t *testing.T, open Reopener) {
 	for _, fault := range []error{damage, other} {
 		n := 1
 		for met := true; met; n++ {
-			e := &spoiled{Engine: open(t), at: n, err: fault}
-			j, err := journal.Open(ctx, e, journal.Options{})
-			met = e.met
+			s := &spoiled{at: n, err: fault}
+			e := open(t)
+			bad := e
+			bad.Index = s.index(e)
+			j, err := journal.Open(ctx, bad, journal.Options{})
+			met = s.met
 			at := fmt.Sprintf("operation %d fails with %q", n, fault)
 			switch {
 			case met && fault == other:
-				if !errors.Is(err, other) || e.aside > 0 {
-					t.Errorf("%s: opened with %v; set aside %d times", at, err, e.aside)
+				if !errors.Is(err, other) || s.aside > 0 {
+					t.Errorf("%s: opened with %v; set aside %d times", at, err, s.aside)
 				}
 				must(t, e.Close())
 				continue
 			case err != nil:
 				t.Fatalf("%s: %v", at, err)
-			case met && (e.aside != 1 || !errors.Is(j.IndexDamage(), damage)) || !met &&
-				(e.aside > 0 || j.IndexDamage() != nil):
-				t.Errorf("%s: set aside %d times, the damage is %v", at, e.aside, j.IndexDamage())
+			case met && (s.aside != 1 || !errors.Is(j.IndexDamage(), damage)) || !met &&
+				(s.aside > 0 || j.IndexDamage() != nil):
+				t.Errorf("%s: set aside %d times, the damage is %v", at, s.aside, j.IndexDamage())
 			}
 			if logs := j.DamagedLogs(); len(logs) > 0 {
 				t.Errorf("%s: the logs %v are called damaged", at, logs)
 			}
-			if _, got := index(t, e.Engine); !bytes.Equal(got, want) {
+			if _, got := index(t, e); !bytes.Equal(got, want) {
 				t.Errorf("%s: the index is another one", at)
 			}
 			must(t, j.Close(ctx))
@@ -159,21 +161,17 @@ func testDamagedIndex(t *testing.T, open Reopener) {
 	}
 
 	// What is damaged however often it is made is no damage of the journal.
-	e2 := &always{spoiled{Engine: open(t), err: damage}}
-	if _, err := journal.Open(ctx, e2, journal.Options{}); err == nil || journal.KindOf(err) == journal.KindCorrupt {
+	s := &spoiled{err: damage}
+	e = open(t)
+	e.Index = alwaysIndex{s.index(e)}
+	if _, err := journal.Open(ctx, e, journal.Options{}); err == nil || journal.KindOf(err) == journal.KindCorrupt {
 		t.Errorf("an index that is always damaged: %v", err)
 	}
-	must(t, e2.Close())
+	must(t, e.Close())
 	verified(t, open, 0)
 }
 
-// always is an engine whose index has nothing but damage.
-type always struct{ spoiled }
+// alwaysIndex has nothing but damage.
+type alwaysIndex struct{ *spoiledIndex }
 
-func (a *always) Index() journal.IndexStore {
-	return &alwaysIndex{spoiledIndex{a.Engine.Index(), &a.spoiled}}
-}
-
-type alwaysIndex struct{ spoiledIndex }
-
-func (x *alwaysIndex) Get(context.Context, []byte) ([]byte, bool, error) { return nil, false, x.s.err }
+func (x alwaysIndex) Get(context.Context, []byte) ([]byte, bool, error) { return nil, false, x.s.err }

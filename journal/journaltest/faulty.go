@@ -8,11 +8,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Faulty is an engine whose operations fail on demand. Of those that write, each
-// second failure comes after the write was done: nobody can know.
+// Faulty makes operations of log and index fail on demand. Of those that write, each second failure comes after the
+// write was done: nobody can know. Its zero value lets all succeed.
 type Faulty struct {
-	journal.Engine
-
 	mu         sync.Mutex // guards all below
 	operations int
 	failAt     int
@@ -47,11 +45,11 @@ func (f *Faulty) write(do func() error) error {
 	return errors.Join(do(), failed)
 }
 
-// Log implements journal.Engine.
-func (f *Faulty) Log() journal.LogStore { return faultyLog{f.Engine.Log(), f} }
-
-// Index implements journal.Engine.
-func (f *Faulty) Index() journal.IndexStore { return faultyIndex{f.Engine.Index(), f} }
+// Wrap returns a storage whose operations fail when f says so.
+func (f *Faulty) Wrap(s journal.Storage) journal.Storage {
+	s.Log, s.Index = faultyLog{s.Log, f}, faultyIndex{s.Index, f}
+	return s
+}
 
 type faultyLog struct {
 	log journal.LogStore

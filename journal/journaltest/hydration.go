@@ -18,7 +18,7 @@ var (
 
 // BenchHydration measures the journal's part in bringing entities back, none of which has
 // been touched since the journal was opened, and the opening itself.
-func BenchHydration(b *testing.B, reopen func(b *testing.B) func(b *testing.B) journal.Engine) {
+func BenchHydration(b *testing.B, reopen func(b *testing.B) func(b *testing.B) journal.Storage) {
 	b.Run("cold", func(b *testing.B) {
 		open := reopen(b)
 		fill(b, open(b), *benchCold, 20, false)
@@ -48,7 +48,7 @@ func BenchHydration(b *testing.B, reopen func(b *testing.B) func(b *testing.B) j
 func coldKey(i int) string { return fmt.Sprintf("account-%07d", i) }
 
 // fill adds so many events to each entity, or a snapshot of it, and closes the journal.
-func fill(b *testing.B, e journal.Engine, entities int, events int, snapshot bool) {
+func fill(b *testing.B, e journal.Storage, entities int, events int, snapshot bool) {
 	b.Helper()
 	ctx := context.Background()
 	j, err := journal.Open(ctx, e, journal.Options{})
@@ -79,8 +79,8 @@ func fill(b *testing.B, e journal.Engine, entities int, events int, snapshot boo
 	must(b, j.Close(ctx))
 }
 
-// benchCold20 loads entities in random order, as the engine does.
-func benchCold20(b *testing.B, open func(b *testing.B) journal.Engine, snapshot bool) {
+// benchCold20 loads entities in random order, as a host does.
+func benchCold20(b *testing.B, open func(b *testing.B) journal.Storage, snapshot bool) {
 	ctx := context.Background()
 	j, err := journal.Open(ctx, open(b), journal.Options{})
 	must(b, err)

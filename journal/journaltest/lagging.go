@@ -7,10 +7,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Lagging is an engine whose index can be held up.
+// Lagging holds up updates of an index on demand.
 type Lagging struct {
-	journal.Engine
-
 	mu   sync.RWMutex // held for writing, it holds up updates
 	held bool         // of the one who calls Hold
 }
@@ -26,8 +24,11 @@ func (l *Lagging) Hold(held bool) {
 	l.held = held
 }
 
-// Index implements journal.Engine.
-func (l *Lagging) Index() journal.IndexStore { return laggingIndex{l.Engine.Index(), &l.mu} }
+// Wrap returns a storage whose index is held up when l is told so.
+func (l *Lagging) Wrap(s journal.Storage) journal.Storage {
+	s.Index = laggingIndex{s.Index, &l.mu}
+	return s
+}
 
 type laggingIndex struct {
 	journal.IndexStore

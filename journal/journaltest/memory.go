@@ -1,6 +1,5 @@
-// Package journaltest is for tests of the journal and of what stands on it: an
-// engine in memory that fails and crashes on demand, and the suite that every
-// engine has to pass.
+// Package journaltest is for tests of the journal and of its users: a storage in memory that fails and crashes on
+// demand, and the suite that every storage has to pass.
 package journaltest
 
 import (
@@ -18,7 +17,7 @@ import (
 // ErrInjected is the error of an operation that was told to fail.
 var ErrInjected = errors.New("journaltest: injected fault")
 
-// Memory is an engine in memory. Its methods may be called concurrently.
+// Memory is a storage in memory. Its methods may be called concurrently.
 type Memory struct {
 	mu         sync.Mutex // guards all below
 	blocks     map[journal.LogName][]journal.Block
@@ -33,14 +32,14 @@ type Memory struct {
 	unsynced   []map[string][]byte // index updates since, oldest first, that a crash may lose
 }
 
-var (
-	_ journal.Engine = (*Memory)(nil)
-	_ journal.Spacer = (*Memory)(nil)
-)
-
-// NewMemory returns an empty engine.
+// NewMemory returns an empty one.
 func NewMemory() *Memory {
 	return &Memory{blocks: map[journal.LogName][]journal.Block{}, index: map[string][]byte{}}
+}
+
+// Storage is the memory as a journal uses it.
+func (m *Memory) Storage() journal.Storage {
+	return journal.Storage{Log: m.Log(), Index: m.Index(), Close: m.Close, Space: m.Space}
 }
 
 // FailAt makes the n-th operation from now fail, and every one after it; 0 lets
@@ -51,7 +50,7 @@ func (m *Memory) FailAt(n int) {
 	m.operations, m.failAt = 0, n
 }
 
-// Fill makes the disk full, as the engine sees it coming, or gives it room again.
+// Fill makes the disk full, as the storage sees it coming, or gives it room again.
 // What is written all the same is stored.
 func (m *Memory) Fill(full bool) {
 	m.mu.Lock()
@@ -59,7 +58,7 @@ func (m *Memory) Fill(full bool) {
 	m.full = full
 }
 
-// Space implements journal.Spacer. It is no operation that fails.
+// Space is that of [journal.Storage]. It is no operation that fails.
 func (m *Memory) Space() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,7 +131,7 @@ func (m *Memory) Lose(log journal.LogName, block int) {
 // operation counts one and says whether it fails. The caller holds mu.
 func (m *Memory) operation() error {
 	if m.closed {
-		return errors.New("journaltest: engine is closed")
+		return errors.New("journaltest: storage is closed")
 	}
 	m.operations++
 	if m.failAt > 0 && m.operations >= m.failAt {
@@ -141,13 +140,13 @@ func (m *Memory) operation() error {
 	return nil
 }
 
-// Log implements journal.Engine.
+// Log is that of [journal.Storage].
 func (m *Memory) Log() journal.LogStore { return (*memoryLog)(m) }
 
-// Index implements journal.Engine.
+// Index is that of [journal.Storage].
 func (m *Memory) Index() journal.IndexStore { return (*memoryIndex)(m) }
 
-// Close implements journal.Engine.
+// Close is that of [journal.Storage]: later operations fail.
 func (m *Memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -15,9 +15,9 @@ import (
 
 // ModelDisk is what [Model] works on: bytes that survive, and operations that fail.
 type ModelDisk interface {
-	// Open gives an engine on what is left after a crash, or a close. The one before has
+	// Open opens a storage on what is left after a crash, or a close. The one before has
 	// been closed by its journal.
-	Open(t testing.TB, rng *rand.Rand) journal.Engine
+	Open(t testing.TB, rng *rand.Rand) journal.Storage
 	// FailAt makes the n-th operation from now fail, and all after it, until the next
 	// Open; 0 lets all succeed.
 	FailAt(n int)
@@ -28,9 +28,9 @@ func MemoryDisk() ModelDisk { return &memoryDisk{NewMemory()} }
 
 type memoryDisk struct{ *Memory }
 
-func (d *memoryDisk) Open(_ testing.TB, rng *rand.Rand) journal.Engine {
+func (d *memoryDisk) Open(_ testing.TB, rng *rand.Rand) journal.Storage {
 	d.Memory = d.CrashClone(rng.IntN(4))
-	return d.Memory
+	return d.Storage()
 }
 
 // handed is a commit that a worker of the model handed in.
@@ -237,7 +237,7 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 				if k := journal.KindOf(err); j.Err() == nil && k != journal.KindInternal {
 					t.Errorf("%s: %v", entity, err)
 				}
-				return // the engine has begun to fail
+				return // the storage has begun to fail
 			}
 			m.mu.Lock()
 			m.entities[entity] = append(commits, c)

@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// testTrim has an engine remove blocks and keys for good, in bounded steps, big blocks
+// testTrim has a storage remove blocks and keys for good, in bounded steps, big blocks
 // too.
 func testTrim(t *testing.T, open Reopener) {
 	ctx := context.Background()
@@ -27,9 +27,9 @@ func testTrim(t *testing.T, open Reopener) {
 			Data: data})
 	}
 	other := journal.Block{Log: "ab", First: 1, Sequence: 1, Data: []byte("other")}
-	must(t, e.Log().Append(ctx, append(blocks, other)))
+	must(t, e.Log.Append(ctx, append(blocks, other)))
 	there := func(log journal.LogName) (first, last uint64) {
-		must(t, e.Log().Blocks(ctx, log, 0, func(b journal.Block) error {
+		must(t, e.Log.Blocks(ctx, log, 0, func(b journal.Block) error {
 			if last > 0 && b.Sequence != last+1 {
 				t.Errorf("block %d follows on %d", b.Sequence, last)
 			}
@@ -49,7 +49,7 @@ func testTrim(t *testing.T, open Reopener) {
 		steps := 0
 		for more := true; more; steps++ {
 			var err error
-			more, err = e.Log().Trim(ctx, "a", c.below)
+			more, err = e.Log.Trim(ctx, "a", c.below)
 			must(t, err)
 		}
 		if c.below == 650 && steps < 2 {
@@ -64,32 +64,32 @@ func testTrim(t *testing.T, open Reopener) {
 	if first, last := there("ab"); first != 1 || last != 1 {
 		t.Error("another log was trimmed")
 	}
-	if more, err := e.Log().Trim(ctx, "none", 9); more || err != nil {
+	if more, err := e.Log.Trim(ctx, "none", 9); more || err != nil {
 		t.Errorf("trimming what is not there: %v, %v", more, err)
 	}
-	last, ok, err := e.Log().Last(ctx, "a")
+	last, ok, err := e.Log.Last(ctx, "a")
 	if err != nil || !ok || last.Sequence != n {
 		t.Errorf("the last block is %+v, %v", last, err)
 	}
-	must(t, e.Index().Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("1")},
+	must(t, e.Index.Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("1")},
 		{Key: []byte("k2"), Value: []byte("2")}, {Key: []byte("k3"), Value: []byte("3")}}))
-	must(t, e.Index().Delete(ctx, [][]byte{[]byte("k2"), []byte("never")}))
-	must(t, e.Index().Delete(ctx, nil))
+	must(t, e.Index.Delete(ctx, [][]byte{[]byte("k2"), []byte("never")}))
+	must(t, e.Index.Delete(ctx, nil))
 	must(t, e.Close())
 	e = open(t)
 	for key, want := range map[string]bool{"k1": true, "k2": false, "k3": true} {
-		if _, ok, err := e.Index().Get(ctx, []byte(key)); ok != want || err != nil {
+		if _, ok, err := e.Index.Get(ctx, []byte(key)); ok != want || err != nil {
 			t.Errorf("%s is there: %v, %v", key, ok, err)
 		}
 	}
 	var got []string
-	must(t, e.Index().Scan(ctx, []byte("k"), []byte("k"),
+	must(t, e.Index.Scan(ctx, []byte("k"), []byte("k"),
 		func(k, _ []byte) error { got = append(got, string(k)); return nil }))
 	if fmt.Sprint(got) != "[k1 k3]" {
 		t.Errorf("a scan finds %v", got)
 	}
-	if c, ok := e.(journal.Compactor); ok {
-		must(t, c.Compact(ctx))
+	if e.Compact != nil {
+		must(t, e.Compact(ctx))
 	}
 	must(t, e.Close())
 }
@@ -98,7 +98,7 @@ func testTrim(t *testing.T, open Reopener) {
 // entity and version it is.
 func stateOf(key string, v journal.Version) string { return fmt.Sprintf("%s at %d", key, v) }
 
-// Hydrate makes an entity's state as an engine does: from its snapshot and the events
+// Hydrate makes an entity's state as a host does: from its snapshot and the events
 // behind it, or from all.
 func Hydrate(j *journal.Journal, log journal.LogName, key string) (state string, v journal.Version, err error) {
 	ctx := context.Background()
@@ -234,11 +234,11 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 }
 
 // dumpIndex is every byte of an index but snapshots.
-func dumpIndex(t testing.TB, e journal.Engine) string {
+func dumpIndex(t testing.TB, e journal.Storage) string {
 	t.Helper()
 	var out strings.Builder
 	for _, kind := range []byte("acefktvyz") {
-		must(t, e.Index().Scan(context.Background(), []byte{kind}, []byte{kind}, func(k, v []byte) error {
+		must(t, e.Index.Scan(context.Background(), []byte{kind}, []byte{kind}, func(k, v []byte) error {
 			fmt.Fprintf(&out, "%x %x\n", k, v)
 			return nil
 		}))

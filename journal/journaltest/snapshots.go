@@ -148,11 +148,11 @@ func testRebuild(t *testing.T, open Reopener) {
 }
 
 // index is the whole index, but for the snapshots, which it counts.
-func index(t *testing.T, e journal.Engine) (snapshots int, all []byte) {
+func index(t *testing.T, e journal.Storage) (snapshots int, all []byte) {
 	t.Helper()
 	for kind := 1; kind < 256; kind++ {
 		prefix := []byte{byte(kind)}
-		must(t, e.Index().Scan(context.Background(), prefix, prefix, func(key, value []byte) error {
+		must(t, e.Index.Scan(context.Background(), prefix, prefix, func(key, value []byte) error {
 			if kind == 's' {
 				snapshots++
 				return nil

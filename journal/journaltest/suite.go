@@ -18,9 +18,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Reopener is how the suite gets an engine, closes it and opens it again on the
+// Reopener is how the suite gets a storage, closes it and opens it again on the
 // same bytes. The first call makes an empty one.
-type Reopener func(t testing.TB) journal.Engine
+type Reopener func(t testing.TB) journal.Storage
 
 // Commit makes a small commit: n events of an entity that is at version at.
 func Commit(log journal.LogName, key string, at journal.Version, id string, n int) *journal.Commit {
@@ -117,9 +117,9 @@ func Append(j *journal.Journal, c *journal.Commit) (journal.Receipt, error) {
 	return got.r, got.err
 }
 
-// Run is the suite that every engine has to pass.
+// Run is the suite that every storage has to pass.
 func Run(t *testing.T, open func(t *testing.T) Reopener) {
-	t.Run("engine", func(t *testing.T) { testEngine(t, open(t)) })
+	t.Run("storage", func(t *testing.T) { testStorage(t, open(t)) })
 	t.Run("journal", func(t *testing.T) { testJournal(t, open(t)) })
 	t.Run("expected", func(t *testing.T) { testExpected(t, open(t)) })
 	t.Run("repeat", func(t *testing.T) { testAnswers(t, open(t)) })
@@ -139,14 +139,14 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func testEngine(t *testing.T, open Reopener) {
+func testStorage(t *testing.T, open Reopener) {
 	ctx := context.Background()
 	e := open(t)
 	block := func(log journal.LogName, first journal.Position, seq uint64) journal.Block {
 		return journal.Block{Log: log, First: first, Sequence: seq, Data: fmt.Appendf(nil, "%s/%d/%d", log, first, seq)}
 	}
-	must(t, e.Log().Append(ctx, []journal.Block{block("a", 1, 1), block("a", 5, 2), block("ab", 1, 1)}))
-	must(t, e.Log().Append(ctx, []journal.Block{block("a", 5, 3), block("a", 9, 4)}))
+	must(t, e.Log.Append(ctx, []journal.Block{block("a", 1, 1), block("a", 5, 2), block("ab", 1, 1)}))
+	must(t, e.Log.Append(ctx, []journal.Block{block("a", 5, 3), block("a", 9, 4)}))
 	for range 2 { // before and after opening again
 		for _, c := range []struct {
 			from journal.Position
@@ -154,7 +154,7 @@ func testEngine(t *testing.T, open Reopener) {
 		}{{0, "[1 2 3 4]"}, {1, "[1 2 3 4]"}, {4, "[1 2 3 4]"}, {5, "[2 3 4]"}, {8, "[2 3 4]"}, {9, "[4]"},
 			{99, "[4]"}} {
 			var got []uint64
-			must(t, e.Log().Blocks(ctx, "a", c.from, func(b journal.Block) error {
+			must(t, e.Log.Blocks(ctx, "a", c.from, func(b journal.Block) error {
 				if want := block("a", b.First, b.Sequence); !bytes.Equal(b.Data, want.Data) || b.Log != "a" {
 					t.Errorf("block %d is %s %q", b.Sequence, b.Log, b.Data)
 				}
@@ -165,19 +165,19 @@ func testEngine(t *testing.T, open Reopener) {
 				t.Errorf("blocks from %d are %v, want %s", c.from, got, c.want)
 			}
 		}
-		last, ok, err := e.Log().Last(ctx, "a")
+		last, ok, err := e.Log.Last(ctx, "a")
 		if err != nil || !ok || last.Sequence != 4 {
 			t.Errorf("Last is %+v, %v, %v", last, ok, err)
 		}
-		if _, ok, err := e.Log().Last(ctx, "b"); ok || err != nil {
+		if _, ok, err := e.Log.Last(ctx, "b"); ok || err != nil {
 			t.Errorf("an empty log has a last block, or %v", err)
 		}
-		names, err := e.Log().Logs(ctx)
+		names, err := e.Log.Logs(ctx)
 		if err != nil || fmt.Sprint(names) != "[a ab]" {
 			t.Errorf("Logs are %v, %v", names, err)
 		}
 		stop := errors.New("enough")
-		if err := e.Log().Blocks(ctx, "a", 0, func(journal.Block) error { return stop }); err != stop {
+		if err := e.Log.Blocks(ctx, "a", 0, func(journal.Block) error { return stop }); err != stop {
 			t.Errorf("the yield's error came back as %v", err)
 		}
 		must(t, e.Close())
@@ -185,44 +185,44 @@ func testEngine(t *testing.T, open Reopener) {
 	}
 	pairs := []journal.Pair{{Key: []byte("k1"), Value: []byte("1")}, {Key: []byte("k2"), Value: []byte("2")},
 		{Key: []byte("l"), Value: []byte{}}}
-	must(t, e.Index().Update(ctx, pairs))
-	must(t, e.Index().Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("one")}}))
-	v, ok, err := e.Index().Get(ctx, []byte("k1"))
+	must(t, e.Index.Update(ctx, pairs))
+	must(t, e.Index.Update(ctx, []journal.Pair{{Key: []byte("k1"), Value: []byte("one")}}))
+	v, ok, err := e.Index.Get(ctx, []byte("k1"))
 	if err != nil || !ok || string(v) != "one" {
 		t.Errorf("k1 is %q, %v, %v", v, ok, err)
 	}
 	for key, want := range map[string]bool{"k1": true, "k": false, "k11": false} {
-		if has, err := e.Index().Has(ctx, []byte(key)); has != want || err != nil {
+		if has, err := e.Index.Has(ctx, []byte(key)); has != want || err != nil {
 			t.Errorf("Has %s: %v, %v", key, has, err)
 		}
 	}
-	if _, ok, err := e.Index().Get(ctx, []byte("k")); ok || err != nil {
+	if _, ok, err := e.Index.Get(ctx, []byte("k")); ok || err != nil {
 		t.Errorf("k is there, or %v", err)
 	}
 	var got []string
-	must(t, e.Index().Scan(ctx, []byte("k"), []byte("k2"), func(k, v []byte) error {
+	must(t, e.Index.Scan(ctx, []byte("k"), []byte("k2"), func(k, v []byte) error {
 		got = append(got, string(k)+"="+string(v))
 		return nil
 	}))
 	if fmt.Sprint(got) != "[k2=2]" {
 		t.Errorf("scan gives %v", got)
 	}
-	key, ok, err := e.Index().Last(ctx, []byte("k"))
+	key, ok, err := e.Index.Last(ctx, []byte("k"))
 	if err != nil || !ok || string(key) != "k2" {
 		t.Errorf("Last of k is %q, %v, %v", key, ok, err)
 	}
-	if _, ok, _ := e.Index().Last(ctx, []byte("a")); ok {
+	if _, ok, _ := e.Index.Last(ctx, []byte("a")); ok {
 		t.Error("Last of an absent prefix is there")
 	}
-	must(t, e.Index().DeleteRange(ctx, []byte("k1"), []byte("l"))) // the end is not in it
+	must(t, e.Index.DeleteRange(ctx, []byte("k1"), []byte("l"))) // the end is not in it
 	for key, want := range map[string]bool{"k1": false, "k2": false, "l": true} {
-		if has, err := e.Index().Has(ctx, []byte(key)); has != want || err != nil {
+		if has, err := e.Index.Has(ctx, []byte(key)); has != want || err != nil {
 			t.Errorf("after a range was deleted, Has %s: %v, %v", key, has, err)
 		}
 	}
-	must(t, e.Index().Update(ctx, pairs))
-	must(t, e.Index().Clear(ctx))
-	if _, ok, _ := e.Index().Get(ctx, []byte("k2")); ok {
+	must(t, e.Index.Update(ctx, pairs))
+	must(t, e.Index.Clear(ctx))
+	if _, ok, _ := e.Index.Get(ctx, []byte("k2")); ok {
 		t.Error("k2 survived Clear")
 	}
 	must(t, e.Close())

@@ -220,7 +220,7 @@ func TestTheIndexStaysWhenTheSystemFails(t *testing.T) {
 		}
 		if e, err := Open(dir, Options{}); err == nil || journal.KindOf(err) == journal.KindCorrupt {
 			t.Errorf("%s cannot be opened, and the journal is: %v", path, err)
-			if e != nil {
+			if err == nil {
 				_ = e.Close()
 			}
 		}

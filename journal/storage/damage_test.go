@@ -33,7 +33,7 @@ const damageKeys = 7
 
 // Files of a journal are cut short, removed, or have bits flipped, at random, one at
 // a time; the journal was closed in peace or its process was killed. No event is ever
-// served that was not written. What is missing is said: by the engine that does not
+// served that was not written. What is missing is said: by the storage that does not
 // open, by the log that is damaged, or by the read. The process survives, but for
 // compactions that meet a damaged block; after two such deaths the table is found.
 func TestDamagedFiles(t *testing.T) {
@@ -229,7 +229,7 @@ func lookAtDamaged(dir string) string {
 	e, err := Open(dir, Options{})
 	if err != nil {
 		if journal.KindOf(err) != journal.KindCorrupt || !strings.Contains(err.Error(), dir) {
-			bad("the engine does not open and does not say what is damaged: %v", err)
+			bad("the storage does not open and does not say what is damaged: %v", err)
 		}
 		return "refused"
 	}

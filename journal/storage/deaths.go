@@ -21,8 +21,8 @@ const (
 )
 
 // begin counts an opening and notes whether to look at everything.
-func (s *Storage) begin() error {
-	path := filepath.Join(s.dir, openedFile)
+func (d *directory) begin() error {
+	path := filepath.Join(d.dir, openedFile)
 	var count, at int64
 	content, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -33,13 +33,13 @@ func (s *Storage) begin() error {
 	if err != nil || count < 0 || now-at > int64(deathsApart/time.Second) {
 		count = 0
 	}
-	if s.deep = count >= deepAfter; s.deep {
+	if d.deep = count >= deepAfter; d.deep {
 		count = 0
 	}
 	err = os.WriteFile(path, fmt.Appendf(nil, "%d %d\n", count+1, now), 0o600)
-	s.begun = err == nil
+	d.begun = err == nil
 	return err
 }
 
 // end takes it back.
-func (s *Storage) end() error { return os.Remove(filepath.Join(s.dir, openedFile)) }
+func (d *directory) end() error { return os.Remove(filepath.Join(d.dir, openedFile)) }

@@ -52,18 +52,18 @@ func filesIn(dir string) (n int, err error) {
 }
 
 // checkFiles returns a KindFull error if too few descriptors are left.
-func (s *Storage) checkFiles() error {
-	if s.options.MaxFiles <= 0 {
+func (d *directory) checkFiles() error {
+	if d.options.MaxFiles <= 0 {
 		return nil
 	}
-	need, err := FilesOf(s.dir)
+	need, err := FilesOf(d.dir)
 	if err != nil {
 		return err
 	}
-	if need > s.options.MaxFiles+fileGrowth-fileReserve {
+	if need > d.options.MaxFiles+fileGrowth-fileReserve {
 		return &journal.Error{Op: "space", Kind: journal.KindFull,
 			Detail: fmt.Sprintf("the journal has %d files and may have %d open; raise the limit of open files, "+
-				"or delete events and start again", need-fileGrowth, s.options.MaxFiles-fileReserve)}
+				"or delete events and start again", need-fileGrowth, d.options.MaxFiles-fileReserve)}
 	}
 	return nil
 }

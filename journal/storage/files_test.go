@@ -26,9 +26,9 @@ func openFiles(t *testing.T, dir string) (n int) {
 	return n
 }
 
-// An engine never has more files open than FilesOf says, also while it writes, flushes
+// A storage never has more files open than FilesOf says, also while it writes, flushes
 // and merges; and it says that it is full while it still has some left.
-func TestFilesThatAnEngineHasOpen(t *testing.T) {
+func TestFilesThatAStorageHasOpen(t *testing.T) {
 	dir := t.TempDir()
 	const most = 70
 	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20, ReserveBytes: -1, MaxFiles: most})

@@ -147,12 +147,12 @@ func TestAnOlderLogOverANewerOne(t *testing.T) {
 func TestALostLineage(t *testing.T) {
 	t.Parallel()
 	dir := makeTwin(t, "ours", 1)
-	e := openStorage(t, dir, Options{})
-	want := e.log.Lineage()
+	d := openDirectory(t, dir, Options{})
+	want := d.log.Lineage()
 	if want>>62&1 == 0 {
 		t.Fatalf("the lineage is %x", want)
 	}
-	if err := e.Close(); err != nil {
+	if err := d.close(); err != nil {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(path string) error{
@@ -162,14 +162,14 @@ func TestALostLineage(t *testing.T) {
 		if err := spoil(filepath.Join(dir, "lineage")); err != nil {
 			t.Fatal(err)
 		}
-		e, err := Open(dir, Options{})
+		d, err := open(dir, Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if e.log.Lineage() != want {
-			t.Errorf("%s: it is %x, not %x", name, e.log.Lineage(), want)
+		if d.log.Lineage() != want {
+			t.Errorf("%s: it is %x, not %x", name, d.log.Lineage(), want)
 		}
-		if err := e.Close(); err != nil {
+		if err := d.close(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -89,19 +89,16 @@ func benchGrowth(b *testing.B, events int) {
 	b.ReportMetric(g.Amplification, "written/payload")
 
 	start := time.Now()
-	e, err := Open(dir, Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	j, err := journal.Open(ctx, e, journal.Options{})
+	d := openDirectory(b, dir, Options{})
+	j, err := journal.Open(ctx, d.storage(), journal.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.ReportMetric(time.Since(start).Seconds()*1000, "open-ms")
 
 	start = time.Now()
-	settle(b, e.log)
-	if err := e.index.Settle(ctx); err != nil {
+	settle(b, d.log)
+	if err := d.index.Settle(ctx); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportMetric(time.Since(start).Seconds()*1000, "settle-ms")
@@ -125,7 +122,7 @@ func benchGrowth(b *testing.B, events int) {
 	}
 	b.ReportMetric(float64(n)/time.Since(start).Seconds(), "scanned/s")
 
-	if err := e.Compact(ctx); err != nil {
+	if err := d.compact(ctx); err != nil {
 		b.Fatal(err)
 	}
 	if err := j.Close(ctx); err != nil {

@@ -22,27 +22,27 @@ const checkedIndex = 64 << 20
 
 const asideSuffix = ".damaged"
 
-func (s *Storage) indexOptions() pebbleindex.Options {
+func (d *directory) indexOptions() pebbleindex.Options {
 	return pebbleindex.Options{
-		ReadOnly:    s.options.ReadOnly,
-		MemoryBytes: s.options.IndexCacheBytes,
+		ReadOnly:    d.options.ReadOnly,
+		MemoryBytes: d.options.IndexCacheBytes,
 		Group:       journal.IndexGroup,
 		Counted:     pebbleindex.Counted{Of: journal.AnswerDay, Prefix: journal.AnswerPrefix},
 		// The reserve is the log's. A compaction that would eat into it is not worth it.
-		Room:      func(bytes int64) error { return checkSpace(s.dir, s.reserve+uint64(bytes)) },
-		Abandoned: s.memory.loseIndex,
-		Logger:    s.options.Logger,
+		Room:      func(bytes int64) error { return checkSpace(d.dir, d.reserve+uint64(bytes)) },
+		Abandoned: d.memory.loseIndex,
+		Logger:    d.options.Logger,
 	}
 }
 
 // openIndex opens the index, or an empty one in the place of one that is damaged.
-func (s *Storage) openIndex() (err error) {
-	dir, o := s.indexDir(), s.indexOptions()
+func (d *directory) openIndex() (err error) {
+	dir, o := d.indexDir(), d.indexOptions()
 	if o.ReadOnly {
-		s.index, err = pebbleindex.Open(dir, o)
+		d.index, err = pebbleindex.Open(dir, o)
 		return err
 	}
-	if s.index, err = s.openOwnIndex(dir, o); err == nil || journal.KindOf(err) != journal.KindCorrupt {
+	if d.index, err = d.openOwnIndex(dir, o); err == nil || journal.KindOf(err) != journal.KindCorrupt {
 		return err
 	}
 	if o.Logger != nil {
@@ -52,21 +52,21 @@ func (s *Storage) openIndex() (err error) {
 	if err := errors.Join(os.RemoveAll(dir+asideSuffix), os.Rename(dir, dir+asideSuffix)); err != nil {
 		return err
 	}
-	if _, err := badgerlog.KeepLineage(dir, s.log.Lineage()); err != nil {
+	if _, err := badgerlog.KeepLineage(dir, d.log.Lineage()); err != nil {
 		return err
 	}
-	if err := s.memory.again(); err != nil {
+	if err := d.memory.again(); err != nil {
 		return err
 	}
-	s.index, err = pebbleindex.Open(dir, o)
+	d.index, err = pebbleindex.Open(dir, o)
 	return err
 }
 
 // openOwnIndex opens the index if it is this journal's and not damaged.
-func (s *Storage) openOwnIndex(dir string, o pebbleindex.Options) (*pebbleindex.Store, error) {
+func (d *directory) openOwnIndex(dir string, o pebbleindex.Options) (*pebbleindex.Store, error) {
 	own, err := false, removeOlderIndex(dir)
 	if err == nil {
-		own, err = badgerlog.KeepLineage(dir, s.log.Lineage())
+		own, err = badgerlog.KeepLineage(dir, d.log.Lineage())
 	}
 	switch {
 	case errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR):
@@ -77,7 +77,7 @@ func (s *Storage) openOwnIndex(dir string, o pebbleindex.Options) (*pebbleindex.
 		return nil, damagedIndex(dir, "it is the index of another journal", nil)
 	}
 	index, err := pebbleindex.Open(dir, o)
-	if err != nil || !s.deep && index.Stats().Bytes > checkedIndex {
+	if err != nil || !d.deep && index.Stats().Bytes > checkedIndex {
 		return index, err
 	}
 	found := index.Check(context.Background())

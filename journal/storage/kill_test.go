@@ -114,13 +114,18 @@ func TestKill9(t *testing.T) {
 	}
 }
 
-func openStorage(t *testing.T, dir string, o Options) *Storage {
+func openStorage(t testing.TB, dir string, o Options) journal.Storage {
 	t.Helper()
-	e, err := Open(dir, o)
+	return openDirectory(t, dir, o).storage()
+}
+
+func openDirectory(t testing.TB, dir string, o Options) *directory {
+	t.Helper()
+	d, err := open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return d
 }
 
 // openJournal opens the journal in a directory.

@@ -28,11 +28,11 @@ type lease struct {
 }
 
 // takeMemory takes the memory of log and index at once, so that an error says all that is needed.
-func (s *Storage) takeMemory() error {
-	l := &s.memory
-	l.log = badgerlog.MemoryOf(s.dir, s.logOptions())
-	l.index = pebbleindex.MemoryOf(s.indexOptions())
-	if l.from = s.options.Memory; l.from == nil {
+func (d *directory) takeMemory() error {
+	l := &d.memory
+	l.log = badgerlog.MemoryOf(d.dir, d.logOptions())
+	l.index = pebbleindex.MemoryOf(d.indexOptions())
+	if l.from = d.options.Memory; l.from == nil {
 		l.from = endless{}
 	}
 	if err := l.from.Take(l.log, l.index); err != nil {

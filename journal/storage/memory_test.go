@@ -144,31 +144,31 @@ func TestMemoryOfAnAbandonedStore(t *testing.T) {
 	dir := t.TempDir()
 	p := &purse{limit: 1 << 30}
 	log, index := badgerlog.MemoryOf(dir, badgerlog.Options{}), int64(pebbleindex.DefaultMemory)
-	e := openStorage(t, dir, Options{Memory: p})
+	d := openDirectory(t, dir, Options{Memory: p})
 	lost := int64(0)
 	for _, lose := range []struct {
 		what  string
 		store func()
 		bytes int64
 	}{
-		{"the index", e.indexOptions().Abandoned, index}, {"another database of it", e.indexOptions().Abandoned, 0},
-		{"the log", e.logOptions().Abandoned, log},
+		{"the index", d.indexOptions().Abandoned, index}, {"another database of it", d.indexOptions().Abandoned, 0},
+		{"the log", d.logOptions().Abandoned, log},
 	} {
 		lose.store()
 		lost += lose.bytes
-		if e.memory.held != log+index-lost {
-			t.Errorf("without %s, %d bytes are to be given back, not %d", lose.what, e.memory.held, log+index-lost)
+		if d.memory.held != log+index-lost {
+			t.Errorf("without %s, %d bytes are to be given back, not %d", lose.what, d.memory.held, log+index-lost)
 		}
 	}
-	if err := e.memory.again(); err != nil { // for an index in the place of that one
+	if err := d.memory.again(); err != nil { // for an index in the place of that one
 		t.Fatal(err)
 	}
 	p.want(t, "with one index more", log+index+index)
-	if err := e.Close(); err != nil {
+	if err := d.close(); err != nil {
 		t.Fatal(err)
 	}
 	p.want(t, "closed", log+index)
-	e = openStorage(t, dir, Options{Memory: p})
+	e := openStorage(t, dir, Options{Memory: p})
 	p.want(t, "open again", 2*(log+index))
 	if err := e.Close(); err != nil {
 		t.Fatal(err)

@@ -10,22 +10,17 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// directory is a model's disk whose bytes are Badger's. Operations fail before it sees
-// them, or after; what a crash does to it is TestKill9's to find out.
-type directory struct {
+// modelDisk is a model's disk that is a directory. Operations fail before the storage sees them, or after; TestKill9
+// finds out what a crash does to it.
+type modelDisk struct {
 	dir     string
 	options Options
 	journaltest.Faulty
 }
 
-func (d *directory) Open(t testing.TB, _ *rand.Rand) journal.Engine {
-	e, err := Open(d.dir, d.options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Engine = e
+func (d *modelDisk) Open(t testing.TB, _ *rand.Rand) journal.Storage {
 	d.FailAt(0)
-	return &d.Faulty
+	return d.Wrap(openStorage(t, d.dir, d.options))
 }
 
 // smallFiles has several files of everything.
@@ -33,6 +28,6 @@ var smallFiles = Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20}
 
 func TestModel(t *testing.T) {
 	t.Parallel()
-	disk := &directory{dir: t.TempDir(), options: smallFiles}
+	disk := &modelDisk{dir: t.TempDir(), options: smallFiles}
 	journaltest.Model(t, disk, prove.Seed(t), prove.Time(t, 2*time.Second, 3*time.Minute))
 }

@@ -122,7 +122,7 @@ func TestFilesThatWereNeverWritten(t *testing.T) {
 	}
 }
 
-// The engine counts what it writes, and what it has on disk.
+// The storage counts what it writes, and what it has on disk.
 func TestCount(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -142,9 +142,9 @@ func TestCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The index is on disk once there was a Close.
-		if s := j.Stats(); s.Engine.Written < 10_000 || s.WriteAmplification() < 1 || s.WriteAmplification() > 20 ||
-			s.Engine.LogBytes < 10_000 ||
-			i == 1 && (s.Engine.LogBytes < 20_000 || s.Engine.IndexBytes == 0) {
+		if s := j.Stats(); s.Storage.Written < 10_000 || s.WriteAmplification() < 1 || s.WriteAmplification() > 20 ||
+			s.Storage.LogBytes < 10_000 ||
+			i == 1 && (s.Storage.LogBytes < 20_000 || s.Storage.IndexBytes == 0) {
 			t.Errorf("opened for the %d. time: %+v", i+1, s)
 		}
 		if err := j.Close(ctx); err != nil {
@@ -175,7 +175,7 @@ func TestIndexCache(t *testing.T) {
 				t.Fatal(v, err)
 			}
 		}
-		s := j.Stats().Engine
+		s := j.Stats().Storage
 		if i == 1 && (s.IndexCacheHits < 4 || s.IndexCacheMisses < 1 || s.IndexCacheBytes < 100) || i == 2 &&
 			(s.IndexCacheHits < 4 || s.IndexCacheBytes > pebbleindex.MinMemory) {
 			t.Errorf("with %d: %+v", bytes, s)

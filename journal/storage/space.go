@@ -17,12 +17,12 @@ import (
 // does not report as free space. The process then ends as by kill -9, and after a restart says that the disk is
 // full.
 
-// Space implements journal.Spacer.
-func (s *Storage) Space() error {
-	if err := checkSpace(s.dir, s.reserve); err != nil {
+// space is Space of the journal.Storage.
+func (d *directory) space() error {
+	if err := checkSpace(d.dir, d.reserve); err != nil {
 		return err
 	}
-	return s.checkFiles()
+	return d.checkFiles()
 }
 
 // Disk is the size of the disk of a directory, and the room that is left on it for this

@@ -53,8 +53,8 @@ const (
 	openingBytes = 256 << 20
 )
 
-// Storage is an open storage.
-type Storage struct {
+// directory is the open directory of a journal.
+type directory struct {
 	dir     string
 	options Options
 	lock    *os.File // held while open
@@ -69,65 +69,72 @@ type Storage struct {
 	closeErr  error
 }
 
-var (
-	_ journal.Engine     = (*Storage)(nil)
-	_ journal.Doubter    = (*Storage)(nil)
-	_ journal.Rememberer = (*Storage)(nil)
-	_ journal.Compactor  = (*Storage)(nil)
-	_ journal.Counter    = (*Storage)(nil)
-	_ journal.Spacer     = (*Storage)(nil)
-)
-
 // step is a step of opening. Some are left out if the journal is opened for reading only, as they write.
 type step struct {
 	name   string
 	writes bool
-	do     func(*Storage) error
+	do     func(*directory) error
 }
 
 // steps are those of opening, in order. The first that fails ends it.
 var steps = []step{
-	{"make the directory", true, (*Storage).makeDir},
-	{"lock the directory", false, (*Storage).takeLock},
+	{"make the directory", true, (*directory).makeDir},
+	{"lock the directory", false, (*directory).takeLock},
 	// Opening writes what a crash left in tables in memory of the log, and as much of the index as is made again.
-	{"look for room", true, func(s *Storage) error { return checkSpace(s.dir, s.opening()) }},
-	{"take memory", false, (*Storage).takeMemory},
-	{"count the opening", true, (*Storage).begin},
-	{"open the log", false, (*Storage).openLog},
-	{"open the index", false, (*Storage).openIndex},
+	{"look for room", true, func(d *directory) error { return checkSpace(d.dir, d.opening()) }},
+	{"take memory", false, (*directory).takeMemory},
+	{"count the opening", true, (*directory).begin},
+	{"open the log", false, (*directory).openLog},
+	{"open the index", false, (*directory).openIndex},
 }
 
 // Open opens or makes the journal in dir. If another process has it
 // open, the error's kind is journal.KindLocked.
-func Open(dir string, o Options) (*Storage, error) {
+func Open(dir string, o Options) (journal.Storage, error) {
+	d, err := open(dir, o)
+	if err != nil {
+		return journal.Storage{}, err
+	}
+	return d.storage(), nil
+}
+
+// storage is the directory as a journal uses it.
+func (d *directory) storage() journal.Storage {
+	return journal.Storage{
+		Log: d.log, Index: d.index, Close: d.close,
+		Heads: d.log, Quarantined: d.log.Quarantined, Space: d.space, Compact: d.compact, Count: d.count,
+	}
+}
+
+func open(dir string, o Options) (*directory, error) {
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserve
 	}
-	s := &Storage{dir: dir, options: o, reserve: uint64(max(o.ReserveBytes, 0))}
+	d := &directory{dir: dir, options: o, reserve: uint64(max(o.ReserveBytes, 0))}
 	for _, step := range steps {
 		if step.writes && o.ReadOnly {
 			continue
 		}
-		if err := step.do(s); err != nil {
-			return nil, openError(dir, step.name, errors.Join(err, s.Close()))
+		if err := step.do(d); err != nil {
+			return nil, openError(dir, step.name, errors.Join(err, d.close()))
 		}
 	}
-	return s, nil
+	return d, nil
 }
 
 // opening is the room that opening needs.
-func (s *Storage) opening() uint64 { return min(s.reserve/2, openingBytes) }
+func (d *directory) opening() uint64 { return min(d.reserve/2, openingBytes) }
 
-func (s *Storage) takeLock() (err error) {
-	s.lock, err = lockDir(s.dir, s.options.ReadOnly)
+func (d *directory) takeLock() (err error) {
+	d.lock, err = lockDir(d.dir, d.options.ReadOnly)
 	return err
 }
 
-func (s *Storage) makeDir() error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+func (d *directory) makeDir() error {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	closeToOthers(s.dir, s.options.Logger)
+	closeToOthers(d.dir, d.options.Logger)
 	return nil
 }
 
@@ -149,72 +156,55 @@ func closeToOthers(dir string, logger *slog.Logger) {
 	}
 }
 
-func (s *Storage) openLog() (err error) {
-	s.log, err = badgerlog.Open(s.dir, s.logOptions())
+func (d *directory) openLog() (err error) {
+	d.log, err = badgerlog.Open(d.dir, d.logOptions())
 	return err
 }
 
-func (s *Storage) logOptions() badgerlog.Options {
+func (d *directory) logOptions() badgerlog.Options {
 	return badgerlog.Options{
-		Logger:         s.options.Logger,
-		ReadOnly:       s.options.ReadOnly,
-		ValueFileBytes: s.options.ValueFileBytes,
-		MaxFiles:       s.options.MaxFiles,
-		Deep:           s.deep,
-		LineageCopy:    s.indexDir(),
+		Logger:         d.options.Logger,
+		ReadOnly:       d.options.ReadOnly,
+		ValueFileBytes: d.options.ValueFileBytes,
+		MaxFiles:       d.options.MaxFiles,
+		Deep:           d.deep,
+		LineageCopy:    d.indexDir(),
 		// The space of deleted events must be reclaimed while the disk is full, so a part of the reserve is for that.
-		Room:      func(bytes int64) error { return checkSpace(s.dir, s.opening()/2+uint64(bytes)) },
-		Abandoned: s.memory.loseLog,
+		Room:      func(bytes int64) error { return checkSpace(d.dir, d.opening()/2+uint64(bytes)) },
+		Abandoned: d.memory.loseLog,
 	}
 }
 
-// Close implements journal.Engine.
-func (s *Storage) Close() error {
-	s.closeOnce.Do(func() {
+// close releases everything. Later calls do nothing and return the same error.
+func (d *directory) close() error {
+	d.closeOnce.Do(func() {
 		var err error
-		if s.index != nil {
-			err = s.index.Close()
+		if d.index != nil {
+			err = d.index.Close()
 		}
-		if s.log != nil {
-			err = errors.Join(err, s.log.Close())
+		if d.log != nil {
+			err = errors.Join(err, d.log.Close())
 		}
-		s.memory.end()
-		if s.begun && err == nil {
-			err = s.end()
+		d.memory.end()
+		if d.begun && err == nil {
+			err = d.end()
 		}
-		if s.lock != nil {
-			err = errors.Join(err, s.lock.Close())
+		if d.lock != nil {
+			err = errors.Join(err, d.lock.Close())
 		}
-		s.closeErr = badgerlog.Classify("close", err)
+		d.closeErr = badgerlog.Classify("close", err)
 	})
-	return s.closeErr
+	return d.closeErr
 }
 
-// Log implements journal.Engine.
-func (s *Storage) Log() journal.LogStore { return s.log }
-
-// Index implements journal.Engine.
-func (s *Storage) Index() journal.IndexStore { return s.index }
-
-// Doubts implements journal.Doubter.
-func (s *Storage) Doubts() []string { return s.log.Doubts() }
-
-// Heads implements journal.Rememberer.
-func (s *Storage) Heads() map[journal.LogName]journal.Head { return s.log.Heads() }
-
-// ForgetHeads implements journal.Rememberer.
-func (s *Storage) ForgetHeads() error { return s.log.ForgetHeads() }
-
-// Compact implements journal.Compactor.
-func (s *Storage) Compact(ctx context.Context) error {
-	return errors.Join(s.log.Compact(ctx), s.index.Compact(ctx))
+func (d *directory) compact(ctx context.Context) error {
+	return errors.Join(d.log.Compact(ctx), d.index.Compact(ctx))
 }
 
-// Count implements journal.Counter.
-func (s *Storage) Count() journal.EngineStats {
-	index := s.index.Stats()
-	return journal.EngineStats{
-		LogBytes: s.log.Bytes(), IndexBytes: index.Bytes, Written: s.log.Written() + index.Written,
+func (d *directory) count() journal.StorageStats {
+	index := d.index.Stats()
+	return journal.StorageStats{
+		LogBytes: d.log.Bytes(), IndexBytes: index.Bytes, Written: d.log.Written() + index.Written,
 		IndexCacheBytes: index.Cached, IndexCacheHits: index.Hits, IndexCacheMisses: index.Misses,
 		Answers: index.Counted, IndexAbandoned: index.Abandoned,
 	}
@@ -234,4 +224,4 @@ func openError(dir, step string, err error) error {
 	return badgerlog.Classify("open", fmt.Errorf("%s: %w", step, err))
 }
 
-func (s *Storage) indexDir() string { return filepath.Join(s.dir, "index") }
+func (d *directory) indexDir() string { return filepath.Join(d.dir, "index") }

@@ -13,26 +13,14 @@ func TestStorage(t *testing.T) {
 	t.Parallel()
 	journaltest.Run(t, func(t *testing.T) journaltest.Reopener {
 		dir := t.TempDir()
-		return func(t testing.TB) journal.Engine {
-			e, err := Open(dir, smallFiles)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return e
-		}
+		return func(t testing.TB) journal.Storage { return openStorage(t, dir, smallFiles) }
 	})
 }
 
 func BenchmarkHydration(b *testing.B) {
-	journaltest.BenchHydration(b, func(b *testing.B) func(b *testing.B) journal.Engine {
+	journaltest.BenchHydration(b, func(b *testing.B) func(b *testing.B) journal.Storage {
 		dir := b.TempDir()
-		return func(b *testing.B) journal.Engine {
-			e, err := Open(dir, Options{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			return e
-		}
+		return func(b *testing.B) journal.Storage { return openStorage(b, dir, Options{}) }
 	})
 }
 

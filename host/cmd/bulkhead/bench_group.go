@@ -74,13 +74,13 @@ func (b *bench) onHost(dir, title string, o journal.Options) (benchRun, error) {
 // onJournal appends the same commands, each with one event, to a journal without
 // a host around it.
 func (b *bench) onJournal(dir, title string, o journal.Options) (benchRun, error) {
-	engine, err := storage.Open(host.JournalDir(dir), storage.Options{})
+	opened, err := storage.Open(host.JournalDir(dir), storage.Options{})
 	if err != nil {
 		return benchRun{}, err
 	}
-	j, err := journal.Open(b.env.ctx, engine, o)
+	j, err := journal.Open(b.env.ctx, opened, o)
 	if err != nil {
-		return benchRun{}, errors.Join(err, engine.Close())
+		return benchRun{}, errors.Join(err, opened.Close())
 	}
 	defer j.Close(b.env.ctx)
 	const accounts = 1000

@@ -33,11 +33,11 @@ type journalCmd struct {
 	Rebuild journalRebuildCmd `cmd:"" help:"Delete all derived data and rebuild it from the log."`
 }
 
-// engine opens the storage of the journal.
-func (c *journalCmd) engine() (*storage.Storage, error) {
+// open opens the storage of the journal.
+func (c *journalCmd) open() (journal.Storage, error) {
 	dir := host.JournalDir(c.Data)
 	if _, err := os.Stat(dir); err != nil {
-		return nil, usageError{fmt.Errorf("there is no journal in %s: %w", c.Data, err)}
+		return journal.Storage{}, usageError{fmt.Errorf("there is no journal in %s: %w", c.Data, err)}
 	}
 	e, err := storage.Open(dir, storage.Options{})
 	return e, c.openError(err)
@@ -57,7 +57,7 @@ func (c *journalCmd) openError(err error) error {
 
 // with opens the journal, which completes the index after a crash, for one use.
 func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error) error {
-	e, err := c.engine()
+	e, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -95,18 +95,18 @@ func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {
 }
 
 func (c *journalCmd) verify(e *env, window time.Duration) (journal.Report, time.Duration, error) {
-	engine, err := c.engine()
+	opened, err := c.open()
 	if err != nil {
 		return journal.Report{}, 0, err
 	}
 	bar := e.progress()
 	begin := time.Now()
-	report, err := journal.Verify(e.ctx, engine,
+	report, err := journal.Verify(e.ctx, opened,
 		journal.VerifyOptions{AnswerWindow: window, Progress: func(p journal.VerifyProgress) {
 			bar.at("verifying "+string(p.Log), int64(p.Events), 0, countUnit)
 		}})
 	bar.done()
-	return report, time.Since(begin), errors.Join(err, engine.Close())
+	return report, time.Since(begin), errors.Join(err, opened.Close())
 }
 
 func printVerification(w io.Writer, report *journal.Report, took time.Duration) {
@@ -182,14 +182,14 @@ func typeCount(t *journal.EventType) string {
 type journalRebuildCmd struct{}
 
 func (*journalRebuildCmd) Run(e *env, all *journalCmd) error {
-	engine, err := all.engine()
+	opened, err := all.open()
 	if err != nil {
 		return err
 	}
 	bar := e.progress()
 	defer bar.done()
 	bar.at("clearing what is derived", 0, 0, countUnit)
-	if err := errors.Join(journal.Reset(e.ctx, engine), engine.Close()); err != nil {
+	if err := errors.Join(journal.Reset(e.ctx, opened), opened.Close()); err != nil {
 		return err
 	}
 	bar.at("deriving it again from the log", 0, 0, countUnit)

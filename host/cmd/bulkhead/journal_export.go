@@ -153,7 +153,7 @@ func (c *journalImportCmd) Run(e *env, all *journalCmd) error {
 	if err := os.MkdirAll(all.Data, 0o700); err != nil {
 		return err
 	}
-	engine, err := storage.Open(host.JournalDir(all.Data), storage.Options{})
+	opened, err := storage.Open(host.JournalDir(all.Data), storage.Options{})
 	if err != nil {
 		return all.openError(err)
 	}
@@ -161,15 +161,15 @@ func (c *journalImportCmd) Run(e *env, all *journalCmd) error {
 	defer bar.done()
 	var done []backedUp
 	for _, name := range c.Files {
-		m, err := backup.Import(e.ctx, engine, name, backup.RestoreOptions{Progress: func(p backup.Progress) {
+		m, err := backup.Import(e.ctx, opened, name, backup.RestoreOptions{Progress: func(p backup.Progress) {
 			bar.at("importing "+relative(name), int64(p.Bytes), 0, bytesUnit)
 		}})
 		if err != nil {
-			return errors.Join(damaged(err), engine.Close())
+			return errors.Join(damaged(err), opened.Close())
 		}
 		done = append(done, backedUp{name, m})
 	}
-	if err := engine.Close(); err != nil {
+	if err := opened.Close(); err != nil {
 		return err
 	}
 	bar.at("indexing", 0, 0, countUnit)

@@ -59,14 +59,14 @@ func printStats(w io.Writer, got *service.JournalStats, offline bool) {
 		fmt.Fprintln(w)
 	}
 	s := &got.Stats
-	fmt.Fprintf(w, "on disk: log %s, index %s\n", bytesUnit(s.Engine.LogBytes), bytesUnit(s.Engine.IndexBytes))
-	fmt.Fprintf(w, "answers: those to %d command ids are kept\n", s.Engine.Answers)
+	fmt.Fprintf(w, "on disk: log %s, index %s\n", bytesUnit(s.Storage.LogBytes), bytesUnit(s.Storage.IndexBytes))
+	fmt.Fprintf(w, "answers: those to %d command ids are kept\n", s.Storage.Answers)
 	if offline {
 		return
 	}
 	fmt.Fprintf(w, "since the start: %d commands, %d events, %s of batches\n", s.Commits, s.Events,
 		bytesUnit(int64(s.Bytes)))
-	fmt.Fprintf(w, "written: %s, %.1f bytes for each byte of events\n", bytesUnit(int64(s.Engine.Written)),
+	fmt.Fprintf(w, "written: %s, %.1f bytes for each byte of events\n", bytesUnit(int64(s.Storage.Written)),
 		got.WriteAmplification)
 	micros := func(v uint64) time.Duration { return time.Duration(v) * time.Microsecond }
 	fmt.Fprintf(w, "syncs: %d; half within %s, 99%% within %s\n", s.Syncs, micros(s.SyncMicros.Quantile(0.5)),
@@ -78,7 +78,7 @@ func printStats(w io.Writer, got *service.JournalStats, offline bool) {
 	fmt.Fprintf(w, "index: %d commands behind the log; %d snapshots written, %d dropped\n", s.IndexLag, s.Snapshots,
 		s.SnapshotsDropped)
 	fmt.Fprintf(w, "index in memory: %s; %d blocks were found there, %d were read from a file\n",
-		bytesUnit(s.Engine.IndexCacheBytes), s.Engine.IndexCacheHits, s.Engine.IndexCacheMisses)
+		bytesUnit(s.Storage.IndexCacheBytes), s.Storage.IndexCacheHits, s.Storage.IndexCacheMisses)
 	if r := got.Readers; r != nil {
 		fmt.Fprintf(w, "readers: %d of %d read, %d wait; %d turns so far, in which was read for %s and for which was "+
 			"waited for %s; %s are kept for others who come to the same place\n",

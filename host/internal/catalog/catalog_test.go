@@ -18,7 +18,7 @@ import (
 
 func open(t *testing.T, dir string, disk *journaltest.Memory) (*Catalog, *journal.Journal) {
 	t.Helper()
-	j, err := journal.Open(t.Context(), disk, journal.Options{})
+	j, err := journal.Open(t.Context(), disk.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

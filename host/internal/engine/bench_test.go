@@ -25,7 +25,7 @@ func (nopGuest) Query(context.Context, service.GuestQuery) (service.Outcome, err
 
 // BenchmarkQuery is the way of a query through mailbox, shard and Settle.
 func BenchmarkQuery(b *testing.B) {
-	j, err := journal.Open(b.Context(), journaltest.NewMemory(), journal.Options{})
+	j, err := journal.Open(b.Context(), journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func BenchmarkQuery(b *testing.B) {
 // BenchmarkCommand is the way of a command through the engine and a journal in
 // memory.
 func BenchmarkCommand(b *testing.B) {
-	j, err := journal.Open(b.Context(), journaltest.NewMemory(), journal.Options{})
+	j, err := journal.Open(b.Context(), journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

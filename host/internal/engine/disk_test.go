@@ -22,7 +22,7 @@ func TestALogHasItsQuota(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1e18)
 	clock := func() journal.UnixNano { return journal.UnixNano(now.Load()) }
-	j, err := journal.Open(t.Context(), journaltest.NewMemory(), journal.Options{Clock: clock,
+	j, err := journal.Open(t.Context(), journaltest.NewMemory().Storage(), journal.Options{Clock: clock,
 		Codec: journal.CodecNone})
 	if err != nil {
 		t.Fatal(err)

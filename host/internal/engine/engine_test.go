@@ -75,7 +75,7 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestWhatIsJournaled(t *testing.T) {
 	for _, omit := range []bool{false, true} {
 		disk := journaltest.NewMemory()
-		j := openJournal(t, disk)
+		j := openJournal(t, disk.Storage())
 		o, _ := bankOptions(t, j, 1)
 		o.Spec.Module = service.Digest{1, 2, 3}
 		o.Spec.Settings.OmitCommandData = omit
@@ -121,7 +121,7 @@ func TestWhatIsJournaled(t *testing.T) {
 }
 
 func TestUnknownEvent(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	appendEvent := func(key, typ string) {
 		done := make(chan error)
 		err := j.Append(t.Context(),
@@ -168,7 +168,7 @@ func (p *plug) Append(ctx context.Context, c *journal.Commit, done func(journal.
 
 func TestFullMailbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &plug{openJournal(t, journaltest.NewMemory()), make(chan struct{})}
+		p := &plug{openJournal(t, journaltest.NewMemory().Storage()), make(chan struct{})}
 		o, _ := bankOptions(t, p, 1)
 		o.Spec.Limits.MailboxCommands, o.Spec.Limits.MailboxBytes = 4, 100
 		e := start(t, o)
@@ -254,7 +254,7 @@ func TestPace(t *testing.T) {
 // and others wait: each gets one answer.
 func TestStopAnswersEveryCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &plug{openJournal(t, journaltest.NewMemory()), make(chan struct{})}
+		p := &plug{openJournal(t, journaltest.NewMemory().Storage()), make(chan struct{})}
 		o, guests := bankOptions(t, p, 1)
 		e, err := New(o)
 		if err != nil {
@@ -291,7 +291,7 @@ func TestStopAnswersEveryCommand(t *testing.T) {
 }
 
 func TestStopWithoutStart(t *testing.T) {
-	o, guests := bankOptions(t, openJournal(t, journaltest.NewMemory()), 3)
+	o, guests := bankOptions(t, openJournal(t, journaltest.NewMemory().Storage()), 3)
 	e, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +315,7 @@ func TestStopWithoutStart(t *testing.T) {
 // accepted is answered once, and is in the log exactly if the answer says so.
 func TestStopUnderLoad(t *testing.T) {
 	for round := range 20 {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		o, _ := bankOptions(t, j, 2)
 		e := start(t, o)
 		var accepted, answered, committed atomic.Int64

@@ -91,7 +91,7 @@ func load(e *Engine, o *outcomes) {
 
 func oneFault(t *testing.T, n int) (failed bool) {
 	disk := journaltest.NewMemory()
-	j, err := journal.Open(t.Context(), disk, journal.Options{})
+	j, err := journal.Open(t.Context(), disk.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func checkTold(t *testing.T, n int, id service.CommandID, r replied, there *jour
 func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*journal.Committed {
 	// A journal completes the index and closes its disk, so it gets one of its own.
 	opened := disk.CrashClone(0)
-	j, err := journal.Open(context.Background(), opened, journal.Options{})
+	j, err := journal.Open(context.Background(), opened.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*jo
 	if err != nil {
 		t.Error(err)
 	}
-	report, err := journal.Verify(context.Background(), opened.CrashClone(0), journal.VerifyOptions{})
+	report, err := journal.Verify(context.Background(), opened.CrashClone(0).Storage(), journal.VerifyOptions{})
 	if err != nil || len(report.Problems) > 0 {
 		t.Errorf("verify: %v, %+v", err, report)
 	}
@@ -200,7 +200,7 @@ func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*jo
 // engine: afterwards each is there once, and the first answers still hold.
 func repeatAll(t *testing.T, n int, disk *journaltest.Memory, o *outcomes,
 	before map[journal.CommandID]*journal.Committed) {
-	j, err := journal.Open(context.Background(), disk, journal.Options{})
+	j, err := journal.Open(context.Background(), disk.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func TestDataIsHeldToItsSchema(t *testing.T) {
 // A command that was carried out gets its first answer again, even from a module whose schema would
 // refuse it. Other data under its id is another command, whether it fits the schema or not.
 func TestARepeatedCommandIsNotHeldToANewSchema(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	o, _ := bankOptions(t, j, 1)
 	first := start(t, o)
 	if _, err := send(first, command("deposit", "alice", "d1", "7")); err != nil {

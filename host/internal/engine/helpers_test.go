@@ -24,9 +24,9 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // openJournal opens a journal that is closed with the test.
-func openJournal(t testing.TB, e journal.Engine) *journal.Journal {
+func openJournal(t testing.TB, s journal.Storage) *journal.Journal {
 	t.Helper()
-	j, err := journal.Open(t.Context(), e, journal.Options{})
+	j, err := journal.Open(t.Context(), s, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func start(t testing.TB, o Options) *Engine {
 // startBank starts a bank on a journal in memory.
 func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*bankGuest, *journal.Journal) {
 	t.Helper()
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	o, guests := bankOptions(t, j, shards)
 	if change != nil {
 		change(&o)

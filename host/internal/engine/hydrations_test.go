@@ -59,7 +59,7 @@ func asked(t *testing.T, e *Engine, key string, deadline time.Time, done func(se
 
 // An id that is used again, long after, is that of another command, and that took fuel of its own.
 func TestAnIDThatIsUsedAgainTookFuelAgain(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	const commands, each = 5, 3
 	at := journal.Version(0)
 	for i := range commands {
@@ -89,7 +89,7 @@ func TestAnIDThatIsUsedAgainTookFuelAgain(t *testing.T) {
 // While an entity with a long history is hydrated, others of its shard are served, and what
 // is wanted of it waits in order.
 func TestALongHydrationGivesWay(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	const long = 5*stepEvents + 3
 	history(t, j, "alice", 0, 7, ones(long)...)
 	e, g, _ := bankOn(t, j, nil)
@@ -150,7 +150,7 @@ func TestALongHydrationGivesWay(t *testing.T) {
 // is answered at its deadline, and the hydration goes on.
 func TestAHydrationOutlivesItsClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		const events = 3000
 		history(t, j, "alice", 0, 7, ones(events)...)
 		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
@@ -198,7 +198,7 @@ func TestAHydrationOutlivesItsClients(t *testing.T) {
 // sake, it goes on from there.
 func TestAHydrationGoesOnAfterAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		const events = 3000
 		history(t, j, "alice", 0, 7, ones(events)...)
 		e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 1000 })
@@ -221,7 +221,7 @@ func TestAHydrationGoesOnAfterAReset(t *testing.T) {
 // It goes on from there also if an earlier snapshot was refused, which is not looked at again.
 func TestAHydrationWithARefusedSnapshotGoesOnAfterAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		const events, before = 3000, 11
 		o, _ := bankOptions(t, j, 1)
 		o.Spec.Settings.SnapshotEvery = 10
@@ -255,7 +255,7 @@ func TestAHydrationWithARefusedSnapshotGoesOnAfterAReset(t *testing.T) {
 // is requested. Other entities are not affected. It is tried again after growing waits.
 func TestABrokenEntityAmongOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		history(t, j, "bob", 0, 7, ones(3)...)
 		history(t, j, "alice", 0, 7, ones(20)...)
 		history(t, j, "alice", 20, 7, "13")
@@ -346,7 +346,7 @@ func (h *holed) Load(ctx context.Context, log journal.LogName, key string, after
 
 // An entity with a damaged event is named, and is not read again and again.
 func TestADamagedEntity(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	history(t, j, "alice", 0, 7, ones(5)...)
 	log := &holed{Log: j, key: "alice"}
 	e, _, _ := bankOn(t, j, func(o *Options) { o.Log = log })
@@ -371,7 +371,7 @@ func TestADamagedEntity(t *testing.T) {
 // After a trap it is unknown which of many events caused it. The next attempt finds out.
 func TestAnEventThatBreaksTheSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		history(t, j, "alice", 0, 7, ones(20)...)
 		history(t, j, "alice", 20, 7, "666")
 		history(t, j, "alice", 21, 7, ones(5)...)
@@ -403,7 +403,7 @@ func TestAnEventThatBreaksTheSandbox(t *testing.T) {
 
 // A repeated command has its answer also of an entity that cannot be hydrated.
 func TestARepeatOfABrokenEntity(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Limits.ResidentEntities = 1 })
 	g.unlucky = true
 	if _, err := send(e, command("deposit", "alice", "c1", "13")); err != nil {
@@ -423,7 +423,7 @@ func TestARepeatOfABrokenEntity(t *testing.T) {
 func TestWhatWaitsForAHydration(t *testing.T) {
 	for _, patience := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			j := openJournal(t, journaltest.NewMemory())
+			j := openJournal(t, journaltest.NewMemory().Storage())
 			history(t, j, "alice", 0, 7, ones(3000)...)
 			e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Limits.MailboxCommands = 8 })
 			g.onApply = func(*account, service.GuestEvent) { time.Sleep(10 * time.Millisecond) }
@@ -481,7 +481,7 @@ func TestWhatWaitsForAHydration(t *testing.T) {
 
 // Many long hydrations at a time, with a place for one entity, or for some: all come back.
 func TestManyLongHydrations(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	const entities, events = 2 * maxHydrations, 2*stepEvents + 1
 	for i := range entities {
 		history(t, j, fmt.Sprint("a", i), 0, 7, ones(events)...)

@@ -32,7 +32,7 @@ func (g stamping) Hydrate(ctx context.Context, slot uint32, key service.Key, ver
 // Readers get the metadata of the command with its event; the guest gets back what it wrote, so
 // that applying the event again is what applying it first was.
 func TestAGuestGetsBackItsOwnMetadata(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	o, _ := bankOptions(t, j, 1)
 	own := abi.Metadata(nil).AppendPair("tenant", "acme")
 	var got []string

@@ -127,7 +127,7 @@ func (c *client) tolerate(err error) {
 func TestRandomLoad(t *testing.T) {
 	seed := prove.Seed(t)
 	disk := journaltest.NewMemory()
-	j, err := journal.Open(t.Context(), disk, journal.Options{MaxPendingCommits: 8})
+	j, err := journal.Open(t.Context(), disk.Storage(), journal.Options{MaxPendingCommits: 8})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 // An entity whose events were deleted continues from its snapshot, which the engine takes on
 // request: under every build with the same state schema, and under no other.
 func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	deploy := func(digest byte, schema uint32, double bool) *Engine {
 		o, guests := bankOptions(t, j, 1)
 		o.Spec.Module = service.Digest{digest}
@@ -76,7 +76,7 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 // what it is: the build that made it can go on. What a retention has kept serves in place of
 // a later snapshot that is refused.
 func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	deploy := func(digest byte, form string) (*Engine, *bankGuest) {
 		e, g, _ := bankOn(t, j, func(o *Options) {
 			o.Spec.Module = service.Digest{digest}
@@ -151,7 +151,7 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 // these allow, and fail at the same event as before.
 func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		e, g, _ := bankOn(t, j, nil)
 		g.unlucky = true
 		g.encode = func(a *account) error {

@@ -84,7 +84,7 @@ func TestSnapshotOnEviction(t *testing.T) {
 // Snapshots can be turned off; what is there is used all the same.
 func TestSnapshotsOff(t *testing.T) {
 	disk := journaltest.NewMemory()
-	j := openJournal(t, disk)
+	j := openJournal(t, disk.Storage())
 	o, _ := bankOptions(t, j, 1)
 	o.Spec.Settings.SnapshotEvery = 5
 	e := start(t, o)
@@ -102,7 +102,7 @@ func TestSnapshotsOff(t *testing.T) {
 // A snapshot is used by every build of a module with the same state schema. A build with another
 // schema does not use it, and replaces it by its own.
 func TestSnapshotsAcrossDeployments(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	deploy := func(digest byte, schema uint32) *Engine {
 		o, _ := bankOptions(t, j, 1)
 		o.Spec.Module = service.Digest{digest}
@@ -131,7 +131,7 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 // The order in which entities are looked at does not matter: only the schema decides, and so either
 // all snapshots are used or none.
 func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
-	j := openJournal(t, journaltest.NewMemory())
+	j := openJournal(t, journaltest.NewMemory().Storage())
 	const accounts = 3 * maxChecks
 	deploy := func(digest byte, schema uint32, double bool) (*Engine, *lines) {
 		o, guests := bankOptions(t, j, 1)
@@ -181,7 +181,7 @@ func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 func TestUselessSnapshots(t *testing.T) {
 	ctx := context.Background()
 	disk := journaltest.NewMemory()
-	j, err := journal.Open(ctx, disk, journal.Options{})
+	j, err := journal.Open(ctx, disk.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,14 +213,14 @@ func TestUselessSnapshots(t *testing.T) {
 		m := disk.CrashClone(0)
 		if c.events < 4 {
 			m.Lose("bank", 3)
-			if err := journal.Rebuild(ctx, m, nil); err != nil { // somebody accepted it
+			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil { // somebody accepted it
 				t.Fatal(err)
 			}
 		}
 		if err := m.Index().Update(ctx, []journal.Pair{c.put}); err != nil {
 			t.Fatal(err)
 		}
-		o, _ := bankOptions(t, openJournal(t, m), 1)
+		o, _ := bankOptions(t, openJournal(t, m.Storage()), 1)
 		e := start(t, o)
 		wantBalance(t, e, "alice", c.events)
 		wantSnapshots(t, e, 1, 0, 1) // in its place
@@ -237,7 +237,7 @@ func TestUselessSnapshots(t *testing.T) {
 func TestStatesThatCannotBeEncoded(t *testing.T) {
 	for _, kind := range []service.Kind{service.KindFault, service.KindTrap} {
 		synctest.Test(t, func(t *testing.T) {
-			j := openJournal(t, journaltest.NewMemory())
+			j := openJournal(t, journaltest.NewMemory().Storage())
 			e, g, told := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 10 })
 			g.encode = func(a *account) error {
 				if strings.HasPrefix(string(a.key), "nan") {
@@ -296,7 +296,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 // A module that cannot encode any state is not asked for each one.
 func TestAModuleWithoutSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, g, told := bankOn(t, openJournal(t, journaltest.NewMemory()), func(o *Options) {
+		e, g, told := bankOn(t, openJournal(t, journaltest.NewMemory().Storage()), func(o *Options) {
 			o.Spec.Settings.SnapshotEvery = 2
 		})
 		g.encode = func(*account) error { return service.Errorf(service.KindFault, "what is a snapshot") }
@@ -320,7 +320,7 @@ func TestAModuleWithoutSnapshots(t *testing.T) {
 // snapshots that break the guest again and again are not used for a while.
 func TestSnapshotsThatBreakTheGuest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		e, _, _ := bankOn(t, j, func(o *Options) { o.Spec.Settings.SnapshotEvery = 2 })
 		const accounts = 10
 		for i := range accounts {

@@ -249,7 +249,7 @@ func TestARefusedRequestLeavesNothingInTheMailbox(t *testing.T) {
 // Repeated ids are answered from the journal meanwhile.
 func TestASandboxThatCannotBeMadeIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := openJournal(t, journaltest.NewMemory())
+		j := openJournal(t, journaltest.NewMemory().Storage())
 		o, _ := bankOptions(t, j, 1)
 		before := start(t, o)
 		if _, err := send(before, command("deposit", "alice", "known", "1")); err != nil {
@@ -325,7 +325,7 @@ func TestStopDoesNotWaitForStarts(t *testing.T) {
 		wantKind(t, <-done, service.KindUnavailable)
 	}
 	// Nor does one that is told so before it starts.
-	o, _ := bankOptions(t, openJournal(t, journaltest.NewMemory()), 1)
+	o, _ := bankOptions(t, openJournal(t, journaltest.NewMemory().Storage()), 1)
 	o.NewGuest = func(ctx context.Context, _ int) (Guest, error) {
 		<-ctx.Done()
 		return nil, errors.New("gave up")

@@ -383,7 +383,7 @@ func TestTraces(t *testing.T) {
 						r.record("sync fails")
 					}
 				})
-				r.log = openJournal(t, r.disk)
+				r.log = openJournal(t, r.disk.Storage())
 				o, guests := bankOptions(t, r, 1)
 				r.guest, o.Publish = guests[0], r
 				r.guest.record = r.record

@@ -36,7 +36,7 @@ func newBench(t testing.TB, o Options) *bench {
 
 func openJournal(t testing.TB, m *journaltest.Memory) *journal.Journal {
 	t.Helper()
-	j, err := journal.Open(t.Context(), m, journal.Options{})
+	j, err := journal.Open(t.Context(), m.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

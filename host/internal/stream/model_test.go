@@ -19,7 +19,7 @@ import (
 // model is a hub, and what its subscribers must get.
 type model struct {
 	t       *testing.T
-	engine  *journaltest.Lagging
+	lagging *journaltest.Lagging
 	journal *journal.Journal
 	hub     *Hub
 
@@ -79,11 +79,11 @@ func (m *model) write(random *rand.Rand, commits, begin int) {
 	for n := range commits {
 		switch m.commit(random, begin+n, &written); random.IntN(60) {
 		case 0:
-			m.engine.Hold(true)
+			m.lagging.Hold(true)
 		case 1, 2:
-			m.engine.Hold(false)
+			m.lagging.Hold(false)
 		case 3:
-			m.engine.Hold(false)
+			m.lagging.Hold(false)
 			written.Wait()
 			m.later(25 * time.Hour)
 			if head := m.journal.Head("bank"); head > 0 {
@@ -95,7 +95,7 @@ func (m *model) write(random *rand.Rand, commits, begin int) {
 			}
 		}
 	}
-	m.engine.Hold(false)
+	m.lagging.Hold(false)
 	written.Wait()
 }
 
@@ -203,10 +203,10 @@ func TestModel(t *testing.T) {
 	m := &model{t: t, now: 1e18, versions: map[string]journal.Version{}}
 	for round := range 6 {
 		random := rand.New(rand.NewPCG(seed, uint64(round)))
-		m.engine = &journaltest.Lagging{Engine: memory}
+		m.lagging = &journaltest.Lagging{}
 		var err error
-		m.journal, err = journal.Open(context.Background(), m.engine, journal.Options{Clock: m.clock,
-			MaxBatchBytes: 1 << (9 + random.IntN(6))})
+		m.journal, err = journal.Open(context.Background(), m.lagging.Wrap(memory.Storage()),
+			journal.Options{Clock: m.clock, MaxBatchBytes: 1 << (9 + random.IntN(6))})
 		if err != nil {
 			t.Fatal(err)
 		}

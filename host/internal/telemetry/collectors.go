@@ -200,21 +200,21 @@ func newJournal(read func() journal.Stats) *journalStats {
 	add(prometheus.CounterValue, "index_seconds_total", "Time that the updates of the journal's index took, in "+
 		"seconds.", func(j *journal.Stats) float64 { return j.IndexTime.Seconds() })
 	add(prometheus.GaugeValue, "log_disk_bytes", "Bytes on disk of the tables that hold the journal's log.",
-		func(j *journal.Stats) float64 { return float64(j.Engine.LogBytes) })
+		func(j *journal.Stats) float64 { return float64(j.Storage.LogBytes) })
 	add(prometheus.GaugeValue, "index_disk_bytes", "Bytes on disk of the tables that hold the journal's index.",
-		func(j *journal.Stats) float64 { return float64(j.Engine.IndexBytes) })
+		func(j *journal.Stats) float64 { return float64(j.Storage.IndexBytes) })
 	add(prometheus.GaugeValue, "index_cache_bytes", "Bytes of memory that hold blocks of the journal's index that "+
-		"were read lately.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexCacheBytes) })
+		"were read lately.", func(j *journal.Stats) float64 { return float64(j.Storage.IndexCacheBytes) })
 	add(prometheus.CounterValue, "index_cache_hits_total", "Number of reads of a block of the journal's index that "+
-		"found it in memory.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexCacheHits) })
+		"found it in memory.", func(j *journal.Stats) float64 { return float64(j.Storage.IndexCacheHits) })
 	add(prometheus.GaugeValue, "answers", "Number of command ids whose answers the journal's index keeps.",
-		func(j *journal.Stats) float64 { return float64(j.Engine.Answers) })
+		func(j *journal.Stats) float64 { return float64(j.Storage.Answers) })
 	add(prometheus.GaugeValue, "index_abandoned", "Number of indexes that could not be closed; their memory is lost "+
-		"until the process ends.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexAbandoned) })
+		"until the process ends.", func(j *journal.Stats) float64 { return float64(j.Storage.IndexAbandoned) })
 	add(prometheus.CounterValue, "index_cache_misses_total", "Number of reads of a block of the journal's index that "+
-		"had to read it from a file.", func(j *journal.Stats) float64 { return float64(j.Engine.IndexCacheMisses) })
+		"had to read it from a file.", func(j *journal.Stats) float64 { return float64(j.Storage.IndexCacheMisses) })
 	add(prometheus.CounterValue, "written_bytes_total", "Bytes that were written to disk for the journal's log and "+
-		"index, reorganising included.", func(j *journal.Stats) float64 { return float64(j.Engine.Written) })
+		"index, reorganising included.", func(j *journal.Stats) float64 { return float64(j.Storage.Written) })
 	add(prometheus.GaugeValue, "write_amplification", "Bytes that the journal wrote to disk for each byte of events, "+
 		"since the start.", (*journal.Stats).WriteAmplification)
 	add(prometheus.CounterValue, "snapshots_total", "Number of snapshots that the journal wrote.",

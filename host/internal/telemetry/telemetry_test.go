@@ -33,7 +33,7 @@ func someStats() journal.Stats {
 		PendingBytes: 5, Snapshots: 11, SnapshotBytes: 12, SnapshotsDropped: 13, PendingSnapshotBytes: 14, IndexLag: 4}
 	s.SyncMicros.Count, s.SyncMicros.Sum = 3, 1_500_000
 	s.SyncMicros.Buckets[9], s.SyncMicros.Buckets[10], s.SyncMicros.Buckets[journal.HistogramBuckets-1] = 1, 1, 1
-	s.Engine = journal.EngineStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17,
+	s.Storage = journal.StorageStats{Written: 600, IndexCacheBytes: 15, IndexCacheHits: 16, IndexCacheMisses: 17,
 		Answers: 18, IndexAbandoned: 19}
 	return s
 }

@@ -2,12 +2,55 @@ package journal
 
 import "context"
 
-// Engine stores the journal's bytes. One journal uses it at a time.
-type Engine interface {
-	Log() LogStore
-	Index() IndexStore
-	// Close releases the engine. The journal calls it as its last act.
-	Close() error
+// Storage is where a journal keeps its bytes. One journal uses it at a time. It is a plain value: to change what a
+// storage does, copy it and replace a field.
+//
+// Log, Index and Close are required. The other fields are abilities that not every storage has: each may be nil, and
+// says what the journal does without it. Until Close is called, abilities may be called at any time by any goroutine.
+type Storage struct {
+	Log   LogStore
+	Index IndexStore
+	// Close releases the storage. The journal calls it once, as its last act; later calls return the same error.
+	Close func() error
+
+	// Heads remembers, apart from the log, how far each log has come. Without it the loss of a log's end is noticed
+	// only if the index has entries of what was lost.
+	Heads HeadStore
+	// Quarantined returns the names of damaged files that were set aside, whose content is missing from the log. If
+	// there are any, Open reads every log to find out what is missing. Without it such a gap is found when it is read.
+	Quarantined func() []string
+	// Space returns nil while the disk has more room than the storage keeps in reserve, else a [KindFull] error that
+	// says how much room there is and how much there has to be. While it returns an error the journal refuses commits;
+	// it takes them again when there is room. It must be cheap, as it may be called fifty times a second. Without it a
+	// full disk is met by a write, whose failure ends the journal.
+	Space func() error
+	// Compact gives the space of deleted data back to the disk, which may take long. The journal calls it at the end
+	// of a retention. Without it the journal leaves that to the storage.
+	Compact func(context.Context) error
+	// Count returns what the storage has counted. Without it [Stats.Storage] is zero.
+	Count func() StorageStats
+}
+
+// HeadStore remembers how far logs have come, apart from their blocks. Its methods may be called concurrently.
+type HeadStore interface {
+	// Heads returns for each log the last block that Append is known to have stored. There may be later ones.
+	Heads() map[LogName]Head
+	// ForgetHeads forgets them: what the logs have now is all there is.
+	ForgetHeads() error
+}
+
+// Head is the place of the last block of a log.
+type Head struct {
+	Sequence uint64
+	First    Position
+}
+
+// heads are those that the storage remembers.
+func (s Storage) heads() map[LogName]Head {
+	if s.Heads == nil {
+		return nil
+	}
+	return s.Heads.Heads()
 }
 
 // Block is one batch as the log store keeps it. Sequence counts the batches of a
@@ -24,7 +67,7 @@ type Block struct {
 // Methods may be called concurrently, Append by one goroutine at a time.
 type LogStore interface {
 	// Append stores all blocks or none, and returns nil only once they survive a
-	// loss of power. After an error the outcome is unknown until the engine is opened
+	// loss of power. After an error the outcome is unknown until the storage is opened
 	// again. It does not keep the blocks' data.
 	Append(ctx context.Context, blocks []Block) error
 	// Blocks yields the blocks of a log in order, beginning with those that have the
