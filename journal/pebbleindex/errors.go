@@ -17,6 +17,7 @@ import (
 
 var (
 	errClosed   = &journal.Error{Op: "index", Kind: journal.KindClosed, Detail: "the index was closed"}
+	errOpening  = errors.New("the index is being opened; it is compacted after that")
 	errReadOnly = &journal.Error{Op: "index", Kind: journal.KindInvalid, Detail: "the index is open for reading only"}
 )
 

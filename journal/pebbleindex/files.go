@@ -18,6 +18,7 @@ type files struct {
 	ended atomic.Bool
 	end   func(error) // is told of the error, once
 
+	opening atomic.Bool   // no compaction begins: Pebble's Open would wait for its end
 	pause   time.Duration // between a compaction that failed and the next one
 	failed  atomic.Int64  // when the latest one did, in nanoseconds
 	closing chan struct{} // closed when nobody waits any more
@@ -64,6 +65,9 @@ func (f *files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 		return lostFile{}, nil
 	}
 	optional := category == ofCompactions
+	if optional && f.opening.Load() {
+		return nil, errOpening
+	}
 	var file vfs.File
 	var err error
 	if optional {

@@ -46,10 +46,12 @@ func openInstance(dir string, o *Options, cache *pebble.Cache) (*instance, error
 		failed: make(chan struct{}), closed: make(chan struct{})}
 	in.files = &files{FS: o.fs, room: o.Room, table: o.table, pause: o.pause, end: in.fail,
 		closing: make(chan struct{})}
+	in.files.opening.Store(true)
 	err := guarded(true, func() (err error) {
 		in.db, err = pebble.Open(dir, o.pebble(in))
 		return err
 	})
+	in.files.opening.Store(false)
 	in.mu.Lock()
 	in.opened = true
 	if in.err != nil { // Pebble does not know it, or has an error that came of it
@@ -242,6 +244,9 @@ func (in *instance) events() *pebble.EventListener {
 // failedBehind deals with an error of a compaction or of another thing that Pebble does by itself. Damage ends the
 // instance. Pebble tries anything else again.
 func (in *instance) failedBehind(err error) {
+	if errors.Is(err, errOpening) {
+		return
+	}
 	in.files.failed.Store(time.Now().UnixNano())
 	if isDamage(err) {
 		in.fail(err)

@@ -66,6 +66,10 @@ const (
 
 	tableBytes = 32 << 20
 
+	// l0Tables is how many tables of the newest level a read may have to look into before they are compacted. Fewer
+	// make reads cheaper, more make writes cheaper.
+	l0Tables = 12
+
 	compactionPause = time.Second // behind one that failed
 	blockBytes      = 8 << 10
 	filterBits      = 10 // for each group and for each key without one: about one in a hundred look-ups goes astray
@@ -125,7 +129,7 @@ func (o *Options) pebble(in *instance) *pebble.Options {
 		// One compaction at a time, as the host's processors are for commands. A store that is read while
 		// compactions are behind has more to look into, so updates wait at last.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 1 },
-		L0CompactionThreshold:      8, L0StopWritesThreshold: 200, LBaseMaxBytes: 16 * o.table,
+		L0CompactionThreshold:      l0Tables, L0StopWritesThreshold: 200, LBaseMaxBytes: 16 * o.table,
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{
 			func() pebble.BlockPropertyCollector { return &collector{of: o.Counted.Of} },
 		},

@@ -13,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
@@ -421,4 +424,58 @@ func TestRefusals(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// slowCompactions is a file system on which no compaction gets on until it may.
+type slowCompactions struct {
+	vfs.FS
+	begun chan struct{} // of capacity 1
+	may   chan struct{}
+}
+
+func (f slowCompactions) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if category == ofCompactions {
+		select {
+		case f.begun <- struct{}{}:
+		default:
+		}
+		<-f.may
+	}
+	return f.FS.Create(name, category)
+}
+
+// After a kill there may be much to compact. Opening does not wait for it.
+func TestOpenDoesNotWaitForACompaction(t *testing.T) {
+	dir := t.TempDir()
+	o := unhurried()
+	s := openTest(t, dir, o)
+	addTables(t, s, 2*l0Tables)
+	closeTest(t, s)
+
+	disk := slowCompactions{vfs.Default, make(chan struct{}, 1), make(chan struct{})}
+	o.idle, o.fs = false, disk
+	opened := make(chan *Store, 1)
+	go func() {
+		s, err := Open(dir, o)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- s
+	}()
+	late := time.AfterFunc(20*time.Second, func() {
+		t.Error("opening waits for a compaction")
+		close(disk.may)
+	})
+	if s = <-opened; s == nil || !late.Stop() {
+		return
+	}
+	<-disk.begun // it is made up for
+	close(disk.may)
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Stats().Levels; n > l0Tables {
+		t.Errorf("a read looks into %d levels after the compaction", n)
+	}
+	closeTest(t, s)
 }
