@@ -23,8 +23,9 @@ type answer struct {
 	server    *Server
 	control   *http.ResponseController
 	writeTime time.Duration
-	id        string // of the request
-	about     []any  // what the log says about it
+	left      flight.Allowance // of the client, to take what is written
+	id        string           // of the request
+	about     []any            // what the log says about it
 	flight    *flight.Account
 	held      int  // bytes taken from flight for it
 	status    int  // 0: nothing yet
@@ -49,12 +50,16 @@ func (a *answer) Write(b []byte) (written int, err error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
+	if a.left == (flight.Allowance{}) {
+		a.LimitWrite()
+	}
 	defer a.flight.HasWritten()
 	for {
 		a.flight.Writes()
-		a.pacer.Begin()
-		a.pacer.Rest() // the client may take its time
+		a.pacer.Pass(&a.left)
+		a.setDeadline()
 		n, err := a.ResponseWriter.Write(b[:min(len(b), flight.PieceBytes)])
+		a.left.Earn(n)
 		written, b = written+n, b[n:]
 		if err != nil || len(b) == 0 {
 			return written, err
@@ -123,12 +128,14 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// limitWrite gives the client writeTime, and more if it is much, for the size
-// bytes that are written next. A connection that does not know deadlines has
-// failed already.
-func (a *answer) limitWrite(size int) {
-	_ = a.control.SetWriteDeadline(time.Now().Add(flight.WriteTime(a.writeTime, size)))
+// LimitWrite gives the client writeTime for what is written next, and more only as it takes some of that.
+func (a *answer) LimitWrite() {
+	a.left = flight.NewAllowance(a.writeTime)
+	a.setDeadline()
 }
+
+// setDeadline bounds the next write. A connection that does not know deadlines ends with its client.
+func (a *answer) setDeadline() { _ = a.control.SetWriteDeadline(a.left.Until()) }
 
 // send answers with a body. An error of writing is the client's, who is gone.
 func (a *answer) send(status int, contentType string, body []byte) {
@@ -144,7 +151,7 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	h := a.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(size))
-	a.limitWrite(size)
+	a.LimitWrite()
 	a.WriteHeader(status)
 	var out io.Writer = a
 	// A call of the system for each event of a page would cost more than the page.

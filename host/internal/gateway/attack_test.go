@@ -381,6 +381,44 @@ func TestNeverReading(t *testing.T) {
 	_ = one
 }
 
+// However large what is written to it is, a client that takes nothing more has the time of a write, and no more.
+func TestTheTimeOfAWriteDoesNotGrowWithItsSize(t *testing.T) {
+	t.Parallel()
+	prove.SkipShort(t, "it fills the buffers of sockets")
+	const size = 16 << 20 // for which a client that keeps the rate has four minutes
+	s := startWithin(t, service.Budget{FlightBytes: 256 << 20, ConnectionBytes: 64 << 20},
+		Options{WriteTime: time.Second})
+	s.fake.mu.Lock()
+	s.fake.services["bank"].append("k", "", 1, `"`+strings.Repeat("x", size)+`"`)
+	s.fake.mu.Unlock()
+	const query = "/v1/services/bank/entities/k/queries/reply-16777216"
+	const events = "/v1/services/bank/events"
+	for name, begin := range map[string]func(){
+		"an answer to a query on a stream": func() {
+			s.upgraded("/v1/stream").put(frame(text, `{"op":"query","id":"q","service":"bank","key":"k",`+
+				`"type":"reply-16777216"}`))
+		},
+		"an event on a WebSocket":        func() { s.upgraded(events) },
+		"a reply":                        func() { s.asks(query, "*/*") },
+		"a page":                         func() { s.asks(events, api.ContentJSON) },
+		"an event that the server sends": func() { s.asks(events, api.ContentSSE) },
+	} {
+		begin()
+		s.until(name+" fills the connection", func() bool { _, most := s.used(); return most > size })
+		s.until(name+" is given up", func() bool { _, most := s.used(); return most < size })
+	}
+}
+
+// asks sends a request and reads the first line of its answer.
+func (s *site) asks(path, accept string) {
+	s.Helper()
+	a := s.attacker()
+	a.put("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nAccept: " + accept + "\r\n\r\n")
+	if line, err := a.r.ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+		s.Fatalf("%s: %q %v", path, line, err)
+	}
+}
+
 // Many commands of a client that does not read their answers: the slots are used
 // up, then the refusals fill the socket, then the host reads no further.
 func TestCommandFloodWithoutReading(t *testing.T) {

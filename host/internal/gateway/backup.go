@@ -153,7 +153,7 @@ type pieces struct{ a *answer }
 
 // Write implements io.Writer.
 func (p pieces) Write(b []byte) (int, error) {
-	p.a.limitWrite(len(b))
+	p.a.LimitWrite()
 	n, err := p.a.Write(b)
 	if err != nil {
 		err = service.Errorf(service.KindCanceled, "the client went away: %w", err)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -51,7 +52,11 @@ func (s *Server) readInto(
 	reading := s.traffic.Read(r.Context(), a.flight, true)
 	defer reading.End()
 	for {
-		if err := a.control.SetReadDeadline(reading.Waits()); err != nil {
+		err := a.control.SetReadDeadline(reading.Waits())
+		if errors.Is(err, net.ErrClosed) {
+			return refused(service.Errorf(service.KindCanceled, "the connection was cut off"))
+		}
+		if err != nil {
 			return nil, service.Errorf(service.KindInternal, "read deadline: %w", err)
 		}
 		n, err := body.Read(b[len(b):min(cap(b), len(b)+flight.PieceBytes)])

@@ -281,7 +281,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 		a.Header().Set("ETag", tag)
 		a.Header().Set("Cache-Control", "private, no-cache") // it may be kept, and is asked for again
 		if matches(r.Header.Values("If-None-Match"), tag) {
-			a.limitWrite(0)
+			a.LimitWrite()
 			a.WriteHeader(http.StatusNotModified)
 			return nil
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -33,13 +34,13 @@ func (s *Server) Handler() http.Handler {
 
 // arriveElsewhere opens an account for a request that came in by another server.
 func (s *Server) arriveElsewhere(
-	r *http.Request, control *http.ResponseController,
-) (_ *http.Request, _ *flight.Account, ended func()) {
+	w http.ResponseWriter, r *http.Request,
+) (_ *http.Request, _ *http.ResponseController, _ *flight.Account, ended func()) {
 	ctx, cancel := context.WithCancel(service.WithReader(r.Context(), r.RemoteAddr))
-	v := &visitor{control: control}
+	v := &visitor{ResponseWriter: w, control: http.NewResponseController(w)}
 	uncut := context.AfterFunc(s.cut, func() { cancel(); _ = v.Close() })
 	f := s.flights.Join(r.RemoteAddr, v)
-	return r.WithContext(ctx), f, func() {
+	return r.WithContext(ctx), http.NewResponseController(v), f, func() {
 		uncut()
 		cancel()
 		v.leave()
@@ -47,10 +48,43 @@ func (s *Server) arriveElsewhere(
 	}
 }
 
-// visitor is a connection as far as it is known from a request on it.
+// visitor is a connection as far as it is known from a request on it. Once it is closed nothing more is read from it,
+// and there is lastWord for what the client is told.
 type visitor struct {
-	mu      sync.Mutex               // guards control
+	http.ResponseWriter
+
+	mu      sync.Mutex               // guards what follows
 	control *http.ResponseController // nil: the request has been answered
+	closed  time.Time                // zero: it is open
+}
+
+// Unwrap lets an http.ResponseController through.
+func (v *visitor) Unwrap() http.ResponseWriter { return v.ResponseWriter }
+
+// lastWord is how long an answer may take that begins after the connection was closed.
+const lastWord = time.Second
+
+// SetReadDeadline is that of an http.ResponseController.
+func (v *visitor) SetReadDeadline(t time.Time) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.control == nil || !v.closed.IsZero() {
+		return net.ErrClosed
+	}
+	return v.control.SetReadDeadline(t)
+}
+
+// SetWriteDeadline is that of an http.ResponseController.
+func (v *visitor) SetWriteDeadline(t time.Time) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.control == nil {
+		return net.ErrClosed
+	}
+	if end := v.closed.Add(lastWord); !v.closed.IsZero() && t.After(end) {
+		t = end
+	}
+	return v.control.SetWriteDeadline(t)
 }
 
 // Close makes reads and writes of the request fail, and so ends its handler.
@@ -60,6 +94,7 @@ func (v *visitor) Close() error {
 	if v.control == nil {
 		return nil
 	}
+	v.closed = time.Now()
 	past := time.Unix(1, 0)
 	_ = v.control.SetReadDeadline(past) // one that knows no deadlines ends with its client
 	return v.control.SetWriteDeadline(past)

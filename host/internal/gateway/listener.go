@@ -272,17 +272,17 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 // server, one of its own. Call ended when the request has been answered. There is no account if the
 // connection has been closed.
 func (s *Server) arrive(
-	r *http.Request, control *http.ResponseController,
-) (_ *http.Request, _ *flight.Account, ended func()) {
+	w http.ResponseWriter, r *http.Request,
+) (_ *http.Request, _ *http.ResponseController, _ *flight.Account, ended func()) {
 	g := connOf(r.Context())
 	if g == nil {
-		return s.arriveElsewhere(r, control)
+		return s.arriveElsewhere(w, r)
 	}
 	if !g.flight.Use() {
-		return r, nil, nil
+		return r, nil, nil, nil
 	}
 	g.atWork()
-	return r, g.flight, func() { g.atRest(); g.flight.Leave() }
+	return r, http.NewResponseController(w), g.flight, func() { g.atRest(); g.flight.Leave() }
 }
 
 func connOf(ctx context.Context) *guestConn {

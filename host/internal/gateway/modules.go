@@ -72,7 +72,7 @@ func (s *Server) deleteModule(a *answer, r *http.Request) error {
 	if err := s.modules.DeleteModule(d); err != nil {
 		return err
 	}
-	a.limitWrite(0)
+	a.LimitWrite()
 	a.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -65,8 +65,9 @@ type Options struct {
 	// come and were not read, or were written and not taken. It is a hint to the system, which
 	// may double it. Default 128 KiB.
 	SocketBytes int64
-	// WriteTime bounds how long an answer, or a piece of a stream, may take to be
-	// written; a large one gets a second more for each 64 KiB. Default 20 s.
+	// WriteTime bounds how long a client may keep the host waiting that does not take what is written to it: it has
+	// that time, and each 64 KiB that it has taken give it a second more, but never more than WriteTime from then on.
+	// Default 20 s.
 	WriteTime time.Duration
 	// IdleTime bounds how long a connection may be without a request. Default 2 min.
 	IdleTime time.Duration

@@ -89,8 +89,7 @@ func (s *Server) handler() http.Handler {
 		}
 		defer s.handlers.Done()
 		start := time.Now()
-		control := http.NewResponseController(w)
-		r, flight, ended := s.arrive(r, control)
+		r, control, flight, ended := s.arrive(w, r)
 		if flight == nil {
 			panic(http.ErrAbortHandler) // its connection has been closed
 		}
@@ -184,7 +183,7 @@ func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux, param
 		if err := admit(a, r); err != nil {
 			return err
 		}
-		a.limitWrite(0)
+		a.LimitWrite()
 		a.WriteHeader(http.StatusNoContent)
 		return nil
 	}
@@ -244,7 +243,7 @@ func (s *Server) showMetrics(a *answer, r *http.Request) error {
 	if h == nil {
 		return service.Errorf(service.KindNotFound, "this host keeps no metrics")
 	}
-	a.limitWrite(1 << 20)
+	a.LimitWrite()
 	h.ServeHTTP(a, r)
 	return nil
 }

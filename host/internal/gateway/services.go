@@ -155,7 +155,7 @@ func (s *Server) deleteService(a *answer, r *http.Request) error {
 	if err := s.deployer.Delete(r.Context(), name); err != nil {
 		return err
 	}
-	a.limitWrite(0)
+	a.LimitWrite()
 	a.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -341,11 +341,11 @@ func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work)
 	}()
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentLines)
-	a.limitWrite(0)
+	a.LimitWrite()
 	a.WriteHeader(http.StatusOK)
 	write := func(line any) {
 		text, _ := json.Marshal(line) // of types that encode
-		a.limitWrite(len(text))
+		a.LimitWrite()
 		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the work
 		_ = a.FlushError()
 	}

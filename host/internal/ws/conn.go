@@ -183,19 +183,31 @@ func (c *Conn) NextReader() (io.Reader, error) {
 // Send queues a message for the next flush.
 func (c *Conn) Send(text []byte) error { return c.ws.WriteMessage(websocket.TextMessage, text) }
 
-// SendPieces sends a message in frames, as write gives them. within is the time for all of it.
-func (c *Conn) SendPieces(within time.Duration, write func(io.Writer) error) error {
-	c.cork.allow(within)
+// SendPieces sends a message in frames, as write gives them. until is asked, on this goroutine, by when each of them
+// must have been written.
+func (c *Conn) SendPieces(until func() time.Time, write func(io.Writer) error) error {
+	defer c.cork.allow(time.Time{})
 	w, err := c.ws.NextWriter(websocket.TextMessage)
 	if err != nil {
 		return err
 	}
-	if err := write(w); err != nil {
+	if err := write(pieceWriter{w, c.cork, until}); err != nil {
 		return err
 	}
-	err = w.Close()
-	c.cork.allow(0)
-	return err
+	return w.Close()
+}
+
+// pieceWriter writes pieces of a large message, each with a deadline.
+type pieceWriter struct {
+	to    io.Writer
+	cork  *cork
+	until func() time.Time
+}
+
+// Write implements io.Writer.
+func (w pieceWriter) Write(b []byte) (int, error) {
+	w.cork.allow(w.until())
+	return w.to.Write(b)
 }
 
 // Ping queues a ping.

@@ -82,7 +82,8 @@ func TestWritesAreGathered(t *testing.T) {
 			t.Error(err)
 		}
 		steps <- writes.Load()
-		err := errors.Join(c.Send([]byte("before")), c.SendPieces(wait, func(w io.Writer) error {
+		until := func() time.Time { return time.Now().Add(wait) }
+		err := errors.Join(c.Send([]byte("before")), c.SendPieces(until, func(w io.Writer) error {
 			for rest := large; rest != ""; rest = rest[MaxGathered:] {
 				if _, err := io.WriteString(w, rest[:MaxGathered]); err != nil {
 					return err

@@ -18,7 +18,7 @@ type cork struct {
 	mu    sync.Mutex // guards what follows, and writing
 	held  bool
 	buf   []byte
-	until time.Time // when the large message that is being written must be; zero: there is none
+	until time.Time // when a write of the large message must end; zero: no large one is being written
 }
 
 // MaxGathered bounds what waits for a flush, in bytes; what is larger is written at once.
@@ -52,14 +52,11 @@ func (c *cork) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// allow gives the large message that follows a time of its own; 0: it has been written.
-func (c *cork) allow(d time.Duration) {
+// allow gives the pieces of a large message that follow a time of their own; zero: it has been written.
+func (c *cork) allow(until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.until = time.Time{}
-	if d > 0 {
-		c.until = time.Now().Add(d)
-	}
+	c.until = until
 }
 
 func (c *cork) flush(wait time.Duration) error {

@@ -75,6 +75,18 @@ func (p *Pacer) Rest() {
 	}
 }
 
+// Pass waits for a turn before something is written, and lets others have theirs while the client takes it. The wait
+// is not held against the client.
+func (p *Pacer) Pass(client *Allowance) {
+	if p.turn == nil {
+		return
+	}
+	begin := time.Now()
+	p.Begin()
+	p.Rest()
+	client.extend(time.Since(begin))
+}
+
 // End gives the place back.
 func (p *Pacer) End() {
 	if p.turn != nil {

@@ -240,21 +240,22 @@ func (k *socket) why(err error) error {
 func (k *socket) send(text []byte) error { return k.conn.Send(text) }
 
 // sendPieces sends a message that may be large. Then it goes in several frames, without
-// being copied, and has the time of an answer of its size.
+// being copied, and the client has the time of a large answer.
 func (k *socket) sendPieces(text *api.Pieces) error {
 	if whole, ok := text.Short(); ok {
 		return k.send(whole)
 	}
-	return k.conn.SendPieces(flight.WriteTime(k.options.WriteTime, text.Len()), func(w io.Writer) error {
+	left := flight.NewAllowance(k.options.WriteTime)
+	return k.conn.SendPieces(left.Until, func(w io.Writer) error {
 		return text.Each(func(piece []byte) error {
 			for len(piece) > 0 {
 				part := piece[:min(len(piece), flight.PieceBytes)]
 				piece = piece[len(part):]
-				k.pacer.Begin()
-				k.pacer.Rest() // the client may take its time
+				k.pacer.Pass(&left)
 				if _, err := w.Write(part); err != nil {
 					return err
 				}
+				left.Earn(len(part))
 			}
 			return nil
 		})

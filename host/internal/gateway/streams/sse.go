@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
@@ -46,12 +45,9 @@ func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor)
 	b := append(first.Append([]byte("retry: 1000\nid: ")), "\n\n"...)
 	var held holding
 	control := http.NewResponseController(a)
-	limit := func(size int) { // a connection that does not know deadlines has failed already
-		_ = control.SetWriteDeadline(time.Now().Add(flight.WriteTime(s.options.WriteTime, size)))
-	}
 	defer func() { held.drop(f) }()
 	for {
-		limit(len(b))
+		a.LimitWrite()
 		if _, err := a.Write(b); err != nil {
 			return nil // the client is gone
 		}
@@ -66,7 +62,7 @@ func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor)
 			return nil
 		case err != nil:
 			text, _ := json.Marshal(a.Problem(err)) // a problem always encodes
-			limit(len(text))
+			a.LimitWrite()
 			_, _ = a.Write(appendSSE(append(b, "event: problem\n"...), text))
 			return nil
 		case len(events) == 0:
@@ -78,7 +74,7 @@ func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor)
 			}
 			continue
 		}
-		limit(sizeOf(events))
+		a.LimitWrite()
 		for i := range events {
 			e := &events[i]
 			b = append(e.Cursor.Append(append(b, "id: "...)), '\n')

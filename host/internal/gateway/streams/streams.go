@@ -54,6 +54,9 @@ type Answer interface {
 	Flight() *flight.Account
 	// Take takes n bytes of it until the answer has ended.
 	Take(n int) error
+	// LimitWrite gives the client its time for what is written next. It has more than that time only as it takes
+	// some of it.
+	LimitWrite()
 	// Problem is what the client gets to see of an error; the log gets the rest. It is safe for concurrent use.
 	Problem(err error) api.Problem
 }

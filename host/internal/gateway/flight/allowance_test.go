@@ -12,7 +12,7 @@ func TestAllowance(t *testing.T) {
 	const floor = 30 * time.Second
 	// drip is how long a body lasts that sends n bytes each period, at most an hour.
 	drip := func(n int, period time.Duration) time.Duration {
-		l := newAllowance(floor, begin)
+		l := beginAllowance(floor, begin)
 		for now := begin; ; {
 			if now = now.Add(period); now.After(l.until) {
 				return l.until.Sub(begin)
@@ -41,7 +41,7 @@ func TestAllowance(t *testing.T) {
 			t.Errorf("%d bytes each %v last %v; want %v to %v", c.n, c.period, got, c.least, c.most)
 		}
 	}
-	l := newAllowance(floor, begin)
+	l := beginAllowance(floor, begin)
 	l.earn(1<<30, begin.Add(time.Second))
 	if got := l.until.Sub(begin); got != floor+time.Second {
 		t.Errorf("a body that came at once and then stops has %v", got)
