@@ -13,36 +13,36 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// question is what was asked, as far as the answer must fit it.
+// question is what was asked, as far as it decides which answers are allowed.
 type question struct {
-	kind   abi.RequestKind // of the frame that is answered; ReqApply also stands for Open
+	kind   abi.RequestKind // the kind of all frames; ReqApply also covers Open
 	slot   uint32
-	slots  []uint32 // of each frame, if they differ
+	slots  []uint32 // one per frame, if they differ
 	frames uint32
 	events []abi.EventType // the manifest's
 	limits *service.Limits
-	isJSON bool   // bodies have to be JSON
+	isJSON bool   // bodies must be JSON
 	typ    string // content type of bodies; empty for JSON
 }
 
-// answer is what a guest said, checked. Slices refer to the checked bytes.
+// answer is a checked answer of a guest. Its slices refer to the checked bytes.
 type answer struct {
 	events   []journal.NewEvent
 	terminal abi.ResponseKind // 0 if there is none
 	body     []byte           // of Reply, Snapshot or Description
 	refusal  abi.Refusal      // of Reject or Fault; of the first Fault, if there are several
-	ended    uint32           // the request frame that the terminal answers
-	faulted  uint32           // the request frame that the refusal answers
-	size     int              // of all the bytes checked
+	ended    uint32           // index of the request frame that the terminal answers
+	faulted  uint32           // index of the request frame that the refusal answers
+	size     int              // total bytes checked
 }
 
-// smallAnswer is the size of an answer, in bytes, that may be kept as it is: an event is
-// counted as nearly so much by itself.
+// smallAnswer is the size, in bytes, up to which an answer is kept as it is. The bookkeeping for one event
+// takes almost as much.
 const smallAnswer = 1 << 10
 
-// compact gives what outlives the answer memory of its own where it is less than half
-// of the answer: events stay in memory for subscribers, and a reply until its client has
-// taken it, and neither shall keep a whole answer with logs and whatever there for it.
+// compact copies the parts that outlive the answer if they are less than half of it. Events stay in memory
+// for subscribers, and a reply until its client has taken it; neither should keep the logs of the whole
+// answer in memory.
 func (a *answer) compact() {
 	if a.size <= smallAnswer {
 		return
@@ -69,9 +69,9 @@ func (a *answer) compact() {
 	}
 }
 
-// checkAnswer decodes b by the rules of the ABI into a, which is empty. It is total: a keeps
-// every rule, or it stays empty and there is an error of KindProtocol or
-// KindOutcomeTooLarge that names the frame and the rule. Log frames go to log.
+// checkAnswer decodes b into a, which must be empty, by the rules of the ABI. It is total: either a keeps
+// every rule, or a stays empty and the error, of KindProtocol or KindOutcomeTooLarge, names the frame and the
+// rule. Log frames go to log.
 func checkAnswer(b []byte, q *question, a *answer, log func(abi.LogLevel, []byte)) *service.Error {
 	err := a.read(b, q, log)
 	if err != nil {
@@ -81,7 +81,7 @@ func checkAnswer(b []byte, q *question, a *answer, log func(abi.LogLevel, []byte
 }
 
 func (a *answer) read(b []byte, q *question, log func(abi.LogLevel, []byte)) *service.Error {
-	index := uint32(0) // of the request frame answered last
+	index := uint32(0) // of the last request frame that was answered
 	for n := 0; len(b) > 0; n++ {
 		r, rest, e := abi.DecodeResponse(b)
 		if e != nil {
@@ -97,8 +97,8 @@ func (a *answer) read(b []byte, q *question, log func(abi.LogLevel, []byte)) *se
 		case r.Slot != q.slotOf(r.Index):
 			return broken(n, "%v is for slot %d; the request is for slot %d", r.Kind, r.Slot, q.slotOf(r.Index))
 		case a.terminal != 0 && r.Kind != abi.RespLog && (q.kind != abi.ReqApply || r.Index == a.ended):
-			// Each frame of a hydration may have a Fault of its own; all else has one end.
-			return broken(n, "%v stands behind %v, which ends the answer", r.Kind, a.terminal)
+			// A hydration may have one Fault per frame; any other request has one terminal.
+			return broken(n, "%v comes after %v, which ends the answer", r.Kind, a.terminal)
 		}
 		index = r.Index
 		if err := a.take(n, &r, q, log); err != nil {
@@ -118,7 +118,7 @@ func (q *question) slotOf(index uint32) uint32 {
 	return q.slot
 }
 
-// expected names what has to end an answer.
+// expected names the frames that may end an answer.
 func expected(k abi.RequestKind) string {
 	switch k {
 	case abi.ReqCommand, abi.ReqQuery:
@@ -133,7 +133,7 @@ func expected(k abi.RequestKind) string {
 	return "more than a Fault"
 }
 
-// legal says which kinds may stand in the answer to a request. Log may always.
+// legal reports whether the answer to a request may have frames of kind r. Log is always legal.
 func legal(k abi.RequestKind, r abi.ResponseKind) bool {
 	switch r {
 	case abi.RespLog:
@@ -177,7 +177,7 @@ func (a *answer) take(n int, r *abi.Response, q *question, log func(abi.LogLevel
 		return a.event(n, r, q)
 	case abi.RespReply:
 		if int64(r.Aux) != int64(len(a.events)) {
-			return broken(n, "Reply counts %d events, but %d stand before it", r.Aux, len(a.events))
+			return broken(n, "Reply counts %d events, but %d came before it", r.Aux, len(a.events))
 		}
 		fallthrough
 	case abi.RespSnapshot, abi.RespDescription:
@@ -199,7 +199,7 @@ func (a *answer) take(n int, r *abi.Response, q *question, log func(abi.LogLevel
 				abi.MaxCodeSize)
 		}
 		if r.Kind == abi.RespReject && len(a.events) > 0 {
-			return broken(n, "Reject stands behind %d events; an error after an event is a Fault", len(a.events))
+			return broken(n, "Reject comes after %d events; an error after an event is a Fault", len(a.events))
 		}
 		if a.terminal == 0 {
 			a.refusal, a.faulted = x, r.Index
@@ -236,10 +236,10 @@ func (a *answer) event(n int, r *abi.Response, q *question) *service.Error {
 	return nil
 }
 
-// validBody allows a body of no bytes: an event without data is one.
+// validBody also accepts an empty body: an event may have no data.
 func validBody(b []byte) bool { return len(b) == 0 || jsoncheck.Valid(b) }
 
-// broken is a violation in response frame n; -1 is the answer as a whole.
+// broken makes the error for a violation in response frame n; -1 is the answer as a whole.
 func broken(n int, format string, args ...any) *service.Error {
 	e := service.Errorf(service.KindProtocol, format, args...)
 	if n >= 0 {
@@ -248,7 +248,7 @@ func broken(n int, format string, args ...any) *service.Error {
 	return e
 }
 
-// printable says whether a code is 1 or more bytes of ASCII that can be seen.
+// printable reports whether a code is one or more bytes of visible ASCII.
 func printable(code []byte) bool {
 	for _, c := range code {
 		if c <= ' ' || c > '~' {
@@ -258,8 +258,8 @@ func printable(code []byte) bool {
 	return len(code) > 0
 }
 
-// refusal makes an error of a Reject or Fault. The message is the guest's own,
-// made safe to print; it may have lines.
+// refusal makes an error from a Reject or Fault. The message is the guest's own, made safe to print; it may
+// have several lines.
 func refusal(kind service.Kind, name service.Name, x abi.Refusal) *service.Error {
 	text := strings.ToValidUTF8(string(x.Message), "\uFFFD")
 	text = strings.Map(func(r rune) rune {

@@ -9,23 +9,23 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Bounds of one request that carries many frames.
+// Bounds of one request with many frames.
 const (
 	chunkBytes  = 256 << 10
 	chunkFrames = 4096
-	// chunkEvents bounds the events of a hydration that a guest gets at once: one that goes
-	// on after an event that it cannot apply fails over no more than these.
+	// chunkEvents is the maximum number of events that a guest gets at once during a hydration. A guest that
+	// goes on after an event that it cannot apply fails within this number of events.
 	chunkEvents = 64
-	// chunkFuel is what the commands of these events may have taken, if it is more than one.
+	// chunkFuel is the maximum fuel that the commands of these events took together. One event may exceed it.
 	chunkFuel = 16_000_000
 )
 
-// keepRequest is the largest request buffer that is kept for the next call.
+// keepRequest is the size, in bytes, of the largest request buffer that is kept for the next call.
 const keepRequest = 1 << 20
 
-// Exchange sends raw request frames and returns the raw response, a copy that
-// the caller owns. Only the range of the response is checked, not its frames. The
-// clock and the seed are those of the first frame that has them.
+// Exchange sends raw request frames and returns a copy of the raw response, which the caller owns. It checks
+// the range of the response, but not its frames. The clock and the seed are those of the first frame, if it
+// has them.
 func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error) {
 	var now journal.UnixNano
 	var seed [abi.SeedSize]byte
@@ -55,7 +55,7 @@ func (i *Instance) Exchange(ctx context.Context, request []byte) ([]byte, error)
 	return answer, nil
 }
 
-// usable fails if the instance must not be called.
+// usable returns an error if the instance must not be called.
 func (i *Instance) usable() error {
 	if i.broken {
 		return &service.Error{Service: i.name, Kind: service.KindUnavailable,
@@ -64,7 +64,7 @@ func (i *Instance) usable() error {
 	return nil
 }
 
-// failed notes what a call that failed has spent.
+// failed adds the fuel that a failed call has spent to its error.
 func (i *Instance) failed(err error) error {
 	if e, ok := err.(*service.Error); ok {
 		e.Fuel = uint64(i.meter.spent())
@@ -72,20 +72,18 @@ func (i *Instance) failed(err error) error {
 	return err
 }
 
-// Hydrate makes an entity resident: from a snapshot (nil is none) at the given
-// version, and the events after it, which the function events yields in order; more may
-// follow with Apply. They go to the guest in requests of bounded size; an event has been
-// copied when its yield returns. An error of yield ends the events and is returned by
-// Hydrate. If events fails by itself its error is returned and the instance is fine, but the
-// entity must be dropped or hydrated again.
+// Hydrate makes an entity resident: from a snapshot at the given version (nil: no snapshot) and the events
+// after it, which events yields in order. More events may follow with Apply. They go to the guest in requests
+// of bounded size. When yield returns, the event has been copied. If yield returns an error, no more events
+// may be yielded, and Hydrate returns that error. If events itself fails, Hydrate returns its error and the
+// instance stays usable, but the entity must be dropped or hydrated again.
 //
-// The fuel of a request is what its events may take by what their commands took; see
-// [Instance.Apply]. No time ends it, only ctx does.
+// For the fuel of a request see [Instance.Apply]. There is no time limit; only ctx ends a request.
 //
-// KindFault means that the guest could not take the snapshot or an event; the
-// instance is fine, the entity is not resident. If it was an event, or after a trap one of
-// several, the error is a [*service.ReplayError]. The snapshot goes with the first events, so
-// after a trap nobody knows whether it or one of these was to blame: that error is none.
+// KindFault means that the guest could not take the snapshot or an event. Then the instance is usable, and
+// the entity is not resident. If an event failed, or one of several during a trap, the error is a
+// [*service.ReplayError]. The snapshot travels with the first events, so after a trap in that request the
+// cause is unknown, and the error is not a ReplayError.
 func (i *Instance) Hydrate(
 	ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
 	events service.GuestEvents,
@@ -98,12 +96,11 @@ func (i *Instance) Hydrate(
 	return c.replay(ctx, events)
 }
 
-// Apply goes on with a hydration: it replays further events. Errors are as for
-// [Instance.Hydrate].
+// Apply continues a hydration with further events. Errors are as for [Instance.Hydrate].
 //
-// A request may take the limit fuel, the limit event_fuel for each of its events, and four
-// times what each of their commands took: that had the guest apply the event, too. So an entity that
-// was written can be hydrated, also by a build that needs somewhat more.
+// A request may spend the limit fuel, plus the limit event_fuel for each of its events, plus four times what
+// each of their commands spent, since a command applies its own events, too. So an entity that could be
+// written can be hydrated, even by a build that needs somewhat more fuel.
 func (i *Instance) Apply(ctx context.Context, slot uint32, events service.GuestEvents) error {
 	c := chunk{instance: i, slot: slot, b: i.request[:0]}
 	return c.replay(ctx, events)
@@ -114,25 +111,25 @@ type chunk struct {
 	instance    *Instance
 	slot        uint32
 	b           []byte
-	frames      uint32          // of the request
-	events      uint32          // of them, those at its end that are events
-	first, last service.Version // of the events
-	fuel        int64           // what the events may take
-	opens       int64           // what the Open may take beyond the limit; 0 without a snapshot
+	frames      uint32          // in the request
+	events      uint32          // the events among them, at the end
+	first, last service.Version // versions of the events
+	fuel        int64           // for the events
+	opens       int64           // for the Open beyond the limit; 0 without a snapshot
 }
 
-// snapshotFuel is what a guest may take for a byte of a snapshot: parsers of text take a
-// fraction of that.
+// snapshotFuel is the fuel that a guest may spend on each byte of a snapshot. Parsers of text need a fraction
+// of that.
 const snapshotFuel = 256
 
-// fuelMargin is how much more than its command an event may take when it is replayed.
+// fuelMargin is how many times the fuel of its command the replay of an event may spend.
 const fuelMargin = 4
 
-// replay sends events in requests, with what is in the chunk already.
+// replay sends events in requests, together with what is in the chunk already.
 func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 	i := c.instance
 	var failed error                            // of the guest
-	finding := fair.StartLap(fair.Now(), false) // what the host does to find the events
+	finding := fair.StartLap(fair.Now(), false) // the host's work to find the events
 	err := events(func(e service.GuestEvent) error {
 		fuel := c.mayTake(&e)
 		if c.full(&e, fuel) {
@@ -156,7 +153,7 @@ func (c *chunk) replay(ctx context.Context, events service.GuestEvents) error {
 	return c.send(ctx)
 }
 
-// full reports whether the request has to be sent before another event is added, which may take so much fuel.
+// full reports whether the request must be sent before e is added, which may spend fuel.
 func (c *chunk) full(e *service.GuestEvent, fuel int64) bool {
 	size := abi.RequestHeaderSize + 16 + len(e.Data) + len(e.Metadata)
 	return c.events >= chunkEvents || c.frames > 0 && len(c.b)+size > chunkBytes ||
@@ -174,7 +171,8 @@ func (c *chunk) add(e *service.GuestEvent, fuel int64) {
 	c.events++
 }
 
-// mayTake is what an event adds to the fuel of the request: nothing if one in it is of the same command.
+// mayTake is the fuel that an event adds to the request: none if the request has an event of the same
+// command.
 func (c *chunk) mayTake(e *service.GuestEvent) int64 {
 	if e.Again && c.events > 0 {
 		return 0
@@ -182,16 +180,16 @@ func (c *chunk) mayTake(e *service.GuestEvent) int64 {
 	return saturate(fuelMargin, int64(min(e.Fuel, 1<<60)))
 }
 
-// send sends the request and empties it.
+// send sends the request and empties the chunk.
 func (c *chunk) send(ctx context.Context) error {
 	i := c.instance
 	i.keep(c.b)
 	q := i.question(abi.ReqApply, c.slot)
 	q.frames = c.frames
-	// The clock is the same whatever chunk an event is in: replay does not depend on it.
+	// The clock is the same in all chunks, so that replay does not depend on how events are grouped.
 	var a answer
 	err := i.ask(ctx, c.b, &q, &scene{budget: i.replayBudget(c)}, &a)
-	opened := c.frames - c.events // frames before the first event
+	opened := c.frames - c.events // number of frames before the first event
 	switch {
 	case err == nil && a.terminal != abi.RespFault:
 		c.b, c.frames, c.events, c.fuel, c.opens = c.b[:0], 0, 0, 0, 0
@@ -207,17 +205,16 @@ func (c *chunk) send(ctx context.Context) error {
 	return &service.ReplayError{First: at, Last: at, Err: i.fault(a.refusal)}
 }
 
-// fault is the error of a Fault that the guest has reported.
+// fault makes the error for a Fault that the guest has reported.
 func (i *Instance) fault(x abi.Refusal) error {
 	return i.failed(refusal(service.KindFault, i.name, x))
 }
 
-// Handle runs a command. A rejection by the domain is an outcome, not an error.
-// KindFault means that the handler failed: the entity is dirty and has to be
-// hydrated again before it is used, the instance is fine. After any other error
-// the instance is broken, unless the guest was not entered.
+// Handle runs a command. A rejection by the domain is an outcome, not an error. KindFault means that the
+// handler failed: the instance is usable, but the entity must be hydrated again before it is used. After any
+// other error the instance is broken, unless the guest was not entered.
 //
-// The outcome's slices refer to copies that nobody else uses, of about their size.
+// The slices of the outcome refer to copies of about their size that nobody else uses.
 func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Outcome, error) {
 	if len(c.Data) > i.limits.CommandBytes {
 		return service.Outcome{}, service.Errorf(service.KindTooLarge,
@@ -231,7 +228,7 @@ func (i *Instance) Handle(ctx context.Context, c service.GuestCall) (service.Out
 	return i.outcome(ctx, b, &q, &on)
 }
 
-// Query reads state. Its outcome has no events; errors are as for [Instance.Handle].
+// Query reads state. Its outcome has no events. Errors are as for [Instance.Handle].
 func (i *Instance) Query(ctx context.Context, c service.GuestQuery) (service.Outcome, error) {
 	if len(c.Data) > i.limits.CommandBytes {
 		return service.Outcome{}, service.Errorf(service.KindTooLarge, "the query's data has %d bytes; the limit is %d",
@@ -258,14 +255,14 @@ func (i *Instance) outcome(ctx context.Context, b []byte, q *question, on *scene
 	return service.NewOutcome(a.events, a.body, fuel), nil
 }
 
-// Snapshot encodes an entity's state, in up to [journal.MaxSnapshot] bytes. KindFault means
-// that the guest cannot, or that the state is larger; the instance is fine.
+// Snapshot encodes an entity's state, in up to [journal.MaxSnapshot] bytes. KindFault means that the guest
+// cannot encode it, or that the state is larger; the instance is usable.
 func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	b := abi.AppendSnapshotRequest(i.request[:0], slot)
 	i.keep(b)
 	q := i.question(abi.ReqSnapshot, slot)
 	var a answer
-	on := scene{budget: i.callBudget(), most: max(maxSnapshotAnswer, i.limits.OutcomeBytes), fits: true}
+	on := scene{budget: i.callBudget(), maxBytes: max(maxSnapshotAnswer, i.limits.OutcomeBytes), fits: true}
 	if err := i.ask(ctx, b, &q, &on, &a); err != nil {
 		return nil, err
 	}
@@ -278,11 +275,12 @@ func (i *Instance) Snapshot(ctx context.Context, slot uint32) ([]byte, error) {
 	return a.body, nil
 }
 
-// maxSnapshotAnswer bounds the answer to Snapshot: a state that can be kept, its frame, and logs.
+// maxSnapshotAnswer is the maximum size of the answer to Snapshot, in bytes: the largest state that can be
+// kept, its frame, and logs.
 const maxSnapshotAnswer = journal.MaxSnapshot + 128<<10
 
-// CodeStateTooLarge is the code of a Fault that the host reports for a guest, as its state
-// has more bytes than a snapshot may have.
+// CodeStateTooLarge is the code of a Fault that the host reports on behalf of a guest whose state is larger
+// than a snapshot may be.
 const CodeStateTooLarge = "state_too_large"
 
 func tooLarge(name service.Name, bytes int) *service.Error {
@@ -311,7 +309,7 @@ func (i *Instance) Drop(ctx context.Context, slots ...uint32) error {
 	return nil
 }
 
-// maxDescription bounds the answer to Describe: a manifest, its frame, and logs.
+// maxDescription is the maximum size of the answer to Describe, in bytes: a manifest, its frame, and logs.
 const maxDescription = abi.MaxManifestSize + 128<<10
 
 // describe asks for the manifest.
@@ -320,7 +318,7 @@ func (i *Instance) describe(ctx context.Context) ([]byte, error) {
 	i.keep(b)
 	q := i.question(abi.ReqDescribe, 0)
 	var a answer
-	if err := i.ask(ctx, b, &q, &scene{budget: i.startBudget(), most: maxDescription}, &a); err != nil {
+	if err := i.ask(ctx, b, &q, &scene{budget: i.startBudget(), maxBytes: maxDescription}, &a); err != nil {
 		return nil, err
 	}
 	return a.body, nil
@@ -334,9 +332,8 @@ func (i *Instance) question(kind abi.RequestKind, slot uint32) question {
 	return q
 }
 
-// ask sends a request, and checks the answer and makes it compact, which the service is
-// charged for. a is empty, and stays so if there is an error. a and on are pointers: to copy them
-// took as long as many a guest does.
+// ask sends a request, then checks and compacts the answer. All of this is charged to the service. If there
+// is an error, a stays empty. a and on are pointers because copying them takes as long as many guests run.
 func (i *Instance) ask(ctx context.Context, b []byte, q *question, on *scene, a *answer) error {
 	if err := i.usable(); err != nil {
 		return err
@@ -345,7 +342,7 @@ func (i *Instance) ask(ctx context.Context, b []byte, q *question, on *scene, a 
 		return err
 	}
 	defer i.finish()
-	response, err := i.exchange(b, max(on.most, i.limits.OutcomeBytes), on.fits)
+	response, err := i.exchange(b, max(on.maxBytes, i.limits.OutcomeBytes), on.fits)
 	if err != nil {
 		return i.failed(err)
 	}
@@ -357,8 +354,8 @@ func (i *Instance) ask(ctx context.Context, b []byte, q *question, on *scene, a 
 	return nil
 }
 
-// checked checks an answer. Its Log frames are charged as calls of the host that log
-// are, so the call can end here as it can within the guest.
+// checked checks an answer. Its Log frames are charged like calls of the host's log function, so the call can
+// run out of fuel here as it can in the guest.
 func (i *Instance) checked(response []byte, q *question, a *answer) (err error) {
 	defer func() {
 		i.meter.stop()
@@ -381,8 +378,8 @@ func (i *Instance) checked(response []byte, q *question, a *answer) (err error) 
 	return nil
 }
 
-// keep keeps a request's buffer for the next one, unless it has grown out of
-// what calls usually need, or out of the budget.
+// keep keeps the buffer of a request for the next one, unless the buffer is larger than calls usually need or
+// does not fit the budget.
 func (i *Instance) keep(b []byte) {
 	if cap(b) <= keepRequest && i.takeBuffer(cap(b)) {
 		i.request = b[:0]

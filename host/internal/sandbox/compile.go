@@ -8,7 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// compile makes p ready to be instantiated, and tells the stages.
+// compile makes p ready to be instantiated, and reports its stages to tell.
 func (p *Program) compile(
 	ctx context.Context, from compile.Source, set service.Settings, tell func(compile.Stage),
 ) (err error) {
@@ -35,9 +35,9 @@ func (p *Program) compile(
 	return nil
 }
 
-// load has wazero load the program, or compile it. Its machine code takes code bytes of memory.
+// load loads the program's machine code through wazero, or compiles it. The code takes code bytes of memory.
 func (p *Program) load(ctx context.Context, f *compile.Facts, module []byte, code int64) (err error) {
-	var v admission.Violations // it may have been built for a service with a higher limit
+	var v admission.Violations // the stored code may be that of a service with a higher limit
 	if v.MemoryPages(f.MemoryPages, p.limits); v.Err() != nil {
 		return v.Err()
 	}
@@ -51,7 +51,7 @@ func (p *Program) load(ctx context.Context, f *compile.Facts, module []byte, cod
 	return err
 }
 
-// know takes in what the host has to know of the module.
+// know stores the facts of the module that the host needs.
 func (p *Program) know(f *compile.Facts) {
 	p.metered, p.imports, p.module.Tariff = f.Metered(), f.Modules, f.Tariff
 	p.manifest, p.hasManifest = f.Manifest, f.HasManifest

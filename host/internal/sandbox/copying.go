@@ -7,9 +7,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 )
 
-// copying is the backing where the system cannot map images: memories are slices on
-// the Go heap, which are copied when they grow, and images are copied into them. The
-// guest sees no difference.
+// copying is the backing for systems that cannot map images. Memories are slices on the Go heap, which are
+// copied when they grow; images are copied into them. The guest sees no difference.
 type copying struct{}
 
 func (copying) reserve(limit uint64) (space, error) { return &copied{limit: limit}, nil }
@@ -20,19 +19,19 @@ func (copying) imageBytes(used int) int64 { return int64(used) }
 
 func (copying) close() error { return nil }
 
-// cloned is an image on the heap.
+// cloned is an image on the Go heap.
 type cloned []byte
 
 func (cloned) drop() {}
 
-// copied is a memory on the heap.
+// copied is a memory on the Go heap.
 type copied struct {
 	limit uint64
 	b     []byte
 }
 
-// held implements space. A guest that grows page by page must not copy its memory
-// each time, so there is more room than it asks for.
+// held implements space. It rounds up, so that a guest that grows page by page does not have its memory
+// copied each time.
 func (c *copied) held(size uint64) uint64 {
 	have := uint64(cap(c.b))
 	if size <= have {
@@ -50,7 +49,7 @@ func (c *copied) grow(size uint64) ([]byte, error) {
 		copy(grown, c.b)
 		c.b = grown
 	}
-	c.b = c.b[:size] // never written before, as memory does not shrink
+	c.b = c.b[:size] // never written to before: memory does not shrink
 	return c.b, nil
 }
 

@@ -13,47 +13,46 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// budget is what a request may spend.
+// budget is what one request may spend.
 type budget struct {
 	fuel int64
-	time time.Duration // of the guest on a processor
-	// patient is a start: it waits for its turns as long as its caller does. Were it
-	// ended for what others do, it would only have to begin again.
+	time time.Duration // processor time of the guest
+	// patient says that the call is a start, or a replay. It waits for its turns as long as its caller does:
+	// if it were ended because of others, it would have to start over.
 	patient bool
 }
 
-// patience is what a call may wait for its turns, as a multiple of its own time.
+// patience is how long a call waits for its turns, as a multiple of its own time limit.
 const patience = 10
 
-// retryTurn is when to try again after patience ended.
+// retryTurn is the RetryAfter of a call that waited too long for its turn.
 const retryTurn = 100 * time.Millisecond
 
-// burnRate is what a processor executes for a guest at best, in fuel a nanosecond, about.
-// So fuel is worth at least that much time.
+// burnRate is about the most fuel that a guest spends in a nanosecond of processor time. So spent fuel is
+// charged as at least that much time.
 const burnRate = 7
 
-// meter gives a guest its fuel and counts what it spends. The guest counts down in
-// a global of its own that the rewriting has put there, see package metering; when
-// it is below zero the guest calls refuel.
+// meter grants fuel to a guest and counts what it spends. The guest counts down in a global that the
+// rewriting has added, see package metering; when the global is below zero the guest calls refuel.
 //
-// One goroutine owns it: that which runs the instance. refuel runs on it, too.
+// The goroutine that runs the instance owns it; refuel runs on that goroutine, too.
 type meter struct {
-	fuel  api.MutableGlobal // left of what was granted; negative when more is needed
+	fuel  api.MutableGlobal // left of the grants; negative when more is needed
 	stack api.MutableGlobal // bytes left
 
 	budget  budget
-	granted int64 // to the call so far
-	left    int64 // of it, when the guest is not running
-	charged int64 // of what was spent: told to the account
+	granted int64 // fuel granted to the call so far
+	left    int64 // the part that is left, while the guest does not run
+	charged int64 // spent fuel that the account has been charged for
 
 	slice   fair.Lap
-	first   bool          // the slice is the call's first
-	hosts   bool          // the slice is the host's own work on an answer; see hostLap
-	grantAt int64         // of fair.Now: when the present grant was given
-	spentAt int64         // what was spent then
-	ran     time.Duration // on a processor, up to the present slice
-	waited  time.Duration // for turns
-	owed    int64         // work that is done later, in ns: see byteTime
+	first   bool          // this is the call's first slice
+	hosts   bool          // this slice is the host's own work on an answer; see hostLap
+	grantAt int64         // fair.Now at the present grant
+	spentAt int64         // spent at the present grant
+	ran     time.Duration // processor time before the present slice
+	waited  time.Duration // time spent waiting for turns
+	owed    int64         // host work that follows the call, in ns: see byteTime
 
 	ctx   context.Context
 	gone  <-chan struct{} // see scene
@@ -75,22 +74,22 @@ func (i *Instance) run(now int64) {
 	i.grant(now)
 }
 
-// forget lets go of what the call came with.
+// forget drops the references to the caller's context.
 func (m *meter) forget() { m.ctx, m.gone, m.until = nil, nil, time.Time{} }
 
-// arm readies the meter for entering the guest.
+// arm prepares the globals for entering the guest.
 func (m *meter) arm(stack int) {
 	m.fuel.Set(uint64(m.left))
 	m.stack.Set(uint64(stack))
 }
 
-// stop looks what is left after the guest has been left.
+// stop reads back the fuel that is left after the guest has returned.
 func (m *meter) stop() { m.left = int64(m.fuel.Get()) }
 
-// spent is what the call has cost, never more than its limit.
+// spent is the fuel that the call has used, never more than its limit.
 func (m *meter) spent() int64 { return m.granted - m.left }
 
-// spend charges what the host does for the guest.
+// spend charges the guest for work that the host does on its behalf.
 func (i *Instance) spend(fuel int64) {
 	left := int64(i.meter.fuel.Get()) - fuel
 	i.meter.fuel.Set(uint64(left))
@@ -104,8 +103,8 @@ func (i *Instance) refuel() {
 	m := &i.meter
 	m.stop()
 	if m.spent() > m.budget.fuel {
-		// What there was no fuel for is not done, and not counted either: it could be a
-		// charge by a size that the guest made up.
+		// Work that could not be paid for was not done, so it is not counted. It could be a charge by a size
+		// that the guest made up.
 		m.fuel.Set(uint64(m.granted - m.budget.fuel))
 		m.stop()
 		i.lap(fair.Now(), false)
@@ -129,23 +128,23 @@ func (i *Instance) refuel() {
 	m.fuel.Set(uint64(m.left))
 }
 
-// grant gives the guest more fuel, as much as is known to take a short time.
+// grant gives the guest more fuel: an amount that is expected to last a short time.
 func (i *Instance) grant(now int64) {
 	m := &i.meter
-	most := int64(maxGrant)
+	maxFuel := int64(maxGrant)
 	if m.first {
-		most = firstSliceGrant
+		maxFuel = firstSliceGrant
 	}
 	m.spentAt, m.grantAt = m.spent(), now
-	m.left = min(i.pace.next(i.account, most), m.budget.fuel-m.spentAt)
+	m.left = min(i.pace.next(i.account, maxFuel), m.budget.fuel-m.spentAt)
 	m.granted = m.spentAt + m.left
 	if i.account.watch != nil {
 		i.account.watch.began()
 	}
 }
 
-// nextSlice ends a slice, of which the last grant took so long, and begins the next
-// one: whatever can end a call is looked at between the two, and whose turn it is.
+// nextSlice ends a slice, whose last grant took lastGrant ns, and begins the next one. Between the two it
+// checks everything that can end a call, and whose turn it is.
 func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 	m := &i.meter
 	unproven := !m.slice.Read()
@@ -160,7 +159,7 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 		if _, trap := i.takeTurn(now); trap != nil {
 			panic(trap)
 		}
-		// Whoever waits for this processor and is no guest goes first.
+		// Goroutines that wait for this processor and run no guest go first.
 		runtime.Gosched()
 	}
 	now = fair.Now()
@@ -168,11 +167,11 @@ func (i *Instance) nextSlice(now, lastGrant int64) int64 {
 	return now
 }
 
-// endGrant looks how long the last grant of a call took, which it has not used up.
+// endGrant evaluates the last grant of a call, which was not used up.
 func (i *Instance) endGrant(now int64) {
 	m := &i.meter
 	elapsed, spent := now-m.grantAt, m.spent()-m.spentAt
-	if m.hosts || elapsed <= slowGrant || spent <= minGrant { // smaller ones would not have been shorter
+	if m.hosts || elapsed <= slowGrant || spent <= minGrant { // smaller grants would not have been shorter
 		return
 	}
 	i.pace.took(elapsed, spent)
@@ -181,9 +180,9 @@ func (i *Instance) endGrant(now int64) {
 	}
 }
 
-// lap ends the present slice: it tells the account, and the turn, what was used. What
-// follows until the next slice begins is not measured. The host's own work is charged to
-// the service, but is no time of the call's.
+// lap ends the present slice and charges what it used to the account and the turn. Time is not measured until
+// the next slice begins. The host's own work is charged to the service, but does not count toward the call's
+// time.
 func (i *Instance) lap(now int64, exactly bool) (used int64) {
 	m := &i.meter
 	used = m.slice.Took(now, exactly)
@@ -197,16 +196,15 @@ func (i *Instance) lap(now int64, exactly bool) (used int64) {
 	return used
 }
 
-// byteTime is what the host does later with a byte of a request or an answer, in
-// nanoseconds of a processor, about: hash it, pack it, write it to the journal and to
-// clients.
+// byteTime is about how much processor time the host spends later on each byte of a request or an answer, in
+// nanoseconds: it hashes and compresses the byte, and writes it to the journal and to clients.
 const byteTime = 4
 
-// largeAnswer is the size from which on the host's own work on an answer is measured
-// apart from the guest's, with the thread's processor time.
+// largeAnswer is the size, in bytes, above which the host's work on an answer is measured apart from the
+// guest's, by the processor time of the thread.
 const largeAnswer = 64 << 10
 
-// hostLap ends the guest's slice and measures what the host does from here on.
+// hostLap ends the guest's slice; what follows is measured as the host's work.
 func (i *Instance) hostLap() {
 	now := fair.Now()
 	i.endGrant(now)
@@ -220,22 +218,21 @@ func (i *Instance) hostWork(l fair.Lap) {
 	i.charge(l.Took(now, false), now)
 }
 
-// charge tells the account, and the turn, of work that was done for the guest: so many
-// nanoseconds of a processor.
+// charge charges the account and the turn with work for the guest, in nanoseconds of processor time.
 //
-// The account is shared, so it is told only of as much as is worth that.
+// The account is shared, so small amounts are collected before it is called.
 func (i *Instance) charge(work, now int64) {
-	i.turn.Spend(work) // of no meaning unless it is held
+	i.turn.Spend(work) // no effect unless the turn is held
 	if i.unbilled += work; i.unbilled >= billing {
 		i.account.Burn(i.unbilled, now, i.turn.Held())
 		i.unbilled = 0
 	}
 }
 
-// billing is the work, in nanoseconds, of which an account is told at once.
+// billing is the work, in nanoseconds, from which on the account is called.
 const billing = 10_000
 
-// waiter is who waits for a turn of the call, which has a patience of its own.
+// waiter describes how long the call waits for a turn.
 func (m *meter) waiter() *fair.Waiter {
 	return &fair.Waiter{
 		Context: m.ctx, Gone: m.gone, Until: m.until,
@@ -243,7 +240,7 @@ func (m *meter) waiter() *fair.Waiter {
 	}
 }
 
-// interrupted says why the guest has to end now, if it has to.
+// interrupted returns the reason why the guest must end now, or nil.
 func (m *meter) interrupted() *hostTrap {
 	if m.ran > m.budget.time {
 		return &hostTrap{service.KindGuestDeadline, fmt.Sprintf(
@@ -264,7 +261,7 @@ func (m *meter) interrupted() *hostTrap {
 	return nil
 }
 
-// abandoned is the end of a guest that nobody waits for any more.
+// abandoned is the trap for a guest whose caller no longer waits for it.
 func (m *meter) abandoned(why error) *hostTrap {
 	so := fmt.Sprintf("after %v, with %d of %d fuel spent; nothing was written", m.ran.Round(time.Microsecond),
 		m.spent(), m.budget.fuel)
@@ -274,7 +271,7 @@ func (m *meter) abandoned(why error) *hostTrap {
 	return &hostTrap{service.KindCanceled, "the caller went away " + so}
 }
 
-// takeTurn waits for the instance's turn to run, and returns when it came.
+// takeTurn waits for the instance's turn to run, and returns the time when it came.
 func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 	m := &i.meter
 	if i.turn.Resume() || i.turn.Held() {
@@ -297,8 +294,8 @@ func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 	return after, m.abandoned(err)
 }
 
-// The budgets of what is no command or query. A guest that is quick to answer may
-// have much to set up first, and it does so once.
+// The budgets of requests that are neither commands nor queries. A guest that answers quickly may still have
+// much to set up at its start, and it does so once.
 const startCalls = 10
 
 func (i *Instance) callBudget() budget {
@@ -309,20 +306,20 @@ func (i *Instance) startBudget() budget {
 	return budget{fuel: saturate(startCalls, i.limits.Fuel), time: startCalls * i.limits.CallTime, patient: true}
 }
 
-// replayBudget is that of a request of a hydration. It has no limit of time, as the events
-// have happened: what they take is bounded by what their commands took.
+// replayBudget is the budget of a hydration request. It has no time limit, as the events have already
+// happened: fuel bounds it, by what the commands of these events took.
 func (i *Instance) replayBudget(c *chunk) budget {
 	fuel := i.limits.Fuel + saturate(int64(c.events), i.limits.EventFuel)
 	return budget{fuel: min(fuel+min(c.fuel, math.MaxInt64/4)+min(c.opens, math.MaxInt64/8), math.MaxInt64/2),
 		time: math.MaxInt64, patient: true}
 }
 
-// framesBudget is that of a request about many entities.
+// framesBudget is the budget of a request about n entities.
 func (i *Instance) framesBudget(n uint32) budget {
 	return budget{fuel: i.limits.Fuel + saturate(int64(n), i.limits.EventFuel), time: i.limits.CallTime}
 }
 
-// saturate multiplies, to at most half of what there are numbers for.
+// saturate multiplies two numbers; the product is at most half of the largest int64.
 func saturate(a, b int64) int64 {
 	if a > 0 && b > math.MaxInt64/2/a {
 		return math.MaxInt64 / 2

@@ -8,26 +8,25 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// image is a guest as it is after it has initialised: its memory and the values of
-// its mutable globals. All sandboxes of a program begin as copies of it. Where the
-// system can, the copies share the image's pages until they write to them; nothing
-// is copied at the start, and a reset gives the written pages back.
+// image is a guest right after its initialisation: its memory and the values of its mutable globals. All
+// sandboxes of a program begin as copies of it. Where the system allows, copies share the image's pages until
+// they write to them. Then a start copies nothing, and a reset discards only the pages that were written to.
 //
-// That this is all of a guest's state is what [metering.Metered.Imageable] promises:
-// its tables and segments do not change while it runs.
+// [metering.Metered.Imageable] guarantees that this is the guest's whole state: its tables and segments do
+// not change while it runs.
 type image struct {
-	size    uint64   // of the memory
+	size    uint64   // of the memory, in bytes
 	globals []uint64 // by metering.Metered.Globals
-	memory  stored   // up to its last byte that is not zero
+	memory  stored   // without the zeros at its end
 	hold    *holding
-	bytes   int64 // taken for it
+	bytes   int64 // taken from the budget for it
 
 	mu     sync.Mutex // guards all below
-	shown  int        // memories that begin as it
+	shown  int        // number of memories that use it
 	closed bool
 }
 
-// captureImage takes the image of an instance that has just been started.
+// captureImage takes the image of an instance that has just started.
 func captureImage(
 	from backing, memory []byte, module api.Module, globals []metering.Global, hold *holding,
 ) (*image, error) {
@@ -56,14 +55,14 @@ func usedBytes(b []byte) int {
 	return len(bytes.TrimRight(b, "\x00"))
 }
 
-// restore sets the globals of a module as they are in the image.
+// restore sets the globals of a module to their values in the image.
 func (m *image) restore(globals []api.MutableGlobal) {
 	for k, g := range globals {
 		g.Set(m.globals[k])
 	}
 }
 
-// enter keeps the image for a memory that begins as it; false once it is closed.
+// enter keeps the image for a memory that uses it; false if the image is closed.
 func (m *image) enter() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -73,7 +72,7 @@ func (m *image) enter() bool {
 	return !m.closed
 }
 
-// leave ends what enter began.
+// leave undoes enter.
 func (m *image) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,7 +86,7 @@ func (m *image) gone() bool {
 	return m.closed
 }
 
-// close gives the image back, once no memory shows it any more. It is idempotent.
+// close frees the image once no memory uses it. It is idempotent.
 func (m *image) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,25 +13,24 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 )
 
-// arena is the backing where the system can map images. It keeps all of a host's
-// images in one file without a name, in memory, so that a thousand services do not
-// need a thousand descriptors. Each image has a place of its own, which memories map
-// privately: what a guest writes is in its copy of a page. A place is given back as a
-// hole and is never used again: offsets are not what a host runs out of.
+// arena is the backing for systems that can map images. It keeps all images of a host in one anonymous file
+// in memory, so that a thousand services do not need a thousand descriptors. Each image has its own range of
+// the file, and memories map that range privately: a guest writes to its own copy of a page. A freed range
+// becomes a hole and is never used again: a host does not run out of offsets.
 type arena struct {
-	mu  sync.RWMutex // guards all below; whoever uses the file holds it for reading
-	fd  int          // -1 once it is closed, as another file may get the number
-	end int64        // where the next image goes
+	mu  sync.RWMutex // guards all below; read-locked while the file is in use
+	fd  int          // -1 after close, as another file may get the number
+	end int64        // offset of the next image
 }
 
-// newArena opens an arena, or says what this system does not have.
+// newArena opens an arena, or returns what this system lacks.
 func newArena() (backing, error) {
 	fd, err := unix.MemfdCreate("bulkhead-images", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	a := &arena{fd: fd}
-	// A file that does not shrink cannot be cut off below a memory that shows it.
+	// A file that cannot shrink cannot be truncated under a memory that maps it.
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), a.close())
 	}
@@ -41,7 +40,7 @@ func newArena() (backing, error) {
 	return a, nil
 }
 
-// try does with a small image what is done with all.
+// try maps a small image, to see that all steps work on this system.
 func (a *arena) try() error {
 	m, err := a.keep([]byte{1})
 	if err != nil {
@@ -71,17 +70,17 @@ func (a *arena) close() error {
 	return os.NewSyscallError("close", err)
 }
 
-// imageBytes implements backing: whole pages of the system's.
+// imageBytes implements backing: the size rounded up to whole pages of the system.
 func (a *arena) imageBytes(used int) int64 {
 	page := int64(unix.Getpagesize())
 	return (int64(used) + page - 1) / page * page
 }
 
-// place is where an image is in the arena.
+// place is the range of an image in the arena.
 type place struct {
 	arena *arena
 	at    int64
-	size  int64 // in whole pages; the rest of the last one is zero
+	size  int64 // whole pages; the rest of the last one is zero
 }
 
 // keep implements backing. Runs of zeros become holes.
@@ -118,7 +117,7 @@ func (a *arena) write(b []byte, at int64) (int, error) {
 	return unix.Pwrite(a.fd, b, at)
 }
 
-// show maps n bytes at a place where they are copied when they are written to.
+// show maps n bytes of the file at base, copy-on-write.
 func (a *arena) show(at int64, base unsafe.Pointer, n uint64) error {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -131,28 +130,27 @@ func (p place) drop() {
 	p.arena.mu.RLock()
 	defer p.arena.mu.RUnlock()
 	if p.size > 0 && p.arena.fd >= 0 {
-		// It fails for arguments that are not so only. With an arena that is closed
-		// everything in it has gone.
+		// This fails only for invalid arguments. If the arena is closed, its content has gone.
 		_ = unix.Fallocate(p.arena.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, p.at, p.size)
 	}
 }
 
-// mapped is address space of the kernel's, reserved up to the limit at the start, so
-// that the memory never moves:
+// mapped is address space of the kernel. It is reserved up to the limit at the start, so that the memory
+// never moves:
 //
 //	0           file        usable            limit
 //	| the image | zeros, written | not usable |
 //
-// What is usable is private: a page is copied, or made, when it is first written to.
-// These are three mappings at most.
+// The usable part is private: a page is copied, or created, at its first write. These are at most three
+// mappings.
 type mapped struct {
 	base   unsafe.Pointer
 	limit  uint64
 	usable uint64
-	shown  uint64 // bytes of it that the image's file is behind
+	shown  uint64 // bytes that map the image's file
 }
 
-// reserve takes address space. It costs no memory until it is used.
+// reserve reserves address space. It takes no memory until it is used.
 func (a *arena) reserve(limit uint64) (space, error) {
 	p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
@@ -162,8 +160,8 @@ func (a *arena) reserve(limit uint64) (space, error) {
 	return &mapped{base: p, limit: limit}, nil
 }
 
-// held implements space. Pages that are not written to yet are counted too: a guest
-// may write to them at any moment, and nobody can refuse it then.
+// held implements space. It also counts pages that have not been written to: a guest may write to them at any
+// moment, and nobody can refuse it then.
 func (m *mapped) held(size uint64) uint64 { return size }
 
 func (m *mapped) grow(size uint64) ([]byte, error) {
@@ -180,7 +178,7 @@ func (m *mapped) grow(size uint64) ([]byte, error) {
 	return m.slice(size), nil
 }
 
-// slice is the first size bytes. A memory of none still has an address.
+// slice returns the first size bytes. An empty memory still has an address.
 func (m *mapped) slice(size uint64) []byte {
 	return unsafe.Slice((*byte)(m.base), m.limit)[:size:size]
 }
@@ -199,8 +197,8 @@ func (m *mapped) show(i *image) ([]byte, error) {
 	case m.usable != i.size || m.shown != uint64(at.size):
 		return nil, fmt.Errorf("a memory of %d bytes is not in the place of an image of %d", m.usable, i.size)
 	}
-	// The pages that were written to go; the file, or zeros, are behind them again.
-	// In pieces, as it takes a millisecond for a few thousand of them.
+	// Discard the pages that were written to, so that the file, or zeros, appear again. Do it in pieces, as a
+	// few thousand pages take a millisecond.
 	all := m.slice(m.usable)
 	for at := 0; at < len(all); at += givenBack {
 		if at > 0 {
@@ -213,11 +211,11 @@ func (m *mapped) show(i *image) ([]byte, error) {
 	return all, nil
 }
 
-// givenBack is how much memory is given back to the system at once.
+// givenBack is how much memory is given back to the system at once, in bytes.
 const givenBack = 1 << 20
 
 func (m *mapped) release() {
-	// It fails for arguments that were never mapped only.
+	// This fails only for ranges that were never mapped.
 	_ = unix.MunmapPtr(m.base, uintptr(m.limit))
 	m.base = nil
 }

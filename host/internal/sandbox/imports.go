@@ -15,37 +15,34 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// hostFunc is one function that guests may import. It runs on the goroutine
-// that runs the guest. It may end the guest by panicking with a *hostTrap, which
-// wazero turns into an error of the call; no other panic is meant to happen, and
-// one that does stays within the call too.
+// hostFunc is one function that guests may import. It runs on the goroutine that runs the guest. It may end
+// the guest by panicking with a *hostTrap, which wazero turns into an error of the call. Any other panic is a
+// bug; it, too, ends only the call.
 type hostFunc struct {
 	run  func(i *Instance, mem api.Memory, s []uint64)
 	free bool // costs the guest no fuel
 }
 
-// What the host's functions charge for the work that they do in a guest's name,
-// about what the guest could have executed in that time. It is part of the tariff
-// in TARIFF.md of package metering, and has its version.
+// What the host's functions charge for their work on behalf of a guest: about what the guest could have
+// executed in that time. These are part of the tariff in TARIFF.md of package metering, and of its version.
 const (
-	fuelHostCall   = 500    // any call of a host function
-	fuelRandomByte = 4      // drawn
-	fuelLogByte    = 10     // logged
-	fuelLogLine    = 10_000 // logged
-	fuelVector     = 50     // looked at by fd_write
-	fuelPoll       = 50     // subscription looked at by poll_oneoff, which does so twice
-	bytesPerFuel   = 4      // looked at for anything else
+	fuelHostCall   = 500    // each call of a host function
+	fuelRandomByte = 4      // each byte drawn
+	fuelLogByte    = 10     // each byte logged
+	fuelLogLine    = 10_000 // each line logged
+	fuelVector     = 50     // each vector that fd_write reads
+	fuelPoll       = 50     // each subscription; poll_oneoff reads it twice
+	bytesPerFuel   = 4      // anything else that is read
 )
 
-// What a host function does at most between two looks at the meter: it charges, and
-// works, in steps.
+// The maximum work of a host function between two charges. It charges for each step before it works.
 const (
 	stepBytes = 64 << 10
 	stepItems = 1000
 )
 
-// inSteps calls do for n things from the first one on, at most step at a time, and
-// charges that much fuel for each of them before. It ends early if do does not succeed.
+// inSteps calls do for the items 0 to n-1, at most step at a time. Before each step it charges fuel for each
+// item. It ends early if do does not succeed.
 func (i *Instance) inSteps(n, step uint32, fuel int64, do func(from, to uint32) errno) errno {
 	for from := uint32(0); from < n; {
 		to := from + min(step, n-from)
@@ -58,17 +55,17 @@ func (i *Instance) inSteps(n, step uint32, fuel int64, do func(from, to uint32) 
 	return errnoSuccess
 }
 
-// hostTrap is what a host function panics with to end the guest.
+// hostTrap is the panic value with which a host function ends the guest.
 type hostTrap struct {
 	kind service.Kind
 	text string
 }
 
-// Error implements error, so that it survives wazero's wrapping.
+// Error implements error, so that the value survives wazero's wrapping.
 func (t *hostTrap) Error() string { return t.text }
 
-// offered are all functions that guests may import, by module and name; admission has their
-// signatures. They are built once and never written again.
+// offered are all functions that guests may import, by module and name. Package admission has their
+// signatures. The map is built once and never written again.
 var offered = map[string]map[string]*hostFunc{
 	abi.ImportModule: {
 		abi.ImportLog:   {run: importLog},
@@ -90,15 +87,15 @@ func importLog(i *Instance, mem api.Memory, s []uint64) {
 	i.logLine(abi.LogLevel(uint32(s[0])), text)
 }
 
-// logLine charges for a line and logs it. Only as much as the budget can take is
-// looked at, so that a huge line costs nothing.
+// logLine charges for a line and logs it. It reads no more of the line than the budget allows, so a huge line
+// costs nothing.
 func (i *Instance) logLine(level abi.LogLevel, text []byte) {
 	text = text[:min(len(text), i.log.room())]
 	i.spend(i.log.cost(len(text), 1))
 	i.log.line(level, text)
 }
 
-// importFault is bulkhead_v1.fault(ptr, len). The last message counts.
+// importFault is bulkhead_v1.fault(ptr, len). The last message wins.
 func importFault(i *Instance, mem api.Memory, s []uint64) {
 	text, ok := mem.Read(uint32(s[0]), uint32(s[1]))
 	if !ok {
@@ -122,9 +119,8 @@ func importAbort(i *Instance, mem api.Memory, s []uint64) {
 	panic(&hostTrap{service.KindTrap, message})
 }
 
-// scriptString reads a string of AssemblyScript: UTF-16 at ptr, with its length
-// in bytes in the four bytes before. What is no string is an empty one: it is
-// only for a message.
+// scriptString reads a string of AssemblyScript: UTF-16 at ptr, with its length in bytes in the four bytes
+// before. Invalid input gives an empty string, as the text is only part of a message.
 func (i *Instance) scriptString(mem api.Memory, ptr uint32) string {
 	if ptr < 4 {
 		return ""
@@ -155,8 +151,8 @@ func provide(ctx context.Context, r wazero.Runtime, modules []string) error {
 	return provideModule(ctx, r, metering.ImportModule, metered)
 }
 
-// metered are the imports that the rewriting adds. They are not offered: a module
-// that imports them by itself is refused.
+// metered are the imports that the rewriting adds. They are not offered: a module that imports them itself is
+// refused.
 var metered = map[string]*hostFunc{
 	metering.ImportRefuel:   {free: true, run: func(i *Instance, _ api.Memory, _ []uint64) { i.refuel() }},
 	metering.ImportOverflow: {free: true, run: func(i *Instance, _ api.Memory, _ []uint64) { i.overflow() }},
@@ -165,7 +161,7 @@ var metered = map[string]*hostFunc{
 func provideModule(ctx context.Context, r wazero.Runtime, module string, functions map[string]*hostFunc) error {
 	b := r.NewHostModuleBuilder(module)
 	for name, f := range functions {
-		t, _ := admission.Signature(module, name) // those of the rewriting have neither parameters nor results
+		t, _ := admission.Signature(module, name) // functions of the rewriting have no parameters and no results
 		b.NewFunctionBuilder().WithGoModuleFunction(goFunction(f), valueTypes(t.Params),
 			valueTypes(t.Results)).WithName(name).Export(name)
 	}

@@ -9,9 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Inspect tells what a module is. That the module has problems is no error: they
-// are in the result. If it has none so far it is compiled and started, to learn
-// what only that can tell. progress may be nil.
+// Inspect reports what a module is. Problems of the module are not an error; they are in the result. A module
+// without problems so far is also compiled and started, to learn the rest. progress may be nil.
 func (r *Runtime) Inspect(
 	ctx context.Context, module []byte, l service.Limits, progress func(stage compile.Stage, done, total int64),
 ) (*service.Inspection, error) {
@@ -38,7 +37,7 @@ func (r *Runtime) Inspect(
 	return i, nil
 }
 
-// refusedIn takes a refusal of the module into the inspection. Other errors remain.
+// refusedIn adds a refusal of the module to the inspection. It returns any other error.
 func refusedIn(i *service.Inspection, err error) error {
 	var e *service.Error
 	if !errors.As(err, &e) || e.Kind != service.KindBadModule {

@@ -18,12 +18,11 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// Instance is one sandbox: a module with a memory of its own. One goroutine at
-// a time may use it, for all of its methods.
+// Instance is one sandbox: a module with its own memory. Only one goroutine at a time may use it, whatever
+// the method.
 //
-// A call that fails leaves the instance broken, unless the failure is a Fault
-// that the guest reported itself: after a trap nobody knows what state the guest
-// is in. A broken instance refuses every call until [Instance.Reset].
+// A call that fails leaves the instance broken, unless the guest itself reported a Fault: after a trap the
+// guest's state is unknown. A broken instance refuses every call until [Instance.Reset].
 type Instance struct {
 	program *Program
 	name    service.Name
@@ -31,9 +30,9 @@ type Instance struct {
 	account *account
 	turn    *fair.Place
 	pace    pace
-	// unbilled is work in nanoseconds that the account has not been told of yet.
+	// unbilled is work that the account has not been charged for yet, in nanoseconds.
 	unbilled int64
-	yielded  int64 // of fair.Now: when it last let others run between two calls
+	yielded  int64 // fair.Now when it last yielded between two calls
 	guest    guestContext
 	working  working
 
@@ -41,38 +40,38 @@ type Instance struct {
 	memory    *linearMemory
 	module    api.Module
 	mem       api.Memory
-	globals   []api.MutableGlobal // the guest's own, by metering.Metered.Globals
+	globals   []api.MutableGlobal // the guest's own; see metering.Metered.Globals
 	reserve   api.Function
 	call      api.Function
 	mailbox   uint32 // address
-	capacity  uint32 // of the mailbox, in bytes; 0 before the first reserve
-	watermark int64  // memory above which the instance is worn
+	capacity  uint32 // of the mailbox, in bytes; 0 before the first call of reserve
+	watermark int64  // bytes of memory above which the instance is worn
 	broken    bool
 
 	// Of the present call.
 	meter   meter
 	ambient ambient
 	log     guestLog
-	words   []byte // message for a trap: the guest's last
+	words   []byte // the guest's last message, which explains a trap
 
 	burnt   uint64    // fuel of all calls
 	stack   [1]uint64 // parameter and result of a call
-	request []byte    // reused from call to call
+	request []byte    // buffer that calls reuse
 	closed  bool
 
-	covered  uint64 // bytes of memory that were taken with the sandbox
-	buffered int64  // bytes that were taken for the buffer of requests
+	covered  uint64 // bytes of memory taken with the sandbox
+	buffered int64  // bytes taken for the request buffer
 	leave    func() // gives back what the sandbox has taken; nil before
 }
 
-// guestContext is the context that wazero and the host functions see. It never
-// ends: what ends a guest is looked at between slices.
+// guestContext is the context that wazero and the host functions see. It never ends: whatever ends a guest is
+// checked between slices.
 type guestContext struct {
 	context.Context
 	instance *Instance
 }
 
-// Value implements context.Context. It hands the instance to host functions.
+// Value implements context.Context. It gives host functions access to the instance.
 func (c *guestContext) Value(key any) any {
 	if _, ok := key.(instanceKey); ok {
 		return c.instance
@@ -82,9 +81,8 @@ func (c *guestContext) Value(key any) any {
 
 type instanceKey struct{}
 
-// Instantiate starts a sandbox: from the program's image, or, if it has none, by
-// setting its memory up and running _initialize. log takes what the guest logs; nil
-// discards it.
+// Instantiate starts a sandbox from the program's image. Without an image it sets up memory and runs
+// _initialize. log gets the guest's log lines; nil discards them.
 func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error) {
 	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account,
 		turn: fair.NewPlace(p.account.Account)}
@@ -108,8 +106,7 @@ func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error
 
 var errProgramClosed = &service.Error{Kind: service.KindUnavailable, Message: "the program is closed"}
 
-// start begins an incarnation. A turn that the instance holds is given up while it waits
-// for others, and taken again.
+// start begins an incarnation. If the instance holds a turn, it gives the turn up while it waits for others.
 func (i *Instance) start(ctx context.Context) error {
 	inTurn := i.turn.Held()
 	image, made, err := i.program.base(ctx, func() {
@@ -140,8 +137,8 @@ func (i *Instance) start(ctx context.Context) error {
 	return nil
 }
 
-// instantiate makes wazero's instance. No code of the guest runs in it: the
-// rewriting has put all that would into a function of its own. image may be nil.
+// instantiate creates wazero's instance. It runs no code of the guest: the rewriting has moved any such code
+// into a function. image may be nil.
 func (i *Instance) instantiate(image *image) error {
 	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	p := i.program
@@ -170,12 +167,12 @@ func (i *Instance) instantiate(image *image) error {
 	return nil
 }
 
-// global is a global that the rewriting has exported.
+// global returns a global that the rewriting has exported.
 func (i *Instance) global(name string) api.MutableGlobal {
 	return i.module.ExportedGlobal(name).(api.MutableGlobal)
 }
 
-// initialise runs what a module has to run once.
+// initialise runs what a module must run once.
 func (i *Instance) initialise(ctx context.Context) error {
 	if err := i.begin(ctx, &scene{budget: i.startBudget()}); err != nil {
 		return err
@@ -191,8 +188,8 @@ func (i *Instance) initialise(ctx context.Context) error {
 	return err
 }
 
-// ready has the instance take calls. Its call engines are fresh: a stack that has
-// grown in an earlier incarnation is not kept.
+// ready prepares the instance for calls. It creates new call engines, so that a stack that grew in an earlier
+// incarnation is not kept.
 func (i *Instance) ready() {
 	i.reserve = i.module.ExportedFunction(abi.ExportReserve)
 	i.call = i.module.ExportedFunction(abi.ExportCall)
@@ -202,20 +199,19 @@ func (i *Instance) ready() {
 	i.broken = false
 }
 
-// scene is what a request comes with beside its frames.
+// scene is what comes with a request beside its frames.
 type scene struct {
-	budget budget
-	most   int                // bytes of answer, if more than the service's outcomes may have
-	fits   bool               // a larger answer is a Fault, and not a violation
-	now    journal.UnixNano   // the guest's time
-	seed   [abi.SeedSize]byte // of its randomness
-	gone   <-chan struct{}    // see service.GuestCall
-	until  time.Time          // the same; zero is never
+	budget   budget
+	maxBytes int                // maximum size of the answer in bytes; 0: the limit for outcomes
+	fits     bool               // an answer that is too large is a Fault, not a violation
+	now      journal.UnixNano   // the guest's time
+	seed     [abi.SeedSize]byte // of the guest's randomness
+	gone     <-chan struct{}    // see service.GuestCall
+	until    time.Time          // see service.GuestCall; zero: no limit
 }
 
-// begin starts a request, which may enter the guest several times. It fails if the
-// caller has gone already; then the guest must not be entered.
-// A request that began ends with finish.
+// begin starts a request, which may enter the guest several times. It fails if the caller has already gone;
+// then the guest must not be entered. A request that began must be ended by finish.
 func (i *Instance) begin(ctx context.Context, on *scene) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Service: i.name, Kind: service.KindOf(err),
@@ -227,9 +223,8 @@ func (i *Instance) begin(ctx context.Context, on *scene) error {
 	i.words = i.words[:0]
 	i.memory.begin()
 	now := fair.Now()
-	// A call that ends within its first slice does not wait for a turn: others have their
-	// moment between two calls, if only the shard gives way now and then. A turn that is
-	// there is used.
+	// A call that ends within its first slice does not wait for a turn. It is enough for others that the
+	// shard yields from time to time between two calls. A turn that is available is used.
 	if i.account.Heavy(now) && !i.turn.Resume() && now-i.yielded > yieldTime {
 		i.yielded = now
 		runtime.Gosched()
@@ -249,13 +244,12 @@ func (i *Instance) finish() {
 	i.meter.forget()
 }
 
-// enter calls an export, with parameter and result in i.stack. Nothing that happens
-// in the guest leaves it but as an error, which leaves the instance broken. It
-// allocates nothing of its own.
+// enter calls an export, with parameter and result in i.stack. Whatever happens in the guest becomes an
+// error, which leaves the instance broken. It allocates nothing itself.
 func (i *Instance) enter(f api.Function) (err error) {
 	i.meter.arm(i.limits.StackBytes)
 	defer func() {
-		if bug := recover(); bug != nil { // wazero's own
+		if bug := recover(); bug != nil { // in wazero
 			err = fmt.Errorf("wazero: %v", bug)
 		}
 		i.meter.stop()
@@ -271,7 +265,7 @@ func (i *Instance) enter(f api.Function) (err error) {
 	return i.memory.short
 }
 
-// guarded keeps a panic of wazero's own from ending the host.
+// guarded turns a panic inside wazero into an error.
 func guarded(f func() error) (err error) {
 	defer func() {
 		if bug := recover(); bug != nil {
@@ -281,10 +275,10 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
-// Reset makes the instance as it was after [Program.Instantiate]: in place, by
-// giving back what was written since, if there is an image and memory has not grown;
-// otherwise by starting a fresh incarnation. It works on broken instances; if it
-// fails the instance stays broken and Reset may be tried again.
+// Reset returns the instance to its state after [Program.Instantiate]. If there is an image and memory has
+// not grown, this happens in place: the pages written since are discarded. Otherwise a new incarnation
+// starts. Reset works on broken instances. If it fails, the instance stays broken, and Reset may be tried
+// again.
 func (i *Instance) Reset(ctx context.Context) error {
 	if i.closed {
 		return service.Errorf(service.KindUnavailable, "the sandbox is closed")
@@ -294,9 +288,8 @@ func (i *Instance) Reset(ctx context.Context) error {
 			Message: "the caller gave up before the sandbox was reset", Err: err}
 	}
 	i.log.about = service.About{}
-	// Making sandboxes is work that the guest made necessary: a service that has to take
-	// turns takes one for it, or guests that trap again and again would have their pages
-	// given back on all processors at once.
+	// The guest caused this work. So a service that must take turns takes one for it; otherwise guests that
+	// trap again and again would have their pages discarded on all processors at once.
 	if err := i.takeTurnToReset(ctx); err != nil {
 		return err
 	}
@@ -321,7 +314,7 @@ func (i *Instance) Reset(ctx context.Context) error {
 	return nil
 }
 
-// takeTurnToReset waits for a turn if the service has to have one.
+// takeTurnToReset waits for a turn if the service must have one.
 func (i *Instance) takeTurnToReset(ctx context.Context) error {
 	now := fair.Now()
 	if !i.account.Heavy(now) {
@@ -338,9 +331,9 @@ func (i *Instance) takeTurnToReset(ctx context.Context) error {
 // end closes the incarnation.
 func (i *Instance) end(ctx context.Context) {
 	if i.module != nil {
-		_ = i.module.Close(ctx) // there is nothing in a guest that could fail to close
+		_ = i.module.Close(ctx) // closing a guest cannot fail
 	}
-	// Whoever keeps a closed instance does not keep its memory.
+	// A closed instance that is still referenced must not keep its memory.
 	i.module, i.mem, i.reserve, i.call, i.globals = nil, nil, nil, nil, nil
 	i.meter = meter{}
 	i.broken = true
@@ -362,19 +355,19 @@ func (i *Instance) Close(ctx context.Context) error {
 	return nil
 }
 
-// Broken reports whether the instance has to be reset before its next call.
+// Broken reports whether the instance must be reset before its next call.
 func (i *Instance) Broken() bool { return i.broken }
 
-// About says what the guest works on in the calls that follow, until it is reset, for those
-// who read what it logs.
+// About says, for the readers of the guest's log, what the guest works on in the calls that follow. It holds
+// until the next reset.
 func (i *Instance) About(a service.About) { i.log.about = a }
 
-// Worn reports whether the guest's memory has grown past the service's watermark,
-// so that the instance should be reset between two calls. A guest whose memory is
-// large from its start on is worn when half of what is left above that is used.
+// Worn reports whether the guest's memory has grown past the service's watermark, so that the instance should
+// be reset between two calls. If a guest's memory is already large at its start, the watermark lies halfway
+// between that size and the limit.
 func (i *Instance) Worn() bool { return i.MemoryBytes() > i.watermark }
 
-// Fuel is what all calls of this instance have spent, in all of its incarnations.
+// Fuel is what all calls of this instance have spent, in all its incarnations.
 func (i *Instance) Fuel() uint64 { return i.burnt }
 
 // MemoryBytes is the present size of the guest's linear memory.
@@ -385,10 +378,10 @@ func (i *Instance) MemoryBytes() int64 {
 	return int64(len(i.memory.b))
 }
 
-// exchange sends a request and returns where the guest says its answer is, as a
-// copy. most bounds the answer's size; fits says that a larger one is a Fault, and the
-// instance fine. It is called between begin and finish.
-func (i *Instance) exchange(request []byte, most int, fits bool) ([]byte, error) {
+// exchange sends a request and returns a copy of the answer. maxBytes is the maximum size of the answer. If
+// fits is true, a larger answer is a Fault and the instance stays usable. It is called between begin and
+// finish.
+func (i *Instance) exchange(request []byte, maxBytes int, fits bool) ([]byte, error) {
 	if len(request) > abi.MaxFrameSize {
 		return nil, service.Errorf(service.KindTooLarge, "the request has %d bytes; a mailbox holds %d", len(request),
 			abi.MaxFrameSize)
@@ -398,8 +391,8 @@ func (i *Instance) exchange(request []byte, most int, fits bool) ([]byte, error)
 			return nil, err
 		}
 	}
-	// The address is good until the next reserve, but memory may have been
-	// moved by a growth since: it is looked up again at each access.
+	// The address stays valid until the next reserve. But the memory may have moved while it grew, so it is
+	// looked up for each access.
 	if !i.mem.Write(i.mailbox, request) {
 		return nil, i.violation("reserve", service.KindProtocol, "the mailbox is outside of memory")
 	}
@@ -412,16 +405,16 @@ func (i *Instance) exchange(request []byte, most int, fits bool) ([]byte, error)
 	if length > largeAnswer {
 		i.hostLap()
 	}
-	if fits && int64(length) > int64(most) {
+	if fits && int64(length) > int64(maxBytes) {
 		return nil, tooLarge(i.name, int(length))
 	}
-	answer, err := i.copyAnswer(i.stack[0], most)
+	answer, err := i.copyAnswer(i.stack[0], maxBytes)
 	i.meter.owed += byteTime * int64(len(answer))
 	return answer, err
 }
 
-// reserveStep is what mailboxes are rounded up to, so that requests of about the
-// same size do not each reserve anew.
+// reserveStep rounds up the size of mailboxes, so that requests of about the same size do not each call
+// reserve.
 const reserveStep = 16 << 10
 
 // grow asks the guest for a mailbox of at least n bytes.
@@ -435,7 +428,7 @@ func (i *Instance) grow(n uint32) error {
 		addr := uint32(i.stack[0])
 		switch {
 		case addr == 0 && size > n:
-			continue // a guest with a fixed mailbox may still have the exact size
+			continue // a guest with a fixed mailbox may still offer the exact size
 		case addr == 0:
 			return i.violation("reserve", service.KindProtocol, "the guest refused a mailbox of %d bytes", size)
 		case addr%abi.FrameAlign != 0:
@@ -451,10 +444,10 @@ func (i *Instance) grow(n uint32) error {
 	return nil // not reached: the last size returns
 }
 
-// copyAnswer copies the answer out of the guest. It is the only place where
-// bytes of the guest's memory become bytes of the host's, but for log lines and
-// trap messages: a view of guest memory never leaves this file's functions.
-func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
+// copyAnswer copies the answer out of the guest. Apart from log lines and trap messages, this is the only
+// place where bytes of the guest's memory become bytes of the host's. A view of guest memory never leaves the
+// functions of this file.
+func (i *Instance) copyAnswer(packed uint64, maxBytes int) ([]byte, error) {
 	addr, length := abi.UnpackRange(packed)
 	if length == 0 {
 		return nil, nil
@@ -467,9 +460,9 @@ func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
 	case uint64(addr) < uint64(i.mailbox)+uint64(i.capacity) && end > uint64(i.mailbox):
 		return nil, i.violation("answer", service.KindProtocol, "the answer at [%d:+%d] overlaps the mailbox at "+
 			"[%d:+%d]", addr, length, i.mailbox, i.capacity)
-	case uint64(length) > uint64(most):
+	case uint64(length) > uint64(maxBytes):
 		return nil, i.violation("answer", service.KindOutcomeTooLarge, "the answer has %d bytes; the limit is %d",
-			length, most)
+			length, maxBytes)
 	}
 	view, ok := i.mem.Read(addr, length)
 	if !ok {
@@ -479,7 +472,7 @@ func (i *Instance) copyAnswer(packed uint64, most int) ([]byte, error) {
 	return yield.Append(yield.Uncleared(len(view)), view), nil
 }
 
-// violation marks the instance broken and says what the guest did.
+// violation marks the instance broken and returns an error that says what the guest did.
 func (i *Instance) violation(where string, kind service.Kind, format string, args ...any) *service.Error {
 	i.broken = true
 	e := service.Errorf(kind, format, args...)

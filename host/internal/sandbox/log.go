@@ -11,17 +11,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Logger takes the log lines of guests. The text is valid UTF-8 in one line,
-// and no call of a guest gives more than its service's LogBytes of it, in which
-// each line counts 100 bytes more than it has. about is what the guest works on. GuestLog
-// is called on the goroutine that runs the guest, between the guest's
-// instructions: it should be quick, and must be safe for concurrent use if it
-// is given to several instances.
+// Logger takes the log lines of guests. text is one line of valid UTF-8. Each call of a guest logs at most
+// its service's LogBytes, where each line counts 100 bytes more than its text. about is what the guest works
+// on. GuestLog runs on the goroutine that runs the guest, between the guest's instructions, so it should be
+// quick. It must be safe for concurrent use if several instances share it.
 type Logger interface {
 	GuestLog(service service.Name, about service.About, level abi.LogLevel, text string)
 }
 
-// LoggerFunc is a function as [Logger].
+// LoggerFunc is a function that implements [Logger].
 type LoggerFunc func(service service.Name, about service.About, level abi.LogLevel, text string)
 
 // GuestLog implements Logger.
@@ -29,8 +27,8 @@ func (f LoggerFunc) GuestLog(s service.Name, about service.About, level abi.LogL
 	f(s, about, level, text)
 }
 
-// SlogLogger writes guests' log lines to l. The service, and what the guest works on, are
-// attributes: entity, command_id and trace_id are left out where there is none.
+// SlogLogger writes guests' log lines to l. The service and what the guest works on are attributes; entity,
+// command_id and trace_id are omitted if there is none.
 func SlogLogger(l *slog.Logger) Logger {
 	return LoggerFunc(func(s service.Name, about service.About, level abi.LogLevel, text string) {
 		at := make([]slog.Attr, 0, 5)
@@ -60,28 +58,28 @@ func slogLevel(l abi.LogLevel) slog.Level {
 	return slog.LevelError
 }
 
-// lineBytes is the longest log line; longer ones are broken. It bounds what a
-// guest can keep in the host by never ending its line.
+// lineBytes is the maximum length of a log line, in bytes; longer lines are broken. It bounds what the host
+// keeps for a guest that never ends its line.
 const lineBytes = 4 << 10
 
-// lineOverhead is what a line counts against the limit of a call beyond its text: about
-// what the host writes around it, with time, service and level.
+// lineOverhead is what a line counts against the limit of a call beside its text, in bytes. It is about what
+// the host writes around the text: time, service and level.
 const lineOverhead = 100
 
-// panicBytes is how much of a call's stderr is kept to explain a trap.
+// panicBytes is how many bytes of a call's stderr are kept to explain a trap.
 const panicBytes = 2 << 10
 
-// guestLog gathers what one instance logs, within the bounds of one call. The
-// goroutine that runs the instance owns it.
+// guestLog collects what one instance logs, within the bounds of one call. The goroutine that runs the
+// instance owns it.
 type guestLog struct {
 	to     Logger // may be nil
 	name   service.Name
 	about  service.About
-	limit  int // bytes a call
+	limit  int // bytes per call
 	used   int
 	cut    bool
 	out    [2][]byte // unfinished lines of stdout and stderr
-	panics []byte    // the start of what went to stderr in this call, for trap messages
+	panics []byte    // the start of this call's stderr, for trap messages
 }
 
 // begin starts a call's budget.
@@ -90,8 +88,8 @@ func (g *guestLog) begin() {
 	g.panics = g.panics[:0]
 }
 
-// cost is the fuel for logging so many bytes and lines. What is beyond the call's
-// budget costs nothing, as nothing is done with it.
+// cost is the fuel for logging n bytes in so many lines. What exceeds the call's budget costs nothing, as it
+// is ignored.
 func (g *guestLog) cost(n, lines int) int64 {
 	if g.cut {
 		return 0
@@ -99,8 +97,8 @@ func (g *guestLog) cost(n, lines int) int64 {
 	return int64(n)*fuelLogByte + int64(lines)*fuelLogLine
 }
 
-// room is how much of what comes next is of interest to the log: what is left of the
-// call's budget, and a byte more that ends it.
+// room is how many of the next bytes the log reads: what is left of the call's budget, and one byte more,
+// which exhausts it.
 func (g *guestLog) room() int {
 	if g.cut {
 		return 0
@@ -108,8 +106,8 @@ func (g *guestLog) room() int {
 	return max(g.limit-g.used, 0) + 1
 }
 
-// wanted is how much of the next bytes of a stream is: what goes to the log, and the
-// start of a panic on stderr.
+// wanted is how many of the next bytes of a stream are read: those for the log, and on stderr those that may
+// explain a panic.
 func (g *guestLog) wanted(stream int) int {
 	n := g.room()
 	if stream == 1 {
@@ -127,8 +125,8 @@ func (g *guestLog) end() {
 	}
 }
 
-// line logs one line, cutting it at what is left of the call's budget. Whether there
-// is anybody to log to makes no difference to the guest.
+// line logs one line, cut to what is left of the call's budget. The guest sees no difference if there is no
+// logger.
 func (g *guestLog) line(level abi.LogLevel, text []byte) {
 	if g.cut {
 		return
@@ -146,7 +144,7 @@ func (g *guestLog) line(level abi.LogLevel, text []byte) {
 		g.say(abi.LogWarn, fmt.Appendf(nil, "log output of this call cut at %d bytes", g.limit))
 		return
 	}
-	g.used += len(text) + lineOverhead // empty lines count too
+	g.used += len(text) + lineOverhead // empty lines count, too
 	g.say(level, text)
 }
 
@@ -156,8 +154,7 @@ func (g *guestLog) say(level abi.LogLevel, text []byte) {
 	}
 }
 
-// write takes bytes written to stdout (0) or stderr (1) and logs the lines that
-// they complete.
+// write takes bytes written to stdout (0) or stderr (1), and logs the lines that they complete.
 func (g *guestLog) write(stream int, b []byte) {
 	if stream == 1 && len(g.panics) < panicBytes {
 		g.panics = append(g.panics, b[:min(len(b), panicBytes-len(g.panics))]...)
@@ -193,5 +190,5 @@ func (g *guestLog) flush(stream int) {
 	g.out[stream] = g.out[stream][:0]
 }
 
-// clean makes text of untrusted bytes, so that nobody forges log lines or steers a terminal.
+// clean makes text of untrusted bytes, so that they cannot forge log lines or control a terminal.
 func clean(b []byte) string { return safetext.Text(string(b)) }

@@ -5,52 +5,51 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// linearMemory is one instance's memory. wazero asks it for every growth, so the
-// service's limit and the host's budget are enforced here, and a refusal is
-// remembered: it tells a guest that ran out of memory from one that trapped for
-// another reason.
+// linearMemory is the memory of one instance. wazero asks it for every growth, so the service's limit and the
+// host's budget are enforced here. A refusal is remembered: it distinguishes a guest that ran out of memory
+// from one that trapped for another reason.
 //
-// The instance owns it and calls release, once for all. wazero's Free does
-// nothing, as a guest that wazero has closed may still be looked at.
+// The instance owns it and calls release once. wazero's Free does nothing, as the memory of a guest that
+// wazero has closed may still be read.
 type linearMemory struct {
 	limit   uint64
-	image   *image // what the memory begins as; nil: zeros
+	image   *image // initial content; nil: zeros
 	hold    *holding
-	covered uint64 // bytes of it that the instance has taken from the budget for as long as it lives
-	taken   uint64 // what was taken for growth beyond that
-	started bool   // it is the memory of a guest that takes calls
+	covered uint64 // bytes that the instance has taken from the budget for its whole life
+	taken   uint64 // bytes taken for growth beyond covered
+	started bool   // the guest takes calls
 	b       []byte
 	space   space
-	refused bool  // growth beyond the limit, since the last request began
-	short   error // why the host had no memory for a growth, since the last request began
+	refused bool  // growth beyond the limit was refused since the present request began
+	short   error // why the host had no memory for a growth since the present request began
 }
 
-// space is where one memory is.
+// space is the address space of one memory.
 type space interface {
-	// held is what a memory of that size takes, once it has grown so far.
+	// held is what a memory takes from the budget once it has grown to size bytes.
 	held(size uint64) uint64
-	// grow makes the first size bytes usable and returns them; new ones are zero.
+	// grow makes the first size bytes usable and returns them; new bytes are zero.
 	grow(size uint64) ([]byte, error)
-	// show makes the memory what the image says, whatever was in it before.
+	// show makes the memory equal to the image, whatever its content was.
 	show(m *image) ([]byte, error)
-	// release gives the space back. Nobody may touch the memory any more.
+	// release frees the space. The memory must no longer be accessed.
 	release()
 }
 
-// backing is where images and memories come from: one way for each kind of system.
+// backing provides images and memories. Each kind of system has its own.
 type backing interface {
 	// reserve makes a space for a memory of at most limit bytes.
 	reserve(limit uint64) (space, error)
-	// keep stores the memory of an image, up to its last byte that is not zero.
+	// keep stores the memory of an image, given without the zeros at its end.
 	keep(memory []byte) (stored, error)
-	// imageBytes is what keep takes for so many bytes.
+	// imageBytes is how many bytes keep takes for an image of used bytes.
 	imageBytes(used int) int64
 	close() error
 }
 
 // stored is the memory of an image, in a backing.
 type stored interface {
-	// drop gives it back. No memory shows it any more.
+	// drop frees it. No memory shows it any longer.
 	drop()
 }
 
@@ -59,10 +58,9 @@ var (
 	_ experimental.MemoryAllocator = (*linearMemory)(nil)
 )
 
-// newMemory makes a memory with room for limit bytes: that of the image, or one of
-// size zeros. covered bytes of it are taken already; the rest is taken from hold.
-// There is either the whole of it or an error: wazero is not asked to make an
-// instance without a memory.
+// newMemory makes a memory with room for limit bytes. It begins as m, or as size zeros if m is nil. covered
+// bytes are already taken from the budget; newMemory takes the rest from hold. It returns the whole memory or
+// an error: wazero is never asked to make an instance without its memory.
 func newMemory(from backing, limit, size uint64, m *image, hold *holding, covered uint64) (*linearMemory, error) {
 	if size > limit {
 		return nil, service.Errorf(service.KindInvalid, "the memory starts with %d bytes; the limit is %d", size, limit)
@@ -90,8 +88,8 @@ func newMemory(from backing, limit, size uint64, m *image, hold *holding, covere
 	return mem, nil
 }
 
-// noMemory says that the system refused to map memory. That is an error, and never
-// made good from elsewhere: the machine, or the process's share of it, is used up.
+// noMemory is the error for a refusal of the system to map memory. There is no fallback: the memory of the
+// machine, or the process's share of it, is exhausted.
 func noMemory(err error) error {
 	return &service.Error{Kind: service.KindUnavailable, RetryAfter: retryMemory, Err: err,
 		Message: "the system has no memory for the sandbox; nothing was written"}
@@ -103,13 +101,13 @@ func (m *linearMemory) begin() { m.refused, m.short = false, nil }
 // Allocate implements experimental.MemoryAllocator: an instance has one memory.
 func (m *linearMemory) Allocate(_, _ uint64) experimental.LinearMemory { return m }
 
-// Reallocate implements experimental.LinearMemory. The first call is for the
-// memory's minimum, which is there; an image is larger than that if the guest grew
-// while it initialised, and wazero takes the size that it is given.
+// Reallocate implements experimental.LinearMemory. The first call is for the memory's minimum, which is
+// always there. An image is larger than the minimum if the guest grew during its initialisation; wazero uses
+// the size that it is given.
 //
-// A growth that the host cannot afford is refused as one beyond the limit is, and
-// the guest goes on. But what it makes of that would not be what it makes of the
-// same command on another day, so its answer is void; see [Instance.enter].
+// If the host cannot afford a growth, the growth fails as it does beyond the limit, and the guest goes on.
+// But then its answer depends on how full the host was, and not only on the command, so the answer is void;
+// see [Instance.enter].
 func (m *linearMemory) Reallocate(size uint64) []byte {
 	if size <= uint64(len(m.b)) {
 		return m.b
@@ -125,7 +123,7 @@ func (m *linearMemory) Reallocate(size uint64) []byte {
 	return m.b
 }
 
-// take takes what a memory of that size needs beyond what it has.
+// take takes from the budget what a memory of size bytes needs beyond what it has.
 func (m *linearMemory) take(size uint64) error {
 	want := m.space.held(size)
 	if want <= m.covered+m.taken {
@@ -155,7 +153,7 @@ func (m *linearMemory) grow(size uint64) error {
 	return nil
 }
 
-// reset makes the memory its image again, in place. It must not have grown since.
+// reset makes the memory equal to its image again, in place. It must not have grown since.
 func (m *linearMemory) reset() error {
 	if m.image.gone() {
 		return errProgramClosed
@@ -171,7 +169,7 @@ func (m *linearMemory) reset() error {
 // Free implements experimental.LinearMemory.
 func (m *linearMemory) Free() {}
 
-// release gives the memory back. It is idempotent.
+// release frees the memory. It is idempotent.
 func (m *linearMemory) release() {
 	m.b = nil
 	if m.space == nil {

@@ -9,40 +9,40 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// retryMemory is when to try again after the system had no memory.
+// retryMemory is the RetryAfter of a call for which the system had no memory.
 const retryMemory = time.Second
 
-// What an instance takes on the Go heap beside its stack and its tables: wazero's
-// objects, buffers of requests and logs; and for each of its globals.
+// What an instance takes on the Go heap beside its stack and its tables, in bytes: wazero's objects, buffers
+// for requests and logs, and a fixed amount for each global.
 const (
 	instanceBytes = 64 << 10
-	bufferBytes   = 32 << 10 // of that, the buffer of requests; see [Instance.takeBuffer]
+	bufferBytes   = 32 << 10 // the part for the request buffer; see [Instance.takeBuffer]
 	globalBytes   = 80
 )
 
-// heapBytes is what an instance takes on the Go heap, at most: its call stack as large as
-// its limit lets it become, and its tables as large as they become.
+// heapBytes is the maximum that an instance takes on the Go heap. It includes the call stack at its limit and
+// the tables at their maximum.
 func heapBytes(f *compile.Facts, l service.Limits) int64 {
 	return int64(f.TableBytes) + instanceBytes + int64(l.StackBytes) + int64(f.AllGlobals)*globalBytes
 }
 
-// Tenant is the service that a program is for: what the program, its image and its
-// instances hold is taken from its account.
+// Tenant is the service that a program belongs to. What the program, its image and its instances hold is
+// taken from the service's account.
 type Tenant struct {
 	Account *quota.Account
-	Name    service.Name // may be empty: nobody's in particular
-	// Recorded says that the service has been deployed with this module, and only starts
-	// again: it may have whatever there is, as it had before. What is new may have what
-	// is left to it beside others; what it replaces counts as free.
+	Name    service.Name // may be empty: it belongs to no service
+	// Recorded says that the service was deployed with this module before and only starts again. Then it may
+	// take whatever is left, as it had it before. A new deployment may take only its share beside other
+	// services; what it replaces counts as free.
 	Recorded bool
 }
 
-// holding is what is taken from the account of a service, in its name.
+// holding takes from the account of a service, in the service's name.
 type holding struct {
 	account  *quota.Account
 	name     service.Name
 	recorded bool     // see Tenant
-	replaces [2]int64 // what the account held when the program began: sandboxes, and bytes
+	replaces [2]int64 // what the account held when the program began: sandboxes, bytes
 }
 
 func (t Tenant) holding() holding {
@@ -50,19 +50,19 @@ func (t Tenant) holding() holding {
 		[2]int64{t.Account.Used(quota.Sandboxes), t.Account.Used(quota.SandboxBytes)}}
 }
 
-// take takes bytes of sandbox memory for what has started. A refusal is a *service.Error
-// of kind quota.
+// take takes bytes of sandbox memory for a program that has started. A refusal is a *service.Error of
+// KindQuota.
 func (h *holding) take(bytes int64) error {
 	return h.named(h.account.TakeShare(quota.SandboxBytes, bytes))
 }
 
-// takeStart takes bytes of sandbox memory without which the program does not start.
+// takeStart takes bytes of sandbox memory that the program needs to start.
 func (h *holding) takeStart(bytes int64) error {
 	return h.starting(quota.SandboxBytes, bytes, h.replaces[1])
 }
 
-// takeReserved takes the memory with which a sandbox starts for which there was room when
-// it was reserved.
+// takeReserved takes the memory that a reserved sandbox needs to start. There was room for it when the
+// sandbox was reserved.
 func (h *holding) takeReserved(bytes int64) error {
 	return h.named(h.account.Take(quota.SandboxBytes, bytes))
 }
@@ -82,7 +82,7 @@ func (h *holding) takeSandboxes(n int) error {
 
 func (h *holding) giveSandboxes(n int) { h.account.Give(quota.Sandboxes, int64(n)) }
 
-// named says whose refusal it is.
+// named adds the service to a refusal.
 func (h *holding) named(err error) error {
 	if e, ok := err.(*service.Error); ok {
 		e.Service = h.name
@@ -90,10 +90,9 @@ func (h *holding) named(err error) error {
 	return err
 }
 
-// Reserve takes n sandboxes from the budget, for instances that the program will
-// have later; it gives them back when it is closed. It fails, with an error of kind
-// quota, if the budget does not have so many, or not the memory with which so many
-// start now. Memory is not reserved: it is taken by each instance when it starts.
+// Reserve takes n sandboxes from the budget for later instances of the program; Close gives them back. It
+// fails with KindQuota if the budget does not have n sandboxes, or not the memory with which n would start
+// now. It does not reserve that memory: each instance takes it when it starts.
 func (p *Program) Reserve(n int) error {
 	if err := p.hold.takeSandboxes(n); err != nil {
 		return err
@@ -111,11 +110,11 @@ func (p *Program) Reserve(n int) error {
 	return nil
 }
 
-// startingBytes is what an instance takes when it starts: all that it has then.
+// startingBytes is what an instance holds when it has just started.
 func (p *Program) startingBytes() int64 { return p.heapBytes + p.startBytes }
 
-// admit takes what an instance needs to start: a sandbox, of those that are reserved if
-// there is one, and memory. leave gives both back.
+// admit takes what an instance needs to start: memory, and a sandbox, which is a reserved one if any is free.
+// leave gives both back.
 func (p *Program) admit() (leave func(), err error) {
 	reserved := p.useReserved()
 	if !reserved {
@@ -149,7 +148,7 @@ func (p *Program) admit() (leave func(), err error) {
 	return leave, nil
 }
 
-// useReserved takes a sandbox that is reserved; false if there is none left.
+// useReserved takes a reserved sandbox; false if none is free.
 func (p *Program) useReserved() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,7 +159,7 @@ func (p *Program) useReserved() bool {
 	return true
 }
 
-// takeCode takes the memory for machine code that is about to be in it.
+// takeCode takes memory for machine code that is about to be loaded.
 func (p *Program) takeCode(bytes int64) error {
 	if err := p.hold.takeStart(bytes); err != nil {
 		return err
@@ -190,14 +189,14 @@ func (p *Program) unreserve() {
 	p.hold.giveSandboxes(n)
 }
 
-// Memory is what a program and its instances take beside their linear memories, in bytes.
+// Memory is what a program and its instances hold beside their linear memories, in bytes.
 type Memory struct {
-	Code   int64 // machine code
-	Image  int64 // of the image that instances begin as
-	Tables int64 // of the tables of its instances
+	Code   int64
+	Image  int64 // the image that instances begin as
+	Tables int64 // the tables of all instances
 }
 
-// Memory is what the program takes now.
+// Memory is what the program holds now.
 func (p *Program) Memory() Memory {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,8 +207,9 @@ func (p *Program) Memory() Memory {
 	return m
 }
 
-// takeBuffer takes what a buffer of n bytes is beyond what an instance takes anyway. It
-// reports whether the buffer may be kept: it need not be, so it leaves the budget to others.
+// takeBuffer takes from the budget what a buffer of n bytes needs beyond what every instance takes. It
+// reports whether the buffer may be kept. A buffer is optional, so it leaves most of the budget's free bytes
+// to others.
 func (i *Instance) takeBuffer(n int) bool {
 	more := int64(n) - bufferBytes - i.buffered
 	if more <= 0 {
@@ -233,8 +233,8 @@ func (i *Instance) giveAll() {
 	}
 }
 
-// shortage is the error of a call in which the host had no memory for the guest. The
-// guest has seen that its memory did not grow, so whatever it answers is void.
+// shortage is the error of a call during which the host had no memory for the guest. The guest has seen that
+// its memory did not grow, so its answer is void.
 func (i *Instance) shortage(short error) *service.Error {
 	out := &service.Error{Kind: service.KindUnavailable, Err: short}
 	if e, ok := short.(*service.Error); ok {

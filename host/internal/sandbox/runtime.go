@@ -24,58 +24,56 @@ import (
 
 // Options configure a [Runtime].
 type Options struct {
-	// CacheDir keeps compiled modules on disk, so that a restart finds them. Nobody
-	// but the host may write to it: what is in it is executed. Empty keeps them in memory.
+	// CacheDir is the directory of compiled modules, so that a restart finds them. Only the host may write to
+	// it: its content is executed. Empty: compiled modules are kept in memory.
 	CacheDir string
-	// Compiler is the command, a program and its first arguments, of a process that
-	// compiles modules within limits of its own; it has to lead to [compile.Serve].
-	// Then nothing is compiled in this process, and with no CacheDir a temporary one
-	// is made. Empty: modules are compiled here.
+	// Compiler is the command line of a process that compiles modules within its own limits; it must lead to
+	// [compile.Serve]. Then nothing is compiled in this process, and if CacheDir is empty a temporary
+	// directory is made. Empty: modules are compiled in this process.
 	Compiler []string
-	// SmallModule is the size of a module, in bytes, up to which it never waits for a
-	// larger one to be compiled: small modules have as many slots of their own as all have
-	// together. Default 1 MiB.
+	// SmallModule is the size, in bytes, up to which a module never waits for larger ones to be compiled:
+	// small modules have as many slots for themselves as all modules share. Default 1 MiB.
 	SmallModule int
-	// CompileBase and CompilePerMiB bound the processor time of the compiler process by
-	// the size of the module: so much for each, and so much more for each MiB of it. The
-	// limit of the service holds beside them. Default 10 s and 5 s.
+	// CompileBase and CompilePerMiB bound the processor time of the compiler process: the base for each
+	// module, and the other for each MiB of the module. The service's limit applies as well. Defaults: 10 s
+	// and 5 s.
 	CompileBase, CompilePerMiB time.Duration
-	// Account is what everything that belongs to no service is taken from; see
-	// [Runtime.CompileFor]. Default: one without bounds.
+	// Account is charged for everything that belongs to no service; see [Runtime.CompileFor]. Default: an
+	// account without bounds.
 	Account *quota.Account
-	// CopyImages has sandboxes copy their image also where the system could map it.
+	// CopyImages makes sandboxes copy their image even where the system could map it.
 	CopyImages bool
-	// Logger takes the runtime's own messages. Default: none.
+	// Logger gets the runtime's own messages. Default: none.
 	Logger *slog.Logger
 }
 
-// The steps of [Runtime.Compile] that come after those of [compile.Compiler.Compile].
+// The stages of [Runtime.Compile] after those of [compile.Compiler.Compile].
 const (
-	StageInitialising compile.Stage = "initialising" // a first instance
-	StageDescribing   compile.Stage = "describing"   // itself, and verifying what it says
+	StageInitialising compile.Stage = "initialising" // the first instance starts
+	StageDescribing   compile.Stage = "describing"   // the first instance describes itself, and the answer is checked
 )
 
-// Runtime is what all programs of a host share: the cache of compiled code, and
-// the bound on how many modules are compiled at once. It is safe for concurrent use.
+// Runtime is what all programs of a host share: the cache of compiled code, and the bound on concurrent
+// compilations. It is safe for concurrent use.
 type Runtime struct {
 	compiler *compile.Compiler
 	logger   *slog.Logger
-	calls    sync.WaitGroup // of Compile
+	calls    sync.WaitGroup // calls of Compile in progress
 	life     context.Context
-	end      context.CancelFunc // by Close
+	end      context.CancelFunc // called by Close
 
 	mu       sync.Mutex // guards all below
-	closed   bool       // no call begins any more
+	closed   bool       // no new calls
 	accounts map[service.Name]*account
 
 	processors *fair.Processors
-	backing    backing // of images and memories
+	backing    backing // for images and memories
 	budget     *quota.Account
 }
 
 // NewRuntime makes a runtime.
 func NewRuntime(o Options) (*Runtime, error) {
-	processors := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) // an operator may want more threads
+	processors := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) // an operator may set GOMAXPROCS higher
 	r := &Runtime{accounts: map[service.Name]*account{}, logger: o.Logger}
 	r.life, r.end = context.WithCancel(context.Background())
 	if r.logger == nil {
@@ -104,16 +102,16 @@ func NewRuntime(o Options) (*Runtime, error) {
 	return r, nil
 }
 
-// Compiler is what compiles the runtime's modules, and keeps their code.
+// Compiler compiles the runtime's modules and keeps their code.
 func (r *Runtime) Compiler() *compile.Compiler { return r.compiler }
 
-// account is what a service has used of late. Its programs share it, so that a new
-// deployment does not forget what the last one did. Each that was got is given up.
+// account returns the recent usage of a service. The service's programs share it, so that a new deployment
+// does not forget what the last one did. Each account that was returned must be passed to giveUp.
 func (r *Runtime) account(name service.Name) *account {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.accounts[name]
-	if a == nil || name == "" { // nobody's in particular
+	if a == nil || name == "" { // belongs to no service
 		a = newAccount(r.processors, name)
 	}
 	if a.programs++; name != "" {
@@ -135,7 +133,7 @@ func (r *Runtime) giveUp(a *account) {
 	}
 }
 
-// enter lets a compilation begin, or says that it is too late for one.
+// enter registers a compilation; it fails if the runtime is closed.
 func (r *Runtime) enter() (leave func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,9 +144,8 @@ func (r *Runtime) enter() (leave func(), err error) {
 	return r.calls.Done, nil
 }
 
-// Close frees the compiled code. All programs must be closed before. It stops
-// compiler processes, and waits for compilations in this process, as they cannot be
-// stopped, but not longer than ctx.
+// Close frees the compiled code. All programs must be closed before. It stops compiler processes. It waits
+// for compilations in this process, which cannot be stopped, until ctx ends.
 func (r *Runtime) Close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
@@ -167,16 +164,14 @@ func (r *Runtime) Close(ctx context.Context) error {
 	return errors.Join(r.compiler.Close(ctx), r.backing.close())
 }
 
-// Compile makes a program of a module's bytes: it verifies them, compiles them,
-// and starts one instance to learn the manifest. A module that breaks rules is
-// refused with KindBadModule and every violation in Reasons, as far as they can
-// be found: what runs is only looked at if all that stands is right. name, if
-// not empty, is the service the module has to be. progress may be nil; it is
-// called before and after each stage on the caller's goroutine, with the bytes
-// of the module as total.
+// Compile makes a program from a module's bytes: it verifies and compiles them, and starts one instance to
+// learn the manifest. A module that breaks rules is refused with KindBadModule. Reasons has every violation
+// that could be found: the module is only run if nothing was found before. name, if not empty, is the service
+// that the module must be. progress may be nil; it is called before and after each stage, on the caller's
+// goroutine, with the module's size in bytes as total.
 //
-// The limits hold for the program's instances too. Of the settings, those count that
-// say what the code does. module must not change while Compile runs.
+// The limits also apply to the program's instances. Of the settings, only those that affect the code are
+// used. module must not change while Compile runs.
 func (r *Runtime) Compile(
 	ctx context.Context, name service.Name, module []byte, l service.Limits, set service.Settings,
 	progress func(stage compile.Stage, done, total int64),
@@ -184,8 +179,8 @@ func (r *Runtime) Compile(
 	return r.CompileFor(ctx, Tenant{Account: r.budget, Name: name}, compile.Loaded(module), l, set, progress)
 }
 
-// CompileFor is Compile for a service: the program, its image and its instances take
-// from its account what they hold.
+// CompileFor is Compile for a service: what the program, its image and its instances hold is taken from the
+// service's account.
 func (r *Runtime) CompileFor(
 	ctx context.Context, of Tenant, module compile.Source, l service.Limits, set service.Settings,
 	progress func(stage compile.Stage, done, total int64),
@@ -211,7 +206,7 @@ func (r *Runtime) CompileFor(
 	return p, err
 }
 
-// program does what Compile promises.
+// program does the work of Compile.
 func (r *Runtime) program(
 	ctx context.Context, hold holding, module compile.Source, l service.Limits, set service.Settings,
 	progress func(stage compile.Stage, done, total int64),
@@ -271,7 +266,7 @@ func (r *Runtime) program(
 	}
 	if err != nil {
 		_ = p.Close(ctx)
-		// nobody wants the code of a module that is refused
+		// The code of a refused module is not needed again.
 		if p.stored != "" && service.KindOf(err) == service.KindBadModule {
 			r.compiler.Remove(p.stored)
 		}
@@ -281,8 +276,8 @@ func (r *Runtime) program(
 	return p, nil
 }
 
-// asBadModule makes a refusal of the module out of whatever stopped a stage,
-// unless it is the host's or the caller's own fault.
+// asBadModule turns an error of a stage into a refusal of the module, unless the cause lies with the host or
+// the caller.
 func asBadModule(name service.Name, s compile.Stage, err error) error {
 	e, ok := err.(*service.Error)
 	if !ok {
@@ -311,62 +306,61 @@ type Program struct {
 	runtime     *Runtime
 	module      service.Module
 	schemas     *schema.Set // of its manifest
-	schemaBytes int64       // taken for them
+	schemaBytes int64       // bytes taken for them
 	limits      service.Limits
-	imports     []string          // modules that it imports functions from
+	imports     []string          // modules from which it imports functions
 	metered     *metering.Metered // without its binary
-	wazero      wazero.Runtime    // of this program alone: closing it harms nobody else
+	wazero      wazero.Runtime    // of this program alone: closing it affects no other
 	compiled    wazero.CompiledModule
-	stored      string // the name of its code, if that was not stored before
-	manifest    []byte // the content of its manifest section, until that has been compared
+	stored      string // name of its code if this call stored it; otherwise empty
+	manifest    []byte // content of the manifest section, until it has been compared
 	hasManifest bool
-	imageable   bool          // instances begin as an image, which the first one makes
-	making      chan struct{} // has a token in it while one of them does
-	startFuel   uint64        // of initialising
-	minBytes    int64         // memory before it
+	imageable   bool          // instances begin as an image; the first instance makes it
+	making      chan struct{} // holds a token while an instance makes the image
+	startFuel   uint64        // fuel of the initialisation
+	minBytes    int64         // memory before the initialisation
 	startBytes  int64         // memory after it
-	heapBytes   int64         // what an instance takes on the Go heap
-	tableBytes  int64         // of that, its tables
+	heapBytes   int64         // maximum on the Go heap per instance
+	tableBytes  int64         // the part of it for tables
 	account     *account
 	hold        holding
 
 	mu        sync.Mutex // guards all below
-	image     *image     // what instances begin as; nil until there is one, and if they have to initialise themselves
+	image     *image     // what instances begin as; nil before it is made, and if each instance initialises itself
 	instances map[*Instance]struct{}
-	reserved  int   // sandboxes, by Reserve
-	free      int   // of them: not in use
+	reserved  int   // sandboxes taken by Reserve
+	free      int   // the part of them that is not in use
 	codeBytes int64 // taken for the machine code
 	closed    bool
 }
 
-// Module is what is known of the module.
+// Module describes the module.
 func (p *Program) Module() service.Module { return p.module }
 
-// Schemas are what the module's commands and queries take.
+// Schemas are the schemas of the module's commands and queries.
 func (p *Program) Schemas() *schema.Set { return p.schemas }
 
-// Start is what it takes to start an instance of a program.
+// Start says what an instance of a program needs to start.
 type Start struct {
 	Fuel        uint64 // of the start function and _initialize
-	MemoryBytes int64  // after them
-	Image       bool   // instances begin as copies of one that has initialised
-	Why         string // if they do not
+	MemoryBytes int64  // after these
+	Image       bool   // instances begin as copies of an initialised one
+	Why         string // why Image is false
 	Tariff      int    // the version of the rules by which fuel is charged
 }
 
-// Start tells what the first instance showed.
+// Start reports what the first instance needed.
 func (p *Program) Start() Start {
 	s := Start{Fuel: p.startFuel, MemoryBytes: p.startBytes, Image: p.metered.Imageable, Why: p.metered.Why,
 		Tariff: p.metered.Tariff}
 	return s
 }
 
-// base returns the image that an instance begins as. nil means that it has to
-// initialise itself; then made is called with it when it has, or with nil if it could
-// not. A program has no image before its first instance needs one, so that one that is
-// not used takes neither memory nor a descriptor. While that instance makes it the
-// others wait, as they would only do the same; wait is called before, and gives up what
-// that instance could need: a turn, without which it does not come to its end.
+// base returns the image that an instance begins as. If it returns nil, the instance must initialise itself,
+// and then call made: with the instance if that succeeded, otherwise with nil. The image is only made when
+// the first instance needs it, so that an unused program takes neither memory nor a descriptor for it. While
+// one instance makes the image the others wait. Before that they call wait, which gives up what that instance
+// may need to finish: a turn.
 func (p *Program) base(ctx context.Context, wait func()) (m *image, made func(*Instance), err error) {
 	nothing := func(*Instance) {}
 	present := func() *image {
@@ -400,8 +394,8 @@ func (p *Program) base(ctx context.Context, wait func()) (m *image, made func(*I
 	}, nil
 }
 
-// capture makes the image of a program from an instance that has just initialised. If
-// that fails the instance is none the worse, and the next one tries again.
+// capture makes the program's image from an instance that has just initialised. If that fails, the instance
+// stays usable, and the next one tries again.
 func (p *Program) capture(i *Instance) {
 	defer i.hostWork(fair.StartLap(fair.Now(), true))
 	m, err := captureImage(p.runtime.backing, i.memory.b, i.module, p.metered.Globals, &p.hold)
@@ -419,7 +413,7 @@ func (p *Program) capture(i *Instance) {
 	p.image = m
 }
 
-// adopt enters an instance; false once the program is closed.
+// adopt adds an instance to the program; false if the program is closed.
 func (p *Program) adopt(i *Instance) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

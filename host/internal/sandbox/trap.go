@@ -11,11 +11,10 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 )
 
-// classify turns what wazero returned for a failed call into the host's error.
-// It is the one place that looks at wazero's errors; what it cannot name is
-// KindInternal.
+// classify turns wazero's error for a failed call into the host's error. It is the one place that looks at
+// wazero's errors. What it does not know is KindInternal.
 func (i *Instance) classify(err error) *service.Error {
-	if short := i.memory.short; short != nil { // it explains whatever failed afterwards
+	if short := i.memory.short; short != nil { // the cause of whatever failed afterwards
 		return i.shortage(short)
 	}
 	e := &service.Error{Service: i.name, Err: err}
@@ -36,7 +35,7 @@ func (i *Instance) classify(err error) *service.Error {
 	default:
 		i.classifyTrap(e, err)
 	}
-	// Memory that was refused explains whatever failed afterwards.
+	// Refused memory is the cause of whatever failed afterwards.
 	if i.memory.refused && (e.Kind == service.KindTrap || e.Kind == service.KindGuestExit) {
 		e.Kind = service.KindGuestMemory
 		e.Message = fmt.Sprintf("the guest ran out of its memory limit of %d bytes, of which it had %d; keep less, "+
@@ -46,7 +45,7 @@ func (i *Instance) classify(err error) *service.Error {
 	return e
 }
 
-// overflow ends a guest whose calls are too deep; the rewriting calls it.
+// overflow ends a guest whose calls are nested too deeply; the rewritten module calls it.
 func (i *Instance) overflow() {
 	panic(&hostTrap{service.KindGuestStack, fmt.Sprintf(
 		"the guest's call stack is exhausted: it reached the limit of %d bytes; if this is no endless recursion, "+
@@ -54,7 +53,7 @@ func (i *Instance) overflow() {
 		i.limits.StackBytes)})
 }
 
-// traps are wazero's texts of what a guest can do wrong, and ours.
+// traps maps wazero's texts for the errors of a guest to ours.
 var traps = map[string]string{
 	"unreachable":                   "unreachable",
 	"out of bounds memory access":   "memory access out of bounds",
@@ -75,7 +74,7 @@ func (i *Instance) classifyTrap(e *service.Error, err error) {
 	name, known := traps[text]
 	switch {
 	case text == "stack overflow":
-		// Our own limit comes first; this is wazero's.
+		// The service's limit is reached first; this is wazero's own.
 		e.Kind, e.Message = service.KindGuestStack, "the guest's call stack is exhausted"
 	case known:
 		e.Kind, e.Message = service.KindTrap, "the guest trapped: "+name
@@ -83,11 +82,11 @@ func (i *Instance) classifyTrap(e *service.Error, err error) {
 		if why != "" {
 			e.Message += ": " + why
 		}
-		// A Go guest bounds its own stack and says so before it gives up.
+		// A Go guest limits its own stack and prints this before it gives up.
 		if strings.Contains(why, "stack overflow") || strings.Contains(why, "stack exceeds") {
 			e.Kind = service.KindGuestStack
 		}
-	case i.module == nil: // the module did not become an instance: a segment out of bounds, for example
+	case i.module == nil: // instantiation failed: a segment out of bounds, for example
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		e.Kind, e.Message = service.KindTrap, "the module cannot be instantiated: "+clean([]byte(first))
 	default:
@@ -95,8 +94,8 @@ func (i *Instance) classifyTrap(e *service.Error, err error) {
 	}
 }
 
-// lastWords is what the guest said about its trap: the message it left with
-// bulkhead_v1.fault, or the first line of a panic on stderr.
+// lastWords is what the guest said about its trap: the message it set with bulkhead_v1.fault, or the first
+// line of a panic on stderr.
 func (i *Instance) lastWords() string {
 	if len(i.words) > 0 {
 		return clean(i.words)
@@ -111,7 +110,7 @@ func (i *Instance) lastWords() string {
 	return ""
 }
 
-// trace is the guest's stack trace out of wazero's error.
+// trace extracts the guest's stack trace from wazero's error.
 func trace(err error) string {
 	if err == nil {
 		return ""
@@ -120,13 +119,13 @@ func trace(err error) string {
 	if !ok {
 		return ""
 	}
-	const most = 8 << 10
+	const maxBytes = 8 << 10
 	var own []byte
 	for line := range strings.Lines(strings.TrimSpace(stack)) {
-		if !strings.Contains(line, metering.ImportModule+".") { // the meter's functions are not the guest's
+		if !strings.Contains(line, metering.ImportModule+".") { // the meter's functions are not part of the guest
 			own = append(own, strings.TrimSpace(line)...)
 			own = append(own, '\n')
 		}
 	}
-	return string(own[:min(len(own), most)])
+	return string(own[:min(len(own), maxBytes)])
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// errno is a result of a system call, as WASI numbers them.
+// errno is the result of a system call, in WASI's numbering.
 type errno uint32
 
 const (
@@ -26,12 +26,12 @@ const (
 	errnoSpipe   errno = 70
 )
 
-// clockStep is how far the monotonic clock advances each time it is read: a
-// guest that measures gets a time above zero, and the same one on every machine.
+// clockStep is how far the monotonic clock advances with each reading. So a guest that measures time gets a
+// value above zero, and the same one on every machine.
 const clockStep = 1000 // ns
 
-// ambient is what a guest sees of the world outside: all of it comes with the
-// command. The goroutine that runs the instance owns it.
+// ambient is what a guest sees of the outside world: all of it comes with the command. The goroutine that
+// runs the instance owns it.
 type ambient struct {
 	now    uint64 // Unix time, ns; poll_oneoff advances it
 	steps  uint64 // readings of the monotonic clock
@@ -40,7 +40,7 @@ type ambient struct {
 	rng    rand.ChaCha8
 }
 
-// begin sets the scene for one call. The seed of what is no command is zero.
+// begin sets time and seed for one call. Requests other than commands have a seed of zeros.
 func (a *ambient) begin(now journal.UnixNano, seed [abi.SeedSize]byte) {
 	a.now = uint64(max(now, 0))
 	a.steps = 0
@@ -54,10 +54,10 @@ func (a *ambient) random(b []byte) {
 		a.rng.Seed(a.seed)
 		a.seeded = true
 	}
-	_, _ = a.rng.Read(b) // documented never to fail
+	_, _ = a.rng.Read(b) // is documented to return no error
 }
 
-// advance moves the clock, up to the last instant that a time can tell.
+// advance moves the clock, up to the maximum time.
 func (a *ambient) advance(ns uint64) {
 	a.now = min(a.now+min(ns, math.MaxInt64), math.MaxInt64)
 }
@@ -77,7 +77,7 @@ func wasiFunctions() map[string]*hostFunc {
 	answer := func(e errno) func(*Instance, api.Memory, []uint64) errno {
 		return func(*Instance, api.Memory, []uint64) errno { return e }
 	}
-	// stdio answers e for the three open descriptors and EBADF for all others.
+	// stdio returns e for the three open descriptors, and EBADF for all others.
 	stdio := func(e errno) func(*Instance, api.Memory, []uint64) errno {
 		return func(_ *Instance, _ api.Memory, s []uint64) errno {
 			if uint32(s[0]) > 2 {
@@ -111,8 +111,7 @@ func wasiFunctions() map[string]*hostFunc {
 	add("fd_allocate", stdio(errnoBadf))
 	add("fd_filestat_set_size", stdio(errnoInval))
 	add("fd_filestat_set_times", stdio(errnoNosys))
-	// A directory that is preopened would be found by fd_prestat_get; EBADF ends a
-	// guest's search for one.
+	// fd_prestat_get would report preopened directories; EBADF ends a guest's search for them.
 	add("fd_prestat_get", answer(errnoBadf))
 	add("fd_prestat_dir_name", answer(errnoBadf))
 	add("fd_read", answer(errnoBadf))
@@ -139,7 +138,7 @@ func wasiFunctions() map[string]*hostFunc {
 	return m
 }
 
-// wasiNoSizes answers that there are no arguments and no environment.
+// wasiNoSizes reports no arguments and no environment.
 func wasiNoSizes(_ *Instance, mem api.Memory, s []uint64) errno {
 	if !mem.WriteUint32Le(uint32(s[0]), 0) || !mem.WriteUint32Le(uint32(s[1]), 0) {
 		return errnoFault
@@ -157,8 +156,8 @@ func wasiClockResGet(_ *Instance, mem api.Memory, s []uint64) errno {
 	return errnoSuccess
 }
 
-// wasiClockTimeGet tells the command's time. The realtime clock (0) stands
-// still but for poll_oneoff; the others advance a step a reading.
+// wasiClockTimeGet returns the command's time. Only poll_oneoff advances the realtime clock (0); the others
+// advance one step with each reading.
 func wasiClockTimeGet(i *Instance, mem api.Memory, s []uint64) errno {
 	now := i.ambient.now
 	switch id := uint32(s[0]); {
@@ -187,7 +186,7 @@ func wasiRandomGet(i *Instance, mem api.Memory, s []uint64) errno {
 
 var newline = []byte{'\n'}
 
-// wasiFdWrite makes log lines of what is written to stdout and stderr.
+// wasiFdWrite turns what is written to stdout and stderr into log lines.
 func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
 	fd := uint32(s[0])
 	if fd != 1 && fd != 2 {
@@ -222,9 +221,8 @@ func wasiFdWrite(i *Instance, mem api.Memory, s []uint64) errno {
 	return e
 }
 
-// writeLog charges for bytes that are written to stdout (0) or stderr (1), and logs
-// them. What is beyond the call's budget counts as written, is not looked at, and goes
-// nowhere.
+// writeLog charges for bytes written to stdout (0) or stderr (1), and logs them. Bytes beyond the call's
+// budget count as written, but are not read and are dropped.
 func (i *Instance) writeLog(stream int, b []byte) {
 	for len(b) > 0 {
 		n := min(len(b), stepBytes, i.log.wanted(stream))
@@ -242,11 +240,11 @@ func (i *Instance) writeLog(stream int, b []byte) {
 	}
 }
 
-// Types of files, as WASI numbers them.
+// Types of files, in WASI's numbering.
 const filetypeCharacterDevice = 2
 
-// wasiFdstatGet answers struct fdstat (24 bytes: type u8, flags u16 at 2, rights
-// u64 at 8, inheriting rights u64 at 16) for the three standard descriptors.
+// wasiFdstatGet returns struct fdstat (24 bytes: type u8, flags u16 at 2, rights u64 at 8, inheriting rights
+// u64 at 16) for the three standard descriptors.
 func wasiFdstatGet(_ *Instance, mem api.Memory, s []uint64) errno {
 	fd := uint32(s[0])
 	if fd > 2 {
@@ -265,8 +263,8 @@ func wasiFdstatGet(_ *Instance, mem api.Memory, s []uint64) errno {
 	return errnoSuccess
 }
 
-// wasiFilestatGet answers struct filestat (64 bytes: device, inode, type u8 at
-// 16, links, size, three times) for the three standard descriptors.
+// wasiFilestatGet returns struct filestat (64 bytes: device, inode, type u8 at 16, links, size, three times)
+// for the three standard descriptors.
 func wasiFilestatGet(_ *Instance, mem api.Memory, s []uint64) errno {
 	if uint32(s[0]) > 2 {
 		return errnoBadf
@@ -288,9 +286,8 @@ const (
 	pollWrite         = 2
 )
 
-// wasiPollOneoff waits for nothing: it moves the clock to the earliest timeout
-// and reports it. Descriptors are ready at once: stdout and stderr to be
-// written, all others with EBADF.
+// wasiPollOneoff does not wait: it moves the clock to the earliest timeout and reports that timeout.
+// Descriptors are ready at once: stdout and stderr for writing, all others with EBADF.
 func wasiPollOneoff(i *Instance, mem api.Memory, s []uint64) errno {
 	in, out, n, result := uint32(s[0]), uint32(s[1]), uint32(s[2]), uint32(s[3])
 	if n == 0 {
@@ -323,7 +320,7 @@ func wasiPollOneoff(i *Instance, mem api.Memory, s []uint64) errno {
 	var events uint32
 	e := i.inSteps(n, stepItems, fuelPoll, func(from, to uint32) errno {
 		for k := from; k < to; k++ {
-			// The record is copied first: the guest may let the two arrays overlap.
+			// Copy the record first: the guest may let the two arrays overlap.
 			sub := [subscriptionBytes]byte(subs[k*subscriptionBytes:])
 			event, ready, e := i.ambient.poll(&sub, soonest)
 			if e != errnoSuccess {
@@ -346,7 +343,7 @@ func wasiPollOneoff(i *Instance, mem api.Memory, s []uint64) errno {
 	return errnoSuccess
 }
 
-// poll is what a subscription gets if the clock moves on so far, and whether it gets anything.
+// poll returns the event of a subscription if the clock moves on by soonest, and whether there is one.
 func (a *ambient) poll(sub *[subscriptionBytes]byte, soonest uint64) (event [pollEventBytes]byte, ready bool, e errno) {
 	copy(event[:8], sub[:8])
 	event[10] = sub[8]
@@ -362,7 +359,7 @@ func (a *ambient) poll(sub *[subscriptionBytes]byte, soonest uint64) (event [pol
 	return event, false, errnoInval
 }
 
-// timeout is how long a clock subscription has to wait from now.
+// timeout is how long a clock subscription waits from now.
 func (a *ambient) timeout(sub []byte) uint64 {
 	t := binary.LittleEndian.Uint64(sub[24:])
 	if sub[40]&1 == 0 {

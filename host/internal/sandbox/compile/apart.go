@@ -23,20 +23,20 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// Order says what is to be made of a module: as much of a service's limits and settings
-// as its form and code depend on, and what it is held to.
+// Order says what is made of a module: those limits and settings of a service that decide its form and code,
+// and the bounds of the work.
 type Order struct {
 	memoryBytes   int64
 	tableElements int64
 	keepNaN       bool
 }
 
-// OrderOf is what is to be made of a service's module.
+// OrderOf returns the order for a service's module.
 func OrderOf(l service.Limits, s service.Settings) Order {
 	return Order{memoryBytes: l.MemoryBytes, tableElements: int64(l.TableElements), keepNaN: s.KeepNaN}
 }
 
-// args are read by parseOrder.
+// args encodes the order for parseOrder.
 func (o Order) args() []string {
 	return []string{
 		"--memory-limit=" + strconv.FormatInt(o.memoryBytes, 10),
@@ -60,13 +60,12 @@ func parseOrder(args []string) (o Order, err error) {
 	return o, nil
 }
 
-// limits are those that a module is verified against. Its size is the host's to check.
+// limits are the limits that the module is verified against. The host itself checks the module's size.
 func (o Order) limits(size int) service.Limits {
 	return service.Limits{ModuleBytes: int64(size), MemoryBytes: o.memoryBytes, TableElements: int(o.tableElements)}
 }
 
-// rewrite verifies a module and rewrites it. Refusals are *service.Error with all
-// reasons.
+// rewrite verifies and rewrites a module. Refusals are *service.Error with all reasons.
 func rewrite(module []byte, o Order, tell func(Stage)) (*Facts, []byte, error) {
 	tell(StageVerifying)
 	m, err := admission.Verify(module, o.limits(len(module)))
@@ -81,7 +80,7 @@ func rewrite(module []byte, o Order, tell func(Stage)) (*Facts, []byte, error) {
 	return factsOf(m, metered, o), metered.Binary, nil
 }
 
-// Metering is how a module of size bytes is rewritten.
+// Metering returns the options for rewriting a module of size bytes.
 func (o Order) Metering(size int) metering.Options {
 	return metering.Options{TableMax: uint64(o.tableElements), KeepNaN: o.keepNaN, MaxBytes: maxGrowth(int64(size))}
 }
@@ -96,15 +95,15 @@ func refusedRewriting(err error) error {
 	return e
 }
 
-// The files that stand in a stage, beside machine code.
+// The files in a stage, beside machine code.
 const (
 	formFile    = "form"
 	refusalFile = "refusal"
 )
 
-// compileForm makes of a rewritten module what the host loads, in an empty directory:
-// the form, and machine code, whose file relative to the directory it returns; none
-// where wazero has no compiler, only its interpreter, which needs the whole module.
+// compileForm makes what the host loads from a rewritten module, in an empty directory: the form and the
+// machine code. It returns the directory, and the path of the code's file in it. Where wazero has no compiler
+// there is no code: its interpreter needs the whole module.
 func compileForm(ctx context.Context, f *Facts, whole []byte, dir string) (code string, err error) {
 	form := appendForm(nil, f)
 	loads := whole
@@ -116,8 +115,8 @@ func compileForm(ctx context.Context, f *Facts, whole []byte, dir string) (code 
 		if loads, err = skeleton(whole); err != nil {
 			return "", invalidModule(err)
 		}
-		// Under which name wazero looks for the code of the skeleton is its secret. So it
-		// compiles the skeleton, too, and the code of the whole module gets that name.
+		// Only wazero knows the file name under which it looks for the code of the skeleton. So the skeleton
+		// is compiled, too, and the code of the whole module gets that file name.
 		if code, err = compileInto(ctx, loads, filepath.Join(dir, "skeleton")); err != nil {
 			return "", err
 		}
@@ -134,8 +133,8 @@ func compileForm(ctx context.Context, f *Facts, whole []byte, dir string) (code 
 	return code, nil
 }
 
-// compileInto compiles into a directory, which it makes, and returns the file that
-// holds the code, relative to it.
+// compileInto compiles into a directory, which it makes. It returns the file of the code, relative to the
+// directory.
 func compileInto(ctx context.Context, module []byte, dir string) (file string, err error) {
 	cache, err := wazero.NewCompilationCacheWithDir(dir)
 	if err != nil {
@@ -163,22 +162,21 @@ func compileInto(ctx context.Context, module []byte, dir string) (file string, e
 	return file, nil
 }
 
-// What the compiler process answers, beside the name of a file of machine code.
+// The answers of the compiler process, beside the name of a file of machine code.
 const (
-	answerRefused     = "refused"     // why is in refusalFile
+	answerRefused     = "refused"     // the reasons are in refusalFile
 	answerInterpreted = "interpreted" // there is a form, but no machine code
 )
 
-// Serve is the compiler process: what the command in [Options] has to
-// lead to. args are what follows the command. It bounds the process it runs in,
-// for good, and returns its exit code.
+// Serve is the main function of the compiler process; the command in [Options] must call it. args are the
+// arguments after the command. It sets permanent bounds on its process, and returns the exit code.
 func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	return compartment.Serve(ctx, args, in, out, errs, func(ctx context.Context, job compartment.Job) (string, error) {
 		o, err := parseOrder(job.Args)
 		if err != nil {
 			return "", err
 		}
-		// Its priority is low, so it may have all processors.
+		// Its priority is low, so it may use all processors.
 		ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
 		var code string
 		f, whole, err := rewrite(job.Input, o, func(s Stage) { job.Tell(string(s)) })
@@ -197,7 +195,7 @@ func Serve(ctx context.Context, args []string, in io.Reader, out, errs io.Writer
 	})
 }
 
-// apart has the compiler process build into a stage.
+// apart makes the compiler process build into a stage.
 func (c *Compiler) apart(ctx context.Context, module []byte, r Request, stage string) (code string, err error) {
 	cpu := c.compileTime(r.Limits, len(module))
 	answer, err := compartment.Run(ctx, compartment.Task{
@@ -224,7 +222,7 @@ func (c *Compiler) apart(ctx context.Context, module []byte, r Request, stage st
 	return answer, nil
 }
 
-// readRefusal is the refusal that the compiler process has left.
+// readRefusal reads the refusal that the compiler process has written.
 func readRefusal(name string) error {
 	text, err := readAtMost(name, maxRefusalBytes)
 	if err != nil {
@@ -238,8 +236,8 @@ func readRefusal(name string) error {
 	return &service.Error{Kind: service.KindBadModule, Message: message, Reasons: reasons}
 }
 
-// readAtMost reads a file whole, if it has no more than most bytes.
-func readAtMost(name string, most int64) ([]byte, error) {
+// readAtMost reads a whole file, unless it has more than maxBytes bytes.
+func readAtMost(name string, maxBytes int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -249,16 +247,16 @@ func readAtMost(name string, most int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > most {
-		return nil, fmt.Errorf("%s is no file, or has more than %d bytes", name, most)
+	if !info.Mode().IsRegular() || info.Size() > maxBytes {
+		return nil, fmt.Errorf("%s is not a file, or has more than %d bytes", name, maxBytes)
 	}
 	b := make([]byte, info.Size())
 	_, err = io.ReadFull(f, b)
 	return b, err
 }
 
-// wazeroConfig is how modules are compiled. The compiler process and the host
-// have to agree in it, or the one would not find what the other has made.
+// wazeroConfig says how modules are compiled. The compiler process and the host must use the same
+// configuration; otherwise the host would not find the code.
 func wazeroConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
 	return wazero.NewRuntimeConfig().
 		WithCompilationCache(cache).
@@ -267,7 +265,7 @@ func wazeroConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
 		WithDebugInfoEnabled(false) // the rewriting has moved the code
 }
 
-// compilerError says to the uploader what became of the compiler process.
+// compilerError tells the uploader why the compiler process failed.
 func compilerError(e *compartment.Error, l service.Limits, cpu time.Duration) error {
 	out := &service.Error{Kind: service.KindBadModule, Detail: e.Output, Err: e}
 	used := fmt.Sprintf("after %v, with %v of processor time and %d MiB of memory", e.UsedWall.Round(time.Millisecond),

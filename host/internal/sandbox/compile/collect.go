@@ -16,17 +16,16 @@ import (
 // codeEntry is what the store has under one name.
 type codeEntry struct {
 	name   string
-	module service.Digest // of which it is the code; zero if the name is of another version
-	file   string         // of machine code, in the store; empty if there is none
+	module service.Digest // the module; zero if the name is of another version
+	file   string         // path of the machine code in the store; empty if there is none
 	bytes  int64
-	since  time.Time // it was sealed
+	since  time.Time // when it was sealed
 }
 
 // extraDirs are the directories in which an entry may have a file of its name.
 var extraDirs = []string{sealDir, formDir}
 
-// entries lists what the store has a seal for. Whether it is as it was written is for
-// those to find out who load it.
+// entries lists the entries that have a seal. Whether their files are intact is checked when they are loaded.
 func (s *store) entries() ([]codeEntry, error) {
 	seals, err := os.ReadDir(filepath.Join(s.dir, sealDir))
 	if err != nil {
@@ -36,7 +35,7 @@ func (s *store) entries() ([]codeEntry, error) {
 	for _, seal := range seals {
 		info, err := seal.Info()
 		if err != nil || !info.Mode().IsRegular() {
-			continue // it has just gone
+			continue // it was removed meanwhile
 		}
 		e := codeEntry{name: seal.Name(), since: info.ModTime()}
 		digest, _, _ := strings.Cut(e.name, "-")
@@ -57,7 +56,7 @@ func (s *store) entries() ([]codeEntry, error) {
 	return all, nil
 }
 
-// readHead reads what a seal can have at most, and nothing if that fails.
+// readHead reads as many bytes as a seal can have; none if that fails.
 func readHead(name string) []byte {
 	f, err := os.Open(name)
 	if err != nil {
@@ -69,7 +68,7 @@ func readHead(name string) []byte {
 	return b[:n]
 }
 
-// sizeOf is the size of a file, 0 if there is none.
+// sizeOf is the size of a file in bytes, or 0 if there is none.
 func sizeOf(name string) int64 {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -78,14 +77,14 @@ func sizeOf(name string) int64 {
 	return info.Size()
 }
 
-// collect removes the entries that are older than a time and not wanted, and returns the
-// bytes that it has given back, and the files of the entries that are left.
+// collect removes the entries that are older than an age and not wanted. It returns the number of bytes that
+// it has freed, and the files of the remaining entries.
 func (s *store) collect(before time.Time, wanted func(codeEntry) bool) (freed int64, kept map[string]bool, err error) {
 	all, err := s.entries()
 	if err != nil {
 		return 0, nil, err
 	}
-	kept = map[string]bool{} // files, of which two entries may have the same
+	kept = map[string]bool{} // files; two entries may share one
 	var gone []codeEntry
 	for _, e := range all {
 		if e.since.Before(before) && !wanted(e) {
@@ -103,7 +102,7 @@ func (s *store) collect(before time.Time, wanted func(codeEntry) bool) (freed in
 		freed += n
 		errs = append(errs, err)
 	}
-	for _, e := range gone { // the seal first: without it the rest counts for nothing
+	for _, e := range gone { // the seal first: without it the other files are ignored
 		remove(filepath.Join(sealDir, e.name))
 	}
 	for _, e := range gone {
@@ -117,8 +116,7 @@ func (s *store) collect(before time.Time, wanted func(codeEntry) bool) (freed in
 	return freed, kept, errors.Join(errs...)
 }
 
-// removeFile removes a file of the store, and returns the bytes that it had. One that is
-// gone is no error.
+// removeFile removes a file of the store and returns its size. A missing file is not an error.
 func (s *store) removeFile(file string) (freed int64, err error) {
 	path := filepath.Join(s.dir, file)
 	size := sizeOf(path)
@@ -130,8 +128,8 @@ func (s *store) removeFile(file string) (freed int64, err error) {
 	return size, nil
 }
 
-// collectUnsealed removes files that are older than a time and that no entry has: what a
-// crash left, or another version of wazero.
+// collectUnsealed removes files that are older than an age and belong to no entry: remains of a crash, or of
+// another version of wazero.
 func (s *store) collectUnsealed(before time.Time, kept map[string]bool) (freed int64, err error) {
 	dirs, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -157,8 +155,8 @@ func (s *store) collectUnsealed(before time.Time, kept map[string]bool) (freed i
 	return freed, errors.Join(errs...)
 }
 
-// CodeBytes is how much the machine code of each module takes on disk. What belongs to no
-// module that can be named is under the zero digest.
+// CodeBytes is how many bytes the machine code of each module takes on disk. Code of unknown modules is
+// listed under the zero digest.
 func (c *Compiler) CodeBytes() (map[service.Digest]int64, error) {
 	sizes := map[service.Digest]int64{}
 	if c.store == nil {
@@ -174,7 +172,7 @@ func (c *Compiler) CodeBytes() (map[service.Digest]int64, error) {
 	return sizes, nil
 }
 
-// RemoveCode removes the machine code of a module from the disk. Programs that run go on.
+// RemoveCode removes the machine code of a module from the disk. Running programs go on.
 func (c *Compiler) RemoveCode(module service.Digest) error {
 	if c.store == nil {
 		return nil
@@ -186,9 +184,9 @@ func (c *Compiler) RemoveCode(module service.Digest) error {
 	return nil
 }
 
-// CollectCode removes machine code that is older than a time and of a module that is not
-// stored, and returns the bytes that it has given back. What a compilation is just about
-// to leave is younger than stageAge, so nothing of that age is removed.
+// CollectCode removes machine code that is older than an age and whose module is not stored. It returns the
+// number of bytes that it has freed. It never removes files younger than stageAge, as a compilation may be
+// about to install them.
 func (c *Compiler) CollectCode(before time.Time, stored func(service.Digest) bool) (freed int64, err error) {
 	if c.store == nil {
 		return 0, nil
@@ -208,6 +206,5 @@ func (c *Compiler) CollectCode(before time.Time, stored func(service.Digest) boo
 	return freed, nil
 }
 
-// Remove takes what is stored under a name away again, of a module that was refused for what it did
-// when it ran.
+// Remove removes what is stored under a name. The module was refused for what it did when it ran.
 func (c *Compiler) Remove(name string) { c.store.remove(name) }

@@ -1,12 +1,11 @@
-// Package compile makes of a module what wazero can run: it verifies, rewrites and compiles modules,
-// keeps what comes of that on disk, and loads it from there.
+// Package compile turns modules into what wazero can run: it verifies, rewrites and compiles them, keeps the
+// result on disk, and loads it from there.
 //
-// That is done by a process of its own, if the host has one to offer (apart.go): then this process
-// neither looks into modules nor compiles. Machine code, and what the host has to know of a module
-// (facts.go, skeleton.go), are kept in a directory (store.go).
+// If the host offers a compiler process (apart.go), that process does all of this, and the host's own process
+// neither parses nor compiles modules. Machine code, and what the host needs to know of a module (facts.go,
+// skeleton.go), are kept in a directory (store.go).
 //
-// Errors are *service.Error. A module that is refused is KindBadModule, with every violation in
-// Reasons.
+// Errors are *service.Error. A refused module is KindBadModule, with every violation in Reasons.
 package compile
 
 import (
@@ -28,24 +27,22 @@ import (
 
 // Options configure a [Compiler].
 type Options struct {
-	// Dir keeps compiled modules on disk, so that a restart finds them. Nobody but the host may write to
-	// it: what is in it is executed. Empty keeps them in memory, or, with a Command, in a temporary
+	// Dir is the directory of compiled modules, so that a restart finds them. Only the host may write to it:
+	// its content is executed. Empty: compiled modules are kept in memory or, with a Command, in a temporary
 	// directory.
 	Dir string
-	// Command is a program and its first arguments: a process that compiles modules within limits of its
-	// own. It has to lead to [Serve]. Then nothing is compiled in this process. Empty: modules are
-	// compiled here.
+	// Command is the command line of a process that compiles modules within its own limits; it must lead to
+	// [Serve]. Then nothing is compiled in this process. Empty: modules are compiled in this process.
 	Command []string
-	// Slots is how many small modules are compiled at a time, and how many others beside them; at least 1.
+	// Slots is the number of slots for small modules, and also the number of slots for all modules; at least
+	// 1.
 	Slots int
-	// SmallModule is the size of a module, in bytes, up to which it never waits for a larger one. Default
-	// 1 MiB.
+	// SmallModule is the size, in bytes, up to which a module never waits for a larger one. Default 1 MiB.
 	SmallModule int
-	// Base and PerMiB bound the processor time of the compiler process by the size of the module: so much
-	// for each, and so much more for each MiB of it. The limit of the service holds beside them. Default
-	// 10 s and 5 s.
+	// Base and PerMiB bound the processor time of the compiler process: Base for each module, and PerMiB for
+	// each MiB of it. The service's limit applies as well. Defaults: 10 s and 5 s.
 	Base, PerMiB time.Duration
-	// Logger takes what the compiler process says when it fails. Default: none.
+	// Logger gets the output of a compiler process that failed. Default: none.
 	Logger *slog.Logger
 }
 
@@ -60,13 +57,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Stage is a step of [Compiler.Compile], for progress.
+// Stage is a step of [Compiler.Compile], for reports of progress.
 type Stage string
 
-// The steps of Compile, in order.
+// The stages of Compile, in order.
 const (
-	StageVerifying Stage = "verifying" // what stands in the module
-	StageRewriting Stage = "rewriting" // it, so that it counts what it does
+	StageVerifying Stage = "verifying" // checks the module's bytes
+	StageRewriting Stage = "rewriting" // adds the counting of fuel
 	StageCompiling Stage = "compiling"
 )
 
@@ -74,16 +71,16 @@ const (
 type Compiler struct {
 	options Options // with defaults
 	cache   wazero.CompilationCache
-	store   *store // nil: compiled code is kept in memory only
+	store   *store // nil: compiled code is kept only in memory
 	turns   turns
 	slots   *slots
-	late    sync.WaitGroup // compilations in this process, whose callers may have gone
+	late    sync.WaitGroup // compilations in this process; their callers may have gone
 	loading sync.Mutex     // held while compiled code is loaded; see load
 
-	compilations atomic.Int64 // begun, of those that go to the store
+	compilations atomic.Int64 // number of compilations begun for the store
 }
 
-// New makes a compiler, and its directory.
+// New makes a compiler and its directory.
 func New(o Options) (*Compiler, error) {
 	o = o.withDefaults()
 	c := &Compiler{options: o, slots: newSlots(o.Slots, o.SmallModule)}
@@ -107,8 +104,8 @@ func New(o Options) (*Compiler, error) {
 	return c, nil
 }
 
-// Close frees the compiled code. It waits for compilations in this process, as they cannot be stopped,
-// but not longer than ctx. No call of Compile may be running.
+// Close frees the compiled code. It waits for compilations in this process, which cannot be stopped, until
+// ctx ends. No call of Compile may be running.
 func (c *Compiler) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -127,53 +124,53 @@ func (c *Compiler) Close(ctx context.Context) error {
 	return err
 }
 
-// Compilations is how many modules it has begun to compile for the store.
+// Compilations is the number of compilations that have begun for the store.
 func (c *Compiler) Compilations() int64 { return c.compilations.Load() }
 
-// Busy is how many slots and turns are taken by modules that are being compiled.
+// Busy is how many slots and turns compilations hold at present.
 func (c *Compiler) Busy() int {
 	c.turns.mu.Lock()
 	defer c.turns.mu.Unlock()
 	return c.slots.taken() + len(c.turns.taken)
 }
 
-// Runtime makes a runtime of wazero that runs what the compiler has made.
+// Runtime makes a wazero runtime that can run the compiler's output.
 func (c *Compiler) Runtime(ctx context.Context) wazero.Runtime {
 	return wazero.NewRuntimeWithConfig(ctx, wazeroConfig(c.cache))
 }
 
-// Source is where a module comes from.
+// Source is where a module's bytes come from.
 type Source struct {
 	Digest service.Digest
 	Size   int64 // in bytes
-	// Read returns the module's bytes, which release lets go of. It is called once at most:
-	// when the module has a slot to be compiled in, and not at all if what comes of that is
-	// there already. So a module that waits is not in memory.
+	// Read returns the module's bytes; release drops them. It is called at most once, when the module has a
+	// slot for its compilation; if the store already has the result, it is not called. So a module that waits
+	// is not in memory.
 	Read func() (module []byte, release func(), err error)
 }
 
-// Loaded is a module that is in memory, and its caller's.
+// Loaded is a module in memory. The caller owns its bytes.
 func Loaded(module []byte) Source {
 	return Source{service.DigestOf(module), int64(len(module)),
 		func() ([]byte, func(), error) { return module, func() {}, nil }}
 }
 
-// Request is a module that has to be made ready to run.
+// Request is a module to be made ready to run.
 type Request struct {
 	Module Source
 	Order  Order
 	Limits service.Limits // with defaults
-	Tell   func(Stage)    // hears the stages
-	// Load has wazero load a module, by [Module] under that context. It takes code bytes of memory for the
-	// machine code. It is called at most twice, on any goroutine.
+	Tell   func(Stage)    // gets the stages
+	// Load makes wazero load a module, by calling [Module] with that context. It takes code bytes of memory
+	// for the machine code. It is called at most twice, on any goroutine.
 	Load func(ctx context.Context, f *Facts, module []byte, code int64) error
-	// Unload undoes Load. It is called once if Compile fails, and maybe after that.
+	// Unload undoes Load. It is called once if Compile fails, perhaps after Compile has returned.
 	Unload func()
 }
 
 // Compile makes a module ready to be instantiated. With a store, the module is verified, rewritten and
-// compiled into a stage, by the compiler process if there is one, and what comes of it is loaded; the
-// host executes nothing but what it has loaded. stored is the name of what is new in the store.
+// compiled into a stage, by the compiler process if there is one; then the result is loaded. The host
+// executes nothing else. stored is the name of what this call added to the store.
 func (c *Compiler) Compile(ctx context.Context, r Request) (stored string, err error) {
 	unload := r.Unload
 	defer func() {
@@ -195,11 +192,11 @@ func (c *Compiler) Compile(ctx context.Context, r Request) (stored string, err e
 		}
 		return "", err
 	}
-	// What is there is loaded without waiting for those that compile.
+	// What the store already has is loaded without waiting for compilations.
 	size := int(r.Module.Size)
 	if err := c.load(name, size, r.Load); !errors.Is(err, errNotLoaded) {
 		end()
-		r.Tell(StageRewriting) // so that all ways have the same stages
+		r.Tell(StageRewriting) // so that the stages are always the same
 		r.Tell(StageCompiling)
 		return "", err
 	}
@@ -220,8 +217,8 @@ func (c *Compiler) Compile(ctx context.Context, r Request) (stored string, err e
 	return name, nil
 }
 
-// inMemory compiles in this process, and keeps nothing. handed says that the request's Unload has been
-// called, or will be.
+// inMemory compiles in this process and keeps nothing. handed reports that the request's Unload has been or
+// will be called.
 func (c *Compiler) inMemory(ctx, limited context.Context, r Request, end func()) (handed bool, err error) {
 	module, release, err := c.slot(ctx, limited, r.Module, end)
 	if err != nil {
@@ -244,11 +241,12 @@ func (c *Compiler) inMemory(ctx, limited context.Context, r Request, end func())
 	return true, err
 }
 
-// codePerByte is how much machine code a module becomes, about, where it is not known.
+// codePerByte is about how many bytes of machine code a byte of a module becomes. It is used where the real
+// size is not known.
 const codePerByte = 5
 
-// slot waits for a slot and reads the module. end is the end of the turn; the returned
-// function calls it, too, and lets go of the module.
+// slot waits for a slot and reads the module. end ends the turn. The returned function calls end and drops
+// the module.
 func (c *Compiler) slot(
 	ctx, limited context.Context, from Source, end func(),
 ) (module []byte, release func(), err error) {
@@ -266,7 +264,7 @@ func (c *Compiler) slot(
 	return module, func() { unread(); free(); end() }, nil
 }
 
-// fill builds a module into the store, and calls release when it is through.
+// fill builds a module into the store. It calls release when it is done.
 func (c *Compiler) fill(ctx, limited context.Context, name string, module []byte, r Request, release func()) error {
 	c.compilations.Add(1)
 	stage, unstage, err := c.store.stage()
@@ -309,17 +307,16 @@ func (c *Compiler) install(name, stage, code string) error {
 // errNotLoaded says that wazero would have to compile.
 var errNotLoaded = errors.New("wazero does not find the compiled code")
 
-// load takes what is kept of a module of size bytes from the store, and its code from
-// there or from a program that runs. It is errNotLoaded if there is nothing of the kind,
-// or not as it was written.
+// load takes what is kept of a module of size bytes from the store, and its code from there or from a running
+// program. It returns errNotLoaded if there is none, or if it is damaged.
 //
-// wazero has no way to ask for that alone: what it does not find it compiles. But
-// if it is to use several workers it first looks whether its context has ended.
-// Loading does not look. So with a context that has ended it loads or fails.
+// wazero cannot be asked only to load: it compiles what it does not find. But when it is configured for
+// several workers, it checks its context before it compiles, and loading does not check. So with a context
+// that has ended it loads or fails.
 //
-// One at a time: wazero shows what it loads to whoever asks for the same binary
-// before it has written the code by which it is entered. And so what loading takes
-// beside what it leaves is taken once.
+// Only one load runs at a time, because wazero shows an entry to others who ask for the same binary before it
+// has written the code's entry points. It also means that the memory that loading needs temporarily is needed
+// once.
 func (c *Compiler) load(name string, size int, load func(context.Context, *Facts, []byte, int64) error) error {
 	c.loading.Lock()
 	defer c.loading.Unlock()
@@ -347,10 +344,10 @@ func (c *Compiler) load(name string, size int, load func(context.Context, *Facts
 	return load(ctx, f, module, bytes)
 }
 
-// Module has a runtime of wazero compile a module, or load it, as the context says that came with it.
+// Module makes a wazero runtime compile a module, or only load it; the context decides.
 func Module(ctx context.Context, r wazero.Runtime, module []byte) (m wazero.CompiledModule, err error) {
 	defer func() {
-		if bug := recover(); bug != nil { // of wazero's compiler, on a module made to find one
+		if bug := recover(); bug != nil { // in wazero's compiler, by a module made for that
 			err = service.Errorf(service.KindBadModule, "the compiler failed on the module: %v", bug)
 		}
 	}()
@@ -365,10 +362,9 @@ func invalidModule(err error) error {
 		Reasons: []string{err.Error()}, Err: err}
 }
 
-// here compiles in this process, on a goroutine of its own, as wazero
-// cannot be interrupted. A compilation beyond its time goes on, unheard, and keeps
-// its slot until it ends. through is called when it has ended, before here
-// returns or, if that is too late, after.
+// here compiles in this process, on another goroutine, as wazero cannot be interrupted. A compilation that
+// exceeds its time goes on in the background and keeps its slot until it ends. through is called when it has
+// ended: before here returns or, if time was exceeded, later.
 func (c *Compiler) here(
 	ctx, limited context.Context, l service.Limits, work func() error, through func(err error, late bool),
 ) error {

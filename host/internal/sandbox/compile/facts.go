@@ -13,44 +13,41 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// Facts are what the host has to know of a module that it does not look into itself.
-// Whoever verifies and rewrites the module finds them out: the compiler process, if
-// there is one.
+// Facts are what the host needs to know of a module that it does not parse itself. They come from the process
+// that verifies and rewrites the module: the compiler process, if there is one.
 type Facts struct {
-	Tariff      int               // the version of the tariff it is charged by
+	Tariff      int               // version of the tariff that it is charged by
 	Setup       bool              // see [metering.Metered]
 	Why         string            // why instances cannot begin as copies of an image; empty if they can
-	Globals     []metering.Global // that make up its state
-	Modules     []string          // that it imports functions from, each once
-	MemoryPages uint64            // at start
-	TableBytes  uint64            // that the tables and segments of an instance take, at most
-	AllGlobals  uint64            // how many globals there are, also such as are no state
-	Manifest    []byte            // the content of its manifest section
+	Globals     []metering.Global // the globals that are state
+	Modules     []string          // modules that it imports functions from, without duplicates
+	MemoryPages uint64            // memory at the start
+	TableBytes  uint64            // maximum for the tables and segments of an instance
+	AllGlobals  uint64            // number of all globals, including those that are no state
+	Manifest    []byte            // content of the manifest section
 	HasManifest bool
 }
 
-// A form is what is kept of a module beside its machine code, and what the compiler
-// process hands to the host:
+// A form is what is kept of a module beside its machine code. The compiler process returns it to the host:
 //
 //	bytes    formMagic
 //	uvarint  tariff
-//	byte     flags: 1 setup, 2 a manifest section is there
+//	byte     flags: 1 setup, 2 there is a manifest section
 //	string   why
-//	uvarint  pages of memory at start
+//	uvarint  pages of memory at the start
 //	uvarint  bytes of tables and segments
 //	uvarint  number of all globals
-//	uvarint  number of globals; of each a string, its export, and a byte, its type
-//	uvarint  number of modules imported from; of each a string
-//	string   the manifest section
+//	uvarint  number of globals that are state; for each a string, its export, and a byte, its type
+//	uvarint  number of modules imported from; for each a string
+//	string   content of the manifest section
 //	bytes    to the end: the module that wazero loads; see skeleton
 //
-// A string is a uvarint, its length, and its bytes. The format may be changed together
-// with formVersion.
+// A string is a uvarint, its length, and its bytes. Whoever changes the format changes formVersion.
 const formMagic = "bulkhead form 2\n"
 
-// formVersion is part of the name of whatever is kept of a module. It has to be raised
-// when the same module would be verified otherwise, rewritten otherwise under the same
-// tariff, or kept otherwise: else what an earlier version has made is used.
+// formVersion is part of the name of everything that is kept of a module. Raise it when the same module would
+// be verified differently, rewritten differently under the same tariff, or kept differently. Otherwise the
+// results of an earlier version are used.
 const formVersion = 3
 
 // Bounds of a form.
@@ -60,7 +57,7 @@ const (
 	maxModules    = 64
 	maxModuleName = 64
 	maxTableBytes = 16 << 30
-	// maxFactBytes bounds what comes before the module.
+	// maxFactBytes is the maximum size of what comes before the module.
 	maxFactBytes = abi.MaxManifestSize + 1<<20
 )
 
@@ -69,10 +66,10 @@ const (
 	flagManifest = 2
 )
 
-// maxGrowth bounds what a module of size bytes may become when it is rewritten.
+// maxGrowth is the maximum size of the rewritten form of a module of size bytes.
 func maxGrowth(size int64) int64 { return 3*size + 1<<20 }
 
-// maxForm bounds the form of a module of size bytes.
+// maxForm is the maximum size of the form of a module of size bytes.
 func maxForm(size int64) int64 { return maxFactBytes + maxGrowth(size) }
 
 func factsOf(m *wasmbin.Module, r *metering.Metered, o Order) *Facts {
@@ -92,25 +89,25 @@ func factsOf(m *wasmbin.Module, r *metering.Metered, o Order) *Facts {
 	return f
 }
 
-// Metered is what instances need to know.
+// Metered returns what instances need to know.
 func (f *Facts) Metered() *metering.Metered {
 	return &metering.Metered{Tariff: f.Tariff, Setup: f.Setup, Globals: f.Globals, Imageable: f.Why == "", Why: f.Why}
 }
 
-// referenceBytes is what an element of a table, or of a segment, takes.
+// referenceBytes is the size of an element of a table or of a segment.
 const referenceBytes = 8
 
-// tablesOf is what the tables and segments of an instance take, at most. A table that
-// grows is copied to one that is larger by a quarter than it need be.
-func tablesOf(m *wasmbin.Module, mostElements uint64, tablesChange bool) (bytes uint64) {
+// tablesOf is the maximum size of the tables and segments of an instance. A table that grows is copied into
+// one that is larger by a quarter than necessary.
+func tablesOf(m *wasmbin.Module, maxElements uint64, tablesChange bool) (bytes uint64) {
 	for _, t := range m.Tables {
 		n := t.Size.Min
 		if tablesChange {
-			most := mostElements
+			elements := maxElements
 			if t.Size.HasMax {
-				most = min(most, t.Size.Max)
+				elements = min(elements, t.Size.Max)
 			}
-			n = max(n, most) * 5 / 4
+			n = max(n, elements) * 5 / 4
 		}
 		bytes += n * referenceBytes
 	}
@@ -120,7 +117,7 @@ func tablesOf(m *wasmbin.Module, mostElements uint64, tablesChange bool) (bytes 
 	return bytes
 }
 
-// appendForm appends the form of a module but for what wazero loads.
+// appendForm appends the form of a module, without what wazero loads.
 func appendForm(b []byte, f *Facts) []byte {
 	flags := byte(0)
 	if f.Setup {
@@ -148,8 +145,8 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// parseForm reads a form. It believes nothing: the form comes from a process that an
-// untrusted module was let into, or from a disk. The module is a view of b.
+// parseForm reads a form. It trusts nothing: the form comes from a disk, or from a process that has parsed an
+// untrusted module. The returned module is a view of b.
 func parseForm(b []byte) (_ *Facts, module []byte, err error) {
 	r := formReader{b: b}
 	if !strings.HasPrefix(string(b[:min(len(b), len(formMagic))]), formMagic) {
@@ -195,8 +192,7 @@ func parseForm(b []byte) (_ *Facts, module []byte, err error) {
 	return f, r.b, nil
 }
 
-// formReader takes values off a form. The first failure sticks, and what follows it
-// is zero.
+// formReader reads values from a form. After the first failure all values are zero.
 type formReader struct {
 	b   []byte
 	err error
@@ -219,18 +215,18 @@ func (r *formReader) byte(what string) byte {
 	return v
 }
 
-func (r *formReader) number(what string, most uint64) uint64 {
+func (r *formReader) number(what string, maximum uint64) uint64 {
 	v, n := binary.Uvarint(r.b)
-	if n <= 0 || v > most {
-		r.fail("%s: no number, or one above %d", what, most)
+	if n <= 0 || v > maximum {
+		r.fail("%s: not a number, or above %d", what, maximum)
 		return 0
 	}
 	r.b = r.b[n:]
 	return v
 }
 
-func (r *formReader) text(what string, most int) string {
-	n := r.number("the length of "+what, uint64(most))
+func (r *formReader) text(what string, maxBytes int) string {
+	n := r.number("the length of "+what, uint64(maxBytes))
 	if uint64(len(r.b)) < n {
 		r.fail("ends inside %s", what)
 		return ""
@@ -247,7 +243,8 @@ func (r *formReader) text(what string, most int) string {
 //	uvarint  number of reasons; of each a string
 const refusalMagic = "bulkhead refusal 1\n"
 
-// Bounds of a refusal. A verification gives admission.MaxReasons and one that says how many more.
+// Bounds of a refusal. A verification returns admission.MaxReasons reasons, and one that says how many were
+// left out.
 const (
 	maxReasonBytes  = 4 << 10
 	maxRefusalBytes = (admission.MaxReasons + 3) * (maxReasonBytes + 8)
@@ -279,7 +276,7 @@ func parseRefusal(b []byte) (message string, reasons []string, err error) {
 	return strings.ToValidUTF8(message, "\uFFFD"), reasons, r.err
 }
 
-// clip cuts a text to at most n bytes, and not within a character.
+// clip cuts a text to at most n bytes, but not within a character.
 func clip(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownedByOther reports whether somebody else than a user, or root, owns a file, and who.
+// ownedByOther reports whether a file belongs to neither the user nor root, and to whom.
 func ownedByOther(info fs.FileInfo, user int) (uid uint32, other bool) {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

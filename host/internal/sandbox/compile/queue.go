@@ -8,10 +8,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// turns lets one at a time compile the same binary: who comes second finds it done.
+// turns make calls that compile the same binary wait for each other: the second one finds the result.
 type turns struct {
 	mu    sync.Mutex
-	taken map[string]chan struct{} // closed when the turn ends
+	taken map[string]chan struct{} // closed at the end of the turn
 }
 
 // take waits for the turn; false if ctx ends first.
@@ -42,8 +42,8 @@ func (t *turns) take(ctx context.Context, name string) (end func(), ok bool) {
 	}
 }
 
-// slots bound how many modules are compiled at once. Small ones have slots of their
-// own, so that they never wait for a large one, and take one of the others if that is free.
+// slots bound the number of concurrent compilations. Small modules have slots of their own, so that they
+// never wait for a large one. They also use a free slot of the others.
 type slots struct {
 	small, large chan struct{}
 	smallBytes   int
@@ -53,12 +53,12 @@ func newSlots(each, smallBytes int) *slots {
 	return &slots{small: make(chan struct{}, each), large: make(chan struct{}, each), smallBytes: smallBytes}
 }
 
-// take waits for a slot for a module of size bytes; false if ctx ends first. One that
-// is free is taken also then: who need not wait is not told that he waited too long.
+// take waits for a slot for a module of size bytes; false if ctx ends first. A free slot is taken even if ctx
+// has ended: a call that need not wait should not be told that it waited too long.
 func (s *slots) take(ctx context.Context, size int) (release func(), ok bool) {
 	small := s.small
 	if size > s.smallBytes {
-		small = nil // for which nobody ever waits
+		small = nil // nobody ever waits for it
 	}
 	select {
 	case small <- struct{}{}:
@@ -80,14 +80,14 @@ func (s *slots) take(ctx context.Context, size int) (release func(), ok bool) {
 	}
 }
 
-// taken is how many slots are.
+// taken is the number of slots in use.
 func (s *slots) taken() int { return len(s.small) + len(s.large) }
 
-// retryCompile is when to try again after others compiled for too long.
+// retryCompile is the RetryAfter of a call for which others compiled too long.
 const retryCompile = time.Second
 
-// waitedTooLong says what became of one whose limited context has ended while others
-// compiled; ctx is its caller's.
+// waitedTooLong returns the error of a call whose limited context ended while others compiled. ctx is its
+// caller's context.
 func (s *slots) waitedTooLong(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &service.Error{Kind: service.KindOf(err), Message: "the caller gave up while other modules were " +
@@ -98,9 +98,8 @@ func (s *slots) waitedTooLong(ctx context.Context) error {
 		Resource:   "compilations", Used: int64(s.taken()), Limit: int64(cap(s.small) + cap(s.large))}
 }
 
-// compileTime bounds the processor time for compiling a module of size bytes: by its
-// size, so that one that is made to take long ends the sooner the smaller it is, and by
-// the limit of the service.
+// compileTime is the maximum processor time for compiling a module of size bytes. It depends on the size, so
+// that a small module that is made to compile slowly is ended soon, and on the service's limit.
 func (c *Compiler) compileTime(l service.Limits, size int) time.Duration {
 	bySize := c.options.Base + time.Duration(float64(c.options.PerMiB)*float64(size)/(1<<20))
 	return min(l.CompileTime, bySize)

@@ -7,26 +7,25 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// wholeSection is the custom section of a skeleton that tells it from those of other modules.
+// wholeSection is the custom section that marks a skeleton.
 const wholeSection = "bulkhead.whole"
 
-// maxNames bounds the names of functions that are kept, in bytes. Those of a module
-// that has more are left out of its traps' stacks.
+// maxNames is the maximum size of the function names that are kept, in bytes. If a module has more, stack
+// traces have no names.
 const maxNames = 4 << 20
 
-// stub is a function's body, with its size in front, of any signature: it declares no
-// locals and consists of unreachable.
+// stub is a function body with its size. It fits any signature: it has no locals and consists of unreachable.
 var stub = []byte{3, 0, byte(wasmbin.OpUnreachable), byte(wasmbin.OpEnd)}
 
-// skeleton is a module without what only its compiler needs to know: it declares what
-// the module declares, but its functions do nothing, and what is left of its custom
-// sections is the names of its functions, if they are not too many.
+// skeleton returns a module without what only its compiler needs. It declares what the module declares, but
+// its functions do nothing. Of the custom sections only the names of functions are left, if they are not too
+// many.
 //
-// With the machine code of the whole module this is all that is needed to run it. It is
-// a fraction of its size, and loading it does not walk its code again. As two modules
-// may differ in nothing but their code, a skeleton holds the hash of the whole.
+// Together with the machine code of the whole module this is all that is needed to run it. A skeleton is much
+// smaller than its module, and loading it does not read the code again. As two modules may differ only in
+// their code, a skeleton contains the hash of the whole module.
 func skeleton(whole []byte) ([]byte, error) {
-	m, err := wasmbin.Parse(whole, wasmbin.Limits{}) // its limits were checked before it was rewritten
+	m, err := wasmbin.Parse(whole, wasmbin.Limits{}) // its limits were checked before the rewriting
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,5 @@ import (
 	"os"
 )
 
-// lockStage: on these systems nobody can tell whether the owner of a stage has ended; its
-// age decides.
+// lockStage: on this system nobody can tell whether the owner of a stage has ended, so only its age counts.
 func lockStage(name string, flags int) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -7,9 +7,8 @@ import (
 	"syscall"
 )
 
-// lockStage takes the lock of a stage, whose file is made if it is not there, and keeps
-// it until the file is closed or the process ends, however it does. nil without an error
-// means that somebody else has it.
+// lockStage locks a stage. It creates the lock file if there is none. The lock holds until the file is closed
+// or the process ends, in whatever way. A nil file without an error means that another process has the lock.
 func lockStage(name string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|flags, 0o600)
 	if err != nil {

@@ -18,25 +18,23 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// store is compiled code on disk. wazero's own cache is a part of it, of whose
-// files wazero checks little before it executes them. So nothing is looked for in
-// it but what has a seal: a file that names a file of wazero's, and has the hashes of
-// its content and of the form that belongs to it. What was cut, overwritten or put
-// there by somebody else is compiled again.
+// store is compiled code on disk. wazero's own cache is a part of it, and wazero checks little before it
+// executes a file of its cache. So only entries with a seal are used: a seal is a file that names a file of
+// wazero's, and has the hashes of its content and of the form that belongs to it. Files that were truncated,
+// overwritten or added by others are compiled again.
 //
 //	wazero-<version>-<architecture>-<system>/<key>   wazero's: machine code
 //	forms/<name>                                     ours: what else is kept of a module
 //	seals/<name>                                     ours
 //	stages/<random>/                                 where a compilation writes
 //
-// A name is the digest of the module as it was uploaded, a dash, and a hash of what
-// else decides about its code.
+// A name is the digest of the uploaded module, a dash, and a hash of everything else that decides its code.
 //
-// Whoever can write to the directory can have code executed, hash or not: it is
-// for the host's user alone.
+// Anyone who can write to the directory can run code in the host, in spite of the hashes. Only the host's
+// user may have access.
 type store struct {
 	dir       string
-	temporary bool // removed at the end
+	temporary bool // removed by close
 }
 
 const (
@@ -44,14 +42,15 @@ const (
 	formDir   = "forms"
 	stageDir  = "stages"
 	stageLock = "lock"
-	// stageAge is when a stage is certainly nobody's any more, whether its lock can be
-	// asked for or not: no compilation takes as long.
+	// stageAge is the age from which a stage is unused for certain, even if its lock cannot be checked: no
+	// compilation takes that long.
 	stageAge = 2 * time.Hour
-	// maxCodeBytes bounds the machine code of one module; it is some five times its size.
+	// maxCodeBytes is the maximum size of a module's machine code, which is about five times the module's
+	// size.
 	maxCodeBytes = 1 << 30
 )
 
-// openStore opens or makes a store. Without a directory it is a temporary one.
+// openStore opens or makes a store. If dir is empty the store is temporary.
 func openStore(dir string) (*store, error) {
 	s := &store{dir: dir}
 	if dir == "" {
@@ -70,9 +69,8 @@ func openStore(dir string) (*store, error) {
 	return s, s.sweep()
 }
 
-// sweep removes the stages of processes that have ended, and those that are too old.
-// Another host that was started on this directory by mistake does not remove the stages
-// of the one that runs.
+// sweep removes the stages of processes that have ended, and those that are too old. If a second host is
+// started on this directory by mistake, it does not remove the stages of the first.
 func (s *store) sweep() error {
 	left, err := os.ReadDir(filepath.Join(s.dir, stageDir))
 	if err != nil {
@@ -82,14 +80,14 @@ func (s *store) sweep() error {
 		stage := filepath.Join(s.dir, stageDir, e.Name())
 		info, err := e.Info()
 		if err != nil {
-			continue // it has just gone
+			continue // it was removed meanwhile
 		}
 		lock, _ := lockStage(filepath.Join(stage, stageLock), 0)
 		if lock != nil {
-			_ = lock.Close() // with the lock; nobody else wants this stage
+			_ = lock.Close() // with the lock; nobody else needs this stage
 		}
 		if lock == nil && time.Since(info.ModTime()) <= stageAge {
-			continue // somebody works in it, or has not come to lock it
+			continue // a process works in it, or has not locked it yet
 		}
 		if err := os.RemoveAll(stage); err != nil {
 			return err
@@ -98,14 +96,14 @@ func (s *store) sweep() error {
 	return nil
 }
 
-// makePrivate makes a directory that only its owner, this process's user, can enter. One in which
-// others could write, or that is another user's, may hold code of theirs.
+// makePrivate makes a directory that only its owner, this process's user, can enter. A directory that others
+// own or can write to may contain their code.
 func makePrivate(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	info, err := os.Stat(dir)
-	if err != nil || runtime.GOOS == "windows" { // where these bits mean nothing
+	if err != nil || runtime.GOOS == "windows" { // these bits mean nothing there
 		return err
 	}
 	if uid, other := ownedByOther(info, os.Geteuid()); other {
@@ -136,9 +134,9 @@ func (o Order) name(d service.Digest) string {
 	return hex.EncodeToString(d[:]) + "-" + hex.EncodeToString(rest[:8])
 }
 
-// open reads the form of that name, if it and its code are there as they were written.
-// coded says whether there is code.
-func (s *store) open(name string, most int64) (form []byte, coded bool, err error) {
+// open reads the form with that name, if the form and its code are intact. coded reports whether there is
+// code.
+func (s *store) open(name string, maxBytes int64) (form []byte, coded bool, err error) {
 	text, err := readAtMost(filepath.Join(s.dir, sealDir, name), maxSeal)
 	if err != nil {
 		return nil, false, err
@@ -147,7 +145,7 @@ func (s *store) open(name string, most int64) (form []byte, coded bool, err erro
 	if err != nil {
 		return nil, false, err
 	}
-	if form, err = readAtMost(filepath.Join(s.dir, formDir, name), most); err != nil {
+	if form, err = readAtMost(filepath.Join(s.dir, formDir, name), maxBytes); err != nil {
 		return nil, false, err
 	}
 	if service.DigestOf(form) != seal.form {
@@ -163,7 +161,7 @@ func (s *store) open(name string, most int64) (form []byte, coded bool, err erro
 	return form, true, err
 }
 
-// size is how large the code of that name is; 0 if it is not there.
+// size is the size of the code with that name, or 0 if there is none.
 func (s *store) size(name string) int64 {
 	text, err := readAtMost(filepath.Join(s.dir, sealDir, name), maxSeal)
 	if err != nil {
@@ -180,8 +178,8 @@ func (s *store) size(name string) int64 {
 	return info.Size()
 }
 
-// stage makes a directory to compile into, which is empty but for its lock. unstage
-// removes it; if this process ends before, a later one does.
+// stage makes a directory to compile into, which is empty except for its lock. unstage removes it. If this
+// process ends before that, a later one removes it.
 func (s *store) stage() (dir string, unstage func(), err error) {
 	if err := s.sweep(); err != nil {
 		return "", nil, err
@@ -194,15 +192,14 @@ func (s *store) stage() (dir string, unstage func(), err error) {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, func() {
-		_ = os.RemoveAll(dir) // or the next sweep does
+		_ = os.RemoveAll(dir) // otherwise the next sweep does
 		if lock != nil {
 			_ = lock.Close()
 		}
 	}, nil
 }
 
-// install takes over what a compilation has left in a stage: the form, and the code in
-// a file of that name if it is not empty. It seals them.
+// install moves the form from a stage into the store, and the code if file is not empty. Then it seals them.
 func (s *store) install(name, stage, file string) (err error) {
 	seal := seal{file: file}
 	if file != "" {
@@ -216,8 +213,8 @@ func (s *store) install(name, stage, file string) (err error) {
 	if seal.form, err = s.move(filepath.Join(stage, formFile), filepath.Join(formDir, name)); err != nil {
 		return err
 	}
-	// The seal is last, so that it never stands without its files; if a crash leaves
-	// half of it, it seals nothing.
+	// The seal comes last, so that it never exists without its files. If a crash leaves half a seal, it seals
+	// nothing.
 	written := filepath.Join(stage, "seal")
 	if err := os.WriteFile(written, appendSeal(nil, seal), 0o600); err != nil {
 		return err
@@ -237,16 +234,14 @@ func (s *store) move(from, to string) (sum [sha256.Size]byte, err error) {
 	return sum, os.Rename(from, to)
 }
 
-// remove takes form and code away again. Whoever runs it has loaded it; whoever wants
-// it compiles it again.
+// remove removes form and code. Programs that run have already loaded it; later ones compile it again.
 func (s *store) remove(name string) {
 	file := filepath.Join(s.dir, sealDir, name)
 	text, err := readAtMost(file, maxSeal)
 	if err != nil {
 		return
 	}
-	// Without its seal code counts for nothing, so what cannot be removed is only a
-	// waste of room.
+	// Code without its seal is ignored, so a file that cannot be removed only wastes space.
 	_ = os.Remove(file)
 	_ = os.Remove(filepath.Join(s.dir, formDir, name))
 	if seal, err := parseSeal(text); err == nil && seal.file != "" {
@@ -254,19 +249,19 @@ func (s *store) remove(name string) {
 	}
 }
 
-// seal says what belongs to a name, and what is in it.
+// seal names what belongs to an entry, and has its hashes.
 type seal struct {
-	file       string // of machine code; empty if there is none
+	file       string // machine code; empty if there is none
 	code, form [sha256.Size]byte
 }
 
-// sealHead begins a seal. Its number changes with what follows.
+// sealHead begins a seal. Its number changes with the format.
 const sealHead = "bulkhead code 2"
 
-// maxSeal bounds a seal, in bytes.
+// maxSeal is the maximum size of a seal, in bytes.
 const maxSeal = 1 << 10
 
-// appendSeal writes a seal: four lines, of which the second is empty if there is no code.
+// appendSeal encodes a seal: four lines, of which the second is empty if there is no code.
 func appendSeal(b []byte, s seal) []byte {
 	return fmt.Appendf(b, "%s\n%s\n%x\n%x\n", sealHead, filepath.ToSlash(s.file), s.code, s.form)
 }
@@ -289,7 +284,7 @@ func parseSeal(text []byte) (s seal, err error) {
 	return s, checkCodeFile(s.file)
 }
 
-// checkCodeFile refuses what is not the path of a file of wazero's cache.
+// checkCodeFile refuses a path that is not a file of wazero's cache.
 func checkCodeFile(file string) error {
 	dir, base := filepath.Split(file)
 	dir = strings.TrimSuffix(dir, string(filepath.Separator))
@@ -319,8 +314,8 @@ func hashFile(name string) (sum [sha256.Size]byte, err error) {
 	return sum, nil
 }
 
-// onlyCode finds the one file that a compilation has left in its directory; none
-// where wazero has no compiler, only its interpreter.
+// onlyCode finds the one file that a compilation has left in its directory. There is none where wazero has
+// only its interpreter.
 func onlyCode(dir string) (file string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
