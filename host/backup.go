@@ -18,10 +18,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// Backup writes a backup of everything that a host in another directory needs to go
-// on from this moment: the logs of all services, the host's own with the deployments,
-// and the modules. The host goes on meanwhile. Only when Backup has returned without
-// an error is the backup whole, which whoever reads it finds out too.
+// Backup writes a backup from which a host in another directory can go on from this moment: the logs of all
+// services, the host's own log with the deployments, and the modules. The host keeps running meanwhile. The
+// backup is complete only if Backup returns no error; readers detect an incomplete one.
 func (h *Host) Backup(ctx context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	c, err := h.open()
 	if err != nil {
@@ -56,7 +55,7 @@ func writeBackup(
 	return m, keepError("back up", "", err)
 }
 
-// batchProgress is the progress of a backup, or of what is made of one; nil stays nil.
+// batchProgress adapts a progress function for backups and exports; nil stays nil.
 func batchProgress(stage string, to func(service.Progress)) func(backup.Progress) {
 	if to == nil {
 		return nil
@@ -66,7 +65,7 @@ func batchProgress(stage string, to func(service.Progress)) func(backup.Progress
 	}
 }
 
-// keepError is why logs were not copied, measured or truncated.
+// keepError is the error for logs that could not be copied, measured or truncated.
 func keepError(op string, name service.Name, err error) error {
 	return service.FromJournal{Use: service.JournalKeep, Op: op, Service: name,
 		Words: map[journal.ErrorKind]string{
@@ -102,30 +101,29 @@ func BackupDir(ctx context.Context, dir string, w io.Writer, o service.BackupOpt
 
 // RestoreOptions are the choices of RestoreDir.
 type RestoreOptions struct {
-	// Force replaces a directory that has something in it; what was in it stays
-	// beside it, under the name that RestoreDir returns.
+	// Force replaces a directory that is not empty. The old content is kept beside it, under the name that
+	// RestoreDir returns.
 	Force bool
-	// NoVerify leaves out the proof of the restored journal.
+	// NoVerify skips the verification of the restored journal.
 	NoVerify bool
 	// AnswerWindow is as in [journal.VerifyOptions].
 	AnswerWindow time.Duration
-	// Progress, if not nil, hears how far a stage has come: restoring, in batches, and
-	// verifying, in events.
+	// Progress, if not nil, reports how far a stage has come: restoring counts batches, verifying counts
+	// events.
 	Progress func(service.Progress)
 }
 
 // Restored is the result of RestoreDir.
 type Restored struct {
 	Manifest *backup.Manifest
-	Report   *journal.Report // of the proof; nil without one
-	Replaced string          // where what was in the directory is now; empty if there was nothing
+	Report   *journal.Report // of the verification; nil without one
+	Replaced string          // the new place of the directory's old content; empty if there was none
 }
 
-// RestoreDir makes a directory in which a host goes on from where backups end: the
-// files as [backup.Files] gives them. All is done beside the directory, which gets its
-// name when everything is there and proved; so whatever happens, a directory of that
-// name is whole or what it was. What a killed restore leaves is beside it, and its name
-// begins with a dot and says so.
+// RestoreDir makes a directory from backups, given as files in the sense of [backup.Files]. A host that opens
+// it goes on from the end of these backups. RestoreDir works in a directory beside dir, and renames it only
+// when everything is there and verified. So whatever happens, dir is either complete or unchanged. A killed
+// restore leaves a directory beside dir; its name begins with a dot and shows what it is.
 func RestoreDir(ctx context.Context, dir string, files []string, o RestoreOptions) (r Restored, err error) {
 	dir = filepath.Clean(dir)
 	taken, err := inUse(dir)
@@ -171,8 +169,7 @@ func RestoreDir(ctx context.Context, dir string, files []string, o RestoreOption
 	return r, durable.SyncDir(parent)
 }
 
-// inUse reports whether there is anything in a directory, and refuses one on which a
-// host is running.
+// inUse reports whether a directory has any content. It fails if a host is running on the directory.
 func inUse(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -235,8 +232,8 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	return errors.Join(err, opened.Close())
 }
 
-// syncTree makes what is in a directory survive a loss of power. Files were synced,
-// or are derived from such.
+// syncTree makes a directory tree survive a loss of power. Its files are already synced, or can be derived
+// from synced ones.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {

@@ -5,8 +5,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// budgetOf is b with defaults for a machine with so much memory and so many mappings; 0
-// is unknown.
+// budgetOf fills in b's defaults for a machine with so much memory and so many mappings; 0 means unknown.
 func budgetOf(b service.Budget, memory, mappings int64) service.Budget {
 	b = b.WithDefaults()
 	if b.Sandboxes == 0 {
@@ -28,11 +27,11 @@ func budgetOf(b service.Budget, memory, mappings int64) service.Budget {
 }
 
 const (
-	// mappingsPerSandbox is for the memory of a sandbox, which is up to three mappings,
-	// its module's code, which is up to two, and what Go and the journal need for both.
+	// mappingsPerSandbox counts up to three mappings for the memory of a sandbox, up to two for its module's
+	// code, and the rest for what Go and the journal need for both.
 	mappingsPerSandbox = 8
 	maxSandboxes       = 4096
-	sandboxMemory      = 1 << 30 // where nobody can tell how much memory there is
+	sandboxMemory      = 1 << 30 // if the memory of the machine is unknown
 	// minJournalMemory is enough for a journal with the default cache, also after a crash, and for one more index, in
 	// the place of one that could not be closed.
 	minJournalMemory = 512 << 20
@@ -50,21 +49,20 @@ func newBudget(b service.Budget) *budget.Account {
 	})
 }
 
-// Budget is what bounds the host, with its defaults.
+// Budget returns the host's bounds, with defaults filled in.
 func (h *Host) Budget() service.Budget { return h.opt.Budget }
 
-// Account is the host's account in the budget. Gateways open accounts below it for
-// their connections.
+// Account is the host's account in the budget. Gateways open accounts below it for their connections.
 func (h *Host) Account() *budget.Account { return h.budget }
 
-// Resources tells how much of each of the host's resources is in use, and by whom most
-// of it, which is for operators only. What is no account of the budget but has a bound
-// of its own adds its line here.
+// Resources reports how much of each of the host's resources is in use, and which services and clients use
+// most of it; that is for operators only. Resources outside the budget, with bounds of their own, add their
+// lines here.
 func (h *Host) Resources() []service.ResourceUsage {
 	h.measureDisk()
 	all := h.budget.Usage()
 	for i := range all {
-		if all[i].Resource == budget.Readers.String() { // who wants to read waits, and takes nothing
+		if all[i].Resource == budget.Readers.String() { // readers that find no place wait, and take nothing
 			s := h.readers.turns.Stats()
 			all[i].Used, all[i].Limit, all[i].Refused = int64(s.Working), int64(s.Slots), s.Refused
 		}
@@ -72,7 +70,7 @@ func (h *Host) Resources() []service.ResourceUsage {
 	return append(all, h.readers.rings.Usage(), h.logUsage(), h.modules.Usage())
 }
 
-// logUsage is what of the log's rate is in use. What was refused are lines that were dropped.
+// logUsage is how much of the log's rate is in use. Refused bytes are those of dropped lines.
 func (h *Host) logUsage() service.ResourceUsage {
 	l := h.logs.Usage()
 	u := service.ResourceUsage{Resource: "log_bytes", Used: l.Used, Limit: l.Limit, Refused: l.Dropped.Lines}

@@ -7,10 +7,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 )
 
-// CompilerMain is the compiler process that [Options].Compiler leads to. args are
-// what follows that command. It bounds the process that it runs in, for good, reads
-// a module from standard input, leaves its code in the working directory, and returns
-// the exit code.
+// CompilerMain is the main function of the compiler process that [Options].Compiler names. args are the
+// arguments after that command. It sets permanent bounds on its process, reads a module from standard input,
+// leaves the code in the working directory, and returns the exit code.
 //
 //	if len(os.Args) > 1 && os.Args[1] == "compile-module" {
 //		os.Exit(host.CompilerMain(os.Args[2:]))

@@ -36,14 +36,14 @@ func TestTheBudgetComesFromTheMachine(t *testing.T) {
 func TestWhatIsLeftOfTheDescriptors(t *testing.T) {
 	const limit, process = 128, 40
 	d := &descriptors{limit: limit, process: process}
-	for journal, want := range map[int64]int64{32: 72, 80: 120, 1000: limit - leastConnections} {
+	for journal, want := range map[int64]int64{32: 72, 80: 120, 1000: limit - minConnections} {
 		if got := d.claim(journal); got != want {
 			t.Errorf("a journal that needs %d and the process have %d, not %d", journal, got, want)
 		}
 	}
 	const late = 16 // the journal says that it is full when it needs so many more
-	if most := d.forJournal(); most <= 0 || process+most+late+leastConnections >= limit {
-		t.Errorf("of %d descriptors the journal may have %d", limit, most)
+	if files := d.forJournal(); files <= 0 || process+files+late+minConnections >= limit {
+		t.Errorf("of %d descriptors the journal may have %d", limit, files)
 	}
 	unknown := &descriptors{process: process}
 	if unknown.forJournal() != 0 || unknown.claim(1000) != 1040 {

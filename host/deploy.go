@@ -12,11 +12,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Upload verifies a module, compiles it and stores it, and tells what it is. A
-// module that breaks rules is refused with KindBadModule, all violations in Reasons,
-// and nothing is stored. Uploading a module again changes nothing. progress, if not
-// nil, hears how the upload goes on, from the goroutine of Upload; it must not block
-// for long.
+// Upload verifies, compiles and stores a module, and returns what it is. A module that breaks rules is
+// refused with KindBadModule and all violations in Reasons; then nothing is stored. Uploading a stored module
+// changes nothing. progress, if not nil, is called on Upload's goroutine and must not block for long.
 func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error) {
 	if progress == nil {
 		progress = func(service.Progress) {}
@@ -50,12 +48,11 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.
 	return m, nil
 }
 
-// Deploy makes a module run as a service and returns its status when it does. Over
-// a running service it first starts the new module, then lets the old one finish
-// what it has taken on, and swaps: no command is lost and none is handled twice.
-// Deploying what already runs changes nothing. If Deploy fails, the service is as it
-// was, unless the error's kind is KindUnknown. Warnings of the status tell of events whose members the new module has
-// not, or with other types.
+// Deploy makes a module run as a service, and returns the service's status when it runs. If the service is
+// running already, Deploy starts the new module, lets the old one finish its commands, and then swaps them:
+// no command is lost, and none is handled twice. Deploying what already runs changes nothing. If Deploy
+// fails, the service is unchanged, unless the error is of KindUnknown. The status warns of stored events with
+// members that the new module lacks or declares with other types.
 func (h *Host) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
 	if _, err := service.ParseName(string(d.Service)); err != nil {
 		return service.Status{}, err
@@ -105,11 +102,11 @@ func (h *Host) Deploy(ctx context.Context, d service.Deployment) (service.Status
 	return st, nil
 }
 
-// Delete stops a service: commands that it has taken on may run for Options.DrainTime.
-// Its log stays and can be read, and a later deployment under the same name goes on with it. Until then the service
-// is [service.StateStopped] and refuses commands and queries with [service.KindConflicting]. Of a service that is
-// stopped already nothing changes, unless there is no event to read, as it never had one or a retention has deleted
-// all: then it is gone.
+// Delete stops a service. Commands that it has accepted may run for Options.DrainTime. Its log is kept and
+// can be read, and a later deployment under the same name continues it. Until then the service is
+// [service.StateStopped] and refuses commands and queries with [service.KindConflicting]. Deleting a stopped
+// service changes nothing. A service without readable events, because it never had any or a retention has
+// deleted them all, ceases to exist.
 func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	c, err := h.open()
 	if err != nil {
@@ -122,7 +119,7 @@ func (h *Host) Delete(ctx context.Context, name service.Name) error {
 	return err
 }
 
-// Accepts is what data a service takes in commands and queries.
+// Accepts describes the data that a service accepts in commands and queries.
 func (h *Host) Accepts(name service.Name) (service.Accepts, error) {
 	_, svc, err := h.readService(name)
 	if err != nil {
@@ -131,7 +128,7 @@ func (h *Host) Accepts(name service.Name) (service.Accepts, error) {
 	return svc.Accepts(), nil
 }
 
-// Status is what a service does now.
+// Status is the present status of a service.
 func (h *Host) Status(name service.Name) (service.Status, error) {
 	c, svc, err := h.readService(name)
 	if err != nil {
@@ -155,7 +152,7 @@ func (h *Host) status(c *core, svc *registry.Service) service.Status {
 	return st
 }
 
-// Services is the status of all services, by name.
+// Services returns the status of all services, sorted by name.
 func (h *Host) Services() []service.Status {
 	c, err := h.reading()
 	if err != nil {
@@ -168,7 +165,7 @@ func (h *Host) Services() []service.Status {
 	return all
 }
 
-// Logs are the logs of the journal, by name: one a service, and the host's own.
+// Logs lists the logs of the journal by name: one per service, and the host's own.
 func (h *Host) Logs() []journal.LogInfo {
 	c, err := h.open()
 	if err != nil {
@@ -177,9 +174,9 @@ func (h *Host) Logs() []journal.LogInfo {
 	return c.journal.Logs()
 }
 
-// EventTypes is the event catalogue of a service: the types of the events that can be
-// read, by name, with everything whose answer has been given. A module has to know them
-// all to be deployed. It reads no event.
+// EventTypes is the event catalogue of a service: the types of its readable events, by name. It includes
+// every event whose command has been answered. A module can only be deployed if it knows all of them.
+// EventTypes reads no events.
 func (h *Host) EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
@@ -189,7 +186,7 @@ func (h *Host) EventTypes(ctx context.Context, name service.Name) ([]journal.Eve
 	return types, readError("event types", name, err)
 }
 
-// Measure counts what is in a log, which takes a while if it is long.
+// Measure counts the content of a log. This takes a while for a long log.
 func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error) {
 	c, err := h.open()
 	if err != nil {
@@ -204,7 +201,7 @@ func (h *Host) Measure(ctx context.Context, log journal.LogName) (journal.LogSiz
 	return size, keepError("measure", service.Name(log), err)
 }
 
-// Stats is what the journal counted since it was opened.
+// Stats are the journal's counters since it was opened.
 func (h *Host) Stats() journal.Stats {
 	c, err := h.reading()
 	if err != nil {

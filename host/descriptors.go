@@ -13,45 +13,44 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// A process may have so many descriptors, and a journal that cannot open a file fails. So
-// connections get what is left when the journal has what it needs, which grows with it, and
-// the process has some for itself; whoever accepts connections takes one for each from the
-// host's account, and closes some when the journal has come to need more. Beside that the host keeps some open for
-// nothing: it gives them up when the journal is closed, which writes files, and opened again, so that not even
-// descriptors that somebody else in the process has opened keep it from that.
+// The number of descriptors of a process is limited, and a journal that cannot open a file fails. So
+// connections get what is left after the needs of the journal, which grow, and of the process. Whoever
+// accepts a connection takes one descriptor from the host's account, and closes some connections when the
+// journal needs more. In addition the host keeps some descriptors open as a reserve. It closes them when a
+// failed journal is closed, which writes files, and opened again, so that this succeeds even if other code in
+// the process has opened descriptors.
 
 const (
-	// processDescriptors are those of the process beside the ones that it has when a host is
-	// opened: listeners, pipes to compiler processes, modules and backups that are written.
+	// processDescriptors are for the process, beyond those that are open when the host is opened: listeners,
+	// pipes to compiler processes, modules and backups that are being written.
 	processDescriptors = 24
-	// spareDescriptors are kept open for the journal; they are in what it needs to grow.
+	// spareDescriptors are kept open as the reserve for the journal. They count as part of its room to grow.
 	spareDescriptors = 12
-	// leastConnections is how many connections there have to be descriptors for: they are left
-	// to connections whatever the journal has come to need.
-	leastConnections = 8
-	// openingRoom is how many fewer the journal may have while it grows than when it is opened,
-	// so that a host whose journal is full of files can be opened again.
+	// minConnections is the number of connections for which there must always be descriptors, however many
+	// the journal needs.
+	minConnections = 8
+	// openingRoom is how many descriptors fewer the journal may have while it grows than when it is opened.
+	// So the host can be opened again even if the journal has used all that it may have.
 	openingRoom = 24
-	// tableDescriptors is for how many descriptors the system has a table from the start on; it
-	// takes 8 bytes for each.
+	// tableDescriptors is the initial size of the system's descriptor table. It takes 8 bytes for each.
 	tableDescriptors = 16 << 10
-	// descriptorsEvery is how often the journal's need is looked at.
+	// descriptorsEvery is the interval at which the journal's need is measured.
 	descriptorsEvery = time.Second
 )
 
-// descriptors keeps descriptors for the journal.
+// descriptors shares the descriptors of the process, and holds the reserve for the journal.
 type descriptors struct {
 	dir     string          // of the journal
-	limit   int64           // of the process; 0: not known
-	process int64           // for all but journal and connections
+	limit   int64           // of the process; 0: unknown
+	process int64           // of the process without journal and connections
 	account *budget.Account // of the process and the journal
 
 	mu    sync.Mutex // guards spare
 	spare []*os.File
 }
 
-// newDescriptors says how many descriptors there are to share. The error says that there
-// are too few for a host on this directory. The caller has not opened the journal yet.
+// newDescriptors finds out how many descriptors there are to share. It fails if there are too few for a host
+// on this directory. The journal must not be open yet.
 func newDescriptors(dir string, all *budget.Account) (*descriptors, error) {
 	d := &descriptors{dir: dir, limit: all.Limit(budget.Descriptors), process: openNow() + processDescriptors}
 	if d.limit == 0 {
@@ -65,20 +64,20 @@ func newDescriptors(dir string, all *budget.Account) (*descriptors, error) {
 		return nil, openError(err)
 	}
 	d.account.Set(budget.Descriptors, d.process+int64(journal))
-	if least := d.process + int64(journal) + leastConnections; d.limit > 0 && d.limit < least {
+	if minimum := d.process + int64(journal) + minConnections; d.limit > 0 && d.limit < minimum {
 		d.account.Close()
 		return nil, &service.Error{Op: "open", Kind: service.KindInvalid, Resource: budget.Descriptors.String(),
-			Used: least, Limit: d.limit,
+			Used: minimum, Limit: d.limit,
 			Message: fmt.Sprintf("the process may have %d descriptors and needs at least %d: %d for the journal, %d "+
 				"for itself and %d for connections; raise the limit of open files (ulimit -n)",
-				d.limit, least, journal, d.process, leastConnections)}
+				d.limit, minimum, journal, d.process, minConnections)}
 	}
 	widenTable(min(cmp.Or(d.limit, tableDescriptors), tableDescriptors))
 	d.keep()
 	return d, nil
 }
 
-// openNow counts the descriptors that the process has open, where that can be seen.
+// openNow counts the open descriptors of the process, on systems that tell.
 func openNow() int64 {
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -87,43 +86,43 @@ func openNow() int64 {
 	return int64(len(open))
 }
 
-// forJournal is how many descriptors the journal may use; 0 is no bound.
+// forJournal is how many descriptors the journal may use; 0: no limit.
 func (d *descriptors) forJournal() int {
 	if d.limit == 0 {
 		return 0
 	}
-	return int(max(1, d.limit-d.process-leastConnections-openingRoom))
+	return int(max(1, d.limit-d.process-minConnections-openingRoom))
 }
 
-// measure has the account tell what the journal needs now.
+// measure updates the account with the journal's present need.
 func (d *descriptors) measure() {
-	if n, err := storage.FilesOf(d.dir); err == nil { // else it is what it was
+	if n, err := storage.FilesOf(d.dir); err == nil { // otherwise the last value stays
 		d.account.Set(budget.Descriptors, d.claim(int64(n)))
 	}
 }
 
-// claim is what the process and a journal that needs so many have of all descriptors.
+// claim is how many of all descriptors belong to the process and to a journal that needs so many.
 func (d *descriptors) claim(journal int64) int64 {
 	if d.limit == 0 {
 		return d.process + journal
 	}
-	return min(d.process+journal, d.limit-leastConnections)
+	return min(d.process+journal, d.limit-minConnections)
 }
 
-// keep opens spare descriptors, as many as there can be.
+// keep opens spare descriptors, as many as possible up to spareDescriptors.
 func (d *descriptors) keep() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for len(d.spare) < spareDescriptors {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
-			return // the next try is at the next measurement
+			return // the next measurement tries again
 		}
 		d.spare = append(d.spare, f)
 	}
 }
 
-// yield closes them, for a journal that is closed or opened.
+// yield closes the spare descriptors, for a journal that is being closed or opened.
 func (d *descriptors) yield() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -133,14 +132,14 @@ func (d *descriptors) yield() {
 	d.spare = nil
 }
 
-// close gives everything back.
+// close closes the spare descriptors and empties the account.
 func (d *descriptors) close() {
 	d.yield()
 	d.account.Close()
 }
 
-// descriptorLoop follows the journal's need of descriptors, and takes the spare ones that
-// could not be had before. Close waits for it.
+// descriptorLoop follows the journal's need of descriptors, and opens spare ones that could not be opened
+// before. Close waits for it.
 func (h *Host) descriptorLoop() {
 	for lifecycle.Sleep(h.life, descriptorsEvery) {
 		h.files.measure()
@@ -148,9 +147,8 @@ func (h *Host) descriptorLoop() {
 	}
 }
 
-// keepSpare has spare descriptors kept if the journal is open and its services, which read
-// their modules, have been started. It holds mu, so that what yields them for a journal that
-// has failed comes after it.
+// keepSpare opens spare descriptors if the journal is open and its services, which read their modules, have
+// been started. It holds mu, so that recover can yield them for a failed journal afterwards.
 func (h *Host) keepSpare() {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

@@ -5,14 +5,14 @@ import (
 	"syscall"
 )
 
-// widenTable has the system make its table of the process's descriptors large enough for so many.
-// Linux doubles the table when it is full, and waits until all processors have seen that
-// (expand_fdtable and synchronize_rcu, in its fs/file.c). Until then, some ten milliseconds, every
-// open and every accept waits, the journal's too. So it is done before anybody waits.
+// widenTable makes the system enlarge the process's descriptor table for n descriptors. Linux doubles the
+// table when it is full and then waits for all processors (expand_fdtable and synchronize_rcu, in its
+// fs/file.c). During these ten or so milliseconds every open and accept waits, also in the journal. So this
+// is done before there is any work.
 func widenTable(n int64) {
 	f, err := os.Open(os.DevNull)
 	if err != nil {
-		return // then it grows when it has to
+		return // it then grows on demand
 	}
 	defer f.Close()
 	high, _, errno := syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), syscall.F_DUPFD_CLOEXEC, uintptr(n-1))

@@ -2,5 +2,5 @@
 
 package host
 
-// descriptorLimit does not know.
+// descriptorLimit is unknown on this system.
 func descriptorLimit() int64 { return 0 }

@@ -2,5 +2,5 @@
 
 package host
 
-// widenTable is for Linux.
+// widenTable does nothing on systems other than Linux.
 func widenTable(int64) {}

@@ -13,8 +13,8 @@ import (
 // errLocked says that another process holds the lock of a directory.
 var errLocked = errors.New("the directory is locked")
 
-// takeDir makes sure that dir can be a host's data directory, and locks it until the file is closed or the process
-// ends, however it does. It is made if it is missing. Nothing else of a host is made or looked at before.
+// takeDir makes sure that dir can be a host's data directory, and creates it if it is missing. It locks dir
+// until the file is closed or the process ends, in whatever way. The host touches nothing else before.
 func takeDir(dir string) (lock *os.File, err error) {
 	if err := makeDir(dir); err != nil {
 		return nil, unusable(dir, err)
@@ -33,7 +33,7 @@ func takeDir(dir string) (lock *os.File, err error) {
 	return lock, nil
 }
 
-// makeDir makes the directory if it is not there, and says what is there instead of one.
+// makeDir creates the directory if it is missing. It fails if dir is something else.
 func makeDir(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
@@ -53,7 +53,7 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// tryDir makes a file in the directory and removes it.
+// tryDir creates a file in the directory and removes it.
 func tryDir(dir string) error {
 	f, err := os.CreateTemp(dir, ".writable-")
 	if err != nil {
@@ -66,7 +66,7 @@ func tryDir(dir string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// otherOwner names the owner of a directory if it is somebody else.
+// otherOwner names the owner of a directory if that is another user.
 func otherOwner(dir string) string {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func otherOwner(dir string) string {
 	return ""
 }
 
-// unusable is the error of a directory in which no host can run.
+// unusable is the error for a directory in which no host can run.
 func unusable(dir string, err error) error {
 	if full, e := filepath.Abs(dir); e == nil {
 		dir = full
@@ -87,7 +87,7 @@ func unusable(dir string, err error) error {
 		"be used: %s", dir, err), Err: err}
 }
 
-// causeOf is an error without its path, which the message has already.
+// causeOf is an error without its path, which is already in the message.
 func causeOf(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// lockDir has nothing to lock a directory with here; the journal's own lock remains.
+// lockDir locks nothing on this system; the journal has a lock as well.
 func lockDir(dir string) (*os.File, error) { return os.Open(dir) }
 
-// ownerOf does not know here.
+// ownerOf is unknown on this system.
 func ownerOf(fs.FileInfo) (uid uint32, known bool) { return 0, false }

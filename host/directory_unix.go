@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// lockDir takes the lock of a directory. The kernel lets go of it when the file is closed or the process dies.
+// lockDir locks a directory. The kernel releases the lock when the file is closed or the process dies.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -24,7 +24,7 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// ownerOf is the owner of a file.
+// ownerOf returns the owner of a file.
 func ownerOf(info fs.FileInfo) (uid uint32, known bool) {
 	s, known := info.Sys().(*syscall.Stat_t)
 	if !known {

@@ -13,16 +13,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// defaultReserve is the room that is kept for the journal on its disk: what its storage
-// keeps by default.
+// defaultReserve is the space kept free on the journal's disk: the default of its storage.
 const defaultReserve = 1 << 30
 
-// diskDefaults sets the bounds of the disk that come from its size: a service's log may
-// have a quarter of it, and so may all modules.
+// diskDefaults sets the bounds that depend on the size of the disk: a service's log may have a quarter of it,
+// and all modules together another quarter.
 func (o Options) diskDefaults() Options {
 	size, _, known, err := storage.Disk(existing(o.Dir))
 	if err != nil || !known {
-		return o // it is not known, and the host finds out why when it writes
+		return o // unknown; writes will tell
 	}
 	if o.Limits.DiskBytes == 0 {
 		o.Limits.DiskBytes = max(min(service.DefaultLimits().DiskBytes, size/4), 64<<20)
@@ -33,7 +32,7 @@ func (o Options) diskDefaults() Options {
 	return o
 }
 
-// existing is the directory, or the nearest one above that is there.
+// existing is the directory, or its nearest ancestor that exists.
 func existing(dir string) string {
 	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
@@ -42,11 +41,11 @@ func existing(dir string) string {
 	}
 }
 
-// reserve is what is kept for the journal on its disk, in bytes.
+// reserve is the space kept free on the journal's disk, in bytes.
 func (h *Host) reserve() int64 {
 	switch reserve := h.opt.ReserveBytes; {
 	case reserve < 0 || reserve == 0 && h.ownStorage:
-		return 0 // nobody knows what another storage needs, and where
+		return 0 // the needs of another storage are unknown
 	case reserve == 0:
 		return defaultReserve
 	default:
@@ -54,8 +53,8 @@ func (h *Host) reserve() int64 {
 	}
 }
 
-// moduleRoom says whether so many bytes of a module may be written: what is kept for the
-// journal is not theirs.
+// moduleRoom returns nil if so many bytes of a module may be written. Modules must not use the journal's
+// reserve.
 func (h *Host) moduleRoom(bytes int64) error {
 	reserve := h.reserve()
 	size, free, known, err := storage.Disk(modulesDir(h.opt.Dir))
@@ -71,35 +70,34 @@ func (h *Host) moduleRoom(bytes int64) error {
 			"written; make room", free>>20, reserve>>20, bytes)}
 }
 
-// diskEvery is how often the disk is measured.
+// diskEvery is the interval at which the disk is measured.
 const diskEvery = time.Second
 
-// diskLoop measures the disk, on which others write, too. Close waits for it.
+// diskLoop measures the disk, as other programs write to it, too. Close waits for it.
 func (h *Host) diskLoop() {
 	for lifecycle.Sleep(h.life, diskEvery) {
 		h.measureDisk()
 	}
 }
 
-// boundDisk has modules and logs bounded by what they have and what the disk has left
-// beside the journal's reserve, so that services that write all they may are refused before
-// the journal is, and those that have written little go on. What is left counts, and not what
-// the disk has: an index, code and what others write take of it, too.
+// boundDisk bounds modules and logs by what they have plus what the disk has left beyond the journal's
+// reserve. So services that write as much as they may are refused before the journal fails, and services that
+// have written little go on. The bound follows free space and not the size of the disk: the index, code and
+// other programs also take space.
 func (h *Host) boundDisk() {
 	limit := h.opt.Budget.DiskBytes
-	if !h.ownStorage { // which has its logs nobody knows where
+	if !h.ownStorage { // another storage does not tell where its logs are
 		if _, free, known, err := storage.Disk(JournalDir(h.opt.Dir)); err == nil && known {
-			most := max(1, h.budget.Used(budget.DiskBytes)+free-h.reserve())
-			if limit == 0 || most < limit {
-				limit = most
+			bound := max(1, h.budget.Used(budget.DiskBytes)+free-h.reserve())
+			if limit == 0 || bound < limit {
+				limit = bound
 			}
 		}
 	}
 	h.budget.SetLimit(budget.DiskBytes, limit)
 }
 
-// measureDisk has the accounts of the budget tell what logs have on disk now, and what
-// there may be.
+// measureDisk updates the accounts with the present size of the logs on disk, and their bound.
 func (h *Host) measureDisk() {
 	c, err := h.reading()
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// serviceLog is a service's log as a consumer reads it, through the core that there is.
+// serviceLog adapts a service's log for a consumer. It reads through the present core.
 type serviceLog struct {
 	host   *Host
 	wants  service.Selection
-	reader string // on whose behalf it is read; see [service.WithReader]
+	reader string // who reads; see [service.WithReader]
 }
 
 var _ consumer.Log = (*serviceLog)(nil)
@@ -53,9 +53,9 @@ func (l *serviceLog) Now() (consumer.Generation, <-chan struct{}) {
 // Closing implements consumer.Log.
 func (l *serviceLog) Closing() <-chan struct{} { return l.host.life.Done() }
 
-// Subscribe begins to read the events that s selects. A place that the log has not
-// reached is an error of kind KindBadCursor, and so is one after which a retention has
-// deleted events. Finding a time or a cursor waits for its turn to read the log.
+// Subscribe begins to read the events that s selects. The error is KindBadCursor if the log has not reached
+// the place, or a retention has deleted events after it. Finding a time or a cursor waits for a turn to read
+// the log.
 func (h *Host) Subscribe(ctx context.Context, s service.Selection) (service.Subscriber, error) {
 	sub, err := h.subscribe(ctx, s)
 	if err != nil {
@@ -72,7 +72,7 @@ func (h *Host) subscribe(ctx context.Context, s service.Selection) (*consumer.Co
 	return consumer.New(&serviceLog{h, s, service.ReaderOf(ctx)}, after, resumed)
 }
 
-// placeOf is the position after which a selection begins, and whether a reader has been there.
+// placeOf returns the position after which a selection begins, and whether a reader has already been there.
 func (h *Host) placeOf(
 	ctx context.Context, name service.Name, from service.From,
 ) (after service.Position, resumed bool, err error) {
@@ -83,7 +83,7 @@ func (h *Host) placeOf(
 		if from.Position == 0 {
 			return 0, false, service.Errorf(service.KindInvalid, "positions begin with 1")
 		}
-		return from.Position - 1, true, nil // its event is looked for by whoever begins there
+		return from.Position - 1, true, nil // the subscription looks for the event
 	}
 	at, err := h.Place(ctx, name, from)
 	return at.Position, true, err
@@ -98,9 +98,8 @@ func (h *Host) Head(name service.Name) (service.Position, error) {
 	return svc.Hub().Head(), nil
 }
 
-// Events returns events that are on disk, at most limit, without waiting for more. A page may be
-// empty and not the last, when a filter lets little through, or ctx ends before all there is was
-// looked at.
+// Events returns at most limit events that are on disk, and does not wait for new ones. A page may be empty
+// although there are more: if a filter matches few events, or ctx ends early.
 func (h *Host) Events(ctx context.Context, s service.Selection, limit int) (service.Page, error) {
 	sub, err := h.subscribe(ctx, s)
 	if err != nil {
@@ -110,10 +109,10 @@ func (h *Host) Events(ctx context.Context, s service.Selection, limit int) (serv
 	return service.Page{Events: events, Next: sub.Position(), AtHead: atHead}, err
 }
 
-// EntityEvents returns the events of one entity with a version above after, at most
-// limit (0: all). An entity without events has none. Version 0 begins with the first
-// event that a retention has left, in the log or apart from it; another one below that is
-// KindBadCursor, and so is one that the entity has not come to.
+// EntityEvents returns the events of one entity with a version above after, at most limit (0: all). If the
+// entity has no events, neither has the result. after = 0 begins with the first event that a retention has
+// left, in the log or as a kept event. Another after below that is KindBadCursor, and so is one above the
+// entity's version.
 func (h *Host) EntityEvents(
 	ctx context.Context, name service.Name, key service.Key, after service.Version, limit int,
 ) ([]*service.Event, error) {
@@ -121,8 +120,8 @@ func (h *Host) EntityEvents(
 	return events, err
 }
 
-// EntityPage is EntityEvents with at most maxBytes of data and metadata, or one event. more says
-// that there are more events.
+// EntityPage is EntityEvents with at most maxBytes of data and metadata, but at least one event. more reports
+// whether there are more events.
 func (h *Host) EntityPage(
 	ctx context.Context, name service.Name, key service.Key, after service.Version, limit, maxBytes int,
 ) (events []*service.Event, more bool, err error) {
@@ -137,7 +136,7 @@ func (h *Host) EntityPage(
 	defer turn.End()
 	read := limit
 	if limit > 0 {
-		read = limit + 1 // it tells whether there is more
+		read = limit + 1 // the extra event shows whether there are more
 	}
 	size, origin := 0, c.journal.Origin(journal.LogName(name))
 	err = c.journal.Entity(ctx, journal.LogName(name), string(key), after, read, func(e *journal.Event) error {
@@ -160,7 +159,7 @@ func (h *Host) EntityPage(
 	return events, more, nil
 }
 
-// EntityVersion is an entity's version after the event at a position of its service's log, which is on disk.
+// EntityVersion is an entity's version after the event at a position of the service's log that is on disk.
 func (h *Host) EntityVersion(
 	ctx context.Context, name service.Name, key service.Key, at service.Position,
 ) (service.Version, error) {
@@ -180,8 +179,8 @@ func (h *Host) EntityVersion(
 	return v, nil
 }
 
-// EntityFirst is the version of the first event of an entity that a retention has left: 1 if it has
-// deleted none, the next one if there are no more.
+// EntityFirst is the version of the entity's first event that a retention has left: 1 if none were deleted,
+// and the next version if none are left.
 func (h *Host) EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
@@ -194,8 +193,8 @@ func (h *Host) EntityFirst(ctx context.Context, name service.Name, key service.K
 	return first, nil
 }
 
-// KeptVersion is the version of the event of an entity that a cursor is of, if a retention has kept that event apart:
-// the cursor is of no place in the log any more, and one of the entity's events. ok is false if it is none of these.
+// KeptVersion is the version of the entity's kept event to which a cursor belongs. Such a cursor is no longer
+// a place in the log, but it still identifies an event of the entity. ok is false for every other cursor.
 func (h *Host) KeptVersion(
 	ctx context.Context, name service.Name, key service.Key, cursor string,
 ) (v service.Version, ok bool, err error) {
@@ -237,9 +236,9 @@ func entityError(name service.Name, err error) error {
 		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
-// Cursor is the place after the event at a position of a service's log, which clients may keep for
-// ever. A position that the log has not reached is KindBadCursor, and so is one after which a
-// retention has deleted events. At the head it costs nothing, else it waits for its turn to read the log.
+// Cursor returns the cursor after the event at a position of a service's log. Clients may keep it forever.
+// The error is KindBadCursor if the log has not reached the position, or a retention has deleted events after
+// it. A cursor at the head costs nothing; any other waits for a turn to read the log.
 func (h *Host) Cursor(ctx context.Context, name service.Name, p service.Position) (service.Cursor, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
@@ -248,10 +247,9 @@ func (h *Host) Cursor(ctx context.Context, name service.Name, p service.Position
 	return h.cursorAt(ctx, c, name, p)
 }
 
-// ParseCursor reads the text of a cursor and makes sure that the service's log has its event.
-// KindBadCursor if it is no cursor, is of the log of another service or host, is of an event that this log
-// does not have, as it was restored from a backup without it, or is of a place after which a retention has
-// deleted events.
+// ParseCursor parses a cursor and checks that the service's log has its event. It fails with KindBadCursor if
+// the text is not a cursor, if the cursor is of another log, if the log was restored from a backup without
+// the event, or if a retention has deleted events after it.
 func (h *Host) ParseCursor(ctx context.Context, name service.Name, text string) (service.Cursor, error) {
 	given, err := service.ParseCursor(text)
 	if err != nil {
@@ -267,29 +265,29 @@ func (h *Host) ParseCursor(ctx context.Context, name service.Name, text string) 
 	log := journal.LogName(name)
 	origin, first := c.journal.Origin(log), c.journal.First(log)
 	if given.Position == 0 && given.Origin == journal.Unborn(log) {
-		given.Origin = origin // of a time before the first event, which is the beginning of every history
+		given.Origin = origin // a cursor before the first event, where all histories are alike
 	}
 	if given.Origin != origin {
 		return bad("the cursor is of another log: that of another service, or of a service with this name on another " +
 			"host")
 	}
-	if given.Position < first-1 { // a place before the first event of all is the start only for who says start
+	if given.Position < first-1 { // the place before the very first event is valid only as an explicit start
 		return service.Cursor{}, stream.Gone(given.Position, first)
 	}
 	here, err := h.cursorAt(ctx, c, name, given.Position)
 	switch {
 	case err != nil:
 		return service.Cursor{}, err
-	case here.Stamp == (journal.Stamp{}) && here.Position > 0: // nothing is left that could prove it
+	case here.Stamp == (journal.Stamp{}) && here.Position > 0: // nothing is left to compare with
 		return service.Cursor{}, stream.Gone(given.Position, first)
-	case here.Stamp != given.Stamp: // not the origins: the first event of all may have come since that was compared
+	case here.Stamp != given.Stamp: // origins are not compared: the first event may have been written since
 		return bad("the cursor is of an event that this log does not have: the log was restored from a backup, " +
 			"or has lost its end, and has gone on otherwise; begin from the start")
 	}
 	return here, nil
 }
 
-// cursorAt is the cursor of a position in the log that a core has.
+// cursorAt is the cursor of a position in the log, read through the core c.
 func (h *Host) cursorAt(ctx context.Context, c *core, name service.Name, p service.Position) (service.Cursor, error) {
 	log := journal.LogName(name)
 	here := service.Cursor{Position: p, Origin: c.journal.Origin(log)}
@@ -322,8 +320,7 @@ func cursorError(name service.Name, p, first service.Position, err error) error 
 		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
-// Start is the place before the first event that there is of a service: 0, unless a
-// retention has deleted some.
+// Start is the position before a service's first readable event: 0, unless a retention has deleted some.
 func (h *Host) Start(name service.Name) (service.Position, error) {
 	c, _, err := h.readService(name)
 	if err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Place finds where to begin to read: the cursor before the first event that from asks for. A
-// position that a retention has deleted, or that is beyond the next event, is KindBadCursor, and so is a cursor as
-// [Host.ParseCursor] says. A time before the first event that there is means that one, and a time after the
-// last event the end. Finding a time waits for its turn to read the log.
+// Place finds the cursor before the first event that from asks for. The error is KindBadCursor if a retention
+// has deleted the position, if the position is beyond the next event, or as [Host.ParseCursor] says. A time
+// before the first readable event means that event; a time after the last event means the end. Finding a time
+// waits for a turn to read the log.
 func (h *Host) Place(ctx context.Context, name service.Name, from service.From) (service.Cursor, error) {
 	var at service.Position
 	var err error
@@ -69,7 +69,7 @@ func (h *Host) beforeTime(ctx context.Context, name service.Name, t time.Time) (
 	return first - 1, nil
 }
 
-// readError is why a log could not be read.
+// readError is the error for a log that could not be read.
 func readError(op string, name service.Name, err error) error {
 	return service.FromJournal{Use: service.JournalRead, Op: op, Service: name,
 		Words: map[journal.ErrorKind]string{journal.KindCorrupt: "the log is damaged (%s)",
@@ -77,7 +77,7 @@ func readError(op string, name service.Name, err error) error {
 		Otherwise: "the journal cannot be read at present"}.Of(err)
 }
 
-// now is the time by the clock that events get theirs from.
+// now is the time by the clock that gives events their times.
 func (h *Host) now() time.Time {
 	if h.opt.Journal.Clock != nil {
 		return time.Unix(0, int64(h.opt.Journal.Clock()))
@@ -85,7 +85,8 @@ func (h *Host) now() time.Time {
 	return time.Now()
 }
 
-// unixNano is a time as the journal has it, or the nearest that it can have.
+// unixNano converts a time for the journal; a time that it cannot represent becomes the nearest one that it
+// can.
 func unixNano(t time.Time) journal.UnixNano {
 	switch {
 	case t.Before(time.Unix(0, 0)):

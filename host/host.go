@@ -1,18 +1,17 @@
-// Package host runs Bulkhead in a Go program: sandboxed, event-sourced services
-// whose events are on disk before anybody sees them.
+// Package host runs Bulkhead in a Go program: sandboxed, event-sourced services. Events are on disk before
+// anyone sees them.
 //
 //	h, err := host.Open(ctx, host.Options{Dir: "data"})
 //	_, err = h.Deploy(ctx, service.Deployment{Service: "bank", Module: wasm})
 //	reply, err := h.Send(ctx, service.Command{Service: "bank", Key: "alice", Type: "deposit", Data: data})
 //	err = h.Close(ctx)
 //
-// Errors are *service.Error; branch on their kind with [service.KindOf]. What a
-// command came to is exactly one of: a reply (its events are on disk), an error of
-// kind KindUnknown (nobody knows; send the same command id again), or any other
-// error (nothing was written).
+// Errors are *service.Error; branch on their kind with [service.KindOf]. A command has exactly one of three
+// results: a reply (its events are on disk), an error of KindUnknown (the outcome is not known; send the same
+// command id again), or any other error (nothing was written).
 //
-// [Host.Handler] serves a host within an HTTP server of the program, and [Host.Collector] has
-// its metrics. A Host may be used concurrently.
+// [Host.Handler] serves a host within an HTTP server of the program, and [Host.Collector] provides its
+// metrics. All methods of Host are safe for concurrent use.
 package host
 
 import (
@@ -45,17 +44,17 @@ type Host struct {
 	lock    *os.File // of the data directory
 	budget  *budget.Account
 	modules *catalog.Modules // opened with the first core
-	// otherLogs has what logs have on disk whose services are not deployed.
+	// otherLogs accounts for the logs on disk whose services are not deployed.
 	otherLogs     *budget.Account
 	moduleAccount *budget.Account // of modules
 	files         *descriptors
 	ownStorage    bool // Options.OpenStorage was given
 	runtime       *sandbox.Runtime
-	logs          *logging.Budget // in front of the log
+	logs          *logging.Budget // limits what is written to the log
 	readers       readers
 	router        *router.Router // of commands and queries
-	latencies     *latency.Table // of commands
-	queries       *latency.Table // how long they took
+	latencies     *latency.Table // durations of commands
+	queries       *latency.Table // durations of queries
 
 	life     context.Context // ended by Close
 	end      context.CancelFunc
@@ -65,24 +64,22 @@ type Host struct {
 
 	mu   sync.RWMutex // guards all below
 	core *core        // nil while the journal is being opened again
-	// why nothing is taken; nil while core is whole. With a core whose journal has
-	// failed, what is on disk can still be read.
+	// why is the reason why nothing is accepted; nil while core is whole. If there is a core whose journal
+	// has failed, what is on disk can still be read.
 	why     error
 	changed chan struct{} // closed and replaced when core changes
 }
 
-// core is all that stands on one open journal. When the journal fails, the whole
-// of it is replaced.
+// core is everything that depends on one open journal. When the journal fails, the whole core is replaced.
 type core struct {
 	journal  *journal.Journal
 	catalog  *catalog.Catalog
 	registry *registry.Registry
 }
 
-// Open opens the host in o.Dir and begins to start every service that is deployed
-// there; it does not wait for them, see [Host.Started]. Commands to a service that is
-// starting wait. One that cannot be started is failed, see Status, and tried again; the
-// host runs without it. ctx bounds the opening only.
+// Open opens the host in o.Dir and begins to start every service that is deployed there. It does not wait for
+// them; see [Host.Started]. Commands to a service that is starting wait. A service that cannot be started is
+// failed, see Status, and is tried again; the host runs without it. ctx bounds only the opening.
 func Open(ctx context.Context, o Options) (*Host, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -99,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		}
 	}()
 	ownStorage := o.OpenStorage != nil
-	account := newBudget(o.Budget) // the only one: all that the host holds is below it
+	account := newBudget(o.Budget) // the root: everything that the host holds is below it
 	files, err := newDescriptors(JournalDir(o.Dir), account)
 	if err != nil {
 		return nil, err
@@ -149,15 +146,16 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	return h, nil
 }
 
-// Logger is Options.Logger with each service held to its rate, for what is built on the host: a line with
-// the attribute "service" is charged to that service, and one with "request" alone to all clients together.
+// Logger is Options.Logger with a rate limit for each service. It is for code on top of the host: a line with
+// the attribute "service" is charged to that service, and one with "request" but no service to all clients
+// together.
 func (h *Host) Logger() *slog.Logger { return h.opt.Logger }
 
-// JournalDir is where a host in dir keeps its journal, for tools that look at it
-// while the host is not running.
+// JournalDir is the journal's directory of a host in dir. It is for tools that read it while no host is
+// running.
 func JournalDir(dir string) string { return filepath.Join(dir, "journal") }
 
-// modulesDir is where a host in dir keeps its modules.
+// modulesDir is the directory of the modules of a host in dir.
 func modulesDir(dir string) string { return filepath.Join(dir, "modules") }
 
 // openCore opens the journal and begins to start what is deployed.
@@ -177,7 +175,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error",
 			j.Damage(log))
 	}
-	if err := j.Damage(catalog.Log); err != nil { // or services would be missing
+	if err := j.Damage(catalog.Log); err != nil { // otherwise services would be missing
 		own := &service.Error{Op: "open", Kind: service.KindDamaged, Err: err,
 			Message: "the host's own log, which knows what is deployed, is damaged (" + journal.DetailOf(err) +
 				"); restore a backup, or rebuild the index to accept what there is"}
@@ -242,15 +240,15 @@ func (h *Host) watch() {
 	}
 }
 
-// recover closes what stands on a failed journal and opens it anew, again and
-// again with growing waits. Until then what is on disk is read through the failed
-// one; subscribers wait and go on with the next. false means that the host is closing.
+// recover closes a core with a failed journal and opens a new one, and repeats that with growing waits until
+// it succeeds. Until then events on disk are read through the failed core; subscribers wait for the next one.
+// It returns false if the host is closing.
 func (h *Host) recover(failed *core) bool {
 	cause := &service.Error{Kind: service.KindUnavailable, RetryAfter: h.opt.RecoveryWait,
 		Message: "the journal failed and is being opened again", Err: failed.journal.Err()}
 	h.opt.Logger.Error("the journal failed; nothing is accepted until it has been opened again", "error", cause.Err)
 	h.setCore(failed, cause)
-	// A full disk would not let it be opened: better to go on reading the failed one.
+	// On a full disk the journal could not be opened, so reading from the failed one goes on.
 	for failures := 1; ; failures++ {
 		full := failed.journal.Space()
 		if full == nil {
@@ -264,7 +262,7 @@ func (h *Host) recover(failed *core) bool {
 		}
 	}
 	h.setCore(nil, cause)
-	h.files.yield() // closing writes what is only in memory, to new files; see keepSpare
+	h.files.yield() // closing flushes memory to new files; see keepSpare
 	// The journal has failed, so nothing here waits for the disk.
 	if err := failed.close(context.Background(), cause); err != nil {
 		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
@@ -284,7 +282,7 @@ func (h *Host) recover(failed *core) bool {
 	}
 }
 
-// Bounds of the waits between two looks at a full disk, and between two attempts to open a failed journal.
+// Bounds of the waits between two checks of a full disk, and between two attempts to open a failed journal.
 const (
 	maxSpaceWait    = 5 * time.Second
 	maxRecoveryWait = time.Minute
@@ -294,7 +292,7 @@ func (h *Host) recoveryWait(longest time.Duration, failures int) time.Duration {
 	return lifecycle.Backoff{First: h.opt.RecoveryWait, Max: max(longest, h.opt.RecoveryWait)}.Wait(failures, 0)
 }
 
-// setCore puts a core in place, or none, and says why nothing is taken if so.
+// setCore sets the core, which may be nil, and the reason why nothing is accepted, which may be nil, too.
 func (h *Host) setCore(c *core, why error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -305,15 +303,14 @@ func (h *Host) setCore(c *core, why error) {
 	h.core, h.why = c, why
 }
 
-// close ends everything in a core: services first, the journal last.
+// close ends everything in a core: first the services, last the journal.
 func (c *core) close(ctx context.Context, cause error) error {
 	return errors.Join(c.registry.Close(ctx, cause), c.journal.Close(ctx))
 }
 
-// Close ends the host in stages: nothing new is accepted, commands in flight get
-// their answers, subscriptions end, the journal closes last. When ctx ends, commands
-// that have not begun are refused and calls in guests are cancelled. Later calls
-// return what the first did.
+// Close ends the host in stages: it refuses new requests, lets commands in flight get their answers, ends
+// subscriptions, and finally closes the journal. When ctx ends, commands that have not begun are refused and
+// calls of guests are cancelled. Later calls return the result of the first.
 func (h *Host) Close(ctx context.Context) error {
 	h.closed.Do(func() {
 		h.end()
@@ -338,7 +335,7 @@ func (h *Host) Close(ctx context.Context) error {
 	return h.closeErr
 }
 
-// open returns the core if commands are taken, or why they are not.
+// open returns the core if commands are accepted, or the reason why not.
 func (h *Host) open() (*core, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -348,7 +345,7 @@ func (h *Host) open() (*core, error) {
 	return h.core, nil
 }
 
-// reading returns the core if there is one to read from, or why there is not.
+// reading returns the core if there is one to read from, or the reason why not.
 func (h *Host) reading() (*core, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -384,9 +381,9 @@ func (h *Host) readService(name service.Name) (*core, *registry.Service, error) 
 	return c, svc, err
 }
 
-// Started waits until every service that was deployed when the host opened its journal
-// has been started once: it runs, or has failed and is tried again. It fails with ctx's
-// cause, or as Ready does. Nobody has to call it, as commands wait for their service.
+// Started waits until every service that was deployed when the host opened its journal has been started once:
+// it either runs, or has failed and will be tried again. It fails with ctx's cause, or as Ready does. Calling
+// it is optional, as commands wait for their service.
 func (h *Host) Started(ctx context.Context) error {
 	c, err := h.open()
 	if err != nil {
@@ -417,9 +414,9 @@ func (h *Host) States() map[service.Name]service.State {
 	return states
 }
 
-// Ready returns nil if the host takes commands, or why it does not: KindFull while
-// the disk is full, which does not concern reading, else KindUnavailable. That single
-// services are starting or have failed makes no difference; see [Host.States].
+// Ready returns nil if the host accepts commands, or the reason why not: KindFull while the disk is full,
+// which does not affect reading, otherwise KindUnavailable. It does not depend on the states of single
+// services; see [Host.States].
 func (h *Host) Ready() error {
 	c, err := h.open()
 	if err != nil {
@@ -434,41 +431,39 @@ func (h *Host) Ready() error {
 	return nil
 }
 
-// SendAsync hands a command in and never blocks. An error means that the command
-// was refused, and done is not called. Otherwise done is called exactly once, with
-// the reply once the command's events are on disk and published, or with what
-// became of it. It runs on a goroutine of the host and must not block.
+// SendAsync submits a command and never blocks. If it returns an error, the command was refused and done is
+// not called. Otherwise done is called exactly once: with the reply after the command's events are on disk
+// and published, or with the error that is the command's result. done runs on a goroutine of the host and
+// must not block.
 //
-// The command's slices must not change any more.
+// The command's slices must never be changed afterwards.
 func (h *Host) SendAsync(c service.Command, done func(service.Reply, error)) error {
 	return h.router.SendAsync(c, done)
 }
 
-// Send sends a command and waits for its outcome. A refusal by the service is an
-// error of kind KindRejected, with the service's code and message. Data that does not fit
-// the schema that the service's module has for it is refused before the module runs: an error of
-// kind KindInvalid with a Pointer to the place. The command's slices
-// must not change any more, also when Send has returned.
+// Send sends a command and waits for its outcome. A rejection by the service is an error of kind
+// KindRejected, with the service's code and message. Data that does not match the schema of the command is
+// refused before the module runs, with KindInvalid and a Pointer to the place. The command's slices must
+// never be changed, not even after Send has returned.
 //
-// When ctx ends before the command has begun, it is not carried out; the error says
-// so, with KindUnavailable if the service is still starting. When ctx ends later, the
-// error has kind KindUnknown and the command may still be carried out: to learn what
-// became of it, send it again under the same id. A guest that is still at it some
-// milliseconds later is ended, with nothing written.
+// If ctx ends before the command has begun, the command is not carried out, and the error says so; it is
+// KindUnavailable if the service is still starting. If ctx ends later, the error is KindUnknown, and the
+// command may still be carried out: send it again under the same id to learn its result. A guest that is
+// still running some milliseconds later is ended, and nothing is written.
 func (h *Host) Send(ctx context.Context, c service.Command) (service.Reply, error) {
 	return h.router.Send(ctx, c)
 }
 
-// Latencies is how long commands took, by service and type, whichever way they came. There are
-// no more than a thousand: beyond that, and for types that a service does not have, the type is
-// "other". Those of a service go when it is deleted.
+// Latencies is how long commands took, by service and type, for all clients. There are at most a thousand
+// entries; beyond that, and for types that a service does not have, the type is "other". The entries of a
+// service are removed when it is deleted.
 func (h *Host) Latencies() []service.Latency { return h.latencies.Read() }
 
-// QueryLatencies is how long queries took, as Latencies.
+// QueryLatencies is how long queries took; in all else it is like Latencies.
 func (h *Host) QueryLatencies() []service.Latency { return h.queries.Read() }
 
-// Query asks for one entity's state and waits for the answer, which rests on
-// events that are on disk. Its data is held to its schema as that of a command is.
+// Query reads the state of one entity. The answer depends only on events that are on disk. The query's data
+// is checked against its schema, like a command's.
 func (h *Host) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	return h.router.Query(ctx, q)
 }

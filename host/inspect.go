@@ -10,19 +10,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// InspectOptions say how to look at a module.
+// InspectOptions say how to inspect a module.
 type InspectOptions struct {
-	// Limits are those the module is held to. Zero fields are [service.DefaultLimits].
+	// Limits are those that the module must keep. Zero fields are [service.DefaultLimits].
 	Limits service.Limits
 	// Compiler is as in [Options].
 	Compiler []string
-	// Progress, if not nil, hears how it goes on, from the goroutine of Inspect.
+	// Progress, if not nil, is called on Inspect's goroutine.
 	Progress func(service.Progress)
 }
 
-// Inspect tells what a module is, without a host: what stands in it, what of it
-// breaks the rules and limits, and, if nothing does, what it takes to start. That a
-// module would be refused is no error; its problems are in the result.
+// Inspect reports what a module is, without a host: what it contains, which rules and limits it breaks, and,
+// if it breaks none, what it needs to start. Problems of the module are not an error; they are in the result.
 func Inspect(ctx context.Context, module []byte, o InspectOptions) (_ *service.Inspection, err error) {
 	runtime, err := sandbox.NewRuntime(sandbox.Options{Compiler: o.Compiler, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Modules lists the stored modules, and what refers to them.
+// Modules lists the stored modules, and the services that refer to them.
 func (h *Host) Modules() (service.Modules, error) {
 	c, err := h.open()
 	if err != nil {
@@ -33,9 +33,8 @@ func (h *Host) Modules() (service.Modules, error) {
 	return m, nil
 }
 
-// DeleteModule removes a stored module and its machine code. KindConflicting names the
-// services that run it, or ran it before the module that they run now; KindNotFound if it
-// is not stored.
+// DeleteModule removes a stored module and its machine code. The error is KindConflicting if services run the
+// module, or ran it just before their present module; it names them. KindNotFound if it is not stored.
 func (h *Host) DeleteModule(d service.Digest) error {
 	c, err := h.open()
 	if err != nil {
@@ -54,9 +53,8 @@ type Collected struct {
 	CodeBytes int64 // of machine code
 }
 
-// CollectModules removes modules that no service has referred to since a time, and machine
-// code that is as old and of no module that is stored. The host does it by itself, see
-// Options.ModuleKeep.
+// CollectModules removes modules to which no service has referred since before, and machine code that is as
+// old and whose module is not stored. The host also does this on its own, see Options.ModuleKeep.
 func (h *Host) CollectModules(before time.Time) (Collected, error) {
 	c, err := h.open()
 	if err != nil {
@@ -70,24 +68,23 @@ func (h *Host) CollectModules(before time.Time) (Collected, error) {
 	return done, err
 }
 
-// collectEvery is how often the host looks for modules to remove, at the least: a
-// twenty-fourth of the time that they stay.
-const collectEvery, collectMost = time.Minute, time.Hour
+// The host looks for modules to remove after a twenty-fourth of the time that they are kept, but within these
+// bounds.
+const minCollectWait, maxCollectWait = time.Minute, time.Hour
 
-// collectLoop removes modules that have been without a reference for too long. Close
-// waits for it.
+// collectLoop removes modules that have had no reference for too long. Close waits for it.
 func (h *Host) collectLoop() {
 	keep := h.opt.ModuleKeep
 	if keep < 0 {
 		return
 	}
-	for lifecycle.Sleep(h.life, min(max(keep/24, collectEvery), collectMost)) {
+	for lifecycle.Sleep(h.life, min(max(keep/24, minCollectWait), maxCollectWait)) {
 		done, err := h.CollectModules(time.Now().Add(-keep))
 		switch {
 		case err != nil && service.KindOf(err) != service.KindUnavailable:
-			h.opt.Logger.Warn("modules that nobody refers to cannot be removed", "error", err)
+			h.opt.Logger.Warn("modules without a reference cannot be removed", "error", err)
 		case len(done.Modules) > 0 || done.CodeBytes > 0:
-			h.opt.Logger.Info("modules that nobody refers to were removed", "modules", done.Modules,
+			h.opt.Logger.Info("modules without a reference were removed", "modules", done.Modules,
 				"machine_code_bytes", done.CodeBytes, "after", keep)
 		}
 	}

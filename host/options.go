@@ -13,92 +13,87 @@ import (
 
 // Options configure a [Host]. A zero field means its default.
 type Options struct {
-	// Dir is where the host keeps everything: the journal, modules, compiled code.
-	// It is made if it is not there. No default. One process at a time may use it.
+	// Dir is the directory of everything that the host keeps: the journal, modules, compiled code. It is
+	// created if it is missing. Only one process at a time may use it. No default.
 	Dir string
-	// Logger gets what an operator should see. Default: [slog.Default].
+	// Logger gets the messages for the operator. Default: [slog.Default].
 	Logger *slog.Logger
-	// LogRate is how many bytes a second may be logged about each service: its own lines and the host's about
-	// its failures. What is beyond is dropped, counted in its status, and told in the log. Negative
-	// is no bound. Default 64 KiB.
+	// LogRate is how many bytes may be logged about each service per second: its own lines, and the host's
+	// lines about its failures. Further lines are dropped; their number is in the service's status and in the
+	// log. Negative: no limit. Default 64 KiB.
 	LogRate int64
-	// LogBurst is how many bytes may be logged at once about a service that was silent. Default 256 KiB, least 16 KiB.
+	// LogBurst is how many bytes may be logged at once about a service that was silent. Default 256 KiB,
+	// minimum 16 KiB.
 	LogBurst int64
-	// Limits are those of services that do not set their own, and of modules that
-	// are uploaded without a service. Zero fields are [service.DefaultLimits], or the
-	// ceiling if that is lower.
+	// Limits apply to services that do not set their own, and to modules that are uploaded without a service.
+	// Zero fields are [service.DefaultLimits], or the ceiling if that is lower.
 	Limits service.Limits
-	// Ceiling is what no deployment may exceed, whatever it asks for. Zero fields are the
-	// highest values that there are. A service that was deployed under a higher ceiling
-	// does not start; see [Host.Status].
+	// Ceiling holds the maximum limits of any deployment. Zero fields are the highest possible values. A
+	// service that was deployed under a higher ceiling does not start; see [Host.Status].
 	Ceiling service.Ceiling
 	// Budget bounds what all services and connections hold together. Zero fields are
 	// [service.Budget.WithDefaults].
 	Budget service.Budget
-	// Settings are those of services that do not set their own.
+	// Settings apply to services that do not set their own.
 	Settings service.Settings
-	// Compiler is the command, a program and its first arguments, of a process that
-	// verifies, rewrites and compiles modules within limits of memory and time, so that a module made to
-	// exhaust the compiler exhausts only that. It has to call [CompilerMain] with the
-	// arguments that follow; usually it is the own program, [os.Executable], with an
-	// argument that leads there. Empty: all that is done in this process, where
-	// nothing but time limits them.
+	// Compiler is the command line of a process that verifies, rewrites and compiles modules within limits of
+	// memory and time. A module that exhausts the compiler then exhausts only that process. The command must
+	// call [CompilerMain] with the remaining arguments; usually it is [os.Executable] with an argument for
+	// that. Empty: this process does the work, bounded only in time.
 	Compiler []string
-	// SmallModule is the size, in bytes, up to which a module never waits for a larger
-	// one to be compiled. Default 1 MiB.
+	// SmallModule is the size, in bytes, up to which a module never waits for a larger one to be compiled.
+	// Default 1 MiB.
 	SmallModule int64
-	// CompileBase and CompilePerMiB bound the processor time of the compiler process for
-	// a module: so much for each, and so much more for each MiB of it. The service's limit
-	// holds beside them. Not used without Compiler. Default 10 s and 5 s.
+	// CompileBase and CompilePerMiB bound the processor time of the compiler process: the base for each
+	// module, and the other for each MiB of the module. The service's limit applies as well. Not used without
+	// Compiler. Defaults: 10 s and 5 s.
 	CompileBase, CompilePerMiB time.Duration
 	// Journal tunes the journal; see its fields.
 	Journal journal.Options
-	// ReserveBytes is the room on the journal's disk below which commands are refused,
-	// with KindFull, so that no write meets a full disk; reading goes on. Negative
-	// is none. Default 1 GiB. Not used with OpenStorage.
+	// ReserveBytes is the free space on the journal's disk below which commands are refused with KindFull, so
+	// that no write meets a full disk. Reading goes on. Negative: none. Default 1 GiB. Not used with
+	// OpenStorage.
 	ReserveBytes int64
-	// IndexCacheBytes bounds the memory of the journal's index, in bytes: blocks that were read lately, filters, and
-	// what is not written yet. It is a part of Budget.JournalMemoryBytes. Less than 8 MiB is taken for 8 MiB.
-	// Default 128 MiB. Not used with OpenStorage.
+	// IndexCacheBytes bounds the memory of the journal's index, in bytes: recently read blocks, filters, and
+	// unwritten entries. It is a part of Budget.JournalMemoryBytes. Values below 8 MiB mean 8 MiB. Default
+	// 128 MiB. Not used with OpenStorage.
 	IndexCacheBytes int64
-	// ModuleKeep is how long a module stays that no service refers to, counted from when it
-	// was stored last, or referred to last. Its machine code stays as long. Negative: for ever. Default 24 h.
+	// ModuleKeep is how long a module without references is kept, counted from when it was last stored or
+	// last referred to. Its machine code is kept as long. Negative: forever. Default 24 h.
 	ModuleKeep time.Duration
-	// RingBytes bounds the recent events that are kept in memory for the subscribers of each
-	// service, in bytes. Default 16 MiB.
+	// RingBytes bounds the recent events in memory for the subscribers of each service, in bytes. Default 16
+	// MiB.
 	RingBytes int64
-	// RecentEventBytes bounds the size of those of all services together, in bytes. The
-	// services with most of them lose the oldest first. Default 64 MiB.
+	// RecentEventBytes bounds the recent events of all services together, in bytes. The services with most of
+	// them lose their oldest first. Default 64 MiB.
 	RecentEventBytes int64
-	// MaxWaitingReaders bounds how many wait for their turn to read a log, see
-	// [service.Budget.Readers]; more are refused, with KindOverloaded. Default 131,072.
+	// MaxWaitingReaders is how many readers may wait for their turn to read a log, see
+	// [service.Budget.Readers]. Further ones are refused with KindOverloaded. Default 131,072.
 	MaxWaitingReaders int
-	// SharedReadBytes bounds the memory for events that were read lately and are behind the
-	// rings, in bytes, for all services together: subscribers that come to the same place read it
-	// once. Negative is none. Default 32 MiB.
+	// SharedReadBytes bounds the memory, in bytes, for recently read events that are older than the rings. It
+	// is shared by all services: subscribers at the same place read it once. Negative: none. Default 32 MiB.
 	SharedReadBytes int64
-	// DrainTime bounds how long the commands that a module has taken on may run when a
-	// deployment replaces it or its service is deleted. Default 10 s.
+	// DrainTime is how long accepted commands may still run when a deployment replaces their module or their
+	// service is deleted. Default 10 s.
 	DrainTime time.Duration
-	// OpenTime bounds how long a deployment has the new module open snapshots of entities
-	// whose events are deleted, before anything is touched. Default 10 s.
+	// OpenTime is how long the new module of a deployment may take to open snapshots of entities whose events
+	// are deleted. This happens before anything is changed. Default 10 s.
 	OpenTime time.Duration
-	// RecoveryWait is the first wait before a failed journal is opened again; it
-	// doubles up to a minute. Default 1 s.
+	// RecoveryWait is the first wait before a failed journal is opened again; it doubles up to a minute.
+	// Default 1 s.
 	RecoveryWait time.Duration
-	// StartPlaces bounds how many services start at a time: so many that are quick to
-	// start, and so many that are slow beside them. Default 4.
+	// StartPlaces is how many services that start quickly may start at a time, and also how many that start
+	// slowly. Default 4.
 	StartPlaces int
-	// StartRetry is the first wait before a start that failed is tried again, of a
-	// service or of a sandbox that it needs later; it doubles up to StartRetryMax.
-	// Defaults 250 ms and 1 min.
+	// StartRetry is the first wait after a failed start of a service, or of a sandbox that it needs later; it
+	// doubles up to StartRetryMax. Defaults: 250 ms and 1 min.
 	StartRetry    time.Duration
 	StartRetryMax time.Duration
-	// StartRetryRare is the wait between attempts to start a module that is refused, or
-	// breaks while it starts, as it most likely does so each time. Default 10 min.
+	// StartRetryRare is the wait between attempts to start a module that is refused, or that breaks while it
+	// starts, as that will most likely happen again. Default 10 min.
 	StartRetryRare time.Duration
-	// StartWait bounds how long a command or query without a deadline waits for its
-	// service to start. Default 1 min.
+	// StartWait is how long a command or query without a deadline waits for its service to start. Default 1
+	// min.
 	StartWait time.Duration
 	// OpenStorage opens the journal's storage. Default: that of package journal/storage in Dir/journal.
 	// It is called again when the journal has failed.
@@ -137,7 +132,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate reports everything that is wrong at once.
+// validate reports everything that is wrong.
 func (o Options) validate() error {
 	var errs []error
 	if o.Dir == "" {

@@ -11,22 +11,22 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// readers has those who read logs take turns. What shards read of their entities is not
-// among it: commands wait for that.
+// readers makes those who read logs take turns. It does not include the shards' reads of their entities, as
+// commands wait for these.
 type readers struct {
 	turns   *fair.Turns
 	backlog *stream.Backlog
-	rings   *stream.Rings // what need not be read, as it is recent
-	// shared counts what subscribers hold of events while they write them: each event once.
+	rings   *stream.Rings // recent events, which need not be read
+	// shared accounts for events that subscribers hold while they write them; each event counts once.
 	shared *budget.Account
 }
 
-// sharedPart is the part of the bytes in flight that events may take which subscribers share.
-// Beyond it each subscriber takes what it holds from its own connection.
+// sharedPart: shared events may take one part in sharedPart of the bytes in flight. Beyond that each
+// subscriber takes its bytes from its own connection.
 const sharedPart = 8
 
-// What is read of a service's log counts among its readers, who share a turn of their own
-// kind, and not among its guests: else whoever may read a log could hold up its service.
+// Reads of a service's log have turns apart from those of its guests. Otherwise readers could hold up the
+// service.
 func newReaders(o *Options, account *budget.Account) readers {
 	turns := fair.New(fair.Options{Slots: int(o.Budget.Readers), Waiting: o.MaxWaitingReaders})
 	return readers{turns: turns, backlog: stream.NewBacklog(turns, o.SharedReadBytes),
@@ -35,7 +35,7 @@ func newReaders(o *Options, account *budget.Account) readers {
 			budget.Limits{budget.FlightBytes: max(1, o.Budget.FlightBytes/sharedPart)})}
 }
 
-// Readers is what those do who read logs.
+// Readers is what the readers of logs do at present.
 func (h *Host) Readers() service.Readers {
 	s := h.readers.turns.Stats()
 	return service.Readers{
@@ -44,14 +44,13 @@ func (h *Host) Readers() service.Readers {
 	}
 }
 
-// turn makes a place for who reads the log of a service, or all of them if the name is empty.
+// turn makes a place for a reader of a service's log, or of all logs if the name is empty.
 func (r *readers) turn(ctx context.Context, name service.Name) *fair.Turn {
 	return r.turns.Turn(string(name), service.ReaderOf(ctx))
 }
 
-// Turn makes a place for work on what a service answers: among its sandboxes, if it has to
-// take turns. Without a name, for what is nobody's in particular, such as a body that
-// arrives, it is a place among those that read logs.
+// Turn makes a place for work on a service's answers: among its sandboxes, if these take turns. An empty name
+// is for work that belongs to no service, such as reading a body; its place is among the readers of logs.
 func (h *Host) Turn(ctx context.Context, name service.Name) service.Turn {
 	if svc, err := h.service(name); err == nil {
 		if t := svc.HostTurn(); t != nil {
@@ -61,7 +60,7 @@ func (h *Host) Turn(ctx context.Context, name service.Name) service.Turn {
 	return h.readers.turn(ctx, name)
 }
 
-// turnError gives errors of waiting for a turn the kind that callers of a host know.
+// turnError gives errors of waiting for a turn a kind that the host's callers know.
 func turnError(name service.Name, err error) error {
 	var full *fair.FullError
 	switch {
@@ -75,16 +74,14 @@ func turnError(name service.Name, err error) error {
 	return service.NotBegun(name, err)
 }
 
-// pacedLogs is a journal whose logs are read in turns with others; it is what backups
-// are made of. One goroutine uses it.
+// pacedLogs is a journal whose logs are read in turns with others, for backups. One goroutine uses it.
 type pacedLogs struct {
 	*journal.Journal
 	turn *fair.Turn
 	name service.Name
 }
 
-// Batches implements backup.Source. What yield does, waiting for a client for instance, may
-// take as long as it likes.
+// Batches implements backup.Source. yield may take any time, such as when it waits for a client.
 func (p *pacedLogs) Batches(
 	ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error,
 ) error {

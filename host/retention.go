@@ -13,19 +13,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// Retain deletes the first events of a service, in whole batches. Entities that lose
-// events go on from snapshots, which are written into the log before; the service
-// is asked for those that are missing. If some cannot be had, the events of these entities
-// are kept apart; Kept says so. They can be read by entity, and take part in hydrations, until there is a snapshot.
-// Beyond MaxKept they stay in the log, with all that is behind the first of them; Held says so. If that is everything
-// the error has kind KindConflicting, and nothing is deleted.
+// Retain deletes the first events of a service, in whole batches. Entities that lose events continue from
+// snapshots, which are written to the log before; the service is asked for the missing ones. If some cannot
+// be had, the events of these entities become kept events, and Kept counts them. Kept events can be read by
+// entity and take part in hydrations until there is a snapshot. Events beyond MaxKept stay in the log, with
+// everything after the first of them; Held counts them. If that is all events, the error is KindConflicting,
+// and nothing is deleted.
 //
-// A service that is stopped, or does not start, takes no snapshots, so that only those that are there count. Unless
-// MaxKept says otherwise nothing is kept apart then: that is for entities of which none can be had.
+// A service that is stopped, or does not start, takes no snapshots, so only existing ones count. Unless
+// MaxKept is set, it gets no kept events: these are for entities of which no snapshot can be had.
 //
-// Positions and versions stay what they are. A snapshot is of its module's state
-// schema: entities whose events are gone cannot be hydrated by a module of another
-// one (KindFault with code history_deleted).
+// Positions and versions do not change. A snapshot has its module's state schema. A module with another
+// schema cannot hydrate an entity whose events are deleted (KindFault with code history_deleted).
 func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error) {
 	if r.Before == 0 && r.OlderThan == 0 {
 		return journal.Retained{},
@@ -46,7 +45,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retentio
 	defer turn.End()
 	pace := func() error {
 		err := turn.Begin(ctx)
-		turn.Rest() // as nothing is said at the end of the last batch
+		turn.Rest() // nothing is reported at the end of the last batch
 		return turnError(name, err)
 	}
 	if err := pace(); err != nil {
@@ -67,7 +66,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retentio
 		o.MaxKept = -1
 	}
 	if r.OlderThan > 0 {
-		o.OlderThan = max(unixNano(h.now().Add(-r.OlderThan)), 1) // 0 would be no bound
+		o.OlderThan = max(unixNano(h.now().Add(-r.OlderThan)), 1) // 0 would mean no bound
 	}
 	done, err := c.journal.Retain(ctx, journal.LogName(name), o)
 	if err == nil && !r.DryRun && done.Batches > 0 {
@@ -79,7 +78,7 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retentio
 	return done, stoppedRetention(svc, keepError("retain", name, err))
 }
 
-// stageProgress is progress as the journal reports it; nil stays nil.
+// stageProgress adapts a progress function for the journal; nil stays nil.
 func stageProgress(to func(service.Progress)) func(stage string, done, total uint64) {
 	if to == nil {
 		return nil
@@ -89,7 +88,7 @@ func stageProgress(to func(service.Progress)) func(stage string, done, total uin
 	}
 }
 
-// stoppedRetention says of a service that is stopped that it takes no snapshots.
+// stoppedRetention adds to an error that a stopped service takes no snapshots.
 func stoppedRetention(svc *registry.Service, err error) error {
 	var refused *service.Error
 	if svc.State() != service.StateStopped || !errors.As(err, &refused) || refused.Kind != service.KindConflicting {
@@ -100,14 +99,13 @@ func stoppedRetention(svc *registry.Service, err error) error {
 	return &own
 }
 
-// busy says how long to wait for a service, or the journal, that cannot take a snapshot at present, and
-// coverTime bounds that for one entity. What is busy for longer is no reason to wait for ever: the entity
-// counts as one without a snapshot.
+// busy is the wait for a service, or the journal, that cannot take a snapshot at present. coverTime bounds
+// all waits for one entity; after that the entity counts as one without a snapshot.
 var busy = lifecycle.Backoff{First: 50 * time.Millisecond, Max: time.Second}
 
 const coverTime = 10 * time.Second
 
-// cover has a snapshot taken, and waits while whoever is asked is busy. ask is as
+// cover takes a snapshot, and waits while the service or the journal is busy. ask is
 // [registry.Service.Snapshot] of the entity.
 func cover(ctx context.Context, ask func(done func(error)) error) error {
 	done := make(chan error, 1)
@@ -130,8 +128,8 @@ func cover(ctx context.Context, ask func(done func(error)) error) error {
 	}
 }
 
-// Batches writes a service's log as it is on disk, up to the batch with a sequence (0: to
-// its end), as a file that [backup.Import] takes.
+// Batches writes a service's log as it is on disk, up to the batch with a sequence (0: to its end), as a file
+// that [backup.Import] reads.
 func (h *Host) Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error) {
 	c, _, err := h.readService(name)
 	if err != nil {
