@@ -16,40 +16,39 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Stage is a step of a deployment, for progress.
+// Stage is a step of a deployment, for reports of progress.
 type Stage string
 
-// The steps of a deployment that come after those of [compile.Stage].
+// The steps of a deployment after those of [compile.Stage].
 const (
 	StageStoring  Stage = "storing"
 	StageDraining Stage = "draining"
 	StageReady    Stage = "ready"
 )
 
-// Progress hears how a deployment goes on: which stage, and how much of it is done.
+// Progress is told the stage of a deployment, and how much of it is done.
 type Progress func(stage Stage, done, total int64)
 
-// build is a module ready to run as a service: everything but started.
+// build is a module that is ready to run as a service, but not started.
 type build struct {
 	spec    service.Spec
 	module  service.Module
 	facts   catalog.Facts
 	program *sandbox.Program
 	engine  *engine.Engine
-	op      string // what it was built for, in errors: deploy or start
-	// retention is the latest one of the service's log when the module was held to what that has left.
+	op      string // the operation that it was built for, in errors: deploy or start
+	// retention is what Journal.Retentions returned when the module was checked against the log.
 	retention uint64
 }
 
-// discard gives back a build that will not be used.
+// discard frees a build that will not be used.
 func (b *build) discard(ctx context.Context) error {
 	return errors.Join(b.engine.Stop(ctx), b.program.Close(ctx))
 }
 
-// Deploy makes module run as spec says and returns when it does; no module is the stored
-// one that spec names. Deploying what already runs changes nothing. One deployment of a
-// service goes at a time; a stored module is read only then, and only if it has to be
-// compiled.
+// Deploy makes module run as spec says, and returns when it runs. If module is nil, the stored module that
+// spec names is used. Deploying what already runs changes nothing. Deployments of one service run one after
+// another. A stored module is only read when it is its turn, and only if it must be compiled.
 func (s *Registry) Deploy(ctx context.Context, spec service.Spec, module []byte, progress Progress) (*Service, error) {
 	if progress == nil {
 		progress = func(Stage, int64, int64) {}
@@ -73,7 +72,7 @@ func (s *Registry) Deploy(ctx context.Context, spec service.Spec, module []byte,
 		delete(s.services, spec.Service)
 		s.mu.Unlock()
 		svc.uncount()
-		// Whoever waits for the service waits for nothing.
+		// Requests that wait for the service would wait in vain.
 		err = errors.Join(err, svc.stop(ctx, notFound(spec.Service)))
 	}
 	if err != nil {
@@ -83,8 +82,8 @@ func (s *Registry) Deploy(ctx context.Context, spec service.Spec, module []byte,
 	return svc, nil
 }
 
-// lockForDeploy finds or adds the service and takes its deployment lock. Whoever has the
-// lock removes a service that is not recorded when its deployment fails, whoever added it.
+// lockForDeploy finds or adds the service and takes its deployment lock. If a deployment fails, the holder of
+// the lock removes the service unless it is recorded, whoever added it.
 func (s *Registry) lockForDeploy(ctx context.Context, spec service.Spec) (*Service, error) {
 	for {
 		svc, err := s.add(spec, catalog.Facts{})
@@ -97,12 +96,11 @@ func (s *Registry) lockForDeploy(ctx context.Context, spec service.Spec) (*Servi
 		if now, err := s.Get(spec.Service); err == nil && now == svc {
 			return svc, nil
 		}
-		svc.deploying.Unlock() // deleted while we waited
+		svc.deploying.Unlock() // deleted while this call waited
 	}
 }
 
-// stored is a module of the catalog. While it is in memory it counts among the bytes in
-// flight.
+// stored returns a module of the catalog. While it is in memory it counts among the bytes in flight.
 func (s *Registry) stored(d service.Digest) (compile.Source, error) {
 	size, err := s.opt.Catalog.Check(d)
 	if err != nil {
@@ -131,7 +129,7 @@ func (s *Registry) deploy(
 ) error {
 	building, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.life, cancel)() // so that a build does not hold up the host's end
+	defer context.AfterFunc(s.life, cancel)() // so that a build does not delay the host's end
 	source, err := compile.Loaded(module), error(nil)
 	if len(module) == 0 {
 		source, err = s.stored(spec.Module)
@@ -157,12 +155,12 @@ func (s *Registry) deploy(
 		}
 		return err
 	}
-	// From here on its caller going away does not stop the deployment.
+	// From here on the deployment goes on even if its caller goes away.
 	return s.swap(context.WithoutCancel(ctx), svc, built)
 }
 
-// prepare does what comes before a service is touched: it builds a module, stores it if it is
-// new, and holds it to the service's log.
+// prepare does what comes before a service is changed: it builds a module, stores it if it is new, and checks
+// it against the service's log.
 func (s *Registry) prepare(
 	ctx context.Context, svc *Service, spec service.Spec, module []byte, source compile.Source, progress Progress,
 ) (*build, error) {
@@ -182,9 +180,9 @@ func (s *Registry) prepare(
 	return built, nil
 }
 
-// swap drains what runs, holds the new build to what that has written, records the
-// deployment and starts the new build. If it cannot be recorded, what ran goes on. The
-// caller holds swapping.
+// swap drains what runs, checks the new build against what has been written meanwhile, records the deployment
+// and starts the new build. If the deployment cannot be recorded, the old build goes on. The caller holds
+// swapping.
 func (s *Registry) swap(ctx context.Context, svc *Service, next *build) error {
 	old := svc.drain(ctx, s.opt.DrainTime)
 	err := fits(ctx, s.drained(), next)
@@ -194,7 +192,7 @@ func (s *Registry) swap(ctx context.Context, svc *Service, next *build) error {
 	if err != nil {
 		return errors.Join(err, next.discard(ctx), s.resume(ctx, svc, old))
 	}
-	s.starter.drop(svc) // the attempts to start what ran before
+	s.starter.drop(svc) // attempts to start the old module
 	if old != nil {
 		_ = old.program.Close(ctx)
 	}
@@ -205,7 +203,7 @@ func (s *Registry) swap(ctx context.Context, svc *Service, next *build) error {
 	return nil
 }
 
-// resume has what was drained go on, in sandboxes of its own; nil was nothing.
+// resume starts a drained build again, in new sandboxes. A nil old does nothing.
 func (s *Registry) resume(ctx context.Context, svc *Service, old *build) error {
 	if old == nil {
 		return nil
@@ -220,25 +218,24 @@ func (s *Registry) resume(ctx context.Context, svc *Service, old *build) error {
 	return err
 }
 
-// build compiles a module, which tries a first sandbox, and makes an engine that
-// makes the others when it needs them. recorded says that it is what the service has been
-// deployed with.
+// build compiles a module, which tries a first sandbox, and makes an engine, which makes the other sandboxes
+// on demand. recorded says that the service has already been deployed with this module.
 func (s *Registry) build(
 	ctx context.Context, svc *Service, spec service.Spec, module compile.Source, recorded bool, progress Progress,
 ) (_ *build, err error) {
-	if err := spec.Validate(); err != nil { // what the log says may come from elsewhere, and be anything
+	if err := spec.Validate(); err != nil { // the record may come from anywhere and have any content
 		return nil, err
 	}
-	// Here, so that it holds also for what was deployed under a higher ceiling. Such a
-	// service does not run under lower limits than it was deployed with: it might fail
-	// at any command, and not where somebody looks.
+	// This check is here so that it also applies to services that were deployed under a higher ceiling. Such
+	// a service must not run with lower limits than it was deployed with: any of its commands might fail,
+	// where nobody looks for the cause.
 	if err := s.opt.Ceiling.Check(spec.Limits, spec.Settings); err != nil {
 		return nil, err
 	}
 	if err := s.opt.Budget.Fits(spec.Limits); err != nil {
 		return nil, err
 	}
-	var began time.Time // of its start, without what comes before, which is done once and kept
+	var began time.Time // of the start, without the one-time work before it
 	program, err := s.opt.Runtime.CompileFor(ctx, sandbox.Tenant{Account: svc.account, Name: spec.Service,
 		Recorded: recorded}, module, spec.Limits, spec.Settings, func(stage compile.Stage, done, total int64) {
 		if stage == sandbox.StageInitialising && done == 0 {
@@ -268,7 +265,7 @@ func (s *Registry) build(
 	return s.withEngine(svc, &build{spec: spec, module: m, facts: facts, program: program, op: op})
 }
 
-// withEngine is a build with an engine of its own that has not been started.
+// withEngine returns a build with a new engine, which has not been started.
 func (s *Registry) withEngine(svc *Service, b *build) (*build, error) {
 	logger := sandbox.SlogLogger(s.opt.Logger)
 	own := *b
@@ -280,7 +277,7 @@ func (s *Registry) withEngine(svc *Service, b *build) (*build, error) {
 		NewGuest: func(ctx context.Context, _ int) (engine.Guest, error) {
 			g, err := own.program.Instantiate(ctx, logger)
 			if err != nil {
-				return nil, err // and not a Guest that is none
+				return nil, err // not a Guest that holds a nil pointer
 			}
 			return g, nil
 		},
@@ -288,7 +285,7 @@ func (s *Registry) withEngine(svc *Service, b *build) (*build, error) {
 	return &own, err
 }
 
-// typesOf are the types of commands, or of queries.
+// typesOf lists the types of commands or of queries.
 func typesOf[T abi.CommandType | abi.QueryType](all []T) (types []service.Type) {
 	for _, t := range all {
 		types = append(types, service.Type(abi.CommandType(t).Name))

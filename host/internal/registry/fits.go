@@ -8,24 +8,24 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// A check says why a module cannot go on with the log of a service, or nil. Its error has kind
-// KindConflicting if that is so.
+// A check returns nil if a module can continue the log of a service. If it cannot, the error has kind
+// KindConflicting.
 type check func(ctx context.Context, next *build) error
 
-// before are the checks of a deployment before anything of the service is touched: what was
-// there goes on if one fails. They may take their time.
+// before returns the checks of a deployment before anything of the service is changed. If one fails, the old
+// module goes on. These checks may take their time.
 func (s *Registry) before() []check { return []check{s.knowsTypes, s.takesStates} }
 
-// drained are the checks when the old module has stopped and the new one has not begun, for
-// what the old one has written meanwhile. Requests wait for them.
+// drained returns the checks after the old module has stopped and before the new one starts, for what the old
+// one has written meanwhile. Requests wait for these checks.
 func (s *Registry) drained() []check { return []check{s.knowsTypes, s.stillTakesStates} }
 
-// recorded are the checks of a module that was recorded and is about to start: the log may have
-// come from elsewhere meanwhile, or have lost events by force. Where nothing has, they read a few
+// recorded returns the checks of a recorded module before it starts. The log may have been restored from
+// elsewhere meanwhile, or have lost events to a forced retention. If neither has happened, they read a few
 // entries of the index.
 func (s *Registry) recorded() []check { return []check{s.knowsTypes, s.takesStatesStill} }
 
-// fits makes checks, up to the first that fails.
+// fits runs checks until one fails.
 func fits(ctx context.Context, checks []check, next *build) error {
 	for _, c := range checks {
 		if err := c(ctx, next); err != nil {
@@ -35,12 +35,11 @@ func fits(ctx context.Context, checks []check, next *build) error {
 	return nil
 }
 
-// maxTypes bounds the types that one error lists.
+// maxTypes is the maximum number of types that one error lists.
 const maxTypes = 32
 
-// knowsTypes holds a module to the event catalogue: an entity that has an event of a type
-// that the module does not know, by name or alias, cannot be hydrated. What ran before, or declared
-// what, makes no difference.
+// knowsTypes checks a module against the event catalogue. An entity with an event of a type that the module
+// does not know, by name or alias, cannot be hydrated. Earlier modules and their declarations do not matter.
 func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 	name := next.spec.Service
 	types, err := s.opt.Journal.EventTypes(ctx, journal.LogName(name))

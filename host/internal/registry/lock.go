@@ -2,16 +2,15 @@ package registry
 
 import "context"
 
-// lock is a mutex for which can be waited with a context.
+// lock is a mutex that can be taken within a context.
 type lock chan struct{}
 
 func newLock() lock { return make(lock, 1) }
 
-// Lock waits however long it takes.
+// Lock waits without a bound.
 func (l lock) Lock() { l <- struct{}{} }
 
-// LockWithin waits until ctx ends, whose error it returns then. What is free it takes
-// also if ctx has ended.
+// LockWithin waits until ctx ends, and then returns its error. It takes a free lock even if ctx has ended.
 func (l lock) LockWithin(ctx context.Context) error {
 	select {
 	case l <- struct{}{}:

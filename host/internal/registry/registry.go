@@ -1,13 +1,12 @@
-// Package registry keeps the set of services: it starts them, swaps their
-// modules and stops them. What happens inside one service is the engine's.
+// Package registry keeps the set of services: it starts them, swaps their modules and stops them. Package
+// engine runs what happens inside one service.
 //
-// A deployment goes: verify and compile the module, hold it to the service's log, close
-// the service's gate, drain the old engine, hold the module to what that has written
-// meanwhile, record the deployment in the catalog, start the new engine, open the gate. Whatever
-// fails up to the record leaves the service as it was, with the old module in new sandboxes if it
-// was drained; after the record a crash starts the new module. Commands
-// that arrive while the gate is closed wait behind it, in order and bounded in
-// number; none is lost and none is handled twice.
+// These are the steps of a deployment: verify and compile the module; check it against the service's log;
+// close the service's gate; drain the old engine; check the module against what was written meanwhile; record
+// the deployment in the catalog; start the new engine; open the gate. A failure before the record leaves the
+// service unchanged; if the old module was drained, it goes on in new sandboxes. After the record, a crash
+// starts the new module. Commands that arrive while the gate is closed wait in order, and their number is
+// bounded. No command is lost, and none is handled twice.
 package registry
 
 import (
@@ -30,7 +29,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Journal is what a registry needs of the journal; see [journal.Journal].
+// Journal is the part of [journal.Journal] that a registry needs.
 type Journal interface {
 	engine.Log
 	stream.Reader
@@ -40,55 +39,55 @@ type Journal interface {
 	AllTrimmed(ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error) error
 }
 
-// Options are what a registry is made of. All are needed, and all numbers above 0.
+// Options are what a registry is made of. All fields are required, and all numbers are above 0.
 type Options struct {
 	Journal Journal
 	Catalog *catalog.Catalog
 	Runtime *sandbox.Runtime
 	Logger  *slog.Logger
-	// Account is the host's in its budget. Each service has one below it.
+	// Account is the host's account in the budget. Each service has an account below it.
 	Account *budget.Account
-	// Ceiling is what no service may exceed, and Budget is what a connection carries.
+	// Ceiling holds the maximum limits of any service, and Budget the capacity of a connection.
 	Ceiling service.Ceiling
 	Budget  service.Budget
 	// RingBytes bounds each service's ring of recent events.
 	RingBytes int64
-	// Rings bounds those of all services together.
+	// Rings bounds the rings of all services together.
 	Rings *stream.Rings
-	// Shared counts what subscribers hold of events while they write them; each service has an
-	// account below it.
+	// Shared accounts for events that subscribers hold while they write them. Each service has an account
+	// below it.
 	Shared *budget.Account
-	// Latencies counts how long the commands of all services take, and QueryLatencies their queries.
+	// Latencies counts the durations of the commands of all services, and QueryLatencies those of queries.
 	Latencies      *latency.Table
 	QueryLatencies *latency.Table
-	// Backlog is how subscribers read that are behind their ring.
+	// Backlog reads events for subscribers that are older than their ring.
 	Backlog *stream.Backlog
-	// DrainTime bounds how long the commands of an engine may take when a deployment
-	// replaces it or its service is deleted.
+	// DrainTime is how long an engine's commands may still run when a deployment replaces the engine or its
+	// service is deleted.
 	DrainTime time.Duration
-	// OpenTime bounds how long a deployment has the new module open snapshots of entities
-	// whose events are deleted.
+	// OpenTime is how long the new module of a deployment may open snapshots of entities whose events are
+	// deleted.
 	OpenTime time.Duration
-	// StartPlaces bounds how many services start at a time: so many quick ones, and so
-	// many slow ones beside them.
+	// StartPlaces is how many services that start quickly may start at a time, and also how many that start
+	// slowly.
 	StartPlaces int
-	// Retry says when a start that failed is tried again: of a service, or of a sandbox
-	// that it needs later. RareRetry is the wait where that is not expected to help.
+	// Retry is the wait after a failed start of a service, or of a sandbox that it needs later. RareRetry is
+	// the wait if another attempt is not expected to help.
 	Retry     lifecycle.Backoff
 	RareRetry time.Duration
-	// Patience bounds how long a request without a deadline waits for its service to start.
+	// Patience is how long a request without a deadline waits for its service to start.
 	Patience time.Duration
 }
 
-// Registry is the set of services. It may be used concurrently.
+// Registry is the set of services. It is safe for concurrent use.
 type Registry struct {
 	opt     Options
 	starter *starter
-	modules *budget.Account // bytes of stored modules that are in memory, to be compiled
+	modules *budget.Account // bytes of stored modules in memory, to be compiled
 	life    context.Context // ended by Close
 	end     context.CancelFunc
 
-	mu       sync.RWMutex // guards all below; held for look-ups and changes of the set only
+	mu       sync.RWMutex // guards all below; held only to look up and change the set
 	services map[service.Name]*Service
 	closed   bool
 }
@@ -101,9 +100,9 @@ func New(o Options) *Registry {
 	return s
 }
 
-// StartAll begins to start every service of the catalog, and returns at once. Until
-// they run they are StateStarting; one that cannot be started is StateFailed, says why,
-// and is tried again. Those that were stopped are StateStopped. It is called once.
+// StartAll begins to start every service of the catalog, and returns immediately. They are StateStarting
+// until they run. One that cannot be started is StateFailed with the reason, and is tried again. Services
+// that were stopped are StateStopped. It is called once.
 func (s *Registry) StartAll() {
 	var all []*start
 	for _, d := range s.opt.Catalog.Deployments() {
@@ -124,23 +123,23 @@ func (s *Registry) StartAll() {
 	s.starter.begin(all)
 }
 
-// stopped is the answer to commands of a service that was stopped.
+// stopped is the answer to commands for a stopped service.
 func stopped(name service.Name) error {
 	return &service.Error{Service: name, Kind: service.KindConflicting,
 		Message: "the service is stopped and takes no commands; its events can be read, and deploying it starts it " +
 			"again"}
 }
 
-// loadTime is about how long a module of size bytes takes to be verified, rewritten
-// and loaded: 30 ms a megabyte.
+// loadTime estimates how long it takes to verify, rewrite and load a module of size bytes: 30 ms per
+// megabyte.
 func loadTime(size int64) time.Duration { return time.Duration(size) * 30 * time.Nanosecond }
 
-// Tried is closed when every service that StartAll found has been tried once, and so
-// runs or has failed.
+// Tried is closed when every service that StartAll found has been tried once, and so either runs or has
+// failed.
 func (s *Registry) Tried() <-chan struct{} { return s.starter.tried }
 
-// start builds what was recorded from the stored module, holds it to the service's log and puts it
-// in place, unless another deployment has done so first, which ends ctx.
+// start builds what was recorded from the stored module, checks it against the service's log and runs it. If
+// another deployment does so first, it ends ctx.
 func (s *Registry) start(ctx context.Context, x *start) error {
 	module, err := s.stored(x.spec.Module)
 	if err != nil {
@@ -166,7 +165,7 @@ func (s *Registry) start(ctx context.Context, x *start) error {
 	return x.svc.run(ctx, built)
 }
 
-// add puts a service that does not run into the set, or finds it there.
+// add adds a service that does not run to the set, unless it is already there.
 func (s *Registry) add(spec service.Spec, known catalog.Facts) (*Service, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +185,7 @@ func (s *Registry) add(spec service.Spec, known catalog.Facts) (*Service, error)
 	return svc, nil
 }
 
-// Get finds a service, which may be stopped; KindNotFound if there is none.
+// Get finds a service, which may be stopped. KindNotFound if there is none.
 func (s *Registry) Get(name service.Name) (*Service, error) {
 	s.mu.RLock()
 	svc := s.services[name]
@@ -201,7 +200,7 @@ func notFound(name service.Name) error {
 	return &service.Error{Service: name, Kind: service.KindNotFound, Message: "no service of this name is deployed"}
 }
 
-// All lists the services, by name.
+// All lists the services by name.
 func (s *Registry) All() []*Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -212,11 +211,11 @@ func (s *Registry) All() []*Service {
 	return all
 }
 
-// Delete records that a service shall not run, and stops it. Commands that it has taken
-// on may run for DrainTime, as in a deployment; what has not begun by then is refused,
-// and calls under way are canceled. The log stays, and can be read, and a later deployment under the same
-// name goes on with it. Once the deletion is recorded, its caller going away does not stop it. Of a
-// service that is stopped already nothing changes, unless there is no event to read: then it is gone.
+// Delete records that a service shall not run, and stops it. Commands that it has accepted may run for
+// DrainTime, as in a deployment. After that, those that have not begun are refused, and calls in progress are
+// canceled. The log is kept and can be read, and a later deployment under the same name continues it. Once
+// the deletion is recorded it goes on even if its caller goes away. Deleting a stopped service changes
+// nothing, unless it has no readable events: then it is removed.
 func (s *Registry) Delete(ctx context.Context, name service.Name) error {
 	svc, err := s.Get(name)
 	if err != nil {
@@ -227,7 +226,7 @@ func (s *Registry) Delete(ctx context.Context, name service.Name) error {
 	}
 	defer svc.deploying.Unlock()
 	if now, err := s.Get(name); err != nil || now != svc {
-		return notFound(name) // somebody else was first
+		return notFound(name) // another call was first
 	}
 	if svc.State() == service.StateStopped {
 		return s.forget(ctx, svc)
@@ -238,27 +237,26 @@ func (s *Registry) Delete(ctx context.Context, name service.Name) error {
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTime)
 	defer cancel()
 	select {
-	case <-s.starter.drop(svc): // so that it holds nothing any more
+	case <-s.starter.drop(svc): // so that it no longer holds anything
 	case <-within.Done():
 	}
 	err = svc.rest(within, stopped(name))
 	if err != nil {
-		// All the same it is stopped, and every command has had its answer.
-		s.opt.Logger.Warn("a service was stopped before it had done what it had taken on", "service", name, "error",
+		// Even so the service is stopped, and every command has had its answer.
+		s.opt.Logger.Warn("a service was stopped before all its commands had ended", "service", name, "error",
 			err)
 	}
 	return nil
 }
 
-// forget removes a service that is stopped from the set, if there is no event to read. The caller
-// holds deploying.
+// forget removes a stopped service from the set if it has no readable events. The caller holds deploying.
 func (s *Registry) forget(ctx context.Context, svc *Service) error {
 	name := svc.Name()
 	log := journal.LogName(name)
 	if s.opt.Journal.Head(log) >= s.opt.Journal.First(log) {
 		return nil
 	}
-	// Events that a retention has kept apart are in no log, and can be read all the same.
+	// Kept events are not in the log, but can be read.
 	switch types, err := s.opt.Journal.EventTypes(ctx, log); {
 	case err != nil:
 		return service.FromJournal{Use: service.JournalRead, Op: "delete", Service: name,
@@ -277,9 +275,9 @@ func (s *Registry) forget(ctx context.Context, svc *Service) error {
 	return svc.stop(ctx, notFound(name))
 }
 
-// Close stops all services, at once. Their commands in flight get their answers;
-// those that wait for a start are refused, and when ctx ends, all that have not begun.
-// cause is what subscribers and late commands are told.
+// Close stops all services at the same time. Their commands in flight get their answers; commands that wait
+// for a start are refused. When ctx ends, all commands that have not begun are refused. cause is the error
+// for subscribers and later commands.
 func (s *Registry) Close(ctx context.Context, cause error) error {
 	s.mu.Lock()
 	s.closed = true
@@ -291,7 +289,7 @@ func (s *Registry) Close(ctx context.Context, cause error) error {
 	var errs []error
 	for _, svc := range s.All() {
 		all.Go(func() {
-			svc.deploying.Lock() // what is under way has been canceled
+			svc.deploying.Lock() // a deployment in progress has been canceled
 			defer svc.deploying.Unlock()
 			// The host's next registry adds to these counters.
 			svc.latency.Leave()

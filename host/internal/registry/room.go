@@ -7,15 +7,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// room is where requests wait for a service's engine, in order. It is bounded by
-// number and size, and each request by its time. Its owner's lock guards it.
+// room is where requests wait for a service's engine, in order. Their number and size are bounded, and so is
+// the wait of each. Its owner's lock guards it.
 type room struct {
 	waiting []*visitor
 	bytes   int64
 }
 
-// visitor is a request in the room. When it is refused it lets go of the request's data,
-// whoever has refused it, as nobody counts that any more.
+// visitor is a waiting request. When it is refused, by anyone, it drops the request's data, which from then
+// on is not counted.
 type visitor struct {
 	size   int64
 	claim  *service.Claim
@@ -23,7 +23,7 @@ type visitor struct {
 	refuse func(error) // answers it
 
 	mu    sync.Mutex         // guards enter
-	enter func(*build) error // hands it, with its data, to an engine; nil: it was refused
+	enter func(*build) error // gives it and its data to an engine; nil: it was refused
 }
 
 // Drop implements service.Dropper.
@@ -34,25 +34,24 @@ func (v *visitor) Drop() {
 	v.enter = nil
 }
 
-// leave hands the request to an engine, unless it was refused.
+// leave gives the request to an engine, unless it was refused.
 func (v *visitor) leave(into *build) error {
 	v.mu.Lock()
 	enter := v.enter
 	v.mu.Unlock()
 	if enter == nil {
-		return nil // and so somebody else answers
+		return nil // then the one who refused it answers it
 	}
 	return enter(into)
 }
 
-// restart is when a request that has waited for its service in vain may come again, if
-// nothing better is known.
+// restart is the RetryAfter of a request that has waited for its service too long, if nothing better is
+// known.
 const restart = time.Second
 
-// enough lets those go that have been refused meanwhile and reports whether another
-// request of size bytes fits in.
+// enough removes requests that were refused meanwhile, and reports whether another one of size bytes fits in.
 func (r *room) enough(size int64, l service.Limits, shards int) bool {
-	if most := l.MailboxCommands * max(1, shards); len(r.waiting) >= most || r.bytes+size > r.most(l, shards) {
+	if maxRequests := l.MailboxCommands * max(1, shards); len(r.waiting) >= maxRequests || r.bytes+size > r.maxBytes(l, shards) {
 		kept := r.waiting[:0]
 		for _, v := range r.waiting {
 			if v.claim.Refused() {
@@ -63,16 +62,16 @@ func (r *room) enough(size int64, l service.Limits, shards int) bool {
 		}
 		clear(r.waiting[len(kept):])
 		r.waiting = kept
-		return len(r.waiting) < most && (len(r.waiting) == 0 || r.bytes+size <= r.most(l, shards))
+		return len(r.waiting) < maxRequests && (len(r.waiting) == 0 || r.bytes+size <= r.maxBytes(l, shards))
 	}
 	return true
 }
 
-func (r *room) most(l service.Limits, shards int) int64 {
+func (r *room) maxBytes(l service.Limits, shards int) int64 {
 	return l.MailboxBytes * int64(max(1, shards))
 }
 
-// add lets a request in, which is refused when it has waited so long.
+// add adds a request, which is refused when it has waited for patience.
 func (r *room) add(v *visitor, patience time.Duration, late func() error) {
 	v.timer = time.AfterFunc(patience, func() {
 		if v.claim.Refuse() {
@@ -84,19 +83,18 @@ func (r *room) add(v *visitor, patience time.Duration, late func() error) {
 	r.waiting = append(r.waiting, v)
 }
 
-// empty has all leave the room: into the engine, or, if that is nil, refused for a
-// reason. Those who are refused are answered by the functions that it returns, when its
-// owner's lock is not held any more.
+// empty removes all requests: it gives them to the engine or, if that is nil, refuses them. It returns
+// functions that answer those refused; call them after the owner's lock has been released.
 func (r *room) empty(into *build, why func() error) (answers []func()) {
 	for _, v := range r.waiting {
 		if !v.timer.Stop() {
-			continue // it is being refused
+			continue // its timer refuses it now
 		}
 		var err error
 		if into != nil {
 			err = v.leave(into)
 		} else if err = why(); !v.claim.Refuse() {
-			continue // its sender has taken it back
+			continue // its sender has refused it
 		}
 		if err != nil {
 			answers = append(answers, func() { v.refuse(err) })

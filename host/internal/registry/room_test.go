@@ -12,8 +12,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// The data of a request that is refused while its service starts is in memory no longer,
-// whoever refused it: nobody counts it any more.
+// The data of a request that is refused while its service starts is dropped at once, whoever refuses it, as
+// nobody counts it from then on.
 func TestARefusedRequestLeavesNothingInTheRoom(t *testing.T) {
 	spec := service.Spec{Service: "bank"}.WithDefaults()
 	svc := newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Hour)

@@ -16,13 +16,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Service is one service of the set. It may be used concurrently.
+// Service is one service of the set. It is safe for concurrent use.
 type Service struct {
 	hub      *stream.Hub
-	account  *budget.Account  // what the service holds of the host
-	patience time.Duration    // of requests without a deadline that wait for an engine
-	latency  *latency.Service // how long its commands take; nil: nobody counts
-	queries  *latency.Service // how long its queries take, likewise
+	account  *budget.Account  // what the service holds of the host's budget
+	patience time.Duration    // wait of requests without a deadline for an engine
+	latency  *latency.Service // durations of commands; nil: not counted
+	queries  *latency.Service // durations of queries; nil: not counted
 
 	// deploying is held while the service is deployed, deleted or stopped. Lock it before swapping.
 	deploying lock
@@ -32,16 +32,16 @@ type Service struct {
 	mu       sync.RWMutex // guards all below; no I/O under it
 	spec     service.Spec
 	state    service.State
-	problem  error     // why it is failed, or the answer to commands if stopped; the last one while it is tried again
-	failed   int       // starts in a row
-	next     time.Time // when the next one is due
+	problem  error     // why it failed, or the answer to commands if stopped; kept during the next attempt
+	failed   int       // failed starts in a row
+	next     time.Time // time of the next attempt
 	since    time.Time
 	running  *build           // nil unless running or draining
 	manifest *abi.Manifest    // of the last module that ran
 	known    catalog.Facts    // of the module, until it runs
 	tariff   int              // of the last module that ran
-	past     service.Counters // of engines that are gone
-	room     room             // requests before the closed gate; empty while it is open
+	past     service.Counters // sum of earlier engines
+	room     room             // requests while the gate is closed; otherwise empty
 	gated    bool
 }
 
@@ -53,8 +53,7 @@ func newService(
 		patience: patience, state: service.StateStarting, since: time.Now(), gated: true}
 }
 
-// lockDeploying waits until nobody else deploys or deletes the service, but not longer
-// than ctx.
+// lockDeploying waits until no one else deploys or deletes the service, or until ctx ends.
 func (s *Service) lockDeploying(ctx context.Context, op string, name service.Name) error {
 	if gone := s.deploying.LockWithin(ctx); gone != nil {
 		return &service.Error{Op: op, Service: name, Kind: service.KindOf(gone), Message: "the caller gave up while " +
@@ -63,11 +62,10 @@ func (s *Service) lockDeploying(ctx context.Context, op string, name service.Nam
 	return nil
 }
 
-// Account is the service's in the host's budget.
+// Account is the service's account in the host's budget.
 func (s *Service) Account() *budget.Account { return s.account }
 
-// HostTurn is a place for work that is done for the service outside of its sandboxes; nil
-// while no module runs.
+// HostTurn makes a place for work for the service outside of its sandboxes; nil while no module runs.
 func (s *Service) HostTurn() *fair.HostTurn {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -80,9 +78,9 @@ func (s *Service) HostTurn() *fair.HostTurn {
 // Hub has the service's events.
 func (s *Service) Hub() *stream.Hub { return s.hub }
 
-// Submit hands a command to the engine; see engine.Submit. While the service starts,
-// or a deployment swaps the engine, commands wait, as many as the mailboxes take, each
-// until its deadline. Whoever sends it, and however, how long it takes is counted.
+// Submit gives a command to the engine; see engine.Submit. While the service starts, or a deployment swaps
+// the engine, as many commands wait as the mailboxes could hold, each until its deadline. The duration of
+// every command is counted, whoever sent it.
 func (s *Service) Submit(c service.Command, reply func(service.Reply, error)) error {
 	began, typ := time.Now(), c.Type
 	done := func(r service.Reply, err error) {
@@ -93,7 +91,7 @@ func (s *Service) Submit(c service.Command, reply func(service.Reply, error)) er
 		func(b *build) error { return b.engine.Submit(c, done) }, func(err error) { done(service.Reply{}, err) })
 }
 
-// Query hands a query to the engine, like Submit.
+// Query gives a query to the engine; in all else it is like Submit.
 func (s *Service) Query(q service.Query, answer func(service.QueryReply, error)) error {
 	began, typ := time.Now(), q.Type
 	done := func(r service.QueryReply, err error) {
@@ -104,14 +102,14 @@ func (s *Service) Query(q service.Query, answer func(service.QueryReply, error))
 		func(b *build) error { return b.engine.Query(q, done) }, func(err error) { done(service.QueryReply{}, err) })
 }
 
-// Snapshot has the engine put a snapshot of an entity into the journal, like Submit.
+// Snapshot makes the engine write a snapshot of an entity; in all else it is like Submit.
 func (s *Service) Snapshot(key service.Key, done func(error)) error {
 	var claim *service.Claim
 	return s.pass(time.Time{}, &claim, 0, func(b *build) error { return b.engine.Snapshot(key, done) }, done)
 }
 
-// pass has a request entered into the running engine, now or when the gate opens.
-// refuse answers a request that waited in vain.
+// pass gives a request to the running engine, now or when the gate opens. refuse answers a request that
+// waited in vain.
 func (s *Service) pass(
 	deadline time.Time, claim **service.Claim, size int64, enter func(*build) error, refuse func(error),
 ) error {
@@ -121,15 +119,14 @@ func (s *Service) pass(
 		if s.running == nil {
 			return s.notRunning()
 		}
-		// Under the lock, so that no request enters an engine after its gate was closed.
-		// The engine's part never blocks.
+		// Under the lock, so that no request enters an engine after its gate was closed. enter never blocks.
 		return enter(s.running)
 	}
 	s.mu.RUnlock()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.gated { // it opened in between
+	if !s.gated { // it opened meanwhile
 		if s.running == nil {
 			return s.notRunning()
 		}
@@ -155,7 +152,7 @@ func (s *Service) pass(
 	return nil
 }
 
-// stillStarting is the answer to a request that has waited for the service in vain.
+// stillStarting is the answer to a request that waited for the service in vain.
 func (s *Service) stillStarting() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -163,8 +160,8 @@ func (s *Service) stillStarting() error {
 		Message: "the service is still " + string(s.state) + "; nothing was written"}
 }
 
-// Starting returns the error of a request for an entity that has to wait for the
-// service, or a sandbox of it, to start; nil if it does not have to.
+// Starting returns the error of a request for an entity that cannot wait for the service, or for a sandbox of
+// it, to start. It is nil if the request need not wait.
 func (s *Service) Starting(key service.Key) error {
 	s.mu.RLock()
 	running, gated := s.running, s.gated
@@ -187,13 +184,13 @@ func (s *Service) notRunning() error {
 	case s.state == service.StateStopped && errors.As(s.problem, &why):
 		return why
 	case s.state == service.StateFailed && errors.As(s.problem, &why) && why.Kind == service.KindQuota:
-		own := *why // which somebody has to act on
+		own := *why // someone must act on it
 		own.Service = s.spec.Service
 		own.Message = "the service could not be started: " + own.Message + "; nothing was written"
 		return &own
 	case s.state == service.StateFailed:
 		e.Message = "the service could not be started, which is tried again; nothing was written"
-		if errors.As(s.problem, &why) && why.Kind != service.KindInternal { // of that nothing is told
+		if errors.As(s.problem, &why) && why.Kind != service.KindInternal { // internal causes are not shown
 			e.Message = "the service could not be started (" + why.Kind.String() + ": " + why.Message +
 				"), which is tried again; nothing was written"
 		}
@@ -209,11 +206,10 @@ func (s *Service) runs(spec service.Spec) bool {
 	return s.state == service.StateRunning && s.spec == spec
 }
 
-// drain closes the gate and lets the running engine finish what it has taken on, for as
-// long as it may take. What could not be drained in time has been refused; what it handed to the log
-// may still get there. The build is returned, whose engine has ended; nil if none ran, and nothing
-// was done. The caller holds swapping.
-func (s *Service) drain(ctx context.Context, most time.Duration) *build {
+// drain closes the gate and lets the running engine finish its commands, within the given time. Commands that
+// do not finish in time are refused, but those that were given to the log may still be written. It returns
+// the build, whose engine has ended, or nil if none ran. The caller holds swapping.
+func (s *Service) drain(ctx context.Context, limit time.Duration) *build {
 	s.mu.RLock()
 	runs := s.running != nil
 	s.mu.RUnlock()
@@ -221,14 +217,13 @@ func (s *Service) drain(ctx context.Context, most time.Duration) *build {
 		return nil
 	}
 	old := s.closeGate(service.StateDraining)
-	within, cancel := context.WithTimeout(ctx, most)
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	_ = s.stopEngine(within, old)
 	return old
 }
 
-// run starts a build and opens the gate to it. When it fails, the service is failed. The
-// caller holds swapping.
+// run starts a build and opens the gate. If it fails, the service is failed. The caller holds swapping.
 func (s *Service) run(ctx context.Context, next *build) error {
 	err := next.engine.Start(ctx)
 	if err != nil {
@@ -250,12 +245,12 @@ func (s *Service) stopEngine(ctx context.Context, old *build) error {
 	return err
 }
 
-// retire drains an engine and gives its program back.
+// retire drains an engine and frees its program.
 func (s *Service) retire(ctx context.Context, old *build) error {
 	return errors.Join(s.stopEngine(ctx, old), old.program.Close(context.WithoutCancel(ctx)))
 }
 
-// closeGate makes new tasks wait and returns the engine that runs.
+// closeGate makes new tasks wait, and returns the running engine.
 func (s *Service) closeGate(state service.State) *build {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,7 +261,7 @@ func (s *Service) closeGate(state service.State) *build {
 	return s.running
 }
 
-// openGate lets those who wait in: to the next engine, or to be refused for cause.
+// openGate lets the waiting requests into the next engine or, if that is nil, refuses them with cause.
 func (s *Service) openGate(next *build, cause error) {
 	s.mu.Lock()
 	s.running, s.problem, s.since, s.failed, s.next = next, cause, time.Now(), 0, time.Time{}
@@ -289,13 +284,13 @@ func (s *Service) openGate(next *build, cause error) {
 	}
 }
 
-// leave opens the gate. The caller holds mu, and answers those who are refused without it.
+// leave opens the gate. The caller holds mu; after releasing it, it calls the answers for those refused.
 func (s *Service) leave() (answers []func()) {
 	s.gated = false
 	return s.room.empty(s.running, s.notRunning)
 }
 
-// setStarting says that an attempt to start it is under way: requests wait for it.
+// setStarting records that an attempt to start is in progress: requests wait for it.
 func (s *Service) setStarting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,9 +300,8 @@ func (s *Service) setStarting() {
 	s.next, s.gated = time.Time{}, true
 }
 
-// setFailed records why the service could not be started so many times, and when the
-// next attempt is due. Requests are refused until then; the caller answers those that
-// have waited.
+// setFailed records the reason for a failed start, the number of failures, and the time of the next attempt.
+// Requests are refused until then. The caller answers those that have waited.
 func (s *Service) setFailed(err error, failed int, next time.Time) (answers []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,16 +309,16 @@ func (s *Service) setFailed(err error, failed int, next time.Time) (answers []fu
 	return s.leave()
 }
 
-// setStopped makes a service that has not started one that is stopped.
+// setStopped stops a service that has not started.
 func (s *Service) setStopped(cause error) {
 	s.mu.Lock()
 	s.state, s.problem, s.gated = service.StateStopped, cause, false
 	s.mu.Unlock()
 }
 
-// rest drains the engine and refuses commands for cause from now on. Subscriptions go on, with what
-// comes when it is deployed again. It does not wait for sandboxes that start. The caller holds
-// deploying, and has dropped the attempts to start it.
+// rest drains the engine, and refuses commands with cause from now on. Subscriptions go on, and get the
+// events of a later deployment. It does not wait for sandboxes that are starting. The caller holds deploying,
+// and has dropped the attempts to start the service.
 func (s *Service) rest(ctx context.Context, cause error) error {
 	s.swapping.Lock()
 	defer s.swapping.Unlock()
@@ -342,7 +336,7 @@ func (s *Service) rest(ctx context.Context, cause error) error {
 	return err
 }
 
-// stop is rest for good: it ends the subscriptions, too.
+// stop is rest for a service that ends: it also ends the subscriptions.
 func (s *Service) stop(ctx context.Context, cause error) error {
 	err := s.rest(ctx, cause)
 	s.hub.Close(cause)
@@ -353,13 +347,13 @@ func (s *Service) stop(ctx context.Context, cause error) error {
 	return err
 }
 
-// uncount takes what was counted of the service away.
+// uncount removes the service's counters.
 func (s *Service) uncount() {
 	s.latency.Close()
 	s.queries.Close()
 }
 
-// State is the state that Status has.
+// State is the state, as in Status.
 func (s *Service) State() service.State {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -373,7 +367,7 @@ func (s *Service) Name() service.Name {
 	return s.spec.Service
 }
 
-// Accepts is what data the service takes.
+// Accepts describes the data that the service accepts.
 func (s *Service) Accepts() service.Accepts {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -384,14 +378,14 @@ func (s *Service) Accepts() service.Accepts {
 	return a
 }
 
-// Status is what the service does now, but for its position in the log.
+// Status is the present status of the service, without its position in the log.
 func (s *Service) Status() service.Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st := service.Status{Spec: s.spec, State: s.state, Since: s.since, Counters: s.past,
 		SandboxBytes: s.account.Used(budget.SandboxBytes)}
 	st.Failed, st.NextAttempt = s.failed, s.next
-	if s.problem != nil && s.state != service.StateStopped { // which is no problem
+	if s.problem != nil && s.state != service.StateStopped { // being stopped is not a problem
 		st.Problem = s.problem.Error()
 	}
 	st.Manifest.Encoding, st.Manifest.StateSchema = s.known.Encoding, s.known.StateSchema

@@ -12,58 +12,56 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// starter starts the services that are recorded as deployed, and tries again those
-// that fail.
+// starter starts the services that are recorded as deployed, and tries those that fail again.
 //
-// Quick ones go first, by how long their start took when they were deployed, and in
-// places of their own, so that slow ones never hold up others. Who is slow is found
-// out at the latest by being so: a start that has taken longer than quickStart gives
-// its place back and goes on among the slow ones. Nothing ends a start for the time it
-// takes; what its guest may use is the sandbox's business.
+// Services that start quickly go first, in the order of how long their start took when they were deployed.
+// They have their own places, so that slow ones never delay them. If a start takes longer than quickStart, it
+// gives its place back and goes on among the slow ones. The time alone never ends a start; the sandbox limits
+// what its guest may use.
 type starter struct {
 	places int // for quick starts; the same number again for slow ones
 	retry  lifecycle.Backoff
-	rare   time.Duration // between attempts that trying again does not heal
+	rare   time.Duration // wait between attempts if another attempt is not expected to help
 	try    func(context.Context, *start) error
 	logger *slog.Logger
 
 	life    context.Context
 	end     context.CancelFunc
 	workers sync.WaitGroup
-	tried   chan struct{} // closed when every service has been tried that was there at the beginning
+	tried   chan struct{} // closed when every service of the first begin has been tried
 
 	mu      sync.Mutex // guards all below; held for a few instructions
 	closed  bool
-	waiting []*start // by what they are expected to take
+	waiting []*start // ordered by expected duration
 	running []*start
 	untried int
-	timer   *time.Timer // when the next one is due, or turns out to be slow; nil before it is needed
+	timer   *time.Timer // when the next start is due, or a quick one turns out to be slow; nil before its first use
 }
 
-// quickStart is what a quick start takes at most. A person does not notice it, and
-// Go guests take a twentieth of it.
+// quickStart is the maximum duration of a quick start. People do not notice it, and Go guests take a
+// twentieth of it.
 const quickStart = time.Second
 
-// overtime is how many times as many slow starts may go on, as found out after they
-// had begun, as may begin.
+// overtime bounds starts that turn out to be slow while they run: there may be overtime times as many as
+// there are places.
 const overtime = 4
 
-// start is one service's way to its first engine. The starter's mu guards it.
+// start is a service that has no engine yet. The starter's mu guards it.
 type start struct {
 	svc      *Service
 	spec     service.Spec
-	expected time.Duration // what it takes
+	expected time.Duration // expected duration
 	first    bool          // it counts as untried
-	due      time.Time     // not before
-	failed   int           // attempts in a row
+	due      time.Time     // earliest time
+	failed   int           // failed attempts in a row
 
-	// Of the attempt under way.
+	// Of the attempt in progress.
 	began   time.Time
 	slow    bool
-	dropped bool // its service has got another module, or is gone
-	hurried bool // if it fails, the next attempt comes at once
+	dropped bool // its service has got another module, or was deleted
+	hurried bool // if it fails, the next attempt follows immediately
 	cancel  context.CancelFunc
-	ended   chan struct{} // closed when it has given back what it held
+	ended   chan struct{} // closed when it has freed everything
 }
 
 func newStarter(o Options, try func(context.Context, *start) error) *starter {
@@ -73,7 +71,7 @@ func newStarter(o Options, try func(context.Context, *start) error) *starter {
 	return st
 }
 
-// begin starts the services of all. It is called once, before everything else.
+// begin starts the given services. It is called once, before everything else.
 func (st *starter) begin(all []*start) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -88,7 +86,7 @@ func (st *starter) begin(all []*start) {
 	st.step()
 }
 
-// again tries a service later that has just failed outside of the starter.
+// again tries a service again, later, after it failed outside of the starter.
 func (st *starter) again(svc *Service, spec service.Spec, err error) {
 	st.mu.Lock()
 	told := st.fail(&start{svc: svc, spec: spec}, err, 0)
@@ -97,9 +95,8 @@ func (st *starter) again(svc *Service, spec service.Spec, err error) {
 	told()
 }
 
-// drop ends the attempts to start a service: the one under way is canceled, and there
-// will be no others. When it has returned, they do not change the service any more; when
-// ended is closed, they hold nothing of it either.
+// drop ends the attempts to start a service: it cancels the one in progress and prevents others. When it has
+// returned, they no longer change the service. When ended is closed, they no longer hold anything of it.
 func (st *starter) drop(svc *Service) (ended <-chan struct{}) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -116,13 +113,14 @@ func (st *starter) drop(svc *Service) (ended <-chan struct{}) {
 		if x.svc == svc {
 			x.dropped = true
 			x.cancel()
-			ended = x.ended // of a service there is one at a time
+			ended = x.ended // a service has at most one
 		}
 	}
 	return ended
 }
 
-// hurry tries a service now that waits for its next attempt, or once more if the one under way fails.
+// hurry tries a service immediately that waits for its next attempt. If an attempt in progress fails, another
+// follows immediately.
 func (st *starter) hurry(svc *Service) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -140,8 +138,7 @@ func (st *starter) hurry(svc *Service) {
 	}
 }
 
-// close ends all attempts and waits for their end, which is near, as a guest looks
-// whether its caller has gone.
+// close ends all attempts and waits for them. They end soon, as guests check whether their caller has gone.
 func (st *starter) close() {
 	st.mu.Lock()
 	st.closed = true
@@ -157,7 +154,7 @@ func (st *starter) close() {
 	st.workers.Wait()
 }
 
-// over counts a start as tried. The caller holds mu, as for all below.
+// over counts a start as tried. The caller holds mu, here and below.
 func (st *starter) over(x *start) {
 	if !x.first {
 		return
@@ -175,13 +172,13 @@ func (st *starter) enqueue(x *start) {
 	st.waiting = slices.Insert(st.waiting, at, x)
 }
 
-// step begins what can begin, and has itself called again when there will be more.
+// step begins the starts that may begin, and sets the timer for the next step.
 func (st *starter) step() {
 	if st.closed {
 		return
 	}
 	now := time.Now()
-	var next time.Time // when to look again
+	var next time.Time // of the next step
 	at := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
 			next = t
@@ -203,10 +200,10 @@ func (st *starter) step() {
 			x.slow = true
 			slow++
 		default:
-			quick++ // until one of the slow ones has ended, which calls step
+			quick++ // until a slow start ends, which calls step
 		}
 	}
-	quickWait := false // for a place; slow ones begin after them
+	quickWait := false // a quick one waits for a place; slow ones begin after it
 	st.waiting = slices.DeleteFunc(st.waiting, func(x *start) bool {
 		isSlow := x.expected > quickStart
 		switch {
@@ -216,7 +213,7 @@ func (st *starter) step() {
 		case !isSlow && quick < st.places:
 			quick++
 			at(now.Add(quickStart))
-		case isSlow && slow < st.places && !quickWait: // these come after the quick ones
+		case isSlow && slow < st.places && !quickWait: // slow ones come after the quick ones
 			slow++
 		default:
 			quickWait = quickWait || !isSlow
@@ -236,14 +233,14 @@ func (st *starter) step() {
 	}
 }
 
-// wake is step, by the timer.
+// wake is step, called by the timer.
 func (st *starter) wake() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.step()
 }
 
-// run makes one attempt, on a goroutine of its own that close waits for.
+// run makes one attempt, on its own goroutine. close waits for it.
 func (st *starter) run(x *start) {
 	ctx, cancel := context.WithCancel(st.life)
 	ended := make(chan struct{})
@@ -267,8 +264,8 @@ func (st *starter) run(x *start) {
 	})
 }
 
-// fail notes a failed attempt and has it made again after a wait. told tells those who
-// wait for the service, and the log, without the lock.
+// fail records a failed attempt and plans the next one. told informs those who wait for the service, and the
+// log; call it without the lock.
 func (st *starter) fail(x *start, err error, took time.Duration) (told func()) {
 	x.failed++
 	wait := st.retry.Wait(x.failed, took)
@@ -290,8 +287,7 @@ func (st *starter) fail(x *start, err error, took time.Duration) (told func()) {
 	}
 }
 
-// heals reports whether a start that failed with err may succeed if it is just tried
-// again. What the module itself does wrong it does each time.
+// heals reports whether a start that failed with err may succeed later. A module's own errors repeat.
 func heals(err error) bool {
 	switch service.KindOf(err) {
 	case service.KindBadModule, service.KindConflicting, service.KindInvalid, service.KindNotFound,

@@ -26,7 +26,7 @@ type bench struct {
 	*starter
 	takes map[service.Name]time.Duration
 	fails map[service.Name]error
-	log   []string // when each attempt began
+	log   []string // the time when each attempt began
 	since time.Time
 }
 
@@ -54,7 +54,7 @@ func newBench(t *testing.T, places int) *bench {
 	return b
 }
 
-// one is a service that is recorded, expected to take some time, and takes another.
+// one is a recorded service whose start is expected to take one time, and takes another.
 func (b *bench) one(name service.Name, expected, takes time.Duration) *start {
 	b.takes[name] = takes
 	spec := service.Spec{Service: name}.WithDefaults()
@@ -68,7 +68,7 @@ func (b *bench) began() string {
 	return strings.Join(b.log, ", ")
 }
 
-// Quick services start first, whatever there is of slow ones, and these are bounded.
+// Quick services start first, however many slow ones there are, and the number of slow ones is bounded.
 func TestQuickServicesStartFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 2)
@@ -88,7 +88,7 @@ func TestQuickServicesStartFirst(t *testing.T) {
 		if took := time.Since(b.since); took != 18*time.Second+200*time.Millisecond {
 			t.Errorf("all were tried after %v", took)
 		}
-		// The slow ones begin when no quick one waits for a place any more.
+		// The slow ones begin when no quick one waits for a place.
 		if want := "0s quick1, 0s quick2, 200ms quick3, 200ms slow1, 200ms slow2, 8.2s slow3"; sorted(
 			b.began()) != sorted(want) {
 			t.Errorf("began %s, want %s", b.began(), want)
@@ -102,7 +102,7 @@ func sorted(list string) string {
 	return strings.Join(all, ", ")
 }
 
-// A start that was taken for quick and is not gives its place back, and goes on.
+// A start that was expected to be quick and is not gives its place back, and goes on.
 func TestSlowStartsGiveTheirPlaceBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 2)
@@ -119,8 +119,8 @@ func TestSlowStartsGiveTheirPlaceBack(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		<-b.tried
-		// However many there are, not more than overtime go on beside those in places.
-		most, running := 0, 0
+		// However many slow starts there are, at most overtime of them go on beside those in places.
+		maximum, running := 0, 0
 		type change struct {
 			at time.Duration
 			by int
@@ -137,16 +137,16 @@ func TestSlowStartsGiveTheirPlaceBack(t *testing.T) {
 		slices.SortFunc(changes, func(a, b change) int { return int(a.at-b.at)*2 + a.by - b.by })
 		for _, c := range changes {
 			running += c.by
-			most = max(most, running)
+			maximum = max(maximum, running)
 		}
-		if bound := 2 + overtime*2; most > bound || len(changes) != 42 {
-			t.Errorf("%d at a time, %d in all; the bound is %d", most, len(changes)/2, bound)
+		if bound := 2 + overtime*2; maximum > bound || len(changes) != 42 {
+			t.Errorf("%d at a time, %d in all; the bound is %d", maximum, len(changes)/2, bound)
 		}
 	})
 }
 
-// A start that fails is tried again, after growing waits; what trying again does not
-// heal is tried rarely. Requests wait during an attempt, and are refused between two.
+// A failed start is tried again after growing waits; if another attempt is not expected to help, rarely.
+// Requests wait during an attempt, and are refused between two.
 func TestFailedStartsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 2)
@@ -159,7 +159,7 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 			var claim *service.Claim
 			if err := svc.pass(time.Time{}, &claim, 0, func(*build) error { refused <- nil; return nil },
 				func(err error) {
-					svc.Status() // an answer may ask what the service is at, and it holds up no starts
+					svc.Status() // an answer may ask for the status, and must not delay starts
 					b.began()
 					refused <- err
 				}); err != nil {
@@ -173,10 +173,10 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 				t.Errorf("a command that waited for attempt %d: %v", n, err)
 			}
 			st := flaky.svc.Status()
-			most := min(time.Second<<(n-1), 8*time.Second)
-			if wait := time.Until(st.NextAttempt); st.State != service.StateFailed || st.Failed != n || wait > most ||
-				wait < most*3/4 || st.Problem != "internal: no room" {
-				t.Errorf("after attempt %d: %+v, the next in %v, want about %v", n, st.Attempts, wait, most)
+			maximum := min(time.Second<<(n-1), 8*time.Second)
+			if wait := time.Until(st.NextAttempt); st.State != service.StateFailed || st.Failed != n || wait > maximum ||
+				wait < maximum*3/4 || st.Problem != "internal: no room" {
+				t.Errorf("after attempt %d: %+v, the next in %v, want about %v", n, st.Attempts, wait, maximum)
 			}
 			var refusal *service.Error
 			if err := command(flaky.svc); !errors.As(err, &refusal) ||
@@ -214,7 +214,7 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 	})
 }
 
-// A deployment replaces the attempts at once, and Close does not wait for them.
+// A deployment replaces the attempts immediately, and Close does not wait for them.
 func TestAttemptsAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 1)
@@ -239,7 +239,7 @@ func TestAttemptsAreDropped(t *testing.T) {
 	})
 }
 
-// A service whose log has changed is tried at once, and once more if that was while it was being tried.
+// A service whose log has changed is tried immediately, and once more if an attempt was in progress.
 func TestAnAttemptIsHurried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 1)
@@ -266,7 +266,7 @@ func TestAnAttemptIsHurried(t *testing.T) {
 	})
 }
 
-// Whoever drops the attempts can wait until the one under way has given back what it held.
+// After dropping the attempts one can wait until the one in progress has freed what it held.
 func TestADroppedAttemptIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := make(chan struct{})
@@ -298,7 +298,7 @@ func TestADroppedAttemptIsWaitedFor(t *testing.T) {
 	})
 }
 
-// A service that cannot start as the host has no more of something says so.
+// A service that cannot start because a resource of the host is exhausted says so.
 func TestAStartBeyondTheQuota(t *testing.T) {
 	svc := newService(service.Spec{Service: "bank"}.WithDefaults(), catalog.Facts{}, budget.New(nil), nil, time.Minute)
 	full := &service.Error{Kind: service.KindQuota, Resource: "sandboxes", Used: 10, Limit: 10,
@@ -313,7 +313,7 @@ func TestAStartBeyondTheQuota(t *testing.T) {
 	}
 }
 
-// Whoever waits for another deployment does so for no longer than his context.
+// Waiting for another deployment ends with the context.
 func TestWaitingForADeploymentEnds(t *testing.T) {
 	svc := newService(service.Spec{Service: "bank"}.WithDefaults(), catalog.Facts{}, budget.New(nil), nil, time.Minute)
 	if err := svc.lockDeploying(t.Context(), "deploy", "bank"); err != nil {
@@ -330,7 +330,7 @@ func TestWaitingForADeploymentEnds(t *testing.T) {
 	}
 }
 
-// A request that waits is bounded in time, and all of them in number and bytes.
+// The wait of each request is bounded in time, and that of all in number and bytes.
 func TestTheRoomIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spec := service.Spec{Service: "bank", Limits: service.Limits{MailboxCommands: 2, MailboxBytes: 100},

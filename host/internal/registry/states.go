@@ -12,20 +12,19 @@ import (
 )
 
 const (
-	// pageStates and pageBytes bound what is read of snapshots at once.
+	// pageStates and pageBytes bound how many snapshots are read at once.
 	pageStates = 256
 	pageBytes  = 4 << 20
 )
 
-// takesStates holds a module to the entities that have lost events to a retention: all there
-// is of their first events is a snapshot, and a module that does not take it could not
-// bring them back. The state schema is looked at of all of them; then a sandbox of the module,
-// beside those that run, opens as many as there is time for.
+// takesStates checks that a module can restore the entities that have lost events to a retention. Their first
+// events are left only in a snapshot; without it they could not be hydrated. It compares the state schemas of
+// all snapshots. Then a sandbox of the module, beside those that run, opens as many as there is time for.
 //
-// What cannot be brought back by what runs now is no reason to refuse.
+// An entity that the running module cannot restore either is not a reason to refuse.
 func (s *Registry) takesStates(ctx context.Context, next *build) error {
 	c := &stateCheck{registry: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
-	// Before all else, so that a retention meanwhile is seen when the old module is drained.
+	// First, so that a retention meanwhile is noticed when the old module is drained.
 	next.facts.KeptFrom, next.retention = s.opt.Journal.First(c.log()), s.opt.Journal.Retentions(c.log())
 	if svc, err := s.Get(next.spec.Service); err == nil {
 		svc.mu.RLock()
@@ -34,7 +33,7 @@ func (s *Registry) takesStates(ctx context.Context, next *build) error {
 		if c.old {
 			c.oldSchema = svc.manifest.StateSchema
 		}
-		c.running = svc.running // whose program stays while the service is being deployed
+		c.running = svc.running // its program stays during the deployment
 		svc.mu.RUnlock()
 		if same {
 			return nil
@@ -53,8 +52,8 @@ func (s *Registry) takesStates(ctx context.Context, next *build) error {
 	return c.verdict()
 }
 
-// stillTakesStates does that again if there was a retention since: also one that has deleted no event of the log may
-// have left a snapshot in place of events that were kept.
+// stillTakesStates repeats takesStates if there was a retention since. Even one that has deleted no event
+// from the log may have put a snapshot in the place of kept events.
 func (s *Registry) stillTakesStates(ctx context.Context, next *build) error {
 	if s.opt.Journal.Retentions(journal.LogName(next.spec.Service)) == next.retention {
 		return nil
@@ -62,8 +61,8 @@ func (s *Registry) stillTakesStates(ctx context.Context, next *build) error {
 	return s.takesStates(ctx, next)
 }
 
-// takesStatesStill is takesStates of a module that has been recorded, unless its record says that
-// it was held to what there is.
+// takesStatesStill is takesStates for a recorded module, unless its record says that it was checked against
+// the present log.
 func (s *Registry) takesStatesStill(ctx context.Context, next *build) error {
 	if d, ok := s.opt.Catalog.Recorded(next.spec.Service); ok && d.Spec == next.spec {
 		next.facts.KeptFrom = d.Facts.KeptFrom
@@ -74,8 +73,7 @@ func (s *Registry) takesStatesStill(ctx context.Context, next *build) error {
 	return s.takesStates(ctx, next)
 }
 
-// Module is the module that a service has been deployed with, whether it runs or not, and its state
-// schema.
+// Module is the module that a service was deployed with, whether it runs or not, and its state schema.
 func (s *Registry) Module(svc *Service) (module service.Digest, schema uint32) {
 	if d, ok := s.opt.Catalog.Recorded(svc.Name()); ok {
 		return d.Spec.Module, d.Facts.StateSchema
@@ -85,9 +83,9 @@ func (s *Registry) Module(svc *Service) (module service.Digest, schema uint32) {
 	return svc.spec.Module, svc.known.StateSchema
 }
 
-// HoldModule keeps a service at its module until release is called, and waits while a deployment
-// swaps it, until ctx ends. It is for a retention, which relies on the snapshots of that module: what is
-// deployed afterwards is held to what the retention has left. KindConflicting says that the module is another one.
+// HoldModule keeps a service at its module until release is called. It waits while a deployment swaps it,
+// until ctx ends. A retention needs it, as it relies on the snapshots of that module; later deployments are
+// checked against what the retention has left. KindConflicting means that the service has another module.
 func (s *Registry) HoldModule(ctx context.Context, svc *Service, module service.Digest) (release func(), err error) {
 	if gone := svc.swapping.LockWithin(ctx); gone != nil {
 		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindOf(gone), Err: gone,
@@ -106,9 +104,9 @@ func (s *Registry) HoldModule(ctx context.Context, svc *Service, module service.
 	}, nil
 }
 
-// noteRetention records that the module of a service was held to what a retention has left, if it was held to
-// what there was before. What the retention has taken from it by force was its operator's wish, and is no
-// reason not to start it again.
+// noteRetention records that the service's module was checked against what a retention has left, if it was
+// checked against the state before. A forced retention was its operator's decision, and is no reason to
+// refuse the next start.
 func (s *Registry) noteRetention(ctx context.Context, name service.Name, before journal.Position) {
 	d, ok := s.opt.Catalog.Recorded(name)
 	first := s.opt.Journal.First(journal.LogName(name))
@@ -117,13 +115,13 @@ func (s *Registry) noteRetention(ctx context.Context, name service.Name, before 
 	}
 	d.Facts.KeptFrom = first
 	if err := s.opt.Catalog.Started(ctx, d.Spec, d.Facts); err != nil {
-		s.opt.Logger.Warn("that the service's module goes on with what a retention has left could not be recorded; "+
-			"it is looked at when the service is started again",
+		s.opt.Logger.Warn("could not record that the service's module fits what a retention has left; "+
+			"it is checked again at the next start",
 			"service", name, "error", err)
 	}
 }
 
-// LogChanged has a service that could not be started tried again now, as its log is another one.
+// LogChanged tries a service that could not be started immediately again, as its log has changed.
 func (s *Registry) LogChanged(svc *Service) { s.starter.hurry(svc) }
 
 // stateCheck is one run of takesStates.
@@ -132,16 +130,16 @@ type stateCheck struct {
 	next      *build
 	turn      *fair.HostTurn
 	schema    uint32 // of the new module
-	old       bool   // it is known what runs
-	oldSchema uint32 // of that
-	running   *build // nil if nothing runs, or it has been drained
+	old       bool   // the module that runs is known
+	oldSchema uint32 // its state schema
+	running   *build // nil if nothing runs, or it was drained
 
-	schemas  map[uint32]bool // of snapshots that the new module does not take
+	schemas  map[uint32]bool // schemas of snapshots that the new module does not take
 	all      int             // entities with a snapshot
-	opened   int             // of them, by the new module
-	readable int             // by their schema
+	opened   int             // entities whose snapshot the new module opened
+	readable int             // entities whose snapshot has a schema that it takes
 	refused  int
-	first    string // the first of these, and why
+	first    string // first entity that cannot be restored, and why
 }
 
 func (c *stateCheck) log() journal.LogName { return journal.LogName(c.next.spec.Service) }
@@ -149,8 +147,7 @@ func (c *stateCheck) log() journal.LogName { return journal.LogName(c.next.spec.
 // errPage ends a page of entities.
 var errPage = errors.New("page")
 
-// each calls look for all entities that have lost events and have a snapshot, in turns with
-// others.
+// each calls look for all entities that have lost events and have a snapshot, in turns with others.
 func (c *stateCheck) each(ctx context.Context, look func(context.Context, *journal.Trimmed) error) error {
 	after := ""
 	for {
@@ -184,7 +181,7 @@ func (c *stateCheck) each(ctx context.Context, look func(context.Context, *journ
 	}
 }
 
-// compare looks at the schemas of an entity's snapshots.
+// compare compares the schemas of an entity's snapshots.
 func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
 	c.all++
 	if t.Snapshot.Schema == c.schema {
@@ -202,7 +199,7 @@ func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
 	case latest.Schema == c.schema:
 		c.readable++
 	case c.old && c.oldSchema != latest.Schema && c.oldSchema != t.Snapshot.Schema:
-		// What runs cannot bring it back either.
+		// The running module cannot restore it either.
 	default:
 		c.schemas[latest.Schema] = true
 		c.refuse(t, fmt.Sprintf("its snapshot is of state schema %d, and the module has %d", latest.Schema, c.schema))
@@ -219,7 +216,7 @@ func (c *stateCheck) refuse(t *journal.Trimmed, why string) {
 // errTime ends the opening of snapshots.
 var errTime = errors.New("no more time")
 
-// open has a sandbox of the new module open the snapshots, for as long as it may take.
+// open makes a sandbox of the new module open the snapshots, as many as there is time for.
 func (c *stateCheck) open(ctx context.Context) error {
 	guest, err := c.next.program.Instantiate(ctx, sandbox.SlogLogger(c.registry.opt.Logger))
 	if err != nil {
@@ -235,7 +232,7 @@ func (c *stateCheck) open(ctx context.Context) error {
 	return err
 }
 
-// openOne has the guest open the snapshots of an entity, until it takes one.
+// openOne makes the guest open snapshots of an entity until it takes one.
 func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *journal.Trimmed) error {
 	latest, ok, err := c.registry.opt.Journal.Snapshot(ctx, c.log(), t.Key)
 	if err != nil && journal.KindOf(err) != journal.KindCorrupt {
@@ -246,7 +243,7 @@ func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *jo
 		candidates = []*journal.Snapshot{&latest, t.Snapshot}
 	}
 	tried, why, err := c.take(ctx, guest, c.schema, t.Key, candidates)
-	if err != nil || !tried { // then what runs cannot bring it back either
+	if err != nil || !tried { // otherwise the running module cannot restore it either
 		return err
 	}
 	c.opened++
@@ -260,8 +257,8 @@ func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *jo
 	return err
 }
 
-// take has a guest whose module has a state schema open snapshots of an entity, until it takes one.
-// why it took none is nil if it did; err is one of the host's.
+// take makes a guest whose module has a state schema open snapshots of an entity until it takes one. why is
+// nil if it did, and otherwise says why it took none. err is an error of the host.
 func (c *stateCheck) take(
 	ctx context.Context, guest *sandbox.Instance, schema uint32, key string, candidates []*journal.Snapshot,
 ) (tried bool, why, err error) {
@@ -269,7 +266,7 @@ func (c *stateCheck) take(
 		if x.Schema != schema {
 			continue
 		}
-		c.turn.Rest() // what the guest does takes turns of its own
+		c.turn.Rest() // the guest takes its own turns
 		tried, why = true, guest.Hydrate(ctx, 0, service.Key(key), x.Version, x.State,
 			func(func(service.GuestEvent) error) error { return nil })
 		if why == nil {
@@ -285,8 +282,8 @@ func (c *stateCheck) take(
 	return tried, why, err
 }
 
-// lostAlready reports whether what runs does not take the snapshots of an entity either: it is asked in
-// a sandbox of its own, beside those that run.
+// lostAlready reports whether the running module does not take the entity's snapshots either. It asks a new
+// sandbox of that module, beside those that run.
 func (c *stateCheck) lostAlready(ctx context.Context, key string, candidates []*journal.Snapshot) (bool, error) {
 	if c.running == nil {
 		return false, nil
@@ -300,7 +297,7 @@ func (c *stateCheck) lostAlready(ctx context.Context, key string, candidates []*
 	return why != nil, err
 }
 
-// cured makes the guest usable after it has not taken a snapshot; an error is one of the host's.
+// cured makes the guest usable after it has not taken a snapshot. An error is one of the host.
 func (c *stateCheck) cured(ctx context.Context, guest *sandbox.Instance, why error) error {
 	if ctx.Err() != nil {
 		return c.failed(ctx.Err())
@@ -315,23 +312,23 @@ func (c *stateCheck) cured(ctx context.Context, guest *sandbox.Instance, why err
 	return guest.Reset(ctx)
 }
 
-// failed is why nothing could be found out.
+// failed is the error of a check that could not be made.
 func (c *stateCheck) failed(err error) error {
 	from := service.FromJournal{Use: service.JournalRead, Op: c.next.op, Service: c.next.spec.Service,
 		Otherwise: "the snapshots of entities whose events are deleted cannot be read at present; nothing has changed"}
 	return from.Make(err)
 }
 
-// verdict is the error of a deployment that is refused.
+// verdict is the error of a deployment that is refused, or nil.
 func (c *stateCheck) verdict() error {
 	switch {
 	case c.refused == 0:
 		return nil
 	case !c.old && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
-		// Snapshots of several schemas, as only a forced retention leaves them: no module takes
-		// them all, and one has to run.
-		c.registry.opt.Logger.Warn("some entities whose events are deleted cannot be brought back by the module that "+
-			"begins to serve",
+		// There are snapshots of several schemas, as only a forced retention leaves them. No module takes
+		// them all, and one must run.
+		c.registry.opt.Logger.Warn("some entities whose events are deleted cannot be restored by the module that "+
+			"starts",
 			"service", c.next.spec.Service, "entities", c.refused, "of", c.all, "first", c.first)
 		return nil
 	}
