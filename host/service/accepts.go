@@ -1,8 +1,8 @@
 package service
 
-// Accepts is what data a service takes in commands and queries.
+// Accepts describes the data that a service accepts in commands and queries.
 type Accepts struct {
-	CommandBytes int    // bound of the data of a command or query
-	Encoding     string // media type of the data; empty as long as it is not known: the service has not run
+	CommandBytes int    // maximum size of the data of a command or query
+	Encoding     string // media type of the data; empty if unknown, as the service has not run
 	State        State
 }

@@ -5,45 +5,42 @@ import (
 	"runtime"
 )
 
-// Budget bounds what a host holds at one time, for all services and connections
-// together. A zero field means its default, which comes from the machine; see
-// [Budget.WithDefaults].
+// Budget bounds what a host holds at one time, for all services and connections together. A zero field means
+// its default, which depends on the machine; see [Budget.WithDefaults].
 type Budget struct {
-	// FlightBytes bounds the bytes of bodies, messages and answers that are in memory
-	// on their way in or out. Default 256 MiB. What a program that embeds the host hands
-	// in and gets by calls is its own, and not in it: mailboxes bound what waits of that.
+	// FlightBytes bounds the bytes of bodies, messages and answers that are in memory on their way in or out.
+	// Default 256 MiB. It does not include what an embedding program passes and gets by calls; of that,
+	// mailboxes bound what waits.
 	FlightBytes int64 `json:"flight_bytes,omitempty"`
-	// ConnectionBytes bounds those of one connection. Default 8 MiB. Every limit of what
-	// goes over one at a time has to fit into it; see [Budget.Fits].
+	// ConnectionBytes bounds those bytes for one connection. Default 8 MiB. Each limit of one message or
+	// answer must fit into it; see [Budget.Fits].
 	ConnectionBytes int64 `json:"connection_bytes,omitempty"`
-	// Sandboxes bounds the sandboxes. Each takes a few mappings of memory, of which a
-	// process has only so many. Default, of a host: an eighth of vm.max_map_count, at
-	// most 4,096, which is also the default where there is no such limit.
+	// Sandboxes bounds the number of sandboxes. Each takes a few memory mappings, whose number is limited for
+	// a process. Default of a host: an eighth of vm.max_map_count, at most 4,096; without such a limit,
+	// 4,096.
 	Sandboxes int64 `json:"sandboxes,omitempty"`
-	// SandboxBytes bounds their memory: machine code, images, linear memories, call stacks, tables and
-	// the host's table of resident entities. Default, of a host: half of the memory that
-	// the process may use, by the machine or its control group; 1 GiB where nobody can tell.
+	// SandboxBytes bounds the memory of sandboxes: machine code, images, linear memories, call stacks, tables
+	// and the host's table of resident entities. Default of a host: half of the memory that the process may
+	// use, as given by the machine or its control group; 1 GiB if unknown.
 	SandboxBytes int64 `json:"sandbox_bytes,omitempty"`
 	// JournalMemoryBytes bounds the memory of the journal's stores: caches and tables in memory, as their options
-	// bound them. A journal that may need more is not opened. What could not be closed counts until the process ends.
-	// Default, of a host: a quarter of the memory that the process may use, and at least 512 MiB. A host with an
-	// engine of its own takes nothing of it.
+	// bound them. A journal that may need more is not opened. A store that could not be closed counts until the
+	// process ends. Default of a host: a quarter of the memory that the process may use, and at least 512 MiB.
+	// A host with another storage takes nothing of it.
 	JournalMemoryBytes int64 `json:"journal_memory_bytes,omitempty"`
-	// Descriptors bounds the open files and connections. Default: the process's limit
-	// of open files.
+	// Descriptors bounds the open files and connections. Default: the process's limit of open files.
 	Descriptors int64 `json:"descriptors,omitempty"`
-	// DiskBytes bounds the modules and logs on disk. It is never more than what they have
-	// and what the disk has left, but for what is kept for the journal, which is the default;
-	// a host whose program opens the storage itself has none. The last eighth is for services that have no
-	// more than what is left.
+	// DiskBytes bounds the modules and logs on disk. It is never more than their present size plus the free
+	// space of the disk beyond the journal's reserve; this is also the default. A host with another storage
+	// has no default. The last eighth is only for services that have no more than what is left.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
-	// ModuleBytes bounds the modules among them. Default a quarter of the disk.
+	// ModuleBytes bounds the modules in it. Default: a quarter of the disk.
 	ModuleBytes int64 `json:"module_bytes,omitempty"`
-	// Modules bounds how many these are. Default 10,000.
+	// Modules bounds the number of these modules. Default 10,000.
 	Modules int64 `json:"modules,omitempty"`
-	// Readers bounds the scans of logs that run at the same time, in turns of about a
-	// millisecond: pages of events, subscribers that are behind, backups. Others wait; what
-	// commands need does not. Default: one fewer than there are processors, and at least one.
+	// Readers bounds the concurrent scans of logs, which take turns of about a millisecond: pages of events,
+	// subscribers that are behind, backups. Others wait. Reads that commands need do not count. Default: the
+	// number of processors minus one, but at least one.
 	Readers int64 `json:"readers,omitempty"`
 }
 
@@ -56,16 +53,16 @@ func (b Budget) WithDefaults() Budget {
 	return b
 }
 
-// ConnectionParts is how many times the bytes of one connection have to fit into those of
-// all: no connection gets more than such a part of what is left.
+// ConnectionParts is how many times the bytes of one connection must fit into those of all. So no connection
+// gets more than one such part of what is left.
 const ConnectionParts = 8
 
-// CallRoom is what a connection needs beside the data of one call: buffers, names, and
-// the members of an answer, in bytes.
+// CallRoom is what a connection needs beside the data of one call, in bytes: buffers, names, and the members
+// of an answer.
 const CallRoom = 256 << 10
 
-// Validate reports what does not fit together, as a KindInvalid error. Call it on a
-// budget that has its defaults.
+// Validate reports fields that contradict each other, as a KindInvalid error. Call it on a budget with its
+// defaults.
 func (b Budget) Validate() error {
 	var bad []string
 	if least := int64(4 * CallRoom); b.ConnectionBytes < least {
@@ -78,9 +75,8 @@ func (b Budget) Validate() error {
 	return invalid("budget", bad)
 }
 
-// Fits reports the limits of a service that one connection cannot carry, by name, as a
-// KindInvalid error. A body that grows as it arrives is in memory one and a half times at
-// the most.
+// Fits reports the limits of a service that one connection cannot carry, by name, as a KindInvalid error. A
+// body that grows while it arrives takes up to one and a half times its size.
 func (b Budget) Fits(l Limits) error {
 	room := b.ConnectionBytes - CallRoom
 	var bad []string

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Ceiling is what no deployment of a host may exceed, whatever it asks for. A zero field
-// means the highest value that there is.
+// Ceiling holds the maximum limits of any deployment on a host. A zero field means the highest possible
+// value.
 type Ceiling struct {
 	Limits Limits
 	Shards int
@@ -17,8 +17,8 @@ func (c Ceiling) WithDefaults() Ceiling {
 	return Ceiling{Limits: c.Limits.Over(GreatestLimits()), Shards: cmp.Or(c.Shards, GreatestShards)}
 }
 
-// Validate reports every field that is out of its range at once, as a KindInvalid
-// error. Call it on a ceiling that has its defaults.
+// Validate reports every field that is out of range, as a KindInvalid error. Call it on a ceiling with its
+// defaults.
 func (c Ceiling) Validate() error {
 	var bad []string
 	check := func(name string, v, least, greatest int64) {
@@ -33,16 +33,15 @@ func (c Ceiling) Validate() error {
 	return invalid("ceilings", bad)
 }
 
-// Defaults are the limits and settings of services that set none: the usual ones, where
-// these are not above the ceiling.
+// Defaults are the limits and settings of services that set none: the usual ones, lowered to the ceiling.
 func (c Ceiling) Defaults() (Limits, Settings) {
 	s := Settings{}.WithDefaults()
 	s.Shards = min(s.Shards, c.Shards)
 	return DefaultLimits().Under(c.Limits), s
 }
 
-// Check refuses limits and settings above the ceiling: an error of kind KindInvalid that
-// names each of them, what it is, and what it may be.
+// Check refuses limits and settings above the ceiling with a KindInvalid error. It names each of them, its
+// value, and its maximum.
 func (c Ceiling) Check(l Limits, s Settings) error {
 	var above []string
 	check := func(name string, asked, most int64) {

@@ -12,14 +12,15 @@ import (
 
 // Bounds of a comparison of schemas.
 const (
-	changesMost  = 32 // that are told
-	changesDepth = 8  // of members within members
+	maxChanges   = 32 // changes that are reported
+	changesDepth = 8  // nesting of members
 )
 
-// ChangedEvents compares the schemas of the events that a service's module had with those that its next module has. It
-// tells of members that are gone or have another type: earlier events have them, and a module that renames one
-// without knowing both names goes on with zeros. Events are matched by name and alias; of those
-// without schemas nothing is known. It is total, and tells no more than some.
+// ChangedEvents compares the schemas of the events of a service's present module with those of its next
+// module. It reports members that the next module lacks or declares with another type. Earlier events have
+// these members, and a module that renames one without knowing both names continues with zeros. Events are
+// matched by name and alias; those without schemas are not compared. It is total, and reports at most 32
+// changes.
 func ChangedEvents(before, after abi.Manifest) []string {
 	var c changes
 	for i := range before.Events {
@@ -39,22 +40,22 @@ func ChangedEvents(before, after abi.Manifest) []string {
 	return c.found
 }
 
-// changes gathers what is found.
+// changes collects the results.
 type changes struct {
 	event string
 	found []string
-	more  int // that are not among them
+	more  int // number of changes that are not listed
 }
 
 func (c *changes) add(format string, args ...any) {
-	if len(c.found) == changesMost {
+	if len(c.found) == maxChanges {
 		c.more++
 		return
 	}
 	c.found = append(c.found, fmt.Sprintf("event %s: ", c.event)+fmt.Sprintf(format, args...))
 }
 
-// shape is what of a schema is compared.
+// shape is the part of a schema that is compared.
 type shape struct {
 	Type       any                        `json:"type"`
 	Properties map[string]json.RawMessage `json:"properties"`
@@ -77,10 +78,10 @@ func (s *shape) types() (all []string) {
 	return all
 }
 
-// isMap reports whether members of any name may be there.
+// isMap reports whether members with any name are allowed.
 func (s *shape) isMap() bool { return len(s.Additional) > 0 && s.Additional[0] == '{' }
 
-// compare compares two schemas of what is at a path; what is none has nothing to compare.
+// compare compares two schemas for the value at a path. An empty schema equals every other.
 func (c *changes) compare(path string, before, after json.RawMessage, depth int) {
 	var old, now shape
 	if depth == 0 || json.Unmarshal(before, &old) != nil || json.Unmarshal(after, &now) != nil {
@@ -113,7 +114,7 @@ func (c *changes) compare(path string, before, after json.RawMessage, depth int)
 	}
 }
 
-// covers reports whether every type that there was is among those that there are.
+// covers reports whether has includes every type of had.
 func covers(has, had []string) bool {
 	for _, t := range had {
 		if !slices.Contains(has, t) && (t != "integer" || !slices.Contains(has, "number")) {

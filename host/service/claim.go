@@ -2,15 +2,14 @@ package service
 
 import "sync"
 
-// Claim decides, once, whether a request that waits is carried out or refused. While
-// it waits, for a mailbox or for a service that starts, several may want to end it:
-// the shard that comes to it, a timer, its sender. Whoever takes the claim answers,
-// and nobody else does. The zero value is free; a nil Claim is always free to begin
-// and never to refuse. It may be used concurrently.
+// Claim decides exactly once whether a waiting request is carried out or refused. While it waits, for a
+// mailbox or for a service that starts, several may try to end it: its shard, a timer, its sender. The one
+// that takes the claim answers the request, and no one else does. The zero value is free. A nil Claim can
+// always begin and never be refused. It is safe for concurrent use.
 type Claim struct {
 	mu    sync.Mutex // guards all below
 	state claimState
-	held  Dropper // by whom the request waits; nil if it does not
+	held  Dropper // where the request waits; nil if it does not wait
 }
 
 type claimState uint8
@@ -21,13 +20,13 @@ const (
 	claimRefused
 )
 
-// Dropper is where a request waits. Drop lets go of the request's data, which nobody
-// will want any more; it does not block, nor use the claim.
+// Dropper is a place where a request waits. Drop drops the request's data, which is no longer needed. It does
+// not block, and does not use the claim.
 type Dropper interface{ Drop() }
 
-// Hold says where the request waits, so that its data is let go of as soon as it is
-// refused, although it may stay in a queue for long: at once if it was refused already.
-// A request waits in one place at a time; another Hold takes the place of the last one.
+// Hold says where the request waits. When it is refused its data is dropped there at once, even if the
+// request stays in a queue; if it was refused already, Hold drops it. A request waits in one place at a time:
+// a later Hold replaces an earlier one.
 func (c *Claim) Hold(d Dropper) {
 	if c == nil {
 		return
@@ -52,7 +51,7 @@ func (c *Claim) Begin() bool {
 	return ok
 }
 
-// Wait gives the claim of a request that had begun back: it waits again, in d.
+// Wait gives back the claim of a request that had begun; it waits again, in d.
 func (c *Claim) Wait(d Dropper) {
 	if c == nil {
 		return
@@ -64,9 +63,8 @@ func (c *Claim) Wait(d Dropper) {
 	}
 }
 
-// Refuse takes the claim to refuse the request, and drops its data where it waits. false
-// means that it has begun, or that somebody else has refused it. After true the request
-// will not be carried out.
+// Refuse takes the claim to refuse the request, and drops its data where it waits. true means that the
+// request will not be carried out; false means that it has begun, or was refused before.
 func (c *Claim) Refuse() bool {
 	if c == nil {
 		return false

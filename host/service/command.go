@@ -17,31 +17,30 @@ type Command struct {
 	Service  Name
 	Key      Key
 	Type     Type
-	ID       CommandID // empty: the host chooses one, and a repeat cannot be recognised
-	Data     []byte    // JSON that fits the type's input schema, unless the service's manifest says otherwise
+	ID       CommandID // empty: the host chooses one, and repeats cannot be recognised
+	Data     []byte    // JSON that matches the type's input schema, unless the manifest has another encoding
 	Metadata abi.Metadata
-	// Expected is the version the entity must be at; nil expects nothing.
+	// Expected is the version that the entity must have; nil: any.
 	Expected *Version
-	// Deadline is when the sender stops being interested; zero is none. A command
-	// that has not started by then is refused, one that still runs is ended.
+	// Deadline is when the sender stops waiting; zero: never. A command that has not begun by then is
+	// refused, and one that still runs is ended.
 	Deadline time.Time
-	// Gone is closed when the sender has gone away; nil is never. A command that
-	// runs for long is ended then: nothing is written.
+	// Gone is closed when the sender has gone away; nil: never. Then a command that runs for long is ended,
+	// and nothing is written.
 	Gone <-chan struct{}
-	// Claim lets the sender take the command back as long as it has not begun; nil is
-	// a command that nobody takes back. A command has a claim of its own.
+	// Claim lets the sender take the command back until it has begun; nil: the sender never does. Commands
+	// must not share a claim.
 	Claim *Claim
-	// Carrier bounds what the command holds; nil does not. Who has one has held JSON data to
-	// [CheckJSON] already.
+	// Carrier accounts for what the command holds; nil: no accounting. A sender that sets it has already
+	// checked JSON data with [CheckJSON].
 	Carrier Carrier
 }
 
-// NewCommandID makes a command id that nobody has used. A sender that keeps it can
-// send the command again safely.
+// NewCommandID makes a unique command id. A sender that keeps it can send the command again safely.
 func NewCommandID() CommandID { return CommandID(rand.Text()) }
 
-// Fingerprint tells a repeated command from another one under the same id. It
-// covers key, type, expectation and data.
+// Fingerprint distinguishes a repeated command from another one under the same id. It covers key, type,
+// expected version and data.
 func (c *Command) Fingerprint() [16]byte {
 	h := sha256.New()
 	var n [8]byte
@@ -63,19 +62,19 @@ func (c *Command) Fingerprint() [16]byte {
 	return [16]byte(h.Sum(sum[:0])[:16])
 }
 
-// Reply is what the sender of a command that was carried out gets. It exists
-// only for commands whose events are on disk: see [Outcome.Reply].
+// Reply is what the sender of a command gets. It exists only for commands whose events are on disk: see
+// [Outcome.Reply].
 type Reply struct {
 	Service   Name
 	Key       Key
 	CommandID CommandID
 	Data      []byte   // the handler's reply
-	Events    int      // how many events the command caused
-	Position  Position // of the last of them; of the log's last event if there is none
+	Events    int      // number of events that the command caused
+	Position  Position // of the last of them; without events, of the log's last event
 	Cursor    Cursor   // of that position
 	Version   Version  // of the entity after them
-	Fuel      uint64   // spent by the handler
-	Repeated  bool     // the command had been carried out before; this is its first answer
+	Fuel      uint64   // that the handler spent
+	Repeated  bool     // the command was carried out before; this is its first answer
 }
 
 // Query is a read of one entity's state.
@@ -85,21 +84,20 @@ type Query struct {
 	Type     Type
 	Data     []byte
 	Deadline time.Time
-	Gone     <-chan struct{} // closed when the sender has gone away; nil is never
-	Claim    *Claim          // as of a [Command]
-	Carrier  Carrier         // bounds what the query holds; nil does not
+	Gone     <-chan struct{} // closed when the sender has gone away; nil: never
+	Claim    *Claim          // as in a [Command]
+	Carrier  Carrier         // accounts for what the query holds; nil: no accounting
 }
 
 // QueryReply is the answer to a query.
 type QueryReply struct {
 	Data    []byte
-	Version Version // of the entity the answer rests on
+	Version Version // the version of the entity on which the answer depends
 	Fuel    uint64
 }
 
-// Outcome is what a guest's handler returned. Its reply is locked until a
-// receipt shows that what it rests on is on disk; that is the first law of the
-// host, as a type.
+// Outcome is what a guest's handler returned. Its reply is locked until a receipt shows that everything it
+// depends on is on disk. This type enforces the first law of the host.
 type Outcome struct {
 	Events []journal.NewEvent
 	Fuel   uint64
@@ -113,8 +111,7 @@ func NewOutcome(events []journal.NewEvent, reply []byte, fuel uint64) Outcome {
 	return Outcome{Events: events, reply: reply, Fuel: fuel}
 }
 
-// NewRejection makes the outcome of a handler that refused; rejection has the
-// kind KindRejected.
+// NewRejection makes the outcome of a handler that refused; rejection has the kind KindRejected.
 func NewRejection(rejection *Error, fuel uint64) Outcome {
 	return Outcome{rejection: rejection, Fuel: fuel}
 }
@@ -122,13 +119,13 @@ func NewRejection(rejection *Error, fuel uint64) Outcome {
 // ReplyBytes is the size of the reply.
 func (o *Outcome) ReplyBytes() int { return len(o.reply) }
 
-// Rejected reports whether the handler refused; then there is nothing to write.
-// Why it did is only told against a receipt, as it rests on the entity's state.
+// Rejected reports whether the handler refused; then there is nothing to write. The reason depends on the
+// entity's state, so [Outcome.Rejection] needs a receipt.
 func (o *Outcome) Rejected() bool { return o.rejection != nil }
 
-// Commit is the outcome of c as the journal takes it. The caller fills in what
-// the host knows: time, seed, module. Events keep the metadata of their command, as far as
-// they have no pairs of those names themselves and there is room: see [Pairs].
+// Commit converts the outcome of c for the journal. The caller fills in what the host knows: time, seed,
+// module. Each event keeps the metadata of its command, except pairs whose names it has itself and pairs for
+// which there is no room; see [Pairs].
 func (o *Outcome) Commit(c *Command, expected Version) journal.Commit {
 	keep(c.Metadata, o.Events)
 	return journal.Commit{
@@ -143,9 +140,8 @@ func (o *Outcome) Commit(c *Command, expected Version) journal.Commit {
 	}
 }
 
-// Reply unlocks the answer to the command that r is the receipt for. Given the
-// receipt of another command, or none, it fails with KindInternal and the reply
-// stays locked.
+// Reply unlocks the answer to the command of receipt r. With the receipt of another command, or none, it
+// fails with KindInternal and the reply stays locked.
 func (o *Outcome) Reply(r journal.Receipt) (Reply, error) {
 	if !r.Valid() || r.CommandID() == "" {
 		return Reply{}, Errorf(KindInternal, "reply asked for without the receipt of its commit")
@@ -161,8 +157,7 @@ func (o *Outcome) Reply(r journal.Receipt) (Reply, error) {
 	}, nil
 }
 
-// Rejection unlocks why the handler refused, against a receipt for the state it
-// looked at.
+// Rejection unlocks the reason for which the handler refused, given a receipt for the state that it read.
 func (o *Outcome) Rejection(r journal.Receipt) error {
 	if !r.Valid() {
 		return Errorf(KindInternal, "rejection asked for without a receipt")
@@ -170,8 +165,7 @@ func (o *Outcome) Rejection(r journal.Receipt) error {
 	return o.rejection
 }
 
-// QueryReply unlocks the answer to a query, against a receipt for the state it
-// looked at.
+// QueryReply unlocks the answer to a query, given a receipt for the state that it read.
 func (o *Outcome) QueryReply(r journal.Receipt) (QueryReply, error) {
 	if !r.Valid() {
 		return QueryReply{}, Errorf(KindInternal, "query reply asked for without a receipt")
@@ -182,14 +176,14 @@ func (o *Outcome) QueryReply(r journal.Receipt) (QueryReply, error) {
 	return QueryReply{Data: o.reply, Version: r.Version(), Fuel: o.Fuel}, nil
 }
 
-// Repeat is the answer to a command that had been carried out before.
+// Repeat is the answer to a command that was carried out before.
 func Repeat(c *journal.Command, r journal.Receipt) (Reply, error) {
 	if !r.Valid() || r.CommandID() == "" {
 		return Reply{}, Errorf(KindInternal, "repeated reply asked for without the receipt of its commit")
 	}
 	return Reply{
 		Service: Name(r.Log()), Key: Key(r.Key()), CommandID: CommandID(r.CommandID()),
-		Data:   bytes.Clone(c.Reply), // it may be a part of something larger
+		Data:   bytes.Clone(c.Reply), // it may be a slice of something larger
 		Events: r.Events(), Position: r.Last(), Cursor: CursorOf(r), Version: r.Version(), Fuel: c.Fuel, Repeated: true,
 	}, nil
 }

@@ -8,8 +8,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Cursor is a place in one history of a service's log: behind the event at a position, and what proves that a log has
-// this event. Its text is opaque to clients, which keep it for ever: it is also the id of the event. It is comparable.
+// Cursor is a place in one history of a service's log: after the event at a position. It contains proof that
+// a log has this event. Its text is opaque to clients, which may keep it forever; it is also the id of the
+// event. A Cursor is comparable.
 type Cursor struct {
 	Position Position      // of the event; 0 is the place before the first one
 	Origin   journal.Stamp // the identity of the log; see [journal.Journal.Origin]
@@ -24,13 +25,13 @@ type Cursor struct {
 //	17  8  stamp
 //	25  4  CRC-32C of the bytes before, big-endian
 //
-// It is part of the wire format. The checksum is against accidents (a cut or mistyped text), not against
-// forgery: whoever may read the service may read it from anywhere.
+// This is part of the wire format. The checksum detects accidents such as truncated or mistyped texts. It is
+// not against forgery: a client that may read the service may read it from any place.
 const (
 	cursorVersion = 2
 	cursorBytes   = 29
 	cursorText    = (cursorBytes*8 + 5) / 6
-	// oldCursorText is the length of the texts of version 1, which did not say of which history they were.
+	// oldCursorText is the length of texts of version 1, which did not identify a history.
 	oldCursorText = 23
 )
 
@@ -39,12 +40,12 @@ var (
 	castagnoli     = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// CursorOf is the place behind what a receipt proves.
+// CursorOf is the place after what a receipt proves.
 func CursorOf(r journal.Receipt) Cursor {
 	return Cursor{Position: r.Last(), Origin: r.Origin(), Stamp: r.Stamp()}
 }
 
-// String is the opaque text of a cursor, of ASCII that needs no escape in URLs, headers and JSON.
+// String is the opaque text of a cursor. It is ASCII that needs no escape in URLs, headers and JSON.
 func (c Cursor) String() string {
 	var text [cursorText]byte
 	return string(c.Append(text[:0]))
@@ -61,8 +62,8 @@ func (c Cursor) Append(b []byte) []byte {
 	return cursorEncoding.AppendEncode(b, raw[:])
 }
 
-// ParseCursor reads what [Cursor.String] wrote. It is total: whatever the text is, it returns a cursor or a
-// KindBadCursor error that says what is wrong. Whether a log has that event the host tells.
+// ParseCursor parses the text of [Cursor.String]. It is total: for any text it returns a cursor, or a
+// KindBadCursor error that says what is wrong. Only the host can tell whether a log has the event.
 func ParseCursor(text string) (Cursor, error) {
 	bad := func(what string) (Cursor, error) {
 		return Cursor{}, &Error{Kind: KindBadCursor, Message: what}

@@ -7,14 +7,13 @@ import (
 	"time"
 )
 
-// Kind classes errors by what a caller can do about them. It is the only part
-// of an error that code branches on. Names are stable and are what goes over the wire; numbers
-// are not.
+// Kind classifies errors by what a caller can do about them. It is the only part of an error that code
+// branches on. Names are stable and are used on the wire; numbers are not.
 type Kind uint8
 
 // The kinds of errors, grouped by when they can happen.
 const (
-	KindInternal Kind = iota // a bug in the host, or a fault that has no other kind
+	KindInternal Kind = iota // a bug in the host, or a failure that has no other kind
 
 	// The request itself.
 	KindInvalid      // malformed input: a bad name, bad JSON, a bad header
@@ -22,27 +21,28 @@ const (
 	KindUnauthorized // no or a wrong token
 	KindNotFound     // no such service, module or resource
 	KindUnknownType  // the service has no such command or query
-	KindUnsupported  // a protocol, media type or feature that is not spoken here
+	KindUnsupported  // a protocol, media type or feature that the host does not support
 
 	// Upload and deployment.
 	KindBadModule   // the module breaks rules of the ABI; Reasons lists all of them
-	KindConflicting // it does not fit what is there: a deployment the log, or a command a service that is stopped
+	KindConflicting // in conflict with what exists: a deployment with the log, or a command with a stopped service
 
-	// Anything that would hold more of the host than there is; see Resource, Used and Limit.
-	// a bound that frees itself is reached, such as a full mailbox; nothing written; retry after RetryAfter
+	// Anything that would take more of the host's resources than there are; see Resource, Used and Limit. A
+	// bound that frees itself is reached, such as that of a mailbox; nothing was written; retry after
+	// RetryAfter.
 	KindOverloaded
-	KindQuota // a resource is used up until somebody acts; nothing written
+	KindQuota // a resource is exhausted until someone acts; nothing was written
 
 	// A command or query, before the guest ran.
 	KindVersionConflict // the entity is not at the expected version; nothing written
 	KindIDReused        // the command id was used with other content; nothing written
 	KindUnavailable     // the service or the journal is not taking commands; nothing written
 	KindFull            // the journal's disk has no room for more; nothing written; reading goes on
-	KindDamaged         // the service's log is damaged; nothing written; other services are not concerned
+	KindDamaged         // the service's log is damaged; nothing was written; other services are not affected
 	KindDeadline        // the deadline passed before the command ran; nothing written
 	KindCanceled        // the caller went away before the command ran; nothing written
 
-	// A command or query, in the guest. Nothing is written and the sandbox is fresh again.
+	// A command or query, in the guest. Nothing is written and the sandbox is reset.
 	KindRejected        // the domain refused: Code and Message are the service's own
 	KindFault           // the handler failed: panic, error after an event, undecodable body
 	KindTrap            // the guest trapped: unreachable, out of bounds, division, bad indirect call
@@ -55,7 +55,7 @@ const (
 	KindOutcomeTooLarge // more events or bytes than the limits allow
 
 	// After the guest ran.
-	KindUnknown // the connection or the disk failed in between; send the same id again
+	KindUnknown // the connection or the disk failed meanwhile; send the same id again
 
 	// Reading.
 	KindBadCursor // a cursor of another service, of the future, or garbage
@@ -69,7 +69,7 @@ func (k Kind) String() string {
 	return "internal"
 }
 
-// kindNames are part of the wire format of errors and are not changed.
+// kindNames are part of the wire format of errors and must not be changed.
 var kindNames = [...]string{
 	KindInternal:        "internal",
 	KindInvalid:         "invalid",
@@ -116,32 +116,32 @@ func ParseKind(s string) (Kind, bool) {
 // Error is the one error type of the host. Message is safe to show to a client;
 // Err and Detail are for the operator.
 type Error struct {
-	Op      string   // what was being done, such as "send"; may be empty
-	Service Name     // the service concerned; may be empty
+	Op      string   // the operation, such as "send"; may be empty
+	Service Name     // the affected service; may be empty
 	Kind    Kind     // what a caller branches on
 	Code    string   // of a rejection or fault: the service's own code
 	Message string   // what was wrong, what was expected, what to do
 	Reasons []string // every violation, if there can be several
-	// of data that does not fit its schema: a JSON Pointer (RFC 6901) to the place; "" is all of it
+	// Of data that does not match its schema: a JSON Pointer (RFC 6901) to the place; "" is the whole data.
 	Pointer    *string
 	Version    *Version      // of a version conflict: the entity's present version
 	Detail     string        // for the operator only: guest stack trace, paths
 	RetryAfter time.Duration // when to try again; 0 if unknown
-	Fuel       uint64        // spent by the call that failed in the guest; 0 if there was none
-	Resource   string        // of an overload or quota: what of the host's budget is used up; may be empty
-	Used       int64         // of Resource, when it was asked for
-	Limit      int64         // of Resource, in the account that has no more of it
+	Fuel       uint64        // that the failed call spent in the guest; 0 if there was none
+	Resource   string        // of an overload or quota: the exhausted resource of the host's budget; may be empty
+	Used       int64         // of Resource, at the request
+	Limit      int64         // of Resource, in the account that is exhausted
 	Err        error         // the cause; may be nil
 }
 
-// Errorf makes an error of a kind with a formatted client-safe message. A %w
-// verb in the format is kept as the cause.
+// Errorf makes an error of a kind with a formatted message that is safe for clients. The operand of a %w verb
+// is kept as the cause.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Kind: kind, Message: err.Error(), Err: errors.Unwrap(err)}
 }
 
-// Error implements error, with everything an operator wants in one line.
+// Error implements error. One line has everything that an operator needs.
 func (e *Error) Error() string {
 	s := ""
 	if e.Op != "" {
@@ -177,7 +177,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes deadline and cancel kinds match the context package's errors.
+// Is matches the deadline and cancel kinds with the errors of package context.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case context.DeadlineExceeded:
@@ -188,7 +188,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// RetryAfterOf is how long an error asks to wait before trying again; 0 if it does not say.
+// RetryAfterOf is the time after which an error asks to try again; 0 if it does not.
 func RetryAfterOf(err error) time.Duration {
 	var e *Error
 	if errors.As(err, &e) {
@@ -197,8 +197,8 @@ func RetryAfterOf(err error) time.Duration {
 	return 0
 }
 
-// KindOf returns the kind of the first [Error] in err's tree. Context errors
-// without one are KindDeadline and KindCanceled; all else is KindInternal.
+// KindOf returns the kind of the first [Error] in err's tree. Context errors without one are KindDeadline and
+// KindCanceled; everything else is KindInternal.
 func KindOf(err error) Kind {
 	var e *Error
 	switch {
@@ -212,8 +212,8 @@ func KindOf(err error) Kind {
 	return KindInternal
 }
 
-// NotBegun is the error of a request whose sender gave it up before it began: KindDeadline or
-// KindCanceled, by how the sender's context ended.
+// NotBegun is the error of a request whose sender gave up before it began: KindDeadline or KindCanceled,
+// depending on how the sender's context ended.
 func NotBegun(name Name, err error) error {
 	kind := KindCanceled
 	if errors.Is(err, context.DeadlineExceeded) {

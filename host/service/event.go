@@ -15,59 +15,59 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Event is an event on disk. It is shared by all who get it: nobody changes it or its slices.
-// Its methods are safe for concurrent use. The zero value is none; see [NewEvent].
+// Event is an event on disk. All readers share it, so it and its slices must never be changed. Its methods
+// are safe for concurrent use. The zero value is not an event; see [NewEvent].
 type Event struct {
 	journal.Event
 
 	service Name
 	origin  journal.Stamp                         // identity of the log
-	memory  Memory                                // nil: of nobody's stream
-	texts   [eventForms]atomic.Pointer[eventText] // nil: nobody has asked for that form
-	looked  sync.Once                             // at the data
+	memory  Memory                                // nil: not counted
+	texts   [eventForms]atomic.Pointer[eventText] // nil: not yet encoded in that form
+	looked  sync.Once                             // guards the check of the data
 	data    DataForm
 }
 
-// EventForm is a JSON form of an event. Both have the same members where they can.
+// EventForm is a JSON form of an event. The two forms have the same members where possible.
 type EventForm uint8
 
 // The forms of events.
 const (
-	// NativeEvent is the form of programs that know Bulkhead: position and entityversion are numbers of
-	// up to 64 bits, and metadata is an object with all pairs.
+	// NativeEvent is the form for programs that know Bulkhead: position and entityversion are numbers of up
+	// to 64 bits, and metadata is an object with all pairs.
 	NativeEvent EventForm = iota
-	// CloudEvent is the JSON format of CloudEvents 1.0, which has texts for both numbers and no
-	// objects: pairs of metadata are attributes where they can, the others the text in metadata.
+	// CloudEvent is the JSON format of CloudEvents 1.0. Both numbers are texts, and there are no objects:
+	// pairs of metadata become attributes where possible; the others are in metadata, as text.
 	CloudEvent
 	eventForms = iota
 )
 
-// eventText is an event in one form, encoded when the first asks for it.
+// eventText is an event in one form. It is encoded on first use.
 type eventText struct {
 	once   sync.Once
 	bytes  []byte
-	shared sync.Once // guards the making of share
+	shared sync.Once // guards the creation of share
 	share  *Share
 }
 
-// DataForm is how an event's data stands in its encoded forms.
+// DataForm is the form of an event's data in its encoded forms.
 type DataForm uint8
 
 // The forms of data.
 const (
 	NoData     DataForm = iota
-	JSONData            // as it is
+	JSONData            // unchanged
 	LineData            // JSON with line breaks, which are white space
 	BinaryData          // in base64
 )
 
-// LargeData is the size of an event's data, in bytes, above which no encoded form of it
-// is kept; see [Event.Around].
+// LargeData is the size of an event's data, in bytes, above which encoded forms are not kept; see
+// [Event.Around].
 const LargeData = 16 << 10
 
-// Around is what stands before and after the data in an encoded form of the event, and how
-// the data stands there, for those who write it in pieces: LineData with spaces instead of
-// line breaks, BinaryData between the quotes that are there.
+// Around returns what comes before and after the data in an encoded form of the event, and the form of the
+// data. It is for callers that write an event in pieces: LineData with spaces in place of line breaks,
+// BinaryData as base64 between the existing quotes.
 func (e *Event) Around(form EventForm) (head, tail []byte, data DataForm) {
 	head = appendHead(make([]byte, 0, 512+len(e.Key)), e, form)
 	switch data = e.dataForm(); data {
@@ -96,16 +96,16 @@ func (e *Event) dataForm() DataForm {
 	return e.data
 }
 
-// NewEvent makes an event of one that was read from the log with that identity. It keeps e's
-// slices, which must be its own.
+// NewEvent makes an event from one that was read from the log with that identity. It keeps e's slices;
+// nothing else may use them.
 func NewEvent(name Name, origin journal.Stamp, e journal.Event) *Event {
 	made := new(Event)
 	made.Init(name, origin, e, nil)
 	return made
 }
 
-// Init is NewEvent for an event that has its place in memory already, and its zero value so far.
-// memory, if not nil, counts what its subscribers hold of it; see [Share].
+// Init is NewEvent for an existing zero value. memory, if not nil, counts what the event's subscribers hold
+// of it; see [Share].
 func (e *Event) Init(name Name, origin journal.Stamp, of journal.Event, memory Memory) {
 	if of.ContentType == "" {
 		of.ContentType = abi.EncodingJSON
@@ -118,8 +118,8 @@ func (e *Event) Cursor() Cursor {
 	return Cursor{Position: e.Position, Origin: e.origin, Stamp: e.Stamp}
 }
 
-// Text is the event in a form, in one line without line breaks. Each form is encoded once for
-// all subscribers, when the first asks for it; each time if the data is large.
+// Text is the event in a form, as one line. Each form is encoded once, on first use, for all subscribers; if
+// the data is large, it is encoded each time.
 func (e *Event) Text(form EventForm) []byte {
 	if len(e.Data) > LargeData {
 		return appendEvent(nil, e, form)
@@ -132,24 +132,24 @@ func (e *Event) Text(form EventForm) []byte {
 func (e *Event) text(form EventForm) *eventText {
 	at := &e.texts[form]
 	if at.Load() == nil {
-		at.CompareAndSwap(nil, new(eventText)) // unless somebody else was faster
+		at.CompareAndSwap(nil, new(eventText)) // unless another goroutine was faster
 	}
 	return at.Load()
 }
 
-// Size is what the event takes in memory, in bytes, with the encoded forms that are kept: no less.
+// Size is an upper bound for the event's memory in bytes, with the encoded forms that are kept.
 func (e *Event) Size() int64 {
 	data := len(e.Data)
 	if data <= LargeData {
-		data *= 4 // itself, and in base64 in either form
+		data *= 4 // the data, and its base64 in both forms
 	}
 	return int64(1280 + data + 3*len(e.Key) + 3*len(e.Type) + 3*len(e.CommandID) + metadataSize(e.Metadata))
 }
 
-// appendEvent appends an event in a form. Names of extensions are of lower case letters and
-// digits, as the specification demands, and the native form has the same. Numbers of CloudEvents
-// have 31 bits, and SDKs refuse the whole event for a larger one, so they are texts there.
-// sequence is the position as an extension of that name wants it: ordered as text.
+// appendEvent appends an event in a form. Names of extensions are lower case letters and digits, as the
+// specification demands; the native form uses the same names. Numbers of CloudEvents have 31 bits, and SDKs
+// refuse an event with a larger one, so there the numbers are texts. sequence is the position in the format
+// of the extension of that name: its order as text is the order of the events.
 func appendEvent(b []byte, e *Event, form EventForm) []byte {
 	if b == nil {
 		b = make([]byte, 0, 448+len(e.Key)+len(e.Type)+len(e.CommandType)+len(e.CommandID)+len(e.Data)*4/3+
@@ -166,7 +166,7 @@ func appendHead(b []byte, e *Event, form EventForm) []byte {
 	b = append(b, `"id":"`...)
 	b = e.Cursor().Append(b)
 	b = append(b, `","source":"/services/`...)
-	b = append(b, e.service...) // of letters, digits and '-'
+	b = append(b, e.service...) // letters, digits and '-'
 	b = append(b, '"')
 	b = appendText(b, "type", e.Type)
 	b = appendText(b, "subject", e.Key)
@@ -194,7 +194,7 @@ func appendTail(b []byte, e *Event, form EventForm) []byte {
 	return append(b, '}')
 }
 
-// appendNumber appends a member with a number of up to 64 bits, which is a text in a CloudEvent.
+// appendNumber appends a member with a number of up to 64 bits; in a CloudEvent it is a text.
 func appendNumber(b []byte, name string, n uint64, form EventForm) []byte {
 	b = append(append(append(b, ',', '"'), name...), '"', ':')
 	if form != CloudEvent {
@@ -203,7 +203,7 @@ func appendNumber(b []byte, name string, n uint64, form EventForm) []byte {
 	return append(strconv.AppendUint(append(b, '"'), n, 10), '"')
 }
 
-// appendData appends the body: as it is if it is JSON and says so, else in base64.
+// appendData appends the body: unchanged if its content type is JSON, otherwise as base64.
 func appendData(b []byte, e *Event) []byte {
 	switch e.dataForm() {
 	case NoData:
@@ -214,7 +214,7 @@ func appendData(b []byte, e *Event) []byte {
 		b = append(b, `,"data":`...)
 		// Line breaks would end the event in a stream of lines.
 		compact := bytes.NewBuffer(b)
-		_ = json.Compact(compact, e.Data) // it is valid
+		_ = json.Compact(compact, e.Data) // the data is valid
 		return compact.Bytes()
 	}
 	b = append(b, `,"data_base64":"`...)
@@ -222,9 +222,8 @@ func appendData(b []byte, e *Event) []byte {
 	return append(b, '"')
 }
 
-// isEventJSON reports whether data of a content type are JSON within an event: application/json and
-// text/json. Those of other kinds of JSON, +json, are in base64: the official Go SDK refuses an
-// event that has them as JSON.
+// isEventJSON reports whether data of a content type is embedded as JSON: application/json and text/json.
+// Data of other JSON types, +json, is base64: the official Go SDK refuses an event that embeds them as JSON.
 func isEventJSON(contentType string) bool {
 	if contentType == abi.EncodingJSON {
 		return true

@@ -6,15 +6,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// Metadata in a CloudEvent. Pairs that can be attributes are extensions of their own, so that
-// routers and filters that know nothing of Bulkhead find them. The extension metadata has the
-// others, as the text of a JSON object: the value of an extension is a text, a number or a truth
-// value, never an object. So each pair is there once, and who wants all takes both together.
+// Metadata in a CloudEvent. Pairs that can be attributes become extensions, so that routers and filters that
+// do not know Bulkhead find them. The extension metadata has the other pairs, as the text of a JSON object,
+// since the value of an extension cannot be an object. So each pair occurs once, and a client that needs all
+// pairs reads both.
 
-// maxAttributeName is the length that the specification recommends for names.
+// maxAttributeName is the maximum length of names that the specification recommends.
 const maxAttributeName = 20
 
-// takenNames are the names that no pair of metadata has as an attribute.
+// takenNames are the names that a pair of metadata cannot have as an attribute.
 var takenNames = map[string]bool{
 	// Attributes of CloudEvents 1.0, and the member that holds the data.
 	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
@@ -28,7 +28,7 @@ var takenNames = map[string]bool{
 	"validate": true, "emit": true,
 }
 
-// isAttribute reports whether a pair can be an extension of its own.
+// isAttribute reports whether a pair can be an extension.
 func isAttribute(name, value []byte) bool {
 	if len(name) == 0 || len(name) > maxAttributeName || takenNames[string(name)] {
 		return false
@@ -48,13 +48,13 @@ func isAttribute(name, value []byte) bool {
 	return true
 }
 
-// inAttributes reports whether the texts of CloudEvents may have a character: controls and
-// what Unicode keeps for no character are not among them.
+// inAttributes reports whether texts of CloudEvents may contain a character. Control characters and Unicode
+// noncharacters are not allowed.
 func inAttributes(r rune) bool {
 	return r >= ' ' && (r < 0x7f || r > 0x9f) && (r < 0xfdd0 || r > 0xfdef) && r&0xfffe != 0xfffe
 }
 
-// appendAttributes appends the attributes that an event's metadata are.
+// appendAttributes appends the pairs of an event's metadata that are attributes.
 func appendAttributes(b []byte, m abi.Metadata) []byte {
 	if len(m) == 0 {
 		return b
@@ -95,8 +95,7 @@ func appendMetadata(b []byte, m abi.Metadata) []byte {
 	return b
 }
 
-// metadataSize is what metadata take in memory, in bytes, with what both forms make of
-// them: no less.
+// metadataSize is an upper bound for the memory of metadata in bytes, with their encodings in both forms.
 func metadataSize(m abi.Metadata) int {
 	n := 0
 	for _, c := range m {
@@ -109,7 +108,7 @@ func metadataSize(m abi.Metadata) int {
 			n += 2
 		}
 	}
-	return n + 5*len(m) // themselves, and the quotes of short pairs in either form
+	return n + 5*len(m) // the pairs, and the quotes of short pairs in either form
 }
 
 // appendTextInText appends a JSON string for JSON that is itself within a JSON string. Bytes

@@ -7,37 +7,36 @@ import (
 	"time"
 )
 
-// FromKind is how a place in a log is named.
+// FromKind is the way in which a place in a log is named.
 type FromKind uint8
 
 // The ways to name a place.
 const (
-	FromStart    FromKind = iota // the first event that there is
-	FromEnd                      // what comes after now
+	FromStart    FromKind = iota // the first readable event
+	FromEnd                      // the next event that is written
 	FromPosition                 // the event at a position
 	FromTime                     // the first event that was written at a time or later
-	FromAge                      // likewise, so long ago
-	FromCursor                   // what comes behind a cursor
+	FromAge                      // the first event that was written within that time
+	FromCursor                   // the event after a cursor
 )
 
-// From is where somebody wants to read a log from.
+// From is the place in a log at which a reader begins.
 type From struct {
 	Kind     FromKind
 	Position Position      // of FromPosition; at least 1
 	Time     time.Time     // of FromTime
 	Age      time.Duration // of FromAge; at least 0
-	Cursor   string        // of FromCursor; whether it is one, its log tells
+	Cursor   string        // of FromCursor; checked against the log
 }
 
-// AfterPosition is the place after the event at a position, where a reader has been; 0 is the place
-// before the first event of all. Where a retention has deleted the next event, reading from there is
-// KindBadCursor.
+// AfterPosition is the place after the event at a position; 0 is the place before the very first event. If a
+// retention has deleted the next event, reading from there is KindBadCursor.
 func AfterPosition(p Position) From { return From{Kind: FromPosition, Position: p + 1} }
 
 // AfterCursor is the place of a cursor's text, which is also the id of the event before it.
 func AfterCursor(text string) From { return From{Kind: FromCursor, Cursor: text} }
 
-// String is the text that [ParseFrom] reads. An age has the form of a [time.Duration].
+// String is the text that [ParseFrom] parses. An age has the form of a [time.Duration].
 func (f From) String() string {
 	switch f.Kind {
 	case FromEnd:
@@ -54,9 +53,9 @@ func (f From) String() string {
 	return "start"
 }
 
-// ParseFrom reads a place: start (or nothing), end, a position such as 100, a time as in RFC 3339 such as
-// 2026-01-31T08:00:00Z, an age such as -1h30m or -7d, and anything else is a cursor. It is total. Its errors are of
-// kind KindInvalid.
+// ParseFrom parses a place: start (or nothing), end, a position such as 100, a time as in RFC 3339 such as
+// 2026-01-31T08:00:00Z, or an age such as -1h30m or -7d. Any other text is a cursor. It is total. Its errors
+// are of KindInvalid.
 func ParseFrom(text string) (From, error) {
 	switch {
 	case text == "" || text == "start":
@@ -70,7 +69,7 @@ func ParseFrom(text string) (From, error) {
 				text)
 		}
 		return From{Kind: FromPosition, Position: Position(n)}, nil
-	case digits(text) == 4 && text[4] == '-': // as no cursor begins
+	case digits(text) == 4 && text[4] == '-': // no cursor begins like this
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
 			return From{}, Errorf(KindInvalid, "from is %.40q, which is no time such as 2026-01-31T08:00:00Z or, "+
@@ -90,7 +89,7 @@ func ParseFrom(text string) (From, error) {
 // digits is how many decimal digits a text begins with.
 func digits(text string) int { return len(text) - len(strings.TrimLeft(text, "0123456789")) }
 
-// parseAge reads a duration, which may also be of whole days.
+// parseAge parses a duration, or a number of days.
 func parseAge(text string) (time.Duration, bool) {
 	const day = 24 * time.Hour
 	if days, ok := strings.CutSuffix(text, "d"); ok {

@@ -8,21 +8,21 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// JournalUse is what the journal was asked for when it failed. An error of the journal means
-// something else to somebody who reads than to somebody who writes.
+// JournalUse is the purpose for which the journal was used when it failed. An error of the journal means one
+// thing to a reader and another to a writer.
 type JournalUse uint8
 
 // The uses of a journal.
 const (
 	JournalRead  JournalUse = iota // events are read, from places that readers name
-	JournalWrite                   // a command is decided on what is in the log, and its outcome appended
+	JournalWrite                   // a command is decided on the content of the log, and its outcome appended
 	JournalKeep                    // logs are copied, measured, or truncated at their head
 	JournalOpen
 	journalUses = iota
 )
 
-// journalKinds are the kinds that errors of the journal have for callers of a host. This is the only
-// place where one becomes the other.
+// journalKinds translates the kinds of the journal's errors for callers of a host. It is the only such
+// translation.
 var journalKinds = map[journal.ErrorKind][journalUses]Kind{
 	//                        read             write            keep             open
 	journal.KindInternal:    {KindUnavailable, KindUnavailable, KindInternal, KindUnavailable},
@@ -38,20 +38,20 @@ var journalKinds = map[journal.ErrorKind][journalUses]Kind{
 	journal.KindTrimmed:     {KindBadCursor, KindUnavailable, KindConflicting, KindUnavailable},
 }
 
-// FromJournal makes errors of the journal errors of the host, in the words of one operation.
+// FromJournal turns errors of the journal into errors of the host, with the messages of one operation.
 type FromJournal struct {
 	Use     JournalUse
 	Op      string // as in [Error]
 	Service Name   // as in [Error]
-	// Words are messages by what went wrong in the journal. In each, %s is the journal's own
-	// detail, which is safe to show to clients.
+	// Words has messages by the kind of the journal's error. In each, %s is the journal's own detail, which
+	// is safe to show to clients.
 	Words map[journal.ErrorKind]string
 	// Otherwise is the message if Words has none.
 	Otherwise string
 }
 
-// Of is err as callers of a host see it. What has an [Error] in its tree is returned as it is, and
-// so is nil. With JournalKeep that holds for errors that are none of the journal's, too.
+// Of is err as callers of a host see it. nil, and errors with an [Error] in their tree, are returned
+// unchanged. With JournalKeep the same applies to errors that are not the journal's.
 func (f FromJournal) Of(err error) error {
 	var own *Error
 	if err == nil || errors.As(err, &own) {
@@ -64,7 +64,7 @@ func (f FromJournal) Of(err error) error {
 	return f.Make(err)
 }
 
-// Make makes a new error of err, which is not nil.
+// Make makes a new error from err, which must not be nil.
 func (f FromJournal) Make(err error) *Error {
 	kind := journal.KindOf(err)
 	own := &Error{Op: f.Op, Service: f.Service, Kind: journalKinds[kind][f.Use], Message: f.Otherwise, Err: err}

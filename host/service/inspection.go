@@ -2,13 +2,13 @@ package service
 
 import "github.com/bulkhead-wasm/bulkhead/abi"
 
-// Inspection is all that can be told about a module. What cannot be known, as the module is not
-// well-formed or does not start, is nil.
+// Inspection describes a module. What cannot be known, because the module is not well-formed or does not
+// start, is nil.
 type Inspection struct {
 	Digest   Digest     `json:"digest"`
 	Size     int64      `json:"size"`     // bytes
-	Problems []string   `json:"problems"` // why it would be refused; none if it would not
-	Limits   []Measured `json:"limits"`   // what it has of what is limited
+	Problems []string   `json:"problems"` // reasons to refuse it; empty if there are none
+	Limits   []Measured `json:"limits"`   // its use of everything that is limited
 
 	Sections  []InspectedSection `json:"sections,omitempty"`
 	Imports   []InspectedImport  `json:"imports,omitempty"`
@@ -23,7 +23,7 @@ type Inspection struct {
 	Manifest *abi.Manifest      `json:"-"`                  // nil unless it starts
 }
 
-// Measured is how much a module has of something that is limited.
+// Measured is how much a module uses of something that is limited.
 type Measured struct {
 	Name  string `json:"name"`
 	Value uint64 `json:"value"`
@@ -52,7 +52,7 @@ type InspectedExport struct {
 	Type string `json:"type,omitempty"` // of a function
 }
 
-// InspectedCode is what the functions are.
+// InspectedCode describes the functions.
 type InspectedCode struct {
 	Count   int    `json:"count"`
 	Bytes   int64  `json:"bytes"`
@@ -66,23 +66,23 @@ type InspectedSize struct {
 	Max *uint64 `json:"max,omitempty"`
 }
 
-// InspectedData is what the data segments are.
+// InspectedData describes the data segments.
 type InspectedData struct {
 	Segments int   `json:"segments"`
 	Bytes    int64 `json:"bytes"`
 }
 
-// InspectedMetering is what becomes of a module when it is rewritten.
+// InspectedMetering is the result of rewriting a module.
 type InspectedMetering struct {
-	Tariff    int    `json:"tariff"` // the version of what fuel is charged by
+	Tariff    int    `json:"tariff"` // version of the tariff by which fuel is charged
 	Bytes     int    `json:"bytes"`  // of the rewritten module
 	Imageable bool   `json:"imageable"`
-	Why       string `json:"why_not,omitempty"` // if it is not
+	Why       string `json:"why_not,omitempty"` // the reason, if it is not
 }
 
-// InspectedStart is what it takes to start a module.
+// InspectedStart is what a module needs to start.
 type InspectedStart struct {
 	Fuel        uint64 `json:"fuel"`                  // of its start function and _initialize
-	MemoryBytes int64  `json:"memory_bytes"`          // after them
-	ImageBytes  int64  `json:"image_bytes,omitempty"` // of what sandboxes begin as; 0 if they initialise themselves
+	MemoryBytes int64  `json:"memory_bytes"`          // after these
+	ImageBytes  int64  `json:"image_bytes,omitempty"` // of the image; 0: none
 }

@@ -5,13 +5,13 @@ import "github.com/bulkhead-wasm/bulkhead/journal"
 // JournalStats are the counters of a host's journal, and its logs.
 type JournalStats struct {
 	Stats              journal.Stats `json:"stats"`
-	WriteAmplification float64       `json:"write_amplification"` // bytes written for each byte of events; 0 if it is not known
-	// Readers are those who read the logs of a running host; nil of a journal that no host runs on.
+	WriteAmplification float64       `json:"write_amplification"` // bytes written for each byte of events; 0 if unknown
+	// Readers are the readers of a running host's logs; nil for a journal without a running host.
 	Readers *Readers   `json:"readers,omitempty"`
 	Logs    []LogStats `json:"logs"`
 }
 
-// LogStats is one log. What has to be counted is nil unless it was asked for.
+// LogStats describes one log. Values that must be counted are nil unless they were asked for.
 type LogStats struct {
 	journal.LogInfo
 	Commits *uint64 `json:"commits,omitempty"`
@@ -20,7 +20,7 @@ type LogStats struct {
 	Types   *int    `json:"types,omitempty"` // of events
 }
 
-// MeasuredLog is a log with all that was counted.
+// MeasuredLog is a log with everything counted.
 func MeasuredLog(s journal.LogSize) LogStats {
 	return LogStats{LogInfo: s.LogInfo, Commits: &s.Commits, Events: &s.Events, Bytes: &s.Bytes, Types: &s.Types}
 }

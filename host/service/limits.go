@@ -10,55 +10,55 @@ import (
 // Limits bound what a service may use. A zero field means its default; see
 // [Limits.WithDefaults]. JSON durations are nanoseconds.
 type Limits struct {
-	// ModuleBytes bounds the module. Default 32 MiB.
+	// ModuleBytes is the maximum size of the module. Default 32 MiB.
 	ModuleBytes int64 `json:"module_bytes,omitempty"`
-	// CompileTime bounds compiling the module. Default 60 s.
+	// CompileTime is the maximum time for compiling the module. Default 60 s.
 	CompileTime time.Duration `json:"compile_time_ns,omitempty"`
-	// CompileBytes bounds the memory for it, if the host compiles in a process of its own. Default 2 GiB.
+	// CompileBytes is the maximum memory for compiling it, if the host compiles in another process. Default 2
+	// GiB.
 	CompileBytes int64 `json:"compile_bytes,omitempty"`
-	// MemoryBytes bounds a sandbox's linear memory; rounded down to pages of 64 KiB. Default 64 MiB.
+	// MemoryBytes is the maximum linear memory of a sandbox, rounded down to pages of 64 KiB. Default 64 MiB.
 	MemoryBytes int64 `json:"memory_bytes,omitempty"`
-	// CallTime bounds the guest's own processor time in one call. Waiting for a turn or
-	// for a busy machine is not in it. A hydration has no limit of time. Default 1 s.
+	// CallTime is the maximum processor time of the guest in one call. Waiting for a turn or for a busy
+	// machine does not count. Hydrations have no time limit. Default 1 s.
 	CallTime time.Duration `json:"call_time_ns,omitempty"`
-	// Fuel bounds the instructions of one command or query; see the metering's tariff.
-	// A start, with _initialize and Describe, may take ten times as much. Default 500,000,000.
+	// Fuel is the maximum fuel of one command or query; see the tariff of package metering. A start, with
+	// _initialize and Describe, may spend ten times as much. Default 500,000,000.
 	Fuel int64 `json:"fuel,omitempty"`
-	// EventFuel is what a hydration may take for each event, beyond Fuel for all that go to the
-	// guest together, and four times what their commands took. Default 5,000,000.
+	// EventFuel is what a hydration may spend for each event. In addition, each request to the guest may
+	// spend Fuel once, and four times what the commands of its events spent. Default 5,000,000.
 	EventFuel int64 `json:"event_fuel,omitempty"`
-	// StackBytes bounds the call stack, in estimated bytes of its frames. Default 1 MiB.
+	// StackBytes is the maximum call stack, in estimated bytes of its frames. Default 1 MiB.
 	StackBytes int `json:"stack_bytes,omitempty"`
-	// TableElements bounds each table. Default 100,000.
+	// TableElements is the maximum size of each table. Default 100,000.
 	TableElements int `json:"table_elements,omitempty"`
-	// MemoryWatermark is the share of MemoryBytes, in percent, above which a sandbox
-	// is made anew between two commands. 100 is never. Default 75.
+	// MemoryWatermark is the share of MemoryBytes, in percent, above which a sandbox is reset between two
+	// commands. 100: never. Default 75.
 	MemoryWatermark int `json:"memory_watermark_percent,omitempty"`
-	// CommandBytes bounds a command's or query's data. Default 1 MiB.
+	// CommandBytes is the maximum size of a command's or query's data. Default 1 MiB.
 	CommandBytes int `json:"command_bytes,omitempty"`
-	// Events bounds the events of one command. Default 1,024.
+	// Events is the maximum number of events of one command. Default 1,024.
 	Events int `json:"events,omitempty"`
-	// OutcomeBytes bounds all that one call answers, but for a snapshot, which may have 16 MiB.
+	// OutcomeBytes is the maximum size of the answer to one call. A snapshot may have 16 MiB in any case.
 	// Default 4 MiB.
 	OutcomeBytes int `json:"outcome_bytes,omitempty"`
-	// LogBytes bounds the log output of one call; more is cut, with a mark. Each line
-	// counts 100 bytes more than it has. Default 64 KiB.
+	// LogBytes is the maximum log output of one call. More is cut, and a mark says so. Each line counts 100
+	// bytes more than its text. Default 64 KiB.
 	LogBytes int `json:"log_bytes,omitempty"`
-	// MailboxCommands bounds the commands that wait in one shard. Default 1,024.
+	// MailboxCommands is the maximum number of commands that wait in one shard. Default 1,024.
 	MailboxCommands int `json:"mailbox_commands,omitempty"`
-	// MailboxBytes bounds their data. Default 8 MiB.
+	// MailboxBytes is the maximum size of their data. Default 8 MiB.
 	MailboxBytes int64 `json:"mailbox_bytes,omitempty"`
-	// ResidentEntities bounds the entities that one shard keeps in its sandbox;
-	// the least recently used is dropped and hydrated again when next touched. Default 65,536.
+	// ResidentEntities is the maximum number of entities in the sandbox of one shard. The least recently used
+	// entity is dropped, and hydrated again at its next use. Default 65,536.
 	ResidentEntities int `json:"resident_entities,omitempty"`
-	// DiskBytes bounds the service's log on disk, packed as it is, in bytes. Beyond it
-	// commands are refused with [KindQuota] until a retention has deleted events. Default 16 GiB;
-	// a host whose disk is smaller than 64 GiB takes a quarter of it.
+	// DiskBytes is the maximum size of the service's log on disk, in compressed bytes. Beyond it commands are
+	// refused with [KindQuota] until a retention deletes events. Default 16 GiB, or a quarter of the disk if
+	// that is smaller than 64 GiB.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
-	// DiskRate bounds how fast the log grows, in bytes a second before they are packed, after
-	// a burst of two seconds' worth. Beyond it commands are refused with [KindOverloaded].
-	// As others wait while a large outcome is written, one of n MiB counts as n + n² MiB.
-	// Default 32 MiB.
+	// DiskRate is the rate limit of the log, in uncompressed bytes per second, after a burst of two seconds'
+	// worth. Beyond it commands are refused with [KindOverloaded]. Others wait while a large outcome is
+	// written, so one of n MiB counts as n + n² MiB. Default 32 MiB.
 	DiskRate int64 `json:"disk_bytes_per_second,omitempty"`
 }
 
@@ -76,7 +76,7 @@ func limited[T ~int | ~int64](name string, of func(*Limits) *T, least, usual, gr
 		func(l *Limits, v int64) { *of(l) = T(v) }}
 }
 
-// limits is the one table of them. What is done with all limits goes through it.
+// limits is the table of all limits. Everything that is done with all limits uses it.
 var limits = []limit{
 	limited("module_bytes", func(l *Limits) *int64 { return &l.ModuleBytes }, 8, 32<<20, 1<<30),
 	limited("compile_time_ns", func(l *Limits) *time.Duration { return &l.CompileTime }, int64(time.Millisecond),
@@ -110,7 +110,7 @@ func DefaultLimits() (l Limits) {
 	return l
 }
 
-// GreatestLimits are the highest limits that there are.
+// GreatestLimits are the highest possible limits.
 func GreatestLimits() (l Limits) {
 	for _, field := range limits {
 		field.set(&l, field.greatest)
@@ -131,7 +131,7 @@ func (l Limits) Over(base Limits) Limits {
 	return l
 }
 
-// Under returns a copy with no field above that of top.
+// Under returns a copy with every field lowered to that of top.
 func (l Limits) Under(top Limits) Limits {
 	for _, field := range limits {
 		field.set(&l, min(field.get(&l), field.get(&top)))
@@ -139,8 +139,8 @@ func (l Limits) Under(top Limits) Limits {
 	return l
 }
 
-// Validate reports every field that is out of its range at once, as a
-// KindInvalid error. Call it on limits that have their defaults.
+// Validate reports every field that is out of range, as a KindInvalid error. Call it on limits with their
+// defaults.
 func (l Limits) Validate() error {
 	var bad []string
 	for _, field := range limits {
@@ -151,7 +151,7 @@ func (l Limits) Validate() error {
 	return invalid("limits", bad)
 }
 
-// GreatestShards is how many shards a service may have at most.
+// GreatestShards is the maximum number of shards of a service.
 const GreatestShards = 1024
 
 // Settings are the choices of a deployment that are not limits. A zero field
@@ -159,17 +159,16 @@ const GreatestShards = 1024
 type Settings struct {
 	// Shards is the number of sandboxes that share the service's keys. Default 2.
 	Shards int `json:"shards,omitempty"`
-	// OmitCommandData leaves the data of commands out of the journal. Answers to
-	// repeated ids still work; executing the recorded commands again does not.
+	// OmitCommandData leaves the data of commands out of the journal. Repeated ids still get their answers,
+	// but the recorded commands cannot be carried out again.
 	OmitCommandData bool `json:"omit_command_data,omitempty"`
-	// SnapshotEvery is after how many events of an entity its state is kept beside
-	// them, so that it can be hydrated without replaying them. Entities that are dropped
-	// for space are kept earlier. -1 takes no snapshots; those that there are are used.
-	// Default 1,000.
+	// SnapshotEvery is the number of events of an entity after which a snapshot is taken, so that it can be
+	// hydrated without replaying all of them. Entities that are evicted get one earlier. -1: no new
+	// snapshots; existing ones are used. Default 1,000.
 	SnapshotEvery int `json:"snapshot_every,omitempty"`
-	// KeepNaN leaves the bits of a NaN as the processor makes them. Float arithmetic is
-	// faster, but machines of different kinds may differ in these bits, and so in what
-	// a replay on another one makes of the events. Default: one NaN, the canonical one.
+	// KeepNaN leaves the bits of a NaN as the processor computes them. Float arithmetic is then faster, but
+	// machines of different kinds may differ in these bits, and so may a replay on another machine. Default:
+	// every NaN is the canonical one.
 	KeepNaN bool `json:"keep_nan,omitempty"`
 }
 
@@ -183,7 +182,7 @@ func (s Settings) Over(base Settings) Settings {
 	return s
 }
 
-// Validate reports every field that is out of its range at once.
+// Validate reports every field that is out of range.
 func (s Settings) Validate() error {
 	var bad []string
 	if s.Shards < 1 || s.Shards > GreatestShards {

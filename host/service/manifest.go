@@ -11,12 +11,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 )
 
-// maxReasons bounds how many problems one error lists: enough to mend a module
-// in one go, too few to be a burden if a manifest has thousands.
+// maxReasons is how many problems one error lists: enough to repair a module in one go, but not thousands.
 const maxReasons = 64
 
-// manifestJSON is the JSON form of [abi.Manifest]. Members it does not know are
-// ignored, so that minor versions can add some; what differs from one in case only is refused.
+// manifestJSON is the JSON form of [abi.Manifest]. Unknown members are ignored, so that minor versions can
+// add members; a member that differs from a known one only in case is refused.
 type manifestJSON struct {
 	ABI          *int           `json:"abi"`
 	Service      string         `json:"service"`
@@ -43,9 +42,8 @@ type eventJSON struct {
 	Aliases []string        `json:"aliases"`
 }
 
-// ParseManifest reads the JSON that a module answers to Describe. It is total:
-// whatever the bytes are, it returns a manifest that keeps every rule, or a
-// KindInvalid error whose Reasons list every broken rule at once (the first 64).
+// ParseManifest parses the JSON that a module answers to Describe. It is total: for any bytes it returns a
+// manifest that keeps every rule, or a KindInvalid error whose Reasons list the broken rules (the first 64).
 func ParseManifest(b []byte) (abi.Manifest, error) {
 	if len(b) > abi.MaxManifestSize {
 		return abi.Manifest{}, Errorf(KindInvalid, "manifest has %d bytes; it may have %d", len(b), abi.MaxManifestSize)
@@ -66,7 +64,7 @@ func ParseManifest(b []byte) (abi.Manifest, error) {
 	return m, nil
 }
 
-// manifestChecker gathers what is wrong.
+// manifestChecker collects problems.
 type manifestChecker struct {
 	reasons []string
 	count   int
@@ -130,7 +128,7 @@ func (c *manifestChecker) manifest(raw *manifestJSON) abi.Manifest {
 	return m
 }
 
-// size bounds a list before anything is done for each of its members.
+// size checks the size of a list before its members are checked.
 func (c *manifestChecker) size(what string, n int) bool {
 	if n > abi.MaxTypes {
 		c.bad("%s has %d members; it may have %d", what, n, abi.MaxTypes)
@@ -181,8 +179,8 @@ func (c *manifestChecker) callable(what string, i int, x *callableJSON, taken ma
 	x.Reply = c.schema(where+".reply", x.Reply)
 }
 
-// events claims all names before any alias, so that an alias that is another
-// event's name is found whichever stands first.
+// events claims all names before any alias. So it finds an alias that is another event's name, in either
+// order.
 func (c *manifestChecker) events(events []eventJSON) {
 	taken := map[string]string{}
 	for i, x := range events {
@@ -202,9 +200,8 @@ func (c *manifestChecker) events(events []eventJSON) {
 	}
 }
 
-// schema checks that a schema is a JSON Schema document as far as its outer
-// form goes: an object or a boolean. The decoder has already checked that it is
-// JSON. null counts as none.
+// schema checks the outermost form of a JSON Schema document: an object or a boolean. The decoder has already
+// checked that it is JSON. null counts as no schema.
 func (c *manifestChecker) schema(where string, s json.RawMessage) json.RawMessage {
 	switch {
 	case len(s) == 0 || string(s) == "null":
@@ -216,9 +213,8 @@ func (c *manifestChecker) schema(where string, s json.RawMessage) json.RawMessag
 	return nil
 }
 
-// ManifestIndex finds the type numbers that frames carry by the names that
-// clients and the journal use, and back. It is immutable and safe for
-// concurrent use.
+// ManifestIndex maps the names that clients and the journal use to the type numbers in frames, and back. It
+// is immutable and safe for concurrent use.
 type ManifestIndex struct {
 	manifest *abi.Manifest
 	commands map[Type]uint16
@@ -226,8 +222,7 @@ type ManifestIndex struct {
 	events   map[string]uint16 // names and aliases
 }
 
-// NewManifestIndex indexes m, which [ParseManifest] has checked and which must
-// not change afterwards.
+// NewManifestIndex indexes m, which [ParseManifest] has checked and which must not be changed afterwards.
 func NewManifestIndex(m *abi.Manifest) *ManifestIndex {
 	x := &ManifestIndex{
 		manifest: m,
@@ -262,7 +257,7 @@ func (x *ManifestIndex) Query(t Type) (uint16, bool) { n, ok := x.queries[t]; re
 // Event finds an event's number by its name or one of its older names.
 func (x *ManifestIndex) Event(name string) (uint16, bool) { n, ok := x.events[name]; return n, ok }
 
-// EventName is the present name of an event's number; false beyond the manifest.
+// EventName is the present name of an event's number; false if the manifest has no such number.
 func (x *ManifestIndex) EventName(n uint16) (string, bool) {
 	if int(n) >= len(x.manifest.Events) {
 		return "", false

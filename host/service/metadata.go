@@ -11,25 +11,25 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// The metadata of an event in the log are what its guest wrote, and, after a pair without
-// a name, the pairs of its command that are kept with it. Guests cannot write such a pair,
-// so what they wrote can always be told from what was kept: a guest that applies the event
-// again gets its own pairs only, as when it applied it first.
+// The metadata of an event in the log are what its guest wrote. After them, separated by a pair without a
+// name, come the pairs of its command that are kept with it. Guests cannot write such a pair, so the two
+// parts can always be told apart: a guest that applies the event again gets only its own pairs, as at the
+// first time.
 
-// Bounds of what an outcome keeps of its command's metadata, in bytes. A command of 16 KiB
-// of metadata with 100,000 events must not become gigabytes in the log.
+// Bounds of what an outcome keeps of its command's metadata, in bytes. A command with 16 KiB of metadata and
+// 100,000 events must not take gigabytes in the log.
 const (
 	maxKept       = 1 << 10 // for each event
 	maxKeptCommit = 1 << 20 // for all events of a command together
 )
 
-// TraceParent is the name under which metadata carry the trace context of the W3C.
+// TraceParent is the name of the metadata pair with a W3C trace context.
 const TraceParent = "traceparent"
 
-// TraceID names a trace of the W3C; zero is none. It is written with 32 hexadecimal digits.
+// TraceID identifies a W3C trace; zero means none. Its text has 32 hexadecimal digits.
 type TraceID [16]byte
 
-// TraceOf is the trace that metadata belong to. It is total: what is no trace context is none.
+// TraceOf is the trace to which metadata belong. It is total: an invalid trace context gives zero.
 func TraceOf(m abi.Metadata) (id TraceID) {
 	parent, ok := m.Get(TraceParent)
 	if !ok || len(parent) < 55 || parent[2] != '-' || parent[35] != '-' {
@@ -44,7 +44,7 @@ func TraceOf(m abi.Metadata) (id TraceID) {
 // String is the text of the id.
 func (t TraceID) String() string { return hex.EncodeToString(t[:]) }
 
-// OwnMetadata is what a guest wrote of the metadata of an event in the log. It is total.
+// OwnMetadata is the part of an event's metadata in the log that its guest wrote. It is total.
 func OwnMetadata(m abi.Metadata) abi.Metadata {
 	for rest := m; ; {
 		name, _, next, ok := rest.Next()
@@ -59,9 +59,9 @@ func OwnMetadata(m abi.Metadata) abi.Metadata {
 	}
 }
 
-// Pairs yields each name in metadata once, with its first value, as views: the pairs of a
-// command, or those of an event that its guest wrote and those that were kept. It is total:
-// what is no pair ends it, and a name that is no UTF-8 is passed over.
+// Pairs yields each name in metadata once, with its first value, as views. The metadata are those of a
+// command, or those of an event in the log, with both parts. It is total: it ends at the first malformed
+// pair, and skips names that are not UTF-8.
 func Pairs(m abi.Metadata) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
 		var seen map[string]struct{} // nil before the second pair
@@ -92,7 +92,7 @@ func Pairs(m abi.Metadata) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// FoldName is a name of metadata without its case: two that differ in case only have the same.
+// FoldName is a metadata name in lower case: names that differ only in case become equal.
 func FoldName(name string) string {
 	return strings.Map(func(r rune) rune {
 		least := r
@@ -103,10 +103,11 @@ func FoldName(name string) string {
 	}, name)
 }
 
-// RepeatedName is a name that metadata have more than once, in whatever case; empty if they have none. It is total.
+// RepeatedName is a name that occurs more than once in metadata, in any case; empty if there is none. It is
+// total.
 func RepeatedName(m abi.Metadata) string {
 	_, _, rest, _ := m.Next()
-	if len(rest) == 0 { // as nearly always
+	if len(rest) == 0 { // almost always
 		return ""
 	}
 	seen := map[string]struct{}{}
@@ -123,8 +124,8 @@ func RepeatedName(m abi.Metadata) string {
 	}
 }
 
-// keep adds to each event what is kept of its command's metadata: the pairs that the
-// event's guest has not written itself, the trace context first, as far as there is room.
+// keep adds the command's metadata to each event, as far as there is room: the trace context first, and no
+// pairs that the event's guest has written itself.
 func keep(m abi.Metadata, events []journal.NewEvent) {
 	if len(m) == 0 || len(events) == 0 {
 		return
@@ -134,7 +135,7 @@ func keep(m abi.Metadata, events []journal.NewEvent) {
 		return
 	}
 	mark := abi.Metadata(nil).AppendPair("", "")
-	whole := append(mark, kept...) // for all that have no pairs of their own
+	whole := append(mark, kept...) // for all events without pairs of their own
 	for i := range events {
 		e := &events[i]
 		if len(e.Metadata) == 0 {
@@ -142,7 +143,7 @@ func keep(m abi.Metadata, events []journal.NewEvent) {
 			continue
 		}
 		own := abi.Metadata(e.Metadata)
-		added := own[:len(own):len(own)] // a copy: the guest's bytes may have others after them
+		added := own[:len(own):len(own)] // a copy: other data may follow the guest's bytes
 		for name, value := range Pairs(kept) {
 			if _, has := own.Get(string(name)); has {
 				continue
@@ -156,8 +157,8 @@ func keep(m abi.Metadata, events []journal.NewEvent) {
 	}
 }
 
-// kept is what fits into so many bytes of a command's metadata. A pair that does not is left
-// out, and those after it may still fit.
+// kept selects the pairs of a command's metadata that fit into room bytes. A pair that does not fit is left
+// out, but later ones may fit.
 func kept(m abi.Metadata, room int) (all abi.Metadata) {
 	add := func(name, value []byte) {
 		if n := 4 + len(name) + len(value); n <= room-len(all) {

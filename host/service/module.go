@@ -6,23 +6,22 @@ import "time"
 type StoredModule struct {
 	Digest Digest    `json:"digest"`
 	Size   int64     `json:"size"`  // bytes
-	Since  time.Time `json:"since"` // it was stored last, or lost its last reference
-	// Services run it, and Earlier ran it before the module that they run now. A module
-	// without either can be deleted, and is collected some time after Since.
+	Since  time.Time `json:"since"` // when it was last stored, or lost its last reference
+	// Services run it, and Earlier ran it before their present module. A module without either can be
+	// deleted, and is collected some time after Since.
 	Services []Name `json:"services"`
 	Earlier  []Name `json:"earlier"`
-	// CodeBytes is what its machine code takes on disk. That is compiled again when it is missing.
+	// CodeBytes is the size of its machine code on disk. Missing code is compiled again.
 	CodeBytes int64 `json:"code_bytes"`
 }
 
-// Modules is what a host has on disk of modules.
+// Modules describes the modules on a host's disk.
 type Modules struct {
-	Modules []StoredModule `json:"modules"`     // in order of their digests
+	Modules []StoredModule `json:"modules"`     // sorted by digest
 	Bytes   int64          `json:"bytes"`       // of all, without machine code
-	Limit   int64          `json:"limit_bytes"` // of Bytes; see [Budget]. 0 is none
-	// OtherCodeBytes is what machine code takes on disk of which no module is stored.
+	Limit   int64          `json:"limit_bytes"` // of Bytes; see [Budget]. 0: no limit
+	// OtherCodeBytes is the size of machine code on disk whose module is not stored.
 	OtherCodeBytes int64 `json:"other_code_bytes"`
-	// Keep is how long a module stays that nothing refers to, in nanoseconds in JSON;
-	// negative: for ever.
+	// Keep is how long a module without references is kept, in nanoseconds in JSON; negative: forever.
 	Keep time.Duration `json:"keep_ns"`
 }

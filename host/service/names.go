@@ -1,6 +1,6 @@
-// Package service is the vocabulary of Bulkhead: names, identifiers, limits,
-// specifications, states, commands, outcomes and the kinds of errors. It has no
-// goroutine and does no I/O; everything else in the host speaks its words.
+// Package service is the vocabulary of Bulkhead: names, identifiers, limits, specifications, states,
+// commands, outcomes and kinds of errors. It has no goroutines and does no I/O. All other packages of the
+// host use it.
 package service
 
 import (
@@ -20,27 +20,26 @@ import (
 // the service's log.
 type Name string
 
-// Key addresses an entity within its service: 1 to 256 bytes of UTF-8 without
-// control characters and characters that are invisible or turn the direction of text
-// around, other than "." and "..", which no URL can name.
+// Key identifies an entity within its service: 1 to 256 bytes of UTF-8. It has no control characters and no
+// characters that are invisible or change the direction of text. "." and ".." are not allowed, as no URL can
+// contain them.
 type Key string
 
 // Type is the name of a command, a query or an event: 1 to 128 bytes of
 // letters, digits, '.', '_' and '-'.
 type Type string
 
-// CommandID identifies a command within its service: 1 to 128 bytes of
-// printable ASCII without space. The sender chooses it; sending a command
-// again under the same id is always safe and gives the first answer.
+// CommandID identifies a command within its service: 1 to 128 bytes of printable ASCII without space. The
+// sender chooses it. Sending a command again under the same id is always safe, and returns the first answer.
 type CommandID string
 
-// Digest names a module by the SHA-256 of its bytes.
+// Digest identifies a module by the SHA-256 of its bytes.
 type Digest [32]byte
 
-// Version of an entity: the number of its events.
+// Version is the version of an entity: the number of its events.
 type Version = journal.Version
 
-// Position of an event in its service's log.
+// Position is the position of an event in its service's log.
 type Position = journal.Position
 
 // ParseName checks a service name.
@@ -112,7 +111,7 @@ func DigestOf(module []byte) Digest {
 	return d
 }
 
-// ParseDigest reads "sha256:" and 64 hexadecimal digits; the prefix may be missing.
+// ParseDigest parses "sha256:" and 64 hexadecimal digits; the prefix is optional.
 func ParseDigest(s string) (Digest, error) {
 	var d Digest
 	b, err := hex.DecodeString(strings.TrimPrefix(s, "sha256:"))
@@ -135,7 +134,7 @@ func (d *Digest) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// quote shows untrusted text in an error: escaped and cut.
+// quote formats untrusted text for an error: escaped and cut.
 func quote(s string) string {
 	const most = 80
 	if len(s) > most {

@@ -4,43 +4,40 @@ import (
 	"context"
 )
 
-// Selection says which events of a service are wanted.
+// Selection says which events of a service to read.
 type Selection struct {
 	Service Name
-	// From is where to begin: with the first event that there is, unless it says otherwise.
+	// From is where to begin. Default: the first readable event.
 	From From
-	// Types and Keys let through events of these types and entities only; empty
-	// lets all through.
+	// Types and Keys select events of these types and entities; empty: all.
 	Types []Type
 	Keys  []Key
 }
 
-// Page is a part of a service's events, as far as they are wanted.
+// Page is a part of a service's selected events.
 type Page struct {
-	// Events may be empty although there are more, when a filter lets little through.
+	// Events may be empty although there are more, if the filter matches few events.
 	Events []*Event
-	// Next is the position that was read up to. The next page begins after it.
+	// Next is the position up to which the log was read. The next page begins after it.
 	Next Position
-	// AtHead says that there was nothing more when the page was read.
+	// AtHead says that there were no more events when the page was read.
 	AtHead bool
 }
 
-// Subscriber reads a service's events in order, each once. One goroutine at a time
-// uses it. It holds nothing but its place, so there is nothing to close, and a slow
-// one costs nobody else anything: those that are far from the end of the log wait for each
-// other, see [Budget.Readers]. When the host has to open its journal again, a subscriber
-// waits for that and goes on where it was.
+// Subscriber reads a service's events in order, each once. Only one goroutine at a time may use it. It holds
+// nothing but its place, so it need not be closed. A slow subscriber costs others nothing; those far from the
+// end of the log wait for each other, see [Budget.Readers]. When the host opens its journal again, a
+// subscriber waits, and goes on at its place.
 type Subscriber interface {
-	// Next waits for events and returns at least one and at most limit of them; 0 is as
-	// many as is sensible. The slice is valid until the next call, or Release; the events may be
-	// kept. When ctx ends, Next fails with its cause and has lost nothing. When the service is gone
-	// or the host closes, it fails with that reason; resume at Position then. While the
-	// service is stopped there is nothing new.
+	// Next waits for events. It returns at least one, and at most limit of them; limit 0 means a sensible
+	// number. The slice is valid until the next call of Next or Release; the events may be kept. When ctx
+	// ends, Next fails with its cause and loses nothing. If the service is deleted or the host closes, it
+	// fails with that reason; resume at Position then. While the service is stopped there are no new events.
 	Next(ctx context.Context, limit int) ([]*Event, error)
-	// Release lets go of the events that Next returned last. It is for callers that wait
-	// long before they call Next again.
+	// Release drops the events that Next returned last. It is for callers that wait long before they call
+	// Next again.
 	Release()
-	// Position is how far the subscriber has come, also past events that are not wanted. A new
-	// one that begins after it goes on without gap or repetition; see [AfterPosition].
+	// Position is how far the subscriber has read, including events that are not selected. A new subscriber
+	// after this position continues without gap or repetition; see [AfterPosition].
 	Position() Position
 }

@@ -4,25 +4,24 @@ import (
 	"sync/atomic"
 )
 
-// Memory counts bytes that several hold together. It is safe for concurrent use and does not block.
+// Memory accounts for bytes that are shared. It is safe for concurrent use and does not block.
 type Memory interface {
-	// TryTake takes bytes, unless there is no room for them.
+	// TryTake takes bytes, and reports whether there was room for them.
 	TryTake(bytes int64) bool
-	// Give gives bytes back that were taken.
+	// Give gives back bytes that were taken.
 	Give(bytes int64)
 }
 
-// Share is the memory of an event that all who write it to their subscribers have together:
-// one of its encoded forms, or its data if that is large. It is counted once, from when the first of
-// them takes it until the last gives it back. It is safe for concurrent use.
+// Share is memory of an event that its subscribers share while they write it: one of its encoded forms or, if
+// that is large, its data. It is counted once, from the first Take to the last Give. It is safe for
+// concurrent use.
 type Share struct {
 	memory  Memory
 	bytes   int64
 	holders atomic.Int64
 }
 
-// Share is the event's in a form; nil if nobody counts what its subscribers hold. Large data is the
-// same in both forms.
+// Share is the event's share for a form; nil if it is not counted. Large data has one share for both forms.
 func (e *Event) Share(form EventForm) *Share {
 	if e.memory == nil {
 		return nil
@@ -41,11 +40,10 @@ func (e *Event) Share(form EventForm) *Share {
 	return t.share
 }
 
-// Bytes is how much memory it is.
+// Bytes is its size.
 func (s *Share) Bytes() int { return int(s.bytes) }
 
-// Take takes a part in it, unless there is no room to count it. Each part that was taken is given
-// back with Give, once.
+// Take takes a part of it, and fails if there is no room. Each successful Take is followed by one Give.
 func (s *Share) Take() bool {
 	for {
 		if n := s.holders.Load(); n > 0 {
@@ -60,7 +58,7 @@ func (s *Share) Take() bool {
 		if s.holders.CompareAndSwap(0, 1) {
 			return true
 		}
-		s.memory.Give(s.bytes) // somebody else was faster
+		s.memory.Give(s.bytes) // another goroutine was faster
 	}
 }
 

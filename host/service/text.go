@@ -8,10 +8,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 )
 
-// CheckJSON reports whether b is JSON that means the same to every parser: it is UTF-8, no escape
-// in it is half of a surrogate pair, and no object has two members of one name (RFC 7493, but
-// noncharacters are allowed). All JSON that comes in is held to that. what names b in the
-// error, if it is not empty. That is of KindInvalid, or KindTooLarge if it has too many members to tell.
+// CheckJSON checks that b is JSON that every parser reads alike: it is UTF-8, no escape is half of a
+// surrogate pair, and no object has two members with the same name (RFC 7493, but noncharacters are allowed).
+// All incoming JSON is checked this way. what, if not empty, names b in the error, which is of KindInvalid;
+// if there are too many members to check it is KindTooLarge.
 func CheckJSON(what string, b []byte) error {
 	err := jsoncheck.Check(b)
 	if err == nil {
@@ -29,9 +29,8 @@ func IsJSON(contentType string) bool {
 	return t == "application/json" || strings.HasSuffix(t, "+json")
 }
 
-// DecodeJSON reads JSON that passes [CheckJSON] into v. It takes a member only under its exact name
-// and refuses one that v has no place for. What is wrong is said in the words of whoever wrote
-// the JSON.
+// DecodeJSON decodes JSON that passes [CheckJSON] into v. It refuses members that v does not have, and names
+// that differ in case. Errors use the terms of the JSON's author.
 func DecodeJSON(b []byte, v any) error {
 	err := jsoncheck.Decode(b, v)
 	if err == nil {
