@@ -8,10 +8,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// WASI is the system interface that ordinary toolchains link against. All
-// its functions are offered, so that any guest links, but nothing of the machine
-// is behind them: time and randomness are the command's, output becomes log
-// lines, there are no files, and a guest cannot sleep.
+// WASI is the system interface that ordinary toolchains link against. All its functions are offered, so that
+// any guest links, but they give no access to the machine: time and randomness are the command's, output
+// becomes log lines, there are no files, and a guest cannot sleep.
 const WASI = "wasi_snapshot_preview1"
 
 const (
@@ -21,8 +20,7 @@ const (
 
 func sig(t ...wasmbin.ValType) []wasmbin.ValType { return t }
 
-// signatures are those of all functions that a guest may import, by module and name. They are never
-// written again.
+// signatures are those of all functions that a guest may import, by module and name. They are never changed.
 var signatures = map[string]map[string]wasmbin.FuncType{
 	abi.ImportModule: {
 		abi.ImportLog:   {Params: sig(i32, i32, i32)},
@@ -81,7 +79,7 @@ var signatures = map[string]map[string]wasmbin.FuncType{
 	},
 }
 
-// Signature is that of a function that a guest may import; false if there is none of that name.
+// Signature is the signature of a function that a guest may import; false if there is none of that name.
 func Signature(module, name string) (wasmbin.FuncType, bool) {
 	t, ok := signatures[module][name]
 	return t, ok
@@ -90,8 +88,8 @@ func Signature(module, name string) (wasmbin.FuncType, bool) {
 // Offered reports whether a guest may import functions from a module.
 func Offered(module string) bool { return signatures[module] != nil }
 
-// Modules lists what a guest may import functions from.
+// Modules lists the modules from which a guest may import functions.
 func Modules() []string { return slices.Sorted(maps.Keys(signatures)) }
 
-// Functions lists what a guest may import from a module.
+// Functions lists the functions that a guest may import from a module.
 func Functions(module string) []string { return slices.Sorted(maps.Keys(signatures[module])) }

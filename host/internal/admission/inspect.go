@@ -10,12 +10,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// beyond is how far above the limits a module is still read, to tell all of what it
-// has too much of.
+// beyond is how many times the limits a module may have and still be read, so that every excess can be
+// reported.
 const beyond = 16
 
-// Inspect tells what stands in a module, and what of it breaks the rules and the limits. That there is
-// such a thing is no error: it is among the problems. rewriting is how the module would be rewritten.
+// Inspect reports what a module contains, and which rules and limits it breaks. Problems are not an error;
+// they are in the result. rewriting says how the module would be rewritten.
 func Inspect(module []byte, l service.Limits, rewriting metering.Options) *service.Inspection {
 	i := &service.Inspection{Digest: service.DigestOf(module), Size: int64(len(module)), Problems: []string{}}
 	i.Limits = []service.Measured{{Name: "bytes of the module", Value: uint64(len(module)),
@@ -38,7 +38,7 @@ func Inspect(module []byte, l service.Limits, rewriting metering.Options) *servi
 			i.Problems = append(i.Problems, fmt.Sprintf("%d %s; the limit is %d", x.Value, x.Name, x.Limit))
 		}
 	}
-	for _, mem := range m.Memories { // if it is too large, rules says so
+	for _, mem := range m.Memories { // rules reports one that is too large
 		i.Limits = append(i.Limits, service.Measured{Name: "bytes of memory at start", Value: mem.Min * PageBytes,
 			Limit: uint64(MemoryLimit(l))})
 	}
@@ -62,7 +62,7 @@ func Inspect(module []byte, l service.Limits, rewriting metering.Options) *servi
 	return i
 }
 
-// describe takes in what the module declares.
+// describe fills in what the module declares.
 func describe(i *service.Inspection, m *wasmbin.Module) {
 	for _, s := range m.Sections {
 		name := s.ID.String()

@@ -11,16 +11,17 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// MaxReasons bounds how many violations one refusal lists, beside one that says how many more there are.
+// MaxReasons is the maximum number of violations that one refusal lists, beside one that says how many were
+// left out.
 const MaxReasons = 64
 
 // PageBytes is the unit of linear memory.
 const PageBytes = 64 << 10
 
-// MaxMemoryBytes keeps every address and a memory's size within 32 bits.
+// MaxMemoryBytes is the largest memory whose addresses and size fit in 32 bits.
 const MaxMemoryBytes = 4<<30 - PageBytes
 
-// exports are the functions a guest has, with their signatures.
+// exports are the functions that a guest must export, with their signatures.
 var exports = []struct {
 	name     string
 	optional bool
@@ -32,13 +33,13 @@ var exports = []struct {
 	{abi.ExportInitialize, true, wasmbin.FuncType{}, "initialises the module"},
 }
 
-// Violations gathers the rules that a module breaks. The zero value has none.
+// Violations collects the rules that a module breaks. The zero value is empty.
 type Violations struct {
 	reasons []string
 	more    int
 }
 
-// Add adds a violation, for the one who uploaded the module.
+// Add adds a violation. The uploader of the module sees the text.
 func (v *Violations) Add(format string, args ...any) {
 	if len(v.reasons) == MaxReasons {
 		v.more++
@@ -47,7 +48,7 @@ func (v *Violations) Add(format string, args ...any) {
 	v.reasons = append(v.reasons, fmt.Sprintf(format, args...))
 }
 
-// Err is nil, or the refusal, of service.KindBadModule, with all violations.
+// Err is the refusal, of service.KindBadModule, with all violations; nil if there are none.
 func (v *Violations) Err() error {
 	if len(v.reasons) == 0 {
 		return nil
@@ -59,9 +60,8 @@ func (v *Violations) Err() error {
 		Reasons: v.reasons}
 }
 
-// Verify checks everything about a module that can be known without running
-// it. The error lists all violations; a file that is not even a well-formed
-// module has one, with its place.
+// Verify checks everything about a module that can be known without running it. The error lists all
+// violations; if the file is not a well-formed module, it has one, with its place.
 func Verify(module []byte, l service.Limits) (*wasmbin.Module, error) {
 	var v Violations
 	if v.Size(len(module), l); v.Err() != nil {
@@ -87,7 +87,7 @@ func binaryLimits(l service.Limits) wasmbin.Limits {
 	return limits
 }
 
-// rules checks what is declared in a module, everything but its code.
+// rules checks everything that a module declares, but not its code.
 func (v *Violations) rules(m *wasmbin.Module, l service.Limits) {
 	v.imports(m)
 	v.memory(m, l)
@@ -170,7 +170,7 @@ func (v *Violations) memory(m *wasmbin.Module, l service.Limits) {
 	}
 }
 
-// MemoryPages checks what a module's memory starts with against the limit of a service.
+// MemoryPages checks the initial size of a module's memory against a service's limit.
 func (v *Violations) MemoryPages(pages uint64, l service.Limits) {
 	if limit := uint64(MemoryLimit(l)); pages > limit/PageBytes {
 		v.Add("the memory starts with %d pages (%d bytes); this service's limit is %d bytes", pages, pages*PageBytes,
@@ -178,14 +178,14 @@ func (v *Violations) MemoryPages(pages uint64, l service.Limits) {
 	}
 }
 
-// Size checks a module's own size, in bytes, against the limit of a service.
+// Size checks the size of a module, in bytes, against a service's limit.
 func (v *Violations) Size(size int, l service.Limits) {
 	if int64(size) > l.ModuleBytes {
 		v.Add("the module has %d bytes; this service's limit is %d", size, l.ModuleBytes)
 	}
 }
 
-// MemoryLimit is the bytes that a guest's memory may have by the service's limits: whole pages.
+// MemoryLimit is the maximum size of a guest's memory by the service's limits, in bytes of whole pages.
 func MemoryLimit(l service.Limits) int64 {
 	return min(l.MemoryBytes, MaxMemoryBytes) / PageBytes * PageBytes
 }
@@ -230,9 +230,9 @@ func (v *Violations) exports(m *wasmbin.Module) {
 	}
 }
 
-// reserved says which names guests may not make up: the ABI and the host's own
-// rewriting use them. The exports of other major versions may stand beside this
-// one's, so that a module can serve hosts of several.
+// reserved reports whether a name belongs to the ABI or to the host's rewriting, so that guests must not
+// define it. Exports of other major versions are allowed, so that a module can serve hosts of several
+// versions.
 func reserved(name string) bool {
 	rest, ok := strings.CutPrefix(name, abi.ReservedPrefix)
 	if !ok {
@@ -243,7 +243,7 @@ func reserved(name string) bool {
 	return !ok || err != nil || version != "v"+strconv.FormatUint(number, 10) || number == abi.Version
 }
 
-// shortName shows an untrusted name in a message.
+// shortName formats an untrusted name for a message.
 func shortName(s string) string {
 	if len(s) > 64 {
 		return fmt.Sprintf("%.64q…", s)

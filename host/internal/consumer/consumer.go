@@ -1,6 +1,5 @@
-// Package consumer reads a service's log from one place on: it waits for what comes, and goes on
-// where it was when the host has had to open its journal again. It knows nothing of what its
-// events are for.
+// Package consumer reads a service's log from a place on. It waits for new events, and continues at its place
+// when the host has opened its journal again. It does not know what the events are for.
 package consumer
 
 import (
@@ -10,27 +9,26 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Generation tells one open journal from the next. Two are compared with ==; nil is none.
+// Generation identifies one opening of the journal. Compare generations with ==; nil means none.
 type Generation any
 
-// Log is a service's log, which is read through whatever journal is open. It is safe for concurrent use.
+// Log is a service's log, read through whatever journal is open. It is safe for concurrent use.
 type Log interface {
-	// Open opens a cursor after a position on the journal that is open now, and says which one that
-	// is. Resumed says that somebody has been there: position 0 is then the place before the first
-	// event of all, and else the start of what there is.
+	// Open opens a cursor after a position on the journal that is open now, and returns that journal's
+	// generation. If resumed is true, a reader has already been at the position, and position 0 is the place
+	// before the very first event. Otherwise 0 is the start of what is readable.
 	Open(after service.Position, resumed bool) (Cursor, Generation, error)
-	// Now is the journal that is open, nil while there is none, and a channel that is closed when
+	// Now is the generation of the open journal, nil while there is none, and a channel that is closed when
 	// that changes.
 	Now() (Generation, <-chan struct{})
-	// Closing is closed when no other journal will be opened.
+	// Closing is closed when no further journal will be opened.
 	Closing() <-chan struct{}
 }
 
-// Cursor reads a log through one journal; see [service.Subscriber]. One goroutine at a time uses it.
+// Cursor reads a log through one journal; see [service.Subscriber]. Only one goroutine at a time may use it.
 type Cursor interface {
 	service.Subscriber
-	// Poll returns at most limit events without waiting for more. atHead says that there was nothing
-	// more.
+	// Poll returns at most limit events without waiting for more. atHead says that there were no more.
 	Poll(ctx context.Context, limit int) (events []*service.Event, atHead bool, err error)
 }
 
@@ -38,7 +36,7 @@ type Cursor interface {
 type Consumer struct {
 	log    Log
 	cursor Cursor
-	on     Generation // that cursor reads through
+	on     Generation // of cursor
 }
 
 var _ service.Subscriber = (*Consumer)(nil)
@@ -73,8 +71,8 @@ func (c *Consumer) Next(ctx context.Context, limit int) ([]*service.Event, error
 	}
 }
 
-// move goes over to the journal that has replaced the consumer's, once it is open. false means
-// that there is no other one, or why it cannot be read.
+// move changes to the next journal once it is open. false means that there will be none; an error, that it
+// cannot be read.
 func (c *Consumer) move(ctx context.Context) (bool, error) {
 	for {
 		now, changed := c.log.Now()
@@ -95,8 +93,8 @@ func (c *Consumer) move(ctx context.Context) (bool, error) {
 	}
 }
 
-// Poll returns at most limit events without waiting for more. atHead says that there was nothing more.
-// It does not wait for a journal either.
+// Poll returns at most limit events without waiting for more. atHead says that there were no more. It does
+// not wait for a journal either.
 func (c *Consumer) Poll(ctx context.Context, limit int) (events []*service.Event, atHead bool, err error) {
 	return c.cursor.Poll(ctx, limit)
 }

@@ -1,15 +1,14 @@
-// Package fair shares a few places among many who want to work for long: in turns, which are short,
-// and of which there is a fixed number at a time. It knows nothing of the work.
+// Package fair shares a few places among many who have long work. They take turns, which are short, and of
+// which there is a fixed number at a time. The package does not know what the work is.
 //
-// [Turns] share time by the clock, such as that for reading logs. They go round: first among
-// accounts, then among the members of an account, then among what a member does at the same time.
-// Somebody who asks for little waits for little, however much others ask for. A turn is given up only
-// at a point that its holder chooses ([Turn.Begin], [Turn.End]), so what the holder does between two
-// such points should be small. While the holder waits for somebody else ([Turn.Rest]), a turn that
-// has lasted long enough is taken away if others want it.
+// [Turns] share time by the clock, for example for reading logs. They go round: first among accounts, then
+// among the members of an account, then among what a member does concurrently. A holder with little work
+// waits for little, however much others want. A turn is given up only where its holder chooses ([Turn.Begin],
+// [Turn.End]), so there should be little work between two such points. While the holder waits for someone
+// else ([Turn.Rest]), a turn that has lasted long enough is taken away if others want it.
 //
-// [Processors] share processor time among services that compute. Turns go to the service that has
-// used the least of late, and a service that uses little takes none. [Lap] measures that time.
+// [Processors] share processor time among services that compute. Turns go to the service that has used the
+// least recently, and a service that uses little needs none. [Lap] measures that time.
 package fair
 
 import (
@@ -21,22 +20,22 @@ import (
 	"time"
 )
 
-// FullError is the error of who would have to wait when as many wait as may.
-type FullError struct{ Waiting, Most int }
+// FullError says that the maximum number of holders already waits.
+type FullError struct{ Waiting, Max int }
 
 // Error implements error.
 func (e *FullError) Error() string { return "too many are waiting for their turn" }
 
 // Options configure [Turns]. A zero field means its default.
 type Options struct {
-	// Slots is how many turns there are at a time. Default 1.
+	// Slots is the number of concurrent turns. Default 1.
 	Slots int
 	// Length is how long a turn lasts while others wait. Default 1 ms.
 	Length time.Duration
-	// Waiting bounds how many wait for a turn. Default 131,072.
+	// Waiting is the maximum number that may wait for a turn. Default 131,072.
 	Waiting int
-	// Charge, if not nil, is told how long somebody of an account has worked, now and then.
-	// It is called on the goroutine that worked, and must not block.
+	// Charge, if not nil, is called from time to time with the time that an account has worked. It is called
+	// on the goroutine that worked, and must not block.
 	Charge func(account string, worked time.Duration)
 }
 
@@ -51,22 +50,21 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Stats are what [Turns] are doing, and have done.
+// Stats are the present state of [Turns], and their counters.
 type Stats struct {
 	Slots   int
-	Working int           // turns that are held now
+	Working int           // turns that are held at present
 	Waiting int           // for one
-	Begun   uint64        // turns
-	Worked  time.Duration // in them
-	Waited  time.Duration // for them
-	Refused uint64        // with FullError
+	Begun   uint64        // turns that have begun
+	Worked  time.Duration // total time of turns
+	Waited  time.Duration // total time of waits
+	Refused uint64        // number of FullErrors
 }
 
-// Turns hand out turns. They may be used concurrently, and hold nothing that has to be
-// closed.
+// Turns hand out turns. They are safe for concurrent use, and need not be closed.
 type Turns struct {
 	opt     Options
-	waiting atomic.Int64 // how many are in the queue; changed under mu
+	waiting atomic.Int64 // length of the queue; changed under mu
 
 	mu      sync.Mutex // guards all below, and the fields of turns that say so
 	holders []*Turn    // at most Slots
@@ -79,10 +77,10 @@ type Turns struct {
 	refused uint64
 }
 
-// New makes turns of which nobody holds one.
+// New makes turns without holders.
 func New(o Options) *Turns { return &Turns{opt: o.withDefaults()} }
 
-// Stats says what goes on.
+// Stats returns the present state and the counters.
 func (t *Turns) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -102,32 +100,32 @@ const (
 	away    = iota // holds nothing
 	queued         // waits
 	working        // holds a turn
-	resting        // holds one that may be taken away when it has lasted long enough
+	resting        // holds one, which others may take when it has lasted long enough
 )
 
-// Turn is the place of one who works now and then. One goroutine at a time uses it. It
-// holds nothing while its owner neither works nor rests, so it may be dropped then; one
-// that is dropped earlier loses what it holds as soon as somebody else wants that.
+// Turn is the place of someone who works from time to time. Only one goroutine at a time may use it. It holds
+// nothing while its owner neither works nor rests, and may be dropped then. If it is dropped earlier, others
+// take what it holds when they need it.
 type Turn struct {
 	turns           *Turns
 	account, member string
 	granted         chan struct{} // capacity 1
 
 	began time.Time // of the turn; written under mu, and read by its owner while it works
-	since time.Time // since when it works; its owner's own
+	since time.Time // when the work began; only its owner uses it
 
 	state int // guarded by mu
 	place *list.Element
 }
 
-// Turn makes a place for somebody who belongs to a member of an account.
+// Turn makes a place for a member of an account.
 func (t *Turns) Turn(account, member string) *Turn {
 	return &Turn{turns: t, account: account, member: member, granted: make(chan struct{}, 1)}
 }
 
-// Begin waits for a turn; who rests goes on with what is left of the last one. Who works
-// already gives the turn up and waits for another if it has lasted long enough and others
-// wait. It fails with the cause of ctx's end, or with [FullError], and holds nothing then.
+// Begin waits for a turn. If the turn rests, Begin continues it. If it works, has lasted long enough and
+// others wait, Begin gives it up and waits for another. Begin fails with the cause of ctx's end, or with
+// [FullError]; then it holds nothing.
 func (p *Turn) Begin(ctx context.Context) error {
 	t := p.turns
 	now := time.Now()
@@ -153,14 +151,14 @@ func (p *Turn) Begin(ctx context.Context) error {
 		t.holders = append(t.holders, p)
 		t.give(p, now)
 	case t.waiting.Load() >= int64(t.opt.Waiting):
-		err = &FullError{Waiting: int(t.waiting.Load()), Most: t.opt.Waiting}
+		err = &FullError{Waiting: int(t.waiting.Load()), Max: t.opt.Waiting}
 		t.refused++
 	default:
 		p.state = queued
 		t.waiting.Add(1)
 		t.queue.push(p)
 	}
-	waits := p.state == queued // it may be granted at once
+	waits := p.state == queued // even if grant then grants it immediately
 	t.grant(now)
 	t.watch(now)
 	t.mu.Unlock()
@@ -201,15 +199,14 @@ func (p *Turn) wait(ctx context.Context, since time.Time) error {
 	return err
 }
 
-// Spent reports whether the turn has lasted long enough and others wait, so that its
-// holder should come to a point where it calls Begin, Rest or End.
+// Spent reports whether the turn has lasted long enough and others wait. Then its holder should soon call
+// Begin, Rest or End.
 func (p *Turn) Spent() bool {
 	return p.turns.waiting.Load() > 0 && time.Since(p.began) >= p.turns.opt.Length
 }
 
-// Rest keeps the turn, but lets others take it away when it has lasted long enough. It is
-// for the time in which its holder waits for somebody else, a client that reads for
-// instance.
+// Rest keeps the turn, but lets others take it when it has lasted long enough. It is for the time while its
+// holder waits for someone else, such as a client that reads.
 func (p *Turn) Rest() {
 	p.stop(func(t *Turns, now time.Time) {
 		if p.state == working {
@@ -220,7 +217,7 @@ func (p *Turn) Rest() {
 	})
 }
 
-// End gives the turn up. Without one it does nothing.
+// End gives the turn up, if there is one.
 func (p *Turn) End() {
 	p.stop(func(t *Turns, now time.Time) {
 		if p.state == working || p.state == resting {
@@ -231,7 +228,7 @@ func (p *Turn) End() {
 	})
 }
 
-// stop ends a piece of work.
+// stop ends a stretch of work.
 func (p *Turn) stop(then func(t *Turns, now time.Time)) {
 	t, now := p.turns, time.Now()
 	t.mu.Lock()
@@ -241,8 +238,8 @@ func (p *Turn) stop(then func(t *Turns, now time.Time)) {
 	t.charge(p, worked)
 }
 
-// worked is how long it has worked since that was asked, if it works. The caller holds
-// mu, as for all below but charge.
+// worked is how long it has worked since the last call, if it works. The caller holds mu, here and below,
+// except for charge.
 func (p *Turn) worked(now time.Time) time.Duration {
 	if p.state != working {
 		return 0
@@ -264,7 +261,7 @@ func (t *Turns) give(p *Turn, now time.Time) {
 	t.begun++
 }
 
-// leave ends one.
+// leave ends a turn.
 func (t *Turns) leave(p *Turn) {
 	p.state = away
 	if k := slices.Index(t.holders, p); k >= 0 {
@@ -272,8 +269,8 @@ func (t *Turns) leave(p *Turn) {
 	}
 }
 
-// room reports whether there is a slot, or makes one of a turn that rests and has lasted
-// long enough.
+// room reports whether there is a free slot. It may take one from a turn that rests and has lasted long
+// enough.
 func (t *Turns) room(now time.Time) bool {
 	if len(t.holders) >= t.opt.Slots {
 		t.holders = slices.DeleteFunc(t.holders, func(h *Turn) bool {
@@ -287,7 +284,7 @@ func (t *Turns) room(now time.Time) bool {
 	return len(t.holders) < t.opt.Slots
 }
 
-// grant gives free slots to who waits.
+// grant gives free slots to those that wait.
 func (t *Turns) grant(now time.Time) {
 	for t.waiting.Load() > 0 && t.room(now) {
 		p := t.queue.pop()
@@ -298,7 +295,7 @@ func (t *Turns) grant(now time.Time) {
 	}
 }
 
-// watch has the timer look after turns that rest while others wait.
+// watch sets the timer for turns that rest while others wait.
 func (t *Turns) watch(now time.Time) {
 	if t.armed || t.waiting.Load() == 0 {
 		return
@@ -318,7 +315,7 @@ func (t *Turns) watch(now time.Time) {
 	}
 }
 
-// sweep runs when the timer does.
+// sweep is called by the timer.
 func (t *Turns) sweep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -275,7 +275,7 @@ func TestAnybodyAtAnyTime(t *testing.T) {
 		const slots = 3
 		turns := New(Options{Slots: slots, Length: time.Millisecond, Waiting: 40})
 		var mu sync.Mutex
-		inside, most := 0, 0
+		inside, peak := 0, 0
 		var all sync.WaitGroup
 		for n := range 50 {
 			random := rand.New(rand.NewPCG(seed, uint64(n)))
@@ -295,7 +295,7 @@ func TestAnybodyAtAnyTime(t *testing.T) {
 					}
 					mu.Lock()
 					inside++
-					most = max(most, inside)
+					peak = max(peak, inside)
 					mu.Unlock()
 					time.Sleep(time.Duration(random.IntN(2000)) * time.Microsecond)
 					mu.Lock()
@@ -315,8 +315,8 @@ func TestAnybodyAtAnyTime(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if most > slots || most == 0 {
-			t.Errorf("%d worked at a time", most)
+		if peak > slots || peak == 0 {
+			t.Errorf("%d worked at a time", peak)
 		}
 		wantStats(t, turns, 0, 0)
 		if len(turns.holders) != 0 || len(turns.queue.byName) != 0 {
@@ -355,5 +355,5 @@ func BenchmarkAmongMany(b *testing.B) {
 
 func isFull(err error) bool {
 	var full *FullError
-	return errors.As(err, &full) && full.Waiting >= full.Most && full.Most > 0
+	return errors.As(err, &full) && full.Waiting >= full.Max && full.Max > 0
 }

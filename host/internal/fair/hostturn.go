@@ -2,22 +2,21 @@ package fair
 
 import "context"
 
-// HostTurn has turns for work that the host does for a service outside of its sandboxes, such as
-// writing a large answer. Work of a service that has to take turns
-// takes one for that, too: else one service could have all processors, one in its
-// sandboxes and one outside. One goroutine at a time uses it. It holds nothing before
-// Begin and after End.
+// HostTurn takes turns for work that the host does for a service outside of its sandboxes, such as writing a
+// large answer. If the service must take turns, this work takes one, too: otherwise one service could have
+// all processors, one in its sandboxes and one outside. Only one goroutine at a time may use it. It holds
+// nothing before Begin and after End.
 type HostTurn struct {
 	turn *Place
 	work Lap
 	busy bool // between Begin and Rest
 }
 
-// NewHostTurn makes the host's turns of a place, which has no other user meanwhile.
+// NewHostTurn makes a HostTurn for a place, which nothing else may use meanwhile.
 func NewHostTurn(p *Place) *HostTurn { return &HostTurn{turn: p} }
 
-// Begin waits for a turn, if the service has to take turns, or goes on with one. It is
-// called again now and then, so that others have theirs. It fails when ctx ends.
+// Begin waits for a turn if the service must take turns, or continues one. Call it again from time to time,
+// so that others get their turns. It fails when ctx ends.
 func (h *HostTurn) Begin(ctx context.Context) error {
 	h.account()
 	now := Now()
@@ -39,7 +38,7 @@ func (h *HostTurn) Begin(ctx context.Context) error {
 
 func (h *HostTurn) begin(now int64) { h.work, h.busy = StartLap(now, false), true }
 
-// account charges what was done since Begin.
+// account charges the work since Begin.
 func (h *HostTurn) account() {
 	if !h.busy {
 		return
@@ -51,14 +50,13 @@ func (h *HostTurn) account() {
 	h.turn.account.Burn(work, now, h.turn.Held())
 }
 
-// Stop ends a stretch of work that Begin has begun, and leaves it to the caller to charge it. ok is
-// false if there is none.
+// Stop ends a stretch of work that Begin has begun. The caller charges it. ok is false if there is none.
 func (h *HostTurn) Stop() (work Lap, ok bool) {
 	work, ok, h.busy = h.work, h.busy, false
 	return work, ok
 }
 
-// Rest keeps the turn, but lets others take it away: its owner waits for somebody.
+// Rest keeps the turn while its owner waits for someone, but lets others take it.
 func (h *HostTurn) Rest() {
 	h.account()
 	h.turn.Pause(Now())

@@ -10,40 +10,37 @@ import (
 	"time"
 )
 
-// Processors share the processors of the machine among services that compute in sandboxes. Go's
-// scheduler cannot interrupt a guest within a slice. If guests that compute took all processors,
-// everybody else (guests that do little, the journal, the gateway) would wait a slice for each of
-// their steps. So one processor is always left to those: a service that has used much of late takes
-// turns, no more than a number of slots at a time; a service that has not takes none.
+// Processors share the processors of the machine among services that compute in sandboxes. Go's scheduler
+// cannot interrupt a guest within a slice. If guests that compute took all processors, all other work (guests
+// that do little, the journal, the gateway) would wait a slice for each of its steps. So one processor is
+// always left for that: a service with much recent use takes turns, and the number of concurrent turns is
+// fixed. Other services take none.
 //
-// A turn is an amount of processor time. An instance that holds one may leave the guest and enter it
-// again, so a service with many short calls gets as much as one with few long ones. A free turn goes
-// to the waiting service that has used the least of late: one that seldom computes does not wait for
-// all that always do. Among equals, and within a service among its instances, turns go in the order
-// in which they came.
+// A turn is an amount of processor time. An instance that holds one may leave the guest and enter it again,
+// so a service with many short calls gets as much as one with few long ones. A free turn goes to the waiting
+// service with the least recent use: one that seldom computes does not wait for those that always do. Among
+// equals, and among the instances of a service, turns go in the order of arrival.
 //
-// Their methods are safe for concurrent use. They hold nothing that has to be closed.
+// The methods are safe for concurrent use. Processors need not be closed.
 type Processors struct {
 	slots int
 	now   func() int64
 
 	mu      sync.Mutex
 	holders []*Place   // at most slots
-	queue   []*Account // that have somebody waiting, in order
+	queue   []*Account // those with waiting places, in order
 	waiting atomic.Int64
-	crowd   bucket      // what was used without turns
-	timer   *time.Timer // for turns that are held and not used; nil before it is needed
+	crowd   bucket      // use without turns
+	timer   *time.Timer // for turns that are held and not used; nil before its first use
 	armed   bool
 }
 
-// What a service may use without a turn: one part in lightShare of a processor at all
-// times, and burst beyond. debt is the most that is held against it, so that what it
-// did is forgotten in time.
+// What a service may use without a turn: one part in lightShare of a processor at all times, plus burst. debt
+// is the maximum that counts against it, so that its use is forgotten in time.
 //
-// All that services use without turns is bounded too, or a hundred of them that each
-// stay below their share would take all processors: beyond half a processor, only those
-// that use next to nothing do without turns, one part in littleShare; and if even these
-// are too many, nobody does.
+// The use of all services without turns is bounded, too. Otherwise a hundred services, each below its share,
+// would take all processors. Above half a processor, only services that use next to nothing, one part in
+// littleShare, need no turns; and if even these are too many, all need turns.
 //
 // Bursts and debts are in nanoseconds of the time in which they are forgotten.
 const (
@@ -59,52 +56,51 @@ const (
 	throng      = 3 * crowdBurst
 )
 
-// turnTime is how much of a processor a turn is, in nanoseconds.
+// turnTime is the processor time of a turn, in nanoseconds.
 const turnTime = 1_400_000
 
 // idleTurn is how long a turn may be held between two calls while others wait.
 const idleTurn = 100 * time.Microsecond
 
-// NewProcessors makes slots, of which there is at least one, for services that take turns.
+// NewProcessors makes slots for services that take turns, at least one.
 func NewProcessors(slots int) *Processors {
 	return &Processors{slots: max(1, slots), now: Now}
 }
 
-// Slots is how many turns there are at a time.
+// Slots is the number of concurrent turns.
 func (g *Processors) Slots() int { return g.slots }
 
-// Account is what one service has used of late, with all its instances. It is safe for concurrent
-// use.
+// Account is the recent use of one service, with all its instances. It is safe for concurrent use.
 type Account struct {
 	gate    *Processors
-	served  atomic.Int64 // ns of processor time, ever
+	served  atomic.Int64 // processor time since the beginning, in ns
 	used    bucket
-	little  bucket   // the same, forgotten more slowly
+	little  bucket   // the same, but forgotten more slowly
 	waiters []*Place // guarded by gate.mu
-	rank    int64    // of the service in the queue: what used was when it came; guarded by gate.mu
+	rank    int64    // of the service in the queue: its use when it arrived; guarded by gate.mu
 }
 
-// NewAccount makes the account of a service that has used nothing.
+// NewAccount makes the account of a service without any use.
 func NewAccount(g *Processors) *Account { return &Account{gate: g} }
 
-// bucket leaks all the time: it holds the instant at which it will be empty.
+// bucket leaks at a constant rate: it holds the instant at which it will be empty.
 type bucket struct{ empty atomic.Int64 }
 
-// add fills the bucket, but not beyond what takes most to leak out.
-func (b *bucket) add(n, most, now int64) {
+// add fills the bucket up to maximum, in time to leak.
+func (b *bucket) add(n, maximum, now int64) {
 	for {
 		old := b.empty.Load()
-		next := min(max(old, now)+n, now+most)
+		next := min(max(old, now)+n, now+maximum)
 		if b.empty.CompareAndSwap(old, next) {
 			return
 		}
 	}
 }
 
-// level is how long the bucket takes to leak out.
+// level is the time until the bucket is empty.
 func (b *bucket) level(now int64) int64 { return b.empty.Load() - now }
 
-// Heavy reports whether the service has to take turns.
+// Heavy reports whether the service must take turns.
 func (a *Account) Heavy(now int64) bool {
 	if a.used.level(now) > burst {
 		return true
@@ -113,7 +109,7 @@ func (a *Account) Heavy(now int64) bool {
 	return crowd > crowdBurst && (crowd > throng || a.little.level(now) > littleBurst)
 }
 
-// Burn notes work of so many nanoseconds of a processor, by an instance that held a turn or did not.
+// Burn records work in nanoseconds of processor time, by an instance with or without a turn.
 func (a *Account) Burn(work, now int64, inTurn bool) {
 	a.served.Add(work)
 	a.used.add(work*lightShare, debt, now)
@@ -123,18 +119,18 @@ func (a *Account) Burn(work, now int64, inTurn bool) {
 	}
 }
 
-// Served is the processor time, in nanoseconds, that the account was ever told of.
+// Served is the total processor time that was recorded, in nanoseconds.
 func (a *Account) Served() int64 { return a.served.Load() }
 
-// The states of a turn; any other says since when it has been idle: held between two
-// calls, so that whoever waits may take it.
+// The states of a turn. Any other value is the time since which the turn has been idle: held between two
+// calls, so that others may take it.
 const (
 	turnNone int64 = math.MinInt64     // not held
 	turnUsed int64 = math.MinInt64 + 1 // held by a call that runs
 )
 
-// Place is where one instance takes its turns. One goroutine at a time uses it, which runs the
-// instance; its state is also changed by others, from idle to none.
+// Place is where one instance takes its turns. Only the goroutine that runs the instance uses it; others may
+// change its state from idle to none.
 type Place struct {
 	account *Account
 	state   atomic.Int64
@@ -142,7 +138,7 @@ type Place struct {
 	granted chan struct{}
 }
 
-// NewPlace makes a place of an instance of the account's service. It holds no turn.
+// NewPlace makes a place for an instance of the account's service. It holds no turn.
 func NewPlace(a *Account) *Place {
 	t := &Place{account: a, granted: make(chan struct{}, 1)}
 	t.state.Store(turnNone)
@@ -152,7 +148,7 @@ func NewPlace(a *Account) *Place {
 // Held reports whether the instance has a turn and uses it.
 func (t *Place) Held() bool { return t.state.Load() == turnUsed }
 
-// Spend takes work of so many nanoseconds off the turn, if it is held.
+// Spend takes nanoseconds of work off the turn, if it is held.
 func (t *Place) Spend(work int64) { t.credit -= work }
 
 // idle reports whether the turn is held and not used, and since when.
@@ -161,13 +157,13 @@ func (t *Place) idle() (since int64, ok bool) {
 	return since, since > turnUsed
 }
 
-// Resume takes an idle turn up again.
+// Resume continues an idle turn.
 func (t *Place) Resume() bool {
 	since, ok := t.idle()
 	return ok && t.state.CompareAndSwap(since, turnUsed)
 }
 
-// Pause leaves the turn idle at the end of a call, or gives it up if it is used up.
+// Pause makes the turn idle at the end of a call, or gives it up if it is used up.
 func (t *Place) Pause(now int64) {
 	if !t.Held() {
 		return
@@ -185,9 +181,8 @@ func (t *Place) Pause(now int64) {
 	}
 }
 
-// Renew reports whether the turn can go on within a call: it has credit left, or
-// nobody else wants it. A service that uses little does not wait for the credit of one
-// that uses much.
+// Renew reports whether the turn can continue within a call: it has credit left, or no one else wants it. A
+// service that uses little does not wait for the credit of one that uses much.
 func (t *Place) Renew(now int64) bool {
 	if !t.Held() {
 		return false
@@ -203,8 +198,7 @@ func (t *Place) Renew(now int64) bool {
 	return true
 }
 
-// overtakes reports whether a service waits that has used little while this one has
-// used much.
+// overtakes reports whether a service with little use waits while this one has used much.
 func (g *Processors) overtakes(holder *Account, now int64) bool {
 	if holder.used.level(now) <= burst {
 		return false
@@ -214,7 +208,7 @@ func (g *Processors) overtakes(holder *Account, now int64) bool {
 	return slices.ContainsFunc(g.queue, func(a *Account) bool { return a.used.level(now) <= burst })
 }
 
-// Release gives the turn up. Without one it does nothing.
+// Release gives the turn up, if there is one.
 func (t *Place) Release() {
 	g := t.account.gate
 	g.mu.Lock()
@@ -224,14 +218,14 @@ func (t *Place) Release() {
 	g.grant()
 }
 
-// ErrPatience is why a wait ended whose patience was over.
+// ErrPatience says that no turn came within the patience.
 var ErrPatience = errors.New("no turn came")
 
-// Waiter is who waits for a turn, and for how long.
+// Waiter describes a wait for a turn.
 type Waiter struct {
 	Context context.Context
-	Gone    <-chan struct{} // closed when nobody wants the work any more; may be nil
-	Until   time.Time       // the work's deadline; zero is none
+	Gone    <-chan struct{} // closed when the work is no longer needed; may be nil
+	Until   time.Time       // the work's deadline; zero: none
 	// Patience bounds the wait, unless Patient is set.
 	Patience time.Duration
 	Patient  bool
@@ -292,8 +286,8 @@ func (t *Place) Wait(w *Waiter) error {
 	return err
 }
 
-// room reports whether there is a slot, or makes one of a turn that is not used.
-// The caller holds mu, as for all below.
+// room reports whether there is a free slot. It may take one from a turn that is not used. The caller holds
+// mu, here and below.
 func (g *Processors) room() bool {
 	if len(g.holders) < g.slots {
 		return true
@@ -302,7 +296,7 @@ func (g *Processors) room() bool {
 	return len(g.holders) < g.slots
 }
 
-// reclaim takes turns away that have not been used for a while.
+// reclaim takes away turns that have not been used for a while.
 func (g *Processors) reclaim() {
 	now := g.now()
 	g.holders = slices.DeleteFunc(g.holders, func(h *Place) bool {
@@ -340,27 +334,26 @@ func (g *Processors) grant() {
 	}
 }
 
-// enqueue has a service wait. Its rank is what it has used by now: all that use much come
-// to the same in the end, as debts are bounded, and so those that came earlier go first.
-// Were it what it has used when a turn is free, one for which work is done elsewhere
-// meanwhile could wait for ever.
+// enqueue adds a service to the queue. Its rank is its use at this time. All services that use much reach the
+// same use in the end, as debts are bounded; among those the earlier one goes first. If the rank were the use
+// at the time when a turn is free, a service for which work is done elsewhere meanwhile could wait forever.
 func (g *Processors) enqueue(a *Account) {
 	a.rank = a.used.empty.Load()
 	g.queue = append(g.queue, a)
 }
 
-// next is the place in the queue of the service that had used the least.
+// next is the index in the queue of the service with the lowest rank.
 func (g *Processors) next() int {
-	least := 0
+	first := 0
 	for k, a := range g.queue {
-		if a.rank < g.queue[least].rank {
-			least = k
+		if a.rank < g.queue[first].rank {
+			first = k
 		}
 	}
-	return least
+	return first
 }
 
-// forget takes a turn out of the queue; false if it is not there.
+// forget removes a turn from the queue; false if it is not there.
 func (g *Processors) forget(t *Place) bool {
 	a := t.account
 	k := slices.Index(a.waiters, t)
@@ -375,7 +368,7 @@ func (g *Processors) forget(t *Place) bool {
 	return true
 }
 
-// watch has the timer look after turns that are held and not used.
+// watch sets the timer for turns that are held and not used.
 func (g *Processors) watch() {
 	if g.armed || len(g.queue) == 0 {
 		return
@@ -393,7 +386,7 @@ func (g *Processors) watch() {
 	}
 }
 
-// sweep runs when the timer does.
+// sweep is called by the timer.
 func (g *Processors) sweep() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -73,10 +73,10 @@ func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
 			t.Fatal("a service that does next to nothing has to take turns")
 		}
 	}
-	most := (now-start)/crowdShare + throng/crowdShare + int64(len(services))*work // each looks before it works
-	if free > most {
+	maximum := (now-start)/crowdShare + throng/crowdShare + int64(len(services))*work // each looks before it works
+	if free > maximum {
 		t.Errorf("services used %d ms of a processor without turns in a second; at most %d are free", free/1e6,
-			most/1e6)
+			maximum/1e6)
 	}
 }
 
@@ -120,7 +120,7 @@ func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
 func TestTurnsAreBounded(t *testing.T) {
 	for _, slots := range []int{1, 3} {
 		g := NewProcessors(slots)
-		var running, most atomic.Int64
+		var running, peak atomic.Int64
 		var all sync.WaitGroup
 		for s := range 5 {
 			a := NewAccount(g)
@@ -143,7 +143,7 @@ func TestTurnsAreBounded(t *testing.T) {
 							}
 						}
 						now := running.Add(1)
-						for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+						for old := peak.Load(); now > old && !peak.CompareAndSwap(old, now); old = peak.Load() {
 						}
 						running.Add(-1)
 						turn.credit -= turnTime / int64(1+(n+k)%4)
@@ -156,8 +156,8 @@ func TestTurnsAreBounded(t *testing.T) {
 			}
 		}
 		all.Wait()
-		if most.Load() > int64(slots) {
-			t.Errorf("%d ran at once; there are %d slots", most.Load(), slots)
+		if peak.Load() > int64(slots) {
+			t.Errorf("%d ran at once; there are %d slots", peak.Load(), slots)
 		}
 		if len(g.holders) != 0 || len(g.queue) != 0 || g.waiting.Load() != 0 {
 			t.Errorf("left: %d holders, %d in the queue, %d waiting", len(g.holders), len(g.queue), g.waiting.Load())

@@ -2,15 +2,15 @@ package fair
 
 import "container/list"
 
-// round is a queue whose turns go round: among accounts, and within an account among
-// its members; within a member they keep their order. Each operation takes the same time
-// however many wait. The zero value is empty.
+// round is a queue whose turns go round: among accounts, and within an account among its members. The places
+// of a member keep their order. The time of each operation does not depend on the length of the queue. The
+// zero value is empty.
 type round struct {
-	accounts list.List // of *waiters, those that have somebody waiting, in the order of their turns
+	accounts list.List // of *waiters with waiting places, in the order of their turns
 	byName   map[string]*waiters
 }
 
-// waiters are those of one account, or of one member of it, that wait.
+// waiters are the waiting places of one account, or of one of its members.
 type waiters struct {
 	name   string
 	place  *list.Element // in the list above
@@ -18,7 +18,7 @@ type waiters struct {
 	byName map[string]*waiters
 }
 
-// child finds the waiters of a name, or puts new ones at the end.
+// child finds the waiters of a name, or adds new ones at the end.
 func child(l *list.List, byName *map[string]*waiters, name string) *waiters {
 	if w := (*byName)[name]; w != nil {
 		return w
@@ -38,7 +38,7 @@ func (r *round) push(p *Turn) {
 	p.place = m.inside.PushBack(p)
 }
 
-// pop takes out whose turn it is. There must be somebody.
+// pop removes and returns the place whose turn it is. The queue must not be empty.
 func (r *round) pop() *Turn {
 	a := r.accounts.Front().Value.(*waiters)
 	m := a.inside.Front().Value.(*waiters)
@@ -49,7 +49,7 @@ func (r *round) pop() *Turn {
 	return p
 }
 
-// remove takes somebody out who is in it.
+// remove removes a place that is in the queue.
 func (r *round) remove(p *Turn) {
 	a := r.byName[p.account]
 	m := a.byName[p.member]

@@ -2,5 +2,5 @@
 
 package fair
 
-// ThreadTime is not known on this system: the clock has to do.
+// ThreadTime is not known on this system; the clock is used.
 func ThreadTime() int64 { return Untold }

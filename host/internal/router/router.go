@@ -1,6 +1,6 @@
-// Package router brings commands and queries to their service. It stands between the doors, which know
-// names and keys, and what runs services: a sender does not know where a service runs, and what runs it does
-// not know who waits.
+// Package router brings commands and queries to their service. It separates the doors, which know names and
+// keys, from what runs services: a sender does not know where a service runs, and what runs it does not know
+// who waits.
 package router
 
 import (
@@ -10,32 +10,30 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Service is a service as its senders see it, wherever it runs. Its methods do not block. They are
-// safe for concurrent use.
+// Service is a service as its senders see it, wherever it runs. Its methods do not block, and are safe for
+// concurrent use.
 type Service interface {
-	// Submit hands a command in. Unless it returns an error, done is called exactly once, from
-	// any goroutine.
+	// Submit submits a command. Unless it returns an error, done is called exactly once, from any goroutine.
 	Submit(c service.Command, done func(service.Reply, error)) error
-	// Query hands a query in, as Submit.
+	// Query submits a query; in all else it is like Submit.
 	Query(q service.Query, done func(service.QueryReply, error)) error
-	// Starting is the error of a request that has to wait for the service to start; nil if none
-	// of that entity has to.
+	// Starting is the error of a request for an entity that cannot wait for the service to start; nil if it
+	// need not wait.
 	Starting(key service.Key) error
 }
 
-// Find finds where a service runs, or says why there is no such place.
+// Find finds where a service runs, or says why it does not run anywhere.
 type Find func(name service.Name) (Service, error)
 
-// Router hands commands and queries to the services that Find knows, and waits for their outcome where the sender
-// does. It is safe for concurrent use.
+// Router submits commands and queries to the services that Find knows, and waits for outcomes on behalf of
+// senders that wait. It is safe for concurrent use.
 type Router struct{ find Find }
 
 // New makes a router.
 func New(find Find) *Router { return &Router{find} }
 
-// SendAsync hands a command in and never blocks. An error means that the command
-// was refused, and done is not called. Otherwise done is called exactly once, with what
-// became of the command; it must not block.
+// SendAsync submits a command and never blocks. If it returns an error, the command was refused and done is
+// not called. Otherwise done is called exactly once, with the result of the command; it must not block.
 func (r *Router) SendAsync(c service.Command, done func(service.Reply, error)) error {
 	svc, err := r.find(c.Service)
 	if err == nil {
@@ -47,8 +45,8 @@ func (r *Router) SendAsync(c service.Command, done func(service.Reply, error)) e
 	return err
 }
 
-// Send hands a command in and waits for its outcome. When ctx ends before the command has begun, it is not carried
-// out; when ctx ends later, the error has KindUnknown.
+// Send submits a command and waits for its outcome. If ctx ends before the command has begun, the command is
+// not carried out; if ctx ends later, the error has KindUnknown.
 func (r *Router) Send(ctx context.Context, c service.Command) (service.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		unload(c.Carrier)
@@ -71,7 +69,7 @@ func (r *Router) Send(ctx context.Context, c service.Command) (service.Reply, er
 		unload(c.Carrier)
 		return service.Reply{}, err
 	}
-	c.Data = nil // it is the service's now
+	c.Data = nil // the service owns it now
 	return outcome.wait(ctx, func() error { return waitedInVain(svc, c.Service, c.Key, ctx.Err()) }, func() error {
 		return &service.Error{Op: "send", Service: c.Service, Kind: service.KindUnknown, Err: ctx.Err(),
 			Message: "gave up waiting for the outcome; the command may still be carried out, " +
@@ -79,7 +77,7 @@ func (r *Router) Send(ctx context.Context, c service.Command) (service.Reply, er
 	})
 }
 
-// Query hands a query in and waits for its answer.
+// Query submits a query and waits for its answer.
 func (r *Router) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	if err := ctx.Err(); err != nil {
 		unload(q.Carrier)
@@ -100,18 +98,18 @@ func (r *Router) Query(ctx context.Context, q service.Query) (service.QueryReply
 	carrier := q.Carrier
 	q.Claim = outcome.claim
 	if err := svc.Query(q, func(r service.QueryReply, err error) {
-		unload(carrier) // it may never have come to a reply
+		unload(carrier) // there may have been no reply
 		outcome.done(r, err)
 	}); err != nil {
 		unload(carrier)
 		return service.QueryReply{}, err
 	}
-	q.Data = nil // it is the service's now
+	q.Data = nil // the service owns it now
 	return outcome.wait(ctx, func() error { return waitedInVain(svc, q.Service, q.Key, ctx.Err()) },
 		func() error { return service.NotBegun(q.Service, ctx.Err()) })
 }
 
-// outcome is what becomes of a request whose sender waits.
+// outcome is the result of a request whose sender waits.
 type outcome[R any] struct {
 	claim   *service.Claim
 	carrier service.Carrier
@@ -129,8 +127,8 @@ func newOutcome[R any](carrier service.Carrier) outcome[R] {
 
 func (o outcome[R]) done(r R, err error) { o.came <- result[R]{r, err} }
 
-// wait waits for the outcome. When ctx ends first, the request is taken back, and refused says so; if it has begun
-// already, late does.
+// wait waits for the outcome. If ctx ends first, the request is taken back and the error is refused; if the
+// request has begun already, it is late.
 func (o outcome[R]) wait(ctx context.Context, refused, late func() error) (none R, err error) {
 	select {
 	case r := <-o.came:
@@ -141,14 +139,14 @@ func (o outcome[R]) wait(ctx context.Context, refused, late func() error) (none 
 	case o.claim.Refuse():
 		unload(o.carrier)
 		return none, refused()
-	case o.claim.Refused(): // by somebody else, who is just saying so
+	case o.claim.Refused(): // by someone else, who answers it now
 		r := <-o.came
 		return r.reply, r.err
 	}
 	return none, late()
 }
 
-// waitedInVain is the error of a request that its sender has given up before it began.
+// waitedInVain is the error of a request whose sender gave up before it began.
 func waitedInVain(svc Service, name service.Name, key service.Key, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		if starting := svc.Starting(key); starting != nil {
@@ -158,14 +156,14 @@ func waitedInVain(svc Service, name service.Name, key service.Key, err error) er
 	return service.NotBegun(name, err)
 }
 
-// unload says that nothing is held of a command or query.
+// unload says that nothing of a command or query is held.
 func unload(c service.Carrier) {
 	if c != nil {
 		c.Unload()
 	}
 }
 
-// carried has the carrier of a command asked before done gets the reply.
+// carried asks the carrier of a command before done gets the reply.
 func carried(
 	carrier service.Carrier, id service.CommandID, done func(service.Reply, error),
 ) func(service.Reply, error) {
@@ -184,9 +182,8 @@ func carried(
 	}
 }
 
-// withheld is the error of a command that was carried out and whose reply there is no
-// room for. What it says is true of all that is unknown to the sender, but for the
-// message: the same id again brings the reply.
+// withheld is the error of a command that was carried out, but whose reply has no room. For the sender it is
+// like any unknown outcome, except for the message: the same id again brings the reply.
 func withheld(id service.CommandID, full error) error {
 	e := &service.Error{Op: "send", Kind: service.KindUnknown, Err: full,
 		Message: "the command was carried out, but there is no room for its reply now; " +

@@ -408,7 +408,7 @@ func (c *Cursor) readKeys(ctx context.Context) (*piece, error) {
 func Crowded(e *fair.FullError) *service.Error {
 	return &service.Error{Kind: service.KindOverloaded, RetryAfter: time.Second,
 		Message:  "too many readers are waiting for their turn",
-		Resource: "waiting_readers", Used: int64(e.Waiting), Limit: int64(e.Most)}
+		Resource: "waiting_readers", Used: int64(e.Waiting), Limit: int64(e.Max)}
 }
 
 func (c *Cursor) failure(ctx context.Context, err error) error {

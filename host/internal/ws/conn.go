@@ -1,9 +1,9 @@
-// Package ws is a WebSocket as gateway and client use it: messages of text, whose writes are gathered
-// until they are flushed, so that many small messages leave in one packet. It is the only package that
-// knows the library behind it.
+// Package ws provides WebSockets for gateway and client: text messages, whose writes are gathered until they
+// are flushed, so that many small messages leave in one packet. Only this package imports the WebSocket
+// library.
 //
 // One goroutine receives, and one sends. The library answers pings and protocol errors on the receiving
-// goroutine; that is safe, as writes are serialised below it.
+// goroutine; that is safe, as cork serialises writes.
 package ws
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Codes of the reason why a connection is closed.
+// Status codes of a close frame.
 const (
 	CloseNormal      = websocket.CloseNormalClosure
 	CloseGoingAway   = websocket.CloseGoingAway
@@ -32,7 +32,7 @@ const (
 
 // Errors of a [Conn].
 var (
-	// ErrTooLarge is the error of reading a message that is above the limit.
+	// ErrTooLarge is the error of reading a message above the limit.
 	ErrTooLarge = websocket.ErrReadLimit
 	// ErrCloseSent is the error of sending after a close frame.
 	ErrCloseSent = websocket.ErrCloseSent
@@ -47,8 +47,8 @@ type Closing struct {
 // Error implements error.
 func (e *Closing) Error() string { return fmt.Sprintf("close %d: %s", e.Code, e.Reason) }
 
-// Conn is one WebSocket. One goroutine at a time receives, and one sends; any may call the other
-// methods.
+// Conn is one WebSocket. One goroutine at a time receives, and one sends. The other methods are safe for
+// concurrent use.
 type Conn struct {
 	ws   *websocket.Conn
 	cork *cork
@@ -56,21 +56,21 @@ type Conn struct {
 
 // AcceptOptions configure [Accept].
 type AcceptOptions struct {
-	// Subprotocols are those that are spoken; empty: none is agreed on.
+	// Subprotocols are the supported ones; empty: none.
 	Subprotocols []string
-	// Limit bounds one message of the client, in bytes.
+	// Limit is the maximum size of one message of the client, in bytes.
 	Limit int64
-	// WriteTime bounds the handshake, and each write of what is too large to be gathered.
+	// WriteTime bounds the handshake, and each write that is too large to be gathered.
 	WriteTime time.Duration
 	// Writes and Wrote, if not nil, are called before and after each write to the network.
 	Writes, Wrote func()
 }
 
-// HandshakeError is why a request does not become a WebSocket.
+// HandshakeError says why a request does not become a WebSocket.
 type HandshakeError struct {
 	Status   int
 	Err      error
-	Hijacked bool // the connection has been taken over, and closed: there is nobody to tell
+	Hijacked bool // the connection was taken over and closed: no answer is possible
 }
 
 // Error implements error.
@@ -81,7 +81,7 @@ func (e *HandshakeError) Unwrap() error { return e.Err }
 
 var writeBuffers sync.Pool
 
-// Accept makes a WebSocket of a request, whatever its origin: the caller has checked that. It fails with
+// Accept turns a request into a WebSocket. It does not check the origin; the caller must. It fails with
 // [*HandshakeError] if the request is wrong. After any other error the connection is closed.
 func Accept(w http.ResponseWriter, r *http.Request, o AcceptOptions) (*Conn, error) {
 	var refused *HandshakeError
@@ -113,13 +113,13 @@ type DialOptions struct {
 	Subprotocol string
 	// HandshakeTime bounds the handshake.
 	HandshakeTime time.Duration
-	// Limit bounds one message of the server, in bytes.
+	// Limit is the maximum size of one message of the server, in bytes.
 	Limit int64
-	// WriteTime bounds each write of what is too large to be gathered.
+	// WriteTime bounds each write that is too large to be gathered.
 	WriteTime time.Duration
 }
 
-// Dial opens a WebSocket. If the server refuses it, refusal is the server's answer, as far as it is short.
+// Dial opens a WebSocket. If the server refuses it, refusal is the beginning of the server's answer.
 func Dial(
 	ctx context.Context, url string, header http.Header, o DialOptions,
 ) (c *Conn, refusal *http.Response, err error) {
@@ -146,9 +146,9 @@ func Dial(
 	return &Conn{conn, corked}, nil, nil
 }
 
-// OnControl has alive called on the receiving goroutine with each ping and pong; its error ends the
-// receiving. Pings are answered at once, within wait: a peer that does not read the pongs is not read
-// either.
+// OnControl calls alive on the receiving goroutine for each ping and pong; if it returns an error, receiving
+// ends. Pings are answered immediately, within wait: while a peer does not read the pongs, nothing is read
+// from it.
 func (c *Conn) OnControl(wait time.Duration, alive func() error) {
 	c.ws.SetPongHandler(func(string) error { return alive() })
 	c.ws.SetPingHandler(func(text string) error {
@@ -162,13 +162,13 @@ func (c *Conn) OnControl(wait time.Duration, alive func() error) {
 	})
 }
 
-// Hold has writes gather from now on, until they are flushed.
+// Hold makes writes gather until they are flushed.
 func (c *Conn) Hold() { c.cork.hold() }
 
-// SetReadDeadline ends the receiving at an instant. One in the past ends a read that is under way.
+// SetReadDeadline ends receiving at an instant. One in the past ends a read in progress.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.ws.SetReadDeadline(t) }
 
-// NextReader waits for a message and returns it. It is [Closing] if that is not text.
+// NextReader waits for a message and returns it. If that is not text, the error is [Closing].
 func (c *Conn) NextReader() (io.Reader, error) {
 	kind, r, err := c.ws.NextReader()
 	if err != nil {
@@ -183,8 +183,8 @@ func (c *Conn) NextReader() (io.Reader, error) {
 // Send queues a message for the next flush.
 func (c *Conn) Send(text []byte) error { return c.ws.WriteMessage(websocket.TextMessage, text) }
 
-// SendPieces sends a message in frames, as write gives them. until is asked, on this goroutine, by when each of them
-// must have been written.
+// SendPieces sends a message in frames, as written by write. It calls until on this goroutine for the deadline of
+// each frame.
 func (c *Conn) SendPieces(until func() time.Time, write func(io.Writer) error) error {
 	defer c.cork.allow(time.Time{})
 	w, err := c.ws.NextWriter(websocket.TextMessage)
@@ -215,26 +215,27 @@ func (c *Conn) Ping(wait time.Duration) error {
 	return c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(wait))
 }
 
-// Flush writes what was queued.
+// Flush writes what is queued.
 func (c *Conn) Flush(wait time.Duration) error { return c.cork.flush(wait) }
 
-// Close closes the connection at once.
+// Close closes the connection immediately.
 func (c *Conn) Close() error { return c.cork.Close() }
 
-// SayClose queues a close frame, and writes all that was queued. What the library has said already is not
-// said again.
+// SayClose queues a close frame, and writes everything that is queued. If the library has already sent a
+// close frame, it sends no other.
 func (c *Conn) SayClose(code int, reason string, wait time.Duration) error {
 	_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(wait))
 	return c.Flush(wait)
 }
 
-// lingerBytes bounds how much of a peer is still read after the last word, so that the last word is not
-// lost with what is unread: a peer that sent a message that is too large is mostly still sending it.
+// lingerBytes is how many bytes of a peer are still read after the close frame. Without this the close frame
+// would be lost together with unread data: a peer that sent a message that is too large is usually still
+// sending it.
 const lingerBytes = 64 << 20
 
-// Settle waits until sent is closed, by a sending goroutine, when the receiving one has ended with err. If that
-// is a reason to say, what the peer is still sending is dropped for up to wait: it may not read before it has
-// written all.
+// Settle is called when the receiving goroutine has ended with err. It waits until the sending goroutine
+// closes sent. If err is a [Closing], what the peer still sends is dropped for up to wait, as the peer may
+// not read before it has written everything.
 func (c *Conn) Settle(sent <-chan struct{}, wait time.Duration, err error) {
 	var why *Closing
 	if errors.As(err, &why) {
@@ -245,14 +246,14 @@ func (c *Conn) Settle(sent <-chan struct{}, wait time.Duration, err error) {
 			_, _ = io.CopyN(io.Discard, c.cork, lingerBytes)
 		}()
 		<-sent
-		_ = c.cork.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
+		_ = c.cork.SetReadDeadline(time.Unix(1, 0)) // in the past: ends a read in progress
 		<-dropped
 	}
 	<-sent
 }
 
-// Farewell says why, if err is a [Closing], writes what is queued, and closes, within linger or when cut
-// ends. Both goroutines must be past using the connection.
+// Farewell sends the reason if err is a [Closing], writes what is queued, and closes the connection, within
+// linger or when cut ends. Both goroutines must have ended their use of the connection.
 func (c *Conn) Farewell(cut context.Context, linger time.Duration, err error) {
 	defer c.Close()
 	defer context.AfterFunc(cut, func() { _ = c.Close() })()

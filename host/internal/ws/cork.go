@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// cork is a connection whose writes, once held, wait until they are flushed, so
-// that many small messages leave in one packet.
+// cork is a connection whose writes, once held, wait until they are flushed. So many small messages leave in
+// one packet.
 type cork struct {
 	net.Conn
-	wait          time.Duration // for a write that is too large to hold
+	wait          time.Duration // for a write that is too large to be gathered
 	writes, wrote func()        // around each write to the network; may be nil
 
-	mu    sync.Mutex // guards what follows, and writing
+	mu    sync.Mutex // guards all below, and writing
 	held  bool
 	buf   []byte
-	until time.Time // when a write of the large message must end; zero: no large one is being written
+	until time.Time // deadline for a write of the large message; zero: no large one is being written
 }
 
-// MaxGathered bounds what waits for a flush, in bytes; what is larger is written at once.
+// MaxGathered is the maximum number of bytes that wait for a flush; larger writes happen immediately.
 const MaxGathered = 32 << 10
 
 func (c *cork) hold() {
@@ -52,7 +52,7 @@ func (c *cork) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// allow gives the pieces of a large message that follow a time of their own; zero: it has been written.
+// allow sets the deadline for the following pieces of a large message; zero: it has been written.
 func (c *cork) allow(until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +97,7 @@ func (c *cork) closeWrite() error {
 	return nil
 }
 
-// corkingWriter hands the library a connection that can gather writes.
+// corkingWriter gives the library a connection that can gather writes.
 type corkingWriter struct {
 	http.ResponseWriter
 	options *AcceptOptions
