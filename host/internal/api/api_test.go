@@ -17,7 +17,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// document is the parts of an OpenAPI document that are looked at here.
+// document is the part of an OpenAPI document that these tests read.
 type document struct {
 	Info  struct{ Description string }
 	Paths map[string]map[string]struct {
@@ -57,7 +57,7 @@ func read(t *testing.T) document {
 	if err := json.Unmarshal(OpenAPI(), &raw); err != nil {
 		t.Fatal(err)
 	}
-	for path, item := range raw["paths"].(map[string]any) { // parameters are no operation
+	for path, item := range raw["paths"].(map[string]any) { // parameters are not an operation
 		delete(item.(map[string]any), "parameters")
 		raw["paths"].(map[string]any)[path] = item
 	}
@@ -72,8 +72,8 @@ func read(t *testing.T) document {
 	return d
 }
 
-// Each example decodes into the type that its schema describes, and says the
-// same when it is encoded again: no member is misspelt, none is left behind.
+// Each example decodes into the type that its schema describes, and is the same when it is encoded again: no
+// member is misspelt, and none is lost.
 func TestExamples(t *testing.T) {
 	d := read(t)
 	count := 0
@@ -158,13 +158,13 @@ func TestSchemasAreTheTypes(t *testing.T) {
 			t.Errorf("there is no schema %s", name)
 			continue
 		}
-		if name == "Manifest" { // has its own JSON
+		if name == "Manifest" { // it has its own JSON
 			continue
 		}
 		members := map[string]bool{}
 		memberNames(reflect.TypeOf(form), members)
 		for m := range members {
-			if _, ok := s.Properties[m]; !ok && name != "ServerMessage" { // whose members are those of Reply, too
+			if _, ok := s.Properties[m]; !ok && name != "ServerMessage" { // it embeds Reply
 				t.Errorf("schema %s lacks %s", name, m)
 			}
 		}
@@ -188,8 +188,7 @@ func memberNames(t reflect.Type, into map[string]bool) {
 	}
 }
 
-// Every kind has a status and a title of its own making, and the document lists
-// all of them.
+// Every kind has its own status and title, and the document lists all of them.
 func TestKinds(t *testing.T) {
 	d := read(t)
 	var schema struct{ Enum []string }
@@ -218,8 +217,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// A proxy takes 502 for an answer of nobody: it sends the command again, or takes the host out. So no failure of
-// a service has it.
+// A proxy treats 502 as the answer of a missing server: it sends the command again, or takes the host out of
+// service. So no failure of a service has this status.
 func TestFailuresOfServicesAreNoBadGateway(t *testing.T) {
 	for k := service.KindInternal; k == service.KindInternal || k.String() != "internal"; k++ {
 		if got := StatusOf(k); got == http.StatusBadGateway {
@@ -235,7 +234,7 @@ func TestFailuresOfServicesAreNoBadGateway(t *testing.T) {
 	}
 }
 
-// A place in data is a member of the problem also when it is the data as a whole, and comes back as it was.
+// A Pointer to the whole data is "", and is still a member of the problem; it survives encoding and decoding.
 func TestPointersOfProblems(t *testing.T) {
 	root, member := "", "/amount"
 	for _, pointer := range []*string{nil, &root, &member} {
@@ -264,7 +263,7 @@ func TestProblems(t *testing.T) {
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("problem %+v", p)
 	}
-	for k := range kinds { // so whoever looks for one in the text finds the member
+	for k := range kinds { // a text search finds the member
 		text, _ := json.Marshal(ProblemOf(&service.Error{Kind: k}, ""))
 		if strings.Contains(k.String(), "_") && strings.Count(string(text), k.String()) != 1 {
 			t.Errorf("%s is there more than once: %s", k, text)
@@ -298,7 +297,7 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// What is appended by hand is what the types read.
+// What is appended by hand can be decoded into the types.
 func TestAppended(t *testing.T) {
 	r := service.Reply{Service: "bank", Key: "a\"\\\u2028\x01é\xff", CommandID: "id\"", Data: []byte(` {"a":1} `), Events: 2, Position: 1<<64 - 1, Version: 3, Fuel: 4, Repeated: true}
 	want := r
@@ -361,7 +360,7 @@ func TestAppended(t *testing.T) {
 	}
 }
 
-// What is wrong with a message is said without the names of our types.
+// Errors about a message do not contain the names of our types.
 func TestWrongMessagesAreExplained(t *testing.T) {
 	for text, want := range map[string]string{
 		`[]`:                                    "it is an array; it should be a JSON object",

@@ -20,15 +20,15 @@ type Reply struct {
 	Cursor      string            `json:"cursor"`                 // of that position: reading from it starts after this command
 	Events      int               `json:"events"`                 // how many the command caused
 	Fuel        uint64            `json:"fuel"`
-	Repeated    bool              `json:"repeated"` // it had been carried out before; this is its first answer
+	Repeated    bool              `json:"repeated"` // the command was carried out before; this is its first answer
 }
 
-// Data is the handler's reply, whichever form it came in.
+// Data is the handler's reply, in either form.
 func (r *Reply) Data() []byte { return either(r.Reply, r.ReplyBase64) }
 
-// Value is the reply in the vocabulary of services.
+// Value converts the reply to the type of package service.
 func (r *Reply) Value() service.Reply {
-	cursor, _ := service.ParseCursor(r.Cursor) // the zero one if the host does not speak like this
+	cursor, _ := service.ParseCursor(r.Cursor) // the zero one if the host sends something else
 	return service.Reply{
 		Service: r.Service, Key: r.Key, CommandID: r.CommandID, Data: r.Data(), Events: r.Events,
 		Position: r.Position, Cursor: cursor, Version: r.Version, Fuel: r.Fuel, Repeated: r.Repeated,
@@ -64,14 +64,14 @@ func replyMembers(b []byte, r *service.Reply) Pieces {
 type QueryReply struct {
 	Reply       json.RawMessage `json:"reply,omitempty"`        // the handler's reply, if it is JSON
 	ReplyBase64 []byte          `json:"reply_base64,omitempty"` // the handler's reply, if it is not
-	Version     service.Version `json:"version"`                // of the entity that it rests on
+	Version     service.Version `json:"version"`                // of the entity on which it depends
 	Fuel        uint64          `json:"fuel"`
 }
 
-// Data is the handler's reply, whichever form it came in.
+// Data is the handler's reply, in either form.
 func (r *QueryReply) Data() []byte { return either(r.Reply, r.ReplyBase64) }
 
-// Value is the reply in the vocabulary of services.
+// Value converts the reply to the type of package service.
 func (r *QueryReply) Value() service.QueryReply {
 	return service.QueryReply{Data: r.Data(), Version: r.Version, Fuel: r.Fuel}
 }

@@ -22,9 +22,9 @@ const (
 	ProtocolTokenPrefix = "bulkhead.token."
 )
 
-// Event is an event as clients see it. Its JSON is the native form, which pages and messages of
-// bulkhead.v1.json have. The names of its members are those that attributes of CloudEvents have; it is not
-// one itself, as its numbers are not texts and its metadata is an object.
+// Event is an event as clients see it. Its JSON is the native form, in pages and in messages of
+// bulkhead.v1.json. Its members have the names of CloudEvents attributes, but it is not a CloudEvent: its
+// numbers are not texts, and its metadata is an object.
 type Event struct {
 	ID              string            `json:"id"`              // the cursor: reading from it starts after this event
 	Source          string            `json:"source"`          // /services/{service}
@@ -41,17 +41,17 @@ type Event struct {
 	Metadata        EventMetadata     `json:"metadata,omitempty"`
 }
 
-// Body is the event's data, whichever form it came in.
+// Body is the event's data, in either form.
 func (e *Event) Body() []byte { return either(e.Data, e.DataBase64) }
 
-// EventMetadata is what a guest wrote beside an event, and what is kept of its command's, as a JSON
-// object of strings. It may be more than a command can have.
+// EventMetadata is what a guest wrote beside an event, with what is kept of its command's metadata, as a JSON
+// object of strings. It may be larger than a command's metadata.
 type EventMetadata abi.Metadata
 
 // MarshalJSON implements json.Marshaler, as [Metadata] does.
 func (m EventMetadata) MarshalJSON() ([]byte, error) { return Metadata(m).MarshalJSON() }
 
-// UnmarshalJSON implements json.Unmarshaler. Order is kept, and names differ.
+// UnmarshalJSON implements json.Unmarshaler. It keeps the order, and refuses repeated names.
 func (m *EventMetadata) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		*m = nil
@@ -62,24 +62,24 @@ func (m *EventMetadata) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// DecodeEvent reads an event in its native form.
+// DecodeEvent decodes an event in its native form.
 func DecodeEvent(text []byte) (e Event, err error) {
 	err = json.Unmarshal(text, &e)
 	return e, err
 }
 
-// cloudEvent is the form that events have as CloudEvents 1.0, beside their attributes from metadata. Numbers
-// are texts, and so is what is left of the metadata.
+// cloudEvent is an event as CloudEvents 1.0, without the attributes from metadata. Numbers are texts, and so
+// is the rest of the metadata.
 type cloudEvent struct {
 	SpecVersion string `json:"specversion"`
 	Event
 	EntityVersion service.Version  `json:"entityversion,string"`
 	Position      service.Position `json:"position,string"`
-	Sequence      string           `json:"sequence"` // the position with 20 digits, so that texts compare as numbers do
+	Sequence      string           `json:"sequence"` // the position with 20 digits, so that texts sort like numbers
 	Metadata      string           `json:"metadata"`
 }
 
-// attributes are the members of a cloudEvent. All others that an event has are pairs of its metadata.
+// attributes are the members of a cloudEvent. All other members of an event are pairs of its metadata.
 var attributes = map[string]bool{
 	"specversion": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
 	"datacontenttype": true,
@@ -87,14 +87,14 @@ var attributes = map[string]bool{
 	"commandid": true, "commandtype": true, "metadata": true,
 }
 
-// DecodeCloudEvent reads an event that came as a CloudEvent. It is total. Metadata is in one place
-// again; the pairs that were attributes come first.
+// DecodeCloudEvent decodes an event in the form of a CloudEvent. It is total. It joins the metadata; pairs
+// that were attributes come first.
 func DecodeCloudEvent(text []byte) (Event, error) {
 	var c cloudEvent
 	if err := json.Unmarshal(text, &c); err != nil {
 		return Event{}, err
 	}
-	if c.SpecVersion != "1.0" { // also if it is null, which has no members
+	if c.SpecVersion != "1.0" { // even null, which has no members
 		return Event{}, service.Errorf(service.KindInvalid, "specversion is %.40q; it has to be 1.0", c.SpecVersion)
 	}
 	e := c.Event
@@ -150,8 +150,8 @@ func isAttributeName(s string) bool {
 	return s != ""
 }
 
-// TypeCheckpoint is the type of what a stream of CloudEvents has beside a service's events: a checkpoint, whose id is
-// the cursor that it has come to. Its source is that of no service's event.
+// TypeCheckpoint is the type of a checkpoint in a stream of CloudEvents. Its id is the cursor that has been
+// reached. No event of a service has its source.
 const TypeCheckpoint = "bulkhead.checkpoint"
 
 // AppendCheckpointEvent appends a checkpoint as a CloudEvent.
@@ -164,33 +164,31 @@ func AppendCheckpointEvent(b []byte, name service.Name, cursor string, now time.
 	return append(now.UTC().AppendFormat(b, time.RFC3339Nano), `"}`...)
 }
 
-// Page is a part of a log. Events are kept as they came; [Event] is their form.
+// Page is a part of a log. Events are kept in encoded form; see [Event].
 type Page struct {
 	Events []json.RawMessage `json:"events"`
-	// Next is the cursor to read on from. It is there also at the end of the log.
+	// Next is the cursor from which to read on. It is set even at the end of the log.
 	Next string `json:"next"`
-	// More says that there was more when the page was made.
+	// More says that there were more events when the page was made.
 	More bool `json:"more"`
 }
 
 // EntityPage is a part of one entity's stream.
 type EntityPage struct {
 	Events []json.RawMessage `json:"events"`
-	// First is the version of the first event that a retention has left of the entity; 1 if it has
-	// deleted none.
+	// First is the version of the entity's first event that a retention has left; 1 if none was deleted.
 	First service.Version `json:"first"`
-	// Next is what to read on after: a cursor, or what was asked for if there was nothing.
+	// Next is the place from which to read on: a cursor, or the requested place if there were no events.
 	Next string `json:"next"`
-	// More says that there was more when the page was made.
+	// More says that there were more events when the page was made.
 	More bool `json:"more"`
 }
 
-// PageStart is what stands before the first event of a [Page] or an [EntityPage]. There
-// are commas between the events.
+// PageStart is what comes before the first event of a [Page] or an [EntityPage]. Commas separate the events.
 var PageStart = []byte(`{"events":[`)
 
-// BatchStart and BatchEnd are what stands around the events of a batch, with commas between
-// them: the JSON batch format of CloudEvents 1.0.
+// BatchStart and BatchEnd enclose the events of a batch, which commas separate: the JSON batch format of
+// CloudEvents 1.0.
 var (
 	BatchStart = []byte(`[`)
 	BatchEnd   = []byte(`]`)

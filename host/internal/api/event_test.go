@@ -30,7 +30,7 @@ func pairsOf(e *Event) map[string]string {
 	return all
 }
 
-// An event is the same in whichever form it came, to the last digit.
+// An event is the same in either form, to the last digit.
 func TestEventsInBothForms(t *testing.T) {
 	native, err := DecodeEvent([]byte(nativeText))
 	if err != nil {
@@ -55,7 +55,7 @@ func TestEventsInBothForms(t *testing.T) {
 	}
 }
 
-// One form is never taken for the other, nor is what is neither.
+// One form is never mistaken for the other, and other texts are refused.
 func TestEventsOfAnotherForm(t *testing.T) {
 	for _, text := range []string{cloudText, `{"position":1e3}`, `{"position":-1}`, `{"position":18446744073709551616}`, `{"metadata":{"a":1}}`, `{"metadata":{"a":"1","a":"2"}}`, `{"metadata":"{}"}`, "[]", ""} {
 		if e, err := DecodeEvent([]byte(text)); err == nil {
@@ -81,7 +81,7 @@ func FuzzDecodeEvent(f *testing.F) {
 				continue
 			}
 			if e.Time.Year() < 0 || e.Time.Year() > 9999 {
-				continue // which has no text
+				continue // it has no text
 			}
 			native, err := json.Marshal(&e)
 			if err != nil {

@@ -121,7 +121,7 @@ func FuzzTraceparent(f *testing.F) {
 	})
 }
 
-// What a guest wrote cannot break out of the answer around it.
+// What a guest wrote cannot break out of the answer that contains it.
 func FuzzReply(f *testing.F) {
 	f.Add([]byte(`{"a":1}`), "k", "id")
 	f.Add([]byte(`1}`), "\xff\"", "\\")
@@ -137,8 +137,7 @@ func FuzzReply(f *testing.F) {
 
 func whole(p Pieces) []byte { return p.Append(nil) }
 
-// A large message means the same as if it were small, but that errors may be said in
-// other words.
+// A large message means the same as a small one, but errors may have other texts.
 func FuzzLargeMessage(f *testing.F) {
 	for _, text := range []string{
 		`{"op":"command","id":"1","service":"bank","key":"k","type":"t","data":{"a":[1,"}\\"]}}`,
@@ -162,8 +161,7 @@ func FuzzLargeMessage(f *testing.F) {
 	})
 }
 
-// Whatever the data, its pieces are a text of the length that was said, and what comes
-// of it is the data.
+// For any data, the pieces have the announced length, and decode to the data.
 func FuzzPieces(f *testing.F) {
 	f.Add([]byte("x"), uint8(0))
 	f.Add(bytes.Repeat([]byte("[1,\r\n2]"), 10_000), uint8(1))

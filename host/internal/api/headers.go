@@ -8,14 +8,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// The headers of a command or query, beside the usual ones. Traceparent and
-// Tracestate are taken into the command's metadata.
+// The headers of a command or query, beside the usual ones. Traceparent and Tracestate become part of the
+// command's metadata.
 const (
 	HeaderCommandID   = "Idempotency-Key"      // the command id, as a quoted string or a bare token
-	HeaderExpected    = "If-Match"             // the version that the entity must be at, as an entity tag: "7"
-	HeaderDeadline    = "Bulkhead-Deadline-Ms" // milliseconds from now for which the sender is interested
+	HeaderExpected    = "If-Match"             // the version that the entity must have, as an entity tag: "7"
+	HeaderDeadline    = "Bulkhead-Deadline-Ms" // for how many milliseconds the sender waits
 	HeaderMetadata    = "Bulkhead-Metadata"    // a JSON object of strings, in ASCII
-	HeaderRequestID   = "Bulkhead-Request-Id"  // of an answer: under this id the host's log has the request
+	HeaderRequestID   = "Bulkhead-Request-Id"  // of an answer: the id of the request in the host's log
 	HeaderNext        = "Bulkhead-Next"        // of a batch of CloudEvents: what next is in a page
 	HeaderTraceparent = "Traceparent"
 	HeaderTracestate  = "Tracestate"
@@ -56,8 +56,8 @@ func FormatIdempotencyKey(id service.CommandID) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(string(id)) + `"`
 }
 
-// ParseIfMatch reads the version that an entity is expected to be at: one strong
-// entity tag with a decimal number. Lists, weak tags and * name no version.
+// ParseIfMatch parses an expected version: one strong entity tag with a decimal number. It refuses lists,
+// weak tags and *.
 func ParseIfMatch(s string) (service.Version, error) {
 	inner, ok := strings.CutPrefix(s, `"`)
 	if ok {
@@ -73,11 +73,11 @@ func ParseIfMatch(s string) (service.Version, error) {
 // FormatETag writes a version as an entity tag.
 func FormatETag(v service.Version) string { return `"` + strconv.FormatUint(uint64(v), 10) + `"` }
 
-// maxDeadline bounds what can be asked for; nobody waits a day for a command.
+// maxDeadline is the longest possible deadline; longer ones are shortened to it.
 const maxDeadline = 24 * time.Hour
 
-// ParseDeadline reads a Bulkhead-Deadline-Ms: how long the sender is interested
-// from now on. Zero and less are already over.
+// ParseDeadline parses a Bulkhead-Deadline-Ms: how long the sender waits from now. Zero and less have already
+// passed.
 func ParseDeadline(s string) (time.Duration, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
@@ -87,7 +87,7 @@ func ParseDeadline(s string) (time.Duration, error) {
 	return DeadlineOf(n), nil
 }
 
-// DeadlineOf bounds a number of milliseconds to what a timer can hold.
+// DeadlineOf limits a number of milliseconds to what a timer can hold.
 func DeadlineOf(ms int64) time.Duration {
 	if ms <= 0 {
 		return 0
@@ -100,8 +100,8 @@ func FormatDeadline(left time.Duration) string {
 	return strconv.FormatInt(max(0, (left+time.Millisecond-1).Milliseconds()), 10)
 }
 
-// ValidTraceparent reports whether s has the form of a W3C traceparent. Anything
-// else is left out of the metadata, as that standard asks.
+// ValidTraceparent reports whether s has the form of a W3C traceparent. Anything else is left out of the
+// metadata, as that standard requires.
 func ValidTraceparent(s string) bool {
 	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" || len(s) > 55 &&
 		(s[:2] == "00" || s[55] != '-') {

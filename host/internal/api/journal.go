@@ -12,19 +12,19 @@ import (
 type Retention struct {
 	Before      service.Position `json:"before,omitempty"`
 	OlderThanMS int64            `json:"older_than_ms,omitempty"`
-	Through     uint64           `json:"through,omitempty"` // no batch behind the one with this sequence
+	Through     uint64           `json:"through,omitempty"` // sequence of the last batch that may be deleted
 	DryRun      bool             `json:"dry_run,omitempty"`
 	Force       bool             `json:"force,omitempty"`
-	// MaxKeptBytes bounds the events of entities without snapshots that are kept apart; 0 is none, nil the default.
+	// MaxKeptBytes is the maximum size of kept events; 0: none, nil: the default.
 	MaxKeptBytes *int64 `json:"max_kept_bytes,omitempty"`
 }
 
-// RetentionOf is r as it goes over the wire.
+// RetentionOf converts r for the wire.
 func RetentionOf(r service.Retention) Retention {
 	out := Retention{Before: r.Before, OlderThanMS: r.OlderThan.Milliseconds(), Through: r.Through, DryRun: r.DryRun,
 		Force: r.Force}
 	if r.MaxKept != 0 {
-		kept := max(r.MaxKept, 0) // below 0 is none, which is 0 here
+		kept := max(r.MaxKept, 0) // below 0 means none, which is 0 here
 		out.MaxKeptBytes = &kept
 	}
 	return out
@@ -57,7 +57,7 @@ func (r *Retention) Value() (service.Retention, error) {
 	return out, nil
 }
 
-// EventTypes is the event catalogue of a service: the types of the events that can be read, by name.
+// EventTypes is the event catalogue of a service: the types of its readable events, by name.
 type EventTypes struct {
 	Types []journal.EventType `json:"types"`
 }

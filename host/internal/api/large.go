@@ -10,23 +10,22 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// largeMessage is the size, in bytes, from which on the data of a client's message is
-// left where it is. encoding/json would have it in memory three times over.
+// largeMessage is the size, in bytes, from which on the data of a client's message stays in place.
+// encoding/json would hold it in memory three times.
 const largeMessage = 64 << 10
 
-// maxMembers bounds what a large message has beside its data, in bytes: room for a
+// maxMembers is the maximum size of the members of a large message without its data, in bytes: enough for a
 // subscription with the longest filters.
 const maxMembers = 512 << 10
 
-// DecodingRoom is how much memory decoding a message of a size takes beside the
-// message, in bytes, at the most: while it is checked, and after that.
+// DecodingRoom is the maximum memory, in bytes, that decoding a message of a size takes beside the message:
+// during the check, and afterwards.
 func DecodingRoom(message int) int {
 	return max(jsoncheck.Room(message), 4*min(message, maxMembers))
 }
 
-// cutData takes the data out of a large message that has passed [jsoncheck.Check]. The slices refer
-// to b, of which data in base64 is written over by what it decodes to. What is left is a message
-// without data.
+// cutData removes the data from a large message that has passed [jsoncheck.Check]. The slices refer to b;
+// data in base64 is overwritten with its decoded form. The rest is a message without data.
 func cutData(b []byte) (rest, data, binary []byte, err error) {
 	b = bytes.Trim(b, " \t\r\n")
 	if b[0] != '{' {
@@ -55,8 +54,7 @@ func cutData(b []byte) (rest, data, binary []byte, err error) {
 	return append(rest, '}'), data, binary, nil
 }
 
-// decodeInPlace decodes base64 between the quotes of a valid JSON string, in the place
-// of the text.
+// decodeInPlace decodes base64 between the quotes of a valid JSON string, and overwrites the text.
 func decodeInPlace(text []byte) ([]byte, error) {
 	wrong := service.Errorf(service.KindInvalid, "data_base64 is not base64")
 	if bytes.IndexByte(text, '\\') >= 0 {
@@ -77,13 +75,13 @@ func decodeInPlace(text []byte) ([]byte, error) {
 		if err != nil {
 			return nil, wrong
 		}
-		to = append(to, piece[:n]...) // never as far as what is still to be read
+		to = append(to, piece[:n]...) // never overtakes what is still to be read
 	}
 	return to, nil
 }
 
-// unescape resolves the escapes of a JSON string that can be in base64, in its place,
-// and leaves line breaks out.
+// unescape resolves those escapes of a JSON string that can occur in base64, in place, and removes line
+// breaks.
 func unescape(text []byte) (to []byte, ok bool) {
 	to = text[:0]
 	for i := 0; i < len(text); i++ {
@@ -110,8 +108,8 @@ func unescape(text []byte) (to []byte, ok bool) {
 	return to, true
 }
 
-// MessageID finds the id of a message of which only the start is there. It is total, and
-// empty if the id is not in it.
+// MessageID finds the id of a message of which only the beginning is present. It is total, and empty if there
+// is no id.
 func MessageID(start []byte) string {
 	d := json.NewDecoder(bytes.NewReader(start))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {

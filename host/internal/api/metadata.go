@@ -13,8 +13,7 @@ import (
 // Metadata is a command's metadata as a JSON object of strings.
 type Metadata abi.Metadata
 
-// MarshalJSON implements json.Marshaler. The JSON is plain ASCII, so that it can
-// stand in a header.
+// MarshalJSON implements json.Marshaler. The JSON is plain ASCII, so that it can be used in a header.
 func (m Metadata) MarshalJSON() ([]byte, error) {
 	b := []byte{'{'}
 	for rest := abi.Metadata(m); ; {
@@ -44,14 +43,14 @@ func (m *Metadata) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// ParseMetadata reads a JSON object of strings that passes [service.CheckJSON]. Order is kept, names
-// differ in more than case, and all together must not exceed the ABI's limit.
+// ParseMetadata parses a JSON object of strings that passes [service.CheckJSON]. It keeps the order. Names
+// must differ in more than case, and the total size must not exceed the ABI's limit.
 func ParseMetadata(b []byte) (abi.Metadata, error) {
 	return parsePairs(b, abi.MaxMetadataSize, service.FoldName)
 }
 
-// parsePairs is ParseMetadata with a bound of its own, in bytes, and a form in which names differ: an
-// event may have more than a command, as it keeps its command's beside its own.
+// parsePairs is ParseMetadata with another maximum size, in bytes, and another way to compare names: an event
+// may have more than a command, as it keeps its command's metadata beside its own.
 func parsePairs(b []byte, most int, form func(string) string) (abi.Metadata, error) {
 	bad := func(format string, args ...any) (abi.Metadata, error) {
 		return nil, service.Errorf(service.KindInvalid, "metadata is a JSON object of strings; "+format, args...)

@@ -5,5 +5,5 @@ import _ "embed"
 //go:embed openapi.json
 var openAPI string
 
-// OpenAPI is the document that describes the protocol, in JSON. The bytes are the caller's.
+// OpenAPI is the document that describes the protocol, in JSON. The caller owns the bytes.
 func OpenAPI() []byte { return []byte(openAPI) }

@@ -7,18 +7,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
 )
 
-// Form is how data stands in a text around it.
+// Form is the form of data in the text that contains it.
 type Form uint8
 
 // The forms of data.
 const (
-	AsIs    Form = iota // JSON, as its author wrote it
-	OneLine             // JSON, with a space for each line break, of which JSON has none in strings
+	AsIs    Form = iota // JSON, unchanged
+	OneLine             // JSON with spaces in place of line breaks, which JSON strings cannot contain
 	Base64              // anything else, between quotes
 )
 
-// Pieces is a text that is made as it is written: large data in it is neither copied
-// nor encoded as a whole. The zero value is an empty text.
+// Pieces is a text that is made while it is written: large data in it is neither copied nor encoded as a
+// whole. The zero value is an empty text.
 type Pieces struct {
 	text []byte // what stands before and after the data
 	hole int    // where the data goes
@@ -141,7 +141,7 @@ func isJSON(data []byte) bool { return utf8.Valid(data) && jsoncheck.Valid(data)
 
 // Append appends the whole text.
 func (p *Pieces) Append(b []byte) []byte {
-	_ = p.Each(func(piece []byte) error { // which does not fail
+	_ = p.Each(func(piece []byte) error { // it cannot fail
 		b = append(b, piece...)
 		return nil
 	})

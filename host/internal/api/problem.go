@@ -13,21 +13,21 @@ import (
 // ContentProblem is the media type of a [Problem].
 const ContentProblem = "application/problem+json"
 
-// problemType and requestURN are URN prefixes: a problem's type names its kind
-// and its instance the request, without pointing at anybody's web site.
+// problemType and requestURN are URN prefixes: a problem's type names its kind, and its instance the request.
+// They do not refer to any web site.
 const (
 	problemType = "urn:bulkhead:problem:"
 	requestURN  = "urn:bulkhead:request:"
 )
 
-// Bounds of what a problem repeats of texts that a guest or a client wrote.
+// Maximum sizes of texts from a guest or client in a problem.
 const (
 	maxDetail  = 8 << 10
 	maxReasons = 100
 )
 
-// Problem is an error as clients see it: the problem details of RFC 9457 with
-// Kind as the member to branch on. It never carries what is for the operator.
+// Problem is an error as clients see it: the problem details of RFC 9457, where Kind is the member to branch
+// on. It never contains what is only for the operator.
 type Problem struct {
 	Type     string `json:"type"`               // urn:bulkhead:problem: and the kind, with - for _
 	Title    string `json:"title"`              // the kind in words; the same for each problem of a kind
@@ -55,10 +55,10 @@ type kindFacts struct {
 	title  string
 }
 
-// kinds says how each kind looks in HTTP. The statuses are part of the protocol:
-// 4xx is the sender's to mend. 500 is a failure of the service or of the host, which kind tells apart:
-// 502 would have proxies send the command again, or to nobody for a while. 503, 504 and 507 may
-// pass.
+// kinds says how each kind looks in HTTP. The statuses are part of the protocol. With 4xx the sender must
+// change the request. 500 is a failure of the service or of the host; kind tells which. It is not 502,
+// because then proxies would send the command again, or take the host out of service. 503, 504 and 507 are
+// temporary.
 var kinds = map[service.Kind]kindFacts{
 	service.KindInternal:        {http.StatusInternalServerError, "The host failed"},
 	service.KindInvalid:         {http.StatusBadRequest, "The request is malformed"},
@@ -93,8 +93,7 @@ var kinds = map[service.Kind]kindFacts{
 	service.KindQuota:     {http.StatusInsufficientStorage, "A resource of the host is used up"},
 }
 
-// StatusOf is the HTTP status that a kind usually has. A kind that this version
-// does not know is a fault of the host.
+// StatusOf is the usual HTTP status of a kind. An unknown kind counts as a failure of the host.
 func StatusOf(k service.Kind) int { return facts(k).status }
 
 func facts(k service.Kind) kindFacts {
@@ -117,8 +116,8 @@ func (e *statusError) Unwrap() error { return e.err }
 // WithStatus gives an error another HTTP status than its kind usually has.
 func WithStatus(status int, err error) error { return &statusError{err, status} }
 
-// ProblemOf turns an error into what a client may see of it. Of an internal
-// error that is nothing but the request's id.
+// ProblemOf turns an error into what a client may see of it. Of an internal error that is only the request's
+// id.
 func ProblemOf(err error, requestID string) Problem {
 	kind := service.KindOf(err)
 	f := facts(kind)
@@ -151,8 +150,7 @@ func ProblemOf(err error, requestID string) Problem {
 // RequestID is the id under which the host's log has the problem.
 func (p *Problem) RequestID() string { return strings.TrimPrefix(p.Instance, requestURN) }
 
-// Err turns a problem that came over the wire back into the error it was made
-// of. A kind that this version does not know is judged by the status.
+// Err turns a problem from the wire back into an error. If the kind is unknown, the status decides.
 func (p *Problem) Err() *service.Error {
 	kind, ok := service.ParseKind(p.Kind)
 	if !ok {
@@ -173,8 +171,8 @@ func (p *Problem) Err() *service.Error {
 	return e
 }
 
-// kindOfStatus judges an answer without a known kind, such as a proxy's. A 5xx
-// may have come after the command ran, so nothing is said about its outcome.
+// kindOfStatus gives a kind to an answer without a known one, such as a proxy's. A 5xx may have come after
+// the command ran, so the outcome is unknown.
 func kindOfStatus(status int) service.Kind {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusMisdirectedRequest:
@@ -195,7 +193,7 @@ func kindOfStatus(status int) service.Kind {
 	return service.KindUnknown
 }
 
-// ErrorOfAnswer is the error of an answer whose body is no problem document.
+// ErrorOfAnswer is the error of an answer whose body is not a problem document.
 func ErrorOfAnswer(status int) *service.Error {
 	return service.Errorf(kindOfStatus(status), "the server answered %d %s without saying why", status,
 		http.StatusText(status))
@@ -208,7 +206,7 @@ func milliseconds(d time.Duration) int64 {
 	return max(1, d.Milliseconds())
 }
 
-// cut bounds a text, between characters.
+// cut shortens a text between characters.
 func cut(s string) string {
 	if len(s) <= maxDetail {
 		return s

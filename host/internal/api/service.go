@@ -20,7 +20,7 @@ const (
 	ContentBackup = "application/vnd.bulkhead.backup"
 )
 
-// Manifest is what a service says of itself, in the same JSON as in the module.
+// Manifest is a service's manifest, in the same JSON as in the module.
 type Manifest abi.Manifest
 
 // MarshalJSON implements json.Marshaler.
@@ -28,8 +28,7 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 	return (*abi.Manifest)(&m).AppendJSON(nil), nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It takes a manifest that keeps the
-// ABI's rules, and null.
+// UnmarshalJSON implements json.Unmarshaler. It accepts a manifest that keeps the ABI's rules, and null.
 func (m *Manifest) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
@@ -50,32 +49,32 @@ type Module struct {
 	Tariff   int            `json:"tariff"` // the version of the rules by which its fuel is charged
 }
 
-// ModuleOf is m as it goes over the wire.
+// ModuleOf converts m for the wire.
 func ModuleOf(m service.Module) Module {
 	return Module{Digest: m.Digest, Size: m.Size, Manifest: Manifest(m.Manifest), Tariff: m.Tariff}
 }
 
-// Value is the module in the vocabulary of services.
+// Value converts the module to the type of package service.
 func (m *Module) Value() service.Module {
 	return service.Module{Digest: m.Digest, Size: m.Size, Manifest: abi.Manifest(m.Manifest), Tariff: m.Tariff}
 }
 
-// Deployment is the body of PUT /v1/services/{service}: which stored module the
-// service shall run. Limits and settings left out take their defaults.
+// Deployment is the body of PUT /v1/services/{service}: the stored module that the service shall run. Missing
+// limits and settings have their defaults.
 type Deployment struct {
 	Module   service.Digest   `json:"module"`
 	Limits   service.Limits   `json:"limits,omitzero"`
 	Settings service.Settings `json:"settings,omitzero"`
 }
 
-// Service is what a service is and does now.
+// Service describes a service and its present status.
 type Service struct {
 	service.Status
-	Cursor   string    `json:"cursor"`             // of the last event on disk: what comes later comes after it
-	Manifest *Manifest `json:"manifest,omitempty"` // not there if the module could not be started
+	Cursor   string    `json:"cursor"`             // of the last event on disk; later events come after it
+	Manifest *Manifest `json:"manifest,omitempty"` // missing if the module could not be started
 }
 
-// ServiceOf is s as it goes over the wire.
+// ServiceOf converts s for the wire.
 func ServiceOf(s service.Status) Service {
 	out := Service{Status: s, Cursor: s.Cursor.String()}
 	if s.Shards == nil {
@@ -88,10 +87,10 @@ func ServiceOf(s service.Status) Service {
 	return out
 }
 
-// Value is the status in the vocabulary of services.
+// Value converts the status to the type of package service.
 func (s *Service) Value() service.Status {
 	out := s.Status
-	out.Cursor, _ = service.ParseCursor(s.Cursor) // the zero one if the host does not speak like this
+	out.Cursor, _ = service.ParseCursor(s.Cursor) // the zero one if the host sends something else
 	if s.Manifest != nil {
 		out.Manifest = abi.Manifest(*s.Manifest)
 	}
@@ -103,8 +102,7 @@ type Services struct {
 	Services []Service `json:"services"`
 }
 
-// Resources is the answer to GET /v1/resources: how much of each of the host's resources
-// is in use.
+// Resources is the answer to GET /v1/resources: how much of each of the host's resources is in use.
 type Resources struct {
 	Resources []service.ResourceUsage `json:"resources"`
 }
@@ -130,12 +128,11 @@ type Health struct {
 	Status string `json:"status"` // "ok"
 }
 
-// Readiness is the answer of /readyz when the host takes commands. Services that are
-// starting or have failed do not make it unready; they are listed so that whoever
-// waits for one sees what it is at.
+// Readiness is the answer of /readyz when the host accepts commands. Services that are starting or have
+// failed do not make it unready. They are listed, so that clients that wait for one can see its state.
 type Readiness struct {
 	Status   string                            `json:"status"`   // "ready"
-	Services map[service.State]ServicesInState `json:"services"` // by state, without those that run
+	Services map[service.State]ServicesInState `json:"services"` // by state, without running ones
 }
 
 // ServicesInState are the services that are in one state.
@@ -144,17 +141,16 @@ type ServicesInState struct {
 	Names []service.Name `json:"names,omitempty"` // the first of them, by name; for those who have the host's token, if it has one
 }
 
-// maxListed bounds the services that a [Readiness] names in one state.
+// maxListed is how many services a [Readiness] names in each state.
 const maxListed = 100
 
-// ReadinessOf counts the services that do not take commands at once, and names them if
-// named is set.
+// ReadinessOf counts the services that are not ready for commands. It names them if named is set.
 func ReadinessOf(states map[service.Name]service.State, named bool) Readiness {
 	r := Readiness{Status: "ready", Services: map[service.State]ServicesInState{}}
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		state := states[name]
 		switch state {
-		case service.StateRunning, service.StateDraining, service.StateStopped: // the last on purpose
+		case service.StateRunning, service.StateDraining, service.StateStopped: // stopped ones are stopped on purpose
 			continue
 		}
 		in := r.Services[state]

@@ -9,16 +9,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Op says what a message of the protocol bulkhead.v1.json is.
+// Op is the kind of a message of the protocol bulkhead.v1.json.
 type Op string
 
 // The messages of clients.
 const (
 	OpSubscribe   Op = "subscribe"   // start a subscription
-	OpCredit      Op = "credit"      // let it have more events
+	OpCredit      Op = "credit"      // allow it more events
 	OpUnsubscribe Op = "unsubscribe" // end it
 	OpCommand     Op = "command"     // send a command
-	OpQuery       Op = "query"       // ask an entity
+	OpQuery       Op = "query"       // read an entity
 	OpPing        Op = "ping"        // answered by pong
 )
 
@@ -27,8 +27,8 @@ const (
 	OpHello        Op = "hello"        // the first message: what this connection may do
 	OpSubscribed   Op = "subscribed"   // answers subscribe
 	OpEvent        Op = "event"        // an event of a subscription
-	OpCheckpoint   Op = "checkpoint"   // how far a subscription has come, past events that are not selected
-	OpUnsubscribed Op = "unsubscribed" // the last word on a subscription; with a problem if it was not asked for
+	OpCheckpoint   Op = "checkpoint"   // how far a subscription has read; sent after events that are not selected
+	OpUnsubscribed Op = "unsubscribed" // the last message of a subscription; with a problem unless it was requested
 	OpReply        Op = "reply"        // answers command and query
 	OpError        Op = "error"        // answers anything that failed
 	OpPong         Op = "pong"
@@ -37,24 +37,24 @@ const (
 // MaxStreamID bounds the id of a message or subscription, in bytes.
 const MaxStreamID = 128
 
-// ClientMessage is a message from client to server. Which members it has depends
-// on the op; ID is the sender's own and comes back in the answer.
+// ClientMessage is a message from client to server. The op decides which members it has. ID is chosen by the
+// sender and returned in the answer.
 type ClientMessage struct {
 	Op Op     `json:"op"`
 	ID string `json:"id,omitempty"`
 
 	Service service.Name `json:"service,omitempty"` // subscribe, command, query
 
-	From    string   `json:"from,omitempty"`    // subscribe: what [service.ParseFrom] reads; default "start"
+	From    string   `json:"from,omitempty"`    // subscribe: see [service.ParseFrom]; default "start"
 	Types   []string `json:"types,omitempty"`   // subscribe: only these types of events
 	Keys    []string `json:"keys,omitempty"`    // subscribe: only these entities
-	Credits uint64   `json:"credits,omitempty"` // subscribe, credit: how many events more the client takes
+	Credits uint64   `json:"credits,omitempty"` // subscribe, credit: how many more events the client accepts
 
 	Key        string           `json:"key,omitempty"`  // command, query
 	Type       string           `json:"type,omitempty"` // command, query
 	Data       json.RawMessage  `json:"data,omitempty"`
 	DataBase64 []byte           `json:"data_base64,omitempty"` // instead of Data, if it is not JSON
-	TimeoutMS  *int64           `json:"timeout_ms,omitempty"`  // for how long from now the sender is interested
+	TimeoutMS  *int64           `json:"timeout_ms,omitempty"`  // how long from now the sender waits
 	CommandID  string           `json:"command_id,omitempty"`
 	Expected   *service.Version `json:"expected_version,omitempty"`
 	Metadata   Metadata         `json:"metadata,omitempty"`
@@ -65,14 +65,13 @@ type ClientMessage struct {
 // Keeps reports whether the message refers to the bytes that it was decoded from.
 func (m *ClientMessage) Keeps() bool { return m.keeps }
 
-// Body is the data of a command or query, whichever form it came in.
+// Body is the data of a command or query, in either form.
 func (m *ClientMessage) Body() []byte { return either(m.Data, m.DataBase64) }
 
-// DecodeClientMessage reads one message. It is total. The data of a large message stays
-// where it is, in b, which belongs to the message then; see [ClientMessage.Keeps]. It is held to
-// [service.DecodeJSON]: a mistyped expected_version would otherwise expect nothing, and a
-// subscription with a key instead of keys would get every event.
-// If the error is about a message whose id could be read, the id is there.
+// DecodeClientMessage decodes one message. It is total. The data of a large message stays in b, which then
+// belongs to the message; see [ClientMessage.Keeps]. The message must pass [service.DecodeJSON]: otherwise a
+// misspelt expected_version would be ignored, and a subscription with key in place of keys would get every
+// event. If there is an error, but the id could be read, the id is set.
 func DecodeClientMessage(b []byte) (ClientMessage, error) {
 	return decodeClientMessage(b, largeMessage)
 }
@@ -99,7 +98,7 @@ func decodeClientMessage(b []byte, large int) (ClientMessage, error) {
 	if err != nil {
 		id := MessageID(b[:min(len(b), large)])
 		if strings.ContainsRune(id, utf8.RuneError) {
-			id = "" // it may be what is wrong
+			id = "" // the id itself may be invalid
 		}
 		if service.KindOf(err) == service.KindInvalid {
 			err = service.Errorf(service.KindInvalid, "the message is not one of %s: %s", ProtocolStream,
@@ -122,14 +121,14 @@ func decodeClientMessage(b []byte, large int) (ClientMessage, error) {
 	return m, nil
 }
 
-// foreign names a member that is set and that messages of this op do not have;
-// empty if there is none. Who knows no such op says so instead.
+// foreign names a member that is set, but does not belong to messages of this op; empty if there is none. An
+// unknown op is reported elsewhere.
 func (m *ClientMessage) foreign() string {
 	call := m.Op == OpCommand || m.Op == OpQuery
 	for _, member := range []struct {
 		name string
 		set  bool
-		of   bool // this op
+		of   bool // it belongs to this op
 	}{
 		{"service", m.Service != "", call || m.Op == OpSubscribe},
 		{"from", m.From != "", m.Op == OpSubscribe},
@@ -161,20 +160,20 @@ func (o Op) ofClients() bool {
 	return false
 }
 
-// Limits says what one connection may do.
+// Limits are the limits of one connection.
 type Limits struct {
 	MessageBytes  int64 `json:"message_bytes"` // size of one message of the client
 	InFlight      int   `json:"in_flight"`     // commands and queries without an answer yet
-	Subscriptions int   `json:"subscriptions"` // at a time
+	Subscriptions int   `json:"subscriptions"` // number of subscriptions
 	Credits       int64 `json:"credits"`       // that one subscription may hold
 }
 
 // ServerMessage is a message from server to client, as a client reads it.
 type ServerMessage struct {
 	Op      Op              `json:"op"`
-	ID      string          `json:"id,omitempty"`  // of what is answered
+	ID      string          `json:"id,omitempty"`  // of the request that is answered
 	Sub     string          `json:"sub,omitempty"` // event, checkpoint: the id of its subscription
-	Reply                   // reply; those to queries have Reply, Version and Fuel only
+	Reply                   // reply; those to queries have only Reply, Version and Fuel
 	Event   json.RawMessage `json:"event,omitempty"`   // event: an [Event]
 	Problem *Problem        `json:"problem,omitempty"` // error, unsubscribed
 	Limits  *Limits         `json:"limits,omitempty"`  // hello
@@ -182,12 +181,11 @@ type ServerMessage struct {
 	Protocol string `json:"protocol,omitempty"` // hello: bulkhead.v1.json
 }
 
-// The server's messages are appended by hand: a reply or an event is the one
-// thing on its way that is made for each client anew.
+// The server's messages are appended by hand: replies and events are encoded for each client separately.
 
 // AppendHello appends a hello.
 func AppendHello(b []byte, l Limits) []byte {
-	text, _ := json.Marshal(struct { // no value of these types fails to encode
+	text, _ := json.Marshal(struct { // values of these types can always be encoded
 		Op       Op     `json:"op"`
 		Protocol string `json:"protocol"`
 		Limits   Limits `json:"limits"`
@@ -205,14 +203,13 @@ func QueryAnswerText(head []byte, id string, r *service.QueryReply) Pieces {
 	return queryMembers(append(appendHead(head, OpReply, id), ','), r)
 }
 
-// AppendSubscribed appends the answer to a subscribe: the cursor after which the
-// events begin.
+// AppendSubscribed appends the answer to a subscribe: the cursor after which the events begin.
 func AppendSubscribed(b []byte, id, cursor string) []byte {
 	b = append(appendHead(b, OpSubscribed, id), `,"cursor":`...)
 	return append(AppendString(b, cursor), '}')
 }
 
-// AppendCheckpoint appends a checkpoint: a cursor behind which a subscription goes on.
+// AppendCheckpoint appends a checkpoint: a cursor after which a subscription goes on.
 func AppendCheckpoint(b []byte, sub, cursor string) []byte {
 	b = append(appendHead(b, OpCheckpoint, ""), `,"sub":`...)
 	b = append(AppendString(b, sub), `,"cursor":`...)
@@ -232,8 +229,8 @@ func AppendProblem(b []byte, op Op, id string, p *Problem) []byte {
 // AppendPong appends the answer to a ping.
 func AppendPong(b []byte, id string) []byte { return append(appendHead(b, OpPong, id), '}') }
 
-// AppendEventHead appends what stands before the event, in its native form, in an event message;
-// behind it stands one closing brace. It is the same for all of a subscription.
+// AppendEventHead appends what comes before the event, in its native form, in an event message; one closing
+// brace follows the event. It is the same for all events of a subscription.
 func AppendEventHead(b []byte, sub string) []byte {
 	b = append(b, `{"op":"event","sub":`...)
 	b = AppendString(b, sub)
@@ -251,5 +248,5 @@ func appendHead(b []byte, op Op, id string) []byte {
 	return b
 }
 
-// MetadataOf is m's metadata in the form of the ABI.
+// MetadataOf converts m's metadata to the form of the ABI.
 func (m *ClientMessage) MetadataOf() abi.Metadata { return abi.Metadata(m.Metadata) }

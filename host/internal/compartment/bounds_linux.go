@@ -30,7 +30,7 @@ func ownImage() string {
 // in advance. In bytes. Within it the child watches itself; see watch.
 const dataSlack = 256 << 20
 
-// confine bounds this process for good.
+// confine sets permanent bounds on this process.
 func confine(b bounds) error {
 	if err := closeInherited(); err != nil {
 		return fmt.Errorf("open files: %w", err)

@@ -78,7 +78,7 @@ func Run(ctx context.Context, t Task) (string, error) {
 	}
 	last, memory, strange := listen(pipe, t.Alive, t.Told)
 	if strange != nil {
-		_ = cmd.Process.Kill() // its messages cannot be trusted any more
+		_ = cmd.Process.Kill() // its messages can no longer be trusted
 	}
 	waited := cmd.Wait()
 	e := &Error{

@@ -27,7 +27,7 @@ var bankManifest = &abi.Manifest{
 // the test fails on a slot that is not open, a wrong version, time that goes back, or a call while
 // broken.
 type bankGuest struct {
-	about  service.About // what it was last told
+	about  service.About // its last argument
 	t      testing.TB
 	record func(format string, args ...any)
 

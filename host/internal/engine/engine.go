@@ -138,7 +138,7 @@ type Engine struct {
 
 	mu             sync.Mutex              // guards all below
 	cancelStarts   context.CancelCauseFunc // ends the context of sandbox starts; set by Start
-	startsCanceled bool                    // no sandbox may start any more
+	startsCanceled bool                    // no more sandboxes may start
 }
 
 // New makes an engine. Nothing runs before Start, and each sandbox is made when it is first

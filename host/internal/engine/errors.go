@@ -23,7 +23,7 @@ func (e *Engine) caused(err error, kind service.Kind, format string, args ...any
 	return own
 }
 
-// own returns err as an error of this service. An err that is no [service.Error] becomes internal.
+// own returns err as an error of this service. An err that is not a [service.Error] becomes internal.
 func (e *Engine) own(err error) *service.Error {
 	var own *service.Error
 	if !errors.As(err, &own) {

@@ -74,7 +74,7 @@ func (s *shard) makePlace(key service.Key) error {
 	}
 }
 
-// dropRetired has the guest drop the retired entities, if there are many.
+// dropRetired makes the guest drop the retired entities, if there are many.
 func (s *shard) dropRetired() *service.Error {
 	// One of the slots is about to be used again.
 	if n := len(s.residents.retired) - 1; n >= dropGroup || n > s.residents.len() {

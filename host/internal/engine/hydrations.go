@@ -297,7 +297,7 @@ func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool
 	}
 }
 
-// stepGuest has the guest apply the next events.
+// stepGuest makes the guest apply the next events.
 func (s *shard) stepGuest(x *hydration, began time.Time) error {
 	r := &x.replay
 	r.step(began)

@@ -16,7 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// history appends n deposits of data to an entity, each of a command of its own that took so
+// history appends n deposits of data to an entity, each of another command that took so
 // much fuel.
 func history(t *testing.T, j *journal.Journal, key string, from journal.Version, fuel uint64, data ...string) {
 	t.Helper()
@@ -57,7 +57,7 @@ func asked(t *testing.T, e *Engine, key string, deadline time.Time, done func(se
 	}
 }
 
-// An id that is used again, long after, is that of another command, and that took fuel of its own.
+// An id that is used again, long after, is that of another command, with its own fuel.
 func TestAnIDThatIsUsedAgainTookFuelAgain(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	const commands, each = 5, 3

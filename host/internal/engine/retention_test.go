@@ -165,7 +165,7 @@ func TestRetentionWithEntitiesThatCannotBeEncoded(t *testing.T) {
 		deposits(t, e, "bob", 5)
 		history(t, j, "broken", 0, 7, "13")
 		deposits(t, e, "carol", 5)
-		time.Sleep(25 * time.Hour) // no answer is promised any more
+		time.Sleep(25 * time.Hour) // no answer is promised now
 		maxKept := int64(-1)
 		retain := func(force bool) (journal.Retained, error) {
 			return j.Retain(t.Context(), "bank", journal.Retention{Before: 100, MaxKept: maxKept, Force: force,

@@ -40,7 +40,7 @@ type Guest interface {
 	About(a service.About)
 	// Drop makes the guest forget entities. A slot that is not open is no error.
 	Drop(ctx context.Context, slots ...uint32) error
-	// Reset makes the guest as new, without entities.
+	// Reset returns the guest to its initial state, without entities.
 	Reset(ctx context.Context) error
 	// MemoryBytes is the size of the guest's memory.
 	MemoryBytes() int64

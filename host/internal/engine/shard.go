@@ -158,7 +158,7 @@ func (s *shard) command(t *task) {
 		return
 	}
 	if err := s.engine.options.Log.Accepts(s.name); err != nil {
-		t.fail(s.refused(t, err)) // before the guest does work in vain
+		t.fail(s.refused(t, err)) // so that the guest does no useless work
 		return
 	}
 	if err := s.mayWrite(s.time); err != nil {
@@ -211,7 +211,7 @@ func (s *shard) command(t *task) {
 	s.engine.inflight.add()
 	if err := s.engine.options.Log.Append(s.ctx, t.commit, t.appended); err != nil {
 		s.engine.inflight.done()
-		s.drop(e) // its state is ahead of the log for good
+		s.drop(e) // its state stays ahead of the log
 		t.fail(s.refused(t, err))
 		return
 	}
@@ -292,7 +292,7 @@ func (s *shard) failed(e *entity, id service.CommandID, err error) *service.Erro
 	return own
 }
 
-// reset makes the guest as new. If that fails the guest is broken, and usable tries again later.
+// reset returns the guest to its initial state. If that fails the guest is broken, and usable tries again later.
 func (s *shard) reset() {
 	s.residents.forget()
 	s.startOver()

@@ -94,7 +94,7 @@ func (s *shard) mayKeep() *service.Error {
 	return nil
 }
 
-// snapshot has the guest encode e's state and gives the result to the log. The log writes it after
+// snapshot makes the guest encode e's state and gives the result to the log. The log writes it after
 // the events that it includes are on disk. It returns why there is no snapshot. Afterwards e may
 // no longer be resident; if the guest was reset, no entity is.
 //
@@ -128,7 +128,7 @@ func (s *shard) put(key service.Key, version service.Version, state []byte) *ser
 	return nil
 }
 
-// encode has the guest encode the state of the entity in a slot. If that fails, the failure is
+// encode makes the guest encode the state of the entity in a slot. If that fails, the failure is
 // remembered of this entity only, and the caller has to drop the entity, unless the guest was
 // reset.
 func (s *shard) encode(key service.Key, slot uint32, version service.Version) ([]byte, *service.Error) {

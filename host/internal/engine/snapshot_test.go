@@ -284,7 +284,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 				return // after a reset for one's sake the others wait a moment
 			}
 			g.encode = encode
-			for i := range good { // a faulty one now and then keeps nobody waiting
+			for i := range good { // a faulty one delays no one
 				deposits(t, e, fmt.Sprint("nan", bad+i), 10)
 				deposits(t, e, fmt.Sprint("b", i), 10)
 			}

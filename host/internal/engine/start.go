@@ -35,7 +35,7 @@ func (h *health) set(state service.State, a service.Attempts) {
 var shardRunning = &condition{state: service.StateRunning}
 
 // renew makes the shard's sandbox, or resets it if there is one. If that fails, the sandbox is
-// broken, and the first request after the wait has usable try again.
+// broken, and the first request after the wait makes usable try again.
 func (s *shard) renew() {
 	a := s.health.Load().Attempts
 	a.NextAttempt = time.Time{}
@@ -144,14 +144,14 @@ func (t *task) begin() bool {
 	return t.command.Claim.Begin()
 }
 
-// starting is the error of a request that waited for a sandbox in vain.
+// starting is the error of a request that waited too long for a sandbox.
 func (e *Engine) starting() *service.Error {
 	err := e.errorf(service.KindUnavailable, "the service's sandbox is still starting; nothing was written")
 	err.RetryAfter = startRetry
 	return err
 }
 
-// startRetry is the RetryAfter of a request that waited for a sandbox in vain.
+// startRetry is the RetryAfter of a request that waited too long for a sandbox.
 const startRetry = time.Second
 
 // Starting returns nil if the sandbox of the shard that owns key runs. Otherwise it returns the

@@ -128,7 +128,7 @@ func (s *shard) look(ctx context.Context, t *task) (over bool) {
 	return false
 }
 
-// settle has the log answer t when the state that the answer depends on is on disk.
+// settle makes the log answer t when the state that the answer depends on is on disk.
 func (s *shard) settle(t *task) {
 	s.engine.inflight.add()
 	s.engine.options.Log.Settle(s.name, string(t.command.Key), t.settled)

@@ -205,7 +205,7 @@ var traces = map[string]func(r *tracer){
 	"full": func(r *tracer) {
 		r.submit(command("deposit", "alice", "c1", "100"))
 		r.fill(true)
-		r.submit(command("deposit", "alice", "c2", "1")) // no guest works in vain
+		r.submit(command("deposit", "alice", "c2", "1")) // no guest does useless work
 		r.sync()                                         // what was accepted is written
 		r.submit(command("deposit", "alice", "c1", "100"))
 		r.query(balance("alice"))

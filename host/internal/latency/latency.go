@@ -55,7 +55,7 @@ type Service struct {
 	known  map[service.Type]struct{}
 	series map[service.Type]*series
 	closed bool
-	left   bool // Leave was called, and nobody has taken the counters over yet
+	left   bool // Leave was called, and the counters have not been taken over yet
 }
 
 // series is one histogram. It is safe for concurrent use.

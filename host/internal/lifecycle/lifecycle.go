@@ -62,7 +62,7 @@ func (l *Life) Go(f func()) { l.goroutines.Go(f) }
 // returns the cause.
 func (l *Life) Wait(ctx context.Context) error {
 	gone := make(chan struct{})
-	// sync.WaitGroup.Wait cannot be cancelled, so it gets a goroutine of its own, which ends with
+	// sync.WaitGroup.Wait cannot be cancelled, so it gets its own goroutine, which ends with
 	// the last of the others.
 	go func() { l.goroutines.Wait(); close(gone) }()
 	select {

@@ -75,7 +75,7 @@ func BenchmarkFanOut1(b *testing.B)    { fanOut(b, 1) }
 func BenchmarkFanOut100(b *testing.B)  { fanOut(b, 100) }
 func BenchmarkFanOut1000(b *testing.B) { fanOut(b, 1000) }
 
-// BenchmarkPublishAlone is what a commit pays for a hub that nobody listens to.
+// BenchmarkPublishAlone measures a commit with a hub that has no subscribers.
 func BenchmarkPublishAlone(b *testing.B) {
 	x, rs, cs := receipts(b, 1000)
 	b.ReportAllocs()
