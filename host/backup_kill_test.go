@@ -23,7 +23,7 @@ import (
 // victimDir names the directory of a test binary that is started to be killed.
 const victimDir = "HOST_BACKUP_VICTIM_DIR"
 
-// beVictim makes backups of dir/data and restores them until somebody kills it.
+// beVictim makes backups of dir/data and restores them until it is killed.
 func beVictim(dir string) {
 	for i := 0; ; i++ {
 		name := filepath.Join(dir, fmt.Sprintf("backup-%d-%d", os.Getpid(), i))
@@ -44,9 +44,8 @@ func beVictim(dir string) {
 	}
 }
 
-// Whenever a process that makes backups and restores them is killed, a file that has
-// the name of a backup is a whole one, and a directory that has the name of the
-// restored one is whole.
+// Whenever a process that makes and restores backups is killed, every file with the name of a backup is
+// complete, and so is every directory with the name of a restored one.
 func TestKilledBackupsAndRestores(t *testing.T) {
 	rounds := prove.Rounds(t, 6, 200)
 	rng := rand.New(rand.NewPCG(prove.Seed(t), 7))
@@ -74,7 +73,7 @@ func TestKilledBackupsAndRestores(t *testing.T) {
 				t.Fatalf("round %d: the victim says %q, %v", round, in.Text(), in.Err())
 			}
 		}
-		// Somewhere in what it does next; the kill is what the time is for.
+		// The time of the kill falls anywhere in the victim's next steps.
 		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ func writeBackup(t *testing.T, h *hosttest.Host, name string, since *backup.Mani
 	return m
 }
 
-// restored is a host on what backups hold.
+// restored is a host on restored backups.
 func restored(t *testing.T, files ...string) *hosttest.Host {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "new")
@@ -49,8 +49,8 @@ func restored(t *testing.T, files ...string) *hosttest.Host {
 	return hosttest.New(t, func(o *host.Options) { o.Dir = dir })
 }
 
-// Backups made under load, each continuing the last, restore to a host that has what
-// was acknowledged before the last one began, and goes on.
+// Backups are made under load, each continuing the last one. A restored host has everything that was
+// acknowledged before the last one began, and goes on.
 func TestBackupUnderLoadServesAgain(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -88,8 +88,7 @@ func TestBackupUnderLoadServesAgain(t *testing.T) {
 	}
 }
 
-// A directory that was there stays what it was unless everything of the new one is
-// there.
+// A directory that exists stays unchanged until the new one is complete.
 func TestRestoreKeepsWhatWasThere(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -134,12 +133,12 @@ func TestRestoreKeepsWhatWasThere(t *testing.T) {
 	if old, err := os.ReadFile(filepath.Join(r.Replaced, "precious")); string(old) != "old" {
 		t.Error(err)
 	}
-	// A directory that a host uses is not touched, forced or not.
+	// A directory that a host uses is not changed, even by force.
 	if _, err := host.RestoreDir(t.Context(), h.Dir(), []string{full},
 		host.RestoreOptions{Force: true}); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("restoring over a running host: %v", err)
 	}
-	// A host that is closed has no backup.
+	// A closed host cannot make a backup.
 	h.Stop()
 	if _, err := h.Backup(t.Context(), new(bytes.Buffer), service.BackupOptions{}); service.KindOf(
 		err) != service.KindUnavailable {

@@ -13,10 +13,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// BenchmarkHydration is the whole of bringing an account of 20 events back that was not
-// touched since the host was opened, and of asking it for its balance: engine, journal
-// on disk, and the bank as a module in Go. "resident" is the asking alone. The fuel is
-// the guest's part in instructions, which is the same on any machine.
+// BenchmarkHydration measures a query for the balance of an account with 20 events that was not used since
+// the host was opened: engine, journal on disk, and the bank as a module in Go. "resident" is the query
+// without the hydration. The fuel is the guest's part in instructions, which is the same on any machine.
 func BenchmarkHydration(b *testing.B) {
 	const accounts, events = 4000, 20
 	h := hosttest.New(b)
@@ -74,7 +73,7 @@ func BenchmarkHydration(b *testing.B) {
 		if c.snapshots {
 			deploy(b, 1, events)
 			for i := range accounts {
-				ask(b, i) // takes one
+				ask(b, i) // makes the entity resident
 			}
 		}
 		deploy(b, 1, c.every)

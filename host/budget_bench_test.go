@@ -13,8 +13,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// held is what this process has of what a machine has only so much of. It is 0 where
-// nobody can tell.
+// held is what this process holds of the machine's limited resources. Values are 0 where the system does not
+// tell.
 type held struct{ mappings, descriptors, memory int }
 
 func holding(b *testing.B) held {
@@ -37,9 +37,9 @@ func holding(b *testing.B) held {
 	return h
 }
 
-// BenchmarkManyServices deploys a thousand services with two shards each under the budget
-// that this machine has, and asks each of them on both. It reports what the host takes of
-// the machine for one of them, and how much of the budget they hold together.
+// BenchmarkManyServices deploys a thousand services with two shards each under the default budget of this
+// machine, and sends a query to each shard. It reports what the host takes of the machine per service, and
+// how much of the budget all hold together.
 func BenchmarkManyServices(b *testing.B) {
 	const services = 1000
 	for b.Loop() {
@@ -66,9 +66,9 @@ func BenchmarkManyServices(b *testing.B) {
 	}
 }
 
-// BenchmarkWideDeployments deploys services of 1,024 shards, 24 of them, or until one is
-// refused. The host lives, and so does the service that was there before. It reports how
-// many there are, and the mappings of the process then.
+// BenchmarkWideDeployments deploys services of 1,024 shards, 24 of them, or until one is refused. The host
+// and the service that was there before must survive. It reports the number of services, and the process's
+// mappings at the end.
 func BenchmarkWideDeployments(b *testing.B) {
 	for b.Loop() {
 		h := hosttest.New(b)

@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// wantQuota checks that err is the refusal of a resource, with how much of it there is.
+// wantQuota checks that err refuses a resource, and that it has its limit.
 func wantQuota(t *testing.T, err error, r budget.Resource, limit int64) {
 	t.Helper()
 	var e *service.Error
@@ -25,8 +25,8 @@ func wantQuota(t *testing.T, err error, r budget.Resource, limit int64) {
 	}
 }
 
-// counters deploys so many counters of so many shards, or until one is refused, and returns
-// how many are there and the refusal.
+// counters deploys n counters with so many shards, or until one is refused. It returns the number of deployed
+// ones, and the refusal.
 func counters(t *testing.T, h *hosttest.Host, most, shards int) (n int, refused error) {
 	t.Helper()
 	for ; n < most; n++ {
@@ -40,8 +40,8 @@ func counters(t *testing.T, h *hosttest.Host, most, shards int) (n int, refused 
 	return n, nil
 }
 
-// However many sandboxes deployments ask for, from some bound on they are refused by
-// name; the services that are there go on, and what one gives back another may have.
+// However many sandboxes deployments ask for, they are refused by name from some number on. Existing services
+// go on, and what one gives back another may take.
 func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	const limit = 64
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = limit })
@@ -57,7 +57,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if len(h.Services()) != 3 {
 		t.Errorf("there are %d services", len(h.Services()))
 	}
-	// A deployment that does not fit leaves the running service as it is.
+	// A deployment that does not fit leaves the running service unchanged.
 	before, err := h.Status("tally")
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	if r := h.MustSend(add("a")); r.Version != 2 {
 		t.Errorf("%+v", r)
 	}
-	// Who is small finds something all the same.
+	// A small service still gets something.
 	h.MustDeploy("small", testguest.Counter("small"))
 	if err := h.Delete(t.Context(), "many-0"); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 	}
 }
 
-// The memory of all services together is bounded, and each says what it holds.
+// The memory of all services together is bounded, and each reports what it holds.
 func TestServicesBeyondTheMemory(t *testing.T) {
 	const limit = 64 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.SandboxBytes = limit })
@@ -111,7 +111,7 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 			linear)
 	}
 	n := 0
-	for err = nil; err == nil && n < 100; n++ { // of which each takes memory when it is used
+	for err = nil; err == nil && n < 100; n++ { // each takes memory at its first use
 		if _, err = counters(t, h, n+1, 2); err != nil {
 			break
 		}
@@ -123,7 +123,7 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 		}
 	}
 	wantQuota(t, err, budget.SandboxBytes, limit)
-	// A guest that takes all memory it can get is told no more than is left, and only it.
+	// A guest that grows without end is refused only what is not there, and no other guest is affected.
 	_, err = h.Send(t.Context(), service.Command{Service: "many-0", Key: "a", Type: "grow"})
 	wantQuota(t, err, budget.SandboxBytes, limit)
 	if r := h.MustSend(add("a")); r.Version != 2 {
@@ -144,7 +144,7 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 	h.MustSend(add("b"))
 }
 
-// No deployment is above the ceilings, whatever it asks for and whenever it was made.
+// No deployment exceeds the ceiling, whatever it asks for and whenever it was made.
 func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 	ceiling := service.Ceiling{Limits: service.Limits{MemoryBytes: 8 << 20, Fuel: 10_000_000}, Shards: 4}
 	h := hosttest.New(t, func(o *host.Options) { o.Ceiling = ceiling })
@@ -191,8 +191,7 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 	}
 }
 
-// A service that was deployed when connections could carry more does not start, and says
-// why.
+// A service that was deployed when connections could carry more does not start, and says why.
 func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 	h := hosttest.New(t)
 	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
@@ -206,9 +205,8 @@ func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 	}
 }
 
-// Services that ran together start together, in whatever order, also where the last one
-// would be too large a part for one that is new. And one that holds much can be deployed
-// again.
+// Services that ran together start together in any order, even if the last one would be too large for a new
+// service. A service that holds much can be deployed again.
 func TestWhatRanStartsAgain(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = 64 })
 	deploy := func(name service.Name, shards int) error {

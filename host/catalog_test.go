@@ -14,8 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// forge records a deployment that no host has looked at, the second one of the service, and starts the
-// host again.
+// forge records a deployment that no host has checked, the second one of the service, and restarts the host.
 func forge(t *testing.T, h *hosttest.Host, spec service.Spec) {
 	t.Helper()
 	h.Stop()
@@ -54,7 +53,7 @@ func forge(t *testing.T, h *hosttest.Host, spec service.Spec) {
 	h.Restart()
 }
 
-// forgeModule is forge of a module that is uploaded.
+// forgeModule is forge of an uploaded module.
 func forgeModule(t *testing.T, h *hosttest.Host, module []byte) {
 	t.Helper()
 	m, err := h.Upload(t.Context(), module, nil)
@@ -69,7 +68,7 @@ func forgeModule(t *testing.T, h *hosttest.Host, module []byte) {
 	forge(t, h, st.Spec)
 }
 
-// wantUnfit is a tally that was not started for these reasons.
+// wantUnfit checks that the tally was not started for these reasons.
 func wantUnfit(t *testing.T, h *hosttest.Host, reasons ...string) {
 	t.Helper()
 	st, err := h.Status("tally")
@@ -88,8 +87,8 @@ func wantUnfit(t *testing.T, h *hosttest.Host, reasons ...string) {
 	}
 }
 
-// The host's own log may have been restored from anywhere. A deployment in it that no host would have accepted
-// fails, with the reason, and nothing else does.
+// The host's own log may have been restored from anywhere. A deployment in it that no host would accept fails
+// with the reason, and nothing else does.
 func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("other", testguest.Counter("other"))
@@ -107,8 +106,8 @@ func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
 	h.MustSend(add("b"))
 }
 
-// A module that was recorded does not begin to serve if the log has events that it does not know.
-// It does as soon as the log has none any more.
+// A recorded module does not start if the log has events that it does not know. It starts as soon as the log
+// no longer has them.
 func TestARecordedModuleMustKnowTheLog(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", knowing("1", "added"))
@@ -127,8 +126,8 @@ func TestARecordedModuleMustKnowTheLog(t *testing.T) {
 	}
 }
 
-// A module that was recorded does not begin to serve if it could not bring back entities of which a
-// retention has left nothing but snapshots.
+// A recorded module does not start if it could not restore entities of which a retention has left only
+// snapshots.
 func TestARecordedModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 	h := forgetful(t)
 	forgeModule(t, h, testguest.CounterWith(ofSchema("2", 2), nil))
@@ -142,7 +141,7 @@ func TestARecordedModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 	wantCounts(t, h, "2")
 }
 
-// What a forced retention has taken from a module is no reason not to start it again.
+// A module starts again even if a forced retention has deleted what it needs.
 func TestAModuleStartsAgainAfterAForcedRetention(t *testing.T) {
 	h, _ := refusing(t)
 	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil ||

@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Whoever deploys a module whose events have lost a member is told, once.
+// A deployment of a module whose events lack a former member warns once.
 func TestADeploymentTellsOfChangedEvents(t *testing.T) {
 	h := hosttest.New(t)
 	deploy := func(schema string) []string {

@@ -16,11 +16,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// BenchmarkCommands is what a whole host does in process, on the disk of the temporary
-// directory, for the smallest guest there is: first as fast as it can with 4,096
-// commands in flight, then at 48,000 a second and at 80% of what it did, where latency
-// counts from when a command was due. Only some millions of commands have the journal merge
-// its tables meanwhile: -benchtime 1000000x.
+// BenchmarkCommands measures a whole host in process, on the disk of the temporary directory, for the
+// smallest guest there is: first at full speed with 4,096 commands in flight, then at 48,000 per second and
+// at 80% of the measured rate. There latency counts from when a command was due. The journal merges its
+// tables only after some millions of commands: use -benchtime 1000000x.
 func BenchmarkCommands(b *testing.B) {
 	for _, c := range []struct {
 		name string
@@ -74,7 +73,7 @@ func benchCommands(b *testing.B, ids bool) {
 			<-free
 		}
 	}
-	send(len(benchKeys)) // each entity is resident
+	send(len(benchKeys)) // makes each entity resident
 	before := h.Stats()
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -84,13 +83,13 @@ func benchCommands(b *testing.B, ids bool) {
 	rate := float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(rate, "commands/s")
 	b.ReportMetric(float64(after.Commits-before.Commits)/float64(max(1, after.Syncs-before.Syncs)), "commands/sync")
-	const goal = 60_000 // commands a second, of which 80% are a load that a host shall bear for long
+	const goal = 60_000 // commands per second; 80% of it is a load for long times
 	b.ReportMetric(benchLatency(b, h, next, 0.8*goal, max(1000, 2*b.N)).Seconds()*1000, "p99-ms@48000/s")
 	b.ReportMetric(benchLatency(b, h, next, 0.8*rate, max(1000, b.N/2)).Seconds()*1000, "p99-ms@80%")
 }
 
-// benchLatency sends at a rate, whatever becomes of the commands, and returns the
-// 99th percentile of the time from when one was due to its answer.
+// benchLatency sends at a fixed rate, whatever the outcomes. It returns the 99th percentile of the time from
+// when a command was due to its answer.
 func benchLatency(b *testing.B, h *hosttest.Host, next func() service.Command, rate float64, n int) time.Duration {
 	took := make([]time.Duration, n)
 	var refused atomic.Int64
@@ -106,7 +105,7 @@ func benchLatency(b *testing.B, h *hosttest.Host, next func() service.Command, r
 			took[i] = time.Since(due)
 			if err != nil {
 				refused.Add(1)
-				took[i] = math.MaxInt64 // no answer is not a quick one
+				took[i] = math.MaxInt64 // no answer counts as slow
 			}
 			all.Done()
 		})
@@ -124,10 +123,9 @@ func benchLatency(b *testing.B, h *hosttest.Host, next func() service.Command, r
 	return took[n*99/100]
 }
 
-// BenchmarkGroupCommit is what group commit is worth to 256 clients in process, each of
-// which waits for its answer before it sends again: the rate with it as a multiple of that
-// with one sync a command, for the smallest guest there is. The slower the disk, the more
-// it is worth; ms/sync tells what the disk took for one command by itself.
+// BenchmarkGroupCommit measures the effect of group commit with 256 clients in process, each of which waits
+// for its answer before it sends again: the rate as a multiple of that with one sync per command, for the
+// smallest guest there is. The effect is larger on a slower disk; ms/sync is the time of one command alone.
 func BenchmarkGroupCommit(b *testing.B) {
 	const clients = 256
 	rate := func(o journal.Options) (perSecond, perSync, milliseconds float64) {
@@ -154,7 +152,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 			all.Wait()
 			return done.Load()
 		}
-		run(time.Second / 2) // each entity is resident
+		run(time.Second / 2) // makes each entity resident
 		before, began := h.Stats(), time.Now()
 		n := run(3 * time.Second)
 		took, after := time.Since(began), h.Stats()

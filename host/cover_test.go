@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A retention waits for a service that is busy, but not for ever.
+// A retention waits for a busy service, but not forever.
 func TestCoverWaitsForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, free := 0, 3
@@ -18,7 +18,7 @@ func TestCoverWaitsForAWhile(t *testing.T) {
 			if asked++; asked <= free {
 				err = service.Errorf(service.KindOverloaded, "busy")
 			}
-			if err != nil && asked%2 == 0 { // at once, or later
+			if err != nil && asked%2 == 0 { // immediately, or later
 				return err
 			}
 			go done(err)

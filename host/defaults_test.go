@@ -8,7 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// What an operator does not say comes from the machine, and has bounds.
+// Budgets that are not set come from the machine, and have bounds.
 func TestTheBudgetComesFromTheMachine(t *testing.T) {
 	for _, c := range []struct {
 		memory, mappings    int64
@@ -31,8 +31,8 @@ func TestTheBudgetComesFromTheMachine(t *testing.T) {
 	}
 }
 
-// However many files the journal has, some descriptors are left for connections, and a host
-// whose journal has been full of files can be opened again.
+// However many files the journal has, some descriptors are left for connections, and a host whose journal has
+// used all its files can be opened again.
 func TestWhatIsLeftOfTheDescriptors(t *testing.T) {
 	const limit, process = 128, 40
 	d := &descriptors{limit: limit, process: process}
@@ -41,7 +41,7 @@ func TestWhatIsLeftOfTheDescriptors(t *testing.T) {
 			t.Errorf("a journal that needs %d and the process have %d, not %d", journal, got, want)
 		}
 	}
-	const late = 16 // the journal says that it is full when it needs so many more
+	const late = 16 // the journal may need so many more when it reports that it is full
 	if files := d.forJournal(); files <= 0 || process+files+late+minConnections >= limit {
 		t.Errorf("of %d descriptors the journal may have %d", limit, files)
 	}

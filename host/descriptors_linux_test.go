@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// tableChild has the test's own process be the one whose table is looked at: in that of all tests
-// hosts have made it large already.
+// tableChild runs the test in a child process: in the process of all tests, hosts have already enlarged the
+// table.
 const tableChild = "BULKHEAD_TEST_TABLE"
 
-// When the table was made larger, it is as large as was asked for, and no descriptor is left.
+// An enlarged table has the requested size, and no descriptor is left.
 func TestTableOfDescriptors(t *testing.T) {
 	if os.Getenv(tableChild) != "" {
 		tableOfDescriptors(t)

@@ -13,7 +13,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A directory in which no host can run is refused as that, and nothing is made in it or beside it.
+// A directory in which no host can run is refused with that reason, and nothing is created in it or beside
+// it.
 func TestADirectoryThatCannotBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -30,10 +31,10 @@ func TestADirectoryThatCannotBeUsed(t *testing.T) {
 		in("file/below"): "not a directory", in("circle"): "too many levels",
 	}
 	if runtime.GOOS == "linux" {
-		cases["/proc"] = "nothing can be written in it: no such file" // nobody can make a file there
+		cases["/proc"] = "nothing can be written in it: no such file" // no file can be created there
 		cases["/proc/nope"] = "it cannot be made: no such file"
 	}
-	if os.Geteuid() != 0 { // whom nothing is closed to
+	if os.Geteuid() != 0 { // root may do everything
 		if err := os.Mkdir(in("closed"), 0o500); err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +58,7 @@ func TestADirectoryThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-// A directory that another host uses is not touched, whatever is wrong in it.
+// A directory that another host uses is not changed, even if something is wrong in it.
 func TestTheDirectoryIsLockedFirst(t *testing.T) {
 	dir := t.TempDir()
 	open := func() (*host.Host, error) {
@@ -88,7 +89,7 @@ func TestTheDirectoryIsLockedFirst(t *testing.T) {
 	}
 }
 
-// entries are the paths of all that is in a directory.
+// entries are the paths of everything in a directory.
 func entries(t *testing.T, dir string) string {
 	t.Helper()
 	var all []string

@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// usage is what the host says of the disk.
+// usage is what the host reports of the disk.
 func usage(h *hosttest.Host) service.ResourceUsage {
 	for _, u := range h.Resources() {
 		if u.Resource == "disk_bytes" {
@@ -28,8 +28,8 @@ func usage(h *hosttest.Host) service.ResourceUsage {
 	return service.ResourceUsage{}
 }
 
-// Stored modules are listed with what refers to them, deleted when nothing does, and
-// collected when they have been without a reference for long; all of it after restarts.
+// Stored modules are listed with what refers to them. They can be deleted when nothing does, and are
+// collected when they have had no reference for long. All of this also holds after restarts.
 func TestModulesComeAndGo(t *testing.T) {
 	h := hosttest.New(t)
 	modules := func() map[service.Digest]service.StoredModule {
@@ -71,7 +71,7 @@ func TestModulesComeAndGo(t *testing.T) {
 		err) != service.KindNotFound {
 		t.Errorf("deploying a deleted module: %v", err)
 	}
-	// Back to the one before needs no upload.
+	// Returning to the previous module needs no upload.
 	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Digest: second}); err != nil {
 		t.Error(err)
 	}
@@ -94,7 +94,7 @@ func TestModulesComeAndGo(t *testing.T) {
 	}
 }
 
-// The modules have a quota together, and what is refused costs no compilation.
+// All modules share a quota, and a refused module is not compiled.
 func TestModulesHaveAQuota(t *testing.T) {
 	module := testguest.Counter("tally")
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.ModuleBytes = int64(len(module)) + 10 })
@@ -115,7 +115,7 @@ func TestModulesHaveAQuota(t *testing.T) {
 	h.MustSend(add("a"))
 }
 
-// The number of modules is a resource of its own.
+// The number of modules is a separate resource.
 func TestModulesAreAResource(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Modules = 1 })
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -129,15 +129,15 @@ func TestModulesAreAResource(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	h.MustDeploy("tally", testguest.Counter("tally")) // it is there
+	h.MustDeploy("tally", testguest.Counter("tally")) // the module is stored already
 	all := h.Resources()
 	if last := all[len(all)-1]; last.Resource != "modules" || last.Used != 1 || last.Limit != 1 || last.Refused != 2 {
 		t.Errorf("the host says %+v", last)
 	}
 }
 
-// A service's quota of disk survives a restart, is shown, and ends with a retention; the
-// bytes of a deleted service's log still count.
+// A service's quota of disk survives a restart, is shown, and is freed by a retention. The bytes of a deleted
+// service's log still count.
 func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 	var now atomic.Int64
 	now.Store(time.Now().UnixNano())
@@ -193,8 +193,8 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 	}
 }
 
-// Four services that fill the disk are refused before others are: who has written little
-// goes on, as long as there is some left.
+// Four services that fill the disk are refused before others are: a service that has written little goes on
+// while something is left.
 func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 	const limit = 4 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec, o.Budget.DiskBytes = journal.CodecNone, limit })
@@ -204,7 +204,7 @@ func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 			Data: append(bytes.Repeat([]byte(" "), 16<<10-1), '1')})
 		return err
 	}
-	fillers := map[service.Name]bool{} // to whether they are refused
+	fillers := map[service.Name]bool{} // whether each is refused
 	for n := range 4 {
 		name := service.Name(fmt.Sprint("filler-", n))
 		h.MustDeploy(name, testguest.Counter(string(name)))
@@ -239,7 +239,7 @@ func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 	}
 }
 
-// Without a limit the disk is one: the host knows what it may write, from its start on.
+// Without a configured limit the disk is the limit, and the host knows it from its start on.
 func TestTheDiskIsTheLimit(t *testing.T) {
 	dir := t.TempDir()
 	size, free, known, err := storage.Disk(dir)

@@ -24,8 +24,8 @@ func count(ctx context.Context, h *hosttest.Host, key service.Key) (string, erro
 	return string(q.Data), err
 }
 
-// An entity whose replay takes longer than a call may take, more fuel than one may spend, and
-// longer than any of its clients waits, comes back.
+// An entity is hydrated even if its replay takes longer than a call may take, more fuel than one may spend,
+// and longer than any of its clients waits.
 func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 	h := hosttest.New(t)
 	limits := service.Limits{CallTime: 100 * time.Millisecond, Fuel: 4_000_000, EventFuel: 1000}
@@ -35,7 +35,7 @@ func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 	if _, err := h.Deploy(t.Context(), deployed); err != nil {
 		t.Fatal(err)
 	}
-	const events = 500 // a request has about ten of them
+	const events = 500 // about ten of them fit into a request
 	for range events {
 		h.MustSend(add("long"))
 	}
@@ -72,8 +72,8 @@ func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 	}
 }
 
-// One entity whose events the module cannot apply costs one hydration and one line of the log,
-// however often it is asked for; the others of its service are served meanwhile.
+// An entity whose events the module cannot apply costs one hydration and one log line, however often it is
+// used. Other entities of the service are served meanwhile.
 func TestABrokenEntityCostsLittle(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{}))
@@ -97,7 +97,7 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 		t.Errorf("%s, %v", got, err)
 	}
 	st, err := h.Status("tally")
-	// the first wait is 750 ms at least
+	// the first wait is at least 750 ms
 	if most := 1 + uint64(time.Since(began)/(700*time.Millisecond)); st.Counters.Failed > most {
 		t.Errorf("%d hydrations failed", st.Counters.Failed)
 	}
@@ -114,9 +114,9 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 	}
 }
 
-// Entities whose states cannot be encoded, or are too large for a snapshot, keep nobody else
-// from having one, break nothing, and do not hold a retention up, which keeps their events: they come back from them,
-// also when the host is started again.
+// Entities whose states cannot be encoded, or are too large for a snapshot, do not affect others' snapshots
+// and do not hold up a retention, which keeps their events. They are hydrated from these, also after a
+// restart of the host.
 func TestStatesWithoutSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	if _, err := h.Deploy(t.Context(),
@@ -162,7 +162,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	// They are what they were, before and after a restart.
+	// Their states are the same before and after a restart.
 	for range 2 {
 		for key, n := range map[service.Key]string{"good": "1", "nan": "2", "huge": "3", "more3": "1"} {
 			if got, err := count(t.Context(), h, key); err != nil || got != n {
@@ -174,7 +174,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 			if err != nil || len(events) == 0 || len(events) > len(want) {
 				t.Fatalf("%d events of %s, %v", len(events), key, err)
 			}
-			want = want[len(want)-len(events):] // before them was a state that has a snapshot
+			want = want[len(want)-len(events):] // there is a snapshot of the state before these
 			for i, e := range events {
 				if e.Cursor() != want[i].Cursor() || e.Position != want[i].Position || e.Version != want[i].Version ||
 					!bytes.Equal(e.Data, want[i].Data) {
@@ -191,7 +191,7 @@ func TestStatesWithoutSnapshots(t *testing.T) {
 		}
 		h.Restart()
 	}
-	for key, n := range map[service.Key]int{"nan": 2, "huge": 1} { // to where nothing is wrong with them
+	for key, n := range map[service.Key]int{"nan": 2, "huge": 1} { // commands until nothing is wrong with it
 		for range n {
 			h.MustSend(add(key))
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A program serves a host beside pages of its own, on one address.
+// A program serves a host beside its own pages, on one address.
 func ExampleHost_Handler() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "example-")

@@ -33,8 +33,8 @@ func Example() {
 	if _, err := h.Deploy(ctx, service.Deployment{Service: "tally", Module: module}); err != nil {
 		log.Fatal(err)
 	}
-	// The reply comes when the command's events are on disk. Sending the same id again is
-	// safe: it has no effect and brings the first reply.
+	// The reply comes when the command's events are on disk. Sending the same id again is safe: it has no
+	// effect and returns the first reply.
 	for range 2 {
 		reply, err := h.Send(ctx, service.Command{ID: "order-7", Service: "tally", Key: "apples", Type: "add"})
 		if err != nil {

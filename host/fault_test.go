@@ -21,8 +21,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// disks are the storages in memory of one host: each opening gets what a machine
-// would find that lost power at that moment.
+// disks are the in-memory storages of one host. Each opening sees the disk as after a loss of power at that
+// moment.
 type disks struct {
 	mu  sync.Mutex
 	now *journaltest.Memory
@@ -51,8 +51,7 @@ func onMemory(t *testing.T) (*hosttest.Host, *disks) {
 	return h, d
 }
 
-// until calls f until it says that it is done. It is the host's clock that lets it
-// be, and the test's that ends it if not.
+// until calls f until it returns true, or the test ends.
 func until(t *testing.T, f func() bool) {
 	t.Helper()
 	for !f() {
@@ -63,7 +62,7 @@ func until(t *testing.T, f func() bool) {
 	}
 }
 
-// reads reads in every way that there is.
+// reads reads in every possible way.
 func reads(t *testing.T, h *hosttest.Host, head service.Position) {
 	t.Helper()
 	read, at := 0, service.Position(0)
@@ -90,8 +89,7 @@ func reads(t *testing.T, h *hosttest.Host, head service.Position) {
 	}
 }
 
-// A disk that is full refuses commands and nothing else, and takes them again when
-// there is room.
+// A full disk refuses only commands, and accepts them again when there is room.
 func TestAFullDisk(t *testing.T) {
 	h, d := onMemory(t)
 	h.MustSend(add("k"))
@@ -146,9 +144,9 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
-// A write that fails for want of room: what was in flight is unknown, commands are
-// refused, what is on disk is read, and a subscriber notices nothing but silence; the
-// journal is opened again when there is room.
+// After a write that fails for lack of space, commands in flight are unknown, further ones are refused, and
+// what is on disk can be read. A subscriber only sees a pause. The journal is opened again when there is
+// room.
 func TestAWriteMeetsAFullDisk(t *testing.T) {
 	h, d := onMemory(t)
 	h.MustSend(add("k"))
@@ -167,7 +165,7 @@ func TestAWriteMeetsAFullDisk(t *testing.T) {
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindUnknown {
 		t.Fatalf("the command whose write failed: %v", err)
 	}
-	disk.FailAt(0) // but the journal has failed for good
+	disk.FailAt(0) // but the journal stays failed
 	until(t, func() bool { return service.KindOf(h.Ready()) == service.KindFull })
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindFull {
 		t.Errorf("a command meanwhile: %v", err)
@@ -180,7 +178,7 @@ func TestAWriteMeetsAFullDisk(t *testing.T) {
 	}
 	heard := make(chan error, 1)
 	go func() {
-		events, err := sub.Next(t.Context(), 0) // waits through the opening
+		events, err := sub.Next(t.Context(), 0) // waits until the journal is open again
 		if err == nil && (len(events) != 1 || events[0].Position != 2 || events[0].CommandID != "unknown") {
 			err = fmt.Errorf("it hears %+v", events)
 		}
@@ -197,7 +195,7 @@ func TestAWriteMeetsAFullDisk(t *testing.T) {
 	reads(t, h, 2)
 }
 
-// The service of a damaged log is refused, and says what and where; the other runs.
+// The service of a damaged log is refused with what is damaged and where; the other runs.
 func TestADamagedServiceIsRefused(t *testing.T) {
 	disk := journaltest.NewMemory()
 	dir := t.TempDir()
@@ -263,7 +261,7 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 	}
 }
 
-// What keeps a journal from being opened is said in words for who starts the host.
+// Errors of opening the journal are phrased for the operator who starts the host.
 func TestWhyAJournalDoesNotOpen(t *testing.T) {
 	for _, c := range []struct {
 		err  error

@@ -14,7 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Whoever reads a log may begin at a position, a time or an age: the first event that comes is the one that was meant.
+// A reader may begin at a position, a time or an age, and gets the right first event.
 func TestPlacesInALog(t *testing.T) {
 	var now atomic.Int64
 	begin := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
@@ -34,14 +34,14 @@ func TestPlacesInALog(t *testing.T) {
 	check := func(text string, want service.Position) {
 		t.Helper()
 		if got, err := place(text); err != nil || got != want {
-			t.Errorf("from %s begins behind position %d, %v; want %d", text, got, err, want)
+			t.Errorf("from %s begins after position %d, %v; want %d", text, got, err, want)
 		}
 	}
 	refused := func(text, want string) {
 		t.Helper()
 		if got, err := place(text); service.KindOf(err) != service.KindBadCursor ||
 			!strings.Contains(err.Error(), want) {
-			t.Errorf("from %s begins behind position %d, %v; want %s", text, got, err, want)
+			t.Errorf("from %s begins after position %d, %v; want %s", text, got, err, want)
 		}
 	}
 	check("-1h", 0)
@@ -65,7 +65,7 @@ func TestPlacesInALog(t *testing.T) {
 	}
 	start, err := place("start")
 	if err != nil || start == 0 {
-		t.Fatalf("after a retention the start is behind position %d, %v", start, err)
+		t.Fatalf("after a retention the start is after position %d, %v", start, err)
 	}
 	check("-1h", start)
 	check("2026-01-31T08:06:00Z", 6)
@@ -84,20 +84,20 @@ func TestCursorsAtTheEdges(t *testing.T) {
 	parse := func(c service.Cursor) error {
 		got, err := h.ParseCursor(t.Context(), "tally", c.String())
 		if err == nil && got.Position != c.Position {
-			t.Errorf("the cursor behind %d is read as one behind %d", c.Position, got.Position)
+			t.Errorf("the cursor after %d is parsed as one after %d", c.Position, got.Position)
 		}
 		return err
 	}
 	refused := func(c service.Cursor, part string) {
 		t.Helper()
 		if err := parse(c); service.KindOf(err) != service.KindBadCursor || !strings.Contains(err.Error(), part) {
-			t.Errorf("the cursor behind %d: %v; want %s", c.Position, err, part)
+			t.Errorf("the cursor after %d: %v; want %s", c.Position, err, part)
 		}
 	}
 	accepted := func(c service.Cursor) {
 		t.Helper()
 		if err := parse(c); err != nil {
-			t.Errorf("the cursor behind %d: %v", c.Position, err)
+			t.Errorf("the cursor after %d: %v", c.Position, err)
 		}
 	}
 	unborn, err := h.Cursor(t.Context(), "tally", 0)
@@ -129,13 +129,13 @@ func TestCursorsAtTheEdges(t *testing.T) {
 	for _, c := range []service.Cursor{unborn, born, first} {
 		refused(c, "deleted by a retention")
 	}
-	accepted(second) // the one before the first event that is kept
+	accepted(second) // the one before the first readable event
 	second.Stamp[0]++
 	refused(second, "does not have")
 }
 
-// A reader who resumes at the place before the first event is refused if a retention has deleted that event. A reader
-// who begins at the start gets the first event that there is.
+// A reader that resumes at the place before the first event is refused if a retention has deleted that event.
+// A reader that begins at the start gets the first readable event.
 func TestTheBeginningIsAPlace(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))

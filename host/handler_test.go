@@ -33,7 +33,7 @@ func embedded(t *testing.T, h *hosttest.Host) (*host.Handler, *httptest.Server, 
 	mux.Handle("/bulkhead/", http.StripPrefix("/bulkhead", handler))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	t.Cleanup(func() { _ = handler.Stop(context.Background()) }) // the test looks at its error
+	t.Cleanup(func() { _ = handler.Stop(context.Background()) }) // the test checks its error
 	c, err := client.New(client.Options{URL: server.URL + "/bulkhead", Token: handlerToken})
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +42,8 @@ func embedded(t *testing.T, h *hosttest.Host) (*host.Handler, *httptest.Server, 
 	return handler, server, c
 }
 
-// Everything that the program bulkhead serves is there in another program's server, too: requests,
-// server-sent events, WebSockets and metrics. At the end nothing is left in flight.
+// Another program's server can serve everything that the program bulkhead serves: requests, server-sent
+// events, WebSockets and metrics. At the end nothing is left in flight.
 func TestHandler(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -105,7 +105,7 @@ func TestHandler(t *testing.T) {
 	until(t, func() bool { return h.Account().Used(budget.FlightBytes) == 0 })
 }
 
-// A handler that is stopped does not wait longer than it is told for what is in flight.
+// Stopping a handler waits for requests in flight only as long as its context lasts.
 func TestAHandlerCutsOff(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -137,7 +137,7 @@ func TestAHandlerCutsOff(t *testing.T) {
 	until(t, func() bool { return h.Account().Used(budget.FlightBytes) == 0 })
 }
 
-// A handler without a token answers to this machine's names only, as the program does.
+// Without a token, a handler answers only to this machine's names, as the program does.
 func TestAHandlerGuardsItsName(t *testing.T) {
 	h := hosttest.New(t)
 	handler, err := h.Handler(host.HandlerOptions{AllowedHosts: []string{"console.example"}})
@@ -159,7 +159,7 @@ func TestAHandlerGuardsItsName(t *testing.T) {
 	}
 }
 
-// A collector has the metrics of the host, each of which says what it is.
+// A collector has the metrics of the host, each with a description.
 func TestCollector(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))

@@ -35,8 +35,8 @@ func add(key service.Key) service.Command {
 	return service.Command{Service: "tally", Key: key, Type: "add"}
 }
 
-// A host with a compiler process compiles a module once: after a restart it needs
-// none, not even one that works.
+// A host with a compiler process compiles a module once: after a restart it needs no compiler, not even one
+// that works.
 func TestCompilesInAProcessOfItsOwn(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -83,8 +83,8 @@ func TestNothingIsLostByARestart(t *testing.T) {
 	}
 }
 
-// Entities that were dropped for space, or by a restart or a deployment, come back from
-// snapshots of the guest's own making, with what happened since.
+// Entities that were evicted, or dropped by a restart or a deployment, are hydrated from snapshots by the
+// guest, and have all later events.
 func TestEntitiesComeBackFromSnapshots(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Settings.SnapshotEvery = 10 })
 	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
@@ -109,7 +109,7 @@ func TestEntitiesComeBackFromSnapshots(t *testing.T) {
 			t.Errorf("counters %+v, %v", c, err)
 		}
 	}
-	used(10) // five entities by turns in two places
+	used(10) // two places for five entities
 	h.Restart()
 	used(5)
 	d.Settings.SnapshotEvery = -1
@@ -145,7 +145,7 @@ func TestARepeatedCommandHasOneEffect(t *testing.T) {
 	}
 }
 
-// What one command does wrong harms no other, and leaves nothing behind.
+// A command that fails harms no other command, and leaves nothing behind.
 func TestFailuresAreContained(t *testing.T) {
 	h := hosttest.New(t)
 	limits := service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes: 2 << 20}
@@ -191,7 +191,7 @@ func TestFailuresAreContained(t *testing.T) {
 
 var spin = service.Command{Service: "tally", Key: "k", Type: "spin"}
 
-// deployEndless deploys a service with no limits to speak of, in which a command may spin.
+// deployEndless deploys a service with very high limits, in which a command may spin.
 func deployEndless(t *testing.T, h *hosttest.Host) {
 	t.Helper()
 	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
@@ -202,8 +202,8 @@ func deployEndless(t *testing.T, h *hosttest.Host) {
 	h.MustSend(add("k"))
 }
 
-// A command whose sender has gone does not hold its shard up: it is ended, nothing is
-// written, and the next one is carried out.
+// A command whose sender has gone does not hold up its shard: it is ended, nothing is written, and the next
+// one is carried out.
 func TestACommandEndsWithItsSender(t *testing.T) {
 	h := hosttest.New(t)
 	deployEndless(t, h)
@@ -214,7 +214,7 @@ func TestACommandEndsWithItsSender(t *testing.T) {
 		ended <- err
 	}()
 	next := make(chan service.Reply, 1)
-	go func() { next <- h.MustSend(add("k")) }() // perhaps behind the one that spins
+	go func() { next <- h.MustSend(add("k")) }() // perhaps after the one that spins
 	cancel()
 	if err := <-ended; service.KindOf(err) != service.KindUnknown && service.KindOf(err) != service.KindCanceled {
 		t.Errorf("%v", err)
@@ -224,8 +224,8 @@ func TestACommandEndsWithItsSender(t *testing.T) {
 	}
 }
 
-// A command that spins does not hold up the deployment of a better module: when the
-// time to drain is over it is ended, nothing is written, and the next one is carried out.
+// A command that spins does not hold up the deployment of a better module: after the drain time it is ended,
+// nothing is written, and the next one is carried out.
 func TestACommandEndsWithItsModule(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
 	deployEndless(t, h)
@@ -233,7 +233,7 @@ func TestACommandEndsWithItsModule(t *testing.T) {
 	if err := h.SendAsync(spin, func(_ service.Reply, err error) { ended <- err }); err != nil {
 		t.Fatal(err)
 	}
-	for { // until it runs: what is sent is queued first
+	for { // until it runs: commands are queued first
 		if st, err := h.Status("tally"); err != nil || st.Shards[0].Queued == 0 {
 			break
 		}
@@ -248,8 +248,8 @@ func TestACommandEndsWithItsModule(t *testing.T) {
 	}
 }
 
-// A command that spins does not hold up the deletion of its service either, nor does a
-// caller of Delete who has gone undo it.
+// A command that spins does not hold up the deletion of its service, and a caller of Delete who goes away
+// does not undo it.
 func TestACommandEndsWithItsService(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
 	deployEndless(t, h)
@@ -321,8 +321,8 @@ func TestAFailedDeploymentLeavesTheOldModuleRunning(t *testing.T) {
 	}
 }
 
-// Many senders and a subscriber go on while the service is deployed again and
-// again: every command is carried out exactly once.
+// Many senders and a subscriber go on while the service is deployed again and again. Every command is carried
+// out exactly once.
 func TestDeployUnderLoad(t *testing.T) {
 	h := hosttest.New(t)
 	version := func(n int) []byte {
@@ -390,7 +390,7 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 	for i := range 20 {
 		h.MustSend(add(service.Key(fmt.Sprint("k", i%4))))
 	}
-	h.Restart() // so that the ring in memory is empty
+	h.Restart() // empties the ring in memory
 	var got []service.Position
 	for at, done := service.Position(0), false; !done; {
 		page, err := h.Events(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(at),
@@ -416,8 +416,8 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 	}
 }
 
-// A failed append: clients learn that the outcome is unknown, the host opens its
-// journal again by itself, and what was acknowledged is there.
+// After a failed append clients learn that the outcome is unknown, the host opens its journal again, and
+// everything acknowledged is there.
 func TestAFailedJournalIsOpenedAgain(t *testing.T) {
 	disk := journaltest.NewMemory()
 	h := hosttest.New(t, func(o *host.Options) {
@@ -430,9 +430,9 @@ func TestAFailedJournalIsOpenedAgain(t *testing.T) {
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	h.MustSend(add("k"))
 	for h.Stats().Pending > 0 {
-		runtime.Gosched() // until the index has come up to the log
+		runtime.Gosched() // until the index has caught up with the log
 	}
-	disk.FailAt(1) // so the next operation is the append, as the id is the host's
+	disk.FailAt(1) // so the next operation is the append, as the host chooses the id
 	c := add("k")
 	if _, err := h.Send(t.Context(), c); service.KindOf(err) != service.KindUnknown {
 		t.Fatalf("a command whose append fails: %v", err)

@@ -22,8 +22,8 @@ func counted(h *hosttest.Host) map[string]uint64 {
 	return all
 }
 
-// Embedding programs have the latencies of their commands counted, too. A deployment changes
-// nothing of what was counted; a deletion ends it.
+// Commands of embedding programs are counted in the latencies, too. A deployment keeps the counts; a deletion
+// removes them.
 func TestCountersGoOnAcrossDeployments(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))

@@ -23,12 +23,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// asked and told are an operation on one entity of the counter, whose state is the
-// number of its events, and what the client was told at last.
+// asked and told are an operation on one entity of the counter, whose state is the number of its events, and
+// the client's final answer.
 type asked struct {
 	key      service.Key
 	query    bool
-	expected int64 // -1: nothing
+	expected int64 // -1: none
 }
 
 type told struct {
@@ -36,8 +36,8 @@ type told struct {
 	count    int64
 }
 
-// counter is what an entity should be: one value, on which each operation acts at one
-// moment between its first try and its answer.
+// counter is the model of an entity: one value, on which each operation acts at one moment between its first
+// attempt and its answer.
 var counter = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		of := map[service.Key][]porcupine.Operation{}
@@ -65,7 +65,7 @@ var counter = porcupine.Model{
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 }
 
-// A check that accepts everything proves nothing.
+// The check itself must reject wrong histories.
 func TestTheCounterIsChecked(t *testing.T) {
 	op := func(call, ret int64, in asked, out told) porcupine.Operation {
 		in.key = "k"
@@ -92,10 +92,9 @@ func TestTheCounterIsChecked(t *testing.T) {
 	}
 }
 
-// Many clients work on few entities while operations of the disk fail at random, the
-// machine loses power with each failure, and the host opens its journal again. What
-// clients are told at last is the history of one counter each, in an order that
-// their clocks allow.
+// Many clients work on few entities while disk operations fail at random. With each failure the machine loses
+// power, and the host opens its journal again. The clients' final answers must be linearizable for each
+// counter.
 func TestLinearizable(t *testing.T) {
 	length := prove.Time(t, 2*time.Second, 3*time.Minute)
 	seed := prove.Seed(t)
@@ -131,9 +130,9 @@ func TestLinearizable(t *testing.T) {
 	}
 	for ctx.Err() == nil {
 		mu.Lock()
-		disk.FailAt(1 + rng.IntN(120)) // and all after it
+		disk.FailAt(1 + rng.IntN(120)) // and all later operations
 		mu.Unlock()
-		// Until the host has noticed. If only reads have failed, it has not to.
+		// Until the host has noticed. If only reads have failed, it need not notice.
 		soon := time.NewTimer(20 * time.Millisecond)
 		select {
 		case <-opened:
@@ -168,7 +167,7 @@ func TestLinearizable(t *testing.T) {
 	}
 }
 
-// clerk does what clients do and keeps the history.
+// clerk acts as the clients, and records the history.
 type clerk struct {
 	t     *testing.T
 	h     *hosttest.Host
@@ -176,7 +175,7 @@ type clerk struct {
 
 	mu      sync.Mutex // guards all below
 	history []porcupine.Operation
-	lost    int // tries whose outcome was unknown
+	lost    int // attempts whose outcome was unknown
 	news    chan struct{}
 }
 
@@ -219,8 +218,8 @@ func (c *clerk) work(ctx context.Context, client int, rng *rand.Rand) {
 	}
 }
 
-// ask tries until it has an answer that says what happened. A command is tried under
-// the same id, and to its end, as it may have been carried out.
+// ask repeats a request until it gets a definite answer. A command keeps its id, and is repeated to the end,
+// as it may have been carried out.
 func (c *clerk) ask(ctx context.Context, in asked, id service.CommandID) (out told, ok bool) {
 	for {
 		var data []byte
@@ -261,7 +260,7 @@ func (c *clerk) ask(ctx context.Context, in asked, id service.CommandID) (out to
 			c.lost++
 			c.mu.Unlock()
 		case service.KindUnavailable, service.KindOverloaded, service.KindNotFound:
-			pause := time.NewTimer(time.Millisecond) // as the host is getting up
+			pause := time.NewTimer(time.Millisecond) // while the host opens its journal
 			select {
 			case <-pause.C:
 			case <-c.t.Context().Done():

@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// logged is a log that is looked at.
+// logged is a log that tests can read.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -36,8 +36,8 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
-// A service that logs, and fails, as much as it can fills no log: what is beyond its rate is dropped, is in its
-// status, and is told. Others log on.
+// A service that logs and fails as much as it can does not fill the log: lines beyond its rate are dropped,
+// counted in its status, and reported. Others log on.
 func TestAServiceHasARateOfLogLines(t *testing.T) {
 	var log logged
 	h := hosttest.New(t, func(o *host.Options) {
@@ -60,7 +60,7 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 	}
 	talk("vandal", 200)
 	before := log.String()
-	about := func(name string) int { // lines, but that of its deployment
+	about := func(name string) int { // its lines, except about its deployment
 		return strings.Count(log.String(), "service="+name) - strings.Count(log.String(), "was deployed\" service="+
 			name)
 	}
@@ -80,13 +80,13 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 		t.Errorf("the status says that %d lines were dropped, %d bytes; the log has %d of 600 lines", c.LogLinesDropped,
 			c.LogBytesDropped, lines)
 	}
-	h.Stop() // what was not told yet is told then
+	h.Stop() // remaining reports are logged now
 	if !strings.Contains(log.String(), "lines dropped") {
 		t.Error("the log does not tell that lines were dropped")
 	}
 }
 
-// Each line of a guest says what it was about: the entity, the command and the trace.
+// Each line of a guest names what it is about: the entity, the command and the trace.
 func TestLinesOfGuestsTellWhatTheyAreAbout(t *testing.T) {
 	var log logged
 	h := hosttest.New(t, func(o *host.Options) { o.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })

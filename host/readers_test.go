@@ -22,7 +22,7 @@ type stuck struct {
 	log journal.LogName
 
 	mu   sync.Mutex
-	gate chan struct{} // nil is open
+	gate chan struct{} // nil: open
 }
 
 func (s *stuck) close() {
@@ -60,8 +60,8 @@ func (l stuckLog) Blocks(
 	return l.LogStore.Blocks(ctx, log, from, yield)
 }
 
-// While one reads the log, all other readers of a host wait, of whatever kind; and commands
-// do not, not even those to entities that have to be read first.
+// While one reader reads the log, all other readers of the host wait, whatever their kind. Commands do not
+// wait, not even those to entities that must be read first.
 func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	disk := journaltest.NewMemory()
 	var scans *stuck
@@ -77,7 +77,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	for n := range 40 {
 		h.MustSend(add(service.Key(fmt.Sprint("k", n%4))))
 	}
-	h.Restart() // nothing is in memory
+	h.Restart() // empties the memory
 	scans.close()
 	ctx := service.WithReader(context.Background(), "first")
 	var reading sync.WaitGroup
@@ -159,7 +159,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 	}
 }
 
-// A bound on those who wait is kept, and told as an overload.
+// The number of waiting readers is bounded; further ones are refused as overload.
 func TestTooManyReadersAreRefused(t *testing.T) {
 	disk := journaltest.NewMemory()
 	var scans *stuck

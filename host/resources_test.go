@@ -11,8 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// There is a line for each thing of which the host has only so much, be it an account of the
-// budget or not.
+// There is a line for each limited resource of the host, whether it is an account of the budget or not.
 func TestEachResourceHasALine(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) {
 		o.RecentEventBytes, o.Logger = 1<<20, slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -14,16 +14,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// loadAgain lets senders send as many commands as more has room for. A load without a
-// bound, beside work that takes the longer the more was sent, would have no end.
+// loadAgain lets senders send a bounded number of commands. Without a bound the test would not end, as the
+// work beside them takes longer the more was sent.
 func loadAgain(more chan<- bool) {
 	for len(more) < cap(more) {
 		more <- true
 	}
 }
 
-// Events are deleted under load, again and again: no command notices, and after a
-// restart every entity has its count.
+// Events are deleted under load, again and again. No command is affected, and after a restart every entity
+// has its count.
 func TestRetentionUnderLoad(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -77,7 +77,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 			t.Errorf("w%d counts %s at version %d after %d commands, %v", w, q.Data, q.Version, n, err)
 		}
 	}
-	// Reading from the start begins with what there is; a place before that is told.
+	// Reading from the start begins with the first readable event; an earlier place is refused.
 	page, err := h.Events(t.Context(), service.Selection{Service: "tally"}, 1)
 	if err != nil || len(page.Events) != 1 || page.Events[0].Position != first {
 		t.Errorf("from the start: %+v, %v", page.Events, err)

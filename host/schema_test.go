@@ -31,8 +31,8 @@ func wantPlace(t *testing.T, what string, err error, pointer string) {
 	}
 }
 
-// A program that embeds the host gets what every client gets: data that does not fit its
-// schema is refused with the place, whatever way it is sent, and nothing is written.
+// An embedding program gets what every client gets: data that does not match its schema is refused with the
+// place, in whatever way it is sent, and nothing is written.
 func TestCommandsAreHeldToTheirSchemas(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", strict(byInput))
@@ -67,8 +67,8 @@ func TestCommandsAreHeldToTheirSchemas(t *testing.T) {
 	}
 }
 
-// What holds is the schema of the module that runs: a deployment that fails changes nothing, one
-// that succeeds does, a restart does not, and a repeated id has its first answer whatever holds.
+// The schema of the running module applies: a failed deployment changes nothing, a successful one does, a
+// restart does not. A repeated id gets its first answer under any schema.
 func TestTheSchemaIsThatOfTheRunningModule(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))

@@ -14,9 +14,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// BenchmarkRestartBesideSlowStarts measures how long after a restart a host is open,
-// and a well-behaved service answers, beside eight services each of whose sandboxes
-// takes about eight seconds to start.
+// BenchmarkRestartBesideSlowStarts measures the time from a restart until the host is open, and until a
+// well-behaved service answers, beside eight services whose sandboxes each take about eight seconds to start.
 func BenchmarkRestartBesideSlowStarts(b *testing.B) {
 	const slow, want = 8, 8 * time.Second
 	h := hosttest.New(b)
@@ -75,8 +74,8 @@ func BenchmarkRestartBesideSlowStarts(b *testing.B) {
 	b.ReportMetric(float64(answer.Milliseconds()), "ms-to-answers")
 }
 
-// BenchmarkThousandServices deploys a thousand services in a process that may have
-// 1,024 files open, restarts the host, and has each answer, twice.
+// BenchmarkThousandServices deploys a thousand services in a process that may have 1,024 open files, restarts
+// the host, and sends each a query, twice.
 func BenchmarkThousandServices(b *testing.B) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// heldCompiler is the command of a compiler that compiles when the file has been made
-// whose name the second result is.
+// heldCompiler is the command of a compiler that waits until a file exists; the second result is the file's
+// name.
 func heldCompiler(t *testing.T) (command []string, release func()) {
 	self, err := os.Executable()
 	if err != nil {
@@ -37,9 +37,8 @@ func heldCompiler(t *testing.T) (command []string, release func()) {
 	}
 }
 
-// restarted is a host that has just been opened on a directory in which some counters
-// were deployed, and whose compiled code is gone, so that they start when release is
-// called.
+// restarted is a host that was just opened on a directory with deployed counters. Their compiled code is
+// gone, so that they start when release is called.
 func restarted(t *testing.T, names ...service.Name) (h *host.Host, release func()) {
 	before := hosttest.New(t)
 	for _, name := range names {
@@ -68,8 +67,8 @@ func restarted(t *testing.T, names ...service.Name) (h *host.Host, release func(
 	return h, release
 }
 
-// The host is open before any service has started. Commands and queries wait, not
-// longer than their time; what has been on disk can be read; a stop waits for nothing.
+// The host is open before any service has started. Commands and queries wait no longer than their time,
+// events on disk can be read, and a stop waits for nothing.
 func TestOpenDoesNotWaitForServices(t *testing.T) {
 	h, release := restarted(t, "tally", "other")
 	if err := h.Ready(); err != nil {
@@ -152,7 +151,7 @@ func TestOpenDoesNotWaitForServices(t *testing.T) {
 	}
 }
 
-// withinTime makes a request with a little time, and with more if that is over before
+// withinTime makes a request with a short time, and repeats it with a longer one if the time passed before
 // the request could begin to wait.
 func withinTime(request func(time.Duration) error) error {
 	for wait := 20 * time.Millisecond; ; wait *= 2 {
@@ -162,7 +161,7 @@ func withinTime(request func(time.Duration) error) error {
 	}
 }
 
-// unavailable holds an error to what a client is told that has to come again.
+// unavailable checks the error of a request that should be tried again.
 func unavailable(t *testing.T, what string, err error) {
 	t.Helper()
 	e, ok := err.(*service.Error)
@@ -171,8 +170,7 @@ func unavailable(t *testing.T, what string, err error) {
 	}
 }
 
-// A host that is stopped while services start does not wait for them. Commands that
-// wait are told so.
+// A host that is stopped while services start does not wait for them. Commands that wait get an error.
 func TestCloseDoesNotWaitForStarts(t *testing.T) {
 	h, _ := restarted(t, "tally", "other", "third")
 	told := make(chan error, 1)
@@ -187,7 +185,7 @@ func TestCloseDoesNotWaitForStarts(t *testing.T) {
 	}
 }
 
-// A start that fails is tried again by itself; a deployment replaces what is tried.
+// A failed start is tried again without help; a deployment replaces the attempts.
 func TestAFailedStartIsTriedAgain(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) {
 		o.StartRetry, o.StartRetryMax = time.Millisecond, 20*time.Millisecond
@@ -251,8 +249,7 @@ func TestAFailedStartIsTriedAgain(t *testing.T) {
 	}
 }
 
-// slowStart is a counter whose _initialize counts to so many millions, and each of
-// whose shards does so, as its table changes.
+// slowStart is a counter whose _initialize counts to so many millions, in each shard, as its table changes.
 func slowStart(name string, millions int32) []byte {
 	const n, m = 0, 1
 	count := func(local uint32, to int32, body ...[]byte) []byte {
@@ -269,8 +266,7 @@ func slowStart(name string, millions int32) []byte {
 	})
 }
 
-// Services that are slow to start, and each of whose shards is, start the shards that
-// are used.
+// Of a service whose shards each start slowly, only the used shards are started.
 func TestOnlyShardsThatAreUsedStart(t *testing.T) {
 	h := hosttest.New(t)
 	const slow = 3
@@ -305,7 +301,7 @@ func TestOnlyShardsThatAreUsedStart(t *testing.T) {
 	}
 }
 
-// A service that nobody uses holds no image, neither its descriptor nor a mapping of it.
+// An unused service has no image: neither a descriptor nor a mapping.
 func TestServicesWithoutUseHoldNothing(t *testing.T) {
 	held := func() (descriptors, mappings int) {
 		const name = "bulkhead-image"
@@ -359,8 +355,8 @@ func TestServicesWithoutUseHoldNothing(t *testing.T) {
 	nothing("stopped")
 }
 
-// Stored modules that are deployed or started are read only when they are compiled, and
-// then within the bytes in flight. What runs already is not read at all.
+// Stored modules are read, at a deployment or a start, only when they must be compiled, and then within the
+// bytes in flight. A module that runs already is not read.
 func TestStoredModulesAreReadWithinTheBudget(t *testing.T) {
 	h, release := restarted(t, "tally", "other")
 	module := testguest.Counter("tally")

@@ -22,7 +22,7 @@ func ofSchema(version string, schema uint32) []byte {
 	return m.AppendJSON(nil)
 }
 
-// unable is a build of the counter that answers each Open in this way.
+// unable is a build of the counter that answers each Open like this.
 func unable(version string, schema uint32, l testguest.Liar) []byte {
 	l.Manifest = ofSchema(version, schema)
 	return l.Bytes()
@@ -43,7 +43,7 @@ func forgetful(t *testing.T) *hosttest.Host {
 	return h
 }
 
-// couldNotBringBack deploys a module that is refused for these reasons, and the one before goes on.
+// couldNotBringBack deploys a module that is refused for these reasons; the earlier one goes on.
 func couldNotBringBack(t *testing.T, h *hosttest.Host, module []byte, parts ...string) {
 	t.Helper()
 	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module})
@@ -68,8 +68,8 @@ func wantCounts(t *testing.T, h *hosttest.Host, want string) {
 	}
 }
 
-// A module that does not take the snapshots of entities whose events are deleted is refused
-// before anything is touched, and one of them is named. Others are not asked for.
+// A module that does not take the snapshots of entities whose events are deleted is refused before anything
+// is changed, and one of the entities is named. Other entities do not matter.
 func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 	h := forgetful(t)
 	other := testguest.CounterWith(ofSchema("2", 2), nil)
@@ -108,7 +108,7 @@ func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 	wantCounts(t, whole, "1")
 }
 
-// What a retention deletes while the next module waits for the old one to end counts, too.
+// Events that a retention deletes while the next module waits for the old one to end count, too.
 func TestARetentionDuringTheSwap(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
@@ -132,7 +132,7 @@ func TestARetentionDuringTheSwap(t *testing.T) {
 	h.MustSend(add("k0"))
 }
 
-// So does one that deletes no event of the log, and leaves a snapshot in place of events that were kept.
+// So does a retention that deletes no event from the log, but puts a snapshot in the place of kept events.
 func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
@@ -160,10 +160,10 @@ func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
 	}
 }
 
-// A retention that has looked at the snapshots of one module deletes nothing once another one is deployed, which
-// could not take them.
+// A retention that has checked the snapshots of one module deletes nothing if another module is deployed
+// meanwhile, which could not take them.
 func TestADeploymentDuringARetention(t *testing.T) {
-	const entities = 257 // the retention tells when it has looked at all but the last
+	const entities = 257 // the retention reports when it has checked all but the last
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
 	for i := range entities {
@@ -190,14 +190,14 @@ func TestADeploymentDuringARetention(t *testing.T) {
 		}
 	}
 	first("1")
-	if done, err = retain(nil); err != nil || done.First != entities+1 { // with snapshots of the module that runs
+	if done, err = retain(nil); err != nil || done.First != entities+1 { // with snapshots of the running module
 		t.Errorf("got %+v, %v", done, err)
 	}
 	first("1")
 }
 
-// tallies is a host that promises no answers, and deploys modules as a tally with a snapshot
-// after each event.
+// tallies is a host that promises no answers, and deploys modules as a tally with a snapshot after each
+// event.
 func tallies(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 	h = hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	return h, func(module []byte) {
@@ -222,8 +222,8 @@ func refusing(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
 	return h, deploy
 }
 
-// A retention counts only snapshots that the module which runs has made: another build's may
-// have another form under the same schema, and then the events are all there is.
+// A retention counts only snapshots of the running module: another build may use another form under the same
+// schema, and then only the events help.
 func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 	h, deploy := refusing(t)
 	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, MaxKept: -1}); service.KindOf(
@@ -246,8 +246,8 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 	}
 }
 
-// A module is given so long to open snapshots. What it has not come to by then is no reason to
-// refuse it; what it has is.
+// A module has limited time to open snapshots. Snapshots that it has not reached are no reason to refuse it;
+// those it has opened are.
 func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) {
 		o.Journal.AnswerWindow = time.Nanosecond
@@ -281,7 +281,7 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 	var gone time.Time
 	_, err := patient.Deploy(ctx, service.Deployment{Service: "tally", Module: spin, Limits: endless,
 		Progress: func(p service.Progress) {
-			if p.Stage == "describing" && p.Done == p.Total { // the last before the snapshots
+			if p.Stage == "describing" && p.Done == p.Total { // the last stage before the snapshots
 				gone = time.Now().Add(50 * time.Millisecond)
 				time.AfterFunc(time.Until(gone), cancel)
 			}
@@ -294,8 +294,8 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 	}
 }
 
-// An entity that the module which runs cannot bring back either is no reason to refuse the next one: nothing
-// could be deployed any more.
+// An entity that the running module cannot restore either is no reason to refuse the next one: otherwise
+// nothing could be deployed.
 func TestWhatIsLostAlreadyRefusesNoModule(t *testing.T) {
 	h, deploy := tallies(t)
 	deploy(testguest.CounterWith(ofSchema("1", 1), nil))

@@ -11,8 +11,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// rests checks that a service is stopped, with the events from first to last, which are
-// those of the entity k.
+// rests checks that a service is stopped, with the events from first to last, which are those of the entity
+// k.
 func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 	t.Helper()
 	st, err := h.Status("tally")
@@ -52,9 +52,8 @@ func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 	}
 }
 
-// A service that is stopped stays in the list, also after a restart. Its events can be
-// read and deleted, those who wait for more get them when it is deployed again, and
-// commands are refused with what to do.
+// A stopped service stays in the list, also after a restart. Its events can be read and deleted, subscribers
+// get later events when it is deployed again, and commands are refused with advice.
 func TestAStoppedServiceIsReadable(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -86,10 +85,10 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 	}
 	h.Restart()
 	rests(t, h, 1, 4)
-	// Nobody can be asked for the states of the entities.
+	// No module runs that could encode states.
 	_, err = h.Retain(t.Context(), "tally", service.Retention{Before: 4})
 	if err != nil {
-		t.Fatal(err) // all is promised yet
+		t.Fatal(err) // all answers are still promised
 	}
 	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4, Force: true})
 	if err != nil || done.Events != 3 || done.Uncovered != 1 {
@@ -124,7 +123,7 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	rests(t, h, 1, 2)
-	// Unless somebody says that the events shall be kept apart.
+	// Unless MaxKept allows kept events.
 	done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, MaxKept: 1 << 20})
 	if err != nil || done.First != 2 || done.Kept != 1 || done.KeptEvents != 1 {
 		t.Errorf("%+v, %v", done, err)
@@ -139,8 +138,8 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 	}
 }
 
-// Who stops a service again that has nothing to read has it forgotten: one that never had
-// an event, or has lost all.
+// Stopping a stopped service without readable events removes it: one that never had an event, or has lost
+// all.
 func TestAStoppedServiceIsForgotten(t *testing.T) {
 	for _, events := range []service.Position{0, 3} {
 		h := hosttest.New(t)

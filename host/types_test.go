@@ -19,7 +19,7 @@ func knowing(version string, event string, aliases ...string) []byte {
 	return testguest.CounterWith(m.AppendJSON(nil), nil)
 }
 
-// refusedFor deploys a module that does not know what the log has.
+// refusedFor deploys a module that does not know the types in the log.
 func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string) {
 	t.Helper()
 	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module})
@@ -33,8 +33,8 @@ func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string
 	}
 }
 
-// What the log has decides what a module must know: whatever ran before, whatever that
-// declared, and whether anything runs.
+// Only the log decides which types a module must know: not what ran before, what that declared, or whether
+// anything runs.
 func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("tally", knowing("1", "added"))
@@ -60,15 +60,15 @@ func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
 	}
 	h.Restart()
 	refusedFor(t, h, knowing("3", "counted", "added"), `1 event of type "more", the first at position 4`)
-	// What a retention has deleted nobody has to know.
+	// Types that a retention has deleted need not be known.
 	if _, err := h.Retain(t.Context(), "tally", service.Retention{Before: 2, Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	h.MustDeploy("tally", knowing("6", "more", "counted"))
 }
 
-// What the running module writes while the next one waits for it to end counts, too: the
-// next one is refused, and the old one goes on.
+// Events that the running module writes while the next one waits for it to end count, too: the next one is
+// refused, and the old one goes on.
 func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 	h := hosttest.New(t)
 	st := h.MustDeploy("tally", knowing("1", "added"))
@@ -98,14 +98,14 @@ func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 			if err != nil || len(events) == 0 {
 				t.Errorf("the subscriber got %v, %v", events, err)
 			}
-			h.Restart() // and it is what is recorded
+			h.Restart() // the old one is still recorded
 		}
 	}
 	h.MustDeploy("tally", knowing("3", "counted", "added"))
 }
 
-// A module must know the types of events that a retention has kept apart, too, and a service that has no others is one
-// that can be read: it is not forgotten.
+// A module must also know the types of kept events. A service with only kept events is readable, so it is not
+// removed.
 func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
@@ -134,7 +134,7 @@ func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
 	if got, err := count(t.Context(), h, "nan"); err != nil || got != "1" {
 		t.Errorf("it counts %s, %v", got, err)
 	}
-	// The new module takes a snapshot, and so nothing is kept any more.
+	// The new module takes a snapshot, so there are no more kept events.
 	done, err = h.Retain(t.Context(), "tally", service.Retention{OlderThan: 1})
 	if first, wrong := h.EntityFirst(t.Context(), "tally", "nan"); err != nil || done.Batches == 0 || done.Kept != 0 ||
 		wrong != nil || first != 2 {

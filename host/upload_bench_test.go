@@ -22,9 +22,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// BenchmarkWorstUploads uploads modules of close to 32 MiB that are made to take much,
-// over HTTP, beside a neighbour that sends one command after the other. It reports by how
-// much this process grows at most without the neighbour, and the neighbour's latency.
+// BenchmarkWorstUploads uploads modules of close to 32 MiB that are made to need much memory and time, over
+// HTTP, beside a neighbour that sends one command after the other. It reports the maximum growth of this
+// process without the neighbour, and the neighbour's latency.
 func BenchmarkWorstUploads(b *testing.B) {
 	const size = 32<<20 - 64<<10
 	data := func() []byte { // which is accepted
@@ -39,7 +39,7 @@ func BenchmarkWorstUploads(b *testing.B) {
 	}
 	modules := map[string]func() []byte{"data": data, "functions": functions}
 	for n, g := range testguest.Growers(8 << 10) {
-		// One at a time, as this process is what is measured.
+		// One at a time, as this process is measured.
 		modules[g.Name] = func() []byte { return testguest.Growers(size)[n].Module }
 	}
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
@@ -96,8 +96,8 @@ func worstUpload(b *testing.B, module []byte) {
 	var status int
 	var answer string
 	for n := range b.N {
-		// First alone, for the memory, as the neighbour's commands take some of their own. And
-		// each is another module, or it would be there already.
+		// First without the neighbour, for the memory, as its commands take some, too. Each is another
+		// module; otherwise it would be stored already.
 		for k, neighbour := range []func(){resident1ms, command} {
 			m := variant(module, 2*n+k)
 			debug.FreeOSMemory()
@@ -129,15 +129,15 @@ func worstUpload(b *testing.B, module []byte) {
 	b.Logf("%d bytes: %d %.300s", len(module), status, answer)
 }
 
-// resident1ms lets a millisecond pass between two looks at the memory.
+// resident1ms waits a millisecond between two measurements.
 func resident1ms() { time.Sleep(time.Millisecond) }
 
-// variant is a module with another digest: it has a custom section more.
+// variant is a module with another digest: it has one more custom section.
 func variant(module []byte, n int) []byte {
 	return append(module[:len(module):len(module)], 0, 4, 1, 'n', byte(n), byte(n>>8))
 }
 
-// latencies are those of an action that is repeated for as long as more says, sorted.
+// latencies are the sorted latencies of an action that is repeated while more returns true.
 func latencies(more func(n int) bool, action func()) []time.Duration {
 	var all []time.Duration
 	for more(len(all)) || len(all) == 0 {
@@ -149,8 +149,8 @@ func latencies(more func(n int) bool, action func()) []time.Duration {
 	return all
 }
 
-// resident is what this process has in memory that is no file's, in bytes; 0 where nobody
-// says. The journal maps its files, so that these grow with every command.
+// resident is the memory of this process that is not a mapped file, in bytes; 0 where the system does not
+// tell. The journal maps its files, which grow with every command.
 func resident() int64 {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {
