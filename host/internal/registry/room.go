@@ -51,7 +51,7 @@ const restart = time.Second
 
 // enough removes requests that were refused meanwhile, and reports whether another one of size bytes fits in.
 func (r *room) enough(size int64, l service.Limits, shards int) bool {
-	if maxRequests := l.MailboxCommands * max(1, shards); len(r.waiting) >= maxRequests || r.bytes+size > r.maxBytes(l, shards) {
+	if limit := l.MailboxCommands * max(1, shards); len(r.waiting) >= limit || r.bytes+size > r.maxBytes(l, shards) {
 		kept := r.waiting[:0]
 		for _, v := range r.waiting {
 			if v.claim.Refused() {
@@ -62,7 +62,7 @@ func (r *room) enough(size int64, l service.Limits, shards int) bool {
 		}
 		clear(r.waiting[len(kept):])
 		r.waiting = kept
-		return len(r.waiting) < maxRequests && (len(r.waiting) == 0 || r.bytes+size <= r.maxBytes(l, shards))
+		return len(r.waiting) < limit && (len(r.waiting) == 0 || r.bytes+size <= r.maxBytes(l, shards))
 	}
 	return true
 }

@@ -173,10 +173,10 @@ func TestFailedStartsAreTriedAgain(t *testing.T) {
 				t.Errorf("a command that waited for attempt %d: %v", n, err)
 			}
 			st := flaky.svc.Status()
-			maximum := min(time.Second<<(n-1), 8*time.Second)
-			if wait := time.Until(st.NextAttempt); st.State != service.StateFailed || st.Failed != n || wait > maximum ||
-				wait < maximum*3/4 || st.Problem != "internal: no room" {
-				t.Errorf("after attempt %d: %+v, the next in %v, want about %v", n, st.Attempts, wait, maximum)
+			bound := min(time.Second<<(n-1), 8*time.Second)
+			if wait := time.Until(st.NextAttempt); st.State != service.StateFailed || st.Failed != n || wait > bound ||
+				wait < bound*3/4 || st.Problem != "internal: no room" {
+				t.Errorf("after attempt %d: %+v, the next in %v, want about %v", n, st.Attempts, wait, bound)
 			}
 			var refusal *service.Error
 			if err := command(flaky.svc); !errors.As(err, &refusal) ||

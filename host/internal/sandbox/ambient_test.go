@@ -17,11 +17,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// scratch is where the guests here keep what they ask the host for.
+// scratch is the address at which these guests keep arguments and results of host functions.
 const scratch = testguest.LiarScratch
 
-// asker is a guest whose command runs code with a host function as function 0
-// and then answers honestly. The test reads what the host function left in memory.
+// asker is a guest whose command runs code that may call one host function, function 0, and then answers as a
+// correct guest does. The test reads what the host function left in memory.
 func asker(module, name string, params, results []wasmbin.ValType, code ...[]byte) []byte {
 	return testguest.Liar{
 		Imports: []testguest.Import{{Module: module, Name: name, Params: params, Results: results}},
@@ -30,8 +30,8 @@ func asker(module, name string, params, results []wasmbin.ValType, code ...[]byt
 	}.Bytes()
 }
 
-// liarAnswer loads the honest answer about LiarSlot: the code returns what the
-// table of answers says for a command.
+// liarAnswer loads the correct answer about LiarSlot: the code returns the entry of the table of answers for
+// a command.
 var liarAnswer = [][]byte{testguest.I32Const(int32(abi.ReqCommand) * 8), testguest.Load64(0x180)}
 
 func i32s(n int) []wasmbin.ValType {
@@ -68,7 +68,7 @@ func TestClockIsTheCommands(t *testing.T) {
 	i := instantiate(t, mustCompile(t,
 		asker(admission.WASI, "clock_time_get", []wasmbin.ValType{wasmbin.I32, wasmbin.I64, wasmbin.I32}, i32s(1),
 			read(0, 0), read(1, 8), read(1, 16), read(0, 24)), quick), nil)
-	for range 2 { // the same at each command: nothing of the last one is left
+	for range 2 { // the same at each command: nothing is left of the last one
 		command(t, i, 1_000_000, 0)
 		b := peek(t, i, 0, 32)
 		for k, want := range []uint64{1_000_000, 1_001_000, 1_002_000, 1_000_000} {
@@ -77,7 +77,7 @@ func TestClockIsTheCommands(t *testing.T) {
 			}
 		}
 	}
-	command(t, i, -5, 0) // before 1970: there is no such time in WASI
+	command(t, i, -5, 0) // before 1970: WASI has no such time
 	if got := binary.LittleEndian.Uint64(peek(t, i, 0, 8)); got != 0 {
 		t.Errorf("a time before 1970 reads as %d", got)
 	}
@@ -112,7 +112,7 @@ func TestPollReturnsAtOnceAndMovesTheClock(t *testing.T) {
 				wasmbin.I32}, Results: i32s(1)},
 		},
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
-			// Two clocks: a year, relative, and one that is later.
+			// Two clocks: one for a year, relative, and a later one.
 			testguest.I32Const(scratch), testguest.I64Const(77), testguest.Store64(0),
 			testguest.I32Const(scratch), testguest.I64Const(year), testguest.Store64(24),
 			testguest.I32Const(scratch), testguest.I64Const(2*year), testguest.Store64(48+24),
@@ -136,8 +136,8 @@ func TestPollReturnsAtOnceAndMovesTheClock(t *testing.T) {
 	}
 }
 
-// Every system function with pointers that lead nowhere: an error number or a
-// trap, and the instance lives.
+// Every system function gets pointers out of range: it returns an error number or traps, and the instance
+// survives.
 func TestSystemFunctionsCheckPointers(t *testing.T) {
 	for name := range wasiFunctions() {
 		if name == "proc_exit" {
@@ -206,7 +206,7 @@ func TestLogs(t *testing.T) {
 		},
 		Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 			log(1, scratch, 5), log(99, scratch+5, 4), log(0, scratch, 0),
-			// Two vectors to stdout: "hello" and the rest with a line end.
+			// Two vectors to stdout: "hello", and the rest with a line end.
 			testguest.I32Const(1), testguest.I32Const(scratch+0x40), testguest.I32Const(2),
 			testguest.I32Const(scratch+0x80), testguest.Call(1), testguest.Drop,
 			testguest.Code(liarAnswer...),
@@ -264,7 +264,7 @@ func TestLogFloods(t *testing.T) {
 			for range 2 {
 				sink.lines, sink.bytes = nil, 0
 				command(t, i, 0, 0)
-				// A NUL is shown as four characters; the limit is on what the guest gave.
+				// A NUL is shown as four characters, but the limit counts the guest's bytes.
 				if len(sink.lines) > limit+1 || sink.bytes > 4*limit+100 {
 					t.Errorf("%d lines, %d bytes", len(sink.lines), sink.bytes)
 				}
@@ -301,7 +301,7 @@ func TestSlogLogger(t *testing.T) {
 	}
 }
 
-// What admission lets modules import is there, and nothing else is.
+// The sandbox offers exactly what admission lets modules import.
 func TestEveryOfferedFunctionIsThere(t *testing.T) {
 	if got := slices.Sorted(maps.Keys(offered)); !slices.Equal(got, admission.Modules()) {
 		t.Errorf("there are functions of %v; offered are %v", got, admission.Modules())

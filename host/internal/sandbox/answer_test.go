@@ -10,8 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// FuzzCheckAnswer: whatever a guest answers is either refused as a violation or
-// keeps the rules, seen from outside of the checker.
+// FuzzCheckAnswer: any answer of a guest is either refused as a violation, or keeps the rules, as checked
+// here independently.
 func FuzzCheckAnswer(f *testing.F) {
 	event := abi.AppendEvent(nil, 1, 0, 0, []byte(`{}`), abi.Metadata(nil).AppendPair("a", "b"))
 	reply := abi.AppendBody(nil, abi.Response{Kind: abi.RespReply, Slot: 1, Aux: 1}, []byte(`[1]`))
@@ -83,8 +83,8 @@ func TestRefusalIsSafeToPrint(t *testing.T) {
 	}
 }
 
-// The frames behind a Fault in a hydration are handled on their own, and may
-// fault too; the first Fault is the one to tell. Log may stand anywhere.
+// Frames after a Fault in a hydration are handled separately, and may fault, too; the first Fault is
+// reported. Log is allowed anywhere.
 func TestSeveralFaultsInAHydration(t *testing.T) {
 	limits := service.DefaultLimits()
 	q := question{kind: abi.ReqApply, slot: 1, frames: 4, limits: &limits}
@@ -124,7 +124,7 @@ func TestDropAnswersEachSlot(t *testing.T) {
 	}
 }
 
-// What outlives an answer does not keep the whole of it in memory.
+// What outlives an answer does not keep the whole answer in memory.
 func TestCompact(t *testing.T) {
 	for _, c := range []struct {
 		body, event, logs  int
@@ -163,7 +163,7 @@ func TestCompact(t *testing.T) {
 				t.Errorf("%+v: event %d has changed", c, i)
 			}
 		}
-		for i := range whole { // whatever refers to it changes now
+		for i := range whole { // anything that still refers to it changes now
 			whole[i]++
 		}
 		if own := bytes.Equal(a.body, body); own != c.ownBody {

@@ -20,11 +20,11 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// nop is a command that the counter answers at once.
+// nop is a command that the counter answers immediately.
 var nop = service.GuestCall{Slot: 1, Type: testguest.CounterNop, ID: "0123456789abcdef", Data: []byte(`{"amount":5}`)}
 
-// BenchmarkHandle is a command through the sandbox, with the smallest guest there is
-// and with a Go guest.
+// BenchmarkHandle measures a command through the sandbox, with the smallest guest there is and with a Go
+// guest.
 func BenchmarkHandle(b *testing.B) {
 	golang, err := goGuest()
 	if err != nil {
@@ -51,7 +51,7 @@ func BenchmarkHandle(b *testing.B) {
 	}
 }
 
-// each tells how long f takes, by the best of several rounds.
+// each returns how long f takes, by the best of several rounds.
 func each(rounds, n int, f func()) time.Duration {
 	best := time.Duration(1<<63 - 1)
 	for range rounds {
@@ -64,9 +64,9 @@ func each(rounds, n int, f func()) time.Duration {
 	return best
 }
 
-// BenchmarkBorder compares a command that does nothing, all the way through the
-// sandbox, with wazero's call of an empty function. "guest" is wazero's call of the same
-// guest with the same request in its mailbox: what is above it is the border itself.
+// BenchmarkBorder compares a command that does nothing, through the whole sandbox, with wazero's call of an
+// empty function. "guest" is wazero's call of the same guest with the same request in its mailbox; the
+// difference to it is the cost of the sandbox.
 func BenchmarkBorder(b *testing.B) {
 	ctx := context.Background()
 	i := instantiate(b, mustCompile(b, testguest.Counter("c"), service.Limits{}), nil)
@@ -102,7 +102,7 @@ func BenchmarkBorder(b *testing.B) {
 	}
 }
 
-// emptyFunction is a function of no parameters that does nothing, unmetered.
+// emptyFunction is a function without parameters that does nothing, unmetered.
 func emptyFunction(b *testing.B) api.Function {
 	var m testguest.Builder
 	m.Export("f", wasmbin.ExternFunc, m.Func(nil, nil, nil))
@@ -115,9 +115,8 @@ func emptyFunction(b *testing.B) api.Function {
 	return i.ExportedFunction("f")
 }
 
-// BenchmarkStart compares a new sandbox of the Go bank that begins as the image with
-// one that initialises itself, and with what wazero makes of the module as it was
-// uploaded: time, and memory of the process by instance.
+// BenchmarkStart compares a new sandbox of the Go bank that begins as the image with one that initialises
+// itself, and with wazero's instance of the uploaded module: time, and memory of the process per instance.
 func BenchmarkStart(b *testing.B) {
 	ctx := context.Background()
 	module, err := bankGuest()
@@ -195,7 +194,7 @@ func rawInstances(b *testing.B, module []byte) func() io.Closer {
 	}
 }
 
-// newBystander is an instance for host functions to look at, of a guest that is not ours.
+// newBystander is an instance for host functions, while another guest runs.
 func newBystander() *Instance {
 	i := &Instance{}
 	i.meter.fuel = fullTank{}
@@ -209,8 +208,8 @@ type fullTank struct{ api.MutableGlobal }
 func (fullTank) Get() uint64 { return 1 << 62 }
 func (fullTank) Set(uint64)  {}
 
-// memoryOf tells what each of n things takes of the process's own memory: heap, and
-// pages of mappings that are not shared.
+// memoryOf returns what each of n things takes of the process's own memory: heap, and unshared pages of
+// mappings.
 func memoryOf(n int, start func() io.Closer) float64 {
 	var all []io.Closer
 	before := residentBytes()
@@ -224,8 +223,7 @@ func memoryOf(n int, start func() io.Closer) float64 {
 	return float64(after-before) / float64(n)
 }
 
-// residentBytes is the anonymous memory of this process, where the system tells it, or
-// the Go heap.
+// residentBytes is the anonymous memory of this process, or the Go heap if the system does not tell.
 func residentBytes() int64 {
 	debug.FreeOSMemory()
 	status, err := os.ReadFile("/proc/self/status")
@@ -242,8 +240,8 @@ func residentBytes() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// BenchmarkResetAfterTrap is what a trap costs the commands behind it: the reset, and
-// the reset with the next command answered.
+// BenchmarkResetAfterTrap measures what a trap costs later commands: the reset, and the reset with the next
+// command.
 func BenchmarkResetAfterTrap(b *testing.B) {
 	ctx := context.Background()
 	golang, err := goGuest()
@@ -284,11 +282,11 @@ func BenchmarkResetAfterTrap(b *testing.B) {
 	}
 }
 
-// BenchmarkEndingGuests compares what it costs that a guest can be ended: wazero's
-// check of a context at each loop head, and the meter, each against a module without.
+// BenchmarkEndingGuests compares two ways to make a guest interruptible, each with a module without it:
+// wazero's check of a context at each loop head, and the meter.
 func BenchmarkEndingGuests(b *testing.B) {
 	ctx := context.Background()
-	// Sums memory up, a million loads a call.
+	// Sums memory up, a million loads per call.
 	kernel := testguest.Code(
 		testguest.Loop(
 			testguest.Get(2), testguest.Get(1), testguest.I32Const(0xffff), testguest.I32And, testguest.Load64(0),
@@ -351,8 +349,8 @@ func BenchmarkHydrate(b *testing.B) {
 	}
 }
 
-// The sandbox allocates nothing a call beyond the outcome: the copy of the
-// answer, and the list of events. What wazero allocates is counted apart.
+// For each call the sandbox allocates only the outcome: the copy of the answer, and the list of events.
+// wazero's allocations are counted separately.
 func TestHandleAllocations(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	ctx := t.Context()
@@ -360,7 +358,7 @@ func TestHandleAllocations(t *testing.T) {
 	if _, err := i.Handle(ctx, call); err != nil {
 		t.Fatal(err)
 	}
-	// Not testing.AllocsPerRun: on one processor wazero's goroutine a call makes more.
+	// Not testing.AllocsPerRun: on one processor wazero's goroutine per call allocates more.
 	allocations := func(f func()) float64 {
 		const runs = 2000
 		var before, after runtime.MemStats
@@ -376,14 +374,14 @@ func TestHandleAllocations(t *testing.T) {
 		i.meter.fuel.Set(1 << 60)
 		_ = i.call.CallWithStack(&i.guest, i.stack[:])
 	})
-	if all := allocations(func() { _, _ = i.Handle(ctx, call) }); all-wazero > 3.5 { // the race detector makes a third
+	if all := allocations(func() { _, _ = i.Handle(ctx, call) }); all-wazero > 3.5 { // 3 with the race detector
 		t.Errorf("%.1f allocations a command, %.1f of them wazero's", all, wazero)
 	}
 }
 
-// BenchmarkUpload is a Go guest of 3 MB from its bytes to a program that has told
-// its manifest, with the compiler process, and, in turns, what wazero alone takes to
-// compile the same bytes. The first quartiles are compared.
+// BenchmarkUpload compares the time from the bytes of a 3 MB Go guest to a program with a manifest, with the
+// compiler process, with wazero's time to compile the same bytes, alternating. The first quartiles are
+// compared.
 func BenchmarkUpload(b *testing.B) {
 	golang, err := goGuest()
 	if err != nil {
@@ -417,9 +415,8 @@ func BenchmarkUpload(b *testing.B) {
 	b.ReportMetric(ready[n]/plain[n], "ready/plain")
 }
 
-// BenchmarkNeighbourOfABomb is what a command of another service takes while the
-// compiler process is busy with a bomb, and alone, in turns: one command a
-// millisecond, for half a second each.
+// BenchmarkNeighbourOfABomb measures commands of another service while the compiler process works on a bomb,
+// and alone, alternating: one command per millisecond, for half a second each.
 func BenchmarkNeighbourOfABomb(b *testing.B) {
 	r := newRuntime(b, Options{Compiler: compilerCommand()})
 	i := instantiate(b, mustCompile(b, testguest.Counter("c"), service.Limits{}), nil)

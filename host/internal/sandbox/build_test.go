@@ -16,7 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// A refusal says the same, whoever has found it out.
+// A refusal has the same text, whether this process or the compiler process finds it.
 func TestRefusalsAreTheSameApart(t *testing.T) {
 	here, apart := shared(), newRuntime(t, Options{Compiler: compilerCommand()})
 	for _, c := range append(testguest.Statically(), testguest.Grabbers()...) {
@@ -30,8 +30,7 @@ func TestRefusalsAreTheSameApart(t *testing.T) {
 	}
 }
 
-// What a module would become when it is rewritten, and that it is looked into at all, is
-// no memory of this process.
+// The rewritten module, and parsing it, take no memory of this process.
 func TestTheHostDoesNotLookIntoModules(t *testing.T) {
 	raced.Skip(t, "it compiles large modules, and has one goroutine")
 	prove.SkipShort(t, "it compiles large modules")
@@ -53,7 +52,7 @@ func TestTheHostDoesNotLookIntoModules(t *testing.T) {
 	}
 }
 
-// A module that grows too much is refused by name, here and apart.
+// A module that grows too much is refused by name, in this process and in the compiler process.
 func TestGrowthIsRefused(t *testing.T) {
 	for _, r := range []*Runtime{shared(), newRuntime(t, Options{Compiler: compilerCommand()})} {
 		b := testguest.Growers(1 << 20)[0]
@@ -67,7 +66,7 @@ func TestGrowthIsRefused(t *testing.T) {
 	}
 }
 
-// Two modules that differ in nothing but their code do not get each other's.
+// Two modules that differ only in their code do not get each other's code.
 func TestModulesThatDifferInCodeAlone(t *testing.T) {
 	r := newRuntime(t, Options{CacheDir: t.TempDir(), Compiler: compilerCommand()})
 	const at = testguest.LiarScratch
@@ -89,7 +88,7 @@ func TestModulesThatDifferInCodeAlone(t *testing.T) {
 	}
 }
 
-// A form that was built for a service with more memory is held to the limit of the next.
+// A form that was built for a service with more memory is checked against the limit of the next one.
 func TestAStoredModuleIsHeldToTheLimits(t *testing.T) {
 	r := newRuntime(t, Options{CacheDir: t.TempDir(), Compiler: compilerCommand()})
 	module := testguest.Liar{}.Bytes()
@@ -110,8 +109,8 @@ func TestAStoredModuleIsHeldToTheLimits(t *testing.T) {
 	}
 }
 
-// A program that was loaded by its skeleton does what one does that was compiled whole:
-// the same errors, the same fuel and the same stacks.
+// A program loaded from its skeleton behaves like one that was compiled as a whole: the same errors, fuel and
+// stacks.
 func TestSkeletonsRunLikeWholeModules(t *testing.T) {
 	prove.SkipShort(t, "it builds and compiles Go guests")
 	stored := newRuntime(t, Options{CacheDir: t.TempDir()})
@@ -134,7 +133,7 @@ func TestSkeletonsRunLikeWholeModules(t *testing.T) {
 			}
 			defer i.Close(context.Background())
 			err = ask(i, c.Asked, testguest.LiarSlot)
-			return fmt.Sprint(service.KindOf(err)), detail(err), i.Fuel() // the message has times in it
+			return fmt.Sprint(service.KindOf(err)), detail(err), i.Fuel() // the message contains times
 		}
 		told, stack, fuel := run(shared())
 		if gotTold, gotStack, gotFuel := run(stored); gotTold != told || gotStack != stack || gotFuel != fuel {

@@ -46,9 +46,9 @@ func ask(i *Instance, kind abi.RequestKind, slot uint32) error {
 	return err
 }
 
-// misbehave holds a guest to what it does wrong: the error names it, the call stays
-// within its limits, the instance refuses further calls until it is reset, and then
-// it is as it was and the next command works.
+// misbehave runs a guest that does something wrong. The error names it, the call stays within its limits, and
+// the instance refuses further calls until it is reset. Then its state is the initial one and the next
+// command works.
 func misbehave(t *testing.T, c testguest.Misbehaviour, l service.Limits) {
 	p := mustCompile(t, c.Module, l)
 	i := instantiate(t, p, nil)
@@ -62,9 +62,9 @@ func misbehave(t *testing.T, c testguest.Misbehaviour, l service.Limits) {
 	}
 	var e *service.Error
 	errors.As(err, &e)
-	if most := uint64(p.limits.Fuel); e.Fuel == 0 || e.Fuel > most || c.Kind == service.KindGuestFuel &&
-		e.Fuel != most {
-		t.Errorf("%d fuel of %d", e.Fuel, most)
+	if limit := uint64(p.limits.Fuel); e.Fuel == 0 || e.Fuel > limit || c.Kind == service.KindGuestFuel &&
+		e.Fuel != limit {
+		t.Errorf("%d fuel of %d", e.Fuel, limit)
 	}
 	if !i.Broken() {
 		t.Error("the instance is not marked broken")
@@ -85,7 +85,7 @@ func misbehave(t *testing.T, c testguest.Misbehaviour, l service.Limits) {
 	}
 }
 
-// What ordinary bugs look like; for what malice looks like see TestThreatsOfCalls.
+// Ordinary bugs; for malicious guests see TestThreatsOfCalls.
 func TestMisbehaviour(t *testing.T) {
 	for _, c := range testguest.Traps() {
 		t.Run(c.Name, func(t *testing.T) { misbehave(t, c, quick) })
@@ -159,7 +159,7 @@ func TestCounter(t *testing.T) {
 	}
 }
 
-// An outcome is a copy: what the guest does later does not reach it.
+// An outcome is a copy: what the guest does later does not change it.
 func TestOutcomeIsACopy(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{}), nil)
 	o, err := i.Handle(t.Context(), service.GuestCall{Type: testguest.CounterEcho, ID: "a", Data: []byte(`"first"`)})
@@ -187,8 +187,8 @@ func TestTooLargeData(t *testing.T) {
 	}
 }
 
-// Mailboxes grow with the request, also across a growth of memory; a guest that
-// cannot grow its own says so once.
+// Mailboxes grow with the request, also across a growth of memory. A guest that cannot grow its own reports
+// that once.
 func TestMailboxGrows(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{}), nil)
 	for _, size := range []int{10, 100_000, 1 << 20, 50} {
@@ -198,11 +198,11 @@ func TestMailboxGrows(t *testing.T) {
 		}
 	}
 	fixed := instantiate(t, mustCompile(t, testguest.Liar{}.Bytes(), service.Limits{}), nil)
-	most := testguest.LiarBytes - testguest.LiarMailbox - 64 // not a multiple of what mailboxes are rounded to
-	if _, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, most)}); err != nil {
+	size := testguest.LiarBytes - testguest.LiarMailbox - 64 // not a multiple of reserveStep
+	if _, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, size)}); err != nil {
 		t.Fatalf("a request as large as the guest's fixed mailbox: %v", err)
 	}
-	_, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, most+1)})
+	_, err := fixed.Handle(t.Context(), service.GuestCall{Slot: 2, Data: make([]byte, size+1)})
 	if service.KindOf(err) != service.KindProtocol || !strings.Contains(err.Error(), "refused a mailbox") {
 		t.Errorf("a larger one: %v", err)
 	}
@@ -249,8 +249,7 @@ func TestServiceLimits(t *testing.T) {
 	}
 }
 
-// table.grow gives -1 beyond the service's limit, and a module whose table begins
-// beyond it is refused.
+// table.grow returns -1 beyond the service's limit, and a module whose table begins beyond it is refused.
 func TestTableLimit(t *testing.T) {
 	grow := func(n, want int32) []byte {
 		return testguest.Code(testguest.Op(0xd0, 0x70), testguest.I32Const(n), testguest.Op(0xfc, 0x0f, 0),
@@ -284,7 +283,7 @@ func TestTableLimit(t *testing.T) {
 	}
 }
 
-// memory.grow gives -1 beyond the service's limit, to the page.
+// memory.grow returns -1 beyond the service's limit, to the page.
 func TestMemoryLimit(t *testing.T) {
 	grow := func(n, want int32) []byte {
 		return testguest.Code(testguest.I32Const(n), testguest.MemoryGrow, testguest.I32Const(want), testguest.I32Eq,

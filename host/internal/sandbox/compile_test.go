@@ -17,8 +17,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// A bomb costs the compiler process its life at the most. The uploader is told
-// which limit it was, the host's memory is as before, and the next module compiles.
+// A bomb only ends the compiler process. The uploader learns which limit it exceeded, the host's memory is as
+// before, and the next module compiles.
 func TestCompileBombs(t *testing.T) {
 	prove.SkipShort(t, "it compiles large modules")
 	r := newRuntime(t, Options{Compiler: compilerCommand()})
@@ -45,7 +45,7 @@ func TestCompileBombs(t *testing.T) {
 	}
 }
 
-// liveHeap is what the host's heap holds when most of what can go has gone.
+// liveHeap is what the host's heap holds after everything unused has been freed, or nearly.
 func liveHeap() int64 {
 	var m runtime.MemStats
 	for range 3 {
@@ -55,19 +55,18 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// settledHeap is what the host's heap holds once that is at most as much as expected, or
-// when that never comes. Finalizers run in their own time, and only the collection
-// behind them takes what they let go.
-func settledHeap(most int64) (held int64) {
+// settledHeap waits until the host's heap holds at most maxBytes, or gives up. Finalizers run at any time,
+// and only the next collection frees what they release.
+func settledHeap(maxBytes int64) (held int64) {
 	for range 100 {
-		if held = liveHeap(); held <= most {
+		if held = liveHeap(); held <= maxBytes {
 			break
 		}
 	}
 	return held
 }
 
-// What does not validate is found by the compiler process and told like any refusal.
+// The compiler process finds that a module is invalid, and the refusal is like any other.
 func TestInvalidModuleApart(t *testing.T) {
 	r := newRuntime(t, Options{Compiler: compilerCommand()})
 	for _, c := range testguest.Statically() {
@@ -101,7 +100,7 @@ func TestCompilerThatDoesNotWork(t *testing.T) {
 	}
 }
 
-// Uploads of the same module at once compile it once.
+// Concurrent uploads of the same module compile it once.
 func TestSameModuleAtOnce(t *testing.T) {
 	r := newRuntime(t, Options{Compiler: compilerCommand()})
 	module := testguest.Counter("c")
@@ -121,8 +120,7 @@ func TestSameModuleAtOnce(t *testing.T) {
 	}
 }
 
-// A caller who gives up stops the compiler, and one who waits for the same module
-// then compiles it.
+// A caller that gives up stops the compiler. Another caller that waits for the same module then compiles it.
 func TestCancelStopsTheCompiler(t *testing.T) {
 	prove.SkipShort(t, "it compiles a large module")
 	module, err := goGuest()
@@ -136,7 +134,7 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	_, err = r.Compile(ctx, "", module, inTime, service.Settings{}, func(s compile.Stage, done, _ int64) {
 		if s == compile.StageCompiling && done == 0 {
 			go func() {
-				for r.compiler.Compilations() == 0 { // it will take a second when it has begun
+				for r.compiler.Compilations() == 0 { // compiling takes a second from here
 					runtime.Gosched()
 				}
 				go func() { second <- compileWith(t, r, module, inTime) }()
@@ -157,7 +155,7 @@ func TestCancelStopsTheCompiler(t *testing.T) {
 	}
 }
 
-// A runtime that is closed stops its compiler and takes nothing on any more.
+// A closed runtime stops its compiler and accepts nothing more.
 func TestCloseStopsTheCompiler(t *testing.T) {
 	module, err := goGuest()
 	if err != nil {
@@ -171,7 +169,7 @@ func TestCloseStopsTheCompiler(t *testing.T) {
 	}
 	compiled := make(chan error, 1)
 	go func() { compiled <- compileWith(t, r, module, inTime) }()
-	for r.compiler.Compilations() == 0 { // it takes a second from here
+	for r.compiler.Compilations() == 0 { // compiling takes a second from here
 		runtime.Gosched()
 	}
 	if there, err := os.ReadDir(temporary); err != nil || len(there) != 1 {

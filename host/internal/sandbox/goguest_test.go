@@ -37,11 +37,10 @@ func buildGuest(dirOfGuest string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// inTime are limits under which a Go guest compiles on a machine that does much else, under
-// the race detector.
+// inTime are limits under which a Go guest compiles on a busy machine, under the race detector.
 var inTime = service.Limits{CompileTime: 10 * time.Minute}
 
-// goProgram is the program of goGuest, which has all the time to compile.
+// goProgram is the program of goGuest, with much time to compile.
 func goProgram(t testing.TB, l service.Limits) *Program {
 	t.Helper()
 	l.CompileTime = inTime.CompileTime
@@ -86,7 +85,7 @@ func TestGoGuest(t *testing.T) {
 		{"echo", `{"a":1}`, `{"a":1}`},
 		{"now", "", "1700000000000000000"},
 		{"sleep", "", "8760"},
-		{"environment", "", `"1 0 true"`}, // Go makes an empty program name of no arguments
+		{"environment", "", `"1 0 true"`}, // Go makes an empty program name if there are no arguments
 		{"print", "", "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is a compiler process too: "compile" follows its name.
+// The test binary is also a compiler process: "compile" follows its name.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "compile" {
 		os.Exit(compile.Serve(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
@@ -32,8 +32,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// codeDir keeps compiled code for the tests that share it, so that what takes seconds
-// to compile is compiled once.
+// codeDir keeps compiled code for the tests that share it, so that large modules are compiled once.
 var codeDir = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "bulkhead-sandbox-")
 	if err != nil {
@@ -75,7 +74,7 @@ func instantiate(t testing.TB, p *Program, log Logger) *Instance {
 	return i
 }
 
-// nothingHeld says what of a runtime's budget was not given back.
+// nothingHeld checks that everything was given back to a runtime's budget.
 func nothingHeld(t testing.TB, r *Runtime) {
 	t.Helper()
 	for _, u := range r.budget.Usage() {
@@ -93,7 +92,7 @@ func detail(err error) string {
 	return ""
 }
 
-// replyOf looks at an outcome's reply as the journal does; clients need a receipt.
+// replyOf reads an outcome's reply as the journal does; clients need a receipt.
 func replyOf(t testing.TB, o service.Outcome) string {
 	t.Helper()
 	c := o.Commit(&service.Command{}, 0)

@@ -14,8 +14,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// Each hostile guest does what it says: it is a service that starts and answers,
-// or one that goes on until something ends it.
+// Each hostile guest does what it claims: it is a service that starts and answers, or one that runs until
+// something ends it.
 func TestHostileGuests(t *testing.T) {
 	for _, g := range testguest.HostileGuests() {
 		t.Run(g.Name, func(t *testing.T) {
@@ -27,7 +27,7 @@ func TestHostileGuests(t *testing.T) {
 			if g.Name == "logframes" { // which costs 60,000,000
 				l.Fuel = 100_000_000
 			}
-			if g.Name == "slowinit" { // it is not waited for
+			if g.Name == "slowinit" { // its start takes too long to wait for it
 				_, err := shared().Compile(context.Background(), "", g.Make("hostile"), service.Limits{Fuel: 100_000},
 					service.Settings{}, nil)
 				if err == nil || !strings.Contains(err.Error(), "guest_fuel") {
@@ -68,8 +68,8 @@ func TestHostileGuests(t *testing.T) {
 	}
 }
 
-// A Log frame costs what the import does, and all of them stay within the limit of a
-// call, whose lines count more than their text.
+// A Log frame costs what the import does, and all of them stay within the limit of a call, where each line
+// counts more than its text.
 func TestLogFramesAreLogCalls(t *testing.T) {
 	const limit = 10_000
 	frames := func(n int) []byte {
@@ -108,7 +108,7 @@ func TestLogFramesAreLogCalls(t *testing.T) {
 	}
 }
 
-// What is written when the log is full is not looked at, but for the start of a panic.
+// When the log is full, only the start of a panic is read.
 func TestAFullLogLooksAtNothing(t *testing.T) {
 	g := guestLog{limit: 1000}
 	g.begin()

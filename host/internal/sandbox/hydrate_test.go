@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// took are n events, each of a command of its own that took so much fuel.
+// took returns n events, each of another command that took so much fuel.
 func took(first service.Version, n int, fuel uint64) service.GuestEvents {
 	return func(yield func(service.GuestEvent) error) error {
 		for v := range n {
@@ -35,12 +35,12 @@ func toiler(n int32) []byte {
 	return testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqOpen: work, abi.ReqApply: work}}.Bytes()
 }
 
-// What an event may take when it is replayed is what its command took, with a margin, and
-// that may be longer than a call may take. Without that it would have ended.
+// An event's replay may take what its command took, with a margin, even if that is longer than a call may
+// take. Without the margin the hydration would fail.
 func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
 	i := instantiate(t, mustCompile(t, toiler(5_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000,
 		EventFuel: 1000}), nil)
-	const fuel = chunkFuel/2 + 1 // so that each event goes by itself
+	const fuel = chunkFuel/2 + 1 // so that each event is sent alone
 	before, began := i.Fuel(), time.Now()
 	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, took(1, 3, fuel)); err != nil {
 		t.Fatal(err)
@@ -62,11 +62,11 @@ func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
 	}
 }
 
-// Events of one command that go in two requests may take in each what it took.
+// Events of one command that go in two requests may take in each what the command took.
 func TestACommandWithMoreEventsThanARequest(t *testing.T) {
 	i := instantiate(t, mustCompile(t, toiler(1_000_000), service.Limits{CallTime: time.Millisecond, Fuel: 100_000,
 		EventFuel: 1000}), nil)
-	const fuel = 10_000_000 // so that as many events go together as may
+	const fuel = 10_000_000 // so that as many events as possible go together
 	of := func(yield func(service.GuestEvent) error) error {
 		for v := range service.Version(2 * chunkEvents) {
 			if err := yield(service.GuestEvent{Version: v + 1, Data: []byte("{}"), Fuel: fuel,
@@ -96,7 +96,7 @@ func TestACommandWithMoreEventsThanARequest(t *testing.T) {
 	}
 }
 
-// A Fault names its event, and no more than a request's events come behind it.
+// A Fault identifies its event, and at most one request's events follow it.
 func TestWhichEventWasToBlame(t *testing.T) {
 	fault := func(index uint32) []byte {
 		return abi.AppendRefusal(nil, abi.Response{Kind: abi.RespFault, Slot: testguest.LiarSlot, Index: index},
@@ -126,7 +126,7 @@ func TestWhichEventWasToBlame(t *testing.T) {
 	}
 	blamed(i.Apply(t.Context(), testguest.LiarSlot, took(101, 10, 1)), 103)
 
-	// The snapshot is no event, although the first ones go with it.
+	// The snapshot is not an event, although the first ones go with it.
 	refused := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(0), fault(1))}
 	i = instantiate(t, mustCompile(t, testguest.Liar{Answers: refused}.Bytes(), quick), nil)
 	given = 0
@@ -161,7 +161,7 @@ func TestASnapshotGoesWithItsEvents(t *testing.T) {
 		t.Error("events go with a large snapshot, or not with a small one")
 	}
 
-	// After a trap it is not known to be an event.
+	// After a trap the snapshot or an event may be the cause.
 	traps := testguest.Liar{
 		Code: map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(testguest.Unreachable)}}.Bytes()
 	for _, snapshot := range [][]byte{nil, []byte("{}")} {
@@ -173,8 +173,8 @@ func TestASnapshotGoesWithItsEvents(t *testing.T) {
 	}
 }
 
-// A state of up to the size of a snapshot can be encoded, whatever outcomes may have; a larger
-// one is a Fault, and the sandbox is fine.
+// A state of up to the maximum size of a snapshot can be encoded, whatever the limit of outcomes is. A larger
+// one is a Fault, and the sandbox stays usable.
 func TestLargeStates(t *testing.T) {
 	answer := func(body int32) []byte {
 		store := func(at uint32, v int32) []byte {

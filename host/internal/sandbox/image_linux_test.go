@@ -37,8 +37,8 @@ func (a *arena) inMemory(t *testing.T) int64 {
 	return s.Blocks * 512
 }
 
-// A thousand images take the memory that was taken for them, one descriptor, and
-// nothing when they are gone. A memory that begins as one keeps it.
+// A thousand images take the memory that was taken from the budget, one descriptor, and nothing once they are
+// gone. A memory that begins as an image keeps the image.
 func TestImagesShareADescriptor(t *testing.T) {
 	a := openArena(t)
 	descriptors := func() int {
@@ -60,7 +60,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 		}
 		images = append(images, m)
 	}
-	// Others run at the same time, and open and close files too.
+	// Other tests run concurrently, and also open and close files.
 	if n := descriptors(); n > before+100 {
 		t.Errorf("%d descriptors were open before, and %d with 1000 images", before, n)
 	}
@@ -71,7 +71,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mem.b[0] = 99 // of its own copy
+	mem.b[0] = 99 // in its own copy
 	for _, m := range images {
 		m.close()
 	}
@@ -107,8 +107,8 @@ func TestAddressSpaceThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A sandbox takes no more mappings than a host's default budget counts on, however its
-// memory came to be what it is. Neighbouring ones may share some.
+// A sandbox takes no more mappings than a host's default budget assumes, whatever happened to its memory.
+// Adjacent ones may share some.
 func TestMappingsOfASandbox(t *testing.T) {
 	mappings := func() int {
 		maps, err := os.ReadFile("/proc/self/maps")
@@ -131,7 +131,7 @@ func TestMappingsOfASandbox(t *testing.T) {
 			}
 		}
 	}
-	// Go maps memory for itself meanwhile, and other tests do not run.
+	// Go also maps memory, and other tests do not run.
 	if n := mappings() - before; n > sandboxes*3+100 {
 		t.Errorf("%d sandboxes take %d mappings", sandboxes, n)
 	}

@@ -16,12 +16,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// bothWays runs a test with images that are mapped and with images that are copied.
-// Where the system cannot map them it is the same twice.
+// bothWays runs a test with mapped images and with copied images. Where the system cannot map images, both
+// runs copy.
 func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
 	for name, copying := range map[string]bool{"mapped": false, "copied": true} {
 		t.Run(name, func(t *testing.T) {
-			// what the one compiles the other loads
+			// the second program loads what the first compiled
 			r, err := NewRuntime(Options{CopyImages: copying, CacheDir: codeDir()})
 			if err != nil {
 				t.Fatal(err)
@@ -35,8 +35,8 @@ func bothWays(t *testing.T, test func(t *testing.T, r *Runtime)) {
 	}
 }
 
-// A memory is its image at first and after each reset, whatever was written to it;
-// it grows with zeros, up to its limit, and what was before stays.
+// A memory equals its image at first and after each reset, whatever was written to it. It grows with zeros,
+// up to its limit, and keeps its content.
 func TestMemoryIsItsImage(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -102,7 +102,7 @@ func TestMemoryIsItsImage(t *testing.T) {
 
 func allZero(b []byte) bool { return usedBytes(b) == 0 }
 
-// A closed image is shown to nobody: its file may be somebody else's by now.
+// A closed image is not used again: its file number may belong to another file.
 func TestClosedImage(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		p, err := r.Compile(t.Context(), "", testguest.Counter("c"), service.Limits{}, service.Settings{}, nil)
@@ -128,7 +128,7 @@ func TestClosedImage(t *testing.T) {
 	})
 }
 
-// state is all that a guest is.
+// state is the whole state of a guest.
 func (i *Instance) state() string {
 	s := fmt.Sprintf("%x", i.mem.Size())
 	for _, g := range i.globals {
@@ -138,9 +138,8 @@ func (i *Instance) state() string {
 	return s + string(b)
 }
 
-// However an instance came to its start, by its own initialisation, from a mapped or
-// a copied image, or by a reset after whatever it had done, it is the same: the same
-// commands have the same answers, the same fuel, and leave the same memory and globals.
+// An instance is the same however it started: by its own initialisation, from a mapped or a copied image, or
+// by a reset. The same commands have the same answers and fuel, and leave the same memory and globals.
 func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 	golang, err := goGuest()
 	if err != nil {
@@ -192,7 +191,7 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 				if p.image == nil {
 					t.Fatalf("there is no image: %s", p.Start().Why)
 				}
-				first.burnt = 0 // what initialising took
+				first.burnt = 0 // the fuel of the initialisation
 				keep(t, first)
 				if err := first.Reset(t.Context()); err != nil {
 					t.Fatal(err)
@@ -225,7 +224,7 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				plain.burnt = 0 // what initialising took
+				plain.burnt = 0 // the fuel of the initialisation
 				keep(t, plain)
 				p.image, p.imageable = image, true
 			})
@@ -244,8 +243,8 @@ func TestInstancesOfAProgramAreTheSame(t *testing.T) {
 	}
 }
 
-// A guest whose tables or segments change has no image; one whose memory has grown
-// is not reset in place. Both are as new after a reset.
+// A guest whose tables or segments change has no image. One whose memory has grown is not reset in place.
+// Both are in the initial state after a reset.
 func TestWhatIsInstantiatedAnew(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		changing := testguest.Liar{With: func(b *testguest.Builder) {
@@ -288,8 +287,7 @@ func TestWhatIsInstantiatedAnew(t *testing.T) {
 	})
 }
 
-// A memory that only grows, over a hundred thousand commands: with a look at Worn
-// between them no command fails.
+// A memory only grows, over a hundred thousand commands. If Worn is checked between them, no command fails.
 func TestMemoryThatOnlyGrowsIsRecycled(t *testing.T) {
 	// Each command grows the memory by a page.
 	leaky := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
@@ -320,8 +318,7 @@ func TestMemoryThatOnlyGrowsIsRecycled(t *testing.T) {
 	}
 }
 
-// A NaN that arithmetic makes is the canonical one, whatever NaN went in, unless the
-// service keeps what the processor makes.
+// A NaN from arithmetic is the canonical one, whatever NaN went in, unless the service keeps the processor's.
 func TestNaNBitsAreASetting(t *testing.T) {
 	const at, odd = 64, 0x7ff8_0000_dead_beef
 	module := testguest.Liar{With: func(b *testguest.Builder) {
@@ -346,14 +343,13 @@ func TestNaNBitsAreASetting(t *testing.T) {
 	if got := bits(service.Settings{}); got != 0x7ff8_0000_0000_0000 {
 		t.Errorf("the NaN is %#x, not the canonical one", got)
 	}
-	if got := bits(service.Settings{KeepNaN: true}); got != odd { // as all processors that wazero compiles for have it
+	if got := bits(service.Settings{KeepNaN: true}); got != odd { // as on all processors for which wazero compiles
 		t.Errorf("the NaN that was to be kept is %#x", got)
 	}
 }
 
-// Instances that start at the same time make one image together: one of them
-// initialises itself, the others begin as it. Who does not want to wait any longer
-// gives up.
+// Instances that start at the same time make one image together: one of them initialises itself, the others
+// begin as the image. An instance whose caller does not want to wait gives up.
 func TestAnImageIsMadeOnce(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		init := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(testguest.LiarScratch),
@@ -363,7 +359,7 @@ func TestAnImageIsMadeOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.Close(t.Context())
-		p.making <- struct{}{} // somebody is at it
+		p.making <- struct{}{} // another instance makes the image
 		ended, end := context.WithCancel(t.Context())
 		end()
 		if _, err := p.Instantiate(ended, nil); service.KindOf(err) != service.KindCanceled {

@@ -21,7 +21,7 @@ func inspect(t *testing.T, module []byte, l service.Limits) *service.Inspection 
 	return i
 }
 
-// What would be refused has problems, and they are no error.
+// A module that would be refused has problems, which are not an error.
 func TestInspectWhatIsRefused(t *testing.T) {
 	for _, c := range slices.Concat(testguest.Statically(), testguest.Dynamically()) {
 		if i := inspect(t, c.Module, quick); len(i.Problems) == 0 && c.Name != "another service's name" {
@@ -64,7 +64,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// All limits that a module breaks are told at once.
+// All limits that a module breaks are reported together.
 func TestInspectTellsAllLimits(t *testing.T) {
 	module := testguest.Liar{With: func(b *testguest.Builder) {
 		deep := []byte{}

@@ -17,11 +17,11 @@ import (
 var add = service.GuestCall{Type: testguest.CounterAdd, ID: "id"}
 var spin = service.GuestCall{Type: testguest.CounterSpin, ID: "id"}
 
-// endless is fuel that nobody spends in a test.
+// endless is more fuel than a test spends.
 const endless = 1 << 50
 
-// Whoever the call is for can end it: by going away or by a deadline, in the context
-// or with the command. What ends it acts between two slices of fuel.
+// The caller can end a call: by going away or by a deadline, in the context or in the command. This takes
+// effect between two slices.
 func TestCallerEndsTheCall(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless}), nil)
 	for name, c := range map[string]struct {
@@ -31,7 +31,7 @@ func TestCallerEndsTheCall(t *testing.T) {
 	}{
 		"by going away": {func(after time.Duration) error {
 			ctx, cancel := context.WithCancel(t.Context())
-			for range 3 { // calls before do not wear anything out
+			for range 3 { // earlier calls change nothing
 				if _, err := i.Handle(ctx, add); err != nil {
 					t.Fatal(err)
 				}
@@ -72,7 +72,7 @@ func TestCallerEndsTheCall(t *testing.T) {
 				if err = c.call(after); !errors.As(err, &e) || e.Fuel > 0 || after > time.Minute {
 					break
 				}
-				// The machine is so busy that it was over before the guest had begun.
+				// The machine is so busy that the call ended before the guest began.
 			}
 			if e == nil || e.Kind != c.kind || !errors.Is(err, c.is) {
 				t.Fatalf("%v", err)
@@ -100,7 +100,7 @@ func TestCallerEndsTheCall(t *testing.T) {
 	})
 }
 
-// A call beyond its time says how long it may run and what it has spent.
+// A call that exceeds its time reports the limit and what it has spent.
 func TestCallTime(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"),
 		service.Limits{CallTime: 10 * time.Millisecond, Fuel: endless}), nil)
@@ -117,8 +117,8 @@ func TestCallTime(t *testing.T) {
 	}
 }
 
-// A call that goes on beyond its first slice and waits for its turn longer than its
-// patience ends as overloaded, with nothing written. One that is short does not wait.
+// A call that goes on beyond its first slice and waits for its turn longer than its patience ends as
+// overloaded, with nothing written. A short one does not wait.
 func TestACallWithoutATurn(t *testing.T) {
 	r, err := NewRuntime(Options{})
 	if err != nil {
@@ -138,7 +138,7 @@ func TestACallWithoutATurn(t *testing.T) {
 	}
 	other := fair.NewPlace(fair.NewAccount(r.processors))
 	mustWait(t, other)
-	p.account.Burn(1, fair.Now()+int64(time.Hour), true) // it has used a lot
+	p.account.Burn(1, fair.Now()+int64(time.Hour), true) // recent use is high
 	var e *service.Error
 	if _, err := i.Handle(t.Context(), add); err != nil {
 		t.Errorf("a short call: %v", err)
@@ -156,8 +156,7 @@ func TestACallWithoutATurn(t *testing.T) {
 	}
 }
 
-// A context that ends between two calls, or that belongs to an earlier call,
-// stops nothing.
+// A context that ends between two calls, or that belongs to an earlier call, stops nothing.
 func TestContextOfAnEarlierCallStopsNothing(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	for range 200 {
@@ -172,7 +171,7 @@ func TestContextOfAnEarlierCallStopsNothing(t *testing.T) {
 	}
 }
 
-// Guests that spin on all processors do not stop the collector, nor other guests.
+// Guests that spin on all processors stop neither the garbage collector nor other guests.
 func TestSpinnersDoNotStopNeighbours(t *testing.T) {
 	p := mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: time.Hour, Fuel: endless})
 	ctx, stop := context.WithCancel(t.Context())
@@ -190,7 +189,7 @@ func TestSpinnersDoNotStopNeighbours(t *testing.T) {
 		if _, err := neighbour.Handle(t.Context(), add); err != nil {
 			t.Error(err)
 		}
-		runtime.GC() // waits for all goroutines to stop, which a guest must not hold up
+		runtime.GC() // waits for all goroutines to stop, which a guest must not delay
 	}
 	stop()
 	spinners.Wait()
@@ -205,7 +204,7 @@ func TestCloseAndReset(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := a.Reset(ctx); err != nil { // also when nothing is wrong
+	if err := a.Reset(ctx); err != nil { // even if nothing is wrong
 		t.Fatal(err)
 	}
 	if o, err := a.Query(ctx, service.GuestQuery{}); err != nil || replyOf(t, o) != "0" {
@@ -227,8 +226,7 @@ func TestCloseAndReset(t *testing.T) {
 	}
 }
 
-// Closing one program leaves another one of the same module alone: they share
-// compiled code, nothing else.
+// Closing one program does not affect another one of the same module: they share only compiled code.
 func TestProgramsAreApart(t *testing.T) {
 	module := testguest.Counter("c")
 	p := mustCompile(t, module, service.Limits{MemoryBytes: 4 << 20})
@@ -252,8 +250,8 @@ func TestProgramsAreApart(t *testing.T) {
 	}
 }
 
-// Runaway recursion ends at the service's limit, far below the 400 MB that wazero
-// lets a stack have, and a reset gives what there was back.
+// Runaway recursion ends at the service's limit, far below wazero's maximum stack of 400 MB, and a reset
+// frees the stack.
 func TestStackIsGivenBack(t *testing.T) {
 	for _, c := range testguest.Recursions() {
 		t.Run(c.Name, func(t *testing.T) {

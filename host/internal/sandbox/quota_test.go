@@ -17,10 +17,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// unhurried are limits that nothing here meets, on whatever machine, but that of memory.
+// unhurried are limits that nothing here reaches on any machine, except that of memory.
 var unhurried = service.Limits{CompileTime: 10 * time.Minute, CallTime: 10 * time.Minute, MemoryBytes: 16 << 20}
 
-// compileFor compiles a module for a service with limits in a host with none.
+// compileFor compiles a module for a service with limits in a host without limits.
 func compileFor(t testing.TB, r *Runtime, module []byte, l quota.Limits) (*Program, *quota.Account) {
 	t.Helper()
 	account := r.budget.Child("service", l)
@@ -40,7 +40,7 @@ func compileFor(t testing.TB, r *Runtime, module []byte, l quota.Limits) (*Progr
 	return p, account
 }
 
-// wantQuota checks that err is the refusal of a resource.
+// wantQuota checks that err refuses a resource.
 func wantQuota(t *testing.T, err error, r quota.Resource) {
 	t.Helper()
 	var e *service.Error
@@ -58,7 +58,7 @@ func TestSandboxesAreTakenBeforeTheyStart(t *testing.T) {
 			t.Errorf("%d sandboxes are taken, not %d", got, want)
 		}
 	}
-	used(0) // the one that described itself is gone
+	used(0) // the instance that described itself is closed
 	if err := p.Reserve(2); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestSandboxesAreTakenBeforeTheyStart(t *testing.T) {
 	wantQuota(t, p.Reserve(3), quota.Sandboxes)
 	used(2)
 	var all []*Instance
-	for range 4 { // two that are reserved, and two more
+	for range 4 { // two reserved ones, and two more
 		all = append(all, instantiate(t, p, nil))
 	}
 	used(4)
@@ -84,16 +84,16 @@ func TestSandboxesAreTakenBeforeTheyStart(t *testing.T) {
 	}
 }
 
-// A guest that wants memory which the host does not have sees that it gets none; what
-// it answers then is void, as on another day it would have answered something else.
+// A guest that asks for memory that the host does not have sees that its memory does not grow. Its answer is
+// then void, as it would differ at another time.
 func TestGrowthBeyondTheBudget(t *testing.T) {
-	// It grows as far as it can and then answers as if nothing had been.
+	// It grows as far as it can, and then answers normally.
 	greedy := testguest.Liar{Code: map[abi.RequestKind][]byte{abi.ReqCommand: testguest.Code(
 		testguest.Loop(testguest.I32Const(1), testguest.MemoryGrow, testguest.I32Const(-1), testguest.I32Eq,
 			testguest.I32Eqz, testguest.BrIf(0)),
 		testguest.Code(liarAnswer...))}}.Bytes()
 	bothWays(t, func(t *testing.T, r *Runtime) {
-		t.Run("", func(t *testing.T) { // so that its clean-up comes before the runtime's end
+		t.Run("", func(t *testing.T) { // so that its cleanup runs before the runtime is closed
 			p, account := compileFor(t, r, greedy, nil)
 			i := instantiate(t, p, nil)
 			idle := account.Used(quota.SandboxBytes)
@@ -134,8 +134,8 @@ func TestGrowthBeyondTheBudget(t *testing.T) {
 	})
 }
 
-// What a module takes before it is known what it needs is taken too, and a refusal is
-// not the module's fault.
+// What a module takes before its needs are known is taken from the budget, too, and a refusal is not the
+// module's fault.
 func TestCompilingBeyondTheBudget(t *testing.T) {
 	hungry := testguest.Liar{Initialize: testguest.Code(testguest.I32Const(100), testguest.MemoryGrow,
 		testguest.Drop)}.Bytes()
@@ -167,8 +167,8 @@ func TestCompilingBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// Machine code is in memory too. It is taken before it is loaded, or compiled where it is
-// not on disk, and a refusal leaves it on disk for the next attempt.
+// Machine code is in memory, too. It is taken from the budget before it is loaded, or compiled if it is not
+// on disk. A refusal leaves it on disk for the next attempt.
 func TestMachineCodeIsCounted(t *testing.T) {
 	module := testguest.Counter("c")
 	for name, o := range map[string]Options{"on disk": {CacheDir: t.TempDir()}, "in memory": {}} {
@@ -209,7 +209,7 @@ func TestMachineCodeIsCounted(t *testing.T) {
 	}
 }
 
-// The buffer of requests is kept while the budget has room, and counted.
+// The request buffer is kept while the budget has room, and is counted.
 func TestBuffersAreCounted(t *testing.T) {
 	p, account := compileFor(t, shared(), testguest.Liar{}.Bytes(), nil)
 	i := instantiate(t, p, nil)
@@ -252,7 +252,7 @@ func TestTablesAreCounted(t *testing.T) {
 	if fixed.tableBytes != 50_010*8 || growing.tableBytes != 2*100_000*8*5/4 {
 		t.Errorf("tables have %d bytes, and %d if they may grow", fixed.tableBytes, growing.tableBytes)
 	}
-	_ = instantiate(t, fixed, nil).Close(t.Context()) // it makes the image
+	_ = instantiate(t, fixed, nil).Close(t.Context()) // makes the image
 	idle := fixed.hold.account.Used(quota.SandboxBytes)
 	i := instantiate(t, fixed, nil)
 	if got := fixed.hold.account.Used(quota.SandboxBytes) - idle; got != fixed.tableBytes+instanceBytes+
@@ -264,7 +264,7 @@ func TestTablesAreCounted(t *testing.T) {
 	}
 }
 
-// failing is a backing whose n-th operation fails, as the system does that has no memory.
+// failing is a backing whose n-th operation fails, like a system without memory.
 type failing struct {
 	backing
 	left *int
@@ -308,8 +308,8 @@ func (s failingSpace) show(m *image) ([]byte, error) {
 	return s.space.show(m)
 }
 
-// Wherever the system has no memory, that is an error of the host's, the guest gets no
-// other memory in its place, nothing is left behind, and it works when there is memory again.
+// If the system has no memory, at any point, that is an error of the host: the guest gets no other memory in
+// its place, nothing is left behind, and it works when there is memory again.
 func TestMappingsThatFail(t *testing.T) {
 	bothWays(t, func(t *testing.T, r *Runtime) {
 		whole := r.backing
@@ -347,7 +347,7 @@ func TestMappingsThatFail(t *testing.T) {
 			left = n
 			err := run()
 			nothingHeld(t, r)
-			if err == nil && left > 0 { // there was no n-th one
+			if err == nil && left > 0 { // there was no n-th operation
 				if n < 8 {
 					t.Errorf("only %d operations", n)
 				}
@@ -363,7 +363,7 @@ func TestMappingsThatFail(t *testing.T) {
 	})
 }
 
-// Whatever instances do, and however they meet, no limit is passed and nothing is lost.
+// Whatever instances do concurrently, no limit is exceeded and nothing is lost.
 func TestTheBudgetOfManyInstances(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

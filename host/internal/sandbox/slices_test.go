@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// grantTimes are the thread's own times of a guest's grants.
+// grantTimes are the thread's processor times of a guest's grants.
 type grantTimes struct {
 	thread int
 	at     int64
@@ -28,8 +28,8 @@ func (g *grantTimes) ended() {
 	}
 }
 
-// grants runs commands of a module for a while of the guest's processor time and
-// returns the thread's time of each grant that was used up.
+// grants runs commands of a module for a while of the guest's processor time. It returns the thread's time of
+// each grant that was used up.
 func grants(t testing.TB, module []byte, during time.Duration) []int64 {
 	p := mustCompile(t, module, service.Limits{CallTime: 10 * time.Second, Fuel: endless})
 	var g grantTimes
@@ -46,19 +46,19 @@ func grants(t testing.TB, module []byte, during time.Duration) []int64 {
 			}
 		}
 		if len(g.all) == before {
-			break // what it does needs no more than a grant
+			break // its work needs no more than a grant
 		}
 	}
 	return g.all
 }
 
-// quantile is the q-th part of a sorted list.
+// quantile is the q-quantile of a sorted list.
 func quantile(sorted []int64, q float64) time.Duration {
 	return time.Duration(sorted[min(int(float64(len(sorted))*q), len(sorted)-1)])
 }
 
-// BenchmarkSlices is how long hostile guests run between two looks of the host, in
-// the thread's own processor time. It fails none: the figures are for people.
+// BenchmarkSlices measures how long hostile guests run between two checks of the host, in the thread's
+// processor time. It fails nothing; the figures are for people.
 func BenchmarkSlices(b *testing.B) {
 	for _, g := range testguest.HostileGuests() {
 		if g.Name == "slowinit" { // its start is a call like any other
@@ -81,8 +81,8 @@ func BenchmarkSlices(b *testing.B) {
 	}
 }
 
-// A grant becomes so small that a slow guest does not run for long between two looks,
-// and large again where it is quick.
+// Grants become so small that a slow guest does not run for long between two checks, and large again where it
+// is quick.
 func TestGrantsFollowTheClock(t *testing.T) {
 	a := newAccount(fair.NewProcessors(1), "")
 	var p pace
@@ -118,8 +118,8 @@ func TestGrantsFollowTheClock(t *testing.T) {
 	}
 }
 
-// A service that was slow in large grants gets small ones until it has long been
-// quick, in all of its instances.
+// A service that was slow in large grants gets small ones in all of its instances, until it has been quick
+// for long.
 func TestSlownessIsForgottenSlowly(t *testing.T) {
 	a := newAccount(fair.NewProcessors(1), "")
 	a.slow.lower(minGrant)
@@ -137,14 +137,14 @@ func TestSlownessIsForgottenSlowly(t *testing.T) {
 	}
 	a.slow.lower(maxGrant / 2)
 	a.slow.lower(maxGrant / 4)
-	a.slow.lower(maxGrant / 2) // no better than what is known
+	a.slow.lower(maxGrant / 2) // not lower than the present maximum
 	if got := p.next(a, maxGrant); got != maxGrant/4 {
 		t.Errorf("a grant of %d", got)
 	}
 }
 
-// A call whose thread had no processor does not make its service slow; one that computed for long does, if not the
-// first time.
+// A call whose thread had no processor does not make its service slow. One that computed for long does, if
+// not at the first time.
 func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 	const long = 5 * fair.LongLap
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
@@ -195,9 +195,8 @@ func TestWhoWaitsForAProcessorIsNotSlow(t *testing.T) {
 	}
 }
 
-// A call's time is what the guest computed: one that the machine has no processor for
-// does not end by it. Here some instances compute at once, in turns; each has its
-// time for itself alone.
+// A call's time counts only what the guest computed: waiting for a processor does not end it. Here some
+// instances compute concurrently, in turns; each has the whole time for itself.
 func TestWaitingIsNotInACallsTime(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	p := mustCompile(t, testguest.Counter("c"), service.Limits{CallTime: limit, Fuel: endless})
@@ -236,7 +235,7 @@ func TestWaitingIsNotInACallsTime(t *testing.T) {
 	}
 }
 
-// What a service used is not forgotten as it is deployed again.
+// A service's use is not forgotten when it is deployed again.
 func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 	r := newRuntime(t, Options{})
 	program := func(name service.Name) *Program {
@@ -267,8 +266,8 @@ func TestProgramsOfAServiceShareAnAccount(t *testing.T) {
 	}
 }
 
-// What the host does with a large answer is charged to the service, but is no time of the
-// call's, and says nothing about how quick the guest is.
+// The host's work on a large answer is charged to the service, but does not count toward the call's time, and
+// does not affect the size of grants.
 func TestTheHostsWorkIsNoTimeOfTheCall(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Counter("c"), service.Limits{}), nil)
 	if err := i.begin(t.Context(), &scene{budget: i.callBudget()}); err != nil {

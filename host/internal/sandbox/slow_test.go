@@ -32,11 +32,11 @@ var slowest = map[string][]byte{
 	"subnormal numbers":           {20, 0, 4, 255},
 }
 
-// slowTime is how much of the guest's processor time is looked at.
+// slowTime is the measured part of the guest's processor time.
 const slowTime = 100 * time.Millisecond
 
-// longestGrant is a program's score: the longest of its grants but for a
-// thousandth, and for one, which may be the machine's.
+// longestGrant is a program's score: its longest grant, without the longest thousandth, and without one,
+// which may be due to the machine.
 func longestGrant(t testing.TB, program []byte) time.Duration {
 	all := grants(t, testguest.Slow("slow", program), slowTime)
 	if len(all) < 2 {
@@ -46,9 +46,8 @@ func longestGrant(t testing.TB, program []byte) time.Duration {
 	return time.Duration(all[len(all)-2-len(all)/1000])
 }
 
-// tooLong is a grant that no noise of a machine explains, in each of three runs: the
-// thread's own processor time is what is measured. The figure that is aimed at is a
-// millisecond, and the benchmark's.
+// tooLong is a grant that noise of the machine does not explain if it occurs in each of three runs: the
+// thread's own processor time is measured. The target is a millisecond, and the benchmark checks it.
 const tooLong = 10 * time.Millisecond
 
 func checkSlow(t *testing.T, program []byte) {
@@ -69,7 +68,7 @@ func TestSlowestPrograms(t *testing.T) {
 	}
 }
 
-// FuzzSlow looks for programs that run for long between two looks of the host.
+// FuzzSlow looks for programs that run for long between two checks of the host.
 func FuzzSlow(f *testing.F) {
 	prove.SkipShort(f, "it measures how long guests run")
 	for _, program := range slowest {
@@ -83,8 +82,8 @@ func FuzzSlow(f *testing.F) {
 	})
 }
 
-// A search by mutation for the worst program: fuzzing goes by what code it reaches,
-// this by how long grants take. It prints what it found.
+// A search by mutation for the worst program. Fuzzing is guided by coverage, this by the length of grants. It
+// prints what it found.
 func TestSearchForSlowModules(t *testing.T) {
 	raced.Skip(t, "it measures how long guests run")
 	length := prove.Time(t, 2*time.Second, 5*time.Minute)

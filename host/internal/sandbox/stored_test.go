@@ -33,7 +33,7 @@ func newRuntime(t testing.TB, o Options) *Runtime {
 	return r
 }
 
-// compileWith compiles, sees that the program works, and closes it.
+// compileWith compiles a module, checks that the program works, and closes it.
 func compileWith(t testing.TB, r *Runtime, module []byte, l service.Limits) error {
 	t.Helper()
 	p, err := r.Compile(context.Background(), "", module, l, service.Settings{}, nil)
@@ -43,8 +43,7 @@ func compileWith(t testing.TB, r *Runtime, module []byte, l service.Limits) erro
 	return p.Close(context.Background())
 }
 
-// A module is compiled once: by the compiler process, and not again after a
-// restart, for which the compiler need not even work.
+// A module is compiled once, by the compiler process. After a restart the compiler is not needed.
 func TestCompiledOnce(t *testing.T) {
 	dir := t.TempDir()
 	module := testguest.Counter("c")

@@ -17,8 +17,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// What the world may do to a host by way of a sandbox, each with the outcome that it
-// must have. The tests below name them; a threat without a test fails.
+// Threats to a host through a sandbox, each with the required result. The tests below name them; a threat
+// without a test fails.
 var (
 	uploadThreats = []string{
 		"not wasm, wrong magic or version, truncated at every byte of a valid module",
@@ -51,7 +51,7 @@ var (
 	}
 )
 
-// threat is one of them with its test.
+// threat is one threat with its test.
 type threat struct {
 	name string
 	test func(t *testing.T)
@@ -73,8 +73,8 @@ func runThreats(t *testing.T, want []string, threats []threat) {
 	}
 }
 
-// intruders are all modules that are refused, and animals all guests that misbehave in
-// a call, by name. Some are large, so they are made once.
+// intruders are all modules that are refused, and animals all guests that misbehave in a call, by name. Some
+// are large, so they are made once.
 var (
 	intruders = sync.OnceValue(func() map[string]testguest.Broken {
 		all := map[string]testguest.Broken{}
@@ -94,7 +94,7 @@ var (
 	})
 )
 
-// uploads tests that the modules of those names are refused as they say.
+// uploads tests that the modules with those names are refused as they state.
 func uploads(names ...string) func(*testing.T) {
 	return func(t *testing.T) {
 		for _, name := range names {
@@ -108,7 +108,7 @@ func uploads(names ...string) func(*testing.T) {
 	}
 }
 
-// calls tests that the guests of those names misbehave as they say.
+// calls tests that the guests with those names misbehave as they state.
 func calls(names ...string) func(*testing.T) {
 	for _, name := range names {
 		named[name] = true
@@ -136,8 +136,7 @@ func both(tests ...func(*testing.T)) func(*testing.T) {
 	}
 }
 
-// see refers to tests that run by themselves, so that none can go without its threat
-// noticing.
+// see refers to separate tests, so that removing one fails its threat.
 func see(...func(*testing.T)) func(*testing.T) { return func(*testing.T) {} }
 
 func TestThreatsOfUploads(t *testing.T) {
@@ -221,14 +220,14 @@ func TestThreatsOfCalls(t *testing.T) {
 	}
 }
 
-// All of the zoo, one animal after the other in one host: its memory is where it was.
+// All guests of the zoo run one after the other in one host. Afterwards its memory is as before.
 func TestTheZooLeavesNothing(t *testing.T) {
 	r, err := NewRuntime(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var before int64
-	for round := range 2 { // in the first, whatever is kept for good is made
+	for round := range 2 { // the first round makes everything that is kept
 		for _, c := range slices.Concat(testguest.Spinners(), testguest.Recursions(), testguest.Traps()) {
 			p, err := r.Compile(t.Context(), "", c.Module, quick, service.Settings{}, nil)
 			if err != nil {
@@ -258,8 +257,7 @@ func TestTheZooLeavesNothing(t *testing.T) {
 	}
 }
 
-// initInALoop copies a segment to memory for ever. The module counts its segments in
-// a section of its own.
+// initInALoop copies a segment to memory forever. The module counts its segments in a separate section.
 func initInALoop(t *testing.T) {
 	code := testguest.Code(testguest.Loop(
 		testguest.I32Const(testguest.LiarScratch), testguest.I32Const(0), testguest.I32Const(60_000),
@@ -272,7 +270,7 @@ func initInALoop(t *testing.T) {
 		Kind: service.KindGuestFuel, Want: "spent its fuel"}, quick)
 }
 
-// A mailbox that is given out wrongly when the first one is outgrown.
+// The guest returns an invalid mailbox when the first one is too small.
 func TestReserveThatLies(t *testing.T) {
 	for _, c := range testguest.Reserves() {
 		t.Run(c.Name, func(t *testing.T) {
@@ -295,8 +293,8 @@ func TestReserveThatLies(t *testing.T) {
 	}
 }
 
-// What a guest does with globals and names of its own makes no difference to what it
-// is charged: the same code costs the same, whatever stands around it.
+// What a guest does with its own globals and names does not change its charges: the same code costs the same
+// in any module.
 func chargesAreTheCodes(t *testing.T) {
 	work := testguest.Loop(testguest.Get(1), testguest.I32Const(1), testguest.I32Add, testguest.Set(1),
 		testguest.Get(1), testguest.I32Const(1000), testguest.Op(0x49), testguest.BrIf(0))
@@ -334,7 +332,7 @@ func chargesAreTheCodes(t *testing.T) {
 	}
 }
 
-// The bits of a NaN do not tell machines, nor payloads, apart.
+// The bits of a NaN reveal neither the machine nor a payload.
 func TestNaNIsNoChannel(t *testing.T) {
 	// 0/0, inf-inf, sqrt(-1), and arithmetic on NaNs with payloads and signs.
 	f64 := func(bits uint64) []byte { return binary.LittleEndian.AppendUint64([]byte{0x44}, bits) }
@@ -375,9 +373,8 @@ func TestNaNIsNoChannel(t *testing.T) {
 	}
 }
 
-// Whatever a command leaves behind in a guest cannot run after it: nothing runs in a
-// sandbox between two calls. That the SDK finds goroutines that are left is its own
-// test; here is that time stands still and memory as it was left.
+// What a command leaves behind in a guest cannot run after it: nothing runs in a sandbox between two calls.
+// The SDK has its own test for goroutines that are left; here time stands still and memory is unchanged.
 func TestWhatACommandLeavesBehind(t *testing.T) {
 	p := goProgram(t, service.Limits{})
 	leave := slices.IndexFunc(p.Module().Manifest.Commands, func(c abi.CommandType) bool { return c.Name == "leave" })
@@ -393,7 +390,7 @@ func TestWhatACommandLeavesBehind(t *testing.T) {
 	if !bytes.Equal(memory, i.memory.b) || i.Fuel() != fuel || sink.has(abi.LogInfo, "left behind") {
 		t.Error("something ran in the guest between two calls")
 	}
-	// In a guest without the SDK it goes on inside of a later call, on that call's fuel.
+	// In a guest without the SDK it goes on in a later call, on that call's fuel.
 	if _, err := i.Handle(t.Context(), service.GuestCall{Slot: 1, Type: uint16(sleep), ID: "id"}); err != nil {
 		t.Fatal(err)
 	}

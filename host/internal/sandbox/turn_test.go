@@ -34,8 +34,8 @@ func TestACallThatGetsNoTurn(t *testing.T) {
 	})
 }
 
-// An instance that is reset in a turn and waits for the image that another one makes does
-// not keep the turn that the other one needs, and has one again when it goes on.
+// An instance that is reset during a turn, and waits for the image that another one makes, gives up its turn,
+// which the other one needs. It has one again when it goes on.
 func TestWhoWaitsForAnImageHoldsNoTurn(t *testing.T) {
 	r := newRuntime(t, Options{CacheDir: codeDir()})
 	r.processors = fair.NewProcessors(1)
@@ -56,12 +56,12 @@ func TestWhoWaitsForAnImageHoldsNoTurn(t *testing.T) {
 			p.image = nil // as if it could not be made
 		}
 		p.mu.Unlock()
-		p.account.Burn(1, fair.Now()+int64(time.Hour), true) // it has used a lot
+		p.account.Burn(1, fair.Now()+int64(time.Hour), true) // recent use is high
 		if err := i.takeTurnToReset(ctx); err != nil || !i.turn.Held() {
 			t.Fatalf("no turn: %v", err)
 		}
 		i.end(ctx)
-		p.making <- struct{}{} // the other one, which needs a turn to go on
+		p.making <- struct{}{} // another instance makes it, and needs a turn
 		started := make(chan error, 1)
 		go func() { started <- i.start(ctx) }()
 		other := fair.NewPlace(p.account.Account)

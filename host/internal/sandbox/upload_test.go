@@ -17,7 +17,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// quick keeps guests that spin from holding the tests up.
+// quick prevents guests that spin from delaying the tests.
 var quick = service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes: 8 << 20}
 
 func refused(t *testing.T, c testguest.Broken) {
@@ -56,8 +56,8 @@ func TestUploadRefusesWhatFailsToStart(t *testing.T) {
 	}
 }
 
-// A module cut anywhere is refused; but without its last section, the data, it
-// is another module, whose manifest is missing.
+// A truncated module is refused; but without its last section, the data, it is another valid module, whose
+// manifest is missing.
 func TestUploadTruncatedAtEveryByte(t *testing.T) {
 	module := testguest.Counter("c")
 	whole, err := wasmbin.Parse(module, wasmbin.DefaultLimits())
@@ -97,7 +97,7 @@ func TestBombsAreRefusedCheaply(t *testing.T) {
 		if err == nil {
 			continue // found by validation
 		}
-		if used, most := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+64*len(c.Module)); used > most {
+		if used, limit := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+64*len(c.Module)); used > limit {
 			t.Errorf("%s: refusing %d bytes allocated %d", c.Name, len(c.Module), used)
 		}
 		if took > 5*time.Second {
@@ -144,7 +144,7 @@ func TestCompileTellsStagesAndHonoursItsContext(t *testing.T) {
 // A module may have the exports of two major versions of the ABI.
 func TestAModuleForTwoMajors(t *testing.T) {
 	two := testguest.Liar{With: func(b *testguest.Builder) { b.Export("bulkhead_v2_call", wasmbin.ExternFunc, 0) }}
-	mustCompile(t, two.Bytes(), quick) // a module for two majors
+	mustCompile(t, two.Bytes(), quick) // a module for two major versions
 }
 
 func TestManifestSectionThatAgrees(t *testing.T) {
@@ -153,8 +153,7 @@ func TestManifestSectionThatAgrees(t *testing.T) {
 		With: func(b *testguest.Builder) { b.Custom(abi.ManifestSection, m.AppendJSON(nil)) }}.Bytes(), quick)
 }
 
-// A cache on disk is read by the next runtime, and a name section that lies
-// about its size does not reach wazero.
+// A cache on disk is read by the next runtime, and a name section with a wrong size does not reach wazero.
 func TestCacheOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	module := testguest.Liar{

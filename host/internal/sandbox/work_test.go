@@ -13,8 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// All schemas of a module that cannot be used are named at once, and those of events and
-// replies are not the host's to use.
+// All unusable schemas of a module are named together. The host does not use those of events and replies.
 func TestSchemasAreBounded(t *testing.T) {
 	m := testguest.CounterManifest("tally")
 	m.Commands[0].Input, m.Commands[1].Input = `{"$ref":"http://example.com/x"}`, `{"type":7}`
@@ -47,13 +46,13 @@ func TestSchemasAreBounded(t *testing.T) {
 	}
 }
 
-// What the host does for a service between two calls is charged to it. It has to have a turn for
-// that from its first rest on, if it has used much.
+// The host's work for a service between two calls is charged to the service. From its first rest on it needs
+// a turn, if the service has used much.
 func TestWorkTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := fair.NewProcessors(1)
 		a := newAccount(g, "")
-		a.Burn(1, fair.Now()+int64(time.Hour), true) // it has used a lot
+		a.Burn(1, fair.Now()+int64(time.Hour), true) // recent use is high
 		other := fair.NewPlace(fair.NewAccount(g))
 		mustWait(t, other)
 		i := &Instance{account: a, turn: fair.NewPlace(a.Account)}
