@@ -33,7 +33,7 @@ func decodeAll(t testing.TB, b []byte) {
 		r, next, err := abi.DecodeRequest(rest)
 		if err != nil {
 			if next != nil || r.Payload != nil {
-				t.Fatal("a refused request leaves something behind")
+				t.Fatal("a refused request has left something")
 			}
 			break
 		}

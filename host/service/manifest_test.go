@@ -63,7 +63,7 @@ func TestParseManifestRefuses(t *testing.T) {
 		"empty":          {``, "it is empty"},
 		"array":          {`[]`, "not the JSON object"},
 		"truncated":      {`{"abi":1,"service":"x"`, "ends too early"},
-		"trailing":       {`{"abi":1,"service":"x"} {}`, "behind the JSON"},
+		"trailing":       {`{"abi":1,"service":"x"} {}`, "after the JSON"},
 		"twice":          {`{"abi":1,"service":"x","service":"y"}`, `two members "service"`},
 		"in capitals":    {`{"abi":1,"service":"x","COMMANDS":[]}`, `no member "COMMANDS"; it is written "commands"`},
 		"deep twice":     {`{"abi":1,"service":"x","commands":[{"name":"a","name":"b"}]}`, `two members "name"`},

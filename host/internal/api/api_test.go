@@ -367,7 +367,7 @@ func TestWrongMessagesAreExplained(t *testing.T) {
 		`7`:                                     "it is a number; it should be a JSON object",
 		`{"op":"ping"`:                          "the JSON ends too early",
 		`hello`:                                 "it is not JSON: invalid character 'h'",
-		`{"op":"ping"}{}`:                       "there is something behind the JSON",
+		`{"op":"ping"}{}`:                       "there is text after the JSON",
 		`{"op":7}`:                              "op is a number; it takes a string",
 		`{"op":"credit","credits":-2}`:          "credits is -2; it takes a whole number from 0 on",
 		`{"op":"command","timeout_ms":1.5}`:     "timeout_ms is 1.5; it takes a whole number",

@@ -40,7 +40,7 @@ func ParseIdempotencyKey(s string) (service.CommandID, error) {
 			id = append(id, inner[i])
 		case '"':
 			if i != len(inner)-1 {
-				return "", service.Errorf(service.KindInvalid, "Idempotency-Key: there is something behind the "+
+				return "", service.Errorf(service.KindInvalid, "Idempotency-Key: there is text after the "+
 					"closing quote")
 			}
 			return service.ParseCommandID(string(id))

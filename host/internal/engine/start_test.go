@@ -274,9 +274,9 @@ func TestASandboxThatCannotBeMadeIsTriedAgain(t *testing.T) {
 			_, err := send(e, command("deposit", "alice", "", "1"))
 			wantKind(t, err, service.KindUnavailable)
 			retry := err.(*service.Error).RetryAfter
-			most := min(time.Second<<(n-1), 8*time.Second)
-			if retry > most || retry < most*3/4 {
-				t.Errorf("after %d failures: retry after %v, want about %v", n, retry, most)
+			bound := min(time.Second<<(n-1), 8*time.Second)
+			if retry > bound || retry < bound*3/4 {
+				t.Errorf("after %d failures: retry after %v, want about %v", n, retry, bound)
 			}
 			status, _ := e.Status()
 			s := status[0]

@@ -36,9 +36,9 @@ const (
 	// hostile, too.
 	mostWait = 2 * time.Second
 
-	// mostResident is the memory that the host may come to have resident: half of the limit
+	// maxResident is the memory that the host may come to have resident: half of the limit
 	// for sandboxes, twice the bytes in flight, as garbage is as much again, and the journal.
-	mostResident = memoryLimit/2 + 2*256<<20 + 512<<20
+	maxResident = memoryLimit/2 + 2*256<<20 + 512<<20
 )
 
 // usage is what a process holds.
@@ -177,13 +177,13 @@ func TestEverythingHostile(t *testing.T) {
 			}
 		})
 	}
-	var most usage
+	var peak usage
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
 		for ctx.Err() == nil {
-			if rss := resident(c); rss > most.resident {
-				most.resident = rss
+			if rss := resident(c); rss > peak.resident {
+				peak.resident = rss
 			}
 			pause(ctx, 100*time.Millisecond)
 		}
@@ -195,9 +195,9 @@ func TestEverythingHostile(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 
 	t.Logf("alone %v; beside %v", alone, beside)
-	t.Logf("at most %d MiB resident", most.resident>>20)
-	if most.resident > mostResident {
-		t.Errorf("%d MiB were resident; at most %d should be", most.resident>>20, int64(mostResident)>>20)
+	t.Logf("at most %d MiB resident", peak.resident>>20)
+	if peak.resident > maxResident {
+		t.Errorf("%d MiB were resident; at most %d should be", peak.resident>>20, int64(maxResident)>>20)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(seen.kinds)) {
 		t.Logf("%6d refused as %s", seen.kinds[kind], kind)

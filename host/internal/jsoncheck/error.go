@@ -33,7 +33,7 @@ type Error struct {
 func (e *Error) Error() string {
 	switch e.Fault {
 	case Behind:
-		return fmt.Sprintf("there is something behind the JSON, at byte %d", e.At)
+		return fmt.Sprintf("there is text after the JSON, at byte %d", e.At)
 	case TooDeep:
 		return fmt.Sprintf("arrays and objects are nested deeper than %d, at byte %d", maxNesting, e.At)
 	case NotUTF8:

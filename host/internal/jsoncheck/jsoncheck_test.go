@@ -191,7 +191,7 @@ func TestWhatIsWrong(t *testing.T) {
 		`["\ud800"]`: `the escape \ud800 at byte 2 is half of a surrogate pair and stands for ` +
 			`no character`,
 		`{"a":}`:                          `it is not JSON: invalid character '}' at byte 5`,
-		`{"a":1} x`:                       `there is something behind the JSON, at byte 8`,
+		`{"a":1} x`:                       `there is text after the JSON, at byte 8`,
 		`{"a":1`:                          "the JSON ends too early",
 		"\xef\xbb\xbf{}":                  `it is not JSON: invalid character '\ufeff' at byte 0`,
 		``:                                "it is empty, where JSON is expected",
@@ -271,7 +271,7 @@ func TestDecodeIsExact(t *testing.T) {
 		`{"name":1}`:                   `name is a number; it takes a string`,
 		`{"at":{"number":1.5}}`:        `at.number is 1.5; it takes a whole number`,
 		`[]`:                           `it is an array; it should be a JSON object`,
-		`{"name":"a"}{}`:               `there is something behind the JSON, at byte 12`,
+		`{"name":"a"}{}`:               `there is text after the JSON, at byte 12`,
 	} {
 		var v whole
 		if err := Decode([]byte(text), &v); err == nil && want != "" || err != nil && err.Error() != want {

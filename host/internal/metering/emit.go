@@ -6,9 +6,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 )
 
-// way is an open construct while a function is written. It holds what the paths to its label have
+// construct is an open construct while a function is written. It holds what the paths to its label have
 // been charged since their last check.
-type way struct {
+type construct struct {
 	loop   bool
 	label  int64 // the maximum over all branches to it, -1 if there are none
 	around int64 // of an if: the value at its start; -1 once it has an else
@@ -16,14 +16,14 @@ type way struct {
 
 // writer writes one function.
 type writer struct {
-	r         *rewriter
-	function  int // its number among the module's own functions
-	b         []byte
-	unchecked int64 // charged since the last check, on the worst path; -1 if this is unreachable
-	ways      []way
-	counted   bool  // its stack is counted
-	frame     int64 // bytes
-	temps     [3]uint32
+	r          *rewriter
+	function   int // its number among the module's own functions
+	b          []byte
+	unchecked  int64 // charged since the last check, on the worst path; -1 if this is unreachable
+	constructs []construct
+	counted    bool  // its stack is counted
+	frame      int64 // bytes
+	temps      [3]uint32
 
 	localTypes []wasmbin.ValType // types of the first maxCopied locals, or nil if not yet known
 }
@@ -132,10 +132,10 @@ func (r *rewriter) beyond(size int) bool { return r.o.MaxBytes > 0 && int64(size
 func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 	p := &r.plan
 	body := &r.m.Bodies[i]
-	w := writer{r: r, function: i, b: b, ways: r.ways[:0], frame: p.frame.bytes()}
+	w := writer{r: r, function: i, b: b, constructs: r.constructs[:0], frame: p.frame.bytes()}
 	w.counted = p.calls || w.frame > maxLeafFrame
 	w.declarations(body, p)
-	w.ways = append(w.ways, way{label: -1, around: -1})
+	w.constructs = append(w.constructs, construct{label: -1, around: -1})
 	w.entry(p.pieces[0].cost, r.light[i] < 0, r.m.Types[r.m.Functions[i]].Results)
 	at := body.Code.Start
 	for k := 1; k < len(p.edits); k++ {
@@ -148,7 +148,7 @@ func (r *rewriter) write(b []byte, i, before int) (_ []byte, stopped int) {
 		}
 	}
 	w.b = append(w.b, r.m.Bytes[at:body.Code.End]...)
-	r.ways = w.ways
+	r.constructs = w.constructs
 	if r.beyond(before + len(w.b)) {
 		return w.b, body.Code.End
 	}
@@ -226,8 +226,8 @@ func (w *writer) take(get, set []byte, n int64) {
 	w.b = append(w.b, get...)
 }
 
-// giveBack releases the frame.
-func (w *writer) giveBack() {
+// releaseFrame releases the frame.
+func (w *writer) releaseFrame() {
 	w.b = append(append(w.b, w.r.stackGet...), 0x42)
 	w.b = append(wasmbin.AppendS64(w.b, w.frame), 0x7c) // i64.add
 	w.b = append(w.b, w.r.stackSet...)
@@ -258,10 +258,10 @@ func (w *writer) edit(e *edit, p *plan) {
 		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpRefFunc)), r.function(uint32(e.arg)))
 	case editReturn:
 		w.leave(uint32(e.arg))
-	case editGiveBack:
+	case editReleaseFrame:
 		w.exit(maxReturned - MaxLight) // the called function may be light
 		if w.counted {
-			w.giveBack()
+			w.releaseFrame()
 		}
 	case editTailCall:
 		w.b = wasmbin.AppendU32(append(w.b, byte(wasmbin.OpReturnCall)), r.function(uint32(e.arg)))
@@ -341,35 +341,35 @@ func (w *writer) leave(label uint32) {
 // flow follows the control flow, to know what is charged without a check. The plan has only code
 // that is reachable.
 func (w *writer) flow(e *edit) {
-	top := len(w.ways) - 1
+	top := len(w.constructs) - 1
 	switch e.kind {
 	case editBlock:
-		w.ways = append(w.ways, way{label: -1, around: -1})
+		w.constructs = append(w.constructs, construct{label: -1, around: -1})
 	case editLoop:
-		w.ways = append(w.ways, way{loop: true, label: -1, around: -1})
+		w.constructs = append(w.constructs, construct{loop: true, label: -1, around: -1})
 	case editIf:
-		w.ways = append(w.ways, way{label: -1, around: w.unchecked})
+		w.constructs = append(w.constructs, construct{label: -1, around: w.unchecked})
 	case editElse:
-		c := &w.ways[top]
+		c := &w.constructs[top]
 		c.label = max(c.label, w.unchecked)
 		w.unchecked, c.around = c.around, -1
 	case editEnd:
-		c := w.ways[top]
-		w.ways = w.ways[:top]
+		c := w.constructs[top]
+		w.constructs = w.constructs[:top]
 		w.unchecked = max(w.unchecked, c.label, c.around)
 		if top > 0 {
 			return
 		}
 		if w.counted {
 			w.b = append(w.b, byte(wasmbin.OpEnd))
-			w.giveBack()
+			w.releaseFrame()
 		}
 		w.exit(maxReturned)
 	case editJump, editBranch:
 		if e.kind == editJump {
 			w.b = wasmbin.AppendU32(w.b, uint32(e.arg>>32))
 		}
-		if c := &w.ways[top-int(uint32(e.arg))]; !c.loop {
+		if c := &w.constructs[top-int(uint32(e.arg))]; !c.loop {
 			c.label = max(c.label, w.unchecked)
 		}
 	case editDead:

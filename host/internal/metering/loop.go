@@ -22,7 +22,7 @@ import (
 //
 // The compiler lays out blocks in the order of the code. So the body follows the head without a
 // jump, and the code that asks for fuel comes after everything else. That code branches back to the
-// head, so the body can be reached in one way only, and the compiler keeps what it knows there.
+// head, so the body has only one predecessor, and the compiler keeps what it knows there.
 //
 // The if is an additional construct for branches out of the body: their labels grow by one.
 //

@@ -2,7 +2,7 @@ package metering
 
 import "github.com/bulkhead-wasm/bulkhead/host/internal/wasmbin"
 
-// The ways to make a NaN canonical.
+// Kinds of instructions that make a NaN canonical, by the type of the NaN.
 const (
 	nanNone = iota
 	nanF32
@@ -11,10 +11,10 @@ const (
 	nanF64x2
 )
 
-// nanTemporary is the temporary local that each way needs.
+// nanTemporary is the temporary local that each of them needs.
 var nanTemporary = [...]int{nanF32: tempF32, nanF64: tempF64, nanF32x4: tempV128, nanF64x2: tempV128}
 
-// nanOf returns the way for an instruction whose NaN results differ between machines. Sign
+// nanOf returns the kind for an instruction whose NaN results differ between machines. Sign
 // operations, moves and selections keep bits, and conversions from integers give no NaN.
 func nanOf(op wasmbin.Op) int {
 	switch {
@@ -52,11 +52,11 @@ const noEdit = -1
 func (n *nanState) push(edit int) { n.stack = append(n.stack, int32(edit)) }
 
 // pop removes values. If the instruction that takes them treats all NaNs alike, the edits of values
-// of the given way are withdrawn, or all edits if it is nanNone.
-func (n *nanState) pop(p *planner, values int, alike bool, way int) {
+// of the given kind are withdrawn, or all edits if it is nanNone.
+func (n *nanState) pop(p *planner, values int, alike bool, kind int) {
 	for ; values > 0 && len(n.stack) > 0; values-- {
 		top := len(n.stack) - 1
-		if e := n.stack[top]; e != noEdit && alike && (way == nanNone || p.edits[e].arg == int64(way)) {
+		if e := n.stack[top]; e != noEdit && alike && (kind == nanNone || p.edits[e].arg == int64(kind)) {
 			p.edits[e].kind = editNothing
 		}
 		n.stack = n.stack[:top]
@@ -69,7 +69,7 @@ func (n *nanState) instruction(p *planner, in *wasmbin.Instr) {
 		return
 	}
 	op := in.Op
-	pops, alike, way := operands(op)
+	pops, alike, kind := operands(op)
 	switch {
 	case pops < 0:
 		n.stack = n.stack[:0]
@@ -78,7 +78,7 @@ func (n *nanState) instruction(p *planner, in *wasmbin.Instr) {
 		n.pop(p, 1, true, nanNone)
 		return
 	}
-	n.pop(p, pops, alike, way)
+	n.pop(p, pops, alike, kind)
 	switch {
 	case nanOf(op) != nanNone:
 		n.push(len(p.edits))
@@ -89,8 +89,8 @@ func (n *nanState) instruction(p *planner, in *wasmbin.Instr) {
 }
 
 // operands returns how many values an instruction takes, -1 if that is not known here, and whether
-// it treats all NaNs alike. For vectors, alike holds only for NaNs of the returned way.
-func operands(op wasmbin.Op) (pops int, alike bool, way int) {
+// it treats all NaNs alike. For vectors, alike holds only for NaNs of the returned kind.
+func operands(op wasmbin.Op) (pops int, alike bool, kind int) {
 	switch {
 	case op == wasmbin.OpLocalGet, op == wasmbin.OpGlobalGet, op == 0x3f, op >= 0x41 && op <= 0x44:
 		return 0, false, 0
@@ -120,7 +120,7 @@ func operands(op wasmbin.Op) (pops int, alike bool, way int) {
 	return vectorOperands(op)
 }
 
-func vectorOperands(op wasmbin.Op) (pops int, alike bool, way int) {
+func vectorOperands(op wasmbin.Op) (pops int, alike bool, kind int) {
 	switch {
 	case op >= 0xfd41 && op <= 0xfd46, op >= 0xfde4 && op <= 0xfde9:
 		return 2, true, nanF32x4
@@ -140,13 +140,13 @@ func vectorOperands(op wasmbin.Op) (pops int, alike bool, way int) {
 
 // appendNaN replaces the number on top of the stack by the canonical NaN if it does not equal
 // itself. t is a local for it.
-func appendNaN(b []byte, way int, t uint32) []byte {
+func appendNaN(b []byte, kind int, t uint32) []byte {
 	get := func() { b = wasmbin.AppendU32(append(b, byte(wasmbin.OpLocalGet)), t) }
 	b = wasmbin.AppendU32(append(b, byte(wasmbin.OpLocalTee)), t)
-	b = append(b, nanConstants[way]...)
+	b = append(b, nanConstants[kind]...)
 	get()
 	get()
-	return append(b, nanSelections[way]...)
+	return append(b, nanSelections[kind]...)
 }
 
 // nanConstants push the canonical NaN.

@@ -47,7 +47,7 @@ const (
 	editCallIndirect     // nothing changes, but what is known of the fuel
 	editRefFunc          // arg: old function
 	editReturn           // arg: the label of the whole function
-	editGiveBack         // give the frame back, before a tail call
+	editReleaseFrame     // release the frame, before a tail call
 	editTailCall         // arg: old function
 	editOrdinaryIndirect // an indirect tail call becomes a call
 	editHelper           // a helper does it; arg: its place among them
@@ -327,7 +327,7 @@ func (p *planner) tailCall(in *wasmbin.Instr) {
 	case p.err != nil:
 		return
 	case registers(p.r.signature(in)):
-		p.add(editGiveBack, in.Start, in.Start, 0)
+		p.add(editReleaseFrame, in.Start, in.Start, 0)
 		if direct {
 			p.add(editTailCall, in.Start, in.End, int64(in.Index))
 		}

@@ -45,11 +45,11 @@ type rewriter struct {
 	capturedIndex []uint32
 	why           string // the first reason why there can be no image
 
-	out       *wasmbin.Writer
-	plan      plan
-	planStack []control
-	ways      []way
-	nanStack  []int32
+	out        *wasmbin.Writer
+	plan       plan
+	planStack  []control
+	constructs []construct
+	nanStack   []int32
 	// Parts of charges and checks, encoded.
 	fuelGet, fuelSet, stackGet, stackSet, callTrouble []byte
 }

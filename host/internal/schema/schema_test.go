@@ -71,7 +71,7 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 		{`{"amount":1,"x":1}`, "/x", `the data at /x has to be left out: the command deposit has no use for it`},
 		{`{"amount":1,"amount":2}`, "/amount", `the data at /amount is there twice`},
 		{`{"amount":1`, "", `the data is not JSON: the JSON ends too early`},
-		{`{"amount":1} x`, "", `the data is not JSON: there is something behind the JSON, at byte 13`},
+		{`{"amount":1} x`, "", `the data is not JSON: there is text after the JSON, at byte 13`},
 	} {
 		err := s.check([]byte(c.data), nil)
 		var e *service.Error

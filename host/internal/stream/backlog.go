@@ -67,9 +67,9 @@ type piece struct {
 // pieceBytes is the size of a piece without its events.
 const pieceBytes = 256
 
-// behind returns the events of a piece with positions above after.
-func (p *piece) behind(after journal.Position) []*service.Event {
-	at, _ := slices.BinarySearchFunc(p.events, after+1, func(e *service.Event, p journal.Position) int {
+// eventsAfter returns the events of a piece with positions above position.
+func (p *piece) eventsAfter(position journal.Position) []*service.Event {
+	at, _ := slices.BinarySearchFunc(p.events, position+1, func(e *service.Event, p journal.Position) int {
 		return cmp.Compare(e.Position, p)
 	})
 	return p.events[at:]

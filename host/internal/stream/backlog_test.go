@@ -262,12 +262,12 @@ func TestTooManyWait(t *testing.T) {
 
 // TestBytesOfTheBacklog reads more than it may keep.
 func TestBytesOfTheBacklog(t *testing.T) {
-	const most = 1 << 20
-	backlog := NewBacklog(nil, most)
+	const maxBytes = 1 << 20
+	backlog := NewBacklog(nil, maxBytes)
 	b, c := behindRing(t, 4000, backlog)
 	for range 2 {
 		next(t, b.subscribe(0, Filter{}), 4000, 300)
-		if n := backlog.Bytes(); n <= most/4 || n > most {
+		if n := backlog.Bytes(); n <= maxBytes/4 || n > maxBytes {
 			t.Errorf("%d bytes are kept", n)
 		}
 	}

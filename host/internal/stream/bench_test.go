@@ -33,7 +33,7 @@ func fanOut(b *testing.B, n int) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for b.Loop() {
-		x.hub = New(Options{Service: "bank", Reader: behind{x.journal}})
+		x.hub = New(Options{Service: "bank", Reader: fallenBehind{x.journal}})
 		var readers sync.WaitGroup
 		var bytes atomic.Int64
 		for range n {
@@ -66,10 +66,10 @@ func fanOut(b *testing.B, n int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/events/float64(n), "ns/event/cursor")
 }
 
-// behind is a journal that claims to be empty.
-type behind struct{ *journal.Journal }
+// fallenBehind is a journal that claims to be empty, so that readers of its log are behind the ring.
+type fallenBehind struct{ *journal.Journal }
 
-func (behind) Head(journal.LogName) journal.Position { return 0 }
+func (fallenBehind) Head(journal.LogName) journal.Position { return 0 }
 
 func BenchmarkFanOut1(b *testing.B)    { fanOut(b, 1) }
 func BenchmarkFanOut100(b *testing.B)  { fanOut(b, 100) }
@@ -80,7 +80,7 @@ func BenchmarkPublishAlone(b *testing.B) {
 	x, rs, cs := receipts(b, 1000)
 	b.ReportAllocs()
 	for b.Loop() {
-		hub := New(Options{Service: "bank", Reader: behind{x.journal}})
+		hub := New(Options{Service: "bank", Reader: fallenBehind{x.journal}})
 		for i := range rs {
 			hub.Publish(rs[i], cs[i])
 		}

@@ -114,16 +114,16 @@ func (b *bench) subscribe(after journal.Position, f Filter) *Cursor {
 
 // next reads until it has n events and checks that they follow each other
 // without a gap. at is the position before them.
-func next(t testing.TB, c *Cursor, n, most int) {
+func next(t testing.TB, c *Cursor, n, maxEvents int) {
 	t.Helper()
 	at := c.Position()
 	for n > 0 {
-		events, err := c.Next(t.Context(), min(n, most))
+		events, err := c.Next(t.Context(), min(n, maxEvents))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(events) == 0 || len(events) > most {
-			t.Fatalf("%d events, at most %d were asked for", len(events), most)
+		if len(events) == 0 || len(events) > maxEvents {
+			t.Fatalf("%d events, at maxEvents %d were asked for", len(events), maxEvents)
 		}
 		for _, e := range events {
 			if e.Position != at+1 {

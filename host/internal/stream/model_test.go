@@ -123,7 +123,7 @@ func (m *model) read(random *rand.Rand, f Filter, done <-chan struct{}) error {
 			var err error
 			if c, err = m.hub.Subscribe(at, f, fmt.Sprint(random.IntN(3))); err != nil {
 				if first := m.journal.First("bank"); service.KindOf(err) != service.KindBadCursor || at+1 >= first {
-					return fmt.Errorf("subscribe behind %d, first %d: %w", at, first, err)
+					return fmt.Errorf("subscribe after %d, first %d: %w", at, first, err)
 				}
 				at = m.journal.First("bank") - 1
 				continue
@@ -154,7 +154,7 @@ func (m *model) read(random *rand.Rand, f Filter, done <-chan struct{}) error {
 			}
 			at = c.Position()
 			if first := m.journal.First("bank"); service.KindOf(err) != service.KindBadCursor || at+1 >= first {
-				return fmt.Errorf("behind %d, first %d: %w", at, first, err)
+				return fmt.Errorf("after %d, first %d: %w", at, first, err)
 			}
 			at = m.journal.First("bank") - 1
 			c = nil

@@ -37,20 +37,20 @@ func (r *Rings) held(t *testing.T) (all int64) {
 // larger than they may be; a service with few events keeps them; and subscribers have every
 // event, from memory or not.
 func TestAllRingsTogetherAreBounded(t *testing.T) {
-	const most, greedy = 1 << 20, 40
-	rings := NewRings(most)
+	const maxBytes, greedy = 1 << 20, 40
+	rings := NewRings(maxBytes)
 	small := newBench(t, Options{Rings: rings})
 	small.fill(20)
 	var benches []*bench
 	for range greedy {
-		benches = append(benches, newBench(t, Options{Rings: rings, RingBytes: most / 2}))
+		benches = append(benches, newBench(t, Options{Rings: rings, RingBytes: maxBytes / 2}))
 	}
 	large := strings.Repeat("x", 10_000)
 	for range 8 {
 		for _, b := range benches {
 			b.commit("alice", event("up", `"`+large+`"`))
-			if held := rings.held(t); held > most {
-				t.Fatalf("the rings hold %d bytes, %d are allowed", held, most)
+			if held := rings.held(t); held > maxBytes {
+				t.Fatalf("the rings hold %d bytes, %d are allowed", held, maxBytes)
 			}
 		}
 	}
@@ -61,7 +61,7 @@ func TestAllRingsTogetherAreBounded(t *testing.T) {
 		next(t, b.subscribe(0, Filter{}), int(b.hub.Head()), 100)
 	}
 	u := rings.Usage()
-	if u.Used != rings.held(t) || u.Limit != most || len(u.Holders) != ringHolders || u.Holders[0].Name != "bank" ||
+	if u.Used != rings.held(t) || u.Limit != maxBytes || len(u.Holders) != ringHolders || u.Holders[0].Name != "bank" ||
 		u.Holders[0].Used < u.Holders[4].Used {
 		t.Errorf("usage %+v", u)
 	}
@@ -77,8 +77,8 @@ func TestAllRingsTogetherAreBounded(t *testing.T) {
 // What many publish at a time does not go uncounted, and a service that is idle holds no
 // slots.
 func TestManyPublishIntoRings(t *testing.T) {
-	const most = 1 << 20
-	rings := NewRings(most)
+	const maxBytes = 1 << 20
+	rings := NewRings(maxBytes)
 	if h := New(Options{Service: "idle", Reader: empty{}, Rings: rings}); h.ring.slots != nil {
 		t.Errorf("a hub without events has %d slots", len(h.ring.slots))
 	}
@@ -93,7 +93,7 @@ func TestManyPublishIntoRings(t *testing.T) {
 				h.changed(func() { h.ring.push(e) })
 				h.mu.Unlock()
 				rings.settle()
-				if used := rings.used.Load(); used > most+8*10_000 { // what each has just put in
+				if used := rings.used.Load(); used > maxBytes+8*10_000 { // what each has just put in
 					t.Errorf("%d bytes", used)
 				}
 				if random.IntN(500) == 0 {
@@ -105,16 +105,16 @@ func TestManyPublishIntoRings(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if held := rings.held(t); held > most || held < most/2 {
-		t.Errorf("%d bytes of %d are held", held, most)
+	if held := rings.held(t); held > maxBytes || held < maxBytes/2 {
+		t.Errorf("%d bytes of %d are held", held, maxBytes)
 	}
 }
 
 func TestLevel(t *testing.T) {
 	for _, c := range []struct {
-		sizes []int64
-		most  int64
-		want  int64
+		sizes    []int64
+		maxBytes int64
+		want     int64
 	}{
 		{[]int64{10, 20, 30}, 60, math.MaxInt64},
 		{[]int64{30, 10, 20}, 50, 20},
@@ -123,8 +123,8 @@ func TestLevel(t *testing.T) {
 		{[]int64{100, 100, 0, 1}, 41, 20},
 		{nil, 1, math.MaxInt64},
 	} {
-		if got := level(c.sizes, c.most); got != c.want {
-			t.Errorf("%v to %d: %d, want %d", c.sizes, c.most, got, c.want)
+		if got := level(c.sizes, c.maxBytes); got != c.want {
+			t.Errorf("%v to %d: %d, want %d", c.sizes, c.maxBytes, got, c.want)
 		}
 	}
 }

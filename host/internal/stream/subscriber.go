@@ -280,7 +280,7 @@ func (c *Cursor) fromBacklog(ctx context.Context, limit int) error {
 	}
 	before := c.at
 	defer func() { c.passed += c.at - before }()
-	for _, e := range p.behind(c.at) {
+	for _, e := range p.eventsAfter(c.at) {
 		if c.filter.wants(&e.Event) {
 			if len(c.out) == limit {
 				return nil
