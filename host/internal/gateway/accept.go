@@ -10,11 +10,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// quality is how much a client wants a media type, from 0 (not at all) to 1, and whether it named just
-// that type. Who says nothing takes everything; what is malformed says nothing.
+// quality is a client's preference for a media type, from 0 (refused) to 1, and whether the client named
+// exactly that type. Without a header, or with a malformed one, everything is accepted.
 func quality(r *http.Request, mediaType string) (q float64, named bool) {
 	values := r.Header["Accept"]
-	if len(values) == 0 || len(values) == 1 && (values[0] == "*/*" || values[0] == mediaType) { // as nearly always
+	if len(values) == 0 || len(values) == 1 && (values[0] == "*/*" || values[0] == mediaType) { // almost always
 		return 1, len(values) == 1 && values[0] == mediaType
 	}
 	best := 0 // of the most specific range that matches
@@ -45,24 +45,23 @@ func quality(r *http.Request, mediaType string) (q float64, named bool) {
 	return q, best == 3
 }
 
-// prefers reports whether a client wants a special form of an answer rather than JSON, which is what
-// everybody gets who does not say.
+// prefers reports whether a client prefers a special form of an answer to JSON, which is the default.
 func prefers(r *http.Request, special string) bool { return preferred(r, special) == special }
 
-// preferred is the special form of an answer that a client wants most, the first of those that it wants
-// as much; JSON if it wants none of them rather than that.
+// preferred is the special form of an answer that a client prefers, the first of equal ones; JSON if it
+// prefers JSON or accepts none of them.
 func preferred(r *http.Request, special ...string) string {
-	best, most := api.ContentJSON, 0.0
+	best, preference := api.ContentJSON, 0.0
 	plain, _ := quality(r, api.ContentJSON)
 	for _, form := range special {
-		if q, named := quality(r, form); q > most && (plain == 0 || named && q >= plain) {
-			best, most = form, q
+		if q, named := quality(r, form); q > preference && (plain == 0 || named && q >= plain) {
+			best, preference = form, q
 		}
 	}
 	return best
 }
 
-// acceptable lets a request through if its client takes one of the forms that an answer may have.
+// acceptable checks that the client accepts one of the forms that the answer may have.
 func acceptable(r *http.Request, forms []string) error {
 	for _, form := range forms {
 		if q, _ := quality(r, form); q > 0 {

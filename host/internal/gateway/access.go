@@ -15,12 +15,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// access decides who may come in. It is immutable.
+// access decides which requests may come in. It is immutable.
 type access struct {
 	token     [sha256.Size]byte
 	withToken bool
-	// anyHost: without a token, what keeps a web page of somewhere else out is that
-	// its name is not ours; with one, that it does not know the token.
+	// anyHost accepts every host name. Without a token, foreign web pages are kept out because their name is
+	// not ours; with a token, because they do not know it.
 	anyHost bool
 	hosts   []string
 	origins []string
@@ -44,7 +44,7 @@ func newAccess(o Options) (*access, error) {
 	return a, nil
 }
 
-// mayListen refuses to open a host to others without a token.
+// mayListen refuses to serve other machines without a token.
 func mayListen(addr *net.TCPAddr, o Options) error {
 	if addr.IP.IsLoopback() || o.Token != "" || o.Insecure {
 		return nil
@@ -53,7 +53,7 @@ func mayListen(addr *net.TCPAddr, o Options) error {
 		"shall be insecure", o.Listen)
 }
 
-// check lets a request in through a door, or says why not.
+// check checks a request at a door, and returns the reason for a refusal.
 func (a *access) check(r *http.Request, d door) error {
 	if !a.anyHost && !a.knownHost(r.Host) {
 		return api.WithStatus(http.StatusMisdirectedRequest, service.Errorf(service.KindUnauthorized,
@@ -77,9 +77,8 @@ func (a *access) check(r *http.Request, d door) error {
 	return nil
 }
 
-// foreignRead reports whether a page of another origin makes its browser fetch
-// something. It would not get to see the answer, but could open streams until
-// there are no more. Following a link is something else, unless it runs a guest.
+// foreignRead reports whether a page of another origin makes its browser fetch something. The page would not
+// see the answer, but could open all available streams. Following a link is allowed unless it runs a guest.
 func (a *access) foreignRead(r *http.Request, d door) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
@@ -91,7 +90,7 @@ func (a *access) foreignRead(r *http.Request, d door) bool {
 	return !slices.Contains(a.origins, r.Header.Get("Origin"))
 }
 
-// What pages of allowed origins may do, in the words of the Fetch standard.
+// What pages of allowed origins may do, as headers of the Fetch standard.
 var (
 	allowedMethods = "GET, POST, PUT, DELETE"
 	allowedHeaders = strings.Join([]string{
@@ -101,14 +100,13 @@ var (
 	exposedHeaders = strings.Join([]string{"ETag", "Link", "Retry-After", api.HeaderNext, api.HeaderRequestID}, ", ")
 )
 
-// asksFirst reports whether a browser asks what a page may send before it sends that. The page is not shown the
-// answer.
+// asksFirst reports whether the request is a preflight: a browser asks what a page may send. The page does
+// not see the answer.
 func asksFirst(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// crossOrigin lets the pages of allowed origins see answers. A browser's question before the real
-// request is answered by that.
+// crossOrigin lets the pages of allowed origins see answers, and answers preflight requests.
 func (a *access) crossOrigin(h http.Header, r *http.Request) {
 	if len(a.origins) == 0 {
 		return
@@ -139,8 +137,8 @@ func (a *access) knownHost(host string) bool {
 	return slices.Contains(a.hosts, host)
 }
 
-// knownOrigin guards upgrades, which are GET and so not what
-// CrossOriginProtection looks at. Who sends no Origin is no browser.
+// knownOrigin guards upgrades, which are GET, so CrossOriginProtection does not check them. A client that
+// sends no Origin is not a browser.
 func (a *access) knownOrigin(r *http.Request) bool {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
@@ -156,8 +154,7 @@ func (a *access) knownOrigin(r *http.Request) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, r.Host)
 }
 
-// hasToken looks for the token in the header and, for browsers, among the
-// offered subprotocols of an upgrade.
+// hasToken looks for the token in the header and, for browsers, among the offered subprotocols of an upgrade.
 func (a *access) hasToken(r *http.Request) bool {
 	for _, h := range r.Header.Values("Authorization") {
 		if scheme, token, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Bearer") &&
@@ -178,7 +175,7 @@ func (a *access) hasToken(r *http.Request) bool {
 	return false
 }
 
-// isToken compares digests, so that neither content nor length shows in the time it takes.
+// isToken compares digests, so that its time depends on neither content nor length.
 func (a *access) isToken(token string) bool {
 	sum := sha256.Sum256([]byte(token))
 	return subtle.ConstantTimeCompare(sum[:], a.token[:]) == 1

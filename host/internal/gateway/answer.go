@@ -17,23 +17,23 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// answer is an http.ResponseWriter that knows what was answered.
+// answer is an http.ResponseWriter that records what was answered.
 type answer struct {
 	http.ResponseWriter
 	server    *Server
 	control   *http.ResponseController
 	writeTime time.Duration
-	left      flight.Allowance // of the client, to take what is written
+	left      flight.Allowance // the client's time to take what is written
 	id        string           // of the request
-	about     []any            // what the log says about it
+	about     []any            // attributes for log lines about it
 	flight    *flight.Account
-	held      int  // bytes taken from flight for it
-	status    int  // 0: nothing yet
-	stream    bool // it went on as a stream, whose time says nothing
+	held      int  // bytes taken from flight
+	status    int  // 0: none yet
+	stream    bool // it became a stream, whose duration is not counted
 	pacer     flight.Pacer
 
-	params   url.Values // of the request: those that its operation has
-	bodyType string     // the media type of its body, without parameters; empty if none was given
+	params   url.Values // of the request; only those of its operation
+	bodyType string     // media type of its body, without parameters; empty if none was given
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -44,8 +44,7 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements http.ResponseWriter. It writes in pieces, so that a client that takes
-// some can be told from one that takes none.
+// Write implements http.ResponseWriter. It writes in pieces, which shows whether the client still takes any.
 func (a *answer) Write(b []byte) (written int, err error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
@@ -77,7 +76,7 @@ func (a *answer) FlushError() error {
 // Flight implements streams.Answer.
 func (a *answer) Flight() *flight.Account { return a.flight }
 
-// Take takes bytes that the answer holds until it gives them, or has ended.
+// Take takes bytes, which the answer holds until it gives them back or ends.
 func (a *answer) Take(n int) error {
 	err := a.flight.Take(n)
 	if err == nil {
@@ -92,7 +91,7 @@ func (a *answer) give(n int) {
 	a.flight.Give(n)
 }
 
-// hold takes a buffer that will take the place of all that is held.
+// hold takes a buffer that will replace everything that is held.
 func (a *answer) hold(capacity int64) (copied func(), err error) {
 	had := a.held
 	if err := a.Take(int(capacity)); err != nil {
@@ -101,7 +100,7 @@ func (a *answer) hold(capacity int64) (copied func(), err error) {
 	return func() { a.give(had) }, nil
 }
 
-// carry has what is held carried by a command or query.
+// carry transfers what is held to a command or query.
 func (a *answer) carry() (*flight.Carriage, error) {
 	c, err := a.flight.Carry(a.held, flight.CallBytes)
 	if err == nil {
@@ -116,7 +115,7 @@ func (a *answer) end() {
 	a.give(a.held)
 }
 
-// Unwrap lets an http.ResponseController through.
+// Unwrap gives http.ResponseController access to the underlying writer.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // Hijack implements http.Hijacker, for WebSockets.
@@ -134,15 +133,15 @@ func (a *answer) LimitWrite() {
 	a.setDeadline()
 }
 
-// setDeadline bounds the next write. A connection that does not know deadlines ends with its client.
+// setDeadline bounds the next write. A connection that does not support deadlines ends with its client.
 func (a *answer) setDeadline() { _ = a.control.SetWriteDeadline(a.left.Until()) }
 
-// send answers with a body. An error of writing is the client's, who is gone.
+// send answers with a body. Write errors mean that the client has gone, and are ignored.
 func (a *answer) send(status int, contentType string, body []byte) {
 	a.sendTexts(status, contentType, api.Text(body))
 }
 
-// sendTexts answers with a body of several texts, one after the other.
+// sendTexts answers with a body of several texts.
 func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	size := 0
 	for i := range body {
@@ -154,7 +153,7 @@ func (a *answer) sendTexts(status int, contentType string, body ...api.Pieces) {
 	a.LimitWrite()
 	a.WriteHeader(status)
 	var out io.Writer = a
-	// A call of the system for each event of a page would cost more than the page.
+	// A system call for each event of a page would cost more than the page.
 	if n := min(size, ws.MaxGathered); len(body) > fewTexts && a.flight.Spare(n) {
 		a.held += n
 		together := bufio.NewWriterSize(a, n)
@@ -178,12 +177,12 @@ func writeText(to io.Writer, text *api.Pieces) error {
 	})
 }
 
-// sendList answers with a list of n values of package api, all of which encode, one after the
-// other, so that it takes no more memory than its longest line. The answer begins and ends as given.
+// sendList answers with a list of n values of package api, which can always be encoded. It encodes one after
+// the other, so it takes no more memory than the longest line. begin and end enclose the list.
 func (a *answer) sendList(begin, end string, n int, value func(i int) any) error {
 	a.Header().Set("Content-Type", api.ContentJSON)
 	out := bufio.NewWriterSize(pieces{a}, statusRoom)
-	_, _ = out.WriteString(begin) // an error is that of a later write, too
+	_, _ = out.WriteString(begin) // a later write returns the same error
 	for i := range n {
 		text, err := json.Marshal(value(i))
 		if err != nil {
@@ -201,8 +200,8 @@ func (a *answer) sendList(begin, end string, n int, value func(i int) any) error
 	return nil
 }
 
-// json answers with a value of package api, all of which encode. It is for values that
-// are small by their nature.
+// json answers with a value of package api, which can always be encoded. It is for values that are always
+// small.
 func (a *answer) json(status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -215,7 +214,7 @@ func (a *answer) json(status int, v any) error {
 	return nil
 }
 
-// commandError is the error of a command whose id the client may need to repeat it.
+// commandError is an error with the id of the command, which the client may need for a repetition.
 type commandError struct {
 	err error
 	id  service.CommandID
@@ -224,10 +223,12 @@ type commandError struct {
 func (e *commandError) Error() string { return e.err.Error() }
 func (e *commandError) Unwrap() error { return e.err }
 
-// Problem is what the client gets to see of err; the log gets the rest. It is safe for concurrent use.
+// Problem is the part of err that the client may see. The rest goes to the log. It is safe for concurrent
+// use.
 func (a *answer) Problem(err error) api.Problem { return a.server.problem(err, a.id, a.about...) }
 
-// problem is what a client gets to see of err. The rest goes to the log, with what is said about the request.
+// problem is the part of an error that a client may see. The rest goes to the log, with the attributes of the
+// request.
 func (s *Server) problem(err error, id string, about ...any) api.Problem {
 	p := api.ProblemOf(err, id)
 	var command *commandError
@@ -241,8 +242,8 @@ func (s *Server) problem(err error, id string, about ...any) api.Problem {
 	return p
 }
 
-// fail answers with a problem. If an answer has begun already there is nothing
-// left but to break the connection, so that it is not taken for whole.
+// fail answers with a problem. If an answer has already begun, it breaks the connection, so that the answer
+// is not taken for complete.
 func (s *Server) fail(a *answer, err error) {
 	p := a.Problem(err)
 	if a.status != 0 {
@@ -255,7 +256,7 @@ func (s *Server) fail(a *answer, err error) {
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
-	body, _ := json.Marshal(p) // a problem always encodes
+	body, _ := json.Marshal(p) // a problem can always be encoded
 	if a.Take(len(body)) != nil {
 		p.Reasons = nil // the only part that can be large
 		body, _ = json.Marshal(p)

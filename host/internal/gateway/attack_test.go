@@ -126,7 +126,7 @@ func (a *attacker) closed() (code int, reason string) {
 			code, reason = int(binary.BigEndian.Uint16(payload)), string(payload[2:])
 		}
 		if rest, err := io.ReadAll(a.r); err == nil && len(rest) > 0 {
-			a.Errorf("%d bytes behind the close frame", len(rest))
+			a.Errorf("%d bytes after the close frame", len(rest))
 		}
 		return code, reason
 	}

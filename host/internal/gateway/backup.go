@@ -14,20 +14,20 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// keeper copies and deletes what is in logs.
+// keeper copies and deletes the content of logs.
 type keeper interface {
-	// Backup writes a backup of everything. An error of kind KindConflicting, of a backup that
-	// this one cannot continue, comes before anything is written.
+	// Backup writes a backup of everything. If it cannot continue the given backup, it returns an error of
+	// KindConflicting before it writes anything.
 	Backup(ctx context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error)
-	// Batches writes a service's log, up to the batch with that sequence (0: to its
-	// end), as a piece that can be imported.
+	// Batches writes a service's log, up to the batch with that sequence (0: to its end), as a piece that can
+	// be imported.
 	Batches(ctx context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error)
-	// Retain deletes the first events of a service. Retentions of KindConflicting are
-	// refused before anything is deleted.
+	// Retain deletes the first events of a service. An error of KindConflicting comes before anything is
+	// deleted.
 	Retain(ctx context.Context, name service.Name, r service.Retention) (journal.Retained, error)
 }
 
-// keeperRoutes lead to a keeper.
+// keeperRoutes are the routes of a keeper.
 func (s *Server) keeperRoutes() []route {
 	return []route{
 		{
@@ -39,17 +39,17 @@ func (s *Server) keeperRoutes() []route {
 	}
 }
 
-// maxManifest bounds the manifest of the backup that is to be continued, in bytes:
-// some hundred bytes a service and a module.
+// maxManifest is the maximum size of the manifest of the backup to be continued, in bytes. A manifest has
+// some hundred bytes for each service and module.
 const maxManifest = 16 << 20
 
-// maxBackups bounds the backups that are being made at a time.
+// maxBackups is the maximum number of concurrent backups.
 const maxBackups = 2
 
-// backup streams a backup of the whole host. The stream ends in a manifest, and
-// breaks off without one if something fails when it has begun.
+// backup streams a backup of the whole host. The stream ends in a manifest. If something fails after the
+// beginning, it breaks off without one.
 func (s *Server) backup(a *answer, r *http.Request) error {
-	u := s.uploads.begin() // as large as a module
+	u := s.uploads.begin() // it may be as large as a module
 	defer u.end()
 	since, err := s.readInto(a, r, maxManifest, u.hold)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *Server) backup(a *answer, r *http.Request) error {
 			return prefixError("the manifest of a backup", err)
 		}
 	}
-	select { // with the body there, so that one that trickles holds no place
+	select { // after the body has been read, so that a slow one takes no place
 	case s.backups <- struct{}{}:
 		defer func() { <-s.backups }()
 	default:
@@ -95,14 +95,14 @@ func (s *Server) batches(a *answer, r *http.Request) error {
 	})
 }
 
-// streamBackup answers with what write writes, unless it refuses to before.
+// streamBackup answers with what write writes, or with its error if it has written nothing.
 func (s *Server) streamBackup(a *answer, r *http.Request, write func(context.Context, io.Writer) error) error {
 	if err := a.Take(backupPiece); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(s.stopping, cancel)() // a big backup is no reason to go on
+	defer context.AfterFunc(s.stopping, cancel)() // a large backup does not delay a stop
 	a.stream = true
 	a.Header().Set("Content-Type", api.ContentBackup)
 	w := bufio.NewWriterSize(pieces{a}, backupPiece)
@@ -115,8 +115,8 @@ func (s *Server) streamBackup(a *answer, r *http.Request, write func(context.Con
 	return w.Flush()
 }
 
-// retain deletes the first events of a service. It goes on although the client may go
-// away, but not when the server stops: then the rest is deleted at the next start.
+// retain deletes the first events of a service. It goes on if the client goes away, but not if the server
+// stops: then the next start deletes the rest.
 func (s *Server) retain(a *answer, r *http.Request) error {
 	name, err := pathService(r)
 	if err != nil {
@@ -137,7 +137,7 @@ func (s *Server) retain(a *answer, r *http.Request) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
-	a.stream = true // its time says nothing
+	a.stream = true // its duration is not counted
 	done, err := s.keeper.Retain(ctx, name, retention)
 	if err != nil {
 		return err

@@ -14,18 +14,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// firstRead bounds what is set aside for a body before any of it has come.
+// firstRead is the maximum size of the first buffer for a body, in bytes.
 const firstRead = 64 << 10
 
-// readBody reads a request's body of at most limit bytes, in its time. It is the
-// answer's until that has ended.
+// readBody reads a request's body of at most limit bytes, in its time. The answer holds the bytes until it
+// ends.
 func (s *Server) readBody(a *answer, r *http.Request, limit int64) ([]byte, error) {
 	return s.readInto(a, r, limit, a.hold)
 }
 
-// readInto is readBody, which asks hold before it makes a buffer, with its capacity,
-// and calls what that returns when the buffer has taken the place of the one before.
-// An error of hold ends the reading.
+// readInto is readBody with another account. Before it makes a buffer, it calls hold with the capacity; it
+// calls the returned function when the new buffer has replaced the old one. An error of hold ends the
+// reading.
 func (s *Server) readInto(
 	a *answer, r *http.Request, limit int64, hold func(capacity int64) (copied func(), err error),
 ) ([]byte, error) {
@@ -36,7 +36,7 @@ func (s *Server) readInto(
 		return nil, nil
 	}
 	if r.ContentLength > limit {
-		a.Header().Set("Connection", "close") // what is on its way is not read
+		a.Header().Set("Connection", "close") // the rest of the body is not read
 		return nil, tooLarge()
 	}
 	body := http.MaxBytesReader(a.ResponseWriter, r.Body, limit)
@@ -65,9 +65,9 @@ func (s *Server) readInto(
 		var tooMany *http.MaxBytesError
 		switch {
 		case err == io.EOF:
-			// The server reads on in the background to learn when the client goes away;
-			// that must not end by the body's deadline.
-			_ = a.control.SetReadDeadline(time.Time{}) // a connection that does not know deadlines has failed above
+			// The server keeps reading in the background to learn when the client goes away. The deadline of
+			// the body must not end that.
+			_ = a.control.SetReadDeadline(time.Time{}) // without support for deadlines it would have failed above
 			return b, nil
 		case errors.As(err, &tooMany):
 			return nil, tooLarge()
@@ -90,11 +90,10 @@ func (s *Server) readInto(
 	}
 }
 
-// nextCapacity is the size of the buffer that takes the place of a full one. Sizes are
-// parts of the last one, so that both together are never much more than that: eighths of
-// a length that is known, so that little is copied and little set aside for promises,
-// and halves of the limit if it is not. There is a byte more than the body may have, so
-// that its end is found without another buffer.
+// nextCapacity is the size of the buffer that replaces a full one. Growth is limited, so that the old and the
+// new buffer together are never much larger than the new one: by eighths of a known length, so that little is
+// copied and little allocated for a mere announcement, and by halves of the limit if the length is unknown.
+// One byte more than the body may have detects its end without another buffer.
 func nextCapacity(full, length, limit int64) int64 {
 	next, by := limit+1, int64(2)
 	if length > 0 {

@@ -22,7 +22,7 @@ type commander interface {
 	Send(ctx context.Context, c service.Command) (service.Reply, error)
 }
 
-// commanderRoutes lead to a commander.
+// commanderRoutes are the routes of a commander.
 func (s *Server) commanderRoutes() []route {
 	return []route{
 		{
@@ -38,11 +38,11 @@ func (s *Server) commanderRoutes() []route {
 	}
 }
 
-// smallBody is the size up to which a body is read without asking what the
-// service allows; the host checks that anyway.
+// smallBody is the size, in bytes, up to which a body is read without asking for the service's limit. The
+// host checks the limit in any case.
 const smallBody = 64 << 10
 
-// call is what commands and queries have in common.
+// call is the common part of commands and queries.
 type call struct {
 	service  service.Name
 	key      service.Key
@@ -103,9 +103,9 @@ func (s *Server) readData(a *answer, r *http.Request, c *call) error {
 	return nil
 }
 
-// mayBe says whether data of a media type may be what a service understands. JSON may always be. What
-// is JSON with a meaning of its own is taken only by a service that speaks just that, and all
-// else by services that do not speak JSON.
+// mayBe reports whether a service may understand data of a media type. Every service may understand JSON. A
+// special JSON type is accepted only by a service with exactly that encoding, and other types only by
+// services whose encoding is not JSON.
 func mayBe(t string, name service.Name, accepts service.Accepts) error {
 	if t == "" || t == api.ContentJSON {
 		return nil
@@ -120,12 +120,12 @@ func mayBe(t string, name service.Name, accepts service.Accepts) error {
 	return service.Errorf(service.KindUnsupported, "%s takes %s, not %.80q", name, want, t)
 }
 
-// wait bounds how long an answer that has a deadline is waited for.
+// wait bounds the wait for an answer that may have a deadline.
 func (s *Server) wait(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
 	return flight.Await(ctx, s.options.RequestTime, deadline)
 }
 
-// openStream makes a WebSocket of a request.
+// openStream turns a request into a WebSocket.
 func (s *Server) openStream(a *answer, r *http.Request) error { return s.streams.Serve(a, r) }
 
 func (s *Server) sendCommand(a *answer, r *http.Request) error {
@@ -162,8 +162,8 @@ func (s *Server) sendCommand(a *answer, r *http.Request) error {
 
 var newline = []byte("\n")
 
-// withRetry gives an outcome that is not known, but will be, the status of what ends by
-// itself: the command was carried out, and there was no room for its reply.
+// withRetry gives a temporary status to an outcome that will be known later: the command was carried out, but
+// there was no room for its reply.
 func withRetry(err error) error {
 	var e *service.Error
 	if errors.As(err, &e) && e.Kind == service.KindUnknown && e.Resource != "" {
@@ -172,11 +172,11 @@ func withRetry(err error) error {
 	return err
 }
 
-// commandHeaders reads what the headers say of a command.
+// commandHeaders reads the headers of a command.
 func commandHeaders(h http.Header, cmd *service.Command) error {
 	var err error
 	switch ids := h.Values(api.HeaderCommandID); len(ids) {
-	case 0: // named here, so that it can be repeated if its outcome turns out unknown
+	case 0: // the gateway chooses it, so that an unknown outcome can be resolved by a repetition
 		cmd.ID = service.NewCommandID()
 	case 1:
 		if cmd.ID, err = api.ParseIdempotencyKey(ids[0]); err != nil {
@@ -205,9 +205,8 @@ func commandHeaders(h http.Header, cmd *service.Command) error {
 	return err
 }
 
-// headerMetadata gathers trace context and metadata. A trace context that is
-// malformed, or there twice, is left out, as its standard asks; a member of the metadata that has
-// its name is refused, as there would be two.
+// headerMetadata collects trace context and metadata. A trace context that is malformed or repeated is left
+// out, as its standard requires. A member of the metadata with the same name as the trace context is refused.
 func headerMetadata(h http.Header) (abi.Metadata, error) {
 	var m abi.Metadata
 	if text := h.Get(api.HeaderMetadata); text != "" {
@@ -224,7 +223,7 @@ func headerMetadata(h http.Header) (abi.Metadata, error) {
 		return nil, service.Errorf(service.KindInvalid, "traceparent is both a header and in the metadata")
 	}
 	m = m.AppendPair("traceparent", traces[0])
-	// One that is there more than once is a list in parts.
+	// A repeated header is a list in parts.
 	if state := strings.Join(h.Values(api.HeaderTracestate), ","); api.ValidTracestate(state) &&
 		!names(m, "tracestate") {
 		m = m.AppendPair("tracestate", state)
@@ -235,7 +234,7 @@ func headerMetadata(h http.Header) (abi.Metadata, error) {
 	return m, nil
 }
 
-// names reports whether metadata has a name, in whatever case.
+// names reports whether metadata has a name, in any case.
 func names(m abi.Metadata, name string) bool {
 	for {
 		n, _, rest, ok := m.Next()
@@ -279,7 +278,7 @@ func (s *Server) queryEntity(a *answer, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		tag := queryTag(reply.Version, reply.Data)
 		a.Header().Set("ETag", tag)
-		a.Header().Set("Cache-Control", "private, no-cache") // it may be kept, and is asked for again
+		a.Header().Set("Cache-Control", "private, no-cache") // it may be cached, but must be revalidated
 		if matches(r.Header.Values("If-None-Match"), tag) {
 			a.LimitWrite()
 			a.WriteHeader(http.StatusNotModified)

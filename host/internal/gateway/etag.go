@@ -10,9 +10,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
 )
 
-// queryTag is the entity tag of a query's answer. It is made of what was answered, and not of the
-// version alone, as time and the module may change the answer, too. It is weak, as what an answer
-// cost in fuel is no part of it; so it is nothing for If-Match.
+// queryTag is the entity tag of a query's answer. It is a hash of the answer: the version would not suffice,
+// as time and the module may change the answer, too. The tag is weak because the fuel spent is not part of
+// it, so it cannot be used in If-Match.
 func queryTag(version service.Version, data []byte) string {
 	h := sha256.New()
 	yield.Write(h, data)
@@ -20,8 +20,8 @@ func queryTag(version service.Version, data []byte) string {
 	return `W/"` + strconv.FormatUint(uint64(version), 10) + "-" + base64.RawURLEncoding.EncodeToString(sum[:9]) + `"`
 }
 
-// matches reports whether a tag is among those of an If-None-Match, by the weak comparison of
-// RFC 9110. What is malformed matches nothing.
+// matches reports whether a tag is among those of an If-None-Match, by the weak comparison of RFC 9110. A
+// malformed header matches nothing.
 func matches(header []string, tag string) bool {
 	tag = strings.TrimPrefix(tag, "W/")
 	for _, rest := range header {

@@ -17,25 +17,24 @@ type reader interface {
 	streams.Reader
 	// Events reads at most limit events without waiting for more.
 	Events(ctx context.Context, s service.Selection, limit int) (service.Page, error)
-	// EntityPage reads one entity's events after a version, at most limit, and no more than so many bytes of
-	// data, or one event. more says that there are more events.
+	// EntityPage reads one entity's events after a version: at most limit, and at most that many bytes of
+	// data, but at least one event. more says that there are more events.
 	EntityPage(
 		ctx context.Context, name service.Name, key service.Key, after service.Version, limit, maxBytes int,
 	) (events []*service.Event, more bool, err error)
-	// EntityFirst is the version of the first of its events that can be read.
+	// EntityFirst is the version of the entity's first readable event.
 	EntityFirst(ctx context.Context, name service.Name, key service.Key) (service.Version, error)
 	// EntityVersion is an entity's version after the event at a position.
 	EntityVersion(
 		ctx context.Context, name service.Name, key service.Key, at service.Position,
 	) (service.Version, error)
-	// KeptVersion is the version of the event of an entity that a cursor is of, if a retention has kept that
-	// event apart.
+	// KeptVersion is the version of the entity's kept event to which a cursor belongs.
 	KeptVersion(
 		ctx context.Context, name service.Name, key service.Key, cursor string,
 	) (v service.Version, ok bool, err error)
 }
 
-// readerRoutes lead to a reader.
+// readerRoutes are the routes of a reader.
 func (s *Server) readerRoutes() []route {
 	return []route{
 		{
@@ -49,18 +48,17 @@ func (s *Server) readerRoutes() []route {
 	}
 }
 
-// Bounds of what is gathered before it is written, so that large events cannot
-// make a page as large as they like.
+// Bounds of what is collected before it is written, so that large events do not make an unbounded page.
 const (
 	pageBytes   = 4 << 20
-	pageEvents  = 512 // read at a time
-	entityReads = 64  // likewise, of one entity
-	pageReads   = 64  // a filter that lets little through ends a page early
+	pageEvents  = 512 // events that are read at a time
+	entityReads = 64  // the same, for one entity
+	pageReads   = 64  // a filter that matches few events ends a page early
 	batchBytes  = 256 << 10
 )
 
-// entityEvents is a page, a batch of CloudEvents, or a stream of server-sent events, whose ids are cursors of
-// the service.
+// entityEvents answers with a page, a batch of CloudEvents, or a stream of server-sent events, whose ids are
+// cursors of the service.
 func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	name, key, err := pathEntity(r)
 	if err != nil {
@@ -103,7 +101,7 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 		}
 		out := streams.Outgoing(events, formOf(as))
 		if begins && p.count == 0 && len(events) > 0 {
-			first = events[0].Version // there may have been a retention meanwhile
+			first = events[0].Version // a retention may have happened meanwhile
 		}
 		for i := range events {
 			if err := p.add(&out[i]); err != nil {
@@ -121,8 +119,8 @@ func (s *Server) entityEvents(a *answer, r *http.Request) error {
 	return nil
 }
 
-// entityStream streams the events of one entity after a version or a cursor, or after the id that the client
-// has seen last.
+// entityStream streams the events of one entity after a version or a cursor, or after the last id that the
+// client has seen.
 func (s *Server) entityStream(a *answer, r *http.Request, sel streams.View, after string) (err error) {
 	if err := noLimit(a); err != nil {
 		return err
@@ -139,8 +137,8 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel streams.View, afte
 	return s.sendSSE(a, r, sel, at)
 }
 
-// entityCursor finds a place in the service's log before which the entity came to a version, or the one of a cursor,
-// and after which all its later events are.
+// entityCursor finds a place in the service's log at which the entity has a version, or the version of a
+// cursor: all later events of the entity come after it.
 func (s *Server) entityCursor(
 	ctx context.Context, name service.Name, key service.Key, after string,
 ) (service.Cursor, error) {
@@ -151,7 +149,7 @@ func (s *Server) entityCursor(
 	return s.entityVersionCursor(ctx, name, key, version)
 }
 
-// entityBehind is entityCursor of an event, whose id or cursor is given.
+// entityBehind is entityCursor of an event, given by its id or cursor.
 func (s *Server) entityBehind(
 	ctx context.Context, name service.Name, key service.Key, id string,
 ) (service.Cursor, error) {
@@ -174,19 +172,19 @@ func (s *Server) entityVersionCursor(
 	if found && events[0].Position >= start.Position {
 		return events[0].Cursor(), nil
 	}
-	// A retention has taken that event out of the log. If it has taken none of the later ones, they
-	// are all there is.
+	// A retention has removed that event from the log. If it has removed none of the later ones, all of them
+	// can still be read.
 	later, _, err := s.reader.EntityPage(ctx, name, key, version, 1, batchBytes)
 	if err != nil {
 		return service.Cursor{}, err
 	}
 	if found && len(later) > 0 && later[0].Position <= start.Position {
-		return events[0].Cursor(), nil // which is refused, as the log does not have what comes next
+		return events[0].Cursor(), nil // it is refused, as the log does not have what follows
 	}
 	return start, nil
 }
 
-// noLimit refuses a limit of a stream, which has none.
+// noLimit refuses a limit for a stream.
 func noLimit(a *answer) error {
 	if a.params.Has("limit") {
 		return service.Errorf(service.KindInvalid, "limit is for pages; a stream ends when its client has enough")
@@ -194,8 +192,8 @@ func noLimit(a *answer) error {
 	return nil
 }
 
-// serviceEvents is a page, a batch of CloudEvents, a stream of server-sent events or a
-// WebSocket, depending on how it is asked for.
+// serviceEvents answers with a page, a batch of CloudEvents, a stream of server-sent events or a WebSocket,
+// as the request asks.
 func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	name, err := pathService(r)
 	if err != nil {
@@ -253,8 +251,8 @@ func (s *Server) eventsPage(
 	}
 	ctx, cancel := s.wait(r.Context(), time.Time{})
 	defer cancel()
-	// A page that is not full in time ends where it is, so that whoever reads comes on however
-	// little a filter lets through, and however long it waits for others.
+	// A page that is not full in time ends early. So the client makes progress, however few events the filter
+	// matches and however long the reading waits for others.
 	reading, stop := context.WithTimeout(ctx, s.options.RequestTime*3/4)
 	defer stop()
 	begin, at := last.Position, last.Position
@@ -263,7 +261,7 @@ func (s *Server) eventsPage(
 		sel.From = service.AfterPosition(at)
 		read, err := s.reader.Events(reading, sel.Selection, min(limit-p.count, pageEvents))
 		if p.count > 0 && service.KindOf(err) == service.KindDamaged {
-			break // the next page says so
+			break // the next page reports it
 		}
 		if err != nil && at > begin && reading.Err() != nil {
 			break
@@ -279,7 +277,7 @@ func (s *Server) eventsPage(
 				return err
 			}
 			if p.full {
-				next, atEnd = at, false // what is left is for the next page
+				next, atEnd = at, false // the rest belongs to the next page
 				break
 			}
 			last = events[i].Cursor
@@ -290,14 +288,14 @@ func (s *Server) eventsPage(
 	if at > last.Position {
 		if c, err := s.reader.Cursor(ctx, sel.Service, at); err == nil {
 			last = c
-		} // else what was passed by is passed by once more
+		} // otherwise the skipped events are skipped again
 	}
 	p.goOn(r, "from", last.String(), !atEnd)
 	p.send(ctx, s, api.PageEnd(last.String(), !atEnd))
 	return nil
 }
 
-// sendSSE goes on as a stream of server-sent events.
+// sendSSE continues as a stream of server-sent events.
 func (s *Server) sendSSE(a *answer, r *http.Request, sel streams.View, first service.Cursor) error {
 	err := s.streams.SSE(a, r, sel, first)
 	a.stream = err == nil

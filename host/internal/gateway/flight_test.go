@@ -41,11 +41,11 @@ func within() Options {
 }
 
 // used is what all connections hold, and the most that one does.
-func (s *site) used() (all, most int64) {
+func (s *site) used() (all, largest int64) {
 	for _, h := range s.fake.account.Holders(budget.FlightBytes, 1) {
-		most = h.Used
+		largest = h.Used
 	}
-	return s.fake.account.Used(budget.FlightBytes), most
+	return s.fake.account.Used(budget.FlightBytes), largest
 }
 
 // within checks that nobody holds more than it may, until wait returns.
@@ -55,8 +55,8 @@ func (s *site) watched(wait func()) {
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for !over.Load() {
-			if all, most := s.used(); all > s.fake.budget.FlightBytes || most > s.fake.budget.ConnectionBytes {
-				s.Errorf("all connections hold %d bytes, one holds %d", all, most)
+			if all, largest := s.used(); all > s.fake.budget.FlightBytes || largest > s.fake.budget.ConnectionBytes {
+				s.Errorf("all connections hold %d bytes, one holds %d", all, largest)
 				return
 			}
 			runtime.Gosched()
@@ -93,7 +93,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 		}
 	})
 	s.watched(func() {
-		s.until("it holds much", func() bool { _, most := s.used(); return most > s.fake.budget.ConnectionBytes/2 })
+		s.until("it holds much", func() bool { _, one := s.used(); return one > s.fake.budget.ConnectionBytes/2 })
 		sent.Wait()
 		// Not all need be looked at before the client reads: answers that wait to be written hold up
 		// the rest.
@@ -320,8 +320,10 @@ func TestRandomClients(t *testing.T) {
 	})
 }
 
-// randomSize is small mostly, and up to most.
-func randomSize(random *rand.Rand, most int) int { return 3 + random.IntN(1+most>>random.IntN(20)) }
+// randomSize is small mostly, and up to maximum.
+func randomSize(random *rand.Rand, maximum int) int {
+	return 3 + random.IntN(1+maximum>>random.IntN(20))
+}
 
 func (s *site) randomRequest(random *rand.Rand) {
 	a, err := net.Dial("tcp", s.server.Addr().String())

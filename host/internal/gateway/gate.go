@@ -12,23 +12,22 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// The gate is what a request passes before its handler sees it. Whatever a client says that would
-// not be heard is refused, as it would otherwise believe that it was: a parameter or a body that
-// the operation does not have, a header that is there twice, a body in another form than the host
-// reads. Texts are UTF-8, and JSON is what service.CheckJSON and DecodeJSON take. Messages on a
-// WebSocket pass the same two in api.DecodeClientMessage.
+// The gate is what a request passes before its handler sees it. It refuses everything in a request that would
+// have no effect, as the client would otherwise believe that it had one: a parameter or a body that the
+// operation does not have, a repeated header, a body in an unsupported form. Texts are UTF-8. JSON must pass
+// service.CheckJSON and DecodeJSON; messages on a WebSocket pass both in api.DecodeClientMessage.
 
-// takes is what an operation takes beside its path.
+// takes is what an operation accepts beside its path.
 type takes struct {
 	params  []string // of the query
 	body    body
 	answers answers
 }
 
-// answers are the forms that an operation's answer may have; nil is JSON.
+// answers are the possible forms of an operation's answer; nil means JSON.
 type answers []string
 
-// What is not JSON, or not only.
+// Answers that are not JSON, or not only JSON.
 var (
 	lines        = answers{api.ContentJSON, api.ContentLines}
 	eventAnswers = answers{api.ContentJSON, api.ContentSSE, api.ContentBatch}
@@ -37,21 +36,21 @@ var (
 	nothing      = answers{}
 )
 
-// body is what an operation takes as its body.
+// body is the kind of body that an operation accepts.
 type body int
 
 const (
 	noBody     body = iota
-	jsonBody        // JSON that the host reads
+	jsonBody        // JSON for the host
 	moduleBody      // a WebAssembly module
-	dataBody        // the data of a service
+	dataBody        // data for the service
 )
 
-// listParams may be there more than once.
+// listParams may be repeated.
 var listParams = []string{"types", "keys"}
 
-// onceHeaders mean nothing if they are there more than once. A traceparent is ignored then, as
-// its standard asks; see headerMetadata.
+// onceHeaders must not be repeated. A repeated traceparent is ignored, as its standard requires; see
+// headerMetadata.
 var onceHeaders = []string{
 	"Content-Type", api.HeaderCommandID, api.HeaderExpected, api.HeaderDeadline, api.HeaderMetadata,
 	api.HeaderLastEventID,
@@ -59,7 +58,7 @@ var onceHeaders = []string{
 
 var justJSON = answers{api.ContentJSON}
 
-// admit lets a request through, or says why not.
+// admit checks a request, and returns the reason for a refusal.
 func (t *takes) admit(a *answer, r *http.Request) (err error) {
 	for _, name := range onceHeaders {
 		if n := len(r.Header[name]); n > 1 {
@@ -78,7 +77,7 @@ func (t *takes) admit(a *answer, r *http.Request) (err error) {
 		err = t.form(a, r)
 	}
 	if err != nil && r.ContentLength != 0 {
-		a.Header().Set("Connection", "close") // what is on its way is not read
+		a.Header().Set("Connection", "close") // the rest of the body is not read
 	}
 	return err
 }
@@ -104,7 +103,7 @@ func (t *takes) query(raw string) (url.Values, error) {
 			switch {
 			case !utf8.ValidString(v):
 				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is not UTF-8", name)
-			case v == "" && slices.Contains(listParams, name): // by mistake, and it would let everything through
+			case v == "" && slices.Contains(listParams, name): // probably a mistake; it would match everything
 				return nil, service.Errorf(service.KindInvalid, "parameter %.80q is empty; leave it out, or give it "+
 					"a value", name)
 			}
@@ -113,7 +112,7 @@ func (t *takes) query(raw string) (url.Values, error) {
 	return q, nil
 }
 
-// form looks whether the body, if there is one, has the form that the operation takes.
+// form checks that the body, if there is one, has the form that the operation accepts.
 func (t *takes) form(a *answer, r *http.Request) error {
 	for _, value := range r.Header.Values("Content-Encoding") {
 		if value = strings.TrimSpace(value); value != "" && !strings.EqualFold(value, "identity") {
@@ -138,11 +137,11 @@ func (t *takes) form(a *answer, r *http.Request) error {
 	return nil
 }
 
-// contentType is the media type of a request's body, without parameters; empty if its sender gave
-// none. What command line clients send without being asked, a form, is none.
+// contentType is the media type of a request's body, without parameters; empty if the sender gave none. The
+// form type, which command line clients send by default, counts as none.
 func contentType(r *http.Request) (string, error) {
 	h := r.Header.Get("Content-Type")
-	if h == "" || h == api.ContentJSON { // as nearly always
+	if h == "" || h == api.ContentJSON { // almost always
 		return h, nil
 	}
 	t, params, err := mime.ParseMediaType(h)

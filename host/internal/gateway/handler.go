@@ -13,10 +13,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Handler answers requests within another HTTP server, in place of Start. Connections are that
-// server's: Connections, IdleTime and HeaderTime of the options do not bound them, and what may be
-// held in memory is counted for each request. Stop ends streams and waits for requests as it does
-// after Start; requests that come later are refused.
+// Handler answers requests within another HTTP server, in place of Start. That server owns the connections:
+// Connections, IdleTime and HeaderTime of the options have no effect, and memory is counted for each request.
+// Stop ends streams and waits for requests, as it does after Start; later requests are refused.
 func (s *Server) Handler() http.Handler {
 	own := s.http.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -25,14 +24,14 @@ func (s *Server) Handler() http.Handler {
 			w.Header().Set("Content-Type", api.ContentProblem)
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(p.Status)
-			_ = json.NewEncoder(w).Encode(p) // the client may be gone
+			_ = json.NewEncoder(w).Encode(p) // the client may have gone
 			return
 		}
 		own.ServeHTTP(w, r)
 	})
 }
 
-// arriveElsewhere opens an account for a request that came in by another server.
+// arriveElsewhere opens an account for a request that came in through another server.
 func (s *Server) arriveElsewhere(
 	w http.ResponseWriter, r *http.Request,
 ) (_ *http.Request, _ *http.ResponseController, _ *flight.Account, ended func()) {
@@ -48,17 +47,17 @@ func (s *Server) arriveElsewhere(
 	}
 }
 
-// visitor is a connection as far as it is known from a request on it. Once it is closed nothing more is read from it,
-// and there is lastWord for what the client is told.
+// visitor is a connection of another server, as far as a request shows it. When it is closed, nothing more is
+// read from it, and the answer has lastWord.
 type visitor struct {
 	http.ResponseWriter
 
-	mu      sync.Mutex               // guards what follows
+	mu      sync.Mutex               // guards all below
 	control *http.ResponseController // nil: the request has been answered
 	closed  time.Time                // zero: it is open
 }
 
-// Unwrap lets an http.ResponseController through.
+// Unwrap gives http.ResponseController access to the underlying writer.
 func (v *visitor) Unwrap() http.ResponseWriter { return v.ResponseWriter }
 
 // lastWord is how long an answer may take that begins after the connection was closed.
@@ -96,7 +95,7 @@ func (v *visitor) Close() error {
 	}
 	v.closed = time.Now()
 	past := time.Unix(1, 0)
-	_ = v.control.SetReadDeadline(past) // one that knows no deadlines ends with its client
+	_ = v.control.SetReadDeadline(past) // without support for deadlines it ends with its client
 	return v.control.SetWriteDeadline(past)
 }
 

@@ -283,12 +283,12 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	_, c := serve(t, h.Host, "127.0.0.1:0")
 	if p, err := c.EntityEvents(t.Context(), "count", "a/b", "7", 0); err != nil || len(p.Events) != 0 ||
 		p.Next != "7" {
-		t.Errorf("behind the last version: %+v, %v", p, err)
+		t.Errorf("after the last version: %+v, %v", p, err)
 	}
 	for _, after := range []string{"8", "99", "18446744073709551615"} {
 		if p, err := c.EntityEvents(t.Context(), "count", "a/b", after,
 			0); service.KindOf(err) != service.KindBadCursor {
-			t.Errorf("behind version %s: %+v, %v", after, p, err)
+			t.Errorf("after version %s: %+v, %v", after, p, err)
 		}
 	}
 	if status, err := c.Service(t.Context(), "count"); err != nil || status.Cursor != cursors[7] {

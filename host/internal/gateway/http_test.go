@@ -248,7 +248,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("service %+v", one)
 	}
 	for bad, why := range map[string]string{
-		"": "the deployment: it is empty, where JSON is expected", "{}": "names no module", `{"module":"sha256:00"}`: "is not sha256: and 64", string(body) + "x": "behind the JSON",
+		"": "the deployment: it is empty, where JSON is expected", "{}": "names no module", `{"module":"sha256:00"}`: "is not sha256: and 64", string(body) + "x": "after the JSON",
 		strings.Replace(string(body), "limits", "limts", 1):            `the deployment: there is no member "limts"`,
 		strings.Replace(string(body), `"events":5`, `"events":"5"`, 1): "the deployment: limits.events is a string; it takes a whole number",
 		"[]": "the deployment: it is an array; it should be a JSON object",
@@ -422,7 +422,7 @@ func TestPagesOfLargeEvents(t *testing.T) {
 				t.Fatal(err)
 			}
 			if seen++; int(e.Position) != seen {
-				t.Fatalf("%s: event %d behind %d", what, e.Position, seen-1)
+				t.Fatalf("%s: event %d after %d", what, e.Position, seen-1)
 			}
 			total += len(raw)
 		}

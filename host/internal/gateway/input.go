@@ -31,7 +31,7 @@ const (
 	maxLimit     = 1000
 )
 
-// parseLimit reads how many events a page shall have.
+// parseLimit parses the maximum number of events of a page.
 func parseLimit(s string) (int, error) {
 	if s == "" {
 		return defaultLimit, nil
@@ -43,9 +43,8 @@ func parseLimit(s string) (int, error) {
 	return n, nil
 }
 
-// listParam reads a list of values out of a URL's query: a parameter that may be
-// there more than once, each time with values between commas. A comma within a
-// value is written %2C; so the splitting comes before the decoding.
+// listParam reads a list from a URL's query: a parameter that may be repeated, each time with values
+// separated by commas. A comma within a value is written %2C, so the list is split before it is decoded.
 func listParam(rawQuery, name string) ([]string, error) {
 	var all []string
 	for pair := range strings.SplitSeq(rawQuery, "&") {
@@ -67,8 +66,7 @@ func listParam(rawQuery, name string) ([]string, error) {
 	return all, nil
 }
 
-// place finds where a reader wants to begin. The service must be there. It may have to wait for its turn to read
-// the log.
+// place finds where a reader wants to begin. The service must exist. It may wait for a turn to read the log.
 func (s *Server) place(ctx context.Context, name service.Name, text string) (service.Cursor, error) {
 	if _, err := s.reader.Head(name); err != nil {
 		return service.Cursor{}, err
@@ -80,7 +78,7 @@ func (s *Server) place(ctx context.Context, name service.Name, text string) (ser
 	return s.placeOf(ctx, name, from)
 }
 
-// placeBehind finds the place behind an event, whose id or cursor is given.
+// placeBehind finds the place after an event, given by its id or cursor.
 func (s *Server) placeBehind(ctx context.Context, name service.Name, id string) (service.Cursor, error) {
 	return s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: id})
 }
@@ -91,7 +89,8 @@ func (s *Server) placeOf(ctx context.Context, name service.Name, from service.Fr
 	return s.reader.Place(ctx, name, from)
 }
 
-// entityVersion reads what a reader of one entity's events has seen, if that is a version; else it is a cursor.
+// entityVersion parses the version that a reader of one entity's events has seen; ok is false if the text is
+// not a number, so it may be a cursor.
 func entityVersion(after string) (v service.Version, ok bool) {
 	if after == "" {
 		return 0, true
@@ -100,8 +99,8 @@ func entityVersion(after string) (v service.Version, ok bool) {
 	return service.Version(n), err == nil
 }
 
-// entityPlace finds the version behind which a reader of one entity's events wants to begin: a number, or a cursor,
-// whose event may be of another entity.
+// entityPlace finds the version after which a reader of one entity's events wants to begin: a number, or a
+// cursor, whose event may be of another entity.
 func (s *Server) entityPlace(
 	ctx context.Context, name service.Name, key service.Key, after string,
 ) (service.Version, error) {
@@ -118,8 +117,7 @@ func (s *Server) entityPlace(
 	return s.reader.EntityVersion(ctx, name, key, at.Position)
 }
 
-// keptVersion is the version of an entity's event that a retention has kept apart, whose cursor was refused as that of
-// a place in the log.
+// keptVersion is the version of an entity's kept event, whose cursor was refused as a place in the log.
 func (s *Server) keptVersion(
 	ctx context.Context, name service.Name, key service.Key, cursor string, refused error,
 ) (service.Version, bool) {

@@ -9,20 +9,20 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// meter counts.
+// meter reports counters.
 type meter interface {
-	// Stats is what the journal counted, Logs are all logs, by name, and Measure counts
-	// what is in one, which may take a while.
+	// Stats are the journal's counters, and Logs all logs, by name. Measure counts the content of one log,
+	// which may take a while.
 	Stats() journal.Stats
 	Logs() []journal.LogInfo
 	Measure(ctx context.Context, log journal.LogName) (journal.LogSize, error)
-	// Readers is what those do who read logs.
+	// Readers describes the readers of logs.
 	Readers() service.Readers
 	// Resources is how much of each of the host's resources is in use, and by whom.
 	Resources() []service.ResourceUsage
 }
 
-// meterRoutes lead to a meter.
+// meterRoutes are the routes of a meter.
 func (s *Server) meterRoutes() []route {
 	return []route{
 		{"GET", "/v1/journal", guarded, takes{params: []string{"measure"}}, s.journal},
@@ -30,16 +30,15 @@ func (s *Server) meterRoutes() []route {
 	}
 }
 
-// resources answers with what of the host's resources is in use, a line each.
+// resources answers with the use of the host's resources, one line each.
 func (s *Server) resources(a *answer, _ *http.Request) error {
 	return a.json(http.StatusOK, api.Resources{Resources: s.meter.Resources()})
 }
 
-// logRoom is what a log takes in a list of logs, as a structure and as JSON, in bytes.
+// logRoom is what one log in a list of logs takes in memory, as a structure and as JSON, in bytes.
 const logRoom = 512
 
-// journal answers with what the journal counted, and, if asked to, with what it
-// counts now: the sizes of its logs.
+// journal answers with the journal's counters and, if requested, with the present sizes of its logs.
 func (s *Server) journal(a *answer, r *http.Request) error {
 	measure := a.params.Get("measure")
 	if measure != "" && measure != "true" && measure != "false" {

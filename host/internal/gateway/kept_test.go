@@ -72,11 +72,11 @@ func TestPagesOfKeptEvents(t *testing.T) {
 		}
 	}
 	if _, err := c.EntityEvents(ctx, "count", "other", ids[1], 1); service.KindOf(err) != service.KindBadCursor {
-		t.Errorf("another entity behind a kept event: %v", err)
+		t.Errorf("another entity after a kept event: %v", err)
 	}
 	if _, err := c.Events(ctx, service.Selection{Service: "count", From: service.AfterCursor(ids[1])},
 		1); service.KindOf(err) != service.KindBadCursor {
-		t.Errorf("the log behind a kept event: %v", err)
+		t.Errorf("the log after a kept event: %v", err)
 	}
 	for after, refused := range map[string]bool{"": false, "0": false, "1": true, "2": true, "3": false, ids[1]: true,
 		ids[2]: false} {

@@ -16,28 +16,27 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// crowd is a listener that bounds how many of its connections are open. When
-// there are too many, the connection that has been idle for longest is closed to
-// make room: idle is whatever no handler works for, so neither silent connections
-// nor headers that trickle in can keep others out. Only if all are at work is a
-// newcomer refused. Each connection takes a descriptor from the budget, so that those of
-// the journal are left to it; only the one that is about to be refused has none. When the
-// journal comes to need more, connections are closed until it has them.
+// crowd is a listener that bounds the number of its open connections. When there are too many, it closes the
+// connection that has been idle for the longest time. A connection is idle while no handler works for it, so
+// neither silent connections nor slow headers can keep others out. A new connection is refused only if no
+// connection is idle. Each connection takes a descriptor from the budget, so that the journal's are left to
+// it; only a connection that is being refused has none. When the journal needs more, connections are closed
+// until it has them.
 type crowd struct {
 	net.Listener
-	most    int
-	socket  int // bytes that the system may hold of a connection, each way
+	limit   int
+	socket  int // bytes that the system may hold of a connection, in each direction
 	refused func(which string)
-	// unreadable makes a problem of what net/http has refused.
+	// unreadable makes a problem from what net/http has refused.
 	unreadable func(why *service.Error, status int, client string) api.Problem
 	flights    *flight.Accounts
-	stall      time.Duration   // for which a client may stall, when others need its descriptor
-	files      *budget.Account // of the connections' descriptors
+	stall      time.Duration   // how long a client may stall when others need its descriptor
+	files      *budget.Account // accounts for the connections' descriptors
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards all below
 	open int
-	idle list.List // of *guestConn, the one idle for longest first
-	work list.List // of those that a handler works for, the one at work for longest first
+	idle list.List // of *guestConn, in the order of becoming idle
+	work list.List // of those for which a handler works, in the order of its start
 }
 
 // guestConn is a connection of a crowd.
@@ -49,15 +48,15 @@ type guestConn struct {
 	place *list.Element // in crowd.idle or crowd.work; nil: closed. Guarded by crowd.mu
 	gone  bool          // guarded by crowd.mu
 
-	left atomic.Bool // it has left flight
+	left atomic.Bool // its flight account has been left
 
-	headers int // of the request that a handler is at work on, in bytes; the handler's
+	headers int // size of the headers of the present request, in bytes; owned by the handler
 }
 
 func newCrowd(l net.Listener, s *Server) *crowd {
 	o := &s.options
 	return &crowd{
-		Listener: l, most: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused,
+		Listener: l, limit: o.Connections, socket: int(o.SocketBytes), refused: o.Metrics.Refused,
 		unreadable: s.unreadable,
 		flights:    s.flights, stall: o.StallTime, files: s.files,
 	}
@@ -74,7 +73,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 		g := &guestConn{Conn: conn, crowd: c, flight: c.flights.Join(conn.RemoteAddr().String(), conn)}
 		full := c.admit(g)
 		if full == nil {
-			runtime.Gosched() // a thousand newcomers at once have others wait, else
+			runtime.Gosched() // otherwise a thousand new connections make others wait
 			return g, nil
 		}
 		g.flight.Leave()
@@ -83,17 +82,17 @@ func (c *crowd) Accept() (net.Conn, error) {
 	}
 }
 
-// narrow bounds what the system holds of a connection. Left to itself, Linux lets it be some
-// megabytes, which no budget counts and which come in as fast as the client can send.
+// narrow bounds what the system holds of a connection. By default Linux holds up to some megabytes, which no
+// budget counts, and which arrive as fast as the client can send.
 func (c *crowd) narrow(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetReadBuffer(c.socket) // one that is broken already is found by who reads it
+		_ = tcp.SetReadBuffer(c.socket) // reading detects a broken connection
 		_ = tcp.SetWriteBuffer(c.socket)
 	}
 }
 
-// admit counts g in, at the cost of the longest idle one if there is no room, or says
-// what there is no room of.
+// admit adds g. If there is no room it closes the connection that has been idle longest, or returns the
+// exhausted resource.
 func (c *crowd) admit(g *guestConn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +107,7 @@ func (c *crowd) admit(g *guestConn) error {
 		}
 		victim := first.Value.(*guestConn)
 		c.refused("idle")
-		_ = victim.Conn.Close() // at once; the server finds out when it next reads
+		_ = victim.Conn.Close() // immediately; the server notices at its next read
 		c.leave(victim)
 	}
 	c.open++
@@ -116,14 +115,13 @@ func (c *crowd) admit(g *guestConn) error {
 	return nil
 }
 
-// room takes the descriptor of one more connection, or says what there is no room of. The
-// caller holds mu.
+// room takes a descriptor for one more connection, or returns the exhausted resource. The caller holds mu.
 func (c *crowd) room() error {
-	if c.open >= c.most {
+	if c.open >= c.limit {
 		return &service.Error{Kind: service.KindOverloaded, Message: "there are too many connections; try again later",
-			Resource: "connections", Used: int64(c.open), Limit: int64(c.most), RetryAfter: flight.RetrySoon}
+			Resource: "connections", Used: int64(c.open), Limit: int64(c.limit), RetryAfter: flight.RetrySoon}
 	}
-	if c.idle.Len() > 0 { // it makes room
+	if c.idle.Len() > 0 { // an idle one can be closed
 		if c.files.TryTake(budget.Descriptors, 1) {
 			return nil
 		}
@@ -132,10 +130,10 @@ func (c *crowd) room() error {
 	return c.files.Take(budget.Descriptors, 1)
 }
 
-// errNoDescriptor is for a moment, until an idle connection has made room.
+// errNoDescriptor holds until an idle connection has been closed.
 var errNoDescriptor = service.Errorf(service.KindOverloaded, "there are no descriptors for more connections")
 
-// leave counts g out; the caller holds mu.
+// leave removes g. The caller holds mu.
 func (c *crowd) leave(g *guestConn) {
 	if g.gone {
 		return
@@ -143,12 +141,12 @@ func (c *crowd) leave(g *guestConn) {
 	g.gone = true
 	c.open--
 	c.files.Give(budget.Descriptors, 1)
-	c.idle.Remove(g.place) // in one of both
+	c.idle.Remove(g.place) // it is in one of the two
 	c.work.Remove(g.place)
 	g.place = nil
 }
 
-// yieldEvery is how often it is looked whether the journal needs descriptors.
+// yieldEvery is the interval at which the journal's need of descriptors is checked.
 const yieldEvery = 500 * time.Millisecond
 
 // watch closes connections while more descriptors are in use than there are, until ctx ends.
@@ -165,9 +163,9 @@ func (c *crowd) watch(ctx context.Context) {
 	}
 }
 
-// yield closes as many connections as there are descriptors in use that somebody else has
-// come to need: idle ones, then those of clients that have stalled, then those that have been
-// at work for longest, which are streams before all else; these can be resumed.
+// yield closes as many connections as there are descriptors missing for others: idle ones first, then those
+// of stalled clients, then those that have been at work longest, which are mainly streams; clients can resume
+// these.
 func (c *crowd) yield() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,13 +176,13 @@ func (c *crowd) yield() {
 		}
 		g := victim.Value.(*guestConn)
 		c.refused(which)
-		_ = g.Conn.Close() // at once; its handler finds out when it next reads or writes
+		_ = g.Conn.Close() // immediately; its handler notices at its next read or write
 		c.leave(g)
 	}
 }
 
-// longestAtWork is the connection at work that has stalled for longest, or, if none has, that
-// has been at work for longest; the caller holds mu, and there is one.
+// longestAtWork is the connection at work that has stalled longest or, if none has, that has been at work
+// longest. The caller holds mu, and there is at least one.
 func (c *crowd) longestAtWork() *list.Element {
 	found, since := c.work.Front(), time.Now().Add(-c.stall).UnixNano()
 	for e := found; e != nil; e = e.Next() {
@@ -195,7 +193,7 @@ func (c *crowd) longestAtWork() *list.Element {
 	return found
 }
 
-// atWork says that a handler works for g.
+// atWork records that a handler works for g.
 func (g *guestConn) atWork() {
 	g.headers = g.flight.Begin()
 	g.crowd.mu.Lock()
@@ -217,7 +215,7 @@ func (g *guestConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// atRest says that no handler does any more.
+// atRest records that no handler works for g.
 func (g *guestConn) atRest() {
 	g.flight.End(g.headers)
 	g.crowd.mu.Lock()
@@ -230,7 +228,7 @@ func (g *guestConn) atRest() {
 
 // Close implements net.Conn.
 func (g *guestConn) Close() error {
-	err := g.Conn.Close() // first, so that nobody gets its descriptor before it is free
+	err := g.Conn.Close() // first, so that its descriptor is free before others get it
 	g.crowd.mu.Lock()
 	g.crowd.leave(g)
 	g.crowd.mu.Unlock()
@@ -240,7 +238,7 @@ func (g *guestConn) Close() error {
 	return err
 }
 
-// CloseWrite lets a handler end its side and still read what comes.
+// CloseWrite lets a handler close its side and still read.
 func (g *guestConn) CloseWrite() error {
 	if tcp, ok := g.Conn.(interface{ CloseWrite() error }); ok {
 		return tcp.CloseWrite()
@@ -248,29 +246,29 @@ func (g *guestConn) CloseWrite() error {
 	return nil
 }
 
-// fullAnswer is what a refused connection reads.
+// fullAnswer is the answer to a refused connection.
 func fullAnswer(full error) []byte {
 	return problemAnswer(api.ProblemOf(full, ""), "Retry-After: 1")
 }
 
-// refuse ends a connection at once; what it writes fits into the socket's buffer.
+// refuse closes a connection immediately; its answer fits into the socket's buffer.
 func refuse(conn net.Conn, full error) {
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // it is closed whatever fails
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // it is closed in any case
 	_, _ = conn.Write(fullAnswer(full))
 	_ = conn.Close()
 }
 
 type connKey struct{}
 
-// withConn lets handlers find their connection, by whose name they read logs.
+// withConn lets handlers find their connection. Its name is that of a reader of logs.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	ctx = service.WithReader(ctx, c.RemoteAddr().String())
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// arrive finds the account of a request: that of its connection, or, if that came in by somebody else's
-// server, one of its own. Call ended when the request has been answered. There is no account if the
-// connection has been closed.
+// arrive finds the account of a request: that of its connection or, if the connection belongs to another
+// server, a new one. Call ended when the request has been answered. There is no account if the connection has
+// been closed.
 func (s *Server) arrive(
 	w http.ResponseWriter, r *http.Request,
 ) (_ *http.Request, _ *http.ResponseController, _ *flight.Account, ended func()) {

@@ -11,18 +11,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// What net/http cannot read it answers itself, in plain text and on the bare connection, and
-// then closes that. Such an answer begins with a status line and these headers; the handlers'
-// have others.
+// net/http itself answers requests that it cannot read, in plain text on the bare connection, which it then
+// closes. Such an answer begins with a status line and these headers; the handlers' answers have others.
 var plainHeaders = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
-// maxPlain bounds such an answer, in bytes.
+// maxPlain is the maximum size of such an answer, in bytes.
 const maxPlain = 512
 
-// expectation begins net/http's answer to an Expect that it does not know. No handler answers so.
+// expectation begins net/http's answer to an unknown Expect. No handler answers like this.
 var expectation = []byte(" 417 Expectation Failed\r\n")
 
-// malformed says what net/http's own answer to a request is about, and its status; nil if b is none.
+// malformed converts net/http's own answer to a request into an error and a status; nil if b is not such an
+// answer.
 func malformed(b []byte) (why *service.Error, status int) {
 	line, text, ok := bytes.Cut(b[:min(len(b), maxPlain)], plainHeaders)
 	line, is11 := bytes.CutPrefix(line, []byte("HTTP/1.1 "))
@@ -41,7 +41,7 @@ func malformed(b []byte) (why *service.Error, status int) {
 	return meant(status, line), status
 }
 
-// meant is what net/http means by a status, whose line may say more.
+// meant describes what net/http means by a status. The status line may say more.
 func meant(status int, line []byte) *service.Error {
 	switch status {
 	case http.StatusRequestHeaderFieldsTooLarge:
@@ -56,7 +56,7 @@ func meant(status int, line []byte) *service.Error {
 	return service.Errorf(service.KindUnsupported, "the request cannot be read: %s", http.StatusText(status))
 }
 
-// unreadable makes a problem of what net/http has refused, counts it and logs it.
+// unreadable makes a problem from what net/http has refused, counts it and logs it.
 func (s *Server) unreadable(why *service.Error, status int, client string) api.Problem {
 	id := s.requestID()
 	p := api.ProblemOf(why, id)
@@ -66,9 +66,9 @@ func (s *Server) unreadable(why *service.Error, status int, client string) api.P
 	return p
 }
 
-// problemAnswer is a whole answer, after which the connection is closed.
+// problemAnswer is a complete answer, after which the connection is closed.
 func problemAnswer(p api.Problem, headers ...string) []byte {
-	text, _ := json.Marshal(p) // a problem always encodes
+	text, _ := json.Marshal(p) // a problem can always be encoded
 	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", p.Status, http.StatusText(p.Status),
 		api.ContentProblem)
 	for _, h := range headers {
@@ -77,8 +77,8 @@ func problemAnswer(p api.Problem, headers ...string) []byte {
 	return fmt.Appendf(b, "Connection: close\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 }
 
-// Write implements net.Conn. Of a request that has come in part, and that no handler is at work
-// on, only net/http can be the author of an answer.
+// Write implements net.Conn. While a request has arrived in part and no handler works on it, only net/http
+// can write an answer.
 func (g *guestConn) Write(b []byte) (int, error) {
 	if len(b) < maxPlain && g.flight.BetweenRequests() {
 		if why, status := malformed(b); why != nil {

@@ -8,14 +8,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// moduleStore has the modules that were uploaded.
+// moduleStore has the uploaded modules.
 type moduleStore interface {
-	// Modules are the stored modules, and DeleteModule removes one that nothing refers to.
+	// Modules lists the stored modules. DeleteModule removes one without references.
 	Modules() (service.Modules, error)
 	DeleteModule(d service.Digest) error
 }
 
-// moduleRoutes lead to a module store.
+// moduleRoutes are the routes of a module store.
 func (s *Server) moduleRoutes() []route {
 	return []route{
 		{"GET", "/v1/modules", guarded, takes{}, s.listModules},
@@ -23,26 +23,26 @@ func (s *Server) moduleRoutes() []route {
 	}
 }
 
-// Bounds of what a line of the list of modules takes while it is encoded, in bytes: of the
-// list, and of a name in it; each is there as a value and as JSON.
+// What a line of the list of modules takes in memory while it is encoded, in bytes: the line, and each name
+// in it, both as a value and as JSON.
 const (
 	moduleRoom = 512
 	nameRoom   = 256
 )
 
-// listModules answers with a module after the other, as listServices does.
+// listModules answers with one module after the other, as listServices does.
 func (s *Server) listModules(a *answer, _ *http.Request) error {
 	m, err := s.modules.Modules()
 	if err != nil {
 		return err
 	}
-	names, most := 0, 0
+	names, longest := 0, 0
 	for i := range m.Modules {
 		n := len(m.Modules[i].Services) + len(m.Modules[i].Earlier)
-		names, most = names+n, max(most, n)
+		names, longest = names+n, max(longest, n)
 	}
 	// The list, the longest line, and the buffer.
-	if err := a.Take(moduleRoom/2*len(m.Modules) + nameRoom/2*names + moduleRoom + nameRoom*most +
+	if err := a.Take(moduleRoom/2*len(m.Modules) + nameRoom/2*names + moduleRoom + nameRoom*longest +
 		statusRoom); err != nil {
 		return err
 	}

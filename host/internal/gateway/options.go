@@ -15,93 +15,91 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Options says where and how to serve. A zero field means its default.
+// Options say where and how to serve. A zero field means its default.
 type Options struct {
-	// Listen is the address, host and port. Default 127.0.0.1:8080. Port 0 takes a
-	// free one; see [Server.Addr].
+	// Listen is the address: host and port. Default 127.0.0.1:8080. Port 0 chooses a free one; see
+	// [Server.Addr].
 	Listen string
-	// Token is what clients must show; empty: none. It needs at least 16 bytes.
+	// Token is what clients must send; empty: no token is needed. It has at least 16 bytes.
 	Token string
-	// Insecure allows to listen beyond loopback without a token.
+	// Insecure allows other machines to connect without a token.
 	Insecure bool
-	// AllowedHosts are names under which clients may reach a host without a token,
-	// beside localhost and the loopback addresses.
+	// AllowedHosts are names under which clients without a token may reach the host, beside localhost and the
+	// loopback addresses.
 	AllowedHosts []string
-	// AllowedOrigins are origins, such as https://console.example, whose pages may
-	// use the host from a browser, beside the host's own.
+	// AllowedOrigins are origins, such as https://console.example, whose pages may use the host from a
+	// browser. The host's own origin is always allowed.
 	AllowedOrigins []string
 
-	// Logger gets what goes wrong, with the request's id. Default slog.Default().
+	// Logger gets errors, with the request's id. Default slog.Default().
 	Logger *slog.Logger
-	// Metrics is told what happens; nil: nobody is. *telemetry.Telemetry is one.
+	// Metrics, if not nil, is called for each event that it counts. *telemetry.Telemetry implements it.
 	Metrics Metrics
 
-	// Connections bounds the connections that are open at a time. Beyond it the
-	// one that has been idle for longest makes room. It is lowered to the descriptors that
-	// the host's budget has room for, and Streams with it. Default 4096.
+	// Connections is the maximum number of open connections. Beyond it the one that has been idle longest is
+	// closed. It is lowered to the descriptors that the host's budget has left, and Streams with it. Default
+	// 4096.
 	Connections int
-	// Streams bounds the WebSockets and event streams among them. Default 1024.
+	// Streams is the maximum number of WebSockets and event streams among them. Default 1024.
 	Streams int
-	// Uploads bounds the modules that are verified and compiled at a time, those of at
-	// most SmallModule bytes not counted, of which there may be four times as many. It
-	// bounds, too, the bytes of modules that are on their way in: by Uploads times
-	// ModuleBytes, and for small ones likewise. Default 4.
+	// Uploads is the maximum number of modules that are verified and compiled at a time. Modules of at most
+	// SmallModule bytes do not count; of these there may be four times as many. Uploads times ModuleBytes
+	// also bounds the bytes of modules on their way in, and the same holds for small ones. Default 4.
 	Uploads int
 	// SmallModule is the size, in bytes, up to which a module is small. Default 1 MiB.
 	SmallModule int64
-	// ModuleBytes bounds an uploaded module. Default: that of service.DefaultLimits.
+	// ModuleBytes is the maximum size of an uploaded module, in bytes. Default: that of
+	// service.DefaultLimits.
 	ModuleBytes int64
 
-	// HeaderTime bounds how long a request's headers may take. Default 10 s.
+	// HeaderTime is the maximum time for a request's headers. Default 10 s.
 	HeaderTime time.Duration
-	// BodyTime bounds how long a request's body, or a message on a WebSocket, may keep
-	// the host waiting: it has that time, and each 64 KiB that have come give it a second
-	// more, but never more than BodyTime from then on. Default 30 s.
+	// BodyTime bounds how long the host waits for a request's body, or a message on a WebSocket. The body has
+	// that time. Each 64 KiB that arrive add a second, but never to more than BodyTime from then on. Default
+	// 30 s.
 	BodyTime time.Duration
-	// BodyRate bounds how many bytes a second of bodies and messages come in, all together and
-	// beyond the first 16 KiB of each. Default 32 MiB for each processor.
+	// BodyRate is the rate limit of all bodies and messages together, in bytes per second; the first 16 KiB
+	// of each do not count. Default 32 MiB for each processor.
 	BodyRate int64
-	// SocketBytes bounds what the system holds of one connection, each way: bytes that have
-	// come and were not read, or were written and not taken. It is a hint to the system, which
-	// may double it. Default 128 KiB.
+	// SocketBytes bounds what the system holds of one connection in each direction: bytes that have arrived
+	// and were not read, or were written and not taken. It is a hint to the system, which may double it.
+	// Default 128 KiB.
 	SocketBytes int64
-	// WriteTime bounds how long a client may keep the host waiting that does not take what is written to it: it has
-	// that time, and each 64 KiB that it has taken give it a second more, but never more than WriteTime from then on.
-	// Default 20 s.
+	// WriteTime bounds how long the host waits for a client to take what is written to it. The client has that
+	// time. Each 64 KiB that it takes add a second, but never to more than WriteTime from then on. Default 20 s.
 	WriteTime time.Duration
-	// IdleTime bounds how long a connection may be without a request. Default 2 min.
+	// IdleTime is how long a connection may be without a request. Default 2 min.
 	IdleTime time.Duration
-	// RequestTime bounds how long a command or query is waited for. Default 60 s.
+	// RequestTime is the maximum wait for a command or query. Default 60 s.
 	RequestTime time.Duration
-	// PingTime is how often something is sent on a stream without events, so that
-	// both sides find out when the other is gone. Default 20 s.
+	// PingTime is the interval at which something is sent on a stream without events, so that both sides
+	// notice when the other is gone. Default 20 s.
 	PingTime time.Duration
 
-	// StallTime is how long a client is borne that neither takes nor sends 64 KiB while
-	// others need the room of what it holds. After it the connection is closed to make
-	// room. Default 2 s.
+	// StallTime is how long a client may neither take nor send 64 KiB while others need the room that it
+	// holds. Then its connection is closed. Default 2 s.
 	StallTime time.Duration
 
-	// MessageBytes bounds one message on a WebSocket. Default 4 MiB.
+	// MessageBytes is the maximum size of one message on a WebSocket. Default 4 MiB.
 	MessageBytes int64
-	// InFlight bounds the commands and queries of one WebSocket that have no
-	// answer yet. Default 1024.
+	// InFlight is the maximum number of commands and queries of one WebSocket without an answer. Default
+	// 1024.
 	InFlight int
-	// Subscriptions bounds the subscriptions of one WebSocket. Default 64.
+	// Subscriptions is the maximum number of subscriptions of one WebSocket. Default 64.
 	Subscriptions int
-	// Credits bounds the credit that one subscription may hold, in events. Default 1,000,000.
+	// Credits is the maximum credit of one subscription, in events. Default 1,000,000.
 	Credits int64
 
-	linger time.Duration // streams.LingerTime, but for tests that must not depend on it
+	linger time.Duration // streams.LingerTime, except in tests that must not depend on it
 }
 
-// Metrics is told what happens. It must not block, and is called concurrently.
+// Metrics counts what happens. It must not block, and is called concurrently.
 type Metrics interface {
-	// Request is an answered request. Route is one of few. Took is 0 for a stream.
+	// Request counts an answered request. Route is one of few values. Took is 0 for a stream.
 	Request(route string, status int, took time.Duration)
 	streams.Metrics
-	// Refused is a connection closed to make room: a "newcomer" or an "idle" one, as there
-	// were too many, a "stalled" one, for its bytes, or a "working" one, for its descriptor.
+	// Refused counts a connection that was closed to make room: a "newcomer" or an "idle" one because there
+	// were too many, a "stalled" one for its bytes, or a "working" one for its descriptor.
 	Refused(which string)
 	// Handler shows the metrics.
 	Handler() http.Handler
@@ -145,11 +143,11 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// minToken is the least length of a token, in bytes: 16 random ones cannot be guessed.
+// minToken is the minimum length of a token, in bytes: 16 random ones cannot be guessed.
 const minToken = 16
 
-// Validate reports everything that is wrong at once, on a host with a budget. [New] does
-// it too; who has something to lose by then asks before.
+// Validate reports everything that is wrong, for a host with a budget. [New] calls it, too; it is for callers
+// that must know earlier.
 func (o Options) Validate(b service.Budget) error {
 	o = o.withDefaults()
 	var bad []string
@@ -205,29 +203,29 @@ func (o Options) Validate(b service.Budget) error {
 	return nil
 }
 
-// unfit are the limits of what comes over one connection at a time that do not fit into
-// its budget, or into that of the host.
+// unfit lists the limits of single messages and answers that do not fit into the budget of a connection or of
+// the host.
 func (o *Options) unfit(b service.Budget) (bad []string) {
-	if most := messageFits(b.ConnectionBytes); o.MessageBytes > most {
+	if maximum := messageFits(b.ConnectionBytes); o.MessageBytes > maximum {
 		bad = append(bad, fmt.Sprintf("message bytes is %d; with %d bytes for one connection it may be %d",
-			o.MessageBytes, b.ConnectionBytes, most))
+			o.MessageBytes, b.ConnectionBytes, maximum))
 	}
-	if most := b.FlightBytes / uploadPart / 3 * 2; o.ModuleBytes > most {
+	if maximum := b.FlightBytes / uploadPart / 3 * 2; o.ModuleBytes > maximum {
 		bad = append(bad, fmt.Sprintf("module bytes is %d; with %d bytes in flight for all it may be %d", o.ModuleBytes,
-			b.FlightBytes, most))
+			b.FlightBytes, maximum))
 	}
 	return bad
 }
 
-// messageFits is the largest message that a connection can carry: when its buffer has
-// grown, it and the one before are there; when it is decoded, it and what that takes.
+// messageFits is the largest message that a connection can carry. While its buffer grows, the old and the new
+// buffer are in memory; while it is decoded, the message and what decoding takes.
 func messageFits(connection int64) int64 {
 	room := connection - service.CallRoom
 	return min(room/3*2, max(room/5, room-int64(api.DecodingRoom(math.MaxInt))))
 }
 
-// withinDescriptors lowers the connections to what there are descriptors for, and the streams
-// among them so far that they cannot keep commands out.
+// withinDescriptors lowers the number of connections to the available descriptors, and that of streams
+// further, so that streams cannot keep commands out.
 func (o Options) withinDescriptors(host *budget.Account) Options {
 	room := host.Room(budget.Descriptors)
 	if int64(o.Connections) <= room {

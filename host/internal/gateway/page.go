@@ -11,20 +11,20 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// page gathers the events of an answer: a page of JSON, or a batch of CloudEvents.
+// page collects the events of an answer: a page of JSON, or a batch of CloudEvents.
 type page struct {
 	a     *answer
 	batch bool
 	texts []api.Pieces
-	count int // of events
-	size  int // of them, in bytes
+	count int // number of events
+	size  int // their size in bytes
 	full  bool
 }
 
 var comma = []byte(",")
 
-// add adds an event, unless the page is full or there is no room for more: then the event
-// is for the next page. It fails if there is no room for the first.
+// add adds an event, unless the page is full or there is no room; then the event is for the next page. It
+// fails if there is no room for the first event.
 func (p *page) add(e *streams.Event) error {
 	if p.count > 0 && p.size+e.Size > pageBytes {
 		p.full = true
@@ -67,8 +67,8 @@ func (p *page) send(ctx context.Context, s *Server, end []byte) {
 	p.a.sendTexts(http.StatusOK, contentType, append(p.texts, api.Text(end), api.Text(newline))...)
 }
 
-// goOn says in headers how to go on behind a batch, which has no place for it: the parameter
-// that takes the place, and the place.
+// goOn says in headers how to continue after a batch, which has no member for that: the parameter, and its
+// value.
 func (p *page) goOn(r *http.Request, param, next string, more bool) {
 	if !p.batch {
 		return
@@ -79,8 +79,8 @@ func (p *page) goOn(r *http.Request, param, next string, more bool) {
 	}
 }
 
-// nextLink is the link to the page that follows on that of a query. It is relative, as proxies may
-// serve the host under other paths.
+// nextLink is the link to the page after that of a query. It is relative, as proxies may serve the host under
+// other paths.
 func nextLink(rawQuery, param, next string) string {
 	const hex = "0123456789ABCDEF"
 	b := []byte("<?")
@@ -89,7 +89,7 @@ func nextLink(rawQuery, param, next string) string {
 		if name, err := url.QueryUnescape(name); err != nil || name == param || pair == "" {
 			continue
 		}
-		for _, c := range []byte(pair) { // a comma in a list is not the same as an escaped one
+		for _, c := range []byte(pair) { // a comma in a list differs from an escaped one
 			if c <= ' ' || c >= 0x7f || strings.IndexByte(`"<>\^`+"`{|}", c) >= 0 {
 				b = append(b, '%', hex[c>>4], hex[c&15])
 			} else {
@@ -101,7 +101,7 @@ func nextLink(rawQuery, param, next string) string {
 	return string(b) + param + "=" + url.QueryEscape(next) + `>; rel="next"`
 }
 
-// formOf is the form of events that goes with the media type of an answer.
+// formOf is the form of events that belongs to the media type of an answer.
 func formOf(contentType string) service.EventForm {
 	if contentType == api.ContentJSON {
 		return service.NativeEvent
@@ -109,8 +109,8 @@ func formOf(contentType string) service.EventForm {
 	return service.CloudEvent
 }
 
-// eventsAs is the media type in which a client wants events: a page of JSON, a batch of CloudEvents, or
-// a stream, which has no head without a body.
+// eventsAs is the media type in which a client wants events: a page of JSON, a batch of CloudEvents, or a
+// stream. A HEAD request cannot ask for a stream.
 func eventsAs(r *http.Request) string {
 	if r.Method == http.MethodHead {
 		return preferred(r, api.ContentBatch)

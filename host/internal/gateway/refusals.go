@@ -11,25 +11,25 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Refused requests are logged at this rate and burst, in lines a second and lines. Anybody who comes near the host can
-// make it refuse as many as they like.
+// Refused requests are logged with this rate limit and burst, in lines per second and lines. Any client that
+// reaches the host can cause any number of refusals.
 const (
 	refusalRate  = 10
 	refusalBurst = 100
 )
 
-// refusals bounds the lines of the log about requests that were refused.
+// refusals limits the log lines about refused requests.
 type refusals struct {
 	limit *rate.Limiter
-	left  atomic.Uint64 // lines that were left out since the last one
+	left  atomic.Uint64 // lines dropped since the last one
 }
 
 func newRefusals() *refusals {
 	return &refusals{limit: rate.NewLimiter(refusalRate, refusalBurst)}
 }
 
-// refused reports whether a request with such an error was turned away by the host. Others were carried out as far as
-// their service let them, or their sender has gone.
+// refused reports whether the host refused a request with such an error. Other requests were carried out as
+// far as their service let them, or their sender has gone.
 func refused(k service.Kind) bool {
 	switch k {
 	case service.KindInvalid, service.KindTooLarge, service.KindUnauthorized, service.KindNotFound,
@@ -41,20 +41,20 @@ func refused(k service.Kind) bool {
 	return false
 }
 
-// expectedError is the answer to somebody who asked whether something is so, and no news for the log.
+// expectedError is a negative answer to a client that asked for a state. It is not logged.
 type expectedError struct{ err error }
 
 func (e *expectedError) Error() string { return e.err.Error() }
 func (e *expectedError) Unwrap() error { return e.err }
 
-// requested are the attributes of a line that is about a request.
+// requested are the attributes of a log line about a request.
 func requested(r *http.Request) []any {
-	const most = 200 // bytes of a path
+	const maxBytes = 200 // bytes of a path
 	path := r.URL.Path
-	return []any{"method", r.Method, "path", path[:min(len(path), most)], "client", r.RemoteAddr}
+	return []any{"method", r.Method, "path", path[:min(len(path), maxBytes)], "client", r.RemoteAddr}
 }
 
-// logProblem logs why a request was not answered as its sender wished.
+// logProblem logs why a request did not succeed.
 func (s *Server) logProblem(p *api.Problem, err error, id string, about []any) {
 	message, level := "request failed", slog.LevelDebug
 	kind := service.KindOf(err)
@@ -81,7 +81,7 @@ func (s *Server) logProblem(p *api.Problem, err error, id string, about []any) {
 		if e.Detail != "" {
 			about = append(about, "detail", e.Detail)
 		}
-		// then it is one, whose budget pays for the line
+		// only if it is valid: its budget pays for the line
 		if e.Service != "" && e.Kind != service.KindNotFound && e.Kind != service.KindInvalid {
 			about = append(about, "service", string(e.Service))
 		}

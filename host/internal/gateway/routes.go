@@ -14,36 +14,36 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// handler answers one request, or returns why it did not.
+// handler answers one request, or returns the reason why not.
 type handler func(*answer, *http.Request) error
 
 // route is one row of the HTTP interface.
 type route struct {
 	method string
-	path   string // as http.ServeMux has it
+	path   string // a pattern of http.ServeMux
 	door   door
 	takes  takes
 	handle handler
 }
 
-// door is who may come in by a route, beside what holds for all.
+// door says who may use a route, in addition to the rules for all routes.
 type door int
 
 const (
 	guarded door = iota // needs the token, if there is one
 	open                // for everybody
-	running             // as guarded, but runs a guest: no link of another site leads here
+	running             // as guarded, but it runs a guest: links from other sites are refused
 )
 
-// routes is the whole HTTP interface: those of each interface that the gateway needs of a host stand
-// beside it. The OpenAPI document has exactly these.
+// routes is the whole HTTP interface. The routes of each interface that the gateway needs of a host are
+// beside that interface. The OpenAPI document has exactly these routes.
 func (s *Server) routes() []route {
 	return slices.Concat(s.deployerRoutes(), s.moduleRoutes(), s.observerRoutes(), s.commanderRoutes(),
 		s.readerRoutes(),
 		s.keeperRoutes(), s.meterRoutes(), s.ownRoutes())
 }
 
-// ownRoutes are of the gateway itself.
+// ownRoutes are those of the gateway itself.
 func (s *Server) ownRoutes() []route {
 	return []route{
 		{"GET", "/openapi.json", open, takes{}, s.openAPI},
@@ -53,11 +53,11 @@ func (s *Server) ownRoutes() []route {
 	}
 }
 
-// elsewhere is the route of what is no route, for the metrics.
+// elsewhere stands for unknown routes in the metrics.
 const elsewhere = "/"
 
-// handler puts the routes behind what is the same for all: an id, a bound on
-// who may come in, problems for errors, and a count.
+// handler adds to the routes what is common to all: an id, the check of access, problems for errors, and a
+// count.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	params := map[string][]string{} // by pattern
@@ -98,15 +98,14 @@ func (s *Server) handler() http.Handler {
 			about: requested(r), flight: flight}
 		defer a.end()
 		if r.ContentLength != 0 {
-			// What a handler does not read of a body, the server reads behind its back before it
-			// answers, and has no limit of its own for that.
-			// one that fails is found by who reads the body
+			// The server would read the rest of a body before it answers, without a limit. A failed
+			// connection is found by reading.
 			_ = a.control.SetReadDeadline(start.Add(s.options.BodyTime))
 		}
 		h := a.Header()
 		if len(r.TransferEncoding) > 0 {
-			// It may have had a Content-Length too, which is dropped; a proxy in front may have
-			// gone by that. So nothing that follows on this connection is taken for a request (RFC 9112, 6.1).
+			// The request may also have had a Content-Length, which was dropped; a proxy may have used it. So
+			// nothing that follows on this connection is taken for a request (RFC 9112, 6.1).
 			h.Set("Connection", "close")
 		}
 		h.Set(api.HeaderRequestID, a.id)
@@ -131,7 +130,7 @@ func (s *Server) handler() http.Handler {
 		}()
 		s.access.crossOrigin(h, r)
 		var err error
-		if r.RequestURI == "*" && r.Method == http.MethodOptions { // which the mux refuses
+		if r.RequestURI == "*" && r.Method == http.MethodOptions { // the mux refuses it
 			err = s.elsewhere(a, r, mux, params)
 		} else if err = unclean(r); err == nil {
 			mux.ServeHTTP(a, r)
@@ -142,8 +141,8 @@ func (s *Server) handler() http.Handler {
 	})
 }
 
-// unclean says what keeps a path from being one of ours. The mux would redirect it, which would
-// send a command elsewhere.
+// unclean returns why a path cannot be one of ours. The mux would redirect it, which would send a command
+// elsewhere.
 func unclean(r *http.Request) error {
 	p := r.URL.EscapedPath()
 	switch {
@@ -156,10 +155,10 @@ func unclean(r *http.Request) error {
 	return service.Errorf(service.KindInvalid, "the path must begin with / and have no segment that is empty, . or ..")
 }
 
-// elsewhere answers what no route takes. params are those of the routes, by pattern.
+// elsewhere answers requests without a route. params are the parameters of the routes, by pattern.
 func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux, params map[string][]string) error {
 	d := guarded
-	if r.Method == http.MethodOptions { // it does nothing, and says nothing that openapi.json does not
+	if r.Method == http.MethodOptions { // it changes nothing, and tells nothing that openapi.json does not
 		d = open
 	}
 	if err := s.access.check(r, d); err != nil {
@@ -177,7 +176,7 @@ func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux, param
 			t.params = append(t.params, params[pattern]...)
 		}
 		admit := t.admit
-		if asksFirst(r) { // the parameters are of the request that follows, and its answer is shown
+		if asksFirst(r) { // the parameters are those of the request that follows
 			admit = t.form
 		}
 		if err := admit(a, r); err != nil {
@@ -191,8 +190,8 @@ func (s *Server) elsewhere(a *answer, r *http.Request, mux *http.ServeMux, param
 		allow))
 }
 
-// methodsAt are the methods that a path takes, in order, and the patterns of its routes; all methods that there
-// are for "*".
+// methodsAt are the methods that a path supports, sorted, and the patterns of its routes; for "*" all
+// methods.
 func methodsAt(r *http.Request, mux *http.ServeMux) (all, patterns []string) {
 	for _, m := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut} {
 		other := *r
@@ -217,8 +216,8 @@ func (s *Server) healthz(a *answer, _ *http.Request) error {
 	return a.json(http.StatusOK, api.Health{Status: "ok"})
 }
 
-// readyz says whether the host takes commands. Which services do not is told to those
-// who may ask for services, and how many to everybody.
+// readyz says whether the host accepts commands. The names of services that do not are only for clients that
+// may list services; their number is for everyone.
 func (s *Server) readyz(a *answer, r *http.Request) error {
 	if s.stopping.Err() != nil {
 		return flight.Stopping()

@@ -1,13 +1,12 @@
-// Package gateway is the way into a host over HTTP and WebSocket. It turns
-// requests into calls of the host and answers into the JSON of package api, keeps
-// outsiders within their bounds, and knows nothing of how services run.
+// Package gateway lets clients use a host over HTTP and WebSocket. It turns requests into calls of the host,
+// and results into the JSON of package api. It keeps clients within their bounds. It does not know how
+// services run.
 //
-// Nobody is trusted: each read and write has a deadline, each body, queue and
-// number of connections a bound, and what a client gets to see of an error is
-// only what was made for clients. STREAM.md describes the WebSocket protocol for
-// those who write clients.
+// No client is trusted. Each read and write has a deadline. Each body, each queue and the number of
+// connections is bounded. Of an error a client sees only the part that is meant for clients. STREAM.md
+// describes the WebSocket protocol for authors of clients.
 //
-// What it needs of a host are small interfaces, each beside the routes that use it. An operation of
+// What it needs of a host is a set of small interfaces, each beside the routes that use it. An operation of
 // the host becomes a line in one of them and a route.
 package gateway
 
@@ -32,13 +31,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxHeader bounds a request's line and headers, in bytes: room for 16 KiB of
-// metadata escaped, a key and a cursor.
+// maxHeader is the maximum size of a request's line and headers, in bytes: room for 16 KiB of escaped
+// metadata, a key and a cursor.
 const maxHeader = 64 << 10
 
-// Host is all that the gateway needs of a host; *host.Host is one. Errors are
-// *service.Error where the client can do something about them. All methods are safe for
-// concurrent use; those without a context do not block.
+// Host is all that the gateway needs of a host; *host.Host implements it. Errors that a client can do
+// something about are *service.Error. All methods are safe for concurrent use; those without a context do not
+// block.
 type Host interface {
 	commander
 	deployer
@@ -50,15 +49,14 @@ type Host interface {
 	owner
 }
 
-// owner has the resources that connections draw from.
+// owner has the resources that connections use.
 type owner interface {
-	// Budget bounds what the host holds, and Account is where it is counted.
+	// Budget has the host's bounds, and Account counts against them.
 	Budget() service.Budget
 	Account() *budget.Account
-	// Turn makes a place for work of milliseconds that is done for a client of a service,
-	// or, without a name, for a client.
+	// Turn makes a place for milliseconds of work for a client of a service or, without a name, for a client.
 	Turn(ctx context.Context, name service.Name) service.Turn
-	// Ready returns nil if the host takes commands, and States is the state of each service.
+	// Ready returns nil if the host accepts commands, and States the state of each service.
 	Ready() error
 	States() map[service.Name]service.State
 }
@@ -74,7 +72,7 @@ type Server struct {
 	meter     meter
 	owner     owner
 
-	document []byte // of the interface
+	document []byte // describes the interface
 	options  Options
 	access   *access
 	log      *slog.Logger
@@ -85,24 +83,24 @@ type Server struct {
 	addr     net.Addr // set by Start, as is crowd
 	crowd    *crowd
 	stopping context.Context
-	stop     context.CancelFunc // the first stage of Stop: streams end, no new ones begin
+	stop     context.CancelFunc // first stage of Stop: streams end, no new ones begin
 	cut      context.Context
-	cutOff   context.CancelFunc // the last stage: whatever is left ends; parent of all requests
+	cutOff   context.CancelFunc // last stage: everything left ends; parent of all requests
 
 	gate     sync.RWMutex // guards closed, and joining handlers
-	closed   bool         // no handler begins any more
+	closed   bool         // no new handlers
 	handlers sync.WaitGroup
 
 	streams *streams.Streams
 	uploads *uploads        // modules on their way in
-	traffic *flight.Traffic // what large bodies, messages and answers wait for
+	traffic *flight.Traffic // turns and rate of large bodies, messages and answers
 	flights *flight.Accounts
-	backups chan struct{}   // one for each backup on its way out
-	files   *budget.Account // of the connections' descriptors
+	backups chan struct{}   // has one for each backup on its way out
+	files   *budget.Account // accounts for the connections' descriptors
 
-	refusals *refusals // what the log says of them
+	refusals *refusals // limits the log lines about them
 
-	run      string // tells the requests of this server from those of others
+	run      string // distinguishes request ids of this server from those of others
 	requests atomic.Uint64
 }
 
@@ -150,7 +148,7 @@ func New(h Host, o Options) (*Server, error) {
 	return s, nil
 }
 
-// Start listens and returns when connections are taken.
+// Start listens, and returns when connections are accepted.
 func (s *Server) Start(ctx context.Context) error {
 	return s.life.Start(func() error {
 		addr, err := net.ResolveTCPAddr("tcp", s.options.Listen)
@@ -178,10 +176,10 @@ func (s *Server) Start(ctx context.Context) error {
 	})
 }
 
-// Addr is where the server listens, after Start.
+// Addr is the server's address, after Start.
 func (s *Server) Addr() net.Addr { return s.addr }
 
-// URL is how clients on this machine reach the server, after Start.
+// URL is the server's URL for clients on this machine, after Start.
 func (s *Server) URL() string {
 	host, port, _ := net.SplitHostPort(s.addr.String()) // a listener's address has both
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
@@ -190,10 +188,9 @@ func (s *Server) URL() string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// Stop takes no new connections, lets what is in flight finish, ends streams
-// with a word of farewell, and closes whatever is left when ctx ends. It returns
-// when all goroutines of the server are gone; then with ctx's error if something
-// had to be cut off. The host must still be running.
+// Stop accepts no new connections, lets requests in flight finish, and ends streams with a close message.
+// When ctx ends it closes what is left. It returns when all goroutines of the server have ended; if something
+// was cut off, it returns ctx's error. The host must still be running.
 func (s *Server) Stop(ctx context.Context) error {
 	return s.life.Stop(ctx, func(ctx context.Context, started bool) error {
 		s.stop()
@@ -209,16 +206,15 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.gate.Lock()
 		s.closed = true
 		s.gate.Unlock()
-		s.handlers.Wait() // WebSockets among them; each ends soon after cutOff
+		s.handlers.Wait() // including WebSockets; each ends soon after cutOff
 		if !inTime() && err == nil {
-			err = context.Cause(ctx) // what was cut off had ended before Shutdown looked, or is none of its connections
+			err = context.Cause(ctx) // Shutdown may not have noticed what was cut off
 		}
 		return errors.Join(err, s.life.Wait(context.WithoutCancel(ctx)))
 	})
 }
 
-// enter counts a handler in, whose end is handlers.Done. It fails when the
-// server has stopped.
+// enter registers a handler; call handlers.Done at its end. It fails when the server has stopped.
 func (s *Server) enter() bool {
 	s.gate.RLock()
 	defer s.gate.RUnlock()

@@ -16,10 +16,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// deployer changes which services there are, and what they run.
+// deployer changes the set of services and their modules.
 type deployer interface {
-	// Upload verifies and stores a module. progress may be nil; it is called until Upload
-	// returns, and must not block.
+	// Upload verifies and stores a module. progress may be nil; it is called until Upload returns, and must
+	// not block.
 	Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error)
 	// Deploy returns when the service runs.
 	Deploy(ctx context.Context, d service.Deployment) (service.Status, error)
@@ -27,7 +27,7 @@ type deployer interface {
 	Delete(ctx context.Context, name service.Name) error
 }
 
-// deployerRoutes lead to a deployer.
+// deployerRoutes are the routes of a deployer.
 func (s *Server) deployerRoutes() []route {
 	return []route{
 		{"POST", "/v1/modules", guarded, takes{body: moduleBody, answers: lines}, s.uploadModule},
@@ -40,18 +40,16 @@ func (s *Server) deployerRoutes() []route {
 	}
 }
 
-// observer tells what services there are and do.
+// observer reports the services and their states.
 type observer interface {
-	// Services is the status of all services, by name, and Status that of one; KindNotFound
-	// if there is none.
+	// Services is the status of all services, by name, and Status that of one; KindNotFound if there is none.
 	Services() []service.Status
 	Status(name service.Name) (service.Status, error)
-	// EventTypes is the event catalogue of a service: the types of the events that can be read,
-	// by name.
+	// EventTypes is the event catalogue of a service: the types of its readable events, by name.
 	EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error)
 }
 
-// observerRoutes lead to an observer.
+// observerRoutes are the routes of an observer.
 func (s *Server) observerRoutes() []route {
 	return []route{
 		{"GET", "/v1/services", guarded, takes{params: []string{"manifest"}}, s.listServices},
@@ -60,16 +58,16 @@ func (s *Server) observerRoutes() []route {
 	}
 }
 
-// Bounds of what the status of a service takes while it is encoded, in bytes: its
-// manifest as a structure, as JSON, and in what is around it; and the rest.
+// What the status of a service takes in memory while it is encoded, in bytes: its manifest as a structure, as
+// JSON, and within the answer; and the rest.
 const (
 	manifestRoom = 4 * abi.MaxManifestSize
 	statusRoom   = 8 << 10
 	shardRoom    = 256
 )
 
-// listServices answers with a service after the other, so that a list takes no more
-// memory than its longest line. Manifests, which can be large, come if they are asked for.
+// listServices answers with one service after the other, so that a list takes no more memory than its longest
+// line. Manifests, which can be large, are only included on request.
 func (s *Server) listServices(a *answer, _ *http.Request) error {
 	manifests := a.params.Get("manifest")
 	if manifests != "" && manifests != "true" && manifests != "false" {
@@ -109,15 +107,14 @@ func (s *Server) getService(a *answer, r *http.Request) error {
 	return s.showService(a, status)
 }
 
-// takeStatus takes what an answer about a module, or a service with so many shards, needs.
-// On a host that gives a connection little it is most of that, as most manifests are far
-// from the largest.
+// takeStatus takes the memory for an answer about a module, or a service with so many shards. On a host whose
+// connections may hold little, it takes most of that, as most manifests are far from the maximum.
 func (a *answer) takeStatus(shards int) error {
 	room := manifestRoom + statusRoom + shardRoom*min(max(shards, 0), service.GreatestShards)
 	return a.Take(min(room, int(a.flight.Limit()*3/4)))
 }
 
-// showService answers with all that there is to say of a service. There is room for it.
+// showService answers with the whole status of a service. The memory for it has been taken.
 func (s *Server) showService(a *answer, status service.Status) error {
 	body, err := json.Marshal(api.ServiceOf(status))
 	if err != nil {
@@ -127,11 +124,11 @@ func (s *Server) showService(a *answer, status service.Status) error {
 	return nil
 }
 
-// typeRoom is what an event type takes in a list, as a structure and as JSON, in bytes.
+// typeRoom is what an event type in a list takes in memory, as a structure and as JSON, in bytes.
 const typeRoom = 512
 
-// eventTypes answers with the event catalogue of a service. It reads a few entries of the index. There
-// are as many types as its modules had to know, so as a manifest has room for.
+// eventTypes answers with the event catalogue of a service. It reads a few entries of the index. A module had
+// to know all these types, so their number is bounded by the size of a manifest.
 func (s *Server) eventTypes(a *answer, r *http.Request) error {
 	name, err := pathService(r)
 	if err != nil {
@@ -160,8 +157,8 @@ func (s *Server) deleteService(a *answer, r *http.Request) error {
 	return nil
 }
 
-// readModule reads an uploaded module of at most limit bytes. The returned
-// function ends the upload; until then it counts as one.
+// readModule reads an uploaded module of at most limit bytes. The returned function ends the upload; until
+// then it counts as one.
 func (s *Server) readModule(a *answer, r *http.Request, limit int64) (module []byte, ended func(), err error) {
 	u := s.uploads.begin()
 	module, err = s.readInto(a, r, limit, u.hold)
@@ -202,7 +199,7 @@ func (s *Server) uploadModule(a *answer, r *http.Request) error {
 	return a.json(http.StatusOK, api.ModuleOf(m))
 }
 
-// maxDeployment bounds the JSON of a deployment, in bytes.
+// maxDeployment is the maximum size of the JSON of a deployment, in bytes.
 const maxDeployment = 64 << 10
 
 func (s *Server) deployService(a *answer, r *http.Request) error {
@@ -233,7 +230,7 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// What the deployer allows the module is one thing, what the operator lets in another.
+	// The module must keep the deployer's limits and the operator's.
 	module, ended, err := s.readModule(a, r, min(or(limits.ModuleBytes, s.options.ModuleBytes), s.options.ModuleBytes))
 	if err != nil {
 		return err
@@ -254,8 +251,7 @@ func memberNames(t reflect.Type) (names []string) {
 	return names
 }
 
-// deploymentParams reads limits and settings out of a query, by the names of
-// their JSON members.
+// deploymentParams reads limits and settings from a query, by the names of their JSON members.
 func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	members := map[string]json.RawMessage{}
 	for name := range q {
@@ -284,11 +280,10 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	return v.Limits, v.Settings, v.Settings.WithDefaults().Validate()
 }
 
-// deploy makes d run and answers with the service, or, if asked for, with lines
-// of progress and then the service.
+// deploy deploys d, and answers with the service or, on request, with lines of progress and then the service.
 func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error {
 	if !prefers(r, api.ContentLines) {
-		// before, so that what was done is not told as refused
+		// first, so that a deployment that was made is not reported as refused
 		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil {
 			return err
 		}
@@ -310,12 +305,11 @@ func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error 
 		})
 }
 
-// work is something that takes long and says how far it has come. Its result is a line of an answer.
+// work takes long and reports its progress. Its result is a line of an answer.
 type work func(ctx context.Context, progress func(service.Progress)) (line any, err error)
 
-// streamProgress does work and answers with lines: its progress, as it comes, and at the end
-// its result or its problem. The result may hold a manifest and so many shards; room for that is taken
-// before the work begins.
+// streamProgress does work and answers with lines: progress, and finally the result or a problem. The result
+// may contain a manifest and so many shards; the memory for that is taken before the work begins.
 func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work) error {
 	if err := a.takeStatus(shards); err != nil {
 		return err
@@ -324,13 +318,12 @@ func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work)
 		line any
 		err  error
 	}
-	// Progress is for show: what does not fit is left out, so that a client that
-	// does not read holds nothing up.
+	// Progress is optional: what does not fit is dropped, so that a client that does not read delays nothing.
 	progress := make(chan service.Progress, 64)
 	done := make(chan result, 1)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	go func() { // ends with the work, which ends soon after ctx
+	go func() { // ends with the work, soon after ctx
 		line, err := do(ctx, func(p service.Progress) {
 			select {
 			case progress <- p:
@@ -344,9 +337,9 @@ func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work)
 	a.LimitWrite()
 	a.WriteHeader(http.StatusOK)
 	write := func(line any) {
-		text, _ := json.Marshal(line) // of types that encode
+		text, _ := json.Marshal(line) // its types can always be encoded
 		a.LimitWrite()
-		_, _ = a.Write(append(text, '\n')) // a client who is gone has ended ctx, and so the work
+		_, _ = a.Write(append(text, '\n')) // if the client has gone, ctx has ended, and so has the work
 		_ = a.FlushError()
 	}
 	for {
@@ -368,7 +361,7 @@ func (s *Server) streamProgress(a *answer, r *http.Request, shards int, do work)
 	}
 }
 
-// prefixError says what a malformed thing is, in front of what is wrong with it.
+// prefixError adds what is malformed before the error.
 func prefixError(what string, err error) error {
 	var e *service.Error
 	if !errors.As(err, &e) {

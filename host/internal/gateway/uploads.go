@@ -6,26 +6,25 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// uploads bounds the modules on their way in: what is held of their bodies, in bytes,
-// and how many are verified and compiled at a time. A body takes bytes as they come,
-// and a place when all of it is there; so one that trickles holds nothing but what it
-// has sent. Small modules have bounds of their own: large ones leave them room.
+// uploads bounds the modules on their way in: the bytes of their bodies, and how many are verified and
+// compiled at a time. A body takes bytes as they arrive, and a place when it is complete; so a slow one holds
+// only what it has sent. Small modules have their own bounds, so that large ones leave room for them.
 type uploads struct {
-	smallBytes   int64 // up to which a module is small
+	smallBytes   int64 // maximum size of a small module
 	small, large uploadClass
 }
 
-// uploadClass is what modules of one size share.
+// uploadClass is shared by the modules of one class of sizes.
 type uploadClass struct {
 	bytes *budget.Account
-	work  chan struct{} // one is taken by each module at work
+	work  chan struct{} // each module at work takes one
 }
 
-// uploadPart is the part of the bytes in flight that uploads may hold together.
+// uploadPart is the part of the bytes in flight that all uploads together may hold.
 const uploadPart = 2
 
-// uploadRoom is what the largest upload of a size holds: the buffer that it is copied
-// into when it has grown, and the one before; see nextCapacity.
+// uploadRoom is the maximum that an upload of a size holds: while the buffer grows, the old one and the new
+// one; see nextCapacity.
 func uploadRoom(size int64) int64 { return size + 1 + size/2 + 1 }
 
 // smallUploads is how many small modules there may be for each large one.
@@ -33,10 +32,10 @@ const smallUploads = 4
 
 func newUploads(root *budget.Account, o Options) *uploads {
 	all := root.Group("uploads", budget.Limits{budget.FlightBytes: root.Limit(budget.FlightBytes) / uploadPart})
-	class := func(name string, most int, size int64) uploadClass {
+	class := func(name string, limit int, size int64) uploadClass {
 		return uploadClass{
-			bytes: all.Child(name, budget.Limits{budget.FlightBytes: int64(most) * uploadRoom(size)}),
-			work:  make(chan struct{}, most),
+			bytes: all.Child(name, budget.Limits{budget.FlightBytes: int64(limit) * uploadRoom(size)}),
+			work:  make(chan struct{}, limit),
 		}
 	}
 	return &uploads{
@@ -46,18 +45,18 @@ func newUploads(root *budget.Account, o Options) *uploads {
 	}
 }
 
-// upload is one module on its way in. It is its handler's alone.
+// upload is one module on its way in. Only its handler uses it.
 type upload struct {
 	all  *uploads
-	of   *uploadClass // whose bytes it holds
+	of   *uploadClass // the class whose bytes it holds
 	held int64
-	at   *uploadClass // in whose place it is at work; nil: in none
+	at   *uploadClass // the class in which it has a place; nil: none
 }
 
 func (u *uploads) begin() *upload { return &upload{all: u, of: &u.small} }
 
-// class is where a body of that size belongs. One byte more than is small is that by
-// which the end of a body is found.
+// class is the class of a body's size. A body of a small module may need one byte more than SmallModule,
+// which detects its end.
 func (u *uploads) class(size int64) *uploadClass {
 	if size <= u.smallBytes {
 		return &u.small
@@ -65,7 +64,7 @@ func (u *uploads) class(size int64) *uploadClass {
 	return &u.large
 }
 
-// hold takes the bytes of a buffer that will take the place of the last one.
+// hold takes the bytes of a buffer that will replace the last one.
 func (u *upload) hold(capacity int64) (copied func(), err error) {
 	from, had := u.of, u.held
 	to := u.all.class(capacity - 1)
@@ -76,8 +75,7 @@ func (u *upload) hold(capacity int64) (copied func(), err error) {
 	return func() { from.bytes.Give(budget.FlightBytes, had) }, nil
 }
 
-// work takes a place for a module of that size, which is all there. A place is not
-// waited for.
+// work takes a place for a complete module of that size, without waiting.
 func (u *upload) work(size int64) error {
 	to := u.all.class(size)
 	select {

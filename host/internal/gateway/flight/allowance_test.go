@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// A body has a floor of time, and what its bytes have earned, but never more than the
-// floor from now on.
+// A body has a floor of time plus what its bytes have earned, but never more than the floor from now on.
 func TestAllowance(t *testing.T) {
 	begin := time.Unix(1_000_000, 0)
 	const floor = 30 * time.Second
@@ -26,8 +25,8 @@ func TestAllowance(t *testing.T) {
 	for _, c := range []struct {
 		n      int
 		period time.Duration
-		least  time.Duration
-		most   time.Duration
+		min    time.Duration
+		max    time.Duration
 	}{
 		{0, time.Second, floor, floor},
 		{1, time.Second, floor, floor + time.Millisecond},
@@ -35,10 +34,10 @@ func TestAllowance(t *testing.T) {
 		{bodyRate / 2, time.Second, 2*floor - 2*time.Second, 2 * floor}, // half the rate: twice the floor
 		{bodyRate, time.Second, time.Hour, 2 * time.Hour},
 		{64 * bodyRate, 10 * time.Second, time.Hour, 2 * time.Hour},
-		{64 * bodyRate, 31 * time.Second, floor, floor}, // all the same it may not stop for longer
+		{64 * bodyRate, 31 * time.Second, floor, floor}, // even so it may not stop for longer
 	} {
-		if got := drip(c.n, c.period); got < c.least || got > c.most {
-			t.Errorf("%d bytes each %v last %v; want %v to %v", c.n, c.period, got, c.least, c.most)
+		if got := drip(c.n, c.period); got < c.min || got > c.max {
+			t.Errorf("%d bytes each %v last %v; want %v to %v", c.n, c.period, got, c.min, c.max)
 		}
 	}
 	l := beginAllowance(floor, begin)

@@ -12,13 +12,11 @@ import (
 // RetrySoon is when a client may try again if nothing better is known.
 const RetrySoon = time.Second
 
-// GraceTime is how long an answer is waited for beyond the sender's deadline: a
-// command that had started by then has an outcome soon, and that is better to
-// know than that it is not known.
+// GraceTime is how long an answer is waited for after the sender's deadline. A command that had begun by then
+// has an outcome soon, and a known outcome is better than an unknown one.
 const GraceTime = 5 * time.Second
 
-// Await bounds how long an answer is waited for: no longer than longest, nor than [GraceTime] beyond a deadline if
-// there is one.
+// Await bounds the wait for an answer: by longest, and by [GraceTime] after the deadline if there is one.
 func Await(ctx context.Context, longest time.Duration, deadline time.Time) (context.Context, context.CancelFunc) {
 	if !deadline.IsZero() {
 		longest = min(longest, time.Until(deadline)+GraceTime)
@@ -26,23 +24,23 @@ func Await(ctx context.Context, longest time.Duration, deadline time.Time) (cont
 	return context.WithTimeout(ctx, longest)
 }
 
-// TooLate is the error of a request whose deadline has passed before it came.
+// TooLate is the error of a request whose deadline had passed when it arrived.
 func TooLate() error {
 	return service.Errorf(service.KindDeadline, "the deadline had passed when the request came")
 }
 
-// Stopping is the error of a request that comes when the host stops.
+// Stopping is the error of a request that arrives while the host stops.
 func Stopping() error {
 	return &service.Error{Kind: service.KindUnavailable, Message: "the host is stopping", RetryAfter: RetrySoon}
 }
 
-// Accepter knows what services take.
+// Accepter knows what data services accept.
 type Accepter interface {
-	// Accepts is what data a service takes; KindNotFound if there is no such service.
+	// Accepts describes the data that a service accepts; KindNotFound if there is no such service.
 	Accepts(name service.Name) (service.Accepts, error)
 }
 
-// CheckJSON holds data to service.CheckJSON. What that takes in memory is taken meanwhile.
+// CheckJSON is service.CheckJSON with accounting: the memory that it needs is taken meanwhile.
 func (f *Account) CheckJSON(data []byte) error {
 	room := jsoncheck.Room(len(data))
 	if err := f.Take(room); err != nil {
@@ -52,8 +50,7 @@ func (f *Account) CheckJSON(data []byte) error {
 	return service.CheckJSON("the data", data)
 }
 
-// CheckUndeclared reports whether a service that is sent data without a content type can
-// understand it: all that speak JSON get nothing else.
+// CheckUndeclared checks data that came without a content type: a service that speaks JSON gets only JSON.
 func (f *Account) CheckUndeclared(a Accepter, name service.Name, data []byte) error {
 	if len(data) == 0 {
 		return nil
@@ -72,14 +69,14 @@ func (f *Account) CheckUndeclared(a Accepter, name service.Name, data []byte) er
 	return wrong
 }
 
-// isMalformed reports whether an error of CheckJSON is about the data, and not about room.
+// isMalformed reports whether an error of CheckJSON is about the data, and not about memory.
 func isMalformed(err error) bool {
 	var e *service.Error
 	return errors.As(err, &e) && e.Kind == service.KindInvalid
 }
 
-// EncodingOf is what a service's data is encoded as. It may not be known of a service
-// that has not started; then the sender has to come again.
+// EncodingOf is the encoding of a service's data. It may be unknown while a service has not started; then the
+// sender must try again.
 func EncodingOf(name service.Name, accepts service.Accepts) (string, error) {
 	if accepts.Encoding == "" {
 		return "", &service.Error{Service: name, Kind: service.KindUnavailable, RetryAfter: RetrySoon,

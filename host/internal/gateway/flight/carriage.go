@@ -8,21 +8,21 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Carriage is what one command or query holds: its data until the host has no more use
-// for it, and its answer until that is written or dropped. It implements service.Carrier.
+// Carriage holds the memory of one command or query: its data until the host no longer needs it, and its
+// answer until that is written or dropped. It implements service.Carrier.
 type Carriage struct {
 	f *Account
 
 	mu     sync.Mutex // guards all below
-	data   int        // taken for the data
-	reply  int        // taken for the answer
-	landed bool       // the host has no more use for the data
-	over   bool       // nobody wants the answer any more
+	data   int        // bytes taken for the data
+	reply  int        // bytes taken for the answer
+	landed bool       // the host no longer needs the data
+	over   bool       // the answer is no longer needed
 }
 
 var _ service.Carrier = (*Carriage)(nil)
 
-// Carry takes over the bytes that were taken for data, and takes what the call needs beside them.
+// Carry takes over the bytes that were taken for data, and takes what the call needs in addition.
 func (f *Account) Carry(data, beside int) (*Carriage, error) {
 	if !f.Use() {
 		return nil, errOver
@@ -62,7 +62,7 @@ func (c *Carriage) Load(reply int) error {
 	return nil
 }
 
-// Free gives back the bytes of the answer, which was written or is dropped.
+// Free gives back the bytes of the answer, which was written or dropped.
 func (c *Carriage) Free() {
 	c.mu.Lock()
 	c.f.Give(c.reply)
@@ -74,10 +74,10 @@ func (c *Carriage) Free() {
 	}
 }
 
-// maxErrorText is how much of an error's texts is within CallBytes.
+// maxErrorText is how many bytes of an error's texts are covered by CallBytes.
 const maxErrorText = 256
 
-// Fit makes room for the texts of an error, which may be a guest's, or shortens them.
+// Fit takes memory for the texts of an error, which may be a guest's, or shortens them.
 func (c *Carriage) Fit(err error) error {
 	var e *service.Error
 	if !errors.As(err, &e) {
@@ -97,7 +97,7 @@ func (c *Carriage) Fit(err error) error {
 	}
 }
 
-// shortened is a copy of the start of a text.
+// shortened is a copy of the beginning of a text.
 func shortened(s string) string {
 	if len(s) <= maxErrorText {
 		return s

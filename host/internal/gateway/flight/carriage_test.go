@@ -16,7 +16,7 @@ func accounts() *Accounts {
 		Logger: slog.Default()})
 }
 
-// The errors of a service are texts of a guest, and are bounded as replies are.
+// The errors of a service contain texts of a guest, and are bounded as replies are.
 func TestLargeErrorsAreCounted(t *testing.T) {
 	f := accounts()
 	one := f.Join("test", io.NopCloser(nil))
@@ -48,8 +48,8 @@ func TestLargeErrorsAreCounted(t *testing.T) {
 	}
 }
 
-// Whatever comes first, an answer that is given up or data that the host is done with,
-// everything comes back once, and the account is open as long as it is needed.
+// In any order of giving up the answer and releasing the data, everything is given back once, and the account
+// stays open as long as it is needed.
 func TestCarriage(t *testing.T) {
 	for _, order := range []string{"UF", "FU", "ULF", "LUF", "UFL", "FUL", "UUF", "FUF", "ULLFF"} {
 		f := accounts()

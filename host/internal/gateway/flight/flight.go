@@ -1,8 +1,7 @@
-// Package flight bounds what is on its way through the gateway. Of the bytes in flight, those that are in
-// memory are counted in an account for each connection: headers, bodies, messages, answers and events, from
-// before they are there until they are written or dropped. Nobody waits for room except subscriptions, whose
-// events can be read from the log again; everything else is refused. Large bodies, messages and answers also
-// wait for their turn, and for a rate of bytes that all connections share.
+// Package flight bounds what is on its way through the gateway. Each connection has an account of its bytes
+// in flight: headers, bodies, messages, answers and events, counted from before they are in memory until they
+// are written or dropped. Only subscriptions wait for room, as their events can be read from the log again;
+// everything else is refused. Large bodies, messages and answers also take turns, and share a rate limit.
 package flight
 
 import (
@@ -21,31 +20,31 @@ import (
 
 // Shares of the bytes in flight. See [budget.Share].
 const (
-	// SmallFlight is what a connection may hold while others take all they can get: its
-	// buffers and a few small commands.
+	// SmallFlight is what a connection may hold while others take all they can get: its buffers and a few
+	// small commands.
 	SmallFlight = 128 << 10
-	// reserve is the part of all that is left for connections that hold no more.
+	// reserve is the part of all that is left to connections that hold no more than SmallFlight.
 	reserve = 8
 )
 
 const flightBytes = budget.FlightBytes
 
-// PieceBytes is how many bytes are read or written at a time. A client that takes less in
+// PieceBytes is how many bytes are read or written at a time. A client that takes less than that in
 // [Options.StallTime] has stalled.
 const PieceBytes = 64 << 10
 
 // Options configure [NewAccounts].
 type Options struct {
-	// Host has the bytes in flight that all connections draw from.
+	// Host has the bytes in flight that all connections share.
 	Host *budget.Account
-	// ConnectionBytes bounds what one connection holds.
+	// ConnectionBytes is the maximum that one connection holds.
 	ConnectionBytes int64
-	// StallTime is how long a client may neither take nor send PieceBytes while others need room. After it the
+	// StallTime is how long a client may neither take nor send PieceBytes while others need room. Then its
 	// connection is closed.
 	StallTime time.Duration
-	// Cut is told of each connection that is closed to make room. It does not block.
+	// Cut is called for each connection that is closed to make room. It must not block.
 	Cut func()
-	// Logger is told of bytes that were never given back.
+	// Logger reports bytes that were never given back.
 	Logger *slog.Logger
 }
 
@@ -54,16 +53,16 @@ type Accounts struct {
 	group *budget.Account
 	limit int64         // of one connection
 	grace time.Duration // how long a client may stall when others need room
-	cut   func()        // is told of a connection that was closed to make room
+	cut   func()        // called for each connection that is closed to make room
 	log   *slog.Logger
 
-	looked atomic.Int64 // when it was last looked for stalled ones, in Unix nanoseconds
+	looked atomic.Int64 // time of the last check for stalled clients, in Unix nanoseconds
 
 	mu   sync.Mutex // guards open
 	open map[*Account]struct{}
 }
 
-// NewAccounts makes accounts within those of a host. All fields of o are needed.
+// NewAccounts makes accounts within those of a host. All fields of o are required.
 func NewAccounts(o Options) *Accounts {
 	a := &Accounts{
 		group: o.Host.Group("connections", nil), limit: o.ConnectionBytes, grace: o.StallTime, cut: o.Cut,
@@ -75,22 +74,22 @@ func NewAccounts(o Options) *Accounts {
 	return a
 }
 
-// Account is the account of one connection. Calls that are on their way keep it open
-// when the connection is gone. It is safe for concurrent use.
+// Account is the account of one connection. Calls that are on their way keep it open after the connection is
+// gone. It is safe for concurrent use.
 type Account struct {
 	all     *Accounts
 	account *budget.Account
 	conn    io.Closer
 
 	users atomic.Int64 // the connection, its handler, and calls on their way
-	// Since when the client is waited for with something in hand, in Unix nanoseconds; 0:
-	// it is not. Each is set by the goroutine that reads, or writes.
+	// Since when the host waits for the client to read or write, in Unix nanoseconds; 0: it does not wait.
+	// The reading or writing goroutine sets its own.
 	reading, writing atomic.Int64
-	lasting          atomic.Int64  // what subscriptions hold of it until they end, in bytes
-	freed            chan struct{} // has one when something was given back since it was last looked at
+	lasting          atomic.Int64  // bytes that subscriptions hold until they end
+	freed            chan struct{} // has one when bytes were given back since the last check
 
-	// What was read since the last handler ended, and so may be headers of the next
-	// request, in bytes; notCounted while a handler is at work.
+	// Bytes that were read since the last handler ended; they may be headers of the next request. notCounted
+	// while a handler is at work.
 	unread atomic.Int64
 }
 
@@ -108,7 +107,7 @@ func (a *Accounts) Join(name string, conn io.Closer) *Account {
 	return f
 }
 
-// Use keeps the account open until [Account.Leave]. It fails if the account is closed already.
+// Use keeps the account open until [Account.Leave]. It fails if the account is closed.
 func (f *Account) Use() bool {
 	for {
 		n := f.users.Load()
@@ -121,7 +120,7 @@ func (f *Account) Use() bool {
 	}
 }
 
-// Leave closes the account if nobody else uses it.
+// Leave closes the account if it has no other users.
 func (f *Account) Leave() {
 	if f.users.Add(-1) > 0 {
 		return
@@ -130,7 +129,7 @@ func (f *Account) Leave() {
 	delete(f.all.open, f)
 	f.all.mu.Unlock()
 	f.Give(int(max(0, f.unread.Load())))
-	if held := f.account.Close(); held != nil { // given back now, but wrong until then
+	if held := f.account.Close(); held != nil { // a leak: it is given back now
 		f.all.log.Error("bytes in flight were forgotten", "held", held[flightBytes])
 	}
 }
@@ -156,11 +155,11 @@ func (f *Account) Arrived(n int) error {
 	}
 }
 
-// Begin says that a handler is at work. It returns how many bytes of headers had arrived, which the handler
-// gives back with [Account.End].
+// Begin records that a handler is at work. It returns the size of the headers that had arrived, which the
+// handler gives back with [Account.End].
 func (f *Account) Begin() (headers int) { return int(max(0, f.unread.Swap(notCounted))) }
 
-// End says that no handler is at work any more.
+// End records that no handler is at work.
 func (f *Account) End(headers int) {
 	f.Give(headers)
 	f.unread.Store(0)
@@ -169,7 +168,7 @@ func (f *Account) End(headers int) {
 // BetweenRequests reports whether a part of a request has arrived on which no handler is at work.
 func (f *Account) BetweenRequests() bool { return f.unread.Load() > 0 }
 
-// Limit is how many bytes one connection may hold.
+// Limit is the maximum that one connection may hold, in bytes.
 func (f *Account) Limit() int64 { return f.all.limit }
 
 // Take takes n bytes before they are in memory. Its error is for the client.
@@ -181,15 +180,15 @@ func (f *Account) Take(n int) error {
 	return err
 }
 
-// pressed has clients that are stalled make room for the next who asks, if the connection
-// could have n more bytes but for others.
+// pressed closes stalled clients, to make room for later requests, if only other connections prevent this one
+// from having n more bytes.
 func (f *Account) pressed(n int) {
 	if f.account.Limit(flightBytes)-f.account.Used(flightBytes) >= int64(n) {
 		f.all.makeRoom(int64(n))
 	}
 }
 
-// Give gives back n bytes that are written or dropped.
+// Give gives back n bytes that were written or dropped.
 func (f *Account) Give(n int) {
 	if n == 0 {
 		return
@@ -201,17 +200,17 @@ func (f *Account) Give(n int) {
 	}
 }
 
-// Writes says that the client is waited for, to take what is written, until [Account.HasWritten].
+// Writes records that the host waits for the client to take what is written, until [Account.HasWritten].
 func (f *Account) Writes() { f.writing.Store(time.Now().UnixNano()) }
 
-// HasWritten ends what Writes began.
+// HasWritten ends the wait that Writes began.
 func (f *Account) HasWritten() { f.writing.Store(0) }
 
 func (f *Account) reads()   { f.reading.Store(time.Now().UnixNano()) }
 func (f *Account) hasRead() { f.reading.Store(0) }
 
-// Stalled is since when the client has neither taken nor sent a piece, in Unix nanoseconds; the largest
-// number if it is not waited for.
+// Stalled is since when the client has neither taken nor sent a piece, in Unix nanoseconds; the maximum int64
+// if the host does not wait for it.
 func (f *Account) Stalled() int64 {
 	since := int64(math.MaxInt64)
 	for _, at := range [...]int64{f.reading.Load(), f.writing.Load()} {
@@ -222,11 +221,11 @@ func (f *Account) Stalled() int64 {
 	return since
 }
 
-// lookTime bounds how often it is looked for stalled clients, so that refusals cost little.
+// lookTime is the minimum time between two checks for stalled clients, so that refusals cost little.
 const lookTime = 10 * time.Millisecond
 
-// makeRoom closes connections whose clients have stalled for longest with much in hand,
-// until there will be room for n bytes and some more.
+// makeRoom closes the connections of clients that have stalled longest and hold much, until there will be
+// room for n bytes and some more.
 func (a *Accounts) makeRoom(n int64) {
 	now := time.Now().UnixNano()
 	last := a.looked.Load()
@@ -248,21 +247,21 @@ func (a *Accounts) makeRoom(n int64) {
 	slices.SortFunc(found, func(x, y candidate) int { return int(min(1, max(-1, x.since-y.since))) })
 	for want := max(n*service.ConnectionParts, 4*a.limit); len(found) > 0 && want > 0; found = found[1:] {
 		want -= found[0].f.account.Used(flightBytes)
-		_ = found[0].f.conn.Close() // its reads and writes fail, and with them its handler ends
+		_ = found[0].f.conn.Close() // its reads and writes fail, and so its handler ends
 		a.cut()
 	}
 }
 
-// Bounds of the wait between two looks for room that others have to give back.
+// Bounds of the wait between two checks for room that others must give back.
 const (
 	minRoomWait = 20 * time.Millisecond
 	maxRoomWait = time.Second
 )
 
-// Spare takes n bytes that can be done without: if there is no room, nobody has to make some.
+// Spare takes n bytes for something optional: if there is no room, no other connection is closed.
 func (f *Account) Spare(n int) bool { return f.account.TryTake(flightBytes, int64(n)) }
 
-// Try takes n bytes as Take does, but it is not counted as a refusal if there is no room.
+// Try is Take, but a failure does not count as a refusal.
 func (f *Account) Try(n int) bool {
 	if f.account.TryTake(flightBytes, int64(n)) {
 		return true
@@ -271,8 +270,7 @@ func (f *Account) Try(n int) bool {
 	return false
 }
 
-// Wait returns when there is room for n bytes. It fails with ctx's error, or if there
-// will never be room.
+// Wait returns when there is room for n bytes. It fails with ctx's error, or if there can never be room.
 func (f *Account) Wait(ctx context.Context, n int) error {
 	if max := f.all.limit - StreamBytes - f.lasting.Load(); int64(n) > max {
 		return service.Errorf(service.KindTooLarge, "the next event takes %d bytes; with the host's limit for one "+

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// Reading is a body or message on its way in: at a bounded rate above [Paced] bytes, and in turns when it is large.
-// One goroutine uses it.
+// Reading is a body or message on its way in. Above [Paced] bytes its rate is limited, and if it is large it
+// takes turns. Only one goroutine uses it.
 type Reading struct {
 	traffic *Traffic
 	ctx     context.Context
 	flight  *Account
 	allowed Allowance
 	turns   Pacer
-	bytes   int // that have come
-	pieces  int // that had come when the client was last seen to go on
+	bytes   int // that have arrived
+	pieces  int // that had arrived when progress was last recorded
 }
 
-// Read begins to read a body or message of a connection; end it with [Reading.End]. seen says that the client
-// counts as waited for from then on, and not only from the second piece on, as what is small is not worth another
-// look at the clock.
+// Read begins to read a body or message of a connection; end it with [Reading.End]. seen says that the host
+// waits for the client from now on. Otherwise it does so from the second piece on, to save a reading of the
+// clock for small bodies.
 func (t *Traffic) Read(ctx context.Context, f *Account, seen bool) Reading {
 	r := Reading{traffic: t, ctx: ctx, flight: f, allowed: NewAllowance(t.BodyTime)}
 	if seen {
@@ -28,7 +28,7 @@ func (t *Traffic) Read(ctx context.Context, f *Account, seen bool) Reading {
 	return r
 }
 
-// Waits says that the client is waited for from now on. The host does so until deadline.
+// Waits records that the host waits for the client from now on, until deadline.
 func (r *Reading) Waits() (deadline time.Time) {
 	if r.bytes/PieceBytes != r.pieces {
 		r.pieces = r.bytes / PieceBytes
@@ -38,11 +38,11 @@ func (r *Reading) Waits() (deadline time.Time) {
 	return r.allowed.until
 }
 
-// Came says that n more bytes have come. It returns when it is their turn.
+// Came records that n more bytes have arrived. It returns when it is their turn.
 func (r *Reading) Came(n int) {
 	r.bytes += n
 	if more := min(n, r.bytes-Paced); more > 0 {
-		since := r.flight.reading.Swap(0) // meanwhile it is the host that lets the client wait
+		since := r.flight.reading.Swap(0) // meanwhile the client waits for the host
 		waited := r.traffic.letIn(r.ctx, more)
 		r.allowed.extend(waited)
 		if since > 0 {
@@ -55,17 +55,17 @@ func (r *Reading) Came(n int) {
 	r.allowed.Earn(n)
 }
 
-// End says that nothing more is read.
+// End ends the reading.
 func (r *Reading) End() {
 	r.turns.End()
 	r.flight.hasRead()
 }
 
-// letIn waits until n more bytes of bodies and messages may come in, and returns for how long. The
-// limiter serves in order, so each connection has its piece when all others that wait have theirs.
+// letIn waits until n more bytes may come in under the rate limit, and returns how long that took. The
+// limiter serves in order, so each connection gets its piece after those that wait already.
 func (t *Traffic) letIn(ctx context.Context, n int) time.Duration {
 	begin := time.Now()
-	if t.Rate.WaitN(ctx, n) != nil { // the client has gone, or the host stops; the next read finds out
+	if t.Rate.WaitN(ctx, n) != nil { // the client has gone, or the host stops; the next read fails
 		return 0
 	}
 	return time.Since(begin)

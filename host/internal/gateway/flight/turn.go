@@ -8,30 +8,29 @@ import (
 )
 
 const (
-	// Paced is the size of a body or message, in bytes, above which it comes in at the rate that all connections
-	// share.
+	// Paced is the size of a body or message, in bytes, above which the rate limit of all connections
+	// applies.
 	Paced = 16 << 10
-	// BodyBurst is how many bytes of bodies may come in at once. Others would feel a burst of megabytes.
+	// BodyBurst is how many bytes of bodies may come in at once. A burst of megabytes would delay others.
 	BodyBurst = 256 << 10
-	// large is the size of a body, message or reply, in bytes, from which it is read, checked and written in turns
-	// with others: that takes milliseconds, for which small commands would wait.
+	// large is the size of a body, message or reply, in bytes, from which it is read, checked and written in
+	// turns with others: this takes milliseconds, for which small commands would wait.
 	large = 64 << 10
 )
 
 const _ = uint(BodyBurst - PieceBytes) // a larger piece would never be let in
 
-// Traffic is what large bodies, messages and answers of all connections wait for. It is safe for concurrent use.
+// Traffic bounds the large bodies, messages and answers of all connections. It is safe for concurrent use.
 type Traffic struct {
 	// Turns gives turns to large ones.
 	Turns Turns
-	// Rate bounds the bytes that come in; *rate.Limiter, with a burst of BodyBurst, is one.
+	// Rate limits incoming bytes; *rate.Limiter, with a burst of BodyBurst, implements it.
 	Rate Rate
-	// BodyTime is how long a body or message may keep the host waiting.
+	// BodyTime is how long the host may wait for a body or message.
 	BodyTime time.Duration
 }
 
-// Turns makes places for work of milliseconds that is done for a client of a service or, without a name, for a
-// client.
+// Turns makes places for milliseconds of work for a client of a service or, without a name, for a client.
 type Turns interface {
 	Turn(ctx context.Context, name service.Name) service.Turn
 }
@@ -42,16 +41,16 @@ type Rate interface {
 	WaitN(ctx context.Context, n int) error
 }
 
-// Pacer has a large body read, or a large answer written, in turns. The zero value has no turns. One goroutine uses
-// it.
+// Pacer takes turns while a large body is read or a large answer written. The zero value has no turns. Only
+// one goroutine uses it.
 type Pacer struct {
-	turn service.Turn // nil: it is not waited for one
+	turn service.Turn // nil: no turns are taken
 	ctx  context.Context
 }
 
-// Pace begins a turn for so many bytes of a service, if these are many; the name is empty if they are of no
-// service. End it with [Pacer.End]. If too many wait, the work is done without a turn: an answer may be the only
-// word that a client gets of what was done.
+// Pace begins a turn for a number of bytes of a service, if that number is large; the name is empty if they
+// belong to no service. End it with [Pacer.End]. If too many wait, the work is done without a turn: the
+// answer may be all that a client learns of what was done.
 func (t *Traffic) Pace(ctx context.Context, name service.Name, size int) (p Pacer) {
 	if size < large {
 		return p
@@ -61,14 +60,14 @@ func (t *Traffic) Pace(ctx context.Context, name service.Name, size int) (p Pace
 	return p
 }
 
-// Begin returns when others have had their turn.
+// Begin returns when others have had their turns.
 func (p *Pacer) Begin() {
 	if p.turn != nil && p.turn.Begin(p.ctx) != nil {
 		p.turn = nil
 	}
 }
 
-// Rest lets others have their turn until the next Begin, while the client is waited for.
+// Rest lets others have their turns until the next Begin, while the host waits for the client.
 func (p *Pacer) Rest() {
 	if p.turn != nil {
 		p.turn.Rest()

@@ -12,15 +12,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// CloudEvents streams a service's events after a cursor on a WebSocket, a CloudEvent a message. The client says
-// nothing. An error means that the request has not become a stream; the stream has ended when it returns nil.
+// CloudEvents streams a service's events after a cursor on a WebSocket, one CloudEvent per message. The
+// client sends no messages. It returns nil when the stream has ended; an error means that the request has not
+// become a stream.
 func (s *Streams) CloudEvents(a Answer, r *http.Request, sel View, first service.Cursor) error {
 	ended, err := s.begin(api.ProtocolCloudEvents)
 	if err != nil {
 		return err
 	}
 	defer ended()
-	// the request ends with the upgrade, the stream does not
+	// the request ends with the upgrade, but the stream does not
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer cancel(nil)
 	gone, err := a.Flight().Subscribe(flight.ReaderRoom(&sel.Selection))
@@ -32,7 +33,7 @@ func (s *Streams) CloudEvents(a Answer, r *http.Request, sel View, first service
 	if err != nil {
 		return err
 	}
-	feed.untold = true // it does not say where it begins
+	feed.untold = true // the client does not yet have a cursor
 	k, err := s.upgrade(a, r, api.ProtocolCloudEvents, 1<<10)
 	if k == nil {
 		return err
@@ -55,7 +56,7 @@ func (s *Streams) CloudEvents(a Answer, r *http.Request, sel View, first service
 	}
 	cancel(err)
 	k.settle(pumped, err)
-	err = context.Cause(ctx) // whichever came first
+	err = context.Cause(ctx) // whichever was first
 	var e *service.Error
 	if errors.As(err, &e) {
 		err = &ws.Closing{Code: ws.CloseInternal, Reason: closeReason(a.Problem(err))}
@@ -64,17 +65,17 @@ func (s *Streams) CloudEvents(a Answer, r *http.Request, sel View, first service
 	return nil
 }
 
-// closeReason is as much of a problem as fits into a close frame.
+// closeReason is the part of a problem that fits into a close frame.
 func closeReason(p api.Problem) string {
-	const most = 120 // a control frame has 125 bytes, two of them the code
+	const maxBytes = 120 // a control frame has 125 bytes, two of them for the code
 	text := p.Kind + ": " + p.Detail
-	if len(text) <= most {
+	if len(text) <= maxBytes {
 		return text
 	}
 	return p.Kind
 }
 
-// pumpCloudEvents sends events until it cannot, and says why.
+// pumpCloudEvents sends events until it cannot, and returns the reason.
 func (s *Streams) pumpCloudEvents(ctx context.Context, k *socket, feed *feed) error {
 	for {
 		events, held, err := feed.nextOrPing(ctx, batchEvents)

@@ -5,25 +5,24 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// View is what a reader of events wants to see, and in which form.
+// View says which events a reader wants, and in which form.
 type View struct {
 	service.Selection
 	Form service.EventForm
 }
 
-// Event is an event on its way out. Its bytes are shared by all who get it and
-// must not be changed.
+// Event is an event on its way out. Its bytes are shared by all who get it, and must not be changed.
 type Event struct {
-	Cursor service.Cursor // its place
-	Text   api.Pieces     // the event in the form that was asked for, in one line
-	Size   int            // what it takes in memory, in bytes
-	shared *service.Share // the part of size that all who have the event share; nil: none
+	Cursor service.Cursor // the place after it
+	Text   api.Pieces     // the event in the requested form, in one line
+	Size   int            // its memory in bytes
+	shared *service.Share // the part of Size that all who have the event share; nil: none
 }
 
 // eventBytes is what an event takes beside its text, in bytes.
 const eventBytes = 512
 
-// Outgoing are events in the form in which they leave.
+// Outgoing yields events in the form in which they are sent.
 func Outgoing(events []*service.Event, form service.EventForm) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {
@@ -33,7 +32,7 @@ func Outgoing(events []*service.Event, form service.EventForm) []Event {
 	return out
 }
 
-// subscribed are events of a subscriber as they leave, with what all subscribers share of them.
+// subscribed are a subscriber's events as they are sent, with what all subscribers share of them.
 func subscribed(events []*service.Event, form service.EventForm) []Event {
 	out := Outgoing(events, form)
 	for i, e := range events {
@@ -42,8 +41,7 @@ func subscribed(events []*service.Event, form service.EventForm) []Event {
 	return out
 }
 
-// textOf is an event in a form. The text of a large one is not made before it is
-// written, nor kept.
+// textOf is an event in a form. The text of a large one is neither made before it is written, nor kept.
 func textOf(e *service.Event, form service.EventForm) api.Pieces {
 	if len(e.Data) <= service.LargeData {
 		return api.Text(e.Text(form))
@@ -53,11 +51,11 @@ func textOf(e *service.Event, form service.EventForm) api.Pieces {
 	return api.Around(head, e.Data, as, tail)
 }
 
-// MaxFilter bounds the types, and the keys, that a reader of events may choose.
+// MaxFilter is the maximum number of types, and of keys, that a reader of events may select.
 const MaxFilter = 128
 
-// Filter checks what a reader wants to see.
-// A list without values is refused: it is probably a mistake, and would let everything through.
+// Filter checks which events a reader wants. It refuses a list without values: that is probably a mistake,
+// and would select everything.
 func Filter(types, keys []string) (t []service.Type, k []service.Key, err error) {
 	if types != nil && len(types) == 0 || keys != nil && len(keys) == 0 {
 		return nil, nil, service.Errorf(service.KindInvalid, "types and keys list at least one value each; leave out "+

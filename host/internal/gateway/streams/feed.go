@@ -8,13 +8,13 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Bounds of what is gathered before it is written, so that large events cannot make a batch as large as they like.
+// Bounds of what is collected before it is written, so that large events do not make an unbounded batch.
 const (
 	batchBytes  = 256 << 10
 	batchEvents = 256
 )
 
-// pace says how many events to take at a time, by how large the last ones were.
+// pace determines how many events to take at a time, from the sizes of the last ones.
 type pace struct{ average int }
 
 func (p *pace) limit() int {
@@ -33,15 +33,15 @@ func sizeOf(events []Event) (size int) {
 	return size
 }
 
-// holding is what events on their way to a client take: bytes of the connection's flight, and
-// parts in what is shared with others. One goroutine at a time uses it; the zero value is nothing.
+// holding is what events on their way to a client take: bytes of the connection's flight, and parts of shared
+// memory. Only one goroutine at a time uses it. The zero value holds nothing.
 type holding struct {
 	own    int
 	shared []*service.Share
 }
 
-// hold takes what events take in memory, or nothing. What others hold, too, is counted once for
-// all of them, as long as there is room for such; else it is the connection's own.
+// hold takes the memory of events, or nothing. Memory that others hold, too, is counted once for all of them,
+// if there is room to count it; otherwise it is taken from the connection.
 func hold(f *flight.Account, events []Event) (h holding, ok bool) {
 	for i := range events {
 		e := &events[i]
@@ -68,22 +68,21 @@ func (h *holding) drop(f *flight.Account) {
 	*h = holding{}
 }
 
-// feed is the events of a service for one connection, whose flight they are taken from.
-// If there is no room they are dropped and read again when there is: they are in the
-// log, so nobody loses anything by that but time. One goroutine uses it.
+// feed reads the events of a service for one connection, and takes their memory from the connection's flight.
+// If there is no room, it drops them and reads them from the log again later, which only costs time. Only one
+// goroutine uses it.
 type feed struct {
 	s      *Streams
 	f      *flight.Account
 	sel    View
-	after  service.Position // what is still to come comes after it
+	after  service.Position // the next events come after it
 	sub    service.Subscriber
 	pace   pace
-	told   service.Position // that of the last cursor that the client has got
-	untold bool             // it has got none
+	told   service.Position // position of the last cursor that the client has
+	untold bool             // the client has none
 }
 
-// newFeed opens a feed. It holds nothing while nothing is read, so there is nothing to
-// close.
+// newFeed opens a feed. It holds nothing between reads, so it need not be closed.
 func (s *Streams) newFeed(ctx context.Context, f *flight.Account, sel View, after service.Position) (*feed, error) {
 	r := &feed{s: s, f: f, sel: sel, after: after, told: after}
 	if err := r.subscribe(ctx); err != nil {
@@ -98,17 +97,17 @@ func (r *feed) subscribe(ctx context.Context) (err error) {
 	return err
 }
 
-// read waits for events and returns at least one and at most limit of them, as they leave.
+// read waits for events, and returns at least one and at most limit of them, in the form in which they are
+// sent.
 func (r *feed) read(ctx context.Context, limit int) ([]Event, error) {
 	events, err := r.sub.Next(ctx, limit)
 	out := subscribed(events, r.sel.Form)
-	r.sub.Release() // whoever is slow holds what is counted, and not what it was made of
+	r.sub.Release() // a slow client then holds only what is counted
 	return out, err
 }
 
-// next waits for events and returns at least one and at most limit of them. What they
-// take is returned, too; drop it when they are written or dropped. If ctx ends first it
-// fails with ctx's error and has lost none.
+// next waits for events, and returns at least one and at most limit of them. It also returns what they take;
+// drop it when they are written or dropped. If ctx ends first, it fails with ctx's error and loses no event.
 func (r *feed) next(ctx context.Context, limit int) (events []Event, held holding, err error) {
 	for {
 		if r.sub == nil {
@@ -135,15 +134,15 @@ func (r *feed) next(ctx context.Context, limit int) (events []Event, held holdin
 	}
 }
 
-// checkpoint is where the feed has come to, past what its filter has left out, if the client does not know it yet:
-// one that resumes there reads none of it again, and is not refused when a retention has deleted it. Where that cannot
-// be told at present, there is another time.
+// checkpoint is the place that the feed has reached past events that its filter has left out, unless the
+// client knows it already. A client that resumes there does not read those events again, and is not refused
+// when a retention has deleted them. If the place cannot be found now, a later call finds it.
 func (r *feed) checkpoint(ctx context.Context) (c service.Cursor, ok bool) {
 	at := r.position()
 	if at <= r.told && !r.untold {
 		return service.Cursor{}, false
 	}
-	// Mostly that is the head, which memory knows. Else a batch is read, and in its turn.
+	// Usually that is the head, whose cursor is in memory. Otherwise a batch is read, in turns with others.
 	ctx, cancel := context.WithTimeout(ctx, r.s.options.PingTime/4)
 	defer cancel()
 	c, err := r.s.host.Cursor(ctx, r.sel.Service, at)
@@ -154,7 +153,7 @@ func (r *feed) checkpoint(ctx context.Context) (c service.Cursor, ok bool) {
 	return c, true
 }
 
-// position is how far the feed has come, past what its filter has left out.
+// position is how far the feed has read, including events that its filter has left out.
 func (r *feed) position() service.Position {
 	if r.sub == nil {
 		return r.after
@@ -162,8 +161,8 @@ func (r *feed) position() service.Position {
 	return max(r.after, r.sub.Position())
 }
 
-// nextOrPing waits for events no longer than a stream may be silent; no events
-// and no error is a reason to give a sign of life, and a checkpoint if there is one.
+// nextOrPing waits for events, but no longer than a stream may be silent. If it returns neither events nor an
+// error, a ping is due, and a checkpoint if there is one.
 func (r *feed) nextOrPing(ctx context.Context, limit int) ([]Event, holding, error) {
 	waiting, cancel := context.WithTimeout(ctx, r.s.options.PingTime)
 	defer cancel()

@@ -7,36 +7,35 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// outcome is the answer to a command or a query, not encoded yet.
+// outcome is the answer to a command or a query, not yet encoded.
 type outcome struct {
 	id      string
 	service service.Name
 	command service.CommandID
 	reply   service.Reply
-	query   *service.QueryReply // instead of reply
-	err     error               // instead of both
+	query   *service.QueryReply // in place of reply
+	err     error               // in place of both
 	carried *flight.Carriage
 }
 
-// outcomes is a queue of the answers on their way to the sender. It is as long as there are
-// answers: there is one for each slot at the most, and what it takes in the queue is within
-// flight.CallBytes. So putting never waits, and a stream without commands holds no queue. Many
-// put; one takes.
+// outcomes is a queue of the answers on their way to the sender. It has at most one answer for each slot, and
+// flight.CallBytes covers what it takes in memory. So put never waits, and a stream without commands has an
+// empty queue. Many goroutines put, one takes.
 type outcomes struct {
-	news chan struct{} // has one while there is something
+	news chan struct{} // has one while the queue is not empty
 
 	mu   sync.Mutex // guards all below
 	list []outcome
-	next int // the first that was not taken
+	next int // index of the first that was not taken
 	over bool
 }
 
-// keptOutcomes is how many may lie in a queue that is kept when it is empty.
+// keptOutcomes is the capacity up to which an empty queue is kept.
 const keptOutcomes = 64
 
 func newOutcomes() *outcomes { return &outcomes{news: make(chan struct{}, 1)} }
 
-// put queues an answer; false if nobody sends answers any more.
+// put queues an answer; false if answers are no longer sent.
 func (q *outcomes) put(o outcome) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,7 +52,7 @@ func (q *outcomes) put(o outcome) bool {
 	return true
 }
 
-// take takes the first one. It is called after a receive from news.
+// take takes the first answer. It is called after a receive from news.
 func (q *outcomes) take() (o outcome, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -80,7 +79,7 @@ func (q *outcomes) tell() {
 	}
 }
 
-// close has put fail, and returns what nobody has taken.
+// close makes put fail, and returns what was not taken.
 func (q *outcomes) close() (left []outcome) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

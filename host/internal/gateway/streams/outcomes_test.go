@@ -10,8 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Every answer that is put comes once, and those of one who puts in their order; a queue
-// that is empty is small.
+// Every answer that is put comes once, and those of one goroutine in their order. An empty queue is small.
 func TestOutcomes(t *testing.T) {
 	const senders, each = 8, 500
 	q := newOutcomes()

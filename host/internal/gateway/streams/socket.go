@@ -27,26 +27,25 @@ type socket struct {
 	options *Options
 	flight  *flight.Account
 	limit   int64                 // of one message, in bytes
-	reading func() flight.Reading // of a message
+	reading func() flight.Reading // begins the reading of a message
 	pacer   flight.Pacer          // of the sending goroutine
 
 	mu       sync.Mutex // guards draining and setting the read deadline
 	draining bool       // nothing more is received
 
-	// Of the receiving goroutine: whether a message has begun and not ended, and
-	// the control frames since the last message.
+	// Of the receiving goroutine: whether it is within a message, and the number of control frames since the
+	// last message.
 	within        bool
 	controls      int
 	controlsSince time.Time
-	buf           []byte // of messages, kept from one to the next; taken from flight
+	buf           []byte // for messages; reused, and taken from flight
 }
 
-// maxControls bounds the pings and pongs that a client sends within a ping
-// period without saying anything.
+// maxControls is the maximum number of pings and pongs of a client within a ping period without a message.
 const maxControls = 100
 
-// upgrade makes a WebSocket of a request, speaking one protocol. A client that
-// offers none is taken to mean that one.
+// upgrade turns a request into a WebSocket with one protocol. A client that offers none is assumed to mean
+// that one.
 func (s *Streams) upgrade(a Answer, r *http.Request, protocol string, limit int64) (*socket, error) {
 	var speaks []string
 	for _, p := range ws.Offered(r) {
@@ -81,15 +80,15 @@ func (s *Streams) upgrade(a Answer, r *http.Request, protocol string, limit int6
 	return k, nil
 }
 
-// wait gives the client until its next message or sign of life. It reports
-// whether there is anything to wait for.
+// wait sets the deadline for the client's next message or control frame. It reports whether there is anything
+// to wait for.
 func (k *socket) wait(d time.Duration) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.draining {
 		return false
 	}
-	_ = k.conn.SetReadDeadline(time.Now().Add(d)) // a closed connection fails when it is read
+	_ = k.conn.SetReadDeadline(time.Now().Add(d)) // a closed connection fails at the next read
 	return true
 }
 
@@ -98,13 +97,13 @@ func (k *socket) drain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.draining = true
-	_ = k.conn.SetReadDeadline(time.Unix(1, 0)) // in the past: a read under way ends
+	_ = k.conn.SetReadDeadline(time.Unix(1, 0)) // in the past: ends a read in progress
 }
 
-// silence is how long a client may be without a sign of life: two pings lost.
+// silence is how long a client may be silent: two lost pings.
 func (k *socket) silence() time.Duration { return k.options.PingTime*5/2 + time.Second }
 
-// control counts a ping or pong and takes it for a sign of life.
+// control counts a ping or pong, which shows that the client is alive.
 func (k *socket) control() error {
 	now := time.Now()
 	if now.Sub(k.controlsSince) > k.options.PingTime {
@@ -113,27 +112,26 @@ func (k *socket) control() error {
 	if k.controls++; k.controls > maxControls {
 		return &ws.Closing{Code: ws.ClosePolicy, Reason: "too many pings"}
 	}
-	if !k.within { // else a message could be stretched for ever
+	if !k.within { // otherwise a message could last forever
 		k.wait(k.silence())
 	}
 	return nil
 }
 
-// noRoom is the error of a message that there was no room for. The connection goes on.
+// noRoom is the error of a message for which there was no room. The connection goes on.
 type noRoom struct {
-	start []byte // of the message
+	start []byte // beginning of the message
 	err   error
 }
 
 func (e *noRoom) Error() string { return e.err.Error() }
 func (e *noRoom) Unwrap() error { return e.err }
 
-// startBytes is how much of a message that there is no room for is kept, to find its id.
+// startBytes is how many bytes of such a message are kept, to find its id.
 const startBytes = 4 << 10
 
-// receive reads one text message, which is the socket's until the next one, unless it
-// is kept. Once a message has begun it has the time of a body, however it is cut into
-// frames.
+// receive reads one text message, which belongs to the socket until the next one, unless keep is called. From
+// its beginning a message has the time of a body, however it is divided into frames.
 func (k *socket) receive() ([]byte, error) {
 	if !k.wait(k.silence()) {
 		return nil, &ws.Closing{Code: ws.CloseGoingAway, Reason: "the host is stopping"}
@@ -147,14 +145,14 @@ func (k *socket) receive() ([]byte, error) {
 	reading := k.reading()
 	defer reading.End()
 	buf := k.buf[:0]
-	var full *noRoom // then what comes is read into scratch and dropped
+	var full *noRoom // if set, the rest is read into scratch and dropped
 	var scratch []byte
 	for {
 		if len(buf) == cap(buf) {
 			if full == nil {
 				if err := k.grow(buf); err != nil {
 					full = &noRoom{bytes.Clone(buf[:min(len(buf), startBytes)]), err}
-					// within what is taken for the stream, and not of the socket's buffer
+					// within what is taken for the stream, outside of the socket's buffer
 					scratch = make([]byte, 0, startBytes)
 				}
 			}
@@ -188,9 +186,8 @@ func (k *socket) receive() ([]byte, error) {
 	return buf, nil
 }
 
-// grow makes room behind a message, which fills the buffer. Sizes are halves of the
-// largest message, so that two of them are never much more than that; there is a byte
-// more, by which the end is found.
+// grow enlarges the buffer, which the message fills. It grows by halves of the largest message, so that two
+// buffers are never much larger than one. One byte more detects the end.
 func (k *socket) grow(text []byte) error {
 	next := int(k.limit) + 1
 	for next/2 > max(cap(k.buf), 1<<10) {
@@ -205,21 +202,21 @@ func (k *socket) grow(text []byte) error {
 	return nil
 }
 
-// keep has the message belong to somebody else, with what was taken for it.
+// keep transfers the message to another owner, with what was taken for it.
 func (k *socket) keep() (taken int) {
 	taken = cap(k.buf)
 	k.buf = nil
 	return taken
 }
 
-// shrink lets go of a buffer that a large message has left. It is called between messages.
+// shrink drops the buffer that a large message has left. It is called between messages.
 func (k *socket) shrink() {
 	if cap(k.buf) > ws.MaxGathered {
 		k.flight.Give(k.keep())
 	}
 }
 
-// why finds out what an error of reading means for the connection.
+// why classifies a read error: what it means for the connection.
 func (k *socket) why(err error) error {
 	k.mu.Lock()
 	draining := k.draining
@@ -230,7 +227,7 @@ func (k *socket) why(err error) error {
 		return &ws.Closing{Code: ws.CloseGoingAway, Reason: "the host is stopping"}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &ws.Closing{Code: ws.ClosePolicy, Reason: "no sign of life, or a message that did not end"}
-	case errors.Is(err, ws.ErrTooLarge): // which the library says in most cases, but not in all
+	case errors.Is(err, ws.ErrTooLarge): // the library usually sends the close frame, but not always
 		return &ws.Closing{Code: ws.CloseTooLarge, Reason: "the message is too large"}
 	}
 	return err
@@ -239,8 +236,8 @@ func (k *socket) why(err error) error {
 // send queues one text message for the next flush.
 func (k *socket) send(text []byte) error { return k.conn.Send(text) }
 
-// sendPieces sends a message that may be large. Then it goes in several frames, without
-// being copied, and the client has the time of a large answer.
+// sendPieces sends a message that may be large. A large one goes in several frames, without being copied, and
+// the client has the time of a large answer.
 func (k *socket) sendPieces(text *api.Pieces) error {
 	if whole, ok := text.Short(); ok {
 		return k.send(whole)
@@ -262,7 +259,7 @@ func (k *socket) sendPieces(text *api.Pieces) error {
 	})
 }
 
-// flush writes what was queued.
+// flush writes what is queued.
 func (k *socket) flush() error { return k.conn.Flush(k.options.WriteTime) }
 
 // ping queues a ping.
@@ -273,8 +270,8 @@ func (k *socket) settle(sent <-chan struct{}, err error) {
 	k.conn.Settle(sent, k.options.WriteTime, err)
 }
 
-// farewell says why, writes what is queued, and closes. Both goroutines must be
-// past using the socket.
+// farewell sends the reason, writes what is queued, and closes the socket. Both goroutines must have ended
+// their use of it.
 func (k *socket) farewell(cut context.Context, err error) {
 	k.conn.Farewell(cut, k.options.Linger, err)
 }

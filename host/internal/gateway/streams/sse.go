@@ -13,8 +13,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// SSE streams server-sent events after a cursor until the client goes away or the server
-// stops; either way the client resumes by the last id. An error means that nothing was answered yet.
+// SSE streams server-sent events after a cursor until the client goes away or the server stops. The client
+// can then resume after the last id. An error means that nothing was answered yet.
 func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor) error {
 	ended, err := s.begin("sse")
 	if err != nil {
@@ -39,9 +39,9 @@ func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor)
 	}
 
 	a.Header().Set("Content-Type", api.ContentSSE)
-	a.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for the end
+	a.Header().Set("X-Accel-Buffering", "no") // proxies would wait for the end
 	a.WriteHeader(http.StatusOK)
-	// The first id makes who reads from the end resume here, even before any event.
+	// With the first id a client that reads from the end resumes here, even before any event.
 	b := append(first.Append([]byte("retry: 1000\nid: ")), "\n\n"...)
 	var held holding
 	control := http.NewResponseController(a)
@@ -49,7 +49,7 @@ func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor)
 	for {
 		a.LimitWrite()
 		if _, err := a.Write(b); err != nil {
-			return nil // the client is gone
+			return nil // the client has gone
 		}
 		if err := control.Flush(); err != nil {
 			return nil
@@ -61,12 +61,13 @@ func (s *Streams) SSE(a Answer, r *http.Request, sel View, first service.Cursor)
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			text, _ := json.Marshal(a.Problem(err)) // a problem always encodes
+			text, _ := json.Marshal(a.Problem(err)) // a problem can always be encoded
 			a.LimitWrite()
 			_, _ = a.Write(appendSSE(append(b, "event: problem\n"...), text))
 			return nil
 		case len(events) == 0:
-			// What was passed by need not be read again by who resumes. An id without data is no event.
+			// A client that resumes need not read the skipped events again. An id without data is not an
+			// event.
 			if c, ok := feed.checkpoint(ctx); ok {
 				b = append(c.Append(append(b, "id: "...)), "\n\n"...)
 			} else {
@@ -107,8 +108,8 @@ func writeTo(w io.Writer, text *api.Pieces) error {
 	})
 }
 
-// appendSSE appends data and the end of its message. A line break in the data,
-// which JSON has between values only, becomes the start of another data line.
+// appendSSE appends data and the end of its message. A line break in the data, which JSON has only between
+// values, becomes the start of another data line.
 func appendSSE(b, data []byte) []byte {
 	for first := true; first || len(data) > 0; first = false {
 		line := data
@@ -122,8 +123,8 @@ func appendSSE(b, data []byte) []byte {
 	return append(b, '\n')
 }
 
-// lineBreak is where the first line break is, or negative. There hardly ever is one, and to
-// look for two bytes one after the other is much quicker than for either.
+// lineBreak is the index of the first line break, or negative. There is hardly ever one, and two searches for
+// one byte each are much quicker than one search for either.
 func lineBreak(b []byte) int {
 	r, n := bytes.IndexByte(b, '\r'), bytes.IndexByte(b, '\n')
 	if r < 0 || n >= 0 && n < r {

@@ -7,7 +7,7 @@ import (
 
 // No line break in the data ends a message.
 func TestLineBreaksInServerSentEvents(t *testing.T) {
-	broken := "\"data\":{\r\n\"a\":\n1\r}," // as no event is, but what would end a message
+	broken := "\"data\":{\r\n\"a\":\n1\r}," // no event has line breaks, which would end a message
 	if got, want := string(appendSSE(nil, []byte(broken))),
 		"data: \"data\":{\ndata: \ndata: \"a\":\ndata: 1\ndata: },\n\n"; got != want {
 		t.Errorf("%q is sent as %q, want %q", broken, got, want)
@@ -19,7 +19,7 @@ func FuzzSSE(f *testing.F) {
 	f.Add([]byte("a\r\nb\rc\n"))
 	f.Add([]byte(""))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		// Whatever the data has in it, it is one message of data lines.
+		// Any data becomes one message of data lines.
 		text, ok := bytes.CutSuffix(appendSSE(nil, data), []byte("\n\n"))
 		if !ok {
 			t.Fatalf("%q", text)

@@ -15,26 +15,25 @@ import (
 
 // stream is one connection that speaks bulkhead.v1.json.
 //
-// The receiving goroutine reads messages and hands in what they ask for; it is
-// the handler's own. The sending goroutine encodes and writes answers and events.
-// Each subscription has one goroutine that waits for events. Nothing here grows:
-// a command holds a slot until its answer is written, and a client that does not
-// read is not read either once the slots and the few notices are used up. What
-// messages, answers and events take in memory is in the connection's flight.
+// The receiving goroutine, which is the handler's, reads messages and submits their requests. The sending
+// goroutine encodes and writes answers and events. Each subscription has one goroutine that waits for events.
+// Nothing grows without bound: a command holds a slot until its answer is written, and when the slots and the
+// few notices are used up, a client that does not read is not read either. The connection's flight counts the
+// memory of messages, answers and events.
 type stream struct {
 	s *Streams
 	k *socket
 
 	answer Answer // to the request that became this connection
 
-	ctx    context.Context // ends when the connection must
+	ctx    context.Context // ends when the connection must end
 	cancel context.CancelCauseFunc
 
-	slots   chan struct{} // one for each command or query without a written answer
+	slots   chan struct{} // has one for each command or query whose answer is not written
 	answers *outcomes     // of commands and queries
 	notices chan []byte   // from the receiving goroutine, which waits if it is full
 	batches chan batch    // from the subscriptions, which wait if it is full
-	last    chan struct{} // closed when nothing more will be given to the sender
+	last    chan struct{} // closed when the sender will get nothing more
 
 	waiting sync.WaitGroup // queries and subscriptions
 
@@ -42,8 +41,8 @@ type stream struct {
 	subs map[string]*subscription
 }
 
-// Serve makes a WebSocket of a request that speaks bulkhead.v1.json, and serves it until it ends. An error means that
-// the request has not become a WebSocket.
+// Serve turns a request that speaks bulkhead.v1.json into a WebSocket, and serves it until it ends. An error
+// means that the request has not become a WebSocket.
 func (s *Streams) Serve(a Answer, r *http.Request) error {
 	if !ws.IsUpgrade(r) {
 		a.Header().Set("Upgrade", "websocket")
@@ -65,7 +64,7 @@ func (s *Streams) Serve(a Answer, r *http.Request) error {
 		notices: make(chan []byte, 16), batches: make(chan batch), last: make(chan struct{}),
 		subs: map[string]*subscription{},
 	}
-	// the request ends with the upgrade, the stream does not
+	// the request ends with the upgrade, but the stream does not
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer t.cancel(nil)
 	defer context.AfterFunc(s.options.Stopping, k.drain)()
@@ -76,8 +75,8 @@ func (s *Streams) Serve(a Answer, r *http.Request) error {
 		defer close(sent)
 		if err := t.sendAll(); err != nil {
 			t.cancel(err)
-			// After a close frame nothing can be sent. It was the receiving goroutine that
-			// wrote it, on its way out, and it may still wait in the cork for the farewell.
+			// Nothing can be sent after a close frame. The receiving goroutine wrote that frame when it
+			// ended, and the frame may still wait in the cork for the farewell.
 			if !errors.Is(err, ws.ErrCloseSent) {
 				_ = k.conn.Close() // ends the receiving
 			}
@@ -96,7 +95,7 @@ func (s *Streams) Serve(a Answer, r *http.Request) error {
 	return nil
 }
 
-// put has the sending goroutine send an answer. It never waits.
+// put gives an answer to the sending goroutine. It never waits.
 func (t *stream) put(o outcome) {
 	if o.err != nil {
 		o.err = o.carried.Fit(o.err)
@@ -106,7 +105,7 @@ func (t *stream) put(o outcome) {
 	}
 }
 
-// end drops the answers that were not sent, and those to come.
+// end drops the answers that were not sent, and later ones.
 func (t *stream) end() {
 	for _, o := range t.answers.close() {
 		o.carried.Free()
@@ -116,7 +115,7 @@ func (t *stream) end() {
 
 var errCutOff = errors.New("cut off")
 
-// receiveAll handles messages until the connection ends, and says why it did.
+// receiveAll handles messages until the connection ends, and returns the reason.
 func (t *stream) receiveAll() error {
 	for {
 		text, err := t.k.receive()
@@ -140,8 +139,7 @@ func (t *stream) receiveAll() error {
 	}
 }
 
-// message does what a message asks for. An error is for the sender, about the message
-// with that id.
+// message handles a message. An error is for the sender, about the message with that id.
 func (t *stream) message(text []byte) (id string, err error) {
 	f := t.k.flight
 	room := api.DecodingRoom(len(text))
@@ -157,8 +155,8 @@ func (t *stream) message(text []byte) (id string, err error) {
 	return m.ID, t.handle(&m)
 }
 
-// finish lets what is in flight come to its end, if the host is stopping and the
-// client is still there; else it is given up. Its commands go on either way.
+// finish waits for the requests in flight if the host is stopping and the client is still there; otherwise
+// their answers are given up. Commands go on in either case.
 func (t *stream) finish(err error) {
 	t.mu.Lock()
 	for _, sub := range t.subs {
@@ -179,7 +177,7 @@ func (t *stream) finish(err error) {
 	t.waiting.Wait()
 }
 
-// handle does what a message asks for. An error is for the sender.
+// handle carries out a message's request. An error is for the sender.
 func (t *stream) handle(m *api.ClientMessage) error {
 	switch m.Op {
 	case api.OpSubscribe, api.OpCredit, api.OpUnsubscribe, api.OpCommand, api.OpQuery:
@@ -209,8 +207,8 @@ func (t *stream) handle(m *api.ClientMessage) error {
 	return nil
 }
 
-// notice queues a message of the receiving goroutine, and so reads no further
-// while the client does not read.
+// notice queues a message of the receiving goroutine. It waits while the client does not read, and then no
+// messages are received.
 func (t *stream) notice(text []byte) {
 	select {
 	case t.notices <- text:
@@ -224,7 +222,7 @@ func (t *stream) refuse(id string, command service.CommandID, err error) {
 	t.notice(api.AppendProblem(nil, api.OpError, id, &p))
 }
 
-// slot takes a slot or says that there is none.
+// slot takes a slot, or returns an error if there is none.
 func (t *stream) slot() error {
 	select {
 	case t.slots <- struct{}{}:
@@ -238,8 +236,8 @@ func (t *stream) slot() error {
 	}
 }
 
-// carry has the data of a command or query, and what a call takes beside it, taken until
-// the host has no more use for it. A large message is handed on as it is.
+// carry takes the memory of a command or query, and of the call, until the host no longer needs it. A large
+// message is passed on without a copy.
 func (t *stream) carry(m *api.ClientMessage, beside int) (*flight.Carriage, error) {
 	f := t.k.flight
 	if m.Keeps() {
@@ -261,7 +259,7 @@ func (t *stream) carry(m *api.ClientMessage, beside int) (*flight.Carriage, erro
 	return c, err
 }
 
-// target reads what commands and queries have in common.
+// target reads the common part of commands and queries.
 func (t *stream) target(m *api.ClientMessage) (c service.Query, err error) {
 	if c.Service, err = service.ParseName(string(m.Service)); err != nil {
 		return c, err
@@ -315,7 +313,7 @@ func (t *stream) command(m *api.ClientMessage) error {
 	err = t.s.host.SendAsync(cmd, func(r service.Reply, err error) {
 		t.put(outcome{id: id, service: name, command: command, reply: r, err: err, carried: carried})
 	})
-	if err != nil { // and so nobody else gives the answer
+	if err != nil { // then the claim is taken, and no one else answers
 		t.put(outcome{id: id, command: command, err: err, carried: carried})
 	}
 	return nil
@@ -340,22 +338,21 @@ func (t *stream) query(m *api.ClientMessage) error {
 		ctx, cancel := t.s.wait(t.ctx, q.Deadline)
 		defer cancel()
 		sent := q
-		q.Data = nil // it is the host's
+		q.Data = nil // the host owns it now
 		r, err := t.s.host.Query(ctx, sent)
 		t.put(outcome{id: id, service: name, query: &r, err: err, carried: carried})
 	})
 	return nil
 }
 
-// together bounds how many messages wait for each other, so that a steady flow
-// does not keep the first ones back.
+// together is how many messages are sent before a flush, so that a steady flow does not delay the first ones.
 const together = 256
 
 // sendAll writes until there is nothing more to come, or the client takes no more.
 func (t *stream) sendAll() error {
 	beat := time.NewTicker(t.s.options.PingTime)
 	defer beat.Stop()
-	var buf []byte // of one message; kept from one to the next
+	var buf []byte // for one message; reused
 	for {
 		var err error
 		select {
@@ -370,7 +367,7 @@ func (t *stream) sendAll() error {
 		case <-t.last:
 			return t.sendRest(buf)
 		}
-		// What else is there leaves in the same packet, up to a point.
+		// Other messages that are ready leave in the same packet, up to a bound.
 		more := true
 		for n := 0; n < together && more && err == nil; n++ {
 			buf, more, err = t.sendPresent(buf)
@@ -384,7 +381,7 @@ func (t *stream) sendAll() error {
 	}
 }
 
-// sendRest writes what is there, when nobody gives anything more. The farewell flushes.
+// sendRest writes what is queued, when nothing more will be. The farewell flushes.
 func (t *stream) sendRest(buf []byte) (err error) {
 	for more := true; more && err == nil; {
 		buf, more, err = t.sendPresent(buf)
@@ -392,7 +389,7 @@ func (t *stream) sendRest(buf []byte) (err error) {
 	return err
 }
 
-// sendPresent sends one message of those that are there. more is false if there is none.
+// sendPresent sends one message that is ready. more is false if there is none.
 func (t *stream) sendPresent(buf []byte) (_ []byte, more bool, err error) {
 	select {
 	case <-t.answers.news:

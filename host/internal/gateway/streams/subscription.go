@@ -11,36 +11,36 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// subscription is a service's events on a stream. Its goroutine waits for
-// credit, then for events, then for the sender to take them.
+// subscription is a service's events on a stream. Its goroutine waits for credit, then for events, then for
+// the sender to take them.
 type subscription struct {
 	t      *stream
 	id     string
-	from   string // where it is to begin
+	from   string // where to begin
 	sel    View
-	head   []byte // what stands before each event in its message
+	head   []byte // what comes before each event in its message
 	feed   *feed
 	cancel context.CancelFunc
 	ended  func() // gives back what it holds of the connection's flight
 
-	sent chan struct{} // has one when the sender is through with a batch of events
+	sent chan struct{} // has one when the sender has written a batch of events
 
 	mu      sync.Mutex // guards credits
 	credits int64
-	granted chan struct{} // has one when credits came since it was last looked at
+	granted chan struct{} // has one when credits were granted since the last check
 }
 
-// batch is what a subscription has for the sender: events, or another message, such as
-// that it has begun or ended.
+// batch is what a subscription gives to the sender: events, or another message, for example that it has begun
+// or ended.
 type batch struct {
 	sub     *subscription
-	message []byte // a whole one, or nil
+	message []byte // a complete message, or nil
 	events  []Event
-	held    holding // for them
+	held    holding // what the events take
 }
 
-// send encodes and queues a batch. The events are shared with others who read
-// the log, so small ones are copied once, behind the head.
+// send encodes and queues a batch. The events are shared with other readers, so small ones are copied once,
+// after the head.
 func (b *batch) send(k *socket, buf []byte) ([]byte, error) {
 	if b.message != nil {
 		return buf, k.send(b.message)
@@ -82,7 +82,7 @@ func (t *stream) subscribe(m *api.ClientMessage) error {
 			"it may", RetryAfter: flight.RetrySoon,
 			Resource: "subscriptions_of_connection", Used: int64(count), Limit: int64(t.s.options.Subscriptions)}
 	}
-	if _, err := t.s.host.Head(name); err != nil { // it is not there
+	if _, err := t.s.host.Head(name); err != nil { // there is no such service
 		return err
 	}
 	sub := &subscription{t: t, id: m.ID, from: m.From, sel: sel, head: api.AppendEventHead(nil, m.ID),
@@ -121,7 +121,7 @@ func (t *stream) credit(m *api.ClientMessage) error {
 	return sub.grant(m.Credits)
 }
 
-// unsubscribe asks the subscription to end; its last message answers.
+// unsubscribe asks the subscription to end; its last message is the answer.
 func (t *stream) unsubscribe(m *api.ClientMessage) error {
 	sub, err := t.find(m.ID)
 	if err != nil {
@@ -135,9 +135,9 @@ func (t *stream) unsubscribe(m *api.ClientMessage) error {
 func (s *subscription) grant(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if most := s.t.s.options.Credits; n > uint64(most) || s.credits > most-int64(n) {
+	if maxCredits := s.t.s.options.Credits; n > uint64(maxCredits) || s.credits > maxCredits-int64(n) {
 		return service.Errorf(service.KindInvalid, "a subscription may hold %d credits; this one has %d and would "+
-			"get %d", most, s.credits, n)
+			"get %d", maxCredits, s.credits, n)
 	}
 	s.credits += int64(n)
 	select {
@@ -147,7 +147,7 @@ func (s *subscription) grant(n uint64) error {
 	return nil
 }
 
-// held returns the credits, waiting until there are some.
+// held waits until there are credits, and returns them.
 func (s *subscription) held(ctx context.Context) (int64, error) {
 	for {
 		s.mu.Lock()
@@ -164,8 +164,8 @@ func (s *subscription) held(ctx context.Context) (int64, error) {
 	}
 }
 
-// begin finds the place where the subscription begins and opens its feed. It may have to wait for its turn to read
-// the log, which is why the receiving goroutine does not do it.
+// begin finds the place where the subscription begins, and opens its feed. It may wait for a turn to read the
+// log, so the receiving goroutine does not call it.
 func (s *subscription) begin(ctx context.Context) (first []byte, err error) {
 	from, err := service.ParseFrom(s.from)
 	if err != nil {
@@ -187,7 +187,7 @@ func (s *subscription) begin(ctx context.Context) (first []byte, err error) {
 func (s *subscription) run(ctx context.Context) {
 	defer s.ended()
 	defer s.cancel()
-	last := api.OpError // of one that does not come to begin
+	last := api.OpError // for one that never begins
 	first, err := s.begin(ctx)
 	if err == nil || ctx.Err() != nil {
 		last = api.OpUnsubscribed
@@ -214,15 +214,15 @@ func (s *subscription) run(ctx context.Context) {
 		s.mu.Lock()
 		s.credits -= int64(len(events))
 		s.mu.Unlock()
-		// Not to be ahead of the sender: a subscriber that is behind keeps its turn until it asks
-		// for more, and so as many write as have a turn.
+		// The feed must not be ahead of the sender: a subscriber that is behind keeps its turn until it asks
+		// for more, so only as many write as have a turn.
 		if err = s.give(ctx, batch{sub: s, events: events, held: held}); err != nil {
 			held.drop(s.t.k.flight)
 		} else {
 			err = s.written(ctx)
 		}
 	}
-	// The id is free before the client can know that it is.
+	// The id is free before the client can know that.
 	s.t.mu.Lock()
 	delete(s.t.subs, s.id)
 	s.t.mu.Unlock()
@@ -235,7 +235,7 @@ func (s *subscription) run(ctx context.Context) {
 	_ = s.give(s.t.ctx, batch{sub: s, message: api.AppendProblem(nil, last, s.id, problem)})
 }
 
-// written waits until the sender is through with what it was given.
+// written waits until the sender has written what it was given.
 func (s *subscription) written(ctx context.Context) error {
 	select {
 	case <-s.sent:

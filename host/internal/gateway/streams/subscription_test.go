@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// counted gives one event each time, and counts.
+// counted returns one event each time, and counts the calls.
 type counted struct {
 	Host
 	asked int
@@ -34,9 +34,8 @@ func (c *counted) Release() {}
 
 func (c *counted) Position() service.Position { return service.Position(c.asked) }
 
-// A subscription asks for more when the sender is through with what there was, and not
-// before: else it would take turns at the log that others could use, for a client that does
-// not read.
+// A subscription asks for more only when the sender has written everything. Otherwise it would take turns at
+// the log, which others could use, for a client that does not read.
 func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -66,7 +65,7 @@ func TestASubscriptionIsNotAheadOfItsSender(t *testing.T) {
 			f.Give(b.held.own)
 			sub.sent <- struct{}{} // as the sender does
 		}
-		// It ends while it waits for the sender, who still has room for that batch.
+		// It ends while it waits for the sender, which still has room for that batch.
 		b := <-s.batches
 		cancel()
 		s.waiting.Wait()
