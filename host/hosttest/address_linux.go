@@ -7,14 +7,12 @@ import (
 	"testing"
 )
 
-// Address is an address of this machine that a host may listen on, again and again,
-// until the test ends: somebody else who asks for any port, as other tests do all the
-// time, does not get it in between.
+// Address is an address of this machine on which a host may listen, again and again, until the test ends.
+// Nobody else who asks for any free port, as other tests do all the time, gets it meanwhile.
 func Address(t testing.TB) string {
 	t.Helper()
-	// Bound and never listening, it keeps the port from those who ask for any, and not
-	// from who asks for just that one, if both allow addresses to be used again, as Go's
-	// listeners do.
+	// A socket that is bound but does not listen reserves the port. Those who ask for any port do not get it;
+	// those who ask for this one do, if both set SO_REUSEADDR, as Go's listeners do.
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

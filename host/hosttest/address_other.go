@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// Address is an address of this machine that a host may listen on. These systems have
-// no way to keep it for one.
+// Address is an address of this machine on which a host may listen. These systems cannot reserve it.
 func Address(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -8,7 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
-// An address is there for who knows it, as often as he likes, and for nobody else.
+// Those who know an address can listen on it again and again, and nobody else gets it.
 func TestAnAddressIsKept(t *testing.T) {
 	address := hosttest.Address(t)
 	for range 3 {
@@ -24,7 +24,7 @@ func TestAnAddressIsKept(t *testing.T) {
 		t.Error("somebody listens there")
 	}
 	if runtime.GOOS != "linux" {
-		return // where it is not kept
+		return // where it is not reserved
 	}
 	if other := hosttest.Address(t); other == address {
 		t.Errorf("%s was given out twice", address)

@@ -63,7 +63,7 @@ func GoBuild(env []string, args ...string) error {
 	return nil
 }
 
-// moduleRoot is the directory of go.mod; tests run in that of their package.
+// moduleRoot is the directory of go.mod; tests run in the directory of their package.
 func moduleRoot() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	return string(bytes.TrimSpace(out)), err
@@ -76,29 +76,29 @@ func RemoveBuilt() {
 	}
 }
 
-// ChildOptions say how a program is started.
+// ChildOptions say how to start a program.
 type ChildOptions struct {
 	Program string        // see [Program]
 	Dir     string        // of its data
-	Args    []string      // of serve, beside those that every child gets
+	Args    []string      // of serve, beside those of every child
 	Env     []string      // beside that of the test
-	Wrap    []string      // a command that runs the rest of its line
-	Files   int           // the limit of open files; 0 is the test's own
-	Kill    time.Duration // after its birth, whatever it does then; 0 is never
+	Wrap    []string      // a command that runs the rest of its command line
+	Files   int           // limit of open files; 0: the test's own
+	Kill    time.Duration // kill it this long after its start; 0: never
 }
 
 // Child is a running program that serves a directory.
 type Child struct {
 	Address string
 	Log     *LastLines
-	Exited  chan struct{} // closed when the process is gone
+	Exited  chan struct{} // closed when the process has ended
 
 	cmd *exec.Cmd
-	err error // of the process, once Exited is closed
+	err error // of the process, after Exited is closed
 }
 
-// StartChild runs a host and waits until it serves. With Kill it returns nil if that
-// came first. The process ends with the test at the latest.
+// StartChild runs a host and waits until it serves. With Kill it returns nil if the process was killed first.
+// The process ends with the test at the latest.
 func StartChild(t testing.TB, o ChildOptions) *Child {
 	t.Helper()
 	prove.SkipShort(t, "it starts the program")
@@ -109,7 +109,7 @@ func StartChild(t testing.TB, o ChildOptions) *Child {
 	}
 	args = append(slices.Clone(o.Wrap), args...)
 	c.cmd = exec.Command(args[0], args[1:]...)
-	// it may have the machine for others
+	// the child may wait long for the machine
 	c.cmd.Env = append(append(os.Environ(), "HOME="+o.Dir, "BULKHEAD_LIMIT_COMPILE_TIME=10m",
 		"BULKHEAD_COMPILE_BASE=10m"), o.Env...)
 	stdout, err := c.cmd.StdoutPipe()
@@ -152,19 +152,19 @@ func StartChild(t testing.TB, o ChildOptions) *Child {
 	return nil
 }
 
-// PID is the process's number.
+// PID is the id of the process.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Signal sends a signal; a process that is gone takes none.
+// Signal sends a signal; it does nothing if the process has ended.
 func (c *Child) Signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
-// Kill ends the process at once and waits until it is gone.
+// Kill kills the process and waits for its end.
 func (c *Child) Kill() {
 	c.Signal(syscall.SIGKILL)
 	<-c.Exited
 }
 
-// Stop asks the process to end and waits for that.
+// Stop asks the process to end, and waits for that.
 func (c *Child) Stop(t testing.TB) {
 	t.Helper()
 	c.Signal(syscall.SIGTERM)
@@ -174,13 +174,13 @@ func (c *Child) Stop(t testing.TB) {
 			t.Errorf("asked to stop, the host ended with %v\n%s", c.err, c.Log)
 		}
 	case <-time.After(patience):
-		c.Signal(syscall.SIGQUIT) // its stacks go to the log
+		c.Signal(syscall.SIGQUIT) // writes its stacks to the log
 		<-c.Exited
 		t.Fatalf("asked to stop, the host did not\n%s", c.Log)
 	}
 }
 
-// Client speaks to the host. It tries once more, at once.
+// Client is a client of the host. It tries a failed request once more, immediately.
 func (c *Child) Client() (*client.Client, error) {
 	return client.New(client.Options{URL: "http://" + c.Address, Retries: 1, Backoff: time.Millisecond})
 }
@@ -195,7 +195,7 @@ func VerifyJournal(program, dir string) error {
 	return err
 }
 
-// LastLines keeps the end of what a process logs. It is safe for concurrent use.
+// LastLines keeps the end of a process's log. It is safe for concurrent use.
 type LastLines struct {
 	mu  sync.Mutex // guards buf
 	buf bytes.Buffer
@@ -211,7 +211,7 @@ func (l *LastLines) Write(b []byte) (int, error) {
 	return l.buf.Write(b)
 }
 
-// String is what was kept.
+// String is the text that was kept.
 func (l *LastLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -42,8 +42,7 @@ func startCodecs(t testing.TB) guesttest.Driver {
 	return d
 }
 
-// The ABI's codec allocates nothing in a guest either, and the guest's own JSON less
-// than the standard library's.
+// The ABI's codec allocates nothing in a guest, and the guest's own JSON less than the standard library's.
 func TestCodecsInTheGuest(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	d := startCodecs(t)
@@ -57,14 +56,14 @@ func TestCodecsInTheGuest(t *testing.T) {
 	}
 }
 
-// BenchmarkCodecInGuest is what the codecs cost in a Go guest in a sandbox: the
-// ABI's frames, and why the guest does not use encoding/json. Compare with
-// BenchmarkCommand and BenchmarkOutcome of package abi, which are the host's.
+// BenchmarkCodecInGuest measures the codecs in a Go guest in a sandbox: the ABI's frames, and why the guest
+// does not use encoding/json. Compare with BenchmarkCommand and BenchmarkOutcome of package abi, which are
+// the host's.
 func BenchmarkCodecInGuest(b *testing.B) {
 	d := startCodecs(b)
 	for query, w := range []struct {
 		name   string
-		rounds int // of one call, so that entering the guest does not count
+		rounds int // per call, so that entering the guest does not count
 	}{{"abi-command", 10_000}, {"abi-outcome", 10_000}, {"json-plan", 500}, {"json-standard", 200}} {
 		b.Run(w.name, func(b *testing.B) {
 			var allocations float64

@@ -29,14 +29,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// Environment of a host that is a process of its own, with few descriptors.
+// Environment of a host in another process, with few descriptors.
 const (
 	fewDir   = "BULKHEAD_FEW_DIR"
 	fewLimit = "BULKHEAD_FEW_LIMIT"
 )
 
-// TestServeWithFewDescriptors is that process: it serves until its standard input ends,
-// and then says whether the journal is whole.
+// TestServeWithFewDescriptors is that process. It serves until its standard input ends, and then reports
+// whether the journal is whole.
 func TestServeWithFewDescriptors(t *testing.T) {
 	dir := os.Getenv(fewDir)
 	if dir == "" {
@@ -79,7 +79,7 @@ type few struct {
 	cmd   *exec.Cmd
 	in    io.Closer
 	out   *bufio.Scanner
-	log   bytes.Buffer // to be read when it has ended
+	log   bytes.Buffer // read when it has ended
 	limit int
 	url   string
 }
@@ -127,7 +127,7 @@ func (f *few) open() int {
 	return len(all)
 }
 
-// stop ends it in peace, holds it to that its journal never failed, and proves the journal.
+// stop ends it regularly. It checks that the process's journal has never failed, and verifies the journal.
 func (f *few) stop() {
 	f.t.Helper()
 	_ = f.in.Close()
@@ -163,8 +163,8 @@ func (f *few) client() *client.Client {
 	return c
 }
 
-// With 128 descriptors and more connections than that, of which none is idle that can help
-// it, the journal has what it needs: commands are carried out or refused by name.
+// There are 128 descriptors and more connections than that, and closing idle ones does not help. Still the
+// journal has what it needs: commands are carried out or refused by name.
 func TestFewDescriptorsAreTheJournals(t *testing.T) {
 	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
@@ -179,7 +179,7 @@ func TestFewDescriptorsAreTheJournals(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if i%4 != 0 { // the others say nothing
+		if i%4 != 0 { // the others send nothing
 			_, _ = io.WriteString(conn, "GET /v1/services/tally/events HTTP/1.1\r\nHost: localhost\r\nAccept: "+
 				"text/event-stream\r\n\r\n")
 		}
@@ -212,7 +212,7 @@ func TestFewDescriptorsAreTheJournals(t *testing.T) {
 	f.stop()
 }
 
-// A process that may have fewer than a host needs is told so, with the numbers.
+// A process with fewer descriptors than a host needs gets an error with the numbers.
 func TestTooFewDescriptors(t *testing.T) {
 	_, err := host.Open(t.Context(), host.Options{Dir: t.TempDir(), Budget: service.Budget{Descriptors: 60}})
 	var e *service.Error
@@ -222,8 +222,8 @@ func TestTooFewDescriptors(t *testing.T) {
 	}
 }
 
-// Descriptors that somebody else in the process has taken all of do not keep a failed journal from being
-// opened again: the host has some to give up.
+// If other code in the process has taken all descriptors, a failed journal is still opened again: the host
+// has a reserve.
 func TestSpareDescriptors(t *testing.T) {
 	dir := os.Getenv(fewDir)
 	if dir == "" {
@@ -275,7 +275,7 @@ func TestSpareDescriptors(t *testing.T) {
 	}
 	free()
 	faulty.FailAt(1)
-	if err := send(""); service.KindOf(err) != service.KindUnknown { // nothing is read for it
+	if err := send(""); service.KindOf(err) != service.KindUnknown { // the log is not read for it
 		t.Fatalf("while the journal fails: %v", err)
 	}
 	patience, cancel := context.WithTimeout(t.Context(), time.Minute)

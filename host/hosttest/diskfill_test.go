@@ -16,12 +16,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// filler is a service that fills the disk: every command is an event of almost all that
-// one call may answer.
+// filler is a service that fills the disk: every command causes an event of almost the maximum size.
 const filler service.Name = "filler"
 
-// fill has six senders fill the disk until the end of ctx. It returns what waits for them,
-// and what they were refused as.
+// fill makes six senders fill the disk until ctx ends. It returns a function that waits for them, and their
+// refusals.
 func fill(ctx context.Context, h *hosttest.Host) (wait func(), refused func(service.Kind, string) int64) {
 	var senders sync.WaitGroup
 	var mu sync.Mutex
@@ -60,8 +59,8 @@ func neighbour(t testing.TB, h *hosttest.Host, until func(sent int) bool) []time
 	return times
 }
 
-// A service that writes as fast as it can is held to its bytes a second and then to its
-// quota, by name; its neighbour loses nothing.
+// A service that writes as fast as it can is limited to its rate and then to its quota, by name. Its
+// neighbour loses nothing.
 func TestAServiceThatFillsTheDisk(t *testing.T) {
 	const quota = 12 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec = journal.CodecNone })
@@ -85,7 +84,7 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 		t.Errorf("it was refused %d times for its rate and %d times for its quota", rate, full)
 	}
 	st, err := h.Status(filler)
-	if most := int64(quota + 2*5<<20); err != nil || st.LogBytes < quota || st.LogBytes > most { // an outcome a shard
+	if most := int64(quota + 2*5<<20); err != nil || st.LogBytes < quota || st.LogBytes > most { // one per shard
 		t.Errorf("it has written %d bytes, %v", st.LogBytes, err)
 	}
 	if st, err := h.Status("victim"); err != nil || int(st.Counters.Committed) != len(times) ||
@@ -94,8 +93,8 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 	}
 }
 
-// BenchmarkDiskFill compares the times of a service's commands alone on the host and beside
-// one that fills the disk with its default limits.
+// BenchmarkDiskFill compares the times of a service's commands alone on the host and beside one that fills
+// the disk with its default limits.
 func BenchmarkDiskFill(b *testing.B) {
 	const alone, beside = 2 * time.Second, 6 * time.Second
 	for b.Loop() {

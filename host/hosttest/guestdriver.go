@@ -14,8 +14,8 @@ import (
 // guests are the compiled modules, each built once a test run.
 var guests sync.Map // package -> func() ([]byte, error)
 
-// Guest returns the module of the plugin with that name, built from ./plugins/name/wasm.
-// That needs nothing but Go; if it fails, so does the test.
+// Guest returns the module of the plugin with that name, built from ./plugins/name/wasm. This needs only Go.
+// If the build fails, the test fails.
 func Guest(t testing.TB, name string) []byte {
 	t.Helper()
 	return Module(t, "github.com/bulkhead-wasm/bulkhead/plugins/"+name+"/wasm")

@@ -1,5 +1,5 @@
-// Package hosttest gives tests a whole host, on a directory of its own, and the
-// project's guests as compiled modules.
+// Package hosttest gives tests a complete host in its own directory, and the project's guests as compiled
+// modules.
 package hosttest
 
 import (
@@ -17,10 +17,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// patience bounds what a test waits for. It is only ever reached by a bug.
+// patience bounds the waits of tests. Only a bug exceeds it.
 const patience = 5 * time.Minute
 
-// compileTime is enough for a machine that does much else, under the race detector.
+// compileTime is enough for a busy machine, under the race detector.
 const compileTime = 10 * time.Minute
 
 // Host is a host for one test. It is closed, and its journal verified, when the
@@ -82,7 +82,7 @@ func (h *Host) Stop() {
 	h.settled()
 }
 
-// settled checks that what was taken from the host's budget was given back.
+// settled checks that everything was given back to the host's budget.
 func (h *Host) settled() {
 	for r := range budget.Readers {
 		if used := h.Account().Used(r); used != 0 {
@@ -105,8 +105,8 @@ func (h *Host) Change(options func(*host.Options)) {
 	h.open()
 }
 
-// verify proves the journal that the test leaves behind. It opens it once before, so
-// that the index has to be whole, also where the host was not closed in peace.
+// verify verifies the journal after the test. Before that it opens the journal once, so that the index is
+// complete even if the host was not closed regularly.
 func (h *Host) verify() {
 	ctx := context.Background()
 	open := h.options.OpenStorage
@@ -148,7 +148,7 @@ func (h *Host) MustDeploy(name service.Name, module []byte) service.Status {
 	return st
 }
 
-// MustSend sends a command that has to succeed.
+// MustSend sends a command that must succeed.
 func (h *Host) MustSend(c service.Command) service.Reply {
 	h.t.Helper()
 	r, err := h.Send(h.t.Context(), c)

@@ -15,17 +15,17 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// hostile are services that take what they can get: each is sent one kind of command,
-// by many senders, as fast as it answers.
+// hostile are services that take what they can get. Each gets one kind of command, by many senders, as fast
+// as it answers.
 var hostile = map[service.Name]service.Type{
-	"spinner": "spin", // all the fuel there is, each time
+	"spinner": "spin", // uses all its fuel, each time
 	"looper":  "spin",
-	"hoarder": "grow", // all the memory there is, and a trap
+	"hoarder": "grow", // takes all memory, and traps
 	"flooder": "nop",  // short calls without a pause
 }
 
-// raid has the hostile services run flat out until the end of ctx, and returns what
-// waits for them.
+// raid makes the hostile services run at full speed until ctx ends, and returns a function that waits for
+// them.
 func raid(ctx context.Context, t testing.TB, h *hosttest.Host) (wait func()) {
 	var senders sync.WaitGroup
 	for name, typ := range hostile {
@@ -42,8 +42,7 @@ func raid(ctx context.Context, t testing.TB, h *hosttest.Host) (wait func()) {
 	return senders.Wait
 }
 
-// A service among hostile ones loses nothing: each of its commands is carried out, in
-// order, none is refused.
+// A service among hostile ones loses nothing: its commands are carried out in order, and none is refused.
 func TestNeighboursLoseNothing(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("victim", testguest.Counter("victim"))
@@ -65,7 +64,7 @@ func TestNeighboursLoseNothing(t *testing.T) {
 	clients.Wait()
 	cancel()
 	wait()
-	// A sender that gave up leaves its command behind, which is counted when it has ended.
+	// The command of a sender that gave up may still be in progress; it is counted when it has ended.
 	patience, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	for name := range hostile {
@@ -87,8 +86,8 @@ func TestNeighboursLoseNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkNeighbours compares the times of a service's commands alone on the host and
-// among four hostile services that run flat out.
+// BenchmarkNeighbours compares the times of a service's commands alone on the host and among four hostile
+// services at full speed.
 func BenchmarkNeighbours(b *testing.B) {
 	const commands = 4000
 	for b.Loop() {

@@ -32,8 +32,8 @@ func TestPluginsAsModules(t *testing.T) {
 	}
 }
 
-// native are the plugins in this process. What they say of themselves, the hash of the
-// state's form for one, does not depend on what they are compiled to.
+// native are the plugins in this process. Their manifests, with the hash of the state's form, do not depend
+// on the target.
 var native = map[service.Name]guesttest.Driver{
 	"bank": guesttest.Native(bank.Service), "counter": guesttest.Native(counter.Service),
 	"orders": guesttest.Native(orders.Service),

@@ -12,7 +12,7 @@ import (
 
 var manyServices = flag.Int("services", 1000, "services of BenchmarkManyServices, which has 1,024 descriptors")
 
-// deployMany deploys services to a host with few descriptors and has each answer.
+// deployMany deploys services to a host with few descriptors, and sends each a query.
 func deployMany(t testing.TB, f *few, n int) {
 	t.Helper()
 	c := f.client()
@@ -34,7 +34,7 @@ func deployMany(t testing.TB, f *few, n int) {
 	}
 }
 
-// A service needs no descriptor of its own: as many as there are descriptors run.
+// A service needs no descriptor: there can be as many services as descriptors.
 func TestManyServicesWithFewDescriptors(t *testing.T) {
 	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
@@ -42,7 +42,7 @@ func TestManyServicesWithFewDescriptors(t *testing.T) {
 	f.stop()
 }
 
-// BenchmarkManyServices has a thousand services run with 1,024 descriptors.
+// BenchmarkManyServices runs a thousand services with 1,024 descriptors.
 func BenchmarkManyServices(b *testing.B) {
 	for b.Loop() {
 		f := startFew(b, 1024)

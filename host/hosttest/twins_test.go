@@ -23,7 +23,7 @@ type twins struct {
 	asked int
 }
 
-// Exchange asks each of them; they have to answer the same bytes for the same fuel.
+// Exchange sends a request to each of them; the answers must have the same bytes and the same fuel.
 func (w *twins) Exchange(request []byte) ([]byte, error) {
 	w.asked++
 	var first []byte
@@ -50,8 +50,8 @@ func (w *twins) Exchange(request []byte) ([]byte, error) {
 	return first, nil
 }
 
-// Every plugin is deterministic: all its tests, on sandboxes side by side, from images
-// that are mapped and that are copied, give the same bytes and the same fuel to the unit.
+// Every plugin is deterministic: in all its tests, sandboxes from mapped and from copied images return the
+// same bytes for exactly the same fuel.
 func TestPluginsAreDeterministic(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	for name, run := range map[service.Name]func(*testing.T, guesttest.Driver){

@@ -24,7 +24,7 @@ func TestReservedNames(t *testing.T) {
 	}
 }
 
-// What is refused for what stands in it has problems in an inspection, too, and what is not has none.
+// An inspection has problems exactly for the modules that Verify refuses.
 func TestInspectAgreesWithVerify(t *testing.T) {
 	o := metering.Options{TableMax: 100_000, MaxBytes: 64 << 20}
 	l := service.DefaultLimits()
@@ -32,7 +32,7 @@ func TestInspectAgreesWithVerify(t *testing.T) {
 	for _, c := range testguest.Statically() {
 		_, err := Verify(c.Module, l)
 		if err == nil {
-			continue // only a compiler finds it out
+			continue // only a compiler finds this
 		}
 		refused++
 		if i := Inspect(c.Module, l, o); len(i.Problems) == 0 {
@@ -55,7 +55,7 @@ func TestInspectAgreesWithVerify(t *testing.T) {
 	}
 }
 
-// A refusal that goes on and on is cut, and says so.
+// A refusal with very many violations is cut, and says so.
 func TestManyViolations(t *testing.T) {
 	var v Violations
 	if v.Err() != nil {

@@ -18,11 +18,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errLost = errors.New("the journal failed")
 
-// fakeLog has any number of events, whichever journal is open. A journal brings some of them and then fails.
+// fakeLog has any number of events. Each of its journals returns some of them and then fails.
 type fakeLog struct {
 	mu      sync.Mutex // guards all below
 	now     *fakeJournal
-	refuse  error // what Open says
+	refuse  error // the error of Open
 	opened  []service.Position
 	resumed []bool
 	changed chan struct{}
@@ -36,7 +36,7 @@ type fakeJournal struct {
 
 func newLog() *fakeLog { return &fakeLog{changed: make(chan struct{}), closing: make(chan struct{})} }
 
-// open puts a journal in place, or none.
+// open opens a journal, or none.
 func (l *fakeLog) open(j *fakeJournal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,8 +99,8 @@ func (c *fakeCursor) Poll(_ context.Context, limit int) (events []*service.Event
 func (c *fakeCursor) Position() service.Position { return c.at }
 func (c *fakeCursor) Release()                   {}
 
-// A consumer reads on after its last event when another journal has taken the place of one that failed,
-// however long that takes, and nothing comes twice or is left out.
+// When another journal replaces a failed one, a consumer continues after its last event, however long that
+// takes. No event comes twice or is left out.
 func TestAConsumerGoesOnThroughTheNextJournal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -137,8 +137,8 @@ func TestAConsumerGoesOnThroughTheNextJournal(t *testing.T) {
 	})
 }
 
-// A consumer ends with the reason when there is no other journal: this one is still open, the host closes, its own
-// context ends, or the next journal cannot be read.
+// A consumer ends with the reason when there will be no other journal: this one is still open, the host
+// closes, its own context ends, or the next journal cannot be read.
 func TestWhyAConsumerEnds(t *testing.T) {
 	errRefused, errEnough := errors.New("no such service"), errors.New("enough")
 	for name, c := range map[string]struct {

@@ -30,8 +30,8 @@ func wantStats(t *testing.T, turns *Turns, working, waiting int) {
 	}
 }
 
-// TestTurnsGoRound has one account with many members, one member with many turns, and
-// little ones: each account gets as many turns, and within it each member.
+// TestTurnsGoRound has one account with many members, one member with many turns, and small ones. Each
+// account gets as many turns as the others, and so does each member within it.
 func TestTurnsGoRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := New(Options{})
@@ -72,8 +72,7 @@ func TestTurnsGoRound(t *testing.T) {
 	})
 }
 
-// A turn lasts while its holder works, is over when it asks, and is taken away only while
-// it rests.
+// A turn lasts while its holder works, may end when the holder asks, and is taken away only while it rests.
 func TestWhenATurnEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := New(Options{Length: time.Millisecond})
@@ -82,17 +81,17 @@ func TestWhenATurnEnds(t *testing.T) {
 		if time.Sleep(5 * time.Millisecond); a.Spent() {
 			t.Error("a turn is spent while nobody waits")
 		}
-		begin(t, a) // another, as nobody wants it
+		begin(t, a) // another turn, as no one else wants it
 		got := make(chan struct{})
 		go func() { begin(t, b); close(got) }()
 		synctest.Wait()
-		begin(t, a) // goes on
+		begin(t, a) // continues
 		wantStats(t, turns, 1, 1)
 		time.Sleep(5 * time.Millisecond)
 		if synctest.Wait(); !a.Spent() {
 			t.Error("a turn is not spent while somebody waits")
 		}
-		wantStats(t, turns, 1, 1) // nobody took it away
+		wantStats(t, turns, 1, 1) // no one took it
 		a.Rest()
 		<-got
 		wantStats(t, turns, 1, 0)
@@ -119,7 +118,7 @@ func TestWhenATurnEnds(t *testing.T) {
 	})
 }
 
-// Who holds a turn that lasted long enough waits behind the others for the next.
+// A holder whose turn has lasted long enough waits after the others for the next one.
 func TestWhoHadATurnWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := New(Options{Length: time.Millisecond})
@@ -146,8 +145,8 @@ func TestWhoHadATurnWaits(t *testing.T) {
 	})
 }
 
-// Who gives its turn up, and finds one that another has left too long unused, goes on at
-// once, and holds one turn by that.
+// A holder that gives up its turn, and finds one that another has left unused for too long, continues
+// immediately, and so holds one turn.
 func TestTwoTurnsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := New(Options{Slots: 2, Length: time.Millisecond})
@@ -230,7 +229,7 @@ func TestADroppedTurn(t *testing.T) {
 	})
 }
 
-// What is charged is the work, not the rest and not the wait.
+// Work is charged, but neither rest nor waiting.
 func TestCharge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		charged := map[string]time.Duration{}
@@ -266,8 +265,8 @@ func TestCharge(t *testing.T) {
 	})
 }
 
-// TestAnybodyAtAnyTime has many do at random what they may: never more work than there
-// are slots, nobody waits for ever, and nothing is left.
+// TestAnybodyAtAnyTime makes random calls from many goroutines. There is never more work than slots, no one
+// waits forever, and nothing is left.
 func TestAnybodyAtAnyTime(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -325,7 +324,7 @@ func TestAnybodyAtAnyTime(t *testing.T) {
 	})
 }
 
-// BenchmarkAlone is what a turn costs who has no company.
+// BenchmarkAlone measures a turn without competition.
 func BenchmarkAlone(b *testing.B) {
 	p := New(Options{}).Turn("a", "")
 	for b.Loop() {
@@ -334,7 +333,7 @@ func BenchmarkAlone(b *testing.B) {
 	}
 }
 
-// BenchmarkAmongMany is what it costs to go round among a thousand.
+// BenchmarkAmongMany measures turns that go round among a thousand.
 func BenchmarkAmongMany(b *testing.B) {
 	turns := New(Options{Length: time.Nanosecond})
 	var all sync.WaitGroup

@@ -8,13 +8,13 @@ import (
 	"testing/synctest"
 )
 
-// A service that has to take turns has one for its sandboxes and for the host's work
-// together; one that uses little does not wait.
+// A service that must take turns has one for its sandboxes and for the host's work together; one that uses
+// little does not wait.
 func TestHostWorkTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewProcessors(1)
 		heavy, light := NewAccount(g), NewAccount(g)
-		now := Now() // the bubble's, which is before the process began
+		now := Now() // the bubble's clock, which is before the start of the process
 		g.crowd.empty.Store(now)
 		light.used.empty.Store(now)
 		heavy.used.empty.Store(now + 2*burst)

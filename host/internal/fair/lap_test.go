@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What a lap took is the thread's own time if it was long.
+// A long lap is measured by the thread's own time.
 func TestLaps(t *testing.T) {
 	now := Now()
 	for name, c := range map[string]struct {

@@ -25,7 +25,7 @@ func mustWait(t *testing.T, turns ...*Place) {
 func TestServicesThatUseLittleTakeNoTurns(t *testing.T) {
 	a := NewAccount(NewProcessors(1))
 	now := int64(1_000_000_000)
-	for range 1000 { // at just the rate that is free
+	for range 1000 { // at exactly the free rate
 		if a.Heavy(now) {
 			t.Fatal("a service within the light rate is heavy")
 		}
@@ -47,9 +47,8 @@ func TestServicesThatUseLittleTakeNoTurns(t *testing.T) {
 	}
 }
 
-// Many services that each stay below what is free do not use all processors
-// together: beyond half a processor they take turns, but for those that do next to
-// nothing.
+// Many services that each stay below the free use do not use all processors together: above half a processor
+// they take turns, except those that do next to nothing.
 func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
 	g := NewProcessors(1)
 	services := make([]*Account, 50)
@@ -80,7 +79,7 @@ func TestWhatManyServicesUseWithoutTurnsIsBounded(t *testing.T) {
 	}
 }
 
-// A free turn goes to the service that has used the least.
+// A free turn goes to the service with the least use.
 func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewProcessors(1)
@@ -115,8 +114,8 @@ func TestTheServiceThatUsedLeastGoesFirst(t *testing.T) {
 	})
 }
 
-// However many instances compute, no more than slots do so at once; all get
-// through, also when callers go away while they wait.
+// However many instances compute, no more than slots do so at once. All finish, even if callers go away while
+// they wait.
 func TestTurnsAreBounded(t *testing.T) {
 	for _, slots := range []int{1, 3} {
 		g := NewProcessors(slots)
@@ -165,7 +164,7 @@ func TestTurnsAreBounded(t *testing.T) {
 	}
 }
 
-// queuedPlaces are places that wait, and the order in which they were given.
+// queuedPlaces are waiting places, and the order in which they got their turns.
 type queuedPlaces struct {
 	t     *testing.T
 	order chan string
@@ -174,7 +173,7 @@ type queuedPlaces struct {
 
 func newQueued(t *testing.T) *queuedPlaces { return &queuedPlaces{t: t, order: make(chan string, 10)} }
 
-// add has an account wait for a turn, and returns when it does.
+// add makes an account wait for a turn, and returns when it does.
 func (w *queuedPlaces) add(name string, a *Account) {
 	w.all.Go(func() {
 		turn := NewPlace(a)
@@ -210,8 +209,8 @@ func TestTurnsGoRoundAmongServices(t *testing.T) {
 	})
 }
 
-// A turn lasts over several calls as long as there is credit; held and not used it
-// is taken away, used it is not.
+// A turn lasts over several calls while there is credit. It is taken away when it is held and not used, but
+// not when it is used.
 func TestTurnsBetweenCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := NewAccount(NewProcessors(1))
@@ -227,7 +226,7 @@ func TestTurnsBetweenCalls(t *testing.T) {
 			mustWait(t, second)
 			close(got)
 		}()
-		time.Sleep(time.Hour) // the bubble's: all timers fire
+		time.Sleep(time.Hour) // the bubble's clock: all timers fire
 		select {
 		case <-got:
 			t.Fatal("a turn in use was taken away")
@@ -284,8 +283,8 @@ func TestWaitingForATurnEnds(t *testing.T) {
 	})
 }
 
-// A service that uses little takes the turn of one that uses much before its credit is
-// used up; one that uses much, too, waits for that.
+// A service that uses little takes the turn of one that uses much before its credit is used up. Another that
+// uses much waits for that.
 func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewProcessors(1)
@@ -323,7 +322,7 @@ func TestALightServiceDoesNotWaitForCredit(t *testing.T) {
 	})
 }
 
-// A service for which work is done elsewhere while it waits is not passed by for ever.
+// A service for which work is done elsewhere while it waits is not passed over forever.
 func TestWaitingServicesKeepTheirRank(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewProcessors(1)

@@ -15,16 +15,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 )
 
-// Attacks run in a process of their own: in that of the neighbour's client, their
-// garbage and their turns at the processor would be felt as the host's. The process
-// has the lowest priority, as its clients would have machines of their own; nice(1) sets
-// it for all of its threads.
+// Attacks run in another process than the neighbour's client: there, their garbage collection and their use
+// of the processor would look like delays of the host. The process has the lowest priority, as real clients
+// have their own machines; nice(1) sets it for all of its threads.
 const (
 	attackerNames   = "HOSTILE_ATTACKS" // joined by commas
 	attackerAddress = "HOSTILE_ADDRESS"
 )
 
-// beAttacker runs the attacks that the environment names, until it is told to end.
+// beAttacker runs the attacks that the environment names, until its input ends.
 func beAttacker(names []string) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -46,7 +45,7 @@ func beAttacker(names []string) {
 	all.Wait()
 }
 
-// attackerReady is what an attacker says when it begins: what it needs is made.
+// attackerReady is the attacker's message that everything is prepared and the attacks begin.
 const attackerReady = "ready"
 
 // launch runs attacks in another process until ctx ends. begun is closed when they begin.

@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// senders is how many clients send to one hostile service, over both of its shards.
+// senders is the number of clients that send to one hostile service, over both of its shards.
 const senders = 6
 
 // attacks are all kinds of hostile guests and clients.
@@ -31,7 +31,7 @@ func attacks() []attack {
 	return append(all, clientAttacks()...)
 }
 
-// guests are the zoo, and the endless loop that is quick.
+// guests are the zoo, and a fast endless loop.
 func guests() []testguest.HostileGuest {
 	spin := testguest.HostileGuest{Name: "spin", Make: func(name string) []byte {
 		return testguest.Counter(name)
@@ -66,8 +66,8 @@ func guestAttack(g testguest.HostileGuest) attack {
 	}
 }
 
-// schemaAttack is a guest that has the host check data against its schema, by whose patterns each
-// byte is looked at a thousand times.
+// schemaAttack is a guest that makes the host check data against its schema, whose patterns read each byte a
+// thousand times.
 func schemaAttack() attack {
 	const name = service.Name("schemas")
 	return attack{
@@ -86,7 +86,7 @@ func schemaAttack() attack {
 	}
 }
 
-// send sends data to a hostile service until ctx ends, by some clients at once.
+// send sends data to a hostile service until ctx ends, from several concurrent clients.
 func send(ctx context.Context, c *hosttest.Child, name service.Name, what []string, data string) {
 	transport := &http.Transport{MaxIdleConnsPerHost: senders}
 	defer transport.CloseIdleConnections()
@@ -96,7 +96,7 @@ func send(ctx context.Context, c *hosttest.Child, name service.Name, what []stri
 		wait.Go(func() {
 			for k := n; ctx.Err() == nil; k++ {
 				if err := postData(ctx, &to, c, name, fmt.Sprint("e", n), what[k%len(what)], data); err != nil {
-					pause(ctx, time.Millisecond) // it is refused at once, perhaps
+					pause(ctx, time.Millisecond) // it may be refused immediately
 				}
 			}
 		})
@@ -104,7 +104,7 @@ func send(ctx context.Context, c *hosttest.Child, name service.Name, what []stri
 	wait.Wait()
 }
 
-// pause waits, until ctx ends at most.
+// pause waits, but not longer than ctx.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -133,8 +133,7 @@ func setUpBigReply(t testing.TB, c *hosttest.Child) {
 	deploy(t, c, bigReply, testguest.BigReply(string(bigReply)))
 }
 
-// pastEvents is the number of events that subscribers have to look through, pastKeys that of their
-// entities.
+// pastEvents is the number of events that subscribers must filter, pastKeys that of their entities.
 const (
 	pastKeys   = 64
 	pastEvents = pastKeys * 265
@@ -158,7 +157,7 @@ func setUpEvents(t testing.TB, c *hosttest.Child) {
 	to.CloseIdleConnections()
 }
 
-// connection is a client that writes what it likes.
+// connection is a client that writes any bytes.
 type connection struct {
 	net.Conn
 	r *bufio.Reader
@@ -205,7 +204,7 @@ func frame(text string) []byte {
 	return append(append(b, 0, 0, 0, 0), text...)
 }
 
-// again runs f in some goroutines until ctx ends.
+// again runs f repeatedly in several goroutines until ctx ends.
 func again(ctx context.Context, n int, f func(ctx context.Context)) {
 	var wait sync.WaitGroup
 	for range n {
@@ -219,7 +218,7 @@ func again(ctx context.Context, n int, f func(ctx context.Context)) {
 	wait.Wait()
 }
 
-// unreadSocket asks for four gigabytes by one WebSocket and reads none.
+// unreadSocket requests four gigabytes through one WebSocket and reads none.
 func unreadSocket(ctx context.Context, c *hosttest.Child) {
 	again(ctx, 1, func(ctx context.Context) {
 		conn := upgrade(ctx, c)
@@ -268,7 +267,7 @@ func readers(ctx context.Context, c *hosttest.Child) {
 				return
 			}
 		}
-		pause(ctx, time.Second) // and once more, from the beginning
+		pause(ctx, time.Second) // once more, from the beginning
 	})
 }
 
@@ -330,7 +329,7 @@ func trickle(ctx context.Context, c *hosttest.Child) {
 	})
 }
 
-// idle opens connections and says nothing.
+// idle opens connections and sends nothing.
 func idle(ctx context.Context, c *hosttest.Child) {
 	again(ctx, 4, func(ctx context.Context) {
 		for range 500 {

@@ -24,13 +24,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// stall is three times what a neighbour may feel at its 99th percentile: in so short a run one
-// stall of the machine is that percentile. Where the neighbour alone feels as much, the promise
-// of the benchmark holds, which compares with it. The figures themselves are the benchmark's.
+// stall is three times what a neighbour may feel at its 99th percentile: in so short a run one stall of the
+// machine is that percentile. If the neighbour is as slow without the attack, the factor of the benchmark
+// applies. The figures themselves are the benchmark's.
 const stall = 30 * time.Millisecond
 
-// A neighbour loses nothing beside any one hostile guest or client, and does not wait
-// for it. A short run each; what it measured is printed.
+// Beside each hostile guest or client a neighbour loses nothing, and does not wait for it. The runs are
+// short, and print what they measured.
 func TestNeighbours(t *testing.T) {
 	raced.Skip(t, "it runs other processes only")
 	beside := prove.Time(t, time.Second, 5*time.Second)
@@ -40,7 +40,7 @@ func TestNeighbours(t *testing.T) {
 		}
 		t.Run(a.name, func(t *testing.T) {
 			var r result
-			for range 3 { // a machine that does much else may stall by itself
+			for range 3 { // a busy machine may stall for other reasons
 				r = run(t, a, rounds{alone: beside / 3, beside: beside})
 				t.Log(r)
 				if r.held() || r.beside.quantile(.99) <= stall {

@@ -13,7 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// held is what clients make a host hold at the most, in bytes.
+// held is the maximum that clients make a host hold, in bytes.
 type held struct {
 	all, connection int64 // as the host counts it
 	limit           int64

@@ -26,18 +26,17 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// What the host has in the test of everything at once.
+// The resources of the host in the test of everything at once.
 const (
 	memoryLimit = 4 << 30
 	diskSize    = 3 << 30
 	openFiles   = 1024
 
-	// mostWait is what the neighbour's commands may take: its machine is that of everybody
-	// hostile, too.
+	// mostWait is the maximum time of the neighbour's commands: the attackers use the same machine.
 	mostWait = 2 * time.Second
 
-	// maxResident is the memory that the host may come to have resident: half of the limit
-	// for sandboxes, twice the bytes in flight, as garbage is as much again, and the journal.
+	// maxResident is the maximum resident memory of the host: half of the limit for sandboxes, twice the
+	// bytes in flight, as garbage takes as much again, and the journal.
 	maxResident = memoryLimit/2 + 2*256<<20 + 512<<20
 )
 
@@ -95,7 +94,7 @@ func usageOf(t testing.TB, c *hosttest.Child) (u usage) {
 type refusals struct {
 	mu    sync.Mutex // guards both
 	kinds map[string]int
-	odd   []string // answers that name nothing
+	odd   []string // answers without a known kind
 }
 
 func (r *refusals) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -121,9 +120,9 @@ func (r *refusals) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// Everything hostile at once, beside a service that behaves, on a host with little
-// memory, few descriptors and a small disk: it lives, the neighbour loses nothing,
-// each refusal says what it is, and afterwards all is as before.
+// Everything hostile at once, beside a well-behaved service, on a host with little memory, few descriptors
+// and a small disk. The host survives, the neighbour loses nothing, each refusal says what it is, and
+// afterwards everything is as before.
 func TestEverythingHostile(t *testing.T) {
 	raced.Skip(t, "it runs other processes only")
 	length := prove.Time(t, 10*time.Second, time.Minute)
@@ -150,7 +149,7 @@ func TestEverythingHostile(t *testing.T) {
 		if g.Name != "slowinit" {
 			err := tryDeploy(ctx, c, service.Name(g.Name), g.Make(g.Name))
 			if g.Name == "straight" && err != nil {
-				t.Logf("refused: %v", err) // compiling it takes more memory than there is here
+				t.Logf("refused: %v", err) // compiling it takes more memory than this host has
 			} else if err != nil {
 				t.Errorf("deploying %s: %v", g.Name, err)
 			}
@@ -163,7 +162,7 @@ func TestEverythingHostile(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	// Senders whose refusals are looked at, beside those of the attacks.
+	// Senders whose refusals are checked, beside those of the attacks.
 	for _, name := range names {
 		raid.Go(func() {
 			for k := 0; ctx.Err() == nil; k++ {
@@ -243,14 +242,13 @@ func TestEverythingHostile(t *testing.T) {
 // patience is how long a host may take to give back what it held.
 const patience = 90 * time.Second
 
-// asBefore allows for what a host keeps for the next time: idle threads' stacks, the
-// journal's tables and caches.
+// asBefore allows for what a host keeps for reuse: stacks of idle threads, the journal's tables and caches.
 func asBefore(before, after usage) bool {
 	return after.goroutines <= before.goroutines+10 && after.files <= before.files+40 &&
 		after.mappings <= before.mappings+200 && after.resident <= before.resident+256<<20
 }
 
-// committed is how many commands of the neighbour are in its log.
+// committed is the number of the neighbour's commands in its log.
 func committed(t testing.TB, c *hosttest.Child) int {
 	t.Helper()
 	resp, err := http.Get("http://" + c.Address + "/v1/services/" + string(neighbour))
@@ -265,8 +263,8 @@ func committed(t testing.TB, c *hosttest.Child) int {
 	return int(s.Position)
 }
 
-// taken is what the host has taken from its budget, by resource. What is on disk stays,
-// and so do logs' readers while they rest.
+// taken is what the host has taken from its budget, by resource. It ignores what is on disk, and readers of
+// logs while they rest.
 func taken(t testing.TB, c *hosttest.Child) map[string]int64 {
 	t.Helper()
 	cl, err := c.Client()
@@ -309,7 +307,7 @@ func resident(c *hosttest.Child) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// cleared deletes services, those that there are.
+// cleared deletes the given services, if they exist.
 func cleared(t testing.TB, c *hosttest.Child, names []service.Name) {
 	t.Helper()
 	for _, name := range names {
@@ -328,15 +326,14 @@ func cleared(t testing.TB, c *hosttest.Child, names []service.Name) {
 	}
 }
 
-// limits is a place with a small disk, and what a process is started by so that it has
-// little memory.
+// limits is a small disk, and the command that starts a process with little memory.
 type limits struct {
 	dir  string
 	wrap []string
 }
 
-// limited makes a small disk and a memory limit. It has to be root for that; where it
-// is not, the host has what the machine has, except under CI.
+// limited makes a small disk and a memory limit. This needs root. Without root the host has the whole
+// machine, except under CI, where the test fails.
 func limited(t testing.TB) limits {
 	t.Helper()
 	l, err := makeLimits(t)

@@ -62,8 +62,8 @@ func (l *times) String() string {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// measure sends the neighbour commands for a while, each when it is due, whatever
-// became of those before.
+// measure sends the neighbour commands for a while, each when it is due, whatever the outcomes of earlier
+// ones.
 func measure(ctx context.Context, c *hosttest.Child, during time.Duration) *times {
 	transport := &http.Transport{MaxIdleConnsPerHost: underWay}
 	defer transport.CloseIdleConnections()
@@ -73,7 +73,7 @@ func measure(ctx context.Context, c *hosttest.Child, during time.Duration) *time
 	slots := make(chan struct{}, underWay)
 	begin := time.Now()
 	for due := begin; due.Sub(begin) < during && ctx.Err() == nil; due = due.Add(pace) {
-		pause(ctx, time.Until(due)) // the load's own pace
+		pause(ctx, time.Until(due)) // the pace of the load
 		slots <- struct{}{}
 		wait.Go(func() {
 			err := post(ctx, &to, c, neighbour, "k", "commands/add")
@@ -99,7 +99,7 @@ func postData(ctx context.Context, to *http.Client, c *hosttest.Child, name serv
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if strings.HasPrefix(what, "commands/") {
-		// So the client sends it again by itself when its connection had to make room.
+		// So the client sends it again on its own if its connection was closed to make room.
 		req.Header.Set("Idempotency-Key", rand.Text())
 	}
 	resp, err := to.Do(req)
@@ -151,13 +151,13 @@ func tryDeploy(ctx context.Context, c *hosttest.Child, name service.Name, module
 	return err
 }
 
-// attack is one kind of hostility. start begins it, with what it needs set up before,
-// and returns what ends it and waits for the end.
+// attack is one kind of hostility. start begins it, after its preparation, and returns a function that ends
+// it and waits for the end.
 type attack struct {
 	name  string
 	setUp func(t testing.TB, c *hosttest.Child)
 	run   func(ctx context.Context, c *hosttest.Child)
-	// prepare makes what run needs, in the attacker's process; nil if that is nothing.
+	// prepare makes what run needs, in the attacker's process; it may be nil.
 	prepare func()
 }
 
@@ -168,14 +168,13 @@ type rounds struct{ alone, beside time.Duration }
 type result struct {
 	name          string
 	alone, beside *times
-	repeated      int // for an alone part that was no measure
+	repeated      int // for measurements without attack that were too noisy
 }
 
-// noisy is the latency alone from which on a run says more about the machine than
-// about the host.
+// noisy is the latency without attack above which a run says more about the machine than about the host.
 const noisy = 30 * time.Millisecond
 
-// run measures the neighbour alone and beside one attack, on a host of its own.
+// run measures the neighbour without and with one attack, on a new host.
 func run(t testing.TB, a attack, r rounds) result {
 	t.Helper()
 	c := startHost(t, hosttest.ChildOptions{})
@@ -207,7 +206,7 @@ func run(t testing.TB, a attack, r rounds) result {
 	return res
 }
 
-// held reports whether the neighbour felt no more than it may.
+// held reports whether the neighbour's latency stayed within its bound.
 func (r result) held() bool {
 	return r.beside.quantile(.5) <= 2*r.alone.quantile(.5) &&
 		(r.beside.quantile(.99) <= 3*r.alone.quantile(.99) || r.beside.quantile(.99) <= 10*time.Millisecond) &&

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeService does with commands and queries what it is told.
+// fakeService handles commands and queries as configured.
 type fakeService struct {
 	submit   func(service.Command, func(service.Reply, error)) error
 	query    func(service.Query, func(service.QueryReply, error)) error
@@ -31,7 +31,7 @@ func (s *fakeService) Query(q service.Query, done func(service.QueryReply, error
 
 func (s *fakeService) Starting(service.Key) error { return s.starting }
 
-// carrier counts.
+// carrier counts the calls.
 type carrier struct {
 	unloaded, loaded int
 	full             error
@@ -60,8 +60,8 @@ func wantKind(t *testing.T, what string, err error, kind service.Kind) {
 	}
 }
 
-// Whatever becomes of a command, its carrier hears that its data is not held any more, and only of one that was
-// carried out how large the reply is.
+// Whatever the outcome of a command, its carrier learns that its data is no longer held. Only if it was
+// carried out does the carrier learn the size of the reply.
 func TestCarriersAreUnloaded(t *testing.T) {
 	carriedOut := func(_ service.Command, done func(service.Reply, error)) error {
 		done(service.Reply{Data: []byte("12345"), Version: 3}, nil)
@@ -112,12 +112,12 @@ func TestCarriersAreUnloaded(t *testing.T) {
 	}
 }
 
-// A sender that gives up takes back what has not begun, and learns that the outcome is not known of what has. A
-// query has no outcome to be in doubt about.
+// A sender that gives up takes back a request that has not begun. For a command that has begun it learns that
+// the outcome is unknown. A query has no outcome that could be in doubt.
 func TestSendersThatGiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var begins bool
-		var refusal error // by somebody else, when the sender has given up
+		var refusal error // by someone else, when the sender has given up
 		enter := func(claim *service.Claim, done func(error)) {
 			if begins && !claim.Begin() {
 				t.Error("it could not begin")
@@ -153,7 +153,7 @@ func TestSendersThatGiveUp(t *testing.T) {
 		sent, asked := ask()
 		wantKind(t, "a command that waits", sent, service.KindDeadline)
 		wantKind(t, "a query that waits", asked, service.KindDeadline)
-		if held.unloaded != 2 { // which the service has not done
+		if held.unloaded != 2 { // the service has not done it
 			t.Errorf("the carriers of a command and a query that were taken back were unloaded %d times", held.unloaded)
 		}
 		svc.starting = service.Errorf(service.KindUnavailable, "the service is still starting")

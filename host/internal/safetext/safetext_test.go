@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// hostile is one of each kind of what does something to a terminal or to its reader.
+// hostile has one example of each kind of text that affects a terminal or its reader.
 var hostile = []struct{ name, text, want, json string }{
 	{"CSI", "\x1b[2Jx", `\x1b[2Jx`, `\u001b[2Jx`},
 	{"OSC 52", "\x1b]52;c;QQ==\x07", `\x1b]52;c;QQ==\x07`, `\u001b]52;c;QQ==\u0007`},
@@ -63,7 +63,7 @@ func TestBody(t *testing.T) {
 	}
 }
 
-// The writer escapes as Lines does, however what is written is split.
+// The writer escapes like Lines, however the text is split into writes.
 func TestWriter(t *testing.T) {
 	for _, c := range hostile {
 		for cut := range len(c.text) + 1 {
@@ -121,7 +121,7 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-// check holds what is shown to what a terminal must not get, in its own words and not in those of Unsafe.
+// check tests that what is shown has nothing that a terminal must not get, independently of Unsafe.
 func check(t *testing.T, what, s, allowed string) {
 	t.Helper()
 	if !utf8.ValidString(s) {

@@ -60,7 +60,7 @@ func receive(t *testing.T, c *Conn) (string, error) {
 	return string(text), err
 }
 
-// Small messages leave together, when they are flushed. What is large leaves at once, after what waits.
+// Small messages leave together when they are flushed. A large one leaves immediately, after those that wait.
 func TestWritesAreGathered(t *testing.T) {
 	var writes, open atomic.Int64
 	o := options()
@@ -116,7 +116,7 @@ func TestWritesAreGathered(t *testing.T) {
 	}
 }
 
-// Pings are answered though nothing is flushed, and count as signs of life.
+// Pings are answered without a flush, and show that the client is alive.
 func TestPings(t *testing.T) {
 	alive := make(chan struct{}, 1)
 	c := serve(t, options(), func(c *Conn) {
@@ -165,7 +165,7 @@ func TestWhatIsNoMessage(t *testing.T) {
 	}
 }
 
-// A request that is no handshake is refused before the connection is taken over.
+// A request that is not a handshake is refused before the connection is taken over.
 func TestHandshakesThatAreNone(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	r.Header.Set("Connection", "upgrade")

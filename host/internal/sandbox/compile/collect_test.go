@@ -11,8 +11,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Machine code is counted for its module, and goes when that is not stored and the code
-// is old; files that two entries have stay while one of them does.
+// Machine code is counted for its module. It is removed when the module is not stored and the code is old. A
+// file of two entries stays while one of them does.
 func TestCodeIsCollected(t *testing.T) {
 	dir := t.TempDir()
 	c := newCompiler(t, Options{Dir: dir})
@@ -70,7 +70,7 @@ func TestCodeIsCollected(t *testing.T) {
 	there(true, seal1, code1, seal3, code3, young, other)
 	there(false, seal2, code2, seal4, unsealed, garbage)
 
-	// However soon the code may go, what a compilation has just left is not touched.
+	// However soon code may be removed, the result of a recent compilation is not touched.
 	if _, err := c.CollectCode(time.Now(), func(service.Digest) bool { return false }); err != nil {
 		t.Error(err)
 	}

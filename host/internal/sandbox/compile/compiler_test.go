@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// Each limit of the compiler process has words of its own.
+// Each limit of the compiler process has its own message.
 func TestCompilerLimits(t *testing.T) {
 	all := newCompiler(t, Options{Command: compilerCommand()})
 	bombs := map[string][]byte{}
@@ -38,8 +38,8 @@ func TestCompilerLimits(t *testing.T) {
 	}
 }
 
-// A compilation in this process that is late goes on while its caller has been told. What
-// it makes is there for the next one.
+// A compilation in this process that exceeds its time goes on after its caller has got an error. The next
+// caller gets its result.
 func TestALateCompilationIsKept(t *testing.T) {
 	module := testguest.Counter("c")
 	c := newCompiler(t, Options{Dir: t.TempDir()})
@@ -59,8 +59,8 @@ func TestALateCompilationIsKept(t *testing.T) {
 	}
 }
 
-// A module that takes too long is refused in time; the compiler, which cannot be
-// stopped, ends in the background, and Close waits for it.
+// A module that takes too long is refused in time. The compiler, which cannot be stopped, ends in the
+// background, and Close waits for it.
 func TestCompileTimeLimit(t *testing.T) {
 	prove.SkipShort(t, "it waits for the limit")
 	module := testguest.Liar{With: func(b *testguest.Builder) {
@@ -78,7 +78,7 @@ func TestCompileTimeLimit(t *testing.T) {
 	if service.KindOf(err) != service.KindBadModule || !strings.Contains(err.Error(), "did not compile within 5ms") {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
-	for len(c.slots.small) < cap(c.slots.small) { // as the module that goes on is large
+	for len(c.slots.small) < cap(c.slots.small) { // the module that goes on is large
 		c.slots.small <- struct{}{}
 	}
 	for len(c.slots.large) < cap(c.slots.large) {

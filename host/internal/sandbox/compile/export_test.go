@@ -8,8 +8,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Put stores what an older tariff made of a module under the name that the module has today, as if that
-// did not tell tariffs apart.
+// Put stores what an older tariff made of a module under the name that the module has today, as if names did
+// not depend on the tariff.
 func (c *Compiler) Put(ctx context.Context, module, old []byte, tariff int, l service.Limits) error {
 	stage, unstage, err := c.store.stage()
 	if err != nil {

@@ -43,9 +43,9 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// What is made of modules is what formVersion, and the version of the tariff, say it is.
-// If this fails as the rewriting has changed, raise formVersion, or programs would go on
-// with the code that an earlier one has stored; then write down the new hash.
+// The form of a module depends only on formVersion and the version of the tariff. If this test fails because
+// the rewriting has changed, raise formVersion and update the hash. Otherwise hosts would go on with code
+// that an earlier version has stored.
 func TestFormVersion(t *testing.T) {
 	const want = "3 3 2b6b2147d2ef2e50"
 	h := sha256.New()
@@ -168,7 +168,7 @@ func FuzzParseRefusal(f *testing.F) {
 			return
 		}
 		again, all, err := parseRefusal(appendRefusal(nil, message, reasons))
-		if len(message) > maxReasonBytes { // what was not UTF-8 has become longer
+		if len(message) > maxReasonBytes { // text that was not UTF-8 has become longer
 			return
 		}
 		if err != nil || again != message || len(all) != len(reasons) {

@@ -11,7 +11,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is a compiler process too: "compile" follows its name.
+// The test binary is also a compiler process: "compile" follows its name.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "compile" {
 		os.Exit(Serve(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
@@ -45,7 +45,7 @@ func newCompiler(t testing.TB, o Options) *Compiler {
 	return c
 }
 
-// compileWith compiles a module, and lets go of it.
+// compileWith compiles a module, and drops the result.
 func compileWith(t testing.TB, c *Compiler, module []byte, l service.Limits) error {
 	t.Helper()
 	r := c.Runtime(context.Background())
@@ -70,7 +70,7 @@ func compileWith(t testing.TB, c *Compiler, module []byte, l service.Limits) err
 	return err
 }
 
-// prepared is a module verified and rewritten, and what is known of it.
+// prepared is a verified and rewritten module, with its facts.
 func prepared(t testing.TB, module []byte) (*Facts, []byte) {
 	t.Helper()
 	f, whole, err := rewrite(module, OrderOf(quick.WithDefaults(), service.Settings{}), func(Stage) {})

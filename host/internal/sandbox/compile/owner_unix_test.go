@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Machine code is not taken from a directory that somebody else owns, as it would be executed.
+// Machine code is not taken from a directory of another user, as it would be executed.
 func TestCodeOfAnotherUserIsNotRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	if err := makePrivate(dir); err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// While large modules have all their slots, a small one compiles, and what is stored is
-// loaded; another large one waits.
+// While large modules have all their slots, a small one is compiled, and a stored one is loaded; another
+// large one waits.
 func TestSmallModulesDoNotWait(t *testing.T) {
 	small, large := testguest.Counter("c"), testguest.Growers(32 << 10)[2].Module
 	c := newCompiler(t, Options{Command: compilerCommand(), SmallModule: len(small)})
@@ -44,7 +44,7 @@ func TestSmallModulesDoNotWait(t *testing.T) {
 	}
 }
 
-// Small modules take all slots there are, large ones half of them.
+// Small modules may take all slots, large ones half of them.
 func TestSlots(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -101,7 +101,7 @@ func TestCompileTimeBySize(t *testing.T) {
 	}
 }
 
-// While others compile, a caller waits for a slot, but not for ever.
+// While others compile, a caller waits for a slot, but not forever.
 func TestTurns(t *testing.T) {
 	var all turns
 	end, ok := all.take(t.Context(), "a")

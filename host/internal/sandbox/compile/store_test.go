@@ -14,8 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 )
 
-// The host's process compiles nothing: what wazero does not find it would have to
-// compile, and is kept from it.
+// The host's process compiles nothing: if wazero does not find the code, it must not compile either.
 func TestLoadNeverCompiles(t *testing.T) {
 	c := newCompiler(t, Options{Dir: t.TempDir(), Command: compilerCommand()})
 	load := func() error {
@@ -32,7 +31,7 @@ func TestLoadNeverCompiles(t *testing.T) {
 	if err := load(); !errors.Is(err, errNotLoaded) {
 		t.Errorf("loading what is not there: %v", err)
 	}
-	// A form that claims to have code under a name by which wazero does not look for it.
+	// A form that claims to have code under a name for which wazero does not look.
 	stage, unstage, err := c.store.stage()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +56,7 @@ func TestLoadNeverCompiles(t *testing.T) {
 	}
 }
 
-// Code on disk that is not as it was written is not executed: it is compiled again.
+// Damaged code on disk is not executed, but compiled again.
 func TestDamagedCode(t *testing.T) {
 	dir := t.TempDir()
 	module := testguest.Counter("c")
@@ -160,7 +159,7 @@ func TestDamagedCode(t *testing.T) {
 	}
 }
 
-// The directory of compiled code is its owner's alone.
+// Only the owner has access to the directory of compiled code.
 func TestCodeIsPrivate(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -179,8 +178,7 @@ func TestCodeIsPrivate(t *testing.T) {
 	}
 }
 
-// Stages that a process has left are removed when it has ended, and in any case when
-// they are old; others are not.
+// Stages are removed when their process has ended, and in any case when they are old; others are not.
 func TestLeftStagesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	c := newCompiler(t, Options{Dir: dir})
@@ -191,7 +189,7 @@ func TestLeftStagesAreRemoved(t *testing.T) {
 		os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, stageLock), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	used, unstage, err := c.store.stage() // which looks around, too
+	used, unstage, err := c.store.stage() // it also sweeps
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +210,7 @@ func TestLeftStagesAreRemoved(t *testing.T) {
 	}
 }
 
-// canLock says whether this system can tell who works in a stage.
+// canLock reports whether this system can tell that a stage is in use.
 func canLock(t *testing.T) bool {
 	f, err := lockStage(filepath.Join(t.TempDir(), stageLock), os.O_CREATE)
 	if f != nil {

@@ -14,9 +14,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// What was compiled under an older tariff is not run: the module is rewritten and
-// compiled again when it is next loaded. testdata/tariff1.wasm is what tariff 1 made
-// of the zero Liar.
+// Code that was compiled under an older tariff is not run: the module is rewritten and compiled again when it
+// is next loaded. testdata/tariff1.wasm is what tariff 1 made of the zero Liar.
 func TestCodeOfAnOlderTariff(t *testing.T) {
 	old, err := os.ReadFile(filepath.Join("testdata", "tariff1.wasm"))
 	if err != nil {
