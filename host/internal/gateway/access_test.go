@@ -62,8 +62,7 @@ func dial(s *site, path string, header http.Header, protocols ...string) (*webso
 	return ws, status, err
 }
 
-// A browser cannot set headers, so the token comes as a subprotocol; it is not
-// sent back.
+// A browser cannot set headers, so the token comes as a subprotocol; it is not sent back.
 func TestTokenAsSubprotocol(t *testing.T) {
 	s := start(t, Options{Token: secret})
 	token := api.ProtocolTokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(secret))
@@ -124,13 +123,13 @@ func TestOrigins(t *testing.T) {
 				ws.Close()
 			}
 		}
-		// What a page can send without asking is held back as well.
+		// Requests that a page can send without a preflight are refused as well.
 		g := s.do("POST", commands+"add", "1", append(headers, "Content-Type", "text/plain;a=b")...)
 		if (g.status == 403) == ok {
 			t.Errorf("command from %q: %d %s", origin, g.status, g.body)
 		}
 	}
-	// One good origin does not let in what came with another.
+	// One allowed origin does not help a request with another one.
 	for _, origins := range [][]string{{own, "https://evil.example"}, {"https://console.example", own}} {
 		if ws, status, err := dial(s, "/v1/stream", http.Header{"Origin": origins}); err == nil || status != 403 {
 			t.Errorf("with the origins %q: %d %v", origins, status, err)
@@ -141,11 +140,11 @@ func TestOrigins(t *testing.T) {
 	}
 	s.problem(s.do("POST", commands+"add", "1", "Sec-Fetch-Site", "cross-site"), 403, "unauthorized")
 	if n := len(s.fake.seen); n != 0 {
-		t.Errorf("%d commands came through", n) // text/plain is nothing that bank takes
+		t.Errorf("%d commands came through", n) // bank does not accept text/plain
 	}
 }
 
-// Pages of allowed origins see answers, and nobody else's do.
+// Only pages of allowed origins see answers.
 func TestCrossOrigin(t *testing.T) {
 	const friend = "https://console.example"
 	s := start(t, Options{AllowedOrigins: []string{friend}, Token: secret})
@@ -168,7 +167,7 @@ func TestCrossOrigin(t *testing.T) {
 	}
 }
 
-// A page of somewhere else cannot make a browser open streams, not even blindly.
+// A page of another site cannot make a browser open streams, even though it would not see them.
 func TestForeignReads(t *testing.T) {
 	s := start(t, Options{})
 	for _, site := range []string{"cross-site", "same-site"} {

@@ -13,7 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 )
 
-// writes keeps what was written, call by call.
+// writes records each call of Write.
 type writes struct{ all [][]byte }
 
 func (w *writes) Header() http.Header { return http.Header{} }
@@ -24,14 +24,14 @@ func (w *writes) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Many texts are written together, large ones by themselves, and all in order. Without room for
-// what waits, each is written at once.
+// Many small texts are written together, large ones separately, and all in order. Without room for a buffer,
+// each is written immediately.
 func TestManyTextsAreGathered(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit int64
 		calls int
 	}{
-		"room":    {1 << 20, 4}, // twice what has gathered, the large one in between, and the rest
+		"room":    {1 << 20, 4}, // the texts gathered before and after the large one, that one, and the rest
 		"no room": {ws.MaxGathered - 1, 2*300 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {

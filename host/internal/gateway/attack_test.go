@@ -19,7 +19,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// attacker is a client that writes what it likes.
+// attacker is a client that writes any bytes.
 type attacker struct {
 	*testing.T
 	net.Conn
@@ -33,11 +33,11 @@ func (s *site) attacker() *attacker {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute)) // no test waits for it
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute)) // no test takes that long
 	return &attacker{s.T, conn, bufio.NewReader(conn)}
 }
 
-// trickle goes on by a byte each 20 ms until it is closed.
+// trickle sends another byte each 20 ms until the connection is closed.
 func (a *attacker) trickle() io.Closer {
 	ended := make(chan struct{})
 	go func() {
@@ -61,7 +61,7 @@ type closer func() error
 
 func (c closer) Close() error { return c() }
 
-// upgraded is past the handshake and the hello.
+// upgraded is a client after the handshake and the hello.
 func (s *site) upgraded(path string) *attacker {
 	s.Helper()
 	a := s.shaken(path)
@@ -73,7 +73,7 @@ func (s *site) upgraded(path string) *attacker {
 	return a
 }
 
-// shaken is past the handshake; the hello is yet to be read.
+// shaken is a client after the handshake; it has not read the hello.
 func (s *site) shaken(path string) *attacker {
 	s.Helper()
 	a := s.attacker()
@@ -86,7 +86,7 @@ func (s *site) shaken(path string) *attacker {
 	return a
 }
 
-// put writes; that the host has hung up meanwhile is for the reading to find out.
+// put writes. If the host has closed the connection meanwhile, reading finds out.
 func (a *attacker) put(text string) { _, _ = io.WriteString(a.Conn, text) }
 
 // frame reads one unmasked frame.
@@ -114,7 +114,7 @@ func (a *attacker) frame() (op byte, payload []byte) {
 	return head[0] & 0xf, payload
 }
 
-// closed reads up to the close frame and the end of the connection behind it.
+// closed reads up to the close frame, and checks that nothing follows it.
 func (a *attacker) closed() (code int, reason string) {
 	a.Helper()
 	for {
@@ -152,8 +152,8 @@ const (
 )
 
 func TestWebSocketAttacks(t *testing.T) {
-	// Silence is borne for longer than these tests wait, so what ends is ended by something
-	// else; and so are messages that take their time, but where that is the attack.
+	// The timeouts are longer than these tests wait, so what ends a connection is something else. Slow
+	// messages do not end it either, except where they are the attack.
 	s := start(t, Options{MessageBytes: 1 << 10, BodyTime: time.Minute, PingTime: time.Minute, linger: time.Minute})
 	impatient := start(t, Options{MessageBytes: 1 << 10, BodyTime: 100 * time.Millisecond, PingTime: time.Minute,
 		linger: time.Minute})
@@ -161,7 +161,7 @@ func TestWebSocketAttacks(t *testing.T) {
 		name   string
 		send   string
 		code   int
-		reason string // contained
+		reason string // part of the reason
 	}{
 		{"unmasked", "\x81\x02{}", 1002, "MASK"},
 		{"reserved bit", frame(text|0x40, "{}"), 1002, "RSV1"},
@@ -201,7 +201,7 @@ func TestWebSocketAttacks(t *testing.T) {
 			}
 		})
 	}
-	t.Run("one byte at a time", func(t *testing.T) { // is only a slow way to say something
+	t.Run("one byte at a time", func(t *testing.T) { // only a slow way to send
 		sub := *s
 		sub.T = t
 		a := sub.upgraded("/v1/stream")
@@ -233,7 +233,7 @@ func TestWebSocketAttacks(t *testing.T) {
 			t.Errorf("closed with %d %q", code, reason)
 		}
 	})
-	// After all that the host is well.
+	// Afterwards the host still works.
 	for _, s := range []*site{s, impatient} {
 		if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add"}); err != nil {
 			t.Error(err)
@@ -244,8 +244,8 @@ func TestWebSocketAttacks(t *testing.T) {
 	}
 }
 
-// The reason for a close arrives also when the host is just about to say
-// something else, and when the client is still sending.
+// The reason for a close arrives even if the host is about to send something else, and if the client is still
+// sending.
 func TestTheReasonIsNotLost(t *testing.T) {
 	s := start(t, Options{MessageBytes: 1 << 10, linger: time.Minute})
 	service := s.fake.services["bank"]
@@ -268,7 +268,7 @@ func TestTheReasonIsNotLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sub := *s
 			sub.T = t
-			for range 20 { // which goroutine is first differs
+			for range 20 { // which goroutine is first varies
 				a := sub.shaken("/v1/stream")
 				a.put(tt.send)
 				if code, reason := a.closed(); code != tt.code {
@@ -279,7 +279,8 @@ func TestTheReasonIsNotLost(t *testing.T) {
 	}
 }
 
-// It arrives also if the host cannot send at present, as the client does not read before it has sent all.
+// It also arrives if the host cannot send at present, because the client does not read before it has sent
+// everything.
 func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
 	t.Parallel()
 	prove.SkipShort(t, "it fills the buffers of sockets")
@@ -335,7 +336,7 @@ func TestBrokenHandshakes(t *testing.T) {
 			t.Errorf("%q: %v %v", headers, resp, err)
 		}
 	}
-	// Compression is not spoken, so there is nothing to unpack.
+	// Compression is not supported, so there is nothing to decompress.
 	a := s.attacker()
 	a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + good + "Sec-WebSocket-Extensions: " +
 		"permessage-deflate\r\n\r\n")
@@ -343,7 +344,7 @@ func TestBrokenHandshakes(t *testing.T) {
 	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Extensions") != "" {
 		t.Errorf("%v %v", resp, err)
 	}
-	// Frames sent before the answer came are not taken for ours.
+	// Frames that were sent before the answer came are not taken for a WebSocket's.
 	a = s.attacker()
 	a.put("GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + good + "\r\n" + frame(text, `{"op":"ping"}`))
 	if resp, err := http.ReadResponse(a.r, nil); err == nil && resp.StatusCode == 101 {
@@ -351,8 +352,7 @@ func TestBrokenHandshakes(t *testing.T) {
 	}
 }
 
-// A client that never reads holds its own connection up, and for no longer than
-// a write may take.
+// A client that never reads holds up only its own connection, and no longer than a write may take.
 func TestNeverReading(t *testing.T) {
 	t.Parallel()
 	prove.SkipShort(t, "it fills the buffers of sockets")
@@ -371,7 +371,7 @@ func TestNeverReading(t *testing.T) {
 	if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "look"}); err != nil {
 		t.Error(err)
 	}
-	// The host has let go of all three when nothing counts as a stream any more.
+	// The host has ended all three when no streams are counted.
 	s.until("all streams end", func() bool {
 		if _, err := s.client.Service(t.Context(), "bank"); err != nil {
 			t.Fatal(err)
@@ -404,8 +404,8 @@ func TestTheTimeOfAWriteDoesNotGrowWithItsSize(t *testing.T) {
 		"an event that the server sends": func() { s.asks(events, api.ContentSSE) },
 	} {
 		begin()
-		s.until(name+" fills the connection", func() bool { _, most := s.used(); return most > size })
-		s.until(name+" is given up", func() bool { _, most := s.used(); return most < size })
+		s.until(name+" fills the connection", func() bool { _, one := s.used(); return one > size })
+		s.until(name+" is given up", func() bool { _, one := s.used(); return one < size })
 	}
 }
 
@@ -419,15 +419,15 @@ func (s *site) asks(path, accept string) {
 	}
 }
 
-// Many commands of a client that does not read their answers: the slots are used
-// up, then the refusals fill the socket, then the host reads no further.
+// A client sends many commands and does not read their answers. First the slots are used up, then the
+// refusals fill the socket, then the host stops reading.
 func TestCommandFloodWithoutReading(t *testing.T) {
 	s := start(t, Options{WriteTime: time.Second, InFlight: 4})
 	a := s.upgraded("/v1/stream")
 	command := frame(text, `{"op":"command","id":"`+strings.Repeat("i", 128)+`","service":"bank","key":"k","type":"look"}`)
 	flood := strings.Repeat(command, 100)
 	var err error
-	for err == nil { // until the host hangs up
+	for err == nil { // until the host closes the connection
 		_, err = io.WriteString(a.Conn, flood)
 	}
 	if e, ok := err.(net.Error); ok && e.Timeout() {
@@ -437,7 +437,7 @@ func TestCommandFloodWithoutReading(t *testing.T) {
 
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
-	// Only what a test is about is short, so that nothing else is too slow on a busy machine.
+	// Only the timeout under test is short, so that nothing else fails on a busy machine.
 	const short = 100 * time.Millisecond
 	var sites []*site
 	begin := func(t *testing.T, o Options) *site {
@@ -448,13 +448,13 @@ func TestSlowRequests(t *testing.T) {
 	t.Run("headers", func(t *testing.T) {
 		a := begin(t, Options{HeaderTime: short}).attacker()
 		a.put("GET /healthz HTTP/1.1\r\nHost: lo")
-		if _, err := io.ReadAll(a.r); err != nil { // it ends, with or without a word
+		if _, err := io.ReadAll(a.r); err != nil { // it ends, with or without a message
 			t.Error(err)
 		}
 	})
 	t.Run("body", func(t *testing.T) {
 		s := begin(t, Options{BodyTime: short})
-		// a body without a length has the time for the largest
+		// a body without a length has the time of the largest
 		s.fake.services["bank"].status.Spec.Limits.CommandBytes = 1000
 		for _, headers := range []string{"Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"} {
 			a := s.attacker()
@@ -494,10 +494,10 @@ func TestSlowRequests(t *testing.T) {
 func TestCrowd(t *testing.T) {
 	s := start(t, Options{Connections: 3})
 	var idle []*attacker
-	for i := range 20 { // most of them are gone by the end
+	for i := range 20 { // most of them are closed by the end
 		a := s.attacker()
 		if i%2 == 0 {
-			a.put("GET /healthz HTTP/1.1\r\nHo") // half a header is idle, too
+			a.put("GET /healthz HTTP/1.1\r\nHo") // half a header counts as idle, too
 		}
 		idle = append(idle, a)
 	}
@@ -507,7 +507,7 @@ func TestCrowd(t *testing.T) {
 	if _, err := idle[0].r.ReadByte(); err == nil {
 		t.Error("the first one is still there")
 	}
-	// All at work: a newcomer is told.
+	// If all are at work, a new connection gets an error.
 	s.client.Close()
 	finish := s.threeSlow()
 	a := s.attacker()
@@ -520,8 +520,7 @@ func TestCrowd(t *testing.T) {
 	finish()
 }
 
-// threeSlow has three commands at work. finish lets them end, and fails the test if one
-// is not answered.
+// threeSlow has three commands at work. finish lets them end, and fails the test if one is not answered.
 func (s *site) threeSlow() (finish func()) {
 	s.Helper()
 	gone := make(chan error, 3)
@@ -548,8 +547,8 @@ func (s *site) threeSlow() (finish func()) {
 	}
 }
 
-// Connections take descriptors from the budget. What the journal comes to need is not
-// theirs any more, idle ones make room for it, and a newcomer is told what there is none of.
+// Connections take descriptors from the budget. When the journal needs more, idle connections are closed, and
+// a new connection gets an error that names the resource.
 func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 	f := newFake()
 	host := f.account
@@ -573,7 +572,7 @@ func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 	}
 	s.client.Close()
 	finish := s.threeSlow()
-	journal.Set(budget.Descriptors, 17) // and three are at work
+	journal.Set(budget.Descriptors, 17) // three are at work
 	a := s.attacker()
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
@@ -597,8 +596,8 @@ func TestConnectionsLeaveDescriptorsToTheJournal(t *testing.T) {
 	}
 }
 
-// Streams that stay make room, too, when the journal comes to need more: those that are
-// open for longest. The others go on.
+// Streams are also closed when the journal needs more descriptors: those that have been open longest. The
+// others go on.
 func TestStreamsYieldDescriptorsToTheJournal(t *testing.T) {
 	f := newFake()
 	host := f.account
@@ -622,11 +621,11 @@ func TestStreamsYieldDescriptorsToTheJournal(t *testing.T) {
 		return !errors.As(err, &late) || !late.Timeout()
 	}
 	for i, a := range streams[:4] {
-		if !ended(a) { // it would go on for ever
+		if !ended(a) { // otherwise it would go on forever
 			t.Errorf("stream %d goes on", i)
 		}
 	}
-	for host.Used(budget.Descriptors) > 20 { // the client may have been told first
+	for host.Used(budget.Descriptors) > 20 { // the client may have got its answer first
 		runtime.Gosched()
 	}
 	for i, a := range streams[4:] {
@@ -637,8 +636,7 @@ func TestStreamsYieldDescriptorsToTheJournal(t *testing.T) {
 	}
 }
 
-// 10,000 idle connections would need as many descriptors; the bound is what
-// matters, so that many more come than may stay.
+// 10,000 idle connections would need as many descriptors. It is enough that more come than the bound allows.
 func TestIdleFlood(t *testing.T) {
 	s := start(t, Options{Connections: 8})
 	for i := range 500 {
@@ -648,7 +646,7 @@ func TestIdleFlood(t *testing.T) {
 		}
 		defer conn.Close()
 		if i%100 == 50 {
-			s.client.Close() // its idle connection may be making room just now
+			s.client.Close() // its idle connection may be closed at this moment
 			if _, err := s.client.Send(t.Context(), service.Command{Service: "bank", Key: "k", Type: "add",
 				ID: service.CommandID(fmt.Sprint(i))}); err != nil {
 				t.Errorf("after %d: %v", i, err)

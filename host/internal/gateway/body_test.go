@@ -9,8 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 )
 
-// Large bodies come in at the rate that they have together, which is not held against
-// their time; what is small waits for nobody.
+// Large bodies share a rate limit, and waiting for it does not count as their delay. Small ones wait for
+// nothing.
 func TestBodiesComeInAtARate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const (

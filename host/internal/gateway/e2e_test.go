@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// serve puts a gateway before a host, at the address listen or a free one.
+// serve puts a gateway in front of a host, at the address listen or a free one.
 func serve(t testing.TB, h *host.Host, listen string) (*gateway.Server, *client.Client) {
 	t.Helper()
 	s, err := gateway.New(h, gateway.Options{
@@ -216,7 +216,7 @@ func TestEndToEnd(t *testing.T) {
 	text, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	for _, want := range []string{`bulkhead_service_committed_total{service="count"} 2`, `bulkhead_journal_events_total 3`, `route="/v1/services/{service}/entities/{key}/commands/{type}",status="200"} 2`, `bulkhead_streams_open{protocol="bulkhead.v1.json"} 1`,
-		// HTTP and WebSocket are counted alike, refusals of the host's own are not.
+		// HTTP and WebSocket are counted alike; the host's own refusals are not counted.
 		`bulkhead_command_seconds_count{service="count",type="add"} 7`, `bulkhead_command_seconds_count{service="count",type="trap"} 2`, `bulkhead_stream_messages_total{op="command"}`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("metrics lack %s", want)
@@ -241,8 +241,8 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
-// Data that does not fit its schema is refused with the place, by HTTP and on a WebSocket, and the client
-// has it from both.
+// Data that does not match its schema is refused with the place, over HTTP and on a WebSocket, and the client
+// gets it from both.
 func TestDataThatDoesNotFitIsPlaced(t *testing.T) {
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
@@ -284,8 +284,8 @@ func TestDataThatDoesNotFitIsPlaced(t *testing.T) {
 	}
 }
 
-// Commands go on coming while modules are swapped and gateway and host restart;
-// each is carried out once, and a follower gets each event once, in order.
+// Commands keep coming while modules are swapped, and gateway and host restart. Each is carried out once, and
+// a follower gets each event once, in order.
 func TestNothingLostAcrossRestarts(t *testing.T) {
 	t.Parallel()
 	h := hosttest.New(t)
@@ -365,7 +365,7 @@ func describe() []byte {
 	return m.AppendJSON(nil)
 }
 
-// What the ways in cost, with many clients at once: commands a second.
+// The cost of each interface with many clients: commands per second.
 func BenchmarkCommands(b *testing.B) {
 	h := hosttest.New(b)
 	_, c := serve(b, h.Host, "127.0.0.1:0")
@@ -375,7 +375,7 @@ func BenchmarkCommands(b *testing.B) {
 	}
 	run := func(name string, send func(context.Context, service.Command) (service.Reply, error)) {
 		b.Run(name, func(b *testing.B) {
-			b.SetParallelism(128) // clients a core
+			b.SetParallelism(128) // clients per processor
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
@@ -439,8 +439,8 @@ func BenchmarkSubscription(b *testing.B) {
 	b.ReportMetric(float64(b.N)*20_000/b.Elapsed().Seconds(), "events/s")
 }
 
-// A command whose reply there is no room for was carried out, and says so; the same id
-// brings the reply when there is room.
+// A command whose reply has no room was carried out, and the error says so. The same id brings the reply when
+// there is room.
 func TestAReplyIsFetchedByItsID(t *testing.T) {
 	h := hosttest.New(t)
 	_, c := serve(t, h.Host, "127.0.0.1:0")
@@ -473,7 +473,7 @@ func TestAReplyIsFetchedByItsID(t *testing.T) {
 	}
 }
 
-// Events that are too large to be copied arrive as they are, by every way.
+// Events that are too large to be copied arrive unchanged, over every interface.
 func TestLargeEventsArrive(t *testing.T) {
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")

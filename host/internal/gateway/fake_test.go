@@ -21,8 +21,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// fake is a host of the services bank, which speaks JSON, and blob, which does
-// not. Commands do what their type says; see carryOut.
+// fake is a host of the services bank, which speaks JSON, and blob, which does not. The type of a command
+// says what it does; see carryOut.
 type fake struct {
 	mu        sync.Mutex
 	services  map[service.Name]*fakeService
@@ -34,7 +34,7 @@ type fake struct {
 	budget    service.Budget
 	account   *budget.Account
 	modules   *service.Modules // what Modules returns, if not nil
-	calls     atomic.Int64     // that do something, or ask a service
+	calls     atomic.Int64     // number of calls that change something, or reach a service
 }
 
 type fakeService struct {
@@ -114,7 +114,7 @@ func (f *fake) Deploy(ctx context.Context, d service.Deployment) (service.Status
 	return s.status, nil
 }
 
-// Backup writes what it was given; "none" is refused and "half" breaks off.
+// Backup writes its input; "none" is refused and "half" breaks off.
 func (f *fake) Backup(_ context.Context, w io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	f.calls.Add(1)
 	if string(o.Since) == `{"id":"none"}` {
@@ -130,13 +130,13 @@ func (f *fake) Backup(_ context.Context, w io.Writer, o service.BackupOptions) (
 	return new(backup.Manifest), nil
 }
 
-// Batches writes how far it was asked to go.
+// Batches writes its parameters.
 func (f *fake) Batches(_ context.Context, name service.Name, w io.Writer, through uint64) (*backup.Manifest, error) {
 	_, err := fmt.Fprintf(w, "%s through %d", name, through)
 	return new(backup.Manifest), err
 }
 
-// Retain answers with what it was asked for; 13 is refused.
+// Retain returns its parameters; 13 is refused.
 func (f *fake) Retain(_ context.Context, name service.Name, r service.Retention) (journal.Retained, error) {
 	f.calls.Add(1)
 	if r.Before == 13 {
@@ -151,7 +151,7 @@ func (f *fake) Logs() []journal.LogInfo {
 	return []journal.LogInfo{{Name: "bank", Head: 3, Batches: 2}}
 }
 
-// EventTypes are those that every fake service has.
+// EventTypes are those of every fake service.
 func (f *fake) EventTypes(_ context.Context, name service.Name) ([]journal.EventType, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -201,7 +201,7 @@ func (f *fake) Delete(_ context.Context, name service.Name) error {
 		return err
 	}
 	delete(f.services, name)
-	close(s.more) // its subscribers find out
+	close(s.more) // its subscribers notice
 	return nil
 }
 
@@ -233,9 +233,9 @@ func (f *fake) Services() []service.Status {
 	return all
 }
 
-// carryOut does what the command's type says: add appends an event; reject and
-// fail-<kind> fail; binary replies something that is no JSON; reply-<n> and blob-<n>
-// reply so many bytes of JSON, or of something else; slow waits for the gate.
+// carryOut does what the command's type says: add appends an event; reject and fail-<kind> fail; binary
+// replies something that is not JSON; reply-<n> and blob-<n> reply that many bytes of JSON, or of something
+// else; slow waits for the gate.
 func (f *fake) carryOut(ctx context.Context, c service.Command) (service.Reply, error) {
 	f.calls.Add(1)
 	if c.Type == "slow" {
@@ -338,7 +338,7 @@ func landed(c service.Command, r service.Reply, err error) (service.Reply, error
 	return r, err
 }
 
-// land does as a host does when there is an answer.
+// land ends a command as a host does.
 func land(c service.Carrier, size int, err error) error {
 	if c != nil {
 		c.Unload()
@@ -377,7 +377,7 @@ func wants(s *service.Selection, e *fakeEvent) bool {
 		(len(s.Keys) == 0 || slices.Contains(s.Keys, e.key))
 }
 
-// Events scans at most limit events at a time, so that filters show.
+// Events scans at most limit events at a time, so that filters have an effect on pages.
 func (f *fake) Events(_ context.Context, sel service.Selection, limit int) (service.Page, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -423,7 +423,7 @@ func (f *fake) EntityPage(
 	return found, false, nil
 }
 
-// EntityFirst says that of k9 the first three have been deleted.
+// EntityFirst says that the first three events of k9 have been deleted.
 func (f *fake) EntityFirst(_ context.Context, _ service.Name, key service.Key) (service.Version, error) {
 	if key == "k9" {
 		return 4, nil
@@ -472,7 +472,7 @@ func (s *fakeSubscriber) Next(ctx context.Context, limit int) ([]*service.Event,
 		if len(found) > 0 {
 			s.sel.From = service.AfterPosition(found[len(found)-1].Position)
 		} else {
-			s.sel.From = service.AfterPosition(svc.status.Head) // it has passed them all
+			s.sel.From = service.AfterPosition(svc.status.Head) // it has read past all events
 		}
 		s.f.mu.Unlock()
 		if len(found) > 0 {
@@ -490,7 +490,7 @@ func (s *fakeSubscriber) Position() service.Position { return after(&s.sel) }
 
 func (s *fakeSubscriber) Release() {}
 
-// cursorAt is a cursor of a fake service, whose log has an identity of its own and one history.
+// cursorAt is a cursor of a fake service, whose log has its own identity and one history.
 func cursorAt(name service.Name, p service.Position) service.Cursor {
 	return service.Cursor{Position: p, Origin: journal.Unborn(journal.LogName(name)), Stamp: journal.Stamp{7}}
 }
@@ -535,7 +535,7 @@ func (f *fake) EntityVersion(
 	return v, nil
 }
 
-// KeptVersion says that the event of k9 at position 2, with its version 2, is kept apart.
+// KeptVersion says that the event of k9 at position 2, with version 2, is a kept event.
 func (f *fake) KeptVersion(
 	_ context.Context, name service.Name, key service.Key, cursor string,
 ) (service.Version, bool, error) {

@@ -30,8 +30,7 @@ import (
 // little is a budget that is soon used up.
 var little = service.Budget{FlightBytes: 40 << 20, ConnectionBytes: 4 << 20}
 
-// within are options that fit into it, with clients that are borne for as long as a test
-// takes unless others need room.
+// within are options that fit into it. Stalled clients are only closed when others need room.
 func within() Options {
 	return Options{
 		MessageBytes: 1 << 20, ModuleBytes: 1 << 20, InFlight: 1024, WriteTime: 5 * time.Minute,
@@ -40,7 +39,7 @@ func within() Options {
 	}
 }
 
-// used is what all connections hold, and the most that one does.
+// used is what all connections hold, and the maximum of one.
 func (s *site) used() (all, largest int64) {
 	for _, h := range s.fake.account.Holders(budget.FlightBytes, 1) {
 		largest = h.Used
@@ -48,7 +47,7 @@ func (s *site) used() (all, largest int64) {
 	return s.fake.account.Used(budget.FlightBytes), largest
 }
 
-// within checks that nobody holds more than it may, until wait returns.
+// within checks, until wait returns, that no connection holds more than it may.
 func (s *site) watched(wait func()) {
 	s.Helper()
 	var over atomic.Bool
@@ -67,21 +66,21 @@ func (s *site) watched(wait func()) {
 	watching.Wait()
 }
 
-// until waits for something that is bound to happen.
+// until waits for a condition that must become true.
 func (s *site) until(what string, happens func() bool) {
 	s.Helper()
-	looks := time.NewTicker(time.Millisecond) // so that whoever makes it happen has the processor
+	looks := time.NewTicker(time.Millisecond) // leaves the processor to those who make it true
 	defer looks.Stop()
 	for begin := time.Now(); !happens(); <-looks.C {
-		if time.Since(begin) > 2*time.Minute { // which no test takes
+		if time.Since(begin) > 2*time.Minute { // no test takes that long
 			s.Fatalf("it did not happen: %s", what)
 		}
 	}
 }
 
-// A client that sends queries with large replies and does not read has the host hold no
-// more than one connection may. When it reads at last it has an answer to each: the
-// reply, or that there was no room for it.
+// A client that sends queries with large replies and does not read makes the host hold no more than one
+// connection may. When it finally reads, it gets an answer to each: the reply, or an error that there was no
+// room for it.
 func TestAnswersThatNobodyReads(t *testing.T) {
 	const queries, size = 300, 1 << 20
 	s := startWithin(t, little, within())
@@ -95,8 +94,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	s.watched(func() {
 		s.until("it holds much", func() bool { _, one := s.used(); return one > s.fake.budget.ConnectionBytes/2 })
 		sent.Wait()
-		// Not all need be looked at before the client reads: answers that wait to be written hold up
-		// the rest.
+		// Not all need be handled before the client reads: answers that wait to be written hold up the rest.
 		s.until("an answer or a query has no room", func() bool {
 			usage := s.fake.account.Usage()
 			at := slices.IndexFunc(usage, func(u service.ResourceUsage) bool { return u.Resource == "bytes_in_flight" })
@@ -126,8 +124,8 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	}
 }
 
-// The reply of a command that was carried out and that there is no room for is left out.
-// That nothing was written is not said.
+// A reply without room is left out, although the command was carried out. The error does not say that nothing
+// was written.
 func TestAReplyWithoutRoomIsNoFailure(t *testing.T) {
 	s := startWithin(t, little, within())
 	for _, typ := range []string{"reply-5000000", "blob-5000000"} {
@@ -144,7 +142,7 @@ func TestAReplyWithoutRoomIsNoFailure(t *testing.T) {
 		m.Problem.CommandID != "the-id" || m.Problem.Resource == "" {
 		t.Errorf("%+v %+v", m, m.Problem)
 	}
-	// What fits comes, in whatever form.
+	// What fits arrives, in either form.
 	for typ, size := range map[string]int{"reply-3000000": 3_000_000, "blob-3000001": 3_000_001, "blob-20000": 20_000,
 		"reply-17000": 17_000} {
 		if r, err := s.client.Send(t.Context(),
@@ -158,7 +156,7 @@ func TestAReplyWithoutRoomIsNoFailure(t *testing.T) {
 	}
 }
 
-// A message that there is no room for is refused under its id, and the connection goes on.
+// A message without room is refused under its id, and the connection goes on.
 func TestAMessageWithoutRoom(t *testing.T) {
 	s := startWithin(t, little, within())
 	ws := s.raw("/v1/stream", api.ProtocolStream)
@@ -188,9 +186,8 @@ func TestAMessageWithoutRoom(t *testing.T) {
 	}
 }
 
-// Clients that begin what they do not finish, or ask for what they do not read, cannot
-// take all there is: small requests of others go on, and when somebody needs the room the
-// ones that stall are closed.
+// Clients that do not finish what they begin, or do not read what they request, cannot take everything. Small
+// requests of others succeed, and when others need room, stalled clients are closed.
 func TestStalledClientsMakeRoom(t *testing.T) {
 	t.Parallel()
 	prove.SkipShort(t, "it waits for clients to stall")
@@ -287,9 +284,9 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 	}
 }
 
-// Random clients: commands and queries of all sizes, subscriptions, pages, bodies, in
-// whole or in part, read or not, ended in any way. At no time does anybody hold more than
-// it may, and in the end everything has come back, which start checks.
+// Random clients send commands and queries of all sizes, subscriptions, pages and bodies, completely or in
+// part, read or not, and end in any way. At no time does a connection hold more than it may, and at the end
+// everything has been given back, which start checks.
 func TestRandomClients(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -331,7 +328,7 @@ func (s *site) randomRequest(random *rand.Rand) {
 		return
 	}
 	defer a.Close()
-	_ = a.SetDeadline(time.Now().Add(300 * time.Millisecond)) // it may have stopped within what it says
+	_ = a.SetDeadline(time.Now().Add(300 * time.Millisecond)) // it may have stopped within a message
 	text := ""
 	switch random.IntN(4) {
 	case 0:
@@ -351,7 +348,7 @@ func (s *site) randomRequest(random *rand.Rand) {
 	if random.IntN(4) == 0 {
 		text = text[:random.IntN(len(text))]
 	}
-	_, _ = io.WriteString(a, text) // the host may have hung up
+	_, _ = io.WriteString(a, text) // the host may have closed the connection
 	if random.IntN(2) == 0 {
 		_, _ = io.CopyN(io.Discard, a, int64(random.IntN(1<<20)))
 	}
@@ -360,10 +357,10 @@ func (s *site) randomRequest(random *rand.Rand) {
 func (s *site) randomStream(random *rand.Rand) {
 	ws, _, err := dial(s, "/v1/stream", nil, api.ProtocolStream)
 	if err != nil {
-		return // refused, as others take what there is
+		return // refused, as others hold everything
 	}
 	defer ws.Close()
-	_ = ws.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) // it may not be read as it does not read
+	_ = ws.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) // if it does not read, it may not be read either
 	var reading sync.WaitGroup
 	if random.IntN(2) == 0 {
 		reading.Go(func() {
@@ -387,9 +384,9 @@ func (s *site) randomStream(random *rand.Rand) {
 		case 3:
 			text = fmt.Sprintf(`{"op":"command","id":"%d","service":"bank","key":"k","type":"reject","data":%s}`, i, data)
 		case 4:
-			text = string(data) // no message at all
+			text = string(data) // not a message
 		}
-		if random.IntN(20) == 0 { // cut off within
+		if random.IntN(20) == 0 { // truncated
 			if w, err := ws.NextWriter(websocket.TextMessage); err == nil {
 				_, _ = io.WriteString(w, text[:random.IntN(len(text))])
 			}
@@ -415,7 +412,7 @@ func TestLimitsAboveTheBudgetAreNamed(t *testing.T) {
 	}
 }
 
-// A refusal names the resource to the client, and the holders to the operator only.
+// The error names the resource to the client, and the holders only to the operator.
 func TestHoldersAreForOperators(t *testing.T) {
 	s := startWithin(t, little, within())
 	g := s.do("POST", strings.Replace(commands, "commands", "queries", 1)+"reply-5000000", "")
@@ -434,7 +431,7 @@ func TestHoldersAreForOperators(t *testing.T) {
 	}
 }
 
-// leave takes all there is but some bytes, until it is called again.
+// leave takes everything but some bytes, until it is called again.
 func (s *site) leave(left int64) (back func()) {
 	s.Helper()
 	n := s.fake.account.Room(budget.FlightBytes) - left
@@ -444,7 +441,7 @@ func (s *site) leave(left int64) (back func()) {
 	return func() { s.fake.account.Give(budget.FlightBytes, n) }
 }
 
-// A stream whose first message has no room gives back no more than it took.
+// A stream whose first message has no room gives back exactly what it took.
 func TestAFirstMessageWithoutRoom(t *testing.T) {
 	s := startWithin(t, little, within())
 	ws := s.raw("/v1/stream", api.ProtocolStream)
@@ -471,9 +468,8 @@ func TestAFirstMessageWithoutRoom(t *testing.T) {
 	}
 }
 
-// What tells of a module or service, which may be large, has its room before the work
-// begins, also in lines: what was done is not told as refused, and nothing is held that is
-// not counted.
+// Answers about a module or service, which may be large, take their memory before the work begins, also those
+// with lines. So what was done is not reported as refused, and nothing is held without being counted.
 func TestDeploymentsHaveRoomForTheirAnswer(t *testing.T) {
 	s := startWithin(t, service.Budget{}, Options{})
 	defer s.leave(flight.SmallFlight)()

@@ -33,7 +33,7 @@ func FuzzEventParams(f *testing.F) {
 			if n, err := parseLimit(q.Get("limit")); err == nil && (n < 1 || n > maxLimit) {
 				t.Fatalf("limit %d", n)
 			}
-			// What a form encodes is what is read, commas and all.
+			// What a form encodes can be parsed again, with all commas.
 			k := q.Get("keys")
 			if k == "" {
 				return

@@ -17,14 +17,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 )
 
-// operation is what the OpenAPI document says of one.
+// operation is an operation of the OpenAPI document.
 type operation struct {
 	method, path string
 	params       []parameter // in the query
-	bodyType     string      // empty: it has no body
+	bodyType     string      // empty: no body
 	example      string      // of its body
-	own          bool        // the host reads the body: a service's has no schema
-	answers      []string    // the media types of its answer
+	own          bool        // the host reads the body; a service's has no schema
+	answers      []string    // media types of its answer
 }
 
 type parameter struct {
@@ -34,7 +34,8 @@ type parameter struct {
 	Schema struct{ Type string }
 }
 
-// operations reads them from the document. So a new operation is held to the gate, and must say what it takes.
+// operations reads them from the document. So a new operation is tested against the gate, and must declare
+// what it accepts.
 func operations(t *testing.T) (all []operation) {
 	t.Helper()
 	var doc struct {
@@ -100,10 +101,10 @@ func (o *operation) url(query string) string {
 	return path
 }
 
-// memberName finds the members of JSON that has no colons in strings.
+// memberName finds the members of JSON without colons in strings.
 var memberName = regexp.MustCompile(`"([a-z_0-9]+)"\s*:`)
 
-// mutants are JSON objects that mean different things to different parsers, or to their writers.
+// mutants are JSON objects that mean different things to different parsers, or to their authors.
 func mutants(object string, own bool) map[string]string {
 	all := map[string]string{
 		"two values":       object + "{}",
@@ -130,7 +131,7 @@ func mutants(object string, own bool) map[string]string {
 	return all
 }
 
-// Whatever an operation does not take is refused, and nothing is done.
+// Everything that an operation does not accept is refused, and nothing is done.
 func TestTheGate(t *testing.T) {
 	for _, o := range operations(t) {
 		t.Run(o.method+" "+o.path, func(t *testing.T) {
@@ -208,7 +209,7 @@ func TestTheGate(t *testing.T) {
 				}
 			}
 
-			// And what it takes is taken.
+			// What it accepts is accepted.
 			headers := []string{"Content-Encoding", "identity"}
 			if len(o.answers) > 0 {
 				headers = append(headers, "Accept", "image/png, "+o.answers[0]+";q=0.1")
@@ -234,8 +235,8 @@ func capitals(names []string) (all []string) {
 	return all
 }
 
-// The data of a service may be a map whose keys differ in case only: the host does not know whether they are
-// the members of a structure. Keys that are equal mean different things to different parsers.
+// The data of a service may be a map whose keys differ only in case: the host does not know whether they are
+// members of a structure. Equal keys are refused, as parsers differ in their meaning.
 func TestKeysOfDataMayDifferInCase(t *testing.T) {
 	s := start(t, Options{})
 	if g := s.do("POST", commands+"add", `{"by":{"a":1,"A":2}}`); g.status != 200 {
@@ -291,7 +292,7 @@ func TestOpenAPIListsTheParameters(t *testing.T) {
 	}
 }
 
-// Messages pass the same gate.
+// Messages pass the same checks.
 func TestTheGateOfTheStream(t *testing.T) {
 	var doc struct {
 		Components struct {
@@ -310,7 +311,7 @@ func TestTheGateOfTheStream(t *testing.T) {
 	s := start(t, Options{})
 	ws := s.raw("/v1/stream", api.ProtocolStream)
 	for _, example := range examples {
-		// What a service reads is its own; it is held to the rules of all JSON.
+		// The members of a service's data are its own, but the data must keep the rules for all JSON.
 		outer := strings.Replace(string(example), `{"actor": "teller-3"}`, "{}", 1)
 		if i := strings.Index(outer, `{"amount": 100}`); i >= 0 {
 			outer = strings.Replace(outer, `{"amount": 100}`, `1`, 1)
@@ -343,7 +344,7 @@ func TestTheGateOfTheStream(t *testing.T) {
 	}
 }
 
-// The metadata header is held to the same.
+// The metadata header passes the same checks.
 func TestMetadataHeader(t *testing.T) {
 	s := start(t, Options{})
 	for _, metadata := range []string{`{"a":"1","A":"2"}`, `{"s":"1","ſ":"2"}`, `{"a":"1","a":"2"}`, `{"a":"1","\u0061":"2"}`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", "{\"\xff\":\"a\"}", `{"a":1}`, `{"a":null}`, `{"a":"1"} x`} {
@@ -365,7 +366,7 @@ func TestMetadataHeader(t *testing.T) {
 		parents       []string
 		parent, state string // that are kept
 	}{
-		{[]string{trace, strings.Replace(trace, "0af7", "0af8", 1)}, "", ""}, // whose is it?
+		{[]string{trace, strings.Replace(trace, "0af7", "0af8", 1)}, "", ""}, // ambiguous
 		{[]string{trace}, trace, "a=1,b=2"},
 	} {
 		headers := []string{api.HeaderTracestate, "a=1", api.HeaderTracestate, "b=2"}
@@ -382,7 +383,7 @@ func TestMetadataHeader(t *testing.T) {
 	}
 }
 
-// refusedMessage says a message that is refused, without that the host is asked for anything.
+// refusedMessage sends a message that must be refused without any call of the host.
 func refusedMessage(t *testing.T, s *site, ws *websocket.Conn, what, text string) {
 	t.Helper()
 	say(t, ws, "%s", text)

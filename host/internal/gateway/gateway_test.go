@@ -19,7 +19,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// site is a running gateway before a fake host.
+// site is a running gateway in front of a fake host.
 type site struct {
 	*testing.T
 	server *Server
@@ -90,7 +90,7 @@ func startOn(t *testing.T, f *fake, o Options) *site {
 		if err := s.server.Stop(ctx); err != nil && !s.cutOff {
 			t.Errorf("stop: %v", err)
 		}
-		// What was taken is given back, at the latest when the last command has its outcome.
+		// Everything has been given back when the last command has its outcome.
 		for s.fake.account.Used(budget.FlightBytes) != 0 {
 			if ctx.Err() != nil {
 				t.Errorf("%d bytes in flight are still taken, by %v", s.fake.account.Used(budget.FlightBytes),
@@ -144,7 +144,7 @@ func (s *site) doBody(method, path string, body io.Reader, headers ...string) go
 	return got{resp.StatusCode, resp.Header, text}
 }
 
-// decode reads a successful answer.
+// decode decodes a successful answer.
 func decode[T any](s *site, g got) (v T) {
 	s.Helper()
 	if g.status != http.StatusOK || g.header.Get("Content-Type") != api.ContentJSON {

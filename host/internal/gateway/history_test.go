@@ -24,12 +24,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// doors are all ways to begin behind a cursor. Each gives the position of the first event behind it, or why there is
-// none.
+// doors are all ways to begin after a cursor. Each returns the position of the first event after it, or the
+// error.
 func doors(t *testing.T, h *hosttest.Host) map[string]func(cursor string) (service.Position, error) {
 	t.Helper()
 	s, c := serve(t, h.Host, "127.0.0.1:0")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a wrong place may be one where nothing comes
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // after a wrong place there may be no event
 	t.Cleanup(cancel)
 	st, err := c.Stream(ctx)
 	if err != nil {
@@ -133,7 +133,7 @@ func firstOf(events []client.Event, err error) (service.Position, error) {
 	return events[0].Position, nil
 }
 
-// firstSSE is the position of the first event that a request for a stream brings.
+// firstSSE is the position of the first event of a stream of server-sent events.
 func firstSSE(req *http.Request) (service.Position, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel()
@@ -165,7 +165,7 @@ func firstSSE(req *http.Request) (service.Position, error) {
 	}
 }
 
-// restored is a host on what a backup of another one holds.
+// restored is a host on a restored backup of another one.
 func restored(t *testing.T, h *hosttest.Host, file string) *hosttest.Host {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "new")
@@ -187,8 +187,8 @@ func backedUp(t *testing.T, h *hosttest.Host) string {
 	return name
 }
 
-// A cursor is taken exactly where its event is, by every door: not of a lost history, another host or beyond the end;
-// but in each copy that has lost nothing.
+// Every interface accepts a cursor exactly where its event is: in each copy that has lost nothing, but not in
+// another history, on another host, or beyond the end.
 func TestACursorBelongsToOneHistory(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))
@@ -196,8 +196,8 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cursors := []service.Cursor{empty} // that of position p at p
-	sources := map[string]string{}     // whose events have which ids
+	cursors := []service.Cursor{empty} // that of position p is at index p
+	sources := map[string]string{}     // the history of each id
 	send := func(h *hosttest.Host, who string, from, to int) {
 		t.Helper()
 		for i := from; i <= to; i++ {
@@ -219,7 +219,7 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	part := backedUp(t, h)
 	send(h, "h", 4, 6)
 	whole := backedUp(t, h)
-	send(h, "h", 7, 7) // so that there is an event behind each cursor below
+	send(h, "h", 7, 7) // so that there is an event after each cursor below
 
 	// A gateway is stopped before the next step.
 	type judge = func(c service.Cursor, at service.Position, err error) bool
@@ -270,7 +270,7 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	refused("on another host", other, cursors[1:]...)
 	taken("on another host", other, empty) // the beginning of every history
 
-	// What a retention leaves is that history still, up to the cursor just before the first event.
+	// After a retention it is still the same history, from the cursor just before the first event on.
 	done, err := h.Retain(t.Context(), "count", service.Retention{Before: 4, Force: true})
 	if err != nil || done.First < 3 {
 		t.Fatalf("%+v, %v", done, err)
@@ -296,8 +296,8 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 	}
 }
 
-// A subscriber whose filter leaves everything out has a cursor that goes on, and resumes from it after a retention
-// that took nothing of its.
+// A subscriber whose filter matches nothing has a cursor that advances, and resumes from it after a retention
+// that has deleted none of its later events.
 func TestAFilteredSubscriberComesOn(t *testing.T) {
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))

@@ -42,7 +42,7 @@ func TestCommand(t *testing.T) {
 			t.Errorf("metadata %s is %q", name, v)
 		}
 	}
-	// What a command line client sends unasked is JSON; an id comes from the host.
+	// The default content type of command line clients is accepted as JSON; the host chooses an id.
 	r = decode[api.Reply](s, s.do("POST", commands+"add", `1`, "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", "bare"))
 	if r.CommandID != "bare" {
 		t.Errorf("id %q", r.CommandID)
@@ -50,12 +50,12 @@ func TestCommand(t *testing.T) {
 	if r = decode[api.Reply](s, s.do("POST", commands+"add", "")); len(r.CommandID) < 16 {
 		t.Errorf("id %q", r.CommandID)
 	}
-	// Bytes that are no JSON cannot break out of the answer.
+	// Bytes that are not JSON cannot break out of the answer.
 	r = decode[api.Reply](s, s.do("POST", commands+"binary", ""))
 	if string(r.Data()) != "\xff\"}" || r.Reply != nil {
 		t.Errorf("reply %+v", r)
 	}
-	// Without a content type, data is what the service speaks.
+	// Data without a content type has the encoding of the service.
 	for _, headers := range [][]string{nil, {"Content-Type", "application/x-www-form-urlencoded"}} {
 		decode[api.Reply](s, s.do("POST", "/v1/services/blob/entities/other/commands/add", "no JSON", headers...))
 	}
@@ -158,8 +158,8 @@ func TestCommandRefusals(t *testing.T) {
 	}
 }
 
-// Each kind arrives with its status, for commands and queries, and says nothing
-// that is not for clients; the log says it under the same id.
+// Each kind arrives with its status, for commands and queries, and contains nothing that is not for clients;
+// the log has it under the same id.
 func TestEveryKind(t *testing.T) {
 	s := start(t, Options{})
 	for k := service.KindInternal; ; k++ {
@@ -220,7 +220,7 @@ func TestServices(t *testing.T) {
 	}
 	s.problem(s.do("POST", "/v1/modules", ""), 422, "bad_module")
 	s.problem(s.do("POST", "/v1/modules", strings.Repeat("x", 1<<20+1)), 413, "too_large")
-	// Without a length the limit holds as well.
+	// The limit also applies without a length.
 	s.problem(s.doBody("POST", "/v1/modules",
 		struct{ *strings.Reader }{strings.NewReader(strings.Repeat("x", 1<<20+1))}), 413, "too_large")
 	s.problem(s.do("POST", "/v1/modules", "x", "Content-Type", "text/plain"), 415, "unsupported")
@@ -375,7 +375,7 @@ func TestPages(t *testing.T) {
 	if all, _ := read("%74ypes=Other&%6beys=k1"); len(all) != 25 {
 		t.Errorf("%d events", len(all))
 	}
-	// A mistyped filter is not no filter.
+	// A misspelt filter is refused, not ignored.
 	for _, path := range []string{"/v1/services/bank/events?type=Other",
 		"/v1/services/bank/entities/k1/events?from=start", "/v1/services/bank/entities/k1/queries/look?date=1"} {
 		s.problem(s.do("GET", path, ""), 400, "invalid")
@@ -404,7 +404,7 @@ func TestPages(t *testing.T) {
 	s.problem(s.do("GET", "/v1/services/none/entities/k1/events", ""), 404, "not_found")
 }
 
-// Large events make short pages, and none is left out between two of them.
+// Large events make short pages, and no event between two pages is left out.
 func TestPagesOfLargeEvents(t *testing.T) {
 	s := start(t, Options{})
 	const events, size = 70, 200 << 10
@@ -451,8 +451,7 @@ func TestPagesOfLargeEvents(t *testing.T) {
 	}
 }
 
-// Services that do not run are listed, to those who may see services, and do not make
-// the host unready.
+// Services that do not run are listed, to clients that may list services, and do not make the host unready.
 func TestReadinessListsServices(t *testing.T) {
 	const token = "0123456789abcdef"
 	s := start(t, Options{Token: token})
@@ -470,8 +469,8 @@ func TestReadinessListsServices(t *testing.T) {
 	}
 }
 
-// What a service takes is not known before it has started, unless it was recorded; so
-// nothing is called unsupported then that may be right.
+// Before a service has started, its encoding is unknown unless it was recorded. So nothing that may be valid
+// is refused as unsupported.
 func TestDataForAServiceThatStarts(t *testing.T) {
 	s := start(t, Options{})
 	status := &s.fake.services["blob"].status
@@ -485,7 +484,7 @@ func TestDataForAServiceThatStarts(t *testing.T) {
 	if g.header.Get("Retry-After") == "" {
 		t.Error("nothing is said about when to try again")
 	}
-	s.problem(s.do("POST", path, "\x00\x01"), 503, "unavailable") // without saying what it is
+	s.problem(s.do("POST", path, "\x00\x01"), 503, "unavailable") // without a content type
 	if g := s.do("POST", path, "{}"); g.status != 200 {
 		t.Errorf("JSON, which any service may take: %d %s", g.status, g.body)
 	}
@@ -509,7 +508,7 @@ func TestOtherRoutes(t *testing.T) {
 	s.fake.ready = errors.New("secret: disk gone")
 	s.fake.mu.Unlock()
 	s.problem(s.do("GET", "/readyz", ""), 503, "unavailable")
-	s.problem(s.do("GET", "/metrics", ""), 404, "not_found") // no metrics were given
+	s.problem(s.do("GET", "/metrics", ""), 404, "not_found") // no metrics were configured
 	if g := s.do("GET", "/openapi.json", ""); g.status != 200 || string(g.body) != string(api.OpenAPI()) {
 		t.Errorf("openapi: %d", g.status)
 	}
@@ -537,8 +536,7 @@ func TestOtherRoutes(t *testing.T) {
 	}
 }
 
-// A backup comes as a stream; what is refused comes before it, and one that breaks off
-// is not taken for whole.
+// A backup is a stream. A refusal comes before it, and a stream that breaks off is not taken for complete.
 func TestBackup(t *testing.T) {
 	s := start(t, Options{})
 	g := s.do("POST", "/v1/backup", `{"id":"the last"}`)
@@ -614,7 +612,7 @@ func TestRetention(t *testing.T) {
 func TestPanicIsAProblem(t *testing.T) {
 	s := start(t, Options{})
 	s.fake.mu.Lock()
-	s.fake.services["bank"] = nil // the fake steps on it
+	s.fake.services["bank"] = nil // makes the fake panic
 	s.fake.mu.Unlock()
 	defer func() { s.fake.mu.Lock(); delete(s.fake.services, "bank"); s.fake.mu.Unlock() }()
 	p := s.problem(s.do("GET", "/v1/services/bank", ""), 500, "internal")

@@ -16,16 +16,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Events that a retention has kept apart are in the pages of their entity, with the ids that they had, by which
-// the next page is asked for. The log begins after them, and so does each stream: a stream that would need one of them
-// is refused, and no other one.
+// Kept events are in the pages of their entity, with the ids that they had, and the next page can be
+// requested by these ids. The log begins after them, and so do streams: only a stream that would need one of
+// them is refused.
 func TestPagesOfKeptEvents(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	m := testguest.CounterManifest("count")
 	h.MustDeploy("count", testguest.CounterOf(m.AppendJSON(nil), testguest.Weaknesses{NaNAt: 4}, nil))
 	var ids []string
 	for i := range 4 {
-		if i == 3 { // something else stands between what goes and what stays
+		if i == 3 { // another event separates deleted ones from those that stay
 			other := add("other")
 			other.Key = "c"
 			h.MustSend(other)
@@ -83,7 +83,7 @@ func TestPagesOfKeptEvents(t *testing.T) {
 		for _, last := range []bool{false, true} {
 			path := s.URL() + "/v1/services/count/entities/a%2Fb/events"
 			if last && len(after) < 2 {
-				continue // it takes ids only
+				continue // it accepts only ids
 			} else if !last {
 				path += "?after=" + after
 			}

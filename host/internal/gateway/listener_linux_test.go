@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 )
 
-// The system holds no more of a connection than it was told, which it doubles for its own needs.
+// The system holds no more of a connection than configured; it doubles the value for its own needs.
 func TestSocketBuffers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -34,8 +34,8 @@ func (c *statuses) count(route string, status int) int {
 	return c.all[fmt.Sprint(route, " ", status)]
 }
 
-// What the server's library refuses by itself is a problem like all others, and is counted and logged. This
-// fails when the library says it in other words.
+// What net/http itself refuses becomes a problem like all others, and is counted and logged. This test fails
+// if net/http changes its texts.
 func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 	counts := &statuses{all: map[string]int{}}
 	s := start(t, Options{Metrics: counts})
@@ -79,13 +79,13 @@ func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 			!strings.Contains(told[lines], "client=127.0.0.1:") {
 			t.Errorf("%.40q: told of %s: %q", request, p.Instance, told[lines:])
 		}
-		if n, _ := io.Copy(io.Discard, a.r); n > 0 { // an error is the reset of what was not read
+		if n, _ := io.Copy(io.Discard, a.r); n > 0 { // an error is the reset because of unread data
 			t.Errorf("%.40q: %d bytes follow", request, n)
 		}
 	}
 }
 
-// What a service answers is not taken for the library's words.
+// A service's answer is not mistaken for net/http's.
 func TestAnswersAreNotTakenForRefusals(t *testing.T) {
 	plain := "HTTP/1.1 400 Bad Request" + string(plainHeaders) + "400 Bad Request"
 	if why, _ := malformed([]byte(plain)); why == nil {
@@ -103,7 +103,7 @@ func TestAnswersAreNotTakenForRefusals(t *testing.T) {
 	}
 	s := start(t, Options{})
 	a := s.attacker()
-	// A body that is those words is sent as it is, at work and after it.
+	// A body with such a text is sent unchanged, during and after the work of a handler.
 	s.fake.mu.Lock()
 	s.fake.services["blob"].append("k", "", 1, `"`+strings.Repeat("x", 5000)+`"`)
 	s.fake.mu.Unlock()

@@ -23,8 +23,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// TestEventsTellTheirMetadata: what a guest writes beside its events, and what a client sends
-// with its command, is in all that readers get, by every door, and the same by each of a form. The
+// TestEventsTellTheirMetadata: what a guest writes beside its events, and what a client sends with its
+// command, is in everything that readers get, over every interface, and equal in all answers of one form. The
 // official SDK reads every CloudEvent.
 func TestEventsTellTheirMetadata(t *testing.T) {
 	h := hosttest.New(t)
@@ -124,7 +124,7 @@ func TestEventsTellTheirMetadata(t *testing.T) {
 	}
 }
 
-// holds looks whether an event is the one after n others, with some metadata.
+// holds checks an event that comes after n others, and its metadata.
 func holds(t *testing.T, door string, e client.Event, err error, n int, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
@@ -137,7 +137,7 @@ func holds(t *testing.T, door string, e client.Event, err error, n int, want map
 	}
 }
 
-// page are the events of one.
+// page returns the events of a page.
 func page(t *testing.T, url string) (events []string) {
 	t.Helper()
 	var p struct{ Events []json.RawMessage }
@@ -150,7 +150,7 @@ func page(t *testing.T, url string) (events []string) {
 	return events
 }
 
-// batch are the events of a batch, which the official SDK reads as such.
+// batch returns the events of a batch, as read by the official SDK.
 func batch(t *testing.T, url string) (events []string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -186,7 +186,7 @@ func batch(t *testing.T, url string) (events []string) {
 	return events
 }
 
-// subscribed are the first events that a message to a stream brings.
+// subscribed returns the first events for a message to a stream.
 func subscribed(t *testing.T, url, message string, n int) (events []string) {
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{api.ProtocolStream}}
@@ -224,7 +224,7 @@ func get(t *testing.T, url string) []byte {
 	return b.Bytes()
 }
 
-// sse are the data of the first events of a stream.
+// sse returns the data of the first events of a stream.
 func sse(t *testing.T, url string, n int) (data []string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -247,7 +247,7 @@ func sse(t *testing.T, url string, n int) (data []string) {
 	return data
 }
 
-// oneWay are the first messages of a WebSocket that takes none.
+// oneWay returns the first messages of a WebSocket that accepts none.
 func oneWay(t *testing.T, url string, n int) (data []string) {
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{api.ProtocolCloudEvents}}

@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// The form of an answer that a client wants most is what it gets.
+// A client gets the form of an answer that it prefers.
 func TestQuality(t *testing.T) {
 	for accept, want := range map[string]string{
 		"":                                     "1 json",
@@ -53,7 +53,7 @@ func TestQuality(t *testing.T) {
 	}
 }
 
-// sse opens a stream of server-sent events and returns what reads the next message that has data.
+// sse opens a stream of server-sent events. It returns a function that reads the next message with data.
 func (s *site) sse(path string, headers ...string) (next func() (id, event string, data []byte)) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
@@ -137,13 +137,13 @@ func TestStreamOfAnEntity(t *testing.T) {
 	if err := s.fake.Delete(t.Context(), "bank"); err != nil {
 		t.Fatal(err)
 	}
-	// EventSource has an event named error of its own.
+	// EventSource itself fires an event named error.
 	if _, event, data := next(); event != "problem" || !bytes.Contains(data, []byte(`"kind":"not_found"`)) {
 		t.Errorf("the last word is %q: %s", event, data)
 	}
 }
 
-// A client that has an answer is told so if it is still the answer, whatever it cost this time.
+// A client that has an answer learns whether it is still the same, whatever it cost this time.
 func TestTagsOfQueries(t *testing.T) {
 	s := start(t, Options{})
 	const path = "/v1/services/bank/entities/alice/queries/"
@@ -163,7 +163,7 @@ func TestTagsOfQueries(t *testing.T) {
 			t.Errorf("%s: %d", other, g.status)
 		}
 	}
-	// Another version, and other words at the same version, are another answer.
+	// Another version, and another text at the same version, are another answer.
 	if queryTag(1, []byte("a")) == queryTag(2, []byte("a")) || queryTag(1, []byte("a")) == queryTag(1, []byte("b")) {
 		t.Error("tags do not differ")
 	}
@@ -184,7 +184,7 @@ func FuzzMatches(f *testing.F) {
 	})
 }
 
-// A version conflict says where the entity is, on either door.
+// A version conflict reports the entity's version, over both interfaces.
 func TestConflictsSayTheVersion(t *testing.T) {
 	s := start(t, Options{})
 	at := service.Version(7)
@@ -209,8 +209,8 @@ func TestConflictsSayTheVersion(t *testing.T) {
 	}
 }
 
-// OPTIONS says which methods a path has. It needs no token and changes nothing. It takes the parameters of the path's
-// operations, and no body. Browsers ask before a page's request with all parameters that it has.
+// OPTIONS lists the methods of a path. It needs no token and changes nothing. It accepts the parameters of
+// the path's operations, and no body. The preflight of a browser has all parameters of the page's request.
 func TestOptions(t *testing.T) {
 	s := start(t, Options{Token: secret})
 	for _, o := range operations(t) {

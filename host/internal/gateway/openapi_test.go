@@ -51,8 +51,8 @@ func TestOpenAPIListsTheRoutes(t *testing.T) {
 	}
 }
 
-// documents finds what the OpenAPI document says of a route's answers: the content
-// types by status, by the route's pattern.
+// documents finds what the OpenAPI document says of a route's answers: the content types by status, by the
+// route's pattern.
 var documents = sync.OnceValues(func() (map[string]map[string][]string, error) {
 	type answer struct {
 		Ref     string `json:"$ref"`
@@ -88,7 +88,7 @@ var documents = sync.OnceValues(func() (map[string]map[string][]string, error) {
 	return routes, nil
 })
 
-// documented checks that the OpenAPI document knows an answer that a test got.
+// documented checks that the OpenAPI document describes an answer that a test got.
 func documented(t *testing.T, req *http.Request, resp *http.Response) {
 	t.Helper()
 	routes, err := documents()
@@ -100,7 +100,7 @@ func documented(t *testing.T, req *http.Request, resp *http.Response) {
 		mux.HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
 	}
 	_, pattern := mux.Handler(req)
-	if pattern == "" { // no route: only a problem can come of it
+	if pattern == "" { // no route: only a problem is possible
 		return
 	}
 	types, ok := routes[pattern][strconv.Itoa(resp.StatusCode)]

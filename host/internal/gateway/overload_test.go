@@ -6,8 +6,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 )
 
-// Whatever it is that there is no more of, a client is told its name, how much of how much
-// is used, and when to come again.
+// For any exhausted resource a client gets its name, its use and limit, and when to try again.
 func TestOverloadsAreNamed(t *testing.T) {
 	s := start(t, Options{Streams: 1, Subscriptions: 1, InFlight: 1, Uploads: 1})
 	named := func(p *api.Problem, resource string, limit int64) {

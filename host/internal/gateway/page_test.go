@@ -13,8 +13,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 )
 
-// batch asks for a batch of CloudEvents, and reads it as the official SDK does. next is the URL that it
-// links to, empty if it links to none.
+// batch requests a batch of CloudEvents, and reads it with the official SDK. next is the URL of its link,
+// empty if there is none.
 func (s *site) batch(from string, headers ...string) (events []cloudevents.Event, next string, g got) {
 	s.Helper()
 	g = s.do("GET", from, "", append(headers, "Accept", api.ContentBatch)...)
@@ -44,7 +44,7 @@ func (s *site) batch(from string, headers ...string) (events []cloudevents.Event
 	return events, next, g
 }
 
-// A batch has what a page has, and says in headers how to go on.
+// A batch has the content of a page, and says in headers how to continue.
 func TestBatches(t *testing.T) {
 	s := start(t, Options{})
 	for i := range 30 {
@@ -108,7 +108,7 @@ func TestBatches(t *testing.T) {
 	s.problem(s.do("GET", "/v1/services/bank/events?from=x", "", "Accept", api.ContentBatch), 400, "bad_cursor")
 }
 
-// Whatever a query has in it, the link is one of a header, and leads to the same query elsewhere.
+// Whatever a query contains, the link fits into a header, and leads to the same query at another place.
 func FuzzNextLink(f *testing.F) {
 	f.Add("keys=a%2Cb,c&from=7&limit=3", "c-1")
 	f.Add("fro%6d=1&\"<>\\^`{|}\x7f&ü=ü&&a;b", "x&y")

@@ -26,23 +26,23 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// crowds are clients that read the log of a service, as they are named by the benchmark:
-// how many connections there are, and what each does from then on.
+// crowds are clients that read the log of a service, by the name of their benchmark: the number of
+// connections, and what each does.
 var crowds = map[string]struct {
 	connections int
-	read        func(address string) (net.Conn, error) // follows for ever, or
-	page        string                                 // is asked for again and again
+	read        func(address string) (net.Conn, error) // reads forever, or
+	page        string                                 // is requested again and again
 }{
-	// All subscribers of a service come back after a restart.
+	// All subscribers of a service resume after a restart.
 	"resume-sse": {connections: 1000, read: func(address string) (net.Conn, error) {
 		return ask(address, "GET /v1/services/crowd/events?from=start HTTP/1.1\r\nHost: localhost\r\nAccept: "+
 			"text/event-stream\r\n\r\n")
 	}},
 	"resume-websocket": {connections: 16, read: subscriptions(64, `"from":"start"`)},
-	// Subscribers that want what there is not.
+	// Subscribers whose filter matches nothing.
 	"nobody": {connections: 16, read: subscriptions(64, `"from":"start","keys":["nobody"]`)},
 	"never":  {connections: 16, read: subscriptions(64, `"from":"start","types":["never"]`)},
-	// Each connection does, so that nothing is shared.
+	// Each connection has a different one, so that nothing is shared.
 	"nobodies":     {connections: 16, read: subscriptions(64, `"from":"start","keys":["nobody-%d","nobody"]`)},
 	"pages":        {connections: 128, page: "/v1/services/crowd/events?limit=1000&from="},
 	"pages-keys":   {connections: 128, page: "/v1/services/crowd/events?limit=1000&keys=nobody&from="},
@@ -63,7 +63,7 @@ func ask(address, request string) (net.Conn, error) {
 	return conn, nil
 }
 
-// subscriptions opens a WebSocket with so many of them.
+// subscriptions opens a WebSocket with a number of them.
 func subscriptions(n int, from string) func(string) (net.Conn, error) {
 	var connections atomic.Int64
 	return func(address string) (net.Conn, error) {
@@ -74,7 +74,7 @@ func subscriptions(n int, from string) func(string) (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The server has to have agreed before anything is sent.
+		// The server must have agreed before anything is sent.
 		var answer []byte
 		for one := make([]byte, 1); !bytes.HasSuffix(answer, []byte("\r\n\r\n")); answer = append(answer, one...) {
 			if _, err := conn.Read(one); err != nil {
@@ -91,7 +91,7 @@ func subscriptions(n int, from string) func(string) (net.Conn, error) {
 			if len(text) > 125 {
 				return nil, fmt.Errorf("%s is too long", text)
 			}
-			b.Write([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}) // one short frame, masked by zeros
+			b.Write([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}) // one short frame, masked with zeros
 			b.WriteString(text)
 		}
 		_, err = conn.Write(b.Bytes())
@@ -99,12 +99,12 @@ func subscriptions(n int, from string) func(string) (net.Conn, error) {
 	}
 }
 
-// crowdVariable tells the test program to be a crowd: its name and where the host is.
+// crowdVariable makes the test program a crowd: it has the crowd's name and the host's address.
 const crowdVariable = "BULKHEAD_TEST_CROWD"
 
-// beCrowd is the program of the crowd. It is one of its own, as clients are, so that they
-// are not in the way of the host's goroutines. It says when all are there, reads what comes
-// until its input ends, and says how many bytes that were.
+// beCrowd is the main function of a crowd. It runs in another process, so that it does not disturb the host's
+// goroutines. It reports when all connections are open, reads until its input ends, and reports the number of
+// bytes.
 func beCrowd(name, address string) error {
 	crowd := crowds[name]
 	var read atomic.Int64
@@ -168,7 +168,7 @@ func readPages(address, page string, read *atomic.Int64, ended <-chan struct{}) 
 		}
 		r, err := http.NewRequestWithContext(ctx, method, "http://"+address+page, nil)
 		if err != nil {
-			panic(err) // of a constant
+			panic(err) // the text is constant
 		}
 		answer, err := c.Do(r)
 		if err != nil {
@@ -180,7 +180,7 @@ func readPages(address, page string, read *atomic.Int64, ended <-chan struct{}) 
 	}
 }
 
-// startCrowd runs a crowd, and returns when all its connections are there. leave ends it.
+// startCrowd runs a crowd, and returns when all its connections are open. leave ends it.
 func startCrowd(b *testing.B, name, address string) (leave func() (read int64)) {
 	b.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -213,14 +213,13 @@ func startCrowd(b *testing.B, name, address string) (leave func() (read int64)) 
 	}
 }
 
-// crowdEvents is how many events the service has that is read.
+// crowdEvents is the number of events of the service that is read.
 const crowdEvents = 100_000
 
-// BenchmarkReaders is what commands of one service wait for while a crowd reads another
-// one's log of 100,000 events, which is in no memory as the host was just started. Commands
-// come over HTTP at 200 a second, and their time counts from when they were due. runnable is
-// how many goroutines wait for a processor, on average: it tells the host's own doing from
-// that of a machine which does much else.
+// BenchmarkReaders measures how long commands of one service take while a crowd reads another service's log
+// of 100,000 events. The host was just started, so no events are in memory. Commands come over HTTP at 200
+// per second, and their time counts from when they were due. runnable is the average number of goroutines
+// that wait for a processor; it distinguishes the host's own work from a busy machine.
 func BenchmarkReaders(b *testing.B) {
 	h := hosttest.New(b)
 	h.MustDeploy("crowd", testguest.Counter("crowd"))

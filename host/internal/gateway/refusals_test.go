@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// told are the lines of the log with a message, as far as an operator sees them.
+// told are the log lines with a message, as an operator sees them.
 func (s *site) told(message string) (all []string) {
 	for line := range strings.Lines(s.logged.String()) {
 		if strings.Contains(line, "msg="+message) && !strings.Contains(line, "level=DEBUG") {
@@ -20,8 +20,8 @@ func (s *site) told(message string) (all []string) {
 	return all
 }
 
-// The log says which requests were refused, of whom and why; what a service rejects, and that a host is
-// not ready when it is asked, are no news.
+// The log says which requests were refused, of which client and why. It does not have rejections by a
+// service, nor checks of a host that is not ready.
 func TestRefusedRequestsAreLogged(t *testing.T) {
 	s := start(t, Options{Token: secret})
 	s.problem(s.do("GET", "/v1/services?hidden=1", "", "Authorization", "Bearer wrong"), 401, "unauthorized")

@@ -17,15 +17,14 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// TestSlowSubscribersShareWhatTheyHold has many clients follow a service with large events and
-// stop to read in the first one. What they hold is in memory once, and counted once: each has
-// got something, others are served meanwhile, and at the end all is given back, which hosttest
-// holds the host to.
+// TestSlowSubscribersShareWhatTheyHold has many clients follow a service with large events and stop reading
+// within the first one. What they hold is in memory once, and counted once. Each has got something, others
+// are served meanwhile, and at the end everything is given back, which hosttest checks.
 func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 	const (
 		clients, events = 150, 24
 		size            = 1 << 20
-		flight          = 128 << 20 // less than the clients would hold by themselves
+		flight          = 128 << 20 // less than the clients would hold separately
 	)
 	h := hosttest.New(t, func(o *host.Options) {
 		o.Budget.FlightBytes, o.Budget.ConnectionBytes = flight, 8<<20
@@ -74,14 +73,14 @@ func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 				h.Account().Holders(budget.FlightBytes, 3))
 		}
 	}
-	// All hold the first event now, or have it written already and hold the second.
+	// All hold the first event now, or have already written it and hold the second.
 	if more := heap() - before; more > flight {
 		t.Errorf("%d clients have the host hold %d bytes", clients, more)
 	}
 	if used := h.Account().Used(budget.FlightBytes); used > flight/2 {
 		t.Errorf("%d of %d bytes are in flight: %v", used, flight, h.Account().Holders(budget.FlightBytes, 3))
 	}
-	// Others are served: commands, and who reads all there is.
+	// Others are served: commands, and a reader of all events.
 	last := fill()
 	page := ""
 	for n := 0; n < int(last.Position); {
@@ -101,7 +100,7 @@ func TestSlowSubscribersShareWhatTheyHold(t *testing.T) {
 	}
 }
 
-// slowly asks for the events of a service on a connection that the system holds little of.
+// slowly requests the events of a service on a connection with small system buffers.
 func slowly(t *testing.T, address string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)

@@ -19,9 +19,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// While a service starts, here because its compiler takes for ever, the gateway
-// answers: the host is ready, requests wait as long as requests may and are told when
-// to come again, and the host stops at once.
+// A service takes forever to start, because of its compiler. Meanwhile the gateway answers: the host is
+// ready, requests wait as long as requests may and learn when to try again, and the host stops immediately.
 func TestTheGatewayAnswersWhileServicesStart(t *testing.T) {
 	before := hosttest.New(t)
 	before.MustDeploy("count", testguest.Counter("count"))
@@ -85,7 +84,7 @@ func TestTheGatewayAnswersWhileServicesStart(t *testing.T) {
 		t.Errorf("events: %d %s", status, body)
 	}
 	for _, path := range []string{"commands/add", "queries/count"} {
-		for { // a machine that is slow may take all the time before the request can wait
+		for { // a slow machine may use up the time before the request can wait
 			status, header, body := ask("POST", "/v1/services/count/entities/k/"+path)
 			if status == http.StatusGatewayTimeout {
 				continue

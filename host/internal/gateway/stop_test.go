@@ -14,8 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// What is in flight gets its answer, streams get a word of farewell, and nothing
-// new comes in.
+// Requests in flight get their answers, streams get a close message, and new requests are refused.
 func TestStopDrains(t *testing.T) {
 	s := start(t, Options{})
 	st := s.stream()
@@ -79,12 +78,12 @@ func TestStopDrains(t *testing.T) {
 	if _, err := s.client.Services(t.Context(), false); service.KindOf(err) != service.KindUnavailable {
 		t.Errorf("after the stop: %v", err)
 	}
-	if err := s.server.Stop(t.Context()); err != nil { // again is nothing
+	if err := s.server.Stop(t.Context()); err != nil { // a second Stop does nothing
 		t.Error(err)
 	}
 }
 
-// When its time is over a stop cuts off what is left, and says so.
+// When its time is over, a stop cuts off what is left, and returns an error.
 func TestStopCutsOff(t *testing.T) {
 	slow := service.Command{Service: "bank", Key: "k", Type: "slow", ID: "a"}
 	for way, send := range map[string]func(s *site, answer func(service.Reply, error)){

@@ -115,7 +115,7 @@ func TestStreamManyAtOnce(t *testing.T) {
 	}
 }
 
-// More in flight than the connection may have is refused, each by itself.
+// More requests in flight than the connection may have are refused, each with an answer.
 func TestStreamInFlight(t *testing.T) {
 	s := start(t, Options{InFlight: 2})
 	ws := s.raw("/v1/stream", api.ProtocolStream)
@@ -144,7 +144,7 @@ func (s *site) raw(path string, protocol string) *websocket.Conn {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { ws.Close() })
-	_ = ws.SetReadDeadline(time.Now().Add(2 * time.Minute)) // no test waits for it
+	_ = ws.SetReadDeadline(time.Now().Add(2 * time.Minute)) // no test takes that long
 	if protocol == api.ProtocolStream {
 		if m := hear(s.T, ws); m.Op != api.OpHello || m.Protocol != api.ProtocolStream || m.Limits.InFlight == 0 {
 			s.Fatalf("hello %+v", m)
@@ -172,7 +172,7 @@ func hear(t *testing.T, ws *websocket.Conn) (m api.ServerMessage) {
 	return m
 }
 
-// A message that is wrong is answered; the connection goes on.
+// An invalid message is answered; the connection goes on.
 func TestStreamRefusals(t *testing.T) {
 	s := start(t, Options{Subscriptions: 1, Credits: 100})
 	ws := s.raw("/v1/stream", api.ProtocolStream)
@@ -266,7 +266,7 @@ func TestSubscription(t *testing.T) {
 	if _, err := sub.Next(t.Context()); service.KindOf(err) != service.KindCanceled {
 		t.Error(err)
 	}
-	// The end of its service is the end of a subscription, and says why.
+	// The end of its service ends a subscription, with the reason.
 	if err := s.client.Delete(t.Context(), "bank"); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestCredits(t *testing.T) {
 }
 
 func TestCloudEvents(t *testing.T) {
-	s := start(t, Options{PingTime: time.Second / 2}) // two lost pings and a second more of silence are borne
+	s := start(t, Options{PingTime: time.Second / 2}) // two lost pings and a second more of silence are allowed
 	s.add(3)
 	ws := s.raw("/v1/services/bank/events?keys=k1", api.ProtocolCloudEvents)
 	if ws.Subprotocol() != api.ProtocolCloudEvents {
@@ -340,7 +340,7 @@ func TestCloudEvents(t *testing.T) {
 	if p := read().Position; p != 2 {
 		t.Errorf("position %d", p)
 	}
-	// The last event seen goes before from, as with server-sent events.
+	// The id of the last event seen takes precedence over from, as with server-sent events.
 	resumed, _, err := dial(s, "/v1/services/bank/events?from=start",
 		http.Header{api.HeaderLastEventID: {cursorOf("bank", 2)}})
 	if err != nil {
@@ -357,7 +357,7 @@ func TestCloudEvents(t *testing.T) {
 		<-pinged
 		s.fake.carryOut(context.Background(), service.Command{Service: "bank", Key: "k1", Type: "add"})
 	}()
-	// When nothing comes it says how far it has come, past an event of somebody else.
+	// Without events it sends how far it has read, past events that are not selected.
 	if c := read(); c.Type != api.TypeCheckpoint || c.ID != cursorOf("bank", 3) ||
 		c.Source != "/services/bank/checkpoints" || c.Time.IsZero() {
 		t.Errorf("a checkpoint is %+v", c)
@@ -382,7 +382,7 @@ func TestCloudEvents(t *testing.T) {
 	}
 }
 
-// Who wants little learns how far it has come, so that it need not come all the way again.
+// A client with a narrow filter learns how far it has read, so that it need not read all of that again.
 func TestSSETellsWhatWasPassedBy(t *testing.T) {
 	s := start(t, Options{PingTime: time.Millisecond})
 	s.add(3)
@@ -429,7 +429,7 @@ func TestSSE(t *testing.T) {
 	}
 	lines := bufio.NewScanner(resp.Body)
 	var text strings.Builder
-	for pings := 0; pings < 2 && lines.Scan(); { // the signs of life go on after the events
+	for pings := 0; pings < 2 && lines.Scan(); { // pings go on after the events
 		switch {
 		case !strings.HasPrefix(lines.Text(), ":"):
 			text.WriteString(lines.Text() + "\n")
@@ -443,7 +443,7 @@ func TestSSE(t *testing.T) {
 		}
 	}
 	cancel()
-	// An id is nothing else than that: a place that has a meaning in from would be that of another event.
+	// An id is only that: a text that is a place in from could be mistaken for another event's id.
 	for _, last := range []string{cursorOf("bank", 99), "1", "end", "-1h", "2026-01-31T08:00:00Z"} {
 		for _, path := range []string{"/v1/services/bank/events", "/v1/services/bank/entities/k1/events"} {
 			s.problem(s.do("GET", path, "", "Accept", "text/event-stream", "Last-Event-ID", last), 400, "bad_cursor")

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A body that is packed is refused by name, whatever it is for; one that says that it is not is taken.
+// A compressed body is refused by name, for every operation; one that says that it is not compressed is
+// accepted.
 func TestPackedBodies(t *testing.T) {
 	s := start(t, Options{})
 	for _, encoding := range []string{"gzip", "br", "identity, gzip", "x\u202e"} {
@@ -28,8 +29,7 @@ func TestPackedBodies(t *testing.T) {
 	}
 }
 
-// Where a request says both how long its body is and that it is in chunks, nothing after it is taken
-// for another request.
+// If a request has both a length and chunked encoding, nothing after it is taken for another request.
 func TestNothingIsSmuggledBehindChunks(t *testing.T) {
 	s := start(t, Options{})
 	a := s.attacker()
@@ -56,7 +56,7 @@ func TestNothingIsSmuggledBehindChunks(t *testing.T) {
 	}
 }
 
-// A link of another site may lead to what the host says, but runs no guest.
+// A link from another site may lead to the host's own answers, but runs no guest.
 func TestLinksOfOtherSitesRunNoGuest(t *testing.T) {
 	s := start(t, Options{})
 	const query = "/v1/services/bank/entities/alice/queries/look"

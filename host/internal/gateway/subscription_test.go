@@ -16,8 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// late is a host whose log takes long to read: each read goes on until the context
-// ends, and comes on by one.
+// late is a host whose log is slow to read: each read goes on until the context ends, and advances by one.
 type late struct {
 	reader
 	comesOn bool
@@ -31,8 +30,8 @@ func (l *late) Events(ctx context.Context, s service.Selection, _ int) (service.
 	return service.Page{Next: after(&s) + 7}, nil
 }
 
-// A page that is not full in time ends with the cursor that it has come to; without one
-// it is too late.
+// A page that is not full in time ends with the cursor that it has reached; if it has reached none, the
+// request fails.
 func TestAPageEndsInTime(t *testing.T) {
 	for _, comesOn := range []bool{true, false} {
 		s := start(t, Options{RequestTime: 50 * time.Millisecond})
@@ -49,8 +48,8 @@ func TestAPageEndsInTime(t *testing.T) {
 	}
 }
 
-// What the filters of subscriptions hold is counted as long as they last, on streams of
-// every kind; and what does not fit is refused by name.
+// The memory of a subscription's filter is counted as long as it lasts, on streams of every kind. A filter
+// that does not fit is refused by name.
 func TestFiltersAreCounted(t *testing.T) {
 	var keys []string
 	for i := range streams.MaxFilter {

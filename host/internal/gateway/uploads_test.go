@@ -29,7 +29,7 @@ func TestNextCapacity(t *testing.T) {
 	}
 }
 
-// Bodies that trickle keep nobody from uploading: they hold no place, and next to no bytes.
+// Slow bodies prevent no one from uploading: they hold no place, and almost no bytes.
 func TestTricklingUploadsHoldNoPlace(t *testing.T) {
 	s := start(t, Options{Uploads: 1, ModuleBytes: 1 << 20})
 	for range 3 * smallUploads {
@@ -42,7 +42,7 @@ func TestTricklingUploadsHoldNoPlace(t *testing.T) {
 	}
 }
 
-// What is not read of the body of a request that is refused is not waited for without end.
+// The host does not wait without bound for the rest of the body of a refused request.
 func TestTheBodyOfARefusedRequestHasItsTime(t *testing.T) {
 	s := start(t, Options{Token: strings.Repeat("t", minToken), BodyTime: 100 * time.Millisecond})
 	for _, headers := range []string{"Content-Length: 1000\r\n\r\n1", "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\n"} {
@@ -53,13 +53,13 @@ func TestTheBodyOfARefusedRequestHasItsTime(t *testing.T) {
 			t.Errorf("%v, %v", resp, err)
 			continue
 		}
-		if _, err := io.Copy(io.Discard, a.r); err != nil { // until the host hangs up
+		if _, err := io.Copy(io.Discard, a.r); err != nil { // until the host closes the connection
 			t.Error(err)
 		}
 	}
 }
 
-// Small modules have bounds of their own, and everything comes back.
+// Small modules have their own bounds, and everything is given back.
 func TestUploadClasses(t *testing.T) {
 	const size, small = 1 << 20, 1 << 16
 	u := newUploads(budget.New(budget.Limits{budget.FlightBytes: 256 << 20}),
