@@ -28,9 +28,9 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	if err := j.space.refuse(c.Log); err != nil {
 		return err
 	}
-	p := &pending{commit: c, done: done, size: commitBytes(c)}
+	p := &pending{commit: c, done: done, size: commitBytes(c, 0)}
 	if p.size <= yield.Step {
-		p.encoded = appendCommit(nil, c)
+		p.encoded = appendCommit(nil, c, 0)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -67,11 +67,9 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 // markAgain records that the command's id had been used before, and its answer was promised
 // for a time that is over.
 func (p *pending) markAgain(window time.Duration) {
-	own := *p.commit
-	own.again = window
-	p.commit, p.size = &own, commitBytes(&own)
+	p.again, p.size = window, commitBytes(p.commit, window)
 	if p.encoded != nil {
-		p.encoded = appendCommit(nil, &own)
+		p.encoded = appendCommit(nil, p.commit, window)
 	}
 }
 

@@ -37,12 +37,15 @@ type base struct {
 	snapshot *Snapshot // nil: all events are kept, or the state is lost, as somebody wanted
 }
 
-// gone is the version up to which the events cannot be read any more.
+// trimmed is what a caller is told of the entity. The base of an index entry does not know its key.
+func (x *base) trimmed(key string) Trimmed {
+	return Trimmed{Key: key, Floor: x.floor, Kept: x.kept, Snapshot: x.snapshot}
+}
+
+// gone is the version up to which the events can no longer be read.
 func (x *base) gone() Version {
-	if x.kept > 0 {
-		return x.kept - 1
-	}
-	return x.floor
+	t := x.trimmed(x.key)
+	return t.Gone()
 }
 
 // flags are those of the record.
@@ -127,14 +130,14 @@ func appendCut(b []byte, c *cut) []byte {
 // eachBase decodes a block and, if it is a base batch, yields its records. They are valid during
 // their yield only.
 func eachBase(block Block, yield baseYield) error {
-	h, packed, err := block.open()
+	h, packed, err := openBlock(&block)
 	if err != nil || !h.base {
 		return err
 	}
-	return block.unpacked(&h, packed, func(body reader) error { return block.bases(&h, body, yield) })
+	return unpackBlock(&block, &h, packed, func(body reader) error { return readBases(&block, &h, body, yield) })
 }
 
-func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
+func readBases(b *Block, h *batchHeader, body reader, yield baseYield) error {
 	var x base
 	var e Event
 	var t texts
@@ -142,7 +145,7 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 		rec := reader{b: body.bytes()}
 		kind := rec.take(1)
 		if body.bad || rec.bad {
-			return b.corrupt("a record is malformed")
+			return damagedBlock(b, "a record is malformed")
 		}
 		var err error
 		switch kind[0] {
@@ -150,12 +153,12 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 			flags := rec.take(1)
 			x.key = rec.str()
 			if rec.bad || len(x.key) == 0 || len(x.key) > MaxKey || !readBaseValue(&rec, flags[0], &x) {
-				return b.corrupt("a base record is malformed")
+				return damagedBlock(b, "a base record is malformed")
 			}
 			err = yield(h, baseRecord{base: &x})
 		case recordKept:
 			if !readKept(&rec, h, &e, &t) {
-				return b.corrupt("the record of a kept event is malformed")
+				return damagedBlock(b, "the record of a kept event is malformed")
 			}
 			err = yield(h, baseRecord{kept: &e})
 		case recordCut:
@@ -167,18 +170,18 @@ func (b *Block) bases(h *batchHeader, body reader, yield baseYield) error {
 			}
 			if rec.bad || c.sequence == 0 || c.position == 0 || c.from == 0 || c.sequence > h.sequence ||
 				c.position > h.first || c.from > h.sequence {
-				return b.corrupt("a cut record is malformed")
+				return damagedBlock(b, "a cut record is malformed")
 			}
 			err = yield(h, baseRecord{cut: &c})
 		default:
-			return b.corrupt("a base batch has a record of a kind that this program does not know")
+			return damagedBlock(b, "a base batch has a record of a kind that this program does not know")
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if len(body.b) != 0 {
-		return b.corrupt("the records do not fill the batch")
+		return damagedBlock(b, "the records do not fill the batch")
 	}
 	return nil
 }

@@ -192,19 +192,19 @@ func (h *batchHeader) unpack(body []byte, r *room) (_ reader, reason string) {
 	return reader{b: body}, ""
 }
 
-// open decodes a block that has to be what it is called, as decodeBatch does.
-func (b *Block) open() (h batchHeader, body []byte, err error) {
+// openBlock decodes a block, whose batch must be the one that the block names, as decodeBatch does.
+func openBlock(b *Block) (h batchHeader, body []byte, err error) {
 	h, body, reason := decodeBatch(b.Data)
 	if reason == "" && (h.log != b.Log || h.first != b.First || h.sequence != b.Sequence) {
 		reason = "the batch belongs to another place of the journal"
 	}
 	if reason != "" {
-		err = b.corrupt(reason)
+		err = damagedBlock(b, reason)
 	}
 	return h, body, err
 }
 
-func (b *Block) corrupt(reason string) error {
+func damagedBlock(b *Block, reason string) error {
 	return errorf(KindCorrupt, "read", b.Log, "batch %d at position %d: %s", b.Sequence, b.First, reason)
 }
 
@@ -241,43 +241,43 @@ func eachCommit(block Block, yield commitYield) error {
 // eachRecord yields the commits of a block as eachCommit does, or the records of a base batch as eachBase
 // does, but none of a base batch with damage.
 func eachRecord(block Block, commit commitYield, ofBase baseYield) error {
-	h, packed, err := block.open()
+	h, packed, err := openBlock(&block)
 	if err != nil {
 		return err
 	}
-	return block.opened(h, packed, commit, ofBase)
+	return eachOpened(&block, h, packed, commit, ofBase)
 }
 
-// opened is eachRecord for who has opened the block.
-func (b *Block) opened(h batchHeader, packed []byte, commit commitYield, ofBase baseYield) error {
-	return b.unpacked(&h, packed, func(body reader) error {
+// eachOpened is eachRecord for a block that openBlock has opened.
+func eachOpened(b *Block, h batchHeader, packed []byte, commit commitYield, ofBase baseYield) error {
+	return unpackBlock(b, &h, packed, func(body reader) error {
 		if !h.base {
-			return b.commits(&h, body, commit)
+			return readCommits(b, &h, body, commit)
 		}
-		if err := b.bases(&h, body, func(*batchHeader, baseRecord) error { return nil }); err != nil {
+		if err := readBases(b, &h, body, func(*batchHeader, baseRecord) error { return nil }); err != nil {
 			return err
 		}
-		return b.bases(&h, body, ofBase)
+		return readBases(b, &h, body, ofBase)
 	})
 }
 
-// unpacked calls f with the records of a block that was opened. They are valid during the call only.
-func (b *Block) unpacked(h *batchHeader, packed []byte, f func(body reader) error) error {
+// unpackBlock calls f with the records of a block that openBlock has opened. They are valid during the call only.
+func unpackBlock(b *Block, h *batchHeader, packed []byte, f func(body reader) error) error {
 	into := rooms.Get().(*room)
 	defer into.release()
 	body, reason := h.unpack(packed, into)
 	if reason != "" {
-		return b.corrupt(reason)
+		return damagedBlock(b, reason)
 	}
 	return f(body)
 }
 
-func (b *Block) commits(h *batchHeader, body reader, yield commitYield) error {
+func readCommits(b *Block, h *batchHeader, body reader, yield commitYield) error {
 	var c decodedCommit
 	left, at := uint64(h.events), h.first
 	for i := range int(h.commits) {
 		if !readCommit(&body, left, &c) {
-			return b.corrupt("a record is malformed")
+			return damagedBlock(b, "a record is malformed")
 		}
 		left -= uint64(len(c.events))
 		if err := yield(h, i, at, &c); err != nil {
@@ -286,7 +286,7 @@ func (b *Block) commits(h *batchHeader, body reader, yield commitYield) error {
 		at += Position(len(c.events))
 	}
 	if left != 0 || len(body.b) != 0 {
-		return b.corrupt("the records do not fill the batch")
+		return damagedBlock(b, "the records do not fill the batch")
 	}
 	return nil
 }

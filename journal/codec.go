@@ -44,17 +44,20 @@ const (
 //
 // uint is an unsigned varint, u64 little-endian, str and bytes a uint length and
 // the bytes.
-func appendCommit(b []byte, c *Commit) []byte {
+//
+// again is how long the answer to an earlier command with the same id was promised, if there was one and that time
+// was over; else 0.
+func appendCommit(b []byte, c *Commit, again time.Duration) []byte {
 	cmd := &c.Command
 	var flags byte
 	if cmd.Data != nil {
 		flags = commandHasData
 	}
-	if c.again > 0 {
+	if again > 0 {
 		flags |= commandAgain
 	}
-	size := commandSize(c)
-	w := writer{slices.Grow(b, commitBytes(c))}
+	size := commandSize(c, again)
+	w := writer{slices.Grow(b, commitBytes(c, again))}
 	w.uint(uint64(size))
 	w.b = append(w.b, recordCommand, flags)
 	w.str(string(cmd.ID))
@@ -70,8 +73,8 @@ func appendCommit(b []byte, c *Commit) []byte {
 	w.bytes(cmd.Metadata)
 	w.bytes(cmd.Data)
 	w.bytes(cmd.Reply)
-	if c.again > 0 {
-		w.u64(uint64(c.again))
+	if again > 0 {
+		w.u64(uint64(again))
 	}
 	for i := range c.Events {
 		e := &c.Events[i]
@@ -86,8 +89,8 @@ func appendCommit(b []byte, c *Commit) []byte {
 }
 
 // commitBytes is the length of what appendCommit appends.
-func commitBytes(c *Commit) int {
-	n := strSize(commandSize(c))
+func commitBytes(c *Commit, again time.Duration) int {
+	n := strSize(commandSize(c, again))
 	for i := range c.Events {
 		n += strSize(eventSize(&c.Events[i]))
 	}
@@ -95,13 +98,13 @@ func commitBytes(c *Commit) int {
 }
 
 // commandSize is the length of a command record behind its length.
-func commandSize(c *Commit) int {
+func commandSize(c *Commit, again time.Duration) int {
 	cmd := &c.Command
-	again := 0
-	if c.again > 0 {
-		again = 8
+	promise := 0
+	if again > 0 {
+		promise = 8
 	}
-	return again + 2 + 16 + 8 + 16 + 32 +
+	return promise + 2 + 16 + 8 + 16 + 32 +
 		strSize(len(cmd.ID)) + strSize(len(cmd.Type)) + strSize(len(cmd.Key)) +
 		uintSize(uint64(c.Expected)) + uintSize(uint64(len(c.Events))) + uintSize(cmd.Fuel) +
 		strSize(len(cmd.Metadata)) + strSize(len(cmd.Data)) + strSize(len(cmd.Reply))

@@ -303,7 +303,7 @@ func (b *batchBuilder) add(p *pending) {
 		b.buf = append(b.buf, p.encoded...)
 		p.encoded = nil
 	} else {
-		b.buf = appendCommit(b.buf, p.commit)
+		b.buf = appendCommit(b.buf, p.commit, p.again)
 	}
 	b.header.commits++
 	b.header.events += uint32(len(p.commit.Events))

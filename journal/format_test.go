@@ -18,7 +18,7 @@ func exampleBatch() []byte {
 		},
 		Events: []NewEvent{{Type: "opened", Data: []byte(`{"owner":"Alice"}`)}},
 	}
-	b := appendCommit(beginBatch(nil, c.Log), c)
+	b := appendCommit(beginBatch(nil, c.Log), c, 0)
 	endBatch(b, &batchHeader{log: c.Log, commits: 1, events: 1, first: 1, sequence: 1, time: 1767225600_000001000})
 	return b
 }

@@ -18,8 +18,8 @@ func FuzzBatch(f *testing.F) {
 	f.Add([]byte(batchMagic))
 	f.Add(packedBatch(1))
 	f.Add(packedBatch(100))
-	twice := appendCommit(beginBatch(nil, "bank"), &Commit{Log: "bank", Command: Command{ID: "c1", Key: "alice"},
-		again: time.Hour})
+	twice := appendCommit(beginBatch(nil, "bank"), &Commit{Log: "bank", Command: Command{ID: "c1", Key: "alice"}},
+		time.Hour)
 	endBatch(twice, &batchHeader{log: "bank", commits: 1, first: 1, sequence: 1})
 	f.Add(twice)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -46,9 +46,9 @@ func FuzzBatch(f *testing.F) {
 			events := uint64(0)
 			err := eachCommit(block, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
 				events += uint64(len(c.events))
-				again := Commit{Log: h.log, Command: c.command, Expected: c.expected, Events: c.events, again: c.again}
+				again := Commit{Log: h.log, Command: c.command, Expected: c.expected, Events: c.events}
 				var back decodedCommit
-				if r := (&reader{b: appendCommit(nil, &again)}); !readCommit(r, uint64(len(c.events)), &back) ||
+				if r := (&reader{b: appendCommit(nil, &again, c.again)}); !readCommit(r, uint64(len(c.events)), &back) ||
 					len(r.b) != 0 || back.again != c.again {
 					t.Fatalf("%+v does not survive its own encoding", again)
 				}

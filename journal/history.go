@@ -88,7 +88,7 @@ func stampAt(ctx context.Context, store LogStore, log LogName, at Position) (sta
 		if b.First > at {
 			return errStop
 		}
-		h, _, err := b.open()
+		h, _, err := openBlock(&b)
 		if err != nil || at >= h.first+Position(h.events) {
 			return err
 		}
@@ -111,7 +111,7 @@ func (j *Journal) findStamps(ctx context.Context) error {
 	for name, s := range j.logs {
 		if s.origin = s.trimmed.origin; s.trimmed.sequence <= 1 {
 			err := store.Blocks(ctx, name, 0, func(b Block) error {
-				if h, _, err := b.open(); err == nil && b.Sequence == 1 {
+				if h, _, err := openBlock(&b); err == nil && b.Sequence == 1 {
 					s.origin = h.stamp()
 				}
 				return errStop

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Journal is an open journal. Its methods may be called concurrently.
@@ -110,6 +111,7 @@ type entity struct {
 // pending is a commit between Append and the index.
 type pending struct {
 	commit  *Commit
+	again   time.Duration // see appendCommit
 	log     *logState
 	entity  *entity
 	size    int    // of its records, in bytes

@@ -15,7 +15,7 @@ func packedBatch(commits int) []byte {
 	for i := range commits {
 		b = appendCommit(b, &Commit{Log: "bank", Expected: Version(i),
 			Command: Command{ID: CommandID(fmt.Sprint("command-", i)), Type: "deposit", Key: "alice"},
-			Events:  []NewEvent{{Type: "Deposited", Data: fmt.Appendf(nil, `{"amount":%d}`, i)}}})
+			Events:  []NewEvent{{Type: "Deposited", Data: fmt.Appendf(nil, `{"amount":%d}`, i)}}}, 0)
 	}
 	m := batchMaker{codec: CodecS2}
 	b, _ = m.finish(b, h)
@@ -136,7 +136,7 @@ func TestForgedNames(t *testing.T) {
 		"": {Command: Command{ID: "c", Key: strings.Repeat("k", MaxKey)},
 			Events: []NewEvent{{Type: strings.Repeat("t", MaxTypeName)}}},
 	} {
-		b := appendCommit(beginBatch(nil, "bank"), &c)
+		b := appendCommit(beginBatch(nil, "bank"), &c, 0)
 		endBatch(b, &batchHeader{log: "bank", first: 1, sequence: 1, commits: 1, events: uint32(len(c.Events))})
 		if _, err := ReadBatch(b, nil); (KindOf(err) == KindCorrupt) != (name != "") {
 			t.Errorf("%q: %v", name, err)

@@ -113,7 +113,7 @@ func (j *Journal) Answer(
 			if err != nil {
 				return false, err
 			}
-			r := c.receipt()
+			r := receiptOf(c)
 			r.origin = j.Origin(log)
 			done(c, r, nil)
 			return true, nil
@@ -154,7 +154,8 @@ func (p *pending) event(i int) Event {
 	return ev
 }
 
-func (c *Committed) receipt() Receipt {
+// receiptOf is the receipt of a commit that was read from the log.
+func receiptOf(c *Committed) Receipt {
 	return Receipt{log: c.Log, key: c.Command.Key, id: c.Command.ID, first: c.First,
 		events: uint32(len(c.Events)), version: c.Version, time: c.Time, stamp: c.Stamp, minted: true}
 }
@@ -598,7 +599,7 @@ type logScan struct {
 
 // block takes the next block, and yields the commits of the one before.
 func (s *logScan) block(b Block) error {
-	h, body, err := b.open()
+	h, body, err := openBlock(&b)
 	var next *batchHeader
 	if err == nil {
 		next = &h
@@ -633,7 +634,7 @@ func (s *logScan) flush(next *batchHeader) error {
 	if next != nil && next.sequence == s.header.sequence+1 {
 		s.header.hash = next.previous
 	}
-	return s.last.opened(s.header, s.body, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
+	return eachOpened(&s.last, s.header, s.body, func(h *batchHeader, _ int, first Position, c *decodedCommit) error {
 		s.order.next = first + Position(len(c.events))
 		s.stopped = s.yield(h, first, c)
 		return s.stopped

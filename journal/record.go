@@ -1,7 +1,5 @@
 package journal
 
-import "time"
-
 // LogName names one log. Each service owns one; names that no service can have
 // (they start with an underscore) belong to the host.
 type LogName string
@@ -64,10 +62,6 @@ type Commit struct {
 	// GeneratedID says that the host made the command's id, so that nobody can have
 	// used it before: the look-up in the index is left out.
 	GeneratedID bool
-
-	// again is how long the answer to an earlier command with this id was promised, if there was one and
-	// that time was over. The journal sets it, in a copy of its own.
-	again time.Duration
 }
 
 // Event is an event in the log.

@@ -61,7 +61,7 @@ type Retention struct {
 // DefaultMaxKept is the bound of [Retention.MaxKept] unless it says another one.
 const DefaultMaxKept = 64 << 20
 
-func (o *Retention) maxKept() int64 {
+func maxKept(o *Retention) int64 {
 	if o.MaxKept == 0 {
 		return DefaultMaxKept
 	}
@@ -342,7 +342,7 @@ func (r *retention) plan() (keys []string, err error) {
 			return nil, errorf(KindInvalid, "retain", r.log, "of %d entities that would lose events, "+
 				"%d have no snapshot that covers these, among them %s, "+
 				"and no more than %d bytes of such events may be kept apart; nothing was deleted",
-				len(keys), len(held), quoted(r.result.HeldBy), r.o.maxKept())
+				len(keys), len(held), quoted(r.result.HeldBy), maxKept(&r.o))
 		}
 		// Batches go in order, so what is behind an event that stays has to stay, too.
 		r.o.Through = first - 1
@@ -540,7 +540,7 @@ func (r *retention) fit(without []uncovered) (held []string, first uint64, err e
 	slices.SortFunc(without, func(a, b uncovered) int {
 		return cmp.Or(cmp.Compare(a.first, b.first), strings.Compare(a.key, b.key))
 	})
-	left := r.o.maxKept()
+	left := maxKept(&r.o)
 	for _, x := range without {
 		n, err := r.keptBytes(x.key, x.from, r.floors[x.key].kept, math.MaxInt64)
 		if err != nil {

@@ -49,7 +49,7 @@ func (j *Journal) batchBefore(
 		if b.First > at {
 			return errStop
 		}
-		h, _, err := b.open()
+		h, _, err := openBlock(&b)
 		if err != nil {
 			return err
 		}

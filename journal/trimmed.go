@@ -19,12 +19,10 @@ type Trimmed struct {
 
 // Gone is the version up to which the entity's events cannot be read any more.
 func (t *Trimmed) Gone() Version {
-	x := base{floor: t.Floor, kept: t.Kept}
-	return x.gone()
-}
-
-func (x *base) trimmed(key string) Trimmed {
-	return Trimmed{Key: key, Floor: x.floor, Kept: x.kept, Snapshot: x.snapshot}
+	if t.Kept > 0 {
+		return t.Kept - 1
+	}
+	return t.Floor
 }
 
 // Trimmed returns what the latest retention has left of an entity; ok is false if it has all
