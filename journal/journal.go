@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/mint"
 )
 
 // Journal is an open journal. Its methods may be called concurrently.
@@ -130,13 +132,19 @@ type pending struct {
 	stamp *Stamp // see Receipt.Stamp
 }
 
-func (p *pending) receipt() Receipt {
+// proven is what is true once the commit is on disk.
+func (p *pending) proven() Proven {
 	c := p.commit
-	return Receipt{
-		log: c.Log, key: c.Command.Key, id: c.Command.ID, first: p.first, events: uint32(len(c.Events)),
-		version: c.Expected + Version(len(c.Events)), time: p.time, origin: p.log.origin, stamp: *p.stamp, minted: true,
+	return Proven{
+		Log: c.Log, Key: c.Command.Key, ID: c.Command.ID, First: p.first, Events: uint32(len(c.Events)),
+		Version: c.Expected + Version(len(c.Events)), Time: p.time, Origin: p.log.origin, Stamp: *p.stamp,
 	}
 }
+
+func (p *pending) receipt() Receipt { return NewReceipt(minting, p.proven()) }
+
+// minting is with what the journal makes its receipts.
+var minting = mint.NewKey()
 
 // Open opens the journal that the storage holds. It completes the index from the log, which takes time in proportion
 // to what the index lacks, and loads no event. An index that is damaged is set aside and rebuilt; see

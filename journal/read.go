@@ -35,19 +35,19 @@ func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
 					done(Receipt{}, err)
 					return
 				}
-				r := p.receipt()
-				r.id, r.first, r.events = "", r.Last()+1, 0
-				done(r, nil)
+				state := p.proven()
+				state.ID, state.First, state.Events = "", state.First+Position(state.Events), 0
+				done(NewReceipt(minting, state), nil)
 			})
 			j.mu.Unlock()
 			return
 		}
 	}
-	r := Receipt{log: log, key: key, first: 1, minted: true}
+	state := Proven{Log: log, Key: key, First: 1}
 	known := s == nil // a log without commits has only new entities
 	if s != nil {
-		r.first = s.head + 1
-		r.version, known = j.knownVersion(s, key)
+		state.First = s.head + 1
+		state.Version, known = j.knownVersion(s, key)
 	}
 	j.mu.Unlock()
 	if !known {
@@ -56,9 +56,9 @@ func (j *Journal) Settle(log LogName, key string, done func(Receipt, error)) {
 			done(Receipt{}, err)
 			return
 		}
-		r.version = v
+		state.Version = v
 	}
-	done(r, nil)
+	done(NewReceipt(minting, state), nil)
 }
 
 // refusesReceipt says why no state of a log can have a receipt. The caller holds mu.
@@ -113,9 +113,7 @@ func (j *Journal) Answer(
 			if err != nil {
 				return false, err
 			}
-			r := receiptOf(c)
-			r.origin = j.Origin(log)
-			done(c, r, nil)
+			done(c, receiptOf(c, j.Origin(log)), nil)
 			return true, nil
 		}
 		j.mu.Lock()
@@ -155,9 +153,9 @@ func (p *pending) event(i int) Event {
 }
 
 // receiptOf is the receipt of a commit that was read from the log.
-func receiptOf(c *Committed) Receipt {
-	return Receipt{log: c.Log, key: c.Command.Key, id: c.Command.ID, first: c.First,
-		events: uint32(len(c.Events)), version: c.Version, time: c.Time, stamp: c.Stamp, minted: true}
+func receiptOf(c *Committed, origin Stamp) Receipt {
+	return NewReceipt(minting, Proven{Log: c.Log, Key: c.Command.Key, ID: c.Command.ID, First: c.First,
+		Events: uint32(len(c.Events)), Version: c.Version, Time: c.Time, Origin: origin, Stamp: c.Stamp})
 }
 
 // findAnswer looks a command id up in the index. There is a place if it is in use.
