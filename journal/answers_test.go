@@ -42,14 +42,14 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 		case i >= 40:
 			window = time.Hour
 		}
-		j := open(t, m.Storage(), journal.Options{AnswerWindow: window, Clock: clockAt(&now)})
+		j := journaltest.Open(t, m.Storage(), journal.Options{AnswerWindow: window, Clock: journaltest.ClockAt(&now)})
 		id := fmt.Sprint("c", i)
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", version, id, 1)); err != nil {
 			t.Fatal(err)
 		}
 		version++
 		written[id] = answer{now, journal.UnixNano(window)}
-		allIndexed(t, j)
+		journaltest.AllIndexed(t, j)
 		for id, a := range written {
 			done := func(_ *journal.Committed, _ journal.Receipt, err error) {
 				if err != nil {
@@ -63,11 +63,11 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 				t.Errorf("at hour %d the answer to %s, of %d hours, is found: %t, %v", now, id, age/hour, found, err)
 			}
 		}
-		closeAll(t, j)
-		proved(t, m.CrashClone(0))
+		journaltest.Close(t, j)
+		journaltest.Proved(t, m.CrashClone(0))
 		m = m.CrashClone(0)
 		most = max(most, len(daysKept(t, m)))
-		advance(&now, 6*hour)
+		journaltest.Advance(&now, 6*hour)
 	}
 	if days := daysKept(t, m); len(days) > 3 || most < 4 {
 		t.Errorf("there are answers of the days %v, and of up to %d at one time", days, most)
@@ -77,8 +77,8 @@ func TestDaysOfAnswersEnd(t *testing.T) {
 	if err := journal.Rebuild(t.Context(), again.Storage(), nil); err != nil {
 		t.Fatal(err)
 	}
-	proved(t, again.CrashClone(0))
-	closeAll(t, open(t, again.Storage(), journal.Options{Clock: clockAt(&now)}))
+	journaltest.Proved(t, again.CrashClone(0))
+	journaltest.Close(t, journaltest.Open(t, again.Storage(), journal.Options{Clock: journaltest.ClockAt(&now)}))
 	if got, want := indexDump(t, again.CrashClone(0).Storage()), indexDump(t, m.Storage()); got != want {
 		t.Errorf("rebuilt and opened the index is\n%s\nand it was\n%s", got, want)
 	}
@@ -93,7 +93,7 @@ func TestAClockThatWasAhead(t *testing.T) {
 		if i == 0 {
 			ahead = journal.UnixNano(365 * 24 * time.Hour)
 		}
-		j := open(t, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return now + ahead }})
+		j := journaltest.Open(t, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return now + ahead }})
 		if i < 2 {
 			if _, err := journaltest.Append(j, journaltest.Commit(log, "k", 0, "c", 1)); err != nil {
 				t.Fatal(err)
@@ -105,8 +105,8 @@ func TestAClockThatWasAhead(t *testing.T) {
 				t.Errorf("round %d: the answer of %s is found: %t, %v", i, log, found, err)
 			}
 		}
-		closeAll(t, j)
+		journaltest.Close(t, j)
 		m = m.CrashClone(0)
 	}
-	proved(t, m)
+	journaltest.Proved(t, m)
 }

@@ -47,7 +47,7 @@ func TestBytesOfALog(t *testing.T) {
 		}
 		when := fmt.Sprintf("round %d", round)
 		if head := r.Head("bank"); rng.IntN(3) == 0 && head > 5 {
-			advance(r.now, journal.UnixNano(25*time.Hour))
+			journaltest.Advance(r.now, journal.UnixNano(25*time.Hour))
 			if _, err := r.Retain(ctx, "bank", journal.Retention{Before: head - journal.Position(rng.IntN(5)),
 				Schema: 1, Cover: r.cover(1)}); err != nil {
 				t.Fatal(err)
@@ -56,7 +56,7 @@ func TestBytesOfALog(t *testing.T) {
 		}
 		counted(t, r.Journal, "bank", when)
 		disk := m.CrashClone(rng.IntN(4))
-		closeAll(t, r.Journal)
+		journaltest.Close(t, r.Journal)
 		if rng.IntN(3) == 0 {
 			disk = m.CrashClone(0)
 		}
@@ -75,12 +75,12 @@ func TestBytesOfALog(t *testing.T) {
 		m = disk
 		var err error
 		if r.Journal, err = journal.Open(ctx, m.Storage(),
-			journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)}); err != nil {
+			journal.Options{MaxGroupCommits: 1, Clock: journaltest.ClockAt(r.now)}); err != nil {
 			t.Fatal(err)
 		}
 		counted(t, r.Journal, "bank", when+" and a new start")
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 }
 
 // A log that is counted while a retention cuts it is counted right.
@@ -91,14 +91,14 @@ func TestBytesAreCountedBesideARetention(t *testing.T) {
 	if err := r.add(200); err != nil {
 		t.Fatal(err)
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	for i := range journal.Position(20) {
 		disk := m.CrashClone(0)
 		if err := disk.Index().Delete(ctx, [][]byte{append([]byte{'b', 0, 4}, "bank"...)}); err != nil {
 			t.Fatal(err)
 		}
-		advance(r.now, journal.UnixNano(25*time.Hour))
-		j, err := journal.Open(ctx, disk.Storage(), journal.Options{Clock: clockAt(r.now)})
+		journaltest.Advance(r.now, journal.UnixNano(25*time.Hour))
+		j, err := journal.Open(ctx, disk.Storage(), journal.Options{Clock: journaltest.ClockAt(r.now)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestBytesAreCountedBesideARetention(t *testing.T) {
 			t.Fatal(err)
 		}
 		counted(t, j, "bank", "after a retention")
-		closeAll(t, j)
+		journaltest.Close(t, j)
 	}
 }
 

@@ -14,14 +14,14 @@ import (
 func mixed(t *testing.T, commits int) *journaltest.Memory {
 	t.Helper()
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
+	j := journaltest.Open(t, m.Storage(), journal.Options{Clock: func() journal.UnixNano { return 1e18 }})
 	for i := range commits {
 		c := journaltest.Mixed(journaltest.Commit("bank", "k", journal.Version(i), fmt.Sprint("c", i), 1))
 		if _, err := journaltest.Append(j, c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	closeAll(t, j)
+	journaltest.Close(t, j)
 	return m.CrashClone(0)
 }
 
@@ -30,16 +30,16 @@ func mixed(t *testing.T, commits int) *journaltest.Memory {
 func TestEventTypesAheadOfTheCheckpoint(t *testing.T) {
 	for behind := range 5 {
 		m := mixed(t, 20)
-		indexOf(t, m, mixed(t, behind))
-		copyIndex(t, m, mixed(t, 20), "y")
-		proved(t, m.CrashClone(0))
-		j := open(t, m.Storage(), journal.Options{})
+		journaltest.TakeIndex(t, m, mixed(t, behind))
+		journaltest.CopyIndex(t, m, mixed(t, 20), "y")
+		journaltest.Proved(t, m.CrashClone(0))
+		j := journaltest.Open(t, m.Storage(), journal.Options{})
 		journaltest.CheckTypes(t, j, "bank")
 		if err := j.IndexDamage(); err != nil {
 			t.Error(err) // it was not completed, but rebuilt
 		}
-		closeAll(t, j)
-		proved(t, m.CrashClone(0))
+		journaltest.Close(t, j)
+		journaltest.Proved(t, m.CrashClone(0))
 	}
 }
 
@@ -49,17 +49,17 @@ func TestEventTypesOfAnOldIndex(t *testing.T) {
 	for indexed := range 20 {
 		old := mixed(t, indexed)
 		m := mixed(t, 20)
-		j := open(t, m.Storage(), journal.Options{})
+		j := journaltest.Open(t, m.Storage(), journal.Options{})
 		if _, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 15, Force: true}); err != nil {
 			t.Fatal(err)
 		}
 		journaltest.CheckTypes(t, j, "bank")
-		closeAll(t, j)
+		journaltest.Close(t, j)
 		m = m.CrashClone(0)
-		indexOf(t, m, old)
-		j = open(t, m.Storage(), journal.Options{})
+		journaltest.TakeIndex(t, m, old)
+		j = journaltest.Open(t, m.Storage(), journal.Options{})
 		journaltest.CheckTypes(t, j, "bank")
-		closeAll(t, j)
+		journaltest.Close(t, j)
 	}
 }
 
@@ -94,5 +94,5 @@ func TestEventTypesWaitForTheIndex(t *testing.T) {
 		types[0] != (journal.EventType{Type: "Deposited", Count: 1, First: 1, Last: 1}) {
 		t.Errorf("%v", types)
 	}
-	closeAll(t, j)
+	journaltest.Close(t, j)
 }

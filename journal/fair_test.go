@@ -25,7 +25,7 @@ func held(
 			<-freed
 		}
 	})
-	j = open(t, m.Storage(), o)
+	j = journaltest.Open(t, m.Storage(), o)
 	return j, busy, func() { close(freed) }, func() [][]journal.Block {
 		if err := j.Close(context.Background()); err != nil {
 			t.Error(err)

@@ -202,7 +202,7 @@ func TestClockGoesBackwards(t *testing.T) {
 	now := journal.UnixNano(1000)
 	last := journal.UnixNano(0)
 	for i := range 6 {
-		j, err := journal.Open(ctx, m.Storage(), journal.Options{Clock: clockAt(&now)})
+		j, err := journal.Open(ctx, m.Storage(), journal.Options{Clock: journaltest.ClockAt(&now)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,9 +214,9 @@ func TestClockGoesBackwards(t *testing.T) {
 		if r.First() != journal.Position(i+1) {
 			t.Errorf("commit %d stands at %d", i, r.First())
 		}
-		advance(&now, -300)
+		journaltest.Advance(&now, -300)
 		if i == 3 {
-			advance(&now, 365*24*3600*1e9) // a year ahead, and back again
+			journaltest.Advance(&now, 365*24*3600*1e9) // a year ahead, and back again
 		}
 		if err := j.Close(ctx); err != nil {
 			t.Fatal(err)

@@ -80,7 +80,7 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 			if s.appends != appends {
 				t.Error("the handle was written to again")
 			}
-			j = open(t, s.CrashClone(0).Storage(), journal.Options{}) // opening finds out that it was written
+			j = journaltest.Open(t, s.CrashClone(0).Storage(), journal.Options{}) // opening finds out that it was written
 			if j.Head("bank") != 2 {
 				t.Errorf("the head is %d", j.Head("bank"))
 			}
@@ -101,7 +101,7 @@ func TestAnErrorOfClosing(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 	}
-	if j := open(t, s.CrashClone(3).Storage(), journal.Options{}); j.Head("bank") != 3 {
+	if j := journaltest.Open(t, s.CrashClone(3).Storage(), journal.Options{}); j.Head("bank") != 3 {
 		t.Errorf("the head is %d", j.Head("bank"))
 	}
 }

@@ -11,21 +11,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// open opens a journal on s; the test's end closes it.
-func open(t *testing.T, s journal.Storage, o journal.Options) *journal.Journal {
-	t.Helper()
-	j, err := journal.Open(context.Background(), s, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := j.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return j
-}
-
 // fill appends n commits of one event to bank/k, which is at version from.
 func fill(t *testing.T, j *journal.Journal, from, n int) {
 	t.Helper()
@@ -42,12 +27,12 @@ func fill(t *testing.T, j *journal.Journal, from, n int) {
 func TestAFalseVersionIsNotBelieved(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 3)
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	j = open(t, m.CrashClone(0).Storage(), journal.Options{}) // with an empty cache
+	j = journaltest.Open(t, m.CrashClone(0).Storage(), journal.Options{}) // with an empty cache
 	if _, err := j.Load(ctx, "bank", "k", 99, func(*journal.Event) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +56,7 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := journaltest.NewMemory()
-			j := open(t, m.Storage(), journal.Options{})
+			j := journaltest.Open(t, m.Storage(), journal.Options{})
 			fill(t, j, 0, 5)
 			if err := j.Close(ctx); err != nil {
 				t.Fatal(err)
@@ -85,7 +70,7 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
-			j = open(t, m.Storage(), journal.Options{})
+			j = journaltest.Open(t, m.Storage(), journal.Options{})
 			if err := j.Damage("bank"); err != nil {
 				t.Errorf("after somebody has decided: %v", err)
 			}
@@ -133,7 +118,7 @@ func refusesDamaged(t *testing.T, m *journaltest.Memory, says string) {
 func TestAHoleInTheLogIsFound(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 5)
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -150,7 +135,7 @@ func TestAHoleInTheLogIsFound(t *testing.T) {
 // Close waits for a reader, and who comes later is refused.
 func TestCloseWaitsForReaders(t *testing.T) {
 	ctx := context.Background()
-	j := open(t, journaltest.NewMemory().Storage(), journal.Options{})
+	j := journaltest.Open(t, journaltest.NewMemory().Storage(), journal.Options{})
 	fill(t, j, 0, 3)
 	inside, leave := make(chan bool), make(chan bool)
 	read := make(chan error, 1)
@@ -191,7 +176,7 @@ func TestCloseWaitsForReaders(t *testing.T) {
 // After a failed write no state has a receipt: the caller may have seen a void one.
 func TestNoReceiptForAVoidState(t *testing.T) {
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 2)
 	loaded := false
 	m.OnAppend(func([]journal.Block) {
@@ -228,7 +213,7 @@ func TestNoReceiptForAVoidState(t *testing.T) {
 // Errors of yield come back as they are, from each scan.
 func TestYieldStopsScans(t *testing.T) {
 	ctx := context.Background()
-	j := open(t, journaltest.NewMemory().Storage(), journal.Options{})
+	j := journaltest.Open(t, journaltest.NewMemory().Storage(), journal.Options{})
 	fill(t, j, 0, 3)
 	stop := errors.New("enough")
 	event := func(*journal.Event) error { return stop }

@@ -30,7 +30,7 @@ func (r *retainer) coverBut(without ...string) func(context.Context, string, jou
 }
 
 // later makes all answers forgotten.
-func (r *retainer) later() { advance(r.now, journal.UnixNano(25*time.Hour)) }
+func (r *retainer) later() { journaltest.Advance(r.now, journal.UnixNano(25*time.Hour)) }
 
 // filled is a journal with so many events, of five entities in turn, whose answers are forgotten.
 func filled(t *testing.T, events int) (*journaltest.Memory, *retainer) {
@@ -83,7 +83,7 @@ func entries(t *testing.T, s journal.Storage, kind string) (n int) {
 // rebuilds proves a journal as it is, and that its index is what the log makes of it.
 func rebuilds(t *testing.T, m *journaltest.Memory) {
 	t.Helper()
-	proved(t, m.CrashClone(0))
+	journaltest.Proved(t, m.CrashClone(0))
 	again := m.CrashClone(0)
 	if err := journal.Rebuild(t.Context(), again.Storage(), nil); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func rebuilds(t *testing.T, m *journaltest.Memory) {
 	if was, got := indexDump(t, m.CrashClone(0).Storage()), indexDump(t, again.Storage()); got != was {
 		t.Fatalf("the index was\n%s\nrebuilt it is\n%s", was, got)
 	}
-	proved(t, again)
+	journaltest.Proved(t, again)
 }
 
 // An entity without a snapshot holds nobody up: its events are kept apart, all that they say with them, by one
@@ -145,7 +145,7 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 	}
 	reopen := func(rebuild bool) {
 		t.Helper()
-		closeAll(t, r.Journal)
+		journaltest.Close(t, r.Journal)
 		m = m.CrashClone(0)
 		rebuilds(t, m)
 		if rebuild {
@@ -153,7 +153,7 @@ func TestEventsOfEntitiesWithoutSnapshotsAreKept(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		j := open(t, m.Storage(), journal.Options{MaxGroupCommits: 1, Clock: clockAt(r.now)})
+		j := journaltest.Open(t, m.Storage(), journal.Options{MaxGroupCommits: 1, Clock: journaltest.ClockAt(r.now)})
 		r.Journal = j
 	}
 	dry, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
@@ -265,7 +265,7 @@ func TestAForcedRetentionKeepsNothing(t *testing.T) {
 		len(eventsOf(t, r.Journal, "k1", 2)) != 2 {
 		t.Errorf("k1 begins at %d, %v", first, err)
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }
 
@@ -320,7 +320,7 @@ func TestKeptEventsAreBounded(t *testing.T) {
 		got.Held != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }
 
@@ -329,13 +329,13 @@ func TestKeptEventsAreBounded(t *testing.T) {
 func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 	const n = 20
 	now := journal.UnixNano(1e18)
-	j := open(t, journaltest.NewMemory().Storage(),
-		journal.Options{MaxGroupCommits: 1, Clock: clockAt(&now)})
-	defer closeAll(t, j)
+	j := journaltest.Open(t, journaltest.NewMemory().Storage(),
+		journal.Options{MaxGroupCommits: 1, Clock: journaltest.ClockAt(&now)})
+	defer journaltest.Close(t, j)
 	asked := map[string]int{}
 	retain := func(before journal.Position, most int64) journal.Retained {
 		t.Helper()
-		advance(&now, journal.UnixNano(25*time.Hour))
+		journaltest.Advance(&now, journal.UnixNano(25*time.Hour))
 		clear(asked)
 		got, err := j.Retain(t.Context(), "bank", journal.Retention{Before: before, MaxKept: most,
 			Cover: func(_ context.Context, key string, _ journal.Version) error {
@@ -380,7 +380,7 @@ func TestAFullBoundIsFoundAtOnce(t *testing.T) {
 // not known any more: the floor would have the events up to there, which are kept, left out.
 func TestTheVersionAtAPlaceThatIsGone(t *testing.T) {
 	r := newRetainer(t, journaltest.NewMemory().Storage())
-	defer closeAll(t, r.Journal)
+	defer journaltest.Close(t, r.Journal)
 	if err := r.add(20); err != nil {
 		t.Fatal(err)
 	}
@@ -444,13 +444,13 @@ func TestEventsBehindASnapshotAreKept(t *testing.T) {
 	}
 	want("k1", 2, 1)
 	want("k2", 2, 1)
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	m = m.CrashClone(0)
 	rebuilds(t, m)
 	if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil { // the log alone has all of it
 		t.Fatal(err)
 	}
-	r.Journal = open(t, m.Storage(), journal.Options{Clock: clockAt(r.now)})
+	r.Journal = journaltest.Open(t, m.Storage(), journal.Options{Clock: journaltest.ClockAt(r.now)})
 	want("k1", 2, 1)
 	want("k2", 2, 1)
 }
@@ -476,7 +476,7 @@ func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 		err) != journal.KindTrimmed {
 		t.Errorf("k1, which was kept by the one that did not come to its end: %v", err)
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }
 
@@ -485,7 +485,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 	ctx := t.Context()
 	m, r := filled(t, 20)
 	r.retain(t, 11, "k1", "k3")
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	m = m.CrashClone(0)
 	of := func(kind, key string) string { return kind + "\x00\x04bank\x00\x02" + key }
 	for name, c := range map[string]struct {
@@ -493,7 +493,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		says   string
 		load   journal.ErrorKind
 	}{
-		"an entry":                 {func(m *journaltest.Memory) { overwrite(t, m, of("k", "k1"), "what?") }, `the index has something else for version 1 of entity "k1"`, journal.KindCorrupt},
+		"an entry":                 {func(m *journaltest.Memory) { journaltest.Overwrite(t, m, of("k", "k1"), "what?") }, `the index has something else for version 1 of entity "k1"`, journal.KindCorrupt},
 		"entries that are missing": {func(m *journaltest.Memory) { remove(t, m, of("k", "k1")) }, `the index lacks version 1 of entity "k1"`, journal.KindCorrupt},
 		"entries too many": {func(m *journaltest.Memory) {
 			key := []byte(of("k", "k1") + "\x00\x00\x00\x00\x00\x00\x00\x15\x00\x00\x00\x00\x00\x00\x00\x09")
@@ -504,11 +504,11 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		"those of another": {func(m *journaltest.Memory) {
 			swap(t, m, of("k", "k1"), of("k", "k3"))
 		}, `the index has something else for version 1 of entity "k1"`, journal.KindInternal},
-		"types": {func(m *journaltest.Memory) { overwrite(t, m, "z", "what?") },
+		"types": {func(m *journaltest.Memory) { journaltest.Overwrite(t, m, "z", "what?") },
 			"other types of kept events", journal.KindInternal},
 		"types that are missing": {func(m *journaltest.Memory) { remove(t, m, "z") },
 			"entries of what retentions kept", journal.KindInternal},
-		"what was kept of an entity": {func(m *journaltest.Memory) { overwrite(t, m, of("f", "k1"), "what?") }, `what a retention kept of entity "k1"`, journal.KindCorrupt},
+		"what was kept of an entity": {func(m *journaltest.Memory) { journaltest.Overwrite(t, m, of("f", "k1"), "what?") }, `what a retention kept of entity "k1"`, journal.KindCorrupt},
 	} {
 		bad := m.CrashClone(0)
 		c.damage(bad)
@@ -516,7 +516,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		if err != nil || report.Found == 0 || !strings.Contains(fmt.Sprint(report.Problems), c.says) {
 			t.Errorf("%s: verify finds %v, %v", name, report.Problems, err)
 		}
-		j := open(t, bad.Storage(), journal.Options{})
+		j := journaltest.Open(t, bad.Storage(), journal.Options{})
 		if c.load != journal.KindInternal {
 			if _, err := j.Load(ctx, "bank", "k1", 0, func(*journal.Event) error { return nil }); journal.KindOf(err) != c.load || !strings.Contains(err.Error(), `"k1"`) {
 				t.Errorf("%s: k1 says %v", name, err)
@@ -530,7 +530,7 @@ func TestDamageOfKeptEvents(t *testing.T) {
 		if strings.Contains(name, "entr") && len(eventsOf(t, j, "k3", 0)) != 4 {
 			t.Errorf("%s: k3 has lost events", name)
 		}
-		closeAll(t, j)
+		journaltest.Close(t, j)
 	}
 	for name, c := range map[string]struct {
 		block    int
@@ -667,7 +667,7 @@ func TestReadingKeptEventsBesideRetentions(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }
 
@@ -724,7 +724,7 @@ func TestCopiesOfKeptEventsCostReadersNothing(t *testing.T) {
 			t.Errorf("%d entries are read for %d events", read, events-after)
 		}
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	rebuilds(t, m.CrashClone(0))
 }
 
@@ -792,7 +792,7 @@ func TestARetentionWhileAnEntityIsRead(t *testing.T) {
 				if e.then != nil && (kind != 'k' || key == "k1") {
 					t.Errorf("%c, %s: there was no retention", kind, key)
 				}
-				closeAll(t, r.Journal)
+				journaltest.Close(t, r.Journal)
 			}
 		}
 	}
@@ -817,6 +817,6 @@ func TestARetentionWhileTheCatalogueIsRead(t *testing.T) {
 			t.Errorf("%c: %v, %v; later %v, %v", kind, types, err, again, wrong)
 		}
 		journaltest.CheckTypes(t, r.Journal, "bank")
-		closeAll(t, r.Journal)
+		journaltest.Close(t, r.Journal)
 	}
 }

@@ -243,7 +243,7 @@ func TestReadingByKeyAfterARetention(t *testing.T) {
 	for r.Indexed("bank") < 20 {
 		runtime.Gosched()
 	}
-	advance(r.now, journal.UnixNano(25*time.Hour))
+	journaltest.Advance(r.now, journal.UnixNano(25*time.Hour))
 	keys := r.ReadKeys("bank", []string{"k1", "k4"})
 	var got []journal.Position
 	read := func(after journal.Position, limit int) (journal.Position, error) {
@@ -268,14 +268,14 @@ func TestReadingByKeyAfterARetention(t *testing.T) {
 	if at, err := read(14, 0); err != nil || !slices.Equal(got, []journal.Position{15, 17, 20}) || at != 20 {
 		t.Errorf("%v, %d, %v", got, at, err)
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 }
 
 // Damage of the index is told, and is no event.
 func TestReadingByKeyMeetsDamage(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	fill(t, j, 0, 10)
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestReadingByKeyMeetsDamage(t *testing.T) {
 			if err := damage(m.Index()); err != nil {
 				t.Fatal(err)
 			}
-			j := open(t, m.Storage(), journal.Options{})
+			j := journaltest.Open(t, m.Storage(), journal.Options{})
 			keys := j.ReadKeys("bank", []string{"k"})
 			for _, limit := range []int{0, 6} {
 				n := 0

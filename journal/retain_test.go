@@ -27,7 +27,7 @@ func newRetainer(t *testing.T, s journal.Storage) *retainer {
 	r := &retainer{versions: map[string]journal.Version{}, now: &now}
 	var err error
 	r.Journal, err = journal.Open(t.Context(), s,
-		journal.Options{MaxGroupCommits: 1, Clock: clockAt(&now)})
+		journal.Options{MaxGroupCommits: 1, Clock: journaltest.ClockAt(&now)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func (r *retainer) add(n int) error {
 		}
 		r.versions[key] = receipt.Version()
 		r.n++
-		advance(r.now, journal.UnixNano(time.Minute))
+		journaltest.Advance(r.now, journal.UnixNano(time.Minute))
 	}
 	return nil
 }
@@ -57,22 +57,6 @@ func (r *retainer) cover(schema uint32) func(context.Context, string, journal.Ve
 			journal.Snapshot{Version: v, Schema: schema, State: fmt.Appendf(nil, "%s at %d", key, v)})
 		return nil
 	}
-}
-
-func closeAll(t *testing.T, j *journal.Journal) {
-	t.Helper()
-	if err := j.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
-}
-
-func proved(t *testing.T, m *journaltest.Memory) journal.Report {
-	t.Helper()
-	report, err := journal.Verify(t.Context(), m.Storage(), journal.VerifyOptions{})
-	if err != nil || report.Found > 0 {
-		t.Errorf("verify: %.500v, %v", report.Problems, err)
-	}
-	return report
 }
 
 // What no snapshot covers, and what answers to command ids still need, stays; with
@@ -104,7 +88,7 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	if err != nil || !got.Promised || got.Batches != 0 || got.First != 1 {
 		t.Errorf("within the answer window: %+v, %v", got, err)
 	}
-	advance(r.now, journal.UnixNano(25*time.Hour))
+	journaltest.Advance(r.now, journal.UnixNano(25*time.Hour))
 	fails(journal.Retention{Before: 11}, "of 5 entities that would lose events, 5 have no snapshot")
 	if err := r.cover(1)(ctx, "k3", 0); err != nil {
 		t.Fatal(err)
@@ -150,7 +134,7 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 	if _, err := journaltest.Append(r.Journal, journaltest.Commit("bank", "k9", 0, "c-k9", 2)); err != nil {
 		t.Fatal(err)
 	}
-	advance(r.now, journal.UnixNano(time.Hour))
+	journaltest.Advance(r.now, journal.UnixNano(time.Hour))
 	got, err = r.Retain(ctx, "bank", journal.Retention{OlderThan: *r.now, Schema: 1, Force: true})
 	if err != nil || got.First != 23 || got.Entities != 6 || got.Uncovered != 1 {
 		t.Errorf("forced: %+v, %v", got, err)
@@ -163,19 +147,19 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 		t.Errorf("its version is still known: %v", err)
 	}
 	// A snapshot that is gone from the index is still in the log.
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	m = m.CrashClone(0)
 	if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 		t.Fatal(err)
 	}
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	for key, v := range r.versions {
 		if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
 			t.Errorf("after rebuilding, %s hydrates to %d, want %d, %v", key, at, v, err)
 		}
 	}
-	closeAll(t, j)
-	if report := proved(t, m.CrashClone(0)); report.Logs["bank"].Deleted == 0 || report.Logs["bank"].Entities != 6 {
+	journaltest.Close(t, j)
+	if report := journaltest.Proved(t, m.CrashClone(0)); report.Logs["bank"].Deleted == 0 || report.Logs["bank"].Entities != 6 {
 		t.Errorf("%+v", report)
 	}
 }
@@ -198,7 +182,7 @@ func eachOperationFails(t *testing.T, without ...string) {
 		if err := r.add(20); err != nil {
 			t.Fatal(err)
 		}
-		advance(r.now, journal.UnixNano(25*time.Hour))
+		journaltest.Advance(r.now, journal.UnixNano(25*time.Hour))
 		m.FailAt(n)
 		before := []journal.Position{1}
 		failed := false
@@ -241,8 +225,8 @@ func eachOperationFails(t *testing.T, without ...string) {
 				t.Errorf("n=%d, %d lost: the log is read to %d of %d, %v", n, lost, next-1, j.Head("bank"), err)
 			}
 			journaltest.CheckTypes(t, j, "bank")
-			closeAll(t, j)
-			proved(t, crashed.CrashClone(0))
+			journaltest.Close(t, j)
+			journaltest.Proved(t, crashed.CrashClone(0))
 			was := indexDump(t, crashed.CrashClone(0).Storage())
 			again := crashed.CrashClone(0)
 			if err := journal.Rebuild(ctx, again.Storage(), nil); err != nil {
@@ -252,7 +236,7 @@ func eachOperationFails(t *testing.T, without ...string) {
 				t.Fatalf("n=%d, %d lost: the index was\n%s\nrebuilt it is\n%s", n, lost, was, got)
 			}
 			// What the machine found may be verified as it is, too.
-			proved(t, m.CrashClone(lost))
+			journaltest.Proved(t, m.CrashClone(lost))
 		}
 		if !failed {
 			t.Logf("%d operations, each failed once", n-1)
@@ -284,11 +268,11 @@ func TestRetentionOfNoEvents(t *testing.T) {
 			m.FailAt(n)
 			_, err := r.Retain(ctx, "bank", o)
 			m.FailAt(0)
-			closeAll(t, r.Journal)
+			journaltest.Close(t, r.Journal)
 			m = m.CrashClone(0)
-			r.Journal = open(t, m.Storage(), journal.Options{Clock: clockAt(r.now)})
+			r.Journal = journaltest.Open(t, m.Storage(), journal.Options{Clock: journaltest.ClockAt(r.now)})
 			if err == nil || r.First("bank") > 1 {
-				closeAll(t, r.Journal)
+				journaltest.Close(t, r.Journal)
 				break
 			}
 			if got, err := r.Retain(ctx, "bank", journal.Retention{Before: 2, Through: 1, Schema: 1}); err != nil ||
@@ -301,7 +285,7 @@ func TestRetentionOfNoEvents(t *testing.T) {
 				}
 			}
 			journaltest.CheckTypes(t, r.Journal, "bank")
-			closeAll(t, r.Journal)
+			journaltest.Close(t, r.Journal)
 			rebuilds(t, m.CrashClone(0))
 			if t.Failed() {
 				t.Fatalf("the operation number %d of the first one failed, %q has no snapshot", n, without)
@@ -338,14 +322,14 @@ func TestRetentionCutsAnotherInTwo(t *testing.T) {
 			if err := r.add(3); err != nil {
 				t.Fatal(err)
 			}
-			closeAll(t, r.Journal)
+			journaltest.Close(t, r.Journal)
 			m = m.CrashClone(0)
 			rebuilds(t, m)
 			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil {
 				t.Fatal(err)
 			}
-			proved(t, m.CrashClone(0))
-			j := open(t, m.Storage(), journal.Options{})
+			journaltest.Proved(t, m.CrashClone(0))
+			j := journaltest.Open(t, m.Storage(), journal.Options{})
 			for key, v := range r.versions {
 				if _, at, err := journaltest.Hydrate(j, "bank", key); at != v || err != nil {
 					t.Errorf("through %d, %q: %s hydrates to %d, want %d, %v", through, without, key, at, v, err)
@@ -374,7 +358,7 @@ func TestALostBeginningIsFound(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		closeAll(t, r.Journal)
+		journaltest.Close(t, r.Journal)
 		whole := m.CrashClone(0)
 		m.Lose("bank", 0)
 		for _, lost := range []*journaltest.Memory{m.CrashClone(0), m.CrashClone(1000)} {
@@ -387,7 +371,7 @@ func TestALostBeginningIsFound(t *testing.T) {
 				t.Errorf("retention before %d: rebuild says %v", retain, err)
 			}
 		}
-		proved(t, whole)
+		journaltest.Proved(t, whole)
 	}
 }
 
@@ -404,7 +388,7 @@ func TestRetentionIsUnderVerification(t *testing.T) {
 		Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	closeAll(t, r.Journal)
+	journaltest.Close(t, r.Journal)
 	m = m.CrashClone(0)
 	for bit := range 8 * 200 {
 		for _, block := range []int{5, 6} { // the bases, the cut
@@ -419,7 +403,7 @@ func TestRetentionIsUnderVerification(t *testing.T) {
 	for _, c := range []struct{ prefix, says string }{{"f", "what a retention kept of entity"},
 		{"t", "index entry of the retention is damaged"}} {
 		bad := m.CrashClone(0)
-		overwrite(t, bad, c.prefix, "what?")
+		journaltest.Overwrite(t, bad, c.prefix, "what?")
 		report, err := journal.Verify(ctx, bad.Storage(), journal.VerifyOptions{})
 		if err != nil || report.Found == 0 || !strings.Contains(fmt.Sprint(report.Problems), c.says) {
 			t.Errorf("%s: verify finds %v, %v", c.prefix, report.Problems, err)

@@ -21,8 +21,8 @@ func TestSince(t *testing.T) {
 		r := newRetainer(t, m.Storage())
 		begin := *r.now
 		for range random.IntN(60) {
-			advance(r.now, journal.UnixNano(random.IntN(3))) // some are of one time
-			events := random.IntN(4) * random.IntN(2)        // many commits have none
+			journaltest.Advance(r.now, journal.UnixNano(random.IntN(3))) // some are of one time
+			events := random.IntN(4) * random.IntN(2)                    // many commits have none
 			c := journaltest.Commit("bank", "a", r.versions["a"], string(rune(0x4e00+r.n)), events)
 			if _, err := journaltest.Append(r.Journal, c); err != nil {
 				t.Fatal(err)
@@ -37,7 +37,7 @@ func TestSince(t *testing.T) {
 			}
 			checkSince(t, r.Journal, begin-1, *r.now+2)
 		}
-		closeAll(t, r.Journal)
+		journaltest.Close(t, r.Journal)
 	}
 }
 
@@ -71,7 +71,7 @@ func checkSince(t *testing.T, j *journal.Journal, from, to journal.UnixNano) {
 func TestSinceFails(t *testing.T) {
 	m := journaltest.NewMemory()
 	r := newRetainer(t, m.Storage())
-	defer closeAll(t, r.Journal)
+	defer journaltest.Close(t, r.Journal)
 	if at, err := r.Since(t.Context(), "bank", 5, nil); at != 1 || err != nil {
 		t.Errorf("without a log: %d, %v", at, err)
 	}

@@ -14,7 +14,7 @@ import (
 func TestStats(t *testing.T) {
 	ctx := context.Background()
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	busy, free := make(chan struct{}), make(chan struct{})
 	appends := 0
 	m.OnAppend(func([]journal.Block) {

@@ -20,9 +20,9 @@ func (r remembered) ForgetHeads() error                      { clear(r); return 
 func five(t *testing.T) *journaltest.Memory {
 	t.Helper()
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{MaxGroupCommits: 1})
+	j := journaltest.Open(t, m.Storage(), journal.Options{MaxGroupCommits: 1})
 	fill(t, j, 0, 5)
-	closeAll(t, j)
+	journaltest.Close(t, j)
 	return m.CrashClone(0)
 }
 
@@ -30,11 +30,11 @@ func five(t *testing.T) *journaltest.Memory {
 // end. A rebuild accepts what there is.
 func TestHeadsOfAStorage(t *testing.T) {
 	m := five(t)
-	j := open(t, m.Storage(), journal.Options{})
+	j := journaltest.Open(t, m.Storage(), journal.Options{})
 	if err := j.Damage("bank"); err != nil {
 		t.Errorf("without heads: %v", err)
 	}
-	closeAll(t, j)
+	journaltest.Close(t, j)
 	s := m.CrashClone(0).Storage()
 	heads := remembered{"bank": {Sequence: 6, First: 6}}
 	s.Heads = heads
@@ -45,7 +45,7 @@ func TestHeadsOfAStorage(t *testing.T) {
 	if err := j.Damage("bank"); err == nil || !strings.Contains(err.Error(), "lost its end") {
 		t.Errorf("the damage is %v", err)
 	}
-	closeAll(t, j)
+	journaltest.Close(t, j)
 	s = m.CrashClone(0).Storage()
 	s.Heads = heads
 	if err := journal.Rebuild(t.Context(), s, nil); err != nil || len(heads) > 0 {
@@ -68,7 +68,7 @@ func TestQuarantinedFilesOfAStorage(t *testing.T) {
 		if found := err != nil && strings.Contains(err.Error(), "000042.vlog"); found != (files != nil) {
 			t.Errorf("with the quarantined files %v the damage is %v", files, err)
 		}
-		closeAll(t, j)
+		journaltest.Close(t, j)
 	}
 }
 
@@ -87,7 +87,7 @@ func TestARetentionCompactsTheStorage(t *testing.T) {
 		if !errors.Is(err, fails) || calls != 1 {
 			t.Errorf("the storage was compacted %d times: %v, want %v", calls, err, fails)
 		}
-		closeAll(t, r.Journal)
+		journaltest.Close(t, r.Journal)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestCountsOfAStorage(t *testing.T) {
 	s := journaltest.NewMemory().Storage()
 	counts := journal.StorageStats{LogBytes: 7, Written: 100}
 	s.Count = func() journal.StorageStats { return counts }
-	j := open(t, s, journal.Options{})
+	j := journaltest.Open(t, s, journal.Options{})
 	counts.Written, counts.LogBytes = 150, 9
 	if got := j.Stats().Storage; got != (journal.StorageStats{LogBytes: 9, Written: 50}) {
 		t.Errorf("the counts are %+v", got)

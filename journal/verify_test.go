@@ -14,49 +14,6 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// overwrite gives every index entry with the prefix the value.
-func overwrite(t *testing.T, m *journaltest.Memory, prefix, value string) {
-	t.Helper()
-	ctx := context.Background()
-	var pairs []journal.Pair
-	err := m.Index().Scan(ctx, []byte(prefix), []byte(prefix), func(k, _ []byte) error {
-		pairs = append(pairs, journal.Pair{Key: append([]byte{}, k...), Value: []byte(value)})
-		return nil
-	})
-	if err != nil || len(pairs) == 0 {
-		t.Fatalf("no entries with prefix %q, or %v", prefix, err)
-	}
-	if err := m.Index().Update(ctx, pairs); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// copyIndex copies the index's entries with the prefix.
-func copyIndex(t *testing.T, to, from *journaltest.Memory, prefix string) {
-	t.Helper()
-	ctx := context.Background()
-	var pairs []journal.Pair
-	err := from.Index().Scan(ctx, []byte(prefix), []byte(prefix), func(k, v []byte) error {
-		pairs = append(pairs, journal.Pair{Key: append([]byte{}, k...), Value: append([]byte{}, v...)})
-		return nil
-	})
-	if err == nil {
-		err = to.Index().Update(ctx, pairs)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// indexOf gives m the index of another journal.
-func indexOf(t *testing.T, m, other *journaltest.Memory) {
-	t.Helper()
-	if err := m.Index().Clear(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	copyIndex(t, m, other, "")
-}
-
 // Verify finds each kind of damage, says which it is, and goes on behind it.
 func TestVerifyFinds(t *testing.T) {
 	ctx := context.Background()
@@ -111,30 +68,30 @@ func TestVerifyFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 2, "hash of the batch before"}, // and the index has the stamp of the one that was there
-		{"events of the index", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "e", "what?") }, 5,
+		{"events of the index", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "e", "what?") }, 5,
 			"has something else for version 1"},
-		{"answers", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "a", "what?") }, 5,
+		{"answers", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "a", "what?") }, 5,
 			"answer to command id \"c0\" is damaged"},
-		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "c", "what?") }, 1,
+		{"the checkpoint", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "c", "what?") }, 1,
 			"checkpoint is damaged"},
 		{"an index behind the log",
-			func(t *testing.T, m *journaltest.Memory) { indexOf(t, m, journalOf(t, 3, "reply")) }, 0, ""},
+			func(t *testing.T, m *journaltest.Memory) { journaltest.TakeIndex(t, m, journalOf(t, 3, "reply")) }, 0, ""},
 		{"an index behind the log that lies", func(t *testing.T, m *journaltest.Memory) {
-			indexOf(t, m, journalOf(t, 3, "reply"))
-			overwrite(t, m, "e", "what?")
+			journaltest.TakeIndex(t, m, journalOf(t, 3, "reply"))
+			journaltest.Overwrite(t, m, "e", "what?")
 		}, 3, "has something else for version 1"},
 		{"an index that lacks what it says it has", func(t *testing.T, m *journaltest.Memory) {
 			part := journalOf(t, 3, "reply")
-			copyIndex(t, part, m, "c")
-			indexOf(t, m, part)
+			journaltest.CopyIndex(t, part, m, "c")
+			journaltest.TakeIndex(t, m, part)
 		}, 6, "lacks version 4"},
-		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { overwrite(t, m, "y", "what?") }, 1,
+		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "y", "what?") }, 1,
 			"count of the events of type \"Deposited\" is damaged"},
 		{"an event catalogue that lies", func(t *testing.T, m *journaltest.Memory) {
-			copyIndex(t, m, journalOf(t, 4, "reply"), "y")
+			journaltest.CopyIndex(t, m, journalOf(t, 4, "reply"), "y")
 		}, 1, "has 4 events of type \"Deposited\" at 1 to 4, the log 5 at 1 to 5"},
 		{"an event catalogue of more", func(t *testing.T, m *journaltest.Memory) {
-			copyIndex(t, m, journalOf(t, 6, "reply"), "y")
+			journaltest.CopyIndex(t, m, journalOf(t, 6, "reply"), "y")
 		}, 1, "has 6 events of type"},
 		{"an event catalogue without a type", func(t *testing.T, m *journaltest.Memory) {
 			if err := m.Index().Delete(ctx, [][]byte{append([]byte{'y', 0, 4}, "bankDeposited"...)}); err != nil {
@@ -175,8 +132,8 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 	ctx := context.Background()
 	now := journal.UnixNano(1e18)
 	m := journaltest.NewMemory()
-	o := journal.Options{Clock: clockAt(&now), AnswerWindow: time.Hour}
-	j := open(t, m.Storage(), o)
+	o := journal.Options{Clock: journaltest.ClockAt(&now), AnswerWindow: time.Hour}
+	j := journaltest.Open(t, m.Storage(), o)
 	add := func(at journal.Version) error {
 		_, err := journaltest.Append(j, journaltest.Commit("bank", "k", at, "same", 1))
 		return err
@@ -184,7 +141,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 	if err := add(0); err != nil {
 		t.Fatal(err)
 	}
-	advance(&now, journal.UnixNano(time.Hour))
+	journaltest.Advance(&now, journal.UnixNano(time.Hour))
 	for range 2 { // known from the overlay or the index, and then from the index alone
 		if err := add(1); journal.KindOf(err) != journal.KindDuplicateID {
 			t.Errorf("at the end of the window: %v", err)
@@ -193,7 +150,7 @@ func TestAnIDComesAgainAfterItsWindow(t *testing.T) {
 			t.Fatal(err)
 		}
 		m = m.CrashClone(0)
-		j = open(t, m.Storage(), o)
+		j = journaltest.Open(t, m.Storage(), o)
 	}
 	now++
 	if err := add(1); err != nil {
@@ -233,20 +190,20 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		j := open(t, m.Storage(), journal.Options{Clock: clockAt(&now)})
+		j := journaltest.Open(t, m.Storage(), journal.Options{Clock: journaltest.ClockAt(&now)})
 		if _, err := journaltest.Append(j, journaltest.Commit("bank", "k", journal.Version(use), "same",
 			1)); err != nil {
 			t.Fatal(err)
 		}
-		closeAll(t, j)
+		journaltest.Close(t, j)
 		m = m.CrashClone(0)
 		indexes = append(indexes, m.CrashClone(0))
-		advance(&now, journal.UnixNano(time.Hour))
+		journaltest.Advance(&now, journal.UnixNano(time.Hour))
 	}
 	for window, want := range map[time.Duration]int{0: 2, time.Hour: 2, time.Hour - 1: 0, 24 * time.Hour: 2} {
 		for indexed, of := range indexes {
 			at := m.CrashClone(0)
-			indexOf(t, at, of)
+			journaltest.TakeIndex(t, at, of)
 			report, err := journal.Verify(ctx, at.Storage(), journal.VerifyOptions{AnswerWindow: window})
 			if err != nil || report.Found != want || want > 0 && !strings.Contains(report.Problems[0].Detail, `command id "same" is used again after 1h0m0s`) {
 				t.Errorf("a window of %s, %d batches indexed: %v, %v", window, indexed+1, report.Problems, err)
@@ -260,7 +217,7 @@ func TestAnIDThatComesAgainTooSoon(t *testing.T) {
 func TestAClockThatIsSetBack(t *testing.T) {
 	var looks atomic.Int64
 	m := journaltest.NewMemory()
-	j := open(t, m.Storage(), journal.Options{AnswerWindow: time.Hour, Clock: func() journal.UnixNano {
+	j := journaltest.Open(t, m.Storage(), journal.Options{AnswerWindow: time.Hour, Clock: func() journal.UnixNano {
 		if looks.Add(1) == 2 { // when the id is used again
 			return 1e18 + journal.UnixNano(2*time.Hour)
 		}
@@ -273,18 +230,10 @@ func TestAClockThatIsSetBack(t *testing.T) {
 		if looks.Load() != int64(1+2*at) {
 			t.Fatalf("after commit %d the journal has looked at the clock %d times", at+1, looks.Load())
 		}
-		allIndexed(t, j)
+		journaltest.AllIndexed(t, j)
 	}
-	closeAll(t, j)
-	proved(t, m.CrashClone(0))
-}
-
-// allIndexed waits until everything is indexed.
-func allIndexed(t *testing.T, j *journal.Journal) {
-	t.Helper()
-	if _, err := j.EventTypes(t.Context(), "bank"); err != nil {
-		t.Fatal(err)
-	}
+	journaltest.Close(t, j)
+	journaltest.Proved(t, m.CrashClone(0))
 }
 
 // Whatever windows were in force, and whatever a crash took from the index: what the
@@ -302,13 +251,13 @@ func TestWindowsThatChange(t *testing.T) {
 	again := 0
 	for round := range 60 {
 		window := time.Duration(1 + rng.Int64N(int64(time.Hour)))
-		j := open(t, m.Storage(), journal.Options{AnswerWindow: window, MaxBatchBytes: 400,
-			Clock: clockAt(&now)})
+		j := journaltest.Open(t, m.Storage(), journal.Options{AnswerWindow: window, MaxBatchBytes: 400,
+			Clock: journaltest.ClockAt(&now)})
 		first := j.First("bank")
 		for i := range 15 {
-			advance(&now, journal.UnixNano(rng.Int64N(int64(20*time.Minute))))
+			journaltest.Advance(&now, journal.UnixNano(rng.Int64N(int64(20*time.Minute))))
 			if rng.IntN(10) == 0 {
-				advance(&now, -journal.UnixNano(rng.Int64N(int64(time.Hour)))) // somebody sets the clock
+				journaltest.Advance(&now, -journal.UnixNano(rng.Int64N(int64(time.Hour)))) // somebody sets the clock
 			}
 			key, id := fmt.Sprint("k", rng.IntN(3)), fmt.Sprint("id", rng.IntN(6))
 			if rng.IntN(2) == 0 { // as a shard does
@@ -339,17 +288,17 @@ func TestWindowsThatChange(t *testing.T) {
 			}
 			clear(last) // some are forgotten with their answers
 		}
-		closeAll(t, j)
+		journaltest.Close(t, j)
 		for lost := range 5 {
-			proved(t, m.CrashClone(lost))
+			journaltest.Proved(t, m.CrashClone(lost))
 		}
 		rebuilt := m.CrashClone(0)
 		if err := journal.Rebuild(ctx, rebuilt.Storage(), nil); err != nil {
 			t.Fatal(err)
 		}
-		proved(t, rebuilt)
+		journaltest.Proved(t, rebuilt)
 		m = m.CrashClone(rng.IntN(5))
-		advance(&now, journal.UnixNano(rng.Int64N(int64(time.Hour))))
+		journaltest.Advance(&now, journal.UnixNano(rng.Int64N(int64(time.Hour))))
 	}
 	if again < 50 {
 		t.Errorf("seed %d: only %d ids were taken again", seed, again)

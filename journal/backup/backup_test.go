@@ -113,8 +113,8 @@ func dump(t *testing.T, e journal.Storage) string {
 	return out.String()
 }
 
-// verify opens the journal once, which completes its index, and verifies it.
-func verify(t *testing.T, m *journaltest.Memory) {
+// mustVerify opens the journal once, which completes its index, and verifies it.
+func mustVerify(t *testing.T, m *journaltest.Memory) {
 	t.Helper()
 	m = m.CrashClone(0)
 	j, err := journal.Open(t.Context(), m.Storage(), journal.Options{})
@@ -166,7 +166,7 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 	if dump(t, m.Storage()) != want {
 		t.Error("the restored bytes are others")
 	}
-	verify(t, m)
+	mustVerify(t, m)
 	if _, err := Restore(t.Context(), m.Storage(), files, RestoreOptions{}); journal.KindOf(
 		err) != journal.KindInvalid {
 		t.Errorf("restoring over what is there: %v", err)
@@ -274,7 +274,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 		if _, err := Restore(t.Context(), back.Storage(), files, RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		verify(t, back)
+		mustVerify(t, back)
 		j, err := journal.Open(t.Context(), back.Storage(), journal.Options{}) // removes what the retention deleted
 		if err != nil {
 			t.Fatal(err)
@@ -489,7 +489,7 @@ func TestPiecesAreImported(t *testing.T) {
 	if dump(t, m.Storage()) != want.String() {
 		t.Error("the imported log is another one")
 	}
-	verify(t, m)
+	mustVerify(t, m)
 	other := newSource(t)
 	other.n = 1
 	other.add(10)
@@ -679,7 +679,7 @@ func TestBackupsOfKeptEvents(t *testing.T) {
 	if _, err := Restore(t.Context(), back.Storage(), files, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	verify(t, back)
+	mustVerify(t, back)
 	j, err := journal.Open(t.Context(), back.Storage(), journal.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -108,7 +108,7 @@ func TestKill9(t *testing.T) {
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		report := verify(t, dir)
+		report := mustVerify(t, dir)
 		t.Logf("round %d: %d acknowledged, %d there, %d snapshots", round, len(told), len(there),
 			report.Logs["bank"].Snapshots)
 	}
@@ -139,8 +139,8 @@ func openJournal(t *testing.T, dir string) *journal.Journal {
 	return j
 }
 
-// verify verifies the journal in a directory, which nobody has open.
-func verify(t *testing.T, dir string) journal.Report {
+// mustVerify verifies the journal in a directory, which nobody has open.
+func mustVerify(t *testing.T, dir string) journal.Report {
 	t.Helper()
 	e, err := Open(dir, Options{})
 	if err != nil {

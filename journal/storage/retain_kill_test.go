@@ -130,7 +130,7 @@ func TestKill9InRetention(t *testing.T) {
 		if err := j.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		verify(t, dir)
+		mustVerify(t, dir)
 	}
 	t.Logf("%d retentions were told of in %d rounds", retentions, rounds)
 }
