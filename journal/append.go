@@ -40,25 +40,21 @@ func (j *Journal) Append(ctx context.Context, c *Commit, done func(Receipt, erro
 	}
 	// Its room is taken before the lock is given up, or all who wait would find it free.
 	s := j.log(c.Log)
-	j.take(s, 1, size)
+	j.queue.take(&s.queue, 1, size)
 	again, err := j.mayEnter(ctx, s, c)
 	if err != nil {
-		j.take(s, -1, -size)
-		j.makeRoom()
+		j.queue.take(&s.queue, -1, -size)
+		j.queue.makeRoom()
 		return err
 	}
 	if again {
 		p.markAgain(j.opt.AnswerWindow)
-		j.take(s, 0, int64(p.size)-size)
+		j.queue.take(&s.queue, 0, int64(p.size)-size)
 		size = int64(p.size)
 	}
 	j.hold(s, p)
-	if len(s.queue) == 0 {
-		j.turns = append(j.turns, s)
-	}
-	s.queue = append(s.queue, p)
+	j.queue.push(&s.queue, p)
 	s.size.writing += size
-	j.queued++
 	j.flying++
 	j.signal()
 	return nil
@@ -71,14 +67,6 @@ func (p *pending) markAgain(window time.Duration) {
 	if p.encoded != nil {
 		p.encoded = appendCommit(nil, p.commit, window)
 	}
-}
-
-// take takes room for commits of a log, or gives it back. The caller holds mu.
-func (j *Journal) take(s *logState, commits int, bytes int64) {
-	j.commits += commits
-	j.bytes += bytes
-	s.commits += commits
-	s.pending += bytes
 }
 
 // mayEnter says why a commit is not accepted; again is as checkIn says. The caller holds mu, which
@@ -139,20 +127,6 @@ func (j *Journal) refusal(log LogName) error {
 	return nil
 }
 
-// hasRoom reports whether size bytes may be handed in. A log that has only a small
-// share of what is pending gets in even if others have used up all room, so that a
-// flood of theirs does not keep it out. One commit always may if its log has no other.
-// The caller holds mu.
-func (j *Journal) hasRoom(log LogName, size int64) bool {
-	const share = 64
-	if j.commits < j.opt.MaxPendingCommits && j.bytes+size <= j.opt.MaxPendingBytes {
-		return true
-	}
-	s := j.logs[log]
-	return s == nil || s.commits == 0 ||
-		s.commits < j.opt.MaxPendingCommits/share && s.pending+size <= j.opt.MaxPendingBytes/share
-}
-
 // waitForRoom blocks until size bytes may be handed in. The caller holds mu, which
 // is given up while waiting.
 func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) error {
@@ -160,10 +134,14 @@ func (j *Journal) waitForRoom(ctx context.Context, log LogName, size int64) erro
 		if err := j.refusal(log); err != nil {
 			return err
 		}
-		if j.hasRoom(log, size) {
+		var queue *logQueue
+		if s := j.logs[log]; s != nil {
+			queue = &s.queue
+		}
+		if j.queue.hasRoom(queue, size) {
 			return nil
 		}
-		room := j.room
+		room := j.queue.room
 		j.stats.Stalls++
 		start := time.Now()
 		j.mu.Unlock()
@@ -220,7 +198,7 @@ func (j *Journal) checkIn(ctx context.Context, s *logState, c *Commit) (version 
 		if now, ok := j.knownVersion(s, cmd.Key); ok {
 			version = now
 		} else {
-			j.cacheVersion(j.versionKey(c.Log, cmd.Key), version)
+			j.versions.put(j.versions.key(c.Log, cmd.Key), version)
 		}
 		return version, before == idExpired, nil
 	}
@@ -252,9 +230,9 @@ func (j *Journal) hold(s *logState, p *pending) {
 	key := p.commit.Command.Key
 	e := s.entities[key]
 	if e == nil {
-		e = &entity{id: j.versionKey(s.name, key)}
+		e = &entity{id: j.versions.key(s.name, key)}
 		s.entities[key] = e
-		delete(j.versions, e.id)
+		j.versions.drop(e.id)
 	}
 	e.version = p.commit.Expected + Version(len(p.commit.Events))
 	e.commits = append(e.commits, p)
@@ -280,10 +258,10 @@ func (j *Journal) release(p *pending) {
 	if len(e.commits) == 0 && p.log.entities[key] == e {
 		delete(p.log.entities, key)
 		if p.durable {
-			j.cacheVersion(e.id, e.version)
+			j.versions.put(e.id, e.version)
 		}
 	}
 	delete(p.log.ids, p.commit.Command.ID)
 	j.releaseSnapshot(p)
-	j.take(p.log, -1, -int64(p.size))
+	j.queue.take(&p.log.queue, -1, -int64(p.size))
 }

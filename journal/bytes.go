@@ -116,10 +116,7 @@ func (j *Journal) cutBytes(s *logState, bytes uint64) {
 func (j *Journal) noteCount(s *logState) {
 	s.size.changed = true
 	j.recount = append(j.recount, s)
-	select {
-	case j.snapshots.wake <- struct{}{}:
-	default: // the indexer is about to look
-	}
+	j.wakeIndexer()
 }
 
 // findCounts takes the counts of all logs from the index, where these fit. Open calls

@@ -134,7 +134,7 @@ func (j *Journal) awaitIndex(ctx context.Context, log LogName) error {
 		entered = s.entered
 	}
 	for s != nil && s.left < entered {
-		room := j.room
+		room := j.queue.room
 		j.mu.Unlock()
 		var err *Error
 		select {
@@ -414,10 +414,7 @@ func (j *Journal) askTypeCut(c *typeCut) ([]string, error) {
 	}
 	j.typeCuts = append(j.typeCuts, c)
 	j.mu.Unlock()
-	select {
-	case j.snapshots.wake <- struct{}{}:
-	default: // the indexer is about to look
-	}
+	j.wakeIndexer()
 	select {
 	case a := <-c.done:
 		return a.wanted, a.err

@@ -68,7 +68,7 @@ func (j *Journal) gather() {
 	const most = 16
 	for last, turn := 0, 0; turn < most; turn++ {
 		j.mu.Lock()
-		n := j.queued
+		n := j.queue.queued
 		j.mu.Unlock()
 		if n == last || n >= j.opt.MaxGroupCommits {
 			return
@@ -78,69 +78,20 @@ func (j *Journal) gather() {
 	}
 }
 
-// takeGroup takes from the queues what fits into one group. Logs take turns by bytes
-// (deficit round robin; Shreedhar and Varghese, 1995): a turn adds a batch's worth of
-// bytes to what a log may hand in, and a commit that is bigger waits until its log has
-// been given enough. So all get on however much one has handed in, and small commits
-// do not wait for the write of a big one of another log that has had its share. more is
-// false if there will never be anything again.
+// takeGroup takes what fits into one group. more is false if there will never be anything again.
 func (j *Journal) takeGroup() (g *group, more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.queued == 0 && len(j.bases) == 0 {
+	if j.queue.queued == 0 && len(j.bases) == 0 {
 		return nil, !j.closing
 	}
-	g = &group{commits: make([]*pending, 0, min(j.queued, j.opt.MaxGroupCommits)), bases: j.bases}
+	g = &group{commits: make([]*pending, 0, min(j.queue.queued, j.opt.MaxGroupCommits)), bases: j.bases}
 	j.bases = nil
 	if j.failure != nil {
 		g.err = j.failure
 	}
-	for full, passed := false, 0; !full && len(j.turns) > 0 && (len(g.commits) == 0 || passed < len(j.turns)); {
-		s := j.turns[0]
-		var taken int
-		taken, full = j.takeTurn(g, s)
-		if full && taken == 0 {
-			break // it comes first in the next group
-		}
-		if passed++; taken > 0 {
-			passed = 0
-		}
-		copy(j.turns, j.turns[1:])
-		if j.turns[len(j.turns)-1] = s; len(s.queue) == 0 {
-			s.credit = 0
-			j.turns[len(j.turns)-1] = nil
-			j.turns = j.turns[:len(j.turns)-1]
-		}
-	}
-	j.queued -= len(g.commits)
+	j.queue.fill(g)
 	return g, true
-}
-
-// takeTurn moves what a log may hand in from its queue into the group, unless that is
-// full before. A log that is alone may hand in all it has. The caller holds mu.
-func (j *Journal) takeTurn(g *group, s *logState) (n int, full bool) {
-	// What a big commit is short of is not more than it, so nothing gathers.
-	s.credit += j.opt.MaxBatchBytes
-	for alone := len(j.turns) == 1; n < len(s.queue); n++ {
-		size := s.queue[n].size
-		if full = len(g.commits)+n >= j.opt.MaxGroupCommits || g.bytes > 0 && g.bytes+size > j.opt.MaxGroupBytes; full {
-			s.credit = min(s.credit, j.opt.MaxBatchBytes+size)
-			break
-		}
-		if size > s.credit && !alone {
-			break
-		}
-		g.bytes += size
-		s.credit = max(0, s.credit-size)
-	}
-	g.commits = append(g.commits, s.queue[:n]...)
-	clear(s.queue[:n])
-	if n == len(s.queue) {
-		s.queue = s.queue[:0]
-	} else {
-		s.queue = s.queue[n:]
-	}
-	return n, full
 }
 
 // write places the group's commits in their logs, appends them and mints what
@@ -353,7 +304,7 @@ func (j *Journal) fail(g *group, err *Error) {
 		j.failure = err
 		close(j.failed)
 	}
-	j.makeRoom() // who waits for some shall see the failure
+	j.queue.makeRoom() // who waits for some shall see the failure
 	j.mu.Unlock()
 	if g != nil {
 		g.err = err
@@ -373,12 +324,7 @@ func (j *Journal) void(g *group) {
 		p.log.indexing++ // who saw it in the overlay must not take it for indexed
 		j.release(p)
 	}
-	j.makeRoom()
-}
-
-func (j *Journal) makeRoom() {
-	close(j.room)
-	j.room = make(chan struct{})
+	j.queue.makeRoom()
 }
 
 // completeLoop is the completer: it tells the senders, in order.
@@ -423,7 +369,7 @@ func (j *Journal) indexLoop() {
 		var g *group
 		select {
 		case g, open = <-j.indexed:
-		case <-j.snapshots.wake:
+		case <-j.indexWake:
 		}
 		if broken {
 			continue // its commits stay in the overlay, where readers find them
@@ -495,8 +441,8 @@ func (j *Journal) along(entries int) *group {
 	}
 	j.mu.Lock()
 	// Those who append must not come to wait for room, which only an update makes.
-	wait := j.flying > 0 && j.wanted == 0 && j.commits <= j.opt.MaxPendingCommits/2 && j.bytes <= j.opt.MaxPendingBytes/
-		2
+	wait := j.flying > 0 && j.wanted == 0 && j.queue.commits <= j.opt.MaxPendingCommits/2 &&
+		j.queue.bytes <= j.opt.MaxPendingBytes/2
 	j.mu.Unlock()
 	if !wait {
 		return nil
@@ -517,7 +463,7 @@ func (j *Journal) releaseIndexed(g *group) {
 			j.release(p)
 		}
 		j.stats.IndexLag -= len(commits)
-		j.makeRoom()
+		j.queue.makeRoom()
 		j.mu.Unlock()
 	}
 	for _, b := range g.bases {

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"strconv"
 	"sync"
@@ -21,25 +20,19 @@ type Journal struct {
 	// mended is the damage of the index, as Open found it; nil if there was none. Constant after it.
 	mended *indexDamage
 
-	secret [16]byte // of the keys of versions; random
-
 	mu sync.Mutex // guards all below, down to the next blank line; no I/O under it
 
 	logs       map[LogName]*logState
-	turns      []*logState            // those with a queue, in the order in which they come to their turns
-	queued     int                    // commits in all queues: handed in, not yet taken by the committer
-	flying     int                    // commits handed in, not yet passed to the indexer
-	bases      []*baseBatch           // handed in likewise
-	typeCuts   []*typeCut             // of retentions, for the indexer
-	typesEnded bool                   // the indexer has ended, and takes no more of them
-	recount    []*logState            // whose size changed otherwise than by a group, for the indexer
-	days       []answerDay            // of which the index has answers, the latest first; never changed in place
-	wanted     int                    // those who wait for the index
-	commits    int                    // handed in, not yet indexed
-	bytes      int64                  // their encoded size
-	room       chan struct{}          // closed and replaced when commits or bytes went down
-	versions   map[versionKey]Version // of entities that are not in an overlay; see Options.VersionCache
-	snapshots  heldSnapshots
+	queue      queue
+	flying     int          // commits handed in, not yet passed to the indexer
+	bases      []*baseBatch // handed in likewise
+	typeCuts   []*typeCut   // of retentions, for the indexer
+	typesEnded bool         // the indexer has ended, and takes no more of them
+	recount    []*logState  // whose size changed otherwise than by a group, for the indexer
+	days       []answerDay  // of which the index has answers, the latest first; never changed in place
+	wanted     int          // those who wait for the index
+	versions   versionCache // of entities that are not in an overlay; see Options.VersionCache
+	snapshots  snapshotQueue
 	failure    *Error // why the journal failed; nil while it did not
 	closing    bool
 	stats      Stats
@@ -47,6 +40,7 @@ type Journal struct {
 	maker batchMaker // the committer's own
 
 	wake      chan struct{} // capacity 1: there is something in a queue, or closing
+	indexWake chan struct{} // capacity 1: there is something for the indexer besides groups
 	completed chan *group   // committer to completer
 	indexed   chan *group   // completer to indexer
 	failed    chan struct{} // closed with failure
@@ -76,12 +70,9 @@ type logState struct {
 	entities map[string]*entity
 	ids      map[CommandID]*pending
 	unused   map[CommandID]idUse // ids that are neither there nor have an answer in the index; see absent
-	queue    []*pending          // handed in, not yet taken by the committer
-	commits  int                 // handed in, not yet indexed
-	pending  int64               // their encoded size
-	entered  uint64              // commits that were handed in
-	left     uint64              // of them, commits that are indexed, or void
-	credit   int                 // bytes that it may hand in before others come to their turn
+	queue    logQueue
+	entered  uint64 // commits that were handed in
+	left     uint64 // of them, commits that are indexed, or void
 	// trimmed is the last retention's cut: what stands before it is not served, whether
 	// it is still there or not. Zero if there was none.
 	trimmed   cut
@@ -158,15 +149,14 @@ func Open(ctx context.Context, storage Storage, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		storage: storage, opt: o, maker: batchMaker{codec: o.Codec}, space: newSpace(storage.Space), damaged: damages{},
-		logs: map[LogName]*logState{}, room: make(chan struct{}), versions: map[versionKey]Version{},
+		logs: map[LogName]*logState{}, queue: newQueue(&o), versions: newVersionCache(o.VersionCache),
 		// Two groups between committer and completer let the next sync run while the
 		// senders of the last one are told. The indexer may be far behind, as
 		// MaxPending… bounds what it holds up; it shall not hold up answers.
 		wake: make(chan struct{}, 1), completed: make(chan *group, 2), indexed: make(chan *group, 4096),
 		failed:    make(chan struct{}),
-		snapshots: heldSnapshots{latest: map[entityID]*held{}, wake: make(chan struct{}, 1)},
+		indexWake: make(chan struct{}, 1), snapshots: newSnapshotQueue(o.MaxPendingSnapshotBytes),
 	}
-	_, _ = rand.Read(j.secret[:]) // it never fails
 	names, err := storage.Log.Logs(ctx)
 	if err != nil {
 		return nil, &Error{Op: "open", Kind: storageKind(err), Err: err}
@@ -308,9 +298,15 @@ func (j *Journal) First(log LogName) Position {
 }
 
 // signal wakes the committer.
-func (j *Journal) signal() {
+func (j *Journal) signal() { wake(j.wake) }
+
+// wakeIndexer has the indexer look for what it is handed besides groups.
+func (j *Journal) wakeIndexer() { wake(j.indexWake) }
+
+// wake wakes the goroutine that reads from a channel of capacity 1, if it is not about to look by itself.
+func wake(c chan struct{}) {
 	select {
-	case j.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -314,7 +314,7 @@ func (j *Journal) Load(
 			j.mu.Lock()
 			// Unless something went through the overlay meanwhile.
 			if s.entities[key] == nil && s.indexing == seen {
-				j.cacheVersion(j.versionKey(log, key), at)
+				j.versions.put(j.versions.key(log, key), at)
 			}
 			j.mu.Unlock()
 		}

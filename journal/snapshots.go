@@ -2,25 +2,6 @@ package journal
 
 import "context"
 
-// held is a snapshot on its way into the index.
-type held struct {
-	id       entityID
-	snapshot Snapshot
-}
-
-// heldSnapshots are those that are not in the index yet. Guarded by Journal.mu.
-//
-// A snapshot of a state that is ahead of the disk hangs at the commit that brought
-// the entity there (pending.snapshot). It becomes ready when that commit is in the
-// index, and is gone if that is void. So none is ever written that rests on something
-// which is not on disk.
-type heldSnapshots struct {
-	latest map[entityID]*held // of each entity that has any here
-	ready  []*held            // for the indexer, in the order they came
-	bytes  int64              // of all, hanging and ready
-	wake   chan struct{}      // capacity 1: there is something in ready
-}
-
 // PutSnapshot keeps a snapshot of an entity, instead of an older one, and reports
 // whether it will: a snapshot is a cache, and one is given up when too many wait to be
 // written, when the state it shows is not that of any commit handed in, or when the
@@ -61,7 +42,7 @@ func (j *Journal) versionNow(ctx context.Context, id entityID) (Version, error) 
 			return 0, err
 		}
 		if s.indexing == seen && s.entities[id.key] == nil {
-			j.cacheVersion(j.versionKey(id.log, id.key), v)
+			j.versions.put(j.versions.key(id.log, id.key), v)
 			return v, nil
 		}
 	}
@@ -70,17 +51,14 @@ func (j *Journal) versionNow(ctx context.Context, id entityID) (Version, error) 
 // holdSnapshot puts h where it waits. The caller holds mu and has made sure that the
 // entity has come to its version.
 func (j *Journal) holdSnapshot(h *held) bool {
-	q := &j.snapshots
-	if q.bytes > 0 && q.bytes+h.size() > j.opt.MaxPendingSnapshotBytes {
-		return false // one by itself may be larger
+	if !j.snapshots.add(h) {
+		return false
 	}
-	q.bytes += h.size()
-	q.latest[h.id] = h
 	if e := j.logs[h.id.log].entities[h.id.key]; e != nil && e.commits[0].commit.Expected < h.snapshot.Version {
 		for _, p := range e.commits {
 			if p.commit.Expected+Version(len(p.commit.Events)) >= h.snapshot.Version {
 				if p.snapshot != nil {
-					j.letGo(p.snapshot)
+					j.snapshots.letGo(p.snapshot)
 				}
 				p.snapshot = h
 				return true
@@ -91,17 +69,10 @@ func (j *Journal) holdSnapshot(h *held) bool {
 	return true
 }
 
-// size is what a snapshot counts in MaxPendingSnapshotBytes: its state and about what
-// is kept with it.
-func (h *held) size() int64 { return int64(len(h.snapshot.State)+len(h.id.key)) + 200 }
-
 // ready hands h to the indexer. The caller holds mu.
 func (j *Journal) ready(h *held) {
 	j.snapshots.ready = append(j.snapshots.ready, h)
-	select {
-	case j.snapshots.wake <- struct{}{}:
-	default:
-	}
+	j.wakeIndexer()
 }
 
 // releaseSnapshot decides about the snapshot that hangs at p, which leaves the overlay:
@@ -116,24 +87,14 @@ func (j *Journal) releaseSnapshot(p *pending) {
 		j.ready(h)
 		return
 	}
-	j.letGo(h)
+	j.snapshots.letGo(h)
 	j.stats.SnapshotsDropped++
-}
-
-// letGo forgets h. The caller holds mu.
-func (j *Journal) letGo(h *held) {
-	q := &j.snapshots
-	q.bytes -= h.size()
-	if q.latest[h.id] == h {
-		delete(q.latest, h.id)
-	}
 }
 
 // takeSnapshots appends what is ready to pairs; storedSnapshots is then told.
 func (j *Journal) takeSnapshots(pairs []Pair) ([]Pair, []*held) {
 	j.mu.Lock()
-	taken := j.snapshots.ready
-	j.snapshots.ready = nil
+	taken := j.snapshots.take()
 	j.mu.Unlock()
 	for _, h := range taken {
 		pairs = append(pairs, sealSnapshot(snapshotKey(h.id.log, h.id.key), &h.snapshot))
@@ -144,7 +105,7 @@ func (j *Journal) takeSnapshots(pairs []Pair) ([]Pair, []*held) {
 // storedSnapshots forgets what the index has now. The caller holds mu.
 func (j *Journal) storedSnapshots(all []*held) {
 	for _, h := range all {
-		j.letGo(h)
+		j.snapshots.letGo(h)
 		j.stats.Snapshots++
 		j.stats.SnapshotBytes += uint64(len(h.snapshot.State))
 	}

@@ -104,7 +104,7 @@ func (h *Histogram) Quantile(q float64) uint64 {
 func (j *Journal) Stats() Stats {
 	j.mu.Lock()
 	s := j.stats
-	s.Pending, s.PendingBytes = j.commits, j.bytes
+	s.Pending, s.PendingBytes = j.queue.commits, j.queue.bytes
 	s.PendingSnapshotBytes = j.snapshots.bytes
 	j.mu.Unlock()
 	if j.storage.Count != nil && j.reads.enter("stats", "") == nil {

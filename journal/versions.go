@@ -2,8 +2,6 @@ package journal
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 )
 
 // knownVersion is an entity's version as memory knows it. The caller holds mu.
@@ -11,35 +9,7 @@ func (j *Journal) knownVersion(s *logState, key string) (Version, bool) {
 	if e := s.entities[key]; e != nil {
 		return e.version, true
 	}
-	v, ok := j.versions[j.versionKey(s.name, key)]
-	return v, ok
-}
-
-// versionKey stands for an entity in the cache of versions. It has no pointer, so the garbage
-// collector does not look at a million of them. It is half of a SHA-256 that begins with the
-// journal's secret, so that nobody can look for two names with the same.
-type versionKey [16]byte
-
-func (j *Journal) versionKey(log LogName, key string) versionKey {
-	b := make([]byte, 0, 128)
-	b = append(b, j.secret[:]...)
-	b = append(binary.BigEndian.AppendUint16(b, uint16(len(log))), log...)
-	hash := sha256.Sum256(append(b, key...))
-	return versionKey(hash[:])
-}
-
-// cacheVersion remembers the version of an entity that is not in the overlay. The
-// caller holds mu. A full cache loses an arbitrary entry.
-func (j *Journal) cacheVersion(id versionKey, v Version) {
-	if len(j.versions) >= j.opt.VersionCache {
-		if _, there := j.versions[id]; !there {
-			for other := range j.versions {
-				delete(j.versions, other)
-				break
-			}
-		}
-	}
-	j.versions[id] = v
+	return j.versions.get(j.versions.key(s.name, key))
 }
 
 // versionUpTo is the version of an entity that has no event above most.
