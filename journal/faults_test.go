@@ -80,7 +80,8 @@ func TestAFailedWriteIsTheEnd(t *testing.T) {
 			if s.appends != appends {
 				t.Error("the handle was written to again")
 			}
-			j = journaltest.Open(t, s.CrashClone(0).Storage(), journal.Options{}) // opening finds out that it was written
+			// opening finds out that it was written
+			j = journaltest.Open(t, s.CrashClone(0).Storage(), journal.Options{})
 			if j.Head("bank") != 2 {
 				t.Errorf("the head is %d", j.Head("bank"))
 			}

@@ -48,7 +48,8 @@ func FuzzBatch(f *testing.F) {
 				events += uint64(len(c.events))
 				again := Commit{Log: h.log, Command: c.command, Expected: c.expected, Events: c.events}
 				var back decodedCommit
-				if r := (&reader{b: appendCommit(nil, &again, c.again)}); !readCommit(r, uint64(len(c.events)), &back) ||
+				if r := (&reader{b: appendCommit(nil, &again, c.again)}); !readCommit(r, uint64(len(c.events)),
+					&back) ||
 					len(r.b) != 0 || back.again != c.again {
 					t.Fatalf("%+v does not survive its own encoding", again)
 				}

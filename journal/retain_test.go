@@ -159,7 +159,8 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 		}
 	}
 	journaltest.Close(t, j)
-	if report := journaltest.Proved(t, m.CrashClone(0)); report.Logs["bank"].Deleted == 0 || report.Logs["bank"].Entities != 6 {
+	if report := journaltest.Proved(t, m.CrashClone(0)); report.Logs["bank"].Deleted == 0 ||
+		report.Logs["bank"].Entities != 6 {
 		t.Errorf("%+v", report)
 	}
 }

@@ -68,7 +68,8 @@ func TestVerifyFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 2, "hash of the batch before"}, // and the index has the stamp of the one that was there
-		{"events of the index", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "e", "what?") }, 5,
+		{"events of the index", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "e", "what?") },
+			5,
 			"has something else for version 1"},
 		{"answers", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "a", "what?") }, 5,
 			"answer to command id \"c0\" is damaged"},
@@ -85,7 +86,8 @@ func TestVerifyFinds(t *testing.T) {
 			journaltest.CopyIndex(t, part, m, "c")
 			journaltest.TakeIndex(t, m, part)
 		}, 6, "lacks version 4"},
-		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "y", "what?") }, 1,
+		{"the event catalogue", func(t *testing.T, m *journaltest.Memory) { journaltest.Overwrite(t, m, "y", "what?") },
+			1,
 			"count of the events of type \"Deposited\" is damaged"},
 		{"an event catalogue that lies", func(t *testing.T, m *journaltest.Memory) {
 			journaltest.CopyIndex(t, m, journalOf(t, 4, "reply"), "y")

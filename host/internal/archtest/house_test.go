@@ -51,7 +51,10 @@ var house = []room{
 		outside: []string{"github.com/klauspost/compress"},
 		why: "packing is bytes in and bytes out, the same for batches and for tables; what they mean is not its " +
 			"business"},
-	{path: "journal", layer: "contracts", may: []string{"journal/internal/pack", "internal/yield"},
+	{path: "journal/internal/mint", layer: "ground",
+		why: "who can make a receipt is decided by who can import the key to it"},
+	{path: "journal", layer: "contracts", may: []string{"journal/internal/mint", "journal/internal/pack",
+		"internal/yield"},
 		why: "the rules of the log must outlive every storage and every host, so they know neither"},
 	{path: "host/service", layer: "words", may: []string{"internal/yield", "abi", "journal", "host/internal/safetext",
 		"host/internal/jsoncheck"},
