@@ -56,11 +56,9 @@ type Host struct {
 	latencies     *latency.Table // durations of commands
 	queries       *latency.Table // durations of queries
 
-	life     context.Context // ended by Close
-	end      context.CancelFunc
-	watching sync.WaitGroup
-	closed   sync.Once
-	closeErr error
+	life  context.Context // ended by Close
+	end   context.CancelFunc
+	loops lifecycle.Life
 
 	mu   sync.RWMutex // guards all below
 	core *core        // nil while the journal is being opened again
@@ -111,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	logs := logging.NewBudget(o.Logger.Handler(), logging.BudgetOptions{Rate: o.LogRate, Burst: o.LogBurst})
 	defer func() {
 		if !opened {
-			logs.Stop()
+			_ = logs.Close(context.WithoutCancel(ctx)) // it never fails
 		}
 	}()
 	o.Logger = logs.Logger()
@@ -137,11 +135,11 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, errors.Join(err, runtime.Close(ctx))
 	}
 	h.core = c
-	h.watching.Go(h.watch)
-	h.watching.Go(h.collectLoop)
-	h.watching.Go(h.descriptorLoop)
+	h.loops.Go(h.watch)
+	h.loops.Go(h.collectLoop)
+	h.loops.Go(h.descriptorLoop)
 	h.measureDisk()
-	h.watching.Go(h.diskLoop)
+	h.loops.Go(h.diskLoop)
 	opened = true
 	return h, nil
 }
@@ -312,27 +310,26 @@ func (c *core) close(ctx context.Context, cause error) error {
 // subscriptions, and finally closes the journal. When ctx ends, commands that have not begun are refused and
 // calls of guests are cancelled. Later calls return the result of the first.
 func (h *Host) Close(ctx context.Context) error {
-	h.closed.Do(func() {
+	return h.loops.Stop(ctx, func(ctx context.Context, _ bool) error {
 		h.end()
-		h.watching.Wait()
+		_ = h.loops.Wait(context.WithoutCancel(ctx)) // what they do ends with life
 		cause := &service.Error{Kind: service.KindUnavailable, Message: "the host is shutting down"}
 		h.mu.RLock()
 		c := h.core
 		h.mu.RUnlock()
 		h.setCore(nil, cause)
 		h.files.yield()
+		var err error
 		if c != nil {
-			h.closeErr = c.close(ctx, cause)
+			err = c.close(ctx, cause)
 		}
-		h.closeErr = errors.Join(h.closeErr, h.runtime.Close(ctx))
+		err = errors.Join(err, h.runtime.Close(ctx))
 		h.otherLogs.Close()
 		h.files.close()
 		h.moduleAccount.Close()
 		h.readers.shared.Close()
-		h.logs.Stop()
-		h.closeErr = errors.Join(h.closeErr, h.lock.Close())
+		return errors.Join(err, h.logs.Close(context.WithoutCancel(ctx)), h.lock.Close())
 	})
-	return h.closeErr
 }
 
 // open returns the core if commands are accepted, or the reason why not.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/ws"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -26,7 +27,7 @@ type Stream struct {
 	out     chan []byte   // to the writer
 	slots   chan struct{} // one for each command or query without an answer
 	closing chan struct{} // closed by fail
-	done    sync.WaitGroup
+	life    lifecycle.Life
 
 	mu      sync.Mutex // guards what follows; held for moments
 	err     error      // why the connection ended
@@ -76,8 +77,8 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	s.slots = make(chan struct{}, s.limits.InFlight)
 	conn.OnControl(time.Second, func() error { return conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) })
 	conn.Hold()
-	s.done.Go(s.readAll)
-	s.done.Go(s.writeAll)
+	s.life.Go(s.readAll)
+	s.life.Go(s.writeAll)
 	return s, nil
 }
 
@@ -95,9 +96,7 @@ func (s *Stream) Limits() StreamLimits { return s.limits }
 // Close ends the connection and waits for its goroutines. Commands without an
 // answer end as unknown. It must not be called from a function given to SendAsync.
 func (s *Stream) Close() error {
-	s.fail(errors.New("closed by this side"))
-	s.done.Wait()
-	return nil
+	return s.life.Close(context.Background(), func() { s.fail(errors.New("closed by this side")) }, nil)
 }
 
 // Done is closed when the connection has ended; Err says why.

@@ -62,12 +62,12 @@ var house = []room{
 	{path: "host/internal/safetext", layer: "contracts",
 		why: "what a terminal or a log must not get is one rule, for the words of the host, its logs and the " +
 			"program, so it is below all of them"},
-	{path: "host/internal/logging", layer: "words",
+	{path: "host/internal/logging", layer: "words", may: []string{"host/internal/lifecycle"},
 		why: "what a log may cost is bytes that wait and bytes a second; what is logged is none of its business"},
 	{path: "host/internal/jsoncheck", layer: "contracts", may: []string{"internal/yield"},
 		why: "whether a text is JSON, and JSON that everybody reads alike, is asked at every border, and is nothing " +
 			"but a question about bytes"},
-	{path: "host/internal/lifecycle", layer: "words",
+	{path: "host/internal/lifecycle", layer: "contracts",
 		why: "starting and stopping is one contract for everything that runs, so it knows nothing that runs"},
 
 	// for the processor time of a thread
@@ -117,7 +117,8 @@ var house = []room{
 		why:     "runs a service natively under go test, with nothing that a guest would not have"},
 
 	{path: "host/internal/sandbox/compile", layer: "compile", may: []string{"abi", "host/service",
-		"host/internal/admission", "host/internal/compartment", "host/internal/metering", "host/internal/wasmbin"},
+		"host/internal/admission", "host/internal/compartment", "host/internal/lifecycle", "host/internal/metering",
+		"host/internal/wasmbin"},
 		outside: []string{"github.com/tetratelabs/wazero"},
 		why:     "making machine code of a module, and keeping it, is done without running anything of the module"},
 	{path: "host/internal/sandbox", layer: "sandbox", may: []string{"internal/yield", "host/internal/admission",
@@ -225,6 +226,8 @@ var house = []room{
 		why: "kills the real program and holds it to what it told its clients"},
 	{path: "host/internal/hostile", layer: "proofs", may: []string{"below"}, support: true,
 		why: "runs the real program among hostile guests and clients, and measures what its neighbours feel"},
+	{path: "host/internal/lifecycle/lifecycletest", layer: "proofs", may: []string{"below"}, support: true,
+		why: "holds everything that runs to one contract, and so knows all of it"},
 	{path: "host/internal/readmetest", layer: "proofs", support: true,
 		why: "executes the README as a newcomer would"},
 	{path: "internal/prove", layer: "ground", support: true,

@@ -1,9 +1,15 @@
-// Package lifecycle is the one contract by which every component of the host starts and stops:
+// Package lifecycle is the one contract for everything that runs: whatever starts goroutines or processes that go on
+// after the call.
 //
-//   - Start returns when the component is set up, not when its work is done.
-//   - Stop may be called any number of times, from any goroutine, also before or
-//     instead of Start. It returns when the component's goroutines have ended.
-//   - A stopped component is never started again.
+//   - It is started by its constructor and ended by Close, or it is set up by its constructor, started by Start and
+//     ended by Stop. Start returns when it is set up, not when its work is done.
+//   - Close and Stop have one meaning. They may be called any number of times, from any goroutine, also before or
+//     instead of Start. They return when its goroutines and processes have ended. All calls that get that far return
+//     the same error.
+//   - When their context ends, what can be canceled is canceled. If work goes on that cannot be, such as a write to
+//     disk, the call returns an error. That work ends by itself, and a later call may wait for it. Close without a
+//     context is bounded by itself.
+//   - What has ended is never started again.
 package lifecycle
 
 import (
@@ -29,8 +35,8 @@ type Life struct {
 	mu      sync.Mutex // guards all below; held while setUp runs, and never while other code of the owner runs
 	started bool
 	stopped bool
-	done    chan struct{} // made by the first Stop, closed when its tearDown has returned
-	err     error         // result of tearDown; read only after done is closed
+	done    chan struct{} // made by the first Stop or Close, closed when all that it does is done
+	err     error         // result of tearDown or release; read only after done is closed
 }
 
 // Start runs setUp once. If setUp fails, Start returns its error and the component counts as
@@ -54,9 +60,21 @@ func (l *Life) Start(setUp func() error) error {
 	return err
 }
 
-// Go runs f in a goroutine that [Life.Wait] waits for. Only setUp of [Life.Start], and goroutines
-// that Go started, may call it.
+// Go runs f in a goroutine that [Life.Wait] waits for. Only a constructor, setUp of [Life.Start], a call within
+// [Life.Enter], and goroutines that Go started, may call it.
 func (l *Life) Go(f func()) { l.goroutines.Go(f) }
+
+// Enter begins a call that [Life.Wait] waits for, until leave. It returns false if the component is ending: then
+// nothing has begun.
+func (l *Life) Enter() (leave func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return nil, false
+	}
+	l.goroutines.Add(1)
+	return l.goroutines.Done, true
+}
 
 // Wait returns nil when every goroutine started by [Life.Go] has ended. If ctx ends first, it
 // returns the cause.
@@ -99,6 +117,45 @@ func (l *Life) Stop(ctx context.Context, tearDown func(ctx context.Context, star
 		return l.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// ErrUnfinished is the error of a [Life.Close] whose context has ended first; the cause is joined to it.
+var ErrUnfinished = errors.New("it has not ended yet")
+
+// Close ends what a constructor has started. The first call runs end, which has all goroutines end soon. When they
+// have ended, and calls within [Life.Enter] too, release runs once; Close returns its error. If ctx ends earlier, Close
+// returns [ErrUnfinished], and the rest goes on; a later call waits for it again. end and release may be nil.
+func (l *Life) Close(ctx context.Context, end func(), release func() error) error {
+	l.mu.Lock()
+	first := !l.stopped
+	if first {
+		l.stopped, l.done = true, make(chan struct{})
+	}
+	done := l.done
+	l.mu.Unlock()
+	if first {
+		if end != nil {
+			end()
+		}
+		go func() { // ends with the goroutines that it waits for
+			defer close(done)
+			l.goroutines.Wait()
+			if release != nil {
+				l.err = release()
+			}
+		}()
+	}
+	select {
+	case <-done:
+		return l.err
+	default:
+	}
+	select {
+	case <-done:
+		return l.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnfinished, context.Cause(ctx))
 	}
 }
 

@@ -137,3 +137,48 @@ func TestStagesAllRun(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Close waits for goroutines and calls, as long as its context lets it, and releases once.
+func TestCloseMayBeCalledAgainToWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Life
+		quit := make(chan struct{})
+		l.Go(func() { <-quit })
+		leave, ok := l.Enter()
+		if !ok {
+			t.Fatal("a call cannot begin")
+		}
+		want := errors.New("it would not go")
+		ends, releases := 0, 0
+		closes := func(ctx context.Context) error {
+			return l.Close(ctx, func() { ends++ }, func() error { releases++; return want })
+		}
+		hasty, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 2 {
+			if err := closes(hasty); !errors.Is(err, ErrUnfinished) || !errors.Is(err, context.Canceled) {
+				t.Errorf("without patience: %v", err)
+			}
+		}
+		if _, ok := l.Enter(); ok {
+			t.Error("a call begins although everything ends")
+		}
+		close(quit)
+		synctest.Wait()
+		if releases != 0 {
+			t.Error("it is released while a call goes on")
+		}
+		leave()
+		for range 2 {
+			if err := closes(t.Context()); err != want {
+				t.Errorf("got %v", err)
+			}
+		}
+		if err := closes(hasty); err != want {
+			t.Errorf("of what has ended: %v", err)
+		}
+		if ends != 1 || releases != 1 {
+			t.Errorf("ended %d times, released %d times", ends, releases)
+		}
+	})
+}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 )
 
 // A line is charged to the service that its attribute "service" names. If it has none, but a
@@ -49,11 +51,10 @@ type Budget struct {
 
 	mu       sync.Mutex // guards all below, and the accounts
 	accounts map[string]*account
-	stopped  bool
 
 	wake chan struct{} // capacity 1: an account has something to report
-	stop chan struct{}
-	run  sync.WaitGroup
+	stop chan struct{} // closed by Close
+	life lifecycle.Life
 }
 
 // account is the token bucket of one service, and the count of its dropped lines.
@@ -69,7 +70,7 @@ type account struct {
 type Dropped struct{ Lines, Bytes uint64 }
 
 // NewBudget returns a budget in front of the handler to, and starts its goroutine, which
-// [Budget.Stop] ends.
+// [Budget.Close] ends.
 func NewBudget(to slog.Handler, o BudgetOptions) *Budget {
 	if o.Rate == 0 {
 		o.Rate = 64 << 10
@@ -81,21 +82,14 @@ func NewBudget(to slog.Handler, o BudgetOptions) *Budget {
 		to: to, rate: float64(o.Rate), burst: float64(max(o.Burst, 16<<10)), accounts: map[string]*account{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	b.run.Go(b.reportAll)
+	b.life.Go(b.reportAll)
 	return b
 }
 
-// Stop reports the drops that have not been reported yet, and returns when the goroutine has ended.
-// It may be called again. Afterwards lines are still passed on, and dropped, but drops are not
-// reported.
-func (b *Budget) Stop() {
-	b.mu.Lock()
-	if !b.stopped {
-		b.stopped = true
-		close(b.stop)
-	}
-	b.mu.Unlock()
-	b.run.Wait()
+// Close reports the drops that have not been reported yet. Afterwards lines are still passed on, and
+// dropped, but drops are not reported.
+func (b *Budget) Close(ctx context.Context) error {
+	return b.life.Close(ctx, func() { close(b.stop) }, nil)
 }
 
 // Dropped returns what was dropped of a service since the start.

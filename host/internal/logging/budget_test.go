@@ -1,6 +1,7 @@
 package logging
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -54,7 +55,9 @@ func TestBudget(t *testing.T) {
 			t.Errorf("%d lines passed after 1.5 s at 1,000 bytes a second", n)
 		}
 		out.take()
-		b.Stop() // the rest is reported now
+		if err := b.Close(t.Context()); err != nil { // the rest is reported now
+			t.Error(err)
+		}
 		if !strings.Contains(out.String(), "1 lines dropped") {
 			t.Errorf("told at the end is %q", &out)
 		}
@@ -92,7 +95,9 @@ func TestRateOfTheLog(t *testing.T) {
 					}
 					time.Sleep(100 * time.Millisecond) // on the synthetic clock
 				}
-				b.Stop()
+				if err := b.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
 				if limit := seconds*64<<10 + 256<<10; len(out.String()) > limit*5/4 ||
 					text != "" && len(out.String()) < limit/2 {
 					t.Errorf("%s, as %s: %d bytes in %d s", name, form, len(out.String()), seconds)
@@ -106,7 +111,7 @@ func TestRateOfTheLog(t *testing.T) {
 func TestAccountsAreBounded(t *testing.T) {
 	var out reader
 	b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: 1, Burst: 16 << 10})
-	defer b.Stop()
+	defer func() { _ = b.Close(context.Background()) }()
 	log := b.Logger()
 	for i := range 1000 {
 		log.Info("request failed", "request", i, "err", "unknown")
@@ -129,7 +134,7 @@ func TestAccountsAreBounded(t *testing.T) {
 func TestNoBudget(t *testing.T) {
 	var out reader
 	b := NewBudget(slog.NewTextHandler(&out, nil), BudgetOptions{Rate: -1})
-	defer b.Stop()
+	defer func() { _ = b.Close(context.Background()) }()
 	for range 1000 {
 		b.Logger().Info(strings.Repeat("x", 1000), "service", "loud")
 	}

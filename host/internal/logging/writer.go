@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"sync"
+
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 )
 
 // WriterOptions configure a [Writer]. A zero field means its default.
@@ -32,7 +34,7 @@ type Writer struct {
 	closed     bool
 
 	wake chan struct{} // capacity 1: there is something waiting, or closed
-	done chan struct{} // closed when the goroutine has ended
+	life lifecycle.Life
 }
 
 // NewWriter returns a writer to w and starts its goroutine, which [Writer.Close] ends.
@@ -40,8 +42,8 @@ func NewWriter(w io.Writer, o WriterOptions) *Writer {
 	if o.Bytes <= 0 {
 		o.Bytes = 1 << 20
 	}
-	l := &Writer{to: w, o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	go l.run()
+	l := &Writer{to: w, o: o, wake: make(chan struct{}, 1)}
+	l.life.Go(l.run)
 	return l
 }
 
@@ -82,7 +84,6 @@ func countLines(b []byte) uint64 {
 
 // run writes the queued lines, until the writer is closed and the queue is empty.
 func (l *Writer) run() {
-	defer close(l.done)
 	var chunk []byte
 	for range l.wake {
 		for failed := false; ; {
@@ -142,17 +143,13 @@ func (l *Writer) Dropped() uint64 {
 }
 
 // Close stops taking lines, and waits until the queued ones are written or ctx ends. In the second
-// case it returns ctx's error, and the goroutine stays in its write until that returns, possibly
-// until the process ends; the queued lines may be lost. It may be called again.
+// case the goroutine stays in its write until that returns, possibly until the process ends; the
+// queued lines may be lost.
 func (l *Writer) Close(ctx context.Context) error {
-	l.mu.Lock()
-	l.closed = true
-	l.signal()
-	l.mu.Unlock()
-	select {
-	case <-l.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return l.life.Close(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.closed = true
+		l.signal()
+	}, nil)
 }

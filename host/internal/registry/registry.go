@@ -86,6 +86,7 @@ type Registry struct {
 	modules *budget.Account // bytes of stored modules in memory, to be compiled
 	life    context.Context // ended by Close
 	end     context.CancelFunc
+	runs    lifecycle.Life
 
 	mu       sync.RWMutex // guards all below; held only to look up and change the set
 	services map[service.Name]*Service
@@ -277,8 +278,12 @@ func (s *Registry) forget(ctx context.Context, svc *Service) error {
 
 // Close stops all services at the same time. Their commands in flight get their answers; commands that wait
 // for a start are refused. When ctx ends, all commands that have not begun are refused. cause is the error
-// for subscribers and later commands.
+// for subscribers and later commands. It keeps the contract of package lifecycle.
 func (s *Registry) Close(ctx context.Context, cause error) error {
+	return s.runs.Stop(ctx, func(ctx context.Context, _ bool) error { return s.closeAll(ctx, cause) })
+}
+
+func (s *Registry) closeAll(ctx context.Context, cause error) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()

@@ -25,10 +25,10 @@ type starter struct {
 	try    func(context.Context, *start) error
 	logger *slog.Logger
 
-	life    context.Context
-	end     context.CancelFunc
-	workers sync.WaitGroup
-	tried   chan struct{} // closed when every service of the first begin has been tried
+	life  context.Context
+	end   context.CancelFunc
+	runs  lifecycle.Life // the attempts
+	tried chan struct{}  // closed when every service of the first begin has been tried
 
 	mu      sync.Mutex // guards all below; held for a few instructions
 	closed  bool
@@ -139,7 +139,9 @@ func (st *starter) hurry(svc *Service) {
 }
 
 // close ends all attempts and waits for them. They end soon, as guests check whether their caller has gone.
-func (st *starter) close() {
+func (st *starter) close() { _ = st.runs.Close(context.Background(), st.cancel, nil) }
+
+func (st *starter) cancel() {
 	st.mu.Lock()
 	st.closed = true
 	if st.timer != nil {
@@ -151,7 +153,6 @@ func (st *starter) close() {
 	st.waiting = nil
 	st.mu.Unlock()
 	st.end()
-	st.workers.Wait()
 }
 
 // over counts a start as tried. The caller holds mu, here and below.
@@ -247,7 +248,7 @@ func (st *starter) run(x *start) {
 	x.cancel, x.ended = cancel, ended
 	st.running = append(st.running, x)
 	x.svc.setStarting()
-	st.workers.Go(func() {
+	st.runs.Go(func() {
 		defer cancel()
 		defer close(ended)
 		err := st.try(ctx, x)

@@ -15,6 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
@@ -58,12 +59,11 @@ const (
 type Runtime struct {
 	compiler *compile.Compiler
 	logger   *slog.Logger
-	calls    sync.WaitGroup // calls of Compile in progress
+	calls    lifecycle.Life // calls of Compile in progress
 	life     context.Context
 	end      context.CancelFunc // called by Close
 
-	mu       sync.Mutex // guards all below
-	closed   bool       // no new calls
+	mu       sync.Mutex // guards accounts
 	accounts map[service.Name]*account
 
 	processors *fair.Processors
@@ -135,33 +135,24 @@ func (r *Runtime) giveUp(a *account) {
 
 // enter registers a compilation; it fails if the runtime is closed.
 func (r *Runtime) enter() (leave func(), err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	leave, ok := r.calls.Enter()
+	if !ok {
 		return nil, service.Errorf(service.KindUnavailable, "the host is shutting down")
 	}
-	r.calls.Add(1)
-	return r.calls.Done, nil
+	return leave, nil
 }
 
 // Close frees the compiled code. All programs must be closed before. It stops compiler processes. It waits
-// for compilations in this process, which cannot be stopped, until ctx ends.
+// for compilations in this process, which cannot be stopped, until ctx ends. It keeps the contract of package
+// lifecycle.
 func (r *Runtime) Close(ctx context.Context) error {
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	r.end()
-	done := make(chan struct{})
-	go func() {
-		r.calls.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return service.Errorf(service.KindInternal, "a compilation is still running: %w", ctx.Err())
+	err := r.calls.Close(ctx, r.end, func() error {
+		return errors.Join(r.compiler.Close(context.Background()), r.backing.close())
+	})
+	if errors.Is(err, lifecycle.ErrUnfinished) {
+		return service.Errorf(service.KindInternal, "a compilation is still running: %w", err)
 	}
-	return errors.Join(r.compiler.Close(ctx), r.backing.close())
+	return err
 }
 
 // Compile makes a program from a module's bytes: it verifies and compiles them, and starts one instance to

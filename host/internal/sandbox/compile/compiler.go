@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/compartment"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
@@ -74,7 +75,7 @@ type Compiler struct {
 	store   *store // nil: compiled code is kept only in memory
 	turns   turns
 	slots   *slots
-	late    sync.WaitGroup // compilations in this process; their callers may have gone
+	life    lifecycle.Life // compilations in this process; their callers may have gone
 	loading sync.Mutex     // held while compiled code is loaded; see load
 
 	compilations atomic.Int64 // number of compilations begun for the store
@@ -104,22 +105,18 @@ func New(o Options) (*Compiler, error) {
 	return c, nil
 }
 
-// Close frees the compiled code. It waits for compilations in this process, which cannot be stopped, until
-// ctx ends. No call of Compile may be running.
+// Close frees the compiled code. It waits for calls of Compile, which end by their own contexts, and for
+// compilations in this process, which cannot be stopped, until ctx ends. It keeps the contract of package lifecycle.
 func (c *Compiler) Close(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		c.late.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return service.Errorf(service.KindInternal, "a compilation is still running: %w", ctx.Err())
-	}
-	err := c.cache.Close(ctx)
-	if c.store != nil {
-		err = errors.Join(err, c.store.close())
+	err := c.life.Close(ctx, nil, func() error {
+		err := c.cache.Close(context.Background()) // it has nothing to wait for
+		if c.store != nil {
+			err = errors.Join(err, c.store.close())
+		}
+		return err
+	})
+	if errors.Is(err, lifecycle.ErrUnfinished) {
+		return service.Errorf(service.KindInternal, "a compilation is still running: %w", err)
 	}
 	return err
 }
@@ -172,6 +169,12 @@ type Request struct {
 // compiled into a stage, by the compiler process if there is one; then the result is loaded. The host
 // executes nothing else. stored is the name of what this call added to the store.
 func (c *Compiler) Compile(ctx context.Context, r Request) (stored string, err error) {
+	leave, ok := c.life.Enter()
+	if !ok {
+		r.Unload()
+		return "", service.Errorf(service.KindUnavailable, "the host is shutting down")
+	}
+	defer leave()
 	unload := r.Unload
 	defer func() {
 		if err != nil {
@@ -371,7 +374,7 @@ func (c *Compiler) here(
 	var once sync.Mutex // guards late and ended
 	late, ended := false, false
 	done := make(chan error, 1)
-	c.late.Go(func() {
+	c.life.Go(func() {
 		err := work()
 		once.Lock()
 		defer once.Unlock()
