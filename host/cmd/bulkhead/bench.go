@@ -23,7 +23,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// benchCmd measures a host of its own, in this process, on a bank.
+// benchCmd measures a new host in this process, with a bank.
 type benchCmd struct {
 	Module      string        `default:"build/guests/bank.wasm" type:"existingfile" placeholder:"FILE" help:"Module of the bank. Default ${default}, which make guests builds."`
 	Data        string        `type:"path" env:"-" placeholder:"DIR" help:"Directory for the journal; the benchmark measures its disk. Default: a temporary directory, which is removed at the end."`
@@ -41,7 +41,7 @@ type benchCmd struct {
 	Limits      limitFlags    `embed:"" prefix:"limit-" group:"Limits of the bank"`
 }
 
-// benchReport is everything that was measured and checked.
+// benchReport has everything that was measured and checked.
 type benchReport struct {
 	Version    versionInfo    `json:"program"`
 	CPUs       int            `json:"cpus"`
@@ -53,7 +53,7 @@ type benchReport struct {
 	VerifyTime time.Duration  `json:"verify_ns"`
 }
 
-// benchRun is one load and what the journal did under it.
+// benchRun is one load, and what the journal did meanwhile.
 type benchRun struct {
 	Way string `json:"way"`
 	loadgen.Result
@@ -63,7 +63,7 @@ type benchRun struct {
 	MeanSync      time.Duration `json:"mean_sync_ns"`
 }
 
-// check reports everything that is wrong at once, before there is anything to measure.
+// check reports everything that is wrong with the flags before anything is measured.
 func (c *benchCmd) check() error {
 	var errs []error
 	wrong := func(is bool, format string, args ...any) {
@@ -72,10 +72,10 @@ func (c *benchCmd) check() error {
 		}
 	}
 	for _, f := range []struct {
-		name        string
-		value, most int
+		name       string
+		value, max int
 	}{{"accounts", c.Accounts, 100_000_000}, {"clients", c.Clients, 1 << 16}, {"connections", c.Connections, 1 << 12}} {
-		wrong(f.value < 1 || f.value > f.most, "--%s is %d; it may be 1 to %d", f.name, f.value, f.most)
+		wrong(f.value < 1 || f.value > f.max, "--%s is %d; it may be 1 to %d", f.name, f.value, f.max)
 	}
 	wrong(c.Duration <= 0, "--duration is %s; it must be more than 0", c.Duration)
 	wrong(c.Commands < 0, "--commands is %d; it may be 0, which is no bound, or more", c.Commands)
@@ -193,12 +193,12 @@ func (b *bench) start(dir string, o journal.Options) (*program, error) {
 	return p, nil
 }
 
-// nonce tells the command ids of runs on the same directory apart.
+// nonce distinguishes the command ids of runs on the same directory.
 func nonce() string { return strconv.FormatInt(time.Now().UnixNano(), 36) }
 
 type loader func(context.Context, loadgen.Load, []loadgen.Sender, *loadgen.Books) (loadgen.Result, error)
 
-// measure runs one load and counts what the journal did meanwhile.
+// measure runs one load, and counts what the journal did meanwhile.
 func (b *bench) measure(
 	p *program, way, title string, load loadgen.Load, run loader, books *loadgen.Books,
 ) (benchRun, error) {
@@ -217,7 +217,7 @@ func (b *bench) measure(
 	return counted(way, r, before, p.host.Stats()), nil
 }
 
-// counted puts what the journal did under a load beside it.
+// counted adds what the journal did under a load.
 func counted(way string, r loadgen.Result, before, after journal.Stats) benchRun {
 	out := benchRun{Way: way, Result: r, Syncs: after.Syncs - before.Syncs, LargestGroup: after.LargestGroup}
 	if out.Syncs > 0 {
@@ -227,8 +227,8 @@ func counted(way string, r loadgen.Result, before, after journal.Stats) benchRun
 	return out
 }
 
-// senders are the ways into the host: itself, HTTP over loopback, or some
-// WebSocket connections over loopback.
+// senders are the interfaces of the host: the Go API, HTTP over loopback, or some WebSocket connections over
+// loopback.
 func (b *bench) senders(p *program, way string) ([]loadgen.Sender, func(), error) {
 	if way == "process" {
 		return []loadgen.Sender{p.host}, func() {}, nil

@@ -14,8 +14,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// groupCompared is the same load with and without group commit: on the whole
-// host, where the guest has its share of the time, and on the journal alone.
+// groupCompared is the same load with and without group commit: on the whole host, where the guest takes its
+// part of the time, and on the journal alone.
 type groupCompared struct {
 	HostWith       benchRun `json:"host_with"`
 	HostWithout    benchRun `json:"host_without"`
@@ -25,7 +25,7 @@ type groupCompared struct {
 	JournalRatio   float64  `json:"journal_ratio"`
 }
 
-// compare runs each load twice, the second time with one sync a command.
+// compare runs each load twice, the second time with one sync per command.
 func (b *bench) compare(dir string) (*groupCompared, error) {
 	var g groupCompared
 	for i, out := range []*benchRun{&g.HostWith, &g.HostWithout, &g.JournalWith, &g.JournalWithout} {
@@ -71,8 +71,7 @@ func (b *bench) onHost(dir, title string, o journal.Options) (benchRun, error) {
 	return r, errors.Join(err, p.Close())
 }
 
-// onJournal appends the same commands, each with one event, to a journal without
-// a host around it.
+// onJournal appends the same commands, each with one event, to a journal without a host.
 func (b *bench) onJournal(dir, title string, o journal.Options) (benchRun, error) {
 	opened, err := storage.Open(host.JournalDir(dir), storage.Options{})
 	if err != nil {
@@ -90,8 +89,7 @@ func (b *bench) onJournal(dir, title string, o journal.Options) (benchRun, error
 	return counted("journal", r, journal.Stats{}, j.Stats()), errors.Join(err, j.Close(b.env.ctx))
 }
 
-// journalSender commits each command as one event of an entity of its own, as
-// there is nobody here to keep versions.
+// journalSender commits each command as one event of another entity, so that it need not keep versions.
 type journalSender struct{ j *journal.Journal }
 
 func (s journalSender) Send(ctx context.Context, c service.Command) (service.Reply, error) {

@@ -18,37 +18,37 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// env is what a command runs in.
+// env is the environment in which a command runs.
 type env struct {
 	ctx     context.Context
 	in      io.Reader
-	out     *safetext.Writer // what is unsafe on a terminal is escaped in what is written to it
-	err     *safetext.Writer // likewise
+	out     *safetext.Writer // escapes what is unsafe on a terminal
+	err     *safetext.Writer // escapes as out does
 	json    bool
-	parsed  func(*cli) // if set, sees what was parsed; for tests
+	parsed  func(*cli) // if set, gets what was parsed; for tests
 	command string     // the chosen command and a space, for messages; may be empty
 
 	environment environment
 
 	rawOut   io.Writer // what out and err write to
 	rawErr   io.Writer
-	terminal bool     // standard error is one
-	programs bool     // standard error is for programs, which read JSON, also without --json
-	screen   bool     // standard output is one
-	ends     []func() // called at the end, the last first
+	terminal bool     // standard error is a terminal
+	programs bool     // standard error is for programs, as JSON, even without --json
+	screen   bool     // standard output is a terminal
+	ends     []func() // called at the end, in reverse order
 }
 
-// show has out and err write to these.
+// show sets the writers behind out and err.
 func (e *env) show(out, errs io.Writer) {
 	e.rawOut, e.rawErr = out, errs
 	e.out, e.err = safetext.NewWriter(out), safetext.NewWriter(errs)
 }
 
-// atEnd has f called when everything was said.
+// atEnd makes f called at the end, after all output.
 func (e *env) atEnd(f func()) { e.ends = append(e.ends, f) }
 
 func (e *env) end() {
-	_ = errors.Join(e.out.Flush(), e.err.Flush()) // nobody is there to be told
+	_ = errors.Join(e.out.Flush(), e.err.Flush()) // there is no one to report it to
 	for _, f := range slices.Backward(e.ends) {
 		f()
 	}
@@ -88,10 +88,10 @@ func (c *helpCmd) Run(e *env) error {
 	return err
 }
 
-// helpWanted unwinds kong, which wants to end the process after printing help.
+// helpWanted is the panic with which kong's exit after the help is unwound.
 type helpWanted struct{}
 
-// parse finds the command to run; nil if there was only help to print.
+// parse finds the command to run; nil if only help was to be printed.
 func parse(e *env, args []string) (run func() error, err error) {
 	var c cli
 	vars := kong.Vars{"snapshot_every": strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery)}
@@ -118,7 +118,7 @@ func parse(e *env, args []string) (run func() error, err error) {
 		kong.PostBuild(e.environment.read),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("command line: %w", err) // a bug, found by any test
+		return nil, fmt.Errorf("command line: %w", err) // a bug, which any test finds
 	}
 	if len(args) == 0 {
 		args = []string{"--help"}
@@ -170,8 +170,7 @@ func commandOf(n *kong.Node) string {
 	return strings.Join(names, " ")
 }
 
-// wantsJSON looks ahead, so that a command line that does not parse fails in the
-// form that was asked for.
+// wantsJSON looks for --json before parsing, so that a parse error is printed in the requested form.
 func wantsJSON(args []string) bool {
 	for _, a := range args {
 		switch a {
@@ -185,7 +184,7 @@ func wantsJSON(args []string) bool {
 	return wants && err == nil
 }
 
-// warn says what is wrong and does not keep the command from running, on standard error.
+// warn prints a problem that does not prevent the command, on standard error.
 func (e *env) warn(lines ...string) {
 	for _, line := range lines {
 		if e.json || e.programs {
@@ -199,13 +198,13 @@ func (e *env) warn(lines ...string) {
 // print shows a result: as JSON, or by the function for people.
 func (e *env) print(v any, human func(w io.Writer)) {
 	if e.json {
-		_ = writeJSON(e.out, v, e.screen) // a closed pipe is the reader's wish
+		_ = writeJSON(e.out, v, e.screen) // the reader may close the pipe
 		return
 	}
 	human(e.out)
 }
 
-// printLine is print for one of many results, which with --json has one line each.
+// printLine is print for one of several results; with --json each is one line.
 func (e *env) printLine(v any, human func(w io.Writer)) {
 	if e.json {
 		_ = writeJSON(e.out, v, false)
@@ -214,10 +213,10 @@ func (e *env) printLine(v any, human func(w io.Writer)) {
 	human(e.out)
 }
 
-// screenWidth is how much of a JSON text is shown in one line on a terminal.
+// screenWidth is the maximum length of a JSON text that is shown in one line on a terminal.
 const screenWidth = 80
 
-// body shows the body of a reply: in one line, or in several if it is JSON that is long and standard output is a
+// body shows the body of a reply: in one line, or indented if it is long JSON and standard output is a
 // terminal.
 func (e *env) body(w io.Writer, data []byte) {
 	line := safetext.Body(data)
@@ -227,13 +226,13 @@ func (e *env) body(w io.Writer, data []byte) {
 	fmt.Fprintln(w, line)
 }
 
-// writeJSON writes v in one line, or indented. What is unsafe on a terminal is escaped, as JSON can.
+// writeJSON writes v in one line, or indented. What is unsafe on a terminal is escaped within JSON strings.
 func writeJSON(w io.Writer, v any, indent bool) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		return err // a host sent as JSON what is not
+		return err // a host sent invalid JSON
 	}
 	line := safetext.JSON(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 	if indent {
@@ -247,7 +246,7 @@ func writeJSON(w io.Writer, v any, indent bool) error {
 func indented(text []byte) []byte {
 	var b bytes.Buffer
 	if json.Indent(&b, text, "", "  ") != nil {
-		return text // none that is JSON
+		return text // not JSON
 	}
 	return b.Bytes()
 }

@@ -16,13 +16,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// configFile resolves flags from a JSON object whose members are named as the
-// flags are, with '_' for '-'. A member that no flag has is an error, as it would
-// otherwise be a setting that silently does nothing, and so is one that appears
-// twice. The environment goes before the file.
+// configFile resolves flags from a JSON object. A member has the name of its flag, with '_' for '-'. A member
+// without a flag is an error, as such a setting would have no effect, and so is a repeated member. The
+// environment takes precedence over the file.
 type configFile map[string]any
 
-// maxConfig bounds a configuration file, in bytes.
+// maxConfig is the maximum size of a configuration file, in bytes.
 const maxConfig = 1 << 20
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
@@ -35,7 +34,7 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the configuration file cannot be read: %w", err)
 	}
-	c, err := decodeConfig(bytes.TrimPrefix(text, byteOrderMark)) // editors on Windows begin a file with it
+	c, err := decodeConfig(bytes.TrimPrefix(text, byteOrderMark)) // some editors on Windows write one
 	if err != nil {
 		return nil, fmt.Errorf("the configuration file cannot be used: %w", err)
 	}
@@ -48,7 +47,7 @@ func decodeConfig(text []byte) (configFile, error) {
 		return nil, errors.New("it is empty, and an object of settings is needed")
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber() // so that a number reaches its flag as it is written, and 1.5 is no 2
+	d.UseNumber() // so that a flag gets the number's text, and 1.5 does not become 2
 	wrong := func(err error) error {
 		line := 1 + bytes.Count(text[:min(d.InputOffset(), int64(len(text)))], []byte("\n"))
 		if errors.Is(err, io.EOF) {
@@ -67,7 +66,7 @@ func decodeConfig(text []byte) (configFile, error) {
 		if err != nil {
 			return nil, wrong(err)
 		}
-		name := token.(string) // a decoder takes nothing else for the name of a member
+		name := token.(string) // the decoder ensures that a name is a string
 		if _, twice := c[name]; twice {
 			return nil, wrong(fmt.Errorf("it sets %s twice", name))
 		}
@@ -89,7 +88,7 @@ func decodeConfig(text []byte) (configFile, error) {
 	return c, nil
 }
 
-// kindOf names what a JSON text is that begins with a token.
+// kindOf names the kind of a JSON text by its first token.
 func kindOf(t json.Token) string {
 	switch t := t.(type) {
 	case json.Delim:
@@ -104,8 +103,7 @@ func kindOf(t json.Token) string {
 	return "null"
 }
 
-// oneOff reports whether a flag is for one command line only, so that neither the
-// environment nor a file sets it.
+// oneOff reports whether a flag is for one command line only: neither the environment nor a file can set it.
 func oneOff(f *kong.Flag) bool { return f.Tag.Get("env") == "-" }
 
 // Validate implements kong.Resolver.

@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
-// conformCmd judges a module by the rules of the ABI, without a host.
+// conformCmd checks a module against the rules of the ABI, without a host.
 type conformCmd struct {
 	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
 	Failed  bool       `help:"Show only the rules that are broken."`

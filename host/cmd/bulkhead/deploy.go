@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// deployCmd uploads a module and makes it the service that the module says it is.
+// deployCmd uploads a module and deploys it as the service that its manifest names.
 type deployCmd struct {
 	Module  string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
 	Shards  int        `placeholder:"N" help:"Number of shards that the service's keys are divided among; each has a sandbox. Default 2."`
@@ -34,7 +34,7 @@ func (c *deployCmd) Run(e *env) error {
 	bar := e.progress()
 	defer bar.done()
 	stages := map[string]bool{}
-	arrived := false // what is said about sending after that would be out of turn
+	arrived := false // later reports of sending would be out of order
 	m, err := cl.Upload(e.ctx, module, func(p service.Progress) {
 		stages[p.Stage] = true
 		if p.Stage == "uploading" {
@@ -54,7 +54,7 @@ func (c *deployCmd) Run(e *env) error {
 		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every,
 			KeepNaN: c.KeepNaN},
 		Progress: func(p service.Progress) {
-			if stages[p.Stage] { // it goes through them once more, with what the upload has left
+			if stages[p.Stage] { // the deployment repeats stages of the upload, mostly from stored results
 				bar.at("starting "+m.Manifest.Service, 0, 0, countUnit)
 				return
 			}
@@ -65,7 +65,7 @@ func (c *deployCmd) Run(e *env) error {
 		return err
 	}
 	bar.done()
-	if !e.json { // which has them in what it prints
+	if !e.json { // the JSON contains them
 		e.warn(s.Warnings...)
 	}
 	e.print(api.ServiceOf(s), func(w io.Writer) {

@@ -15,15 +15,15 @@ import (
 // envPrefix begins the name of every variable that is a setting.
 const envPrefix = "BULKHEAD_"
 
-// environment is what the program makes of its environment variables: those of its
-// settings, and those that look like one and are none.
+// environment has the program's environment variables: those of settings, and those that look like settings
+// but are none.
 type environment struct {
 	known   []string // the variables of all settings
-	strange []string // what is wrong with the others, a sentence for each
+	strange []string // a sentence for each other variable
 }
 
-// read learns the variables of all flags. One that is empty counts as unset, as it is
-// in a shell script or a unit file that passes on what it does not have.
+// read collects the variables of all flags. An empty variable counts as unset: a shell script or a unit file
+// may pass on variables that it does not have.
 func (e *environment) read(k *kong.Kong) error {
 	err := kong.Visit(k.Model, func(n kong.Visitable, next kong.Next) error {
 		if f, ok := n.(*kong.Flag); ok && !oneOff(f) {
@@ -48,8 +48,9 @@ func (e *environment) read(k *kong.Kong) error {
 	return nil
 }
 
-// texts refuses arguments, and values of settings, that are not UTF-8: the library reads U+FFFD for each such byte, so
-// one key would be taken for another, and a token be easier to guess. They are not shown, as they may be secrets.
+// texts refuses arguments, and values of settings, that are not UTF-8. The library would read each invalid
+// byte as U+FFFD, so one key would be mistaken for another, and a token would be easier to guess. The error
+// does not show them, as they may be secrets.
 func (e *environment) texts(args []string) error {
 	for i, arg := range args {
 		if !utf8.ValidString(arg) {
@@ -64,8 +65,8 @@ func (e *environment) texts(args []string) error {
 	return nil
 }
 
-// check refuses variables that no setting has: a host would run without a limit, or without the token, that somebody
-// believes to be set.
+// check refuses variables without a setting: otherwise a host could run without a limit or token that its
+// operator believes to be set.
 func (e *environment) check() error {
 	var errs []error
 	for _, line := range e.strange {
@@ -74,7 +75,7 @@ func (e *environment) check() error {
 	return errors.Join(errs...)
 }
 
-// dropEmpty has a flag ignore its variable if that is empty. The help still names it.
+// dropEmpty makes a flag ignore its variable if that is empty. The help still names it.
 func dropEmpty(f *kong.Flag) {
 	f.Envs = slices.DeleteFunc(f.Envs, func(name string) bool {
 		value, set := os.LookupEnv(name)
@@ -86,8 +87,8 @@ func dropEmpty(f *kong.Flag) {
 	f.Value.Tag.Envs = f.Envs
 }
 
-// These are the variables with which Kubernetes tells each container of a service that is
-// called bulkhead, or bulkhead-something. A port is told from a setting by its value.
+// The variables that Kubernetes sets in each container for a service called bulkhead or bulkhead-something.
+// The value distinguishes a port from a setting.
 var (
 	kubernetesNames = regexp.MustCompile(`_SERVICE_(HOST|PORT(_\w+)?)$`)
 	kubernetesPorts = regexp.MustCompile(`_PORT(_\d+_(TCP|UDP|SCTP))?$`)
@@ -95,13 +96,13 @@ var (
 	kubernetesURL   = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
-// ofKubernetes reports whether a variable is one that Kubernetes sets, and not a setting with a mistake.
+// ofKubernetes reports whether Kubernetes sets a variable; otherwise it may be a misspelt setting.
 func ofKubernetes(name, value string) bool {
 	return kubernetesNames.MatchString(name) || kubernetesParts.MatchString(name) ||
 		kubernetesPorts.MatchString(name) && kubernetesURL.MatchString(value)
 }
 
-// noSetting says that no setting has this variable, and which one may have been meant.
+// noSetting says that no setting has this variable, and which setting may have been meant.
 func noSetting(name string, known []string) string {
 	line := name + " is set in the environment, but there is no such setting"
 	if near := nearest(name, known); near != "" {
@@ -110,7 +111,7 @@ func noSetting(name string, known []string) string {
 	return line
 }
 
-// nearest is the name that differs from a text by the fewest letters, if these are few.
+// nearest is the name with the smallest edit distance to a text, if that distance is small.
 func nearest(text string, names []string) string {
 	best, distance := "", 1+min(3, max(1, (len(text)-len(envPrefix))/3))
 	for _, name := range names {
@@ -121,11 +122,11 @@ func nearest(text string, names []string) string {
 	return best
 }
 
-// editDistance counts the letters that have to be added, removed, replaced or swapped with their neighbour to make b
-// of a; at least most if it is that many.
-func editDistance(a, b string, most int) int {
-	if len(a)-len(b) >= most || len(b)-len(a) >= most {
-		return most
+// editDistance is the number of letters that must be added, removed, replaced or swapped with their neighbour
+// to turn a into b; limit if it is at least that.
+func editDistance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
 	}
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
@@ -147,5 +148,5 @@ func editDistance(a, b string, most int) int {
 			}
 		}
 	}
-	return min(rows[len(a)][len(b)], most)
+	return min(rows[len(a)][len(b)], limit)
 }

@@ -23,7 +23,7 @@ type eventsCmd struct {
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
-// fromArg is where to begin to read a log. An age begins with a hyphen, as flags do.
+// fromArg is where to begin to read a log. An age begins with a hyphen, like a flag.
 type fromArg struct{ service.From }
 
 // Decode implements kong.MapperValue.
@@ -75,7 +75,7 @@ func (c *eventsCmd) Run(e *env) error {
 	if c.Follow {
 		err = cl.Follow(e.ctx, s, each)
 		if e.ctx.Err() != nil {
-			return nil // an interrupt is how following ends
+			return nil // interrupting is the usual end of following
 		}
 	} else {
 		err = readAll(e, cl, s, each)
@@ -86,7 +86,7 @@ func (c *eventsCmd) Run(e *env) error {
 	return err
 }
 
-// readAll reads page after page until the end of the log.
+// readAll reads all pages until the end of the log.
 func readAll(e *env, cl *client.Client, s service.Selection, each func(client.Event) error) error {
 	for {
 		page, err := cl.Events(e.ctx, s, 0)
@@ -105,7 +105,7 @@ func readAll(e *env, cl *client.Client, s service.Selection, each func(client.Ev
 	}
 }
 
-// show prints one event, one a line either way; as JSON it is in the native form, however it came.
+// show prints an event in one line, for people or as JSON in the native form.
 func (c *eventsCmd) show(e *env, ev *client.Event) error {
 	if e.json {
 		return writeJSON(e.out, ev, false)

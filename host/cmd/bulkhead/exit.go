@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// The exit codes are part of the interface and are not changed.
+// The exit codes are part of the interface and must not be changed.
 const (
 	exitOK          = 0
 	exitFailure     = 1
@@ -22,7 +22,7 @@ const (
 	exitFull        = 7
 )
 
-// exitHelp is shown with the help; the README says the same.
+// exitHelp is part of the help; the README has the same list.
 const exitHelp = `Exit codes:
   0  done
   1  failed: a fault in the service or the host, no such service, a refused module
@@ -34,14 +34,13 @@ const exitHelp = `Exit codes:
   7  full: the disk has no room for more, or a quota of the host is used up; nothing was written, make room and try again
 `
 
-// usageError is a command line that cannot be run.
+// usageError is an invalid command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
-// checkError is a check that was made and not passed. Its details have been
-// printed; the message only sums up.
+// checkError is a failed check. Its details have been printed; the message only summarises.
 type checkError struct{ summary string }
 
 func (e checkError) Error() string { return e.summary }
@@ -110,7 +109,7 @@ func (e *env) fail(err error) int {
 	return code
 }
 
-// apart are the errors of which err is made, if it is nothing but several. Each has its own line.
+// apart splits an error that only joins several. Each gets its own line.
 func apart(err error) (all []error) {
 	switch joined := err.(type) {
 	case usageError:
@@ -126,7 +125,7 @@ func apart(err error) (all []error) {
 	return []error{err}
 }
 
-// forPeople is an error in one line, without what its message says already.
+// forPeople is an error in one line, without repetitions of its message.
 func forPeople(s *service.Error) string {
 	line := s.Kind.String()
 	if s.Code != "" {
@@ -141,7 +140,7 @@ func forPeople(s *service.Error) string {
 	return line
 }
 
-// jsonError is how --json prints an error, on standard error.
+// jsonError is the form of an error on standard error with --json.
 type jsonError struct {
 	Exit    int              `json:"exit"`
 	Kind    string           `json:"kind,omitempty"`

@@ -30,8 +30,8 @@ func (f *budgetFlags) budget() service.Budget {
 	}
 }
 
-// gatewayFlags bound what outsiders can make the host do. Each default is given
-// here and passed on, so that the help shows what holds.
+// gatewayFlags bound what clients can make the host do. The defaults are set here and passed on, so that the
+// help shows the values in effect.
 type gatewayFlags struct {
 	Connections   int           `name:"max-connections" default:"4096" placeholder:"N" help:"Maximum number of open connections. One more closes the connection that has been idle the longest. Default ${default}."`
 	Streams       int           `name:"max-streams" default:"1024" placeholder:"N" help:"Maximum number of open WebSockets and event streams. Default ${default}."`
@@ -64,7 +64,7 @@ func (f *gatewayFlags) options(c *serveCmd, logger *slog.Logger) gateway.Options
 	}
 }
 
-// compileFlags bound what compiling modules takes of the host.
+// compileFlags bound the resources for compiling modules.
 type compileFlags struct {
 	Small  size          `name:"small-module" default:"1MiB" placeholder:"SIZE" help:"Maximum size of a small module. Small modules never wait until larger ones are uploaded or compiled. Default ${default}."`
 	Base   time.Duration `name:"compile-base" default:"10s" placeholder:"TIME" help:"Maximum processor time for compiling a module of any size; --compile-per-mib is added to it. --limit-compile-time applies as well. Default ${default}."`
@@ -79,7 +79,7 @@ type startFlags struct {
 	Rarely   time.Duration `name:"retry-rare" default:"10m" placeholder:"TIME" help:"Time between two retries of a service whose module is refused, or fails while it starts. Default ${default}."`
 }
 
-// readFlags bound what those cost who read logs.
+// readFlags bound the cost of reading logs.
 type readFlags struct {
 	Readers int64 `name:"max-readers" placeholder:"N" help:"Maximum number of readers that read logs at the same time, in turns of about a millisecond: pages of events, subscribers that catch up, backups. Commands never wait for readers. Default: the number of processors minus one, at least one."`
 	Waiting int   `name:"max-waiting-readers" default:"131072" placeholder:"N" help:"Maximum number of readers that wait for their turn. Further readers are refused as overloaded. Default ${default}."`
@@ -101,7 +101,7 @@ type journalFlags struct {
 	Versions       int           `name:"versions" default:"1048576" placeholder:"N" help:"Maximum number of entities whose version is kept in memory, at about 50 bytes each. Default ${default}."`
 }
 
-// orNone is a size as [host.Options] has it, where 0 is the default and a negative one is none.
+// orNone converts a size for [host.Options], where 0 means the default and a negative value none.
 func orNone(s size) int64 { return cmp.Or(int64(s), -1) }
 
 func (f *journalFlags) options() journal.Options {

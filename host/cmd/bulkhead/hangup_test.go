@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// A hangup, as when the terminal of the host is closed, ends nothing: it is logged, and the host stops when it is told
-// to.
+// A hangup, for example because the host's terminal is closed, ends nothing: it is logged, and the host stops
+// only on request.
 func TestAHangupEndsNothing(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

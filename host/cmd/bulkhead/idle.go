@@ -6,21 +6,20 @@ import (
 	"time"
 )
 
-// idleMemory gives the memory of a busy time back to the system when it is over. Go
-// collects garbage when memory is asked for, so a host that has become quiet would keep
-// all that it ever had for minutes.
+// idleMemory returns memory to the system after a busy time. Go collects garbage only when memory is
+// allocated, so an idle host would keep its largest heap for minutes.
 type idleMemory struct {
-	allocated uint64 // bytes, when it was last looked
-	released  bool   // since it has been quiet
+	allocated uint64 // bytes, at the last check
+	released  bool   // since the quiet time began
 }
 
 const (
 	idleLook  = 5 * time.Second
-	idleBytes = 16 << 20  // are allocated between two looks in a quiet time, at most
-	idleHeap  = 128 << 20 // are not worth it
+	idleBytes = 16 << 20  // maximum allocation between two checks in a quiet time
+	idleHeap  = 128 << 20 // smaller heaps are not worth it
 )
 
-// release looks how things are, and gives memory back once in a quiet time.
+// release checks whether the host is quiet, and returns memory once in each quiet time.
 func (m *idleMemory) release() {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},

@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// inspectCmd tells what a module is, without a host.
+// inspectCmd reports what a module is, without a host.
 type inspectCmd struct {
 	Module string     `arg:"" type:"existingfile" help:"The module, a .wasm file."`
 	All    bool       `help:"Show all imports, exports and limits, not only those that matter most."`
@@ -114,7 +114,7 @@ func (c *inspectCmd) print(w io.Writer, i *service.Inspection) {
 	}
 }
 
-// printSelf is what the module says of itself.
+// printSelf prints the module's manifest.
 func printSelf(row func(name, format string, args ...any), i *service.Inspection) {
 	m := i.Manifest
 	if m == nil {
@@ -142,7 +142,7 @@ func printSelf(row func(name, format string, args ...any), i *service.Inspection
 	}
 }
 
-// printStart is what it takes to start the module.
+// printStart prints what the module needs to start.
 func printStart(row func(name, format string, args ...any), i *service.Inspection) {
 	s := i.Start
 	switch {
@@ -156,14 +156,14 @@ func printStart(row func(name, format string, args ...any), i *service.Inspectio
 	}
 }
 
-func atMost(most *uint64, unit func(int64) string) string {
-	if most == nil {
+func atMost(limit *uint64, unit func(int64) string) string {
+	if limit == nil {
 		return ""
 	}
-	return ", at most " + unit(int64(*most))
+	return ", at most " + unit(int64(*limit))
 }
 
-// plain shows a name that the module made up, quoted if it needs that, and cut if it is long.
+// plain formats a name from the module: quoted if necessary, and cut if it is long.
 func plain(name string) string {
 	if len(name) > 80 {
 		return strconv.Quote(name[:80]) + "…"

@@ -17,7 +17,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
-// journalCmd works on the journal of a host that does not run.
+// journalCmd works on the journal of a host that is not running.
 type journalCmd struct {
 	Data string `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the host's data. Default ./bulkhead-data."`
 
@@ -43,7 +43,7 @@ func (c *journalCmd) open() (journal.Storage, error) {
 	return e, c.openError(err)
 }
 
-// openError says what to do if a host has the journal.
+// openError says what to do if a host uses the journal.
 func (c *journalCmd) openError(err error) error {
 	if journal.KindOf(err) == journal.KindLocked {
 		return service.Errorf(service.KindUnavailable, "a host has the journal in %s open; stop it first", c.Data)
@@ -55,7 +55,7 @@ func (c *journalCmd) openError(err error) error {
 	return err
 }
 
-// with opens the journal, which completes the index after a crash, for one use.
+// with opens the journal for one use; opening completes the index after a crash.
 func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error) error {
 	e, err := c.open()
 	if err != nil {
@@ -74,7 +74,7 @@ type journalVerifyCmd struct {
 	answersFlag
 }
 
-// answersFlag is for the proof of journals of the first versions.
+// answersFlag is for verifying journals of the first versions.
 type answersFlag struct {
 	Answers time.Duration `name:"journal-answers" default:"24h" placeholder:"TIME" help:"How long answers to command ids were kept when the first versions wrote the log, whose commits do not record it. Default ${default}."`
 }

@@ -67,7 +67,7 @@ type backedUp struct {
 	*backup.Manifest
 }
 
-// target finds the file to write and what it continues.
+// target finds the file to write, and the backup that it continues.
 func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err error) {
 	info, err := os.Stat(c.To)
 	isDir := err == nil && info.IsDir()
@@ -96,7 +96,7 @@ func (c *journalBackupCmd) target() (name string, since *backup.Manifest, err er
 	return backup.Next(c.To, c.Full)
 }
 
-// fetch takes a backup from a host and checks it on the way.
+// fetch receives a backup from a host, and checks it meanwhile.
 func (c *journalBackupCmd) fetch(e *env, to io.Writer, o service.BackupOptions) (*backup.Manifest, error) {
 	cl, err := c.Remote.connect(e)
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *journalBackupCmd) fetch(e *env, to io.Writer, o service.BackupOptions) 
 	return m, err
 }
 
-// printManifest says what is in a file.
+// printManifest prints the content of a file.
 func printManifest(w io.Writer, name string, m *backup.Manifest) {
 	what := "a complete backup"
 	if m.Previous != "" {
@@ -131,7 +131,7 @@ func printManifest(w io.Writer, name string, m *backup.Manifest) {
 	}
 }
 
-// damaged makes a failed check of what says that a file is not as it was written.
+// damaged turns the error of a damaged file into a failed check.
 func damaged(err error) error {
 	var known *service.Error
 	if errors.As(err, &known) {
@@ -146,7 +146,7 @@ func damaged(err error) error {
 	return err
 }
 
-// verifyBackups proves files of backups.
+// verifyBackups verifies backup files.
 func verifyBackups(e *env, names []string) error {
 	files, err := names, error(nil)
 	if m, damage := backup.ManifestOf(names[0]); len(names) > 1 || damage != nil || !m.Piece {
@@ -172,7 +172,7 @@ func verifyBackups(e *env, names []string) error {
 	return nil
 }
 
-// journalRestoreCmd makes a data directory of backups.
+// journalRestoreCmd makes a data directory from backups.
 type journalRestoreCmd struct {
 	From     []string `arg:"" type:"existing" name:"from" help:"Directory of backups, or files in any order: a complete backup and those that continue it."`
 	Force    bool     `env:"-" help:"Replace --data. The old directory is kept next to it under another name."`

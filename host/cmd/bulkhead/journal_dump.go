@@ -14,7 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
 )
 
-// selectFlags say which part of a log is wanted, and where the log is.
+// selectFlags select a part of a log, and say where the log is.
 type selectFlags struct {
 	Log   string   `arg:"" help:"Name of the service; _host is the host's own log."`
 	From  []string `env:"-" type:"existing" placeholder:"BACKUP" help:"Read a directory of backups, or the files of one backup, instead of --data. May be repeated."`
@@ -24,7 +24,7 @@ type selectFlags struct {
 	Type  []string `env:"-" placeholder:"TYPE" help:"Show only commands and events of this type. May be repeated."`
 }
 
-// commits yields the commits whose position and key are wanted.
+// commits yields the selected commits, by position and key.
 func (f *selectFlags) commits(ctx context.Context, all *journalCmd, yield func(*journal.Committed) error) error {
 	each := func(c *journal.Committed) error {
 		last := c.First + journal.Position(len(c.Events)) - 1
@@ -77,7 +77,7 @@ func (f *selectFlags) backups(ctx context.Context, yield func(*journal.Committed
 	return nil
 }
 
-// wantsEvent reports whether an event of a wanted commit is wanted itself.
+// wantsEvent reports whether an event of a selected commit is selected, too.
 func (f *selectFlags) wantsEvent(e *journal.Event) bool {
 	return uint64(e.Position) > f.After && (f.UpTo == 0 || uint64(e.Position) <= f.UpTo) && f.wantsType(e.Type)
 }
@@ -109,8 +109,8 @@ func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
 	})
 }
 
-// dumpedCommit is one command with its events, as dump prints it. Bodies that are JSON
-// stand there as they are, others in base64.
+// dumpedCommit is one command with its events, as dump prints it. JSON bodies are embedded, others are
+// base64.
 type dumpedCommit struct {
 	Position    uint64            `json:"position"` // of the first event
 	Time        time.Time         `json:"time"`

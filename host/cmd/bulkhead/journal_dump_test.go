@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// A dump says of each body whether it is JSON, which may be a text like that of others, and has all metadata.
+// A dump says of each body whether it is JSON, and has all metadata.
 func TestADumpSaysWhatIsJSON(t *testing.T) {
 	metadata := abi.Metadata(nil).AppendPair("tenant", "acme").AppendPair("X-Actor", "t")
 	at := &journal.Committed{

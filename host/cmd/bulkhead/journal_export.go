@@ -27,8 +27,8 @@ type journalExportCmd struct {
 	Native   bool        `env:"-" help:"Write whole batches for journal import, from the batch that holds --after to the batch that holds --up-to. It cannot be used with --key or --type."`
 }
 
-// exportedLine is one line: an event, or the command that caused those that
-// follow it. Data that are JSON stand there as they are, others in base64.
+// exportedLine is one line: an event, or the command that caused the following events. JSON data is embedded,
+// other data is base64.
 type exportedLine struct {
 	Kind        string            `json:"kind"` // event or command
 	Log         string            `json:"log"`
@@ -44,14 +44,14 @@ type exportedLine struct {
 	CommandID   string            `json:"command_id"`
 	Command     string            `json:"command,omitempty"` // of an event: the command's type
 	CommandTime time.Time         `json:"command_time"`
-	Events      *int              `json:"events,omitempty"` // of a command: how many follow
+	Events      *int              `json:"events,omitempty"` // of a command: number of events that follow
 	Module      string            `json:"module,omitempty"`
 	Fuel        uint64            `json:"fuel,omitempty"`
 	Reply       json.RawMessage   `json:"reply,omitempty"`
 	ReplyBase64 []byte            `json:"reply_base64,omitempty"`
 }
 
-// split puts JSON in one member and all else in the other.
+// split puts JSON in one member and everything else in the other.
 func split(b []byte) (text json.RawMessage, other []byte) {
 	if len(b) == 0 {
 		return nil, nil

@@ -52,7 +52,7 @@ func (c *journalRetainCmd) Run(e *env) error {
 	want := service.Retention{Before: service.Position(c.Before), OlderThan: c.OlderThan, DryRun: c.DryRun ||
 		c.Archive != "", Force: c.Force}
 	if c.MaxKept != nil {
-		want.MaxKept = cmp.Or(int64(*c.MaxKept), -1) // 0 keeps none
+		want.MaxKept = cmp.Or(int64(*c.MaxKept), -1) // 0 means none
 	}
 	bar.at("looking for what may go, and taking snapshots", 0, 0, countUnit)
 	done, err := cl.Retain(e.ctx, name, want)
@@ -64,7 +64,7 @@ func (c *journalRetainCmd) Run(e *env) error {
 		if out.Archive, err = c.archive(e, cl, done.Through, bar); err != nil {
 			return err
 		}
-		// No more than what is in the archive now.
+		// No more than the archive contains now.
 		bar.at("deleting", 0, 0, countUnit)
 		want.DryRun, want.Through = false, done.Through
 		deleted, err := cl.Retain(e.ctx, name, want)
@@ -78,8 +78,8 @@ func (c *journalRetainCmd) Run(e *env) error {
 	return nil
 }
 
-// sinceLooked is what was deleted, with why there was no more to delete when that was looked
-// for: the deletion itself ends where the archive does.
+// sinceLooked is what was deleted, with the reason from the dry run why no more could be deleted: the
+// deletion itself ends where the archive does.
 func sinceLooked(looked, deleted journal.Retained) journal.Retained {
 	deleted.Promised = deleted.Promised || looked.Promised
 	if deleted.Held == 0 {
@@ -88,7 +88,7 @@ func sinceLooked(looked, deleted journal.Retained) journal.Retained {
 	return deleted
 }
 
-// archive keeps the batches that are about to be deleted in a file.
+// archive saves the batches that are about to be deleted in a file.
 func (c *journalRetainCmd) archive(e *env, cl *client.Client, through uint64, bar *progress) (string, error) {
 	if err := os.MkdirAll(c.Archive, 0o700); err != nil {
 		return "", err

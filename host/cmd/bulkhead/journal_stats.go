@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// journalStatsCmd says what a journal counted and how big it is.
+// journalStatsCmd prints the journal's counters and sizes.
 type journalStatsCmd struct {
 	Measure bool `env:"-" help:"Also measure the sizes of all logs, which reads them completely. Implied by --offline."`
 	Offline bool `env:"-" help:"Read the directory --data, which no host uses, instead of asking a host. Only sizes are shown then."`

@@ -33,8 +33,8 @@ import (
 // version is set by the linker; see the Makefile.
 var version = "dev"
 
-// compileModule is the argument with which the program is the compiler process of
-// a host, bounded and for one module. It is the host's own and in no help.
+// compileModule is the argument that makes the program the compiler process of a host, for one module. Only
+// the host uses it; the help does not show it.
 const compileModule = "compile-module"
 
 // compiler is the command of that process.
@@ -47,9 +47,8 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == compileModule {
 		os.Exit(host.CompilerMain(os.Args[2:]))
 	}
-	// The first signal asks to stop; from then on signals have their default
-	// effect again, so a second one ends the process at once. That is safe at any
-	// moment: what was acknowledged is on disk.
+	// The first signal asks to stop. Then signals have their default effect again, so a second one ends the
+	// process immediately. That is always safe: what was acknowledged is on disk.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	code := Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
@@ -57,8 +56,8 @@ func main() {
 	os.Exit(code)
 }
 
-// Main runs one command line and returns its exit code. Cancelling ctx is what a
-// first interrupt does. It touches nothing of the process but the environment, and serve what SIGPIPE does.
+// Main runs one command line and returns its exit code. Cancelling ctx has the effect of a first interrupt.
+// Of the process it changes only the environment; serve also changes the handling of SIGPIPE.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	e := &env{ctx: ctx, in: stdin, terminal: isTerminal(stderr), screen: isTerminal(stdout)}
 	e.show(stdout, stderr)
@@ -67,7 +66,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	switch {
 	case err != nil:
 		return e.fail(err)
-	case run == nil: // only help was wanted
+	case run == nil: // there was only help to print
 		return exitOK
 	}
 	if err := run(); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// modulesCmd is about the modules that a host has on disk.
+// modulesCmd lists or deletes the modules on a host's disk.
 type modulesCmd struct {
 	List   modulesListCmd   `cmd:"" default:"1" help:"List the stored modules and the services that refer to them."`
 	Delete modulesDeleteCmd `cmd:"" help:"Delete a stored module that no service runs, and none ran before its current one."`

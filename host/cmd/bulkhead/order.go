@@ -7,8 +7,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// inOrder moves flags that stand before the command and belong to it behind it, where the library wants them. The
-// flags of all commands stay, and what no command has is left for the library to refuse.
+// inOrder moves flags of the command that come before it to the place after it, where the library expects
+// them. Flags of all commands stay in place, and the library refuses unknown ones.
 func inOrder(k *kong.Kong, args []string) []string {
 	var stay, move []string
 	at := 0
@@ -42,7 +42,8 @@ func hasFlag(n *kong.Node, name string) bool {
 	return slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == name })
 }
 
-// valueOf reports whether there is a flag of a name, and whether it takes a value; none if commands do not agree.
+// valueOf reports whether a flag with that name exists, and whether it takes a value; false if commands
+// differ in that.
 func valueOf(root *kong.Node, name string) (takes, known bool) {
 	agreed := true
 	_ = kong.Visit(root, func(v kong.Visitable, next kong.Next) error {

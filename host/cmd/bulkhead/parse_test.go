@@ -162,7 +162,7 @@ func TestFlagsBeforeTheCommand(t *testing.T) {
 func TestNoHostThere(t *testing.T) {
 	for _, args := range [][]string{{"services"}, {"send", "bank/alice", "open", "--retries", "0"},
 		{"query", "bank/alice", "balance"}, {"events", "bank"}, {"services", "--wait", "1ms"}} {
-		// Port 1 is reserved, nobody listens there.
+		// Port 1 is reserved, so no one listens there.
 		if code, _, stderr := run(t, append(args, "--host", "http://127.0.0.1:1")...); code != exitUnavailable ||
 			stderr == "" {
 			t.Errorf("%q ends with %d, error %q", args, code, stderr)
@@ -170,7 +170,7 @@ func TestNoHostThere(t *testing.T) {
 	}
 }
 
-// Flags go before the environment, the environment before the file.
+// Flags take precedence over the environment, and the environment over the file.
 func TestSettingsComeInOrder(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.json")
 	write := func(text string) {
@@ -230,8 +230,8 @@ func TestSettingsComeInOrder(t *testing.T) {
 	}
 }
 
-// A number of a file is what it says, or refused; and what is for one command line
-// only is not set from elsewhere.
+// A number in a file keeps its exact value, or is refused. Flags for one command line only cannot be set
+// elsewhere.
 func TestNumbersOfTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.json")
 	load := func(text string) (c cli, err error) {
@@ -258,8 +258,9 @@ func TestNumbersOfTheFile(t *testing.T) {
 	}
 }
 
-// A variable that no setting has keeps a host from running as somebody believes it does. It is named, with the one that
-// is meant; other commands only warn. What Kubernetes sets for a service called bulkhead is no mistake.
+// A variable without a setting prevents a host from starting, as it would not have the intended effect. The
+// error names it and the setting that was probably meant; other commands only warn. Variables of Kubernetes
+// for a service called bulkhead are no mistake.
 func TestVariablesThatNoSettingHas(t *testing.T) {
 	t.Setenv("BULKHEAD_TOKN", "0123456789abcdef")
 	t.Setenv("BULKHEAD_LIMIT_MEMROY", "1GiB")
@@ -270,7 +271,7 @@ func TestVariablesThatNoSettingHas(t *testing.T) {
 	t.Setenv("BULKHEAD_PORT_8080_TCP", "tcp://10.0.0.1:8080")
 	t.Setenv("BULKHEAD_PORT_8080_TCP_ADDR", "10.0.0.1")
 	t.Setenv("BULKHEAD_BLUE_PORT", "tcp://10.0.0.1:8080")
-	t.Setenv("BULKHEAD_TOKEN_FILE", "") // as if it were not there
+	t.Setenv("BULKHEAD_TOKEN_FILE", "") // counts as unset
 	want := []string{
 		"BULKHEAD_ID is set in the environment, but there is no such setting",
 		"BULKHEAD_LIMIT_MEMROY is set in the environment, but there is no such setting; did you mean " +
@@ -297,7 +298,7 @@ func TestVariablesThatNoSettingHas(t *testing.T) {
 	}
 }
 
-// What is not UTF-8 is refused wherever it stands, and not told, as it may be a secret.
+// Text that is not UTF-8 is refused anywhere, and not shown, as it may be a secret.
 func TestWhatIsNotUTF8IsRefused(t *testing.T) {
 	for i, args := range [][]string{
 		{"send", "count/k\xff", "add"}, {"send", "count/k", "add", "\"\xff\""},
@@ -319,7 +320,7 @@ func TestWhatIsNotUTF8IsRefused(t *testing.T) {
 	}
 }
 
-// An empty variable is none, for every setting.
+// An empty variable counts as unset, for every setting.
 func TestEmptyVariablesAreUnset(t *testing.T) {
 	var known []string
 	parsed := func() (c cli) {
@@ -373,7 +374,7 @@ func TestHelpIsAVerb(t *testing.T) {
 	}
 }
 
-// Whoever is told to look into the help is told whose.
+// Errors that refer to the help name the command.
 func TestTheHintNamesTheCommand(t *testing.T) {
 	for hint, args := range map[string][]string{
 		`"bulkhead journal verify --help"`: {"journal", "verify", "--loud"}, `"bulkhead send --help"`: {"send", "bank"}, `"bulkhead --help"`: {"fly"},

@@ -20,8 +20,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// A host whose log and whose standard output go to a pipe that nobody empties, or whose reader has gone, answers
-// everybody, counts what it cannot write, and stops when it is told to.
+// Log and standard output of a host go to a pipe that nobody reads, or whose reader has gone. The host still
+// answers, counts what it cannot write, and stops on request.
 func TestALogThatNobodyReads(t *testing.T) {
 	prove.SkipShort(t, "it runs the program")
 	for _, gone := range []bool{false, true} {
@@ -56,7 +56,7 @@ func TestALogThatNobodyReads(t *testing.T) {
 			}
 			cliRun(t, exitOK, "services", "list", "--wait", "1m")
 			cliRun(t, exitOK, "deploy", module)
-			for droppedLines(t, address) == 0 { // what waits in the pipe and in the host is bounded
+			for droppedLines(t, address) == 0 { // the pipe and the host buffer a bounded amount
 				cliRun(t, exitFailure, "send", "vandal/a", "trap")
 			}
 			for range 3 {
@@ -79,7 +79,7 @@ func TestALogThatNobodyReads(t *testing.T) {
 	}
 }
 
-// droppedLines is what the metric says.
+// droppedLines is the value of the metric.
 func droppedLines(t *testing.T, address string) (n float64) {
 	t.Helper()
 	r, err := http.Get("http://" + address + "/metrics")

@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// On a terminal JSON is shown in lines that can be read; what is one of many, and what a program reads, has one line.
+// On a terminal JSON is indented; one of several results, and output for programs, is one line.
 func TestJSONOnATerminal(t *testing.T) {
 	long := `{"a":"` + strings.Repeat("x", screenWidth) + `","b":[1,2]}`
 	indentedLong := "{\n  \"a\": \"" + strings.Repeat("x", screenWidth) + "\",\n  \"b\": [\n    1,\n    2\n  ]\n}\n"
@@ -41,7 +41,7 @@ func TestJSONOnATerminal(t *testing.T) {
 	}
 }
 
-// What is wrong with entities is shown, in lines of its own, and nothing of it reaches the terminal as it is.
+// Faults of entities are shown in separate lines, with everything unsafe escaped.
 func TestFaultsAreShown(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	var out strings.Builder
@@ -85,7 +85,7 @@ func TestFaultsAreShown(t *testing.T) {
 	}
 }
 
-// What has kept a retention from deleting more is told also when it went by an archive.
+// The reason why a retention has not deleted more is also shown with an archive.
 func TestWhyARetentionDeletesNoMore(t *testing.T) {
 	looked := journal.Retained{First: 6, Through: 5, Held: 2, HeldBy: []string{"alice", "bob"}, Promised: true}
 	got := sinceLooked(looked, journal.Retained{First: 6, Through: 5, Events: 5})

@@ -16,20 +16,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// programOptions are validated values; where they come from is the command's
-// business.
+// programOptions are validated values, independent of the command line.
 type programOptions struct {
-	host     host.Options // but for the compiler
+	host     host.Options // without the compiler
 	gateway  gateway.Options
-	dropped  func() uint64 // lines of the log, as nobody read it; may be nil
+	dropped  func() uint64 // number of dropped log lines; may be nil
 	stopTime time.Duration // for commands in flight; default 30 s
-	// prepare, if set, is called with the open host before startProgram returns. The
-	// gateway listens by then, but says that it is not ready.
+	// prepare, if set, is called with the open host before startProgram returns. The gateway listens by then,
+	// but reports that it is not ready.
 	prepare func(*host.Host) error
 }
 
-// validate reports what of the budget does not fit together: the limits of services are
-// those that the host will give them, by its ceilings.
+// validate checks that the budget fits the limits that services get under the host's ceilings.
 func (o *programOptions) validate() error {
 	all := o.host.Budget.WithDefaults()
 	limits, _ := o.host.Ceiling.WithDefaults().Defaults()
@@ -52,7 +50,7 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	if o.stopTime == 0 {
 		o.stopTime = 30 * time.Second
 	}
-	// Before anything is made on disk.
+	// Before anything is created on disk.
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
@@ -86,14 +84,14 @@ func startProgram(ctx context.Context, o programOptions) (*program, error) {
 	return p, nil
 }
 
-// preparedHost is a host that is not ready before it has what it was started with.
+// preparedHost is a host that is not ready before prepare has returned.
 type preparedHost struct {
 	*host.Host
 	preparing atomic.Bool
 }
 
-// Ready is as that of the host. Clients that wait for the host wait for what it was
-// told to deploy at its start, too; requests to other services go on meanwhile.
+// Ready is like the host's. Clients that wait for the host also wait for the deployments of its start;
+// requests to other services are served meanwhile.
 func (h *preparedHost) Ready() error {
 	if h.preparing.Load() {
 		return service.Errorf(service.KindUnavailable, "the modules that the host was started with are being deployed")
@@ -101,12 +99,11 @@ func (h *preparedHost) Ready() error {
 	return h.Host.Ready()
 }
 
-// Address is where the program listens.
+// Address is the address of the program's listener.
 func (p *program) Address() string { return p.server.Addr().String() }
 
-// Run serves until ctx ends, then stops in stages and tells each. A journal that
-// fails is no reason to end: the host opens it again; and a hangup is none either, such as that of a
-// terminal that is closed: it is logged. Run returns nil if it could stop in good order.
+// Run serves until ctx ends, then stops in stages and reports each. It does not end when the journal fails,
+// which the host opens again, or on a hangup, which it logs. It returns nil if it stopped cleanly.
 func (p *program) Run(ctx context.Context, hangups <-chan os.Signal, stage func(string)) error {
 	look := time.NewTicker(idleLook)
 	defer look.Stop()
@@ -123,12 +120,11 @@ func (p *program) Run(ctx context.Context, hangups <-chan os.Signal, stage func(
 	}
 }
 
-// Close stops the program as Run does, silently. It may be called after Run.
+// Close stops the program like Run, without reports. It may be called after Run.
 func (p *program) Close() error { return p.stop(func(string) {}) }
 
-// stop refuses new requests, lets those in flight finish, then the host, whose
-// journal closes last. Each stage has its time, so that one that hangs cannot
-// keep the journal from closing.
+// stop refuses new requests, and lets those in flight finish; then it closes the host, whose journal closes
+// last. Each stage has its own time, so that one that hangs does not prevent the journal from closing.
 func (p *program) stop(stage func(string)) error {
 	p.stopOnce.Do(func() {
 		timed := func(name string, f func(context.Context) error) error {
@@ -148,7 +144,7 @@ func (p *program) stop(stage func(string)) error {
 	return p.stopErr
 }
 
-// deployFile makes the module in a file a service, under the name that it gives itself.
+// deployFile deploys the module in a file as the service that its manifest names.
 func deployFile(ctx context.Context, h *host.Host, file string, bar *progress) (service.Status, error) {
 	module, err := os.ReadFile(file)
 	if err != nil {

@@ -10,9 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
-// progress tells on standard error how far something long has come: on a
-// terminal as one line that is written over, elsewhere as one line a stage, with
-// --json not at all.
+// progress shows on standard error how far a long operation has come: on a terminal in one line that is
+// overwritten, elsewhere in one line per stage, with --json not at all.
 type progress struct {
 	w        io.Writer
 	terminal bool
@@ -29,14 +28,14 @@ func (e *env) progress() *progress {
 	return &progress{w: e.rawErr, terminal: e.terminal, silent: e.json || e.programs}
 }
 
-// at says that a stage has done so many of so many; total 0 is unknown.
+// at reports that a stage has done so many of total; total 0 means unknown.
 func (p *progress) at(stage string, done, total int64, unit func(int64) string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.silent {
 		return
 	}
-	now, stage := time.Now(), safetext.Text(stage) // some are a host's, or a file's name
+	now, stage := time.Now(), safetext.Text(stage) // some names come from a host or a file
 	if stage != p.stage {
 		p.finish(now)
 		p.stage, p.begun, p.shown = stage, now, time.Time{}
@@ -65,7 +64,7 @@ func (p *progress) done() {
 	p.stage = ""
 }
 
-// finish leaves the line of the last stage with its time; p.mu is held.
+// finish completes the line of the last stage with its time; p.mu is held.
 func (p *progress) finish(now time.Time) {
 	if p.stage == "" || p.silent {
 		return
@@ -76,8 +75,7 @@ func (p *progress) finish(now time.Time) {
 	p.dirty = false
 }
 
-// isTerminal reports whether w is a character device. /dev/null is one too; there
-// nobody minds.
+// isTerminal reports whether w is a character device. /dev/null is one, too, where it does not matter.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

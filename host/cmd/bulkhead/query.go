@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// queryCmd asks an entity and prints the answer.
+// queryCmd sends a query to an entity and prints the answer.
 type queryCmd struct {
 	Entity  entityArg     `arg:"" help:"The entity, as service/key."`
 	Type    typeArg       `arg:"" help:"Name of the query."`

@@ -11,15 +11,15 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// remoteFlags say which host to speak to.
+// remoteFlags say which host to use.
 type remoteFlags struct {
 	Host  string        `placeholder:"URL" default:"http://127.0.0.1:8080" help:"Host to connect to: a URL, or a name and a port for http. Default ${default}."`
 	Wait  time.Duration `placeholder:"TIME" help:"How long to wait until the host is ready. Default: not at all."`
 	Token string        `placeholder:"TOKEN" help:"Access token of the host, at least 16 bytes. Set it in the environment rather than on the command line, where other users can see it."`
 }
 
-// entityArg addresses an entity as service/key. Everything behind the first
-// slash is the key, further slashes too.
+// entityArg names an entity as service/key. Everything after the first slash is the key, which may contain
+// slashes.
 type entityArg struct {
 	service service.Name
 	key     service.Key
@@ -61,8 +61,7 @@ func (a *typeArg) UnmarshalText(text []byte) error {
 // readyWaits are the waits for a host that is not ready.
 var readyWaits = lifecycle.Backoff{First: 50 * time.Millisecond, Max: 500 * time.Millisecond}
 
-// connect makes a client for the host that the flags name, and waits for it if
-// that is wanted.
+// connect makes a client for the host that the flags name, and waits for the host if requested.
 func (f *remoteFlags) connect(e *env) (*client.Client, error) {
 	cl, err := client.New(client.Options{URL: hostURL(f.Host), Token: f.Token})
 	if err != nil || f.Wait == 0 {

@@ -43,7 +43,7 @@ func (c *resourcesCmd) Run(e *env) error {
 	return nil
 }
 
-// amount is so much of a resource, for people.
+// amount formats an amount of a resource for people.
 func amount(resource string, n int64) string {
 	if strings.Contains(resource, "bytes") {
 		return bytesUnit(n)

@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 )
 
-// withSchema is a name with the data that goes with it, for people.
+// withSchema formats a name with its data for people.
 func withSchema(name, schema string) string {
 	if len(schema) == 0 {
 		return safetext.Text(name)
@@ -17,19 +17,19 @@ func withSchema(name, schema string) string {
 	return safetext.Text(name) + "  " + schemaText(json.RawMessage(schema))
 }
 
-// schemaDepth bounds how far into a schema people look.
+// schemaDepth is the maximum nesting of a schema that is shown in short.
 const schemaDepth = 5
 
-// schemaText is a JSON Schema in short, such as {owner: string, tags?: [string]}: a member with a question mark may be
-// missing, an array is [what is in it], and an object as a map is {…: what is in it}. What does not fit this form is
-// shown as it is. Title and description of the whole follow. It is total.
+// schemaText is a JSON Schema in short form, such as {owner: string, tags?: [string]}: a question mark marks
+// an optional member, an array is [its items], and an object as a map is {…: its values}. A schema that does
+// not fit this form is shown unchanged. Its title and description follow. It is total.
 func schemaText(raw json.RawMessage) string {
 	text, ok := shortSchema(raw, schemaDepth)
 	if !ok {
 		return safetext.Body(raw)
 	}
 	var about struct{ Title, Description any }
-	_ = json.Unmarshal(raw, &about) // it has been read already
+	_ = json.Unmarshal(raw, &about) // it was parsed before
 	for _, words := range []any{about.Title, about.Description} {
 		if words, ok := words.(string); ok && words != "" {
 			text += "  " + words
@@ -38,7 +38,8 @@ func schemaText(raw json.RawMessage) string {
 	return safetext.Text(text)
 }
 
-// schemaOf are the keywords that the short form knows; others but descriptions make it the long one.
+// schemaOf are the keywords that the short form supports. With others, except descriptions, the schema is
+// shown unchanged.
 type schemaOf struct {
 	Type       json.RawMessage            `json:"type"`
 	Properties map[string]json.RawMessage `json:"properties"`

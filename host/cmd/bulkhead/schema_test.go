@@ -32,7 +32,7 @@ func TestSchemasInShort(t *testing.T) {
 	}
 }
 
-// Schemas are what a module says: whatever it is, it is shown in one line and harmless.
+// Any schema of a module is shown in one line, and is harmless.
 func FuzzSchemaText(f *testing.F) {
 	for _, seed := range []string{`{"type":"object","properties":{"a":{"type":"string"}},"required":["a"]}`, `{"enum":["\u001b"]}`, `{"type":["a\n"]}`, `{"type":"string","format":"\u202e"}`, "\xff"} {
 		f.Add(seed)

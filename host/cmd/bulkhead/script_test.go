@@ -26,7 +26,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// asProgram is the variable with which the test binary is the program.
+// asProgram is the variable that makes the test binary act as the program.
 const asProgram = "BULKHEADTEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -69,9 +69,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// compileBank has a host compile the bank and returns the directory with the code. Scripts that
-// are about something else put it into their hosts' with the command "compiled": compiling it takes half a minute under
-// the race detector.
+// compileBank makes a host compile the bank, and returns the directory with the code. Scripts about something
+// else copy it into their hosts' directories with the command "compiled", as compiling takes half a minute
+// under the race detector.
 func compileBank(t *testing.T, guests string) string {
 	t.Helper()
 	ctx := context.Background()
@@ -152,8 +152,8 @@ func buildGuests(t *testing.T) string {
 	return dir
 }
 
-// The program itself, without a process: it starts on a temporary directory and
-// port 0, stops when asked, in stages, and closing it again is nothing.
+// The program without a process: it starts on a temporary directory and port 0, stops in stages on request,
+// and closing it again does nothing.
 func TestProgramStopsInStages(t *testing.T) {
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -172,7 +172,7 @@ func TestProgramStopsInStages(t *testing.T) {
 	lines := bufio.NewScanner(out)
 	for _, want := range []string{"serving", "stopping", "stopping"} {
 		var line served
-		for line.Event == "" && lines.Scan() { // the log goes the same way
+		for line.Event == "" && lines.Scan() { // the log goes to the same place
 			_ = json.Unmarshal(lines.Bytes(), &line)
 		}
 		if line.Event != want {

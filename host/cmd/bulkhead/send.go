@@ -84,15 +84,15 @@ func (c *sendCmd) Run(e *env) error {
 	return nil
 }
 
-// commander is what sending needs of a connection.
+// commander is the part of a client that sending needs.
 type commander interface {
 	Send(ctx context.Context, c service.Command) (service.Reply, error)
 }
 
-// sendUntilKnown sends a command again, under its id, while its outcome is
-// unknown or it was not taken. That is safe, because the host knows ids.
+// sendUntilKnown sends a command again, under its id, while its outcome is unknown or it was refused for the
+// moment. That is safe, because the host recognises ids.
 func sendUntilKnown(ctx context.Context, cl commander, c service.Command, retries int) (service.Reply, error) {
-	lost := false // the answer of an earlier try
+	lost := false // the answer of an earlier attempt was lost
 	for try := 0; ; try++ {
 		reply, err := cl.Send(ctx, c)
 		kind := service.KindOf(err)
@@ -101,7 +101,7 @@ func sendUntilKnown(ctx context.Context, cl commander, c service.Command, retrie
 		if err == nil || !again || try >= retries ||
 			!lifecycle.Sleep(ctx, sendWaits.Asked(try+1, service.RetryAfterOf(err))) {
 			if lost && (again || kind == service.KindFull) && kind != service.KindUnknown {
-				// That a later try was not taken says nothing about the earlier one.
+				// The refusal of a later attempt says nothing about the earlier one.
 				err = &service.Error{Kind: service.KindUnknown, Message: "the answer to an earlier try was lost, and " +
 					"then", Err: err}
 			}
@@ -113,8 +113,8 @@ func sendUntilKnown(ctx context.Context, cl commander, c service.Command, retrie
 // sendWaits are the waits before a command is sent again.
 var sendWaits = lifecycle.Backoff{First: 100 * time.Millisecond, Max: 3200 * time.Millisecond}
 
-// explainData says of data that a service did not take because it is not JSON what
-// is wrong with it, as that is a slip of the quotes far more often than a wish.
+// explainData says what is wrong with data that a service refused because it is not JSON. The cause is
+// usually a mistake with quotes.
 func explainData(err error, data []byte) error {
 	if service.KindOf(err) != service.KindUnsupported {
 		return err
@@ -125,7 +125,7 @@ func explainData(err error, data []byte) error {
 	return err
 }
 
-// readData is the data argument of a command or query.
+// readData reads the data argument of a command or query.
 func readData(e *env, arg string) ([]byte, error) {
 	if arg != "-" {
 		return []byte(arg), nil
@@ -150,7 +150,7 @@ func (m *metaArg) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// metadata orders pairs by name, so that it is the same for the same flags.
+// metadata sorts pairs by name, so that the same flags give the same metadata.
 func metadata(pairs []metaArg) (abi.Metadata, error) {
 	var m abi.Metadata
 	slices.SortFunc(pairs, func(a, b metaArg) int { return strings.Compare(a.name, b.name) })

@@ -23,10 +23,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// serveCommand is how its errors name it.
+// serveCommand is the name of the command in its errors.
 const serveCommand = "serve "
 
-// serveCmd runs a host until it is told to stop.
+// serveCmd runs a host until it is asked to stop.
 type serveCmd struct {
 	Data        string        `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the journal and the modules. It is created if it does not exist. Default ./bulkhead-data."`
 	Listen      string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Address to listen on. Port 0 picks a free port. Default ${default}."`
@@ -55,7 +55,7 @@ type serveCmd struct {
 	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal (0 is the default)"`
 }
 
-// served is what serve says about itself, one a line, with --json.
+// served is a report of serve, one per line, with --json.
 type served struct {
 	Event   string       `json:"event"` // deployed, serving, stopping, stopped
 	Address string       `json:"address,omitempty"`
@@ -83,7 +83,7 @@ func (c *serveCmd) Run(e *env) error {
 		}
 	}
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // which would end the process
+	signal.Notify(hangups, syscall.SIGHUP) // it would end the process
 	defer signal.Stop(hangups)
 	dropped := c.neverWait(e)
 	logger := slog.New(c.handler(e.rawErr))
@@ -130,14 +130,14 @@ func (c *serveCmd) Run(e *env) error {
 		say(served{Event: "stopping", Detail: stage}, "stopping: %s", stage)
 	})
 	if err != nil {
-		logger.Error("the host has stopped, but not in good order", "error", err)
+		logger.Error("the host has stopped, but not cleanly", "error", err)
 		return err
 	}
 	logger.Info("the host has stopped")
 	return nil
 }
 
-// host are the options of the host.
+// host returns the options of the host.
 func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.Dir = c.Data
 	o.Logger = logger
@@ -146,7 +146,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.Settings = service.Settings{SnapshotEvery: c.Every}
 	o.Journal = c.Journal.options()
 	o.ReserveBytes = orNone(c.Journal.Reserve)
-	o.IndexCacheBytes = max(1, int64(c.Journal.Cache)) // 0 is as little as it can do with, not the default
+	o.IndexCacheBytes = max(1, int64(c.Journal.Cache)) // 0 means the minimum, not the default
 	o.SmallModule = int64(c.Compile.Small)
 	o.CompileBase = c.Compile.Base
 	o.CompilePerMiB = c.Compile.PerMiB
@@ -165,18 +165,16 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	return o
 }
 
-// markPID leaves the process's number in the data directory, so that it can be
-// found there, and removed by a host that stops in good order.
+// markPID writes the process id to the data directory. A host that stops cleanly removes it.
 func markPID(dir string) (unmark func(), err error) {
 	name := filepath.Join(dir, "pid")
 	if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	return func() { _ = os.Remove(name) }, nil // a stale one is written over at the next start
+	return func() { _ = os.Remove(name) }, nil // the next start overwrites a stale one
 }
 
-// checkListen refuses to be open to the network by accident, before anything is
-// made on disk.
+// checkListen refuses to be open to the network by accident, before anything is created on disk.
 func (c *serveCmd) checkListen() error {
 	name, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
@@ -190,7 +188,7 @@ func (c *serveCmd) checkListen() error {
 		"with --insecure", c.Listen)
 }
 
-// checkRanges refuses what the parts below take for something else than it says.
+// checkRanges refuses values that have another meaning in the packages below.
 func (c *serveCmd) checkRanges() error {
 	var errs []error
 	for name, value := range map[string]int64{
@@ -208,7 +206,7 @@ func (c *serveCmd) checkRanges() error {
 	return errors.Join(errs...)
 }
 
-// handler writes the log. The texts of guests and clients in it are safe on a terminal.
+// handler writes the log. Texts of guests and clients in it are safe on a terminal.
 func (c *serveCmd) handler(w io.Writer) slog.Handler {
 	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: withUnits}
 	if c.LogFormat == "json" {
@@ -217,7 +215,7 @@ func (c *serveCmd) handler(w io.Writer) slog.Handler {
 	return slog.NewTextHandler(safeLines{w, func(b []byte) []byte { return []byte(safetext.Text(string(b))) }}, o)
 }
 
-// withUnits has JSON say durations as text does, such as 62ms, and not as a number of nanoseconds.
+// withUnits makes JSON show durations as text does, such as 62ms, and not as nanoseconds.
 func withUnits(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
@@ -225,7 +223,7 @@ func withUnits(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// safeLines escapes lines, of which each is written at once.
+// safeLines escapes lines; each is one write.
 type safeLines struct {
 	to   io.Writer
 	safe func([]byte) []byte
@@ -236,15 +234,15 @@ func (s safeLines) Write(b []byte) (int, error) {
 	return len(b), err
 }
 
-// lastWords is how long the end of the program waits for whoever reads its last lines.
+// lastWords is how long the end of the program waits for the readers of its last lines.
 const lastWords = time.Second
 
-// neverWait puts writers that wait for nobody in front of standard output and standard error: a pipe that
-// nobody empties, or whose reader has gone, holds up nothing and does not end the process. dropped counts the lines
-// of standard error that were not written.
+// neverWait puts non-blocking writers in front of standard output and standard error. A pipe that nobody
+// reads, or whose reader has gone, then neither blocks nor ends the process. dropped counts the lines of
+// standard error that were not written.
 func (c *serveCmd) neverWait(e *env) (dropped func() uint64) {
 	gone := make(chan os.Signal, 1)
-	signal.Notify(gone, syscall.SIGPIPE) // from now on such a write fails, and does not kill
+	signal.Notify(gone, syscall.SIGPIPE) // from now on such a write fails, and does not end the process
 	out := logging.NewWriter(e.rawOut, logging.WriterOptions{Bytes: int(c.LogBuffer)})
 	errs := logging.NewWriter(e.rawErr,
 		logging.WriterOptions{Bytes: int(c.LogBuffer), Notice: func(lines uint64) []byte {
@@ -256,14 +254,14 @@ func (c *serveCmd) neverWait(e *env) (dropped func() uint64) {
 	e.atEnd(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 		defer cancel()
-		_ = errors.Join(out.Close(ctx), errs.Close(ctx)) // nobody is there to be told
+		_ = errors.Join(out.Close(ctx), errs.Close(ctx)) // there is no one to report it to
 		signal.Stop(gone)
 	})
 	return errs.Dropped
 }
 
-// suggest prints commands to paste. They go by the path that this program was
-// started with, and name the host only if it is not where clients look anyway.
+// suggest prints commands to paste. They use the path with which this program was started, and name the host
+// only if it is not the clients' default.
 func suggest(w io.Writer, address string, demos []service.Status) {
 	bulkhead := os.Args[0]
 	at := ""

@@ -13,7 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// servicesCmd is about what runs on a host.
+// servicesCmd lists, shows or deletes the services of a host.
 type servicesCmd struct {
 	List   servicesListCmd   `cmd:"" default:"1" help:"List the services."`
 	Show   servicesShowCmd   `cmd:"" help:"Show the state of one service."`
@@ -57,7 +57,7 @@ func servicesOf(list []service.Status) api.Services {
 	return all
 }
 
-// stateCell is the state of a service, with the attempts to start it if some failed.
+// stateCell is the state of a service, with the failed attempts to start it.
 func stateCell(s *service.Status) string {
 	switch {
 	case s.Failed == 0:
@@ -68,7 +68,7 @@ func stateCell(s *service.Status) string {
 	return fmt.Sprintf("%s (attempt %d at %s)", s.State, s.Failed+1, s.NextAttempt.Format(time.TimeOnly))
 }
 
-// shortDigest is enough of a digest to tell modules apart by eye.
+// shortDigest is enough of a digest to tell modules apart.
 func shortDigest(d service.Digest) string { return d.String()[:len("sha256:")+12] }
 
 type servicesShowCmd struct {
@@ -85,7 +85,7 @@ func (c *servicesShowCmd) Run(e *env, all *servicesCmd) error {
 		return err
 	}
 	types, err := cl.EventTypes(e.ctx, service.Name(c.Service))
-	if err != nil { // what there is to say of the service may say why
+	if err != nil { // the service's status may explain it
 		e.warn("the types of its events cannot be read: " + err.Error())
 	}
 	e.print(shownService{api.ServiceOf(s), types}, func(w io.Writer) { printService(w, &s, types) })
@@ -157,7 +157,7 @@ func printService(w io.Writer, s *service.Status, types []journal.EventType) {
 		c.SnapshotsUsed, c.SnapshotsRefused)
 }
 
-// printLimits shows the limits, those that belong together in one line.
+// printLimits prints the limits; related ones share a line.
 func printLimits(row func(name, format string, args ...any), l *service.Limits) {
 	row("limits", "a sandbox has %s of memory, and is replaced when %d%% of it are used; tables of %d elements",
 		size(l.MemoryBytes), l.MemoryWatermark, l.TableElements)
@@ -171,7 +171,7 @@ func printLimits(row func(name, format string, args ...any), l *service.Limits) 
 	row("", "the log has %s on disk and grows by %s a second", size(l.DiskBytes), size(l.DiskRate))
 }
 
-// printFaults tells of the entities that the module has failed over, if there are any.
+// printFaults prints the entities over which the module has failed, if there are any.
 func printFaults(row func(name, format string, args ...any), f *service.EntityFaults) {
 	if f.IsZero() {
 		return
@@ -188,7 +188,7 @@ func printFaults(row func(name, format string, args ...any), f *service.EntityFa
 	}
 }
 
-// printAttempts tells of the starts of something that failed, if any did.
+// printAttempts prints the failed attempts to start something, if there are any.
 func printAttempts(row func(name, format string, args ...any), what string, a *service.Attempts) {
 	if a.Problem != "" {
 		row("problem", "%s%s", what, a.Problem)

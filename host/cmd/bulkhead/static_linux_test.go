@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// Without cgo the program needs neither a dynamic linker nor a library of the system.
+// Without cgo the program needs neither a dynamic linker nor a system library.
 func TestTheProgramIsStatic(t *testing.T) {
 	prove.SkipShort(t, "it builds the program")
 	name := filepath.Join(t.TempDir(), "bulkhead")

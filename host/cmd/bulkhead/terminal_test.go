@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 )
 
-// output is what a command writes, also while it is looked at.
+// output is a command's output, which can be read while it grows.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -36,7 +36,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// harmless fails the test if text has what a terminal obeys or hides, in its own words and not in those of the code.
+// harmless fails the test if text has anything that controls a terminal or is hidden by it, independently of
+// the code.
 func harmless(t *testing.T, what, text string) {
 	t.Helper()
 	if !utf8.ValidString(text) {
@@ -58,7 +59,8 @@ func harmless(t *testing.T, what, text string) {
 	}
 }
 
-// cliRun runs one command line. Each of its outputs is harmless, and with --json one JSON text a line.
+// cliRun runs one command line. It checks that each output is harmless and, with --json, one JSON text per
+// line.
 func cliRun(t *testing.T, want int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, errs output
@@ -77,7 +79,7 @@ func cliRun(t *testing.T, want int, args ...string) (stdout, stderr string) {
 	return out.String(), errs.String()
 }
 
-// Nothing that a guest or a client says reaches a terminal as it is: whatever command shows it, in whatever form.
+// Nothing from a guest or a client reaches a terminal unescaped, whichever command shows it, in either form.
 func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
 	prove.SkipShort(t, "it starts a whole host")
 	dir, address := t.TempDir(), hosttest.Address(t)
@@ -169,7 +171,7 @@ func TestNothingOfAStrangerReachesTheTerminal(t *testing.T) {
 	}
 }
 
-// talk has every command that speaks to a host show what the vandals say.
+// talk makes every client command show the vandals' texts.
 func talk(t *testing.T) {
 	for _, form := range [][]string{nil, {"--json"}} {
 		run := func(want int, args ...string) (stdout, stderr string) {
@@ -177,7 +179,7 @@ func talk(t *testing.T) {
 		}
 		for _, name := range []string{"vandal", "vandal-json"} {
 			entity := name + "/a"
-			data := "-" // what is on standard input is no JSON
+			data := "-" // standard input is not JSON
 			if name == "vandal-json" {
 				run(exitUsage, "send", entity, "c", "-")
 				data = `{"n":1}`

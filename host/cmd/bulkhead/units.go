@@ -14,8 +14,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// size is a number of bytes. It is written 512, 64KiB, 8MiB or 2GiB. It is also read with the
-// shorter units K, M and G, which mean the same 1024 times more, and with kB, MB and GB, which are 1000 times more.
+// size is a number of bytes, printed as 512, 64KiB, 8MiB or 2GiB. The shorter units K, M and G are also
+// accepted, with the same factor of 1024, and kB, MB and GB, with a factor of 1000.
 type size int64
 
 type sizeUnit struct {
@@ -46,7 +46,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String writes the size with the largest unit that divides it.
+// String formats the size with the largest unit that divides it.
 func (s size) String() string {
 	for _, u := range sizeUnits {
 		if int64(s) >= u.bytes && int64(s)%u.bytes == 0 {
@@ -56,9 +56,9 @@ func (s size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
-// limitFlags are the limits of a service, or the ceilings of a host. Zero is the
-// default. Each field is called as that of [service.Limits], and its help says what it
-// bounds; [limitHelp] makes a sentence of that.
+// limitFlags are the limits of a service, or the ceilings of a host. Zero is the default. Each field has the
+// name of its field in [service.Limits], and its help says what it bounds; [limitHelp] makes a sentence of
+// that.
 type limitFlags struct {
 	ModuleBytes      size          `name:"module" placeholder:"SIZE" help:"the size of a module"`
 	CompileTime      time.Duration `name:"compile-time" placeholder:"TIME" help:"the time to compile a module"`
@@ -81,13 +81,13 @@ type limitFlags struct {
 	DiskRate         size          `name:"disk-rate" placeholder:"SIZE" help:"the growth of a service's log per second, before compression; above it, and after a burst of two seconds, commands are refused for a moment"`
 }
 
-// ceilingFlags are what no deployment may exceed: every limit, and the shards.
+// ceilingFlags are the maximum values of any deployment: every limit, and the shards.
 type ceilingFlags struct {
 	Limits limitFlags `embed:""`
 	Shards int        `name:"shards" placeholder:"N" help:"the number of shards of a service"`
 }
 
-// limits are the flags as the host takes them; zero fields stay zero.
+// limits converts the flags for the host; zero fields stay zero.
 func (f limitFlags) limits() (l service.Limits) {
 	flags, out := reflect.ValueOf(f), reflect.ValueOf(&l).Elem()
 	for i := range flags.NumField() {
@@ -118,8 +118,8 @@ const (
 	maxPrefix   = "max-"
 )
 
-// limitHelp completes the help of a flag of limitFlags or ceilingFlags: a sentence with
-// its default, which is taken from where it is defined so that the help cannot lie.
+// limitHelp completes the help of a flag of limitFlags or ceilingFlags: a sentence with the default. The
+// default is read from its definition, so that the help is always right.
 func limitHelp(f *kong.Flag) {
 	vars := limitVars()
 	if name, ok := strings.CutPrefix(f.Name, limitPrefix); ok && vars[f.Name] != "" {

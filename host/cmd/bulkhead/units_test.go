@@ -72,14 +72,14 @@ func TestLimitsAboveTheirCeilings(t *testing.T) {
 	}
 }
 
-// 0 is none where options have it for the default.
+// 0 means none where the options use 0 for the default.
 func TestNoneIsNotTheDefault(t *testing.T) {
 	if none, some := orNone(0), orNone(5); none >= 0 || some != 5 {
 		t.Errorf("0 is %d, 5 is %d", none, some)
 	}
 }
 
-// The limits that services get by the ceilings have to fit into a connection, and no others.
+// The limits that services get under the ceilings must fit into a connection; others need not.
 func TestLimitsUnderTheCeilingsFit(t *testing.T) {
 	o := programOptions{
 		host:    host.Options{Budget: service.Budget{ConnectionBytes: 2 << 20}},

@@ -9,7 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 )
 
-// versionCmd says what this program is and is made of.
+// versionCmd prints what this program is and what it is made of.
 type versionCmd struct{}
 
 type versionInfo struct {
@@ -36,7 +36,7 @@ func thisVersion() versionInfo {
 // versionFlag is the command as a flag.
 type versionFlag bool
 
-// BeforeReset is called by kong when the flag is given, before anything is looked at.
+// BeforeReset is called by kong when the flag is given, before anything is checked.
 func (versionFlag) BeforeReset(e *env) error {
 	if err := (&versionCmd{}).Run(e); err != nil {
 		return err
