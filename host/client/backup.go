@@ -13,9 +13,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Backup asks for a backup of the whole host, which comes as the stream that is
-// returned and that the caller closes. A stream that broke off has no manifest at its
-// end; reading it to the end tells. o.Progress is called as the stream is read.
+// Backup requests a backup of the whole host. It returns a stream, which the caller closes. A stream that
+// broke off has no manifest at its end; reading it to the end shows that. o.Progress is called as the stream
+// is read.
 func (c *Client) Backup(ctx context.Context, o service.BackupOptions) (io.ReadCloser, error) {
 	resp, err := c.do(ctx, request{
 		method: http.MethodPost, path: "/v1/backup", header: contentType(api.ContentJSON), accept: api.ContentBackup,
@@ -27,8 +27,8 @@ func (c *Client) Backup(ctx context.Context, o service.BackupOptions) (io.ReadCl
 	return &download{ReadCloser: resp.Body, client: c, stage: "backing up", progress: o.Progress}, nil
 }
 
-// Batches asks for a service's log, up to the batch with that sequence (0: to its end),
-// as a stream like that of Backup.
+// Batches requests a service's log, up to the batch with that sequence (0: to its end), as a stream like that
+// of Backup.
 func (c *Client) Batches(ctx context.Context, name service.Name, through uint64) (io.ReadCloser, error) {
 	resp, err := c.do(ctx, request{
 		method: http.MethodGet, path: servicePath(name, "/batches"), accept: api.ContentBackup,
@@ -54,8 +54,7 @@ func (c *Client) Retain(ctx context.Context, name service.Name, r service.Retent
 	return done, err
 }
 
-// Journal is what the host's journal counted; with measure, it counts the sizes of all
-// logs too.
+// Journal returns the counters of the host's journal and, with measure, also the sizes of all logs.
 func (c *Client) Journal(ctx context.Context, measure bool) (service.JournalStats, error) {
 	var j service.JournalStats
 	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/journal",
@@ -63,8 +62,8 @@ func (c *Client) Journal(ctx context.Context, measure bool) (service.JournalStat
 	return j, err
 }
 
-// download is a stream that comes from a host. It tells how much has come, and gives
-// errors of the connection their kind. One goroutine uses it.
+// download is a stream from a host. It reports its progress, and gives errors of the connection their kind.
+// Only one goroutine uses it.
 type download struct {
 	io.ReadCloser
 	client   *Client

@@ -19,9 +19,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Upload verifies and stores a module. progress, if not nil, hears how it goes on, one call
-// at a time and none after Upload has returned: first uploading, in bytes, then what the host
-// reports. It must not block for long.
+// Upload verifies and stores a module. progress, if not nil, is called one call at a time, and not after
+// Upload has returned: first with uploading, in bytes, then with what the host reports. It must not block for
+// long.
 func (c *Client) Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error) {
 	told := tell(progress)
 	defer told.end()
@@ -104,8 +104,8 @@ func (c *Client) Deploy(ctx context.Context, d service.Deployment) (service.Stat
 	return last.Service.Value(), nil
 }
 
-// deploymentQuery writes limits and settings as the parameters of a deployment,
-// which are named as the members of their JSON are.
+// deploymentQuery encodes limits and settings as the parameters of a deployment. They have the names of the
+// JSON members.
 func deploymentQuery(l service.Limits, s service.Settings) (url.Values, error) {
 	query := url.Values{}
 	for _, v := range []any{l, s} {
@@ -126,21 +126,22 @@ func deploymentQuery(l service.Limits, s service.Settings) (url.Values, error) {
 	return query, nil
 }
 
-// Service is what a service is and does now.
+// Service returns the status of a service.
 func (c *Client) Service(ctx context.Context, name service.Name) (service.Status, error) {
 	var s api.Service
 	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "")}, &s)
 	return s.Value(), err
 }
 
-// EventTypes is the event catalogue of a service: the types of the events that can be read, by name.
+// EventTypes is the event catalogue of a service: the types of its readable events, by name.
 func (c *Client) EventTypes(ctx context.Context, name service.Name) ([]journal.EventType, error) {
 	var got api.EventTypes
 	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "/event-types")}, &got)
 	return got.Types, err
 }
 
-// Services are all services, by name; with manifests, which can be large, if they are wanted.
+// Services returns the status of all services, sorted by name; with manifests, which can be large, on
+// request.
 func (c *Client) Services(ctx context.Context, manifests bool) ([]service.Status, error) {
 	var s api.Services
 	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/services",
@@ -155,31 +156,31 @@ func (c *Client) Services(ctx context.Context, manifests bool) ([]service.Status
 	return all, nil
 }
 
-// Resources is how much of each of the host's resources is in use, and by whom most.
+// Resources is how much of each of the host's resources is in use, and who holds most of it.
 func (c *Client) Resources(ctx context.Context) ([]service.ResourceUsage, error) {
 	var r api.Resources
 	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/resources"}, &r)
 	return r.Resources, err
 }
 
-// Delete stops a service. Its log stays.
+// Delete stops a service. Its log is kept.
 func (c *Client) Delete(ctx context.Context, name service.Name) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: servicePath(name, "")}, nil)
 }
 
-// Modules are the stored modules, and what refers to them.
+// Modules lists the stored modules, and what refers to them.
 func (c *Client) Modules(ctx context.Context) (service.Modules, error) {
 	var m service.Modules
 	err := c.call(ctx, request{method: http.MethodGet, path: "/v1/modules"}, &m)
 	return m, err
 }
 
-// DeleteModule removes a stored module that no service refers to.
+// DeleteModule removes a stored module to which no service refers.
 func (c *Client) DeleteModule(ctx context.Context, d service.Digest) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: "/v1/modules/" + d.String()}, nil)
 }
 
-// Ready returns nil if the host takes commands.
+// Ready returns nil if the host accepts commands.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.call(ctx, request{method: http.MethodGet, path: "/readyz"}, nil)
 }
@@ -210,7 +211,7 @@ func (c *Client) Send(ctx context.Context, cmd service.Command) (service.Reply, 
 	return r.Value(), err
 }
 
-// Query asks an entity.
+// Query sends a query to an entity and returns the answer.
 func (c *Client) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	h := http.Header{}
 	setContent(h, q.Data)
@@ -226,7 +227,7 @@ func (c *Client) Query(ctx context.Context, q service.Query) (service.QueryReply
 // selectionQuery is a selection as parameters of a request.
 func selectionQuery(s *service.Selection) url.Values {
 	q := url.Values{}
-	if s.From.Kind != service.FromStart { // which is the default
+	if s.From.Kind != service.FromStart { // the default
 		q.Set("from", s.From.String())
 	}
 	for _, t := range s.Types {
@@ -238,7 +239,7 @@ func selectionQuery(s *service.Selection) url.Values {
 	return q
 }
 
-// Events reads one page of a service's events, at most limit; 0: as many as the host likes.
+// Events reads one page of a service's events: at most limit, or, if limit is 0, as many as the host chooses.
 func (c *Client) Events(ctx context.Context, s service.Selection, limit int) (Page, error) {
 	q := selectionQuery(&s)
 	if limit > 0 {
@@ -249,8 +250,8 @@ func (c *Client) Events(ctx context.Context, s service.Selection, limit int) (Pa
 	return p, err
 }
 
-// EntityEvents reads one page of an entity's events after a version in digits, a cursor, or, if that is empty, from
-// the start.
+// EntityEvents reads one page of an entity's events: after a version in digits or a cursor or, if after is
+// empty, from the start.
 func (c *Client) EntityEvents(
 	ctx context.Context, name service.Name, key service.Key, after string, limit int,
 ) (EntityPage, error) {
@@ -266,7 +267,7 @@ func (c *Client) EntityEvents(
 	return p, err
 }
 
-// setContent declares what is not JSON; JSON is what the host expects.
+// setContent declares data that is not JSON; JSON is the default.
 func setContent(h http.Header, data []byte) {
 	switch {
 	case len(data) == 0:
@@ -277,15 +278,15 @@ func setContent(h http.Header, data []byte) {
 	}
 }
 
-// setDeadline tells the host the earlier of the command's deadline and the
-// caller's, so that it does not carry out what nobody waits for.
+// setDeadline sends the host the earlier of the command's deadline and the caller's, so that it does not
+// carry out a command that no one waits for.
 func setDeadline(ctx context.Context, h http.Header, deadline time.Time) {
 	if left, ok := left(ctx, deadline); ok {
 		h.Set(api.HeaderDeadline, api.FormatDeadline(left))
 	}
 }
 
-// isJSON reports whether data can stand in a JSON text as it is.
+// isJSON reports whether data can be embedded in JSON.
 func isJSON(data []byte) bool { return utf8.Valid(data) && json.Valid(data) }
 
 func left(ctx context.Context, deadline time.Time) (time.Duration, bool) {

@@ -1,8 +1,8 @@
-// Package client speaks to a running host over HTTP and WebSocket.
+// Package client connects to a running host over HTTP and WebSocket.
 //
 // A [Client] sends each command, query and administrative request as one HTTP request, and follows a
-// service's events. A [Stream] is one WebSocket connection for many commands, queries and
-// subscriptions at a time: it has the higher throughput.
+// service's events. A [Stream] is one WebSocket connection for many concurrent commands, queries and
+// subscriptions: it has the higher throughput.
 //
 // Errors are [*service.Error]. Branch on [service.KindOf]. Sending a command again under the same
 // [service.CommandID] is always safe: the host answers a repeated command with its first answer.
@@ -27,24 +27,23 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// maxAnswer bounds what is read of one answer, in bytes: more than the largest
-// outcome that a service may be allowed.
+// maxAnswer is the maximum number of bytes that are read of one answer: more than the largest allowed
+// outcome.
 const maxAnswer = 2 << 30
 
-// Options says how to reach a host.
+// Options say how to reach a host.
 type Options struct {
 	// URL is the host's address, such as http://127.0.0.1:8080. It is required. A path in it
 	// is put before the path of each request.
 	URL string
 	// Token is the host's token; empty: none.
 	Token string
-	// Connections bounds the idle connections that are kept. Default 256.
+	// Connections is the maximum number of idle connections that are kept. Default 256.
 	Connections int
-	// Retries is how often in a row Follow tries to get the stream back before it
-	// gives up. Default 10.
+	// Retries is the number of failed attempts in a row to reconnect after which Follow gives up. Default 10.
 	Retries int
-	// Backoff is how long Follow waits before its first try; each further wait is
-	// twice as long, up to 100 times of it, and all are up to a quarter shorter, at random. Default 100 ms.
+	// Backoff is how long Follow waits before its first attempt. Each further wait is twice as long, up to
+	// 100 times of it. All waits are shortened at random, by up to a quarter. Default 100 ms.
 	Backoff time.Duration
 }
 
@@ -88,10 +87,10 @@ func New(o Options) (*Client, error) {
 	t := &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		// A host serves many commands a connection; the default of two idle ones
-		// would have most of them dial.
+		// A host serves many commands per connection. With the default of two idle ones, most commands would
+		// dial.
 		MaxIdleConns: o.Connections, MaxIdleConnsPerHost: o.Connections,
-		IdleConnTimeout:     30 * time.Second, // less than the host's own, so that it is seldom the host that hangs up
+		IdleConnTimeout:     30 * time.Second, // less than the host's own, so that the host seldom closes first
 		TLSHandshakeTimeout: 10 * time.Second,
 		DisableCompression:  true,
 	}
@@ -99,7 +98,7 @@ func New(o Options) (*Client, error) {
 		nil
 }
 
-// noRedirect makes a redirect an answer: a command is not sent to where an answer points.
+// noRedirect returns a redirect as the answer: a command is not sent to another place.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Close drops idle connections. Calls in flight go on.
@@ -108,11 +107,11 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 // request is one call of the HTTP interface.
 type request struct {
 	method  string
-	path    string // escaped
+	path    string // with escapes
 	query   url.Values
 	header  http.Header
 	body    io.Reader // nil: none
-	length  int64     // of the body; -1 if it is not known
+	length  int64     // of the body; -1: unknown
 	accept  string    // default application/json
 	command bool      // the outcome is unknown if the connection breaks after it was sent
 }
@@ -173,8 +172,7 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 	return nil
 }
 
-// broken is the error of a connection that failed; sent says whether a command
-// may have arrived.
+// broken is the error of a failed connection; sent says whether a command may have arrived.
 func (c *Client) broken(err error, sent bool) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -192,7 +190,7 @@ func (c *Client) broken(err error, sent bool) error {
 	return service.Errorf(service.KindUnavailable, "cannot speak to a host at %s: %w", c.base.Host, err)
 }
 
-// garbled is the error of an answer that cannot be read.
+// garbled is the error of an invalid answer.
 func (c *Client) garbled(err error, command bool) error {
 	kind := service.KindInternal
 	if command {
@@ -201,7 +199,7 @@ func (c *Client) garbled(err error, command bool) error {
 	return service.Errorf(kind, "the answer of %s cannot be read: %w", c.base.Host, err)
 }
 
-// errorOf reads the problem out of an answer.
+// errorOf reads the problem from an answer.
 func errorOf(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var p api.Problem
@@ -214,7 +212,7 @@ func errorOf(resp *http.Response) error {
 
 // drain reads what is left of a short answer, so that its connection can be used again.
 func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 64<<10) // a connection that cannot be kept is only closed
+	_, _ = io.CopyN(io.Discard, body, 64<<10) // if this fails, the connection is closed
 	_ = body.Close()
 }
 

@@ -60,8 +60,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// What is told of a command whose answer did not come depends on whether it may
-// have arrived.
+// If the answer to a command does not come, the error depends on whether the command may have arrived.
 func TestBrokenConnections(t *testing.T) {
 	hangUp := against(t, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
 	if _, err := hangUp.Send(t.Context(), cmd); service.KindOf(err) != service.KindUnknown {
@@ -103,7 +102,7 @@ func TestBrokenConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	taken, err := net.Dial("tcp", l.Addr().String()) // so nobody will come to listen at its own end
+	taken, err := net.Dial("tcp", l.Addr().String()) // so no one can listen on the port of its own end
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +140,7 @@ func event(n int) string {
 	return fmt.Sprintf("id: c%d\ndata: {\"specversion\":\"1.0\",\"position\":\"%d\"}\n\n", n, n)
 }
 
-// Each connection gives two events and breaks in the middle of a third, which
-// comes whole with the next.
+// Each connection returns two events and breaks in the middle of a third, which comes complete with the next.
 func TestFollowResumes(t *testing.T) {
 	var tries atomic.Int64
 	c := against(t, func(w http.ResponseWriter, r *http.Request) {
@@ -182,13 +180,13 @@ func TestFollowEnds(t *testing.T) {
 	problem := `{"kind":"not_found","detail":"gone"}`
 	c := against(t, func(w http.ResponseWriter, r *http.Request) {
 		switch tries.Add(1) {
-		case 1: // a word within the stream
+		case 1: // a comment within the stream
 			io.WriteString(w, "event: problem\ndata: "+problem+"\n\n")
 		case 2: // a refusal
 			w.Header().Set("Content-Type", api.ContentProblem)
 			w.WriteHeader(404)
 			io.WriteString(w, problem)
-		case 3: // an event that is none
+		case 3: // an invalid event
 			io.WriteString(w, "data: nonsense\n\n")
 		default: // nothing, again and again
 		}
@@ -210,7 +208,7 @@ func TestFollowEnds(t *testing.T) {
 	}
 }
 
-// A server that breaks the protocol ends the stream, and whatever waits knows.
+// A server that breaks the protocol ends the stream, and everything that waits gets an error.
 func TestStreamOfAStrangeServer(t *testing.T) {
 	for name, tt := range map[string]struct {
 		hello, answer string
@@ -220,7 +218,7 @@ func TestStreamOfAStrangeServer(t *testing.T) {
 		"no JSON":           {"hello", "", service.KindUnavailable},
 		"garbage later":     {hello, "garbage", service.KindUnknown},
 		"an error for all":  {hello, `{"op":"error","problem":{"kind":"invalid"}}`, service.KindUnknown},
-		"unasked answers":   {hello, `{"op":"reply","id":"zz"}`, service.KindUnknown}, // passed over; then it hangs up
+		"unasked answers":   {hello, `{"op":"reply","id":"zz"}`, service.KindUnknown}, // ignored; then it closes the connection
 		"events of nothing": {hello, `{"op":"event","sub":"zz","event":{}}`, service.KindUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -255,7 +253,7 @@ func TestStreamOfAStrangeServer(t *testing.T) {
 
 const hello = `{"op":"hello","protocol":"bulkhead.v1.json","limits":{"message_bytes":1000,"in_flight":10,"subscriptions":1,"credits":10}}`
 
-// A server that sends more than it was granted is not given more memory.
+// A server that sends more than it was granted takes no more memory.
 func TestTooManyEvents(t *testing.T) {
 	c := against(t, func(w http.ResponseWriter, r *http.Request) {
 		u := websocket.Upgrader{Subprotocols: []string{api.ProtocolStream}}
@@ -291,9 +289,9 @@ func TestTooManyEvents(t *testing.T) {
 	}
 }
 
-// What was on its way when a subscription was closed is not given out afterwards.
+// Events that were in flight when a subscription was closed are not returned later.
 func TestNothingAfterClose(t *testing.T) {
-	for range 100 { // of what is there at once, any may be taken first
+	for range 100 { // if both are ready, either may be taken first
 		s := &Stream{out: make(chan []byte, 1), closing: make(chan struct{})}
 		sub := &Subscription{stream: s, window: 3, events: make(chan json.RawMessage, 3), ended: make(chan struct{})}
 		for range 2 {

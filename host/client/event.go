@@ -10,10 +10,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Event is an event that is on the host's disk. As JSON it has the native form, whichever form it
-// came in.
+// Event is an event on the host's disk. Its JSON is the native form, whichever form it was received in.
 type Event struct {
-	ID          string // the event's cursor: reading from it gives what comes after the event
+	ID          string // the event's cursor: reading from it begins with the next event
 	Source      string // /services/ and the service's name; unique together with ID
 	Type        service.Type
 	Key         service.Key // of the entity
@@ -43,12 +42,12 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	}
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false) // the data stays as it was written
+	enc.SetEscapeHTML(false) // the data is not changed
 	err := enc.Encode(&w)
 	return text.Bytes(), err
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It takes the native form. It keeps nothing of text.
+// UnmarshalJSON implements json.Unmarshaler. It accepts the native form. It keeps no reference to text.
 func (e *Event) UnmarshalJSON(text []byte) error {
 	w, err := api.DecodeEvent(text)
 	if err != nil {
@@ -58,7 +57,7 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// eventOf is an event as it came over the wire.
+// eventOf converts an event from the wire.
 func eventOf(w *api.Event) Event {
 	return Event{
 		ID: w.ID, Source: w.Source, Type: service.Type(w.Type), Key: service.Key(w.Subject), Time: w.Time,
@@ -70,7 +69,7 @@ func eventOf(w *api.Event) Event {
 // Page is a part of a service's events.
 type Page struct {
 	Events []Event `json:"events"`
-	// Next is the cursor to read on from. It is set also at the end of the log.
+	// Next is the cursor from which to read on. It is also set at the end of the log.
 	Next string `json:"next"`
 	// More says that there were more events when the host made the page.
 	More bool `json:"more"`
@@ -79,10 +78,9 @@ type Page struct {
 // EntityPage is a part of one entity's events.
 type EntityPage struct {
 	Events []Event `json:"events"`
-	// First is the version of the entity's first event that can be read: 1 unless a retention deleted
-	// events.
+	// First is the version of the entity's first readable event: 1 unless a retention has deleted events.
 	First service.Version `json:"first"`
-	// Next is what to read on after. It is what was asked for if there was no event.
+	// Next is the place from which to read on: a cursor, or the requested place if there were no events.
 	Next string `json:"next"`
 	// More says that there were more events when the host made the page.
 	More bool `json:"more"`

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// An event has the same text before and after it was an Event, also where its data is not JSON or
-// looks like it.
+// Decoding and encoding an event does not change its text, even if its data is not JSON or looks like it.
 func TestEventText(t *testing.T) {
 	const head = `{"id":"c","source":"/services/bank","type":"deposited","subject":"al\"ice","time":"2026-01-02T03:04:05.000000006Z",`
 	const tail = `"entityversion":9007199254740993,"position":18446744073709551615,"commandid":"c-1","commandtype":"deposit",` +
@@ -26,7 +25,7 @@ func TestEventText(t *testing.T) {
 			t.Errorf("%s: data %q, %v", text, e.Data, err)
 			continue
 		}
-		clear(text) // nothing of which the event keeps
+		clear(text) // the event keeps no reference to it
 		again, err := e.MarshalJSON()
 		if err != nil || string(again) != string(kept)+"\n" {
 			t.Errorf("%s became %s, %v", kept, again, err)

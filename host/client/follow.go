@@ -14,10 +14,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Follow calls each with a service's events, from s.From on and as they are committed, until ctx
-// ends, each returns an error (which Follow returns), or the host refuses. If the connection breaks,
-// Follow resumes after the last event, so each gets every event once, in order. It gives up after
-// Options.Retries tries in a row that brought nothing.
+// Follow calls each with a service's events, from s.From on and as they are committed, until ctx ends, each
+// returns an error (which Follow returns), or the host refuses. If the connection breaks, Follow resumes
+// after the last event, so each gets every event once, in order. It gives up after Options.Retries attempts
+// in a row without an event.
 func (c *Client) Follow(ctx context.Context, s service.Selection, each func(Event) error) error {
 	last, failed := "", 0
 	waits := lifecycle.Backoff{First: c.options.Backoff, Max: 100 * c.options.Backoff}
@@ -42,7 +42,7 @@ func (c *Client) Follow(ctx context.Context, s service.Selection, each func(Even
 		if failed++; failed > c.options.Retries {
 			return err
 		}
-		lifecycle.Sleep(ctx, waits.Asked(failed, service.RetryAfterOf(err))) // if ctx ends, the next try says so
+		lifecycle.Sleep(ctx, waits.Asked(failed, service.RetryAfterOf(err))) // if ctx ends, the next attempt fails
 	}
 }
 
@@ -80,7 +80,7 @@ func (c *Client) follow(ctx context.Context, s service.Selection, last *string, 
 			return p.Err()
 		case "":
 			if m.data == nil {
-				break // only says where the stream begins
+				break // it only has the id at which the stream begins
 			}
 			e, err := api.DecodeCloudEvent(m.data)
 			if err != nil {
@@ -96,7 +96,7 @@ func (c *Client) follow(ctx context.Context, s service.Selection, last *string, 
 	}
 }
 
-// maxSSE bounds one message of a stream, in bytes.
+// maxSSE is the maximum size of one message of a stream, in bytes.
 const maxSSE = maxAnswer
 
 // sseMessage is one message of a stream of server-sent events.
@@ -108,7 +108,7 @@ type sseMessage struct {
 // sseReader splits a stream of server-sent events. It is total.
 type sseReader struct{ r *bufio.Reader }
 
-// next returns the next message with data or an id. Its data is the caller's.
+// next returns the next message with data or an id. The caller owns its data.
 func (s *sseReader) next() (sseMessage, error) {
 	var m sseMessage
 	var any bool
@@ -126,7 +126,7 @@ func (s *sseReader) next() (sseMessage, error) {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return sseMessage{}, err // a message without its empty line is not whole
+			return sseMessage{}, err // a message without its empty line is incomplete
 		}
 		if size += len(line); size > maxSSE {
 			return sseMessage{}, errors.New("a message of the stream is too large")

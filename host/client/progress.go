@@ -8,11 +8,11 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// told is told how an upload or a deployment goes on: by the goroutine that sends the module and
-// by the one that reads the answer. It passes that on, one at a time, until its end.
+// told passes on the progress of an upload or a deployment. The goroutine that sends the module calls it, and
+// the one that reads the answer. It passes on one report at a time, until end is called.
 type told struct {
 	mu sync.Mutex             // held for the call of to
-	to func(service.Progress) // nil: nobody listens, or not any more
+	to func(service.Progress) // nil: no function, or end was called
 }
 
 func tell(to func(service.Progress)) *told { return &told{to: to} }
@@ -25,14 +25,14 @@ func (t *told) tell(p service.Progress) {
 	}
 }
 
-// end returns when nothing more will be passed on.
+// end returns when no further report will be passed on.
 func (t *told) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.to = nil
 }
 
-// counted is a module as a body that tells how much of it was read.
+// counted is a module as a request body that reports how much of it was read.
 func (t *told) counted(module []byte) io.Reader {
 	r := bytes.NewReader(module)
 	if t.to == nil {
@@ -54,7 +54,7 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo hides the bytes.Reader's, which would hand everything over at once.
+// WriteTo hides that of bytes.Reader, which would write everything at once.
 func (r *countingReader) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{r})
 }

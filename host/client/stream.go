@@ -17,9 +17,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Stream is one WebSocket connection with the protocol bulkhead.v1.json:
-// commands, queries and subscriptions side by side. It is safe for concurrent
-// use. Once the connection has failed, every call fails; dial another one.
+// Stream is one WebSocket connection with the protocol bulkhead.v1.json, for concurrent commands, queries and
+// subscriptions. It is safe for concurrent use. When the connection has failed, every call fails; dial
+// another one.
 type Stream struct {
 	conn   *ws.Conn
 	limits StreamLimits
@@ -29,21 +29,21 @@ type Stream struct {
 	closing chan struct{} // closed by fail
 	life    lifecycle.Life
 
-	mu      sync.Mutex // guards what follows; held for moments
+	mu      sync.Mutex // guards all below; held for a few instructions
 	err     error      // why the connection ended
 	next    uint64     // the next id
 	pending map[string]func(*api.ServerMessage, error)
 	subs    map[string]*Subscription
 }
 
-// pingEvery is how often the writer pings; a host that has been silent for
-// twice that is taken for gone.
+// pingEvery is the interval at which the writer pings. A host that has been silent for twice that is
+// considered gone.
 const pingEvery = 20 * time.Second
 
 // writeWait bounds one write.
 const writeWait = 20 * time.Second
 
-// Stream dials. ctx is for the dialling only; the caller closes the stream.
+// Stream dials a connection. ctx is only for dialling. The caller closes the stream.
 func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	target := *c.base
 	target.Scheme = map[string]string{"http": "ws", "https": "wss"}[target.Scheme]
@@ -56,7 +56,7 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	})
 	if err != nil {
 		if refusal != nil {
-			return nil, errorOf(refusal) // the body is there in full, as far as the library reads it
+			return nil, errorOf(refusal) // the beginning of the body, as far as the library has read it
 		}
 		return nil, c.broken(err, false)
 	}
@@ -64,7 +64,7 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 		conn: conn, closing: make(chan struct{}), out: make(chan []byte, 256),
 		pending: map[string]func(*api.ServerMessage, error){}, subs: map[string]*Subscription{},
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) // fails only as the reading below will
+	_ = conn.SetReadDeadline(time.Now().Add(2 * pingEvery)) // if this fails, so does reading below
 	hello, err := s.read()
 	if err == nil && (hello.Op != api.OpHello || hello.Limits == nil || hello.Limits.InFlight < 1) {
 		err = errors.New("it did not begin with hello")
@@ -82,15 +82,15 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 	return s, nil
 }
 
-// StreamLimits says what the host lets one connection do.
+// StreamLimits are the host's limits for one connection.
 type StreamLimits struct {
 	MessageBytes  int64 // of one message to the host
 	InFlight      int   // commands and queries without an answer yet
-	Subscriptions int   // at a time
+	Subscriptions int   // number of subscriptions
 	Credits       int64 // events on their way to one subscription
 }
 
-// Limits is what the host lets this connection do.
+// Limits returns the host's limits for this connection.
 func (s *Stream) Limits() StreamLimits { return s.limits }
 
 // Close ends the connection and waits for its goroutines. Commands without an
@@ -102,14 +102,14 @@ func (s *Stream) Close() error {
 // Done is closed when the connection has ended; Err says why.
 func (s *Stream) Done() <-chan struct{} { return s.closing }
 
-// Err is why the connection ended; nil while it is up.
+// Err is the reason for the end of the connection; nil while it is up.
 func (s *Stream) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// fail ends the connection once: whatever waits gets to know.
+// fail ends the connection once: everything that waits gets the error.
 func (s *Stream) fail(err error) {
 	s.mu.Lock()
 	if s.err != nil {
@@ -170,11 +170,11 @@ func (s *Stream) take(m *api.ServerMessage) error {
 		case done != nil:
 			done(m, nil)
 		case m.Op == api.OpError && m.Problem != nil && m.ID == "":
-			return m.Problem.Err() // about something we sent that the host could not read
+			return m.Problem.Err() // about a message of ours that the host could not read
 		}
 	case api.OpEvent, api.OpCheckpoint, api.OpUnsubscribed:
 		s.mu.Lock()
-		sub := s.subs[m.Sub+m.ID] // events and checkpoints have the one, unsubscribed the other
+		sub := s.subs[m.Sub+m.ID] // the first is set in events and checkpoints, the second in unsubscribed
 		if m.Op == api.OpUnsubscribed {
 			delete(s.subs, m.ID)
 		}
@@ -186,8 +186,7 @@ func (s *Stream) take(m *api.ServerMessage) error {
 	return nil
 }
 
-// writeAll is the one goroutine that writes. It gathers what waits into one write
-// to the connection.
+// writeAll is the only goroutine that writes. It gathers what waits into one write to the connection.
 func (s *Stream) writeAll() {
 	defer s.conn.Close()
 	ping := time.NewTicker(pingEvery)
@@ -203,7 +202,7 @@ func (s *Stream) writeAll() {
 		case <-ping.C:
 			err = s.conn.Ping(writeWait)
 		case <-s.closing:
-			// The host may be gone; nothing is left to do about it.
+			// The host may have gone; errors no longer matter.
 			_ = s.conn.SayClose(ws.CloseNormal, "", time.Second)
 			return
 		}
@@ -217,7 +216,7 @@ func (s *Stream) writeAll() {
 	}
 }
 
-// write hands text to the writer.
+// write gives text to the writer.
 func (s *Stream) write(ctx context.Context, text []byte) error {
 	select {
 	case s.out <- text:
@@ -229,8 +228,8 @@ func (s *Stream) write(ctx context.Context, text []byte) error {
 	}
 }
 
-// ask sends a message and calls done once, with the answer, on the reading
-// goroutine; or with why there is none. If it returns an error done is not called.
+// ask sends a message and calls done once on the reading goroutine: with the answer, or with the error. If
+// ask itself returns an error, done is not called.
 func (s *Stream) ask(ctx context.Context, m func(id string) []byte, done func(*api.ServerMessage, error)) error {
 	select {
 	case s.slots <- struct{}{}:
@@ -254,7 +253,7 @@ func (s *Stream) ask(ctx context.Context, m func(id string) []byte, done func(*a
 		delete(s.pending, id)
 		s.mu.Unlock()
 		if !ours {
-			return nil // the connection ended meanwhile, and done knows
+			return nil // the connection ended meanwhile, and done was called
 		}
 		<-s.slots
 		return err
@@ -262,14 +261,14 @@ func (s *Stream) ask(ctx context.Context, m func(id string) []byte, done func(*a
 	return nil
 }
 
-// lostError is why a connection ended, as told to whatever had no answer then.
+// lostError is the error of requests that had no answer when the connection ended.
 type lostError struct{ err error }
 
 func (e *lostError) Error() string { return e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
-// lost is the error of what failed: the host's own, or, if the connection ended,
-// what that means for a message that may have been sent.
+// lost converts an error: one of the host is unchanged; the end of the connection means that a message that
+// may have been sent has an unknown outcome.
 func (s *Stream) lost(err error, sent bool) error {
 	var lost *lostError
 	switch {
@@ -282,9 +281,9 @@ func (s *Stream) lost(err error, sent bool) error {
 	return service.Errorf(service.KindUnavailable, "the connection has ended: %w", err)
 }
 
-// SendAsync sends a command and returns when it is on its way, waiting while the
-// connection has as much in flight as the host allows. Then done is called once,
-// on the reading goroutine: it must not block.
+// SendAsync sends a command. While the connection has as many requests in flight as the host allows, it
+// waits. It returns when the command is on its way. Then done is called once, on the reading goroutine; it
+// must not block.
 func (s *Stream) SendAsync(ctx context.Context, c service.Command, done func(service.Reply, error)) error {
 	return s.ask(ctx, func(id string) []byte { return appendCommand(ctx, id, &c) },
 		func(m *api.ServerMessage, err error) {
@@ -315,7 +314,7 @@ func (s *Stream) Send(ctx context.Context, c service.Command) (service.Reply, er
 	}
 }
 
-// Query asks an entity.
+// Query sends a query to an entity and returns the answer.
 func (s *Stream) Query(ctx context.Context, q service.Query) (service.QueryReply, error) {
 	type answer struct {
 		r   service.QueryReply
@@ -341,8 +340,8 @@ func (s *Stream) Query(ctx context.Context, q service.Query) (service.QueryReply
 	}
 }
 
-// appendCommand encodes a command. It is done by hand as json.Marshal would
-// check and compact the data once more; the host checks it anyway.
+// appendCommand encodes a command by hand: json.Marshal would check and compact the data once more, and the
+// host checks it anyway.
 func appendCommand(ctx context.Context, id string, c *service.Command) []byte {
 	b := make([]byte, 0, 192+len(c.Data)+len(c.Metadata))
 	b = appendCall(b, api.OpCommand, id, c.Service, c.Key, c.Type, c.Data)
