@@ -97,7 +97,7 @@ func (h *Host) Deploy(ctx context.Context, d service.Deployment) (service.Status
 	h.opt.Logger.Info("a service was deployed", append(about, "shards", len(st.Shards), "position", uint64(st.Head))...)
 	st.Warnings = service.ChangedEvents(before, st.Manifest)
 	for _, w := range st.Warnings {
-		h.opt.Logger.Warn("a deployment changes what events are", "service", string(d.Service), "change", w)
+		h.opt.Logger.Warn("a deployment changes the schema of stored events", "service", string(d.Service), "change", w)
 	}
 	return st, nil
 }

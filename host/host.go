@@ -170,7 +170,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 		h.opt.Logger.Warn("the journal's index was damaged; it was set aside and rebuilt from the log", "error", err)
 	}
 	for _, log := range j.DamagedLogs() {
-		h.opt.Logger.Error("a log is damaged; its service is refused, others are not concerned", "log", log, "error",
+		h.opt.Logger.Error("a log is damaged; its service is refused; others are not affected", "log", log, "error",
 			j.Damage(log))
 	}
 	if err := j.Damage(catalog.Log); err != nil { // otherwise services would be missing
@@ -263,7 +263,7 @@ func (h *Host) recover(failed *core) bool {
 	h.files.yield() // closing flushes memory to new files; see keepSpare
 	// The journal has failed, so nothing here waits for the disk.
 	if err := failed.close(context.Background(), cause); err != nil {
-		h.opt.Logger.Warn("closing what stood on the failed journal", "error", err)
+		h.opt.Logger.Warn("could not close everything that used the failed journal", "error", err)
 	}
 	for failures := 1; ; failures++ {
 		c, err := h.openCore(h.life)

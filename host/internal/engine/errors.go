@@ -38,7 +38,7 @@ func (e *Engine) own(err error) *service.Error {
 }
 
 // damagedWords say that a log is damaged, which its operator has to repair.
-const damagedWords = "the service's log is damaged (%s); nothing was written; other services are not concerned"
+const damagedWords = "the service's log is damaged (%s); nothing was written; other services are not affected"
 
 // refused says why the log did not accept an outcome; nothing of it was written.
 func (s *shard) refused(t *task, err error) *service.Error {

@@ -330,7 +330,7 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 			"entity", string(key), "version", from.Version, "error", err)
 	case r.version == from.Version && !bytes.Equal(state, from.State):
 		s.snapshots.checks = maxChecks // one warning is enough
-		s.logger.Warn("this build of the module makes of the same events another state than the snapshot of "+
+		s.logger.Warn("this build of the module makes another state from the same events than the snapshot of "+
 			"another build has, under the same state schema; snapshots are still used; with a greater state "+
 			"schema, the module would replay the events instead",
 			"entity", string(key), "version", from.Version)

@@ -463,7 +463,7 @@ func TestAFirstMessageWithoutRoom(t *testing.T) {
 	}
 	ws.Close()
 	s.until("the connection has left", func() bool { return held() == 0 })
-	if strings.Contains(s.logged.String(), "were forgotten") {
+	if strings.Contains(s.logged.String(), "were never given back") {
 		t.Error("the connection gave back what it had not taken, or did not give it back")
 	}
 }

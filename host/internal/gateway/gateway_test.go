@@ -99,7 +99,7 @@ func startOn(t *testing.T, f *fake, o Options) *site {
 			}
 			runtime.Gosched()
 		}
-		if strings.Contains(s.logged.String(), "were forgotten") {
+		if strings.Contains(s.logged.String(), "were never given back") {
 			t.Errorf("a connection forgot bytes that it had taken:\n%s", s.logged)
 		}
 	})

@@ -154,8 +154,8 @@ func (s *Registry) start(ctx context.Context, x *start) error {
 		return errors.Join(err, built.discard(context.WithoutCancel(ctx)))
 	}
 	if err := s.opt.Catalog.Started(ctx, x.spec, built.facts); err != nil && ctx.Err() == nil {
-		s.opt.Logger.Warn("what is known of the service's module, such as the tariff of its fuel, is not what its "+
-			"deployment says, and that could not be recorded",
+		s.opt.Logger.Warn("facts of the service's module, such as the tariff of its fuel, differ from those in "+
+			"the record of its deployment, which could not be updated",
 			"service", x.spec.Service, "tariff", built.module.Tariff, "error", err)
 	}
 	x.svc.swapping.Lock()

@@ -130,7 +130,7 @@ func (f *Account) Leave() {
 	f.all.mu.Unlock()
 	f.Give(int(max(0, f.unread.Load())))
 	if held := f.account.Close(); held != nil { // a leak: it is given back now
-		f.all.log.Error("bytes in flight were forgotten", "held", held[flightBytes])
+		f.all.log.Error("bytes in flight were never given back", "held", held[flightBytes])
 	}
 }
 
