@@ -25,11 +25,11 @@ func wantQuota(t *testing.T, err error, r budget.Resource, limit int64) {
 	}
 }
 
-// counters deploys n counters with so many shards, or until one is refused. It returns the number of deployed
+// counters deploys limit counters with so many shards, or until one is refused. It returns the number of deployed
 // ones, and the refusal.
-func counters(t *testing.T, h *hosttest.Host, most, shards int) (n int, refused error) {
+func counters(t *testing.T, h *hosttest.Host, limit, shards int) (n int, refused error) {
 	t.Helper()
-	for ; n < most; n++ {
+	for ; n < limit; n++ {
 		name := service.Name(fmt.Sprint("many-", n))
 		_, err := h.Deploy(t.Context(), service.Deployment{Service: name, Module: testguest.Counter(string(name)),
 			Settings: service.Settings{Shards: shards}})

@@ -98,7 +98,7 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 	}
 	st, err := h.Status("tally")
 	// the first wait is at least 750 ms
-	if most := 1 + uint64(time.Since(began)/(700*time.Millisecond)); st.Counters.Failed > most {
+	if bound := 1 + uint64(time.Since(began)/(700*time.Millisecond)); st.Counters.Failed > bound {
 		t.Errorf("%d hydrations failed", st.Counters.Failed)
 	}
 	if err != nil || st.Counters.Resets != 0 || st.Faults.Count != 1 || st.Faults.Latest[0].Key != "broken" ||

@@ -15,7 +15,7 @@ type HandlerOptions struct {
 	// Empty: no token is needed.
 	Token string
 	// AllowedHosts are names under which clients without a token may reach the handler, beside localhost and
-	// the loopback addresses. They prevent a web page from making a browser use another name for the handler.
+	// the loopback addresses. A web page whose own name leads to the handler is refused.
 	AllowedHosts []string
 	// Insecure answers requests without a token under any name.
 	Insecure bool

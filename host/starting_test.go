@@ -362,8 +362,8 @@ func TestStoredModulesAreReadWithinTheBudget(t *testing.T) {
 	module := testguest.Counter("tally")
 	flight := func() int64 { return h.Account().Used(budget.FlightBytes) }
 	until(t, func() bool { return flight() > 0 })
-	if most := int64(len(module) + len(testguest.Counter("other"))); flight() > most {
-		t.Errorf("%d bytes of modules with %d are in flight", flight(), most)
+	if bound := int64(len(module) + len(testguest.Counter("other"))); flight() > bound {
+		t.Errorf("%d bytes of modules with %d are in flight", flight(), bound)
 	}
 	d := service.Deployment{Service: "tally", Digest: service.DigestOf(module), Settings: service.Settings{Shards: 3}}
 	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "none",

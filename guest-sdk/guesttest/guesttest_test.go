@@ -195,8 +195,9 @@ func TestLongHistoriesAreLinear(t *testing.T) {
 		}
 		d := &counted{Driver: guesttest.Native(good)}
 		guesttest.GivenOn(t, d, good, "k", events...).When("put", put{2, "a"}).Then(put{2, "a"})
-		if most := 8*n + 600; d.applied > most || d.snapshots > 80 {
-			t.Errorf("%d events: %d were applied, more than %d, or %d snapshots taken", n, d.applied, most, d.snapshots)
+		if bound := 8*n + 600; d.applied > bound || d.snapshots > 80 {
+			t.Errorf("%d events: %d were applied, more than %d, or %d snapshots taken", n, d.applied, bound,
+				d.snapshots)
 		}
 		if d.bytes > 400<<10 {
 			t.Errorf("%d events: a request of %d bytes", n, d.bytes)

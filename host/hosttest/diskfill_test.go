@@ -84,7 +84,7 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 		t.Errorf("it was refused %d times for its rate and %d times for its quota", rate, full)
 	}
 	st, err := h.Status(filler)
-	if most := int64(quota + 2*5<<20); err != nil || st.LogBytes < quota || st.LogBytes > most { // one per shard
+	if bound := int64(quota + 2*5<<20); err != nil || st.LogBytes < quota || st.LogBytes > bound { // one per shard
 		t.Errorf("it has written %d bytes, %v", st.LogBytes, err)
 	}
 	if st, err := h.Status("victim"); err != nil || int(st.Counters.Committed) != len(times) ||

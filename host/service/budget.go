@@ -65,12 +65,12 @@ const CallRoom = 256 << 10
 // defaults.
 func (b Budget) Validate() error {
 	var bad []string
-	if least := int64(4 * CallRoom); b.ConnectionBytes < least {
-		bad = append(bad, fmt.Sprintf("connection_bytes is %d; it may be %d or more", b.ConnectionBytes, least))
+	if minimum := int64(4 * CallRoom); b.ConnectionBytes < minimum {
+		bad = append(bad, fmt.Sprintf("connection_bytes is %d; it may be %d or more", b.ConnectionBytes, minimum))
 	}
-	if most := b.FlightBytes / (ConnectionParts + 2); b.ConnectionBytes > most {
+	if maximum := b.FlightBytes / (ConnectionParts + 2); b.ConnectionBytes > maximum {
 		bad = append(bad, fmt.Sprintf("connection_bytes is %d; of flight_bytes, which is %d, it may be a tenth, %d",
-			b.ConnectionBytes, b.FlightBytes, most))
+			b.ConnectionBytes, b.FlightBytes, maximum))
 	}
 	return invalid("budget", bad)
 }
@@ -83,14 +83,14 @@ func (b Budget) Fits(l Limits) error {
 	for _, limit := range []struct {
 		name string
 		v    int
-		most int64
+		max  int64
 	}{
 		{"command_bytes", l.CommandBytes, room / 3 * 2},
 		{"outcome_bytes", l.OutcomeBytes, room},
 	} {
-		if int64(limit.v) > limit.most {
+		if int64(limit.v) > limit.max {
 			bad = append(bad, fmt.Sprintf("%s is %d; with %d bytes for one connection it may be %d", limit.name,
-				limit.v, b.ConnectionBytes, limit.most))
+				limit.v, b.ConnectionBytes, limit.max))
 		}
 	}
 	if len(bad) == 0 {

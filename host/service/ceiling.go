@@ -44,9 +44,9 @@ func (c Ceiling) Defaults() (Limits, Settings) {
 // value, and its maximum.
 func (c Ceiling) Check(l Limits, s Settings) error {
 	var above []string
-	check := func(name string, asked, most int64) {
-		if asked > most {
-			above = append(above, fmt.Sprintf("%s is %d; this host allows %d", name, asked, most))
+	check := func(name string, asked, maximum int64) {
+		if asked > maximum {
+			above = append(above, fmt.Sprintf("%s is %d; this host allows %d", name, asked, maximum))
 		}
 	}
 	for _, field := range limits {

@@ -92,14 +92,14 @@ func Pairs(m abi.Metadata) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// FoldName is a metadata name in lower case: names that differ only in case become equal.
+// FoldName removes the case of a metadata name: names that differ only in case become equal.
 func FoldName(name string) string {
 	return strings.Map(func(r rune) rune {
-		least := r
+		folded := r
 		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
-			least = min(least, other)
+			folded = min(folded, other)
 		}
-		return least
+		return folded
 	}, name)
 }
 

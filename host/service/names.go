@@ -136,9 +136,9 @@ func (d *Digest) UnmarshalText(b []byte) (err error) {
 
 // quote formats untrusted text for an error: escaped and cut.
 func quote(s string) string {
-	const most = 80
-	if len(s) > most {
-		return fmt.Sprintf("%q… (%d bytes)", s[:most], len(s))
+	const maxBytes = 80
+	if len(s) > maxBytes {
+		return fmt.Sprintf("%q… (%d bytes)", s[:maxBytes], len(s))
 	}
 	return fmt.Sprintf("%q", s)
 }

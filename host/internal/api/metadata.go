@@ -51,7 +51,7 @@ func ParseMetadata(b []byte) (abi.Metadata, error) {
 
 // parsePairs is ParseMetadata with another maximum size, in bytes, and another way to compare names: an event
 // may have more than a command, as it keeps its command's metadata beside its own.
-func parsePairs(b []byte, most int, form func(string) string) (abi.Metadata, error) {
+func parsePairs(b []byte, maxBytes int, form func(string) string) (abi.Metadata, error) {
 	bad := func(format string, args ...any) (abi.Metadata, error) {
 		return nil, service.Errorf(service.KindInvalid, "metadata is a JSON object of strings; "+format, args...)
 	}
@@ -73,8 +73,8 @@ func parsePairs(b []byte, most int, form func(string) string) (abi.Metadata, err
 			return bad("the name %.80q is empty or there twice, in whatever case", name)
 		}
 		taken[form(name)] = true
-		if len(m)+4+len(name)+len(value) > most {
-			return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", most)
+		if len(m)+4+len(name)+len(value) > maxBytes {
+			return nil, service.Errorf(service.KindTooLarge, "metadata is larger than %d bytes", maxBytes)
 		}
 		m = m.AppendPair(name, value)
 	}

@@ -127,7 +127,7 @@ func (s *Server) entityStream(a *answer, r *http.Request, sel streams.View, afte
 	}
 	var at service.Cursor
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" {
-		at, err = s.entityBehind(r.Context(), sel.Service, sel.Keys[0], last)
+		at, err = s.entityAfter(r.Context(), sel.Service, sel.Keys[0], last)
 	} else {
 		at, err = s.entityCursor(r.Context(), sel.Service, sel.Keys[0], after)
 	}
@@ -144,16 +144,16 @@ func (s *Server) entityCursor(
 ) (service.Cursor, error) {
 	version, isVersion := entityVersion(after)
 	if !isVersion {
-		return s.entityBehind(ctx, name, key, after)
+		return s.entityAfter(ctx, name, key, after)
 	}
 	return s.entityVersionCursor(ctx, name, key, version)
 }
 
-// entityBehind is entityCursor of an event, given by its id or cursor.
-func (s *Server) entityBehind(
+// entityAfter is entityCursor of an event, given by its id or cursor.
+func (s *Server) entityAfter(
 	ctx context.Context, name service.Name, key service.Key, id string,
 ) (service.Cursor, error) {
-	at, err := s.placeBehind(ctx, name, id)
+	at, err := s.placeAfter(ctx, name, id)
 	if v, ok := s.keptVersion(ctx, name, key, id, err); ok {
 		return s.entityVersionCursor(ctx, name, key, v)
 	}
@@ -225,7 +225,7 @@ func (s *Server) serviceEvents(a *answer, r *http.Request) error {
 	}
 	var at service.Cursor
 	if last := r.Header.Get(api.HeaderLastEventID); last != "" && stream {
-		at, err = s.placeBehind(r.Context(), name, last)
+		at, err = s.placeAfter(r.Context(), name, last)
 	} else {
 		at, err = s.place(r.Context(), name, from)
 	}

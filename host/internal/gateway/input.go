@@ -78,8 +78,8 @@ func (s *Server) place(ctx context.Context, name service.Name, text string) (ser
 	return s.placeOf(ctx, name, from)
 }
 
-// placeBehind finds the place after an event, given by its id or cursor.
-func (s *Server) placeBehind(ctx context.Context, name service.Name, id string) (service.Cursor, error) {
+// placeAfter finds the place after an event, given by its id or cursor.
+func (s *Server) placeAfter(ctx context.Context, name service.Name, id string) (service.Cursor, error) {
 	return s.placeOf(ctx, name, service.From{Kind: service.FromCursor, Cursor: id})
 }
 
@@ -107,7 +107,7 @@ func (s *Server) entityPlace(
 	if v, ok := entityVersion(after); ok {
 		return v, nil
 	}
-	at, err := s.placeBehind(ctx, name, after)
+	at, err := s.placeAfter(ctx, name, after)
 	if v, ok := s.keptVersion(ctx, name, key, after, err); ok {
 		return v, nil
 	}

@@ -32,8 +32,8 @@ const (
 	diskSize    = 3 << 30
 	openFiles   = 1024
 
-	// mostWait is the maximum time of the neighbour's commands: the attackers use the same machine.
-	mostWait = 2 * time.Second
+	// maxWait is the maximum time of the neighbour's commands: the attackers use the same machine.
+	maxWait = 2 * time.Second
 
 	// maxResident is the maximum resident memory of the host: half of the limit for sandboxes, twice the
 	// bytes in flight, as garbage takes as much again, and the journal.
@@ -204,7 +204,7 @@ func TestEverythingHostile(t *testing.T) {
 	if beside.errors > 0 {
 		t.Errorf("%d of the neighbour's commands failed: %v", beside.errors, beside.failed)
 	}
-	if p99 := beside.quantile(.99); p99 > mostWait {
+	if p99 := beside.quantile(.99); p99 > maxWait {
 		t.Errorf("the neighbour waited: %v", beside)
 	}
 	for _, odd := range seen.odd {

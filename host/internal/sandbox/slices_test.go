@@ -228,10 +228,10 @@ func TestWaitingIsNotInACallsTime(t *testing.T) {
 		longest = max(longest, r.wall)
 	}
 	// Together they computed so long, in turns, on few processors.
-	if least := time.Duration(whole) * limit / time.Duration(p.runtime.processors.Slots()+1) * 8 / 10; whole == 0 ||
-		longest < least {
+	if minimum := time.Duration(whole) * limit / time.Duration(p.runtime.processors.Slots()+1) * 8 / 10; whole == 0 ||
+		longest < minimum {
 		t.Errorf("%d calls had their %v; the last of them ended after %v, want at least %v", whole, limit, longest,
-			least)
+			minimum)
 	}
 }
 
