@@ -32,7 +32,8 @@ const (
 	// openingRoom is how many descriptors fewer the journal may have while it grows than when it is opened.
 	// So the host can be opened again even if the journal has used all that it may have.
 	openingRoom = 24
-	// tableDescriptors is the initial size of the system's descriptor table. It takes 8 bytes for each.
+	// tableDescriptors is the number of descriptors for which the system's table is enlarged at the start. It
+	// takes 8 bytes for each.
 	tableDescriptors = 16 << 10
 	// descriptorsEvery is the interval at which the journal's need is measured.
 	descriptorsEvery = time.Second

@@ -50,7 +50,7 @@ func TestChangedEvents(t *testing.T) {
 	}
 }
 
-// Schemas are what modules say.
+// A module may write any schema.
 func FuzzChangedEvents(f *testing.F) {
 	f.Add(`{"type":"object","properties":{"a":{"type":"integer"}}}`, `{"type":"object","properties":{"b":{"type":["string","null"]}}}`)
 	f.Add(`{"type":"array","items":{"items":{}}}`, `{"type":"array","items":{"items":5}}`)

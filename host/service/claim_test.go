@@ -29,7 +29,7 @@ func TestAClaimIsTakenOnce(t *testing.T) {
 	}
 }
 
-// What has begun may wait again: then it can be refused as before it had begun.
+// A request that has begun may wait again, and can then be refused as before.
 func TestAClaimThatWaitsAgain(t *testing.T) {
 	var c Claim
 	var d dropper
@@ -40,7 +40,7 @@ func TestAClaimThatWaitsAgain(t *testing.T) {
 	if !c.Refuse() || d.n.Load() != 1 || c.Begin() || !c.Refused() {
 		t.Error("what waits again was not refused")
 	}
-	c.Wait(&d) // which changes nothing
+	c.Wait(&d) // without effect
 	if !c.Refused() || c.Begin() {
 		t.Error("what was refused has come back")
 	}
@@ -56,8 +56,8 @@ type dropper struct{ n atomic.Int32 }
 
 func (d *dropper) Drop() { d.n.Add(1) }
 
-// The data of a request is dropped where it waits when it is refused, whichever comes
-// first; and never when it has begun.
+// The data of a request is dropped where it waits when it is refused, in either order; never when it has
+// begun.
 func TestARefusedRequestDropsItsData(t *testing.T) {
 	for range 1000 {
 		var c Claim

@@ -18,7 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// cloudCase is an event, and what readers that know CloudEvents only find in it.
+// cloudCase is an event, and what readers that know only CloudEvents find in it.
 type cloudCase struct {
 	Text       string            `json:"text"`
 	ID         string            `json:"id"`
@@ -27,7 +27,7 @@ type cloudCase struct {
 	Time       time.Time         `json:"time"`
 	Base64     []byte            `json:"base64"` // its data
 	Extensions map[string]string `json:"extensions"`
-	Metadata   map[string]string `json:"metadata"` // the pairs that are no extensions; nil: none
+	Metadata   map[string]string `json:"metadata"` // the pairs that are not extensions; nil: none
 }
 
 // manyEvents are events of all kinds.
@@ -59,13 +59,13 @@ func manyEvents() []*Event {
 	for _, pairs := range manyPairs() {
 		add(func(e *journal.Event) { e.Metadata = metadataOf(pairs...) })
 	}
-	for _, name := range noAttributes { // each in its turn beside one that can be an attribute
+	for _, name := range noAttributes { // each beside one that can be an attribute
 		add(func(e *journal.Event) { e.Metadata = metadataOf(name, "mine", "tenant", "acme") })
 	}
 	return all
 }
 
-// noAttributes are names that a pair of metadata may have and an attribute of its own may not: see taken.
+// noAttributes are names that a pair of metadata may have, but an attribute may not: see takenNames.
 var noAttributes = strings.Fields(`specversion id source type subject time datacontenttype dataschema data
 	entityversion position sequence sequencetype commandid commandtype metadata schemaurl datacontentencoding validate emit`)
 
@@ -97,7 +97,7 @@ func metadataOf(pairs ...string) (m abi.Metadata) {
 	return m
 }
 
-// cloudCases says of each event what must be found in its text, by the rules in words.
+// cloudCases says for each event what its text must contain.
 func cloudCases(t *testing.T) []cloudCase {
 	var all []cloudCase
 	for _, e := range manyEvents() {
@@ -112,7 +112,7 @@ func cloudCases(t *testing.T) []cloudCase {
 		}
 		for name, value := range Pairs(e.Metadata) {
 			text := strings.ToValidUTF8(string(value), "\ufffd")
-			if strings.Contains(string(value), "\xff\xc3") { // each byte by itself
+			if strings.Contains(string(value), "\xff\xc3") { // each invalid byte separately
 				text = "\ufffd\ufffd"
 			}
 			if len(name) <= 20 && strings.Trim(string(name), "abcdefghijklmnopqrstuvwxyz0123456789") == "" &&
@@ -131,8 +131,8 @@ func cloudCases(t *testing.T) []cloudCase {
 	return all
 }
 
-// TestTheGoSDKReadsEveryEvent: whatever a client or a guest writes as metadata, and however
-// long a log becomes, readers who know nothing of Bulkhead read the event.
+// TestTheGoSDKReadsEveryEvent: for any metadata of a client or a guest, and however long a log becomes,
+// readers that do not know Bulkhead can read the event.
 func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 	for _, c := range cloudCases(t) {
 		var e cloudevents.Event
@@ -147,7 +147,7 @@ func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 			e.Source() != "/services/bank" || e.SpecVersion() != "1.0" {
 			t.Errorf("got %s of %.300s", e, c.Text)
 		}
-		// To the SDK null is no data, and line breaks in JSON are taken out.
+		// The SDK treats null as no data, and removes line breaks from JSON.
 		if got := string(e.Data()); got != string(c.Base64) && got != strings.Join(strings.Fields(string(c.Base64)),
 			"") && (got != "" || string(c.Base64) != "null") {
 			t.Errorf("data %q became %q", c.Base64, got)
@@ -172,8 +172,8 @@ func TestTheGoSDKReadsEveryEvent(t *testing.T) {
 	}
 }
 
-// TestTheNativeFormHasEverything: it has what a CloudEvent has, and is none: numbers are numbers,
-// and all metadata is in one object.
+// TestTheNativeFormHasEverything: it has what a CloudEvent has, but is not one: numbers are numbers, and all
+// metadata is in one object.
 func TestTheNativeFormHasEverything(t *testing.T) {
 	cases := cloudCases(t)
 	for i, e := range manyEvents() {
@@ -191,7 +191,7 @@ func TestTheNativeFormHasEverything(t *testing.T) {
 			"position":      json.Number(fmt.Sprint(uint64(e.Position))),
 			"commandid":     string(e.CommandID), "commandtype": e.CommandType,
 		}
-		var cloud map[string]any // data is in both as it was: TestCloudEventData
+		var cloud map[string]any // data is equal in both forms: see TestCloudEventData
 		d = json.NewDecoder(strings.NewReader(c.Text))
 		d.UseNumber()
 		if err := d.Decode(&cloud); err != nil {
@@ -220,9 +220,8 @@ func TestTheNativeFormHasEverything(t *testing.T) {
 	}
 }
 
-// FuzzMetadataInCloudEvents: whatever metadata are, the SDK reads the event, no name is there
-// twice, and each pair is an extension or in the one that has the others. The native form has the same
-// pairs in one object.
+// FuzzMetadataInCloudEvents: for any metadata, the SDK reads the event, no name is repeated, and each pair is
+// either an extension or in the extension metadata. The native form has the same pairs in one object.
 func FuzzMetadataInCloudEvents(f *testing.F) {
 	for _, pairs := range manyPairs() {
 		f.Add([]byte(metadataOf(pairs...)))
@@ -251,7 +250,7 @@ func FuzzMetadataInCloudEvents(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		// specversion, id, source, type, subject, time and datacontenttype are no extensions, and neither is data
+		// specversion, id, source, type, subject, time and datacontenttype are not extensions, nor is data
 		const others = 7
 		if want := others + 1 + len(got.Extensions()); attributes != want {
 			t.Errorf("%d members, %d are expected: %q", attributes, want, text)

@@ -6,7 +6,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// The first law as types: without a receipt that a journal minted, no answer.
+// The first law as types: without a receipt from a journal there is no answer.
 func TestNoAnswerWithoutReceipt(t *testing.T) {
 	var forged journal.Receipt
 	committed := NewOutcome([]journal.NewEvent{{Type: "Opened"}}, []byte(`{"secret":1}`), 0)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Each counter of an engine that is replaced is added to what its service shows: none begins
-// again with a deployment.
+// The counters of a replaced engine are added to those of its service: none starts at zero after a
+// deployment.
 func TestEachCounterIsAdded(t *testing.T) {
 	var sum Counters
 	fields := reflect.ValueOf(&sum).Elem()

@@ -18,7 +18,7 @@ func TestCursorText(t *testing.T) {
 			t.Errorf("%s: got %+v, %v, want %+v", c, got, err, c)
 		}
 	}
-	// The form is a promise: clients keep cursors.
+	// The form must not change: clients keep cursors.
 	if got := sampleCursor.String(); got != "AgAAAAAAAAAqAQIDBAUGBwj__v0AAAAAAP_tLHE" {
 		t.Errorf("the form changed: %s", got)
 	}

@@ -96,7 +96,7 @@ func TestCloudEventText(t *testing.T) {
 	}
 }
 
-// TestAFormThatNobodyWantsIsNotEncoded: whoever asks for one form pays for that alone.
+// TestAFormThatNobodyWantsIsNotEncoded: only the requested forms are encoded.
 func TestAFormThatNobodyWantsIsNotEncoded(t *testing.T) {
 	for form := range EventForm(eventForms) {
 		e := new(Event)

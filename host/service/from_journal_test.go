@@ -36,7 +36,7 @@ func TestEachKindOfTheJournalIsTranslated(t *testing.T) {
 	}
 }
 
-// What callers know already stays what it is, and the end of a context is told apart from a failure.
+// Errors of the host are returned unchanged, and the end of a context is distinguished from a failure.
 func TestErrorsThatAreNoneOfTheJournal(t *testing.T) {
 	read, keep := FromJournal{Use: JournalRead}, FromJournal{Use: JournalKeep}
 	own := Errorf(KindOverloaded, "too many readers")

@@ -56,7 +56,7 @@ func FuzzParseFrom(f *testing.F) {
 	})
 }
 
-// The text of a place is that place.
+// The text of a place can be parsed to the same place.
 func TestTheTextOfAPlace(t *testing.T) {
 	for _, from := range []From{
 		{}, {Kind: FromEnd}, AfterPosition(0), AfterPosition(99), AfterCursor("AgAAAA"),

@@ -128,7 +128,7 @@ func FuzzParseManifest(f *testing.F) {
 			t.Fatalf("accepted manifest does not encode to JSON: %s", again)
 		}
 		if len(again) > abi.MaxManifestSize {
-			return // encoding spells defaults out
+			return // encoding writes defaults out
 		}
 		if _, err := ParseManifest(again); err != nil {
 			t.Fatalf("accepted manifest is refused after encoding: %v", err)

@@ -30,7 +30,7 @@ func texts(m abi.Metadata) string {
 func TestEventsKeepTheMetadataOfTheirCommand(t *testing.T) {
 	c := Command{Metadata: meta("actor", "ada", "tenant", "acme", "actor", "eve", TraceParent, "00-command")}
 	own := meta(TraceParent, "00-own", "why", "x")
-	// What the guest wrote lies in its answer, before the next event.
+	// The guest's bytes lie in its answer, before the next event.
 	answer := append(append(abi.Metadata(nil), own...), "behind"...)
 	o := NewOutcome([]journal.NewEvent{{Type: "a"}, {Type: "b", Metadata: answer[:len(own)]},
 		{Type: "c", Metadata: meta("actor", "", "tenant", "", TraceParent, "")}}, nil, 0)
@@ -56,8 +56,8 @@ func TestEventsKeepTheMetadataOfTheirCommand(t *testing.T) {
 	}
 }
 
-// What is kept has a bound for each event and one for all of a command, and goes by whole
-// pairs: all events of a command keep the same.
+// Kept metadata is bounded for each event and for all of a command, in whole pairs: all events of a command
+// keep the same pairs.
 func TestKeptMetadataAreBounded(t *testing.T) {
 	large := meta("large", strings.Repeat("x", 8<<10), "small", "1", TraceParent, "00-1")
 	for _, c := range []struct {
@@ -144,7 +144,7 @@ func TestNamesThatAreThereTwice(t *testing.T) {
 		{nil, ""}, {meta("a", "1"), ""}, {meta("a", "1", "b", "1", "ab", "a"), ""},
 		{meta("a", "1", "a", "1"), "a"}, {meta("a", "1", "b", "", "A", "2"), "A"},
 		{meta("Straße", "", "STRAßE", ""), "STRAßE"},
-		// folded, and not only in lower case
+		// folding is more than lower case
 		{meta("s", "", "\u017f", ""), "\u017f"}, {meta("\u212a", "", "k", ""), "k"},
 		{append(meta("a", "1"), "cut"...), ""},
 	} {

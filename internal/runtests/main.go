@@ -85,7 +85,7 @@ func run(w io.Writer, times string, args []string) error {
 	p := printer{w: w, verbose: slices.Contains(args, "-v"), race: slices.Contains(args, "-race"),
 		prove: slices.Contains(args, "-prove")}
 	readErr := p.read(out)
-	_, _ = io.Copy(io.Discard, out) // or go test would wait for us for ever
+	_, _ = io.Copy(io.Discard, out) // otherwise go test would wait for us forever
 	if err := errors.Join(cmd.Wait(), readErr, p.verdict()); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ const (
 // Pieces is a text that is made while it is written: large data in it is neither copied nor encoded as a
 // whole. The zero value is an empty text.
 type Pieces struct {
-	text []byte // what stands before and after the data
+	text []byte // the text before and after the data
 	hole int    // where the data goes
 	data []byte // not owned, and not changed while it is in use
 	form Form

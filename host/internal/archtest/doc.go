@@ -1,6 +1,5 @@
-// Package archtest holds the tests of the house itself: which package may import
-// which, where outside libraries may be used, what lies in the tree, and how big
-// things have become. house_test.go is the table to read and to extend; a package
-// that is not in it fails the test, so that a new one starts with a sentence on
-// what it knows.
+// Package archtest tests the structure of the source tree: which package may import which, where outside
+// libraries may be used, what files there are, and how large things have become. house_test.go is the table
+// to read and to extend. A package that is not in it fails the test, so every new package gets a sentence
+// that says what it knows.
 package archtest

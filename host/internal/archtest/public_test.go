@@ -12,7 +12,7 @@ import (
 // public are the packages that other modules import.
 var public = []string{"host/client", "host/service"}
 
-// Whoever imports a public package can name every type that it gives or takes.
+// An importer of a public package can name every type that its functions take or return.
 func TestPublicPackagesNameNoInternalTypes(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range sources(t) {

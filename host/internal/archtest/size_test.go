@@ -9,9 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// Guard rails: small files, short functions, small packages and few goroutines
-// are what clear code bases of this kind have in common. Only the hard limit
-// fails; the rest is printed (go test -v) for whoever looks.
+// Guard rails: clear code bases of this kind have small files, short functions, small packages and few
+// goroutines. Only the hard limit fails; go test -v prints the rest.
 const (
 	hardFileLines    = 900
 	softFileP90      = 450

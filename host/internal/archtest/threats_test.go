@@ -10,8 +10,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// threats is the checklist of what can happen to a journal, and the tests that show
-// the outcome it must have. A row whose tests are gone is a promise that nobody keeps.
+// threats is the checklist of what can happen to a journal, and the tests that show the required result. A
+// row without tests is a promise that nothing checks.
 var threats = []struct {
 	fault, outcome string
 	tests          []string // package directory and function
@@ -55,7 +55,7 @@ var threats = []struct {
 		[]string{"journal TestASlowDisk", "journal TestBackPressure"}},
 }
 
-// rows is the checklist as it was written down.
+// rows parses the checklist.
 const rows = `
 kill -9 at any instruction of append, index, snapshot, retention, backup, restore | at open: every acknowledged commit whole, none half
 write or sync error (EIO, ENOSPC, EDQUOT), error on close | journal closed, outcomes unknown, never retried on the same handle, never acknowledged

@@ -90,17 +90,16 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// height is the place of a room's layer among all, from the lowest; -1 if there is no such layer.
+// height is the index of a room's layer, counted from the lowest; -1 if there is no such layer.
 func (r *room) height() int { return slices.Index(layers, r.layer) }
 
-// matches reports whether a directory is the room with that path: the one of the
-// name, or, for a path with "*", any name in its place.
+// matches reports whether a path is that of a room; "*" stands for any name.
 func matches(pattern, dir string) bool {
 	ok, _ := path.Match(pattern, dir)
 	return ok
 }
 
-// roomOf finds a directory's rule; an exact path comes before a pattern.
+// roomOf finds the rule for a directory; an exact path takes precedence over a pattern.
 func roomOf(dir string) *room {
 	for i := range house {
 		if house[i].path == dir {
@@ -139,7 +138,7 @@ func TestEveryImportGoesDownwards(t *testing.T) {
 			inside, ok := strings.CutPrefix(p, module+"/")
 			switch {
 			case ok && s.test:
-				// A test may look at anything; Go itself refuses cycles.
+				// A test may import anything; Go itself refuses cycles.
 			case ok:
 				checkInside(t, &s, r, inside)
 			case isStd(p):
@@ -182,7 +181,7 @@ func list(names []string) string {
 	return "only " + strings.Join(names, ", ")
 }
 
-// The table itself keeps the law it states.
+// The table itself keeps the rule that it states.
 func TestTableGoesDownwards(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
 	used := map[string]bool{}
@@ -213,7 +212,7 @@ func TestTableGoesDownwards(t *testing.T) {
 	}
 }
 
-// What runs untrusted code is in one place of the tree.
+// Only one place of the tree runs untrusted code.
 func TestWazeroStaysInTheSandbox(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
 	const wazero, sandbox = "github.com/tetratelabs/wazero", "host/internal/sandbox"
@@ -225,8 +224,8 @@ func TestWazeroStaysInTheSandbox(t *testing.T) {
 	}
 }
 
-// ARCHITECTURE.md shows the same layers, from the top, with the same packages in them, but for
-// plugins, examples and what only tests import.
+// ARCHITECTURE.md shows the same layers, from the top, with the same packages, except plugins, examples and
+// packages that only tests import.
 func TestTheTableIsDocumented(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
 	text, err := os.ReadFile(filepath.Join(root(t), "ARCHITECTURE.md"))
@@ -289,7 +288,7 @@ func TestTopLevelIsFixed(t *testing.T) {
 	}
 }
 
-// What is compiled into a guest comes from this module alone.
+// What is compiled into a guest comes only from this module.
 func TestGuestsBringNothingAlong(t *testing.T) {
 	raced.Skip(t, "it has one goroutine")
 	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./abi", "./guest-sdk",

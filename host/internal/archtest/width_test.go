@@ -22,8 +22,8 @@ func columns(line string) int {
 	return utf8.RuneCountInString(line) + (tabColumns-1)*strings.Count(line, "\t")
 }
 
-// rawLines returns the lines, from 1, that a raw string is on. Such a string cannot be broken: a tag of
-// a struct, or a text in which a line break has a meaning.
+// rawLines returns the numbers of the lines, from 1, with a raw string. Such a string cannot be broken: a
+// struct tag, or a text in which line breaks matter.
 func rawLines(src []byte) map[int]bool {
 	var s scanner.Scanner
 	file := token.NewFileSet().AddFile("", -1, len(src))
@@ -43,7 +43,7 @@ func rawLines(src []byte) map[int]bool {
 	}
 }
 
-// wideLines returns the lines, from 1, that are too wide and have no raw string.
+// wideLines returns the numbers of the lines, from 1, that are too wide and have no raw string.
 func wideLines(src []byte) []int {
 	raw := rawLines(src)
 	var wide []int

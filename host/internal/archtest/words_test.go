@@ -11,8 +11,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 )
 
-// strange are words that speak of where the tree was written instead of what it
-// is. They are put together here so that this file does not contain them.
+// strange are words about where the tree was written, which do not belong into it. They are assembled here so
+// that this file does not contain them.
 var strange = []*regexp.Regexp{
 	regexp.MustCompile(`\.\./` + `shared`),
 	regexp.MustCompile(`\bshared/` + `[A-Z]`),

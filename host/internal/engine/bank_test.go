@@ -23,9 +23,8 @@ var bankManifest = &abi.Manifest{
 	Events:  []abi.EventType{{Name: "deposited"}, {Name: "withdrawn", Aliases: []string{"taken"}}},
 }
 
-// bankGuest is a bank in Go that replaces a sandbox. It checks that the engine keeps the contract:
-// the test fails on a slot that is not open, a wrong version, time that goes back, or a call while
-// broken.
+// bankGuest is a bank in Go in place of a sandbox. It checks that the engine keeps the contract: the test
+// fails on a slot that is not open, a wrong version, time that decreases, or a call while broken.
 type bankGuest struct {
 	about  service.About // its last argument
 	t      testing.TB
@@ -35,15 +34,15 @@ type bankGuest struct {
 	broken   bool
 	time     journal.UnixNano
 	memory   int64
-	worn     int64 // memory from which on the guest is worn; 0 is never
-	leak     int64 // what each event adds to memory
+	worn     int64 // memory above which the guest is worn; 0: never
+	leak     int64 // bytes of memory that each event adds
 	fuel     uint64
 
-	schema  uint32               // of snapshots, which say it
-	form    string               // of snapshots beside the schema; another one is refused
-	lenient bool                 // it is not
-	double  bool                 // another build, to which an event means twice as much
-	encode  func(*account) error // why a state cannot be encoded; nil is never
+	schema  uint32               // in its snapshots
+	form    string               // in its snapshots, beside the schema; it refuses others
+	lenient bool                 // it refuses no form
+	double  bool                 // another build, which counts each event twice
+	encode  func(*account) error // returns why a state cannot be encoded; nil: all can
 	decode  func(snapshot []byte) error
 
 	unlucky  bool // it cannot apply 13
@@ -77,7 +76,7 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 	g.enter("Hydrate")
 	for s, a := range g.accounts {
 		if a.key == key && s != slot {
-			// It may be there under a retired slot, which has not been dropped yet.
+			// The entity may be in a retired slot, which has not been dropped yet.
 			a.dirty = true
 		}
 	}
@@ -128,7 +127,7 @@ func (g *bankGuest) Apply(_ context.Context, slot uint32, events service.GuestEv
 	return nil
 }
 
-// replay applies events. That of 666 breaks the guest, that of 13 it may not be able to apply.
+// replay applies events. An event of 666 breaks the guest; an unlucky guest cannot apply 13.
 func (g *bankGuest) replay(a *account, events service.GuestEvents) error {
 	var failed error
 	first := a.version + 1

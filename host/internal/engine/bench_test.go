@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// nopGuest costs nothing, so that what is measured is the engine.
+// nopGuest does nothing, so that only the engine is measured.
 type nopGuest struct{ *bankGuest }
 
 var nopEvents = []journal.NewEvent{{Type: "deposited", Data: []byte("1")}}
@@ -23,7 +23,7 @@ func (nopGuest) Query(context.Context, service.GuestQuery) (service.Outcome, err
 	return service.NewOutcome(nil, nil, 0), nil
 }
 
-// BenchmarkQuery is the way of a query through mailbox, shard and Settle.
+// BenchmarkQuery measures a query through mailbox, shard and Settle.
 func BenchmarkQuery(b *testing.B) {
 	j, err := journal.Open(b.Context(), journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {
@@ -35,8 +35,7 @@ func BenchmarkQuery(b *testing.B) {
 	})
 }
 
-// BenchmarkCommand is the way of a command through the engine and a journal in
-// memory.
+// BenchmarkCommand measures a command through the engine and a journal in memory.
 func BenchmarkCommand(b *testing.B) {
 	j, err := journal.Open(b.Context(), journaltest.NewMemory().Storage(), journal.Options{})
 	if err != nil {

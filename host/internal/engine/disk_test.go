@@ -83,7 +83,7 @@ func TestALogHasItsQuota(t *testing.T) {
 	}
 }
 
-// A service that writes more a second than it may is refused until the debt is paid.
+// A service that exceeds its rate is refused until the debt is paid.
 func TestALogHasItsRate(t *testing.T) {
 	const rate = 10 << 10
 	var now atomic.Int64

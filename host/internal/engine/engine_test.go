@@ -80,7 +80,7 @@ func TestWhatIsJournaled(t *testing.T) {
 		o.Spec.Module = service.Digest{1, 2, 3}
 		o.Spec.Settings.OmitCommandData = omit
 		now := journal.UnixNano(1000)
-		o.Clock = func() journal.UnixNano { now -= 10; return now } // a clock that goes back
+		o.Clock = func() journal.UnixNano { now -= 10; return now } // a clock that runs backwards
 		e := start(t, o)
 		c := command("deposit", "alice", "", "100")
 		c.Metadata = c.Metadata.AppendPair("user", "root")
@@ -191,7 +191,7 @@ func TestFullMailbox(t *testing.T) {
 				t.Errorf("%+v, want %d with %d bytes", status[0], queued, size)
 			}
 		}
-		for i, size := range []int{200, 300} { // one in work; a giant in an empty mailbox
+		for i, size := range []int{200, 300} { // one in progress; a giant in an empty mailbox
 			if err := submit(size); err != nil {
 				t.Fatal(i, err)
 			}
@@ -206,7 +206,7 @@ func TestFullMailbox(t *testing.T) {
 		p.gate <- struct{}{}
 		synctest.Wait()
 		check(0, 0)
-		for range 5 { // one in work
+		for range 5 { // one in progress
 			if err := submit(1); err != nil {
 				t.Fatal(err)
 			}
@@ -250,8 +250,8 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// TestStopAnswersEveryCommand stops without patience while a command is stuck
-// and others wait: each gets one answer.
+// TestStopAnswersEveryCommand stops without patience while a command is stuck and others wait. Each gets one
+// answer.
 func TestStopAnswersEveryCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plug{openJournal(t, journaltest.NewMemory().Storage()), make(chan struct{})}
@@ -311,8 +311,8 @@ func TestStopWithoutStart(t *testing.T) {
 	}
 }
 
-// TestStopUnderLoad has senders go on while the engine stops: whatever was
-// accepted is answered once, and is in the log exactly if the answer says so.
+// TestStopUnderLoad stops the engine while senders go on. Every accepted command is answered once, and is in
+// the log exactly if its answer says so.
 func TestStopUnderLoad(t *testing.T) {
 	for round := range 20 {
 		j := openJournal(t, journaltest.NewMemory().Storage())
@@ -343,7 +343,7 @@ func TestStopUnderLoad(t *testing.T) {
 		e.Stop(ctx)
 		cancel()
 		senders.Wait()
-		// Without patience some answers still rest with the journal.
+		// Without patience the journal may still owe some answers.
 		j.Close(t.Context())
 		if accepted.Load() != answered.Load() {
 			t.Errorf("%d accepted, %d answered", accepted.Load(), answered.Load())
@@ -377,8 +377,8 @@ func TestCounters(t *testing.T) {
 	}
 }
 
-// TestShardsAreStable holds the place of keys: it is the same in each run, so
-// that what is measured or found in one can be found again in another.
+// TestShardsAreStable checks that a key has the same shard in every run, so that results of one run can be
+// compared with another's.
 func TestShardsAreStable(t *testing.T) {
 	counts := make([]int, 4)
 	for i := range 10000 {
@@ -394,7 +394,7 @@ func TestShardsAreStable(t *testing.T) {
 	}
 }
 
-// loads is a carrier with room for replies of some bytes.
+// loads is a carrier with room for replies of limited size.
 type loads struct {
 	room    int
 	unloads int
@@ -410,7 +410,7 @@ func (l *loads) Load(reply int) error {
 	return nil
 }
 
-// The sender of a query is asked for room before the reply waits for the log.
+// The carrier of a query is asked for room before the reply waits for the log.
 func TestRoomForAReplyIsAskedFor(t *testing.T) {
 	e, _, _ := startBank(t, 1, nil)
 	if _, err := send(e, command("deposit", "alice", "c1", "1")); err != nil {

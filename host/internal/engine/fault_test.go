@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// published keeps what subscribers heard.
+// published records what subscribers got.
 type published struct {
 	mu  sync.Mutex
 	ids map[journal.CommandID]int
@@ -23,7 +23,7 @@ func (p *published) Publish(_ journal.Receipt, c *journal.Commit) {
 	p.ids[c.Command.ID]++
 }
 
-// outcomes keeps what clients heard.
+// outcomes records what clients got.
 type outcomes struct {
 	t  *testing.T
 	mu sync.Mutex
@@ -141,7 +141,7 @@ func oneFault(t *testing.T, n int) (failed bool) {
 	return failed
 }
 
-// checkTold holds one answer to what is in the log.
+// checkTold compares one answer with the log.
 func checkTold(t *testing.T, n int, id service.CommandID, r replied, there *journal.Committed) {
 	switch kind := service.KindOf(r.err); {
 	case r.err == nil:
@@ -160,9 +160,9 @@ func checkTold(t *testing.T, n int, id service.CommandID, r replied, there *jour
 	}
 }
 
-// verifyLog proves a disk and returns its commits by id.
+// verifyLog verifies a disk and returns its commits by id.
 func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*journal.Committed {
-	// A journal completes the index and closes its disk, so it gets one of its own.
+	// A journal completes the index and closes its disk, so it gets a copy.
 	opened := disk.CrashClone(0)
 	j, err := journal.Open(context.Background(), opened.Storage(), journal.Options{})
 	if err != nil {
@@ -196,8 +196,8 @@ func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*jo
 	return found
 }
 
-// repeatAll sends every command that was committed or is unknown again, to a new
-// engine: afterwards each is there once, and the first answers still hold.
+// repeatAll sends every command that was committed or is unknown again, to a new engine. Afterwards each is
+// in the log once, and the first answers still hold.
 func repeatAll(t *testing.T, n int, disk *journaltest.Memory, o *outcomes,
 	before map[journal.CommandID]*journal.Committed) {
 	j, err := journal.Open(context.Background(), disk.Storage(), journal.Options{})

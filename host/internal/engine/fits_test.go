@@ -41,8 +41,7 @@ func wantMisfit(t testing.TB, err error, pointer string) {
 	}
 }
 
-// Data that does not fit its schema is refused before the guest hears of it, and its id is
-// not used up.
+// Data that does not match its schema is refused before the guest runs, and its id stays unused.
 func TestDataIsHeldToItsSchema(t *testing.T) {
 	e, guests, _ := startBank(t, 1, func(o *Options) { o.withInput(t, `{"type":"integer","minimum":1}`) })
 	var calls []string
@@ -90,7 +89,7 @@ func TestARepeatedCommandIsNotHeldToANewSchema(t *testing.T) {
 	}
 }
 
-// What a schema leaves open is JSON that all read alike.
+// JSON that a schema does not restrict must still be JSON that every parser reads alike.
 func TestWhatASchemaLeavesOpenIsRead(t *testing.T) {
 	e, _, _ := startBank(t, 1, func(o *Options) { o.withInput(t, `{"properties":{"a":{"type":"integer"}}}`) })
 	for _, data := range []string{`{"x":1,"x":2}`, `{"x":"\ud800"}`, "{\"x\":\"\xff\"}"} {
@@ -136,7 +135,7 @@ func TestDataIsJSONThatAllReadAlike(t *testing.T) {
 	}
 }
 
-// Programs that embed the host cannot send names of metadata twice either.
+// Programs that embed the host cannot send repeated names of metadata either.
 func TestNamesOfMetadataAreThereOnce(t *testing.T) {
 	e, _, _ := startBank(t, 1, nil)
 	c := command("deposit", "alice", "d1", "7")

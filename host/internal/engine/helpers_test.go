@@ -133,7 +133,7 @@ func counted(t testing.TB, e *Engine) ([]service.ShardStatus, service.Counters) 
 	t.Helper()
 	for _, s := range e.shards {
 		done := make(chan error, 1)
-		late := service.Command{Deadline: time.Unix(0, 1)} // so that nothing is done
+		late := service.Command{Deadline: time.Unix(0, 1)} // already passed, so nothing is done
 		if s.mail.put(&task{shard: s, command: late, snapshot: func(err error) { done <- err }}) != admissionAdmitted {
 			t.Fatal("a mailbox takes nothing")
 		}
@@ -180,7 +180,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// lines keep what was logged.
+// lines keeps what was logged.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -198,7 +198,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// count is how many lines have part in them.
+// count is the number of lines that contain part.
 func (l *lines) count(part string) (n int) {
 	for line := range strings.Lines(l.String()) {
 		if strings.Contains(line, part) {

@@ -34,7 +34,7 @@ func ones(n int) []string {
 	return strings.Split(strings.TrimSuffix(strings.Repeat("1,", n), ","), ",")
 }
 
-// bankOn starts a bank of one shard, without snapshots, and says what it logs.
+// bankOn starts a bank of one shard, without snapshots, and returns its log lines.
 func bankOn(t *testing.T, j *journal.Journal, change func(*Options)) (*Engine, *bankGuest, *lines) {
 	t.Helper()
 	o, guests := bankOptions(t, j, 1)
@@ -47,7 +47,7 @@ func bankOn(t *testing.T, j *journal.Journal, change func(*Options)) (*Engine, *
 	return start(t, o), guests[0], told
 }
 
-// asked is a query under way.
+// asked is a query in progress.
 func asked(t *testing.T, e *Engine, key string, deadline time.Time, done func(service.QueryReply, error)) {
 	t.Helper()
 	q := balance(key)
@@ -86,8 +86,8 @@ func TestAnIDThatIsUsedAgainTookFuelAgain(t *testing.T) {
 	}
 }
 
-// While an entity with a long history is hydrated, others of its shard are served, and what
-// is wanted of it waits in order.
+// While an entity with a long history is hydrated, others of its shard are served, and its own tasks wait in
+// order.
 func TestALongHydrationGivesWay(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	const long = 5*stepEvents + 3
@@ -146,8 +146,8 @@ func TestALongHydrationGivesWay(t *testing.T) {
 	}
 }
 
-// An entity whose replay takes longer than any client waits is hydrated all the same: each client
-// is answered at its deadline, and the hydration goes on.
+// An entity is hydrated even if its replay takes longer than any client waits: each client is answered at its
+// deadline, and the hydration goes on.
 func TestAHydrationOutlivesItsClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory().Storage())
@@ -163,7 +163,7 @@ func TestAHydrationOutlivesItsClients(t *testing.T) {
 			q.Deadline = deadline
 			q.Claim = new(service.Claim)
 			if try == 3 {
-				q.Claim = nil // as of a sender that cannot take it back
+				q.Claim = nil // the sender cannot take it back
 			}
 			if err := e.Query(q, func(r service.QueryReply, err error) {
 				if err == nil && string(r.Data) != fmt.Sprint(events) {
@@ -194,8 +194,8 @@ func TestAHydrationOutlivesItsClients(t *testing.T) {
 	})
 }
 
-// What a hydration has done for long is kept: when the sandbox is reset for another entity's
-// sake, it goes on from there.
+// A long hydration stores its state. When the sandbox is reset because of another entity, the hydration
+// continues from there.
 func TestAHydrationGoesOnAfterAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory().Storage())
@@ -218,7 +218,7 @@ func TestAHydrationGoesOnAfterAReset(t *testing.T) {
 	})
 }
 
-// It goes on from there also if an earlier snapshot was refused, which is not looked at again.
+// It also continues from there if an earlier snapshot was refused, which is not tried again.
 func TestAHydrationWithARefusedSnapshotGoesOnAfterAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory().Storage())
@@ -344,7 +344,7 @@ func (h *holed) Load(ctx context.Context, log journal.LogName, key string, after
 	})
 }
 
-// An entity with a damaged event is named, and is not read again and again.
+// An entity with a damaged event is named, and its events are not read again and again.
 func TestADamagedEntity(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	history(t, j, "alice", 0, 7, ones(5)...)
@@ -358,7 +358,7 @@ func TestADamagedEntity(t *testing.T) {
 			t.Errorf("%+v", own)
 		}
 	}
-	if log.reads > 2 { // once to hydrate, and once to say where
+	if log.reads > 2 { // once to hydrate, and once to find the position
 		t.Errorf("it was read %d times", log.reads)
 	}
 	f := e.Faults()
@@ -401,7 +401,7 @@ func TestAnEventThatBreaksTheSandbox(t *testing.T) {
 	})
 }
 
-// A repeated command has its answer also of an entity that cannot be hydrated.
+// A repeated command gets its answer even if its entity cannot be hydrated.
 func TestARepeatOfABrokenEntity(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	e, g, _ := bankOn(t, j, func(o *Options) { o.Spec.Limits.ResidentEntities = 1 })
@@ -418,8 +418,8 @@ func TestARepeatOfABrokenEntity(t *testing.T) {
 	}
 }
 
-// The tasks that wait for a hydration are bounded by half of the mailbox, and refused tasks free
-// their places. A stop carries the others out.
+// The tasks that wait for a hydration take at most half of the mailbox, and refused tasks free their places.
+// A stop carries the others out.
 func TestWhatWaitsForAHydration(t *testing.T) {
 	for _, patience := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -479,7 +479,8 @@ func TestWhatWaitsForAHydration(t *testing.T) {
 	}
 }
 
-// Many long hydrations at a time, with a place for one entity, or for some: all come back.
+// There are many long hydrations at a time, with places for one entity or for some. All entities are
+// hydrated.
 func TestManyLongHydrations(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	const entities, events = 2 * maxHydrations, 2*stepEvents + 1

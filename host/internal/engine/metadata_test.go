@@ -10,7 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-// stamping is a guest whose events have metadata, and which says what it gets back of them.
+// stamping is a guest whose events have metadata, and which logs what it gets back.
 type stamping struct {
 	*bankGuest
 	own abi.Metadata
@@ -29,8 +29,8 @@ func (g stamping) Hydrate(ctx context.Context, slot uint32, key service.Key, ver
 	})
 }
 
-// Readers get the metadata of the command with its event; the guest gets back what it wrote, so
-// that applying the event again is what applying it first was.
+// Readers get the metadata of the command with its event. The guest gets back only what it wrote, so applying
+// the event again has the same effect.
 func TestAGuestGetsBackItsOwnMetadata(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	o, _ := bankOptions(t, j, 1)

@@ -31,7 +31,7 @@ type client struct {
 	random   *rand.Rand
 	number   int
 	seen     []observation
-	total    int64 // of what it moved: deposits less withdrawals that were committed
+	total    int64 // sum of what it moved: committed deposits minus withdrawals
 	commits  int
 	versions map[string]service.Version // the highest it has seen
 }
@@ -98,8 +98,7 @@ func (c *client) step(engine func() *Engine, i int) {
 	}
 }
 
-// persist sends until the command is taken: an engine may be about to be
-// replaced, or a mailbox full.
+// persist sends a command until it is accepted: the engine may be about to be replaced, or its mailbox full.
 func persist(engine func() *Engine, c service.Command) (service.Reply, error) {
 	for {
 		r, err := send(engine(), c)
@@ -120,10 +119,10 @@ func (c *client) tolerate(err error) {
 	}
 }
 
-// TestRandomLoad has clients send at random, among them traps, faults, repeats and expectations,
-// while entities are evicted and kept in snapshots, and engines are replaced, also by such with
-// another state schema. Afterwards everything any client saw has to be a state that the log passed
-// through, and what was deposited less what was withdrawn has to be there.
+// TestRandomLoad sends random commands from many clients, among them traps, faults, repeats and expected
+// versions. Meanwhile entities are evicted and get snapshots, and engines are replaced, also by builds with
+// another state schema. Afterwards every state that a client saw must be one that the log has passed through,
+// and the balances must be the deposits minus the withdrawals.
 func TestRandomLoad(t *testing.T) {
 	seed := prove.Seed(t)
 	disk := journaltest.NewMemory()
@@ -134,7 +133,7 @@ func TestRandomLoad(t *testing.T) {
 	t.Cleanup(func() { j.Close(context.Background()) })
 	told := &published{ids: map[journal.CommandID]int{}}
 	random := rand.New(rand.NewPCG(seed, 0))
-	every := 1 // of the first engine, so that there are snapshots in each run
+	every := 1 // for the first engine, so that each run has snapshots
 	newEngine := func() *Engine {
 		o, _ := bankOptions(t, j, 1+random.IntN(3))
 		o.Publish = told

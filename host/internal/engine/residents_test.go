@@ -73,9 +73,9 @@ func TestResidentsAgainstAList(t *testing.T) {
 	}
 }
 
-// What the host knows of entities comes from the budget, also of those that do not exist.
-// Where it has no room for more of them, some are evicted; without room for one a command
-// or query is refused, by name, and the next one finds what is free again.
+// The host's table of entities draws from the budget, also for entities without events. Without room for
+// another entity, some are evicted; without room for one, the command or query is refused by name. Later ones
+// use what has become free.
 func TestResidentsKeepToTheBudget(t *testing.T) {
 	account := budget.New(nil).Child("bank", budget.Limits{budget.SandboxBytes: 5000})
 	e, _, _ := startBank(t, 1, func(o *Options) { o.Account = account })

@@ -51,7 +51,7 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 		wantBalance(t, e, "alice", 6)
 		wantSnapshots(t, e, 0, 1, 0)
 	}
-	// A build that makes another state of the same events has one of them only.
+	// A build that makes another state from the same events has only one of them.
 	e = deploy(3, 3, true)
 	if r, err := ask(e, balance("alice")); err != nil || string(r.Data) != "7" || r.Version != 6 {
 		t.Errorf("alice has %s at version %d, %v; want 5 and twice 1", r.Data, r.Version, err)
@@ -66,15 +66,14 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 	if err := snapshot(e, "alice"); service.KindOf(err) != service.KindFault {
 		t.Errorf("a snapshot by it: %v", err)
 	}
-	wantBalance(t, e, "bob", 2) // has all events
+	wantBalance(t, e, "bob", 2) // has all its events
 	e = deploy(5, 3, false)
 	wantBalance(t, e, "alice", 6)
 }
 
-// A snapshot that the module refuses is no state: where the events are there they are
-// replayed, and where they are deleted the entity faults, names why, and its snapshot stays
-// what it is: the build that made it can go on. What a retention has kept serves in place of
-// a later snapshot that is refused.
+// A snapshot that the module refuses is not used: if the events are there they are replayed; if they are
+// deleted, the entity faults, the error says why, and its snapshot is kept, so that the build that made it
+// can go on. The snapshot of a retention is used in place of a later one that is refused.
 func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	deploy := func(digest byte, form string) (*Engine, *bankGuest) {
@@ -130,7 +129,7 @@ func TestRefusedSnapshotsOfDeletedEvents(t *testing.T) {
 	}
 	stop(third)
 
-	// A build that takes the old form and writes another one, and back.
+	// A build that accepts the old form and writes a new one, and then the old build again.
 	fourth, g := deploy(4, "other")
 	g.lenient = true
 	wantBalance(t, fourth, "alice", 4)

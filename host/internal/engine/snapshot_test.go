@@ -66,7 +66,7 @@ func TestSnapshotOnEviction(t *testing.T) {
 	if !ok || err != nil || s.Version != 2*evictionTail || string(s.State) != "32 in form 0" {
 		t.Errorf("got %+v, %v, %v", s, ok, err)
 	}
-	// Where states are big, one has to come farther.
+	// With large states it takes more events.
 	big, _, _ := startBank(t, 1, nil)
 	wantBalance(t, big, "bob", 0) // so that it has a guest
 	counted(t, big)
@@ -81,7 +81,7 @@ func TestSnapshotOnEviction(t *testing.T) {
 	}
 }
 
-// Snapshots can be turned off; what is there is used all the same.
+// Snapshots can be turned off; existing ones are still used.
 func TestSnapshotsOff(t *testing.T) {
 	disk := journaltest.NewMemory()
 	j := openJournal(t, disk.Storage())
@@ -116,10 +116,10 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 	e = deploy(2, 3)
 	wantBalance(t, e, "alice", 11)
 	wantSnapshots(t, e, 0, 1, 0)
-	for _, schema := range []uint32{4, 3} { // also back to an older one
+	for _, schema := range []uint32{4, 3} { // also with a lower number
 		e = deploy(3, schema)
 		wantBalance(t, e, "alice", 11)
-		wantSnapshots(t, e, 1, 0, 1) // from the first event on, which is far enough for another
+		wantSnapshots(t, e, 1, 0, 1) // replayed from the first event, which are enough for another snapshot
 		s, ok, err := j.Snapshot(t.Context(), "bank", "alice")
 		if !ok || err != nil || s.Version != 11 || s.Schema != schema || s.Module != (journal.Digest{3}) {
 			t.Errorf("got %+v, %v, %v", s, ok, err)
@@ -127,9 +127,8 @@ func TestSnapshotsAcrossDeployments(t *testing.T) {
 	}
 }
 
-// A build that makes another state of the same events, under the same schema, is warned of once.
-// The order in which entities are looked at does not matter: only the schema decides, and so either
-// all snapshots are used or none.
+// A build that makes another state from the same events, under the same schema, is warned about once. The
+// order of the entities does not matter: only the schema decides, so either all snapshots are used or none.
 func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	const accounts = 3 * maxChecks
@@ -164,12 +163,12 @@ func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 		t.Errorf("%d were checked, want %d; told %s", n, maxChecks, told)
 	}
 	e, told = deploy(3, 0, true)
-	all(e, "4") // 2 of the snapshot, and the third twice
+	all(e, "4") // 2 from the snapshot, and the third event counts twice
 	wantSnapshots(t, e, 0, accounts, 0)
 	if told.count("another state") != 1 || told.count("entity=a0") != 1 {
 		t.Errorf("told: %s", told)
 	}
-	e, told = deploy(3, 1, true) // now the author has said it
+	e, told = deploy(3, 1, true) // now the author has changed the schema
 	all(e, "6")
 	wantSnapshots(t, e, accounts, 0, accounts) // all are replaced at once
 	if told.count("another state") != 0 {
@@ -177,7 +176,7 @@ func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 	}
 }
 
-// A snapshot that is damaged, or ahead of the journal, is replaced by the events.
+// A snapshot that is damaged, or ahead of the journal, is not used, and the events are replayed.
 func TestUselessSnapshots(t *testing.T) {
 	ctx := context.Background()
 	disk := journaltest.NewMemory()
@@ -246,7 +245,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 				return nil
 			}
 			const bad, good = 8, 8
-			for i := range bad { // more in a row than it takes to leave a module alone for a while
+			for i := range bad { // more in a row than maxSnapshotFaults
 				deposits(t, e, fmt.Sprint("nan", i), 10)
 				wantBalance(t, e, fmt.Sprint("nan", i), 10)
 				time.Sleep(retryBackoff.Max)
@@ -258,7 +257,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 			if n := told.count("cannot be encoded; it goes on"); n != bad {
 				t.Errorf("told %d times: %s", n, told)
 			}
-			// The faulty ones go on, and are asked for one again when they have come twice as far.
+			// The faulty ones go on, and are asked again when their version has doubled.
 			deposits(t, e, "nan0", 9)
 			if n := told.count("cannot be encoded; it goes on"); n != bad {
 				t.Errorf("told %d times", n)
@@ -281,7 +280,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 			if kind != service.KindFault {
-				return // after a reset for one's sake the others wait a moment
+				return // after a reset because of one, the others wait a moment
 			}
 			g.encode = encode
 			for i := range good { // a faulty one delays no one
@@ -316,8 +315,8 @@ func TestAModuleWithoutSnapshots(t *testing.T) {
 	})
 }
 
-// What fails over the snapshot of one entity is replaced by the events, and by another snapshot;
-// snapshots that break the guest again and again are not used for a while.
+// If the snapshot of one entity breaks the guest, the events are used, and another snapshot is taken. If that
+// happens again and again, snapshots are not used for a while.
 func TestSnapshotsThatBreakTheGuest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory().Storage())

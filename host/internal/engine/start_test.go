@@ -80,8 +80,8 @@ func gatedBank(t *testing.T, change func(*Options)) (e *Engine, guest *bankGuest
 	return e, guests[0], result
 }
 
-// Requests wait for a sandbox that starts: in the mailbox, as many as it takes, no
-// longer than their deadline or the patience of the engine.
+// Requests wait for a sandbox that starts: in the mailbox, up to its bounds, and no longer than their
+// deadline or the engine's patience.
 func TestRequestsWaitForASandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, result := gatedBank(t, func(o *Options) {
@@ -142,7 +142,7 @@ func TestRequestsWaitForASandbox(t *testing.T) {
 		wantKind(t, so()["short"], service.KindUnavailable)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		for _, id := range []string{"first", "query", "long", "hours"} { // the patience of the engine bounds them all
+		for _, id := range []string{"first", "query", "long", "hours"} { // the engine's patience bounds them all
 			wantKind(t, so()[id], service.KindUnavailable)
 		}
 		result <- nil
@@ -192,8 +192,8 @@ func TestWhatWaitedIsCarriedOut(t *testing.T) {
 	})
 }
 
-// When a request is refused while it waits in a mailbox, its data is released at once, whoever
-// refused it, and is no longer counted.
+// When a request is refused while it waits in a mailbox, its data is released at once, by whomever it was
+// refused, and is no longer counted.
 func TestARefusedRequestLeavesNothingInTheMailbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, result := gatedBank(t, nil)
@@ -306,7 +306,7 @@ func TestASandboxThatCannotBeMadeIsTriedAgain(t *testing.T) {
 	})
 }
 
-// An engine that is to stop at once does not wait for a sandbox that starts.
+// An engine that must stop at once does not wait for a sandbox that starts.
 func TestStopDoesNotWaitForStarts(t *testing.T) {
 	e, _, _ := gatedBank(t, nil)
 	done := make(chan error, 2)
@@ -324,7 +324,7 @@ func TestStopDoesNotWaitForStarts(t *testing.T) {
 	for range cap(done) {
 		wantKind(t, <-done, service.KindUnavailable)
 	}
-	// Nor does one that is told so before it starts.
+	// Nor does an engine whose starts were canceled before.
 	o, _ := bankOptions(t, openJournal(t, journaltest.NewMemory().Storage()), 1)
 	o.NewGuest = func(ctx context.Context, _ int) (Guest, error) {
 		<-ctx.Done()

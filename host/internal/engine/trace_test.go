@@ -86,7 +86,7 @@ func (r *tracer) Publish(receipt journal.Receipt, c *journal.Commit) {
 	r.record("publish %s %d-%d", c.Command.ID, receipt.First(), receipt.Last())
 }
 
-// submit hands a command in and lets everything come to rest.
+// submit submits a command and waits until nothing moves.
 func (r *tracer) submit(c service.Command) {
 	r.record("> %s %s %s (%s)", c.Type, c.Key, c.Data, c.ID)
 	err := r.engine.Submit(c, func(reply service.Reply, err error) {
@@ -139,7 +139,7 @@ func (r *tracer) failSync() {
 	r.disk.FailAt(0)
 }
 
-// fill makes the disk full or gives it room, and lets the journal see it.
+// fill makes the disk full, or gives it room, and lets the journal notice.
 func (r *tracer) fill(full bool) {
 	r.record("> the disk is full: %v", full)
 	r.disk.Fill(full)
@@ -152,7 +152,7 @@ var traces = map[string]func(r *tracer){
 		r.sync()
 	},
 	"speculation": func(r *tracer) {
-		r.submit(command("deposit", "alice", "c1", "100")) // is being written while
+		r.submit(command("deposit", "alice", "c1", "100")) // is written while
 		r.submit(command("withdraw", "alice", "c2", "30")) // these two gather
 		r.submit(command("withdraw", "alice", "c3", "70"))
 		r.sync()
@@ -193,13 +193,13 @@ var traces = map[string]func(r *tracer){
 		r.submit(command("deposit", "alice", "c0", "1"))
 		r.sync()
 		r.submit(command("deposit", "alice", "c1", "100"))
-		r.submit(command("withdraw", "alice", "c2", "50")) // rests on c1
-		r.submit(command("withdraw", "alice", "c3", "52")) // is refused for c2
+		r.submit(command("withdraw", "alice", "c2", "50")) // depends on c1
+		r.submit(command("withdraw", "alice", "c3", "52")) // is refused because of c2
 		r.query(balance("alice"))
 		r.submit(command("deposit", "bob", "c4", "1")) // comes after c1 in the log
 		r.submit(command("deposit", "alice", "c1", "100"))
 		r.failSync()
-		r.query(balance("alice")) // what is on disk, from a fresh guest
+		r.query(balance("alice")) // the state on disk, from a new guest
 		r.submit(command("deposit", "alice", "c1", "100"))
 	},
 	"full": func(r *tracer) {
@@ -257,7 +257,7 @@ var traces = map[string]func(r *tracer){
 			r.query(balance(key))
 		}
 	},
-	"drop": func(r *tracer) { // of what no other entity takes the place
+	"drop": func(r *tracer) { // of an entity that no other one replaces
 		r.submit(command("fault", "a", "c1", "0"))
 		r.query(balance("b"))
 		r.submit(command("fault", "a", "c2", "0"))
@@ -302,7 +302,7 @@ var traces = map[string]func(r *tracer){
 		r.sync()
 		r.guest.decode = func([]byte) error { return service.Errorf(service.KindFault, "not mine") }
 		r.submit(command("trap", "alice", "c3", "0"))
-		r.query(balance("alice")) // from the events, and another snapshot at once
+		r.query(balance("alice")) // from the events, with another snapshot immediately
 		r.guest.decode = nil
 		r.submit(command("trap", "alice", "c4", "0"))
 		r.query(balance("alice"))
@@ -369,8 +369,8 @@ var traces = map[string]func(r *tracer){
 	},
 }
 
-// TestTraces holds the order of effects to the golden traces. -update rewrites
-// them; a changed trace is a changed promise.
+// TestTraces compares the order of effects with the golden traces. -update rewrites them; a changed trace is
+// a changed guarantee.
 func TestTraces(t *testing.T) {
 	for name, scenario := range traces {
 		t.Run(name, func(t *testing.T) {

@@ -350,8 +350,8 @@ func (p *Program) Start() Start {
 // base returns the image that an instance begins as. If it returns nil, the instance must initialise itself,
 // and then call made: with the instance if that succeeded, otherwise with nil. The image is only made when
 // the first instance needs it, so that an unused program takes neither memory nor a descriptor for it. While
-// one instance makes the image the others wait. Before that they call wait, which gives up what that instance
-// may need to finish: a turn.
+// one instance makes the image the others wait. Before waiting, base calls wait, which gives up what that
+// instance may need to finish: a turn.
 func (p *Program) base(ctx context.Context, wait func()) (m *image, made func(*Instance), err error) {
 	nothing := func(*Instance) {}
 	present := func() *image {

@@ -20,7 +20,7 @@ import (
 // self is the address that the library knows a schema by. Nothing can be fetched from it.
 const self = "https://schema.invalid/"
 
-// read parses the text of a schema and has the library compile it. nil stands for true and {}.
+// read parses the text of a schema and makes the library compile it. nil stands for true and {}.
 func read(text string) (*jsonschema.Schema, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("it has %d bytes; it may have %d", len(text), MaxBytes)
