@@ -1,7 +1,7 @@
 package host
 
 import (
-	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -52,7 +52,8 @@ func newBudget(b service.Budget) *budget.Account {
 // Budget returns the host's bounds, with defaults filled in.
 func (h *Host) Budget() service.Budget { return h.opt.Budget }
 
-// Account is the host's account in the budget. Gateways open accounts below it for their connections.
+// Account is the host's account in the budget. The gateway, and programs that embed a host, open accounts below it
+// for what they hold for their clients.
 func (h *Host) Account() *budget.Account { return h.budget }
 
 // Resources reports how much of each of the host's resources is in use, and which services and clients use

@@ -25,7 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"

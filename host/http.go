@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
 )
@@ -65,4 +67,4 @@ func (h *Handler) Stop(ctx context.Context) error { return h.gateway.Stop(ctx) }
 // resources. It is a prometheus.Collector; register it once:
 //
 //	prometheus.MustRegister(h.Collector())
-func (h *Host) Collector() telemetry.Collector { return telemetry.Of(h) }
+func (h *Host) Collector() prometheus.Collector { return telemetry.Of(h) }

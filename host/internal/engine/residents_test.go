@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 

@@ -19,10 +19,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
+	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/client"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/telemetry"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"

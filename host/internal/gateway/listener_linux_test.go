@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
 )
 

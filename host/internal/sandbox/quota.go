@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
+	quota "github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )

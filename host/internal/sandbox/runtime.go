@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	quota "github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
-	quota "github.com/bulkhead-wasm/bulkhead/host/internal/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"

@@ -33,11 +33,8 @@ type Host interface {
 	Resources() []service.ResourceUsage
 }
 
-// Collector is Prometheus's type of that name, so that other packages need not import Prometheus.
-type Collector = prometheus.Collector
-
 // Of returns a collector of a host's metrics.
-func Of(h Host) Collector {
+func Of(h Host) prometheus.Collector {
 	return group{
 		newServices(h.Services), newJournal(h.Stats), newReaders(h.Readers),
 		newLatencies("command", "commands", h.Latencies), newLatencies("query", "queries", h.QueryLatencies),

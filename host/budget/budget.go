@@ -3,6 +3,9 @@
 // to use a resource first takes it from the narrowest account that applies, which also takes it
 // from all accounts above, and gives it back afterwards. So every sum of bounded things is bounded,
 // too.
+//
+// A program that embeds a host opens accounts below that of the host for what it holds for its own
+// clients. The limits and shares of accounts that it did not open are the host's.
 package budget
 
 import (
