@@ -46,7 +46,7 @@ func beVictim(dir string) {
 
 // Whenever a process that makes and restores backups is killed, every file with the name of a backup is
 // complete, and so is every directory with the name of a restored one.
-func TestKilledBackupsAndRestores(t *testing.T) {
+func TestKilledBackupsAndRestores(t *testing.T) { // not beside others, as it starts processes; see TestMain
 	rounds := prove.Rounds(t, 6, 200)
 	rng := rand.New(rand.NewPCG(prove.Seed(t), 7))
 	dir := t.TempDir()

@@ -52,6 +52,7 @@ func restored(t *testing.T, files ...string) *hosttest.Host {
 // Backups are made under load, each continuing the last one. A restored host has everything that was
 // acknowledged before the last one began, and goes on.
 func TestBackupUnderLoadServesAgain(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	more := make(chan bool, 400)
@@ -90,6 +91,7 @@ func TestBackupUnderLoadServesAgain(t *testing.T) {
 
 // A directory that exists stays unchanged until the new one is complete.
 func TestRestoreKeepsWhatWasThere(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	h.MustSend(add("k"))

@@ -43,6 +43,7 @@ func counters(t *testing.T, h *hosttest.Host, limit, shards int) (n int, refused
 // However many sandboxes deployments ask for, they are refused by name from some number on. Existing services
 // go on, and what one gives back another may take.
 func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
+	t.Parallel()
 	const limit = 64
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = limit })
 	h.MustDeploy("tally", testguest.Counter("tally")) // two shards
@@ -93,6 +94,7 @@ func TestDeploymentsBeyondTheSandboxes(t *testing.T) {
 
 // The memory of all services together is bounded, and each reports what it holds.
 func TestServicesBeyondTheMemory(t *testing.T) {
+	t.Parallel()
 	const limit = 64 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.SandboxBytes = limit })
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -146,6 +148,7 @@ func TestServicesBeyondTheMemory(t *testing.T) {
 
 // No deployment exceeds the ceiling, whatever it asks for and whenever it was made.
 func TestNoServiceIsAboveTheCeilings(t *testing.T) {
+	t.Parallel()
 	ceiling := service.Ceiling{Limits: service.Limits{MemoryBytes: 8 << 20, Fuel: 10_000_000}, Shards: 4}
 	h := hosttest.New(t, func(o *host.Options) { o.Ceiling = ceiling })
 	st := h.MustDeploy("tally", testguest.Counter("tally"))
@@ -193,6 +196,7 @@ func TestNoServiceIsAboveTheCeilings(t *testing.T) {
 
 // A service that was deployed when connections could carry more does not start, and says why.
 func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	if _, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
 		Limits: service.Limits{CommandBytes: 4 << 20}}); err != nil {
@@ -208,6 +212,7 @@ func TestNoServiceIsAboveWhatAConnectionCarries(t *testing.T) {
 // Services that ran together start together in any order, even if the last one would be too large for a new
 // service. A service that holds much can be deployed again.
 func TestWhatRanStartsAgain(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Sandboxes = 64 })
 	deploy := func(name service.Name, shards int) error {
 		_, err := h.Deploy(t.Context(),

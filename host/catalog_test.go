@@ -90,6 +90,7 @@ func wantUnfit(t *testing.T, h *hosttest.Host, reasons ...string) {
 // The host's own log may have been restored from anywhere. A deployment in it that no host would accept fails
 // with the reason, and nothing else does.
 func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("other", testguest.Counter("other"))
 	status := h.MustDeploy("tally", testguest.Counter("tally"))
@@ -109,6 +110,7 @@ func TestADeploymentThatNobodyAcceptedFails(t *testing.T) {
 // A recorded module does not start if the log has events that it does not know. It starts as soon as the log
 // no longer has them.
 func TestARecordedModuleMustKnowTheLog(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", knowing("1", "added"))
 	h.MustSend(add("k"))

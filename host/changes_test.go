@@ -12,6 +12,7 @@ import (
 
 // A deployment of a module whose events lack a former member warns once.
 func TestADeploymentTellsOfChangedEvents(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	deploy := func(schema string) []string {
 		m := testguest.CounterManifest("tally")

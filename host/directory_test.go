@@ -16,6 +16,7 @@ import (
 // A directory in which no host can run is refused with that reason, and nothing is created in it or beside
 // it.
 func TestADirectoryThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
 	if err := os.WriteFile(in("file"), nil, 0o600); err != nil {
@@ -60,6 +61,7 @@ func TestADirectoryThatCannotBeUsed(t *testing.T) {
 
 // A directory that another host uses is not changed, even if something is wrong in it.
 func TestTheDirectoryIsLockedFirst(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	open := func() (*host.Host, error) {
 		return host.Open(t.Context(), host.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})

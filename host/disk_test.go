@@ -31,6 +31,7 @@ func usage(h *hosttest.Host) service.ResourceUsage {
 // Stored modules are listed with what refers to them. They can be deleted when nothing does, and are
 // collected when they have had no reference for long. All of this also holds after restarts.
 func TestModulesComeAndGo(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	modules := func() map[service.Digest]service.StoredModule {
 		t.Helper()
@@ -96,6 +97,7 @@ func TestModulesComeAndGo(t *testing.T) {
 
 // All modules share a quota, and a refused module is not compiled.
 func TestModulesHaveAQuota(t *testing.T) {
+	t.Parallel()
 	module := testguest.Counter("tally")
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.ModuleBytes = int64(len(module)) + 10 })
 	h.MustDeploy("tally", module)
@@ -117,6 +119,7 @@ func TestModulesHaveAQuota(t *testing.T) {
 
 // The number of modules is a separate resource.
 func TestModulesAreAResource(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Budget.Modules = 1 })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	other := testguest.Counter("other")
@@ -139,6 +142,7 @@ func TestModulesAreAResource(t *testing.T) {
 // A service's quota of disk survives a restart, is shown, and is freed by a retention. The bytes of a deleted
 // service's log still count.
 func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
+	t.Parallel()
 	var now atomic.Int64
 	now.Store(time.Now().UnixNano())
 	h := hosttest.New(t, func(o *host.Options) {
@@ -196,6 +200,7 @@ func TestAQuotaOfDiskSurvivesARestart(t *testing.T) {
 // Four services that fill the disk are refused before others are: a service that has written little goes on
 // while something is left.
 func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
+	t.Parallel()
 	const limit = 4 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec, o.Budget.DiskBytes = journal.CodecNone, limit })
 	h.MustDeploy("tally", testguest.Counter("tally"))
@@ -241,6 +246,7 @@ func TestFourThatFillTheDiskLeaveSome(t *testing.T) {
 
 // Without a configured limit the disk is the limit, and the host knows it from its start on.
 func TestTheDiskIsTheLimit(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	size, free, known, err := storage.Disk(dir)
 	if err != nil || !known {

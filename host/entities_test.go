@@ -27,6 +27,7 @@ func count(ctx context.Context, h *hosttest.Host, key service.Key) (string, erro
 // An entity is hydrated even if its replay takes longer than a call may take, more fuel than one may spend,
 // and longer than any of its clients waits.
 func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	limits := service.Limits{CallTime: 100 * time.Millisecond, Fuel: 4_000_000, EventFuel: 1000}
 	settings := service.Settings{SnapshotEvery: -1}
@@ -75,6 +76,7 @@ func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 // An entity whose events the module cannot apply costs one hydration and one log line, however often it is
 // used. Other entities of the service are served meanwhile.
 func TestABrokenEntityCostsLittle(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{}))
 	const events = 500
@@ -118,6 +120,7 @@ func TestABrokenEntityCostsLittle(t *testing.T) {
 // and do not hold up a retention, which keeps their events. They are hydrated from these, also after a
 // restart of the host.
 func TestStatesWithoutSnapshots(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	if _, err := h.Deploy(t.Context(),
 		service.Deployment{Service: "tally", Module: weakly("1", testguest.Weaknesses{NaNAt: 2, HugeAt: 3}),

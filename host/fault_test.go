@@ -91,6 +91,7 @@ func reads(t *testing.T, h *hosttest.Host, head service.Position) {
 
 // A full disk refuses only commands, and accepts them again when there is room.
 func TestAFullDisk(t *testing.T) {
+	t.Parallel()
 	h, d := onMemory(t)
 	h.MustSend(add("k"))
 	h.MustSend(add("cold"))
@@ -148,6 +149,7 @@ func TestAFullDisk(t *testing.T) {
 // what is on disk can be read. A subscriber only sees a pause. The journal is opened again when there is
 // room.
 func TestAWriteMeetsAFullDisk(t *testing.T) {
+	t.Parallel()
 	h, d := onMemory(t)
 	h.MustSend(add("k"))
 	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally", From: service.AfterPosition(1)})
@@ -197,6 +199,7 @@ func TestAWriteMeetsAFullDisk(t *testing.T) {
 
 // The service of a damaged log is refused with what is damaged and where; the other runs.
 func TestADamagedServiceIsRefused(t *testing.T) {
+	t.Parallel()
 	disk := journaltest.NewMemory()
 	dir := t.TempDir()
 	ctx := t.Context()
@@ -263,6 +266,7 @@ func TestADamagedServiceIsRefused(t *testing.T) {
 
 // Errors of opening the journal are phrased for the operator who starts the host.
 func TestWhyAJournalDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		err  error
 		kind service.Kind

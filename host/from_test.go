@@ -16,6 +16,7 @@ import (
 
 // A reader may begin at a position, a time or an age, and gets the right first event.
 func TestPlacesInALog(t *testing.T) {
+	t.Parallel()
 	var now atomic.Int64
 	begin := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
 	now.Store(begin.UnixNano())
@@ -79,6 +80,7 @@ func TestPlacesInALog(t *testing.T) {
 
 // A cursor at an edge of the log is accepted exactly if the log has that place.
 func TestCursorsAtTheEdges(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	parse := func(c service.Cursor) error {
@@ -137,6 +139,7 @@ func TestCursorsAtTheEdges(t *testing.T) {
 // A reader that resumes at the place before the first event is refused if a retention has deleted that event.
 // A reader that begins at the start gets the first readable event.
 func TestTheBeginningIsAPlace(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	for range 3 {

@@ -45,6 +45,7 @@ func embedded(t *testing.T, h *hosttest.Host) (*host.Handler, *httptest.Server, 
 // Another program's server can serve everything that the program bulkhead serves: requests, server-sent
 // events, WebSockets and metrics. At the end nothing is left in flight.
 func TestHandler(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	handler, server, c := embedded(t, h)
@@ -107,6 +108,7 @@ func TestHandler(t *testing.T) {
 
 // Stopping a handler waits for requests in flight only as long as its context lasts.
 func TestAHandlerCutsOff(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	handler, server, _ := embedded(t, h)
@@ -139,6 +141,7 @@ func TestAHandlerCutsOff(t *testing.T) {
 
 // Without a token, a handler answers only to this machine's names, as the program does.
 func TestAHandlerGuardsItsName(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	handler, err := h.Handler(host.HandlerOptions{AllowedHosts: []string{"console.example"}})
 	if err != nil {
@@ -161,6 +164,7 @@ func TestAHandlerGuardsItsName(t *testing.T) {
 
 // A collector has the metrics of the host, each with a description.
 func TestCollector(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	names := described(h.Collector().Describe)

@@ -21,6 +21,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
+// Tests run beside each other, but for those that measure time or look at the whole process, and those that start
+// processes: until it has begun its program, a process holds all locks of directories that its parent had.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(victimDir); dir != "" {
 		beVictim(dir)
@@ -37,7 +39,7 @@ func add(key service.Key) service.Command {
 
 // A host with a compiler process compiles a module once: after a restart it needs no compiler, not even one
 // that works.
-func TestCompilesInAProcessOfItsOwn(t *testing.T) {
+func TestCompilesInAProcessOfItsOwn(t *testing.T) { // not beside others, as it starts processes; see TestMain
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +63,7 @@ func TestCompilesInAProcessOfItsOwn(t *testing.T) {
 }
 
 func TestNothingIsLostByARestart(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	for i := range 10 {
@@ -86,6 +89,7 @@ func TestNothingIsLostByARestart(t *testing.T) {
 // Entities that were evicted, or dropped by a restart or a deployment, are hydrated from snapshots by the
 // guest, and have all later events.
 func TestEntitiesComeBackFromSnapshots(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Settings.SnapshotEvery = 10 })
 	d := service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
 		Limits: service.Limits{ResidentEntities: 2}, Settings: service.Settings{Shards: 1}}
@@ -120,6 +124,7 @@ func TestEntitiesComeBackFromSnapshots(t *testing.T) {
 }
 
 func TestARepeatedCommandHasOneEffect(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	c := add("k")
@@ -147,6 +152,7 @@ func TestARepeatedCommandHasOneEffect(t *testing.T) {
 
 // A command that fails harms no other command, and leaves nothing behind.
 func TestFailuresAreContained(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	limits := service.Limits{Fuel: 20_000_000, CallTime: time.Minute, MemoryBytes: 2 << 20}
 	for _, name := range []service.Name{"tally", "victim"} {
@@ -205,6 +211,7 @@ func deployEndless(t *testing.T, h *hosttest.Host) {
 // A command whose sender has gone does not hold up its shard: it is ended, nothing is written, and the next
 // one is carried out.
 func TestACommandEndsWithItsSender(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	deployEndless(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -227,6 +234,7 @@ func TestACommandEndsWithItsSender(t *testing.T) {
 // A command that spins does not hold up the deployment of a better module: after the drain time it is ended,
 // nothing is written, and the next one is carried out.
 func TestACommandEndsWithItsModule(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
 	deployEndless(t, h)
 	ended := make(chan error, 1)
@@ -251,6 +259,7 @@ func TestACommandEndsWithItsModule(t *testing.T) {
 // A command that spins does not hold up the deletion of its service, and a caller of Delete who goes away
 // does not undo it.
 func TestACommandEndsWithItsService(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.DrainTime = 50 * time.Millisecond })
 	deployEndless(t, h)
 	ended := make(chan error, 1)
@@ -281,6 +290,7 @@ func manifestOf(name, version string) []byte {
 }
 
 func TestARefusedModuleLeavesNothing(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	for _, b := range append(testguest.Statically(), testguest.Dynamically()...) {
 		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: b.Module,
@@ -298,6 +308,7 @@ func TestARefusedModuleLeavesNothing(t *testing.T) {
 }
 
 func TestAFailedDeploymentLeavesTheOldModuleRunning(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	st := h.MustDeploy("tally", testguest.Counter("tally"))
 	h.MustSend(add("k"))
@@ -324,6 +335,7 @@ func TestAFailedDeploymentLeavesTheOldModuleRunning(t *testing.T) {
 // Many senders and a subscriber go on while the service is deployed again and again. Every command is carried
 // out exactly once.
 func TestDeployUnderLoad(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	version := func(n int) []byte {
 		m := testguest.CounterManifest("tally")
@@ -385,6 +397,7 @@ func TestDeployUnderLoad(t *testing.T) {
 }
 
 func TestEventsArePagedAndFiltered(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	for i := range 20 {
@@ -419,6 +432,7 @@ func TestEventsArePagedAndFiltered(t *testing.T) {
 // After a failed append clients learn that the outcome is unknown, the host opens its journal again, and
 // everything acknowledged is there.
 func TestAFailedJournalIsOpenedAgain(t *testing.T) {
+	t.Parallel()
 	disk := journaltest.NewMemory()
 	h := hosttest.New(t, func(o *host.Options) {
 		o.RecoveryWait = time.Millisecond
@@ -460,6 +474,7 @@ func TestAFailedJournalIsOpenedAgain(t *testing.T) {
 }
 
 func TestASecondHostOnTheSameDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	_, err := host.Open(t.Context(), host.Options{Dir: h.Dir()})
 	if service.KindOf(err) != service.KindUnavailable || !strings.Contains(err.Error(), "another process") {

@@ -25,6 +25,7 @@ func counted(h *hosttest.Host) map[string]uint64 {
 // Commands of embedding programs are counted in the latencies, too. A deployment keeps the counts; a deletion
 // removes them.
 func TestCountersGoOnAcrossDeployments(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	for range 3 {

@@ -67,6 +67,7 @@ var counter = porcupine.Model{
 
 // The check itself must reject wrong histories.
 func TestTheCounterIsChecked(t *testing.T) {
+	t.Parallel()
 	op := func(call, ret int64, in asked, out told) porcupine.Operation {
 		in.key = "k"
 		return porcupine.Operation{Call: call, Return: ret, Input: in, Output: out}
@@ -96,6 +97,7 @@ func TestTheCounterIsChecked(t *testing.T) {
 // power, and the host opens its journal again. The clients' final answers must be linearizable for each
 // counter.
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
 	length := prove.Time(t, 2*time.Second, 3*time.Minute)
 	seed := prove.Seed(t)
 	var mu sync.Mutex // guards disk and rng

@@ -39,6 +39,7 @@ func (l *logged) String() string {
 // A service that logs and fails as much as it can does not fill the log: lines beyond its rate are dropped,
 // counted in its status, and reported. Others log on.
 func TestAServiceHasARateOfLogLines(t *testing.T) {
+	t.Parallel()
 	var log logged
 	h := hosttest.New(t, func(o *host.Options) {
 		o.Logger, o.LogRate, o.LogBurst = slog.New(slog.NewTextHandler(&log, nil)), 1, 64<<10
@@ -95,6 +96,7 @@ func TestAServiceHasARateOfLogLines(t *testing.T) {
 
 // Each line of a guest names what it is about: the entity, the command and the trace.
 func TestLinesOfGuestsTellWhatTheyAreAbout(t *testing.T) {
+	t.Parallel()
 	var log logged
 	h := hosttest.New(t, func(o *host.Options) { o.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
 	h.MustDeploy("quiet", testguest.Vandal("quiet", false))

@@ -18,6 +18,7 @@ import (
 // The memory that the stores of the journal may take is an account of the budget while the journal is open. A budget
 // that is too small for it is refused, and the error says what to change, and by how much.
 func TestTheMemoryOfTheJournal(t *testing.T) {
+	t.Parallel()
 	const cache = 16 << 20
 	h := hosttest.New(t, func(o *host.Options) { o.IndexCacheBytes = cache })
 	need := badgerlog.MemoryOf(host.JournalDir(h.Dir()), badgerlog.Options{}) + cache

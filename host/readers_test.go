@@ -63,6 +63,7 @@ func (l stuckLog) Blocks(
 // While one reader reads the log, all other readers of the host wait, whatever their kind. Commands do not
 // wait, not even those to entities that must be read first.
 func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
+	t.Parallel()
 	disk := journaltest.NewMemory()
 	var scans *stuck
 	h := hosttest.New(t, func(o *host.Options) {
@@ -161,6 +162,7 @@ func TestReadersWaitForEachOtherAndNobodyForThem(t *testing.T) {
 
 // The number of waiting readers is bounded; further ones are refused as overload.
 func TestTooManyReadersAreRefused(t *testing.T) {
+	t.Parallel()
 	disk := journaltest.NewMemory()
 	var scans *stuck
 	h := hosttest.New(t, func(o *host.Options) {

@@ -13,6 +13,7 @@ import (
 
 // There is a line for each limited resource of the host, whether it is an account of the budget or not.
 func TestEachResourceHasALine(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) {
 		o.RecentEventBytes, o.Logger = 1<<20, slog.New(slog.NewTextHandler(io.Discard, nil))
 	})

@@ -25,6 +25,7 @@ func loadAgain(more chan<- bool) {
 // Events are deleted under load, again and again. No command is affected, and after a restart every entity
 // has its count.
 func TestRetentionUnderLoad(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	more := make(chan bool, 400)

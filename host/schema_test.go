@@ -34,6 +34,7 @@ func wantPlace(t *testing.T, what string, err error, pointer string) {
 // An embedding program gets what every client gets: data that does not match its schema is refused with the
 // place, in whatever way it is sent, and nothing is written.
 func TestCommandsAreHeldToTheirSchemas(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", strict(byInput))
 	command := func(data string) service.Command {
@@ -70,6 +71,7 @@ func TestCommandsAreHeldToTheirSchemas(t *testing.T) {
 // The schema of the running module applies: a failed deployment changes nothing, a successful one does, a
 // restart does not. A repeated id gets its first answer under any schema.
 func TestTheSchemaIsThatOfTheRunningModule(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	first := add("a")

@@ -187,6 +187,7 @@ func TestCloseDoesNotWaitForStarts(t *testing.T) {
 
 // A failed start is tried again without help; a deployment replaces the attempts.
 func TestAFailedStartIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) {
 		o.StartRetry, o.StartRetryMax = time.Millisecond, 20*time.Millisecond
 	})
@@ -268,6 +269,7 @@ func slowStart(name string, millions int32) []byte {
 
 // Of a service whose shards each start slowly, only the used shards are started.
 func TestOnlyShardsThatAreUsedStart(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	const slow = 3
 	d := service.Deployment{Settings: service.Settings{Shards: 64}, Limits: service.Limits{CallTime: time.Minute}}
@@ -302,7 +304,7 @@ func TestOnlyShardsThatAreUsedStart(t *testing.T) {
 }
 
 // An unused service has no image: neither a descriptor nor a mapping.
-func TestServicesWithoutUseHoldNothing(t *testing.T) {
+func TestServicesWithoutUseHoldNothing(t *testing.T) { // not beside others, as it looks at the whole process
 	held := func() (descriptors, mappings int) {
 		const name = "bulkhead-image"
 		links, err := filepath.Glob("/proc/self/fd/*")
@@ -386,6 +388,7 @@ func TestStoredModulesAreReadWithinTheBudget(t *testing.T) {
 
 // A deployment of what runs already does not read the module.
 func TestWhatRunsIsNotRead(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	st := h.MustDeploy("tally", testguest.Counter("tally"))
 	modules, err := filepath.Glob(filepath.Join(h.Dir(), "modules", "*.wasm"))

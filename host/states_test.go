@@ -71,6 +71,7 @@ func wantCounts(t *testing.T, h *hosttest.Host, want string) {
 // A module that does not take the snapshots of entities whose events are deleted is refused before anything
 // is changed, and one of the entities is named. Other entities do not matter.
 func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
+	t.Parallel()
 	h := forgetful(t)
 	other := testguest.CounterWith(ofSchema("2", 2), nil)
 	couldNotBringBack(t, h, other, `entity "k0", whose events up to version 2 are deleted`, "of state schema 1, and the module has 2",
@@ -110,6 +111,7 @@ func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 
 // Events that a retention deletes while the next module waits for the old one to end count, too.
 func TestARetentionDuringTheSwap(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
 	for i := range 3 {
@@ -134,6 +136,7 @@ func TestARetentionDuringTheSwap(t *testing.T) {
 
 // So does a retention that deletes no event from the log, but puts a snapshot in the place of kept events.
 func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
 	h.MustSend(add("nan"))
@@ -163,6 +166,7 @@ func TestKeptEventsAreReplacedDuringTheSwap(t *testing.T) {
 // A retention that has checked the snapshots of one module deletes nothing if another module is deployed
 // meanwhile, which could not take them.
 func TestADeploymentDuringARetention(t *testing.T) {
+	t.Parallel()
 	const entities = 257 // the retention reports when it has checked all but the last
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	h.MustDeploy("tally", testguest.CounterWith(ofSchema("1", 1), nil))
@@ -248,7 +252,7 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 
 // A module has limited time to open snapshots. Snapshots that it has not reached are no reason to refuse it;
 // those it has opened are.
-func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
+func TestSnapshotsAreOpenedForAWhile(t *testing.T) { // not beside others, as it measures time
 	h := hosttest.New(t, func(o *host.Options) {
 		o.Journal.AnswerWindow = time.Nanosecond
 		o.OpenTime = 50 * time.Millisecond
@@ -297,6 +301,7 @@ func TestSnapshotsAreOpenedForAWhile(t *testing.T) {
 // An entity that the running module cannot restore either is no reason to refuse the next one: otherwise
 // nothing could be deployed.
 func TestWhatIsLostAlreadyRefusesNoModule(t *testing.T) {
+	t.Parallel()
 	h, deploy := tallies(t)
 	deploy(testguest.CounterWith(ofSchema("1", 1), nil))
 	for i := range 3 {

@@ -55,6 +55,7 @@ func rests(t *testing.T, h *hosttest.Host, first, last service.Position) {
 // A stopped service stays in the list, also after a restart. Its events can be read and deleted, subscribers
 // get later events when it is deployed again, and commands are refused with advice.
 func TestAStoppedServiceIsReadable(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	for range 3 {
@@ -110,6 +111,7 @@ func TestAStoppedServiceIsReadable(t *testing.T) {
 
 // A retention of a stopped service without snapshots deletes nothing and says why.
 func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	h.MustDeploy("tally", testguest.Counter("tally"))
 	h.MustSend(add("k"))
@@ -141,6 +143,7 @@ func TestAStoppedServiceTakesNoSnapshots(t *testing.T) {
 // Stopping a stopped service without readable events removes it: one that never had an event, or has lost
 // all.
 func TestAStoppedServiceIsForgotten(t *testing.T) {
+	t.Parallel()
 	for _, events := range []service.Position{0, 3} {
 		h := hosttest.New(t)
 		h.MustDeploy("tally", testguest.Counter("tally"))

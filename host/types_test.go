@@ -36,6 +36,7 @@ func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string
 // Only the log decides which types a module must know: not what ran before, what that declared, or whether
 // anything runs.
 func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("tally", knowing("1", "added"))
 	h.MustDeploy("tally", knowing("2", "counted")) // nothing was written
@@ -70,6 +71,7 @@ func TestTheLogSaysWhatAModuleMustKnow(t *testing.T) {
 // Events that the running module writes while the next one waits for it to end count, too: the next one is
 // refused, and the old one goes on.
 func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	st := h.MustDeploy("tally", knowing("1", "added"))
 	sub, err := h.Subscribe(t.Context(), service.Selection{Service: "tally"})
@@ -107,6 +109,7 @@ func TestATypeThatIsWrittenDuringTheSwap(t *testing.T) {
 // A module must also know the types of kept events. A service with only kept events is readable, so it is not
 // removed.
 func TestKeptEventsSayWhatAModuleMustKnow(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{NaNAt: 1}))
 	h.MustSend(add("nan"))

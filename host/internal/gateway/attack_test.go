@@ -358,8 +358,8 @@ func TestNeverReading(t *testing.T) {
 	prove.SkipShort(t, "it fills the buffers of sockets")
 	s := start(t, Options{WriteTime: time.Second, InFlight: 4})
 	s.fake.mu.Lock()
-	for i := range 400 {
-		s.fake.services["bank"].append("k", "", service.Version(i+1), `"`+strings.Repeat("x", 100_000)+`"`)
+	for i := range 20_000 { // small ones, as a client has longer for a large batch
+		s.fake.services["bank"].append("k", "", service.Version(i+1), `"`+strings.Repeat("x", 1000)+`"`)
 	}
 	s.fake.mu.Unlock()
 	slow := s.upgraded("/v1/stream")
